@@ -1,0 +1,3 @@
+//! The binary `ropewalk`.
+
+fn main() {}

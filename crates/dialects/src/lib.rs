@@ -1,0 +1,1 @@
+//! Config languages, each lowered to a graph with diagnostics.

@@ -1,0 +1,1 @@
+//! Decides what runs: a pure state machine of facts and effects.

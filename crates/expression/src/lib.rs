@@ -1,0 +1,1 @@
+//! The `${{ }}` language, with GitHub's semantics.

@@ -1,0 +1,1 @@
+//! The shell: the one loop that owns the engine.

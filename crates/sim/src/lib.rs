@@ -1,0 +1,1 @@
+//! Storms: seeded random faults against the whole.

@@ -1,0 +1,1 @@
+//! Facts, the rows projected from them, logs and blobs.

@@ -1,0 +1,1 @@
+//! Runs attempts: workspaces, executors, steps, logs, artifacts.
