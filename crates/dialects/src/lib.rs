@@ -1,1 +1,5 @@
 //! Config languages, each lowered to a graph with diagnostics.
+//!
+//! Read in this order: the tree that every file becomes, its four readers, then what people are told.
+
+pub mod tree;
