@@ -1,1 +1,37 @@
-//! The words of Ropewalk: events, graphs, outcomes, facts of one job. No I/O, no clock.
+//! The words of Ropewalk: what happened, what is to run, how it ended.
+//!
+//! Everything above this crate sees pipelines only as a [`Graph`]. Nothing here does I/O, reads a clock or
+//! is `async`; serde is the only thing it knows of the world.
+
+pub mod attempt;
+pub mod canonical;
+pub mod condition;
+pub mod diagnostic;
+pub mod digest;
+pub mod event;
+pub mod fields;
+pub mod job;
+pub mod known;
+pub mod name;
+pub mod need;
+pub mod outcome;
+pub mod text;
+pub mod time;
+pub mod validate;
+
+pub use attempt::{Artifact, AttemptReport, AttemptSpec, NeedResult, StepReport, TestCase, TestOutcome, Usage};
+pub use condition::Condition;
+pub use diagnostic::{Diagnostic, Location, Severity};
+pub use digest::Digest;
+pub use event::{Event, EventKind, Trust};
+pub use fields::{Field, FieldKind};
+pub use job::{
+    CacheUse, Concurrency, ConcurrencyMode, Environment, Gate, Graph, Hole, Job, Network, Reports, Resources, Retry,
+    RetryOn, Reuse, Shell, Step, Toleration, WorkspaceKind,
+};
+pub use known::{Answer, Evaluation, Known, Question};
+pub use name::{AttemptNumber, BuildId, JobName, LeaseId, WorkerId};
+pub use need::{Accepts, Carries, Ending, Need};
+pub use outcome::{Failure, Outcome, SkipReason, Verdict};
+pub use text::Text;
+pub use time::Timestamp;

@@ -1,0 +1,198 @@
+//! One try at a job: what a worker is handed, and what it says when the try has ended.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::digest::Digest;
+use crate::event::Event;
+use crate::job::Job;
+use crate::name::{AttemptNumber, BuildId, JobName, LeaseId};
+use crate::outcome::Outcome;
+use crate::time::Timestamp;
+
+/// Everything a worker knows of an attempt. It holds no secret: those come by a way of their own, under the lease.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AttemptSpec {
+    /// Under which the result is accepted.
+    pub lease: LeaseId,
+    /// The build's number.
+    pub build: BuildId,
+    /// The attempt's number within the build; names its log and its workspace.
+    pub attempt: AttemptNumber,
+    /// Which try at the job it is, from 1.
+    pub try_number: u32,
+    /// The job's full name.
+    pub name: JobName,
+    /// The job.
+    pub job: Arc<Job>,
+    /// What happened.
+    pub event: Arc<Event>,
+    /// What came along the edges, by job name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub needs: BTreeMap<JobName, NeedResult>,
+    /// The answer at the job's gate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<BTreeMap<String, Value>>,
+    /// The operation's digest, if the result may be reused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation: Option<Digest>,
+}
+
+/// What one needed job hands on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NeedResult {
+    /// `passed`, `failed`, `skipped` or `canceled`, as `${{ needs.ID.result }}` shows it.
+    pub result: String,
+    /// Its output values, if the edge carries them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub outputs: BTreeMap<String, Value>,
+    /// Its artifacts, if the edge carries them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub artifacts: BTreeMap<String, Artifact>,
+}
+
+/// Files that a job handed on under a name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Artifact {
+    /// The digest of the archive that holds the files.
+    pub digest: Digest,
+    /// How many files.
+    pub files: u64,
+    /// Their bytes, before compression.
+    pub bytes: u64,
+}
+
+/// How one attempt ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AttemptReport {
+    /// The outcome, with output values.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+    /// When the worker took it up.
+    pub started: Timestamp,
+    /// When it had ended.
+    pub finished: Timestamp,
+    /// The steps that were looked at, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<StepReport>,
+    /// What it hands on.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub artifacts: BTreeMap<String, Artifact>,
+    /// What all its processes used.
+    #[serde(default)]
+    pub usage: Usage,
+    /// Tests read from reports.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tests: Vec<TestCase>,
+    /// Markdown written to `$ROPEWALK_SUMMARY`, all steps together.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub summary: String,
+    /// Remarks for people: processes left behind, an input changed while the job ran, a cache not saved.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+impl AttemptReport {
+    /// A report of nothing but an outcome at one point in time.
+    #[must_use]
+    pub fn of(outcome: Outcome, at: Timestamp) -> Self {
+        Self {
+            outcome,
+            started: at,
+            finished: at,
+            steps: Vec::new(),
+            artifacts: BTreeMap::new(),
+            usage: Usage::default(),
+            tests: Vec::new(),
+            summary: String::new(),
+            notes: Vec::new(),
+        }
+    }
+}
+
+/// How one step went.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepReport {
+    /// Shown to people.
+    pub name: String,
+    /// Exit code, or 128 + the signal's number; `None` if it did not run or was not given the time to end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit: Option<i32>,
+    /// The signal that ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    /// `passed`, `failed`, `skipped` or `canceled`, before `allow_failure` is applied.
+    pub result: String,
+    /// When it began; equal to `finished` if it was skipped.
+    pub started: Timestamp,
+    /// When it had ended.
+    pub finished: Timestamp,
+    /// What its processes used.
+    #[serde(default)]
+    pub usage: Usage,
+    /// The values it handed on.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub outputs: BTreeMap<String, String>,
+    /// Lines it printed, both streams together.
+    #[serde(default)]
+    pub lines: u64,
+}
+
+/// What processes used, as the kernel counted it for them and for the children they waited for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// The largest resident set of any of them.
+    pub peak_memory_bytes: u64,
+    /// Time on a CPU in user mode, in microseconds.
+    pub cpu_user_us: u64,
+    /// Time on a CPU in the kernel, in microseconds.
+    pub cpu_system_us: u64,
+}
+
+impl Usage {
+    /// Both together: the larger peak, the sums of times.
+    #[must_use]
+    pub fn with(self, other: Self) -> Self {
+        Self {
+            peak_memory_bytes: self.peak_memory_bytes.max(other.peak_memory_bytes),
+            cpu_user_us: self.cpu_user_us + other.cpu_user_us,
+            cpu_system_us: self.cpu_system_us + other.cpu_system_us,
+        }
+    }
+}
+
+/// One test from a report.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TestCase {
+    /// The suite or class it belongs to.
+    pub suite: String,
+    /// Its name within the suite.
+    pub name: String,
+    /// How it ended.
+    pub outcome: TestOutcome,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+    /// The failure's message and details; empty if it passed.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// What it printed, if the report holds it; cut at a bound.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub output: String,
+}
+
+/// How a test ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TestOutcome {
+    /// It passed.
+    Passed,
+    /// An assertion failed.
+    Failed,
+    /// It broke otherwise.
+    Errored,
+    /// It did not run.
+    Skipped,
+}

@@ -1,0 +1,122 @@
+//! What happened, and so why a build exists.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::time::Timestamp;
+
+/// What happened. Immutable; the only source of time and identity for a pipeline.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// The kind of happening.
+    pub kind: EventKind,
+    /// The commit to build, as a full object id; empty outside a repository.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub commit: String,
+    /// The branch's short name (`main`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
+    /// The tag's short name (`v1.2`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
+    /// What to compare with for changed files: a branch or a commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
+    /// The number of the pull request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull_request: Option<u64>,
+    /// Who caused it, as the code host authenticated them; never a commit's author field.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub actor: String,
+    /// The commit's message or the pull request's title. Text from outside: never pasted into a shell.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// When it happened.
+    #[serde(default)]
+    pub time: Timestamp,
+    /// What the one who started a manual build filled in, complete with defaults once the pipeline is known.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub params: BTreeMap<String, Value>,
+    /// How far the event's author is trusted.
+    #[serde(default)]
+    pub trust: Trust,
+}
+
+impl Event {
+    /// An event of `kind` with everything else empty.
+    #[must_use]
+    pub fn new(kind: EventKind) -> Self {
+        Self {
+            kind,
+            commit: String::new(),
+            branch: None,
+            tag: None,
+            base: None,
+            pull_request: None,
+            actor: String::new(),
+            message: String::new(),
+            time: Timestamp::default(),
+            params: BTreeMap::new(),
+            trust: Trust::default(),
+        }
+    }
+}
+
+/// The kind of an [`Event`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventKind {
+    /// Commits arrived on a branch.
+    Push,
+    /// A tag arrived.
+    Tag,
+    /// A pull request was opened or changed.
+    PullRequest,
+    /// A schedule came due.
+    Schedule,
+    /// A person started it.
+    Manual,
+    /// A program started it.
+    Api,
+    /// Another build started it.
+    Build,
+}
+
+impl EventKind {
+    /// All kinds, in the order they are listed to users.
+    pub const ALL: [Self; 7] =
+        [Self::Push, Self::Tag, Self::PullRequest, Self::Schedule, Self::Manual, Self::Api, Self::Build];
+
+    /// The kind's name in pipelines and on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Push => "push",
+            Self::Tag => "tag",
+            Self::PullRequest => "pull_request",
+            Self::Schedule => "schedule",
+            Self::Manual => "manual",
+            Self::Api => "api",
+            Self::Build => "build",
+        }
+    }
+
+    /// The kind of this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+/// How far the author of an event is trusted. Caches and secrets are scoped by it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trust {
+    /// A fork's pull request, until someone with the right approves that exact commit.
+    Untrusted,
+    /// Somebody who may push to the repository.
+    #[default]
+    Trusted,
+}

@@ -1,0 +1,412 @@
+//! The graph: jobs, what they need, and the steps they run.
+//!
+//! Only data. Defaults are left out on the wire, so that the same pipeline written in any notation gives the
+//! same bytes ([`crate::canonical`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::fields::Field;
+use crate::name::JobName;
+use crate::need::Need;
+use crate::outcome::{Failure, SkipReason};
+use crate::text::Text;
+
+/// Jobs by full name, and the places where more will grow.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Graph {
+    /// The pipeline's name, for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// The jobs. Shared, since attempts and evaluations hold them too.
+    pub jobs: BTreeMap<JobName, Arc<Job>>,
+    /// What is not known yet, in order of name.
+    #[serde(default)]
+    pub holes: Vec<Hole>,
+}
+
+/// A place where an evaluation will add jobs once an answer is there: "grows after *plan*".
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hole {
+    /// The id whose jobs will appear.
+    pub name: String,
+    /// The jobs whose outcome it waits for.
+    pub after: Vec<JobName>,
+}
+
+/// One job: needs, conditions, one environment, a sequence of steps.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Job {
+    /// Place in the pipeline's text, from 0; breaks ties in what starts first and orders what people see.
+    pub order: u32,
+    /// Shown to people; empty means the full name.
+    #[serde(skip_serializing_if = "is_default")]
+    pub title: Text,
+    /// What it waits for, in order of name.
+    #[serde(skip_serializing_if = "is_default")]
+    pub needs: Vec<Need>,
+    /// Already decided not to run; still shown.
+    #[serde(skip_serializing_if = "is_default")]
+    pub skip: Option<SkipReason>,
+    /// `if`, when it can be decided only once the needs have ended; an expression without `${{ }}`.
+    #[serde(rename = "if", skip_serializing_if = "is_default")]
+    pub condition: Option<Box<str>>,
+    /// Coordinates in the matrix.
+    #[serde(skip_serializing_if = "is_default")]
+    pub matrix: BTreeMap<String, Value>,
+    /// What runs, in order. Empty for a gate or a barrier: the job passes as soon as it is ready.
+    #[serde(skip_serializing_if = "is_default")]
+    pub steps: Vec<Step>,
+    /// Where the steps run.
+    #[serde(skip_serializing_if = "is_default")]
+    pub environment: Environment,
+    /// Which files the steps see.
+    #[serde(skip_serializing_if = "is_default")]
+    pub workspace: WorkspaceKind,
+    /// Environment variables of all steps: the pipeline's, overlaid by the job's.
+    #[serde(skip_serializing_if = "is_default")]
+    pub env: BTreeMap<String, Text>,
+    /// Whether, and on what, an earlier result may be reused.
+    #[serde(skip_serializing_if = "is_default")]
+    pub reuse: Reuse,
+    /// The values it must hand on.
+    #[serde(skip_serializing_if = "is_default")]
+    pub outputs: BTreeSet<String>,
+    /// Files it hands on: name to globs relative to the workspace.
+    #[serde(skip_serializing_if = "is_default")]
+    pub artifacts: BTreeMap<String, Vec<String>>,
+    /// Directories kept across builds.
+    #[serde(skip_serializing_if = "is_default")]
+    pub cache: Vec<CacheUse>,
+    /// Reports to read when it has ended.
+    #[serde(skip_serializing_if = "is_default")]
+    pub reports: Reports,
+    /// When to try again.
+    #[serde(skip_serializing_if = "is_default")]
+    pub retry: Retry,
+    /// Limit on running time of one attempt, in milliseconds. Waiting does not count.
+    #[serde(skip_serializing_if = "is_default")]
+    pub timeout_ms: Option<u64>,
+    /// Whether the verdict ignores its failure.
+    #[serde(skip_serializing_if = "is_default")]
+    pub allow_failure: bool,
+    /// Whether it also runs when the build is canceled.
+    #[serde(skip_serializing_if = "is_default")]
+    pub cleanup: bool,
+    /// A person's approval, asked once the needs are satisfied.
+    #[serde(skip_serializing_if = "is_default")]
+    pub gate: Option<Gate>,
+    /// The group in which only one job runs at a time.
+    #[serde(skip_serializing_if = "is_default")]
+    pub concurrency: Option<Concurrency>,
+    /// Names of secrets that it gets as environment variables. Never values.
+    #[serde(skip_serializing_if = "is_default")]
+    pub secrets: BTreeSet<String>,
+    /// The pool whose workers may run it; empty means the default pool.
+    #[serde(skip_serializing_if = "is_default")]
+    pub pool: String,
+    /// Labels that the worker must have.
+    #[serde(skip_serializing_if = "is_default")]
+    pub labels: BTreeSet<String>,
+    /// What it asks of the worker.
+    #[serde(skip_serializing_if = "is_default")]
+    pub resources: Resources,
+}
+
+impl Job {
+    /// The most steps of one job.
+    pub const STEPS_MAX: usize = 1000;
+
+    /// The job's tolerance of failure, as edges and the verdict see it.
+    #[must_use]
+    pub fn toleration(&self) -> Toleration {
+        if self.allow_failure { Toleration::AllowFailure } else { Toleration::Required }
+    }
+}
+
+/// Whether a failure counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Toleration {
+    /// It does.
+    Required,
+    /// A failure by step, time-out, infrastructure or loss is a warning. A cancellation never is.
+    AllowFailure,
+}
+
+impl Toleration {
+    /// Whether this failure is a mere warning.
+    #[must_use]
+    pub fn covers(self, failure: &Failure) -> bool {
+        self == Self::AllowFailure && !matches!(failure, Failure::Canceled { .. })
+    }
+}
+
+/// One script of a job.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Step {
+    /// The name by which `${{ steps.ID }}` finds it.
+    #[serde(skip_serializing_if = "is_default")]
+    pub id: Option<Box<str>>,
+    /// Shown to people; empty means the script's first line.
+    #[serde(skip_serializing_if = "is_default")]
+    pub name: Text,
+    /// The script. Expressions in it have already become environment variables.
+    pub run: Box<str>,
+    /// What reads the script.
+    #[serde(skip_serializing_if = "is_default")]
+    pub shell: Shell,
+    /// `if`: an expression without `${{ }}`. `None` means `success()`.
+    #[serde(rename = "if", skip_serializing_if = "is_default")]
+    pub condition: Option<Box<str>>,
+    /// Environment variables of this step, over the job's.
+    #[serde(skip_serializing_if = "is_default")]
+    pub env: BTreeMap<String, Text>,
+    /// Relative to the workspace.
+    #[serde(skip_serializing_if = "is_default")]
+    pub working_directory: Option<Text>,
+    /// Limit on its running time, in milliseconds.
+    #[serde(skip_serializing_if = "is_default")]
+    pub timeout_ms: Option<u64>,
+    /// Whether the job goes on after its failure.
+    #[serde(skip_serializing_if = "is_default")]
+    pub allow_failure: bool,
+    /// The values it must hand on.
+    #[serde(skip_serializing_if = "is_default")]
+    pub outputs: BTreeSet<String>,
+}
+
+/// What reads a script.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Shell {
+    /// `sh -e`.
+    #[default]
+    Sh,
+    /// `bash -eo pipefail`.
+    Bash,
+    /// A program and its arguments; `{0}` stands for the file that holds the script.
+    Custom(Vec<String>),
+}
+
+/// Where a job's steps run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Environment {
+    /// As processes of the machine, with what is installed there.
+    #[default]
+    Host,
+    /// As processes with namespaces of their own and a read-only system.
+    Sandbox {
+        /// Whether they reach the network.
+        #[serde(default)]
+        network: Network,
+    },
+    /// In a container of this image. No executor yet.
+    Image {
+        /// The image's reference.
+        image: Text,
+    },
+    /// In a container of an image built from this file. No executor yet.
+    Dockerfile {
+        /// Relative to the repository.
+        dockerfile: Text,
+    },
+    /// In a Nix shell. No executor yet.
+    Nix {
+        /// The flake or expression.
+        nix: Text,
+    },
+    /// In a pod. No executor yet.
+    Kubernetes {
+        /// The pod's template, as the author wrote it.
+        kubernetes: Value,
+    },
+}
+
+impl Environment {
+    /// The word for people.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::Sandbox { .. } => "sandbox",
+            Self::Image { .. } => "image",
+            Self::Dockerfile { .. } => "dockerfile",
+            Self::Nix { .. } => "nix",
+            Self::Kubernetes { .. } => "kubernetes",
+        }
+    }
+}
+
+/// Whether a sandbox reaches the network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Network {
+    /// As the machine does.
+    #[default]
+    On,
+    /// Loopback only.
+    Off,
+}
+
+/// Which files a job's steps see.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkspaceKind {
+    /// The job's own copy of what git tracks and of untracked files that are not ignored.
+    #[default]
+    Isolated,
+    /// The user's tree itself.
+    InPlace,
+}
+
+/// Whether, and on what, an earlier result of a job may be reused.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reuse {
+    /// It runs every time.
+    #[default]
+    Never,
+    /// Its result depends on these files of the tree, by glob; none if empty.
+    Inputs(Vec<String>),
+    /// Its result depends on the whole tree.
+    Tree,
+}
+
+/// A directory, or several, kept across builds under a key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheUse {
+    /// Written once per key, after the job has passed.
+    pub key: Text,
+    /// Prefixes tried in order, newest entry first, when there is no entry of the key itself.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub restore: Vec<Text>,
+    /// Paths relative to the workspace, or under the home directory with `~/`.
+    pub paths: Vec<String>,
+}
+
+/// Reports to read when a job has ended, passed or not.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Reports {
+    /// Globs of JUnit XML files.
+    #[serde(skip_serializing_if = "is_default")]
+    pub junit: Vec<String>,
+}
+
+/// When to try again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retry {
+    /// The most further tries.
+    pub max: u32,
+    /// Failures that are tried again.
+    pub on: Vec<RetryOn>,
+    /// Wait before the first further try, in milliseconds; doubled each time, at most [`Retry::BACKOFF_MS_MAX`].
+    pub backoff_ms: u64,
+}
+
+impl Retry {
+    /// The longest wait between tries.
+    pub const BACKOFF_MS_MAX: u64 = 10 * 60 * 1000;
+    /// The largest `max` a pipeline may ask for.
+    pub const MAX_MAX: u32 = 100;
+
+    /// Whether `failure` of try number `number` (from 1) is tried again.
+    #[must_use]
+    pub fn admits(&self, failure: &Failure, number: u32) -> bool {
+        number <= self.max
+            && self.on.iter().any(|on| match (on, failure) {
+                (RetryOn::Infra, Failure::Infra { .. })
+                | (RetryOn::Lost, Failure::Lost)
+                | (RetryOn::Timeout, Failure::Timeout { .. })
+                | (RetryOn::Step, Failure::Step { .. }) => true,
+                (RetryOn::Exit(codes), Failure::Step { exit, .. }) => codes.contains(exit),
+                _ => false,
+            })
+    }
+
+    /// The wait after try number `number` (from 1), in milliseconds.
+    #[must_use]
+    pub fn wait_ms(&self, number: u32) -> u64 {
+        let doublings = number.saturating_sub(1).min(32);
+        self.backoff_ms.saturating_mul(1 << doublings).min(Self::BACKOFF_MS_MAX)
+    }
+}
+
+impl Default for Retry {
+    /// Twice for what is not the job's fault, after one second and after two.
+    fn default() -> Self {
+        Self { max: 2, on: vec![RetryOn::Infra, RetryOn::Lost], backoff_ms: 1000 }
+    }
+}
+
+/// A kind of failure that is tried again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RetryOn {
+    /// The infrastructure's fault.
+    Infra,
+    /// A worker that fell silent.
+    Lost,
+    /// A limit on time.
+    Timeout,
+    /// Any step that failed.
+    Step,
+    /// A step that ended with one of these codes.
+    Exit(Vec<i32>),
+}
+
+/// A person's approval; its answer is a typed value.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Gate {
+    /// The question asked.
+    pub prompt: Text,
+    /// What to fill in, by name.
+    #[serde(skip_serializing_if = "is_default")]
+    pub fields: BTreeMap<String, Field>,
+}
+
+/// A group in which only one job runs at a time, over all builds of a project.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Concurrency {
+    /// The group's name.
+    pub group: Text,
+    /// What happens to a job that finds the group taken.
+    #[serde(default)]
+    pub mode: ConcurrencyMode,
+}
+
+/// What happens when a job finds its concurrency group taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConcurrencyMode {
+    /// Jobs wait in order of arrival; none is dropped.
+    #[default]
+    Queue,
+    /// Jobs that wait are canceled; the one that runs goes on.
+    CancelWaiting,
+    /// The job that runs is canceled too.
+    CancelRunning,
+}
+
+/// What a job asks of its worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Resources {
+    /// Thousandths of a core; zero takes the worker's default.
+    #[serde(skip_serializing_if = "is_default")]
+    pub cpu_milli: u64,
+    /// Bytes of memory; zero takes the worker's default.
+    #[serde(skip_serializing_if = "is_default")]
+    pub memory_bytes: u64,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}

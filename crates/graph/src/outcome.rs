@@ -1,0 +1,231 @@
+//! How a job and a build end. One table (docs/design: outcomes), tested as properties.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::job::{Graph, Job};
+use crate::name::JobName;
+use crate::need::Ending;
+
+/// How a job ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Outcome {
+    /// Every step that had to pass has passed.
+    Passed {
+        /// The values it hands on.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        outputs: BTreeMap<String, Value>,
+    },
+    /// It did not pass.
+    Failed(Failure),
+    /// It did not run.
+    Skipped(SkipReason),
+}
+
+/// Why a job failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "cause", rename_all = "snake_case")]
+pub enum Failure {
+    /// A step ended with a status other than zero.
+    Step {
+        /// The step's index in its job, from 0.
+        step: u16,
+        /// The exit code, or 128 + the signal's number.
+        exit: i32,
+    },
+    /// Time ran out: the step's if `step` is given, else the job's.
+    Timeout {
+        /// The step that was running.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        step: Option<u16>,
+        /// The limit that was reached, in milliseconds.
+        limit_ms: u64,
+    },
+    /// Not the job's fault: disk full, no such shell, no such image.
+    Infra {
+        /// What happened, for people.
+        message: String,
+    },
+    /// Its worker fell silent.
+    Lost,
+    /// Somebody canceled it.
+    Canceled {
+        /// Who or what canceled it.
+        by: String,
+    },
+}
+
+impl Failure {
+    /// The name of the kind, as in `retry: { on: [...] }`.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Step { .. } => "step",
+            Self::Timeout { .. } => "timeout",
+            Self::Infra { .. } => "infra",
+            Self::Lost => "lost",
+            Self::Canceled { .. } => "canceled",
+        }
+    }
+}
+
+/// Why a job did not run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reason", rename_all = "snake_case")]
+pub enum SkipReason {
+    /// Its `when` or `if` does not hold.
+    Condition {
+        /// The condition as written.
+        text: String,
+    },
+    /// A job it needs ended in a way the need does not accept.
+    Need {
+        /// That job; the smallest name if there are several.
+        because: JobName,
+    },
+    /// The build did not ask for it (`--job`), or stopped at the first failure (`--fail-fast`).
+    NotWanted {
+        /// Why, for people.
+        text: String,
+    },
+    /// An evaluation no longer holds it.
+    Dropped,
+    /// A person said no at its gate.
+    Refused {
+        /// Who.
+        by: String,
+    },
+}
+
+impl Outcome {
+    /// Passed with nothing to hand on.
+    #[must_use]
+    pub fn passed() -> Self {
+        Self::Passed { outputs: BTreeMap::new() }
+    }
+
+    /// The place in the order failed > skipped > passed that [`combine`] uses; higher wins.
+    fn weight(&self) -> u8 {
+        match self {
+            Self::Failed(_) => 3,
+            Self::Skipped(_) => 1,
+            Self::Passed { .. } => 0,
+        }
+    }
+
+    /// The word for people and JSON: `passed`, `failed`, `skipped` or `canceled`.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Passed { .. } => "passed",
+            Self::Failed(Failure::Canceled { .. }) => "canceled",
+            Self::Failed(_) => "failed",
+            Self::Skipped(_) => "skipped",
+        }
+    }
+}
+
+/// The one of several jobs' states that decides for all: Failed > Pending > Skipped > Ok, ties by the smallest
+/// name. `None` as a state means that the job has not ended. Associative and commutative.
+#[must_use]
+pub fn combine<'a>(
+    left: (&'a JobName, Option<&'a Outcome>),
+    right: (&'a JobName, Option<&'a Outcome>),
+) -> (&'a JobName, Option<&'a Outcome>) {
+    let weight = |outcome: Option<&Outcome>| outcome.map_or(2, Outcome::weight);
+    match weight(left.1).cmp(&weight(right.1)) {
+        std::cmp::Ordering::Greater => left,
+        std::cmp::Ordering::Less => right,
+        std::cmp::Ordering::Equal if left.0 <= right.0 => left,
+        std::cmp::Ordering::Equal => right,
+    }
+}
+
+/// How a build ended, or that it has not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verdict", rename_all = "snake_case")]
+pub enum Verdict {
+    /// A job has not ended, or the graph still grows.
+    Running,
+    /// Every required job passed or was skipped.
+    Passed {
+        /// Set when the build had no jobs: it is never green by mistake in silence.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        note: Option<String>,
+    },
+    /// A required job failed.
+    Failed {
+        /// That job; the smallest name if there are several. `None` if the pipeline itself is wrong.
+        because: Option<JobName>,
+    },
+    /// Somebody canceled it.
+    Canceled {
+        /// Who or what.
+        by: String,
+    },
+    /// An evaluation changed or dropped a job that had begun.
+    Diverged {
+        /// The job.
+        job: JobName,
+    },
+}
+
+impl Verdict {
+    /// The word for people and JSON.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Passed { .. } => "passed",
+            Self::Failed { .. } => "failed",
+            Self::Canceled { .. } => "canceled",
+            Self::Diverged { .. } => "diverged",
+        }
+    }
+}
+
+/// The verdict over a graph's jobs by the outcome table: Failed if a required job failed (at once, while others
+/// still run); else Running if one has not ended; else Passed. No jobs: Passed with a note.
+pub fn verdict<'a>(graph: &'a Graph, outcome_of: impl Fn(&JobName) -> Option<&'a Outcome>) -> Verdict {
+    if graph.jobs.is_empty() && graph.holes.is_empty() {
+        return Verdict::Passed { note: Some("nothing to do".to_owned()) };
+    }
+    let mut running = !graph.holes.is_empty();
+    for (name, job) in &graph.jobs {
+        match outcome_of(name) {
+            None => running = true,
+            Some(outcome) if fails_build(job, outcome) => return Verdict::Failed { because: Some(name.clone()) },
+            Some(_) => {}
+        }
+    }
+    if running { Verdict::Running } else { Verdict::Passed { note: None } }
+}
+
+/// Whether a job that ended so makes its build fail.
+#[must_use]
+pub fn fails_build(job: &Job, outcome: &Outcome) -> bool {
+    matches!(Ending::of(outcome, job.toleration()), Ending::Failed | Ending::Errored | Ending::Canceled)
+}
+
+/// Whether the result of an operation may be handed to others: Ok always; Failed{step} within its build;
+/// time-outs, infra, lost and canceled never.
+#[must_use]
+pub fn is_reusable(outcome: &Outcome, scope: Scope) -> bool {
+    match outcome {
+        Outcome::Passed { .. } => true,
+        Outcome::Failed(Failure::Step { .. }) => scope == Scope::SameBuild,
+        Outcome::Failed(_) | Outcome::Skipped(_) => false,
+    }
+}
+
+/// Who would reuse a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// A job of the same build.
+    SameBuild,
+    /// A job of another build.
+    OtherBuild,
+}
