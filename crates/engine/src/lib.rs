@@ -1,1 +1,14 @@
-//! Decides what runs: a pure state machine of facts and effects.
+//! Decides what runs. `step(now, inputs) -> (facts, effects)`: no I/O, no clock, no randomness, no `async`.
+//!
+//! The walk of its data: an [`Input`] may be late, repeated or wrong and is judged into [`Fact`]s or into nothing;
+//! `apply` folds facts into the state and is the only function that changes it; [`Effect`]s are what the state
+//! says the world still has to do, so after a crash they are simply asked again.
+
+pub mod effect;
+pub mod fact;
+pub mod input;
+pub mod operation;
+
+pub use effect::Effect;
+pub use fact::{Ended, Fact, Reused};
+pub use input::{BuildOptions, BuildRequest, FailurePolicy, Input, Presence};

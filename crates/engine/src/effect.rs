@@ -1,0 +1,59 @@
+//! What the world still has to do. Every effect may be asked twice and must then do no harm.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use graph::{AttemptSpec, BuildId, Job, JobName, Known, LeaseId, NeedResult, Question, Timestamp, WorkerId};
+
+/// One thing to do. Performed only after the facts of the same step are stored.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Evaluate the build's pipeline; answer with `Input::Evaluated`.
+    Evaluate {
+        /// The build.
+        build: BuildId,
+        /// The pipeline, as the request named it.
+        pipeline: String,
+        /// What is known.
+        known: Arc<Known>,
+    },
+    /// Find an answer; answer with `Input::Answered`.
+    Answer {
+        /// The build.
+        build: BuildId,
+        /// The question.
+        question: Question,
+    },
+    /// Work out the job's operation and look for an earlier result; answer with `Input::OperationResolved`.
+    Resolve {
+        /// The build.
+        build: BuildId,
+        /// The job's name.
+        job: JobName,
+        /// The job.
+        spec: Arc<Job>,
+        /// What came along its edges.
+        needs: BTreeMap<JobName, NeedResult>,
+    },
+    /// Hand an attempt to a worker; it ends with `Input::AttemptFinished`.
+    Start {
+        /// The worker.
+        worker: WorkerId,
+        /// The attempt.
+        spec: Box<AttemptSpec>,
+    },
+    /// Tell a worker that a lease is no longer wanted; it ends the attempt gently and reports it.
+    Stop {
+        /// The worker.
+        worker: WorkerId,
+        /// The lease.
+        lease: LeaseId,
+        /// Who or what canceled it.
+        by: String,
+    },
+    /// Call `step` again at this time, also without inputs.
+    Wake {
+        /// When.
+        at: Timestamp,
+    },
+}

@@ -1,0 +1,147 @@
+//! What is true and kept. Folding the facts of a build rebuilds all the engine knows of it.
+//!
+//! A stored shape: adding a field means that old facts must still load (`#[serde(default)]`) and that an old
+//! reader may ignore it. Facts hold no secret and no log line.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use graph::{
+    Answer, Artifact, AttemptNumber, AttemptReport, BuildId, Diagnostic, Digest, Graph, JobName, LeaseId, Outcome,
+    Question, Timestamp, Verdict, WorkerId,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::input::BuildRequest;
+
+/// Something that happened to a build.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Fact {
+    /// The build it is about.
+    pub build: BuildId,
+    /// When it became true.
+    pub at: Timestamp,
+    /// What became true.
+    #[serde(flatten)]
+    pub what: What,
+}
+
+/// What became true.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "fact", rename_all = "snake_case")]
+pub enum What {
+    /// The build exists.
+    BuildCreated(Box<BuildRequest>),
+    /// A question of its pipeline was answered; asked again, the answer stays.
+    Answered {
+        /// The question.
+        question: Question,
+        /// Its answer.
+        answer: Answer,
+    },
+    /// Its pipeline was evaluated; this is the whole graph as it stands now.
+    Evaluated {
+        /// The graph.
+        graph: Arc<Graph>,
+        /// What the evaluation would still like to know.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        questions: Vec<Question>,
+        /// Warnings and, if nothing may run, errors.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        diagnostics: Vec<Diagnostic>,
+    },
+    /// A job waits for a person.
+    GateOpened {
+        /// The job.
+        job: JobName,
+        /// The question, with its expressions evaluated.
+        prompt: String,
+    },
+    /// A person answered a gate.
+    GateAnswered {
+        /// The job.
+        job: JobName,
+        /// What was filled in; `None` is a no.
+        answer: Option<BTreeMap<String, Value>>,
+        /// Who.
+        by: String,
+    },
+    /// A reusable job's operation is known.
+    OperationKnown {
+        /// The job.
+        job: JobName,
+        /// Its identity.
+        operation: Digest,
+    },
+    /// A worker holds an attempt at the job.
+    AttemptLeased {
+        /// The job.
+        job: JobName,
+        /// The attempt's number in the build.
+        attempt: AttemptNumber,
+        /// Which try at the job it is, from 1.
+        try_number: u32,
+        /// The lease, larger than all before it.
+        lease: LeaseId,
+        /// Who holds it.
+        worker: WorkerId,
+    },
+    /// The attempt ended, or was given up as lost.
+    AttemptFinished {
+        /// The job.
+        job: JobName,
+        /// The attempt's number in the build.
+        attempt: AttemptNumber,
+        /// The lease under which it was reported.
+        lease: LeaseId,
+        /// How it ended.
+        report: Box<AttemptReport>,
+        /// When the next try may begin; `None` if the job has ended with this attempt.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retry_at: Option<Timestamp>,
+    },
+    /// The job ended without an attempt of its own.
+    JobEnded {
+        /// The job.
+        job: JobName,
+        /// Its outcome.
+        outcome: Outcome,
+        /// How it came to it.
+        how: Ended,
+    },
+    /// Somebody asked that the build be canceled.
+    CancelRequested {
+        /// Who or what.
+        by: String,
+    },
+    /// The build ended. Nothing follows.
+    BuildEnded {
+        /// How.
+        verdict: Verdict,
+    },
+}
+
+/// How a job ended without an attempt of its own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ended {
+    /// It was skipped, refused, or had nothing to run.
+    Decided,
+    /// An equal operation had passed before.
+    Reused(Reused),
+}
+
+/// An earlier result that stands for a job's own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reused {
+    /// The build that produced it.
+    pub build: BuildId,
+    /// The attempt that produced it.
+    pub attempt: AttemptNumber,
+    /// The job under which it ran.
+    pub job: JobName,
+    /// The files it handed on.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub artifacts: BTreeMap<String, Artifact>,
+}

@@ -1,0 +1,154 @@
+//! What the world tells the engine. Inputs may be late, repeated or wrong; none is trusted.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use graph::{
+    Answer, AttemptNumber, AttemptReport, BuildId, Digest, Evaluation, Event, JobName, LeaseId, Outcome, Question,
+    Resources, WorkerId,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::fact::Reused;
+
+/// One thing that the world says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Input {
+    /// Somebody wants a build. Its number was drawn by the store; the same number twice is one build.
+    BuildRequested {
+        /// The build's number.
+        build: BuildId,
+        /// What is wanted.
+        request: Box<BuildRequest>,
+    },
+    /// The pipeline was evaluated with what was known.
+    Evaluated {
+        /// The build.
+        build: BuildId,
+        /// How many answers were known; an evaluation of older knowledge is ignored.
+        answers_known: usize,
+        /// What it said.
+        evaluation: Box<Evaluation>,
+    },
+    /// A question was answered.
+    Answered {
+        /// The build.
+        build: BuildId,
+        /// The question.
+        question: Question,
+        /// Its answer.
+        answer: Answer,
+    },
+    /// A job's operation was worked out and looked up.
+    OperationResolved {
+        /// The build.
+        build: BuildId,
+        /// The job.
+        job: JobName,
+        /// The operation's digest, or why there is none (the job then runs without reuse).
+        operation: Result<Digest, String>,
+        /// An earlier result and its outcome, if there is one that may be reused.
+        hit: Option<(Reused, Outcome)>,
+    },
+    /// A person answered a gate.
+    GateAnswered {
+        /// The build.
+        build: BuildId,
+        /// The gate's job.
+        job: JobName,
+        /// What was filled in, complete and of the right types; `None` is a no.
+        answer: Option<BTreeMap<String, Value>>,
+        /// Who.
+        by: String,
+    },
+    /// A worker shows that it is there.
+    WorkerPresent {
+        /// The worker.
+        worker: WorkerId,
+        /// What it offers and runs.
+        presence: Presence,
+    },
+    /// A worker took its leave.
+    WorkerLeft {
+        /// The worker.
+        worker: WorkerId,
+    },
+    /// An attempt ended.
+    AttemptFinished {
+        /// The build.
+        build: BuildId,
+        /// The attempt.
+        attempt: AttemptNumber,
+        /// The lease under which it ran.
+        lease: LeaseId,
+        /// How it ended.
+        report: Box<AttemptReport>,
+    },
+    /// Somebody wants the build canceled.
+    CancelRequested {
+        /// The build.
+        build: BuildId,
+        /// Who or what.
+        by: String,
+    },
+}
+
+/// What is wanted of a build.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BuildRequest {
+    /// What happened.
+    pub event: Event,
+    /// Which pipeline, as the one who evaluates it knows it (paths of the files).
+    pub pipeline: String,
+    /// How it is to run.
+    #[serde(default)]
+    pub options: BuildOptions,
+    /// Whom the queue charges.
+    #[serde(default)]
+    pub client: String,
+    /// Jobs whose outcome is taken from an earlier build (`retry --failed`).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub given: BTreeMap<JobName, (Reused, Outcome)>,
+}
+
+/// How a build is to run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BuildOptions {
+    /// The ids or full names of the jobs wanted, with all they need; empty means all.
+    pub only: BTreeSet<String>,
+    /// What the first failure does to the rest.
+    pub on_failure: FailurePolicy,
+    /// Whether it goes before builds that are not urgent.
+    pub urgent: bool,
+    /// The build that this one tries again.
+    pub retry_of: Option<BuildId>,
+}
+
+/// What the first failure of a required job does to the rest of a build.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailurePolicy {
+    /// Jobs that do not depend on it go on.
+    #[default]
+    KeepGoing,
+    /// Nothing more starts, except cleanup; what runs is canceled.
+    FailFast,
+}
+
+/// What a worker offers. Sent again and again: silence means that it is gone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Presence {
+    /// The pools whose jobs it takes; the default pool is the empty name.
+    pub pools: BTreeSet<String>,
+    /// Its labels.
+    pub labels: BTreeSet<String>,
+    /// How many attempts it runs at once.
+    pub slots: u32,
+    /// What it has of cores and memory; zero is without limit.
+    pub resources: Resources,
+    /// The leases it holds; one that the engine gave it long ago and that is not among them is lost.
+    pub leases: BTreeSet<LeaseId>,
+    /// How long its word holds, in milliseconds; 0 means until it leaves.
+    pub holds_ms: u64,
+}

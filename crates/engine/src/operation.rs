@@ -1,0 +1,111 @@
+//! Operations: a job's identity as the digest of all that its result depends on.
+//!
+//! The manifest keeps every part under a name, so that two operations can be compared part by part
+//! (`ropewalk explain`). Names of jobs and numbers of builds are no part of it: equal work is equal.
+
+use std::collections::BTreeMap;
+
+use graph::{Digest, Job, JobName, NeedResult};
+use serde::{Deserialize, Serialize};
+
+/// All that a job's result depends on, part by part. The text is `kind:name`, such as `file:src/main.rs`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Manifest(pub BTreeMap<String, String>);
+
+/// The operation of `job`: its digest and what it is made of.
+///
+/// `files` are the inputs of the tree: path and content digest, sorted by path. `needs` are what came along
+/// the edges. Values longer than [`VALUE_BYTES_MAX`] stand in the manifest as their digest.
+#[must_use]
+pub fn operation(job: &Job, files: &[(String, Digest)], needs: &BTreeMap<JobName, NeedResult>) -> (Digest, Manifest) {
+    let mut parts = BTreeMap::new();
+    let mut put = |name: String, value: String| {
+        let value = if value.len() > VALUE_BYTES_MAX {
+            format!("digest {}", Digest(*blake3::hash(value.as_bytes()).as_bytes()))
+        } else {
+            value
+        };
+        parts.insert(name, value);
+    };
+    let json = |value: &dyn erased::Json| value.text();
+    for (index, step) in job.steps.iter().enumerate() {
+        let name = step.id.as_deref().map_or_else(|| index.to_string(), str::to_owned);
+        put(format!("step:{index}:{name}"), json(step));
+    }
+    for (name, text) in &job.env {
+        put(format!("env:{name}"), json(text));
+    }
+    for (name, value) in &job.matrix {
+        put(format!("matrix:{name}"), value.to_string());
+    }
+    put("environment".to_owned(), json(&job.environment));
+    put("workspace".to_owned(), json(&job.workspace));
+    put("outputs".to_owned(), json(&job.outputs));
+    put("artifacts".to_owned(), json(&job.artifacts));
+    put("cache".to_owned(), json(&job.cache));
+    put("secrets".to_owned(), json(&job.secrets));
+    for (path, digest) in files {
+        put(format!("file:{path}"), digest.to_string());
+    }
+    for (need, result) in needs {
+        for (name, value) in &result.outputs {
+            put(format!("output:{need}:{name}"), value.to_string());
+        }
+        for (name, artifact) in &result.artifacts {
+            put(format!("artifact:{need}:{name}"), artifact.digest.to_string());
+        }
+    }
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"ropewalk operation 1\n");
+    for (name, value) in &parts {
+        for text in [name, value] {
+            hasher.update(&(text.len() as u64).to_le_bytes());
+            hasher.update(text.as_bytes());
+        }
+    }
+    (Digest(*hasher.finalize().as_bytes()), Manifest(parts))
+}
+
+/// The longest value that a manifest holds as it is.
+pub const VALUE_BYTES_MAX: usize = 4096;
+
+/// One part in which two manifests differ.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// The part's name.
+    pub part: String,
+    /// Its value in the earlier manifest, if it had the part.
+    pub before: Option<String>,
+    /// Its value in the later one, if it has the part.
+    pub after: Option<String>,
+}
+
+/// Every part in which `before` and `after` differ, in order of name.
+#[must_use]
+pub fn differences(before: &Manifest, after: &Manifest) -> Vec<Difference> {
+    let names: std::collections::BTreeSet<_> = before.0.keys().chain(after.0.keys()).collect();
+    names
+        .into_iter()
+        .filter(|&name| before.0.get(name) != after.0.get(name))
+        .map(|name| Difference {
+            part: name.clone(),
+            before: before.0.get(name).cloned(),
+            after: after.0.get(name).cloned(),
+        })
+        .collect()
+}
+
+/// Canonical JSON of any part, behind one door.
+mod erased {
+    pub trait Json {
+        fn text(&self) -> String;
+    }
+
+    impl<T: serde::Serialize> Json for T {
+        fn text(&self) -> String {
+            // Our types serialize to JSON whatever they hold.
+            serde_json::to_string(self).expect("parts of a job always serialize")
+        }
+    }
+}
