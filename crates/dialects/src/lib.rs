@@ -3,3 +3,12 @@
 //! Read in this order: the tree that every file becomes, its four readers, then what people are told.
 
 pub mod tree;
+
+mod edn;
+mod json;
+mod reading;
+mod scalar;
+mod toml;
+mod yaml;
+
+pub mod suggest;

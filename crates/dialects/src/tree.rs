@@ -1,6 +1,6 @@
 //! The one tree under every dialect: values with the place of every key and value, and the sources they came from.
 //!
-//! Four readers fill it: [`crate::yaml`], [`crate::json`], [`crate::edn`], [`crate::toml`]; [`Sources::read`] picks one.
+//! Four readers fill it, `yaml.rs`, `json.rs`, `edn.rs` and `toml.rs`; [`Sources::read`] picks one.
 //! Nothing here knows what any key means, and nothing here computes a line number before somebody asks for it.
 //!
 //! Pitfalls for readers: spans are *byte* offsets into the stored text (without a byte order mark), columns count
@@ -9,7 +9,10 @@
 
 use std::sync::{Arc, OnceLock};
 
-use graph::Location;
+use graph::{Diagnostic, Location};
+
+use crate::reading::{self, Reading};
+use crate::{edn, json, toml, yaml};
 
 /// Where something stands: a half-open range of bytes in one source. `start <= end`, both on character boundaries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -108,6 +111,45 @@ impl Sources {
     pub fn add(&mut self, name: &str, text: Arc<str>) -> u32 {
         self.list.push(Source::new(name, text));
         self.list.len() as u32 - 1
+    }
+
+    /// Reads a file of any bytes into a tree, with everything that is wrong with it in the order of the file.
+    ///
+    /// There is no tree if the bytes are no UTF-8, pass a bound of [`Limits`] or break the grammar (TOML: its reader goes
+    /// on and finds every fault first); other faults leave a tree with the faulty value made null or dropped.
+    /// The source is kept in every case, so that the diagnostics can be shown with their lines; a byte order mark is not
+    /// part of it. Takes time and memory linear in the bytes and in what aliases add within their bound.
+    pub fn read(
+        &mut self,
+        name: &str,
+        bytes: &[u8],
+        notation: Notation,
+        rules: &Rules,
+    ) -> (Option<Node>, Vec<Diagnostic>) {
+        if bytes.len() > rules.limits.bytes_max {
+            self.add(name, "".into());
+            return (None, vec![reading::file_too_large(name, bytes.len(), rules.limits)]);
+        }
+        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+        let text = match std::str::from_utf8(bytes) {
+            Ok(text) => text,
+            Err(error) => {
+                let offset = error.valid_up_to();
+                let source = self.add(name, String::from_utf8_lossy(bytes).into());
+                let end = offset + char::REPLACEMENT_CHARACTER.len_utf8();
+                let span = Span { source, start: offset as u32, end: end as u32 };
+                return (None, vec![reading::not_utf8(bytes, offset, self.location(span))]);
+            }
+        };
+        let source = self.add(name, text.into());
+        let mut reading = Reading::new(self, source, rules.limits);
+        let node = match notation {
+            Notation::Yaml => yaml::read(&mut reading, &rules.yaml),
+            Notation::Json => json::read(&mut reading),
+            Notation::Edn => edn::read(&mut reading),
+            Notation::Toml => toml::read(&mut reading),
+        };
+        (node.ok(), reading.finish())
     }
 
     /// The source a span lies in. The span must come from a reading into this collection.
@@ -454,7 +496,7 @@ pub struct YamlRules {
     pub anchors: Feature,
     /// Whether custom tags (`!reference`) are kept on their nodes.
     pub custom_tags: Feature,
-    /// Whether further documents may follow the first; allowed ones become items of one list (see [`crate::yaml::read_documents`]).
+    /// Whether further documents may follow the first; if allowed, the tree is a list of all documents.
     pub documents: Feature,
 }
 
