@@ -11,4 +11,5 @@ mod scalar;
 mod toml;
 mod yaml;
 
+pub mod report;
 pub mod suggest;

@@ -97,12 +97,16 @@ impl<'s> Reading<'s> {
         if depth <= self.limits.depth_max {
             return Ok(());
         }
+        let diagnostic = self.too_deep(span);
+        self.stop(diagnostic)
+    }
+
+    /// The fault of a list or map inside too many others.
+    pub fn too_deep(&self, span: Span) -> Diagnostic {
         let bound = self.limits.depth_max;
-        self.stop(
-            Diagnostic::error("too-deep", format!("lists and maps are nested more than {bound} deep"))
-                .at(self.location(span), "one level too many")
-                .help("no key of a pipeline lies this deep; look for a bracket that is not closed"),
-        )
+        Diagnostic::error("too-deep", format!("lists and maps are nested more than {bound} deep"))
+            .at(self.location(span), "one level too many")
+            .help("no key of a pipeline lies this deep; look for a bracket that is not closed")
     }
 
     /// A map of these entries, after the law of repeated keys. Lists, maps and nulls as keys are not compared.

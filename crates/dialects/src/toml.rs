@@ -82,6 +82,7 @@ fn syntax_error(reading: &Reading<'_>, error: &ParseError) -> Diagnostic {
     };
     let expected: Vec<String> = error.expected().unwrap_or_default().iter().filter_map(expectation).collect();
     let help = match expected.as_slice() {
+        _ if error.description() == "string values must be quoted" => "put the text in double quotes".to_owned(),
         [] => "see https://toml.io/en/v1.1.0 for the grammar; texts stand in double quotes".to_owned(),
         [one] => format!("expected here: {one}"),
         several => format!("expected here: one of {}", several.join(", ")),

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
 
 use granit_parser::{ErrorKind, Event, Options, Parser, ScalarStyle, ScanError, StrInput, StructureStyle, Tag};
 use graph::Diagnostic;
@@ -90,9 +91,9 @@ impl<'r, 's> Yaml<'r, 's> {
         options.set_emit_comments(false);
         options.emit_anchor_events = true;
         options.emit_unresolved_aliases = true;
-        // Ours is checked first, so that the message is ours.
-        options.flow_nesting_limit = reading.limits.depth_max + 2;
-        options.block_nesting_limit = reading.limits.depth_max + 2;
+        // The scanner looks ahead of the events that we count.
+        options.flow_nesting_limit = reading.limits.depth_max.saturating_add(2);
+        options.block_nesting_limit = reading.limits.depth_max.saturating_add(2);
         let text = reading.text;
         Yaml {
             parser: Parser::new_from_str_with_options(text, options),
@@ -110,7 +111,10 @@ impl<'r, 's> Yaml<'r, 's> {
     fn read_events(&mut self) -> Result<(), Stop> {
         while let Some((event, span)) = self.next_event()? {
             match event {
-                Event::DocumentStart(..) => self.start_document(span)?,
+                Event::DocumentStart(..) => match self.start_document(span) {
+                    ControlFlow::Continue(()) => {}
+                    ControlFlow::Break(()) => break,
+                },
                 Event::Scalar(text, style, anchor, tag) => self.scalar(text, style, anchor, tag, span)?,
                 Event::SequenceStart(style, anchor, tag) => {
                     self.open_collection(Children::Items(Vec::new()), style, anchor, tag, span)?;
@@ -143,18 +147,20 @@ impl<'r, 's> Yaml<'r, 's> {
         }
     }
 
-    fn start_document(&mut self, span: Span) -> Result<(), Stop> {
+    /// Breaks, after a fault, at a document more than the rules take.
+    fn start_document(&mut self, span: Span) -> ControlFlow<()> {
         self.anchors.clear();
         self.anchor_names.clear();
         if self.documents.is_empty() || self.rules.documents == Feature::Allowed {
-            return Ok(());
+            return ControlFlow::Continue(());
         }
         let location = self.reading.location(span);
-        self.reading.stop(
+        self.reading.report(
             Diagnostic::error("several-documents", "the file holds more than one YAML document")
                 .at(location, "the second one begins here")
                 .help("remove this `---`, or move what follows to a file of its own"),
-        )
+        );
+        ControlFlow::Break(())
     }
 
     fn scalar(
@@ -443,6 +449,9 @@ impl<'r, 's> Yaml<'r, 's> {
     fn syntax_error(&self, error: &ScanError) -> Diagnostic {
         let offset = error.marker().byte_offset().unwrap_or(self.reading.text.len());
         let span = self.reading.character_at(offset);
+        if *error.kind() == ErrorKind::RecursionLimitExceeded {
+            return self.reading.too_deep(span);
+        }
         let (message, help) = explain(error.kind());
         let message = message.map_or_else(|| format!("this is no YAML: {}", error.info()), str::to_owned);
         syntax("yaml-syntax", message, self.reading.location(span), "the reader gave up here", help)
@@ -506,8 +515,8 @@ fn explain(kind: &ErrorKind) -> (Option<&'static str>, &'static str) {
             (Some("a tab stands where YAML takes spaces only"), "indent with spaces")
         }
         E::MappingValueNotAllowed => (
-            Some("a second `:` stands where one value is expected"),
-            "put the value in quotes if it holds a `: `, or check the indentation of this line",
+            Some("a `:` stands where none is expected"),
+            "put the value in quotes if it holds a `: `; else check the indentation, or whether the line above lacks its `:`",
         ),
         E::UnclosedQuotedScalar => {
             (Some("a quoted text does not end"), "close the quote, or double it inside the text")
@@ -516,6 +525,13 @@ fn explain(kind: &ErrorKind) -> (Option<&'static str>, &'static str) {
         | E::UnexpectedEofFlowMapping
         | E::UnexpectedEofFlowSequence
         | E::UnexpectedEofImplicitFlowMapping => (Some("a bracket is not closed"), "close it with `]` or `}`"),
+        E::InvalidQuotedScalarIndent => (
+            Some("a quoted text goes on in a line that is not indented"),
+            "close the quote, or indent every line of the text",
+        ),
+        E::InvalidColonPlacement => {
+            (Some("a `key: value` stands inside brackets"), "close the bracket above, or write the map in braces")
+        }
         E::MismatchedFlowCollectionEnd { .. } | E::MisplacedFlowCollectionEnd => {
             (Some("a bracket closes what was not opened"), "match every `[` with `]` and every `{` with `}`")
         }
@@ -550,9 +566,6 @@ fn explain(kind: &ErrorKind) -> (Option<&'static str>, &'static str) {
         }
         E::UndeclaredTagHandle => {
             (Some("a tag's handle was not declared"), "put a text that begins with `!` in quotes")
-        }
-        E::RecursionLimitExceeded => {
-            (Some("lists and maps are nested too deep"), "look for brackets that are not closed")
         }
         _ => (None, "see https://yaml.org/spec/1.2.2 for the grammar"),
     }
