@@ -1,6 +1,7 @@
 //! What stands after `if:`: an expression with or without `${{ }}` around it.
 
-use crate::{ContextPath, Environment, Error, Expression, Scope, Template, Value, parse_in};
+use crate::evaluation::call_fault;
+use crate::{ContextPath, Environment, Error, ErrorKind, Expression, Scope, Segment, Template, Value, parse_in};
 
 /// A condition of a job or step.
 #[derive(Clone, Debug)]
@@ -42,7 +43,7 @@ impl Condition {
         }
         let template = Template::parse_in(trimmed, scope).map_err(shift)?;
         Ok(match template.segments() {
-            [crate::Segment::Expression { expression, offset: inner, .. }] => {
+            [Segment::Expression { expression, offset: inner, .. }] => {
                 Condition { form: Form::Expression(expression.clone()), offset: offset + inner }
             }
             _ => Condition { form: Form::Text(template), offset },
@@ -104,12 +105,10 @@ impl Condition {
     /// The environment must have `success`.
     pub fn is_met(&self, environment: &dyn Environment) -> Result<bool, Error> {
         if !self.calls_status_function() {
-            let success = parse_in("success()", &Scope::default())?;
             // What is wrong with the implied call has no place in the text.
-            let is_success = success.evaluate(environment).map_err(|mut error| {
-                error.range = 0..0;
-                error
-            })?;
+            let is_success = environment
+                .call("success", &[])
+                .map_err(|error| Error::plain(ErrorKind::Evaluate, call_fault("success", error), 0..0))?;
             if !is_success.is_truthy() {
                 return Ok(false);
             }

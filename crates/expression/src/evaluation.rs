@@ -16,12 +16,7 @@ pub(crate) const MEMORY_EXCEEDED: &str = "The maximum allowed memory size was ex
 /// So many bytes of text count as one step.
 const STEP_BYTES: usize = 64;
 
-pub(crate) fn evaluate(
-    tree: &Tree,
-    text: &str,
-    environment: &dyn Environment,
-    limits: Limits,
-) -> Result<Value, Error> {
+pub(crate) fn evaluate(tree: &Tree, text: &str, environment: &dyn Environment, limits: Limits) -> Result<Value, Error> {
     let mut evaluation = Evaluation { tree, text, environment, limits, memory_bytes: 0, steps: 0 };
     evaluation.value(tree.root)
 }
@@ -162,9 +157,9 @@ impl Evaluation<'_> {
             Function::Builtin(Builtin::EndsWith) => self.compare_texts(node, arguments, letter_case::ends_with)?.into(),
             Function::Builtin(Builtin::Format) => self.format(node, arguments)?.into(),
             Function::Builtin(Builtin::Join) => self.join(node, arguments)?.into(),
-            Function::Builtin(Builtin::ToJson) => self.to_json(node, arguments)?.into(),
+            Function::Builtin(Builtin::ToJson) => self.json_text(node, arguments)?.into(),
             Function::Builtin(Builtin::FromJson) => {
-                let read = self.from_json(node, arguments)?;
+                let read = self.json_value(node, arguments)?;
                 self.memory_bytes = before;
                 self.charge(node, read.bytes)?;
                 return Ok(read.value);
@@ -179,10 +174,7 @@ impl Evaluation<'_> {
 
     fn call_environment(&mut self, node: NodeIndex, name: &str, arguments: &[NodeIndex]) -> Result<Value, Error> {
         let values = arguments.iter().map(|argument| self.value(*argument)).collect::<Result<Vec<_>, _>>()?;
-        self.environment.call(name, &values).map_err(|error| match error {
-            CallError::Unavailable => self.fault(node, format!("The function '{name}' is not available here")),
-            CallError::Failed(cause) => self.fault(node, format!("The function '{name}' failed: {cause}")),
-        })
+        self.environment.call(name, &values).map_err(|error| self.fault(node, call_fault(name, error)))
     }
 
     fn case(&mut self, node: NodeIndex, arguments: &[NodeIndex]) -> Result<Value, Error> {
@@ -232,44 +224,53 @@ impl Evaluation<'_> {
             return Ok(false);
         }
         let right = self.value(arguments[1])?;
-        self.step(node, text_length(&right))?;
+        self.step(node, text_length(&left) + text_length(&right))?;
         Ok(right.is_primitive() && holds(&left.to_text(), &right.to_text()))
     }
 
     fn format(&mut self, node: NodeIndex, arguments: &[NodeIndex]) -> Result<String, Error> {
         let format = self.value(arguments[0])?;
         let format = format.to_text();
-        // Arguments are evaluated when the text first names them, each once.
-        let mut values: Vec<Option<Value>> = vec![None; arguments.len() - 1];
-        let mut result = String::new();
+        // The whole format text is checked before the first argument is evaluated.
         let mut rest: &str = &format;
         while !rest.is_empty() {
             let Some((piece, after)) = next_format_piece(rest) else {
                 return Err(self.fault(node, format!("The following format string is invalid: {format}")));
             };
-            rest = after;
-            match piece {
-                FormatPiece::Text(text) => self.append(node, &mut result, text)?,
-                FormatPiece::Argument(place, specifiers) => {
-                    let Some(argument) = arguments.get(place + 1) else {
-                        let message = "The following format string references more arguments than were supplied";
-                        return Err(self.fault(node, format!("{message}: {format}")));
-                    };
-                    if values[place].is_none() {
-                        values[place] = Some(self.value(*argument)?);
-                    }
-                    let value = values[place].as_ref().unwrap_or(&Value::Null);
-                    if !specifiers.is_empty() {
-                        let specifiers = specifiers.replace("}}", "}");
-                        let kind = value.kind();
-                        return Err(self.fault(
-                            node,
-                            format!("The format specifiers '{specifiers}' are not valid for objects of type '{kind}'"),
-                        ));
-                    }
-                    self.append(node, &mut result, &value.to_text())?;
-                }
+            if matches!(piece, FormatPiece::Argument(place, _) if place + 1 >= arguments.len()) {
+                let message = "The following format string references more arguments than were supplied";
+                return Err(self.fault(node, format!("{message}: {format}")));
             }
+            rest = after;
+        }
+        self.format_arguments(node, &format, arguments)
+    }
+
+    /// Formats by a text that was checked. An argument is evaluated when the text first names it, and once.
+    fn format_arguments(&mut self, node: NodeIndex, format: &str, arguments: &[NodeIndex]) -> Result<String, Error> {
+        let mut values: Vec<Option<Value>> = vec![None; arguments.len()];
+        let mut result = String::new();
+        let mut rest = format;
+        while let Some((piece, after)) = next_format_piece(rest).filter(|_| !rest.is_empty()) {
+            rest = after;
+            let (place, specifiers) = match piece {
+                FormatPiece::Argument(place, specifiers) => (place + 1, specifiers),
+                FormatPiece::Text(text) => {
+                    self.append(node, &mut result, text)?;
+                    continue;
+                }
+            };
+            if values[place].is_none() {
+                values[place] = Some(self.value(arguments[place])?);
+            }
+            let value = values[place].as_ref().unwrap_or(&Value::Null);
+            if !specifiers.is_empty() {
+                let (specifiers, kind) = (specifiers.replace("}}", "}"), value.kind());
+                let message =
+                    format!("The format specifiers '{specifiers}' are not valid for objects of type '{kind}'");
+                return Err(self.fault(node, message));
+            }
+            self.append(node, &mut result, &value.to_text())?;
         }
         Ok(result)
     }
@@ -297,14 +298,14 @@ impl Evaluation<'_> {
         Ok(result)
     }
 
-    fn to_json(&mut self, node: NodeIndex, arguments: &[NodeIndex]) -> Result<String, Error> {
+    fn json_text(&mut self, node: NodeIndex, arguments: &[NodeIndex]) -> Result<String, Error> {
         let value = self.value(arguments[0])?;
         let text = json::write(&value, self.limits.memory_bytes_max).map_err(|fault| self.json_error(node, fault))?;
         self.step(node, text.len())?;
         Ok(text)
     }
 
-    fn from_json(&mut self, node: NodeIndex, arguments: &[NodeIndex]) -> Result<json::Read, Error> {
+    fn json_value(&mut self, node: NodeIndex, arguments: &[NodeIndex]) -> Result<json::Read, Error> {
         let value = self.value(arguments[0])?;
         let text = value.to_text();
         self.step(node, text.len())?;
@@ -383,6 +384,14 @@ impl Key {
             Value::Object(object) => Object::get(object, self.name.as_deref()?),
             _ => None,
         }
+    }
+}
+
+/// What to tell the user when a function of the environment gave no result.
+pub(crate) fn call_fault(name: &str, error: CallError) -> String {
+    match error {
+        CallError::Unavailable => format!("The function '{name}' is not available here"),
+        CallError::Failed(cause) => format!("The function '{name}' failed: {cause}"),
     }
 }
 

@@ -51,11 +51,18 @@ pub(crate) fn compare(left: &str, right: &str) -> Ordering {
 }
 
 pub(crate) fn starts_with(text: &str, prefix: &str) -> bool {
+    if text.is_ascii() && prefix.is_ascii() {
+        return text.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
+    }
     let mut characters = text.chars().map(upper);
     prefix.chars().map(upper).all(|wanted| characters.next() == Some(wanted))
 }
 
 pub(crate) fn ends_with(text: &str, suffix: &str) -> bool {
+    if text.is_ascii() && suffix.is_ascii() {
+        let start = text.len().checked_sub(suffix.len());
+        return start.is_some_and(|start| text[start..].eq_ignore_ascii_case(suffix));
+    }
     let mut characters = text.chars().rev().map(upper);
     suffix.chars().rev().map(upper).all(|wanted| characters.next() == Some(wanted))
 }

@@ -20,21 +20,21 @@
 
 pub mod limits;
 
-mod value;
-mod number;
-mod letter_case;
 mod json;
+mod letter_case;
+mod number;
+mod value;
 
-mod error;
-mod token;
-mod syntax;
-mod expression;
 mod environment;
+mod error;
 mod evaluation;
+mod expression;
 mod functions;
+mod syntax;
+mod token;
 
-mod template;
 mod condition;
+mod template;
 
 pub use condition::Condition;
 pub use environment::{CallError, Contexts, Environment};

@@ -221,7 +221,7 @@ impl Parser<'_> {
         let fault = match &call.function {
             _ if count < call.arity.start => Some("Too few parameters supplied"),
             _ if count >= call.arity.end => Some("Too many parameters supplied"),
-            Function::Builtin(Builtin::Case) if count % 2 == 0 => {
+            Function::Builtin(Builtin::Case) if count.is_multiple_of(2) => {
                 Some("Even number of parameters supplied, requires an odd number of parameters")
             }
             _ => None,
@@ -285,18 +285,29 @@ impl Parser<'_> {
         self.push_pair(Node::Compare { operator: comparison, left, right }, left, right);
     }
 
-    /// `a && b && c` becomes one node, so that a long chain is not a deep one.
+    /// `a && b && c` becomes one node, with or without parentheses, so that a long chain is not a deep one.
     fn join(&mut self, operator: Binary, left: NodeIndex, right: NodeIndex) {
-        match (operator, &mut self.nodes[left]) {
-            (Binary::And, Node::And(operands)) | (Binary::Or, Node::Or(operands)) => {
-                operands.push(right);
-                self.depths[left] = self.depths[left].max(1 + self.depths[right]);
-                self.ranges[left].end = self.ranges[right].end;
-                self.operands.push(left);
+        let mut operands = Vec::new();
+        let mut depth = 0;
+        for side in [left, right] {
+            match (operator, &mut self.nodes[side]) {
+                (Binary::And, Node::And(inner)) | (Binary::Or, Node::Or(inner)) => {
+                    operands = if operands.is_empty() {
+                        std::mem::take(inner)
+                    } else {
+                        [operands, std::mem::take(inner)].concat()
+                    };
+                    depth = depth.max(self.depths[side]);
+                }
+                _ => {
+                    operands.push(side);
+                    depth = depth.max(1 + self.depths[side]);
+                }
             }
-            (Binary::And, _) => self.push_pair(Node::And(vec![left, right]), left, right),
-            _ => self.push_pair(Node::Or(vec![left, right]), left, right),
         }
+        let range = self.ranges[left].start as usize..self.ranges[right].end as usize;
+        let node = if operator == Binary::And { Node::And(operands) } else { Node::Or(operands) };
+        self.push(node, range, depth);
     }
 }
 

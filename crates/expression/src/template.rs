@@ -64,7 +64,8 @@ impl Template {
             if offset < start {
                 segments.push(Segment::Text { text: text[offset..start].to_owned(), range: offset..start });
             }
-            offset = start + OPEN.len() + find_close(&text[start + OPEN.len()..]).ok_or_else(|| unclosed(text, start))?;
+            offset =
+                start + OPEN.len() + find_close(&text[start + OPEN.len()..]).ok_or_else(|| unclosed(text, start))?;
             segments.push(parse_segment(text, start..offset, scope)?);
         }
         if offset < text.len() {
@@ -187,7 +188,8 @@ fn parse_segment(text: &str, range: Range<usize>, scope: &Scope<'_>) -> Result<S
 }
 
 fn unclosed(text: &str, start: usize) -> Error {
-    let message = "The expression is not closed. An unescaped ${{ sequence was found, but the closing }} sequence was not found.";
+    let message =
+        "The expression is not closed. An unescaped ${{ sequence was found, but the closing }} sequence was not found.";
     let mut error = Error::plain(ErrorKind::Lex, message, start..text.len());
     error.cause = "the `${{` has no closing `}}`".to_owned();
     error

@@ -264,7 +264,8 @@ fn length_to_boundary(text: &str) -> usize {
 }
 
 fn is_boundary(character: char) -> bool {
-    matches!(character, '(' | ')' | '[' | ']' | ',' | '.' | '!' | '>' | '<' | '=' | '&' | '|') || character.is_whitespace()
+    matches!(character, '(' | ')' | '[' | ']' | ',' | '.' | '!' | '>' | '<' | '=' | '&' | '|')
+        || character.is_whitespace()
 }
 
 /// Whether a word is a legal name: a letter or `_`, then letters, digits, `_` and `-`.

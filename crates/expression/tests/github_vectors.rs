@@ -4,9 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use ropewalk_expression::{
-    Contexts, Error, ErrorKind, Limits, Scope, Value, ValueKind, WORKFLOW_FUNCTIONS, parse_in,
-};
+use ropewalk_expression::{Contexts, Error, ErrorKind, Limits, Scope, Value, ValueKind, WORKFLOW_FUNCTIONS, parse_in};
 use serde::Deserialize;
 
 const VECTORS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/vectors/gha_expressions");
