@@ -16,9 +16,18 @@ pub(crate) const MEMORY_EXCEEDED: &str = "The maximum allowed memory size was ex
 /// So many bytes of text count as one step.
 const STEP_BYTES: usize = 64;
 
-pub(crate) fn evaluate(tree: &Tree, text: &str, environment: &dyn Environment, limits: Limits) -> Result<Value, Error> {
-    let mut evaluation = Evaluation { tree, text, environment, limits, memory_bytes: 0, steps: 0 };
-    evaluation.value(tree.root)
+/// The value of a tree. `steps` is what was used before, of the same limits; it is brought up to date.
+pub(crate) fn evaluate(
+    tree: &Tree,
+    text: &str,
+    environment: &dyn Environment,
+    limits: Limits,
+    steps: &mut u64,
+) -> Result<Value, Error> {
+    let mut evaluation = Evaluation { tree, text, environment, limits, memory_bytes: 0, steps: *steps };
+    let value = evaluation.value(tree.root);
+    *steps = evaluation.steps;
+    value
 }
 
 struct Evaluation<'e> {

@@ -82,7 +82,17 @@ impl Expression {
 
     /// The value in this environment. Errors are of kind `Evaluate` or `Limit`.
     pub fn evaluate_within(&self, environment: &dyn Environment, limits: Limits) -> Result<Value, Error> {
-        evaluate(&self.tree, &self.text, environment, limits)
+        self.evaluate_after(environment, limits, &mut 0)
+    }
+
+    /// The value, as part of a longer evaluation that has used so many steps.
+    pub(crate) fn evaluate_after(
+        &self,
+        environment: &dyn Environment,
+        limits: Limits,
+        steps: &mut u64,
+    ) -> Result<Value, Error> {
+        evaluate(&self.tree, &self.text, environment, limits, steps)
     }
 
     /// The value, if the expression is nothing but a literal.

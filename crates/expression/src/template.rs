@@ -127,14 +127,15 @@ impl Template {
         self.evaluate_within(environment, Limits::default())
     }
 
-    /// The text with every expression replaced. Steps are counted for each expression, memory also for the whole text.
+    /// The text with every expression replaced. Steps are counted over all of them; memory for each, and for the whole text.
     pub fn evaluate_within(&self, environment: &dyn Environment, limits: Limits) -> Result<String, Error> {
         let mut result = String::new();
+        let mut steps = 0;
         for segment in &self.segments {
             let (value, text, range) = match segment {
                 Segment::Text { text, range } => (Value::Null, text.as_str(), range),
                 Segment::Expression { expression, range, offset } => {
-                    let value = expression.evaluate_within(environment, limits);
+                    let value = expression.evaluate_after(environment, limits, &mut steps);
                     (value.map_err(|error| error.shifted(*offset))?, "", range)
                 }
             };

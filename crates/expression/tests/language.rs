@@ -225,6 +225,9 @@ fn bounds() {
     let value = parse(text).unwrap().evaluate(&contexts).unwrap();
     assert_eq!(value.to_text(), "true");
 
+    let template = Template::parse(&"${{ contains(big, 'y') }}".repeat(100)).unwrap();
+    assert_eq!(template.evaluate_within(&contexts, few_steps).unwrap_err().kind, ErrorKind::Limit);
+
     let longest = format!("{}1", " ".repeat(EXPRESSION_LENGTH_MAX - 1));
     assert!(parse(&longest).is_ok());
     assert_eq!(parse(&(longest + " ")).unwrap_err().kind, ErrorKind::Limit);
