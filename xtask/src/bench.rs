@@ -1,9 +1,160 @@
-//! Measures Ropewalk against peers and raw limits, all in one run, as ratios of medians.
+//! Measures Ropewalk against peers and raw limits, all in one run, as ratios of medians. Prints a table and writes
+//! `target/bench.json`. Nothing here asserts a time: the figures are for people and for `docs/performance.md`.
 
-/// Runs the measurements named, or all.
+mod graphs;
+mod logs;
+mod measure;
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+/// One measured row.
+#[derive(Debug, Serialize)]
+pub struct Row {
+    /// What was measured.
+    pub name: String,
+    /// What it is compared with.
+    pub against: String,
+    /// Ours, in the unit named.
+    pub ours: f64,
+    /// Theirs, in the same unit.
+    pub theirs: f64,
+    /// `ms`, `ms per job`, `MB/s`, `MiB`.
+    pub unit: &'static str,
+    /// Ours divided by theirs.
+    pub ratio: f64,
+    /// What the issue asks for, as a sentence.
+    pub goal: String,
+    /// Whether the goal is met in this run.
+    pub met: bool,
+}
+
+impl Row {
+    /// A row whose goal is a ratio of at most `most`.
+    pub fn at_most(
+        name: impl Into<String>,
+        against: impl Into<String>,
+        ours: f64,
+        theirs: f64,
+        unit: &'static str,
+        most: f64,
+    ) -> Self {
+        let ratio = ours / theirs;
+        Self {
+            name: name.into(),
+            against: against.into(),
+            ours,
+            theirs,
+            unit,
+            ratio,
+            goal: format!("at most {most}x"),
+            met: ratio <= most,
+        }
+    }
+
+    /// A row whose goal is a ratio of at least `least`.
+    pub fn at_least(
+        name: impl Into<String>,
+        against: impl Into<String>,
+        ours: f64,
+        theirs: f64,
+        unit: &'static str,
+        least: f64,
+    ) -> Self {
+        let ratio = ours / theirs;
+        Self {
+            name: name.into(),
+            against: against.into(),
+            ours,
+            theirs,
+            unit,
+            ratio,
+            goal: format!("at least {least}x"),
+            met: ratio >= least,
+        }
+    }
+
+    /// A row that compares without a goal.
+    pub fn compared(
+        name: impl Into<String>,
+        against: impl Into<String>,
+        ours: f64,
+        theirs: f64,
+        unit: &'static str,
+    ) -> Self {
+        let ratio = ours / theirs;
+        Self { name: name.into(), against: against.into(), ours, theirs, unit, ratio, goal: String::new(), met: true }
+    }
+}
+
+/// Where a measurement works and what it measures.
+pub struct Bench {
+    /// The binary, built for release.
+    pub ropewalk: PathBuf,
+    /// A scratch folder.
+    pub folder: PathBuf,
+    /// How often each thing is measured.
+    pub rounds: usize,
+}
+
+/// A group of measurements.
+type Measurement = fn(&Bench) -> Result<Vec<Row>, String>;
+
+const MEASUREMENTS: &[(&str, Measurement)] = &[
+    ("start", graphs::start),
+    ("graphs", graphs::graphs),
+    ("growth", graphs::growth),
+    ("noop", graphs::noop),
+    ("sandbox", graphs::sandbox),
+    ("logs", logs::logs),
+];
+
+/// Runs the measurements named, or all. `--rounds=N` changes how often each is taken.
 ///
 /// # Errors
 /// What could not be measured.
-pub fn run(_names: &[&str]) -> Result<(), String> {
-    Err("no measurements yet".to_owned())
+pub fn run(arguments: &[&str]) -> Result<(), String> {
+    let rounds = arguments.iter().find_map(|argument| argument.strip_prefix("--rounds=")?.parse().ok()).unwrap_or(5);
+    let names: Vec<_> = arguments.iter().filter(|argument| !argument.starts_with("--")).collect();
+    crate::run(&mut crate::cargo(&["build", "--release", "--quiet", "-p", "ropewalk-cli"]))?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate::root().join("target"), PathBuf::from);
+    let bench = Bench { ropewalk: target.join("release/ropewalk"), folder: target.join("bench"), rounds };
+    let mut rows = Vec::new();
+    for (name, measurement) in MEASUREMENTS {
+        if names.is_empty() || names.iter().any(|wanted| *wanted == name) {
+            eprintln!("measuring {name} …");
+            let _ = std::fs::remove_dir_all(&bench.folder);
+            std::fs::create_dir_all(&bench.folder).map_err(|error| error.to_string())?;
+            rows.extend(measurement(&bench)?);
+        }
+    }
+    let _ = std::fs::remove_dir_all(&bench.folder);
+    print(&rows);
+    write(&target.join("bench.json"), &rows)
+}
+
+fn print(rows: &[Row]) {
+    println!("| what | ours | against | theirs | unit | ratio | goal | |");
+    println!("|---|---|---|---|---|---|---|---|");
+    for row in rows {
+        let mark = if row.goal.is_empty() {
+            ""
+        } else if row.met {
+            "met"
+        } else {
+            "MISSED"
+        };
+        println!(
+            "| {} | {:.3} | {} | {:.3} | {} | {:.2} | {} | {mark} |",
+            row.name, row.ours, row.against, row.theirs, row.unit, row.ratio, row.goal
+        );
+    }
+}
+
+fn write(path: &Path, rows: &[Row]) -> Result<(), String> {
+    let text = serde_json::to_string_pretty(rows).map_err(|error| error.to_string())?;
+    std::fs::write(path, text).map_err(|error| format!("could not write {}: {error}", path.display()))?;
+    println!("\nwritten to {}", path.display());
+    Ok(())
 }
