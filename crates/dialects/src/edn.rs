@@ -340,12 +340,15 @@ fn number(word: &str) -> Option<NodeValue> {
     let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     if is_digits(whole) {
         let needless_zero = whole.len() > 1 && whole.starts_with('0');
-        return if needless_zero { None } else { scalar::integer(word, negative, whole, 10) };
+        return if needless_zero { None } else { scalar::integer(word.trim_end_matches('N'), negative, whole, 10) };
     }
     let float = digits.strip_suffix('M').unwrap_or(digits);
     if !float.starts_with(|character: char| character.is_ascii_digit()) || !scalar::is_float(float) {
         return None;
     }
     let magnitude: f64 = float.parse().ok()?;
-    Some(NodeValue::Float { value: if negative { -magnitude } else { magnitude }, raw: word.into() })
+    Some(NodeValue::Float {
+        value: if negative { -magnitude } else { magnitude },
+        raw: word.trim_end_matches('M').into(),
+    })
 }

@@ -37,6 +37,7 @@ pub(crate) fn read(reading: &mut Reading<'_>) -> Result<Node, Stop> {
     let depth_max = u32::try_from(reading.limits.depth_max).unwrap_or(u32::MAX);
     let mut errors = Errors { kept: Vec::new(), kept_max: diagnostics_max };
     let whole = reading.span(0, text.len());
+    reading.count(1, whole)?;
     let mut toml = Toml::new(reading, whole);
     {
         let mut guarded = RecursionGuard::new(&mut toml, depth_max);
@@ -184,6 +185,8 @@ struct Open {
     children: Children,
     span: Span,
     keys: Vec<Node>,
+    /// The lists and maps it is in, itself included.
+    depth: usize,
 }
 
 enum Children {
@@ -197,6 +200,8 @@ struct Toml<'r, 's> {
     root: Table,
     /// The way from the root to the table of the last header; in a list of tables it goes on into the last one.
     section: Vec<usize>,
+    /// The lists and maps the section's table is in, itself included.
+    section_depth: usize,
     /// The last header was faulty: what follows is read, and dropped.
     section_is_lost: bool,
     /// The parts of the key that is being read.
@@ -213,7 +218,18 @@ impl<'r, 's> Toml<'r, 's> {
         let root = Table::new(TableKind::Header, whole);
         let header_start = Span { end: whole.start, ..whole };
         let (section, keys, open, faults) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Toml { reading, root, section, section_is_lost: false, keys, header_start, open, faults, stopped: None }
+        Toml {
+            reading,
+            root,
+            section,
+            section_depth: 1,
+            section_is_lost: false,
+            keys,
+            header_start,
+            open,
+            faults,
+            stopped: None,
+        }
     }
 
     fn span(&self, span: toml_parser::Span) -> Span {
@@ -243,16 +259,16 @@ impl<'r, 's> Toml<'r, 's> {
         let keys = std::mem::take(&mut self.keys);
         let span = self.header_start.to(end);
         let counted = self.reading.count(keys.len() + 1, span);
-        let deep = self.reading.check_depth(keys.len() + usize::from(is_list), span);
-        if keys.is_empty() || !self.note(counted) || !self.note(deep) {
+        if keys.is_empty() || !self.note(counted) {
             return;
         }
         let mut section = Vec::with_capacity(keys.len());
         let mut table = &mut self.root;
         let last = keys.len() - 1;
+        let mut depth = 1;
         let mut clash = None;
-        for (depth, key) in keys.into_iter().enumerate() {
-            let place = if depth < last {
+        for (index, key) in keys.into_iter().enumerate() {
+            let place = if index < last {
                 HeaderPlace::Parent
             } else if is_list {
                 HeaderPlace::List
@@ -260,8 +276,9 @@ impl<'r, 's> Toml<'r, 's> {
                 HeaderPlace::Table
             };
             match enter(table, key, place, span) {
-                Ok((position, next)) => {
+                Ok((position, levels, next)) => {
                     section.push(position);
+                    depth += levels;
                     table = next;
                 }
                 Err(found) => {
@@ -272,7 +289,10 @@ impl<'r, 's> Toml<'r, 's> {
         }
         match clash {
             None => {
+                let deep = self.reading.check_depth(depth, span);
+                self.note(deep);
                 self.section = section;
+                self.section_depth = depth;
                 self.section_is_lost = false;
             }
             Some(Clash { name, first, again }) => {
@@ -297,8 +317,7 @@ impl<'r, 's> Toml<'r, 's> {
             return;
         }
         let keys = std::mem::take(&mut self.keys);
-        let depth = keys.len() + self.open.len() + self.section.len();
-        let deep = self.reading.check_depth(depth.saturating_sub(1), node.span);
+        let deep = self.reading.check_depth(self.depth_under(keys.len()) - 1, node.span);
         let counted = self.reading.count(keys.len() + 1, node.span);
         if !self.note(deep) || !self.note(counted) {
             return;
@@ -320,9 +339,15 @@ impl<'r, 's> Toml<'r, 's> {
 
     fn open_value(&mut self, children: Children, span: Span) -> bool {
         let keys = std::mem::take(&mut self.keys);
-        self.open.push(Open { children, span, keys });
-        let deep = self.reading.check_depth(self.open.len(), span);
+        let depth = self.depth_under(keys.len());
+        self.open.push(Open { children, span, keys, depth });
+        let deep = self.reading.check_depth(depth, span);
         self.note(deep)
+    }
+
+    /// The depth of a list or map that comes next, under a key of so many parts; an item of a list has none.
+    fn depth_under(&self, key_parts: usize) -> usize {
+        self.open.last().map_or(self.section_depth, |open| open.depth) + key_parts.max(1)
     }
 
     fn close_value(&mut self, end: Span) {
@@ -344,9 +369,11 @@ impl<'r, 's> Toml<'r, 's> {
             ScalarKind::Boolean(value) => Some(NodeValue::Bool(value)),
             ScalarKind::Integer(radix) => {
                 let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
-                scalar::integer(raw, text.starts_with('-'), digits, radix.value())
+                scalar::integer(&raw.replace('_', ""), text.starts_with('-'), digits, radix.value())
             }
-            ScalarKind::Float => text.parse().ok().map(|value| NodeValue::Float { value, raw: raw.into() }),
+            ScalarKind::Float => {
+                text.parse().ok().map(|value| NodeValue::Float { value, raw: raw.replace('_', "").into() })
+            }
             ScalarKind::String | ScalarKind::DateTime => None,
         };
         value.unwrap_or_else(|| NodeValue::String(text.into()))
@@ -442,8 +469,8 @@ impl Clash {
     }
 }
 
-/// Goes one part of a header down, making what is not there; returns the place and the table that is reached.
-fn enter(table: &mut Table, key: Node, place: HeaderPlace, span: Span) -> Result<(usize, &mut Table), Clash> {
+/// Goes one part of a header down, making what is not there; returns the place, how many lists and maps down, and the table.
+fn enter(table: &mut Table, key: Node, place: HeaderPlace, span: Span) -> Result<(usize, usize, &mut Table), Clash> {
     let position = match table.position(key_name(&key)) {
         None => {
             let item = match place {
@@ -468,7 +495,8 @@ fn enter(table: &mut Table, key: Node, place: HeaderPlace, span: Span) -> Result
             position
         }
     };
-    Ok((position, reached(table, position)))
+    let levels = if matches!(table.entries[position].1, Item::Tables(_)) { 2 } else { 1 };
+    Ok((position, levels, reached(table, position)))
 }
 
 /// The table at a place; of a list of tables the last.

@@ -233,14 +233,14 @@ pub enum NodeValue {
     Integer {
         /// The number.
         value: i64,
-        /// As it was written: `0x1f`, `007`.
+        /// As it was written: `0x1f`, `007`; without TOML's `_` and EDN's `N`.
         raw: Box<str>,
     },
     /// Any other number, also infinities and NaN.
     Float {
         /// The number, rounded to the nearest double.
         value: f64,
-        /// As it was written: `1.10`, which a version number needs.
+        /// As it was written: `1.10`, which a version number needs; without TOML's `_` and EDN's `M`.
         raw: Box<str>,
     },
     /// A text.

@@ -264,7 +264,7 @@ impl<'r, 's> Yaml<'r, 's> {
         span: Span,
     ) -> Result<(), Stop> {
         self.reading.count(1, span)?;
-        self.reading.check_depth(self.open.len() + 1, span)?;
+        self.reading.check_depth(self.depth() + 1, span)?;
         let properties = self.properties(anchor, tag, span)?;
         let style = match style {
             StructureStyle::Block => Style::Indented,
@@ -309,6 +309,11 @@ impl<'r, 's> Yaml<'r, 's> {
         Ok(())
     }
 
+    /// The lists and maps that are open, that of all documents included.
+    fn depth(&self) -> usize {
+        self.open.len() + usize::from(self.rules.documents == Feature::Allowed)
+    }
+
     fn place(&mut self, node: Node, height: usize) {
         let Some(open) = self.open.last_mut() else {
             self.documents.push(node);
@@ -340,7 +345,7 @@ impl<'r, 's> Yaml<'r, 's> {
         };
         let (nodes, weight, height) = (anchored.nodes, anchored.weight, anchored.height);
         self.reading.count(nodes, span)?;
-        self.reading.check_depth(self.open.len() + height, span)?;
+        self.reading.check_depth(self.depth() + height, span)?;
         self.pay(weight, span)?;
         let node = self.anchors[&anchor].node.clone().with_alias(span);
         self.place(node, height);
