@@ -1,1 +1,5 @@
 //! Runs attempts: workspaces, executors, steps, logs, artifacts.
+
+pub mod depot;
+pub mod file_commands;
+pub mod reports;

@@ -1,0 +1,184 @@
+//! The walls towards storage: where logs, artifacts and caches go. Only traits and their words.
+//!
+//! The worker knows no store. Who starts it hands it these; the binary implements them with `store`. All calls block
+//! and are made off the thread that waits for processes, but for [`LogSink::write`] of a little output.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+
+use graph::{Digest, Trust};
+
+/// Who wrote a piece of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Stream {
+    /// The step's standard output.
+    Stdout,
+    /// The step's standard error.
+    Stderr,
+    /// The worker itself.
+    Note,
+}
+
+/// Where the log of one attempt goes.
+pub trait AttemptLog: Send + Sync {
+    /// Begins the log of the step of this index. Called at the step's first byte, so a silent step costs nothing; at
+    /// most once for each step.
+    fn open_step(&self, step: u16) -> Box<dyn LogSink>;
+}
+
+/// Takes what one step prints, in order.
+///
+/// **Secrets.** The sink gets bytes as the step printed them and masks them, over the cuts between reads too, before
+/// anything of them is kept, shown or sent. It was made for one attempt and knows that attempt's secrets.
+pub trait LogSink: Send {
+    /// Takes the bytes of one read. `time_us` is microseconds since the Unix epoch. May wait while storage is behind.
+    ///
+    /// # Errors
+    /// The first failure, told once; the sink goes on taking bytes, so that the step is not held up.
+    fn write(&mut self, stream: Stream, bytes: &[u8], time_us: u64) -> Result<(), LogError>;
+
+    /// Makes what was written readable, also the beginning of a line.
+    ///
+    /// # Errors
+    /// As [`LogSink::write`].
+    fn flush(&mut self) -> Result<(), LogError>;
+
+    /// Ends the step's log, and says what is in it.
+    fn close(self: Box<Self>) -> LogEnd;
+}
+
+/// What a closed log holds.
+#[derive(Clone, Debug, Default)]
+pub struct LogEnd {
+    /// Lines of all streams.
+    pub lines: u64,
+    /// Why something is missing, if so.
+    pub failure: Option<LogError>,
+}
+
+/// Why output could not be kept.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LogError {
+    /// No room on the disk; the text names the file.
+    #[error("no space is left for the log: {0}")]
+    Full(String),
+    /// Anything else, in the system's words.
+    #[error("the log was refused: {0}")]
+    Refused(String),
+}
+
+/// Files of artifacts and caches, by content.
+pub trait Depot: Send + Sync {
+    /// Keeps these bytes.
+    ///
+    /// # Errors
+    /// [`DepotError::Full`], [`DepotError::Refused`].
+    fn put(&self, bytes: &[u8]) -> Result<Digest, DepotError>;
+
+    /// Keeps the content of a file.
+    ///
+    /// # Errors
+    /// [`DepotError::Full`], [`DepotError::Refused`].
+    fn put_file(&self, path: &Path) -> Result<Digest, DepotError>;
+
+    /// The content as a stream. Damage ends it with an error.
+    ///
+    /// # Errors
+    /// [`DepotError::Absent`], [`DepotError::Refused`].
+    fn open(&self, digest: Digest) -> Result<Box<dyn Read + Send>, DepotError>;
+
+    /// The cache entry of the key; else, for the first prefix of `restore` that has any, its newest entry.
+    ///
+    /// # Errors
+    /// [`DepotError::Refused`].
+    fn find_cache(&self, scope: &CacheScope, key: &str, restore: &[String]) -> Result<Option<CacheEntry>, DepotError>;
+
+    /// Keeps a cache entry, unless the key has one already: an entry is written once.
+    ///
+    /// # Errors
+    /// [`DepotError::Full`], [`DepotError::Refused`].
+    fn save_cache(&self, scope: &CacheScope, entry: &CacheEntry) -> Result<CacheSaved, DepotError>;
+}
+
+/// Which entries a job may see and write. Entries of different scopes never meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CacheScope {
+    /// How far the build's event is trusted. What an untrusted build wrote, a trusted one never reads; an untrusted one
+    /// may read what a trusted one wrote.
+    pub trust: Trust,
+    /// The digest of the cached paths, as the job declares them: an entry fits only where it came from.
+    pub paths: Digest,
+}
+
+/// One entry of a cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheEntry {
+    /// Its key.
+    pub key: String,
+    /// The archive.
+    pub digest: Digest,
+    /// The archive's length.
+    pub bytes: u64,
+}
+
+/// What became of an entry that was to be saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheSaved {
+    /// It is kept.
+    Saved,
+    /// The key had an entry already, which stays.
+    Existed,
+}
+
+/// Why the depot did not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DepotError {
+    /// There is nothing of this name, perhaps since it was evicted.
+    #[error("{0} is not kept any more")]
+    Absent(Digest),
+    /// No room; the text names the place.
+    #[error("no space is left: {0}")]
+    Full(String),
+    /// Anything else, in the system's words.
+    #[error("storage refused: {0}")]
+    Refused(String),
+}
+
+/// Hides secrets in whole texts: output values, summaries, notes, names of files.
+pub trait Mask: Send + Sync {
+    /// The bytes with every secret replaced; the same bytes if there is none.
+    fn mask<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]>;
+}
+
+/// The secrets of one attempt. Held for as long as it runs; its debug text shows none.
+#[derive(Clone, Default)]
+pub struct Secrets {
+    /// Values by the name of the environment variable.
+    pub values: BTreeMap<String, String>,
+    /// Hides them. `None` only if there are none.
+    pub mask: Option<Arc<dyn Mask>>,
+}
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.values.keys()).finish()
+    }
+}
+
+impl Secrets {
+    /// The text without secrets.
+    #[must_use]
+    pub fn hide(&self, text: String) -> String {
+        match &self.mask {
+            None => text,
+            Some(mask) => match mask.mask(text.as_bytes()) {
+                Cow::Borrowed(_) => text,
+                Cow::Owned(masked) => String::from_utf8_lossy(&masked).into_owned(),
+            },
+        }
+    }
+}
