@@ -37,7 +37,7 @@ impl<'s> Reading<'s> {
         if self.diagnostics_dropped > 0 {
             let (count, bound) = (self.diagnostics_dropped, self.limits.diagnostics_max);
             self.diagnostics.push(
-                Diagnostic::error("too-many-faults", format!("{count} more faults of this file are not shown"))
+                Diagnostic::error("too-many-faults", format!("further faults of this file are not shown: {count}"))
                     .help(format!("mend the first ones; at most {bound} are shown at once")),
             );
         }
@@ -49,8 +49,27 @@ impl<'s> Reading<'s> {
         Span { source: self.source, start: clamp(start), end: clamp(end.max(start)) }
     }
 
+    /// The place of a span for a fault.
+    ///
+    /// Once no more faults are kept, only its file is told: a line is counted from its start, and a hostile file has
+    /// as many faults as bytes.
     pub fn location(&self, span: Span) -> Location {
+        if self.is_full() {
+            let file = self.sources.source(span).name().clone();
+            return Location { file, line: 1, column: 1, start: span.start, end: span.end };
+        }
         self.sources.location(span)
+    }
+
+    /// Whether further faults are only counted.
+    pub fn is_full(&self) -> bool {
+        self.diagnostics.len() >= self.limits.diagnostics_max
+    }
+
+    /// Forgets the faults so far.
+    pub fn forget_faults(&mut self) {
+        self.diagnostics.clear();
+        self.diagnostics_dropped = 0;
     }
 
     /// The character that starts at this byte, as a span; the end of the text is an empty one.
@@ -65,11 +84,16 @@ impl<'s> Reading<'s> {
 
     /// Keeps a fault, or counts it beyond [`Limits::diagnostics_max`].
     pub fn report(&mut self, diagnostic: Diagnostic) {
-        if self.diagnostics.len() < self.limits.diagnostics_max {
-            self.diagnostics.push(diagnostic);
-        } else {
+        if self.is_full() {
             self.diagnostics_dropped += 1;
+        } else {
+            self.diagnostics.push(diagnostic);
         }
+    }
+
+    /// Counts faults that somebody else has dropped.
+    pub fn drop_faults(&mut self, count: usize) {
+        self.diagnostics_dropped += count;
     }
 
     /// Keeps a fault after which nothing can be read.

@@ -35,7 +35,7 @@ pub(crate) fn read(reading: &mut Reading<'_>) -> Result<Node, Stop> {
     }
     let diagnostics_max = reading.limits.diagnostics_max;
     let depth_max = u32::try_from(reading.limits.depth_max).unwrap_or(u32::MAX);
-    let mut errors = Errors { kept: Vec::new(), kept_max: diagnostics_max };
+    let mut errors = Errors { kept: Vec::new(), kept_max: diagnostics_max, dropped: 0 };
     let whole = reading.span(0, text.len());
     reading.count(1, whole)?;
     let mut toml = Toml::new(reading, whole);
@@ -45,18 +45,19 @@ pub(crate) fn read(reading: &mut Reading<'_>) -> Result<Node, Stop> {
         parse_document(&tokens, &mut validated, &mut errors);
     }
     let stopped = toml.stopped;
-    let (root, faults) = (std::mem::replace(&mut toml.root, Table::new(TableKind::Header, whole)), toml.faults);
+    let root = toml.root;
     if stopped.is_some() {
         return Err(Stop);
     }
     if !errors.kept.is_empty() {
+        reading.forget_faults();
         for error in errors.kept {
             let diagnostic = syntax_error(reading, &error);
             reading.report(diagnostic);
         }
+        reading.drop_faults(errors.dropped);
         return Err(Stop);
     }
-    faults.into_iter().for_each(|fault| reading.report(fault));
     Ok(root.into_node())
 }
 
@@ -64,12 +65,15 @@ pub(crate) fn read(reading: &mut Reading<'_>) -> Result<Node, Stop> {
 struct Errors {
     kept: Vec<ParseError>,
     kept_max: usize,
+    dropped: usize,
 }
 
 impl ErrorSink for Errors {
     fn report_error(&mut self, error: ParseError) {
         if self.kept.len() < self.kept_max {
             self.kept.push(error);
+        } else {
+            self.dropped += 1;
         }
     }
 }
@@ -208,8 +212,6 @@ struct Toml<'r, 's> {
     keys: Vec<Node>,
     header_start: Span,
     open: Vec<Open>,
-    /// Faults of meaning.
-    faults: Vec<Diagnostic>,
     stopped: Option<Stop>,
 }
 
@@ -217,7 +219,7 @@ impl<'r, 's> Toml<'r, 's> {
     fn new(reading: &'r mut Reading<'s>, whole: Span) -> Self {
         let root = Table::new(TableKind::Header, whole);
         let header_start = Span { end: whole.start, ..whole };
-        let (section, keys, open, faults) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (section, keys, open) = (Vec::new(), Vec::new(), Vec::new());
         Toml {
             reading,
             root,
@@ -227,7 +229,6 @@ impl<'r, 's> Toml<'r, 's> {
             keys,
             header_start,
             open,
-            faults,
             stopped: None,
         }
     }
@@ -249,14 +250,11 @@ impl<'r, 's> Toml<'r, 's> {
         self.stopped.is_none()
     }
 
-    fn fault(&mut self, diagnostic: Diagnostic) {
-        if self.faults.len() <= self.reading.limits.diagnostics_max {
-            self.faults.push(diagnostic);
-        }
-    }
-
     fn open_header(&mut self, is_list: bool, end: Span) {
         let keys = std::mem::take(&mut self.keys);
+        if self.stopped.is_some() {
+            return;
+        }
         let span = self.header_start.to(end);
         let counted = self.reading.count(keys.len() + 1, span);
         if keys.is_empty() || !self.note(counted) {
@@ -297,7 +295,7 @@ impl<'r, 's> Toml<'r, 's> {
             }
             Some(Clash { name, first, again }) => {
                 let diagnostic = self.clash(&name, first, again);
-                self.fault(diagnostic);
+                self.reading.report(diagnostic);
                 self.section_is_lost = true;
             }
         }
@@ -333,7 +331,7 @@ impl<'r, 's> Toml<'r, 's> {
         };
         if let Err(Clash { name, first, again }) = found {
             let diagnostic = self.clash(&name, first, again);
-            self.fault(diagnostic);
+            self.reading.report(diagnostic);
         }
     }
 
@@ -341,7 +339,7 @@ impl<'r, 's> Toml<'r, 's> {
         let keys = std::mem::take(&mut self.keys);
         let depth = self.depth_under(keys.len());
         self.open.push(Open { children, span, keys, depth });
-        let deep = self.reading.check_depth(depth, span);
+        let deep = if self.stopped.is_some() { Ok(()) } else { self.reading.check_depth(depth, span) };
         self.note(deep)
     }
 
@@ -421,6 +419,9 @@ impl EventReceiver for Toml<'_, '_> {
         self.raw(span, encoding).decode_key(&mut name, error);
         let style = if encoding.is_some() { Style::Quoted } else { Style::Plain };
         let span = self.span(span);
+        if self.stopped.is_some() {
+            return;
+        }
         let deep = self.reading.check_depth(self.keys.len(), span);
         if self.note(deep) {
             self.keys.push(Node::new(NodeValue::String(name.into()), span, style));

@@ -18,6 +18,8 @@ use crate::tree::{DuplicateKeys, Entry, Feature, Node, NodeValue, Span, Style, Y
 
 /// Bytes of text that weigh as much as one node when an alias copies them.
 const BYTES_PER_WEIGHT: usize = 32;
+/// Anchors that an unknown one is compared with.
+const SUGGESTED_ANCHORS_MAX: usize = 1_000;
 /// Words after stars that are kept apart; beyond, every anchor counts as named by some alias.
 const ALIASED_WORDS_MAX: usize = 100_000;
 
@@ -379,7 +381,8 @@ impl<'r, 's> Yaml<'r, 's> {
             return self.place_null(span);
         }
         let location = self.reading.location(span);
-        let nearest = suggest::nearest(name, self.anchor_names.iter().map(|name| &**name));
+        let known = self.anchor_names.iter().take(if self.reading.is_full() { 0 } else { SUGGESTED_ANCHORS_MAX });
+        let nearest = suggest::nearest(name, known.map(|name| &**name));
         let help = match nearest {
             Some(nearest) => format!("did you mean `*{nearest}`?"),
             None => format!("put `&{name}` before a value further up, or write the text in quotes: '*{name}'"),

@@ -95,6 +95,26 @@ fn aliases_are_bounded() {
     assert_eq!(fault_within(Limits::DEFAULT, Notation::Yaml, &ordinary), None);
 }
 
+#[test]
+fn hostile_files_are_read_in_linear_time() {
+    // Each of these takes hours where a fault costs a walk over its line.
+    let count = 150_000;
+    let cases = [
+        (Notation::Yaml, "duplicate-key", format!("{{{}}}", "a: 1,".repeat(count))),
+        (Notation::Yaml, "unknown-anchor", format!("[{}]", "*b ,".repeat(count))),
+        (Notation::Yaml, "unknown-tag", format!("[{}]", "!b c,".repeat(count))),
+        (Notation::Json, "duplicate-key", format!("{{{}\"a\":1}}", "\"a\":1,".repeat(count))),
+        (Notation::Edn, "duplicate-key", format!("{{{}}}", ":a 1 ".repeat(count))),
+        (Notation::Toml, "duplicate-key", format!("a = {{{}}}", "b=1,".repeat(count))),
+        (Notation::Toml, "toml-syntax", "a = b ".repeat(count)),
+    ];
+    for (notation, code, text) in cases {
+        let (_, diagnostics) = Sources::new().read("file", text.as_bytes(), notation, &Rules::NATIVE);
+        assert_eq!(diagnostics[0].code, code, "{notation:?}");
+        assert!(diagnostics.len() <= Limits::DEFAULT.diagnostics_max + 1);
+    }
+}
+
 const YAML: &str = r#"
 name: release
 count: 3
