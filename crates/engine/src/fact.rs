@@ -74,6 +74,13 @@ pub enum What {
         /// Its identity.
         operation: Digest,
     },
+    /// A reusable job has no operation after all; it runs without reuse.
+    OperationUnknown {
+        /// The job.
+        job: JobName,
+        /// Why, for people.
+        reason: String,
+    },
     /// A worker holds an attempt at the job.
     AttemptLeased {
         /// The job.
@@ -110,12 +117,20 @@ pub enum What {
         /// How it came to it.
         how: Ended,
     },
+    /// Somebody put a job that had ended back: it waits and runs again, and so do the jobs that were skipped
+    /// because of how it had ended. A build that had ended runs again.
+    JobRetried {
+        /// The job.
+        job: JobName,
+        /// Who.
+        by: String,
+    },
     /// Somebody asked that the build be canceled.
     CancelRequested {
         /// Who or what.
         by: String,
     },
-    /// The build ended. Nothing follows.
+    /// The build ended. Nothing follows, unless somebody retries one of its jobs.
     BuildEnded {
         /// How.
         verdict: Verdict,

@@ -84,6 +84,15 @@ pub enum Input {
         /// How it ended.
         report: Box<AttemptReport>,
     },
+    /// Somebody wants a job that failed, or that its own condition or gate kept from running, to run after all.
+    JobRetried {
+        /// The build; it may have ended, as long as the engine still holds it.
+        build: BuildId,
+        /// The job.
+        job: JobName,
+        /// Who.
+        by: String,
+    },
     /// Somebody wants the build canceled.
     CancelRequested {
         /// The build.

@@ -9,6 +9,20 @@ pub mod fact;
 pub mod input;
 pub mod operation;
 
+mod decide;
+mod engine;
+mod judge;
+
+mod build;
+mod contexts;
+pub mod lease;
+mod line;
+pub mod schedule;
+pub mod state;
+
 pub use effect::Effect;
-pub use fact::{Ended, Fact, Reused};
+pub use engine::{Engine, Step};
+pub use fact::{Ended, Fact, Reused, What};
 pub use input::{BuildOptions, BuildRequest, FailurePolicy, Input, Presence};
+pub use judge::{EVALUATIONS_MAX, QUESTIONS_MAX};
+pub use state::JobState;

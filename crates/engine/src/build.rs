@@ -1,0 +1,555 @@
+//! One build as its facts tell it: slots for its jobs, and the edges between them as dense numbers.
+//!
+//! Everything here is a function of the build's facts alone. [`Place`] is the exception: it says in which line of
+//! the engine a job stands at the moment, and an engine rebuilt from facts finds it anew.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use graph::{
+    Answer, Artifact, AttemptNumber, BuildId, Digest, Ending, Graph, Job, JobName, Known, LeaseId, Need, Outcome,
+    Question, SkipReason, Timestamp, Verdict, WorkerId,
+};
+use serde_json::Value;
+
+use crate::fact::Reused;
+use crate::input::BuildRequest;
+
+/// A job's number within its build: dense, kept for the build's life.
+pub(crate) type SlotIndex = u32;
+
+/// A need whose job does not exist and need not.
+pub(crate) const ABSENT: SlotIndex = SlotIndex::MAX;
+/// A need whose job a later evaluation will bring.
+pub(crate) const COMING: SlotIndex = SlotIndex::MAX - 1;
+
+/// One build.
+#[derive(Debug)]
+pub(crate) struct Build {
+    pub id: BuildId,
+    pub request: BuildRequest,
+    /// The event and all answers; shared with evaluations that are under way.
+    pub known: Arc<Known>,
+    /// The same event, shared with attempts.
+    pub event: Arc<graph::Event>,
+    /// What the last evaluation said; `None` before the first.
+    pub evaluated: Option<Evaluated>,
+    pub slots: Vec<Slot>,
+    pub index_of: HashMap<JobName, SlotIndex>,
+    /// The slot of each attempt, by number from 1.
+    pub attempts: Vec<SlotIndex>,
+    /// Jobs of the graph that have not ended.
+    pub n_unended: usize,
+    /// Those of them that wait for needs.
+    pub n_blocked: usize,
+    /// Why nothing more starts.
+    pub halt: Option<Halt>,
+    pub verdict: Option<Verdict>,
+    /// How many answers were known when an evaluation was last asked for. Not kept.
+    pub asked_with: Option<usize>,
+    /// How many evaluations there were.
+    pub n_evaluations: u32,
+    /// The evaluation whose questions were last asked. Not kept.
+    pub asked_evaluation: u32,
+    /// The halt about which all jobs were told. Not kept.
+    pub halt_seen: Option<Halt>,
+}
+
+/// What the last evaluation said.
+#[derive(Debug)]
+pub(crate) struct Evaluated {
+    pub graph: Arc<Graph>,
+    pub questions: BTreeSet<Question>,
+    /// How many answers it knew.
+    pub answers_known: usize,
+}
+
+/// Why nothing more of a build starts, cleanup aside.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Halt {
+    Canceled { by: String },
+    FirstFailure { because: JobName },
+}
+
+/// One job of a build.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub name: JobName,
+    pub job: Arc<Job>,
+    /// The slot of each of the job's needs, in their order.
+    pub needs: Box<[SlotIndex]>,
+    /// Who needs this job, and which of its needs that is.
+    pub dependents: Vec<(SlotIndex, u32)>,
+    /// Needs whose job has not ended.
+    pub n_waits_for: u32,
+    /// When the last of what it waited for was there.
+    pub ready_at: Timestamp,
+    /// Tries since the start, or since somebody retried it.
+    pub n_tries: u32,
+    pub gate: GateState,
+    pub operation: OperationState,
+    pub end: Option<Box<End>>,
+    pub lease: Option<Box<Lease>>,
+    pub retry_at: Option<Timestamp>,
+    /// The concurrency group it entered.
+    pub group: Option<Arc<str>>,
+    pub flags: Flags,
+    pub place: Place,
+}
+
+/// Small facts of a slot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Flags {
+    /// An attempt was leased once: the job is frozen.
+    pub has_begun: bool,
+    /// Somebody asked for it by name: conditions and earlier results no longer count.
+    pub is_retried: bool,
+    /// The last evaluation no longer holds it.
+    pub is_dropped: bool,
+    /// The build did not ask for it.
+    pub is_unwanted: bool,
+    /// An eager need was not accepted.
+    pub is_refused: bool,
+    /// Some job before it failed.
+    pub after_failure: bool,
+    /// The last evaluation asked how it ends.
+    pub is_asked: bool,
+    /// It stands on the agenda. Not kept.
+    pub is_on_agenda: bool,
+    /// Its worker was told to stop. Not kept.
+    pub is_stopping: bool,
+}
+
+/// How far a job's gate is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) enum GateState {
+    #[default]
+    Closed,
+    Open,
+    Answered(Arc<BTreeMap<String, Value>>),
+    Refused(Arc<str>),
+}
+
+/// What is known of a job's operation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum OperationState {
+    #[default]
+    Unasked,
+    Known(Digest),
+    /// It has none, or no longer one that can be trusted.
+    Unknown,
+}
+
+/// How a job ended.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct End {
+    pub outcome: Outcome,
+    pub artifacts: BTreeMap<String, Artifact>,
+    pub source: Source,
+    pub at: Timestamp,
+}
+
+/// What a job's outcome comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Source {
+    Decided,
+    Attempt(AttemptNumber),
+    Reused { build: BuildId, attempt: AttemptNumber, job: JobName },
+}
+
+/// An attempt in a worker's hands.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Lease {
+    pub id: LeaseId,
+    pub attempt: AttemptNumber,
+    pub worker: WorkerId,
+    pub since: Timestamp,
+    /// What its client was charged for it.
+    pub charged_ms: u64,
+}
+
+/// In which line of the engine a job stands. Follows from the facts; not kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In none: it waits for its needs, runs, or has ended.
+    #[default]
+    Nowhere,
+    /// The world works out its operation.
+    Resolving,
+    /// An equal operation is under way.
+    Following,
+    /// Its concurrency group is taken.
+    Grouped,
+    /// It waits for a worker.
+    Queued,
+    /// It waits for the time of its next try.
+    Sleeping(Timestamp),
+}
+
+impl Build {
+    pub fn new(id: BuildId, request: BuildRequest) -> Self {
+        Self {
+            id,
+            known: Arc::new(Known::of(request.event.clone())),
+            event: Arc::new(request.event.clone()),
+            request,
+            evaluated: None,
+            slots: Vec::new(),
+            index_of: HashMap::new(),
+            attempts: Vec::new(),
+            n_unended: 0,
+            n_blocked: 0,
+            halt: None,
+            verdict: None,
+            asked_with: None,
+            n_evaluations: 0,
+            asked_evaluation: 0,
+            halt_seen: None,
+        }
+    }
+
+    pub fn slot(&self, index: SlotIndex) -> &Slot {
+        &self.slots[index as usize]
+    }
+
+    pub fn slot_mut(&mut self, index: SlotIndex) -> &mut Slot {
+        &mut self.slots[index as usize]
+    }
+
+    /// The graph as it stands; empty before the first evaluation.
+    pub fn graph(&self) -> Arc<Graph> {
+        self.evaluated.as_ref().map_or_else(Arc::default, |evaluated| Arc::clone(&evaluated.graph))
+    }
+
+    /// Whether an answer has come since the last evaluation.
+    pub fn is_evaluation_due(&self) -> bool {
+        self.evaluated.as_ref().is_none_or(|evaluated| evaluated.answers_known < self.known.answers.len())
+    }
+
+    /// Records an answer.
+    pub fn answer(&mut self, question: Question, answer: Answer) {
+        Arc::make_mut(&mut self.known).answers.entry(question).or_insert(answer);
+    }
+
+    /// The questions of the last evaluation that have no answer yet.
+    pub fn open_questions(&self) -> impl Iterator<Item = &Question> {
+        let questions = self.evaluated.iter().flat_map(|evaluated| &evaluated.questions);
+        questions.filter(|question| !self.known.answers.contains_key(question))
+    }
+
+    /// Takes over a new graph. Slots keep their numbers; what has not begun may change or vanish.
+    pub fn take_over(&mut self, graph: Arc<Graph>, questions: Vec<Question>, at: Timestamp) {
+        for slot in &mut self.slots {
+            slot.flags.is_dropped = !graph.jobs.contains_key(&slot.name);
+            slot.flags.is_asked = false;
+            slot.dependents.clear();
+        }
+        for (name, job) in &graph.jobs {
+            match self.index_of.get(name) {
+                None => {
+                    let index = SlotIndex::try_from(self.slots.len()).expect("a graph has at most JOBS_MAX jobs");
+                    self.slots.push(Slot::new(name.clone(), Arc::clone(job), at));
+                    self.index_of.insert(name.clone(), index);
+                }
+                Some(&index) => self.slots[index as usize].change(job),
+            }
+        }
+        for question in &questions {
+            if let Question::Outcome(name) = question
+                && let Some(&index) = self.index_of.get(name)
+            {
+                self.slots[index as usize].flags.is_asked = true;
+            }
+        }
+        self.link(&graph);
+        self.mark_unwanted(&graph);
+        let answers_known = self.known.answers.len();
+        self.evaluated = Some(Evaluated { graph, questions: questions.into_iter().collect(), answers_known });
+        self.n_evaluations += 1;
+    }
+
+    /// Finds every edge again.
+    fn link(&mut self, graph: &Graph) {
+        let holes: BTreeSet<&str> = graph.holes.iter().map(|hole| hole.name.as_str()).collect();
+        self.n_unended = 0;
+        self.n_blocked = 0;
+        for index in 0..self.slots.len() {
+            if self.slots[index].flags.is_dropped {
+                continue;
+            }
+            let job = Arc::clone(&self.slots[index].job);
+            let needs = job.needs.iter().map(|need| match self.index_of.get(&need.job) {
+                Some(&needed) if !self.slots[needed as usize].flags.is_dropped => needed,
+                _ if holes.contains(need.job.id()) => COMING,
+                _ => ABSENT,
+            });
+            let needs: Box<[SlotIndex]> = needs.collect();
+            for (position, &needed) in needs.iter().enumerate() {
+                if needed < COMING {
+                    self.slots[needed as usize].dependents.push((index as SlotIndex, position as u32));
+                }
+            }
+            self.slots[index].needs = needs;
+            self.n_unended += usize::from(self.slots[index].end.is_none());
+        }
+        for index in 0..self.slots.len() {
+            if self.slots[index].end.is_none() && !self.slots[index].flags.is_dropped {
+                self.slots[index].n_waits_for = 0;
+                self.recount(index as SlotIndex);
+            }
+        }
+    }
+
+    /// Counts anew what a job waits for.
+    pub fn recount(&mut self, index: SlotIndex) {
+        let slot = self.slot(index);
+        let mut n_waits_for = 0;
+        let mut flags = Flags { is_refused: false, after_failure: false, ..slot.flags };
+        for (need, &needed) in slot.job.needs.iter().zip(&slot.needs) {
+            match needed {
+                ABSENT => {}
+                // Once nothing more starts, nothing more comes; cleanup must not wait for it.
+                COMING => n_waits_for += u32::from(self.halt.is_none()),
+                needed => match self.slot(needed).ending() {
+                    None => n_waits_for += 1,
+                    Some(ending) => {
+                        flags.is_refused |= need.eager_skip && !is_accepted(need, ending, &slot.job);
+                        flags.after_failure |= self.slot(needed).counts_as_failure();
+                    }
+                },
+            }
+        }
+        if slot.end.is_none() && !slot.flags.is_dropped {
+            self.n_blocked -= usize::from(slot.n_waits_for > 0);
+            self.n_blocked += usize::from(n_waits_for > 0);
+        }
+        let slot = self.slot_mut(index);
+        slot.n_waits_for = n_waits_for;
+        slot.flags = flags;
+    }
+
+    /// Says why nothing more starts, or that it does again.
+    pub fn set_halt(&mut self, halt: Option<Halt>) {
+        let is_changed = self.halt.is_some() != halt.is_some();
+        self.halt = halt;
+        if is_changed && self.evaluated.as_ref().is_some_and(|evaluated| !evaluated.graph.holes.is_empty()) {
+            for index in 0..self.slots.len() as SlotIndex {
+                self.recount(index);
+            }
+        }
+    }
+
+    /// Whether every job waits for another, and nothing is asked whose answer could add one.
+    pub fn is_stalled(&self) -> bool {
+        let is_asking = || self.open_questions().any(|question| !matches!(question, Question::Outcome(_)));
+        self.n_unended > 0
+            && self.n_blocked == self.n_unended
+            && self.halt.is_none()
+            && !self.is_evaluation_due()
+            && !is_asking()
+    }
+
+    /// Marks the jobs that `only` leaves out: all but those named and what they need.
+    fn mark_unwanted(&mut self, graph: &Graph) {
+        let only = &self.request.options.only;
+        if only.is_empty() {
+            return;
+        }
+        let mut open: Vec<SlotIndex> = Vec::new();
+        for (index, slot) in self.slots.iter_mut().enumerate() {
+            let is_named = only.contains(slot.name.as_str()) || only.contains(slot.name.id());
+            slot.flags.is_unwanted = !is_named && graph.jobs.contains_key(&slot.name);
+            if is_named {
+                open.push(index as SlotIndex);
+            }
+        }
+        while let Some(index) = open.pop() {
+            let needs = self.slot(index).needs.clone();
+            for needed in needs.into_iter().filter(|&needed| needed < COMING) {
+                if std::mem::take(&mut self.slot_mut(needed).flags.is_unwanted) {
+                    open.push(needed);
+                }
+            }
+        }
+    }
+
+    /// Ends a job and tells its dependents. Gives those that may now go on, or be skipped.
+    pub fn end(&mut self, index: SlotIndex, end: End) -> Vec<SlotIndex> {
+        let at = end.at;
+        let slot = self.slot_mut(index);
+        if slot.end.is_some() {
+            return Vec::new();
+        }
+        slot.end = Some(Box::new(end));
+        slot.lease = None;
+        slot.retry_at = None;
+        if slot.flags.is_dropped {
+            return Vec::new();
+        }
+        self.n_unended -= 1;
+        self.n_blocked -= usize::from(self.slot(index).n_waits_for > 0);
+        let ending = self.slot(index).ending().expect("it has just ended");
+        let is_failure = self.slot(index).counts_as_failure();
+        let dependents = std::mem::take(&mut self.slot_mut(index).dependents);
+        let mut moved = Vec::new();
+        for &(dependent, position) in &dependents {
+            let slot = self.slot_mut(dependent);
+            let is_last = slot.end.is_none() && slot.n_waits_for == 1;
+            slot.n_waits_for = slot.n_waits_for.saturating_sub(1);
+            slot.flags.after_failure |= is_failure;
+            let need = &slot.job.needs[position as usize];
+            if need.eager_skip && !is_accepted(need, ending, &slot.job) {
+                slot.flags.is_refused = true;
+            }
+            if slot.end.is_none() && (slot.n_waits_for == 0 || slot.flags.is_refused) {
+                slot.ready_at = slot.ready_at.max(at);
+                moved.push(dependent);
+            }
+            self.n_blocked -= usize::from(is_last);
+        }
+        self.slot_mut(index).dependents = dependents;
+        moved
+    }
+
+    /// The needed job that forbids this one to run: the smallest name among those that ended unacceptably.
+    pub fn refusal(&self, index: SlotIndex) -> Option<&JobName> {
+        let slot = self.slot(index);
+        let ended = slot.job.needs.iter().zip(&slot.needs).filter(|&(_, &needed)| needed < COMING);
+        ended
+            .filter(|&(need, &needed)| {
+                self.slot(needed).ending().is_some_and(|ending| !is_accepted(need, ending, &slot.job))
+            })
+            .map(|(need, _)| &need.job)
+            .min()
+    }
+
+    /// Puts a job that had ended back, and all that was skipped because of how it had ended.
+    pub fn put_back(&mut self, index: SlotIndex, at: Timestamp) -> Vec<SlotIndex> {
+        if self.slot(index).end.is_none() {
+            return Vec::new();
+        }
+        let slot = self.slot_mut(index);
+        slot.flags.is_retried = true;
+        slot.operation = OperationState::Unknown;
+        if matches!(slot.gate, GateState::Refused(_)) {
+            slot.gate = GateState::Closed;
+        }
+        let mut back = vec![index];
+        let mut n_looked_at = 0;
+        self.reopen(index, at);
+        while let Some(&put_back) = back.get(n_looked_at) {
+            n_looked_at += 1;
+            for position in 0..self.slot(put_back).dependents.len() {
+                let dependent = self.slot(put_back).dependents[position].0;
+                let is_skipped = self.slot(dependent).end.as_ref().is_some_and(|end| {
+                    matches!(end.outcome, Outcome::Skipped(SkipReason::Need { .. } | SkipReason::Condition { .. }))
+                });
+                if is_skipped && !self.is_outcome_answered(dependent) {
+                    self.reopen(dependent, at);
+                    back.push(dependent);
+                }
+            }
+        }
+        let mut touched: BTreeSet<SlotIndex> = back.iter().copied().collect();
+        for &put_back in &back {
+            touched.extend(self.slot(put_back).dependents.iter().map(|&(dependent, _)| dependent));
+        }
+        for index in touched {
+            self.recount(index);
+        }
+        back
+    }
+
+    fn reopen(&mut self, index: SlotIndex, at: Timestamp) {
+        let slot = self.slot_mut(index);
+        slot.end = None;
+        slot.n_waits_for = 0;
+        slot.n_tries = 0;
+        slot.ready_at = slot.ready_at.max(at);
+        self.n_unended += 1;
+    }
+
+    /// Whether the pipeline has been told how this job ended. Answers never change.
+    pub fn is_outcome_answered(&self, index: SlotIndex) -> bool {
+        // Looked up only for retries, so the name's clone does not matter.
+        self.known.answers.contains_key(&Question::Outcome(self.slot(index).name.clone()))
+    }
+}
+
+impl Slot {
+    fn new(name: JobName, job: Arc<Job>, at: Timestamp) -> Self {
+        Self {
+            name,
+            job,
+            needs: Box::default(),
+            dependents: Vec::new(),
+            n_waits_for: 0,
+            ready_at: at,
+            n_tries: 0,
+            gate: GateState::Closed,
+            operation: OperationState::Unasked,
+            end: None,
+            lease: None,
+            retry_at: None,
+            group: None,
+            flags: Flags::default(),
+            place: Place::Nowhere,
+        }
+    }
+
+    /// Takes over a new version of the job, which may have changed only if it has not begun.
+    fn change(&mut self, job: &Arc<Job>) {
+        let is_changed = !is_same_work(&self.job, job);
+        self.job = Arc::clone(job);
+        if is_changed && self.n_waits_for == 0 {
+            // The world may be working out the operation of the old version at this moment.
+            self.operation = OperationState::Unknown;
+        } else if is_changed {
+            self.operation = OperationState::Unasked;
+        }
+    }
+
+    /// Whether a new evaluation may no longer change it: a worker or a person has seen it, or others went on
+    /// because of how it ended.
+    pub fn is_frozen(&self) -> bool {
+        self.flags.has_begun || self.end.is_some() || self.gate != GateState::Closed
+    }
+
+    /// How the job ended, as edges see it.
+    pub fn ending(&self) -> Option<Ending> {
+        self.end.as_ref().map(|end| Ending::of(&end.outcome, self.job.toleration()))
+    }
+
+    /// Whether it or a job before it failed, as `failure()` asks.
+    pub fn counts_as_failure(&self) -> bool {
+        self.flags.after_failure || matches!(self.ending(), Some(Ending::Failed | Ending::Errored))
+    }
+
+    /// The earlier result to name when somebody reuses this one's.
+    pub fn as_reused(&self, build: BuildId) -> Option<(Reused, &Outcome)> {
+        let end = self.end.as_ref()?;
+        let (build, attempt, job) = match &end.source {
+            Source::Decided => return None,
+            Source::Attempt(attempt) => (build, *attempt, self.name.clone()),
+            Source::Reused { build, attempt, job } => (*build, *attempt, job.clone()),
+        };
+        Some((Reused { build, attempt, job, artifacts: end.artifacts.clone() }, &end.outcome))
+    }
+}
+
+/// Whether `ending` satisfies `need` of `dependent`. A canceled job satisfies `finished` only for cleanup: others
+/// would go on with work that somebody wanted stopped. Sets of endings that are not `finished` mean what they say.
+pub(crate) fn is_accepted(need: &Need, ending: Ending, dependent: &Job) -> bool {
+    if ending == Ending::Canceled && need.accepts == graph::Accepts::FINISHED {
+        return dependent.cleanup;
+    }
+    need.accepts.holds(ending)
+}
+
+/// Whether two versions of a job are the same but for their place in the text.
+pub(crate) fn is_same_work(left: &Arc<Job>, right: &Arc<Job>) -> bool {
+    if Arc::ptr_eq(left, right) || left == right {
+        return true;
+    }
+    left.order != right.order && Job { order: right.order, ..Job::clone(left) } == **right
+}

@@ -1,0 +1,139 @@
+//! What a job's `if`, its gate's prompt and its concurrency group can see: contexts and status functions.
+
+use std::cell::OnceCell;
+use std::sync::Arc;
+
+use expression::{CallError, Condition, Environment, Template, Value};
+use graph::{Carries, Ending, NeedResult, Text};
+
+use crate::build::{Build, COMING, Halt, Slot, SlotIndex};
+
+/// The world as one job sees it once its needs have ended.
+pub(crate) struct JobContexts<'a> {
+    build: &'a Build,
+    slot: &'a Slot,
+    event: OnceCell<Value>,
+    params: OnceCell<Value>,
+    needs: OnceCell<Value>,
+    matrix: OnceCell<Value>,
+    env: OnceCell<Value>,
+    gate: OnceCell<Value>,
+    job: OnceCell<Value>,
+    about_build: OnceCell<Value>,
+}
+
+impl<'a> JobContexts<'a> {
+    pub fn new(build: &'a Build, index: SlotIndex) -> Self {
+        let slot = build.slot(index);
+        Self {
+            build,
+            slot,
+            event: OnceCell::new(),
+            params: OnceCell::new(),
+            needs: OnceCell::new(),
+            matrix: OnceCell::new(),
+            env: OnceCell::new(),
+            gate: OnceCell::new(),
+            job: OnceCell::new(),
+            about_build: OnceCell::new(),
+        }
+    }
+
+    /// Whether a condition holds.
+    pub fn holds(&self, condition: &str) -> Result<bool, String> {
+        let parsed = Condition::parse(condition).map_err(|error| error.to_string())?;
+        parsed.is_true(self).map_err(|error| error.to_string())
+    }
+
+    /// A text with its expressions evaluated.
+    pub fn text(&self, text: &Text) -> Result<Arc<str>, String> {
+        match text {
+            Text::Plain(text) => Ok(Arc::from(&**text)),
+            Text::Template(template) => Template::parse(template)
+                .and_then(|template| template.evaluate(self))
+                .map(Arc::from)
+                .map_err(|error| error.to_string()),
+        }
+    }
+
+    fn endings(&self) -> impl Iterator<Item = Ending> {
+        let needs = self.slot.needs.iter().filter(|&&needed| needed < COMING);
+        needs.filter_map(|&needed| self.build.slot(needed).ending())
+    }
+
+    fn is_success(&self) -> bool {
+        !self.slot.flags.after_failure
+            && self.endings().all(|ending| matches!(ending, Ending::Passed | Ending::PassedWithWarnings))
+    }
+
+    fn needs(&self) -> Value {
+        let results = need_results(self.build, self.slot, Carries::Order);
+        Value::object(results.map(|(name, result)| (name.as_str().to_owned(), as_value(&result))))
+    }
+}
+
+/// What came along the edges of a job, those that carry at least `carries`.
+pub(crate) fn need_results<'a>(
+    build: &'a Build,
+    slot: &'a Slot,
+    carries: Carries,
+) -> impl Iterator<Item = (graph::JobName, NeedResult)> + use<'a> {
+    let needs = slot.job.needs.iter().zip(&slot.needs);
+    needs.filter(move |&(need, &needed)| need.carries >= carries && needed < COMING).filter_map(|(need, &needed)| {
+        let end = build.slot(needed).end.as_ref()?;
+        let outputs = match &end.outcome {
+            graph::Outcome::Passed { outputs } if need.carries >= Carries::Outputs => outputs.clone(),
+            _ => Default::default(),
+        };
+        let artifacts = if need.carries >= Carries::Artifacts { end.artifacts.clone() } else { Default::default() };
+        Some((need.job.clone(), NeedResult { result: end.outcome.word().to_owned(), outputs, artifacts }))
+    })
+}
+
+fn as_value(shape: &impl serde::Serialize) -> Value {
+    // Our types serialize to JSON whatever they hold.
+    Value::from(&serde_json::to_value(shape).expect("the words of a graph always serialize"))
+}
+
+impl Environment for JobContexts<'_> {
+    fn context(&self, name: &str) -> Option<Value> {
+        let slot = self.slot;
+        let value = match name {
+            "event" => self.event.get_or_init(|| as_value(&*self.build.event)),
+            "params" => self.params.get_or_init(|| as_value(&self.build.event.params)),
+            "needs" => self.needs.get_or_init(|| self.needs()),
+            "matrix" => self.matrix.get_or_init(|| as_value(&slot.job.matrix)),
+            "env" => self.env.get_or_init(|| {
+                let plain =
+                    slot.job.env.iter().filter_map(|(name, text)| Some((name.as_str(), text.as_plain()?.into())));
+                Value::object(plain)
+            }),
+            "gate" => self.gate.get_or_init(|| match &slot.gate {
+                crate::build::GateState::Answered(answer) => as_value(&**answer),
+                _ => Value::object::<&str>([]),
+            }),
+            "job" => self.job.get_or_init(|| {
+                Value::object([("id", Value::from(slot.name.id())), ("name", Value::from(slot.name.as_str()))])
+            }),
+            "build" => {
+                self.about_build.get_or_init(|| Value::object([("number", Value::from(self.build.id.0 as f64))]))
+            }
+            _ => return None,
+        };
+        Some(value.clone())
+    }
+
+    fn call(&self, function: &str, _arguments: &[Value]) -> Result<Value, CallError> {
+        let truth = match function {
+            "always" => true,
+            "success" => self.is_success(),
+            "failure" => self.slot.flags.after_failure,
+            "cancelled" => {
+                matches!(self.build.halt, Some(Halt::Canceled { .. }))
+                    || self.endings().any(|ending| ending == Ending::Canceled)
+            }
+            _ => return Err(CallError::Unavailable),
+        };
+        Ok(Value::from(truth))
+    }
+}

@@ -1,0 +1,592 @@
+//! Decides what follows from the state: for each job on the agenda its next move, for each build whether it ends.
+//!
+//! The life of a job: its needs end; it is skipped, or its `if` is decided; its gate is answered; its operation is
+//! found, and an earlier or equal result reused; its concurrency group lets it in; it waits for a worker; it is
+//! leased until it ends. Every decision is a function of the state, so deciding again after a restart gives the same.
+
+use std::sync::Arc;
+
+use graph::outcome::{Scope, is_reusable, verdict};
+use graph::{
+    Answer, AttemptSpec, BuildId, Carries, ConcurrencyMode, Digest, Failure, JobName, LeaseId, Outcome, Question,
+    Reuse, SkipReason, Timestamp, Verdict, WorkerId,
+};
+
+use crate::build::{Build, GateState, Halt, OperationState, Place, SlotIndex};
+use crate::contexts::{JobContexts, need_results};
+use crate::effect::Effect;
+use crate::engine::{Engine, Step};
+use crate::fact::{Ended, Reused, What};
+use crate::judge::never_filled;
+use crate::line::{Arrival, JobRef};
+
+/// What a job does next.
+enum Move {
+    /// Nothing, until something happens.
+    Stay,
+    /// Its end is an answer to the pipeline.
+    Tell(Outcome),
+    /// Its worker is told to stop.
+    Stop,
+    /// It ends without an attempt.
+    End(Outcome, Ended),
+    /// A person is asked.
+    OpenGate(String),
+    /// Its operation is worked out.
+    Resolve,
+    /// It waits for an equal operation.
+    Follow(Digest),
+    /// It waits for its concurrency group.
+    EnterGroup(Arc<str>, ConcurrencyMode),
+    /// It waits for a worker.
+    Queue,
+    /// It waits for the time of its next try.
+    Sleep(Timestamp),
+}
+
+impl Engine {
+    /// Decides until nothing follows.
+    pub(crate) fn settle(&mut self, step: &mut Step) {
+        loop {
+            if let Some(job) = self.agenda.pop_front() {
+                if let Some(build) = self.builds.get_mut(&job.0) {
+                    build.slot_mut(job.1).flags.is_on_agenda = false;
+                    self.advance(step, job);
+                }
+            } else if let Some(group) = self.groups_agenda.pop() {
+                self.offer_group(&group);
+            } else if let Some(build) = self.builds_agenda.pop_first() {
+                self.look_at_build(step, build);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn advance(&mut self, step: &mut Step, job: JobRef) {
+        let name = self.slot(job).name.clone();
+        match self.next_move(job) {
+            Move::Stay => {}
+            Move::Tell(outcome) => {
+                let (question, answer) = (Question::Outcome(name), Answer::Outcome(outcome));
+                self.record(step, job.0, What::Answered { question, answer });
+            }
+            Move::Stop => self.stop(step, job),
+            Move::End(outcome, how) => {
+                self.record(step, job.0, What::JobEnded { job: name, outcome, how });
+            }
+            Move::OpenGate(prompt) => {
+                self.record(step, job.0, What::GateOpened { job: name, prompt });
+            }
+            Move::Resolve => {
+                self.slot_mut(job).place = Place::Resolving;
+                step.effects.push(self.resolve_effect(job));
+            }
+            Move::Follow(digest) => self.follow(job, digest),
+            Move::EnterGroup(group, mode) => self.enter_group(step, job, group, mode),
+            Move::Queue => self.enqueue(job),
+            Move::Sleep(at) => {
+                self.slot_mut(job).place = Place::Sleeping(at);
+                self.timers.insert((at, job.0, job.1));
+            }
+        }
+    }
+
+    fn next_move(&self, job: JobRef) -> Move {
+        let build = &self.builds[&job.0];
+        let slot = build.slot(job.1);
+        if build.verdict.is_some() || slot.flags.is_dropped {
+            return Move::Stay;
+        }
+        let is_halted = build.halt.is_some() && !slot.job.cleanup;
+        if let Some(end) = &slot.end {
+            let is_told = !slot.flags.is_asked || build.halt.is_some() || build.is_outcome_answered(job.1);
+            return if is_told { Move::Stay } else { Move::Tell(end.outcome.clone()) };
+        }
+        if slot.lease.is_some() {
+            return if is_halted && !slot.flags.is_stopping { Move::Stop } else { Move::Stay };
+        }
+        if let Some((reused, outcome)) = build.request.given.get(&slot.name).filter(|_| !slot.flags.is_retried) {
+            return Move::End(outcome.clone(), Ended::Reused(reused.clone()));
+        }
+        if let Some(outcome) = decided_early(build, job.1) {
+            return Move::End(outcome, Ended::Decided);
+        }
+        if slot.n_waits_for > 0 || slot.place != Place::Nowhere {
+            return Move::Stay;
+        }
+        if let Some(refused) = build.refusal(job.1) {
+            let outcome = Outcome::Skipped(SkipReason::Need { because: refused.clone() });
+            return Move::End(outcome, Ended::Decided);
+        }
+        if slot.flags.has_begun && slot.n_tries > 0 {
+            return self.move_of_ready(job);
+        }
+        match self.move_of_asked(job) {
+            Some(next) => next,
+            None => self.move_of_ready(job),
+        }
+    }
+
+    /// The move of a job whose needs are satisfied, as long as its `if` or its gate holds it.
+    fn move_of_asked(&self, job: JobRef) -> Option<Move> {
+        let build = &self.builds[&job.0];
+        let slot = build.slot(job.1);
+        let end = |outcome| Some(Move::End(outcome, Ended::Decided));
+        let wrong = |what: &str, message: String| {
+            end(Outcome::Failed(Failure::Infra { message: format!("{what} cannot be evaluated: {message}") }))
+        };
+        let contexts = JobContexts::new(build, job.1);
+        if let Some(condition) = slot.job.condition.as_deref()
+            && !slot.flags.is_retried
+            && slot.gate == GateState::Closed
+        {
+            match contexts.holds(condition) {
+                Ok(true) => {}
+                Ok(false) => return end(Outcome::Skipped(SkipReason::Condition { text: condition.to_owned() })),
+                Err(message) => return wrong("`if`", message),
+            }
+        }
+        let gate = slot.job.gate.as_ref()?;
+        match &slot.gate {
+            GateState::Closed => Some(match contexts.text(&gate.prompt) {
+                Ok(prompt) => Move::OpenGate((*prompt).to_owned()),
+                Err(message) => return wrong("the gate's prompt", message),
+            }),
+            GateState::Open => Some(Move::Stay),
+            GateState::Refused(by) => end(Outcome::Skipped(SkipReason::Refused { by: (**by).to_owned() })),
+            GateState::Answered(answer) if slot.job.steps.is_empty() => {
+                end(Outcome::Passed { outputs: (**answer).clone() })
+            }
+            GateState::Answered(_) => None,
+        }
+    }
+
+    /// The move of a job that nothing of its own holds any more.
+    fn move_of_ready(&self, job: JobRef) -> Move {
+        let build = &self.builds[&job.0];
+        let slot = build.slot(job.1);
+        if slot.job.steps.is_empty() {
+            return Move::End(Outcome::passed(), Ended::Decided);
+        }
+        if let Some(at) = slot.retry_at.filter(|&at| at > self.now) {
+            return Move::Sleep(at);
+        }
+        match slot.operation {
+            OperationState::Unasked if slot.job.reuse != Reuse::Never => return Move::Resolve,
+            OperationState::Known(digest) => {
+                if let Some((reused, outcome)) = self.shared_result(job, digest) {
+                    return Move::End(outcome, Ended::Reused(reused));
+                }
+                let leader = self.operations.get(&digest).and_then(|operation| operation.leader);
+                if leader != Some(job) {
+                    return Move::Follow(digest);
+                }
+            }
+            OperationState::Unasked | OperationState::Unknown => {}
+        }
+        let Some(concurrency) = &slot.job.concurrency else { return Move::Queue };
+        match JobContexts::new(build, job.1).text(&concurrency.group) {
+            Err(message) => {
+                let message = format!("the concurrency group cannot be evaluated: {message}");
+                Move::End(Outcome::Failed(Failure::Infra { message }), Ended::Decided)
+            }
+            Ok(group) if self.groups.get(&group).is_some_and(|group| group.holder == Some(job)) => Move::Queue,
+            Ok(group) => Move::EnterGroup(group, concurrency.mode),
+        }
+    }
+
+    /// The result that an equal operation had in a build that is still here.
+    fn shared_result(&self, job: JobRef, digest: Digest) -> Option<(Reused, Outcome)> {
+        let result = self.operations.get(&digest)?.result.filter(|_| !self.slot(job).flags.is_retried)?;
+        let (reused, outcome) = self.builds.get(&result.0)?.slot(result.1).as_reused(result.0)?;
+        let scope = if result.0 == job.0 { Scope::SameBuild } else { Scope::OtherBuild };
+        is_reusable(outcome, scope).then(|| (reused, outcome.clone()))
+    }
+
+    /// Joins those that want an operation. The first leads: it goes on at once.
+    fn follow(&mut self, job: JobRef, digest: Digest) {
+        let arrival = self.arrival(job);
+        let operation = self.operations.entry(digest).or_default();
+        if operation.leader.is_none() {
+            operation.leader = Some(job);
+            self.consider(job);
+        } else {
+            operation.followers.insert(arrival);
+            self.slot_mut(job).place = Place::Following;
+        }
+    }
+
+    /// The leader of an operation has ended or left: others take its result, or the first of them leads.
+    pub(crate) fn release_operation(&mut self, digest: Digest, job: JobRef, is_reusable: bool) {
+        let Some(operation) = self.operations.get_mut(&digest) else { return };
+        if is_reusable {
+            operation.result = Some(job);
+        }
+        if operation.leader != Some(job) {
+            return;
+        }
+        operation.leader = None;
+        let woken: Vec<Arrival> = if is_reusable {
+            std::mem::take(&mut operation.followers).into_iter().collect()
+        } else {
+            operation.followers.pop_first().into_iter().collect()
+        };
+        if operation.is_idle() {
+            self.operations.remove(&digest);
+        }
+        for (_, build, index) in woken {
+            self.slot_mut((build, index)).place = Place::Nowhere;
+            self.consider((build, index));
+        }
+    }
+
+    fn enter_group(&mut self, step: &mut Step, job: JobRef, name: Arc<str>, mode: ConcurrencyMode) {
+        let arrival = self.arrival(job);
+        let by = format!("job `{}` of build {}", self.slot(job).name, job.0);
+        let slot = self.slot_mut(job);
+        slot.group = Some(Arc::clone(&name));
+        slot.place = Place::Grouped;
+        let group = self.groups.entry(Arc::clone(&name)).or_default();
+        group.waiting.insert(arrival);
+        let holder = group.holder;
+        let earlier: Vec<Arrival> = match mode {
+            ConcurrencyMode::Queue => Vec::new(),
+            ConcurrencyMode::CancelWaiting | ConcurrencyMode::CancelRunning => {
+                group.waiting.range(..arrival).copied().collect()
+            }
+        };
+        for (_, build, index) in earlier {
+            self.cancel_waiting(step, (build, index), &by);
+        }
+        if let Some(holder) = holder.filter(|_| mode == ConcurrencyMode::CancelRunning) {
+            if self.slot(holder).lease.is_none() {
+                self.cancel_waiting(step, holder, &by);
+            } else if !self.slot(holder).flags.is_stopping {
+                self.stop(step, holder);
+            }
+        }
+        self.groups_agenda.push(name);
+    }
+
+    /// Ends a job that is in nobody's hands as canceled.
+    fn cancel_waiting(&mut self, step: &mut Step, job: JobRef, by: &str) {
+        let outcome = Outcome::Failed(Failure::Canceled { by: by.to_owned() });
+        let name = self.slot(job).name.clone();
+        self.record(step, job.0, What::JobEnded { job: name, outcome, how: Ended::Decided });
+    }
+
+    /// Lets the first of those that wait for a free group stand in the queue, and no other.
+    fn offer_group(&mut self, name: &Arc<str>) {
+        let Some(group) = self.groups.get_mut(name) else { return };
+        let next = if group.holder.is_none() { group.waiting.first().copied() } else { None };
+        let before = std::mem::replace(&mut group.offered, next);
+        if group.is_idle() {
+            self.groups.remove(name);
+        }
+        if before == next {
+            return;
+        }
+        if let Some((_, build, index)) = before
+            && self.slot((build, index)).place == Place::Queued
+        {
+            self.unqueue((build, index));
+            self.slot_mut((build, index)).place = Place::Grouped;
+        }
+        if let Some((_, build, index)) = next {
+            self.enqueue((build, index));
+        }
+    }
+
+    /// The holder of a group has ended.
+    pub(crate) fn release_group(&mut self, job: JobRef) {
+        let Some(name) = self.slot(job).group.clone() else { return };
+        if let Some(group) = self.groups.get_mut(&name)
+            && group.holder == Some(job)
+        {
+            group.holder = None;
+            self.groups_agenda.push(name);
+        }
+    }
+
+    fn enqueue(&mut self, job: JobRef) {
+        let urgency = self.urgency_of(job.0);
+        let build = &self.builds[&job.0];
+        let slot = build.slot(job.1);
+        self.schedule.insert(&build.request.client, urgency, (job.0, slot.job.order, job.1), &slot.job);
+        self.slot_mut(job).place = Place::Queued;
+    }
+
+    fn unqueue(&mut self, job: JobRef) {
+        let urgency = self.urgency_of(job.0);
+        let build = &self.builds[&job.0];
+        let slot = build.slot(job.1);
+        self.schedule.remove(&build.request.client, urgency, (job.0, slot.job.order, job.1), &slot.job);
+    }
+
+    /// Takes a job out of every line in which it stands.
+    pub(crate) fn leave_lines(&mut self, job: JobRef) {
+        let arrival = self.arrival(job);
+        let slot = self.slot_mut(job);
+        let place = std::mem::take(&mut slot.place);
+        let (operation, group) = (slot.operation, slot.group.clone());
+        match place {
+            Place::Nowhere | Place::Resolving | Place::Grouped => {}
+            Place::Following => {
+                if let OperationState::Known(digest) = operation
+                    && let Some(operation) = self.operations.get_mut(&digest)
+                {
+                    operation.followers.remove(&arrival);
+                }
+            }
+            Place::Queued => self.unqueue(job),
+            Place::Sleeping(at) => {
+                self.timers.remove(&(at, job.0, job.1));
+            }
+        }
+        if matches!(place, Place::Queued | Place::Grouped)
+            && let Some(name) = group
+        {
+            let group = self.groups.entry(Arc::clone(&name)).or_default();
+            group.waiting.remove(&arrival);
+            if group.offered == Some(arrival) {
+                group.offered = None;
+            }
+            self.groups_agenda.push(name);
+        }
+    }
+
+    /// Takes a job that has not begun out of every line, and lets others lead its operation.
+    pub(crate) fn step_back(&mut self, job: JobRef) {
+        self.leave_lines(job);
+        if let OperationState::Known(digest) = self.slot(job).operation {
+            self.release_operation(digest, job, false);
+        }
+    }
+
+    fn arrival(&self, job: JobRef) -> Arrival {
+        (self.slot(job).ready_at, job.0, job.1)
+    }
+
+    /// Tells the worker of a leased job to stop, once.
+    fn stop(&mut self, step: &mut Step, job: JobRef) {
+        let by = self.stopped_by(job);
+        let slot = self.slot_mut(job);
+        slot.flags.is_stopping = true;
+        if let Some(lease) = &slot.lease {
+            step.effects.push(Effect::Stop { worker: lease.worker.clone(), lease: lease.id, by });
+        }
+    }
+
+    fn look_at_build(&mut self, step: &mut Step, id: BuildId) {
+        let Some(build) = self.builds.get_mut(&id) else { return };
+        if build.verdict.is_some() {
+            return;
+        }
+        if let Some(halt) = &build.halt
+            && build.halt_seen.as_ref() != Some(halt)
+        {
+            build.halt_seen = Some(halt.clone());
+            for index in 0..build.slots.len() as SlotIndex {
+                self.consider((id, index));
+            }
+            self.builds_agenda.insert(id);
+            return;
+        }
+        if build.halt.is_none() {
+            self.ask(step, id);
+        }
+        self.conclude(step, id);
+    }
+
+    /// Asks for an evaluation if there are new answers, and for the answers that the last one wanted.
+    fn ask(&mut self, step: &mut Step, id: BuildId) {
+        let Some(build) = self.builds.get_mut(&id) else { return };
+        if build.is_evaluation_due() {
+            let n_answers = build.known.answers.len();
+            if build.asked_with.replace(n_answers) != Some(n_answers) {
+                step.effects.push(evaluate_effect(build));
+            }
+        } else if std::mem::replace(&mut build.asked_evaluation, build.n_evaluations) != build.n_evaluations {
+            step.effects.extend(answer_effects(build));
+        }
+    }
+
+    /// Ends a build of which nothing is left to do.
+    fn conclude(&mut self, step: &mut Step, id: BuildId) {
+        let build = &self.builds[&id];
+        if build.is_stalled() {
+            let graph = build.graph();
+            let diagnostics = vec![never_filled(&graph)];
+            self.record(step, id, What::Evaluated { graph, questions: Vec::new(), diagnostics });
+            return self.abort(step, id, Verdict::Failed { because: None });
+        }
+        if build.n_unended > 0 {
+            return;
+        }
+        if build.halt.is_none() {
+            if build.is_evaluation_due() {
+                return;
+            }
+            let open: Vec<Question> = build.open_questions().cloned().collect();
+            if !open.is_empty() {
+                return self.answer_the_rest(step, id, open);
+            }
+        }
+        let build = &self.builds[&id];
+        let end_of = |name: &JobName| {
+            let slot = build.slot(*build.index_of.get(name)?);
+            slot.end.as_ref().map(|end| &end.outcome)
+        };
+        let graph = build.graph();
+        let verdict = match (&build.halt, verdict(&graph, end_of)) {
+            (Some(Halt::Canceled { by }), _) => Verdict::Canceled { by: by.clone() },
+            // All has ended and nothing is asked, so what the holes wait for will never come.
+            (_, Verdict::Running) => Verdict::Failed { because: None },
+            (_, verdict) => verdict,
+        };
+        self.record(step, id, What::BuildEnded { verdict });
+    }
+
+    /// All jobs have ended: a question about the outcome of a job that there is not has no answer.
+    fn answer_the_rest(&mut self, step: &mut Step, id: BuildId, open: Vec<Question>) {
+        for question in open {
+            let build = &self.builds[&id];
+            let Question::Outcome(name) = &question else { continue };
+            let slot = build.index_of.get(name).map(|&index| build.slot(index));
+            if slot.is_none_or(|slot| slot.flags.is_dropped) {
+                let answer = Answer::Unknown(format!("there is no job `{name}`"));
+                self.record(step, id, What::Answered { question, answer });
+            }
+        }
+    }
+
+    /// Gives jobs of the queue to workers with free slots, one job a worker and round, until nothing fits.
+    pub(crate) fn hand_out(&mut self, step: &mut Step) {
+        let mut is_progress = !self.schedule.is_empty();
+        while is_progress && !self.schedule.is_empty() {
+            is_progress = false;
+            for worker in self.workers.free() {
+                let Some((presence, used)) = self.workers.offer(&worker) else { continue };
+                let Some((build, _, index)) = self.schedule.best_for(presence, used) else { continue };
+                self.lease(step, (build, index), worker);
+                is_progress = true;
+            }
+        }
+        self.settle(step);
+    }
+
+    fn lease(&mut self, step: &mut Step, job: JobRef, worker: WorkerId) {
+        let build = &self.builds[&job.0];
+        let attempt = graph::AttemptNumber(build.attempts.len() as u32 + 1);
+        let slot = build.slot(job.1);
+        let (name, try_number) = (slot.name.clone(), slot.n_tries + 1);
+        let lease = LeaseId(self.last_lease.0 + 1);
+        let what = What::AttemptLeased { job: name, attempt, try_number, lease, worker: worker.clone() };
+        self.record(step, job.0, what);
+        step.effects.extend(self.start_effect(job));
+    }
+
+    fn start_effect(&self, job: JobRef) -> Option<Effect> {
+        let build = &self.builds[&job.0];
+        let slot = build.slot(job.1);
+        let lease = slot.lease.as_ref()?;
+        let spec = AttemptSpec {
+            lease: lease.id,
+            build: job.0,
+            attempt: lease.attempt,
+            try_number: slot.n_tries,
+            name: slot.name.clone(),
+            job: Arc::clone(&slot.job),
+            event: Arc::clone(&build.event),
+            needs: need_results(build, slot, Carries::Outputs).collect(),
+            gate: match &slot.gate {
+                GateState::Answered(answer) => Some((**answer).clone()),
+                GateState::Closed | GateState::Open | GateState::Refused(_) => None,
+            },
+            operation: match slot.operation {
+                OperationState::Known(digest) => Some(digest),
+                OperationState::Unasked | OperationState::Unknown => None,
+            },
+        };
+        Some(Effect::Start { worker: lease.worker.clone(), spec: Box::new(spec) })
+    }
+
+    fn resolve_effect(&self, job: JobRef) -> Effect {
+        let build = &self.builds[&job.0];
+        let slot = build.slot(job.1);
+        let needs = need_results(build, slot, Carries::Outputs).collect();
+        Effect::Resolve { build: job.0, job: slot.name.clone(), spec: Arc::clone(&slot.job), needs }
+    }
+
+    /// Everything that the world still has to do, for a restart or a world that has forgotten. What an engine fresh
+    /// from its facts has yet to decide comes with the step to which the [`Effect::Wake`] among them leads.
+    #[must_use]
+    pub fn wanted(&self, now: Timestamp) -> Vec<Effect> {
+        let now = self.now.max(now);
+        let mut effects = Vec::new();
+        for &job in self.leases.values() {
+            effects.extend(self.start_effect(job));
+            let slot = self.slot(job);
+            if let (true, Some(lease)) = (slot.flags.is_stopping, &slot.lease) {
+                let by = self.stopped_by(job);
+                effects.push(Effect::Stop { worker: lease.worker.clone(), lease: lease.id, by });
+            }
+        }
+        for (&id, build) in self.builds.iter().filter(|(_, build)| build.verdict.is_none()) {
+            if build.halt.is_none() && build.asked_with.is_some() && build.is_evaluation_due() {
+                effects.push(evaluate_effect(build));
+            } else if build.halt.is_none() && build.asked_evaluation > 0 {
+                effects.extend(answer_effects(build));
+            }
+            for index in 0..build.slots.len() as SlotIndex {
+                if build.slot(index).place == Place::Resolving {
+                    effects.push(self.resolve_effect((id, index)));
+                }
+            }
+        }
+        if self.builds.values().any(|build| build.verdict.is_none()) {
+            effects.push(Effect::Wake { at: now });
+        }
+        effects
+    }
+}
+
+/// The outcome of a job that need not wait for its needs to be decided.
+fn decided_early(build: &Build, index: SlotIndex) -> Option<Outcome> {
+    let slot = build.slot(index);
+    if let Some(halt) = build.halt.as_ref().filter(|_| !slot.job.cleanup) {
+        return Some(match halt {
+            Halt::Canceled { by } => Outcome::Failed(Failure::Canceled { by: by.clone() }),
+            Halt::FirstFailure { because } => {
+                Outcome::Skipped(SkipReason::NotWanted { text: format!("the build stopped when `{because}` failed") })
+            }
+        });
+    }
+    if slot.flags.is_retried {
+        return None;
+    }
+    if let Some(reason) = &slot.job.skip {
+        return Some(Outcome::Skipped(reason.clone()));
+    }
+    if slot.flags.is_unwanted {
+        let text = "the build did not ask for it".to_owned();
+        return Some(Outcome::Skipped(SkipReason::NotWanted { text }));
+    }
+    if slot.flags.is_refused {
+        let because = build.refusal(index)?.clone();
+        return Some(Outcome::Skipped(SkipReason::Need { because }));
+    }
+    None
+}
+
+fn evaluate_effect(build: &Build) -> Effect {
+    let pipeline = build.request.pipeline.clone();
+    Effect::Evaluate { build: build.id, pipeline, known: Arc::clone(&build.known) }
+}
+
+/// The questions of the last evaluation that the world answers; outcomes are ours.
+fn answer_effects(build: &Build) -> impl Iterator<Item = Effect> {
+    let questions = build.open_questions().filter(|question| !matches!(question, Question::Outcome(_)));
+    questions.map(|question| Effect::Answer { build: build.id, question: question.clone() })
+}

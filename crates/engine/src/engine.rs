@@ -1,0 +1,397 @@
+//! The engine: judges inputs into facts, folds facts into its state, and decides what follows.
+//!
+//! A step settles first (a rebuilt engine finds its lines again), then judges each input, settles again until
+//! nothing follows, and at last hands out work. Queues and lines are indexes over the builds; presence of workers is
+//! hearsay; all else is changed by [`Engine::apply`] alone.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+
+use graph::{AttemptNumber, AttemptReport, BuildId, Digest, JobName, LeaseId, Outcome, Resources, Timestamp, WorkerId};
+
+use crate::build::{Build, End, GateState, Halt, Lease, OperationState, Place, Slot, SlotIndex, Source};
+use crate::contexts::JobContexts;
+use crate::effect::Effect;
+use crate::fact::{Ended, Fact, What};
+use crate::input::{FailurePolicy, Input};
+use crate::lease::Workers;
+use crate::line::{Group, JobRef, Operation};
+use crate::schedule::{Schedule, Urgency};
+
+/// What one step says: store the facts, then perform the effects.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Step {
+    /// In the order in which they became true. To be stored as a whole or not at all.
+    pub facts: Vec<Fact>,
+    /// To be performed once the facts are stored.
+    pub effects: Vec<Effect>,
+}
+
+/// Decides what runs, for many builds at once. Holds no clock, no socket, no thread.
+#[derive(Debug, Default)]
+pub struct Engine {
+    pub(crate) now: Timestamp,
+    pub(crate) builds: BTreeMap<BuildId, Build>,
+    /// Builds that ended and were forgotten; their numbers are not used again.
+    pub(crate) forgotten: BTreeSet<BuildId>,
+    pub(crate) last_lease: LeaseId,
+    /// The leases that count.
+    pub(crate) leases: BTreeMap<LeaseId, JobRef>,
+    /// Leases given up by us while their workers still run them.
+    pub(crate) lingering: BTreeMap<LeaseId, WorkerId>,
+    pub(crate) workers: Workers,
+    pub(crate) schedule: Schedule,
+    pub(crate) groups: HashMap<Arc<str>, Group>,
+    pub(crate) operations: HashMap<Digest, Operation>,
+    /// Jobs that wait for the time of their next try.
+    pub(crate) timers: BTreeSet<(Timestamp, BuildId, SlotIndex)>,
+    /// Jobs to look at.
+    pub(crate) agenda: VecDeque<JobRef>,
+    /// Builds to look at.
+    pub(crate) builds_agenda: BTreeSet<BuildId>,
+    /// Groups to look at.
+    pub(crate) groups_agenda: Vec<Arc<str>>,
+}
+
+impl Engine {
+    /// An engine without builds and workers.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// An engine whose leases are numbered after `last`, the largest ever given: for a restart that does not fold
+    /// the facts of builds that have ended.
+    #[must_use]
+    pub fn after_lease(last: LeaseId) -> Self {
+        Self { last_lease: last, ..Self::default() }
+    }
+
+    /// Takes in what the world says at `now` and decides what follows. A `now` before an earlier one counts as
+    /// that one. Works also without inputs, as [`Effect::Wake`] asks.
+    pub fn step(&mut self, now: Timestamp, inputs: Vec<Input>) -> Step {
+        self.now = self.now.max(now);
+        let mut step = Step::default();
+        self.workers.await_known(self.now);
+        self.settle(&mut step);
+        for input in inputs {
+            self.judge(&mut step, input);
+        }
+        self.lose_silent(&mut step);
+        self.wake_sleepers();
+        self.settle(&mut step);
+        self.hand_out(&mut step);
+        if let Some(at) = self.next_time() {
+            step.effects.push(Effect::Wake { at });
+        }
+        step
+    }
+
+    /// Folds one fact into the state. The only function that changes what an engine knows; all facts of all builds
+    /// in the order in which they were stored rebuild it. Facts that make no sense here change nothing.
+    pub fn apply(&mut self, fact: &Fact) {
+        self.now = self.now.max(fact.at);
+        if let What::BuildCreated(request) = &fact.what {
+            self.builds.entry(fact.build).or_insert_with(|| Build::new(fact.build, (**request).clone()));
+        }
+        self.builds_agenda.insert(fact.build);
+        match &fact.what {
+            What::BuildCreated(_) => {}
+            What::Answered { question, answer } => {
+                if let Some(build) = self.builds.get_mut(&fact.build) {
+                    build.answer(question.clone(), answer.clone());
+                }
+            }
+            What::Evaluated { graph, questions, .. } => self.apply_evaluated(fact, graph, questions),
+            What::CancelRequested { by } => {
+                if let Some(build) = self.builds.get_mut(&fact.build) {
+                    build.set_halt(Some(Halt::Canceled { by: by.clone() }));
+                }
+            }
+            What::BuildEnded { verdict } => {
+                if let Some(build) = self.builds.get_mut(&fact.build) {
+                    build.verdict = Some(verdict.clone());
+                }
+            }
+            What::GateOpened { job, .. }
+            | What::GateAnswered { job, .. }
+            | What::OperationKnown { job, .. }
+            | What::OperationUnknown { job, .. }
+            | What::AttemptLeased { job, .. }
+            | What::AttemptFinished { job, .. }
+            | What::JobEnded { job, .. }
+            | What::JobRetried { job, .. } => {
+                if let Some(index) = self.index_of(fact.build, job) {
+                    self.apply_to_job(fact, (fact.build, index));
+                }
+            }
+        }
+    }
+
+    fn apply_to_job(&mut self, fact: &Fact, job: JobRef) {
+        match &fact.what {
+            What::GateOpened { .. } => self.slot_mut(job).gate = GateState::Open,
+            What::GateAnswered { answer, by, .. } => {
+                let slot = self.slot_mut(job);
+                slot.ready_at = fact.at;
+                slot.gate = match answer {
+                    Some(answer) => GateState::Answered(Arc::new(answer.clone())),
+                    None => GateState::Refused(by.as_str().into()),
+                };
+            }
+            What::OperationKnown { operation, .. } => {
+                self.leave_lines(job);
+                self.slot_mut(job).operation = OperationState::Known(*operation);
+            }
+            What::OperationUnknown { .. } => {
+                self.leave_lines(job);
+                self.slot_mut(job).operation = OperationState::Unknown;
+            }
+            What::AttemptLeased { attempt, try_number, lease, worker, .. } => {
+                self.apply_leased(fact.at, job, (*attempt, *try_number, *lease, worker));
+            }
+            What::AttemptFinished { attempt, report, retry_at, .. } => {
+                self.apply_finished(fact.at, job, *attempt, report, *retry_at);
+            }
+            What::JobEnded { outcome, how, .. } => {
+                let (artifacts, source) = match how {
+                    Ended::Decided => (BTreeMap::new(), Source::Decided),
+                    Ended::Reused(reused) => {
+                        let job = reused.job.clone();
+                        let source = Source::Reused { build: reused.build, attempt: reused.attempt, job };
+                        (reused.artifacts.clone(), source)
+                    }
+                };
+                self.apply_end(job, End { outcome: outcome.clone(), artifacts, source, at: fact.at });
+            }
+            What::JobRetried { .. } => self.apply_retried(job, fact.at),
+            What::BuildCreated(_)
+            | What::Answered { .. }
+            | What::Evaluated { .. }
+            | What::CancelRequested { .. }
+            | What::BuildEnded { .. } => {}
+        }
+        self.consider(job);
+    }
+
+    fn apply_evaluated(&mut self, fact: &Fact, graph: &Arc<graph::Graph>, questions: &[graph::Question]) {
+        let Some(build) = self.builds.get(&fact.build) else { return };
+        // Jobs that stand in a line under an old version leave it first.
+        let moved: Vec<SlotIndex> = (0..build.slots.len() as SlotIndex)
+            .filter(|&index| {
+                let slot = build.slot(index);
+                let is_same =
+                    graph.jobs.get(&slot.name).is_some_and(|job| Arc::ptr_eq(job, &slot.job) || *job == slot.job);
+                slot.place != Place::Nowhere && !is_same
+            })
+            .collect();
+        for index in moved {
+            self.step_back((fact.build, index));
+        }
+        let build = self.builds.get_mut(&fact.build).expect("it was there a moment ago");
+        build.take_over(Arc::clone(graph), questions.to_vec(), fact.at);
+        let is_open = |slot: &Slot| slot.end.is_none() || slot.flags.is_asked;
+        let open: Vec<SlotIndex> =
+            (0..build.slots.len() as SlotIndex).filter(|&index| is_open(build.slot(index))).collect();
+        for index in open {
+            self.consider((fact.build, index));
+        }
+    }
+
+    fn apply_leased(&mut self, at: Timestamp, job: JobRef, given: (AttemptNumber, u32, LeaseId, &WorkerId)) {
+        let (attempt, try_number, id, worker) = given;
+        let group = self.group_of(job);
+        self.leave_lines(job);
+        let urgency = self.urgency_of(job.0);
+        let build = self.builds.get_mut(&job.0).expect("the caller found the job in it");
+        let charged_ms = self.schedule.charge(&build.request.client, urgency, build.slot(job.1).name.id());
+        build.attempts.resize(build.attempts.len().max(attempt.0 as usize), SlotIndex::MAX);
+        if let Some(entry) = build.attempts.get_mut((attempt.0 as usize).wrapping_sub(1)) {
+            *entry = job.1;
+        }
+        let slot = build.slot_mut(job.1);
+        slot.lease = Some(Box::new(Lease { id, attempt, worker: worker.clone(), since: at, charged_ms }));
+        slot.n_tries = try_number;
+        slot.retry_at = None;
+        slot.flags.has_begun = true;
+        slot.flags.is_stopping = false;
+        slot.group.clone_from(&group);
+        let (resources, operation) = (slot.job.resources, slot.operation);
+        self.last_lease = self.last_lease.max(id);
+        self.leases.insert(id, job);
+        self.workers.give(worker, id, resources);
+        if let Some(group) = group {
+            let group = self.groups.entry(group).or_default();
+            group.holder = Some(job);
+            group.offered = None;
+        }
+        if let OperationState::Known(digest) = operation {
+            self.operations.entry(digest).or_default().leader = Some(job);
+        }
+    }
+
+    fn apply_finished(
+        &mut self,
+        at: Timestamp,
+        job: JobRef,
+        attempt: AttemptNumber,
+        report: &AttemptReport,
+        retry_at: Option<Timestamp>,
+    ) {
+        let urgency = self.urgency_of(job.0);
+        let build = self.builds.get_mut(&job.0).expect("the caller found the job in it");
+        let slot = &mut build.slots[job.1 as usize];
+        let Some(lease) = slot.lease.take_if(|lease| lease.attempt == attempt) else { return };
+        slot.flags.is_stopping = false;
+        let took_ms = report.finished.ms_since(report.started);
+        self.schedule.settle(&build.request.client, urgency, lease.charged_ms, took_ms);
+        if matches!(report.outcome, Outcome::Passed { .. }) {
+            self.schedule.learn(slot.name.id(), took_ms);
+        }
+        slot.retry_at = retry_at;
+        self.leases.remove(&lease.id);
+        self.workers.take(&lease.worker, lease.id);
+        if retry_at.is_none() {
+            let outcome = report.outcome.clone();
+            let artifacts = report.artifacts.clone();
+            self.apply_end(job, End { outcome, artifacts, source: Source::Attempt(attempt), at });
+        }
+    }
+
+    fn apply_end(&mut self, job: JobRef, end: End) {
+        let is_own = matches!(end.source, Source::Attempt(_));
+        self.leave_lines(job);
+        let build = self.builds.get_mut(&job.0).expect("the caller found the job in it");
+        if let Some(lease) = build.slot_mut(job.1).lease.take() {
+            self.leases.remove(&lease.id);
+            self.workers.take(&lease.worker, lease.id);
+        }
+        for dependent in build.end(job.1, end) {
+            self.consider((job.0, dependent));
+        }
+        let build = &self.builds[&job.0];
+        let slot = build.slot(job.1);
+        let outcome = &slot.end.as_ref().expect("it has just ended").outcome;
+        let is_failure = graph::outcome::fails_build(&slot.job, outcome);
+        let is_reusable = is_own && graph::outcome::is_reusable(outcome, graph::outcome::Scope::SameBuild);
+        let operation = slot.operation;
+        if is_failure && build.halt.is_none() && build.request.options.on_failure == FailurePolicy::FailFast {
+            let halt = Halt::FirstFailure { because: slot.name.clone() };
+            self.builds.get_mut(&job.0).expect("it is there").set_halt(Some(halt));
+        }
+        self.release_group(job);
+        if let OperationState::Known(digest) = operation {
+            self.release_operation(digest, job, is_reusable);
+        }
+    }
+
+    fn apply_retried(&mut self, job: JobRef, at: Timestamp) {
+        let OperationState::Known(digest) = self.slot(job).operation else {
+            return self.put_back(job, at);
+        };
+        if let Some(operation) = self.operations.get_mut(&digest)
+            && operation.result == Some(job)
+        {
+            operation.result = None;
+        }
+        self.put_back(job, at);
+    }
+
+    fn put_back(&mut self, job: JobRef, at: Timestamp) {
+        let build = self.builds.get_mut(&job.0).expect("the caller found the job in it");
+        build.verdict = None;
+        build.set_halt(None);
+        let dependents: Vec<SlotIndex> = build.slot(job.1).dependents.iter().map(|&(dependent, _)| dependent).collect();
+        // Those that it had let go on wait for it again, unless they have begun.
+        for dependent in dependents {
+            if self.slot((job.0, dependent)).place != Place::Nowhere {
+                self.step_back((job.0, dependent));
+            }
+        }
+        let build = self.builds.get_mut(&job.0).expect("the caller found the job in it");
+        for index in build.put_back(job.1, at) {
+            self.consider((job.0, index));
+        }
+    }
+
+    /// Forgets a build that has ended, to free its memory. Its number stays used; its facts stay in the store, and
+    /// folding them again brings it back. Gives whether there was such a build.
+    pub fn forget(&mut self, id: BuildId) -> bool {
+        if self.builds.get(&id).is_none_or(|build| build.verdict.is_none()) {
+            return false;
+        }
+        let build = self.builds.remove(&id).expect("it was found just now");
+        for (index, slot) in build.slots.iter().enumerate() {
+            if let OperationState::Known(digest) = slot.operation
+                && let Some(operation) = self.operations.get_mut(&digest)
+            {
+                if operation.result == Some((id, index as SlotIndex)) {
+                    operation.result = None;
+                }
+                if operation.is_idle() {
+                    self.operations.remove(&digest);
+                }
+            }
+        }
+        self.forgotten.insert(id);
+        true
+    }
+
+    /// Puts a job on the agenda, once.
+    pub(crate) fn consider(&mut self, job: JobRef) {
+        if let Some(build) = self.builds.get_mut(&job.0) {
+            let flags = &mut build.slot_mut(job.1).flags;
+            if !std::mem::replace(&mut flags.is_on_agenda, true) {
+                self.agenda.push_back(job);
+            }
+        }
+    }
+
+    /// Makes a fact true: applies it and keeps it for the store.
+    pub(crate) fn record(&mut self, step: &mut Step, build: BuildId, what: What) {
+        let fact = Fact { build, at: self.now, what };
+        self.apply(&fact);
+        step.facts.push(fact);
+    }
+
+    pub(crate) fn index_of(&self, build: BuildId, job: &JobName) -> Option<SlotIndex> {
+        self.builds.get(&build)?.index_of.get(job).copied()
+    }
+
+    /// The slot of a job that is known to be there.
+    pub(crate) fn slot(&self, job: JobRef) -> &Slot {
+        self.builds[&job.0].slot(job.1)
+    }
+
+    pub(crate) fn slot_mut(&mut self, job: JobRef) -> &mut Slot {
+        self.builds.get_mut(&job.0).expect("a job's build is there as long as the job").slot_mut(job.1)
+    }
+
+    pub(crate) fn urgency_of(&self, build: BuildId) -> Urgency {
+        match self.builds.get(&build) {
+            Some(build) if build.request.options.urgent => Urgency::Urgent,
+            _ => Urgency::Usual,
+        }
+    }
+
+    /// The concurrency group of a job, if it is in one whose name can be evaluated.
+    pub(crate) fn group_of(&self, job: JobRef) -> Option<Arc<str>> {
+        let slot = self.slot(job);
+        let concurrency = slot.job.concurrency.as_ref()?;
+        if let Some(group) = &slot.group {
+            return Some(Arc::clone(group));
+        }
+        JobContexts::new(&self.builds[&job.0], job.1).text(&concurrency.group).ok()
+    }
+
+    /// When something happens by itself next.
+    fn next_time(&self) -> Option<Timestamp> {
+        let timer = self.timers.first().map(|&(at, _, _)| at);
+        [timer, self.workers.next_deadline()].into_iter().flatten().min()
+    }
+
+    /// What a worker's lease uses of it.
+    pub(crate) fn resources_of(&self, lease: LeaseId) -> Resources {
+        self.leases.get(&lease).map_or_else(Resources::default, |&job| self.slot(job).job.resources)
+    }
+}

@@ -1,0 +1,361 @@
+//! Judges inputs: what is late, repeated or wrong becomes nothing, the rest becomes facts.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use graph::outcome::{Scope, is_reusable};
+use graph::{
+    Answer, AttemptNumber, AttemptReport, BuildId, Diagnostic, Digest, Evaluation, Failure, JobName, LeaseId, Outcome,
+    Question, Severity, SkipReason, Verdict, WorkerId,
+};
+use serde_json::Value;
+
+use crate::build::{Build, GateState, Halt, Place, Slot, is_same_work};
+use crate::effect::Effect;
+use crate::engine::{Engine, Step};
+use crate::fact::{Ended, Reused, What};
+use crate::input::{Input, Presence};
+use crate::lease::LEASE_UNCLAIMED_MS;
+use crate::line::JobRef;
+
+/// The most questions of one evaluation.
+pub const QUESTIONS_MAX: usize = 50_000;
+/// The most evaluations of one build.
+pub const EVALUATIONS_MAX: u32 = 20_000;
+
+impl Engine {
+    pub(crate) fn judge(&mut self, step: &mut Step, input: Input) {
+        match input {
+            Input::BuildRequested { build, request } => {
+                if !self.builds.contains_key(&build) && !self.forgotten.contains(&build) {
+                    self.record(step, build, What::BuildCreated(request));
+                }
+            }
+            Input::Evaluated { build, answers_known, evaluation } => {
+                self.judge_evaluation(step, build, answers_known, *evaluation);
+            }
+            Input::Answered { build, question, answer } => self.judge_answer(step, build, question, answer),
+            Input::OperationResolved { build, job, operation, hit } => {
+                self.judge_operation(step, build, job, operation, hit);
+            }
+            Input::GateAnswered { build, job, answer, by } => self.judge_gate(step, build, job, answer, by),
+            Input::WorkerPresent { worker, presence } => self.judge_presence(step, &worker, presence),
+            Input::WorkerLeft { worker } => self.lose_worker(step, &worker),
+            Input::AttemptFinished { build, attempt, lease, report } => {
+                self.judge_report(step, build, attempt, lease, report);
+            }
+            Input::JobRetried { build, job, by } => self.judge_retry(step, build, job, by),
+            Input::CancelRequested { build, by } => {
+                let is_running = |build: &Build| build.verdict.is_none() && !is_canceled(build);
+                if self.builds.get(&build).is_some_and(is_running) {
+                    self.record(step, build, What::CancelRequested { by });
+                }
+            }
+        }
+    }
+
+    fn judge_evaluation(&mut self, step: &mut Step, id: BuildId, answers_known: usize, evaluation: Evaluation) {
+        let Some(build) = self.builds.get(&id) else { return };
+        let is_wanted = build.verdict.is_none() && build.halt.is_none();
+        if !is_wanted || !build.is_evaluation_due() || answers_known != build.known.answers.len() {
+            return;
+        }
+        let Evaluation { graph, questions, mut diagnostics } = evaluation;
+        let mut verdict = Verdict::Failed { because: None };
+        if diagnostics.iter().all(|diagnostic| diagnostic.severity != Severity::Error) {
+            diagnostics.extend(graph::validate::faults(&graph, |_, _| None));
+            diagnostics.extend(bound_passed(build, questions.len()));
+            if !graph.holes.is_empty() && questions.iter().all(|question| build.known.answers.contains_key(question)) {
+                diagnostics.push(never_filled(&graph));
+            }
+            if let Some((job, diagnostic)) = divergence(build, &graph) {
+                diagnostics.push(diagnostic);
+                verdict = Verdict::Diverged { job };
+            }
+        }
+        let is_wrong = diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
+        let (graph, questions) =
+            if is_wrong { (build.graph(), Vec::new()) } else { (Arc::new(graph), questions.into_iter().collect()) };
+        self.record(step, id, What::Evaluated { graph, questions, diagnostics });
+        if is_wrong {
+            self.abort(step, id, verdict);
+        }
+    }
+
+    /// Ends a build whose pipeline is wrong: what runs is told to stop and not waited for.
+    pub(crate) fn abort(&mut self, step: &mut Step, id: BuildId, verdict: Verdict) {
+        let by = "the pipeline".to_owned();
+        for index in 0..self.builds[&id].slots.len() {
+            let job = (id, index as u32);
+            let slot = self.slot(job);
+            if slot.end.is_some() || slot.flags.is_dropped {
+                continue;
+            }
+            let outcome = Outcome::Failed(Failure::Canceled { by: by.clone() });
+            let name = slot.name.clone();
+            match slot.lease.clone() {
+                None => self.record(step, id, What::JobEnded { job: name, outcome, how: Ended::Decided }),
+                Some(lease) => {
+                    let report = Box::new(AttemptReport::of(outcome, self.now));
+                    let resources = slot.job.resources;
+                    let (attempt, retry_at) = (lease.attempt, None);
+                    self.record(
+                        step,
+                        id,
+                        What::AttemptFinished { job: name, attempt, lease: lease.id, report, retry_at },
+                    );
+                    // The worker still runs it, so its slot is not free yet.
+                    self.workers.give(&lease.worker, lease.id, resources);
+                    self.lingering.insert(lease.id, lease.worker.clone());
+                    step.effects.push(Effect::Stop { worker: lease.worker, lease: lease.id, by: by.clone() });
+                }
+            }
+        }
+        self.record(step, id, What::BuildEnded { verdict });
+    }
+
+    fn judge_answer(&mut self, step: &mut Step, id: BuildId, question: Question, answer: Answer) {
+        let Some(build) = self.builds.get(&id).filter(|build| build.verdict.is_none()) else { return };
+        // Outcomes are answered from here alone.
+        let is_ours = matches!(question, Question::Outcome(_));
+        let is_asked = build.evaluated.as_ref().is_some_and(|evaluated| evaluated.questions.contains(&question));
+        if !is_ours && is_asked && !build.known.answers.contains_key(&question) {
+            self.record(step, id, What::Answered { question, answer });
+        }
+    }
+
+    fn judge_operation(
+        &mut self,
+        step: &mut Step,
+        id: BuildId,
+        job: JobName,
+        operation: Result<Digest, String>,
+        hit: Option<(Reused, Outcome)>,
+    ) {
+        let Some(index) = self.index_of(id, &job) else { return };
+        if self.slot((id, index)).place != Place::Resolving {
+            return;
+        }
+        let operation = match operation {
+            Ok(operation) => operation,
+            Err(reason) => return self.record(step, id, What::OperationUnknown { job, reason }),
+        };
+        self.record(step, id, What::OperationKnown { job: job.clone(), operation });
+        let is_fresh_wanted = self.slot((id, index)).flags.is_retried;
+        if let Some((reused, outcome)) = hit
+            && !is_fresh_wanted
+            && is_reusable(&outcome, if reused.build == id { Scope::SameBuild } else { Scope::OtherBuild })
+        {
+            self.record(step, id, What::JobEnded { job, outcome, how: Ended::Reused(reused) });
+        }
+    }
+
+    fn judge_gate(
+        &mut self,
+        step: &mut Step,
+        id: BuildId,
+        job: JobName,
+        answer: Option<BTreeMap<String, Value>>,
+        by: String,
+    ) {
+        let Some(index) = self.index_of(id, &job) else { return };
+        let slot = self.slot((id, index));
+        let is_open = slot.gate == GateState::Open && slot.end.is_none() && !slot.flags.is_dropped;
+        let answer = answer.map(|answer| complete(slot, answer));
+        match answer {
+            _ if !is_open => {}
+            None => self.record(step, id, What::GateAnswered { job, answer: None, by }),
+            Some(Some(answer)) => self.record(step, id, What::GateAnswered { job, answer: Some(answer), by }),
+            // Fields of wrong types: whoever asked has not looked at the form.
+            Some(None) => {}
+        }
+    }
+
+    fn judge_retry(&mut self, step: &mut Step, id: BuildId, job: JobName, by: String) {
+        let Some(index) = self.index_of(id, &job) else { return };
+        let build = &self.builds[&id];
+        let is_over = is_canceled(build) || matches!(build.verdict, Some(Verdict::Diverged { .. }));
+        let slot = build.slot(index);
+        let is_eligible = slot.end.as_ref().is_some_and(|end| {
+            matches!(
+                end.outcome,
+                Outcome::Failed(_)
+                    | Outcome::Skipped(
+                        SkipReason::Condition { .. } | SkipReason::Refused { .. } | SkipReason::NotWanted { .. }
+                    )
+            )
+        });
+        // An outcome that the pipeline was told cannot change any more.
+        if !is_over && is_eligible && !slot.flags.is_dropped && !build.is_outcome_answered(index) {
+            self.record(step, id, What::JobRetried { job, by });
+        }
+    }
+
+    fn judge_presence(&mut self, step: &mut Step, id: &WorkerId, presence: Presence) {
+        let ours: Vec<LeaseId> = self.leases_of(id);
+        for &lease in &ours {
+            let since = self.slot(self.leases[&lease]).lease.as_ref().map_or(self.now, |lease| lease.since);
+            if !presence.leases.contains(&lease) && self.now.ms_since(since) >= LEASE_UNCLAIMED_MS {
+                self.lose_lease(step, lease);
+            }
+        }
+        let ours = ours.into_iter().filter(|lease| self.leases.contains_key(lease));
+        let mut held: BTreeMap<_, _> = ours.map(|lease| (lease, self.resources_of(lease))).collect();
+        for &lease in &presence.leases {
+            if !held.contains_key(&lease) {
+                let by = "the lease is no longer wanted".to_owned();
+                step.effects.push(Effect::Stop { worker: id.clone(), lease, by });
+                held.insert(lease, self.resources_of(lease));
+            }
+        }
+        self.lingering.retain(|lease, worker| worker != id || presence.leases.contains(lease));
+        let now = self.now;
+        self.workers.show(id, presence, held, now);
+    }
+
+    fn judge_report(
+        &mut self,
+        step: &mut Step,
+        id: BuildId,
+        attempt: AttemptNumber,
+        lease: LeaseId,
+        mut report: Box<AttemptReport>,
+    ) {
+        if let Some(worker) = self.lingering.remove(&lease) {
+            self.workers.take(&worker, lease);
+        }
+        let Some(&job) = self.leases.get(&lease).filter(|job| job.0 == id) else { return };
+        let is_current = self.slot(job).lease.as_ref().is_some_and(|held| held.id == lease && held.attempt == attempt);
+        if !is_current {
+            return;
+        }
+        if let Outcome::Skipped(_) = report.outcome {
+            let message = "the worker reported that it skipped the job".to_owned();
+            report.outcome = Outcome::Failed(Failure::Infra { message });
+        }
+        self.finish(step, job, report);
+    }
+
+    /// The attempt that a job's lease stands for has ended with `report`.
+    fn finish(&mut self, step: &mut Step, job: JobRef, mut report: Box<AttemptReport>) {
+        let slot = self.slot(job);
+        let Some(held) = &slot.lease else { return };
+        let (attempt, lease) = (held.attempt, held.id);
+        let stopped_by = slot.flags.is_stopping.then(|| self.stopped_by(job));
+        let mut retry_at = None;
+        if let Outcome::Failed(failure) = &report.outcome {
+            match (stopped_by, failure) {
+                (Some(by), Failure::Lost | Failure::Infra { .. }) => {
+                    report.outcome = Outcome::Failed(Failure::Canceled { by });
+                }
+                (None, failure) if slot.job.retry.admits(failure, slot.n_tries) => {
+                    retry_at = Some(self.now.plus_ms(slot.job.retry.wait_ms(slot.n_tries)));
+                }
+                _ => {}
+            }
+        }
+        let name = slot.name.clone();
+        self.record(step, job.0, What::AttemptFinished { job: name, attempt, lease, report, retry_at });
+    }
+
+    /// Gives up every lease of workers whose word no longer holds.
+    pub(crate) fn lose_silent(&mut self, step: &mut Step) {
+        while let Some(worker) = self.workers.silent(self.now) {
+            self.lose_worker(step, &worker);
+        }
+    }
+
+    fn lose_worker(&mut self, step: &mut Step, worker: &WorkerId) {
+        for lease in self.leases_of(worker) {
+            self.lose_lease(step, lease);
+        }
+        self.workers.remove(worker);
+        self.lingering.retain(|_, holder| holder != worker);
+    }
+
+    fn lose_lease(&mut self, step: &mut Step, lease: LeaseId) {
+        if let Some(&job) = self.leases.get(&lease) {
+            let since = self.slot(job).lease.as_ref().map_or(self.now, |lease| lease.since);
+            let mut report = AttemptReport::of(Outcome::Failed(Failure::Lost), self.now);
+            report.started = since;
+            self.finish(step, job, Box::new(report));
+        }
+    }
+
+    /// The leases that count and are in this worker's hands.
+    fn leases_of(&self, worker: &WorkerId) -> Vec<LeaseId> {
+        self.workers.held(worker).filter(|lease| self.leases.contains_key(lease)).collect()
+    }
+
+    /// Jobs whose time has come go on.
+    pub(crate) fn wake_sleepers(&mut self) {
+        while let Some(&(at, build, index)) = self.timers.first()
+            && at <= self.now
+        {
+            self.leave_lines((build, index));
+            self.consider((build, index));
+        }
+    }
+
+    /// Who or what wants a job's attempt to stop.
+    pub(crate) fn stopped_by(&self, job: JobRef) -> String {
+        match &self.builds[&job.0].halt {
+            Some(Halt::Canceled { by }) => by.clone(),
+            Some(Halt::FirstFailure { because }) => format!("the failure of `{because}`"),
+            None => "a newer job of its concurrency group".to_owned(),
+        }
+    }
+}
+
+fn is_canceled(build: &Build) -> bool {
+    matches!(build.halt, Some(Halt::Canceled { .. }))
+}
+
+/// A gate's answer with defaults filled in; `None` if a field is missing, unknown or of a wrong type.
+fn complete(slot: &Slot, mut answer: BTreeMap<String, Value>) -> Option<BTreeMap<String, Value>> {
+    let fields = &slot.job.gate.as_ref()?.fields;
+    for (name, field) in fields {
+        if !answer.contains_key(name) {
+            answer.insert(name.clone(), field.default.clone()?);
+        }
+    }
+    let is_right = answer.iter().all(|(name, value)| fields.get(name).is_some_and(|field| field.admits(value)));
+    is_right.then_some(answer)
+}
+
+fn bound_passed(build: &Build, n_questions: usize) -> Option<Diagnostic> {
+    if n_questions > QUESTIONS_MAX {
+        let message = format!("the pipeline asks {n_questions} questions; the most is {QUESTIONS_MAX}");
+        return Some(Diagnostic::error("too-many-questions", message).help("let fewer jobs decide what grows"));
+    }
+    if build.n_evaluations >= EVALUATIONS_MAX {
+        let message = format!("the pipeline grew {EVALUATIONS_MAX} times and is not done");
+        return Some(Diagnostic::error("grows-without-end", message).help("let the pipeline ask for less"));
+    }
+    None
+}
+
+/// Holes for which no question is open.
+pub(crate) fn never_filled(graph: &graph::Graph) -> Diagnostic {
+    let names: Vec<_> = graph.holes.iter().map(|hole| format!("`{}`", hole.name)).collect();
+    let message = format!("nothing is left to ask, and what {} waits for is not known", names.join(", "));
+    Diagnostic::error("never-filled", message).help("let no job wait for what grows out of its own outcome")
+}
+
+/// The smallest name among jobs that have begun and that `graph` changes or no longer holds, with both versions.
+fn divergence(build: &Build, graph: &graph::Graph) -> Option<(JobName, Diagnostic)> {
+    let frozen = build.slots.iter().filter(|slot| !slot.flags.is_dropped && slot.is_frozen());
+    let is_kept = |slot: &&Slot| graph.jobs.get(&slot.name).is_some_and(|job| is_same_work(&slot.job, job));
+    let slot = frozen.filter(|slot| !is_kept(slot)).min_by(|left, right| left.name.cmp(&right.name))?;
+    let shown = |job: &graph::Job| {
+        // Our types serialize to JSON whatever they hold.
+        graph::canonical::to_text(&serde_json::to_value(job).expect("a job always serializes"))
+    };
+    let after = graph.jobs.get(&slot.name).map_or_else(|| "no such job".to_owned(), |job| shown(job));
+    let name = &slot.name;
+    let message = format!("job `{name}` had begun, and a later evaluation changes it");
+    let mut diagnostic = Diagnostic::error("diverged", message);
+    diagnostic.label = format!("before: {}; after: {after}", shown(&slot.job));
+    let diagnostic = diagnostic.help("let what is not known yet add jobs only, never change those that are there");
+    Some((slot.name.clone(), diagnostic))
+}

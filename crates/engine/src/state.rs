@@ -1,0 +1,148 @@
+//! What an engine can be asked about: builds, jobs, workers. Nothing here changes anything.
+
+use std::fmt::Write as _;
+
+use graph::{AttemptNumber, BuildId, JobName, LeaseId, Outcome, Timestamp, Verdict, WorkerId};
+
+use crate::build::{Build, GateState, Place, Slot};
+use crate::engine::Engine;
+
+/// Where a job is in its life.
+#[derive(Clone, Debug, PartialEq)]
+pub enum JobState<'a> {
+    /// It waits for jobs it needs, or for a decision that comes with the next step.
+    Waiting,
+    /// It waits for a person.
+    Gated,
+    /// Its operation is worked out.
+    Resolving,
+    /// It waits for an equal operation that is under way.
+    Following,
+    /// It waits for its concurrency group.
+    Grouped,
+    /// It waits for a worker.
+    Queued,
+    /// A worker holds it.
+    Leased {
+        /// The attempt.
+        attempt: AttemptNumber,
+        /// The lease.
+        lease: LeaseId,
+        /// The worker.
+        worker: &'a WorkerId,
+    },
+    /// It waits for its next try.
+    Sleeping {
+        /// When that may begin.
+        until: Timestamp,
+    },
+    /// It has ended.
+    Ended(&'a Outcome),
+}
+
+impl Engine {
+    /// The builds that it holds, ended ones among them until they are forgotten, oldest first.
+    pub fn builds(&self) -> impl Iterator<Item = BuildId> {
+        self.builds.keys().copied()
+    }
+
+    /// How a build ended, or that it runs; `None` if there is no such build.
+    #[must_use]
+    pub fn verdict(&self, build: BuildId) -> Option<Verdict> {
+        Some(self.builds.get(&build)?.verdict.clone().unwrap_or(Verdict::Running))
+    }
+
+    /// The state of one job.
+    #[must_use]
+    pub fn job(&self, build: BuildId, job: &JobName) -> Option<JobState<'_>> {
+        let build = self.builds.get(&build)?;
+        let slot = build.slot(*build.index_of.get(job)?);
+        (!slot.flags.is_dropped).then(|| state_of(slot))
+    }
+
+    /// The jobs of a build with their states, in the order in which they were first seen.
+    pub fn jobs(&self, build: BuildId) -> impl Iterator<Item = (&JobName, JobState<'_>)> {
+        let slots = self.builds.get(&build).into_iter().flat_map(|build| &build.slots);
+        slots.filter(|slot| !slot.flags.is_dropped).map(|slot| (&slot.name, state_of(slot)))
+    }
+
+    /// The jobs in the queue that no worker present could run even if it were idle, by pool, labels and size.
+    #[must_use]
+    pub fn unmatched(&self) -> Vec<(BuildId, JobName)> {
+        let workers: Vec<_> = self.workers.present().map(|(_, presence)| presence).collect();
+        let jobs = self.schedule.unmatched(&workers);
+        jobs.map(|(build, _, index)| (build, self.slot((build, index)).name.clone())).collect()
+    }
+
+    /// How long jobs of this id took before, in milliseconds; a default if none has ended.
+    #[must_use]
+    pub fn estimate_ms(&self, job_id: &str) -> u64 {
+        self.schedule.estimate_ms(job_id)
+    }
+
+    /// All that facts say, as text, one line a job: two engines that know the same paint the same. Queues and
+    /// presence are not in it.
+    #[must_use]
+    pub fn portrait(&self) -> String {
+        let mut text = String::new();
+        for build in self.builds.values() {
+            paint(build, &mut text);
+        }
+        let leases = &self.leases;
+        let holders: std::collections::BTreeMap<_, _> =
+            self.groups.iter().filter_map(|(name, group)| Some((name, group.holder?))).collect();
+        let results: std::collections::BTreeMap<_, _> =
+            self.operations.iter().filter_map(|(digest, operation)| Some((digest, operation.result?))).collect();
+        let lines = [
+            format!("last lease {}, leases {leases:?}", self.last_lease),
+            format!("groups {holders:?}"),
+            format!("results {results:?}"),
+            self.schedule.portrait(),
+        ];
+        text + &lines.join("\n")
+    }
+}
+
+fn state_of(slot: &Slot) -> JobState<'_> {
+    if let Some(end) = &slot.end {
+        return JobState::Ended(&end.outcome);
+    }
+    if let Some(lease) = &slot.lease {
+        return JobState::Leased { attempt: lease.attempt, lease: lease.id, worker: &lease.worker };
+    }
+    match slot.place {
+        Place::Nowhere if slot.gate == GateState::Open => JobState::Gated,
+        Place::Nowhere => JobState::Waiting,
+        Place::Resolving => JobState::Resolving,
+        Place::Following => JobState::Following,
+        Place::Grouped => JobState::Grouped,
+        Place::Queued => JobState::Queued,
+        Place::Sleeping(until) => JobState::Sleeping { until },
+    }
+}
+
+fn paint(build: &Build, text: &mut String) {
+    // Writing to a string cannot fail.
+    let _ = writeln!(
+        text,
+        "build {} {:?} {:?} unended {} evaluations {} attempts {:?} answers {:?}",
+        build.id, build.verdict, build.halt, build.n_unended, build.n_evaluations, build.attempts, build.known.answers,
+    );
+    for slot in &build.slots {
+        let flags = crate::build::Flags { is_on_agenda: false, is_stopping: false, ..slot.flags };
+        let group = slot.group.as_ref().filter(|_| slot.flags.has_begun);
+        let _ = writeln!(
+            text,
+            "  {} waits {} ready {:?} tries {} gate {:?} {:?} {:?} {:?} {:?} {group:?} {flags:?}",
+            slot.name,
+            slot.n_waits_for,
+            slot.ready_at,
+            slot.n_tries,
+            slot.gate,
+            slot.operation,
+            slot.end,
+            slot.lease,
+            slot.retry_at,
+        );
+    }
+}
