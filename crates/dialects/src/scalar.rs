@@ -56,13 +56,13 @@ fn number(text: &str, schema: YamlSchema) -> Option<NodeValue> {
 fn number_12(text: &str, negative: bool, digits: &str) -> Option<NodeValue> {
     let signed = digits.len() != text.len();
     if let Some(octal) = digits.strip_prefix("0o") {
-        return if signed { None } else { radix(text, false, octal, 8) };
+        return if signed { None } else { integer(text, false, octal, 8) };
     }
     if let Some(hexadecimal) = digits.strip_prefix("0x") {
-        return if signed { None } else { radix(text, false, hexadecimal, 16) };
+        return if signed { None } else { integer(text, false, hexadecimal, 16) };
     }
     if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return radix(text, negative, digits, 10);
+        return integer(text, negative, digits, 10);
     }
     if is_float(digits) { float(text, text) } else { None }
 }
@@ -77,14 +77,14 @@ fn number_11(text: &str, negative: bool, digits: &str) -> Option<NodeValue> {
     }
     let bare: String = digits.chars().filter(|&character| character != '_').collect();
     if let Some(binary) = bare.strip_prefix("0b") {
-        return radix(text, negative, binary, 2);
+        return integer(text, negative, binary, 2);
     }
     if let Some(hexadecimal) = bare.strip_prefix("0x") {
-        return radix(text, negative, hexadecimal, 16);
+        return integer(text, negative, hexadecimal, 16);
     }
     if !bare.is_empty() && bare.bytes().all(|byte| byte.is_ascii_digit()) {
         let is_octal = bare.len() > 1 && bare.starts_with('0');
-        return if is_octal { radix(text, negative, &bare[1..], 8) } else { radix(text, negative, &bare, 10) };
+        return if is_octal { integer(text, negative, &bare[1..], 8) } else { integer(text, negative, &bare, 10) };
     }
     // YAML 1.1 asks for a point in every float: `1e3` is a string there.
     if !bare.contains('.') || !is_float(&bare) {
@@ -123,11 +123,11 @@ fn sexagesimal(text: &str, negative: bool, digits: &str) -> Option<NodeValue> {
 }
 
 /// Digits of a base as a whole number, or as a float where they do not fit; `None` if they are no such digits.
-fn radix(raw: &str, negative: bool, digits: &str, base: u32) -> Option<NodeValue> {
+pub(crate) fn integer(raw: &str, negative: bool, digits: &str, base: u32) -> Option<NodeValue> {
     if digits.is_empty() || !digits.chars().all(|digit| digit.is_digit(base)) {
         return None;
     }
-    if let Ok(magnitude) = i128::from_str_radix(digits, base)
+    if let Ok(magnitude) = i128::from_str_integer(digits, base)
         && let Ok(value) = i64::try_from(if negative { -magnitude } else { magnitude })
     {
         return Some(NodeValue::Integer { value, raw: raw.into() });
@@ -163,11 +163,6 @@ pub(crate) fn is_float(text: &str) -> bool {
         !digits.is_empty() && is_digits(digits)
     });
     mantissa_holds && exponent_holds
-}
-
-/// A decimal whole number in the grammar of JSON, EDN or TOML, already checked by its reader.
-pub(crate) fn integer(raw: &str, negative: bool, digits: &str, base: u32) -> Option<NodeValue> {
-    radix(raw, negative, digits, base)
 }
 
 #[cfg(test)]

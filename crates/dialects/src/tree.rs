@@ -273,7 +273,7 @@ impl Node {
         Node { value, span, style, properties: None }
     }
 
-    /// The same node with a tag (`!reference`, `#inst`), as it is written in the file without its first sign's handle resolved away.
+    /// The same node with a tag, as it is written in the file: `!reference`, `#inst`.
     pub fn with_tag(mut self, tag: &str) -> Node {
         self.properties.get_or_insert_default().tag = Some(tag.into());
         self
