@@ -127,7 +127,7 @@ pub(crate) fn integer(raw: &str, negative: bool, digits: &str, base: u32) -> Opt
     if digits.is_empty() || !digits.chars().all(|digit| digit.is_digit(base)) {
         return None;
     }
-    if let Ok(magnitude) = i128::from_str_integer(digits, base)
+    if let Ok(magnitude) = i128::from_str_radix(digits, base)
         && let Ok(value) = i64::try_from(if negative { -magnitude } else { magnitude })
     {
         return Some(NodeValue::Integer { value, raw: raw.into() });
