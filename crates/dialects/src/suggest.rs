@@ -8,10 +8,10 @@ const KNOWN_WORDS_MAX: usize = 10_000;
 /// The known word nearest to `word`, if a slip of the fingers could lead from one to the other.
 ///
 /// Distance is Damerau and Levenshtein's (insert, delete, replace, swap neighbours; no part edited twice), letters of
-/// either case alike, and `-` like `_`. At most a third of the longer word may differ. The earliest of equals wins.
+/// either case alike, and `-` like `_`. At most a third of the longer word may differ. Of equals the one nearer in length wins, then the earlier.
 pub fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let word = folded(word)?;
-    let mut best: Option<(usize, &str)> = None;
+    let mut best: Option<((usize, usize), &str)> = None;
     for candidate in known.into_iter().take(KNOWN_WORDS_MAX) {
         let Some(folded) = folded(candidate) else { continue };
         let distance_max = (word.len().max(folded.len()) / 3).max(1);
@@ -19,8 +19,9 @@ pub fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Opti
             continue;
         }
         let distance = distance(&word, &folded);
-        if distance <= distance_max && best.is_none_or(|(least, _)| distance < least) {
-            best = Some((distance, candidate));
+        let rank = (distance, word.len().abs_diff(folded.len()));
+        if distance <= distance_max && best.is_none_or(|(least, _)| rank < least) {
+            best = Some((rank, candidate));
         }
     }
     best.map(|(_, candidate)| candidate)
