@@ -1,0 +1,439 @@
+//! Traces of facts: what follows from a graph and what happens to it.
+
+mod world;
+
+use graph::{BuildId, Evaluation, Hole, JobName, Outcome, Question};
+use ropewalk_engine::{BuildOptions, Effect, Engine, Fact, FailurePolicy, Input};
+use world::{World, graph, trace};
+
+/// Runs `script` (sentences between `;`) on a build of `jobs` with one worker `w` of four slots, and compares the
+/// facts after the evaluation. Whatever happens, the facts must rebuild the engine and survive a trip through JSON.
+#[track_caller]
+fn check(jobs: &str, script: &str, expected: &str) {
+    check_with(jobs, BuildOptions::default(), script, expected);
+}
+
+#[track_caller]
+fn check_with(jobs: &str, options: BuildOptions, script: &str, expected: &str) {
+    let mut world = World::new();
+    world.worker("w", 4, "", 0);
+    world.build(1, graph(jobs), options);
+    for sentence in script.split(';').map(str::trim).filter(|sentence| !sentence.is_empty()) {
+        world.act(sentence);
+    }
+    compare(&world, 2, expected);
+}
+
+#[track_caller]
+fn compare(world: &World, n_skipped: usize, expected: &str) {
+    let expected: Vec<&str> = expected.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    assert_eq!(trace(&world.facts[n_skipped..]), expected.join("\n"));
+    let mut rebuilt = Engine::new();
+    for fact in &world.facts {
+        let text = serde_json::to_string(fact).expect("facts serialize");
+        let again: Fact = serde_json::from_str(&text).expect("facts load");
+        assert_eq!(&again, fact);
+        rebuilt.apply(&again);
+    }
+    assert_eq!(rebuilt.portrait(), world.engine.portrait());
+}
+
+#[test]
+fn a_chain_passes() {
+    check(
+        "a:; b: a",
+        "a passes; b passes",
+        "a leased 1 try 1
+        a passed
+        b leased 2 try 1
+        b passed
+        build passed",
+    );
+}
+
+#[test]
+fn an_empty_graph_passes_with_nothing_to_do() {
+    check("", "", "build passed");
+}
+
+#[test]
+fn a_failure_skips_what_needs_it_and_names_the_smallest() {
+    check(
+        "a:; b:; c: a b; d: c",
+        "b fails; a fails",
+        "a leased 1 try 1
+        b leased 2 try 1
+        b failed by step
+        a failed by step
+        c skipped because of a
+        d skipped because of c
+        build failed",
+    );
+}
+
+#[test]
+fn failure_and_finished_needs() {
+    check(
+        "a:; f: !a; o: ~a; s: |f; t: f",
+        "a passes; o passes; s passes",
+        "a leased 1 try 1
+        a passed
+        f skipped because of a
+        t skipped because of f
+        o leased 2 try 1
+        s leased 3 try 1
+        o passed
+        s passed
+        build passed",
+    );
+}
+
+#[test]
+fn a_failure_that_is_allowed_is_a_warning() {
+    check(
+        "a [allow]:; b: a; c: !a",
+        "a fails; b passes",
+        "a leased 1 try 1
+        a failed by step
+        c skipped because of a
+        b leased 2 try 1
+        b passed
+        build passed",
+    );
+}
+
+#[test]
+fn retries_wait_longer_each_time() {
+    check(
+        "a [retry=2]:",
+        "a fails; later 999; later 1; a fails; later 1999; later 1; a fails",
+        "a leased 1 try 1
+        a failed by step, again
+        a leased 2 try 2
+        a failed by step, again
+        a leased 3 try 3
+        a failed by step
+        build failed",
+    );
+}
+
+#[test]
+fn a_lost_worker_loses_its_leases_and_its_late_result_counts_for_nothing() {
+    let mut world = World::new();
+    world.worker("w", 1, "", 0);
+    world.build(1, graph("a:"), BuildOptions::default());
+    let (attempt, lease) = world.lease(1, "a").expect("it runs");
+    world.act("lost w");
+    world.act("later 1000");
+    world.act("worker v 1");
+    let report = Box::new(graph::AttemptReport::of(Outcome::passed(), world.now));
+    world.feed(Input::AttemptFinished { build: BuildId(1), attempt, lease, report });
+    world.act("a fails");
+    compare(
+        &world,
+        2,
+        "a leased 1 try 1
+        a failed by lost, again
+        a leased 2 try 2
+        a failed by step
+        build failed",
+    );
+}
+
+#[test]
+fn silence_loses_a_lease() {
+    let mut world = World::new();
+    world.worker("w", 1, "", 5000);
+    world.build(1, graph("a [retry=0]:"), BuildOptions::default());
+    world.act("later 4999");
+    world.act("later 1");
+    compare(&world, 2, "a leased 1 try 1\n a failed by lost\n build failed");
+}
+
+#[test]
+fn cancel_ends_what_waits_stops_what_runs_and_lets_cleanup_run() {
+    check(
+        "a:; b: a; c [cleanup]: ~b",
+        "cancel; a stops; c passes",
+        "a leased 1 try 1
+        cancel by me
+        b canceled by me
+        c leased 2 try 1
+        a canceled by me
+        c passed
+        build canceled",
+    );
+}
+
+#[test]
+fn the_first_failure_stops_the_rest_if_asked() {
+    let options = BuildOptions { on_failure: FailurePolicy::FailFast, ..BuildOptions::default() };
+    check_with(
+        "a:; b:; c: b; z [cleanup]: ~b",
+        options,
+        "a fails; b stops; z passes",
+        "a leased 1 try 1
+        b leased 2 try 1
+        a failed by step
+        c skipped NotWanted { text: \"the build stopped when `a` failed\" }
+        b canceled by me
+        z leased 3 try 1
+        z passed
+        build failed",
+    );
+}
+
+#[test]
+fn only_the_jobs_asked_for_and_what_they_need() {
+    let options = BuildOptions { only: ["b".to_owned()].into(), ..BuildOptions::default() };
+    check_with(
+        "a:; b: a; c: a",
+        options,
+        "a passes; b passes",
+        "c skipped NotWanted { text: \"the build did not ask for it\" }
+        a leased 1 try 1
+        a passed
+        b leased 2 try 1
+        b passed
+        build passed",
+    );
+}
+
+#[test]
+fn conditions_see_needs_and_status() {
+    check(
+        "a:; b [if=needs.a.result=='passed']: ~a; c [if=failure()]: ~a; d [if=event.kind]: a; e [if=oops(]: a",
+        "a passes; b passes; d passes",
+        "a leased 1 try 1
+        a passed
+        c skipped, not failure()
+        e failed: `if` cannot be evaluated: Unrecognized function: 'oops'. Located at position 1 within expression: oops(
+        b leased 2 try 1
+        d leased 3 try 1
+        b passed
+        d passed
+        build failed",
+    );
+}
+
+#[test]
+fn a_gate_waits_for_a_person_once() {
+    check(
+        "a [gate]:; b [gate empty]:; c [gate]:; d: c",
+        "approve a; approve a; a passes; approve b; refuse c",
+        "a asks go?
+        b asks go?
+        c asks go?
+        a approved
+        a leased 1 try 1
+        a passed
+        b approved
+        b passed
+        c refused
+        c skipped Refused { by: \"me\" }
+        d skipped because of c
+        build passed",
+    );
+}
+
+#[test]
+fn one_job_at_a_time_in_a_group_in_order_of_arrival() {
+    check(
+        "a [group=g]:; b [group=g retry=1]:; c [group=g]:",
+        "a passes; b fails; later 1000; b passes; c passes",
+        "a leased 1 try 1
+        a passed
+        b leased 2 try 1
+        b failed by step, again
+        b leased 3 try 2
+        b passed
+        c leased 4 try 1
+        c passed
+        build passed",
+    );
+}
+
+#[test]
+fn a_newer_job_of_a_group_cancels_those_that_wait_or_run() {
+    check(
+        "a [waiting=g]:; n:; b [waiting=g]: n; c [running=g]: n",
+        "n passes; a stops; c passes",
+        "a leased 1 try 1
+        n leased 2 try 1
+        n passed
+        b canceled by job `c` of build 1
+        a canceled by me
+        c leased 3 try 1
+        c passed
+        build failed",
+    );
+}
+
+#[test]
+fn equal_operations_run_once() {
+    check(
+        "a [reuse]:; b [reuse]:; c [reuse]:",
+        "a resolves 7; b resolves 7; a passes; c resolves 7",
+        "a is operation 7
+        a leased 1 try 1
+        b is operation 7
+        a passed
+        b passed as 1.a
+        c is operation 7
+        c passed as 1.a
+        build passed",
+    );
+}
+
+#[test]
+fn a_failure_is_shared_within_its_build_only() {
+    let mut world = World::new();
+    world.worker("w", 4, "", 0);
+    world.build(1, graph("a [reuse]:; b [reuse]:"), BuildOptions::default());
+    world.build(2, graph("a [reuse]:"), BuildOptions::default());
+    for sentence in ["1.a resolves 7", "1.b resolves 7", "2.a resolves 7", "1.a fails", "2.a passes"] {
+        world.act(sentence);
+    }
+    compare(
+        &world,
+        4,
+        "a is operation 7
+        a leased 1 try 1
+        b is operation 7
+        2.a is operation 7
+        a failed by step
+        b failed by step as 1.a
+        build failed
+        2.a leased 2 try 1
+        2.a passed
+        2.build passed",
+    );
+}
+
+#[test]
+fn a_retried_job_puts_back_what_was_skipped_because_of_it() {
+    check(
+        "a:; b: a; c: b; d: ~a",
+        "a fails; d passes; retry a; a passes; b passes; c passes; retry d",
+        "a leased 1 try 1
+        a failed by step
+        b skipped because of a
+        c skipped because of b
+        d leased 2 try 1
+        d passed
+        build failed
+        a retried
+        a leased 3 try 1
+        a passed
+        b leased 4 try 1
+        b passed
+        c leased 5 try 1
+        c passed
+        build passed",
+    );
+}
+
+/// A pipeline of `plan` and, once its outcome is known, `jobs`.
+fn grown(jobs: &str, is_known: bool) -> Evaluation {
+    let name = JobName::from("plan");
+    let mut evaluation = Evaluation { graph: graph(jobs), ..Evaluation::default() };
+    evaluation.questions.insert(Question::Outcome(name.clone()));
+    if !is_known {
+        evaluation.graph.holes.push(Hole { name: "test".to_owned(), after: vec![name] });
+    }
+    evaluation
+}
+
+#[test]
+fn a_graph_grows_once_an_outcome_is_known() {
+    let mut world = growing();
+    world.act("plan passes");
+    let is_asked = |effect: &Effect| matches!(effect, Effect::Evaluate { known, .. } if known.answers.len() == 1);
+    assert_eq!(world.effects.iter().filter(|effect| is_asked(effect)).count(), 1);
+    // Older knowledge is ignored, and so is the same evaluation a second time.
+    world.evaluated(1, 0, grown("plan:; test:", true));
+    world.evaluated(1, 1, grown("plan:; test/1: plan; test/2: plan; after: test/1 test/2", true));
+    world.evaluated(1, 1, grown("plan:", true));
+    for sentence in ["test/1 passes", "test/2 passes", "after passes"] {
+        world.act(sentence);
+    }
+    compare(
+        &world,
+        2,
+        "plan leased 1 try 1
+        plan passed
+        answered Outcome(\"plan\")
+        evaluated 4
+        test/1 leased 2 try 1
+        test/2 leased 3 try 1
+        test/1 passed
+        test/2 passed
+        after leased 4 try 1
+        after passed
+        build passed",
+    );
+}
+
+/// A build of a pipeline that is to grow, with `plan` under way.
+fn growing() -> World {
+    let mut world = World::new();
+    world.worker("w", 4, "", 0);
+    world.request(1, BuildOptions::default());
+    world.evaluated(1, 0, grown("plan:; after: test", false));
+    world
+}
+
+#[test]
+fn an_evaluation_that_changes_what_has_begun_diverges() {
+    let mut world = growing();
+    world.act("plan passes");
+    world.evaluated(1, 1, grown("plan [allow]:", true));
+    compare(
+        &world,
+        2,
+        "plan leased 1 try 1
+        plan passed
+        answered Outcome(\"plan\")
+        evaluated 2 diverged
+        after canceled by the pipeline
+        build diverged",
+    );
+}
+
+#[test]
+fn a_hole_that_nothing_can_fill_fails_the_build() {
+    let mut world = growing();
+    world.act("plan passes");
+    world.evaluated(1, 1, grown("plan:; after: test", false));
+    compare(
+        &world,
+        2,
+        "plan leased 1 try 1
+        plan passed
+        answered Outcome(\"plan\")
+        evaluated 2 never-filled
+        after canceled by the pipeline
+        build failed",
+    );
+}
+
+#[test]
+fn a_question_about_a_job_that_there_is_not_is_answered_at_the_end() {
+    let mut world = World::new();
+    world.worker("w", 4, "", 0);
+    world.request(1, BuildOptions::default());
+    let mut evaluation = Evaluation { graph: graph("a:"), ..Evaluation::default() };
+    evaluation.questions.insert(Question::Outcome("nobody".into()));
+    world.evaluated(1, 0, evaluation.clone());
+    world.act("a passes");
+    world.evaluated(1, 1, evaluation);
+    compare(
+        &world,
+        2,
+        "a leased 1 try 1
+        a passed
+        answered Outcome(\"nobody\")
+        evaluated 1
+        build passed",
+    );
+}
