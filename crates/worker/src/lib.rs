@@ -2,4 +2,7 @@
 
 pub mod depot;
 pub mod file_commands;
+#[cfg(target_os = "linux")]
+pub mod keeper;
 pub mod reports;
+pub mod usage;

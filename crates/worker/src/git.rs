@@ -1,0 +1,98 @@
+//! The `git` program, asked without trusting the repository: no hooks, no monitors, no external diffs, no pagers.
+//!
+//! What comes from outside (branches, commits) stands behind `--end-of-options` and never begins with `-`.
+
+use std::ffi::OsStr;
+use std::io::Read;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// The most bytes read of one answer.
+pub const ANSWER_BYTES_MAX: u64 = 256 << 20;
+
+/// Why git gave no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GitError {
+    /// There is no `git` to ask.
+    #[error("no program `git` was found")]
+    NoProgram,
+    /// There is no repository here.
+    #[error("not in a git repository")]
+    NoRepository,
+    /// git said no, in these words.
+    #[error("git: {0}")]
+    Refused(String),
+    /// A name from outside that could be taken for an option or is no name.
+    #[error("`{0}` is not the name of a commit or branch")]
+    NotAName(String),
+}
+
+/// Variables that would lead git to another repository than the directory's own, as they are set within hooks.
+const MISLEADING: [&str; 7] = [
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_PREFIX",
+    "GIT_NAMESPACE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_EXTERNAL_DIFF",
+];
+
+/// What git prints for these arguments in this directory.
+///
+/// # Errors
+/// [`GitError`].
+pub fn ask<S: AsRef<OsStr>>(directory: &Path, arguments: &[S]) -> Result<Vec<u8>, GitError> {
+    let mut command = Command::new("git");
+    for variable in MISLEADING {
+        command.env_remove(variable);
+    }
+    command
+        .env("GIT_OPTIONAL_LOCKS", "0")
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .env("LC_ALL", "C")
+        .args(["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "--no-pager"])
+        .args(arguments)
+        .current_dir(directory)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => GitError::NoProgram,
+        _ => GitError::Refused(error.to_string()),
+    })?;
+    let mut answer = Vec::new();
+    let mut complaint = Vec::new();
+    let refused = |error: std::io::Error| GitError::Refused(error.to_string());
+    // git writes its answer first and a complaint of a few lines at most, which fits into a pipe.
+    if let Some(stdout) = child.stdout.take() {
+        stdout.take(ANSWER_BYTES_MAX + 1).read_to_end(&mut answer).map_err(refused)?;
+    }
+    if let Some(stderr) = child.stderr.take() {
+        stderr.take(64 << 10).read_to_end(&mut complaint).map_err(refused)?;
+    }
+    let status = child.wait().map_err(refused)?;
+    if answer.len() as u64 > ANSWER_BYTES_MAX {
+        return Err(GitError::Refused(format!("the answer has more than {ANSWER_BYTES_MAX} bytes")));
+    }
+    if status.success() {
+        return Ok(answer);
+    }
+    let complaint = String::from_utf8_lossy(&complaint);
+    match complaint.contains("not a git repository") {
+        true => Err(GitError::NoRepository),
+        false => Err(GitError::Refused(complaint.trim().trim_start_matches("fatal: ").to_owned())),
+    }
+}
+
+/// The name, if it can stand in a command line: not empty, no leading `-`, no control characters or white space.
+///
+/// # Errors
+/// [`GitError::NotAName`].
+pub fn name(text: &str) -> Result<&str, GitError> {
+    let is_bad = |character: char| character.is_control() || character.is_whitespace();
+    match text.is_empty() || text.starts_with('-') || text.contains(is_bad) || text.contains("..") {
+        true => Err(GitError::NotAName(text.chars().take(100).collect())),
+        false => Ok(text),
+    }
+}
