@@ -2,7 +2,11 @@
 
 pub mod depot;
 pub mod file_commands;
+pub mod git;
 #[cfg(target_os = "linux")]
 pub mod keeper;
+pub mod patterns;
 pub mod reports;
+pub mod repository;
+pub mod tree;
 pub mod usage;
