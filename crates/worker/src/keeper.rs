@@ -361,7 +361,9 @@ impl Processes {
     /// # Errors
     /// The socket cannot be registered.
     pub fn attach(keeper: Keeper) -> Result<Self, KeeperError> {
-        let socket = Arc::new(AsyncFd::register(keeper.socket).map_err(|error| KeeperError::Socket(error.into()))?);
+        // SAFETY: an `OwnedFd` names the same open descriptor for as long as it lives.
+        let socket = unsafe { AsyncFd::register(keeper.socket) };
+        let socket = Arc::new(socket.map_err(|error| KeeperError::Socket(error.into()))?);
         let waiting = Arc::new(Waiting { answers: Mutex::new(Some(HashMap::new())), left: AtomicBool::new(false) });
         let reader = tokio::spawn(read_answers(Arc::clone(&socket), Arc::clone(&waiting)));
         let inner = Inner {
