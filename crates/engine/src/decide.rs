@@ -191,7 +191,7 @@ impl Engine {
                 let message = format!("the concurrency group cannot be evaluated: {message}");
                 Move::End(Outcome::Failed(Failure::Infra { message }), Ended::Decided)
             }
-            Ok(group) if self.groups.get(&group).is_some_and(|group| group.holder == Some(job)) => Move::Queue,
+            Ok(group) if self.groups.get(&group).is_some_and(|group| group.holders.contains(&job)) => Move::Queue,
             Ok(group) => Move::EnterGroup(group, concurrency.mode),
         }
     }
@@ -223,14 +223,17 @@ impl Engine {
         if is_reusable {
             operation.result = Some(job);
         }
+        operation.begun.remove(&job);
         if operation.leader != Some(job) {
             return;
         }
-        operation.leader = None;
+        operation.leader = operation.begun.first().copied();
         let woken: Vec<Arrival> = if is_reusable {
             std::mem::take(&mut operation.followers).into_iter().collect()
-        } else {
+        } else if operation.leader.is_none() {
             operation.followers.pop_first().into_iter().collect()
+        } else {
+            Vec::new()
         };
         if operation.is_idle() {
             self.operations.remove(&digest);
@@ -249,7 +252,7 @@ impl Engine {
         slot.place = Place::Grouped;
         let group = self.groups.entry(Arc::clone(&name)).or_default();
         group.waiting.insert(arrival);
-        let holder = group.holder;
+        let holders: Vec<JobRef> = group.holders.iter().copied().collect();
         let earlier: Vec<Arrival> = match mode {
             ConcurrencyMode::Queue => Vec::new(),
             ConcurrencyMode::CancelWaiting | ConcurrencyMode::CancelRunning => {
@@ -259,7 +262,7 @@ impl Engine {
         for (_, build, index) in earlier {
             self.cancel_waiting(step, (build, index), &by);
         }
-        if let Some(holder) = holder.filter(|_| mode == ConcurrencyMode::CancelRunning) {
+        for holder in holders.into_iter().filter(|_| mode == ConcurrencyMode::CancelRunning) {
             if self.slot(holder).lease.is_none() {
                 self.cancel_waiting(step, holder, &by);
             } else if !self.slot(holder).flags.is_stopping {
@@ -279,7 +282,7 @@ impl Engine {
     /// Lets the first of those that wait for a free group stand in the queue, and no other.
     fn offer_group(&mut self, name: &Arc<str>) {
         let Some(group) = self.groups.get_mut(name) else { return };
-        let next = if group.holder.is_none() { group.waiting.first().copied() } else { None };
+        let next = if group.holders.is_empty() { group.waiting.first().copied() } else { None };
         let before = std::mem::replace(&mut group.offered, next);
         if group.is_idle() {
             self.groups.remove(name);
@@ -302,9 +305,8 @@ impl Engine {
     pub(crate) fn release_group(&mut self, job: JobRef) {
         let Some(name) = self.slot(job).group.clone() else { return };
         if let Some(group) = self.groups.get_mut(&name)
-            && group.holder == Some(job)
+            && group.holders.remove(&job)
         {
-            group.holder = None;
             self.groups_agenda.push(name);
         }
     }

@@ -222,11 +222,13 @@ impl Engine {
         self.workers.give(worker, id, resources);
         if let Some(group) = group {
             let group = self.groups.entry(group).or_default();
-            group.holder = Some(job);
+            group.holders.insert(job);
             group.offered = None;
         }
         if let OperationState::Known(digest) = operation {
-            self.operations.entry(digest).or_default().leader = Some(job);
+            let operation = self.operations.entry(digest).or_default();
+            operation.leader = Some(job);
+            operation.begun.insert(job);
         }
     }
 

@@ -202,11 +202,12 @@ impl Engine {
         let ours = ours.into_iter().filter(|lease| self.leases.contains_key(lease));
         let mut held: BTreeMap<_, _> = ours.map(|lease| (lease, self.resources_of(lease))).collect();
         for &lease in &presence.leases {
-            if !held.contains_key(&lease) {
+            let resources = self.resources_of(lease);
+            held.entry(lease).or_insert_with(|| {
                 let by = "the lease is no longer wanted".to_owned();
                 step.effects.push(Effect::Stop { worker: id.clone(), lease, by });
-                held.insert(lease, self.resources_of(lease));
-            }
+                resources
+            });
         }
         self.lingering.retain(|lease, worker| worker != id || presence.leases.contains(lease));
         let now = self.now;

@@ -15,8 +15,8 @@ pub(crate) type Arrival = (Timestamp, BuildId, SlotIndex);
 /// A concurrency group: one job holds it from its first lease to its end, over all its tries.
 #[derive(Debug, Default)]
 pub(crate) struct Group {
-    /// Who holds it, by the facts.
-    pub holder: Option<JobRef>,
+    /// Who holds it, by the facts: one job at most, except while facts are folded build by build.
+    pub holders: BTreeSet<JobRef>,
     /// Who waits for it.
     pub waiting: BTreeSet<Arrival>,
     /// The one of them that stands in the queue for a worker.
@@ -26,8 +26,11 @@ pub(crate) struct Group {
 /// An operation that some jobs want.
 #[derive(Debug, Default)]
 pub(crate) struct Operation {
-    /// The one job that runs it.
+    /// The one job that runs it, or is to.
     pub leader: Option<JobRef>,
+    /// Jobs that have begun to, by the facts: one at most, except while facts are folded build by build, and after
+    /// a retry by name.
+    pub begun: BTreeSet<JobRef>,
     /// Those that wait for its result.
     pub followers: BTreeSet<Arrival>,
     /// A job that ran it to an end others may share.
@@ -36,12 +39,12 @@ pub(crate) struct Operation {
 
 impl Group {
     pub fn is_idle(&self) -> bool {
-        self.holder.is_none() && self.waiting.is_empty()
+        self.holders.is_empty() && self.waiting.is_empty()
     }
 }
 
 impl Operation {
     pub fn is_idle(&self) -> bool {
-        self.leader.is_none() && self.followers.is_empty() && self.result.is_none()
+        self.leader.is_none() && self.begun.is_empty() && self.followers.is_empty() && self.result.is_none()
     }
 }

@@ -89,8 +89,12 @@ impl Engine {
             paint(build, &mut text);
         }
         let leases = &self.leases;
-        let holders: std::collections::BTreeMap<_, _> =
-            self.groups.iter().filter_map(|(name, group)| Some((name, group.holder?))).collect();
+        let holders: std::collections::BTreeMap<_, _> = self
+            .groups
+            .iter()
+            .filter(|(_, group)| !group.holders.is_empty())
+            .map(|(name, group)| (name, &group.holders))
+            .collect();
         let results: std::collections::BTreeMap<_, _> =
             self.operations.iter().filter_map(|(digest, operation)| Some((digest, operation.result?))).collect();
         let lines = [
