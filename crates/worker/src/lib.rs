@@ -1,10 +1,13 @@
 //! Runs attempts: workspaces, executors, steps, logs, artifacts.
 
+pub mod archive;
+pub mod artifacts;
 pub mod depot;
 pub mod file_commands;
 pub mod git;
 #[cfg(target_os = "linux")]
 pub mod keeper;
+pub mod layers;
 pub mod patterns;
 pub mod reports;
 pub mod repository;

@@ -1,0 +1,313 @@
+//! Artifacts: files that a job hands on under a name, and that appear at the same paths in the jobs that need it.
+
+use std::path::{Path, PathBuf};
+
+use graph::Artifact;
+
+use crate::archive::{self, ArchiveFault, ArchiveWriter, Bounds, Existing, Links, Times, Unpacking};
+use crate::depot::{Depot, DepotError};
+use crate::layers::{Directories, Layers, LayersFault};
+use crate::patterns::{PatternFault, Patterns};
+
+/// The most files of one artifact.
+pub const FILES_MAX: usize = 500_000;
+
+/// The most bytes of one artifact.
+pub const BYTES_MAX: u64 = 32 << 30;
+
+/// Why an artifact was not collected or not restored.
+#[derive(Debug, thiserror::Error)]
+pub enum ArtifactFault {
+    /// A glob cannot be used.
+    #[error(transparent)]
+    Pattern(#[from] PatternFault),
+    /// A declared glob matches no file.
+    #[error("`{glob}` matches no file")]
+    Nothing {
+        /// As written.
+        glob: String,
+    },
+    /// The workspace cannot be read.
+    #[error(transparent)]
+    Layers(#[from] LayersFault),
+    /// The archive was refused.
+    #[error(transparent)]
+    Archive(#[from] ArchiveFault),
+    /// What was handed on is not kept any more, or storage refused.
+    #[error(transparent)]
+    Depot(#[from] DepotError),
+}
+
+impl ArtifactFault {
+    /// Whether the machine is at fault rather than the job.
+    #[must_use]
+    pub fn is_infrastructure(&self) -> bool {
+        match self {
+            Self::Pattern(_) | Self::Nothing { .. } => false,
+            Self::Layers(fault) => matches!(fault, LayersFault::Read { .. }),
+            Self::Archive(fault) => matches!(
+                fault,
+                ArchiveFault::Full { .. } | ArchiveFault::Refused { .. } | ArchiveFault::Depot(_) | ArchiveFault::Damaged(_)
+            ),
+            Self::Depot(_) => true,
+        }
+    }
+}
+
+/// An artifact that was collected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Collected {
+    /// What is handed on.
+    pub artifact: Artifact,
+    /// Matching paths that are neither files nor links: sockets, pipes, devices. They were left out.
+    pub left_out: Vec<PathBuf>,
+}
+
+/// Puts the files that `globs` mean into an archive: equal files, modes and paths give an equal digest. Links are kept
+/// as links, and refused if they lead out of the workspace.
+///
+/// # Errors
+/// [`ArtifactFault`]; [`ArtifactFault::Nothing`] for the first glob that means no file.
+pub fn collect(
+    layers: &Layers,
+    globs: &[String],
+    scratch: &Path,
+    depot: &dyn Depot,
+) -> Result<Collected, ArtifactFault> {
+    let patterns = Patterns::new(globs)?;
+    let found = layers.find(&patterns, Directories::Left, FILES_MAX)?;
+    let paths: Vec<&Path> = found.iter().map(|found| found.path.as_path()).collect();
+    if let Some(glob) = patterns.unmatched(&paths).first() {
+        return Err(ArtifactFault::Nothing { glob: (*glob).to_owned() });
+    }
+    let bounds = Bounds { files_max: FILES_MAX as u64, bytes_max: BYTES_MAX };
+    let mut archive = ArchiveWriter::new(scratch, Times::Dropped, Links::Inside, bounds);
+    let mut left_out = Vec::new();
+    for found in &found {
+        if !archive.add(&found.path, found)? {
+            left_out.push(found.path.clone());
+        }
+    }
+    let (digest, _, extent) = archive.put(depot)?;
+    Ok(Collected { artifact: Artifact { digest, files: extent.files, bytes: extent.bytes }, left_out })
+}
+
+/// Puts an artifact's files to their paths below `root`; files that are there are replaced.
+///
+/// # Errors
+/// [`ArtifactFault`].
+pub fn restore(artifact: &Artifact, root: &Path, depot: &dyn Depot) -> Result<(), ArtifactFault> {
+    let archive = depot.open(artifact.digest)?;
+    let bounds = Bounds { files_max: artifact.files, bytes_max: artifact.bytes };
+    let unpacking = Unpacking { bounds, times: Times::Dropped, links: Links::Inside, existing: Existing::Replaced };
+    archive::unpack(archive, unpacking, &|name| Some((root, name.to_owned())))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fs;
+    use std::io::{self, Read};
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::path::Path;
+    use std::sync::Mutex;
+
+    use graph::{Artifact, Digest};
+
+    use super::{collect, restore};
+    use crate::depot::{CacheEntry, CacheSaved, CacheScope, Depot, DepotError};
+    use crate::layers::Layers;
+
+    /// Blobs in memory; artifacts need no cache.
+    #[derive(Default)]
+    struct Blobs(Mutex<BTreeMap<Digest, Vec<u8>>>);
+
+    impl Depot for Blobs {
+        fn put(&self, bytes: &[u8]) -> Result<Digest, DepotError> {
+            let digest = Digest(*blake3::hash(bytes).as_bytes());
+            self.0.lock().unwrap().insert(digest, bytes.to_vec());
+            Ok(digest)
+        }
+
+        fn put_file(&self, path: &Path) -> Result<Digest, DepotError> {
+            self.put(&fs::read(path).map_err(|error| DepotError::Refused(error.to_string()))?)
+        }
+
+        fn open(&self, digest: Digest) -> Result<Box<dyn Read + Send>, DepotError> {
+            let blobs = self.0.lock().unwrap();
+            let bytes = blobs.get(&digest).ok_or(DepotError::Absent(digest))?.clone();
+            Ok(Box::new(io::Cursor::new(bytes)))
+        }
+
+        fn find_cache(&self, _: &CacheScope, _: &str, _: &[String]) -> Result<Option<CacheEntry>, DepotError> {
+            Ok(None)
+        }
+
+        fn save_cache(&self, _: &CacheScope, _: &CacheEntry) -> Result<CacheSaved, DepotError> {
+            Ok(CacheSaved::Saved)
+        }
+    }
+
+    fn globs(globs: &[&str]) -> Vec<String> {
+        globs.iter().map(|glob| (*glob).to_owned()).collect()
+    }
+
+    fn collected(root: &Path, patterns: &[&str], depot: &Blobs) -> Result<Artifact, String> {
+        let scratch = tempfile::tempdir().unwrap();
+        collect(&Layers::plain(root), &globs(patterns), scratch.path(), depot)
+            .map(|collected| collected.artifact)
+            .map_err(|fault| fault.to_string())
+    }
+
+    #[test]
+    fn a_round_trip_keeps_paths_modes_and_links() {
+        let depot = Blobs::default();
+        let from = tempfile::tempdir().unwrap();
+        fs::create_dir_all(from.path().join("out/deep")).unwrap();
+        let long = format!("out/{}", "n".repeat(200));
+        for (path, content) in [("out/a", "1"), ("out/deep/b", ""), (long.as_str(), "long")] {
+            fs::write(from.path().join(path), content).unwrap();
+        }
+        fs::set_permissions(from.path().join("out/a"), fs::Permissions::from_mode(0o751)).unwrap();
+        symlink("deep/b", from.path().join("out/link")).unwrap();
+        let artifact = collected(from.path(), &["out"], &depot).unwrap();
+        assert_eq!((artifact.files, artifact.bytes), (4, 5));
+
+        let to = tempfile::tempdir().unwrap();
+        fs::create_dir(to.path().join("out")).unwrap();
+        fs::write(to.path().join("out/a"), "old").unwrap();
+        restore(&artifact, to.path(), &depot).unwrap();
+        assert_eq!(fs::read(to.path().join("out/a")).unwrap(), b"1");
+        assert_eq!(fs::metadata(to.path().join("out/a")).unwrap().permissions().mode() & 0o777, 0o751);
+        assert_eq!(fs::read_link(to.path().join("out/link")).unwrap(), Path::new("deep/b"));
+        assert_eq!(fs::read(to.path().join(&long)).unwrap(), b"long");
+        assert_eq!(collected(to.path(), &["out"], &depot).unwrap(), artifact, "equal files, equal digest");
+    }
+
+    #[test]
+    fn large_artifacts_go_over_a_file() {
+        let depot = Blobs::default();
+        let from = tempfile::tempdir().unwrap();
+        let content: Vec<u8> = (0..6_000_000_u32).map(|number| (number % 251) as u8).collect();
+        fs::write(from.path().join("big"), &content).unwrap();
+        let artifact = collected(from.path(), &["big"], &depot).unwrap();
+        let to = tempfile::tempdir().unwrap();
+        restore(&artifact, to.path(), &depot).unwrap();
+        assert!(fs::read(to.path().join("big")).unwrap() == content);
+    }
+
+    #[test]
+    fn what_cannot_be_collected_is_named() {
+        let depot = Blobs::default();
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("a"), "").unwrap();
+        assert_eq!(collected(root.path(), &["a", "b/*"], &depot).unwrap_err(), "`b/*` matches no file");
+        assert_eq!(
+            collected(root.path(), &["../a"], &depot).unwrap_err(),
+            "`../a` leads out of the workspace: paths are relative to it, without `..`"
+        );
+        symlink("/etc", root.path().join("etc")).unwrap();
+        symlink("../x", root.path().join("up")).unwrap();
+        assert_eq!(collected(root.path(), &["etc"], &depot).unwrap_err(), "the link `etc` leads out of the workspace (to `/etc`)");
+        assert_eq!(collected(root.path(), &["up"], &depot).unwrap_err(), "the link `up` leads out of the workspace (to `../x`)");
+        assert_eq!(
+            collected(root.path(), &["etc/passwd"], &depot).unwrap_err(),
+            "`etc` is a symbolic link, and is not followed out of the workspace"
+        );
+    }
+
+    #[test]
+    fn pipes_and_sockets_are_left_out() {
+        let depot = Blobs::default();
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("a"), "").unwrap();
+        let pipe = root.path().join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        let scratch = tempfile::tempdir().unwrap();
+        let collected = collect(&Layers::plain(root.path()), &globs(&["*"]), scratch.path(), &depot).unwrap();
+        assert_eq!((collected.artifact.files, collected.left_out), (1, vec!["pipe".into()]));
+    }
+
+    /// An archive with one entry, made without the checks of the library.
+    fn hostile(name: &[u8], kind: tar::EntryType, link: &str, content: &[u8]) -> Vec<u8> {
+        let mut header = tar::Header::new_gnu();
+        header.as_old_mut().name[..name.len()].copy_from_slice(name);
+        header.as_old_mut().linkname[..link.len()].copy_from_slice(link.as_bytes());
+        header.set_entry_type(kind);
+        header.set_mode(0o4777);
+        header.set_size(content.len() as u64);
+        header.set_cksum();
+        let mut archive = header.as_bytes().to_vec();
+        archive.extend_from_slice(content);
+        archive.resize(archive.len().next_multiple_of(512) + 1024, 0);
+        archive
+    }
+
+    fn check_hostile(archive: &[u8], prepare: impl Fn(&Path), expected: &str) {
+        let depot = Blobs::default();
+        let digest = depot.put(archive).unwrap();
+        let outer = tempfile::tempdir().unwrap();
+        let root = outer.path().join("root");
+        fs::create_dir(&root).unwrap();
+        fs::write(outer.path().join("victim"), "safe").unwrap();
+        prepare(&root);
+        let fault = restore(&Artifact { digest, files: 1, bytes: 4 }, &root, &depot).unwrap_err();
+        assert_eq!(fault.to_string(), expected);
+        assert_eq!(fs::read(outer.path().join("victim")).unwrap(), b"safe");
+        assert_eq!(fs::read_dir(outer.path()).unwrap().count(), 2, "nothing appeared outside");
+    }
+
+    #[test]
+    fn hostile_archives() {
+        let file = tar::EntryType::Regular;
+        let nothing = |_: &Path| {};
+        check_hostile(&hostile(b"../victim", file, "", b"evil"), nothing, "the archive is hostile: it names `../victim`");
+        check_hostile(&hostile(b"a/../../victim", file, "", b"evil"), nothing, "the archive is hostile: it names `a/../../victim`");
+        check_hostile(&hostile(b"/tmp/victim", file, "", b"evil"), nothing, "the archive is hostile: it names `/tmp/victim`");
+        check_hostile(
+            &hostile(b"l", tar::EntryType::Symlink, "../victim", b""),
+            nothing,
+            "the link `l` leads out of the workspace (to `../victim`)",
+        );
+        check_hostile(
+            &hostile(b"l", tar::EntryType::Link, "../victim", b""),
+            nothing,
+            "the archive is hostile: `l` is neither file, link nor directory",
+        );
+        check_hostile(
+            &hostile(b"d", tar::EntryType::Block, "", b""),
+            nothing,
+            "the archive is hostile: `d` is neither file, link nor directory",
+        );
+        check_hostile(
+            &hostile(b"out/victim", file, "", b"evil"),
+            |root| symlink("..", root.join("out")).unwrap(),
+            "`out` cannot be restored: `out` is in the way and is no directory",
+        );
+        check_hostile(&hostile(b"a", file, "", b"five!"), nothing, "more than 4 bytes");
+        let mut two = hostile(b"a", file, "", b"1");
+        two.truncate(1024);
+        two.extend(hostile(b"b", file, "", b"1"));
+        check_hostile(&two, nothing, "more than 1 files");
+        let mut short = hostile(b"a", file, "", b"four");
+        short.truncate(514);
+        check_hostile(&short, nothing, "the archive is damaged: unexpected EOF during skip");
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_a_file_is_replaced_not_followed() {
+        let depot = Blobs::default();
+        let outer = tempfile::tempdir().unwrap();
+        let root = outer.path().join("root");
+        fs::create_dir(&root).unwrap();
+        fs::write(outer.path().join("victim"), "safe").unwrap();
+        symlink("../victim", root.join("a")).unwrap();
+        let digest = depot.put(&hostile(b"a", tar::EntryType::Regular, "", b"new")).unwrap();
+        restore(&Artifact { digest, files: 1, bytes: 3 }, &root, &depot).unwrap();
+        assert_eq!(fs::read(outer.path().join("victim")).unwrap(), b"safe");
+        assert_eq!(fs::read(root.join("a")).unwrap(), b"new");
+        let mode = fs::metadata(root.join("a")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o777, "set-user-id does not travel");
+    }
+}
