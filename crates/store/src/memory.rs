@@ -1,0 +1,425 @@
+//! A store in memory. It ships: simulations and tests of other crates run on it, and it passes the same contract
+//! as the others. It is gone with the process.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use engine::Fact;
+use engine::fact::What;
+use engine::operation::Manifest;
+use graph::{AttemptNumber, AttemptReport, BuildId, Digest, Graph, JobName, Timestamp, Trust};
+
+use crate::cache::{CacheRead, CacheRow, CacheUser, CacheWanted, Saved};
+use crate::claim::{Claim, Claimant, Marks};
+use crate::graphs;
+use crate::rows::projection::{Nowhere, Work, Working, sorted_artifacts};
+use crate::rows::{
+    ArtifactRow, AttemptRow, BuildRow, Eviction, GateRow, JobRow, OperationRow, OperationTotals, TestRow,
+};
+use crate::store::{BuildFilter, Deleted, PAGE_ROWS_MAX, Store, StoreError, TOMBSTONES_MAX};
+
+/// Everything in one process's memory, behind one lock.
+#[derive(Default)]
+pub struct MemoryStore {
+    kept: Mutex<Kept>,
+    marks: Marks,
+}
+
+#[derive(Default)]
+struct Kept {
+    last_build: u64,
+    facts: BTreeMap<BuildId, Vec<Fact>>,
+    rows: Working,
+    graphs: HashMap<BuildId, Arc<Graph>>,
+    artifacts: BTreeMap<BuildId, Vec<ArtifactRow>>,
+    /// By digest and the trust's word.
+    operations: BTreeMap<(Digest, &'static str), OperationRow>,
+    manifests: BTreeMap<Digest, Manifest>,
+    /// By scope and key.
+    caches: BTreeMap<(String, String), CacheRow>,
+    reads: BTreeMap<(String, String, CacheUser), Timestamp>,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn of_build<T>(&self, build: BuildId, rows: impl FnOnce(&Work) -> Vec<T>) -> Vec<T> {
+        self.kept().rows.builds.get(&build).map(rows).unwrap_or_default()
+    }
+}
+
+/// The trust's word in rows.
+pub(crate) fn trust_word(trust: Trust) -> &'static str {
+    match trust {
+        Trust::Trusted => "trusted",
+        Trust::Untrusted => "untrusted",
+    }
+}
+
+/// Whose operations a build of this trust may reuse, the best first.
+pub(crate) fn trusts_seen(trust: Trust) -> &'static [Trust] {
+    match trust {
+        Trust::Trusted => &[Trust::Trusted],
+        Trust::Untrusted => &[Trust::Untrusted, Trust::Trusted],
+    }
+}
+
+fn page<T>(mut rows: Vec<T>, limit: u32) -> Vec<T> {
+    rows.truncate(limit.min(PAGE_ROWS_MAX) as usize);
+    rows
+}
+
+impl Kept {
+    fn evict_where(&mut self, is_meant: impl Fn(&OperationRow) -> bool, reason: &str, at: Timestamp) -> u64 {
+        let mut evicted = 0;
+        for row in self.operations.values_mut().filter(|row| row.evicted.is_none() && is_meant(row)) {
+            row.evicted = Some(Eviction { at, reason: reason.to_owned() });
+            evicted += 1;
+        }
+        let mut tombstones: Vec<_> = self
+            .operations
+            .iter()
+            .filter_map(|(&key, row)| row.evicted.as_ref().map(|tombstone| (tombstone.at, key)))
+            .collect();
+        tombstones.sort_unstable();
+        let too_many = tombstones.len().saturating_sub(TOMBSTONES_MAX as usize);
+        for (_, key) in &tombstones[..too_many] {
+            self.operations.remove(key);
+        }
+        if too_many > 0 {
+            let kept: HashSet<_> = self.operations.keys().map(|key| key.0).collect();
+            self.manifests.retain(|digest, _| kept.contains(digest));
+        }
+        evicted
+    }
+
+    fn operations_by<K: Ord>(&self, key: impl Fn(&OperationRow) -> K) -> Vec<OperationRow> {
+        let mut rows: Vec<_> = self.operations.values().cloned().collect();
+        rows.sort_by_key(|row| (key(row), row.digest, trust_word(row.trust)));
+        rows
+    }
+
+    fn evict_caches_where(&mut self, is_meant: impl Fn(&CacheRow) -> bool, reason: &str, at: Timestamp) -> u64 {
+        let mut evicted = 0;
+        for row in self.caches.values_mut().filter(|row| row.evicted.is_none() && is_meant(row)) {
+            row.evicted = Some(Eviction { at, reason: reason.to_owned() });
+            evicted += 1;
+        }
+        evicted
+    }
+
+    fn find_cache(&self, wanted: &CacheWanted<'_>) -> Option<(String, String)> {
+        let live = || self.caches.values().filter(|row| row.evicted.is_none());
+        wanted.scopes.iter().find_map(|scope| {
+            let exact = live().find(|row| row.scope == *scope && row.key == wanted.key);
+            let newest = |prefix: &&str| {
+                live()
+                    .filter(|row| row.scope == *scope && row.key.starts_with(prefix))
+                    .max_by_key(|row| (row.at, &row.key))
+            };
+            let row = exact.or_else(|| wanted.prefixes.iter().find_map(newest))?;
+            Some((row.scope.clone(), row.key.clone()))
+        })
+    }
+
+    fn referenced_blobs(&self) -> BTreeSet<Digest> {
+        let artifacts = self.artifacts.values().flatten().map(|row| row.artifact.digest);
+        let live = self.operations.values().filter(|row| row.evicted.is_none());
+        let operations = live.flat_map(|row| row.artifacts.values().map(|artifact| artifact.digest));
+        let caches = self.caches.values().filter(|row| row.evicted.is_none()).flat_map(|row| row.blobs.iter().copied());
+        artifacts.chain(operations).chain(caches).collect()
+    }
+
+    fn reports(&self, build: BuildId, job: Option<&JobName>) -> Vec<(&AttemptRow, &AttemptReport)> {
+        let (Some(work), Some(facts)) = (self.rows.builds.get(&build), self.facts.get(&build)) else {
+            return Vec::new();
+        };
+        let attempts = work.attempts.values().map(|slot| &slot.row);
+        attempts
+            .filter(|row| job.is_none_or(|job| row.job == *job))
+            .filter_map(|row| {
+                let place = usize::try_from(row.ended.as_ref()?.fact).ok()?;
+                match &facts.get(place)?.what {
+                    What::AttemptFinished { report, .. } => Some((row, &**report)),
+                    _ => None,
+                }
+            })
+            .collect()
+    }
+}
+
+impl Store for MemoryStore {
+    fn reserve_build(&self) -> Result<BuildId, StoreError> {
+        let mut kept = self.kept();
+        kept.last_build += 1;
+        Ok(BuildId(kept.last_build))
+    }
+
+    fn append(&self, facts: &[Fact]) -> Result<(), StoreError> {
+        let mut guard = self.kept();
+        let kept = &mut *guard;
+        // Looked at first, so that nothing of a refused append is there.
+        let mut created = HashSet::new();
+        for fact in facts {
+            if matches!(fact.what, What::BuildCreated(_)) {
+                created.insert(fact.build);
+            } else if !created.contains(&fact.build) && !kept.rows.builds.contains_key(&fact.build) {
+                return Err(StoreError::NoBuild(fact.build));
+            }
+        }
+        for fact in facts {
+            kept.rows.next_place(&mut Nowhere, fact)?;
+            let digest = match &fact.what {
+                What::Evaluated { graph, .. } => {
+                    kept.graphs.insert(fact.build, Arc::clone(graph));
+                    Some(graphs::digest_of(graph).0)
+                }
+                _ => None,
+            };
+            kept.rows.apply(&mut Nowhere, fact, digest)?;
+            kept.facts.entry(fact.build).or_default().push(fact.clone());
+        }
+        for row in kept.rows.taken().artifacts {
+            kept.artifacts.entry(row.build).or_default().push(row);
+        }
+        Ok(())
+    }
+
+    fn facts(&self, build: BuildId) -> Result<Vec<Fact>, StoreError> {
+        Ok(self.kept().facts.get(&build).cloned().unwrap_or_default())
+    }
+
+    fn unfinished(&self) -> Result<Vec<BuildId>, StoreError> {
+        let kept = self.kept();
+        let running = |build: &&BuildId| kept.rows.builds.get(build).is_some_and(|w| w.build.row.finished.is_none());
+        Ok(kept.facts.keys().filter(running).copied().collect())
+    }
+
+    fn claim(&self, build: BuildId) -> Result<Option<Claim>, StoreError> {
+        Ok(Claim::in_memory(build, &self.marks))
+    }
+
+    fn claimant(&self, build: BuildId) -> Result<Option<Claimant>, StoreError> {
+        let is_claimed = self.marks.lock().unwrap_or_else(PoisonError::into_inner).contains(&build);
+        Ok(is_claimed.then(|| Claimant { process: Some(std::process::id()) }))
+    }
+
+    fn delete_build(&self, build: BuildId) -> Result<Option<Deleted>, StoreError> {
+        if self.claimant(build)?.is_some() {
+            return Err(StoreError::Running(build));
+        }
+        let mut kept = self.kept();
+        if kept.rows.builds.remove(&build).is_none() {
+            return Ok(None);
+        }
+        kept.facts.remove(&build);
+        kept.graphs.remove(&build);
+        kept.reads.retain(|key, _| key.2.build != build);
+        let artifacts = kept.artifacts.remove(&build).unwrap_or_default();
+        let referenced = kept.referenced_blobs();
+        let blobs = artifacts.into_iter().map(|row| row.artifact.digest);
+        Ok(Some(Deleted { blobs: blobs.filter(|blob| !referenced.contains(blob)).collect() }))
+    }
+
+    fn builds(&self, filter: &BuildFilter, before: Option<BuildId>, limit: u32) -> Result<Vec<BuildRow>, StoreError> {
+        let kept = self.kept();
+        let passes = |row: &&BuildRow| {
+            before.is_none_or(|before| row.build < before)
+                && filter.branch.as_ref().is_none_or(|branch| row.event.branch.as_ref() == Some(branch))
+                && filter.kind.is_none_or(|kind| row.event.kind == kind)
+                && filter.verdict.is_none_or(|verdict| row.verdict.word() == verdict.word())
+                && filter.pipeline.as_ref().is_none_or(|pipeline| row.pipeline == *pipeline)
+        };
+        let newest_first = kept.facts.keys().rev().filter_map(|build| kept.rows.builds.get(build));
+        let rows = newest_first.map(|work| &work.build.row).filter(passes);
+        Ok(rows.take(limit.min(PAGE_ROWS_MAX) as usize).cloned().collect())
+    }
+
+    fn build(&self, build: BuildId) -> Result<Option<BuildRow>, StoreError> {
+        Ok(self.kept().rows.builds.get(&build).map(|work| work.build.row.clone()))
+    }
+
+    fn graph(&self, build: BuildId) -> Result<Option<Arc<Graph>>, StoreError> {
+        Ok(self.kept().graphs.get(&build).cloned())
+    }
+
+    fn jobs(&self, build: BuildId) -> Result<Vec<JobRow>, StoreError> {
+        Ok(self.of_build(build, |work| work.jobs.values().map(|slot| slot.row.clone()).collect()))
+    }
+
+    fn attempts(&self, build: BuildId, job: Option<&JobName>) -> Result<Vec<AttemptRow>, StoreError> {
+        Ok(self.of_build(build, |work| {
+            let rows = work.attempts.values().map(|slot| &slot.row);
+            rows.filter(|row| job.is_none_or(|job| row.job == *job)).cloned().collect()
+        }))
+    }
+
+    fn reports(
+        &self,
+        build: BuildId,
+        job: Option<&JobName>,
+    ) -> Result<Vec<(AttemptNumber, AttemptReport)>, StoreError> {
+        let kept = self.kept();
+        Ok(kept.reports(build, job).into_iter().map(|(row, report)| (row.attempt, report.clone())).collect())
+    }
+
+    fn tests(&self, build: BuildId) -> Result<Vec<TestRow>, StoreError> {
+        let kept = self.kept();
+        let reports = kept.reports(build, None).into_iter();
+        Ok(reports.flat_map(|(row, report)| crate::rows::tests_of(row, &report.tests)).collect())
+    }
+
+    fn artifacts(&self, build: BuildId) -> Result<Vec<ArtifactRow>, StoreError> {
+        Ok(sorted_artifacts(self.kept().artifacts.get(&build).cloned().unwrap_or_default()))
+    }
+
+    fn gates(&self, build: BuildId) -> Result<Vec<GateRow>, StoreError> {
+        Ok(self.of_build(build, |work| work.gates.values().map(|slot| slot.row.clone()).collect()))
+    }
+
+    fn durations(&self, names: &[JobName]) -> Result<BTreeMap<JobName, u64>, StoreError> {
+        let kept = self.kept();
+        let usual = |name: &JobName| kept.rows.histories.get(name)?.row.usual_ms();
+        Ok(names.iter().filter_map(|name| Some((name.clone(), usual(name)?))).collect())
+    }
+
+    fn record_operations(&self, operations: &[(OperationRow, &Manifest)]) -> Result<(), StoreError> {
+        let mut kept = self.kept();
+        for (row, manifest) in operations {
+            kept.operations.insert((row.digest, trust_word(row.trust)), row.clone());
+            kept.manifests.entry(row.digest).or_insert_with(|| (*manifest).clone());
+        }
+        Ok(())
+    }
+
+    fn operations(&self, digests: &[Digest], trust: Trust) -> Result<BTreeMap<Digest, OperationRow>, StoreError> {
+        let kept = self.kept();
+        let find = |digest: &Digest| {
+            let rows = trusts_seen(trust).iter().filter_map(|&seen| kept.operations.get(&(*digest, trust_word(seen))));
+            rows.into_iter().find(|row| row.evicted.is_none()).cloned()
+        };
+        Ok(digests.iter().filter_map(|digest| Some((*digest, find(digest)?))).collect())
+    }
+
+    fn manifest(&self, digest: Digest) -> Result<Option<Manifest>, StoreError> {
+        Ok(self.kept().manifests.get(&digest).cloned())
+    }
+
+    fn recent_operations(&self, job_id: &str, limit: u32) -> Result<Vec<(OperationRow, Manifest)>, StoreError> {
+        let kept = self.kept();
+        let mut rows = kept.operations_by(|row| Reverse(row.at));
+        rows.retain(|row| row.job.id() == job_id);
+        let with_manifest = |row: OperationRow| {
+            let manifest = kept.manifests.get(&row.digest).cloned().unwrap_or_default();
+            (row, manifest)
+        };
+        Ok(page(rows, limit).into_iter().map(with_manifest).collect())
+    }
+
+    fn list_operations(&self, limit: u32) -> Result<Vec<OperationRow>, StoreError> {
+        Ok(page(self.kept().operations_by(|row| Reverse(row.at)), limit))
+    }
+
+    fn operation_totals(&self) -> Result<OperationTotals, StoreError> {
+        let mut totals = OperationTotals::default();
+        for row in self.kept().operations.values() {
+            if row.evicted.is_some() {
+                totals.evicted += 1;
+            } else {
+                totals.live += 1;
+                totals.artifact_bytes += row.artifacts.values().map(|artifact| artifact.bytes).sum::<u64>();
+            }
+        }
+        Ok(totals)
+    }
+
+    fn touch_operations(&self, digests: &[Digest], at: Timestamp) -> Result<(), StoreError> {
+        let mut kept = self.kept();
+        for digest in digests {
+            for trust in [Trust::Trusted, Trust::Untrusted] {
+                if let Some(row) = kept.operations.get_mut(&(*digest, trust_word(trust))) {
+                    row.used_at = row.used_at.max(at);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn unused_operations(&self, before: Timestamp, limit: u32) -> Result<Vec<OperationRow>, StoreError> {
+        let mut rows = self.kept().operations_by(|row| row.used_at);
+        rows.retain(|row| row.evicted.is_none() && row.used_at < before);
+        Ok(page(rows, limit))
+    }
+
+    fn evict(&self, digest: Digest, reason: &str, at: Timestamp) -> Result<(), StoreError> {
+        self.kept().evict_where(|row| row.digest == digest, reason, at);
+        Ok(())
+    }
+
+    fn clear_operations(&self, reason: &str, at: Timestamp) -> Result<u64, StoreError> {
+        Ok(self.kept().evict_where(|_| true, reason, at))
+    }
+
+    fn save_cache(&self, entry: &CacheRow) -> Result<Saved, StoreError> {
+        let mut kept = self.kept();
+        let key = (entry.scope.clone(), entry.key.clone());
+        if kept.caches.get(&key).is_some_and(|row| row.evicted.is_none()) {
+            return Ok(Saved::Kept);
+        }
+        kept.reads.retain(|read, _| (&read.0, &read.1) != (&key.0, &key.1));
+        kept.caches.insert(key, entry.clone());
+        Ok(Saved::Written)
+    }
+
+    fn restore_cache(
+        &self,
+        wanted: &CacheWanted<'_>,
+        reader: &CacheUser,
+        at: Timestamp,
+    ) -> Result<Option<CacheRow>, StoreError> {
+        let mut guard = self.kept();
+        let kept = &mut *guard;
+        let Some(key) = kept.find_cache(wanted) else { return Ok(None) };
+        kept.reads.insert((key.0.clone(), key.1.clone(), reader.clone()), at);
+        Ok(kept.caches.get_mut(&key).map(|row| {
+            row.used_at = row.used_at.max(at);
+            row.clone()
+        }))
+    }
+
+    fn cache_reads(&self, scope: &str, key: &str, limit: u32) -> Result<Vec<CacheRead>, StoreError> {
+        let kept = self.kept();
+        let of_key = kept.reads.iter().filter(|(read, _)| read.0 == scope && read.1 == key);
+        let mut reads: Vec<_> = of_key.map(|(read, &at)| CacheRead { reader: read.2.clone(), at }).collect();
+        reads.sort_by(|left, right| right.at.cmp(&left.at).then_with(|| left.reader.cmp(&right.reader)));
+        Ok(page(reads, limit))
+    }
+
+    fn list_caches(&self, limit: u32) -> Result<Vec<CacheRow>, StoreError> {
+        let mut rows: Vec<_> = self.kept().caches.values().cloned().collect();
+        rows.sort_by_key(|row| Reverse(row.at));
+        Ok(page(rows, limit))
+    }
+
+    fn evict_cache(&self, scope: &str, key: &str, reason: &str, at: Timestamp) -> Result<(), StoreError> {
+        self.kept().evict_caches_where(|row| row.scope == scope && row.key == key, reason, at);
+        Ok(())
+    }
+
+    fn clear_caches(&self, reason: &str, at: Timestamp) -> Result<u64, StoreError> {
+        Ok(self.kept().evict_caches_where(|_| true, reason, at))
+    }
+
+    fn referenced_blobs(&self) -> Result<BTreeSet<Digest>, StoreError> {
+        Ok(self.kept().referenced_blobs())
+    }
+}

@@ -1,0 +1,371 @@
+//! A store in one SQLite file, `ropewalk.db`, shared by any number of processes of one machine.
+//!
+//! One connection writes, behind a lock; reads take a connection of their own from a pool, so that a long read
+//! never keeps an append waiting. The writer keeps the rows of running builds at hand and writes each changed row
+//! once per append. Whether another process has written meanwhile is asked inside the transaction
+//! (`pragma data_version`); if so, what is at hand is dropped and read again.
+//!
+//! What a crash of the machine may take: with [`Durability::Process`] the newest appends, never the order or the
+//! whole of an append; with [`Durability::Power`] nothing that was acknowledged. The death of the process alone
+//! takes nothing.
+
+mod caches;
+mod column;
+mod deletion;
+mod facts;
+mod migration;
+mod operations;
+mod projected;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use engine::Fact;
+use engine::operation::Manifest;
+use graph::{AttemptNumber, AttemptReport, BuildId, Digest, Graph, JobName, Timestamp, Trust};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
+
+use crate::cache::{CacheRead, CacheRow, CacheUser, CacheWanted, Saved};
+use crate::claim::{self, Claim, Claimant};
+use crate::rows::projection::Working;
+use crate::rows::{ArtifactRow, AttemptRow, BuildRow, GateRow, JobRow, OperationRow, OperationTotals, TestRow};
+use crate::store::{BUILD_ID_MAX, BuildFilter, Deleted, Store, StoreError};
+
+/// The file's name in the folder of the store.
+pub const DATABASE_FILE: &str = "ropewalk.db";
+/// How long a call waits for another process before it is `Busy`.
+pub const BUSY_WAIT: Duration = Duration::from_secs(10);
+/// How many prepared statements a connection keeps; there are fewer.
+const STATEMENTS_KEPT: usize = 96;
+/// How many idle connections the pool keeps.
+const READERS_KEPT: usize = 4;
+/// The most rows that the writer keeps at hand between appends; beyond it forgets them all and reads again.
+const ROWS_AT_HAND_MAX: usize = 100_000;
+/// A log of changes at least this long is folded into the file when the store is closed; a shorter one is left
+/// for the next to go on with, since folding waits for the disk.
+const FOLD_AT_CLOSE_BYTES: u64 = 1 << 20;
+
+/// What an acknowledged append survives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// The death of the process. Right for a laptop: a build can be run again.
+    #[default]
+    Process,
+    /// The loss of power: every append waits for the disk. Right for a server.
+    Power,
+}
+
+/// See the head of this file.
+pub struct SqliteStore {
+    folder: PathBuf,
+    durability: Durability,
+    writer: Mutex<Writer>,
+    readers: Mutex<Vec<Connection>>,
+}
+
+struct Writer {
+    connection: Connection,
+    working: Working,
+    /// The count of others' writes, as the connection saw it when `working` was right.
+    data_version: i64,
+    /// The graph stored last, so that storing it again costs nothing.
+    last_graph: Option<(Arc<Graph>, Digest)>,
+}
+
+impl SqliteStore {
+    /// Opens the store in `folder`, which is made if it is not there.
+    ///
+    /// # Errors
+    /// `Newer` if a newer Ropewalk wrote it; `Denied`, `Full`, `Io`, `Corrupt` and `Busy` as the system says.
+    pub fn open(folder: &Path) -> Result<Self, StoreError> {
+        Self::open_with(folder, Durability::default())
+    }
+
+    /// As [`SqliteStore::open`], with this durability.
+    ///
+    /// # Errors
+    /// As [`SqliteStore::open`].
+    pub fn open_with(folder: &Path, durability: Durability) -> Result<Self, StoreError> {
+        Self::open_at(folder, durability, migration::VERSION)
+    }
+
+    fn open_at(folder: &Path, durability: Durability, version: u32) -> Result<Self, StoreError> {
+        let path = folder.join(DATABASE_FILE);
+        if !path.exists() {
+            fs::create_dir_all(folder)?;
+        }
+        let mut connection = connect(&path, durability)?;
+        migration::migrate(&mut connection, version)?;
+        let writer = Writer { connection, working: Working::default(), data_version: -1, last_graph: None };
+        Ok(Self { folder: folder.to_owned(), durability, writer: Mutex::new(writer), readers: Mutex::default() })
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(|poisoned| {
+            // Somebody panicked in the middle of a write: what is at hand may be wrong.
+            let mut writer = PoisonError::into_inner(poisoned);
+            writer.working.clear();
+            writer
+        })
+    }
+
+    fn claims(&self) -> PathBuf {
+        self.folder.join("claims")
+    }
+
+    /// Reads in one snapshot.
+    fn read<T>(&self, read: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let pooled = self.readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let connection = match pooled {
+            Some(connection) => connection,
+            None => connect(&self.folder.join(DATABASE_FILE), self.durability)?,
+        };
+        connection.prepare_cached("begin")?.execute([])?;
+        let result = read(&connection);
+        connection.prepare_cached("commit")?.execute([])?;
+        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        if readers.len() < READERS_KEPT {
+            readers.push(connection);
+        }
+        result
+    }
+
+    /// Writes in one transaction; what is at hand is right inside it.
+    fn write<T>(&self, write: impl FnOnce(&mut Writer) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let mut writer = self.writer();
+        writer.connection.prepare_cached("begin immediate")?.execute([])?;
+        let result = writer.refresh().and_then(|()| write(&mut writer)).and_then(|value| {
+            writer.connection.prepare_cached("commit")?.execute([])?;
+            Ok(value)
+        });
+        if result.is_err() {
+            writer.working.clear();
+            if !writer.connection.is_autocommit() {
+                writer.connection.prepare_cached("rollback")?.execute([])?;
+            }
+        }
+        result
+    }
+}
+
+impl Writer {
+    fn refresh(&mut self) -> Result<(), StoreError> {
+        let found = self.connection.prepare_cached("pragma data_version")?.query_row([], |row| row.get(0))?;
+        if found != self.data_version || self.working.rows() > ROWS_AT_HAND_MAX {
+            self.working.clear();
+            self.last_graph = None;
+            self.data_version = found;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        let mut log = self.folder.join(DATABASE_FILE).into_os_string();
+        log.push("-wal");
+        let is_long = fs::metadata(log).is_ok_and(|log| log.len() >= FOLD_AT_CLOSE_BYTES);
+        if !is_long {
+            let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
+            // Each only a hint; folding would be right too.
+            drop(writer.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true));
+            for reader in self.readers.get_mut().unwrap_or_else(PoisonError::into_inner) {
+                drop(reader.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true));
+            }
+        }
+    }
+}
+
+fn connect(path: &Path, durability: Durability) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_WAIT)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+    connection.execute_batch(match durability {
+        Durability::Process => "pragma journal_mode = wal; pragma synchronous = normal; pragma temp_store = memory;",
+        Durability::Power => "pragma journal_mode = wal; pragma synchronous = full; pragma temp_store = memory;",
+    })?;
+    Ok(connection)
+}
+
+impl Store for SqliteStore {
+    fn reserve_build(&self) -> Result<BuildId, StoreError> {
+        self.write(|writer| {
+            let sql = "insert into counters (name, value) values ('build', 1) \
+                       on conflict (name) do update set value = counters.value + 1 returning value";
+            let number = writer.connection.prepare_cached(sql)?.query_row([], |row| column::unsigned(row, 0))?;
+            if number > BUILD_ID_MAX {
+                return Err(StoreError::Full("no number is left for a build".into()));
+            }
+            Ok(BuildId(number))
+        })
+    }
+
+    fn append(&self, facts: &[Fact]) -> Result<(), StoreError> {
+        if facts.is_empty() {
+            return Ok(());
+        }
+        self.write(|writer| facts::append(writer, facts))
+    }
+
+    fn facts(&self, build: BuildId) -> Result<Vec<Fact>, StoreError> {
+        self.read(|connection| facts::load(connection, build))
+    }
+
+    fn unfinished(&self) -> Result<Vec<BuildId>, StoreError> {
+        self.read(projected::unfinished)
+    }
+
+    fn claim(&self, build: BuildId) -> Result<Option<Claim>, StoreError> {
+        let folder = self.claims();
+        fs::create_dir_all(&folder)?;
+        Ok(Claim::on_file(&folder, build)?)
+    }
+
+    fn claimant(&self, build: BuildId) -> Result<Option<Claimant>, StoreError> {
+        Ok(claim::claimant_on_file(&self.claims(), build)?)
+    }
+
+    fn delete_build(&self, build: BuildId) -> Result<Option<Deleted>, StoreError> {
+        // Held while it is deleted, so that nobody takes it up meanwhile.
+        let Some(_claim) = self.claim(build)? else { return Err(StoreError::Running(build)) };
+        self.write(|writer| {
+            writer.working.clear();
+            writer.last_graph = None;
+            deletion::delete(&writer.connection, build)
+        })
+    }
+
+    fn builds(&self, filter: &BuildFilter, before: Option<BuildId>, limit: u32) -> Result<Vec<BuildRow>, StoreError> {
+        self.read(|connection| projected::builds(connection, filter, before, limit))
+    }
+
+    fn build(&self, build: BuildId) -> Result<Option<BuildRow>, StoreError> {
+        self.read(|connection| projected::build(connection, build))
+    }
+
+    fn graph(&self, build: BuildId) -> Result<Option<Arc<Graph>>, StoreError> {
+        self.read(|connection| facts::graph_of(connection, build))
+    }
+
+    fn jobs(&self, build: BuildId) -> Result<Vec<JobRow>, StoreError> {
+        self.read(|connection| projected::jobs(connection, build))
+    }
+
+    fn attempts(&self, build: BuildId, job: Option<&JobName>) -> Result<Vec<AttemptRow>, StoreError> {
+        self.read(|connection| projected::attempts(connection, build, job))
+    }
+
+    fn reports(
+        &self,
+        build: BuildId,
+        job: Option<&JobName>,
+    ) -> Result<Vec<(AttemptNumber, AttemptReport)>, StoreError> {
+        self.read(|connection| {
+            let attempts = projected::attempts(connection, build, job)?;
+            let reports = facts::reports(connection, build, &attempts)?;
+            Ok(reports.into_iter().map(|(row, report)| (row.attempt, *report)).collect())
+        })
+    }
+
+    fn tests(&self, build: BuildId) -> Result<Vec<TestRow>, StoreError> {
+        self.read(|connection| {
+            let mut attempts = projected::attempts(connection, build, None)?;
+            attempts.retain(|row| row.ended.as_ref().is_some_and(|end| end.tests > 0));
+            let reports = facts::reports(connection, build, &attempts)?;
+            Ok(reports.iter().flat_map(|(row, report)| crate::rows::tests_of(row, &report.tests)).collect())
+        })
+    }
+
+    fn artifacts(&self, build: BuildId) -> Result<Vec<ArtifactRow>, StoreError> {
+        self.read(|connection| projected::artifacts(connection, build))
+    }
+
+    fn gates(&self, build: BuildId) -> Result<Vec<GateRow>, StoreError> {
+        self.read(|connection| projected::gates(connection, build))
+    }
+
+    fn durations(&self, names: &[JobName]) -> Result<BTreeMap<JobName, u64>, StoreError> {
+        self.read(|connection| projected::durations(connection, names))
+    }
+
+    fn record_operations(&self, operations: &[(OperationRow, &Manifest)]) -> Result<(), StoreError> {
+        self.write(|writer| operations::record(&writer.connection, operations))
+    }
+
+    fn operations(&self, digests: &[Digest], trust: Trust) -> Result<BTreeMap<Digest, OperationRow>, StoreError> {
+        self.read(|connection| operations::find(connection, digests, trust))
+    }
+
+    fn manifest(&self, digest: Digest) -> Result<Option<Manifest>, StoreError> {
+        self.read(|connection| operations::manifest(connection, digest))
+    }
+
+    fn recent_operations(&self, job_id: &str, limit: u32) -> Result<Vec<(OperationRow, Manifest)>, StoreError> {
+        self.read(|connection| operations::recent(connection, job_id, limit))
+    }
+
+    fn list_operations(&self, limit: u32) -> Result<Vec<OperationRow>, StoreError> {
+        self.read(|connection| operations::list(connection, limit))
+    }
+
+    fn operation_totals(&self) -> Result<OperationTotals, StoreError> {
+        self.read(operations::totals)
+    }
+
+    fn touch_operations(&self, digests: &[Digest], at: Timestamp) -> Result<(), StoreError> {
+        self.write(|writer| operations::touch(&writer.connection, digests, at))
+    }
+
+    fn unused_operations(&self, before: Timestamp, limit: u32) -> Result<Vec<OperationRow>, StoreError> {
+        self.read(|connection| operations::unused(connection, before, limit))
+    }
+
+    fn evict(&self, digest: Digest, reason: &str, at: Timestamp) -> Result<(), StoreError> {
+        self.write(|writer| operations::evict(&writer.connection, digest, reason, at))
+    }
+
+    fn clear_operations(&self, reason: &str, at: Timestamp) -> Result<u64, StoreError> {
+        self.write(|writer| operations::clear(&writer.connection, reason, at))
+    }
+
+    fn save_cache(&self, entry: &CacheRow) -> Result<Saved, StoreError> {
+        self.write(|writer| caches::save(&writer.connection, entry))
+    }
+
+    fn restore_cache(
+        &self,
+        wanted: &CacheWanted<'_>,
+        reader: &CacheUser,
+        at: Timestamp,
+    ) -> Result<Option<CacheRow>, StoreError> {
+        self.write(|writer| caches::restore(&writer.connection, wanted, reader, at))
+    }
+
+    fn cache_reads(&self, scope: &str, key: &str, limit: u32) -> Result<Vec<CacheRead>, StoreError> {
+        self.read(|connection| caches::reads(connection, scope, key, limit))
+    }
+
+    fn list_caches(&self, limit: u32) -> Result<Vec<CacheRow>, StoreError> {
+        self.read(|connection| caches::list(connection, limit))
+    }
+
+    fn evict_cache(&self, scope: &str, key: &str, reason: &str, at: Timestamp) -> Result<(), StoreError> {
+        self.write(|writer| caches::evict(&writer.connection, scope, key, reason, at))
+    }
+
+    fn clear_caches(&self, reason: &str, at: Timestamp) -> Result<u64, StoreError> {
+        self.write(|writer| caches::clear(&writer.connection, reason, at))
+    }
+
+    fn referenced_blobs(&self) -> Result<BTreeSet<Digest>, StoreError> {
+        self.read(deletion::referenced_blobs)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,216 @@
+//! Facts and graphs in SQLite.
+//!
+//! The facts of one append stand as lines of JSON in one row per build, since a row costs more than a line. A
+//! graph stands apart, packed, under its digest: many builds have the same.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use engine::Fact;
+use engine::fact::What;
+use graph::{AttemptReport, BuildId, Digest, Graph};
+use rusqlite::{Connection, OptionalExtension};
+
+use super::column::{DigestColumn, corrupt, signed, unsigned};
+use super::{Writer, projected};
+use crate::graphs;
+use crate::rows::AttemptRow;
+use crate::store::{BUILD_ID_MAX, StoreError};
+
+/// A row of facts is full when its text is this long, so that one report is found without reading far.
+const ROW_BYTES: usize = 64 * 1024;
+/// The most facts of one build.
+const FACTS_MAX: u64 = u32::MAX as u64;
+
+/// The facts of one build that will become one row.
+#[derive(Default)]
+struct Lines {
+    first: u64,
+    facts: u64,
+    body: Vec<u8>,
+}
+
+pub(super) fn append(writer: &mut Writer, facts: &[Fact]) -> Result<(), StoreError> {
+    let mut lines = BTreeMap::<BuildId, Lines>::new();
+    for fact in facts {
+        let Writer { connection, working, last_graph, .. } = writer;
+        let mut source = projected::Stored(connection);
+        let place = working.next_place(&mut source, fact)?;
+        if place >= FACTS_MAX || fact.build.0 > BUILD_ID_MAX {
+            return Err(StoreError::Full("the build has too many facts".into()));
+        }
+        let open = lines.entry(fact.build).or_default();
+        let digest = if let What::Evaluated { graph, questions, diagnostics } = &fact.what {
+            flush(connection, fact.build, open)?;
+            let digest = store_graph(connection, last_graph, graph)?;
+            let what = What::Evaluated {
+                graph: Arc::default(),
+                questions: questions.clone(),
+                diagnostics: diagnostics.clone(),
+            };
+            let pointing = Fact { build: fact.build, at: fact.at, what };
+            insert(connection, position(fact.build, place), 1, &to_json(&pointing), Some(digest))?;
+            Some(digest)
+        } else {
+            if open.facts == 0 {
+                open.first = place;
+            } else {
+                open.body.push(b'\n');
+            }
+            open.facts += 1;
+            // Our types serialize to JSON whatever they hold.
+            serde_json::to_writer(&mut open.body, fact).expect("a fact always serializes");
+            if open.body.len() >= ROW_BYTES {
+                flush(connection, fact.build, open)?;
+            }
+            None
+        };
+        working.apply(&mut source, fact, digest)?;
+    }
+    for (build, mut open) in lines {
+        flush(&writer.connection, build, &mut open)?;
+    }
+    projected::write(&writer.connection, &mut writer.working)
+}
+
+fn to_json(fact: &Fact) -> String {
+    serde_json::to_string(fact).expect("a fact always serializes")
+}
+
+fn position(build: BuildId, place: u64) -> u64 {
+    build.0 << 32 | place
+}
+
+fn flush(connection: &Connection, build: BuildId, lines: &mut Lines) -> Result<(), StoreError> {
+    if lines.facts > 0 {
+        // JSON is UTF-8.
+        let text = std::str::from_utf8(&lines.body).expect("serde_json writes UTF-8");
+        insert(connection, position(build, lines.first), lines.facts, text, None)?;
+        lines.facts = 0;
+        lines.body.clear();
+    }
+    Ok(())
+}
+
+fn insert(
+    connection: &Connection,
+    position: u64,
+    facts: u64,
+    body: &str,
+    graph: Option<Digest>,
+) -> Result<(), StoreError> {
+    let sql = "insert into facts (position, facts, body, graph) values (?1, ?2, ?3, ?4)";
+    connection.prepare_cached(sql)?.execute((signed(position), signed(facts), body, graph.map(DigestColumn)))?;
+    Ok(())
+}
+
+fn store_graph(
+    connection: &Connection,
+    last: &mut Option<(Arc<Graph>, Digest)>,
+    graph: &Arc<Graph>,
+) -> Result<Digest, StoreError> {
+    if let Some((stored, digest)) = last
+        && Arc::ptr_eq(stored, graph)
+    {
+        return Ok(*digest);
+    }
+    let (digest, json) = graphs::digest_of(graph);
+    let is_there =
+        connection.prepare_cached("select 1 from graphs where digest = ?1")?.exists([DigestColumn(digest)])?;
+    if !is_there {
+        let sql = "insert into graphs (digest, body) values (?1, ?2)";
+        connection.prepare_cached(sql)?.execute((DigestColumn(digest), graphs::pack(&json)?))?;
+    }
+    *last = Some((Arc::clone(graph), digest));
+    Ok(digest)
+}
+
+/// How many facts a build has.
+pub(super) fn count(connection: &Connection, build: BuildId) -> Result<u64, StoreError> {
+    let sql = "select position, facts from facts where position >= ?1 and position < ?2 order by position desc limit 1";
+    let (from, to) = (signed(position(build, 0)), signed(position(BuildId(build.0 + 1), 0)));
+    let last = connection
+        .prepare_cached(sql)?
+        .query_row((from, to), |row| Ok((unsigned(row, 0)?, unsigned(row, 1)?)))
+        .optional()?;
+    Ok(last.map_or(0, |(first, facts)| first - position(build, 0) + facts))
+}
+
+pub(super) fn load(connection: &Connection, build: BuildId) -> Result<Vec<Fact>, StoreError> {
+    if build.0 > BUILD_ID_MAX {
+        return Ok(Vec::new());
+    }
+    let sql = "select body, graph from facts where position >= ?1 and position < ?2 order by position";
+    let (from, to) = (signed(position(build, 0)), signed(position(BuildId(build.0 + 1), 0)));
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query((from, to))?;
+    let mut facts = Vec::new();
+    // A build that is evaluated again and again mostly has the same graph again.
+    let mut graphs = BTreeMap::<DigestColumn, Arc<Graph>>::new();
+    while let Some(row) = rows.next()? {
+        let body = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
+        let digest: Option<DigestColumn> = row.get(1)?;
+        for line in body.lines() {
+            let mut fact = from_line(line)?;
+            if let (What::Evaluated { graph, .. }, Some(digest)) = (&mut fact.what, digest) {
+                *graph = match graphs.get(&digest) {
+                    Some(known) => Arc::clone(known),
+                    None => load_graph(connection, digest)?,
+                };
+                graphs.insert(digest, Arc::clone(graph));
+            }
+            facts.push(fact);
+        }
+    }
+    Ok(facts)
+}
+
+fn from_line(line: &str) -> Result<Fact, StoreError> {
+    serde_json::from_str(line).map_err(|error| StoreError::Corrupt(error.into()))
+}
+
+fn load_graph(connection: &Connection, digest: DigestColumn) -> Result<Arc<Graph>, StoreError> {
+    let mut statement = connection.prepare_cached("select body from graphs where digest = ?1")?;
+    let mut rows = statement.query([digest])?;
+    let Some(row) = rows.next()? else { return Err(corrupt("a graph is missing")) };
+    graphs::unpack_graph(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)
+}
+
+pub(super) fn graph_of(connection: &Connection, build: BuildId) -> Result<Option<Arc<Graph>>, StoreError> {
+    let digest: Option<Option<DigestColumn>> = connection
+        .prepare_cached("select graph from builds where id = ?1")?
+        .query_row([signed(build.0)], |row| row.get(0))
+        .optional()?;
+    digest.flatten().map(|digest| load_graph(connection, digest)).transpose()
+}
+
+/// The reports of those of `attempts` that ended.
+pub(super) fn reports<'a>(
+    connection: &Connection,
+    build: BuildId,
+    attempts: &'a [AttemptRow],
+) -> Result<Vec<(&'a AttemptRow, Box<AttemptReport>)>, StoreError> {
+    let sql = "select position, facts, body from facts where position <= ?1 order by position desc limit 1";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut reports = Vec::new();
+    // The row read last: its first place and its lines. Attempts that ended together stand in one row.
+    let mut held = (0, Vec::<String>::new());
+    for attempt in attempts {
+        let Some(end) = &attempt.ended else { continue };
+        let is_held = end.fact >= held.0 && end.fact - held.0 < held.1.len() as u64;
+        if !is_held {
+            held = statement.query_row([signed(position(build, end.fact))], |row| {
+                let body = row.get_ref(2)?.as_str()?;
+                Ok((unsigned(row, 0)?, body.lines().map(str::to_owned).collect()))
+            })?;
+            held.0 =
+                held.0.checked_sub(position(build, 0)).ok_or_else(|| corrupt("the fact with a report is missing"))?;
+        }
+        let line = usize::try_from(end.fact - held.0).ok().and_then(|index| held.1.get(index));
+        match line.map(|line| from_line(line)).transpose()?.map(|fact| fact.what) {
+            Some(What::AttemptFinished { report, .. }) => reports.push((attempt, report)),
+            _ => return Err(corrupt("the fact with a report is missing")),
+        }
+    }
+    Ok(reports)
+}

@@ -1,0 +1,159 @@
+//! What only a file can do: grow old, be of somebody else, break, be shared.
+
+use std::fs;
+use std::path::Path;
+
+use engine::Fact;
+use graph::{BuildId, Digest, Trust};
+use rusqlite::Connection;
+
+use super::migration::{MIGRATIONS, VERSION};
+use super::{DATABASE_FILE, Durability, SqliteStore};
+use crate::cache::{CacheUser, CacheWanted};
+use crate::rows::{BuildRows, rows_of};
+use crate::store::{Store, StoreError};
+
+/// Data as each version of the schema held it, one file per migration. Added with the migration, never edited.
+const DATA: &[&str] = &[include_str!("tests/0001.sql")];
+
+fn database(folder: &Path) -> Connection {
+    Connection::open(folder.join(DATABASE_FILE)).expect("the database opens")
+}
+
+fn refusal(folder: &Path) -> StoreError {
+    SqliteStore::open(folder).err().expect("it is refused")
+}
+
+#[test]
+fn data_of_every_version_is_read_by_this_one() {
+    assert_eq!(DATA.len(), MIGRATIONS.len(), "each migration brings data");
+    for (version, data) in (1..).zip(DATA) {
+        let folder = tempfile::tempdir().unwrap();
+        drop(SqliteStore::open_at(folder.path(), Durability::Process, version).unwrap());
+        database(folder.path()).execute_batch(data).unwrap();
+        let store = SqliteStore::open(folder.path()).unwrap();
+        check_data(&store);
+    }
+}
+
+/// Everything that the data hold is found by the means of today.
+fn check_data(store: &SqliteStore) {
+    let facts: Vec<Fact> = store.facts(BuildId(1)).unwrap();
+    assert_eq!(facts.len(), 5);
+    let stored = BuildRows {
+        build: store.build(BuildId(1)).unwrap().unwrap(),
+        jobs: store.jobs(BuildId(1)).unwrap(),
+        attempts: store.attempts(BuildId(1), None).unwrap(),
+        gates: store.gates(BuildId(1)).unwrap(),
+        artifacts: store.artifacts(BuildId(1)).unwrap(),
+    };
+    let mut folded = rows_of(&facts).unwrap().unwrap();
+    // Named by the digest of what was written then, which today's writer may write otherwise.
+    folded.build.graph = stored.build.graph;
+    assert_eq!(stored, folded);
+    assert_eq!(store.graph(BuildId(1)).unwrap().unwrap().jobs.len(), 1);
+    assert_eq!(store.reports(BuildId(1), None).unwrap().len(), 1);
+    assert_eq!(store.usual_duration_ms(&"make".into()).unwrap(), Some(9));
+    let digest = Digest([0x11; 32]);
+    assert_eq!(store.operation(digest, Trust::Trusted).unwrap().unwrap().build, BuildId(1));
+    assert_eq!(store.manifest(digest).unwrap().unwrap().0["file:a"], "b");
+    let (evicted, _) = store.recent_operations("test", 1).unwrap().remove(0);
+    assert_eq!(evicted.evicted.unwrap().reason, "no room");
+    let wanted = CacheWanted { scopes: &["trusted"], key: "none", prefixes: &["cargo-"] };
+    let reader = CacheUser { build: BuildId(1), job: "make".into() };
+    assert_eq!(store.cache_reads("trusted", "cargo-1", 9).unwrap().len(), 1);
+    assert!(store.restore_cache(&wanted, &reader, graph::Timestamp(9)).unwrap().is_some());
+    assert_eq!(store.unfinished().unwrap(), []);
+    assert_eq!(store.reserve_build().unwrap(), BuildId(2));
+}
+
+#[test]
+fn a_newer_database_is_refused_and_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(SqliteStore::open(folder.path()).unwrap());
+    database(folder.path()).pragma_update(None, "user_version", VERSION + 1).unwrap();
+    let error = refusal(folder.path());
+    assert!(matches!(error, StoreError::Newer { found, known } if found == VERSION + 1 && known == VERSION));
+    let kept: u32 = database(folder.path()).query_row("pragma user_version", [], |row| row.get(0)).unwrap();
+    assert_eq!(kept, VERSION + 1);
+}
+
+#[test]
+fn the_database_of_another_program_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    database(folder.path()).execute_batch("create table other (x)").unwrap();
+    assert!(matches!(refusal(folder.path()), StoreError::Corrupt(_)));
+}
+
+#[test]
+fn a_file_that_is_no_database_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join(DATABASE_FILE), "not a database, however long it may be ".repeat(99)).unwrap();
+    assert!(matches!(refusal(folder.path()), StoreError::Corrupt(_)));
+}
+
+#[test]
+fn a_folder_that_is_a_file_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    assert!(matches!(refusal(&file), StoreError::Io(_) | StoreError::Denied(_)));
+}
+
+#[test]
+fn rows_that_make_no_sense_are_an_error_and_not_a_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(SqliteStore::open_at(folder.path(), Durability::Process, 1).unwrap());
+    database(folder.path()).execute_batch(DATA[0]).unwrap();
+    let spoil = |sql: &str| database(folder.path()).execute_batch(sql).unwrap();
+    spoil(
+        "update facts set body = substr(body, 2); update jobs set state = 'lost'; update graphs set body = x'28b52ffd';",
+    );
+    spoil("update builds set jobs = -1; update attempts set fact = 99; update operations set outcome = '{';");
+    let store = SqliteStore::open(folder.path()).unwrap();
+    let build = BuildId(1);
+    let all = [
+        store.facts(build).err(),
+        store.jobs(build).err(),
+        store.graph(build).err(),
+        store.build(build).err(),
+        store.reports(build, None).err(),
+        store.list_operations(9).err(),
+    ];
+    for (index, error) in all.into_iter().enumerate() {
+        assert!(matches!(error, Some(StoreError::Corrupt(_))), "{index}: {error:?}");
+    }
+}
+
+#[test]
+fn two_processes_may_make_the_same_store_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    std::thread::scope(|scope| {
+        let open = || SqliteStore::open(folder.path()).unwrap().reserve_build().unwrap();
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(open)).collect();
+        let mut drawn: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap().0).collect();
+        drawn.sort_unstable();
+        assert_eq!(drawn, [1, 2, 3, 4]);
+    });
+}
+
+#[test]
+fn a_graph_is_stored_once_and_goes_with_its_last_build() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(SqliteStore::open_at(folder.path(), Durability::Process, 1).unwrap());
+    database(folder.path()).execute_batch(DATA[0]).unwrap();
+    let store = SqliteStore::open(folder.path()).unwrap();
+    let facts = store.facts(BuildId(1)).unwrap();
+    store.delete_build(BuildId(1)).unwrap();
+    for build in [BuildId(2), BuildId(3)] {
+        let facts: Vec<_> = facts.iter().map(|fact| Fact { build, ..fact.clone() }).collect();
+        store.append(&facts).unwrap();
+    }
+    let graphs =
+        || -> u32 { database(folder.path()).query_row("select count(*) from graphs", [], |row| row.get(0)).unwrap() };
+    assert_eq!(graphs(), 1);
+    store.delete_build(BuildId(2)).unwrap();
+    assert_eq!(graphs(), 1);
+    store.delete_build(BuildId(3)).unwrap();
+    assert_eq!(graphs(), 0);
+}

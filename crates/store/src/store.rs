@@ -1,0 +1,354 @@
+//! The door to everything kept about builds: facts, the rows projected from them, operations and keyed caches.
+//!
+//! A store is blocking and may be shared between threads. It reads no clock: times come in as arguments. Blobs and
+//! logs have doors of their own; here they are only named. Two implementations pass one contract
+//! (`tests/contract.rs`): [`crate::MemoryStore`] and [`crate::SqliteStore`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
+use std::io;
+use std::sync::Arc;
+
+use engine::Fact;
+use engine::operation::Manifest;
+use graph::{AttemptNumber, AttemptReport, BuildId, Digest, EventKind, Graph, JobName, Timestamp, Trust};
+
+use crate::cache::{CacheRead, CacheRow, CacheUser, CacheWanted, Saved};
+use crate::claim::{Claim, Claimant};
+use crate::rows::{
+    ArtifactRow, AttemptRow, BuildRow, GateRow, JobRow, OperationRow, OperationTotals, TestRow, VerdictWord,
+};
+
+/// The most rows that one call returns of a list without end; a larger limit is cut to it.
+pub const PAGE_ROWS_MAX: u32 = 1000;
+/// The most tombstones kept of evicted operations; the oldest go first.
+pub const TOMBSTONES_MAX: u32 = 10_000;
+/// The largest number of a build, so that a build and the place of a fact in it fit one 64-bit key.
+pub const BUILD_ID_MAX: u64 = (1 << 31) - 1;
+
+/// What is kept about builds. All lists are sorted as said and hold no duplicates.
+pub trait Store: Send + Sync {
+    // Builds and their facts.
+
+    /// The next build's number: from 1, never the same twice, not even after a build was deleted or between
+    /// processes. A number that is never used leaves a gap.
+    ///
+    /// # Errors
+    /// As the medium refuses; `Full` also when [`BUILD_ID_MAX`] is reached.
+    fn reserve_build(&self) -> Result<BuildId, StoreError>;
+
+    /// Stores `facts` in this order and projects the rows, all in one transaction: after an error nothing of it
+    /// is there. Facts of several builds may be mixed.
+    ///
+    /// # Errors
+    /// `NoBuild` if a fact is about a build that was not created or has been deleted; else as the medium refuses.
+    fn append(&self, facts: &[Fact]) -> Result<(), StoreError>;
+
+    /// All facts of `build` in the order in which they were appended; none if there is no such build.
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn facts(&self, build: BuildId) -> Result<Vec<Fact>, StoreError>;
+
+    /// The builds without [`engine::fact::What::BuildEnded`], in order of number.
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn unfinished(&self) -> Result<Vec<BuildId>, StoreError>;
+
+    /// Takes `build` for this process, until the claim is dropped or the process ends, however it ends. `None`
+    /// if somebody else has it, or this process has it already.
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn claim(&self, build: BuildId) -> Result<Option<Claim>, StoreError>;
+
+    /// Who holds the claim on `build`, if anybody does.
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn claimant(&self, build: BuildId) -> Result<Option<Claimant>, StoreError>;
+
+    /// Removes `build`, its facts and rows. Operations and caches that it wrote stay, since others use them.
+    /// `Ok(None)` if there is no such build.
+    ///
+    /// # Errors
+    /// `Running` if somebody holds the build's claim; else as the medium refuses.
+    fn delete_build(&self, build: BuildId) -> Result<Option<Deleted>, StoreError>;
+
+    // Rows.
+
+    /// The builds that pass `filter`, newest first, below `before`, at most `limit` ([`PAGE_ROWS_MAX`]).
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn builds(&self, filter: &BuildFilter, before: Option<BuildId>, limit: u32) -> Result<Vec<BuildRow>, StoreError>;
+
+    /// One build.
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn build(&self, build: BuildId) -> Result<Option<BuildRow>, StoreError>;
+
+    /// The build's graph as it was last evaluated; `None` before that.
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn graph(&self, build: BuildId) -> Result<Option<Arc<Graph>>, StoreError>;
+
+    /// The jobs that a fact was about, in order of name. A job of the graph without a row waits.
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn jobs(&self, build: BuildId) -> Result<Vec<JobRow>, StoreError>;
+
+    /// The attempts of a build, or of one job of it, in order of number.
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn attempts(&self, build: BuildId, job: Option<&JobName>) -> Result<Vec<AttemptRow>, StoreError>;
+
+    /// The reports of the attempts that ended, of a build or of one job of it, in order of number.
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn reports(&self, build: BuildId, job: Option<&JobName>)
+    -> Result<Vec<(AttemptNumber, AttemptReport)>, StoreError>;
+
+    /// The tests of all attempts of a build, in order of attempt and then as the reports name them.
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn tests(&self, build: BuildId) -> Result<Vec<TestRow>, StoreError>;
+
+    /// The artifacts that jobs of a build handed on, in order of job, attempt and name.
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn artifacts(&self, build: BuildId) -> Result<Vec<ArtifactRow>, StoreError>;
+
+    /// All gates that opened in a build, in order of job.
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn gates(&self, build: BuildId) -> Result<Vec<GateRow>, StoreError>;
+
+    /// The gates of a build that wait for an answer, in order of job.
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn open_gates(&self, build: BuildId) -> Result<Vec<GateRow>, StoreError> {
+        let mut gates = self.gates(build)?;
+        gates.retain(|gate| gate.answered.is_none());
+        Ok(gates)
+    }
+
+    /// The usual running time of each job that has one: the median of its last ten attempts that passed, in
+    /// milliseconds.
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn durations(&self, names: &[JobName]) -> Result<BTreeMap<JobName, u64>, StoreError>;
+
+    /// The usual running time of one job, as [`Store::durations`].
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn usual_duration_ms(&self, name: &JobName) -> Result<Option<u64>, StoreError> {
+        Ok(self.durations(std::slice::from_ref(name))?.remove(name))
+    }
+
+    // Operations.
+
+    /// Records results under their operations, all in one transaction. One that was there (also a tombstone) is
+    /// replaced.
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn record_operations(&self, operations: &[(OperationRow, &Manifest)]) -> Result<(), StoreError>;
+
+    /// The results that a build of this trust may reuse, by operation. A trusted build sees only what trusted
+    /// builds wrote; an untrusted one sees first what untrusted builds wrote. Evicted ones are not seen.
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn operations(&self, digests: &[Digest], trust: Trust) -> Result<BTreeMap<Digest, OperationRow>, StoreError>;
+
+    /// One operation, as [`Store::operations`].
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn operation(&self, digest: Digest, trust: Trust) -> Result<Option<OperationRow>, StoreError> {
+        Ok(self.operations(&[digest], trust)?.remove(&digest))
+    }
+
+    /// What an operation is made of, if it was ever recorded, also after it was evicted.
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn manifest(&self, digest: Digest) -> Result<Option<Manifest>, StoreError>;
+
+    /// The newest operations of jobs with this id (all legs of a matrix), newest first, evicted ones with their
+    /// tombstones; at most `limit` ([`PAGE_ROWS_MAX`]).
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn recent_operations(&self, job_id: &str, limit: u32) -> Result<Vec<(OperationRow, Manifest)>, StoreError>;
+
+    /// Operations, newest first, evicted ones too; at most `limit` ([`PAGE_ROWS_MAX`]).
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn list_operations(&self, limit: u32) -> Result<Vec<OperationRow>, StoreError>;
+
+    /// How many operations there are and what they hold.
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn operation_totals(&self) -> Result<OperationTotals, StoreError>;
+
+    /// Notes that these operations were reused at `at`.
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn touch_operations(&self, digests: &[Digest], at: Timestamp) -> Result<(), StoreError>;
+
+    /// The live operations last used before `before`, longest unused first; at most `limit` ([`PAGE_ROWS_MAX`]).
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn unused_operations(&self, before: Timestamp, limit: u32) -> Result<Vec<OperationRow>, StoreError>;
+
+    /// Evicts an operation of every trust, leaving a tombstone that says when and why. No harm if there is none.
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn evict(&self, digest: Digest, reason: &str, at: Timestamp) -> Result<(), StoreError>;
+
+    /// Evicts all operations. Returns how many.
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn clear_operations(&self, reason: &str, at: Timestamp) -> Result<u64, StoreError>;
+
+    // Keyed caches.
+
+    /// Writes an entry unless its scope has a live one of that key: an entry never changes.
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn save_cache(&self, entry: &CacheRow) -> Result<Saved, StoreError>;
+
+    /// The entry that fits best, noted as read by `reader` at `at`. For each scope in order: the key itself, then
+    /// for each prefix in order the newest entry that begins with it.
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn restore_cache(
+        &self,
+        wanted: &CacheWanted<'_>,
+        reader: &CacheUser,
+        at: Timestamp,
+    ) -> Result<Option<CacheRow>, StoreError>;
+
+    /// Who read an entry, newest first; at most `limit` ([`PAGE_ROWS_MAX`]).
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn cache_reads(&self, scope: &str, key: &str, limit: u32) -> Result<Vec<CacheRead>, StoreError>;
+
+    /// Entries, newest first, evicted ones too; at most `limit` ([`PAGE_ROWS_MAX`]).
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn list_caches(&self, limit: u32) -> Result<Vec<CacheRow>, StoreError>;
+
+    /// Evicts an entry, leaving a tombstone. No harm if there is none.
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn evict_cache(&self, scope: &str, key: &str, reason: &str, at: Timestamp) -> Result<(), StoreError>;
+
+    /// Evicts all entries. Returns how many.
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn clear_caches(&self, reason: &str, at: Timestamp) -> Result<u64, StoreError>;
+
+    // What may be removed elsewhere.
+
+    /// Every blob that an artifact of a kept build, a live operation or a live cache entry names.
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn referenced_blobs(&self) -> Result<BTreeSet<Digest>, StoreError>;
+}
+
+/// Which builds [`Store::builds`] lists; empty fields let all pass.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BuildFilter {
+    /// Of events on this branch.
+    pub branch: Option<String>,
+    /// Of events of this kind.
+    pub kind: Option<EventKind>,
+    /// That ended so, or have not.
+    pub verdict: Option<VerdictWord>,
+    /// Of the pipeline of this name.
+    pub pipeline: Option<String>,
+}
+
+/// What the removal of a build leaves behind elsewhere. Its log pack is always one of the things to remove.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Deleted {
+    /// The blobs that nothing names any more.
+    pub blobs: BTreeSet<Digest>,
+}
+
+/// What the medium said, for people.
+pub type Cause = Box<dyn Error + Send + Sync>;
+
+/// Why a store did not do what it was asked, by what the caller can do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another process held the database longer than we wait. Trying again helps.
+    #[error("the database is held by another process")]
+    Busy(#[source] Cause),
+    /// No space is left. Making room helps.
+    #[error("no space is left for the database")]
+    Full(#[source] Cause),
+    /// What is stored makes no sense. A copy from before helps.
+    #[error("the database is damaged")]
+    Corrupt(#[source] Cause),
+    /// A newer Ropewalk wrote it. Updating helps.
+    #[error("the database has version {found}, newer than this program, which knows {known}")]
+    Newer {
+        /// The version found.
+        found: u32,
+        /// The newest version that this program knows.
+        known: u32,
+    },
+    /// The files may not be opened or written by this user.
+    #[error("the database may not be opened or written")]
+    Denied(#[source] Cause),
+    /// A fact is about a build that is not there.
+    #[error("build {0} is not in the store")]
+    NoBuild(BuildId),
+    /// The build is running.
+    #[error("build {0} is running")]
+    Running(BuildId),
+    /// Anything else that the system refused.
+    #[error("reading or writing the database was refused")]
+    Io(#[source] Cause),
+}
+
+impl From<io::Error> for StoreError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                Self::Full(error.into())
+            }
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Self::Denied(error.into()),
+            _ => Self::Io(error.into()),
+        }
+    }
+}

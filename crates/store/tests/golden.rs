@@ -1,0 +1,56 @@
+//! Facts that were ever written must always load. The file holds one line per kind and shape; lines are added,
+//! never edited.
+
+mod sample;
+
+use engine::fact::{Fact, What};
+use graph::BuildId;
+
+/// As they stood when they were first written.
+const FACTS: &str = include_str!("golden/facts.jsonl");
+
+#[test]
+fn facts_written_long_ago_still_load() {
+    let lines = FACTS.lines().map(|line| serde_json::from_str::<Fact>(line).unwrap_or_else(|e| panic!("{e}: {line}")));
+    assert_eq!(lines.collect::<Vec<_>>(), sample::every_kind(BuildId(2)));
+}
+
+#[test]
+fn facts_are_still_written_the_same_way() {
+    let written: Vec<_> =
+        sample::every_kind(BuildId(2)).iter().map(|fact| serde_json::to_string(fact).unwrap()).collect();
+    assert_eq!(written, FACTS.lines().collect::<Vec<_>>());
+}
+
+/// The kind's place in the file of kinds. A new kind does not compile until it is added here and to the sample.
+fn kind(what: &What) -> usize {
+    match what {
+        What::BuildCreated(_) => 0,
+        What::Answered { .. } => 1,
+        What::Evaluated { .. } => 2,
+        What::GateOpened { .. } => 3,
+        What::GateAnswered { .. } => 4,
+        What::OperationKnown { .. } => 5,
+        What::OperationUnknown { .. } => 6,
+        What::AttemptLeased { .. } => 7,
+        What::AttemptFinished { .. } => 8,
+        What::JobEnded { .. } => 9,
+        What::JobRetried { .. } => 10,
+        What::CancelRequested { .. } => 11,
+        What::BuildEnded { .. } => 12,
+    }
+}
+
+#[test]
+fn every_kind_of_fact_is_among_them() {
+    let mut kinds: Vec<_> = sample::every_kind(BuildId(2)).iter().map(|fact| kind(&fact.what)).collect();
+    kinds.dedup();
+    assert_eq!(kinds, (0..=12).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_reader_passes_over_fields_that_a_newer_writer_added() {
+    let line = FACTS.lines().next().unwrap();
+    let newer = line.replacen('{', r#"{"added_later":{"x":1},"#, 1);
+    assert_eq!(serde_json::from_str::<Fact>(&newer).unwrap(), serde_json::from_str::<Fact>(line).unwrap());
+}
