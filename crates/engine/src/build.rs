@@ -423,7 +423,8 @@ impl Build {
             .min()
     }
 
-    /// Puts a job that had ended back, and all that was skipped because of how it had ended.
+    /// Puts a job that had ended back, and all that was skipped because of how it had ended. A build that had
+    /// stopped at its first failure goes on with what it had left out.
     pub fn put_back(&mut self, index: SlotIndex, at: Timestamp) -> Vec<SlotIndex> {
         if self.slot(index).end.is_none() {
             return Vec::new();
@@ -436,7 +437,17 @@ impl Build {
         }
         let mut back = vec![index];
         let mut n_looked_at = 0;
+        self.verdict = None;
         self.reopen(index, at);
+        if self.halt.is_some() {
+            self.set_halt(None);
+            for other in 0..self.slots.len() as SlotIndex {
+                if self.slot(other).is_left_out() && !self.is_outcome_answered(other) {
+                    self.reopen(other, at);
+                    back.push(other);
+                }
+            }
+        }
         while let Some(&put_back) = back.get(n_looked_at) {
             n_looked_at += 1;
             for position in 0..self.slot(put_back).dependents.len() {
@@ -513,6 +524,12 @@ impl Slot {
     /// because of how it ended.
     pub fn is_frozen(&self) -> bool {
         self.flags.has_begun || self.end.is_some() || self.gate != GateState::Closed
+    }
+
+    /// Whether it was skipped only because its build had stopped.
+    fn is_left_out(&self) -> bool {
+        let is_unwanted = |end: &End| matches!(end.outcome, Outcome::Skipped(SkipReason::NotWanted { .. }));
+        !self.flags.is_unwanted && !self.flags.is_dropped && self.end.as_deref().is_some_and(is_unwanted)
     }
 
     /// How the job ended, as edges see it.

@@ -301,8 +301,6 @@ impl Engine {
 
     fn put_back(&mut self, job: JobRef, at: Timestamp) {
         let build = self.builds.get_mut(&job.0).expect("the caller found the job in it");
-        build.verdict = None;
-        build.set_halt(None);
         let dependents: Vec<SlotIndex> = build.slot(job.1).dependents.iter().map(|&(dependent, _)| dependent).collect();
         // Those that it had let go on wait for it again, unless they have begun.
         for dependent in dependents {

@@ -81,7 +81,8 @@ impl Engine {
     }
 
     /// All that facts say, as text, one line a job: two engines that know the same paint the same. Queues and
-    /// presence are not in it.
+    /// presence are not in it. The lines that begin with `shared` tell what builds do to each other in the order of
+    /// their facts; they may differ where facts are folded build by build.
     #[must_use]
     pub fn portrait(&self) -> String {
         let mut text = String::new();
@@ -100,8 +101,8 @@ impl Engine {
         let lines = [
             format!("last lease {}, leases {leases:?}", self.last_lease),
             format!("groups {holders:?}"),
-            format!("results {results:?}"),
-            self.schedule.portrait(),
+            format!("shared results {results:?}"),
+            format!("shared charges {}", self.schedule.portrait()),
         ];
         text + &lines.join("\n")
     }
@@ -134,6 +135,7 @@ fn paint(build: &Build, text: &mut String) {
     );
     for slot in &build.slots {
         let flags = crate::build::Flags { is_on_agenda: false, is_stopping: false, ..slot.flags };
+        let lease = slot.lease.as_ref().map(|lease| (lease.id, lease.attempt, &lease.worker, lease.since));
         let group = slot.group.as_ref().filter(|_| slot.flags.has_begun);
         let _ = writeln!(
             text,
@@ -145,7 +147,7 @@ fn paint(build: &Build, text: &mut String) {
             slot.gate,
             slot.operation,
             slot.end,
-            slot.lease,
+            lease,
             slot.retry_at,
         );
     }

@@ -1,0 +1,307 @@
+//! What must hold of every storm. Reads facts as they come and keeps a model of its own; knows nothing of the
+//! engine's inside, and takes the graphs from the pipelines themselves rather than from what the engine was told.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use engine::{Ended, Fact, What};
+use graph::{
+    Accepts, AttemptNumber, BuildId, Digest, Ending, Failure, Graph, Job, JobName, Known, LeaseId, Outcome, Question,
+    SkipReason, WorkerId,
+};
+
+use crate::pipeline::Pipeline;
+
+/// A law that was broken, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The law's name.
+    pub law: &'static str,
+    /// What happened.
+    pub text: String,
+}
+
+/// The model.
+#[derive(Default)]
+pub struct Oracle {
+    builds: BTreeMap<BuildId, Modeled>,
+    last_lease: LeaseId,
+    slots: BTreeMap<WorkerId, u32>,
+    /// What workers really reported, by lease.
+    reported: BTreeMap<LeaseId, Outcome>,
+    /// Operations that passed, by a job not retried.
+    passed: BTreeSet<Digest>,
+}
+
+struct Modeled {
+    pipeline: Pipeline,
+    known: Known,
+    graph: Graph,
+    jobs: BTreeMap<JobName, Track>,
+    is_canceled: bool,
+    is_over: bool,
+}
+
+/// What facts said of one job.
+#[derive(Default)]
+struct Track {
+    outcome: Option<Outcome>,
+    active: Option<(AttemptNumber, LeaseId, WorkerId)>,
+    has_begun: bool,
+    is_approved: bool,
+    is_retried: bool,
+    operation: Option<Digest>,
+}
+
+type Checked = Result<(), Violation>;
+
+fn demand(law: &'static str, holds: bool, text: impl FnOnce() -> String) -> Checked {
+    if holds { Ok(()) } else { Err(Violation { law, text: text() }) }
+}
+
+impl Oracle {
+    /// A build with this pipeline may appear.
+    pub fn expect(&mut self, build: BuildId, pipeline: Pipeline, known: Known) {
+        let graph = Graph::default();
+        let jobs = BTreeMap::new();
+        self.builds.insert(build, Modeled { pipeline, known, graph, jobs, is_canceled: false, is_over: false });
+    }
+
+    /// A worker with so many slots exists.
+    pub fn hire(&mut self, worker: WorkerId, slots: u32) {
+        self.slots.insert(worker, slots);
+    }
+
+    /// A worker ended the attempt of `lease` so.
+    pub fn hear_report(&mut self, lease: LeaseId, outcome: Outcome) {
+        self.reported.insert(lease, outcome);
+    }
+
+    /// Checks one fact against all that went before.
+    ///
+    /// # Errors
+    /// The law that it breaks.
+    pub fn see(&mut self, fact: &Fact) -> Checked {
+        let Some(build) = self.builds.get(&fact.build) else {
+            return demand("facts are of known builds", false, || format!("{fact:?}"));
+        };
+        let may_follow = !build.is_over || matches!(fact.what, What::JobRetried { .. });
+        demand("a finished build is a fixed point", may_follow, || format!("after its end: {fact:?}"))?;
+        match &fact.what {
+            What::AttemptLeased { job, lease, worker, attempt, .. } => {
+                self.check_lease(fact.build, job, *lease, worker)?;
+                self.last_lease = *lease;
+                let track = self.track(fact.build, job);
+                track.active = Some((*attempt, *lease, worker.clone()));
+                track.has_begun = true;
+            }
+            What::AttemptFinished { job, attempt, lease, report, retry_at } => {
+                self.check_finish(fact.build, job, (*attempt, *lease), &report.outcome)?;
+                let track = self.track(fact.build, job);
+                track.active = None;
+                if retry_at.is_none() {
+                    track.outcome = Some(report.outcome.clone());
+                }
+                let (operation, is_retried) = (track.operation, track.is_retried);
+                if let (Some(operation), Outcome::Passed { .. }, false) = (operation, &report.outcome, is_retried) {
+                    self.passed.insert(operation);
+                }
+            }
+            What::JobEnded { job, outcome, how } => {
+                self.check_end(fact.build, job, outcome, how)?;
+                self.track(fact.build, job).outcome = Some(outcome.clone());
+            }
+            What::BuildEnded { .. } => self.check_build_end(fact.build)?,
+            _ => {}
+        }
+        self.follow(fact);
+        Ok(())
+    }
+
+    /// Takes over what needs no check.
+    fn follow(&mut self, fact: &Fact) {
+        let build = self.builds.get_mut(&fact.build).expect("it was checked");
+        match &fact.what {
+            What::Answered { question, answer } => {
+                build.known.answers.insert(question.clone(), answer.clone());
+            }
+            What::Evaluated { diagnostics, .. } if diagnostics.is_empty() => {
+                build.graph = build.pipeline.evaluate(&build.known).graph;
+            }
+            What::GateAnswered { job, answer, .. } => {
+                build.jobs.entry(job.clone()).or_default().is_approved = answer.is_some();
+            }
+            What::OperationKnown { job, operation } => {
+                build.jobs.entry(job.clone()).or_default().operation = Some(*operation);
+            }
+            What::CancelRequested { .. } => build.is_canceled = true,
+            What::BuildEnded { .. } => build.is_over = true,
+            What::JobRetried { job, .. } => {
+                build.is_over = false;
+                put_back(build, job);
+            }
+            _ => {}
+        }
+    }
+
+    fn track(&mut self, build: BuildId, job: &JobName) -> &mut Track {
+        self.builds.get_mut(&build).expect("it was checked").jobs.entry(job.clone()).or_default()
+    }
+
+    fn check_lease(&self, id: BuildId, name: &JobName, lease: LeaseId, worker: &WorkerId) -> Checked {
+        let build = &self.builds[&id];
+        let at = || format!("lease {lease} of {id}.{name} for {worker}");
+        demand("leases only grow", lease > self.last_lease, at)?;
+        let Some(job) = build.graph.jobs.get(name) else {
+            return demand("only jobs of the graph run", false, at);
+        };
+        let track = build.jobs.get(name);
+        demand("no two attempts of one job at once", track.is_none_or(|track| track.active.is_none()), at)?;
+        demand("no job runs after its end", track.is_none_or(|track| track.outcome.is_none()), at)?;
+        demand("no job starts before its needs accept", needs_accept(build, job), at)?;
+        let is_approved = job.gate.is_none() || track.is_some_and(|track| track.is_approved);
+        demand("no job bypasses its gate", is_approved, at)?;
+        demand("only cleanup starts after a cancel", !build.is_canceled || job.cleanup, at)?;
+        self.check_group(id, name, job)?;
+        let n_active = self.tracks().filter(|(_, _, track)| track.active.as_ref().is_some_and(|held| held.2 == *worker));
+        let n_slots = self.slots.get(worker).copied().unwrap_or(0) as usize;
+        demand("slots are never exceeded", n_active.count() < n_slots, at)?;
+        self.check_operation(id, name)
+    }
+
+    fn check_group(&self, id: BuildId, name: &JobName, job: &Job) -> Checked {
+        let Some(concurrency) = &job.concurrency else { return Ok(()) };
+        let other = self.tracks().find(|&(build, other, track)| {
+            let other_job = self.builds[&build].graph.jobs.get(other);
+            let is_in_group = other_job
+                .and_then(|job| job.concurrency.as_ref())
+                .is_some_and(|other| other.group == concurrency.group);
+            let is_holding = track.has_begun && track.outcome.is_none() && !track.is_retried || track.active.is_some();
+            (build, other) != (id, name) && is_in_group && is_holding
+        });
+        demand("one job at most in a concurrency group", other.is_none(), || {
+            format!("{id}.{name} beside {:?}", other.map(|(build, name, _)| (build, name.clone())))
+        })
+    }
+
+    fn check_operation(&self, id: BuildId, name: &JobName) -> Checked {
+        let track = self.builds[&id].jobs.get(name);
+        let Some(operation) = track.filter(|track| !track.is_retried).and_then(|track| track.operation) else {
+            return Ok(());
+        };
+        let law = "equal operations run once";
+        demand(law, !self.passed.contains(&operation), || format!("{id}.{name} runs what has passed"))?;
+        let beside = self.tracks().find(|&(build, other, track)| {
+            (build, other) != (id, name) && track.active.is_some() && track.operation == Some(operation) && !track.is_retried
+        });
+        demand(law, beside.is_none(), || format!("{id}.{name} runs beside an equal one"))
+    }
+
+    fn check_finish(&self, id: BuildId, name: &JobName, held: (AttemptNumber, LeaseId), outcome: &Outcome) -> Checked {
+        let at = || format!("attempt {} of {id}.{name} under lease {}", held.0, held.1);
+        let active = self.builds[&id].jobs.get(name).and_then(|track| track.active.as_ref());
+        let is_active = active.is_some_and(|active| (active.0, active.1) == held);
+        demand("no result is counted twice or late", is_active, at)?;
+        let is_ours = matches!(outcome, Outcome::Failed(Failure::Lost | Failure::Canceled { .. }));
+        let is_reported = self.reported.get(&held.1).is_some_and(|reported| reported == outcome);
+        demand("results are those of their own attempt", is_ours || is_reported, at)
+    }
+
+    fn check_end(&self, id: BuildId, name: &JobName, outcome: &Outcome, how: &Ended) -> Checked {
+        let build = &self.builds[&id];
+        let at = || format!("{id}.{name} ends {outcome:?} by {how:?}");
+        let track = build.jobs.get(name);
+        demand("a job ends once", track.is_none_or(|track| track.outcome.is_none() && track.active.is_none()), at)?;
+        let Some(job) = build.graph.jobs.get(name) else {
+            return demand("only jobs of the graph end", false, at);
+        };
+        match outcome {
+            Outcome::Skipped(SkipReason::Need { because }) => {
+                let need = job.needs.iter().find(|need| need.job == *because);
+                let is_refused = need.is_some_and(|need| ending_of(build, because).is_some_and(|ending| !accepts(need.accepts, ending, job)));
+                demand("only an unacceptable need skips a job", is_refused, at)
+            }
+            Outcome::Passed { .. } => {
+                demand("no job passes before its needs accept", needs_accept(build, job), at)?;
+                let is_earned = job.steps.is_empty() || matches!(how, Ended::Reused(_));
+                demand("no job with steps passes without them", is_earned, at)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_build_end(&self, id: BuildId) -> Checked {
+        let build = &self.builds[&id];
+        let unended = build.graph.jobs.keys().find(|name| build.jobs.get(*name).is_none_or(|track| track.outcome.is_none()));
+        demand("every job ends", unended.is_none(), || format!("build {id} ended before {unended:?}"))
+    }
+
+    fn tracks(&self) -> impl Iterator<Item = (BuildId, &JobName, &Track)> {
+        self.builds.iter().flat_map(|(&id, build)| build.jobs.iter().map(move |(name, track)| (id, name, track)))
+    }
+
+    /// After the storm: every build has ended.
+    ///
+    /// # Errors
+    /// The builds that have not.
+    pub fn check_calm(&self, created: &BTreeSet<BuildId>) -> Checked {
+        let unended: Vec<_> = created.iter().filter(|id| self.builds.get(id).is_none_or(|build| !build.is_over)).collect();
+        demand("every job ends", unended.is_empty(), || format!("builds {unended:?} never ended"))
+    }
+
+    /// Jobs that could be retried by name: those that failed.
+    #[must_use]
+    pub fn failed_jobs(&self) -> Vec<(BuildId, JobName)> {
+        let failed = self.tracks().filter(|(_, _, track)| matches!(track.outcome, Some(Outcome::Failed(_))));
+        failed.map(|(id, name, _)| (id, name.clone())).collect()
+    }
+}
+
+fn ending_of(build: &Modeled, name: &JobName) -> Option<Ending> {
+    let job: &Arc<Job> = build.graph.jobs.get(name)?;
+    Some(Ending::of(build.jobs.get(name)?.outcome.as_ref()?, job.toleration()))
+}
+
+/// The row of the outcome table: a canceled job satisfies `finished` only for cleanup.
+fn accepts(accepts: Accepts, ending: Ending, dependent: &Job) -> bool {
+    match ending {
+        Ending::Canceled if accepts == Accepts::FINISHED => dependent.cleanup,
+        ending => accepts.endings().any(|accepted| accepted == ending),
+    }
+}
+
+fn needs_accept(build: &Modeled, job: &Job) -> bool {
+    // After a cancel nothing more grows, and cleanup no longer waits for what would have.
+    let is_coming = |name: &JobName| build.graph.holes.iter().any(|hole| hole.name == name.as_str());
+    job.needs.iter().all(|need| match ending_of(build, &need.job) {
+        Some(ending) => accepts(need.accepts, ending, job),
+        None => is_coming(&need.job) && job.cleanup,
+    })
+}
+
+/// A job waits again, and so does everything that was skipped because of it.
+fn put_back(build: &mut Modeled, name: &JobName) {
+    // Nothing is left out in storms but by builds that stop at their first failure; these now go on.
+    let is_left_out = |(name, track): &(&JobName, &Track)| {
+        let is_told = build.known.answers.contains_key(&Question::Outcome((*name).clone()));
+        matches!(track.outcome, Some(Outcome::Skipped(SkipReason::NotWanted { .. }))) && !is_told
+    };
+    let mut back: BTreeSet<JobName> = build.jobs.iter().filter(is_left_out).map(|(name, _)| name.clone()).collect();
+    back.insert(name.clone());
+    loop {
+        let next = build.graph.jobs.iter().find(|(other, job)| {
+            let is_skipped = build.jobs.get(*other).is_some_and(|track| {
+                matches!(track.outcome, Some(Outcome::Skipped(SkipReason::Need { .. } | SkipReason::Condition { .. })))
+            });
+            let is_told = build.known.answers.contains_key(&Question::Outcome((*other).clone()));
+            is_skipped && !is_told && !back.contains(*other) && job.needs.iter().any(|need| back.contains(&need.job))
+        });
+        let Some((next, _)) = next else { break };
+        back.insert(next.clone());
+    }
+    for other in &back {
+        let track = build.jobs.entry(other.clone()).or_default();
+        track.outcome = None;
+        track.is_retried |= other == name;
+    }
+}

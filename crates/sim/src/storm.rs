@@ -1,0 +1,571 @@
+//! One storm: a simulated world around the real engine and the real store in memory.
+//!
+//! First the world misbehaves for a while: workers fall silent and come back as zombies, messages are lost, repeated,
+//! late and wrong, the server dies between storing facts and performing effects, time jumps. Then it calms down, and
+//! everything must come to its end.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use engine::{BuildOptions, BuildRequest, Effect, Engine, Fact, FailurePolicy, Input, Presence, Reused, What};
+use graph::{
+    Answer, AttemptNumber, AttemptReport, AttemptSpec, BuildId, Digest, Event, EventKind, Evaluation, Known, LeaseId,
+    Outcome, Resources, Timestamp, WorkerId,
+};
+use store::{MemoryStore, Store};
+
+use crate::oracle::{Oracle, Violation};
+use crate::pipeline::{Pipeline, WORKER_CPU_MILLI};
+use crate::random::Random;
+use crate::sabotage::Sabotage;
+
+/// How many things happen before the world calms down.
+const HAPPENINGS: usize = 160;
+/// The most rounds that a calm world needs to come to its end.
+const CALM_ROUNDS_MAX: usize = 2000;
+/// How long a worker's word holds.
+const HOLDS_MS: u64 = 4000;
+/// Earlier inputs that may be said again.
+const MEMORY_MAX: usize = 64;
+
+/// A storm that broke a law.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The seed.
+    pub seed: u64,
+    /// The law.
+    pub violation: Violation,
+    /// Every fact up to there, one a line.
+    pub trace: String,
+}
+
+/// Runs the storm of `seed`.
+///
+/// # Errors
+/// The first law that it breaks.
+pub fn run(seed: u64, sabotage: Sabotage) -> Result<(), Failure> {
+    let mut storm = Storm::new(seed, sabotage);
+    storm.weather().map_err(|violation| Failure { seed, violation, trace: storm.trace() })
+}
+
+struct Storm {
+    random: Random,
+    sabotage: Sabotage,
+    /// Whether the planted fault has been used where once is enough.
+    is_planted: bool,
+    now: Timestamp,
+    engine: Engine,
+    store: MemoryStore,
+    facts: Vec<Fact>,
+    /// Whether the engine was last rebuilt build by build, as a store gives facts, not in the order of all.
+    is_folded_by_build: bool,
+    /// A fact kept from the store by sabotage.
+    unwritten: Option<usize>,
+    pipelines: BTreeMap<BuildId, Pipeline>,
+    created: BTreeSet<BuildId>,
+    workers: Vec<Worker>,
+    /// Effects that the world has not got round to.
+    tasks: VecDeque<Effect>,
+    /// Inputs under way.
+    mail: Vec<Input>,
+    /// Inputs that were delivered, to be said again.
+    memory: Vec<Input>,
+    gates: BTreeSet<(BuildId, graph::JobName)>,
+    /// Results that passed, by operation.
+    results: BTreeMap<Digest, (Reused, Outcome)>,
+    operations: BTreeMap<(BuildId, graph::JobName), Digest>,
+    oracle: Oracle,
+}
+
+struct Worker {
+    id: WorkerId,
+    slots: u32,
+    pools: BTreeSet<String>,
+    running: BTreeMap<LeaseId, (BuildId, AttemptNumber, Box<AttemptSpec>)>,
+    stopping: BTreeSet<LeaseId>,
+    /// Leases it has heard of once; hearing again does no harm.
+    seen: BTreeSet<LeaseId>,
+    /// Nothing reaches it and nothing comes from it.
+    is_silent: bool,
+    outbox: Vec<Input>,
+}
+
+type Checked = Result<(), Violation>;
+
+impl Storm {
+    fn new(seed: u64, sabotage: Sabotage) -> Self {
+        let mut random = Random::new(seed);
+        let mut oracle = Oracle::default();
+        let mut workers = Vec::new();
+        for number in 0..1 + random.below(3) {
+            let id = WorkerId(format!("worker {number}").into());
+            let slots = 1 + random.below(3) as u32;
+            let mut pools = BTreeSet::from([String::new()]);
+            if number == 0 || random.chance(50) {
+                pools.insert("big".to_owned());
+            }
+            oracle.hire(id.clone(), slots);
+            let (running, stopping, seen) = Default::default();
+            workers.push(Worker { id, slots, pools, running, stopping, seen, is_silent: false, outbox: Vec::new() });
+        }
+        Self {
+            random,
+            sabotage,
+            is_planted: false,
+            now: Timestamp(1_000_000_000),
+            engine: Engine::new(),
+            store: MemoryStore::new(),
+            facts: Vec::new(),
+            is_folded_by_build: false,
+            unwritten: None,
+            pipelines: BTreeMap::new(),
+            created: BTreeSet::new(),
+            workers,
+            tasks: VecDeque::new(),
+            mail: Vec::new(),
+            memory: Vec::new(),
+            gates: BTreeSet::new(),
+            results: BTreeMap::new(),
+            operations: BTreeMap::new(),
+            oracle,
+        }
+    }
+
+    fn weather(&mut self) -> Checked {
+        for _ in 0..HAPPENINGS {
+            self.happen()?;
+        }
+        self.calm()
+    }
+
+    fn trace(&self) -> String {
+        let line = |fact: &Fact| format!("{:>9} {} {}", fact.at.0 / 1000, fact.build, shown(&fact.what));
+        self.facts.iter().map(line).collect::<Vec<_>>().join("\n")
+    }
+
+    /// One thing, by the dice.
+    fn happen(&mut self) -> Checked {
+        match self.random.below(100) {
+            0..4 => self.request(),
+            4..12 => self.pass_time(),
+            12..22 => self.beat(),
+            22..42 => self.work(),
+            42..46 => self.trouble_a_worker(),
+            46..66 => self.do_tasks(),
+            66..70 => self.answer_a_gate(),
+            70..73 => self.lie(),
+            73..75 => self.cancel_or_retry(),
+            75..78 => self.say_again(),
+            78..80 => return self.die(),
+            _ => return self.deliver(),
+        }
+        Ok(())
+    }
+
+    fn request(&mut self) {
+        let build = self.store.reserve_build().expect("a store in memory numbers builds");
+        if build.0 > 4 {
+            return;
+        }
+        let pipeline = Pipeline::new(&mut self.random);
+        let event = Event::new(EventKind::Push);
+        self.oracle.expect(build, pipeline.clone(), Known::of(event.clone()));
+        self.pipelines.insert(build, pipeline);
+        let on_failure = if self.random.chance(25) { FailurePolicy::FailFast } else { FailurePolicy::KeepGoing };
+        let urgent = self.random.chance(20);
+        let options = BuildOptions { on_failure, urgent, ..BuildOptions::default() };
+        let client = format!("client {}", self.random.below(2));
+        let pipeline = "pipeline".to_owned();
+        let request = Box::new(BuildRequest { event, pipeline, options, client, given: BTreeMap::new() });
+        self.mail.push(Input::BuildRequested { build, request });
+    }
+
+    fn pass_time(&mut self) {
+        let jumps = [1, 10, 200, 1500, 1500, 20_000];
+        let jump = *self.random.pick(&jumps).expect("there are some");
+        self.now = if self.random.chance(3) { Timestamp(self.now.0 - 5_000_000) } else { self.now.plus_ms(jump) };
+    }
+
+    fn beat(&mut self) {
+        for index in 0..self.workers.len() {
+            if !self.workers[index].is_silent && self.random.chance(70) {
+                let input = self.presence(index);
+                self.mail.push(input);
+            }
+        }
+    }
+
+    fn presence(&mut self, index: usize) -> Input {
+        let mut slots = self.workers[index].slots;
+        slots += u32::from(self.sabotage == Sabotage::ExtraSlot);
+        let worker = &self.workers[index];
+        let presence = Presence {
+            pools: worker.pools.clone(),
+            labels: BTreeSet::new(),
+            slots,
+            resources: Resources { cpu_milli: WORKER_CPU_MILLI, memory_bytes: 0 },
+            leases: worker.running.keys().copied().collect(),
+            holds_ms: HOLDS_MS,
+        };
+        Input::WorkerPresent { worker: worker.id.clone(), presence }
+    }
+
+    /// Some attempt ends.
+    fn work(&mut self) {
+        let index = self.random.below(self.workers.len());
+        let leases: Vec<LeaseId> = self.workers[index].running.keys().copied().collect();
+        let Some(&lease) = self.random.pick(&leases) else { return };
+        self.end_attempt(index, lease);
+    }
+
+    fn end_attempt(&mut self, index: usize, lease: LeaseId) {
+        let is_stopping = self.workers[index].stopping.remove(&lease);
+        let outcome = match self.random.below(20) {
+            _ if is_stopping && self.random.chance(80) => {
+                Outcome::Failed(graph::Failure::Canceled { by: "the engine".to_owned() })
+            }
+            0..4 => Outcome::Failed(graph::Failure::Step { step: 0, exit: 1 }),
+            4 => Outcome::Failed(graph::Failure::Infra { message: "disk full".to_owned() }),
+            5 => Outcome::Failed(graph::Failure::Timeout { step: None, limit_ms: 7 }),
+            // Every attempt's result is unlike every other's, so that one taken for another shows.
+            _ => Outcome::Passed { outputs: BTreeMap::from([("lease".to_owned(), lease.0.into())]) },
+        };
+        let worker = &mut self.workers[index];
+        let (build, attempt, _) = worker.running.remove(&lease).expect("the caller saw it run");
+        self.oracle.hear_report(lease, outcome.clone());
+        let report = Box::new(AttemptReport::of(outcome, self.now));
+        let input = Input::AttemptFinished { build, attempt, lease, report };
+        if worker.is_silent {
+            worker.outbox.push(input);
+        } else {
+            self.mail.push(input);
+        }
+    }
+
+    fn trouble_a_worker(&mut self) {
+        let index = self.random.below(self.workers.len());
+        match self.random.below(4) {
+            0 | 1 => self.workers[index].is_silent = true,
+            2 => self.bring_back(index),
+            _ => {
+                // The machine restarts: what ran is gone without a word.
+                self.workers[index].running.clear();
+                self.workers[index].stopping.clear();
+                if self.random.chance(50) {
+                    self.mail.push(Input::WorkerLeft { worker: self.workers[index].id.clone() });
+                }
+            }
+        }
+    }
+
+    /// A silent worker returns, with all that it had to say.
+    fn bring_back(&mut self, index: usize) {
+        self.workers[index].is_silent = false;
+        let outbox = std::mem::take(&mut self.workers[index].outbox);
+        self.mail.extend(outbox);
+        let input = self.presence(index);
+        self.mail.push(input);
+    }
+
+    fn do_tasks(&mut self) {
+        for _ in 0..1 + self.random.below(6) {
+            let Some(effect) = self.tasks.pop_front() else { return };
+            if self.random.chance(5) {
+                self.tasks.push_back(effect.clone());
+            }
+            if self.random.chance(10) {
+                self.tasks.push_back(effect);
+            } else {
+                self.perform(effect);
+            }
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Evaluate { build, known, .. } => {
+                let mut evaluation = Box::new(self.pipelines[&build].evaluate(&known));
+                self.corrupt(&mut evaluation);
+                self.mail.push(Input::Evaluated { build, answers_known: known.answers.len(), evaluation });
+            }
+            Effect::Answer { build, question } => {
+                let answer = Answer::Text(format!("text {}", self.random.below(3)));
+                self.mail.push(Input::Answered { build, question, answer });
+            }
+            Effect::Resolve { build, job, spec, needs } => {
+                let (mut digest, _) = engine::operation::operation(&spec, &[], &needs);
+                if self.sabotage == Sabotage::UnequalOperation {
+                    digest.0[0] ^= self.random.next() as u8;
+                }
+                let (true_digest, _) = engine::operation::operation(&spec, &[], &needs);
+                self.operations.insert((build, job.clone()), true_digest);
+                let hit = self.results.get(&digest).filter(|_| self.sabotage != Sabotage::UnequalOperation).cloned();
+                let operation = if self.random.chance(5) { Err("no tree".to_owned()) } else { Ok(digest) };
+                let hit = hit.filter(|_| operation.is_ok());
+                self.mail.push(Input::OperationResolved { build, job, operation, hit });
+            }
+            Effect::Start { worker, spec } => self.start(&worker, spec),
+            Effect::Stop { worker, lease, .. } => {
+                let worker = self.workers.iter_mut().find(|other| other.id == worker);
+                if let Some(worker) = worker.filter(|worker| !worker.is_silent && worker.running.contains_key(&lease)) {
+                    worker.stopping.insert(lease);
+                }
+            }
+            Effect::Wake { .. } => {}
+        }
+    }
+
+    fn start(&mut self, id: &WorkerId, spec: Box<AttemptSpec>) {
+        let Some(worker) = self.workers.iter_mut().find(|worker| worker.id == *id && !worker.is_silent) else { return };
+        if worker.seen.insert(spec.lease) {
+            worker.running.insert(spec.lease, (spec.build, spec.attempt, spec));
+        }
+    }
+
+    /// Plants what an evaluation can carry.
+    fn corrupt(&mut self, evaluation: &mut Evaluation) {
+        for job in evaluation.graph.jobs.values_mut() {
+            let job = Arc::make_mut(job);
+            match self.sabotage {
+                Sabotage::IgnoredNeed => drop(job.needs.pop()),
+                Sabotage::GroupLeak if job.order % 2 == 0 => job.concurrency = None,
+                _ => {}
+            }
+        }
+    }
+
+    fn answer_a_gate(&mut self) {
+        let gates: Vec<_> = self.gates.iter().cloned().collect();
+        let Some((build, job)) = self.random.pick(&gates).cloned() else { return };
+        let answer = (!self.random.chance(20)).then(BTreeMap::new);
+        self.mail.push(Input::GateAnswered { build, job, answer, by: "somebody".to_owned() });
+    }
+
+    /// Something that is not so: a report under a made-up lease, an answer nobody asked for.
+    fn lie(&mut self) {
+        let build = BuildId(1 + self.random.below(5) as u64);
+        let report = Box::new(AttemptReport::of(Outcome::passed(), self.now));
+        let number = |random: &mut Random| random.below(12) as u64;
+        let input = match self.random.below(4) {
+            0 => Input::AttemptFinished {
+                build,
+                attempt: AttemptNumber(number(&mut self.random) as u32),
+                // Past all that are given, as nobody can guess the lease of another.
+                lease: LeaseId(1_000_000 + number(&mut self.random)),
+                report,
+            },
+            1 => Input::GateAnswered { build, job: "j01".into(), answer: None, by: "a liar".to_owned() },
+            2 => Input::OperationResolved { build, job: "j00".into(), operation: Err("a lie".to_owned()), hit: None },
+            _ => Input::Evaluated { build, answers_known: 77, evaluation: Box::default() },
+        };
+        self.mail.push(input);
+    }
+
+    fn cancel_or_retry(&mut self) {
+        let by = "somebody".to_owned();
+        if self.random.chance(40) {
+            let build = BuildId(1 + self.random.below(4) as u64);
+            self.mail.push(Input::CancelRequested { build, by });
+        } else if let Some((build, job)) = self.random.pick(&self.oracle.failed_jobs()).cloned() {
+            self.mail.push(Input::JobRetried { build, job, by });
+        }
+    }
+
+    fn say_again(&mut self) {
+        // Nobody asks twice in the same words for a new start.
+        let again = self.random.pick(&self.memory).filter(|input| !matches!(input, Input::JobRetried { .. })).cloned();
+        self.mail.extend(again);
+    }
+
+    /// A batch of the mail arrives, not always in order.
+    fn deliver(&mut self) -> Checked {
+        let mut batch = Vec::new();
+        for _ in 0..self.random.below(6) {
+            if self.mail.is_empty() {
+                break;
+            }
+            let index = if self.random.chance(30) { self.random.below(self.mail.len()) } else { 0 };
+            batch.push(self.mail.remove(index));
+        }
+        self.step(batch)
+    }
+
+    fn step(&mut self, mut inputs: Vec<Input>) -> Checked {
+        for input in &mut inputs {
+            self.plant_stale(input);
+            if self.memory.len() < MEMORY_MAX {
+                self.memory.push(input.clone());
+            } else {
+                let index = self.random.below(MEMORY_MAX);
+                self.memory[index] = input.clone();
+            }
+        }
+        let step = self.engine.step(self.now, inputs);
+        self.append(step.facts)?;
+        if self.random.chance(4) {
+            // The server dies after it has stored the facts and before it performs the effects.
+            return self.die();
+        }
+        self.tasks.extend(step.effects);
+        Ok(())
+    }
+
+    fn append(&mut self, facts: Vec<Fact>) -> Checked {
+        for fact in facts {
+            self.note(&fact);
+            let is_kept = self.sabotage != Sabotage::UnwrittenFact || self.is_planted || !self.random.chance(3);
+            if is_kept {
+                self.store.append(std::slice::from_ref(&fact)).map_err(|error| Violation {
+                    law: "the store takes every fact",
+                    text: format!("{error}: {fact:?}"),
+                })?;
+            } else {
+                self.is_planted = true;
+                self.unwritten = Some(self.facts.len());
+            }
+            self.facts.push(fact);
+            self.oracle.see(self.facts.last().expect("it was just put there"))?;
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, fact: &Fact) {
+        match &fact.what {
+            What::BuildCreated(_) => drop(self.created.insert(fact.build)),
+            What::GateOpened { job, .. } => drop(self.gates.insert((fact.build, job.clone()))),
+            What::AttemptFinished { job, attempt, report, retry_at: None, .. } => {
+                if let (Outcome::Passed { .. }, Some(&digest)) =
+                    (&report.outcome, self.operations.get(&(fact.build, job.clone())))
+                {
+                    let (build, attempt, job) = (fact.build, *attempt, job.clone());
+                    let reused = Reused { build, attempt, job, artifacts: BTreeMap::new() };
+                    self.results.insert(digest, (reused, report.outcome.clone()));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The server dies and starts again: all that it knows are the facts.
+    fn die(&mut self) -> Checked {
+        let mut folded = Engine::new();
+        for (index, fact) in self.facts.iter().enumerate() {
+            if self.unwritten != Some(index) {
+                folded.apply(fact);
+            }
+        }
+        let (before, after) = (self.engine.portrait(), folded.portrait());
+        let is_compared = |line: &str| !self.is_folded_by_build || !line.starts_with("shared");
+        let mut pairs = before.lines().zip(after.lines()).filter(|(before, _)| is_compared(before));
+        if before.lines().count() != after.lines().count() || pairs.any(|(before, after)| before != after) {
+            let differing = before.lines().zip(after.lines()).find(|(before, after)| before != after);
+            let text = format!("{differing:?}");
+            return Err(Violation { law: "folding the facts rebuilds the engine", text });
+        }
+        self.is_folded_by_build = self.random.chance(50);
+        self.engine = if self.is_folded_by_build { self.from_store()? } else { folded };
+        self.plant_unfenced();
+        self.tasks.clear();
+        self.tasks.extend(self.engine.wanted(self.now));
+        Ok(())
+    }
+
+    /// An engine from what the store holds, build by build.
+    fn from_store(&self) -> Result<Engine, Violation> {
+        let mut engine = Engine::new();
+        for &build in &self.created {
+            let facts = self.store.facts(build);
+            let facts = facts.map_err(|error| Violation { law: "the store gives facts back", text: error.to_string() })?;
+            facts.iter().for_each(|fact| engine.apply(fact));
+        }
+        Ok(engine)
+    }
+
+    /// Sabotage: the report of a lease that was lost names the lease that replaced it.
+    fn plant_stale(&mut self, input: &mut Input) {
+        let Input::AttemptFinished { build, attempt, lease, .. } = input else { return };
+        if self.sabotage != Sabotage::StaleResult {
+            return;
+        }
+        let leased = |fact: &Fact| match &fact.what {
+            What::AttemptLeased { job, attempt, lease, .. } if fact.build == *build => Some((job.clone(), *attempt, *lease)),
+            _ => None,
+        };
+        let job = self.facts.iter().filter_map(leased).find(|(_, _, other)| other == lease).map(|(job, _, _)| job);
+        let last = self.facts.iter().rev().filter_map(leased).find(|(other, _, _)| Some(other) == job.as_ref());
+        if let Some((_, last_attempt, last_lease)) = last {
+            (*attempt, *lease) = (last_attempt, last_lease);
+        }
+    }
+
+    /// Sabotage: the rebuilt engine has not read that a lease was lost, nor what followed for that job.
+    fn plant_unfenced(&mut self) {
+        if self.sabotage != Sabotage::UnfencedRecovery {
+            return;
+        }
+        let lost = self.facts.iter().position(|fact| {
+            matches!(&fact.what, What::AttemptFinished { report, .. } if report.outcome == Outcome::Failed(graph::Failure::Lost))
+        });
+        let Some(lost) = lost else { return };
+        let What::AttemptFinished { job: lost_job, .. } = &self.facts[lost].what else { return };
+        let mut engine = Engine::new();
+        for (index, fact) in self.facts.iter().enumerate() {
+            let is_about_it = match &fact.what {
+                What::AttemptLeased { job, .. } | What::AttemptFinished { job, .. } => job == lost_job,
+                _ => false,
+            };
+            if !(index >= lost && fact.build == self.facts[lost].build && is_about_it) {
+                engine.apply(fact);
+            }
+        }
+        self.engine = engine;
+    }
+
+    /// Everybody behaves until nothing is left to do.
+    fn calm(&mut self) -> Checked {
+        for index in 0..self.workers.len() {
+            self.bring_back(index);
+        }
+        for _ in 0..CALM_ROUNDS_MAX {
+            self.now = self.now.plus_ms(700);
+            for index in 0..self.workers.len() {
+                let leases: Vec<LeaseId> = self.workers[index].running.keys().copied().collect();
+                leases.into_iter().for_each(|lease| self.end_attempt(index, lease));
+                let input = self.presence(index);
+                self.mail.push(input);
+            }
+            for (build, job) in self.gates.clone() {
+                self.mail.push(Input::GateAnswered { build, job, answer: Some(BTreeMap::new()), by: "all".to_owned() });
+            }
+            let mail = std::mem::take(&mut self.mail);
+            self.step(mail)?;
+            while let Some(effect) = self.tasks.pop_front() {
+                self.perform(effect);
+            }
+            let is_over = |id: &BuildId| self.engine.verdict(*id).is_none_or(|verdict| verdict != graph::Verdict::Running);
+            if self.created.iter().all(is_over) && self.created.len() == self.pipelines.len() {
+                break;
+            }
+        }
+        self.oracle.check_calm(&self.created)?;
+        let rest = self.engine.step(self.now.plus_ms(1), Vec::new());
+        self.append(rest.facts)?;
+        self.die()?;
+        let rest = self.engine.step(self.now.plus_ms(100_000), Vec::new());
+        if let Some(fact) = rest.facts.first() {
+            return Err(Violation { law: "a finished build is a fixed point", text: format!("{fact:?}") });
+        }
+        Ok(())
+    }
+}
+
+fn shown(what: &What) -> String {
+    match what {
+        What::BuildCreated(request) => format!("created {:?} by {}", request.options, request.client),
+        What::Evaluated { graph, diagnostics, .. } => {
+            let jobs: Vec<_> = graph.jobs.iter().map(|(name, job)| format!("\n    {name}: {job:?}")).collect();
+            format!("evaluated {diagnostics:?} holes {:?}{}", graph.holes, jobs.concat())
+        }
+        other => format!("{other:?}"),
+    }
+}
