@@ -36,6 +36,7 @@ mod tree;
 mod view;
 
 pub use leftover::{Leftover, kill_leftovers, leftovers};
+pub(crate) use view::Right;
 pub use view::{View, ViewError, ViewStage};
 
 use message::{Answer, Request};
@@ -436,17 +437,18 @@ impl Processes {
         }
     }
 
-    /// Mounts a view of the files in namespaces of its own; steps enter it by [`Command::view`]. It lives until
-    /// [`Processes::close_view`] and the last process in it are gone.
+    /// Mounts a view of the files in namespaces of its own; steps enter it by [`Command::view`]. The descriptor is the mounted
+    /// directory: through `/proc/self/fd/N` this process reads and writes the files as the steps see them. The mount lives
+    /// until [`Processes::close_view`], the descriptor's end and that of the last process in it.
     ///
     /// # Errors
     /// [`ViewError`] says which stage the system refused.
-    pub async fn open_view(&self, view: &View) -> Result<ViewId, ViewError> {
+    pub async fn open_view(&self, view: &View) -> Result<(ViewId, OwnedFd), ViewError> {
         let id = self.next_id();
         let request = message::open_view(id, view);
         let answer = self.ask(id, &request, &[]).await.map_err(|_| ViewError::lost())?;
         match answer.await {
-            Ok(Answer::ViewOpened) => Ok(ViewId(id)),
+            Ok(Answer::ViewOpened(files)) => Ok((ViewId(id), files)),
             Ok(Answer::ViewFailed(error)) => Err(error),
             Ok(_) | Err(_) => Err(ViewError::lost()),
         }
@@ -550,8 +552,8 @@ async fn read_answers(socket: Arc<AsyncFd<OwnedFd>>, waiting: Arc<Waiting>) {
         loop {
             match socket::receive(socket.get_ref(), &mut buffer) {
                 Ok((0, _)) => break 'ready,
-                Ok((length, _)) => {
-                    if let Some((id, answer)) = message::read_answer(&buffer[..length]) {
+                Ok((length, descriptors)) => {
+                    if let Some((id, answer)) = message::read_answer(&buffer[..length], descriptors) {
                         waiting.answered(id, answer);
                     }
                 }

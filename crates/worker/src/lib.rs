@@ -11,5 +11,9 @@ pub mod layers;
 pub mod patterns;
 pub mod reports;
 pub mod repository;
+#[cfg(target_os = "linux")]
+pub mod sandbox;
 pub mod tree;
 pub mod usage;
+#[cfg(target_os = "linux")]
+pub mod workspace;

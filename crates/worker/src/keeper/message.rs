@@ -4,6 +4,7 @@
 //! that the keeper points `execve` straight into the packet. Both ends are the same program, so there are no versions; the
 //! reading side still checks every length and answers `None` to what it cannot read.
 
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 
 use graph::{Timestamp, Usage};
@@ -101,7 +102,8 @@ pub enum Answer {
     Ended(StepEnd),
     NotStarted(SpawnFailure),
     JobEnded(Vec<Leftover>),
-    ViewOpened,
+    /// With the mounted directory.
+    ViewOpened(OwnedFd),
     ViewFailed(ViewError),
 }
 
@@ -371,7 +373,7 @@ pub fn view_answer(id: u64, result: Result<(), ViewError>) -> Vec<u8> {
 }
 
 /// Reads an answer and whom it is for; `None` if it is none.
-pub fn read_answer(packet: &[u8]) -> Option<(u64, Answer)> {
+pub fn read_answer(packet: &[u8], descriptors: Vec<OwnedFd>) -> Option<(u64, Answer)> {
     let mut reader = Reader(packet);
     let kind = reader.byte()?;
     let id = reader.number()?;
@@ -386,7 +388,7 @@ pub fn read_answer(packet: &[u8]) -> Option<(u64, Answer)> {
             });
             Answer::JobEnded(leftovers.collect::<Option<Vec<_>>>()?)
         }
-        VIEW_OPENED => Answer::ViewOpened,
+        VIEW_OPENED => Answer::ViewOpened(descriptors.into_iter().next()?),
         VIEW_FAILED => {
             let stage = ViewStage::of(reader.byte()?)?;
             Answer::ViewFailed(ViewError { stage, number: reader.signed()? })

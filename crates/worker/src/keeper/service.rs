@@ -205,8 +205,9 @@ impl Service {
                 self.look_after_endings();
             }
             Incoming::OpenView { id, view } => {
-                let result = view::open(&view).map(|open| {
-                    self.views.insert(id, open);
+                let result = view::open(&view).map(|opened| {
+                    self.views.insert(id, opened.view);
+                    opened.files
                 });
                 self.answer_view(id, result);
             }
@@ -217,13 +218,16 @@ impl Service {
         }
     }
 
-    fn answer_view(&self, id: u64, result: Result<(), ViewError>) {
-        self.answer(&message::view_answer(id, result));
+    fn answer_view(&self, id: u64, result: Result<OwnedFd, ViewError>) {
+        let files = result.as_ref().map(AsRawFd::as_raw_fd);
+        let descriptors: Vec<i32> = files.into_iter().collect();
+        let packet = message::view_answer(id, result.as_ref().map(|_| ()).map_err(|error| *error));
+        let _ = socket::send_blocking(&self.socket, &packet, &descriptors);
     }
 
     /// An answer that cannot be sent is for a `ropewalk` that is gone; its end of the socket says so next.
     fn answer(&self, packet: &[u8]) {
-        let _ = socket::send_blocking(&self.socket, packet);
+        let _ = socket::send_blocking(&self.socket, packet, &[]);
     }
 
     fn spawn(&mut self, spawn: &Spawn, descriptors: &[OwnedFd]) {

@@ -52,9 +52,9 @@ pub fn send(socket: impl AsFd, bytes: &[u8], descriptors: &[i32]) -> io::Result<
 }
 
 /// As [`send`], and waits while the socket is full.
-pub fn send_blocking(socket: impl AsFd, bytes: &[u8]) -> io::Result<()> {
+pub fn send_blocking(socket: impl AsFd, bytes: &[u8], descriptors: &[i32]) -> io::Result<()> {
     loop {
-        match send_with(&socket, bytes, &[], SendFlags::NOSIGNAL) {
+        match send_with(&socket, bytes, descriptors, SendFlags::NOSIGNAL) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             other => return other,
         }

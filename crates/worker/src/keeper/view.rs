@@ -6,7 +6,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -69,6 +69,12 @@ impl ViewStage {
 impl ViewError {
     pub(super) fn lost() -> Self {
         Self { stage: ViewStage::Keeper, number: libc::EPIPE }
+    }
+
+    /// Whether the keeper is gone, so that nothing was tried.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.stage == ViewStage::Keeper
     }
 
     /// What a person can do about it, if it is known.
@@ -147,6 +153,13 @@ pub struct OpenView {
     pub mount: OwnedFd,
 }
 
+/// What [`open`] made.
+pub struct Opened {
+    pub view: OpenView,
+    /// The mounted directory, through which `ropewalk` reaches the files from outside.
+    pub files: OwnedFd,
+}
+
 /// A view ready to be entered: all that is allocated is allocated.
 #[derive(Debug)]
 struct Prepared {
@@ -161,8 +174,14 @@ struct Prepared {
 /// How the child tells the keeper; both share the memory.
 struct Outcome {
     error: Option<ViewError>,
+    held: Held,
+}
+
+/// Descriptors in the table that both share; -1 is none.
+struct Held {
     user: i32,
     mount: i32,
+    files: i32,
 }
 
 fn refused(stage: ViewStage) -> impl Fn(rustix::io::Errno) -> ViewError {
@@ -256,6 +275,21 @@ impl Prepared {
         }
     }
 
+    /// Descriptors of the calling process's namespaces and of the mounted directory.
+    fn hold(&self) -> Result<Held, ViewError> {
+        let open = |path: &std::ffi::CStr, flags: OFlags| {
+            rustix::fs::open(path, flags | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+                .map_err(refused(ViewStage::Hold))
+        };
+        let files = open(&self.target, OFlags::DIRECTORY)?;
+        let mount = open(c"/proc/self/ns/mnt", OFlags::empty())?;
+        let user = match self.right {
+            Right::Administrator => -1,
+            Right::UserNamespace => open(c"/proc/self/ns/user", OFlags::empty())?.into_raw_fd(),
+        };
+        Ok(Held { user, mount: mount.into_raw_fd(), files: files.into_raw_fd() })
+    }
+
     fn mount_with_options(&self) -> Result<(), ViewError> {
         let no = |_| ViewError { stage: ViewStage::Mount, number: libc::EINVAL };
         let options = CString::new(self.options.as_bytes()).map_err(no)?;
@@ -276,17 +310,17 @@ fn write_file(path: &std::ffi::CStr, text: &[u8]) -> rustix::io::Result<()> {
 }
 
 /// Makes the namespaces of a view, mounts it, and keeps hold of them. Called by the keeper, which has one thread.
-pub fn open(view: &View) -> Result<OpenView, ViewError> {
+pub fn open(view: &View) -> Result<Opened, ViewError> {
     let mut prepared = Prepared::new(view)?;
     let flags = match prepared.right {
         Right::Administrator => libc::CLONE_NEWNS,
         Right::UserNamespace => libc::CLONE_NEWNS | libc::CLONE_NEWUSER,
     };
-    let mut outcome = Outcome { error: None, user: -1, mount: -1 };
+    let mut outcome = Outcome { error: None, held: Held { user: -1, mount: -1, files: -1 } };
     let child = || {
-        let made = prepared.furnish().and_then(|()| hold(prepared.right));
+        let made = prepared.furnish().and_then(|()| prepared.hold());
         match made {
-            Ok((user, mount)) => (outcome.user, outcome.mount) = (user, mount),
+            Ok(held) => outcome.held = held,
             Err(error) => outcome.error = Some(error),
         }
         0
@@ -302,19 +336,9 @@ pub fn open(view: &View) -> Result<OpenView, ViewError> {
         // SAFETY: the child opened it in the table it shares with us and gave it to nobody else.
         (number >= 0).then(|| unsafe { OwnedFd::from_raw_fd(number) })
     };
-    let user = owned(outcome.user);
-    let mount = owned(outcome.mount).ok_or(ViewError { stage: ViewStage::Hold, number: libc::EBADF })?;
-    Ok(OpenView { user, mount })
-}
-
-/// Descriptors of the calling process's namespaces; the user's is -1 for an administrator.
-fn hold(right: Right) -> Result<(i32, i32), ViewError> {
-    use std::os::fd::IntoRawFd;
-    let open = |path: &std::ffi::CStr| rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-    let mount = open(c"/proc/self/ns/mnt").map_err(refused(ViewStage::Hold))?;
-    let user = match right {
-        Right::Administrator => -1,
-        Right::UserNamespace => open(c"/proc/self/ns/user").map_err(refused(ViewStage::Hold))?.into_raw_fd(),
-    };
-    Ok((user, mount.into_raw_fd()))
+    let missing = ViewError { stage: ViewStage::Hold, number: libc::EBADF };
+    let user = owned(outcome.held.user);
+    let mount = owned(outcome.held.mount).ok_or(missing)?;
+    let files = owned(outcome.held.files).ok_or(missing)?;
+    Ok(Opened { view: OpenView { user, mount }, files })
 }

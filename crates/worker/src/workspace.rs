@@ -1,0 +1,315 @@
+//! The files of one job: the user's tree as it was when the build began, at the same path, with the job's changes apart.
+//!
+//! [`Snapshot`] holds the state of the start for all jobs of a build; [`Workspace`] is one job's place above it, kept after
+//! the job's end until somebody takes it away, and opened again by [`Workspace::reopen`]. On Linux it is an overlay in a
+//! mount namespace of its own; where that is refused it is a copy at another path, and [`OpenWorkspace::note`] says so.
+//! Nothing here writes to the user's tree.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::git::GitError;
+use crate::keeper::{KeeperError, Processes, View, ViewError, ViewId};
+
+mod checkout;
+mod layer;
+mod snapshot;
+mod watch;
+
+pub use layer::remove_tree;
+pub use snapshot::{Layers, Snapshot};
+pub use watch::DIRECTORIES_MAX;
+
+/// A workspace or snapshot could not be made or opened.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkspaceError {
+    /// git did not answer.
+    #[error(transparent)]
+    Git(#[from] GitError),
+    /// The system refused something about a file.
+    #[error("prepare the workspace at `{}`", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Its words.
+        #[source]
+        source: io::Error,
+    },
+    /// The layers would lie in the tree they hide; the kernel refuses that.
+    #[error("the workspace's directory `{}` lies inside the repository `{}`", directory.display(), repository.display())]
+    Inside {
+        /// Where the layers were to go.
+        directory: PathBuf,
+        /// The tree.
+        repository: PathBuf,
+    },
+    /// What is kept of an earlier workspace cannot be read.
+    #[error("read `{}`", path.display())]
+    Manifest {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The keeper is gone.
+    #[error(transparent)]
+    Keeper(#[from] KeeperError),
+}
+
+impl WorkspaceError {
+    fn at(path: &Path) -> impl Fn(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self::File { path: path.clone(), source }
+    }
+}
+
+/// Which files of the snapshot a job sees.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Files {
+    /// All, `.git` too.
+    All,
+    /// These, relative to the repository, and nothing else.
+    Only(Vec<PathBuf>),
+}
+
+/// How a workspace shows the files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Form {
+    /// An overlay at the repository's own path.
+    Overlay,
+    /// A copy in the workspace's directory.
+    Copy,
+}
+
+/// What is kept of a workspace so that it can be opened again. Old fields stay; new ones have defaults.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Manifest {
+    snapshot: PathBuf,
+    repository: PathBuf,
+    files: Files,
+    form: Form,
+}
+
+/// One job's files: a directory with its changes, made from a snapshot.
+#[derive(Debug)]
+pub struct Workspace {
+    directory: PathBuf,
+    manifest: Manifest,
+    /// The layers below the job's own.
+    lower: Vec<PathBuf>,
+}
+
+/// A workspace that steps can run in.
+#[derive(Debug)]
+pub struct OpenWorkspace {
+    /// For [`crate::keeper::Command::view`]; `None` for a copy.
+    pub view: Option<ViewId>,
+    /// The tree's root as steps see it.
+    pub root: PathBuf,
+    /// The same directory for this process: `/proc/self/fd/N` into the overlay, or the copy.
+    pub files: PathBuf,
+    /// What people should know: why this is a copy.
+    pub note: Option<String>,
+    /// Keeps `files` meaningful.
+    held: Option<OwnedFd>,
+}
+
+impl OpenWorkspace {
+    /// Lets go of the mount. The changes stay in the workspace's directory.
+    ///
+    /// # Errors
+    /// The keeper is gone.
+    pub async fn close(self, processes: &Processes) -> Result<(), KeeperError> {
+        drop(self.held);
+        match self.view {
+            Some(view) => processes.close_view(view).await,
+            None => Ok(()),
+        }
+    }
+}
+
+impl Workspace {
+    /// Makes a job's place in `directory`, which is made, from the state of the build's start.
+    ///
+    /// # Errors
+    /// git's words, or the system's about a file.
+    pub fn create(snapshot: &Snapshot, directory: &Path, files: Files) -> Result<Self, WorkspaceError> {
+        std::fs::create_dir_all(directory).map_err(WorkspaceError::at(directory))?;
+        let directory = std::fs::canonicalize(directory).map_err(WorkspaceError::at(directory))?;
+        let repository = snapshot.repository().to_owned();
+        for part in ["upper", "work"] {
+            let part = directory.join(part);
+            layer::make_like(&part, &repository).map_err(WorkspaceError::at(&part))?;
+        }
+        let lower = match &files {
+            Files::All => snapshot.layers()?.0,
+            Files::Only(paths) => {
+                let stage = directory.join("stage");
+                layer::make_like(&stage, &repository).map_err(WorkspaceError::at(&stage))?;
+                snapshot.copy_files(paths, &stage)?;
+                vec![stage]
+            }
+        };
+        let manifest = Manifest { snapshot: snapshot.directory().to_owned(), repository, files, form: Form::Overlay };
+        let workspace = Self { directory, manifest, lower };
+        workspace.save()?;
+        Ok(workspace)
+    }
+
+    /// Finds the place of a job that ended, with what it had changed; its build's snapshot must still be there. The user's tree
+    /// may have changed since: what the job saw of it is restored from git.
+    ///
+    /// # Errors
+    /// It is not there or cannot be read.
+    pub fn reopen(directory: &Path) -> Result<Self, WorkspaceError> {
+        let directory = std::fs::canonicalize(directory).map_err(WorkspaceError::at(directory))?;
+        let manifest: Manifest = read_json(&directory.join("workspace.json"))?;
+        let lower = match (manifest.form, &manifest.files) {
+            (Form::Copy, _) => Vec::new(),
+            (Form::Overlay, Files::Only(_)) => vec![directory.join("stage")],
+            (Form::Overlay, Files::All) => Snapshot::reopen(&manifest.snapshot)?.layers()?.0,
+        };
+        // The kernel refuses a work directory that was in use when the machine or the namespace went away.
+        let work = directory.join("work");
+        layer::remove_tree(&work).map_err(WorkspaceError::at(&work))?;
+        layer::make_like(&work, &manifest.repository).map_err(WorkspaceError::at(&work))?;
+        Ok(Self { directory, manifest, lower })
+    }
+
+    fn save(&self) -> Result<(), WorkspaceError> {
+        write_json(&self.directory.join("workspace.json"), &self.manifest)
+    }
+
+    /// Where it keeps the job's changes.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// A directory for the job's `/tmp`, kept between its steps. Made when it is first asked for.
+    ///
+    /// # Errors
+    /// The system refuses it.
+    pub fn temporary(&self) -> Result<PathBuf, WorkspaceError> {
+        let temporary = self.directory.join("tmp");
+        std::fs::create_dir_all(&temporary).map_err(WorkspaceError::at(&temporary))?;
+        Ok(temporary)
+    }
+
+    /// The overlay, if it is one.
+    #[must_use]
+    pub fn view(&self) -> Option<View> {
+        (self.manifest.form == Form::Overlay).then(|| View {
+            target: self.manifest.repository.clone(),
+            lower: self.lower.clone(),
+            upper: self.directory.join("upper"),
+            work: self.directory.join("work"),
+        })
+    }
+
+    /// Opens it for steps: mounts the overlay, or where the system refuses makes a copy, with a note that says so.
+    ///
+    /// # Errors
+    /// The keeper is gone, or the copy failed.
+    pub async fn open(&mut self, processes: &Processes, snapshot: &Snapshot) -> Result<OpenWorkspace, WorkspaceError> {
+        let Some(view) = self.view() else { return Ok(self.open_copy(None)) };
+        match processes.open_view(&view).await {
+            Ok((view, held)) => Ok(OpenWorkspace {
+                view: Some(view),
+                root: self.manifest.repository.clone(),
+                files: PathBuf::from(format!("/proc/self/fd/{}", held.as_raw_fd())),
+                note: None,
+                held: Some(held),
+            }),
+            Err(error) if error.is_lost() => Err(KeeperError::Lost.into()),
+            Err(error) => self.fall_back(snapshot, error),
+        }
+    }
+
+    /// Opens it as a copy although an overlay may be possible.
+    ///
+    /// # Errors
+    /// The copy failed.
+    pub fn open_as_copy(&mut self, snapshot: &Snapshot) -> Result<OpenWorkspace, WorkspaceError> {
+        if self.manifest.form == Form::Overlay {
+            self.copy(snapshot)?;
+        }
+        Ok(self.open_copy(None))
+    }
+
+    fn fall_back(&mut self, snapshot: &Snapshot, error: ViewError) -> Result<OpenWorkspace, WorkspaceError> {
+        self.copy(snapshot)?;
+        let hint = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
+        let note = format!("the workspace is a copy at another path, because the system refused to {error}{hint}");
+        Ok(self.open_copy(Some(note)))
+    }
+
+    fn copy(&mut self, snapshot: &Snapshot) -> Result<(), WorkspaceError> {
+        let root = self.copy_root();
+        match &self.manifest.files {
+            Files::All => snapshot.copy_to(&root)?,
+            Files::Only(_) => {
+                std::fs::rename(self.directory.join("stage"), &root).map_err(WorkspaceError::at(&root))?
+            }
+        }
+        self.manifest.form = Form::Copy;
+        self.save()
+    }
+
+    fn copy_root(&self) -> PathBuf {
+        self.directory.join("copy")
+    }
+
+    fn open_copy(&self, note: Option<String>) -> OpenWorkspace {
+        OpenWorkspace { view: None, root: self.copy_root(), files: self.copy_root(), note, held: None }
+    }
+
+    /// A command of this process that runs inside the workspace, at its root, with nothing recorded: for a person's shell. The
+    /// keeper is not needed; the mount ends with the last process in it.
+    #[must_use]
+    pub fn command(&self, program: &str) -> Command {
+        use std::os::unix::process::CommandExt;
+        let mut command = Command::new(program);
+        let Some(view) = self.view() else {
+            command.current_dir(self.copy_root());
+            return command;
+        };
+        let root = view.target.clone();
+        // SAFETY: the child only makes system calls and allocates; no lock of ours is held across the fork, and the C
+        // library makes its allocator usable in a forked child.
+        unsafe {
+            command.pre_exec(move || {
+                view.enter().map_err(|error| io::Error::from_raw_os_error(error.number))?;
+                rustix::process::chdir(&root).map_err(io::Error::from)
+            });
+        }
+        command
+    }
+
+    /// Takes the job's changes away for good.
+    ///
+    /// # Errors
+    /// What could not be taken away, after everything else was.
+    pub fn remove(self) -> Result<(), WorkspaceError> {
+        layer::remove_tree(&self.directory).map_err(WorkspaceError::at(&self.directory))
+    }
+}
+
+fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), WorkspaceError> {
+    let json = |source| WorkspaceError::Manifest { path: path.to_owned(), source };
+    let text = serde_json::to_vec_pretty(value).map_err(json)?;
+    std::fs::write(path, text).map_err(WorkspaceError::at(path))
+}
+
+fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, WorkspaceError> {
+    let text = std::fs::read(path).map_err(WorkspaceError::at(path))?;
+    serde_json::from_slice(&text).map_err(|source| WorkspaceError::Manifest { path: path.to_owned(), source })
+}

@@ -1,0 +1,217 @@
+//! The parts of an overlay's layers: copies, whiteouts, opaque directories, and taking a whole tree away.
+//!
+//! A whiteout is a character device 0:0, which every user may make since Linux 5.8; an opaque directory has an attribute
+//! whose name depends on who mounts. Source: kernel.org, filesystems/overlayfs, "whiteouts and opaque directories".
+
+use std::collections::HashSet;
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags};
+
+use crate::keeper::Right;
+
+/// How deep a tree may be that we copy or take away: one beyond what a path of the longest length can name.
+const DEPTH_MAX: usize = 2_048;
+
+/// Directories of a layer that were made already, so that each is made once.
+#[derive(Debug, Default)]
+pub struct Made(HashSet<PathBuf>);
+
+/// Makes the directories that lead to `relative` in `layer`, each with the mode and owner that it has in `model`.
+pub fn make_parents(layer: &Path, model: &Path, relative: &Path, made: &mut Made) -> io::Result<()> {
+    let Some(parent) = relative.parent().filter(|parent| !parent.as_os_str().is_empty()) else { return Ok(()) };
+    if made.0.contains(parent) {
+        return Ok(());
+    }
+    make_parents(layer, model, parent, made)?;
+    make_like(&layer.join(parent), &model.join(parent))?;
+    made.0.insert(parent.to_owned());
+    Ok(())
+}
+
+/// Makes a directory with mode, owner and times of another; as usual if the other is none.
+pub fn make_like(directory: &Path, model: &Path) -> io::Result<()> {
+    match fs::create_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        other => other?,
+    }
+    if let Ok(metadata) = fs::symlink_metadata(model)
+        && metadata.is_dir()
+    {
+        assume(directory, &metadata)?;
+    }
+    Ok(())
+}
+
+/// Gives a file or directory the mode, times and, for an administrator, the owner of another.
+fn assume(path: &Path, like: &Metadata) -> io::Result<()> {
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::lchown(path, Some(like.uid()), Some(like.gid()))?;
+    }
+    if !like.is_symlink() {
+        fs::set_permissions(path, fs::Permissions::from_mode(like.mode() & 0o7777))?;
+    }
+    let time = |tv_sec, tv_nsec: i64| Timespec { tv_sec, tv_nsec };
+    let times = Timestamps {
+        last_access: time(like.atime(), like.atime_nsec()),
+        last_modification: time(like.mtime(), like.mtime_nsec()),
+    };
+    rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(())
+}
+
+/// Hides `relative` in the layers below `layer`.
+pub fn white_out(layer: &Path, model: &Path, relative: &Path, made: &mut Made) -> io::Result<()> {
+    make_parents(layer, model, relative, made)?;
+    match rustix::fs::mknodat(CWD, layer.join(relative), FileType::CharacterDevice, Mode::empty(), 0) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether it is a whiteout.
+pub fn is_whiteout(metadata: &Metadata) -> bool {
+    metadata.file_type().is_char_device() && metadata.rdev() == 0
+}
+
+/// Makes a directory of a layer hide what the layers below have in it.
+pub fn make_opaque(directory: &Path) -> io::Result<()> {
+    let name = Right::of_this_process().opaque_attribute();
+    rustix::fs::setxattr(directory, name, b"y", XattrFlags::empty())?;
+    Ok(())
+}
+
+/// Copies `relative` from one tree into another with the directories that lead to it. Whole directories too. What is
+/// neither file, directory nor link is left out; so is a file that has gone meanwhile.
+pub fn copy_into(from: &Path, to: &Path, relative: &Path, made: &mut Made) -> io::Result<()> {
+    make_parents(to, from, relative, made)?;
+    copy_tree(&from.join(relative), &to.join(relative), Whiteouts::Leave, &|_| false)
+}
+
+/// What becomes of a whiteout in a tree that is copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whiteouts {
+    /// It is left out.
+    Leave,
+    /// It is made again.
+    Copy,
+    /// What it hides is taken away.
+    Apply,
+}
+
+/// Copies a file, link or directory with all that is in it, by reflink where the file system can. `is_skipped` is asked with
+/// the source's path.
+pub fn copy_tree(from: &Path, to: &Path, whiteouts: Whiteouts, is_skipped: &dyn Fn(&Path) -> bool) -> io::Result<()> {
+    copy_tree_at(from, to, whiteouts, is_skipped, 0)
+}
+
+fn copy_tree_at(
+    from: &Path,
+    to: &Path,
+    whiteouts: Whiteouts,
+    is_skipped: &dyn Fn(&Path) -> bool,
+    depth: usize,
+) -> io::Result<()> {
+    if is_skipped(from) {
+        return Ok(());
+    }
+    let metadata = match fs::symlink_metadata(from) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    if is_whiteout(&metadata) {
+        return match whiteouts {
+            Whiteouts::Leave => Ok(()),
+            Whiteouts::Copy => white_out(to, from, Path::new(""), &mut Made::default()),
+            Whiteouts::Apply => remove_tree(to),
+        };
+    }
+    if metadata.is_dir() {
+        if depth >= DEPTH_MAX {
+            return Err(io::Error::other(format!("directories are nested deeper than {DEPTH_MAX}")));
+        }
+        let is_new = fs::symlink_metadata(to).map_or(true, |there| !there.is_dir());
+        if is_new {
+            remove_tree(to)?;
+            fs::create_dir(to)?;
+        }
+        for entry in fs::read_dir(from)? {
+            let name = entry?.file_name();
+            copy_tree_at(&from.join(&name), &to.join(&name), whiteouts, is_skipped, depth + 1)?;
+        }
+        // Last, because a directory that may not be written could not be filled, and filling changes its times.
+        return assume(to, &metadata);
+    }
+    if metadata.is_symlink() {
+        let _ = fs::remove_file(to);
+        symlink(fs::read_link(from)?, to)?;
+        return assume(to, &metadata);
+    }
+    if metadata.is_file() { copy_file(from, to, &metadata) } else { Ok(()) }
+}
+
+/// Copies a file's bytes, mode and times; shares the bytes where the file system can.
+fn copy_file(from: &Path, to: &Path, metadata: &Metadata) -> io::Result<()> {
+    let mut source = File::open(from)?;
+    let _ = fs::remove_file(to);
+    let mut target = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
+    if rustix::fs::ioctl_ficlone(&target, &source).is_err() {
+        io::copy(&mut source, &mut target)?;
+    }
+    drop(target);
+    assume(to, metadata)
+}
+
+/// Takes a tree away, whatever the modes of its directories; links are not followed. Nothing happens if it is not there.
+///
+/// # Errors
+/// What could not be taken away, after everything else was.
+pub fn remove_tree(path: &Path) -> io::Result<()> {
+    let metadata = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    if !metadata.is_dir() {
+        return fs::remove_file(path);
+    }
+    if fs::remove_dir_all(path).is_ok() {
+        return Ok(());
+    }
+    open_up(path, 0);
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Makes every directory of a tree one that its owner may empty.
+fn open_up(directory: &Path, depth: usize) {
+    let _ = fs::set_permissions(directory, fs::Permissions::from_mode(0o700));
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        if depth < DEPTH_MAX && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            open_up(&entry.path(), depth + 1);
+        }
+    }
+}
+
+/// The paths in a layer that stand for something: files, links, whiteouts, and directories without entries. Relative.
+pub fn entries(layer: &Path) -> io::Result<HashSet<PathBuf>> {
+    let mut found = HashSet::new();
+    let mut waiting = vec![PathBuf::new()];
+    while let Some(directory) = waiting.pop() {
+        for entry in fs::read_dir(layer.join(&directory))? {
+            let entry = entry?;
+            let relative = directory.join(entry.file_name());
+            if entry.file_type()?.is_dir() {
+                waiting.push(relative);
+            } else {
+                found.insert(relative);
+            }
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,366 @@
+//! The state of the user's tree at the start of a build, kept without copying what git has.
+//!
+//! Three layers above the live tree make it stand still: the *delta* holds what differs from the commit, as it was at the
+//! start, and whiteouts over what is ignored; a *fix* holds, for files that changed since, what they were, and whiteouts
+//! over what is new. A fix is never changed once a job has it: the next change makes the next fix. Between two looks at
+//! the tree a running job may still see an edit of a file that it has not written itself.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use super::checkout::{self, Checkout, Tracked};
+use super::layer::{self, Made, Whiteouts};
+use super::watch::{Changes, Watch};
+use super::{WorkspaceError, read_json, write_json};
+
+/// What a snapshot needs to be opened again.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Manifest {
+    repository: PathBuf,
+    /// Empty where there is no git.
+    checkouts: Vec<Checkout>,
+}
+
+/// The state of a tree at one moment. Shared by the jobs of a build.
+#[derive(Debug)]
+pub struct Snapshot {
+    directory: PathBuf,
+    manifest: Manifest,
+    /// The paths in the delta: whatever becomes of them in the live tree, jobs do not see it.
+    shadowed: HashSet<PathBuf>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    watch: Watch,
+    /// What changed since the start and is not shadowed.
+    changed: BTreeSet<PathBuf>,
+    /// The latest fix; `None` while nothing has changed.
+    fix: Option<PathBuf>,
+    fixes: u32,
+}
+
+/// The layers from which a workspace is made, the topmost first, the live tree last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layers(pub Vec<PathBuf>);
+
+impl Snapshot {
+    /// Takes the state of the checkout or plain directory at `repository` (its root), with its layers in `directory`, which
+    /// is made and must lie outside the repository.
+    ///
+    /// # Errors
+    /// git's words, or the system's about a file.
+    pub fn take(repository: &Path, directory: &Path) -> Result<Self, WorkspaceError> {
+        let repository = fs::canonicalize(repository).map_err(WorkspaceError::at(repository))?;
+        fs::create_dir_all(directory).map_err(WorkspaceError::at(directory))?;
+        let directory = fs::canonicalize(directory).map_err(WorkspaceError::at(directory))?;
+        if directory.starts_with(&repository) {
+            return Err(WorkspaceError::Inside { directory, repository });
+        }
+        let delta = directory.join("delta");
+        layer::make_like(&delta, &repository).map_err(WorkspaceError::at(&delta))?;
+        let checkouts = if repository.join(".git").exists() {
+            let status = checkout::status(&repository)?;
+            write_delta(&repository, &delta, &status).map_err(WorkspaceError::at(&delta))?;
+            status.checkouts
+        } else {
+            let ignored = ignored_without_git(&repository);
+            write_whiteouts(&repository, &delta, &ignored).map_err(WorkspaceError::at(&delta))?;
+            Vec::new()
+        };
+        let manifest = Manifest { repository, checkouts };
+        write_json(&directory.join("snapshot.json"), &manifest)?;
+        Self::with(directory, manifest, Watching::Yes)
+    }
+
+    /// Opens a snapshot that was taken into `directory` earlier, maybe by another process.
+    ///
+    /// # Errors
+    /// It is not there or cannot be read.
+    pub fn reopen(directory: &Path) -> Result<Self, WorkspaceError> {
+        let directory = fs::canonicalize(directory).map_err(WorkspaceError::at(directory))?;
+        let manifest: Manifest = read_json(&directory.join("snapshot.json"))?;
+        Self::with(directory, manifest, Watching::No)
+    }
+
+    fn with(directory: PathBuf, manifest: Manifest, watching: Watching) -> Result<Self, WorkspaceError> {
+        let delta = directory.join("delta");
+        let shadowed = layer::entries(&delta).map_err(WorkspaceError::at(&delta))?;
+        let watch = match watching {
+            Watching::Yes if !manifest.checkouts.is_empty() => {
+                Watch::place(&manifest.repository, |path| shadowed.contains(path))
+            }
+            _ => Watch::none(),
+        };
+        let state = State { watch, changed: BTreeSet::new(), fix: None, fixes: next_fix(&directory) };
+        Ok(Self { directory, manifest, shadowed, state: Mutex::new(state) })
+    }
+
+    /// The tree's root.
+    #[must_use]
+    pub fn repository(&self) -> &Path {
+        &self.manifest.repository
+    }
+
+    /// Where its layers are.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The commit that was checked out; `None` without git or before the first one.
+    #[must_use]
+    pub fn commit(&self) -> Option<&str> {
+        self.manifest.checkouts.first()?.commit.as_deref()
+    }
+
+    /// Something people should know about what jobs will see; `None` in an ordinary checkout.
+    #[must_use]
+    pub fn note(&self) -> Option<&'static str> {
+        self.manifest.checkouts.is_empty().then_some(
+            "this directory is no git repository: what you edit while the build runs is seen by jobs that start later",
+        )
+    }
+
+    /// The layers that show the state of the start, whatever happened to the tree since. Reads what the kernel noted; asks
+    /// git only if something changed.
+    ///
+    /// # Errors
+    /// git's words, or the system's about a file.
+    pub fn layers(&self) -> Result<Layers, WorkspaceError> {
+        let state = self.up_to_date()?;
+        let mut layers: Vec<PathBuf> = state.fix.iter().cloned().collect();
+        layers.push(self.directory.join("delta"));
+        layers.push(self.manifest.repository.clone());
+        Ok(Layers(layers))
+    }
+
+    /// What the live tree has changed of what jobs see since the start, as far as it was looked at; relative, sorted. For the
+    /// note at a job's end that it may have seen an edit.
+    ///
+    /// # Errors
+    /// git's words.
+    pub fn changed_since_start(&self) -> Result<Vec<PathBuf>, WorkspaceError> {
+        Ok(self.up_to_date()?.changed.iter().cloned().collect())
+    }
+
+    /// The state with a fix for everything that changed up to now.
+    fn up_to_date(&self) -> Result<MutexGuard<'_, State>, WorkspaceError> {
+        let mut state = self.lock();
+        let fresh = self.new_changes(&mut state)?;
+        if !fresh.is_empty() {
+            let all: BTreeSet<PathBuf> = state.changed.union(&fresh).cloned().collect();
+            let fix = self.directory.join(format!("fix-{}", state.fixes));
+            self.write_fix(&fix, &all)?;
+            state.changed = all;
+            state.fixes += 1;
+            state.fix = Some(fix);
+        }
+        Ok(state)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn new_changes(&self, state: &mut State) -> Result<BTreeSet<PathBuf>, WorkspaceError> {
+        if self.manifest.checkouts.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let paths = match state.watch.changes() {
+            Changes::Paths(paths) => paths,
+            Changes::Unknown => {
+                checkout::differences(&self.manifest.repository, &self.manifest.checkouts)?.into_iter().collect()
+            }
+        };
+        Ok(paths.into_iter().filter(|path| !state.changed.contains(path) && !self.is_shadowed(path)).collect())
+    }
+
+    /// Whether the delta has the path or hides a directory above it.
+    fn is_shadowed(&self, path: &Path) -> bool {
+        path.ancestors().any(|above| self.shadowed.contains(above))
+    }
+
+    /// Fills a new layer so that `changed` looks as at the start.
+    fn write_fix(&self, fix: &Path, changed: &BTreeSet<PathBuf>) -> Result<(), WorkspaceError> {
+        let repository = &self.manifest.repository;
+        let at_fix = WorkspaceError::at(fix);
+        layer::remove_tree(fix).map_err(WorkspaceError::at(fix))?;
+        layer::make_like(fix, repository).map_err(&at_fix)?;
+        let restored = self.restore(fix, changed)?;
+        let mut made = Made::default();
+        for path in changed {
+            // Whether the live tree has it at this moment does not matter: it may come and go while jobs run.
+            let delta = self.directory.join("delta").join(path);
+            if delta.is_dir() || restored.iter().any(|file| file != path && file.starts_with(path)) {
+                self.close_directory(fix, path, &mut made).map_err(&at_fix)?;
+            } else if !restored.contains(path) {
+                layer::white_out(fix, repository, path, &mut made).map_err(&at_fix)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Restores from git what the commits have at or below the changed paths and the delta does not.
+    fn restore(&self, fix: &Path, changed: &BTreeSet<PathBuf>) -> Result<BTreeSet<PathBuf>, WorkspaceError> {
+        let repository = &self.manifest.repository;
+        let mut by_checkout: BTreeMap<usize, Vec<PathBuf>> = BTreeMap::new();
+        for path in changed {
+            let (index, inside) = self.checkout_of(path);
+            by_checkout.entry(index).or_default().push(inside);
+        }
+        let mut restored = BTreeSet::new();
+        for (index, paths) in by_checkout {
+            let checkout = &self.manifest.checkouts[index];
+            let mut files = checkout::tracked(repository, checkout, Some(&paths))?;
+            files.retain(|file| !self.is_shadowed(&checkout.place.join(&file.path)));
+            let mut made = Made::default();
+            layer::make_parents(fix, repository, &checkout.place.join("any"), &mut made)
+                .map_err(WorkspaceError::at(fix))?;
+            checkout::restore(repository, checkout, &files, &fix.join(&checkout.place), &fix.with_extension("index"))?;
+            restored.extend(files.into_iter().map(|file| checkout.place.join(file.path)));
+        }
+        Ok(restored)
+    }
+
+    /// The innermost checkout that a path is in, by index, and the path within it.
+    fn checkout_of(&self, path: &Path) -> (usize, PathBuf) {
+        let inside = |checkout: &Checkout| {
+            let inside = path.strip_prefix(&checkout.place).ok()?;
+            (!inside.as_os_str().is_empty()).then(|| inside.to_owned())
+        };
+        let candidates = self.manifest.checkouts.iter().enumerate();
+        let found = candidates.filter_map(|(index, checkout)| Some((index, checkout, inside(checkout)?)));
+        let innermost = found.max_by_key(|(_, checkout, _)| checkout.place.components().count());
+        innermost.map_or_else(|| (0, path.to_owned()), |(index, _, inside)| (index, inside))
+    }
+
+    /// Makes a directory that was made anew in the live tree show nothing of it: the restored files are in the fix already,
+    /// the delta's are copied up, and the rest is hidden.
+    fn close_directory(&self, fix: &Path, path: &Path, made: &mut Made) -> io::Result<()> {
+        layer::make_parents(fix, &self.manifest.repository, &path.join("any"), made)?;
+        let delta = self.directory.join("delta").join(path);
+        if delta.is_dir() {
+            layer::copy_tree(&delta, &fix.join(path), Whiteouts::Copy, &|_| false)?;
+        }
+        layer::make_opaque(&fix.join(path))
+    }
+
+    /// Makes a copy of what jobs see in `target`, which does not exist; `.git` too.
+    ///
+    /// # Errors
+    /// git's words, or the system's about a file.
+    pub fn copy_to(&self, target: &Path) -> Result<(), WorkspaceError> {
+        let Layers(layers) = self.layers()?;
+        let repository = &self.manifest.repository;
+        let at_target = WorkspaceError::at(target);
+        layer::make_like(target, repository).map_err(&at_target)?;
+        if self.manifest.checkouts.is_empty() {
+            let is_skipped = |path: &Path| path.strip_prefix(repository).is_ok_and(|path| self.is_shadowed(path));
+            layer::copy_tree(repository, target, Whiteouts::Leave, &is_skipped).map_err(&at_target)?;
+        }
+        let mut made = Made::default();
+        for checkout in &self.manifest.checkouts {
+            let git = checkout.place.join(".git");
+            layer::copy_into(repository, target, &git, &mut made).map_err(&at_target)?;
+            for Tracked { path, .. } in checkout::tracked(repository, checkout, None)? {
+                let path = checkout.place.join(path);
+                if !self.is_shadowed(&path) {
+                    layer::copy_into(repository, target, &path, &mut made).map_err(&at_target)?;
+                }
+            }
+        }
+        for above in layers.iter().rev().skip(1) {
+            layer::copy_tree(above, target, Whiteouts::Apply, &|_| false).map_err(&at_target)?;
+        }
+        Ok(())
+    }
+
+    /// Copies single files, as they were at the start, into `target`; those that were not there are left out.
+    ///
+    /// # Errors
+    /// As [`Snapshot::copy_to`].
+    pub fn copy_files(&self, files: &[PathBuf], target: &Path) -> Result<(), WorkspaceError> {
+        let Layers(layers) = self.layers()?;
+        let mut made = Made::default();
+        for file in files {
+            let Some((layer, metadata)) =
+                layers.iter().find_map(|layer| Some((layer, fs::symlink_metadata(layer.join(file)).ok()?)))
+            else {
+                continue;
+            };
+            if !layer::is_whiteout(&metadata) && !self.is_hidden(&layers, file) {
+                layer::make_parents(target, &self.manifest.repository, file, &mut made)
+                    .and_then(|()| {
+                        layer::copy_tree(&layer.join(file), &target.join(file), Whiteouts::Leave, &|_| false)
+                    })
+                    .map_err(WorkspaceError::at(target))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a layer above the live tree has a whiteout at a directory that leads to `file`.
+    fn is_hidden(&self, layers: &[PathBuf], file: &Path) -> bool {
+        let is_whiteout = |path: PathBuf| fs::symlink_metadata(path).is_ok_and(|there| layer::is_whiteout(&there));
+        let above = &layers[..layers.len() - 1];
+        file.ancestors()
+            .skip(1)
+            .filter(|directory| !directory.as_os_str().is_empty())
+            .any(|directory| above.iter().any(|layer| is_whiteout(layer.join(directory))))
+    }
+}
+
+/// Whether the live tree is watched.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Watching {
+    Yes,
+    No,
+}
+
+/// The number after the last fix in a directory.
+fn next_fix(directory: &Path) -> u32 {
+    let names = fs::read_dir(directory).into_iter().flatten().flatten();
+    let numbers = names.filter_map(|entry| entry.file_name().to_str()?.strip_prefix("fix-")?.parse::<u32>().ok());
+    numbers.max().map_or(0, |last| last + 1)
+}
+
+fn write_delta(repository: &Path, delta: &Path, status: &checkout::Status) -> io::Result<()> {
+    let mut made = Made::default();
+    for path in &status.present {
+        layer::copy_into(repository, delta, path, &mut made)?;
+    }
+    for path in status.gone.iter().chain(&status.ignored) {
+        layer::white_out(delta, repository, path, &mut made)?;
+    }
+    Ok(())
+}
+
+fn write_whiteouts(repository: &Path, delta: &Path, paths: &[PathBuf]) -> io::Result<()> {
+    let mut made = Made::default();
+    paths.iter().try_for_each(|path| layer::white_out(delta, repository, path, &mut made))
+}
+
+/// What the ignore files of a plain directory hide; relative, no path below another.
+fn ignored_without_git(root: &Path) -> Vec<PathBuf> {
+    let mut walk = ignore::WalkBuilder::new(root);
+    walk.hidden(false).git_global(false).git_exclude(false).require_git(false).parents(false).follow_links(false);
+    let seen: HashSet<PathBuf> = walk.build().flatten().map(ignore::DirEntry::into_path).collect();
+    let mut ignored = Vec::new();
+    for directory in seen.iter().filter(|path| path.is_dir() && !path.is_symlink()) {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if !seen.contains(&path) {
+                ignored.extend(path.strip_prefix(root).map(Path::to_owned));
+            }
+        }
+    }
+    ignored.sort();
+    ignored
+}
