@@ -177,7 +177,7 @@ impl Store for MemoryStore {
             }
         }
         for fact in facts {
-            kept.rows.next_place(&mut Nowhere, fact)?;
+            kept.rows.take_up(&mut Nowhere, fact.build, Some(fact))?;
             let digest = match &fact.what {
                 What::Evaluated { graph, .. } => {
                     kept.graphs.insert(fact.build, Arc::clone(graph));

@@ -1,8 +1,8 @@
 //! A store in one SQLite file, `ropewalk.db`, shared by any number of processes of one machine.
 //!
 //! One connection writes, behind a lock; reads take a connection of their own from a pool, so that a long read
-//! never keeps an append waiting. The writer keeps the rows of running builds at hand and writes each changed row
-//! once per append. Whether another process has written meanwhile is asked inside the transaction
+//! never keeps an append waiting. The writer keeps the rows of running builds at hand; rows may follow their facts
+//! some appends later, but nobody sees that (`sqlite/facts.rs`). Whether another process has written meanwhile is asked inside the transaction
 //! (`pragma data_version`); if so, what is at hand is dropped and read again.
 //!
 //! What a crash of the machine may take: with [`Durability::Process`] the newest appends, never the order or the
@@ -72,6 +72,8 @@ struct Writer {
     working: Working,
     /// The count of others' writes, as the connection saw it when `working` was right.
     data_version: i64,
+    /// Whether somebody else has written since this writer's last write.
+    is_shared: bool,
     /// The graph stored last, so that storing it again costs nothing.
     last_graph: Option<(Arc<Graph>, Digest)>,
 }
@@ -100,7 +102,8 @@ impl SqliteStore {
         }
         let mut connection = connect(&path, durability)?;
         migration::migrate(&mut connection, version)?;
-        let writer = Writer { connection, working: Working::default(), data_version: -1, last_graph: None };
+        let writer =
+            Writer { connection, working: Working::default(), data_version: -1, is_shared: false, last_graph: None };
         Ok(Self { folder: folder.to_owned(), durability, writer: Mutex::new(writer), readers: Mutex::default() })
     }
 
@@ -134,6 +137,14 @@ impl SqliteStore {
         result
     }
 
+    /// As [`SqliteStore::read`], with all facts projected.
+    fn read_rows<T>(&self, read: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        if !self.read(facts::behind)?.is_empty() {
+            self.write(facts::catch_up)?;
+        }
+        self.read(read)
+    }
+
     /// Writes in one transaction; what is at hand is right inside it.
     fn write<T>(&self, write: impl FnOnce(&mut Writer) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let mut writer = self.writer();
@@ -155,6 +166,7 @@ impl SqliteStore {
 impl Writer {
     fn refresh(&mut self) -> Result<(), StoreError> {
         let found = self.connection.prepare_cached("pragma data_version")?.query_row([], |row| row.get(0))?;
+        self.is_shared = self.data_version != -1 && found != self.data_version;
         if found != self.data_version || self.working.rows() > ROWS_AT_HAND_MAX {
             self.working.clear();
             self.last_graph = None;
@@ -234,6 +246,7 @@ impl Store for SqliteStore {
         // Held while it is deleted, so that nobody takes it up meanwhile.
         let Some(_claim) = self.claim(build)? else { return Err(StoreError::Running(build)) };
         self.write(|writer| {
+            facts::catch_up(writer)?;
             writer.working.clear();
             writer.last_graph = None;
             deletion::delete(&writer.connection, build)
@@ -241,23 +254,23 @@ impl Store for SqliteStore {
     }
 
     fn builds(&self, filter: &BuildFilter, before: Option<BuildId>, limit: u32) -> Result<Vec<BuildRow>, StoreError> {
-        self.read(|connection| projected::builds(connection, filter, before, limit))
+        self.read_rows(|connection| projected::builds(connection, filter, before, limit))
     }
 
     fn build(&self, build: BuildId) -> Result<Option<BuildRow>, StoreError> {
-        self.read(|connection| projected::build(connection, build))
+        self.read_rows(|connection| projected::build(connection, build))
     }
 
     fn graph(&self, build: BuildId) -> Result<Option<Arc<Graph>>, StoreError> {
-        self.read(|connection| facts::graph_of(connection, build))
+        self.read_rows(|connection| facts::graph_of(connection, build))
     }
 
     fn jobs(&self, build: BuildId) -> Result<Vec<JobRow>, StoreError> {
-        self.read(|connection| projected::jobs(connection, build))
+        self.read_rows(|connection| projected::jobs(connection, build))
     }
 
     fn attempts(&self, build: BuildId, job: Option<&JobName>) -> Result<Vec<AttemptRow>, StoreError> {
-        self.read(|connection| projected::attempts(connection, build, job))
+        self.read_rows(|connection| projected::attempts(connection, build, job))
     }
 
     fn reports(
@@ -265,7 +278,7 @@ impl Store for SqliteStore {
         build: BuildId,
         job: Option<&JobName>,
     ) -> Result<Vec<(AttemptNumber, AttemptReport)>, StoreError> {
-        self.read(|connection| {
+        self.read_rows(|connection| {
             let attempts = projected::attempts(connection, build, job)?;
             let reports = facts::reports(connection, build, &attempts)?;
             Ok(reports.into_iter().map(|(row, report)| (row.attempt, *report)).collect())
@@ -273,7 +286,7 @@ impl Store for SqliteStore {
     }
 
     fn tests(&self, build: BuildId) -> Result<Vec<TestRow>, StoreError> {
-        self.read(|connection| {
+        self.read_rows(|connection| {
             let mut attempts = projected::attempts(connection, build, None)?;
             attempts.retain(|row| row.ended.as_ref().is_some_and(|end| end.tests > 0));
             let reports = facts::reports(connection, build, &attempts)?;
@@ -282,15 +295,15 @@ impl Store for SqliteStore {
     }
 
     fn artifacts(&self, build: BuildId) -> Result<Vec<ArtifactRow>, StoreError> {
-        self.read(|connection| projected::artifacts(connection, build))
+        self.read_rows(|connection| projected::artifacts(connection, build))
     }
 
     fn gates(&self, build: BuildId) -> Result<Vec<GateRow>, StoreError> {
-        self.read(|connection| projected::gates(connection, build))
+        self.read_rows(|connection| projected::gates(connection, build))
     }
 
     fn durations(&self, names: &[JobName]) -> Result<BTreeMap<JobName, u64>, StoreError> {
-        self.read(|connection| projected::durations(connection, names))
+        self.read_rows(|connection| projected::durations(connection, names))
     }
 
     fn record_operations(&self, operations: &[(OperationRow, &Manifest)]) -> Result<(), StoreError> {
@@ -363,7 +376,7 @@ impl Store for SqliteStore {
     }
 
     fn referenced_blobs(&self) -> Result<BTreeSet<Digest>, StoreError> {
-        self.read(deletion::referenced_blobs)
+        self.read_rows(deletion::referenced_blobs)
     }
 }
 

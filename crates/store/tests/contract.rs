@@ -404,7 +404,7 @@ fn an_entry_of_a_cache_never_changes_while_it_lives() {
         let first = cache("main", "k", 1);
         assert_eq!(store.save_cache(&first).unwrap(), Saved::Written);
         assert_eq!(store.save_cache(&CacheRow { bytes: 99, ..first.clone() }).unwrap(), Saved::Kept);
-        assert_eq!(store.list_caches(9).unwrap(), [first.clone()]);
+        assert_eq!(store.list_caches(9).unwrap(), std::slice::from_ref(&first));
         store.evict_cache("main", "k", "old", at(5)).unwrap();
         assert_eq!(store.list_caches(9).unwrap()[0].evicted.as_ref().unwrap().reason, "old");
         assert_eq!(store.referenced_blobs().unwrap(), BTreeSet::new());

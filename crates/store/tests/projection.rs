@@ -19,6 +19,8 @@ enum Then {
     GoOn,
     /// The next append comes from the other of two that have the store open.
     OtherWriter,
+    /// The other one reads rows, and so projects what waits.
+    OtherReader,
     /// The store is closed and opened again.
     Reopen,
 }
@@ -58,7 +60,7 @@ fn any_fact() -> impl Strategy<Value = Fact> {
 }
 
 fn any_appends() -> impl Strategy<Value = Vec<(Vec<Fact>, Then)>> {
-    let then = prop_oneof![4 => Just(Then::GoOn), 2 => Just(Then::OtherWriter), 1 => Just(Then::Reopen)];
+    let then = prop_oneof![4 => Just(Then::GoOn), 2 => Just(Then::OtherWriter), 1 => Just(Then::OtherReader), 1 => Just(Then::Reopen)];
     prop::collection::vec((prop::collection::vec(any_fact(), 1..6), then), 1..14)
 }
 
@@ -87,6 +89,10 @@ fn check(appends: &[(Vec<Fact>, Then)]) {
         match then {
             Then::GoOn => {}
             Then::OtherWriter => stores.swap(0, 1),
+            Then::OtherReader => {
+                let build = facts[0].build;
+                assert_eq!(stored_rows(&stores[1], build), stored_rows(&memory, build));
+            }
             Then::Reopen => stores[0] = open(),
         }
     }

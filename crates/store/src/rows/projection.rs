@@ -25,7 +25,7 @@ pub(crate) const HISTORY_MAX: usize = 10;
 
 /// Where rows come from that are not at hand.
 pub(crate) trait Source {
-    /// The build's row and how many facts it has.
+    /// The build's row and how many of its facts are projected.
     fn build(&mut self, build: BuildId) -> Result<Option<(BuildRow, u64)>, StoreError>;
     fn job(&mut self, build: BuildId, name: &JobName) -> Result<Option<JobRow>, StoreError>;
     fn attempt(&mut self, build: BuildId, attempt: AttemptNumber) -> Result<Option<AttemptRow>, StoreError>;
@@ -94,10 +94,20 @@ enum Extent {
     Part,
 }
 
+/// When a build's row came to hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TakenUp {
+    /// Earlier, or with its creation: all its facts are projected.
+    Before,
+    /// It was read just now; facts may be waiting to be projected.
+    JustNow,
+}
+
 /// The rows of one build that are at hand.
 #[derive(Clone, Debug)]
 pub(crate) struct Work {
     pub build: Slot<BuildRow>,
+    /// How many facts are projected; the place of the next one.
     pub facts: u64,
     pub jobs: BTreeMap<JobName, Slot<JobRow>>,
     pub attempts: BTreeMap<AttemptNumber, Slot<AttemptRow>>,
@@ -124,6 +134,7 @@ pub(crate) struct Working {
     pub histories: HashMap<JobName, Slot<History>>,
     changes: Changes,
     rows: usize,
+    pending: usize,
 }
 
 /// How the store names the graph of a `What::Evaluated`; asked only for those.
@@ -142,6 +153,11 @@ impl Working {
         }
     }
 
+    /// How many facts were projected since the changes were last taken.
+    pub fn pending(&self) -> usize {
+        self.pending
+    }
+
     /// How many rows are at hand.
     pub fn rows(&self) -> usize {
         self.rows
@@ -150,6 +166,7 @@ impl Working {
     /// Takes the changes; the rows count as unchanged from now on.
     pub fn taken(&mut self) -> Changes {
         let changes = std::mem::take(&mut self.changes);
+        self.pending = 0;
         for id in &changes.builds {
             if let Some(work) = self.builds.get_mut(id) {
                 work.build.is_changed = false;
@@ -178,18 +195,23 @@ impl Working {
         changes
     }
 
-    /// Makes sure that the build of `fact` is at hand. Returns the place of the next fact in it, from 0.
-    pub fn next_place(&mut self, source: &mut impl Source, fact: &Fact) -> Result<u64, StoreError> {
-        if let Some(work) = self.builds.get(&fact.build) {
-            return Ok(work.facts);
+    /// Makes sure that a build is at hand, if need be created by `fact`; says whether its row was read just now.
+    pub fn take_up(
+        &mut self,
+        source: &mut impl Source,
+        build: BuildId,
+        fact: Option<&Fact>,
+    ) -> Result<TakenUp, StoreError> {
+        if self.builds.contains_key(&build) {
+            return Ok(TakenUp::Before);
         }
-        let (row, facts, extent) = match (source.build(fact.build)?, &fact.what) {
+        let (row, facts, extent) = match (source.build(build)?, fact) {
             (Some((row, facts)), _) => (row, facts, Extent::Part),
-            (None, What::BuildCreated(request)) => {
-                self.changes.created.push(fact.build);
-                (new_build(fact, request), 0, Extent::Whole)
+            (None, Some(Fact { at, what: What::BuildCreated(request), .. })) => {
+                self.changes.created.push(build);
+                (new_build(build, *at, request), 0, Extent::Whole)
             }
-            (None, _) => return Err(StoreError::NoBuild(fact.build)),
+            (None, _) => return Err(StoreError::NoBuild(build)),
         };
         let work = Work {
             build: Slot::clean(row),
@@ -199,9 +221,12 @@ impl Working {
             gates: BTreeMap::new(),
             extent,
         };
-        self.builds.insert(fact.build, work);
+        self.builds.insert(build, work);
         self.rows += 1;
-        Ok(facts)
+        Ok(match extent {
+            Extent::Whole => TakenUp::Before,
+            Extent::Part => TakenUp::JustNow,
+        })
     }
 
     /// Projects `fact`, whose build is at hand, onto the rows.
@@ -216,6 +241,7 @@ impl Working {
         };
         let place = work.facts;
         work.facts += 1;
+        self.pending += 1;
         let mut at_hand = AtHand {
             id: fact.build,
             work,
@@ -224,19 +250,21 @@ impl Working {
             histories: &mut self.histories,
             rows: &mut self.rows,
         };
+        // Also to note how many facts are projected.
+        at_hand.build();
         at_hand.apply(fact, place, graph_digest)
     }
 }
 
-fn new_build(fact: &Fact, request: &engine::BuildRequest) -> BuildRow {
+fn new_build(build: BuildId, at: Timestamp, request: &engine::BuildRequest) -> BuildRow {
     BuildRow {
-        build: fact.build,
+        build,
         pipeline: request.pipeline.clone(),
         name: String::new(),
         event: request.event.clone(),
         client: request.client.clone(),
         retry_of: request.options.retry_of,
-        created: fact.at,
+        created: at,
         started: None,
         finished: None,
         verdict: Verdict::Running,
@@ -489,11 +517,12 @@ impl<S: Source> AtHand<'_, S> {
     }
 
     fn gate(&mut self, job: &JobName) -> Result<Option<&mut GateRow>, StoreError> {
-        if !self.work.gates.contains_key(job) && self.work.extent == Extent::Part {
-            if let Some(row) = self.source.gate(self.id, job)? {
-                self.work.gates.insert(job.clone(), Slot::clean(row));
-                *self.rows += 1;
-            }
+        if !self.work.gates.contains_key(job)
+            && self.work.extent == Extent::Part
+            && let Some(row) = self.source.gate(self.id, job)?
+        {
+            self.work.gates.insert(job.clone(), Slot::clean(row));
+            *self.rows += 1;
         }
         let Some(slot) = self.work.gates.get_mut(job) else { return Ok(None) };
         if !slot.is_changed {
@@ -556,7 +585,7 @@ pub fn rows_of(facts: &[Fact]) -> Result<Option<BuildRows>, StoreError> {
     let mut working = Working::default();
     let mut build = None;
     for fact in facts {
-        working.next_place(&mut Nowhere, fact)?;
+        working.take_up(&mut Nowhere, fact.build, Some(fact))?;
         let digest = match &fact.what {
             What::Evaluated { graph, .. } => Some(crate::graphs::digest_of(graph).0),
             _ => None,

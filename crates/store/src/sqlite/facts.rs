@@ -2,6 +2,11 @@
 //!
 //! The facts of one append stand as lines of JSON in one row per build, since a row costs more than a line. A
 //! graph stands apart, packed, under its digest: many builds have the same.
+//!
+//! An append commits its facts at once. The rows follow in the same transaction only if it tells something that
+//! lists show (a beginning, an end, a gate) or if [`FACTS_BEHIND_MAX`] facts wait: each changed page costs more
+//! than the facts themselves. Every build's row says how many facts it shows, so whoever reads rows, in whichever
+//! process, first projects what is missing ([`catch_up`]); a crash takes no row either.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,12 +20,16 @@ use super::column::{DigestColumn, corrupt, signed, unsigned};
 use super::{Writer, projected};
 use crate::graphs;
 use crate::rows::AttemptRow;
+use crate::rows::projection::{TakenUp, Working};
 use crate::store::{BUILD_ID_MAX, StoreError};
 
 /// A row of facts is full when its text is this long, so that one report is found without reading far.
 const ROW_BYTES: usize = 64 * 1024;
 /// The most facts of one build.
 const FACTS_MAX: u64 = u32::MAX as u64;
+
+/// The most facts that wait to be projected.
+const FACTS_BEHIND_MAX: usize = 256;
 
 /// The facts of one build that will become one row.
 #[derive(Default)]
@@ -34,8 +43,8 @@ pub(super) fn append(writer: &mut Writer, facts: &[Fact]) -> Result<(), StoreErr
     let mut lines = BTreeMap::<BuildId, Lines>::new();
     for fact in facts {
         let Writer { connection, working, last_graph, .. } = writer;
-        let mut source = projected::Stored(connection);
-        let place = working.next_place(&mut source, fact)?;
+        take_up(connection, working, fact.build, Some(fact))?;
+        let place = working.builds[&fact.build].facts;
         if place >= FACTS_MAX || fact.build.0 > BUILD_ID_MAX {
             return Err(StoreError::Full("the build has too many facts".into()));
         }
@@ -65,12 +74,62 @@ pub(super) fn append(writer: &mut Writer, facts: &[Fact]) -> Result<(), StoreErr
             }
             None
         };
-        working.apply(&mut source, fact, digest)?;
+        working.apply(&mut projected::Stored(connection), fact, digest)?;
     }
     for (build, mut open) in lines {
         flush(&writer.connection, build, &mut open)?;
     }
-    projected::write(&writer.connection, &mut writer.working)
+    let Writer { connection, working, is_shared, .. } = writer;
+    let is_shown = facts.iter().any(|fact| match fact.what {
+        What::AttemptLeased { .. }
+        | What::AttemptFinished { .. }
+        | What::JobEnded { .. }
+        | What::OperationKnown { .. }
+        | What::OperationUnknown { .. }
+        | What::Answered { .. } => working.builds[&fact.build].build.row.finished.is_some(),
+        _ => true,
+    });
+    if is_shown || *is_shared || working.pending() >= FACTS_BEHIND_MAX {
+        projected::write(connection, working)?;
+    }
+    Ok(())
+}
+
+/// Makes sure that a build is at hand with all its stored facts projected.
+fn take_up(
+    connection: &Connection,
+    working: &mut Working,
+    build: BuildId,
+    fact: Option<&Fact>,
+) -> Result<(), StoreError> {
+    let mut source = projected::Stored(connection);
+    if working.take_up(&mut source, build, fact)? == TakenUp::JustNow {
+        let place = working.builds[&build].facts;
+        for (fact, digest) in load_from(connection, build, place)? {
+            working.apply(&mut source, &fact, digest)?;
+        }
+    }
+    Ok(())
+}
+
+/// The builds whose rows do not show all their facts, in order of number. Only a build that has not ended can be
+/// among them.
+pub(super) fn behind(connection: &Connection) -> Result<Vec<BuildId>, StoreError> {
+    let sql = "select id from builds where finished_at is null and facts < (select last.position \
+               - builds.id * 4294967296 + last.facts from facts as last \
+               where last.position < (builds.id + 1) * 4294967296 order by last.position desc limit 1) order by id";
+    let mut statement = connection.prepare_cached(sql)?;
+    let ids = statement.query_map([], |row| Ok(BuildId(unsigned(row, 0)?)))?;
+    Ok(ids.collect::<Result<_, _>>()?)
+}
+
+/// Projects what is missing, for whichever process appended it.
+pub(super) fn catch_up(writer: &mut Writer) -> Result<(), StoreError> {
+    let Writer { connection, working, .. } = writer;
+    for build in behind(connection)? {
+        take_up(connection, working, build, None)?;
+    }
+    projected::write(connection, working)
 }
 
 fn to_json(fact: &Fact) -> String {
@@ -125,23 +184,17 @@ fn store_graph(
     Ok(digest)
 }
 
-/// How many facts a build has.
-pub(super) fn count(connection: &Connection, build: BuildId) -> Result<u64, StoreError> {
-    let sql = "select position, facts from facts where position >= ?1 and position < ?2 order by position desc limit 1";
-    let (from, to) = (signed(position(build, 0)), signed(position(BuildId(build.0 + 1), 0)));
-    let last = connection
-        .prepare_cached(sql)?
-        .query_row((from, to), |row| Ok((unsigned(row, 0)?, unsigned(row, 1)?)))
-        .optional()?;
-    Ok(last.map_or(0, |(first, facts)| first - position(build, 0) + facts))
+pub(super) fn load(connection: &Connection, build: BuildId) -> Result<Vec<Fact>, StoreError> {
+    Ok(load_from(connection, build, 0)?.into_iter().map(|(fact, _)| fact).collect())
 }
 
-pub(super) fn load(connection: &Connection, build: BuildId) -> Result<Vec<Fact>, StoreError> {
+/// The facts of a build from a place on at which an append began, with the digests of their graphs.
+fn load_from(connection: &Connection, build: BuildId, place: u64) -> Result<Vec<(Fact, Option<Digest>)>, StoreError> {
     if build.0 > BUILD_ID_MAX {
         return Ok(Vec::new());
     }
     let sql = "select body, graph from facts where position >= ?1 and position < ?2 order by position";
-    let (from, to) = (signed(position(build, 0)), signed(position(BuildId(build.0 + 1), 0)));
+    let (from, to) = (signed(position(build, place)), signed(position(BuildId(build.0 + 1), 0)));
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query((from, to))?;
     let mut facts = Vec::new();
@@ -159,7 +212,7 @@ pub(super) fn load(connection: &Connection, build: BuildId) -> Result<Vec<Fact>,
                 };
                 graphs.insert(digest, Arc::clone(graph));
             }
-            facts.push(fact);
+            facts.push((fact, digest.map(|digest| digest.0)));
         }
     }
     Ok(facts)

@@ -10,8 +10,7 @@ use super::column::{
     DigestColumn, TimeColumn, from_json, json, maybe_from_json, maybe_time, maybe_unsigned, signed, time, unsigned,
     word,
 };
-use super::facts;
-use crate::rows::projection::{History, Source, Working};
+use crate::rows::projection::{History, Source, Work, Working};
 use crate::rows::{ArtifactRow, AttemptEnd, AttemptRow, BuildRow, Counts, GateRow, JobRow, JobState, ReusedFrom};
 use crate::store::{BuildFilter, PAGE_ROWS_MAX, StoreError};
 
@@ -44,7 +43,9 @@ pub(super) struct Stored<'a>(pub &'a Connection);
 impl Source for Stored<'_> {
     fn build(&mut self, id: BuildId) -> Result<Option<(BuildRow, u64)>, StoreError> {
         let Some(row) = build(self.0, id)? else { return Ok(None) };
-        Ok(Some((row, facts::count(self.0, id)?)))
+        let mut statement = self.0.prepare_cached("select facts from builds where id = ?1")?;
+        let facts = statement.query_row([signed(id.0)], |row| unsigned(row, 0))?;
+        Ok(Some((row, facts)))
     }
 
     fn job(&mut self, build: BuildId, name: &JobName) -> Result<Option<JobRow>, StoreError> {
@@ -71,10 +72,10 @@ impl Source for Stored<'_> {
 pub(super) fn write(connection: &Connection, working: &mut Working) -> Result<(), StoreError> {
     let changes = working.taken();
     for id in &changes.created {
-        insert_build(connection, &working.builds[id].build.row)?;
+        insert_build(connection, &working.builds[id])?;
     }
     for id in changes.builds.iter().filter(|id| !changes.created.contains(id)) {
-        update_build(connection, &working.builds[id].build.row)?;
+        update_build(connection, &working.builds[id])?;
     }
     write_jobs(connection, changes.jobs.iter().map(|(id, name)| &working.builds[id].jobs[name].row))?;
     write_attempts(connection, changes.attempts.iter().map(|(id, number)| &working.builds[id].attempts[number].row))?;
@@ -98,10 +99,11 @@ pub(super) fn write(connection: &Connection, working: &mut Working) -> Result<()
     Ok(())
 }
 
-fn insert_build(connection: &Connection, row: &BuildRow) -> Result<(), StoreError> {
+fn insert_build(connection: &Connection, work: &Work) -> Result<(), StoreError> {
+    let row = &work.build.row;
     let sql = "insert into builds (id, pipeline, kind, branch, event, client, retry_of, created_at, name, verdict, \
-               verdict_word, jobs, errors, warnings, passed, failed, canceled, skipped, reused, open_gates) \
-               values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, '', '', '', 0, 0, 0, 0, 0, 0, 0, 0, 0)";
+               verdict_word, facts, jobs, errors, warnings, passed, failed, canceled, skipped, reused, open_gates) \
+               values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, '', '', '', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)";
     connection.prepare_cached(sql)?.execute(params![
         signed(row.build.0),
         row.pipeline,
@@ -112,13 +114,15 @@ fn insert_build(connection: &Connection, row: &BuildRow) -> Result<(), StoreErro
         row.retry_of.map(|build| signed(build.0)),
         TimeColumn(row.created),
     ])?;
-    update_build(connection, row)
+    update_build(connection, work)
 }
 
-fn update_build(connection: &Connection, row: &BuildRow) -> Result<(), StoreError> {
+fn update_build(connection: &Connection, work: &Work) -> Result<(), StoreError> {
+    let row = &work.build.row;
     let sql = "update builds set name = ?2, started_at = ?3, finished_at = ?4, verdict = ?5, verdict_word = ?6, \
                canceled_by = ?7, graph = ?8, jobs = ?9, errors = ?10, warnings = ?11, passed = ?12, failed = ?13, \
-               canceled = ?14, skipped = ?15, reused = ?16, open_gates = ?17 where id = ?1";
+               canceled = ?14, skipped = ?15, reused = ?16, open_gates = ?17, \
+               facts = ?18 where id = ?1";
     connection.prepare_cached(sql)?.execute(params![
         signed(row.build.0),
         row.name,
@@ -137,6 +141,7 @@ fn update_build(connection: &Connection, row: &BuildRow) -> Result<(), StoreErro
         signed(row.counts.skipped),
         signed(row.counts.reused),
         signed(row.open_gates),
+        signed(work.facts),
     ])?;
     Ok(())
 }

@@ -41,6 +41,8 @@ create table builds (
     verdict_word text not null,
     canceled_by text,
     graph blob,
+    -- How many of its facts the rows of the build and of its parts show. Rows follow facts, some behind.
+    facts integer not null,
     jobs integer not null,
     errors integer not null,
     warnings integer not null,

@@ -6,8 +6,8 @@ insert into facts values (4294967298, 3, '{"build":1,"at":3,"fact":"attempt_leas
 {"build":1,"at":9004,"fact":"attempt_finished","job":"make","attempt":1,"lease":7,"report":{"outcome":"passed","outputs":{"v":"1"},"started":4,"finished":9004,"artifacts":{"bin":{"digest":"3333333333333333333333333333333333333333333333333333333333333333","files":1,"bytes":5}},"usage":{"peak_memory_bytes":1,"cpu_user_us":2,"cpu_system_us":3}}}
 {"build":1,"at":9005,"fact":"build_ended","verdict":{"verdict":"passed"}}', null);
 insert into graphs values (x'2222222222222222222222222222222222222222222222222222222222222222', x'28b52ffd2041ed010012440e16a0352d06224044c29737635634cc04545ccb7dfd6f427b4c9d865c71d93dbb2544d78084aba93360282f418d46e0adb51d42b2d6399cb10600');
-insert into builds (id, pipeline, kind, branch, event, client, created_at, name, started_at, finished_at, verdict, verdict_word, graph, jobs, errors, warnings, passed, failed, canceled, skipped, reused, open_gates)
-values (1, 'pipeline.yaml', 'manual', 'main', '{"kind":"manual","branch":"main","time":1,"trust":"trusted"}', 'ann', 1, '', 3, 9005, '{"verdict":"passed"}', 'passed', x'2222222222222222222222222222222222222222222222222222222222222222', 1, 0, 0, 1, 0, 0, 0, 0, 0);
+insert into builds (id, pipeline, kind, branch, event, client, created_at, name, started_at, finished_at, verdict, verdict_word, graph, facts, jobs, errors, warnings, passed, failed, canceled, skipped, reused, open_gates)
+values (1, 'pipeline.yaml', 'manual', 'main', '{"kind":"manual","branch":"main","time":1,"trust":"trusted"}', 'ann', 1, '', 3, 9005, '{"verdict":"passed"}', 'passed', x'2222222222222222222222222222222222222222222222222222222222222222', 5, 1, 0, 0, 1, 0, 0, 0, 0, 0);
 insert into jobs values (1, 'make', 'ended', '{"outcome":"passed","outputs":{"v":"1"}}', null, null, null, 1, 1, null, 4, 9004, null);
 insert into attempts values (1, 1, 'make', 1, 7, 'local', 3, '{"outcome":"passed"}', 4, 9004, 0, 0, 3);
 insert into artifacts values (1, 'make', 1, 'bin', x'3333333333333333333333333333333333333333333333333333333333333333', 1, 5);
