@@ -1,0 +1,66 @@
+//! The moment at which a command looks, and times as people read them. The machine's clock itself is read in `local/clock.rs`.
+
+use graph::Timestamp;
+use jiff::tz::TimeZone;
+
+/// Now, and the zone in which times are told.
+#[derive(Clone, Debug)]
+pub struct Calendar {
+    /// Now.
+    pub now: Timestamp,
+    /// The reader's zone.
+    pub zone: TimeZone,
+}
+
+impl Calendar {
+    /// The present time and the machine's zone.
+    pub fn system() -> Self {
+        Self { now: crate::local::clock::now(), zone: TimeZone::system() }
+    }
+
+    /// `2026-11-21 04:33:12`; empty for a time that no calendar has.
+    pub fn time(&self, at: Timestamp) -> String {
+        self.format(at, "%Y-%m-%d %H:%M:%S")
+    }
+
+    /// `04:33:12.042`, to put before a line of a log.
+    pub fn moment(&self, at: Timestamp) -> String {
+        self.format(at, "%H:%M:%S%.3f")
+    }
+
+    fn format(&self, at: Timestamp, pattern: &str) -> String {
+        jiff::Timestamp::from_microsecond(at.0)
+            .map(|time| time.to_zoned(self.zone.clone()).strftime(pattern).to_string())
+            .unwrap_or_default()
+    }
+
+    /// `just now`, `5 min ago`, `3 h ago`, `12 d ago`.
+    pub fn age(&self, at: Timestamp) -> String {
+        let seconds = self.now.ms_since(at) / 1000;
+        match seconds {
+            0..5 => "just now".to_owned(),
+            5..60 => format!("{seconds} s ago"),
+            60..3600 => format!("{} min ago", seconds / 60),
+            3600..172_800 => format!("{} h ago", seconds / 3600),
+            _ => format!("{} d ago", seconds / 86_400),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_ages() {
+        let calendar = Calendar { now: Timestamp(1_795_235_592_042_000), zone: TimeZone::UTC };
+        assert_eq!(calendar.time(calendar.now), "2026-11-21 04:33:12");
+        assert_eq!(calendar.moment(calendar.now), "04:33:12.042");
+        let age = |seconds: i64| calendar.age(Timestamp(calendar.now.0 - seconds * 1_000_000));
+        let found = [-7, 4, 59, 60, 3599, 3600, 172_799, 172_800].map(age);
+        let expected =
+            ["just now", "just now", "59 s ago", "1 min ago", "59 min ago", "1 h ago", "47 h ago", "2 d ago"];
+        assert_eq!(found, expected);
+        assert_eq!(calendar.time(Timestamp(i64::MAX)), "", "no calendar has it");
+    }
+}

@@ -1,0 +1,248 @@
+//! `ropewalk builds`: builds, newest first, with what failed in a few words.
+
+use graph::{BuildId, Event, EventKind, Verdict};
+use serde_json::{Value, json};
+use store::rows::BuildRow;
+use store::{BuildFilter, Store};
+
+use super::Stop;
+use crate::args::{Builds, Colour, ListForm};
+use crate::calendar::Calendar;
+use crate::columns::{self, Cell, Columns, Paint, Style};
+use crate::places::{self, Places};
+use crate::project::Project;
+use crate::{exit, output, words};
+
+/// How many builds of a pipeline must have passed before one is compared with them.
+const BUILDS_COMPARED_MIN: usize = 3;
+
+/// Runs the command.
+///
+/// # Errors
+/// If what is kept cannot be read.
+pub fn run(arguments: &Builds, project: &Project, colour: Colour) -> Result<u8, Stop> {
+    let paint = Paint::of(colour, &std::io::stdout());
+    let text = match Places::kept_if_any(project)? {
+        Some(places) => list(arguments, &*places.store, &Calendar::system(), paint)?,
+        None if arguments.output == ListForm::Json => "[]\n".to_owned(),
+        None => format!("{}\n", places::NO_BUILDS),
+    };
+    output::print(text)?;
+    Ok(exit::PASSED)
+}
+
+fn list(arguments: &Builds, store: &dyn Store, calendar: &Calendar, paint: Paint) -> Result<String, Stop> {
+    let filter = BuildFilter { branch: arguments.branch.clone(), ..BuildFilter::default() };
+    let builds = rows(arguments, store, &filter)?;
+    let listed: Vec<Listed> = builds.into_iter().map(|row| Listed::of(row, store)).collect::<Result<_, _>>()?;
+    if arguments.output == ListForm::Json {
+        let listed: Vec<Value> = listed.iter().map(|build| build.json(calendar)).collect();
+        return Ok(format!("{:#}\n", Value::from(listed)));
+    }
+    if listed.is_empty() {
+        let branch = arguments.branch.as_ref().map(|branch| format!(" of branch {branch}")).unwrap_or_default();
+        let before = arguments.before.map(|build| format!(" before build {build}")).unwrap_or_default();
+        return Ok(match branch.is_empty() && before.is_empty() {
+            true => format!("{}\n", places::NO_BUILDS),
+            false => format!("no builds{branch}{before}\n"),
+        });
+    }
+    Ok(table(&listed, calendar, paint))
+}
+
+/// As many builds as were asked for; a store gives at most a page at once.
+fn rows(arguments: &Builds, store: &dyn Store, filter: &BuildFilter) -> Result<Vec<BuildRow>, Stop> {
+    let mut builds: Vec<BuildRow> = Vec::new();
+    let mut before = arguments.before.map(BuildId);
+    let limit = arguments.limit as usize;
+    while builds.len() < limit {
+        let page = store.builds(filter, before, u32::try_from(limit - builds.len()).unwrap_or(u32::MAX))?;
+        let Some(last) = page.last() else { break };
+        before = Some(last.build);
+        builds.extend(page);
+    }
+    Ok(builds)
+}
+
+/// A build and what rows do not say of it.
+struct Listed {
+    row: BuildRow,
+    remark: String,
+}
+
+impl Listed {
+    fn of(row: BuildRow, store: &dyn Store) -> Result<Self, Stop> {
+        let remark = remark(&row, store)?;
+        Ok(Self { row, remark })
+    }
+
+    fn took_ms(&self, calendar: &Calendar) -> u64 {
+        self.row.finished.unwrap_or(calendar.now).ms_since(self.row.created)
+    }
+
+    fn json(&self, calendar: &Calendar) -> Value {
+        let mut value = serde_json::to_value(&self.row).unwrap_or_default();
+        if let Value::Object(fields) = &mut value {
+            fields.insert("duration_ms".to_owned(), json!(self.took_ms(calendar)));
+            fields.insert("remark".to_owned(), json!(self.remark));
+        }
+        value
+    }
+}
+
+fn table(listed: &[Listed], calendar: &Calendar, paint: Paint) -> String {
+    let mut columns = Columns::default();
+    columns.titles([">build", "verdict", "event", "commit", "started", "", ">took", "", ""]);
+    for build in listed {
+        let row = &build.row;
+        let took_ms = build.took_ms(calendar);
+        let usual_ms = usual_ms(listed, row, calendar);
+        let is_compared = matches!(row.verdict, Verdict::Passed { .. });
+        let against = usual_ms.filter(|_| is_compared).and_then(|usual| columns::against_usual(took_ms, usual));
+        columns.row([
+            Cell::right(row.build.to_string()).style(Style::Strong),
+            columns::verdict_mark(&row.verdict),
+            Cell::new(event(&row.event)),
+            Cell::new(row.event.commit.get(..8).unwrap_or(&row.event.commit)).style(Style::Dim),
+            Cell::new(calendar.time(row.created)),
+            Cell::new(calendar.age(row.created)).style(Style::Dim),
+            Cell::right(words::duration(took_ms)),
+            against.unwrap_or_default(),
+            Cell::new(columns::cut(&build.remark, 120)),
+        ]);
+    }
+    columns.text(paint, 0)
+}
+
+/// The median time of the listed builds of the same pipeline that passed.
+fn usual_ms(listed: &[Listed], row: &BuildRow, calendar: &Calendar) -> Option<u64> {
+    let is_like = |other: &&Listed| {
+        other.row.pipeline == row.pipeline && matches!(other.row.verdict, Verdict::Passed { .. }) && other.row.jobs > 0
+    };
+    let mut times: Vec<u64> = listed.iter().filter(is_like).map(|other| other.took_ms(calendar)).collect();
+    times.sort_unstable();
+    (times.len() >= BUILDS_COMPARED_MIN).then(|| times[(times.len() - 1) / 2])
+}
+
+fn event(event: &Event) -> String {
+    let kind = event.kind.name().replace('_', " ");
+    match (&event.tag, event.pull_request, &event.branch) {
+        (Some(tag), _, _) if event.kind == EventKind::Tag => format!("tag {tag}"),
+        (_, Some(number), _) => format!("{kind} {number}"),
+        (_, _, Some(branch)) => format!("{kind} {branch}"),
+        _ => kind,
+    }
+}
+
+/// What failed, or what the build waits for, in a few words.
+fn remark(row: &BuildRow, store: &dyn Store) -> Result<String, Stop> {
+    Ok(match &row.verdict {
+        Verdict::Running if row.open_gates > 0 => {
+            let gates = store.open_gates(row.build)?;
+            let gate = gates.first().map(|gate| gate.job.to_string()).unwrap_or_default();
+            format!("waits: ropewalk approve {} {gate}", row.build)
+        }
+        Verdict::Running if store.claimant(row.build)?.is_none() => {
+            format!("killed: ropewalk run --resume {}", row.build)
+        }
+        Verdict::Running => {
+            format!("{} of {} ended", words::thousands(row.counts.ended()), words::count(count(row.jobs), "job"))
+        }
+        Verdict::Failed { because: Some(job) } => {
+            let attempts = store.attempts(row.build, Some(job))?;
+            let outcome = attempts.last().and_then(|attempt| attempt.ended.as_ref()).map(|end| &end.outcome);
+            let why = match outcome {
+                Some(graph::Outcome::Failed(failure)) => format!(": {}", words::failure(failure)),
+                _ => String::new(),
+            };
+            let others = row.counts.failed.saturating_sub(1);
+            let more = if others > 0 { format!(" (+{} failed)", words::thousands(others)) } else { String::new() };
+            format!("{job}{why}{more}")
+        }
+        Verdict::Failed { because: None } => match row.errors {
+            0 => "the pipeline is wrong: ropewalk check".to_owned(),
+            errors => format!("the pipeline has {}: ropewalk check", words::count(count(errors), "error")),
+        },
+        Verdict::Canceled { by } => format!("by {by}"),
+        Verdict::Diverged { job } => format!("the pipeline changed {job} after it had begun"),
+        Verdict::Passed { note: Some(note) } => note.clone(),
+        Verdict::Passed { note: None } => passed(row),
+    })
+}
+
+fn passed(row: &BuildRow) -> String {
+    let mut text = words::count(count(row.jobs), "job");
+    for (number, word) in
+        [(row.counts.reused, "cached"), (row.counts.skipped, "skipped"), (row.counts.failed, "may fail")]
+    {
+        if number > 0 {
+            text.push_str(&format!(", {} {word}", words::thousands(number)));
+        }
+    }
+    text
+}
+
+fn count(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::places::kept::Kept;
+
+    fn arguments(output: ListForm) -> Builds {
+        Builds { limit: 20, before: None, branch: None, output }
+    }
+
+    #[track_caller]
+    fn check(kept: &Kept, arguments: &Builds, expected: &str) {
+        let text = list(arguments, kept.store(), &kept.calendar(), Paint::Plain).map_err(|stop| stop.message);
+        assert_eq!(text.as_deref(), Ok(expected));
+    }
+
+    #[test]
+    fn builds_are_listed_newest_first() {
+        let mut kept = Kept::new();
+        for _ in 0..3 {
+            kept.build(&["a", "b"]).pass("a", 1000).reuse("b", 1, 1).end();
+        }
+        kept.build(&["a"]).pass("a", 5000).end();
+        kept.build(&["a", "b"]).fail("a", 101).fail("b", 2).end();
+        kept.build(&["a"]).lease("a");
+        check(
+            &kept,
+            &arguments(ListForm::Human),
+            "\
+build  verdict    event      commit    started                              took
+    6  ● running  push main  1a2b3c4d  2026-11-21 04:05:11  5 min ago   5 m 00 s            killed: ropewalk run --resume 6
+    5  ✗ failed   push main  1a2b3c4d  2026-11-21 04:04:08  6 min ago      3.0 s            b: a step ended with code 2 (+1 failed)
+    4  ✓ passed   push main  1a2b3c4d  2026-11-21 04:03:03  7 min ago      5.0 s  ▲ +400 %  1 job
+    3  ✓ passed   push main  1a2b3c4d  2026-11-21 04:02:02  8 min ago      1.0 s            2 jobs, 1 cached
+    2  ✓ passed   push main  1a2b3c4d  2026-11-21 04:01:01  9 min ago      1.0 s            2 jobs, 1 cached
+    1  ✓ passed   push main  1a2b3c4d  2026-11-21 04:00:00  10 min ago     1.0 s            2 jobs, 1 cached
+",
+        );
+    }
+
+    #[test]
+    fn an_empty_list_says_what_to_do() {
+        let kept = Kept::new();
+        check(&kept, &arguments(ListForm::Human), "no builds yet: start one with `ropewalk run`\n");
+        check(&kept, &arguments(ListForm::Json), "[]\n");
+        let branch = Builds { branch: Some("x".to_owned()), ..arguments(ListForm::Human) };
+        check(&kept, &branch, "no builds of branch x\n");
+    }
+
+    #[test]
+    fn json_has_the_row_and_the_remark() {
+        let mut kept = Kept::new();
+        kept.build(&["a"]).fail("a", 101).end();
+        let text = list(&arguments(ListForm::Json), kept.store(), &kept.calendar(), Paint::Plain);
+        let value: Value = serde_json::from_str(&text.map_err(|stop| stop.message).expect("a list")).expect("JSON");
+        assert_eq!(value[0]["build"], 1);
+        assert_eq!(value[0]["verdict"]["verdict"], "failed");
+        assert_eq!(value[0]["duration_ms"], 1500);
+        assert_eq!(value[0]["remark"], "a: a step ended with code 101");
+    }
+}

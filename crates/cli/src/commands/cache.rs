@@ -1,0 +1,292 @@
+//! `ropewalk cache`: what is kept for reuse. Clearing leaves tombstones, so that `explain` can say what became of it.
+
+use std::collections::BTreeSet;
+
+use graph::{BuildId, Digest, Timestamp};
+use serde_json::json;
+use store::blob::StoredBlob;
+use store::cache::CacheRow;
+use store::rows::OperationRow;
+use store::{PAGE_ROWS_MAX, Store};
+
+use super::Stop;
+use crate::args::{Cache, CacheCommand, ListForm};
+use crate::calendar::Calendar;
+use crate::columns::{Cell, Columns, Paint};
+use crate::places::Places;
+use crate::project::Project;
+use crate::{exit, output, words};
+
+/// What to say where nothing is kept.
+const NOTHING_KEPT: &str = "nothing is kept for reuse: a job is reused if it declares `inputs` or `reuse: true`\n";
+
+/// Runs the command.
+///
+/// # Errors
+/// If what is kept cannot be read or changed.
+pub fn run(arguments: &Cache, project: &Project) -> Result<u8, Stop> {
+    let calendar = Calendar::system();
+    let text = match (Places::kept_if_any(project)?, &arguments.command) {
+        (Some(places), CacheCommand::List { output }) => list(&*places.store, *output, &calendar)?,
+        (Some(places), CacheCommand::Clear { job }) => clear(&places, job.as_deref(), calendar.now)?,
+        (None, CacheCommand::List { output: ListForm::Json }) => empty_json(),
+        (None, _) => NOTHING_KEPT.to_owned(),
+    };
+    output::print(text)?;
+    Ok(exit::PASSED)
+}
+
+fn empty_json() -> String {
+    format!("{:#}\n", json!({ "results": [], "caches": [], "totals": store::rows::OperationTotals::default() }))
+}
+
+/// The live rows of both kinds, newest first, at most a page of each.
+fn kept(store: &dyn Store) -> Result<(Vec<OperationRow>, Vec<CacheRow>), Stop> {
+    let mut operations = store.list_operations(PAGE_ROWS_MAX)?;
+    operations.retain(|row| row.evicted.is_none());
+    let mut caches = store.list_caches(PAGE_ROWS_MAX)?;
+    caches.retain(|row| row.evicted.is_none());
+    Ok((operations, caches))
+}
+
+fn list(store: &dyn Store, form: ListForm, calendar: &Calendar) -> Result<String, Stop> {
+    let (operations, caches) = kept(store)?;
+    let totals = store.operation_totals()?;
+    if form == ListForm::Json {
+        return Ok(format!("{:#}\n", json!({ "results": operations, "caches": caches, "totals": totals })));
+    }
+    if operations.is_empty() && caches.is_empty() {
+        return Ok(NOTHING_KEPT.to_owned());
+    }
+    let mut text = String::new();
+    if !operations.is_empty() {
+        text.push_str(&operations_table(&operations, calendar));
+        let live = words::count(usize::try_from(totals.live).unwrap_or(usize::MAX), "result");
+        text.push_str(&format!("{live}, {} of artifacts", words::size(totals.artifact_bytes)));
+        let hidden = totals.live.saturating_sub(operations.len() as u64);
+        if hidden > 0 {
+            text.push_str(&format!("; {} older ones are not listed", words::thousands(hidden)));
+        }
+        text.push('\n');
+    }
+    if !caches.is_empty() {
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        text.push_str(&caches_table(&caches, calendar));
+        let bytes = caches.iter().map(|row| row.bytes).sum();
+        text.push_str(&format!("{}, {}\n", words::count(caches.len(), "cache"), words::size(bytes)));
+    }
+    Ok(text)
+}
+
+fn operations_table(operations: &[OperationRow], calendar: &Calendar) -> String {
+    let mut columns = Columns::default();
+    columns.titles(["job", ">build", ">size", "kept", "last used", "operation"]);
+    for row in operations {
+        let bytes = row.artifacts.values().map(|artifact| artifact.bytes).sum();
+        columns.row([
+            Cell::new(row.job.as_str()),
+            Cell::right(row.build.to_string()),
+            Cell::right(words::size(bytes)),
+            Cell::new(calendar.age(row.at)),
+            Cell::new(used(row.at, row.used_at, calendar)),
+            Cell::new(row.digest.short()),
+        ]);
+    }
+    columns.text(Paint::Plain, 0)
+}
+
+fn caches_table(caches: &[CacheRow], calendar: &Calendar) -> String {
+    let mut columns = Columns::default();
+    columns.titles(["cache key", "job", ">build", ">size", "saved", "last used"]);
+    for row in caches {
+        columns.row([
+            Cell::new(&row.key),
+            Cell::new(row.written_by.job.as_str()),
+            Cell::right(row.written_by.build.to_string()),
+            Cell::right(words::size(row.bytes)),
+            Cell::new(calendar.age(row.at)),
+            Cell::new(used(row.at, row.used_at, calendar)),
+        ]);
+    }
+    columns.text(Paint::Plain, 0)
+}
+
+fn used(at: Timestamp, used_at: Timestamp, calendar: &Calendar) -> String {
+    if used_at == at { "never".to_owned() } else { calendar.age(used_at) }
+}
+
+/// Forgets what is kept, of one job or of all, and removes the blobs that nothing names any more.
+fn clear(places: &Places, job: Option<&str>, at: Timestamp) -> Result<String, Stop> {
+    let store = &*places.store;
+    let before = store.referenced_blobs()?;
+    let (results, caches) = match job {
+        None => {
+            let reason = "`ropewalk cache clear`";
+            (store.clear_operations(reason, at)?, store.clear_caches(reason, at)?)
+        }
+        Some(job) => clear_job(store, job, at)?,
+    };
+    if let (0, Some(job)) = (results + caches, job) {
+        return Ok(format!("nothing is kept of a job `{}`\n", crate::columns::one_line(job)));
+    }
+    let results = words::count(usize::try_from(results).unwrap_or(usize::MAX), "result");
+    let caches = words::count(usize::try_from(caches).unwrap_or(usize::MAX), "cache");
+    Ok(format!("cleared: {results}, {caches}{}\n", remove_blobs(places, &before)?))
+}
+
+/// Evicts what a job, by full name or id, has kept.
+fn clear_job(store: &dyn Store, job: &str, at: Timestamp) -> Result<(u64, u64), Stop> {
+    let reason = format!("`ropewalk cache clear --job {job}`");
+    let id = job.split_once('/').map_or(job, |(id, _)| id);
+    let is_meant = |name: &graph::JobName| name.as_str() == job || name.id() == job;
+    let mut results = 0;
+    // A page of the newest of the job, then the longest unused, page by page, as long as they are the job's.
+    let mut page: Vec<OperationRow> =
+        store.recent_operations(id, PAGE_ROWS_MAX)?.into_iter().map(|(row, _)| row).collect();
+    loop {
+        let meant: Vec<Digest> =
+            page.iter().filter(|row| row.evicted.is_none() && is_meant(&row.job)).map(|row| row.digest).collect();
+        for digest in &meant {
+            store.evict(*digest, &reason, at)?;
+        }
+        results += meant.len() as u64;
+        if meant.is_empty() || page.len() < PAGE_ROWS_MAX as usize {
+            break;
+        }
+        page = store.unused_operations(at.plus_ms(1), PAGE_ROWS_MAX)?;
+    }
+    let mut caches = 0;
+    for row in store.list_caches(PAGE_ROWS_MAX)? {
+        if row.evicted.is_none() && is_meant(&row.written_by.job) {
+            store.evict_cache(&row.scope, &row.key, &reason, at)?;
+            caches += 1;
+        }
+    }
+    Ok((results, caches))
+}
+
+/// Removes the blobs that were named before and are not any more. Returns the end of a sentence.
+///
+/// A build that runs may be about to name a blob that it found or has put; while one does, none is removed.
+fn remove_blobs(places: &Places, before: &BTreeSet<Digest>) -> Result<String, Stop> {
+    let stored = places.blobs.list().map_err(|error| Stop::of(&error))?;
+    let referenced = places.store.referenced_blobs()?;
+    if let Some(build) = running(places)? {
+        return Ok(format!("; build {build} is running, so files stay until the next `ropewalk cache clear`"));
+    }
+    let is_left = |blob: &&StoredBlob| !referenced.contains(&blob.digest);
+    let (mut bytes, mut blobs) = (0, 0);
+    for blob in stored.iter().filter(is_left) {
+        places.blobs.delete(blob.digest).map_err(|error| Stop::of(&error))?;
+        bytes += blob.stored_bytes;
+        blobs += 1;
+    }
+    let shared = before.intersection(&referenced).count();
+    let kept =
+        if shared > 0 { format!("; {} kept, named by builds", words::count(shared, "file")) } else { String::new() };
+    Ok(format!(", {} of {}{kept}", words::size(bytes), words::count(blobs, "file")))
+}
+
+fn running(places: &Places) -> Result<Option<BuildId>, Stop> {
+    for build in places.store.unfinished()? {
+        if places.is_run(build)? {
+            return Ok(Some(build));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::places::kept::Kept;
+    use store::cache::CacheUser;
+
+    fn kept_results() -> Kept {
+        let mut kept = Kept::new();
+        let mut build = kept.build(&["lib", "test/a"]);
+        for (job, bytes) in [("lib", 2048), ("test/a", 100)] {
+            let operation = build.operation(job, &[("src", job)]);
+            build.pass(job, 10).keep(job, &operation, bytes);
+        }
+        build.end();
+        let at = kept.calendar().now;
+        let row = CacheRow {
+            scope: "trusted/x".to_owned(),
+            key: "cargo-1".to_owned(),
+            blobs: vec![store::blob::digest(b"cache")],
+            bytes: 4096,
+            written_by: CacheUser { build: BuildId(1), job: "lib".into() },
+            at,
+            used_at: at,
+            evicted: None,
+        };
+        kept.store().save_cache(&row).expect("the store takes it");
+        kept
+    }
+
+    #[track_caller]
+    fn check_list(kept: &Kept, expected: &str) {
+        let text = list(kept.store(), ListForm::Human, &kept.calendar()).map_err(|stop| stop.message);
+        assert_eq!(text.as_deref(), Ok(expected));
+    }
+
+    #[test]
+    fn results_and_caches_are_listed() {
+        let kept = kept_results();
+        let short = |job| kept.store().recent_operations(job, 1).expect("rows")[0].0.digest.short();
+        let (lib, test) = (short("lib"), short("test"));
+        check_list(
+            &kept,
+            &format!(
+                "\
+job     build     size  kept       last used  operation
+test/a      1    100 B  6 min ago  never      {test}
+lib         1  2.0 KiB  6 min ago  never      {lib}
+2 results, 2.0 KiB of artifacts
+
+cache key  job  build     size  saved     last used
+cargo-1    lib      1  4.0 KiB  just now  never
+1 cache, 4.0 KiB
+"
+            ),
+        );
+    }
+
+    #[test]
+    fn clearing_a_job_leaves_the_others_and_a_tombstone() {
+        let kept = kept_results();
+        let places = kept.places();
+        places.blobs.put(b"cache").expect("a blob");
+        let unrelated = places.blobs.put(b"of nobody").expect("a blob");
+        let at = kept.calendar().now;
+        let text = clear(&places, Some("lib"), at).map_err(|stop| stop.message);
+        assert_eq!(text.as_deref(), Ok("cleared: 1 result, 1 cache, 14 B of 2 files; 1 file kept, named by builds\n"));
+        assert!(!places.blobs.contains(unrelated).expect("it answers"));
+        let (row, _) = kept.store().recent_operations("lib", 1).expect("rows").remove(0);
+        let reason = row.evicted.map(|eviction| eviction.reason);
+        assert_eq!(reason.as_deref(), Some("`ropewalk cache clear --job lib`"));
+        assert_eq!(
+            clear(&places, Some("lib"), at).map_err(|stop| stop.message).as_deref(),
+            Ok("nothing is kept of a job `lib`\n")
+        );
+        assert_eq!(kept.store().operation_totals().expect("totals").live, 1);
+    }
+
+    #[test]
+    fn while_a_build_runs_no_blob_is_removed() {
+        let mut kept = kept_results();
+        kept.build(&["a"]).lease("a");
+        let places = kept.places();
+        let blob = places.blobs.put(b"cache").expect("a blob");
+        let _claim = places.store.claim(BuildId(2)).expect("the store answers").expect("it is free");
+        let text = clear(&places, None, kept.calendar().now).map_err(|stop| stop.message);
+        let expected =
+            "cleared: 2 results, 1 cache; build 2 is running, so files stay until the next `ropewalk cache clear`\n";
+        assert_eq!(text.as_deref(), Ok(expected));
+        assert!(places.blobs.contains(blob).expect("it answers"));
+        check_list(&kept, NOTHING_KEPT);
+    }
+}

@@ -1,0 +1,122 @@
+//! `ropewalk cancel`: asks the process that runs a build to end it.
+
+use std::path::Path;
+
+use graph::Verdict;
+use store::Store;
+use store::rows::BuildRow;
+
+use super::Stop;
+use crate::args::Cancel;
+use crate::control::{self, Request, Sent};
+use crate::places::{self, Places};
+use crate::project::Project;
+use crate::{exit, output, words};
+
+/// Runs the command.
+///
+/// # Errors
+/// If there is no such build, it has ended, or no process runs it.
+pub fn run(arguments: &Cancel, project: &Project) -> Result<u8, Stop> {
+    let places = Places::kept(project)?;
+    let by = std::env::var("USER").ok().filter(|user| !user.is_empty());
+    let by = by.unwrap_or_else(|| "somebody at this machine".to_owned());
+    let said = cancel(&places, &arguments.build, &by)?;
+    output::print(said)?;
+    Ok(exit::PASSED)
+}
+
+fn cancel(places: &Places, text: &str, by: &str) -> Result<String, Stop> {
+    let build = find(places, text)?;
+    let number = build.build;
+    if build.verdict != Verdict::Running {
+        return Err(Stop::wrong(format!("build {number} has ended already: it {}", words::verdict(&build.verdict))));
+    }
+    let request = Request::Cancel { by: by.to_owned() };
+    match control::send(&places.data, number, &request).map_err(Stop::infra)? {
+        Sent::Taken => Ok(format!("build {number} is asked to end: ropewalk show {number}\n")),
+        Sent::NobodyThere => Err(Stop::wrong(nobody(&places.data, &*places.store, &build)?)),
+    }
+}
+
+/// The build to cancel. `last` means the newest that a process runs, if there is one.
+fn find(places: &Places, text: &str) -> Result<BuildRow, Stop> {
+    if text == "last" {
+        for build in places.store.unfinished()?.into_iter().rev() {
+            if places.is_run(build)?
+                && let Some(row) = places.store.build(build)?
+            {
+                return Ok(row);
+            }
+        }
+    }
+    places::find_build(&*places.store, text)
+}
+
+/// What to say of a build that has not ended and that nobody answers for.
+fn nobody(data: &Path, store: &dyn Store, build: &BuildRow) -> Result<String, Stop> {
+    let number = build.build;
+    if let Some(claimant) = store.claimant(number)? {
+        let process = claimant.process.map(|process| format!(" (process {process})")).unwrap_or_default();
+        let socket = control::path(data, number);
+        return Ok(format!("build {number} is run{process}, but nobody listens at `{}`", socket.display()));
+    }
+    if let Some(gate) = store.open_gates(number)?.first() {
+        let job = &gate.job;
+        return Ok(format!(
+            "no process runs build {number}: it waits at the gate `{job}`; `ropewalk approve {number} {job} --refuse` ends it"
+        ));
+    }
+    Ok(format!(
+        "no process runs build {number}: whoever ran it was killed, and nothing of it is left running; \
+         `ropewalk run --resume {number}` goes on with it"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::places::kept::Kept;
+
+    #[track_caller]
+    fn check(kept: &Kept, text: &str, expected: &str) {
+        assert_eq!(cancel(&kept.places(), text, "ada").map_err(|stop| stop.message), Err(expected.to_owned()));
+    }
+
+    #[test]
+    fn what_cannot_be_canceled_is_told() {
+        let mut kept = Kept::new();
+        kept.build(&["a"]).fail("a", 1).end();
+        kept.build(&["a"]).lease("a");
+        check(&kept, "1", "build 1 has ended already: it failed because of `a`");
+        let killed = "no process runs build 2: whoever ran it was killed, and nothing of it is left running; \
+                      `ropewalk run --resume 2` goes on with it";
+        check(&kept, "last", killed);
+        let mut kept = Kept::new();
+        kept.build(&["a"]).fact(engine::What::GateOpened { job: "a".into(), prompt: "go?".to_owned() });
+        check(&kept, "1", "no process runs build 1: it waits at the gate `a`; `ropewalk approve 1 a --refuse` ends it");
+    }
+
+    #[test]
+    fn the_process_that_runs_it_is_asked() {
+        let mut kept = Kept::new();
+        kept.build(&["a"]).lease("a");
+        kept.build(&["a"]).lease("a");
+        let places = kept.places();
+        let _claim = places.store.claim(graph::BuildId(1)).expect("the store answers").expect("it is free");
+        let path = control::path(&places.data, graph::BuildId(1));
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        let listener = std::os::unix::net::UnixListener::bind(&path).expect("a socket");
+        let answering = std::thread::spawn(move || {
+            use std::io::{BufRead, BufReader, Write};
+            let (stream, _) = listener.accept().expect("a connection");
+            let mut line = String::new();
+            BufReader::new(&stream).read_line(&mut line).expect("a line");
+            (&stream).write_all(b"ok\n").expect("an answer");
+            line
+        });
+        let said = cancel(&places, "last", "ada").map_err(|stop| stop.message);
+        assert_eq!(said, Ok("build 1 is asked to end: ropewalk show 1\n".to_owned()));
+        assert_eq!(answering.join().expect("it ends"), "{\"ask\":\"cancel\",\"by\":\"ada\"}\n");
+    }
+}

@@ -1,0 +1,489 @@
+//! `ropewalk logs`: what jobs printed. A job's lines are its last attempt's, step after step; a build's are those of
+//! all attempts, as they came. Only the frames with wanted lines are read.
+
+mod follow;
+mod grep;
+mod merge;
+mod page;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::io::{self, IsTerminal, Write};
+use std::ops::Range;
+
+use graph::{BuildId, JobName};
+use regex::bytes::Regex;
+use store::Store;
+use store::log::{Item, LineEnd, LogError, LogReader, StreamKey, StreamState, Writing};
+
+use self::follow::Watch;
+use self::grep::{CONTEXT_LINES_MAX, Grep, TAIL_LINES_MAX};
+use self::merge::{Merge, Order, Part};
+use self::page::{Form, Page, Reader, Row};
+use super::Stop;
+use crate::args::{Colour, Logs};
+use crate::calendar::Calendar;
+use crate::columns::Paint;
+use crate::exit;
+use crate::places::{self, Places};
+use crate::project::Project;
+use crate::words;
+
+/// The widest a job's name is padded to.
+const NAME_CELLS_MAX: usize = 32;
+/// How much is written at once.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// Runs the command.
+///
+/// # Errors
+/// If there is no such build or job, an argument makes no sense, or the log cannot be read.
+pub fn run(arguments: &Logs, project: &Project, colour: Colour) -> Result<u8, Stop> {
+    let places = Places::kept(project)?;
+    let stdout = io::stdout();
+    let reader = match stdout.is_terminal() {
+        true => Reader::Terminal(Paint::of(colour, &stdout)),
+        false => Reader::Pipe,
+    };
+    let writer = io::BufWriter::with_capacity(BUFFER_BYTES, stdout.lock());
+    let said = tell(arguments, &places, &Calendar::system(), reader, writer)?;
+    if !said.is_empty() {
+        let _ = writeln!(io::stderr(), "note: {said}");
+    }
+    Ok(exit::PASSED)
+}
+
+/// Why telling ended before its end.
+enum End {
+    /// Nobody reads any more, which is no fault.
+    Gone,
+    /// It cannot be told.
+    Stop(Stop),
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::Gone,
+            _ => Self::Stop(Stop::infra(format!("failed to write the log: {error}"))),
+        }
+    }
+}
+
+impl From<LogError> for End {
+    fn from(error: LogError) -> Self {
+        Self::Stop(Stop::of(&error))
+    }
+}
+
+impl From<Stop> for End {
+    fn from(stop: Stop) -> Self {
+        Self::Stop(stop)
+    }
+}
+
+/// Writes what `arguments` ask for. Returns what else there is to say.
+fn tell<W: Write>(
+    arguments: &Logs,
+    places: &Places,
+    calendar: &Calendar,
+    reader: Reader,
+    writer: W,
+) -> Result<String, Stop> {
+    let asked = Asked::of(arguments)?;
+    let build = places::find_build(&*places.store, &arguments.build)?.build;
+    let (subject, note) = Subject::find(places, build, arguments.job.as_deref())?;
+    let Some(subject) = subject else { return Ok(note) };
+    let form = Form {
+        times: arguments.timestamps.then(|| calendar.clone()),
+        numbers: asked.regex.is_some() && subject.job.is_some() && reader != Reader::Pipe,
+        raw: arguments.raw,
+    };
+    let mut session = Session {
+        page: Page::new(writer, reader, form, asked.regex.clone()),
+        grep: asked.regex.clone().map(|regex| Grep::new(regex, arguments.context, asked.tail)),
+        speakers: Speakers::of(&*places.store, &subject)?,
+        subject,
+        cursors: HashMap::new(),
+    };
+    let follows = arguments.follow && asked.rows.end == u64::MAX;
+    let told = match follows && is_going(places, build)? {
+        true => session.follow(places, &asked),
+        false => session.once(places, &asked),
+    };
+    match told {
+        Ok(said) if said.is_empty() => Ok(note),
+        Ok(said) => Ok(said),
+        Err(End::Gone) => Ok(String::new()),
+        Err(End::Stop(stop)) => Err(stop),
+    }
+}
+
+/// Whether a process runs the build now.
+fn is_going(places: &Places, build: BuildId) -> Result<bool, Stop> {
+    let has_ended = places.store.build(build)?.is_none_or(|build| build.verdict != graph::Verdict::Running);
+    Ok(!has_ended && places.is_run(build)?)
+}
+
+/// The arguments, understood.
+struct Asked {
+    regex: Option<Regex>,
+    /// Rows of the job, from 0.
+    rows: Range<u64>,
+    tail: Option<u64>,
+}
+
+impl Asked {
+    fn of(arguments: &Logs) -> Result<Self, Stop> {
+        let regex = arguments.grep.as_deref().map(|text| {
+            Regex::new(text).map_err(|error| Stop::wrong(format!("`{text}` is no regular expression: {error}")))
+        });
+        let regex = regex.transpose()?;
+        let rows = arguments.lines.as_deref().map_or(Ok(0..u64::MAX), rows)?;
+        if arguments.context > CONTEXT_LINES_MAX {
+            return Err(Stop::wrong(format!("--context takes at most {}", words::thousands(CONTEXT_LINES_MAX))));
+        }
+        let is_held_back = regex.is_some() || arguments.job.is_none();
+        if is_held_back && arguments.tail.is_some_and(|tail| tail > TAIL_LINES_MAX) {
+            let most = words::thousands(TAIL_LINES_MAX);
+            return Err(Stop::wrong(format!("--tail of a whole build, or with --grep, takes at most {most}")));
+        }
+        Ok(Self { regex, rows, tail: arguments.tail })
+    }
+}
+
+/// The rows that `FROM-TO`, `FROM-`, `-TO` or `LINE` means.
+fn rows(text: &str) -> Result<Range<u64>, Stop> {
+    let wrong = || {
+        Stop::wrong(format!(
+            "--lines takes FROM-TO, counted from 1, such as `100-199`, not `{}`",
+            words::harmless(text)
+        ))
+    };
+    let number = |text: &str| text.trim().parse::<u64>().ok().filter(|&number| number > 0).ok_or_else(wrong);
+    let (from, to) = match text.split_once('-') {
+        None => (number(text)?, number(text)?),
+        Some((from, "")) => (number(from)?, u64::MAX),
+        Some(("", to)) => (1, number(to)?),
+        Some((from, to)) => (number(from)?, number(to)?),
+    };
+    if from > to { Err(wrong()) } else { Ok(from - 1..to) }
+}
+
+/// Whose output is told.
+struct Subject {
+    build: BuildId,
+    job: Option<JobName>,
+    /// The first attempt of the job that counts.
+    from_attempt: u32,
+}
+
+impl Subject {
+    /// The subject, and a note about it. `None` if there is nothing to tell but the note.
+    fn find(places: &Places, build: BuildId, job: Option<&str>) -> Result<(Option<Self>, String), Stop> {
+        let Some(text) = job else {
+            return Ok((Some(Self { build, job: None, from_attempt: 0 }), String::new()));
+        };
+        let job = places.job(build, text)?;
+        if let Some(attempt) = places.store.attempts(build, Some(&job))?.last() {
+            let from_attempt = attempt.attempt.0;
+            return Ok((Some(Self { build, job: Some(job), from_attempt }), String::new()));
+        }
+        let row = places.store.jobs(build)?.into_iter().find(|row| row.name == job);
+        let reused = row.as_ref().and_then(|row| row.reused.clone());
+        if let Some(reused) = reused {
+            let note = format!("{job} was cached in build {build}: this is its log of build {}", reused.build);
+            let subject = Self { build: reused.build, job: Some(reused.job), from_attempt: reused.attempt.0 };
+            return Ok((Some(subject), note));
+        }
+        let note = match row.and_then(|row| row.outcome) {
+            Some(outcome) => format!("{job} did not run in build {build}: {}", words::outcome(&outcome)),
+            None => format!("{job} has not begun in build {build}"),
+        };
+        Ok((None, note))
+    }
+}
+
+/// The names of attempts, as they stand before lines.
+#[derive(Default)]
+struct Speakers {
+    names: BTreeMap<u32, String>,
+}
+
+impl Speakers {
+    fn of(store: &dyn Store, subject: &Subject) -> Result<Self, Stop> {
+        let attempts = store.attempts(subject.build, subject.job.as_ref())?;
+        if subject.job.is_some() {
+            let wanted =
+                attempts.iter().map(|attempt| attempt.attempt.0).filter(|&attempt| attempt >= subject.from_attempt);
+            return Ok(Self { names: wanted.map(|attempt| (attempt, String::new())).collect() });
+        }
+        let tries: HashMap<&JobName, u32> = attempts.iter().map(|attempt| (&attempt.job, attempt.try_number)).collect();
+        let mut names: BTreeMap<u32, String> = attempts
+            .iter()
+            .map(|attempt| {
+                let is_last = tries.get(&attempt.job) == Some(&attempt.try_number);
+                let label = if is_last { String::new() } else { format!(" (try {})", attempt.try_number) };
+                (attempt.attempt.0, format!("{}{label}", attempt.job))
+            })
+            .collect();
+        let width = names.values().map(|name| name.chars().count()).max().unwrap_or(0).min(NAME_CELLS_MAX);
+        for name in names.values_mut() {
+            *name = format!("{name:<width$}");
+        }
+        Ok(Self { names })
+    }
+
+    fn has(&self, key: StreamKey) -> bool {
+        self.names.contains_key(&key.attempt)
+    }
+}
+
+/// How far a step has been told.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cursor {
+    /// The next row.
+    row: u64,
+    /// Pieces of it that were told.
+    pieces: u64,
+    /// The bytes the step had when it was last looked at.
+    bytes: u64,
+}
+
+struct Session<W: Write> {
+    page: Page<W>,
+    grep: Option<Grep>,
+    speakers: Speakers,
+    subject: Subject,
+    cursors: HashMap<StreamKey, Cursor>,
+}
+
+impl<W: Write> Session<W> {
+    /// Tells what there is.
+    fn once(&mut self, places: &Places, asked: &Asked) -> Result<String, End> {
+        let writing = if is_going(places, self.subject.build)? { Writing::Going } else { Writing::Over };
+        let Some(reader) = places.log_reader(self.subject.build, writing)? else {
+            return Ok(self.silence());
+        };
+        if !reader.streams().any(|stream| self.speakers.has(stream.key)) {
+            return Ok(self.silence());
+        }
+        self.first_pass(&reader, asked)?;
+        self.end()?;
+        Ok(String::new())
+    }
+
+    fn silence(&self) -> String {
+        match &self.subject.job {
+            Some(job) => format!("{job} printed nothing in build {}, or its log was removed", self.subject.build),
+            None => format!("build {} printed nothing, or its log was removed", self.subject.build),
+        }
+    }
+
+    /// Tells what there is and what comes, until nobody runs the build any more.
+    fn follow(&mut self, places: &Places, asked: &Asked) -> Result<String, End> {
+        let build = self.subject.build;
+        let watch = Watch::new(&places.data.join("logs"));
+        let mut opened: Option<LogReader> = None;
+        loop {
+            // Asked first, so that what came before the end is told.
+            let is_over = !is_going(places, build)?;
+            if let Some(reader) = &mut opened {
+                if is_over {
+                    reader.writing_is_over()?
+                } else {
+                    reader.refresh().map(drop)?
+                }
+                self.next_pass(places, reader, is_over)?;
+            } else {
+                let writing = if is_over { Writing::Over } else { Writing::Going };
+                opened = places.log_reader(build, writing)?;
+                if let Some(reader) = &opened {
+                    self.learn_speakers(places, reader)?;
+                    self.first_pass(reader, asked)?;
+                    if let Some(grep) = &mut self.grep {
+                        grep.end_tail(&mut self.page)?;
+                    }
+                }
+            }
+            self.page.flush()?;
+            if is_over {
+                break;
+            }
+            watch.wait();
+        }
+        self.end()?;
+        Ok(self.ending(places)?)
+    }
+
+    /// What to say when a build that was followed is not run any more.
+    fn ending(&self, places: &Places) -> Result<String, Stop> {
+        let build = self.subject.build;
+        let is_running = places.store.build(build)?.is_some_and(|row| row.verdict == graph::Verdict::Running);
+        if !is_running {
+            return Ok(String::new());
+        }
+        Ok(match places.store.open_gates(build)?.first() {
+            Some(gate) => format!("build {build} waits at a gate: ropewalk approve {build} {}", gate.job),
+            None => format!("build {build} has not ended and no process runs it: ropewalk run --resume {build}"),
+        })
+    }
+
+    /// The lines asked for, as far as they are there.
+    fn first_pass(&mut self, reader: &LogReader, asked: &Asked) -> Result<(), End> {
+        let (parts, order) = match self.subject.job {
+            Some(_) => (self.job_parts(reader, asked), Order::ByPart),
+            None => (self.build_parts(reader, asked)?, Order::ByTime),
+        };
+        // Rows that are not asked for count as told.
+        for stream in reader.streams().filter(|stream| self.speakers.has(stream.key)) {
+            self.cursors.insert(stream.key, Cursor { row: stream.lines, pieces: 0, bytes: stream.bytes });
+        }
+        self.pass(reader, parts, order)
+    }
+
+    /// The rows of a job's steps that are asked for.
+    fn job_parts(&self, reader: &LogReader, asked: &Asked) -> Vec<Part> {
+        let streams: Vec<_> = reader.streams().filter(|stream| self.speakers.has(stream.key)).collect();
+        let total: u64 = streams.iter().map(|stream| stream.lines).sum();
+        let is_whole = asked.rows.end == u64::MAX;
+        let end = asked.rows.end.min(total);
+        let mut start = asked.rows.start;
+        if let Some(tail) = asked.tail.filter(|_| asked.regex.is_none()) {
+            start = start.max(end.saturating_sub(tail));
+        }
+        let mut parts = Vec::new();
+        let mut before = 0;
+        for stream in streams {
+            let from = start.saturating_sub(before);
+            let to = match end.saturating_sub(before) {
+                // Open at its end, so that a gap there is told.
+                to if to >= stream.lines && (is_whole || to > stream.lines) => u64::MAX,
+                to => to,
+            };
+            before += stream.lines;
+            if from < to && (from < stream.lines || to == u64::MAX && before >= start) {
+                parts.push(Part { key: stream.key, rows: from..to, pieces_seen: 0 });
+            }
+        }
+        parts
+    }
+
+    /// All rows of a build, or the last ones by time.
+    fn build_parts(&self, reader: &LogReader, asked: &Asked) -> Result<Vec<Part>, End> {
+        let mut streams: Vec<_> = reader.streams().filter(|stream| self.speakers.has(stream.key)).collect();
+        let tail = asked.tail.filter(|_| asked.regex.is_none());
+        let Some(tail) = tail else {
+            return Ok(streams
+                .iter()
+                .map(|stream| Part { key: stream.key, rows: 0..u64::MAX, pieces_seen: 0 })
+                .collect());
+        };
+        // The earliest of the last lines is at hand, so that steps that ended before it need not be read.
+        streams.sort_unstable_by_key(|stream| (Reverse(stream.last_time_us), stream.key));
+        let tail = usize::try_from(tail).unwrap_or(usize::MAX);
+        let mut last: BinaryHeap<Reverse<(u64, StreamKey, u64)>> = BinaryHeap::new();
+        for stream in &streams {
+            let is_full = last.len() >= tail;
+            if is_full && last.peek().is_none_or(|Reverse(earliest)| earliest.0 > stream.last_time_us) {
+                break;
+            }
+            for item in reader.tail(stream.key, tail as u64) {
+                let Item::Line(line) = item? else { continue };
+                last.push(Reverse((line.time_us, stream.key, line.number)));
+                if last.len() > tail {
+                    last.pop();
+                }
+            }
+        }
+        let mut first_rows: BTreeMap<StreamKey, u64> = BTreeMap::new();
+        for Reverse((_, key, row)) in last {
+            let first = first_rows.entry(key).or_insert(row);
+            *first = row.min(*first);
+        }
+        Ok(first_rows.into_iter().map(|(key, row)| Part { key, rows: row..u64::MAX, pieces_seen: 0 }).collect())
+    }
+
+    /// What has come since the last pass.
+    fn next_pass(&mut self, places: &Places, reader: &LogReader, is_over: bool) -> Result<(), End> {
+        self.learn_speakers(places, reader)?;
+        let mut parts = Vec::new();
+        for stream in reader.streams().filter(|stream| self.speakers.has(stream.key)) {
+            let cursor = self.cursors.entry(stream.key).or_default();
+            // At the end also those that were not closed, so that their gap is told.
+            if stream.bytes > cursor.bytes || (is_over && stream.state == StreamState::Open) {
+                cursor.bytes = stream.bytes;
+                parts.push(Part { key: stream.key, rows: cursor.row..u64::MAX, pieces_seen: cursor.pieces });
+            }
+        }
+        self.pass(reader, parts, Order::ByTime)
+    }
+
+    /// Asks who the attempts are that were not there before.
+    fn learn_speakers(&mut self, places: &Places, reader: &LogReader) -> Result<(), Stop> {
+        let newest_known = self.speakers.names.keys().next_back().copied().unwrap_or(0);
+        if reader.streams().any(|stream| stream.key.attempt > newest_known) {
+            self.speakers = Speakers::of(&*places.store, &self.subject)?;
+        }
+        Ok(())
+    }
+
+    fn pass(&mut self, reader: &LogReader, parts: Vec<Part>, order: Order) -> Result<(), End> {
+        let before = lines_before(reader);
+        for item in Merge::new(reader, parts, order) {
+            let (key, item) = item?;
+            let name = self.speakers.names.get(&key.attempt).map_or("", String::as_str);
+            let line = match item {
+                Item::Gap(gap) => {
+                    self.page.gap(name, &gap)?;
+                    continue;
+                }
+                Item::Line(line) => line,
+            };
+            let cursor = self.cursors.entry(key).or_default();
+            *cursor = match line.end {
+                LineEnd::LineFeed => Cursor { row: line.number + 1, pieces: 0, ..*cursor },
+                LineEnd::Open if cursor.row == line.number => Cursor { pieces: cursor.pieces + 1, ..*cursor },
+                LineEnd::Open => Cursor { row: line.number, pieces: 1, ..*cursor },
+            };
+            let row = Row {
+                key,
+                number: before.get(&key).copied().unwrap_or(0) + line.number + 1,
+                time_us: line.time_us,
+                stream: line.stream,
+                bytes: &line.bytes,
+                start: line.start,
+                end: line.end,
+            };
+            match &mut self.grep {
+                Some(grep) => grep.row(&mut self.page, name, &row)?,
+                None => self.page.row(name, &row)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), End> {
+        if let Some(grep) = &mut self.grep {
+            grep.end(&mut self.page)?;
+        }
+        Ok(self.page.end()?)
+    }
+}
+
+/// How many lines the steps before each step of its attempt printed.
+pub fn lines_before(reader: &LogReader) -> BTreeMap<StreamKey, u64> {
+    let mut before = BTreeMap::new();
+    let mut sum = (0, 0);
+    for stream in reader.streams() {
+        if stream.key.attempt != sum.0 {
+            sum = (stream.key.attempt, 0);
+        }
+        before.insert(stream.key, sum.1);
+        sum.1 += stream.lines;
+    }
+    before
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+//! Several steps' output as one sequence: by time, or one step after the other. At most one frame of each step that
+//! printed at the same time is in memory.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::ops::Range;
+
+use store::log::{Item, Lines, LogError, LogReader, StreamKey};
+
+/// What is wanted of one step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Whose output.
+    pub key: StreamKey,
+    /// Which rows.
+    pub rows: Range<u64>,
+    /// Pieces of the first row that have been seen.
+    pub pieces_seen: u64,
+}
+
+/// In which order steps are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Line by line, as they came.
+    ByTime,
+    /// As the parts stand.
+    ByPart,
+}
+
+/// The rows of several parts.
+pub struct Merge<'r> {
+    reader: &'r LogReader,
+    order: Order,
+    parts: Vec<Part>,
+    open: Vec<Option<Box<Open>>>,
+    /// Time (or nothing) and place of the parts that have more, the next first.
+    next: BinaryHeap<Reverse<(u64, usize)>>,
+}
+
+struct Open {
+    lines: Lines,
+    head: Item,
+    time_us: u64,
+}
+
+impl<'r> Merge<'r> {
+    /// The rows of `parts`.
+    pub fn new(reader: &'r LogReader, parts: Vec<Part>, order: Order) -> Self {
+        let first_time = |part: &Part| reader.stream(part.key).map_or(u64::MAX, |stream| stream.first_time_us);
+        let time = |part: &Part| if order == Order::ByTime { first_time(part) } else { 0 };
+        let next = parts.iter().enumerate().map(|(index, part)| Reverse((time(part), index))).collect();
+        let open = parts.iter().map(|_| None).collect();
+        Self { reader, order, parts, open, next }
+    }
+
+    /// Opens a part, which is a frame to read, only when its turn may have come.
+    fn begin(&mut self, index: usize, time_us: u64) -> Result<(), LogError> {
+        let part = &self.parts[index];
+        let mut lines = self.reader.lines(part.key, part.rows.clone());
+        let mut to_skip = part.pieces_seen;
+        while let Some(item) = lines.next() {
+            match item? {
+                Item::Line(line) if to_skip > 0 && line.number == part.rows.start => to_skip -= 1,
+                head => {
+                    self.put(index, lines, head, time_us);
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, index: usize, lines: Lines, head: Item, time_before: u64) {
+        let time_us = match &head {
+            Item::Line(line) => line.time_us,
+            Item::Gap(_) => time_before,
+        };
+        self.open[index] = Some(Box::new(Open { lines, head, time_us }));
+        self.next.push(Reverse((if self.order == Order::ByTime { time_us } else { 0 }, index)));
+    }
+
+    fn step(&mut self) -> Result<Option<(StreamKey, Item)>, LogError> {
+        while let Some(Reverse((time_us, index))) = self.next.pop() {
+            let Some(open) = self.open[index].take() else {
+                self.begin(index, time_us)?;
+                continue;
+            };
+            let Open { mut lines, head, time_us } = *open;
+            if let Some(item) = lines.next() {
+                self.put(index, lines, item?, time_us);
+            }
+            return Ok(Some((self.parts[index].key, head)));
+        }
+        Ok(None)
+    }
+}
+
+impl Iterator for Merge<'_> {
+    type Item = Result<(StreamKey, Item), LogError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.step().transpose()
+    }
+}

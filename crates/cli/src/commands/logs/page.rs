@@ -1,0 +1,193 @@
+//! How lines of logs are written: with the job's name, the time, or nothing before them; harmless for a terminal,
+//! byte for byte for everything else.
+
+use std::io::{self, Write};
+
+use graph::Timestamp;
+use regex::bytes::Regex;
+use store::log::{Gap, GapCause, LineEnd, LineStart, Stream, StreamKey};
+
+use crate::calendar::Calendar;
+use crate::columns::{Paint, Style};
+use crate::words;
+
+/// A line, or a piece of one.
+#[derive(Clone, Copy, Debug)]
+pub struct Row<'a> {
+    /// Whose.
+    pub key: StreamKey,
+    /// Its number, from 1 in the job.
+    pub number: u64,
+    /// When it came.
+    pub time_us: u64,
+    /// Who wrote it.
+    pub stream: Stream,
+    /// Its bytes.
+    pub bytes: &'a [u8],
+    /// How it begins.
+    pub start: LineStart,
+    /// How it ends.
+    pub end: LineEnd,
+}
+
+/// Who reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader {
+    /// A person at a terminal.
+    Terminal(Paint),
+    /// A program or a file.
+    Pipe,
+}
+
+/// What stands before lines, beside the name.
+#[derive(Clone, Debug, Default)]
+pub struct Form {
+    /// The calendar that tells times; `None` for no times.
+    pub times: Option<Calendar>,
+    /// The numbers of lines.
+    pub numbers: bool,
+    /// Exactly what the job wrote, and nothing of ours.
+    pub raw: bool,
+}
+
+/// Writes rows.
+pub struct Page<W: Write> {
+    writer: W,
+    reader: Reader,
+    form: Form,
+    highlighted: Option<Regex>,
+    /// Who wrote the line that has not ended.
+    open: Option<(StreamKey, Stream)>,
+}
+
+impl<W: Write> Page<W> {
+    /// A page on `writer`.
+    pub fn new(writer: W, reader: Reader, form: Form, highlighted: Option<Regex>) -> Self {
+        Self { writer, reader, form, highlighted, open: None }
+    }
+
+    /// Writes a row; `name` is put before it unless it is empty.
+    pub fn row(&mut self, name: &str, row: &Row<'_>) -> io::Result<()> {
+        if self.form.raw {
+            if row.stream == Stream::Note {
+                return Ok(());
+            }
+            self.writer.write_all(row.bytes)?;
+            return if row.end == LineEnd::LineFeed { self.writer.write_all(b"\n") } else { Ok(()) };
+        }
+        let goes_on = row.start == LineStart::Continued && self.open == Some((row.key, row.stream));
+        if !goes_on {
+            self.end_line()?;
+            self.head(name, row)?;
+        }
+        match self.reader {
+            Reader::Pipe => self.writer.write_all(row.bytes)?,
+            Reader::Terminal(paint) => self.shown(paint, row)?,
+        }
+        self.open = Some((row.key, row.stream));
+        if row.end == LineEnd::LineFeed { self.end_line() } else { Ok(()) }
+    }
+
+    fn head(&mut self, name: &str, row: &Row<'_>) -> io::Result<()> {
+        let paint = match self.reader {
+            Reader::Terminal(paint) => paint,
+            Reader::Pipe => Paint::Plain,
+        };
+        if let Some(calendar) = &self.form.times {
+            let time = calendar.moment(Timestamp(i64::try_from(row.time_us).unwrap_or(i64::MAX)));
+            write!(self.writer, "{} ", paint.text(Style::Dim, &time))?;
+        }
+        if !name.is_empty() {
+            // The bar tells standard error and our own notes from what a job has to say.
+            let style = match row.stream {
+                Stream::Stdout => Style::Dim,
+                Stream::Stderr => Style::Bad,
+                Stream::Note => Style::Ask,
+            };
+            write!(self.writer, "{name} {} ", paint.text(style, "|"))?;
+        }
+        if self.form.numbers {
+            write!(self.writer, "{}", paint.text(Style::Dim, &format!("{}: ", row.number)))?;
+        }
+        Ok(())
+    }
+
+    /// A row without what could do harm to a terminal.
+    fn shown(&mut self, paint: Paint, row: &Row<'_>) -> io::Result<()> {
+        let text = String::from_utf8_lossy(row.bytes);
+        // A progress bar overwrites itself: what it showed last is what counts.
+        let text = text.trim_end_matches('\r').rsplit('\r').next().unwrap_or_default();
+        let text = words::harmless(text);
+        if paint == Paint::Plain {
+            return self.writer.write_all(crate::columns::bare(&text).as_bytes());
+        }
+        let has_colours = text.contains('\u{1b}');
+        match &self.highlighted {
+            Some(regex) if !has_colours => {
+                let marked = regex.replace_all(text.as_bytes(), &b"\x1b[1;31m$0\x1b[0m"[..]);
+                self.writer.write_all(&marked)?;
+            }
+            _ => self.writer.write_all(text.as_bytes())?,
+        }
+        // A colour left on must not run into what follows.
+        if has_colours { self.writer.write_all(b"\x1b[0m") } else { Ok(()) }
+    }
+
+    /// Says that output is missing.
+    pub fn gap(&mut self, name: &str, gap: &Gap) -> io::Result<()> {
+        let text = gap_text(gap);
+        if self.form.raw {
+            // Into the bytes of a job goes nothing of ours.
+            return writeln!(io::stderr(), "note: {text}");
+        }
+        let text = format!("··· {text} ···");
+        let text = match self.reader {
+            Reader::Terminal(paint) => paint.text(Style::Warning, &text),
+            Reader::Pipe => text,
+        };
+        self.end_line()?;
+        let bar = if name.is_empty() { "" } else { " | " };
+        writeln!(self.writer, "{name}{bar}{text}")
+    }
+
+    /// A line between lines that do not follow one another.
+    pub fn cut(&mut self) -> io::Result<()> {
+        self.end_line()?;
+        self.writer.write_all(b"--\n")
+    }
+
+    fn end_line(&mut self) -> io::Result<()> {
+        if self.open.take().is_some() { self.writer.write_all(b"\n") } else { Ok(()) }
+    }
+
+    /// Ends the last line if it has no end, since a prompt may follow.
+    pub fn end(&mut self) -> io::Result<()> {
+        self.end_line()?;
+        self.writer.flush()
+    }
+
+    /// Hands all that was written to the reader.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+}
+
+fn gap_text(gap: &Gap) -> String {
+    let lost = match (gap.lines, gap.bytes) {
+        (Some(lines), Some(bytes)) if lines > 0 => {
+            format!(
+                "{} ({}) lost",
+                words::count(usize::try_from(lines).unwrap_or(usize::MAX), "line"),
+                words::size(bytes)
+            )
+        }
+        (_, Some(bytes)) => format!("{} lost", words::size(bytes)),
+        _ => "the end may be lost".to_owned(),
+    };
+    let cause = match gap.cause {
+        GapCause::Missing => "this part of the log was not written",
+        GapCause::Damaged => "this part of the log is damaged",
+        GapCause::CutShort => "whoever wrote it was killed",
+    };
+    format!("{lost}: {cause}")
+}

@@ -1,0 +1,188 @@
+//! `ropewalk show`: one build, or one job of it, with all that was recorded.
+
+mod build;
+mod job;
+mod parts;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use graph::{AttemptNumber, AttemptReport, Digest, Failure, Graph, Job, JobName, Outcome};
+use serde_json::{Value, json};
+use store::log::{StreamKey, Writing};
+use store::rows::{ArtifactRow, AttemptRow, BuildRow, GateRow, JobRow};
+
+use super::Stop;
+use super::logs::lines_before;
+use crate::args::{Colour, ListForm, Show};
+use crate::calendar::Calendar;
+use crate::columns::Paint;
+use crate::first_error::{self, Excerpt};
+use crate::places::{self, Places};
+use crate::project::Project;
+use crate::{exit, output};
+
+/// Runs the command.
+///
+/// # Errors
+/// If there is no such build or job, or what is kept cannot be read.
+pub fn run(arguments: &Show, project: &Project, colour: Colour) -> Result<u8, Stop> {
+    let places = Places::kept(project)?;
+    let paint = Paint::of(colour, &std::io::stdout());
+    output::print(show(arguments, &places, &Calendar::system(), paint)?)?;
+    Ok(exit::PASSED)
+}
+
+fn show(arguments: &Show, places: &Places, calendar: &Calendar, paint: Paint) -> Result<String, Stop> {
+    let row = places::find_build(&*places.store, &arguments.build)?;
+    let Some(text) = &arguments.job else {
+        let shown = Shown::of(places, row, None)?;
+        return match arguments.output {
+            ListForm::Human => build::text(&shown, places, calendar, paint),
+            ListForm::Json => Ok(format!("{:#}\n", shown.json())),
+        };
+    };
+    let name = places.job(row.build, text)?;
+    let shown = Shown::of(places, row, Some(&name))?;
+    match arguments.output {
+        ListForm::Human => job::text(&shown, places, calendar, paint, &name),
+        ListForm::Json => {
+            let mut value = shown.json();
+            let operation = shown.job(&name).and_then(|job| job.operation());
+            let manifest = operation.map(|digest| places.store.manifest(digest)).transpose()?.flatten();
+            value["manifest"] = json!(manifest);
+            value["first_error"] = json!(shown.excerpt(places, &name)?);
+            Ok(format!("{value:#}\n"))
+        }
+    }
+}
+
+/// Everything known of a build, or of one job of it.
+struct Shown {
+    row: BuildRow,
+    graph: Option<Arc<Graph>>,
+    /// In the pipeline's order.
+    jobs: Vec<ShownJob>,
+    attempts: Vec<AttemptRow>,
+    reports: HashMap<AttemptNumber, AttemptReport>,
+    artifacts: Vec<ArtifactRow>,
+    gates: Vec<GateRow>,
+    usual_ms: BTreeMap<JobName, u64>,
+    is_run: bool,
+}
+
+/// One job.
+struct ShownJob {
+    name: JobName,
+    /// As the pipeline has it; `None` if it no longer does.
+    job: Option<Arc<Job>>,
+    /// `None` if nothing has happened to it.
+    row: Option<JobRow>,
+}
+
+impl ShownJob {
+    fn outcome(&self) -> Option<&Outcome> {
+        self.row.as_ref()?.outcome.as_ref()
+    }
+
+    fn operation(&self) -> Option<Digest> {
+        self.row.as_ref()?.operation
+    }
+
+    fn is_failed(&self) -> bool {
+        matches!(self.outcome(), Some(Outcome::Failed(failure)) if !matches!(failure, Failure::Canceled { .. }))
+    }
+
+    /// Whether it failed and may not.
+    fn fails_build(&self) -> bool {
+        self.is_failed() && self.job.as_ref().is_none_or(|job| !job.allow_failure)
+    }
+}
+
+impl Shown {
+    fn of(places: &Places, row: BuildRow, only: Option<&JobName>) -> Result<Self, Stop> {
+        let store = &*places.store;
+        let graph = store.graph(row.build)?;
+        let mut rows: BTreeMap<JobName, JobRow> =
+            store.jobs(row.build)?.into_iter().map(|row| (row.name.clone(), row)).collect();
+        let mut jobs: Vec<ShownJob> = Vec::new();
+        for (name, job) in graph.iter().flat_map(|graph| &graph.jobs) {
+            let row = rows.remove(name);
+            jobs.push(ShownJob { name: name.clone(), job: Some(Arc::clone(job)), row });
+        }
+        jobs.extend(rows.into_iter().map(|(name, row)| ShownJob { name, job: None, row: Some(row) }));
+        jobs.retain(|job| only.is_none_or(|only| *only == job.name));
+        jobs.sort_by(|left, right| {
+            let order = |job: &ShownJob| job.job.as_ref().map_or(u32::MAX, |job| job.order);
+            (order(left), &left.name).cmp(&(order(right), &right.name))
+        });
+        let names: Vec<JobName> = jobs.iter().map(|job| job.name.clone()).collect();
+        let is_wanted = |name: &JobName| only.is_none_or(|only| only == name);
+        Ok(Self {
+            usual_ms: store.durations(&names)?,
+            attempts: store.attempts(row.build, only)?,
+            reports: store.reports(row.build, only)?.into_iter().collect(),
+            artifacts: store.artifacts(row.build)?.into_iter().filter(|row| is_wanted(&row.job)).collect(),
+            gates: store.gates(row.build)?.into_iter().filter(|row| is_wanted(&row.job)).collect(),
+            is_run: places.is_run(row.build)?,
+            row,
+            graph,
+            jobs,
+        })
+    }
+
+    fn job(&self, name: &JobName) -> Option<&ShownJob> {
+        self.jobs.iter().find(|job| job.name == *name)
+    }
+
+    /// The report of a job's last attempt.
+    fn report(&self, job: &ShownJob) -> Option<&AttemptReport> {
+        self.reports.get(&job.row.as_ref()?.attempt?)
+    }
+
+    /// The lines around the first error of a job's last attempt: of the step that failed, else of the last one.
+    fn excerpt(&self, places: &Places, name: &JobName) -> Result<Option<Excerpt>, Stop> {
+        let Some(attempt) = self.job(name).and_then(|job| job.row.as_ref()?.attempt) else { return Ok(None) };
+        let writing = if self.is_run { Writing::Going } else { Writing::Over };
+        let Some(reader) = places.log_reader(self.row.build, writing)? else { return Ok(None) };
+        let step = match self.job(name).and_then(ShownJob::outcome) {
+            Some(Outcome::Failed(Failure::Step { step, .. } | Failure::Timeout { step: Some(step), .. })) => *step,
+            _ => match reader.streams().filter(|stream| stream.key.attempt == attempt.0).last() {
+                Some(stream) => stream.key.step,
+                None => return Ok(None),
+            },
+        };
+        let key = StreamKey { attempt: attempt.0, step };
+        let before = lines_before(&reader).get(&key).copied().unwrap_or(0);
+        let excerpt = first_error::of_step(&reader, key, before).map_err(|error| Stop::of(&error))?;
+        Ok((!excerpt.lines.is_empty()).then_some(excerpt))
+    }
+
+    fn json(&self) -> Value {
+        let jobs: Vec<Value> = self.jobs.iter().map(|job| self.job_json(job)).collect();
+        let holes = self.graph.as_ref().map(|graph| &graph.holes);
+        json!({
+            "build": self.row, "is_run": self.is_run, "jobs": jobs, "holes": holes, "artifacts": self.artifacts,
+            "gates": self.gates,
+        })
+    }
+
+    fn job_json(&self, job: &ShownJob) -> Value {
+        let attempts = self.attempts.iter().filter(|attempt| attempt.job == job.name);
+        let attempts: Vec<Value> = attempts
+            .map(|attempt| {
+                let mut value = json!(attempt);
+                value["report"] = json!(self.reports.get(&attempt.attempt));
+                value
+            })
+            .collect();
+        let needs = job.job.as_ref().map(|job| job.needs.iter().map(|need| &need.job).collect::<Vec<_>>());
+        json!({
+            "name": job.name, "row": job.row, "needs": needs, "usual_ms": self.usual_ms.get(&job.name),
+            "attempts": attempts,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,133 @@
+//! The page of a build.
+
+use graph::{Outcome, Verdict};
+
+use super::parts::{self, title};
+use super::{Shown, ShownJob, Stop};
+use crate::calendar::Calendar;
+use crate::columns::{Columns, Paint, Style};
+use crate::places::Places;
+use crate::words;
+
+/// A build with more jobs is shown without those that passed, and then with at most so many lines.
+const JOBS_SHOWN_MAX: usize = 50;
+
+/// The page.
+pub fn text(shown: &Shown, places: &Places, calendar: &Calendar, paint: Paint) -> Result<String, Stop> {
+    let mut page = parts::header(shown, calendar, paint);
+    jobs(&mut page, shown, calendar, paint);
+    parts::gates(&mut page, shown, calendar, paint);
+    parts::tests(&mut page, shown, paint);
+    first_error(&mut page, shown, places, paint)?;
+    parts::artifacts(&mut page, shown, paint);
+    parts::notes(&mut page, shown, paint);
+    parts::summaries(&mut page, shown, paint);
+    next(&mut page, shown, paint);
+    Ok(page)
+}
+
+/// The place of a job in what is worth seeing if not all can be shown; `None` if it is only counted.
+fn weight(job: &ShownJob) -> Option<u8> {
+    let is_under_way = job.row.as_ref().is_some_and(|row| row.state == store::rows::JobState::Running);
+    match job.outcome() {
+        Some(Outcome::Passed { .. }) => None,
+        Some(Outcome::Failed(_)) => Some(if job.fails_build() { 0 } else { 2 }),
+        None if is_under_way => Some(1),
+        Some(Outcome::Skipped(_)) => Some(3),
+        None => job.row.as_ref().map(|_| 4),
+    }
+}
+
+fn jobs(page: &mut String, shown: &Shown, calendar: &Calendar, paint: Paint) {
+    let mut listed: Vec<&ShownJob> = shown.jobs.iter().collect();
+    if listed.len() > JOBS_SHOWN_MAX {
+        listed.retain(|job| weight(job).is_some());
+        if listed.len() > JOBS_SHOWN_MAX {
+            // Stable: within one weight the pipeline's order stays.
+            listed.sort_by_key(|job| weight(job));
+            listed.truncate(JOBS_SHOWN_MAX);
+        }
+    }
+    let mut table = Columns::default();
+    for job in &listed {
+        table.row(parts::job_line(shown, job, calendar));
+    }
+    page.push('\n');
+    page.push_str(&table.text(paint, 2));
+    let hidden = shown.jobs.len() - listed.len();
+    if hidden > 0 {
+        let hidden = words::count(hidden, "more job");
+        let hint = format!("  … {hidden}, counted below: ropewalk show {} JOB, or --output json\n", shown.row.build);
+        page.push_str(&paint.text(Style::Dim, &hint));
+    }
+    page.push_str(&format!("  {}\n", counts(shown)));
+    for hole in shown.graph.iter().flat_map(|graph| &graph.holes) {
+        let after: Vec<&str> = hole.after.iter().map(graph::JobName::as_str).collect();
+        page.push_str(&format!("  grows `{}` after {}\n", hole.name, after.join(", ")));
+    }
+}
+
+fn counts(shown: &Shown) -> String {
+    let counts = &shown.row.counts;
+    let ended = counts.ended();
+    let left = (shown.jobs.len() as u64).saturating_sub(ended);
+    let mut text = words::count(shown.jobs.len(), "job");
+    let parts = [
+        (counts.passed.saturating_sub(counts.reused), "passed"),
+        (counts.reused, "cached"),
+        (counts.failed, "failed"),
+        (counts.canceled, "canceled"),
+        (counts.skipped, "skipped"),
+        (left, "not ended"),
+    ];
+    let mut separator = ": ";
+    for (count, word) in parts.into_iter().filter(|(count, _)| *count > 0) {
+        text.push_str(&format!("{separator}{} {word}", words::thousands(count)));
+        separator = ", ";
+    }
+    text
+}
+
+/// The job that a person should look at first.
+fn blamed(shown: &Shown) -> Option<&ShownJob> {
+    let because = match &shown.row.verdict {
+        Verdict::Failed { because: Some(job) } => shown.job(job),
+        _ => None,
+    };
+    because.or_else(|| shown.jobs.iter().find(|job| job.fails_build()))
+}
+
+fn first_error(page: &mut String, shown: &Shown, places: &Places, paint: Paint) -> Result<(), Stop> {
+    let Some(job) = blamed(shown) else { return Ok(()) };
+    let Some(excerpt) = shown.excerpt(places, &job.name)? else { return Ok(()) };
+    let what = if excerpt.error.is_some() { "first error" } else { "last lines" };
+    title(page, paint, &format!("{what} of {}", job.name));
+    page.push_str(&excerpt.text(paint, 2));
+    Ok(())
+}
+
+fn next(page: &mut String, shown: &Shown, paint: Paint) {
+    let build = shown.row.build;
+    let mut commands = Vec::new();
+    if let Some(job) = blamed(shown) {
+        let job = &job.name;
+        commands = vec![
+            format!("ropewalk show {build} {job}"),
+            format!("ropewalk logs {build} {job}"),
+            format!("ropewalk shell {build} {job}"),
+        ];
+        if shown.row.verdict != Verdict::Running {
+            commands.push(format!("ropewalk retry {build} --failed"));
+        }
+    }
+    if shown.row.verdict == Verdict::Running && shown.is_run {
+        commands.push(format!("ropewalk logs {build} --follow"));
+        commands.push(format!("ropewalk cancel {build}"));
+    }
+    if !commands.is_empty() {
+        title(page, paint, "next");
+        for command in commands {
+            page.push_str(&format!("  {command}\n"));
+        }
+    }
+}

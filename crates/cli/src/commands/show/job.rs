@@ -1,0 +1,204 @@
+//! The page of a job.
+
+use graph::{AttemptReport, JobName, Outcome, StepReport};
+
+use super::parts::{self, title};
+use super::{Shown, ShownJob, Stop};
+use crate::calendar::Calendar;
+use crate::columns::{self, Cell, Columns, Paint, Style};
+use crate::places::Places;
+use crate::words;
+
+/// How many inputs are listed.
+const INPUTS_SHOWN_MAX: usize = 20;
+
+/// The page.
+pub fn text(shown: &Shown, places: &Places, calendar: &Calendar, paint: Paint, name: &JobName) -> Result<String, Stop> {
+    let Some(job) = shown.job(name) else {
+        return Err(Stop::wrong(format!("build {} has no job `{name}`", shown.row.build)));
+    };
+    let mut page = header(shown, job, calendar, paint);
+    if let Some(report) = shown.report(job) {
+        steps(&mut page, report, paint);
+    }
+    tries(&mut page, shown, job, calendar, paint);
+    outputs(&mut page, job, paint);
+    parts::gates(&mut page, shown, calendar, paint);
+    parts::tests(&mut page, shown, paint);
+    if job.is_failed()
+        && let Some(excerpt) = shown.excerpt(places, name)?
+    {
+        let what = if excerpt.error.is_some() { "first error" } else { "last lines" };
+        title(&mut page, paint, what);
+        page.push_str(&excerpt.text(paint, 2));
+    }
+    parts::artifacts(&mut page, shown, paint);
+    inputs(&mut page, places, job, paint)?;
+    parts::notes(&mut page, shown, paint);
+    parts::summaries(&mut page, shown, paint);
+    next(&mut page, shown, job, paint);
+    Ok(page)
+}
+
+fn header(shown: &Shown, job: &ShownJob, calendar: &Calendar, paint: Paint) -> String {
+    let mut page = format!("build {}, {}\n", shown.row.build, paint.text(Style::Strong, job.name.as_str()));
+    let mut table = Columns::default();
+    let mut line = parts::job_line(shown, job, calendar);
+    // The name stands above.
+    line.remove(1);
+    table.row(line);
+    page.push_str(&table.text(paint, 2));
+    let mut facts = Vec::new();
+    if let Some(started) = job.row.as_ref().and_then(|row| row.started) {
+        facts.push(parts::when(calendar, started));
+    }
+    if let Some(usual) = shown.usual_ms.get(&job.name) {
+        facts.push(format!("usually {}", words::duration(*usual)));
+    }
+    if let Some(attempt) = shown.attempts.last() {
+        facts.push(format!("worker {}", attempt.worker));
+    }
+    if let Some(described) = &job.job {
+        facts.push(described.environment.word().to_owned());
+        if !described.needs.is_empty() {
+            let needs: Vec<&str> = described.needs.iter().take(8).map(|need| need.job.as_str()).collect();
+            let more = if described.needs.len() > needs.len() { ", …" } else { "" };
+            facts.push(format!("needs {}{more}", needs.join(", ")));
+        }
+    }
+    if !facts.is_empty() {
+        page.push_str(&format!("  {}\n", facts.join("; ")));
+    }
+    page
+}
+
+fn steps(page: &mut String, report: &AttemptReport, paint: Paint) {
+    if report.steps.is_empty() {
+        return;
+    }
+    title(page, paint, "steps");
+    let mut table = Columns::default();
+    let mut lines = 0;
+    for (index, step) in report.steps.iter().enumerate() {
+        table.row(step_line(index, step, lines));
+        lines += step.lines;
+    }
+    let usage = &report.usage;
+    page.push_str(&table.text(paint, 2));
+    page.push_str(&format!(
+        "  in all: cpu {} (user {}, system {}), peak memory {}\n",
+        words::duration((usage.cpu_user_us + usage.cpu_system_us) / 1000),
+        words::duration(usage.cpu_user_us / 1000),
+        words::duration(usage.cpu_system_us / 1000),
+        words::size(usage.peak_memory_bytes),
+    ));
+}
+
+fn step_line(index: usize, step: &StepReport, lines_before: u64) -> Vec<Cell> {
+    let (mark, style) = match step.result.as_str() {
+        "passed" => ("✓", Style::Good),
+        "skipped" => ("-", Style::Dim),
+        "canceled" => ("■", Style::Warning),
+        _ => ("✗", Style::Bad),
+    };
+    let end = match (step.signal, step.exit) {
+        (Some(signal), _) => format!("signal {signal}"),
+        (None, Some(exit)) => format!("exit {exit}"),
+        (None, None) => step.result.clone(),
+    };
+    let lines = match step.lines {
+        0 => "no output".to_owned(),
+        1 => format!("line {}", lines_before + 1),
+        lines => format!("lines {}-{}", lines_before + 1, lines_before + lines),
+    };
+    vec![
+        Cell::new(mark).style(style),
+        Cell::right((index + 1).to_string()),
+        Cell::new(&step.name),
+        Cell::right(words::duration(step.finished.ms_since(step.started))),
+        Cell::new(end),
+        Cell::new(format!("cpu {}", words::duration((step.usage.cpu_user_us + step.usage.cpu_system_us) / 1000))),
+        Cell::right(words::size(step.usage.peak_memory_bytes)),
+        Cell::new(lines).style(Style::Dim),
+    ]
+}
+
+/// The attempts before the last one.
+fn tries(page: &mut String, shown: &Shown, job: &ShownJob, calendar: &Calendar, paint: Paint) {
+    let last = job.row.as_ref().and_then(|row| row.attempt);
+    let earlier: Vec<_> = shown.attempts.iter().filter(|attempt| Some(attempt.attempt) != last).collect();
+    if earlier.is_empty() {
+        return;
+    }
+    title(page, paint, "earlier tries");
+    let mut table = Columns::default();
+    for attempt in earlier {
+        let (mark, how, took) = match &attempt.ended {
+            None => (Cell::new("!"), "did not end".to_owned(), String::new()),
+            Some(end) => {
+                let how = match &end.outcome {
+                    Outcome::Failed(failure) => parts::failure_text(failure, shown.reports.get(&attempt.attempt)),
+                    outcome => words::outcome(outcome),
+                };
+                (columns::outcome_mark(&end.outcome), how, words::duration(end.finished.ms_since(end.started)))
+            }
+        };
+        table.row([
+            mark,
+            Cell::right(format!("try {}", attempt.try_number)),
+            Cell::new(calendar.time(attempt.leased)),
+            Cell::right(took),
+            Cell::new(attempt.worker.to_string()),
+            Cell::new(how),
+        ]);
+    }
+    page.push_str(&table.text(paint, 2));
+}
+
+fn outputs(page: &mut String, job: &ShownJob, paint: Paint) {
+    let Some(Outcome::Passed { outputs }) = job.outcome() else { return };
+    if outputs.is_empty() {
+        return;
+    }
+    title(page, paint, "outputs");
+    for (name, value) in outputs {
+        page.push_str(&format!("  {name} = {}\n", columns::cut(&columns::bare(&value.to_string()), 160)));
+    }
+}
+
+fn inputs(page: &mut String, places: &Places, job: &ShownJob, paint: Paint) -> Result<(), Stop> {
+    let Some(operation) = job.operation() else { return Ok(()) };
+    title(page, paint, &format!("operation {}", operation.short()));
+    let Some(manifest) = places.store.manifest(operation)? else {
+        page.push_str("  what it was made of is kept only of jobs that passed\n");
+        return Ok(());
+    };
+    page.push_str(&format!("  {}\n", crate::commands::explain::parts_text(&manifest)));
+    let files: Vec<(&str, &str)> =
+        manifest.0.iter().filter_map(|(part, value)| Some((part.strip_prefix("file:")?, value.as_str()))).collect();
+    for (path, digest) in files.iter().take(INPUTS_SHOWN_MAX) {
+        let digest = paint.text(Style::Dim, digest.get(..12).unwrap_or(digest));
+        page.push_str(&format!("  {digest}  {}\n", columns::one_line(path)));
+    }
+    if files.len() > INPUTS_SHOWN_MAX {
+        let hidden = words::count(files.len() - INPUTS_SHOWN_MAX, "more file");
+        page.push_str(&format!("  … {hidden}: --output json\n"));
+    }
+    Ok(())
+}
+
+fn next(page: &mut String, shown: &Shown, job: &ShownJob, paint: Paint) {
+    let (build, name) = (shown.row.build, &job.name);
+    let mut commands = Vec::new();
+    if job.row.as_ref().is_some_and(|row| row.attempt.is_some() || row.reused.is_some()) {
+        commands.push(format!("ropewalk logs {build} {name}"));
+    }
+    if job.row.as_ref().is_some_and(|row| row.attempt.is_some() && row.outcome.is_some()) {
+        commands.push(format!("ropewalk shell {build} {name}"));
+    }
+    commands.push(format!("ropewalk explain {name} --build {build}"));
+    title(page, paint, "next");
+    for command in commands {
+        page.push_str(&format!("  {command}\n"));
+    }
+}

@@ -1,0 +1,322 @@
+//! What a build's page and a job's page have in common: lines about jobs, tests, artifacts, gates, notes, summaries.
+
+use graph::{AttemptReport, Failure, JobName, Outcome, TestCase, TestOutcome, Timestamp, Verdict};
+
+use super::{Shown, ShownJob};
+use crate::calendar::Calendar;
+use crate::columns::{self, Cell, Columns, Paint, Style};
+use crate::words;
+
+/// How many failed tests are shown with their messages.
+const TESTS_SHOWN_MAX: usize = 20;
+/// How many lines of a test's message are shown.
+const MESSAGE_LINES_MAX: usize = 6;
+/// How many lines of summaries are shown.
+const SUMMARY_LINES_MAX: usize = 60;
+/// How many artifacts, notes and gates are shown each.
+const ROWS_MAX: usize = 50;
+
+/// A title before a part of the page.
+pub fn title(page: &mut String, paint: Paint, text: &str) {
+    page.push('\n');
+    page.push_str(&paint.text(Style::Strong, text));
+    page.push('\n');
+}
+
+/// The line of a job: mark, name, outcome, time, against usual, reason.
+pub fn job_line(shown: &Shown, job: &ShownJob, calendar: &Calendar) -> Vec<Cell> {
+    let (mark, word) = mark(shown, job);
+    let took_ms = took_ms(job, calendar);
+    let usual_ms = shown.usual_ms.get(&job.name).copied();
+    let is_compared = matches!(job.outcome(), Some(Outcome::Passed { .. }));
+    let against = match (took_ms, usual_ms) {
+        (Some(took), Some(usual)) if is_compared => columns::against_usual(took, usual),
+        _ => None,
+    };
+    vec![
+        mark,
+        Cell::new(job.name.as_str()),
+        word,
+        Cell::right(took_ms.map(words::duration).unwrap_or_default()),
+        against.unwrap_or_default(),
+        Cell::new(detail(shown, job, calendar)),
+    ]
+}
+
+fn mark(shown: &Shown, job: &ShownJob) -> (Cell, Cell) {
+    let row = job.row.as_ref();
+    if let Some(outcome) = job.outcome() {
+        if row.is_some_and(|row| row.reused.is_some()) {
+            return (Cell::new("✓").style(Style::Dim), Cell::new("cached").style(Style::Dim));
+        }
+        return (columns::outcome_mark(outcome), Cell::new(outcome.word()));
+    }
+    if open_gate(shown, &job.name) {
+        return (Cell::new("?").style(Style::Ask), Cell::new("gate").style(Style::Ask));
+    }
+    match row.map(|row| row.state) {
+        Some(store::rows::JobState::Running) if shown.is_run => {
+            (Cell::new("●").style(Style::Ask), Cell::new("running"))
+        }
+        Some(store::rows::JobState::Running) => (Cell::new("!").style(Style::Warning), Cell::new("killed")),
+        _ => (Cell::new("·").style(Style::Dim), Cell::new("waiting").style(Style::Dim)),
+    }
+}
+
+fn open_gate(shown: &Shown, job: &JobName) -> bool {
+    shown.gates.iter().any(|gate| gate.answered.is_none() && gate.job == *job)
+}
+
+/// How long the last attempt took, or has taken so far.
+pub fn took_ms(job: &ShownJob, calendar: &Calendar) -> Option<u64> {
+    let row = job.row.as_ref().filter(|row| row.attempt.is_some())?;
+    let started = row.started?;
+    match (row.finished, row.state) {
+        (Some(finished), _) => Some(finished.ms_since(started)),
+        (None, store::rows::JobState::Running) => Some(calendar.now.ms_since(started)),
+        _ => None,
+    }
+}
+
+fn detail(shown: &Shown, job: &ShownJob, calendar: &Calendar) -> String {
+    let mut parts = Vec::new();
+    match job.outcome() {
+        Some(Outcome::Failed(failure)) => parts.push(failure_text(failure, shown.report(job))),
+        Some(Outcome::Skipped(reason)) => parts.push(words::skip_reason(reason)),
+        Some(Outcome::Passed { .. }) | None => {}
+    }
+    if let Some(row) = &job.row {
+        if let Some(reused) = &row.reused {
+            let other = if reused.job == job.name { String::new() } else { format!(", {}", reused.job) };
+            parts.push(format!("from build {}{other}", reused.build));
+        }
+        if row.attempts > 1 {
+            parts.push(format!("try {}", row.attempts));
+        }
+        if let Some(retry_at) = row.retry_at.filter(|_| row.outcome.is_none()) {
+            parts.push(format!("next try {}", calendar.moment(retry_at)));
+        }
+    }
+    if job.is_failed() && !job.fails_build() {
+        parts.push("may fail".to_owned());
+    }
+    if open_gate(shown, &job.name) {
+        parts.push(format!("ropewalk approve {} {}", shown.row.build, job.name));
+    }
+    parts.join("; ")
+}
+
+/// Why a job failed, with the step's name.
+pub fn failure_text(failure: &Failure, report: Option<&AttemptReport>) -> String {
+    let step = match failure {
+        Failure::Step { step, .. } | Failure::Timeout { step: Some(step), .. } => Some(usize::from(*step)),
+        _ => None,
+    };
+    let name =
+        step.and_then(|step| report?.steps.get(step)).map(|step| columns::cut(&columns::one_line(&step.name), 40));
+    let text = words::failure(failure);
+    match name {
+        Some(name) if !name.is_empty() => text.replacen("a step", &format!("`{name}`"), 1),
+        _ => text,
+    }
+}
+
+/// What happened, when it began, how long it took.
+pub fn header(shown: &Shown, calendar: &Calendar, paint: Paint) -> String {
+    let row = &shown.row;
+    let mut page = format!(
+        "{} {}\n",
+        paint.text(Style::Strong, &format!("build {}", row.build)),
+        paint.text(verdict_style(&row.verdict), &words::verdict(&row.verdict)),
+    );
+    let mut line = |text: String| page.push_str(&format!("  {}\n", columns::one_line(&text)));
+    line(crate::event::describe(&row.event));
+    if !row.event.message.is_empty() {
+        line(columns::cut(&columns::one_line(&row.event.message), 100));
+    }
+    let took = row.finished.unwrap_or(calendar.now).ms_since(row.created);
+    let verb = if row.finished.is_some() { "took" } else { "for" };
+    line(format!(
+        "{}, {}, {verb} {}, {}",
+        calendar.time(row.created),
+        calendar.age(row.created),
+        words::duration(took),
+        row.pipeline
+    ));
+    if let Some(retry_of) = row.retry_of {
+        line(format!("tries build {retry_of} again"));
+    }
+    if row.verdict == Verdict::Running && !shown.is_run && row.open_gates == 0 {
+        line(format!("no process runs it: ropewalk run --resume {}", row.build));
+    }
+    if row.errors > 0 {
+        line("the pipeline is wrong: ropewalk check".to_owned());
+    }
+    page
+}
+
+fn verdict_style(verdict: &Verdict) -> Style {
+    match verdict {
+        Verdict::Running => Style::Ask,
+        Verdict::Passed { .. } => Style::Good,
+        Verdict::Canceled { .. } => Style::Warning,
+        Verdict::Failed { .. } | Verdict::Diverged { .. } => Style::Bad,
+    }
+}
+
+/// The tests of the last attempts, those that failed first and with their messages.
+pub fn tests(page: &mut String, shown: &Shown, paint: Paint) {
+    let mut counts = [0_usize; 3];
+    let mut failed: Vec<(&JobName, &TestCase)> = Vec::new();
+    let mut flaky = 0;
+    for job in &shown.jobs {
+        let Some(report) = shown.report(job) else { continue };
+        for test in &report.tests {
+            match test.outcome {
+                TestOutcome::Passed => counts[0] += 1,
+                TestOutcome::Failed | TestOutcome::Errored => {
+                    counts[1] += 1;
+                    failed.push((&job.name, test));
+                }
+                TestOutcome::Skipped => counts[2] += 1,
+            }
+        }
+        flaky += flaky_tests(shown, job, report);
+    }
+    if counts == [0; 3] {
+        return;
+    }
+    let mut text = format!("tests: {} passed", words::thousands(counts[0] as u64));
+    for (count, word) in [(counts[1], "failed"), (counts[2], "skipped"), (flaky, "failed in an earlier try")] {
+        if count > 0 {
+            text.push_str(&format!(", {} {word}", words::thousands(count as u64)));
+        }
+    }
+    title(page, paint, &text);
+    for (job, test) in failed.iter().take(TESTS_SHOWN_MAX) {
+        let suite = if test.suite.is_empty() { String::new() } else { format!("{} › ", test.suite) };
+        let name = columns::one_line(&format!("{suite}{}", test.name));
+        let more = format!("{job}, {}", words::duration(test.duration_ms));
+        page.push_str(&format!("  {} {name}  {}\n", paint.text(Style::Bad, "✗"), paint.text(Style::Dim, &more)));
+        for line in test.message.lines().filter(|line| !line.trim().is_empty()).take(MESSAGE_LINES_MAX) {
+            page.push_str(&format!("      {}\n", columns::cut(columns::bare(line).trim_end(), 160)));
+        }
+    }
+    more(page, failed.len(), TESTS_SHOWN_MAX, "failed tests", shown);
+}
+
+/// How many tests that passed had failed in an earlier try.
+fn flaky_tests(shown: &Shown, job: &ShownJob, report: &AttemptReport) -> usize {
+    let last = job.row.as_ref().and_then(|row| row.attempt);
+    let earlier = shown.attempts.iter().filter(|attempt| attempt.job == job.name && Some(attempt.attempt) != last);
+    if job.row.as_ref().is_none_or(|row| row.attempts < 2) {
+        return 0;
+    }
+    let failed: std::collections::HashSet<(&str, &str)> = earlier
+        .filter_map(|attempt| shown.reports.get(&attempt.attempt))
+        .flat_map(|report| &report.tests)
+        .filter(|test| matches!(test.outcome, TestOutcome::Failed | TestOutcome::Errored))
+        .map(|test| (test.suite.as_str(), test.name.as_str()))
+        .collect();
+    let passed = report.tests.iter().filter(|test| test.outcome == TestOutcome::Passed);
+    passed.filter(|test| failed.contains(&(test.suite.as_str(), test.name.as_str()))).count()
+}
+
+/// How many of something are not shown.
+fn more(page: &mut String, count: usize, shown_max: usize, what: &str, shown: &Shown) {
+    if count > shown_max {
+        let hidden = words::thousands((count - shown_max) as u64);
+        page.push_str(&format!("  … {hidden} more {what}: ropewalk show {} --output json\n", shown.row.build));
+    }
+}
+
+/// The files that were handed on.
+pub fn artifacts(page: &mut String, shown: &Shown, paint: Paint) {
+    if shown.artifacts.is_empty() {
+        return;
+    }
+    title(page, paint, "artifacts");
+    let mut table = Columns::default();
+    for row in shown.artifacts.iter().take(ROWS_MAX) {
+        table.row([
+            Cell::new(&row.name),
+            Cell::new(row.job.as_str()).style(Style::Dim),
+            Cell::right(words::count(usize::try_from(row.artifact.files).unwrap_or(usize::MAX), "file")),
+            Cell::right(words::size(row.artifact.bytes)),
+            Cell::new(row.artifact.digest.short()).style(Style::Dim),
+        ]);
+    }
+    page.push_str(&table.text(paint, 2));
+    more(page, shown.artifacts.len(), ROWS_MAX, "artifacts", shown);
+}
+
+/// The gates: those that wait with what to type, the others with who answered.
+pub fn gates(page: &mut String, shown: &Shown, calendar: &Calendar, paint: Paint) {
+    if shown.gates.is_empty() {
+        return;
+    }
+    title(page, paint, "gates");
+    for gate in shown.gates.iter().take(ROWS_MAX) {
+        let prompt = columns::cut(&columns::one_line(&gate.prompt), 100);
+        let state = match &gate.answered {
+            None => {
+                let command = format!("ropewalk approve {} {}{}", shown.row.build, gate.job, fields(shown, &gate.job));
+                paint.text(Style::Ask, &command)
+            }
+            Some(answer) => {
+                let word = if answer.answer.is_some() { "approved" } else { "refused" };
+                format!("{word} by {}, {}", columns::one_line(&answer.by), calendar.time(answer.at))
+            }
+        };
+        page.push_str(&format!("  {}: {prompt}\n      {state}\n", gate.job));
+    }
+    more(page, shown.gates.len(), ROWS_MAX, "gates", shown);
+}
+
+/// The fields that must be filled in.
+fn fields(shown: &Shown, job: &JobName) -> String {
+    let gate = shown.job(job).and_then(|job| job.job.as_ref()?.gate.as_ref());
+    let required = gate.into_iter().flat_map(|gate| &gate.fields).filter(|(_, field)| field.default.is_none());
+    required.map(|(name, _)| format!(" --field {name}=…")).collect()
+}
+
+/// Remarks of the last attempts.
+pub fn notes(page: &mut String, shown: &Shown, paint: Paint) {
+    let notes: Vec<(&JobName, &String)> = shown
+        .jobs
+        .iter()
+        .filter_map(|job| Some((&job.name, shown.report(job)?)))
+        .flat_map(|(name, report)| report.notes.iter().map(move |note| (name, note)))
+        .collect();
+    if notes.is_empty() {
+        return;
+    }
+    title(page, paint, "notes");
+    for (name, note) in notes.iter().take(ROWS_MAX) {
+        page.push_str(&format!("  {name}: {}\n", columns::one_line(note)));
+    }
+    more(page, notes.len(), ROWS_MAX, "notes", shown);
+}
+
+/// What jobs wrote to `$ROPEWALK_SUMMARY`, as Markdown.
+pub fn summaries(page: &mut String, shown: &Shown, paint: Paint) {
+    let mut room = SUMMARY_LINES_MAX;
+    for job in &shown.jobs {
+        let Some(report) = shown.report(job).filter(|report| !report.summary.trim().is_empty()) else { continue };
+        if room == 0 {
+            page.push_str("  … more summaries: name a job\n");
+            return;
+        }
+        title(page, paint, &format!("summary of {}", job.name));
+        for line in report.summary.trim().lines().take(room) {
+            page.push_str(format!("  {}", columns::bare(line)).trim_end());
+            page.push('\n');
+        }
+        room = room.saturating_sub(report.summary.trim().lines().count());
+    }
+}
+
+/// A point in time and how long ago it was.
+pub fn when(calendar: &Calendar, at: Timestamp) -> String {
+    format!("{}, {}", calendar.time(at), calendar.age(at))
+}

@@ -1,0 +1,203 @@
+//! `show` over real facts and a real log.
+
+use graph::{Artifact, TestCase, TestOutcome, Timestamp};
+use store::log::Stream;
+
+use super::*;
+use crate::places::kept::Kept;
+
+fn shown(kept: &Kept, job: Option<&str>, output: ListForm) -> String {
+    let arguments = Show { build: "last".to_owned(), job: job.map(str::to_owned), output };
+    show(&arguments, &kept.places(), &kept.calendar(), Paint::Plain).map_err(|stop| stop.message).expect("a page")
+}
+
+#[track_caller]
+fn check(kept: &Kept, job: Option<&str>, expected: &str) {
+    assert_eq!(shown(kept, job, ListForm::Human), expected);
+}
+
+fn test_case(name: &str, outcome: TestOutcome, message: &str) -> TestCase {
+    TestCase {
+        suite: "calc".to_owned(),
+        name: name.to_owned(),
+        outcome,
+        duration_ms: 12,
+        message: message.to_owned(),
+        output: String::new(),
+    }
+}
+
+/// A build with one job of each kind.
+fn failed() -> Kept {
+    let mut kept = Kept::new();
+    kept.build(&["lint", "build"]).pass("lint", 10).pass("build", 1000).end();
+    let mut build = kept.build(&["lint", "build", "test", "deploy"]);
+    build.reuse("lint", 1, 1).attempt("build", 3000, |report| {
+        let artifact = Artifact { digest: store::blob::digest(b"bin"), files: 2, bytes: 2048 };
+        report.artifacts = BTreeMap::from([("bin".to_owned(), artifact)]);
+        report.notes = vec!["1 process was left behind".to_owned()];
+        report.summary = "# Sizes\n\n* bin: 2 KiB\n".to_owned();
+        report.outcome = Outcome::Passed { outputs: BTreeMap::from([("version".to_owned(), json!("1.2"))]) };
+    });
+    build.attempt("test", 1500, |report| {
+        report.outcome = Outcome::Failed(Failure::Step { step: 0, exit: 101 });
+        report.steps[0].exit = Some(101);
+        report.steps[0].result = "failed".to_owned();
+        report.steps[0].lines = 3;
+        report.tests = vec![
+            test_case("adds", TestOutcome::Passed, ""),
+            test_case("divides", TestOutcome::Failed, "left: 1\nright: 2"),
+        ];
+    });
+    let outcome = Outcome::Skipped(graph::SkipReason::Need { because: "test".into() });
+    build.fact(engine::What::JobEnded { job: "deploy".into(), outcome, how: engine::Ended::Decided });
+    build.print(&[(2, 0, Stream::Stdout, "running\nthread 'main' panicked at src/lib.rs:1\nleft: 1\n")]);
+    build.fact(engine::What::BuildEnded { verdict: graph::Verdict::Failed { because: Some("test".into()) } });
+    kept
+}
+
+#[test]
+fn a_build_that_failed() {
+    let digest = store::blob::digest(b"bin").short();
+    check(
+        &failed(),
+        None,
+        &format!(
+            "\
+build 2 failed because of `test`
+  push on main, 1a2b3c4d5e6f
+  2026-11-21 04:01:01, 5 min ago, took 4.5 s, .ropewalk/pipeline.yaml
+
+  ✓  lint    cached                    from build 1
+  ✓  build   passed   3.0 s  ▲ +200 %
+  ✗  test    failed   1.5 s            `make` ended with code 101
+  -  deploy  skipped                   `test` did not end as needed
+  4 jobs: 1 passed, 1 cached, 1 failed, 1 skipped
+
+tests: 1 passed, 1 failed
+  ✗ calc › divides  test, 12 ms
+      left: 1
+      right: 2
+
+first error of test
+   1 | running
+  >2 | thread 'main' panicked at src/lib.rs:1
+   3 | left: 1
+
+artifacts
+  bin  build  2 files  2.0 KiB  {digest}
+
+notes
+  build: 1 process was left behind
+
+summary of build
+  # Sizes
+
+  * bin: 2 KiB
+
+next
+  ropewalk show 2 test
+  ropewalk logs 2 test
+  ropewalk shell 2 test
+  ropewalk retry 2 --failed
+"
+        ),
+    );
+}
+
+#[test]
+fn a_job_that_failed() {
+    check(
+        &failed(),
+        Some("test"),
+        "\
+build 2, test
+  ✗  failed  1.5 s  `make` ended with code 101
+  2026-11-21 04:01:04, 5 min ago; worker local; host
+
+steps
+  ✗  1  make  1.5 s  exit 101  cpu 1.2 s  3.0 MiB  lines 1-3
+  in all: cpu 1.2 s (user 1.2 s, system 30 ms), peak memory 3.0 MiB
+
+tests: 1 passed, 1 failed
+  ✗ calc › divides  test, 12 ms
+      left: 1
+      right: 2
+
+first error
+   1 | running
+  >2 | thread 'main' panicked at src/lib.rs:1
+   3 | left: 1
+
+next
+  ropewalk logs 2 test
+  ropewalk shell 2 test
+  ropewalk explain test --build 2
+",
+    );
+}
+
+#[test]
+fn a_large_build_shows_what_did_not_pass() {
+    let mut kept = Kept::new();
+    let names: Vec<String> = (0..300).map(|number| format!("test/{number:03}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut build = kept.build(&names);
+    for name in &names {
+        match *name {
+            "test/007" | "test/250" => drop(build.fail(name, 1)),
+            name => drop(build.pass(name, 1)),
+        }
+    }
+    build.end();
+    let page = shown(&kept, None, ListForm::Human);
+    let listed: Vec<&str> = page.lines().skip_while(|line| !line.is_empty()).skip(1).take(4).collect();
+    let expected = [
+        "  ✗  test/007  failed  1.5 s  `make` ended with code 1",
+        "  ✗  test/250  failed  1.5 s  `make` ended with code 1",
+        "  … 298 more jobs, counted below: ropewalk show 1 JOB, or --output json",
+        "  300 jobs: 298 passed, 2 failed",
+    ];
+    assert_eq!(listed, expected);
+}
+
+#[test]
+fn an_open_gate_says_what_to_type() {
+    let mut kept = Kept::new();
+    let fields = BTreeMap::from([(
+        "ticket".to_owned(),
+        graph::Field { kind: graph::FieldKind::Number, default: None, help: String::new() },
+    )]);
+    let gate = graph::Job { gate: Some(graph::Gate { prompt: "".into(), fields }), ..graph::Job::default() };
+    let mut build = kept.build_of(vec![("deploy", gate)]);
+    build.fact(engine::What::GateOpened { job: "deploy".into(), prompt: "Now?\u{1b}[2J".to_owned() });
+    check(
+        &kept,
+        None,
+        "\
+build 1 is running
+  push on main, 1a2b3c4d5e6f
+  2026-11-21 04:00:00, 5 min ago, for 5 m 00 s, .ropewalk/pipeline.yaml
+
+  ?  deploy  gate  ropewalk approve 1 deploy
+  1 job: 1 not ended
+
+gates
+  deploy: Now?
+      ropewalk approve 1 deploy --field ticket=…
+",
+    );
+}
+
+#[test]
+fn json_has_everything_of_a_job() {
+    let kept = failed();
+    let value: Value = serde_json::from_str(&shown(&kept, Some("test"), ListForm::Json)).expect("JSON");
+    assert_eq!(value["build"]["build"], 2);
+    assert_eq!(value["jobs"][0]["name"], "test");
+    assert_eq!(value["jobs"][0]["attempts"][0]["report"]["tests"][1]["message"], "left: 1\nright: 2");
+    assert_eq!(value["first_error"]["error"], 2);
+    assert_eq!(value["jobs"].as_array().map(Vec::len), Some(1));
+    let started: Timestamp = serde_json::from_value(value["jobs"][0]["row"]["started"].clone()).expect("a time");
+    assert_eq!(kept.calendar().time(started), "2026-11-21 04:01:04");
+}

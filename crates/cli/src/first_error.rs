@@ -1,0 +1,335 @@
+//! Where in a step's log a person should look first: the lines around the first error, else the last lines.
+//!
+//! Lines are judged by what compilers, test runners and interpreters print. There are three grades: what begins a
+//! report of an error, what tells of one, and what follows from one (`make: *** [all] Error 2`). The first line of
+//! the best grade that occurs is taken, so that a summary at the end does not hide the cause before it.
+
+use std::sync::LazyLock;
+
+use regex::bytes::RegexSet;
+use store::log::{Item, LineEnd, LineStart, LogError, LogReader, Stream, StreamKey};
+
+use crate::columns::{Paint, Style};
+use crate::words;
+
+/// Lines shown before the first error.
+const LINES_BEFORE: usize = 3;
+/// Lines shown from the first error on; a Python traceback is shown to its end, if that is within twice as many.
+const LINES_AFTER: usize = 12;
+/// Lines shown of a log without an error.
+const LAST_LINES: usize = 15;
+/// How much of a step's end is searched, by the average length of its lines.
+const SEARCHED_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// How many lines of a step's end are searched.
+const SEARCHED_LINES_MAX: u64 = 200_000;
+/// How much of a line is looked at and shown.
+const LINE_BYTES_MAX: usize = 500;
+
+/// Lines worth looking at first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Excerpt {
+    /// The lines, in order and without gaps.
+    pub lines: Vec<ExcerptLine>,
+    /// The number of the line with the first error; `None` if these are the last lines.
+    pub error: Option<u64>,
+}
+
+/// One line of an excerpt.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct ExcerptLine {
+    /// Counted from 1 in the job's log, as `ropewalk logs --lines` counts.
+    pub number: u64,
+    /// The line, cut to a bound; colours kept, other control characters dropped.
+    pub text: String,
+}
+
+/// How much a line tells, the best last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Grade {
+    Consequence,
+    Telling,
+    Cause,
+}
+
+/// What begins a report of an error.
+const CAUSES: &[&str] = &[
+    // rustc, cargo, clang, ld, git, and all that print like them.
+    r"^(\S+: )?(fatal )?error(\[\w+\])?: ",
+    r"^fatal: ",
+    // file:line[:column]: error: … (gcc, clang, javac, swift, mypy), file(line,column): error … (tsc, msvc).
+    r"^\S.*[:(]\d+([:,]\d+)?\)?: ((fatal|internal compiler) )?error\b",
+    r"error TS\d+:",
+    // eslint, stylelint: line:column  error  message.
+    r"^\s+\d+:\d+\s+(error|✖)\s",
+    // go build and go vet.
+    r"^(vet: )?\S+\.go:\d+:\d+: ",
+    // Panics of Rust and Go, assertions of C.
+    r"panicked at ",
+    r"^(panic|fatal error): ",
+    r"[Aa]ssertion .*failed",
+    // Python, pytest, unittest.
+    r"^Traceback \(most recent call last\):",
+    r"^(E  |>) .*(Error|assert|Exception)",
+    r"^(ERROR|FAIL): \w+ \(",
+    // Test runners: go test, TAP, libtest, nextest, gtest, jest, vitest, mocha.
+    r"^\s*--- FAIL: ",
+    r"^not ok \d+",
+    r"^test .* \.\.\. FAILED$",
+    r"^\s+FAIL \[",
+    r"^\[  FAILED  \]",
+    r"^\s*● .* › ",
+    r"^\s*(✕|✗|✘|×) ",
+    // Uncaught exceptions of the JVM and of JavaScript.
+    r"^Exception in thread ",
+    r"^(Uncaught )?\w*(Error|Exception)( \[\w+\])?: ",
+    // Shells.
+    r"^\S*sh: (\d+|line \d+): ",
+    r": (command )?not found$",
+    r"^(Segmentation fault|Bus error|Illegal instruction|Aborted)",
+];
+
+/// What tells of an error.
+const TELLINGS: &[&str] = &[
+    r"^(FAILED|FAIL|ERROR|FATAL|Error|Failed)\b",
+    r"(?i)\b(error|fatal|failure)\s*:",
+    r"\[(ERROR|FATAL|error)\]",
+    r"\b(ERROR|FATAL|FAILED|FAILURE)\b",
+    r"\b\w+(Error|Exception)\b",
+    r"(No such file or directory|Permission denied|Connection refused|No space left on device|Killed|Out of memory)",
+    r"undefined reference to",
+    r"^failures:$",
+];
+
+/// What only follows from an error before.
+const CONSEQUENCES: &[&str] = &[
+    r"\*\*\* .*Error \d+",
+    r"^npm (ERR!|error)",
+    r"^ninja: build stopped",
+    r"^error: (could not compile|test failed|recipe `)",
+    r"^error: aborting due to",
+    r"[Ee]xit (code|status):? [1-9]",
+    r"^error Command failed",
+    r"^(make|gmake)(\[\d+\])?: ",
+];
+
+/// What looks like an error and is none.
+const HARMLESS: &[&str] = &[
+    r"(?i)\b(0|no) (errors?|failures?|failed)\b",
+    r"(?i)\b(errors?|failures?|failed)[:=]\s*0\b",
+    r"^test .* \.\.\. ok$",
+    r"(?i)^\s*(compiling|checking|downloading|downloaded|installing|building) ",
+    r"\bPASS\b",
+];
+
+fn set(patterns: &[&str]) -> RegexSet {
+    RegexSet::new(patterns).expect("the patterns of this file are valid")
+}
+
+static SETS: LazyLock<[RegexSet; 4]> = LazyLock::new(|| [set(HARMLESS), set(CONSEQUENCES), set(CAUSES), set(TELLINGS)]);
+
+/// How much a line without colours tells; `None` if nothing.
+fn grade(line: &[u8]) -> Option<Grade> {
+    let [harmless, consequences, causes, tellings] = &*SETS;
+    if harmless.is_match(line) {
+        return None;
+    }
+    if consequences.is_match(line) {
+        return Some(Grade::Consequence);
+    }
+    if causes.is_match(line) {
+        return Some(Grade::Cause);
+    }
+    tellings.is_match(line).then_some(Grade::Telling)
+}
+
+/// Looks at the output of one step. `lines_before` is how many lines the steps before it printed; numbers begin
+/// behind them.
+///
+/// # Errors
+/// If the log cannot be read. Lost parts are passed over.
+pub fn of_step(reader: &LogReader, key: StreamKey, lines_before: u64) -> Result<Excerpt, LogError> {
+    let Some(summary) = reader.stream(key) else { return Ok(Excerpt::default()) };
+    let first = first_searched(summary.lines, summary.bytes);
+    let Some(found) = first_error(reader, key, first)? else {
+        let from = summary.lines.saturating_sub(LAST_LINES as u64);
+        let lines = texts(reader, key, from, LAST_LINES, lines_before)?;
+        return Ok(Excerpt { lines, error: None });
+    };
+    let from = found.saturating_sub(LINES_BEFORE as u64);
+    let mut lines = texts(reader, key, from, LINES_BEFORE + 2 * LINES_AFTER, lines_before)?;
+    let number = lines_before + found + 1;
+    let index = lines.iter().position(|line| line.number >= number).unwrap_or(0);
+    let end = excerpt_end(&lines[index..]);
+    lines.truncate(index + end);
+    Ok(Excerpt { lines, error: Some(number) })
+}
+
+/// The row from which a step with so many rows and bytes is searched.
+fn first_searched(rows: u64, bytes: u64) -> u64 {
+    let mean = (bytes / rows.max(1)).max(1);
+    rows.saturating_sub(SEARCHED_LINES_MAX.min(SEARCHED_BYTES_MAX / mean).max(LAST_LINES as u64))
+}
+
+/// How many of these lines, which begin with the error, belong to it.
+fn excerpt_end(lines: &[ExcerptLine]) -> usize {
+    let is_traceback = lines.first().is_some_and(|line| line.text.starts_with("Traceback ("));
+    if is_traceback {
+        let last = lines.iter().skip(1).position(|line| !line.text.starts_with([' ', '\t']) && !line.text.is_empty());
+        return last.map_or(LINES_AFTER, |last| last + 2).min(lines.len());
+    }
+    lines.len().min(LINES_AFTER)
+}
+
+/// The row of the first line of the best grade.
+fn first_error(reader: &LogReader, key: StreamKey, first: u64) -> Result<Option<u64>, LogError> {
+    let mut best: Option<(Grade, u64)> = None;
+    for item in reader.lines(key, first..u64::MAX) {
+        let Item::Line(line) = item? else { continue };
+        if line.stream == Stream::Note || line.start == LineStart::Continued {
+            continue;
+        }
+        let bytes = &line.bytes[..line.bytes.len().min(LINE_BYTES_MAX)];
+        let found = match bytes.contains(&0x1b) || bytes.ends_with(b"\r") {
+            true => grade(crate::columns::bare(&String::from_utf8_lossy(bytes)).trim_end().as_bytes()),
+            false => grade(bytes),
+        };
+        let Some(found) = found else { continue };
+        if best.is_none_or(|(best, _)| found > best) {
+            best = Some((found, line.number));
+        }
+        if found == Grade::Cause {
+            break;
+        }
+    }
+    // A mere consequence, such as make's last line, says less than the lines before it.
+    Ok(best.filter(|(grade, _)| *grade > Grade::Consequence).map(|(_, number)| number))
+}
+
+/// At most `count` lines from row `from` on.
+fn texts(
+    reader: &LogReader,
+    key: StreamKey,
+    from: u64,
+    count: usize,
+    lines_before: u64,
+) -> Result<Vec<ExcerptLine>, LogError> {
+    let mut lines: Vec<ExcerptLine> = Vec::new();
+    let mut is_open = false;
+    for item in reader.lines(key, from..from.saturating_add(count as u64)) {
+        let Item::Line(line) = item? else { continue };
+        if line.stream == Stream::Note || (line.start == LineStart::Continued && is_open) {
+            continue;
+        }
+        is_open = line.end == LineEnd::Open;
+        let bytes = &line.bytes[..line.bytes.len().min(LINE_BYTES_MAX)];
+        let text = String::from_utf8_lossy(bytes);
+        // What a progress bar showed last is what counts.
+        let text = text.trim_end_matches('\r').rsplit('\r').next().unwrap_or_default();
+        let more = if line.bytes.len() > LINE_BYTES_MAX { "…" } else { "" };
+        let text = format!("{}{more}", words::harmless(text));
+        lines.push(ExcerptLine { number: lines_before + line.number + 1, text });
+    }
+    Ok(lines)
+}
+
+impl Excerpt {
+    /// The excerpt as lines of text: `indent`, a mark at the error, the line's number, the line.
+    pub fn text(&self, paint: Paint, indent: usize) -> String {
+        let width = self.lines.last().map_or(0, |line| line.number.to_string().len());
+        let mut text = String::new();
+        for line in &self.lines {
+            let is_error = Some(line.number) == self.error;
+            let (mark, style) = if is_error { (">", Style::Bad) } else { (" ", Style::Dim) };
+            let head = format!("{mark}{:>width$} |", line.number);
+            let content = match paint {
+                Paint::Plain => crate::columns::bare(&line.text),
+                // A colour that a line leaves on must not run into what follows.
+                Paint::Coloured if line.text.contains('\u{1b}') => format!("{}\u{1b}[0m", line.text),
+                Paint::Coloured => line.text.clone(),
+            };
+            let line = format!("{}{} {content}", " ".repeat(indent), paint.text(style, &head));
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use store::log::Writing;
+
+    use super::*;
+    use crate::places::kept::Kept;
+
+    #[track_caller]
+    fn check(log: &str, expected: &str) {
+        let mut kept = Kept::new();
+        kept.build(&["a"]).print(&[(1, 0, Stream::Stdout, log)]);
+        let reader = kept.places().log_reader(graph::BuildId(1), Writing::Over).expect("it reads").expect("a log");
+        let excerpt = of_step(&reader, StreamKey { attempt: 1, step: 0 }, 10).expect("it reads");
+        assert_eq!(excerpt.text(Paint::Plain, 0), expected);
+    }
+
+    #[test]
+    fn the_first_cause_is_taken_not_what_follows_from_it() {
+        check(
+            "   Compiling thiserror v2.0.0\n   Compiling x\n0 errors so far\nsome error: maybe\n\
+             \u{1b}[1m\u{1b}[31merror[E0308]\u{1b}[0m: mismatched types\n --> src/main.rs:1:1\n\
+             error: could not compile `x`\n",
+            " 12 |    Compiling x\n 13 | 0 errors so far\n 14 | some error: maybe\n\
+             >15 | error[E0308]: mismatched types\n 16 |  --> src/main.rs:1:1\n 17 | error: could not compile `x`\n",
+        );
+    }
+
+    #[test]
+    fn a_traceback_is_shown_to_its_end() {
+        check(
+            "ok\nTraceback (most recent call last):\n  File \"a.py\", line 1\n    x()\nValueError: no\nbye\n",
+            " 11 | ok\n>12 | Traceback (most recent call last):\n 13 |   File \"a.py\", line 1\n 14 |     x()\n 15 | ValueError: no\n",
+        );
+    }
+
+    #[test]
+    fn without_an_error_the_last_lines_are_shown() {
+        let log: String = (1..=20).map(|number| format!("line {number}\n")).collect();
+        let expected: String = (6..=20).map(|number| format!(" {} | line {number}\n", number + 10)).collect();
+        check(&log, &expected);
+        check("a\nmake: *** [all] Error 2\n", " 11 | a\n 12 | make: *** [all] Error 2\n");
+        check("", "");
+    }
+
+    #[test]
+    fn what_tools_print_is_graded() {
+        let check = |line: &str, expected: Option<Grade>| assert_eq!(grade(line.as_bytes()), expected, "{line}");
+        for line in [
+            "src/main.c:3:5: error: expected ‘;’ before ‘return’",
+            "./main.go:7:2: undefined: foo",
+            "src/a.ts(3,7): error TS2322: Type 'string' is not assignable to type 'number'.",
+            "  3:7  error  'x' is assigned a value but never used  no-unused-vars",
+            "thread 'main' (7) panicked at src/main.rs:2:5:",
+            "--- FAIL: TestAdd (0.00s)",
+            "not ok 2 - adds",
+            "test tests::adds ... FAILED",
+            "E       assert 1 == 2",
+            "E   AssertionError: no",
+            "FAIL: test_add (test_a.TestA)",
+            "AssertionError [ERR_ASSERTION]: 1 == 2",
+            "sh: 1: pytset: not found",
+            "/bin/bash: line 2: foo: command not found",
+            "Exception in thread \"main\" java.lang.RuntimeException",
+            "fatal: not a git repository",
+            "error: linker `cc` not found",
+        ] {
+            check(line, Some(Grade::Cause));
+        }
+        check("FAILED tests/test_a.py::test_add - assert 1 == 2", Some(Grade::Telling));
+        check("2026-11-21 ERROR root: it broke", Some(Grade::Telling));
+        check("make: *** [Makefile:2: all] Error 1", Some(Grade::Consequence));
+        check("error: could not compile `x` (bin \"x\") due to 1 previous error", Some(Grade::Consequence));
+        check("test result: ok. 3 passed; 0 failed", None);
+        check("test error_handling ... ok", None);
+        check("Compiling error-chain v0.12.4", None);
+        check("all good", None);
+    }
+}

@@ -1,0 +1,244 @@
+//! Finding what is kept: the store, logs and blobs of a project; the build and the job that a user names.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use graph::{BuildId, JobName};
+use store::blob::{Blobs, DirectoryBlobs, Durability, Verify};
+use store::log::{LogError, LogReader, LogWriter, Writing};
+use store::rows::{BuildRow, VerdictWord};
+use store::{BuildFilter, DATABASE_FILE, SqliteStore, Store};
+
+use crate::commands::Stop;
+use crate::project::Project;
+
+/// The folder of the logs.
+const LOGS: &str = "logs";
+/// How many names a hint lists.
+const NAMES_LISTED_MAX: usize = 12;
+
+/// What to say where nothing has been run yet.
+pub const NO_BUILDS: &str = "no builds yet: start one with `ropewalk run`";
+
+/// What is kept of a project.
+pub struct Places {
+    /// The folder that holds it all.
+    pub data: PathBuf,
+    /// Facts, rows, operations, caches.
+    pub store: Arc<dyn Store>,
+    /// Artifacts and caches.
+    pub blobs: Arc<dyn Blobs + Send + Sync>,
+}
+
+impl Places {
+    /// The places of a project; made if there are none.
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    pub fn open(project: &Project) -> Result<Self, Stop> {
+        let data = project.data.clone();
+        std::fs::create_dir_all(data.join(LOGS))
+            .map_err(|error| Stop::infra(format!("failed to make `{}`: {error}", data.display())))?;
+        let store = Arc::new(SqliteStore::open(&data)?);
+        let blobs = DirectoryBlobs::open(&data.join("blobs"), Durability::Process, Verify::Never)
+            .map_err(|error| Stop::of(&error))?;
+        Ok(Self { data, store, blobs: Arc::new(blobs) })
+    }
+
+    /// The places of a project in which something was kept, for commands that read. Nothing is made.
+    ///
+    /// # Errors
+    /// [`NO_BUILDS`], and as the medium refuses.
+    pub fn kept(project: &Project) -> Result<Self, Stop> {
+        Self::kept_if_any(project)?.ok_or_else(|| Stop::wrong(NO_BUILDS))
+    }
+
+    /// As [`Places::kept`]; `None` if nothing was kept.
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    pub fn kept_if_any(project: &Project) -> Result<Option<Self>, Stop> {
+        project.data.join(DATABASE_FILE).is_file().then(|| Self::open(project)).transpose()
+    }
+
+    /// The number of the build that `text` names, see [`find_build`].
+    ///
+    /// # Errors
+    /// Clear words if there is no such build.
+    pub fn build(&self, text: &str) -> Result<BuildId, Stop> {
+        Ok(find_build(&*self.store, text)?.build)
+    }
+
+    /// The job of `build` that `text` names, see [`find_job`].
+    ///
+    /// # Errors
+    /// Clear words with the nearest name.
+    pub fn job(&self, build: BuildId, text: &str) -> Result<JobName, Stop> {
+        find_job(&*self.store, build, text)
+    }
+
+    /// Writes the log of a build.
+    ///
+    /// # Errors
+    /// If it cannot be written, or another process writes it.
+    pub fn log_writer(&self, build: BuildId) -> Result<LogWriter, Stop> {
+        LogWriter::open(&log_path(&self.data, build)).map_err(|error| Stop::of(&error))
+    }
+
+    /// Reads the log of a build; `None` if there is none.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn log_reader(&self, build: BuildId, writing: Writing) -> Result<Option<LogReader>, Stop> {
+        match LogReader::open(&log_path(&self.data, build), writing) {
+            Ok(reader) => Ok(Some(reader)),
+            Err(LogError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Stop::of(&error)),
+        }
+    }
+
+    /// Whether a process runs `build` now.
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    pub fn is_run(&self, build: BuildId) -> Result<bool, Stop> {
+        Ok(self.store.claimant(build)?.is_some())
+    }
+}
+
+/// Where the log of a build is.
+pub fn log_path(data: &Path, build: BuildId) -> PathBuf {
+    data.join(LOGS).join(format!("{build}.log"))
+}
+
+/// The build that `text` names: `last`, `last-failed`, `12` or `#12`.
+///
+/// # Errors
+/// Clear words if there is no such build.
+pub fn find_build(store: &dyn Store, text: &str) -> Result<BuildRow, Stop> {
+    let newest = |filter: &BuildFilter| Ok::<_, Stop>(store.builds(filter, None, 1)?.into_iter().next());
+    match text {
+        "last" => newest(&BuildFilter::default())?.ok_or_else(|| Stop::wrong(NO_BUILDS)),
+        "last-failed" => newest(&BuildFilter { verdict: Some(VerdictWord::Failed), ..BuildFilter::default() })?
+            .ok_or_else(|| Stop::wrong("no build has failed")),
+        text => {
+            let number = text.strip_prefix('#').unwrap_or(text).parse().map(BuildId).map_err(|_| {
+                Stop::wrong(format!(
+                    "`{}` is no build: give its number, `last` or `last-failed`; a job comes after it",
+                    crate::columns::one_line(text)
+                ))
+            })?;
+            if let Some(build) = store.build(number)? {
+                return Ok(build);
+            }
+            Err(Stop::wrong(match newest(&BuildFilter::default())? {
+                Some(last) => {
+                    format!("there is no build {number}; the newest is {} (see `ropewalk builds`)", last.build)
+                }
+                None => NO_BUILDS.to_owned(),
+            }))
+        }
+    }
+}
+
+/// The job of `build` that `text` names: its full name, or its id if it has one leg.
+///
+/// # Errors
+/// Clear words with the nearest name, or with the legs of a matrix.
+pub fn find_job(store: &dyn Store, build: BuildId, text: &str) -> Result<JobName, Stop> {
+    let name = JobName::from(text);
+    // What has run is found without reading the build's graph, which may be large.
+    if !store.attempts(build, Some(&name))?.is_empty() {
+        return Ok(name);
+    }
+    let mut names: Vec<JobName> = match store.graph(build)? {
+        Some(graph) => graph.jobs.keys().cloned().collect(),
+        None => Vec::new(),
+    };
+    names.extend(store.jobs(build)?.into_iter().map(|job| job.name));
+    names.sort_unstable();
+    names.dedup();
+    if names.binary_search(&name).is_ok() {
+        return Ok(name);
+    }
+    let legs: Vec<&JobName> = names.iter().filter(|name| name.id() == text).collect();
+    match legs.as_slice() {
+        [leg] => Ok((*leg).clone()),
+        [] => Err(Stop::wrong(unknown_job(build, text, &names))),
+        legs => {
+            let listed: Vec<&str> = legs.iter().take(NAMES_LISTED_MAX).map(|leg| leg.as_str()).collect();
+            let more = if legs.len() > listed.len() { ", …" } else { "" };
+            Err(Stop::wrong(format!(
+                "`{text}` has {} legs in build {build}: give one of {}{more}",
+                legs.len(),
+                listed.join(", ")
+            )))
+        }
+    }
+}
+
+fn unknown_job(build: BuildId, text: &str, names: &[JobName]) -> String {
+    let text = crate::columns::one_line(text);
+    if names.is_empty() {
+        return format!("build {build} has no jobs");
+    }
+    let ids = names.iter().map(JobName::id);
+    if let Some(nearest) = dialects::suggest::nearest(&text, names.iter().map(JobName::as_str).chain(ids)) {
+        return format!("build {build} has no job `{text}`: did you mean `{nearest}`?");
+    }
+    let mut ids: Vec<&str> = names.iter().map(JobName::id).collect();
+    ids.dedup();
+    let more = if ids.len() > NAMES_LISTED_MAX { ", …" } else { "" };
+    ids.truncate(NAMES_LISTED_MAX);
+    format!("build {build} has no job `{text}`: it has {}{more}", ids.join(", "))
+}
+
+#[cfg(test)]
+pub mod kept;
+
+#[cfg(test)]
+mod tests {
+    use store::MemoryStore;
+
+    use super::*;
+    use crate::places::kept::Kept;
+
+    #[track_caller]
+    fn check_build(store: &MemoryStore, text: &str, expected: Result<u64, &str>) {
+        let found = find_build(store, text).map(|build| build.build.0).map_err(|stop| stop.message);
+        assert_eq!(found, expected.map_err(str::to_owned), "{text}");
+    }
+
+    #[test]
+    fn builds_are_found() {
+        let mut kept = Kept::new();
+        check_build(kept.store(), "last", Err(NO_BUILDS));
+        kept.build(&["a"]).fail("a", 1).end();
+        kept.build(&["a"]).pass("a", 10).end();
+        check_build(kept.store(), "last", Ok(2));
+        check_build(kept.store(), "last-failed", Ok(1));
+        check_build(kept.store(), "#1", Ok(1));
+        check_build(kept.store(), "7", Err("there is no build 7; the newest is 2 (see `ropewalk builds`)"));
+        check_build(
+            kept.store(),
+            "test",
+            Err("`test` is no build: give its number, `last` or `last-failed`; a job comes after it"),
+        );
+    }
+
+    #[test]
+    fn jobs_are_found() {
+        let mut kept = Kept::new();
+        kept.build(&["build", "lint/x", "test/a", "test/b"]).pass("build", 1);
+        let check = |text: &str, expected: Result<&str, &str>| {
+            let found = find_job(kept.store(), BuildId(1), text).map_err(|stop| stop.message);
+            assert_eq!(found, expected.map(JobName::from).map_err(str::to_owned), "{text}");
+        };
+        check("build", Ok("build"));
+        check("test/b", Ok("test/b"));
+        check("lint", Ok("lint/x"));
+        check("test", Err("`test` has 2 legs in build 1: give one of test/a, test/b"));
+        check("biuld", Err("build 1 has no job `biuld`: did you mean `build`?"));
+        check("deploy", Err("build 1 has no job `deploy`: it has build, lint, test"));
+    }
+}
