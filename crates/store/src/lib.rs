@@ -1,9 +1,11 @@
 //! Facts, the rows projected from them, logs and blobs.
 
+pub mod blob;
 pub mod cache;
 mod claim;
 mod faulty;
 mod graphs;
+pub mod log;
 mod memory;
 pub mod rows;
 mod sqlite;

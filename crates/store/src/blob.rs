@@ -1,0 +1,171 @@
+//! Bytes named by their content: artifacts, caches, reports.
+//!
+//! A blob is written once under its BLAKE3 digest and never changes. The trait's file knows no implementation; the two
+//! that ship, [`DirectoryBlobs`] and [`MemoryBlobs`], pass one suite of tests (`blob/contract.rs`).
+
+mod directory;
+mod memory;
+
+use std::fmt;
+use std::io::{self, Read};
+use std::path::Path;
+
+use graph::Digest;
+
+pub use directory::{DirectoryBlobs, Durability, Verify};
+pub use memory::MemoryBlobs;
+
+/// The digest under which these bytes are kept.
+#[must_use]
+pub fn digest(bytes: &[u8]) -> Digest {
+    Digest(*blake3::hash(bytes).as_bytes())
+}
+
+/// A blob that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StoredBlob {
+    /// Its name.
+    pub digest: Digest,
+    /// What it takes in the store; less than its content if it is compressed.
+    pub stored_bytes: u64,
+}
+
+/// A file that has been put into a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PutFile {
+    /// The name of its content.
+    pub digest: Digest,
+    /// How long the content is.
+    pub content_bytes: u64,
+}
+
+/// Why a blob cannot be had or kept.
+#[derive(Debug)]
+pub enum BlobError {
+    /// There is none of this name. It may have been evicted.
+    Absent(Digest),
+    /// The content is not what its name says; it should be deleted and made again.
+    Damaged(Digest),
+    /// The content is longer than the caller is ready to take.
+    TooLong {
+        /// The caller's bound.
+        bytes_max: u64,
+    },
+    /// The disk or the user's quota is full.
+    Full(io::Error),
+    /// Anything else the system said.
+    Io(io::Error),
+}
+
+impl fmt::Display for BlobError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Absent(digest) => write!(f, "there is no blob {}", digest.short()),
+            Self::Damaged(digest) => write!(f, "the blob {} is damaged", digest.short()),
+            Self::TooLong { bytes_max } => write!(f, "the blob is longer than {bytes_max} bytes"),
+            Self::Full(_) => f.write_str("no space is left for blobs"),
+            Self::Io(_) => f.write_str("reading or writing a blob was refused"),
+        }
+    }
+}
+
+impl std::error::Error for BlobError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Full(source) | Self::Io(source) => Some(source),
+            Self::Absent(_) | Self::Damaged(_) | Self::TooLong { .. } => None,
+        }
+    }
+}
+
+impl From<io::Error> for BlobError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full(error),
+            _ => Self::Io(error),
+        }
+    }
+}
+
+/// Permissions of a restored file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mode(pub u32);
+
+impl Mode {
+    /// `rw-r--r--`.
+    pub const FILE: Self = Self(0o644);
+    /// `rwxr-xr-x`.
+    pub const PROGRAM: Self = Self(0o755);
+}
+
+/// A place for blobs. Putting what is there already, and deleting what is not, succeed; all may be called from several
+/// threads, and processes, at once.
+pub trait Blobs: Send + Sync {
+    /// Keeps these bytes. When it returns, every reader sees all of them.
+    ///
+    /// # Errors
+    /// [`BlobError::Full`], [`BlobError::Io`].
+    fn put(&self, bytes: &[u8]) -> Result<Digest, BlobError>;
+
+    /// Keeps the content of a file as it is read; if it changes meanwhile, the digest is that of what was kept.
+    ///
+    /// # Errors
+    /// [`BlobError::Full`], [`BlobError::Io`], also if the file cannot be read.
+    fn put_file(&self, path: &Path) -> Result<PutFile, BlobError>;
+
+    /// The content, if it has at most `bytes_max` bytes.
+    ///
+    /// # Errors
+    /// [`BlobError::Absent`], [`BlobError::TooLong`], and those of reading.
+    fn get(&self, digest: Digest, bytes_max: u64) -> Result<Vec<u8>, BlobError> {
+        let mut content = Vec::new();
+        let mut reader = self.open(digest)?.take(bytes_max.saturating_add(1));
+        reader.read_to_end(&mut content).map_err(|error| read_error(error, digest))?;
+        if content.len() as u64 > bytes_max {
+            return Err(BlobError::TooLong { bytes_max });
+        }
+        Ok(content)
+    }
+
+    /// The content as a stream. Damage, if it is looked for, ends it with [`io::ErrorKind::InvalidData`].
+    ///
+    /// # Errors
+    /// [`BlobError::Absent`], [`BlobError::Io`].
+    fn open(&self, digest: Digest) -> Result<Box<dyn Read + Send>, BlobError>;
+
+    /// Whether the blob is there now.
+    ///
+    /// # Errors
+    /// [`BlobError::Io`].
+    fn contains(&self, digest: Digest) -> Result<bool, BlobError>;
+
+    /// Removes the blob. Who reads it already can go on.
+    ///
+    /// # Errors
+    /// [`BlobError::Io`].
+    fn delete(&self, digest: Digest) -> Result<(), BlobError>;
+
+    /// All blobs, sorted by digest, no duplicates.
+    ///
+    /// # Errors
+    /// [`BlobError::Io`].
+    fn list(&self) -> Result<Vec<StoredBlob>, BlobError>;
+
+    /// Makes a file with the content, at once or not at all; what stands at the path, also a link, is replaced. The
+    /// file is the caller's own: changing it does not change the blob. The folder must be there, and that its path
+    /// does not lead out of where it should is the caller's to see to.
+    ///
+    /// # Errors
+    /// [`BlobError::Absent`], [`BlobError::Damaged`], [`BlobError::Full`], [`BlobError::Io`].
+    fn materialize(&self, digest: Digest, path: &Path, mode: Mode) -> Result<(), BlobError>;
+}
+
+fn read_error(error: io::Error, digest: Digest) -> BlobError {
+    match error.kind() {
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => BlobError::Damaged(digest),
+        _ => error.into(),
+    }
+}
+
+#[cfg(test)]
+mod contract;

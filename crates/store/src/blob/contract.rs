@@ -1,0 +1,203 @@
+//! What every store of blobs must do, run for each.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+use graph::Digest;
+
+use super::{BlobError, Blobs, DirectoryBlobs, Durability, MemoryBlobs, Mode, Verify, digest};
+
+/// Runs the check on each store, with an empty folder for the files of the test.
+fn check(test: impl Fn(&dyn Blobs, &Path)) {
+    let root = tempfile::tempdir().unwrap();
+    test(&MemoryBlobs::default(), &subfolder(root.path(), "memory"));
+    for (name, durability, verify) in [
+        ("trusting", Durability::Process, Verify::Never),
+        ("verifying", Durability::Process, Verify::Always),
+        ("durable", Durability::Power, Verify::Never),
+    ] {
+        let blobs = DirectoryBlobs::open(&root.path().join("store").join(name), durability, verify).unwrap();
+        test(&blobs, &subfolder(root.path(), name));
+    }
+}
+
+fn subfolder(root: &Path, name: &str) -> std::path::PathBuf {
+    let folder = root.join("files").join(name);
+    fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+/// Empty, small, long and compressible, long and not.
+fn contents() -> Vec<Vec<u8>> {
+    let mut noise = vec![0; 700_000];
+    blake3::Hasher::new().finalize_xof().fill(&mut noise);
+    vec![vec![], b"small".to_vec(), b"again and again ".repeat(50_000), noise]
+}
+
+#[test]
+fn what_is_put_can_be_had() {
+    check(|blobs, _| {
+        for content in contents() {
+            let name = blobs.put(&content).unwrap();
+            assert_eq!(name, digest(&content));
+            assert_eq!(blobs.put(&content).unwrap(), name, "twice is as once");
+            assert!(blobs.contains(name).unwrap());
+            assert!(blobs.get(name, content.len() as u64).unwrap() == content);
+            let mut streamed = Vec::new();
+            blobs.open(name).unwrap().read_to_end(&mut streamed).unwrap();
+            assert!(streamed == content);
+        }
+    });
+}
+
+#[test]
+fn a_file_has_the_name_of_its_content() {
+    check(|blobs, folder| {
+        for content in contents() {
+            let source = folder.join("source");
+            fs::write(&source, &content).unwrap();
+            let put = blobs.put_file(&source).unwrap();
+            assert_eq!((put.digest, put.content_bytes), (digest(&content), content.len() as u64));
+            fs::write(&source, "changed").unwrap();
+            assert!(blobs.get(put.digest, u64::MAX).unwrap() == content);
+        }
+        assert!(matches!(blobs.put_file(&folder.join("none")), Err(BlobError::Io(_))));
+    });
+}
+
+#[test]
+fn content_over_the_callers_bound_is_refused() {
+    check(|blobs, _| {
+        let name = blobs.put(b"12345").unwrap();
+        assert!(matches!(blobs.get(name, 4), Err(BlobError::TooLong { bytes_max: 4 })));
+        assert_eq!(blobs.get(name, 5).unwrap(), b"12345");
+    });
+}
+
+#[test]
+fn what_is_absent_says_so() {
+    check(|blobs, folder| {
+        let name = Digest([7; 32]);
+        assert!(!blobs.contains(name).unwrap());
+        assert!(matches!(blobs.get(name, 9), Err(BlobError::Absent(absent)) if absent == name));
+        assert!(matches!(blobs.materialize(name, &folder.join("file"), Mode::FILE), Err(BlobError::Absent(_))));
+        assert_eq!(fs::read_dir(folder).unwrap().count(), 0);
+        blobs.delete(name).unwrap();
+    });
+}
+
+#[test]
+fn list_is_sorted_and_follows_deletions() {
+    check(|blobs, _| {
+        assert_eq!(blobs.list().unwrap(), []);
+        let mut names: Vec<Digest> = contents().iter().map(|content| blobs.put(content).unwrap()).collect();
+        names.sort_unstable();
+        let listed = blobs.list().unwrap();
+        assert_eq!(listed.iter().map(|blob| blob.digest).collect::<Vec<_>>(), names);
+        assert!(listed.iter().all(|blob| blob.stored_bytes <= 800_000));
+        for name in names {
+            blobs.delete(name).unwrap();
+            assert!(!blobs.contains(name).unwrap());
+        }
+        assert_eq!(blobs.list().unwrap(), []);
+    });
+}
+
+#[test]
+fn a_restored_file_is_the_callers_own() {
+    check(|blobs, folder| {
+        for content in contents() {
+            let name = blobs.put(&content).unwrap();
+            let path = folder.join("restored");
+            blobs.materialize(name, &path, Mode::PROGRAM).unwrap();
+            assert!(fs::read(&path).unwrap() == content);
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o755);
+            fs::write(&path, "edited").unwrap();
+            assert!(blobs.get(name, u64::MAX).unwrap() == content);
+        }
+        assert_eq!(fs::read_dir(folder).unwrap().count(), 1, "nothing is left beside it");
+    });
+}
+
+#[test]
+fn restoring_replaces_a_link_and_does_not_follow_it() {
+    check(|blobs, folder| {
+        let (outside, path) = (folder.join("outside"), folder.join("link"));
+        fs::write(&outside, "untouched").unwrap();
+        symlink(&outside, &path).unwrap();
+        blobs.materialize(blobs.put(b"content").unwrap(), &path, Mode::FILE).unwrap();
+        assert_eq!(fs::read(&outside).unwrap(), b"untouched");
+        assert!(fs::symlink_metadata(&path).unwrap().is_file());
+    });
+}
+
+#[test]
+fn many_threads_put_the_same() {
+    check(|blobs, _| {
+        std::thread::scope(|scope| {
+            for thread in 0..8u32 {
+                scope.spawn(move || {
+                    for index in 0..20u32 {
+                        blobs.put(&index.to_le_bytes()).unwrap();
+                        blobs.put(&(index * 100 + thread).to_be_bytes()).unwrap();
+                    }
+                });
+            }
+        });
+        assert!((0..20u32).all(|index| blobs.contains(digest(&index.to_le_bytes())).unwrap()));
+    });
+}
+
+/// One directory store and the path of the only blob in it.
+fn directory(content: &[u8]) -> (tempfile::TempDir, DirectoryBlobs, Digest, std::path::PathBuf) {
+    let root = tempfile::tempdir().unwrap();
+    let blobs = DirectoryBlobs::open(root.path(), Durability::Process, Verify::Always).unwrap();
+    let name = blobs.put(content).unwrap();
+    let folder = root.path().join(&name.to_hex()[..2]);
+    let path = fs::read_dir(folder).unwrap().next().unwrap().unwrap().path();
+    (root, blobs, name, path)
+}
+
+#[test]
+fn damage_is_found_where_it_is_looked_for() {
+    for content in contents() {
+        let (root, blobs, name, path) = directory(&content);
+        let mut stored = fs::read(&path).unwrap();
+        match stored.last_mut() {
+            Some(last) => *last ^= 1,
+            None => stored.push(1),
+        }
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, stored).unwrap();
+        let error = blobs.get(name, u64::MAX).unwrap_err();
+        assert!(matches!(error, BlobError::Damaged(_) | BlobError::Io(_)), "{error}");
+        let target = root.path().join("target");
+        assert!(blobs.materialize(name, &target, Mode::FILE).is_err());
+        assert!(!target.exists());
+    }
+}
+
+#[test]
+fn compression_is_used_where_it_pays() {
+    let stored = |content: &[u8]| directory(content).1.list().unwrap()[0].stored_bytes;
+    let [empty, small, text, noise] = contents().try_into().unwrap();
+    assert_eq!(stored(&empty), 0);
+    assert_eq!(stored(&small), 5);
+    assert!(stored(&text) < text.len() as u64 / 10);
+    assert_eq!(stored(&noise), noise.len() as u64);
+}
+
+#[test]
+fn opening_removes_what_a_dead_process_left_and_nothing_else() {
+    let (root, _, name, _) = directory(b"kept");
+    let incoming = root.path().join("incoming");
+    fs::write(incoming.join(".blob-1-1"), "half").unwrap();
+    let live = fs::File::create(incoming.join(".blob-1-2")).unwrap();
+    live.lock().unwrap();
+    let blobs = DirectoryBlobs::open(root.path(), Durability::Process, Verify::Never).unwrap();
+    let left: Vec<_> = fs::read_dir(incoming).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, [".blob-1-2"]);
+    assert!(blobs.contains(name).unwrap());
+}

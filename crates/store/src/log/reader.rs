@@ -1,0 +1,571 @@
+//! The reading side: any range of lines, the raw bytes, what has come since, and the gaps.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::frame::{self, Codec, HEADER_BYTES, Header, Joint, Position, Run};
+use super::index::{self, Entry, Tail};
+use super::{LogError, Stream, StreamKey};
+
+/// Whether somebody may still be writing the pack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writing {
+    /// What is missing at the end of a stream may come: see [`LogReader::refresh`].
+    Going,
+    /// What is missing at the end of a stream is lost, and shown as a gap.
+    Over,
+}
+
+/// Which streams of a step are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Selection {
+    /// All, in the order in which they came.
+    All,
+    /// One of them.
+    Only(Stream),
+}
+
+impl Selection {
+    fn has(self, stream: Stream) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(only) => only == stream,
+        }
+    }
+}
+
+/// How a step's output stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamState {
+    /// It was not closed yet, or its writer died.
+    Open,
+    /// It was closed in good order.
+    Closed,
+}
+
+/// One step's output in short, from the index alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamSummary {
+    /// Whose output.
+    pub key: StreamKey,
+    /// The number after the last row.
+    pub lines: u64,
+    /// Bytes of all streams together, those in gaps included.
+    pub bytes: u64,
+    /// Time of the first bytes.
+    pub first_time_us: u64,
+    /// Time of the last bytes.
+    pub last_time_us: u64,
+    /// Whether more may come.
+    pub state: StreamState,
+}
+
+/// How a row begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LineStart {
+    /// A new line begins.
+    Fresh,
+    /// It goes on with the unfinished line that the same stream wrote before.
+    Continued,
+}
+
+/// How a row ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LineEnd {
+    /// With a line feed, which is not part of [`Line::bytes`].
+    LineFeed,
+    /// The line goes on in a later row or piece, or the stream ended without a line feed.
+    Open,
+}
+
+/// A part of a frame that is kept in memory as long as one of its parts is.
+#[derive(Clone)]
+pub struct LineBytes {
+    frame: Arc<Vec<u8>>,
+    range: Range<usize>,
+}
+
+impl std::ops::Deref for LineBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.frame[self.range.clone()]
+    }
+}
+
+impl AsRef<[u8]> for LineBytes {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl std::fmt::Debug for LineBytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "\"{}\"", self.escape_ascii())
+    }
+}
+
+/// A row, or a piece of one that is longer than a frame.
+#[derive(Clone, Debug)]
+pub struct Line {
+    /// From 0, over all streams of the step.
+    pub number: u64,
+    /// When its last byte came.
+    pub time_us: u64,
+    /// Who wrote it.
+    pub stream: Stream,
+    /// Its bytes without the line feed, as they were written (carriage returns and all).
+    pub bytes: LineBytes,
+    /// Whether it goes on with an earlier piece.
+    pub start: LineStart,
+    /// Whether a later piece goes on with it.
+    pub end: LineEnd,
+}
+
+/// Why output is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum GapCause {
+    /// A frame could not be written, or its header cannot be read.
+    Missing,
+    /// A frame is there, and its bytes are not those that were written.
+    Damaged,
+    /// The writer ended without closing the stream: its end may be missing.
+    CutShort,
+}
+
+/// Output that was written and cannot be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Gap {
+    /// The number of the first row that has a part in the gap.
+    pub first_line: u64,
+    /// How many rows, if that is known.
+    pub lines: Option<u64>,
+    /// How many bytes, if that is known.
+    pub bytes: Option<u64>,
+    /// Why.
+    pub cause: GapCause,
+}
+
+/// What reading yields.
+#[derive(Clone, Debug)]
+pub enum Item {
+    /// A row or a piece of one.
+    Line(Line),
+    /// Lost output.
+    Gap(Gap),
+}
+
+/// A piece of raw output.
+#[derive(Clone, Debug)]
+pub enum RawPart {
+    /// Bytes as they were written, line feeds included.
+    Bytes(LineBytes),
+    /// Lost output. The bytes of other streams count in it.
+    Gap(Gap),
+}
+
+#[derive(Debug, Default)]
+struct StreamIndex {
+    /// In the order of the file, which is that of the lines.
+    frames: Vec<Entry>,
+    closed: bool,
+}
+
+impl StreamIndex {
+    fn end_line(&self) -> u64 {
+        self.frames.last().map_or(0, |entry| entry.header.end_line())
+    }
+}
+
+/// Reads one pack, also while it is written. Holds about 100 bytes for each frame, and one frame for each iterator.
+#[derive(Debug)]
+pub struct LogReader {
+    file: Arc<File>,
+    path: PathBuf,
+    writing: Writing,
+    streams: BTreeMap<StreamKey, StreamIndex>,
+    /// Where the last whole frame ends.
+    end: u64,
+    tail: Tail,
+}
+
+impl LogReader {
+    /// Opens a pack and learns where its frames are.
+    ///
+    /// # Errors
+    /// [`LogError::NotALog`], [`LogError::Newer`], and what the file system says. Damage is no error, see [`Gap`].
+    pub fn open(path: &Path, writing: Writing) -> Result<Self, LogError> {
+        let file = File::open(path)?;
+        index::check_pack(&file, path)?;
+        let mut reader = Self {
+            file: Arc::new(file),
+            path: path.to_owned(),
+            writing,
+            streams: BTreeMap::new(),
+            end: 0,
+            tail: Tail::Clean,
+        };
+        let length = reader.file.metadata()?.len();
+        let entries = index::read_side_file(path, length);
+        reader.end = entries.last().map_or(0, Entry::end);
+        reader.add(&entries);
+        reader.refresh()?;
+        Ok(reader)
+    }
+
+    /// The path it was opened by.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Learns of the frames that have been appended since. Returns how many there are. Who waits for them is told by
+    /// other means; this asks the file only once.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn refresh(&mut self) -> Result<usize, LogError> {
+        let length = self.file.metadata()?.len();
+        let mut entries = Vec::new();
+        (self.end, self.tail) = index::scan(&self.file, self.end, length, &mut entries)?;
+        self.add(&entries);
+        Ok(entries.len())
+    }
+
+    /// Nobody writes the pack any more: what is missing is now shown as a gap.
+    ///
+    /// # Errors
+    /// As [`LogReader::refresh`].
+    pub fn writing_is_over(&mut self) -> Result<(), LogError> {
+        self.writing = Writing::Over;
+        self.refresh().map(drop)
+    }
+
+    fn add(&mut self, entries: &[Entry]) {
+        for entry in entries {
+            let stream = self.streams.entry(entry.header.key).or_default();
+            stream.closed = entry.header.position == Position::Last;
+            stream.frames.push(*entry);
+        }
+    }
+
+    /// All steps that have output, sorted by key.
+    pub fn streams(&self) -> impl Iterator<Item = StreamSummary> + '_ {
+        self.streams.keys().filter_map(|key| self.stream(*key))
+    }
+
+    /// One step in short; `None` if nothing of it is in the pack.
+    #[must_use]
+    pub fn stream(&self, key: StreamKey) -> Option<StreamSummary> {
+        let stream = self.streams.get(&key)?;
+        let (first, last) = (stream.frames.first()?, stream.frames.last()?);
+        Some(StreamSummary {
+            key,
+            lines: last.header.end_line(),
+            bytes: last.header.end_byte(),
+            first_time_us: first.header.first_time_us,
+            last_time_us: last.header.last_time_us,
+            state: if stream.closed { StreamState::Closed } else { StreamState::Open },
+        })
+    }
+
+    /// The rows with these numbers, in order, and the gaps among them. A step without output has none. What has been
+    /// appended since the last [`LogReader::refresh`] is not seen.
+    #[must_use]
+    pub fn lines(&self, key: StreamKey, range: Range<u64>) -> Lines {
+        let parts = self.parts(key, &range);
+        Lines { range, parts, frame: None }
+    }
+
+    /// The last `count` rows.
+    #[must_use]
+    pub fn tail(&self, key: StreamKey, count: u64) -> Lines {
+        let end = self.streams.get(&key).map_or(0, StreamIndex::end_line);
+        self.lines(key, end.saturating_sub(count)..u64::MAX)
+    }
+
+    /// The number of a row shortly before or at this time, at most a frame off.
+    #[must_use]
+    pub fn line_near_time(&self, key: StreamKey, time_us: u64) -> u64 {
+        let Some(stream) = self.streams.get(&key) else { return 0 };
+        let frame = stream.frames.partition_point(|entry| entry.header.last_time_us < time_us);
+        stream.frames.get(frame).map_or(stream.end_line(), |entry| entry.header.first_line)
+    }
+
+    /// Exactly the bytes that were written, in pieces of at most a frame.
+    #[must_use]
+    pub fn raw(&self, key: StreamKey, selection: Selection) -> Raw {
+        Raw { selection, parts: self.parts(key, &(0..u64::MAX)), frame: None }
+    }
+
+    /// The frames with these rows, and the gaps between them.
+    fn parts(&self, key: StreamKey, rows: &Range<u64>) -> Parts {
+        let empty = StreamIndex::default();
+        let stream = self.streams.get(&key).unwrap_or(&empty);
+        let from = stream.frames.partition_point(|entry| entry.header.end_line() <= rows.start);
+        let mut expected = match from.checked_sub(1).map(|before| &stream.frames[before].header) {
+            Some(before) => Place { line: before.end_line(), byte: before.end_byte() },
+            None => Place::default(),
+        };
+        let mut parts = Vec::new();
+        for entry in &stream.frames[from..] {
+            let header = &entry.header;
+            if expected.line >= rows.end && header.first_line >= rows.end {
+                break;
+            }
+            if header.first_byte > expected.byte {
+                parts.push(Part::Gap(expected.gap_to(header, GapCause::Missing)));
+            }
+            expected = Place { line: header.end_line(), byte: header.end_byte() };
+            parts.push(Part::Frame(*entry));
+        }
+        if self.writing == Writing::Over && !stream.closed {
+            parts.extend(self.gap_at_end(key, expected).map(Part::Gap));
+        }
+        Parts { file: Arc::clone(&self.file), parts: parts.into_iter(), decoder: Decoder::default() }
+    }
+
+    /// What is known of the end that a stream lacks. A torn frame of a step that has no other is a gap of that step.
+    fn gap_at_end(&self, key: StreamKey, end: Place) -> Option<Gap> {
+        match self.tail {
+            Tail::Torn(Some(header)) if header.key == key => Some(Gap {
+                first_line: header.first_line.min(end.line),
+                lines: Some(header.end_line().saturating_sub(end.line)),
+                bytes: Some(header.end_byte().saturating_sub(end.byte)),
+                cause: GapCause::CutShort,
+            }),
+            _ if self.streams.contains_key(&key) => {
+                Some(Gap { first_line: end.line, lines: None, bytes: None, cause: GapCause::CutShort })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A place in a stream.
+#[derive(Clone, Copy, Default)]
+struct Place {
+    line: u64,
+    byte: u64,
+}
+
+impl Place {
+    fn gap_to(self, next: &Header, cause: GapCause) -> Gap {
+        Gap {
+            first_line: self.line.min(next.first_line),
+            lines: Some(next.first_line.saturating_sub(self.line)),
+            bytes: Some(next.first_byte.saturating_sub(self.byte)),
+            cause,
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Part {
+    Frame(Entry),
+    Gap(Gap),
+}
+
+/// A frame that has been read.
+struct Decoded {
+    header: Header,
+    payload: Arc<Vec<u8>>,
+    runs: std::vec::IntoIter<Run>,
+    /// Bytes of content that have been given out.
+    at: usize,
+    /// The run that is being given out, and where it ends.
+    run: Option<(Run, usize)>,
+    /// The number of the next row.
+    number: u64,
+    /// Whether the run's next row is its first.
+    joint: Joint,
+}
+
+enum DecodedPart {
+    Frame(Box<Decoded>),
+    Gap(Gap),
+}
+
+/// Reads one frame after the other.
+struct Parts {
+    file: Arc<File>,
+    parts: std::vec::IntoIter<Part>,
+    decoder: Decoder,
+}
+
+impl Parts {
+    fn next(&mut self) -> Option<Result<DecodedPart, LogError>> {
+        let entry = match self.parts.next()? {
+            Part::Gap(gap) => return Some(Ok(DecodedPart::Gap(gap))),
+            Part::Frame(entry) => entry,
+        };
+        match self.decoder.decode(&self.file, &entry) {
+            Err(error) => Some(Err(error.into())),
+            Ok(Some(decoded)) => Some(Ok(DecodedPart::Frame(Box::new(decoded)))),
+            Ok(None) => Some(Ok(DecodedPart::Gap(Gap {
+                first_line: entry.header.first_line,
+                lines: Some(u64::from(entry.header.line_count)),
+                bytes: Some(u64::from(entry.header.content_length)),
+                cause: GapCause::Damaged,
+            }))),
+        }
+    }
+}
+
+/// Buffers and a context that are used again for each frame.
+#[derive(Default)]
+struct Decoder {
+    stored: Vec<u8>,
+    context: Option<zstd::bulk::Decompressor<'static>>,
+    last: Arc<Vec<u8>>,
+}
+
+impl Decoder {
+    /// `None` if the frame is damaged. The header has been checked and its lengths are bounded.
+    fn decode(&mut self, file: &File, entry: &Entry) -> io::Result<Option<Decoded>> {
+        let header = entry.header;
+        self.stored.resize(header.stored_length as usize, 0);
+        let read = index::read_at(file, &mut self.stored, entry.offset + HEADER_BYTES as u64)?;
+        if read < self.stored.len() || frame::sum(&self.stored) != header.payload_sum {
+            return Ok(None);
+        }
+        // The last frame's buffer is used again unless somebody kept a line of it.
+        let mut payload = std::mem::take(&mut self.last);
+        if Arc::get_mut(&mut payload).is_none() {
+            payload = Arc::default();
+        }
+        let buffer = Arc::get_mut(&mut payload).expect("nobody else has it");
+        buffer.clear();
+        match header.codec {
+            Codec::Raw => buffer.extend_from_slice(&self.stored),
+            Codec::Zstd => {
+                buffer.reserve(header.raw_length as usize);
+                let context = match &mut self.context {
+                    Some(context) => context,
+                    empty => empty.insert(zstd::bulk::Decompressor::new()?),
+                };
+                if context.decompress_to_buffer(&self.stored, buffer).is_err() {
+                    return Ok(None);
+                }
+            }
+        }
+        if buffer.len() != header.raw_length as usize {
+            return Ok(None);
+        }
+        let content_length = header.content_length as usize;
+        let Some(runs) = frame::decode_runs(&buffer[content_length..], header.first_time_us, content_length) else {
+            return Ok(None);
+        };
+        self.last = Arc::clone(&payload);
+        let number = header.first_line;
+        let runs = runs.into_iter();
+        Ok(Some(Decoded { header, payload, runs, at: 0, run: None, number, joint: Joint::Fresh }))
+    }
+}
+
+impl Decoded {
+    /// The next row or piece.
+    fn next_line(&mut self) -> Option<Line> {
+        if self.run.is_none() {
+            let run = self.runs.next()?;
+            // The row that this one goes on with has been counted, unless it stands in the frame before.
+            if run.joint == Joint::SameRow && self.at > 0 {
+                self.number -= 1;
+            }
+            self.joint = run.joint;
+            self.run = Some((run, self.at + run.length as usize));
+        }
+        let (run, run_end) = self.run?;
+        let bytes = &self.payload[self.at..run_end];
+        let (length, next, end) = match memchr::memchr(b'\n', bytes) {
+            Some(length) => (length, self.at + length + 1, LineEnd::LineFeed),
+            None => (bytes.len(), run_end, LineEnd::Open),
+        };
+        let start = match std::mem::replace(&mut self.joint, Joint::Fresh) {
+            Joint::Fresh => LineStart::Fresh,
+            Joint::Continued | Joint::SameRow => LineStart::Continued,
+        };
+        let bytes = LineBytes { frame: Arc::clone(&self.payload), range: self.at..self.at + length };
+        let line = Line { number: self.number, time_us: run.time_us, stream: run.stream, bytes, start, end };
+        self.number = self.number.saturating_add(1);
+        self.at = next;
+        if next == run_end {
+            self.run = None;
+        }
+        Some(line)
+    }
+
+    /// The next whole run of the selection.
+    fn next_run(&mut self, selection: Selection) -> Option<LineBytes> {
+        loop {
+            let run = self.runs.next()?;
+            let range = self.at..self.at + run.length as usize;
+            self.at = range.end;
+            if selection.has(run.stream) {
+                return Some(LineBytes { frame: Arc::clone(&self.payload), range });
+            }
+        }
+    }
+}
+
+/// The rows of a range, see [`LogReader::lines`].
+pub struct Lines {
+    range: Range<u64>,
+    parts: Parts,
+    frame: Option<Box<Decoded>>,
+}
+
+impl Iterator for Lines {
+    type Item = Result<Item, LogError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(frame) = &mut self.frame {
+                match frame.next_line() {
+                    Some(line) if line.number >= self.range.end => return None,
+                    Some(line) if line.number >= self.range.start => return Some(Ok(Item::Line(line))),
+                    Some(_) => continue,
+                    None => self.frame = None,
+                }
+            }
+            match self.parts.next()? {
+                Err(error) => return Some(Err(error)),
+                Ok(DecodedPart::Frame(frame)) if frame.header.first_line >= self.range.end => return None,
+                Ok(DecodedPart::Frame(frame)) => self.frame = Some(frame),
+                Ok(DecodedPart::Gap(gap)) if gap.first_line >= self.range.end => return None,
+                Ok(DecodedPart::Gap(gap)) => return Some(Ok(Item::Gap(gap))),
+            }
+        }
+    }
+}
+
+/// The raw bytes of a step, see [`LogReader::raw`].
+pub struct Raw {
+    selection: Selection,
+    parts: Parts,
+    frame: Option<Box<Decoded>>,
+}
+
+impl Iterator for Raw {
+    type Item = Result<RawPart, LogError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(frame) = &mut self.frame {
+                match frame.next_run(self.selection) {
+                    Some(bytes) => return Some(Ok(RawPart::Bytes(bytes))),
+                    None => self.frame = None,
+                }
+            }
+            match self.parts.next()? {
+                Err(error) => return Some(Err(error)),
+                Ok(DecodedPart::Frame(frame)) => self.frame = Some(frame),
+                Ok(DecodedPart::Gap(gap)) => return Some(Ok(RawPart::Gap(gap))),
+            }
+        }
+    }
+}

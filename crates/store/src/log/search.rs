@@ -1,0 +1,114 @@
+//! Finding lines by a regular expression, with memory for one frame and one line.
+
+use std::ops::Range;
+
+use regex::bytes::Regex;
+
+use super::{Gap, Item, LineEnd, LineStart, LogError, LogReader, Stream, StreamKey};
+
+/// A line is searched in whole up to this size; of a longer one, its beginning.
+pub const SEARCH_LINE_BYTES_MAX: usize = 1024 * 1024;
+
+/// A hit shows at most this many bytes of its line.
+pub const HIT_BYTES_MAX: usize = 4096;
+
+/// A line that matches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hit {
+    /// The number of the line's first row.
+    pub number: u64,
+    /// When that row came.
+    pub time_us: u64,
+    /// Who wrote it.
+    pub stream: Stream,
+    /// The line, or [`HIT_BYTES_MAX`] of it around the match.
+    pub bytes: Vec<u8>,
+    /// The first match, within `bytes`.
+    pub matched: Range<usize>,
+}
+
+/// Where a search stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SearchEnd {
+    /// At the end of what there is.
+    Complete,
+    /// At the limit. Go on from this row.
+    Limit {
+        /// The number of the row after the last hit.
+        next: u64,
+    },
+}
+
+/// What a search found.
+#[derive(Clone, Debug)]
+pub struct SearchResult {
+    /// In the order of the lines.
+    pub hits: Vec<Hit>,
+    /// Output that could not be searched.
+    pub gaps: Vec<Gap>,
+    /// Where it stopped.
+    pub end: SearchEnd,
+}
+
+/// The beginning of a line of one stream, whose end has not come yet.
+#[derive(Default)]
+struct Unfinished {
+    first: Option<(u64, u64)>,
+    bytes: Vec<u8>,
+}
+
+impl LogReader {
+    /// The first `limit` lines from row `from` on that match. A line that stands in several pieces is searched as one;
+    /// without its line feed, so `$` is its end.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn search(&self, key: StreamKey, regex: &Regex, from: u64, limit: usize) -> Result<SearchResult, LogError> {
+        let mut result = SearchResult { hits: Vec::new(), gaps: Vec::new(), end: SearchEnd::Complete };
+        let mut unfinished: [Unfinished; 3] = Default::default();
+        for item in self.lines(key, from..u64::MAX) {
+            let line = match item? {
+                Item::Line(line) => line,
+                Item::Gap(gap) => {
+                    result.gaps.push(gap);
+                    continue;
+                }
+            };
+            let waiting = &mut unfinished[line.stream.index()];
+            let hit = if line.start == LineStart::Fresh && line.end == LineEnd::LineFeed {
+                hit(regex, line.number, line.time_us, line.stream, &line.bytes)
+            } else {
+                let (number, time_us) = *waiting.first.get_or_insert((line.number, line.time_us));
+                let room = SEARCH_LINE_BYTES_MAX.saturating_sub(waiting.bytes.len());
+                waiting.bytes.extend_from_slice(&line.bytes[..line.bytes.len().min(room)]);
+                if line.end == LineEnd::Open {
+                    continue;
+                }
+                let hit = hit(regex, number, time_us, line.stream, &waiting.bytes);
+                waiting.first = None;
+                waiting.bytes.clear();
+                hit
+            };
+            result.hits.extend(hit);
+            if result.hits.len() >= limit {
+                result.end = SearchEnd::Limit { next: line.number.saturating_add(1) };
+                return Ok(result);
+            }
+        }
+        for (stream, waiting) in Stream::ALL.into_iter().zip(unfinished) {
+            let Some((number, time_us)) = waiting.first else { continue };
+            if result.hits.len() < limit {
+                result.hits.extend(hit(regex, number, time_us, stream, &waiting.bytes));
+            }
+        }
+        Ok(result)
+    }
+}
+
+fn hit(regex: &Regex, number: u64, time_us: u64, stream: Stream, line: &[u8]) -> Option<Hit> {
+    let found = regex.find(line)?;
+    let start = if found.end() <= HIT_BYTES_MAX { 0 } else { found.start() };
+    let end = line.len().min(start + HIT_BYTES_MAX);
+    let matched = found.start() - start..found.end().min(end) - start;
+    Some(Hit { number, time_us, stream, bytes: line[start..end].to_vec(), matched })
+}

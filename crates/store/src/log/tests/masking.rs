@@ -1,0 +1,140 @@
+//! No form of a secret survives, however it is cut.
+
+use std::borrow::Cow;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::super::{MASKED_BYTES_MIN, MaskerError, PATTERN_BYTES_MAX};
+use super::*;
+
+fn masker(secrets: &[&str]) -> Masker {
+    Masker::new(secrets).unwrap()
+}
+
+#[track_caller]
+fn check_mask(secrets: &[&str], text: &str, expected: &str) {
+    let masker = masker(secrets);
+    assert_eq!(String::from_utf8_lossy(&masker.mask(text.as_bytes())), expected);
+    for cut in 0..=text.len() {
+        let (one, two) = text.as_bytes().split_at(cut);
+        assert_eq!(String::from_utf8_lossy(&masked_in_pieces(&masker, [one, two])), expected, "cut at {cut}");
+    }
+}
+
+fn masked_in_pieces<'a>(masker: &Masker, pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
+    let mut masked = Vec::new();
+    let mut stream = masker.stream().unwrap();
+    for piece in pieces {
+        stream.push(piece, &mut |bytes| masked.extend_from_slice(bytes));
+    }
+    stream.finish(&mut |bytes| masked.extend_from_slice(bytes));
+    masked
+}
+
+#[test]
+fn plain_and_within_other_text() {
+    check_mask(&["hunter2"], "password=hunter2;hunter hunter2hunter2", "password=***;hunter ******");
+}
+
+#[test]
+fn the_longest_wins() {
+    check_mask(&["abcd", "abcdefgh"], "abcdefgh abcdefg", "*** ***efg");
+}
+
+#[test]
+fn base64_at_each_of_three_places() {
+    // What base64 prints for `s3cr3t-value`, `:s3cr3t-value`, `u:s3cr3t-value` and `me:s3cr3t-value\n`.
+    check_mask(&["s3cr3t-value"], "czNjcjN0LXZhbHVl", "***");
+    check_mask(&["s3cr3t-value"], "OnMzY3IzdC12YWx1ZQ==", "On***Q==");
+    check_mask(&["s3cr3t-value"], "dTpzM2NyM3QtdmFsdWU=", "dTp***U=");
+    check_mask(&["s3cr3t-value"], "bWU6czNjcjN0LXZhbHVlCg==", "bWU6***Cg==");
+}
+
+#[test]
+fn padding_is_masked_with_the_whole() {
+    check_mask(&["s3cr3t"], "czNjcjN0", "***");
+    check_mask(&["s3cr3"], "czNjcjM= czNjcjM", "*** ***");
+    check_mask(&["\u{ff}\u{fe}\u{fb}\u{ff}ab"], "w7_DvsO7w79hYg w7/DvsO7w79hYg==", "*** ***");
+}
+
+#[test]
+fn hexadecimal_url_json_and_shell() {
+    check_mask(&["a/b c\"d'"], "612f622063226427 612F622063226427", "*** ***");
+    check_mask(&["a/b c\"d'"], "a%2Fb%20c%22d%27 a%2fb%20c%22d%27 a%2Fb+c%22d%27 a%2Fb%20c%22d'", "*** *** *** ***");
+    check_mask(&["a/b c\"d'"], r#"{"key":"a/b c\"d'"}"#, r#"{"key":"***"}"#);
+    check_mask(&["a/b c\"d'"], r#"'a/b c"d'\'''"#, "'***'");
+}
+
+#[test]
+fn each_line_of_a_secret_with_several() {
+    check_mask(
+        &["-----BEGIN-----\nabcdefgh\n}\n"],
+        "abcdefgh } -----BEGIN-----\r\nabcdefgh\r\n",
+        "*** } ***\r\n***\r\n",
+    );
+}
+
+#[test]
+fn short_secrets_are_counted_and_let_through() {
+    let short = "a".repeat(MASKED_BYTES_MIN - 1);
+    let masker = masker(&[&short, "", "\n"]);
+    assert_eq!(masker.too_short(), 1);
+    assert!(matches!(masker.mask(b"aaaaaaa"), Cow::Borrowed(_)));
+    assert!(Masker::none().stream().is_none());
+}
+
+#[test]
+fn too_much_to_mask_is_an_error() {
+    let secret = vec![b'x'; PATTERN_BYTES_MAX];
+    assert!(matches!(Masker::new([&secret]), Err(MaskerError { pattern_bytes }) if pattern_bytes > PATTERN_BYTES_MAX));
+}
+
+#[test]
+fn secrets_are_not_shown_by_debug() {
+    assert!(!format!("{:?}", masker(&["hunter2"])).contains("hunter2"));
+}
+
+#[test]
+fn a_log_holds_no_secret_though_flushed_in_its_middle() {
+    let pack = Pack::new();
+    let mut log = pack.writer().open_stream(KEY, &masker(&["hunter2"]));
+    log.write(Stream::Stdout, b"is hun", 1).unwrap();
+    log.flush().unwrap();
+    log.write(Stream::Stderr, b"hunt\n", 2).unwrap();
+    log.write(Stream::Stdout, b"ter2\nhun", 3).unwrap();
+    log.close();
+    assert_eq!(pack.text(Writing::Over), "0 out@1 [is ]+\n1 err@2 [hunt]\n2 out@3 +[***]\n3 out@3 [hun]+\n");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn cutting_changes_nothing(
+        secrets in vec("[ab]{4,7}", 1..4),
+        pieces in vec("[ab]{0,9}", 0..12),
+    ) {
+        let masker = Masker::new(&secrets).unwrap();
+        let whole = pieces.concat();
+        let masked = masked_in_pieces(&masker, pieces.iter().map(String::as_bytes));
+        prop_assert_eq!(&masked, &masker.mask(whole.as_bytes()).into_owned());
+        for secret in &secrets {
+            prop_assert!(!String::from_utf8(masked.clone()).unwrap().contains(secret.as_str()));
+        }
+    }
+
+    #[test]
+    fn no_form_survives(secret in "[ -~]{4,40}", before in "[a-c]{0,4}", cut in 1..9usize) {
+        prop_assume!(secret.trim().len() >= 12 && !secret.contains('*'));
+        let secret = secret.trim();
+        let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let url: String = secret.bytes().map(|byte| match byte {
+            byte if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) => char::from(byte).to_string(),
+            byte => format!("%{byte:02X}"),
+        }).collect();
+        let text = format!("{before}{secret}\n{before}{hex}\n{before}{url}\n");
+        let masked = masked_in_pieces(&masker(&[secret]), text.as_bytes().chunks(cut));
+        prop_assert_eq!(String::from_utf8(masked).unwrap(), format!("{before}***\n").repeat(3));
+    }
+}
