@@ -17,7 +17,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use tempfile::NamedTempFile;
 
 use crate::depot::{Depot, DepotError};
-use crate::layers::Found;
+use crate::files::Found;
 
 /// Archives up to this size are made in memory, larger ones in a file.
 const MEMORY_BYTES_MAX: usize = 4 << 20;
@@ -443,8 +443,7 @@ impl Folder {
 
 fn enter(root: &Path, path: &Path) -> Result<OwnedFd, ArchiveFault> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let mut directory =
-        rustix::fs::open(root, flags, Mode::empty()).map_err(|error| refused(root)(error.into()))?;
+    let mut directory = rustix::fs::open(root, flags, Mode::empty()).map_err(|error| refused(root)(error.into()))?;
     let mut so_far = PathBuf::new();
     for component in path.components() {
         let Component::Normal(name) = component else { continue };

@@ -6,7 +6,7 @@ use graph::Artifact;
 
 use crate::archive::{self, ArchiveFault, ArchiveWriter, Bounds, Existing, Links, Times, Unpacking};
 use crate::depot::{Depot, DepotError};
-use crate::layers::{Directories, Layers, LayersFault};
+use crate::files::{self, Directories, FilesFault};
 use crate::patterns::{PatternFault, Patterns};
 
 /// The most files of one artifact.
@@ -29,7 +29,7 @@ pub enum ArtifactFault {
     },
     /// The workspace cannot be read.
     #[error(transparent)]
-    Layers(#[from] LayersFault),
+    Files(#[from] FilesFault),
     /// The archive was refused.
     #[error(transparent)]
     Archive(#[from] ArchiveFault),
@@ -44,10 +44,13 @@ impl ArtifactFault {
     pub fn is_infrastructure(&self) -> bool {
         match self {
             Self::Pattern(_) | Self::Nothing { .. } => false,
-            Self::Layers(fault) => matches!(fault, LayersFault::Read { .. }),
+            Self::Files(fault) => matches!(fault, FilesFault::Read { .. }),
             Self::Archive(fault) => matches!(
                 fault,
-                ArchiveFault::Full { .. } | ArchiveFault::Refused { .. } | ArchiveFault::Depot(_) | ArchiveFault::Damaged(_)
+                ArchiveFault::Full { .. }
+                    | ArchiveFault::Refused { .. }
+                    | ArchiveFault::Depot(_)
+                    | ArchiveFault::Damaged(_)
             ),
             Self::Depot(_) => true,
         }
@@ -68,14 +71,9 @@ pub struct Collected {
 ///
 /// # Errors
 /// [`ArtifactFault`]; [`ArtifactFault::Nothing`] for the first glob that means no file.
-pub fn collect(
-    layers: &Layers,
-    globs: &[String],
-    scratch: &Path,
-    depot: &dyn Depot,
-) -> Result<Collected, ArtifactFault> {
+pub fn collect(root: &Path, globs: &[String], scratch: &Path, depot: &dyn Depot) -> Result<Collected, ArtifactFault> {
     let patterns = Patterns::new(globs)?;
-    let found = layers.find(&patterns, Directories::Left, FILES_MAX)?;
+    let found = files::find(root, &patterns, Directories::Left, FILES_MAX)?;
     let paths: Vec<&Path> = found.iter().map(|found| found.path.as_path()).collect();
     if let Some(glob) = patterns.unmatched(&paths).first() {
         return Err(ArtifactFault::Nothing { glob: (*glob).to_owned() });
@@ -117,7 +115,6 @@ mod tests {
 
     use super::{collect, restore};
     use crate::depot::{CacheEntry, CacheSaved, CacheScope, Depot, DepotError};
-    use crate::layers::Layers;
 
     /// Blobs in memory; artifacts need no cache.
     #[derive(Default)]
@@ -155,7 +152,7 @@ mod tests {
 
     fn collected(root: &Path, patterns: &[&str], depot: &Blobs) -> Result<Artifact, String> {
         let scratch = tempfile::tempdir().unwrap();
-        collect(&Layers::plain(root), &globs(patterns), scratch.path(), depot)
+        collect(root, &globs(patterns), scratch.path(), depot)
             .map(|collected| collected.artifact)
             .map_err(|fault| fault.to_string())
     }
@@ -209,8 +206,14 @@ mod tests {
         );
         symlink("/etc", root.path().join("etc")).unwrap();
         symlink("../x", root.path().join("up")).unwrap();
-        assert_eq!(collected(root.path(), &["etc"], &depot).unwrap_err(), "the link `etc` leads out of the workspace (to `/etc`)");
-        assert_eq!(collected(root.path(), &["up"], &depot).unwrap_err(), "the link `up` leads out of the workspace (to `../x`)");
+        assert_eq!(
+            collected(root.path(), &["etc"], &depot).unwrap_err(),
+            "the link `etc` leads out of the workspace (to `/etc`)"
+        );
+        assert_eq!(
+            collected(root.path(), &["up"], &depot).unwrap_err(),
+            "the link `up` leads out of the workspace (to `../x`)"
+        );
         assert_eq!(
             collected(root.path(), &["etc/passwd"], &depot).unwrap_err(),
             "`etc` is a symbolic link, and is not followed out of the workspace"
@@ -225,7 +228,7 @@ mod tests {
         let pipe = root.path().join("pipe");
         rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
         let scratch = tempfile::tempdir().unwrap();
-        let collected = collect(&Layers::plain(root.path()), &globs(&["*"]), scratch.path(), &depot).unwrap();
+        let collected = collect(root.path(), &globs(&["*"]), scratch.path(), &depot).unwrap();
         assert_eq!((collected.artifact.files, collected.left_out), (1, vec!["pipe".into()]));
     }
 
@@ -262,9 +265,21 @@ mod tests {
     fn hostile_archives() {
         let file = tar::EntryType::Regular;
         let nothing = |_: &Path| {};
-        check_hostile(&hostile(b"../victim", file, "", b"evil"), nothing, "the archive is hostile: it names `../victim`");
-        check_hostile(&hostile(b"a/../../victim", file, "", b"evil"), nothing, "the archive is hostile: it names `a/../../victim`");
-        check_hostile(&hostile(b"/tmp/victim", file, "", b"evil"), nothing, "the archive is hostile: it names `/tmp/victim`");
+        check_hostile(
+            &hostile(b"../victim", file, "", b"evil"),
+            nothing,
+            "the archive is hostile: it names `../victim`",
+        );
+        check_hostile(
+            &hostile(b"a/../../victim", file, "", b"evil"),
+            nothing,
+            "the archive is hostile: it names `a/../../victim`",
+        );
+        check_hostile(
+            &hostile(b"/tmp/victim", file, "", b"evil"),
+            nothing,
+            "the archive is hostile: it names `/tmp/victim`",
+        );
         check_hostile(
             &hostile(b"l", tar::EntryType::Symlink, "../victim", b""),
             nothing,

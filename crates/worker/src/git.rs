@@ -28,7 +28,7 @@ pub enum GitError {
 }
 
 /// Variables that would lead git to another repository than the directory's own, as they are set within hooks.
-const MISLEADING: [&str; 7] = [
+pub(crate) const MISLEADING: [&str; 7] = [
     "GIT_DIR",
     "GIT_WORK_TREE",
     "GIT_INDEX_FILE",

@@ -1,19 +1,38 @@
 //! Runs attempts: workspaces, executors, steps, logs, artifacts.
 
+pub mod attempt;
+pub mod worker;
+
+pub mod depot;
+
+mod cancel;
+mod contexts;
+mod files;
+mod inputs;
+mod output;
+mod place;
+mod step;
+
 pub mod archive;
 pub mod artifacts;
-pub mod depot;
+pub mod cache;
 pub mod file_commands;
-pub mod git;
+pub mod reports;
+
 #[cfg(target_os = "linux")]
 pub mod keeper;
-pub mod layers;
-pub mod patterns;
-pub mod reports;
-pub mod repository;
 #[cfg(target_os = "linux")]
 pub mod sandbox;
-pub mod tree;
 pub mod usage;
 #[cfg(target_os = "linux")]
 pub mod workspace;
+
+pub mod git;
+pub mod patterns;
+pub mod repository;
+pub mod tree;
+
+pub use attempt::{INPUT_CHANGED, run_attempt};
+pub use cancel::Cancel;
+pub use place::{snapshot_directory, workspace_directory};
+pub use worker::{Observer, Settings, Worker, WorkerError, marker_prefix};

@@ -59,6 +59,13 @@ impl Patterns {
         Ok(Self { patterns: globs.iter().map(|glob| Pattern::new(glob.as_ref())).collect::<Result<_, _>>()? })
     }
 
+    /// This path and everything below it, whatever characters it holds.
+    #[must_use]
+    pub fn literal(path: &Path) -> Self {
+        let written = path.to_string_lossy().into_owned();
+        Self { patterns: vec![Pattern { written, sense: Sense::Takes, prefix: path.to_owned(), matcher: None }] }
+    }
+
     /// Whether the path, relative to the root, is meant. The last glob that matches decides.
     #[must_use]
     pub fn matches(&self, path: &Path) -> bool {

@@ -1,0 +1,214 @@
+//! Where an attempt's steps run: which files they see, under which path, and what encloses them.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use graph::{AttemptNumber, AttemptSpec, BuildId, Environment, Network, Reuse, WorkspaceKind};
+
+use crate::cache::Owner;
+use crate::keeper::{Command, KeeperError};
+use crate::patterns::{PatternFault, Patterns};
+use crate::sandbox::{Sandbox, Walls};
+use crate::tree::{Tree, TreeError};
+use crate::worker::{Worker, sandbox_environment};
+use crate::workspace::{Files, OpenWorkspace, Snapshot, Workspace, WorkspaceError};
+
+/// An open place.
+pub(crate) struct Place {
+    root: PathBuf,
+    files: PathBuf,
+    own: Option<Own>,
+    walls: Option<Enclosure>,
+    notes: Vec<String>,
+}
+
+/// What encloses the steps.
+struct Enclosure {
+    sandbox: Sandbox,
+    network: Network,
+    temporary: PathBuf,
+    hidden: [PathBuf; 1],
+    writable: [PathBuf; 1],
+}
+
+/// A workspace of the job's own.
+struct Own {
+    open: OpenWorkspace,
+    snapshot: Arc<Snapshot>,
+}
+
+/// Why there is no place.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PlaceFault {
+    /// Nothing here can run such a job.
+    #[error("this worker has no executor for the environment `{0}`")]
+    NoExecutor(&'static str),
+    /// No sandbox can be had here.
+    #[error("{0}")]
+    Sandbox(String),
+    /// The workspace could not be made.
+    #[error(transparent)]
+    Workspace(#[from] WorkspaceError),
+    /// The inputs cannot be told.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// An input is no glob.
+    #[error("inputs: {0}")]
+    Pattern(#[from] PatternFault),
+    /// No directory for `/tmp`.
+    #[error("make a directory for the job's /tmp: {0}")]
+    Temporary(#[from] std::io::Error),
+}
+
+/// The files that a sandboxed job with declared inputs sees.
+fn input_paths(root: &Path, globs: &[String]) -> Result<Vec<PathBuf>, PlaceFault> {
+    let patterns = Patterns::new(globs)?;
+    let tree = Tree::list(root)?;
+    Ok(patterns.select(tree.paths()).into_iter().map(|place| tree.paths()[place].clone()).collect())
+}
+
+fn temporary_below(slot: &Path) -> Result<PathBuf, PlaceFault> {
+    let temporary = slot.with_extension("tmp");
+    match std::fs::remove_dir_all(&temporary) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    std::fs::create_dir_all(&temporary)?;
+    Ok(temporary)
+}
+
+/// Where the state of a build's start is kept.
+#[must_use]
+pub fn snapshot_directory(data: &Path, build: BuildId) -> PathBuf {
+    data.join("workspaces").join(build.to_string()).join("snapshot")
+}
+
+/// Where the files of an attempt are kept, also after its end, for [`Workspace::reopen`].
+#[must_use]
+pub fn workspace_directory(data: &Path, build: BuildId, attempt: AttemptNumber) -> PathBuf {
+    data.join("workspaces").join(build.to_string()).join(attempt.to_string())
+}
+
+impl Place {
+    pub async fn open(worker: &Worker, spec: &AttemptSpec, slot: &Path) -> Result<Self, PlaceFault> {
+        let sandbox = match &spec.job.environment {
+            Environment::Host => None,
+            Environment::Sandbox { network } => Some((worker.sandbox().await.map_err(PlaceFault::Sandbox)?, *network)),
+            other => return Err(PlaceFault::NoExecutor(other.word())),
+        };
+        let (mut place, temporary) = match spec.job.workspace {
+            WorkspaceKind::InPlace => {
+                let root = worker.settings.root.clone();
+                (Self { files: root.clone(), root, own: None, walls: None, notes: Vec::new() }, None)
+            }
+            WorkspaceKind::Isolated => {
+                let (place, workspace) = Self::isolated(worker, spec, sandbox.is_some()).await?;
+                (place, Some(workspace))
+            }
+        };
+        if let Some((sandbox, network)) = sandbox {
+            let temporary = match temporary {
+                Some(workspace) => workspace.temporary()?,
+                None => temporary_below(slot)?,
+            };
+            let (hidden, writable) = ([worker.settings.data.clone()], [slot.to_owned()]);
+            place.walls = Some(Enclosure { sandbox, network, temporary, hidden, writable });
+        }
+        Ok(place)
+    }
+
+    async fn isolated(
+        worker: &Worker,
+        spec: &AttemptSpec,
+        sees_inputs_only: bool,
+    ) -> Result<(Self, Workspace), PlaceFault> {
+        let snapshot = worker.snapshot().await?;
+        let directory = workspace_directory(&worker.settings.data, spec.build, spec.attempt);
+        let globs = match &spec.job.reuse {
+            Reuse::Inputs(globs) if sees_inputs_only => Some(globs.clone()),
+            _ => None,
+        };
+        let from = Arc::clone(&snapshot);
+        let created = tokio::task::spawn_blocking(move || {
+            // What an earlier life of this attempt left is not the state of the start.
+            let _ = crate::workspace::remove_tree(&directory);
+            let files = match globs {
+                None => Files::All,
+                Some(globs) => Files::Only(input_paths(from.repository(), &globs)?),
+            };
+            Ok::<_, PlaceFault>(Workspace::create(&from, &directory, files)?)
+        });
+        let mut workspace = created.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
+        let open = workspace.open(&worker.processes, &snapshot).await?;
+        let notes = open.note.iter().cloned().chain(snapshot.note().map(str::to_owned)).collect();
+        let (root, files) = (open.root.clone(), open.files.clone());
+        Ok((Self { root, files, own: Some(Own { open, snapshot }), walls: None, notes }, workspace))
+    }
+
+    /// The workspace's root as steps see it.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The same directory as this process sees it.
+    pub fn files(&self) -> &Path {
+        &self.files
+    }
+
+    /// What people should know of it.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// The name of who runs it, for `${{ runner.name }}`.
+    pub fn runner(&self) -> &'static str {
+        "local"
+    }
+
+    /// What steps inherit of the worker's own environment.
+    pub fn inherited(&self, worker: &Worker) -> BTreeMap<OsString, OsString> {
+        match self.walls {
+            None => worker.host_environment.clone(),
+            Some(_) => sandbox_environment(&worker.host_environment),
+        }
+    }
+
+    /// The home directory of steps with this environment, and whose it is.
+    pub fn home(&self, environment: &BTreeMap<OsString, OsString>) -> (Option<PathBuf>, Owner) {
+        let home = environment.get(&OsString::from("HOME")).map(PathBuf::from);
+        (home.filter(|home| home.is_absolute()), Owner::User)
+    }
+
+    /// Makes the command run here.
+    pub fn enter(&self, command: &mut Command) {
+        if let Some(own) = &self.own {
+            command.view = own.open.view;
+        }
+        if let Some(walls) = &self.walls {
+            let Enclosure { sandbox, network, temporary, hidden, writable } = walls;
+            sandbox.enclose(command, &Walls { root: &self.root, temporary, network: *network, hidden, writable });
+        }
+    }
+
+    /// A file that changed in the user's tree since the build began and that the job depends on: it may have seen it.
+    pub async fn changed(&self, reuse: &Reuse) -> Option<PathBuf> {
+        let snapshot = Arc::clone(&self.own.as_ref()?.snapshot);
+        let patterns = match reuse {
+            Reuse::Never => return None,
+            Reuse::Tree => None,
+            Reuse::Inputs(globs) => Some(Patterns::new(globs).ok()?),
+        };
+        let changed = tokio::task::spawn_blocking(move || snapshot.changed_since_start()).await.ok()?.ok()?;
+        changed.into_iter().find(|path| patterns.as_ref().is_none_or(|patterns| patterns.matches(path)))
+    }
+
+    /// Lets go of it; the job's files stay for people to look at.
+    pub async fn close(self, worker: &Worker) -> Result<(), KeeperError> {
+        match self.own {
+            Some(own) => own.open.close(&worker.processes).await,
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! A worker: what all attempts of one process share.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::OnceCell;
+
+use graph::{BuildId, JobName, StepReport, Timestamp};
+
+use crate::file_commands::{CommandFiles, is_reserved};
+use crate::keeper::Processes;
+use crate::place::snapshot_directory;
+use crate::sandbox::Sandbox;
+use crate::workspace::{Snapshot, WorkspaceError};
+
+/// How long a canceled or timed-out step has between TERM and KILL, if nothing else is said.
+pub const GRACE: Duration = Duration::from_secs(10);
+
+/// What a worker is told once.
+#[derive(Clone)]
+pub struct Settings {
+    /// The directory that workspaces are made of: the root of the checkout.
+    pub root: PathBuf,
+    /// Where the worker may write: on the file system on which workspaces shall be. Not inside `root`'s tracked files.
+    pub data: PathBuf,
+    /// The build whose attempts it runs.
+    pub build: BuildId,
+    /// Between TERM and KILL; see [`GRACE`].
+    pub grace: Duration,
+    /// Told of each step's begin and end.
+    pub observer: Option<Arc<dyn Observer>>,
+}
+
+/// Watches steps. Called on the thread of all attempts: it must not wait.
+pub trait Observer {
+    /// A step begins; the name shows no secret.
+    fn step_started(&self, job: &JobName, step: u16, name: &str, at: Timestamp);
+
+    /// A step has ended or was skipped. `lines` is not counted yet.
+    fn step_finished(&self, job: &JobName, step: u16, report: &StepReport);
+}
+
+/// A worker cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The data directory cannot be used.
+    #[error("cannot use {}", path.display())]
+    Data {
+        /// What was to be made.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// Runs attempts, many at once, in one thread.
+pub struct Worker {
+    pub(crate) processes: Processes,
+    pub(crate) settings: Settings,
+    /// What steps on the host inherit.
+    pub(crate) host_environment: BTreeMap<OsString, OsString>,
+    /// What attempts need files for; see [`Worker::scratch`].
+    scratch: PathBuf,
+    slots: Mutex<Slots>,
+    marker: String,
+    /// The state of the tree at the first job that asked for it.
+    snapshot: OnceCell<Arc<Snapshot>>,
+    sandbox: OnceCell<Result<Sandbox, String>>,
+}
+
+/// Directories for the files of steps: as many as attempts ever ran at once.
+#[derive(Default)]
+struct Slots {
+    free: Vec<CommandFiles>,
+    made: usize,
+}
+
+impl Worker {
+    /// A worker over the keeper's processes.
+    ///
+    /// # Errors
+    /// [`WorkerError`].
+    pub async fn new(processes: Processes, settings: Settings) -> Result<Self, WorkerError> {
+        let scratches = settings.data.join("scratch");
+        let scratch = scratches.join(format!("{}.{}", settings.build, std::process::id()));
+        let failed = |source| WorkerError::Data { path: scratch.clone(), source };
+        remove_abandoned(&scratches);
+        fs::create_dir_all(&scratch).map_err(failed)?;
+        let scratch = scratch.canonicalize().map_err(failed)?;
+        let marker = marker_prefix(&settings.data, settings.build);
+        let host_environment = host_environment(std::env::vars_os());
+        Ok(Self {
+            processes,
+            settings,
+            host_environment,
+            scratch,
+            slots: Mutex::default(),
+            marker,
+            snapshot: OnceCell::new(),
+            sandbox: OnceCell::new(),
+        })
+    }
+
+    /// A directory of this process alone, on the same file system as the data; removed at its end.
+    #[must_use]
+    pub fn scratch(&self) -> &Path {
+        &self.scratch
+    }
+
+    /// The state of the tree: that of an earlier run of the same build, else taken now.
+    pub(crate) async fn snapshot(&self) -> Result<Arc<Snapshot>, WorkspaceError> {
+        let taken = self.snapshot.get_or_try_init(|| async {
+            let directory = snapshot_directory(&self.settings.data, self.settings.build);
+            let root = self.settings.root.clone();
+            let taken = tokio::task::spawn_blocking(move || match Snapshot::reopen(&directory) {
+                Ok(snapshot) => Ok(snapshot),
+                Err(_) => {
+                    let _ = crate::workspace::remove_tree(&directory);
+                    Snapshot::take(&root, &directory)
+                }
+            });
+            taken.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())).map(Arc::new)
+        });
+        taken.await.cloned()
+    }
+
+    /// What makes sandboxes here; asked of the system when the first job wants one.
+    pub(crate) async fn sandbox(&self) -> Result<Sandbox, String> {
+        let probed = self.sandbox.get_or_init(|| async {
+            let probed = tokio::task::spawn_blocking(Sandbox::probe).await;
+            let probed = probed.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+            probed.map_err(|error| crate::attempt::chain(&error))
+        });
+        probed.await.clone()
+    }
+
+    /// By which processes of an attempt are known.
+    pub(crate) fn marker(&self, attempt: graph::AttemptNumber) -> String {
+        format!("{}{attempt}", self.marker)
+    }
+
+    pub(crate) fn take_slot(&self) -> Result<CommandFiles, (PathBuf, io::Error)> {
+        let number = {
+            let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(slot) = slots.free.pop() {
+                return Ok(slot);
+            }
+            slots.made += 1;
+            slots.made
+        };
+        let path = self.scratch.join(format!("slot-{number}"));
+        CommandFiles::new(path.clone()).map_err(|error| (path, error))
+    }
+
+    pub(crate) fn give_slot(&self, slot: CommandFiles) {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner).free.push(slot);
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.scratch);
+    }
+}
+
+/// What the markers of a build's processes begin with, for `keeper::kill_leftovers`. Two data directories have different
+/// ones.
+#[must_use]
+pub fn marker_prefix(data: &Path, build: BuildId) -> String {
+    let data = data.canonicalize().unwrap_or_else(|_| data.to_owned());
+    let hash = blake3::hash(data.as_os_str().as_bytes()).to_hex();
+    format!("{}/{build}/", &hash[..12])
+}
+
+/// Removes what processes left that were killed.
+fn remove_abandoned(scratches: &Path) {
+    for entry in fs::read_dir(scratches).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let process = name.to_str().and_then(|name| name.rsplit_once('.')?.1.parse().ok());
+        let process = process.and_then(rustix::process::Pid::from_raw);
+        let is_gone =
+            process.is_some_and(|process| rustix::process::test_kill_process(process) == Err(rustix::io::Errno::SRCH));
+        if is_gone {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// What steps in a sandbox inherit: what programs need to find themselves, and the user's language. No credentials.
+pub(crate) fn sandbox_environment(host: &BTreeMap<OsString, OsString>) -> BTreeMap<OsString, OsString> {
+    const KEPT: [&str; 12] = [
+        "PATH",
+        "HOME",
+        "USER",
+        "LOGNAME",
+        "SHELL",
+        "LANG",
+        "LANGUAGE",
+        "TZ",
+        "TERM",
+        "CARGO_HOME",
+        "RUSTUP_HOME",
+        "GOPATH",
+    ];
+    let is_kept = |name: &OsString| {
+        name.to_str().is_some_and(|name| KEPT.contains(&name) || name.starts_with("LC_") || name.starts_with("NIX_"))
+    };
+    host.iter().filter(|(name, _)| is_kept(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+/// What steps on the host inherit: everything but our own variables and those by which git would be led astray.
+pub(crate) fn host_environment(variables: impl Iterator<Item = (OsString, OsString)>) -> BTreeMap<OsString, OsString> {
+    let is_ours = |name: &OsString| name.to_str().is_some_and(is_reserved);
+    let misleads = |name: &OsString| {
+        name.to_str().is_some_and(|name| {
+            matches!(name, "OLDPWD" | "PWD" | "SHLVL" | "_") || crate::git::MISLEADING.contains(&name)
+        })
+    };
+    variables.filter(|(name, _)| !is_ours(name) && !misleads(name)).collect()
+}
