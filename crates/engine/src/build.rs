@@ -425,9 +425,11 @@ impl Build {
 
     /// Puts a job that had ended back, and all that was skipped because of how it had ended. A build that had
     /// stopped at its first failure goes on with what it had left out.
-    pub fn put_back(&mut self, index: SlotIndex, at: Timestamp) -> Vec<SlotIndex> {
+    ///
+    /// Gives those jobs, and all whose count of what they wait for may have changed.
+    pub fn put_back(&mut self, index: SlotIndex, at: Timestamp) -> (Vec<SlotIndex>, BTreeSet<SlotIndex>) {
         if self.slot(index).end.is_none() {
-            return Vec::new();
+            return Default::default();
         }
         let slot = self.slot_mut(index);
         slot.flags.is_retried = true;
@@ -465,10 +467,10 @@ impl Build {
         for &put_back in &back {
             touched.extend(self.slot(put_back).dependents.iter().map(|&(dependent, _)| dependent));
         }
-        for index in touched {
+        for &index in &touched {
             self.recount(index);
         }
-        back
+        (back, touched)
     }
 
     fn reopen(&mut self, index: SlotIndex, at: Timestamp) {
@@ -524,6 +526,11 @@ impl Slot {
     /// because of how it ended.
     pub fn is_frozen(&self) -> bool {
         self.flags.has_begun || self.end.is_some() || self.gate != GateState::Closed
+    }
+
+    /// Whether it is between two tries: it goes on whatever has become of its needs since.
+    pub fn is_under_way(&self) -> bool {
+        self.flags.has_begun && self.n_tries > 0
     }
 
     /// Whether it was skipped only because its build had stopped.

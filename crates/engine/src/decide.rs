@@ -12,7 +12,7 @@ use graph::{
     Reuse, SkipReason, Timestamp, Verdict, WorkerId,
 };
 
-use crate::build::{Build, GateState, Halt, OperationState, Place, SlotIndex};
+use crate::build::{Build, GateState, Halt, OperationState, Place, Slot, SlotIndex};
 use crate::contexts::{JobContexts, need_results};
 use crate::effect::Effect;
 use crate::engine::{Engine, Step};
@@ -106,6 +106,13 @@ impl Engine {
         if slot.lease.is_some() {
             return if is_halted && !slot.flags.is_stopping { Move::Stop } else { Move::Stay };
         }
+        if slot.is_under_way() {
+            return match halted(build, slot) {
+                Some(outcome) => Move::End(outcome, Ended::Decided),
+                None if slot.place != Place::Nowhere => Move::Stay,
+                None => self.move_of_ready(job),
+            };
+        }
         if let Some((reused, outcome)) = build.request.given.get(&slot.name).filter(|_| !slot.flags.is_retried) {
             return Move::End(outcome.clone(), Ended::Reused(reused.clone()));
         }
@@ -118,9 +125,6 @@ impl Engine {
         if let Some(refused) = build.refusal(job.1) {
             let outcome = Outcome::Skipped(SkipReason::Need { because: refused.clone() });
             return Move::End(outcome, Ended::Decided);
-        }
-        if slot.flags.has_begun && slot.n_tries > 0 {
-            return self.move_of_ready(job);
         }
         match self.move_of_asked(job) {
             Some(next) => next,
@@ -554,16 +558,26 @@ impl Engine {
     }
 }
 
+/// The outcome of a job that may not start any more because of how its build is.
+fn halted(build: &Build, slot: &Slot) -> Option<Outcome> {
+    let halt = build.halt.as_ref().filter(|_| !slot.job.cleanup)?;
+    Some(match halt {
+        Halt::Canceled { by } => Outcome::Failed(Failure::Canceled { by: by.clone() }),
+        // It was not left out but cut off.
+        Halt::FirstFailure { because } if slot.is_under_way() => {
+            Outcome::Failed(Failure::Canceled { by: format!("the failure of `{because}`") })
+        }
+        Halt::FirstFailure { because } => {
+            Outcome::Skipped(SkipReason::NotWanted { text: format!("the build stopped when `{because}` failed") })
+        }
+    })
+}
+
 /// The outcome of a job that need not wait for its needs to be decided.
 fn decided_early(build: &Build, index: SlotIndex) -> Option<Outcome> {
     let slot = build.slot(index);
-    if let Some(halt) = build.halt.as_ref().filter(|_| !slot.job.cleanup) {
-        return Some(match halt {
-            Halt::Canceled { by } => Outcome::Failed(Failure::Canceled { by: by.clone() }),
-            Halt::FirstFailure { because } => {
-                Outcome::Skipped(SkipReason::NotWanted { text: format!("the build stopped when `{because}` failed") })
-            }
-        });
+    if let Some(outcome) = halted(build, slot) {
+        return Some(outcome);
     }
     if slot.flags.is_retried {
         return None;

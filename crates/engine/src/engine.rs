@@ -301,15 +301,15 @@ impl Engine {
 
     fn put_back(&mut self, job: JobRef, at: Timestamp) {
         let build = self.builds.get_mut(&job.0).expect("the caller found the job in it");
-        let dependents: Vec<SlotIndex> = build.slot(job.1).dependents.iter().map(|&(dependent, _)| dependent).collect();
-        // Those that it had let go on wait for it again, unless they have begun.
-        for dependent in dependents {
-            if self.slot((job.0, dependent)).place != Place::Nowhere {
-                self.step_back((job.0, dependent));
+        let (back, touched) = build.put_back(job.1, at);
+        for index in touched {
+            // What it had let go on waits for it again, unless it has begun.
+            let slot = self.slot((job.0, index));
+            if slot.n_waits_for > 0 && slot.place != Place::Nowhere && !slot.is_under_way() {
+                self.step_back((job.0, index));
             }
         }
-        let build = self.builds.get_mut(&job.0).expect("the caller found the job in it");
-        for index in build.put_back(job.1, at) {
+        for index in back {
             self.consider((job.0, index));
         }
     }

@@ -26,7 +26,10 @@ fn main() -> ExitCode {
     let count = seeds.end - seeds.start;
     for seed in seeds {
         if let Err(failure) = run(seed, Sabotage::None) {
-            println!("{}\n\nseed {seed} breaks the law that {}: {}", failure.trace, failure.violation.law, failure.violation.text);
+            println!(
+                "{}\n\nseed {seed} breaks the law that {}: {}",
+                failure.trace, failure.violation.law, failure.violation.text
+            );
             return ExitCode::FAILURE;
         }
     }

@@ -88,8 +88,8 @@ impl Oracle {
         let may_follow = !build.is_over || matches!(fact.what, What::JobRetried { .. });
         demand("a finished build is a fixed point", may_follow, || format!("after its end: {fact:?}"))?;
         match &fact.what {
-            What::AttemptLeased { job, lease, worker, attempt, .. } => {
-                self.check_lease(fact.build, job, *lease, worker)?;
+            What::AttemptLeased { job, lease, worker, attempt, try_number } => {
+                self.check_lease(fact.build, job, *lease, worker, *try_number)?;
                 self.last_lease = *lease;
                 let track = self.track(fact.build, job);
                 track.active = Some((*attempt, *lease, worker.clone()));
@@ -148,7 +148,7 @@ impl Oracle {
         self.builds.get_mut(&build).expect("it was checked").jobs.entry(job.clone()).or_default()
     }
 
-    fn check_lease(&self, id: BuildId, name: &JobName, lease: LeaseId, worker: &WorkerId) -> Checked {
+    fn check_lease(&self, id: BuildId, name: &JobName, lease: LeaseId, worker: &WorkerId, try_number: u32) -> Checked {
         let build = &self.builds[&id];
         let at = || format!("lease {lease} of {id}.{name} for {worker}");
         demand("leases only grow", lease > self.last_lease, at)?;
@@ -158,12 +158,14 @@ impl Oracle {
         let track = build.jobs.get(name);
         demand("no two attempts of one job at once", track.is_none_or(|track| track.active.is_none()), at)?;
         demand("no job runs after its end", track.is_none_or(|track| track.outcome.is_none()), at)?;
-        demand("no job starts before its needs accept", needs_accept(build, job), at)?;
+        // A further try goes on even if somebody has put one of its needs back.
+        demand("no job starts before its needs accept", try_number > 1 || needs_accept(build, job), at)?;
         let is_approved = job.gate.is_none() || track.is_some_and(|track| track.is_approved);
         demand("no job bypasses its gate", is_approved, at)?;
         demand("only cleanup starts after a cancel", !build.is_canceled || job.cleanup, at)?;
         self.check_group(id, name, job)?;
-        let n_active = self.tracks().filter(|(_, _, track)| track.active.as_ref().is_some_and(|held| held.2 == *worker));
+        let n_active =
+            self.tracks().filter(|(_, _, track)| track.active.as_ref().is_some_and(|held| held.2 == *worker));
         let n_slots = self.slots.get(worker).copied().unwrap_or(0) as usize;
         demand("slots are never exceeded", n_active.count() < n_slots, at)?;
         self.check_operation(id, name)
@@ -192,7 +194,10 @@ impl Oracle {
         let law = "equal operations run once";
         demand(law, !self.passed.contains(&operation), || format!("{id}.{name} runs what has passed"))?;
         let beside = self.tracks().find(|&(build, other, track)| {
-            (build, other) != (id, name) && track.active.is_some() && track.operation == Some(operation) && !track.is_retried
+            (build, other) != (id, name)
+                && track.active.is_some()
+                && track.operation == Some(operation)
+                && !track.is_retried
         });
         demand(law, beside.is_none(), || format!("{id}.{name} runs beside an equal one"))
     }
@@ -218,7 +223,9 @@ impl Oracle {
         match outcome {
             Outcome::Skipped(SkipReason::Need { because }) => {
                 let need = job.needs.iter().find(|need| need.job == *because);
-                let is_refused = need.is_some_and(|need| ending_of(build, because).is_some_and(|ending| !accepts(need.accepts, ending, job)));
+                let is_refused = need.is_some_and(|need| {
+                    ending_of(build, because).is_some_and(|ending| !accepts(need.accepts, ending, job))
+                });
                 demand("only an unacceptable need skips a job", is_refused, at)
             }
             Outcome::Passed { .. } => {
@@ -232,7 +239,8 @@ impl Oracle {
 
     fn check_build_end(&self, id: BuildId) -> Checked {
         let build = &self.builds[&id];
-        let unended = build.graph.jobs.keys().find(|name| build.jobs.get(*name).is_none_or(|track| track.outcome.is_none()));
+        let unended =
+            build.graph.jobs.keys().find(|name| build.jobs.get(*name).is_none_or(|track| track.outcome.is_none()));
         demand("every job ends", unended.is_none(), || format!("build {id} ended before {unended:?}"))
     }
 
@@ -245,7 +253,8 @@ impl Oracle {
     /// # Errors
     /// The builds that have not.
     pub fn check_calm(&self, created: &BTreeSet<BuildId>) -> Checked {
-        let unended: Vec<_> = created.iter().filter(|id| self.builds.get(id).is_none_or(|build| !build.is_over)).collect();
+        let unended: Vec<_> =
+            created.iter().filter(|id| self.builds.get(id).is_none_or(|build| !build.is_over)).collect();
         demand("every job ends", unended.is_empty(), || format!("builds {unended:?} never ended"))
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use engine::{BuildOptions, BuildRequest, Effect, Engine, Fact, FailurePolicy, Input, Presence, Reused, What};
 use graph::{
-    Answer, AttemptNumber, AttemptReport, AttemptSpec, BuildId, Digest, Event, EventKind, Evaluation, Known, LeaseId,
+    Answer, AttemptNumber, AttemptReport, AttemptSpec, BuildId, Digest, Evaluation, Event, EventKind, Known, LeaseId,
     Outcome, Resources, Timestamp, WorkerId,
 };
 use store::{MemoryStore, Store};
@@ -475,7 +475,8 @@ impl Storm {
         let mut engine = Engine::new();
         for &build in &self.created {
             let facts = self.store.facts(build);
-            let facts = facts.map_err(|error| Violation { law: "the store gives facts back", text: error.to_string() })?;
+            let facts =
+                facts.map_err(|error| Violation { law: "the store gives facts back", text: error.to_string() })?;
             facts.iter().for_each(|fact| engine.apply(fact));
         }
         Ok(engine)
@@ -488,7 +489,9 @@ impl Storm {
             return;
         }
         let leased = |fact: &Fact| match &fact.what {
-            What::AttemptLeased { job, attempt, lease, .. } if fact.build == *build => Some((job.clone(), *attempt, *lease)),
+            What::AttemptLeased { job, attempt, lease, .. } if fact.build == *build => {
+                Some((job.clone(), *attempt, *lease))
+            }
             _ => None,
         };
         let job = self.facts.iter().filter_map(leased).find(|(_, _, other)| other == lease).map(|(job, _, _)| job);
@@ -542,7 +545,8 @@ impl Storm {
             while let Some(effect) = self.tasks.pop_front() {
                 self.perform(effect);
             }
-            let is_over = |id: &BuildId| self.engine.verdict(*id).is_none_or(|verdict| verdict != graph::Verdict::Running);
+            let is_over =
+                |id: &BuildId| self.engine.verdict(*id).is_none_or(|verdict| verdict != graph::Verdict::Running);
             if self.created.iter().all(is_over) && self.created.len() == self.pipelines.len() {
                 break;
             }

@@ -1,0 +1,108 @@
+//! Measures what the engine costs a job: `cargo run --release -p ropewalk-engine --example cost`.
+//!
+//! Prints microseconds and bytes a job, for chains, fans and layers of 1,000, 10,000 and 100,000 jobs, from the
+//! evaluation to the build's end, with one worker of two slots whose attempts end at once.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use graph::*;
+use ropewalk_engine::{BuildOptions, BuildRequest, Effect, Engine, Input, Presence};
+
+/// Counts the bytes in use.
+struct Counting;
+
+static BYTES: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call goes to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        BYTES.fetch_add(layout.size(), Ordering::Relaxed);
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        BYTES.fetch_sub(layout.size(), Ordering::Relaxed);
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn main() {
+    for (shape, needs) in [("chain", chain as fn(usize) -> Vec<usize>), ("fan", fan), ("layers", layers)] {
+        for n_jobs in [1000, 10_000, 100_000] {
+            let (micros, bytes) = measure(n_jobs, needs);
+            println!("{shape:>6} of {n_jobs:>6}: {micros:6.2} µs and {bytes:5} bytes a job");
+        }
+    }
+}
+
+fn chain(index: usize) -> Vec<usize> {
+    index.checked_sub(1).into_iter().collect()
+}
+
+fn fan(index: usize) -> Vec<usize> {
+    if index == 0 { Vec::new() } else { vec![0] }
+}
+
+/// Layers of 100 jobs, each of which needs four of the layer before.
+fn layers(index: usize) -> Vec<usize> {
+    if index < 100 { Vec::new() } else { (0..4).map(|leg| index / 100 * 100 - 100 + (index * 7 + leg) % 100).collect() }
+}
+
+fn measure(n_jobs: usize, needs: fn(usize) -> Vec<usize>) -> (f64, usize) {
+    let mut graph = Graph::default();
+    for index in 0..n_jobs {
+        let needs: BTreeSet<usize> = needs(index).into_iter().collect();
+        let job = Job {
+            order: index as u32,
+            needs: needs.into_iter().map(|need| Need::success(format!("job-{need:06}"))).collect(),
+            steps: vec![Step { run: "true".into(), ..Step::default() }],
+            ..Job::default()
+        };
+        graph.jobs.insert(format!("job-{index:06}").into(), Arc::new(job));
+    }
+    let (event, pipeline, options) = (Event::new(EventKind::Push), String::new(), BuildOptions::default());
+    let request = Box::new(BuildRequest { event, pipeline, options, client: String::new(), given: BTreeMap::new() });
+    let presence = Presence {
+        pools: [String::new()].into(),
+        labels: BTreeSet::new(),
+        slots: 2,
+        resources: Resources::default(),
+        leases: BTreeSet::new(),
+        holds_ms: 0,
+    };
+    let evaluation = Box::new(Evaluation { graph, ..Evaluation::default() });
+    let mut engine = Engine::new();
+    let build = BuildId(1);
+    let bytes_before = BYTES.load(Ordering::Relaxed);
+    let start = Instant::now();
+    engine.step(Timestamp(0), vec![Input::WorkerPresent { worker: WorkerId("w".into()), presence }]);
+    engine.step(Timestamp(0), vec![Input::BuildRequested { build, request }]);
+    let mut step = engine.step(Timestamp(0), vec![Input::Evaluated { build, answers_known: 0, evaluation }]);
+    let mut clock = 0;
+    loop {
+        let ended = std::mem::take(&mut step.effects).into_iter().filter_map(|effect| match effect {
+            Effect::Start { spec, .. } => {
+                let report = Box::new(AttemptReport::of(Outcome::passed(), Timestamp(clock)));
+                Some(Input::AttemptFinished { build, attempt: spec.attempt, lease: spec.lease, report })
+            }
+            _ => None,
+        });
+        let ended: Vec<Input> = ended.collect();
+        if ended.is_empty() {
+            break;
+        }
+        clock += 1;
+        step = engine.step(Timestamp(clock), ended);
+    }
+    let micros = start.elapsed().as_secs_f64() * 1e6 / n_jobs as f64;
+    assert_eq!(engine.verdict(build), Some(Verdict::Passed { note: None }));
+    let bytes = BYTES.load(Ordering::Relaxed).saturating_sub(bytes_before) / n_jobs;
+    (micros, bytes)
+}
