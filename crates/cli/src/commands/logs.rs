@@ -14,7 +14,7 @@ use std::ops::Range;
 use graph::{BuildId, JobName};
 use regex::bytes::Regex;
 use store::Store;
-use store::log::{Item, LineEnd, LogError, LogReader, StreamKey, StreamState, Writing};
+use store::log::{Item, Line, LineEnd, LogError, LogReader, StreamKey, StreamState, Writing};
 
 use self::follow::Watch;
 use self::grep::{CONTEXT_LINES_MAX, Grep, TAIL_LINES_MAX};
@@ -92,7 +92,11 @@ fn tell<W: Write>(
 ) -> Result<String, Stop> {
     let asked = Asked::of(arguments)?;
     let build = places::find_build(&*places.store, &arguments.build)?.build;
-    let (subject, note) = Subject::find(places, build, arguments.job.as_deref())?;
+    let follows = match arguments.follow && asked.rows.end == u64::MAX && is_going(places, build)? {
+        true => Follows::ToTheEnd,
+        false => Follows::No,
+    };
+    let (subject, note) = Subject::find(places, build, arguments.job.as_deref(), follows)?;
     let Some(subject) = subject else { return Ok(note) };
     let form = Form {
         times: arguments.timestamps.then(|| calendar.clone()),
@@ -106,10 +110,9 @@ fn tell<W: Write>(
         subject,
         cursors: HashMap::new(),
     };
-    let follows = arguments.follow && asked.rows.end == u64::MAX;
-    let told = match follows && is_going(places, build)? {
-        true => session.follow(places, &asked),
-        false => session.once(places, &asked),
+    let told = match follows {
+        Follows::ToTheEnd => session.follow(places, &asked),
+        Follows::No => session.once(places, &asked),
     };
     match told {
         Ok(said) if said.is_empty() => Ok(note),
@@ -170,6 +173,15 @@ fn rows(text: &str) -> Result<Range<u64>, Stop> {
     if from > to { Err(wrong()) } else { Ok(from - 1..to) }
 }
 
+/// Whether what comes is told as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Follows {
+    /// Only what is there.
+    No,
+    /// Until nobody runs the build any more.
+    ToTheEnd,
+}
+
 /// Whose output is told.
 struct Subject {
     build: BuildId,
@@ -180,7 +192,13 @@ struct Subject {
 
 impl Subject {
     /// The subject, and a note about it. `None` if there is nothing to tell but the note.
-    fn find(places: &Places, build: BuildId, job: Option<&str>) -> Result<(Option<Self>, String), Stop> {
+    /// A job that has not begun is told once it has, if the build is followed.
+    fn find(
+        places: &Places,
+        build: BuildId,
+        job: Option<&str>,
+        follows: Follows,
+    ) -> Result<(Option<Self>, String), Stop> {
         let Some(text) = job else {
             return Ok((Some(Self { build, job: None, from_attempt: 0 }), String::new()));
         };
@@ -198,6 +216,9 @@ impl Subject {
         }
         let note = match row.and_then(|row| row.outcome) {
             Some(outcome) => format!("{job} did not run in build {build}: {}", words::outcome(&outcome)),
+            None if follows == Follows::ToTheEnd => {
+                return Ok((Some(Self { build, job: Some(job), from_attempt: 0 }), String::new()));
+            }
             None => format!("{job} has not begun in build {build}"),
         };
         Ok((None, note))
@@ -248,6 +269,24 @@ struct Cursor {
     pieces: u64,
     /// The bytes the step had when it was last looked at.
     bytes: u64,
+}
+
+impl Cursor {
+    fn after(self, line: &Line) -> Self {
+        match line.end {
+            LineEnd::LineFeed => Self { row: line.number + 1, pieces: 0, ..self },
+            LineEnd::Open if self.row == line.number => Self { pieces: self.pieces + 1, ..self },
+            LineEnd::Open => Self { row: line.number, pieces: 1, ..self },
+        }
+    }
+}
+
+/// The step whose rows are being told.
+struct Telling<'n> {
+    key: StreamKey,
+    name: &'n str,
+    lines_before: u64,
+    cursor: Cursor,
 }
 
 struct Session<W: Write> {
@@ -430,35 +469,48 @@ impl<W: Write> Session<W> {
 
     fn pass(&mut self, reader: &LogReader, parts: Vec<Part>, order: Order) -> Result<(), End> {
         let before = lines_before(reader);
+        let mut telling: Option<Telling<'_>> = None;
+        let (names, page, grep) = (&self.speakers.names, &mut self.page, &mut self.grep);
         for item in Merge::new(reader, parts, order) {
             let (key, item) = item?;
-            let name = self.speakers.names.get(&key.attempt).map_or("", String::as_str);
+            let step = match &mut telling {
+                Some(step) if step.key == key => step,
+                other => {
+                    if let Some(step) = other.take() {
+                        self.cursors.insert(step.key, step.cursor);
+                    }
+                    other.insert(Telling {
+                        key,
+                        name: names.get(&key.attempt).map_or("", String::as_str),
+                        lines_before: before.get(&key).copied().unwrap_or(0),
+                        cursor: self.cursors.get(&key).copied().unwrap_or_default(),
+                    })
+                }
+            };
             let line = match item {
                 Item::Gap(gap) => {
-                    self.page.gap(name, &gap)?;
+                    page.gap(step.name, &gap)?;
                     continue;
                 }
                 Item::Line(line) => line,
             };
-            let cursor = self.cursors.entry(key).or_default();
-            *cursor = match line.end {
-                LineEnd::LineFeed => Cursor { row: line.number + 1, pieces: 0, ..*cursor },
-                LineEnd::Open if cursor.row == line.number => Cursor { pieces: cursor.pieces + 1, ..*cursor },
-                LineEnd::Open => Cursor { row: line.number, pieces: 1, ..*cursor },
-            };
+            step.cursor = step.cursor.after(&line);
             let row = Row {
                 key,
-                number: before.get(&key).copied().unwrap_or(0) + line.number + 1,
+                number: step.lines_before + line.number + 1,
                 time_us: line.time_us,
                 stream: line.stream,
                 bytes: &line.bytes,
                 start: line.start,
                 end: line.end,
             };
-            match &mut self.grep {
-                Some(grep) => grep.row(&mut self.page, name, &row)?,
-                None => self.page.row(name, &row)?,
+            match grep {
+                Some(grep) => grep.row(page, step.name, &row)?,
+                None => page.row(step.name, &row)?,
             }
+        }
+        if let Some(step) = telling {
+            self.cursors.insert(step.key, step.cursor);
         }
         Ok(())
     }

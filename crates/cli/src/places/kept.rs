@@ -61,6 +61,12 @@ impl Kept {
         self.build_of(jobs)
     }
 
+    /// Goes on with a build in which nothing has been leased.
+    pub fn go_on(&mut self, build: BuildId) -> KeptBuild<'_> {
+        let graph = self.store.graph(build).expect("the store answers").expect("it was evaluated");
+        KeptBuild { kept: self, build, graph, attempts: 0, failed: None }
+    }
+
     /// Begins a build of these jobs, in this order.
     pub fn build_of(&mut self, jobs: Vec<(&str, Job)>) -> KeptBuild<'_> {
         let build = self.store.reserve_build().expect("a number");

@@ -80,16 +80,31 @@ impl<'r> Merge<'r> {
     }
 
     fn step(&mut self) -> Result<Option<(StreamKey, Item)>, LogError> {
-        while let Some(Reverse((time_us, index))) = self.next.pop() {
-            let Some(open) = self.open[index].take() else {
+        while let Some(&Reverse((time_us, index))) = self.next.peek() {
+            let Some(open) = &mut self.open[index] else {
+                self.next.pop();
                 self.begin(index, time_us)?;
                 continue;
             };
-            let Open { mut lines, head, time_us } = *open;
-            if let Some(item) = lines.next() {
-                self.put(index, lines, item?, time_us);
+            let key = self.parts[index].key;
+            let Some(item) = open.lines.next() else {
+                self.next.pop();
+                let head = self.open[index].take().map(|open| open.head);
+                return Ok(head.map(|head| (key, head)));
+            };
+            let item = item?;
+            if let Item::Line(line) = &item {
+                open.time_us = line.time_us;
             }
-            return Ok(Some((self.parts[index].key, head)));
+            let head = std::mem::replace(&mut open.head, item);
+            // Most often the same part goes on, and nothing moves.
+            if self.order == Order::ByTime
+                && open.time_us != time_us
+                && let Some(mut next) = self.next.peek_mut()
+            {
+                *next = Reverse((open.time_us, index));
+            }
+            return Ok(Some((key, head)));
         }
         Ok(None)
     }

@@ -131,8 +131,7 @@ fn a_line_that_another_stream_cuts_is_told_in_pieces() {
 #[test]
 fn a_build_that_is_followed_is_told_to_its_end() {
     let mut kept = Kept::new();
-    let mut build = kept.build(&["a"]);
-    build.lease("a");
+    kept.build(&["a"]);
     let places = kept.places();
     let claim = places.store.claim(BuildId(1)).expect("the store answers");
     let writer = store::log::LogWriter::open(&log_path(&places.data, BuildId(1))).expect("a log");
@@ -147,6 +146,8 @@ fn a_build_that_is_followed_is_told_to_its_end() {
     let following = std::thread::spawn(move || {
         tell(&arguments("1 a --follow"), &places, &calendar, Reader::Pipe, Sent(sender)).map_err(|stop| stop.message)
     });
+    // It may be told of the attempt before or after it looks for the first time.
+    kept.go_on(BuildId(1)).lease("a");
     // Each piece is waited for, so that each comes in a pass of its own.
     let mut text = String::new();
     let mut wait_for = |end: &str| {

@@ -196,6 +196,9 @@ fn next(page: &mut String, shown: &Shown, job: &ShownJob, paint: Paint) {
     if job.row.as_ref().is_some_and(|row| row.attempt.is_some() && row.outcome.is_some()) {
         commands.push(format!("ropewalk shell {build} {name}"));
     }
+    if let Some(reused) = job.row.as_ref().and_then(|row| row.reused.as_ref()) {
+        commands.push(format!("ropewalk show {} {}", reused.build, reused.job));
+    }
     commands.push(format!("ropewalk explain {name} --build {build}"));
     title(page, paint, "next");
     for command in commands {
