@@ -41,7 +41,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use frame::{FRAME_BYTES, RUNS_MAX};
-pub use mask::{MASK, MASKED_BYTES_MIN, Masker, MaskerError, PATTERN_BYTES_MAX};
+pub use mask::{MASK, MASKED_BYTES_MIN, MaskedStream, Masker, MaskerError, PATTERN_BYTES_MAX};
 pub use pack::FRAMES_QUEUED_MAX;
 pub use reader::{Gap, GapCause, Item, Line, LineBytes, LineEnd, LineStart, Lines, LogReader, Raw, RawPart};
 pub use reader::{Selection, StreamState, StreamSummary, Writing};
