@@ -29,6 +29,8 @@ pub struct Oracle {
     slots: BTreeMap<WorkerId, u32>,
     /// What workers really reported, by lease.
     reported: BTreeMap<LeaseId, Outcome>,
+    /// The true operations of jobs, whatever the engine was told.
+    operations: BTreeMap<(BuildId, JobName), Digest>,
     /// Operations that passed, by a job not retried.
     passed: BTreeSet<Digest>,
 }
@@ -75,6 +77,11 @@ impl Oracle {
     /// A worker ended the attempt of `lease` so.
     pub fn hear_report(&mut self, lease: LeaseId, outcome: Outcome) {
         self.reported.insert(lease, outcome);
+    }
+
+    /// This is a job's operation, worked out anew from its job and needs.
+    pub fn hear_operation(&mut self, build: BuildId, job: JobName, operation: Digest) {
+        self.operations.insert((build, job), operation);
     }
 
     /// Checks one fact against all that went before.
@@ -131,8 +138,9 @@ impl Oracle {
             What::GateAnswered { job, answer, .. } => {
                 build.jobs.entry(job.clone()).or_default().is_approved = answer.is_some();
             }
-            What::OperationKnown { job, operation } => {
-                build.jobs.entry(job.clone()).or_default().operation = Some(*operation);
+            What::OperationKnown { job, .. } => {
+                let operation = self.operations.get(&(fact.build, job.clone())).copied();
+                build.jobs.entry(job.clone()).or_default().operation = operation;
             }
             What::CancelRequested { .. } => build.is_canceled = true,
             What::BuildEnded { .. } => build.is_over = true,

@@ -299,6 +299,7 @@ impl Storm {
                 }
                 let (true_digest, _) = engine::operation::operation(&spec, &[], &needs);
                 self.operations.insert((build, job.clone()), true_digest);
+                self.oracle.hear_operation(build, job.clone(), true_digest);
                 let hit = self.results.get(&digest).filter(|_| self.sabotage != Sabotage::UnequalOperation).cloned();
                 let operation = if self.random.chance(5) { Err("no tree".to_owned()) } else { Ok(digest) };
                 let hit = hit.filter(|_| operation.is_ok());
@@ -413,7 +414,10 @@ impl Storm {
     fn append(&mut self, facts: Vec<Fact>) -> Checked {
         for fact in facts {
             self.note(&fact);
-            let is_kept = self.sabotage != Sabotage::UnwrittenFact || self.is_planted || !self.random.chance(3);
+            // Without its first fact a build is not in the store at all.
+            let is_first = matches!(fact.what, What::BuildCreated(_));
+            let is_kept =
+                self.sabotage != Sabotage::UnwrittenFact || self.is_planted || is_first || !self.random.chance(3);
             if is_kept {
                 self.store.append(std::slice::from_ref(&fact)).map_err(|error| Violation {
                     law: "the store takes every fact",
