@@ -11,5 +11,7 @@ mod scalar;
 mod toml;
 mod yaml;
 
+pub mod native;
+
 pub mod report;
 pub mod suggest;

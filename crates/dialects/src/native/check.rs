@@ -1,0 +1,399 @@
+//! Compares a file's tree with the table of keys and tells every difference.
+//!
+//! What comes after reads only values that passed: a value that was found wrong here is left out there in silence.
+
+use std::ops::Range;
+
+use expression::{Condition, Error, Scope, Template};
+use graph::Location;
+
+use super::errors::{self, Faults};
+use super::keys::{self, AXIS, MATRIX_FORM, NameKind, Phase, Presence, Record, Type};
+use super::measure;
+use super::patterns::Patterns;
+use crate::suggest;
+use crate::tree::{Node, NodeValue, Sources, Span};
+
+/// The longest name of a job, axis, field or variable, in bytes.
+const NAME_BYTES_MAX: usize = 100;
+
+/// What a check works with.
+pub(crate) struct Check<'a> {
+    pub sources: &'a Sources,
+    pub faults: &'a mut Faults,
+    pub patterns: &'a mut Patterns,
+}
+
+/// Tells everything that is wrong with the root of a file.
+pub(crate) fn check(root: &Node, with: &mut Check<'_>) {
+    with.value(root, &Type::Record(&keys::PIPELINE), "pipeline");
+}
+
+impl Check<'_> {
+    fn at(&self, node: &Node) -> Location {
+        self.sources.location(node.span)
+    }
+
+    /// Checks one value; `what` is the key it stands under.
+    fn value(&mut self, node: &Node, takes: &Type, what: &str) {
+        if !is_of_kind(node, takes) {
+            let fault = errors::wrong_type(self.at(node), what, &description(takes), node.kind());
+            return self.faults.push(fault);
+        }
+        match takes {
+            Type::Any | Type::Boolean | Type::Scalar => {}
+            Type::Either(types) => {
+                if let Some(takes) = types.iter().find(|takes| is_of_kind(node, takes)) {
+                    self.value(node, takes, what);
+                }
+            }
+            Type::List(items) => {
+                for item in node.items().unwrap_or_default() {
+                    self.value(item, items, what);
+                }
+            }
+            Type::Map(names, values) => {
+                for entry in node.entries().unwrap_or_default() {
+                    let Some(name) = entry.name() else {
+                        let fault = errors::bad_key(self.at(&entry.key), what);
+                        self.faults.push(fault);
+                        continue;
+                    };
+                    self.name(&entry.key, name, *names);
+                    self.value(&entry.value, values, name);
+                }
+            }
+            Type::Record(record) => self.record(node, record, what),
+            _ => self.scalar(node, takes, what),
+        }
+    }
+
+    fn record(&mut self, node: &Node, record: &Record, what: &str) {
+        let has_axes = std::ptr::eq(record, &raw const MATRIX_FORM);
+        for entry in node.entries().unwrap_or_default() {
+            let Some(name) = entry.name() else {
+                let fault = errors::bad_key(self.at(&entry.key), what);
+                self.faults.push(fault);
+                continue;
+            };
+            match record.keys.iter().find(|key| key.name == name) {
+                Some(key) => self.value(&entry.value, &key.takes, name),
+                None if has_axes => {
+                    self.name(&entry.key, name, NameKind::Id);
+                    self.value(&entry.value, &AXIS, name);
+                }
+                None => {
+                    let known: Vec<&str> = record.keys.iter().map(|key| key.name).collect();
+                    let fault = errors::unknown_key(self.at(&entry.key), name, record.name, &known);
+                    self.faults.push(fault);
+                }
+            }
+        }
+        for key in record.keys.iter().filter(|key| key.presence == Presence::Required) {
+            if node.get(key.name).is_none() {
+                let fault = errors::missing_key(self.at(node), key.name, record.name);
+                self.faults.push(fault);
+            }
+        }
+    }
+
+    fn scalar(&mut self, node: &Node, takes: &Type, what: &str) {
+        let text = node.scalar_text().unwrap_or_default();
+        match takes {
+            Type::Template(phase) => self.template(node, text, *phase),
+            Type::Script => self.template(node, text, Phase::Step),
+            Type::Condition(phase) => self.condition(node, text, *phase),
+            Type::Directory(phase) => {
+                self.template(node, text, *phase);
+                if !Template::is_needed(text) {
+                    self.directory(node, text);
+                }
+            }
+            _ if Template::is_needed(text) => {
+                let fault = errors::not_evaluated(self.at(node), what);
+                self.faults.push(fault);
+            }
+            Type::Name(kind) => self.name(node, text, *kind),
+            Type::Word(words) => self.word(node, text, words, what),
+            Type::Regex => {
+                if let Err(cause) = self.patterns.regex(text) {
+                    let fault = errors::bad_pattern(self.sources.location(node.span), "regex", text, cause);
+                    self.faults.push(fault);
+                }
+            }
+            Type::Glob => {
+                if let Some(cause) = self.patterns.glob_fault(text) {
+                    let fault = errors::bad_pattern(self.sources.location(node.span), "glob", text, cause);
+                    self.faults.push(fault);
+                }
+            }
+            _ => self.measured(node, text, takes, what),
+        }
+    }
+
+    fn word(&mut self, node: &Node, text: &str, words: &[(&str, &str)], what: &str) {
+        if !words.iter().any(|(word, _)| is_word(text, word)) {
+            let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+            let fault = errors::unknown_word(self.at(node), what, text, &known);
+            self.faults.push(fault);
+        }
+    }
+
+    /// Values with a grammar of their own.
+    fn measured(&mut self, node: &Node, text: &str, takes: &Type, what: &str) {
+        let fault = match takes {
+            Type::Duration if measure::duration_ms(text).is_none() => Some((
+                format!("`{text}` is no duration"),
+                "not understood",
+                "write `30s`, `20m`, `6h` or `1d`, also `1h30m`",
+            )),
+            Type::Size if node.as_integer().is_none_or(|bytes| bytes < 0) && measure::size_bytes(text).is_none() => {
+                Some((format!("`{text}` is no size"), "not understood", "write `512MiB` or `4GiB`"))
+            }
+            Type::Integer(least, most) if node.as_integer().is_none_or(|value| value < *least || value > *most) => {
+                Some((
+                    format!("`{what}` lies between {least} and {most}"),
+                    "out of bounds",
+                    "take a number between the two",
+                ))
+            }
+            Type::Number if node.as_float().is_none_or(|value| !(value > 0.0 && value < 1e6)) => {
+                Some((format!("`{what}` is above zero and below a million"), "out of bounds", "take such a number"))
+            }
+            Type::CachePath if !is_cache_path(text) => Some((
+                format!("`{text}` lies outside the workspace"),
+                "not allowed here",
+                "take a path relative to the repository's root, or one that begins with `~/`",
+            )),
+            Type::Cron => {
+                cron_fault(text).map(|cause| (cause, "not understood", "five fields: minute hour day month weekday"))
+            }
+            Type::Timezone if !is_timezone(text) => Some((
+                format!("`{text}` is no name of a time zone"),
+                "not understood",
+                "write a name of the IANA database, such as `Europe/Paris` or `UTC`",
+            )),
+            _ => None,
+        };
+        if let Some((message, label, help)) = fault {
+            let fault = errors::bad_value("bad-value", self.at(node), message, label, help);
+            self.faults.push(fault);
+        }
+    }
+
+    fn directory(&mut self, node: &Node, text: &str) {
+        if !is_inside(text) {
+            let message = format!("`{text}` lies outside the workspace");
+            let help = "take a path relative to the repository's root, without `..`";
+            let fault = errors::bad_value("outside-workspace", self.at(node), message, "not allowed here", help);
+            self.faults.push(fault);
+        }
+    }
+
+    fn name(&mut self, node: &Node, name: &str, kind: NameKind) {
+        if let Some(help) = name_fault(name, kind) {
+            let message = format!("`{name}` cannot be a name here");
+            let fault = errors::bad_value("bad-name", self.at(node), message, "not allowed here", help);
+            self.faults.push(fault);
+        }
+    }
+
+    fn template(&mut self, node: &Node, text: &str, phase: Phase) {
+        if !Template::is_needed(text) {
+            return;
+        }
+        let scope = Scope { contexts: Some(phase.contexts()), functions: phase.functions() };
+        if let Err(error) = Template::parse_in(text, &scope) {
+            self.expression_fault(node, text, &error, phase);
+        }
+    }
+
+    fn condition(&mut self, node: &Node, text: &str, phase: Phase) {
+        let scope = Scope { contexts: Some(phase.contexts()), functions: phase.functions() };
+        match Condition::parse_in(text, &scope) {
+            Err(error) => self.expression_fault(node, text, &error, phase),
+            Ok(condition) if condition.is_text() => {
+                let fault = errors::always_true(self.at(node));
+                self.faults.push(fault);
+            }
+            Ok(condition) if phase == Phase::ReadyCondition && condition.calls_status_function() => {
+                let fault = errors::status_function(self.at(node));
+                self.faults.push(fault);
+            }
+            Ok(_) => {}
+        }
+    }
+
+    fn expression_fault(&mut self, node: &Node, text: &str, error: &Error, phase: Phase) {
+        let place = self.sources.location(place_in(self.sources, node, text, error.range.clone()));
+        let word = text.get(error.range.clone()).unwrap_or_default();
+        let is_name = |word: &str| word.starts_with(char::is_alphabetic) && !word.contains(char::is_whitespace);
+        let functions: Vec<&str> = phase.functions().iter().map(|function| function.name).collect();
+        let help = match error.cause.as_str() {
+            cause if cause.contains("named-value") && is_name(word) => {
+                if Phase::StepCondition.contexts().iter().any(|context| context.eq_ignore_ascii_case(word)) {
+                    format!(
+                        "`{word}` is not known yet when this is evaluated; known here: {}",
+                        listed(phase.contexts())
+                    )
+                } else {
+                    suggest::did_you_mean(word, phase.contexts())
+                }
+            }
+            cause if cause.contains("function") && is_name(word) => {
+                let known = ["contains", "startsWith", "endsWith", "format", "join", "toJSON", "fromJSON"];
+                let known: Vec<&str> = known.into_iter().chain(functions).collect();
+                suggest::did_you_mean(word, &known)
+            }
+            _ => "texts stand in single quotes: `${{ event.branch == 'main' }}`".to_owned(),
+        };
+        self.faults.push(errors::expression(place, error, help));
+    }
+}
+
+/// Words in backquotes, parted by commas.
+fn listed(words: &[&str]) -> String {
+    words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// Where a part of a scalar's text stands in its file; the whole scalar where the text is written with escapes.
+pub(crate) fn place_in(sources: &Sources, node: &Node, text: &str, range: Range<usize>) -> Span {
+    let Some(part) = text.get(range.clone()).filter(|part| !part.is_empty()) else { return node.span };
+    let before = text[..range.start].matches(part).count();
+    match sources.text(node.span).match_indices(part).nth(before) {
+        Some((offset, _)) => {
+            let start = node.span.start + u32::try_from(offset).unwrap_or(0);
+            Span { start, end: start + u32::try_from(part.len()).unwrap_or(0), ..node.span }
+        }
+        None => node.span,
+    }
+}
+
+/// Whether a text is this word; EDN writes words as keywords with dashes.
+pub(crate) fn is_word(text: &str, word: &str) -> bool {
+    text == word || (text.contains('-') && text.replace('-', "_") == word)
+}
+
+/// Whether the value's kind is one that the type takes.
+pub(crate) fn is_of_kind(node: &Node, takes: &Type) -> bool {
+    let is_number = matches!(node.value, NodeValue::Integer { .. } | NodeValue::Float { .. });
+    match takes {
+        Type::Any => true,
+        Type::Boolean => node.as_bool().is_some(),
+        Type::Integer(..) => node.as_integer().is_some(),
+        Type::Number => is_number,
+        Type::Template(_) | Type::Scalar => node.scalar_text().is_some(),
+        Type::Size => node.as_str().is_some() || node.as_integer().is_some(),
+        Type::List(_) => node.items().is_some(),
+        Type::Map(..) => node.entries().is_some(),
+        Type::Record(record) => {
+            let may_be_empty = record.keys.iter().all(|key| key.presence == Presence::Optional);
+            node.entries().is_some() || (node.is_null() && may_be_empty)
+        }
+        Type::Either(types) => types.iter().any(|takes| is_of_kind(node, takes)),
+        Type::Text
+        | Type::Condition(_)
+        | Type::Script
+        | Type::Duration
+        | Type::Regex
+        | Type::Glob
+        | Type::Directory(_)
+        | Type::CachePath
+        | Type::Cron
+        | Type::Timezone
+        | Type::Name(_)
+        | Type::Word(_) => node.as_str().is_some(),
+    }
+}
+
+/// What a type takes, in words with an article.
+pub(crate) fn description(takes: &Type) -> String {
+    match takes {
+        Type::Any => "any value".to_owned(),
+        Type::Text | Type::Name(_) => "a string".to_owned(),
+        Type::Script => "a script as a string".to_owned(),
+        Type::Condition(_) => "an expression as a string".to_owned(),
+        Type::Template(_) | Type::Scalar => "a string, number or boolean".to_owned(),
+        Type::Boolean => "`true` or `false`".to_owned(),
+        Type::Integer(least, most) => format!("a whole number from {least} to {most}"),
+        Type::Number => "a number".to_owned(),
+        Type::Duration => "a duration such as `20m`".to_owned(),
+        Type::Size => "a size such as `4GiB`".to_owned(),
+        Type::Regex => "a regex as a string".to_owned(),
+        Type::Glob => "a glob as a string".to_owned(),
+        Type::Directory(_) | Type::CachePath => "a path as a string".to_owned(),
+        Type::Cron => "a cron expression such as `0 3 * * *`".to_owned(),
+        Type::Timezone => "a time zone such as `Europe/Paris`".to_owned(),
+        Type::Word(words) => {
+            let words: Vec<String> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
+            if words.len() == 1 { words.concat() } else { format!("one of {}", words.join(", ")) }
+        }
+        Type::List(items) => match items {
+            Type::Text | Type::Name(_) => "a list of strings".to_owned(),
+            Type::Regex => "a list of regexes".to_owned(),
+            Type::Glob => "a list of globs".to_owned(),
+            Type::Record(_) => "a list of maps".to_owned(),
+            _ => "a list".to_owned(),
+        },
+        Type::Map(..) | Type::Record(_) => "a map".to_owned(),
+        Type::Either(types) => {
+            let mut parts: Vec<String> = types.iter().map(description).collect();
+            parts.dedup();
+            parts.join(" or ")
+        }
+    }
+}
+
+/// What to do about a name that is not allowed; `None` if it is.
+pub(crate) fn name_fault(name: &str, kind: NameKind) -> Option<&'static str> {
+    let is_plain = |name: &str, dash: bool| {
+        name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || (dash && byte == b'-'))
+    };
+    let fits = name.len() <= NAME_BYTES_MAX;
+    match kind {
+        NameKind::JobId | NameKind::Id if !(fits && is_plain(name, true)) => {
+            Some("begin with a letter or `_`, go on with letters, digits, `_` and `-`; at most 100 characters")
+        }
+        NameKind::JobName if name.is_empty() || name.chars().any(char::is_control) => Some("write a job's id"),
+        NameKind::Variable if !(fits && is_plain(name, false)) => {
+            Some("begin with a letter or `_`, go on with letters, digits and `_`; at most 100 characters")
+        }
+        NameKind::Variable if name.starts_with("ROPEWALK_") => {
+            Some("names with `ROPEWALK_` are Ropewalk's own; take another")
+        }
+        NameKind::Label if !fits || name.trim().is_empty() || name.chars().any(char::is_control) => {
+            Some("write one line of at most 100 characters")
+        }
+        _ => None,
+    }
+}
+
+fn is_inside(path: &str) -> bool {
+    !path.is_empty()
+        && !path.starts_with(['/', '~'])
+        && !path.contains('\0')
+        && path.split('/').all(|part| part != "..")
+}
+
+fn is_cache_path(path: &str) -> bool {
+    is_inside(path.strip_prefix("~/").unwrap_or(path))
+}
+
+fn cron_fault(text: &str) -> Option<String> {
+    let parser = croner::parser::CronParser::builder().seconds(croner::parser::Seconds::Disallowed).build();
+    if text.len() > NAME_BYTES_MAX {
+        return Some("a cron expression has at most 100 characters".to_owned());
+    }
+    parser.parse(text).err().map(|error| format!("`{text}` is no cron expression: {error}"))
+}
+
+/// Whether the text has the form of a name of the IANA database. Whether it is one is known where the schedule runs:
+/// looking it up reads the machine's files, which lowering must not.
+fn is_timezone(text: &str) -> bool {
+    text.len() <= NAME_BYTES_MAX
+        && text.split('/').all(|part| {
+            part.starts_with(|first: char| first.is_ascii_alphabetic())
+                && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'+'))
+        })
+}

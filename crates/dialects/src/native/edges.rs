@@ -1,0 +1,369 @@
+//! The graph of all jobs: legs named, needs resolved, barriers put between.
+//!
+//! A barrier is a job without steps. It needs every job before it (passed or skipped) and the barrier before it; every
+//! job after it needs the barrier alone. So a stage of thousands before a stage of thousands costs the sum of edges and
+//! not the product, and a failure before a barrier skips the barrier and with it everything after.
+
+use std::cell::{Cell, OnceCell};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use expression::Value as ExpressionValue;
+use graph::validate::{self, JOBS_MAX};
+use graph::{Accepts, Carries, Field, Graph, Hole, Job, JobName, Known, Location, Need, Question};
+use serde_json::Value;
+
+use super::SourceFile;
+use super::errors::{self, Faults};
+use super::expand::{self, Expansion, Shape};
+use super::files::{Merged, Source};
+use super::jobs::{self, Origin, Surroundings, Writing};
+use super::nodes;
+use super::patterns::Patterns;
+use super::references::{self, Names};
+use super::texts::AtPlan;
+use crate::suggest;
+use crate::tree::{Node, Notation};
+
+/// The most edges of one graph.
+pub(crate) const EDGES_MAX: usize = 2_000_000;
+/// Edges walked to find out whether jobs that are read, but not needed, come before; over all jobs.
+const LOOKS_MAX: usize = 5_000_000;
+/// Names that are looked through for the one meant.
+const NEAREST_MAX: usize = 1_000;
+
+/// Everything that is known before jobs are lowered.
+pub(crate) struct Given<'a> {
+    pub merged: &'a Merged<'a>,
+    pub around: &'a Surroundings<'a>,
+    pub known: &'a Known,
+    pub params: &'a BTreeMap<String, Field>,
+    pub filled: &'a BTreeMap<String, Value>,
+    pub files: &'a [SourceFile],
+}
+
+/// A job with its shape and the names of its legs.
+struct Planned<'a> {
+    source: &'a Source<'a>,
+    expansion: Expansion,
+    /// What a need on its id means: its legs, itself, or its id while it is a hole.
+    names: Vec<JobName>,
+}
+
+/// The graph and its open questions.
+pub(crate) fn graph(given: &Given<'_>, patterns: &mut Patterns, faults: &mut Faults) -> (Graph, BTreeSet<Question>) {
+    let (planned, questions) = plan(given, patterns, faults);
+    let by_id: HashMap<&str, usize> = planned.iter().enumerate().map(|(index, job)| (job.source.id, index)).collect();
+    let mut weaving = Weaving { given, planned: &planned, by_id, n_edges: 0, looks_left: LOOKS_MAX, faults };
+    let mut placed: Vec<(Place, JobName, Job)> = Vec::new();
+    for index in 0..planned.len() {
+        weaving.job(index, &mut placed);
+    }
+    for index in 0..given.merged.barriers.len() {
+        let place = weaving.place_of_barrier(index);
+        let (name, job) = weaving.barrier(index);
+        placed.push((place, name, job));
+    }
+    let barriers: Vec<Place> = (0..given.merged.barriers.len()).map(|index| weaving.place_of_barrier(index)).collect();
+    let orders = orders(&planned, &barriers);
+    let mut graph = Graph { holes: holes(&planned), ..Graph::default() };
+    for (place, name, mut job) in placed {
+        job.order = orders(place);
+        graph.jobs.insert(name, Arc::new(job));
+    }
+    let found = validate::faults(&graph, |job, need| weaving.place_of(job, need));
+    faults.extend(found);
+    (graph, questions)
+}
+
+/// Where something stands in the text: the job's number, behind it or not, the leg's or barrier's number.
+type Place = (usize, u8, usize);
+
+/// The number of every place in the order of the text. It depends on the files alone, never on what is known.
+fn orders(planned: &[Planned<'_>], barriers: &[Place]) -> impl Fn(Place) -> u32 + use<> {
+    let of_jobs = planned.iter().enumerate().map(|(index, job)| ((index, 0, 0), job.expansion.n_places));
+    let of_barriers = barriers.iter().map(|&place| (place, 1));
+    let mut places: Vec<(Place, usize)> = of_jobs.chain(of_barriers).collect();
+    places.sort_unstable();
+    let mut first = 0;
+    let mut numbers: HashMap<Place, (usize, usize)> = HashMap::with_capacity(places.len());
+    for (place, n_places) in places {
+        numbers.insert(place, (first, n_places));
+        first += n_places;
+    }
+    move |(index, kind, number)| {
+        let key = if kind == 0 { (index, 0, 0) } else { (index, kind, number) };
+        let (first, n_places) = numbers.get(&key).copied().unwrap_or_default();
+        let leg = if kind == 0 { number.min(n_places.saturating_sub(1)) } else { 0 };
+        u32::try_from(first + leg).unwrap_or(u32::MAX)
+    }
+}
+
+fn plan<'a>(given: &Given<'a>, patterns: &mut Patterns, faults: &mut Faults) -> (Vec<Planned<'a>>, BTreeSet<Question>) {
+    let mut questions = Vec::new();
+    let mut planned: Vec<Planned<'a>> = Vec::with_capacity(given.merged.jobs.len());
+    let mut n_jobs = 0;
+    for source in &given.merged.jobs {
+        let mut expansion =
+            expand::expand(source, given.around, given.known, given.filled, patterns, &mut questions, faults);
+        if let Shape::Legs(legs, _) = &mut expansion.shape
+            && n_jobs + legs.len() > JOBS_MAX
+        {
+            let place = given.around.sources.location(source.key.span);
+            let message = format!("with job `{}` the pipeline has more than {JOBS_MAX} jobs", source.id);
+            faults.push(errors::bad_value(
+                "too-many-jobs",
+                place,
+                message,
+                "too many legs",
+                "split the pipeline in two",
+            ));
+            legs.clear();
+        }
+        let names = match &expansion.shape {
+            Shape::Single | Shape::Hole(_) => vec![JobName::from(source.id)],
+            Shape::Legs(legs, _) => {
+                legs.iter().map(|leg| JobName::from(format!("{}/{}", source.id, leg.name))).collect()
+            }
+        };
+        n_jobs += names.len();
+        planned.push(Planned { source, expansion, names });
+    }
+    (planned, questions.into_iter().collect())
+}
+
+fn holes(planned: &[Planned<'_>]) -> Vec<Hole> {
+    let mut holes: Vec<Hole> = planned
+        .iter()
+        .filter_map(|job| match &job.expansion.shape {
+            Shape::Hole(after) => Some(Hole { name: job.source.id.to_owned(), after: after.clone() }),
+            _ => None,
+        })
+        .collect();
+    holes.sort_by(|left, right| left.name.cmp(&right.name));
+    holes
+}
+
+struct Weaving<'a, 'f> {
+    given: &'a Given<'a>,
+    planned: &'a [Planned<'a>],
+    by_id: HashMap<&'a str, usize>,
+    n_edges: usize,
+    looks_left: usize,
+    faults: &'f mut Faults,
+}
+
+impl<'a> Weaving<'a, '_> {
+    /// Lowers one job into its legs.
+    fn job(&mut self, index: usize, placed: &mut Vec<(Place, JobName, Job)>) {
+        let Planned { source, expansion, names } = &self.planned[index];
+        let read_beyond = self.references(index);
+        let mut base = jobs::base(source, self.given.around, self.faults);
+        base.needs = self.needs(source, &read_beyond, names.len());
+        base.skip.clone_from(&expansion.skip);
+        let around = self.given.around;
+        match &expansion.shape {
+            Shape::Legs(legs, origin) => {
+                for (number, (leg, name)) in legs.iter().zip(names).enumerate() {
+                    let job = self.leg(&base, source, &leg.coordinates, *origin);
+                    placed.push(((index, 0, number), name.clone(), job));
+                }
+            }
+            Shape::Single => {
+                let job = self.leg(&base, source, &BTreeMap::new(), Origin::File);
+                placed.push(((index, 0, 0), names[0].clone(), job));
+            }
+            // Lowered for its faults alone.
+            Shape::Hole(_) if source.body.get("matrix").is_none() => {
+                jobs::leg(&base, source, &BTreeMap::new(), Origin::File, around, self.faults);
+            }
+            Shape::Hole(_) => {}
+        }
+    }
+
+    fn leg(&mut self, base: &Job, source: &Source<'_>, coordinates: &BTreeMap<String, Value>, origin: Origin) -> Job {
+        let mut job = jobs::leg(base, source, coordinates, origin, self.given.around, self.faults);
+        // `when` was asked first; its reason stands.
+        job.skip = base.skip.clone().or(job.skip);
+        job
+    }
+
+    /// The needs of a job as written, each with its node.
+    fn written_needs(source: &Source<'a>) -> Vec<(&'a str, &'a Node, Accepts)> {
+        let nodes = source.body.get("needs").map(nodes::list).unwrap_or_default();
+        let read = |node: &'a Node| {
+            let job = node.get("job").unwrap_or(node);
+            let accepts = match node.get("on").and_then(Node::as_str) {
+                Some("failure") => Accepts::FAILURE,
+                Some("finished") => Accepts::FINISHED,
+                _ => Accepts::SUCCESS,
+            };
+            Some((job.as_str()?, job, accepts))
+        };
+        nodes.iter().filter_map(read).collect()
+    }
+
+    fn needs(&mut self, source: &Source<'a>, read_beyond: &BTreeSet<String>, n_legs: usize) -> Vec<Need> {
+        let mut needs: BTreeMap<JobName, Need> = BTreeMap::new();
+        // They have ended anyway; the edges only bring their outputs along.
+        for id in read_beyond {
+            for job in self.by_id.get(id.as_str()).map(|&index| &self.planned[index].names).into_iter().flatten() {
+                needs.insert(job.clone(), Need::new(job.clone(), Accepts::FINISHED, Carries::Outputs));
+            }
+        }
+        for (name, node, accepts) in Self::written_needs(source) {
+            let Some(jobs) = self.resolve(name, node) else {
+                self.unknown_need(source, name, node);
+                continue;
+            };
+            for job in jobs {
+                let need = Need::new(job.clone(), accepts, Carries::Artifacts);
+                if needs.insert(job.clone(), need).is_some_and(|before| before.accepts != accepts) {
+                    let place = self.given.around.sources.location(node.span);
+                    self.faults.push(errors::needed_twice(place, source.id, name));
+                }
+            }
+        }
+        for &barrier in &source.after {
+            let name = JobName::from(self.given.merged.barriers[barrier].name.as_str());
+            needs.insert(name.clone(), Need::new(name, Accepts::SUCCESS, Carries::Order));
+        }
+        let n_edges = needs.len().saturating_mul(n_legs);
+        if self.n_edges.saturating_add(n_edges) > EDGES_MAX {
+            let place = self.given.around.sources.location(source.key.span);
+            self.faults.push(errors::too_many_edges(place, source.id, EDGES_MAX));
+            return Vec::new();
+        }
+        self.n_edges += n_edges;
+        needs.into_values().collect()
+    }
+
+    /// The jobs that a name in `needs` means: those of an id, or one leg.
+    fn resolve(&self, name: &str, node: &Node) -> Option<&'a [JobName]> {
+        let is_edn = self.given.files.get(node.span.source as usize).is_some_and(|file| file.notation == Notation::Edn);
+        let find = |name: &str| {
+            if let Some(&index) = self.by_id.get(name) {
+                return Some(self.planned[index].names.as_slice());
+            }
+            let (id, _) = name.split_once('/')?;
+            let job = &self.planned[*self.by_id.get(id)?];
+            match &job.expansion.shape {
+                // Which legs there will be is not known yet.
+                Shape::Hole(_) => Some(job.names.as_slice()),
+                _ => job.names.iter().position(|leg| leg.as_str() == name).map(|index| &job.names[index..=index]),
+            }
+        };
+        // EDN's keywords as keys have lost their dashes.
+        find(name).or_else(|| is_edn.then(|| find(&name.replace('-', "_")))?)
+    }
+
+    fn unknown_need(&mut self, source: &Source<'_>, name: &str, node: &Node) {
+        let place = self.given.around.sources.location(node.span);
+        let ids: Vec<&str> = self.planned.iter().map(|job| job.source.id).filter(|id| *id != source.id).collect();
+        let legs: Vec<&str> = match name.split_once('/').and_then(|(id, _)| self.by_id.get(id)) {
+            Some(&index) => self.planned[index].names.iter().map(JobName::as_str).collect(),
+            None => Vec::new(),
+        };
+        let known = if legs.is_empty() { &ids } else { &legs };
+        let nearest = suggest::nearest(name, known.iter().copied().take(NEAREST_MAX));
+        self.faults.push(errors::unknown_need(place, source.id, name, nearest, known));
+    }
+
+    fn references(&mut self, index: usize) -> BTreeSet<String> {
+        let source = self.planned[index].source;
+        let gate = source.body.get("gate").and_then(|gate| gate.get("fields")?.entries()).unwrap_or_default();
+        let before: OnceCell<HashSet<usize>> = OnceCell::new();
+        let looks = Cell::new(self.looks_left);
+        let is_before = |id: &str| {
+            let before = before.get_or_init(|| self.jobs_before(index, &looks));
+            self.by_id.get(id).is_some_and(|job| before.contains(job))
+        };
+        let names = Names {
+            needs: Self::written_needs(source)
+                .into_iter()
+                .flat_map(|(name, ..)| [name, name.split_once('/').map_or(name, |(id, _)| id)])
+                .collect(),
+            axes: references::axes(source.body.get("matrix")),
+            params: self.given.params.keys().map(String::as_str).collect(),
+            gate: gate.iter().filter_map(|entry| entry.name()).collect(),
+            is_before: &is_before,
+        };
+        let mut faults = Faults::default();
+        let read_beyond = references::check(source, &names, self.given.around.sources, &mut faults);
+        self.looks_left = looks.get();
+        self.faults.absorb(faults);
+        read_beyond
+    }
+
+    /// All jobs that have ended before this one starts, as far as the bound on looking allows.
+    fn jobs_before(&self, index: usize, looks: &Cell<usize>) -> HashSet<usize> {
+        let mut before = HashSet::new();
+        let mut ahead = vec![index];
+        let mut barriers_seen = HashSet::new();
+        while let Some(job) = ahead.pop() {
+            let source = self.planned[job].source;
+            let mut found: Vec<usize> = Vec::new();
+            for (name, ..) in Self::written_needs(source) {
+                let id = name.split_once('/').map_or(name, |(id, _)| id);
+                found.extend(self.by_id.get(id));
+            }
+            let mut barriers = source.after.clone();
+            while let Some(barrier) = barriers.pop() {
+                if barriers_seen.insert(barrier) {
+                    let barrier = &self.given.merged.barriers[barrier];
+                    found.extend(&barrier.members);
+                    barriers.extend(barrier.previous);
+                }
+            }
+            looks.set(looks.get().saturating_sub(found.len() + 1));
+            if looks.get() == 0 {
+                break;
+            }
+            ahead.extend(found.into_iter().filter(|&found| before.insert(found)));
+        }
+        before
+    }
+
+    fn barrier(&mut self, index: usize) -> (JobName, Job) {
+        let barrier = &self.given.merged.barriers[index];
+        let members = barrier.members.iter().flat_map(|&member| &self.planned[member].names);
+        let mut needs: Vec<Need> = members.map(|job| Need::barrier(job.clone())).collect();
+        if let Some(previous) = barrier.previous {
+            let previous = self.given.merged.barriers[previous].name.as_str();
+            needs.push(Need::new(previous, Accepts::SUCCESS, Carries::Order));
+        }
+        needs.sort_by(|left, right| left.job.cmp(&right.job));
+        let mut job = Job { needs, ..Job::default() };
+        if let Some(item) = barrier.gate {
+            let (matrix, env) = (ExpressionValue::object::<&str>([]), BTreeMap::new());
+            let around = self.given.around;
+            let at = AtPlan { values: around.values, matrix: &matrix, env: &env };
+            let mut writing = Writing { sources: around.sources, faults: self.faults, at };
+            job.title = item.get("name").map(|node| writing.text(node)).unwrap_or_default();
+            job.gate = item.get("gate").map(|node| jobs::gate(node, &mut writing));
+        }
+        (JobName::from(barrier.name.as_str()), job)
+    }
+
+    /// Behind the last job before it.
+    fn place_of_barrier(&self, index: usize) -> Place {
+        let barriers = &self.given.merged.barriers;
+        let mut last = None;
+        let mut at = Some(index);
+        while let (None, Some(barrier)) = (last, at) {
+            last = barriers[barrier].members.iter().max().copied();
+            at = barriers[barrier].previous;
+        }
+        (last.unwrap_or(0), 1, index)
+    }
+
+    /// Where the user wrote a job, or one of its needs.
+    fn place_of(&self, job: &JobName, need: Option<&JobName>) -> Option<Location> {
+        let source = self.planned[*self.by_id.get(job.id())?].source;
+        let node = need.and_then(|need| {
+            let means = |name: &str| name == need.as_str() || name == need.id();
+            Self::written_needs(source).into_iter().find(|(name, ..)| means(name)).map(|(_, node, _)| node)
+        });
+        Some(self.given.around.sources.location(node.unwrap_or(source.key).span))
+    }
+}

@@ -1,0 +1,266 @@
+//! Every diagnostic of the native format, made from what the call site holds.
+//!
+//! Codes are stable: people silence and search by them. `faults.rs` bounds how many are kept.
+
+use graph::{Diagnostic, Location};
+
+use crate::suggest;
+
+/// The most faults of one pipeline that are told.
+pub(crate) const FAULTS_MAX: usize = 200;
+
+/// Faults found so far; beyond [`FAULTS_MAX`] they are only counted.
+#[derive(Default)]
+pub(crate) struct Faults {
+    kept: Vec<Diagnostic>,
+    dropped: usize,
+}
+
+impl Faults {
+    pub(crate) fn push(&mut self, fault: Diagnostic) {
+        if self.kept.len() < FAULTS_MAX {
+            self.kept.push(fault);
+        } else {
+            self.dropped += 1;
+        }
+    }
+
+    pub(crate) fn extend(&mut self, faults: impl IntoIterator<Item = Diagnostic>) {
+        faults.into_iter().for_each(|fault| self.push(fault));
+    }
+
+    /// Takes over what another list holds.
+    pub(crate) fn absorb(&mut self, other: Faults) {
+        self.extend(other.kept);
+        self.dropped += other.dropped;
+    }
+
+    /// How many were found.
+    pub(crate) fn count(&self) -> usize {
+        self.kept.len() + self.dropped
+    }
+
+    /// All that are told, each once: by file in the order of `files`, then by place; those without a place first.
+    pub(crate) fn finish(mut self, files: &[&str]) -> Vec<Diagnostic> {
+        let place = |diagnostic: &Diagnostic| {
+            let location = diagnostic.location.as_ref()?;
+            let file = files.iter().position(|name| **name == *location.file);
+            Some((file, location.start, location.end))
+        };
+        self.kept.sort_by_key(place);
+        // A context that cannot be read at all has no names to miss.
+        self.kept.dedup_by(|second, first| {
+            let starts_with = |diagnostic: &Diagnostic| {
+                diagnostic.location.as_ref().map(|location| (location.file.clone(), location.start))
+            };
+            let is_echo = first.code == "expression" && second.code == "unknown-reference";
+            first == second || (is_echo && starts_with(first) == starts_with(second))
+        });
+        if self.dropped > 0 {
+            let message = format!("{} more faults are not shown", self.dropped);
+            self.kept.push(
+                Diagnostic::error("too-many-faults", message)
+                    .help(format!("mend the first ones; at most {FAULTS_MAX} are shown at once")),
+            );
+        }
+        self.kept
+    }
+}
+
+pub(crate) fn no_pipeline() -> Diagnostic {
+    Diagnostic::error("no-pipeline", "there is no pipeline file")
+        .help("write `.ropewalk/pipeline.yaml`, or let `ropewalk init` write one")
+}
+
+pub(crate) fn no_jobs(place: Location) -> Diagnostic {
+    Diagnostic::error("no-jobs", "the pipeline has no jobs")
+        .at(place, "nothing would run")
+        .help("add `jobs`, for example `jobs: { test: { run: make test } }`")
+}
+
+pub(crate) fn unknown_key(place: Location, key: &str, map: &str, known: &[&str]) -> Diagnostic {
+    Diagnostic::error("unknown-key", format!("`{key}` is no key of {}", spoken(map)))
+        .at(place, "not known here")
+        .help(suggest::did_you_mean(key, known))
+}
+
+pub(crate) fn missing_key(place: Location, key: &str, map: &str) -> Diagnostic {
+    Diagnostic::error("missing-key", format!("{} has no `{key}`", spoken(map)))
+        .at(place, format!("`{key}` is missing"))
+        .help(format!("add `{key}`"))
+}
+
+pub(crate) fn wrong_type(place: Location, what: &str, takes: &str, found: &str) -> Diagnostic {
+    let help = match found {
+        "a number" | "a whole number" | "a boolean" if takes.contains("a string") => "put it in quotes",
+        "nothing" => "remove the key, or give it a value",
+        "a number" | "a whole number" if takes.contains("a duration") => "say the unit: `30s`, `20m`",
+        _ => "",
+    };
+    Diagnostic::error("wrong-type", format!("`{what}` takes {takes}, not {found}"))
+        .at(place, format!("this is {found}"))
+        .help(help)
+}
+
+pub(crate) fn bad_key(place: Location, what: &str) -> Diagnostic {
+    Diagnostic::error("wrong-type", format!("the keys of `{what}` are strings")).at(place, "this is none")
+}
+
+pub(crate) fn unknown_word(place: Location, what: &str, word: &str, known: &[&str]) -> Diagnostic {
+    Diagnostic::error("unknown-word", format!("`{what}` cannot be `{word}`"))
+        .at(place, "not known here")
+        .help(suggest::did_you_mean(word, known))
+}
+
+pub(crate) fn bad_value(code: &'static str, place: Location, message: String, label: &str, help: &str) -> Diagnostic {
+    Diagnostic::error(code, message).at(place, label).help(help)
+}
+
+pub(crate) fn bad_pattern(place: Location, kind: &str, pattern: &str, cause: &str) -> Diagnostic {
+    let help = match kind {
+        "regex" => "regexes are those of the Rust crate `regex`; they match the whole name",
+        _ => "globs are relative to the repository's root; `*` stays in one directory, `**` does not",
+    };
+    Diagnostic::error("bad-pattern", format!("`{pattern}` is no {kind}: {cause}")).at(place, cause).help(help)
+}
+
+pub(crate) fn expression(place: Location, error: &expression::Error, help: String) -> Diagnostic {
+    Diagnostic::error("expression", format!("the expression is wrong: {}", error.cause)).at(place, "here").help(help)
+}
+
+pub(crate) fn always_true(place: Location) -> Diagnostic {
+    Diagnostic::error("always-true", "a condition with text around `${{ }}` is a string, and always true")
+        .at(place, "this would hold whatever the expression says")
+        .help("write the whole condition inside one `${{ }}`, or without it")
+}
+
+pub(crate) fn not_evaluated(place: Location, what: &str) -> Diagnostic {
+    Diagnostic::error("not-evaluated", format!("`{what}` holds `${{{{ }}}}`, which is not evaluated there"))
+        .at(place, "this would stand as it is")
+        .help("write the value itself, or make it an environment variable of the job")
+}
+
+pub(crate) fn status_function(place: Location) -> Diagnostic {
+    Diagnostic::warning("status-function", "status functions in a job's `if` cannot make it run after a failure")
+        .at(place, "the job's needs decide first")
+        .help("say which ending is waited for: `needs: [{ job: test, on: finished }]`, or `on: failure`")
+}
+
+pub(crate) fn unknown_reference(place: Location, kind: &str, name: &str, known: &[&str], help: &str) -> Diagnostic {
+    let known = suggest::nearest(name, known.iter().copied());
+    let help = known.map_or_else(|| help.to_owned(), |nearest| format!("did you mean `{nearest}`?"));
+    Diagnostic::error("unknown-reference", format!("`{name}` is no {kind}")).at(place, "not known here").help(help)
+}
+
+pub(crate) fn unknown_need(
+    place: Location,
+    job: &str,
+    need: &str,
+    nearest: Option<&str>,
+    known: &[&str],
+) -> Diagnostic {
+    let help = match nearest {
+        Some(nearest) => format!("did you mean `{nearest}`?"),
+        None => suggest::did_you_mean(need, known),
+    };
+    Diagnostic::error("unknown-need", format!("job `{job}` needs `{need}`, which does not exist"))
+        .at(place, "no job has this name")
+        .help(help)
+}
+
+pub(crate) fn needed_twice(place: Location, job: &str, need: &str) -> Diagnostic {
+    Diagnostic::error("needed-twice", format!("job `{job}` needs `{need}` twice, with different endings"))
+        .at(place, "the second time")
+        .help("keep one of them; `finished` holds for every ending")
+}
+
+pub(crate) fn job_twice(place: Location, first: Location, job: &str) -> Diagnostic {
+    Diagnostic::error("duplicate-job", format!("job `{job}` is defined twice"))
+        .at(place, "the second definition")
+        .related(first, "the first one")
+        .help("rename one of them, or let the one in the later file say `override: true`")
+}
+
+pub(crate) fn overrides_nothing(place: Location, job: &str) -> Diagnostic {
+    Diagnostic::warning("overrides-nothing", format!("job `{job}` says `override`, but no file before defines it"))
+        .at(place, "nothing to replace")
+        .help("remove `override`")
+}
+
+pub(crate) fn nothing_to_run(place: Location, job: &str) -> Diagnostic {
+    Diagnostic::error("nothing-to-run", format!("job `{job}` has nothing to run"))
+        .at(place, "neither `run` nor `gate`")
+        .help("add `run`; `run: []` makes a job that only joins others")
+}
+
+pub(crate) fn too_many_legs(place: Location, job: &str, legs_max: usize) -> Diagnostic {
+    Diagnostic::error("too-many-legs", format!("the matrix of job `{job}` has more than {legs_max} legs"))
+        .at(place, "too many combinations")
+        .help("leave some out by `exclude`, or let one job do several combinations")
+}
+
+pub(crate) fn same_leg(place: Location, leg: &str) -> Diagnostic {
+    Diagnostic::error("same-leg", format!("two legs of this matrix have the name `{leg}`"))
+        .at(place, "names are made of the axes' values in order")
+        .help("make the values different, or leave the repeated one out")
+}
+
+pub(crate) fn no_legs(place: Location, job: &str) -> Diagnostic {
+    Diagnostic::error("no-legs", format!("the matrix of job `{job}` has no legs"))
+        .at(place, "no combination is left")
+        .help("give every axis a value; to skip the job, use `when` or `if`")
+}
+
+pub(crate) fn excludes_nothing(place: Location) -> Diagnostic {
+    Diagnostic::warning("excludes-nothing", "this `exclude` fits no combination")
+        .at(place, "nothing has these values")
+        .help("remove it, or repair its values; `1` and `\"1\"` differ")
+}
+
+pub(crate) fn rounded_number(place: Location, written: &str, value: &str) -> Diagnostic {
+    Diagnostic::warning("rounded-number", format!("`{written}` is a number and becomes `{value}`"))
+        .at(place, "zeros at the end are lost")
+        .help(format!("write \"{written}\" in quotes"))
+}
+
+pub(crate) fn cannot_paste(place: Location, why: &str, variable: &str) -> Diagnostic {
+    Diagnostic::error(
+        "unsafe-expression",
+        format!("the value of this `${{{{ }}}}` cannot be handed over safely: {why}"),
+    )
+    .at(place, "it would have to be pasted into the script")
+    .help(format!("set it as a variable, `env: {{ {variable}: \"${{{{ … }}}}\" }}`, and read that in the script"))
+}
+
+pub(crate) fn bad_param(name: &str, takes: &str, place: Option<Location>) -> Diagnostic {
+    let fault = Diagnostic::error("bad-param", format!("the parameter `{name}` {takes}"))
+        .help("set it by `--param NAME=VALUE`");
+    match place {
+        Some(place) => fault.at(place, "declared here"),
+        None => fault,
+    }
+}
+
+pub(crate) fn unknown_param(name: &str, known: &[&str]) -> Diagnostic {
+    Diagnostic::error("unknown-param", format!("the pipeline has no parameter `{name}`"))
+        .help(suggest::did_you_mean(name, known))
+}
+
+pub(crate) fn too_many_edges(place: Location, job: &str, edges_max: usize) -> Diagnostic {
+    Diagnostic::error(
+        "too-many-edges",
+        format!("with the needs of job `{job}` the graph has more than {edges_max} edges"),
+    )
+    .at(place, "every leg needs every leg")
+    .help("put a job between that needs all of them, and need that one; or use stages")
+}
+
+/// A record's name as people say it.
+fn spoken(name: &str) -> String {
+    match name {
+        "pipeline" => "the pipeline".to_owned(),
+        "job" | "step" | "need" | "field" => format!("a {name}"),
+        "listed_job" => "a job or barrier".to_owned(),
+        _ => format!("`{name}`"),
+    }
+}

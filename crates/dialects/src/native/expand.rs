@@ -1,0 +1,258 @@
+//! Which jobs of the graph one job as it is written becomes: one, a leg for each combination, or a hole for now.
+
+use std::collections::BTreeMap;
+
+use expression::{Contexts, Template, Value as ExpressionValue};
+use graph::{JobName, Known, Outcome, Question, SkipReason};
+use serde_json::Value;
+
+use super::check::place_in;
+use super::errors::{self, Faults};
+use super::files::Source;
+use super::jobs::{Origin, Surroundings};
+use super::matrix::{self, LEGS_MAX, Leg, Legs, Matrix, Values};
+use super::nodes;
+use super::patterns::Patterns;
+use super::when::{self, Truth};
+use crate::tree::Node;
+
+/// What a job becomes.
+pub(crate) enum Shape {
+    /// One job of the same name.
+    Single,
+    /// One job for each leg.
+    Legs(Vec<Leg>, Origin),
+    /// Not known before these jobs have ended; or, if there are none, before another question is answered.
+    Hole(Vec<JobName>),
+}
+
+/// A job's shape, and whether it is already known that it does not run.
+pub(crate) struct Expansion {
+    pub shape: Shape,
+    pub skip: Option<SkipReason>,
+    /// How many places in the order of jobs it takes: the legs of a matrix that the file itself holds, else one. It is the
+    /// same whatever is known, so that an answer never changes the place of a job that has begun.
+    pub n_places: usize,
+}
+
+/// Why a matrix has no values.
+enum NoMatrix {
+    /// These jobs must end first.
+    Pending(Vec<JobName>),
+    /// This job did not pass, so its outputs never come.
+    Never(JobName),
+    /// A fault, which was told.
+    Faulty,
+}
+
+/// Decides `when` and makes the legs of the matrix; what must be known first is added to `questions`.
+pub(crate) fn expand(
+    job: &Source<'_>,
+    around: &Surroundings<'_>,
+    known: &Known,
+    params: &BTreeMap<String, Value>,
+    patterns: &mut Patterns,
+    questions: &mut Vec<Question>,
+    faults: &mut Faults,
+) -> Expansion {
+    let mut skip = None;
+    let mut hole = None;
+    if let Some(node) = job.body.get("when") {
+        let condition = when::condition(node);
+        let mut open = Vec::new();
+        match when::decide(&condition, known, params, patterns, &mut open) {
+            Truth::Holds | Truth::Unknown => {}
+            Truth::Fails => skip = Some(SkipReason::Condition { text: when::spoken(&condition) }),
+            Truth::Open => {
+                questions.append(&mut open);
+                hole = Some(Vec::new());
+            }
+        }
+    }
+    let mut n_places = 1;
+    let mut shape = Shape::Single;
+    if let Some(node) = job.body.get("matrix") {
+        let mut reading = Reading { around, known, origin: Origin::File, faults };
+        match reading.matrix(node) {
+            Ok(matrix) => {
+                if let Some(legs) = reading.legs(job, node, &matrix) {
+                    if reading.origin == Origin::File {
+                        n_places = legs.len();
+                    }
+                    shape = Shape::Legs(legs, reading.origin);
+                }
+            }
+            // What would never run need not be known.
+            Err(NoMatrix::Pending(after)) if skip.is_none() && hole.is_none() => {
+                questions.extend(after.iter().cloned().map(Question::Outcome));
+                hole = Some(after);
+            }
+            Err(NoMatrix::Never(because)) => skip = skip.or(Some(SkipReason::Need { because })),
+            Err(NoMatrix::Pending(_) | NoMatrix::Faulty) => {}
+        }
+    }
+    if let Some(after) = hole {
+        shape = Shape::Hole(after);
+    }
+    Expansion { shape, skip, n_places }
+}
+
+struct Reading<'a> {
+    around: &'a Surroundings<'a>,
+    known: &'a Known,
+    origin: Origin,
+    faults: &'a mut Faults,
+}
+
+impl Reading<'_> {
+    fn legs(&mut self, job: &Source<'_>, node: &Node, matrix: &Matrix) -> Option<Vec<Leg>> {
+        let place = self.around.sources.location(node.span);
+        let Ok(Legs { legs, idle_excludes }) = matrix::legs(matrix) else {
+            self.faults.push(errors::too_many_legs(place, job.id, LEGS_MAX));
+            return None;
+        };
+        let excludes = node.get("exclude").and_then(Node::items).unwrap_or_default();
+        for exclude in idle_excludes.into_iter().filter_map(|index| excludes.get(index)) {
+            self.faults.push(errors::excludes_nothing(self.around.sources.location(exclude.span)));
+        }
+        if legs.is_empty() && self.origin == Origin::File {
+            self.faults.push(errors::no_legs(place, job.id));
+            return None;
+        }
+        if let Some(name) = matrix::repeated_name(&legs) {
+            self.faults.push(errors::same_leg(place, &format!("{}/{name}", job.id)));
+            return None;
+        }
+        Some(legs)
+    }
+
+    fn matrix(&mut self, node: &Node) -> Result<Matrix, NoMatrix> {
+        let mut matrix = Matrix::default();
+        if node.scalar_text().is_some() {
+            let value = self.evaluate(node)?;
+            let ExpressionValue::Object(object) = &value else { return self.unfit(node, "a map of axes") };
+            for (name, value) in object.entries() {
+                self.add_value(&mut matrix, name, value, node)?;
+            }
+            return Ok(matrix);
+        }
+        let mut pending = Vec::new();
+        // Any other kind was told.
+        let entries = node.entries().ok_or(NoMatrix::Faulty)?;
+        for entry in entries {
+            let Some(name) = entry.name() else { continue };
+            if entry.value.scalar_text().is_none() {
+                self.add_literal(&mut matrix, name, &entry.value);
+                continue;
+            }
+            match self.evaluate(&entry.value) {
+                Ok(value) => self.add_value(&mut matrix, name, &value, &entry.value)?,
+                Err(NoMatrix::Pending(mut after)) => pending.append(&mut after),
+                Err(other) => return Err(other),
+            }
+        }
+        pending.sort();
+        pending.dedup();
+        if pending.is_empty() { Ok(matrix) } else { Err(NoMatrix::Pending(pending)) }
+    }
+
+    fn add_literal(&mut self, matrix: &mut Matrix, name: &str, node: &Node) {
+        let items = node.items().unwrap_or_default();
+        let of_map = |node: &Node| -> Values {
+            let entries = node.entries().unwrap_or_default().iter();
+            entries.filter_map(|entry| Some((entry.name()?.to_owned(), nodes::json(&entry.value)))).collect()
+        };
+        match name {
+            "include" => matrix.include = items.iter().map(of_map).collect(),
+            "exclude" => matrix.exclude = items.iter().map(of_map).collect(),
+            _ => {
+                items.iter().for_each(|item| self.warn_of_rounding(item));
+                matrix.axes.push((name.to_owned(), items.iter().map(nodes::json).collect()));
+            }
+        }
+    }
+
+    /// `3.10` as a version of Python is a slip that costs an afternoon.
+    fn warn_of_rounding(&mut self, node: &Node) {
+        if let crate::tree::NodeValue::Float { value, raw } = &node.value
+            && raw.contains('.')
+            && raw.ends_with('0')
+        {
+            let place = self.around.sources.location(node.span);
+            self.faults.push(errors::rounded_number(place, raw, &value.to_string()));
+        }
+    }
+
+    fn add_value(
+        &mut self,
+        matrix: &mut Matrix,
+        name: &str,
+        value: &ExpressionValue,
+        node: &Node,
+    ) -> Result<(), NoMatrix> {
+        let ExpressionValue::Array(array) = value else { return self.unfit(node, "a list") };
+        if array.items().len() > LEGS_MAX {
+            return self.unfit(node, "a shorter list");
+        }
+        if name != "include" && name != "exclude" {
+            matrix.axes.push((name.to_owned(), array.items().iter().map(ExpressionValue::to_json).collect()));
+            return Ok(());
+        }
+        let mut list = Vec::new();
+        for item in array.items() {
+            let ExpressionValue::Object(object) = item else { return self.unfit(node, "a list of maps") };
+            list.push(object.entries().iter().map(|(name, value)| (name.to_string(), value.to_json())).collect());
+        }
+        *(if name == "include" { &mut matrix.include } else { &mut matrix.exclude }) = list;
+        Ok(())
+    }
+
+    fn unfit<T>(&mut self, node: &Node, wanted: &str) -> Result<T, NoMatrix> {
+        let place = self.around.sources.location(node.span);
+        let message = format!("the expression does not give {wanted}");
+        let help = "an output is a text: read it by `${{ fromJSON(needs.plan.outputs.shards) }}`";
+        self.faults.push(errors::bad_value("bad-matrix", place, message, "not usable as a matrix", help));
+        Err(NoMatrix::Faulty)
+    }
+
+    /// The value of a scalar that is exactly one `${{ }}`.
+    fn evaluate(&mut self, node: &Node) -> Result<ExpressionValue, NoMatrix> {
+        self.origin = Origin::Outside;
+        let text = node.scalar_text().unwrap_or_default();
+        let Ok(template) = Template::parse(text) else { return Err(NoMatrix::Faulty) };
+        if template.single().is_none() {
+            return self.unfit(node, "a list or a map: it is not exactly one `${{ }}`");
+        }
+        let mut needs = Vec::new();
+        let mut pending = Vec::new();
+        for path in template.context_paths().iter().filter(|path| &*path.context == "needs") {
+            let Some(id) = path.name(0) else {
+                return self.unfit(node, "a value: write the needed job's name into it");
+            };
+            let name = JobName::from(id);
+            match self.known.outcome(&name) {
+                None => pending.push(name),
+                Some(Outcome::Passed { outputs }) => {
+                    let outputs = outputs.iter().map(|(name, value)| (name.as_str(), value.into()));
+                    let result = [("result", "passed".into()), ("outputs", ExpressionValue::object(outputs))];
+                    needs.push((id.to_owned(), ExpressionValue::object(result)));
+                }
+                Some(_) => return Err(NoMatrix::Never(name)),
+            }
+        }
+        if !pending.is_empty() {
+            return Err(NoMatrix::Pending(pending));
+        }
+        let values = self.around.values;
+        let contexts = Contexts::new()
+            .with("event", values.event.clone())
+            .with("params", values.params.clone())
+            .with("needs", ExpressionValue::object(needs));
+        template.evaluate_value(&contexts).map_err(|error| {
+            let span = place_in(self.around.sources, node, text, error.range.clone());
+            let help = "the value is known now and does not fit; is the output written in every case?".to_owned();
+            self.faults.push(errors::expression(self.around.sources.location(span), &error, help));
+            NoMatrix::Faulty
+        })
+    }
+}

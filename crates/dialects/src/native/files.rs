@@ -1,0 +1,228 @@
+//! The files of one pipeline as one: what each says, merged.
+//!
+//! Files are read in the order given. `name` and `stages`: the last one stands. `env` and `defaults`: by key, the later
+//! value stands. `on`: by kind of event, the later stands. `jobs`: by id; a second definition is an error unless it says
+//! `override: true`, then it stands whole, in the place of the first. Barriers of a list order the jobs of that list alone.
+
+use std::collections::HashMap;
+
+use super::check::name_fault;
+use super::errors::{self, Faults};
+use super::keys::NameKind;
+use crate::tree::{Entry, Node, Sources};
+
+/// The number of a [`Barrier`] in [`Merged::barriers`].
+pub(crate) type BarrierIndex = usize;
+
+/// All files together.
+#[derive(Default)]
+pub(crate) struct Merged<'n> {
+    pub name: Option<&'n str>,
+    pub on: Vec<&'n Node>,
+    pub env: Vec<&'n Entry>,
+    pub defaults: HashMap<&'n str, &'n Node>,
+    pub jobs: Vec<Source<'n>>,
+    pub barriers: Vec<Barrier<'n>>,
+}
+
+/// One job as it is written.
+pub(crate) struct Source<'n> {
+    pub id: &'n str,
+    /// Where the id stands.
+    pub key: &'n Node,
+    pub body: &'n Node,
+    /// The barriers it waits for.
+    pub after: Vec<BarrierIndex>,
+}
+
+/// A place that all jobs before it must have passed.
+pub(crate) struct Barrier<'n> {
+    /// `stage:build`, `wait:1` or `gate:1`; no job's id has a colon.
+    pub name: String,
+    /// The jobs before it, by their place in [`Merged::jobs`].
+    pub members: Vec<usize>,
+    /// The barrier before it, which must have passed too.
+    pub previous: Option<BarrierIndex>,
+    /// The item of the list, for a gate.
+    pub gate: Option<&'n Node>,
+}
+
+/// Merges the roots of all files.
+pub(crate) fn merge<'n>(roots: &'n [Node], sources: &Sources, faults: &mut Faults) -> Merged<'n> {
+    let mut merged = Merged::default();
+    let mut stages: Option<&Node> = None;
+    let mut by_id: HashMap<&str, usize> = HashMap::new();
+    for (file, root) in roots.iter().enumerate() {
+        for entry in root.entries().unwrap_or_default() {
+            let value = &entry.value;
+            match entry.name() {
+                Some("name") => merged.name = value.as_str().or(merged.name),
+                Some("on") => merged.on.push(value),
+                Some("env") => merge_env(&mut merged.env, value),
+                Some("defaults") => {
+                    merged.defaults.extend(
+                        value
+                            .entries()
+                            .unwrap_or_default()
+                            .iter()
+                            .filter_map(|entry| Some((entry.name()?, &entry.value))),
+                    );
+                }
+                Some("stages") => stages = Some(value),
+                Some("jobs") => {
+                    let mut adding = Adding { merged: &mut merged, by_id: &mut by_id, sources, faults, file };
+                    adding.jobs(value);
+                }
+                _ => {}
+            }
+        }
+    }
+    add_stages(&mut merged, stages, sources, faults);
+    merged
+}
+
+fn merge_env<'n>(env: &mut Vec<&'n Entry>, value: &'n Node) {
+    let mut place: HashMap<Option<&str>, usize> =
+        env.iter().enumerate().map(|(index, entry)| (entry.name(), index)).collect();
+    for entry in value.entries().unwrap_or_default() {
+        match place.get(&entry.name()) {
+            Some(&index) => env[index] = entry,
+            None => {
+                place.insert(entry.name(), env.len());
+                env.push(entry);
+            }
+        }
+    }
+}
+
+/// One file's jobs on their way into the whole.
+struct Adding<'a, 'n> {
+    merged: &'a mut Merged<'n>,
+    by_id: &'a mut HashMap<&'n str, usize>,
+    sources: &'a Sources,
+    faults: &'a mut Faults,
+    file: usize,
+}
+
+impl<'n> Adding<'_, 'n> {
+    fn jobs(&mut self, value: &'n Node) {
+        for entry in value.entries().unwrap_or_default() {
+            if let Some(id) = entry.name() {
+                self.job(id, &entry.key, &entry.value, None);
+            }
+        }
+        let mut members = Vec::new();
+        let mut previous = None;
+        for item in value.items().unwrap_or_default() {
+            match (item.get_entry("job"), item.get("wait"), item.get("gate")) {
+                (Some(job), None, _) => {
+                    if let Some(id) = job.value.as_str() {
+                        members.extend(self.job(id, &job.value, item, previous));
+                    }
+                }
+                (None, Some(_), None) => previous = Some(self.barrier("wait", &mut members, previous, None)),
+                (None, None, Some(_)) => {
+                    self.only_keys_of_a_gate(item);
+                    previous = Some(self.barrier("gate", &mut members, previous, Some(item)));
+                }
+                _ if item.entries().is_some() => {
+                    let message = "an item of the list is a job, a `wait` or a `gate`".to_owned();
+                    let help = "write `job: ID` with its keys, `wait: {}`, or `gate: { prompt: … }`";
+                    let place = self.sources.location(item.span);
+                    self.faults.push(errors::bad_value("no-job", place, message, "this is none, or several", help));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn only_keys_of_a_gate(&mut self, item: &Node) {
+        for entry in item.entries().unwrap_or_default() {
+            let name = entry.name().unwrap_or_default();
+            if !matches!(name, "gate" | "name") {
+                let place = self.sources.location(entry.key.span);
+                self.faults.push(errors::unknown_key(place, name, "gate", &["gate", "name", "job"]));
+            }
+        }
+    }
+
+    fn barrier(
+        &mut self,
+        kind: &str,
+        members: &mut Vec<usize>,
+        previous: Option<BarrierIndex>,
+        gate: Option<&'n Node>,
+    ) -> BarrierIndex {
+        let prefix = format!("{kind}:");
+        let number = self.merged.barriers.iter().filter(|barrier| barrier.name.starts_with(&prefix)).count() + 1;
+        let name = format!("{prefix}{number}");
+        self.merged.barriers.push(Barrier { name, members: std::mem::take(members), previous, gate });
+        self.merged.barriers.len() - 1
+    }
+
+    /// Adds a job; gives its place if it is a new one.
+    fn job(&mut self, id: &'n str, key: &'n Node, body: &'n Node, after: Option<BarrierIndex>) -> Option<usize> {
+        if name_fault(id, NameKind::JobId).is_some() || (body.entries().is_none() && !body.is_null()) {
+            return None;
+        }
+        let overrides = body.get("override").and_then(Node::as_bool) == Some(true);
+        let source = Source { id, key, body, after: after.into_iter().collect() };
+        let place = self.sources.location(key.span);
+        match self.by_id.get(id) {
+            Some(&index) => {
+                let first = &mut self.merged.jobs[index];
+                let is_later_file = first.key.span.source != key.span.source;
+                if overrides && is_later_file && self.file > 0 {
+                    *first = source;
+                } else {
+                    self.faults.push(errors::job_twice(place, self.sources.location(first.key.span), id));
+                }
+                None
+            }
+            None => {
+                if overrides {
+                    self.faults.push(errors::overrides_nothing(place, id));
+                }
+                self.by_id.insert(id, self.merged.jobs.len());
+                self.merged.jobs.push(source);
+                Some(self.merged.jobs.len() - 1)
+            }
+        }
+    }
+}
+
+/// A barrier behind every stage but the last, and the jobs that wait for it.
+fn add_stages(merged: &mut Merged<'_>, stages: Option<&Node>, sources: &Sources, faults: &mut Faults) {
+    let mut names: Vec<&str> = Vec::new();
+    let mut stage_of: HashMap<&str, usize> = HashMap::new();
+    for node in stages.and_then(Node::items).unwrap_or_default() {
+        let Some(name) = node.as_str() else { continue };
+        if stage_of.contains_key(name) {
+            let message = format!("the stage `{name}` stands twice");
+            let place = sources.location(node.span);
+            faults.push(errors::bad_value("duplicate-stage", place, message, "the second time", "keep one of them"));
+            continue;
+        }
+        stage_of.insert(name, names.len());
+        names.push(name);
+    }
+    let first = merged.barriers.len();
+    for (index, name) in names.iter().take(names.len().saturating_sub(1)).enumerate() {
+        let previous = index.checked_sub(1).map(|before| first + before);
+        merged.barriers.push(Barrier { name: format!("stage:{name}"), members: Vec::new(), previous, gate: None });
+    }
+    for index in 0..merged.jobs.len() {
+        let job = &mut merged.jobs[index];
+        let Some(node) = job.body.get("stage") else { continue };
+        let Some(name) = node.as_str() else { continue };
+        let Some(&stage) = stage_of.get(name) else {
+            let help = "list it in `stages`, in the order in which stages run";
+            faults.push(errors::unknown_reference(sources.location(node.span), "stage", name, &names, help));
+            continue;
+        };
+        job.after.extend(stage.checked_sub(1).map(|before| first + before));
+        if stage + 1 < names.len() {
+            merged.barriers[first + stage].members.push(index);
+        }
+    }
+}

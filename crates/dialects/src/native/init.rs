@@ -1,0 +1,372 @@
+//! `ropewalk init`: looks at a repository's files and proposes a pipeline that passes.
+//!
+//! Pure: what files hold and which programs there are come in as functions. Only what the repository itself says is
+//! proposed (a test script, a `Makefile` target), and only where its program is present, so that the first run is green
+//! where the project is.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+use serde_json::Value;
+
+/// The name of the schema file that the proposed pipeline names, beside it in `.ropewalk`.
+pub const SCHEMA_FILE: &str = "pipeline.schema.json";
+
+/// Bytes of a file that are looked at.
+const FILE_BYTES_MAX: usize = 1 << 20;
+
+/// A commented YAML pipeline for the repository of these tracked paths.
+///
+/// `read` gives a tracked file's text; `program_exists` says whether a command can be found. What is recognised but
+/// cannot run here stands in the file as a comment that says what is missing.
+#[must_use]
+pub fn propose(
+    paths: &[String],
+    read: &dyn Fn(&str) -> Option<String>,
+    program_exists: &dyn Fn(&str) -> bool,
+) -> String {
+    let repository = Repository { paths: paths.iter().map(String::as_str).collect(), read, program_exists };
+    let mut found = Found::default();
+    let looks = [rust, node, go, python, java, elixir, ruby, cmake, make];
+    for look in looks {
+        look(&repository, &mut found);
+    }
+    write(&found)
+}
+
+struct Repository<'a> {
+    paths: BTreeSet<&'a str>,
+    read: &'a dyn Fn(&str) -> Option<String>,
+    program_exists: &'a dyn Fn(&str) -> bool,
+}
+
+impl Repository<'_> {
+    fn has(&self, path: &str) -> bool {
+        self.paths.contains(path)
+    }
+
+    /// Whether a tracked path fits.
+    fn any(&self, fits: impl Fn(&str) -> bool) -> bool {
+        self.paths.iter().any(|path| fits(path))
+    }
+
+    fn text(&self, path: &str) -> String {
+        let text = if self.has(path) { (self.read)(path) } else { None };
+        text.filter(|text| text.len() <= FILE_BYTES_MAX).unwrap_or_default()
+    }
+}
+
+/// Jobs in order, and remarks on what was seen but cannot run here.
+#[derive(Default)]
+struct Found {
+    jobs: Vec<Proposal>,
+    remarks: Vec<String>,
+}
+
+/// One proposed job.
+struct Proposal {
+    id: &'static str,
+    comment: &'static str,
+    /// One script for each step.
+    run: Vec<String>,
+    /// Key and paths.
+    cache: Option<(&'static str, &'static str)>,
+}
+
+impl Found {
+    /// Adds a job if its programs are there, else a remark.
+    fn add(&mut self, repository: &Repository<'_>, programs: &[&str], proposal: Proposal) {
+        if self.jobs.iter().any(|job| job.id == proposal.id) || proposal.run.is_empty() {
+            return;
+        }
+        match programs.iter().find(|program| !(repository.program_exists)(program)) {
+            None => self.jobs.push(proposal),
+            Some(missing) => {
+                let commands = proposal.run.join(" && ").replace('\n', " ");
+                self.remarks.push(format!("`{missing}` was not found here, so this is left out: {commands}"));
+            }
+        }
+    }
+}
+
+fn job(id: &'static str, comment: &'static str, run: impl IntoIterator<Item = impl Into<String>>) -> Proposal {
+    let run = run.into_iter().map(Into::into).collect();
+    Proposal { id, comment, run, cache: None }
+}
+
+fn rust(repository: &Repository<'_>, found: &mut Found) {
+    if !repository.has("Cargo.toml") {
+        return;
+    }
+    let manifest = repository.text("Cargo.toml");
+    let workspace = if manifest.contains("[workspace]") { " --workspace" } else { "" };
+    let locked = if repository.has("Cargo.lock") { " --locked" } else { "" };
+    let proposal = Proposal {
+        cache: Some(("cargo-${{ hash_files('**/Cargo.lock', '**/Cargo.toml') }}", "target")),
+        ..job("rust", "Builds everything and runs all tests.", [format!("cargo test{workspace}{locked}")])
+    };
+    found.add(repository, &["cargo"], proposal);
+}
+
+fn node(repository: &Repository<'_>, found: &mut Found) {
+    let Ok(package) = serde_json::from_str::<Value>(&repository.text("package.json")) else { return };
+    let manager = match () {
+        () if repository.has("pnpm-lock.yaml") => ("pnpm", "pnpm install --frozen-lockfile"),
+        () if repository.has("yarn.lock") => ("yarn", "yarn install --frozen-lockfile"),
+        () if repository.has("bun.lock") || repository.has("bun.lockb") => ("bun", "bun install --frozen-lockfile"),
+        () if repository.has("package-lock.json") || repository.has("npm-shrinkwrap.json") => ("npm", "npm ci"),
+        () => ("npm", "npm install --no-package-lock"),
+    };
+    let (program, install) = manager;
+    let has_packages = ["dependencies", "devDependencies", "optionalDependencies", "workspaces"]
+        .iter()
+        .any(|key| package[key].as_object().is_some_and(|map| !map.is_empty()) || package[key].is_array());
+    let mut run: Vec<String> = Vec::new();
+    if has_packages {
+        run.push(install.to_owned());
+    }
+    let is_real = |script: &str| !script.is_empty() && !script.contains("no test specified");
+    for name in ["lint", "build", "test"] {
+        if package["scripts"][name].as_str().is_some_and(is_real) {
+            run.push(format!("{program} run {name}"));
+        }
+    }
+    // Installing alone proves nothing.
+    if run.iter().all(|command| command == install) {
+        return;
+    }
+    let programs: &[&str] = if program == "bun" { &["bun"] } else { &["node", program] };
+    found.add(
+        repository,
+        programs,
+        job("node", "Installs what the lock file says, then runs the scripts of package.json.", run),
+    );
+}
+
+fn go(repository: &Repository<'_>, found: &mut Found) {
+    if !repository.has("go.mod") {
+        return;
+    }
+    let proposal = job(
+        "go",
+        "Looks for mistakes, builds, and runs all tests.",
+        ["go vet ./...", "go build ./...", "go test ./..."],
+    );
+    found.add(repository, &["go"], proposal);
+}
+
+fn python(repository: &Repository<'_>, found: &mut Found) {
+    let project = repository.text("pyproject.toml");
+    let files = ["pyproject.toml", "setup.py", "setup.cfg", "requirements.txt", "tox.ini"];
+    if !files.iter().any(|file| repository.has(file)) {
+        return;
+    }
+    let settings = [&project, &repository.text("setup.cfg"), &repository.text("tox.ini")].map(String::as_str).concat();
+    let requirements: String = repository
+        .paths
+        .iter()
+        .filter(|path| path.starts_with("requirements") && path.ends_with(".txt"))
+        .map(|path| repository.text(path))
+        .collect();
+    if project.contains("[tool.ruff") || repository.has("ruff.toml") || repository.has(".ruff.toml") {
+        found.add(repository, &["ruff"], job("ruff", "Looks for mistakes.", ["ruff check ."]));
+    }
+    let is_test = |path: &str| {
+        let name = path.rsplit('/').next().unwrap_or_default();
+        name.ends_with(".py") && (name.starts_with("test_") || name.ends_with("_test.py"))
+    };
+    if !repository.any(is_test) {
+        return;
+    }
+    let uses_pytest = settings.contains("pytest")
+        || requirements.contains("pytest")
+        || repository.any(|path| path.ends_with("conftest.py"));
+    let setup = python_setup(repository, &project);
+    let (programs, test): (&[&str], &str) = match (repository.has("uv.lock"), uses_pytest) {
+        (true, true) => (&["uv"], "uv run pytest"),
+        (true, false) => (&["uv"], "uv run python -m unittest discover"),
+        (false, true) => (&["python3"], "python -m pytest"),
+        (false, false) => (&["python3"], "python -m unittest discover"),
+    };
+    let mut script = setup;
+    if programs == ["python3"] && uses_pytest && !script.is_empty() && !requirements.contains("pytest") {
+        script.push("pip install --quiet pytest".to_owned());
+    }
+    if programs == ["python3"] && script.is_empty() {
+        let command = test.replacen("python ", "python3 ", 1);
+        let programs: &[&str] = if uses_pytest { &["python3", "pytest"] } else { programs };
+        found.add(repository, programs, job("python", "Runs all tests.", [command]));
+        return;
+    }
+    script.push(test.to_owned());
+    // One script, since a virtual environment lives in the shell that opened it.
+    found.add(
+        repository,
+        programs,
+        job("python", "Runs all tests in a virtual environment of its own.", [script.join("\n")]),
+    );
+}
+
+/// What puts a project's packages into a virtual environment; nothing if it needs none, or if `uv` does it.
+fn python_setup(repository: &Repository<'_>, project: &str) -> Vec<String> {
+    if repository.has("uv.lock") {
+        return Vec::new();
+    }
+    let mut install: Vec<String> = Vec::new();
+    for file in ["requirements.txt", "requirements-dev.txt", "requirements-test.txt", "requirements_dev.txt"] {
+        if repository.has(file) {
+            install.push(format!("pip install --quiet -r {file}"));
+        }
+    }
+    let extras = ["test", "tests", "dev"].into_iter().find(|extra| {
+        project.split("[project.optional-dependencies]").nth(1).is_some_and(|rest| {
+            let section = rest.split("\n[").next().unwrap_or_default();
+            section.lines().any(|line| line.split('=').next().is_some_and(|name| name.trim() == *extra))
+        })
+    });
+    if project.contains("[project]") || project.contains("[build-system]") || repository.has("setup.py") {
+        install.push(
+            extras
+                .map_or("pip install --quiet -e .".to_owned(), |extra| format!("pip install --quiet -e '.[{extra}]'")),
+        );
+    }
+    if install.is_empty() {
+        return install;
+    }
+    let mut script = vec!["python3 -m venv \"$PWD/.venv\"".to_owned(), ". .venv/bin/activate".to_owned()];
+    script.append(&mut install);
+    script
+}
+
+fn java(repository: &Repository<'_>, found: &mut Found) {
+    let comment = "Builds and runs all tests.";
+    if repository.has("mvnw") {
+        found.add(repository, &["java"], job("java", comment, ["./mvnw --batch-mode verify"]));
+    } else if repository.has("pom.xml") {
+        found.add(repository, &["mvn"], job("java", comment, ["mvn --batch-mode verify"]));
+    } else if repository.has("gradlew") {
+        found.add(repository, &["java"], job("java", comment, ["./gradlew build"]));
+    } else if repository.has("build.gradle") || repository.has("build.gradle.kts") {
+        found.add(repository, &["gradle"], job("java", comment, ["gradle build"]));
+    }
+}
+
+fn elixir(repository: &Repository<'_>, found: &mut Found) {
+    if repository.has("mix.exs") {
+        found.add(
+            repository,
+            &["mix"],
+            job("elixir", "Fetches packages and runs all tests.", ["mix deps.get", "mix test"]),
+        );
+    }
+}
+
+fn ruby(repository: &Repository<'_>, found: &mut Found) {
+    if !repository.has("Gemfile") {
+        return;
+    }
+    let rakefile = repository.text("Rakefile");
+    let test = if repository.any(|path| path.starts_with("spec/") && path.ends_with("_spec.rb")) {
+        "bundle exec rspec"
+    } else if rakefile.contains("TestTask") {
+        "bundle exec rake test"
+    } else {
+        return;
+    };
+    found.add(repository, &["bundle"], job("ruby", "Installs gems and runs all tests.", ["bundle install", test]));
+}
+
+fn cmake(repository: &Repository<'_>, found: &mut Found) {
+    if !repository.has("CMakeLists.txt") {
+        return;
+    }
+    let mut run = vec!["cmake -S . -B build", "cmake --build build --parallel"];
+    let lists = repository.text("CMakeLists.txt").to_lowercase();
+    if lists.contains("enable_testing") || lists.contains("include(ctest)") {
+        run.push("ctest --test-dir build --output-on-failure");
+    }
+    found.add(repository, &["cmake"], job("cmake", "Configures, builds, and runs the tests there are.", run));
+}
+
+/// Only where nothing else was found: a `Makefile` beside another build mostly calls it.
+fn make(repository: &Repository<'_>, found: &mut Found) {
+    let Some(file) = ["GNUmakefile", "makefile", "Makefile"].into_iter().find(|file| repository.has(file)) else {
+        return;
+    };
+    if !found.jobs.is_empty() {
+        return;
+    }
+    let text = repository.text(file);
+    let has = |target: &str| {
+        text.lines().any(|line| {
+            let Some((targets, rest)) = line.split_once(':') else { return false };
+            !line.starts_with(['\t', '#', ' '])
+                && !rest.starts_with('=')
+                && targets.split_whitespace().any(|name| name == target)
+        })
+    };
+    let build = ["build", "all"].into_iter().find(|target| has(target)).map(|target| format!("make {target}"));
+    let test = ["check", "test"].into_iter().find(|target| has(target)).map(|target| format!("make {target}"));
+    let mut run: Vec<String> = build.into_iter().chain(test).collect();
+    if run.is_empty() {
+        run.push("make".to_owned());
+    }
+    found.add(repository, &["make"], job("make", "Makes the targets of the Makefile.", run));
+}
+
+fn write(found: &Found) -> String {
+    let mut text = format!("# yaml-language-server: $schema={SCHEMA_FILE}\n");
+    text.push_str(
+        "# What Ropewalk runs for this repository: `ropewalk run` here, `ropewalk check` to look for mistakes.\n\
+         # Each job works on its own copy of the tracked files, so jobs cannot disturb one another.\n\n",
+    );
+    for remark in &found.remarks {
+        let _ = writeln!(text, "# {}", remark.replace(['\n', '\r'], " "));
+    }
+    if !found.remarks.is_empty() {
+        text.push('\n');
+    }
+    text.push_str("jobs:\n");
+    if found.jobs.is_empty() {
+        text.push_str(
+            "  # Nothing was recognised: put the commands here that build and test this project.\n  \
+             hello:\n    run: echo \"nothing to build yet\"\n",
+        );
+    }
+    for (index, proposal) in found.jobs.iter().enumerate() {
+        if index > 0 {
+            text.push('\n');
+        }
+        write_job(&mut text, proposal);
+    }
+    text
+}
+
+fn write_job(text: &mut String, proposal: &Proposal) {
+    let _ = writeln!(text, "  # {}\n  {}:", proposal.comment, proposal.id);
+    if let Some((key, path)) = proposal.cache {
+        let _ = writeln!(text, "    # Kept from build to build while the key stays the same.");
+        let _ = writeln!(
+            text,
+            "    cache: {{ key: \"{key}\", restore: [\"{}\"], paths: [{path}] }}",
+            key.split("${{").next().unwrap_or_default()
+        );
+    }
+    match proposal.run.as_slice() {
+        [script] if script.contains('\n') => {
+            text.push_str("    run: |\n");
+            for line in script.lines() {
+                let _ = writeln!(text, "      {line}");
+            }
+        }
+        [script] => {
+            let _ = writeln!(text, "    run: {script}");
+        }
+        steps => {
+            text.push_str("    run:\n");
+            for step in steps {
+                let _ = writeln!(text, "      - {step}");
+            }
+        }
+    }
+}

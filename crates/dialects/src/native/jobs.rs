@@ -1,0 +1,311 @@
+//! One job as it is written, lowered to the jobs of a graph: one, or one for each leg of its matrix.
+//!
+//! Everything that does not depend on the leg is lowered once.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use expression::Value as ExpressionValue;
+use graph::{
+    CacheUse, Concurrency, ConcurrencyMode, Environment, Gate, Job, Network, Reports, Resources, Retry, RetryOn, Reuse,
+    SkipReason, Text, WorkspaceKind,
+};
+use serde_json::Value;
+
+use super::check::is_word;
+use super::errors::{self, Faults};
+use super::files::Source;
+use super::measure;
+use super::nodes;
+use super::steps;
+use super::texts::{AtPlan, Decision, EventValues};
+use super::triggers;
+use crate::tree::{Entry, Node, Sources};
+
+/// What lowering a job looks at, beside the job.
+pub(crate) struct Surroundings<'a> {
+    pub sources: &'a Sources,
+    pub values: &'a EventValues,
+    /// The pipeline's environment variables.
+    pub env: &'a [&'a Entry],
+    pub defaults: &'a std::collections::HashMap<&'a str, &'a Node>,
+}
+
+/// Whether the values of a matrix are literals of the file, which may be pasted into scripts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Origin {
+    /// They are.
+    File,
+    /// They came from a job's output or the event.
+    Outside,
+}
+
+/// One key of a job: its own, or the pipeline's default.
+pub(crate) fn field<'a>(job: &Source<'a>, around: &Surroundings<'a>, name: &str) -> Option<&'a Node> {
+    job.body.get(name).or_else(|| around.defaults.get(name).copied())
+}
+
+/// All of a job that is the same in every leg, except texts with expressions.
+pub(crate) fn base(job: &Source<'_>, around: &Surroundings<'_>, faults: &mut Faults) -> Job {
+    let own = |name: &str| job.body.get(name);
+    let or_default = |name: &str| field(job, around, name);
+    let flag = |name: &str| own(name).and_then(Node::as_bool) == Some(true);
+    let timeout_ms = timeout(or_default("timeout"), around.sources, faults);
+    let mut base = Job {
+        workspace: match or_default("workspace").and_then(Node::as_str) {
+            Some(word) if is_word(word, "in_place") => WorkspaceKind::InPlace,
+            _ => WorkspaceKind::Isolated,
+        },
+        outputs: own("outputs").map(set).unwrap_or_default(),
+        artifacts: own("artifacts").map(artifacts).unwrap_or_default(),
+        reports: Reports {
+            junit: own("reports").and_then(|node| node.get("junit")).map(nodes::texts).unwrap_or_default(),
+        },
+        retry: or_default("retry").map(retry).unwrap_or_default(),
+        timeout_ms,
+        allow_failure: flag("allow_failure"),
+        cleanup: flag("cleanup"),
+        secrets: own("secrets").map(set).unwrap_or_default(),
+        pool: or_default("pool").and_then(Node::as_str).unwrap_or_default().to_owned(),
+        labels: or_default("labels").map(set).unwrap_or_default(),
+        resources: or_default("resources").map(resources).unwrap_or_default(),
+        ..Job::default()
+    };
+    base.reuse = reuse(job.body, &base);
+    if own("run").is_none() && own("gate").is_none() {
+        faults.push(errors::nothing_to_run(around.sources.location(job.key.span), job.id));
+    }
+    base
+}
+
+/// The job of one leg, from what all legs share.
+pub(crate) fn leg(
+    base: &Job,
+    job: &Source<'_>,
+    coordinates: &BTreeMap<String, Value>,
+    origin: Origin,
+    around: &Surroundings<'_>,
+    faults: &mut Faults,
+) -> Job {
+    let mut lowered = base.clone();
+    lowered.matrix = coordinates.clone();
+    let matrix = ExpressionValue::object(coordinates.iter().map(|(name, value)| (name.as_str(), value.into())));
+    let empty = BTreeMap::new();
+    let mut writing =
+        Writing { sources: around.sources, faults, at: AtPlan { values: around.values, matrix: &matrix, env: &empty } };
+    let of_pipeline = writing.env(around.env.iter().copied());
+    writing.at.env = &of_pipeline;
+    let of_job = writing.env(job.body.get("env").and_then(Node::entries).unwrap_or_default());
+    let mut env = of_pipeline.clone();
+    env.extend(of_job);
+    writing.at.env = &env;
+
+    let text = |name: &str| job.body.get(name);
+    lowered.title = text("name").map(|node| writing.text(node)).unwrap_or_default();
+    lowered.environment =
+        field(job, around, "environment").map(|node| environment(node, &mut writing)).unwrap_or_default();
+    lowered.cache =
+        text("cache").map(nodes::list).unwrap_or_default().iter().map(|node| cache(node, &mut writing)).collect();
+    lowered.gate = text("gate").map(|node| gate(node, &mut writing));
+    lowered.concurrency = text("concurrency").map(|node| concurrency(node, &mut writing));
+    if let Some(node) = text("if") {
+        match writing.decide(node) {
+            Decision::Holds => {}
+            Decision::Fails(text) => lowered.skip = Some(SkipReason::Condition { text }),
+            Decision::Later(expression) => lowered.condition = Some(expression),
+        }
+    }
+    lowered.steps = steps::steps(job, around, origin, &mut writing);
+    lowered.env = env;
+    lowered
+}
+
+/// Texts of one leg, with what they may read.
+pub(crate) struct Writing<'a> {
+    pub sources: &'a Sources,
+    pub faults: &'a mut Faults,
+    pub at: AtPlan<'a>,
+}
+
+impl Writing<'_> {
+    /// A scalar that may hold `${{ }}`; finished if that can be.
+    pub(crate) fn text(&mut self, node: &Node) -> Text {
+        let written = node.scalar_text().unwrap_or_default();
+        self.at.text(written).unwrap_or_else(|error| {
+            self.evaluation_fault(node, &error);
+            Text::default()
+        })
+    }
+
+    /// A condition, or `true` or `false`.
+    pub(crate) fn decide(&mut self, node: &Node) -> Decision {
+        match (node.as_bool(), node.as_str()) {
+            (Some(false), _) => Decision::Fails("false".to_owned()),
+            (None, Some(written)) => self.at.decide(written).unwrap_or_else(|error| {
+                self.evaluation_fault(node, &error);
+                Decision::Holds
+            }),
+            _ => Decision::Holds,
+        }
+    }
+
+    pub(crate) fn env<'n>(&mut self, entries: impl IntoIterator<Item = &'n Entry>) -> BTreeMap<String, Text> {
+        let named = entries.into_iter().filter_map(|entry| Some((entry.name()?.to_owned(), &entry.value)));
+        named.map(|(name, value)| (name, self.text(value))).collect()
+    }
+
+    fn evaluation_fault(&mut self, node: &Node, error: &expression::Error) {
+        let written = node.scalar_text().unwrap_or_default();
+        let span = super::check::place_in(self.sources, node, written, error.range.clone());
+        let help = "its values are known while the graph is made, and do not fit".to_owned();
+        self.faults.push(errors::expression(self.sources.location(span), error, help));
+    }
+}
+
+fn set(node: &Node) -> BTreeSet<String> {
+    nodes::texts(node).into_iter().collect()
+}
+
+/// A limit on time; zero is told and left out.
+pub(crate) fn timeout(node: Option<&Node>, sources: &Sources, faults: &mut Faults) -> Option<u64> {
+    let node = node?;
+    let limit = measure::duration_ms(node.as_str()?)?;
+    if limit == 0 {
+        let place = sources.location(node.span);
+        let help = "leave `timeout` out for no limit";
+        faults.push(errors::bad_value(
+            "bad-value",
+            place,
+            "a timeout is above zero".to_owned(),
+            "no time at all",
+            help,
+        ));
+        return None;
+    }
+    Some(limit)
+}
+
+/// `inputs` or `reuse: true` make a job reusable; secrets or a gate only the latter; `reuse: false` never.
+fn reuse(body: &Node, job: &Job) -> Reuse {
+    let says = body.get("reuse").and_then(Node::as_bool);
+    let inputs = body.get("inputs").map(nodes::texts);
+    let needs_word = !job.secrets.is_empty() || body.get("gate").is_some();
+    match (says, inputs) {
+        (Some(false), _) | (None, None) => Reuse::Never,
+        (None, Some(_)) if needs_word => Reuse::Never,
+        (_, Some(inputs)) => Reuse::Inputs(inputs),
+        (Some(true), None) => Reuse::Tree,
+    }
+}
+
+/// The name of artifacts that are given without one.
+const UNNAMED_ARTIFACTS: &str = "files";
+
+fn artifacts(node: &Node) -> BTreeMap<String, Vec<String>> {
+    match node.entries() {
+        Some(entries) => {
+            entries.iter().filter_map(|entry| Some((entry.name()?.to_owned(), nodes::texts(&entry.value)))).collect()
+        }
+        None => BTreeMap::from([(UNNAMED_ARTIFACTS.to_owned(), nodes::texts(node))]),
+    }
+}
+
+fn retry(node: &Node) -> Retry {
+    let mut retry = Retry::default();
+    let max = node.as_integer().or_else(|| node.get("max")?.as_integer());
+    retry.max = max.and_then(|max| u32::try_from(max).ok()).map_or(retry.max, |max| max.min(Retry::MAX_MAX));
+    if let Some(kinds) = node.get("on").and_then(Node::items) {
+        retry.on = kinds.iter().filter_map(retry_on).collect();
+    }
+    retry.backoff_ms =
+        node.get("backoff").and_then(Node::as_str).and_then(measure::duration_ms).unwrap_or(retry.backoff_ms);
+    retry
+}
+
+fn retry_on(node: &Node) -> Option<RetryOn> {
+    if let Some(codes) = node.get("exit") {
+        let code = |node: &Node| i32::try_from(node.as_integer()?).ok();
+        return Some(RetryOn::Exit(nodes::list(codes).iter().filter_map(code).collect()));
+    }
+    match node.as_str()? {
+        "infra" => Some(RetryOn::Infra),
+        "lost" => Some(RetryOn::Lost),
+        "timeout" => Some(RetryOn::Timeout),
+        "step" => Some(RetryOn::Step),
+        _ => None,
+    }
+}
+
+fn resources(node: &Node) -> Resources {
+    let cpu = node.get("cpu").and_then(Node::as_float).filter(|cpu| (0.0..1e6).contains(cpu)).unwrap_or_default();
+    let memory = node.get("memory").and_then(|node| match node.as_integer() {
+        Some(bytes) => u64::try_from(bytes).ok(),
+        None => measure::size_bytes(node.as_str()?),
+    });
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between zero and a million")]
+    Resources { cpu_milli: (cpu * 1000.0).ceil() as u64, memory_bytes: memory.unwrap_or_default() }
+}
+
+fn environment(node: &Node, writing: &mut Writing<'_>) -> Environment {
+    if let Some(word) = node.as_str() {
+        return match word {
+            "sandbox" => Environment::Sandbox { network: Network::On },
+            _ => Environment::Host,
+        };
+    }
+    let entries = node.entries().unwrap_or_default();
+    let [Entry { key, value }] = entries else {
+        let place = writing.sources.location(node.span);
+        let message = "an environment is exactly one thing".to_owned();
+        let help = "keep one of `sandbox`, `image`, `dockerfile`, `nix`, `kubernetes`";
+        writing.faults.push(errors::bad_value("bad-value", place, message, "none, or several", help));
+        return Environment::Host;
+    };
+    match key.scalar_text() {
+        Some("sandbox") => {
+            let network = value.get("network");
+            let is_off = network.is_some_and(|node| node.as_bool() == Some(false) || node.as_str() == Some("off"));
+            Environment::Sandbox { network: if is_off { Network::Off } else { Network::On } }
+        }
+        Some("image") => Environment::Image { image: writing.text(value) },
+        Some("dockerfile") => Environment::Dockerfile { dockerfile: writing.text(value) },
+        Some("nix") => Environment::Nix { nix: writing.text(value) },
+        Some("kubernetes") => Environment::Kubernetes { kubernetes: nodes::json(value) },
+        _ => Environment::Host,
+    }
+}
+
+fn cache(node: &Node, writing: &mut Writing<'_>) -> CacheUse {
+    CacheUse {
+        key: node.get("key").map(|node| writing.text(node)).unwrap_or_default(),
+        restore: node
+            .get("restore")
+            .map(nodes::list)
+            .unwrap_or_default()
+            .iter()
+            .map(|node| writing.text(node))
+            .collect(),
+        paths: node.get("paths").map(nodes::texts).unwrap_or_default(),
+    }
+}
+
+/// The gate of a job or of a list; a scalar is the prompt.
+pub(crate) fn gate(node: &Node, writing: &mut Writing<'_>) -> Gate {
+    if node.scalar_text().is_some() {
+        return Gate { prompt: writing.text(node), fields: BTreeMap::new() };
+    }
+    let fields = node.get("fields").and_then(Node::entries).unwrap_or_default();
+    Gate {
+        prompt: node.get("prompt").map(|node| writing.text(node)).unwrap_or_default(),
+        fields: triggers::fields(fields, writing.sources, writing.faults),
+    }
+}
+
+fn concurrency(node: &Node, writing: &mut Writing<'_>) -> Concurrency {
+    let mode = match node.get("mode").and_then(Node::as_str) {
+        Some(word) if is_word(word, "cancel_waiting") => ConcurrencyMode::CancelWaiting,
+        Some(word) if is_word(word, "cancel_running") => ConcurrencyMode::CancelRunning,
+        _ => ConcurrencyMode::Queue,
+    };
+    let group = node.get("group").unwrap_or(node);
+    Concurrency { group: writing.text(group), mode }
+}

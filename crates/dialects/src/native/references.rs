@@ -1,0 +1,161 @@
+//! Names that a job's expressions read: needs, steps, axes, parameters and fields must exist.
+//!
+//! A mistyped name would be null and so, silently, false or nothing.
+
+use std::collections::BTreeSet;
+use std::sync::OnceLock;
+
+use expression::{Condition, ContextPath, Template};
+use graph::{Event, EventKind};
+
+use super::check::place_in;
+use super::errors::{self, Faults};
+use super::files::Source;
+use super::nodes;
+use crate::tree::{Node, Sources};
+
+/// The names that a job's expressions may read.
+pub(crate) struct Names<'a> {
+    pub needs: Vec<&'a str>,
+    /// `None` if they come from an expression.
+    pub axes: Option<Vec<&'a str>>,
+    pub params: Vec<&'a str>,
+    pub gate: Vec<&'a str>,
+    /// Whether a job that is not among its needs has ended all the same before it starts.
+    pub is_before: &'a dyn Fn(&str) -> bool,
+}
+
+/// The axes of a matrix as far as they are written; `None` if an expression gives some.
+pub(crate) fn axes(matrix: Option<&Node>) -> Option<Vec<&str>> {
+    let Some(matrix) = matrix else { return Some(Vec::new()) };
+    let mut names = Vec::new();
+    for entry in matrix.entries()? {
+        let name = entry.name().unwrap_or_default();
+        if name == "include" {
+            let maps = entry.value.items()?.iter();
+            names.extend(maps.flat_map(|map| map.entries().unwrap_or_default()).filter_map(|entry| entry.name()));
+        } else if name != "exclude" {
+            names.push(name);
+        }
+    }
+    Some(names)
+}
+
+/// Tells every name that the job's expressions read and that does not exist. Gives the jobs whose outputs they read
+/// without needing them directly; those are needed by others that this job needs.
+pub(crate) fn check(job: &Source<'_>, names: &Names<'_>, sources: &Sources, faults: &mut Faults) -> BTreeSet<String> {
+    let mut checking = Checking { names, steps: Vec::new(), sources, faults, read_beyond: BTreeSet::new() };
+    for entry in job.body.entries().unwrap_or_default() {
+        match entry.name() {
+            Some("run") => {
+                for step in nodes::list(&entry.value) {
+                    checking.node(step, "run");
+                    if let Some(node) = step.get("id") {
+                        checking.step_id(node);
+                    }
+                }
+            }
+            Some(name) => checking.node(&entry.value, name),
+            None => {}
+        }
+    }
+    checking.read_beyond
+}
+
+struct Checking<'a, 'f> {
+    names: &'a Names<'a>,
+    /// Ids of the steps before the one that is looked at.
+    steps: Vec<&'a str>,
+    sources: &'a Sources,
+    faults: &'f mut Faults,
+    /// Jobs that are read and have ended, but are not needed directly.
+    read_beyond: BTreeSet<String>,
+}
+
+impl<'a> Checking<'a, '_> {
+    fn step_id(&mut self, node: &'a Node) {
+        let Some(id) = node.as_str() else { return };
+        if self.steps.contains(&id) {
+            let message = format!("two steps have the id `{id}`");
+            let place = self.sources.location(node.span);
+            self.faults.push(errors::bad_value(
+                "duplicate-step",
+                place,
+                message,
+                "the second one",
+                "rename one of them",
+            ));
+        }
+        self.steps.push(id);
+    }
+
+    /// All texts under a node; `key` is the nearest key above.
+    fn node(&mut self, node: &Node, key: &str) {
+        if let Some(text) = node.as_str() {
+            let paths = if key == "if" {
+                Condition::parse(text).map(|condition| condition.context_paths())
+            } else if Template::is_needed(text) {
+                Template::parse(text).map(|template| template.context_paths())
+            } else {
+                return;
+            };
+            for path in paths.unwrap_or_default() {
+                self.path(node, text, &path);
+            }
+        }
+        node.items().unwrap_or_default().iter().for_each(|item| self.node(item, key));
+        for entry in node.entries().unwrap_or_default() {
+            self.node(&entry.value, entry.name().unwrap_or_default());
+        }
+    }
+
+    fn path(&mut self, node: &Node, text: &str, path: &ContextPath) {
+        let Some(name) = path.name(0) else { return };
+        let (kind, known, help) = match &*path.context {
+            "needs" => ("needed job", self.names.needs.as_slice(), "add it to this job's `needs`"),
+            "steps" => ("step before this one", self.steps.as_slice(), "give the step an `id`"),
+            "matrix" => match &self.names.axes {
+                Some(axes) => ("axis of this job's matrix", axes.as_slice(), "add it to this job's `matrix`"),
+                None => return,
+            },
+            "params" => ("parameter", self.names.params.as_slice(), "declare it: `on: { manual: { params: … } }`"),
+            "gate" => ("field of this job's gate", self.names.gate.as_slice(), "add it to the gate's `fields`"),
+            "event" => ("property of an event", event_names(), "see the manual for what an event has"),
+            _ => return,
+        };
+        if known.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+            return;
+        }
+        if &*path.context == "needs" && (self.names.is_before)(name) {
+            self.read_beyond.insert(name.to_owned());
+            return;
+        }
+        let written = format!("{}.{name}", path.context);
+        let range = text.find(&written).map_or(0..0, |start| start..start + written.len());
+        let place = self.sources.location(place_in(self.sources, node, text, range));
+        let fault = errors::unknown_reference(place, kind, name, known, help);
+        self.faults.push(fault);
+    }
+}
+
+/// What an event may have, from its own shape.
+fn event_names() -> &'static [&'static str] {
+    static NAMES: OnceLock<Vec<&'static str>> = OnceLock::new();
+    NAMES.get_or_init(|| {
+        let text = || "x".to_owned();
+        let event = Event {
+            commit: text(),
+            branch: Some(text()),
+            tag: Some(text()),
+            base: Some(text()),
+            pull_request: Some(1),
+            actor: text(),
+            message: text(),
+            params: [(text(), serde_json::Value::Null)].into(),
+            ..Event::new(EventKind::Push)
+        };
+        let value = serde_json::to_value(event).unwrap_or_default();
+        let names = value.as_object().into_iter().flat_map(|object| object.keys());
+        names.map(|name| &*Box::leak(name.clone().into_boxed_str())).collect()
+    })
+}

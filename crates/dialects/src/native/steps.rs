@@ -1,0 +1,179 @@
+//! The steps of a job leg: scripts with their expressions turned into environment variables, shells, directories.
+
+use std::collections::{BTreeMap, HashMap};
+
+use expression::{Expression, Template};
+use graph::{Shell, Step, Text};
+
+use super::errors;
+use super::files::Source;
+use super::jobs::{Origin, Surroundings, Writing, field, timeout};
+use super::nodes;
+use super::script::{self, Reader, Stand};
+use super::texts::Decision;
+use crate::tree::Node;
+
+/// Shells whose quoting is POSIX's, by the name of the program.
+const POSIX_SHELLS: [&str; 8] = ["sh", "bash", "dash", "ash", "ksh", "mksh", "zsh", "busybox"];
+/// What hands an expression's value to a script; a number follows.
+const VARIABLE: &str = "ROPEWALK_EXPR_";
+
+/// The steps of a job leg in order.
+pub(crate) fn steps(
+    job: &Source<'_>,
+    around: &Surroundings<'_>,
+    origin: Origin,
+    writing: &mut Writing<'_>,
+) -> Vec<Step> {
+    let defaults =
+        Defaults { shell: field(job, around, "shell"), working_directory: field(job, around, "working_directory") };
+    let Some(run) = job.body.get("run") else { return Vec::new() };
+    let items = nodes::list(run);
+    items.iter().enumerate().map(|(index, node)| step(node, index, &defaults, origin, writing)).collect()
+}
+
+/// What a step takes from its job.
+struct Defaults<'n> {
+    shell: Option<&'n Node>,
+    working_directory: Option<&'n Node>,
+}
+
+fn step(node: &Node, index: usize, defaults: &Defaults<'_>, origin: Origin, writing: &mut Writing<'_>) -> Step {
+    let env = writing.env(node.get("env").and_then(Node::entries).unwrap_or_default());
+    let shell = node.get("shell").or(defaults.shell).map(shell).unwrap_or_default();
+    let directory = node.get("working_directory").or(defaults.working_directory);
+    let mut lowered = Step {
+        id: node.get("id").and_then(Node::as_str).map(Box::from),
+        name: node.get("name").map(|node| writing.text(node)).unwrap_or_default(),
+        working_directory: directory.map(|node| writing.text(node)),
+        timeout_ms: timeout(node.get("timeout"), writing.sources, writing.faults),
+        allow_failure: node.get("allow_failure").and_then(Node::as_bool) == Some(true),
+        outputs: node.get("outputs").map(nodes::texts).unwrap_or_default().into_iter().collect(),
+        shell,
+        env,
+        ..Step::default()
+    };
+    if let Some(node) = node.get("if") {
+        lowered.condition = match writing.decide(node) {
+            Decision::Holds => None,
+            Decision::Fails(_) => Some("false".into()),
+            Decision::Later(expression) => Some(expression),
+        };
+    }
+    if let Some(node) = node.as_str().map(|_| node).or_else(|| node.get("run")) {
+        let text = node.as_str().unwrap_or_default();
+        lowered.run = script_of(node, text, index, &mut lowered, origin, writing).into();
+    }
+    lowered
+}
+
+/// The script's text; what it reads goes into the step's environment variables.
+fn script_of(
+    node: &Node,
+    text: &str,
+    index: usize,
+    step: &mut Step,
+    origin: Origin,
+    writing: &mut Writing<'_>,
+) -> String {
+    if !Template::is_needed(text) {
+        return text.to_owned();
+    }
+    let Ok(template) = Template::parse(text) else { return String::new() };
+    let reader = reader(&step.shell);
+    let literals = Literals { own: &step.env, of_job: (index == 0).then_some(writing.at.env), origin };
+    let mut names: HashMap<String, String> = HashMap::new();
+    let mut given = Vec::new();
+    let at = writing.at;
+    let (script, faults) = script::script(&template, reader, |expression| {
+        if literals.hold(expression)
+            && let Ok(value) = expression.evaluate(&super::texts::AtPlan { env: &literals.merged(), ..at })
+        {
+            return Stand::Literal(value.to_text().into_owned());
+        }
+        let count = names.len() + 1;
+        let name = names.entry(expression.text().to_owned()).or_insert_with(|| {
+            let name = format!("{VARIABLE}{count}");
+            given.push((name.clone(), format!("${{{{ {} }}}}", expression.text())));
+            name
+        });
+        Stand::Variable(name.clone())
+    });
+    for fault in faults {
+        let part = text.get(fault.range.clone()).unwrap_or_default();
+        let span = super::check::place_in(writing.sources, node, text, fault.range);
+        writing.faults.push(errors::cannot_paste(writing.sources.location(span), fault.why, &variable_name(part)));
+    }
+    for (name, written) in given {
+        // A fault of this evaluation was told where the same expression stands by itself, or is the worker's to tell.
+        let value = writing.at.text(&written).unwrap_or_else(|_| Text::Template(written.as_str().into()));
+        if script.contains(&format!("${{{name}}}")) {
+            step.env.insert(name, value);
+        }
+    }
+    script
+}
+
+/// What counts as a literal of the file: the matrix, and environment variables that no step before can have changed.
+struct Literals<'a> {
+    own: &'a BTreeMap<String, Text>,
+    of_job: Option<&'a BTreeMap<String, Text>>,
+    origin: Origin,
+}
+
+impl Literals<'_> {
+    fn hold(&self, expression: &Expression) -> bool {
+        let is_pure = expression.functions().iter().all(|function| is_pure(function));
+        is_pure
+            && expression.context_paths().iter().all(|path| match &*path.context {
+                "matrix" => self.origin == Origin::File,
+                "env" => path.name(0).is_some_and(|name| self.text(name).is_some_and(|text| text.as_plain().is_some())),
+                _ => false,
+            })
+    }
+
+    fn text(&self, name: &str) -> Option<&Text> {
+        self.own.get(name).or_else(|| self.of_job?.get(name))
+    }
+
+    fn merged(&self) -> BTreeMap<String, Text> {
+        let mut merged = self.of_job.cloned().unwrap_or_default();
+        merged.extend(self.own.iter().map(|(name, text)| (name.clone(), text.clone())));
+        merged
+    }
+}
+
+fn is_pure(function: &str) -> bool {
+    !expression::WORKFLOW_FUNCTIONS.iter().any(|known| known.name == function)
+}
+
+/// A name for the variable that a person would set: the last word of the expression.
+fn variable_name(written: &str) -> String {
+    let word = written.rsplit(|character: char| !character.is_ascii_alphanumeric() && character != '_');
+    let word = word.into_iter().find(|word| word.starts_with(|first: char| first.is_ascii_alphabetic()));
+    word.map_or_else(|| "VALUE".to_owned(), str::to_ascii_uppercase)
+}
+
+fn reader(shell: &Shell) -> Reader {
+    let Shell::Custom(command) = shell else { return Reader::Posix };
+    let program = command.first().map(String::as_str).unwrap_or_default();
+    let name = program.rsplit('/').next().unwrap_or_default();
+    if POSIX_SHELLS.contains(&name) { Reader::Posix } else { Reader::Other }
+}
+
+/// `sh`, `bash`, or a command; without `{0}` the script's file is its last argument.
+fn shell(node: &Node) -> Shell {
+    let mut command = match node.as_str() {
+        Some("sh") => return Shell::Sh,
+        Some("bash") => return Shell::Bash,
+        Some(text) => text.split_whitespace().map(str::to_owned).collect(),
+        None => nodes::texts(node),
+    };
+    if command.is_empty() {
+        return Shell::Sh;
+    }
+    if !command.iter().any(|argument| argument.contains("{0}")) {
+        command.push("{0}".to_owned());
+    }
+    Shell::Custom(command)
+}

@@ -1,0 +1,98 @@
+//! Texts with `${{ }}`: evaluated at once where everything they read is known while the graph is made.
+
+use std::collections::BTreeMap;
+
+use expression::{CallError, Condition, ContextPath, Environment, Error, Template, Value, WORKFLOW_FUNCTIONS};
+use graph::Text;
+
+/// What is known of the event, for all jobs.
+pub(crate) struct EventValues {
+    pub event: Value,
+    pub params: Value,
+}
+
+/// What the expressions of one job leg may read while the graph is made.
+#[derive(Clone, Copy)]
+pub(crate) struct AtPlan<'a> {
+    pub values: &'a EventValues,
+    /// The leg's coordinates, an object.
+    pub matrix: &'a Value,
+    /// Environment variables; only those with a finished text are known.
+    pub env: &'a BTreeMap<String, Text>,
+}
+
+impl Environment for AtPlan<'_> {
+    fn context(&self, name: &str) -> Option<Value> {
+        match name {
+            "event" => Some(self.values.event.clone()),
+            "params" => Some(self.values.params.clone()),
+            "matrix" => Some(self.matrix.clone()),
+            "env" => {
+                let plain =
+                    self.env.iter().filter_map(|(name, text)| Some((name.as_str().into(), text.as_plain()?.into())));
+                Some(Value::Object(std::sync::Arc::new(expression::Object::with_exact_names(plain))))
+            }
+            _ => None,
+        }
+    }
+
+    fn call(&self, _function: &str, _arguments: &[Value]) -> Result<Value, CallError> {
+        Err(CallError::Unavailable)
+    }
+}
+
+impl AtPlan<'_> {
+    /// Whether everything these paths read, with these functions, is known.
+    fn knows(&self, paths: &[ContextPath], functions: &[&str]) -> bool {
+        let calls_world = functions.iter().any(|name| WORKFLOW_FUNCTIONS.iter().any(|known| known.name == *name));
+        !calls_world
+            && paths.iter().all(|path| match &*path.context {
+                "event" | "params" | "matrix" => true,
+                "env" => path.name(0).and_then(|name| self.env.get(name)).is_some_and(|text| text.as_plain().is_some()),
+                _ => false,
+            })
+    }
+
+    /// The text, finished if that can be; as written where it must wait or does not parse (which was told before).
+    ///
+    /// # Errors
+    /// The evaluation's, in the text.
+    pub(crate) fn text(&self, written: &str) -> Result<Text, Error> {
+        if !Template::is_needed(written) {
+            return Ok(Text::Plain(written.into()));
+        }
+        match Template::parse(written) {
+            Ok(template) if self.knows(&template.context_paths(), &template.functions()) => {
+                template.evaluate(self).map(Text::from)
+            }
+            Ok(_) => Ok(Text::Template(written.into())),
+            Err(_) => Ok(Text::Plain("".into())),
+        }
+    }
+
+    /// What a condition comes to now.
+    ///
+    /// # Errors
+    /// The evaluation's, in the text.
+    pub(crate) fn decide(&self, written: &str) -> Result<Decision, Error> {
+        let Ok(condition) = Condition::parse(written) else { return Ok(Decision::Holds) };
+        let Some(expression) = condition.expression() else { return Ok(Decision::Holds) };
+        if !self.knows(&condition.context_paths(), &condition.functions()) {
+            return Ok(Decision::Later(expression.text().into()));
+        }
+        Ok(match condition.is_true(self)? {
+            true => Decision::Holds,
+            false => Decision::Fails(expression.text().to_owned()),
+        })
+    }
+}
+
+/// What is known of a condition while the graph is made.
+pub(crate) enum Decision {
+    /// It holds.
+    Holds,
+    /// It does not; the expression as written.
+    Fails(String),
+    /// It reads what is known only later; the expression as written.
+    Later(Box<str>),
+}

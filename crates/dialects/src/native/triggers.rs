@@ -1,0 +1,186 @@
+//! `on`: which events a pipeline answers to, its schedules, and the parameters of a manual start.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use graph::{Event, EventKind, Field, FieldKind, Location};
+use serde_json::Value;
+
+use super::check::is_word;
+use super::errors::{self, Faults};
+use super::nodes;
+use super::patterns::Patterns;
+use super::when;
+use crate::tree::{Node, Sources};
+
+/// Which events a pipeline answers to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Triggers {
+    /// Every event, since the pipeline has no `on`.
+    Everything,
+    /// Events of these kinds; each with the regexes of which one must match the whole of a name, or none for any:
+    /// the branch (push), the tag (tag), the branch merged into (pull request).
+    Listed {
+        /// Kinds with their regexes.
+        kinds: BTreeMap<EventKind, Vec<String>>,
+        /// When builds start by themselves, in the order of the file.
+        schedules: Vec<Schedule>,
+    },
+}
+
+/// Points in time at which a build starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Schedule {
+    /// Five fields of cron, already found right.
+    pub cron: String,
+    /// A name of the IANA database by its form; whether it is one is known where the schedule runs.
+    pub timezone: String,
+}
+
+/// Whether a pipeline answers to an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Triggered {
+    /// It does.
+    Yes,
+    /// It does not; its graph is empty.
+    No {
+        /// Why, for people: "a push to branch `x` is not among the pipeline's triggers".
+        reason: String,
+    },
+}
+
+/// The triggers of `on` sections, one for each file; a later file's kind of event replaces an earlier one's.
+pub(crate) fn triggers(sections: &[&Node]) -> Triggers {
+    if sections.is_empty() {
+        return Triggers::Everything;
+    }
+    let mut kinds = BTreeMap::new();
+    let mut schedules = Vec::new();
+    for section in sections {
+        for name in nodes::texts(section) {
+            kinds.extend(when::kind(&name).map(|kind| (kind, Vec::new())));
+        }
+        for entry in section.entries().unwrap_or_default() {
+            let Some(kind) = entry.name().and_then(when::kind) else { continue };
+            let names = ["branches", "names"].into_iter().find_map(|key| entry.value.get(key));
+            kinds.insert(kind, names.map(nodes::texts).unwrap_or_default());
+            if kind == EventKind::Schedule {
+                schedules = entry.value.items().unwrap_or_default().iter().filter_map(schedule).collect();
+            }
+        }
+    }
+    Triggers::Listed { kinds, schedules }
+}
+
+fn schedule(node: &Node) -> Option<Schedule> {
+    let timezone = node.get("timezone").and_then(Node::as_str).unwrap_or("UTC");
+    Some(Schedule { cron: node.get("cron")?.as_str()?.to_owned(), timezone: timezone.to_owned() })
+}
+
+/// Whether the triggers let this event in.
+pub(crate) fn triggered(triggers: &Triggers, event: &Event, patterns: &mut Patterns) -> Triggered {
+    let Triggers::Listed { kinds, .. } = triggers else { return Triggered::Yes };
+    let (what, name) = match event.kind {
+        EventKind::Push => ("a push to branch", event.branch.as_deref()),
+        EventKind::Tag => ("the tag", event.tag.as_deref()),
+        EventKind::PullRequest => ("a pull request into", event.base.as_deref()),
+        kind => (kind.name(), None),
+    };
+    let spoken = name.map_or_else(|| format!("`{}`", event.kind.name()), |name| format!("{what} `{name}`"));
+    let Some(regexes) = kinds.get(&event.kind) else {
+        return Triggered::No { reason: format!("the pipeline's `on` does not list {spoken}") };
+    };
+    let name = name.unwrap_or_default();
+    let admits = |pattern: &String| patterns.regex(pattern).is_ok_and(|regex| regex.is_match(name));
+    if regexes.is_empty() || regexes.iter().any(admits) {
+        return Triggered::Yes;
+    }
+    Triggered::No { reason: format!("{spoken} fits none of: {}", regexes.join(", ")) }
+}
+
+/// The `manual.params` of the last section that has them, each with its place.
+pub(crate) fn params<'n>(sections: &[&'n Node]) -> &'n [crate::tree::Entry] {
+    let of = |section: &&'n Node| section.get("manual")?.get("params")?.entries();
+    sections.iter().rev().find_map(of).unwrap_or_default()
+}
+
+/// Fields by name; what is wrong with one is told.
+pub(crate) fn fields(
+    entries: &[crate::tree::Entry],
+    sources: &Sources,
+    faults: &mut Faults,
+) -> BTreeMap<String, Field> {
+    let mut fields = BTreeMap::new();
+    for entry in entries {
+        let Some(name) = entry.name() else { continue };
+        fields.insert(name.to_owned(), field(name, &entry.value, sources, faults));
+    }
+    fields
+}
+
+fn field(name: &str, node: &Node, sources: &Sources, faults: &mut Faults) -> Field {
+    let at = |node: &Node| sources.location(node.span);
+    let options = node.get("options");
+    let kind = node.get("type").and_then(Node::as_str).unwrap_or("string");
+    let kind = match kind {
+        kind if is_word(kind, "number") => FieldKind::Number,
+        kind if is_word(kind, "boolean") => FieldKind::Boolean,
+        kind if is_word(kind, "choice") => FieldKind::Choice { options: options.map(nodes::texts).unwrap_or_default() },
+        _ => FieldKind::String,
+    };
+    let options_fault = match (&kind, options) {
+        (FieldKind::Choice { options }, _) if options.is_empty() => {
+            Some((node, "nothing can be chosen", "add `options: [first, second]`"))
+        }
+        (FieldKind::Choice { options }, Some(node)) if BTreeSet::from_iter(options).len() < options.len() => {
+            Some((node, "an option stands twice", "keep each option once"))
+        }
+        (FieldKind::Choice { .. }, _) | (_, None) => None,
+        (_, Some(node)) => Some((node, "only a choice has options", "say `type: choice`, or remove `options`")),
+    };
+    if let Some((node, label, help)) = options_fault {
+        let message = format!("the options of `{name}` are wrong");
+        faults.push(errors::bad_value("bad-field", at(node), message, label, help));
+    }
+    let help = node.get("help").and_then(Node::as_str).unwrap_or_default().to_owned();
+    let mut field = Field { kind, default: None, help };
+    if let Some(default) = node.get("default") {
+        let value = nodes::json(default);
+        if field.admits(&value) {
+            field.default = Some(value);
+        } else if options_fault.is_none() {
+            let message = format!("the default of `{name}` is not of its type");
+            let help = "a string stands in quotes, a number and a boolean do not, a choice is one of its options";
+            faults.push(errors::bad_value("bad-field", at(default), message, "not of that type", help));
+        }
+    }
+    field
+}
+
+/// The values of parameters for this event: what it brings, typed texts read by the field's type, else the defaults.
+pub(crate) fn filled(
+    fields: &BTreeMap<String, Field>,
+    event: &Event,
+    place_of: impl Fn(&str) -> Option<Location>,
+    faults: &mut Faults,
+) -> BTreeMap<String, Value> {
+    let known: Vec<&str> = fields.keys().map(String::as_str).collect();
+    for name in event.params.keys().filter(|name| !fields.contains_key(*name)) {
+        faults.push(errors::unknown_param(name, &known));
+    }
+    let must_be_filled = matches!(event.kind, EventKind::Manual | EventKind::Api);
+    let mut filled = BTreeMap::new();
+    for (name, field) in fields {
+        let value = match event.params.get(name) {
+            Some(value) if field.admits(value) => Ok(Some(value.clone())),
+            Some(Value::String(typed)) => field.parse(typed).map(Some),
+            Some(value) => Err(format!("does not take `{value}`")),
+            None if field.default.is_none() && must_be_filled => Err("must be given: it has no default".to_owned()),
+            None => Ok(field.default.clone()),
+        };
+        match value {
+            Ok(value) => filled.extend(value.map(|value| (name.clone(), value))),
+            Err(takes) => faults.push(errors::bad_param(name, &takes, place_of(name))),
+        }
+    }
+    filled
+}

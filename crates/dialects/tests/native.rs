@@ -1,0 +1,145 @@
+//! The native format, case by case: each folder of `tests/native` is a pipeline with what must come of it.
+//!
+//! A case holds `pipeline.*` (all that are there are read, in order), perhaps `known.json` (default: a push to `main`),
+//! `expect.graph.json` and `expect.txt` (triggers, parameters, questions, diagnostics). A missing expectation is written,
+//! and the test fails so that somebody reads it.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use graph::{Event, EventKind, Known};
+use ropewalk_dialects::native::{self, Lowered, PIPELINE_FILES, SourceFile, Triggered};
+use ropewalk_dialects::report::{self, Color};
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/native")
+}
+
+fn push_to_main() -> Known {
+    Known::of(Event { branch: Some("main".to_owned()), actor: "ada".to_owned(), ..Event::new(EventKind::Push) })
+}
+
+fn lower_case(case: &Path) -> Lowered {
+    let files: Vec<SourceFile> = PIPELINE_FILES
+        .iter()
+        .filter_map(|path| {
+            let name = path.rsplit('/').next().unwrap();
+            Some(SourceFile::new(name, std::fs::read(case.join(name)).ok()?))
+        })
+        .collect();
+    let known = match std::fs::read_to_string(case.join("known.json")) {
+        Ok(text) => serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", case.display())),
+        Err(_) => push_to_main(),
+    };
+    native::lower(&files, &known)
+}
+
+/// Everything observable beside the graph.
+fn told(lowered: &Lowered) -> String {
+    let mut text = String::new();
+    if let Triggered::No { reason } = &lowered.triggered {
+        writeln!(text, "not triggered: {reason}").unwrap();
+    }
+    for (name, value) in &lowered.filled {
+        writeln!(text, "param {name} = {value}").unwrap();
+    }
+    for question in &lowered.evaluation.questions {
+        writeln!(text, "asks {}", serde_json::to_string(question).unwrap()).unwrap();
+    }
+    text.push_str(&report::text(&lowered.evaluation.diagnostics, &lowered.sources, Color::Never));
+    if text.is_empty() { "nothing is wrong\n".to_owned() } else { text }
+}
+
+fn graph_text(lowered: &Lowered) -> String {
+    let value = serde_json::to_value(&lowered.evaluation.graph).unwrap();
+    format!("{}\n", serde_json::to_string_pretty(&value).unwrap())
+}
+
+#[test]
+fn cases() {
+    let mut cases: Vec<PathBuf> = std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    cases.sort();
+    assert!(cases.len() > 30, "the cases are there");
+    let mut faults = String::new();
+    for case in &cases {
+        let lowered = lower_case(case);
+        for (name, found) in [("expect.graph.json", graph_text(&lowered)), ("expect.txt", told(&lowered))] {
+            let path = case.join(name);
+            match std::fs::read_to_string(&path) {
+                Ok(expected) if expected == found => {}
+                Ok(expected) => {
+                    writeln!(faults, "{}: expected\n{expected}\nfound\n{found}", path.display()).unwrap();
+                }
+                Err(_) => {
+                    std::fs::write(&path, &found).unwrap();
+                    writeln!(faults, "{}: was missing and is written; read it:\n{found}", path.display()).unwrap();
+                }
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{faults}");
+}
+
+#[test]
+fn four_notations_say_the_same() {
+    let [yaml, json, edn, toml] = ["yaml", "json", "edn", "toml"].map(|notation| {
+        let lowered = lower_case(&folder().join(format!("notation_{notation}")));
+        assert_eq!(lowered.evaluation.diagnostics, [], "{notation}");
+        assert!(lowered.evaluation.graph.jobs.len() > 5);
+        graph::canonical::graph_json(&lowered.evaluation.graph)
+    });
+    assert_eq!(yaml, json);
+    assert_eq!(yaml, edn);
+    assert_eq!(yaml, toml);
+}
+
+#[test]
+fn the_schema_is_the_golden_file() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("schema/pipeline.schema.json");
+    let found = format!("{}\n", serde_json::to_string_pretty(&native::schema()).unwrap());
+    match std::fs::read_to_string(&path) {
+        Ok(expected) => assert_eq!(expected, found, "delete {} to write it anew", path.display()),
+        Err(_) => {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, &found).unwrap();
+            panic!("{} was missing and is written; read it", path.display());
+        }
+    }
+}
+
+/// A graph too large to write down: the sum of what must hold of it.
+fn yaml(text: &str) -> Lowered {
+    native::lower(&[SourceFile::new("pipeline.yaml", text)], &push_to_main())
+}
+
+#[test]
+fn stages_of_thousands_cost_the_sum_of_edges() {
+    let mut text = "stages: [build, test]\njobs:\n".to_owned();
+    for index in 0..5_000 {
+        writeln!(text, "  b{index}: {{ stage: build, run: 'true' }}\n  t{index}: {{ stage: test, run: 'true' }}")
+            .unwrap();
+    }
+    let lowered = yaml(&text);
+    assert_eq!(told(&lowered), "nothing is wrong\n");
+    let edges: usize = lowered.evaluation.graph.jobs.values().map(|job| job.needs.len()).sum();
+    assert_eq!((lowered.evaluation.graph.jobs.len(), edges), (10_001, 10_000));
+    assert!(native::is_barrier("stage:build") && !native::is_barrier("build"));
+}
+
+#[test]
+fn every_leg_needing_every_leg_is_bounded() {
+    let legs = (0..3_000).map(|leg| leg.to_string()).collect::<Vec<_>>().join(",");
+    let lowered = yaml(&format!(
+        "jobs:\n  a: {{ matrix: {{ x: [{legs}] }}, run: 'true' }}\n  b: {{ needs: a, matrix: {{ x: [{legs}] }}, run: 'true' }}\n"
+    ));
+    assert_eq!(lowered.evaluation.diagnostics[0].code, "too-many-edges");
+}
+
+#[test]
+fn graphs_are_the_same_every_time() {
+    for case in ["notation_yaml", "expressions", "merged_files"] {
+        let [first, second] = [(); 2].map(|()| lower_case(&folder().join(case)));
+        assert_eq!(graph_text(&first), graph_text(&second));
+        assert_eq!(told(&first), told(&second));
+    }
+}
