@@ -1,5 +1,7 @@
 //! The moment at which a command looks, and times as people read them. The machine's clock itself is read in `local/clock.rs`.
 
+use std::sync::OnceLock;
+
 use graph::Timestamp;
 use jiff::tz::TimeZone;
 
@@ -8,14 +10,14 @@ use jiff::tz::TimeZone;
 pub struct Calendar {
     /// Now.
     pub now: Timestamp,
-    /// The reader's zone.
-    pub zone: TimeZone,
+    /// The reader's zone; the machine's, found when the first time is told.
+    zone: OnceLock<TimeZone>,
 }
 
 impl Calendar {
     /// The present time and the machine's zone.
     pub fn system() -> Self {
-        Self { now: crate::local::clock::now(), zone: TimeZone::system() }
+        Self { now: crate::local::clock::now(), zone: OnceLock::new() }
     }
 
     /// `2026-11-21 04:33:12`; empty for a time that no calendar has.
@@ -30,7 +32,7 @@ impl Calendar {
 
     fn format(&self, at: Timestamp, pattern: &str) -> String {
         jiff::Timestamp::from_microsecond(at.0)
-            .map(|time| time.to_zoned(self.zone.clone()).strftime(pattern).to_string())
+            .map(|time| time.to_zoned(self.zone.get_or_init(system_zone).clone()).strftime(pattern).to_string())
             .unwrap_or_default()
     }
 
@@ -47,13 +49,33 @@ impl Calendar {
     }
 }
 
+/// The machine's zone. Its file is read directly where `TZ` does not name another: the zone's name, for which jiff
+/// would look through the whole database (some milliseconds), is never told.
+fn system_zone() -> TimeZone {
+    if std::env::var_os("TZ").is_none()
+        && let Ok(file) = std::fs::read("/etc/localtime")
+        && let Ok(zone) = TimeZone::tzif("local", &file)
+    {
+        return zone;
+    }
+    TimeZone::system()
+}
+
+#[cfg(test)]
+impl Calendar {
+    /// A calendar of Greenwich at this moment.
+    pub fn utc(now: Timestamp) -> Self {
+        Self { now, zone: OnceLock::from(TimeZone::UTC) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn times_and_ages() {
-        let calendar = Calendar { now: Timestamp(1_795_235_592_042_000), zone: TimeZone::UTC };
+        let calendar = Calendar::utc(Timestamp(1_795_235_592_042_000));
         assert_eq!(calendar.time(calendar.now), "2026-11-21 04:33:12");
         assert_eq!(calendar.moment(calendar.now), "04:33:12.042");
         let age = |seconds: i64| calendar.age(Timestamp(calendar.now.0 - seconds * 1_000_000));

@@ -52,7 +52,7 @@ impl Kept {
 
     /// Five minutes after the last thing that happened.
     pub fn calendar(&self) -> Calendar {
-        Calendar { now: Timestamp(self.time + 300_000_000), zone: jiff::tz::TimeZone::UTC }
+        Calendar::utc(Timestamp(self.time + 300_000_000))
     }
 
     /// Begins a build of jobs with these names, each with one step, in this order.
