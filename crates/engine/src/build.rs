@@ -441,6 +441,8 @@ impl Build {
         let mut n_looked_at = 0;
         self.verdict = None;
         self.reopen(index, at);
+        // What was asked before may have been answered while nobody listened.
+        (self.asked_with, self.asked_evaluation, self.halt_seen) = (None, 0, None);
         if self.halt.is_some() {
             self.set_halt(None);
             for other in 0..self.slots.len() as SlotIndex {

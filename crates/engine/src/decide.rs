@@ -228,13 +228,13 @@ impl Engine {
             operation.result = Some(job);
         }
         operation.begun.remove(&job);
-        if operation.leader != Some(job) {
-            return;
+        if operation.leader == Some(job) {
+            operation.leader = operation.begun.first().copied();
         }
-        operation.leader = operation.begun.first().copied();
         let woken: Vec<Arrival> = if is_reusable {
             std::mem::take(&mut operation.followers).into_iter().collect()
         } else if operation.leader.is_none() {
+            // Also when the one who left was woken to lead and did not come to it.
             operation.followers.pop_first().into_iter().collect()
         } else {
             Vec::new()

@@ -286,6 +286,30 @@ fn equal_operations_run_once() {
 }
 
 #[test]
+fn a_follower_leads_when_a_whole_build_before_it_is_canceled() {
+    let mut world = World::new();
+    world.build(1, graph("a [reuse]:; b [reuse]:"), BuildOptions::default());
+    world.build(2, graph("a [reuse]:"), BuildOptions::default());
+    for sentence in ["1.a resolves 7", "1.b resolves 7", "2.a resolves 7", "cancel", "worker w 1", "2.a passes"] {
+        world.act(sentence);
+    }
+    compare(
+        &world,
+        4,
+        "a is operation 7
+        b is operation 7
+        2.a is operation 7
+        cancel by me
+        a canceled by me
+        b canceled by me
+        build canceled
+        2.a leased 1 try 1
+        2.a passed
+        2.build passed",
+    );
+}
+
+#[test]
 fn a_failure_is_shared_within_its_build_only() {
     let mut world = World::new();
     world.worker("w", 4, "", 0);
@@ -381,6 +405,42 @@ fn growing() -> World {
     world.request(1, BuildOptions::default());
     world.evaluated(1, 0, grown("plan:; after: test", false));
     world
+}
+
+#[test]
+fn a_build_that_stopped_while_it_grew_grows_again_after_a_retry() {
+    let mut world = World::new();
+    world.worker("w", 4, "", 0);
+    world.request(1, BuildOptions { on_failure: FailurePolicy::FailFast, ..BuildOptions::default() });
+    world.evaluated(1, 0, grown("plan:; b:; late: test", false));
+    world.act("plan passes");
+    world.act("b fails");
+    world.evaluated(1, 1, grown("plan:; b:; test:; late: test", true));
+    world.effects.clear();
+    world.act("retry b");
+    assert!(world.effects.iter().any(|effect| matches!(effect, Effect::Evaluate { .. })), "{:?}", world.effects);
+    world.evaluated(1, 1, grown("plan:; b:; test:; late: test", true));
+    world.act("b fails");
+    world.act("test stops");
+    compare(
+        &world,
+        2,
+        "plan leased 1 try 1
+        b leased 2 try 1
+        plan passed
+        answered Outcome(\"plan\")
+        b failed by step
+        late skipped NotWanted { text: \"the build stopped when `b` failed\" }
+        build failed
+        b retried
+        b leased 3 try 1
+        evaluated 4
+        test leased 4 try 1
+        b failed by step
+        late skipped NotWanted { text: \"the build stopped when `b` failed\" }
+        test canceled by me
+        build failed",
+    );
 }
 
 #[test]

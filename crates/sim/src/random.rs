@@ -13,7 +13,7 @@ impl Random {
     }
 
     /// The next number (Marsaglia's xorshift64*).
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -22,7 +22,7 @@ impl Random {
 
     /// A number below `bound`; 0 if `bound` is 0.
     pub fn below(&mut self, bound: usize) -> usize {
-        if bound == 0 { 0 } else { ((self.next() >> 11) % bound as u64) as usize }
+        if bound == 0 { 0 } else { ((self.number() >> 11) % bound as u64) as usize }
     }
 
     /// Yes in `percent` of a hundred throws.

@@ -7,7 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use engine::{BuildOptions, BuildRequest, Effect, Engine, Fact, FailurePolicy, Input, Presence, Reused, What};
+use engine::{
+    BuildOptions, BuildRequest, Effect, Engine, Fact, FailurePolicy, Input, JobState, Presence, Reused, What,
+};
 use graph::{
     Answer, AttemptNumber, AttemptReport, AttemptSpec, BuildId, Digest, Evaluation, Event, EventKind, Known, LeaseId,
     Outcome, Resources, Timestamp, WorkerId,
@@ -57,6 +59,8 @@ struct Storm {
     engine: Engine,
     store: MemoryStore,
     facts: Vec<Fact>,
+    /// Whether the world behaves. The server no longer dies then: a restart must not be what gets things going.
+    is_calm: bool,
     /// Whether the engine was last rebuilt build by build, as a store gives facts, not in the order of all.
     is_folded_by_build: bool,
     /// A fact kept from the store by sabotage.
@@ -116,6 +120,7 @@ impl Storm {
             engine: Engine::new(),
             store: MemoryStore::new(),
             facts: Vec::new(),
+            is_calm: false,
             is_folded_by_build: false,
             unwritten: None,
             pipelines: BTreeMap::new(),
@@ -295,7 +300,7 @@ impl Storm {
             Effect::Resolve { build, job, spec, needs } => {
                 let (mut digest, _) = engine::operation::operation(&spec, &[], &needs);
                 if self.sabotage == Sabotage::UnequalOperation {
-                    digest.0[0] ^= self.random.next() as u8;
+                    digest.0[0] ^= self.random.number() as u8;
                 }
                 let (true_digest, _) = engine::operation::operation(&spec, &[], &needs);
                 self.operations.insert((build, job.clone()), true_digest);
@@ -403,7 +408,7 @@ impl Storm {
         }
         let step = self.engine.step(self.now, inputs);
         self.append(step.facts)?;
-        if self.random.chance(4) {
+        if !self.is_calm && self.random.chance(4) {
             // The server dies after it has stored the facts and before it performs the effects.
             return self.die();
         }
@@ -450,6 +455,14 @@ impl Storm {
         }
     }
 
+    /// What has not ended, for the trace of a storm that did not calm down.
+    fn unended(&self) -> String {
+        let is_ended = |state: &JobState<'_>| matches!(state, JobState::Ended(_));
+        let jobs = self.created.iter().flat_map(|&id| self.engine.jobs(id).map(move |(name, state)| (id, name, state)));
+        let left = jobs.filter(|(_, _, state)| !is_ended(state));
+        left.map(|(id, name, state)| format!("{id}.{name} {state:?}")).collect::<Vec<_>>().join(", ")
+    }
+
     /// The server dies and starts again: all that it knows are the facts.
     fn die(&mut self) -> Checked {
         let mut folded = Engine::new();
@@ -467,7 +480,7 @@ impl Storm {
             return Err(Violation { law: "folding the facts rebuilds the engine", text });
         }
         self.is_folded_by_build = self.random.chance(50);
-        self.engine = if self.is_folded_by_build { self.from_store()? } else { folded };
+        self.engine = if self.is_folded_by_build { self.rebuilt_from_store()? } else { folded };
         self.plant_unfenced();
         self.tasks.clear();
         self.tasks.extend(self.engine.wanted(self.now));
@@ -475,7 +488,7 @@ impl Storm {
     }
 
     /// An engine from what the store holds, build by build.
-    fn from_store(&self) -> Result<Engine, Violation> {
+    fn rebuilt_from_store(&self) -> Result<Engine, Violation> {
         let mut engine = Engine::new();
         for &build in &self.created {
             let facts = self.store.facts(build);
@@ -530,6 +543,7 @@ impl Storm {
 
     /// Everybody behaves until nothing is left to do.
     fn calm(&mut self) -> Checked {
+        self.is_calm = true;
         for index in 0..self.workers.len() {
             self.bring_back(index);
         }
@@ -555,7 +569,10 @@ impl Storm {
                 break;
             }
         }
-        self.oracle.check_calm(&self.created)?;
+        self.oracle.check_calm(&self.created).map_err(|violation| {
+            let text = format!("{}: {}", violation.text, self.unended());
+            Violation { text, ..violation }
+        })?;
         let rest = self.engine.step(self.now.plus_ms(1), Vec::new());
         self.append(rest.facts)?;
         self.die()?;
