@@ -160,10 +160,10 @@ fn matcher(glob: &str, written: &str) -> Result<GlobSet, PatternFault> {
 }
 
 /// The ranges of sorted `paths` that are the prefix itself and what lies below it.
-fn below<P: AsRef<Path>>(paths: &[P], prefix: &Path) -> Vec<std::ops::Range<usize>> {
+fn below<P: AsRef<Path>>(paths: &[P], prefix: &Path) -> [std::ops::Range<usize>; 2] {
     let prefix = prefix.as_os_str().as_bytes();
     if prefix.is_empty() {
-        return vec![0..paths.len()];
+        return [0..paths.len(), 0..0];
     }
     let itself = paths.partition_point(|path| path.as_ref().as_os_str().as_bytes() < prefix);
     let is_there = paths.get(itself).is_some_and(|path| path.as_ref().as_os_str().as_bytes() == prefix);
@@ -174,7 +174,7 @@ fn below<P: AsRef<Path>>(paths: &[P], prefix: &Path) -> Vec<std::ops::Range<usiz
     directory.pop();
     directory.push(b'0');
     let end = paths.partition_point(|path| path.as_ref().as_os_str().as_bytes() < directory.as_slice());
-    vec![itself..itself + usize::from(is_there), start..end]
+    [itself..itself + usize::from(is_there), start..end]
 }
 
 /// Orders paths by their bytes, as git does; [`Path`]'s own order is by components.

@@ -1,0 +1,321 @@
+//! Jobs as people write them.
+
+use std::collections::BTreeMap;
+
+use graph::{JobName, NeedResult, Outcome};
+use ropewalk_worker::Cancel;
+use ropewalk_worker::depot::Secrets;
+use serde_json::{Value, json};
+
+use crate::Case;
+use crate::ground::{MemoryLog, compare, on_ground, secret};
+
+pub const CASES: &[Case] = &[
+    ("cases::steps_hand_values_on", steps_hand_values_on),
+    ("cases::conditions", conditions),
+    ("cases::a_tolerated_failure", a_tolerated_failure),
+    ("cases::expressions", expressions),
+    ("cases::needs_and_artifacts", needs_and_artifacts),
+    ("cases::shells", shells),
+    ("cases::isolated_jobs_leave_the_tree_alone", isolated_jobs_leave_the_tree_alone),
+    ("cases::caches", caches),
+    ("cases::reports_of_a_failed_job", reports_of_a_failed_job),
+    ("cases::secrets_are_hidden", secrets_are_hidden),
+    ("cases::a_trivial_job_makes_no_file", a_trivial_job_makes_no_file),
+    ("cases::a_changed_input_is_noted", a_changed_input_is_noted),
+    ("cases::a_sandbox", a_sandbox),
+];
+
+/// A job in the tree itself with these steps.
+fn steps(steps: &[&str]) -> Value {
+    let steps: Vec<Value> = steps.iter().map(|run| json!({ "run": run })).collect();
+    json!({ "workspace": "in_place", "steps": steps })
+}
+
+fn steps_hand_values_on() {
+    on_ground(&[("bin/tool", "#!/bin/sh\necho tool\n")], async |ground| {
+        let mut job = steps(&[
+            "chmod +x bin/tool; echo v=1 >> $ROPEWALK_OUTPUT; printf 'long<<E\\na\\nb\\nE\\n' >> $ROPEWALK_OUTPUT",
+            "echo FLAG=on >> \"$ROPEWALK_ENV\"; echo $PWD/bin >> \"$ROPEWALK_PATH\"; echo '# Title' >> $ROPEWALK_SUMMARY",
+            "echo $FLAG $CI $ROPEWALK $ROPEWALK_BUILD $ROPEWALK_JOB $ROPEWALK_BRANCH $ROPEWALK_COMMIT $ROPEWALK_EVENT; tool",
+            "echo v=2 >> $ROPEWALK_OUTPUT; printf more >> $ROPEWALK_SUMMARY; test \"$ROPEWALK_WORKSPACE\" = \"$PWD\"; test -n $ROPEWALK_ATTEMPT",
+        ]);
+        job["outputs"] = json!(["v", "long"]);
+        ground
+            .check(
+                job,
+                r##"
+                passed {"long":"a\nb","v":"2"}
+                passed 0: chmod +x bin/tool; echo v=1 >> $ROPEWALK_OUTPUT; printf 'long<<E\na\nb\nE\n' >> $ROPEWALK_OUTPUT
+                passed 0: echo FLAG=on >> "$ROPEWALK_ENV"; echo $PWD/bin >> "$ROPEWALK_PATH"; echo '# Title' >> $ROPEWALK_SUMM
+                passed 0: echo $FLAG $CI $ROPEWALK $ROPEWALK_BUILD $ROPEWALK_JOB $ROPEWALK_BRANCH $ROPEWALK_COMMIT $ROPEWALK_E
+                passed 0: echo v=2 >> $ROPEWALK_OUTPUT; printf more >> $ROPEWALK_SUMMARY; test "$ROPEWALK_WORKSPACE" = "$PWD";
+                summary: "# Title\nmore\n"
+                2 Stdout: on true true 7 unit/1 main c0ffee push
+                2 Stdout: tool
+                "##,
+            )
+            .await;
+        ground.check(steps(&["echo x${FLAG}x"]), "passed {}\npassed 0: echo x${FLAG}x\n0 Stdout: xx").await;
+    });
+}
+
+fn conditions() {
+    on_ground(&[], async |ground| {
+        let mut job = steps(&["exit 3", "echo no", "echo failed", "echo always", "echo kept", "echo wrong"]);
+        job["steps"][2]["if"] = json!("failure()");
+        job["steps"][3]["if"] = json!("${{ always() }}");
+        job["steps"][4]["if"] = json!("success()");
+        job["steps"][5]["if"] = json!("nonsense.x");
+        ground
+            .check(
+                job,
+                "failed: step 0, exit 3
+                failed 3: exit 3
+                skipped: echo no
+                passed 0: echo failed
+                passed 0: echo always
+                skipped: echo kept
+                skipped: echo wrong
+                2 Stdout: failed
+                3 Stdout: always",
+            )
+            .await;
+        let mut job = steps(&["echo wrong"]);
+        job["steps"][0]["if"] = json!("fromJSON('{')");
+        let (report, _) = ground.run(job).await;
+        assert!(matches!(report.outcome, Outcome::Failed(graph::Failure::Step { step: 0, exit: 1 })));
+        assert!(report.notes[0].starts_with("step 1: if: `fromJSON('{')`: "), "{:?}", report.notes);
+    });
+}
+
+fn a_tolerated_failure() {
+    on_ground(&[], async |ground| {
+        let mut job = steps(&["exit 3", "echo $OUT $END"]);
+        job["steps"][0]["allow_failure"] = json!(true);
+        job["steps"][0]["id"] = json!("a");
+        job["steps"][1]["env"] = json!({
+            "OUT": {"template": "${{ steps.a.outcome }}"}, "END": {"template": "${{ steps.a.conclusion }}${{ steps.a.exit }}"}
+        });
+        ground.check(job, "passed {}\nfailed 3: exit 3\npassed 0: echo $OUT $END\n1 Stdout: failed passed3").await;
+    });
+}
+
+fn expressions() {
+    on_ground(&[("sub/x", "1"), ("sub/y", "2")], async |ground| {
+        let mut job = steps(&["echo v=7 >> $ROPEWALK_OUTPUT", "echo $A; cat x"]);
+        job["env"] = json!({ "BASE": {"template": "on-${{ event.branch }}"} });
+        job["matrix"] = json!({ "shard": 3 });
+        job["steps"][0]["id"] = json!("one");
+        job["steps"][1]["name"] = json!({"template": "step ${{ matrix.shard }}"});
+        job["steps"][1]["if"] =
+            json!("steps.one.outputs.v == 7 && hash_files('sub/*') != hash_files('sub/x') && hash_files('no') == ''");
+        job["steps"][1]["working_directory"] = json!({"template": "${{ 'sub' }}"});
+        job["steps"][1]["env"] = json!({
+            "A": {"template": "${{ env.BASE }} ${{ steps.one.outputs.v }} ${{ job.status }} ${{ job.id }} ${{ needs.dep.outputs.n }} ${{ needs.dep.result }}"}
+        });
+        let need = NeedResult {
+            result: "passed".to_owned(),
+            outputs: [("n".to_owned(), json!(5))].into(),
+            artifacts: BTreeMap::new(),
+        };
+        let needs = [(JobName::from("dep/1"), need)].into();
+        let (report, log) = ground.run_with(job, needs, Secrets::default(), Cancel::new(), MemoryLog::default()).await;
+        compare(
+            &report,
+            &log,
+            "passed {}
+            passed 0: echo v=7 >> $ROPEWALK_OUTPUT
+            passed 0: step 3
+            1 Stdout: on-main 7 passed unit 5 passed
+            1 Stdout: 1",
+        );
+    });
+}
+
+fn needs_and_artifacts() {
+    on_ground(&[("keep", "1")], async |ground| {
+        let mut job = steps(&["mkdir -p out/deep; echo made > out/deep/app; chmod 755 out/deep/app"]);
+        job["workspace"] = json!("isolated");
+        job["artifacts"] = json!({ "app": ["out", "keep"] });
+        let (made, log) = ground.run(job.clone()).await;
+        assert!(matches!(made.outcome, Outcome::Passed { .. }), "{made:?} {:?}", log.0.lock().unwrap().pieces);
+        assert_eq!(made.artifacts["app"].files, 2);
+        let (again, _) = ground.run(job).await;
+        assert_eq!(again.artifacts, made.artifacts, "equal files, equal digest");
+        assert!(!ground.root.join("out").exists());
+
+        let need = NeedResult { result: "passed".to_owned(), outputs: BTreeMap::new(), artifacts: made.artifacts };
+        let mut job = steps(&["cat out/deep/app; test -x out/deep/app"]);
+        job["workspace"] = json!("isolated");
+        let needs = [(JobName::from("build"), need)].into();
+        let (report, log) = ground.run_with(job, needs, Secrets::default(), Cancel::new(), MemoryLog::default()).await;
+        compare(&report, &log, "passed {}\npassed 0: cat out/deep/app; test -x out/deep/app\n0 Stdout: made");
+
+        let mut job = steps(&["true"]);
+        job["artifacts"] = json!({ "app": ["dist/*"] });
+        ground
+            .check(job, "failed: step 0, exit 1\npassed 0: true\nnote: artifact `app`: `dist/*` matches no file")
+            .await;
+        let mut job = steps(&["ln -s /etc out-link"]);
+        job["artifacts"] = json!({ "app": ["out-link"] });
+        ground
+            .check(job, "failed: step 0, exit 1\npassed 0: ln -s /etc out-link\nnote: artifact `app`: the link `out-link` leads out of the workspace (to `/etc`)")
+            .await;
+    });
+}
+
+fn shells() {
+    on_ground(&[], async |ground| {
+        let mut job =
+            steps(&["false | true; echo no pipefail", "echo ${BASH_VERSION:+bash}; false | true; echo not here"]);
+        job["steps"][1]["shell"] = json!("bash");
+        ground
+            .check(
+                job,
+                "failed: step 1, exit 1
+                passed 0: false | true; echo no pipefail
+                failed 1: echo ${BASH_VERSION:+bash}; false | true; echo not here
+                0 Stdout: no pipefail
+                1 Stdout: bash",
+            )
+            .await;
+        let mut job = steps(&["$a line$", "s/a/b/"]);
+        job["steps"][0]["shell"] = json!({ "custom": ["grep", "-c", "line", "{0}"] });
+        job["steps"][1]["shell"] = json!({ "custom": ["cat"] });
+        ground.check(job, "passed {}\npassed 0: $a line$\npassed 0: s/a/b/\n0 Stdout: 1\n1 Stdout: s/a/b/").await;
+    });
+}
+
+fn isolated_jobs_leave_the_tree_alone() {
+    on_ground(&[("a", "1"), (".gitignore", "ignored\n"), ("ignored", "x")], async |ground| {
+        let mut job = steps(&["cat a; echo 2 > a; test ! -e ignored; touch new", "cat a"]);
+        job["workspace"] = json!("isolated");
+        let (report, log) = ground.run(job).await;
+        assert!(matches!(report.outcome, Outcome::Passed { .. }), "{report:?}");
+        let text: Vec<u8> = log.0.lock().unwrap().pieces.iter().flat_map(|(_, _, bytes)| bytes.clone()).collect();
+        assert_eq!(String::from_utf8_lossy(&text), "12\n");
+        assert_eq!(std::fs::read(ground.root.join("a")).unwrap(), b"1");
+        assert!(!ground.root.join("new").exists());
+    });
+}
+
+fn caches() {
+    on_ground(&[("lock", "1")], async |ground| {
+        let job = |run: &str| {
+            json!({
+                "steps": [{ "run": run }],
+                "cache": [{ "key": {"template": "k-${{ hash_files('lock') }}"}, "restore": ["k-"], "paths": ["dir", "absent"] }],
+            })
+        };
+        let (report, _) = ground.run(job("mkdir dir; echo 1 > dir/f; exit 1")).await;
+        assert!(
+            matches!(report.outcome, Outcome::Failed(_)) && ground.depot.keys().is_empty(),
+            "saved on success only"
+        );
+        let passing = [
+            job("test ! -e dir; mkdir -p dir/e; echo 1 > dir/f"),
+            job("cat dir/f; echo 2 > dir/f; test -d dir/e"),
+            job("grep 1 dir/f"),
+        ];
+        for job in passing {
+            let (report, log) = ground.run(job).await;
+            assert!(matches!(report.outcome, Outcome::Passed { .. }), "{report:?} {:?}", log.0.lock().unwrap().pieces);
+            assert_eq!((ground.depot.keys().len(), report.notes), (1, vec![]));
+        }
+        let mut job = job("grep 1 dir/f");
+        job["cache"][0]["key"] = json!("k-other");
+        let (report, _) = ground.run(job.clone()).await;
+        assert!(matches!(report.outcome, Outcome::Passed { .. }), "restored by prefix");
+        assert_eq!(ground.depot.keys().len(), 2);
+        job["cache"][0]["paths"] = json!(["../x"]);
+        job["steps"][0]["run"] = json!("true");
+        let (report, _) = ground.run(job).await;
+        assert!(report.notes[0].contains("`../x` cannot be cached"), "{:?}", report.notes);
+    });
+}
+
+fn reports_of_a_failed_job() {
+    on_ground(&[], async |ground| {
+        let mut job = steps(&[
+            "mkdir r; echo \"<testsuite><testcase name='t'><failure/></testcase></testsuite>\" > r/a.xml; echo '<oops' > r/b.xml; exit 1",
+        ]);
+        job["steps"][0]["name"] = json!("tests");
+        job["reports"] = json!({ "junit": ["r/*.xml"] });
+        ground
+            .check(
+                job,
+                "failed: step 0, exit 1
+                failed 1: tests
+                note: report `r/b.xml`: not well-formed XML at byte 0: syntax error: tag not closed: `>` not found before end of input
+                test: t Failed",
+            )
+            .await;
+        let mut job = steps(&["true"]);
+        job["reports"] = json!({ "junit": ["none/*.xml"] });
+        ground.check(job, "passed {}\npassed 0: true\nnote: no report matches `none/*.xml`").await;
+    });
+}
+
+fn secrets_are_hidden() {
+    on_ground(&[], async |ground| {
+        let mut job = steps(&[
+            "echo v=a$TOKEN >> $ROPEWALK_OUTPUT; echo s $TOKEN >> $ROPEWALK_SUMMARY; echo \"oops $TOKEN\" >> $ROPEWALK_PATH; echo \"bad $TOKEN\" >> $ROPEWALK_ENV",
+        ]);
+        job["steps"][0]["name"] = json!("hunter2 step");
+        job["outputs"] = json!(["v"]);
+        let (report, _) = ground
+            .run_with(job, BTreeMap::new(), secret("TOKEN", "hunter2"), Cancel::new(), MemoryLog::default())
+            .await;
+        let whole = serde_json::to_string(&report).unwrap();
+        assert!(!whole.contains("hunter2"), "{whole}");
+        compare(
+            &report,
+            &MemoryLog::default(),
+            r#"failed: step 0, exit 1
+            failed 0: *** step
+            note: step 1: $ROPEWALK_ENV: line 1: `bad ***` is neither `name=value` nor `name<<DELIMITER`
+            summary: "s ***\n""#,
+        );
+        assert_eq!(report.steps[0].outputs["v"], "a***");
+    });
+}
+
+fn a_trivial_job_makes_no_file() {
+    on_ground(&[], async |ground| {
+        ground.check(steps(&["true"]), "passed {}\npassed 0: true").await;
+        let count = |path: &std::path::Path| std::fs::read_dir(path).unwrap().count();
+        let slot = ground.worker.scratch().join("slot-1");
+        assert_eq!((count(&slot), count(ground.worker.scratch()), count(&ground.root)), (0, 1, 1));
+        assert_eq!(count(&ground.data), 1, "nothing but the scratch directory");
+    });
+}
+
+fn a_changed_input_is_noted() {
+    on_ground(&[("in", "1"), ("other", "1")], async |ground| {
+        let mut job = steps(&["echo 2 > in"]);
+        job["reuse"] = json!({ "inputs": ["in"] });
+        ground.check(job.clone(), "passed {}\npassed 0: echo 2 > in\nnote: an input changed while the job ran: in; its result is not kept for reuse").await;
+        job["steps"][0]["run"] = json!("echo 2 > other");
+        ground.check(job, "passed {}\npassed 0: echo 2 > other").await;
+    });
+}
+
+fn a_sandbox() {
+    if ropewalk_worker::sandbox::Sandbox::probe().is_err() {
+        assert!(std::env::var_os("CI").is_none(), "a sandbox is needed");
+        println!("skipped: no sandbox can be had here");
+        return;
+    }
+    on_ground(&[("in/a", "1"), ("secret", "2")], async |ground| {
+        let mut job = steps(&[
+            "cat in/a; test ! -e secret; echo v=1 >> $ROPEWALK_OUTPUT; touch /usr/x 2>/dev/null || echo read-only",
+        ]);
+        job["steps"][0]["name"] = json!("walls");
+        job["workspace"] = json!("isolated");
+        job["environment"] = json!({ "sandbox": {} });
+        job["reuse"] = json!({ "inputs": ["in/**"] });
+        job["outputs"] = json!(["v"]);
+        ground.check(job, "passed {\"v\":\"1\"}\npassed 0: walls\n0 Stdout: 1read-only").await;
+    });
+}
