@@ -83,9 +83,11 @@ impl Check<'_> {
                     self.value(&entry.value, &AXIS, name);
                 }
                 None => {
-                    let known: Vec<&str> = record.keys.iter().map(|key| key.name).collect();
-                    let fault = errors::unknown_key(self.at(&entry.key), name, record.name, &known);
-                    self.faults.push(fault);
+                    let sources = self.sources;
+                    self.faults.push_with(|| {
+                        let known: Vec<&str> = record.keys.iter().map(|key| key.name).collect();
+                        errors::unknown_key(sources.location(entry.key.span), name, record.name, &known)
+                    });
                 }
             }
         }

@@ -4,8 +4,9 @@
 //! job after it needs the barrier alone. So a stage of thousands before a stage of thousands costs the sum of edges and
 //! not the product, and a failure before a barrier skips the barrier and with it everything after.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use expression::Value as ExpressionValue;
@@ -28,7 +29,7 @@ use crate::tree::{Node, Notation};
 /// The most edges of one graph.
 pub(crate) const EDGES_MAX: usize = 2_000_000;
 /// Edges walked to find out whether jobs that are read, but not needed, come before; over all jobs.
-const LOOKS_MAX: usize = 5_000_000;
+const LOOKS_MAX: usize = 10_000_000;
 /// Names that are looked through for the one meant.
 const NEAREST_MAX: usize = 1_000;
 
@@ -54,22 +55,32 @@ struct Planned<'a> {
 pub(crate) fn graph(given: &Given<'_>, patterns: &mut Patterns, faults: &mut Faults) -> (Graph, BTreeSet<Question>) {
     let (planned, questions) = plan(given, patterns, faults);
     let by_id: HashMap<&str, usize> = planned.iter().enumerate().map(|(index, job)| (job.source.id, index)).collect();
-    let mut weaving = Weaving { given, planned: &planned, by_id, n_edges: 0, looks_left: LOOKS_MAX, faults };
-    let mut placed: Vec<(Place, JobName, Job)> = Vec::new();
+    let mut weaving = Weaving {
+        given,
+        planned: &planned,
+        by_id,
+        n_edges: 0,
+        looks_left: Cell::new(LOOKS_MAX),
+        dependents: OnceCell::new(),
+        after: RefCell::default(),
+        faults,
+    };
+    let n_jobs = planned.iter().map(|job| job.names.len()).sum::<usize>() + given.merged.barriers.len();
+    let mut placed: Vec<(Place, JobName, Arc<Job>)> = Vec::with_capacity(n_jobs);
     for index in 0..planned.len() {
         weaving.job(index, &mut placed);
     }
     for index in 0..given.merged.barriers.len() {
         let place = weaving.place_of_barrier(index);
         let (name, job) = weaving.barrier(index);
-        placed.push((place, name, job));
+        placed.push((place, name, Arc::new(job)));
     }
     let barriers: Vec<Place> = (0..given.merged.barriers.len()).map(|index| weaving.place_of_barrier(index)).collect();
     let orders = orders(&planned, &barriers);
     let mut graph = Graph { holes: holes(&planned), ..Graph::default() };
     for (place, name, mut job) in placed {
-        job.order = orders(place);
-        graph.jobs.insert(name, Arc::new(job));
+        Arc::get_mut(&mut job).expect("nobody else has it yet").order = orders(place);
+        graph.jobs.insert(name, job);
     }
     let found = validate::faults(&graph, |job, need| weaving.place_of(job, need));
     faults.extend(found);
@@ -149,13 +160,16 @@ struct Weaving<'a, 'f> {
     planned: &'a [Planned<'a>],
     by_id: HashMap<&'a str, usize>,
     n_edges: usize,
-    looks_left: usize,
+    /// See [`LOOKS_MAX`].
+    looks_left: Cell<usize>,
+    dependents: OnceCell<Vec<Vec<usize>>>,
+    after: RefCell<HashMap<usize, Rc<HashSet<usize>>>>,
     faults: &'f mut Faults,
 }
 
 impl<'a> Weaving<'a, '_> {
     /// Lowers one job into its legs.
-    fn job(&mut self, index: usize, placed: &mut Vec<(Place, JobName, Job)>) {
+    fn job(&mut self, index: usize, placed: &mut Vec<(Place, JobName, Arc<Job>)>) {
         let Planned { source, expansion, names } = &self.planned[index];
         let read_beyond = self.references(index);
         let mut base = jobs::base(source, self.given.around, self.faults);
@@ -165,26 +179,27 @@ impl<'a> Weaving<'a, '_> {
         match &expansion.shape {
             Shape::Legs(legs, origin) => {
                 for (number, (leg, name)) in legs.iter().zip(names).enumerate() {
-                    let job = self.leg(&base, source, &leg.coordinates, *origin);
-                    placed.push(((index, 0, number), name.clone(), job));
+                    let job = self.leg(base.clone(), source, &leg.coordinates, *origin);
+                    placed.push(((index, 0, number), name.clone(), Arc::new(job)));
                 }
             }
             Shape::Single => {
-                let job = self.leg(&base, source, &BTreeMap::new(), Origin::File);
-                placed.push(((index, 0, 0), names[0].clone(), job));
+                let job = self.leg(base, source, &BTreeMap::new(), Origin::File);
+                placed.push(((index, 0, 0), names[0].clone(), Arc::new(job)));
             }
             // Lowered for its faults alone.
             Shape::Hole(_) if source.body.get("matrix").is_none() => {
-                jobs::leg(&base, source, &BTreeMap::new(), Origin::File, around, self.faults);
+                jobs::leg(base, source, &BTreeMap::new(), Origin::File, around, self.faults);
             }
             Shape::Hole(_) => {}
         }
     }
 
-    fn leg(&mut self, base: &Job, source: &Source<'_>, coordinates: &BTreeMap<String, Value>, origin: Origin) -> Job {
+    fn leg(&mut self, base: Job, source: &Source<'_>, coordinates: &BTreeMap<String, Value>, origin: Origin) -> Job {
+        let skip = base.skip.clone();
         let mut job = jobs::leg(base, source, coordinates, origin, self.given.around, self.faults);
         // `when` was asked first; its reason stands.
-        job.skip = base.skip.clone().or(job.skip);
+        job.skip = skip.or(job.skip);
         job
     }
 
@@ -258,26 +273,23 @@ impl<'a> Weaving<'a, '_> {
     }
 
     fn unknown_need(&mut self, source: &Source<'_>, name: &str, node: &Node) {
-        let place = self.given.around.sources.location(node.span);
-        let ids: Vec<&str> = self.planned.iter().map(|job| job.source.id).filter(|id| *id != source.id).collect();
-        let legs: Vec<&str> = match name.split_once('/').and_then(|(id, _)| self.by_id.get(id)) {
-            Some(&index) => self.planned[index].names.iter().map(JobName::as_str).collect(),
-            None => Vec::new(),
-        };
-        let known = if legs.is_empty() { &ids } else { &legs };
-        let nearest = suggest::nearest(name, known.iter().copied().take(NEAREST_MAX));
-        self.faults.push(errors::unknown_need(place, source.id, name, nearest, known));
+        let (planned, by_id, sources) = (self.planned, &self.by_id, self.given.around.sources);
+        self.faults.push_with(|| {
+            let legs: Vec<&str> = match name.split_once('/').and_then(|(id, _)| by_id.get(id)) {
+                Some(&index) => planned[index].names.iter().map(JobName::as_str).take(NEAREST_MAX).collect(),
+                None => Vec::new(),
+            };
+            let ids = planned.iter().map(|job| job.source.id).filter(|id| *id != source.id);
+            let known = if legs.is_empty() { ids.take(NEAREST_MAX).collect() } else { legs };
+            let nearest = suggest::nearest(name, known.iter().copied());
+            errors::unknown_need(sources.location(node.span), source.id, name, nearest, &known)
+        });
     }
 
     fn references(&mut self, index: usize) -> BTreeSet<String> {
         let source = self.planned[index].source;
         let gate = source.body.get("gate").and_then(|gate| gate.get("fields")?.entries()).unwrap_or_default();
-        let before: OnceCell<HashSet<usize>> = OnceCell::new();
-        let looks = Cell::new(self.looks_left);
-        let is_before = |id: &str| {
-            let before = before.get_or_init(|| self.jobs_before(index, &looks));
-            self.by_id.get(id).is_some_and(|job| before.contains(job))
-        };
+        let is_before = |id: &str| self.by_id.get(id).is_some_and(|&read| self.after(read).contains(&index));
         let names = Names {
             needs: Self::written_needs(source)
                 .into_iter()
@@ -290,38 +302,52 @@ impl<'a> Weaving<'a, '_> {
         };
         let mut faults = Faults::default();
         let read_beyond = references::check(source, &names, self.given.around.sources, &mut faults);
-        self.looks_left = looks.get();
         self.faults.absorb(faults);
         read_beyond
     }
 
-    /// All jobs that have ended before this one starts, as far as the bound on looking allows.
-    fn jobs_before(&self, index: usize, looks: &Cell<usize>) -> HashSet<usize> {
-        let mut before = HashSet::new();
-        let mut ahead = vec![index];
-        let mut barriers_seen = HashSet::new();
-        while let Some(job) = ahead.pop() {
-            let source = self.planned[job].source;
-            let mut found: Vec<usize> = Vec::new();
-            for (name, ..) in Self::written_needs(source) {
-                let id = name.split_once('/').map_or(name, |(id, _)| id);
-                found.extend(self.by_id.get(id));
-            }
-            let mut barriers = source.after.clone();
-            while let Some(barrier) = barriers.pop() {
-                if barriers_seen.insert(barrier) {
-                    let barrier = &self.given.merged.barriers[barrier];
-                    found.extend(&barrier.members);
-                    barriers.extend(barrier.previous);
-                }
-            }
-            looks.set(looks.get().saturating_sub(found.len() + 1));
-            if looks.get() == 0 {
+    /// The jobs that start only after this one has ended, found once for each job that is asked for.
+    fn after(&self, job: usize) -> Rc<HashSet<usize>> {
+        if let Some(after) = self.after.borrow().get(&job) {
+            return Rc::clone(after);
+        }
+        let dependents = self.dependents.get_or_init(|| self.dependents());
+        let mut after = HashSet::new();
+        let mut ahead = vec![job];
+        let mut looks_left = self.looks_left.get();
+        while let Some(place) = ahead.pop() {
+            looks_left = looks_left.saturating_sub(dependents[place].len() + 1);
+            if looks_left == 0 {
                 break;
             }
-            ahead.extend(found.into_iter().filter(|&found| before.insert(found)));
+            ahead.extend(dependents[place].iter().copied().filter(|&dependent| after.insert(dependent)));
         }
-        before
+        self.looks_left.set(looks_left);
+        let after = Rc::new(after);
+        self.after.borrow_mut().insert(job, Rc::clone(&after));
+        after
+    }
+
+    /// What waits for each job, and behind the jobs for each barrier.
+    fn dependents(&self) -> Vec<Vec<usize>> {
+        let (n_jobs, barriers) = (self.planned.len(), &self.given.merged.barriers);
+        let mut dependents = vec![Vec::new(); n_jobs + barriers.len()];
+        for (index, job) in self.planned.iter().enumerate() {
+            for (name, ..) in Self::written_needs(job.source) {
+                let id = name.split_once('/').map_or(name, |(id, _)| id);
+                if let Some(&needed) = self.by_id.get(id) {
+                    dependents[needed].push(index);
+                }
+            }
+            job.source.after.iter().for_each(|&barrier| dependents[n_jobs + barrier].push(index));
+        }
+        for (index, barrier) in barriers.iter().enumerate() {
+            barrier.members.iter().for_each(|&member| dependents[member].push(n_jobs + index));
+            if let Some(previous) = barrier.previous {
+                dependents[n_jobs + previous].push(n_jobs + index);
+            }
+        }
+        dependents
     }
 
     fn barrier(&mut self, index: usize) -> (JobName, Job) {

@@ -25,6 +25,15 @@ impl Faults {
         }
     }
 
+    /// Keeps what `fault` makes, or only counts it: for faults whose help is dear to find.
+    pub(crate) fn push_with(&mut self, fault: impl FnOnce() -> Diagnostic) {
+        if self.kept.len() < FAULTS_MAX {
+            self.kept.push(fault());
+        } else {
+            self.dropped += 1;
+        }
+    }
+
     pub(crate) fn extend(&mut self, faults: impl IntoIterator<Item = Diagnostic>) {
         faults.into_iter().for_each(|fault| self.push(fault));
     }

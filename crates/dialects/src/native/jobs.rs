@@ -77,16 +77,15 @@ pub(crate) fn base(job: &Source<'_>, around: &Surroundings<'_>, faults: &mut Fau
     base
 }
 
-/// The job of one leg, from what all legs share.
+/// The job of one leg; it begins as what all legs share.
 pub(crate) fn leg(
-    base: &Job,
+    mut lowered: Job,
     job: &Source<'_>,
     coordinates: &BTreeMap<String, Value>,
     origin: Origin,
     around: &Surroundings<'_>,
     faults: &mut Faults,
 ) -> Job {
-    let mut lowered = base.clone();
     lowered.matrix = coordinates.clone();
     let matrix = ExpressionValue::object(coordinates.iter().map(|(name, value)| (name.as_str(), value.into())));
     let empty = BTreeMap::new();

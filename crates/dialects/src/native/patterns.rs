@@ -9,7 +9,7 @@ use regex::{Regex, RegexBuilder};
 /// Bytes of one pattern.
 const PATTERN_BYTES_MAX: usize = 2_000;
 /// Different regexes of one pipeline.
-const REGEXES_MAX: usize = 1_000;
+const REGEXES_MAX: usize = 300;
 /// Different globs of one pipeline.
 const GLOBS_MAX: usize = 50_000;
 /// Bytes of one compiled regex.
@@ -108,6 +108,10 @@ fn check_glob(pattern: &str) -> Result<(), String> {
     }
     if pattern.contains('\0') {
         return Err("it holds a NUL character".to_owned());
+    }
+    // Stars, question marks and plain characters are never wrong, and pipelines of thousands of jobs have little else.
+    if !path.contains(['[', ']', '{', '}', '\\']) {
+        return Ok(());
     }
     GlobBuilder::new(path)
         .literal_separator(true)
