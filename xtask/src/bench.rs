@@ -122,7 +122,7 @@ pub fn run(arguments: &[&str]) -> Result<(), String> {
     let bench = Bench { ropewalk: target.join("release/ropewalk"), folder: target.join("bench"), rounds };
     let mut rows = Vec::new();
     for (name, measurement) in MEASUREMENTS {
-        if names.is_empty() || names.iter().any(|wanted| *wanted == name) {
+        if names.is_empty() || names.contains(&name) {
             eprintln!("measuring {name} …");
             let _ = std::fs::remove_dir_all(&bench.folder);
             std::fs::create_dir_all(&bench.folder).map_err(|error| error.to_string())?;

@@ -1,3 +1,74 @@
-//! The binary `ropewalk`.
+//! The binary `ropewalk`: it reads the command line, picks the command, prints what went wrong, and ends with its code.
 
-fn main() {}
+mod args;
+mod calendar;
+mod columns;
+mod commands;
+mod control;
+mod drawing;
+mod ending;
+mod event;
+mod exit;
+mod first_error;
+mod keeping;
+mod local;
+mod output;
+mod pipeline;
+mod places;
+mod project;
+mod shortcut;
+mod view;
+mod words;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use args::{Arguments, Command};
+use clap::Parser;
+use commands::Stop;
+use project::Project;
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // clap's own printing ends with 2 for faults and 0 for help and version, as our exit codes do.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { exit::WRONG } else { exit::PASSED });
+        }
+    };
+    match run(&arguments) {
+        Ok(code) => ExitCode::from(code),
+        Err(stop) => {
+            if !stop.message.is_empty() {
+                let _ = writeln!(std::io::stderr(), "error: {}", stop.message);
+            }
+            ExitCode::from(stop.code)
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<u8, Stop> {
+    if let Command::Completions(completions) = &arguments.command {
+        return commands::completions::run(completions);
+    }
+    let directory = arguments.directory.clone().unwrap_or_else(|| PathBuf::from("."));
+    let project = Project::find(&directory).map_err(Stop::wrong)?;
+    match &arguments.command {
+        Command::Run(run) => commands::run::run(run, &project, arguments.color),
+        Command::Retry(retry) => commands::retry::run(retry, &project, arguments.color),
+        Command::Approve(approve) => commands::approve::run(approve, &project, arguments.color),
+        Command::Plan(plan) => commands::plan::run(plan, &project, arguments.color),
+        Command::Check(check) => commands::check::run(check, &project, arguments.color),
+        Command::Init(init) => commands::init::run(init, &project),
+        Command::Builds(builds) => commands::builds::run(builds, &project, arguments.color),
+        Command::Show(show) => commands::show::run(show, &project, arguments.color),
+        Command::Logs(logs) => commands::logs::run(logs, &project, arguments.color),
+        Command::Cancel(cancel) => commands::cancel::run(cancel, &project),
+        Command::Explain(explain) => commands::explain::run(explain, &project),
+        Command::Cache(cache) => commands::cache::run(cache, &project),
+        Command::Shell(shell) => commands::shell::run(shell, &project),
+        Command::Completions(_) => unreachable!("it needs no project and was done above"),
+    }
+}

@@ -17,7 +17,11 @@ fn root() -> PathBuf {
 fn what_the_pages_show_is_what_the_program_prints() {
     let mut pages = vec![root().join("README.md")];
     let manual = fs::read_dir(root().join("docs/manual")).expect("the manual is there");
-    pages.extend(manual.map(|entry| entry.expect("a readable folder").path()).filter(|path| path.extension().is_some_and(|end| end == "md")));
+    pages.extend(
+        manual
+            .map(|entry| entry.expect("a readable folder").path())
+            .filter(|path| path.extension().is_some_and(|end| end == "md")),
+    );
     pages.sort();
     let mut faults = Vec::new();
     let mut commands = 0;
@@ -42,7 +46,11 @@ fn check_page(page: &Path, text: &str) -> (String, usize) {
     let folder = tempfile::tempdir().expect("a scratch folder");
     let repository = folder.path().join("demo");
     fs::create_dir(&repository).expect("a new folder");
-    shell(&repository, folder.path(), "git init -q -b main && git config user.name Ada && git config user.email ada@example.org");
+    shell(
+        &repository,
+        folder.path(),
+        "git init -q -b main && git config user.name Ada && git config user.email ada@example.org",
+    );
     let mut checked = String::new();
     let mut commands = 0;
     let mut lines = text.lines().peekable();

@@ -121,6 +121,8 @@ fn used(at: Timestamp, used_at: Timestamp, calendar: &Calendar) -> String {
 fn clear(places: &Places, job: Option<&str>, at: Timestamp) -> Result<String, Stop> {
     let store = &*places.store;
     let before = store.referenced_blobs()?;
+    // First of all, so that no run in between takes it for what is cleared here.
+    let _ = std::fs::remove_file(crate::shortcut::path(&places.data));
     let (results, caches) = match job {
         None => {
             let reason = "`ropewalk cache clear`";

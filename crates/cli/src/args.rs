@@ -1,0 +1,387 @@
+//! The command line: every command, flag and default. Help pages are made from here and kept golden.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Run pipelines: on this machine, in isolation, with everything recorded.
+#[derive(Debug, Parser)]
+#[command(name = "ropewalk", version, disable_help_subcommand = true, propagate_version = true)]
+pub struct Arguments {
+    /// Work as if started in this directory.
+    #[arg(short = 'C', long = "directory", global = true, value_name = "DIR")]
+    pub directory: Option<PathBuf>,
+    /// When to use colours.
+    #[arg(long, global = true, value_enum, default_value_t = Colour::Auto, value_name = "WHEN")]
+    pub color: Colour,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// When to use colours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Colour {
+    /// On a terminal, unless `NO_COLOR` is set.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a pipeline.
+    Run(Run),
+    /// Show what would run, without running it.
+    Plan(Plan),
+    /// Find every fault of a pipeline.
+    Check(Check),
+    /// Write a pipeline for this repository.
+    Init(Init),
+    /// List builds, newest first.
+    Builds(Builds),
+    /// Show a build: its jobs, how they ended, their tests.
+    Show(Show),
+    /// Print the log of a build or of one of its jobs.
+    Logs(Logs),
+    /// Run a build again: whole, or only what did not pass.
+    Retry(Retry),
+    /// Cancel a build that is running.
+    Cancel(Cancel),
+    /// Answer a gate, and go on with the build.
+    Approve(Approve),
+    /// Say why a job was reused, or why not.
+    Explain(Explain),
+    /// Look at what is kept for reuse, or clear it.
+    Cache(Cache),
+    /// Open the kept workspace of a job that has ended, without running it again.
+    Shell(Shell),
+    /// Print a completion script for a shell.
+    Completions(Completions),
+}
+
+/// `ropewalk run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    #[command(flatten)]
+    pub source: Source,
+    #[command(flatten)]
+    pub event: EventArguments,
+    /// Run only this job and all it needs; may be given several times.
+    #[arg(long = "job", value_name = "JOB")]
+    pub jobs: Vec<String>,
+    /// After a failure, go on with jobs that do not depend on it (the default).
+    #[arg(long, overrides_with = "fail_fast")]
+    pub keep_going: bool,
+    /// After a failure, start nothing more and cancel what runs.
+    #[arg(long, overrides_with = "keep_going")]
+    pub fail_fast: bool,
+    #[command(flatten)]
+    pub how: RunHow,
+    /// Go on with what had not ended of a build that was killed; the newest such build if no number is given.
+    #[arg(long, value_name = "BUILD", num_args = 0..=1, conflicts_with_all = ["jobs", "pipeline"])]
+    pub resume: Option<Option<u64>>,
+}
+
+/// How a build runs and is shown; shared by `run`, `retry` and `approve`.
+#[derive(Clone, Debug, Args)]
+pub struct RunHow {
+    /// How many jobs run at once; the number of processors by default.
+    #[arg(short = 'j', long, value_name = "N")]
+    pub parallel: Option<u32>,
+    /// How to show the build: `live` on a terminal, else `plain`, unless you say otherwise.
+    #[arg(long, value_enum, default_value_t = Output::Auto, value_name = "FORM")]
+    pub output: Output,
+    /// Take secrets from this file of `NAME=value` lines as well as from the environment.
+    #[arg(long, value_name = "FILE")]
+    pub secrets: Option<PathBuf>,
+    /// Seconds between asking a job to end and killing it.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    pub grace: u64,
+    /// Run every job, also those whose result could be reused.
+    #[arg(long)]
+    pub no_reuse: bool,
+}
+
+/// How to show a build.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// `live` on a terminal, else `plain`.
+    #[default]
+    Auto,
+    /// Running jobs in place, with their last line.
+    Live,
+    /// Every line, with its job's name before it.
+    Plain,
+    /// Only how jobs ended.
+    Quiet,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Which pipeline.
+#[derive(Clone, Debug, Args)]
+pub struct Source {
+    /// The pipeline's file; by default all of `.ropewalk/pipeline.{yaml,yml,json,edn,toml}`.
+    #[arg(value_name = "PIPELINE")]
+    pub pipeline: Option<PathBuf>,
+}
+
+/// What happened, as far as it is not taken from the repository.
+#[derive(Clone, Debug, Default, Args)]
+pub struct EventArguments {
+    /// The kind of event.
+    #[arg(long, value_name = "KIND", value_parser = ["push", "tag", "pull_request", "schedule", "manual"])]
+    pub event: Option<String>,
+    /// The branch; by default the one checked out.
+    #[arg(long, value_name = "NAME")]
+    pub branch: Option<String>,
+    /// The tag; makes the event a tag event.
+    #[arg(long, value_name = "NAME")]
+    pub tag: Option<String>,
+    /// What to compare with for `changed`: a branch or a commit; by default the commit before, and what is not committed.
+    #[arg(long, value_name = "REVISION")]
+    pub base: Option<String>,
+    /// Who caused it; by default the account's name.
+    #[arg(long, value_name = "NAME")]
+    pub actor: Option<String>,
+    /// A parameter of a manual start; may be given several times.
+    #[arg(long = "param", value_name = "NAME=VALUE")]
+    pub params: Vec<String>,
+}
+
+/// `ropewalk plan`.
+#[derive(Debug, Args)]
+pub struct Plan {
+    #[command(flatten)]
+    pub source: Source,
+    #[command(flatten)]
+    pub event: EventArguments,
+    /// Take a job as ended: `JOB=OUTCOME[,OUTPUT=VALUE…]`, such as `build=passed,version=1.2`.
+    #[arg(long, value_name = "RESULT")]
+    pub given: Vec<String>,
+    /// Take these files as changed instead of asking git.
+    #[arg(long, value_name = "PATH")]
+    pub changed: Vec<String>,
+    /// The form of the graph.
+    #[arg(long, value_enum, default_value_t = GraphForm::Tree, value_name = "FORM")]
+    pub output: GraphForm,
+}
+
+/// The form of a printed graph.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum GraphForm {
+    /// For people.
+    #[default]
+    Tree,
+    /// Canonical JSON.
+    Json,
+    /// Graphviz.
+    Dot,
+    /// A picture.
+    Svg,
+}
+
+/// `ropewalk check`.
+#[derive(Debug, Args)]
+pub struct Check {
+    #[command(flatten)]
+    pub source: Source,
+    /// The form of the report.
+    #[arg(long, alias = "output", value_enum, default_value_t = ReportForm::Human, value_name = "FORM")]
+    pub format: ReportForm,
+}
+
+/// The form of a report of faults.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ReportForm {
+    /// For people.
+    #[default]
+    Human,
+    /// One JSON object.
+    Json,
+    /// SARIF 2.1.0.
+    Sarif,
+}
+
+/// `ropewalk init`.
+#[derive(Debug, Args)]
+pub struct Init {
+    /// Print the pipeline instead of writing it.
+    #[arg(long)]
+    pub print: bool,
+    /// Write over a pipeline that is there.
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `ropewalk builds`.
+#[derive(Debug, Args)]
+pub struct Builds {
+    /// How many.
+    #[arg(short = 'n', long, default_value_t = 20, value_name = "N")]
+    pub limit: u32,
+    /// Only builds older than this one.
+    #[arg(long, value_name = "BUILD")]
+    pub before: Option<u64>,
+    /// Only builds of this branch.
+    #[arg(long, value_name = "NAME")]
+    pub branch: Option<String>,
+    /// The form of the list.
+    #[arg(long, value_enum, default_value_t = ListForm::Human, value_name = "FORM")]
+    pub output: ListForm,
+}
+
+/// The form of a list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ListForm {
+    /// For people.
+    #[default]
+    Human,
+    /// JSON.
+    Json,
+}
+
+/// `ropewalk show`.
+#[derive(Debug, Args)]
+pub struct Show {
+    /// The build's number, `last`, or `last-failed`.
+    #[arg(default_value = "last")]
+    pub build: String,
+    /// Show only this job, with its steps, outputs, tests and what it used.
+    pub job: Option<String>,
+    /// The form.
+    #[arg(long, value_enum, default_value_t = ListForm::Human, value_name = "FORM")]
+    pub output: ListForm,
+}
+
+/// `ropewalk logs`.
+#[derive(Debug, Args)]
+pub struct Logs {
+    /// The build's number, `last`, or `last-failed`.
+    #[arg(default_value = "last")]
+    pub build: String,
+    /// Only this job; without the prefix of its name.
+    pub job: Option<String>,
+    /// Go on until the build has ended.
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only lines that match this regular expression.
+    #[arg(short, long, value_name = "REGEX")]
+    pub grep: Option<String>,
+    /// Lines shown before and after each match.
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "grep")]
+    pub context: u64,
+    /// Only these lines of the job's log, counted from 1: `FROM-TO`.
+    #[arg(long, value_name = "RANGE", requires = "job")]
+    pub lines: Option<String>,
+    /// Only the last lines.
+    #[arg(long, value_name = "N")]
+    pub tail: Option<u64>,
+    /// With the time of each line.
+    #[arg(short, long)]
+    pub timestamps: bool,
+    /// Exactly the bytes that the job wrote.
+    #[arg(long, requires = "job", conflicts_with_all = ["grep", "lines", "timestamps"])]
+    pub raw: bool,
+}
+
+/// `ropewalk retry`.
+#[derive(Debug, Args)]
+pub struct Retry {
+    /// The build's number, `last`, or `last-failed`.
+    #[arg(default_value = "last")]
+    pub build: String,
+    /// Only what did not pass; the rest is taken from that build.
+    #[arg(long)]
+    pub failed: bool,
+    #[command(flatten)]
+    pub how: RunHow,
+}
+
+/// `ropewalk cancel`.
+#[derive(Debug, Args)]
+pub struct Cancel {
+    /// The build's number, or `last`.
+    #[arg(default_value = "last")]
+    pub build: String,
+}
+
+/// `ropewalk approve`.
+#[derive(Debug, Args)]
+pub struct Approve {
+    /// The build's number, or `last`.
+    pub build: String,
+    /// The gate's job.
+    pub gate: String,
+    /// A field of the gate; may be given several times.
+    #[arg(long = "field", value_name = "NAME=VALUE")]
+    pub fields: Vec<String>,
+    /// Say no: the job and what needs it are skipped.
+    #[arg(long)]
+    pub refuse: bool,
+    #[command(flatten)]
+    pub how: RunHow,
+}
+
+/// `ropewalk explain`.
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// The job.
+    pub job: String,
+    /// The build's number, or `last`.
+    #[arg(long, default_value = "last")]
+    pub build: String,
+    /// The form.
+    #[arg(long, value_enum, default_value_t = ListForm::Human, value_name = "FORM")]
+    pub output: ListForm,
+}
+
+/// `ropewalk cache`.
+#[derive(Debug, Args)]
+pub struct Cache {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: CacheCommand,
+}
+
+/// What to do with what is kept for reuse.
+#[derive(Debug, Subcommand)]
+pub enum CacheCommand {
+    /// List kept results and caches.
+    List {
+        /// The form.
+        #[arg(long, value_enum, default_value_t = ListForm::Human, value_name = "FORM")]
+        output: ListForm,
+    },
+    /// Forget kept results and caches, so that jobs run again.
+    Clear {
+        /// Only those of this job.
+        #[arg(long, value_name = "JOB")]
+        job: Option<String>,
+    },
+}
+
+/// `ropewalk shell`.
+#[derive(Debug, Args)]
+pub struct Shell {
+    /// The build's number, `last`, or `last-failed`.
+    pub build: String,
+    /// The job; the first that failed if left out.
+    pub job: Option<String>,
+    /// Run this there instead of an interactive shell.
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+/// `ropewalk completions`.
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// For which shell.
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}

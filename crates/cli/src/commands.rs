@@ -1,0 +1,56 @@
+//! One file per command. Each takes its arguments and returns an exit code, or a [`Stop`] that `main` prints.
+
+pub mod approve;
+pub mod builds;
+pub mod cache;
+pub mod cancel;
+pub mod check;
+pub mod completions;
+pub mod explain;
+pub mod init;
+pub mod logs;
+pub mod plan;
+pub mod retry;
+pub mod run;
+pub mod shell;
+pub mod show;
+
+use crate::exit;
+
+/// Why a command could not do what it was asked.
+#[derive(Debug)]
+pub struct Stop {
+    /// The exit code.
+    pub code: u8,
+    /// What happened, and what to do; printed after `error: `. Empty if everything has been said.
+    pub message: String,
+}
+
+impl Stop {
+    /// The user has to change something.
+    pub fn wrong(message: impl Into<String>) -> Self {
+        Self { code: exit::WRONG, message: message.into() }
+    }
+
+    /// The machine or the store failed.
+    pub fn infra(message: impl Into<String>) -> Self {
+        Self { code: exit::INFRA, message: message.into() }
+    }
+
+    /// The failure and all its causes, as one line.
+    pub fn of(error: &dyn std::error::Error) -> Self {
+        let mut message = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            message.push_str(&format!(": {error}"));
+            cause = error.source();
+        }
+        Self::infra(message)
+    }
+}
+
+impl From<store::StoreError> for Stop {
+    fn from(error: store::StoreError) -> Self {
+        Self::of(&error)
+    }
+}

@@ -1,0 +1,61 @@
+//! `ropewalk init`: looks at the repository and writes a pipeline that passes, with the schema beside it.
+
+use std::path::Path;
+
+use dialects::native;
+
+use super::Stop;
+use crate::args::Init;
+use crate::project::{PIPELINE_FOLDER, Project};
+use crate::{exit, output};
+
+/// The largest file that is looked at.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Runs the command.
+///
+/// # Errors
+/// If a pipeline is there already, or the files cannot be written.
+pub fn run(arguments: &Init, project: &Project) -> Result<u8, Stop> {
+    let tree = worker::tree::Tree::list(&project.root).map_err(|error| Stop::of(&error))?;
+    let paths: Vec<String> = tree.paths().iter().map(|path| path.to_string_lossy().into_owned()).collect();
+    let read = |path: &str| {
+        let path = project.root.join(path);
+        let length = std::fs::metadata(&path).ok()?.len();
+        if length > FILE_BYTES_MAX { None } else { std::fs::read_to_string(path).ok() }
+    };
+    let text = native::init::propose(&paths, &read, &is_program);
+    if arguments.print {
+        output::print(text)?;
+        return Ok(exit::PASSED);
+    }
+    if let Some(there) = project.pipeline_files().first()
+        && !arguments.force
+    {
+        let shown = there.strip_prefix(&project.root).unwrap_or(there).display();
+        return Err(Stop::wrong(format!(
+            "{shown} is there already: --force writes over it, --print only shows the proposal"
+        )));
+    }
+    let folder = project.root.join(PIPELINE_FOLDER);
+    write(&folder, "pipeline.yaml", &text)?;
+    let schema = serde_json::to_string_pretty(&native::schema()).map_err(|error| Stop::infra(error.to_string()))?;
+    write(&folder, "pipeline.schema.json", &(schema + "\n"))?;
+    output::print(format!(
+        "wrote {PIPELINE_FOLDER}/pipeline.yaml, and {PIPELINE_FOLDER}/pipeline.schema.json for your editor\n\
+         look at it with `ropewalk plan`, then `ropewalk run`\n"
+    ))?;
+    Ok(exit::PASSED)
+}
+
+fn write(folder: &Path, name: &str, text: &str) -> Result<(), Stop> {
+    let path = folder.join(name);
+    std::fs::create_dir_all(folder)
+        .and_then(|()| std::fs::write(&path, text))
+        .map_err(|error| Stop::infra(format!("could not write {}: {error}", path.display())))
+}
+
+/// Whether a program of this name is in `PATH`.
+fn is_program(name: &str) -> bool {
+    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(name).is_file()))
+}

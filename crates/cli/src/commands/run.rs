@@ -1,0 +1,334 @@
+//! `ropewalk run`: the whole walk of one local build.
+
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::io::{IsTerminal, Write};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use engine::fact::What;
+use engine::{BuildOptions, BuildRequest, Engine, Fact, FailurePolicy, Input};
+use graph::{BuildId, Event, JobName, Known, Verdict};
+use server::Shell;
+use worker::keeper::{Keeper, Processes};
+
+use super::Stop;
+use crate::args::{Colour, Output, Run, RunHow};
+use crate::keeping::SharedView;
+use crate::local::clock::now;
+use crate::local::inputs::Inputs;
+use crate::local::secrets::SecretSource;
+use crate::local::world::{GatePolicy, LocalWorld, Parts, ReusePolicy};
+use crate::pipeline::Pipeline;
+use crate::places::Places;
+use crate::project::Project;
+use crate::shortcut::{Key, Unchanged};
+use crate::view::json::Json;
+use crate::view::live::Live;
+use crate::view::plain::{Detail, Plain};
+use crate::view::{Moment, Opening, View, Wants};
+use crate::{control, ending, event, exit, output, shortcut};
+
+/// Runs the command.
+///
+/// # Errors
+/// If the build cannot begin, or its records cannot be kept.
+pub fn run(arguments: &Run, project: &Project, colour: Colour) -> Result<u8, Stop> {
+    if let Some(number) = arguments.resume {
+        return resume(number.map(BuildId), &arguments.how, project, colour, Vec::new());
+    }
+    let pipeline = Pipeline::load(project, arguments.source.pipeline.as_deref())?;
+    let mut event = event::of(&arguments.event, project, now()).map_err(Stop::wrong)?;
+    let only: BTreeSet<String> = arguments.jobs.iter().cloned().collect();
+    let on_failure = if arguments.fail_fast { FailurePolicy::FailFast } else { FailurePolicy::KeepGoing };
+    let options = BuildOptions { only, on_failure, ..BuildOptions::default() };
+    let key = Key::new(&pipeline.texts(), &event, &options);
+    if !arguments.how.no_reuse
+        && arguments.how.output != Output::Json
+        && let Some(unchanged) = shortcut::find(&project.data, &project.root, &key)
+    {
+        return nothing_changed(&unchanged, project, request(event, &pipeline, options));
+    }
+    // Forked before anything can start a thread.
+    let keeper = Keeper::start().map_err(|error| Stop::of(&error))?;
+    pipeline.check(&mut event, event::kind_choice(&arguments.event), colour)?;
+    pipeline.check_names(&event, &options.only)?;
+    let places = Places::open(project)?;
+    let request = request(event.clone(), &pipeline, options);
+    let build = places.store.reserve_build()?;
+    let start = Start {
+        build,
+        engine: Engine::new(),
+        history: Vec::new(),
+        inputs: vec![Input::BuildRequested { build, request: Box::new(request) }],
+        event,
+        pipeline,
+        key: Some(key),
+    };
+    execute(start, keeper, &places, &arguments.how, project, colour)
+}
+
+fn request(event: Event, pipeline: &Pipeline, options: BuildOptions) -> BuildRequest {
+    let given = std::collections::BTreeMap::new();
+    BuildRequest { event, pipeline: pipeline.name(), options, client: "local".to_owned(), given }
+}
+
+/// Records a build in which every job would be reused.
+fn nothing_changed(unchanged: &Unchanged, project: &Project, request: BuildRequest) -> Result<u8, Stop> {
+    let places = Places::open(project)?;
+    let build = places.store.reserve_build()?;
+    let note = format!(
+        "nothing changed since build {}: {} cached",
+        unchanged.build,
+        crate::words::count(usize::try_from(unchanged.jobs).unwrap_or(usize::MAX), "job")
+    );
+    let at = now();
+    let verdict = Verdict::Passed { note: Some(note.clone()) };
+    let facts = [What::BuildCreated(Box::new(request)), What::BuildEnded { verdict }];
+    places.store.append(&facts.map(|what| Fact { build, at, what }))?;
+    output::print(format!("build {build}: {note}\n"))?;
+    Ok(exit::PASSED)
+}
+
+/// Goes on with a build that nobody runs, after the inputs given.
+///
+/// # Errors
+/// If there is no such build, or it has ended, or somebody runs it.
+pub fn resume(
+    build: Option<BuildId>,
+    how: &RunHow,
+    project: &Project,
+    colour: Colour,
+    inputs: Vec<Input>,
+) -> Result<u8, Stop> {
+    let keeper = Keeper::start().map_err(|error| Stop::of(&error))?;
+    let places = Places::open(project)?;
+    let build = match build {
+        Some(build) => build,
+        None => places.store.unfinished()?.into_iter().next_back().ok_or_else(|| {
+            Stop::wrong("every build has ended: there is nothing to go on with; `ropewalk run` begins a new one")
+        })?,
+    };
+    let facts = places.store.facts(build)?;
+    let mut request = None;
+    let mut engine = Engine::new();
+    for fact in &facts {
+        match &fact.what {
+            engine::fact::What::BuildCreated(created) => request = Some(created.clone()),
+            engine::fact::What::BuildEnded { verdict } => {
+                let text = crate::words::verdict(verdict);
+                return Err(Stop::wrong(format!(
+                    "build {build} has ended: it {text}; `ropewalk retry {build}` runs it again"
+                )));
+            }
+            _ => {}
+        }
+        engine.apply(fact);
+    }
+    let Some(request) = request else {
+        return Err(Stop::wrong(format!("there is no build {build}; `ropewalk builds` lists those that are kept")));
+    };
+    let pipeline = Pipeline::named(project, &request.pipeline)?;
+    let start = Start { build, engine, history: facts, inputs, event: request.event, pipeline, key: None };
+    execute(start, keeper, &places, how, project, colour)
+}
+
+/// A build that is to begin or to go on.
+pub struct Start {
+    /// Its number.
+    pub build: BuildId,
+    /// An engine that holds its facts so far.
+    pub engine: Engine,
+    /// These facts.
+    pub history: Vec<Fact>,
+    /// What to tell the engine first.
+    pub inputs: Vec<Input>,
+    /// What happened.
+    pub event: Event,
+    /// The pipeline.
+    pub pipeline: Pipeline,
+    /// Under which a shortcut may be kept once it has passed.
+    pub key: Option<Key>,
+}
+
+/// Runs a build to its end, or until only gates are left and nobody watches.
+///
+/// # Errors
+/// If it cannot begin, or its records cannot be kept.
+pub fn execute(
+    mut start: Start,
+    keeper: Keeper,
+    places: &Places,
+    how: &RunHow,
+    project: &Project,
+    colour: Colour,
+) -> Result<u8, Stop> {
+    let build = start.build;
+    let Some(_claim) = places.store.claim(build)? else {
+        return Err(Stop::wrong(format!(
+            "build {build} is run by another process; `ropewalk logs {build} --follow` shows it"
+        )));
+    };
+    let secrets = SecretSource::read(how.secrets.as_deref()).map_err(Stop::wrong)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Stop::infra(format!("could not start: {error}")))?;
+    let local = tokio::task::LocalSet::new();
+    let key = start.key.take();
+    let world = local.block_on(&runtime, build_to_end(start, keeper, places, how, project, colour, secrets))?;
+    drop(runtime);
+    let code = match &world.verdict {
+        None => exit::WAITING,
+        Some(verdict) => code_of(verdict, &world),
+    };
+    if let (Some(key), Some(Verdict::Passed { note: None })) = (&key, &world.verdict)
+        && let (Some(graph), Some(seen)) = (&world.graph, world.seen())
+    {
+        // Losing it costs time only.
+        let _ = shortcut::keep(&project.data, &project.root, key, build, graph, &seen);
+    }
+    ending::show(&world, places, build, how.output, colour)?;
+    Ok(code)
+}
+
+async fn build_to_end(
+    start: Start,
+    keeper: Keeper,
+    places: &Places,
+    how: &RunHow,
+    project: &Project,
+    colour: Colour,
+    secrets: SecretSource,
+) -> Result<LocalWorld, Stop> {
+    let build = start.build;
+    let stdout = std::io::stdout();
+    let form = form(how.output, &stdout);
+    let names: Vec<JobName> =
+        start.pipeline.lower(&Known::of(start.event.clone())).evaluation.graph.jobs.keys().cloned().collect();
+    let usual_ms = if form == Output::Live { places.store.durations(&names)? } else { Default::default() };
+    let view = SharedView::new(view(form, colour, Opening { build, usual_ms }));
+    let processes = Processes::attach(keeper).map_err(|error| Stop::of(&error))?;
+    let settings = worker::Settings {
+        root: project.root.clone(),
+        data: project.data.clone(),
+        build,
+        grace: std::time::Duration::from_secs(how.grace),
+        observer: (view.wants() != Wants::Facts).then(|| Arc::new(view.clone()) as Arc<dyn worker::Observer>),
+    };
+    let worker = worker::Worker::new(processes.clone(), settings).await.map_err(|error| Stop::of(&error))?;
+    let (inbox, inputs) = server::shell::inbox();
+    let _listener = control::Listener::start(&project.data, build, inbox.clone())
+        .map_err(|error| Stop::infra(format!("could not listen for `cancel` and `approve`: {error}")))?;
+    let mut world = LocalWorld::new(Parts {
+        build,
+        event: start.event,
+        pipeline: start.pipeline,
+        store: Arc::clone(&places.store),
+        blobs: Arc::clone(&places.blobs),
+        log: places.log_writer(build)?,
+        view: view.clone(),
+        root: project.root.clone(),
+        inputs: Inputs::new(&project.root, project.data.join("stats")),
+        worker: Rc::new(worker),
+        secrets,
+        reuse: if how.no_reuse { ReusePolicy::RunAll } else { ReusePolicy::AsDeclared },
+        gates: Cell::new(if form == Output::Live { GatePolicy::Wait } else { GatePolicy::Leave }),
+        slots: how
+            .parallel
+            .unwrap_or_else(|| {
+                std::thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(1))
+            })
+            .max(1),
+        inbox: inbox.clone(),
+    });
+    world.remember(&start.history);
+    let ticks = (view.wants() == Wants::OutputAndTicks).then(|| tokio::task::spawn_local(tick(view.clone())));
+    let signals = tokio::task::spawn_local(wait_for_signals(world.interrupter()));
+    for input in start.inputs {
+        let _ = inbox.send(input).await;
+    }
+    let ended = Shell::new(start.engine, Arc::clone(&places.store), world, inputs).run().await;
+    signals.abort();
+    if let Some(ticks) = ticks {
+        ticks.abort();
+    }
+    view.close();
+    processes.close().await;
+    ended.map_err(|error| Stop::of(&error))
+}
+
+/// The form that `auto` stands for.
+pub fn form(wanted: Output, stdout: &impl IsTerminal) -> Output {
+    match wanted {
+        Output::Auto if stdout.is_terminal() => Output::Live,
+        Output::Auto => Output::Plain,
+        wanted => wanted,
+    }
+}
+
+fn view(form: Output, _colour: Colour, opening: Opening) -> Box<dyn View + Send> {
+    let writer = std::io::BufWriter::with_capacity(1 << 16, std::io::stdout());
+    match form {
+        Output::Live => Box::new(Live::new(writer, terminal_size, opening)),
+        Output::Json => Box::new(Json::new(writer)),
+        Output::Quiet => Box::new(Plain::new(writer, Detail::Endings, opening)),
+        Output::Plain | Output::Auto => Box::new(Plain::new(writer, Detail::Lines, opening)),
+    }
+}
+
+fn terminal_size() -> (u16, u16) {
+    crossterm::terminal::size().unwrap_or((80, 24))
+}
+
+async fn tick(view: SharedView) {
+    let mut interval = tokio::time::interval(std::time::Duration::from_millis(100));
+    loop {
+        interval.tick().await;
+        view.show([Moment::Tick(now())]);
+    }
+}
+
+/// The first Ctrl-C or SIGTERM asks for an end, the second kills.
+async fn wait_for_signals(interrupter: crate::local::world::Interrupter) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupts), Ok(mut terminates)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return;
+    };
+    let mut count = 0;
+    loop {
+        let by = tokio::select! {
+            _ = interrupts.recv() => "Ctrl-C",
+            _ = terminates.recv() => "SIGTERM",
+        };
+        count += 1;
+        if count == 1 {
+            let _ = writeln!(std::io::stderr(), "\ncanceling; once more kills at once");
+            interrupter.first(by).await;
+        } else {
+            interrupter.second(by);
+        }
+    }
+}
+
+fn code_of(verdict: &Verdict, world: &LocalWorld) -> u8 {
+    match verdict {
+        Verdict::Passed { .. } => exit::PASSED,
+        Verdict::Canceled { .. } => exit::CANCELED,
+        Verdict::Diverged { .. } | Verdict::Running => exit::FAILED,
+        Verdict::Failed { because: None } => exit::WRONG,
+        Verdict::Failed { because: Some(_) } => {
+            let is_infra = |outcome: &graph::Outcome| {
+                matches!(outcome, graph::Outcome::Failed(graph::Failure::Infra { .. } | graph::Failure::Lost))
+            };
+            // Only if nothing but the machine is to blame.
+            let failures = world.failed.values();
+            if failures.clone().next().is_some() && failures.into_iter().all(is_infra) {
+                exit::INFRA
+            } else {
+                exit::FAILED
+            }
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! A graph as Graphviz text.
+
+use std::fmt::Write;
+
+use graph::{Carries, Graph};
+
+use super::{marks, title};
+
+/// The graph for `dot`.
+pub fn draw(graph: &Graph) -> String {
+    let mut text = String::from("digraph pipeline {\n  rankdir=LR;\n  node [shape=box, fontname=\"sans-serif\"];\n");
+    for (name, job) in &graph.jobs {
+        let style = if job.skip.is_some() { ", style=dashed" } else { "" };
+        let mut label = title(name, job).to_owned();
+        for mark in marks(job) {
+            label.push('\n');
+            label.push_str(&mark);
+        }
+        let _ = writeln!(text, "  {} [label={}{style}];", quoted(name.as_str()), quoted(&label));
+        for need in &job.needs {
+            let style = if need.carries == Carries::Order { " [style=dotted]" } else { "" };
+            let _ = writeln!(text, "  {} -> {}{style};", quoted(need.job.as_str()), quoted(name.as_str()));
+        }
+    }
+    for hole in &graph.holes {
+        let name = quoted(&format!("{}…", hole.name));
+        let _ = writeln!(text, "  {name} [style=dotted];");
+        for after in &hole.after {
+            let _ = writeln!(text, "  {} -> {name};", quoted(after.as_str()));
+        }
+    }
+    text.push_str("}\n");
+    text
+}
+
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for letter in text.chars() {
+        match letter {
+            '"' => quoted.push_str("\\\""),
+            '\\' => quoted.push_str("\\\\"),
+            '\n' => quoted.push_str("\\n"),
+            letter if letter.is_control() => {}
+            letter => quoted.push(letter),
+        }
+    }
+    quoted.push('"');
+    quoted
+}

@@ -1,0 +1,185 @@
+//! A graph as an indented tree: each job under the last of the jobs it waits for.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use graph::{Graph, JobName};
+
+use super::{Layers, layers, marks, title};
+
+/// The depth from which the tree is no longer indented, so that a long chain stays readable.
+const DEPTH_MAX: usize = 12;
+/// How many names are listed before "and N more".
+const NAMES_MAX: usize = 4;
+
+/// Jobs of one id that hang on the same jobs: legs of a matrix are one entry.
+struct Entry<'a> {
+    names: Vec<&'a JobName>,
+    /// What they wait for beside the job they hang under.
+    also_after: Vec<&'a JobName>,
+}
+
+/// The tree of `graph`, one line an entry.
+pub fn draw(graph: &Graph) -> String {
+    let layers = layers(graph);
+    let children = children(graph, &layers);
+    let name = if graph.name.is_empty() { "pipeline" } else { &graph.name };
+    let mut text = format!("{name}: {}\n", crate::words::count(graph.jobs.len(), "job"));
+    // What is still to be drawn, last first: an entry, its guides, its branch, its depth.
+    let mut stack: Vec<(&Entry, String, &str, usize)> = Vec::new();
+    push(&mut stack, &children, None, "", 0);
+    while let Some((entry, indent, branch, depth)) = stack.pop() {
+        let _ = writeln!(text, "{indent}{branch}{}", line(graph, entry));
+        let deeper = match branch {
+            _ if depth >= DEPTH_MAX => indent,
+            "└─ " => format!("{indent}   "),
+            _ => format!("{indent}│  "),
+        };
+        push(&mut stack, &children, Some(entry.names[0]), &deeper, depth + 1);
+    }
+    for hole in &graph.holes {
+        let _ = writeln!(text, "… {} grows after {}", hole.name, some(&hole.after.iter().collect::<Vec<_>>()));
+    }
+    text
+}
+
+type Children<'a> = BTreeMap<Option<&'a JobName>, Vec<Entry<'a>>>;
+
+fn push<'a>(
+    stack: &mut Vec<(&'a Entry<'a>, String, &'static str, usize)>,
+    children: &'a Children<'a>,
+    parent: Option<&'a JobName>,
+    indent: &str,
+    depth: usize,
+) {
+    let entries = children.get(&parent).map_or(&[][..], Vec::as_slice);
+    for (index, entry) in entries.iter().enumerate().rev() {
+        let branch = if index + 1 == entries.len() { "└─ " } else { "├─ " };
+        stack.push((entry, indent.to_owned(), branch, depth));
+    }
+}
+
+/// The entries under each job; under none stand those that wait for nothing.
+fn children<'a>(graph: &'a Graph, layers: &Layers<'a>) -> Children<'a> {
+    let mut children: Children = BTreeMap::new();
+    // A whole matrix hangs under the first of its legs.
+    let mut first_leg: BTreeMap<(&str, Vec<&JobName>), &JobName> = BTreeMap::new();
+    for name in layers.rows.iter().flatten().copied() {
+        let mut needs: Vec<&JobName> = graph.jobs[name]
+            .needs
+            .iter()
+            .filter_map(|need| graph.jobs.get_key_value(&need.job).map(|(name, _)| name))
+            .collect();
+        needs.sort_by_key(|need| (layers.of.get(need).copied(), graph.jobs[*need].order));
+        let key = (name.id(), needs.clone());
+        if let Some(&first) = first_leg.get(&key) {
+            let entry = children.values_mut().flatten().find(|entry| entry.names[0] == first);
+            if let Some(entry) = entry {
+                entry.names.push(name);
+            }
+            continue;
+        }
+        first_leg.insert(key, name);
+        let parent = needs.pop().map(|parent| representative(graph, &first_leg, layers, parent));
+        children.entry(parent).or_default().push(Entry { names: vec![name], also_after: needs });
+    }
+    children
+}
+
+/// The leg that stands for all legs of `job`'s entry.
+fn representative<'a>(
+    graph: &'a Graph,
+    first_leg: &BTreeMap<(&str, Vec<&'a JobName>), &'a JobName>,
+    layers: &Layers<'a>,
+    job: &'a JobName,
+) -> &'a JobName {
+    let mut needs: Vec<&JobName> = graph.jobs[job]
+        .needs
+        .iter()
+        .filter_map(|need| graph.jobs.get_key_value(&need.job).map(|(name, _)| name))
+        .collect();
+    needs.sort_by_key(|need| (layers.of.get(need).copied(), graph.jobs[*need].order));
+    first_leg.get(&(job.id(), needs)).copied().unwrap_or(job)
+}
+
+fn line(graph: &Graph, entry: &Entry) -> String {
+    let first = entry.names[0];
+    let job = &graph.jobs[first];
+    let mut text = if entry.names.len() == 1 {
+        title(first, job).to_owned()
+    } else {
+        let legs: Vec<_> =
+            entry.names.iter().map(|name| name.as_str()[first.id().len()..].trim_start_matches('/')).collect();
+        let shown = legs.iter().take(NAMES_MAX).copied().collect::<Vec<_>>().join(", ");
+        let more = legs.len().saturating_sub(NAMES_MAX);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        format!("{} ×{}: {shown}{more}", first.id(), legs.len())
+    };
+    let mut marks = marks(job);
+    let after: Vec<_> = entry.also_after.iter().copied().filter(|need| need.id() != first.id()).collect();
+    if !after.is_empty() {
+        marks.insert(0, format!("also after {}", some(&after)));
+    }
+    if !marks.is_empty() {
+        let _ = write!(text, "  ({})", marks.join("; "));
+    }
+    text
+}
+
+fn some(names: &[&JobName]) -> String {
+    let mut ids: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
+    ids.dedup();
+    let more = ids.len().saturating_sub(NAMES_MAX);
+    ids.truncate(NAMES_MAX);
+    let text = ids.join(", ");
+    if more > 0 { format!("{text} and {more} more") } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use graph::{Graph, Job, Need};
+
+    use super::draw;
+
+    #[track_caller]
+    fn check(jobs: &[(&str, &[&str])], expected: &str) {
+        let mut graph = Graph { name: "demo".to_owned(), ..Graph::default() };
+        for (order, (name, needs)) in jobs.iter().enumerate() {
+            let needs = needs.iter().map(|need| Need::success(*need)).collect();
+            let order = u32::try_from(order).expect("few jobs");
+            graph.jobs.insert((*name).into(), Arc::new(Job { order, needs, ..Job::default() }));
+        }
+        assert_eq!(draw(&graph), expected);
+    }
+
+    #[test]
+    fn a_job_hangs_under_the_last_it_waits_for() {
+        check(
+            &[("lint", &[]), ("build", &[]), ("test", &["build"]), ("ship", &["test", "lint"])],
+            "demo: 4 jobs\n├─ lint\n└─ build\n   └─ test\n      └─ ship  (also after lint)\n",
+        );
+    }
+
+    #[test]
+    fn legs_of_a_matrix_are_one_line() {
+        check(
+            &[("t/1", &[]), ("t/2", &[]), ("end", &["t/1", "t/2"])],
+            "demo: 3 jobs\n└─ t ×2: 1, 2\n   └─ end  (also after t/1)\n",
+        );
+    }
+
+    #[test]
+    fn a_long_chain_neither_recurses_nor_indents_for_ever() {
+        let names: Vec<String> = (0..5000).map(|index| format!("j{index:05}")).collect();
+        let mut graph = Graph::default();
+        for (index, name) in names.iter().enumerate() {
+            let needs = index.checked_sub(1).map(|before| Need::success(names[before].as_str())).into_iter().collect();
+            graph.jobs.insert(name.as_str().into(), Arc::new(Job { needs, ..Job::default() }));
+        }
+        let text = draw(&graph);
+        assert_eq!(text.lines().count(), 5001);
+        assert!(text.lines().all(|line| line.chars().count() < 100));
+    }
+}

@@ -1,0 +1,88 @@
+//! What `run` says when a build is over: the failed jobs with the lines around their first error, and what to do next.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+
+use graph::{BuildId, Failure, JobName, Outcome, Verdict};
+use store::log::{StreamKey, Writing};
+
+use crate::args::{Colour, Output};
+use crate::columns::{Paint, Style};
+use crate::commands::Stop;
+use crate::local::LocalWorld;
+use crate::places::Places;
+use crate::{first_error, words};
+
+/// Failed jobs shown with their lines; the rest are only named.
+const JOBS_SHOWN_MAX: usize = 5;
+
+/// Prints the ending to standard error, so that what a pipe reads stays as it is. Nothing for JSON.
+///
+/// # Errors
+/// If the log cannot be read.
+pub fn show(world: &LocalWorld, places: &Places, build: BuildId, form: Output, colour: Colour) -> Result<(), Stop> {
+    if form == Output::Json {
+        return Ok(());
+    }
+    let is_live = crate::commands::run::form(form, &std::io::stdout()) == Output::Live;
+    let paint = Paint::of(colour, &std::io::stderr());
+    let mut text = String::new();
+    let failed: Vec<_> = world
+        .failed
+        .iter()
+        .filter(|(_, outcome)| !matches!(outcome, Outcome::Failed(Failure::Canceled { .. })))
+        .collect();
+    for (job, outcome) in failed.iter().take(JOBS_SHOWN_MAX) {
+        text.push_str(&failed_job(places, build, job, outcome, paint)?);
+    }
+    if failed.len() > JOBS_SHOWN_MAX {
+        let _ = writeln!(text, "\n… and {} more: ropewalk show {build}", failed.len() - JOBS_SHOWN_MAX);
+    }
+    match &world.verdict {
+        None => {
+            let _ = writeln!(text, "build {build} waits at a gate: ropewalk approve {build} GATE goes on with it");
+        }
+        Some(verdict) if is_live => {
+            let style = match verdict {
+                Verdict::Passed { .. } => Style::Good,
+                Verdict::Canceled { .. } => Style::Warning,
+                _ => Style::Bad,
+            };
+            let _ = writeln!(text, "{}", paint.text(style, &format!("build {build} {}", words::verdict(verdict))));
+        }
+        Some(_) => {}
+    }
+    if let (Some((job, _)), true) = (failed.first(), world.verdict.is_some()) {
+        let _ = writeln!(
+            text,
+            "\nto look around where it failed, without running it again:\n  ropewalk shell {build} {job}"
+        );
+    }
+    let mut stderr = std::io::stderr().lock();
+    let _ = stderr.write_all(text.as_bytes());
+    Ok(())
+}
+
+fn failed_job(places: &Places, build: BuildId, job: &JobName, outcome: &Outcome, paint: Paint) -> Result<String, Stop> {
+    let mark = paint.text(Style::Bad, &format!("✗ {job}"));
+    let mut text = format!("\n{mark}: {}\n", words::harmless(&words::outcome(outcome)));
+    let step = match outcome {
+        Outcome::Failed(Failure::Step { step, .. } | Failure::Timeout { step: Some(step), .. }) => Some(*step),
+        _ => None,
+    };
+    text.push_str(&excerpt(places, build, job, step, paint)?);
+    Ok(text)
+}
+
+/// The lines around the first error of a job's last attempt, in the step that failed or else in the last that printed.
+fn excerpt(places: &Places, build: BuildId, job: &JobName, step: Option<u16>, paint: Paint) -> Result<String, Stop> {
+    let Some(attempt) = places.store.attempts(build, Some(job))?.pop() else { return Ok(String::new()) };
+    let Some(reader) = places.log_reader(build, Writing::Over)? else { return Ok(String::new()) };
+    let printed: Vec<_> =
+        reader.streams().into_iter().filter(|stream| stream.key.attempt == attempt.attempt.0).collect();
+    let Some(step) = step.or_else(|| printed.last().map(|stream| stream.key.step)) else { return Ok(String::new()) };
+    let lines_before = printed.iter().filter(|stream| stream.key.step < step).map(|stream| stream.lines).sum();
+    let key = StreamKey { attempt: attempt.attempt.0, step };
+    let excerpt = first_error::of_step(&reader, key, lines_before).map_err(|error| Stop::of(&error))?;
+    Ok(excerpt.text(paint, 2))
+}

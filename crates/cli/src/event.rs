@@ -1,0 +1,134 @@
+//! The event of a local build: what the flags say, and for the rest what the repository says.
+
+use std::collections::BTreeMap;
+
+use graph::{Event, EventKind, Field, Timestamp};
+use serde_json::Value;
+
+use crate::args::EventArguments;
+use crate::pipeline::KindChoice;
+use crate::project::Project;
+
+/// The event that `arguments` and the repository tell. Parameters are still texts: [`typed_params`] gives them
+/// their types once the pipeline is known.
+///
+/// # Errors
+/// A sentence, if a flag is wrong.
+pub fn of(arguments: &EventArguments, project: &Project, now: Timestamp) -> Result<Event, String> {
+    // Outside a repository there is neither commit nor branch, and that is no fault.
+    let head = worker::repository::head(&project.root).unwrap_or_default();
+    let kind = match (&arguments.event, &arguments.tag) {
+        (Some(name), _) => EventKind::from_name(name).ok_or_else(|| format!("`{name}` is no kind of event"))?,
+        (None, Some(_)) => EventKind::Tag,
+        (None, None) if arguments.params.is_empty() => EventKind::Push,
+        (None, None) => EventKind::Manual,
+    };
+    let mut event = Event::new(kind);
+    event.commit = head.commit.unwrap_or_default();
+    event.tag.clone_from(&arguments.tag);
+    event.branch = match (&arguments.branch, kind) {
+        (Some(branch), _) => Some(branch.clone()),
+        (None, EventKind::Tag) => None,
+        (None, _) => head.branch,
+    };
+    event.base.clone_from(&arguments.base);
+    event.actor = arguments.actor.clone().unwrap_or_else(worker::repository::user_name);
+    event.time = now;
+    for param in &arguments.params {
+        let (name, value) = param.split_once('=').ok_or_else(|| format!("--param takes NAME=VALUE, not `{param}`"))?;
+        event.params.insert(name.to_owned(), Value::from(value));
+    }
+    Ok(event)
+}
+
+/// Whether the arguments say what kind of event it is.
+pub fn kind_choice(arguments: &EventArguments) -> KindChoice {
+    if arguments.event.is_some() || arguments.tag.is_some() { KindChoice::Said } else { KindChoice::Free }
+}
+
+/// Gives the typed texts of `--param` or `--field` the types that the pipeline declares.
+///
+/// # Errors
+/// A sentence for each that is unknown or of the wrong type, all of them together.
+pub fn typed(
+    given: &BTreeMap<String, Value>,
+    fields: &BTreeMap<String, Field>,
+    what: &str,
+) -> Result<BTreeMap<String, Value>, String> {
+    let mut values = BTreeMap::new();
+    let mut faults = Vec::new();
+    for (name, value) in given {
+        let Some(field) = fields.get(name) else {
+            let known: Vec<_> = fields.keys().map(String::as_str).collect();
+            let known =
+                if known.is_empty() { "it has none".to_owned() } else { format!("it has {}", known.join(", ")) };
+            faults.push(format!("there is no {what} `{name}`: {known}"));
+            continue;
+        };
+        match value.as_str().map_or(Ok(value.clone()), |typed| field.parse(typed)) {
+            Ok(value) => drop(values.insert(name.clone(), value)),
+            Err(fault) => faults.push(format!("{what} `{name}` {fault}")),
+        }
+    }
+    for (name, field) in fields.iter().filter(|(name, _)| !given.contains_key(*name)) {
+        match &field.default {
+            Some(default) => drop(values.insert(name.clone(), default.clone())),
+            None => faults.push(format!("{what} `{name}` is missing: give {name}=VALUE")),
+        }
+    }
+    if faults.is_empty() { Ok(values) } else { Err(faults.join("\n")) }
+}
+
+/// The event in a few words: `push to main, 1a2b3c4d5e6f, by Ada`.
+pub fn describe(event: &Event) -> String {
+    let mut text = event.kind.name().replace('_', " ");
+    if let Some(tag) = &event.tag {
+        text.push_str(&format!(" {tag}"));
+    } else if let Some(branch) = &event.branch {
+        text.push_str(&format!(" on {branch}"));
+    }
+    if !event.commit.is_empty() {
+        text.push_str(&format!(", {}", event.commit.get(..12).unwrap_or(&event.commit)));
+    }
+    if !event.actor.is_empty() {
+        text.push_str(&format!(", by {}", event.actor));
+    }
+    crate::words::harmless(&text).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use graph::{Field, FieldKind};
+    use serde_json::{Value, json};
+
+    use super::typed;
+
+    #[track_caller]
+    fn check(given: Value, expected: Result<Value, &str>) {
+        let fields = BTreeMap::from([
+            ("dry".to_owned(), Field { kind: FieldKind::Boolean, default: Some(json!(true)), help: String::new() }),
+            ("count".to_owned(), Field { kind: FieldKind::Number, default: None, help: String::new() }),
+        ]);
+        let given = serde_json::from_value(given).expect("an object");
+        let found = typed(&given, &fields, "parameter").map(|values| json!(values));
+        assert_eq!(found, expected.map_err(str::to_owned));
+    }
+
+    #[test]
+    fn parameters_get_types_and_defaults() {
+        check(json!({ "count": "3" }), Ok(json!({ "count": 3, "dry": true })));
+        check(json!({ "count": "3", "dry": "false" }), Ok(json!({ "count": 3, "dry": false })));
+    }
+
+    #[test]
+    fn every_fault_is_told_at_once() {
+        check(
+            json!({ "dry": "no", "cuont": "1" }),
+            Err("there is no parameter `cuont`: it has count, dry\n\
+                 parameter `dry` takes `true` or `false`, not `no`\n\
+                 parameter `count` is missing: give count=VALUE"),
+        );
+    }
+}

@@ -1,0 +1,270 @@
+//! The worker's walls towards storage, over the store of this machine: logs go to the build's pack and to the view,
+//! files to the blobs, cache entries to the index. Secrets are masked before anything is kept or shown.
+
+use std::borrow::Cow;
+use std::io::Read;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use graph::{BuildId, Digest, JobName, Timestamp, Trust};
+use store::blob::{BlobError, Blobs};
+use store::cache::{CacheRow, CacheUser, CacheWanted, Saved};
+use store::log::{LogWriter, MaskedStream, Masker, StreamKey, StreamWriter};
+use store::{Store, StoreError};
+use worker::depot::{
+    AttemptLog, CacheEntry, CacheSaved, CacheScope, Depot, DepotError, LogEnd, LogError, LogSink, Mask, Stream,
+};
+
+use crate::view::{self, Moment, View, Wants};
+
+/// The view of a build, shared with the threads that move heavy output.
+#[derive(Clone)]
+pub struct SharedView {
+    view: Arc<Mutex<Box<dyn View + Send>>>,
+    wants: Wants,
+}
+
+impl SharedView {
+    /// A view that may be shared.
+    pub fn new(view: Box<dyn View + Send>) -> Self {
+        let wants = view.wants();
+        Self { view: Arc::new(Mutex::new(view)), wants }
+    }
+
+    /// What the view asks for.
+    pub fn wants(&self) -> Wants {
+        self.wants
+    }
+
+    /// Shows moments and hands them to the reader. A reader that has gone away does not stop the build.
+    pub fn show<'a>(&self, moments: impl IntoIterator<Item = Moment<'a>>) {
+        let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
+        for moment in moments {
+            let _ = view.show(moment);
+        }
+        let _ = view.flush();
+    }
+
+    /// Writes out what is held back.
+    pub fn close(&self) {
+        let _ = self.view.lock().unwrap_or_else(PoisonError::into_inner).close();
+    }
+}
+
+impl worker::Observer for SharedView {
+    fn step_started(&self, job: &JobName, step: u16, name: &str, at: Timestamp) {
+        self.show([Moment::StepStarted { job, step, name, at }]);
+    }
+
+    fn step_finished(&self, job: &JobName, step: u16, report: &graph::StepReport) {
+        self.show([Moment::StepFinished { job, step, report }]);
+    }
+}
+
+/// Where the log of one attempt goes.
+pub struct LocalLog {
+    /// The build's pack.
+    pub writer: LogWriter,
+    /// Who watches.
+    pub view: SharedView,
+    /// The attempt's job.
+    pub job: JobName,
+    /// The attempt's number.
+    pub attempt: u32,
+    /// Hides the attempt's secrets.
+    pub masker: Masker,
+}
+
+impl AttemptLog for LocalLog {
+    fn open_step(&self, step: u16) -> Box<dyn LogSink> {
+        let shown = match self.view.wants() {
+            Wants::Facts => None,
+            Wants::Output | Wants::OutputAndTicks => Some(Shown {
+                view: self.view.clone(),
+                job: self.job.clone(),
+                step,
+                masked: std::array::from_fn(|_| self.masker.stream()),
+            }),
+        };
+        let key = StreamKey { attempt: self.attempt, step };
+        Box::new(LocalSink { stream: self.writer.open_stream(key, &self.masker), shown })
+    }
+}
+
+struct LocalSink {
+    stream: StreamWriter,
+    shown: Option<Shown>,
+}
+
+/// What one step prints, on its way to the view.
+struct Shown {
+    view: SharedView,
+    job: JobName,
+    step: u16,
+    /// One for stdout, one for stderr; `None` if there is nothing to mask.
+    masked: [Option<MaskedStream>; 2],
+}
+
+impl Shown {
+    fn show(&mut self, stream: Stream, bytes: &[u8], time_us: u64) {
+        let (index, stream) = match stream {
+            Stream::Stdout => (0, view::Stream::Stdout),
+            Stream::Stderr => (1, view::Stream::Stderr),
+            // Notes are shown with the report.
+            Stream::Note => return,
+        };
+        let at = Timestamp(i64::try_from(time_us).unwrap_or(i64::MAX));
+        let (view, job, step) = (&self.view, &self.job, self.step);
+        let emit = &mut |bytes: &[u8]| view.show([Moment::Output { job, step, stream, bytes, at }]);
+        match &mut self.masked[index] {
+            Some(masked) => masked.push(bytes, emit),
+            None => emit(bytes),
+        }
+    }
+}
+
+impl LogSink for LocalSink {
+    fn write(&mut self, stream: Stream, bytes: &[u8], time_us: u64) -> Result<(), LogError> {
+        if let Some(shown) = &mut self.shown {
+            shown.show(stream, bytes, time_us);
+        }
+        let stream = match stream {
+            Stream::Stdout => store::log::Stream::Stdout,
+            Stream::Stderr => store::log::Stream::Stderr,
+            Stream::Note => store::log::Stream::Note,
+        };
+        self.stream.write(stream, bytes, time_us).map_err(|error| log_error(&error))
+    }
+
+    fn flush(&mut self) -> Result<(), LogError> {
+        self.stream.flush().map_err(|error| log_error(&error))
+    }
+
+    fn close(self: Box<Self>) -> LogEnd {
+        let summary = self.stream.close();
+        LogEnd { lines: summary.lines, failure: summary.failure.as_ref().map(log_error) }
+    }
+}
+
+fn log_error(error: &store::log::LogError) -> LogError {
+    let text = chain(error);
+    match error {
+        store::log::LogError::Full(_) => LogError::Full(text),
+        _ => LogError::Refused(text),
+    }
+}
+
+/// An error with all its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
+
+/// Hides secrets in whole texts.
+pub struct LocalMask(pub Masker);
+
+impl Mask for LocalMask {
+    fn mask<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+        self.0.mask(bytes)
+    }
+}
+
+/// Artifacts and caches of one job of a build.
+pub struct LocalDepot {
+    /// The blobs.
+    pub blobs: Arc<dyn Blobs + Send + Sync>,
+    /// The index of caches.
+    pub store: Arc<dyn Store>,
+    /// Who reads and writes.
+    pub user: CacheUser,
+    /// The present time.
+    pub now: fn() -> Timestamp,
+}
+
+impl LocalDepot {
+    /// The depot of a job.
+    pub fn new(
+        blobs: Arc<dyn Blobs + Send + Sync>,
+        store: Arc<dyn Store>,
+        build: BuildId,
+        job: JobName,
+        now: fn() -> Timestamp,
+    ) -> Self {
+        Self { blobs, store, user: CacheUser { build, job }, now }
+    }
+}
+
+/// The name of a scope in the index.
+fn scope_name(trust: Trust, paths: Digest) -> String {
+    let trust = match trust {
+        Trust::Trusted => "trusted",
+        Trust::Untrusted => "untrusted",
+    };
+    format!("{trust}/{paths}")
+}
+
+impl Depot for LocalDepot {
+    fn put(&self, bytes: &[u8]) -> Result<Digest, DepotError> {
+        self.blobs.put(bytes).map_err(|error| blob_error(&error))
+    }
+
+    fn put_file(&self, path: &Path) -> Result<Digest, DepotError> {
+        self.blobs.put_file(path).map(|put| put.digest).map_err(|error| blob_error(&error))
+    }
+
+    fn open(&self, digest: Digest) -> Result<Box<dyn Read + Send>, DepotError> {
+        self.blobs.open(digest).map_err(|error| blob_error(&error))
+    }
+
+    fn find_cache(&self, scope: &CacheScope, key: &str, restore: &[String]) -> Result<Option<CacheEntry>, DepotError> {
+        let own = scope_name(scope.trust, scope.paths);
+        let trusted = scope_name(Trust::Trusted, scope.paths);
+        // Reading down is allowed, reading up never is.
+        let scopes: &[&str] = if scope.trust == Trust::Trusted { &[&own] } else { &[&own, &trusted] };
+        let prefixes: Vec<&str> = restore.iter().map(String::as_str).collect();
+        let wanted = CacheWanted { scopes, key, prefixes: &prefixes };
+        let row = self.store.restore_cache(&wanted, &self.user, (self.now)()).map_err(|error| store_error(&error))?;
+        Ok(row.and_then(|row| {
+            let digest = *row.blobs.first()?;
+            Some(CacheEntry { key: row.key, digest, bytes: row.bytes })
+        }))
+    }
+
+    fn save_cache(&self, scope: &CacheScope, entry: &CacheEntry) -> Result<CacheSaved, DepotError> {
+        let at = (self.now)();
+        let row = CacheRow {
+            scope: scope_name(scope.trust, scope.paths),
+            key: entry.key.clone(),
+            blobs: vec![entry.digest],
+            bytes: entry.bytes,
+            written_by: self.user.clone(),
+            at,
+            used_at: at,
+            evicted: None,
+        };
+        match self.store.save_cache(&row).map_err(|error| store_error(&error))? {
+            Saved::Written => Ok(CacheSaved::Saved),
+            Saved::Kept => Ok(CacheSaved::Existed),
+        }
+    }
+}
+
+fn blob_error(error: &BlobError) -> DepotError {
+    match error {
+        BlobError::Absent(digest) => DepotError::Absent(*digest),
+        BlobError::Full(_) => DepotError::Full(chain(error)),
+        error => DepotError::Refused(chain(error)),
+    }
+}
+
+fn store_error(error: &StoreError) -> DepotError {
+    match error {
+        StoreError::Full(_) => DepotError::Full(chain(error)),
+        error => DepotError::Refused(chain(error)),
+    }
+}

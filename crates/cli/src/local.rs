@@ -1,0 +1,8 @@
+//! The world of a local build: effects are performed by this process, on this machine.
+
+pub mod clock;
+pub mod inputs;
+pub mod secrets;
+pub mod world;
+
+pub use world::LocalWorld;

@@ -1,0 +1,407 @@
+//! Performs the effects of one build on this machine and answers through the inbox. Nothing here decides what runs.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use engine::fact::{Ended, What};
+use engine::operation::{Manifest, operation};
+use engine::{Effect, Fact, Input, Presence, Reused};
+use graph::{
+    Answer, AttemptReport, AttemptSpec, BuildId, Digest, Failure, Job, JobName, Known, LeaseId, NeedResult, Outcome,
+    Question, Resources, Reuse, Timestamp, Trust, Verdict, WorkerId, WorkspaceKind,
+};
+use server::shell::Doneness;
+use server::{Inbox, World};
+use store::Store;
+use store::blob::Blobs;
+use store::log::{LogWriter, Masker};
+use store::rows::OperationRow;
+use worker::repository;
+
+use super::clock::now;
+use super::inputs::Inputs;
+use super::secrets::SecretSource;
+use crate::keeping::{LocalDepot, LocalLog, LocalMask, SharedView};
+use crate::pipeline::Pipeline;
+use crate::view::Moment;
+
+/// Whether earlier results may stand for a job's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReusePolicy {
+    /// As the jobs say.
+    AsDeclared,
+    /// Every job runs.
+    RunAll,
+}
+
+/// Whether the process goes on while nothing is left but gates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GatePolicy {
+    /// A person watches: wait for an answer from another terminal.
+    Wait,
+    /// Nobody watches: end, and go on when the gate is answered.
+    Leave,
+}
+
+/// What a world is made of.
+pub struct Parts {
+    /// The build.
+    pub build: BuildId,
+    /// What happened.
+    pub event: graph::Event,
+    /// Its pipeline's files.
+    pub pipeline: Pipeline,
+    /// Facts and rows.
+    pub store: Arc<dyn Store>,
+    /// Artifacts and caches.
+    pub blobs: Arc<dyn Blobs + Send + Sync>,
+    /// The build's log.
+    pub log: LogWriter,
+    /// Who watches.
+    pub view: SharedView,
+    /// The repository's root.
+    pub root: std::path::PathBuf,
+    /// What the tree holds.
+    pub inputs: Inputs,
+    /// Runs attempts.
+    pub worker: Rc<worker::Worker>,
+    /// Where values of secrets come from.
+    pub secrets: SecretSource,
+    /// Whether earlier results count.
+    pub reuse: ReusePolicy,
+    /// What to do when only gates are left.
+    pub gates: Cell<GatePolicy>,
+    /// How many attempts run at once.
+    pub slots: u32,
+    /// Where answers go.
+    pub inbox: Inbox,
+}
+
+/// The world of one local build.
+pub struct LocalWorld {
+    parts: Rc<Parts>,
+    /// Effects asked for and not yet answered.
+    in_flight: Rc<Cell<usize>>,
+    /// How attempts are told to stop.
+    running: Rc<RefCell<HashMap<LeaseId, worker::Cancel>>>,
+    /// The manifests of operations that are known, by job.
+    manifests: Rc<RefCell<HashMap<JobName, (Digest, Manifest)>>>,
+    trust: Trust,
+    open_gates: usize,
+    /// How the build ended, once it has.
+    pub verdict: Option<Verdict>,
+    /// How each job ended that did not pass.
+    pub failed: BTreeMap<JobName, Outcome>,
+    /// The graph as last evaluated.
+    pub graph: Option<Arc<graph::Graph>>,
+}
+
+impl LocalWorld {
+    /// A world of these parts.
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            parts: Rc::new(parts),
+            in_flight: Rc::default(),
+            running: Rc::default(),
+            manifests: Rc::default(),
+            trust: Trust::default(),
+            open_gates: 0,
+            verdict: None,
+            failed: BTreeMap::new(),
+            graph: None,
+        }
+    }
+
+    /// What the tree held, if anybody looked.
+    pub fn seen(&self) -> Option<Rc<super::inputs::Seen>> {
+        self.parts.inputs.looked()
+    }
+
+    /// A handle for the task that waits for signals.
+    pub fn interrupter(&self) -> Interrupter {
+        Interrupter { parts: Rc::clone(&self.parts), running: Rc::clone(&self.running) }
+    }
+
+    /// Sends the answer to an effect once `work` has it.
+    fn answer(&self, work: impl Future<Output = Input> + 'static) {
+        let (inbox, in_flight) = (self.parts.inbox.clone(), Rc::clone(&self.in_flight));
+        in_flight.set(in_flight.get() + 1);
+        tokio::task::spawn_local(async move {
+            let input = work.await;
+            in_flight.set(in_flight.get() - 1);
+            // The shell has ended only if nobody waits for the answer.
+            let _ = inbox.send(input).await;
+        });
+    }
+
+    fn evaluate(&self, build: BuildId, known: &Arc<Known>) {
+        let (parts, known) = (Rc::clone(&self.parts), Arc::clone(known));
+        self.answer(async move {
+            let evaluation = parts.pipeline.lower(&known).evaluation.clone();
+            Input::Evaluated { build, answers_known: known.answers.len(), evaluation: Box::new(evaluation) }
+        });
+    }
+
+    fn find_answer(&self, build: BuildId, question: Question) {
+        let root = self.parts.root.clone();
+        let event = self.parts.event.clone();
+        self.answer(async move {
+            let asked = question.clone();
+            let answer = tokio::task::spawn_blocking(move || answer_from_repository(&root, &event, &asked)).await;
+            let answer = answer.unwrap_or_else(|error| Answer::Unknown(error.to_string()));
+            Input::Answered { build, question, answer }
+        });
+    }
+
+    fn resolve(&self, build: BuildId, job: JobName, spec: Arc<Job>, needs: BTreeMap<JobName, NeedResult>) {
+        let parts = Rc::clone(&self.parts);
+        let manifests = Rc::clone(&self.manifests);
+        let trust = self.trust;
+        self.answer(async move {
+            let resolved = resolve(&parts, &spec, &needs, trust).await;
+            let (operation, hit) = match resolved {
+                Ok((digest, manifest, hit)) => {
+                    manifests.borrow_mut().insert(job.clone(), (digest, manifest));
+                    (Ok(digest), hit)
+                }
+                Err(reason) => (Err(reason), None),
+            };
+            Input::OperationResolved { build, job, operation, hit }
+        });
+    }
+
+    fn start(&self, spec: Box<AttemptSpec>) {
+        if self.running.borrow().contains_key(&spec.lease) {
+            return;
+        }
+        let cancel = worker::Cancel::new();
+        self.running.borrow_mut().insert(spec.lease, cancel.clone());
+        let (parts, running) = (Rc::clone(&self.parts), Rc::clone(&self.running));
+        self.answer(async move {
+            let (build, attempt, lease) = (spec.build, spec.attempt, spec.lease);
+            let spec_is_in_place = spec.job.workspace == WorkspaceKind::InPlace;
+            let report = run(&parts, *spec, cancel).await;
+            if spec_is_in_place {
+                parts.inputs.tree_may_have_changed();
+            }
+            running.borrow_mut().remove(&lease);
+            Input::AttemptFinished { build, attempt, lease, report: Box::new(report) }
+        });
+    }
+
+    /// Offers this machine to every job of `graph`: locally no pool and no label is foreign.
+    fn offer(&self, graph: &graph::Graph) {
+        let presence = Presence {
+            pools: graph.jobs.values().map(|job| job.pool.clone()).chain([String::new()]).collect(),
+            labels: graph.jobs.values().flat_map(|job| job.labels.iter().cloned()).collect(),
+            slots: self.parts.slots,
+            resources: Resources::default(),
+            leases: self.running.borrow().keys().copied().collect(),
+            holds_ms: 0,
+        };
+        let input = Input::WorkerPresent { worker: WorkerId("local".into()), presence };
+        self.answer(async move { input });
+    }
+
+    /// Takes in what had happened before this process began, and offers this machine to what is left.
+    pub fn remember(&mut self, history: &[Fact]) {
+        for fact in history {
+            match &fact.what {
+                What::AttemptFinished { job, report, retry_at: None, .. } => {
+                    if let outcome @ Outcome::Failed(_) = &report.outcome {
+                        self.failed.insert(job.clone(), outcome.clone());
+                    }
+                }
+                What::BuildCreated(_) => {
+                    self.record(fact);
+                    self.parts.view.show([Moment::Fact(fact)]);
+                }
+                _ => self.record(fact),
+            }
+        }
+    }
+
+    fn record(&mut self, fact: &Fact) {
+        match &fact.what {
+            What::BuildCreated(request) => self.trust = request.event.trust,
+            What::Evaluated { graph, .. } => {
+                self.graph = Some(Arc::clone(graph));
+                self.offer(graph);
+            }
+            What::GateOpened { .. } => self.open_gates += 1,
+            What::GateAnswered { .. } => self.open_gates = self.open_gates.saturating_sub(1),
+            What::AttemptFinished { job, attempt, report, retry_at: None, .. } => match &report.outcome {
+                Outcome::Passed { .. } => self.keep_result(fact, job, *attempt, report),
+                outcome => drop(self.failed.insert(job.clone(), outcome.clone())),
+            },
+            What::JobEnded { job, outcome: outcome @ Outcome::Failed(_), how: Ended::Decided } => {
+                self.failed.insert(job.clone(), outcome.clone());
+            }
+            What::BuildEnded { verdict } => self.verdict = Some(verdict.clone()),
+            _ => {}
+        }
+    }
+
+    /// Keeps the result of a reusable job that passed.
+    fn keep_result(&self, fact: &Fact, job: &JobName, attempt: graph::AttemptNumber, report: &AttemptReport) {
+        let manifests = self.manifests.borrow();
+        let Some((digest, manifest)) = manifests.get(job) else { return };
+        if report.notes.iter().any(|note| note.starts_with(worker::INPUT_CHANGED)) {
+            return;
+        }
+        let row = OperationRow {
+            digest: *digest,
+            build: fact.build,
+            attempt,
+            job: job.clone(),
+            outcome: report.outcome.clone(),
+            artifacts: report.artifacts.clone(),
+            trust: self.trust,
+            at: fact.at,
+            used_at: fact.at,
+            evicted: None,
+        };
+        // A result that could not be kept is worked out again next time.
+        if let Err(error) = self.parts.store.record_operations(&[(row, manifest)]) {
+            eprintln!("note: the result of {job} was not kept for reuse: {error}");
+        }
+    }
+}
+
+/// What a signal does to the build.
+pub struct Interrupter {
+    parts: Rc<Parts>,
+    running: Rc<RefCell<HashMap<LeaseId, worker::Cancel>>>,
+}
+
+impl Interrupter {
+    /// The first signal: cancel gently; if nothing but gates is left, leave the build as it is.
+    pub async fn first(&self, by: &str) {
+        let build = self.parts.build;
+        self.parts.gates.set(GatePolicy::Leave);
+        if self.running.borrow().is_empty() {
+            // A word without meaning, so that the shell looks whether it may end.
+            let _ = self.parts.inbox.send(Input::WorkerLeft { worker: WorkerId("nobody".into()) }).await;
+            tokio::task::yield_now().await;
+        }
+        let _ = self.parts.inbox.send(Input::CancelRequested { build, by: by.to_owned() }).await;
+    }
+
+    /// The second signal: what runs is killed.
+    pub fn second(&self, by: &str) {
+        for cancel in self.running.borrow().values() {
+            cancel.at_once(by);
+        }
+    }
+}
+
+impl World for LocalWorld {
+    fn now(&self) -> Timestamp {
+        now()
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Evaluate { build, known, .. } => self.evaluate(build, &known),
+            Effect::Answer { build, question } => self.find_answer(build, question),
+            Effect::Resolve { build, job, spec, needs } => self.resolve(build, job, spec, needs),
+            Effect::Start { spec, .. } => self.start(spec),
+            Effect::Stop { lease, by, .. } => {
+                if let Some(cancel) = self.running.borrow().get(&lease) {
+                    cancel.gently(&by);
+                }
+            }
+            Effect::Wake { .. } => {}
+        }
+    }
+
+    fn told(&mut self, facts: &[Fact]) {
+        for fact in facts {
+            self.record(fact);
+        }
+        self.parts.view.show(facts.iter().map(Moment::Fact));
+    }
+
+    fn is_done(&self, next_wake: Option<Timestamp>) -> Doneness {
+        let inbox_is_empty = self.parts.inbox.capacity() == self.parts.inbox.max_capacity();
+        let only_gates = self.open_gates > 0 && self.in_flight.get() == 0 && inbox_is_empty && next_wake.is_none();
+        match (&self.verdict, self.parts.gates.get()) {
+            (Some(_), _) if self.running.borrow().is_empty() => Doneness::Done,
+            (None, GatePolicy::Leave) if only_gates => Doneness::Done,
+            _ => Doneness::GoOn,
+        }
+    }
+}
+
+/// Runs one attempt with its secrets, its log and its depot.
+async fn run(parts: &Parts, spec: AttemptSpec, cancel: worker::Cancel) -> AttemptReport {
+    let infra = |message: String| AttemptReport::of(Outcome::Failed(Failure::Infra { message }), now());
+    let values = match parts.secrets.values(&spec.job.secrets) {
+        Ok(values) => values,
+        Err(missing) => {
+            let names = missing.join(", ");
+            return infra(format!("no value for the secrets {names}: export them, or give a file by --secrets FILE"));
+        }
+    };
+    let masker = match Masker::new(values.values()) {
+        Ok(masker) => masker,
+        Err(error) => return infra(error.to_string()),
+    };
+    let mask = (!values.is_empty()).then(|| Arc::new(LocalMask(masker.clone())) as Arc<dyn worker::depot::Mask>);
+    let secrets = worker::depot::Secrets { values, mask };
+    let log = LocalLog {
+        writer: parts.log.clone(),
+        view: parts.view.clone(),
+        job: spec.name.clone(),
+        attempt: spec.attempt.0,
+        masker,
+    };
+    let depot = LocalDepot::new(Arc::clone(&parts.blobs), Arc::clone(&parts.store), spec.build, spec.name.clone(), now);
+    worker::run_attempt(&parts.worker, spec, secrets, Arc::new(log), Arc::new(depot), cancel).await
+}
+
+type Resolved = (Digest, Manifest, Option<(Reused, Outcome)>);
+
+/// The operation of a job, and an earlier result of it if that may stand for the job's own.
+async fn resolve(
+    parts: &Parts,
+    job: &Job,
+    needs: &BTreeMap<JobName, NeedResult>,
+    trust: Trust,
+) -> Result<Resolved, String> {
+    let files = match &job.reuse {
+        Reuse::Never => return Err("the job is not reusable".to_owned()),
+        Reuse::Inputs(globs) => parts.inputs.digests(Some(globs), job.workspace).await?,
+        Reuse::Tree => parts.inputs.digests(None, job.workspace).await?,
+    };
+    let (digest, manifest) = operation(job, &files, needs);
+    if parts.reuse == ReusePolicy::RunAll {
+        return Ok((digest, manifest, None));
+    }
+    let Ok(Some(row)) = parts.store.operation(digest, trust) else { return Ok((digest, manifest, None)) };
+    // A result whose files are gone is no result.
+    let is_whole = row.artifacts.values().all(|artifact| parts.blobs.contains(artifact.digest).unwrap_or(false));
+    if !is_whole || !matches!(row.outcome, Outcome::Passed { .. }) {
+        return Ok((digest, manifest, None));
+    }
+    let _ = parts.store.touch_operations(&[digest], now());
+    let reused = Reused { build: row.build, attempt: row.attempt, job: row.job, artifacts: row.artifacts };
+    Ok((digest, manifest, Some((reused, row.outcome))))
+}
+
+/// What the repository says to a question of the pipeline.
+pub fn answer_from_repository(root: &std::path::Path, event: &graph::Event, question: &Question) -> Answer {
+    match question {
+        Question::ChangedFiles => {
+            let base = event.base.as_deref().unwrap_or("HEAD~1");
+            repository::changed_files(root, base, repository::Until::Now)
+                .map_or_else(|error| Answer::Unknown(error.to_string()), Answer::Files)
+        }
+        Question::BranchesHolding => repository::branches_holding(root, &event.commit)
+            .map_or_else(|error| Answer::Unknown(error.to_string()), Answer::Branches),
+        Question::File(path) => Answer::Unknown(format!("no pipeline of this kind asks for the file {path}")),
+        Question::Outcome(job) => Answer::Unknown(format!("the outcome of {job} is the engine's to tell")),
+    }
+}

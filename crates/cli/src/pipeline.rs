@@ -1,0 +1,171 @@
+//! The pipeline's files, read once, and lowered as often as there are new answers.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use dialects::native::{self, Lowered, SourceFile, Triggered};
+use dialects::report;
+use graph::{Event, EventKind, Known, Severity};
+
+use crate::args::Colour;
+use crate::commands::Stop;
+use crate::project::Project;
+use crate::{event, output};
+
+/// The largest file of a pipeline.
+const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// Whether the user said what kind of event it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KindChoice {
+    /// The kind is fixed.
+    Said,
+    /// It may become a manual start if the pipeline does not answer otherwise.
+    Free,
+}
+
+/// A pipeline as its files say it.
+pub struct Pipeline {
+    files: Vec<SourceFile>,
+    /// The last lowering and what it knew: most are asked for again at once.
+    last: RefCell<Option<(Known, Rc<Lowered>)>>,
+}
+
+impl Pipeline {
+    /// Reads the file given, or all that the project has.
+    ///
+    /// # Errors
+    /// If there is none, or one cannot be read.
+    pub fn load(project: &Project, file: Option<&Path>) -> Result<Self, Stop> {
+        let paths = match file {
+            Some(file) => vec![std::env::current_dir().unwrap_or_default().join(file)],
+            None => project.pipeline_files(),
+        };
+        if paths.is_empty() {
+            return Err(Stop::wrong(format!(
+                "no pipeline in {}: `ropewalk init` writes one to .ropewalk/pipeline.yaml",
+                project.root.display()
+            )));
+        }
+        Self::read(project, &paths)
+    }
+
+    /// Reads the files that a build named.
+    ///
+    /// # Errors
+    /// If one cannot be read any more.
+    pub fn named(project: &Project, name: &str) -> Result<Self, Stop> {
+        let paths: Vec<PathBuf> = name.split(", ").map(|name| project.root.join(name)).collect();
+        Self::read(project, &paths)
+    }
+
+    fn read(project: &Project, paths: &[PathBuf]) -> Result<Self, Stop> {
+        let mut files = Vec::new();
+        for path in paths {
+            let shown = path.strip_prefix(&project.root).unwrap_or(path).display().to_string();
+            let refused = |error: std::io::Error| Stop::wrong(format!("cannot read the pipeline {shown}: {error}"));
+            let length = std::fs::metadata(path).map_err(refused)?.len();
+            if length > FILE_BYTES_MAX {
+                return Err(Stop::wrong(format!(
+                    "{shown} is larger than {FILE_BYTES_MAX} bytes, the most a pipeline may have"
+                )));
+            }
+            let bytes = std::fs::read(path).map_err(refused)?;
+            files.push(SourceFile::new(shown, bytes));
+        }
+        Ok(Self { files, last: RefCell::default() })
+    }
+
+    /// The files' names, as builds record them.
+    pub fn name(&self) -> String {
+        self.files.iter().map(|file| file.name.as_str()).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Name and text of each file.
+    pub fn texts(&self) -> Vec<(&str, &[u8])> {
+        self.files.iter().map(|file| (file.name.as_str(), file.text.as_slice())).collect()
+    }
+
+    /// The graph for what is known.
+    pub fn lower(&self, known: &Known) -> Rc<Lowered> {
+        if let Some((then, lowered)) = &*self.last.borrow()
+            && then == known
+        {
+            return Rc::clone(lowered);
+        }
+        let lowered = Rc::new(native::lower(&self.files, known));
+        *self.last.borrow_mut() = Some((known.clone(), Rc::clone(&lowered)));
+        lowered
+    }
+
+    /// Every fault that the files have whatever happens, and their sources.
+    pub fn faults(&self) -> Lowered {
+        native::lower(&self.files, &Known::of(Event::new(EventKind::Push)))
+    }
+
+    /// Gives the event's parameters their types, and prints every fault.
+    ///
+    /// # Errors
+    /// If the pipeline is wrong (it has been said then), or a parameter is.
+    pub fn check(&self, event: &mut Event, choice: KindChoice, colour: Colour) -> Result<(), Stop> {
+        let mut lowered = self.lower(&Known::of(event.clone()));
+        if choice == KindChoice::Free && lowered.triggered != Triggered::Yes {
+            // What a person starts by hand is a manual start, if the pipeline takes one.
+            let manual = Event { kind: EventKind::Manual, ..event.clone() };
+            let as_manual = self.lower(&Known::of(manual.clone()));
+            if as_manual.triggered == Triggered::Yes {
+                (*event, lowered) = (manual, as_manual);
+            }
+        }
+        if !event.params.is_empty() {
+            event.params = event::typed(&event.params, &lowered.params, "parameter").map_err(Stop::wrong)?;
+            lowered = self.lower(&Known::of(event.clone()));
+        }
+        event.params.clone_from(&lowered.filled);
+        if let Triggered::No { reason } = &lowered.triggered {
+            let _ = writeln!(std::io::stderr(), "note: the pipeline does not answer to this event: {reason}");
+        }
+        let diagnostics = &lowered.evaluation.diagnostics;
+        if diagnostics.is_empty() {
+            return Ok(());
+        }
+        let color = match output::coloured(colour, &std::io::stderr()) {
+            true => report::Color::Always,
+            false => report::Color::Never,
+        };
+        let _ = write!(std::io::stderr(), "{}", report::text(diagnostics, &lowered.sources, color));
+        if diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error) {
+            return Err(Stop::wrong(format!("{}: {}; nothing was run", self.name(), report::summary(diagnostics))));
+        }
+        Ok(())
+    }
+
+    /// Whether every name in `wanted` is a job's id or full name.
+    ///
+    /// # Errors
+    /// Names the first that is not, with the nearest that is.
+    pub fn check_names(&self, event: &Event, wanted: &BTreeSet<String>) -> Result<(), Stop> {
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let lowered = self.lower(&Known::of(event.clone()));
+        let graph = &lowered.evaluation.graph;
+        let names: BTreeSet<&str> = graph
+            .jobs
+            .keys()
+            .flat_map(|name| [name.id(), name.as_str()])
+            .chain(graph.holes.iter().map(|hole| hole.name.as_str()))
+            .collect();
+        match wanted.iter().find(|name| !names.contains(name.as_str())) {
+            None => Ok(()),
+            Some(name) => {
+                let hint = dialects::suggest::nearest(name, names.iter().copied())
+                    .map_or_else(|| "`ropewalk plan` shows all".to_owned(), |near| format!("did you mean `{near}`?"));
+                Err(Stop::wrong(format!("the pipeline has no job `{name}`: {hint}")))
+            }
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Where things are: the repository's root, the pipeline's files, the folder in which builds are kept.
+
+use std::path::{Path, PathBuf};
+
+/// The folder in a repository that holds its pipeline.
+pub const PIPELINE_FOLDER: &str = ".ropewalk";
+
+/// A repository on this machine and the folder that holds what is known of it.
+#[derive(Clone, Debug)]
+pub struct Project {
+    /// The repository's root: the nearest folder upward with a pipeline, else with `.git`, else the one started in.
+    pub root: PathBuf,
+    /// Builds, logs, results and kept workspaces. Not inside the repository.
+    pub data: PathBuf,
+}
+
+impl Project {
+    /// The project that `directory` lies in.
+    ///
+    /// # Errors
+    /// A sentence, if the directory cannot be read or there is no home to keep builds in.
+    pub fn find(directory: &Path) -> Result<Self, String> {
+        let directory =
+            directory.canonicalize().map_err(|error| format!("cannot work in `{}`: {error}", directory.display()))?;
+        let root = nearest(&directory, PIPELINE_FOLDER)
+            .or_else(|| nearest(&directory, ".git"))
+            .unwrap_or(&directory)
+            .to_path_buf();
+        let data = data_home()?.join(folder_name(&root));
+        Ok(Self { root, data })
+    }
+
+    /// The pipeline's files that exist, in the order in which they are read.
+    pub fn pipeline_files(&self) -> Vec<PathBuf> {
+        dialects::native::PIPELINE_FILES.iter().map(|name| self.root.join(name)).filter(|path| path.is_file()).collect()
+    }
+}
+
+fn nearest<'a>(directory: &'a Path, name: &str) -> Option<&'a Path> {
+    directory.ancestors().find(|folder| folder.join(name).exists())
+}
+
+/// `$ROPEWALK_DATA`, else `$XDG_DATA_HOME/ropewalk`, else `~/.local/share/ropewalk`.
+fn data_home() -> Result<PathBuf, String> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    set("ROPEWALK_DATA")
+        .or_else(|| set("XDG_DATA_HOME").map(|home| home.join("ropewalk")))
+        .or_else(|| set("HOME").map(|home| home.join(".local/share/ropewalk")))
+        .filter(|path| path.is_absolute())
+        .ok_or_else(|| "nowhere to keep builds: set ROPEWALK_DATA to an absolute path, or HOME".to_owned())
+}
+
+/// The root's own name for people, and a digest of its path so that two projects never share a folder.
+fn folder_name(root: &Path) -> String {
+    let name: String = root
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default()
+        .chars()
+        .map(|letter| if letter.is_ascii_alphanumeric() || "-_.".contains(letter) { letter } else { '_' })
+        .take(40)
+        .collect();
+    let digest = blake3::hash(root.as_os_str().as_encoded_bytes()).to_hex();
+    format!("{name}-{}", &digest[..12])
+}

@@ -1,0 +1,322 @@
+//! The shortest way through a run in which nothing changed: one file says which files a build that passed depended on
+//! and how they looked. If pipeline, event and all these files are as they were, every job would be reused, so the
+//! build is recorded as unchanged without looking at any job.
+//!
+//! It never says "unchanged" of something that changed: a file or folder that changed so shortly before it was looked at
+//! that a later change could have the same time keeps the shortcut from being written.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use graph::{BuildId, Digest, Event, Graph, Reuse, Timestamp};
+use rustix::fs::{AtFlags, Mode, OFlags};
+
+use crate::local::inputs::Seen;
+
+/// The first bytes of the file; another format is passed over.
+const MAGIC: &[u8; 24] = b"ropewalk shortcut 1     ";
+/// The largest file that is read.
+const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// A change later than this before the look could be followed by another with the same time.
+const RACY_NS: i128 = 20_000_000;
+
+/// What of a stat tells that nothing changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    mtime_ns: i128,
+    ctime_ns: i128,
+    size: u64,
+    inode: u64,
+    mode: u32,
+}
+
+/// A stamp's length in the file.
+const STAMP_BYTES: usize = 16 + 16 + 8 + 8 + 4;
+
+impl Stamp {
+    fn of(folder: &File, path: &Path) -> Option<Self> {
+        let stat = rustix::fs::statat(folder, path, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        let time = |seconds: i64, nanos: i128| i128::from(seconds) * 1_000_000_000 + nanos;
+        Some(Self {
+            mtime_ns: time(stat.st_mtime, i128::from(stat.st_mtime_nsec)),
+            ctime_ns: time(stat.st_ctime, i128::from(stat.st_ctime_nsec)),
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+            inode: stat.st_ino,
+            mode: stat.st_mode,
+        })
+    }
+
+    fn bytes(self) -> [u8; STAMP_BYTES] {
+        let mut bytes = [0; STAMP_BYTES];
+        bytes[..16].copy_from_slice(&self.mtime_ns.to_le_bytes());
+        bytes[16..32].copy_from_slice(&self.ctime_ns.to_le_bytes());
+        bytes[32..40].copy_from_slice(&self.size.to_le_bytes());
+        bytes[40..48].copy_from_slice(&self.inode.to_le_bytes());
+        bytes[48..].copy_from_slice(&self.mode.to_le_bytes());
+        bytes
+    }
+
+    fn is_settled(self, looked_at: Timestamp) -> bool {
+        let bound = i128::from(looked_at.0) * 1000 - RACY_NS;
+        self.mtime_ns < bound && self.ctime_ns < bound
+    }
+}
+
+/// What a build depends on beside the files of the tree.
+pub struct Key(Digest);
+
+impl Key {
+    /// The key of these pipeline files, this event (its time apart) and these options.
+    pub fn new(files: &[(&str, &[u8])], event: &Event, options: &engine::BuildOptions) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        let mut part = |bytes: &[u8]| {
+            hasher.update(&(bytes.len() as u64).to_le_bytes());
+            hasher.update(bytes);
+        };
+        part(env!("CARGO_PKG_VERSION").as_bytes());
+        for (name, text) in files {
+            part(name.as_bytes());
+            part(text);
+        }
+        let event = Event { time: Timestamp::default(), ..event.clone() };
+        part(&serde_json::to_vec(&event).unwrap_or_default());
+        part(&serde_json::to_vec(options).unwrap_or_default());
+        Self(Digest(*hasher.finalize().as_bytes()))
+    }
+}
+
+/// An earlier build that stands for this one.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Unchanged {
+    /// That build.
+    pub build: BuildId,
+    /// How many jobs it has.
+    pub jobs: u64,
+}
+
+/// Where the shortcut is kept. Whoever clears results removes it.
+pub fn path(data: &Path) -> PathBuf {
+    data.join("shortcut")
+}
+
+/// The build that stands for this one, if nothing it depended on has changed.
+pub fn find(data: &Path, root: &Path, key: &Key) -> Option<Unchanged> {
+    let file = File::open(path(data)).ok()?;
+    if file.metadata().ok()?.len() > FILE_BYTES_MAX {
+        return None;
+    }
+    let mut bytes = Vec::new();
+    io::BufReader::new(file).read_to_end(&mut bytes).ok()?;
+    let (body, sum) = bytes.split_last_chunk::<32>()?;
+    let mut rest = body.strip_prefix(MAGIC)?.strip_prefix(&key.0.0)?;
+    // Looked at only now: most often the key tells already.
+    if blake3::hash(body).as_bytes() != sum {
+        return None;
+    }
+    let build = BuildId(u64::from_le_bytes(*take(&mut rest)?));
+    let jobs = u64::from_le_bytes(*take(&mut rest)?);
+    let folder = open_folder(root)?;
+    while !rest.is_empty() {
+        let length = u32::from_le_bytes(*take(&mut rest)?) as usize;
+        let name = rest.split_off(..length)?;
+        let expected: &[u8; STAMP_BYTES] = take(&mut rest)?;
+        let found = Stamp::of(&folder, Path::new(std::ffi::OsStr::from_bytes(name)))?;
+        if found.bytes() != *expected {
+            return None;
+        }
+    }
+    Some(Unchanged { build, jobs })
+}
+
+fn take<'a, const N: usize>(rest: &mut &'a [u8]) -> Option<&'a [u8; N]> {
+    let (taken, left) = rest.split_first_chunk::<N>()?;
+    *rest = left;
+    Some(taken)
+}
+
+fn open_folder(root: &Path) -> Option<File> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(root, flags, Mode::empty()).ok().map(File::from)
+}
+
+/// Keeps a shortcut for a build in which every job passed and all may be reused. Nothing is kept if something it depends on
+/// changed so lately that the next change might not show.
+///
+/// # Errors
+/// If the file cannot be written; that costs time only.
+pub fn keep(data: &Path, root: &Path, key: &Key, build: BuildId, graph: &Graph, seen: &Seen) -> io::Result<()> {
+    let Some(entries) = entries(root, graph, seen) else { return Ok(()) };
+    let mut body = MAGIC.to_vec();
+    body.extend_from_slice(&key.0.0);
+    body.extend_from_slice(&build.0.to_le_bytes());
+    body.extend_from_slice(&(graph.jobs.len() as u64).to_le_bytes());
+    for (path, stamp) in entries {
+        let name = path.as_os_str().as_bytes();
+        body.extend_from_slice(&u32::try_from(name.len()).unwrap_or(u32::MAX).to_le_bytes());
+        body.extend_from_slice(name);
+        body.extend_from_slice(&stamp.bytes());
+    }
+    let sum = *blake3::hash(&body).as_bytes();
+    body.extend_from_slice(&sum);
+    let mut file = tempfile::NamedTempFile::new_in(data)?;
+    file.write_all(&body)?;
+    file.persist(path(data)).map_err(|error| error.error)?;
+    Ok(())
+}
+
+/// Everything the build depended on, as it was when it was looked at. `None` if that cannot be told.
+fn entries(root: &Path, graph: &Graph, seen: &Seen) -> Option<Vec<(PathBuf, Stamp)>> {
+    let folder = open_folder(root)?;
+    let mut places = BTreeSet::new();
+    let mut folders = BTreeSet::new();
+    for job in graph.jobs.values().filter(|job| !job.steps.is_empty()) {
+        let globs = match &job.reuse {
+            Reuse::Never => return None,
+            Reuse::Tree => {
+                places.extend(0..seen.tree.paths().len());
+                folders.insert(PathBuf::from("."));
+                continue;
+            }
+            Reuse::Inputs(globs) => globs,
+        };
+        let patterns = worker::patterns::Patterns::new(globs).ok()?;
+        let selected = patterns.select(seen.tree.paths());
+        let names: BTreeSet<&Path> = selected.iter().map(|&place| seen.tree.paths()[place].as_path()).collect();
+        // Globs that name just the files they select need no folder watched.
+        let is_exact =
+            names.len() == globs.len() && globs.iter().all(|glob| is_literal(glob) && names.contains(Path::new(glob)));
+        if !is_exact {
+            folders.extend(
+                patterns
+                    .roots()
+                    .into_iter()
+                    .map(|root| if root == Path::new("") { PathBuf::from(".") } else { root.to_path_buf() }),
+            );
+        }
+        places.extend(selected);
+    }
+    let mut entries = Vec::with_capacity(places.len());
+    for place in places {
+        let stamp = (*seen.stamps.as_ref()?.get(place)?)?;
+        let path = &seen.tree.paths()[place];
+        // A job that works in the tree itself may have changed it since.
+        if !stamp.is_settled(seen.looked_at) || Stamp::of(&folder, path) != Some(stamp) {
+            return None;
+        }
+        entries.push((path.clone(), stamp));
+    }
+    if !folders.is_empty() {
+        // What git tracks and what is ignored decide which files match.
+        for path in watched_folders(seen, &folders).into_iter().chain(rules_of_git(root)) {
+            let Some(stamp) = Stamp::of(&folder, &path) else { continue };
+            if !stamp.is_settled(seen.looked_at) {
+                return None;
+            }
+            entries.push((path, stamp));
+        }
+    }
+    Some(entries)
+}
+
+/// Every folder in which a file could appear that one of the globs matches, and the rules in it.
+fn watched_folders(seen: &Seen, roots: &BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
+    let mut watched = roots.clone();
+    for path in seen.tree.paths() {
+        let is_below = |root: &PathBuf| root == Path::new(".") || path.starts_with(root);
+        if !roots.iter().any(is_below) {
+            continue;
+        }
+        if path.file_name().is_some_and(|name| name == ".gitignore") {
+            watched.insert(path.clone());
+        }
+        for folder in path.ancestors().skip(1).filter(|folder| *folder != Path::new("")) {
+            if !watched.insert(folder.to_path_buf()) {
+                break;
+            }
+        }
+    }
+    // A folder's parents, too: the folder itself could be replaced.
+    let parents: Vec<PathBuf> = roots
+        .iter()
+        .flat_map(|root| root.ancestors().skip(1))
+        .map(|path| if path == Path::new("") { PathBuf::from(".") } else { path.to_path_buf() })
+        .collect();
+    watched.extend(parents);
+    watched
+}
+
+fn rules_of_git(root: &Path) -> Vec<PathBuf> {
+    let rules = [".gitignore", ".git/index", ".git/info/exclude"];
+    rules.iter().map(PathBuf::from).filter(|path| root.join(path).exists()).collect()
+}
+
+fn is_literal(glob: &str) -> bool {
+    !glob.contains(['*', '?', '[', '{', '!', '\\'])
+}
+
+/// The stamps of all files of a tree, in its order. To be taken before their contents are read.
+pub fn stamps(tree: &worker::tree::Tree) -> Option<Vec<Option<Stamp>>> {
+    let folder = open_folder(tree.root())?;
+    Some(tree.paths().iter().map(|path| Stamp::of(&folder, path)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::Arc;
+
+    use graph::{BuildId, Event, EventKind, Graph, Job, Reuse, Step};
+
+    use super::{Key, Unchanged, find, keep};
+    use crate::local::inputs::look;
+
+    /// A tree of two files, a build of one job with these inputs, then `change`; whether the shortcut holds after it.
+    fn holds(inputs: &[&str], change: impl Fn(&std::path::Path)) -> bool {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, data) = (folder.path().join("root"), folder.path().join("data"));
+        fs::create_dir_all(root.join("src/deep")).unwrap();
+        fs::create_dir(&data).unwrap();
+        for (name, text) in [("src/a", "a"), ("src/deep/b", "b"), ("other", "o")] {
+            fs::write(root.join(name), text).unwrap();
+        }
+        let mut graph = Graph::default();
+        let reuse = Reuse::Inputs(inputs.iter().map(|glob| (*glob).to_owned()).collect());
+        let job = Job { reuse, steps: vec![Step::default()], ..Job::default() };
+        graph.jobs.insert("job".into(), Arc::new(job));
+        let mut seen = look(&root, &data.join("stats")).unwrap();
+        // ctime cannot be set: the look is moved forward instead of the files backward.
+        seen.looked_at = seen.looked_at.plus_ms(1000);
+        let key = Key::new(&[], &Event::new(EventKind::Push), &engine::BuildOptions::default());
+        keep(&data, &root, &key, BuildId(7), &graph, &seen).unwrap();
+        assert_eq!(find(&data, &root, &key), Some(Unchanged { build: BuildId(7), jobs: 1 }), "before any change");
+        let other = Key::new(&[("p", b"x")], &Event::new(EventKind::Push), &engine::BuildOptions::default());
+        assert_eq!(find(&data, &root, &other), None, "another pipeline");
+        change(&root);
+        find(&data, &root, &key).is_some()
+    }
+
+    #[test]
+    fn what_is_no_input_may_change() {
+        assert!(holds(&["src/a"], |root| fs::write(root.join("other"), "x").unwrap()));
+        assert!(holds(&["src/a"], |root| fs::write(root.join("src/deep/b"), "x").unwrap()));
+        assert!(holds(&["src/a"], |root| fs::write(root.join("src/new"), "x").unwrap()));
+    }
+
+    #[test]
+    fn what_is_an_input_may_not() {
+        assert!(!holds(&["src/a"], |root| fs::write(root.join("src/a"), "longer").unwrap()));
+        assert!(!holds(&["src/a"], |root| fs::remove_file(root.join("src/a")).unwrap()));
+        assert!(!holds(&["src/**"], |root| fs::write(root.join("src/deep/b"), "x").unwrap()));
+    }
+
+    #[test]
+    fn a_file_that_appears_where_a_glob_looks_is_a_change() {
+        assert!(!holds(&["src/**"], |root| fs::write(root.join("src/deep/new"), "x").unwrap()));
+        assert!(!holds(&["src/**"], |root| fs::write(root.join("src/new"), "x").unwrap()));
+        assert!(!holds(&["missing"], |root| fs::write(root.join("missing"), "x").unwrap()));
+        assert!(!holds(&["missing/*.c"], |root| fs::create_dir(root.join("missing")).unwrap()));
+    }
+}

@@ -1,0 +1,106 @@
+//! How a build is shown while it runs: live on a terminal, plain lines, or JSON. Views only look; nothing of the
+//! build depends on them.
+
+pub mod json;
+pub mod lines;
+pub mod live;
+pub mod plain;
+
+use std::collections::BTreeMap;
+use std::io;
+
+use engine::Fact;
+use graph::{BuildId, JobName, StepReport, Timestamp};
+
+/// Which of a step's two streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// Something that a view may show.
+pub enum Moment<'a> {
+    /// A fact of the build was stored.
+    Fact(&'a Fact),
+    /// A step began.
+    StepStarted {
+        /// Its job.
+        job: &'a JobName,
+        /// Its index, from 0.
+        step: u16,
+        /// Its name for people.
+        name: &'a str,
+        /// When.
+        at: Timestamp,
+    },
+    /// A step printed something; secrets are masked already.
+    Output {
+        /// Its job.
+        job: &'a JobName,
+        /// Its index, from 0.
+        step: u16,
+        /// Where it printed.
+        stream: Stream,
+        /// What, not cut at lines.
+        bytes: &'a [u8],
+        /// When.
+        at: Timestamp,
+    },
+    /// A step ended.
+    StepFinished {
+        /// Its job.
+        job: &'a JobName,
+        /// Its index, from 0.
+        step: u16,
+        /// How.
+        report: &'a StepReport,
+    },
+    /// Time has passed; sent about ten times a second to views that ask for it.
+    Tick(Timestamp),
+}
+
+/// What is known before the first moment.
+pub struct Opening {
+    /// The build's number.
+    pub build: BuildId,
+    /// How long jobs usually take, in milliseconds, by name.
+    pub usual_ms: BTreeMap<JobName, u64>,
+}
+
+/// Shows a build.
+pub trait View {
+    /// Shows one moment.
+    ///
+    /// # Errors
+    /// When nothing can be written any more; the build goes on unseen.
+    fn show(&mut self, moment: Moment<'_>) -> io::Result<()>;
+
+    /// Hands what was shown to the reader; called after each batch of moments.
+    ///
+    /// # Errors
+    /// As [`View::show`].
+    fn flush(&mut self) -> io::Result<()>;
+
+    /// Writes out what is held back, and leaves the terminal as it was.
+    ///
+    /// # Errors
+    /// As [`View::show`].
+    fn close(&mut self) -> io::Result<()>;
+
+    /// Whether [`Moment::Tick`] and every line of output are wanted.
+    fn wants(&self) -> Wants;
+}
+
+/// What a view asks for beside facts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wants {
+    /// Facts only.
+    Facts,
+    /// Facts, steps and output.
+    Output,
+    /// All of it, and ticks.
+    OutputAndTicks,
+}

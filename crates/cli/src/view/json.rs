@@ -1,0 +1,191 @@
+//! One JSON object a line; the shapes are in the manual and do not change without a note in the changelog.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use engine::fact::{Ended, What};
+use graph::{JobName, Outcome, SkipReason, Timestamp};
+use serde_json::{Value, json};
+
+use super::lines::Lines;
+use super::{Moment, Stream, View, Wants};
+use crate::words;
+
+/// The JSON view, over any writer.
+pub struct Json<W: Write> {
+    writer: W,
+    lines: Lines,
+    started: BTreeMap<JobName, Timestamp>,
+    build_started: Timestamp,
+}
+
+impl<W: Write> Json<W> {
+    /// A view that writes to `writer`.
+    pub fn new(writer: W) -> Self {
+        let build_started = Timestamp::default();
+        Self { writer, lines: Lines::default(), started: BTreeMap::new(), build_started }
+    }
+
+    fn write(&mut self, object: &Value) -> io::Result<()> {
+        serde_json::to_writer(&mut self.writer, object)?;
+        self.writer.write_all(b"\n")
+    }
+
+    fn fact(&mut self, fact: &engine::Fact) -> io::Result<()> {
+        let build = fact.build.0;
+        let time = rfc3339(fact.at);
+        match &fact.what {
+            What::BuildCreated(request) => {
+                self.build_started = fact.at;
+                let event = &request.event;
+                self.write(&json!({
+                    "kind": "build_started", "build": build, "time": time, "event": event.kind.name(),
+                    "branch": event.branch, "tag": event.tag, "commit": event.commit, "pipeline": request.pipeline,
+                }))
+            }
+            What::Evaluated { graph, .. } => {
+                let holes: Vec<_> = graph.holes.iter().map(|hole| &hole.name).collect();
+                let jobs = graph.jobs.len();
+                self.write(&json!({ "kind": "planned", "build": build, "time": time, "jobs": jobs, "holes": holes }))
+            }
+            What::AttemptLeased { job, try_number, worker, .. } => {
+                self.started.insert(job.clone(), fact.at);
+                self.write(&json!({
+                    "kind": "job_started", "build": build, "time": time, "job": job, "try": try_number,
+                    "worker": worker.to_string(),
+                }))
+            }
+            What::AttemptFinished { job, report, retry_at, .. } => {
+                let cause = cause(&report.outcome);
+                let duration_ms = report.finished.ms_since(report.started);
+                self.write(&json!({
+                    "kind": "job_finished", "build": build, "time": time, "job": job,
+                    "outcome": report.outcome.word(), "cause": cause, "cached": false,
+                    "outputs": outputs(&report.outcome), "duration_ms": duration_ms, "usage": report.usage,
+                    "notes": report.notes, "retried": retry_at.is_some(),
+                }))
+            }
+            What::JobEnded { job, outcome, how } => {
+                let from = match how {
+                    Ended::Reused(reused) => Some(reused.build.0),
+                    Ended::Decided => None,
+                };
+                self.write(&json!({
+                    "kind": "job_finished", "build": build, "time": time, "job": job, "outcome": outcome.word(),
+                    "cause": cause(outcome), "cached": from.is_some(), "cached_from": from,
+                    "outputs": outputs(outcome), "duration_ms": 0,
+                }))
+            }
+            What::GateOpened { job, prompt } => self
+                .write(&json!({ "kind": "gate_opened", "build": build, "time": time, "job": job, "prompt": prompt })),
+            What::GateAnswered { job, answer, by } => self.write(&json!({
+                "kind": "gate_answered", "build": build, "time": time, "job": job,
+                "approved": answer.is_some(), "by": by,
+            })),
+            What::CancelRequested { by } => {
+                self.write(&json!({ "kind": "cancel_requested", "build": build, "time": time, "by": by }))
+            }
+            What::BuildEnded { verdict } => {
+                let duration_ms = fact.at.ms_since(self.build_started);
+                self.write(&json!({
+                    "kind": "build_finished", "build": build, "time": time, "verdict": verdict.word(),
+                    "text": words::verdict(verdict), "duration_ms": duration_ms,
+                }))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The word for why a job did not pass: the failure's kind, or the reason it was skipped.
+fn cause(outcome: &Outcome) -> Value {
+    match outcome {
+        Outcome::Passed { .. } => Value::Null,
+        Outcome::Failed(failure) => json!({ "kind": failure.kind(), "text": words::failure(failure) }),
+        Outcome::Skipped(reason) => {
+            let kind = match reason {
+                SkipReason::Condition { .. } => "condition",
+                SkipReason::Need { .. } => "need",
+                SkipReason::NotWanted { .. } => "not_wanted",
+                SkipReason::Dropped => "dropped",
+                SkipReason::Refused { .. } => "refused",
+            };
+            json!({ "kind": kind, "text": words::skip_reason(reason) })
+        }
+    }
+}
+
+fn outputs(outcome: &Outcome) -> Value {
+    match outcome {
+        Outcome::Passed { outputs } => json!(outputs),
+        _ => json!({}),
+    }
+}
+
+/// `2026-11-21T04:33:12.000123Z`.
+fn rfc3339(at: Timestamp) -> String {
+    jiff::Timestamp::from_microsecond(at.0).map(|time| format!("{time:.6}")).unwrap_or_default()
+}
+
+fn log_line(job: &JobName, step: u16, stream: Stream, at: Timestamp, line: &str) -> Value {
+    let stream = match stream {
+        Stream::Stdout => "stdout",
+        Stream::Stderr => "stderr",
+    };
+    json!({ "kind": "log", "job": job, "step": step, "stream": stream, "time": rfc3339(at), "line": line })
+}
+
+impl<W: Write> View for Json<W> {
+    fn show(&mut self, moment: Moment<'_>) -> io::Result<()> {
+        match moment {
+            Moment::Fact(fact) => self.fact(fact)?,
+            Moment::StepStarted { job, step, name, at } => {
+                self.write(&json!({
+                    "kind": "step_started", "job": job, "step": step, "name": name, "time": rfc3339(at),
+                }))?;
+            }
+            Moment::Output { job, step, stream, bytes, at } => {
+                let mut lines = std::mem::take(&mut self.lines);
+                let mut result = Ok(());
+                lines.push(job, step, stream, bytes, |line| {
+                    if result.is_ok() {
+                        result = self.write(&log_line(job, step, stream, at, line));
+                    }
+                });
+                self.lines = lines;
+                result?;
+            }
+            Moment::StepFinished { job, step, report } => {
+                let mut lines = std::mem::take(&mut self.lines);
+                let mut result = Ok(());
+                lines.finish(job, step, |stream, line| {
+                    if result.is_ok() {
+                        result = self.write(&log_line(job, step, stream, report.finished, line));
+                    }
+                });
+                self.lines = lines;
+                result?;
+                self.write(&json!({
+                    "kind": "step_finished", "job": job, "step": step, "name": report.name, "result": report.result,
+                    "exit": report.exit, "signal": report.signal, "time": rfc3339(report.finished),
+                    "duration_ms": report.finished.ms_since(report.started), "usage": report.usage,
+                    "outputs": report.outputs, "lines": report.lines,
+                }))?;
+            }
+            Moment::Tick(_) => {}
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+
+    fn close(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+
+    fn wants(&self) -> Wants {
+        Wants::Output
+    }
+}

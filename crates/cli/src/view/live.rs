@@ -1,0 +1,288 @@
+//! The live view: ended jobs scroll by above; below them, in place, each running job with its time, a bar against
+//! the usual duration, and its last line.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{self, Write};
+
+use engine::fact::{Ended, What};
+use graph::{Failure, JobName, Outcome, Timestamp};
+
+use super::lines::Lines;
+use super::{Moment, Opening, View, Wants};
+use crate::words;
+
+/// The least time between two drawings, in milliseconds.
+const DRAW_MS_MIN: u64 = 80;
+/// Cells of a bar.
+const BAR_CELLS: u64 = 16;
+/// Cells of a job's name.
+const NAME_CELLS_MAX: usize = 32;
+
+struct Running {
+    started: Timestamp,
+    last_line: String,
+}
+
+/// The live view, over a terminal's writer.
+pub struct Live<W: Write> {
+    writer: W,
+    size: fn() -> (u16, u16),
+    lines: Lines,
+    opening: Opening,
+    started: Option<Timestamp>,
+    running: BTreeMap<JobName, Running>,
+    waiting: BTreeMap<JobName, String>,
+    jobs: usize,
+    holes: usize,
+    passed: u64,
+    failed: u64,
+    reused: u64,
+    skipped: u64,
+    /// Lines that scroll by, not yet written.
+    above: String,
+    drawn_rows: usize,
+    drawn_at: Timestamp,
+}
+
+impl<W: Write> Live<W> {
+    /// A view that writes to the terminal behind `writer`, whose columns and rows `size` tells.
+    pub fn new(writer: W, size: fn() -> (u16, u16), opening: Opening) -> Self {
+        Self {
+            writer,
+            size,
+            lines: Lines::default(),
+            opening,
+            started: None,
+            running: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            jobs: 0,
+            holes: 0,
+            passed: 0,
+            failed: 0,
+            reused: 0,
+            skipped: 0,
+            above: String::new(),
+            drawn_rows: 0,
+            drawn_at: Timestamp::default(),
+        }
+    }
+
+    fn fact(&mut self, fact: &engine::Fact) {
+        match &fact.what {
+            What::BuildCreated(request) => {
+                self.started = Some(fact.at);
+                let event = crate::event::describe(&request.event);
+                let _ = writeln!(self.above, "\x1b[1mbuild {}\x1b[0m  {event}", self.opening.build);
+            }
+            What::Evaluated { graph, .. } => {
+                self.jobs = graph.jobs.len();
+                self.holes = graph.holes.len();
+            }
+            What::AttemptLeased { job, .. } => {
+                self.running.insert(job.clone(), Running { started: fact.at, last_line: String::new() });
+            }
+            What::AttemptFinished { job, report, retry_at, .. } => {
+                self.running.remove(job);
+                let time = words::duration(report.finished.ms_since(report.started));
+                let again = if retry_at.is_some() { "  (will be tried again)" } else { "" };
+                if retry_at.is_none() {
+                    match &report.outcome {
+                        Outcome::Passed { .. } => self.passed += 1,
+                        _ => self.failed += 1,
+                    }
+                }
+                self.ended(job, &report.outcome, &time, again);
+                for note in &report.notes {
+                    let _ = writeln!(self.above, "    \x1b[2mnote: {}\x1b[0m", words::harmless(note));
+                }
+            }
+            What::JobEnded { job, outcome, how } => {
+                self.waiting.remove(job);
+                match (how, outcome) {
+                    (Ended::Reused(_), _) => self.reused += 1,
+                    (Ended::Decided, Outcome::Passed { .. }) => self.passed += 1,
+                    (Ended::Decided, Outcome::Skipped(_)) => {
+                        self.skipped += 1;
+                        self.ended(job, outcome, "", "");
+                    }
+                    (Ended::Decided, Outcome::Failed(_)) => {
+                        self.failed += 1;
+                        self.ended(job, outcome, "", "");
+                    }
+                }
+            }
+            What::GateOpened { job, prompt } => {
+                self.waiting.insert(job.clone(), words::harmless(prompt).into_owned());
+            }
+            What::GateAnswered { job, answer, by } => {
+                self.waiting.remove(job);
+                let word = if answer.is_some() { "approved" } else { "refused" };
+                let _ = writeln!(self.above, "  {job}  {word} by {}", words::harmless(by));
+            }
+            What::CancelRequested { by } => {
+                let _ = writeln!(self.above, "\x1b[33mcanceling\x1b[0m, asked by {}", words::harmless(by));
+            }
+            What::BuildEnded { .. } | What::Answered { .. } | What::OperationKnown { .. } => {}
+            #[allow(unreachable_patterns, reason = "facts that later versions add are not shown")]
+            _ => {}
+        }
+    }
+
+    fn ended(&mut self, job: &JobName, outcome: &Outcome, time: &str, again: &str) {
+        let (mark, detail) = match outcome {
+            Outcome::Passed { .. } => ("\x1b[32m✓\x1b[0m", String::new()),
+            Outcome::Failed(Failure::Canceled { by }) => ("\x1b[33m■\x1b[0m", format!("canceled by {by}")),
+            Outcome::Failed(failure) => ("\x1b[31m✗\x1b[0m", words::failure(failure)),
+            Outcome::Skipped(reason) => ("\x1b[2m-\x1b[0m", words::skip_reason(reason)),
+        };
+        let gap = if detail.is_empty() || time.is_empty() { "" } else { "  " };
+        let _ = writeln!(self.above, "{mark} {job}  \x1b[2m{time}\x1b[0m{gap}{}{again}", words::harmless(&detail));
+    }
+
+    fn draw(&mut self, now: Timestamp) -> io::Result<()> {
+        let (columns, rows) = (self.size)();
+        let columns = usize::from(columns.max(20));
+        let rows = usize::from(rows.max(4)).saturating_sub(2);
+        let mut frame = String::from("\x1b[?25l");
+        self.erase(&mut frame);
+        frame.push_str(&std::mem::take(&mut self.above));
+        let mut drawn = 0;
+        let shown = rows.saturating_sub(1);
+        for (name, running) in self.running.iter().take(shown) {
+            let line = self.running_line(name, running, now, columns);
+            let _ = writeln!(frame, "{line}");
+            drawn += 1;
+        }
+        for (name, prompt) in self.waiting.iter().take(shown.saturating_sub(drawn)) {
+            let text = format!("? {name}  {prompt}  → ropewalk approve {} {name}", self.opening.build);
+            let _ = writeln!(frame, "\x1b[36m{}\x1b[0m", cut(&text, columns));
+            drawn += 1;
+        }
+        let _ = writeln!(frame, "\x1b[2m{}\x1b[0m", cut(&self.totals(now), columns));
+        drawn += 1;
+        self.drawn_rows = drawn;
+        self.drawn_at = now;
+        self.writer.write_all(frame.as_bytes())?;
+        self.writer.flush()
+    }
+
+    fn erase(&mut self, frame: &mut String) {
+        if self.drawn_rows > 0 {
+            let _ = write!(frame, "\x1b[{}A\r\x1b[J", self.drawn_rows);
+        }
+        self.drawn_rows = 0;
+    }
+
+    fn running_line(&self, name: &JobName, running: &Running, now: Timestamp, columns: usize) -> String {
+        let spinner = ['⠋', '⠙', '⠹', '⠸', '⠼', '⠴', '⠦', '⠧', '⠇', '⠏'];
+        let elapsed = now.ms_since(running.started);
+        let turn = spinner[usize::try_from(elapsed / 100).unwrap_or(0) % spinner.len()];
+        let name_text = cut(name.as_str(), NAME_CELLS_MAX);
+        let bar = self.opening.usual_ms.get(name).map_or_else(String::new, |&usual| bar(elapsed, usual));
+        let head = format!("{turn} {name_text}  {:>8} {bar} ", words::duration(elapsed));
+        let room = columns.saturating_sub(head.chars().count());
+        format!("{head}\x1b[2m{}\x1b[0m", cut(&running.last_line, room))
+    }
+
+    fn totals(&self, now: Timestamp) -> String {
+        let time = self.started.map(|started| words::duration(now.ms_since(started))).unwrap_or_default();
+        let ended = self.passed + self.failed + self.reused + self.skipped;
+        let more = if self.holes > 0 { "+" } else { "" };
+        let mut text =
+            format!("  {time}  {} of {}{more} ended", words::thousands(ended), words::thousands(self.jobs as u64));
+        for (count, word) in [(self.failed, "failed"), (self.reused, "cached"), (self.skipped, "skipped")] {
+            if count > 0 {
+                let _ = write!(text, ", {} {word}", words::thousands(count));
+            }
+        }
+        let _ = write!(text, "  {} running", self.running.len());
+        text
+    }
+}
+
+/// A bar of how much of the usual time has passed; beyond it, how far over.
+fn bar(elapsed_ms: u64, usual_ms: u64) -> String {
+    let usual_ms = usual_ms.max(1);
+    if elapsed_ms > usual_ms {
+        let over = words::duration(elapsed_ms - usual_ms);
+        return format!("▕{}▏ +{over}", "█".repeat(usize::try_from(BAR_CELLS).unwrap_or(0)));
+    }
+    let full = usize::try_from(elapsed_ms * BAR_CELLS / usual_ms).unwrap_or(0);
+    let empty = usize::try_from(BAR_CELLS).unwrap_or(0).saturating_sub(full);
+    format!("▕{}{}▏", "█".repeat(full), "░".repeat(empty))
+}
+
+fn cut(text: &str, cells: usize) -> String {
+    if text.chars().count() <= cells {
+        return text.to_owned();
+    }
+    text.chars().take(cells.saturating_sub(1)).chain(['…']).collect()
+}
+
+impl<W: Write> View for Live<W> {
+    fn show(&mut self, moment: Moment<'_>) -> io::Result<()> {
+        match moment {
+            Moment::Fact(fact) => {
+                self.fact(fact);
+                if fact.at.ms_since(self.drawn_at) < DRAW_MS_MIN {
+                    return Ok(());
+                }
+                self.draw(fact.at)
+            }
+            Moment::Output { job, step, stream, bytes, .. } => {
+                let running = &mut self.running;
+                self.lines.push(job, step, stream, bytes, |line| {
+                    let line = line.trim_end_matches('\r').rsplit('\r').next().unwrap_or_default();
+                    if !line.trim().is_empty()
+                        && let Some(running) = running.get_mut(job)
+                    {
+                        running.last_line = plain_text(line);
+                    }
+                });
+                Ok(())
+            }
+            Moment::StepFinished { job, step, .. } => {
+                self.lines.finish(job, step, |_, _| {});
+                Ok(())
+            }
+            Moment::StepStarted { job, name, .. } => {
+                if let Some(running) = self.running.get_mut(job) {
+                    running.last_line = plain_text(name);
+                }
+                Ok(())
+            }
+            Moment::Tick(now) => self.draw(now),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn close(&mut self) -> io::Result<()> {
+        let mut frame = String::new();
+        self.erase(&mut frame);
+        frame.push_str(&std::mem::take(&mut self.above));
+        frame.push_str("\x1b[?25h");
+        self.writer.write_all(frame.as_bytes())?;
+        self.writer.flush()
+    }
+
+    fn wants(&self) -> Wants {
+        Wants::OutputAndTicks
+    }
+}
+
+/// A line without colours or other control sequences, short enough to keep for each running job.
+fn plain_text(line: &str) -> String {
+    let clean = words::harmless(line);
+    let mut text = String::new();
+    let mut rest = clean.as_ref();
+    while let Some(start) = rest.find("\u{1b}[") {
+        text.push_str(&rest[..start]);
+        rest = rest[start..].split_once('m').map_or("", |(_, after)| after);
+    }
+    text.push_str(rest);
+    text.replace('\t', " ").chars().take(400).collect()
+}

@@ -1,0 +1,151 @@
+//! The words in which builds are told to people: outcomes, durations, sizes, times. All texts of views live here.
+
+use graph::{Failure, Outcome, SkipReason, Timestamp, Verdict};
+
+/// `1 job`, `2 jobs`.
+pub fn count(number: usize, noun: &str) -> String {
+    format!("{} {noun}{}", thousands(number as u64), if number == 1 { "" } else { "s" })
+}
+
+/// `12,345`.
+pub fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `3 ms`, `1.2 s`, `2 m 05 s`, `1 h 02 m`.
+pub fn duration(milliseconds: u64) -> String {
+    match milliseconds {
+        0..1000 => format!("{milliseconds} ms"),
+        1000..60_000 => format!("{}.{} s", milliseconds / 1000, milliseconds % 1000 / 100),
+        60_000..3_600_000 => format!("{} m {:02} s", milliseconds / 60_000, milliseconds / 1000 % 60),
+        _ => format!("{} h {:02} m", milliseconds / 3_600_000, milliseconds / 60_000 % 60),
+    }
+}
+
+/// `512 B`, `1.5 KiB`, `3.0 GiB`.
+pub fn size(bytes: u64) -> String {
+    let mut unit = "B";
+    let mut tenths = bytes.saturating_mul(10);
+    for larger in ["KiB", "MiB", "GiB", "TiB"] {
+        if tenths < 10_240 {
+            break;
+        }
+        tenths /= 1024;
+        unit = larger;
+    }
+    if unit == "B" { format!("{bytes} B") } else { format!("{}.{} {unit}", tenths / 10, tenths % 10) }
+}
+
+/// `2026-11-21 04:33:12` in the reader's own zone.
+pub fn time(at: Timestamp) -> String {
+    jiff::Timestamp::from_microsecond(at.0)
+        .map(|time| time.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string())
+        .unwrap_or_default()
+}
+
+/// Why a job did not run, as the end of a sentence.
+pub fn skip_reason(reason: &SkipReason) -> String {
+    match reason {
+        SkipReason::Condition { text } => format!("`{text}` does not hold"),
+        SkipReason::Need { because } => format!("`{because}` did not end as needed"),
+        SkipReason::NotWanted { text } => text.clone(),
+        SkipReason::Dropped => "the pipeline no longer has it".to_owned(),
+        SkipReason::Refused { by } => format!("refused by {by}"),
+    }
+}
+
+/// Why a job failed, as the end of a sentence.
+pub fn failure(failure: &Failure) -> String {
+    match failure {
+        Failure::Step { exit, .. } if *exit > 128 && *exit <= 192 => {
+            format!("a step was ended by signal {} ({exit})", exit - 128)
+        }
+        Failure::Step { exit, .. } => format!("a step ended with code {exit}"),
+        Failure::Timeout { limit_ms, step: Some(_) } => format!("a step ran longer than {}", duration(*limit_ms)),
+        Failure::Timeout { limit_ms, step: None } => format!("it ran longer than {}", duration(*limit_ms)),
+        Failure::Infra { message } => message.clone(),
+        Failure::Lost => "its worker fell silent".to_owned(),
+        Failure::Canceled { by } => format!("canceled by {by}"),
+    }
+}
+
+/// An outcome in a word or a few.
+pub fn outcome(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Passed { .. } => "passed".to_owned(),
+        Outcome::Failed(Failure::Canceled { by }) => format!("canceled by {by}"),
+        Outcome::Failed(reason) => format!("failed: {}", failure(reason)),
+        Outcome::Skipped(reason) => format!("skipped: {}", skip_reason(reason)),
+    }
+}
+
+/// A verdict as a sentence's end.
+pub fn verdict(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Running => "is running".to_owned(),
+        Verdict::Passed { note: None } => "passed".to_owned(),
+        Verdict::Passed { note: Some(note) } => format!("passed: {note}"),
+        Verdict::Failed { because: Some(job) } => format!("failed because of `{job}`"),
+        Verdict::Failed { because: None } => "failed: the pipeline is wrong".to_owned(),
+        Verdict::Canceled { by } => format!("was canceled by {by}"),
+        Verdict::Diverged { job } => format!("diverged: the pipeline changed `{job}` after it had begun"),
+    }
+}
+
+/// `text` with control characters made harmless, for a terminal. Colours (`ESC [ … m`) and tabs stay.
+pub fn harmless(text: &str) -> std::borrow::Cow<'_, str> {
+    if !text.chars().any(|letter| letter.is_control() && letter != '\t') {
+        return text.into();
+    }
+    let mut clean = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(letter) = rest.chars().next() {
+        if let Some(after) = rest.strip_prefix("\u{1b}[")
+            && let Some(end) = after.find(|letter: char| !letter.is_ascii_digit() && letter != ';')
+        {
+            if after[end..].starts_with('m') {
+                clean.push_str(&rest[..end + 3]);
+            }
+            rest = &after[end + after[end..].chars().next().map_or(0, char::len_utf8)..];
+            continue;
+        }
+        if !letter.is_control() || letter == '\t' {
+            clean.push(letter);
+        }
+        rest = &rest[letter.len_utf8()..];
+    }
+    clean.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{duration, harmless, size, thousands};
+
+    #[test]
+    fn numbers_for_people() {
+        assert_eq!(thousands(1_234_567), "1,234,567");
+        assert_eq!(thousands(12), "12");
+        assert_eq!(duration(999), "999 ms");
+        assert_eq!(duration(61_000), "1 m 01 s");
+        assert_eq!(duration(3_723_000), "1 h 02 m");
+        assert_eq!(size(1023), "1023 B");
+        assert_eq!(size(1536), "1.5 KiB");
+        assert_eq!(size(1 << 30), "1.0 GiB");
+    }
+
+    #[test]
+    fn only_colours_reach_the_terminal() {
+        assert_eq!(harmless("\u{1b}[31mred\u{1b}[0m"), "\u{1b}[31mred\u{1b}[0m");
+        assert_eq!(harmless("a\u{1b}[2Jb\u{7}c\rd"), "abcd");
+        assert_eq!(harmless("\u{1b}]0;title\u{7}x"), "]0;titlex");
+        assert_eq!(harmless("\u{1b}[31"), "[31");
+    }
+}

@@ -1,0 +1,358 @@
+//! The binary as users run it: real repositories, real processes, what it prints, its exit codes.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+
+/// A repository and a data folder of its own.
+struct Repository {
+    folder: tempfile::TempDir,
+}
+
+impl Repository {
+    /// A repository with this pipeline and one committed file.
+    fn new(pipeline: &str) -> Self {
+        let repository = Self { folder: tempfile::tempdir().expect("a scratch folder") };
+        fs::create_dir_all(repository.root().join(".ropewalk")).expect("a folder");
+        repository.write(".ropewalk/pipeline.yaml", pipeline);
+        repository.write("file.txt", "committed\n");
+        repository.git(&["init", "-q", "-b", "main"]);
+        repository.git(&["add", "-A"]);
+        repository.git(&["-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qm", "first"]);
+        repository
+    }
+
+    fn root(&self) -> PathBuf {
+        self.folder.path().join("repository")
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.root().join(name);
+        fs::create_dir_all(path.parent().expect("below the root")).expect("a folder");
+        fs::write(path, text).expect("a file");
+    }
+
+    fn git(&self, arguments: &[&str]) {
+        fs::create_dir_all(self.root()).expect("a folder");
+        let status = Command::new("git").args(arguments).current_dir(self.root()).status().expect("git");
+        assert!(status.success(), "git {arguments:?}");
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ropewalk"));
+        command.args(arguments).current_dir(self.root()).env("ROPEWALK_DATA", self.folder.path().join("data"));
+        command.env("NO_COLOR", "1").stdin(Stdio::null());
+        command
+    }
+
+    fn ropewalk(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("ropewalk starts")
+    }
+
+    /// Runs, and asserts the exit code. Both streams as text.
+    #[track_caller]
+    fn check(&self, arguments: &[&str], code: i32) -> String {
+        let output = self.ropewalk(arguments);
+        let text = text(&output);
+        assert_eq!(output.status.code(), Some(code), "ropewalk {arguments:?} printed:\n{text}");
+        text
+    }
+
+    /// The objects that `--output json` prints.
+    #[track_caller]
+    fn json(&self, arguments: &[&str], code: i32) -> Vec<Value> {
+        let output = self.ropewalk(arguments);
+        assert_eq!(output.status.code(), Some(code), "ropewalk {arguments:?} printed:\n{}", text(&output));
+        let stdout = String::from_utf8(output.stdout).expect("JSON is UTF-8");
+        stdout.lines().map(|line| serde_json::from_str(line).expect("a line is an object")).collect()
+    }
+
+    fn start(&self, arguments: &[&str]) -> Child {
+        self.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("ropewalk starts")
+    }
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// Reads the child's output up to the line that holds `wanted`.
+fn wait_for(child: &mut Child, wanted: &str) -> BufReader<std::process::ChildStdout> {
+    let mut reader = BufReader::new(child.stdout.take().expect("a pipe"));
+    let mut line = String::new();
+    while reader.read_line(&mut line).expect("readable output") > 0 {
+        if line.contains(wanted) {
+            return reader;
+        }
+        line.clear();
+    }
+    panic!("the output ended without `{wanted}`");
+}
+
+fn of_kind<'a>(lines: &'a [Value], kind: &str) -> Vec<&'a Value> {
+    lines.iter().filter(|line| line["kind"] == kind).collect()
+}
+
+#[test]
+fn a_build_that_passes() {
+    let repository = Repository::new("jobs: { a: { run: echo one }, b: { needs: [a], run: echo two } }");
+    let text = repository.check(&["run"], 0);
+    assert!(text.contains("a | one") && text.contains("b | two") && text.contains("build 1 passed"), "{text}");
+}
+
+#[test]
+fn a_build_that_fails_says_where_and_how_to_go_on() {
+    let repository = Repository::new(
+        "jobs:\n  a: { run: [\"true\", { name: two, run: \"echo 'error: bad thing' >&2; exit 7\" }] }\n  b: { needs: [a], run: echo no }\n",
+    );
+    let text = repository.check(&["run"], 1);
+    assert!(text.contains("error: bad thing"), "{text}");
+    assert!(text.contains("ended with code 7"), "{text}");
+    assert!(text.contains("ropewalk shell 1 a"), "{text}");
+    assert!(text.contains("b: skipped: `a` did not end as needed"), "{text}");
+}
+
+#[test]
+fn a_wrong_pipeline_runs_nothing() {
+    let repository = Repository::new("jobs: { a: { rnu: echo one } }");
+    let text = repository.check(&["run"], 2);
+    assert!(text.contains("did you mean `run`?"), "{text}");
+    assert!(repository.check(&["builds"], 0).contains("no builds yet"), "nothing was recorded");
+}
+
+#[test]
+fn jobs_see_the_start_and_leave_the_tree_alone() {
+    let repository = Repository::new(
+        "jobs:\n  a: { run: \"cat file.txt untracked.txt; ls; echo changed > file.txt; echo new > made.txt\" }\n  b: { needs: [a], run: \"cat file.txt; test ! -e made.txt\" }\n",
+    );
+    repository.write("file.txt", "not committed\n");
+    repository.write("untracked.txt", "untracked\n");
+    repository.write(".gitignore", "ignored.txt\n");
+    repository.write("ignored.txt", "ignored\n");
+    let text = repository.check(&["run"], 0);
+    assert!(text.contains("a | not committed") && text.contains("a | untracked"), "{text}");
+    assert!(!text.contains("ignored.txt"), "{text}");
+    assert!(text.contains("b | not committed"), "the other job's change is not seen: {text}");
+    assert_eq!(fs::read_to_string(repository.root().join("file.txt")).expect("there"), "not committed\n");
+    assert!(!repository.root().join("made.txt").exists());
+}
+
+#[test]
+fn in_place_works_in_the_tree() {
+    let repository = Repository::new("jobs: { a: { workspace: in_place, run: echo new > made.txt } }");
+    repository.check(&["run"], 0);
+    assert!(repository.root().join("made.txt").exists());
+}
+
+#[test]
+fn values_files_and_artifacts_are_handed_on() {
+    let repository = Repository::new(
+        "jobs:\n  a:\n    outputs: [v]\n    artifacts: { f: out/file }\n    run:\n      - { id: s, run: 'mkdir out; echo data > out/file; echo v=42 >> \"$ROPEWALK_OUTPUT\"; echo X=exported >> \"$ROPEWALK_ENV\"' }\n      - 'test \"$X\" = exported'\n  b: { needs: [a], run: 'cat out/file; echo value ${{ needs.a.outputs.v }}' }\n",
+    );
+    let text = repository.check(&["run"], 0);
+    assert!(text.contains("b | data") && text.contains("b | value 42"), "{text}");
+}
+
+#[test]
+fn json_tells_every_step() {
+    let repository = Repository::new(
+        "jobs: { a: { outputs: [v], run: 'echo out; echo err >&2; echo v=1 >> \"$ROPEWALK_OUTPUT\"' } }",
+    );
+    let lines = repository.json(&["run", "--output", "json"], 0);
+    let kinds: Vec<_> = lines.iter().map(|line| line["kind"].as_str().expect("a kind")).collect();
+    assert_eq!(kinds[..2], ["build_started", "planned"]);
+    assert_eq!(kinds[kinds.len() - 1], "build_finished");
+    for kind in ["job_started", "step_started", "step_finished", "job_finished"] {
+        assert_eq!(of_kind(&lines, kind).len(), 1, "{kind} in {kinds:?}");
+    }
+    let logs: Vec<_> = of_kind(&lines, "log").iter().map(|log| (log["stream"].clone(), log["line"].clone())).collect();
+    assert!(
+        logs.contains(&("stdout".into(), "out".into())) && logs.contains(&("stderr".into(), "err".into())),
+        "{logs:?}"
+    );
+    let finished = of_kind(&lines, "job_finished")[0];
+    assert_eq!(finished["outputs"]["v"], "1");
+    assert_eq!((&finished["outcome"], &finished["cached"]), (&"passed".into(), &false.into()));
+    assert_eq!(of_kind(&lines, "step_finished")[0]["exit"], 0);
+    assert_eq!(lines[lines.len() - 1]["verdict"], "passed");
+}
+
+#[test]
+fn equal_work_is_done_once_and_explained() {
+    let repository = Repository::new(
+        "jobs:\n  a: { inputs: [file.txt], artifacts: { f: out }, run: cp file.txt out }\n  b: { needs: [a], run: cat out }\n",
+    );
+    repository.check(&["run"], 0);
+    let text = repository.check(&["run"], 0);
+    assert!(text.contains("a: cached, from build 1") && text.contains("b | committed"), "{text}");
+    let text = repository.check(&["explain", "a"], 0);
+    assert!(text.contains("build 1"), "{text}");
+    repository.write("file.txt", "changed\n");
+    let text = repository.check(&["run"], 0);
+    assert!(text.contains("b | changed"), "{text}");
+    let text = repository.check(&["explain", "a"], 0);
+    assert!(text.contains("file.txt"), "{text}");
+}
+
+#[test]
+fn nothing_changed_is_told_at_once_and_recorded() {
+    let repository = Repository::new(
+        "jobs:\n  a: { inputs: [file.txt], run: cat file.txt }\n  b: { inputs: ['*.txt'], run: cat file.txt }\n",
+    );
+    // So that nothing changed just before the files were looked at.
+    std::thread::sleep(std::time::Duration::from_millis(60));
+    repository.check(&["run"], 0);
+    let text = repository.check(&["run"], 0);
+    assert!(text.contains("nothing changed since build 1"), "{text}");
+    assert!(repository.check(&["builds"], 0).contains('2'), "the build has a number of its own");
+    repository.write("new.txt", "new\n");
+    let text = repository.check(&["run"], 0);
+    assert!(text.contains("a: cached") && text.contains("b | committed"), "{text}");
+    repository.check(&["cache", "clear"], 0);
+    let text = repository.check(&["run"], 0);
+    assert!(text.contains("a | committed") && text.contains("b | committed"), "{text}");
+}
+
+#[test]
+fn a_graph_grows_with_what_its_jobs_say() {
+    let repository = Repository::new(
+        "jobs:\n  plan: { outputs: [legs], run: 'echo \"legs=[\\\"x\\\",\\\"y\\\"]\" >> \"$ROPEWALK_OUTPUT\"' }\n  work:\n    needs: [plan]\n    matrix: { leg: '${{ fromJSON(needs.plan.outputs.legs) }}' }\n    run: 'echo leg ${{ matrix.leg }}'\n",
+    );
+    let text = repository.check(&["plan"], 0);
+    assert!(text.contains("work grows after plan"), "{text}");
+    let text = repository.check(&["run"], 0);
+    assert!(text.contains("work/x | leg x") && text.contains("work/y | leg y"), "{text}");
+}
+
+#[test]
+fn ctrl_c_ends_gently_and_cleanup_still_runs() {
+    let repository = Repository::new(
+        "jobs:\n  a: { run: 'trap \"echo asked; exit 0\" TERM; echo ready; while :; do sleep 0.05; done' }\n  b: { needs: [{ job: a, on: finished }], cleanup: true, run: echo swept }\n  c: { needs: [a], run: echo never }\n",
+    );
+    let mut child = repository.start(&["run", "--output", "plain"]);
+    let mut reader = wait_for(&mut child, "a | ready");
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("a signal is sent");
+    let mut rest = String::new();
+    std::io::Read::read_to_string(&mut reader, &mut rest).expect("readable output");
+    assert_eq!(child.wait().expect("it ends").code(), Some(130), "{rest}");
+    assert!(rest.contains("a | asked") && rest.contains("b | swept") && !rest.contains("never"), "{rest}");
+}
+
+#[test]
+fn after_kill_nine_nothing_is_left_and_resume_goes_on() {
+    let repository = Repository::new(
+        "jobs:\n  first: { run: echo first ran >> ../first.txt }\n  a:\n    needs: [first]\n    run: 'if [ -e ../again ]; then echo second try; else touch ../again; setsid sleep 1000 & echo pid $!; sleep 1000; fi'\n  b: { needs: [a], run: echo end }\n",
+    );
+    let mut child = repository.start(&["run", "--output", "plain"]);
+    let mut reader = wait_for(&mut child, "a | pid");
+    child.kill().expect("kill -9");
+    child.wait().expect("it ends");
+    // The pipe's other end is held by everything the build had started: its end shows that all of it is gone.
+    let mut rest = String::new();
+    std::io::Read::read_to_string(&mut reader, &mut rest).expect("readable output");
+    let text = repository.check(&["run", "--resume"], 0);
+    assert!(text.contains("second try") && text.contains("b | end"), "{text}");
+    let first = fs::read_to_string(repository.folder.path().join("first.txt")).expect("there");
+    assert_eq!(first, "first ran\n", "a job that had ended is not run again");
+    repository.check(&["run", "--resume"], 2);
+}
+
+#[test]
+fn a_gate_waits_without_a_process() {
+    let repository = Repository::new(
+        "jobs:\n  ship:\n    gate: { prompt: Ship?, fields: { to: { type: choice, options: [eu, us] } } }\n    run: echo to ${{ gate.to }}\n  after: { needs: [ship], run: echo after }\n",
+    );
+    let text = repository.check(&["run"], 4);
+    assert!(text.contains("Ship?") && text.contains("ropewalk approve 1 ship"), "{text}");
+    let text = repository.check(&["approve", "1", "ship", "--field", "to=moon"], 2);
+    assert!(text.contains("takes one of eu, us"), "{text}");
+    let text = repository.check(&["approve", "1", "ship", "--field", "to=eu"], 0);
+    assert!(text.contains("ship | to eu") && text.contains("after | after"), "{text}");
+    let text = repository.check(&["run"], 4);
+    assert!(text.contains("build 2"), "{text}");
+    let text = repository.check(&["approve", "2", "ship", "--refuse"], 0);
+    assert!(text.contains("refused"), "{text}");
+}
+
+#[test]
+fn retry_runs_only_what_did_not_pass() {
+    let repository = Repository::new(
+        "jobs:\n  a: { artifacts: { f: out }, run: 'echo ran >> ../count; echo data > out' }\n  b: { needs: [a], run: 'test -e ../ok && cat out' }\n",
+    );
+    repository.check(&["run"], 1);
+    fs::write(repository.folder.path().join("ok"), "").expect("a file");
+    let text = repository.check(&["retry", "last", "--failed"], 0);
+    assert!(text.contains("b | data"), "{text}");
+    assert_eq!(fs::read_to_string(repository.folder.path().join("count")).expect("there"), "ran\n");
+}
+
+#[test]
+fn secrets_reach_their_job_and_no_log() {
+    let repository = Repository::new(
+        "jobs:\n  a: { secrets: [TOKEN], run: 'echo \"got $TOKEN\"; printf %s \"$TOKEN\" | base64; test \"$TOKEN\" = s3cr3t-value' }\n  b: { run: 'test -z \"$TOKEN\"' }\n",
+    );
+    let output = repository.command(&["run"]).env("TOKEN", "s3cr3t-value").output().expect("ropewalk starts");
+    let text = text(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.contains("got ***") && !text.contains("s3cr3t") && !text.contains("czNjcjN0"), "{text}");
+    let logs = repository.check(&["logs", "last"], 0);
+    assert!(logs.contains("got ***") && !logs.contains("s3cr3t"), "{logs}");
+    let text = repository.check(&["run"], 3);
+    assert!(text.contains("TOKEN") && text.contains("--secrets"), "{text}");
+}
+
+#[test]
+fn a_shell_opens_where_the_job_failed() {
+    let repository = Repository::new("jobs: { a: { env: { COLOUR: green }, run: 'echo made > made.txt; exit 1' } }");
+    repository.check(&["run"], 1);
+    repository.write("file.txt", "edited since\n");
+    let text = repository
+        .check(&["shell", "last-failed", "a", "--", "sh", "-c", "cat made.txt file.txt; echo $COLOUR; pwd"], 0);
+    assert!(text.starts_with("made\ncommitted\ngreen\n"), "{text}");
+    assert!(!repository.root().join("made.txt").exists());
+    repository.check(&["shell", "last", "a", "--", "sh", "-c", "exit 9"], 9);
+}
+
+#[test]
+fn fail_fast_cancels_the_rest() {
+    let repository = Repository::new(
+        "jobs:\n  a: { run: 'echo up; sleep 1000' }\n  b: { run: 'while [ ! -e ../up ]; do sleep 0.02; done; exit 1' }\n  c: { needs: [{ job: b, on: finished }], run: echo never }\n",
+    );
+    fs::write(repository.folder.path().join("up"), "").expect("a file");
+    let text = repository.check(&["run", "--fail-fast", "-j2"], 1);
+    assert!(!text.contains("never"), "{text}");
+}
+
+#[test]
+fn a_job_and_what_it_needs_can_be_run_alone() {
+    let repository =
+        Repository::new("jobs: { a: { run: echo a }, b: { needs: [a], run: echo b }, c: { run: echo c } }");
+    let text = repository.check(&["run", "--job", "b"], 0);
+    assert!(text.contains("a | a") && text.contains("b | b") && !text.contains("c | c"), "{text}");
+    let text = repository.check(&["run", "--job", "bb"], 2);
+    assert!(text.contains("did you mean `b`?"), "{text}");
+}
+
+#[test]
+fn time_limits_and_retries() {
+    let repository = Repository::new(
+        "jobs:\n  slow: { timeout: 1s, run: sleep 1000 }\n  flaky: { retry: { max: 2, on: [{ exit: [75] }], backoff: 0s }, run: 'echo x >> ../tries; test $(wc -l < ../tries) -ge 3 || exit 75' }\n",
+    );
+    let text = repository.check(&["run", "--grace", "1"], 1);
+    assert!(text.contains("slow: failed") && text.contains("ran longer than 1.0 s"), "{text}");
+    assert!(text.contains("flaky: passed"), "{text}");
+    assert_eq!(fs::read_to_string(repository.folder.path().join("tries")).expect("there").lines().count(), 3);
+}
+
+#[test]
+fn another_process_cancels_a_build() {
+    let repository = Repository::new("jobs: { a: { run: 'echo ready; sleep 1000' } }");
+    let mut child = repository.start(&["run", "--output", "plain"]);
+    let _reader = wait_for(&mut child, "a | ready");
+    repository.check(&["cancel", "last"], 0);
+    assert_eq!(child.wait().expect("it ends").code(), Some(130));
+}

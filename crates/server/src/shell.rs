@@ -1,0 +1,164 @@
+//! The one owner of the engine: take all waiting inputs, step, store the facts, only then perform the effects.
+//!
+//! Nothing else holds the engine, and nothing here decides: what to run is the engine's, how to run it the
+//! [`World`]'s. Facts that could not be stored are tried again; no effect of theirs is performed before.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::{Effect, Engine, Fact, Input};
+use graph::Timestamp;
+use store::{Store, StoreError};
+use thiserror::Error;
+use tokio::sync::mpsc;
+
+/// The most inputs taken into one step. More wait in the inbox, whose own bound pushes back on their senders.
+pub const BATCH_MAX: usize = 4096;
+/// The most inputs that wait for the shell.
+pub const INBOX_MAX: usize = 16_384;
+/// How often a store that is busy is asked again before the shell gives up.
+pub const APPEND_TRIES_MAX: u32 = 8;
+
+/// Where inputs for the engine are put. Cheap to clone.
+pub type Inbox = mpsc::Sender<Input>;
+
+/// Performs effects and hears of facts. It answers through the [`Inbox`] that its maker was given.
+pub trait World {
+    /// The present time.
+    fn now(&self) -> Timestamp;
+
+    /// Begins to perform `effect` and returns at once. It may be asked twice for the same effect.
+    fn perform(&mut self, effect: Effect);
+
+    /// Hears of facts that are stored, in order.
+    fn told(&mut self, facts: &[Fact]);
+
+    /// Whether the shell may end: nobody waits for more. `next_wake` is when the engine wants to be asked again without
+    /// an input.
+    fn is_done(&self, next_wake: Option<Timestamp>) -> Doneness;
+}
+
+/// Whether a shell may end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doneness {
+    /// There is more to come.
+    GoOn,
+    /// Nobody waits for more.
+    Done,
+}
+
+/// Why the shell had to stop. What was stored is whole; a later start goes on from there.
+#[derive(Debug, Error)]
+pub enum ShellError {
+    /// Facts could not be stored.
+    #[error("failed to store what happened")]
+    Store(#[from] StoreError),
+}
+
+/// The loop's state.
+pub struct Shell<W> {
+    engine: Engine,
+    store: Arc<dyn Store>,
+    world: W,
+    inputs: mpsc::Receiver<Input>,
+    wake_at: Option<Timestamp>,
+}
+
+/// A fresh inbox: where to put inputs, and the end that [`Shell::new`] takes.
+#[must_use]
+pub fn inbox() -> (Inbox, mpsc::Receiver<Input>) {
+    mpsc::channel(INBOX_MAX)
+}
+
+impl<W: World> Shell<W> {
+    /// A shell around `engine`, which holds the facts of every build that is to go on.
+    #[must_use]
+    pub fn new(engine: Engine, store: Arc<dyn Store>, world: W, inputs: mpsc::Receiver<Input>) -> Self {
+        Self { engine, store, world, inputs, wake_at: None }
+    }
+
+    /// Runs until the world is done or every inbox is closed. Begins with what the world still has to do.
+    ///
+    /// # Errors
+    /// [`ShellError::Store`] if facts cannot be stored; nothing that follows from them has been done then.
+    pub async fn run(mut self) -> Result<W, ShellError> {
+        for effect in self.engine.wanted(self.world.now()) {
+            self.perform(effect);
+        }
+        let mut batch = Vec::new();
+        while self.world.is_done(self.wake_at) == Doneness::GoOn {
+            if self.next_batch(&mut batch).await == Inputs::Closed {
+                break;
+            }
+            let step = self.engine.step(self.world.now(), std::mem::take(&mut batch));
+            if !step.facts.is_empty() {
+                self.append(&step.facts).await?;
+                self.world.told(&step.facts);
+            }
+            for effect in step.effects {
+                self.perform(effect);
+            }
+        }
+        Ok(self.world)
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Wake { at } => self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at))),
+            effect => self.world.perform(effect),
+        }
+    }
+
+    /// Fills `batch` with all inputs that wait, after waiting for the first one or for the time to wake.
+    async fn next_batch(&mut self, batch: &mut Vec<Input>) -> Inputs {
+        let now = self.world.now();
+        if self.wake_at.is_some_and(|at| at <= now) {
+            self.wake_at = None;
+            while batch.len() < BATCH_MAX
+                && let Ok(input) = self.inputs.try_recv()
+            {
+                batch.push(input);
+            }
+            return Inputs::Taken;
+        }
+        let received = match self.wake_at {
+            None => self.inputs.recv_many(batch, BATCH_MAX).await,
+            Some(at) => {
+                // A millisecond more, so that the wake is not before its time.
+                let wait = Duration::from_millis(at.ms_since(now) + 1);
+                match tokio::time::timeout(wait, self.inputs.recv_many(batch, BATCH_MAX)).await {
+                    Ok(received) => received,
+                    Err(_) => {
+                        self.wake_at = None;
+                        return Inputs::Taken;
+                    }
+                }
+            }
+        };
+        if received == 0 { Inputs::Closed } else { Inputs::Taken }
+    }
+
+    /// Stores `facts` in one transaction, trying again while the store is busy.
+    async fn append(&self, facts: &[Fact]) -> Result<(), StoreError> {
+        let mut tries = 0;
+        loop {
+            match self.store.append(facts) {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    tries += 1;
+                    if tries >= APPEND_TRIES_MAX || !matches!(error, StoreError::Busy(_)) {
+                        return Err(error);
+                    }
+                    tokio::time::sleep(Duration::from_millis(10 << tries)).await;
+                }
+            }
+        }
+    }
+}
+
+/// Whether there are inputs to come.
+#[derive(PartialEq, Eq)]
+enum Inputs {
+    Taken,
+    Closed,
+}
