@@ -301,7 +301,12 @@ impl Engine {
 
     fn put_back(&mut self, job: JobRef, at: Timestamp) {
         let build = self.builds.get_mut(&job.0).expect("the caller found the job in it");
+        let n_told = if build.halt.is_some() { build.slots.len() } else { 0 };
         let (back, touched) = build.put_back(job.1, at);
+        // A build that goes on also tells its pipeline how jobs ended while it stood still.
+        for index in 0..n_told as SlotIndex {
+            self.consider((job.0, index));
+        }
         for index in touched {
             // What it had let go on waits for it again, unless it has begun.
             let slot = self.slot((job.0, index));
