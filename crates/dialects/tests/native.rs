@@ -143,3 +143,69 @@ fn graphs_are_the_same_every_time() {
         assert_eq!(told(&first), told(&second));
     }
 }
+
+/// A job that begins before an answer is there must be the same after it: the engine ends a build that changes one.
+#[test]
+fn answers_add_jobs_and_change_none_that_could_have_begun() {
+    let text = "stages: [one, two]\njobs:\n  plan: { run: x, stage: one, outputs: [s] }\n  free: { run: x }\n  \
+                grown: { needs: plan, stage: two, run: x, matrix: { s: \"${{ fromJSON(needs.plan.outputs.s) }}\" } }\n  \
+                src: { run: x, when: { changed: [src] }, matrix: { a: [1, 2] } }\n  last: { run: x, needs: [free] }\n  \
+                end: { run: x, needs: [grown, src] }\n";
+    let mut known = push_to_main();
+    let files = [SourceFile::new("pipeline.yaml", text)];
+    let mut graphs = vec![native::lower(&files, &known).evaluation.graph];
+    let answers = [
+        r#"["changed_files", {"files": ["src/a"]}]"#,
+        r#"[{"outcome": "plan"}, {"outcome": {"outcome": "passed", "outputs": {"s": "[7, 8, 9]"}}}]"#,
+    ];
+    for answer in answers {
+        let (question, answer) = serde_json::from_str(answer).unwrap();
+        known.answers.insert(question, answer);
+        graphs.push(native::lower(&files, &known).evaluation.graph);
+    }
+    assert_eq!(graphs.iter().map(|graph| graph.holes.len()).collect::<Vec<_>>(), [2, 1, 0]);
+    for (before, after) in graphs.iter().zip(&graphs[1..]) {
+        let waits = |need: &graph::Need| before.holes.iter().any(|hole| hole.name == need.job.id());
+        for (name, job) in before.jobs.iter().filter(|(_, job)| !job.needs.iter().any(waits)) {
+            assert_eq!(after.jobs.get(name), Some(job), "{name}");
+        }
+    }
+}
+
+/// Whatever an outsider writes into a commit's message arrives as it is, in every place of a script, and runs nothing.
+#[test]
+fn real_shells_get_the_value_and_nothing_else() {
+    let message = "a  b\t$(echo pwned) `echo pwned` \"'; echo pwned # \\ * ${HOME} END\nEND\necho pwned";
+    let places = [
+        ("printf %s ${{ event.message }}", "{}"),
+        ("printf %s x${{ event.message }}y", "x{}y"),
+        ("printf %s \"is ${{ event.message }}\"", "is {}"),
+        ("printf %s 'is ${{ event.message }}, yes'", "is {}, yes"),
+        ("printf %s \"$(printf %s ${{ event.message }})\"", "{}"),
+        ("X=${{ event.message }}\nprintf %s \"$X\" # ${{ event.message }}\n", "{}"),
+        ("printf %s \"${X:-${{ event.message }}}\"", "{}"),
+        ("cat <<END\nis ${{ event.message }}\nEND\nprintf %s '${{ event.message }}'", "is {}\n{}"),
+        ("(printf %s ${{ event.message }}) | cat", "{}"),
+    ];
+    for shell in ["sh", "bash"] {
+        for (script, expected) in places {
+            let text = serde_json::json!({ "jobs": { "a": { "shell": shell, "run": script } } }).to_string();
+            let known = Known::of(Event { message: message.to_owned(), ..Event::new(EventKind::Push) });
+            let lowered = native::lower(&[SourceFile::new("pipeline.json", text)], &known);
+            assert_eq!(told(&lowered), "nothing is wrong\n");
+            let step = &lowered.evaluation.graph.jobs["a"].steps[0];
+            let env = step.env.iter().map(|(name, value)| (name, value.as_plain().expect("the event is known")));
+            let output = std::process::Command::new(shell).args(["-ec", &step.run]).envs(env).output();
+            let output = match output {
+                Ok(output) => output,
+                Err(error) => {
+                    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{shell}: {error}");
+                    eprintln!("skipped: {shell} cannot be run here: {error}");
+                    continue;
+                }
+            };
+            let found = String::from_utf8_lossy(&output.stdout);
+            assert_eq!(found, expected.replace("{}", message), "{shell} {script}: {}", step.run);
+        }
+    }
+}
