@@ -128,7 +128,7 @@ impl Sandbox {
         }
     }
 
-    /// bubblewrap's options. Later ones cover earlier ones, so what is writable comes last.
+    /// bubblewrap's options. Later ones cover earlier ones: what is writable comes late, credentials are hidden last.
     fn arguments(&self, walls: &Walls, home: Option<&Path>) -> Vec<OsString> {
         let mut options = Options(Vec::with_capacity(64));
         options.flags(&["--die-with-parent", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--cap-drop", "ALL"]);
@@ -140,14 +140,6 @@ impl Sandbox {
         for kept in RUN_KEPT {
             options.flags(&["--ro-bind-try", kept, kept]);
         }
-        for directory in
-            SECRET_DIRECTORIES.iter().filter_map(|name| Some(home?.join(name))).filter(|path| path.is_dir())
-        {
-            options.at("--tmpfs", &directory);
-        }
-        for file in SECRET_FILES.iter().filter_map(|name| Some(home?.join(name))).filter(|path| path.is_file()) {
-            options.bind("--ro-bind", Path::new("/dev/null"), &file);
-        }
         options.bind("--bind", walls.temporary, Path::new("/tmp"));
         for hidden in walls.hidden.iter().filter(|path| path.is_dir()) {
             options.at("--tmpfs", hidden);
@@ -155,6 +147,14 @@ impl Sandbox {
         options.bind("--bind", walls.root, walls.root);
         for writable in walls.writable {
             options.bind("--bind", writable, writable);
+        }
+        for directory in
+            SECRET_DIRECTORIES.iter().filter_map(|name| Some(home?.join(name))).filter(|path| path.is_dir())
+        {
+            options.at("--tmpfs", &directory);
+        }
+        for file in SECRET_FILES.iter().filter_map(|name| Some(home?.join(name))).filter(|path| path.is_file()) {
+            options.bind("--dev-bind", Path::new("/dev/null"), &file);
         }
         options.0
     }

@@ -100,7 +100,12 @@ fn become_step(
         match last_error() {
             // As a shell does: look on, and remember that something was there.
             libc::ENOENT | libc::ENOTDIR => {}
-            libc::EACCES => number = libc::EACCES,
+            libc::EACCES => {
+                // A directory of `PATH` that may not be entered holds nothing for us. SAFETY: a text that ends in NUL.
+                if unsafe { libc::access(candidate.as_ptr(), libc::F_OK) } == 0 {
+                    number = libc::EACCES;
+                }
+            }
             other => {
                 number = other;
                 break;

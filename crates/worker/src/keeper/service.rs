@@ -272,7 +272,10 @@ impl Service {
         let mut left = Left::Nothing;
         loop {
             match next_death() {
-                Death::Of(pid) => ended.extend(self.reap(pid)),
+                Death::Of(pid) => {
+                    let step = self.reap(pid, &mut ended);
+                    ended.extend(step);
+                }
                 Death::NoneYet => {
                     left = Left::Processes;
                     break;
@@ -294,8 +297,9 @@ impl Service {
         }
     }
 
-    /// Takes one dead child from the system; gives its step if it was one's direct child.
-    fn reap(&mut self, pid: i32) -> Option<(RunningStep, StepEnd)> {
+    /// Takes one dead child from the system; gives its step if it was one's direct child. The usage of another is added to
+    /// that of the step whose session it was in, if that still runs, is closing or is among `ended`.
+    fn reap(&mut self, pid: i32, ended: &mut [(RunningStep, StepEnd)]) -> Option<(RunningStep, StepEnd)> {
         let is_step = self.running.contains_key(&pid);
         // An orphan's session is known only as long as it is not reaped.
         let session = if is_step { pid } else { session_of(pid) };
@@ -305,6 +309,8 @@ impl Service {
                 step.usage = step.usage.with(usage);
             } else if let Some(step) = self.closing.get_mut(&session) {
                 step.end.usage = step.end.usage.with(usage);
+            } else if let Some((_, end)) = ended.iter_mut().find(|(_, end)| end.pid == session) {
+                end.usage = end.usage.with(usage);
             }
             return None;
         }

@@ -96,8 +96,6 @@ pub fn copy_into(from: &Path, to: &Path, relative: &Path, made: &mut Made) -> io
 pub enum Whiteouts {
     /// It is left out.
     Leave,
-    /// It is made again.
-    Copy,
     /// What it hides is taken away.
     Apply,
 }
@@ -125,7 +123,6 @@ fn copy_tree_at(
     if is_whiteout(&metadata) {
         return match whiteouts {
             Whiteouts::Leave => Ok(()),
-            Whiteouts::Copy => white_out(to, from, Path::new(""), &mut Made::default()),
             Whiteouts::Apply => remove_tree(to),
         };
     }

@@ -195,11 +195,17 @@ impl Snapshot {
         layer::make_like(fix, repository).map_err(&at_fix)?;
         let restored = self.restore(fix, changed)?;
         let mut made = Made::default();
+        // A closed directory needs no whiteouts, and would show them: the kernel looks for them in merged ones only.
+        let mut closed: Vec<&PathBuf> = Vec::new();
         for path in changed {
+            if closed.iter().any(|above| path.starts_with(above)) {
+                continue;
+            }
             // Whether the live tree has it at this moment does not matter: it may come and go while jobs run.
             let delta = self.directory.join("delta").join(path);
             if delta.is_dir() || restored.iter().any(|file| file != path && file.starts_with(path)) {
                 self.close_directory(fix, path, &mut made).map_err(&at_fix)?;
+                closed.push(path);
             } else if !restored.contains(path) {
                 layer::white_out(fix, repository, path, &mut made).map_err(&at_fix)?;
             }
@@ -247,7 +253,7 @@ impl Snapshot {
         layer::make_parents(fix, &self.manifest.repository, &path.join("any"), made)?;
         let delta = self.directory.join("delta").join(path);
         if delta.is_dir() {
-            layer::copy_tree(&delta, &fix.join(path), Whiteouts::Copy, &|_| false)?;
+            layer::copy_tree(&delta, &fix.join(path), Whiteouts::Leave, &|_| false)?;
         }
         layer::make_opaque(&fix.join(path))
     }

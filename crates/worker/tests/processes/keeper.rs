@@ -1,0 +1,334 @@
+//! Steps are started, told apart, signaled, counted, and none is left behind.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::process::Stdio;
+
+use ropewalk_worker::keeper::{
+    Ending, Keeper, Left, Processes, Signal, SpawnFailure, StepError, kill_leftovers, leftovers,
+};
+
+use crate::Case;
+use crate::ground::{first_line, is_alive, marker, read_to_end, run, script, sh, wait_for_death, with_keeper};
+
+pub const CASES: &[Case] = &[
+    ("keeper::exit_codes_and_signals_are_told_apart", exit_codes_and_signals_are_told_apart),
+    ("keeper::streams_are_kept_apart_and_stdin_is_empty", streams_are_kept_apart_and_stdin_is_empty),
+    ("keeper::usage_is_counted", usage_is_counted),
+    ("keeper::steps_inherit_no_descriptor_and_no_blocked_signal", steps_inherit_no_descriptor_and_no_blocked_signal),
+    ("keeper::a_script_of_any_length_runs", a_script_of_any_length_runs),
+    ("keeper::an_environment_longer_than_a_packet_arrives", an_environment_longer_than_a_packet_arrives),
+    ("keeper::what_cannot_start_says_why", what_cannot_start_says_why),
+    ("keeper::a_closed_stdout_is_no_end", a_closed_stdout_is_no_end),
+    ("keeper::a_daemon_does_not_hold_its_step", a_daemon_does_not_hold_its_step),
+    ("keeper::a_daemon_without_marker_dies_with_its_job", a_daemon_without_marker_dies_with_its_job),
+    ("keeper::a_job_that_ends_spares_another", a_job_that_ends_spares_another),
+    ("keeper::term_is_heard_and_kill_is_not_refused", term_is_heard_and_kill_is_not_refused),
+    ("keeper::term_reaches_a_whole_tree", term_reaches_a_whole_tree),
+    ("keeper::a_tree_that_forks_on_is_killed", a_tree_that_forks_on_is_killed),
+    ("keeper::ten_thousand_quick_steps", ten_thousand_quick_steps),
+    ("keeper::a_killed_main_process_leaves_nothing", a_killed_main_process_leaves_nothing),
+    ("keeper::a_keeper_that_is_killed_takes_its_steps_along", a_keeper_that_is_killed_takes_its_steps_along),
+    ("keeper::leftovers_are_found_by_their_marker", leftovers_are_found_by_their_marker),
+    ("keeper::it_is_refused_once_there_are_threads", it_is_refused_once_there_are_threads),
+];
+
+/// What this program is when a test starts it by this name.
+pub fn role(name: &str) -> Option<fn()> {
+    (name == "role-main-with-daemons").then_some(main_with_daemons as fn())
+}
+
+fn exit_codes_and_signals_are_told_apart() {
+    async fn check(processes: &Processes, text: &str, ending: Ending) {
+        assert_eq!(sh(processes, text).await.end.ending, ending, "{text}");
+    }
+    with_keeper(|processes| async move {
+        check(&processes, "true", Ending::Exited(0)).await;
+        check(&processes, "exit 7", Ending::Exited(7)).await;
+        check(&processes, "false; true", Ending::Exited(1)).await;
+        check(&processes, "kill -9 $$", Ending::Signaled(9)).await;
+        check(&processes, "kill -SEGV $$", Ending::Signaled(11)).await;
+        assert_eq!(Ending::Signaled(9).code(), 137);
+    });
+}
+
+fn streams_are_kept_apart_and_stdin_is_empty() {
+    with_keeper(|processes| async move {
+        let ran = sh(&processes, "echo out; echo err >&2; cat; echo $ROPEWALK_ATTEMPT; pwd").await;
+        assert_eq!((ran.out, ran.err.as_str()), (format!("out\n{}\n/\n", marker()), "err\n"));
+    });
+}
+
+fn usage_is_counted() {
+    with_keeper(|processes| async move {
+        let ran = sh(
+            &processes,
+            "head -c 40000000 /dev/zero | tail -c 30000000 | cksum; i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done",
+        )
+        .await;
+        assert_eq!(ran.end.ending, Ending::Exited(0));
+        // `tail` holds 30 MB; the loop takes some time on any machine.
+        assert!(ran.end.usage.peak_memory_bytes > 30_000_000, "{:?}", ran.end.usage);
+        assert!(ran.end.usage.cpu_user_us > 1_000, "{:?}", ran.end.usage);
+        assert!(ran.end.finished >= ran.end.started && !ran.end.duration.is_zero());
+    });
+}
+
+fn steps_inherit_no_descriptor_and_no_blocked_signal() {
+    with_keeper(|processes| async move {
+        // The fourth is the listing's own.
+        let ran = sh(&processes, "ls /proc/self/fd | tr '\\n' ' '; grep -E '^Sig(Blk|Ign)' /proc/self/status").await;
+        let (before, ignored) = ran.out.split_once("SigIgn:\t").expect("a status");
+        assert_eq!(before, "0 1 2 3 SigBlk:\t0000000000000000\n");
+        // The C library keeps signals 32 and 33 to itself, and whoever started this program may have them ignored.
+        let ignored = u64::from_str_radix(ignored.trim(), 16).expect("a mask");
+        assert_eq!(ignored & !0x1_8000_0000, 0, "{ignored:x}");
+    });
+}
+
+fn a_script_of_any_length_runs() {
+    with_keeper(|processes| async move {
+        for length in [100, 131_071, 131_072, 3_000_000] {
+            let padding = "#".repeat(length - 20);
+            let ran = sh(&processes, &format!("{padding}\necho end $((1 + 1))")).await;
+            assert_eq!((ran.out.as_str(), ran.err.as_str()), ("end 2\n", ""), "{length}");
+        }
+    });
+}
+
+fn an_environment_longer_than_a_packet_arrives() {
+    with_keeper(|processes| async move {
+        let mut command = script("echo ${#A} ${#B}");
+        for name in ["A", "B"] {
+            command.environment.push((name.into(), "x".repeat(100_000).into()));
+        }
+        assert_eq!(run(&processes, command).await.expect("a shell").out, "100000 100000\n");
+    });
+}
+
+fn what_cannot_start_says_why() {
+    async fn check(processes: &Processes, change: impl FnOnce(&mut ropewalk_worker::keeper::Command), expected: &str) {
+        let mut command = script("true");
+        change(&mut command);
+        let error = run(processes, command).await.expect_err(expected);
+        assert_eq!(error.to_string(), expected);
+    }
+    with_keeper(|processes| async move {
+        check(&processes, |command| command.program = "/no/such/shell".into(), "no program `/no/such/shell` was found")
+            .await;
+        check(&processes, |command| command.program = "no-such-shell".into(), "no program `no-such-shell` was found")
+            .await;
+        let denied = "`/etc/passwd` cannot be run: Permission denied (os error 13)";
+        check(&processes, |command| command.program = "/etc/passwd".into(), denied).await;
+        let nowhere = "cannot enter the directory `/no/where`: No such file or directory (os error 2)";
+        check(&processes, |command| command.directory = "/no/where".into(), nowhere).await;
+        let nul = "an argument holds a NUL byte, or a name holds `=`";
+        check(&processes, |command| command.arguments.push("a\0b".into()), nul).await;
+        let mut long = script("true");
+        long.arguments.push("x".repeat(200_000).into());
+        let error = run(&processes, long).await.expect_err("too long");
+        assert!(matches!(error, StepError::NotStarted(SpawnFailure::TooLong { bytes }) if bytes > 200_000), "{error}");
+        let mut far_too_long = script("true");
+        far_too_long.arguments.push("x".repeat(9 << 20).into());
+        let error = run(&processes, far_too_long).await.expect_err("too long");
+        assert!(matches!(error, StepError::NotStarted(SpawnFailure::TooLong { .. })), "{error}");
+        assert_eq!(sh(&processes, "echo still here").await.out, "still here\n");
+    });
+}
+
+fn a_closed_stdout_is_no_end() {
+    with_keeper(|processes| async move {
+        let ran = sh(&processes, "exec >&-; echo later >&2; exit 3").await;
+        assert_eq!((ran.out.as_str(), ran.err.as_str(), ran.end.ending), ("", "later\n", Ending::Exited(3)));
+    });
+}
+
+/// A process that forked twice, left its session and holds stdout, as daemons do; prints its process id first.
+const DAEMON: &str = "setsid sh -c 'sh -c \"echo \\$\\$; exec sleep 1000\" & exit 0' & wait";
+
+fn a_daemon_does_not_hold_its_step() {
+    with_keeper(|processes| async move {
+        let mut running = processes.spawn(script(DAEMON)).await.expect("a shell");
+        let daemon = first_line(&running).await;
+        let end = running.ended().await.expect("an end although stdout is held");
+        assert_eq!((end.ending, end.left), (Ending::Exited(0), Left::Processes));
+        assert!(is_alive(&daemon), "it may live to the end of the job");
+        let left = processes.end_job(&marker()).await.expect("the keeper");
+        assert_eq!(left.iter().map(|left| left.pid.to_string()).collect::<Vec<_>>(), std::slice::from_ref(&daemon));
+        // Between fork and exec it has the shell's name.
+        assert!(["sleep", "sh"].contains(&left[0].name.as_str()), "{left:?}");
+        assert!(!is_alive(&daemon));
+        assert_eq!(read_to_end(running.stdout).await, "");
+        assert_eq!(sh(&processes, "true").await.end.left, Left::Nothing);
+        assert!(processes.end_job(&marker()).await.expect("the keeper").is_empty());
+    });
+}
+
+fn a_daemon_without_marker_dies_with_its_job() {
+    with_keeper(|processes| async move {
+        let mut running = processes.spawn(script(&DAEMON.replace("setsid", "env -i setsid"))).await.expect("a shell");
+        let daemon = first_line(&running).await;
+        running.ended().await.expect("an end");
+        assert_eq!(processes.end_job(&marker()).await.expect("the keeper").len(), 1);
+        assert!(!is_alive(&daemon));
+    });
+}
+
+fn a_job_that_ends_spares_another() {
+    with_keeper(|processes| async move {
+        let mut other = script(DAEMON);
+        other.marker = "other/1/1".into();
+        let mut other = processes.spawn(other).await.expect("a shell");
+        let others_daemon = first_line(&other).await;
+        other.ended().await.expect("an end");
+        let mut running = processes.spawn(script(DAEMON)).await.expect("a shell");
+        let daemon = first_line(&running).await;
+        running.ended().await.expect("an end");
+        assert_eq!(processes.end_job(&marker()).await.expect("the keeper").len(), 1);
+        assert!(!is_alive(&daemon) && is_alive(&others_daemon));
+        assert_eq!(processes.end_job("other/1/1").await.expect("the keeper").len(), 1);
+        assert!(!is_alive(&others_daemon));
+    });
+}
+
+fn term_is_heard_and_kill_is_not_refused() {
+    with_keeper(|processes| async move {
+        let text = "trap 'echo heard' TERM; echo ready; while :; do sleep 1000 & wait || true; done";
+        let mut running = processes.spawn(script(text)).await.expect("a shell");
+        assert_eq!(first_line(&running).await, "ready");
+        processes.signal_step(running.id, Signal::Terminate).await.expect("the keeper");
+        assert_eq!(first_line(&running).await, "heard");
+        processes.signal_job(&marker(), Signal::Kill).await.expect("the keeper");
+        assert_eq!(running.ended().await.expect("an end").ending, Ending::Signaled(9));
+        // Its children are dead as well, or the pipe would stay open.
+        read_to_end(running.stdout).await;
+    });
+}
+
+fn term_reaches_a_whole_tree() {
+    with_keeper(|processes| async move {
+        // The deepest says when it is ready: a shell's child that has not called `exec` yet may lose a signal to its trap.
+        let inner = "trap 'echo deep; exit 0' TERM; sh -c 'echo ready; exec sleep 1000' & wait";
+        let mut command = script("trap 'exit 9' TERM; setsid sh -c \"$INNER\" & wait");
+        command.environment.push(("INNER".into(), inner.into()));
+        let mut running = processes.spawn(command).await.expect("a shell");
+        assert_eq!(first_line(&running).await, "ready");
+        processes.signal_step(running.id, Signal::Terminate).await.expect("the keeper");
+        assert_eq!(running.ended().await.expect("an end").ending, Ending::Exited(9));
+        assert_eq!(read_to_end(running.stdout).await, "deep\n");
+    });
+}
+
+fn a_tree_that_forks_on_is_killed() {
+    with_keeper(|processes| async move {
+        let text = "echo ready; f() { trap '' TERM; while :; do sh -c 'exit 0' & done; }; f & f & wait";
+        let mut running = processes.spawn(script(text)).await.expect("a shell");
+        assert_eq!(first_line(&running).await, "ready");
+        processes.signal_step(running.id, Signal::Kill).await.expect("the keeper");
+        assert_eq!(running.ended().await.expect("an end").ending, Ending::Signaled(9));
+        processes.end_job(&marker()).await.expect("the keeper");
+        read_to_end(running.stdout).await;
+    });
+}
+
+fn ten_thousand_quick_steps() {
+    with_keeper(|processes| async move {
+        let descriptors = || std::fs::read_dir("/proc/self/fd").expect("descriptors").count();
+        let before = descriptors();
+        for round in 0..1_000 {
+            let commands = (0..10).map(|index| {
+                let mut command = script("");
+                command.program = if index == 0 { "false" } else { "true" }.into();
+                command.arguments.clear();
+                command
+            });
+            let mut running = Vec::new();
+            for command in commands {
+                running.push(processes.spawn(command).await.expect("a step"));
+            }
+            for (index, step) in running.iter_mut().enumerate() {
+                let end = step.ended().await.expect("an end");
+                assert_eq!(end.ending, Ending::Exited(i32::from(index == 0)), "round {round}");
+            }
+        }
+        assert_eq!(descriptors(), before);
+        let keepers = std::fs::read_to_string(format!("/proc/{}/status", processes.keeper_pid())).expect("a status");
+        assert!(keepers.contains("Name:\trw-keeper"), "{keepers}");
+    });
+}
+
+/// A main process that is killed in the middle of its work: prints its keeper's process id, then a daemon's, then that of a
+/// step which ignores what it can.
+fn main_with_daemons() {
+    with_keeper(|processes| async move {
+        println!("{}", processes.keeper_pid());
+        let mut running = processes.spawn(script(DAEMON)).await.expect("a shell");
+        println!("{}", first_line(&running).await);
+        running.ended().await.expect("an end");
+        let stubborn = "trap '' TERM INT HUP; echo $$; while :; do sleep 1000; done";
+        let running = processes.spawn(script(stubborn)).await.expect("a shell");
+        println!("{}", first_line(&running).await);
+        std::future::pending().await
+    });
+}
+
+/// Starts this program as [`main_with_daemons`] and gives it with the process ids it printed.
+fn start_main_with_daemons() -> (std::process::Child, Vec<String>) {
+    let program = std::env::current_exe().expect("the test program has a path");
+    let mut command = std::process::Command::new(program);
+    let mut main =
+        command.arg("role-main-with-daemons").process_group(0).stdout(Stdio::piped()).spawn().expect("a child");
+    let lines = BufReader::new(main.stdout.take().expect("a pipe")).lines().take(3);
+    (main, lines.map(|line| line.expect("a line")).collect())
+}
+
+fn a_killed_main_process_leaves_nothing() {
+    let (mut main, pids) = start_main_with_daemons();
+    assert!(pids.len() == 3 && pids.iter().all(|pid| is_alive(pid)), "{pids:?}");
+    let prefix = format!("test-{}/", main.id());
+    assert!(leftovers(&prefix).len() >= 2);
+    // As a terminal's Ctrl-C would, first: the keeper does not hear it.
+    main.kill().expect("killed");
+    main.wait().expect("reaped");
+    pids.iter().for_each(|pid| wait_for_death(pid));
+    assert!(leftovers(&prefix).is_empty());
+}
+
+fn a_keeper_that_is_killed_takes_its_steps_along() {
+    with_keeper(|processes| async move {
+        let mut running = processes.spawn(script("echo $$; sleep 1000")).await.expect("a shell");
+        let step = first_line(&running).await;
+        let keeper = rustix::process::Pid::from_raw(processes.keeper_pid()).expect("a process");
+        rustix::process::kill_process(keeper, rustix::process::Signal::KILL).expect("killed");
+        assert_eq!(running.ended().await, Err(StepError::Lost));
+        wait_for_death(&step);
+        assert_eq!(run(&processes, script("true")).await.expect_err("lost"), StepError::Lost);
+        // What is below the step has to be found by its marker.
+        let _ = kill_leftovers(&marker());
+        assert!(leftovers(&marker()).is_empty());
+    });
+}
+
+fn leftovers_are_found_by_their_marker() {
+    let prefix = format!("left-{}/", std::process::id());
+    let mut command = std::process::Command::new("sleep");
+    let mut left = command.arg("1000").env("ROPEWALK_ATTEMPT", format!("{prefix}1/1")).spawn().expect("a process");
+    // While it calls `exec` it has neither the old environment nor the new one.
+    while !leftovers(&prefix).iter().any(|left| left.name == "sleep") {}
+    let killed = kill_leftovers(&prefix);
+    assert_eq!(
+        killed.iter().map(|left| (left.pid.cast_unsigned(), left.name.as_str())).collect::<Vec<_>>(),
+        [(left.id(), "sleep")]
+    );
+    left.wait().expect("reaped");
+    assert!(kill_leftovers(&prefix).is_empty());
+}
+
+fn it_is_refused_once_there_are_threads() {
+    let (sender, receiver) = std::sync::mpsc::channel::<()>();
+    let thread = std::thread::spawn(move || receiver.recv().is_ok());
+    let error = Keeper::start().expect_err("a fork would be unsound");
+    assert_eq!(error.to_string(), "start the keeper process: this process already has 2 threads");
+    drop(sender);
+    thread.join().expect("joined");
+}

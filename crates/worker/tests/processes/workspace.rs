@@ -1,0 +1,342 @@
+//! A job sees the state of the build's start, at the user's own path, and what it does stays apart.
+
+use std::path::{Path, PathBuf};
+
+use ropewalk_worker::keeper::Processes;
+use ropewalk_worker::workspace::{Files, OpenWorkspace, Snapshot, Workspace};
+
+use crate::Case;
+use crate::ground::{Repository, git_in, is_missing, run, script, with_keeper};
+
+pub const CASES: &[Case] = &[
+    (
+        "workspace::a_job_sees_what_git_tracks_and_what_is_not_ignored",
+        a_job_sees_what_git_tracks_and_what_is_not_ignored,
+    ),
+    ("workspace::what_a_job_writes_stays_apart", what_a_job_writes_stays_apart),
+    ("workspace::edits_during_a_build_are_not_seen_by_later_jobs", edits_during_a_build_are_not_seen_by_later_jobs),
+    ("workspace::a_tree_too_large_to_watch_is_asked_of_git", a_tree_too_large_to_watch_is_asked_of_git),
+    ("workspace::a_copy_shows_the_same", a_copy_shows_the_same),
+    ("workspace::a_refused_overlay_is_a_copy_and_says_so", a_refused_overlay_is_a_copy_and_says_so),
+    ("workspace::inputs_are_all_that_is_seen", inputs_are_all_that_is_seen),
+    ("workspace::an_ended_job_is_opened_again", an_ended_job_is_opened_again),
+    ("workspace::submodules_and_linked_worktrees_are_whole", submodules_and_linked_worktrees_are_whole),
+    ("workspace::a_plain_directory_hides_what_it_ignores", a_plain_directory_hides_what_it_ignores),
+    ("workspace::a_repository_without_commits_is_seen", a_repository_without_commits_is_seen),
+    ("workspace::layers_inside_the_repository_are_refused", layers_inside_the_repository_are_refused),
+    ("workspace::odd_names_are_seen", odd_names_are_seen),
+];
+
+/// Every file and link but `.git`, with its first line.
+const LISTING: &str = "find . -name .git -prune -o ! -type d -print | LC_ALL=C sort | \
+     while read -r file; do printf '%s=%s ' \"$file\" \"$(head -n 1 \"$file\")\"; done";
+
+fn dirty_repository() -> Repository {
+    let repository = Repository::with(&[
+        (".gitignore", "*.o\nbuild/\n"),
+        ("clean", "clean"),
+        ("edited", "old"),
+        ("deleted", "deleted"),
+        ("lib/a", "a"),
+        ("lib/deep/b", "b"),
+    ]);
+    repository.write("edited", "new");
+    repository.remove("deleted");
+    repository.write("untracked", "untracked");
+    repository.write("lib/new/c", "c");
+    repository.write("lib/a.o", "ignored");
+    repository.write("build/out", "ignored");
+    repository
+}
+
+const DIRTY: &str =
+    "./.gitignore=*.o ./clean=clean ./edited=new ./lib/a=a ./lib/deep/b=b ./lib/new/c=c ./untracked=untracked ";
+
+async fn open(processes: &Processes, workspace: &mut Workspace, snapshot: &Snapshot) -> OpenWorkspace {
+    let open = workspace.open(processes, snapshot).await.expect("a workspace");
+    assert_eq!(open.note, None, "this machine can mount overlays");
+    open
+}
+
+/// Runs a script at an open workspace's root.
+async fn sh_in(processes: &Processes, open: &OpenWorkspace, text: &str) -> String {
+    let mut command = script(text);
+    command.view = open.view;
+    command.directory.clone_from(&open.root);
+    let ran = run(processes, command).await.expect("a shell");
+    assert_eq!((ran.end.ending.code(), ran.err.as_str()), (0, ""), "{text}");
+    ran.out
+}
+
+/// Runs a script in a new job of a build.
+async fn job(processes: &Processes, snapshot: &Snapshot, name: &str, text: &str) -> String {
+    let directory = snapshot.directory().join(name);
+    let mut workspace = Workspace::create(snapshot, &directory, Files::All).expect("a workspace");
+    let open = open(processes, &mut workspace, snapshot).await;
+    let out = sh_in(processes, &open, text).await;
+    open.close(processes).await.expect("the keeper");
+    out
+}
+
+fn snapshot(repository: &Repository) -> Snapshot {
+    Snapshot::take(&repository.root, &repository.data).expect("a snapshot")
+}
+
+/// Runs a test that needs git and a keeper.
+fn check<F: Future<Output = ()>>(test: impl FnOnce(Processes) -> F) {
+    if !is_missing("git") {
+        with_keeper(test);
+    }
+}
+
+fn a_job_sees_what_git_tracks_and_what_is_not_ignored() {
+    check(|processes| async move {
+        let repository = dirty_repository();
+        let snapshot = snapshot(&repository);
+        assert_eq!(job(&processes, &snapshot, "1", LISTING).await, DIRTY);
+        let root = format!("{}\n", repository.root.display());
+        assert_eq!(job(&processes, &snapshot, "2", "pwd").await, root);
+        let status = job(&processes, &snapshot, "3", "git status --short --untracked-files=all | LC_ALL=C sort").await;
+        assert_eq!(status, " D deleted\n M edited\n?? lib/new/c\n?? untracked\n");
+    });
+}
+
+fn what_a_job_writes_stays_apart() {
+    check(|processes| async move {
+        let repository = dirty_repository();
+        let snapshot = snapshot(&repository);
+        let mut workspace = Workspace::create(&snapshot, &repository.data.join("1"), Files::All).expect("a workspace");
+        let open = open(&processes, &mut workspace, &snapshot).await;
+        sh_in(&processes, &open, "echo changed > clean; rm lib/a; mkdir build; echo made > build/out").await;
+        sh_in(&processes, &open, "git -c user.name=t -c user.email=t@t commit -qam inside").await;
+        // The next step of the job sees it, so does this process, and nobody else.
+        assert_eq!(sh_in(&processes, &open, "cat clean build/out; ls lib").await, "changed\nmade\ndeep\nnew\n");
+        assert_eq!(std::fs::read_to_string(open.files.join("build/out")).expect("seen from here"), "made\n");
+        std::fs::write(open.files.join("handed"), "in").expect("written from here");
+        assert_eq!(sh_in(&processes, &open, "cat handed").await, "in");
+        assert_eq!(job(&processes, &snapshot, "2", LISTING).await, DIRTY);
+        assert_eq!(repository.read("clean").as_deref(), Some("clean"));
+        assert_eq!(repository.read("build/out").as_deref(), Some("ignored"));
+        assert!(repository.read("lib/a").is_some() && repository.read("handed").is_none());
+        let log = std::process::Command::new("git").args(["log", "--oneline"]).current_dir(&repository.root).output();
+        assert_eq!(log.expect("git").stdout.split(|byte| *byte == b'\n').count(), 2, "one commit and the end");
+        open.close(&processes).await.expect("the keeper");
+        workspace.remove().expect("removed");
+        assert!(!repository.data.join("1").exists());
+    });
+}
+
+/// What a user may do to the tree while jobs run.
+fn disturb(repository: &Repository) {
+    repository.write("clean", "disturbed");
+    repository.write("edited", "disturbed");
+    repository.write("untracked", "disturbed");
+    repository.write("deleted", "disturbed");
+    repository.write("fresh", "disturbed");
+    repository.write("fresh-directory/file", "disturbed");
+    repository.write("lib/new/fresh", "disturbed");
+    repository.remove("lib/deep");
+    repository.write("other.o", "disturbed");
+    repository.git(&["mv", "lib/a", "lib/moved"]);
+}
+
+fn edits_during_a_build_are_not_seen_by_later_jobs() {
+    check(|processes| async move {
+        let repository = dirty_repository();
+        let snapshot = snapshot(&repository);
+        assert_eq!(job(&processes, &snapshot, "1", LISTING).await, DIRTY);
+        assert!(snapshot.changed_since_start().expect("git").is_empty());
+        disturb(&repository);
+        assert_eq!(job(&processes, &snapshot, "2", LISTING).await, DIRTY);
+        let changed = snapshot.changed_since_start().expect("git");
+        assert!(
+            changed.contains(&PathBuf::from("clean")) && !changed.contains(&PathBuf::from("edited")),
+            "{changed:?}"
+        );
+        // Directories that go and come again, and commits.
+        repository.remove("lib");
+        assert_eq!(job(&processes, &snapshot, "3", LISTING).await, DIRTY);
+        repository.write("lib/other", "disturbed");
+        repository.write("lib/deep/other", "disturbed");
+        assert_eq!(job(&processes, &snapshot, "4", LISTING).await, DIRTY);
+        repository.commit();
+        assert_eq!(job(&processes, &snapshot, "5", LISTING).await, DIRTY);
+    });
+}
+
+fn a_tree_too_large_to_watch_is_asked_of_git() {
+    check(|processes| async move {
+        let repository = dirty_repository();
+        snapshot(&repository);
+        // A snapshot that is opened again has no watch.
+        let reopened = Snapshot::reopen(&repository.data).expect("a snapshot");
+        disturb(&repository);
+        assert_eq!(job(&processes, &reopened, "1", &format!("rmdir fresh-directory; {LISTING}")).await, DIRTY);
+        repository.commit();
+        assert_eq!(job(&processes, &reopened, "2", &format!("rmdir fresh-directory; {LISTING}")).await, DIRTY);
+    });
+}
+
+fn a_copy_shows_the_same() {
+    check(|processes| async move {
+        let repository = dirty_repository();
+        let snapshot = snapshot(&repository);
+        disturb(&repository);
+        let mut workspace = Workspace::create(&snapshot, &repository.data.join("1"), Files::All).expect("a workspace");
+        let open = workspace.open_as_copy(&snapshot).expect("a copy");
+        assert_eq!(sh_in(&processes, &open, LISTING).await, DIRTY);
+        sh_in(&processes, &open, "echo changed > untracked; git log --oneline > /dev/null").await;
+        assert_eq!(repository.read("untracked").as_deref(), Some("disturbed"));
+        let mut reopened = Workspace::reopen(&repository.data.join("1")).expect("kept");
+        let open = reopened.open(&processes, &snapshot).await.expect("a copy");
+        assert_eq!(sh_in(&processes, &open, "cat untracked").await, "changed\n");
+    });
+}
+
+fn a_refused_overlay_is_a_copy_and_says_so() {
+    check(|processes| async move {
+        let repository = dirty_repository();
+        let snapshot = snapshot(&repository);
+        let mut workspace = Workspace::create(&snapshot, &repository.data.join("1"), Files::All).expect("a workspace");
+        // A file where the kernel needs a directory.
+        std::fs::remove_dir(repository.data.join("1/work")).expect("removed");
+        std::fs::write(repository.data.join("1/work"), "").expect("written");
+        let open = workspace.open(&processes, &snapshot).await.expect("a copy");
+        let note = open.note.clone().expect("a note");
+        assert!(note.contains("the workspace is a copy at another path") && note.contains("Not a directory"), "{note}");
+        assert_eq!((open.view, open.root.clone()), (None, workspace.directory().join("copy")));
+        assert_eq!(sh_in(&processes, &open, LISTING).await, DIRTY);
+    });
+}
+
+fn inputs_are_all_that_is_seen() {
+    check(|processes| async move {
+        let repository = dirty_repository();
+        let snapshot = snapshot(&repository);
+        repository.write("edited", "disturbed");
+        repository.write("clean", "disturbed");
+        let inputs = ["edited", "clean", "lib/deep/b", "lib/a.o", "build/out", "deleted", "none"].map(PathBuf::from);
+        let directory = repository.data.join("1");
+        let mut workspace =
+            Workspace::create(&snapshot, &directory, Files::Only(inputs.to_vec())).expect("a workspace");
+        let open = open(&processes, &mut workspace, &snapshot).await;
+        let expected = "./clean=clean ./edited=new ./lib/deep/b=b ";
+        assert_eq!(sh_in(&processes, &open, LISTING).await, expected);
+        assert_eq!(sh_in(&processes, &open, "ls -A; echo x >> edited").await, "clean\nedited\nlib\n");
+        assert_eq!(repository.read("edited").as_deref(), Some("disturbed"));
+    });
+}
+
+fn an_ended_job_is_opened_again() {
+    check(|processes| async move {
+        let repository = dirty_repository();
+        let snapshot = snapshot(&repository);
+        let work = "echo made > lib/made; rm clean; mkdir -p locked/in; echo x > locked/in/x; chmod 500 locked";
+        job(&processes, &snapshot, "1", work).await;
+        drop(snapshot);
+        disturb(&repository);
+        let expected = "./.gitignore=*.o ./edited=new ./lib/a=a ./lib/deep/b=b ./lib/made=made ./lib/new/c=c \
+                        ./locked/in/x=x ./untracked=untracked ";
+        let snapshot = Snapshot::reopen(&repository.data).expect("kept");
+        let mut workspace = Workspace::reopen(&repository.data.join("1")).expect("kept");
+        let open = open(&processes, &mut workspace, &snapshot).await;
+        assert_eq!(sh_in(&processes, &open, &format!("rmdir fresh-directory; {LISTING}")).await, expected);
+        open.close(&processes).await.expect("the keeper");
+        let workspace = Workspace::reopen(&repository.data.join("1")).expect("kept");
+        let shell =
+            workspace.command("sh").args(["-c", "pwd; cat lib/made"]).output().expect("a shell without the keeper");
+        let expected = format!("{}\nmade\n", repository.root.display());
+        assert_eq!((String::from_utf8_lossy(&shell.stdout), shell.stderr), (expected.into(), Vec::new()));
+        workspace.remove().expect("removed, whatever the modes");
+    });
+}
+
+fn submodules_and_linked_worktrees_are_whole() {
+    check(|processes| async move {
+        let inner = Repository::with(&[("inner", "inner"), ("edited", "old"), (".gitignore", "*.o\n")]);
+        let repository = Repository::with(&[("outer", "outer")]);
+        let address = inner.root.to_string_lossy().into_owned();
+        repository.git(&["submodule", "--quiet", "add", &address, "modules/inner"]);
+        repository.commit();
+        repository.write("modules/inner/edited", "new");
+        repository.write("modules/inner/untracked", "untracked");
+        repository.write("modules/inner/x.o", "ignored");
+        let with_module = snapshot(&repository);
+        repository.write("modules/inner/inner", "disturbed");
+        repository.write("modules/inner/fresh", "disturbed");
+        let expected = "./.gitmodules=[submodule \"modules/inner\"] ./modules/inner/.gitignore=*.o \
+             ./modules/inner/edited=new ./modules/inner/inner=inner ./modules/inner/untracked=untracked ./outer=outer ";
+        assert_eq!(job(&processes, &with_module, "1", LISTING).await, expected);
+
+        let linked = repository.data.with_file_name("linked");
+        repository.git(&["worktree", "add", "--quiet", "--detach", &linked.to_string_lossy()]);
+        std::fs::write(linked.join("untracked"), "untracked").expect("written");
+        let data = repository.data.with_file_name("linked-data");
+        let of_linked = Snapshot::take(&linked, &data).expect("a snapshot");
+        let listed = job(&processes, &of_linked, "1", &format!("git status --short; {LISTING}")).await;
+        assert_eq!(
+            listed,
+            "?? untracked\n./.gitmodules=[submodule \"modules/inner\"] ./outer=outer ./untracked=untracked "
+        );
+    });
+}
+
+fn a_plain_directory_hides_what_it_ignores() {
+    check(|processes| async move {
+        let repository =
+            Repository::with(&[(".gitignore", "*.o\nbuild/\n"), ("a", "a"), (".hidden", "h"), ("d/b", "b")]);
+        repository.remove(".git");
+        repository.write("d/x.o", "ignored");
+        repository.write("build/deep/out", "ignored");
+        let snapshot = snapshot(&repository);
+        assert!(snapshot.note().is_some_and(|note| note.contains("no git repository")));
+        let expected = "./.gitignore=*.o ./.hidden=h ./a=a ./d/b=b ";
+        assert_eq!(job(&processes, &snapshot, "1", LISTING).await, expected);
+        let mut workspace = Workspace::create(&snapshot, &repository.data.join("2"), Files::All).expect("a workspace");
+        let open = workspace.open_as_copy(&snapshot).expect("a copy");
+        assert_eq!(sh_in(&processes, &open, LISTING).await, expected);
+    });
+}
+
+fn a_repository_without_commits_is_seen() {
+    check(|processes| async move {
+        let repository = Repository::with(&[]);
+        repository.remove(".git");
+        repository.git(&["init", "-q"]);
+        repository.write("first", "first");
+        repository.write("staged", "staged");
+        repository.git(&["add", "staged"]);
+        let snapshot = snapshot(&repository);
+        repository.write("first", "disturbed");
+        repository.write("later", "disturbed");
+        assert_eq!(snapshot.commit(), None);
+        assert_eq!(job(&processes, &snapshot, "1", LISTING).await, "./first=first ./staged=staged ");
+    });
+}
+
+fn layers_inside_the_repository_are_refused() {
+    if is_missing("git") {
+        return;
+    }
+    let repository = dirty_repository();
+    let error =
+        Snapshot::take(&repository.root, &repository.root.join("build/data")).expect_err("the kernel would refuse");
+    assert!(error.to_string().contains("lies inside the repository"), "{error}");
+}
+
+fn odd_names_are_seen() {
+    check(|processes| async move {
+        let odd = ["with space", "a:b,c\\d", "-dash", "new\nline", "ünï", "* [glob]?"];
+        let repository = Repository::with(&odd.map(|name| (name, "x")));
+        let data = repository.data.join("a:b,c\\d \n");
+        let root = repository.root.with_file_name("odd: , \\ name");
+        std::fs::rename(&repository.root, &root).expect("renamed");
+        let snapshot = Snapshot::take(&root, &data).expect("a snapshot");
+        for name in odd {
+            std::fs::write(root.join(name), "disturbed").expect("written");
+        }
+        git_in(&root, &["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qam", "later"]);
+        assert_eq!(job(&processes, &snapshot, "1", "cat -- *; ls | wc -l").await, "xxxxxx7\n");
+        assert!(Path::new(&data).join("fix-0").exists());
+    });
+}
