@@ -149,7 +149,7 @@ pub fn lower(files: &[SourceFile], known: &Known) -> Lowered {
         jobs::Surroundings { sources: &sources, values: &values, env: &merged.env, defaults: &merged.defaults };
     let given = edges::Given { merged: &merged, around: &around, known, params: &params, filled: &filled, files };
     let (mut graph, mut questions) = edges::graph(&given, &mut patterns, &mut faults);
-    graph.name = merged.name.unwrap_or_default().to_owned();
+    graph.name = merged.name.unwrap_or_else(|| stem(files)).to_owned();
     if triggered != Triggered::Yes {
         graph = Graph { name: graph.name, ..Graph::default() };
         questions.clear();
@@ -158,6 +158,13 @@ pub fn lower(files: &[SourceFile], known: &Known) -> Lowered {
     let diagnostics = faults.finish(&names);
     let evaluation = Evaluation { graph, questions, diagnostics };
     Lowered { evaluation, sources, triggers, triggered, params, filled }
+}
+
+/// The first file's name without folders and extension: what a pipeline is called that does not say.
+fn stem(files: &[SourceFile]) -> &str {
+    let path = files.first().map(|file| file.name.as_str()).unwrap_or_default();
+    let name = path.rsplit('/').next().unwrap_or_default();
+    name.rsplit_once('.').map_or(name, |(stem, _)| stem)
 }
 
 /// The trees of all files that have one; what is wrong with the others is told.

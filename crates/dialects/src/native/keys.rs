@@ -170,7 +170,7 @@ pub(crate) static PIPELINE: Record = Record {
     documentation: "A pipeline of Ropewalk.",
     keys: &[
         key!("$schema", Type::Text, "The JSON Schema of this file, for editors. Ropewalk does not read it."),
-        key!("name", Type::Text, "Shown to people. Default: the name of the repository's folder or nothing."),
+        key!("name", Type::Text, "Shown to people. Default: the file's name."),
         key!(
             "on",
             Type::Either(&[Type::Word(EVENTS), Type::List(&Type::Word(EVENTS)), Type::Record(&ON)]),
