@@ -48,6 +48,11 @@ pub fn layers(graph: &Graph) -> Layers<'_> {
     Layers { rows, of }
 }
 
+/// How many jobs there are beside mere barriers.
+pub fn work(graph: &Graph) -> usize {
+    graph.jobs.keys().filter(|name| !dialects::native::is_barrier(name.as_str())).count()
+}
+
 /// What people read of a job: its title if it has one, else its full name.
 pub fn title<'a>(name: &'a JobName, job: &'a Job) -> &'a str {
     match job.title.as_plain() {

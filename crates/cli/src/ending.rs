@@ -63,9 +63,17 @@ pub fn show(world: &LocalWorld, places: &Places, build: BuildId, form: Output, c
     Ok(())
 }
 
-fn failed_job(places: &Places, build: BuildId, job: &JobName, outcome: &Outcome, paint: Paint) -> Result<String, Stop> {
+fn failed_job(
+    places: &Places,
+    build: BuildId,
+    job: &JobName,
+    outcome: &Outcome,
+    paint: Paint,
+) -> Result<String, Stop> {
     let mark = paint.text(Style::Bad, &format!("✗ {job}"));
-    let mut text = format!("\n{mark}: {}\n", words::harmless(&words::outcome(outcome)));
+    let report = places.store.reports(build, Some(job))?.pop();
+    let told = report.map_or_else(|| words::outcome(outcome), |(_, report)| words::report(&report));
+    let mut text = format!("\n{mark}: {}\n", words::harmless(&told));
     let step = match outcome {
         Outcome::Failed(Failure::Step { step, .. } | Failure::Timeout { step: Some(step), .. }) => Some(*step),
         _ => None,

@@ -1,6 +1,6 @@
 //! The words in which builds are told to people: outcomes, durations, sizes, times. All texts of views live here.
 
-use graph::{Failure, Outcome, SkipReason, Timestamp, Verdict};
+use graph::{AttemptReport, Failure, Outcome, SkipReason, Verdict};
 
 /// `1 job`, `2 jobs`.
 pub fn count(number: usize, noun: &str) -> String {
@@ -44,13 +44,6 @@ pub fn size(bytes: u64) -> String {
     if unit == "B" { format!("{bytes} B") } else { format!("{}.{} {unit}", tenths / 10, tenths % 10) }
 }
 
-/// `2026-11-21 04:33:12` in the reader's own zone.
-pub fn time(at: Timestamp) -> String {
-    jiff::Timestamp::from_microsecond(at.0)
-        .map(|time| time.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string())
-        .unwrap_or_default()
-}
-
 /// Why a job did not run, as the end of a sentence.
 pub fn skip_reason(reason: &SkipReason) -> String {
     match reason {
@@ -75,6 +68,20 @@ pub fn failure(failure: &Failure) -> String {
         Failure::Lost => "its worker fell silent".to_owned(),
         Failure::Canceled { by } => format!("canceled by {by}"),
     }
+}
+
+/// How an attempt ended, with the name of the step that failed.
+pub fn report(report: &AttemptReport) -> String {
+    let (Outcome::Failed(Failure::Step { step, .. }) | Outcome::Failed(Failure::Timeout { step: Some(step), .. })) = &report.outcome
+    else {
+        return outcome(&report.outcome);
+    };
+    let name = report.steps.get(usize::from(*step)).map(|step| step.name.as_str()).unwrap_or_default();
+    // A job of one step needs no name for it.
+    if name.is_empty() || report.steps.len() == 1 {
+        return outcome(&report.outcome);
+    }
+    outcome(&report.outcome).replacen("a step ", &format!("step `{name}` "), 1)
 }
 
 /// An outcome in a word or a few.

@@ -124,6 +124,7 @@ fn shell(repository: &Path, home: &Path, command: &str) -> String {
         .env("HOME", home)
         .env("ROPEWALK_DATA", home.join("data"))
         .env("NO_COLOR", "1")
+        .env("USER", "ada")
         .env("GIT_AUTHOR_DATE", "2026-01-02T03:04:05Z")
         .env("GIT_COMMITTER_DATE", "2026-01-02T03:04:05Z")
         .env_remove("CI")

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use engine::fact::What;
 use engine::{BuildOptions, BuildRequest, Engine, Fact, FailurePolicy, Input};
-use graph::{BuildId, Event, JobName, Known, Verdict};
+use graph::{BuildId, Event, JobName, Known, Verdict, WorkerId};
 use server::Shell;
 use worker::keeper::{Keeper, Processes};
 
@@ -18,7 +18,7 @@ use crate::keeping::SharedView;
 use crate::local::clock::now;
 use crate::local::inputs::Inputs;
 use crate::local::secrets::SecretSource;
-use crate::local::world::{GatePolicy, LocalWorld, Parts, ReusePolicy};
+use crate::local::world::{GatePolicy, LocalWorld, Parts, ReusePolicy, WORKER};
 use crate::pipeline::Pipeline;
 use crate::places::Places;
 use crate::project::Project;
@@ -128,9 +128,21 @@ pub fn resume(
     let Some(request) = request else {
         return Err(Stop::wrong(format!("there is no build {build}; `ropewalk builds` lists those that are kept")));
     };
+    // Whoever finds the claim taken stops in `execute`; here it only matters that nobody runs it.
+    if places.is_run(build)? {
+        return Err(run_by_another(build));
+    }
+    // The attempts of the process that died are lost: told before anything is started again.
+    let lost = engine.step(now(), vec![Input::WorkerLeft { worker: WorkerId(WORKER.into()) }]);
+    places.store.append(&lost.facts)?;
+    let facts = facts.into_iter().chain(lost.facts).collect();
     let pipeline = Pipeline::named(project, &request.pipeline)?;
     let start = Start { build, engine, history: facts, inputs, event: request.event, pipeline, key: None };
     execute(start, keeper, &places, how, project, colour)
+}
+
+fn run_by_another(build: BuildId) -> Stop {
+    Stop::wrong(format!("build {build} is run by another process; `ropewalk logs {build} --follow` shows it"))
 }
 
 /// A build that is to begin or to go on.

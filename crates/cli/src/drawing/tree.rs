@@ -24,7 +24,7 @@ pub fn draw(graph: &Graph) -> String {
     let layers = layers(graph);
     let children = children(graph, &layers);
     let name = if graph.name.is_empty() { "pipeline" } else { &graph.name };
-    let mut text = format!("{name}: {}\n", crate::words::count(graph.jobs.len(), "job"));
+    let mut text = format!("{name}: {}\n", crate::words::count(super::work(graph), "job"));
     // What is still to be drawn, last first: an entry, its guides, its branch, its depth.
     let mut stack: Vec<(&Entry, String, &str, usize)> = Vec::new();
     push(&mut stack, &children, None, "", 0);

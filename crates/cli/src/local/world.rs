@@ -27,6 +27,9 @@ use crate::keeping::{LocalDepot, LocalLog, LocalMask, SharedView};
 use crate::pipeline::Pipeline;
 use crate::view::Moment;
 
+/// The name of this machine's worker.
+pub const WORKER: &str = "local";
+
 /// Whether earlier results may stand for a job's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReusePolicy {
@@ -193,6 +196,8 @@ impl LocalWorld {
 
     /// Offers this machine to every job of `graph`: locally no pool and no label is foreign.
     fn offer(&self, graph: &graph::Graph) {
+        // Before any job of this graph starts: its secrets are those jobs' alone that name them.
+        self.parts.worker.withhold(graph.jobs.values().flat_map(|job| &job.secrets));
         let presence = Presence {
             pools: graph.jobs.values().map(|job| job.pool.clone()).chain([String::new()]).collect(),
             labels: graph.jobs.values().flat_map(|job| job.labels.iter().cloned()).collect(),
@@ -201,7 +206,7 @@ impl LocalWorld {
             leases: self.running.borrow().keys().copied().collect(),
             holds_ms: 0,
         };
-        let input = Input::WorkerPresent { worker: WorkerId("local".into()), presence };
+        let input = Input::WorkerPresent { worker: WorkerId(WORKER.into()), presence };
         self.answer(async move { input });
     }
 

@@ -76,7 +76,7 @@ impl<W: Write> Live<W> {
                 let _ = writeln!(self.above, "\x1b[1mbuild {}\x1b[0m  {event}", self.opening.build);
             }
             What::Evaluated { graph, .. } => {
-                self.jobs = graph.jobs.len();
+                self.jobs = crate::drawing::work(graph);
                 self.holes = graph.holes.len();
             }
             What::AttemptLeased { job, .. } => {
@@ -92,7 +92,7 @@ impl<W: Write> Live<W> {
                         _ => self.failed += 1,
                     }
                 }
-                self.ended(job, &report.outcome, &time, again);
+                self.ended(job, &report.outcome, &words::report(report), &time, again);
                 for note in &report.notes {
                     let _ = writeln!(self.above, "    \x1b[2mnote: {}\x1b[0m", words::harmless(note));
                 }
@@ -104,11 +104,11 @@ impl<W: Write> Live<W> {
                     (Ended::Decided, Outcome::Passed { .. }) => self.passed += 1,
                     (Ended::Decided, Outcome::Skipped(_)) => {
                         self.skipped += 1;
-                        self.ended(job, outcome, "", "");
+                        self.ended(job, outcome, &words::outcome(outcome), "", "");
                     }
                     (Ended::Decided, Outcome::Failed(_)) => {
                         self.failed += 1;
-                        self.ended(job, outcome, "", "");
+                        self.ended(job, outcome, &words::outcome(outcome), "", "");
                     }
                 }
             }
@@ -129,11 +129,11 @@ impl<W: Write> Live<W> {
         }
     }
 
-    fn ended(&mut self, job: &JobName, outcome: &Outcome, time: &str, again: &str) {
+    fn ended(&mut self, job: &JobName, outcome: &Outcome, words_of: &str, time: &str, again: &str) {
         let (mark, detail) = match outcome {
             Outcome::Passed { .. } => ("\x1b[32m✓\x1b[0m", String::new()),
             Outcome::Failed(Failure::Canceled { by }) => ("\x1b[33m■\x1b[0m", format!("canceled by {by}")),
-            Outcome::Failed(failure) => ("\x1b[31m✗\x1b[0m", words::failure(failure)),
+            Outcome::Failed(_) => ("\x1b[31m✗\x1b[0m", words_of.trim_start_matches("failed: ").to_owned()),
             Outcome::Skipped(reason) => ("\x1b[2m-\x1b[0m", words::skip_reason(reason)),
         };
         let gap = if detail.is_empty() || time.is_empty() { "" } else { "  " };
@@ -178,9 +178,10 @@ impl<W: Write> Live<W> {
         let spinner = ['⠋', '⠙', '⠹', '⠸', '⠼', '⠴', '⠦', '⠧', '⠇', '⠏'];
         let elapsed = now.ms_since(running.started);
         let turn = spinner[usize::try_from(elapsed / 100).unwrap_or(0) % spinner.len()];
+        let width = self.running.keys().map(|name| name.as_str().chars().count()).max().unwrap_or(0).min(NAME_CELLS_MAX);
         let name_text = cut(name.as_str(), NAME_CELLS_MAX);
         let bar = self.opening.usual_ms.get(name).map_or_else(String::new, |&usual| bar(elapsed, usual));
-        let head = format!("{turn} {name_text}  {:>8} {bar} ", words::duration(elapsed));
+        let head = format!("{turn} {name_text:width$}  {:>8} {bar} ", words::duration(elapsed));
         let room = columns.saturating_sub(head.chars().count());
         format!("{head}\x1b[2m{}\x1b[0m", cut(&running.last_line, room))
     }

@@ -41,7 +41,7 @@ impl<W: Write> Plain<W> {
                 writeln!(self.writer, "build {}: {}", self.opening.build, crate::event::describe(&request.event))
             }
             What::Evaluated { graph, .. } => {
-                writeln!(self.writer, "{}", words::count(graph.jobs.len(), "job"))
+                writeln!(self.writer, "{}", words::count(crate::drawing::work(graph), "job"))
             }
             What::GateOpened { job, prompt } => writeln!(
                 self.writer,
@@ -59,7 +59,7 @@ impl<W: Write> Plain<W> {
                     writeln!(self.writer, "{job}: note: {}", words::harmless(note))?;
                 }
                 let again = if retry_at.is_some() { "; it will be tried again" } else { "" };
-                writeln!(self.writer, "{job}: {} in {time}{again}", words::harmless(&words::outcome(&report.outcome)))
+                writeln!(self.writer, "{job}: {} in {time}{again}", words::harmless(&words::report(report)))
             }
             What::JobEnded { job, how: Ended::Reused(reused), .. } => {
                 self.reused += 1;
