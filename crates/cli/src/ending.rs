@@ -63,13 +63,7 @@ pub fn show(world: &LocalWorld, places: &Places, build: BuildId, form: Output, c
     Ok(())
 }
 
-fn failed_job(
-    places: &Places,
-    build: BuildId,
-    job: &JobName,
-    outcome: &Outcome,
-    paint: Paint,
-) -> Result<String, Stop> {
+fn failed_job(places: &Places, build: BuildId, job: &JobName, outcome: &Outcome, paint: Paint) -> Result<String, Stop> {
     let mark = paint.text(Style::Bad, &format!("✗ {job}"));
     let report = places.store.reports(build, Some(job))?.pop();
     let told = report.map_or_else(|| words::outcome(outcome), |(_, report)| words::report(&report));

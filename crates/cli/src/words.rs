@@ -72,7 +72,8 @@ pub fn failure(failure: &Failure) -> String {
 
 /// How an attempt ended, with the name of the step that failed.
 pub fn report(report: &AttemptReport) -> String {
-    let (Outcome::Failed(Failure::Step { step, .. }) | Outcome::Failed(Failure::Timeout { step: Some(step), .. })) = &report.outcome
+    let (Outcome::Failed(Failure::Step { step, .. }) | Outcome::Failed(Failure::Timeout { step: Some(step), .. })) =
+        &report.outcome
     else {
         return outcome(&report.outcome);
     };

@@ -3,9 +3,9 @@
 //! The manifest keeps every part under a name, so that two operations can be compared part by part
 //! (`ropewalk explain`). Names of jobs and numbers of builds are no part of it: equal work is equal.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use graph::{Digest, Job, JobName, NeedResult};
+use graph::{BuildId, Digest, Event, Job, JobName, NeedResult, Text, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// All that a job's result depends on, part by part. The text is `kind:name`, such as `file:src/main.rs`.
@@ -16,9 +16,17 @@ pub struct Manifest(pub BTreeMap<String, String>);
 /// The operation of `job`: its digest and what it is made of.
 ///
 /// `files` are the inputs of the tree: path and content digest, sorted by path. `needs` are what came along
-/// the edges. Values longer than [`VALUE_BYTES_MAX`] stand in the manifest as their digest.
+/// the edges. Of the event, only what the job's unevaluated expressions may read is part of it: all of it but its
+/// time if one names `event`, the parameters if one names `params`; one that names `build`, `job` or `runner` reads
+/// what no other attempt has, so the attempt's own `build` makes the operation like no other. Values longer than [`VALUE_BYTES_MAX`] stand in the manifest as their digest.
 #[must_use]
-pub fn operation(job: &Job, files: &[(String, Digest)], needs: &BTreeMap<JobName, NeedResult>) -> (Digest, Manifest) {
+pub fn operation(
+    job: &Job,
+    files: &[(String, Digest)],
+    needs: &BTreeMap<JobName, NeedResult>,
+    event: &Event,
+    build: BuildId,
+) -> (Digest, Manifest) {
     let mut parts = BTreeMap::new();
     let mut put = |name: String, value: String| {
         let value = if value.len() > VALUE_BYTES_MAX {
@@ -45,6 +53,19 @@ pub fn operation(job: &Job, files: &[(String, Digest)], needs: &BTreeMap<JobName
     put("artifacts".to_owned(), json(&job.artifacts));
     put("cache".to_owned(), json(&job.cache));
     put("secrets".to_owned(), json(&job.secrets));
+    let read = contexts_read(job);
+    if read.contains("event") {
+        // Its time differs always and is nothing that work should depend on.
+        put("event".to_owned(), json(&Event { time: Timestamp::default(), ..event.clone() }));
+    }
+    if read.contains("params") {
+        for (name, value) in &event.params {
+            put(format!("param:{name}"), value.to_string());
+        }
+    }
+    if ["build", "job", "runner", "gate"].iter().any(|context| read.contains(*context)) {
+        put("build".to_owned(), build.to_string());
+    }
     for (path, digest) in files {
         put(format!("file:{path}"), digest.to_string());
     }
@@ -65,6 +86,30 @@ pub fn operation(job: &Job, files: &[(String, Digest)], needs: &BTreeMap<JobName
         }
     }
     (Digest(*hasher.finalize().as_bytes()), Manifest(parts))
+}
+
+/// The contexts that the job's expressions name, as far as they are not evaluated yet. A text that cannot be parsed
+/// fails when it is evaluated and reads nothing.
+fn contexts_read(job: &Job) -> BTreeSet<String> {
+    let mut read = BTreeSet::new();
+    let texts = job
+        .env
+        .values()
+        .chain(job.steps.iter().flat_map(|step| step.env.values().chain([&step.name]).chain(&step.working_directory)));
+    let caches = job.cache.iter().flat_map(|cache| cache.restore.iter().chain([&cache.key]));
+    for text in texts.chain(caches) {
+        if let Text::Template(template) = text
+            && let Ok(template) = expression::Template::parse(template)
+        {
+            read.extend(template.context_paths().into_iter().map(|path| path.context.to_string()));
+        }
+    }
+    for condition in job.steps.iter().filter_map(|step| step.condition.as_deref()) {
+        if let Ok(condition) = expression::Condition::parse(condition) {
+            read.extend(condition.context_paths().into_iter().map(|path| path.context.to_string()));
+        }
+    }
+    read
 }
 
 /// The longest value that a manifest holds as it is.
@@ -107,5 +152,44 @@ mod erased {
             // Our types serialize to JSON whatever they hold.
             serde_json::to_string(self).expect("parts of a job always serialize")
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use graph::{BuildId, Digest, Event, EventKind, Job, Step, Text};
+
+    use super::{Manifest, differences, operation};
+
+    fn manifest(job: &Job, branch: &str, build: u64) -> (Digest, Manifest) {
+        let mut event = Event::new(EventKind::Push);
+        event.branch = Some(branch.to_owned());
+        operation(job, &[("a".to_owned(), Digest([1; 32]))], &BTreeMap::new(), &event, BuildId(build))
+    }
+
+    fn job_with(text: Text) -> Job {
+        let env = BTreeMap::from([("X".to_owned(), text)]);
+        Job { steps: vec![Step { run: "true".into(), env, ..Step::default() }], ..Job::default() }
+    }
+
+    #[test]
+    fn the_event_counts_only_if_an_expression_reads_it() {
+        let plain = job_with("${{ event.branch }}".into());
+        assert_eq!(manifest(&plain, "main", 1), manifest(&plain, "other", 2), "a finished text is never evaluated");
+        let reading = job_with(Text::Template("${{ event.branch }}".into()));
+        assert_ne!(manifest(&reading, "main", 1).0, manifest(&reading, "other", 1).0);
+        assert_eq!(manifest(&reading, "main", 1), manifest(&reading, "main", 2));
+        let own = job_with(Text::Template("${{ build.number }}".into()));
+        assert_ne!(manifest(&own, "main", 1).0, manifest(&own, "main", 2).0);
+    }
+
+    #[test]
+    fn manifests_differ_part_by_part() {
+        let (_, before) = manifest(&job_with("1".into()), "main", 1);
+        let (_, after) = manifest(&job_with("2".into()), "main", 1);
+        let parts: Vec<_> = differences(&before, &after).into_iter().map(|difference| difference.part).collect();
+        assert_eq!(parts, ["step:0:0"]);
     }
 }

@@ -298,11 +298,12 @@ impl Storm {
                 self.mail.push(Input::Answered { build, question, answer });
             }
             Effect::Resolve { build, job, spec, needs } => {
-                let (mut digest, _) = engine::operation::operation(&spec, &[], &needs);
+                let event = graph::Event::new(graph::EventKind::Push);
+                let (mut digest, _) = engine::operation::operation(&spec, &[], &needs, &event, build);
                 if self.sabotage == Sabotage::UnequalOperation {
                     digest.0[0] ^= self.random.number() as u8;
                 }
-                let (true_digest, _) = engine::operation::operation(&spec, &[], &needs);
+                let (true_digest, _) = engine::operation::operation(&spec, &[], &needs, &event, build);
                 self.operations.insert((build, job.clone()), true_digest);
                 self.oracle.hear_operation(build, job.clone(), true_digest);
                 let hit = self.results.get(&digest).filter(|_| self.sabotage != Sabotage::UnequalOperation).cloned();

@@ -111,6 +111,15 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// What the last step of an attempt found around it; kept for a person's shell. Holds no secret.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+pub struct LeftBehind {
+    /// Its environment.
+    pub variables: BTreeMap<String, String>,
+    /// Its directory, as seen inside the workspace.
+    pub directory: PathBuf,
+}
+
 /// One attempt under way.
 struct Attempt<'w> {
     worker: &'w Worker,
@@ -127,6 +136,8 @@ struct Attempt<'w> {
     environment: BTreeMap<OsString, OsString>,
     /// What steps have put before PATH, the latest first.
     path: Vec<String>,
+    /// The environment and directory of the last step that was to start: what a person finds who opens the workspace.
+    left: Option<(BTreeMap<OsString, OsString>, PathBuf)>,
     contexts: Option<Contexts>,
     caches: Vec<(Cache, Restored)>,
     steps: Vec<StepReport>,
@@ -171,6 +182,7 @@ impl<'w> Attempt<'w> {
             deadline,
             environment: BTreeMap::new(),
             path: Vec::new(),
+            left: None,
             contexts: None,
             caches: Vec::new(),
             steps: Vec::with_capacity(spec.job.steps.len()),
@@ -230,6 +242,26 @@ impl<'w> Attempt<'w> {
         self.close_held().await;
         self.compare_inputs(place, before).await;
         self.collect(place).await;
+        self.keep_environment();
+    }
+
+    /// Keeps what the last step found around it, without secrets, beside the workspace's files.
+    fn keep_environment(&mut self) {
+        let Some((environment, directory)) = self.left.take() else { return };
+        let data = &self.worker.settings.data;
+        let path = crate::place::environment_file(data, self.spec.build, self.spec.attempt);
+        let text = |value: &OsString| self.secrets.hide(value.to_string_lossy().into_owned());
+        let variables = environment
+            .iter()
+            .filter(|(name, _)| !self.secrets.values.contains_key(&*name.to_string_lossy()))
+            .map(|(name, value)| (name.to_string_lossy().into_owned(), text(value)))
+            .collect();
+        let left = LeftBehind { variables, directory };
+        let written =
+            serde_json::to_vec(&left).map_err(std::io::Error::from).and_then(|text| std::fs::write(&path, text));
+        if let Err(error) = written {
+            self.note(format!("a shell in this workspace will lack the job's variables: {error}"));
+        }
     }
 
     /// Whether anything is to be evaluated at all.
@@ -497,6 +529,9 @@ impl<'w> Attempt<'w> {
                 below(place.root(), &directory).map_err(Unstarted::Job)?
             }
         };
+        if self.spec.job.workspace == WorkspaceKind::Isolated {
+            self.left = Some((environment.clone(), directory.clone()));
+        }
         let (mut command, script) = self.shell(step)?;
         command.marker.clone_from(&self.marker);
         command.environment = environment.into_iter().collect();

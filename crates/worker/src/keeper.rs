@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use graph::{Timestamp, Usage};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -362,8 +363,9 @@ impl Processes {
     /// # Errors
     /// The socket cannot be registered.
     pub fn attach(keeper: Keeper) -> Result<Self, KeeperError> {
+        // Only for reading: every request that the keeper takes would wake us as writable.
         // SAFETY: an `OwnedFd` names the same open descriptor for as long as it lives.
-        let socket = unsafe { AsyncFd::register(keeper.socket) };
+        let socket = unsafe { AsyncFd::register_with_interest(keeper.socket, Interest::READABLE) };
         let socket = Arc::new(socket.map_err(|error| KeeperError::Socket(error.into()))?);
         let waiting = Arc::new(Waiting { answers: Mutex::new(Some(HashMap::new())), left: AtomicBool::new(false) });
         let reader = tokio::spawn(read_answers(Arc::clone(&socket), Arc::clone(&waiting)));
@@ -508,14 +510,23 @@ impl Processes {
         loop {
             match socket::send(socket.get_ref(), bytes, &all) {
                 Ok(()) => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let mut ready = socket.writable().await.map_err(KeeperError::Socket)?;
-                    ready.clear_ready();
-                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait_until_writable().await?,
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Err(KeeperError::Lost),
                 Err(error) => return Err(KeeperError::Socket(error)),
             }
         }
+    }
+}
+
+impl Processes {
+    /// For the rare case that more requests wait than the socket holds.
+    async fn wait_until_writable(&self) -> Result<(), KeeperError> {
+        let socket = self.inner.socket.get_ref().try_clone().map_err(KeeperError::Socket)?;
+        // SAFETY: an `OwnedFd` names the same open descriptor for as long as it lives.
+        let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::WRITABLE) };
+        let socket = socket.map_err(|error| KeeperError::Socket(error.into()))?;
+        socket.writable().await.map_err(KeeperError::Socket)?.retain_ready();
+        Ok(())
     }
 }
 

@@ -32,7 +32,7 @@ pub mod patterns;
 pub mod repository;
 pub mod tree;
 
-pub use attempt::{INPUT_CHANGED, run_attempt};
+pub use attempt::{INPUT_CHANGED, LeftBehind, run_attempt};
 pub use cancel::Cancel;
-pub use place::{snapshot_directory, workspace_directory};
+pub use place::{environment_file, snapshot_directory, workspace_directory};
 pub use worker::{Observer, Settings, Worker, WorkerError, marker_prefix};

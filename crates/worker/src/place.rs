@@ -91,6 +91,12 @@ pub fn workspace_directory(data: &Path, build: BuildId, attempt: AttemptNumber) 
     data.join("workspaces").join(build.to_string()).join(attempt.to_string())
 }
 
+/// Where a [`crate::attempt::LeftBehind`] is kept.
+#[must_use]
+pub fn environment_file(data: &Path, build: BuildId, attempt: AttemptNumber) -> PathBuf {
+    workspace_directory(data, build, attempt).join("environment.json")
+}
+
 impl Place {
     pub async fn open(worker: &Worker, spec: &AttemptSpec, slot: &Path) -> Result<Self, PlaceFault> {
         let sandbox = match &spec.job.environment {
@@ -170,8 +176,8 @@ impl Place {
     /// What steps inherit of the worker's own environment.
     pub fn inherited(&self, worker: &Worker) -> BTreeMap<OsString, OsString> {
         match self.walls {
-            None => worker.host_environment.clone(),
-            Some(_) => sandbox_environment(&worker.host_environment),
+            None => worker.host_environment(),
+            Some(_) => sandbox_environment(&worker.host_environment()),
         }
     }
 

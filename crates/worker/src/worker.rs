@@ -1,6 +1,6 @@
 //! A worker: what all attempts of one process share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 use std::io;
@@ -64,10 +64,11 @@ pub struct Worker {
     pub(crate) processes: Processes,
     pub(crate) settings: Settings,
     /// What steps on the host inherit.
-    pub(crate) host_environment: BTreeMap<OsString, OsString>,
+    host_environment: BTreeMap<OsString, OsString>,
     /// What attempts need files for; see [`Worker::scratch`].
     scratch: PathBuf,
     slots: Mutex<Slots>,
+    withheld: Mutex<BTreeSet<OsString>>,
     marker: String,
     /// The state of the tree at the first job that asked for it.
     snapshot: OnceCell<Arc<Snapshot>>,
@@ -101,6 +102,7 @@ impl Worker {
             host_environment,
             scratch,
             slots: Mutex::default(),
+            withheld: Mutex::default(),
             marker,
             snapshot: OnceCell::new(),
             sandbox: OnceCell::new(),
@@ -138,6 +140,22 @@ impl Worker {
             probed.map_err(|error| crate::attempt::chain(&error))
         });
         probed.await.clone()
+    }
+
+    /// Keeps variables of these names from steps that inherit this process's own environment: they are secrets, and
+    /// reach only the jobs that name them. To be called before a job starts that must not see them.
+    pub fn withhold(&self, names: impl IntoIterator<Item = impl Into<OsString>>) {
+        let mut withheld = self.withheld.lock().unwrap_or_else(PoisonError::into_inner);
+        withheld.extend(names.into_iter().map(Into::into));
+    }
+
+    /// What steps on the host inherit, without what is withheld.
+    pub(crate) fn host_environment(&self) -> BTreeMap<OsString, OsString> {
+        let mut environment = self.host_environment.clone();
+        for name in &*self.withheld.lock().unwrap_or_else(PoisonError::into_inner) {
+            environment.remove(name);
+        }
+        environment
     }
 
     /// By which processes of an attempt are known.

@@ -182,7 +182,7 @@ fn miss(
     let earlier = if own.is_empty() { earlier.collect() } else { own };
     let (manifest, compared) = match store.manifest(digest)? {
         Some(manifest) => (manifest, Compared::Everything),
-        None => (without_files(job, &needs(store, build.build, job, jobs)?), Compared::AllButFiles),
+        None => (without_files(job, &needs(store, build.build, job, jobs)?, build), Compared::AllButFiles),
     };
     let nearest = earlier
         .into_iter()
@@ -242,8 +242,8 @@ fn needs(store: &dyn Store, build: BuildId, job: &Job, jobs: &[JobRow]) -> Resul
         .collect())
 }
 
-fn without_files(job: &Job, needs: &BTreeMap<JobName, NeedResult>) -> Manifest {
-    operation(job, &[], needs).1
+fn without_files(job: &Job, needs: &BTreeMap<JobName, NeedResult>, build: &BuildRow) -> Manifest {
+    operation(job, &[], needs, &build.event, build.build).1
 }
 
 fn told_differences(before: &Manifest, after: &Manifest, compared: Compared) -> Vec<Difference> {

@@ -176,7 +176,8 @@ impl KeptBuild<'_> {
             .iter()
             .map(|(path, text)| ((*path).to_owned(), Digest(*blake3::hash(text.as_bytes()).as_bytes())))
             .collect();
-        let (digest, manifest) = operation(&self.graph.jobs[job], &files, &BTreeMap::new());
+        let event = graph::Event::new(graph::EventKind::Push);
+        let (digest, manifest) = operation(&self.graph.jobs[job], &files, &BTreeMap::new(), &event, self.build);
         self.fact(What::OperationKnown { job: job.into(), operation: digest });
         (digest, manifest)
     }

@@ -178,7 +178,8 @@ impl<W: Write> Live<W> {
         let spinner = ['⠋', '⠙', '⠹', '⠸', '⠼', '⠴', '⠦', '⠧', '⠇', '⠏'];
         let elapsed = now.ms_since(running.started);
         let turn = spinner[usize::try_from(elapsed / 100).unwrap_or(0) % spinner.len()];
-        let width = self.running.keys().map(|name| name.as_str().chars().count()).max().unwrap_or(0).min(NAME_CELLS_MAX);
+        let width =
+            self.running.keys().map(|name| name.as_str().chars().count()).max().unwrap_or(0).min(NAME_CELLS_MAX);
         let name_text = cut(name.as_str(), NAME_CELLS_MAX);
         let bar = self.opening.usual_ms.get(name).map_or_else(String::new, |&usual| bar(elapsed, usual));
         let head = format!("{turn} {name_text:width$}  {:>8} {bar} ", words::duration(elapsed));
