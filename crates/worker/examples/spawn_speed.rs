@@ -39,7 +39,7 @@ enum Row {
     Raw,
     Host,
     Overlay,
-    Sandbox,
+    Sandbox(Network),
 }
 
 async fn measure(keeper: Keeper, rounds: usize) {
@@ -54,13 +54,14 @@ async fn measure(keeper: Keeper, rounds: usize) {
         ("raw posix_spawn + waitpid", Row::Raw),
         ("host step by the keeper", Row::Host),
         ("job in an overlay", Row::Overlay),
-        ("job in overlay and sandbox", Row::Sandbox),
+        ("job in overlay and sandbox", Row::Sandbox(Network::On)),
+        ("the same without network", Row::Sandbox(Network::Off)),
     ];
     let mut walls = vec![Vec::new(); rows.len()];
     let mut cpus = vec![Vec::new(); rows.len()];
     for _ in 0..rounds {
         for (index, (_, row)) in rows.iter().enumerate() {
-            if *row == Row::Sandbox && sandbox.is_none() {
+            if matches!(row, Row::Sandbox(_)) && sandbox.is_none() {
                 continue;
             }
             let (clock, cpu) = (Instant::now(), cpu_of_all(&processes));
@@ -69,7 +70,9 @@ async fn measure(keeper: Keeper, rounds: usize) {
                     Row::Raw => raw_step(),
                     Row::Host => step(&processes, command()).await,
                     Row::Overlay => job(&processes, &snapshot, None).await,
-                    Row::Sandbox => job(&processes, &snapshot, sandbox.as_ref()).await,
+                    Row::Sandbox(network) => {
+                        job(&processes, &snapshot, sandbox.as_ref().map(|sandbox| (sandbox, *network))).await
+                    }
                 }
             }
             walls[index].push(clock.elapsed() / BATCH);
@@ -117,7 +120,7 @@ fn repository(scratch: &Path) -> PathBuf {
 }
 
 /// The whole of a job with one step.
-async fn job(processes: &Processes, snapshot: &Snapshot, sandbox: Option<&Sandbox>) {
+async fn job(processes: &Processes, snapshot: &Snapshot, sandbox: Option<(&Sandbox, Network)>) {
     let directory = snapshot.directory().join("job");
     let mut workspace = Workspace::create(snapshot, &directory, Files::All).expect("a workspace");
     let open = workspace.open(processes, snapshot).await.expect("a workspace");
@@ -125,10 +128,9 @@ async fn job(processes: &Processes, snapshot: &Snapshot, sandbox: Option<&Sandbo
     let mut command = command();
     command.view = open.view;
     command.directory.clone_from(&open.root);
-    if let Some(sandbox) = sandbox {
+    if let Some((sandbox, network)) = sandbox {
         let temporary = workspace.temporary().expect("a directory");
-        let walls =
-            Walls { root: &open.root, temporary: &temporary, network: Network::Off, hidden: &[], writable: &[] };
+        let walls = Walls { root: &open.root, temporary: &temporary, network, hidden: &[], writable: &[] };
         sandbox.enclose(&mut command, &walls);
     }
     step(processes, command).await;
