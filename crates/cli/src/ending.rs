@@ -80,8 +80,7 @@ fn failed_job(places: &Places, build: BuildId, job: &JobName, outcome: &Outcome,
 fn excerpt(places: &Places, build: BuildId, job: &JobName, step: Option<u16>, paint: Paint) -> Result<String, Stop> {
     let Some(attempt) = places.store.attempts(build, Some(job))?.pop() else { return Ok(String::new()) };
     let Some(reader) = places.log_reader(build, Writing::Over)? else { return Ok(String::new()) };
-    let printed: Vec<_> =
-        reader.streams().into_iter().filter(|stream| stream.key.attempt == attempt.attempt.0).collect();
+    let printed: Vec<_> = reader.streams().filter(|stream| stream.key.attempt == attempt.attempt.0).collect();
     let Some(step) = step.or_else(|| printed.last().map(|stream| stream.key.step)) else { return Ok(String::new()) };
     let lines_before = printed.iter().filter(|stream| stream.key.step < step).map(|stream| stream.lines).sum();
     let key = StreamKey { attempt: attempt.attempt.0, step };
