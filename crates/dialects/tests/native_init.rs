@@ -55,29 +55,110 @@ fn go() {
     check(&[("go.mod", "module x")], &["go"], "go: go vet ./...; go build ./...; go test ./...");
 }
 
+/// The lines of the script that tests a Python project of these files, but for the two that open its environment.
+#[track_caller]
+fn check_python(files: &[(&str, &str)], expected: &str) {
+    let (jobs, text) = propose(files, &["python3"]);
+    let script = jobs.strip_prefix("python: python3 -m venv .venv\n. .venv/bin/activate\n");
+    assert_eq!(script.map(|script| script.trim_end().replace('\n', "; ")), Some(expected.to_owned()), "{text}");
+}
+
 #[test]
-fn python() {
-    check(&[("setup.cfg", ""), ("tests/test_a.py", "")], &["python3"], "python: python3 -m unittest discover");
+fn python_without_packages() {
+    let test = ("tests/test_a.py", "import unittest");
+    check(&[("setup.cfg", ""), test], &["python3"], "python: python3 -m unittest discover -s tests");
+    check(&[("setup.cfg", ""), test, ("tests/__init__.py", "")], &["python3"], "python: python3 -m unittest discover");
     check(
-        &[("requirements.txt", "pytest\n"), ("test_a.py", "")],
+        &[("setup.cfg", ""), ("a: b/c_test.py", "")],
         &["python3"],
-        "python: python3 -m venv \"$PWD/.venv\"\n. .venv/bin/activate\npip install --quiet -r requirements.txt\npython -m pytest\n",
+        "python: python3 -m unittest discover -s 'a: b' -p '*_test.py'",
     );
-    check(
+    check(&[("tox.ini", ""), ("test_a.py", "import pytest")], &["python3", "pytest"], "python: python3 -m pytest");
+}
+
+#[test]
+fn python_packages_that_are_declared() {
+    let test = ("test_a.py", "from pytest import raises");
+    check_python(
+        &[("requirements.txt", "PyTest>=8\n"), test],
+        "pip install --quiet -r requirements.txt; python -m pytest",
+    );
+    check_python(
+        &[("pyproject.toml", "[project]\noptional-dependencies.tests = ['pytest']"), test],
+        "pip install --quiet -e '.[tests]'; python -m pytest",
+    );
+    check_python(
         &[
-            (
-                "pyproject.toml",
-                "[project]\nname = 'x'\n[project.optional-dependencies]\ntest = ['pytest']\n[tool.ruff]\n",
-            ),
-            ("tests/test_a.py", ""),
+            ("pyproject.toml", "[project]\n[project.optional-dependencies]\ndocs = ['x']\nall = [\n'pytest >= 8']"),
+            test,
         ],
-        &["python3", "ruff"],
-        "python: python3 -m venv \"$PWD/.venv\"\n. .venv/bin/activate\npip install --quiet -e '.[test]'\npip install --quiet pytest\npython -m pytest\n\nruff: ruff check .",
+        "pip install --quiet -e '.[all]'; python -m pytest",
+    );
+    check_python(
+        &[("setup.py", ""), ("setup.cfg", "[options.extras_require]\ntest =\n  pytest\n[x]"), test],
+        "pip install --quiet -e '.[test]'; python -m pytest",
+    );
+    check_python(
+        &[("setup.py", "setup(extras_require={'dev': ['pytest']})"), test],
+        "pip install --quiet -e '.[dev]'; python -m pytest",
+    );
+    check_python(
+        &[("pyproject.toml", "[project]\n[dependency-groups]\ntest = ['pytest']"), test],
+        "pip install --quiet --upgrade pip; pip install --quiet --group test; pip install --quiet -e .; python -m pytest",
+    );
+    check_python(
+        &[("pyproject.toml", "[tool.poetry.group.dev.dependencies]\npython = '*'\npytest = '^8'\nfoo = '*'"), test],
+        "pip install --quiet -e .; pip install --quiet pytest foo; python -m pytest",
+    );
+}
+
+#[test]
+fn python_packages_that_only_the_tests_tell() {
+    check_python(
+        &[("setup.py", ""), ("test_a.py", "def test_a(): pass\n    from hypothesis.strategies import text")],
+        "pip install --quiet -e .; pip install --quiet pytest hypothesis; python -m pytest",
+    );
+    check_python(
+        &[("setup.py", ""), ("pytest.ini", "[pytest]\naddopts = --cov=x"), ("test_a.py", "")],
+        "pip install --quiet -e .; pip install --quiet pytest pytest-cov; python -m pytest",
+    );
+    check_python(
+        &[
+            ("pyproject.toml", "[project]\n[project.optional-dependencies]\ntest = ['mock']"),
+            ("test_a.py", "import os, mock"),
+        ],
+        "pip install --quiet -e '.[test]'; python -m unittest discover",
+    );
+    check_python(
+        &[("pyproject.toml", "[project"), ("setup.py", ""), ("test_a.py", "")],
+        "pip install --quiet -e .; python -m unittest discover",
+    );
+}
+
+#[test]
+fn python_tools() {
+    let files = [("pyproject.toml", "[project]\n[tool.ruff]"), ("uv.lock", ""), ("a_test.py", ""), ("conftest.py", "")];
+    check(&files, &["uv", "ruff"], "python: uv run python -m pytest\nruff: ruff check .");
+    let files = [("pyproject.toml", "[tool.poetry]"), ("poetry.lock", ""), ("test_a.py", "import pytest")];
+    check(&files, &["poetry"], "python: poetry install; poetry run python -m pytest");
+}
+
+#[test]
+fn configured_before_made() {
+    check(
+        &[("configure", ""), ("configure.ac", ""), ("Makefile.am", ""), ("Makefile.in", "")],
+        &["make"],
+        "make: touch configure Makefile.in; ./configure; make; make check",
     );
     check(
-        &[("pyproject.toml", "[project]"), ("uv.lock", ""), ("a_test.py", ""), ("conftest.py", "")],
-        &["uv"],
-        "python: uv run pytest",
+        &[("configure.ac", ""), ("Makefile.in", "test: x\n")],
+        &["make", "autoreconf"],
+        "make: autoreconf --install; ./configure; make; make test",
+    );
+    check(
+        &[("meson.build", "")],
+        &["meson", "ninja"],
+        "meson: meson setup build; meson compile -C build; meson test -C build --print-errorlogs",
     );
 }
 
@@ -93,6 +174,8 @@ fn others() {
         "cmake: cmake -S . -B build; cmake --build build --parallel; ctest --test-dir build --output-on-failure",
     );
     check(&[("Makefile", "X := 1\nall: a\n\techo\ntest check: all\n")], &["make"], "make: make all; make check");
+    check(&[("App.csproj", "")], &["dotnet"], "dotnet: dotnet test");
+    check(&[("deno.json", "")], &["deno"], "deno: deno test");
     check(&[("Makefile", "a:\n")], &["make"], "make: make");
 }
 

@@ -4,6 +4,8 @@
 //! proposed (a test script, a `Makefile` target), and only where its program is present, so that the first run is green
 //! where the project is.
 
+mod python;
+
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
@@ -27,7 +29,7 @@ pub fn propose(
 ) -> String {
     let repository = Repository { paths: paths.iter().map(String::as_str).collect(), read, program_exists };
     let mut found = Found::default();
-    let looks = [rust, node, go, python, java, elixir, ruby, cmake, make];
+    let looks = [rust, node, go, python::look, java, elixir, ruby, others, cmake, meson, autotools, make];
     for look in looks {
         look(&repository, &mut found);
     }
@@ -136,11 +138,12 @@ fn node(repository: &Repository<'_>, found: &mut Found) {
         return;
     }
     let programs: &[&str] = if program == "bun" { &["bun"] } else { &["node", program] };
-    found.add(
-        repository,
-        programs,
-        job("node", "Installs what the lock file says, then runs the scripts of package.json.", run),
-    );
+    let comment = match (has_packages, install.contains("--no-package-lock")) {
+        (false, _) => "Runs the scripts of package.json.",
+        (true, true) => "Installs what package.json asks for, then runs its scripts.",
+        (true, false) => "Installs what the lock file says, then runs the scripts of package.json.",
+    };
+    found.add(repository, programs, job("node", comment, run));
 }
 
 fn go(repository: &Repository<'_>, found: &mut Found) {
@@ -153,89 +156,6 @@ fn go(repository: &Repository<'_>, found: &mut Found) {
         ["go vet ./...", "go build ./...", "go test ./..."],
     );
     found.add(repository, &["go"], proposal);
-}
-
-fn python(repository: &Repository<'_>, found: &mut Found) {
-    let project = repository.text("pyproject.toml");
-    let files = ["pyproject.toml", "setup.py", "setup.cfg", "requirements.txt", "tox.ini"];
-    if !files.iter().any(|file| repository.has(file)) {
-        return;
-    }
-    let settings = [&project, &repository.text("setup.cfg"), &repository.text("tox.ini")].map(String::as_str).concat();
-    let requirements: String = repository
-        .paths
-        .iter()
-        .filter(|path| path.starts_with("requirements") && path.ends_with(".txt"))
-        .map(|path| repository.text(path))
-        .collect();
-    if project.contains("[tool.ruff") || repository.has("ruff.toml") || repository.has(".ruff.toml") {
-        found.add(repository, &["ruff"], job("ruff", "Looks for mistakes.", ["ruff check ."]));
-    }
-    let is_test = |path: &str| {
-        let name = path.rsplit('/').next().unwrap_or_default();
-        name.ends_with(".py") && (name.starts_with("test_") || name.ends_with("_test.py"))
-    };
-    if !repository.any(is_test) {
-        return;
-    }
-    let uses_pytest = settings.contains("pytest")
-        || requirements.contains("pytest")
-        || repository.any(|path| path.ends_with("conftest.py"));
-    let setup = python_setup(repository, &project);
-    let (programs, test): (&[&str], &str) = match (repository.has("uv.lock"), uses_pytest) {
-        (true, true) => (&["uv"], "uv run pytest"),
-        (true, false) => (&["uv"], "uv run python -m unittest discover"),
-        (false, true) => (&["python3"], "python -m pytest"),
-        (false, false) => (&["python3"], "python -m unittest discover"),
-    };
-    let mut script = setup;
-    if programs == ["python3"] && uses_pytest && !script.is_empty() && !requirements.contains("pytest") {
-        script.push("pip install --quiet pytest".to_owned());
-    }
-    if programs == ["python3"] && script.is_empty() {
-        let command = test.replacen("python ", "python3 ", 1);
-        let programs: &[&str] = if uses_pytest { &["python3", "pytest"] } else { programs };
-        found.add(repository, programs, job("python", "Runs all tests.", [command]));
-        return;
-    }
-    script.push(test.to_owned());
-    // One script, since a virtual environment lives in the shell that opened it.
-    found.add(
-        repository,
-        programs,
-        job("python", "Runs all tests in a virtual environment of its own.", [script.join("\n")]),
-    );
-}
-
-/// What puts a project's packages into a virtual environment; nothing if it needs none, or if `uv` does it.
-fn python_setup(repository: &Repository<'_>, project: &str) -> Vec<String> {
-    if repository.has("uv.lock") {
-        return Vec::new();
-    }
-    let mut install: Vec<String> = Vec::new();
-    for file in ["requirements.txt", "requirements-dev.txt", "requirements-test.txt", "requirements_dev.txt"] {
-        if repository.has(file) {
-            install.push(format!("pip install --quiet -r {file}"));
-        }
-    }
-    let extras = ["test", "tests", "dev"].into_iter().find(|extra| {
-        project.split("[project.optional-dependencies]").nth(1).is_some_and(|rest| {
-            let section = rest.split("\n[").next().unwrap_or_default();
-            section.lines().any(|line| line.split('=').next().is_some_and(|name| name.trim() == *extra))
-        })
-    });
-    if project.contains("[project]") || project.contains("[build-system]") || repository.has("setup.py") {
-        install.push(
-            extras
-                .map_or("pip install --quiet -e .".to_owned(), |extra| format!("pip install --quiet -e '.[{extra}]'")),
-        );
-    }
-    if install.is_empty() {
-        return install;
-    }
-    let mut script = vec!["python3 -m venv \"$PWD/.venv\"".to_owned(), ". .venv/bin/activate".to_owned()];
-    script.append(&mut install);
-    script
 }
 
 fn java(repository: &Repository<'_>, found: &mut Found) {
@@ -288,6 +208,61 @@ fn cmake(repository: &Repository<'_>, found: &mut Found) {
     found.add(repository, &["cmake"], job("cmake", "Configures, builds, and runs the tests there are.", run));
 }
 
+/// Build tools whose one command does everything.
+fn others(repository: &Repository<'_>, found: &mut Found) {
+    let comment = "Builds and runs all tests.";
+    let is_dotnet = |path: &str| [".sln", ".slnx", ".csproj", ".fsproj"].iter().any(|end| path.ends_with(end));
+    let tools: [(&str, &'static str, &str, bool); 5] = [
+        ("dotnet", "dotnet", "dotnet test", repository.any(|path| !path.contains('/') && is_dotnet(path))),
+        ("swift", "swift", "swift test", repository.has("Package.swift")),
+        ("deno", "deno", "deno test", repository.has("deno.json") || repository.has("deno.jsonc")),
+        ("zig", "zig", "zig build test", repository.text("build.zig").contains("\"test\"")),
+        ("cabal", "haskell", "cabal test all", repository.any(|path| path.ends_with(".cabal"))),
+    ];
+    for (program, id, command, is_used) in tools {
+        if is_used {
+            found.add(repository, &[program], job(id, comment, [command]));
+        }
+    }
+}
+
+fn meson(repository: &Repository<'_>, found: &mut Found) {
+    if repository.has("meson.build") {
+        let run = ["meson setup build", "meson compile -C build", "meson test -C build --print-errorlogs"];
+        found.add(
+            repository,
+            &["meson", "ninja"],
+            job("meson", "Configures, builds, and runs the tests there are.", run),
+        );
+    }
+}
+
+/// A `configure` script, tracked or to be made. Only where nothing else was found.
+fn autotools(repository: &Repository<'_>, found: &mut Found) {
+    let is_configured = repository.has("configure");
+    let has_source = repository.has("configure.ac") || repository.has("configure.in");
+    if !found.jobs.is_empty() || !(is_configured || has_source) {
+        return;
+    }
+    let is_automake = repository.has("Makefile.am");
+    let makefile = repository.text("Makefile.in");
+    let script = ["autogen.sh", "bootstrap", "bootstrap.sh"].into_iter().find(|script| repository.has(script));
+    let (prepare, programs): (Option<String>, &[&str]) = match script {
+        // Git keeps no times: without this, make would build again what is tracked, with the very tools that it spares.
+        _ if is_configured => {
+            let made = ["aclocal.m4", "configure", "config.h.in", "Makefile.in"];
+            let made: Vec<&str> = made.into_iter().filter(|file| repository.has(file)).collect();
+            (is_automake.then(|| format!("touch {}", made.join(" "))), &["make"])
+        }
+        Some(script) => (Some(format!("./{script}")), &["autoconf", "make"]),
+        None => (Some("autoreconf --install".to_owned()), &["autoreconf", "make"]),
+    };
+    let test = ["check", "test"].into_iter().find(|target| is_automake || has_target(&makefile, target));
+    let build = ["./configure".to_owned(), "make".to_owned()];
+    let run = prepare.into_iter().chain(build).chain(test.map(|target| format!("make {target}")));
+    found.add(repository, programs, job("make", "Configures, builds, and runs the tests there are.", run));
+}
+
 /// Only where nothing else was found: a `Makefile` beside another build mostly calls it.
 fn make(repository: &Repository<'_>, found: &mut Found) {
     let Some(file) = ["GNUmakefile", "makefile", "Makefile"].into_iter().find(|file| repository.has(file)) else {
@@ -297,21 +272,29 @@ fn make(repository: &Repository<'_>, found: &mut Found) {
         return;
     }
     let text = repository.text(file);
-    let has = |target: &str| {
-        text.lines().any(|line| {
-            let Some((targets, rest)) = line.split_once(':') else { return false };
-            !line.starts_with(['\t', '#', ' '])
-                && !rest.starts_with('=')
-                && targets.split_whitespace().any(|name| name == target)
-        })
-    };
-    let build = ["build", "all"].into_iter().find(|target| has(target)).map(|target| format!("make {target}"));
-    let test = ["check", "test"].into_iter().find(|target| has(target)).map(|target| format!("make {target}"));
+    let has = |target: &&str| has_target(&text, target);
+    let build = ["build", "all"].into_iter().find(has).map(|target| format!("make {target}"));
+    let test = ["check", "test"].into_iter().find(has).map(|target| format!("make {target}"));
     let mut run: Vec<String> = build.into_iter().chain(test).collect();
     if run.is_empty() {
         run.push("make".to_owned());
     }
     found.add(repository, &["make"], job("make", "Makes the targets of the Makefile.", run));
+}
+
+fn has_target(makefile: &str, target: &str) -> bool {
+    makefile.lines().any(|line| {
+        let Some((targets, rest)) = line.split_once(':') else { return false };
+        !line.starts_with(['\t', '#', ' '])
+            && !rest.starts_with('=')
+            && targets.split_whitespace().any(|name| name == target)
+    })
+}
+
+/// A path as one word of a shell.
+fn quoted(path: &str) -> String {
+    let is_plain = path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte));
+    if is_plain { path.to_owned() } else { format!("'{}'", path.replace('\'', "'\\''")) }
 }
 
 fn write(found: &Found) -> String {
@@ -360,13 +343,23 @@ fn write_job(text: &mut String, proposal: &Proposal) {
             }
         }
         [script] => {
-            let _ = writeln!(text, "    run: {script}");
+            let _ = writeln!(text, "    run: {}", scalar(script));
         }
         steps => {
             text.push_str("    run:\n");
             for step in steps {
-                let _ = writeln!(text, "      - {step}");
+                let _ = writeln!(text, "      - {}", scalar(step));
             }
         }
     }
+}
+
+/// A command as a YAML value of one line.
+fn scalar(command: &str) -> String {
+    let is_plain = command.starts_with(|c: char| c.is_ascii_alphabetic() || matches!(c, '.' | '/'))
+        && !command.contains(": ")
+        && !command.contains(" #")
+        && !command.ends_with([':', ' '])
+        && !command.contains(char::is_control);
+    if is_plain { command.to_owned() } else { Value::from(command).to_string() }
 }
