@@ -132,6 +132,8 @@ pub fn resume(
     if places.is_run(build)? {
         return Err(run_by_another(build));
     }
+    // Should the keeper have died too, what it had started is still there.
+    worker::keeper::kill_leftovers(&worker::marker_prefix(&project.data, build));
     // The attempts of the process that died are lost: told before anything is started again.
     let lost = engine.step(now(), vec![Input::WorkerLeft { worker: WorkerId(WORKER.into()) }]);
     places.store.append(&lost.facts)?;

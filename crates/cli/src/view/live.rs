@@ -1,7 +1,7 @@
 //! The live view: ended jobs scroll by above; below them, in place, each running job with its time, a bar against
 //! the usual duration, and its last line.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
@@ -39,6 +39,8 @@ pub struct Live<W: Write> {
     failed: u64,
     reused: u64,
     skipped: u64,
+    /// Notes told already: what holds for all jobs is told once.
+    told: BTreeSet<String>,
     /// Lines that scroll by, not yet written.
     above: String,
     drawn_rows: usize,
@@ -62,6 +64,7 @@ impl<W: Write> Live<W> {
             failed: 0,
             reused: 0,
             skipped: 0,
+            told: BTreeSet::new(),
             above: String::new(),
             drawn_rows: 0,
             drawn_at: Timestamp::default(),
@@ -93,7 +96,7 @@ impl<W: Write> Live<W> {
                     }
                 }
                 self.ended(job, &report.outcome, &words::report(report), &time, again);
-                for note in &report.notes {
+                for note in report.notes.iter().filter(|note| self.told.insert((*note).clone())) {
                     let _ = writeln!(self.above, "    \x1b[2mnote: {}\x1b[0m", words::harmless(note));
                 }
             }

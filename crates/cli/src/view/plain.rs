@@ -1,5 +1,6 @@
 //! Plain lines with the job's name before each: for pipes, files and other CI systems.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 
 use engine::fact::{Ended, What};
@@ -26,12 +27,14 @@ pub struct Plain<W: Write> {
     opening: Opening,
     started: Option<Timestamp>,
     reused: u64,
+    /// Notes told already: what holds for all jobs is told once.
+    told: BTreeSet<String>,
 }
 
 impl<W: Write> Plain<W> {
     /// A view that writes to `writer`.
     pub fn new(writer: W, detail: Detail, opening: Opening) -> Self {
-        Self { writer, detail, lines: Lines::default(), opening, started: None, reused: 0 }
+        Self { writer, detail, lines: Lines::default(), opening, started: None, reused: 0, told: BTreeSet::new() }
     }
 
     fn fact(&mut self, fact: &engine::Fact) -> io::Result<()> {
@@ -55,7 +58,7 @@ impl<W: Write> Plain<W> {
             }
             What::AttemptFinished { job, report, retry_at, .. } => {
                 let time = words::duration(report.finished.ms_since(report.started));
-                for note in &report.notes {
+                for note in report.notes.iter().filter(|note| self.told.insert((*note).clone())) {
                     writeln!(self.writer, "{job}: note: {}", words::harmless(note))?;
                 }
                 let again = if retry_at.is_some() { "; it will be tried again" } else { "" };

@@ -124,7 +124,7 @@ impl Snapshot {
     #[must_use]
     pub fn note(&self) -> Option<&'static str> {
         self.manifest.checkouts.is_empty().then_some(
-            "this directory is no git repository: what you edit while the build runs is seen by jobs that start later",
+            "this directory is not the root of a git repository: what you edit while the build runs is seen by jobs that start later",
         )
     }
 
