@@ -20,8 +20,22 @@ fn help(arguments: &[&str]) -> String {
 fn help_pages_are_as_the_manual_has_them() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/manual/help.txt");
     let commands = [
-        "", "run", "plan", "check", "init", "builds", "show", "logs", "retry", "cancel", "approve", "explain", "cache list",
-        "cache clear", "shell", "completions",
+        "",
+        "run",
+        "plan",
+        "check",
+        "init",
+        "builds",
+        "show",
+        "logs",
+        "retry",
+        "cancel",
+        "approve",
+        "explain",
+        "cache list",
+        "cache clear",
+        "shell",
+        "completions",
     ];
     let mut text = String::new();
     for command in commands {

@@ -133,7 +133,14 @@ pub fn resume(
         return Err(run_by_another(build));
     }
     // Should the keeper have died too, what it had started is still there.
-    worker::keeper::kill_leftovers(&worker::marker_prefix(&project.data, build));
+    let killed = worker::keeper::kill_leftovers(&worker::marker_prefix(&project.data, build));
+    if !killed.is_empty() {
+        let _ = writeln!(
+            std::io::stderr(),
+            "note: ended {} processes that a killed run of this build had left",
+            killed.len()
+        );
+    }
     // The attempts of the process that died are lost: told before anything is started again.
     let lost = engine.step(now(), vec![Input::WorkerLeft { worker: WorkerId(WORKER.into()) }]);
     places.store.append(&lost.facts)?;
