@@ -356,3 +356,29 @@ fn another_process_cancels_a_build() {
     repository.check(&["cancel", "last"], 0);
     assert_eq!(child.wait().expect("it ends").code(), Some(130));
 }
+
+#[test]
+fn workspaces_of_old_builds_are_removed() {
+    let repository = Repository::new("jobs: { a: { run: echo made > made.txt } }");
+    for _ in 0..21 {
+        repository.check(&["run", "--output", "quiet"], 0);
+    }
+    let text = repository.check(&["shell", "1", "a", "--", "cat", "made.txt"], 2);
+    assert!(text.contains("is not kept any more"), "{text}");
+    assert_eq!(repository.check(&["shell", "2", "a", "--", "cat", "made.txt"], 0), "made\n");
+}
+
+#[test]
+fn a_sandboxed_job_sees_its_inputs_only() {
+    if Command::new("bwrap").arg("--version").output().is_err() {
+        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "bubblewrap is missing");
+        eprintln!("skipped: bubblewrap is not installed");
+        return;
+    }
+    let repository = Repository::new(
+        "jobs:\n  a: { environment: sandbox, inputs: [file.txt], run: 'cat file.txt; test ! -e other.txt; test ! -w /usr; ls /tmp' }\n  b: { environment: { sandbox: { network: off } }, run: 'test $(grep -c : /proc/net/dev) = 1; cat other.txt' }\n",
+    );
+    repository.write("other.txt", "other\n");
+    let text = repository.check(&["run"], 0);
+    assert!(text.contains("a | committed") && text.contains("b | other"), "{text}");
+}

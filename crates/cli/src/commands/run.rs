@@ -210,7 +210,30 @@ pub fn execute(
         let _ = shortcut::keep(&project.data, &project.root, key, build, graph, &seen);
     }
     ending::show(&world, places, build, how.output, colour)?;
+    retire_workspaces(&project.data, places, build);
     Ok(code)
+}
+
+/// How many of the newest builds keep the workspaces of their jobs, for `ropewalk shell`.
+const BUILDS_WITH_WORKSPACES: u64 = 20;
+/// The most builds whose workspaces are removed after one run, so that no run waits long for it.
+const RETIRED_MAX: usize = 5;
+
+/// Removes the workspaces of builds that are old and have ended. What cannot be removed is tried again after a later run.
+fn retire_workspaces(data: &std::path::Path, places: &Places, newest: BuildId) {
+    let Ok(entries) = std::fs::read_dir(data.join("workspaces")) else { return };
+    let mut old: Vec<u64> = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|build| build + BUILDS_WITH_WORKSPACES <= newest.0)
+        .collect();
+    old.sort_unstable();
+    for build in old.into_iter().take(RETIRED_MAX) {
+        let has_ended = places.store.build(BuildId(build)).is_ok_and(|row| row.is_none_or(|row| row.finished.is_some()));
+        if has_ended {
+            let _ = worker::workspace::remove_tree(&data.join("workspaces").join(build.to_string()));
+        }
+    }
 }
 
 async fn build_to_end(
