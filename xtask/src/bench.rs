@@ -40,17 +40,8 @@ impl Row {
         unit: &'static str,
         most: f64,
     ) -> Self {
-        let ratio = ours / theirs;
-        Self {
-            name: name.into(),
-            against: against.into(),
-            ours,
-            theirs,
-            unit,
-            ratio,
-            goal: format!("at most {most}x"),
-            met: ratio <= most,
-        }
+        let row = Self::compared(name, against, ours, theirs, unit);
+        Self { goal: format!("at most {most}x"), met: row.ratio <= most, ..row }
     }
 
     /// A row whose goal is a ratio of at least `least`.
@@ -62,17 +53,8 @@ impl Row {
         unit: &'static str,
         least: f64,
     ) -> Self {
-        let ratio = ours / theirs;
-        Self {
-            name: name.into(),
-            against: against.into(),
-            ours,
-            theirs,
-            unit,
-            ratio,
-            goal: format!("at least {least}x"),
-            met: ratio >= least,
-        }
+        let row = Self::compared(name, against, ours, theirs, unit);
+        Self { goal: format!("at least {least}x"), met: row.ratio >= least, ..row }
     }
 
     /// A row that compares without a goal.
@@ -83,8 +65,8 @@ impl Row {
         theirs: f64,
         unit: &'static str,
     ) -> Self {
-        let ratio = ours / theirs;
-        Self { name: name.into(), against: against.into(), ours, theirs, unit, ratio, goal: String::new(), met: true }
+        let (name, against) = (name.into(), against.into());
+        Self { name, against, ours, theirs, unit, ratio: ours / theirs, goal: String::new(), met: true }
     }
 }
 

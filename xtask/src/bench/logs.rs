@@ -24,7 +24,7 @@ fn write_text(path: &Path) -> std::io::Result<()> {
         let word = words[usize::try_from(state % 7).unwrap_or(0)];
         let _ = writeln!(
             block,
-            "   {word} crate-{} v{}.{}.{} (/work/src/{:x})",
+            "   {word} crate-{} v{}.{}.{} (/build/src/{:x})",
             state % 997,
             state % 5,
             state % 31,

@@ -229,7 +229,8 @@ fn retire_workspaces(data: &std::path::Path, places: &Places, newest: BuildId) {
         .collect();
     old.sort_unstable();
     for build in old.into_iter().take(RETIRED_MAX) {
-        let has_ended = places.store.build(BuildId(build)).is_ok_and(|row| row.is_none_or(|row| row.finished.is_some()));
+        let has_ended =
+            places.store.build(BuildId(build)).is_ok_and(|row| row.is_none_or(|row| row.finished.is_some()));
         if has_ended {
             let _ = worker::workspace::remove_tree(&data.join("workspaces").join(build.to_string()));
         }
