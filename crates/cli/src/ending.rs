@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 
-use graph::{BuildId, Failure, JobName, Outcome, Verdict};
+use graph::{BuildId, Failure, JobName, Outcome, Toleration, Verdict};
 use store::log::{StreamKey, Writing};
 
 use crate::args::{Colour, Output};
@@ -27,13 +27,20 @@ pub fn show(world: &LocalWorld, places: &Places, build: BuildId, form: Output, c
     let is_live = crate::commands::run::form(form, &std::io::stdout()) == Output::Live;
     let paint = Paint::of(colour, &std::io::stderr());
     let mut text = String::new();
-    let failed: Vec<_> = world
+    let mut failed: Vec<_> = world
         .failed
         .iter()
         .filter(|(_, outcome)| !matches!(outcome, Outcome::Failed(Failure::Canceled { .. })))
         .collect();
+    let graph = if failed.is_empty() { None } else { places.store.graph(build)? };
+    let toleration = |name: &JobName| {
+        let job = graph.as_ref().and_then(|graph| graph.jobs.get(name));
+        job.map_or(Toleration::Required, |job| job.toleration())
+    };
+    // What made the build fail comes first, and is what the last hint is about.
+    failed.sort_by_key(|(job, _)| toleration(job) == Toleration::AllowFailure);
     for (job, outcome) in failed.iter().take(JOBS_SHOWN_MAX) {
-        text.push_str(&failed_job(places, build, job, outcome, paint)?);
+        text.push_str(&failed_job(places, build, job, outcome, toleration(job), paint)?);
     }
     if failed.len() > JOBS_SHOWN_MAX {
         let _ = writeln!(text, "\n… and {} more: ropewalk show {build}", failed.len() - JOBS_SHOWN_MAX);
@@ -63,11 +70,19 @@ pub fn show(world: &LocalWorld, places: &Places, build: BuildId, form: Output, c
     Ok(())
 }
 
-fn failed_job(places: &Places, build: BuildId, job: &JobName, outcome: &Outcome, paint: Paint) -> Result<String, Stop> {
+fn failed_job(
+    places: &Places,
+    build: BuildId,
+    job: &JobName,
+    outcome: &Outcome,
+    toleration: Toleration,
+    paint: Paint,
+) -> Result<String, Stop> {
     let mark = paint.text(Style::Bad, &format!("✗ {job}"));
     let report = places.store.reports(build, Some(job))?.pop();
     let told = report.map_or_else(|| words::outcome(outcome), |(_, report)| words::report(&report));
-    let mut text = format!("\n{mark}: {}\n", words::harmless(&told));
+    let aside = if toleration == Toleration::AllowFailure { "; may fail" } else { "" };
+    let mut text = format!("\n{mark}: {}{aside}\n", words::harmless(&told));
     let step = match outcome {
         Outcome::Failed(Failure::Step { step, .. } | Failure::Timeout { step: Some(step), .. }) => Some(*step),
         _ => None,

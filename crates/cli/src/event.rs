@@ -46,6 +46,31 @@ pub fn kind_choice(arguments: &EventArguments) -> KindChoice {
     if arguments.event.is_some() || arguments.tag.is_some() { KindChoice::Said } else { KindChoice::Free }
 }
 
+/// Who asks for values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// A pipeline, for its parameters.
+    Parameter,
+    /// A gate, for its fields.
+    Field,
+}
+
+impl Asked {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Parameter => "parameter",
+            Self::Field => "field",
+        }
+    }
+
+    fn flag(self) -> &'static str {
+        match self {
+            Self::Parameter => "--param",
+            Self::Field => "--field",
+        }
+    }
+}
+
 /// Gives the typed texts of `--param` or `--field` the types that the pipeline declares.
 ///
 /// # Errors
@@ -53,7 +78,7 @@ pub fn kind_choice(arguments: &EventArguments) -> KindChoice {
 pub fn typed(
     given: &BTreeMap<String, Value>,
     fields: &BTreeMap<String, Field>,
-    what: &str,
+    what: Asked,
 ) -> Result<BTreeMap<String, Value>, String> {
     let mut values = BTreeMap::new();
     let mut faults = Vec::new();
@@ -62,18 +87,18 @@ pub fn typed(
             let known: Vec<_> = fields.keys().map(String::as_str).collect();
             let known =
                 if known.is_empty() { "it has none".to_owned() } else { format!("it has {}", known.join(", ")) };
-            faults.push(format!("there is no {what} `{name}`: {known}"));
+            faults.push(format!("there is no {} `{name}`: {known}", what.word()));
             continue;
         };
         match value.as_str().map_or(Ok(value.clone()), |typed| field.parse(typed)) {
             Ok(value) => drop(values.insert(name.clone(), value)),
-            Err(fault) => faults.push(format!("{what} `{name}` {fault}")),
+            Err(fault) => faults.push(format!("{} `{name}` {fault}", what.word())),
         }
     }
     for (name, field) in fields.iter().filter(|(name, _)| !given.contains_key(*name)) {
         match &field.default {
             Some(default) => drop(values.insert(name.clone(), default.clone())),
-            None => faults.push(format!("{what} `{name}` is missing: give {name}=VALUE")),
+            None => faults.push(format!("{} `{name}` is missing: give {} {name}=VALUE", what.word(), what.flag())),
         }
     }
     if faults.is_empty() { Ok(values) } else { Err(faults.join("\n")) }
@@ -103,7 +128,7 @@ mod tests {
     use graph::{Field, FieldKind};
     use serde_json::{Value, json};
 
-    use super::typed;
+    use super::{Asked, typed};
 
     #[track_caller]
     fn check(given: Value, expected: Result<Value, &str>) {
@@ -112,7 +137,7 @@ mod tests {
             ("count".to_owned(), Field { kind: FieldKind::Number, default: None, help: String::new() }),
         ]);
         let given = serde_json::from_value(given).expect("an object");
-        let found = typed(&given, &fields, "parameter").map(|values| json!(values));
+        let found = typed(&given, &fields, Asked::Parameter).map(|values| json!(values));
         assert_eq!(found, expected.map_err(str::to_owned));
     }
 
@@ -128,7 +153,7 @@ mod tests {
             json!({ "dry": "no", "cuont": "1" }),
             Err("there is no parameter `cuont`: it has count, dry\n\
                  parameter `dry` takes `true` or `false`, not `no`\n\
-                 parameter `count` is missing: give count=VALUE"),
+                 parameter `count` is missing: give --param count=VALUE"),
         );
     }
 }

@@ -121,7 +121,8 @@ impl Pipeline {
             }
         }
         if !event.params.is_empty() {
-            event.params = event::typed(&event.params, &lowered.params, "parameter").map_err(Stop::wrong)?;
+            event.params =
+                event::typed(&event.params, &lowered.params, event::Asked::Parameter).map_err(Stop::wrong)?;
             lowered = self.lower(&Known::of(event.clone()));
         }
         event.params.clone_from(&lowered.filled);

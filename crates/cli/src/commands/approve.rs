@@ -68,5 +68,5 @@ fn answer(
         .and_then(|job| job.gate.as_ref())
         .map(|gate| gate.fields.clone())
         .unwrap_or_default();
-    event::typed(&given, &fields, "field").map_err(Stop::wrong)
+    event::typed(&given, &fields, event::Asked::Field).map_err(Stop::wrong)
 }

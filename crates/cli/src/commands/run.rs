@@ -14,6 +14,7 @@ use worker::keeper::{Keeper, Processes};
 
 use super::Stop;
 use crate::args::{Colour, Output, Run, RunHow};
+use crate::columns::Paint;
 use crate::keeping::SharedView;
 use crate::local::clock::now;
 use crate::local::inputs::Inputs;
@@ -289,7 +290,7 @@ async fn build_to_end(
     });
     world.remember(&start.history);
     let ticks = (view.wants() == Wants::OutputAndTicks).then(|| tokio::task::spawn_local(tick(view.clone())));
-    let signals = tokio::task::spawn_local(wait_for_signals(world.interrupter()));
+    let signals = tokio::task::spawn_local(wait_for_signals(world.interrupter(), view.wants()));
     for input in start.inputs {
         let _ = inbox.send(input).await;
     }
@@ -312,10 +313,13 @@ pub fn form(wanted: Output, stdout: &impl IsTerminal) -> Output {
     }
 }
 
-fn view(form: Output, _colour: Colour, opening: Opening) -> Box<dyn View + Send> {
+fn view(form: Output, colour: Colour, opening: Opening) -> Box<dyn View + Send> {
     let writer = std::io::BufWriter::with_capacity(1 << 16, std::io::stdout());
     match form {
-        Output::Live => Box::new(Live::new(writer, terminal_size, opening)),
+        Output::Live => {
+            let paint = Paint::of(colour, &std::io::stdout());
+            Box::new(Live::new(writer, terminal_size, paint, opening))
+        }
         Output::Json => Box::new(Json::new(writer)),
         Output::Quiet => Box::new(Plain::new(writer, Detail::Endings, opening)),
         Output::Plain | Output::Auto => Box::new(Plain::new(writer, Detail::Lines, opening)),
@@ -334,8 +338,8 @@ async fn tick(view: SharedView) {
     }
 }
 
-/// The first Ctrl-C or SIGTERM asks for an end, the second kills.
-async fn wait_for_signals(interrupter: crate::local::world::Interrupter) {
+/// The first Ctrl-C or SIGTERM asks for an end, the second kills. A live view says so itself: other lines would shift it.
+async fn wait_for_signals(interrupter: crate::local::world::Interrupter, wants: Wants) {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut interrupts), Ok(mut terminates)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {
@@ -349,7 +353,9 @@ async fn wait_for_signals(interrupter: crate::local::world::Interrupter) {
         };
         count += 1;
         if count == 1 {
-            let _ = writeln!(std::io::stderr(), "\ncanceling; once more kills at once");
+            if wants != Wants::OutputAndTicks {
+                let _ = writeln!(std::io::stderr(), "\ncanceling; once more kills at once");
+            }
             interrupter.first(by).await;
         } else {
             interrupter.second(by);

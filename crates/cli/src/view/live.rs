@@ -10,12 +10,15 @@ use graph::{Failure, JobName, Outcome, Timestamp};
 
 use super::lines::Lines;
 use super::{Moment, Opening, View, Wants};
+use crate::columns::{Paint, Style};
 use crate::words;
 
 /// The least time between two drawings, in milliseconds.
 const DRAW_MS_MIN: u64 = 80;
 /// Cells of a bar.
 const BAR_CELLS: u64 = 16;
+/// A narrower terminal keeps its room for the last line.
+const COLUMNS_WITH_BAR_MIN: usize = 60;
 /// Cells of a job's name.
 const NAME_CELLS_MAX: usize = 32;
 
@@ -28,6 +31,7 @@ struct Running {
 pub struct Live<W: Write> {
     writer: W,
     size: fn() -> (u16, u16),
+    paint: Paint,
     lines: Lines,
     opening: Opening,
     started: Option<Timestamp>,
@@ -37,8 +41,12 @@ pub struct Live<W: Write> {
     holes: usize,
     passed: u64,
     failed: u64,
+    canceled: u64,
+    failed_as_allowed: u64,
     reused: u64,
     skipped: u64,
+    /// Jobs that may fail.
+    tolerated: BTreeSet<JobName>,
     /// Notes told already: what holds for all jobs is told once.
     told: BTreeSet<String>,
     /// Lines that scroll by, not yet written.
@@ -48,11 +56,12 @@ pub struct Live<W: Write> {
 }
 
 impl<W: Write> Live<W> {
-    /// A view that writes to the terminal behind `writer`, whose columns and rows `size` tells.
-    pub fn new(writer: W, size: fn() -> (u16, u16), opening: Opening) -> Self {
+    /// A view that writes to the terminal behind `writer`, whose columns and rows `size` tells, in these colours.
+    pub fn new(writer: W, size: fn() -> (u16, u16), paint: Paint, opening: Opening) -> Self {
         Self {
             writer,
             size,
+            paint,
             lines: Lines::default(),
             opening,
             started: None,
@@ -62,8 +71,11 @@ impl<W: Write> Live<W> {
             holes: 0,
             passed: 0,
             failed: 0,
+            canceled: 0,
+            failed_as_allowed: 0,
             reused: 0,
             skipped: 0,
+            tolerated: BTreeSet::new(),
             told: BTreeSet::new(),
             above: String::new(),
             drawn_rows: 0,
@@ -76,11 +88,14 @@ impl<W: Write> Live<W> {
             What::BuildCreated(request) => {
                 self.started = Some(fact.at);
                 let event = crate::event::describe(&request.event);
-                let _ = writeln!(self.above, "\x1b[1mbuild {}\x1b[0m  {event}", self.opening.build);
+                let build = self.paint.text(Style::Strong, &format!("build {}", self.opening.build));
+                let _ = writeln!(self.above, "{build}  {event}");
             }
             What::Evaluated { graph, .. } => {
                 self.jobs = crate::drawing::work(graph);
                 self.holes = graph.holes.len();
+                let tolerated = graph.jobs.iter().filter(|(_, job)| job.allow_failure);
+                self.tolerated = tolerated.map(|(name, _)| name.clone()).collect();
             }
             What::AttemptLeased { job, .. } => {
                 self.running.insert(job.clone(), Running { started: fact.at, last_line: String::new() });
@@ -90,28 +105,23 @@ impl<W: Write> Live<W> {
                 let time = words::duration(report.finished.ms_since(report.started));
                 let again = if retry_at.is_some() { "  (will be tried again)" } else { "" };
                 if retry_at.is_none() {
-                    match &report.outcome {
-                        Outcome::Passed { .. } => self.passed += 1,
-                        _ => self.failed += 1,
-                    }
+                    self.count(job, &report.outcome);
                 }
                 self.ended(job, &report.outcome, &words::report(report), &time, again);
                 for note in report.notes.iter().filter(|note| self.told.insert((*note).clone())) {
-                    let _ = writeln!(self.above, "    \x1b[2mnote: {}\x1b[0m", words::harmless(note));
+                    let note = self.paint.text(Style::Dim, &format!("note: {}", words::harmless(note)));
+                    let _ = writeln!(self.above, "    {note}");
                 }
             }
             What::JobEnded { job, outcome, how } => {
                 self.waiting.remove(job);
-                match (how, outcome) {
-                    (Ended::Reused(_), _) => self.reused += 1,
-                    (Ended::Decided, Outcome::Passed { .. }) => self.passed += 1,
-                    (Ended::Decided, Outcome::Skipped(_)) => {
-                        self.skipped += 1;
-                        self.ended(job, outcome, &words::outcome(outcome), "", "");
-                    }
-                    (Ended::Decided, Outcome::Failed(_)) => {
-                        self.failed += 1;
-                        self.ended(job, outcome, &words::outcome(outcome), "", "");
+                match how {
+                    Ended::Reused(_) => self.reused += 1,
+                    Ended::Decided => {
+                        self.count(job, outcome);
+                        if !matches!(outcome, Outcome::Passed { .. }) {
+                            self.ended(job, outcome, &words::outcome(outcome), "", "");
+                        }
                     }
                 }
             }
@@ -121,10 +131,13 @@ impl<W: Write> Live<W> {
             What::GateAnswered { job, answer, by } => {
                 self.waiting.remove(job);
                 let word = if answer.is_some() { "approved" } else { "refused" };
-                let _ = writeln!(self.above, "  {job}  {word} by {}", words::harmless(by));
+                let mark = self.paint.text(Style::Ask, "?");
+                let _ = writeln!(self.above, "{mark} {job}  {word} by {}", words::harmless(by));
             }
             What::CancelRequested { by } => {
-                let _ = writeln!(self.above, "\x1b[33mcanceling\x1b[0m, asked by {}", words::harmless(by));
+                let hint = if by == "Ctrl-C" { "; once more kills at once" } else { "" };
+                let word = self.paint.text(Style::Warning, "canceling");
+                let _ = writeln!(self.above, "{word}, asked by {}{hint}", words::harmless(by));
             }
             What::BuildEnded { .. } | What::Answered { .. } | What::OperationKnown { .. } => {}
             #[allow(unreachable_patterns, reason = "facts that later versions add are not shown")]
@@ -132,15 +145,30 @@ impl<W: Write> Live<W> {
         }
     }
 
+    fn count(&mut self, job: &JobName, outcome: &Outcome) {
+        let count = match outcome {
+            Outcome::Passed { .. } => &mut self.passed,
+            Outcome::Skipped(_) => &mut self.skipped,
+            Outcome::Failed(Failure::Canceled { .. }) => &mut self.canceled,
+            Outcome::Failed(_) if self.tolerated.contains(job) => &mut self.failed_as_allowed,
+            Outcome::Failed(_) => &mut self.failed,
+        };
+        *count += 1;
+    }
+
     fn ended(&mut self, job: &JobName, outcome: &Outcome, words_of: &str, time: &str, again: &str) {
-        let (mark, detail) = match outcome {
-            Outcome::Passed { .. } => ("\x1b[32m✓\x1b[0m", String::new()),
-            Outcome::Failed(Failure::Canceled { by }) => ("\x1b[33m■\x1b[0m", format!("canceled by {by}")),
-            Outcome::Failed(_) => ("\x1b[31m✗\x1b[0m", words_of.trim_start_matches("failed: ").to_owned()),
-            Outcome::Skipped(reason) => ("\x1b[2m-\x1b[0m", words::skip_reason(reason)),
+        let ((style, mark), detail) = match outcome {
+            Outcome::Passed { .. } => ((Style::Good, "✓"), String::new()),
+            Outcome::Failed(Failure::Canceled { by }) => ((Style::Warning, "■"), format!("canceled by {by}")),
+            Outcome::Failed(_) if self.tolerated.contains(job) => {
+                ((Style::Warning, "✗"), format!("{}; may fail", words_of.trim_start_matches("failed: ")))
+            }
+            Outcome::Failed(_) => ((Style::Bad, "✗"), words_of.trim_start_matches("failed: ").to_owned()),
+            Outcome::Skipped(reason) => ((Style::Dim, "-"), words::skip_reason(reason)),
         };
         let gap = if detail.is_empty() || time.is_empty() { "" } else { "  " };
-        let _ = writeln!(self.above, "{mark} {job}  \x1b[2m{time}\x1b[0m{gap}{}{again}", words::harmless(&detail));
+        let (mark, time) = (self.paint.text(style, mark), self.paint.text(Style::Dim, time));
+        let _ = writeln!(self.above, "{mark} {job}  {time}{gap}{}{again}", words::harmless(&detail));
     }
 
     fn draw(&mut self, now: Timestamp) -> io::Result<()> {
@@ -159,10 +187,10 @@ impl<W: Write> Live<W> {
         }
         for (name, prompt) in self.waiting.iter().take(shown.saturating_sub(drawn)) {
             let text = format!("? {name}  {prompt}  → ropewalk approve {} {name}", self.opening.build);
-            let _ = writeln!(frame, "\x1b[36m{}\x1b[0m", cut(&text, columns));
+            let _ = writeln!(frame, "{}", self.paint.text(Style::Ask, &cut(&text, columns)));
             drawn += 1;
         }
-        let _ = writeln!(frame, "\x1b[2m{}\x1b[0m", cut(&self.totals(now), columns));
+        let _ = writeln!(frame, "{}", self.paint.text(Style::Dim, &cut(&self.totals(now), columns)));
         drawn += 1;
         self.drawn_rows = drawn;
         self.drawn_at = now;
@@ -184,19 +212,29 @@ impl<W: Write> Live<W> {
         let width =
             self.running.keys().map(|name| name.as_str().chars().count()).max().unwrap_or(0).min(NAME_CELLS_MAX);
         let name_text = cut(name.as_str(), NAME_CELLS_MAX);
-        let bar = self.opening.usual_ms.get(name).map_or_else(String::new, |&usual| bar(elapsed, usual));
-        let head = format!("{turn} {name_text:width$}  {:>8} {bar} ", words::duration(elapsed));
+        let usual = self.opening.usual_ms.get(name).filter(|_| columns >= COLUMNS_WITH_BAR_MIN);
+        let bar = usual.map_or_else(String::new, |&usual| bar(elapsed, usual));
+        // A frame of more rows than were counted would not be erased: no line may wrap.
+        let head = cut(&format!("{turn} {name_text:width$}  {:>8} {bar} ", words::duration(elapsed)), columns);
         let room = columns.saturating_sub(head.chars().count());
-        format!("{head}\x1b[2m{}\x1b[0m", cut(&running.last_line, room))
+        let last_line = if room == 0 { String::new() } else { cut(&running.last_line, room) };
+        format!("{head}{}", self.paint.text(Style::Dim, &last_line))
     }
 
     fn totals(&self, now: Timestamp) -> String {
         let time = self.started.map(|started| words::duration(now.ms_since(started))).unwrap_or_default();
-        let ended = self.passed + self.failed + self.reused + self.skipped;
+        let ended = self.passed + self.failed + self.failed_as_allowed + self.canceled + self.reused + self.skipped;
         let more = if self.holes > 0 { "+" } else { "" };
         let mut text =
             format!("  {time}  {} of {}{more} ended", words::thousands(ended), words::thousands(self.jobs as u64));
-        for (count, word) in [(self.failed, "failed"), (self.reused, "cached"), (self.skipped, "skipped")] {
+        let counts = [
+            (self.failed, "failed"),
+            (self.failed_as_allowed, "failed as allowed"),
+            (self.canceled, "canceled"),
+            (self.reused, "cached"),
+            (self.skipped, "skipped"),
+        ];
+        for (count, word) in counts {
             if count > 0 {
                 let _ = write!(text, ", {} {word}", words::thousands(count));
             }
@@ -290,4 +328,31 @@ fn plain_text(line: &str) -> String {
     }
     text.push_str(rest);
     text.replace('\t', " ").chars().take(400).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use graph::BuildId;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(columns: usize, elapsed_ms: i64, expected: &str) {
+        let name = JobName::from("test/1");
+        let opening = Opening { build: BuildId(1), usual_ms: BTreeMap::from([(name.clone(), 4000)]) };
+        let mut live = Live::new(Vec::new(), || (80, 24), Paint::Plain, opening);
+        let running = Running { started: Timestamp::default(), last_line: "compiling a long name".into() };
+        live.running.insert(name.clone(), running);
+        let line = live.running_line(&name, &live.running[&name], Timestamp(elapsed_ms * 1000), columns);
+        assert_eq!(line, expected);
+        assert!(line.chars().count() <= columns, "a frame with a line that wraps is not erased");
+    }
+
+    #[test]
+    fn a_running_job_is_one_row_of_any_terminal() {
+        check(80, 1000, "⠋ test/1     1.0 s ▕████░░░░░░░░░░░░▏ compiling a long name");
+        check(60, 5000, "⠋ test/1     5.0 s ▕████████████████▏ +1.0 s compiling a lo…");
+        check(40, 5000, "⠋ test/1     5.0 s  compiling a long na…");
+        check(12, 5000, "⠋ test/1   …");
+    }
 }
