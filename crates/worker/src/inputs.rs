@@ -16,21 +16,46 @@ pub struct Looked {
 /// What changes when a file does: times of content and of the file itself in nanoseconds, size, inode.
 type Stat = (i64, i64, i64, i64, u64, u64);
 
-/// Looks at the files that `globs` mean, all if `None`; `None` if the tree cannot be listed.
+/// Looks at the files that `globs` mean, all if `None`; `None` if the tree cannot be listed. Globs that only name files
+/// cost a look at these; others a listing of the tree.
 #[must_use]
 pub fn look(root: &Path, globs: Option<&[String]>) -> Option<Looked> {
+    if let Some(files) = globs.and_then(|globs| look_at_named(root, globs)) {
+        return Some(Looked { files });
+    }
     let tree = Tree::list(root).ok()?;
     let places = match globs {
         None => (0..tree.paths().len()).collect(),
         Some(globs) => Patterns::new(globs).ok()?.select(tree.paths()),
     };
-    let stat = |place: usize| {
+    let looked = |place: usize| {
         let path = &tree.paths()[place];
-        let file = fs::symlink_metadata(root.join(path)).ok()?;
-        let stat = (file.mtime(), file.mtime_nsec(), file.ctime(), file.ctime_nsec(), file.size(), file.ino());
-        Some((path.clone(), stat))
+        Some((path.clone(), stat(&fs::symlink_metadata(root.join(path)).ok()?)))
     };
-    Some(Looked { files: places.into_iter().filter_map(stat).collect() })
+    Some(Looked { files: places.into_iter().filter_map(looked).collect() })
+}
+
+/// The files that globs without any special letter name; `None` if one has such a letter, or names a directory.
+fn look_at_named(root: &Path, globs: &[String]) -> Option<Vec<(PathBuf, Stat)>> {
+    let mut files = Vec::with_capacity(globs.len());
+    for glob in globs {
+        if glob.contains(['*', '?', '[', ']', '{', '}', '!', '\\']) {
+            return None;
+        }
+        match fs::symlink_metadata(root.join(glob)) {
+            Ok(file) if file.is_dir() => return None,
+            Ok(file) => files.push((PathBuf::from(glob), stat(&file))),
+            // It may appear: then there is a difference.
+            Err(_) => {}
+        }
+    }
+    files.sort();
+    files.dedup();
+    Some(files)
+}
+
+fn stat(file: &fs::Metadata) -> Stat {
+    (file.mtime(), file.mtime_nsec(), file.ctime(), file.ctime_nsec(), file.size(), file.ino())
 }
 
 impl Looked {

@@ -12,7 +12,7 @@ use crate::keeper::{Command, KeeperError};
 use crate::patterns::{PatternFault, Patterns};
 use crate::sandbox::{Sandbox, Walls};
 use crate::tree::{Tree, TreeError};
-use crate::worker::{Worker, sandbox_environment};
+use crate::worker::{Listed, Worker, sandbox_environment};
 use crate::workspace::{Files, OpenWorkspace, Snapshot, Workspace, WorkspaceError};
 
 /// An open place.
@@ -63,10 +63,18 @@ pub(crate) enum PlaceFault {
 }
 
 /// The files that a sandboxed job with declared inputs sees.
-fn input_paths(root: &Path, globs: &[String]) -> Result<Vec<PathBuf>, PlaceFault> {
+fn input_paths(tree: &Tree, globs: &[String]) -> Result<Vec<PathBuf>, PlaceFault> {
     let patterns = Patterns::new(globs)?;
-    let tree = Tree::list(root)?;
     Ok(patterns.select(tree.paths()).into_iter().map(|place| tree.paths()[place].clone()).collect())
+}
+
+/// The files of the tree, listed at the first job of a build that asks: all of its jobs see the state of the start.
+fn listed_once(listed: &Listed, root: &Path) -> Result<Arc<Tree>, TreeError> {
+    let mut listed = listed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    match &*listed {
+        Some(tree) => Ok(Arc::clone(tree)),
+        None => Ok(Arc::clone(listed.insert(Arc::new(Tree::list(root)?)))),
+    }
 }
 
 fn temporary_below(slot: &Path) -> Result<PathBuf, PlaceFault> {
@@ -137,12 +145,13 @@ impl Place {
             _ => None,
         };
         let from = Arc::clone(&snapshot);
+        let listed = worker.listed();
         let created = tokio::task::spawn_blocking(move || {
             // What an earlier life of this attempt left is not the state of the start.
             let _ = crate::workspace::remove_tree(&directory);
             let files = match globs {
                 None => Files::All,
-                Some(globs) => Files::Only(input_paths(from.repository(), &globs)?),
+                Some(globs) => Files::Only(input_paths(&*listed_once(&listed, from.repository())?, &globs)?),
             };
             Ok::<_, PlaceFault>(Workspace::create(&from, &directory, files)?)
         });

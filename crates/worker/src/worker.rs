@@ -59,6 +59,9 @@ pub enum WorkerError {
     },
 }
 
+/// The files of a build's tree, listed once.
+pub(crate) type Listed = Arc<Mutex<Option<Arc<crate::tree::Tree>>>>;
+
 /// Runs attempts, many at once, in one thread.
 pub struct Worker {
     pub(crate) processes: Processes,
@@ -69,6 +72,7 @@ pub struct Worker {
     scratch: PathBuf,
     slots: Mutex<Slots>,
     withheld: Mutex<BTreeSet<OsString>>,
+    listed: Listed,
     marker: String,
     /// The state of the tree at the first job that asked for it.
     snapshot: OnceCell<Arc<Snapshot>>,
@@ -103,6 +107,7 @@ impl Worker {
             scratch,
             slots: Mutex::default(),
             withheld: Mutex::default(),
+            listed: Listed::default(),
             marker,
             snapshot: OnceCell::new(),
             sandbox: OnceCell::new(),
@@ -140,6 +145,11 @@ impl Worker {
             probed.map_err(|error| crate::attempt::chain(&error))
         });
         probed.await.clone()
+    }
+
+    /// The files of the tree, once somebody has listed them.
+    pub(crate) fn listed(&self) -> Listed {
+        Arc::clone(&self.listed)
     }
 
     /// Keeps variables of these names from steps that inherit this process's own environment: they are secrets, and
