@@ -1,11 +1,12 @@
 //! Digests of the files that jobs declare as inputs. The tree is listed and looked at once, at the state of the start;
 //! again only for jobs that work in the tree itself after another such job has run.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use graph::{Digest, Timestamp, WorkspaceKind};
+use tokio::sync::Mutex;
 use worker::patterns::Patterns;
 use worker::tree::{Content, Kind, StatCache, Tree};
 
@@ -16,7 +17,7 @@ use crate::shortcut::{self, Stamp};
 pub struct Inputs {
     root: PathBuf,
     cache: PathBuf,
-    seen: RefCell<Option<Rc<Seen>>>,
+    seen: Mutex<Option<Rc<Seen>>>,
     is_stale: Cell<bool>,
 }
 
@@ -35,7 +36,7 @@ pub struct Seen {
 impl Inputs {
     /// The tree at `root`; `cache` is the file in which stats are kept between builds.
     pub fn new(root: &Path, cache: PathBuf) -> Self {
-        Self { root: root.to_path_buf(), cache, seen: RefCell::default(), is_stale: Cell::new(false) }
+        Self { root: root.to_path_buf(), cache, seen: Mutex::default(), is_stale: Cell::new(false) }
     }
 
     /// Says that a job has worked in the tree itself.
@@ -53,7 +54,7 @@ impl Inputs {
         workspace: WorkspaceKind,
     ) -> Result<Vec<(String, Digest)>, String> {
         if workspace == WorkspaceKind::InPlace && self.is_stale.get() {
-            self.seen.take();
+            self.seen.lock().await.take();
             self.is_stale.set(false);
         }
         let seen = self.seen().await?;
@@ -70,23 +71,22 @@ impl Inputs {
 
     /// The tree as it was last looked at, if anybody did.
     pub fn looked(&self) -> Option<Rc<Seen>> {
-        self.seen.borrow().clone()
+        self.seen.try_lock().ok()?.clone()
     }
 
-    /// The tree, looked at if it has not been.
+    /// The tree, looked at if it has not been. Thousands of jobs may ask at once: one looks, the others wait.
     ///
     /// # Errors
     /// A sentence: it cannot be read.
     pub async fn seen(&self) -> Result<Rc<Seen>, String> {
-        if let Some(seen) = &*self.seen.borrow() {
+        let mut slot = self.seen.lock().await;
+        if let Some(seen) = &*slot {
             return Ok(Rc::clone(seen));
         }
         let (root, cache) = (self.root.clone(), self.cache.clone());
         let looked = tokio::task::spawn_blocking(move || look(&root, &cache)).await;
         let seen = Rc::new(looked.map_err(|error| error.to_string())??);
-        // Another job may have looked meanwhile: the first one counts.
-        let mut slot = self.seen.borrow_mut();
-        Ok(Rc::clone(slot.get_or_insert(seen)))
+        Ok(Rc::clone(slot.insert(seen)))
     }
 }
 
