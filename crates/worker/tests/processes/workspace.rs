@@ -289,7 +289,7 @@ fn a_plain_directory_hides_what_it_ignores() {
         repository.write("d/x.o", "ignored");
         repository.write("build/deep/out", "ignored");
         let snapshot = snapshot(&repository);
-        assert!(snapshot.note().is_some_and(|note| note.contains("no git repository")));
+        assert!(snapshot.note().is_some_and(|note| note.contains("root of a git repository")));
         let expected = "./.gitignore=*.o ./.hidden=h ./a=a ./d/b=b ";
         assert_eq!(job(&processes, &snapshot, "1", LISTING).await, expected);
         let mut workspace = Workspace::create(&snapshot, &repository.data.join("2"), Files::All).expect("a workspace");
