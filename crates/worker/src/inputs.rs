@@ -16,14 +16,14 @@ pub struct Looked {
 /// What changes when a file does: times of content and of the file itself in nanoseconds, size, inode.
 type Stat = (i64, i64, i64, i64, u64, u64);
 
-/// Looks at the files that `globs` mean, all if `None`; `None` if the tree cannot be listed. Globs that only name files
+/// Looks at the files that `globs` mean, all of the checkout if `None`; `None` if the tree cannot be listed. Globs that only name files
 /// cost a look at these; others a listing of the tree.
 #[must_use]
 pub fn look(root: &Path, globs: Option<&[String]>) -> Option<Looked> {
     if let Some(files) = globs.and_then(|globs| look_at_named(root, globs)) {
         return Some(Looked { files });
     }
-    let tree = Tree::list(root).ok()?;
+    let tree = if globs.is_some() { Tree::list(root) } else { Tree::list_checkout(root) }.ok()?;
     let places = match globs {
         None => (0..tree.paths().len()).collect(),
         Some(globs) => Patterns::new(globs).ok()?.select(tree.paths()),

@@ -2,7 +2,8 @@
 //!
 //! A glob is relative to the workspace's root; `*` and `?` do not match `/`, `**` does. A path without any of `*?[{` means
 //! that file, or everything below that directory; so does a glob that matches a directory. A glob that begins with `!`
-//! takes away what earlier ones matched. Paths are bytes: names that are not UTF-8 match like others.
+//! takes away what earlier ones matched. Paths are bytes: names that are not UTF-8 match like others. No glob means a path
+//! that leads out of the root by `..`.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
@@ -141,6 +142,10 @@ impl Pattern {
     }
 
     fn matches(&self, path: &Path) -> bool {
+        // A `*` would match the two dots.
+        if path.starts_with("..") {
+            return false;
+        }
         match &self.matcher {
             None => path.starts_with(&self.prefix),
             Some(matcher) => path.starts_with(&self.prefix) && matcher.is_match(path),

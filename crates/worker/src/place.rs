@@ -17,6 +17,8 @@ use crate::workspace::{Files, OpenWorkspace, Snapshot, Workspace, WorkspaceError
 
 /// An open place.
 pub(crate) struct Place {
+    /// All that steps in a sandbox may write.
+    tree: PathBuf,
     root: PathBuf,
     files: PathBuf,
     own: Option<Own>,
@@ -63,9 +65,9 @@ pub(crate) enum PlaceFault {
 }
 
 /// The files that a sandboxed job with declared inputs sees.
-fn input_paths(tree: &Tree, globs: &[String]) -> Result<Vec<PathBuf>, PlaceFault> {
+fn input_paths(tree: &Tree, prefix: &Path, globs: &[String]) -> Result<Vec<PathBuf>, PlaceFault> {
     let patterns = Patterns::new(globs)?;
-    Ok(patterns.select(tree.paths()).into_iter().map(|place| tree.paths()[place].clone()).collect())
+    Ok(patterns.select(tree.paths()).into_iter().map(|place| prefix.join(&tree.paths()[place])).collect())
 }
 
 /// The files of the tree, listed at the first job of a build that asks: all of its jobs see the state of the start.
@@ -115,7 +117,8 @@ impl Place {
         let (mut place, temporary) = match spec.job.workspace {
             WorkspaceKind::InPlace => {
                 let root = worker.settings.root.clone();
-                (Self { files: root.clone(), root, own: None, walls: None, notes: Vec::new() }, None)
+                let (tree, files) = (root.clone(), root.clone());
+                (Self { tree, root, files, own: None, walls: None, notes: Vec::new() }, None)
             }
             WorkspaceKind::Isolated => {
                 let (place, workspace) = Self::isolated(worker, spec, sandbox.is_some()).await?;
@@ -146,23 +149,24 @@ impl Place {
         };
         let from = Arc::clone(&snapshot);
         let listed = worker.listed();
+        let root = worker.settings.root.clone();
         let created = tokio::task::spawn_blocking(move || {
             // What an earlier life of this attempt left is not the state of the start.
             let _ = crate::workspace::remove_tree(&directory);
             let files = match globs {
                 None => Files::All,
-                Some(globs) => Files::Only(input_paths(&*listed_once(&listed, from.repository())?, &globs)?),
+                Some(globs) => Files::Only(input_paths(&*listed_once(&listed, &root)?, from.prefix(), &globs)?),
             };
             Ok::<_, PlaceFault>(Workspace::create(&from, &directory, files)?)
         });
         let mut workspace = created.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
         let open = workspace.open(&worker.processes, &snapshot).await?;
         let notes = open.note.iter().cloned().chain(snapshot.note().map(str::to_owned)).collect();
-        let (root, files) = (open.root.clone(), open.files.clone());
-        Ok((Self { root, files, own: Some(Own { open, snapshot }), walls: None, notes }, workspace))
+        let (tree, root, files) = (open.tree.clone(), open.root.clone(), open.files.clone());
+        Ok((Self { tree, root, files, own: Some(Own { open, snapshot }), walls: None, notes }, workspace))
     }
 
-    /// The workspace's root as steps see it.
+    /// The workspace's root as steps see it: the project's folder.
     pub fn root(&self) -> &Path {
         &self.root
     }
@@ -203,7 +207,7 @@ impl Place {
         }
         if let Some(walls) = &self.walls {
             let Enclosure { sandbox, network, temporary, hidden, writable } = walls;
-            sandbox.enclose(command, &Walls { root: &self.root, temporary, network: *network, hidden, writable });
+            sandbox.enclose(command, &Walls { root: &self.tree, temporary, network: *network, hidden, writable });
         }
     }
 
@@ -215,8 +219,12 @@ impl Place {
             Reuse::Tree => None,
             Reuse::Inputs(globs) => Some(Patterns::new(globs).ok()?),
         };
+        let prefix = snapshot.prefix().to_owned();
         let changed = tokio::task::spawn_blocking(move || snapshot.changed_since_start()).await.ok()?.ok()?;
-        changed.into_iter().find(|path| patterns.as_ref().is_none_or(|patterns| patterns.matches(path)))
+        changed.into_iter().find(|path| {
+            let is_meant = |patterns: &Patterns| path.strip_prefix(&prefix).is_ok_and(|path| patterns.matches(path));
+            patterns.as_ref().is_none_or(is_meant)
+        })
     }
 
     /// Lets go of it; the job's files stay for people to look at.

@@ -33,6 +33,38 @@ pub fn checkout_root(directory: &Path) -> Option<&Path> {
     directory.ancestors().find(|directory| directory.join(".git").symlink_metadata().is_ok())
 }
 
+/// Where a folder lies in its checkout.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The checkout's root.
+    pub root: PathBuf,
+    /// The folder, relative to the root; empty if it is the root.
+    pub prefix: PathBuf,
+}
+
+/// Where `directory` (canonical) lies in the checkout around it. `None` without one, and for a folder that the checkout
+/// ignores and tracks nothing of: that is somebody else's.
+///
+/// # Errors
+/// [`GitError`].
+pub fn standing(directory: &Path) -> Result<Option<Standing>, GitError> {
+    let Some(root) = checkout_root(directory) else { return Ok(None) };
+    let prefix = directory.strip_prefix(root).unwrap_or(Path::new("")).to_owned();
+    let standing = Standing { root: root.to_owned(), prefix };
+    if standing.prefix.as_os_str().is_empty() {
+        return Ok(Some(standing));
+    }
+    // git says no, without a word, of what is not ignored.
+    let is_ignored = match git::ask(directory, &["check-ignore", "--quiet", "."]) {
+        Ok(_) => true,
+        Err(GitError::Refused(words)) if words.is_empty() => false,
+        Err(GitError::NoRepository) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let is_foreign = is_ignored && git::ask(directory, &["ls-files", "-z", "--", "."])?.is_empty();
+    Ok((!is_foreign).then_some(standing))
+}
+
 /// Where the checkout at or above `directory` stands.
 ///
 /// # Errors
@@ -134,30 +166,38 @@ pub enum Until<'c> {
     Now,
 }
 
-/// The files that changed since the last common commit with `base` (a branch or commit), as paths relative to the
-/// checkout's root: sorted, no duplicates; a renamed file counts with both names. Names that are not UTF-8 have their
+/// The files below `directory` that changed since the last common commit with `base` (a branch or commit), as paths
+/// relative to it: sorted, no duplicates; a renamed file counts with both names. Names that are not UTF-8 have their
 /// bytes replaced.
 ///
 /// # Errors
 /// [`GitError`]; also when there is no common commit.
 pub fn changed_files(directory: &Path, base: &str, until: Until<'_>) -> Result<Vec<String>, GitError> {
-    let root = checkout_root(directory).ok_or(GitError::NoRepository)?;
+    checkout_root(directory).ok_or(GitError::NoRepository)?;
     let base = git::name(base)?;
     let commit = match until {
         Until::Commit(commit) => git::name(commit)?,
         Until::Now => "HEAD",
     };
-    const DIFF: [&str; 7] =
-        ["diff", "--name-only", "-z", "--no-renames", "--no-ext-diff", "--no-textconv", "--ignore-submodules=none"];
+    const DIFF: [&str; 8] = [
+        "diff",
+        "--name-only",
+        "--relative",
+        "-z",
+        "--no-renames",
+        "--no-ext-diff",
+        "--no-textconv",
+        "--ignore-submodules=none",
+    ];
     let mut arguments = DIFF.to_vec();
     let range = format!("{base}...{commit}");
     arguments.extend(["--end-of-options", &range, "--"]);
-    let mut files = names(&git::ask(root, &arguments)?);
+    let mut files = names(&git::ask(directory, &arguments)?);
     if until == Until::Now {
         let mut arguments = DIFF.to_vec();
         arguments.extend(["HEAD", "--"]);
-        files.append(&mut names(&git::ask(root, &arguments)?));
-        files.append(&mut names(&git::ask(root, &["ls-files", "-z", "-o", "--exclude-standard"])?));
+        files.append(&mut names(&git::ask(directory, &arguments)?));
+        files.append(&mut names(&git::ask(directory, &["ls-files", "-z", "-o", "--exclude-standard"])?));
     }
     Ok(files.into_iter().collect())
 }
@@ -203,7 +243,9 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    use super::{Head, Until, branches_holding, changed_files, head, head_from_files, head_from_git};
+    use super::{
+        Head, Standing, Until, branches_holding, changed_files, head, head_from_files, head_from_git, standing,
+    };
     use crate::git::GitError;
 
     fn git(directory: &Path, arguments: &[&str]) -> String {
@@ -280,6 +322,43 @@ mod tests {
         let fault = changed_files(root, "--output=/tmp/x", Until::Now).unwrap_err();
         assert_eq!(fault.to_string(), "`--output=/tmp/x` is not the name of a commit or branch");
         assert!(matches!(changed_files(root, "nope", Until::Now), Err(GitError::Refused(_))));
+    }
+
+    #[test]
+    fn changes_of_a_folder_are_relative_to_it() {
+        let repository = repository();
+        let folder = repository.path().join("sub/deep");
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("b"), "1").unwrap();
+        git(repository.path(), &["checkout", "-q", "-b", "side"]);
+        git(repository.path(), &["add", "."]);
+        git(repository.path(), &["commit", "-q", "-m", "two"]);
+        fs::write(folder.join("c"), "1").unwrap();
+        fs::write(repository.path().join("a"), "2").unwrap();
+        assert_eq!(changed_files(&folder, "main", Until::Commit("side")).unwrap(), ["b"]);
+        assert_eq!(changed_files(&folder, "main", Until::Now).unwrap(), ["b", "c"]);
+    }
+
+    #[test]
+    fn folders_of_a_checkout() {
+        let repository = repository();
+        let root = repository.path().canonicalize().unwrap();
+        let check = |folder: &str, prefix: Option<&str>| {
+            let folder = root.join(folder);
+            fs::create_dir_all(&folder).unwrap();
+            let expected = prefix.map(|prefix| Standing { root: root.clone(), prefix: prefix.into() });
+            assert_eq!(standing(&folder), Ok(expected), "{}", folder.display());
+        };
+        fs::write(root.join(".gitignore"), "ignored\nforced\n").unwrap();
+        fs::create_dir(root.join("forced")).unwrap();
+        fs::write(root.join("forced/tracked"), "").unwrap();
+        git(&root, &["add", "-f", "forced/tracked"]);
+        check("", Some(""));
+        check("sub/deep", Some("sub/deep"));
+        check("forced", Some("forced"));
+        check("ignored", None);
+        check("ignored/deep", None);
+        assert_eq!(standing(tempfile::tempdir().unwrap().path()), Ok(None));
     }
 
     #[test]

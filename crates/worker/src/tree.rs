@@ -16,6 +16,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 
 use crate::git::{self, GitError};
 use crate::patterns::{Patterns, by_bytes};
+use crate::repository;
 
 /// The most files of a tree.
 pub const FILES_MAX: usize = 5_000_000;
@@ -107,10 +108,26 @@ impl Tree {
     /// # Errors
     /// [`TreeError`].
     pub fn list(root: &Path) -> Result<Self, TreeError> {
+        Self::list_within(root, Extent::Folder)
+    }
+
+    /// As [`Tree::list`], with the files of the whole checkout that `root` lies in: those above `root` have paths that
+    /// begin with `..`, and no glob means them.
+    ///
+    /// # Errors
+    /// [`TreeError`].
+    pub fn list_checkout(root: &Path) -> Result<Self, TreeError> {
+        Self::list_within(root, Extent::Checkout)
+    }
+
+    fn list_within(root: &Path, extent: Extent) -> Result<Self, TreeError> {
         let mut paths = Vec::new();
-        let source = match list_git(root, Path::new(""), 0, &mut paths) {
-            Ok(()) if !paths.is_empty() || root.join(".git").exists() => Source::Git,
+        let is_in_git = || root.join(".git").exists() || matches!(repository::standing(root), Ok(Some(_)));
+        let source = match list_git(root, Path::new(""), extent, 0, &mut paths) {
+            // Of a folder that is ignored, git lists nothing.
+            Ok(()) if paths.iter().any(|path| !path.starts_with("..")) || is_in_git() => Source::Git,
             Ok(()) | Err(TreeError::Git(GitError::NoProgram | GitError::NoRepository)) => {
+                paths.clear();
                 list_walk(root, &mut paths)?;
                 Source::Walk
             }
@@ -193,8 +210,26 @@ pub fn digest_matching(tree: &Tree, contents: &[Option<Content>], patterns: &Pat
     is_there.then(|| digest_of(tree, contents, &places))
 }
 
-fn list_git(root: &Path, below: &Path, nesting: usize, paths: &mut Vec<PathBuf>) -> Result<(), TreeError> {
-    let arguments = ["ls-files", "-z", "--cached", "--stage", "--others", "--exclude-standard"];
+/// Which part of a checkout is listed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    /// What is below the folder.
+    Folder,
+    /// All of it.
+    Checkout,
+}
+
+fn list_git(
+    root: &Path,
+    below: &Path,
+    extent: Extent,
+    nesting: usize,
+    paths: &mut Vec<PathBuf>,
+) -> Result<(), TreeError> {
+    let mut arguments = vec!["ls-files", "-z", "--cached", "--stage", "--others", "--exclude-standard"];
+    if extent == Extent::Checkout {
+        arguments.extend(["--", ":/"]);
+    }
     let answer = git::ask(&root.join(below), &arguments)?;
     for line in answer.split(|byte| *byte == 0).filter(|line| !line.is_empty()) {
         if paths.len() == FILES_MAX {
@@ -207,7 +242,7 @@ fn list_git(root: &Path, below: &Path, nesting: usize, paths: &mut Vec<PathBuf>)
         if !is_nested {
             paths.push(path);
         } else if nesting < NESTING_MAX && root.join(&path).join(".git").symlink_metadata().is_ok() {
-            list_git(root, &path, nesting + 1, paths)?;
+            list_git(root, &path, Extent::Folder, nesting + 1, paths)?;
         }
     }
     Ok(())

@@ -1,4 +1,5 @@
 //! The files of one job: the user's tree as it was when the build began, at the same path, with the job's changes apart.
+//! The tree is the whole checkout; the project may be a folder of it, and is where steps begin.
 //!
 //! [`Snapshot`] holds the state of the start for all jobs of a build; [`Workspace`] is one job's place above it, kept after
 //! the job's end until somebody takes it away, and opened again by [`Workspace::reopen`]. On Linux it is an overlay in a
@@ -10,9 +11,11 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rustix::fs::{Mode, OFlags};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use self::layer::Made;
 use crate::git::GitError;
 use crate::keeper::{KeeperError, Processes, View, ViewError, ViewId};
 
@@ -24,6 +27,9 @@ mod watch;
 pub use layer::remove_tree;
 pub use snapshot::{Layers, Snapshot};
 pub use watch::DIRECTORIES_MAX;
+
+/// How folders are held: for their paths only, and never through a link.
+const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// A workspace or snapshot could not be made or opened.
 #[derive(Debug, thiserror::Error)]
@@ -94,6 +100,9 @@ enum Form {
 struct Manifest {
     snapshot: PathBuf,
     repository: PathBuf,
+    /// The project's folder, relative to the repository.
+    #[serde(default)]
+    prefix: PathBuf,
     files: Files,
     form: Form,
 }
@@ -112,14 +121,17 @@ pub struct Workspace {
 pub struct OpenWorkspace {
     /// For [`crate::keeper::Command::view`]; `None` for a copy.
     pub view: Option<ViewId>,
-    /// The tree's root as steps see it.
+    /// The tree's root as steps see it: all that is the job's own.
+    pub tree: PathBuf,
+    /// The project's folder as steps see it, which is the root of all paths and globs.
     pub root: PathBuf,
-    /// The same directory for this process: `/proc/self/fd/N` into the overlay, or the copy.
+    /// The same directory for this process: `/proc/self/fd/N` into the overlay, or the copy. It was opened before any step
+    /// ran, so that no step can put a link in its place.
     pub files: PathBuf,
     /// What people should know: why this is a copy.
     pub note: Option<String>,
     /// Keeps `files` meaningful.
-    held: Option<OwnedFd>,
+    held: OwnedFd,
 }
 
 impl OpenWorkspace {
@@ -154,11 +166,19 @@ impl Workspace {
             Files::Only(paths) => {
                 let stage = directory.join("stage");
                 layer::make_like(&stage, &repository).map_err(WorkspaceError::at(&stage))?;
+                layer::make_parents(&stage, &repository, &snapshot.prefix().join("any"), &mut Made::default())
+                    .map_err(WorkspaceError::at(&stage))?;
                 snapshot.copy_files(paths, &stage)?;
                 vec![stage]
             }
         };
-        let manifest = Manifest { snapshot: snapshot.directory().to_owned(), repository, files, form: Form::Overlay };
+        let manifest = Manifest {
+            snapshot: snapshot.directory().to_owned(),
+            repository,
+            prefix: snapshot.prefix().to_owned(),
+            files,
+            form: Form::Overlay,
+        };
         let workspace = Self { directory, manifest, lower };
         workspace.save()?;
         Ok(workspace)
@@ -220,15 +240,9 @@ impl Workspace {
     /// # Errors
     /// The keeper is gone, or the copy failed.
     pub async fn open(&mut self, processes: &Processes, snapshot: &Snapshot) -> Result<OpenWorkspace, WorkspaceError> {
-        let Some(view) = self.view() else { return Ok(self.open_copy(None)) };
+        let Some(view) = self.view() else { return self.open_copy(None) };
         match processes.open_view(&view).await {
-            Ok((view, held)) => Ok(OpenWorkspace {
-                view: Some(view),
-                root: self.manifest.repository.clone(),
-                files: PathBuf::from(format!("/proc/self/fd/{}", held.as_raw_fd())),
-                note: None,
-                held: Some(held),
-            }),
+            Ok((view, held)) => self.opened(Some(view), self.manifest.repository.clone(), held, None),
             Err(error) if error.is_lost() => Err(KeeperError::Lost.into()),
             Err(error) => self.fall_back(snapshot, error),
         }
@@ -242,14 +256,14 @@ impl Workspace {
         if self.manifest.form == Form::Overlay {
             self.copy(snapshot)?;
         }
-        Ok(self.open_copy(None))
+        self.open_copy(None)
     }
 
     fn fall_back(&mut self, snapshot: &Snapshot, error: ViewError) -> Result<OpenWorkspace, WorkspaceError> {
         self.copy(snapshot)?;
         let hint = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
         let note = format!("the workspace is a copy at another path, because the system refused to {error}{hint}");
-        Ok(self.open_copy(Some(note)))
+        self.open_copy(Some(note))
     }
 
     fn copy(&mut self, snapshot: &Snapshot) -> Result<(), WorkspaceError> {
@@ -268,21 +282,42 @@ impl Workspace {
         self.directory.join("copy")
     }
 
-    fn open_copy(&self, note: Option<String>) -> OpenWorkspace {
-        OpenWorkspace { view: None, root: self.copy_root(), files: self.copy_root(), note, held: None }
+    fn open_copy(&self, note: Option<String>) -> Result<OpenWorkspace, WorkspaceError> {
+        let tree = self.copy_root();
+        let held = rustix::fs::open(&tree, FOLDER, Mode::empty());
+        let held = held.map_err(|error| WorkspaceError::at(&tree)(error.into()))?;
+        self.opened(None, tree, held, note)
     }
 
-    /// A command of this process that runs inside the workspace, at its root, with nothing recorded: for a person's shell. The
+    /// Opens the project's folder below the tree that `held` is.
+    fn opened(
+        &self,
+        view: Option<ViewId>,
+        tree: PathBuf,
+        held: OwnedFd,
+        note: Option<String>,
+    ) -> Result<OpenWorkspace, WorkspaceError> {
+        let prefix = &self.manifest.prefix;
+        let mut folder = held;
+        for name in prefix {
+            let below = rustix::fs::openat(&folder, name, FOLDER, Mode::empty());
+            folder = below.map_err(|error| WorkspaceError::at(&tree.join(prefix))(error.into()))?;
+        }
+        let files = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd()));
+        Ok(OpenWorkspace { view, root: tree.join(prefix), tree, files, note, held: folder })
+    }
+
+    /// A command of this process that runs inside the workspace, in the project's folder, with nothing recorded: for a person's shell. The
     /// keeper is not needed; the mount ends with the last process in it.
     #[must_use]
     pub fn command(&self, program: &str) -> Command {
         use std::os::unix::process::CommandExt;
         let mut command = Command::new(program);
         let Some(view) = self.view() else {
-            command.current_dir(self.copy_root());
+            command.current_dir(self.copy_root().join(&self.manifest.prefix));
             return command;
         };
-        let root = view.target.clone();
+        let root = view.target.join(&self.manifest.prefix);
         // SAFETY: the child only makes system calls and allocates; no lock of ours is held across the fork, and the C
         // library makes its allocator usable in a forked child.
         unsafe {

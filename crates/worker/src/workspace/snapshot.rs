@@ -17,11 +17,15 @@ use super::checkout::{self, Checkout, Tracked};
 use super::layer::{self, Made, Whiteouts};
 use super::watch::{Changes, Watch};
 use super::{WorkspaceError, read_json, write_json};
+use crate::repository::{self, Standing};
 
 /// What a snapshot needs to be opened again.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Manifest {
     repository: PathBuf,
+    /// The project's folder, relative to the repository; empty if it is the whole.
+    #[serde(default)]
+    prefix: PathBuf,
     /// Empty where there is no git.
     checkouts: Vec<Checkout>,
 }
@@ -51,21 +55,26 @@ struct State {
 pub struct Layers(pub Vec<PathBuf>);
 
 impl Snapshot {
-    /// Takes the state of the checkout or plain directory at `repository` (its root), with its layers in `directory`, which
-    /// is made and must lie outside the repository.
+    /// Takes the state of the whole checkout that `project` is a folder of, or of the plain directory that it is, with its
+    /// layers in `directory`, which is made and must lie outside.
     ///
     /// # Errors
     /// git's words, or the system's about a file.
-    pub fn take(repository: &Path, directory: &Path) -> Result<Self, WorkspaceError> {
-        let repository = fs::canonicalize(repository).map_err(WorkspaceError::at(repository))?;
+    pub fn take(project: &Path, directory: &Path) -> Result<Self, WorkspaceError> {
+        let project = fs::canonicalize(project).map_err(WorkspaceError::at(project))?;
         fs::create_dir_all(directory).map_err(WorkspaceError::at(directory))?;
         let directory = fs::canonicalize(directory).map_err(WorkspaceError::at(directory))?;
-        if directory.starts_with(&repository) {
-            return Err(WorkspaceError::Inside { directory, repository });
+        if directory.starts_with(&project) {
+            return Err(WorkspaceError::Inside { directory, repository: project });
         }
+        // Who keeps the home directory in git has the layers in there too; then the folder is taken by itself.
+        let standing = repository::standing(&project)?.filter(|standing| !directory.starts_with(&standing.root));
+        let is_checkout = standing.is_some();
+        let Standing { root: repository, prefix } =
+            standing.unwrap_or_else(|| Standing { root: project, prefix: PathBuf::new() });
         let delta = directory.join("delta");
         layer::make_like(&delta, &repository).map_err(WorkspaceError::at(&delta))?;
-        let checkouts = if repository.join(".git").exists() {
+        let checkouts = if is_checkout {
             let status = checkout::status(&repository)?;
             write_delta(&repository, &delta, &status).map_err(WorkspaceError::at(&delta))?;
             status.checkouts
@@ -74,7 +83,7 @@ impl Snapshot {
             write_whiteouts(&repository, &delta, &ignored).map_err(WorkspaceError::at(&delta))?;
             Vec::new()
         };
-        let manifest = Manifest { repository, checkouts };
+        let manifest = Manifest { repository, prefix, checkouts };
         write_json(&directory.join("snapshot.json"), &manifest)?;
         Self::with(directory, manifest, Watching::Yes)
     }
@@ -108,6 +117,12 @@ impl Snapshot {
         &self.manifest.repository
     }
 
+    /// The project's folder in the tree, in which steps begin; relative, empty if it is the root.
+    #[must_use]
+    pub fn prefix(&self) -> &Path {
+        &self.manifest.prefix
+    }
+
     /// Where its layers are.
     #[must_use]
     pub fn directory(&self) -> &Path {
@@ -124,7 +139,7 @@ impl Snapshot {
     #[must_use]
     pub fn note(&self) -> Option<&'static str> {
         self.manifest.checkouts.is_empty().then_some(
-            "this directory is not the root of a git repository: what you edit while the build runs is seen by jobs that start later",
+            "this directory is in no git repository: what you edit while the build runs is seen by jobs that start later",
         )
     }
 
@@ -288,7 +303,7 @@ impl Snapshot {
         Ok(())
     }
 
-    /// Copies single files, as they were at the start, into `target`; those that were not there are left out.
+    /// Copies single files, relative to the repository, as they were at the start into `target`; those that were not there are left out.
     ///
     /// # Errors
     /// As [`Snapshot::copy_to`].

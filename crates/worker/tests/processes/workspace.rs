@@ -25,7 +25,135 @@ pub const CASES: &[Case] = &[
     ("workspace::a_repository_without_commits_is_seen", a_repository_without_commits_is_seen),
     ("workspace::layers_inside_the_repository_are_refused", layers_inside_the_repository_are_refused),
     ("workspace::odd_names_are_seen", odd_names_are_seen),
+    ("workspace::a_project_in_a_folder_is_frozen_too", a_project_in_a_folder_is_frozen_too),
+    ("workspace::a_copy_of_a_project_in_a_folder_is_whole", a_copy_of_a_project_in_a_folder_is_whole),
+    ("workspace::inputs_of_a_project_in_a_folder", inputs_of_a_project_in_a_folder),
+    ("workspace::no_link_stands_in_for_the_projects_folder", no_link_stands_in_for_the_projects_folder),
+    ("workspace::an_ignored_folder_is_a_project_of_its_own", an_ignored_folder_is_a_project_of_its_own),
+    ("workspace::a_home_kept_in_git_does_not_swallow_its_projects", a_home_kept_in_git_does_not_swallow_its_projects),
 ];
+
+/// A repository with a project in `deep/app`, changed since its commit.
+fn repository_with_a_folder() -> Repository {
+    let repository = Repository::with(&[
+        (".gitignore", "*.o\n"),
+        ("shared/lib", "shared"),
+        ("deep/app/.gitignore", "out/\n"),
+        ("deep/app/clean", "clean"),
+        ("deep/app/edited", "old"),
+    ]);
+    repository.write("deep/app/edited", "new");
+    repository.write("deep/app/untracked", "untracked");
+    repository.write("deep/app/x.o", "ignored above");
+    repository.write("deep/app/out/x", "ignored here");
+    repository.write("shared/new", "untracked");
+    repository
+}
+
+const FOLDER: &str = "./.gitignore=out/ ./clean=clean ./edited=new ./untracked=untracked ";
+
+/// The whole repository, as seen from the project's folder.
+const WHOLE: &str = "cd ../..; find . -name .git -prune -o ! -type d -print | LC_ALL=C sort | tr '\\n' ' '";
+
+const WHOLE_SEEN: &str = "./.gitignore ./deep/app/.gitignore ./deep/app/clean ./deep/app/edited ./deep/app/untracked \
+     ./shared/lib ./shared/new ";
+
+fn disturb_the_folder(repository: &Repository) {
+    repository.write("deep/app/clean", "disturbed");
+    repository.write("deep/app/edited", "disturbed");
+    repository.write("deep/app/fresh", "disturbed");
+    repository.write("shared/lib", "disturbed");
+    repository.remove("shared/new");
+}
+
+fn folder_snapshot(repository: &Repository) -> Snapshot {
+    Snapshot::take(&repository.root.join("deep/app"), &repository.data).expect("a snapshot")
+}
+
+fn a_project_in_a_folder_is_frozen_too() {
+    check(|processes| async move {
+        let repository = repository_with_a_folder();
+        let snapshot = folder_snapshot(&repository);
+        assert_eq!((snapshot.repository(), snapshot.prefix()), (&*repository.root, Path::new("deep/app")));
+        assert_eq!(snapshot.note(), None);
+        disturb_the_folder(&repository);
+        assert_eq!(job(&processes, &snapshot, "1", LISTING).await, FOLDER);
+        assert_eq!(job(&processes, &snapshot, "2", WHOLE).await, WHOLE_SEEN);
+        let seen = job(&processes, &snapshot, "3", "pwd; cat ../../shared/lib; git rev-parse --show-prefix").await;
+        assert_eq!(seen, format!("{}/deep/app\nshareddeep/app/\n", repository.root.display()));
+        let expected = ["deep/app/clean", "deep/app/fresh", "shared/lib"].map(PathBuf::from);
+        assert_eq!(snapshot.changed_since_start().expect("git"), expected);
+        // Opened again, later, for a person.
+        let workspace = Workspace::reopen(&repository.data.join("1")).expect("kept");
+        let shell = workspace.command("sh").args(["-c", "cat clean ../../shared/lib"]).output().expect("a shell");
+        assert_eq!(String::from_utf8_lossy(&shell.stdout), "cleanshared");
+    });
+}
+
+fn a_copy_of_a_project_in_a_folder_is_whole() {
+    check(|processes| async move {
+        let repository = repository_with_a_folder();
+        let snapshot = folder_snapshot(&repository);
+        disturb_the_folder(&repository);
+        let mut workspace = Workspace::create(&snapshot, &repository.data.join("1"), Files::All).expect("a workspace");
+        let open = workspace.open_as_copy(&snapshot).expect("a copy");
+        assert_eq!(open.root, workspace.directory().join("copy/deep/app"));
+        assert_eq!(sh_in(&processes, &open, LISTING).await, FOLDER);
+        assert_eq!(sh_in(&processes, &open, WHOLE).await, WHOLE_SEEN);
+        assert_eq!(std::fs::read_to_string(open.files.join("edited")).expect("seen from here"), "new");
+    });
+}
+
+fn inputs_of_a_project_in_a_folder() {
+    check(|processes| async move {
+        let repository = repository_with_a_folder();
+        let snapshot = folder_snapshot(&repository);
+        for (name, inputs, expected) in [("1", vec!["deep/app/clean"], "./deep/app/clean "), ("2", vec![], "")] {
+            let only = Files::Only(inputs.into_iter().map(PathBuf::from).collect());
+            let mut workspace = Workspace::create(&snapshot, &repository.data.join(name), only).expect("a workspace");
+            let open = open(&processes, &mut workspace, &snapshot).await;
+            assert_eq!(open.root, repository.root.join("deep/app"));
+            assert_eq!(sh_in(&processes, &open, WHOLE).await, expected);
+        }
+    });
+}
+
+/// What is collected after the steps must not be found through a link that a step has put there.
+fn no_link_stands_in_for_the_projects_folder() {
+    check(|processes| async move {
+        let repository = repository_with_a_folder();
+        let snapshot = folder_snapshot(&repository);
+        let mut overlay = Workspace::create(&snapshot, &repository.data.join("1"), Files::All).expect("a workspace");
+        let mut copy = Workspace::create(&snapshot, &repository.data.join("2"), Files::All).expect("a workspace");
+        for open in [open(&processes, &mut overlay, &snapshot).await, copy.open_as_copy(&snapshot).expect("a copy")] {
+            sh_in(&processes, &open, "echo own > own; cd ..; mv app moved; ln -s / app").await;
+            assert!(open.files.join("own").exists(), "the folder that was opened");
+            assert!(!open.files.join("etc").exists(), "not the machine");
+        }
+    });
+}
+
+fn an_ignored_folder_is_a_project_of_its_own() {
+    check(|processes| async move {
+        let repository = Repository::with(&[(".gitignore", "vendor/\n"), ("outer", "outer")]);
+        repository.write("vendor/app/file", "file");
+        let project = repository.root.join("vendor/app");
+        let snapshot = Snapshot::take(&project, &repository.data).expect("a snapshot");
+        assert!(snapshot.note().is_some());
+        assert_eq!(snapshot.repository(), project);
+        assert_eq!(job(&processes, &snapshot, "1", LISTING).await, "./file=file ");
+    });
+}
+
+fn a_home_kept_in_git_does_not_swallow_its_projects() {
+    check(|processes| async move {
+        let repository = Repository::with(&[("dotfile", "dotfile"), ("projects/app/file", "file")]);
+        let project = repository.root.join("projects/app");
+        let snapshot = Snapshot::take(&project, &repository.root.join("share/data")).expect("a snapshot");
+        assert!(snapshot.note().is_some());
+        assert_eq!(job(&processes, &snapshot, "1", LISTING).await, "./file=file ");
+    });
+}
 
 /// Every file and link but `.git`, with its first line.
 const LISTING: &str = "find . -name .git -prune -o ! -type d -print | LC_ALL=C sort | \
@@ -289,7 +417,7 @@ fn a_plain_directory_hides_what_it_ignores() {
         repository.write("d/x.o", "ignored");
         repository.write("build/deep/out", "ignored");
         let snapshot = snapshot(&repository);
-        assert!(snapshot.note().is_some_and(|note| note.contains("root of a git repository")));
+        assert!(snapshot.note().is_some_and(|note| note.contains("in no git repository")));
         let expected = "./.gitignore=*.o ./.hidden=h ./a=a ./d/b=b ";
         assert_eq!(job(&processes, &snapshot, "1", LISTING).await, expected);
         let mut workspace = Workspace::create(&snapshot, &repository.data.join("2"), Files::All).expect("a workspace");
