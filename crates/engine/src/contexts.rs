@@ -1,10 +1,11 @@
 //! What a job's `if`, its gate's prompt and its concurrency group can see: contexts and status functions.
 
 use std::cell::OnceCell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use expression::{CallError, Condition, Environment, Template, Value};
-use graph::{Carries, Ending, NeedResult, Text};
+use graph::{Carries, Ending, JobName, NeedResult, Text};
 
 use crate::build::{Build, COMING, Halt, Slot, SlotIndex};
 
@@ -67,27 +68,29 @@ impl<'a> JobContexts<'a> {
     }
 
     fn needs(&self) -> Value {
-        let results = need_results(self.build, self.slot, Carries::Order);
-        Value::object(results.map(|(name, result)| (name.as_str().to_owned(), as_value(&result))))
+        Value::from(&graph::legs::context(&need_results(self.build, self.slot, Carries::Order)))
     }
 }
 
-/// What came along the edges of a job, those that carry at least `carries`.
-pub(crate) fn need_results<'a>(
-    build: &'a Build,
-    slot: &'a Slot,
-    carries: Carries,
-) -> impl Iterator<Item = (graph::JobName, NeedResult)> + use<'a> {
-    let needs = slot.job.needs.iter().zip(&slot.needs);
-    needs.filter(move |&(need, &needed)| need.carries >= carries && needed < COMING).filter_map(|(need, &needed)| {
-        let end = build.slot(needed).end.as_ref()?;
-        let outputs = match &end.outcome {
-            graph::Outcome::Passed { outputs } if need.carries >= Carries::Outputs => outputs.clone(),
-            _ => Default::default(),
-        };
-        let artifacts = if need.carries >= Carries::Artifacts { end.artifacts.clone() } else { Default::default() };
-        Some((need.job.clone(), NeedResult { result: end.outcome.word().to_owned(), outputs, artifacts }))
-    })
+/// What came along the edges of a job, those that carry at least `carries`; legs of a matrix also together, under their id.
+pub(crate) fn need_results(build: &Build, slot: &Slot, carries: Carries) -> BTreeMap<JobName, NeedResult> {
+    let ended = slot.job.needs.iter().zip(&slot.needs).filter_map(|(need, &needed)| {
+        let is_carried = need.carries >= carries && needed < COMING;
+        is_carried.then(|| Some((need, build.slot(needed).end.as_ref()?))).flatten()
+    });
+    let mut results: BTreeMap<JobName, NeedResult> = ended
+        .map(|(need, end)| {
+            let outputs = match &end.outcome {
+                graph::Outcome::Passed { outputs } if need.carries >= Carries::Outputs => outputs.clone(),
+                _ => BTreeMap::new(),
+            };
+            let artifacts = if need.carries >= Carries::Artifacts { end.artifacts.clone() } else { BTreeMap::new() };
+            (need.job.clone(), NeedResult { result: end.outcome.word().to_owned(), outputs, artifacts })
+        })
+        .collect();
+    let order_of = |name: &JobName| build.index_of.get(name).map_or(u32::MAX, |&index| build.slot(index).job.order);
+    graph::legs::join(&mut results, order_of);
+    results
 }
 
 fn as_value(shape: &impl serde::Serialize) -> Value {

@@ -505,7 +505,7 @@ impl Engine {
             name: slot.name.clone(),
             job: Arc::clone(&slot.job),
             event: Arc::clone(&build.event),
-            needs: need_results(build, slot, Carries::Outputs).collect(),
+            needs: need_results(build, slot, Carries::Outputs),
             gate: match &slot.gate {
                 GateState::Answered(answer) => Some((**answer).clone()),
                 GateState::Closed | GateState::Open | GateState::Refused(_) => None,
@@ -521,7 +521,7 @@ impl Engine {
     fn resolve_effect(&self, job: JobRef) -> Effect {
         let build = &self.builds[&job.0];
         let slot = build.slot(job.1);
-        let needs = need_results(build, slot, Carries::Outputs).collect();
+        let needs = need_results(build, slot, Carries::Outputs);
         Effect::Resolve { build: job.0, job: slot.name.clone(), spec: Arc::clone(&slot.job), needs }
     }
 

@@ -70,6 +70,10 @@ pub fn operation(
         put(format!("file:{path}"), digest.to_string());
     }
     for (need, result) in needs {
+        // Of the usual result nothing is said, so that it does not stand in every manifest.
+        if result.result != "passed" {
+            put(format!("result:{need}"), result.result.clone());
+        }
         for (name, value) in &result.outputs {
             put(format!("output:{need}:{name}"), value.to_string());
         }

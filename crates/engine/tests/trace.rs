@@ -497,3 +497,56 @@ fn a_question_about_a_job_that_there_is_not_is_answered_at_the_end() {
         build passed",
     );
 }
+
+#[test]
+fn the_legs_of_a_matrix_are_one_needed_job_by_their_id() {
+    let mut world = World::new();
+    world.worker("w", 4, "", 0);
+    let condition = "needs.m.result=='failed'&&needs.m.outputs.x=='1'&&needs['m/9'].outputs.x=='1'&&needs.m.legs['10'].result=='failed'";
+    world.build(1, graph(&format!("m/9:; m/10:; a [if={condition}]: ~m/9 ~m/10")), BuildOptions::default());
+    let x = |value: &str| Outcome::Passed { outputs: [("x".to_owned(), value.into())].into() };
+    world.finish(1, "m/9", x("1"));
+    world.act("m/10 fails");
+    compare(
+        &world,
+        2,
+        "m/9 leased 1 try 1
+        m/10 leased 2 try 1
+        m/9 passed
+        m/10 failed by step
+        a leased 3 try 1",
+    );
+}
+
+#[test]
+fn the_outputs_of_legs_reach_the_worker_and_the_operation() {
+    let needs_of = |first: &str, second: &str| {
+        let mut world = World::new();
+        world.worker("w", 4, "", 0);
+        world.build(1, graph("m/9:; m/10:; a [reuse]: m/9 m/10"), BuildOptions::default());
+        for (leg, value) in [("m/9", first), ("m/10", second)] {
+            world.finish(1, leg, Outcome::Passed { outputs: [("x".to_owned(), value.into())].into() });
+        }
+        let resolved = world.effects.iter().find_map(|effect| match effect {
+            Effect::Resolve { needs, .. } => Some(needs.clone()),
+            _ => None,
+        });
+        world.act("a resolves 7");
+        let started = world.effects.iter().rev().find_map(|effect| match effect {
+            Effect::Start { spec, .. } => Some(spec.needs.clone()),
+            _ => None,
+        });
+        assert_eq!(resolved, started);
+        started.expect("it starts")
+    };
+    let needs = needs_of("early", "late");
+    assert_eq!(needs[&JobName::from("m")].outputs["x"], "late", "in the order of the matrix, not of the names");
+    let operation = |needs| {
+        let event = graph::Event::new(graph::EventKind::Push);
+        ropewalk_engine::operation::operation(&graph::Job::default(), &[], &needs, &event, BuildId(1))
+    };
+    let parts: Vec<String> = operation(needs).1.0.into_iter().map(|(name, value)| format!("{name} {value}")).collect();
+    let outputs: Vec<&String> = parts.iter().filter(|part| part.starts_with("output:")).collect();
+    assert_eq!(outputs, ["output:m/10:x \"late\"", "output:m/9:x \"early\"", "output:m:x \"late\""]);
+    assert_ne!(operation(needs_of("1", "2")).0, operation(needs_of("2", "1")).0);
+}

@@ -12,6 +12,7 @@ pub mod event;
 pub mod fields;
 pub mod job;
 pub mod known;
+pub mod legs;
 pub mod name;
 pub mod need;
 pub mod outcome;
@@ -27,7 +28,7 @@ pub use event::{Event, EventKind, Trust};
 pub use fields::{Field, FieldKind};
 pub use job::{
     CacheUse, Concurrency, ConcurrencyMode, Environment, Gate, Graph, Hole, Job, Network, Reports, Resources, Retry,
-    RetryOn, Reuse, Shell, Step, Toleration, WorkspaceKind,
+    RetryOn, Reuse, Shell, Status, StatusState, Step, Toleration, WorkspaceKind,
 };
 pub use known::{Answer, Evaluation, Known, Question};
 pub use name::{AttemptNumber, BuildId, JobName, LeaseId, WorkerId};

@@ -26,6 +26,12 @@ impl JobName {
     pub fn id(&self) -> &str {
         self.0.split_once('/').map_or(&self.0, |(id, _)| id)
     }
+
+    /// The name of the leg among those of its matrix: what stands behind the first `/`. `None` if it is no leg.
+    #[must_use]
+    pub fn leg(&self) -> Option<&str> {
+        self.0.split_once('/').map(|(_, leg)| leg)
+    }
 }
 
 impl From<&str> for JobName {

@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use expression::{CallError, Condition, Environment, Error, ErrorKind, Template, Value};
-use graph::{AttemptSpec, NeedResult, StepReport, Text, Trust};
+use graph::{AttemptSpec, StepReport, Text, Trust};
 
 use crate::files::{self, Directories};
 use crate::patterns::Patterns;
@@ -69,7 +69,7 @@ impl Contexts {
         let fixed = vec![
             ("event", event(spec)),
             ("params", json(&spec.event.params)),
-            ("needs", needs(&spec.needs)),
+            ("needs", Value::from(&graph::legs::context(&spec.needs))),
             ("matrix", json(&spec.job.matrix)),
             ("gate", spec.gate.as_ref().map_or_else(|| json(&BTreeMap::new()), json)),
             ("build", build),
@@ -258,37 +258,6 @@ fn event(spec: &AttemptSpec) -> Value {
         ("params", Value::object(event.params.iter().map(|(name, value)| (name.as_str(), Value::from(value))))),
         ("trusted", Value::from(event.trust == Trust::Trusted)),
     ])
-}
-
-/// Needs by full name; and the legs of a matrix together by id, with the outputs of the last leg that has them and the
-/// worst result.
-fn needs(needs: &BTreeMap<graph::JobName, NeedResult>) -> Value {
-    let weight = |result: &str| match result {
-        "failed" => 3,
-        "canceled" => 2,
-        "skipped" => 1,
-        _ => 0,
-    };
-    let mut by_id: BTreeMap<&str, NeedResult> = BTreeMap::new();
-    for (name, need) in needs {
-        if name.id() != name.as_str() && !needs.contains_key(name.id()) {
-            let all = by_id.entry(name.id()).or_insert_with(|| NeedResult {
-                result: need.result.clone(),
-                outputs: BTreeMap::new(),
-                artifacts: BTreeMap::new(),
-            });
-            if weight(&need.result) > weight(&all.result) {
-                all.result.clone_from(&need.result);
-            }
-            all.outputs.extend(need.outputs.clone());
-        }
-    }
-    let value = |need: &NeedResult| {
-        let outputs = need.outputs.iter().map(|(name, value)| (name.as_str(), Value::from(value)));
-        Value::object([("result", Value::from(need.result.as_str())), ("outputs", Value::object(outputs))])
-    };
-    let named = needs.iter().map(|(name, need)| (name.as_str(), value(need)));
-    Value::object(named.chain(by_id.iter().map(|(id, need)| (*id, value(need)))))
 }
 
 /// A point in time as RFC 3339 in UTC, to the second. The calendar is Howard Hinnant's `civil_from_days`.

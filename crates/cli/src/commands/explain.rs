@@ -226,8 +226,9 @@ fn equal_run_before(store: &dyn Store, build: BuildId, name: &JobName, digest: D
 /// What came along the edges of a job.
 fn needs(store: &dyn Store, build: BuildId, job: &Job, jobs: &[JobRow]) -> Result<BTreeMap<JobName, NeedResult>, Stop> {
     let artifacts = store.artifacts(build)?;
+    let graph = store.graph(build)?.unwrap_or_default();
     let carried = job.needs.iter().filter(|need| need.carries != Carries::Order);
-    Ok(carried
+    let mut needs: BTreeMap<JobName, NeedResult> = carried
         .filter_map(|need| {
             let outcome = jobs.iter().find(|row| row.name == need.job)?.outcome.as_ref()?;
             let outputs = match outcome {
@@ -239,7 +240,9 @@ fn needs(store: &dyn Store, build: BuildId, job: &Job, jobs: &[JobRow]) -> Resul
             let result = outcome.word().to_owned();
             Some((need.job.clone(), NeedResult { result, outputs, artifacts }))
         })
-        .collect())
+        .collect();
+    graph::legs::join(&mut needs, |name| graph.jobs.get(name).map_or(u32::MAX, |job| job.order));
+    Ok(needs)
 }
 
 fn without_files(job: &Job, needs: &BTreeMap<JobName, NeedResult>, build: &BuildRow) -> Manifest {

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::SourceFile;
 use super::errors::{self, Faults};
-use super::expand::{self, Expansion, Shape};
+use super::expand::{self, Expansion, Needed, Shape};
 use super::files::{Merged, Source};
 use super::jobs::{self, Origin, Surroundings, Writing};
 use super::nodes;
@@ -114,9 +114,22 @@ fn plan<'a>(given: &Given<'a>, patterns: &mut Patterns, faults: &mut Faults) -> 
     let mut questions = Vec::new();
     let mut planned: Vec<Planned<'a>> = Vec::with_capacity(given.merged.jobs.len());
     let mut n_jobs = 0;
+    let by_id: HashMap<&str, usize> =
+        given.merged.jobs.iter().enumerate().map(|(index, source)| (source.id, index)).collect();
     for source in &given.merged.jobs {
-        let mut expansion =
-            expand::expand(source, given.around, given.known, given.filled, patterns, &mut questions, faults);
+        let needed = |id: &str| match by_id.get(id).map(|&index| (index, planned.get(index))) {
+            Some((index, None)) if given.merged.jobs[index].body.get("matrix").is_some() => Needed::Later,
+            None | Some((_, None)) => Needed::Job,
+            Some((_, Some(job))) => match &job.expansion.shape {
+                Shape::Single => Needed::Job,
+                Shape::Legs(..) => Needed::Legs(&job.names),
+                Shape::Hole(_) if job.source.body.get("matrix").is_none() => Needed::Job,
+                Shape::Hole(after) => Needed::Hole(after),
+            },
+        };
+        let given_to =
+            expand::Given { around: given.around, known: given.known, params: given.filled, needed: &needed };
+        let mut expansion = expand::expand(source, &given_to, patterns, &mut questions, faults);
         if let Shape::Legs(legs, _) = &mut expansion.shape
             && n_jobs + legs.len() > JOBS_MAX
         {
@@ -290,6 +303,13 @@ impl<'a> Weaving<'a, '_> {
         let source = self.planned[index].source;
         let gate = source.body.get("gate").and_then(|gate| gate.get("fields")?.entries()).unwrap_or_default();
         let is_before = |id: &str| self.by_id.get(id).is_some_and(|&read| self.after(read).contains(&index));
+        let is_leg = |name: &str| {
+            let planned = name.split_once('/').and_then(|(id, _)| Some(&self.planned[*self.by_id.get(id)?]));
+            planned.is_some_and(|job| match &job.expansion.shape {
+                Shape::Hole(_) => true,
+                Shape::Single | Shape::Legs(..) => job.names.iter().any(|leg| leg.as_str() == name),
+            })
+        };
         let names = Names {
             needs: Self::written_needs(source)
                 .into_iter()
@@ -298,6 +318,7 @@ impl<'a> Weaving<'a, '_> {
             axes: references::axes(source.body.get("matrix")),
             params: self.given.params.keys().map(String::as_str).collect(),
             gate: gate.iter().filter_map(|entry| entry.name()).collect(),
+            is_leg: &is_leg,
             is_before: &is_before,
         };
         let mut faults = Faults::default();

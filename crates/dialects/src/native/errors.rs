@@ -220,6 +220,12 @@ pub(crate) fn no_legs(place: Location, job: &str) -> Diagnostic {
         .help("give every axis a value; to skip the job, use `when` or `if`")
 }
 
+pub(crate) fn matrix_of_later(place: Location, job: &str) -> Diagnostic {
+    Diagnostic::error("matrix-order", format!("this matrix reads `{job}`, which has a matrix itself and stands later"))
+        .at(place, "its legs are not known yet")
+        .help(format!("write `{job}` before this job"))
+}
+
 pub(crate) fn excludes_nothing(place: Location) -> Diagnostic {
     Diagnostic::warning("excludes-nothing", "this `exclude` fits no combination")
         .at(place, "nothing has these values")

@@ -1,9 +1,9 @@
 //! Which jobs of the graph one job as it is written becomes: one, a leg for each combination, or a hole for now.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use expression::{Contexts, Template, Value as ExpressionValue};
-use graph::{JobName, Known, Outcome, Question, SkipReason};
+use graph::{JobName, Known, NeedResult, Outcome, Question, SkipReason};
 use serde_json::Value;
 
 use super::check::place_in;
@@ -35,6 +35,27 @@ pub(crate) struct Expansion {
     pub n_places: usize,
 }
 
+/// What a matrix can know of a job whose outputs it reads.
+pub(crate) enum Needed<'a> {
+    /// It is one job, or none.
+    Job,
+    /// It is these legs, in order.
+    Legs(&'a [JobName]),
+    /// Its legs are not known before these jobs have ended.
+    Hole(&'a [JobName]),
+    /// It has a matrix of its own and stands later in the text.
+    Later,
+}
+
+/// What expanding a job looks at, beside the job.
+pub(crate) struct Given<'a> {
+    pub around: &'a Surroundings<'a>,
+    pub known: &'a Known,
+    pub params: &'a BTreeMap<String, Value>,
+    /// What stands behind an id.
+    pub needed: &'a dyn Fn(&str) -> Needed<'a>,
+}
+
 /// Why a matrix has no values.
 enum NoMatrix {
     /// These jobs must end first.
@@ -48,9 +69,7 @@ enum NoMatrix {
 /// Decides `when` and makes the legs of the matrix; what must be known first is added to `questions`.
 pub(crate) fn expand(
     job: &Source<'_>,
-    around: &Surroundings<'_>,
-    known: &Known,
-    params: &BTreeMap<String, Value>,
+    given: &Given<'_>,
     patterns: &mut Patterns,
     questions: &mut Vec<Question>,
     faults: &mut Faults,
@@ -60,7 +79,7 @@ pub(crate) fn expand(
     if let Some(node) = job.body.get("when") {
         let condition = when::condition(node);
         let mut open = Vec::new();
-        match when::decide(&condition, known, params, patterns, &mut open) {
+        match when::decide(&condition, given.known, given.params, patterns, &mut open) {
             Truth::Holds | Truth::Unknown => {}
             Truth::Fails => skip = Some(SkipReason::Condition { text: when::spoken(&condition) }),
             Truth::Open => {
@@ -72,7 +91,7 @@ pub(crate) fn expand(
     let mut n_places = 1;
     let mut shape = Shape::Single;
     if let Some(node) = job.body.get("matrix") {
-        let mut reading = Reading { around, known, origin: Origin::File, faults };
+        let mut reading = Reading { given, around: given.around, origin: Origin::File, faults };
         match reading.matrix(node) {
             Ok(matrix) => {
                 if let Some(legs) = reading.legs(job, node, &matrix) {
@@ -97,14 +116,14 @@ pub(crate) fn expand(
     Expansion { shape, skip, n_places }
 }
 
-struct Reading<'a> {
-    around: &'a Surroundings<'a>,
-    known: &'a Known,
+struct Reading<'r, 'g> {
+    given: &'r Given<'g>,
+    around: &'g Surroundings<'g>,
     origin: Origin,
-    faults: &'a mut Faults,
+    faults: &'r mut Faults,
 }
 
-impl Reading<'_> {
+impl Reading<'_, '_> {
     fn legs(&mut self, job: &Source<'_>, node: &Node, matrix: &Matrix) -> Option<Vec<Leg>> {
         let place = self.around.sources.location(node.span);
         let Ok(Legs { legs, idle_excludes }) = matrix::legs(matrix) else {
@@ -136,7 +155,7 @@ impl Reading<'_> {
             }
             return Ok(matrix);
         }
-        let mut pending = Vec::new();
+        let (mut is_whole, mut pending) = (true, Vec::new());
         // Any other kind was told.
         let entries = node.entries().ok_or(NoMatrix::Faulty)?;
         for entry in entries {
@@ -147,13 +166,16 @@ impl Reading<'_> {
             }
             match self.evaluate(&entry.value) {
                 Ok(value) => self.add_value(&mut matrix, name, &value, &entry.value)?,
-                Err(NoMatrix::Pending(mut after)) => pending.append(&mut after),
+                Err(NoMatrix::Pending(mut after)) => {
+                    is_whole = false;
+                    pending.append(&mut after);
+                }
                 Err(other) => return Err(other),
             }
         }
         pending.sort();
         pending.dedup();
-        if pending.is_empty() { Ok(matrix) } else { Err(NoMatrix::Pending(pending)) }
+        if is_whole { Ok(matrix) } else { Err(NoMatrix::Pending(pending)) }
     }
 
     fn add_literal(&mut self, matrix: &mut Matrix, name: &str, node: &Node) {
@@ -223,31 +245,49 @@ impl Reading<'_> {
         if template.single().is_none() {
             return self.unfit(node, "a list or a map: it is not exactly one `${{ }}`");
         }
-        let mut needs = Vec::new();
+        let mut needs: BTreeMap<JobName, NeedResult> = BTreeMap::new();
         let mut pending = Vec::new();
+        let mut is_pending = false;
+        let mut order: Vec<JobName> = Vec::new();
         for path in template.context_paths().iter().filter(|path| &*path.context == "needs") {
             let Some(id) = path.name(0) else {
                 return self.unfit(node, "a value: write the needed job's name into it");
             };
-            let name = JobName::from(id);
-            match self.known.outcome(&name) {
-                None => pending.push(name),
-                Some(Outcome::Passed { outputs }) => {
-                    let outputs = outputs.iter().map(|(name, value)| (name.as_str(), value.into()));
-                    let result = [("result", "passed".into()), ("outputs", ExpressionValue::object(outputs))];
-                    needs.push((id.to_owned(), ExpressionValue::object(result)));
+            let names = match (self.given.needed)(id) {
+                Needed::Job => vec![JobName::from(id)],
+                Needed::Legs(legs) => legs.to_vec(),
+                Needed::Hole(after) => {
+                    pending.extend_from_slice(after);
+                    is_pending = true;
+                    continue;
                 }
-                Some(_) => return Err(NoMatrix::Never(name)),
+                Needed::Later => {
+                    self.faults.push(errors::matrix_of_later(self.around.sources.location(node.span), id));
+                    return Err(NoMatrix::Faulty);
+                }
+            };
+            for name in names {
+                match self.given.known.outcome(&name) {
+                    None => pending.push(name),
+                    Some(Outcome::Passed { outputs }) => {
+                        let (result, outputs) = ("passed".to_owned(), outputs.clone());
+                        order.push(name.clone());
+                        needs.insert(name, NeedResult { result, outputs, artifacts: BTreeMap::new() });
+                    }
+                    Some(_) => return Err(NoMatrix::Never(name)),
+                }
             }
         }
-        if !pending.is_empty() {
+        if is_pending || !pending.is_empty() {
             return Err(NoMatrix::Pending(pending));
         }
+        let order: HashMap<JobName, u32> = order.into_iter().zip(0..).collect();
+        graph::legs::join(&mut needs, |name| order.get(name).copied().unwrap_or_default());
         let values = self.around.values;
         let contexts = Contexts::new()
             .with("event", values.event.clone())
             .with("params", values.params.clone())
-            .with("needs", ExpressionValue::object(needs));
+            .with("needs", ExpressionValue::from(&graph::legs::context(&needs)));
         template.evaluate_value(&contexts).map_err(|error| {
             let span = place_in(self.around.sources, node, text, error.range.clone());
             let help = "the value is known now and does not fit; is the output written in every case?".to_owned();

@@ -203,6 +203,7 @@ const EVENTS: &[(&str, &str)] = &[
     ("manual", "A person started it."),
     ("api", "A program started it."),
     ("build", "Another build started it."),
+    ("command", "A person asked for one of its commands: `run --command NAME`."),
 ];
 
 static ON: Record = Record {
@@ -216,6 +217,7 @@ static ON: Record = Record {
         key!("manual", Type::Record(&ON_MANUAL), "A person started it, perhaps with parameters."),
         key!("api", Type::Record(&ON_OTHER), "A program started it."),
         key!("build", Type::Record(&ON_OTHER), "Another build started it."),
+        key!("command", Type::Record(&ON_COMMAND), "A person asked for one of its commands: `run --command NAME`."),
     ],
 };
 
@@ -245,6 +247,12 @@ static ON_MANUAL: Record = Record {
         Type::Map(NameKind::Id, &Type::Record(&FIELD)),
         "Parameters by name: `${{ params.NAME }}`."
     )],
+};
+
+static ON_COMMAND: Record = Record {
+    name: "command",
+    documentation: "Narrows commands.",
+    keys: &[key!("names", REGEXES, "Regexes; one must match the command's whole name.")],
 };
 
 static ON_OTHER: Record = Record { name: "event", documentation: "Nothing narrows this event.", keys: &[] };

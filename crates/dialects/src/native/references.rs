@@ -21,6 +21,8 @@ pub(crate) struct Names<'a> {
     pub axes: Option<Vec<&'a str>>,
     pub params: Vec<&'a str>,
     pub gate: Vec<&'a str>,
+    /// Whether an id that is needed has a leg of this full name, or may come to have it.
+    pub is_leg: &'a dyn Fn(&str) -> bool,
     /// Whether a job that is not among its needs has ended all the same before it starts.
     pub is_before: &'a dyn Fn(&str) -> bool,
 }
@@ -126,6 +128,13 @@ impl<'a> Checking<'a, '_> {
         if known.iter().any(|known| known.eq_ignore_ascii_case(name)) {
             return;
         }
+        if &*path.context == "needs"
+            && let Some((id, _)) = name.split_once('/')
+            && self.names.needs.contains(&id)
+            && (self.names.is_leg)(name)
+        {
+            return;
+        }
         if &*path.context == "needs" && (self.names.is_before)(name) {
             self.read_beyond.insert(name.to_owned());
             return;
@@ -148,6 +157,7 @@ fn event_names() -> &'static [&'static str] {
             branch: Some(text()),
             tag: Some(text()),
             base: Some(text()),
+            command: Some(text()),
             pull_request: Some(1),
             actor: text(),
             message: text(),

@@ -78,11 +78,20 @@ fn schedule(node: &Node) -> Option<Schedule> {
 
 /// Whether the triggers let this event in.
 pub(crate) fn triggered(triggers: &Triggers, event: &Event, patterns: &mut Patterns) -> Triggered {
-    let Triggers::Listed { kinds, .. } = triggers else { return Triggered::Yes };
+    let Triggers::Listed { kinds, .. } = triggers else {
+        return match (event.kind, event.command.as_deref()) {
+            // A command is run only where somebody wrote what it is.
+            (EventKind::Command, Some(name)) => {
+                Triggered::No { reason: format!("the pipeline has no command `{name}`") }
+            }
+            _ => Triggered::Yes,
+        };
+    };
     let (what, name) = match event.kind {
         EventKind::Push => ("a push to branch", event.branch.as_deref()),
         EventKind::Tag => ("the tag", event.tag.as_deref()),
         EventKind::PullRequest => ("a pull request into", event.base.as_deref()),
+        EventKind::Command => ("the command", event.command.as_deref()),
         kind => (kind.name(), None),
     };
     let spoken = name.map_or_else(|| format!("`{}`", event.kind.name()), |name| format!("{what} `{name}`"));

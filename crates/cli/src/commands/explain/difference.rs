@@ -41,6 +41,7 @@ pub fn lines(difference: &Difference) -> Vec<String> {
         "file" => vec![digest_line(&format!("file {}", columns::bare(rest)), before, after)],
         "artifact" => vec![digest_line(&of_job("artifact", rest), before, after)],
         "output" => vec![value_line(&of_job("output", rest), before, after)],
+        "result" => vec![value_line(&format!("result of {rest}"), before, after)],
         "env" => vec![value_line(&format!("variable {rest}"), before, after)],
         "matrix" => vec![value_line(&format!("matrix value {rest}"), before, after)],
         "step" => step_lines(rest, before, after),
