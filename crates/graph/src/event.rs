@@ -24,6 +24,9 @@ pub struct Event {
     /// What to compare with for changed files: a branch or a commit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<String>,
+    /// The command that was asked for (`run --command release`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
     /// The number of the pull request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pull_request: Option<u64>,
@@ -54,6 +57,7 @@ impl Event {
             branch: None,
             tag: None,
             base: None,
+            command: None,
             pull_request: None,
             actor: String::new(),
             message: String::new(),
@@ -82,12 +86,22 @@ pub enum EventKind {
     Api,
     /// Another build started it.
     Build,
+    /// A person asked for one of the pipeline's commands by name.
+    Command,
 }
 
 impl EventKind {
     /// All kinds, in the order they are listed to users.
-    pub const ALL: [Self; 7] =
-        [Self::Push, Self::Tag, Self::PullRequest, Self::Schedule, Self::Manual, Self::Api, Self::Build];
+    pub const ALL: [Self; 8] = [
+        Self::Push,
+        Self::Tag,
+        Self::PullRequest,
+        Self::Schedule,
+        Self::Manual,
+        Self::Api,
+        Self::Build,
+        Self::Command,
+    ];
 
     /// The kind's name in pipelines and on the command line.
     #[must_use]
@@ -100,6 +114,7 @@ impl EventKind {
             Self::Manual => "manual",
             Self::Api => "api",
             Self::Build => "build",
+            Self::Command => "command",
         }
     }
 

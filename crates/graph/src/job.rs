@@ -26,6 +26,33 @@ pub struct Graph {
     /// What is not known yet, in order of name.
     #[serde(default)]
     pub holes: Vec<Hole>,
+    /// What the pipeline says of itself, by name: combined from outcomes by its program.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub statuses: BTreeMap<String, Status>,
+}
+
+/// What a pipeline says of a part of itself. Shown to people; decides nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// How it stands.
+    pub state: StatusState,
+    /// Why, or what came out: one line.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub text: String,
+}
+
+/// How a [`Status`] stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StatusState {
+    /// It is well.
+    Ok,
+    /// It did not apply.
+    Skipped,
+    /// It is not known yet.
+    Pending,
+    /// It is not well.
+    Failed,
 }
 
 /// A place where an evaluation will add jobs once an answer is there: "grows after *plan*".
@@ -191,6 +218,9 @@ pub enum Shell {
     Bash,
     /// A program and its arguments; `{0}` stands for the file that holds the script.
     Custom(Vec<String>),
+    /// The pipeline's own program, by the digest of its binary: it is called as `PROGRAM run JOB` and finds in the script
+    /// which of its functions to run, and with what types.
+    Program(crate::digest::Digest),
 }
 
 /// Where a job's steps run.

@@ -179,7 +179,7 @@ fn the_graph_is_the_last_one_evaluated() {
         assert_eq!(store.graph(one).unwrap(), None);
         let graph = |names: &[&str]| {
             let jobs = names.iter().map(|&name| (JobName::from(name), Arc::new(Job::default()))).collect();
-            Arc::new(Graph { name: "ci".to_owned(), jobs, holes: Vec::new() })
+            Arc::new(Graph { name: "ci".to_owned(), jobs, ..Graph::default() })
         };
         for (build, names) in [(one, vec!["a"]), (two, vec!["a"]), (one, vec!["a", "b"])] {
             store.append(&[sample::evaluated(build, graph(&names))]).unwrap();

@@ -549,6 +549,7 @@ impl<'w> Attempt<'w> {
                 let arguments = ["--noprofile", "--norc", "-eo", "pipefail"];
                 Ok((Command::shell("bash", &arguments, script).map_err(failed)?, None))
             }
+            Shell::Program(digest) => Err(Unstarted::Machine(format!("this worker has no program {digest}"))),
             Shell::Custom(words) => {
                 let Some(slot) = &self.slot else { return Err(Unstarted::Machine("no place for a script".to_owned())) };
                 let file = ScriptFile { path: slot.directory().join("script") };
@@ -636,6 +637,7 @@ impl<'w> Attempt<'w> {
                     Shell::Sh => "a POSIX shell has to be installed on this worker",
                     Shell::Bash => "install bash on this worker, or take `shell: sh`",
                     Shell::Custom(_) => "install it on this worker, or correct the step's `shell`",
+                    Shell::Program(_) => "the pipeline's program was taken away while the job ran: run it again",
                 };
                 self.infra(recorder, format!("the shell `{program}` was not found: {hint}"))
             }

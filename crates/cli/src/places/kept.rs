@@ -83,7 +83,7 @@ impl Kept {
         let jobs = jobs.into_iter().enumerate().map(|(order, (name, job))| {
             (JobName::from(name), Arc::new(Job { order: u32::try_from(order).expect("few jobs"), ..job }))
         });
-        let graph = Arc::new(Graph { name: String::new(), jobs: jobs.collect(), holes: Vec::new() });
+        let graph = Arc::new(Graph { jobs: jobs.collect(), ..Graph::default() });
         let mut kept = KeptBuild { kept: self, build, graph: Arc::clone(&graph), attempts: 0, failed: None };
         kept.fact(What::BuildCreated(Box::new(request)));
         kept.fact(What::Evaluated { graph, questions: Vec::new(), diagnostics: Vec::new() });

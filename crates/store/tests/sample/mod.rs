@@ -111,6 +111,7 @@ fn full_event() -> Event {
         branch: Some("topic".to_owned()),
         tag: Some("v1".to_owned()),
         base: Some("main".to_owned()),
+        command: Some("release".to_owned()),
         pull_request: Some(12),
         actor: "ann".to_owned(),
         message: "mend\nthe \u{1f600} rope".to_owned(),
@@ -125,7 +126,7 @@ fn full_graph() -> Graph {
     let make = Job { steps: vec![step], ..Job::default() };
     let test = Job { order: 1, needs: vec![Need::success("make")], allow_failure: true, ..Job::default() };
     let jobs = BTreeMap::from([("make".into(), Arc::new(make)), ("test".into(), Arc::new(test))]);
-    Graph { name: "ci".to_owned(), jobs, holes: Vec::new() }
+    Graph { name: "ci".to_owned(), jobs, ..Graph::default() }
 }
 
 fn full_report() -> AttemptReport {
