@@ -1,0 +1,219 @@
+//! What flows between jobs: typed outputs, and the inputs that functions take.
+
+use std::marker::PhantomData;
+use std::rc::Rc;
+
+use crate::context::{Cx, Failure};
+use crate::data::{Data, DecodeError, Schema};
+use crate::job::Job;
+use crate::json::Json;
+
+/// A value that a job will have handed on once it has passed. Passing it as an input makes the edge.
+pub struct Output<T> {
+    pub(crate) source: Source,
+    pub(crate) is: PhantomData<fn() -> T>,
+}
+
+impl<T> Clone for Output<T> {
+    fn clone(&self) -> Self {
+        Self { source: self.source.clone(), is: PhantomData }
+    }
+}
+
+/// Where a value comes from, without its type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Source {
+    /// The job's full name.
+    pub job: String,
+    /// `None`: the value that a function returned. Else the output of this name, which a step wrote as text.
+    pub output: Option<String>,
+    /// The digest of the type's schema.
+    pub schema: String,
+}
+
+impl Source {
+    /// Reads the value out of a job's outputs.
+    ///
+    /// # Errors
+    /// If it is missing, was made by another build of the program, or has not the type's shape.
+    pub fn read<T: Data>(&self, outputs: &Json) -> Result<T, DecodeError> {
+        let name = self.output.as_deref().unwrap_or("value");
+        let value = outputs.get(name);
+        match (&self.output, value) {
+            (None, None) if Schema::of::<T>().text() == "unit" => T::from_json(&Json::Null),
+            (None, Some(value)) => typed(value, &self.schema),
+            (Some(_), Some(value)) => text(value),
+            (_, None) => Err(DecodeError::new(format!("the job `{}` handed on no `{name}`", self.job))),
+        }
+    }
+}
+
+/// A value with the digest of its schema, as functions hand it on: JSON, or the text of it.
+fn typed<T: Data>(value: &Json, schema: &str) -> Result<T, DecodeError> {
+    let read;
+    let value = match value {
+        Json::Text(text) => {
+            read = Json::read(text).map_err(|error| DecodeError::new(format!("the value is no JSON: {error}")))?;
+            &read
+        }
+        value => value,
+    };
+    match value.get("schema").and_then(Json::as_str) {
+        Some(theirs) if theirs == schema => T::from_json(value.get("value").unwrap_or(&Json::Null)),
+        _ => Err(DecodeError::new("the value was made by another build of the program, with another type")),
+    }
+}
+
+/// A value that a step wrote as text: a `String` is the text, anything else is JSON.
+fn text<T: Data>(value: &Json) -> Result<T, DecodeError> {
+    let Json::Text(text) = value else { return T::from_json(value) };
+    if Schema::of::<T>().text() == "text" {
+        return T::from_json(value);
+    }
+    match Json::read(text) {
+        Ok(json) => T::from_json(&json),
+        // A choice is written without quotes.
+        Err(_) => T::from_json(value),
+    }
+}
+
+/// What a function takes: a handle, or a tuple or list of them.
+pub trait Inputs {
+    /// What the function gets.
+    type Values: 'static;
+
+    /// Appends where the values come from, in the order of the handles.
+    #[doc(hidden)]
+    fn sources(&self, out: &mut Sources);
+
+    /// Reads the values, in the same order.
+    ///
+    /// # Errors
+    /// If one is missing or has another shape.
+    #[doc(hidden)]
+    fn read(sources: &mut Reading<'_>) -> Result<Self::Values, DecodeError>;
+}
+
+/// The sources of some inputs.
+#[doc(hidden)]
+#[derive(Clone, Default)]
+pub struct Sources(pub(crate) Vec<Source>);
+
+/// Inputs being read.
+#[doc(hidden)]
+pub struct Reading<'a> {
+    pub(crate) sources: std::slice::Iter<'a, Source>,
+    /// The outputs of a job.
+    pub(crate) outputs_of: &'a dyn Fn(&str) -> Json,
+}
+
+impl Reading<'_> {
+    fn next<T: Data>(&mut self) -> Result<T, DecodeError> {
+        let source = self.sources.next().expect("as many sources were written as are read");
+        source.read((&(self.outputs_of)(&source.job)) as &Json).map_err(|error| error.in_field(&source.job))
+    }
+}
+
+impl<T: Data> Inputs for Output<T> {
+    type Values = T;
+
+    fn sources(&self, out: &mut Sources) {
+        out.0.push(self.source.clone());
+    }
+
+    fn read(sources: &mut Reading<'_>) -> Result<T, DecodeError> {
+        sources.next()
+    }
+}
+
+impl<T: Data, V> Inputs for Job<T, V> {
+    type Values = T;
+
+    fn sources(&self, out: &mut Sources) {
+        self.output_of_function().sources(out);
+    }
+
+    fn read(sources: &mut Reading<'_>) -> Result<T, DecodeError> {
+        sources.next()
+    }
+}
+
+impl<I: Inputs> Inputs for &I {
+    type Values = I::Values;
+
+    fn sources(&self, out: &mut Sources) {
+        I::sources(self, out);
+    }
+
+    fn read(sources: &mut Reading<'_>) -> Result<I::Values, DecodeError> {
+        I::read(sources)
+    }
+}
+
+impl Inputs for () {
+    type Values = ();
+
+    fn sources(&self, _: &mut Sources) {}
+
+    fn read(_: &mut Reading<'_>) -> Result<(), DecodeError> {
+        Ok(())
+    }
+}
+
+macro_rules! tuple {
+    ($($name:ident),+) => {
+        impl<$($name: Inputs),+> Inputs for ($($name,)+) {
+            type Values = ($($name::Values,)+);
+
+            fn sources(&self, out: &mut Sources) {
+                #[allow(non_snake_case, reason = "named as the type it is of")]
+                let ($($name,)+) = self;
+                $($name.sources(out);)+
+            }
+
+            fn read(sources: &mut Reading<'_>) -> Result<Self::Values, DecodeError> {
+                Ok(($($name::read(sources)?,)+))
+            }
+        }
+    };
+}
+
+tuple!(A);
+tuple!(A, B);
+tuple!(A, B, C);
+tuple!(A, B, C, D);
+tuple!(A, B, C, D, E);
+tuple!(A, B, C, D, E, F);
+tuple!(A, B, C, D, E, F, G);
+tuple!(A, B, C, D, E, F, G, H);
+
+/// A job's function, without its types.
+#[derive(Clone)]
+pub(crate) struct Run {
+    pub sources: Sources,
+    /// The digest of the schema of what it returns.
+    pub output: String,
+    /// Reads the inputs (given the outputs of a job by name), runs, and gives the value and its files' new places.
+    pub call: Rc<Call>,
+}
+
+/// Runs a function: the context and the outputs of a job by its name go in, the value comes out.
+pub(crate) type Call = dyn Fn(&mut Cx, &dyn Fn(&str) -> Json) -> Result<Returned, Stopped>;
+
+/// What a function returned.
+pub(crate) struct Returned {
+    /// The value as JSON; paths of files are still those that the function gave.
+    pub value: Json,
+    /// Every path of a file or directory inside it, in the order of [`Data::visit_files`].
+    pub files: Vec<String>,
+    /// Writes the value again with these paths in place of those.
+    pub with_files: Box<dyn FnOnce(&[String]) -> Json>,
+}
+
+/// Why there is no value.
+pub(crate) enum Stopped {
+    /// An input is missing or does not decode.
+    Inputs(DecodeError),
+    /// The function said so.
+    Failed(Failure),
+}

@@ -1,0 +1,31 @@
+//! Pipelines as Rust programs.
+//!
+//! A pipeline is a function that adds jobs to a [`Ci`]; [`Ci::main`] makes a program of one or several. `ropewalk run`
+//! builds the program, asks it for its jobs, and asks again when it waits for results. What crosses is described in
+//! `docs/design/2026-11-21-rust-pipelines.md` of Ropewalk: the native format as JSON, with the place of every key.
+//!
+//! Reading order: [`ci`] the jobs, [`job`] one of them, [`inputs`] what flows between them, [`data`] values that may;
+//! [`growth`] and [`gate`] what waits for results; [`term`] statuses; [`context`] what a function gets when it runs;
+//! [`hook`] triggers and `main`; [`wire`] the verbs; [`testing`] tests of a pipeline.
+//!
+//! Nothing in an evaluation does I/O, reads a clock or draws a random number. Only [`context`] and [`testing`] touch the
+//! world, and they run in jobs and in tests.
+
+pub mod ci;
+pub mod context;
+pub mod data;
+pub mod inputs;
+pub mod job;
+mod json;
+mod mark;
+
+pub use ci::Ci;
+pub use context::{Cx, Failure};
+pub use data::{Data, Dir, File};
+pub use inputs::{Inputs, Output};
+pub use job::Job;
+pub use json::{Json, JsonError};
+pub use ropewalk_derive::Data;
+
+// The derive names the crate by its own name.
+extern crate self as ropewalk;
