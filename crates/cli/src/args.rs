@@ -22,7 +22,7 @@ pub struct Arguments {
 /// When to use colours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Colour {
-    /// On a terminal, unless `NO_COLOR` is set.
+    /// On a terminal, unless `NO_COLOR`, `CLICOLOR=0` or `TERM=dumb` says no; anywhere with `CLICOLOR_FORCE=1`.
     #[default]
     Auto,
     /// Always.
@@ -270,7 +270,7 @@ pub struct Logs {
     /// Go on until the build has ended.
     #[arg(short, long)]
     pub follow: bool,
-    /// Only lines that match this regular expression.
+    /// Only lines that match this regular expression; exit code 1 if there is none.
     #[arg(short, long, value_name = "REGEX")]
     pub grep: Option<String>,
     /// Lines shown before and after each match.

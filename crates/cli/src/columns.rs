@@ -1,9 +1,10 @@
 //! Dense aligned text: cells with a style, columns as wide as their widest cell, and the marks of outcomes.
-//! Widths are counted in characters.
+//! Widths are counted in cells of a terminal: a CJK letter or an emoji takes two, a combining mark none.
 
 use std::io::IsTerminal;
 
 use graph::{Failure, Outcome, Verdict};
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::args::Colour;
 use crate::words;
@@ -125,7 +126,7 @@ impl Columns {
         let mut widths = vec![0; n_columns];
         for row in &self.rows {
             for (width, cell) in widths.iter_mut().zip(row) {
-                *width = cell.text.chars().count().min(COLUMN_CELLS_MAX).max(*width);
+                *width = cells(&cell.text).min(COLUMN_CELLS_MAX).max(*width);
             }
         }
         let mut text = String::new();
@@ -138,7 +139,7 @@ impl Columns {
                 }
                 let is_last = index + 1 == n_columns;
                 let content = if is_last { cell.text.clone() } else { cut(&cell.text, width) };
-                let pad = width.saturating_sub(content.chars().count());
+                let pad = width.saturating_sub(cells(&content));
                 if cell.side == Side::Right {
                     spaces_due += pad;
                 }
@@ -158,12 +159,60 @@ impl Columns {
     }
 }
 
-/// `text` in at most `cells` characters, the last one `…` if some were cut.
-pub fn cut(text: &str, cells: usize) -> String {
-    if text.chars().count() <= cells {
+/// How many cells of a terminal `text` takes. Colours count as their characters: see [`cut_coloured`].
+pub fn cells(text: &str) -> usize {
+    // Most texts are ASCII, of one cell each.
+    if text.is_ascii() { text.len() } else { text.width() }
+}
+
+/// `text` in at most `cells_max` cells, the last one `…` if some were cut.
+pub fn cut(text: &str, cells_max: usize) -> String {
+    if cells(text) <= cells_max {
         return text.to_owned();
     }
-    text.chars().take(cells.saturating_sub(1)).chain(['…']).collect()
+    format!("{}…", &text[..fitting(text, cells_max.saturating_sub(1))])
+}
+
+/// How many bytes of `text` fit into `cells_max` cells, without colours.
+fn fitting(text: &str, cells_max: usize) -> usize {
+    let mut taken = 0;
+    for (at, letter) in text.char_indices() {
+        taken += letter.width().unwrap_or(0);
+        if taken > cells_max {
+            return at;
+        }
+    }
+    text.len()
+}
+
+/// `text` with colours (`ESC [ … m`, nothing else of a terminal's language) in at most `cells_max` cells, the last one
+/// `…` if some were cut. A colour that is on stays on.
+pub fn cut_coloured(text: &str, cells_max: usize) -> String {
+    if cells(&bare(text)) <= cells_max {
+        return text.to_owned();
+    }
+    let mut shown = String::new();
+    let mut room = cells_max.saturating_sub(1);
+    let mut rest = text;
+    loop {
+        let (plain, colour) = match rest.split_once("\u{1b}[") {
+            Some((plain, after)) => (plain, after.split_once('m')),
+            None => (rest, None),
+        };
+        let fits = fitting(plain, room);
+        shown.push_str(&plain[..fits]);
+        let Some((codes, after)) = colour.filter(|_| fits == plain.len()) else { break };
+        room -= cells(plain).min(room);
+        shown.push_str(&format!("\u{1b}[{codes}m"));
+        rest = after;
+    }
+    shown.push('…');
+    shown
+}
+
+/// `text` and as many spaces as make it `cells_min` cells wide.
+pub fn padded(text: &str, cells_min: usize) -> String {
+    format!("{text}{}", " ".repeat(cells_min.saturating_sub(cells(text))))
 }
 
 /// The first line of `text` that is not blank, without control characters and colours.
@@ -174,6 +223,11 @@ pub fn one_line(text: &str) -> String {
 
 /// `text` without control characters and colours; tabs become spaces.
 pub fn bare(text: &str) -> String {
+    colourless(text).replace('\t', " ")
+}
+
+/// `text` without control characters and colours; tabs stay.
+pub fn colourless(text: &str) -> String {
     let clean = words::harmless(text);
     let mut bare = String::with_capacity(clean.len());
     let mut rest = clean.as_ref();
@@ -182,7 +236,7 @@ pub fn bare(text: &str) -> String {
         rest = after.split_once('m').map_or("", |(_, after)| after);
     }
     bare.push_str(rest);
-    bare.replace('\t', " ")
+    bare
 }
 
 /// The mark of an outcome.
@@ -234,6 +288,33 @@ mod tests {
         let expected = "   N  name      empty  rest\n   1  ä                x\n1000  long one\n      b\n";
         assert_eq!(columns.text(Paint::Plain, 0), expected);
         assert!(columns.text(Paint::Coloured, 2).ends_with("\n        \u{1b}[31mb\u{1b}[0m\n"));
+    }
+
+    #[test]
+    fn wide_letters_take_two_cells_and_marks_none() {
+        let mut columns = Columns::default();
+        columns.row([Cell::new("測試"), Cell::new("x")]);
+        columns.row([Cell::new("e\u{301}t"), Cell::new("x")]);
+        columns.row([Cell::new("🚀"), Cell::right("1")]);
+        columns.row([Cell::new("abcd"), Cell::right("22")]);
+        assert_eq!(columns.text(Paint::Plain, 0), "測試  x\ne\u{301}t    x\n🚀     1\nabcd  22\n");
+    }
+
+    #[test]
+    fn texts_are_cut_at_cells() {
+        let check = |text: &str, cells_max: usize, expected: &str| {
+            assert_eq!(cut(text, cells_max), expected);
+            assert!(cells(expected) <= cells_max.max(1));
+        };
+        check("測試測", 6, "測試測");
+        check("測試測", 5, "測試…");
+        check("測試測", 4, "測…");
+        check("e\u{301}e\u{301}e\u{301}", 2, "e\u{301}…");
+        check("ab", 0, "…");
+        assert_eq!(padded("測", 4), "測  ");
+        assert_eq!(cut_coloured("\u{1b}[31mab\u{1b}[0mcd", 4), "\u{1b}[31mab\u{1b}[0mcd");
+        assert_eq!(cut_coloured("\u{1b}[31mab\u{1b}[0mcd", 3), "\u{1b}[31mab\u{1b}[0m…");
+        assert_eq!(cut_coloured("\u{1b}[31mabcd\u{1b}[0m", 3), "\u{1b}[31mab…");
     }
 
     #[test]

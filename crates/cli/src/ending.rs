@@ -55,7 +55,8 @@ pub fn show(world: &LocalWorld, places: &Places, build: BuildId, form: Output, c
                 Verdict::Canceled { .. } => Style::Warning,
                 _ => Style::Bad,
             };
-            let _ = writeln!(text, "{}", paint.text(style, &format!("build {build} {}", words::verdict(verdict))));
+            let told = format!("build {build} {}", words::verdict(verdict));
+            let _ = writeln!(text, "{}{}", paint.text(style, &told), took(places, build)?);
         }
         Some(_) => {}
     }
@@ -68,6 +69,17 @@ pub fn show(world: &LocalWorld, places: &Places, build: BuildId, form: Output, c
     let mut stderr = std::io::stderr().lock();
     let _ = stderr.write_all(text.as_bytes());
     Ok(())
+}
+
+/// ` in 3.2 s, 4 cached`.
+fn took(places: &Places, build: BuildId) -> Result<String, Stop> {
+    let Some(row) = places.store.build(build)? else { return Ok(String::new()) };
+    let Some(finished) = row.finished else { return Ok(String::new()) };
+    let cached = match row.counts.reused {
+        0 => String::new(),
+        reused => format!(", {} cached", words::thousands(reused)),
+    };
+    Ok(format!(" in {}{cached}", words::duration(finished.ms_since(row.created))))
 }
 
 fn failed_job(
@@ -100,5 +112,5 @@ fn excerpt(places: &Places, build: BuildId, job: &JobName, step: Option<u16>, pa
     let lines_before = printed.iter().filter(|stream| stream.key.step < step).map(|stream| stream.lines).sum();
     let key = StreamKey { attempt: attempt.attempt.0, step };
     let excerpt = first_error::of_step(&reader, key, lines_before).map_err(|error| Stop::of(&error))?;
-    Ok(excerpt.text(paint, 2))
+    Ok(excerpt.text(paint, 2, crate::output::columns(&std::io::stderr())))
 }

@@ -6,15 +6,19 @@
 
 use std::sync::LazyLock;
 
+use regex::Regex;
 use regex::bytes::RegexSet;
 use store::log::{Item, LineEnd, LineStart, LogError, LogReader, Stream, StreamKey};
 
-use crate::columns::{Paint, Style};
+use crate::columns::{self, Paint, Style};
 use crate::words;
 
 /// Lines shown before the first error.
 const LINES_BEFORE: usize = 3;
-/// Lines shown from the first error on; a Python traceback is shown to its end, if that is within twice as many.
+/// Lines before the first error among which the place is looked for that Node prints before what was thrown.
+const PLACE_LINES_MAX: usize = 6;
+/// Lines shown from the first error on. A Python traceback is shown to its end and a JavaScript stack to the user's own
+/// frames, if that is within twice as many.
 const LINES_AFTER: usize = 12;
 /// Lines shown of a log without an error.
 const LAST_LINES: usize = 15;
@@ -22,6 +26,8 @@ const LAST_LINES: usize = 15;
 const SEARCHED_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// How many lines of a step's end are searched.
 const SEARCHED_LINES_MAX: u64 = 200_000;
+/// Cells that a line is given even on the narrowest terminal.
+const CELLS_MIN: usize = 20;
 /// How much of a line is looked at and shown.
 const LINE_BYTES_MAX: usize = 500;
 
@@ -67,7 +73,13 @@ const CAUSES: &[&str] = &[
     r"panicked at ",
     r"^(panic|fatal error): ",
     r"[Aa]ssertion .*failed",
-    // Python, pytest, unittest.
+    // What links needs and does not find; the linker's own error is only a consequence.
+    r"undefined reference to",
+    r"^(ld|ld\.lld|ld64\.lld|mold|rust-lld): (error|fatal)",
+    // make, when it cannot even begin.
+    r"^(\S+:\d+|g?make(\[\d+\])?): \*\*\* ",
+    // Python itself, pytest, unittest.
+    r"^\S*python[\d.]*: (No module named|can't open file|can't find)",
     r"^Traceback \(most recent call last\):",
     r"^(E  |>) .*(Error|assert|Exception)",
     r"^(ERROR|FAIL): \w+ \(",
@@ -77,7 +89,7 @@ const CAUSES: &[&str] = &[
     r"^test .* \.\.\. FAILED$",
     r"^\s+FAIL \[",
     r"^\[  FAILED  \]",
-    r"^\s*● .* › ",
+    r"^\s*● (.* › |Test suite failed to run)",
     r"^\s*(✕|✗|✘|×) ",
     // Uncaught exceptions of the JVM and of JavaScript.
     r"^Exception in thread ",
@@ -96,20 +108,21 @@ const TELLINGS: &[&str] = &[
     r"\b(ERROR|FATAL|FAILED|FAILURE)\b",
     r"\b\w+(Error|Exception)\b",
     r"(No such file or directory|Permission denied|Connection refused|No space left on device|Killed|Out of memory)",
-    r"undefined reference to",
     r"^failures:$",
 ];
 
 /// What only follows from an error before.
 const CONSEQUENCES: &[&str] = &[
-    r"\*\*\* .*Error \d+",
+    r"\*\*\* (\[|.*Error \d+)",
+    r"^collect2: error: ",
+    r"^clang(\+\+)?: error: linker command failed",
     r"^npm (ERR!|error)",
     r"^ninja: build stopped",
     r"^error: (could not compile|test failed|recipe `)",
     r"^error: aborting due to",
     r"[Ee]xit (code|status):? [1-9]",
     r"^error Command failed",
-    r"^(make|gmake)(\[\d+\])?: ",
+    r"^g?make(\[\d+\])?: (Entering|Leaving|Target|\*\*\* Waiting)",
 ];
 
 /// What looks like an error and is none.
@@ -155,12 +168,14 @@ pub fn of_step(reader: &LogReader, key: StreamKey, lines_before: u64) -> Result<
         let lines = texts(reader, key, from, LAST_LINES, lines_before)?;
         return Ok(Excerpt { lines, error: None });
     };
-    let from = found.saturating_sub(LINES_BEFORE as u64);
-    let mut lines = texts(reader, key, from, LINES_BEFORE + 2 * LINES_AFTER, lines_before)?;
+    let from = found.saturating_sub(PLACE_LINES_MAX as u64);
+    let mut lines = texts(reader, key, from, PLACE_LINES_MAX + 2 * LINES_AFTER, lines_before)?;
     let number = lines_before + found + 1;
     let index = lines.iter().position(|line| line.number >= number).unwrap_or(0);
+    let start = excerpt_start(&lines[..index]);
     let end = excerpt_end(&lines[index..]);
     lines.truncate(index + end);
+    lines.drain(..start);
     Ok(Excerpt { lines, error: Some(number) })
 }
 
@@ -170,6 +185,35 @@ fn first_searched(rows: u64, bytes: u64) -> u64 {
     rows.saturating_sub(SEARCHED_LINES_MAX.min(SEARCHED_BYTES_MAX / mean).max(LAST_LINES as u64))
 }
 
+/// The first of these lines, which stand before the error, that is shown.
+fn excerpt_start(lines: &[ExcerptLine]) -> usize {
+    // Node says where it was thrown, shows the line and a caret, and only then what was thrown.
+    let place = lines.iter().rposition(|line| NODE_PLACE.is_match(&line.text));
+    let caret = lines.iter().rposition(|line| line.text.trim_start().starts_with('^'));
+    match (place, caret) {
+        (Some(place), Some(caret)) if place < caret => place,
+        _ => lines.len().saturating_sub(LINES_BEFORE),
+    }
+}
+
+/// `/app/main.js:3`, alone on its line.
+static NODE_PLACE: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^\S+:\d+$").expect("a valid pattern"));
+/// A frame of a JavaScript stack.
+static FRAME: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^\s+at \S").expect("a valid pattern"));
+
+/// How many of these lines, which begin with an error, show a JavaScript stack up to the last of the user's own frames
+/// that stand together; `None` if there is no such stack.
+fn stack_end(lines: &[ExcerptLine]) -> Option<usize> {
+    let is_frame = |line: &ExcerptLine| FRAME.is_match(&line.text);
+    let is_foreign = |line: &ExcerptLine| line.text.contains("node:internal") || line.text.contains("node_modules/");
+    let first = lines.iter().take(LINES_AFTER).position(is_frame)?;
+    let frames =
+        &lines[first..first + lines[first..].iter().position(|line| !is_frame(line)).unwrap_or(lines.len() - first)];
+    let own = frames.iter().position(|frame| !is_foreign(frame) && !frame.text.contains("(node:"))?;
+    let length = frames[own..].iter().position(is_foreign).unwrap_or(frames.len() - own);
+    Some(first + own + length.min(LINES_AFTER / 2))
+}
+
 /// How many of these lines, which begin with the error, belong to it.
 fn excerpt_end(lines: &[ExcerptLine]) -> usize {
     let is_traceback = lines.first().is_some_and(|line| line.text.starts_with("Traceback ("));
@@ -177,7 +221,7 @@ fn excerpt_end(lines: &[ExcerptLine]) -> usize {
         let last = lines.iter().skip(1).position(|line| !line.text.starts_with([' ', '\t']) && !line.text.is_empty());
         return last.map_or(LINES_AFTER, |last| last + 2).min(lines.len());
     }
-    lines.len().min(LINES_AFTER)
+    stack_end(lines).unwrap_or(LINES_AFTER).min(lines.len())
 }
 
 /// The row of the first line of the best grade.
@@ -233,19 +277,23 @@ fn texts(
 }
 
 impl Excerpt {
-    /// The excerpt as lines of text: `indent`, a mark at the error, the line's number, the line.
-    pub fn text(&self, paint: Paint, indent: usize) -> String {
+    /// The excerpt as lines of text: `indent`, a mark at the error, the line's number, the line. No line takes more than
+    /// `cells_max` cells.
+    pub fn text(&self, paint: Paint, indent: usize, cells_max: usize) -> String {
         let width = self.lines.last().map_or(0, |line| line.number.to_string().len());
         let mut text = String::new();
         for line in &self.lines {
             let is_error = Some(line.number) == self.error;
             let (mark, style) = if is_error { (">", Style::Bad) } else { (" ", Style::Dim) };
             let head = format!("{mark}{:>width$} |", line.number);
+            let room = cells_max.saturating_sub(indent + columns::cells(&head) + 1).max(CELLS_MIN);
             let content = match paint {
-                Paint::Plain => crate::columns::bare(&line.text),
+                Paint::Plain => columns::cut(&columns::bare(&line.text), room),
                 // A colour that a line leaves on must not run into what follows.
-                Paint::Coloured if line.text.contains('\u{1b}') => format!("{}\u{1b}[0m", line.text),
-                Paint::Coloured => line.text.clone(),
+                Paint::Coloured if line.text.contains('\u{1b}') => {
+                    format!("{}\u{1b}[0m", columns::cut_coloured(&line.text.replace('\t', "    "), room))
+                }
+                Paint::Coloured => columns::cut(&line.text.replace('\t', "    "), room),
             };
             let line = format!("{}{} {content}", " ".repeat(indent), paint.text(style, &head));
             text.push_str(line.trim_end());
@@ -268,7 +316,7 @@ mod tests {
         kept.build(&["a"]).print(&[(1, 0, Stream::Stdout, log)]);
         let reader = kept.places().log_reader(graph::BuildId(1), Writing::Over).expect("it reads").expect("a log");
         let excerpt = of_step(&reader, StreamKey { attempt: 1, step: 0 }, 10).expect("it reads");
-        assert_eq!(excerpt.text(Paint::Plain, 0), expected);
+        assert_eq!(excerpt.text(Paint::Plain, 0, 100), expected);
     }
 
     #[test]
@@ -288,6 +336,35 @@ mod tests {
             "ok\nTraceback (most recent call last):\n  File \"a.py\", line 1\n    x()\nValueError: no\nbye\n",
             " 11 | ok\n>12 | Traceback (most recent call last):\n 13 |   File \"a.py\", line 1\n 14 |     x()\n 15 | ValueError: no\n",
         );
+    }
+
+    #[test]
+    fn what_node_throws_is_shown_from_its_place_to_the_users_frames() {
+        check(
+            "start\n/app/main.js:3\n    throw new Error(\"no\");\n    ^\n\nError: no\n    at read (/app/main.js:3:9)\n    \
+             at Object.<anonymous> (/app/main.js:7:1)\n    at Module._compile (node:internal/modules/cjs/loader:1554:14)\n\n\
+             Node.js v22\n",
+            " 12 | /app/main.js:3\n 13 |     throw new Error(\"no\");\n 14 |     ^\n 15 |\n>16 | Error: no\n \
+             17 |     at read (/app/main.js:3:9)\n 18 |     at Object.<anonymous> (/app/main.js:7:1)\n",
+        );
+        check(
+            "node:fs:573\n  return binding.open(\n                 ^\n\nError: ENOENT: no such file or directory, open 'x'\n    \
+             at Object.openSync (node:fs:573:18)\n    at Object.<anonymous> (/app/main.js:1:15)\n    \
+             at Module._compile (node:internal/modules/cjs/loader:1554:14) {\n  errno: -2\n}\n",
+            " 11 | node:fs:573\n 12 |   return binding.open(\n 13 |                  ^\n 14 |\n\
+             >15 | Error: ENOENT: no such file or directory, open 'x'\n 16 |     at Object.openSync (node:fs:573:18)\n \
+             17 |     at Object.<anonymous> (/app/main.js:1:15)\n",
+        );
+    }
+
+    #[test]
+    fn lines_fit_the_terminal() {
+        let line = |text: &str| ExcerptLine { number: 7, text: text.to_owned() };
+        let text = |text: &str, paint: Paint| Excerpt { lines: vec![line(text)], error: None }.text(paint, 2, 30);
+        assert_eq!(text(&"x".repeat(40), Paint::Plain), format!("   7 | {}…\n", "x".repeat(22)));
+        assert_eq!(text(&"測".repeat(40), Paint::Plain), format!("   7 | {}…\n", "測".repeat(11)));
+        let coloured = text(&format!("\u{1b}[31m{}", "x".repeat(40)), Paint::Coloured);
+        assert_eq!(coloured, format!("  \u{1b}[2m 7 |\u{1b}[0m \u{1b}[31m{}…\u{1b}[0m\n", "x".repeat(22)));
     }
 
     #[test]
@@ -320,12 +397,28 @@ mod tests {
             "Exception in thread \"main\" java.lang.RuntimeException",
             "fatal: not a git repository",
             "error: linker `cc` not found",
+            "ModuleNotFoundError: No module named 'numpy'",
+            "E   ModuleNotFoundError: No module named 'numpy'",
+            "/usr/bin/python3: No module named pytest",
+            "python: can't open file '/w/x.py': [Errno 2] No such file or directory",
+            "TypeError: x is not a function",
+            "  ● sum › adds",
+            "  ● Test suite failed to run",
+            "main.c:(.text+0x9): undefined reference to `foo'",
+            "panic: runtime error: index out of range [1] with length 1",
+            "make: *** No rule to make target 'x', needed by 'all'.  Stop.",
+            "Makefile:3: *** missing separator.  Stop.",
+            "main.c:1:10: fatal error: foo.h: No such file or directory",
         ] {
             check(line, Some(Grade::Cause));
         }
         check("FAILED tests/test_a.py::test_add - assert 1 == 2", Some(Grade::Telling));
         check("2026-11-21 ERROR root: it broke", Some(Grade::Telling));
         check("make: *** [Makefile:2: all] Error 1", Some(Grade::Consequence));
+        check("make: *** [Makefile:2: all] Segmentation fault", Some(Grade::Consequence));
+        check("make[1]: Leaving directory '/w'", Some(Grade::Consequence));
+        check("make: cc: No such file or directory", Some(Grade::Telling));
+        check("collect2: error: ld returned 1 exit status", Some(Grade::Consequence));
         check("error: could not compile `x` (bin \"x\") due to 1 previous error", Some(Grade::Consequence));
         check("test result: ok. 3 passed; 0 failed", None);
         check("test error_handling ... ok", None);

@@ -1,6 +1,13 @@
 //! The words in which builds are told to people: outcomes, durations, sizes, times. All texts of views live here.
 
+use std::collections::BTreeMap;
+
 use graph::{AttemptReport, Failure, Outcome, SkipReason, Verdict};
+
+use crate::columns;
+
+/// The widest a step's name gets within a sentence; its whole name stands in `show`.
+const STEP_CELLS_MAX: usize = 40;
 
 /// `1 job`, `2 jobs`.
 pub fn count(number: usize, noun: &str) -> String {
@@ -70,19 +77,46 @@ pub fn failure(failure: &Failure) -> String {
     }
 }
 
-/// How an attempt ended, with the name of the step that failed.
+/// How an attempt ended, with the step that failed.
 pub fn report(report: &AttemptReport) -> String {
-    let (Outcome::Failed(Failure::Step { step, .. }) | Outcome::Failed(Failure::Timeout { step: Some(step), .. })) =
-        &report.outcome
-    else {
-        return outcome(&report.outcome);
-    };
-    let name = report.steps.get(usize::from(*step)).map(|step| step.name.as_str()).unwrap_or_default();
-    // A job of one step needs no name for it.
-    if name.is_empty() || report.steps.len() == 1 {
-        return outcome(&report.outcome);
+    match &report.outcome {
+        Outcome::Failed(Failure::Canceled { .. }) | Outcome::Passed { .. } | Outcome::Skipped(_) => {
+            outcome(&report.outcome)
+        }
+        Outcome::Failed(reason) => format!("failed: {}", failure_of(reason, Some(report))),
     }
-    outcome(&report.outcome).replacen("a step ", &format!("step `{name}` "), 1)
+}
+
+/// Why a job failed, as the end of a sentence, with the step's name, or its command if it has no other name.
+pub fn failure_of(reason: &Failure, report: Option<&AttemptReport>) -> String {
+    let step = match reason {
+        Failure::Step { step, .. } | Failure::Timeout { step: Some(step), .. } => Some(usize::from(*step)),
+        _ => None,
+    };
+    let name = step.and_then(|step| report?.steps.get(step)).map(|step| columns::one_line(&step.name));
+    match name {
+        Some(name) if !name.is_empty() => {
+            // The only step of a job needs no word for it.
+            let word = if report.is_some_and(|report| report.steps.len() == 1) { "" } else { "step " };
+            failure(reason).replacen("a step ", &format!("{word}`{}` ", columns::cut(&name, STEP_CELLS_MAX)), 1)
+        }
+        _ => failure(reason),
+    }
+}
+
+/// What happened at a gate: `approved by ada: region = eu`.
+pub fn answered(answer: Option<&BTreeMap<String, serde_json::Value>>, by: &str) -> String {
+    let word = if answer.is_some() { "approved" } else { "refused" };
+    let said = answer.map(self::answer).filter(|said| !said.is_empty());
+    let said = said.map(|said| format!(": {said}")).unwrap_or_default();
+    format!("{word} by {}{said}", columns::one_line(by))
+}
+
+/// What a person filled in at a gate: `region = eu, dry = true`. Empty if nothing was asked.
+pub fn answer(values: &BTreeMap<String, serde_json::Value>) -> String {
+    let value = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let said: Vec<_> = values.iter().map(|(name, said)| format!("{name} = {}", value(said))).collect();
+    columns::cut(&columns::bare(&said.join(", ").replace('\n', " ")), 160)
 }
 
 /// An outcome in a word or a few.

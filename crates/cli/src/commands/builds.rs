@@ -149,10 +149,9 @@ fn remark(row: &BuildRow, store: &dyn Store) -> Result<String, Stop> {
             format!("{} of {} ended", words::thousands(row.counts.ended()), words::count(count(row.jobs), "job"))
         }
         Verdict::Failed { because: Some(job) } => {
-            let attempts = store.attempts(row.build, Some(job))?;
-            let outcome = attempts.last().and_then(|attempt| attempt.ended.as_ref()).map(|end| &end.outcome);
-            let why = match outcome {
-                Some(graph::Outcome::Failed(failure)) => format!(": {}", words::failure(failure)),
+            let report = store.reports(row.build, Some(job))?.pop().map(|(_, report)| report);
+            let why = match report.as_ref().map(|report| &report.outcome) {
+                Some(graph::Outcome::Failed(failure)) => format!(": {}", words::failure_of(failure, report.as_ref())),
                 _ => String::new(),
             };
             let others = row.counts.failed.saturating_sub(1);
@@ -216,7 +215,7 @@ mod tests {
             "\
 build  verdict    event      commit    started                              took
     6  ● running  push main  1a2b3c4d  2026-11-21 04:05:11  5 min ago   5 m 00 s            killed: ropewalk run --resume 6
-    5  ✗ failed   push main  1a2b3c4d  2026-11-21 04:04:08  6 min ago      3.0 s            b: a step ended with code 2 (+1 failed)
+    5  ✗ failed   push main  1a2b3c4d  2026-11-21 04:04:08  6 min ago      3.0 s            b: `make` ended with code 2 (+1 failed)
     4  ✓ passed   push main  1a2b3c4d  2026-11-21 04:03:03  7 min ago      5.0 s  ▲ +400 %  1 job
     3  ✓ passed   push main  1a2b3c4d  2026-11-21 04:02:02  8 min ago      1.0 s            2 jobs, 1 cached
     2  ✓ passed   push main  1a2b3c4d  2026-11-21 04:01:01  9 min ago      1.0 s            2 jobs, 1 cached
@@ -243,6 +242,6 @@ build  verdict    event      commit    started                              took
         assert_eq!(value[0]["build"], 1);
         assert_eq!(value[0]["verdict"]["verdict"], "failed");
         assert_eq!(value[0]["duration_ms"], 1500);
-        assert_eq!(value[0]["remark"], "a: a step ended with code 101");
+        assert_eq!(value[0]["remark"], "a: `make` ended with code 101");
     }
 }

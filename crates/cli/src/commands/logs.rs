@@ -1,6 +1,7 @@
 //! `ropewalk logs`: what jobs printed. A job's lines are its last attempt's, step after step; a build's are those of
 //! all attempts, as they came. Only the frames with wanted lines are read.
 
+mod escapes;
 mod follow;
 mod grep;
 mod merge;
@@ -23,7 +24,7 @@ use self::page::{Form, Page, Reader, Row};
 use super::Stop;
 use crate::args::{Colour, Logs};
 use crate::calendar::Calendar;
-use crate::columns::Paint;
+use crate::columns::{self, Paint};
 use crate::exit;
 use crate::places::{self, Places};
 use crate::project::Project;
@@ -43,14 +44,17 @@ pub fn run(arguments: &Logs, project: &Project, colour: Colour) -> Result<u8, St
     let stdout = io::stdout();
     let reader = match stdout.is_terminal() {
         true => Reader::Terminal(Paint::of(colour, &stdout)),
-        false => Reader::Pipe,
+        false => Reader::Pipe(Paint::of(colour, &stdout)),
     };
     let writer = io::BufWriter::with_capacity(BUFFER_BYTES, stdout.lock());
-    let said = tell(arguments, &places, &Calendar::system(), reader, writer)?;
-    if !said.is_empty() {
-        let _ = writeln!(io::stderr(), "note: {said}");
+    let told = tell(arguments, &places, &Calendar::system(), reader, writer)?;
+    if !told.note.is_empty() {
+        let _ = writeln!(io::stderr(), "note: {}", told.note);
     }
-    Ok(exit::PASSED)
+    Ok(match told.found {
+        Found::Lines => exit::PASSED,
+        Found::Nothing => exit::FAILED,
+    })
 }
 
 /// Why telling ended before its end.
@@ -82,25 +86,43 @@ impl From<Stop> for End {
     }
 }
 
-/// Writes what `arguments` ask for. Returns what else there is to say.
+/// Whether there was what was looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    /// Yes, or nothing was looked for.
+    Lines,
+    /// No line matched `--grep`.
+    Nothing,
+}
+
+/// What there is to say beside the log.
+#[derive(Debug, PartialEq, Eq)]
+struct Told {
+    /// For standard error; may be empty.
+    note: String,
+    found: Found,
+}
+
+/// Writes what `arguments` ask for.
 fn tell<W: Write>(
     arguments: &Logs,
     places: &Places,
     calendar: &Calendar,
     reader: Reader,
     writer: W,
-) -> Result<String, Stop> {
+) -> Result<Told, Stop> {
     let asked = Asked::of(arguments)?;
+    let nothing = if asked.regex.is_some() { Found::Nothing } else { Found::Lines };
     let build = places::find_build(&*places.store, &arguments.build)?.build;
     let follows = match arguments.follow && asked.rows.end == u64::MAX && is_going(places, build)? {
         true => Follows::ToTheEnd,
         false => Follows::No,
     };
     let (subject, note) = Subject::find(places, build, arguments.job.as_deref(), follows)?;
-    let Some(subject) = subject else { return Ok(note) };
+    let Some(subject) = subject else { return Ok(Told { note, found: nothing }) };
     let form = Form {
         times: arguments.timestamps.then(|| calendar.clone()),
-        numbers: asked.regex.is_some() && subject.job.is_some() && reader != Reader::Pipe,
+        numbers: asked.regex.is_some() && subject.job.is_some() && matches!(reader, Reader::Terminal(_)),
         raw: arguments.raw,
     };
     let mut session = Session {
@@ -114,12 +136,20 @@ fn tell<W: Write>(
         Follows::ToTheEnd => session.follow(places, &asked),
         Follows::No => session.once(places, &asked),
     };
-    match told {
-        Ok(said) if said.is_empty() => Ok(note),
-        Ok(said) => Ok(said),
-        Err(End::Gone) => Ok(String::new()),
-        Err(End::Stop(stop)) => Err(stop),
-    }
+    let has_found = session.grep.as_ref().is_none_or(|grep| grep.matches() > 0);
+    let said = match told {
+        Ok(said) => said,
+        // Whoever has gone has seen what they wanted.
+        Err(End::Gone) => return Ok(Told { note: String::new(), found: Found::Lines }),
+        Err(End::Stop(stop)) => return Err(stop),
+    };
+    let note = match (said.is_empty(), note.is_empty(), has_found) {
+        (false, _, _) => said,
+        (true, false, _) => note,
+        (true, true, true) => String::new(),
+        (true, true, false) => format!("no line matches `{}`", arguments.grep.as_deref().unwrap_or_default()),
+    };
+    Ok(Told { note, found: if has_found { Found::Lines } else { nothing } })
 }
 
 /// Whether a process runs the build now.
@@ -248,9 +278,9 @@ impl Speakers {
                 (attempt.attempt.0, format!("{}{label}", attempt.job))
             })
             .collect();
-        let width = names.values().map(|name| name.chars().count()).max().unwrap_or(0).min(NAME_CELLS_MAX);
+        let width = names.values().map(|name| columns::cells(name)).max().unwrap_or(0).min(NAME_CELLS_MAX);
         for name in names.values_mut() {
-            *name = format!("{name:<width$}");
+            *name = columns::padded(name, width);
         }
         Ok(Self { names })
     }

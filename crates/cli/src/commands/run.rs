@@ -307,7 +307,7 @@ async fn build_to_end(
 /// The form that `auto` stands for.
 pub fn form(wanted: Output, stdout: &impl IsTerminal) -> Output {
     match wanted {
-        Output::Auto if stdout.is_terminal() => Output::Live,
+        Output::Auto if stdout.is_terminal() && output::has_cursor() => Output::Live,
         Output::Auto => Output::Plain,
         wanted => wanted,
     }
@@ -315,14 +315,12 @@ pub fn form(wanted: Output, stdout: &impl IsTerminal) -> Output {
 
 fn view(form: Output, colour: Colour, opening: Opening) -> Box<dyn View + Send> {
     let writer = std::io::BufWriter::with_capacity(1 << 16, std::io::stdout());
+    let paint = Paint::of(colour, &std::io::stdout());
     match form {
-        Output::Live => {
-            let paint = Paint::of(colour, &std::io::stdout());
-            Box::new(Live::new(writer, terminal_size, paint, opening))
-        }
+        Output::Live => Box::new(Live::new(writer, terminal_size, paint, opening)),
         Output::Json => Box::new(Json::new(writer)),
-        Output::Quiet => Box::new(Plain::new(writer, Detail::Endings, opening)),
-        Output::Plain | Output::Auto => Box::new(Plain::new(writer, Detail::Lines, opening)),
+        Output::Quiet => Box::new(Plain::new(writer, Detail::Endings, paint, opening)),
+        Output::Plain | Output::Auto => Box::new(Plain::new(writer, Detail::Lines, paint, opening)),
     }
 }
 

@@ -10,7 +10,7 @@ use graph::{Failure, JobName, Outcome, Timestamp};
 
 use super::lines::Lines;
 use super::{Moment, Opening, View, Wants};
-use crate::columns::{Paint, Style};
+use crate::columns::{self, Paint, Style, cut};
 use crate::words;
 
 /// The least time between two drawings, in milliseconds.
@@ -130,9 +130,8 @@ impl<W: Write> Live<W> {
             }
             What::GateAnswered { job, answer, by } => {
                 self.waiting.remove(job);
-                let word = if answer.is_some() { "approved" } else { "refused" };
                 let mark = self.paint.text(Style::Ask, "?");
-                let _ = writeln!(self.above, "{mark} {job}  {word} by {}", words::harmless(by));
+                let _ = writeln!(self.above, "{mark} {job}  {}", words::answered(answer.as_ref(), by));
             }
             What::CancelRequested { by } => {
                 let hint = if by == "Ctrl-C" { "; once more kills at once" } else { "" };
@@ -210,13 +209,13 @@ impl<W: Write> Live<W> {
         let elapsed = now.ms_since(running.started);
         let turn = spinner[usize::try_from(elapsed / 100).unwrap_or(0) % spinner.len()];
         let width =
-            self.running.keys().map(|name| name.as_str().chars().count()).max().unwrap_or(0).min(NAME_CELLS_MAX);
-        let name_text = cut(name.as_str(), NAME_CELLS_MAX);
+            self.running.keys().map(|name| columns::cells(name.as_str())).max().unwrap_or(0).min(NAME_CELLS_MAX);
+        let name_text = columns::padded(&cut(name.as_str(), NAME_CELLS_MAX), width);
         let usual = self.opening.usual_ms.get(name).filter(|_| columns >= COLUMNS_WITH_BAR_MIN);
         let bar = usual.map_or_else(String::new, |&usual| bar(elapsed, usual));
         // A frame of more rows than were counted would not be erased: no line may wrap.
-        let head = cut(&format!("{turn} {name_text:width$}  {:>8} {bar} ", words::duration(elapsed)), columns);
-        let room = columns.saturating_sub(head.chars().count());
+        let head = cut(&format!("{turn} {name_text}  {:>8} {bar} ", words::duration(elapsed)), columns);
+        let room = columns.saturating_sub(columns::cells(&head));
         let last_line = if room == 0 { String::new() } else { cut(&running.last_line, room) };
         format!("{head}{}", self.paint.text(Style::Dim, &last_line))
     }
@@ -254,13 +253,6 @@ fn bar(elapsed_ms: u64, usual_ms: u64) -> String {
     let full = usize::try_from(elapsed_ms * BAR_CELLS / usual_ms).unwrap_or(0);
     let empty = usize::try_from(BAR_CELLS).unwrap_or(0).saturating_sub(full);
     format!("▕{}{}▏", "█".repeat(full), "░".repeat(empty))
-}
-
-fn cut(text: &str, cells: usize) -> String {
-    if text.chars().count() <= cells {
-        return text.to_owned();
-    }
-    text.chars().take(cells.saturating_sub(1)).chain(['…']).collect()
 }
 
 impl<W: Write> View for Live<W> {
@@ -338,14 +330,19 @@ mod tests {
 
     #[track_caller]
     fn check(columns: usize, elapsed_ms: i64, expected: &str) {
-        let name = JobName::from("test/1");
+        check_of("test/1", "compiling a long name", columns, elapsed_ms, expected);
+    }
+
+    #[track_caller]
+    fn check_of(name: &str, last_line: &str, width: usize, elapsed_ms: i64, expected: &str) {
+        let name = JobName::from(name);
         let opening = Opening { build: BuildId(1), usual_ms: BTreeMap::from([(name.clone(), 4000)]) };
         let mut live = Live::new(Vec::new(), || (80, 24), Paint::Plain, opening);
-        let running = Running { started: Timestamp::default(), last_line: "compiling a long name".into() };
+        let running = Running { started: Timestamp::default(), last_line: last_line.into() };
         live.running.insert(name.clone(), running);
-        let line = live.running_line(&name, &live.running[&name], Timestamp(elapsed_ms * 1000), columns);
+        let line = live.running_line(&name, &live.running[&name], Timestamp(elapsed_ms * 1000), width);
         assert_eq!(line, expected);
-        assert!(line.chars().count() <= columns, "a frame with a line that wraps is not erased");
+        assert!(columns::cells(&line) <= width, "a frame with a line that wraps is not erased");
     }
 
     #[test]
@@ -354,5 +351,7 @@ mod tests {
         check(60, 5000, "⠋ test/1     5.0 s ▕████████████████▏ +1.0 s compiling a lo…");
         check(40, 5000, "⠋ test/1     5.0 s  compiling a long na…");
         check(12, 5000, "⠋ test/1   …");
+        check_of("測試", "編譯中 🚀 まだまだ", 40, 5000, "⠋ 測試     5.0 s  編譯中 🚀 まだまだ");
+        check_of("測試", "編譯中 🚀 まだまだ", 32, 5000, "⠋ 測試     5.0 s  編譯中 🚀 ま…");
     }
 }

@@ -8,6 +8,7 @@ use graph::{JobName, Outcome, Timestamp};
 
 use super::lines::Lines;
 use super::{Moment, Opening, View, Wants};
+use crate::columns::{self, Paint};
 use crate::words;
 
 /// Whether output is shown beside how jobs end.
@@ -23,6 +24,7 @@ pub enum Detail {
 pub struct Plain<W: Write> {
     writer: W,
     detail: Detail,
+    paint: Paint,
     lines: Lines,
     opening: Opening,
     started: Option<Timestamp>,
@@ -32,9 +34,18 @@ pub struct Plain<W: Write> {
 }
 
 impl<W: Write> Plain<W> {
-    /// A view that writes to `writer`.
-    pub fn new(writer: W, detail: Detail, opening: Opening) -> Self {
-        Self { writer, detail, lines: Lines::default(), opening, started: None, reused: 0, told: BTreeSet::new() }
+    /// A view that writes to `writer`. `paint` says whether colours of what jobs print are kept.
+    pub fn new(writer: W, detail: Detail, paint: Paint, opening: Opening) -> Self {
+        Self {
+            writer,
+            detail,
+            paint,
+            lines: Lines::default(),
+            opening,
+            started: None,
+            reused: 0,
+            told: BTreeSet::new(),
+        }
     }
 
     fn fact(&mut self, fact: &engine::Fact) -> io::Result<()> {
@@ -53,8 +64,7 @@ impl<W: Write> Plain<W> {
                 fact.build
             ),
             What::GateAnswered { job, answer, by } => {
-                let word = if answer.is_some() { "approved" } else { "refused" };
-                writeln!(self.writer, "{job}: {word} by {}", words::harmless(by))
+                writeln!(self.writer, "{job}: {}", words::answered(answer.as_ref(), by))
             }
             What::AttemptFinished { job, report, retry_at, .. } => {
                 let time = words::duration(report.finished.ms_since(report.started));
@@ -89,11 +99,16 @@ impl<W: Write> Plain<W> {
     }
 }
 
-fn write_line(writer: &mut impl Write, job: &JobName, line: &str) -> io::Result<()> {
+fn write_line(writer: &mut impl Write, paint: Paint, job: &JobName, line: &str) -> io::Result<()> {
     let line = line.strip_suffix('\r').unwrap_or(line);
     // A progress bar overwrites itself with carriage returns: what it showed last is what counts.
     let line = line.rsplit('\r').next().unwrap_or(line);
-    writeln!(writer, "{job} | {}", words::harmless(line))
+    match paint {
+        Paint::Plain => writeln!(writer, "{job} | {}", columns::colourless(line)),
+        // A colour that a line leaves on must not run into what follows.
+        Paint::Coloured if line.contains('\u{1b}') => writeln!(writer, "{job} | {}\u{1b}[0m", words::harmless(line)),
+        Paint::Coloured => writeln!(writer, "{job} | {}", words::harmless(line)),
+    }
 }
 
 impl<W: Write> View for Plain<W> {
@@ -102,20 +117,20 @@ impl<W: Write> View for Plain<W> {
             Moment::Fact(fact) => self.fact(fact),
             Moment::Output { job, step, stream, bytes, .. } if self.detail == Detail::Lines => {
                 let mut result = Ok(());
-                let writer = &mut self.writer;
+                let (writer, paint) = (&mut self.writer, self.paint);
                 self.lines.push(job, step, stream, bytes, |line| {
                     if result.is_ok() {
-                        result = write_line(writer, job, line);
+                        result = write_line(writer, paint, job, line);
                     }
                 });
                 result
             }
             Moment::StepFinished { job, step, .. } if self.detail == Detail::Lines => {
                 let mut result = Ok(());
-                let writer = &mut self.writer;
+                let (writer, paint) = (&mut self.writer, self.paint);
                 self.lines.finish(job, step, |_, line| {
                     if result.is_ok() {
-                        result = write_line(writer, job, line);
+                        result = write_line(writer, paint, job, line);
                     }
                 });
                 result

@@ -1,4 +1,4 @@
-//! Lines that match, with the lines around them. Of each job only as many lines as the context asks for are kept.
+//! Lines that match, with the lines around them. Colours do not count: a line is searched as it reads. Of each job only as many lines as the context asks for are kept.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Write};
@@ -6,12 +6,25 @@ use std::io::{self, Write};
 use regex::bytes::Regex;
 use store::log::{LineEnd, LineStart, SEARCH_LINE_BYTES_MAX, Stream, StreamKey};
 
+use super::escapes::{ESCAPE, Escapes};
 use super::page::{Page, Row};
 
 /// The most lines of context before a match.
 pub const CONTEXT_LINES_MAX: u64 = 10_000;
 /// The most lines that are kept back for `--tail`.
 pub const TAIL_LINES_MAX: u64 = 1_000_000;
+
+/// Whether the line as it reads matches.
+fn is_match(regex: &Regex, line: &[u8]) -> bool {
+    match line.contains(&ESCAPE) {
+        false => regex.is_match(line),
+        true => {
+            let mut clean = Vec::with_capacity(line.len());
+            Escapes::default().strip(line, &mut clean);
+            regex.is_match(&clean)
+        }
+    }
+}
 
 /// A whole line.
 #[derive(Clone, Debug)]
@@ -41,6 +54,7 @@ pub struct Grep {
     regex: Regex,
     context: u64,
     attempts: HashMap<u32, State>,
+    matches: u64,
     /// The last line written: its attempt and place.
     last: Option<(u32, u64)>,
     /// The last lines found, if only those are wanted.
@@ -52,7 +66,12 @@ impl Grep {
     pub fn new(regex: Regex, context: u64, tail: Option<u64>) -> Self {
         let tail =
             tail.map(|count| (usize::try_from(count.min(TAIL_LINES_MAX)).unwrap_or(usize::MAX), VecDeque::new()));
-        Self { regex, context: context.min(CONTEXT_LINES_MAX), attempts: HashMap::new(), last: None, tail }
+        Self { regex, context: context.min(CONTEXT_LINES_MAX), attempts: HashMap::new(), matches: 0, last: None, tail }
+    }
+
+    /// How many lines have matched.
+    pub fn matches(&self) -> u64 {
+        self.matches
     }
 
     /// Takes a row.
@@ -60,7 +79,7 @@ impl Grep {
         let state = self.attempts.entry(row.key.attempt).or_default();
         let waiting = &mut state.unfinished[row.stream.index()];
         let is_whole = row.start == LineStart::Fresh && row.end == LineEnd::LineFeed;
-        if is_whole && self.context == 0 && waiting.is_none() && !self.regex.is_match(row.bytes) {
+        if is_whole && self.context == 0 && waiting.is_none() && !is_match(&self.regex, row.bytes) {
             state.lines += 1;
             return Ok(());
         }
@@ -90,7 +109,8 @@ impl Grep {
 
     fn line<W: Write>(&mut self, page: &mut Page<W>, line: Whole) -> io::Result<()> {
         let state = self.attempts.entry(line.key.attempt).or_default();
-        if self.regex.is_match(&line.bytes) {
+        if is_match(&self.regex, &line.bytes) {
+            self.matches += 1;
             state.after = self.context;
             for before in std::mem::take(&mut state.before) {
                 self.found(page, before)?;

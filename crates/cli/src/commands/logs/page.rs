@@ -1,5 +1,5 @@
-//! How lines of logs are written: with the job's name, the time, or nothing before them; harmless for a terminal,
-//! byte for byte for everything else.
+//! How lines of logs are written: with the job's name, the time, or nothing before them. Harmless for a terminal; for
+//! everything else byte for byte, but for colours and the rest of a terminal's language unless colours were asked for.
 
 use std::io::{self, Write};
 
@@ -7,6 +7,7 @@ use graph::Timestamp;
 use regex::bytes::Regex;
 use store::log::{Gap, GapCause, LineEnd, LineStart, Stream, StreamKey};
 
+use super::escapes::{ESCAPE, Escapes};
 use crate::calendar::Calendar;
 use crate::columns::{Paint, Style};
 use crate::words;
@@ -35,8 +36,16 @@ pub struct Row<'a> {
 pub enum Reader {
     /// A person at a terminal.
     Terminal(Paint),
-    /// A program or a file.
-    Pipe,
+    /// A program or a file. [`Paint::Plain`] leaves a terminal's language out of what jobs wrote.
+    Pipe(Paint),
+}
+
+impl Reader {
+    fn paint(self) -> Paint {
+        match self {
+            Self::Terminal(paint) | Self::Pipe(paint) => paint,
+        }
+    }
 }
 
 /// What stands before lines, beside the name.
@@ -58,12 +67,14 @@ pub struct Page<W: Write> {
     highlighted: Option<Regex>,
     /// Who wrote the line that has not ended.
     open: Option<(StreamKey, Stream)>,
+    /// Where in a sequence that line is.
+    escapes: Escapes,
 }
 
 impl<W: Write> Page<W> {
     /// A page on `writer`.
     pub fn new(writer: W, reader: Reader, form: Form, highlighted: Option<Regex>) -> Self {
-        Self { writer, reader, form, highlighted, open: None }
+        Self { writer, reader, form, highlighted, open: None, escapes: Escapes::default() }
     }
 
     /// Writes a row; `name` is put before it unless it is empty.
@@ -79,9 +90,18 @@ impl<W: Write> Page<W> {
         if !goes_on {
             self.end_line()?;
             self.head(name, row)?;
+            self.escapes = Escapes::default();
         }
         match self.reader {
-            Reader::Pipe => self.writer.write_all(row.bytes)?,
+            Reader::Pipe(Paint::Coloured) => self.writer.write_all(row.bytes)?,
+            Reader::Pipe(Paint::Plain) if self.escapes == Escapes::Text && !row.bytes.contains(&ESCAPE) => {
+                self.writer.write_all(row.bytes)?;
+            }
+            Reader::Pipe(Paint::Plain) => {
+                let mut clean = Vec::with_capacity(row.bytes.len());
+                self.escapes.strip(row.bytes, &mut clean);
+                self.writer.write_all(&clean)?;
+            }
             Reader::Terminal(paint) => self.shown(paint, row)?,
         }
         self.open = Some((row.key, row.stream));
@@ -89,10 +109,7 @@ impl<W: Write> Page<W> {
     }
 
     fn head(&mut self, name: &str, row: &Row<'_>) -> io::Result<()> {
-        let paint = match self.reader {
-            Reader::Terminal(paint) => paint,
-            Reader::Pipe => Paint::Plain,
-        };
+        let paint = self.reader.paint();
         if let Some(calendar) = &self.form.times {
             let time = calendar.moment(Timestamp(i64::try_from(row.time_us).unwrap_or(i64::MAX)));
             write!(self.writer, "{} ", paint.text(Style::Dim, &time))?;
@@ -141,10 +158,7 @@ impl<W: Write> Page<W> {
             return writeln!(io::stderr(), "note: {text}");
         }
         let text = format!("··· {text} ···");
-        let text = match self.reader {
-            Reader::Terminal(paint) => paint.text(Style::Warning, &text),
-            Reader::Pipe => text,
-        };
+        let text = self.reader.paint().text(Style::Warning, &text);
         self.end_line()?;
         let bar = if name.is_empty() { "" } else { " | " };
         writeln!(self.writer, "{name}{bar}{text}")

@@ -10,6 +10,7 @@ use crate::places::log_path;
 
 const OUT: Stream = Stream::Stdout;
 const ERR: Stream = Stream::Stderr;
+const PIPE: Reader = Reader::Pipe(Paint::Plain);
 
 fn arguments(line: &str) -> Logs {
     let words = ["ropewalk", "logs"].into_iter().chain(line.split_whitespace());
@@ -22,12 +23,12 @@ fn arguments(line: &str) -> Logs {
 fn told(kept: &Kept, line: &str, reader: Reader) -> Result<(String, String), String> {
     let mut written = Vec::new();
     let said = tell(&arguments(line), &kept.places(), &kept.calendar(), reader, &mut written);
-    said.map(|said| (String::from_utf8(written).expect("text"), said)).map_err(|stop| stop.message)
+    said.map(|said| (String::from_utf8(written).expect("text"), said.note)).map_err(|stop| stop.message)
 }
 
 #[track_caller]
 fn check(kept: &Kept, line: &str, expected: &str) {
-    assert_eq!(told(kept, line, Reader::Pipe), Ok((expected.to_owned(), String::new())), "{line}");
+    assert_eq!(told(kept, line, PIPE), Ok((expected.to_owned(), String::new())), "{line}");
 }
 
 /// Two jobs at once, the first with two steps, and a third of several tries.
@@ -71,8 +72,8 @@ fn ranges_count_through_the_steps() {
     check(&kept, "1 a --tail 0", "");
     check(&kept, "1 --tail 3", "long-name | due\na         | four\na         | five\n");
     let wrong = "--lines takes FROM-TO, counted from 1, such as `100-199`, not `3-2`";
-    assert_eq!(told(&kept, "1 a --lines 3-2", Reader::Pipe), Err(wrong.to_owned()));
-    assert!(told(&kept, "1 a --lines 0-2", Reader::Pipe).is_err());
+    assert_eq!(told(&kept, "1 a --lines 3-2", PIPE), Err(wrong.to_owned()));
+    assert!(told(&kept, "1 a --lines 0-2", PIPE).is_err());
 }
 
 #[test]
@@ -81,14 +82,15 @@ fn lines_that_match_with_those_around_them() {
     check(&kept, "1 --grep ^.o?ur?$|due", "long-name | due\na         | four\n");
     check(&kept, "1 a --grep one|five --context 1", "one\ntwo\n--\nfour\nfive\n");
     check(&kept, "1 a --grep e --tail 2", "three\nfive\n");
-    check(&kept, "1 a --grep no-such-line", "");
+    let note = "no line matches `no-such-line`".to_owned();
+    assert_eq!(told(&kept, "1 a --grep no-such-line", PIPE), Ok((String::new(), note)));
     let terminal = told(&kept, "1 a --grep fo", Reader::Terminal(Paint::Coloured)).expect("it tells").0;
     assert_eq!(terminal, "\u{1b}[2m4: \u{1b}[0m\u{1b}[1;31mfo\u{1b}[0mur\n");
-    assert!(told(&kept, "1 --grep (", Reader::Pipe).is_err());
+    assert!(told(&kept, "1 --grep (", PIPE).is_err());
 }
 
 #[test]
-fn bytes_go_untouched_into_a_pipe_and_harmless_to_a_terminal() {
+fn bytes_go_without_colours_into_a_pipe_and_harmless_to_a_terminal() {
     let mut kept = Kept::new();
     let mut build = kept.build(&["a"]);
     build.pass("a", 1);
@@ -97,7 +99,10 @@ fn bytes_go_untouched_into_a_pipe_and_harmless_to_a_terminal() {
         (1, 0, Stream::Note, "noted\n"),
         (1, 0, OUT, "end"),
     ]);
-    check(&kept, "1 a", "10%\r20%\r\n\u{1b}[31mred\u{7}\nnoted\nend\n");
+    check(&kept, "1 a", "10%\r20%\r\nred\u{7}\nnoted\nend\n");
+    check(&kept, "1 a --grep ^red", "red\u{7}\n");
+    let forced = told(&kept, "1 a", Reader::Pipe(Paint::Coloured)).expect("it tells").0;
+    assert_eq!(forced, "10%\r20%\r\n\u{1b}[31mred\u{7}\nnoted\nend\n");
     check(&kept, "1 a --raw", "10%\r20%\r\n\u{1b}[31mred\u{7}\nend");
     let plain = told(&kept, "1 a", Reader::Terminal(Paint::Plain)).expect("it tells").0;
     assert_eq!(plain, "20%\nred\nnoted\nend\n");
@@ -122,7 +127,7 @@ fn a_line_that_another_stream_cuts_is_told_in_pieces() {
     write(ERR, "error\n");
     write(OUT, "end\n");
     drop(stream);
-    let (text, _) = told(&kept, "1 a", Reader::Pipe).expect("it tells");
+    let (text, _) = told(&kept, "1 a", PIPE).expect("it tells");
     let gap = "··· the end may be lost: whoever wrote it was killed ···\n";
     assert_eq!(text, format!("begin middle \nerror\nend\n{gap}"));
     check(&kept, "1 a --grep middle.end", &format!("begin middle end\n{gap}"));
@@ -144,7 +149,7 @@ fn a_build_that_is_followed_is_told_to_its_end() {
     let (sender, written) = std::sync::mpsc::channel();
     let calendar = kept.calendar();
     let following = std::thread::spawn(move || {
-        tell(&arguments("1 a --follow"), &places, &calendar, Reader::Pipe, Sent(sender)).map_err(|stop| stop.message)
+        tell(&arguments("1 a --follow"), &places, &calendar, PIPE, Sent(sender)).map_err(|stop| stop.message)
     });
     // It may be told of the attempt before or after it looks for the first time.
     kept.go_on(BuildId(1)).lease("a");
@@ -164,7 +169,7 @@ fn a_build_that_is_followed_is_told_to_its_end() {
     drop(claim);
     let said = following.join().expect("it ends");
     let expected = "build 1 has not ended and no process runs it: ropewalk run --resume 1";
-    assert_eq!(said.as_deref(), Ok(expected));
+    assert_eq!(said.map(|said| said.note).as_deref(), Ok(expected));
     assert_eq!(written.try_iter().collect::<String>(), "");
 }
 
@@ -190,9 +195,9 @@ fn a_cached_job_has_the_log_of_the_build_that_ran_it() {
     build.reuse("a", 1, 1);
     let expected = "one\ntwo\nthree\nfour\nfive\n".to_owned();
     let note = "a was cached in build 2: this is its log of build 1".to_owned();
-    assert_eq!(told(&kept, "2 a", Reader::Pipe), Ok((expected, note)));
+    assert_eq!(told(&kept, "2 a", PIPE), Ok((expected, note)));
     let note = "b has not begun in build 2".to_owned();
-    assert_eq!(told(&kept, "2 b", Reader::Pipe), Ok((String::new(), note)));
+    assert_eq!(told(&kept, "2 b", PIPE), Ok((String::new(), note)));
     let note = "build 2 printed nothing, or its log was removed".to_owned();
-    assert_eq!(told(&kept, "2", Reader::Pipe), Ok((String::new(), note)));
+    assert_eq!(told(&kept, "2", PIPE), Ok((String::new(), note)));
 }

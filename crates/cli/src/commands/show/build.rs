@@ -102,7 +102,7 @@ fn first_error(page: &mut String, shown: &Shown, places: &Places, paint: Paint) 
     let Some(excerpt) = shown.excerpt(places, &job.name)? else { return Ok(()) };
     let what = if excerpt.error.is_some() { "first error" } else { "last lines" };
     title(page, paint, &format!("{what} of {}", job.name));
-    page.push_str(&excerpt.text(paint, 2));
+    page.push_str(&excerpt.text(paint, 2, crate::output::columns(&std::io::stdout())));
     Ok(())
 }
 

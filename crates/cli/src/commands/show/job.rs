@@ -30,7 +30,7 @@ pub fn text(shown: &Shown, places: &Places, calendar: &Calendar, paint: Paint, n
     {
         let what = if excerpt.error.is_some() { "first error" } else { "last lines" };
         title(&mut page, paint, what);
-        page.push_str(&excerpt.text(paint, 2));
+        page.push_str(&excerpt.text(paint, 2, crate::output::columns(&std::io::stdout())));
     }
     parts::artifacts(&mut page, shown, paint);
     inputs(&mut page, places, job, paint)?;
@@ -137,7 +137,7 @@ fn tries(page: &mut String, shown: &Shown, job: &ShownJob, calendar: &Calendar, 
             None => (Cell::new("!"), "did not end".to_owned(), String::new()),
             Some(end) => {
                 let how = match &end.outcome {
-                    Outcome::Failed(failure) => parts::failure_text(failure, shown.reports.get(&attempt.attempt)),
+                    Outcome::Failed(failure) => words::failure_of(failure, shown.reports.get(&attempt.attempt)),
                     outcome => words::outcome(outcome),
                 };
                 (columns::outcome_mark(&end.outcome), how, words::duration(end.finished.ms_since(end.started)))

@@ -1,6 +1,6 @@
 //! What a build's page and a job's page have in common: lines about jobs, tests, artifacts, gates, notes, summaries.
 
-use graph::{AttemptReport, Failure, JobName, Outcome, TestCase, TestOutcome, Timestamp, Verdict};
+use graph::{AttemptReport, JobName, Outcome, TestCase, TestOutcome, Timestamp, Verdict};
 
 use super::{Shown, ShownJob};
 use crate::calendar::Calendar;
@@ -15,6 +15,8 @@ const MESSAGE_LINES_MAX: usize = 6;
 const SUMMARY_LINES_MAX: usize = 60;
 /// How many artifacts, notes and gates are shown each.
 const ROWS_MAX: usize = 50;
+/// How many jobs are named before a note that all have.
+const NAMES_MAX: usize = 3;
 
 /// A title before a part of the page.
 pub fn title(page: &mut String, paint: Paint, text: &str) {
@@ -81,7 +83,7 @@ pub fn took_ms(job: &ShownJob, calendar: &Calendar) -> Option<u64> {
 fn detail(shown: &Shown, job: &ShownJob, calendar: &Calendar) -> String {
     let mut parts = Vec::new();
     match job.outcome() {
-        Some(Outcome::Failed(failure)) => parts.push(failure_text(failure, shown.report(job))),
+        Some(Outcome::Failed(failure)) => parts.push(words::failure_of(failure, shown.report(job))),
         Some(Outcome::Skipped(reason)) => parts.push(words::skip_reason(reason)),
         Some(Outcome::Passed { .. }) | None => {}
     }
@@ -104,21 +106,6 @@ fn detail(shown: &Shown, job: &ShownJob, calendar: &Calendar) -> String {
         parts.push(format!("ropewalk approve {} {}", shown.row.build, job.name));
     }
     parts.join("; ")
-}
-
-/// Why a job failed, with the step's name.
-pub fn failure_text(failure: &Failure, report: Option<&AttemptReport>) -> String {
-    let step = match failure {
-        Failure::Step { step, .. } | Failure::Timeout { step: Some(step), .. } => Some(usize::from(*step)),
-        _ => None,
-    };
-    let name =
-        step.and_then(|step| report?.steps.get(step)).map(|step| columns::cut(&columns::one_line(&step.name), 40));
-    let text = words::failure(failure);
-    match name {
-        Some(name) if !name.is_empty() => text.replacen("a step", &format!("`{name}`"), 1),
-        _ => text,
-    }
 }
 
 /// What happened, when it began, how long it took.
@@ -265,7 +252,10 @@ pub fn gates(page: &mut String, shown: &Shown, calendar: &Calendar, paint: Paint
             }
             Some(answer) => {
                 let word = if answer.answer.is_some() { "approved" } else { "refused" };
-                format!("{word} by {}, {}", columns::one_line(&answer.by), calendar.time(answer.at))
+                let by = columns::one_line(&answer.by);
+                let said = answer.answer.as_ref().map(words::answer).filter(|said| !said.is_empty());
+                let said = said.map(|said| format!("\n      {said}")).unwrap_or_default();
+                format!("{word} by {by}, {}{said}", when(calendar, answer.at))
             }
         };
         page.push_str(&format!("  {}: {prompt}\n      {state}\n", gate.job));
@@ -280,20 +270,30 @@ fn fields(shown: &Shown, job: &JobName) -> String {
     required.map(|(name, _)| format!(" --field {name}=…")).collect()
 }
 
-/// Remarks of the last attempts.
+/// Remarks of the last attempts; what holds for several jobs stands once.
 pub fn notes(page: &mut String, shown: &Shown, paint: Paint) {
-    let notes: Vec<(&JobName, &String)> = shown
-        .jobs
-        .iter()
-        .filter_map(|job| Some((&job.name, shown.report(job)?)))
-        .flat_map(|(name, report)| report.notes.iter().map(move |note| (name, note)))
-        .collect();
+    let mut notes: Vec<(&str, Vec<&str>)> = Vec::new();
+    let mut places: std::collections::HashMap<&str, usize> = std::collections::HashMap::new();
+    for (job, report) in shown.jobs.iter().filter_map(|job| Some((job, shown.report(job)?))) {
+        for note in &report.notes {
+            let place = *places.entry(note).or_insert(notes.len());
+            if place == notes.len() {
+                notes.push((note, Vec::new()));
+            }
+            notes[place].1.push(job.name.as_str());
+        }
+    }
     if notes.is_empty() {
         return;
     }
     title(page, paint, "notes");
-    for (name, note) in notes.iter().take(ROWS_MAX) {
-        page.push_str(&format!("  {name}: {}\n", columns::one_line(note)));
+    for (note, names) in notes.iter().take(ROWS_MAX) {
+        let listed = names[..names.len().min(NAMES_MAX)].join(", ");
+        let more = match names.len().saturating_sub(NAMES_MAX) {
+            0 => String::new(),
+            more => format!(" and {} more", words::thousands(more as u64)),
+        };
+        page.push_str(&format!("  {listed}{more}: {}\n", columns::one_line(note)));
     }
     more(page, notes.len(), ROWS_MAX, "notes", shown);
 }
