@@ -59,7 +59,11 @@ impl Check<'_> {
                         self.faults.push(fault);
                         continue;
                     };
-                    self.name(&entry.key, name, *names);
+                    if *names == NameKind::Filled && Template::is_needed(name) {
+                        self.template(&entry.key, name, Phase::Plan);
+                    } else {
+                        self.name(&entry.key, name, *names);
+                    }
                     self.value(&entry.value, values, name);
                 }
             }
@@ -104,12 +108,18 @@ impl Check<'_> {
         match takes {
             Type::Template(phase) => self.template(node, text, *phase),
             Type::Script => self.template(node, text, Phase::Step),
+            Type::Filled(_) if Template::is_needed(text) => self.template(node, text, Phase::Plan),
+            Type::Filled(takes) => self.scalar(node, takes, what),
             Type::Condition(phase) => self.condition(node, text, *phase),
             Type::Directory(phase) => {
                 self.template(node, text, *phase);
                 if !Template::is_needed(text) {
                     self.directory(node, text);
                 }
+            }
+            Type::Name(NameKind::Variable) if what == "secrets" && Template::is_needed(text) => {
+                let fault = errors::secret_not_evaluated(self.at(node));
+                self.faults.push(fault);
             }
             _ if Template::is_needed(text) => {
                 let fault = errors::not_evaluated(self.at(node), what);
@@ -281,6 +291,7 @@ pub(crate) fn is_of_kind(node: &Node, takes: &Type) -> bool {
     let is_number = matches!(node.value, NodeValue::Integer { .. } | NodeValue::Float { .. });
     match takes {
         Type::Any => true,
+        Type::Filled(takes) => is_of_kind(node, takes),
         Type::Boolean => node.as_bool().is_some(),
         Type::Integer(..) => node.as_integer().is_some(),
         Type::Number => is_number,
@@ -312,6 +323,7 @@ pub(crate) fn is_of_kind(node: &Node, takes: &Type) -> bool {
 pub(crate) fn description(takes: &Type) -> String {
     match takes {
         Type::Any => "any value".to_owned(),
+        Type::Filled(takes) => description(takes),
         Type::Text | Type::Name(_) => "a string".to_owned(),
         Type::Script => "a script as a string".to_owned(),
         Type::Condition(_) => "an expression as a string".to_owned(),
@@ -333,7 +345,8 @@ pub(crate) fn description(takes: &Type) -> String {
         Type::List(items) => match items {
             Type::Text | Type::Name(_) => "a list of strings".to_owned(),
             Type::Regex => "a list of regexes".to_owned(),
-            Type::Glob => "a list of globs".to_owned(),
+            Type::Glob | Type::Filled(Type::Glob) => "a list of globs".to_owned(),
+            Type::Filled(Type::Name(_)) => "a list of strings".to_owned(),
             Type::Record(_) => "a list of maps".to_owned(),
             _ => "a list".to_owned(),
         },
@@ -354,7 +367,7 @@ pub(crate) fn name_fault(name: &str, kind: NameKind) -> Option<&'static str> {
     };
     let fits = name.len() <= NAME_BYTES_MAX;
     match kind {
-        NameKind::JobId | NameKind::Id if !(fits && is_plain(name, true)) => {
+        NameKind::JobId | NameKind::Id | NameKind::Filled if !(fits && is_plain(name, true)) => {
             Some("begin with a letter or `_`, go on with letters, digits, `_` and `-`; at most 100 characters")
         }
         NameKind::JobName if name.is_empty() || name.chars().any(char::is_control) => Some("write a job's id"),
@@ -378,7 +391,7 @@ fn is_inside(path: &str) -> bool {
         && path.split('/').all(|part| part != "..")
 }
 
-fn is_cache_path(path: &str) -> bool {
+pub(crate) fn is_cache_path(path: &str) -> bool {
     is_inside(path.strip_prefix("~/").unwrap_or(path))
 }
 

@@ -143,6 +143,30 @@ pub(crate) fn always_true(place: Location) -> Diagnostic {
         .help("write the whole condition inside one `${{ }}`, or without it")
 }
 
+pub(crate) fn filled_badly(place: Location, value: &str, cause: &str) -> Diagnostic {
+    Diagnostic::error("filled-badly", format!("with its `${{{{ }}}}` filled in this is `{value}`, and {cause}"))
+        .at(place, "filled in while the graph is made")
+        .help("give it other values: they come from the matrix, the parameters, the event or `env`")
+}
+
+pub(crate) fn not_known_yet(place: Location) -> Diagnostic {
+    Diagnostic::error("not-known-yet", "this must be known while the graph is made, and reads what is known later")
+        .at(place, "a variable of `env` whose own value waits for the job to start")
+        .help("read the matrix, the parameters or the event here, or a variable with a plain value")
+}
+
+pub(crate) fn artifact_twice(place: Location, name: &str) -> Diagnostic {
+    Diagnostic::error("artifact-twice", format!("two artifacts of this job have the name `{name}`"))
+        .at(place, "the second one")
+        .help("give them different names, or one name with both globs")
+}
+
+pub(crate) fn secret_not_evaluated(place: Location) -> Diagnostic {
+    Diagnostic::error("not-evaluated", "`secrets` holds `${{ }}`, which is not evaluated there")
+        .at(place, "this would stand as it is")
+        .help("write the names: which job gets which secret must not depend on a value")
+}
+
 pub(crate) fn not_evaluated(place: Location, what: &str) -> Diagnostic {
     Diagnostic::error("not-evaluated", format!("`{what}` holds `${{{{ }}}}`, which is not evaluated there"))
         .at(place, "this would stand as it is")

@@ -11,11 +11,13 @@ use graph::{
 };
 use serde_json::Value;
 
-use super::check::is_word;
+use super::check::{self, is_word};
 use super::errors::{self, Faults};
 use super::files::Source;
+use super::keys::NameKind;
 use super::measure;
 use super::nodes;
+use super::patterns;
 use super::steps;
 use super::texts::{AtPlan, Decision, EventValues};
 use super::triggers;
@@ -113,9 +115,79 @@ pub(crate) fn leg(
             Decision::Later(expression) => lowered.condition = Some(expression),
         }
     }
+    fill(&mut lowered, job, around, &mut writing);
     lowered.steps = steps::steps(job, around, origin, &mut writing);
     lowered.env = env;
     lowered
+}
+
+/// Fills in what must be plain text in the graph and differs from leg to leg.
+fn fill(lowered: &mut Job, job: &Source<'_>, around: &Surroundings<'_>, writing: &mut Writing<'_>) {
+    let own = |name: &str| job.body.get(name).filter(|node| holds_expression(node));
+    let or_default = |name: &str| field(job, around, name).filter(|node| holds_expression(node));
+    if let (Some(node), Reuse::Inputs(globs)) = (own("inputs"), &mut lowered.reuse) {
+        *globs = writing.filled(node, Filling::Glob);
+    }
+    if let Some(node) = own("artifacts") {
+        lowered.artifacts = filled_artifacts(node, writing);
+    }
+    if let Some(node) = own("reports").and_then(|node| node.get("junit")) {
+        lowered.reports.junit = writing.filled(node, Filling::Glob);
+    }
+    if let Some(node) = or_default("pool") {
+        lowered.pool = writing.filled(node, Filling::Label).pop().unwrap_or_default();
+    }
+    if let Some(node) = or_default("labels") {
+        lowered.labels = writing.filled(node, Filling::Label).into_iter().collect();
+    }
+}
+
+/// Whether some text under the node, or some key, has an expression.
+fn holds_expression(node: &Node) -> bool {
+    node.as_str().is_some_and(expression::Template::is_needed)
+        || node.items().unwrap_or_default().iter().any(holds_expression)
+        || node
+            .entries()
+            .unwrap_or_default()
+            .iter()
+            .any(|entry| entry.name().is_some_and(expression::Template::is_needed) || holds_expression(&entry.value))
+}
+
+fn filled_artifacts(node: &Node, writing: &mut Writing<'_>) -> BTreeMap<String, Vec<String>> {
+    let Some(entries) = node.entries() else {
+        return BTreeMap::from([(UNNAMED_ARTIFACTS.to_owned(), writing.filled(node, Filling::Glob))]);
+    };
+    let mut artifacts = BTreeMap::new();
+    for entry in entries {
+        let Some(name) = writing.filled(&entry.key, Filling::ArtifactName).pop() else { continue };
+        let globs = writing.filled(&entry.value, Filling::Glob);
+        if artifacts.insert(name.clone(), globs).is_some() {
+            writing.faults.push(errors::artifact_twice(writing.sources.location(entry.key.span), &name));
+        }
+    }
+    artifacts
+}
+
+/// What a filled text must be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Filling {
+    Glob,
+    CachePath,
+    Label,
+    ArtifactName,
+}
+
+impl Filling {
+    /// What is wrong with a filled text, in a few words.
+    fn fault(self, text: &str) -> Option<String> {
+        let name_fault = |kind| check::name_fault(text, kind).map(|_| "that cannot be a name here".to_owned());
+        match self {
+            Self::Glob => patterns::check_glob(text).err().map(|cause| format!("that is no glob: {cause}")),
+            Self::CachePath => (!check::is_cache_path(text)).then(|| "that lies outside the workspace".to_owned()),
+            Self::Label => name_fault(NameKind::Label),
+            Self::ArtifactName => name_fault(NameKind::Id),
+        }
+    }
 }
 
 /// Texts of one leg, with what they may read.
@@ -133,6 +205,39 @@ impl Writing<'_> {
             self.evaluation_fault(node, &error);
             Text::default()
         })
+    }
+
+    /// The texts of a string or of a list, filled in. What cannot be filled is told and left out.
+    pub(crate) fn filled(&mut self, node: &Node, filling: Filling) -> Vec<String> {
+        nodes::list(node).iter().filter_map(|node| self.filled_text(node, filling)).collect()
+    }
+
+    fn filled_text(&mut self, node: &Node, filling: Filling) -> Option<String> {
+        let written = node.as_str()?;
+        if !expression::Template::is_needed(written) {
+            return Some(written.to_owned());
+        }
+        match self.at.text(written) {
+            Ok(Text::Plain(text)) => match filling.fault(&text) {
+                None => Some(text.into()),
+                // What does not parse is empty, and was told.
+                Some(_) if expression::Template::parse(written).is_err() => None,
+                Some(cause) => {
+                    self.faults.push(errors::filled_badly(self.sources.location(node.span), &text, &cause));
+                    None
+                }
+            },
+            Ok(Text::Template(_)) => {
+                if self.at.reads_only_variables_beyond(written) {
+                    self.faults.push(errors::not_known_yet(self.sources.location(node.span)));
+                }
+                None
+            }
+            Err(error) => {
+                self.evaluation_fault(node, &error);
+                None
+            }
+        }
     }
 
     /// A condition, or `true` or `false`.
@@ -283,7 +388,7 @@ fn cache(node: &Node, writing: &mut Writing<'_>) -> CacheUse {
             .iter()
             .map(|node| writing.text(node))
             .collect(),
-        paths: node.get("paths").map(nodes::texts).unwrap_or_default(),
+        paths: node.get("paths").map(|node| writing.filled(node, Filling::CachePath)).unwrap_or_default(),
     }
 }
 

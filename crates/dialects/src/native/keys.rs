@@ -35,6 +35,8 @@ pub(crate) enum Type {
     Regex,
     /// A pattern of paths relative to the repository's root.
     Glob,
+    /// Such a text, which may hold `${{ }}` of [`Phase::Plan`]: it is filled in while the graph is made, then checked.
+    Filled(&'static Type),
     /// A path inside the workspace; may hold `${{ }}` of this phase.
     Directory(Phase),
     /// A path inside the workspace, or one under the home directory with `~/`.
@@ -68,6 +70,8 @@ pub(crate) enum NameKind {
     Variable,
     /// An axis, output, field, parameter, stage, step: as a job's id.
     Id,
+    /// An artifact: as an axis, or with `${{ }}` of [`Phase::Plan`].
+    Filled,
     /// Anything that is not empty and fits a line.
     Label,
 }
@@ -160,9 +164,11 @@ macro_rules! key {
     };
 }
 
-const TEXTS: Type = Type::Either(&[Type::Text, Type::List(&Type::Text)]);
 const REGEXES: Type = Type::Either(&[Type::Regex, Type::List(&Type::Regex)]);
 const GLOBS: Type = Type::Either(&[Type::Glob, Type::List(&Type::Glob)]);
+const FILLED_GLOB: Type = Type::Filled(&Type::Glob);
+const FILLED_GLOBS: Type = Type::Either(&[FILLED_GLOB, Type::List(&FILLED_GLOB)]);
+const FILLED_LABEL: Type = Type::Filled(&Type::Name(NameKind::Label));
 
 /// The whole of a file.
 pub(crate) static PIPELINE: Record = Record {
@@ -318,8 +324,9 @@ const RETRY: Key = key!(
     Type::Either(&[Type::Integer(0, 100), Type::Record(&RETRY_FORM)]),
     "When to try again. Default: twice after failures of the infrastructure and lost workers.",
 );
-const POOL: Key = key!("pool", Type::Name(NameKind::Label), "The pool whose workers may run it.");
-const LABELS: Key = key!("labels", TEXTS, "Labels that the worker must have.");
+const POOL: Key = key!("pool", FILLED_LABEL, "The pool whose workers may run it.");
+const LABELS: Key =
+    key!("labels", Type::Either(&[FILLED_LABEL, Type::List(&FILLED_LABEL)]), "Labels that the worker must have.",);
 const RESOURCES: Key = key!("resources", Type::Record(&RESOURCES_FORM), "What it asks of the worker.");
 const ALLOW_FAILURE: Key = key!("allow_failure", Type::Boolean, "Whether a failure is only a warning.");
 const OUTPUTS: Key = key!(
@@ -367,7 +374,7 @@ const RUN: Key = key!(
 const ENV: Key = key!("env", ENV_OF_PIPELINE, "Environment variables of all its steps.");
 const INPUTS: Key = key!(
     "inputs",
-    GLOBS,
+    FILLED_GLOBS,
     "The files its result depends on. Where they, its steps and what it needs are unchanged, an earlier result is reused. `[]` is none.",
 );
 const REUSE: Key = key!(
@@ -377,7 +384,7 @@ const REUSE: Key = key!(
 );
 const ARTIFACTS: Key = key!(
     "artifacts",
-    Type::Either(&[Type::Glob, Type::List(&Type::Glob), Type::Map(NameKind::Id, &GLOBS)]),
+    Type::Either(&[FILLED_GLOB, Type::List(&FILLED_GLOB), Type::Map(NameKind::Filled, &FILLED_GLOBS)]),
     "Files it hands on, by name. A string or list alone is named `files`.",
 );
 const CACHE: Key = key!(
@@ -598,7 +605,7 @@ static CACHE_FORM: Record = Record {
         ),
         key!(required
             "paths",
-            Type::Either(&[Type::CachePath, Type::List(&Type::CachePath)]),
+            Type::Either(&[Type::Filled(&Type::CachePath), Type::List(&Type::Filled(&Type::CachePath))]),
             "Paths relative to the repository's root, or under the home directory with `~/`.",
         ),
     ],
@@ -607,7 +614,7 @@ static CACHE_FORM: Record = Record {
 static REPORTS_FORM: Record = Record {
     name: "reports",
     documentation: "Reports to read when the job has ended.",
-    keys: &[key!("junit", GLOBS, "JUnit XML files.")],
+    keys: &[key!("junit", FILLED_GLOBS, "JUnit XML files.")],
 };
 
 static RETRY_FORM: Record = Record {

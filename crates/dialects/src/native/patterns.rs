@@ -95,7 +95,11 @@ fn regex_fault(error: &regex::Error) -> String {
     }
 }
 
-fn check_glob(pattern: &str) -> Result<(), String> {
+/// Whether a text is a glob.
+///
+/// # Errors
+/// What is wrong with it, in a few words.
+pub(crate) fn check_glob(pattern: &str) -> Result<(), String> {
     if pattern.len() > PATTERN_BYTES_MAX {
         return Err(format!("it has more than {PATTERN_BYTES_MAX} bytes"));
     }

@@ -107,6 +107,7 @@ impl<'a> Checking<'a, '_> {
         }
         node.items().unwrap_or_default().iter().for_each(|item| self.node(item, key));
         for entry in node.entries().unwrap_or_default() {
+            self.node(&entry.key, "");
             self.node(&entry.value, entry.name().unwrap_or_default());
         }
     }

@@ -54,6 +54,7 @@ fn value(takes: &'static Type, records: &mut BTreeMap<String, Value>) -> Value {
             "type": ["string", "integer"], "pattern": "^[0-9]+\\s*(B|kB|MB|GB|TB|KiB|MiB|GiB|TiB)$",
             "examples": ["512MiB", "4GiB"],
         }),
+        Type::Filled(Type::Name(_)) => name(NameKind::Filled),
         Type::Name(kind) => name(*kind),
         Type::Word(words) => {
             let words: Vec<Value> =
@@ -77,6 +78,7 @@ fn value(takes: &'static Type, records: &mut BTreeMap<String, Value>) -> Value {
         | Type::Script
         | Type::Regex
         | Type::Glob
+        | Type::Filled(_)
         | Type::Directory(_)
         | Type::CachePath
         | Type::Cron
@@ -107,6 +109,6 @@ fn name(kind: NameKind) -> Value {
     match kind {
         NameKind::JobId | NameKind::Id => json!({ "type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_-]{0,99}$" }),
         NameKind::Variable => json!({ "type": "string", "pattern": "^(?!ROPEWALK_)[A-Za-z_][A-Za-z0-9_]{0,99}$" }),
-        NameKind::JobName | NameKind::Label => json!({ "type": "string", "minLength": 1 }),
+        NameKind::JobName | NameKind::Filled | NameKind::Label => json!({ "type": "string", "minLength": 1 }),
     }
 }

@@ -70,6 +70,16 @@ impl AtPlan<'_> {
         }
     }
 
+    /// Whether all that a text reads is of the contexts that the graph's making knows, so that what keeps it from being
+    /// finished is a variable whose own text is not finished. Anything else was told by `check.rs`.
+    pub(crate) fn reads_only_variables_beyond(&self, written: &str) -> bool {
+        Template::parse(written).is_ok_and(|template| {
+            let known = super::keys::Phase::Plan.contexts();
+            template.context_paths().iter().all(|path| known.contains(&&*path.context))
+                && template.functions().iter().all(|name| WORKFLOW_FUNCTIONS.iter().all(|other| other.name != *name))
+        })
+    }
+
     /// What a condition comes to now.
     ///
     /// # Errors
