@@ -221,7 +221,8 @@ fn entries(root: &Path, graph: &Graph, seen: &Seen) -> Option<Vec<(PathBuf, Stam
     Some(entries)
 }
 
-/// Every folder in which a file could appear that one of the globs matches, and the rules in it.
+/// Every folder in which a file could appear that one of the globs matches, and the rules in it. Of the whole tree (`.`)
+/// also the folders of the checkout above it, if these were looked at.
 fn watched_folders(seen: &Seen, roots: &BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
     let mut watched = roots.clone();
     for path in seen.tree.paths() {
@@ -248,9 +249,16 @@ fn watched_folders(seen: &Seen, roots: &BTreeSet<PathBuf>) -> BTreeSet<PathBuf> 
     watched
 }
 
+/// The rules of the root and of the folders above it, up to the checkout's own; and these folders, in which rules could
+/// appear.
 fn rules_of_git(root: &Path) -> Vec<PathBuf> {
-    let rules = [".gitignore", ".git/index", ".git/info/exclude"];
-    rules.iter().map(PathBuf::from).filter(|path| root.join(path).exists()).collect()
+    let rules = ["", ".gitignore", ".git/index", ".git/info/exclude"];
+    let height = worker::repository::checkout_root(root)
+        .and_then(|checkout| root.strip_prefix(checkout).ok())
+        .map_or(0, |below| below.components().count());
+    let folders = (0..=height).map(|above| std::iter::repeat_n("..", above).collect::<PathBuf>());
+    let rules = folders.flat_map(|folder| rules.map(|rule| folder.join(rule)));
+    rules.filter(|path| !path.as_os_str().is_empty() && root.join(path).exists()).collect()
 }
 
 fn is_literal(glob: &str) -> bool {
@@ -271,7 +279,7 @@ mod tests {
     use graph::{BuildId, Event, EventKind, Graph, Job, Reuse, Step};
 
     use super::{Key, Unchanged, find, keep};
-    use crate::local::inputs::look;
+    use crate::local::inputs::{Extent, look};
 
     /// A tree of two files, a build of one job with these inputs, then `change`; whether the shortcut holds after it.
     fn holds(inputs: &[&str], change: impl Fn(&std::path::Path)) -> bool {
@@ -286,7 +294,7 @@ mod tests {
         let reuse = Reuse::Inputs(inputs.iter().map(|glob| (*glob).to_owned()).collect());
         let job = Job { reuse, steps: vec![Step::default()], ..Job::default() };
         graph.jobs.insert("job".into(), Arc::new(job));
-        let mut seen = look(&root, &data.join("stats")).unwrap();
+        let mut seen = look(&root, &data.join("stats"), Extent::Folder).unwrap();
         // ctime cannot be set: the look is moved forward instead of the files backward.
         seen.looked_at = seen.looked_at.plus_ms(1000);
         let key = Key::new(&[], &Event::new(EventKind::Push), &engine::BuildOptions::default());

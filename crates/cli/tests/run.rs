@@ -382,3 +382,75 @@ fn a_sandboxed_job_sees_its_inputs_only() {
     let text = repository.check(&["run"], 0);
     assert!(text.contains("a | committed") && text.contains("b | other"), "{text}");
 }
+
+/// A repository whose project is the folder `app`; `shared/lib.txt` lies beside it.
+fn repository_with_a_folder(pipeline: &str) -> Repository {
+    let repository = Repository::new("");
+    fs::remove_dir_all(repository.root().join(".ropewalk")).expect("it was there");
+    repository.write("app/.ropewalk/pipeline.yaml", pipeline);
+    repository.write("app/src/a.txt", "a\n");
+    repository.write("shared/lib.txt", "shared\n");
+    repository.git(&["add", "-A"]);
+    repository.git(&["-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qm", "a project in a folder"]);
+    repository
+}
+
+impl Repository {
+    #[track_caller]
+    fn check_in(&self, folder: &str, arguments: &[&str], code: i32) -> String {
+        let output = self.command(arguments).current_dir(self.root().join(folder)).output().expect("ropewalk starts");
+        let text = text(&output);
+        assert_eq!(output.status.code(), Some(code), "ropewalk {arguments:?} in {folder} printed:\n{text}");
+        text
+    }
+}
+
+#[test]
+fn a_project_in_a_folder_sees_the_repository_and_starts_in_its_folder() {
+    let repository = repository_with_a_folder(
+        "jobs:\n  a:\n    artifacts: { f: out.txt }\n    run: 'git rev-parse --show-prefix; cat ../shared/lib.txt src/*; cp src/a.txt out.txt; echo changed > ../shared/lib.txt'\n  b: { needs: [a], run: 'cat ../shared/lib.txt out.txt' }\n",
+    );
+    repository.write("app/src/b.txt", "untracked\n");
+    repository.write(".gitignore", "*.ignored\n");
+    repository.write("app/src/c.ignored", "ignored\n");
+    let text = repository.check_in("app/src", &["run"], 0);
+    assert!(text.contains("a | app/") && text.contains("a | shared") && text.contains("a | untracked"), "{text}");
+    assert!(!text.contains("a | ignored") && !text.contains("note:"), "{text}");
+    assert!(text.contains("b | shared") && text.contains("b | a"), "{text}");
+    let shell =
+        repository.check_in("app", &["shell", "last", "a", "--", "sh", "-c", "cat out.txt ../shared/lib.txt"], 0);
+    assert_eq!(shell, "a\nchanged\n");
+}
+
+#[test]
+fn a_project_in_a_folder_is_reused_by_what_it_depends_on() {
+    let repository = repository_with_a_folder(
+        "jobs:\n  files: { inputs: ['src/**'], run: echo files ran }\n  tree: { reuse: true, run: echo tree ran }\n  changes: { when: { changed: ['src/**'] }, run: echo changes ran }\n",
+    );
+    repository.check_in("app", &["run", "--base", "HEAD"], 0);
+    repository.write("shared/lib.txt", "other\n");
+    let text = repository.check_in("app", &["run", "--base", "HEAD"], 0);
+    assert!(text.contains("files: cached") && text.contains("tree | tree ran"), "{text}");
+    assert!(!text.contains("changes ran"), "{text}");
+    let text = repository.check_in("app", &["explain", "tree"], 0);
+    assert!(text.contains("file ../shared/lib.txt changed"), "{text}");
+    repository.write("app/src/a.txt", "other\n");
+    let text = repository.check_in("app", &["run", "--base", "HEAD"], 0);
+    assert!(text.contains("files | files ran") && text.contains("changes | changes ran"), "{text}");
+}
+
+#[test]
+fn a_sandbox_in_a_folder_shows_inputs_or_the_repository() {
+    if Command::new("bwrap").arg("--version").output().is_err() {
+        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "bubblewrap is missing");
+        eprintln!("skipped: bubblewrap is not installed");
+        return;
+    }
+    let repository = repository_with_a_folder(
+        "defaults: { environment: sandbox }\njobs:\n  some: { inputs: ['src/**'], run: 'cat src/a.txt; ls -A . ..' }\n  all: { run: 'cat ../shared/lib.txt; echo x > ../shared/new; git add -A' }\n",
+    );
+    let text = repository.check_in("app", &["run"], 0);
+    assert!(text.contains("some | a") && !text.contains("some | shared"), "{text}");
+    assert!(text.contains("all | shared"), "{text}");
+    assert!(!repository.root().join("shared/new").exists());
+}

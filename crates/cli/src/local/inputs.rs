@@ -31,6 +31,17 @@ pub struct Seen {
     pub stamps: Option<Vec<Option<Stamp>>>,
     /// When the look began.
     pub looked_at: Timestamp,
+    /// How much of the checkout it is.
+    pub extent: Extent,
+}
+
+/// How much of a checkout is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Extent {
+    /// The project's folder, which globs are about.
+    Folder,
+    /// The whole checkout, which is what steps see.
+    Checkout,
 }
 
 impl Inputs {
@@ -44,7 +55,8 @@ impl Inputs {
         self.is_stale.set(true);
     }
 
-    /// Path and digest of each file that `globs` name (all files if `None`), sorted by path.
+    /// Path and digest of each file that `globs` name, sorted by path; of all files that steps see if `None`: also those
+    /// of the checkout that lie above the project, whose paths begin with `..`.
     ///
     /// # Errors
     /// A sentence: a glob is wrong, or the tree cannot be read.
@@ -57,7 +69,8 @@ impl Inputs {
             self.seen.lock().await.take();
             self.is_stale.set(false);
         }
-        let seen = self.seen().await?;
+        let extent = if globs.is_some() { Extent::Folder } else { Extent::Checkout };
+        let seen = self.seen(extent).await?;
         let places: Vec<usize> = match globs {
             None => (0..seen.tree.paths().len()).collect(),
             Some(globs) => Patterns::new(globs).map_err(|fault| fault.to_string())?.select(seen.tree.paths()),
@@ -74,17 +87,15 @@ impl Inputs {
         self.seen.try_lock().ok()?.clone()
     }
 
-    /// The tree, looked at if it has not been. Thousands of jobs may ask at once: one looks, the others wait.
-    ///
-    /// # Errors
-    /// A sentence: it cannot be read.
-    pub async fn seen(&self) -> Result<Rc<Seen>, String> {
+    /// At least so much of the tree, looked at if it has not been. Thousands of jobs may ask at once: one looks, the others
+    /// wait.
+    async fn seen(&self, extent: Extent) -> Result<Rc<Seen>, String> {
         let mut slot = self.seen.lock().await;
-        if let Some(seen) = &*slot {
+        if let Some(seen) = slot.as_ref().filter(|seen| seen.extent >= extent) {
             return Ok(Rc::clone(seen));
         }
         let (root, cache) = (self.root.clone(), self.cache.clone());
-        let looked = tokio::task::spawn_blocking(move || look(&root, &cache)).await;
+        let looked = tokio::task::spawn_blocking(move || look(&root, &cache, extent)).await;
         let seen = Rc::new(looked.map_err(|error| error.to_string())??);
         Ok(Rc::clone(slot.insert(seen)))
     }
@@ -94,15 +105,19 @@ impl Inputs {
 ///
 /// # Errors
 /// A sentence: it cannot be read.
-pub fn look(root: &Path, cache: &Path) -> Result<Seen, String> {
+pub fn look(root: &Path, cache: &Path, extent: Extent) -> Result<Seen, String> {
     let looked_at = now();
-    let tree = Tree::list(root).map_err(|error| error.to_string())?;
+    let tree = match extent {
+        Extent::Folder => Tree::list(root),
+        Extent::Checkout => Tree::list_checkout(root),
+    };
+    let tree = tree.map_err(|error| error.to_string())?;
     let stamps = shortcut::stamps(&tree);
     let mut stats = StatCache::open(cache);
     let contents = tree.contents(&mut stats).map_err(|error| error.to_string())?;
     // Losing it costs time only.
     let _ = stats.save(cache);
-    Ok(Seen { tree, contents, stamps, looked_at })
+    Ok(Seen { tree, contents, stamps, looked_at, extent })
 }
 
 /// The digest of a file's content and kind, so that a changed executable bit is a change.
