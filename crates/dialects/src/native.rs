@@ -16,6 +16,7 @@ mod expand;
 mod files;
 mod jobs;
 mod keys;
+mod lints;
 mod matrix;
 mod measure;
 mod nodes;
@@ -133,6 +134,8 @@ pub fn lower(files: &[SourceFile], known: &Known) -> Lowered {
     let triggered = triggers::triggered(&triggers, &known.event, &mut patterns);
     let param_entries = triggers::params(&merged.on);
     let params = triggers::fields(param_entries, &sources, &mut faults);
+    lints::Lints { merged: &merged, roots: &roots, triggers: &triggers, params: &params, sources: &sources }
+        .tell(&mut faults);
     let filled = match triggered {
         Triggered::Yes => {
             let place_of = |name: &str| {

@@ -303,6 +303,17 @@ impl<'a> Weaving<'a, '_> {
         let source = self.planned[index].source;
         let gate = source.body.get("gate").and_then(|gate| gate.get("fields")?.entries()).unwrap_or_default();
         let is_before = |id: &str| self.by_id.get(id).is_some_and(|&read| self.after(read).contains(&index));
+        let outputs = |id: &str| {
+            let body = self.planned[*self.by_id.get(id)?].source.body;
+            let listed = body.get("outputs").map(nodes::list).unwrap_or_default();
+            let mut outputs: Vec<String> = listed.iter().filter_map(Node::as_str).map(str::to_owned).collect();
+            // A gate alone hands on what was filled in.
+            if let (None, Some(gate)) = (body.get("run"), body.get("gate")) {
+                let fields = gate.get("fields").and_then(Node::entries).unwrap_or_default();
+                outputs.extend(fields.iter().filter_map(|entry| entry.name()).map(str::to_owned));
+            }
+            Some(outputs)
+        };
         let is_leg = |name: &str| {
             let planned = name.split_once('/').and_then(|(id, _)| Some(&self.planned[*self.by_id.get(id)?]));
             planned.is_some_and(|job| match &job.expansion.shape {
@@ -318,6 +329,7 @@ impl<'a> Weaving<'a, '_> {
             axes: references::axes(source.body.get("matrix")),
             params: self.given.params.keys().map(String::as_str).collect(),
             gate: gate.iter().filter_map(|entry| entry.name()).collect(),
+            outputs: &outputs,
             is_leg: &is_leg,
             is_before: &is_before,
         };

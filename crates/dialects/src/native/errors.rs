@@ -250,6 +250,38 @@ pub(crate) fn matrix_of_later(place: Location, job: &str) -> Diagnostic {
         .help(format!("write `{job}` before this job"))
 }
 
+pub(crate) fn cleanup_never_cleans(place: Location, job: &str, needed: &str) -> Diagnostic {
+    let message = format!("job `{job}` is for cleanup, and is skipped if `{needed}` fails or is canceled");
+    Diagnostic::warning("cleanup-skipped", message)
+        .at(place, "its needs ask for a success")
+        .help(format!("wait for any ending: `needs: [{{ job: {needed}, on: finished }}]`"))
+}
+
+pub(crate) fn never_holds(place: Location, job: &str, condition: &str) -> Diagnostic {
+    Diagnostic::warning(
+        "never-holds",
+        format!("job `{job}` never runs: `{condition}` holds for no event that starts it"),
+    )
+    .at(place, "never true here")
+    .help("look at the kinds of events under `on`, and at the parameters; or remove the job")
+}
+
+pub(crate) fn unused_param(place: Location, name: &str) -> Diagnostic {
+    Diagnostic::warning("unused-param", format!("nothing reads the parameter `{name}`"))
+        .at(place, "declared here")
+        .help(format!("read it by `${{{{ params.{name} }}}}`, or remove it"))
+}
+
+pub(crate) fn unknown_output(place: Location, job: &str, output: &str, known: &[&str]) -> Diagnostic {
+    let help = match suggest::nearest(output, known.iter().copied()) {
+        Some(nearest) => format!("did you mean `{nearest}`?"),
+        None => format!("only what a job lists is handed on: add `{output}` to the `outputs` of `{job}`"),
+    };
+    Diagnostic::warning("unknown-output", format!("job `{job}` hands on no output `{output}`"))
+        .at(place, "this is always empty")
+        .help(help)
+}
+
 pub(crate) fn excludes_nothing(place: Location) -> Diagnostic {
     Diagnostic::warning("excludes-nothing", "this `exclude` fits no combination")
         .at(place, "nothing has these values")

@@ -21,6 +21,8 @@ pub(crate) struct Names<'a> {
     pub axes: Option<Vec<&'a str>>,
     pub params: Vec<&'a str>,
     pub gate: Vec<&'a str>,
+    /// The outputs that a job hands on; `None` if there is no such job.
+    pub outputs: &'a dyn Fn(&str) -> Option<Vec<String>>,
     /// Whether an id that is needed has a leg of this full name, or may come to have it.
     pub is_leg: &'a dyn Fn(&str) -> bool,
     /// Whether a job that is not among its needs has ended all the same before it starts.
@@ -127,24 +129,44 @@ impl<'a> Checking<'a, '_> {
             _ => return,
         };
         if known.iter().any(|known| known.eq_ignore_ascii_case(name)) {
-            return;
+            return self.output(node, text, path);
         }
         if &*path.context == "needs"
             && let Some((id, _)) = name.split_once('/')
             && self.names.needs.contains(&id)
             && (self.names.is_leg)(name)
         {
-            return;
+            return self.output(node, text, path);
         }
         if &*path.context == "needs" && (self.names.is_before)(name) {
             self.read_beyond.insert(name.to_owned());
-            return;
+            return self.output(node, text, path);
         }
         let written = format!("{}.{name}", path.context);
         let range = text.find(&written).map_or(0..0, |start| start..start + written.len());
         let place = self.sources.location(place_in(self.sources, node, text, range));
         let fault = errors::unknown_reference(place, kind, name, known, help);
         self.faults.push(fault);
+    }
+}
+
+impl Checking<'_, '_> {
+    /// Tells an output that the needed job never hands on.
+    fn output(&mut self, node: &Node, text: &str, path: &ContextPath) {
+        let ("needs", Some(name), Some(property), Some(output)) =
+            (&*path.context, path.name(0), path.name(1), path.name(2))
+        else {
+            return;
+        };
+        let id = name.split_once('/').map_or(name, |(id, _)| id);
+        let Some(known) = (self.names.outputs)(id).filter(|_| property.eq_ignore_ascii_case("outputs")) else { return };
+        if !known.iter().any(|known| known.eq_ignore_ascii_case(output)) {
+            let written = format!("outputs.{output}");
+            let range = text.find(&written).map_or(0..0, |start| start..start + written.len());
+            let place = self.sources.location(place_in(self.sources, node, text, range));
+            let known: Vec<&str> = known.iter().map(String::as_str).collect();
+            self.faults.push(errors::unknown_output(place, id, output, &known));
+        }
     }
 }
 
