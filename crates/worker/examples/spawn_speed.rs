@@ -130,7 +130,8 @@ async fn job(processes: &Processes, snapshot: &Snapshot, sandbox: Option<(&Sandb
     command.directory.clone_from(&open.root);
     if let Some((sandbox, network)) = sandbox {
         let temporary = workspace.temporary().expect("a directory");
-        let walls = Walls { root: &open.root, temporary: &temporary, network, hidden: &[], writable: &[] };
+        let walls =
+            Walls { root: &open.root, temporary: &temporary, network, hidden: &[], writable: &[], readable: &[] };
         sandbox.enclose(&mut command, &walls);
     }
     step(processes, command).await;

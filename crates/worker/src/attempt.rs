@@ -28,7 +28,7 @@ use crate::inputs::{self, Looked};
 use crate::keeper::{Command, Ending, SpawnFailure};
 use crate::output::{Held, Recorder, SharedRecorder, lock, now_us};
 use crate::patterns::Patterns;
-use crate::place::{Place, PlaceFault};
+use crate::place::{Place, PlaceFault, program_file};
 use crate::reports::{self, Tests};
 use crate::step::{Heeds, NoEnd, Stopped, Watch, Went};
 use crate::worker::Worker;
@@ -60,6 +60,12 @@ pub const EXIT_BROKEN: i32 = 1;
 
 /// The exit code of a step that could not be started by its own fault. Source: POSIX, "Exit Status for Commands".
 pub const EXIT_CANNOT_START: i32 = 126;
+
+/// Where a step that is a function of the pipeline's program finds which one, and with what types.
+pub const STEP_VARIABLE: &str = "ROPEWALK_STEP";
+
+/// Where it finds the event, its needs and the answer at its gate, as one JSON object.
+pub const CONTEXT_VARIABLE: &str = "ROPEWALK_CONTEXT";
 
 /// Runs one attempt. Many may run at once in one thread; dropping the future leaves processes to the keeper.
 ///
@@ -508,7 +514,7 @@ impl<'w> Attempt<'w> {
     }
 
     /// The command of a step, and its script if that had to become a file.
-    async fn command(&mut self, place: &Place, step: &Step) -> Result<(Command, Option<ScriptFile>), Unstarted> {
+    async fn command(&mut self, place: &Place, step: &Step) -> Result<(Command, Vec<HandedFile>), Unstarted> {
         let mut environment = self.environment.clone();
         if !self.path.is_empty() {
             let old = environment.get(&OsString::from("PATH")).cloned().unwrap_or_default();
@@ -534,28 +540,50 @@ impl<'w> Attempt<'w> {
         }
         let (mut command, script) = self.shell(step)?;
         command.marker.clone_from(&self.marker);
+        environment.extend(command.environment.drain(..));
         command.environment = environment.into_iter().collect();
         command.directory = directory;
         place.enter(&mut command);
         Ok((command, script))
     }
 
-    fn shell(&self, step: &Step) -> Result<(Command, Option<ScriptFile>), Unstarted> {
+    fn shell(&self, step: &Step) -> Result<(Command, Vec<HandedFile>), Unstarted> {
         let script = step.run.as_bytes();
         let failed = |error: std::io::Error| Unstarted::Machine(infrastructure("cannot hand over a script", &error));
         match &step.shell {
-            Shell::Sh => Ok((Command::shell("/bin/sh", &["-e"], script).map_err(failed)?, None)),
+            Shell::Sh => Ok((Command::shell("/bin/sh", &["-e"], script).map_err(failed)?, Vec::new())),
             Shell::Bash => {
                 let arguments = ["--noprofile", "--norc", "-eo", "pipefail"];
-                Ok((Command::shell("bash", &arguments, script).map_err(failed)?, None))
+                Ok((Command::shell("bash", &arguments, script).map_err(failed)?, Vec::new()))
             }
-            Shell::Program(digest) => Err(Unstarted::Machine(format!("this worker has no program {digest}"))),
+            Shell::Program(digest) => {
+                let program = program_file(&self.worker.settings.data, *digest);
+                if !program.is_file() {
+                    return Err(Unstarted::Machine(format!(
+                        "the pipeline's program {digest} is not on this worker; the next evaluation of the pipeline brings it"
+                    )));
+                }
+                let payload = self.handed("script", script)?;
+                let context = serde_json::json!({
+                    "event": self.spec.event,
+                    "needs": graph::legs::context(&self.spec.needs),
+                    "gate": self.spec.gate,
+                    "matrix": self.spec.job.matrix,
+                    "job": { "name": self.spec.name, "attempt": self.spec.try_number },
+                    "build": { "number": self.spec.build },
+                });
+                let context = self.handed("context", context.to_string().as_bytes())?;
+                let mut command = Command::shell("", &[], b"").map_err(failed)?;
+                command.program = program.into();
+                command.arguments = vec!["run".into(), self.spec.name.as_str().into()];
+                command.environment = vec![
+                    (STEP_VARIABLE.into(), payload.path.clone().into()),
+                    (CONTEXT_VARIABLE.into(), context.path.clone().into()),
+                ];
+                Ok((command, vec![payload, context]))
+            }
             Shell::Custom(words) => {
-                let Some(slot) = &self.slot else { return Err(Unstarted::Machine("no place for a script".to_owned())) };
-                let file = ScriptFile { path: slot.directory().join("script") };
-                std::fs::write(&file.path, script).map_err(|error| {
-                    Unstarted::Machine(infrastructure(&format!("cannot write `{}`", file.path.display()), &error))
-                })?;
+                let file = self.handed("script", script)?;
                 let text = file.path.to_string_lossy();
                 let mut all: Vec<OsString> = words.iter().map(|word| word.replace("{0}", &text).into()).collect();
                 if !words.iter().any(|word| word.contains("{0}")) {
@@ -564,9 +592,19 @@ impl<'w> Attempt<'w> {
                 let program = all.remove(0);
                 let mut command = Command::shell("", &[], b"").map_err(failed)?;
                 (command.program, command.arguments) = (program, all);
-                Ok((command, Some(file)))
+                Ok((command, vec![file]))
             }
         }
+    }
+
+    /// A file for the next step, beside those by which it hands on values.
+    fn handed(&self, name: &str, content: &[u8]) -> Result<HandedFile, Unstarted> {
+        let Some(slot) = &self.slot else { return Err(Unstarted::Machine("no place for a script".to_owned())) };
+        let file = HandedFile { path: slot.directory().join(name) };
+        std::fs::write(&file.path, content).map_err(|error| {
+            Unstarted::Machine(infrastructure(&format!("cannot write `{}`", file.path.display()), &error))
+        })?;
+        Ok(file)
     }
 
     /// Turns what became of the process into the step's result.
@@ -994,11 +1032,11 @@ enum Limit {
 }
 
 /// A script that an interpreter reads from a file; removed when the step has ended.
-struct ScriptFile {
+struct HandedFile {
     path: PathBuf,
 }
 
-impl Drop for ScriptFile {
+impl Drop for HandedFile {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.path);
     }

@@ -4,6 +4,8 @@ pub mod attempt;
 pub mod worker;
 
 pub mod depot;
+#[cfg(target_os = "linux")]
+pub mod evaluator;
 
 mod cancel;
 mod contexts;
@@ -34,5 +36,5 @@ pub mod tree;
 
 pub use attempt::{INPUT_CHANGED, LeftBehind, run_attempt};
 pub use cancel::Cancel;
-pub use place::{environment_file, snapshot_directory, workspace_directory};
+pub use place::{environment_file, program_file, snapshot_directory, workspace_directory};
 pub use worker::{Observer, Settings, Worker, WorkerError, marker_prefix};

@@ -1,11 +1,11 @@
 //! Where an attempt's steps run: which files they see, under which path, and what encloses them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use graph::{AttemptNumber, AttemptSpec, BuildId, Environment, Network, Reuse, WorkspaceKind};
+use graph::{AttemptNumber, AttemptSpec, BuildId, Environment, Network, Reuse, Shell, WorkspaceKind};
 
 use crate::cache::Owner;
 use crate::keeper::{Command, KeeperError};
@@ -33,6 +33,7 @@ struct Enclosure {
     temporary: PathBuf,
     hidden: [PathBuf; 1],
     writable: [PathBuf; 1],
+    readable: Vec<PathBuf>,
 }
 
 /// A workspace of the job's own.
@@ -107,6 +108,12 @@ pub fn environment_file(data: &Path, build: BuildId, attempt: AttemptNumber) -> 
     workspace_directory(data, build, attempt).join("environment.json")
 }
 
+/// Where a worker keeps the program of a pipeline whose jobs are functions, by the digest of its bytes.
+#[must_use]
+pub fn program_file(data: &Path, digest: graph::Digest) -> PathBuf {
+    data.join("programs").join(digest.to_string())
+}
+
 impl Place {
     pub async fn open(worker: &Worker, spec: &AttemptSpec, slot: &Path) -> Result<Self, PlaceFault> {
         let sandbox = match &spec.job.environment {
@@ -131,7 +138,13 @@ impl Place {
                 None => temporary_below(slot)?,
             };
             let (hidden, writable) = ([worker.settings.data.clone()], [slot.to_owned()]);
-            place.walls = Some(Enclosure { sandbox, network, temporary, hidden, writable });
+            let programs = spec.job.steps.iter().filter_map(|step| match step.shell {
+                Shell::Program(digest) => Some(program_file(&worker.settings.data, digest)),
+                _ => None,
+            });
+            // Each once: a place can be covered only once.
+            let readable = programs.collect::<BTreeSet<_>>().into_iter().collect();
+            place.walls = Some(Enclosure { sandbox, network, temporary, hidden, writable, readable });
         }
         Ok(place)
     }
@@ -206,8 +219,9 @@ impl Place {
             command.view = own.open.view;
         }
         if let Some(walls) = &self.walls {
-            let Enclosure { sandbox, network, temporary, hidden, writable } = walls;
-            sandbox.enclose(command, &Walls { root: &self.tree, temporary, network: *network, hidden, writable });
+            let Enclosure { sandbox, network, temporary, hidden, writable, readable } = walls;
+            let (root, network) = (self.tree.as_path(), *network);
+            sandbox.enclose(command, &Walls { root, temporary, network, hidden, writable, readable });
         }
     }
 

@@ -85,6 +85,8 @@ pub struct Walls<'a> {
     pub hidden: &'a [PathBuf],
     /// Directories that are writable at their own place, even within a hidden one: where the step hands on values.
     pub writable: &'a [PathBuf],
+    /// Files that are there, read-only, even within a hidden directory. Those that do not exist are left out.
+    pub readable: &'a [PathBuf],
 }
 
 impl Sandbox {
@@ -110,6 +112,12 @@ impl Sandbox {
         }
         let words = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         Err(SandboxError::Refused { words, hint: hint() })
+    }
+
+    /// Where bubblewrap is.
+    #[must_use]
+    pub fn program(&self) -> &Path {
+        &self.program
     }
 
     /// Puts walls around a command: afterwards it starts bubblewrap, which starts it. `TMPDIR` and, where it is not set,
@@ -147,6 +155,9 @@ impl Sandbox {
         options.bind("--bind", walls.root, walls.root);
         for writable in walls.writable {
             options.bind("--bind", writable, writable);
+        }
+        for readable in walls.readable {
+            options.bind("--ro-bind-try", readable, readable);
         }
         for directory in
             SECRET_DIRECTORIES.iter().filter_map(|name| Some(home?.join(name))).filter(|path| path.is_dir())

@@ -55,8 +55,14 @@ impl Job {
         let writable = [self.repository.data.join("values"), self.home()];
         std::fs::create_dir_all(&writable[0]).expect("a directory");
         let hidden = [self.repository.data.clone()];
-        let walls =
-            Walls { root: &self.open.root, temporary: &temporary, network, hidden: &hidden, writable: &writable };
+        let walls = Walls {
+            root: &self.open.root,
+            temporary: &temporary,
+            network,
+            hidden: &hidden,
+            writable: &writable,
+            readable: &[],
+        };
         self.sandbox.enclose(&mut command, &walls);
         command
     }
