@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::Location;
 use std::rc::Rc;
 
+use crate::growth::Growth;
 use crate::inputs::Run;
 use crate::job::Job;
 use crate::json::Json;
@@ -49,6 +50,8 @@ pub(crate) struct Evaluation {
     /// Keys of the pipeline itself: `name`, `env`, `defaults`, `stages`, with their marks.
     pub keys: Vec<(String, Json)>,
     pub growths: Vec<Growth>,
+    /// How many growths wanted a hole of each name.
+    pub hole_names: HashMap<String, usize>,
     pub questions: BTreeMap<String, Json>,
     pub statuses: BTreeMap<String, Json>,
     pub diagnostics: Vec<Json>,
@@ -83,16 +86,6 @@ pub(crate) enum NeedOn {
     Name(String),
     /// All jobs that a closure adds, or the hole as long as it has not run.
     Growth(usize),
-}
-
-/// A closure that adds jobs once a result is there.
-pub(crate) struct Growth {
-    /// The hole's name as long as there is one.
-    pub name: String,
-    pub after: Vec<String>,
-    pub mark: Mark,
-    /// Whether the result was there and the closure has run.
-    pub has_grown: bool,
 }
 
 impl Ci {
@@ -134,6 +127,7 @@ impl Evaluation {
             body.push(("when".to_owned(), Json::List(list)));
         }
         let growths = scope.growths.clone();
+        growths.iter().for_each(|growth| self.growths[*growth].jobs.push(index));
         self.jobs.push(Entry { name, body, needs: Vec::new(), secrets: BTreeSet::new(), growths });
         index
     }

@@ -97,12 +97,36 @@ pub trait Inputs {
 /// The sources of some inputs.
 #[doc(hidden)]
 #[derive(Clone, Default)]
-pub struct Sources(pub(crate) Vec<Source>);
+pub struct Sources {
+    /// In the order in which they are read.
+    pub(crate) list: Vec<Source>,
+    /// How many items each list of handles had, in the order in which they are read.
+    pub(crate) lengths: Vec<usize>,
+    /// The numbers of the growths (see [`crate::growth`]) that the handles came out of.
+    pub(crate) growths: Vec<usize>,
+    /// The answers by which those have grown, as pairs of question and answer.
+    pub(crate) answers: Vec<(Json, Json)>,
+}
+
+impl Sources {
+    /// The sources of these inputs.
+    pub fn of(inputs: &impl Inputs) -> Self {
+        let mut sources = Self::default();
+        inputs.sources(&mut sources);
+        sources
+    }
+
+    /// Reads them, given the outputs of a job by its name.
+    pub(crate) fn reading<'a>(&'a self, outputs_of: &'a dyn Fn(&str) -> Json) -> Reading<'a> {
+        Reading { sources: self.list.iter(), lengths: self.lengths.iter(), outputs_of }
+    }
+}
 
 /// Inputs being read.
 #[doc(hidden)]
 pub struct Reading<'a> {
     pub(crate) sources: std::slice::Iter<'a, Source>,
+    pub(crate) lengths: std::slice::Iter<'a, usize>,
     /// The outputs of a job.
     pub(crate) outputs_of: &'a dyn Fn(&str) -> Json,
 }
@@ -118,7 +142,7 @@ impl<T: Data> Inputs for Output<T> {
     type Values = T;
 
     fn sources(&self, out: &mut Sources) {
-        out.0.push(self.source.clone());
+        out.list.push(self.source.clone());
     }
 
     fn read(sources: &mut Reading<'_>) -> Result<T, DecodeError> {
@@ -147,6 +171,20 @@ impl<I: Inputs> Inputs for &I {
 
     fn read(sources: &mut Reading<'_>) -> Result<I::Values, DecodeError> {
         I::read(sources)
+    }
+}
+
+impl<I: Inputs> Inputs for Vec<I> {
+    type Values = Vec<I::Values>;
+
+    fn sources(&self, out: &mut Sources) {
+        out.lengths.push(self.len());
+        self.iter().for_each(|input| input.sources(out));
+    }
+
+    fn read(sources: &mut Reading<'_>) -> Result<Self::Values, DecodeError> {
+        let length = *sources.lengths.next().expect("as many lengths were written as are read");
+        (0..length).map(|_| I::read(sources)).collect()
     }
 }
 

@@ -26,7 +26,13 @@ type Read<V> = fn(&mut Reading<'_>) -> Result<V, DecodeError>;
 
 impl<O, V> Clone for Job<O, V> {
     fn clone(&self) -> Self {
-        Self { ci: self.ci.clone(), index: self.index, sources: self.sources.clone(), read: self.read, types: PhantomData }
+        Self {
+            ci: self.ci.clone(),
+            index: self.index,
+            sources: self.sources.clone(),
+            read: self.read,
+            types: PhantomData,
+        }
     }
 }
 
@@ -38,13 +44,14 @@ impl Job {
     /// What its function takes; each handle is also a need.
     #[track_caller]
     #[must_use]
-    pub fn inputs<I: Inputs>(self, inputs: I) -> Job<(), I::Values>
-    {
+    pub fn inputs<I: Inputs>(self, inputs: I) -> Job<(), I::Values> {
         let mark = Location::caller();
-        let mut sources = Sources::default();
-        inputs.sources(&mut sources);
-        for source in &sources.0 {
+        let sources = Sources::of(&inputs);
+        for source in &sources.list {
             self.need(NeedOn::Name(source.job.clone()), "success", mark);
+        }
+        for growth in &sources.growths {
+            self.need(NeedOn::Growth(*growth), "success", mark);
         }
         Job { ci: self.ci, index: self.index, sources, read: I::read, types: PhantomData }
     }
@@ -96,8 +103,7 @@ impl<V: 'static> Job<(), V> {
         let sources = self.sources.clone();
         let (reading, read) = (sources.clone(), self.read);
         let call = move |cx: &mut Cx, outputs_of: &dyn Fn(&str) -> Json| {
-            let mut inputs = Reading { sources: reading.0.iter(), outputs_of };
-            let values = read(&mut inputs).map_err(Stopped::Inputs)?;
+            let values = read(&mut reading.reading(outputs_of)).map_err(Stopped::Inputs)?;
             let mut value = function(cx, values).map_err(Stopped::Failed)?;
             let mut files = Vec::new();
             value.visit_files(&mut |path| files.push(path.clone()));
@@ -114,4 +120,3 @@ impl<V: 'static> Job<(), V> {
         Job { ci: self.ci, index: self.index, sources: self.sources, read: self.read, types: PhantomData }
     }
 }
-

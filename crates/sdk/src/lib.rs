@@ -14,6 +14,7 @@
 pub mod ci;
 pub mod context;
 pub mod data;
+pub mod growth;
 pub mod inputs;
 pub mod job;
 mod json;
@@ -22,6 +23,7 @@ mod mark;
 pub use ci::Ci;
 pub use context::{Cx, Failure};
 pub use data::{Data, Dir, File};
+pub use growth::{Cause, Ended, Grown};
 pub use inputs::{Inputs, Output};
 pub use job::Job;
 pub use json::{Json, JsonError};
