@@ -376,10 +376,13 @@ fn a_sandboxed_job_sees_its_inputs_only() {
         return;
     }
     let repository = Repository::new(
-        "jobs:\n  a: { environment: sandbox, inputs: [file.txt], run: 'cat file.txt; test ! -e other.txt; test ! -w /usr; ls /tmp' }\n  b: { environment: { sandbox: { network: off } }, run: 'test $(grep -c : /proc/net/dev) = 1; cat other.txt' }\n",
+        "jobs:\n  a: { environment: sandbox, inputs: [file.txt], run: 'cat file.txt; test ! -e other.txt; test ! -w /usr; ls /tmp' }\n  c: { environment: sandbox, inputs: [file.txt], secrets: [TOKEN], run: 'echo \"c sees $(ls)\"' }\n  d: { environment: sandbox, inputs: [file.txt], reuse: false, run: 'echo \"d sees $(ls)\"' }\n  b: { environment: { sandbox: { network: off } }, run: 'test $(grep -c : /proc/net/dev) = 1; cat other.txt' }\n",
     );
     repository.write("other.txt", "other\n");
-    let text = repository.check(&["run"], 0);
+    let output = repository.command(&["run"]).env("TOKEN", "s3cr3t-value").output().expect("ropewalk starts");
+    let text = text(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.contains("c sees file.txt\n") && text.contains("d sees file.txt\n"), "{text}");
     assert!(text.contains("a | committed") && text.contains("b | other"), "{text}");
 }
 

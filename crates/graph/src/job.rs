@@ -100,6 +100,10 @@ pub struct Job {
     /// Whether, and on what, an earlier result may be reused.
     #[serde(skip_serializing_if = "is_default")]
     pub reuse: Reuse,
+    /// The only files of the tree that it sees in a sandbox, by glob, of a job that is not reused by them. Read it by
+    /// [`Job::inputs`].
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub sees: Option<Vec<String>>,
     /// The values it must hand on.
     #[serde(skip_serializing_if = "is_default")]
     pub outputs: BTreeSet<String>,
@@ -147,6 +151,16 @@ pub struct Job {
 impl Job {
     /// The most steps of one job.
     pub const STEPS_MAX: usize = 1000;
+
+    /// The only files of the tree that it sees in a sandbox, by glob: what it declares as inputs, whether or not it is
+    /// reused by them. `None` is all.
+    #[must_use]
+    pub fn inputs(&self) -> Option<&[String]> {
+        match &self.reuse {
+            Reuse::Inputs(globs) => Some(globs),
+            Reuse::Never | Reuse::Tree => self.sees.as_deref(),
+        }
+    }
 
     /// The job's tolerance of failure, as edges and the verdict see it.
     #[must_use]

@@ -156,10 +156,7 @@ impl Place {
     ) -> Result<(Self, Workspace), PlaceFault> {
         let snapshot = worker.snapshot().await?;
         let directory = workspace_directory(&worker.settings.data, spec.build, spec.attempt);
-        let globs = match &spec.job.reuse {
-            Reuse::Inputs(globs) if sees_inputs_only => Some(globs.clone()),
-            _ => None,
-        };
+        let globs = spec.job.inputs().filter(|_| sees_inputs_only).map(<[String]>::to_vec);
         let from = Arc::clone(&snapshot);
         let listed = worker.listed();
         let root = worker.settings.root.clone();

@@ -73,6 +73,9 @@ pub(crate) fn base(job: &Source<'_>, around: &Surroundings<'_>, faults: &mut Fau
         ..Job::default()
     };
     base.reuse = reuse(job.body, &base);
+    if base.reuse == Reuse::Never {
+        base.sees = own("inputs").map(nodes::texts);
+    }
     if own("run").is_none() && own("gate").is_none() {
         faults.push(errors::nothing_to_run(around.sources.location(job.key.span), job.id));
     }
@@ -125,7 +128,11 @@ pub(crate) fn leg(
 fn fill(lowered: &mut Job, job: &Source<'_>, around: &Surroundings<'_>, writing: &mut Writing<'_>) {
     let own = |name: &str| job.body.get(name).filter(|node| holds_expression(node));
     let or_default = |name: &str| field(job, around, name).filter(|node| holds_expression(node));
-    if let (Some(node), Reuse::Inputs(globs)) = (own("inputs"), &mut lowered.reuse) {
+    let inputs = match &mut lowered.reuse {
+        Reuse::Inputs(globs) => Some(globs),
+        Reuse::Never | Reuse::Tree => lowered.sees.as_mut(),
+    };
+    if let (Some(node), Some(globs)) = (own("inputs"), inputs) {
         *globs = writing.filled(node, Filling::Glob);
     }
     if let Some(node) = own("artifacts") {
