@@ -328,7 +328,13 @@ impl<T: Data> Data for Option<T> {
 
 /// What is wrapped in `{"some": …}`.
 fn some_of(json: &Json) -> Option<&Json> {
-    if let [(name, inner)] = json.entries() && name == "some" { Some(inner) } else { None }
+    if let [(name, inner)] = json.entries()
+        && name == "some"
+    {
+        Some(inner)
+    } else {
+        None
+    }
 }
 
 impl<T: Data> Data for Vec<T> {

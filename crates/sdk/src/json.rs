@@ -361,7 +361,8 @@ impl Reader<'_> {
     fn unit(&mut self) -> Result<u32, JsonError> {
         let digits = self.text.get(self.at..self.at + 4).ok_or_else(|| self.error("the string has no end"))?;
         let is_hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let unit = u32::from_str_radix(digits, 16).ok().filter(|_| is_hex).ok_or_else(|| self.error("no hex digits"))?;
+        let unit =
+            u32::from_str_radix(digits, 16).ok().filter(|_| is_hex).ok_or_else(|| self.error("no hex digits"))?;
         self.at += 4;
         Ok(unit)
     }
