@@ -51,6 +51,48 @@ fn node() {
 }
 
 #[test]
+fn node_scripts_that_change_files_or_never_end() {
+    let with = |scripts: &str| format!(r#"{{"scripts": {{{scripts}, "test": "node --test"}}}}"#);
+    let check = |scripts: &str, expected: &str, left_out: &str| {
+        let package = with(scripts);
+        let (jobs, text) = propose(&[("package.json", package.as_str())], &["node", "npm"]);
+        assert_eq!(jobs, expected, "{text}");
+        let remarks: Vec<&str> = text.lines().filter(|line| line.contains("is left out")).collect();
+        assert_eq!(remarks.is_empty(), left_out.is_empty(), "{text}");
+        assert!(remarks.concat().contains(left_out), "{text}");
+    };
+    check(r#""lint": "eslint .""#, "node: npm run lint; npm run test", "");
+    check(r#""lint": "eslint . --fix""#, "node: npm run test", "`npm run lint` is left out: it changes files");
+    check(r#""lint": "eslint --fix .", "lint:check": "eslint .""#, "node: npm run lint:check; npm run test", "");
+    check(r#""lint": "npm run fmt && eslint .", "fmt": "prettier --write .""#, "node: npm run test", "npm run lint");
+    check(r#""lint": "run-s lint:*", "lint:css": "stylelint --fix x""#, "node: npm run test", "npm run lint");
+    check(r#""lint": "npm run lint", "build": "tsc""#, "node: npm run lint; npm run build; npm run test", "");
+    check(r#""lint": "eslint --fix-dry-run .""#, "node: npm run lint; npm run test", "");
+    let watch = r#"{"scripts": {"test": "jest --watch", "test:ci": "jest"}}"#;
+    self::check(&[("package.json", watch)], &["node", "npm"], "node: npm run test:ci");
+    let watch = r#"{"scripts": {"test": "jest --watchAll"}}"#;
+    self::check(&[("package.json", watch)], &["node", "npm"], "hello: echo \"nothing to build yet\"");
+}
+
+#[test]
+fn python_keeps_its_environment_while_its_declarations_stay() {
+    let cache_of = |files: &[(&str, &str)], programs: &[&str]| {
+        let (_, text) = propose(files, programs);
+        text.lines().find(|line| line.contains("cache:")).map(|line| line.trim().to_owned()).unwrap_or_default()
+    };
+    let test = ("test_a.py", "import pytest");
+    assert_eq!(
+        cache_of(&[("requirements.txt", "pytest"), ("setup.cfg", ""), test], &["python3"]),
+        "cache: { key: \"venv-${{ hash_files('requirements.txt', 'setup.cfg') }}\", paths: [.venv] }"
+    );
+    assert_eq!(
+        cache_of(&[("pyproject.toml", "[project]"), ("uv.lock", ""), test], &["uv"]),
+        "cache: { key: \"venv-${{ hash_files('uv.lock') }}\", paths: [.venv] }"
+    );
+    assert_eq!(cache_of(&[("tox.ini", ""), test], &["python3"]), "", "nothing says what is installed");
+}
+
+#[test]
 fn go() {
     check(&[("go.mod", "module x")], &["go"], "go: go vet ./...; go build ./...; go test ./...");
 }
@@ -81,34 +123,34 @@ fn python_packages_that_are_declared() {
     let test = ("test_a.py", "from pytest import raises");
     check_python(
         &[("requirements.txt", "PyTest>=8\n"), test],
-        "pip install --quiet -r requirements.txt; python -m pytest",
+        "python -m pip install --quiet -r requirements.txt; python -m pytest",
     );
     check_python(
         &[("pyproject.toml", "[project]\noptional-dependencies.tests = ['pytest']"), test],
-        "pip install --quiet -e '.[tests]'; python -m pytest",
+        "python -m pip install --quiet -e '.[tests]'; python -m pytest",
     );
     check_python(
         &[
             ("pyproject.toml", "[project]\n[project.optional-dependencies]\ndocs = ['x']\nall = [\n'pytest >= 8']"),
             test,
         ],
-        "pip install --quiet -e '.[all]'; python -m pytest",
+        "python -m pip install --quiet -e '.[all]'; python -m pytest",
     );
     check_python(
         &[("setup.py", ""), ("setup.cfg", "[options.extras_require]\ntest =\n  pytest\n[x]"), test],
-        "pip install --quiet -e '.[test]'; python -m pytest",
+        "python -m pip install --quiet -e '.[test]'; python -m pytest",
     );
     check_python(
         &[("setup.py", "setup(extras_require={'dev': ['pytest']})"), test],
-        "pip install --quiet -e '.[dev]'; python -m pytest",
+        "python -m pip install --quiet -e '.[dev]'; python -m pytest",
     );
     check_python(
         &[("pyproject.toml", "[project]\n[dependency-groups]\ntest = ['pytest']"), test],
-        "pip install --quiet --upgrade pip; pip install --quiet --group test; pip install --quiet -e .; python -m pytest",
+        "python -m pip install --quiet --upgrade pip; python -m pip install --quiet --group test; python -m pip install --quiet -e .; python -m pytest",
     );
     check_python(
         &[("pyproject.toml", "[tool.poetry.group.dev.dependencies]\npython = '*'\npytest = '^8'\nfoo = '*'"), test],
-        "pip install --quiet -e .; pip install --quiet pytest foo; python -m pytest",
+        "python -m pip install --quiet -e .; python -m pip install --quiet pytest foo; python -m pytest",
     );
 }
 
@@ -116,22 +158,22 @@ fn python_packages_that_are_declared() {
 fn python_packages_that_only_the_tests_tell() {
     check_python(
         &[("setup.py", ""), ("test_a.py", "def test_a(): pass\n    from hypothesis.strategies import text")],
-        "pip install --quiet -e .; pip install --quiet pytest hypothesis; python -m pytest",
+        "python -m pip install --quiet -e .; python -m pip install --quiet pytest hypothesis; python -m pytest",
     );
     check_python(
         &[("setup.py", ""), ("pytest.ini", "[pytest]\naddopts = --cov=x"), ("test_a.py", "")],
-        "pip install --quiet -e .; pip install --quiet pytest pytest-cov; python -m pytest",
+        "python -m pip install --quiet -e .; python -m pip install --quiet pytest pytest-cov; python -m pytest",
     );
     check_python(
         &[
             ("pyproject.toml", "[project]\n[project.optional-dependencies]\ntest = ['mock']"),
             ("test_a.py", "import os, mock"),
         ],
-        "pip install --quiet -e '.[test]'; python -m unittest discover",
+        "python -m pip install --quiet -e '.[test]'; python -m unittest discover",
     );
     check_python(
         &[("pyproject.toml", "[project"), ("setup.py", ""), ("test_a.py", "")],
-        "pip install --quiet -e .; python -m unittest discover",
+        "python -m pip install --quiet -e .; python -m unittest discover",
     );
 }
 

@@ -4,6 +4,7 @@
 //! proposed (a test script, a `Makefile` target), and only where its program is present, so that the first run is green
 //! where the project is.
 
+mod node;
 mod python;
 
 use std::collections::BTreeSet;
@@ -29,7 +30,7 @@ pub fn propose(
 ) -> String {
     let repository = Repository { paths: paths.iter().map(String::as_str).collect(), read, program_exists };
     let mut found = Found::default();
-    let looks = [rust, node, go, python::look, java, elixir, ruby, others, cmake, meson, autotools, make];
+    let looks = [rust, node::look, go, python::look, java, elixir, ruby, others, cmake, meson, autotools, make];
     for look in looks {
         look(&repository, &mut found);
     }
@@ -71,8 +72,15 @@ struct Proposal {
     comment: &'static str,
     /// One script for each step.
     run: Vec<String>,
-    /// Key and paths.
-    cache: Option<(&'static str, &'static str)>,
+    cache: Option<Kept>,
+}
+
+/// A directory that a proposed job keeps from build to build.
+struct Kept {
+    key: String,
+    path: &'static str,
+    /// Prefix of keys whose entry is better than none; left out where remains of other entries would do harm.
+    restore: Option<&'static str>,
 }
 
 impl Found {
@@ -104,46 +112,14 @@ fn rust(repository: &Repository<'_>, found: &mut Found) {
     let workspace = if manifest.contains("[workspace]") { " --workspace" } else { "" };
     let locked = if repository.has("Cargo.lock") { " --locked" } else { "" };
     let proposal = Proposal {
-        cache: Some(("cargo-${{ hash_files('**/Cargo.lock', '**/Cargo.toml') }}", "target")),
+        cache: Some(Kept {
+            key: "cargo-${{ hash_files('**/Cargo.lock', '**/Cargo.toml') }}".to_owned(),
+            path: "target",
+            restore: Some("cargo-"),
+        }),
         ..job("rust", "Builds everything and runs all tests.", [format!("cargo test{workspace}{locked}")])
     };
     found.add(repository, &["cargo"], proposal);
-}
-
-fn node(repository: &Repository<'_>, found: &mut Found) {
-    let Ok(package) = serde_json::from_str::<Value>(&repository.text("package.json")) else { return };
-    let manager = match () {
-        () if repository.has("pnpm-lock.yaml") => ("pnpm", "pnpm install --frozen-lockfile"),
-        () if repository.has("yarn.lock") => ("yarn", "yarn install --frozen-lockfile"),
-        () if repository.has("bun.lock") || repository.has("bun.lockb") => ("bun", "bun install --frozen-lockfile"),
-        () if repository.has("package-lock.json") || repository.has("npm-shrinkwrap.json") => ("npm", "npm ci"),
-        () => ("npm", "npm install --no-package-lock"),
-    };
-    let (program, install) = manager;
-    let has_packages = ["dependencies", "devDependencies", "optionalDependencies", "workspaces"]
-        .iter()
-        .any(|key| package[key].as_object().is_some_and(|map| !map.is_empty()) || package[key].is_array());
-    let mut run: Vec<String> = Vec::new();
-    if has_packages {
-        run.push(install.to_owned());
-    }
-    let is_real = |script: &str| !script.is_empty() && !script.contains("no test specified");
-    for name in ["lint", "build", "test"] {
-        if package["scripts"][name].as_str().is_some_and(is_real) {
-            run.push(format!("{program} run {name}"));
-        }
-    }
-    // Installing alone proves nothing.
-    if run.iter().all(|command| command == install) {
-        return;
-    }
-    let programs: &[&str] = if program == "bun" { &["bun"] } else { &["node", program] };
-    let comment = match (has_packages, install.contains("--no-package-lock")) {
-        (false, _) => "Runs the scripts of package.json.",
-        (true, true) => "Installs what package.json asks for, then runs its scripts.",
-        (true, false) => "Installs what the lock file says, then runs the scripts of package.json.",
-    };
-    found.add(repository, programs, job("node", comment, run));
 }
 
 fn go(repository: &Repository<'_>, found: &mut Found) {
@@ -327,13 +303,10 @@ fn write(found: &Found) -> String {
 
 fn write_job(text: &mut String, proposal: &Proposal) {
     let _ = writeln!(text, "  # {}\n  {}:", proposal.comment, proposal.id);
-    if let Some((key, path)) = proposal.cache {
+    if let Some(Kept { key, path, restore }) = &proposal.cache {
         let _ = writeln!(text, "    # Kept from build to build while the key stays the same.");
-        let _ = writeln!(
-            text,
-            "    cache: {{ key: \"{key}\", restore: [\"{}\"], paths: [{path}] }}",
-            key.split("${{").next().unwrap_or_default()
-        );
+        let restore = restore.map(|prefix| format!("restore: [\"{prefix}\"], ")).unwrap_or_default();
+        let _ = writeln!(text, "    cache: {{ key: \"{key}\", {restore}paths: [{path}] }}");
     }
     match proposal.run.as_slice() {
         [script] if script.contains('\n') => {

@@ -3,7 +3,7 @@
 //! Projects declare what their tests need in a dozen places, many in none. Read are extras, dependency groups, Poetry's
 //! groups and requirements files; what the tests import or the runner's settings use beyond that is added by name.
 
-use super::{Found, Repository, job};
+use super::{Found, Kept, Proposal, Repository, job};
 use crate::tree::{Node, Notation, Rules, Sources};
 
 /// Test files that are read for their imports.
@@ -73,12 +73,15 @@ pub(super) fn look(repository: &Repository<'_>, found: &mut Found) {
             if program == "poetry" {
                 run.insert(0, "poetry install".to_owned());
             }
-            found.add(repository, &[program], job("python", "Runs all tests.", run));
+            let cache = if program == "uv" { kept(&[lock]) } else { None };
+            found.add(repository, &[program], Proposal { cache, ..job("python", "Runs all tests.", run) });
             return;
         }
     }
     let install = project.installs();
-    if install.is_empty() || (install == ["pip install --quiet pytest"] && (repository.program_exists)("pytest")) {
+    if install.is_empty()
+        || (install == ["python -m pip install --quiet pytest"] && (repository.program_exists)("pytest"))
+    {
         let command = test.replacen("python ", "python3 ", 1);
         found.add(repository, &["python3"], job("python", "Runs all tests.", [command]));
         return;
@@ -88,7 +91,16 @@ pub(super) fn look(repository: &Repository<'_>, found: &mut Found) {
     script.push(test);
     // One script, since a virtual environment lives in the shell that opened it.
     let comment = "Runs all tests in a virtual environment of its own.";
-    found.add(repository, &["python3"], job("python", comment, [script.join("\n")]));
+    let cache = kept(&project.declarations());
+    found.add(repository, &["python3"], Proposal { cache, ..job("python", comment, [script.join("\n")]) });
+}
+
+/// The virtual environment, kept while these files say the same. There is no prefix to restore by: what another set of
+/// requirements left behind would hide that a package is not declared.
+fn kept(files: &[&str]) -> Option<Kept> {
+    let files: Vec<String> = files.iter().map(|file| format!("'{file}'")).collect();
+    let key = format!("venv-${{{{ hash_files({}) }}}}", files.join(", "));
+    (!files.is_empty()).then_some(Kept { key, path: ".venv", restore: None })
 }
 
 /// What a repository says about itself.
@@ -171,30 +183,36 @@ impl<'a> Project<'a> {
         REQUIREMENTS.into_iter().filter(|file| self.repository.has(file)).collect()
     }
 
+    /// The files that say what is installed.
+    fn declarations(&self) -> Vec<&'static str> {
+        let others = ["pyproject.toml", "setup.py", "setup.cfg"].into_iter().filter(|file| self.repository.has(file));
+        self.requirements().into_iter().chain(others).collect()
+    }
+
     /// The commands that install what the tests need.
     fn installs(&self) -> Vec<String> {
         let mut commands = Vec::new();
         let mut declared = String::new();
         for file in self.requirements() {
-            commands.push(format!("pip install --quiet -r {file}"));
+            commands.push(format!("python -m pip install --quiet -r {file}"));
             declared.push_str(&self.repository.text(file));
         }
         if let Some((name, needs)) = self.group(self.table(&["dependency-groups"])) {
             // `--group` came with pip 25.1; a new environment has the pip that Python was released with.
-            commands.push("pip install --quiet --upgrade pip".to_owned());
-            commands.push(format!("pip install --quiet --group {name}"));
+            commands.push("python -m pip install --quiet --upgrade pip".to_owned());
+            commands.push(format!("python -m pip install --quiet --group {name}"));
             declared.push_str(&needs);
         }
         if self.is_package() {
             let extra = self.extra();
             let name = extra.as_ref().map_or(".".to_owned(), |(name, _)| format!("'.[{name}]'"));
-            commands.push(format!("pip install --quiet -e {name}"));
+            commands.push(format!("python -m pip install --quiet -e {name}"));
             declared.push_str(&extra.unwrap_or_default().1);
         }
         let missing: Vec<String> =
             self.wanted().into_iter().filter(|package| !names_package(&declared, package)).collect();
         if !missing.is_empty() {
-            commands.push(format!("pip install --quiet {}", missing.join(" ")));
+            commands.push(format!("python -m pip install --quiet {}", missing.join(" ")));
         }
         commands
     }
