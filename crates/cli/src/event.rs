@@ -114,6 +114,9 @@ pub fn describe(event: &Event) -> String {
     }
     if !event.commit.is_empty() {
         text.push_str(&format!(", {}", event.commit.get(..12).unwrap_or(&event.commit)));
+        if event.checkout == graph::Checkout::Changed {
+            text.push_str(" + local changes");
+        }
     }
     if !event.actor.is_empty() {
         text.push_str(&format!(", by {}", event.actor));

@@ -81,7 +81,7 @@ impl Key {
             part(name.as_bytes());
             part(text);
         }
-        let event = Event { time: Timestamp::default(), ..event.clone() };
+        let event = Event { time: Timestamp::default(), checkout: graph::Checkout::default(), ..event.clone() };
         part(&serde_json::to_vec(&event).unwrap_or_default());
         part(&serde_json::to_vec(options).unwrap_or_default());
         Self(Digest(*hasher.finalize().as_bytes()))

@@ -55,8 +55,9 @@ pub fn operation(
     put("secrets".to_owned(), json(&job.secrets));
     let read = contexts_read(job);
     if read.contains("event") {
-        // Its time differs always and is nothing that work should depend on.
-        put("event".to_owned(), json(&Event { time: Timestamp::default(), ..event.clone() }));
+        // Its time differs always and is nothing that work should depend on; nor is whether the files are committed.
+        let (time, checkout) = (Timestamp::default(), graph::Checkout::default());
+        put("event".to_owned(), json(&Event { time, checkout, ..event.clone() }));
     }
     if read.contains("params") {
         for (name, value) in &event.params {

@@ -45,6 +45,9 @@ pub struct Event {
     /// How far the event's author is trusted.
     #[serde(default)]
     pub trust: Trust,
+    /// Whether the files are those of the commit.
+    #[serde(default, skip_serializing_if = "Checkout::is_as_committed")]
+    pub checkout: Checkout,
 }
 
 impl Event {
@@ -64,6 +67,7 @@ impl Event {
             time: Timestamp::default(),
             params: BTreeMap::new(),
             trust: Trust::default(),
+            checkout: Checkout::default(),
         }
     }
 }
@@ -122,6 +126,24 @@ impl EventKind {
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+/// Whether the files that are built are those of the event's commit. Told to people only: what depends on files depends
+/// on their contents.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Checkout {
+    /// They are, or there is no commit, or nobody looked.
+    #[default]
+    AsCommitted,
+    /// A local build: some are changed, deleted, or not tracked (and not ignored).
+    Changed,
+}
+
+impl Checkout {
+    fn is_as_committed(&self) -> bool {
+        *self == Self::AsCommitted
     }
 }
 

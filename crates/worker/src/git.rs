@@ -5,7 +5,7 @@
 use std::ffi::OsStr;
 use std::io::Read;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 /// The most bytes read of one answer.
 pub const ANSWER_BYTES_MAX: u64 = 256 << 20;
@@ -43,24 +43,7 @@ pub(crate) const MISLEADING: [&str; 7] = [
 /// # Errors
 /// [`GitError`].
 pub fn ask<S: AsRef<OsStr>>(directory: &Path, arguments: &[S]) -> Result<Vec<u8>, GitError> {
-    let mut command = Command::new("git");
-    for variable in MISLEADING {
-        command.env_remove(variable);
-    }
-    command
-        .env("GIT_OPTIONAL_LOCKS", "0")
-        .env("GIT_TERMINAL_PROMPT", "0")
-        .env("LC_ALL", "C")
-        .args(["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "--no-pager"])
-        .args(arguments)
-        .current_dir(directory)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => GitError::NoProgram,
-        _ => GitError::Refused(error.to_string()),
-    })?;
+    let mut child = start(directory, arguments)?;
     let mut answer = Vec::new();
     let mut complaint = Vec::new();
     let refused = |error: std::io::Error| GitError::Refused(error.to_string());
@@ -83,6 +66,31 @@ pub fn ask<S: AsRef<OsStr>>(directory: &Path, arguments: &[S]) -> Result<Vec<u8>
         true => Err(GitError::NoRepository),
         false => Err(GitError::Refused(complaint.trim().trim_start_matches("fatal: ").to_owned())),
     }
+}
+
+/// Starts git with these arguments in this directory; both its streams are pipes.
+///
+/// # Errors
+/// [`GitError::NoProgram`], or why it cannot be started.
+pub(crate) fn start<S: AsRef<OsStr>>(directory: &Path, arguments: &[S]) -> Result<Child, GitError> {
+    let mut command = Command::new("git");
+    for variable in MISLEADING {
+        command.env_remove(variable);
+    }
+    command
+        .env("GIT_OPTIONAL_LOCKS", "0")
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .env("LC_ALL", "C")
+        .args(["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "--no-pager"])
+        .args(arguments)
+        .current_dir(directory)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command.spawn().map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => GitError::NoProgram,
+        _ => GitError::Refused(error.to_string()),
+    })
 }
 
 /// The name, if it can stand in a command line: not empty, no leading `-`, no control characters or white space.

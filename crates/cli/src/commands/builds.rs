@@ -103,7 +103,7 @@ fn table(listed: &[Listed], calendar: &Calendar, paint: Paint) -> String {
             Cell::right(row.build.to_string()).style(Style::Strong),
             columns::verdict_mark(&row.verdict),
             Cell::new(event(&row.event)),
-            Cell::new(row.event.commit.get(..8).unwrap_or(&row.event.commit)).style(Style::Dim),
+            Cell::new(commit(&row.event)).style(Style::Dim),
             Cell::new(calendar.time(row.created)),
             Cell::new(calendar.age(row.created)).style(Style::Dim),
             Cell::right(words::duration(took_ms)),
@@ -132,6 +132,12 @@ fn event(event: &Event) -> String {
         (_, _, Some(branch)) => format!("{kind} {branch}"),
         _ => kind,
     }
+}
+
+fn commit(event: &Event) -> String {
+    let short = event.commit.get(..8).unwrap_or(&event.commit);
+    let changes = if event.checkout == graph::Checkout::Changed { " + local" } else { "" };
+    format!("{short}{changes}")
 }
 
 /// What failed, or what the build waits for, in a few words.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use engine::fact::{Ended, What};
 use engine::{BuildOptions, BuildRequest, Engine, Fact, Input, Reused};
-use graph::{JobName, Outcome};
+use graph::{Event, JobName, Outcome};
 use worker::keeper::Keeper;
 
 use super::Stop;
@@ -21,6 +21,7 @@ use crate::project::Project;
 /// If there is no such build, or the new one cannot begin.
 pub fn run(arguments: &Retry, project: &Project, colour: Colour) -> Result<u8, Stop> {
     let keeper = Keeper::start().map_err(|error| Stop::of(&error))?;
+    let look = worker::repository::Look::begin(&project.root);
     let places = Places::open(project)?;
     let old = places.build(&arguments.build)?;
     let facts = places.store.facts(old)?;
@@ -31,7 +32,10 @@ pub fn run(arguments: &Retry, project: &Project, colour: Colour) -> Result<u8, S
         return Err(Stop::wrong(format!("build {old} has not ended: `ropewalk run --resume {old}` goes on with it")));
     }
     let given = if arguments.failed { passed(&facts) } else { BTreeMap::new() };
+    // The files are those of now, whatever they were.
+    let event = Event { checkout: look.end(), ..request.event.clone() };
     let request = BuildRequest {
+        event,
         options: BuildOptions { retry_of: Some(old), ..request.options.clone() },
         given,
         ..request.clone()

@@ -52,11 +52,14 @@ pub fn run(arguments: &Run, project: &Project, colour: Colour) -> Result<u8, Sto
     }
     // Forked before anything can start a thread.
     let keeper = Keeper::start().map_err(|error| Stop::of(&error))?;
+    // git looks while the rest is made ready.
+    let look = worker::repository::Look::begin(&project.root);
     pipeline.check(&mut event, event::kind_choice(&arguments.event), colour)?;
     pipeline.check_names(&event, &options.only)?;
     let places = Places::open(project)?;
-    let request = request(event.clone(), &pipeline, options);
     let build = places.store.reserve_build()?;
+    event.checkout = look.end();
+    let request = request(event.clone(), &pipeline, options);
     let start = Start {
         build,
         engine: Engine::new(),

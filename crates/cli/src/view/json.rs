@@ -41,6 +41,7 @@ impl<W: Write> Json<W> {
                 self.write(&json!({
                     "kind": "build_started", "build": build, "time": time, "event": event.kind.name(),
                     "branch": event.branch, "tag": event.tag, "commit": event.commit, "pipeline": request.pipeline,
+                    "local_changes": event.checkout == graph::Checkout::Changed,
                 }))
             }
             What::Evaluated { graph, .. } => {

@@ -118,6 +118,7 @@ fn full_event() -> Event {
         time: at(1),
         params: BTreeMap::from([("level".to_owned(), 3.into()), ("dry".to_owned(), false.into())]),
         trust: Trust::Untrusted,
+        checkout: graph::Checkout::Changed,
     }
 }
 
