@@ -4,18 +4,24 @@
 //! matrices and needs are written down as the native format has them, and the binary lowers them.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::panic::Location;
 use std::rc::Rc;
 
+use crate::event::Event;
+use crate::extension::Around;
 use crate::growth::Growth;
 use crate::inputs::Run;
 use crate::job::Job;
 use crate::json::Json;
-use crate::mark::{Files, Mark};
+use crate::mark::{Files, Mark, Settings};
+use crate::texts::Texts;
 
-/// The most jobs that one evaluation may add; more is an error that names this bound.
+/// The most jobs that one evaluation may add; at the bound the evaluation ends with an error that names it.
 pub const JOBS_MAX: usize = 100_000;
+
+/// The most things that are told to be wrong; one more says that there are others.
+pub const DIAGNOSTICS_MAX: usize = 1_000;
 
 /// What a pipeline's function adds its jobs to.
 #[derive(Clone)]
@@ -47,8 +53,16 @@ pub(crate) struct Evaluation {
     pub files: Files,
     pub jobs: Vec<Entry>,
     pub by_name: HashMap<String, usize>,
-    /// Keys of the pipeline itself: `name`, `env`, `defaults`, `stages`, with their marks.
-    pub keys: Vec<(String, Json)>,
+    /// Before which job of `jobs` there is a barrier, in order.
+    pub barriers: Vec<(usize, Mark)>,
+    /// Keys of the pipeline itself: `name`, `env`, `stages`.
+    pub settings: Settings,
+    /// What holds for every job that does not say otherwise.
+    pub defaults: Settings,
+    /// Steps around jobs, in the order of the program.
+    pub around: Vec<Around>,
+    /// The native document of the files beside the program, with marks; `null` if there are none.
+    pub document: Json,
     pub growths: Vec<Growth>,
     /// How many growths wanted a hole of each name.
     pub hole_names: HashMap<String, usize>,
@@ -64,11 +78,11 @@ pub(crate) struct Evaluation {
 /// A job as it is being written.
 pub(crate) struct Entry {
     pub name: String,
-    /// The object of the native format, marks included.
-    pub body: Vec<(String, Json)>,
-    /// What it needs: name to entry of `needs`, in order; written into the body at the end, since growths are resolved then.
+    pub mark: Mark,
+    /// The keys of the native format, but for `needs`.
+    pub settings: Settings,
+    /// What it needs, in order; written at the end, since growths are resolved then.
     pub needs: Vec<Need>,
-    pub secrets: BTreeSet<String>,
     pub growths: Vec<usize>,
 }
 
@@ -81,12 +95,16 @@ pub(crate) struct Need {
 }
 
 /// What a need names.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum NeedOn {
     /// A job, or a group, by name.
     Name(String),
     /// All jobs that a closure adds, or the hole as long as it has not run.
     Growth(usize),
 }
+
+/// What ends an evaluation at a bound, by unwinding; the diagnostic has been written.
+pub(crate) struct AtBound;
 
 impl Ci {
     /// An evaluation that knows the event and these answers.
@@ -98,73 +116,137 @@ impl Ci {
     /// Adds a job of this name: letters, digits, `_`, `-`, and `/` between a group and its members. Two jobs of one name
     /// are an error, told before anything runs.
     #[track_caller]
-    pub fn job(&self, name: impl Into<String>) -> Job {
+    pub fn job(&self, name: impl AsRef<str>) -> Job {
         let mark = Location::caller();
-        let name = format!("{}{}", self.scope.prefix, name.into());
+        let name = match self.scope.prefix.as_str() {
+            "" => name.as_ref().to_owned(),
+            prefix => format!("{prefix}{}", name.as_ref()),
+        };
         let index = self.shared.borrow_mut().add(name, mark, &self.scope);
         Job::new(self.clone(), index)
+    }
+
+    /// What happened.
+    #[must_use]
+    pub fn event(&self) -> Event {
+        Event::new(self.shared.borrow().event.clone())
+    }
+
+    /// The pipeline's name, for people.
+    #[track_caller]
+    pub fn name(&self, name: impl Into<String>) {
+        self.shared.borrow_mut().settings.set("name", Json::Text(name.into()), Location::caller());
+    }
+
+    /// An environment variable of every step of every job; may hold `${{ }}`.
+    #[track_caller]
+    pub fn env(&self, name: impl Into<String>, value: impl Into<Json>) {
+        self.shared.borrow_mut().settings.insert("env", name.into(), value.into(), Location::caller());
+    }
+
+    /// Names of stages, in order. The jobs of a stage wait until the jobs of the one before have passed.
+    #[track_caller]
+    pub fn stages(&self, names: impl Texts) {
+        self.shared.borrow_mut().settings.set("stages", names.texts().into(), Location::caller());
+    }
+
+    /// What holds for every job that does not say otherwise.
+    #[must_use]
+    pub fn defaults(&self) -> crate::job::Defaults {
+        crate::job::Defaults { ci: self.clone() }
+    }
+
+    /// A barrier: all jobs added after it wait until all jobs added before it have passed.
+    #[track_caller]
+    pub fn wait(&self) {
+        let mark = Location::caller();
+        let mut shared = self.shared.borrow_mut();
+        let place = shared.jobs.len();
+        shared.barriers.push((place, mark));
+    }
+
+    pub(crate) fn with_document(self, document: Json, files: Vec<String>) -> Self {
+        let mut shared = self.shared.borrow_mut();
+        shared.document = document;
+        shared.files = Files::of_document(files);
+        drop(shared);
+        self
     }
 }
 
 impl Evaluation {
     fn add(&mut self, name: String, mark: Mark, scope: &Scope) -> usize {
         let index = self.jobs.len();
-        let place = self.files.json(mark);
-        let mut body = Vec::with_capacity(8);
-        body.push(("@".to_owned(), place.clone()));
+        if index == JOBS_MAX {
+            let message = format!("the program adds more than {JOBS_MAX} jobs");
+            self.fault("too-many-jobs", message, "the first too many", "split the pipeline in two", mark, &[]);
+            std::panic::resume_unwind(Box::new(AtBound));
+        }
         match self.by_name.get(&name) {
             None => drop(self.by_name.insert(name.clone(), index)),
             Some(&first) => {
-                let first = self.jobs[first].body[0].1.clone();
-                self.diagnostics.push(twice(&name, place, first));
+                let first = self.jobs[first].mark;
+                let message = format!("the job `{name}` is added twice");
+                let help = "give each job a name of its own";
+                self.fault("job-twice", message, "the second time", help, mark, &[(first, "the first time")]);
             }
         }
-        let conditions = scope.conditions.iter().map(|(condition, _)| condition.clone());
+        let mut settings = Settings(Vec::with_capacity(4));
         if let Some((_, mark)) = scope.conditions.last() {
-            let list = conditions.collect();
-            let place = self.files.json(mark);
-            body.push(("@when".to_owned(), place));
-            body.push(("when".to_owned(), Json::List(list)));
+            let list = scope.conditions.iter().map(|(condition, _)| condition.clone()).collect();
+            settings.set("when", Json::List(list), mark);
         }
         let growths = scope.growths.clone();
         growths.iter().for_each(|growth| self.growths[*growth].jobs.push(index));
-        self.jobs.push(Entry { name, body, needs: Vec::new(), secrets: BTreeSet::new(), growths });
+        self.jobs.push(Entry { name, mark, settings, needs: Vec::new(), growths });
         index
     }
 
     /// Writes `key` of a job; a second time replaces the first.
-    pub fn set(&mut self, job: usize, key: &str, value: Json, mark: Mark) {
-        let place = self.files.json(mark);
-        let body = &mut self.jobs[job].body;
-        let marked = format!("@{key}");
-        match body.iter().position(|(name, _)| name == key) {
-            Some(index) => body[index].1 = value,
-            None => body.push((key.to_owned(), value)),
-        }
-        match body.iter().position(|(name, _)| *name == marked) {
-            Some(index) => body[index].1 = place,
-            None => body.push((marked, place)),
-        }
+    pub fn set(&mut self, job: usize, key: &'static str, value: Json, mark: Mark) {
+        self.jobs[job].settings.set(key, value, mark);
     }
 
     /// The value of `key` of a job, to be changed in place; `start` if it has none.
-    pub fn entry(&mut self, job: usize, key: &str, start: Json, mark: Mark) -> &mut Json {
-        let body = &self.jobs[job].body;
-        if !body.iter().any(|(name, _)| name == key) {
-            self.set(job, key, start, mark);
-        }
-        let body = &mut self.jobs[job].body;
-        &mut body.iter_mut().find(|(name, _)| name == key).expect("it was just set").1
+    pub fn entry(&mut self, job: usize, key: &'static str, start: Json, mark: Mark) -> &mut Json {
+        self.jobs[job].settings.entry(key, start, mark)
     }
-}
 
-fn twice(name: &str, place: Json, first: Json) -> Json {
-    Json::object([
-        ("code", "job-twice".into()),
-        ("message", format!("the job `{name}` is added twice").into()),
-        ("label", "the second time".into()),
-        ("help", "give each job a name of its own".into()),
-        ("@", place),
-        ("related", Json::List(vec![Json::object([("@", first), ("remark", "the first time".into())])])),
-    ])
+    /// Tells that something is wrong, here and at these other places.
+    pub fn fault(
+        &mut self,
+        code: &str,
+        message: impl Into<String>,
+        label: &str,
+        help: &str,
+        mark: Mark,
+        related: &[(Mark, &str)],
+    ) {
+        let place = self.files.json(mark);
+        let related = related
+            .iter()
+            .map(|(mark, remark)| Json::object([("@", self.files.json(mark)), ("remark", (*remark).into())]))
+            .collect();
+        self.diagnostic(Json::object([
+            ("code", code.into()),
+            ("message", Json::Text(message.into())),
+            ("label", label.into()),
+            ("help", help.into()),
+            ("@", place),
+            ("related", Json::List(related)),
+        ]));
+    }
+
+    /// Adds a diagnostic, up to [`DIAGNOSTICS_MAX`].
+    pub fn diagnostic(&mut self, diagnostic: Json) {
+        match self.diagnostics.len() {
+            0..DIAGNOSTICS_MAX => self.diagnostics.push(diagnostic),
+            DIAGNOSTICS_MAX => {
+                let message = format!("more than {DIAGNOSTICS_MAX} things are wrong; the others are left out");
+                let code = "too-many-diagnostics";
+                self.diagnostics.push(Json::object([("code", code.into()), ("message", message.into())]));
+            }
+            _ => {}
+        }
+    }
 }

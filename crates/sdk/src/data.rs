@@ -6,12 +6,17 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 
+use crate::fields::FieldType;
 use crate::json::Json;
 
 /// A value that jobs hand on.
 ///
 /// The law: `T::from_json(&value.to_json())` gives the value back.
 pub trait Data: Sized + 'static {
+    /// What a person may fill in for a value of the type, at a gate or before a manual start; `None` if nobody can.
+    /// Enums without fields give their words.
+    const FIELD: Option<FieldType> = None;
+
     /// Appends the shape of the type. Equal shapes, and only those, have equal texts: names of fields and variants
     /// count, names of types do not. A type that is inside itself writes its name the second time.
     fn schema(schema: &mut Schema);
@@ -228,6 +233,8 @@ impl Data for () {
 }
 
 impl Data for bool {
+    const FIELD: Option<FieldType> = Some(FieldType::Boolean);
+
     fn schema(schema: &mut Schema) {
         schema.word("bool");
     }
@@ -242,6 +249,8 @@ impl Data for bool {
 }
 
 impl Data for String {
+    const FIELD: Option<FieldType> = Some(FieldType::Text);
+
     fn schema(schema: &mut Schema) {
         schema.word("text");
     }
@@ -258,6 +267,8 @@ impl Data for String {
 macro_rules! integer {
     ($($kind:ident),*) => {$(
         impl Data for $kind {
+            const FIELD: Option<FieldType> = Some(FieldType::Number);
+
             fn schema(schema: &mut Schema) {
                 schema.word(stringify!($kind));
             }
@@ -282,6 +293,8 @@ macro_rules! integer {
 integer!(i8, i16, i32, i64, u8, u16, u32, u64, usize);
 
 impl Data for f64 {
+    const FIELD: Option<FieldType> = Some(FieldType::Number);
+
     fn schema(schema: &mut Schema) {
         schema.word("f64");
     }
@@ -385,6 +398,8 @@ impl<T: Data> Data for BTreeMap<String, T> {
 }
 
 impl<T: Data> Data for Box<T> {
+    const FIELD: Option<FieldType> = T::FIELD;
+
     fn schema(schema: &mut Schema) {
         T::schema(schema);
     }

@@ -12,22 +12,36 @@
 //! world, and they run in jobs and in tests.
 
 pub mod ci;
+pub mod condition;
 pub mod context;
 pub mod data;
+pub mod event;
+pub mod extension;
+pub mod fields;
 pub mod growth;
 pub mod inputs;
 pub mod job;
 mod json;
 mod mark;
+pub mod step;
+pub mod texts;
+pub mod words;
 
 pub use ci::Ci;
+pub use condition::Condition;
 pub use context::{Cx, Failure};
 pub use data::{Data, Dir, File};
+pub use event::{Event, EventKind};
+pub use extension::{JobView, Origin};
+pub use fields::{Field, FieldType, field};
 pub use growth::{Cause, Ended, Grown};
 pub use inputs::{Inputs, Output};
-pub use job::Job;
+pub use job::{Defaults, Job, Needs};
 pub use json::{Json, JsonError};
 pub use ropewalk_derive::Data;
+pub use step::Step;
+pub use texts::Texts;
+pub use words::{Cache, Concurrency, Environment, Matrix, Network, Retry, RetryOn, Reuse, Workspace};
 
 // The derive names the crate by its own name.
 extern crate self as ropewalk;
