@@ -331,8 +331,8 @@ pub struct Approve {
 /// `ropewalk explain`.
 #[derive(Debug, Args)]
 pub struct Explain {
-    /// The job.
-    pub job: String,
+    /// The job; all of them, one line each, if none is given.
+    pub job: Option<String>,
     /// The build's number, or `last`.
     #[arg(long, default_value = "last")]
     pub build: String,

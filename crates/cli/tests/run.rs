@@ -195,6 +195,18 @@ fn equal_work_is_done_once_and_explained() {
     assert!(text.contains("b | changed"), "{text}");
     let text = repository.check(&["explain", "a"], 0);
     assert!(text.contains("file.txt"), "{text}");
+    let text = repository.check(&["explain"], 0);
+    assert!(text.contains("file file.txt changed") && text.contains("b in build 3: runs every time"), "{text}");
+}
+
+#[test]
+fn a_failure_is_compared_with_the_run_before() {
+    let repository = Repository::new("jobs: { a: { inputs: ['*.txt'], run: '! grep bad file.txt' } }");
+    repository.check(&["run"], 0);
+    repository.write("file.txt", "bad\n");
+    repository.check(&["run"], 1);
+    let text = repository.check(&["explain", "a"], 0);
+    assert!(text.contains("compared with build 1") && text.contains("file file.txt changed"), "{text}");
 }
 
 #[test]

@@ -96,6 +96,7 @@ pass_on! {
     fn gates(&self, build: BuildId) -> Vec<GateRow>;
     fn durations(&self, names: &[JobName]) -> BTreeMap<JobName, u64>;
     fn record_operations(&self, operations: &[(OperationRow, &Manifest)]) -> ();
+    fn record_tried(&self, tried: &[(Digest, &Manifest)], at: Timestamp) -> ();
     fn operations(&self, digests: &[Digest], trust: Trust) -> BTreeMap<Digest, OperationRow>;
     fn manifest(&self, digest: Digest) -> Option<Manifest>;
     fn recent_operations(&self, job_id: &str, limit: u32) -> Vec<(OperationRow, Manifest)>;
@@ -104,6 +105,7 @@ pass_on! {
     fn touch_operations(&self, digests: &[Digest], at: Timestamp) -> ();
     fn unused_operations(&self, before: Timestamp, limit: u32) -> Vec<OperationRow>;
     fn evict(&self, digest: Digest, reason: &str, at: Timestamp) -> ();
+    fn evict_job(&self, job: &JobName, reason: &str, at: Timestamp) -> u64;
     fn clear_operations(&self, reason: &str, at: Timestamp) -> u64;
     fn save_cache(&self, entry: &CacheRow) -> Saved;
     fn restore_cache(&self, wanted: &CacheWanted<'_>, reader: &CacheUser, at: Timestamp) -> Option<CacheRow>;

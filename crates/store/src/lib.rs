@@ -15,4 +15,6 @@ pub use claim::{Claim, Claimant};
 pub use faulty::FaultyStore;
 pub use memory::MemoryStore;
 pub use sqlite::{BUSY_WAIT, DATABASE_FILE, Durability, SqliteStore};
-pub use store::{BUILD_ID_MAX, BuildFilter, Cause, Deleted, PAGE_ROWS_MAX, Store, StoreError, TOMBSTONES_MAX};
+pub use store::{
+    BUILD_ID_MAX, BuildFilter, Cause, Deleted, PAGE_ROWS_MAX, Store, StoreError, TOMBSTONES_MAX, TRIED_MAX,
+};

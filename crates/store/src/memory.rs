@@ -15,9 +15,9 @@ use crate::claim::{Claim, Claimant, Marks};
 use crate::graphs;
 use crate::rows::projection::{Nowhere, Work, Working, sorted_artifacts};
 use crate::rows::{
-    ArtifactRow, AttemptRow, BuildRow, Eviction, GateRow, JobRow, OperationRow, OperationTotals, TestRow,
+    ArtifactRow, AttemptRow, BuildRow, Eviction, GateRow, JobRow, OperationRow, OperationTotals, Replaced, TestRow,
 };
-use crate::store::{BuildFilter, Deleted, PAGE_ROWS_MAX, Store, StoreError, TOMBSTONES_MAX};
+use crate::store::{BuildFilter, Deleted, PAGE_ROWS_MAX, Store, StoreError, TOMBSTONES_MAX, TRIED_MAX};
 
 /// Everything in one process's memory, behind one lock.
 #[derive(Default)]
@@ -36,6 +36,8 @@ struct Kept {
     /// By digest and the trust's word.
     operations: BTreeMap<(Digest, &'static str), OperationRow>,
     manifests: BTreeMap<Digest, Manifest>,
+    /// Operations without a result, and when they were tried.
+    tried: BTreeMap<Digest, Timestamp>,
     /// By scope and key.
     caches: BTreeMap<(String, String), CacheRow>,
     reads: BTreeMap<(String, String, CacheUser), Timestamp>,
@@ -96,10 +98,15 @@ impl Kept {
             self.operations.remove(key);
         }
         if too_many > 0 {
-            let kept: HashSet<_> = self.operations.keys().map(|key| key.0).collect();
-            self.manifests.retain(|digest, _| kept.contains(digest));
+            self.forget_manifests();
         }
         evicted
+    }
+
+    /// Removes what nothing is made of any more.
+    fn forget_manifests(&mut self) {
+        let kept: HashSet<_> = self.operations.keys().map(|key| key.0).collect();
+        self.manifests.retain(|digest, _| kept.contains(digest) || self.tried.contains_key(digest));
     }
 
     fn operations_by<K: Ord>(&self, key: impl Fn(&OperationRow) -> K) -> Vec<OperationRow> {
@@ -295,8 +302,31 @@ impl Store for MemoryStore {
     fn record_operations(&self, operations: &[(OperationRow, &Manifest)]) -> Result<(), StoreError> {
         let mut kept = self.kept();
         for (row, manifest) in operations {
-            kept.operations.insert((row.digest, trust_word(row.trust)), row.clone());
+            let key = (row.digest, trust_word(row.trust));
+            let replaced = kept.operations.remove(&key).and_then(|before| match before.evicted {
+                Some(eviction) => Some(Replaced { build: before.build, eviction }),
+                None => before.replaced,
+            });
+            kept.operations.insert(key, OperationRow { replaced, ..row.clone() });
             kept.manifests.entry(row.digest).or_insert_with(|| (*manifest).clone());
+        }
+        Ok(())
+    }
+
+    fn record_tried(&self, tried: &[(Digest, &Manifest)], at: Timestamp) -> Result<(), StoreError> {
+        let mut kept = self.kept();
+        for (digest, manifest) in tried {
+            kept.tried.insert(*digest, at);
+            kept.manifests.entry(*digest).or_insert_with(|| (*manifest).clone());
+        }
+        let mut by_age: Vec<_> = kept.tried.iter().map(|(&digest, &at)| (at, digest)).collect();
+        by_age.sort_unstable();
+        let too_many = by_age.len().saturating_sub(TRIED_MAX as usize);
+        for (_, digest) in &by_age[..too_many] {
+            kept.tried.remove(digest);
+        }
+        if too_many > 0 {
+            kept.forget_manifests();
         }
         Ok(())
     }
@@ -363,6 +393,11 @@ impl Store for MemoryStore {
     fn evict(&self, digest: Digest, reason: &str, at: Timestamp) -> Result<(), StoreError> {
         self.kept().evict_where(|row| row.digest == digest, reason, at);
         Ok(())
+    }
+
+    fn evict_job(&self, job: &JobName, reason: &str, at: Timestamp) -> Result<u64, StoreError> {
+        let is_meant = |row: &OperationRow| row.job == *job || row.job.id() == job.as_str();
+        Ok(self.kept().evict_where(is_meant, reason, at))
     }
 
     fn clear_operations(&self, reason: &str, at: Timestamp) -> Result<u64, StoreError> {

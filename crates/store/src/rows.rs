@@ -305,6 +305,18 @@ pub struct OperationRow {
     pub used_at: Timestamp,
     /// Set once it was evicted.
     pub evicted: Option<Eviction>,
+    /// The result of the same operation that was evicted before this one was recorded. Kept by the store; what a caller
+    /// says here is not heeded.
+    pub replaced: Option<Replaced>,
+}
+
+/// An evicted result that a later one took the place of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Replaced {
+    /// The build that had recorded it.
+    pub build: BuildId,
+    /// What became of it.
+    pub eviction: Eviction,
 }
 
 impl OperationRow {

@@ -310,6 +310,10 @@ impl Store for SqliteStore {
         self.write(|writer| operations::record(&writer.connection, operations))
     }
 
+    fn record_tried(&self, tried: &[(Digest, &Manifest)], at: Timestamp) -> Result<(), StoreError> {
+        self.write(|writer| operations::record_tried(&writer.connection, tried, at))
+    }
+
     fn operations(&self, digests: &[Digest], trust: Trust) -> Result<BTreeMap<Digest, OperationRow>, StoreError> {
         self.read(|connection| operations::find(connection, digests, trust))
     }
@@ -340,6 +344,10 @@ impl Store for SqliteStore {
 
     fn evict(&self, digest: Digest, reason: &str, at: Timestamp) -> Result<(), StoreError> {
         self.write(|writer| operations::evict(&writer.connection, digest, reason, at))
+    }
+
+    fn evict_job(&self, job: &JobName, reason: &str, at: Timestamp) -> Result<u64, StoreError> {
+        self.write(|writer| operations::evict_job(&writer.connection, job, reason, at))
     }
 
     fn clear_operations(&self, reason: &str, at: Timestamp) -> Result<u64, StoreError> {

@@ -23,6 +23,8 @@ use crate::rows::{
 pub const PAGE_ROWS_MAX: u32 = 1000;
 /// The most tombstones kept of evicted operations; the oldest go first.
 pub const TOMBSTONES_MAX: u32 = 10_000;
+/// The most operations without a result whose making is kept; the oldest go first.
+pub const TRIED_MAX: u32 = 500;
 /// The largest number of a build, so that a build and the place of a fact in it fit one 64-bit key.
 pub const BUILD_ID_MAX: u64 = (1 << 31) - 1;
 
@@ -160,12 +162,18 @@ pub trait Store: Send + Sync {
 
     // Operations.
 
-    /// Records results under their operations, all in one transaction. One that was there (also a tombstone) is
-    /// replaced.
+    /// Records results under their operations, all in one transaction. One that was there is replaced; a tombstone stays
+    /// readable as [`OperationRow::replaced`].
     ///
     /// # Errors
     /// As the medium refuses.
     fn record_operations(&self, operations: &[(OperationRow, &Manifest)]) -> Result<(), StoreError>;
+
+    /// Keeps what operations are made of that were tried at `at` and have no result to reuse: the last [`TRIED_MAX`].
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn record_tried(&self, tried: &[(Digest, &Manifest)], at: Timestamp) -> Result<(), StoreError>;
 
     /// The results that a build of this trust may reuse, by operation. A trusted build sees only what trusted
     /// builds wrote; an untrusted one sees first what untrusted builds wrote. Evicted ones are not seen.
@@ -224,6 +232,12 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// As the medium refuses.
     fn evict(&self, digest: Digest, reason: &str, at: Timestamp) -> Result<(), StoreError>;
+
+    /// Evicts the operations of a job, by its full name or its id, of every trust. Returns how many.
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn evict_job(&self, job: &JobName, reason: &str, at: Timestamp) -> Result<u64, StoreError>;
 
     /// Evicts all operations. Returns how many.
     ///

@@ -10,7 +10,7 @@ use engine::fact::What;
 use engine::operation::Manifest;
 use graph::{AttemptNumber, BuildId, EventKind, Failure, Graph, Job, JobName, Outcome, Timestamp, Trust, Verdict};
 use ropewalk_store::cache::{CacheRow, CacheUser, CacheWanted, Saved};
-use ropewalk_store::rows::{Counts, JobState, OperationRow, OperationTotals, VerdictWord};
+use ropewalk_store::rows::{Counts, JobState, OperationRow, OperationTotals, Replaced, VerdictWord};
 use ropewalk_store::{BuildFilter, Durability, FaultyStore, MemoryStore, SqliteStore, Store, StoreError};
 use sample::{artifact, at, created, digest, fact, failed, finished, leased, passed};
 
@@ -289,6 +289,7 @@ fn operation(name: &str, job: &str, at_second: i64) -> OperationRow {
         at: at(at_second),
         used_at: at(at_second),
         evicted: None,
+        replaced: None,
     }
 }
 
@@ -318,9 +319,59 @@ fn an_operation_is_found_until_it_is_evicted_and_then_explained() {
         assert_eq!((tombstone.reason.as_str(), tombstone.at, kept), ("no room", at(20), long.clone()));
         assert_eq!(store.referenced_blobs().unwrap(), BTreeSet::new());
 
-        store.record_operations(&[(row.clone(), &long)]).unwrap();
-        assert_eq!(store.operation(row.digest, Trust::Trusted).unwrap(), Some(row.clone()));
+        // What comes after it remembers the tombstone, however often it is recorded.
+        let replaced = Some(Replaced { build: row.build, eviction: tombstone });
+        for build in [BuildId(2), BuildId(3)] {
+            let again = OperationRow { build, ..row.clone() };
+            store.record_operations(&[(again.clone(), &long)]).unwrap();
+            let expected = OperationRow { replaced: replaced.clone(), ..again };
+            assert_eq!(store.operation(row.digest, Trust::Trusted).unwrap(), Some(expected));
+        }
         assert_eq!(store.referenced_blobs().unwrap(), BTreeSet::from([artifact("one").digest]));
+    });
+}
+
+#[test]
+fn what_was_tried_is_known_and_never_reused() {
+    check(|store| {
+        store.record_tried(&[(digest("failed"), &manifest("1"))], at(1)).unwrap();
+        assert_eq!(store.manifest(digest("failed")).unwrap(), Some(manifest("1")));
+        assert_eq!(store.operation(digest("failed"), Trust::Trusted).unwrap(), None);
+        assert_eq!(store.recent_operations("a", 9).unwrap(), []);
+        // One that has a result too outlives the bound.
+        store.record_tried(&[(digest("both"), &manifest("2"))], at(2)).unwrap();
+        store.record_operations(&[(operation("both", "a", 3), &manifest("2"))]).unwrap();
+        let empty = Manifest::default();
+        for index in 0..u64::from(ropewalk_store::TRIED_MAX) {
+            store.record_tried(&[(digest(&index.to_string()), &empty)], at(3)).unwrap();
+        }
+        assert_eq!(store.manifest(digest("failed")).unwrap(), None, "the oldest went first");
+        assert_eq!(store.manifest(digest("both")).unwrap(), Some(manifest("2")));
+        assert_eq!(store.manifest(digest("0")).unwrap(), Some(empty.clone()));
+    });
+}
+
+#[test]
+fn the_operations_of_a_job_are_evicted() {
+    check(|store| {
+        let rows = [operation("one", "a/1", 5), operation("two", "b", 7), operation("three", "a/2", 6)];
+        let empty = Manifest::default();
+        store.record_operations(&rows.clone().map(|row| (row, &empty))).unwrap();
+        assert_eq!(store.evict_job(&"a/1".into(), "one leg", at(9)).unwrap(), 1);
+        assert_eq!(
+            store.referenced_blobs().unwrap(),
+            BTreeSet::from([artifact("two"), artifact("three")].map(|a| a.digest))
+        );
+        assert_eq!(store.evict_job(&"a".into(), "all legs", at(10)).unwrap(), 1);
+        assert_eq!(store.evict_job(&"b/1".into(), "no such leg", at(11)).unwrap(), 0);
+        let reasons = |job| {
+            let recent = store.recent_operations(job, 9).unwrap().into_iter();
+            recent.map(|(row, _)| row.evicted.map_or(String::new(), |tombstone| tombstone.reason)).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            (reasons("a"), reasons("b")),
+            (vec!["all legs".to_owned(), "one leg".to_owned()], vec![String::new()])
+        );
     });
 }
 

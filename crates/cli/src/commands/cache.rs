@@ -141,24 +141,8 @@ fn clear(places: &Places, job: Option<&str>, at: Timestamp) -> Result<String, St
 /// Evicts what a job, by full name or id, has kept.
 fn clear_job(store: &dyn Store, job: &str, at: Timestamp) -> Result<(u64, u64), Stop> {
     let reason = format!("`ropewalk cache clear --job {job}`");
-    let id = job.split_once('/').map_or(job, |(id, _)| id);
+    let results = store.evict_job(&job.into(), &reason, at)?;
     let is_meant = |name: &graph::JobName| name.as_str() == job || name.id() == job;
-    let mut results = 0;
-    // A page of the newest of the job, then the longest unused, page by page, as long as they are the job's.
-    let mut page: Vec<OperationRow> =
-        store.recent_operations(id, PAGE_ROWS_MAX)?.into_iter().map(|(row, _)| row).collect();
-    loop {
-        let meant: Vec<Digest> =
-            page.iter().filter(|row| row.evicted.is_none() && is_meant(&row.job)).map(|row| row.digest).collect();
-        for digest in &meant {
-            store.evict(*digest, &reason, at)?;
-        }
-        results += meant.len() as u64;
-        if meant.is_empty() || page.len() < PAGE_ROWS_MAX as usize {
-            break;
-        }
-        page = store.unused_operations(at.plus_ms(1), PAGE_ROWS_MAX)?;
-    }
     let mut caches = 0;
     for row in store.list_caches(PAGE_ROWS_MAX)? {
         if row.evicted.is_none() && is_meant(&row.written_by.job) {

@@ -2,16 +2,18 @@
 
 mod difference;
 
+use std::cell::OnceCell;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use engine::Fact;
 use engine::fact::What;
 use engine::operation::{Difference, Manifest, differences, operation};
-use graph::{BuildId, Carries, Digest, Job, JobName, NeedResult, Outcome, Reuse, Timestamp};
+use graph::{BuildId, Carries, Digest, Graph, Job, JobName, NeedResult, Outcome, Reuse, Timestamp};
 use serde::Serialize;
 use serde_json::json;
-use store::rows::{BuildRow, Eviction, JobRow, OperationRow, ReusedFrom};
+use store::rows::{BuildRow, Eviction, JobRow, OperationRow, Replaced, ReusedFrom};
 use store::{BuildFilter, Store};
 
 pub use self::difference::parts_text;
@@ -24,6 +26,8 @@ use crate::{exit, output, words};
 
 /// How many earlier results of a job are compared.
 const OPERATIONS_COMPARED_MAX: u32 = 200;
+/// The same where every job of a build is explained.
+const OPERATIONS_COMPARED_BRIEFLY: u32 = 20;
 /// How many earlier builds are searched for an equal run whose result is not kept.
 const BUILDS_SEARCHED_MAX: u32 = 10;
 /// How many differences are told.
@@ -41,12 +45,51 @@ pub fn run(arguments: &Explain, project: &Project) -> Result<u8, Stop> {
 
 fn explain(arguments: &Explain, places: &Places, calendar: &Calendar) -> Result<String, Stop> {
     let build = places::find_build(&*places.store, &arguments.build)?;
-    let name = places.job(build.build, &arguments.job)?;
-    let why = why(places, &build, &name)?;
-    Ok(match arguments.output {
-        ListForm::Json => format!("{:#}\n", json!({ "build": build.build, "job": name, "explanation": why })),
-        ListForm::Human => format!("{name} in build {}: {}", build.build, why.text(build.build, &name, calendar)),
-    })
+    match &arguments.job {
+        None => explain_all(arguments.output, places, build, calendar),
+        Some(job) => {
+            let name = places.job(build.build, job)?;
+            let case = Case::open(places, build, OPERATIONS_COMPARED_MAX)?;
+            let (why, build) = (case.why(&name)?, case.build.build);
+            Ok(match arguments.output {
+                ListForm::Json => format!("{:#}\n", json!({ "build": build, "job": name, "explanation": why })),
+                ListForm::Human => format!("{name} in build {build}: {}", why.text(build, &name, calendar)),
+            })
+        }
+    }
+}
+
+/// Every job of a build in the pipeline's order, one line each.
+fn explain_all(form: ListForm, places: &Places, build: BuildRow, calendar: &Calendar) -> Result<String, Stop> {
+    let case = Case::open(places, build, OPERATIONS_COMPARED_BRIEFLY)?;
+    let build = case.build.build;
+    let mut whys = Vec::new();
+    for name in case.names() {
+        whys.push((case.why(&name)?, name));
+    }
+    if form == ListForm::Json {
+        let jobs: Vec<_> = whys.iter().map(|(why, name)| json!({ "job": name, "explanation": why })).collect();
+        return Ok(format!("{:#}\n", json!({ "build": build, "jobs": jobs })));
+    }
+    if whys.is_empty() {
+        return Ok(format!("build {build} {}: it has no jobs\n", words::verdict(&case.build.verdict)));
+    }
+    let lines =
+        whys.iter().map(|(why, name)| format!("{name} in build {build}: {}\n", why.line(build, name, calendar)));
+    Ok(lines.collect())
+}
+
+/// A build whose jobs are explained.
+struct Case<'p> {
+    places: &'p Places,
+    build: BuildRow,
+    /// In order of name.
+    jobs: Vec<JobRow>,
+    graph: Option<Arc<Graph>>,
+    /// Read when they are first needed.
+    facts: OnceCell<Vec<Fact>>,
+    /// How many earlier results of a job are compared.
+    compared_max: u32,
 }
 
 /// Why a job was reused or not.
@@ -87,7 +130,18 @@ struct Nearest {
     build: BuildId,
     job: JobName,
     at: Timestamp,
+    ended: Ended,
     evicted: Option<Eviction>,
+}
+
+/// How an earlier run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Ended {
+    /// Its result was kept for reuse.
+    Passed,
+    /// There was nothing to reuse.
+    NotPassed,
 }
 
 /// What could be compared.
@@ -96,29 +150,120 @@ struct Nearest {
 enum Compared {
     /// All parts.
     Everything,
-    /// All but files: which files a run saw is kept once it has passed.
+    /// All but files: which files a run saw is kept when it has ended.
     AllButFiles,
 }
 
-fn why(places: &Places, build: &BuildRow, name: &JobName) -> Result<Why, Stop> {
-    let store = &*places.store;
-    let jobs = store.jobs(build.build)?;
-    let row = jobs.iter().find(|row| row.name == *name);
-    if let Some((row, reused)) = row.and_then(|row| Some((row, row.reused.as_ref()?))) {
-        return hit(store, build, row, reused);
+impl<'p> Case<'p> {
+    fn open(places: &'p Places, build: BuildRow, compared_max: u32) -> Result<Self, Stop> {
+        let (jobs, graph) = (places.store.jobs(build.build)?, places.store.graph(build.build)?);
+        Ok(Self { places, build, jobs, graph, facts: OnceCell::new(), compared_max })
     }
-    let graph = store.graph(build.build)?;
-    let job = graph.as_ref().and_then(|graph| graph.jobs.get(name));
-    match row.map(|row| (row.attempts, &row.outcome)) {
-        Some((0, Some(outcome))) => return Ok(Why::NotRun { outcome: outcome.clone() }),
-        _ if job.is_some_and(|job| job.reuse == Reuse::Never) => {
-            return Ok(Why::NotReusable { hint: hint(job) });
+
+    fn row(&self, name: &JobName) -> Option<&JobRow> {
+        let place = self.jobs.binary_search_by(|row| row.name.cmp(name)).ok()?;
+        self.jobs.get(place)
+    }
+
+    fn job(&self, name: &JobName) -> Option<&Arc<Job>> {
+        self.graph.as_ref()?.jobs.get(name)
+    }
+
+    /// All jobs in the pipeline's order.
+    fn names(&self) -> Vec<JobName> {
+        let of_graph = self.graph.iter().flat_map(|graph| graph.jobs.keys());
+        let mut names: Vec<JobName> = of_graph.chain(self.jobs.iter().map(|row| &row.name)).cloned().collect();
+        names.sort_by_cached_key(|name| (self.job(name).map_or(u32::MAX, |job| job.order), name.clone()));
+        names.dedup();
+        names
+    }
+
+    fn facts(&self) -> Result<&[Fact], Stop> {
+        if self.facts.get().is_none() {
+            let _ = self.facts.set(self.places.store.facts(self.build.build)?);
         }
-        _ => {}
+        Ok(self.facts.get().map_or(&[], Vec::as_slice))
     }
-    match (row.and_then(|row| row.operation), job) {
-        (Some(operation), Some(job)) => miss(places, build, name, job, operation, &jobs),
-        _ => without_operation(store, build, name, row.map_or(0, |row| row.attempts)),
+
+    fn why(&self, name: &JobName) -> Result<Why, Stop> {
+        let row = self.row(name);
+        if let Some((row, reused)) = row.and_then(|row| Some((row, row.reused.as_ref()?))) {
+            return hit(&*self.places.store, &self.build, row, reused);
+        }
+        let job = self.job(name);
+        match row.map(|row| (row.attempts, &row.outcome)) {
+            Some((0, Some(outcome))) => return Ok(Why::NotRun { outcome: outcome.clone() }),
+            _ if job.is_some_and(|job| job.reuse == Reuse::Never) => {
+                return Ok(Why::NotReusable { hint: hint(job) });
+            }
+            _ => {}
+        }
+        match (row.and_then(|row| row.operation), job) {
+            (Some(operation), Some(job)) => self.miss(name, job, operation),
+            _ => self.without_operation(name, row.map_or(0, |row| row.attempts)),
+        }
+    }
+
+    fn without_operation(&self, name: &JobName, attempts: u32) -> Result<Why, Stop> {
+        let reason = self.facts()?.iter().rev().find_map(|fact| match &fact.what {
+            What::OperationUnknown { job, reason } if job == name => Some(reason.clone()),
+            _ => None,
+        });
+        Ok(match reason {
+            Some(reason) => Why::NoOperation { reason },
+            None if attempts > 0 => {
+                Why::NoOperation { reason: "it was run without looking for an earlier result".to_owned() }
+            }
+            None => Why::NotYet,
+        })
+    }
+
+    fn miss(&self, name: &JobName, job: &Job, digest: Digest) -> Result<Why, Stop> {
+        let (store, build) = (&*self.places.store, &self.build);
+        let recent = store.recent_operations(name.id(), self.compared_max)?;
+        if let Some(equal) = recent.iter().map(|(row, _)| row).find(|row| row.digest == digest) {
+            if let Some(eviction) = equal.evicted.clone() {
+                return Ok(Why::Evicted { build: equal.build, eviction });
+            }
+            // This build has since recorded the result anew, or a later one.
+            let replaced = equal.replaced.as_ref().filter(|replaced| {
+                replaced.build < build.build && build.build <= equal.build && replaced.eviction.at <= build.created
+            });
+            if let Some(Replaced { build, eviction }) = replaced.cloned() {
+                return Ok(Why::Evicted { build, eviction });
+            }
+            if equal.build < build.build && equal.outcome.word() == "passed" {
+                return Ok(Why::NotTaken { build: equal.build, reason: not_taken(self.places, equal, build)? });
+            }
+        }
+        if let Some(why) = equal_run_before(store, build.build, name, digest)? {
+            return Ok(why);
+        }
+        let (manifest, compared) = match store.manifest(digest)? {
+            Some(manifest) => (manifest, Compared::Everything),
+            None => (without_files(job, &needs(store, build.build, job, &self.jobs)?, build), Compared::AllButFiles),
+        };
+        let earlier = recent.into_iter().filter(|(row, _)| row.build < build.build && row.digest != digest);
+        let earlier = earlier.map(|(row, before)| {
+            let OperationRow { build, job, at, evicted, .. } = row;
+            (Nearest { build, job, at, ended: Ended::Passed, evicted }, before)
+        });
+        let mut earlier: Vec<(Nearest, Manifest)> = earlier.collect();
+        if earlier.is_empty() {
+            earlier = failed_before(store, build.build, name, digest)?;
+        }
+        // Another leg of a matrix is compared only if this one has no earlier run.
+        if earlier.iter().any(|(run, _)| run.job == *name) {
+            earlier.retain(|(run, _)| run.job == *name);
+        }
+        let nearest = earlier
+            .into_iter()
+            .map(|(run, before)| (told_differences(&before, &manifest, compared), run))
+            .min_by_key(|(differences, run)| (differences.len(), Reverse(run.at)));
+        Ok(match nearest {
+            None => Why::First,
+            Some((differences, nearest)) => Why::Miss { nearest, differences, compared },
+        })
     }
 }
 
@@ -140,61 +285,6 @@ fn hit(store: &dyn Store, build: &BuildRow, row: &JobRow, reused: &ReusedFrom) -
     let kept = store.operation(operation, build.event.trust)?.filter(|kept| kept.build == reused.build);
     let parts = store.manifest(operation)?.as_ref().map(parts_text);
     Ok(Why::Hit { from: reused.clone(), at: kept.map(|kept| kept.at), operation, parts })
-}
-
-fn without_operation(store: &dyn Store, build: &BuildRow, name: &JobName, attempts: u32) -> Result<Why, Stop> {
-    let reason = store.facts(build.build)?.into_iter().rev().find_map(|fact| match fact.what {
-        What::OperationUnknown { job, reason } if job == *name => Some(reason),
-        _ => None,
-    });
-    Ok(match reason {
-        Some(reason) => Why::NoOperation { reason },
-        None if attempts > 0 => {
-            Why::NoOperation { reason: "it was run without looking for an earlier result".to_owned() }
-        }
-        None => Why::NotYet,
-    })
-}
-
-fn miss(
-    places: &Places,
-    build: &BuildRow,
-    name: &JobName,
-    job: &Job,
-    digest: Digest,
-    jobs: &[JobRow],
-) -> Result<Why, Stop> {
-    let store = &*places.store;
-    let recent = store.recent_operations(name.id(), OPERATIONS_COMPARED_MAX)?;
-    let equal = recent.iter().map(|(row, _)| row).find(|row| row.digest == digest);
-    if let Some((equal, eviction)) = equal.and_then(|equal| Some((equal, equal.evicted.clone()?))) {
-        return Ok(Why::Evicted { build: equal.build, eviction });
-    }
-    if let Some(equal) = equal.filter(|equal| equal.build < build.build && equal.outcome.word() == "passed") {
-        return Ok(Why::NotTaken { build: equal.build, reason: not_taken(places, equal, build)? });
-    }
-    if let Some(why) = equal_run_before(store, build.build, name, digest)? {
-        return Ok(why);
-    }
-    let earlier = recent.iter().filter(|(row, _)| row.build < build.build && row.digest != digest);
-    // Another leg of a matrix is compared only if this one has no earlier run.
-    let own: Vec<_> = earlier.clone().filter(|(row, _)| row.job == *name).collect();
-    let earlier = if own.is_empty() { earlier.collect() } else { own };
-    let (manifest, compared) = match store.manifest(digest)? {
-        Some(manifest) => (manifest, Compared::Everything),
-        None => (without_files(job, &needs(store, build.build, job, jobs)?, build), Compared::AllButFiles),
-    };
-    let nearest = earlier
-        .into_iter()
-        .map(|(row, before)| (row, told_differences(before, &manifest, compared)))
-        .min_by_key(|(row, differences)| (differences.len(), Reverse(row.at)));
-    Ok(match nearest {
-        None => Why::First,
-        Some((row, differences)) => {
-            let nearest = Nearest { build: row.build, job: row.job.clone(), at: row.at, evicted: row.evicted.clone() };
-            Why::Miss { nearest, differences, compared }
-        }
-    })
 }
 
 fn not_taken(places: &Places, equal: &OperationRow, build: &BuildRow) -> Result<&'static str, Stop> {
@@ -221,6 +311,27 @@ fn equal_run_before(store: &dyn Store, build: BuildId, name: &JobName, digest: D
         }
     }
     Ok(None)
+}
+
+/// The runs of the job in the builds before that did not pass, as far as it is known what they were made of.
+fn failed_before(
+    store: &dyn Store,
+    build: BuildId,
+    name: &JobName,
+    digest: Digest,
+) -> Result<Vec<(Nearest, Manifest)>, Stop> {
+    let mut found = Vec::new();
+    for earlier in store.builds(&BuildFilter::default(), Some(build), BUILDS_SEARCHED_MAX)? {
+        let row = store.jobs(earlier.build)?.into_iter().find(|row| row.name == *name);
+        let Some((row, operation)) = row.and_then(|row| row.operation.map(|operation| (row, operation))) else {
+            continue;
+        };
+        if let (true, Some(at), Some(manifest)) = (operation != digest, row.finished, store.manifest(operation)?) {
+            let (build, job) = (earlier.build, row.name);
+            found.push((Nearest { build, job, at, ended: Ended::NotPassed, evicted: None }, manifest));
+        }
+    }
+    Ok(found)
 }
 
 /// What came along the edges of a job.
@@ -258,6 +369,23 @@ fn told_differences(before: &Manifest, after: &Manifest, compared: Compared) -> 
 }
 
 impl Why {
+    /// The explanation in one line: what it begins with, and the first thing that differs.
+    fn line(&self, build: BuildId, name: &JobName, calendar: &Calendar) -> String {
+        let text = self.text(build, name, calendar);
+        let mut lines = text.lines();
+        let first = lines.next().unwrap_or_default();
+        let detail = match self {
+            Self::Miss { differences, .. } => differences.first().and_then(|first| {
+                let more = differences.len() - 1;
+                let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+                Some(format!("{}{more}", difference::lines(first).first()?.trim_end_matches(':')))
+            }),
+            Self::NotReusable { .. } => None,
+            _ => lines.next().map(|line| line.trim().to_owned()),
+        };
+        detail.map_or_else(|| first.to_owned(), |detail| format!("{first}: {detail}"))
+    }
+
     /// The explanation, which goes on after `JOB in build N: `.
     fn text(&self, build: BuildId, name: &JobName, calendar: &Calendar) -> String {
         let when = |at: Timestamp| format!("{}, {}", calendar.time(at), calendar.age(at));
@@ -326,12 +454,16 @@ fn leg(nearest: &Nearest, name: &JobName) -> String {
 }
 
 fn miss_text(nearest: &Nearest, differences: &[Difference], compared: Compared, _name: &JobName) -> String {
-    let evicted = nearest.evicted.as_ref().map(|_| ", evicted since").unwrap_or_default();
+    let since = match (nearest.ended, &nearest.evicted) {
+        (Ended::NotPassed, _) => ", which did not pass",
+        (Ended::Passed, Some(_)) => ", evicted since",
+        (Ended::Passed, None) => "",
+    };
     let count = words::count(differences.len(), "part");
     match (differences.len(), compared) {
-        (0, Compared::AllButFiles) => format!("ran, because files that it depends on changed{evicted}\n"),
-        (1, _) => format!("ran, because {count} differs from its nearest earlier run{evicted}\n"),
-        _ => format!("ran, because {count} differ from its nearest earlier run{evicted}\n"),
+        (0, Compared::AllButFiles) => format!("ran, because files that it depends on changed{since}\n"),
+        (1, _) => format!("ran, because {count} differs from its nearest earlier run{since}\n"),
+        _ => format!("ran, because {count} differ from its nearest earlier run{since}\n"),
     }
 }
 
@@ -347,7 +479,7 @@ fn told(differences: &[Difference], compared: Compared) -> String {
         text.push_str(&format!("  … {hidden}: --output json\n"));
     }
     if compared == Compared::AllButFiles {
-        text.push_str("  which files differ is not known: the files of a run are kept once it has passed\n");
+        text.push_str("  which files differ is not known: the files of a run are kept when it has ended\n");
     }
     text
 }
@@ -374,7 +506,7 @@ mod tests {
 
     #[track_caller]
     fn check(kept: &Kept, expected: &str) {
-        let arguments = Explain { job: "test".to_owned(), build: "last".to_owned(), output: ListForm::Human };
+        let arguments = Explain { job: Some("test".to_owned()), build: "last".to_owned(), output: ListForm::Human };
         let text = explain(&arguments, &kept.places(), &kept.calendar()).map_err(|stop| stop.message);
         assert_eq!(text.as_deref(), Ok(expected));
     }
@@ -422,7 +554,79 @@ mod tests {
             &kept,
             "test in build 2: ran, because 1 part differs from its nearest earlier run\n  \
              compared with build 1, 2026-11-21 04:00:01, 7 min ago\n  step 1, its command:\n    - make\n    + make x\n  \
-             which files differ is not known: the files of a run are kept once it has passed\n",
+             which files differ is not known: the files of a run are kept when it has ended\n",
+        );
+    }
+
+    /// A build in which `test` failed, made of one script and some files.
+    fn failed(kept: &mut Kept, run: &str, files: &[(&str, &str)]) {
+        let mut build = kept.build_of(vec![("test", reusable(run))]);
+        let operation = build.operation("test", files);
+        build.fail("test", 1).tried(&operation).end();
+    }
+
+    #[test]
+    fn a_failed_run_is_compared_file_by_file() {
+        let mut kept = Kept::new();
+        passed(&mut kept, "make", &[("a", "1"), ("b", "1")]);
+        failed(&mut kept, "make", &[("a", "2"), ("b", "2"), ("c", "1")]);
+        failed(&mut kept, "make", &[("a", "2"), ("b", "1")]);
+        let short = |text: &str| store::blob::digest(text.as_bytes()).short();
+        check(
+            &kept,
+            &format!(
+                "test in build 3: ran, because 1 part differs from its nearest earlier run\n  \
+                 compared with build 1, 2026-11-21 04:00:01, 8 min ago\n  file a changed ({} → {})\n",
+                short("1"),
+                short("2")
+            ),
+        );
+    }
+
+    #[test]
+    fn what_never_passed_is_compared_with_what_failed() {
+        let mut kept = Kept::new();
+        failed(&mut kept, "make", &[("a", "1")]);
+        failed(&mut kept, "make", &[("a", "1"), ("b", "1")]);
+        check(
+            &kept,
+            "test in build 2: ran, because 1 part differs from its nearest earlier run, which did not pass\n  \
+             compared with build 1, 2026-11-21 04:00:01, 7 min ago\n  file b is new\n",
+        );
+    }
+
+    #[test]
+    fn an_eviction_is_remembered_when_the_job_has_passed_again() {
+        let mut kept = Kept::new();
+        passed(&mut kept, "make", &[]);
+        kept.store().evict_job(&"test".into(), "`ropewalk cache clear --job test`", Timestamp(0)).expect("evicted");
+        passed(&mut kept, "make", &[]);
+        check(
+            &kept,
+            "test in build 2: ran, because its result was evicted\n  an equal run passed in build 1; evicted 1970-01-01 \
+             00:00:00, 20778 d ago, by `ropewalk cache clear --job test`\n",
+        );
+    }
+
+    #[test]
+    fn all_jobs_of_a_build_are_explained_in_a_line_each() {
+        let mut kept = Kept::new();
+        passed(&mut kept, "make", &[("a", "1")]);
+        let jobs =
+            ["test", "docs", "plain"].map(|name| (name, if name == "plain" { job("x") } else { reusable("make") }));
+        let mut build = kept.build_of(jobs.to_vec());
+        let test = build.operation("test", &[("a", "1"), ("b", "1"), ("c", "1")]);
+        build.operation("docs", &[("d", "1")]);
+        build.pass("test", 1).keep("test", &test, 1).pass("docs", 1).pass("plain", 1).end();
+        let arguments = Explain { job: None, build: "last".to_owned(), output: ListForm::Human };
+        let text = explain(&arguments, &kept.places(), &kept.calendar()).map_err(|stop| stop.message);
+        assert_eq!(
+            text.as_deref(),
+            Ok("\
+test in build 2: ran, because 2 parts differ from its nearest earlier run: file b is new, and 1 more
+docs in build 2: ran, because it never passed before: no result of docs is kept from before build 2
+plain in build 2: runs every time
+")
         );
     }
 
@@ -493,7 +697,7 @@ mod tests {
             &kept,
             "test in build 2: ran, because 1 part differs from its nearest earlier run\n  \
              compared with build 1, 2026-11-21 04:00:01, 7 min ago\n  output version of plan is new: \"2\"\n  \
-             which files differ is not known: the files of a run are kept once it has passed\n",
+             which files differ is not known: the files of a run are kept when it has ended\n",
         );
     }
 }

@@ -239,13 +239,25 @@ impl LocalWorld {
             What::GateAnswered { .. } => self.open_gates = self.open_gates.saturating_sub(1),
             What::AttemptFinished { job, attempt, report, retry_at: None, .. } => match &report.outcome {
                 Outcome::Passed { .. } => self.keep_result(fact, job, *attempt, report),
-                outcome => drop(self.failed.insert(job.clone(), outcome.clone())),
+                outcome => {
+                    self.keep_manifest(fact, job);
+                    self.failed.insert(job.clone(), outcome.clone());
+                }
             },
             What::JobEnded { job, outcome: outcome @ Outcome::Failed(_), how: Ended::Decided } => {
                 self.failed.insert(job.clone(), outcome.clone());
             }
             What::BuildEnded { verdict } => self.verdict = Some(verdict.clone()),
             _ => {}
+        }
+    }
+
+    /// Keeps what a job was made of that did not pass, so that it can be compared.
+    fn keep_manifest(&self, fact: &Fact, job: &JobName) {
+        let manifests = self.manifests.borrow();
+        let Some((digest, manifest)) = manifests.get(job) else { return };
+        if let Err(error) = self.parts.store.record_tried(&[(*digest, manifest)], fact.at) {
+            eprintln!("note: what {job} depended on was not kept for `ropewalk explain`: {error}");
         }
     }
 
@@ -267,6 +279,7 @@ impl LocalWorld {
             at: fact.at,
             used_at: fact.at,
             evicted: None,
+            replaced: None,
         };
         // A result that could not be kept is worked out again next time.
         if let Err(error) = self.parts.store.record_operations(&[(row, manifest)]) {

@@ -197,8 +197,16 @@ impl KeptBuild<'_> {
             at,
             used_at: at,
             evicted: None,
+            replaced: None,
         };
         self.kept.store.record_operations(&[(row, &operation.1)]).expect("the store takes operations");
+        self
+    }
+
+    /// What the last attempt was made of is kept, though it has no result.
+    pub fn tried(&mut self, operation: &(Digest, Manifest)) -> &mut Self {
+        let at = Timestamp(self.kept.time);
+        self.kept.store.record_tried(&[(operation.0, &operation.1)], at).expect("the store takes manifests");
         self
     }
 

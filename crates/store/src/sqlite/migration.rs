@@ -13,8 +13,10 @@ pub(crate) struct Migration {
 }
 
 /// All steps, in order.
-pub(crate) const MIGRATIONS: &[Migration] =
-    &[Migration { name: "facts_and_rows", sql: include_str!("migrations/0001_facts_and_rows.sql") }];
+pub(crate) const MIGRATIONS: &[Migration] = &[
+    Migration { name: "facts_and_rows", sql: include_str!("migrations/0001_facts_and_rows.sql") },
+    Migration { name: "earlier_runs", sql: include_str!("migrations/0002_earlier_runs.sql") },
+];
 
 /// The version that this program writes.
 pub(crate) const VERSION: u32 = MIGRATIONS.len() as u32;

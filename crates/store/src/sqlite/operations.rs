@@ -3,22 +3,22 @@
 use std::collections::BTreeMap;
 
 use engine::operation::Manifest;
-use graph::{AttemptNumber, BuildId, Digest, Timestamp, Trust};
+use graph::{AttemptNumber, BuildId, Digest, JobName, Timestamp, Trust};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::column::{DigestColumn, TRUSTS, TimeColumn, from_json, json, maybe_time, signed, time, unsigned, word};
 use crate::graphs;
 use crate::memory::{trust_word, trusts_seen};
-use crate::rows::{Eviction, OperationRow, OperationTotals};
-use crate::store::{PAGE_ROWS_MAX, StoreError, TOMBSTONES_MAX};
+use crate::rows::{Eviction, OperationRow, OperationTotals, Replaced};
+use crate::store::{PAGE_ROWS_MAX, StoreError, TOMBSTONES_MAX, TRIED_MAX};
 
 /// A manifest whose JSON is longer is packed.
 const PLAIN_BYTES_MAX: usize = 1024;
 
 macro_rules! select {
     () => {
-        "select digest, trust, build, attempt, job, outcome, artifacts, at, used_at, evicted_at, evicted_reason \
-         from operations "
+        "select digest, trust, build, attempt, job, outcome, artifacts, at, used_at, evicted_at, evicted_reason, \
+         replaced_build, replaced_at, replaced_reason from operations "
     };
 }
 
@@ -34,6 +34,10 @@ fn operation_row(row: &Row<'_>) -> rusqlite::Result<OperationRow> {
         at: time(row, 7)?,
         used_at: time(row, 8)?,
         evicted: eviction(row, 9)?,
+        replaced: match eviction(row, 12)? {
+            Some(eviction) => Some(Replaced { build: BuildId(unsigned(row, 11)?), eviction }),
+            None => None,
+        },
     })
 }
 
@@ -64,7 +68,10 @@ fn write_row(connection: &Connection, row: &OperationRow) -> Result<(), StoreErr
     let sql = "insert into operations (digest, trust, build, attempt, job, job_id, outcome, artifacts, \
                artifact_bytes, at, used_at, evicted_at, evicted_reason) \
                values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) \
-               on conflict (digest, trust) do update set build = excluded.build, attempt = excluded.attempt, \
+               on conflict (digest, trust) do update set \
+               replaced_build = iif(evicted_at is null, replaced_build, build), \
+               replaced_reason = iif(evicted_at is null, replaced_reason, evicted_reason), \
+               replaced_at = coalesce(evicted_at, replaced_at), build = excluded.build, attempt = excluded.attempt, \
                job = excluded.job, job_id = excluded.job_id, outcome = excluded.outcome, \
                artifacts = excluded.artifacts, artifact_bytes = excluded.artifact_bytes, at = excluded.at, \
                used_at = excluded.used_at, evicted_at = excluded.evicted_at, \
@@ -99,6 +106,28 @@ fn write_manifest(connection: &Connection, digest: Digest, manifest: &Manifest) 
     let body = if plain.len() > PLAIN_BYTES_MAX { graphs::pack(&plain)? } else { plain };
     let sql = "insert into manifests (digest, body) values (?1, ?2)";
     connection.prepare_cached(sql)?.execute((DigestColumn(digest), body))?;
+    Ok(())
+}
+
+pub(super) fn record_tried(
+    connection: &Connection,
+    tried: &[(Digest, &Manifest)],
+    at: Timestamp,
+) -> Result<(), StoreError> {
+    let sql = "insert into tried (digest, at) values (?1, ?2) on conflict (digest) do update set at = excluded.at";
+    for (digest, manifest) in tried {
+        connection.prepare_cached(sql)?.execute((DigestColumn(*digest), TimeColumn(at)))?;
+        write_manifest(connection, *digest, manifest)?;
+    }
+    let count = connection.prepare_cached("select count(*) from tried")?.query_row([], |row| unsigned(row, 0))?;
+    let Some(too_many) = count.checked_sub(TRIED_MAX.into()).filter(|&number| number > 0) else { return Ok(()) };
+    for sql in [
+        "delete from manifests where digest in (select digest from tried order by at, digest limit ?1) \
+         and not exists (select 1 from operations where operations.digest = manifests.digest)",
+        "delete from tried where digest in (select digest from tried order by at, digest limit ?1)",
+    ] {
+        connection.prepare_cached(sql)?.execute([signed(too_many)])?;
+    }
     Ok(())
 }
 
@@ -189,6 +218,25 @@ pub(super) fn evict(connection: &Connection, digest: Digest, reason: &str, at: T
     prune(connection)
 }
 
+pub(super) fn evict_job(
+    connection: &Connection,
+    job: &JobName,
+    reason: &str,
+    at: Timestamp,
+) -> Result<u64, StoreError> {
+    let is_meant = "job_id = ?1 and (job = ?2 or job_id = ?2)";
+    let sql = format!(
+        "delete from operation_blobs where exists (select 1 from operations where {is_meant} \
+         and operations.digest = operation_blobs.operation and operations.trust = operation_blobs.trust)"
+    );
+    connection.prepare_cached(&sql)?.execute((job.id(), job.as_str()))?;
+    let sql =
+        format!("update operations set evicted_at = ?3, evicted_reason = ?4 where {is_meant} and evicted_at is null");
+    let evicted = connection.prepare_cached(&sql)?.execute((job.id(), job.as_str(), TimeColumn(at), reason))?;
+    prune(connection)?;
+    Ok(evicted as u64)
+}
+
 pub(super) fn clear(connection: &Connection, reason: &str, at: Timestamp) -> Result<u64, StoreError> {
     let sql = "update operations set evicted_at = ?1, evicted_reason = ?2 where evicted_at is null";
     let evicted = connection.prepare_cached(sql)?.execute((TimeColumn(at), reason))?;
@@ -207,8 +255,9 @@ fn prune(connection: &Connection) -> Result<(), StoreError> {
     let sql = "delete from operations where (digest, trust) in (select digest, trust from operations \
                where evicted_at is not null order by evicted_at, digest, trust limit ?1)";
     connection.prepare_cached(sql)?.execute([signed(too_many)])?;
-    let sql = "delete from manifests where not exists \
-               (select 1 from operations where operations.digest = manifests.digest)";
+    let sql = "delete from manifests where \
+               not exists (select 1 from operations where operations.digest = manifests.digest) \
+               and not exists (select 1 from tried where tried.digest = manifests.digest)";
     connection.prepare_cached(sql)?.execute([])?;
     Ok(())
 }
