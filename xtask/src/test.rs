@@ -13,6 +13,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("make", "make"),
     ("tmux", "tmux"),
     ("setpriv", "util-linux"),
+    ("mkfs.btrfs", "btrfs-progs"),
+    ("filefrag", "e2fsprogs"),
 ];
 
 /// Installs what is missing, then checks format, lints and the house, then runs every test. `rest` narrows the

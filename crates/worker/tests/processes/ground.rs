@@ -118,10 +118,85 @@ pub struct Repository {
     _holder: tempfile::TempDir,
 }
 
+/// A file system that shares bytes between copies, mounted for this process and what it starts.
+pub struct SharingGround {
+    /// Where it is mounted.
+    pub place: PathBuf,
+    _holder: tempfile::TempDir,
+}
+
+impl SharingGround {
+    /// Makes and mounts one. `None`, said aloud, where this user may not. To be called while the process has one thread
+    /// and no keeper, which would not see the mount.
+    pub fn mount() -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            println!("skipped: only an administrator may mount a file system");
+            return None;
+        }
+        if is_missing("mkfs.btrfs") || is_missing("filefrag") {
+            return None;
+        }
+        let holder = tempfile::tempdir().expect("a directory");
+        let (image, place) = (holder.path().join("image"), holder.path().join("place"));
+        std::fs::File::create(&image).and_then(|file| file.set_len(256 << 20)).expect("a sparse file");
+        std::fs::create_dir(&place).expect("a directory");
+        let refusal = told(std::process::Command::new("mkfs.btrfs").arg("-q").arg(&image))
+            .or_else(own_mounts)
+            .or_else(|| told(std::process::Command::new("mount").args(["-o", "loop"]).args([&image, &place])));
+        match refusal {
+            None => Some(Self { place, _holder: holder }),
+            Some(words) => {
+                println!("skipped: this machine mounts no btrfs: {words}");
+                None
+            }
+        }
+    }
+
+    /// Whether a file shares all its bytes with another one.
+    pub fn is_shared(path: &Path) -> bool {
+        let output = std::process::Command::new("filefrag").args(["-s", "-v"]).arg(path).output().expect("filefrag");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let mut extents =
+            text.lines().filter(|line| line.trim_start().starts_with(|first: char| first.is_ascii_digit()));
+        let first = extents.next().is_some_and(|line| line.contains("shared"));
+        first && extents.all(|line| line.contains("shared"))
+    }
+}
+
+impl Drop for SharingGround {
+    fn drop(&mut self) {
+        // Else the folder that holds it could not be taken away.
+        let _ = rustix::mount::unmount(&self.place, rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
+/// What a program said that failed; `None` if it did not.
+fn told(command: &mut std::process::Command) -> Option<String> {
+    match command.output() {
+        Ok(output) if output.status.success() => None,
+        Ok(output) => Some(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+/// Takes this process into a mount namespace of its own, so that nothing stays mounted after it.
+fn own_mounts() -> Option<String> {
+    use rustix::mount::MountPropagationFlags;
+    // SAFETY: the process has one thread, so no other one loses the file system state that both shared.
+    let unshared = unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) };
+    let flags = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    unshared.and_then(|()| rustix::mount::mount_change("/", flags)).err().map(|error| error.to_string())
+}
+
 impl Repository {
     /// With these files committed.
     pub fn with(files: &[(&str, &str)]) -> Self {
-        let holder = tempfile::tempdir().expect("a directory");
+        Self::within(&std::env::temp_dir(), files)
+    }
+
+    /// As [`Repository::with`], in a directory of `place`.
+    pub fn within(place: &Path, files: &[(&str, &str)]) -> Self {
+        let holder = tempfile::tempdir_in(place).expect("a directory");
         let base = std::fs::canonicalize(holder.path()).expect("a path");
         let (root, data) = (base.join("repository"), base.join("data"));
         std::fs::create_dir_all(&root).expect("a directory");

@@ -6,7 +6,7 @@ use ropewalk_worker::keeper::Processes;
 use ropewalk_worker::workspace::{Files, OpenWorkspace, Snapshot, Workspace};
 
 use crate::Case;
-use crate::ground::{Repository, git_in, is_missing, run, script, with_keeper};
+use crate::ground::{Repository, SharingGround, git_in, is_missing, run, script, with_keeper};
 
 pub const CASES: &[Case] = &[
     (
@@ -17,6 +17,7 @@ pub const CASES: &[Case] = &[
     ("workspace::edits_during_a_build_are_not_seen_by_later_jobs", edits_during_a_build_are_not_seen_by_later_jobs),
     ("workspace::a_tree_too_large_to_watch_is_asked_of_git", a_tree_too_large_to_watch_is_asked_of_git),
     ("workspace::a_copy_shows_the_same", a_copy_shows_the_same),
+    ("workspace::a_copy_shares_bytes_where_the_file_system_can", a_copy_shares_bytes_where_the_file_system_can),
     ("workspace::a_refused_overlay_is_a_copy_and_says_so", a_refused_overlay_is_a_copy_and_says_so),
     ("workspace::inputs_are_all_that_is_seen", inputs_are_all_that_is_seen),
     ("workspace::an_ended_job_is_opened_again", an_ended_job_is_opened_again),
@@ -318,6 +319,30 @@ fn a_copy_shows_the_same() {
         let mut reopened = Workspace::reopen(&repository.data.join("1")).expect("kept");
         let open = reopened.open(&processes, &snapshot).await.expect("a copy");
         assert_eq!(sh_in(&processes, &open, "cat untracked").await, "changed\n");
+    });
+}
+
+fn a_copy_shares_bytes_where_the_file_system_can() {
+    if is_missing("git") {
+        return;
+    }
+    let Some(ground) = SharingGround::mount() else { return };
+    with_keeper(|processes| async move {
+        // Longer than what btrfs keeps among its own records, which it does not share.
+        let large = "0123456789abcdef".repeat(64 << 10);
+        let repository = Repository::within(&ground.place, &[("tracked", large.as_str())]);
+        repository.write("untracked", &large);
+        let snapshot = snapshot(&repository);
+        let mut workspace = Workspace::create(&snapshot, &repository.data.join("1"), Files::All).expect("a workspace");
+        let open = workspace.open_as_copy(&snapshot).expect("a copy");
+        for name in ["tracked", "untracked"] {
+            assert!(SharingGround::is_shared(&open.root.join(name)), "{name}");
+        }
+        sh_in(&processes, &open, "test \"$(wc -c < tracked)\" = 1048576; echo x >> tracked; : > untracked").await;
+        assert_eq!(repository.read("tracked").as_deref(), Some(large.as_str()));
+        assert_eq!(repository.read("untracked").as_deref(), Some(large.as_str()));
+        // What was rewritten is the copy's own.
+        assert!(!SharingGround::is_shared(&open.root.join("tracked")));
     });
 }
 
