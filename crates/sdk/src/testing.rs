@@ -1,0 +1,134 @@
+//! Tests of a pipeline: what it does with an event and with results, without running anything.
+//!
+//! ```no_run
+//! use ropewalk::Ci;
+//! use ropewalk::testing::*;
+//!
+//! fn ci(ci: &Ci) {
+//!     let build = ci.job("build").run("cargo build");
+//!     ci.job("deploy").needs(&build).secrets(["TOKEN"]).run("./deploy.sh");
+//! }
+//!
+//! let build = evaluate(ci, push("main").changed(["src/a.rs"]));
+//! build.assert_runs(["build", "deploy"]);
+//! build.job("deploy").assert_needs(["build"]).assert_secrets(["TOKEN"]);
+//! ```
+//!
+//! The program adds the jobs, and the binary says what they come to (`ropewalk lower`), so a test sees exactly what a
+//! build would. `ropewalk test` tells the tests where the binary is; under plain `cargo test` it is looked for in `PATH`.
+//!
+//! [`given`] holds what a test says is known, [`evaluated`] what came out of it.
+
+mod evaluated;
+mod given;
+mod lower;
+
+use crate::growth::Ended;
+use crate::hook::{Hook, Hooks};
+use crate::inputs::Stopped;
+use crate::json::Json;
+use crate::wire::{self, Request};
+use crate::{Cx, Data, Failure};
+
+pub use crate::context::Recorded;
+pub use evaluated::{Evaluated, JobSeen};
+pub use given::{
+    Event, Result, answered, canceled, command, failed, manual, passed, pull_request, push, schedule, skipped, tag,
+    timed_out,
+};
+
+/// The most times that a pipeline is evaluated for one test: each time at least one given result is new.
+pub const EVALUATIONS_MAX: usize = 10_000;
+
+/// What the pipeline comes to for this event and with the results that were given to it.
+///
+/// # Panics
+/// If the binary cannot be asked: the message says what to do. What is wrong with the pipeline itself is in
+/// [`Evaluated::faults`], and makes every assertion fail.
+#[track_caller]
+pub fn evaluate(pipeline: impl Hooks, event: Event) -> Evaluated {
+    let hooks = pipeline.hooks();
+    let mut binary = lower::Binary::start().unwrap_or_else(|message| panic!("{message}"));
+    let numbers = matching(&hooks, &event, &mut binary);
+    let mut known = event.known();
+    let mut reply = String::new();
+    for _ in 0..EVALUATIONS_MAX {
+        reply = wire::answer(&hooks, request(&known, &numbers));
+        let read = Json::read(&reply).unwrap_or_else(|error| panic!("the pipeline's reply is no JSON: {error}"));
+        if !event.answer(&read, &mut known) {
+            break;
+        }
+    }
+    let lowered = binary.lower(&reply, &known).unwrap_or_else(|message| panic!("{message}"));
+    Evaluated::new(lowered)
+}
+
+/// The hooks that answer to the event. One without events answers to all but commands.
+fn matching(hooks: &[Hook], event: &Event, binary: &mut lower::Binary) -> Vec<usize> {
+    if hooks.iter().all(|hook| hook.triggers.is_none()) {
+        return (0..hooks.len()).collect();
+    }
+    let described = Request { hooks: None, ..request(&event.known(), &[]) };
+    let reply = wire::answer(hooks, described);
+    binary.hooks(&reply, &event.known()).unwrap_or_else(|message| panic!("{message}"))
+}
+
+fn request(known: &Json, hooks: &[usize]) -> Request {
+    let hooks = Json::List(hooks.iter().map(|&hook| Json::Int(hook as i64)).collect());
+    let line = Json::object([
+        ("protocol", Json::Int(wire::PROTOCOL)),
+        ("event", known.get("event").cloned().unwrap_or_default()),
+        ("answers", known.get("answers").cloned().unwrap_or_default()),
+        ("hooks", hooks),
+    ]);
+    Request::read(&line.to_string()).unwrap_or_else(|message| panic!("{message}"))
+}
+
+/// Runs the function of a job as a test: with this shell, for this event, with the results given to it.
+///
+/// The job must be there for the event; its inputs come from the results that were given
+/// (`passed().value(&Version { … })`).
+///
+/// # Errors
+/// What the function returned, or that an input is missing.
+///
+/// # Panics
+/// If the pipeline has no such job, its job is no function, or it returns another type.
+#[track_caller]
+pub fn run_fn<T: Data>(
+    pipeline: impl Hooks,
+    event: Event,
+    job: &str,
+    shell: &Recorded,
+) -> std::result::Result<T, Failure> {
+    let hooks = pipeline.hooks();
+    let numbers: Vec<usize> = (0..hooks.len()).collect();
+    let mut known = event.known();
+    let ci = loop {
+        let ci = wire::evaluate(&hooks, request(&known, &numbers));
+        let read = Json::read(&crate::document::reply(&ci)).unwrap_or_default();
+        if !event.answer(&read, &mut known) {
+            break ci;
+        }
+    };
+    let run = {
+        let shared = ci.shared.borrow();
+        let names = || shared.jobs.iter().map(|job| job.name.as_str()).collect::<Vec<_>>().join(", ");
+        let index = shared.by_name.get(job).unwrap_or_else(|| panic!("no job `{job}`; there are: {}", names()));
+        let run = shared.functions.get(index).unwrap_or_else(|| panic!("the job `{job}` is no function"));
+        run.clone()
+    };
+    let mut cx = Cx::new(shell.clone(), crate::Event::new(known.get("event").cloned().unwrap_or_default()));
+    let outputs_of = |name: &str| match Ended::read(&event.result_of(name)) {
+        Ok(Ended::Passed(outputs)) => outputs,
+        _ => Json::Null,
+    };
+    match (run.call)(&mut cx, &outputs_of) {
+        Ok(returned) => Ok(T::from_json(&returned.value)
+            .unwrap_or_else(|error| panic!("the job `{job}` returned another type: {error}"))),
+        Err(Stopped::Failed(failure)) => Err(failure),
+        Err(Stopped::Inputs(error)) => {
+            Err(Failure::new(format!("an input of `{job}` cannot be read ({error}): give its job a result")))
+        }
+    }
+}
