@@ -15,6 +15,7 @@ use crate::inputs::Run;
 use crate::job::Job;
 use crate::json::Json;
 use crate::mark::{Files, Mark, Settings};
+use crate::term::Look;
 use crate::texts::Texts;
 
 /// The most jobs that one evaluation may add; at the bound the evaluation ends with an error that names it.
@@ -68,6 +69,10 @@ pub(crate) struct Evaluation {
     pub hole_names: HashMap<String, usize>,
     pub questions: BTreeMap<String, Json>,
     pub statuses: BTreeMap<String, Json>,
+    /// Statuses that are still to be looked at, by name.
+    pub terms: Vec<(String, Look)>,
+    /// Whether the program has added what it adds: what terms still say changes no graph.
+    pub is_complete: bool,
     pub diagnostics: Vec<Json>,
     /// The functions of jobs, by job.
     pub functions: HashMap<usize, Run>,
@@ -181,6 +186,11 @@ impl Evaluation {
             let message = format!("the program adds more than {JOBS_MAX} jobs");
             self.fault("too-many-jobs", message, "the first too many", "split the pipeline in two", mark, &[]);
             std::panic::resume_unwind(Box::new(AtBound));
+        }
+        if self.is_complete {
+            let message = format!("a term adds the job `{name}`");
+            let help = "terms only say how jobs stand; `ci.then` adds jobs once a value is there";
+            self.fault("job-in-term", message, "added while a status is looked at", help, mark, &[]);
         }
         match self.by_name.get(&name) {
             None => drop(self.by_name.insert(name.clone(), index)),

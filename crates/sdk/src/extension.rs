@@ -30,10 +30,11 @@ pub struct JobView {
     /// The object of the native format, with marks.
     body: Json,
     origin: Origin,
+    labels: Vec<String>,
 }
 
 /// Who wrote a job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Origin {
     /// A config file beside the program.
     File,
@@ -42,6 +43,12 @@ pub enum Origin {
 }
 
 impl JobView {
+    /// A job with this object of the native format; without labels of its own it has those of the defaults.
+    pub(crate) fn new(name: String, body: Json, origin: Origin, default_labels: Option<&Json>) -> Self {
+        let labels = words(body.get("labels").or(default_labels)).into_iter().map(str::to_owned).collect();
+        Self { name, body, origin, labels }
+    }
+
     /// The job's full name.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -75,7 +82,7 @@ impl JobView {
     /// The labels that its worker must have: its own; without any, the pipeline's defaults.
     #[must_use]
     pub fn labels(&self) -> Vec<&str> {
-        words(self.get("labels"))
+        self.labels.iter().map(String::as_str).collect()
     }
 
     /// Whether its worker must have this label.

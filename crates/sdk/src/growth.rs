@@ -12,7 +12,7 @@ use std::panic::Location;
 use crate::ci::{Ci, Evaluation, Need, NeedOn, Scope};
 use crate::data::{Data, DecodeError};
 use crate::inputs::{Inputs, Reading, Source, Sources};
-use crate::job::Job;
+use crate::job::{Job, NeedList, Needs};
 use crate::json::Json;
 use crate::mark::Mark;
 
@@ -179,6 +179,12 @@ impl<R: Clone> Clone for Grown<R> {
     }
 }
 
+impl<R> Needs for Grown<R> {
+    fn needs(&self, out: &mut NeedList) {
+        out.0.push(NeedOn::Growth(self.growth));
+    }
+}
+
 impl<R: Inputs> Inputs for Grown<R> {
     type Values = R::Values;
 
@@ -315,14 +321,9 @@ impl Ci {
         let mut shared = self.shared.borrow_mut();
         shared.growths[growth].state = State::Closed;
         let mark = shared.growths[growth].mark;
-        let place = shared.files.json(mark);
-        shared.diagnostics.push(Json::object([
-            ("code", "value-unreadable".into()),
-            ("message", format!("the value that is waited for here cannot be read: {message}").into()),
-            ("label", "its closure cannot be called".into()),
-            ("help", "let the job hand on what the type says; functions of this program do".into()),
-            ("@", place),
-        ]));
+        let message = format!("the value that is waited for here cannot be read: {message}");
+        let help = "let the job hand on what the type says";
+        shared.fault("value-unreadable", message, "its closure cannot be called", help, mark, &[]);
         None
     }
 }
@@ -443,7 +444,7 @@ impl Evaluation {
                 State::Grown => {}
             }
         }
-        names.extend(self.growths[growth].jobs.iter().map(|job| self.jobs[*job].name.as_str()));
+        names.extend(self.growths[growth].jobs.iter().map(|job| &*self.jobs[*job].name));
         names
     }
 }

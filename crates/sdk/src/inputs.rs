@@ -40,7 +40,8 @@ impl Source {
         let name = self.output.as_deref().unwrap_or("value");
         let value = outputs.get(name);
         match (&self.output, value) {
-            (None, None) if Schema::of::<T>().text() == "unit" => T::from_json(&Json::Null),
+            // A script that hands on an output `value` has no value of its own.
+            (None, _) if Schema::of::<T>().text() == "unit" => T::from_json(&Json::Null),
             (None, Some(value)) => typed(value, &self.schema),
             (Some(_), Some(value)) => text(value),
             (_, None) => Err(DecodeError::new(format!("the job `{}` handed on no `{name}`", self.job))),

@@ -549,8 +549,9 @@ impl<V: 'static> Job<(), V> {
             };
             Ok(Returned { value: json, files, with_files: Box::new(with_files) })
         };
-        let run = Run { sources, output: Schema::of::<O>().digest(), call: Rc::new(call) };
-        self.ci.shared.borrow_mut().functions.insert(self.index, run);
+        let (schema, mark) = (Schema::of::<O>(), Location::caller());
+        let run = Run { sources, output: schema.digest(), call: Rc::new(call) };
+        self.ci.shared.borrow_mut().declare_function(self.index, &self.ci.scope, run, &schema, mark);
         Job { ci: self.ci, index: self.index, sources: self.sources, read: self.read, types: PhantomData }
     }
 }

@@ -170,13 +170,20 @@ impl From<f64> for Json {
     }
 }
 
+impl<T: Into<Json>, const N: usize> From<[T; N]> for Json {
+    fn from(items: [T; N]) -> Self {
+        Json::List(items.into_iter().map(Into::into).collect())
+    }
+}
+
 impl<T: Into<Json>> From<Vec<T>> for Json {
     fn from(items: Vec<T>) -> Self {
         Json::List(items.into_iter().map(Into::into).collect())
     }
 }
 
-fn write_text(text: &str, out: &mut String) {
+/// Appends a text with its quotes.
+pub(crate) fn write_text(text: &str, out: &mut String) {
     out.push('"');
     let mut plain = 0;
     for (index, byte) in text.bytes().enumerate() {

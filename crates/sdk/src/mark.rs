@@ -1,5 +1,6 @@
 //! Places in the user's program, as the binary shows them, and keys that were set at one.
 
+use std::borrow::Cow;
 use std::panic::Location;
 
 use crate::json::Json;
@@ -12,7 +13,7 @@ pub(crate) type Mark = &'static Location<'static>;
 pub(crate) struct Files {
     /// The files of the document that came with the request; marks in it have their numbers.
     of_document: Vec<String>,
-    names: Vec<&'static str>,
+    names: Vec<Cow<'static, str>>,
 }
 
 impl Files {
@@ -23,25 +24,34 @@ impl Files {
 
     /// The mark as it travels: `[file, line, column]`.
     pub fn json(&mut self, mark: Mark) -> Json {
-        let file = self.number(mark);
-        Json::List(vec![Json::Int(file as i64), mark.line().into(), mark.column().into()])
+        let file = self.number_of(mark);
+        Json::List(vec![Json::Int(file), mark.line().into(), mark.column().into()])
+    }
+
+    /// A place that is no mark, as it travels.
+    pub fn place(&mut self, file: &str, line: u32, column: u32) -> Json {
+        let number = self.number(file, |file| Cow::Owned(file.to_owned()));
+        Json::List(vec![Json::Int(number), line.into(), column.into()])
     }
 
     /// The number of the mark's file.
-    pub fn number(&mut self, mark: Mark) -> usize {
-        let name = mark.file();
+    pub fn number_of(&mut self, mark: Mark) -> i64 {
+        self.number(mark.file(), Cow::Borrowed)
+    }
+
+    fn number<'a>(&mut self, name: &'a str, keep: impl FnOnce(&'a str) -> Cow<'static, str>) -> i64 {
         // One file has one text in a program, except where crates share code; then the texts are compared.
-        let is_it = |other: &&'static str| std::ptr::eq(*other, name) || *other == name;
+        let is_it = |other: &Cow<'static, str>| std::ptr::eq::<str>(&**other, name) || *other == name;
         let file = self.names.iter().position(is_it).unwrap_or_else(|| {
-            self.names.push(name);
+            self.names.push(keep(name));
             self.names.len() - 1
         });
-        self.of_document.len() + file
+        (self.of_document.len() + file) as i64
     }
 
     /// The names, by number.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.of_document.iter().map(String::as_str).chain(self.names.iter().copied())
+        self.of_document.iter().map(String::as_str).chain(self.names.iter().map(|name| &**name))
     }
 }
 

@@ -1,0 +1,189 @@
+//! The verb `run`, by which a worker calls the function of a job.
+//!
+//! The program evaluates itself again to find the function, by the event and the answers that the payload names. All digests
+//! of types are compared before anything is decoded.
+
+mod handed;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+
+use crate::ci::Ci;
+use crate::context::{self, Cx, Failure, Processes};
+use crate::data::DecodeError;
+use crate::event::Event;
+use crate::inputs::{Run, Source, Stopped};
+use crate::json::Json;
+
+/// The function passed.
+pub(crate) const EXIT_PASSED: i32 = 0;
+/// It returned a failure.
+pub(crate) const EXIT_FAILED: i32 = 1;
+/// Program and payload do not match.
+pub(crate) const EXIT_OTHER_BUILD: i32 = 65;
+/// Inputs are missing or do not decode.
+pub(crate) const EXIT_INPUTS: i32 = 66;
+/// It panicked, as Rust's own programs do.
+pub(crate) const EXIT_PANICKED: i32 = 101;
+/// It was canceled: 128 + SIGTERM.
+pub(crate) const EXIT_CANCELED: i32 = 143;
+
+/// Where the worker put the payload, the contexts, and where it reads outputs.
+const STEP_VARIABLE: &str = "ROPEWALK_STEP";
+const CONTEXT_VARIABLE: &str = "ROPEWALK_CONTEXT";
+const OUTPUT_VARIABLE: &str = "ROPEWALK_OUTPUT";
+const WORKSPACE_VARIABLE: &str = "ROPEWALK_WORKSPACE";
+
+fn source_entry(source: &Source) -> [Json; 3] {
+    let output = source.output.as_deref().map_or(Json::Null, Json::from);
+    [source.job.as_str().into(), output, source.schema.as_str().into()]
+}
+
+/// Why `run` did not pass.
+#[derive(Debug)]
+enum Refused {
+    /// The worker's files cannot be read.
+    Call(String),
+    /// The payload was written by another build of the program.
+    OtherBuild(String),
+    /// Inputs are missing or do not decode.
+    Inputs(DecodeError),
+    /// The function, or handing on its value, failed.
+    Failed(Failure),
+    /// It panicked; the message stands on stderr already.
+    Panicked,
+}
+
+impl Refused {
+    fn exit(&self) -> i32 {
+        match self {
+            Self::Call(_) | Self::OtherBuild(_) => EXIT_OTHER_BUILD,
+            Self::Inputs(_) => EXIT_INPUTS,
+            Self::Failed(failure) if failure.is_canceled() => EXIT_CANCELED,
+            Self::Failed(_) => EXIT_FAILED,
+            Self::Panicked => EXIT_PANICKED,
+        }
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Call(message) => write!(f, "this function cannot be called: {message}"),
+            Self::OtherBuild(message) => {
+                write!(f, "this program is another build than the one that planned the job: {message}")
+            }
+            Self::Inputs(error) => write!(f, "the inputs cannot be read: {error}"),
+            Self::Failed(failure) => f.write_str(failure.message()),
+            Self::Panicked => f.write_str("the function panicked"),
+        }
+    }
+}
+
+/// What the payload says about how to evaluate.
+pub(crate) struct Place {
+    pub event: Json,
+    pub answers: HashMap<String, Json>,
+    pub hooks: Vec<usize>,
+}
+
+/// Runs the function of a job, given how the program evaluates itself; gives the exit code.
+pub(crate) fn run(job: &str, evaluate: impl FnOnce(Place) -> Ci) -> i32 {
+    context::listen();
+    match call(job, evaluate) {
+        Ok(()) => EXIT_PASSED,
+        Err(refused) => {
+            eprintln!("{refused}");
+            refused.exit()
+        }
+    }
+}
+
+fn call(job: &str, evaluate: impl FnOnce(Place) -> Ci) -> Result<(), Refused> {
+    let payload = read_file(STEP_VARIABLE)?;
+    let payload = payload.get("function").unwrap_or(&payload);
+    let contexts = read_file(CONTEXT_VARIABLE)?;
+    let event = contexts.get("event").cloned().unwrap_or_default();
+    let (run, declared) = find(payload, event.clone(), evaluate)?;
+    let workspace =
+        std::env::var_os(WORKSPACE_VARIABLE).map_or_else(std::env::current_dir, |path| Ok(PathBuf::from(path)));
+    let workspace = workspace.map_err(|error| Refused::Call(format!("the workspace is not known: {error}")))?;
+    let failed = |error: String| Refused::Failed(Failure::new(error));
+    handed::clear(&workspace, job).map_err(failed)?;
+    let needs = contexts.get("needs");
+    let outputs_of = |job: &str| {
+        let outputs = needs.and_then(|needs| needs.get(job)).and_then(|need| need.get("outputs"));
+        outputs.cloned().unwrap_or_default()
+    };
+    let mut cx = Cx::new(Processes::new(workspace.clone()), Event::new(event));
+    let returned = match catch_unwind(AssertUnwindSafe(|| (run.call)(&mut cx, &outputs_of))) {
+        Ok(Ok(returned)) => returned,
+        Ok(Err(Stopped::Inputs(error))) => return Err(Refused::Inputs(error)),
+        Ok(Err(Stopped::Failed(failure))) => return Err(Refused::Failed(failure)),
+        Err(_) => return Err(Refused::Panicked),
+    };
+    cx.end_heading();
+    let places = handed::lay(&workspace, job, &returned.files).map_err(failed)?;
+    let value = (returned.with_files)(&places);
+    let Some(path) = std::env::var_os(OUTPUT_VARIABLE) else {
+        return Err(Refused::Call(format!("`{OUTPUT_VARIABLE}` is not set")));
+    };
+    handed::write_outputs(&PathBuf::from(path), &run.output, value, &declared).map_err(failed)
+}
+
+fn read_file(variable: &str) -> Result<Json, Refused> {
+    let Some(path) = std::env::var_os(variable) else {
+        return Err(Refused::Call(format!("`{variable}` is not set; a worker of ropewalk sets it")));
+    };
+    let text = std::fs::read_to_string(&path)
+        .map_err(|error| Refused::Call(format!("the file of `{variable}` cannot be read: {error}")))?;
+    Json::read(&text).map_err(|error| Refused::Call(format!("the file of `{variable}` is no JSON: {error}")))
+}
+
+/// Evaluates up to the function that the payload names, and compares all types. Gives the names of its job's outputs too.
+fn find(payload: &Json, event: Json, evaluate: impl FnOnce(Place) -> Ci) -> Result<(Run, Vec<String>), Refused> {
+    let Some(name) = payload.get("job").and_then(Json::as_str) else {
+        return Err(Refused::Call("the payload names no job".to_owned()));
+    };
+    let list = |key: &str| payload.get(key).map(Json::items).unwrap_or_default();
+    let pair = |pair: &Json| match pair.items() {
+        [question, answer] => Some((question.to_string(), answer.clone())),
+        _ => None,
+    };
+    let hook = |hook: &Json| if let Json::Int(hook) = hook { usize::try_from(*hook).ok() } else { None };
+    let place = Place {
+        event,
+        answers: list("answers").iter().filter_map(pair).collect(),
+        hooks: list("hooks").iter().filter_map(hook).collect(),
+    };
+    let ci = evaluate(place);
+    let shared = ci.shared.borrow();
+    let run = shared.by_name.get(name).and_then(|job| shared.functions.get(job));
+    let Some(run) = run else {
+        return Err(Refused::OtherBuild(format!("it has no function for the job `{name}`")));
+    };
+    if payload.get("output").and_then(Json::as_str) != Some(run.output.as_str()) {
+        return Err(Refused::OtherBuild(format!("the function of `{name}` returns another type")));
+    }
+    let theirs: Vec<&[Json]> = list("inputs").iter().map(Json::items).collect();
+    let ours: Vec<[Json; 3]> = run.sources.list.iter().map(source_entry).collect();
+    if theirs.len() != ours.len() {
+        return Err(Refused::OtherBuild(format!(
+            "the function of `{name}` takes {} inputs, not {}",
+            ours.len(),
+            theirs.len()
+        )));
+    }
+    for (theirs, ours) in theirs.iter().zip(&ours) {
+        if *theirs != ours.as_slice() {
+            let from = ours[0].as_str().unwrap_or_default();
+            return Err(Refused::OtherBuild(format!("the input of `{name}` from `{from}` has another type")));
+        }
+    }
+    let job = shared.by_name[name];
+    let declared = shared.jobs[job].settings.get("outputs").map(Json::items).unwrap_or_default();
+    let declared = declared.iter().filter_map(Json::as_str).map(str::to_owned).collect();
+    Ok((run.clone(), declared))
+}
