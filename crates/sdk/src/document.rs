@@ -179,7 +179,8 @@ impl Ci {
             views.push(JobView::new(name.to_owned(), body.clone(), Origin::File, labels.as_ref()));
         });
         for job in jobs {
-            let entries = job.settings.0.iter().map(|setting| (setting.key.to_owned(), setting.value.clone())).collect();
+            let entries =
+                job.settings.0.iter().map(|setting| (setting.key.to_owned(), setting.value.clone())).collect();
             views.push(JobView::new(job.name.clone(), Json::Object(entries), Origin::Program, labels.as_ref()));
         }
         views

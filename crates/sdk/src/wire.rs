@@ -221,14 +221,16 @@ thread_local! {
 /// Panics are noted, to be told as diagnostics, and not printed.
 fn note_panics() {
     panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map(|at| Place { file: at.file().to_owned(), line: at.line(), column: at.column() });
+        let place =
+            panic.location().map(|at| Place { file: at.file().to_owned(), line: at.line(), column: at.column() });
         PANICKED_AT.set(place);
     }));
 }
 
 fn panicked(hook: &Hook, ci: &Ci, payload: &(dyn Any + Send)) {
     let said = payload.downcast_ref::<&str>().copied();
-    let said = said.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("a value that is no text");
+    let said =
+        said.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("a value that is no text");
     let mut shared = ci.shared.borrow_mut();
     let of_hook = shared.files.json(hook.mark);
     let place = match PANICKED_AT.take() {
