@@ -13,5 +13,7 @@ mod yaml;
 
 pub mod native;
 
+pub mod program;
+
 pub mod report;
 pub mod suggest;

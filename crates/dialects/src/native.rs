@@ -13,13 +13,13 @@ mod check;
 mod edges;
 mod errors;
 mod expand;
-mod files;
+pub(crate) mod files;
 mod jobs;
 mod keys;
 mod lints;
 mod matrix;
 mod measure;
-mod nodes;
+pub(crate) mod nodes;
 mod patterns;
 mod references;
 mod schema;
@@ -29,18 +29,18 @@ mod texts;
 mod triggers;
 mod when;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use expression::Value as ExpressionValue;
-use graph::{Diagnostic, Evaluation, Field, Graph, Known, Severity};
+use graph::{Diagnostic, Digest, Evaluation, Event, Field, Graph, Hole, Known, Question, Severity, Status};
 use serde_json::Value;
 
 pub use schema::schema;
 pub use triggers::{Schedule, Triggered, Triggers};
 
-use crate::tree::{Node, Notation, Rules, Sources};
-use check::Check;
-use errors::Faults;
+use crate::tree::{Node, Notation, Rules, Sources, Span};
+use check::{Author, Check};
+pub(crate) use errors::Faults;
 use patterns::Patterns;
 
 /// The files of a pipeline, in the order in which they are read and merged.
@@ -114,32 +114,100 @@ pub fn is_barrier(name: &str) -> bool {
 pub fn lower(files: &[SourceFile], known: &Known) -> Lowered {
     let mut faults = Faults::default();
     let (sources, roots) = read(files, &mut faults);
+    lower_parts(Parts { sources, roots, program: None, faults }, files, known)
+}
+
+/// A pipeline that has been read.
+pub(crate) struct Parts {
+    pub sources: Sources,
+    /// The trees of the files, in their order.
+    pub roots: Vec<Node>,
+    pub program: Option<Written>,
+    pub faults: Faults,
+}
+
+/// What a program wrote: the last part of the merge, with the four freedoms that files do not have (see
+/// `docs/design/2026-11-21-rust-pipelines.md`).
+pub(crate) struct Written {
+    /// Its document, without marks; places stand in the spans.
+    pub document: Option<Node>,
+    /// The `on` of each of its hooks, if it has one.
+    pub hooks: Vec<Option<Node>>,
+    /// The jobs that will come, each with its place.
+    pub holes: Vec<(Hole, Span)>,
+    pub questions: BTreeSet<Question>,
+    pub statuses: BTreeMap<String, Status>,
+    /// What it found wrong itself.
+    pub diagnostics: Vec<Diagnostic>,
+    /// The program's binary.
+    pub program: Digest,
+    /// Its files, in the order in which their diagnostics are told.
+    pub files: Vec<String>,
+}
+
+/// Which hooks of a program answer to an event; see [`crate::program::triggered_hooks`].
+pub(crate) fn triggered_hooks(roots: &[Node], hooks: &[Option<&Node>], event: &Event) -> Vec<usize> {
     let mut patterns = Patterns::default();
-    for root in &roots {
-        check::check(root, &mut Check { sources: &sources, faults: &mut faults, patterns: &mut patterns });
+    let sections: Vec<&Node> = roots.iter().filter_map(|root| root.get("on")).collect();
+    let answers = |on: &Option<&Node>| {
+        let triggers = on.map_or_else(|| triggers::triggers(&sections), |on| triggers::triggers(&[on]));
+        triggers::triggered(&triggers, event, &mut patterns) == Triggered::Yes
+    };
+    let mut answers = answers;
+    (0..hooks.len()).filter(|&index| answers(&hooks[index])).collect()
+}
+
+/// Lowers what has been read. A program's document is merged last.
+pub(crate) fn lower_parts(parts: Parts, files: &[SourceFile], known: &Known) -> Lowered {
+    let Parts { sources, roots: mut file_roots, program, mut faults } = parts;
+    let mut patterns = Patterns::default();
+    let mut checking = |root: &Node, author, faults: &mut Faults| {
+        check::check(root, &mut Check { sources: &sources, faults, patterns: &mut patterns, author });
+    };
+    file_roots.iter().for_each(|root| checking(root, Author::User, &mut faults));
+    if let Some(program) = &program {
+        program.document.iter().for_each(|root| checking(root, Author::Program, &mut faults));
+        let hooks = program.hooks.iter().flatten();
+        hooks.for_each(|on| {
+            check::check_on(
+                on,
+                &mut Check { sources: &sources, faults: &mut faults, patterns: &mut patterns, author: Author::Program },
+            )
+        });
     }
-    if files.is_empty() {
+    if files.is_empty() && program.is_none() {
         faults.push(errors::no_pipeline());
     }
-    let merged = files::merge(&roots, &sources, &mut faults);
-    if let Some(root) = roots.first()
+    let heard = triggers::heard(&file_roots, program.as_ref(), &known.event, &mut patterns);
+    if !heard.files {
+        file_roots.clear();
+    }
+    let document = program.as_ref().and_then(|program| program.document.as_ref());
+    let merged = files::merge(&file_roots, document, &sources, &mut faults);
+    if let Some(root) = file_roots.first()
         && merged.jobs.is_empty()
         && merged.barriers.is_empty()
         && faults.count() == 0
+        && program.is_none()
     {
         faults.push(errors::no_jobs(sources.location(root.span)));
     }
 
-    let triggers = triggers::triggers(&merged.on);
-    let triggered = triggers::triggered(&triggers, &known.event, &mut patterns);
-    let param_entries = triggers::params(&merged.on);
-    let params = triggers::fields(param_entries, &sources, &mut faults);
-    lints::Lints { merged: &merged, roots: &roots, triggers: &triggers, params: &params, sources: &sources }
+    let params = triggers::fields(&heard.params, &sources, &mut faults);
+    if program.is_none() {
+        lints::Lints {
+            merged: &merged,
+            roots: &file_roots,
+            triggers: &heard.triggers,
+            params: &params,
+            sources: &sources,
+        }
         .tell(&mut faults);
-    let filled = match triggered {
+    }
+    let filled = match heard.triggered {
         Triggered::Yes => {
             let place_of = |name: &str| {
-                let entry = param_entries.iter().find(|entry| entry.name() == Some(name));
+                let entry = heard.params.iter().find(|entry| entry.name() == Some(name));
                 entry.map(|entry| sources.location(entry.key.span))
             };
             triggers::filled(&params, &known.event, place_of, &mut faults)
@@ -148,30 +216,43 @@ pub fn lower(files: &[SourceFile], known: &Known) -> Lowered {
     };
 
     let values = event_values(known, &filled);
-    let around =
-        jobs::Surroundings { sources: &sources, values: &values, env: &merged.env, defaults: &merged.defaults };
-    let given = edges::Given { merged: &merged, around: &around, known, params: &params, filled: &filled, files };
+    let around = jobs::Surroundings {
+        sources: &sources,
+        values: &values,
+        env: &merged.env,
+        defaults: &merged.defaults,
+        program: program.as_ref().map(|program| program.program),
+    };
+    let holes = program.as_ref().map(|program| program.holes.as_slice()).unwrap_or_default();
+    let given =
+        edges::Given { merged: &merged, around: &around, known, params: &params, filled: &filled, files, holes };
     let (mut graph, mut questions) = edges::graph(&given, &mut patterns, &mut faults);
     graph.name = merged.name.unwrap_or_else(|| stem(files)).to_owned();
-    if triggered != Triggered::Yes {
+    let mut names: Vec<&str> = files.iter().map(|file| file.name.as_str()).collect();
+    if let Some(program) = &program {
+        names.extend(program.files.iter().map(String::as_str));
+        graph.statuses.clone_from(&program.statuses);
+        questions.extend(program.questions.iter().cloned());
+        faults.extend(program.diagnostics.iter().cloned());
+    }
+    if heard.triggered != Triggered::Yes {
         graph = Graph { name: graph.name, ..Graph::default() };
         questions.clear();
     }
-    let names: Vec<&str> = files.iter().map(|file| file.name.as_str()).collect();
     let diagnostics = faults.finish(&names);
     let evaluation = Evaluation { graph, questions, diagnostics };
-    Lowered { evaluation, sources, triggers, triggered, params, filled }
+    Lowered { evaluation, sources, triggers: heard.triggers, triggered: heard.triggered, params, filled }
 }
 
 /// The first file's name without folders and extension: what a pipeline is called that does not say.
 fn stem(files: &[SourceFile]) -> &str {
-    let path = files.first().map(|file| file.name.as_str()).unwrap_or_default();
+    let path = files.first().map_or("pipeline", |file| file.name.as_str());
     let name = path.rsplit('/').next().unwrap_or_default();
     name.rsplit_once('.').map_or(name, |(stem, _)| stem)
 }
 
 /// The trees of all files that have one; what is wrong with the others is told.
-fn read(files: &[SourceFile], faults: &mut Faults) -> (Sources, Vec<Node>) {
+pub(crate) fn read(files: &[SourceFile], faults: &mut Faults) -> (Sources, Vec<Node>) {
     let mut sources = Sources::new();
     let mut roots = Vec::new();
     for file in files {

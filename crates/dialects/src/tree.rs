@@ -49,13 +49,21 @@ pub struct Source {
     text: Arc<str>,
     /// The offset of the first byte of every line, computed at the first question.
     line_starts: OnceLock<Vec<u32>>,
+    /// The places of a source whose text nobody has; its spans are numbers of these.
+    places: Vec<Position>,
 }
 
 impl Source {
     /// A source of this name and text. The text must not be longer than 4 GiB (readers take far less).
     pub fn new(name: &str, text: Arc<str>) -> Source {
         assert!(u32::try_from(text.len()).is_ok(), "a source is addressed by 32 bits");
-        Source { name: name.into(), text, line_starts: OnceLock::new() }
+        Source { name: name.into(), text, line_starts: OnceLock::new(), places: Vec::new() }
+    }
+
+    /// A source of which only places are known: a span from `index` to `index + 1` is the place of that number.
+    /// Reports name such a place and show no line.
+    pub fn unseen(name: &str, places: Vec<Position>) -> Source {
+        Source { places, ..Source::new(name, "".into()) }
     }
 
     /// The path as the user knows it.
@@ -70,6 +78,9 @@ impl Source {
 
     /// The line and column of a byte offset; an offset beyond the end is the end.
     pub fn position(&self, offset: u32) -> Position {
+        if let Some(last) = self.places.len().checked_sub(1) {
+            return self.places[(offset as usize).min(last)];
+        }
         let line_starts = self.line_starts.get_or_init(|| line_starts(&self.text));
         let mut offset = (offset as usize).min(self.text.len());
         while !self.text.is_char_boundary(offset) {
@@ -109,8 +120,7 @@ impl Sources {
 
     /// Keeps a text and returns its number, the `source` of its spans.
     pub fn add(&mut self, name: &str, text: Arc<str>) -> u32 {
-        self.list.push(Source::new(name, text));
-        self.list.len() as u32 - 1
+        self.keep(Source::new(name, text))
     }
 
     /// Reads a file of any bytes into a tree, with everything that is wrong with it in the order of the file.
@@ -152,19 +162,43 @@ impl Sources {
         (node.ok(), reading.finish())
     }
 
+    /// Keeps a source and returns its number, the `source` of its spans.
+    pub fn keep(&mut self, source: Source) -> u32 {
+        self.list.push(source);
+        self.list.len() as u32 - 1
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.list.len()
+    }
+
+    /// The text of a source and the byte of a line and column in it; `None` if it has no such place.
+    pub fn at(&self, source: u32, position: Position) -> Option<(&str, usize)> {
+        let source = self.list.get(source as usize)?;
+        let line_starts = source.line_starts.get_or_init(|| line_starts(&source.text));
+        let line = position.line.checked_sub(1)? as usize;
+        let start = *line_starts.get(line)? as usize;
+        let end = line_starts.get(line + 1).map_or(source.text.len(), |&next| next as usize);
+        let column = position.column.checked_sub(1)? as usize;
+        let (offset, _) = source.text[start..end].char_indices().nth(column)?;
+        Some((&source.text, start + offset))
+    }
+
     /// The source a span lies in. The span must come from a reading into this collection.
     pub fn source(&self, span: Span) -> &Source {
         &self.list[span.source as usize]
     }
 
-    /// The source shown under this name, if one was read.
+    /// The source shown under this name, if one was read whose text is known.
     pub fn named(&self, name: &str) -> Option<&Source> {
-        self.list.iter().find(|source| **source.name() == *name)
+        self.list.iter().find(|source| **source.name() == *name && source.places.is_empty())
     }
 
-    /// The text under a span, as it stands in the file.
+    /// The text under a span, as it stands in the file; empty where nobody has the text.
     pub fn text(&self, span: Span) -> &str {
-        &self.source(span).text[span.start as usize..span.end as usize]
+        let source = self.source(span);
+        if source.places.is_empty() { &source.text[span.start as usize..span.end as usize] } else { "" }
     }
 
     /// A span as diagnostics carry it.

@@ -280,7 +280,7 @@ impl Build {
             let job = Arc::clone(&self.slots[index].job);
             let needs = job.needs.iter().map(|need| match self.index_of.get(&need.job) {
                 Some(&needed) if !self.slots[needed as usize].flags.is_dropped => needed,
-                _ if holes.contains(need.job.id()) => COMING,
+                _ if holes.contains(need.job.id()) || holes.contains(need.job.as_str()) => COMING,
                 _ => ABSENT,
             });
             let needs: Box<[SlotIndex]> = needs.collect();

@@ -1,6 +1,6 @@
 //! What must hold of a graph before anything of it runs. Faults are collected, not stopped at.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::diagnostic::{Diagnostic, Location};
 use crate::job::{Graph, Job, Retry};
@@ -27,13 +27,14 @@ pub fn faults(graph: &Graph, location_of: impl Fn(&JobName, Option<&JobName>) ->
         let message = format!("the pipeline has {} jobs; the most is {JOBS_MAX}", graph.jobs.len());
         push(Diagnostic::error("too-many-jobs", message).help("split the pipeline in two"), None, "");
     }
+    let holes: BTreeSet<&str> = graph.holes.iter().map(|hole| hole.name.as_str()).collect();
     for (name, job) in &graph.jobs {
         for (code, message) in bounds_passed(name, job) {
             push(Diagnostic::error(code, message), location_of(name, None), "this job");
         }
         for need in &job.needs {
-            let is_coming = graph.holes.iter().any(|hole| hole.name == need.job.id());
-            if need.optional || is_coming || graph.jobs.contains_key(&need.job) {
+            let is_coming = || holes.contains(need.job.id()) || holes.contains(need.job.as_str());
+            if need.optional || graph.jobs.contains_key(&need.job) || is_coming() {
                 continue;
             }
             let message = format!("job `{name}` needs `{}`, which does not exist", need.job);

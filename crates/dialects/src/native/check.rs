@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use expression::{Condition, Error, Scope, Template};
-use graph::Location;
+use graph::{JobName, Location};
 
 use super::errors::{self, Faults};
 use super::keys::{self, AXIS, MATRIX_FORM, NameKind, Phase, Presence, Record, Type};
@@ -22,11 +22,26 @@ pub(crate) struct Check<'a> {
     pub sources: &'a Sources,
     pub faults: &'a mut Faults,
     pub patterns: &'a mut Patterns,
+    pub author: Author,
+}
+
+/// Who wrote what is checked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Author {
+    /// A person, in a file.
+    User,
+    /// A program: ids of its jobs may hold `/`, and its steps may be functions.
+    Program,
 }
 
 /// Tells everything that is wrong with the root of a file.
 pub(crate) fn check(root: &Node, with: &mut Check<'_>) {
     with.value(root, &Type::Record(&keys::PIPELINE), "pipeline");
+}
+
+/// Tells everything that is wrong with an `on` that stands alone.
+pub(crate) fn check_on(on: &Node, with: &mut Check<'_>) {
+    with.value(on, &keys::TRIGGERS, "on");
 }
 
 impl Check<'_> {
@@ -81,6 +96,9 @@ impl Check<'_> {
                 continue;
             };
             match record.keys.iter().find(|key| key.name == name) {
+                None if self.is_function(record, name) => {
+                    self.value(&entry.value, &keys::FUNCTION, name);
+                }
                 Some(key) => self.value(&entry.value, &key.takes, name),
                 None if has_axes => {
                     self.name(&entry.key, name, NameKind::Id);
@@ -96,11 +114,17 @@ impl Check<'_> {
             }
         }
         for key in record.keys.iter().filter(|key| key.presence == Presence::Required) {
-            if node.get(key.name).is_none() {
+            let is_function = self.author == Author::Program && node.get("function").is_some();
+            if node.get(key.name).is_none() && !is_function {
                 let fault = errors::missing_key(self.at(node), key.name, record.name);
                 self.faults.push(fault);
             }
         }
+    }
+
+    /// Whether a key says which of a program's functions a step is.
+    fn is_function(&self, record: &Record, key: &str) -> bool {
+        self.author == Author::Program && std::ptr::eq(record, &raw const keys::STEP) && key == "function"
     }
 
     fn scalar(&mut self, node: &Node, takes: &Type, what: &str) {
@@ -203,7 +227,8 @@ impl Check<'_> {
     }
 
     fn name(&mut self, node: &Node, name: &str, kind: NameKind) {
-        if let Some(help) = name_fault(name, kind) {
+        let fault = if kind == NameKind::JobId { id_fault(name, self.author) } else { name_fault(name, kind) };
+        if let Some(help) = fault {
             let message = format!("`{name}` cannot be a name here");
             let fault = errors::bad_value("bad-name", self.at(node), message, "not allowed here", help);
             self.faults.push(fault);
@@ -356,6 +381,15 @@ pub(crate) fn description(takes: &Type) -> String {
             parts.dedup();
             parts.join(" or ")
         }
+    }
+}
+
+/// What to do about a job's id that is not allowed; `None` if it is. A program's may be `group/member`.
+pub(crate) fn id_fault(id: &str, author: Author) -> Option<&'static str> {
+    match author {
+        Author::User => name_fault(id, NameKind::JobId),
+        Author::Program if id.len() > JobName::BYTES_MAX => Some("a job's name has at most 512 bytes"),
+        Author::Program => id.split('/').find_map(|part| name_fault(part, NameKind::JobId)),
     }
 }
 

@@ -4,6 +4,7 @@
 //! job after it needs the barrier alone. So a stage of thousands before a stage of thousands costs the sum of edges and
 //! not the product, and a failure before a barrier skips the barrier and with it everything after.
 
+use std::borrow::Cow;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
@@ -24,7 +25,7 @@ use super::patterns::Patterns;
 use super::references::{self, Names};
 use super::texts::AtPlan;
 use crate::suggest;
-use crate::tree::{Node, Notation};
+use crate::tree::{Node, Notation, Span};
 
 /// The most edges of one graph.
 pub(crate) const EDGES_MAX: usize = 2_000_000;
@@ -41,6 +42,8 @@ pub(crate) struct Given<'a> {
     pub params: &'a BTreeMap<String, Field>,
     pub filled: &'a BTreeMap<String, Value>,
     pub files: &'a [SourceFile],
+    /// Jobs that a program will add, each with its place.
+    pub holes: &'a [(Hole, Span)],
 }
 
 /// A job with its shape and the names of its legs.
@@ -53,12 +56,12 @@ struct Planned<'a> {
 
 /// The graph and its open questions.
 pub(crate) fn graph(given: &Given<'_>, patterns: &mut Patterns, faults: &mut Faults) -> (Graph, BTreeSet<Question>) {
-    let (planned, questions) = plan(given, patterns, faults);
-    let by_id: HashMap<&str, usize> = planned.iter().enumerate().map(|(index, job)| (job.source.id, index)).collect();
+    let ids = Ids::of(given, faults);
+    let (planned, questions) = plan(given, &ids, patterns, faults);
     let mut weaving = Weaving {
         given,
         planned: &planned,
-        by_id,
+        ids: &ids,
         n_edges: 0,
         looks_left: Cell::new(LOOKS_MAX),
         dependents: OnceCell::new(),
@@ -77,7 +80,7 @@ pub(crate) fn graph(given: &Given<'_>, patterns: &mut Patterns, faults: &mut Fau
     }
     let barriers: Vec<Place> = (0..given.merged.barriers.len()).map(|index| weaving.place_of_barrier(index)).collect();
     let orders = orders(&planned, &barriers);
-    let mut graph = Graph { holes: holes(&planned), ..Graph::default() };
+    let mut graph = Graph { holes: weaving.holes(), ..Graph::default() };
     for (place, name, mut job) in placed {
         Arc::get_mut(&mut job).expect("nobody else has it yet").order = orders(place);
         graph.jobs.insert(name, job);
@@ -110,23 +113,60 @@ fn orders(planned: &[Planned<'_>], barriers: &[Place]) -> impl Fn(Place) -> u32 
     }
 }
 
-fn plan<'a>(given: &Given<'a>, patterns: &mut Patterns, faults: &mut Faults) -> (Vec<Planned<'a>>, BTreeSet<Question>) {
+/// What ids mean: jobs; groups of a program's jobs, `test` for `test/linux`; and holes of a program.
+struct Ids<'a> {
+    jobs: HashMap<&'a str, usize>,
+    /// The members of each group, in the order of the text.
+    groups: HashMap<&'a str, Vec<usize>>,
+    holes: HashSet<&'a str>,
+}
+
+impl<'a> Ids<'a> {
+    fn of(given: &Given<'a>, faults: &mut Faults) -> Self {
+        let sources = &given.merged.jobs;
+        let jobs: HashMap<&str, usize> = sources.iter().enumerate().map(|(index, source)| (source.id, index)).collect();
+        let mut groups: HashMap<&str, Vec<usize>> = HashMap::new();
+        for (index, source) in sources.iter().enumerate() {
+            for (end, _) in source.id.match_indices('/') {
+                let group = &source.id[..end];
+                groups.entry(group).or_default().push(index);
+                if let Some(&job) = jobs.get(group) {
+                    let place = |source: &Source<'_>| given.around.sources.location(source.key.span);
+                    faults.push(errors::group_and_job(place(source), place(&sources[job]), source.id, group));
+                }
+            }
+        }
+        Self { jobs, groups, holes: given.holes.iter().map(|(hole, _)| hole.name.as_str()).collect() }
+    }
+
+    /// The job of this name, or the one whose leg would have it.
+    fn owner(&self, name: &str) -> Option<usize> {
+        let mut name = name;
+        loop {
+            if let Some(&index) = self.jobs.get(name) {
+                return Some(index);
+            }
+            (name, _) = name.rsplit_once('/')?;
+        }
+    }
+
+    /// The jobs that a name in `needs` may mean.
+    fn meant(&self, name: &str) -> &[usize] {
+        self.groups.get(name).map(Vec::as_slice).unwrap_or_default()
+    }
+}
+
+fn plan<'a>(
+    given: &Given<'a>,
+    ids: &Ids<'a>,
+    patterns: &mut Patterns,
+    faults: &mut Faults,
+) -> (Vec<Planned<'a>>, BTreeSet<Question>) {
     let mut questions = Vec::new();
     let mut planned: Vec<Planned<'a>> = Vec::with_capacity(given.merged.jobs.len());
     let mut n_jobs = 0;
-    let by_id: HashMap<&str, usize> =
-        given.merged.jobs.iter().enumerate().map(|(index, source)| (source.id, index)).collect();
     for source in &given.merged.jobs {
-        let needed = |id: &str| match by_id.get(id).map(|&index| (index, planned.get(index))) {
-            Some((index, None)) if given.merged.jobs[index].body.get("matrix").is_some() => Needed::Later,
-            None | Some((_, None)) => Needed::Job,
-            Some((_, Some(job))) => match &job.expansion.shape {
-                Shape::Single => Needed::Job,
-                Shape::Legs(..) => Needed::Legs(&job.names),
-                Shape::Hole(_) if job.source.body.get("matrix").is_none() => Needed::Job,
-                Shape::Hole(after) => Needed::Hole(after),
-            },
-        };
+        let needed = |id: &str| needed(id, given, ids, &planned);
         let given_to =
             expand::Given { around: given.around, known: given.known, params: given.filled, needed: &needed };
         let mut expansion = expand::expand(source, &given_to, patterns, &mut questions, faults);
@@ -156,22 +196,35 @@ fn plan<'a>(given: &Given<'a>, patterns: &mut Patterns, faults: &mut Faults) -> 
     (planned, questions.into_iter().collect())
 }
 
-fn holes(planned: &[Planned<'_>]) -> Vec<Hole> {
-    let mut holes: Vec<Hole> = planned
-        .iter()
-        .filter_map(|job| match &job.expansion.shape {
-            Shape::Hole(after) => Some(Hole { name: job.source.id.to_owned(), after: after.clone() }),
-            _ => None,
-        })
-        .collect();
-    holes.sort_by(|left, right| left.name.cmp(&right.name));
-    holes
+/// What a matrix can know of the jobs behind an id.
+fn needed<'p>(id: &str, given: &Given<'_>, ids: &Ids<'_>, planned: &'p [Planned<'_>]) -> Needed<'p> {
+    let Some(&index) = ids.jobs.get(id) else {
+        let members = ids.meant(id);
+        let Some(members) = members.iter().map(|&index| planned.get(index)).collect::<Option<Vec<_>>>() else {
+            return Needed::Later;
+        };
+        return if members.is_empty() {
+            Needed::Job
+        } else {
+            Needed::Group(members.iter().flat_map(|job| job.names.clone()).collect())
+        };
+    };
+    match planned.get(index) {
+        None if given.merged.jobs[index].body.get("matrix").is_some() => Needed::Later,
+        None => Needed::Job,
+        Some(job) => match &job.expansion.shape {
+            Shape::Single => Needed::Job,
+            Shape::Legs(..) => Needed::Legs(&job.names),
+            Shape::Hole(_) if job.source.body.get("matrix").is_none() => Needed::Job,
+            Shape::Hole(after) => Needed::Hole(after),
+        },
+    }
 }
 
 struct Weaving<'a, 'f> {
     given: &'a Given<'a>,
     planned: &'a [Planned<'a>],
-    by_id: HashMap<&'a str, usize>,
+    ids: &'a Ids<'a>,
     n_edges: usize,
     /// See [`LOOKS_MAX`].
     looks_left: Cell<usize>,
@@ -235,7 +288,7 @@ impl<'a> Weaving<'a, '_> {
         let mut needs: BTreeMap<JobName, Need> = BTreeMap::new();
         // They have ended anyway; the edges only bring their outputs along.
         for id in read_beyond {
-            for job in self.by_id.get(id.as_str()).map(|&index| &self.planned[index].names).into_iter().flatten() {
+            for job in self.ids.jobs.get(id.as_str()).map(|&index| &self.planned[index].names).into_iter().flatten() {
                 needs.insert(job.clone(), Need::new(job.clone(), Accepts::FINISHED, Carries::Outputs));
             }
         }
@@ -244,7 +297,7 @@ impl<'a> Weaving<'a, '_> {
                 self.unknown_need(source, name, node);
                 continue;
             };
-            for job in jobs {
+            for job in jobs.iter() {
                 let need = Need::new(job.clone(), accepts, Carries::Artifacts);
                 if needs.insert(job.clone(), need).is_some_and(|before| before.accepts != accepts) {
                     let place = self.given.around.sources.location(node.span);
@@ -266,34 +319,65 @@ impl<'a> Weaving<'a, '_> {
         needs.into_values().collect()
     }
 
-    /// The jobs that a name in `needs` means: those of an id, or one leg.
-    fn resolve(&self, name: &str, node: &Node) -> Option<&'a [JobName]> {
+    /// The jobs that a name in `needs` means: those of an id or group, one leg, or a hole.
+    fn resolve(&self, name: &str, node: &Node) -> Option<Cow<'a, [JobName]>> {
         let is_edn = self.given.files.get(node.span.source as usize).is_some_and(|file| file.notation == Notation::Edn);
-        let find = |name: &str| {
-            if let Some(&index) = self.by_id.get(name) {
-                return Some(self.planned[index].names.as_slice());
-            }
-            let (id, _) = name.split_once('/')?;
-            let job = &self.planned[*self.by_id.get(id)?];
-            match &job.expansion.shape {
-                // Which legs there will be is not known yet.
-                Shape::Hole(_) => Some(job.names.as_slice()),
-                _ => job.names.iter().position(|leg| leg.as_str() == name).map(|index| &job.names[index..=index]),
-            }
-        };
         // EDN's keywords as keys have lost their dashes.
-        find(name).or_else(|| is_edn.then(|| find(&name.replace('-', "_")))?)
+        self.named(name).or_else(|| is_edn.then(|| self.named(&name.replace('-', "_")))?)
+    }
+
+    fn named(&self, name: &str) -> Option<Cow<'a, [JobName]>> {
+        if let Some(&index) = self.ids.jobs.get(name) {
+            return Some(Cow::Borrowed(&self.planned[index].names));
+        }
+        let mut group: Vec<JobName> =
+            self.ids.meant(name).iter().flat_map(|&index| &self.planned[index].names).cloned().collect();
+        if self.ids.holes.contains(name) {
+            group.push(JobName::from(name));
+        }
+        if !group.is_empty() {
+            return Some(Cow::Owned(group));
+        }
+        let job = &self.planned[self.ids.owner(name)?];
+        match &job.expansion.shape {
+            // Which legs there will be is not known yet.
+            Shape::Hole(_) => Some(Cow::Borrowed(&job.names)),
+            _ => {
+                let leg = job.names.iter().position(|leg| leg.as_str() == name)?;
+                Some(Cow::Borrowed(&job.names[leg..=leg]))
+            }
+        }
+    }
+
+    /// Every place where jobs will grow: matrices and conditions that wait, and those that a program names.
+    fn holes(&self) -> Vec<Hole> {
+        let of_jobs = self.planned.iter().filter_map(|job| match &job.expansion.shape {
+            Shape::Hole(after) => Some(Hole { name: job.source.id.to_owned(), after: after.clone() }),
+            _ => None,
+        });
+        let of_program = self.given.holes.iter().map(|(hole, _)| {
+            let after = hole.after.iter().flat_map(|job| match self.named(job.as_str()) {
+                Some(jobs) => jobs.into_owned(),
+                None => vec![job.clone()],
+            });
+            Hole { name: hole.name.clone(), after: after.collect() }
+        });
+        let mut holes: Vec<Hole> = of_jobs.chain(of_program).collect();
+        holes.sort_by(|left, right| left.name.cmp(&right.name));
+        holes.dedup_by(|second, first| second.name == first.name);
+        holes
     }
 
     fn unknown_need(&mut self, source: &Source<'_>, name: &str, node: &Node) {
-        let (planned, by_id, sources) = (self.planned, &self.by_id, self.given.around.sources);
+        let (planned, ids, sources) = (self.planned, self.ids, self.given.around.sources);
         self.faults.push_with(|| {
-            let legs: Vec<&str> = match name.split_once('/').and_then(|(id, _)| by_id.get(id)) {
-                Some(&index) => planned[index].names.iter().map(JobName::as_str).take(NEAREST_MAX).collect(),
+            let legs: Vec<&str> = match ids.owner(name) {
+                Some(index) => planned[index].names.iter().map(JobName::as_str).take(NEAREST_MAX).collect(),
                 None => Vec::new(),
             };
-            let ids = planned.iter().map(|job| job.source.id).filter(|id| *id != source.id);
-            let known = if legs.is_empty() { ids.take(NEAREST_MAX).collect() } else { legs };
+            let groups = ids.groups.keys().copied().collect::<BTreeSet<&str>>().into_iter();
+            let others = planned.iter().map(|job| job.source.id).filter(|id| *id != source.id).chain(groups);
+            let known = if legs.is_empty() { others.take(NEAREST_MAX).collect() } else { legs };
             let nearest = suggest::nearest(name, known.iter().copied());
             errors::unknown_need(sources.location(node.span), source.id, name, nearest, &known)
         });
@@ -302,9 +386,9 @@ impl<'a> Weaving<'a, '_> {
     fn references(&mut self, index: usize) -> BTreeSet<String> {
         let source = self.planned[index].source;
         let gate = source.body.get("gate").and_then(|gate| gate.get("fields")?.entries()).unwrap_or_default();
-        let is_before = |id: &str| self.by_id.get(id).is_some_and(|&read| self.after(read).contains(&index));
+        let is_before = |id: &str| self.ids.jobs.get(id).is_some_and(|&read| self.after(read).contains(&index));
         let outputs = |id: &str| {
-            let body = self.planned[*self.by_id.get(id)?].source.body;
+            let body = self.planned[*self.ids.jobs.get(id)?].source.body;
             let listed = body.get("outputs").map(nodes::list).unwrap_or_default();
             let mut outputs: Vec<String> = listed.iter().filter_map(Node::as_str).map(str::to_owned).collect();
             // A gate alone hands on what was filled in.
@@ -315,7 +399,7 @@ impl<'a> Weaving<'a, '_> {
             Some(outputs)
         };
         let is_leg = |name: &str| {
-            let planned = name.split_once('/').and_then(|(id, _)| Some(&self.planned[*self.by_id.get(id)?]));
+            let planned = self.ids.owner(name).map(|index| &self.planned[index]);
             planned.is_some_and(|job| match &job.expansion.shape {
                 Shape::Hole(_) => true,
                 Shape::Single | Shape::Legs(..) => job.names.iter().any(|leg| leg.as_str() == name),
@@ -367,8 +451,7 @@ impl<'a> Weaving<'a, '_> {
         let mut dependents = vec![Vec::new(); n_jobs + barriers.len()];
         for (index, job) in self.planned.iter().enumerate() {
             for (name, ..) in Self::written_needs(job.source) {
-                let id = name.split_once('/').map_or(name, |(id, _)| id);
-                if let Some(&needed) = self.by_id.get(id) {
+                for &needed in self.ids.meant(name).iter().chain(&self.ids.owner(name)) {
                     dependents[needed].push(index);
                 }
             }
@@ -418,9 +501,10 @@ impl<'a> Weaving<'a, '_> {
 
     /// Where the user wrote a job, or one of its needs.
     fn place_of(&self, job: &JobName, need: Option<&JobName>) -> Option<Location> {
-        let source = self.planned[*self.by_id.get(job.id())?].source;
+        let source = self.planned[self.ids.owner(job.as_str())?].source;
         let node = need.and_then(|need| {
-            let means = |name: &str| name == need.as_str() || name == need.id();
+            let is_in_group = |group: &str| need.as_str().strip_prefix(group).is_some_and(|rest| rest.starts_with('/'));
+            let means = |name: &str| name == need.as_str() || is_in_group(name);
             Self::written_needs(source).into_iter().find(|(name, ..)| means(name)).map(|(_, node, _)| node)
         });
         Some(self.given.around.sources.location(node.unwrap_or(source.key).span))

@@ -214,6 +214,13 @@ pub(crate) fn job_twice(place: Location, first: Location, job: &str) -> Diagnost
         .help("rename one of them, or let the one in the later file say `override: true`")
 }
 
+pub(crate) fn group_and_job(place: Location, job: Location, member: &str, group: &str) -> Diagnostic {
+    Diagnostic::error("group-and-job", format!("`{group}` is a job, and the group of `{member}`"))
+        .at(place, "a need of the group would mean both")
+        .related(job, "the job")
+        .help("rename one of them")
+}
+
 pub(crate) fn overrides_nothing(place: Location, job: &str) -> Diagnostic {
     Diagnostic::warning("overrides-nothing", format!("job `{job}` says `override`, but no file before defines it"))
         .at(place, "nothing to replace")

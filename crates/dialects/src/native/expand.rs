@@ -41,6 +41,8 @@ pub(crate) enum Needed<'a> {
     Job,
     /// It is these legs, in order.
     Legs(&'a [JobName]),
+    /// They are a group of these, in order.
+    Group(Vec<JobName>),
     /// Its legs are not known before these jobs have ended.
     Hole(&'a [JobName]),
     /// It has a matrix of its own and stands later in the text.
@@ -256,6 +258,7 @@ impl Reading<'_, '_> {
             let names = match (self.given.needed)(id) {
                 Needed::Job => vec![JobName::from(id)],
                 Needed::Legs(legs) => legs.to_vec(),
+                Needed::Group(members) => members,
                 Needed::Hole(after) => {
                     pending.extend_from_slice(after);
                     is_pending = true;

@@ -6,9 +6,8 @@
 
 use std::collections::HashMap;
 
-use super::check::name_fault;
+use super::check::{Author, id_fault};
 use super::errors::{self, Faults};
-use super::keys::NameKind;
 use crate::tree::{Entry, Node, Sources};
 
 /// The number of a [`Barrier`] in [`Merged::barriers`].
@@ -18,7 +17,6 @@ pub(crate) type BarrierIndex = usize;
 #[derive(Default)]
 pub(crate) struct Merged<'n> {
     pub name: Option<&'n str>,
-    pub on: Vec<&'n Node>,
     pub env: Vec<&'n Entry>,
     pub defaults: HashMap<&'n str, &'n Node>,
     pub jobs: Vec<Source<'n>>,
@@ -31,6 +29,8 @@ pub(crate) struct Source<'n> {
     /// Where the id stands.
     pub key: &'n Node,
     pub body: &'n Node,
+    /// The number of its file; a program's document comes behind all files.
+    pub file: usize,
     /// The barriers it waits for.
     pub after: Vec<BarrierIndex>,
 }
@@ -47,17 +47,23 @@ pub(crate) struct Barrier<'n> {
     pub gate: Option<&'n Node>,
 }
 
-/// Merges the roots of all files.
-pub(crate) fn merge<'n>(roots: &'n [Node], sources: &Sources, faults: &mut Faults) -> Merged<'n> {
+/// Merges the roots of all files, and then the document of a program: its jobs replace those of files.
+pub(crate) fn merge<'n>(
+    roots: &'n [Node],
+    document: Option<&'n Node>,
+    sources: &Sources,
+    faults: &mut Faults,
+) -> Merged<'n> {
     let mut merged = Merged::default();
     let mut stages: Option<&Node> = None;
     let mut by_id: HashMap<&str, usize> = HashMap::new();
-    for (file, root) in roots.iter().enumerate() {
+    let of_files = roots.iter().enumerate().map(|(file, root)| (file, root, Author::User));
+    let of_program = document.map(|document| (roots.len(), document, Author::Program));
+    for (file, root, author) in of_files.chain(of_program) {
         for entry in root.entries().unwrap_or_default() {
             let value = &entry.value;
             match entry.name() {
                 Some("name") => merged.name = value.as_str().or(merged.name),
-                Some("on") => merged.on.push(value),
                 Some("env") => merge_env(&mut merged.env, value),
                 Some("defaults") => {
                     merged.defaults.extend(
@@ -70,7 +76,7 @@ pub(crate) fn merge<'n>(roots: &'n [Node], sources: &Sources, faults: &mut Fault
                 }
                 Some("stages") => stages = Some(value),
                 Some("jobs") => {
-                    let mut adding = Adding { merged: &mut merged, by_id: &mut by_id, sources, faults, file };
+                    let mut adding = Adding { merged: &mut merged, by_id: &mut by_id, sources, faults, file, author };
                     adding.jobs(value);
                 }
                 _ => {}
@@ -102,6 +108,7 @@ struct Adding<'a, 'n> {
     sources: &'a Sources,
     faults: &'a mut Faults,
     file: usize,
+    author: Author,
 }
 
 impl<'n> Adding<'_, 'n> {
@@ -162,25 +169,28 @@ impl<'n> Adding<'_, 'n> {
 
     /// Adds a job; gives its place if it is a new one.
     fn job(&mut self, id: &'n str, key: &'n Node, body: &'n Node, after: Option<BarrierIndex>) -> Option<usize> {
-        if name_fault(id, NameKind::JobId).is_some() || (body.entries().is_none() && !body.is_null()) {
+        if id_fault(id, self.author).is_some() || (body.entries().is_none() && !body.is_null()) {
             return None;
         }
-        let overrides = body.get("override").and_then(Node::as_bool) == Some(true);
-        let source = Source { id, key, body, after: after.into_iter().collect() };
+        let is_program = self.author == Author::Program;
+        let overrides = is_program || body.get("override").and_then(Node::as_bool) == Some(true);
+        let source = Source { id, key, body, file: self.file, after: after.into_iter().collect() };
         let place = self.sources.location(key.span);
         match self.by_id.get(id) {
             Some(&index) => {
                 let first = &mut self.merged.jobs[index];
-                let is_later_file = first.key.span.source != key.span.source;
-                if overrides && is_later_file && self.file > 0 {
-                    *first = source;
+                let is_later_file = first.file != self.file;
+                if overrides && is_later_file {
+                    // What a program changes stays where its list of jobs had it.
+                    let after = if is_program { std::mem::take(&mut first.after) } else { source.after.clone() };
+                    *first = Source { after, ..source };
                 } else {
                     self.faults.push(errors::job_twice(place, self.sources.location(first.key.span), id));
                 }
                 None
             }
             None => {
-                if overrides {
+                if overrides && !is_program {
                     self.faults.push(errors::overrides_nothing(place, id));
                 }
                 self.by_id.insert(id, self.merged.jobs.len());

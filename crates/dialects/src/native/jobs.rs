@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use expression::Value as ExpressionValue;
 use graph::{
-    CacheUse, Concurrency, ConcurrencyMode, Environment, Gate, Job, Network, Reports, Resources, Retry, RetryOn, Reuse,
-    SkipReason, Text, WorkspaceKind,
+    CacheUse, Concurrency, ConcurrencyMode, Digest, Environment, Gate, Job, Network, Reports, Resources, Retry,
+    RetryOn, Reuse, SkipReason, Text, WorkspaceKind,
 };
 use serde_json::Value;
 
@@ -30,6 +30,8 @@ pub(crate) struct Surroundings<'a> {
     /// The pipeline's environment variables.
     pub env: &'a [&'a Entry],
     pub defaults: &'a std::collections::HashMap<&'a str, &'a Node>,
+    /// The binary whose functions steps may be.
+    pub program: Option<Digest>,
 }
 
 /// Whether the values of a matrix are literals of the file, which may be pasted into scripts.

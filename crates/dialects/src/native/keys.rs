@@ -177,11 +177,7 @@ pub(crate) static PIPELINE: Record = Record {
     keys: &[
         key!("$schema", Type::Text, "The JSON Schema of this file, for editors. Ropewalk does not read it."),
         key!("name", Type::Text, "Shown to people. Default: the file's name."),
-        key!(
-            "on",
-            Type::Either(&[Type::Word(EVENTS), Type::List(&Type::Word(EVENTS)), Type::Record(&ON)]),
-            "Which events this pipeline answers to. Default: every event.",
-        ),
+        key!("on", TRIGGERS, "Which events this pipeline answers to. Default: every event.",),
         key!("env", ENV_OF_PIPELINE, "Environment variables of every step of every job."),
         key!("defaults", Type::Record(&DEFAULTS), "What holds for every job that does not say otherwise."),
         key!(
@@ -196,6 +192,12 @@ pub(crate) static PIPELINE: Record = Record {
         ),
     ],
 };
+
+/// What `on` takes.
+pub(crate) const TRIGGERS: Type =
+    Type::Either(&[Type::Word(EVENTS), Type::List(&Type::Word(EVENTS)), Type::Record(&ON)]);
+/// What `function` takes, the key of a program's step that no file may have.
+pub(crate) const FUNCTION: Type = Type::Map(NameKind::Label, &Type::Any);
 
 const ENV_OF_PIPELINE: Type = Type::Map(NameKind::Variable, &Type::Template(Phase::Start));
 const ENV_OF_STEP: Type = Type::Map(NameKind::Variable, &Type::Template(Phase::Step));
@@ -550,7 +552,7 @@ const MATRIX_OBJECTS: Type =
 /// What an axis takes.
 pub(crate) const AXIS: Type = Type::Either(&[Type::Template(Phase::Matrix), Type::List(&Type::Any)]);
 
-static STEP: Record = Record {
+pub(crate) static STEP: Record = Record {
     name: "step",
     documentation: "One script of a job.",
     keys: &[

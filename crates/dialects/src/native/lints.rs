@@ -89,7 +89,8 @@ impl Lints<'_> {
     }
 
     fn unused_params(&self, faults: &mut Faults) {
-        let params = triggers::params(&self.merged.on);
+        let sections: Vec<&Node> = self.roots.iter().filter_map(|root| root.get("on")).collect();
+        let params = triggers::params(&sections);
         if params.is_empty() {
             return;
         }

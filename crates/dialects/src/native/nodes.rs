@@ -41,3 +41,43 @@ fn number(value: f64) -> Value {
     }
     Value::from(value)
 }
+
+/// A value as canonical JSON: keys sorted, no white space, numbers as they are written.
+pub(crate) fn canonical(node: &Node) -> String {
+    let mut text = String::new();
+    write(node, &mut text);
+    text
+}
+
+fn write(node: &Node, text: &mut String) {
+    match &node.value {
+        NodeValue::Integer { raw, .. } | NodeValue::Float { raw, .. } => text.push_str(raw),
+        NodeValue::Sequence(items) => {
+            text.push('[');
+            for (index, item) in items.iter().enumerate() {
+                if index > 0 {
+                    text.push(',');
+                }
+                write(item, text);
+            }
+            text.push(']');
+        }
+        NodeValue::Mapping(entries) => {
+            let mut named: Vec<_> = entries.iter().filter_map(|entry| Some((entry.name()?, &entry.value))).collect();
+            named.sort_unstable_by_key(|(name, _)| *name);
+            text.push('{');
+            for (index, (name, value)) in named.into_iter().enumerate() {
+                if index > 0 {
+                    text.push(',');
+                }
+                text.push_str(&Value::from(name).to_string());
+                text.push(':');
+                write(value, text);
+            }
+            text.push('}');
+        }
+        NodeValue::String(string) => text.push_str(&Value::from(&**string).to_string()),
+        NodeValue::Bool(flag) => text.push_str(if *flag { "true" } else { "false" }),
+        NodeValue::Null => text.push_str("null"),
+    }
+}

@@ -29,7 +29,15 @@ pub(crate) fn steps(
         Defaults { shell: field(job, around, "shell"), working_directory: field(job, around, "working_directory") };
     let Some(run) = job.body.get("run") else { return Vec::new() };
     let items = nodes::list(run);
-    items.iter().enumerate().map(|(index, node)| step(node, index, &defaults, origin, writing)).collect()
+    let lower = |(index, node): (usize, &Node)| {
+        let mut step = step(node, index, &defaults, origin, writing);
+        if let (Some(program), Some(payload)) = (around.program, node.get("function")) {
+            step.shell = Shell::Program(program);
+            step.run = nodes::canonical(payload).into();
+        }
+        step
+    };
+    items.iter().enumerate().map(lower).collect()
 }
 
 /// What a step takes from its job.

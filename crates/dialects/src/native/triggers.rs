@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use graph::{Event, EventKind, Field, FieldKind, Location};
 use serde_json::Value;
 
+use super::Written;
 use super::check::is_word;
 use super::errors::{self, Faults};
 use super::nodes;
 use super::patterns::Patterns;
 use super::when;
-use crate::tree::{Node, Sources};
+use crate::tree::{Entry, Node, Sources};
 
 /// Which events a pipeline answers to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +47,76 @@ pub enum Triggered {
         /// Why, for people: "a push to branch `x` is not among the pipeline's triggers".
         reason: String,
     },
+}
+
+/// What of a pipeline answers to an event.
+pub(crate) struct Heard {
+    pub triggers: Triggers,
+    pub triggered: Triggered,
+    /// Whether the files' part of it does, or there is none.
+    pub files: bool,
+    /// The fields of a manual start.
+    pub params: Vec<Entry>,
+}
+
+/// What answers to an event: the files by their `on`; of a program every hook by its own `on`, or else as the files do.
+pub(crate) fn heard(roots: &[Node], program: Option<&Written>, event: &Event, patterns: &mut Patterns) -> Heard {
+    let sections: Vec<&Node> = roots.iter().filter_map(|root| root.get("on")).collect();
+    let of_files = triggers(&sections);
+    let Some(program) = program else {
+        let triggered = triggered(&of_files, event, patterns);
+        return Heard { triggers: of_files, triggered, files: true, params: params(&sections).to_vec() };
+    };
+    let of_hook = |on: &Option<Node>| on.as_ref().map_or_else(|| of_files.clone(), |on| triggers(&[on]));
+    let mut parts: Vec<Triggers> = program.hooks.iter().map(of_hook).collect();
+    let files = roots.is_empty() || triggered(&of_files, event, patterns) == Triggered::Yes;
+    if !roots.is_empty() || parts.is_empty() {
+        parts.push(of_files);
+    }
+    let joined = joined(parts);
+    let triggered_by = triggered(&joined, event, patterns);
+    let is_asked = |on: &Node| triggered(&triggers(&[on]), event, patterns) == Triggered::Yes;
+    let mut asked: Vec<&Node> = program.hooks.iter().flatten().collect();
+    if triggered_by == Triggered::Yes {
+        let mut is_asked = is_asked;
+        asked.retain(|on| is_asked(on));
+    }
+    let mut params = params(&sections).to_vec();
+    for entry in asked.into_iter().flat_map(|on| self::params(&[on])) {
+        params.retain(|before| before.name() != entry.name());
+        params.push(entry.clone());
+    }
+    Heard { triggers: joined, triggered: triggered_by, files, params }
+}
+
+/// Triggers that let in what any of these does.
+pub(crate) fn joined(parts: Vec<Triggers>) -> Triggers {
+    let is_open = parts.contains(&Triggers::Everything);
+    let mut all: BTreeMap<EventKind, Vec<String>> = BTreeMap::new();
+    let mut schedules: Vec<Schedule> = Vec::new();
+    for part in parts {
+        let Triggers::Listed { kinds, schedules: more } = part else { continue };
+        for (kind, regexes) in kinds {
+            match all.entry(kind) {
+                std::collections::btree_map::Entry::Vacant(vacant) => drop(vacant.insert(regexes)),
+                std::collections::btree_map::Entry::Occupied(mut known) if regexes.is_empty() => {
+                    known.get_mut().clear()
+                }
+                std::collections::btree_map::Entry::Occupied(known) if known.get().is_empty() => {}
+                std::collections::btree_map::Entry::Occupied(mut known) => known.get_mut().extend(regexes),
+            }
+        }
+        schedules.extend(more.into_iter().filter(|schedule| !schedules.contains(schedule)).collect::<Vec<_>>());
+    }
+    if is_open {
+        // Everything but commands, which somebody must have written.
+        if schedules.is_empty() && !all.contains_key(&EventKind::Command) {
+            return Triggers::Everything;
+        }
+        let others = EventKind::ALL.into_iter().filter(|kind| *kind != EventKind::Command);
+        all.extend(others.map(|kind| (kind, Vec::new())));
+    }
+    Triggers::Listed { kinds: all, schedules }
 }
 
 /// The triggers of `on` sections, one for each file; a later file's kind of event replaces an earlier one's.
@@ -107,17 +178,13 @@ pub(crate) fn triggered(triggers: &Triggers, event: &Event, patterns: &mut Patte
 }
 
 /// The `manual.params` of the last section that has them, each with its place.
-pub(crate) fn params<'n>(sections: &[&'n Node]) -> &'n [crate::tree::Entry] {
+pub(crate) fn params<'n>(sections: &[&'n Node]) -> &'n [Entry] {
     let of = |section: &&'n Node| section.get("manual")?.get("params")?.entries();
     sections.iter().rev().find_map(of).unwrap_or_default()
 }
 
 /// Fields by name; what is wrong with one is told.
-pub(crate) fn fields(
-    entries: &[crate::tree::Entry],
-    sources: &Sources,
-    faults: &mut Faults,
-) -> BTreeMap<String, Field> {
+pub(crate) fn fields(entries: &[Entry], sources: &Sources, faults: &mut Faults) -> BTreeMap<String, Field> {
     let mut fields = BTreeMap::new();
     for entry in entries {
         let Some(name) = entry.name() else { continue };

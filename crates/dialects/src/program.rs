@@ -1,0 +1,119 @@
+//! Pipelines as programs: what crosses between a program and the binary, and its lowering.
+//!
+//! A program is asked by one line ([`request`]) and answers by one ([`read`]). Its reply holds a document of the native
+//! format; [`lower`] merges it behind the config files, as one more file with four freedoms, and everything after is
+//! the native road. Places of the program stand in the reply as marks (`reply.rs`) and become spans of its sources
+//! (`places.rs`). [`document`] is the way back: the files as a document that plugins extend.
+//!
+//! The contract is `docs/design/2026-11-21-rust-pipelines.md`. A reply comes from a program of the user's: nothing in it
+//! is trusted, everything is bounded. Nothing here starts a process.
+
+mod document;
+mod places;
+mod reading;
+mod reply;
+
+use std::fmt;
+
+use graph::{Digest, Event, Known};
+use serde::Serialize;
+
+pub use document::{Document, document};
+pub use reply::{
+    DIAGNOSTICS_MAX, FILES_MAX, HOLES_MAX, HOOKS_MAX, QUESTIONS_MAX, REPLY_BYTES_MAX, Reply, VALUES_MAX, read,
+};
+
+use crate::native::{self, Lowered, Parts, SourceFile};
+
+/// The version of the contract; program and binary must have the same.
+pub const PROTOCOL: u64 = 1;
+
+/// Why a reply cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProtocolError {
+    /// Program and binary speak different versions: build the program again.
+    Version {
+        /// The program's.
+        found: u64,
+    },
+    /// It is longer than [`REPLY_BYTES_MAX`].
+    TooLarge {
+        /// Its length.
+        bytes: usize,
+    },
+    /// It is no reply, or passes a bound.
+    Malformed {
+        /// What is wrong, and where in the line.
+        cause: String,
+    },
+}
+
+impl fmt::Display for ProtocolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Version { found } => write!(
+                f,
+                "the pipeline's program speaks version {found} of the protocol, and this ropewalk version {PROTOCOL}"
+            ),
+            Self::TooLarge { bytes } => {
+                write!(f, "the pipeline's program replied with {bytes} bytes, the most is {REPLY_BYTES_MAX}")
+            }
+            Self::Malformed { cause } => write!(f, "the pipeline's program replied with what is no reply: {cause}"),
+        }
+    }
+}
+
+impl std::error::Error for ProtocolError {}
+
+/// One line that asks a program, without the line break.
+///
+/// `hooks` are the numbers of the hooks to evaluate (see [`triggered_hooks`]); `None` asks only what hooks there are.
+/// `document` is what plugins may extend.
+#[must_use]
+pub fn request(known: &Known, hooks: Option<&[usize]>, document: Option<&Document>) -> String {
+    #[derive(Serialize)]
+    struct Request<'a> {
+        protocol: u64,
+        event: &'a Event,
+        answers: Vec<(&'a graph::Question, &'a graph::Answer)>,
+        hooks: Option<&'a [usize]>,
+    }
+    let request = Request { protocol: PROTOCOL, event: &known.event, answers: known.answers.iter().collect(), hooks };
+    // Our own types serialize to JSON whatever they hold.
+    let mut text = serde_json::to_string(&request).expect("a request always serializes");
+    if let Some(document) = document {
+        text.pop();
+        let names = serde_json::to_string(&document.files).expect("names always serialize");
+        text.push_str(&format!(r#","document":{},"document_files":{names}}}"#, document.text));
+    }
+    text
+}
+
+/// The numbers of the hooks that answer to the event, in order; empty if none does.
+///
+/// A hook without `on` answers as the config files beside the program do, and without any such `on` to all events but
+/// commands.
+#[must_use]
+pub fn triggered_hooks(reply: &Reply, files: &[SourceFile], event: &Event) -> Vec<usize> {
+    let (_, roots) = native::read(files, &mut native::Faults::default());
+    native::triggered_hooks(&roots, &reply.hooks_on(), event)
+}
+
+/// Lowers the reply of a program together with the config files beside it.
+///
+/// `sources` are texts of the program's files under the names that the reply has for them ([`Reply::files`]); places in
+/// other files are told by name, line and column alone. `program` is the digest of the binary, for steps that are
+/// functions. Pure, and bounded like [`native::lower`].
+#[must_use]
+pub fn lower(
+    reply: Reply,
+    sources: Vec<(String, String)>,
+    files: &[SourceFile],
+    known: &Known,
+    program: Digest,
+) -> Lowered {
+    let mut faults = native::Faults::default();
+    let (mut all, roots) = native::read(files, &mut faults);
+    let written = places::written(reply, sources, &roots, &mut all, program);
+    native::lower_parts(Parts { sources: all, roots, program: Some(written), faults }, files, known)
+}
