@@ -17,6 +17,10 @@ pub trait Data: Sized + 'static {
     /// Enums without fields give their words.
     const FIELD: Option<FieldType> = None;
 
+    /// The names of a struct's fields; where a function returns it, each is an output of its own for expressions and
+    /// other notations.
+    const PARTS: &'static [&'static str] = &[];
+
     /// Appends the shape of the type. Equal shapes, and only those, have equal texts: names of fields and variants
     /// count, names of types do not. A type that is inside itself writes its name the second time.
     fn schema(schema: &mut Schema);

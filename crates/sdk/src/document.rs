@@ -7,6 +7,7 @@ use std::fmt::Write;
 
 use crate::ci::{Ci, Entry, Evaluation};
 use crate::extension::{JobView, Origin, Place};
+use crate::inputs::Run;
 use crate::json::Json;
 use crate::mark::{Files, Mark, Settings};
 use crate::wire;
@@ -70,7 +71,35 @@ fn finish(ci: &Ci) {
     }
 }
 
+/// What a worker hands back to the program, so that it finds the function again.
+fn payload(job: &str, run: &Run, of_scope: &[(Json, Json)], hooks: &[usize]) -> Json {
+    let inputs = run.sources.list.iter().map(|source| {
+        let output = source.output.as_deref().map_or(Json::Null, Json::from);
+        Json::List(vec![source.job.as_str().into(), output, source.schema.as_str().into()])
+    });
+    let mut known = HashSet::new();
+    let answers =
+        of_scope.iter().chain(&run.sources.answers).filter(|(question, _)| known.insert(question.to_string()));
+    let answers = answers.map(|(question, answer)| Json::List(vec![question.clone(), answer.clone()]));
+    Json::object([
+        ("job", job.into()),
+        ("inputs", Json::List(inputs.collect())),
+        ("output", run.output.as_str().into()),
+        ("hooks", Json::List(hooks.iter().map(|hook| Json::Int(*hook as i64)).collect())),
+        ("answers", Json::List(answers.collect())),
+    ])
+}
+
 impl Evaluation {
+    /// Gives a job its function: a step that says where the program finds it again. `answers` are those without which the
+    /// job is not added.
+    pub(crate) fn add_function(&mut self, job: usize, run: Run, answers: &[(Json, Json)], mark: Mark) {
+        let payload = payload(&self.jobs[job].name, &run, answers, &self.hooks);
+        let step = Json::object([("@", self.files.json(mark)), ("function", payload)]);
+        self.jobs[job].settings.append("run", [step], mark);
+        self.functions.insert(job, run);
+    }
+
     /// Puts a step before or after the steps of these jobs.
     fn surround(&mut self, selected: &HashSet<(Origin, &str)>, place: Place, step: &Json) {
         let before = |steps: &mut Vec<Json>| match place {

@@ -551,7 +551,13 @@ impl<V: 'static> Job<(), V> {
         };
         let (schema, mark) = (Schema::of::<O>(), Location::caller());
         let run = Run { sources, output: schema.digest(), call: Rc::new(call) };
-        self.ci.shared.borrow_mut().declare_function(self.index, &self.ci.scope, run, &schema, mark);
+        let parts = if schema.text() == "unit" { Vec::new() } else { [&["value"], O::PARTS].concat() };
+        parts.into_iter().for_each(|name| self.declare_output(name.to_owned(), mark));
+        self.ci.shared.borrow_mut().add_function(self.index, run, &self.ci.scope.answers, mark);
+        if schema.holds_files() {
+            let globs = Json::Text(format!(".ropewalk-files/{}/**", self.name()));
+            self.ci.shared.borrow_mut().jobs[self.index].settings.insert("artifacts", "value".to_owned(), globs, mark);
+        }
         Job { ci: self.ci, index: self.index, sources: self.sources, read: self.read, types: PhantomData }
     }
 }
