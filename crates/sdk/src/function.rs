@@ -1,4 +1,4 @@
-//! Functions of jobs: what an evaluation writes of them, and the verb `run`, by which a worker calls one.
+//! The verb `run`, by which a worker calls the function of a job.
 //!
 //! The program evaluates itself again to find the function, by the event and the answers that the payload names. All digests
 //! of types are compared before anything is decoded.
@@ -10,13 +10,12 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
-use crate::ci::{Ci, Evaluation, Scope};
+use crate::ci::Ci;
 use crate::context::{self, Cx, Failure, Processes};
-use crate::data::{DecodeError, Schema};
+use crate::data::DecodeError;
 use crate::event::Event;
 use crate::inputs::{Run, Source, Stopped};
 use crate::json::Json;
-use crate::mark::Mark;
 
 /// The function passed.
 pub(crate) const EXIT_PASSED: i32 = 0;
@@ -37,71 +36,9 @@ const CONTEXT_VARIABLE: &str = "ROPEWALK_CONTEXT";
 const OUTPUT_VARIABLE: &str = "ROPEWALK_OUTPUT";
 const WORKSPACE_VARIABLE: &str = "ROPEWALK_WORKSPACE";
 
-impl Evaluation {
-    /// Writes a job's function: the step, the outputs it hands on, and an artifact if they hold files.
-    pub(crate) fn declare_function(&mut self, job: usize, scope: &Scope, run: Run, output: &Schema, mark: Mark) {
-        let name = self.jobs[job].name.clone();
-        let place = self.files.json(mark);
-        let payload = payload(&name, &run, &scope.answers, &self.hooks);
-        let settings = &mut self.jobs[job].settings;
-        settings.append("run", [Json::object([("@", place), ("function", payload)])], mark);
-        if output.text() != UNIT {
-            let declared = settings.get("outputs").map(|list| list.items().to_vec()).unwrap_or_default();
-            let names = std::iter::once("value").chain(fields_of(output.text()));
-            let fresh = names.map(Json::from).filter(|name| !declared.contains(name)).collect::<Vec<_>>();
-            settings.append("outputs", fresh, mark);
-        }
-        if output.holds_files() {
-            let glob = format!("{}/{name}/**", handed::DIRECTORY);
-            settings.insert("artifacts", "value".to_owned(), glob.into(), mark);
-        }
-        self.functions.insert(job, run);
-    }
-}
-
-/// The schema of `()`.
-const UNIT: &str = "unit";
-
-/// What the worker hands to `run`.
-fn payload(job: &str, run: &Run, of_scope: &[(Json, Json)], hooks: &[usize]) -> Json {
-    let inputs = run.sources.list.iter().map(|source| Json::List(source_entry(source).to_vec())).collect();
-    let mut answers: Vec<Json> = Vec::new();
-    for (question, answer) in of_scope.iter().chain(&run.sources.answers) {
-        let pair = Json::List(vec![question.clone(), answer.clone()]);
-        if !answers.contains(&pair) {
-            answers.push(pair);
-        }
-    }
-    let hooks = hooks.iter().map(|hook| Json::Int(*hook as i64)).collect();
-    Json::object([
-        ("job", job.into()),
-        ("inputs", Json::List(inputs)),
-        ("output", run.output.as_str().into()),
-        ("hooks", Json::List(hooks)),
-        ("answers", Json::List(answers)),
-    ])
-}
-
 fn source_entry(source: &Source) -> [Json; 3] {
     let output = source.output.as_deref().map_or(Json::Null, Json::from);
     [source.job.as_str().into(), output, source.schema.as_str().into()]
-}
-
-/// The names of a struct's fields, out of its schema's text `{name:…,name:…,}`; none of another type. `value` is not among
-/// them, since that is the whole.
-fn fields_of(schema: &str) -> impl Iterator<Item = &str> {
-    let inner = schema.strip_prefix('{').filter(|inner| !inner.starts_with('*')).unwrap_or_default();
-    let (mut depth, mut start, mut names) = (0_u32, Some(0), Vec::new());
-    for (index, byte) in inner.bytes().enumerate() {
-        match byte {
-            b'{' | b'[' | b'(' | b'<' => depth += 1,
-            b'}' | b']' | b')' | b'>' => depth = depth.saturating_sub(1),
-            b':' if depth == 0 => names.extend(start.take().map(|start| &inner[start..index])),
-            b',' if depth == 0 => start = Some(index + 1),
-            _ => {}
-        }
-    }
-    names.into_iter().filter(|name| *name != "value")
 }
 
 /// Why `run` did not pass.

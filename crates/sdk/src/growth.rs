@@ -24,8 +24,6 @@ pub(crate) struct Growth {
     pub after: Vec<String>,
     pub mark: Mark,
     pub state: State,
-    /// The growths inside whose closures it stands, outermost first.
-    pub within: Vec<usize>,
     /// The answers without which what it adds is not reached.
     pub answers: Vec<(Json, Json)>,
     /// The jobs that were added inside its closure, also by growths inside it.
@@ -396,12 +394,11 @@ impl Evaluation {
             None => format!("then:{}", waits.after.first().map_or("", String::as_str)),
         };
         let name = self.hole_name(&name.replace('/', ":"));
-        let within = scope.growths.clone();
-        within.iter().for_each(|outer| self.growths[*outer].inner.push(index));
+        scope.growths.iter().for_each(|outer| self.growths[*outer].inner.push(index));
         let mut answers = scope.answers.clone();
         answers.extend(waits.answers.into_iter().filter(|answer| !scope.answers.contains(answer)));
         let Waits { after, state, .. } = waits;
-        let growth = Growth { name, after, mark, state, within, answers, jobs: Vec::new(), inner: Vec::new() };
+        let growth = Growth { name, after, mark, state, answers, jobs: Vec::new(), inner: Vec::new() };
         self.growths.push(growth);
         index
     }
