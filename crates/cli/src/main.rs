@@ -16,6 +16,7 @@ mod output;
 mod pipeline;
 mod places;
 mod project;
+mod retention;
 mod shortcut;
 mod view;
 mod words;

@@ -97,6 +97,19 @@ impl Places {
         }
     }
 
+    /// A build that a process runs now, if there is one.
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    pub fn running(&self) -> Result<Option<BuildId>, Stop> {
+        for build in self.store.unfinished()? {
+            if self.is_run(build)? {
+                return Ok(Some(build));
+            }
+        }
+        Ok(None)
+    }
+
     /// Whether a process runs `build` now.
     ///
     /// # Errors

@@ -148,11 +148,12 @@ fn matches(expected: &[&str], printed: &[&str]) -> bool {
 fn normal(line: &str) -> String {
     let rules = [
         (r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+)?Z?", "<date>"),
+        // Before durations, which an age holds.
+        (r"\b\d+ (s|min) ago\b|\bjust now\b", "<age>"),
         (r"\b\d+ h \d+ m\b|\b\d+ m \d+ s\b|\b\d+(\.\d+)? (ms|s)\b", "<duration>"),
         (r#""(duration_ms|peak_memory_bytes|cpu_user_us|cpu_system_us)":\d+"#, "<usage>"),
         (r"\b\d+(\.\d+)? ([KMG]i)?B\b", "<size>"),
         (r"\b[0-9a-f]{64}\b|\b[0-9a-f]{40}\b|\b[0-9a-f]{12}\b", "<digest>"),
-        (r"\b\d+ (seconds?|minutes?) ago\b|\bjust now\b", "<age>"),
         (r" +", " "),
     ];
     rules.iter().fold(line.trim_end().to_owned(), |line, (pattern, kind)| {

@@ -469,3 +469,35 @@ fn a_sandbox_in_a_folder_shows_inputs_or_the_repository() {
     assert!(text.contains("all | shared"), "{text}");
     assert!(!repository.root().join("shared/new").exists());
 }
+
+#[test]
+fn builds_that_are_not_kept_any_more_are_removed() {
+    let repository = Repository::new(
+        "jobs: { a: { inputs: [], artifacts: { f: out }, run: 'echo made > out' }, b: { needs: [a], artifacts: { g: out }, run: 'cat out; date +%N > out' } }",
+    );
+    let run = |days: &str| {
+        let mut command = repository.command(&["run", "--output", "quiet"]);
+        let output =
+            command.env("ROPEWALK_KEEP_BUILDS", "2").env("ROPEWALK_KEEP_DAYS", days).output().expect("it starts");
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    };
+    for days in ["1", "1", "1", "0"] {
+        run(days);
+    }
+    repository.check(&["show", "1"], 2);
+    repository.check(&["logs", "2"], 2);
+    repository.check(&["show", "3"], 0);
+    let text = repository.check(&["logs", "4", "b"], 0);
+    assert!(text.contains("made"), "the result outlived its build: {text}");
+    // `a` of build 1 and `b` of the two builds that are kept.
+    let places = fs::read_dir(repository.folder.path().join("data")).expect("it is there");
+    let data = places.flatten().next().expect("the project's folder").path();
+    let mut blobs = Vec::new();
+    let mut waiting = vec![data.join("blobs")];
+    while let Some(folder) = waiting.pop() {
+        for entry in fs::read_dir(folder).expect("a folder").flatten() {
+            if entry.path().is_dir() { waiting.push(entry.path()) } else { blobs.push(entry.path()) }
+        }
+    }
+    assert_eq!(blobs.len(), 3, "{blobs:?}");
+}

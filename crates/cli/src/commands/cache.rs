@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use graph::{BuildId, Digest, Timestamp};
+use graph::{Digest, Timestamp};
 use serde_json::json;
 use store::blob::StoredBlob;
 use store::cache::CacheRow;
@@ -159,7 +159,7 @@ fn clear_job(store: &dyn Store, job: &str, at: Timestamp) -> Result<(u64, u64), 
 fn remove_blobs(places: &Places, before: &BTreeSet<Digest>) -> Result<String, Stop> {
     let stored = places.blobs.list().map_err(|error| Stop::of(&error))?;
     let referenced = places.store.referenced_blobs()?;
-    if let Some(build) = running(places)? {
+    if let Some(build) = places.running()? {
         return Ok(format!("; build {build} is running, so files stay until the next `ropewalk cache clear`"));
     }
     let is_left = |blob: &&StoredBlob| !referenced.contains(&blob.digest);
@@ -175,19 +175,11 @@ fn remove_blobs(places: &Places, before: &BTreeSet<Digest>) -> Result<String, St
     Ok(format!(", {} of {}{kept}", words::size(bytes), words::count(blobs, "file")))
 }
 
-fn running(places: &Places) -> Result<Option<BuildId>, Stop> {
-    for build in places.store.unfinished()? {
-        if places.is_run(build)? {
-            return Ok(Some(build));
-        }
-    }
-    Ok(None)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::places::kept::Kept;
+    use graph::BuildId;
     use store::cache::CacheUser;
 
     fn kept_results() -> Kept {

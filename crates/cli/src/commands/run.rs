@@ -23,6 +23,7 @@ use crate::local::world::{GatePolicy, LocalWorld, Parts, ReusePolicy, WORKER};
 use crate::pipeline::Pipeline;
 use crate::places::Places;
 use crate::project::Project;
+use crate::retention::{self, Retention};
 use crate::shortcut::{Key, Unchanged};
 use crate::view::json::Json;
 use crate::view::live::Live;
@@ -215,6 +216,9 @@ pub fn execute(
     }
     ending::show(&world, places, build, how.output, colour)?;
     retire_workspaces(&project.data, places, build);
+    if let Err(stop) = retention::apply(places, Retention::of_environment(), build, now()) {
+        let _ = writeln!(std::io::stderr(), "note: {}", stop.message);
+    }
     Ok(code)
 }
 

@@ -1,0 +1,172 @@
+//! How long builds are kept on this machine: the newest ones and the young ones; what is older goes after a later run.
+//!
+//! Results kept for reuse stay, and so do the files that they name. Nothing here runs while another build does.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use graph::{BuildId, Timestamp};
+
+use crate::commands::Stop;
+use crate::places::{Places, log_path};
+
+/// How many of the newest builds are kept, whatever their age; `$ROPEWALK_KEEP_BUILDS` says otherwise.
+const BUILDS_KEPT: u64 = 200;
+/// How many days every build is kept; `$ROPEWALK_KEEP_DAYS` says otherwise.
+const DAYS_KEPT: u64 = 30;
+/// The most builds that are looked at after one run, so that no run waits long for it.
+const BUILDS_LOOKED_AT_MAX: u64 = 20;
+/// The file that says below which number no build is left.
+const MARK: &str = "builds-removed-below";
+
+/// What is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// So many of the newest builds.
+    pub builds: u64,
+    /// Every build that was created so many days ago or later.
+    pub days: u64,
+}
+
+impl Retention {
+    /// What the environment says; what it does not say, or says in words that are no number, is as usual.
+    pub fn of_environment() -> Self {
+        let number = |name: &str| std::env::var(name).ok()?.parse().ok();
+        Self {
+            builds: number("ROPEWALK_KEEP_BUILDS").unwrap_or(BUILDS_KEPT),
+            days: number("ROPEWALK_KEEP_DAYS").unwrap_or(DAYS_KEPT),
+        }
+    }
+
+    fn created_before(self, now: Timestamp) -> Timestamp {
+        let kept = Duration::from_secs(self.days.saturating_mul(24 * 60 * 60));
+        Timestamp(now.0.saturating_sub(i64::try_from(kept.as_micros()).unwrap_or(i64::MAX)))
+    }
+}
+
+/// Removes builds that are not kept any more: facts, logs, workspaces, and files that nothing else names. `newest` is the
+/// build that has just ended. Where nothing is to be removed it costs one small file and one look at a build.
+///
+/// # Errors
+/// As the medium refuses; what is left is tried again after a later run.
+pub fn apply(places: &Places, retention: Retention, newest: BuildId, now: Timestamp) -> Result<(), Stop> {
+    let end = newest.0.saturating_sub(retention.builds.max(1)) + 1;
+    let begin = mark(&places.data);
+    let created_before = retention.created_before(now);
+    let mut blobs = Vec::new();
+    let mut next = begin;
+    for number in (begin..end).take(usize::try_from(BUILDS_LOOKED_AT_MAX).unwrap_or(usize::MAX)) {
+        let build = BuildId(number);
+        match places.store.build(build)? {
+            None => {}
+            Some(row) if row.created >= created_before => break,
+            // A gate may still be answered; nothing behind it is removed before.
+            Some(row) if row.finished.is_none() => break,
+            Some(_) => {
+                if places.running()?.is_some() {
+                    break;
+                }
+                // The parts first: a build without its log can still be removed, a log without its build never would be.
+                remove_parts(&places.data, build)?;
+                blobs.extend(places.store.delete_build(build)?.into_iter().flat_map(|deleted| deleted.blobs));
+            }
+        }
+        next = number + 1;
+    }
+    if next > begin {
+        std::fs::write(mark_path(&places.data), next.to_string()).map_err(|error| refused(&places.data, &error))?;
+    }
+    // A build that began meanwhile may be about to name one of them; then they wait for `ropewalk cache clear`.
+    if !blobs.is_empty() && places.running()?.is_none() {
+        for blob in blobs {
+            places.blobs.delete(blob).map_err(|error| Stop::of(&error))?;
+        }
+    }
+    Ok(())
+}
+
+fn mark_path(data: &Path) -> PathBuf {
+    data.join(MARK)
+}
+
+/// The number below which no build is left.
+fn mark(data: &Path) -> u64 {
+    let text = std::fs::read_to_string(mark_path(data)).unwrap_or_default();
+    text.trim().parse().unwrap_or(1).max(1)
+}
+
+fn remove_parts(data: &Path, build: BuildId) -> Result<(), Stop> {
+    for path in [log_path(data, build), data.join("workspaces").join(build.to_string())] {
+        worker::workspace::remove_tree(&path).map_err(|error| refused(&path, &error))?;
+    }
+    Ok(())
+}
+
+fn refused(path: &Path, error: &std::io::Error) -> Stop {
+    Stop::infra(format!("could not remove an old build at `{}`: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use store::Store;
+    use store::log::Stream;
+
+    use super::*;
+    use crate::places::kept::Kept;
+
+    /// Five builds, the third with a result that is kept; then the retention, so many days later. The builds left.
+    fn left(builds: u64, days: u64, days_later: u64) -> (Vec<u64>, Kept) {
+        let mut kept = Kept::new();
+        for number in 1..=5 {
+            let mut build = kept.build(&["a"]);
+            build.print(&[(1, 0, Stream::Stdout, "hello\n")]);
+            let operation = build.operation("a", &[("f", &number.to_string())]);
+            build.pass("a", 1);
+            if number == 3 {
+                build.keep("a", &operation, 1);
+            }
+            build.end();
+        }
+        let places = kept.places();
+        let now = kept.calendar().now.plus_ms(days_later * 24 * 60 * 60 * 1000);
+        apply(&places, Retention { builds, days }, BuildId(5), now).map_err(|stop| stop.message).expect("it answers");
+        let left = (1..=5).filter(|&number| {
+            let build = places.store.build(BuildId(number)).expect("it answers");
+            assert_eq!(build.is_some(), log_path(&places.data, BuildId(number)).exists(), "log of {number}");
+            build.is_some()
+        });
+        (left.collect(), kept)
+    }
+
+    #[test]
+    fn what_is_new_or_young_stays() {
+        assert_eq!(left(2, 30, 31).0, [4, 5]);
+        assert_eq!(left(2, 30, 29).0, [1, 2, 3, 4, 5]);
+        assert_eq!(left(200, 30, 31).0, [1, 2, 3, 4, 5]);
+        assert_eq!(left(0, 0, 1).0, [5], "the build that has just ended stays");
+    }
+
+    #[test]
+    fn results_outlive_their_builds() {
+        let (_, kept) = left(1, 0, 1);
+        let (row, _) = kept.store().recent_operations("a", 9).expect("rows").remove(0);
+        assert_eq!((row.build, row.evicted), (BuildId(3), None));
+        assert_eq!(kept.store().referenced_blobs().expect("digests").len(), 1);
+    }
+
+    #[test]
+    fn a_build_that_waits_keeps_what_comes_after_it() {
+        let mut kept = Kept::new();
+        kept.build(&["a"]).pass("a", 1).end();
+        kept.build(&["a"]).lease("a");
+        kept.build(&["a"]).pass("a", 1).end();
+        let places = kept.places();
+        let now = kept.calendar().now.plus_ms(1);
+        for _ in 0..2 {
+            apply(&places, Retention { builds: 1, days: 0 }, BuildId(3), now).map_err(|stop| stop.message).expect("ok");
+        }
+        assert!(places.store.build(BuildId(1)).expect("it answers").is_none());
+        assert!(places.store.build(BuildId(2)).expect("it answers").is_some());
+        assert_eq!(mark(&places.data), 2);
+    }
+}
