@@ -445,3 +445,6 @@ impl Ci {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
