@@ -40,6 +40,8 @@ pub enum Command {
     Plan(Plan),
     /// Find every fault of a pipeline.
     Check(Check),
+    /// Run the tests of a pipeline that is a Rust program.
+    Test(Test),
     /// Write a pipeline for this repository.
     Init(Init),
     /// List builds, newest first.
@@ -126,7 +128,8 @@ pub enum Output {
 /// Which pipeline.
 #[derive(Clone, Debug, Args)]
 pub struct Source {
-    /// The pipeline's file; by default all of `.ropewalk/pipeline.{yaml,yml,json,edn,toml}`.
+    /// The pipeline's file; by default all of `.ropewalk/pipeline.{yaml,yml,json,edn,toml}`, and the program `.ropewalk/Cargo.toml` or
+    /// `.ropewalk/pipeline.rs`.
     #[arg(value_name = "PIPELINE")]
     pub pipeline: Option<PathBuf>,
 }
@@ -137,6 +140,9 @@ pub struct EventArguments {
     /// The kind of event.
     #[arg(long, value_name = "KIND", value_parser = ["push", "tag", "pull_request", "schedule", "manual"])]
     pub event: Option<String>,
+    /// Run what the pipeline has under this command's name.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["event", "tag"])]
+    pub command: Option<String>,
     /// The branch; by default the one checked out.
     #[arg(long, value_name = "NAME")]
     pub branch: Option<String>,
@@ -194,6 +200,23 @@ pub struct Check {
     /// The form of the report.
     #[arg(long, alias = "output", value_enum, default_value_t = ReportForm::Human, value_name = "FORM")]
     pub format: ReportForm,
+    /// Evaluate a program again, in the same process and in another, and compare: it must say the same.
+    #[arg(long)]
+    pub twice: bool,
+}
+
+/// `ropewalk test`.
+#[derive(Debug, Args)]
+pub struct Test {
+    /// Only tests whose name holds one of these.
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+    /// The pipeline's file or manifest; by default `.ropewalk/Cargo.toml` or `.ropewalk/pipeline.rs`.
+    #[arg(long, value_name = "PATH")]
+    pub pipeline: Option<PathBuf>,
+    /// Run them again on each change of a source.
+    #[arg(long)]
+    pub watch: bool,
 }
 
 /// The form of a report of faults.
@@ -211,6 +234,9 @@ pub enum ReportForm {
 /// `ropewalk init`.
 #[derive(Debug, Args)]
 pub struct Init {
+    /// Write a Rust program, with a test, instead of a config file.
+    #[arg(long)]
+    pub rust: bool,
     /// Print the pipeline instead of writing it.
     #[arg(long)]
     pub print: bool,

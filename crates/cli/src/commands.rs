@@ -14,6 +14,7 @@ pub mod retry;
 pub mod run;
 pub mod shell;
 pub mod show;
+pub mod test;
 
 use crate::exit;
 

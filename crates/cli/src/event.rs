@@ -18,6 +18,7 @@ pub fn of(arguments: &EventArguments, project: &Project, now: Timestamp) -> Resu
     // Outside a repository there is neither commit nor branch, and that is no fault.
     let head = worker::repository::head(&project.root).unwrap_or_default();
     let kind = match (&arguments.event, &arguments.tag) {
+        _ if arguments.command.is_some() => EventKind::Command,
         (Some(name), _) => EventKind::from_name(name).ok_or_else(|| format!("`{name}` is no kind of event"))?,
         (None, Some(_)) => EventKind::Tag,
         (None, None) if arguments.params.is_empty() => EventKind::Push,
@@ -26,6 +27,7 @@ pub fn of(arguments: &EventArguments, project: &Project, now: Timestamp) -> Resu
     let mut event = Event::new(kind);
     event.commit = head.commit.unwrap_or_default();
     event.tag.clone_from(&arguments.tag);
+    event.command.clone_from(&arguments.command);
     event.branch = match (&arguments.branch, kind) {
         (Some(branch), _) => Some(branch.clone()),
         (None, EventKind::Tag) => None,
@@ -43,7 +45,8 @@ pub fn of(arguments: &EventArguments, project: &Project, now: Timestamp) -> Resu
 
 /// Whether the arguments say what kind of event it is.
 pub fn kind_choice(arguments: &EventArguments) -> KindChoice {
-    if arguments.event.is_some() || arguments.tag.is_some() { KindChoice::Said } else { KindChoice::Free }
+    let is_said = arguments.event.is_some() || arguments.tag.is_some() || arguments.command.is_some();
+    if is_said { KindChoice::Said } else { KindChoice::Free }
 }
 
 /// Who asks for values.
@@ -109,6 +112,8 @@ pub fn describe(event: &Event) -> String {
     let mut text = event.kind.name().replace('_', " ");
     if let Some(tag) = &event.tag {
         text.push_str(&format!(" {tag}"));
+    } else if let Some(command) = &event.command {
+        text.push_str(&format!(" {command}"));
     } else if let Some(branch) = &event.branch {
         text.push_str(&format!(" on {branch}"));
     }

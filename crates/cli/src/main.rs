@@ -15,6 +15,7 @@ mod local;
 mod output;
 mod pipeline;
 mod places;
+mod program;
 mod project;
 mod retention;
 mod shortcut;
@@ -62,6 +63,7 @@ fn run(arguments: &Arguments) -> Result<u8, Stop> {
         Command::Approve(approve) => commands::approve::run(approve, &project, arguments.color),
         Command::Plan(plan) => commands::plan::run(plan, &project, arguments.color),
         Command::Check(check) => commands::check::run(check, &project, arguments.color),
+        Command::Test(test) => commands::test::run(test, &project, arguments.color),
         Command::Init(init) => commands::init::run(init, &project),
         Command::Builds(builds) => commands::builds::run(builds, &project, arguments.color),
         Command::Show(show) => commands::show::run(show, &project, arguments.color),

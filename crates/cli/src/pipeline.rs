@@ -1,4 +1,4 @@
-//! The pipeline's files, read once, and lowered as often as there are new answers.
+//! The pipeline's files and its program, read once, and lowered as often as there are new answers.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -12,6 +12,7 @@ use graph::{Event, EventKind, Known, Severity};
 
 use crate::args::Colour;
 use crate::commands::Stop;
+use crate::program::{self, Program, Source, evaluation};
 use crate::project::Project;
 use crate::{event, output};
 
@@ -27,42 +28,55 @@ pub enum KindChoice {
     Free,
 }
 
-/// A pipeline as its files say it.
+/// A pipeline as its files and its program say it.
 pub struct Pipeline {
     files: Vec<SourceFile>,
+    program: Option<Program>,
     /// The last lowering and what it knew: most are asked for again at once.
     last: RefCell<Option<(Known, Rc<Lowered>)>>,
 }
 
 impl Pipeline {
-    /// Reads the file given, or all that the project has.
+    /// Reads the file given, or all that the project has; a program among it is built if anything changed.
     ///
     /// # Errors
-    /// If there is none, or one cannot be read.
-    pub fn load(project: &Project, file: Option<&Path>) -> Result<Self, Stop> {
-        let paths = match file {
-            Some(file) => vec![std::env::current_dir().unwrap_or_default().join(file)],
-            None => project.pipeline_files(),
+    /// If there is none, or one cannot be read or does not compile.
+    pub fn load(project: &Project, file: Option<&Path>, colour: Colour) -> Result<Self, Stop> {
+        let (paths, source) = match file {
+            Some(file) => {
+                let path = std::env::current_dir().unwrap_or_default().join(file);
+                match Source::of(&path) {
+                    Some(source) => (Vec::new(), Some(source)),
+                    None => (vec![path], None),
+                }
+            }
+            None => (project.pipeline_files(), program::find(project)),
         };
-        if paths.is_empty() {
+        if paths.is_empty() && source.is_none() {
             return Err(Stop::wrong(format!(
                 "no pipeline in {}: `ropewalk init` writes one to .ropewalk/pipeline.yaml",
                 project.root.display()
             )));
         }
-        Self::read(project, &paths)
+        Self::read(project, &paths, source, colour)
     }
 
-    /// Reads the files that a build named.
+    /// Reads the files and the program that a build named.
     ///
     /// # Errors
-    /// If one cannot be read any more.
-    pub fn named(project: &Project, name: &str) -> Result<Self, Stop> {
-        let paths: Vec<PathBuf> = name.split(", ").map(|name| project.root.join(name)).collect();
-        Self::read(project, &paths)
+    /// If one cannot be read or does not compile any more.
+    pub fn named(project: &Project, name: &str, colour: Colour) -> Result<Self, Stop> {
+        let (mut paths, mut source) = (Vec::new(), None);
+        for path in name.split(", ").map(|name| project.root.join(name)) {
+            match Source::of(&path) {
+                Some(program) => source = Some(program),
+                None => paths.push(path),
+            }
+        }
+        Self::read(project, &paths, source, colour)
     }
 
-    fn read(project: &Project, paths: &[PathBuf]) -> Result<Self, Stop> {
+    fn read(project: &Project, paths: &[PathBuf], source: Option<Source>, colour: Colour) -> Result<Self, Stop> {
         let mut files = Vec::new();
         for path in paths {
             let shown = path.strip_prefix(&project.root).unwrap_or(path).display().to_string();
@@ -76,17 +90,25 @@ impl Pipeline {
             let bytes = std::fs::read(path).map_err(refused)?;
             files.push(SourceFile::new(shown, bytes));
         }
-        Ok(Self { files, last: RefCell::default() })
+        let program = source.map(|source| Program::build(project, source, colour)).transpose()?;
+        Ok(Self { files, program, last: RefCell::default() })
     }
 
-    /// The files' names, as builds record them.
+    /// The files' names and the program's, as builds record them.
     pub fn name(&self) -> String {
-        self.files.iter().map(|file| file.name.as_str()).collect::<Vec<_>>().join(", ")
+        let names = self.files.iter().map(|file| file.name.as_str());
+        names.chain(self.program.as_ref().map(|program| program.name.as_str())).collect::<Vec<_>>().join(", ")
     }
 
-    /// Name and text of each file.
+    /// The program, if there is one.
+    pub fn program(&self) -> Option<&Program> {
+        self.program.as_ref()
+    }
+
+    /// All that decides what the pipeline says: name and text of each file, name and digest of the program.
     pub fn texts(&self) -> Vec<(&str, &[u8])> {
-        self.files.iter().map(|file| (file.name.as_str(), file.text.as_slice())).collect()
+        let files = self.files.iter().map(|file| (file.name.as_str(), file.text.as_slice()));
+        files.chain(self.program.as_ref().map(|program| (program.name.as_str(), program.digest.0.as_slice()))).collect()
     }
 
     /// The graph for what is known.
@@ -96,14 +118,30 @@ impl Pipeline {
         {
             return Rc::clone(lowered);
         }
-        let lowered = Rc::new(native::lower(&self.files, known));
+        let lowered = Rc::new(match &self.program {
+            None => native::lower(&self.files, known),
+            Some(program) => evaluation::lower(program, &self.files, known),
+        });
         *self.last.borrow_mut() = Some((known.clone(), Rc::clone(&lowered)));
         lowered
     }
 
     /// Every fault that the files have whatever happens, and their sources.
     pub fn faults(&self) -> Lowered {
-        native::lower(&self.files, &Known::of(Event::new(EventKind::Push)))
+        match &self.program {
+            None => native::lower(&self.files, &Known::of(Event::new(EventKind::Push))),
+            Some(program) => evaluation::faults(program, &self.files),
+        }
+    }
+
+    /// What the program says to the same question three times: twice in one process, once in another. `None` for a
+    /// pipeline of files alone, which says the same by its nature.
+    ///
+    /// # Errors
+    /// If the program cannot be asked.
+    pub fn thrice(&self, event: Event) -> Result<Option<[String; 3]>, Stop> {
+        let Some(program) = &self.program else { return Ok(None) };
+        evaluation::thrice(program, &self.files, event).map(Some).map_err(Stop::wrong)
     }
 
     /// Gives the event's parameters their types, and prints every fault.

@@ -50,6 +50,19 @@ fn data_home() -> Result<PathBuf, String> {
         .ok_or_else(|| "nowhere to keep builds: set ROPEWALK_DATA to an absolute path, or HOME".to_owned())
 }
 
+/// `$ROPEWALK_CACHE`, else `$XDG_CACHE_HOME/ropewalk`, else `~/.cache/ropewalk`: what can be made again.
+///
+/// # Errors
+/// A sentence, if there is no home.
+pub fn cache_home() -> Result<PathBuf, String> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    set("ROPEWALK_CACHE")
+        .or_else(|| set("XDG_CACHE_HOME").map(|home| home.join("ropewalk")))
+        .or_else(|| set("HOME").map(|home| home.join(".cache/ropewalk")))
+        .filter(|path| path.is_absolute())
+        .ok_or_else(|| "nowhere to keep built pipelines: set ROPEWALK_CACHE to an absolute path, or HOME".to_owned())
+}
+
 /// The root's own name for people, and a digest of its path so that two projects never share a folder.
 fn folder_name(root: &Path) -> String {
     let name: String = root

@@ -3,11 +3,13 @@
 use std::io::Write;
 
 use dialects::report;
-use graph::Severity;
+use graph::{Event, EventKind, Severity};
+use serde_json::Value;
 
 use super::Stop;
 use crate::args::{Check, Colour, ReportForm};
 use crate::pipeline::Pipeline;
+use crate::program::{self, Program};
 use crate::project::Project;
 use crate::{exit, output};
 
@@ -16,7 +18,11 @@ use crate::{exit, output};
 /// # Errors
 /// If there is no pipeline, or it cannot be read.
 pub fn run(arguments: &Check, project: &Project, colour: Colour) -> Result<u8, Stop> {
-    let pipeline = Pipeline::load(project, arguments.source.pipeline.as_deref())?;
+    if let Some(source) = program::source(project, arguments.source.pipeline.as_deref()) {
+        // Most faults are found without building anything.
+        Program::check(project, &source, colour)?;
+    }
+    let pipeline = Pipeline::load(project, arguments.source.pipeline.as_deref(), colour)?;
     let lowered = pipeline.faults();
     let (diagnostics, sources) = (&lowered.evaluation.diagnostics, &lowered.sources);
     match arguments.format {
@@ -32,6 +38,86 @@ pub fn run(arguments: &Check, project: &Project, colour: Colour) -> Result<u8, S
         ReportForm::Json => output::print(report::json(diagnostics) + "\n")?,
         ReportForm::Sarif => output::print(report::sarif(diagnostics, sources, env!("CARGO_PKG_VERSION")) + "\n")?,
     }
+    if arguments.twice {
+        same(&pipeline)?;
+    }
     let is_wrong = diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
     Ok(if is_wrong { exit::WRONG } else { exit::PASSED })
+}
+
+/// The most characters of a value that are shown where two evaluations differ.
+const VALUE_CHARACTERS_MAX: usize = 200;
+
+/// Whether a program says the same to the same question.
+///
+/// # Errors
+/// Where it does not: the first difference.
+fn same(pipeline: &Pipeline) -> Result<(), Stop> {
+    let Some([first, second, third]) = pipeline.thrice(Event::new(EventKind::Push))? else { return Ok(()) };
+    for (other, when) in [(second, "a second time in the same process"), (third, "in another process")] {
+        if other == first {
+            continue;
+        }
+        let read = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
+        let place = difference(&read(&first), &read(&other), Vec::new());
+        let (path, before, after) = place.unwrap_or_else(|| (Vec::new(), first.clone(), other.clone()));
+        return Err(Stop::wrong(format!(
+            "{}: evaluated {when}, the program says something else{}\n  before: {}\n  after:  {}\nan evaluation may \
+             depend on the event and on answers alone: not on addresses, nor on the order of a `HashMap`",
+            pipeline.name(),
+            named(&path),
+            shortened(&before),
+            shortened(&after),
+        )));
+    }
+    let _ = writeln!(std::io::stderr(), "{}: evaluated three times in two processes, byte for byte the same", pipeline.name());
+    Ok(())
+}
+
+/// ` in job `build`, key `env.A``.
+fn named(path: &[String]) -> String {
+    match path {
+        [document, jobs, job, key @ ..] if document == "document" && jobs == "jobs" => {
+            let key = if key.is_empty() { String::new() } else { format!(", key `{}`", key.join(".")) };
+            format!(" in job `{job}`{key}")
+        }
+        [] => String::new(),
+        path => format!(" in `{}`", path.join(".")),
+    }
+}
+
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(VALUE_CHARACTERS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// Path and both values of the first place in which two values differ. Objects of one reply keep their order, so that only
+/// the order differing is a difference of its own.
+fn difference(before: &Value, after: &Value, path: Vec<String>) -> Option<(Vec<String>, String, String)> {
+    let below = |key: String| [path.as_slice(), &[key]].concat();
+    let nothing = || "nothing".to_owned();
+    match (before, after) {
+        (Value::Object(before), Value::Object(after)) => {
+            for (key, value) in before {
+                match after.get(key) {
+                    None => return Some((below(key.clone()), value.to_string(), nothing())),
+                    Some(other) => {
+                        if let Some(found) = difference(value, other, below(key.clone())) {
+                            return Some(found);
+                        }
+                    }
+                }
+            }
+            let fresh = after.iter().find(|(key, _)| !before.contains_key(*key));
+            fresh.map(|(key, value)| (below(key.clone()), nothing(), value.to_string()))
+        }
+        (Value::Array(before), Value::Array(after)) if before.len() == after.len() => {
+            let pairs = before.iter().zip(after).enumerate();
+            pairs.into_iter().find_map(|(index, (before, after))| difference(before, after, below(index.to_string())))
+        }
+        (before, after) if before == after => None,
+        (before, after) => Some((path, before.to_string(), after.to_string())),
+    }
 }

@@ -20,7 +20,7 @@ const EVALUATIONS_MAX: usize = 1000;
 /// # Errors
 /// If the pipeline or a flag is wrong.
 pub fn run(arguments: &Plan, project: &Project, colour: Colour) -> Result<u8, Stop> {
-    let pipeline = Pipeline::load(project, arguments.source.pipeline.as_deref())?;
+    let pipeline = Pipeline::load(project, arguments.source.pipeline.as_deref(), colour)?;
     let mut event = event::of(&arguments.event, project, now()).map_err(Stop::wrong)?;
     pipeline.check(&mut event, event::kind_choice(&arguments.event), colour)?;
     let mut known = Known::of(event);

@@ -40,7 +40,7 @@ pub fn run(arguments: &Retry, project: &Project, colour: Colour) -> Result<u8, S
         given,
         ..request.clone()
     };
-    let pipeline = Pipeline::named(project, &request.pipeline)?;
+    let pipeline = Pipeline::named(project, &request.pipeline, colour)?;
     let mut event = request.event.clone();
     pipeline.check(&mut event, KindChoice::Said, colour)?;
     let build = places.store.reserve_build()?;

@@ -22,6 +22,7 @@ use crate::local::secrets::SecretSource;
 use crate::local::world::{GatePolicy, LocalWorld, Parts, ReusePolicy, WORKER};
 use crate::pipeline::Pipeline;
 use crate::places::Places;
+use crate::program::testing;
 use crate::project::Project;
 use crate::retention::{self, Retention};
 use crate::shortcut::{Key, Unchanged};
@@ -39,7 +40,10 @@ pub fn run(arguments: &Run, project: &Project, colour: Colour) -> Result<u8, Sto
     if let Some(number) = arguments.resume {
         return resume(number.map(BuildId), &arguments.how, project, colour, Vec::new());
     }
-    let pipeline = Pipeline::load(project, arguments.source.pipeline.as_deref())?;
+    let pipeline = Pipeline::load(project, arguments.source.pipeline.as_deref(), colour)?;
+    if let Some(program) = pipeline.program() {
+        testing::before_run(program)?;
+    }
     let mut event = event::of(&arguments.event, project, now()).map_err(Stop::wrong)?;
     let only: BTreeSet<String> = arguments.jobs.iter().cloned().collect();
     let on_failure = if arguments.fail_fast { FailurePolicy::FailFast } else { FailurePolicy::KeepGoing };
@@ -150,7 +154,7 @@ pub fn resume(
     let lost = engine.step(now(), vec![Input::WorkerLeft { worker: WorkerId(WORKER.into()) }]);
     places.store.append(&lost.facts)?;
     let facts = facts.into_iter().chain(lost.facts).collect();
-    let pipeline = Pipeline::named(project, &request.pipeline)?;
+    let pipeline = Pipeline::named(project, &request.pipeline, colour)?;
     let start = Start { build, engine, history: facts, inputs, event: request.event, pipeline, key: None };
     execute(start, keeper, &places, how, project, colour)
 }
@@ -214,7 +218,7 @@ pub fn execute(
         // Losing it costs time only.
         let _ = shortcut::keep(&project.data, &project.root, key, build, graph, &seen);
     }
-    ending::show(&world, places, build, how.output, colour)?;
+    ending::show(&world, places, &project.root, build, how.output, colour)?;
     retire_workspaces(&project.data, places, build);
     if let Err(stop) = retention::apply(places, Retention::of_environment(), build, now()) {
         let _ = writeln!(std::io::stderr(), "note: {}", stop.message);

@@ -1,0 +1,396 @@
+//! Pipelines that are Rust programs: found, built by the user's cargo, kept by digest, tested, asked.
+//!
+//! [`find`] says where a program is; [`Program::build`] gives its binary, from the cache if nothing changed (a stamp of every
+//! source says so, no cargo is asked); [`Program::ask`] evaluates it in a sandboxed process that lives as long as the
+//! [`Program`]. What crosses is described in docs/design/2026-11-21-rust-pipelines.md.
+
+mod cargo;
+pub mod evaluation;
+mod frontmatter;
+pub mod sdk;
+mod single;
+mod stamp;
+pub mod testing;
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+
+use dialects::program::Reply;
+use graph::Digest;
+use worker::evaluator::{Evaluator, EvaluatorError, Limits};
+use worker::sandbox::Sandbox;
+
+use crate::args::Colour;
+use crate::commands::Stop;
+use crate::project::{PIPELINE_FOLDER, Project};
+use cargo::{Finished, Package, Verb};
+use stamp::Stamp;
+
+/// How long a binary is kept that no build has used.
+const BINARIES_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Where a program is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// One file.
+    File(PathBuf),
+    /// A package, by its manifest.
+    Package(PathBuf),
+}
+
+impl Source {
+    /// The file or the manifest.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::File(path) | Self::Package(path) => path,
+        }
+    }
+
+    /// The program that a path names: a `.rs` file, or a manifest.
+    pub fn of(path: &Path) -> Option<Self> {
+        if path.extension().is_some_and(|end| end == "rs") {
+            return Some(Self::File(path.to_owned()));
+        }
+        path.file_name().is_some_and(|name| name == "Cargo.toml").then(|| Self::Package(path.to_owned()))
+    }
+}
+
+/// The program of a project, if it has one: a package, else a file.
+pub fn find(project: &Project) -> Option<Source> {
+    let folder = project.root.join(PIPELINE_FOLDER);
+    let (manifest, file) = (folder.join("Cargo.toml"), folder.join("pipeline.rs"));
+    if manifest.is_file() {
+        return Some(Source::Package(manifest));
+    }
+    file.is_file().then_some(Source::File(file))
+}
+
+/// The program that a path on the command line names, or without one the project's.
+pub fn source(project: &Project, path: Option<&Path>) -> Option<Source> {
+    match path {
+        Some(path) => Source::of(&std::env::current_dir().unwrap_or_default().join(path)),
+        None => find(project),
+    }
+}
+
+/// A program that is built.
+pub struct Program {
+    /// The file or manifest as users know it, relative to the project.
+    pub name: String,
+    /// The binary.
+    pub binary: PathBuf,
+    /// The digest of the binary.
+    pub digest: Digest,
+    place: Place,
+    evaluator: RefCell<Option<Evaluator>>,
+    /// What hooks it has, once it was asked.
+    hooks: RefCell<Option<Rc<Reply>>>,
+    /// Its sources, as far as they were shown, by name.
+    texts: RefCell<BTreeMap<String, Option<String>>>,
+}
+
+/// Where a program and what is made of it lie.
+#[derive(Clone, Debug)]
+struct Place {
+    root: PathBuf,
+    /// What is kept of the project; workers find binaries there.
+    data: PathBuf,
+    source: Source,
+    /// As users know it.
+    name: String,
+    /// The folder in the cache for this program.
+    kept: PathBuf,
+    cache: PathBuf,
+    colour: Colour,
+}
+
+impl Place {
+    fn new(project: &Project, source: Source, colour: Colour) -> Result<Self, Stop> {
+        let cache = crate::project::cache_home().map_err(Stop::wrong)?;
+        let name = source.path().strip_prefix(&project.root).unwrap_or(source.path()).display().to_string();
+        let of_project = project.data.file_name().unwrap_or_default().to_string_lossy();
+        let digest = blake3::hash(source.path().as_os_str().as_encoded_bytes()).to_hex();
+        let kept = cache.join("programs").join(format!("{of_project}-{}", &digest[..8]));
+        Ok(Self { root: project.root.clone(), data: project.data.clone(), source, name, kept, cache, colour })
+    }
+
+    /// The folder that holds the file or the manifest.
+    fn folder(&self) -> &Path {
+        self.source.path().parent().unwrap_or(&self.root)
+    }
+
+    fn stamp(&self, what: &str) -> PathBuf {
+        self.kept.join(format!("{what}-{}", sdk::name()))
+    }
+
+    fn binary(&self, digest: Digest) -> PathBuf {
+        worker::program_file(&self.data, digest)
+    }
+
+    /// Lays what the package depends on, and the package itself if the program is a file.
+    fn lay(&self) -> Result<Package, Stop> {
+        let failed = |error: io::Error| Stop::infra(format!("could not lay the SDK into {}: {error}", self.cache.display()));
+        let sdk = sdk::lay(&self.cache).map_err(failed)?;
+        let target = self.kept.join(format!("target-{}", sdk::name()));
+        let folder = self.folder().to_owned();
+        let manifest = match &self.source {
+            Source::File(file) => single::lay(file, &self.name, &self.kept.join("package"), &sdk)?,
+            Source::Package(manifest) => {
+                self.link(&sdk)?;
+                manifest.clone()
+            }
+        };
+        Ok(Package { folder, manifest, target })
+    }
+
+    /// Makes the link by which a package finds the SDK, if it looks for it there.
+    fn link(&self, sdk: &Path) -> Result<(), Stop> {
+        let Source::Package(manifest) = &self.source else { return Ok(()) };
+        let text = fs::read_to_string(manifest)
+            .map_err(|error| Stop::wrong(format!("cannot read the pipeline's manifest {}: {error}", self.name)))?;
+        if !text.contains(".sdk/") {
+            return Ok(());
+        }
+        let failed = |error: io::Error| Stop::infra(format!("could not link {}/.sdk to the SDK: {error}", self.folder().display()));
+        sdk::link(self.folder(), sdk).map_err(failed)?;
+        let ignore = self.folder().join(".gitignore");
+        if ignore.exists() { Ok(()) } else { fs::write(ignore, "/.sdk\n/target\n").map_err(failed) }
+    }
+
+    /// Holds every other command off this program's folder in the cache.
+    fn lock(&self) -> Result<File, Stop> {
+        let failed = |error: io::Error| Stop::infra(format!("could not use the cache {}: {error}", self.kept.display()));
+        fs::create_dir_all(&self.kept).map_err(failed)?;
+        let file = File::create(self.kept.join("lock")).map_err(failed)?;
+        file.lock().map_err(failed)?;
+        Ok(file)
+    }
+
+    /// Whether what the package finds its SDK by is as this binary would make it.
+    fn is_linked(&self) -> bool {
+        match &self.source {
+            Source::File(_) => true,
+            Source::Package(_) => match fs::read_link(self.folder().join(".sdk")) {
+                Ok(target) => target.ends_with(sdk::name()) && target.is_dir(),
+                // A package that names a published version has none.
+                Err(_) => !fs::read_to_string(self.source.path()).is_ok_and(|text| text.contains(".sdk/")),
+            },
+        }
+    }
+
+    /// The binary made before, if nothing has changed since.
+    fn unchanged(&self) -> Option<Digest> {
+        if !self.is_linked() {
+            return None;
+        }
+        let digest: Digest = Stamp::unchanged(&self.stamp("built"))?.result.parse().ok()?;
+        self.binary(digest).is_file().then_some(digest)
+    }
+
+    /// Builds the binary and keeps it under its digest.
+    fn build(&self) -> Result<Digest, Stop> {
+        let _lock = self.lock()?;
+        // Whoever held the lock may have built it.
+        if let Some(digest) = self.unchanged() {
+            return Ok(digest);
+        }
+        let package = self.lay()?;
+        let began = SystemTime::now();
+        let finished = cargo::call(Verb::Build, &package, self.colour)?;
+        let _ = io::stderr().write_all(&finished.stderr);
+        if !finished.status.success() {
+            return Err(Stop { code: crate::exit::WRONG, message: String::new() });
+        }
+        let made = self.pick(&finished)?;
+        let failed = |error: io::Error| Stop::infra(format!("could not keep the pipeline's binary: {error}"));
+        let bytes = fs::read(&made).map_err(failed)?;
+        let digest = Digest(*blake3::hash(&bytes).as_bytes());
+        let binary = self.binary(digest);
+        if !binary.is_file() {
+            let folder = binary.parent().unwrap_or(&self.data);
+            fs::create_dir_all(folder).map_err(failed)?;
+            let fresh = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+            fs::copy(&made, fresh.path()).map_err(failed)?;
+            fresh.persist(&binary).map_err(|error| failed(error.error))?;
+        }
+        self.keep_stamp(&made, &package, began, digest);
+        self.retire();
+        Ok(digest)
+    }
+
+    /// The one binary that is the pipeline.
+    fn pick(&self, finished: &Finished) -> Result<PathBuf, Stop> {
+        let mut binaries = cargo::binaries(&finished.stdout);
+        if let Some(place) = binaries.iter().position(|(name, _)| name == "pipeline") {
+            return Ok(binaries.swap_remove(place).1);
+        }
+        match binaries.len() {
+            1 => Ok(binaries.remove(0).1),
+            0 => Err(Stop::wrong(format!("{} makes no binary: a pipeline is a program with `ropewalk::Ci::main`", self.name))),
+            _ => {
+                let names: Vec<String> = binaries.into_iter().map(|(name, _)| name).collect();
+                Err(Stop::wrong(format!(
+                    "{} makes several binaries ({}): name the one that is the pipeline `pipeline`",
+                    self.name,
+                    names.join(", ")
+                )))
+            }
+        }
+    }
+
+    /// Remembers how everything looked that the binary was made of. Losing it costs time only.
+    fn keep_stamp(&self, made: &Path, package: &Package, began: SystemTime, digest: Digest) {
+        let path = self.stamp("built");
+        let sources = fs::read_to_string(made.with_extension("d")).map(|text| stamp::dep_info(&text)).unwrap_or_default();
+        let mut paths: BTreeSet<PathBuf> = cargo::settings(&package.folder).into_iter().collect();
+        for source in sources {
+            let source = package.folder.join(source);
+            let manifest = source.ancestors().map(|above| above.join("Cargo.toml")).find(|manifest| manifest.is_file());
+            paths.extend(manifest);
+            paths.insert(source);
+        }
+        paths.insert(self.source.path().to_owned());
+        paths.insert(package.manifest.clone());
+        paths.insert(package.manifest.with_file_name("Cargo.lock"));
+        // The generated package is written before every call of cargo, and only from what is stamped anyway; the SDK
+        // never changes where it lies.
+        let made_by_us = [self.kept.join("package"), self.cache.join("sdk"), self.folder().join(".sdk")];
+        paths.retain(|path| !made_by_us.iter().any(|folder| path.starts_with(folder)));
+        let kept = match Stamp::of(paths, began, digest.to_hex()) {
+            Some(stamp) => stamp.keep(&path),
+            None => fs::remove_file(&path),
+        };
+        let _ = kept;
+    }
+
+    /// Removes target folders of other versions of the SDK, and binaries that nobody has used for long.
+    fn retire(&self) {
+        let current = format!("target-{}", sdk::name());
+        for entry in fs::read_dir(&self.kept).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if name.starts_with("target-") && name != current {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+        for entry in fs::read_dir(self.data.join("programs")).into_iter().flatten().flatten() {
+            let age = entry.metadata().and_then(|metadata| metadata.modified()).ok().and_then(|time| time.elapsed().ok());
+            if age.is_some_and(|age| age > BINARIES_KEPT) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+
+    /// A file that the program's places name, relative to the project.
+    fn shown(&self, file: &str) -> String {
+        let path = Path::new(file);
+        if let Ok(inside) = path.strip_prefix(&self.root) {
+            return inside.display().to_string();
+        }
+        let beside = self.folder().join(path);
+        match beside.strip_prefix(&self.root) {
+            Ok(inside) if path.is_relative() && !self.root.join(path).is_file() && beside.is_file() => {
+                inside.display().to_string()
+            }
+            _ => file.to_owned(),
+        }
+    }
+}
+
+impl Program {
+    /// The program's binary, built if anything changed. What cargo says goes to standard error as it is.
+    ///
+    /// # Errors
+    /// If it does not compile (all has been said then), there is no cargo, or the cache cannot be used.
+    pub fn build(project: &Project, source: Source, colour: Colour) -> Result<Self, Stop> {
+        let place = Place::new(project, source, colour)?;
+        let digest = match place.unchanged() {
+            Some(digest) => digest,
+            None => place.build()?,
+        };
+        let binary = place.binary(digest);
+        Ok(Self {
+            name: place.name.clone(),
+            binary,
+            digest,
+            place,
+            evaluator: RefCell::default(),
+            hooks: RefCell::default(),
+            texts: RefCell::default(),
+        })
+    }
+
+    /// Finds the program's faults without building it.
+    ///
+    /// # Errors
+    /// If it does not compile (all has been said then), there is no cargo, or the cache cannot be used.
+    pub fn check(project: &Project, source: &Source, colour: Colour) -> Result<(), Stop> {
+        let place = Place::new(project, source.clone(), colour)?;
+        if place.unchanged().is_some() {
+            return Ok(());
+        }
+        let _lock = place.lock()?;
+        let package = place.lay()?;
+        let finished = cargo::call(Verb::Check, &package, colour)?;
+        if finished.status.success() {
+            // Warnings are told by the build that follows.
+            return Ok(());
+        }
+        let _ = io::stderr().write_all(&finished.stderr);
+        Err(Stop { code: crate::exit::WRONG, message: String::new() })
+    }
+
+    /// Asks the program: one line in, one line out.
+    ///
+    /// # Errors
+    /// A sentence: it ended, or passed a limit.
+    pub fn ask(&self, request: &str) -> Result<String, String> {
+        let mut slot = self.evaluator.borrow_mut();
+        if slot.is_none() {
+            *slot = Some(self.start()?);
+        }
+        let Some(evaluator) = slot.as_mut() else { return Err("the program did not start".to_owned()) };
+        let answer = evaluator.ask(request);
+        if answer.is_err() {
+            *slot = None;
+        }
+        answer.map_err(|error| match error {
+            EvaluatorError::Died { how, said } => {
+                // What it printed may have many lines: shown as they are, before the sentence.
+                let _ = io::stderr().write_all(said.as_bytes());
+                sentence(&EvaluatorError::Died { how, said: String::new() })
+            }
+            error => sentence(&error),
+        })
+    }
+
+    /// The next question goes to a new process.
+    pub fn forget(&self) {
+        self.evaluator.borrow_mut().take();
+    }
+
+    fn start(&self) -> Result<Evaluator, String> {
+        let walls = match Sandbox::probe() {
+            Ok(sandbox) => Some(sandbox),
+            Err(error) => {
+                let _ = writeln!(io::stderr(), "note: the pipeline's program is evaluated without a sandbox: {error}");
+                None
+            }
+        };
+        Evaluator::start(&self.binary, walls.as_ref(), Limits::default()).map_err(|error| sentence(&error))
+    }
+
+    /// A file that the program's places name, as users know it: relative to the project.
+    pub fn shown(&self, file: &str) -> String {
+        self.place.shown(file)
+    }
+}
+
+fn sentence(error: &dyn std::error::Error) -> String {
+    Stop::of(error).message
+}

@@ -1,0 +1,139 @@
+//! Asks a program for its document and lowers it together with the config files beside it.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use dialects::native::{Lowered, SourceFile, Triggered, Triggers};
+use dialects::program::{self, Reply};
+use dialects::tree::Sources;
+use graph::{Diagnostic, Evaluation, Event, EventKind, Known};
+
+use super::Program;
+
+/// The largest source that is read to show lines of it.
+const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// The graph of a program and of the config files beside it, for what is known. A program that cannot be asked is an error
+/// among the diagnostics.
+pub fn lower(program: &Program, files: &[SourceFile], known: &Known) -> Lowered {
+    let evaluate = || {
+        let hooks = program::triggered_hooks(&*hooks(program, known)?, files, &known.event);
+        evaluated(program, files, known, &hooks)
+    };
+    evaluate().unwrap_or_else(|message| unanswered(program, message))
+}
+
+/// Every fault of a program: evaluated for a push, and for each of its hooks.
+pub fn faults(program: &Program, files: &[SourceFile]) -> Lowered {
+    let known = Known::of(Event::new(EventKind::Push));
+    let mut lowered = lower(program, files, &known);
+    let Ok(hooks) = hooks(program, &known) else { return lowered };
+    for (event, hooks) in trials(&hooks, files) {
+        let known = Known::of(event);
+        match evaluated(program, files, &known, &hooks) {
+            Ok(other) => {
+                let diagnostics = &mut lowered.evaluation.diagnostics;
+                let fresh = other.evaluation.diagnostics.into_iter().filter(|fault| !diagnostics.contains(fault));
+                let fresh: Vec<_> = fresh.collect();
+                diagnostics.extend(fresh);
+            }
+            Err(message) => return unanswered(program, message),
+        }
+    }
+    lowered
+}
+
+/// What a program says to the same request the first and the second time in one process, and in a new one.
+///
+/// # Errors
+/// A sentence: it could not be asked.
+pub fn thrice(program: &Program, files: &[SourceFile], event: Event) -> Result<[String; 3], String> {
+    let known = Known::of(event);
+    let hooks = program::triggered_hooks(&*hooks(program, &known)?, files, &known.event);
+    let request = program::request(&known, Some(&hooks), Some(&program::document(files)));
+    program.forget();
+    let (first, second) = (program.ask(&request)?, program.ask(&request)?);
+    program.forget();
+    Ok([first, second, program.ask(&request)?])
+}
+
+/// Events that between them start every hook that some made-up event starts, each with the hooks it starts; hooks that
+/// need a name nobody can guess are tried for a push.
+fn trials(reply: &Reply, files: &[SourceFile]) -> Vec<(Event, Vec<usize>)> {
+    let names: Vec<String> = reply.hooks().map(str::to_owned).collect();
+    let mut events: Vec<Event> = EventKind::ALL.into_iter().filter(|kind| *kind != EventKind::Command).map(named).collect();
+    events.extend(names.iter().map(|name| Event { command: Some(name.clone()), ..Event::new(EventKind::Command) }));
+    let mut trials = Vec::new();
+    let mut tried = vec![false; names.len()];
+    for event in events {
+        let hooks = program::triggered_hooks(reply, files, &event);
+        if hooks.iter().any(|hook| !tried[*hook]) {
+            hooks.iter().for_each(|hook| tried[*hook] = true);
+            trials.push((event, hooks));
+        }
+    }
+    let rest = (0..names.len()).filter(|hook| !tried[*hook]);
+    trials.extend(rest.map(|hook| (named(EventKind::Push), vec![hook])));
+    trials
+}
+
+fn named(kind: EventKind) -> Event {
+    let main = || Some("main".to_owned());
+    let mut event = Event::new(kind);
+    match kind {
+        EventKind::Tag => event.tag = Some("v1.0.0".to_owned()),
+        EventKind::PullRequest => (event.branch, event.base) = (Some("change".to_owned()), main()),
+        _ => event.branch = main(),
+    }
+    event
+}
+
+/// What hooks the program has; asked once.
+fn hooks(program: &Program, known: &Known) -> Result<Rc<Reply>, String> {
+    if let Some(reply) = &*program.hooks.borrow() {
+        return Ok(Rc::clone(reply));
+    }
+    let reply = program.ask(&program::request(known, None, None))?;
+    let reply = Rc::new(program::read(&reply).map_err(|error| error.to_string())?);
+    *program.hooks.borrow_mut() = Some(Rc::clone(&reply));
+    Ok(reply)
+}
+
+fn evaluated(program: &Program, files: &[SourceFile], known: &Known, hooks: &[usize]) -> Result<Lowered, String> {
+    let document = (!files.is_empty()).then(|| program::document(files));
+    let reply = program.ask(&program::request(known, Some(hooks), document.as_ref()))?;
+    let mut reply = program::read(&reply).map_err(|error| error.to_string())?;
+    let mut sources = Vec::new();
+    for name in reply.files() {
+        *name = program.shown(name);
+        sources.extend(program.text(name).map(|text| (name.clone(), text)));
+    }
+    Ok(program::lower(reply, sources, files, known, program.digest))
+}
+
+/// What is said where the program could not be asked.
+fn unanswered(program: &Program, message: String) -> Lowered {
+    let help = format!("`ropewalk check` asks {} again; an evaluation computes, it waits for nothing", program.name);
+    let diagnostic = Diagnostic::error("program-failed", message).help(help);
+    Lowered {
+        evaluation: Evaluation { diagnostics: vec![diagnostic], ..Evaluation::default() },
+        sources: Sources::new(),
+        triggers: Triggers::Everything,
+        triggered: Triggered::Yes,
+        params: BTreeMap::new(),
+        filled: BTreeMap::new(),
+    }
+}
+
+impl Program {
+    /// The text of a source, by its name for users, as it was when it was first asked for.
+    fn text(&self, name: &str) -> Option<String> {
+        let mut texts = self.texts.borrow_mut();
+        let read = || {
+            let path = self.place.root.join(name);
+            let is_small = std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() <= FILE_BYTES_MAX);
+            if is_small { std::fs::read_to_string(path).ok() } else { None }
+        };
+        texts.entry(name.to_owned()).or_insert_with(read).clone()
+    }
+}

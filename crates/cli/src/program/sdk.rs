@@ -1,0 +1,76 @@
+//! The source of the SDK and of the plugins, which the binary carries: laid into the user's cache by version and digest.
+//!
+//! A folder that is there is complete, since it is made under another name and renamed; nobody writes in it again.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// Path below the folder, and text.
+static FILES: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/sdk.rs"));
+
+/// Characters of the digest in the folder's name.
+const DIGEST_CHARACTERS: usize = 12;
+
+/// The folder's name: `VERSION-DIGEST`.
+pub fn name() -> String {
+    let mut hasher = blake3::Hasher::new();
+    for (name, text) in FILES {
+        for part in [name.as_bytes(), text] {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+    }
+    let digest = hasher.finalize().to_hex();
+    format!("{}-{}", env!("CARGO_PKG_VERSION"), &digest[..DIGEST_CHARACTERS])
+}
+
+/// The names of the crates that are carried: `ropewalk`, `ropewalk-cargo`, ….
+pub fn crates() -> impl Iterator<Item = &'static str> {
+    FILES.iter().filter_map(|(name, _)| name.strip_suffix("/Cargo.toml")).filter(|name| *name != "ropewalk-derive")
+}
+
+/// The folder that holds one folder for each crate; laid if it is not there.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn lay(cache: &Path) -> io::Result<PathBuf> {
+    let parent = cache.join("sdk");
+    let folder = parent.join(name());
+    if folder.is_dir() {
+        return Ok(folder);
+    }
+    fs::create_dir_all(&parent)?;
+    let fresh = tempfile::Builder::new().prefix(".laying-").tempdir_in(&parent)?;
+    for (name, text) in FILES {
+        let path = fresh.path().join(name);
+        fs::create_dir_all(path.parent().unwrap_or(&path))?;
+        fs::write(&path, text)?;
+        // Editors that follow a definition into it shall not change it for every project.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o444))?;
+    }
+    match fs::rename(fresh.path(), &folder) {
+        Ok(()) => drop(fresh.keep()),
+        // Another process was quicker and laid the same.
+        Err(_) if folder.is_dir() => {}
+        Err(error) => return Err(error),
+    }
+    Ok(folder)
+}
+
+/// Makes the link `.sdk` in a package's folder lead to `sdk`.
+///
+/// # Errors
+/// If something that is no link is in its place, or the folder cannot be written.
+pub fn link(package: &Path, sdk: &Path) -> io::Result<()> {
+    let link = package.join(".sdk");
+    if fs::read_link(&link).is_ok_and(|target| target == sdk) {
+        return Ok(());
+    }
+    // Replaced by renaming, so that a command that runs at the same time never finds it missing.
+    let fresh = tempfile::Builder::new().prefix(".sdk-").tempdir_in(package)?;
+    let made = fresh.path().join("link");
+    std::os::unix::fs::symlink(sdk, &made)?;
+    fs::rename(&made, &link)
+}

@@ -1,0 +1,200 @@
+//! The package around a program that is a single file: made in the cache, so that the repository holds nothing but the file.
+//!
+//! The file is the path of the package's binary under the name that users know (`.ropewalk/pipeline.rs`), so that the
+//! compiler's messages and the program's own places name it so.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use super::frontmatter;
+use crate::commands::Stop;
+
+/// The largest program that is read.
+const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// Lays the package of `file`, which users know as `shown`, into `folder`; gives the manifest's path.
+///
+/// # Errors
+/// If the file cannot be read, its frontmatter is wrong, or the package cannot be written.
+pub fn lay(file: &Path, shown: &str, folder: &Path, sdk: &Path) -> Result<PathBuf, Stop> {
+    let refused = |error: io::Error| Stop::wrong(format!("cannot read the pipeline {shown}: {error}"));
+    if fs::metadata(file).map_err(refused)?.len() > FILE_BYTES_MAX {
+        return Err(Stop::wrong(format!(
+            "{shown} is larger than {FILE_BYTES_MAX} bytes, the most a pipeline may have"
+        )));
+    }
+    let text = fs::read_to_string(file).map_err(refused)?;
+    let parted =
+        frontmatter::part(&text).map_err(|fault| Stop::wrong(format!("{shown}:{}: {}", fault.line, fault.message)))?;
+    // Names that lead out of the package are no names in it.
+    let inside = if shown.starts_with('/') || shown.contains("..") { "pipeline.rs" } else { shown };
+    let manifest = manifest(parted.manifest.unwrap_or_default(), inside, sdk);
+    write(file, parted.program.as_deref(), inside, &manifest, folder).map_err(|error| {
+        Stop::infra(format!("could not write the pipeline's package {}: {error}", folder.display()))
+    })?;
+    Ok(folder.join("Cargo.toml"))
+}
+
+fn write(file: &Path, program: Option<&str>, inside: &str, manifest: &str, folder: &Path) -> io::Result<()> {
+    let place = folder.join(inside);
+    let beside = place.parent().unwrap_or(folder);
+    let of_file = file.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    write_if_changed(&folder.join("Cargo.toml"), manifest.as_bytes())?;
+    if fs::symlink_metadata(beside).is_ok_and(|metadata| metadata.is_symlink()) {
+        fs::remove_file(beside)?;
+    }
+    fs::create_dir_all(beside)?;
+    // What the program includes lies beside it.
+    let names: Vec<_> = fs::read_dir(of_file)?.flatten().map(|entry| entry.file_name()).collect();
+    for entry in fs::read_dir(beside)?.flatten() {
+        if !names.contains(&entry.file_name()) && fs::symlink_metadata(entry.path())?.is_symlink() {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    let own = place.file_name().unwrap_or_default();
+    for name in names.iter().filter(|name| *name != own && *name != ".sdk") {
+        link(&of_file.join(name), &beside.join(name))?;
+    }
+    match program {
+        None => link(file, &place),
+        Some(program) => {
+            if fs::read_link(&place).is_ok() {
+                fs::remove_file(&place)?;
+            }
+            write_if_changed(&place, program.as_bytes())
+        }
+    }
+}
+
+fn link(target: &Path, link: &Path) -> io::Result<()> {
+    if fs::read_link(link).is_ok_and(|there| there == target) {
+        return Ok(());
+    }
+    match fs::remove_file(link) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    symlink(target, link)
+}
+
+/// What has not changed keeps its time, by which cargo sees whether there is work.
+fn write_if_changed(path: &Path, text: &[u8]) -> io::Result<()> {
+    if fs::read(path).is_ok_and(|there| there == text) { Ok(()) } else { fs::write(path, text) }
+}
+
+/// The manifest: what the frontmatter says, completed.
+fn manifest(frontmatter: &str, path: &str, sdk: &Path) -> String {
+    let carried = |name: &str| format!("{name} = {{ path = {:?} }}", sdk.join(name).display().to_string());
+    let package =
+        ["name = \"pipeline\"", "version = \"0.0.0\"", "edition = \"2024\"", "publish = false", "autobins = false"];
+    let mut text = section(frontmatter, "package", &package.map(str::to_owned));
+    text = carry(&text, &carried);
+    if !text.lines().any(|line| line.trim() == "[dependencies.ropewalk]") {
+        text = section(&text, "dependencies", &[carried("ropewalk")]);
+    }
+    if !text.lines().any(|line| line.trim_start().starts_with("[workspace")) {
+        text.push_str("\n[workspace]\n");
+    }
+    let profile = ["debug = \"line-tables-only\"".to_owned(), "incremental = true".to_owned()];
+    text = section(&text, "profile.dev", &profile);
+    for name in super::sdk::crates() {
+        text = section(&text, &format!("profile.dev.package.{name}"), &["opt-level = 1".to_owned()]);
+        if !uses(&text, name) {
+            text = text.replace(&format!("[profile.dev.package.{name}]\nopt-level = 1\n"), "");
+        }
+    }
+    format!("{text}\n[[bin]]\nname = \"pipeline\"\npath = {path:?}\n")
+}
+
+/// Whether the dependencies name this crate.
+fn uses(manifest: &str, name: &str) -> bool {
+    let named = format!("{name} = ");
+    manifest.lines().any(|line| line.starts_with(&named) || line.trim() == format!("[dependencies.{name}]"))
+}
+
+/// The manifest with `ropewalk-… = "*"` as the crates that the binary carries.
+fn carry(manifest: &str, carried: &impl Fn(&str) -> String) -> String {
+    let mut text = String::new();
+    for line in manifest.lines() {
+        let name = super::sdk::crates().find(|name| {
+            let value = line.strip_prefix(name).and_then(|rest| rest.trim_start().strip_prefix('='));
+            value.is_some_and(|value| value.trim() == "\"*\"")
+        });
+        text.push_str(&name.map_or_else(|| line.to_owned(), carried));
+        text.push('\n');
+    }
+    text
+}
+
+/// The manifest with these lines in a section; those whose key is there already stay as the user wrote them.
+fn section(manifest: &str, name: &str, lines: &[String]) -> String {
+    let header = format!("[{name}]");
+    let mut own: Vec<&str> = Vec::new();
+    let mut is_here = false;
+    for line in manifest.lines() {
+        if line.trim_start().starts_with('[') {
+            is_here = line.trim() == header;
+        } else if is_here {
+            own.push(line);
+        }
+    }
+    let key = |line: &str| line.split(['=', '.']).next().unwrap_or_default().trim().to_owned();
+    let missing: Vec<&String> = lines.iter().filter(|line| !own.iter().any(|own| key(own) == key(line))).collect();
+    let mut text = String::new();
+    let mut was_found = false;
+    for line in manifest.lines() {
+        text.push_str(line);
+        text.push('\n');
+        if line.trim() == header && !was_found {
+            was_found = true;
+            for line in &missing {
+                text.push_str(line);
+                text.push('\n');
+            }
+        }
+    }
+    if !was_found {
+        text.push_str(&format!("\n{header}\n"));
+        for line in missing {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::manifest;
+
+    #[test]
+    fn the_manifest_is_completed() {
+        let text = manifest(
+            "[dependencies]\nlog = \"0.4\"\n[package]\nedition = \"2021\"\n",
+            ".ropewalk/pipeline.rs",
+            Path::new("/sdk"),
+        );
+        for line in [
+            "edition = \"2021\"",
+            "name = \"pipeline\"",
+            "log = \"0.4\"",
+            "ropewalk = { path = \"/sdk/ropewalk\" }",
+            "[workspace]",
+            "path = \".ropewalk/pipeline.rs\"",
+        ] {
+            assert_eq!(text.lines().filter(|there| *there == line).count(), 1, "`{line}` in\n{text}");
+        }
+        assert!(!text.contains("edition = \"2024\""), "the user's edition stays:\n{text}");
+    }
+
+    #[test]
+    fn a_crate_named_otherwise_stays_so() {
+        let own = "[dependencies]\nropewalk = { path = \"../mine\" }\n";
+        assert!(!manifest(own, "p.rs", Path::new("/sdk")).contains("/sdk/ropewalk\""));
+    }
+}

@@ -1,0 +1,195 @@
+//! Tests of a pipeline's package: run by cargo, remembered as passed by the stamp of everything they could depend on, and
+//! run again on each change for `ropewalk test --watch`.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, Write};
+use std::mem::MaybeUninit;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::SystemTime;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::inotify;
+
+use super::cargo::{self, Package, Verb};
+use super::stamp::Stamp;
+use super::{Place, Program, Source};
+use crate::args::Colour;
+use crate::commands::Stop;
+use crate::exit;
+use crate::project::Project;
+
+/// The most files of a package that are looked at.
+const FILES_MAX: usize = 20_000;
+/// The largest source that is searched for tests.
+const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// How long after a change further changes count as the same: editors write several times.
+const SAME_CHANGE: Timespec = Timespec { tv_sec: 0, tv_nsec: 30_000_000 };
+/// What cargo and editors make of a package; no source of it.
+const NO_SOURCES: [&str; 3] = ["target", ".sdk", ".git"];
+
+/// Runs the tests of a program, if it has any that did not pass with these very sources before.
+///
+/// # Errors
+/// If one fails, or they do not compile; all has been said then.
+pub fn before_run(program: &Program) -> Result<(), Stop> {
+    let place = &program.place;
+    let path = place.stamp("tested");
+    if Stamp::unchanged(&path).is_some() {
+        return Ok(());
+    }
+    let began = SystemTime::now();
+    let paths = sources(place);
+    if has_tests(place, &paths) {
+        let package = laid(place)?;
+        let finished = cargo::call(Verb::Test, &package, place.colour)?;
+        if !finished.status.success() {
+            let mut stderr = io::stderr().lock();
+            let _ = stderr.write_all(&finished.stdout).and_then(|()| stderr.write_all(&finished.stderr));
+            return Err(Stop::wrong(format!(
+                "the tests of {} do not pass; nothing was run (`ropewalk test` runs them alone)",
+                place.name
+            )));
+        }
+    }
+    remember(&path, paths, began);
+    Ok(())
+}
+
+/// Losing it costs time only.
+fn remember(path: &Path, paths: BTreeSet<PathBuf>, began: SystemTime) {
+    let _ = match Stamp::of(paths, began, "passed".to_owned()) {
+        Some(stamp) => stamp.keep(path),
+        None => fs::remove_file(path),
+    };
+}
+
+/// `ropewalk test`: the package's tests whose names hold one of `names`, all if there are none, as cargo shows them.
+///
+/// # Errors
+/// If there is no cargo, or the cache cannot be used.
+pub fn test(project: &Project, source: &Source, names: &[String], colour: Colour) -> Result<u8, Stop> {
+    let place = Place::new(project, source.clone(), colour)?;
+    run(&place, names)
+}
+
+fn run(place: &Place, names: &[String]) -> Result<u8, Stop> {
+    let package = laid(place)?;
+    let began = SystemTime::now();
+    let paths = sources(place);
+    if !has_tests(place, &paths) {
+        let _ = writeln!(io::stderr(), "note: {} has no tests: `#[test]` before a function makes it one", place.name);
+    }
+    let mut command = cargo::command(Verb::Test, &package, place.colour, &[])?;
+    // Tests shall be named, though cargo is to be quiet.
+    command.args(["--", "--format=pretty"]).args(names).stdin(Stdio::null());
+    let status = command.status().map_err(|error| Stop::infra(format!("could not start cargo: {error}")))?;
+    if !status.success() {
+        return Ok(exit::FAILED);
+    }
+    if names.is_empty() {
+        remember(&place.stamp("tested"), paths, began);
+    }
+    Ok(exit::PASSED)
+}
+
+/// `ropewalk test --watch`: the tests now, and again after each change of a source, until it is interrupted.
+///
+/// # Errors
+/// If there is no cargo, the cache cannot be used, or the system watches no files.
+pub fn watch(project: &Project, source: &Source, names: &[String], colour: Colour) -> Result<u8, Stop> {
+    let failed = |error: rustix::io::Errno| Stop::infra(format!("could not watch the pipeline's sources: {error}"));
+    let place = Place::new(project, source.clone(), colour)?;
+    loop {
+        // Watched before the tests run, so that a change meanwhile is not missed.
+        let watcher = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).map_err(failed)?;
+        let paths = sources(&place);
+        let folders: BTreeSet<&Path> =
+            paths.iter().filter_map(|path| path.parent()).filter(|path| path.is_dir()).collect();
+        for folder in folders.into_iter().filter(|folder| folder.starts_with(&place.root)) {
+            let changes = inotify::WatchFlags::CLOSE_WRITE
+                | inotify::WatchFlags::CREATE
+                | inotify::WatchFlags::DELETE
+                | inotify::WatchFlags::MOVED_TO;
+            inotify::add_watch(&watcher, folder, changes).map_err(failed)?;
+        }
+        let code = run(&place, names)?;
+        let word = if code == exit::PASSED { "passed" } else { "failed" };
+        let _ = writeln!(io::stderr(), "{word}; waiting for a change (Ctrl-C ends)");
+        while !changed(&watcher, &paths).map_err(failed)? {}
+    }
+}
+
+/// Waits for a change, and for the end of it; whether it concerned a source.
+fn changed(watcher: &rustix::fd::OwnedFd, paths: &BTreeSet<PathBuf>) -> Result<bool, rustix::io::Errno> {
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    let mut is_source = false;
+    let mut timeout = None;
+    loop {
+        let ready = poll(&mut [PollFd::new(watcher, PollFlags::IN)], timeout)?;
+        if ready == 0 {
+            return Ok(is_source);
+        }
+        let mut reader = inotify::Reader::new(watcher, &mut buffer);
+        loop {
+            match reader.next() {
+                Ok(event) => {
+                    let name = event.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+                    let is_known = paths.iter().any(|path| path.file_name().is_some_and(|known| *known == *name));
+                    is_source |= is_known || name.ends_with(".rs");
+                }
+                Err(rustix::io::Errno::AGAIN) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        timeout = Some(&SAME_CHANGE);
+    }
+}
+
+fn laid(place: &Place) -> Result<Package, Stop> {
+    let _lock = place.lock()?;
+    place.lay()
+}
+
+/// Everything that a test of the package could depend on: what the program is made of, the package's own files, the config
+/// files beside it, and this binary, which tests ask for graphs.
+fn sources(place: &Place) -> BTreeSet<PathBuf> {
+    let mut paths = BTreeSet::new();
+    if let Some(built) = Stamp::unchanged(&place.stamp("built")) {
+        paths.extend(built.paths().map(Path::to_owned));
+    }
+    match &place.source {
+        Source::File(file) => drop(paths.insert(file.clone())),
+        Source::Package(_) => collect(place.folder(), &mut paths),
+    }
+    paths.extend(cargo::settings(place.folder()));
+    paths.extend(dialects::native::PIPELINE_FILES.iter().map(|name| place.root.join(name)));
+    paths.extend(std::env::current_exe());
+    paths
+}
+
+/// All files below a folder, and the folders below it, in which files may appear.
+fn collect(folder: &Path, paths: &mut BTreeSet<PathBuf>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if paths.len() >= FILES_MAX || NO_SOURCES.iter().any(|name| entry.file_name() == *name) {
+            continue;
+        }
+        let path = entry.path();
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            collect(&path, paths);
+        }
+        paths.insert(path);
+    }
+}
+
+/// Whether one of these sources is the program's own and holds a test.
+fn has_tests(place: &Place, paths: &BTreeSet<PathBuf>) -> bool {
+    let sdk = place.folder().join(".sdk");
+    let is_own = |path: &PathBuf| path.starts_with(place.folder()) && !path.starts_with(&sdk);
+    let is_source = |path: &PathBuf| path.extension().is_some_and(|end| end == "rs");
+    paths.iter().filter(|path| is_own(path) && is_source(path)).any(|path| {
+        fs::metadata(path).is_ok_and(|metadata| metadata.len() <= FILE_BYTES_MAX)
+            && fs::read_to_string(path).is_ok_and(|text| text.contains("#[test]"))
+    })
+}
