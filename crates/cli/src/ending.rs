@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::path::Path;
 
 use graph::{BuildId, Failure, JobName, Outcome, Toleration, Verdict};
 use store::log::{StreamKey, Writing};
@@ -9,9 +10,10 @@ use store::log::{StreamKey, Writing};
 use crate::args::{Colour, Output};
 use crate::columns::{Paint, Style};
 use crate::commands::Stop;
+use crate::first_error::{self, Excerpt, ExcerptLine, undeclared};
 use crate::local::LocalWorld;
 use crate::places::Places;
-use crate::{first_error, words};
+use crate::words;
 
 /// Failed jobs shown with their lines; the rest are only named.
 const JOBS_SHOWN_MAX: usize = 5;
@@ -20,7 +22,14 @@ const JOBS_SHOWN_MAX: usize = 5;
 ///
 /// # Errors
 /// If the log cannot be read.
-pub fn show(world: &LocalWorld, places: &Places, build: BuildId, form: Output, colour: Colour) -> Result<(), Stop> {
+pub fn show(
+    world: &LocalWorld,
+    places: &Places,
+    root: &Path,
+    build: BuildId,
+    form: Output,
+    colour: Colour,
+) -> Result<(), Stop> {
     if form == Output::Json {
         return Ok(());
     }
@@ -39,8 +48,13 @@ pub fn show(world: &LocalWorld, places: &Places, build: BuildId, form: Output, c
     };
     // What made the build fail comes first, and is what the last hint is about.
     failed.sort_by_key(|(job, _)| toleration(job) == Toleration::AllowFailure);
-    for (job, outcome) in failed.iter().take(JOBS_SHOWN_MAX) {
-        text.push_str(&failed_job(places, build, job, outcome, toleration(job), paint)?);
+    for &(job, outcome) in failed.iter().take(JOBS_SHOWN_MAX) {
+        let described = graph.as_ref().and_then(|graph| graph.jobs.get(job));
+        let (shown, lines) = failed_job(places, build, job, outcome, toleration(job), paint)?;
+        text.push_str(&shown);
+        if let Some(hint) = described.and_then(|described| undeclared::hint(root, job, described, &lines)) {
+            let _ = writeln!(text, "  {} {hint}", paint.text(Style::Strong, "= help:"));
+        }
     }
     if failed.len() > JOBS_SHOWN_MAX {
         let _ = writeln!(text, "\n… and {} more: ropewalk show {build}", failed.len() - JOBS_SHOWN_MAX);
@@ -89,7 +103,7 @@ fn failed_job(
     outcome: &Outcome,
     toleration: Toleration,
     paint: Paint,
-) -> Result<String, Stop> {
+) -> Result<(String, Vec<ExcerptLine>), Stop> {
     let mark = paint.text(Style::Bad, &format!("✗ {job}"));
     let report = places.store.reports(build, Some(job))?.pop();
     let told = report.map_or_else(|| words::outcome(outcome), |(_, report)| words::report(&report));
@@ -99,18 +113,20 @@ fn failed_job(
         Outcome::Failed(Failure::Step { step, .. } | Failure::Timeout { step: Some(step), .. }) => Some(*step),
         _ => None,
     };
-    text.push_str(&excerpt(places, build, job, step, paint)?);
-    Ok(text)
+    let excerpt = excerpt(places, build, job, step)?;
+    text.push_str(&excerpt.text(paint, 2, crate::output::columns(&std::io::stderr())));
+    Ok((text, excerpt.lines))
 }
 
 /// The lines around the first error of a job's last attempt, in the step that failed or else in the last that printed.
-fn excerpt(places: &Places, build: BuildId, job: &JobName, step: Option<u16>, paint: Paint) -> Result<String, Stop> {
-    let Some(attempt) = places.store.attempts(build, Some(job))?.pop() else { return Ok(String::new()) };
-    let Some(reader) = places.log_reader(build, Writing::Over)? else { return Ok(String::new()) };
+fn excerpt(places: &Places, build: BuildId, job: &JobName, step: Option<u16>) -> Result<Excerpt, Stop> {
+    let Some(attempt) = places.store.attempts(build, Some(job))?.pop() else { return Ok(Excerpt::default()) };
+    let Some(reader) = places.log_reader(build, Writing::Over)? else { return Ok(Excerpt::default()) };
     let printed: Vec<_> = reader.streams().filter(|stream| stream.key.attempt == attempt.attempt.0).collect();
-    let Some(step) = step.or_else(|| printed.last().map(|stream| stream.key.step)) else { return Ok(String::new()) };
+    let Some(step) = step.or_else(|| printed.last().map(|stream| stream.key.step)) else {
+        return Ok(Excerpt::default());
+    };
     let lines_before = printed.iter().filter(|stream| stream.key.step < step).map(|stream| stream.lines).sum();
     let key = StreamKey { attempt: attempt.attempt.0, step };
-    let excerpt = first_error::of_step(&reader, key, lines_before).map_err(|error| Stop::of(&error))?;
-    Ok(excerpt.text(paint, 2, crate::output::columns(&std::io::stderr())))
+    first_error::of_step(&reader, key, lines_before).map_err(|error| Stop::of(&error))
 }

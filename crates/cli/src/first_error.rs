@@ -4,6 +4,8 @@
 //! report of an error, what tells of one, and what follows from one (`make: *** [all] Error 2`). The first line of
 //! the best grade that occurs is taken, so that a summary at the end does not hide the cause before it.
 
+pub mod undeclared;
+
 use std::sync::LazyLock;
 
 use regex::Regex;

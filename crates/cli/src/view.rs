@@ -4,6 +4,8 @@
 pub mod json;
 pub mod lines;
 pub mod live;
+#[cfg(test)]
+mod picture;
 pub mod plain;
 
 use std::collections::BTreeMap;

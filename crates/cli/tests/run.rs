@@ -398,6 +398,56 @@ fn a_sandboxed_job_sees_its_inputs_only() {
     assert!(text.contains("a | committed") && text.contains("b | other"), "{text}");
 }
 
+#[test]
+fn a_file_that_a_sandboxed_job_did_not_declare_is_named() {
+    if Command::new("bwrap").arg("--version").output().is_err() {
+        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "bubblewrap is missing");
+        eprintln!("skipped: bubblewrap is not installed");
+        return;
+    }
+    let repository = Repository::new(
+        "jobs:\n  a: { environment: sandbox, inputs: [file.txt], run: cat deep/other.txt }\n  b: { run: cat deep/nowhere.txt }\n",
+    );
+    repository.write("deep/other.txt", "other\n");
+    let output = repository.command(&["run"]).output().expect("ropewalk starts");
+    let text = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("= help: `deep/other.txt` is in the repository but not among the `inputs` of `a`"), "{text}");
+    assert_eq!(text.matches("= help:").count(), 1, "{text}");
+}
+
+#[test]
+fn colours_of_jobs_reach_terminals_only_and_a_search_without_a_match_says_so() {
+    let repository = Repository::new(r#"jobs: { a: { run: "printf '\\033[31mred\\033[0m\\n'" } }"#);
+    let check = |arguments: &[&str], code: i32, expected: &str| {
+        let output = repository.command(arguments).env_remove("NO_COLOR").output().expect("ropewalk starts");
+        let text = text(&output);
+        assert_eq!(output.status.code(), Some(code), "ropewalk {arguments:?} printed:\n{text}");
+        assert!(text.contains(expected), "ropewalk {arguments:?} printed:\n{text:?}");
+    };
+    check(&["run"], 0, "a | red\n");
+    check(&["run", "--color", "always"], 0, "a | \u{1b}[31mred\u{1b}[0m");
+    check(&["logs", "1", "a"], 0, "red\n");
+    check(&["logs", "1", "a", "--raw"], 0, "\u{1b}[31mred\u{1b}[0m\n");
+    check(&["logs", "1", "a", "--grep", "^red$"], 0, "red\n");
+    check(&["logs", "1", "a", "--grep", "blue"], 1, "note: no line matches `blue`\n");
+}
+
+#[test]
+fn a_build_says_whether_its_files_are_as_committed() {
+    let repository = Repository::new("jobs: { a: { run: cat file.txt } }");
+    repository.git(&["add", "-A"]);
+    let committed = text(&repository.command(&["run"]).output().expect("ropewalk starts"));
+    assert!(!committed.contains("local changes"), "{committed}");
+    repository.write("file.txt", "changed\n");
+    for arguments in [&["run"][..], &["show"], &["retry", "1"], &["show"]] {
+        let told = text(&repository.command(arguments).output().expect("ropewalk starts"));
+        assert!(told.contains(" + local changes, by "), "ropewalk {arguments:?} printed:\n{told}");
+    }
+    let listed = text(&repository.command(&["builds"]).output().expect("ropewalk starts"));
+    assert_eq!(listed.matches(" + local").count(), 2, "{listed}");
+}
+
 /// A repository whose project is the folder `app`; `shared/lib.txt` lies beside it.
 fn repository_with_a_folder(pipeline: &str) -> Repository {
     let repository = Repository::new("");

@@ -2,7 +2,7 @@
 //! step. Nothing runs again; secrets are not there.
 
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use graph::{AttemptNumber, BuildId, Failure, JobName, Outcome, WorkspaceKind};
@@ -56,7 +56,12 @@ pub fn run(arguments: &Shell, project: &Project) -> Result<u8, Stop> {
             "the files of `{job}` in build {build}, as it left them; nothing here reaches your own tree; `exit` leaves\n\
              to run it again: ropewalk retry {build} --failed"
         );
-        command.env("PS1", format!("{build}/{job} $ "));
+        let place = format!("{build}/{job}");
+        // A person's own settings win over PS1: bash is told where it is once they have been read.
+        if Path::new(&program).file_name().is_some_and(|name| name == "bash") {
+            command.env("PROMPT_COMMAND", format!("PS1=\"[{place}] $PS1\"; unset PROMPT_COMMAND"));
+        }
+        command.env("PS1", format!("{place} $ "));
     }
     wait(command, &program)
 }

@@ -8,9 +8,11 @@ use super::{marks, title};
 
 /// The graph for `dot`.
 pub fn draw(graph: &Graph) -> String {
-    let mut text = String::from("digraph pipeline {\n  rankdir=LR;\n  node [shape=box, fontname=\"sans-serif\"];\n");
+    let mut text = String::from(
+        "digraph pipeline {\n  rankdir=LR;\n  node [shape=box, style=rounded, fontname=\"sans-serif\"];\n  edge [color=\"#8c959f\"];\n",
+    );
     for (name, job) in &graph.jobs {
-        let style = if job.skip.is_some() { ", style=dashed" } else { "" };
+        let style = if job.skip.is_some() { ", style=\"rounded,dashed\"" } else { "" };
         let mut label = title(name, job).to_owned();
         for mark in marks(job) {
             label.push('\n');

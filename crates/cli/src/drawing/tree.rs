@@ -81,6 +81,8 @@ fn children<'a>(graph: &'a Graph, layers: &Layers<'a>) -> Children<'a> {
         }
         first_leg.insert(key, name);
         let parent = needs.pop().map(|parent| representative(graph, &first_leg, layers, parent));
+        // The other legs of the matrix that it hangs under are said by that.
+        needs.retain(|need| Some(representative(graph, &first_leg, layers, need)) != parent);
         children.entry(parent).or_default().push(Entry { names: vec![name], also_after: needs });
     }
     children
@@ -164,10 +166,7 @@ mod tests {
 
     #[test]
     fn legs_of_a_matrix_are_one_line() {
-        check(
-            &[("t/1", &[]), ("t/2", &[]), ("end", &["t/1", "t/2"])],
-            "demo: 3 jobs\n└─ t ×2: 1, 2\n   └─ end  (also after t/1)\n",
-        );
+        check(&[("t/1", &[]), ("t/2", &[]), ("end", &["t/1", "t/2"])], "demo: 3 jobs\n└─ t ×2: 1, 2\n   └─ end\n");
     }
 
     #[test]

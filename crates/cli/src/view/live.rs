@@ -83,6 +83,12 @@ impl<W: Write> Live<W> {
         }
     }
 
+    /// What it wrote.
+    #[cfg(test)]
+    pub fn into_writer(self) -> W {
+        self.writer
+    }
+
     fn fact(&mut self, fact: &engine::Fact) {
         match &fact.what {
             What::BuildCreated(request) => {
@@ -212,10 +218,17 @@ impl<W: Write> Live<W> {
             self.running.keys().map(|name| columns::cells(name.as_str())).max().unwrap_or(0).min(NAME_CELLS_MAX);
         let name_text = columns::padded(&cut(name.as_str(), NAME_CELLS_MAX), width);
         let usual = self.opening.usual_ms.get(name).filter(|_| columns >= COLUMNS_WITH_BAR_MIN);
-        let bar = usual.map_or_else(String::new, |&usual| bar(elapsed, usual));
+        let bar = usual.map_or_else(String::new, |&usual| {
+            let style = if elapsed > usual { Style::Warning } else { Style::Ask };
+            self.paint.text(style, &bar(elapsed, usual))
+        });
         // A frame of more rows than were counted would not be erased: no line may wrap.
-        let head = cut(&format!("{turn} {name_text}  {:>8} {bar} ", words::duration(elapsed)), columns);
-        let room = columns.saturating_sub(columns::cells(&head));
+        let head = format!("{turn} {name_text}  {:>8} {bar} ", words::duration(elapsed));
+        let cells = columns::cells(&columns::bare(&head));
+        if cells > columns {
+            return cut(&columns::bare(&head), columns);
+        }
+        let room = columns - cells;
         let last_line = if room == 0 { String::new() } else { cut(&running.last_line, room) };
         format!("{head}{}", self.paint.text(Style::Dim, &last_line))
     }
