@@ -88,7 +88,6 @@ pub(crate) struct Entry {
     pub settings: Settings,
     /// What it needs, in order; written at the end, since growths are resolved then.
     pub needs: Vec<Need>,
-    pub growths: Vec<usize>,
 }
 
 /// One need of a job as it is being written.
@@ -206,9 +205,8 @@ impl Evaluation {
             let list = scope.conditions.iter().map(|(condition, _)| condition.clone()).collect();
             settings.set("when", Json::List(list), mark);
         }
-        let growths = scope.growths.clone();
-        growths.iter().for_each(|growth| self.growths[*growth].jobs.push(index));
-        self.jobs.push(Entry { name, mark, settings, needs: Vec::new(), growths });
+        scope.growths.iter().for_each(|growth| self.growths[*growth].jobs.push(index));
+        self.jobs.push(Entry { name, mark, settings, needs: Vec::new() });
         index
     }
 

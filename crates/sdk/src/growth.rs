@@ -297,7 +297,7 @@ impl Ci {
         };
         match read(&mut sources.reading(&outputs_of)) {
             Ok(values) => Some(values),
-            Err(error) => self.refuse(growth, &error.to_string()),
+            Err(error) => self.refuse(growth, unreadable(&error)),
         }
     }
 
@@ -305,25 +305,28 @@ impl Ci {
         let answer = self.shared.borrow().answer(&source.job)?.clone();
         let ended = match Ended::read(&answer) {
             Ok(ended) => ended,
-            Err(reason) => return self.refuse(growth, &format!("how `{}` ended is not known: {reason}", source.job)),
+            Err(reason) => return self.refuse(growth, format!("how `{}` ended is not known: {reason}", source.job)),
         };
         let Ended::Passed(outputs) = &ended else { return Some(ended.map(|_| unreachable!("it did not pass"))) };
         match source.read(outputs) {
             Ok(value) => Some(Ended::Passed(value)),
-            Err(error) => self.refuse(growth, &error.in_field(&source.job).to_string()),
+            Err(error) => self.refuse(growth, unreadable(&error.in_field(&source.job))),
         }
     }
 
     /// Closes a growth whose value cannot be read, and says so at its place.
-    fn refuse<V>(&self, growth: usize, message: &str) -> Option<V> {
+    fn refuse<V>(&self, growth: usize, message: String) -> Option<V> {
         let mut shared = self.shared.borrow_mut();
         shared.growths[growth].state = State::Closed;
         let mark = shared.growths[growth].mark;
-        let message = format!("the value that is waited for here cannot be read: {message}");
         let help = "let the job hand on what the type says";
         shared.fault("value-unreadable", message, "its closure cannot be called", help, mark, &[]);
         None
     }
+}
+
+fn unreadable(error: &DecodeError) -> String {
+    format!("the value that is waited for here cannot be read: {error}")
 }
 
 /// Reads values.
@@ -445,3 +448,6 @@ impl Evaluation {
         names
     }
 }
+
+#[cfg(test)]
+mod tests;
