@@ -137,6 +137,25 @@ impl DecodeError {
         Self::new(format!("{what} was expected, {came} came"))
     }
 
+    /// One of these variants was expected, and this came.
+    #[must_use]
+    pub fn variant(words: &[&str], json: &Json) -> Self {
+        let words: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
+        let expected = match words.as_slice() {
+            [] => "nothing".to_owned(),
+            [word] => word.clone(),
+            words => format!("one of {}", words.join(", ")),
+        };
+        let name = match json {
+            Json::Object(entries) => entries.first().map(|(name, _)| name.as_str()),
+            json => json.as_str(),
+        };
+        match name {
+            Some(name) => Self::new(format!("{expected} was expected, `{name}` came")),
+            None => Self::expected(&expected, json),
+        }
+    }
+
     /// The same, inside the field of this name.
     #[must_use]
     pub fn in_field(mut self, name: &str) -> Self {
@@ -169,6 +188,37 @@ impl std::error::Error for DecodeError {}
 /// If the value has not the field's shape.
 pub fn field<T: Data>(json: &Json, name: &str) -> Result<T, DecodeError> {
     T::from_json(json.get(name).unwrap_or(&Json::Null)).map_err(|error| error.in_field(name))
+}
+
+/// Checks that this is an object.
+///
+/// # Errors
+/// If it is none.
+#[doc(hidden)]
+pub fn object(json: &Json) -> Result<(), DecodeError> {
+    if let Json::Object(_) = json { Ok(()) } else { Err(DecodeError::expected("an object", json)) }
+}
+
+/// The items of a list of this length.
+///
+/// # Errors
+/// If it is none, or longer or shorter.
+#[doc(hidden)]
+pub fn items(json: &Json, length: usize) -> Result<&[Json], DecodeError> {
+    match json {
+        Json::List(items) if items.len() == length => Ok(items),
+        Json::List(items) => Err(DecodeError::new(format!("{length} items were expected, {} came", items.len()))),
+        json => Err(DecodeError::expected("a list", json)),
+    }
+}
+
+/// Reads an item of a list that [`items`] gave.
+///
+/// # Errors
+/// If the value has not the item's shape.
+#[doc(hidden)]
+pub fn item<T: Data>(items: &[Json], index: usize) -> Result<T, DecodeError> {
+    T::from_json(&items[index]).map_err(|error| error.in_item(index))
 }
 
 /// A file that a job hands on: it appears at this path, relative to the workspace, in the job that takes it.
@@ -420,3 +470,36 @@ impl<T: Data> Data for Box<T> {
         T::visit_files(self, visit);
     }
 }
+
+macro_rules! tuple {
+    ($length:literal: $($name:ident $index:tt),+) => {
+        impl<$($name: Data),+> Data for ($($name,)+) {
+            fn schema(schema: &mut Schema) {
+                schema.word("(");
+                $(
+                    $name::schema(schema);
+                    schema.word(",");
+                )+
+                schema.word(")");
+            }
+
+            fn to_json(&self) -> Json {
+                Json::List(vec![$(self.$index.to_json()),+])
+            }
+
+            fn from_json(json: &Json) -> Result<Self, DecodeError> {
+                let items = items(json, $length)?;
+                Ok(($(item::<$name>(items, $index)?,)+))
+            }
+
+            fn visit_files(&mut self, visit: &mut dyn FnMut(&mut String)) {
+                $(self.$index.visit_files(visit);)+
+            }
+        }
+    };
+}
+
+tuple!(1: A 0);
+tuple!(2: A 0, B 1);
+tuple!(3: A 0, B 1, C 2);
+tuple!(4: A 0, B 1, C 2, D 3);
