@@ -12,6 +12,7 @@ mod document;
 mod places;
 mod reading;
 mod reply;
+mod trial;
 
 use std::fmt;
 
@@ -22,6 +23,8 @@ pub use document::{Document, document};
 pub use reply::{
     DIAGNOSTICS_MAX, FILES_MAX, HOLES_MAX, HOOKS_MAX, QUESTIONS_MAX, REPLY_BYTES_MAX, Reply, VALUES_MAX, read,
 };
+
+pub use trial::answer;
 
 use crate::native::{self, Lowered, Parts, SourceFile};
 

@@ -93,10 +93,9 @@ fn spans(marks: &[Mark], files: &[String], texts: Vec<(String, String)>, all: &m
     for (index, mark) in marks.iter().enumerate() {
         let source = match seen.get(&mark.file) {
             Some(&source) => Some(source),
-            None => match source_of(mark.file, files, &mut texts, n_config_files, all) {
-                Some(source) => Some(*seen.entry(mark.file).or_insert(source)),
-                None => None,
-            },
+            None => source_of(mark.file, files, &mut texts, n_config_files, all).inspect(|&source| {
+                seen.insert(mark.file, source);
+            }),
         };
         let position = Position { line: mark.line.max(1), column: mark.column.max(1) };
         match source.and_then(|source| token(all, source, position)) {

@@ -134,9 +134,10 @@ fn protocol_of(text: &str) -> Option<u64> {
     serde_json::from_str::<Head>(text).ok()?.protocol
 }
 
-struct ReplySeed<'r> {
-    reading: &'r Reading,
-    version: &'r Cell<Option<u64>>,
+/// Reads a reply. Its marks are in the reading afterwards, its version in `version`.
+pub(super) struct ReplySeed<'r> {
+    pub reading: &'r Reading,
+    pub version: &'r Cell<Option<u64>>,
 }
 
 impl<'de> DeserializeSeed<'de> for ReplySeed<'_> {

@@ -1,0 +1,83 @@
+//! How long a program's reply takes: `cargo run --release -p ropewalk-dialects --example program_speed`.
+//!
+//! A reply of 10,000 jobs read and lowered; then a pipeline of 1,000 jobs that is asked again after each outcome, as a
+//! build does it: request, reading, lowering. Writing the reply is the program's and not counted.
+
+use std::fmt::Write;
+use std::time::{Duration, Instant};
+
+use graph::{Answer, Digest, Event, EventKind, Known, Outcome, Question};
+use ropewalk_dialects::program;
+
+fn main() {
+    let known = Known::of(Event { branch: Some("main".to_owned()), ..Event::new(EventKind::Push) });
+    let text = reply(10_000);
+    let mut reading = Vec::new();
+    let mut lowering = Vec::new();
+    for _ in 0..11 {
+        let start = Instant::now();
+        let reply = program::read(&text).expect("it is a reply");
+        reading.push(start.elapsed());
+        let start = Instant::now();
+        let lowered = program::lower(reply, sources(), &[], &known, Digest([0; 32]));
+        lowering.push(start.elapsed());
+        assert!(!lowered.is_wrong(), "{:?}", lowered.evaluation.diagnostics);
+        assert_eq!(lowered.evaluation.graph.jobs.len(), 10_000);
+    }
+    println!("10000 jobs, {} bytes: reading {:.1} ms, lowering {:.1} ms", text.len(), median(reading), median(lowering));
+
+    let text = reply(1000);
+    let mut known = known;
+    let (mut request, mut reading, mut lowering) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..1000 {
+        let name = format!("job_{round}");
+        known.answers.insert(Question::Outcome(name.into()), Answer::Outcome(Outcome::passed()));
+        let start = Instant::now();
+        assert!(!program::request(&known, Some(&[0]), None).is_empty());
+        request.push(start.elapsed());
+        let start = Instant::now();
+        let reply = program::read(&text).expect("it is a reply");
+        reading.push(start.elapsed());
+        let start = Instant::now();
+        assert!(!program::lower(reply, sources(), &[], &known, Digest([0; 32])).is_wrong());
+        lowering.push(start.elapsed());
+    }
+    let sum: Duration = request.iter().chain(&reading).chain(&lowering).sum();
+    println!(
+        "1000 evaluations of 1000 jobs: {:.2} s; median request {:.2} ms, reading {:.2} ms, lowering {:.2} ms",
+        sum.as_secs_f64(),
+        median(request),
+        median(reading),
+        median(lowering)
+    );
+}
+
+fn sources() -> Vec<(String, String)> {
+    vec![("pipeline.rs".to_owned(), "    ci.job(name).needs(&before).when(branch(\"main\")).run(\"x\");\n".repeat(300))]
+}
+
+/// A reply of so many jobs, each with a need, a condition, inputs, variables and a script, every key marked.
+fn reply(count: usize) -> String {
+    let mut text = r#"{"protocol":1,"sdk":"0.1.0","files":["pipeline.rs"],"hooks":[{"name":"ci","@":[0,1,1]}],"document":{"env":{"A":"b"},"jobs":{"#
+        .to_owned();
+    for index in 0..count {
+        let comma = if index == 0 { "" } else { "," };
+        let line = index % 300 + 1;
+        let needs = match index {
+            0 => String::new(),
+            _ => format!(r#""needs":["job_{}"],"@needs":[0,{line},18],"#, (index - 1) / 2),
+        };
+        write!(
+            text,
+            r#"{comma}"job_{index}":{{"@":[0,{line},8],{needs}"@when":[0,{line},33],"when":[{{"branch":["main","release/.*"]}}],"@inputs":[0,{line},40],"inputs":["src/{index}/**"],"@env":[0,{line},44],"env":{{"INDEX":{index}}},"@run":[0,{line},55],"run":"./build --target {index} --verbose"}}"#
+        )
+        .expect("strings take everything");
+    }
+    text.push_str("}}}");
+    text
+}
+
+fn median(mut times: Vec<Duration>) -> f64 {
+    times.sort();
+    times[times.len() / 2].as_secs_f64() * 1000.0
+}
