@@ -283,3 +283,6 @@ pub(crate) fn inside(path: &str) -> Result<String, Failure> {
     }
     if parts.is_empty() { Err(Failure::new("a path is empty")) } else { Ok(parts.join("/")) }
 }
+
+#[cfg(test)]
+mod tests;
