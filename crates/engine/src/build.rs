@@ -514,7 +514,8 @@ impl Slot {
 
     /// Takes over a new version of the job, which may have changed only if it has not begun.
     fn change(&mut self, job: &Arc<Job>) {
-        let is_changed = !is_same_work(&self.job, job);
+        // What has begun keeps its operation: only needs on what was still to come can have changed.
+        let is_changed = !self.is_frozen() && !is_same_work(&self.job, job);
         self.job = Arc::clone(job);
         if is_changed && self.n_waits_for == 0 {
             // The world may be working out the operation of the old version at this moment.
@@ -528,6 +529,20 @@ impl Slot {
     /// because of how it ended.
     pub fn is_frozen(&self) -> bool {
         self.flags.has_begun || self.end.is_some() || self.gate != GateState::Closed
+    }
+
+    /// Whether `after` may stand in the place of this job once it is frozen: the same work. Needs on what was still to come
+    /// may have become needs on what came: it was skipped, or ran as cleanup, without waiting for that.
+    pub fn admits(&self, after: &Arc<Job>) -> bool {
+        if is_same_work(&self.job, after) {
+            return true;
+        }
+        let needs = || self.job.needs.iter().zip(&self.needs);
+        let mut settled = needs().filter(|&(_, &needed)| needed != COMING).map(|(need, _)| need);
+        let with_needs_of_after = Job { needs: after.needs.clone(), order: after.order, ..Job::clone(&self.job) };
+        needs().any(|(_, &needed)| needed == COMING)
+            && settled.all(|need| after.needs.contains(need))
+            && with_needs_of_after == **after
     }
 
     /// Whether it is between two tries: it goes on whatever has become of its needs since.

@@ -10,7 +10,7 @@ use graph::{
 };
 use serde_json::Value;
 
-use crate::build::{Build, GateState, Halt, Place, Slot, is_same_work};
+use crate::build::{Build, GateState, Halt, Place, Slot};
 use crate::effect::Effect;
 use crate::engine::{Engine, Step};
 use crate::fact::{Ended, Reused, What};
@@ -346,7 +346,7 @@ pub(crate) fn never_filled(graph: &graph::Graph) -> Diagnostic {
 /// The smallest name among jobs that have begun and that `graph` changes or no longer holds, with both versions.
 fn divergence(build: &Build, graph: &graph::Graph) -> Option<(JobName, Diagnostic)> {
     let frozen = build.slots.iter().filter(|slot| !slot.flags.is_dropped && slot.is_frozen());
-    let is_kept = |slot: &&Slot| graph.jobs.get(&slot.name).is_some_and(|job| is_same_work(&slot.job, job));
+    let is_kept = |slot: &&Slot| graph.jobs.get(&slot.name).is_some_and(|job| slot.admits(job));
     let slot = frozen.filter(|slot| !is_kept(slot)).min_by(|left, right| left.name.cmp(&right.name))?;
     let shown = |job: &graph::Job| {
         // Our types serialize to JSON whatever they hold.

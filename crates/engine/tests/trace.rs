@@ -3,7 +3,7 @@
 mod world;
 
 use graph::{BuildId, Evaluation, Hole, JobName, Outcome, Question};
-use ropewalk_engine::{BuildOptions, Effect, Engine, Fact, FailurePolicy, Input};
+use ropewalk_engine::{BuildOptions, Effect, Engine, Fact, FailurePolicy, Input, What};
 use world::{World, graph, trace};
 
 /// Runs `script` (sentences between `;`) on a build of `jobs` with one worker `w` of four slots, and compares the
@@ -461,6 +461,144 @@ fn an_evaluation_that_changes_what_has_begun_diverges() {
 }
 
 #[test]
+fn both_versions_of_what_diverged_are_shown() {
+    let mut world = growing();
+    world.act("plan passes");
+    world.evaluated(1, 1, grown("plan [allow]:", true));
+    let evaluated = world.facts.iter().rev().find_map(|fact| match &fact.what {
+        What::Evaluated { diagnostics, .. } => Some(diagnostics.clone()),
+        _ => None,
+    });
+    let [diagnostic] = &evaluated.expect("it was evaluated")[..] else { panic!("one fault") };
+    let (before, after) = diagnostic.label.split_once("; after: ").expect("both versions");
+    assert!(before.starts_with("before: {") && !before.contains("allow_failure"), "{before}");
+    assert!(after.contains("\"allow_failure\":true"), "{after}");
+}
+
+#[test]
+fn what_has_begun_and_is_no_longer_there_diverges() {
+    let mut world = growing();
+    world.act("plan passes");
+    world.evaluated(1, 1, grown("other:", true));
+    compare(
+        &world,
+        2,
+        "plan leased 1 try 1
+        plan passed
+        answered Outcome(\"plan\")
+        evaluated 2 diverged
+        after canceled by the pipeline
+        build diverged",
+    );
+}
+
+#[test]
+fn what_has_not_begun_may_still_change_or_go() {
+    let mut world = World::new();
+    world.worker("w", 4, "", 0);
+    world.request(1, BuildOptions::default());
+    world.evaluated(1, 0, grown("plan:; a [pool=far]: plan; b [pool=far]:; after: test", false));
+    world.act("plan passes");
+    world.evaluated(1, 1, grown("plan:; a: plan; test:; after: test", true));
+    for sentence in ["a passes", "test passes", "after passes"] {
+        world.act(sentence);
+    }
+    compare(
+        &world,
+        2,
+        "plan leased 1 try 1
+        plan passed
+        answered Outcome(\"plan\")
+        evaluated 4
+        a leased 2 try 1
+        test leased 3 try 1
+        a passed
+        test passed
+        after leased 4 try 1
+        after passed
+        build passed",
+    );
+}
+
+#[test]
+fn a_job_that_was_skipped_before_what_it_needs_had_grown_does_not_diverge() {
+    let mut world = World::new();
+    world.worker("w", 4, "", 0);
+    world.request(1, BuildOptions::default());
+    let with_skip = |mut evaluation: Evaluation| {
+        let job = evaluation.graph.jobs.get_mut("after").expect("it is there");
+        let text = "branch main".to_owned();
+        std::sync::Arc::make_mut(job).skip = Some(graph::SkipReason::Condition { text });
+        evaluation
+    };
+    world.evaluated(1, 0, with_skip(grown("plan:; after: plan test", false)));
+    world.act("plan passes");
+    world.evaluated(1, 1, with_skip(grown("plan:; test/1:; test/2:; after: plan test/1 test/2", true)));
+    world.act("test/1 passes");
+    world.act("test/2 passes");
+    compare(
+        &world,
+        2,
+        "after skipped, not branch main
+        plan leased 1 try 1
+        plan passed
+        answered Outcome(\"plan\")
+        evaluated 4
+        test/1 leased 2 try 1
+        test/2 leased 3 try 1
+        test/1 passed
+        test/2 passed
+        build passed",
+    );
+}
+
+#[test]
+fn a_pipeline_that_asks_too_much_ends_its_build() {
+    let mut world = World::new();
+    world.request(1, BuildOptions::default());
+    let mut evaluation = Evaluation { graph: graph("a:"), ..Evaluation::default() };
+    evaluation.questions =
+        (0..=ropewalk_engine::QUESTIONS_MAX).map(|number| Question::File(number.to_string())).collect();
+    world.evaluated(1, 0, evaluation);
+    compare(&world, 1, "evaluated 0 too-many-questions\n build failed");
+}
+
+#[test]
+fn a_hole_keeps_its_build_running_until_the_answer() {
+    let mut world = World::new();
+    world.worker("w", 4, "", 0);
+    world.request(1, BuildOptions::default());
+    let asking = |is_known: bool| {
+        let mut evaluation = Evaluation { graph: graph("a:"), ..Evaluation::default() };
+        evaluation.questions.insert(Question::ChangedFiles);
+        if !is_known {
+            evaluation.graph.holes.push(Hole { name: "late".to_owned(), after: Vec::new() });
+        }
+        evaluation
+    };
+    world.evaluated(1, 0, asking(false));
+    world.act("a passes");
+    world.act("later 100000");
+    let files = graph::Answer::Files(Vec::new());
+    let answer = |answer| Input::Answered { build: BuildId(1), question: Question::ChangedFiles, answer };
+    world.feed(answer(files.clone()));
+    // A second answer to the same question is none, and old evaluations say nothing any more.
+    world.feed(answer(graph::Answer::Files(vec!["x".to_owned()])));
+    world.evaluated(1, 0, asking(true));
+    world.evaluated(1, 1, asking(true));
+    world.evaluated(1, 1, asking(false));
+    compare(
+        &world,
+        2,
+        "a leased 1 try 1
+        a passed
+        answered ChangedFiles
+        evaluated 1
+        build passed",
+    );
+}
+
+#[test]
 fn a_hole_that_nothing_can_fill_fails_the_build() {
     let mut world = growing();
     world.act("plan passes");
@@ -549,4 +687,35 @@ fn the_outputs_of_legs_reach_the_worker_and_the_operation() {
     let outputs: Vec<&String> = parts.iter().filter(|part| part.starts_with("output:")).collect();
     assert_eq!(outputs, ["output:m/10:x \"late\"", "output:m/9:x \"early\"", "output:m:x \"late\""]);
     assert_ne!(operation(needs_of("1", "2")).0, operation(needs_of("2", "1")).0);
+}
+
+#[test]
+fn work_that_two_builds_want_begins_anew_for_the_other_when_the_one_that_runs_it_is_canceled() {
+    let mut world = World::new();
+    world.worker("w", 4, "", 0);
+    world.build(1, graph("a [reuse]:"), BuildOptions::default());
+    world.build(2, graph("a [reuse]:"), BuildOptions::default());
+    for sentence in ["1.a resolves 7", "2.a resolves 7", "cancel"] {
+        world.act(sentence);
+    }
+    let stops = |world: &World| world.effects.iter().filter(|effect| matches!(effect, Effect::Stop { .. })).count();
+    assert_eq!(stops(&world), 1, "the attempt is of the build that leads");
+    world.act("1.a stops");
+    world.feed(Input::CancelRequested { build: BuildId(2), by: "me".to_owned() });
+    assert_eq!(stops(&world), 2, "nobody wants it any more");
+    world.act("2.a stops");
+    compare(
+        &world,
+        4,
+        "a is operation 7
+        a leased 1 try 1
+        2.a is operation 7
+        cancel by me
+        a canceled by me
+        build canceled
+        2.a leased 2 try 1
+        2.cancel by me
+        2.a canceled by me
+        2.build canceled",
+    );
 }

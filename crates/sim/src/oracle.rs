@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use engine::{Ended, Fact, What};
 use graph::{
-    Accepts, AttemptNumber, BuildId, Digest, Ending, Failure, Graph, Job, JobName, Known, LeaseId, Outcome, Question,
-    SkipReason, WorkerId,
+    Accepts, AttemptNumber, BuildId, Diagnostic, Digest, Ending, Failure, Graph, Job, JobName, Known, LeaseId, Outcome,
+    Question, SkipReason, Verdict, WorkerId,
 };
 
 use crate::pipeline::Pipeline;
@@ -40,6 +40,8 @@ struct Modeled {
     known: Known,
     graph: Graph,
     jobs: BTreeMap<JobName, Track>,
+    /// What an evaluation changed that had begun.
+    melted: Option<JobName>,
     is_canceled: bool,
     is_over: bool,
 }
@@ -50,6 +52,8 @@ struct Track {
     outcome: Option<Outcome>,
     active: Option<(AttemptNumber, LeaseId, WorkerId)>,
     has_begun: bool,
+    /// A person was asked, and has not refused.
+    is_gate_seen: bool,
     is_approved: bool,
     is_retried: bool,
     operation: Option<Digest>,
@@ -66,7 +70,8 @@ impl Oracle {
     pub fn expect(&mut self, build: BuildId, pipeline: Pipeline, known: Known) {
         let graph = Graph::default();
         let jobs = BTreeMap::new();
-        self.builds.insert(build, Modeled { pipeline, known, graph, jobs, is_canceled: false, is_over: false });
+        let (melted, is_canceled, is_over) = (None, false, false);
+        self.builds.insert(build, Modeled { pipeline, known, graph, jobs, melted, is_canceled, is_over });
     }
 
     /// A worker with so many slots exists.
@@ -118,7 +123,8 @@ impl Oracle {
                 self.check_end(fact.build, job, outcome, how)?;
                 self.track(fact.build, job).outcome = Some(outcome.clone());
             }
-            What::BuildEnded { .. } => self.check_build_end(fact.build)?,
+            What::Evaluated { diagnostics, .. } => self.check_evaluation(fact.build, diagnostics)?,
+            What::BuildEnded { verdict } => self.check_build_end(fact.build, verdict)?,
             _ => {}
         }
         self.follow(fact);
@@ -133,8 +139,16 @@ impl Oracle {
                 build.known.answers.insert(question.clone(), answer.clone());
             }
             What::Evaluated { diagnostics, .. } if diagnostics.is_empty() => {
-                build.graph = build.pipeline.evaluate(&build.known).graph;
+                let before = std::mem::replace(&mut build.graph, build.pipeline.evaluate(&build.known).graph);
+                for (name, track) in &mut build.jobs {
+                    // Another version of a job is another operation, and the old one's may still be worked out.
+                    if before.jobs.get(name) != build.graph.jobs.get(name) {
+                        track.operation = None;
+                    }
+                }
             }
+            What::Evaluated { .. } => build.melted = melted(build).cloned(),
+            What::GateOpened { job, .. } => build.jobs.entry(job.clone()).or_default().is_gate_seen = true,
             What::GateAnswered { job, answer, .. } => {
                 build.jobs.entry(job.clone()).or_default().is_approved = answer.is_some();
             }
@@ -245,8 +259,26 @@ impl Oracle {
         }
     }
 
-    fn check_build_end(&self, id: BuildId) -> Checked {
+    /// What a worker or a person has seen stays as it is, or the build ends.
+    fn check_evaluation(&self, id: BuildId, diagnostics: &[Diagnostic]) -> Checked {
         let build = &self.builds[&id];
+        let melted = melted(build);
+        let codes: Vec<_> = diagnostics.iter().map(|diagnostic| &*diagnostic.code).collect();
+        if codes == ["diverged"] {
+            demand("only a change to what has begun diverges", melted.is_some(), || format!("build {id}"))?;
+            let is_told = melted.is_some_and(|name| diagnostics[0].message.contains(&format!("`{name}`")));
+            return demand("what diverged is named", is_told, || format!("build {id}: {diagnostics:?}"));
+        }
+        demand("what has begun is frozen", melted.is_none(), || format!("build {id} changes {melted:?}"))?;
+        demand("a right pipeline has no faults", codes.is_empty(), || format!("build {id}: {diagnostics:?}"))
+    }
+
+    fn check_build_end(&self, id: BuildId, verdict: &Verdict) -> Checked {
+        let build = &self.builds[&id];
+        if let Verdict::Diverged { job } = verdict {
+            let is_so = build.melted.as_ref() == Some(job);
+            demand("only a change to what has begun diverges", is_so, || format!("build {id}: {job}"))?;
+        }
         let unended =
             build.graph.jobs.keys().find(|name| build.jobs.get(*name).is_none_or(|track| track.outcome.is_none()));
         demand("every job ends", unended.is_none(), || format!("build {id} ended before {unended:?}"))
@@ -272,6 +304,25 @@ impl Oracle {
         let failed = self.tracks().filter(|(_, _, track)| matches!(track.outcome, Some(Outcome::Failed(_))));
         failed.map(|(id, name, _)| (id, name.clone())).collect()
     }
+}
+
+/// The smallest name among the jobs that a worker or a person has seen, or on whose end others went on, and that the
+/// pipeline with what is known now makes otherwise.
+fn melted(build: &Modeled) -> Option<&JobName> {
+    build.pipeline.betrayed(&build.known)?;
+    let next = build.pipeline.evaluate(&build.known).graph;
+    let is_frozen = |track: &Track| track.has_begun || track.is_gate_seen || track.outcome.is_some();
+    let seen = build.jobs.iter().filter(|&(name, track)| is_frozen(track) && build.graph.jobs.contains_key(name));
+    let is_hole = |name: &JobName| build.graph.holes.iter().any(|hole| hole.name == name.as_str());
+    // Needs on what is still to come become needs on what comes.
+    let without_needs = |job: &Arc<Job>| Job { needs: Vec::new(), ..Job::clone(job) };
+    let is_kept = |name: &&JobName| match (build.graph.jobs.get(*name), next.jobs.get(*name)) {
+        (Some(before), Some(after)) if before.needs.iter().any(|need| is_hole(&need.job)) => {
+            without_needs(before) == without_needs(after)
+        }
+        (before, after) => before == after,
+    };
+    seen.map(|(name, _)| name).find(|name| !is_kept(name))
 }
 
 fn ending_of(build: &Modeled, name: &JobName) -> Option<Ending> {
@@ -318,6 +369,9 @@ fn put_back(build: &mut Modeled, name: &JobName) {
     }
     for other in &back {
         let track = build.jobs.entry(other.clone()).or_default();
+        if other == name && matches!(track.outcome, Some(Outcome::Skipped(SkipReason::Refused { .. }))) {
+            track.is_gate_seen = false;
+        }
         track.outcome = None;
         track.is_retried |= other == name;
     }

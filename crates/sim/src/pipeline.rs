@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use graph::{
     Accepts, Carries, Concurrency, ConcurrencyMode, Ending, Evaluation, Gate, Hole, Job, JobName, Known, Need, Outcome,
-    Question, Resources, Retry, RetryOn, Reuse, Step,
+    Question, Resources, Retry, RetryOn, Reuse, SkipReason, Step,
 };
 
 use crate::random::Random;
@@ -15,12 +15,24 @@ pub const WORKER_CPU_MILLI: u64 = 4000;
 /// The most jobs of a base graph.
 const JOBS_MAX: usize = 14;
 
-/// A pipeline: jobs that are always there, and jobs that come once another's outcome is known.
+/// A pipeline: jobs that are always there, and jobs that come once another's outcome is known, also that of one that came
+/// so. Few break the rule that answers only add: what they do to a job that has begun must end their build.
 #[derive(Clone, Debug)]
 pub struct Pipeline {
     base: BTreeMap<JobName, Job>,
     growths: Vec<Growth>,
+    betrayal: Option<Betrayal>,
     asks_file: bool,
+    /// A job that comes once it is known that another, which never is, will not be.
+    last: Option<Job>,
+}
+
+/// A change to a job that is there, once the outcome of another is known.
+#[derive(Clone, Debug)]
+struct Betrayal {
+    trigger: JobName,
+    victim: JobName,
+    is_dropped: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -43,8 +55,9 @@ impl Pipeline {
         }
         let names: Vec<JobName> = base.keys().cloned().collect();
         let mut growths = Vec::new();
-        for number in 0..random.below(3) {
-            let after = random.pick(&names).expect("there is a job").clone();
+        let mut may_grow_after = names.clone();
+        for number in 0..random.below(4) {
+            let after = random.pick(&may_grow_after).expect("there is a job").clone();
             let id = format!("grown{number}");
             let mut jobs = BTreeMap::new();
             for leg in 0..random.below(4) {
@@ -55,9 +68,19 @@ impl Pipeline {
                 let gather = Job { needs: vec![Need::success(id.as_str())], ..job(random, &[], n_jobs + 9) };
                 base.insert(format!("z-after-{id}").into(), gather);
             }
+            may_grow_after.extend(jobs.keys().cloned());
             growths.push(Growth { id, after, jobs });
         }
-        Self { base, growths, asks_file: random.chance(20) }
+        let betrayal = random.chance(15).then(|| betrayal(random, &base, &names));
+        let last = random.chance(10).then(|| job(random, &names, n_jobs + 20));
+        Self { base, growths, betrayal, asks_file: random.chance(20), last }
+    }
+
+    /// Whether the pipeline, with what is known, has broken the rule that answers only add; and to which job.
+    #[must_use]
+    pub fn betrayed(&self, known: &Known) -> Option<&JobName> {
+        let betrayal = self.betrayal.as_ref()?;
+        known.outcome(&betrayal.trigger).map(|_| &betrayal.victim)
     }
 
     /// What the pipeline is, given what is known.
@@ -69,11 +92,24 @@ impl Pipeline {
         }
         let mut jobs = self.base.clone();
         let mut legs_of: BTreeMap<&str, Vec<JobName>> = BTreeMap::new();
+        let mut holes_of: BTreeMap<&str, Vec<JobName>> = BTreeMap::new();
         for growth in &self.growths {
+            if !jobs.contains_key(&growth.after) {
+                // What it grows after has itself to grow, or never comes.
+                match holes_of.get(growth.after.id()).cloned() {
+                    None => drop(legs_of.insert(&growth.id, Vec::new())),
+                    Some(after) => {
+                        holes_of.insert(&growth.id, after.clone());
+                        evaluation.graph.holes.push(Hole { name: growth.id.clone(), after });
+                    }
+                }
+                continue;
+            }
             evaluation.questions.insert(Question::Outcome(growth.after.clone()));
             match known.outcome(&growth.after) {
                 None => {
                     let after = vec![growth.after.clone()];
+                    holes_of.insert(&growth.id, after.clone());
                     evaluation.graph.holes.push(Hole { name: growth.id.clone(), after });
                 }
                 Some(Outcome::Passed { .. }) => {
@@ -83,6 +119,16 @@ impl Pipeline {
                 Some(_) => drop(legs_of.insert(&growth.id, Vec::new())),
             }
         }
+        if let Some(job) = &self.last {
+            let nobody = Question::Outcome("nobody".into());
+            if known.answers.contains_key(&nobody) {
+                jobs.insert("last".into(), job.clone());
+            } else {
+                evaluation.graph.holes.push(Hole { name: "last".to_owned(), after: Vec::new() });
+            }
+            evaluation.questions.insert(nobody);
+        }
+        self.betray(known, &mut evaluation, &mut jobs);
         for job in jobs.values_mut() {
             for (id, legs) in &legs_of {
                 if job.needs.iter().any(|need| need.job.as_str() == *id) {
@@ -93,6 +139,28 @@ impl Pipeline {
         evaluation.graph.jobs = jobs.into_iter().map(|(name, job)| (name, Arc::new(job))).collect();
         evaluation
     }
+
+    fn betray(&self, known: &Known, evaluation: &mut Evaluation, jobs: &mut BTreeMap<JobName, Job>) {
+        let Some(betrayal) = &self.betrayal else { return };
+        evaluation.questions.insert(Question::Outcome(betrayal.trigger.clone()));
+        if known.outcome(&betrayal.trigger).is_none() {
+            return;
+        }
+        let is_needed = jobs.values().any(|job| job.needs.iter().any(|need| need.job == betrayal.victim));
+        let is_asked = evaluation.questions.contains(&Question::Outcome(betrayal.victim.clone()));
+        if betrayal.is_dropped && !is_needed && !is_asked {
+            jobs.remove(&betrayal.victim);
+        } else if let Some(job) = jobs.get_mut(&betrayal.victim) {
+            job.title = "another".into();
+            job.env.insert("X".to_owned(), "1".into());
+        }
+    }
+}
+
+fn betrayal(random: &mut Random, base: &BTreeMap<JobName, Job>, names: &[JobName]) -> Betrayal {
+    let victims: Vec<JobName> = base.keys().cloned().collect();
+    let pick = |random: &mut Random, names: &[JobName]| random.pick(names).expect("there is a job").clone();
+    Betrayal { trigger: pick(random, names), victim: pick(random, &victims), is_dropped: random.chance(50) }
 }
 
 fn job(random: &mut Random, earlier: &[JobName], order: usize) -> Job {
@@ -110,6 +178,9 @@ fn job(random: &mut Random, earlier: &[JobName], order: usize) -> Job {
     }
     if random.chance(8) {
         job.gate = Some(Gate { prompt: "go?".into(), ..Gate::default() });
+    }
+    if random.chance(5) {
+        job.skip = Some(SkipReason::Condition { text: "branch main".to_owned() });
     }
     if random.chance(30) {
         job.reuse = Reuse::Inputs(Vec::new());

@@ -20,11 +20,15 @@ pub enum Sabotage {
     ExtraSlot,
     /// An equal operation is not recognized.
     UnequalOperation,
+    /// A job that has grown is not in what the engine is told.
+    LostGrowth,
+    /// A job changes after it has begun, and nobody is told.
+    MeltedJob,
 }
 
 impl Sabotage {
     /// Every fault that storms must catch.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::StaleResult,
         Self::IgnoredNeed,
         Self::UnwrittenFact,
@@ -32,5 +36,7 @@ impl Sabotage {
         Self::GroupLeak,
         Self::ExtraSlot,
         Self::UnequalOperation,
+        Self::LostGrowth,
+        Self::MeltedJob,
     ];
 }

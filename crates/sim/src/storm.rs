@@ -290,6 +290,15 @@ impl Storm {
         match effect {
             Effect::Evaluate { build, known, .. } => {
                 let mut evaluation = Box::new(self.pipelines[&build].evaluate(&known));
+                if self.sabotage == Sabotage::MeltedJob {
+                    // What was there at first, in the place of what it has become: the engine cannot see the change.
+                    let first = self.pipelines[&build].evaluate(&Known::of(known.event.clone()));
+                    for (name, job) in first.graph.jobs {
+                        if evaluation.graph.jobs.get(&name).is_none_or(|now| now.title != job.title) {
+                            evaluation.graph.jobs.insert(name, job);
+                        }
+                    }
+                }
                 self.corrupt(&mut evaluation);
                 self.mail.push(Input::Evaluated { build, answers_known: known.answers.len(), evaluation });
             }
@@ -331,6 +340,13 @@ impl Storm {
 
     /// Plants what an evaluation can carry.
     fn corrupt(&mut self, evaluation: &mut Evaluation) {
+        if self.sabotage == Sabotage::LostGrowth {
+            let is_needed = |name: &graph::JobName| {
+                evaluation.graph.jobs.values().any(|job| job.needs.iter().any(|need| need.job == *name))
+            };
+            let grown = evaluation.graph.jobs.keys().find(|name| name.leg().is_some() && !is_needed(name)).cloned();
+            grown.map(|name| evaluation.graph.jobs.remove(&name));
+        }
         for job in evaluation.graph.jobs.values_mut() {
             let job = Arc::make_mut(job);
             match self.sabotage {
