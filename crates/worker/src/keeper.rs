@@ -8,8 +8,9 @@
 //! Reading order: here what callers use; [`message`] what travels; [`service`] the keeper's own loop; [`launch`] how
 //! one step is started; [`tree`] who descends from whom; [`leftover`] what an earlier `ropewalk` left behind.
 //!
-//! **Pitfalls.** What runs between `clone` and `exec` (in `launch` and `view`) shares its memory with the keeper, which
-//! is suspended meanwhile: it must not panic and must not return. A new request needs a line in `message`, in
+//! **Pitfalls.** What runs between `clone` and `exec` shares its memory with the keeper: it must not panic and must not
+//! return. In `view` the keeper is suspended meanwhile; in `launch` it is not, so nothing there may allocate or touch
+//! `errno`. A launch whose child has not called `exec` yet is a running step like any other. A new request needs a line in `message`, in
 //! `service` and here.
 
 use std::collections::HashMap;
@@ -156,17 +157,32 @@ pub struct Running {
     pub stdout: OwnedFd,
     /// What it prints to stderr, likewise.
     pub stderr: OwnedFd,
-    ended: oneshot::Receiver<Answer>,
+    /// How it ends.
+    pub end: End,
 }
 
+/// The end of a step, to come.
+#[derive(Debug)]
+pub struct End(oneshot::Receiver<Answer>);
+
 impl Running {
+    /// As [`End::ended`].
+    ///
+    /// # Errors
+    /// Those of [`End::ended`].
+    pub async fn ended(&mut self) -> Result<StepEnd, StepError> {
+        self.end.ended().await
+    }
+}
+
+impl End {
     /// Waits until the step's direct child has ended, or was found not to have started. Cancel safe; to be awaited to its
     /// end once.
     ///
     /// # Errors
     /// [`StepError::NotStarted`] with the reason, or [`StepError::Lost`] with the keeper.
     pub async fn ended(&mut self) -> Result<StepEnd, StepError> {
-        match (&mut self.ended).await {
+        match (&mut self.0).await {
             Ok(Answer::Ended(end)) => Ok(end),
             Ok(Answer::NotStarted(failure)) => Err(StepError::NotStarted(failure)),
             Ok(_) | Err(_) => Err(StepError::Lost),
@@ -398,8 +414,8 @@ impl Processes {
         let stderr = socket::output_pipe()?;
         let mut descriptors = vec![stdout.write.as_raw_fd(), stderr.write.as_raw_fd()];
         descriptors.extend(command.attachment.as_ref().map(AsRawFd::as_raw_fd));
-        let ended = self.ask(id, &request, &descriptors).await.map_err(|_| StepError::Lost)?;
-        Ok(Running { id: StepId(id), stdout: stdout.read, stderr: stderr.read, ended })
+        let end = self.ask(id, &request, &descriptors).await.map_err(|_| StepError::Lost)?;
+        Ok(Running { id: StepId(id), stdout: stdout.read, stderr: stderr.read, end: End(end) })
     }
 
     /// Sends a signal to a step's whole tree: the direct child, its descendants, its session, and those of its orphans that

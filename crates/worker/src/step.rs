@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::cancel::Asked;
-use crate::keeper::{Command, Left, Processes, Running, Signal, SpawnFailure, StepEnd, StepError};
+use crate::keeper::{Command, End, Left, Processes, Running, Signal, SpawnFailure, StepEnd, StepError, StepId};
 use crate::output::{Held, Pump, SharedRecorder, Turn, lock};
 
 /// How long an ended step's pipes may be silent and open before they are left to the background.
@@ -69,23 +69,20 @@ impl Watch<'_> {
     /// Starts the command and comes back when it has ended and its output is in the log.
     pub async fn run(mut self, command: Command) -> Went {
         let failed = |end| Went { end: Err(end), stopped: None, held: None };
-        let mut running = match self.processes.spawn(command).await {
+        let Running { id, stdout, stderr, end: mut ending } = match self.processes.spawn(command).await {
             Ok(running) => running,
             Err(StepError::NotStarted(failure)) => return failed(NoEnd::NotStarted(failure)),
             Err(StepError::Lost) => return failed(NoEnd::KeeperLost),
         };
-        let Running { stdout, stderr, .. } = &mut running;
-        let pipes = (|| Ok((stdout.try_clone()?, stderr.try_clone()?)))();
-        let pump = pipes.and_then(|(out, err)| Pump::new(out, err, std::sync::Arc::clone(&self.recorder)));
-        let mut pump = match pump {
+        let mut pump = match Pump::new(stdout, stderr, std::sync::Arc::clone(&self.recorder)) {
             Ok(pump) => pump,
             Err(error) => {
-                let _ = self.processes.signal_step(running.id, Signal::Kill).await;
-                let _ = running.ended().await;
+                let _ = self.processes.signal_step(id, Signal::Kill).await;
+                let _ = ending.ended().await;
                 return failed(NoEnd::Pipes(error));
             }
         };
-        let (end, stopped, open) = self.until_ended(&mut running, &mut pump).await;
+        let (end, stopped, open) = self.until_ended(id, &mut ending, &mut pump).await;
         let held = match (&end, open) {
             (Ok(end), Open::Yes) => self.drain(pump, end.left).await,
             _ => None,
@@ -99,7 +96,8 @@ impl Watch<'_> {
 
     async fn until_ended(
         &mut self,
-        running: &mut Running,
+        id: StepId,
+        ending: &mut End,
         pump: &mut Pump,
     ) -> (Result<StepEnd, StepError>, Option<Stopped>, Open) {
         let mut open = Open::Yes;
@@ -107,14 +105,13 @@ impl Watch<'_> {
         let mut kill_at = None;
         let mut flush_at = None;
         let mut deadline = self.deadline;
-        let id = running.id;
         loop {
             let wake = [deadline, kill_at, flush_at].into_iter().flatten().min();
             let mut signal = None;
             tokio::select! {
                 biased;
                 Ok(()) = self.cancel.changed() => signal = self.asked(),
-                end = running.ended() => return (end, stopped, open),
+                end = ending.ended() => return (end, stopped, open),
                 turn = pump.turn(), if open == Open::Yes => match turn {
                     Turn::End => open = Open::No,
                     Turn::Data => flush_at = flush_at.or(Some(Instant::now() + FLUSH_AFTER)),

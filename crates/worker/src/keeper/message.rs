@@ -96,6 +96,15 @@ pub enum LaunchStage {
     NoView = 6,
 }
 
+impl LaunchStage {
+    /// The stage of this number; `None` for zero and what is none.
+    pub fn of(number: u8) -> Option<Self> {
+        [Self::Clone, Self::View, Self::Directory, Self::Program, Self::Descriptors, Self::NoView]
+            .into_iter()
+            .find(|stage| *stage as u8 == number)
+    }
+}
+
 /// An answer as the callers see it.
 #[derive(Debug)]
 pub enum Answer {
@@ -254,6 +263,11 @@ pub fn open_view(id: u64, view: &View) -> Vec<u8> {
         writer.text(&[layer.as_os_str().as_bytes()]);
     }
     writer.0
+}
+
+/// Whether a packet is a command, which is kept until its process no longer needs it.
+pub fn is_spawn(packet: &[u8]) -> bool {
+    packet.first() == Some(&SPAWN)
 }
 
 /// Says that the request is in the attached memory.

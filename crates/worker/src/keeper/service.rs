@@ -1,4 +1,5 @@
 //! The keeper process itself: one thread that waits for requests and for children that end, and does one after the other.
+//! Only the children it launches get ready beside it; see `launch`.
 //!
 //! A step is *running* from its launch until its direct child is reaped; a wrapper's step is then *closing* until what it
 //! left in its session is reaped too, so that its usage is counted. Then it is reported. A job that is *ending* is looked
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use graph::{Timestamp, Usage};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-use super::launch::{self, Stdio};
+use super::launch::{LaunchFailure, Launcher, Order, Stdio};
 use super::message::{self, Incoming, LaunchStage, Spawn};
 use super::view::{self, OpenView, ViewError};
 use super::{COMMAND_BYTES_MAX, Ending, Left, Leftover, MARKER_VARIABLE, Role, Signal, StepEnd};
@@ -90,7 +91,7 @@ fn settle(keepers: OwnedFd) -> io::Result<OwnedFd> {
 extern "C" fn on_child(_signal: libc::c_int) {}
 
 struct Service {
-    pid: i32,
+    children: tree::OwnChildren,
     socket: OwnedFd,
     /// By the direct child's process id.
     running: HashMap<i32, RunningStep>,
@@ -98,6 +99,7 @@ struct Service {
     closing: BTreeMap<i32, ClosingStep>,
     ending: Vec<EndingJob>,
     views: HashMap<u64, OpenView>,
+    launcher: Launcher,
 }
 
 struct RunningStep {
@@ -132,12 +134,13 @@ impl Service {
     fn new(socket: OwnedFd) -> Self {
         let pid = rustix::process::getpid().as_raw_nonzero().get();
         Self {
-            pid,
+            children: tree::OwnChildren::of(pid),
             socket,
             running: HashMap::new(),
             closing: BTreeMap::new(),
             ending: Vec::new(),
             views: HashMap::new(),
+            launcher: Launcher::new(pid),
         }
     }
 
@@ -181,23 +184,27 @@ impl Service {
     }
 
     fn handle_packet(&mut self, packet: &[u8], mut descriptors: Vec<OwnedFd>) {
+        if message::is_spawn(packet) {
+            return self.spawn(packet.to_vec(), &descriptors);
+        }
         match message::read_request(packet) {
             Some(Incoming::InMemory { bytes }) => {
                 // A little more than a command's texts: their lengths.
                 let Some(memory) = descriptors.pop().filter(|_| bytes <= 8 * COMMAND_BYTES_MAX) else { return };
                 let Ok(long_packet) = socket::read_memory(&memory, bytes) else { return };
-                if let Some(request) = message::read_request(&long_packet) {
-                    self.handle(request, &descriptors);
+                if message::is_spawn(&long_packet) {
+                    self.spawn(long_packet, &descriptors);
+                } else if let Some(request) = message::read_request(&long_packet) {
+                    self.handle(request);
                 }
             }
-            Some(request) => self.handle(request, &descriptors),
+            Some(request) => self.handle(request),
             None => {}
         }
     }
 
-    fn handle(&mut self, request: Incoming, descriptors: &[OwnedFd]) {
+    fn handle(&mut self, request: Incoming) {
         match request {
-            Incoming::Spawn(spawn) => self.spawn(&spawn, descriptors),
             Incoming::SignalStep { step, signal } => self.signal_step(step, signal),
             Incoming::SignalJob { marker, signal } => self.signal_job(marker, signal),
             Incoming::EndJob { id, marker } => {
@@ -214,7 +221,8 @@ impl Service {
             Incoming::CloseView { view } => {
                 self.views.remove(&view);
             }
-            Incoming::InMemory { .. } => {}
+            // Looked at before.
+            Incoming::Spawn(_) | Incoming::InMemory { .. } => {}
         }
     }
 
@@ -230,9 +238,10 @@ impl Service {
         let _ = socket::send_blocking(&self.socket, packet, &[]);
     }
 
-    fn spawn(&mut self, spawn: &Spawn, descriptors: &[OwnedFd]) {
+    fn spawn(&mut self, packet: Vec<u8>, descriptors: &[OwnedFd]) {
+        let Some(Incoming::Spawn(spawn)) = message::read_request(&packet) else { return };
         let [stdout, stderr, rest @ ..] = descriptors else {
-            return self.not_started(spawn, LaunchStage::Descriptors, libc::EMFILE);
+            return self.not_started(&spawn, LaunchFailure { stage: LaunchStage::Descriptors, number: libc::EMFILE });
         };
         let stdio = Stdio {
             stdout: stdout.as_raw_fd(),
@@ -241,29 +250,31 @@ impl Service {
         };
         let view = self.views.get(&spawn.view);
         if spawn.view != 0 && view.is_none() {
-            return self.not_started(spawn, LaunchStage::NoView, 0);
+            return self.not_started(&spawn, LaunchFailure { stage: LaunchStage::NoView, number: 0 });
         }
-        let started = now();
-        let clock = Instant::now();
-        match launch::launch(spawn, view, stdio) {
-            Ok(pid) => {
-                let marker = spawn.marker.to_vec();
-                let step =
-                    RunningStep { id: spawn.id, marker, role: spawn.role, started, clock, usage: Usage::default() };
-                self.running.insert(pid, step);
-            }
-            Err(failure) => self.not_started(spawn, failure.stage, failure.number),
+        let (id, marker, role) = (spawn.id, spawn.marker.to_vec(), spawn.role);
+        let step = RunningStep { id, marker, role, started: now(), clock: Instant::now(), usage: Usage::default() };
+        let order = Order::new(spawn, view, stdio);
+        match self.launcher.launch(packet, order) {
+            Ok(pid) => drop(self.running.insert(pid, step)),
+            Err((packet, failure)) => self.packet_not_started(&packet, failure),
         }
     }
 
-    fn not_started(&self, spawn: &Spawn, stage: LaunchStage, number: i32) {
-        let about = if stage == LaunchStage::Directory { spawn.directory } else { spawn.program };
+    fn packet_not_started(&self, packet: &[u8], failure: LaunchFailure) {
+        if let Some(Incoming::Spawn(spawn)) = message::read_request(packet) {
+            self.not_started(&spawn, failure);
+        }
+    }
+
+    fn not_started(&self, spawn: &Spawn, failure: LaunchFailure) {
+        let about = if failure.stage == LaunchStage::Directory { spawn.directory } else { spawn.program };
         let about = about.strip_suffix(&[0]).unwrap_or(about);
         // SAFETY: every pointer but the last, which is null, is to a text of the packet that ends in NUL.
         let length = |text: &*const libc::c_char| unsafe { libc::strlen(*text) };
         let texts = spawn.arguments.iter().chain(&spawn.environment).filter(|text| !text.is_null());
         let bytes = texts.map(length).sum();
-        self.answer(&message::not_started(spawn.id, stage, number, about, bytes));
+        self.answer(&message::not_started(spawn.id, failure.stage, failure.number, about, bytes));
     }
 
     /// Reaps every child that has ended and reports what that completes.
@@ -315,6 +326,10 @@ impl Service {
             return None;
         }
         let step = self.running.remove(&pid)?;
+        if let Some((packet, failure)) = self.launcher.reaped(pid) {
+            self.packet_not_started(&packet, failure);
+            return None;
+        }
         let ending = if libc::WIFSIGNALED(status) {
             Ending::Signaled(libc::WTERMSIG(status))
         } else {
@@ -360,7 +375,7 @@ impl Service {
 
     /// Children that are no step's direct child: what outlived its parent and came to us.
     fn orphans(&self) -> Vec<i32> {
-        tree::own_children(self.pid).into_iter().filter(|pid| !self.running.contains_key(pid)).collect()
+        self.children.list().into_iter().filter(|pid| !self.running.contains_key(pid)).collect()
     }
 
     fn left_processes(&self) -> Left {
@@ -386,8 +401,12 @@ impl Service {
                 // A wrapper that hears SIGTERM ends at once and takes the step along; so does the first process of its PID
                 // namespace. The step is below.
                 (Role::Wrapper, Signal::Terminate | Signal::Interrupt) => {
-                    let below_wrapper = tree::children(pid).into_iter().flat_map(tree::children);
-                    roots.extend(below_wrapper);
+                    let known = roots.len();
+                    roots.extend(tree::children(pid).into_iter().flat_map(tree::children));
+                    if roots.len() == known {
+                        // It has not started the step yet.
+                        roots.push(pid);
+                    }
                 }
                 _ => roots.push(pid),
             }
@@ -431,7 +450,7 @@ impl Service {
     /// Until no child is left. Nobody is there any more to be told.
     fn kill_everything(&self) {
         loop {
-            let children = tree::own_children(self.pid);
+            let children = self.children.list();
             kill_trees(&children, Signal::Kill);
             // SAFETY: a system call on numbers. It waits for a death, then the rest is looked at again: those that the dead
             // one leaves come to us.

@@ -1,5 +1,6 @@
 //! Who descends from whom, read from /proc. Every answer is a picture of a moment: callers that kill look again.
 
+use std::fs::File;
 use std::io;
 
 /// The most processes that one look collects. A tree beyond it is handled by looking again: each look signals what it saw.
@@ -22,10 +23,27 @@ pub fn children(pid: i32) -> Vec<i32> {
     found
 }
 
-/// The direct children of this process, which has one thread.
-pub fn own_children(pid: i32) -> Vec<i32> {
-    let text = std::fs::read_to_string(format!("/proc/self/task/{pid}/children")).unwrap_or_default();
-    text.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect()
+/// The direct children of this process, which has one thread. Its list stays open, for it is read often.
+#[derive(Debug)]
+pub struct OwnChildren(Option<File>);
+
+impl OwnChildren {
+    /// Of the process with this id, which must be the calling one.
+    pub fn of(pid: i32) -> Self {
+        Self(File::open(format!("/proc/self/task/{pid}/children")).ok())
+    }
+
+    /// Their process ids.
+    pub fn list(&self) -> Vec<i32> {
+        let Some(file) = &self.0 else { return Vec::new() };
+        let mut text = Vec::new();
+        let mut part = [0; 4096];
+        // The system makes the list anew whenever it is read from its start.
+        while let Ok(read @ 1..) = rustix::io::pread(file, &mut part, text.len() as u64) {
+            text.extend_from_slice(&part[..read]);
+        }
+        String::from_utf8_lossy(&text).split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect()
+    }
 }
 
 /// `roots` and everything below them, parents first, at most [`PROCESSES_MAX`].

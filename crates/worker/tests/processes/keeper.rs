@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 
 use ropewalk_worker::keeper::{
-    Ending, Keeper, Left, Processes, Signal, SpawnFailure, StepError, kill_leftovers, leftovers,
+    Command, Ending, Keeper, Left, Processes, Signal, SpawnFailure, StepError, View, kill_leftovers, leftovers,
 };
 
 use crate::Case;
@@ -26,8 +26,17 @@ pub const CASES: &[Case] = &[
     ("keeper::term_is_heard_and_kill_is_not_refused", term_is_heard_and_kill_is_not_refused),
     ("keeper::term_reaches_a_whole_tree", term_reaches_a_whole_tree),
     ("keeper::a_tree_that_forks_on_is_killed", a_tree_that_forks_on_is_killed),
+    ("keeper::steps_that_start_at_once_are_told_apart", steps_that_start_at_once_are_told_apart),
+    ("keeper::a_signal_right_after_the_request_arrives", a_signal_right_after_the_request_arrives),
+    ("keeper::a_job_is_ended_while_others_start", a_job_is_ended_while_others_start),
+    ("keeper::a_view_may_be_closed_while_steps_start_in_it", a_view_may_be_closed_while_steps_start_in_it),
     ("keeper::ten_thousand_quick_steps", ten_thousand_quick_steps),
     ("keeper::a_killed_main_process_leaves_nothing", a_killed_main_process_leaves_nothing),
+    (
+        "keeper::a_main_process_killed_while_steps_start_leaves_nothing",
+        a_main_process_killed_while_steps_start_leaves_nothing,
+    ),
+    ("keeper::a_keeper_killed_while_steps_start_takes_them_along", a_keeper_killed_while_steps_start_takes_them_along),
     ("keeper::a_keeper_that_is_killed_takes_its_steps_along", a_keeper_that_is_killed_takes_its_steps_along),
     ("keeper::leftovers_are_found_by_their_marker", leftovers_are_found_by_their_marker),
     ("keeper::it_is_refused_once_there_are_threads", it_is_refused_once_there_are_threads),
@@ -35,7 +44,11 @@ pub const CASES: &[Case] = &[
 
 /// What this program is when a test starts it by this name.
 pub fn role(name: &str) -> Option<fn()> {
-    (name == "role-main-with-daemons").then_some(main_with_daemons as fn())
+    match name {
+        "role-main-with-daemons" => Some(main_with_daemons),
+        "role-main-that-starts-steps" => Some(main_that_starts_steps),
+        _ => None,
+    }
 }
 
 fn exit_codes_and_signals_are_told_apart() {
@@ -231,6 +244,161 @@ fn a_tree_that_forks_on_is_killed() {
     });
 }
 
+/// A program on its own, without a shell.
+fn program(name: &str, arguments: &[&str]) -> Command {
+    let mut command = script("");
+    command.program = name.into();
+    command.arguments = arguments.iter().map(Into::into).collect();
+    command
+}
+
+fn steps_that_start_at_once_are_told_apart() {
+    /// The command of this index, and how it must end. Short and long ones, and those that fail at each point.
+    fn case(index: usize) -> (Command, Result<Ending, String>) {
+        let exited = |code| Ok(Ending::Exited(code));
+        match index % 8 {
+            0 => (program("true", &[]), exited(0)),
+            1 => (program("/no/such/program", &[]), Err("no program `/no/such/program` was found".to_owned())),
+            2 => (script("exit $CODE"), exited(i32::try_from(index % 200).expect("small"))),
+            3 => {
+                let mut command = program("true", &[]);
+                command.directory = format!("/no/where/{index}").into();
+                let cause = "No such file or directory (os error 2)";
+                (command, Err(format!("cannot enter the directory `/no/where/{index}`: {cause}")))
+            }
+            4 => (
+                script(&format!("exit $CODE {}", "#".repeat(70_000))),
+                exited(i32::try_from(index % 200).expect("small")),
+            ),
+            5 => (
+                program("/etc/passwd", &[]),
+                Err("`/etc/passwd` cannot be run: Permission denied (os error 13)".to_owned()),
+            ),
+            6 => (script("kill -9 $$"), Ok(Ending::Signaled(9))),
+            _ => {
+                let long = "x".repeat(140_000);
+                (program("true", &[&long]), Err("arguments and environment are too long for this system".to_owned()))
+            }
+        }
+    }
+    with_keeper(|processes| async move {
+        for _ in 0..5 {
+            let mut running = Vec::new();
+            for index in 0..200 {
+                let (mut command, expected) = case(index);
+                command.environment.push(("CODE".into(), (index % 200).to_string().into()));
+                running.push((processes.spawn(command).await.expect("a request"), expected));
+            }
+            for (index, (step, expected)) in running.iter_mut().enumerate() {
+                match (step.ended().await, expected) {
+                    (Ok(end), Ok(ending)) => assert_eq!(end.ending, *ending, "{index}"),
+                    (Err(error), Err(text)) => assert!(error.to_string().starts_with(&*text), "{index}: {error}"),
+                    (other, _) => panic!("{index}: {other:?}"),
+                }
+            }
+        }
+        assert!(processes.end_job(&marker()).await.expect("the keeper").is_empty());
+    });
+}
+
+fn a_signal_right_after_the_request_arrives() {
+    with_keeper(|processes| async move {
+        for round in 0..40 {
+            let mut running = Vec::new();
+            for _ in 0..20 {
+                running.push(processes.spawn(program("sleep", &["1000"])).await.expect("a request"));
+            }
+            let (signal, number) = [(Signal::Terminate, 15), (Signal::Interrupt, 2), (Signal::Kill, 9)][round % 3];
+            if round % 2 == 0 {
+                for step in &running {
+                    processes.signal_step(step.id, signal).await.expect("the keeper");
+                }
+            } else {
+                processes.signal_job(&marker(), signal).await.expect("the keeper");
+            }
+            for step in &mut running {
+                let end = step.ended().await.expect("it may end before its program begins, but it has started");
+                assert_eq!(end.ending, Ending::Signaled(number), "round {round}");
+            }
+        }
+    });
+}
+
+fn a_job_is_ended_while_others_start() {
+    with_keeper(|processes| async move {
+        for _ in 0..10 {
+            let mut running = processes.spawn(script(DAEMON)).await.expect("a shell");
+            let daemon = first_line(&running).await;
+            running.ended().await.expect("an end");
+            let mut others = Vec::new();
+            for _ in 0..50 {
+                let mut other = program("sleep", &["1000"]);
+                other.marker = "other/1/1".into();
+                others.push(processes.spawn(other).await.expect("a request"));
+            }
+            let left = processes.end_job(&marker()).await.expect("the keeper");
+            assert_eq!(left.iter().map(|left| left.pid.to_string()).collect::<Vec<_>>(), [daemon]);
+            processes.signal_job("other/1/1", Signal::Terminate).await.expect("the keeper");
+            for other in &mut others {
+                assert_eq!(other.ended().await.expect("an end").ending, Ending::Signaled(15));
+            }
+        }
+    });
+}
+
+fn a_view_may_be_closed_while_steps_start_in_it() {
+    let holder = tempfile::tempdir().expect("a directory");
+    let made = |name: &str| {
+        let path = holder.path().join(name);
+        std::fs::create_dir(&path).expect("a directory");
+        path
+    };
+    let (target, lower) = (made("target"), made("lower"));
+    std::fs::write(lower.join("file"), "seen\n").expect("written");
+    let views: Vec<View> = (0..10)
+        .map(|index| View {
+            target: target.clone(),
+            lower: vec![lower.clone()],
+            upper: made(&format!("upper-{index}")),
+            work: made(&format!("work-{index}")),
+        })
+        .collect();
+    with_keeper(|processes| async move {
+        for view in &views {
+            // While these start, the view is made.
+            let mut others = Vec::new();
+            for _ in 0..20 {
+                others.push(processes.spawn(program("true", &[])).await.expect("a request"));
+            }
+            let (id, _files) = match processes.open_view(view).await {
+                Ok(opened) => opened,
+                Err(error) => {
+                    assert!(std::env::var_os("CI").is_none(), "{error}");
+                    return println!("skipped: {error}");
+                }
+            };
+            let mut inside = Vec::new();
+            for _ in 0..20 {
+                let mut command = script("cat file");
+                (command.view, command.directory) = (Some(id), view.target.clone());
+                inside.push(processes.spawn(command).await.expect("a request"));
+            }
+            processes.close_view(id).await.expect("the keeper");
+            let mut late = script("true");
+            late.view = Some(id);
+            let error = run(&processes, late).await.expect_err("closed");
+            assert_eq!(error, StepError::NotStarted(SpawnFailure::NoView));
+            for mut step in inside {
+                assert_eq!(step.ended().await.expect("an end").ending, Ending::Exited(0));
+                assert_eq!(read_to_end(step.stdout).await, "seen\n");
+            }
+            for other in &mut others {
+                assert_eq!(other.ended().await.expect("an end").ending, Ending::Exited(0));
+            }
+        }
+    });
+}
+
 fn ten_thousand_quick_steps() {
     with_keeper(|processes| async move {
         let descriptors = || std::fs::read_dir("/proc/self/fd").expect("descriptors").count();
@@ -270,6 +438,57 @@ fn main_with_daemons() {
         println!("{}", first_line(&running).await);
         std::future::pending().await
     });
+}
+
+/// A main process that is killed while it starts steps: prints its keeper's process id, then a line for every ten of them.
+fn main_that_starts_steps() {
+    with_keeper(|processes| async move {
+        println!("{}", processes.keeper_pid());
+        let mut running = Vec::new();
+        for _ in 0..50 {
+            for _ in 0..10 {
+                running.push(processes.spawn(program("sleep", &["1000"])).await.expect("a request"));
+            }
+            println!("ten");
+        }
+        std::future::pending().await
+    });
+}
+
+/// Kills one process of [`main_that_starts_steps`] after so many lines and looks that nothing is left of it.
+fn check_killed_while_starting(lines: usize, victim: impl Fn(&mut std::process::Child, &str)) {
+    let program = std::env::current_exe().expect("the test program has a path");
+    let mut command = std::process::Command::new(program);
+    command.arg("role-main-that-starts-steps").process_group(0).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut main = command.spawn().expect("a child");
+    let mut read = BufReader::new(main.stdout.take().expect("a pipe")).lines().map(|line| line.expect("a line"));
+    let keeper = read.next().expect("a line");
+    assert_eq!(read.by_ref().take(lines).count(), lines);
+    victim(&mut main, &keeper);
+    wait_for_death(&keeper);
+    let prefix = format!("test-{}/", main.id());
+    let _ = main.kill();
+    main.wait().expect("reaped");
+    // What has been told to die may take a moment.
+    for left in leftovers(&prefix) {
+        wait_for_death(&left.pid.to_string());
+    }
+    assert!(leftovers(&prefix).is_empty());
+}
+
+fn a_main_process_killed_while_steps_start_leaves_nothing() {
+    for lines in [1, 2, 3, 5, 8, 13, 21, 34] {
+        check_killed_while_starting(lines, |main, _| main.kill().expect("killed"));
+    }
+}
+
+fn a_keeper_killed_while_steps_start_takes_them_along() {
+    for lines in [1, 2, 3, 5, 8, 13, 21, 34] {
+        check_killed_while_starting(lines, |_, keeper| {
+            let keeper = keeper.parse().ok().and_then(rustix::process::Pid::from_raw).expect("a process");
+            rustix::process::kill_process(keeper, rustix::process::Signal::KILL).expect("killed");
+        });
+    }
 }
 
 /// Starts this program as [`main_with_daemons`] and gives it with the process ids it printed.
