@@ -234,6 +234,7 @@ impl Engine {
             let message = "the worker reported that it skipped the job".to_owned();
             report.outcome = Outcome::Failed(Failure::Infra { message });
         }
+        crate::report::bound(&mut report);
         self.finish(step, job, report);
     }
 

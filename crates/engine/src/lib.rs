@@ -12,6 +12,7 @@ pub mod operation;
 mod decide;
 mod engine;
 mod judge;
+pub mod report;
 
 mod build;
 mod contexts;
