@@ -64,6 +64,9 @@ pub enum Command {
     Shell(Shell),
     /// Print a completion script for a shell.
     Completions(Completions),
+    /// Lower replies of a pipeline's program, for its tests.
+    #[command(hide = true)]
+    Lower,
 }
 
 /// `ropewalk run`.

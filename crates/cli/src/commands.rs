@@ -9,6 +9,7 @@ pub mod completions;
 pub mod explain;
 pub mod init;
 pub mod logs;
+pub mod lower;
 pub mod plan;
 pub mod retry;
 pub mod run;

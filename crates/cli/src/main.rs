@@ -55,6 +55,9 @@ fn run(arguments: &Arguments) -> Result<u8, Stop> {
     if let Command::Completions(completions) = &arguments.command {
         return commands::completions::run(completions);
     }
+    if let Command::Lower = arguments.command {
+        return commands::lower::run();
+    }
     let directory = arguments.directory.clone().unwrap_or_else(|| PathBuf::from("."));
     let project = Project::find(&directory).map_err(Stop::wrong)?;
     match &arguments.command {
@@ -72,6 +75,6 @@ fn run(arguments: &Arguments) -> Result<u8, Stop> {
         Command::Explain(explain) => commands::explain::run(explain, &project),
         Command::Cache(cache) => commands::cache::run(cache, &project),
         Command::Shell(shell) => commands::shell::run(shell, &project),
-        Command::Completions(_) => unreachable!("it needs no project and was done above"),
+        Command::Completions(_) | Command::Lower => unreachable!("it needs no project and was done above"),
     }
 }
