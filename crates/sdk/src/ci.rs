@@ -4,7 +4,7 @@
 //! matrices and needs are written down as the native format has them, and the binary lowers them.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::Location;
 use std::rc::Rc;
 
@@ -64,6 +64,8 @@ pub(crate) struct Evaluation {
     pub around: Vec<Around>,
     /// The native document of the files beside the program, with marks; `null` if there are none.
     pub document: Json,
+    /// The names of its jobs that have been changed.
+    pub changed: BTreeSet<String>,
     pub growths: Vec<Growth>,
     /// How many growths wanted a hole of each name.
     pub hole_names: HashMap<String, usize>,
@@ -169,11 +171,8 @@ impl Ci {
         shared.barriers.push((place, mark));
     }
 
-    pub(crate) fn with_document(self, document: Json, files: Vec<String>) -> Self {
-        let mut shared = self.shared.borrow_mut();
-        shared.document = document;
-        shared.files = Files::of_document(files);
-        drop(shared);
+    pub(crate) fn with_document(self, document: Json) -> Self {
+        self.shared.borrow_mut().document = document;
         self
     }
 }

@@ -2,14 +2,14 @@
 //!
 //! Written straight into the reply's text: a pipeline of ten thousand jobs is evaluated on every change.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt::Write;
 
 use crate::ci::{Ci, Entry, Evaluation};
 use crate::extension::{JobView, Origin, Place};
 use crate::inputs::Run;
-use crate::json::Json;
-use crate::mark::{Files, Mark, Settings};
+use crate::json::{Json, write_text};
+use crate::mark::{Mark, Setting};
 use crate::wire;
 
 /// The most needs of all jobs together; at the bound the others are left out, with an error that names it.
@@ -18,14 +18,13 @@ pub const NEEDS_MAX: usize = 2_000_000;
 /// The reply, without the line's end.
 pub(crate) fn reply(ci: &Ci) -> String {
     ci.look_at_statuses();
-    finish(ci);
+    surround(ci);
     let mut shared = ci.shared.borrow_mut();
     let shared = &mut *shared;
     let mut out = wire::reply_head();
-    let mut base = std::mem::take(&mut shared.document);
-    let replaced = shared.settle_overrides(&mut base);
+    shared.tell_jobs_of_files();
     out.push_str(",\"document\":");
-    document(shared, base, replaced, &mut out);
+    document(shared, &mut out);
     list(&mut out, "holes", &shared.holes());
     list(&mut out, "questions", shared.questions.values());
     if !shared.statuses.is_empty() {
@@ -51,9 +50,8 @@ fn list<'a>(out: &mut String, name: &str, items: impl IntoIterator<Item = &'a Js
     }
 }
 
-/// Writes down what can be known only once all jobs are there: statuses, and steps around jobs.
-fn finish(ci: &Ci) {
-    ci.look_at_statuses();
+/// Puts steps around jobs, now that all jobs are there.
+fn surround(ci: &Ci) {
     let around = std::mem::take(&mut ci.shared.borrow_mut().around);
     if around.is_empty() {
         return;
@@ -114,10 +112,12 @@ impl Evaluation {
                 before(steps);
             }
         }
-        each_job_of(&mut self.document, &mut |name, body| {
+        let Self { document, changed, .. } = self;
+        each_job_of(document, &mut |name, body| {
             if !selected.contains(&(Origin::File, name)) {
                 return;
             }
+            changed.insert(name.to_owned());
             let Json::Object(entries) = body else { return };
             match entries.iter_mut().find(|(key, _)| key == "run").map(|(_, run)| run) {
                 Some(Json::List(steps)) => before(steps),
@@ -131,31 +131,16 @@ impl Evaluation {
         });
     }
 
-    /// Takes out of the files' document the jobs that the program overrides; tells which are there twice. Gives the program's jobs that replace
-    /// one.
-    fn settle_overrides(&mut self, base: &mut Json) -> HashSet<usize> {
-        let mut replaced = HashSet::new();
+    /// Tells which jobs of the program have the name of one in a file, and do not say that they replace it.
+    fn tell_jobs_of_files(&mut self) {
         let mut twice = Vec::new();
-        let Self { jobs, by_name, .. } = self;
-        let mut stays = |name: &str, body: &Json| {
-            let Some(&index) = by_name.get(name) else { return true };
-            let overrides = jobs[index].settings.get("override") == Some(&Json::Bool(true));
-            match overrides {
-                true => drop(replaced.insert(index)),
-                false => twice.push((index, body.get("@").cloned().unwrap_or_default())),
-            }
-            false
-        };
-        if let Json::Object(entries) = base
-            && let Some((_, jobs)) = entries.iter_mut().find(|(key, _)| key == "jobs")
-        {
-            match jobs {
-                Json::Object(jobs) => jobs.retain(|(name, body)| name.starts_with('@') || stays(name, body)),
-                Json::List(items) => items.retain(|item| {
-                    let name = item.get("job").and_then(Json::as_str);
-                    name.is_none_or(|name| stays(name, item))
-                }),
-                _ => {}
+        let Self { document, jobs, by_name, .. } = self;
+        let places = document.get("jobs").map(Json::entries).unwrap_or_default().iter();
+        for (name, place) in places.filter_map(|(key, place)| Some((key.strip_prefix('@')?, place))) {
+            if let Some(&index) = by_name.get(name)
+                && jobs[index].settings.get("override") != Some(&Json::Bool(true))
+            {
+                twice.push((index, place.clone()));
             }
         }
         for (index, place) in twice {
@@ -171,27 +156,16 @@ impl Evaluation {
                 ("related", Json::List(vec![Json::object([("@", place), ("remark", "in the file".into())])])),
             ]));
         }
-        replaced
     }
 }
 
-/// Calls `visit` with every job of a document that has a name.
-pub(crate) fn each_job_of(document: &mut Json, visit: &mut dyn FnMut(&str, &mut Json)) {
+/// Calls `visit` with every job of the files' document, which has them by name.
+fn each_job_of(document: &mut Json, visit: &mut dyn FnMut(&str, &mut Json)) {
     let Json::Object(entries) = document else { return };
-    match entries.iter_mut().find(|(key, _)| key == "jobs").map(|(_, jobs)| jobs) {
-        Some(Json::Object(jobs)) => {
-            for (name, body) in jobs.iter_mut().filter(|(name, _)| !name.starts_with('@')) {
-                visit(name, body);
-            }
-        }
-        Some(Json::List(items)) => {
-            for item in items {
-                if let Some(name) = item.get("job").and_then(Json::as_str).map(str::to_owned) {
-                    visit(&name, item);
-                }
-            }
-        }
-        _ => {}
+    let jobs = entries.iter_mut().find(|(key, _)| key == "jobs").map(|(_, jobs)| jobs);
+    let Some(Json::Object(jobs)) = jobs else { return };
+    for (name, body) in jobs.iter_mut().filter(|(name, _)| !name.starts_with('@')) {
+        visit(name, body);
     }
 }
 
@@ -216,122 +190,54 @@ impl Ci {
     }
 }
 
-/// Writes the document: the files', with the program's keys and jobs added.
-fn document(shared: &mut Evaluation, base: Json, replaced: HashSet<usize>, out: &mut String) {
-    let mut entries = if let Json::Object(entries) = base { entries } else { Vec::new() };
-    let jobs = match entries.iter().position(|(key, _)| key == "jobs") {
-        Some(index) => entries.remove(index).1,
-        None => Json::Null,
-    };
-    let settings = std::mem::take(&mut shared.settings);
-    overlay(&mut entries, settings, &mut shared.files);
-    let defaults = std::mem::take(&mut shared.defaults);
-    if !defaults.0.is_empty() {
-        let index = entries.iter().position(|(key, _)| key == "defaults").unwrap_or_else(|| {
-            entries.push(("defaults".to_owned(), Json::Object(Vec::new())));
-            entries.len() - 1
-        });
-        if let Json::Object(of_files) = &mut entries[index].1 {
-            overlay(of_files, defaults, &mut shared.files);
-        }
-    }
+/// Writes the document: the keys of the pipeline, its jobs, and those jobs of files that are changed.
+fn document(shared: &mut Evaluation, out: &mut String) {
     out.push('{');
-    for (key, value) in &entries {
-        Json::Text(key.clone()).write(out);
-        out.push(':');
+    let settings = std::mem::take(&mut shared.settings);
+    let mut writer = Writer { shared, n_needs: 0, is_first: true };
+    for Setting { key, value, mark } in &settings.0 {
+        writer.key(key, mark, out);
         value.write(out);
         out.push(',');
     }
+    let defaults = std::mem::take(&mut writer.shared.defaults);
+    if !defaults.0.is_empty() {
+        out.push_str("\"defaults\":{");
+        for Setting { key, value, mark } in &defaults.0 {
+            writer.comma(out);
+            writer.key(key, mark, out);
+            value.write(out);
+        }
+        out.push_str("},");
+        writer.is_first = true;
+    }
     out.push_str("\"jobs\":");
-    let mut writer = Writer { shared, replaced, n_needs: 0, is_first: true };
-    match jobs {
-        Json::List(items) => writer.list(&items, out),
-        Json::Object(jobs) if writer.shared.barriers.is_empty() => writer.map(&jobs, out),
-        Json::Object(jobs) => writer.list(&listed(jobs), out),
-        _ if writer.shared.barriers.is_empty() => writer.map(&[], out),
-        _ => writer.list(&[], out),
-    }
+    writer.jobs(out);
     out.push('}');
-}
-
-/// Sets these keys; maps keep the entries that are not set.
-fn overlay(entries: &mut Vec<(String, Json)>, settings: Settings, files: &mut Files) {
-    for setting in settings.0 {
-        let marked = format!("@{}", setting.key);
-        let place = files.json(setting.mark);
-        let old = entries.iter_mut().find(|(key, _)| key == setting.key);
-        match (old.map(|(_, value)| value), setting.value) {
-            (Some(Json::Object(old)), Json::Object(new)) if setting.key == "env" => {
-                for (name, value) in new {
-                    let marked = format!("@{name}");
-                    old.retain(|(key, _)| *key != name && *key != marked);
-                    old.push((marked, place.clone()));
-                    old.push((name, value));
-                }
-            }
-            (Some(old), value) => {
-                *old = value;
-                entries.retain(|(key, _)| *key != marked);
-                entries.push((marked, place));
-            }
-            (None, value) => entries.extend([(marked, place), (setting.key.to_owned(), value)]),
-        }
-    }
-}
-
-/// Jobs by name as a list.
-fn listed(jobs: Vec<(String, Json)>) -> Vec<Json> {
-    let marks: HashMap<String, Json> = jobs.iter().filter(|(name, _)| name.starts_with('@')).cloned().collect();
-    let jobs = jobs.into_iter().filter(|(name, _)| !name.starts_with('@'));
-    jobs.map(|(name, body)| {
-        let mark = marks.get(&format!("@{name}")).cloned();
-        let mut entries = vec![("job".to_owned(), Json::Text(name))];
-        entries.extend(mark.map(|mark| ("@job".to_owned(), mark)));
-        if let Json::Object(body) = body {
-            entries.extend(body);
-        }
-        Json::Object(entries)
-    })
-    .collect()
 }
 
 /// Writes the jobs.
 struct Writer<'a> {
     shared: &'a mut Evaluation,
-    /// The program's jobs that stand in place of one of a file.
-    replaced: HashSet<usize>,
     n_needs: usize,
     is_first: bool,
 }
 
-impl Writer<'_> {
-    fn map(&mut self, of_files: &[(String, Json)], out: &mut String) {
-        out.push('{');
-        for (name, body) in of_files {
-            self.comma(out);
-            Json::Text(name.clone()).write(out);
-            out.push(':');
-            body.write(out);
-        }
-        for index in 0..self.shared.jobs.len() {
-            if self.is_known(index) {
-                self.comma(out);
-                crate::json::write_text(&self.shared.jobs[index].name, out);
-                out.push_str(":{");
-                self.body(index, out);
-            }
-        }
-        out.push('}');
-    }
+/// How the jobs are written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// By name.
+    Map,
+    /// As a list, since there are barriers between.
+    List,
+}
 
-    /// As a list, with barriers. The files' jobs stand first, so a barrier of a file holds for the program's jobs too.
-    fn list(&mut self, of_files: &[Json], out: &mut String) {
-        out.push('[');
-        for item in of_files {
-            self.comma(out);
-            item.write(out);
-        }
+impl Writer<'_> {
+    fn jobs(&mut self, out: &mut String) {
         let mut barriers = std::mem::take(&mut self.shared.barriers).into_iter().peekable();
+        let form = if barriers.peek().is_some() { Form::List } else { Form::Map };
+        out.push(if form == Form::List { '[' } else { '{' });
+        self.jobs_of_files(form, out);
         for index in 0..=self.shared.jobs.len() {
             while let Some((_, mark)) = barriers.next_if(|(place, _)| *place == index) {
                 self.comma(out);
@@ -339,14 +245,60 @@ impl Writer<'_> {
                 let _ = write!(out, "{{\"@\":{place},\"wait\":{{}}}}");
             }
             if index < self.shared.jobs.len() && self.is_known(index) {
-                self.comma(out);
-                out.push_str("{\"job\":");
-                crate::json::write_text(&self.shared.jobs[index].name, out);
-                out.push(',');
+                self.begin_job(&self.shared.jobs[index].name.clone(), form, out);
                 self.body(index, out);
             }
         }
-        out.push(']');
+        out.push(if form == Form::List { ']' } else { '}' });
+    }
+
+    /// The jobs of files that have changed. They keep their places among the barriers of their files.
+    fn jobs_of_files(&mut self, form: Form, out: &mut String) {
+        let Json::Object(entries) = std::mem::take(&mut self.shared.document) else { return };
+        let jobs = entries.into_iter().find(|(key, _)| key == "jobs").map(|(_, jobs)| jobs).unwrap_or_default();
+        for (name, body) in jobs.entries() {
+            if !self.shared.changed.contains(name) || self.shared.by_name.contains_key(name) {
+                continue;
+            }
+            let marked = format!("@{name}");
+            let place = jobs.get(&marked).cloned().unwrap_or_default();
+            self.begin_job(name, form, out);
+            let _ = write!(out, "\"@\":{place}");
+            for (key, value) in body.entries().iter().filter(|(key, _)| key != "@") {
+                out.push(',');
+                write_text(key, out);
+                out.push(':');
+                value.write(out);
+            }
+            out.push('}');
+        }
+    }
+
+    /// All of a job that stands before its own keys.
+    fn begin_job(&mut self, name: &str, form: Form, out: &mut String) {
+        self.comma(out);
+        match form {
+            Form::Map => {
+                write_text(name, out);
+                out.push_str(":{");
+            }
+            Form::List => {
+                out.push_str("{\"job\":");
+                write_text(name, out);
+                out.push(',');
+            }
+        }
+    }
+
+    /// A key with its mark.
+    fn key(&mut self, key: &str, mark: Mark, out: &mut String) {
+        out.push_str("\"@");
+        out.push_str(key);
+        out.push_str("\":");
+        self.mark(mark, out);
+        out.push_str(",\"");
+        out.push_str(key);
+        out.push_str("\":");
     }
 
     fn comma(&mut self, out: &mut String) {
@@ -366,16 +318,11 @@ impl Writer<'_> {
         out.push_str("\"@\":");
         self.mark(mark, out);
         self.needs(index, out);
-        let is_replacement = self.replaced.contains(&index);
         let settings = std::mem::take(&mut self.shared.jobs[index].settings);
-        for setting in &settings.0 {
-            if setting.key == "override" && is_replacement {
-                continue;
-            }
-            let _ = write!(out, ",\"@{}\":", setting.key);
-            self.mark(setting.mark, out);
-            let _ = write!(out, ",\"{}\":", setting.key);
-            setting.value.write(out);
+        for Setting { key, value, mark } in &settings.0 {
+            out.push(',');
+            self.key(key, mark, out);
+            value.write(out);
         }
         self.shared.jobs[index].settings = settings;
         out.push('}');
@@ -401,7 +348,7 @@ impl Writer<'_> {
                 out.push_str(if std::mem::take(&mut is_first) { ",\"needs\":[{\"@\":" } else { ",{\"@\":" });
                 self.mark(need.mark, out);
                 out.push_str(",\"job\":");
-                crate::json::write_text(&name, out);
+                write_text(&name, out);
                 if need.ending != "success" {
                     let _ = write!(out, ",\"on\":\"{}\"", need.ending);
                 }

@@ -11,17 +11,10 @@ pub(crate) type Mark = &'static Location<'static>;
 /// The files that marks are in, each once.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Files {
-    /// The files of the document that came with the request; marks in it have their numbers.
-    of_document: Vec<String>,
     names: Vec<Cow<'static, str>>,
 }
 
 impl Files {
-    /// The files of a document, before those of the program.
-    pub fn of_document(names: Vec<String>) -> Self {
-        Self { of_document: names, names: Vec::new() }
-    }
-
     /// The mark as it travels: `[file, line, column]`.
     pub fn json(&mut self, mark: Mark) -> Json {
         let file = self.number_of(mark);
@@ -46,12 +39,12 @@ impl Files {
             self.names.push(keep(name));
             self.names.len() - 1
         });
-        (self.of_document.len() + file) as i64
+        file as i64
     }
 
     /// The names, by number.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.of_document.iter().map(String::as_str).chain(self.names.iter().map(|name| &**name))
+        self.names.iter().map(|name| &**name)
     }
 }
 

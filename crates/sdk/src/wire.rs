@@ -50,7 +50,7 @@ pub(crate) fn main(hooks: &[Hook]) -> i32 {
         },
         ["run", job] => function::run(job, |place| {
             let function::Place { event, answers, hooks: numbers } = place;
-            let request = Request { event, answers, hooks: Some(numbers), document: Json::Null, files: Vec::new() };
+            let request = Request { event, answers, hooks: Some(numbers), document: Json::Null };
             evaluate(hooks, request)
         }),
         _ => {
@@ -107,8 +107,6 @@ pub(crate) struct Request {
     pub hooks: Option<Vec<usize>>,
     /// The native document of the files beside the program.
     pub document: Json,
-    /// The files that marks in it are in.
-    pub files: Vec<String>,
 }
 
 impl Request {
@@ -127,8 +125,7 @@ impl Request {
         };
         let take = |name: &str| json.get(name).cloned().unwrap_or_default();
         let answers = take("answers").items().iter().map(question_and_answer).collect::<Result<_, _>>()?;
-        let files = take("files").items().iter().filter_map(Json::as_str).map(str::to_owned).collect();
-        Ok(Self { event: take("event"), answers, hooks, document: take("document"), files })
+        Ok(Self { event: take("event"), answers, hooks, document: take("document") })
     }
 }
 
@@ -180,7 +177,7 @@ fn hooks_reply(hooks: &[Hook]) -> String {
 /// Calls the hooks that are asked for. What goes wrong in them is in the evaluation's diagnostics.
 pub(crate) fn evaluate(hooks: &[Hook], request: Request) -> Ci {
     let numbers = request.hooks.unwrap_or_default();
-    let ci = Ci::new(request.event, request.answers, numbers.clone()).with_document(request.document, request.files);
+    let ci = Ci::new(request.event, request.answers, numbers.clone()).with_document(request.document);
     for number in numbers {
         match hooks.get(number) {
             Some(hook) => call(hook, &ci),

@@ -1,0 +1,112 @@
+//! The keys of the native format that `whole_format` does not use; beside it stands `crates/dialects/tests/program_parity/other_keys.yaml`, which says the same.
+
+use std::time::Duration;
+
+use ropewalk::condition::{all, any, branch, changed, event, not, param, tag};
+use ropewalk::{
+    Cache, Ci, Concurrency, Environment, EventKind, Json, Matrix, Network, Retry, RetryOn, Reuse, Step, Workspace,
+    field,
+};
+
+fn keys(ci: &Ci) {
+    ci.defaults()
+        .environment(Environment::sandbox(Network::On))
+        .timeout(Duration::from_secs(1200))
+        .shell("bash")
+        .working_directory("app")
+        .workspace(Workspace::Isolated)
+        .retry(1)
+        .labels(["fast"])
+        .pool("big")
+        .cpu(2);
+
+    let every = ci
+        .job("all")
+        .environment(Environment::sandbox(Network::Off))
+        .workspace(Workspace::InPlace)
+        .shell("python3 -u {0}")
+        .working_directory("other")
+        .timeout(Duration::from_millis(5_400_250))
+        .retry(
+            Retry::times(3)
+                .on([
+                    RetryOn::Infra,
+                    RetryOn::Timeout,
+                    RetryOn::Step,
+                    RetryOn::Exit(vec![75, 2]),
+                    RetryOn::Exit(vec![1]),
+                ])
+                .backoff(Duration::from_secs(5)),
+        )
+        .cpu(0.5)
+        .memory("4GiB")
+        .labels("fast-disk")
+        .pool("linux")
+        .allow_failure()
+        .cleanup()
+        .junit(["r/*.xml", "s/*.xml"])
+        .artifact("app", "bin/app")
+        .artifact("docs", ["doc/**", "!doc/x"])
+        .cache(Cache::new("k-${{ hash_files('lock') }}", ["target", "~/.cache/x"]).restore("k-"))
+        .cache(Cache::new("second", "b"))
+        .concurrency(Concurrency::cancel_running("deploy-${{ event.branch }}"))
+        .outputs(["a", "b"])
+        .env("GREETING", "hello ${{ event.branch }}")
+        .env("N", 1)
+        .env("FLAG", false)
+        .step(
+            Step::sh("print(1)")
+                .name("step ${{ event.branch }}")
+                .timeout(Duration::from_secs(30))
+                .allow_failure()
+                .outputs(["a"])
+                .working_directory("sub")
+                .shell(["sh", "-eu", "{0}"])
+                .env("N", 1)
+                .env("T", true),
+        )
+        .steps(["print(2)", "print(3)"]);
+
+    ci.job("some")
+        .environment(Environment::host())
+        .artifacts("dist/**")
+        .concurrency("one")
+        .gate("Really?")
+        .input_files([""; 0])
+        .reuse(Reuse::Always)
+        .run("true");
+    ci.job("image").environment(Environment::image("rust:${{ event.branch }}")).reuse(Reuse::Never).run("true");
+    ci.job("file").environment(Environment::dockerfile("ci/Dockerfile")).artifacts(["a", "b"]).run("true");
+    ci.job("nix").environment(Environment::nix(".#ci")).run("true");
+    let container = Json::object([("image", "x".into())]);
+    let pod = Json::object([("containers", Json::List(vec![container]))]);
+    ci.job("pod").environment(Environment::kubernetes(pod)).run("true");
+    ci.wait();
+
+    ci.job("after").after_failure(&every).run("true");
+    ci.job("ended").after_finished((&every, "after")).run("true");
+    ci.job("plan").outputs(["shards"]).run("./plan");
+    ci.job("legs")
+        .needs("plan")
+        .matrix(Matrix::new().axis("shard", "${{ fromJSON(needs.plan.outputs.shards) }}"))
+        .run("./leg ${{ matrix.shard }}");
+    ci.job("whole").needs("plan").matrix(Matrix::expression("${{ fromJSON(needs.plan.outputs.shards) }}")).run("true");
+    ci.wait();
+
+    ci.job("ask").gate("");
+    ci.job("when")
+        .when(all([event(EventKind::Push), branch(["main", "next"]) | tag("v.*")]))
+        .when(any([changed(["src/**"]), param("level", 3)]))
+        .when(not(event(EventKind::Api)))
+        .when(!tag("old.*") & !branch("x"))
+        .run("true");
+    ci.job("fields")
+        .gate("Ship?")
+        .gate_field(field::<f64>("share").default(0.5))
+        .gate_field(field::<bool>("sure").help("really"))
+        .run("true");
+}
+
+fn main() {
+    Ci::main(keys);
+}
