@@ -70,21 +70,18 @@ fn identifier(text: &str) -> String {
 impl Gate {
     /// What is asked; may hold `${{ }}` of jobs that it needs.
     #[track_caller]
-    #[must_use]
     pub fn prompt(self, text: impl Into<String>) -> Self {
         Self { job: self.job.gate(text) }
     }
 
     /// Jobs that must have passed before anybody is asked.
     #[track_caller]
-    #[must_use]
     pub fn needs(self, needs: impl Needs) -> Self {
         Self { job: self.job.needs(needs) }
     }
 
     /// The condition without which nobody is asked, and what needs the gate is skipped.
     #[track_caller]
-    #[must_use]
     pub fn when(self, condition: impl Into<Condition>) -> Self {
         Self { job: self.job.when(condition) }
     }
@@ -150,7 +147,6 @@ impl<T: Data> Answer<T> {
     };
 
     /// Taken when nothing is filled in. Without it the field must be filled in.
-    #[must_use]
     pub fn default(mut self, value: impl Into<T>) -> Self {
         self.default = Some(value.into().to_json());
         self.write();
@@ -158,7 +154,6 @@ impl<T: Data> Answer<T> {
     }
 
     /// Shown beside the field.
-    #[must_use]
     pub fn help(mut self, text: impl Into<String>) -> Self {
         self.help = Some(text.into());
         self.write();
@@ -214,3 +209,6 @@ impl<T: Data> Inputs for Answer<T> {
         <Output<T> as Inputs>::read(sources)
     }
 }
+
+#[cfg(test)]
+mod tests;
