@@ -389,7 +389,12 @@ pub(crate) fn id_fault(id: &str, author: Author) -> Option<&'static str> {
     match author {
         Author::User => name_fault(id, NameKind::JobId),
         Author::Program if id.len() > JobName::BYTES_MAX => Some("a job's name has at most 512 bytes"),
-        Author::Program => id.split('/').find_map(|part| name_fault(part, NameKind::JobId)),
+        Author::Program => match id.split_once('/') {
+            None => name_fault(id, NameKind::JobId),
+            Some((group, members)) => {
+                name_fault(group, NameKind::JobId).or_else(|| members.split('/').find_map(member_fault))
+            }
+        },
     }
 }
 
@@ -416,6 +421,13 @@ pub(crate) fn name_fault(name: &str, kind: NameKind) -> Option<&'static str> {
         }
         _ => None,
     }
+}
+
+/// What is wrong with the name of a job within its group: as the values of a matrix leg it may begin with a digit.
+fn member_fault(name: &str) -> Option<&'static str> {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+    let fits = !name.is_empty() && name.len() <= NAME_BYTES_MAX && name.bytes().all(is_allowed);
+    (!fits).then_some("within a group, write letters, digits, `_`, `-` and `.`; at most 100 characters")
 }
 
 fn is_inside(path: &str) -> bool {
