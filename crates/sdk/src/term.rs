@@ -24,8 +24,11 @@ pub const NAMES_MAX: usize = 10;
 
 /// A value, or why there is none: combined from how jobs stand.
 pub struct Term<T> {
-    look: Rc<dyn Fn(&mut Looking<'_>) -> Result<T, Trouble>>,
+    look: Rc<LookAt<T>>,
 }
+
+/// Looks at a term.
+type LookAt<T> = dyn Fn(&mut Looking<'_>) -> Result<T, Trouble>;
 
 impl<T> Clone for Term<T> {
     fn clone(&self) -> Self {
@@ -58,9 +61,9 @@ pub enum Caught {
 /// Why a term has no value: the first reason of each kind. Only the worst counts; a pending one is still told beside it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Trouble {
-    failed: Option<Reason>,
-    pending: Option<Reason>,
-    skipped: Option<Reason>,
+    failed: Option<Box<Reason>>,
+    pending: Option<Box<Reason>>,
+    skipped: Option<Box<Reason>>,
 }
 
 /// A reason. Ordered by the job's name, then by the text; reasons of no job come first.
@@ -116,12 +119,12 @@ impl Trouble {
 }
 
 impl Reason {
-    fn new(job: &str, text: impl Into<String>) -> Self {
-        Self { job: job.to_owned(), text: text.into() }
+    fn new(job: &str, text: impl Into<String>) -> Box<Self> {
+        Box::new(Self { job: job.to_owned(), text: text.into() })
     }
 }
 
-fn first(left: Option<Reason>, right: Option<Reason>) -> Option<Reason> {
+fn first(left: Option<Box<Reason>>, right: Option<Box<Reason>>) -> Option<Box<Reason>> {
     match (left, right) {
         (Some(left), Some(right)) => Some(left.min(right)),
         (left, right) => left.or(right),
@@ -236,8 +239,7 @@ impl<T: 'static> Term<T> {
     #[must_use]
     pub fn wait_for(self, while_pending: impl Into<String>, on_failure: impl Into<String>) -> Term<()> {
         let (while_pending, on_failure) = (while_pending.into(), on_failure.into());
-        let retold =
-            move |reason: Option<Reason>, text: &str| reason.map(|reason| Reason { text: text.to_owned(), ..reason });
+        let retold = move |reason: Option<Box<Reason>>, text: &str| reason.map(|reason| Reason::new(&reason.job, text));
         Term::new(move |looking| {
             let trouble = match self.look(looking) {
                 Ok(_) => return Ok(()),
@@ -314,7 +316,7 @@ struct Names<'a> {
 impl Names<'_> {
     /// The same troubles, with texts that name all.
     fn retell(&self, trouble: Trouble) -> Trouble {
-        let retold = |reason: Option<Reason>, text: String| reason.map(|reason| Reason { text, ..reason });
+        let retold = |reason: Option<Box<Reason>>, text: String| reason.map(|reason| Reason::new(&reason.job, text));
         Trouble {
             failed: retold(trouble.failed, format!("{} failed", listed(&self.failed))),
             pending: match self.pending.as_slice() {
@@ -362,8 +364,12 @@ impl<R> Grown<R> {
             }
             jobs.extend(growths[growth].jobs.iter().map(|job| shared.jobs[*job].name.to_string()));
             drop(shared);
-            let looks = jobs.iter().map(|job| looking.job(job).map(drop));
-            looks.fold(Ok(()), |sum, look| both(sum, look).map(drop))
+            // All are looked at, so that all are asked at once.
+            let mut sum = Ok(());
+            for job in &jobs {
+                sum = both(sum, looking.job(job)).map(drop);
+            }
+            sum
         })
     }
 }

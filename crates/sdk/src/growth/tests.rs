@@ -138,7 +138,7 @@ fn closures_in_closures() {
     let plan = passed("plan", &[("list", r#"["a","b"]"#)]);
     check(
         pipeline,
-        &[plan.clone()],
+        std::slice::from_ref(&plan),
         "plan:\na:\na-end: then:a\nb:\nb-end: then:b\nend: then:a then:b a a-end b b-end
         hole \"then:a\" after a\nhole \"then:b\" after b\nasks \"a\"\nasks \"b\"",
     );
