@@ -136,7 +136,7 @@ pub fn command(verb: Verb, package: &Package, colour: Colour, flags: &[&str]) ->
     }
     if let Ok(binary) = std::env::current_exe() {
         // The SDK's tests ask this binary for graphs.
-        command.env("ROPEWALK", binary);
+        command.env("ROPEWALK_BINARY", binary);
     }
     // If we were started by cargo ourselves: what it said of another package.
     for (name, _) in std::env::vars_os().filter(|(name, _)| is_of_another_package(name)) {
