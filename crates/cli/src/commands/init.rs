@@ -7,7 +7,7 @@ use dialects::native;
 use super::Stop;
 use crate::args::Init;
 use crate::project::{PIPELINE_FOLDER, Project};
-use crate::{exit, output};
+use crate::{exit, output, program};
 
 /// The largest file that is looked at.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -24,20 +24,25 @@ pub fn run(arguments: &Init, project: &Project) -> Result<u8, Stop> {
         let length = std::fs::metadata(&path).ok()?.len();
         if length > FILE_BYTES_MAX { None } else { std::fs::read_to_string(path).ok() }
     };
-    let text = native::init::propose(&paths, &read, &is_program);
+    let propose = if arguments.rust { native::init::propose_program } else { native::init::propose };
+    let text = propose(&paths, &read, &is_program);
     if arguments.print {
         output::print(text)?;
         return Ok(exit::PASSED);
     }
-    if let Some(there) = project.pipeline_files().first()
+    let program = program::find(project).map(|source| source.path().to_owned());
+    if let Some(there) = project.pipeline_files().into_iter().next().or(program)
         && !arguments.force
     {
-        let shown = there.strip_prefix(&project.root).unwrap_or(there).display();
+        let shown = there.strip_prefix(&project.root).unwrap_or(&there).display();
         return Err(Stop::wrong(format!(
             "{shown} is there already: --force writes over it, --print only shows the proposal"
         )));
     }
     let folder = project.root.join(PIPELINE_FOLDER);
+    if arguments.rust {
+        return write_package(&folder, &text);
+    }
     write(&folder, "pipeline.yaml", &text)?;
     let schema = serde_json::to_string_pretty(&native::schema()).map_err(|error| Stop::infra(error.to_string()))?;
     write(&folder, "pipeline.schema.json", &(schema + "\n"))?;
@@ -48,9 +53,46 @@ pub fn run(arguments: &Init, project: &Project) -> Result<u8, Stop> {
     Ok(exit::PASSED)
 }
 
+/// The manifest of a pipeline's package.
+const MANIFEST: &str = r#"# The pipeline of this repository: `ropewalk run` builds this package and asks it for its jobs.
+[package]
+name = "pipeline"
+version = "0.0.0"
+edition = "2024"
+publish = false
+
+[dependencies]
+# The SDK that `ropewalk` itself carries, so that both always match; each command lays the link `.sdk`.
+# A published version can be named instead: ropewalk = "VERSION"
+ropewalk = { path = ".sdk/ropewalk" }
+
+# It is no member of a workspace around it.
+[workspace]
+
+[profile.dev]
+debug = "line-tables-only"
+
+# Nobody steps through the SDK: without this the first build takes a third longer.
+[profile.dev.package.ropewalk]
+debug = false
+codegen-units = 16
+"#;
+
+/// Writes a package with this program.
+fn write_package(folder: &Path, program: &str) -> Result<u8, Stop> {
+    write(folder, "Cargo.toml", MANIFEST)?;
+    write(folder, "src/main.rs", program)?;
+    write(folder, ".gitignore", "/.sdk\n/target\n")?;
+    output::print(format!(
+        "wrote a package to {PIPELINE_FOLDER}: Cargo.toml, src/main.rs with a test, .gitignore\n\
+         look at its jobs with `ropewalk plan`, run its test with `ropewalk test`, then `ropewalk run`\n"
+    ))?;
+    Ok(exit::PASSED)
+}
+
 fn write(folder: &Path, name: &str, text: &str) -> Result<(), Stop> {
     let path = folder.join(name);
-    std::fs::create_dir_all(folder)
+    std::fs::create_dir_all(path.parent().unwrap_or(folder))
         .and_then(|()| std::fs::write(&path, text))
         .map_err(|error| Stop::infra(format!("could not write {}: {error}", path.display())))
 }

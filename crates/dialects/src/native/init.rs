@@ -5,6 +5,7 @@
 //! where the project is.
 
 mod node;
+mod program;
 mod python;
 
 use std::collections::BTreeSet;
@@ -28,13 +29,27 @@ pub fn propose(
     read: &dyn Fn(&str) -> Option<String>,
     program_exists: &dyn Fn(&str) -> bool,
 ) -> String {
+    write(&look(paths, read, program_exists))
+}
+
+/// The same jobs as [`propose`] has, as the `main.rs` of a Rust program with a test.
+#[must_use]
+pub fn propose_program(
+    paths: &[String],
+    read: &dyn Fn(&str) -> Option<String>,
+    program_exists: &dyn Fn(&str) -> bool,
+) -> String {
+    program::write(&look(paths, read, program_exists))
+}
+
+fn look(paths: &[String], read: &dyn Fn(&str) -> Option<String>, program_exists: &dyn Fn(&str) -> bool) -> Found {
     let repository = Repository { paths: paths.iter().map(String::as_str).collect(), read, program_exists };
     let mut found = Found::default();
     let looks = [rust, node::look, go, python::look, java, elixir, ruby, others, cmake, meson, autotools, make];
     for look in looks {
         look(&repository, &mut found);
     }
-    write(&found)
+    found
 }
 
 struct Repository<'a> {
