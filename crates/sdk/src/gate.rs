@@ -47,12 +47,13 @@ impl<T> Clone for Answer<T> {
 impl Ci {
     /// Adds a job that waits for a person's approval; jobs that need it wait too, and are skipped if the person says no. A
     /// name with letters that a job's name cannot have is shown as it is, and the job is named without them: `ship?` is
-    /// the job `ship`.
+    /// the job `ship-gate`, so that there can be a job `ship` behind it.
     #[track_caller]
     pub fn gate(&self, name: &str) -> Gate {
-        let id = identifier(name);
-        let job = self.job(&id).gate("");
-        Gate { job: if id == name { job } else { job.title(name) } }
+        match identifier(name) {
+            id if id == name => Gate { job: self.job(id).gate("") },
+            id => Gate { job: self.job(format!("{id}-gate")).gate("").title(name) },
+        }
     }
 }
 
@@ -63,7 +64,7 @@ fn identifier(text: &str) -> String {
     match name.as_bytes().first() {
         Some(first) if first.is_ascii_digit() => format!("_{name}"),
         Some(_) => name,
-        None => "gate".to_owned(),
+        None => "_".to_owned(),
     }
 }
 

@@ -36,11 +36,15 @@ fn a_gate_alone_and_with_a_prompt() {
 
 #[test]
 fn other_letters_are_shown_and_not_named() {
-    check(|ci| drop(ci.gate("ship?")), &["gate: {}", r#"name: "ship?""#]);
+    let pipeline = |ci: &Ci| {
+        ci.gate("ship?");
+        ci.job("ship");
+    };
+    assert_eq!(settings(pipeline, "ship-gate"), "gate: {}\nname: \"ship?\"");
     assert_eq!(identifier("Ship it, now!"), "Ship-it-now");
     assert_eq!(identifier("42 ok?"), "_42-ok");
     assert_eq!(identifier("größe"), "gr-e");
-    assert_eq!(identifier("???"), "gate");
+    assert_eq!(identifier("???"), "_");
 }
 
 #[test]
@@ -74,7 +78,7 @@ fn a_field_stands_once() {
 #[test]
 fn answers_are_inputs_of_their_types() {
     let ended = r#"{"outcome":{"outcome":"passed","outputs":{"region":"Eu","count":3,"sure":true,"version":"1.2"}}}"#;
-    let answers = [(r#"{"outcome":"ship"}"#.to_owned(), Json::read(ended).unwrap())];
+    let answers = [(r#"{"outcome":"ship-gate"}"#.to_owned(), Json::read(ended).unwrap())];
     let ci = Ci::new(Json::Null, answers.into_iter().collect(), vec![0]);
     let gate = ci.gate("ship?");
     let (region, count) = (gate.field::<Region>("region"), gate.field::<u16>("count"));
