@@ -1,4 +1,4 @@
-//! Everything that CI runs, in the order in which it fails soonest.
+//! What the tests need of the machine; what is run with it is written in `.ropewalk/pipeline.rs`.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -17,22 +17,38 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("filefrag", "e2fsprogs"),
 ];
 
-/// Installs what is missing, then checks format, lints and the house, then runs every test. `rest` narrows the
-/// tests (a nextest filter).
+/// Installs what is missing, then runs Ropewalk's own pipeline with Ropewalk (`.ropewalk/pipeline.rs`). `rest` narrows the
+/// tests (a nextest filter) and runs those alone.
 ///
 /// # Errors
 /// The first step that failed.
 pub fn all(rest: &[&str]) -> Result<(), String> {
     install()?;
-    run(&mut cargo(&["fmt", "--all", "--check"]))?;
-    crate::tidy::run()?;
-    run(&mut cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))?;
-    let has_nextest = cargo(&["nextest", "--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
-    if has_nextest.is_ok_and(|status| status.success()) {
-        run(cargo(&["nextest", "run", "--workspace", "--no-fail-fast"]).args(rest))
-    } else {
-        run(cargo(&["test", "--workspace", "--no-fail-fast"]).args(rest))
+    if !rest.is_empty() {
+        return run(cargo(&["nextest", "run", "--workspace", "--no-fail-fast"]).args(rest));
     }
+    // Steps have `CI=true` in any case; the pipeline hands on to the tests whether this was CI.
+    let was_ci = std::env::var_os("CI").is_some_and(|value| !value.is_empty()).to_string();
+    let ended = run(ropewalk(&["run", "--command", "test"]).env("WAS_CI", was_ci));
+    for line in closing_lines() {
+        println!("{line}");
+    }
+    ended
+}
+
+/// What the tests' runner said at its end, as it said it.
+fn closing_lines() -> Vec<String> {
+    let Ok(output) = ropewalk(&["logs", "last", "test"]).output() else { return Vec::new() };
+    let log = String::from_utf8_lossy(&output.stdout);
+    let is_closing = |line: &&str| line.trim_start().starts_with("Summary [") || line.starts_with("test result:");
+    log.lines().filter(is_closing).map(str::to_owned).collect()
+}
+
+/// The `ropewalk` of this tree.
+fn ropewalk(arguments: &[&str]) -> Command {
+    let mut command = cargo(&["run", "--quiet", "-p", "ropewalk-cli", "--"]);
+    command.args(arguments);
+    command
 }
 
 /// Installs the programs that are missing, where that can be done without asking; else says what to install.
