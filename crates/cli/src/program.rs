@@ -286,19 +286,18 @@ impl Place {
         }
     }
 
-    /// A file that the program's places name, relative to the project.
+    /// A file that the program's places name, relative to the project. The compiler names files as they lie below the
+    /// folder it works in: the package's, or that of a workspace around it; for a single file the project's root.
     fn shown(&self, file: &str) -> String {
         let path = Path::new(file);
-        if let Ok(inside) = path.strip_prefix(&self.root) {
-            return inside.display().to_string();
-        }
-        let beside = self.folder().join(path);
-        match beside.strip_prefix(&self.root) {
-            Ok(inside) if path.is_relative() && !self.root.join(path).is_file() && beside.is_file() => {
-                inside.display().to_string()
-            }
-            _ => file.to_owned(),
-        }
+        let start = match self.source {
+            Source::Package(_) => self.folder(),
+            Source::File(_) => &self.root,
+        };
+        let above = start.ancestors().take_while(|folder| folder.starts_with(&self.root));
+        let found = above.map(|folder| folder.join(path)).find(|path| path.is_file());
+        let found = found.unwrap_or_else(|| path.to_owned());
+        found.strip_prefix(&self.root).unwrap_or(&found).display().to_string()
     }
 }
 

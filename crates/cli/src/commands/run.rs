@@ -214,6 +214,7 @@ pub fn execute(
     };
     if let (Some(key), Some(Verdict::Passed { note: None })) = (&key, &world.verdict)
         && let (Some(graph), Some(seen)) = (&world.graph, world.seen())
+        && !world.has_asked
     {
         // Losing it costs time only.
         let _ = shortcut::keep(&project.data, &project.root, key, build, graph, &seen);

@@ -99,6 +99,9 @@ pub struct LocalWorld {
     pub failed: BTreeMap<JobName, Outcome>,
     /// The graph as last evaluated.
     pub graph: Option<Arc<graph::Graph>>,
+    /// Whether the pipeline asked something of the repository; then the state of its jobs' inputs does not tell whether
+    /// it would say the same again.
+    pub has_asked: bool,
 }
 
 impl LocalWorld {
@@ -114,6 +117,7 @@ impl LocalWorld {
             verdict: None,
             failed: BTreeMap::new(),
             graph: None,
+            has_asked: false,
         }
     }
 
@@ -231,7 +235,8 @@ impl LocalWorld {
     fn record(&mut self, fact: &Fact) {
         match &fact.what {
             What::BuildCreated(request) => self.trust = request.event.trust,
-            What::Evaluated { graph, .. } => {
+            What::Evaluated { graph, questions, .. } => {
+                self.has_asked |= questions.iter().any(|question| !matches!(question, Question::Outcome(_)));
                 self.graph = Some(Arc::clone(graph));
                 self.offer(graph);
             }
