@@ -34,6 +34,11 @@ pub(crate) fn steps(
         if let (Some(program), Some(payload)) = (around.program, node.get("function")) {
             step.shell = Shell::Program(program);
             step.run = nodes::canonical(payload).into();
+            if step.name == Text::default() {
+                // The payload is nothing to show.
+                let function = payload.get("job").and_then(Node::as_str).unwrap_or(job.id);
+                step.name = Text::Plain(format!("function {function}").into());
+            }
         }
         step
     };
