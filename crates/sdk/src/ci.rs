@@ -15,6 +15,7 @@ use crate::inputs::Run;
 use crate::job::Job;
 use crate::json::Json;
 use crate::mark::{Files, Mark, Settings};
+use crate::plugin::{FunctionOfFile, Known};
 use crate::term::Look;
 use crate::texts::Texts;
 
@@ -78,6 +79,10 @@ pub(crate) struct Evaluation {
     pub diagnostics: Vec<Json>,
     /// The functions of jobs, by job.
     pub functions: HashMap<usize, Run>,
+    /// The plugins that the program has.
+    pub plugins: Vec<Known>,
+    /// The functions of jobs of files, which plugins wrote.
+    pub functions_of_files: Vec<FunctionOfFile>,
     /// Which hooks are being evaluated.
     pub hooks: Vec<usize>,
 }

@@ -10,7 +10,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
-use crate::ci::Ci;
+use crate::ci::{Ci, Evaluation};
 use crate::context::{self, Cx, Failure, Processes};
 use crate::data::DecodeError;
 use crate::event::Event;
@@ -87,6 +87,8 @@ pub(crate) struct Place {
     pub event: Json,
     pub answers: HashMap<String, Json>,
     pub hooks: Vec<usize>,
+    /// The job of a file whose function a plugin wrote; else nothing.
+    pub document: Json,
 }
 
 /// Runs the function of a job, given how the program evaluates itself; gives the exit code.
@@ -157,11 +159,11 @@ fn find(payload: &Json, event: Json, evaluate: impl FnOnce(Place) -> Ci) -> Resu
         event,
         answers: list("answers").iter().filter_map(pair).collect(),
         hooks: list("hooks").iter().filter_map(hook).collect(),
+        document: payload.get("document").cloned().unwrap_or_default(),
     };
     let ci = evaluate(place);
     let shared = ci.shared.borrow();
-    let run = shared.by_name.get(name).and_then(|job| shared.functions.get(job));
-    let Some(run) = run else {
+    let Some((run, declared)) = shared.function(name) else {
         return Err(Refused::OtherBuild(format!("it has no function for the job `{name}`")));
     };
     if payload.get("output").and_then(Json::as_str) != Some(run.output.as_str()) {
@@ -182,8 +184,18 @@ fn find(payload: &Json, event: Json, evaluate: impl FnOnce(Place) -> Ci) -> Resu
             return Err(Refused::OtherBuild(format!("the input of `{name}` from `{from}` has another type")));
         }
     }
-    let job = shared.by_name[name];
-    let declared = shared.jobs[job].settings.get("outputs").map(Json::items).unwrap_or_default();
-    let declared = declared.iter().filter_map(Json::as_str).map(str::to_owned).collect();
-    Ok((run.clone(), declared))
+    Ok((run, declared))
+}
+
+impl Evaluation {
+    /// The function of a job, with the names of its outputs.
+    pub fn function(&self, name: &str) -> Option<(Run, Vec<String>)> {
+        let Some(&job) = self.by_name.get(name) else {
+            let of_file = self.functions_of_files.iter().find(|function| function.job == name)?;
+            return Some((of_file.run.clone(), of_file.outputs.clone()));
+        };
+        let declared = self.jobs[job].settings.get("outputs").map(Json::items).unwrap_or_default();
+        let declared = declared.iter().filter_map(Json::as_str).map(str::to_owned).collect();
+        Some((self.functions.get(&job)?.clone(), declared))
+    }
 }

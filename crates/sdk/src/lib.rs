@@ -6,7 +6,7 @@
 //!
 //! Reading order: [`ci`] the jobs, [`job`] one of them, [`inputs`] what flows between them, [`data`] values that may;
 //! [`growth`] and [`gate`] what waits for results; [`term`] statuses; [`context`] what a function gets when it runs;
-//! [`hook`] triggers and `main`; [`wire`] the verbs; [`testing`] tests of a pipeline.
+//! [`plugin`] jobs that crates bring; [`hook`] triggers and `main`; [`wire`] the verbs; [`testing`] tests of a pipeline.
 //!
 //! Nothing in an evaluation does I/O, reads a clock or draws a random number. Only [`context`] and [`testing`] touch the
 //! world, and they run in jobs and in tests.
@@ -27,6 +27,7 @@ pub mod inputs;
 pub mod job;
 mod json;
 mod mark;
+pub mod plugin;
 pub mod scope;
 pub mod step;
 pub mod term;
@@ -48,6 +49,7 @@ pub use growth::{Cause, Ended, Grown};
 pub use inputs::{Inputs, Output};
 pub use job::{Defaults, Job, Needs};
 pub use json::{Json, JsonError};
+pub use plugin::{Plugin, With};
 pub use ropewalk_derive::Data;
 pub use step::Step;
 pub use term::{Caught, Term, TermState};

@@ -17,6 +17,7 @@ use crate::function;
 use crate::hook::Hook;
 use crate::json::Json;
 use crate::mark::Files;
+use crate::plugin;
 
 /// The version of what crosses; program and binary must have the same.
 pub(crate) const PROTOCOL: i64 = 1;
@@ -49,8 +50,8 @@ pub(crate) fn main(hooks: &[Hook]) -> i32 {
             }
         },
         ["run", job] => function::run(job, |place| {
-            let function::Place { event, answers, hooks: numbers } = place;
-            let request = Request { event, answers, hooks: Some(numbers), document: Json::Null };
+            let function::Place { event, answers, hooks: numbers, document } = place;
+            let request = Request { event, answers, hooks: Some(numbers), document };
             evaluate(hooks, request)
         }),
         _ => {
@@ -187,6 +188,7 @@ pub(crate) fn evaluate(hooks: &[Hook], request: Request) -> Ci {
             ])),
         }
     }
+    plugin::complete_jobs_of_files(&ci);
     ci
 }
 
