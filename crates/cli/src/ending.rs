@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
 
+use dialects::tree::Sources;
 use graph::{BuildId, Failure, JobName, Outcome, Toleration, Verdict};
 use store::log::{StreamKey, Writing};
 
@@ -13,7 +14,7 @@ use crate::commands::Stop;
 use crate::first_error::{self, Excerpt, ExcerptLine, undeclared};
 use crate::local::LocalWorld;
 use crate::places::Places;
-use crate::words;
+use crate::{faults, words};
 
 /// Failed jobs shown with their lines; the rest are only named.
 const JOBS_SHOWN_MAX: usize = 5;
@@ -58,6 +59,13 @@ pub fn show(
     }
     if failed.len() > JOBS_SHOWN_MAX {
         let _ = writeln!(text, "\n… and {} more: ropewalk show {build}", failed.len() - JOBS_SHOWN_MAX);
+    }
+    if !world.faults.is_empty() {
+        let lowered = world.last_lowering();
+        let nothing = Sources::new();
+        let sources = lowered.as_ref().map_or(&nothing, |lowered| &lowered.sources);
+        text.push('\n');
+        text.push_str(&faults::text(&world.faults, sources, paint));
     }
     match &world.verdict {
         None => {

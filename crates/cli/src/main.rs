@@ -9,6 +9,7 @@ mod drawing;
 mod ending;
 mod event;
 mod exit;
+mod faults;
 mod first_error;
 mod keeping;
 mod local;

@@ -126,6 +126,11 @@ impl Pipeline {
         lowered
     }
 
+    /// The last lowering, if there was one.
+    pub fn last_lowering(&self) -> Option<Rc<Lowered>> {
+        self.last.borrow().as_ref().map(|(_, lowered)| Rc::clone(lowered))
+    }
+
     /// Every fault that the files have whatever happens, and their sources.
     pub fn faults(&self) -> Lowered {
         match &self.program {

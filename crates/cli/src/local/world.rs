@@ -102,6 +102,8 @@ pub struct LocalWorld {
     /// Whether the pipeline asked something of the repository; then the state of its jobs' inputs does not tell whether
     /// it would say the same again.
     pub has_asked: bool,
+    /// What was wrong with the pipeline when it was evaluated last; then the build has ended.
+    pub faults: Vec<graph::Diagnostic>,
 }
 
 impl LocalWorld {
@@ -118,7 +120,13 @@ impl LocalWorld {
             failed: BTreeMap::new(),
             graph: None,
             has_asked: false,
+            faults: Vec::new(),
         }
+    }
+
+    /// The pipeline as it was lowered last.
+    pub fn last_lowering(&self) -> Option<Rc<dialects::native::Lowered>> {
+        self.parts.pipeline.last_lowering()
     }
 
     /// What the tree held, if anybody looked.
@@ -237,6 +245,9 @@ impl LocalWorld {
             What::BuildCreated(request) => self.trust = request.event.trust,
             What::Evaluated { graph, questions, .. } => {
                 self.has_asked |= questions.iter().any(|question| !matches!(question, Question::Outcome(_)));
+                if let Some(faults) = crate::faults::of(fact) {
+                    self.faults = faults.to_vec();
+                }
                 self.graph = Some(Arc::clone(graph));
                 self.offer(graph);
             }

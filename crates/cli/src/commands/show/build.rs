@@ -18,12 +18,27 @@ pub fn text(shown: &Shown, places: &Places, calendar: &Calendar, paint: Paint) -
     jobs(&mut page, shown, calendar, paint);
     parts::gates(&mut page, shown, calendar, paint);
     parts::tests(&mut page, shown, paint);
+    faults(&mut page, shown, places, paint)?;
     first_error(&mut page, shown, places, paint)?;
     parts::artifacts(&mut page, shown, paint);
     parts::notes(&mut page, shown, paint);
     parts::summaries(&mut page, shown, paint);
     next(&mut page, shown, paint);
     Ok(page)
+}
+
+/// What was wrong with the pipeline, if its evaluation ended the build.
+fn faults(page: &mut String, shown: &Shown, places: &Places, paint: Paint) -> Result<(), Stop> {
+    let is_over = matches!(shown.row.verdict, Verdict::Diverged { .. } | Verdict::Failed { because: None });
+    if !is_over {
+        return Ok(());
+    }
+    let facts = places.store.facts(shown.row.build)?;
+    if let Some(found) = facts.iter().rev().find_map(crate::faults::of) {
+        title(page, paint, "the pipeline");
+        page.push_str(&crate::faults::text(found, &dialects::tree::Sources::new(), paint));
+    }
+    Ok(())
 }
 
 /// The place of a job in what is worth seeing if not all can be shown; `None` if it is only counted.
