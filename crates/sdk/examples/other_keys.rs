@@ -9,6 +9,7 @@ use ropewalk::{
 };
 
 fn keys(ci: &Ci) {
+    ci.name("other keys");
     ci.defaults()
         .environment(Environment::sandbox(Network::On))
         .timeout(Duration::from_secs(1200))
@@ -85,12 +86,12 @@ fn keys(ci: &Ci) {
 
     ci.job("after").after_failure(&every).run("true");
     ci.job("ended").after_finished((&every, "after")).run("true");
-    ci.job("plan").outputs(["shards"]).run("./plan");
+    ci.job("plan").outputs(["shards", "matrix"]).run("./plan");
     ci.job("legs")
         .needs("plan")
         .matrix(Matrix::new().axis("shard", "${{ fromJSON(needs.plan.outputs.shards) }}"))
         .run("./leg ${{ matrix.shard }}");
-    ci.job("whole").needs("plan").matrix(Matrix::expression("${{ fromJSON(needs.plan.outputs.shards) }}")).run("true");
+    ci.job("whole").needs("plan").matrix(Matrix::expression("${{ fromJSON(needs.plan.outputs.matrix) }}")).run("true");
     ci.wait();
 
     ci.job("ask").gate("");
