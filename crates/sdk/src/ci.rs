@@ -39,8 +39,8 @@ pub(crate) struct Scope {
     pub prefix: String,
     /// The conditions of the `ci.when(…)` around it, outermost first, as the native format has them.
     pub conditions: Vec<(Json, Mark)>,
-    /// The answers without which this place of the program is not reached, as pairs of question and answer.
-    pub answers: Vec<(Json, Json)>,
+    /// The jobs whose outcomes must be known, or this place of the program is not reached. Shared: every handle has it.
+    pub known: Rc<[String]>,
     /// The numbers of the growths (see [`Growth`]) around it; jobs added here belong to all of them.
     pub growths: Vec<usize>,
 }

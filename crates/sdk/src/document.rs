@@ -5,8 +5,9 @@
 use std::collections::HashSet;
 use std::fmt::Write;
 
-use crate::ci::{Ci, Entry, Evaluation};
+use crate::ci::{Ci, Entry, Evaluation, Need, NeedOn};
 use crate::extension::{JobView, Origin, Place};
+use crate::growth;
 use crate::inputs::Run;
 use crate::json::{Json, write_text};
 use crate::mark::{Mark, Setting};
@@ -69,33 +70,44 @@ fn surround(ci: &Ci) {
     }
 }
 
-/// What a worker hands back to the program, so that it finds the function again.
-fn payload(job: &str, run: &Run, of_scope: &[(Json, Json)], hooks: &[usize]) -> Json {
-    let inputs = run.sources.list.iter().map(|source| {
-        let output = source.output.as_deref().map_or(Json::Null, Json::from);
-        Json::List(vec![source.job.as_str().into(), output, source.schema.as_str().into()])
-    });
-    let mut known = HashSet::new();
-    let answers =
-        of_scope.iter().chain(&run.sources.answers).filter(|(question, _)| known.insert(question.to_string()));
-    let answers = answers.map(|(question, answer)| Json::List(vec![question.clone(), answer.clone()]));
-    Json::object([
-        ("job", job.into()),
-        ("inputs", Json::List(inputs.collect())),
-        ("output", run.output.as_str().into()),
-        ("hooks", Json::List(hooks.iter().map(|hook| Json::Int(*hook as i64)).collect())),
-        ("answers", Json::List(answers.collect())),
-    ])
-}
-
 impl Evaluation {
-    /// Gives a job its function: a step that says where the program finds it again. `answers` are those without which the
+    /// Gives a job its function: a step that says where the program finds it again. `known` are the jobs whose outcomes must be known, or the
     /// job is not added.
-    pub(crate) fn add_function(&mut self, job: usize, run: Run, answers: &[(Json, Json)], mark: Mark) {
-        let payload = payload(&self.jobs[job].name, &run, answers, &self.hooks);
+    pub(crate) fn add_function(&mut self, job: usize, run: Run, known: &[String], mark: Mark) {
+        let payload = self.payload(job, &run, known, mark);
         let step = Json::object([("@", self.files.json(mark)), ("function", payload)]);
         self.jobs[job].settings.append("run", [step], mark);
         self.functions.insert(job, run);
+    }
+
+    /// What a worker hands back to the program, so that it finds the function again. The answers by which it was added come to it as what needed
+    /// jobs hand on, where those passed; so they are not written into each of a thousand jobs.
+    fn payload(&mut self, job: usize, run: &Run, known: &[String], mark: Mark) -> Json {
+        let inputs = run.sources.list.iter().map(|source| {
+            let output = source.output.as_deref().map_or(Json::Null, Json::from);
+            Json::List(vec![source.job.as_str().into(), output, source.schema.as_str().into()])
+        });
+        let inputs = Json::List(inputs.collect());
+        let (mut passed, mut answers) = (Vec::new(), Vec::new());
+        let mut told = HashSet::new();
+        for name in known.iter().chain(&run.sources.known).filter(|name| told.insert(name.as_str())) {
+            let Some(answer) = self.answer(name) else { continue };
+            if growth::is_passed(answer) {
+                passed.push(Json::from(name.as_str()));
+                let need = Need { on: NeedOn::Name(name.clone()), ending: "success", mark };
+                self.jobs[job].needs.push(need);
+            } else {
+                answers.push(Json::List(vec![growth::outcome_of(name), answer.clone()]));
+            }
+        }
+        Json::object([
+            ("job", self.jobs[job].name.as_str().into()),
+            ("inputs", inputs),
+            ("output", run.output.as_str().into()),
+            ("hooks", Json::List(self.hooks.iter().map(|hook| Json::Int(*hook as i64)).collect())),
+            ("passed", Json::List(passed)),
+            ("answers", Json::List(answers)),
+        ])
     }
 
     /// Puts a step before or after the steps of these jobs.

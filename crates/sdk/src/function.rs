@@ -14,6 +14,7 @@ use crate::ci::{Ci, Evaluation};
 use crate::context::{self, Cx, Failure, Processes};
 use crate::data::DecodeError;
 use crate::event::Event;
+use crate::growth;
 use crate::inputs::{Run, Source, Stopped};
 use crate::json::Json;
 
@@ -108,17 +109,17 @@ fn call(job: &str, evaluate: impl FnOnce(Place) -> Ci) -> Result<(), Refused> {
     let payload = payload.get("function").unwrap_or(&payload);
     let contexts = read_file(CONTEXT_VARIABLE)?;
     let event = contexts.get("event").cloned().unwrap_or_default();
-    let (run, declared) = find(payload, event.clone(), evaluate)?;
-    let workspace =
-        std::env::var_os(WORKSPACE_VARIABLE).map_or_else(std::env::current_dir, |path| Ok(PathBuf::from(path)));
-    let workspace = workspace.map_err(|error| Refused::Call(format!("the workspace is not known: {error}")))?;
-    let failed = |error: String| Refused::Failed(Failure::new(error));
-    handed::clear(&workspace, job).map_err(failed)?;
     let needs = contexts.get("needs");
     let outputs_of = |job: &str| {
         let outputs = needs.and_then(|needs| needs.get(job)).and_then(|need| need.get("outputs"));
         outputs.cloned().unwrap_or_default()
     };
+    let (run, declared) = find(payload, event.clone(), &outputs_of, evaluate)?;
+    let workspace =
+        std::env::var_os(WORKSPACE_VARIABLE).map_or_else(std::env::current_dir, |path| Ok(PathBuf::from(path)));
+    let workspace = workspace.map_err(|error| Refused::Call(format!("the workspace is not known: {error}")))?;
+    let failed = |error: String| Refused::Failed(Failure::new(error));
+    handed::clear(&workspace, job).map_err(failed)?;
     let mut cx = Cx::new(Processes::new(workspace.clone()), Event::new(event));
     let returned = match catch_unwind(AssertUnwindSafe(|| (run.call)(&mut cx, &outputs_of))) {
         Ok(Ok(returned)) => returned,
@@ -145,7 +146,12 @@ fn read_file(variable: &str) -> Result<Json, Refused> {
 }
 
 /// Evaluates up to the function that the payload names, and compares all types. Gives the names of its job's outputs too.
-fn find(payload: &Json, event: Json, evaluate: impl FnOnce(Place) -> Ci) -> Result<(Run, Vec<String>), Refused> {
+fn find(
+    payload: &Json,
+    event: Json,
+    outputs_of: &dyn Fn(&str) -> Json,
+    evaluate: impl FnOnce(Place) -> Ci,
+) -> Result<(Run, Vec<String>), Refused> {
     let Some(name) = payload.get("job").and_then(Json::as_str) else {
         return Err(Refused::Call("the payload names no job".to_owned()));
     };
@@ -154,10 +160,15 @@ fn find(payload: &Json, event: Json, evaluate: impl FnOnce(Place) -> Ci) -> Resu
         [question, answer] => Some((question.to_string(), answer.clone())),
         _ => None,
     };
+    let passed = |job: &Json| {
+        let job = job.as_str()?;
+        let outcome = Json::object([("outcome", "passed".into()), ("outputs", outputs_of(job))]);
+        Some((growth::outcome_of(job).to_string(), Json::object([("outcome", outcome)])))
+    };
     let hook = |hook: &Json| if let Json::Int(hook) = hook { usize::try_from(*hook).ok() } else { None };
     let place = Place {
         event,
-        answers: list("answers").iter().filter_map(pair).collect(),
+        answers: list("answers").iter().filter_map(pair).chain(list("passed").iter().filter_map(passed)).collect(),
         hooks: list("hooks").iter().filter_map(hook).collect(),
         document: payload.get("document").cloned().unwrap_or_default(),
     };

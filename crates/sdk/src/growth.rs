@@ -8,6 +8,7 @@
 
 use std::fmt;
 use std::panic::Location;
+use std::rc::Rc;
 
 use crate::ci::{Ci, Evaluation, Need, NeedOn, Scope};
 use crate::data::{Data, DecodeError};
@@ -24,8 +25,8 @@ pub(crate) struct Growth {
     pub after: Vec<String>,
     pub mark: Mark,
     pub state: State,
-    /// The answers without which what it adds is not reached.
-    pub answers: Vec<(Json, Json)>,
+    /// The jobs whose outcomes must be known, or what it adds is not reached.
+    pub known: Rc<[String]>,
     /// The jobs that were added inside its closure, also by growths inside it.
     pub jobs: Vec<usize>,
     /// The growths inside its closure, at any depth.
@@ -189,7 +190,7 @@ impl<R: Inputs> Inputs for Grown<R> {
     fn sources(&self, out: &mut Sources) {
         out.growths.push(self.growth);
         if let Some(result) = &self.result {
-            out.answers.extend_from_slice(&self.ci.shared.borrow().growths[self.growth].answers);
+            out.known.extend_from_slice(&self.ci.shared.borrow().growths[self.growth].known);
             result.sources(out);
         }
     }
@@ -246,14 +247,14 @@ impl Ci {
     fn inside(&self, growth: usize) -> Ci {
         let mut scope = self.scope.clone();
         scope.growths.push(growth);
-        scope.answers.clone_from(&self.shared.borrow().growths[growth].answers);
+        scope.known = Rc::clone(&self.shared.borrow().growths[growth].known);
         Ci { shared: self.shared.clone(), scope }
     }
 
     /// Notes a growth that waits for all of these, and how far it is.
     fn begin(&self, group: Option<&str>, sources: &Sources, mark: Mark) -> usize {
         let mut shared = self.shared.borrow_mut();
-        let mut answers = sources.answers.clone();
+        let mut known = sources.known.clone();
         let (mut after, mut state) = (Vec::new(), State::Grown);
         for growth in sources.growths.iter().map(|growth| &shared.growths[*growth]) {
             state = state.and(growth.state);
@@ -262,23 +263,21 @@ impl Ci {
             }
         }
         for source in &sources.list {
-            let answer = shared.ask(&source.job);
-            state = state.and(State::of(answer.as_ref()));
-            answers.extend(answer.map(|answer| (outcome_of(&source.job), answer)));
+            state = state.and(State::of(shared.ask(&source.job)));
+            known.push(source.job.clone());
             after.push(source.job.clone());
         }
         after.sort_unstable();
         after.dedup();
-        shared.add_growth(group, &self.scope, Waits { after, state, answers }, mark)
+        shared.add_growth(group, &self.scope, Waits { after, state, known }, mark)
     }
 
     /// Notes a growth that waits for a job to end somehow.
     fn begin_after(&self, job: String, mark: Mark) -> usize {
         let mut shared = self.shared.borrow_mut();
-        let answer = shared.ask(&job);
-        let state = if answer.is_some() { State::Grown } else { State::Waiting };
-        let answers = answer.map(|answer| (outcome_of(&job), answer)).into_iter().collect();
-        shared.add_growth(None, &self.scope, Waits { after: vec![job], state, answers }, mark)
+        let state = if shared.ask(&job).is_some() { State::Grown } else { State::Waiting };
+        let known = vec![job.clone()];
+        shared.add_growth(None, &self.scope, Waits { after: vec![job], state, known }, mark)
     }
 
     /// The values, if all are there. If one does not decode, that is a diagnostic, and the growth is closed.
@@ -336,17 +335,18 @@ type Read<V> = fn(&mut Reading<'_>) -> Result<V, DecodeError>;
 struct Waits {
     after: Vec<String>,
     state: State,
-    answers: Vec<(Json, Json)>,
+    known: Vec<String>,
 }
 
 impl State {
     /// How far a growth is that waits for the success of a job with this answer.
     fn of(answer: Option<&Json>) -> Self {
-        match answer.map(Ended::read) {
+        match answer {
             None => Self::Waiting,
-            // What is not known is told when the value is read.
-            Some(Ok(Ended::Passed(_)) | Err(_)) => Self::Grown,
-            Some(Ok(_)) => Self::Closed,
+            Some(answer) if is_passed(answer) => Self::Grown,
+            Some(answer) if Ended::read(answer).is_ok() => Self::Closed,
+            // That it cannot be known is told when the value is read.
+            Some(_) => Self::Grown,
         }
     }
 
@@ -358,6 +358,12 @@ impl State {
             (Self::Grown, Self::Grown) => Self::Grown,
         }
     }
+}
+
+/// Whether an answer says that the job passed.
+pub(crate) fn is_passed(answer: &Json) -> bool {
+    let word = answer.get("outcome").and_then(|outcome| outcome.get("outcome"));
+    word.and_then(Json::as_str) == Some("passed")
 }
 
 /// The question how a job ended.
@@ -372,14 +378,14 @@ impl Evaluation {
     }
 
     /// How a job ended; asks if it is not known.
-    pub(crate) fn ask(&mut self, job: &str) -> Option<Json> {
+    pub(crate) fn ask(&mut self, job: &str) -> Option<&Json> {
         let question = outcome_of(job);
         let text = question.to_string();
-        let answer = self.answers.get(&text).cloned();
-        if answer.is_none() {
+        if !self.answers.contains_key(&text) {
             self.questions.insert(text, question);
+            return None;
         }
-        answer
+        self.answers.get(&text)
     }
 
     /// What a job that has passed handed on.
@@ -398,10 +404,9 @@ impl Evaluation {
         };
         let name = self.hole_name(&name.replace('/', ":"));
         scope.growths.iter().for_each(|outer| self.growths[*outer].inner.push(index));
-        let mut answers = scope.answers.clone();
-        answers.extend(waits.answers.into_iter().filter(|answer| !scope.answers.contains(answer)));
-        let Waits { after, state, .. } = waits;
-        let growth = Growth { name, after, mark, state, answers, jobs: Vec::new(), inner: Vec::new() };
+        let Waits { after, state, known } = waits;
+        let known = scope.known.iter().cloned().chain(known).collect();
+        let growth = Growth { name, after, mark, state, known, jobs: Vec::new(), inner: Vec::new() };
         self.growths.push(growth);
         index
     }

@@ -105,8 +105,8 @@ pub struct Sources {
     pub(crate) lengths: Vec<usize>,
     /// The numbers of the growths (see [`crate::growth`]) that the handles came out of.
     pub(crate) growths: Vec<usize>,
-    /// The answers by which those have grown, as pairs of question and answer.
-    pub(crate) answers: Vec<(Json, Json)>,
+    /// The jobs by whose outcomes those have grown.
+    pub(crate) known: Vec<String>,
 }
 
 impl Sources {

@@ -553,7 +553,7 @@ impl<V: 'static> Job<(), V> {
         let run = Run { sources, output: schema.digest(), call: Rc::new(call) };
         let parts = if schema.text() == "unit" { Vec::new() } else { [&["value"], O::PARTS].concat() };
         parts.into_iter().for_each(|name| self.declare_output(name.to_owned(), mark));
-        self.ci.shared.borrow_mut().add_function(self.index, run, &self.ci.scope.answers, mark);
+        self.ci.shared.borrow_mut().add_function(self.index, run, &self.ci.scope.known, mark);
         if schema.holds_files() {
             let globs = Json::Text(format!(".ropewalk-files/{}/**", self.name()));
             self.ci.shared.borrow_mut().jobs[self.index].settings.insert("artifacts", "value".to_owned(), globs, mark);

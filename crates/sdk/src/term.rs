@@ -387,10 +387,11 @@ impl Looking<'_> {
     /// The outputs of a job that has passed. Asks how it ended.
     fn job(&mut self, job: &str) -> Result<Json, Trouble> {
         self.jobs.insert(job.to_owned());
-        let Some(answer) = self.ci.shared.borrow_mut().ask(job) else {
-            return Err(Trouble::pending(job, format!("Waiting for {job}")));
+        let ended = match self.ci.shared.borrow_mut().ask(job) {
+            Some(answer) => Ended::read(answer),
+            None => return Err(Trouble::pending(job, format!("Waiting for {job}"))),
         };
-        Err(match Ended::read(&answer) {
+        Err(match ended {
             Ok(Ended::Passed(outputs)) => return Ok(outputs),
             Ok(Ended::Skipped { .. }) => Trouble::skipped(job, format!("{job} skipped")),
             Ok(Ended::Canceled { .. }) => Trouble::failed(job, format!("{job} was canceled")),

@@ -187,7 +187,7 @@ fn for_each_names_its_jobs_and_gives_a_list() {
     };
     check(pipeline, &[], "plan:\nsum: test\nhole \"test\" after plan\nasks \"plan\"");
     let plan = passed("plan", &[("list", r#"["a","bb"]"#)]);
-    check(pipeline, &[plan], "plan:\ntest/a:\ntest/bb:\nsum: test/a test/bb test/a test/bb");
+    check(pipeline, &[plan], "plan:\ntest/a: plan\ntest/bb: plan\nsum: test/a test/bb test/a test/bb plan");
 }
 
 #[test]
@@ -248,10 +248,22 @@ fn functions_know_the_answers_that_they_depend_on() {
     let answered = |job: &str| {
         let steps = shared.jobs[shared.by_name[job]].settings.get("run").unwrap();
         let function = steps.items()[0].get("function").unwrap();
-        let answers = function.get("answers").map(Json::items).unwrap_or_default();
-        answers.iter().map(|pair| pair.items()[0].get("outcome").unwrap().to_string()).collect::<Vec<_>>().join(" ")
+        let names = |key: &str| function.get(key).map(Json::to_string).unwrap_or_default();
+        format!("{} {}", names("passed"), names("answers"))
     };
-    assert_eq!([answered("test/a"), answered("sum"), answered("free")], ["\"plan\"", "\"plan\"", ""]);
+    assert_eq!([answered("test/a"), answered("sum"), answered("free")], [r#"["plan"] []"#, r#"["plan"] []"#, "[] []"]);
+}
+
+#[test]
+fn how_a_job_failed_is_written_into_functions_that_depend_on_it() {
+    let ci = Ci::new(Json::Null, [failed("build")].into_iter().collect(), vec![0]);
+    ci.after(&ci.job("build").run("make"), |ci, _| ci.job("tell").run_fn(|_, ()| Ok(())));
+    let shared = ci.shared.borrow();
+    let tell = &shared.jobs[shared.by_name["tell"]];
+    let step = tell.settings.get("run").unwrap().items()[0].to_string();
+    let answer = r#"[{"outcome":"build"},{"outcome":{"outcome":"failed","cause":"step","step":1,"exit":7}}]"#;
+    assert!(step.contains(&format!(r#""passed":[],"answers":[{answer}]"#)), "{step}");
+    assert_eq!(tell.needs.len(), 0);
 }
 
 #[test]
