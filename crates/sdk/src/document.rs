@@ -8,6 +8,7 @@ use std::fmt::Write;
 use crate::ci::{Ci, Entry, Evaluation, Need, NeedOn};
 use crate::extension::{JobView, Origin, Place};
 use crate::growth;
+use crate::hook::Hook;
 use crate::inputs::Run;
 use crate::json::{Json, write_text};
 use crate::mark::{Mark, Setting};
@@ -17,12 +18,14 @@ use crate::wire;
 pub const NEEDS_MAX: usize = 2_000_000;
 
 /// The reply, without the line's end.
-pub(crate) fn reply(ci: &Ci) -> String {
+pub(crate) fn reply(ci: &Ci, hooks: &[Hook]) -> String {
     ci.look_at_statuses();
     surround(ci);
     let mut shared = ci.shared.borrow_mut();
     let shared = &mut *shared;
     let mut out = wire::reply_head();
+    let hooks = wire::described(hooks, &mut shared.files);
+    let _ = write!(out, ",\"hooks\":{hooks}");
     shared.tell_jobs_of_files();
     out.push_str(",\"document\":");
     document(shared, &mut out);

@@ -106,7 +106,7 @@ pub fn run_fn<T: Data>(
     let mut known = event.known();
     let ci = loop {
         let ci = wire::evaluate(&hooks, request(&known, &numbers));
-        let read = Json::read(&crate::document::reply(&ci)).unwrap_or_default();
+        let read = Json::read(&crate::document::reply(&ci, &[])).unwrap_or_default();
         if !event.answer(&read, &mut known) {
             break ci;
         }

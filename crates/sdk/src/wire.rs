@@ -146,7 +146,7 @@ fn question_and_answer(json: &Json) -> Result<(String, Json), String> {
 pub(crate) fn answer(hooks: &[Hook], request: Request) -> String {
     match &request.hooks {
         None => hooks_reply(hooks),
-        Some(_) => document::reply(&evaluate(hooks, request)),
+        Some(_) => document::reply(&evaluate(hooks, request), hooks),
     }
 }
 
@@ -162,7 +162,14 @@ fn refusal(message: &str) -> String {
 
 fn hooks_reply(hooks: &[Hook]) -> String {
     let mut files = Files::default();
-    let hooks = hooks.iter().map(|hook| {
+    let hooks = described(hooks, &mut files);
+    let files: Vec<&str> = files.names().collect();
+    format!("{},\"hooks\":{hooks},\"files\":{}}}", reply_head(), Json::from(files))
+}
+
+/// The hooks as every reply has them: which events start which.
+pub(crate) fn described(hooks: &[Hook], files: &mut Files) -> Json {
+    let described = hooks.iter().map(|hook| {
         let mut entries = vec![("name".to_owned(), hook.name.as_str().into())];
         if let Some(triggers) = &hook.triggers {
             entries.push(("on".to_owned(), Json::Object(triggers.iter().map(crate::hook::Trigger::entry).collect())));
@@ -170,9 +177,7 @@ fn hooks_reply(hooks: &[Hook]) -> String {
         entries.push(("@".to_owned(), files.json(hook.mark)));
         Json::Object(entries)
     });
-    let hooks = Json::List(hooks.collect());
-    let files: Vec<&str> = files.names().collect();
-    format!("{},\"hooks\":{hooks},\"files\":{}}}", reply_head(), Json::from(files))
+    Json::List(described.collect())
 }
 
 /// Calls the hooks that are asked for. What goes wrong in them is in the evaluation's diagnostics.
