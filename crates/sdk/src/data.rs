@@ -11,7 +11,26 @@ use crate::json::Json;
 
 /// A value that jobs hand on.
 ///
-/// The law: `T::from_json(&value.to_json())` gives the value back.
+/// The law: `T::from_json(&value.to_json())` gives the value back. Derived for structs and enums that own what they hold:
+///
+/// ```
+/// #[derive(ropewalk::Data)]
+/// enum Either { Number(u32), Flag(bool) }
+/// #[derive(ropewalk::Data)]
+/// struct Owned<T: Clone>(T);
+/// ```
+///
+/// A union does not say which of its fields is set, and a reference does not own what it points to:
+///
+/// ```compile_fail
+/// #[derive(ropewalk::Data)]
+/// union Either { number: u32, flag: bool }
+/// ```
+///
+/// ```compile_fail
+/// #[derive(ropewalk::Data)]
+/// struct Borrowed<'a>(&'a str);
+/// ```
 pub trait Data: Sized + 'static {
     /// What a person may fill in for a value of the type, at a gate or before a manual start; `None` if nobody can.
     /// Enums without fields give their words.

@@ -9,6 +9,58 @@ use crate::job::Job;
 use crate::json::Json;
 
 /// A value that a job will have handed on once it has passed. Passing it as an input makes the edge.
+///
+/// What does not fit does not build: the function takes a `Report`, and is given a `Version`.
+///
+/// ```compile_fail,E0631
+/// # use ropewalk::{Ci, Cx, Data, Failure};
+/// #[derive(Data)]
+/// struct Version(String);
+/// #[derive(Data)]
+/// struct Report { failed: u32 }
+///
+/// fn judge(_: &mut Cx, report: Report) -> Result<(), Failure> {
+///     if report.failed > 0 { Err(Failure::new("tests failed")) } else { Ok(()) }
+/// }
+///
+/// fn pipeline(ci: &Ci) {
+///     let version = ci.job("build").run("./build").output::<Version>("version");
+///     ci.job("judge").inputs(&version).run_fn(judge);
+/// }
+/// ```
+///
+/// The same with a `Report` builds:
+///
+/// ```
+/// # use ropewalk::{Ci, Cx, Data, Failure};
+/// # #[derive(Data)]
+/// # struct Report { failed: u32 }
+/// # fn judge(_: &mut Cx, report: Report) -> Result<(), Failure> {
+/// #     if report.failed > 0 { Err(Failure::new("tests failed")) } else { Ok(()) }
+/// # }
+/// fn pipeline(ci: &Ci) {
+///     let report = ci.job("test").run("./test").output::<Report>("report");
+///     ci.job("judge").inputs(&report).run_fn(judge);
+/// }
+/// ```
+///
+/// A handle to an output keeps its type wherever it goes:
+///
+/// ```compile_fail,E0308
+/// # use ropewalk::{Ci, Data, Output};
+/// # #[derive(Data)]
+/// # struct Version(String);
+/// # #[derive(Data)]
+/// # struct Report { failed: u32 }
+/// fn deploy(ci: &Ci, report: Output<Report>) {
+///     ci.job("deploy").needs(&report).run("./deploy");
+/// }
+///
+/// fn pipeline(ci: &Ci) {
+///     let version: Output<Version> = ci.job("build").run("./build").output("version");
+///     deploy(ci, version);
+/// }
+/// ```
 pub struct Output<T> {
     pub(crate) source: Source,
     pub(crate) is: PhantomData<fn() -> T>,
