@@ -21,6 +21,7 @@ mod matrix;
 mod measure;
 pub(crate) mod nodes;
 mod patterns;
+mod plugins;
 mod references;
 mod schema;
 mod script;
@@ -35,6 +36,7 @@ use expression::Value as ExpressionValue;
 use graph::{Diagnostic, Digest, Evaluation, Event, Field, Graph, Hole, Known, Question, Severity, Status};
 use serde_json::Value;
 
+pub use plugins::{Plugin, PluginOrigin, plugins};
 pub use schema::schema;
 pub use triggers::{Schedule, Triggered, Triggers};
 
@@ -42,6 +44,7 @@ use crate::tree::{Node, Notation, Rules, Sources, Span};
 use check::{Author, Check};
 pub(crate) use errors::Faults;
 use patterns::Patterns;
+pub(crate) use plugins::named as named_plugins;
 
 /// The files of a pipeline, in the order in which they are read and merged.
 pub const PIPELINE_FILES: [&str; 5] = [
@@ -193,6 +196,9 @@ pub(crate) fn lower_parts(parts: Parts, files: &[SourceFile], known: &Known) -> 
         faults.push(errors::no_jobs(sources.location(root.span)));
     }
 
+    if heard.triggered == Triggered::Yes {
+        plugins::tell_uncompleted(&merged, &file_roots, program.as_ref(), &sources, &mut faults);
+    }
     let params = triggers::fields(&heard.params, &sources, &mut faults);
     if program.is_none() {
         lints::Lints {

@@ -409,6 +409,10 @@ pub(crate) fn name_fault(name: &str, kind: NameKind) -> Option<&'static str> {
         NameKind::JobId | NameKind::Id | NameKind::Filled if !(fits && is_plain(name, true)) => {
             Some("begin with a letter or `_`, go on with letters, digits, `_` and `-`; at most 100 characters")
         }
+        NameKind::OfPlugin => match name.split_once('.') {
+            Some((plugin, job)) => name_fault(plugin, NameKind::Id).or_else(|| name_fault(job, NameKind::Id)),
+            None => Some("write the plugin's name, a dot, and the name of its job: `cargo.clippy`"),
+        },
         NameKind::JobName if name.is_empty() || name.chars().any(char::is_control) => Some("write a job's id"),
         NameKind::Variable if !(fits && is_plain(name, false)) => {
             Some("begin with a letter or `_`, go on with letters, digits and `_`; at most 100 characters")

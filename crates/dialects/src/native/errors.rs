@@ -233,6 +233,32 @@ pub(crate) fn nothing_to_run(place: Location, job: &str) -> Diagnostic {
         .help("add `run`; `run: []` makes a job that only joins others")
 }
 
+pub(crate) fn unnamed_plugin(place: Location, job: &str, plugin: &str, named: &[&str]) -> Diagnostic {
+    let help = match suggest::nearest(plugin, named.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("name it at the top of the file: `plugins: [{plugin}]`"),
+    };
+    Diagnostic::error(
+        "unknown-plugin",
+        format!("job `{job}` uses the plugin `{plugin}`, which the pipeline does not name"),
+    )
+    .at(place, "not among `plugins`")
+    .help(help)
+}
+
+pub(crate) fn plugin_not_asked(place: Location, job: &str, plugin: &str) -> Diagnostic {
+    let message = format!("job `{job}` is not complete: the plugin `{plugin}` was not asked");
+    Diagnostic::error("plugin-not-asked", message)
+        .at(place, "a job of a plugin")
+        .help("`ropewalk run`, `plan` and `check` build plugins and ask them; a program beside this file asks those that it takes with `ci.plugin(…)`")
+}
+
+pub(crate) fn with_without_use(place: Location, job: &str) -> Diagnostic {
+    Diagnostic::error("with-without-use", format!("job `{job}` has options but uses no plugin"))
+        .at(place, "options of what?")
+        .help("say whose they are: `use: cargo.clippy`")
+}
+
 pub(crate) fn too_many_legs(place: Location, job: &str, legs_max: usize) -> Diagnostic {
     Diagnostic::error("too-many-legs", format!("the matrix of job `{job}` has more than {legs_max} legs"))
         .at(place, "too many combinations")

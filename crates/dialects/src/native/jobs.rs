@@ -78,7 +78,7 @@ pub(crate) fn base(job: &Source<'_>, around: &Surroundings<'_>, faults: &mut Fau
     if base.reuse == Reuse::Never {
         base.sees = own("inputs").map(nodes::texts);
     }
-    if own("run").is_none() && own("gate").is_none() {
+    if own("run").is_none() && own("gate").is_none() && own("use").is_none() {
         faults.push(errors::nothing_to_run(around.sources.location(job.key.span), job.id));
     }
     base

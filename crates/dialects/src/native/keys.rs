@@ -74,6 +74,8 @@ pub(crate) enum NameKind {
     Filled,
     /// Anything that is not empty and fits a line.
     Label,
+    /// A plugin's job: `PLUGIN.JOB`.
+    OfPlugin,
 }
 
 /// When a text's expressions are evaluated, which decides what they may read.
@@ -181,6 +183,11 @@ pub(crate) static PIPELINE: Record = Record {
         key!("env", ENV_OF_PIPELINE, "Environment variables of every step of every job."),
         key!("defaults", Type::Record(&DEFAULTS), "What holds for every job that does not say otherwise."),
         key!(
+            "plugins",
+            Type::Either(&[Type::List(&Type::Name(NameKind::Id)), Type::Map(NameKind::Id, &Type::Record(&PLUGIN)),]),
+            "Plugins whose jobs this pipeline uses: names of those that Ropewalk brings (`[cargo, git]`), or a map that says where others come from.",
+        ),
+        key!(
             "stages",
             Type::List(&Type::Name(NameKind::Id)),
             "Names of stages, in order. The jobs of a stage wait until the jobs of the one before have passed.",
@@ -190,6 +197,20 @@ pub(crate) static PIPELINE: Record = Record {
             Type::Either(&[Type::Map(NameKind::JobId, &Type::Record(&JOB)), Type::List(&Type::Record(&LISTED_JOB)),]),
             "The jobs by id, or as a list with barriers: `[{job: a, …}, {wait: {}}, {job: b, …}]`.",
         ),
+    ],
+};
+
+static PLUGIN: Record = Record {
+    name: "plugin",
+    documentation: "Where a plugin comes from: a folder, a Git repository or a registry. Empty: Ropewalk brings it.",
+    keys: &[
+        key!("path", Type::Text, "The folder of its package, relative to the repository's root."),
+        key!("git", Type::Text, "The URL of the Git repository that holds its package."),
+        key!("rev", Type::Text, "The commit in that repository."),
+        key!("tag", Type::Text, "The tag in that repository."),
+        key!("branch", Type::Text, "The branch of that repository; what it holds may change from build to build."),
+        key!("version", Type::Text, "The version in the registry, as Cargo has it: `1.2`."),
+        key!("package", Type::Text, "The package's name. Default: that of the folder, else `ropewalk-NAME`."),
     ],
 };
 
@@ -373,6 +394,12 @@ const RUN: Key = key!(
     Type::Either(&[Type::Script, Type::List(&Type::Either(&[Type::Script, Type::Record(&STEP)]))]),
     "A string is one script; a list is steps. `${{ }}` in a script arrives through environment variables.",
 );
+const USE: Key = key!(
+    "use",
+    Type::Name(NameKind::OfPlugin),
+    "A plugin's job that this one begins as: `cargo.clippy`. Every other key of the job stands in place of the plugin's.",
+);
+const WITH: Key = key!("with", Type::Map(NameKind::Id, &Type::Any), "Options of the plugin's job.");
 const ENV: Key = key!("env", ENV_OF_PIPELINE, "Environment variables of all its steps.");
 const INPUTS: Key = key!(
     "inputs",
@@ -422,6 +449,8 @@ pub(crate) static JOB: Record = Record {
     keys: &[
         NEEDS,
         RUN,
+        USE,
+        WITH,
         NAME,
         WHEN,
         IF,
@@ -461,6 +490,8 @@ pub(crate) static LISTED_JOB: Record = Record {
         key!("wait", Type::Record(&WAIT), "All jobs after it wait until all jobs before it have passed."),
         NEEDS,
         RUN,
+        USE,
+        WITH,
         NAME,
         WHEN,
         IF,

@@ -109,6 +109,9 @@ fn name(kind: NameKind) -> Value {
     match kind {
         NameKind::JobId | NameKind::Id => json!({ "type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_-]{0,99}$" }),
         NameKind::Variable => json!({ "type": "string", "pattern": "^(?!ROPEWALK_)[A-Za-z_][A-Za-z0-9_]{0,99}$" }),
+        NameKind::OfPlugin => {
+            json!({ "type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_-]{0,99}\\.[A-Za-z_][A-Za-z0-9_-]{0,99}$" })
+        }
         NameKind::JobName | NameKind::Filled | NameKind::Label => json!({ "type": "string", "minLength": 1 }),
     }
 }

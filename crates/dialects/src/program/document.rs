@@ -6,7 +6,7 @@ use std::fmt::Write;
 use crate::native::files::merge;
 use crate::native::nodes::canonical;
 use crate::native::{self, SourceFile};
-use crate::tree::{Entry, Node, NodeValue, Sources, Span};
+use crate::tree::{Entry, Node, NodeValue, Sources, Span, Style};
 
 /// The config files as one native document, for [`super::request`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub struct Document {
     pub files: Vec<String>,
 }
 
-/// The config files merged into one document: `env`, `defaults` and `jobs` by id. The order of stages and of barriers in
+/// The config files merged into one document: `env`, `defaults`, the names of `plugins` and `jobs` by id. The order of stages and of barriers in
 /// lists is the files' own and holds whatever a plugin does. What is wrong with the files is told by lowering.
 #[must_use]
 pub fn document(files: &[SourceFile]) -> Document {
@@ -40,6 +40,13 @@ pub fn document(files: &[SourceFile]) -> Document {
     );
     section("defaults", &mut text);
     write_map(defaults.into_iter().map(|(name, node)| (name, node.span, node)), &sources, &mut text);
+    let plugins = native::named_plugins(&roots);
+    if !plugins.is_empty() {
+        section("plugins", &mut text);
+        let nothing = Span { source: 0, start: 0, end: 0 };
+        let nothing = Node::new(NodeValue::Null, nothing, Style::Plain);
+        write_map(plugins.iter().map(|(name, key, _)| (*name, key.span, &nothing)), &sources, &mut text);
+    }
     section("jobs", &mut text);
     text.push('{');
     for (index, job) in merged.jobs.iter().enumerate() {
