@@ -93,8 +93,8 @@ impl Writing {
                 (
                     String::new(),
                     self.schema(fields),
-                    format!("{pattern} {}", self.to_json(fields)),
-                    self.from_json(fields, "Self"),
+                    format!("{pattern} {}", self.json_of(fields)),
+                    self.reading_of(fields, "Self"),
                     format!("{pattern} {}", self.visit(fields)),
                 )
             }
@@ -104,8 +104,8 @@ impl Writing {
                 (
                     format!("const PARTS: &'static [&'static str] = &[{}];", words.join(", ")),
                     self.schema(fields),
-                    format!("{pattern} {}", self.to_json(fields)),
-                    self.from_json(fields, "Self"),
+                    format!("{pattern} {}", self.json_of(fields)),
+                    self.reading_of(fields, "Self"),
                     format!("{pattern} {}", self.visit(fields)),
                 )
             }
@@ -170,9 +170,9 @@ impl Writing {
             }
         };
         let _ = write!(schema, "schema.word({word}); {} schema.word(\",\");", self.schema(fields));
-        let inner = self.to_json(fields);
+        let inner = self.json_of(fields);
         let _ = write!(to_json, "{pattern} => ::ropewalk::Json::object([({word}, {{ {inner} }})]),");
-        let read = self.from_json(fields, &format!("Self::{name}"));
+        let read = self.reading_of(fields, &format!("Self::{name}"));
         let _ = write!(
             filled,
             "{word} => {{
@@ -210,7 +210,7 @@ impl Writing {
     }
 
     /// An expression of the JSON of fields that are bound as `field_0`, `field_1`, …
-    fn to_json(&mut self, fields: &Fields) -> String {
+    fn json_of(&mut self, fields: &Fields) -> String {
         match fields {
             Fields::Unit => "::ropewalk::Json::Null".to_owned(),
             Fields::Unnamed(kinds) if kinds.len() == 1 => format!("{DATA}::to_json(field_0)"),
@@ -229,7 +229,7 @@ impl Writing {
     }
 
     /// An expression that reads the fields out of `json` and puts `constructor` around them.
-    fn from_json(&mut self, fields: &Fields, constructor: &str) -> String {
+    fn reading_of(&mut self, fields: &Fields, constructor: &str) -> String {
         match fields {
             Fields::Unit => format!("::core::result::Result::Ok({constructor})"),
             Fields::Unnamed(kinds) if kinds.len() == 1 => {

@@ -291,6 +291,9 @@ pub(crate) struct Run {
 /// Runs a function: the context and the outputs of a job by its name go in, the value comes out.
 pub(crate) type Call = dyn Fn(&mut Cx, &dyn Fn(&str) -> Json) -> Result<Returned, Stopped>;
 
+/// A value as JSON with these paths in place of its own.
+pub(crate) type WithFiles = dyn FnOnce(&[String]) -> Json;
+
 /// What a function returned.
 pub(crate) struct Returned {
     /// The value as JSON; paths of files are still those that the function gave.
@@ -298,7 +301,7 @@ pub(crate) struct Returned {
     /// Every path of a file or directory inside it, in the order of [`Data::visit_files`].
     pub files: Vec<String>,
     /// Writes the value again with these paths in place of those.
-    pub with_files: Box<dyn FnOnce(&[String]) -> Json>,
+    pub with_files: Box<WithFiles>,
 }
 
 /// Why there is no value.
