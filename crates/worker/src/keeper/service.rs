@@ -418,7 +418,7 @@ impl Service {
     /// runs.
     fn orphans_of(&self, marker: &[u8]) -> Vec<i32> {
         let is_alone = self.running.values().all(|step| step.marker == marker);
-        let belongs = |pid: &i32| match tree::variable(*pid, MARKER_VARIABLE) {
+        let belongs = |pid: &i32| match tree::variable_after_exec(*pid, MARKER_VARIABLE) {
             Some(found) => found == marker,
             None => {
                 is_alone || self.running.iter().any(|(root, step)| step.marker == marker && session_of(*pid) == *root)

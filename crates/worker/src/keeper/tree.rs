@@ -6,6 +6,13 @@ use std::io;
 /// The most processes that one look collects. A tree beyond it is handled by looking again: each look signals what it saw.
 pub const PROCESSES_MAX: usize = 65_536;
 
+/// How often [`variable_after_exec`] looks, and how long it waits between.
+const LOOKS_WHILE_EXEC_MAX: usize = 10_000;
+const LOOK_WHILE_EXEC_EVERY: std::time::Duration = std::time::Duration::from_micros(100);
+
+/// So often an environment must be empty to be believed.
+const EMPTY_LOOKS: usize = 3;
+
 /// How many threads this process has.
 pub fn thread_count() -> io::Result<usize> {
     Ok(std::fs::read_dir("/proc/self/task")?.count())
@@ -73,10 +80,45 @@ pub fn is_zombie(pid: i32) -> bool {
     after_name.iter().find(|byte| **byte != b' ').is_none_or(|state| matches!(state, b'Z' | b'X'))
 }
 
-/// The value of a variable in the environment that a process was started with; `None` if it is not there or may not be read.
+/// The value of a variable in the environment that a process was started with; `None` if it is not there or may not be read,
+/// or if the process is just calling `exec`.
 pub fn variable(pid: i32, name: &str) -> Option<Vec<u8>> {
-    let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
+    variable_in(&std::fs::read(format!("/proc/{pid}/environ")).ok()?, name)
+}
+
+/// As [`variable`], and waits a moment for a process that is just calling `exec`, which has no environment until that is
+/// done. For processes of our own, which do that often; not for all of the machine.
+pub fn variable_after_exec(pid: i32, name: &str) -> Option<Vec<u8>> {
+    let mut empty_looks = 0;
+    for _ in 0..LOOKS_WHILE_EXEC_MAX {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
+        if !environment.is_empty() {
+            return variable_in(&environment, name);
+        }
+        if is_calling_exec(pid) {
+            std::thread::sleep(LOOK_WHILE_EXEC_EVERY);
+            continue;
+        }
+        // It is empty too if `exec` took the old memory away between our opening and reading.
+        empty_looks += 1;
+        if empty_looks == EMPTY_LOOKS {
+            return None;
+        }
+    }
+    None
+}
+
+fn variable_in(environment: &[u8], name: &str) -> Option<Vec<u8>> {
     environment
         .split(|byte| *byte == 0)
         .find_map(|entry| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=").map(<[u8]>::to_vec))
+}
+
+/// Whether a process has its new memory and not yet its new environment: the end of that is nowhere.
+fn is_calling_exec(pid: i32) -> bool {
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let after_name = memchr::memrchr(b')', &stat).map_or(&[][..], |at| &stat[at + 1..]);
+    let mut fields = after_name.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
+    // Source: proc_pid_stat(5): the state is field 3, `env_end` is field 51.
+    fields.next().is_some_and(|state| !matches!(state, b"Z" | b"X")) && fields.nth(47) == Some(b"0")
 }
