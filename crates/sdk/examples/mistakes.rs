@@ -43,5 +43,10 @@ fn main() {
         on(command(["a", "b"])).run(fails),
         on(command("endless")).name("never ends").run(endless),
         on(manual().param(field::<bool>("dry").default(true))).run(asks),
+        on(command("clocked")).run(clocked),
     ]);
+}
+
+fn clocked(ci: &Ci) {
+    ci.job(format!("job-{:?}", std::time::Instant::now())).run("true");
 }

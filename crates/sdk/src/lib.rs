@@ -12,6 +12,7 @@
 //! world, and they run in jobs and in tests.
 
 pub mod ci;
+mod clock;
 pub mod condition;
 pub mod context;
 pub mod data;

@@ -12,6 +12,7 @@ use std::os::fd::AsFd;
 use std::panic::{self, AssertUnwindSafe};
 
 use crate::ci::{AtBound, Ci};
+use crate::clock;
 use crate::document;
 use crate::function;
 use crate::hook::Hook;
@@ -65,6 +66,7 @@ pub(crate) fn main(hooks: &[Hook]) -> i32 {
 fn serve(hooks: &[Hook]) -> io::Result<()> {
     let mut replies = replies_alone()?;
     note_panics();
+    clock::take_away();
     let mut requests = io::stdin().lock();
     let mut line = Vec::new();
     loop {

@@ -115,6 +115,7 @@ fn hooks_say_what_they_answer_to() {
             r#""fails" {"command":{"names":["a","b"]}}"#,
             r#""never ends" {"command":{"names":["endless"]}}"#,
             r#""asks" {"manual":{"params":{"dry":{"type":"boolean","default":true}}}}"#,
+            r#""clocked" {"command":{"names":["clocked"]}}"#,
         ]
     );
 }
@@ -175,4 +176,22 @@ fn steps_go_around_jobs_of_files_too() {
     let yaml = document.get("jobs").and_then(|jobs| jobs.get("yaml")).unwrap();
     assert_eq!(yaml.get("@").unwrap().to_string(), "[-1,3,3]");
     assert_eq!(yaml.get("@run").unwrap().to_string(), "[-1,5,5]");
+}
+
+/// Where the processor's counter is the clock. Elsewhere nothing can be taken away, and only `check --twice` finds it.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[test]
+fn an_evaluation_has_no_clock() {
+    use std::os::unix::process::ExitStatusExt;
+
+    let source = std::fs::read_to_string("/sys/devices/system/clocksource/clocksource0/current_clocksource");
+    if !matches!(source.unwrap_or_default().trim(), "tsc" | "kvm-clock" | "hyperv_clocksource_tsc_page") {
+        eprintln!("skipped: this machine's clock is not the processor's");
+        return;
+    }
+    let event = r#"{"kind":"push"}"#;
+    let right = run("whole_format", &["evaluate"], &[&request(event, 0)]);
+    assert!(right.status.success());
+    let late = run("mistakes", &["evaluate"], &[&request(event, 5)]);
+    assert_eq!(late.status.signal(), Some(11), "{}", String::from_utf8_lossy(&late.stdout));
 }
