@@ -170,6 +170,10 @@ impl Pipeline {
         }
         event.params.clone_from(&lowered.filled);
         if let Triggered::No { reason } = &lowered.triggered {
+            if event.kind == EventKind::Command {
+                // Somebody asked for it by name: nothing to do is not what they meant.
+                return Err(Stop::wrong(reason.clone()));
+            }
             let _ = writeln!(std::io::stderr(), "note: the pipeline does not answer to this event: {reason}");
         }
         let diagnostics = &lowered.evaluation.diagnostics;

@@ -161,7 +161,11 @@ fn sources(place: &Place) -> BTreeSet<PathBuf> {
     }
     match &place.source {
         Source::File(file) => drop(paths.insert(file.clone())),
-        Source::Package(_) => collect(place.folder(), &mut paths),
+        Source::Package(_) => {
+            collect(place.folder(), &mut paths);
+            // Also where they are not there yet.
+            paths.extend(["src", "tests"].map(|folder| place.folder().join(folder)));
+        }
     }
     paths.extend(cargo::settings(place.folder()));
     paths.extend(dialects::native::PIPELINE_FILES.iter().map(|name| place.root.join(name)));
