@@ -24,7 +24,12 @@ fn main() {
         assert!(!lowered.is_wrong(), "{:?}", lowered.evaluation.diagnostics);
         assert_eq!(lowered.evaluation.graph.jobs.len(), 10_000);
     }
-    println!("10000 jobs, {} bytes: reading {:.1} ms, lowering {:.1} ms", text.len(), median(reading), median(lowering));
+    println!(
+        "10000 jobs, {} bytes: reading {:.1} ms, lowering {:.1} ms",
+        text.len(),
+        median(reading),
+        median(lowering)
+    );
 
     let text = reply(1000);
     let mut known = known;

@@ -15,5 +15,7 @@ pub mod native;
 
 pub mod program;
 
+pub mod export;
+
 pub mod report;
 pub mod suggest;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use graph::{Digest, Event, EventKind, Known, canonical};
 use ropewalk_dialects::native::{Lowered, SourceFile, Triggered};
-use ropewalk_dialects::program::{self, ProtocolError};
+use ropewalk_dialects::program;
 use ropewalk_dialects::report;
 use serde_json::Value;
 
@@ -90,4 +90,127 @@ fn told(lowered: &Lowered, hooks: &[usize]) -> String {
         let _ = writeln!(text, "asks {}", serde_json::to_string(question).expect("it is JSON"));
     }
     text
+}
+
+/// What cannot be used says why and never panics.
+#[test]
+fn hostile_replies_are_refused() {
+    let deep = format!(r#"{{"protocol":1,"document":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+    let many_files = format!(r#"{{"protocol":1,"files":[{}]}}"#, vec![r#""a""#; program::FILES_MAX + 1].join(","));
+    let many_hooks =
+        format!(r#"{{"protocol":1,"hooks":[{}]}}"#, vec![r#"{"name":"a"}"#; program::HOOKS_MAX + 1].join(","));
+    let many_holes =
+        format!(r#"{{"protocol":1,"holes":[{}]}}"#, vec![r#"{"name":"a"}"#; program::HOLES_MAX + 1].join(","));
+    let many_values = format!(r#"{{"protocol":1,"document":[{}0]}}"#, "0,".repeat(program::VALUES_MAX));
+    let large = " ".repeat(program::REPLY_BYTES_MAX + 1);
+    let cases = [
+        (r#"{"protocol":2,"new":{}}"#, "speaks version 2 of the protocol, and this ropewalk version 1"),
+        (r#"{"hooks":[],"protocol":3,"files":7}"#, "speaks version 3"),
+        (r"{}", "does not say its `protocol`"),
+        ("", "EOF"),
+        (r#"{"protocol":1} x"#, "trailing characters"),
+        (r#"{"protocol":1,"files":{}}"#, "expected a list of files"),
+        (r#"{"protocol":1,"hooks":[1]}"#, "a hook is no map"),
+        (r#"{"protocol":1,"document":{"@":[0,1]}}"#, "a mark is `[file, line, column]`"),
+        (r#"{"protocol":1,"document":{"@":[0,1,2,3]}}"#, "a mark is `[file, line, column]`"),
+        (r#"{"protocol":1,"document":{"@":[0,-1,99999999999]}}"#, "invalid value"),
+        (r#"{"protocol":1,"document":{"@":"x"}}"#, "expected a mark"),
+        (r#"{"protocol":1,"questions":["why"]}"#, "unknown variant `why`"),
+        (r#"{"protocol":1,"statuses":{"a":{"state":"fine"}}}"#, "unknown variant `fine`"),
+        (r#"{"protocol":1,"holes":[{"after":[]}]}"#, "missing field `name`"),
+        (&deep, "recursion limit exceeded"),
+        (&many_files, "more than 4096 files"),
+        (&many_hooks, "more than 1000 hooks"),
+        (&many_holes, "more than 100000 holes"),
+        (&many_values, "more than 4000000 values"),
+        (&large, "replied with 67108865 bytes, the most is 67108864"),
+    ];
+    for (reply, expected) in cases {
+        let error = program::read(reply).expect_err(expected).to_string();
+        assert!(error.contains(expected), "{error}\nshould say\n{expected}");
+    }
+}
+
+/// Any values in any place of a reply are lowered to something.
+#[test]
+fn strange_replies_are_lowered() {
+    let values = [
+        "null",
+        "true",
+        "-1",
+        "1e400",
+        "18446744073709551615",
+        "\"x\"",
+        "\"${{\"",
+        "[]",
+        "[[]]",
+        "{}",
+        r#"{"@":[9,4000000000,4000000000]}"#,
+        r#"{"@":[-9223372036854775808,0,0],"@run":[-1,1,1],"run":1}"#,
+        r#"{"a/b":{"run":"x"},"a":{"run":"x"},"a//b":{"run":"x"},"/":{},"c":{"needs":["a","a/b","then:x"],"run":[{"function":1}]}}"#,
+        r#"[{"job":"a/b","run":"x"},{"wait":{}},{"job":"a/b"},{"gate":1}]"#,
+        r#"{"x":{"run":"x","matrix":{"a":"${{ fromJSON(needs.g.outputs.x) }}"},"needs":["g"]},"g/a":{"run":"x"}}"#,
+    ];
+    for value in values {
+        for place in
+            ["document", "document.jobs", "document.jobs.a", "document.jobs.a.run", "document.jobs.a.needs", "hooks.on"]
+        {
+            let nested =
+                |keys: &[&str]| keys.iter().rev().fold(value.to_owned(), |inner, key| format!("{{\"{key}\":{inner}}}"));
+            let keys: Vec<&str> = place.split('.').collect();
+            let (key, inner) = (keys[0], nested(&keys[1..]));
+            let inner = if key == "hooks" { format!("[{}]", inner.replacen('{', r#"{"name":"h","#, 1)) } else { inner };
+            let text = format!(
+                r#"{{"protocol":1,"files":["a.rs"],"{key}":{inner},"holes":[{{"name":"then:x","after":["nobody"],"@":[7,7,7]}}]}}"#
+            );
+            let Ok(reply) = program::read(&text) else { continue };
+            let files = [SourceFile::new("pipeline.yaml", "jobs: { a: { run: x }, y: { run: x } }")];
+            let sources = vec![("a.rs".to_owned(), "é".to_owned())];
+            let lowered = program::lower(reply, sources, &files, &push(), PROGRAM);
+            told(&lowered, &[]);
+        }
+    }
+}
+
+/// What a plugin hands on unchanged keeps its place in the file; what it changes has the plugin's.
+#[test]
+fn jobs_of_files_go_through_a_program_and_back() {
+    let files = [SourceFile::new(
+        "pipeline.yaml",
+        "env: { A: b }\njobs:\n  - { job: a, run: [one, two] }\n  - wait: {}\n  - { job: c, needs: [x], run: c }\n",
+    )];
+    let document = program::document(&files);
+    assert_eq!(document.files, ["pipeline.yaml"]);
+    let request = program::request(&push(), Some(&[0]), Some(&document));
+    let request: Value = serde_json::from_str(&request).expect("it is JSON");
+    assert_eq!(request["document"]["jobs"]["@a"], serde_json::json!([-1, 3, 12]));
+    assert_eq!(request["document_files"], serde_json::json!(["pipeline.yaml"]));
+    let mut extended = request["document"].clone();
+    extended["jobs"]["a"]["run"] = serde_json::json!(["before", "one", "two"]);
+    let reply = serde_json::json!({ "protocol": 1, "hooks": [{ "name": "h" }], "document": extended }).to_string();
+    let reply = program::read(&reply).expect("it is a reply");
+    let lowered = program::lower(reply, Vec::new(), &files, &push(), PROGRAM);
+    let graph = &lowered.evaluation.graph;
+    let steps: Vec<&str> = graph.jobs["a"].steps.iter().map(|step| &*step.run).collect();
+    assert_eq!(steps, ["before", "one", "two"]);
+    assert_eq!(graph.jobs["c"].needs[0].job.as_str(), "wait:1");
+    let text = told(&lowered, &[]);
+    assert!(text.contains("pipeline.yaml:5:23"), "the need has its place in the file:\n{text}");
+}
+
+/// Lines of `ropewalk lower`.
+#[test]
+fn lines_of_tests_are_answered() {
+    let known = serde_json::to_string(&push()).expect("it is JSON");
+    let reply =
+        r#"{"protocol":1,"hooks":[{"name":"a","on":"tag"},{"name":"b"}],"document":{"jobs":{"x":{"run":"x"}}}}"#;
+    let hooks = program::answer(&format!(r#"{{"hooks":{reply},"known":{known}}}"#));
+    assert_eq!(hooks, r#"{"hooks":[1]}"#);
+    let answer = program::answer(&format!(r#"{{"known":{known},"reply":{reply},"sources":[["a","b"]]}}"#));
+    let answer: Value = serde_json::from_str(&answer).expect("it is JSON");
+    assert_eq!(answer["graph"]["jobs"]["x"]["steps"][0]["run"], "x");
+    assert_eq!(answer["triggered"], serde_json::json!({ "answers": true, "hooks": [1] }));
+    for line in ["", "[]", r#"{"known":{}}"#, &format!(r#"{{"reply":{reply}}}"#)] {
+        assert!(program::answer(line).starts_with(r#"{"error":"#), "{line}");
+    }
 }

@@ -1,0 +1,374 @@
+//! A lowered pipeline as the configuration of another system, as somebody would write it by hand.
+//!
+//! What a graph says for one event is written: its jobs, with legs of a matrix put together again (`legs.rs`), barriers
+//! resolved into needs, and skipped jobs named. Where the system has no word for a thing, a comment stands in its place
+//! (`notes` of a job, `Item::Comment` in the text). One file for each system knows its words; `shell.rs` is what GitLab
+//! and Buildkite share, since both hand scripts to a shell; `yaml.rs` writes.
+//!
+//! Rules of the systems: docs.github.com/actions (workflow syntax), docs.gitlab.com/ci/yaml, buildkite.com/docs/pipelines.
+
+mod buildkite;
+mod github;
+mod gitlab;
+mod legs;
+mod shell;
+mod texts;
+mod yaml;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use graph::{
+    Accepts, Carries, Concurrency, Ending, Environment, Graph, Hole, Job, JobName, Need, Network, Reuse, Shell,
+    SkipReason, Text,
+};
+use serde_json::Value;
+
+use crate::native::{Lowered, Triggers, is_barrier};
+
+/// A system whose configuration can be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum System {
+    /// A workflow of GitHub Actions.
+    Github,
+    /// `.gitlab-ci.yml`.
+    Gitlab,
+    /// A pipeline of Buildkite, for `buildkite-agent pipeline upload`.
+    Buildkite,
+}
+
+/// The configuration as YAML. The pipeline should have no errors; what it says wrongly is missing.
+#[must_use]
+pub fn export(lowered: &Lowered, system: System) -> String {
+    let plan = plan(lowered);
+    match system {
+        System::Github => github::write(&plan),
+        System::Gitlab => gitlab::write(&plan),
+        System::Buildkite => buildkite::write(&plan),
+    }
+}
+
+/// A pipeline as all three systems can take it.
+struct Plan<'a> {
+    name: &'a str,
+    triggers: &'a Triggers,
+    params: &'a BTreeMap<String, graph::Field>,
+    jobs: Vec<Piece>,
+    /// Variables that all jobs have, with finished values; no job has them beside.
+    env: BTreeMap<String, Text>,
+    /// Sentences about what is not there: jobs that do not run for the event, jobs that will come.
+    remarks: Vec<String>,
+}
+
+/// A job as it is written: one, or all legs of a matrix.
+struct Piece {
+    /// Its key: letters, digits, `_` and `-`.
+    key: String,
+    /// Its id, for people.
+    id: String,
+    /// The job; of legs the one text that stands for all, with marks ([`legs::MARK`]) where an axis' value goes.
+    job: Job,
+    axes: Vec<(String, Vec<Value>)>,
+    /// Combinations of the axes that no leg has.
+    excluded: Vec<BTreeMap<String, Value>>,
+    /// What it needs, by key, each once.
+    needs: Vec<(String, Need)>,
+    /// What could not be carried whatever the system.
+    notes: Vec<String>,
+}
+
+impl Piece {
+    /// Whether the need is the plain one: success, with all that comes along.
+    fn is_plain(need: &Need) -> bool {
+        need.accepts == Accepts::SUCCESS && !need.optional
+    }
+
+    /// Whether a step hands this output on, by its index.
+    fn writer_of(&self, output: &str) -> Option<usize> {
+        let declared = self.job.steps.iter().position(|step| step.outputs.contains(output));
+        let written = || self.job.steps.iter().rposition(|step| step.run.contains(&format!("{output}=")));
+        let any = || self.job.steps.iter().rposition(|step| step.run.contains("ROPEWALK_OUTPUT"));
+        declared.or_else(written).or_else(any)
+    }
+
+    /// What no system here has a word for.
+    fn common_notes(&self, with: Words) -> Vec<String> {
+        let mut notes = self.notes.clone();
+        if self.job.reuse != Reuse::Never {
+            let what = match &self.job.reuse {
+                Reuse::Inputs(globs) if globs.is_empty() => "its steps or what it needs".to_owned(),
+                Reuse::Inputs(globs) => globs.join(", "),
+                _ => "any file".to_owned(),
+            };
+            notes.push(format!("Ropewalk runs it again only if {what} changed; here it runs every time."));
+        }
+        if self.job.steps.iter().any(|step| matches!(step.shell, Shell::Program(_))) {
+            notes.push("A function of the pipeline's program: only Ropewalk can call it.".to_owned());
+        }
+        if !with.resources && (self.job.resources.cpu_milli > 0 || self.job.resources.memory_bytes > 0) {
+            notes.push(format!("It asks for {}: choose a machine that has them.", resources(&self.job)));
+        }
+        match &self.job.environment {
+            Environment::Sandbox { network: Network::Off } => {
+                notes.push("Ropewalk runs it without network; here it has one.".to_owned());
+            }
+            Environment::Dockerfile { dockerfile } => {
+                notes.push(format!("It runs in an image built from {dockerfile}: build it, and name it here."));
+            }
+            Environment::Nix { nix } => notes.push(format!("It runs in the Nix shell of {nix}.")),
+            Environment::Kubernetes { .. } => notes.push("It runs in a pod with a template of its own.".to_owned()),
+            _ => {}
+        }
+        if self.job.cleanup && !with.cleanup {
+            notes.push("Ropewalk runs it also when the build is canceled.".to_owned());
+        }
+        notes
+    }
+}
+
+/// What a system has words for, among what most have not.
+#[derive(Clone, Copy)]
+struct Words {
+    resources: bool,
+    cleanup: bool,
+}
+
+fn resources(job: &Job) -> String {
+    let mut parts = Vec::new();
+    if job.resources.cpu_milli > 0 {
+        parts.push(format!("{} cores", job.resources.cpu_milli as f64 / 1000.0));
+    }
+    if job.resources.memory_bytes > 0 {
+        parts.push(format!("{} MiB of memory", job.resources.memory_bytes >> 20));
+    }
+    parts.join(" and ")
+}
+
+/// Whether a failed try is tried again in another way than Ropewalk does by itself.
+fn retries_specially(job: &Job) -> bool {
+    job.retry != graph::Retry::default()
+}
+
+/// The title, if it says more than the key.
+fn common_title(piece: &Piece) -> Option<Text> {
+    let title = &piece.job.title;
+    match title.as_written() {
+        "" if piece.id != piece.key => Some(piece.id.as_str().into()),
+        "" => None,
+        written => Some(title.clone()).filter(|_| written != piece.key),
+    }
+}
+
+/// Minutes, rounded up.
+fn minutes(limit_ms: u64) -> u64 {
+    limit_ms.div_ceil(60_000)
+}
+
+/// What Ropewalk does with a concurrency group's jobs, for a comment.
+fn concurrency_note(concurrency: &Concurrency) -> &'static str {
+    match concurrency.mode {
+        graph::ConcurrencyMode::Queue => "Ropewalk lets jobs of the group wait in order of arrival and drops none.",
+        graph::ConcurrencyMode::CancelWaiting => "Ropewalk cancels the jobs of the group that wait.",
+        graph::ConcurrencyMode::CancelRunning => "Ropewalk cancels the job of the group that runs.",
+    }
+}
+
+fn plan(lowered: &Lowered) -> Plan<'_> {
+    let graph = &lowered.evaluation.graph;
+    let skipped = skipped(graph);
+    let mut remarks: Vec<String> =
+        skipped.iter().map(|(name, why)| format!("`{name}` does not run for this event: {why}.")).collect();
+    remarks.extend(graph.holes.iter().map(hole_remark));
+    let mut names: Vec<&JobName> =
+        graph.jobs.keys().filter(|name| !is_barrier(name.as_str()) && !skipped.contains_key(name)).collect();
+    names.sort_by_key(|name| (graph.jobs[*name].order, *name));
+    let mut jobs: Vec<Piece> = Vec::new();
+    // The key under which each job is written.
+    let mut keys: BTreeMap<&JobName, String> = BTreeMap::new();
+    let mut taken: BTreeSet<String> = BTreeSet::new();
+    for name in &names {
+        if keys.contains_key(name) {
+            continue;
+        }
+        let legs: Vec<(&JobName, &Job)> = names
+            .iter()
+            .filter(|other| !graph.jobs[**other].matrix.is_empty() && other.id() == name.id())
+            .map(|name| (*name, &*graph.jobs[*name]))
+            .collect();
+        let is_leg = !graph.jobs[*name].matrix.is_empty();
+        if let Some(joined) = is_leg.then(|| legs::joined(&legs)).flatten() {
+            let key = key(name.id(), &mut taken);
+            keys.extend(legs.iter().map(|(name, _)| (*name, key.clone())));
+            jobs.push(Piece {
+                key,
+                id: name.id().to_owned(),
+                job: joined.job,
+                axes: joined.axes,
+                excluded: joined.excluded,
+                needs: Vec::new(),
+                notes: Vec::new(),
+            });
+            continue;
+        }
+        let key = key(name.as_str(), &mut taken);
+        keys.insert(name, key.clone());
+        let notes = if is_leg && legs.first().is_some_and(|(first, _)| first == name) && legs.len() > 1 {
+            vec![format!(
+                "The legs of `{}` differ in more than the values of axes; each is a job of its own.",
+                name.id()
+            )]
+        } else {
+            Vec::new()
+        };
+        let job = Job::clone(&graph.jobs[*name]);
+        jobs.push(Piece {
+            key,
+            id: name.to_string(),
+            job,
+            axes: Vec::new(),
+            excluded: Vec::new(),
+            needs: Vec::new(),
+            notes,
+        });
+    }
+    for piece in &mut jobs {
+        let mut needs: BTreeMap<String, Need> = BTreeMap::new();
+        for need in through_barriers(&piece.job.needs, graph) {
+            match keys.get(&need.job) {
+                Some(key) => {
+                    let known = needs.entry(key.clone()).or_insert_with(|| need.clone());
+                    if known.carries == Carries::Order {
+                        *known = need;
+                    }
+                }
+                None if graph.holes.iter().any(|hole| hole.name == need.job.as_str()) => {
+                    piece.notes.push(format!("It waits for the jobs that come in the place of `{}`.", need.job));
+                }
+                None => {}
+            }
+        }
+        let order: BTreeMap<&str, u32> =
+            keys.iter().map(|(name, key)| (key.as_str(), graph.jobs[*name].order)).collect();
+        piece.needs = needs.into_iter().collect();
+        piece.needs.sort_by_key(|(key, _)| order.get(key.as_str()).copied());
+        texts::rename_variables(&mut piece.job);
+    }
+    strengthen_barriers(&mut jobs);
+    let env = common_env(&mut jobs);
+    Plan { name: &graph.name, triggers: &lowered.triggers, params: &lowered.params, jobs, env, remarks }
+}
+
+/// Order alone accepts a job that was skipped. Where none can be, since no condition waits for results, it is the plain
+/// need, which people write.
+fn strengthen_barriers(jobs: &mut [Piece]) {
+    let mut may_skip: BTreeSet<String> = BTreeSet::new();
+    // Needs come first in a pipeline's text or not; so until nothing new is found.
+    loop {
+        let before = may_skip.len();
+        for piece in jobs.iter() {
+            let by_need =
+                || piece.needs.iter().any(|(key, need)| may_skip.contains(key) || need.accepts == Accepts::FAILURE);
+            if piece.job.condition.is_some() || by_need() {
+                may_skip.insert(piece.key.clone());
+            }
+        }
+        if may_skip.len() == before {
+            break;
+        }
+    }
+    for (key, need) in jobs.iter_mut().flat_map(|piece| &mut piece.needs) {
+        if need.accepts == Accepts::BARRIER && !may_skip.contains(key) {
+            need.accepts = Accepts::SUCCESS;
+        }
+    }
+}
+
+/// Takes out of all jobs what all have.
+fn common_env(jobs: &mut [Piece]) -> BTreeMap<String, Text> {
+    let mut with_steps = jobs.iter().filter(|piece| !piece.job.steps.is_empty());
+    let Some(first) = with_steps.next().filter(|_| jobs.len() > 1) else { return BTreeMap::new() };
+    let mut common = first.job.env.clone();
+    common.retain(|_, value| value.as_plain().is_some_and(|value| !value.contains(legs::MARK)));
+    for piece in with_steps {
+        common.retain(|name, value| piece.job.env.get(name) == Some(value));
+    }
+    for piece in jobs {
+        piece.job.env.retain(|name, _| !common.contains_key(name));
+    }
+    common
+}
+
+fn hole_remark(hole: &Hole) -> String {
+    let after: Vec<String> = hole.after.iter().map(|job| format!("`{job}`")).collect();
+    match after.is_empty() {
+        true => format!("Jobs of `{}` come once it is known which.", hole.name),
+        false => {
+            format!("Jobs of `{}` come once {} has ended; they cannot be written here.", hole.name, after.join(", "))
+        }
+    }
+}
+
+/// Jobs that do not run, each with the reason: by themselves, or because what they need does not.
+fn skipped(graph: &Graph) -> BTreeMap<&JobName, String> {
+    let mut skipped: BTreeMap<&JobName, String> = BTreeMap::new();
+    for (name, job) in &graph.jobs {
+        if let Some(reason) = &job.skip {
+            skipped.insert(name, reason_text(reason));
+        }
+    }
+    // Each round finds what waits for the finds of the one before, so there are at most as many as jobs.
+    loop {
+        let mut fresh = Vec::new();
+        for (name, job) in graph.jobs.iter().filter(|(name, _)| !skipped.contains_key(name)) {
+            let refused = |need: &&Need| {
+                skipped.contains_key(&need.job) && !need.accepts.holds(Ending::Skipped) && !need.optional
+            };
+            if let Some(need) = job.needs.iter().find(refused) {
+                fresh.push((name, format!("it needs `{}`", need.job)));
+            }
+        }
+        if fresh.is_empty() {
+            return skipped;
+        }
+        skipped.extend(fresh);
+    }
+}
+
+fn reason_text(reason: &SkipReason) -> String {
+    match reason {
+        SkipReason::Condition { text } => text.clone(),
+        SkipReason::Need { because } => format!("it needs `{because}`"),
+        _ => "it is skipped".to_owned(),
+    }
+}
+
+/// The needs with barriers replaced by what the barriers need.
+fn through_barriers(needs: &[Need], graph: &Graph) -> Vec<Need> {
+    let mut found = Vec::new();
+    let mut seen: BTreeSet<&JobName> = BTreeSet::new();
+    let mut ahead: Vec<&Need> = needs.iter().rev().collect();
+    while let Some(need) = ahead.pop() {
+        match graph.jobs.get(&need.job).filter(|_| is_barrier(need.job.as_str())) {
+            Some(barrier) if seen.insert(&need.job) => {
+                // What stands before an earlier barrier has passed by then.
+                let direct: Vec<&Need> = barrier.needs.iter().filter(|need| !is_barrier(need.job.as_str())).collect();
+                ahead.extend(if direct.is_empty() { barrier.needs.iter().collect() } else { direct });
+            }
+            Some(_) => {}
+            None => found.push(need.clone()),
+        }
+    }
+    found
+}
+
+/// The name in the form that all systems take, and that is not taken yet.
+fn key(name: &str, taken: &mut BTreeSet<String>) -> String {
+    let plain = |character: char| if character.is_ascii_alphanumeric() || character == '_' { character } else { '-' };
+    let base: String = name.chars().map(plain).collect();
+    let mut key = base.clone();
+    let mut number = 2;
+    while !taken.insert(key.clone()) {
+        key = format!("{base}-{number}");
+        number += 1;
+    }
+    key
+}

@@ -1,0 +1,555 @@
+//! GitHub Actions: one workflow. Source of words: docs.github.com/actions/reference/workflow-syntax-for-github-actions.
+
+use graph::{Accepts, Carries, ConcurrencyMode, Environment, EventKind, FieldKind, Need, Shell, Step, Text};
+use serde_json::Value;
+
+use super::texts::{in_words, own_variables, translated};
+use super::yaml::{Entries, Yaml};
+use super::{Piece, Plan, Words, common_title, concurrency_note, minutes, retries_specially};
+use crate::native::Triggers;
+
+/// The workflow.
+pub(super) fn write(plan: &Plan<'_>) -> String {
+    let mut file = Entries::default();
+    file.text("name", plan.name);
+    file.gap();
+    triggers(plan, &mut file);
+    if !plan.env.is_empty() {
+        let mut env = Entries::default();
+        plan.env.iter().for_each(|(name, value)| env.text(name, value.as_written()));
+        file.gap();
+        file.map("env", env);
+    }
+    if plan.jobs.iter().flat_map(|piece| &piece.job.steps).any(|step| step.shell == Shell::Sh) {
+        file.gap();
+        let mut run = Entries::default();
+        run.text("shell", "sh");
+        let mut defaults = Entries::default();
+        defaults.map("run", run);
+        file.map("defaults", defaults);
+    }
+    let mut jobs = Entries::default();
+    for (index, piece) in plan.jobs.iter().enumerate() {
+        if index > 0 {
+            jobs.gap();
+        }
+        let (entries, notes) = job(piece, plan);
+        notes.into_iter().for_each(|note| jobs.comment(note));
+        jobs.map(&piece.key, entries);
+    }
+    if !plan.remarks.is_empty() {
+        jobs.gap();
+        plan.remarks.iter().for_each(|remark| jobs.comment(remark.clone()));
+    }
+    file.gap();
+    file.add("jobs", jobs.into_yaml());
+    file.file()
+}
+
+fn triggers(plan: &Plan<'_>, file: &mut Entries) {
+    let Triggers::Listed { kinds, schedules } = plan.triggers else {
+        file.comment("Ropewalk runs it on every event.");
+        file.add("on", Yaml::Flow(["push", "pull_request", "workflow_dispatch"].map(str::to_owned).to_vec()));
+        return;
+    };
+    let mut on = Entries::default();
+    let mut push = Entries::default();
+    if let Some(regexes) = kinds.get(&EventKind::Push) {
+        let has_tags = kinds.contains_key(&EventKind::Tag);
+        names(&mut push, "branches", regexes, if regexes.is_empty() && !has_tags { Any::Said } else { Any::Needed });
+    }
+    if let Some(regexes) = kinds.get(&EventKind::Tag) {
+        names(&mut push, "tags", regexes, Any::Needed);
+    }
+    on.map("push", push);
+    if let Some(regexes) = kinds.get(&EventKind::PullRequest) {
+        let mut pull_request = Entries::default();
+        names(&mut pull_request, "branches", regexes, Any::Silent);
+        on.add("pull_request", pull_request.into_yaml());
+    }
+    if !schedules.is_empty() {
+        for schedule in schedules.iter().filter(|schedule| schedule.timezone != "UTC") {
+            on.comment(format!("`{}` is meant in {}; GitHub counts in UTC.", schedule.cron, schedule.timezone));
+        }
+        let cron = |schedule: &crate::native::Schedule| {
+            let mut entry = Entries::default();
+            entry.text("cron", schedule.cron.clone());
+            entry.into_yaml()
+        };
+        on.add("schedule", Yaml::List(schedules.iter().map(cron).collect()));
+    }
+    if kinds.contains_key(&EventKind::Manual) {
+        let mut manual = Entries::default();
+        manual.map("inputs", inputs(plan));
+        on.add("workflow_dispatch", manual.into_yaml());
+    }
+    if kinds.contains_key(&EventKind::Api) {
+        on.add("repository_dispatch", Yaml::Map(Vec::new()));
+    }
+    if kinds.contains_key(&EventKind::Build) {
+        on.add("workflow_call", Yaml::Map(Vec::new()));
+    }
+    if let Some(names) = kinds.get(&EventKind::Command) {
+        let names = if names.is_empty() { String::new() } else { format!(" ({})", names.join(", ")) };
+        on.comment(format!("Ropewalk also runs it by command{names}: start it by hand."));
+        if !kinds.contains_key(&EventKind::Manual) {
+            on.add("workflow_dispatch", Yaml::Map(Vec::new()));
+        }
+    }
+    file.add("on", on.into_yaml());
+}
+
+/// What is written where every name will do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Any {
+    Silent,
+    Said,
+    Needed,
+}
+
+fn names(entries: &mut Entries, key: &str, regexes: &[String], any: Any) {
+    if regexes.is_empty() {
+        if any != Any::Silent {
+            entries.texts(key, vec!["**".to_owned()]);
+        }
+        return;
+    }
+    let mut globs = Vec::new();
+    for regex in regexes {
+        match glob(regex) {
+            Some(glob) => globs.push(glob),
+            None => {
+                entries.comment(format!("The regex `{regex}` is no pattern of GitHub's: write what it stands for."))
+            }
+        }
+    }
+    if globs.is_empty() {
+        globs.push("**".to_owned());
+    }
+    entries.texts(key, globs);
+}
+
+/// A regex as GitHub's filter pattern, where both mean the same.
+fn glob(regex: &str) -> Option<String> {
+    let mut out = String::new();
+    let mut characters = regex.chars().peekable();
+    while let Some(character) = characters.next() {
+        match character {
+            '\\' => out.push(characters.next().filter(|next| !next.is_ascii_alphanumeric())?),
+            '.' => match characters.peek() {
+                Some('*') => {
+                    characters.next();
+                    out.push_str("**");
+                }
+                Some('+') => return None,
+                // People write the point of a version without a backslash.
+                _ => out.push('.'),
+            },
+            '[' | ']' | '+' => out.push(character),
+            '*' | '?' | '(' | ')' | '|' | '{' | '}' | '^' | '$' => return None,
+            plain => out.push(plain),
+        }
+    }
+    Some(out)
+}
+
+fn inputs(plan: &Plan<'_>) -> Entries {
+    let mut inputs = Entries::default();
+    for (name, field) in plan.params {
+        let mut input = Entries::default();
+        if !field.help.is_empty() {
+            input.text("description", field.help.clone());
+        }
+        let kind = match &field.kind {
+            FieldKind::String => "string",
+            FieldKind::Number => "number",
+            FieldKind::Boolean => "boolean",
+            FieldKind::Choice { .. } => "choice",
+        };
+        input.text("type", kind);
+        if let FieldKind::Choice { options } = &field.kind {
+            input.texts("options", options.clone());
+        }
+        match &field.default {
+            Some(Value::String(text)) => input.text("default", text.clone()),
+            Some(value) => input.word("default", value),
+            None => input.word("required", true),
+        }
+        inputs.map(name, input);
+    }
+    inputs
+}
+
+/// A job's entries, and what stands above it.
+fn job(piece: &Piece, plan: &Plan<'_>) -> (Entries, Vec<String>) {
+    let job = &piece.job;
+    let mut notes = piece.common_notes(Words { resources: false, cleanup: true });
+    let mut entries = Entries::default();
+    if let Some(title) = common_title(piece).map(|title| text(&title, &mut notes)) {
+        entries.text("name", title);
+    }
+    entries.texts("needs", piece.needs.iter().map(|(key, _)| key.clone()).collect());
+    if let Some(condition) = condition(piece, &mut notes) {
+        entries.text("if", condition);
+    }
+    let mut runner: Vec<String> = Vec::new();
+    if !job.pool.is_empty() || !job.labels.is_empty() {
+        runner.push("self-hosted".to_owned());
+        runner.extend(Some(job.pool.clone()).filter(|pool| !pool.is_empty()));
+        runner.extend(job.labels.iter().cloned());
+        runner = runner.into_iter().map(|label| text(&Text::from(label), &mut notes)).collect();
+    }
+    match runner.is_empty() {
+        true => entries.text("runs-on", "ubuntu-latest"),
+        false => entries.texts("runs-on", runner),
+    }
+    strategy(piece, &mut entries);
+    if let Some(gate) = &job.gate {
+        let prompt = text(&gate.prompt, &mut notes);
+        let asked = if prompt.is_empty() { String::new() } else { format!(" (\"{prompt}\")") };
+        entries.comment(format!(
+            "A person must approve{asked}: give the environment required reviewers in the repository's settings."
+        ));
+        if !gate.fields.is_empty() {
+            let fields: Vec<&str> = gate.fields.keys().map(String::as_str).collect();
+            entries.comment(format!("The gate asks for {}, which GitHub cannot.", fields.join(", ")));
+        }
+        entries.text("environment", piece.key.clone());
+    }
+    if let Environment::Image { image } = &job.environment {
+        entries.text("container", text(image, &mut notes));
+    }
+    if let Some(concurrency) = &job.concurrency {
+        if concurrency.mode == ConcurrencyMode::Queue {
+            entries.comment(format!(
+                "{} GitHub keeps one that waits and cancels the others.",
+                concurrency_note(concurrency)
+            ));
+        }
+        let mut group = Entries::default();
+        group.text("group", text(&concurrency.group, &mut notes));
+        group.word("cancel-in-progress", concurrency.mode == ConcurrencyMode::CancelRunning);
+        entries.map("concurrency", group);
+    }
+    if let Some(limit) = job.timeout_ms {
+        entries.word("timeout-minutes", minutes(limit));
+    }
+    if job.allow_failure {
+        entries.word("continue-on-error", true);
+    }
+    if retries_specially(job) && job.retry.max > 0 {
+        notes.push(format!("Ropewalk tries it again, up to {} times; GitHub only by hand.", job.retry.max));
+    }
+    let mut env = Entries::default();
+    for (name, value) in &job.env {
+        env.text(name, text(value, &mut notes));
+    }
+    for secret in &job.secrets {
+        env.text(secret, format!("${{{{ secrets.{secret} }}}}"));
+    }
+    entries.map("env", env);
+    let ids = step_ids(piece);
+    let mut outputs = Entries::default();
+    for output in &job.outputs {
+        match piece.writer_of(output) {
+            Some(step) => outputs
+                .text(output, format!("${{{{ steps.{}.outputs.{output} }}}}", ids[step].as_deref().unwrap_or("step"))),
+            None => notes.push(format!("No step seems to write the output `{output}`.")),
+        }
+    }
+    entries.map("outputs", outputs);
+    entries.add("steps", Yaml::List(steps(piece, plan, &ids, &mut notes)));
+    (entries, notes)
+}
+
+fn strategy(piece: &Piece, entries: &mut Entries) {
+    if piece.axes.is_empty() {
+        return;
+    }
+    let plain = |value: &Value| match value {
+        Value::String(text) => Yaml::Text(text.clone()),
+        other => Yaml::Word(other.to_string()),
+    };
+    let mut matrix = Entries::default();
+    for (name, values) in &piece.axes {
+        match values.iter().map(Value::as_str).collect::<Option<Vec<_>>>() {
+            Some(texts) => matrix.texts(name, texts.into_iter().map(str::to_owned).collect()),
+            None if values.iter().all(|value| !value.is_string()) => {
+                let words: Vec<String> = values.iter().map(Value::to_string).collect();
+                matrix.word(name, format!("[{}]", words.join(", ")));
+            }
+            None => matrix.add(name, Yaml::List(values.iter().map(plain).collect())),
+        }
+    }
+    if !piece.excluded.is_empty() {
+        let exclude = |combination: &std::collections::BTreeMap<String, Value>| {
+            let mut entries = Entries::default();
+            combination.iter().for_each(|(name, value)| entries.add(name, plain(value)));
+            entries.into_yaml()
+        };
+        matrix.add("exclude", Yaml::List(piece.excluded.iter().map(exclude).collect()));
+    }
+    let mut strategy = Entries::default();
+    strategy.word("fail-fast", false);
+    strategy.map("matrix", matrix);
+    entries.map("strategy", strategy);
+}
+
+/// A job's `if`: by the endings that its needs accept, and its own condition.
+fn condition(piece: &Piece, notes: &mut Vec<String>) -> Option<String> {
+    let needs: Vec<&(String, Need)> = piece.needs.iter().collect();
+    let mut parts = Vec::new();
+    if needs.iter().any(|(_, need)| !Piece::is_plain(need)) {
+        if needs.iter().all(|(_, need)| need.accepts == Accepts::FAILURE) {
+            parts.push("failure()".to_owned());
+        } else {
+            parts.push(if piece.job.cleanup { "always()" } else { "!cancelled()" }.to_owned());
+            parts.extend(needs.iter().filter_map(|(key, need)| match need.accepts {
+                Accepts::FINISHED => None,
+                Accepts::SUCCESS => Some(format!("needs.{key}.result == 'success'")),
+                Accepts::FAILURE => Some(format!("needs.{key}.result == 'failure'")),
+                _ => Some(format!("contains(fromJSON('[\"success\", \"skipped\"]'), needs.{key}.result)")),
+            }));
+        }
+    } else if piece.job.cleanup {
+        parts.push("always()".to_owned());
+    }
+    if let Some(condition) = &piece.job.condition {
+        match expression(condition) {
+            Some(words) if parts.is_empty() => return Some(words),
+            Some(words) => parts.push(format!("({words})")),
+            None => notes.push(format!("Its condition cannot be said here: {condition}")),
+        }
+    }
+    let whole = parts.join(" && ");
+    match whole.starts_with('!') {
+        true => Some(format!("${{{{ {whole} }}}}")),
+        false => Some(whole).filter(|whole| !whole.is_empty()),
+    }
+}
+
+/// The id of every step that has one, or needs one since its outputs are read.
+fn step_ids(piece: &Piece) -> Vec<Option<String>> {
+    let mut ids: Vec<Option<String>> =
+        piece.job.steps.iter().map(|step| step.id.as_deref().map(str::to_owned)).collect();
+    for output in &piece.job.outputs {
+        if let Some(step) = piece.writer_of(output)
+            && ids[step].is_none()
+        {
+            let mut id = "outputs".to_owned();
+            while ids.iter().flatten().any(|known| *known == id) {
+                id.push('_');
+            }
+            ids[step] = Some(id);
+        }
+    }
+    ids
+}
+
+fn action(uses: &str, with: Entries) -> Entries {
+    let mut step = Entries::default();
+    step.text("uses", uses);
+    step.map("with", with);
+    step
+}
+
+fn steps(piece: &Piece, plan: &Plan<'_>, ids: &[Option<String>], notes: &mut Vec<String>) -> Vec<Yaml> {
+    let job = &piece.job;
+    if job.steps.is_empty() {
+        let mut step = Entries::default();
+        step.text("run", "true");
+        return vec![step.into_yaml()];
+    }
+    let mut steps = vec![action("actions/checkout@v4", Entries::default()).into_yaml()];
+    for (key, need) in piece.needs.iter().filter(|(_, need)| need.carries == Carries::Artifacts) {
+        let Some(needed) = plan.jobs.iter().find(|other| other.key == *key) else { continue };
+        for (name, globs) in &needed.job.artifacts {
+            let mut with = Entries::default();
+            match needed.axes.is_empty() {
+                true => with.text("name", artifact_name(needed, name)),
+                false => {
+                    let name = name.split(super::legs::MARK).enumerate();
+                    let name: String = name.map(|(index, part)| if index % 2 == 1 { "*" } else { part }).collect();
+                    with.text("pattern", format!("{}-{name}-*", needed.key));
+                    with.word("merge-multiple", true);
+                }
+            }
+            if let Some(root) = common_root(globs) {
+                with.text("path", root);
+            }
+            let mut step = action("actions/download-artifact@v4", with);
+            if !need.accepts.holds(graph::Ending::Passed) || need.accepts == Accepts::FINISHED {
+                step.word("continue-on-error", true);
+            }
+            steps.push(step.into_yaml());
+        }
+    }
+    for cache in &job.cache {
+        let mut with = Entries::default();
+        let paths: Vec<String> = cache.paths.iter().map(|path| text(&Text::from(path.as_str()), notes)).collect();
+        with.text("path", paths.join("\n"));
+        with.text("key", text(&cache.key, notes));
+        let restore: Vec<String> = cache.restore.iter().map(|key| text(key, notes)).collect();
+        if !restore.is_empty() {
+            with.text("restore-keys", restore.join("\n"));
+        }
+        steps.push(action("actions/cache@v4", with).into_yaml());
+    }
+    for (index, lowered) in job.steps.iter().enumerate() {
+        steps.push(step(lowered, ids[index].as_deref(), notes).into_yaml());
+    }
+    if !job.reports.junit.is_empty() {
+        notes.push(format!("Ropewalk reads test reports from {}.", job.reports.junit.join(", ")));
+    }
+    for (name, globs) in &job.artifacts {
+        let mut with = Entries::default();
+        with.text("name", artifact_name(piece, name));
+        with.text(
+            "path",
+            globs.iter().map(|glob| text(&Text::from(glob.as_str()), notes)).collect::<Vec<_>>().join("\n"),
+        );
+        steps.push(action("actions/upload-artifact@v4", with).into_yaml());
+    }
+    steps
+}
+
+/// A name that is the artifact's alone in the whole run.
+fn artifact_name(piece: &Piece, name: &str) -> String {
+    let name = text(&Text::from(name), &mut Vec::new());
+    let axes: Vec<String> = piece.axes.iter().map(|(axis, _)| format!("-${{{{ matrix.{axis} }}}}")).collect();
+    format!("{}-{name}{}", piece.key, axes.concat())
+}
+
+/// The folder that upload-artifact takes as the root of what it stores, so that files come back where they were.
+fn common_root(globs: &[String]) -> Option<String> {
+    let folder = |glob: &String| {
+        let fixed = glob.split('/').take_while(|part| !part.contains(['*', '?', '[']));
+        let mut parts: Vec<String> = fixed.map(str::to_owned).collect();
+        // Without a wildcard the last part is the file.
+        if parts.len() == glob.split('/').count() {
+            parts.pop();
+        }
+        parts
+    };
+    let mut roots = globs.iter().filter(|glob| !glob.starts_with('!')).map(folder);
+    let mut root = roots.next()?;
+    for other in roots {
+        let shared = root.iter().zip(&other).take_while(|(left, right)| left == right).count();
+        root.truncate(shared);
+    }
+    Some(root.join("/")).filter(|root| !root.is_empty())
+}
+
+fn step(step: &Step, id: Option<&str>, notes: &mut Vec<String>) -> Entries {
+    let mut entries = Entries::default();
+    let name = text(&step.name, notes);
+    if !name.is_empty() {
+        entries.text("name", name);
+    }
+    if let Some(id) = id {
+        entries.text("id", id);
+    }
+    if let Some(condition) = &step.condition {
+        match expression(condition) {
+            Some(words) if words.starts_with('!') => entries.text("if", format!("${{{{ {words} }}}}")),
+            Some(words) => entries.text("if", words),
+            None => entries.comment(format!("Its condition cannot be said here: {condition}")),
+        }
+    }
+    let mut env = Entries::default();
+    for (name, value) in &step.env {
+        env.text(name, text(value, notes));
+    }
+    if let Shell::Program(_) = step.shell {
+        entries.text("run", "echo 'a function of the pipeline: only ropewalk can call it' >&2; exit 1");
+        return entries;
+    }
+    let (script, missing) = own_variables(&step.run, own_variable);
+    if !missing.is_empty() {
+        entries.comment(format!("Only Ropewalk sets {}.", missing.join(", ")));
+    }
+    let script = text(&Text::from(script), notes);
+    let line = script.trim_end_matches('\n');
+    entries.text("run", if line.contains('\n') { script.as_str() } else { line });
+    entries.map("env", env);
+    if let Some(directory) = &step.working_directory {
+        entries.text("working-directory", text(directory, notes));
+    }
+    match &step.shell {
+        Shell::Bash => entries.text("shell", "bash"),
+        Shell::Custom(command) => entries.text("shell", command.join(" ")),
+        _ => {}
+    }
+    if let Some(limit) = step.timeout_ms {
+        entries.word("timeout-minutes", minutes(limit));
+    }
+    if step.allow_failure {
+        entries.word("continue-on-error", true);
+    }
+    entries
+}
+
+fn own_variable(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "ROPEWALK_OUTPUT" => "GITHUB_OUTPUT",
+        "ROPEWALK_ENV" => "GITHUB_ENV",
+        "ROPEWALK_PATH" => "GITHUB_PATH",
+        "ROPEWALK_SUMMARY" => "GITHUB_STEP_SUMMARY",
+        "ROPEWALK_BRANCH" | "ROPEWALK_TAG" => "GITHUB_REF_NAME",
+        "ROPEWALK_COMMIT" => "GITHUB_SHA",
+        "ROPEWALK_EVENT" => "GITHUB_EVENT_NAME",
+        "ROPEWALK_WORKSPACE" => "GITHUB_WORKSPACE",
+        "ROPEWALK_JOB" => "GITHUB_JOB",
+        "ROPEWALK_BUILD" => "GITHUB_RUN_NUMBER",
+        _ => return None,
+    })
+}
+
+/// A text in GitHub's words; what has none stays as it is, with a note.
+fn text(text: &Text, notes: &mut Vec<String>) -> String {
+    let words = in_words(
+        text,
+        |axis| format!("${{{{ matrix.{axis} }}}}"),
+        |written| Some(format!("${{{{ {} }}}}", expression(written)?)),
+    );
+    words.unwrap_or_else(|| {
+        notes.push(format!("GitHub cannot evaluate {}.", text.as_written()));
+        text.as_written().to_owned()
+    })
+}
+
+fn expression(written: &str) -> Option<String> {
+    translated(written, path, |function| {
+        Some(match function {
+            "hash_files" => "hashFiles".to_owned(),
+            other => other.to_owned(),
+        })
+    })
+}
+
+fn path(names: &[&str]) -> Option<String> {
+    let rest = |names: &[&str]| names.iter().map(|name| format!(".{name}")).collect::<String>();
+    Some(match names {
+        ["event", "branch" | "tag"] => "github.ref_name".to_owned(),
+        ["event", "commit"] => "github.sha".to_owned(),
+        ["event", "kind"] => "github.event_name".to_owned(),
+        ["event", "actor"] => "github.actor".to_owned(),
+        ["event", "message"] => "github.event.head_commit.message".to_owned(),
+        ["event", "base"] => "github.base_ref".to_owned(),
+        ["event", "pull_request"] => "github.event.number".to_owned(),
+        ["event", "params", name] => format!("inputs.{name}"),
+        ["params", names @ ..] => format!("inputs{}", rest(names)),
+        ["needs", job, names @ ..] => {
+            let key: String = job
+                .chars()
+                .map(|character| if character.is_ascii_alphanumeric() || character == '_' { character } else { '-' })
+                .collect();
+            format!("needs.{key}{}", rest(names))
+        }
+        ["matrix" | "steps" | "env", ..] => names.join("."),
+        ["runner", "os" | "arch" | "name"] => names.join("."),
+        ["build", "number"] => "github.run_number".to_owned(),
+        ["job", "name"] => "github.job".to_owned(),
+        _ => return None,
+    })
+}
