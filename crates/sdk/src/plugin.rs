@@ -24,11 +24,14 @@ const COMPARED_CHARACTERS_MAX: usize = 64;
 pub struct Plugin {
     name: String,
     jobs: Vec<(String, Rc<Complete>)>,
-    extensions: Vec<Rc<dyn Fn(&Ci)>>,
+    extensions: Vec<Rc<Extension>>,
 }
 
 /// Writes a plugin's part of a job.
 type Complete = dyn Fn(Job, &With);
+
+/// What a plugin does to a pipeline.
+type Extension = dyn Fn(&Ci);
 
 /// A plugin that a program has.
 pub(crate) struct Known {
