@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::name::{BuildId, JobName};
 use crate::time::Timestamp;
 
 /// What happened. Immutable; the only source of time and identity for a pipeline.
@@ -48,6 +49,32 @@ pub struct Event {
     /// Whether the files are those of the commit.
     #[serde(default, skip_serializing_if = "Checkout::is_as_committed")]
     pub checkout: Checkout,
+    /// The build whose job asked for this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Parent>,
+}
+
+/// A build's job that asked for another build, the child.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parent {
+    /// The build, of the same project.
+    pub build: BuildId,
+    /// Its job.
+    pub job: JobName,
+    /// How many builds stand above the child: 1 for that of a build that nobody's job asked for.
+    pub depth: u32,
+    /// Whether the job waits for the child.
+    pub waits: Waits,
+}
+
+/// Whether the job that asked for a build waits for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Waits {
+    /// It does; the child's verdict is its outcome.
+    ForVerdict,
+    /// It has passed when the child is asked for; the child begins once the parent build has ended.
+    No,
 }
 
 impl Event {
@@ -68,6 +95,7 @@ impl Event {
             params: BTreeMap::new(),
             trust: Trust::default(),
             checkout: Checkout::default(),
+            parent: None,
         }
     }
 }

@@ -304,6 +304,7 @@ impl<'w> Attempt<'w> {
             }
         }
         environment.insert("ROPEWALK_WORKSPACE".into(), place.root().into());
+        environment.extend(self.worker.nesting().map(|(name, value)| (name.into(), value)));
         if let Some(slot) = &self.slot {
             for file in CommandFile::ALL {
                 environment.insert(file.variable().into(), slot.directory().join(file.file_name()).into());

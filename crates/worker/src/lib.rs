@@ -37,4 +37,6 @@ pub mod tree;
 pub use attempt::{INPUT_CHANGED, LeftBehind, run_attempt};
 pub use cancel::Cancel;
 pub use place::{environment_file, program_file, snapshot_directory, workspace_directory};
-pub use worker::{Observer, Settings, Worker, WorkerError, marker_prefix};
+pub use worker::{
+    BINARY_VARIABLE, GRACE_VARIABLE, Observer, PROJECT_DATA_VARIABLE, Settings, Worker, WorkerError, marker_prefix,
+};

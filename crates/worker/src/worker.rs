@@ -22,6 +22,15 @@ use crate::workspace::{Snapshot, WorkspaceError};
 /// How long a canceled or timed-out step has between TERM and KILL, if nothing else is said.
 pub const GRACE: Duration = Duration::from_secs(10);
 
+/// Where a step finds the binary that runs it.
+pub const BINARY_VARIABLE: &str = "ROPEWALK_BINARY";
+
+/// Where a `ropewalk` that a step starts in its workspace finds what is kept of the project.
+pub const PROJECT_DATA_VARIABLE: &str = "ROPEWALK_PROJECT_DATA";
+
+/// How many seconds the step has, once it is asked to end, before it is killed.
+pub const GRACE_VARIABLE: &str = "ROPEWALK_GRACE";
+
 /// What a worker is told once.
 #[derive(Clone)]
 pub struct Settings {
@@ -68,6 +77,8 @@ pub struct Worker {
     pub(crate) settings: Settings,
     /// What steps on the host inherit.
     host_environment: BTreeMap<OsString, OsString>,
+    /// The running binary; `None` if the system does not tell.
+    binary: Option<PathBuf>,
     /// What attempts need files for; see [`Worker::scratch`].
     scratch: PathBuf,
     slots: Mutex<Slots>,
@@ -104,6 +115,7 @@ impl Worker {
             processes,
             settings,
             host_environment,
+            binary: std::env::current_exe().ok(),
             scratch,
             slots: Mutex::default(),
             withheld: Mutex::default(),
@@ -166,6 +178,19 @@ impl Worker {
             environment.remove(name);
         }
         environment
+    }
+
+    /// The variables by which a `ropewalk` that a step starts works on the same project as a child build, and where the
+    /// binary and what it keeps of programs are.
+    pub(crate) fn nesting(&self) -> impl Iterator<Item = (&'static str, OsString)> {
+        [
+            (BINARY_VARIABLE, self.binary.clone().map(OsString::from)),
+            (PROJECT_DATA_VARIABLE, Some(self.settings.data.clone().into())),
+            (GRACE_VARIABLE, Some(self.settings.grace.as_secs().to_string().into())),
+            ("ROPEWALK_CACHE", std::env::var_os("ROPEWALK_CACHE")),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)))
     }
 
     /// By which processes of an attempt are known.

@@ -54,7 +54,7 @@ pub fn fork() -> io::Result<(OwnedFd, i32)> {
 fn settle(keepers: OwnedFd) -> io::Result<OwnedFd> {
     rustix::process::setsid()?;
     rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1))?;
-    rustix::thread::set_name(c"rw-keeper")?;
+    rustix::thread::set_name(tree::KEEPER_NAME)?;
     rustix::process::chdir("/")?;
     let socket = rustix::io::fcntl_dupfd_cloexec(&keepers, 16)?;
     drop(keepers);
@@ -472,7 +472,7 @@ fn kill_trees(roots: &[i32], signal: Signal) {
     match signal {
         Signal::Terminate | Signal::Interrupt => {
             let number = if signal == Signal::Terminate { libc::SIGTERM } else { libc::SIGINT };
-            for pid in tree::with_descendants(roots.to_vec()) {
+            for pid in tree::up_to_keepers(roots.to_vec()) {
                 send(pid, number);
                 send(pid, libc::SIGCONT);
             }

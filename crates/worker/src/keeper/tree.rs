@@ -1,10 +1,14 @@
 //! Who descends from whom, read from /proc. Every answer is a picture of a moment: callers that kill look again.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 
 /// The most processes that one look collects. A tree beyond it is handled by looking again: each look signals what it saw.
 pub const PROCESSES_MAX: usize = 65_536;
+
+/// What keepers call themselves.
+pub const KEEPER_NAME: &CStr = c"rw-keeper";
 
 /// How often [`variable_after_exec`] looks, and how long it waits between.
 const LOOKS_WHILE_EXEC_MAX: usize = 10_000;
@@ -55,11 +59,23 @@ impl OwnChildren {
 
 /// `roots` and everything below them, parents first, at most [`PROCESSES_MAX`].
 pub fn with_descendants(roots: Vec<i32>) -> Vec<i32> {
+    below(roots, |_| true)
+}
+
+/// As [`with_descendants`], without what is below another keeper: steps of a build that a step runs. That build asks them
+/// to end itself, or it would take them for steps that failed.
+pub fn up_to_keepers(roots: Vec<i32>) -> Vec<i32> {
+    below(roots, |pid| name(pid).as_bytes() != KEEPER_NAME.to_bytes())
+}
+
+fn below(roots: Vec<i32>, enters: impl Fn(i32) -> bool) -> Vec<i32> {
     let mut all = roots;
     let mut next = 0;
     while next < all.len() && all.len() < PROCESSES_MAX {
-        let below = children(all[next]);
-        all.extend(below);
+        if enters(all[next]) {
+            let below = children(all[next]);
+            all.extend(below);
+        }
         next += 1;
     }
     all.truncate(PROCESSES_MAX);
