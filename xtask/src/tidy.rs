@@ -12,52 +12,65 @@ struct Wall {
     floor: u8,
     /// Packages it must never import, and why.
     never: &'static [(&'static str, &'static str)],
+    /// If given: the only packages it imports, because users compile it on every fresh machine.
+    only: Option<&'static [&'static str]>,
+}
+
+impl Wall {
+    const fn new(package: &'static str, floor: u8, never: &'static [(&'static str, &'static str)]) -> Self {
+        Self { package, floor, never, only: None }
+    }
+
+    /// A crate that users compile.
+    const fn published(package: &'static str, floor: u8, only: &'static [&'static str]) -> Self {
+        Self { package, floor, never: &[], only: Some(only) }
+    }
 }
 
 const TOKIO_OUT: (&str, &str) = ("tokio", "it is pure: nothing in it waits");
 
 const WALLS: &[Wall] = &[
-    Wall { package: "ropewalk-graph", floor: 1, never: &[TOKIO_OUT] },
-    Wall { package: "ropewalk-expression", floor: 1, never: &[TOKIO_OUT] },
-    Wall {
-        package: "ropewalk-dialects",
-        floor: 2,
-        never: &[("ropewalk-engine", "languages know no scheduling"), TOKIO_OUT],
-    },
-    Wall {
-        package: "ropewalk-engine",
-        floor: 2,
-        never: &[
+    Wall::published("ropewalk-derive", 0, &[]),
+    Wall::published("ropewalk", 1, &["ropewalk-derive"]),
+    Wall::published("ropewalk-cargo", 2, &["ropewalk"]),
+    Wall::published("ropewalk-git", 2, &["ropewalk"]),
+    Wall::new("ropewalk-graph", 1, &[TOKIO_OUT]),
+    Wall::new("ropewalk-expression", 1, &[TOKIO_OUT]),
+    Wall::new("ropewalk-dialects", 2, &[("ropewalk-engine", "languages know no scheduling"), TOKIO_OUT]),
+    Wall::new(
+        "ropewalk-engine",
+        2,
+        &[
             ("ropewalk-dialects", "the engine knows no config language"),
             ("ropewalk-store", "facts go out, nothing is fetched"),
             ("jiff", "time is an input"),
             TOKIO_OUT,
         ],
-    },
-    Wall {
-        package: "ropewalk-store",
-        floor: 3,
-        never: &[
+    ),
+    Wall::new(
+        "ropewalk-store",
+        3,
+        &[
             ("ropewalk-dialects", "what is stored has no language"),
             ("ropewalk-worker", "the two sides of floor 3 meet above"),
         ],
-    },
-    Wall {
-        package: "ropewalk-worker",
-        floor: 3,
-        never: &[
+    ),
+    Wall::new(
+        "ropewalk-worker",
+        3,
+        &[
             ("ropewalk-engine", "a worker knows its attempt, not the schedule"),
             ("ropewalk-store", "a worker hands bytes on; where they are kept is not its matter"),
         ],
-    },
-    Wall {
-        package: "ropewalk-server",
-        floor: 4,
-        never: &[("ropewalk-worker", "dispatch hands out leases, it does not run")],
-    },
-    Wall { package: "ropewalk-cli", floor: 5, never: &[] },
-    Wall { package: "ropewalk-sim", floor: 5, never: &[] },
-    Wall { package: "xtask", floor: 6, never: &[] },
+    ),
+    Wall::new("ropewalk-server", 4, &[("ropewalk-worker", "dispatch hands out leases, it does not run")]),
+    Wall::new(
+        "ropewalk-cli",
+        5,
+        &[("ropewalk", "the binary carries the SDK as text; programs are compiled against that")],
+    ),
+    Wall::new("ropewalk-sim", 5, &[]),
+    Wall::new("xtask", 6, &[]),
 ];
 
 #[derive(Deserialize)]
@@ -114,6 +127,9 @@ fn arrows(metadata: &Metadata) -> Vec<String> {
             if let Some((_, why)) = wall.never.iter().find(|(never, _)| *never == other) {
                 faults.push(format!("`{name}` imports `{other}`: {why}"));
             }
+            if wall.only.is_some_and(|only| !only.contains(&other)) {
+                faults.push(format!("`{name}` imports `{other}`: users compile it on every fresh machine"));
+            }
             if let Some(below) = walls.get(other)
                 && below.floor >= wall.floor
             {
@@ -169,6 +185,10 @@ mod tests {
         assert_eq!(
             arrows(&package("ropewalk-engine", &["tokio", "ropewalk-graph"])),
             ["`ropewalk-engine` imports `tokio`: it is pure: nothing in it waits"]
+        );
+        assert_eq!(
+            arrows(&package("ropewalk", &["ropewalk-derive", "serde"])),
+            ["`ropewalk` imports `serde`: users compile it on every fresh machine"]
         );
         assert_eq!(arrows(&package("ropewalk-new", &[])).len(), 1);
     }
