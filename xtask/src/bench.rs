@@ -4,6 +4,7 @@
 mod graphs;
 mod logs;
 mod measure;
+mod rust;
 
 use std::path::{Path, PathBuf};
 
@@ -90,6 +91,7 @@ const MEASUREMENTS: &[(&str, Measurement)] = &[
     ("noop", graphs::noop),
     ("sandbox", graphs::sandbox),
     ("logs", logs::logs),
+    ("rust", rust::rust),
 ];
 
 /// Runs the measurements named, or all. `--rounds=N` changes how often each is taken.

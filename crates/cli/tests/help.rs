@@ -24,6 +24,7 @@ fn help_pages_are_as_the_manual_has_them() {
         "run",
         "plan",
         "check",
+        "test",
         "init",
         "builds",
         "show",

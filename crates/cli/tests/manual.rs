@@ -113,6 +113,12 @@ fn session(page: &Path, repository: &Path, home: &Path, block: &[&str]) -> (Stri
     (text, commands)
 }
 
+/// Where the toolchain of the user lies, which pages with Rust programs need though they have a home of their own.
+fn of_user(variable: &str, name: &str) -> PathBuf {
+    let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(name);
+    std::env::var_os(variable).map_or_else(home, PathBuf::from)
+}
+
 /// What `command` prints, both streams together in order.
 fn shell(repository: &Path, home: &Path, command: &str) -> String {
     let binary = Path::new(env!("CARGO_BIN_EXE_ropewalk")).parent().expect("a folder");
@@ -123,6 +129,10 @@ fn shell(repository: &Path, home: &Path, command: &str) -> String {
         .env("PATH", path)
         .env("HOME", home)
         .env("ROPEWALK_DATA", home.join("data"))
+        .env("ROPEWALK_CACHE", home.join("cache"))
+        .env("CARGO_HOME", of_user("CARGO_HOME", ".cargo"))
+        .env("RUSTUP_HOME", of_user("RUSTUP_HOME", ".rustup"))
+        .env("RUST_BACKTRACE", "0")
         .env("NO_COLOR", "1")
         .env("USER", "ada")
         .env("GIT_AUTHOR_DATE", "2026-01-02T03:04:05Z")

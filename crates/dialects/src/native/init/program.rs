@@ -4,6 +4,9 @@ use std::fmt::Write;
 
 use super::{Found, Kept, Proposal};
 
+/// The most characters of name and script that rustfmt leaves on one line.
+const CHAIN_CHARACTERS_MAX: usize = 36;
+
 /// The program's `main.rs`: the same jobs as the config file has.
 pub(super) fn write(found: &Found) -> String {
     let hello = Proposal {
@@ -42,6 +45,13 @@ pub(super) fn write(found: &Found) -> String {
 
 fn write_job(text: &mut String, proposal: &Proposal) {
     let _ = write!(text, "    // {}\n    ci.job({:?})", proposal.comment, proposal.id);
+    if let ([script], None) = (proposal.run.as_slice(), &proposal.cache)
+        && !script.contains('\n')
+        && script.len() + proposal.id.len() <= CHAIN_CHARACTERS_MAX
+    {
+        let _ = writeln!(text, ".run({});", literal(script));
+        return;
+    }
     if let Some(Kept { key, path, restore }) = &proposal.cache {
         let paths: Vec<String> = path.split(", ").map(|path| format!("{path:?}")).collect();
         let restore = restore.map(|prefix| format!(".restore({prefix:?})")).unwrap_or_default();
