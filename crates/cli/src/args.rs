@@ -314,6 +314,9 @@ pub struct Logs {
     /// With the time of each line.
     #[arg(short, long)]
     pub timestamps: bool,
+    /// Of what stands under headings only warnings and errors.
+    #[arg(long, conflicts_with_all = ["grep", "raw"])]
+    pub folded: bool,
     /// Exactly the bytes that the job wrote.
     #[arg(long, requires = "job", conflicts_with_all = ["grep", "lines", "timestamps"])]
     pub raw: bool,

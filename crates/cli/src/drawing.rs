@@ -6,7 +6,9 @@ pub mod tree;
 
 use std::collections::BTreeMap;
 
-use graph::{Graph, Job, JobName};
+use graph::{Graph, Job, JobName, StatusState};
+
+use crate::columns::{Cell, Columns, Paint, Style};
 
 /// A graph's jobs by layer: a job's layer is one more than the highest of those it waits for.
 pub struct Layers<'a> {
@@ -51,6 +53,21 @@ pub fn layers(graph: &Graph) -> Layers<'_> {
 /// How many jobs there are beside mere barriers.
 pub fn work(graph: &Graph) -> usize {
     graph.jobs.keys().filter(|name| !dialects::native::is_barrier(name.as_str())).count()
+}
+
+/// What the pipeline says of itself, one line a status: mark, name, state, text.
+pub fn statuses(graph: &Graph, paint: Paint) -> String {
+    let mut table = Columns::default();
+    for (name, status) in &graph.statuses {
+        let (mark, word, style) = match status.state {
+            StatusState::Ok => ("✓", "ok", Style::Good),
+            StatusState::Skipped => ("-", "skipped", Style::Dim),
+            StatusState::Pending => ("·", "pending", Style::Dim),
+            StatusState::Failed => ("✗", "failed", Style::Bad),
+        };
+        table.row([Cell::new(mark).style(style), Cell::new(name), Cell::new(word), Cell::new(&status.text)]);
+    }
+    table.text(paint, 2)
 }
 
 /// What people read of a job: its title if it has one, else its full name.

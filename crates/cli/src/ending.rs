@@ -14,7 +14,7 @@ use crate::commands::Stop;
 use crate::first_error::{self, Excerpt, ExcerptLine, undeclared};
 use crate::local::LocalWorld;
 use crate::places::Places;
-use crate::{faults, words};
+use crate::{drawing, faults, words};
 
 /// Failed jobs shown with their lines; the rest are only named.
 const JOBS_SHOWN_MAX: usize = 5;
@@ -51,8 +51,13 @@ pub fn show(
     failed.sort_by_key(|(job, _)| toleration(job) == Toleration::AllowFailure);
     for &(job, outcome) in failed.iter().take(JOBS_SHOWN_MAX) {
         let described = graph.as_ref().and_then(|graph| graph.jobs.get(job));
-        let (shown, lines) = failed_job(places, build, job, outcome, toleration(job), paint)?;
+        let (shown, lines) = failed_job(places, build, (job, described), outcome, toleration(job), paint)?;
         text.push_str(&shown);
+        if let (Some(described), Outcome::Failed(failure)) = (described, outcome)
+            && let Some(hint) = words::function_help(described, failure)
+        {
+            let _ = writeln!(text, "  {} {hint}", paint.text(Style::Strong, "= help:"));
+        }
         if let Some(hint) = described.and_then(|described| undeclared::hint(root, job, described, &lines)) {
             let _ = writeln!(text, "  {} {hint}", paint.text(Style::Strong, "= help:"));
         }
@@ -66,6 +71,9 @@ pub fn show(
         let sources = lowered.as_ref().map_or(&nothing, |lowered| &lowered.sources);
         text.push('\n');
         text.push_str(&faults::text(&world.faults, sources, paint));
+    }
+    if let Some(graph) = world.graph.as_ref().filter(|graph| !graph.statuses.is_empty()) {
+        let _ = write!(text, "\n{}\n{}", paint.text(Style::Strong, "statuses"), drawing::statuses(graph, paint));
     }
     match &world.verdict {
         None => {
@@ -107,14 +115,22 @@ fn took(places: &Places, build: BuildId) -> Result<String, Stop> {
 fn failed_job(
     places: &Places,
     build: BuildId,
-    job: &JobName,
+    (job, described): (&JobName, Option<&std::sync::Arc<graph::Job>>),
     outcome: &Outcome,
     toleration: Toleration,
     paint: Paint,
 ) -> Result<(String, Vec<ExcerptLine>), Stop> {
     let mark = paint.text(Style::Bad, &format!("✗ {job}"));
     let report = places.store.reports(build, Some(job))?.pop();
-    let told = report.map_or_else(|| words::outcome(outcome), |(_, report)| words::report(&report));
+    let function = match (described, outcome) {
+        (Some(described), Outcome::Failed(failure)) => words::function_failure(described, failure),
+        _ => None,
+    };
+    let told = match (function, report) {
+        (Some(function), _) => format!("failed: {function}"),
+        (None, Some((_, report))) => words::report(&report),
+        (None, None) => words::outcome(outcome),
+    };
     let aside = if toleration == Toleration::AllowFailure { "; may fail" } else { "" };
     let mut text = format!("\n{mark}: {}{aside}\n", words::harmless(&told));
     let step = match outcome {

@@ -5,9 +5,7 @@ use std::fmt::Write;
 
 use dialects::report;
 use dialects::tree::Sources;
-use engine::Fact;
-use engine::fact::What;
-use graph::{Diagnostic, Severity};
+use graph::Diagnostic;
 use serde_json::Value;
 
 use crate::columns::{Paint, Style};
@@ -15,13 +13,24 @@ use crate::words;
 
 /// The most keys whose values are shown where a job changed.
 const KEYS_MAX: usize = 20;
-/// The most characters shown of a value.
+/// The most lines shown of a value before, and of it after.
+const LINES_MAX: usize = 12;
+/// The most characters shown of a value, or of a line of it.
 const VALUE_CHARACTERS_MAX: usize = 400;
 
-/// The errors that an evaluation ended with, if it did.
-pub fn of(fact: &Fact) -> Option<&[Diagnostic]> {
-    let What::Evaluated { diagnostics, .. } = &fact.what else { return None };
-    diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error).then_some(diagnostics.as_slice())
+/// The diagnostics as `ropewalk check --format json` lists them; of a job that changed with both versions, as `before`
+/// and `after`, null if it is gone.
+pub fn json(diagnostics: &[Diagnostic]) -> Value {
+    let mut value: Value = serde_json::from_str(&report::json(diagnostics)).unwrap_or_default();
+    let mut list = value["diagnostics"].take();
+    for (diagnostic, value) in diagnostics.iter().zip(list.as_array_mut().into_iter().flatten()) {
+        if let Some((before, after)) = versions(diagnostic) {
+            value["label"] = "".into();
+            value["before"] = before;
+            value["after"] = after;
+        }
+    }
+    list
 }
 
 /// The diagnostics as people read them, with the lines of those sources that are at hand.
@@ -49,22 +58,52 @@ fn versions(diagnostic: &Diagnostic) -> Option<(Value, Value)> {
 fn changes(before: &Value, after: &Value, paint: Paint) -> String {
     let mut found = Vec::new();
     if after.is_null() {
-        return format!("  {}\n", paint.text(Style::Bad, "- the whole job: the later evaluation has none of this name"));
+        return format!(
+            "  {}\n",
+            paint.text(Style::Bad, "- the whole job: the later evaluation has none of this name")
+        );
     }
     collect(before, after, String::new(), &mut found);
     let mut text = String::new();
     for (key, before, after) in found.iter().take(KEYS_MAX) {
         let _ = writeln!(text, "  {}", words::harmless(key));
-        for (sign, style, value) in [("-", Style::Bad, before), ("+", Style::Good, after)] {
-            if let Some(value) = value {
-                let _ = writeln!(text, "    {}", paint.text(style, &format!("{sign} {}", shortened(value))));
-            }
+        for line in difference(*before, *after) {
+            let style = match line.as_bytes().first() {
+                Some(b'-') => Style::Bad,
+                Some(b'+') => Style::Good,
+                _ => Style::Dim,
+            };
+            let _ = writeln!(text, "    {}", paint.text(style, &line));
         }
     }
     if found.len() > KEYS_MAX {
         let _ = writeln!(text, "  … and {} more keys", found.len() - KEYS_MAX);
     }
     text
+}
+
+/// The lines that a value lost and won: `- old`, `+ new`. Of texts with several lines those that stayed are only counted.
+fn difference(before: Option<&Value>, after: Option<&Value>) -> Vec<String> {
+    let lines = |value: Option<&Value>| -> Vec<String> {
+        match value {
+            None => Vec::new(),
+            Some(Value::String(text)) if text.contains('\n') => text.lines().map(shortened).collect(),
+            Some(value) => vec![shortened(&value.to_string())],
+        }
+    };
+    let (before, after) = (lines(before), lines(after));
+    let same = before.iter().zip(&after).take_while(|(left, right)| left == right).count();
+    let (before, after) = (&before[same..], &after[same..]);
+    let same_after = before.iter().rev().zip(after.iter().rev()).take_while(|(left, right)| left == right).count();
+    let changed = |lines: &[String], sign: char| -> Vec<String> {
+        let lines = &lines[..lines.len() - same_after];
+        let shown = lines.iter().take(LINES_MAX).map(|line| format!("{sign} {line}"));
+        let more = lines.len().saturating_sub(LINES_MAX);
+        shown.chain((more > 0).then(|| format!("{sign} … {}", words::count(more, "more line")))).collect()
+    };
+    let stays = |count: usize| (count > 0).then(|| format!("  … {} as before", words::count(count, "line")));
+    let lines = stays(same).into_iter().chain(changed(before, '-')).chain(changed(after, '+'));
+    lines.chain(stays(same_after)).collect()
 }
 
 type Change<'a> = (String, Option<&'a Value>, Option<&'a Value>);
@@ -96,11 +135,10 @@ fn collect<'a>(before: &'a Value, after: &'a Value, path: String, found: &mut Ve
     }
 }
 
-fn shortened(value: &Value) -> String {
-    let text = value.to_string();
+fn shortened(text: &str) -> String {
     let shown = match text.char_indices().nth(VALUE_CHARACTERS_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
+        None => text.to_owned(),
     };
     words::harmless(&shown).into_owned()
 }
@@ -124,6 +162,10 @@ mod tests {
         check(
             r#"before: {"env":{"A":"1"},"steps":[{"run":"x; after: "}]}; after: {"steps":[{"run":"y"}],"title":"T"}"#,
             "  env\n    - {\"A\":\"1\"}\n  steps.0.run\n    - \"x; after: \"\n    + \"y\"\n  title\n    + \"T\"\n",
+        );
+        check(
+            r#"before: {"run":"a\nb\nc\nd"}; after: {"run":"a\nB\nd"}"#,
+            "  run\n      … 1 line as before\n    - b\n    - c\n    + B\n      … 1 line as before\n",
         );
         check(
             r#"before: {"steps":[]}; after: no such job"#,

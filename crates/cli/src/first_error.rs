@@ -13,7 +13,8 @@ use regex::bytes::RegexSet;
 use store::log::{Item, LineEnd, LineStart, LogError, LogReader, Stream, StreamKey};
 
 use crate::columns::{self, Paint, Style};
-use crate::words;
+use crate::view::annotation::Annotation;
+use crate::{view, words};
 
 /// Lines shown before the first error.
 const LINES_BEFORE: usize = 3;
@@ -61,6 +62,8 @@ enum Grade {
 
 /// What begins a report of an error.
 const CAUSES: &[&str] = &[
+    // What a job says to its reader.
+    r"^::error::",
     // rustc, cargo, clang, ld, git, and all that print like them.
     r"^(\S+: )?(fatal )?error(\[\w+\])?: ",
     r"^fatal: ",
@@ -129,6 +132,7 @@ const CONSEQUENCES: &[&str] = &[
 
 /// What looks like an error and is none.
 const HARMLESS: &[&str] = &[
+    r"^::(group|endgroup|pending|warning)::",
     r"(?i)\b(0|no) (errors?|failures?|failed)\b",
     r"(?i)\b(errors?|failures?|failed)[:=]\s*0\b",
     r"^test .* \.\.\. ok$",
@@ -289,6 +293,8 @@ impl Excerpt {
             let (mark, style) = if is_error { (">", Style::Bad) } else { (" ", Style::Dim) };
             let head = format!("{mark}{:>width$} |", line.number);
             let room = cells_max.saturating_sub(indent + columns::cells(&head) + 1).max(CELLS_MIN);
+            let said = Annotation::of(view::Stream::Stdout, &line.text).and_then(|said| said.text(Paint::Plain));
+            let line = ExcerptLine { text: said.unwrap_or_else(|| line.text.clone()), ..*line };
             let content = match paint {
                 Paint::Plain => columns::cut(&columns::bare(&line.text), room),
                 // A colour that a line leaves on must not run into what follows.
@@ -390,6 +396,7 @@ mod tests {
             "--- FAIL: TestAdd (0.00s)",
             "not ok 2 - adds",
             "test tests::adds ... FAILED",
+            "::error::the version is taken",
             "E       assert 1 == 2",
             "E   AssertionError: no",
             "FAIL: test_add (test_a.TestA)",
@@ -425,6 +432,7 @@ mod tests {
         check("test result: ok. 3 passed; 0 failed", None);
         check("test error_handling ... ok", None);
         check("Compiling error-chain v0.12.4", None);
+        check("::warning::error: old", None);
         check("all good", None);
     }
 }

@@ -1,6 +1,8 @@
 //! How a build is shown while it runs: live on a terminal, plain lines, or JSON. Views only look; nothing of the
 //! build depends on them.
 
+pub mod annotation;
+pub mod growth;
 pub mod json;
 pub mod lines;
 pub mod live;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use graph::{AttemptReport, Failure, Outcome, SkipReason, Verdict};
+use graph::{AttemptReport, Failure, Job, Outcome, SkipReason, Verdict};
 
 use crate::columns;
 
@@ -102,6 +102,42 @@ pub fn failure_of(reason: &Failure, report: Option<&AttemptReport>) -> String {
         }
         _ => failure(reason),
     }
+}
+
+/// How a function failed, by the exit code of the program that ran it; `None` if the job failed otherwise.
+/// Source of the codes: docs/design/2026-11-21-rust-pipelines.md, Functions.
+pub fn function_failure(job: &Job, failure: &Failure) -> Option<&'static str> {
+    Some(match function_exit(job, failure)? {
+        1 => "the function returned a failure",
+        FUNCTION_OTHER_BUILD => "the program has changed since it planned the job",
+        FUNCTION_INPUTS => "the function's inputs are missing or cannot be read",
+        FUNCTION_PANICKED => "the function panicked",
+        _ => return None,
+    })
+}
+
+/// What to do about a function that could not be run.
+pub fn function_help(job: &Job, failure: &Failure) -> Option<&'static str> {
+    Some(match function_exit(job, failure)? {
+        FUNCTION_OTHER_BUILD => {
+            "a build keeps to the program it began with: `ropewalk run` begins one with the program as it is now"
+        }
+        FUNCTION_INPUTS => {
+            "a job that the function takes a value from handed on none, or none of that type: its outputs stand in \
+             `ropewalk show last JOB`"
+        }
+        _ => return None,
+    })
+}
+
+const FUNCTION_OTHER_BUILD: i32 = 65;
+const FUNCTION_INPUTS: i32 = 66;
+const FUNCTION_PANICKED: i32 = 101;
+
+fn function_exit(job: &Job, failure: &Failure) -> Option<i32> {
+    let Failure::Step { step, exit } = failure else { return None };
+    let step = job.steps.get(usize::from(*step))?;
+    matches!(step.shell, graph::Shell::Program(_)).then_some(*exit)
 }
 
 /// What happened at a gate: `approved by ada: region = eu`.

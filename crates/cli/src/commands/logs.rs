@@ -20,7 +20,7 @@ use store::log::{Item, Line, LineEnd, LogError, LogReader, StreamKey, StreamStat
 use self::follow::Watch;
 use self::grep::{CONTEXT_LINES_MAX, Grep, TAIL_LINES_MAX};
 use self::merge::{Merge, Order, Part};
-use self::page::{Form, Page, Reader, Row};
+use self::page::{Folds, Form, Page, Reader, Row};
 use super::Stop;
 use crate::args::{Colour, Logs};
 use crate::calendar::Calendar;
@@ -124,6 +124,7 @@ fn tell<W: Write>(
         times: arguments.timestamps.then(|| calendar.clone()),
         numbers: asked.regex.is_some() && subject.job.is_some() && matches!(reader, Reader::Terminal(_)),
         raw: arguments.raw,
+        folds: if arguments.folded { Folds::Closed } else { Folds::Open },
     };
     let mut session = Session {
         page: Page::new(writer, reader, form, asked.regex.clone()),

@@ -1,10 +1,12 @@
 //! `ropewalk show`: one build, or one job of it, with all that was recorded.
 
 mod build;
+mod history;
 mod job;
 mod parts;
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use graph::{AttemptNumber, AttemptReport, Digest, Failure, Graph, Job, JobName, Outcome};
@@ -12,6 +14,7 @@ use serde_json::{Value, json};
 use store::log::{StreamKey, Writing};
 use store::rows::{ArtifactRow, AttemptRow, BuildRow, GateRow, JobRow};
 
+use self::history::History;
 use super::Stop;
 use super::logs::lines_before;
 use crate::args::{Colour, ListForm, Show};
@@ -29,21 +32,21 @@ use crate::{exit, output};
 pub fn run(arguments: &Show, project: &Project, colour: Colour) -> Result<u8, Stop> {
     let places = Places::kept(project)?;
     let paint = Paint::of(colour, &std::io::stdout());
-    output::print(show(arguments, &places, &Calendar::system(), paint)?)?;
+    output::print(show(arguments, &places, &project.root, &Calendar::system(), paint)?)?;
     Ok(exit::PASSED)
 }
 
-fn show(arguments: &Show, places: &Places, calendar: &Calendar, paint: Paint) -> Result<String, Stop> {
+fn show(arguments: &Show, places: &Places, root: &Path, calendar: &Calendar, paint: Paint) -> Result<String, Stop> {
     let row = places::find_build(&*places.store, &arguments.build)?;
     let Some(text) = &arguments.job else {
-        let shown = Shown::of(places, row, None)?;
+        let shown = Shown::of(places, root, row, None)?;
         return match arguments.output {
             ListForm::Human => build::text(&shown, places, calendar, paint),
             ListForm::Json => Ok(format!("{:#}\n", shown.json())),
         };
     };
     let name = places.job(row.build, text)?;
-    let shown = Shown::of(places, row, Some(&name))?;
+    let shown = Shown::of(places, root, row, Some(&name))?;
     match arguments.output {
         ListForm::Human => job::text(&shown, places, calendar, paint, &name),
         ListForm::Json => {
@@ -69,6 +72,10 @@ struct Shown {
     gates: Vec<GateRow>,
     usual_ms: BTreeMap<JobName, u64>,
     is_run: bool,
+    /// Empty for the page of one job.
+    history: History,
+    /// The repository as it is now.
+    root: PathBuf,
 }
 
 /// One job.
@@ -100,7 +107,7 @@ impl ShownJob {
 }
 
 impl Shown {
-    fn of(places: &Places, row: BuildRow, only: Option<&JobName>) -> Result<Self, Stop> {
+    fn of(places: &Places, root: &Path, row: BuildRow, only: Option<&JobName>) -> Result<Self, Stop> {
         let store = &*places.store;
         let graph = store.graph(row.build)?;
         let mut rows: BTreeMap<JobName, JobRow> =
@@ -125,6 +132,8 @@ impl Shown {
             artifacts: store.artifacts(row.build)?.into_iter().filter(|row| is_wanted(&row.job)).collect(),
             gates: store.gates(row.build)?.into_iter().filter(|row| is_wanted(&row.job)).collect(),
             is_run: places.is_run(row.build)?,
+            history: if only.is_none() { History::of(places, &row)? } else { History::default() },
+            root: root.to_owned(),
             row,
             graph,
             jobs,
@@ -163,7 +172,8 @@ impl Shown {
         let holes = self.graph.as_ref().map(|graph| &graph.holes);
         json!({
             "build": self.row, "is_run": self.is_run, "jobs": jobs, "holes": holes, "artifacts": self.artifacts,
-            "gates": self.gates,
+            "gates": self.gates, "statuses": self.graph.as_ref().map(|graph| &graph.statuses),
+            "growth": self.history.growth_json(), "diagnostics": self.history.diagnostics_json(),
         })
     }
 

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use graph::{Graph, JobName};
 
 use super::{Layers, layers, marks, title};
+use crate::columns::Paint;
 
 /// The depth from which the tree is no longer indented, so that a long chain stays readable.
 const DEPTH_MAX: usize = 12;
@@ -39,6 +40,9 @@ pub fn draw(graph: &Graph) -> String {
     }
     for hole in &graph.holes {
         let _ = writeln!(text, "… {} grows after {}", hole.name, some(&hole.after.iter().collect::<Vec<_>>()));
+    }
+    if !graph.statuses.is_empty() {
+        let _ = write!(text, "statuses:\n{}", super::statuses(graph, Paint::Plain));
     }
     text
 }

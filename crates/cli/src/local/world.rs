@@ -102,8 +102,9 @@ pub struct LocalWorld {
     /// Whether the pipeline asked something of the repository; then the state of its jobs' inputs does not tell whether
     /// it would say the same again.
     pub has_asked: bool,
-    /// What was wrong with the pipeline when it was evaluated last; then the build has ended.
+    /// What was wrong with the pipeline when it was evaluated last and was not at first, which has been told.
     pub faults: Vec<graph::Diagnostic>,
+    first_faults: Vec<graph::Diagnostic>,
 }
 
 impl LocalWorld {
@@ -121,6 +122,7 @@ impl LocalWorld {
             graph: None,
             has_asked: false,
             faults: Vec::new(),
+            first_faults: Vec::new(),
         }
     }
 
@@ -243,11 +245,13 @@ impl LocalWorld {
     fn record(&mut self, fact: &Fact) {
         match &fact.what {
             What::BuildCreated(request) => self.trust = request.event.trust,
-            What::Evaluated { graph, questions, .. } => {
+            What::Evaluated { graph, questions, diagnostics } => {
                 self.has_asked |= questions.iter().any(|question| !matches!(question, Question::Outcome(_)));
-                if let Some(faults) = crate::faults::of(fact) {
-                    self.faults = faults.to_vec();
+                if self.graph.is_none() {
+                    self.first_faults.clone_from(diagnostics);
                 }
+                let fresh = diagnostics.iter().filter(|diagnostic| !self.first_faults.contains(diagnostic));
+                self.faults = fresh.cloned().collect();
                 self.graph = Some(Arc::clone(graph));
                 self.offer(graph);
             }

@@ -7,6 +7,7 @@ use engine::fact::{Ended, What};
 use graph::{JobName, Outcome, SkipReason, Timestamp};
 use serde_json::{Value, json};
 
+use super::growth::Growing;
 use super::lines::Lines;
 use super::{Moment, Stream, View, Wants};
 use crate::words;
@@ -17,13 +18,14 @@ pub struct Json<W: Write> {
     lines: Lines,
     started: BTreeMap<JobName, Timestamp>,
     build_started: Timestamp,
+    growing: Growing,
 }
 
 impl<W: Write> Json<W> {
     /// A view that writes to `writer`.
     pub fn new(writer: W) -> Self {
         let build_started = Timestamp::default();
-        Self { writer, lines: Lines::default(), started: BTreeMap::new(), build_started }
+        Self { writer, lines: Lines::default(), started: BTreeMap::new(), build_started, growing: Growing::default() }
     }
 
     fn write(&mut self, object: &Value) -> io::Result<()> {
@@ -32,6 +34,7 @@ impl<W: Write> Json<W> {
     }
 
     fn fact(&mut self, fact: &engine::Fact) -> io::Result<()> {
+        let growth = self.growing.take(fact);
         let build = fact.build.0;
         let time = rfc3339(fact.at);
         match &fact.what {
@@ -44,10 +47,16 @@ impl<W: Write> Json<W> {
                     "local_changes": event.checkout == graph::Checkout::Changed,
                 }))
             }
-            What::Evaluated { graph, .. } => {
+            What::Evaluated { graph, diagnostics, .. } => {
+                let growth = growth.unwrap_or_default();
+                let because: Vec<_> = growth.because.iter().map(|(job, _)| job).collect();
                 let holes: Vec<_> = graph.holes.iter().map(|hole| &hole.name).collect();
                 let jobs = graph.jobs.len();
-                self.write(&json!({ "kind": "planned", "build": build, "time": time, "jobs": jobs, "holes": holes }))
+                self.write(&json!({
+                    "kind": "planned", "build": build, "time": time, "jobs": jobs, "holes": holes,
+                    "added": growth.added, "because": because, "statuses": graph.statuses,
+                    "diagnostics": crate::faults::json(diagnostics),
+                }))
             }
             What::AttemptLeased { job, try_number, worker, .. } => {
                 self.started.insert(job.clone(), fact.at);
@@ -88,9 +97,11 @@ impl<W: Write> Json<W> {
             }
             What::BuildEnded { verdict } => {
                 let duration_ms = fact.at.ms_since(self.build_started);
+                let statuses = self.growing.graph().map(|graph| &graph.statuses);
+                let statuses = json!(statuses);
                 self.write(&json!({
                     "kind": "build_finished", "build": build, "time": time, "verdict": verdict.word(),
-                    "text": words::verdict(verdict), "duration_ms": duration_ms,
+                    "text": words::verdict(verdict), "duration_ms": duration_ms, "statuses": statuses,
                 }))
             }
             _ => Ok(()),

@@ -8,8 +8,10 @@ use std::io::{self, Write};
 use engine::fact::{Ended, What};
 use graph::{Failure, JobName, Outcome, Timestamp};
 
+use super::annotation::{Annotation, Tally};
+use super::growth::{self, Growing};
 use super::lines::Lines;
-use super::{Moment, Opening, View, Wants};
+use super::{Moment, Opening, Stream, View, Wants};
 use crate::columns::{self, Paint, Style, cut};
 use crate::words;
 
@@ -21,10 +23,42 @@ const BAR_CELLS: u64 = 16;
 const COLUMNS_WITH_BAR_MIN: usize = 60;
 /// Cells of a job's name.
 const NAME_CELLS_MAX: usize = 32;
+/// Warnings and errors of a job that are shown under it once it has ended.
+const SAID_MAX: usize = 5;
+/// The most rows that say what grows later.
+const HOLES_SHOWN_MAX: usize = 4;
 
+#[derive(Default)]
 struct Running {
     started: Timestamp,
     last_line: String,
+    /// What it says it waits for.
+    pending: Option<String>,
+    tally: Tally,
+    /// The first of its warnings and errors, as they are shown.
+    said: Vec<String>,
+}
+
+impl Running {
+    /// Takes in a line that it printed.
+    fn line(&mut self, stream: Stream, line: &str, paint: Paint) {
+        let line = line.trim_end_matches('\r').rsplit('\r').next().unwrap_or_default();
+        match Annotation::of(stream, line) {
+            None if line.trim().is_empty() => {}
+            None => self.last_line = plain_text(line),
+            Some(Annotation::EndGroup) => {}
+            Some(Annotation::Group(title)) => self.last_line = plain_text(title),
+            Some(Annotation::Pending(reason)) => {
+                self.pending = Some(plain_text(reason)).filter(|text| !text.is_empty())
+            }
+            Some(said @ (Annotation::Warning(_) | Annotation::Error(_))) => {
+                self.tally.add(said);
+                if self.said.len() < SAID_MAX {
+                    self.said.extend(said.text(paint));
+                }
+            }
+        }
+    }
 }
 
 /// The live view, over a terminal's writer.
@@ -37,8 +71,8 @@ pub struct Live<W: Write> {
     started: Option<Timestamp>,
     running: BTreeMap<JobName, Running>,
     waiting: BTreeMap<JobName, String>,
+    growing: Growing,
     jobs: usize,
-    holes: usize,
     passed: u64,
     failed: u64,
     canceled: u64,
@@ -67,8 +101,8 @@ impl<W: Write> Live<W> {
             started: None,
             running: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            growing: Growing::default(),
             jobs: 0,
-            holes: 0,
             passed: 0,
             failed: 0,
             canceled: 0,
@@ -90,6 +124,10 @@ impl<W: Write> Live<W> {
     }
 
     fn fact(&mut self, fact: &engine::Fact) {
+        if let Some(growth) = self.growing.take(fact).filter(|growth| !growth.because.is_empty()) {
+            let cause = self.paint.text(Style::Strong, &growth.cause());
+            let _ = writeln!(self.above, "… {cause}: {}", growth.change());
+        }
         match &fact.what {
             What::BuildCreated(request) => {
                 self.started = Some(fact.at);
@@ -99,21 +137,24 @@ impl<W: Write> Live<W> {
             }
             What::Evaluated { graph, .. } => {
                 self.jobs = crate::drawing::work(graph);
-                self.holes = graph.holes.len();
                 let tolerated = graph.jobs.iter().filter(|(_, job)| job.allow_failure);
                 self.tolerated = tolerated.map(|(name, _)| name.clone()).collect();
             }
             What::AttemptLeased { job, .. } => {
-                self.running.insert(job.clone(), Running { started: fact.at, last_line: String::new() });
+                self.running.insert(job.clone(), Running { started: fact.at, ..Running::default() });
             }
             What::AttemptFinished { job, report, retry_at, .. } => {
-                self.running.remove(job);
+                let ran = self.running.remove(job).unwrap_or_default();
                 let time = words::duration(report.finished.ms_since(report.started));
-                let again = if retry_at.is_some() { "  (will be tried again)" } else { "" };
+                let mut again = if retry_at.is_some() { "  (will be tried again)".to_owned() } else { String::new() };
+                if ran.tally != Tally::default() {
+                    again.insert_str(0, &format!("  {}", self.paint.text(Style::Warning, &ran.tally.text())));
+                }
                 if retry_at.is_none() {
                     self.count(job, &report.outcome);
                 }
-                self.ended(job, &report.outcome, &words::report(report), &time, again);
+                self.ended(job, &report.outcome, &words::report(report), &time, &again);
+                self.said(job, &ran);
                 for note in report.notes.iter().filter(|note| self.told.insert((*note).clone())) {
                     let note = self.paint.text(Style::Dim, &format!("note: {}", words::harmless(note)));
                     let _ = writeln!(self.above, "    {note}");
@@ -176,6 +217,18 @@ impl<W: Write> Live<W> {
         let _ = writeln!(self.above, "{mark} {job}  {time}{gap}{}{again}", words::harmless(&detail));
     }
 
+    /// The warnings and errors of a job that has ended.
+    fn said(&mut self, job: &JobName, ran: &Running) {
+        for said in &ran.said {
+            let _ = writeln!(self.above, "    {said}");
+        }
+        let more = (ran.tally.warnings + ran.tally.errors).saturating_sub(ran.said.len());
+        if more > 0 {
+            let hint = format!("… and {more} more: ropewalk logs {} {job}", self.opening.build);
+            let _ = writeln!(self.above, "    {}", self.paint.text(Style::Dim, &hint));
+        }
+    }
+
     fn draw(&mut self, now: Timestamp) -> io::Result<()> {
         let (columns, rows) = (self.size)();
         let columns = usize::from(columns.max(20));
@@ -193,6 +246,12 @@ impl<W: Write> Live<W> {
         for (name, prompt) in self.waiting.iter().take(shown.saturating_sub(drawn)) {
             let text = format!("? {name}  {prompt}  → ropewalk approve {} {name}", self.opening.build);
             let _ = writeln!(frame, "{}", self.paint.text(Style::Ask, &cut(&text, columns)));
+            drawn += 1;
+        }
+        let holes = self.growing.graph().map_or(&[][..], |graph| &graph.holes);
+        for hole in holes.iter().take(HOLES_SHOWN_MAX.min(shown.saturating_sub(drawn))) {
+            let text = growth::hole(hole);
+            let _ = writeln!(frame, "{}", self.paint.text(Style::Dim, &cut(&text, columns)));
             drawn += 1;
         }
         let _ = writeln!(frame, "{}", self.paint.text(Style::Dim, &cut(&self.totals(now), columns)));
@@ -229,14 +288,19 @@ impl<W: Write> Live<W> {
             return cut(&columns::bare(&head), columns);
         }
         let room = columns - cells;
-        let last_line = if room == 0 { String::new() } else { cut(&running.last_line, room) };
-        format!("{head}{}", self.paint.text(Style::Dim, &last_line))
+        let (style, last_line) = match &running.pending {
+            Some(reason) => (Style::Ask, format!("waits: {reason}")),
+            None => (Style::Dim, running.last_line.clone()),
+        };
+        let last_line = if room == 0 { String::new() } else { cut(&last_line, room) };
+        format!("{head}{}", self.paint.text(style, &last_line))
     }
 
     fn totals(&self, now: Timestamp) -> String {
         let time = self.started.map(|started| words::duration(now.ms_since(started))).unwrap_or_default();
         let ended = self.passed + self.failed + self.failed_as_allowed + self.canceled + self.reused + self.skipped;
-        let more = if self.holes > 0 { "+" } else { "" };
+        let grows = self.growing.graph().is_some_and(|graph| !graph.holes.is_empty());
+        let more = if grows { "+" } else { "" };
         let mut text =
             format!("  {time}  {} of {}{more} ended", words::thousands(ended), words::thousands(self.jobs as u64));
         let counts = [
@@ -279,19 +343,23 @@ impl<W: Write> View for Live<W> {
                 self.draw(fact.at)
             }
             Moment::Output { job, step, stream, bytes, .. } => {
-                let running = &mut self.running;
-                self.lines.push(job, step, stream, bytes, |line| {
-                    let line = line.trim_end_matches('\r').rsplit('\r').next().unwrap_or_default();
-                    if !line.trim().is_empty()
-                        && let Some(running) = running.get_mut(job)
-                    {
-                        running.last_line = plain_text(line);
-                    }
-                });
+                let (running, paint) = (self.running.get_mut(job), self.paint);
+                if let Some(running) = running {
+                    self.lines.push(job, step, stream, bytes, |line| running.line(stream, line, paint));
+                }
                 Ok(())
             }
             Moment::StepFinished { job, step, .. } => {
-                self.lines.finish(job, step, |_, _| {});
+                let (mut running, paint) = (self.running.get_mut(job), self.paint);
+                self.lines.finish(job, step, |stream, line| {
+                    if let Some(running) = &mut running {
+                        running.line(stream, line, paint);
+                    }
+                });
+                if let Some(running) = running {
+                    // Whoever waited has ended.
+                    running.pending = None;
+                }
                 Ok(())
             }
             Moment::StepStarted { job, name, .. } => {
@@ -351,7 +419,8 @@ mod tests {
         let name = JobName::from(name);
         let opening = Opening { build: BuildId(1), usual_ms: BTreeMap::from([(name.clone(), 4000)]) };
         let mut live = Live::new(Vec::new(), || (80, 24), Paint::Plain, opening);
-        let running = Running { started: Timestamp::default(), last_line: last_line.into() };
+        let mut running = Running::default();
+        last_line.lines().for_each(|line| running.line(Stream::Stdout, line, Paint::Plain));
         live.running.insert(name.clone(), running);
         let line = live.running_line(&name, &live.running[&name], Timestamp(elapsed_ms * 1000), width);
         assert_eq!(line, expected);
@@ -366,5 +435,15 @@ mod tests {
         check(12, 5000, "⠋ test/1   …");
         check_of("測試", "編譯中 🚀 まだまだ", 40, 5000, "⠋ 測試     5.0 s  編譯中 🚀 まだまだ");
         check_of("測試", "編譯中 🚀 まだまだ", 32, 5000, "⠋ 測試     5.0 s  編譯中 🚀 ま…");
+    }
+
+    #[test]
+    fn a_job_that_waits_says_for_what() {
+        let check = |printed, expected| {
+            check_of("a", printed, 60, 1000, &format!("⠋ a     1.0 s ▕████░░░░░░░░░░░░▏ {expected}"))
+        };
+        check("one\n::pending::a runner\ntwo", "waits: a runner");
+        check("one\n::pending::a runner\ntwo\n::pending::", "two");
+        check("one\n::group::Build\n::warning::old", "Build");
     }
 }

@@ -1,13 +1,15 @@
 //! Plain lines with the job's name before each: for pipes, files and other CI systems.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
 use engine::fact::{Ended, What};
 use graph::{JobName, Outcome, Timestamp};
 
+use super::annotation::{Annotation, Headings, Shown, Tally};
+use super::growth::Growing;
 use super::lines::Lines;
-use super::{Moment, Opening, View, Wants};
+use super::{Moment, Opening, Stream, View, Wants};
 use crate::columns::{self, Paint};
 use crate::words;
 
@@ -29,6 +31,11 @@ pub struct Plain<W: Write> {
     opening: Opening,
     started: Option<Timestamp>,
     reused: u64,
+    growing: Growing,
+    /// Of the steps that run.
+    headings: BTreeMap<(JobName, u16), Headings>,
+    /// Of the jobs that run and had something to say.
+    tallies: BTreeMap<JobName, Tally>,
     /// Notes told already: what holds for all jobs is told once.
     told: BTreeSet<String>,
 }
@@ -44,18 +51,23 @@ impl<W: Write> Plain<W> {
             opening,
             started: None,
             reused: 0,
+            growing: Growing::default(),
+            headings: BTreeMap::new(),
+            tallies: BTreeMap::new(),
             told: BTreeSet::new(),
         }
     }
 
     fn fact(&mut self, fact: &engine::Fact) -> io::Result<()> {
+        if let Some(growth) = self.growing.take(fact)
+            && let Some(graph) = self.growing.graph()
+        {
+            writeln!(self.writer, "{}", growth.text(graph))?;
+        }
         match &fact.what {
             What::BuildCreated(request) => {
                 self.started = Some(fact.at);
                 writeln!(self.writer, "build {}: {}", self.opening.build, crate::event::describe(&request.event))
-            }
-            What::Evaluated { graph, .. } => {
-                writeln!(self.writer, "{}", words::count(crate::drawing::work(graph), "job"))
             }
             What::GateOpened { job, prompt } => writeln!(
                 self.writer,
@@ -72,7 +84,8 @@ impl<W: Write> Plain<W> {
                     writeln!(self.writer, "{job}: note: {}", words::harmless(note))?;
                 }
                 let again = if retry_at.is_some() { "; it will be tried again" } else { "" };
-                writeln!(self.writer, "{job}: {} in {time}{again}", words::harmless(&words::report(report)))
+                let said = self.tallies.remove(job).map(|tally| format!(", {}", tally.text())).unwrap_or_default();
+                writeln!(self.writer, "{job}: {} in {time}{said}{again}", words::harmless(&words::report(report)))
             }
             What::JobEnded { job, how: Ended::Reused(reused), .. } => {
                 self.reused += 1;
@@ -92,22 +105,69 @@ impl<W: Write> Plain<W> {
                     if self.reused > 0 { format!(", {} cached", words::thousands(self.reused)) } else { String::new() };
                 writeln!(self.writer, "build {} {}{time}{reused}", self.opening.build, words::verdict(verdict))
             }
-            What::Answered { .. } | What::OperationKnown { .. } | What::AttemptLeased { .. } => Ok(()),
+            What::Evaluated { .. }
+            | What::Answered { .. }
+            | What::OperationKnown { .. }
+            | What::AttemptLeased { .. } => Ok(()),
             #[allow(unreachable_patterns, reason = "facts that later versions add are not shown")]
             _ => Ok(()),
         }
     }
 }
 
-fn write_line(writer: &mut impl Write, paint: Paint, job: &JobName, line: &str) -> io::Result<()> {
-    let line = line.strip_suffix('\r').unwrap_or(line);
-    // A progress bar overwrites itself with carriage returns: what it showed last is what counts.
-    let line = line.rsplit('\r').next().unwrap_or(line);
-    match paint {
-        Paint::Plain => writeln!(writer, "{job} | {}", columns::colourless(line)),
-        // A colour that a line leaves on must not run into what follows.
-        Paint::Coloured if line.contains('\u{1b}') => writeln!(writer, "{job} | {}\u{1b}[0m", words::harmless(line)),
-        Paint::Coloured => writeln!(writer, "{job} | {}", words::harmless(line)),
+/// What becomes of one line that a step prints.
+struct LineWriter<'p, W: Write> {
+    writer: &'p mut W,
+    paint: Paint,
+    job: &'p JobName,
+    headings: &'p mut Headings,
+    tallies: &'p mut BTreeMap<JobName, Tally>,
+}
+
+impl<W: Write> LineWriter<'_, W> {
+    fn write(&mut self, stream: Stream, line: &str) -> io::Result<()> {
+        let (paint, job) = (self.paint, self.job);
+        let line = line.strip_suffix('\r').unwrap_or(line);
+        // A progress bar overwrites itself with carriage returns: what it showed last is what counts.
+        let line = line.rsplit('\r').next().unwrap_or(line);
+        let (shown, said) = self.headings.next(stream, line, paint);
+        if let Some(said @ (Annotation::Warning(_) | Annotation::Error(_))) = said {
+            self.tallies.entry(job.clone()).or_default().add(said);
+        }
+        let indent = match shown {
+            Shown::Not => return Ok(()),
+            Shown::Instead(text) => return writeln!(self.writer, "{job} | {text}"),
+            Shown::AsWritten(spaces) => " ".repeat(spaces),
+        };
+        match paint {
+            Paint::Plain => writeln!(self.writer, "{job} | {indent}{}", columns::colourless(line)),
+            // A colour that a line leaves on must not run into what follows.
+            Paint::Coloured if line.contains('\u{1b}') => {
+                writeln!(self.writer, "{job} | {indent}{}\u{1b}[0m", words::harmless(line))
+            }
+            Paint::Coloured => writeln!(self.writer, "{job} | {indent}{}", words::harmless(line)),
+        }
+    }
+}
+
+impl<W: Write> Plain<W> {
+    /// Writes the lines that `lines` finds.
+    fn output(
+        &mut self,
+        job: &JobName,
+        step: u16,
+        lines: impl FnOnce(&mut Lines, &mut dyn FnMut(Stream, &str)),
+    ) -> io::Result<()> {
+        let mut result = Ok(());
+        let headings = self.headings.entry((job.clone(), step)).or_default();
+        let (writer, tallies) = (&mut self.writer, &mut self.tallies);
+        let mut line_writer = LineWriter { writer, paint: self.paint, job, headings, tallies };
+        lines(&mut self.lines, &mut |stream, line| {
+            if result.is_ok() {
+                result = line_writer.write(stream, line);
+            }
+        });
+        result
     }
 }
 
@@ -116,23 +176,11 @@ impl<W: Write> View for Plain<W> {
         match moment {
             Moment::Fact(fact) => self.fact(fact),
             Moment::Output { job, step, stream, bytes, .. } if self.detail == Detail::Lines => {
-                let mut result = Ok(());
-                let (writer, paint) = (&mut self.writer, self.paint);
-                self.lines.push(job, step, stream, bytes, |line| {
-                    if result.is_ok() {
-                        result = write_line(writer, paint, job, line);
-                    }
-                });
-                result
+                self.output(job, step, |lines, write| lines.push(job, step, stream, bytes, |line| write(stream, line)))
             }
             Moment::StepFinished { job, step, .. } if self.detail == Detail::Lines => {
-                let mut result = Ok(());
-                let (writer, paint) = (&mut self.writer, self.paint);
-                self.lines.finish(job, step, |_, line| {
-                    if result.is_ok() {
-                        result = write_line(writer, paint, job, line);
-                    }
-                });
+                let result = self.output(job, step, |lines, write| lines.finish(job, step, write));
+                self.headings.remove(&(job.clone(), step));
                 result
             }
             Moment::Output { .. } | Moment::StepStarted { .. } | Moment::StepFinished { .. } | Moment::Tick(_) => {

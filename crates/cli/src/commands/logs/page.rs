@@ -1,6 +1,7 @@
 //! How lines of logs are written: with the job's name, the time, or nothing before them. Harmless for a terminal; for
 //! everything else byte for byte, but for colours and the rest of a terminal's language unless colours were asked for.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use graph::Timestamp;
@@ -10,7 +11,8 @@ use store::log::{Gap, GapCause, LineEnd, LineStart, Stream, StreamKey};
 use super::escapes::{ESCAPE, Escapes};
 use crate::calendar::Calendar;
 use crate::columns::{Paint, Style};
-use crate::words;
+use crate::view::annotation::{Annotation, Headings, Shown};
+use crate::{view, words};
 
 /// A line, or a piece of one.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +59,18 @@ pub struct Form {
     pub numbers: bool,
     /// Exactly what the job wrote, and nothing of ours.
     pub raw: bool,
+    /// What stands under headings.
+    pub folds: Folds,
+}
+
+/// Whether what stands under headings is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Folds {
+    /// It is.
+    #[default]
+    Open,
+    /// Only warnings and errors of it.
+    Closed,
 }
 
 /// Writes rows.
@@ -69,12 +83,14 @@ pub struct Page<W: Write> {
     open: Option<(StreamKey, Stream)>,
     /// Where in a sequence that line is.
     escapes: Escapes,
+    /// Of the steps in which headings are open.
+    headings: BTreeMap<StreamKey, Headings>,
 }
 
 impl<W: Write> Page<W> {
     /// A page on `writer`.
     pub fn new(writer: W, reader: Reader, form: Form, highlighted: Option<Regex>) -> Self {
-        Self { writer, reader, form, highlighted, open: None, escapes: Escapes::default() }
+        Self { writer, reader, form, highlighted, open: None, escapes: Escapes::default(), headings: BTreeMap::new() }
     }
 
     /// Writes a row; `name` is put before it unless it is empty.
@@ -88,9 +104,22 @@ impl<W: Write> Page<W> {
         }
         let goes_on = row.start == LineStart::Continued && self.open == Some((row.key, row.stream));
         if !goes_on {
+            let shown = self.shown_as(row);
+            if shown == Shown::Not {
+                return Ok(());
+            }
             self.end_line()?;
             self.head(name, row)?;
             self.escapes = Escapes::default();
+            match shown {
+                Shown::AsWritten(spaces) => write!(self.writer, "{:spaces$}", "")?,
+                Shown::Instead(text) => {
+                    self.writer.write_all(text.as_bytes())?;
+                    self.open = Some((row.key, row.stream));
+                    return if row.end == LineEnd::LineFeed { self.end_line() } else { Ok(()) };
+                }
+                Shown::Not => {}
+            }
         }
         match self.reader {
             Reader::Pipe(Paint::Coloured) => self.writer.write_all(row.bytes)?,
@@ -106,6 +135,28 @@ impl<W: Write> Page<W> {
         }
         self.open = Some((row.key, row.stream));
         if row.end == LineEnd::LineFeed { self.end_line() } else { Ok(()) }
+    }
+
+    /// How a row is shown that begins a line. Whoever searches sees lines as they were written.
+    fn shown_as(&mut self, row: &Row<'_>) -> Shown {
+        let may_speak = row.start == LineStart::Fresh && row.bytes.starts_with(b"::");
+        if self.highlighted.is_some() || (self.headings.is_empty() && !may_speak) {
+            return Shown::AsWritten(0);
+        }
+        let text = if may_speak { String::from_utf8_lossy(row.bytes) } else { "".into() };
+        let stream = if row.stream == Stream::Stdout { view::Stream::Stdout } else { view::Stream::Stderr };
+        let headings = self.headings.entry(row.key).or_default();
+        let was_inside = headings.is_inside();
+        let (shown, said) = headings.next(stream, &text, self.reader.paint());
+        if !headings.is_inside() {
+            self.headings.remove(&row.key);
+        }
+        let is_loud = matches!(said, Some(Annotation::Warning(_) | Annotation::Error(_)));
+        match (self.form.folds, shown) {
+            (Folds::Closed, _) if was_inside && !is_loud => Shown::Not,
+            (Folds::Closed, Shown::Instead(text)) => Shown::Instead(text.replacen('▾', "▸", 1)),
+            (_, shown) => shown,
+        }
     }
 
     fn head(&mut self, name: &str, row: &Row<'_>) -> io::Result<()> {

@@ -62,6 +62,28 @@ fn a_build_is_told_by_time_and_a_job_step_by_step() {
 }
 
 #[test]
+fn headings_are_told_and_fold() {
+    let mut kept = Kept::new();
+    let mut build = kept.build(&["a"]);
+    build.pass("a", 1);
+    build.print(&[
+        (1, 0, OUT, "::group::Build\ncompiling\n"),
+        (1, 0, ERR, "::group::not one\n"),
+        (1, 0, OUT, "::group::Link\n::warning::old\n::endgroup::\n::pending::a runner\n::endgroup::\nend\n"),
+    ]);
+    build.end();
+    let told = "▾ Build\n  compiling\n  ::group::not one\n  ▾ Link\n    warning: old\n  waits: a runner\nend\n";
+    check(&kept, "1 a", told);
+    check(&kept, "1 a --folded", "▸ Build\n    warning: old\nend\n");
+    check(&kept, "1 a --grep group --tail 1", "::endgroup::\n");
+    assert!(told_raw(&kept).starts_with("::group::Build\ncompiling\n"));
+}
+
+fn told_raw(kept: &Kept) -> String {
+    told(kept, "1 a --raw", PIPE).expect("a log").0
+}
+
+#[test]
 fn ranges_count_through_the_steps() {
     let kept = kept();
     check(&kept, "1 a --lines 2-3", "two\nthree\n");

@@ -18,27 +18,15 @@ pub fn text(shown: &Shown, places: &Places, calendar: &Calendar, paint: Paint) -
     jobs(&mut page, shown, calendar, paint);
     parts::gates(&mut page, shown, calendar, paint);
     parts::tests(&mut page, shown, paint);
-    faults(&mut page, shown, places, paint)?;
+    parts::statuses(&mut page, shown, paint);
+    shown.history.growth(&mut page, paint);
+    shown.history.faults(&mut page, &shown.root, paint);
     first_error(&mut page, shown, places, paint)?;
     parts::artifacts(&mut page, shown, paint);
     parts::notes(&mut page, shown, paint);
     parts::summaries(&mut page, shown, paint);
     next(&mut page, shown, paint);
     Ok(page)
-}
-
-/// What was wrong with the pipeline, if its evaluation ended the build.
-fn faults(page: &mut String, shown: &Shown, places: &Places, paint: Paint) -> Result<(), Stop> {
-    let is_over = matches!(shown.row.verdict, Verdict::Diverged { .. } | Verdict::Failed { because: None });
-    if !is_over {
-        return Ok(());
-    }
-    let facts = places.store.facts(shown.row.build)?;
-    if let Some(found) = facts.iter().rev().find_map(crate::faults::of) {
-        title(page, paint, "the pipeline");
-        page.push_str(&crate::faults::text(found, &dialects::tree::Sources::new(), paint));
-    }
-    Ok(())
 }
 
 /// The place of a job in what is worth seeing if not all can be shown; `None` if it is only counted.
@@ -77,8 +65,7 @@ fn jobs(page: &mut String, shown: &Shown, calendar: &Calendar, paint: Paint) {
     }
     page.push_str(&format!("  {}\n", counts(shown)));
     for hole in shown.graph.iter().flat_map(|graph| &graph.holes) {
-        let after: Vec<&str> = hole.after.iter().map(graph::JobName::as_str).collect();
-        page.push_str(&format!("  grows `{}` after {}\n", hole.name, after.join(", ")));
+        page.push_str(&format!("  {}\n", crate::view::growth::hole(hole)));
     }
 }
 
@@ -117,7 +104,7 @@ fn first_error(page: &mut String, shown: &Shown, places: &Places, paint: Paint) 
     let Some(excerpt) = shown.excerpt(places, &job.name)? else { return Ok(()) };
     let what = if excerpt.error.is_some() { "first error" } else { "last lines" };
     title(page, paint, &format!("{what} of {}", job.name));
-    page.push_str(&excerpt.text(paint, 2, crate::output::columns(&std::io::stdout())));
+    parts::excerpt(page, shown, job, &excerpt, paint);
     Ok(())
 }
 

@@ -30,7 +30,7 @@ pub fn text(shown: &Shown, places: &Places, calendar: &Calendar, paint: Paint, n
     {
         let what = if excerpt.error.is_some() { "first error" } else { "last lines" };
         title(&mut page, paint, what);
-        page.push_str(&excerpt.text(paint, 2, crate::output::columns(&std::io::stdout())));
+        parts::excerpt(&mut page, shown, job, &excerpt, paint);
     }
     parts::artifacts(&mut page, shown, paint);
     inputs(&mut page, places, job, paint)?;

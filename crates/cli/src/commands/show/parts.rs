@@ -5,6 +5,7 @@ use graph::{AttemptReport, JobName, Outcome, TestCase, TestOutcome, Timestamp, V
 use super::{Shown, ShownJob};
 use crate::calendar::Calendar;
 use crate::columns::{self, Cell, Columns, Paint, Style};
+use crate::first_error::{Excerpt, undeclared};
 use crate::words;
 
 /// How many failed tests are shown with their messages.
@@ -137,7 +138,7 @@ pub fn header(shown: &Shown, calendar: &Calendar, paint: Paint) -> String {
         line(format!("no process runs it: ropewalk run --resume {}", row.build));
     }
     if row.errors > 0 {
-        line("the pipeline is wrong: ropewalk check".to_owned());
+        line("the pipeline is wrong; see below".to_owned());
     }
     page
 }
@@ -190,6 +191,27 @@ pub fn tests(page: &mut String, shown: &Shown, paint: Paint) {
         }
     }
     more(page, failed.len(), TESTS_SHOWN_MAX, "failed tests", shown);
+}
+
+/// The lines around a job's first error, and what to do about it where that is known.
+pub fn excerpt(page: &mut String, shown: &Shown, job: &ShownJob, excerpt: &Excerpt, paint: Paint) {
+    page.push_str(&excerpt.text(paint, 2, crate::output::columns(&std::io::stdout())));
+    let Some(described) = &job.job else { return };
+    let failed = match job.outcome() {
+        Some(Outcome::Failed(failure)) => words::function_help(described, failure).map(str::to_owned),
+        _ => None,
+    };
+    let missed = undeclared::hint(&shown.root, &job.name, described, &excerpt.lines);
+    for hint in failed.into_iter().chain(missed) {
+        page.push_str(&format!("  {} {hint}\n", paint.text(Style::Strong, "= help:")));
+    }
+}
+
+/// What the pipeline says of itself.
+pub fn statuses(page: &mut String, shown: &Shown, paint: Paint) {
+    let Some(graph) = shown.graph.as_ref().filter(|graph| !graph.statuses.is_empty()) else { return };
+    title(page, paint, "statuses");
+    page.push_str(&crate::drawing::statuses(graph, paint));
 }
 
 /// How many tests that passed had failed in an earlier try.
