@@ -95,11 +95,7 @@ impl Sandbox {
     /// # Errors
     /// [`SandboxError`] says what to install or which setting forbids it.
     pub fn probe() -> Result<Self, SandboxError> {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let program = std::env::split_paths(&path)
-            .map(|directory| directory.join("bwrap"))
-            .find(|program| program.is_file())
-            .ok_or(SandboxError::NotInstalled)?;
+        let Self { program } = Self::find()?;
         let arguments = ["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--unshare-pid", "--unshare-ipc"];
         let output = std::process::Command::new(&program)
             .args(arguments)
@@ -112,6 +108,16 @@ impl Sandbox {
         }
         let words = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         Err(SandboxError::Refused { words, hint: hint() })
+    }
+
+    /// Finds bubblewrap without trying it, for callers that learn from their first use of it whether it works.
+    ///
+    /// # Errors
+    /// [`SandboxError::NotInstalled`].
+    pub fn find() -> Result<Self, SandboxError> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let mut places = std::env::split_paths(&path).map(|directory| directory.join("bwrap"));
+        places.find(|program| program.is_file()).map(|program| Self { program }).ok_or(SandboxError::NotInstalled)
     }
 
     /// Where bubblewrap is.
