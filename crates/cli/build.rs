@@ -32,8 +32,9 @@ fn main() {
     let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     for (source, name) in CRATES {
         let source = folder.join(source);
-        println!("cargo::rerun-if-changed={}", source.display());
         let Ok(manifest) = fs::read_to_string(source.join("Cargo.toml")) else { continue };
+        println!("cargo::rerun-if-changed={}", source.join("Cargo.toml").display());
+        println!("cargo::rerun-if-changed={}", source.join("src").display());
         files.insert(format!("{name}/Cargo.toml"), inherited.write_out(&manifest).into_bytes());
         collect(&source.join("src"), &format!("{name}/src"), &mut files);
     }
