@@ -90,6 +90,12 @@ pub struct Run {
     /// Go on with what had not ended of a build that was killed; the newest such build if no number is given.
     #[arg(long, value_name = "BUILD", num_args = 0..=1, conflicts_with_all = ["jobs", "pipeline"])]
     pub resume: Option<Option<u64>>,
+    /// In a step of a build: only ask for the build. It begins when the build that runs the step has ended.
+    #[arg(long, conflicts_with = "resume")]
+    pub later: bool,
+    /// In a step of a build: hand this output of a job on as an output of the step, under NAME if one is given.
+    #[arg(long = "hand-on", value_name = "JOB.OUTPUT[=NAME]", conflicts_with_all = ["later", "resume"])]
+    pub hand_on: Vec<String>,
 }
 
 /// How a build runs and is shown; shared by `run`, `retry` and `approve`.
@@ -110,6 +116,9 @@ pub struct RunHow {
     /// Run every job, also those whose result could be reused.
     #[arg(long)]
     pub no_reuse: bool,
+    /// The build that this process began with, and its exit code.
+    #[arg(long, hide = true)]
+    pub after: Option<crate::child::After>,
 }
 
 /// How to show a build.
@@ -141,7 +150,7 @@ pub struct Source {
 #[derive(Clone, Debug, Default, Args)]
 pub struct EventArguments {
     /// The kind of event.
-    #[arg(long, value_name = "KIND", value_parser = ["push", "tag", "pull_request", "schedule", "manual"])]
+    #[arg(long, value_name = "KIND", value_parser = ["push", "tag", "pull_request", "schedule", "manual", "build"])]
     pub event: Option<String>,
     /// Run what the pipeline has under this command's name.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["event", "tag"])]

@@ -126,6 +126,9 @@ pub fn describe(event: &Event) -> String {
     if !event.actor.is_empty() {
         text.push_str(&format!(", by {}", event.actor));
     }
+    if let Some(parent) = &event.parent {
+        text.push_str(&format!(", for {} of build {}", parent.job, parent.build));
+    }
     crate::words::harmless(&text).into_owned()
 }
 

@@ -2,6 +2,7 @@
 
 mod args;
 mod calendar;
+mod child;
 mod columns;
 mod commands;
 mod control;

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::child::Inside;
+
 /// The folder in a repository that holds its pipeline.
 pub const PIPELINE_FOLDER: &str = ".ropewalk";
 
@@ -12,6 +14,8 @@ pub struct Project {
     pub root: PathBuf,
     /// Builds, logs, results and kept workspaces. Not inside the repository.
     pub data: PathBuf,
+    /// The step in whose workspace this process was started, if a step did.
+    pub inside: Option<Inside>,
 }
 
 impl Project {
@@ -26,8 +30,12 @@ impl Project {
             .or_else(|| nearest(&directory, ".git"))
             .unwrap_or(&directory)
             .to_path_buf();
-        let data = data_home()?.join(folder_name(&root));
-        Ok(Self { root, data })
+        let inside = Inside::of_environment(&root);
+        let data = match &inside {
+            Some(inside) => inside.data.clone(),
+            None => data_home()?.join(folder_name(&root)),
+        };
+        Ok(Self { root, data, inside })
     }
 
     /// The pipeline's files that exist, in the order in which they are read.

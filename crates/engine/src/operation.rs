@@ -57,7 +57,7 @@ pub fn operation(
     if read.contains("event") {
         // Its time differs always and is nothing that work should depend on; nor is whether the files are committed.
         let (time, checkout) = (Timestamp::default(), graph::Checkout::default());
-        put("event".to_owned(), json(&Event { time, checkout, ..event.clone() }));
+        put("event".to_owned(), json(&Event { time, checkout, parent: None, ..event.clone() }));
     }
     if read.contains("params") {
         for (name, value) in &event.params {

@@ -2,13 +2,16 @@
 
 use std::path::Path;
 
-use graph::Verdict;
+use engine::{Fact, fact::What};
+use graph::{BuildId, Verdict};
 use store::Store;
 use store::rows::BuildRow;
 
 use super::Stop;
 use crate::args::Cancel;
+use crate::child;
 use crate::control::{self, Request, Sent};
+use crate::local::clock::now;
 use crate::places::{self, Places};
 use crate::project::Project;
 use crate::{exit, output, words};
@@ -35,8 +38,18 @@ fn cancel(places: &Places, text: &str, by: &str) -> Result<String, Stop> {
     let request = Request::Cancel { by: by.to_owned() };
     match control::send(&places.data, number, &request).map_err(Stop::infra)? {
         Sent::Taken => Ok(format!("build {number} is asked to end: ropewalk show {number}\n")),
+        Sent::NobodyThere if child::is_request(&build) && places.store.claimant(number)?.is_none() => {
+            give_up(places, number, by)?;
+            Ok(format!("build {number} is given up: it had not begun\n"))
+        }
         Sent::NobodyThere => Err(Stop::wrong(nobody(&places.data, &*places.store, &build)?)),
     }
+}
+
+/// Ends a build that was asked for and has not begun.
+fn give_up(places: &Places, build: BuildId, by: &str) -> Result<(), Stop> {
+    let verdict = Verdict::Canceled { by: by.to_owned() };
+    Ok(places.store.append(&[Fact { build, at: now(), what: What::BuildEnded { verdict } }])?)
 }
 
 /// The build to cancel. `last` means the newest that a process runs, if there is one.

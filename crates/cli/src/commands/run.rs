@@ -8,19 +8,20 @@ use std::sync::Arc;
 
 use engine::fact::What;
 use engine::{BuildOptions, BuildRequest, Engine, Fact, FailurePolicy, Input};
-use graph::{BuildId, Event, JobName, Known, Verdict, WorkerId};
+use graph::{BuildId, Event, JobName, Known, Verdict, Waits, WorkerId};
 use server::Shell;
 use worker::keeper::{Keeper, Processes};
 
 use super::Stop;
 use crate::args::{Colour, Output, Run, RunHow};
+use crate::child::{self, Inside};
 use crate::columns::Paint;
 use crate::keeping::SharedView;
 use crate::local::clock::now;
 use crate::local::inputs::Inputs;
 use crate::local::secrets::SecretSource;
 use crate::local::world::{GatePolicy, LocalWorld, Parts, ReusePolicy, WORKER};
-use crate::pipeline::Pipeline;
+use crate::pipeline::{KindChoice, Pipeline};
 use crate::places::Places;
 use crate::program::testing;
 use crate::project::Project;
@@ -44,10 +45,17 @@ pub fn run(arguments: &Run, project: &Project, colour: Colour) -> Result<u8, Sto
     if let Some(program) = pipeline.program() {
         testing::before_run(program)?;
     }
-    let mut event = event::of(&arguments.event, project, now()).map_err(Stop::wrong)?;
+    let event = event::of(&arguments.event, project, now()).map_err(Stop::wrong)?;
     let only: BTreeSet<String> = arguments.jobs.iter().cloned().collect();
     let on_failure = if arguments.fail_fast { FailurePolicy::FailFast } else { FailurePolicy::KeepGoing };
     let options = BuildOptions { only, on_failure, ..BuildOptions::default() };
+    if let Some(inside) = &project.inside {
+        return run_inside(inside, event, options, pipeline, arguments, project, colour);
+    }
+    if arguments.later || !arguments.hand_on.is_empty() {
+        return Err(Stop::wrong("--later and --hand-on are for steps of a build, which run in its workspace"));
+    }
+    let mut event = event;
     let key = Key::new(&pipeline.texts(), &event, &options);
     if !arguments.how.no_reuse
         && arguments.how.output != Output::Json
@@ -62,6 +70,7 @@ pub fn run(arguments: &Run, project: &Project, colour: Colour) -> Result<u8, Sto
     pipeline.check(&mut event, event::kind_choice(&arguments.event), colour)?;
     pipeline.check_names(&event, &options.only)?;
     let places = Places::open(project)?;
+    child::tell_forgotten(&places)?;
     let build = places.store.reserve_build()?;
     event.checkout = look.end();
     let request = request(event.clone(), &pipeline, options);
@@ -75,6 +84,41 @@ pub fn run(arguments: &Run, project: &Project, colour: Colour) -> Result<u8, Sto
         key: Some(key),
     };
     execute(start, keeper, &places, &arguments.how, project, colour)
+}
+
+/// Runs a child of the build whose step started this process, or only asks for it.
+fn run_inside(
+    inside: &Inside,
+    mut event: Event,
+    options: BuildOptions,
+    pipeline: Pipeline,
+    arguments: &Run,
+    project: &Project,
+    colour: Colour,
+) -> Result<u8, Stop> {
+    let keeper = Keeper::start().map_err(|error| Stop::of(&error))?;
+    let look = worker::repository::Look::begin(&project.root);
+    let places = Places::open(project)?;
+    let waits = if arguments.later { Waits::No } else { Waits::ForVerdict };
+    inside.adopt(&mut event, &arguments.event, waits, &*places.store)?;
+    pipeline.check(&mut event, KindChoice::Said, colour)?;
+    pipeline.check_names(&event, &options.only)?;
+    event.checkout = look.end();
+    let request = request(event.clone(), &pipeline, options);
+    child::refuse_circle(&request, &*places.store)?;
+    if arguments.later {
+        return child::ask(request, &places);
+    }
+    let build = places.store.reserve_build()?;
+    let inputs = vec![Input::BuildRequested { build, request: Box::new(request) }];
+    // No shortcut: the files of a workspace are never those of the next one.
+    let start = Start { build, engine: Engine::new(), history: Vec::new(), inputs, event, pipeline, key: None };
+    let how = RunHow { grace: inside.grace(arguments.how.grace), ..arguments.how.clone() };
+    let code = execute(start, keeper, &places, &how, project, colour)?;
+    if code == exit::PASSED {
+        child::hand_on(&arguments.hand_on, build, &*places.store)?;
+    }
+    Ok(code)
 }
 
 fn request(event: Event, pipeline: &Pipeline, options: BuildOptions) -> BuildRequest {
@@ -114,7 +158,7 @@ pub fn resume(
     let places = Places::open(project)?;
     let build = match build {
         Some(build) => build,
-        None => places.store.unfinished()?.into_iter().next_back().ok_or_else(|| {
+        None => child::newest_unfinished(&*places.store)?.ok_or_else(|| {
             Stop::wrong("every build has ended: there is nothing to go on with; `ropewalk run` begins a new one")
         })?,
     };
@@ -224,7 +268,8 @@ pub fn execute(
     if let Err(stop) = retention::apply(places, Retention::of_environment(), build, now()) {
         let _ = writeln!(std::io::stderr(), "note: {}", stop.message);
     }
-    Ok(code)
+    drop(world);
+    child::go_on((build, code), how, places, project, colour)
 }
 
 /// How many of the newest builds keep the workspaces of their jobs, for `ropewalk shell`.
@@ -291,7 +336,12 @@ async fn build_to_end(
         worker: Rc::new(worker),
         secrets,
         reuse: if how.no_reuse { ReusePolicy::RunAll } else { ReusePolicy::AsDeclared },
-        gates: Cell::new(if form == Output::Live { GatePolicy::Wait } else { GatePolicy::Leave }),
+        gates: Cell::new(if form == Output::Live || project.inside.is_some() {
+            // A job waits for this build, so it has a process anyway.
+            GatePolicy::Wait
+        } else {
+            GatePolicy::Leave
+        }),
         slots: how
             .parallel
             .unwrap_or_else(|| {

@@ -19,6 +19,7 @@ use super::Stop;
 use super::logs::lines_before;
 use crate::args::{Colour, ListForm, Show};
 use crate::calendar::Calendar;
+use crate::child;
 use crate::columns::Paint;
 use crate::first_error::{self, Excerpt};
 use crate::places::{self, Places};
@@ -71,6 +72,8 @@ struct Shown {
     artifacts: Vec<ArtifactRow>,
     gates: Vec<GateRow>,
     usual_ms: BTreeMap<JobName, u64>,
+    /// The builds that its jobs asked for.
+    children: Vec<BuildRow>,
     is_run: bool,
     /// Empty for the page of one job.
     history: History,
@@ -131,6 +134,7 @@ impl Shown {
             reports: store.reports(row.build, only)?.into_iter().collect(),
             artifacts: store.artifacts(row.build)?.into_iter().filter(|row| is_wanted(&row.job)).collect(),
             gates: store.gates(row.build)?.into_iter().filter(|row| is_wanted(&row.job)).collect(),
+            children: child::children(store, row.build)?,
             is_run: places.is_run(row.build)?,
             history: if only.is_none() { History::of(places, &row)? } else { History::default() },
             root: root.to_owned(),
@@ -172,7 +176,7 @@ impl Shown {
         let holes = self.graph.as_ref().map(|graph| &graph.holes);
         json!({
             "build": self.row, "is_run": self.is_run, "jobs": jobs, "holes": holes, "artifacts": self.artifacts,
-            "gates": self.gates, "statuses": self.graph.as_ref().map(|graph| &graph.statuses),
+            "gates": self.gates, "children": self.children, "statuses": self.graph.as_ref().map(|graph| &graph.statuses),
             "growth": self.history.growth_json(), "diagnostics": self.history.diagnostics_json(),
         })
     }

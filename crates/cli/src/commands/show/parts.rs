@@ -4,6 +4,7 @@ use graph::{AttemptReport, JobName, Outcome, TestCase, TestOutcome, Timestamp, V
 
 use super::{Shown, ShownJob};
 use crate::calendar::Calendar;
+use crate::child;
 use crate::columns::{self, Cell, Columns, Paint, Style};
 use crate::first_error::{Excerpt, undeclared};
 use crate::words;
@@ -134,7 +135,14 @@ pub fn header(shown: &Shown, calendar: &Calendar, paint: Paint) -> String {
     if let Some(retry_of) = row.retry_of {
         line(format!("tries build {retry_of} again"));
     }
-    if row.verdict == Verdict::Running && !shown.is_run && row.open_gates == 0 {
+    for child in shown.children.iter().take(ROWS_MAX) {
+        let job = child.event.parent.as_ref().map(|parent| format!(", for {}", parent.job)).unwrap_or_default();
+        let state = if child::is_request(child) { "is asked for".to_owned() } else { words::verdict(&child.verdict) };
+        line(format!("build {} {state}{job}: {}", child.build, child.pipeline));
+    }
+    if child::is_request(row) && !shown.is_run {
+        line(format!("has not begun: ropewalk run --resume {}", row.build));
+    } else if row.verdict == Verdict::Running && !shown.is_run && row.open_gates == 0 {
         line(format!("no process runs it: ropewalk run --resume {}", row.build));
     }
     if row.errors > 0 {
