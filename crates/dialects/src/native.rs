@@ -15,6 +15,7 @@ mod errors;
 mod expand;
 pub(crate) mod files;
 mod jobs;
+mod kept;
 mod keys;
 mod lints;
 mod matrix;
@@ -43,6 +44,7 @@ pub use triggers::{Schedule, Triggered, Triggers};
 use crate::tree::{Node, Notation, Rules, Sources, Span};
 use check::{Author, Check};
 pub(crate) use errors::Faults;
+pub(crate) use kept::Kept;
 use patterns::Patterns;
 pub(crate) use plugins::named as named_plugins;
 
@@ -117,7 +119,7 @@ pub fn is_barrier(name: &str) -> bool {
 pub fn lower(files: &[SourceFile], known: &Known) -> Lowered {
     let mut faults = Faults::default();
     let (sources, roots) = read(files, &mut faults);
-    lower_parts(Parts { sources, roots, program: None, faults }, files, known)
+    lower_parts(Parts { sources, roots, program: None, faults }, files, known, &mut Kept::default())
 }
 
 /// A pipeline that has been read.
@@ -160,12 +162,12 @@ pub(crate) fn triggered_hooks(roots: &[Node], hooks: &[Option<&Node>], event: &E
     (0..hooks.len()).filter(|&index| answers(&hooks[index])).collect()
 }
 
-/// Lowers what has been read. A program's document is merged last.
-pub(crate) fn lower_parts(parts: Parts, files: &[SourceFile], known: &Known) -> Lowered {
-    let Parts { sources, roots: mut file_roots, program, mut faults } = parts;
+/// Lowers what has been read. A program's document is merged last; jobs of it that `kept` knows are not lowered again.
+pub(crate) fn lower_parts(parts: Parts, files: &[SourceFile], known: &Known, kept: &mut Kept) -> Lowered {
+    let Parts { sources, roots: mut file_roots, mut program, mut faults } = parts;
     let mut patterns = Patterns::default();
     let mut checking = |root: &Node, author, faults: &mut Faults| {
-        check::check(root, &mut Check { sources: &sources, faults, patterns: &mut patterns, author });
+        check::check(root, &mut Check { sources: &sources, faults, patterns: &mut patterns, author, kept });
     };
     file_roots.iter().for_each(|root| checking(root, Author::User, &mut faults));
     if let Some(program) = &program {
@@ -174,7 +176,13 @@ pub(crate) fn lower_parts(parts: Parts, files: &[SourceFile], known: &Known) -> 
         hooks.for_each(|on| {
             check::check_on(
                 on,
-                &mut Check { sources: &sources, faults: &mut faults, patterns: &mut patterns, author: Author::Program },
+                &mut Check {
+                    sources: &sources,
+                    faults: &mut faults,
+                    patterns: &mut patterns,
+                    author: Author::Program,
+                    kept,
+                },
             )
         });
     }
@@ -221,6 +229,9 @@ pub(crate) fn lower_parts(parts: Parts, files: &[SourceFile], known: &Known) -> 
         Triggered::No { .. } => BTreeMap::new(),
     };
 
+    if let Some(program) = &program {
+        kept.look_around(&known.event, &filled, &merged, program.program);
+    }
     let values = event_values(known, &filled);
     let around = jobs::Surroundings {
         sources: &sources,
@@ -231,9 +242,13 @@ pub(crate) fn lower_parts(parts: Parts, files: &[SourceFile], known: &Known) -> 
     };
     let holes = program.as_ref().map(|program| program.holes.as_slice()).unwrap_or_default();
     let given =
-        edges::Given { merged: &merged, around: &around, known, params: &params, filled: &filled, files, holes };
-    let (mut graph, mut questions) = edges::graph(&given, &mut patterns, &mut faults);
+        edges::Given { merged: &merged, around: &around, known, params: &params, filled: &filled, files, holes, kept };
+    let edges::Woven { mut graph, mut questions, bare } = edges::graph(&given, &mut patterns, &mut faults);
     graph.name = merged.name.unwrap_or_else(|| stem(files)).to_owned();
+    match &mut program {
+        Some(program) if faults.count() == 0 => kept.keep(program.document.take(), bare, &graph.jobs),
+        _ => kept.clear(),
+    }
     let mut names: Vec<&str> = files.iter().map(|file| file.name.as_str()).collect();
     if let Some(program) = &program {
         names.extend(program.files.iter().map(String::as_str));

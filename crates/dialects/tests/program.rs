@@ -7,7 +7,7 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use graph::{Digest, Event, EventKind, Known, canonical};
+use graph::{Answer, Digest, Event, EventKind, Known, Question, canonical};
 use ropewalk_dialects::native::{Lowered, SourceFile, Triggered};
 use ropewalk_dialects::program;
 use ropewalk_dialects::report;
@@ -213,4 +213,51 @@ fn lines_of_tests_are_answered() {
     for line in ["", "[]", r#"{"known":{}}"#, &format!(r#"{{"reply":{reply}}}"#)] {
         assert!(program::answer(line).starts_with(r#"{"error":"#), "{line}");
     }
+}
+
+/// A session that has seen earlier replies says what a fresh one says.
+#[test]
+fn memory_changes_nothing() {
+    let job = |name: &str, keys: &str| format!(r#""{name}":{{"@":[0,1,1],{keys}}}"#);
+    let a = job("a", r#""run":"a","inputs":["src/**"]"#);
+    let other_a = job("a", r#""run":"b","inputs":["src/**"]"#);
+    let group = job("g/x", r#""run":"x","env":{"E":"${{ event.branch }}"}"#);
+    let member = job("g/y", r#""run":"y","when":{"changed":["src/**"]}"#);
+    let all = job("all", r#""needs":["a","g"],"if":"needs.a.result == 'passed'","run":"all""#);
+    let wrong = job("w", r#""needs":["nobody"],"run":"${{ steps.x.outputs.y }}""#);
+    let function = job("f", r#""run":[{"function":{"job":"f"}}]"#);
+    let with_env = |jobs: &[&String]| format!(r#""env":{{"E":"1"}},"jobs":{{{}}}"#, joined(jobs));
+    let plain = |jobs: &[&String]| format!(r#""jobs":{{{}}}"#, joined(jobs));
+    let replies = [
+        plain(&[&a, &group, &all]),
+        plain(&[&a, &group, &all]),
+        plain(&[&function, &a, &group, &member, &all]),
+        plain(&[&other_a, &group, &member, &all]),
+        plain(&[&a, &group, &all, &wrong]),
+        plain(&[&a, &group, &all]),
+        with_env(&[&a, &group, &all]),
+        with_env(&[&all, &a, &group]),
+    ];
+    let tag = Known::of(Event { tag: Some("v1".to_owned()), ..Event::new(EventKind::Tag) });
+    let mut changed = push();
+    changed.answers.insert(Question::ChangedFiles, Answer::Files(vec!["docs/x".to_owned()]));
+    let files = [SourceFile::new("pipeline.yaml", "jobs: { a: { run: x }, y: { needs: [a], run: x } }")];
+    let mut memory = program::Memory::default();
+    for known in [push(), changed, tag, push()] {
+        for files in [&[][..], &files] {
+            for reply in &replies {
+                let text =
+                    format!(r#"{{"protocol":1,"files":["a.rs"],"hooks":[{{"name":"h"}}],"document":{{{reply}}}}}"#);
+                let read = || program::read(&text).expect("it is a reply");
+                let fresh = program::lower(read(), Vec::new(), files, &known, PROGRAM);
+                let again = program::lower_again(read(), Vec::new(), files, &known, PROGRAM, &mut memory);
+                assert_eq!(told(&fresh, &[]), told(&again, &[]));
+                assert_eq!(pretty(&fresh), pretty(&again));
+            }
+        }
+    }
+}
+
+fn joined(jobs: &[&String]) -> String {
+    jobs.iter().map(|job| job.as_str()).collect::<Vec<_>>().join(",")
 }

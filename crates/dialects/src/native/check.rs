@@ -8,6 +8,7 @@ use expression::{Condition, Error, Scope, Template};
 use graph::{JobName, Location};
 
 use super::errors::{self, Faults};
+use super::kept::Kept;
 use super::keys::{self, AXIS, MATRIX_FORM, NameKind, Phase, Presence, Record, Type};
 use super::measure;
 use super::patterns::Patterns;
@@ -23,6 +24,8 @@ pub(crate) struct Check<'a> {
     pub faults: &'a mut Faults,
     pub patterns: &'a mut Patterns,
     pub author: Author,
+    /// What an earlier evaluation found right.
+    pub kept: &'a Kept,
 }
 
 /// Who wrote what is checked.
@@ -74,6 +77,10 @@ impl Check<'_> {
                         self.faults.push(fault);
                         continue;
                     };
+                    let is_program = self.author == Author::Program && *names == NameKind::JobId;
+                    if is_program && self.kept.is_right(name, &entry.value) {
+                        continue;
+                    }
                     if *names == NameKind::Filled && Template::is_needed(name) {
                         self.template(&entry.key, name, Phase::Plan);
                     } else {

@@ -20,6 +20,7 @@ use super::errors::{self, Faults};
 use super::expand::{self, Expansion, Needed, Shape};
 use super::files::{Merged, Source};
 use super::jobs::{self, Origin, Surroundings, Writing};
+use super::kept::{Kept, KeptJob};
 use super::nodes;
 use super::patterns::Patterns;
 use super::references::{self, Names};
@@ -44,6 +45,16 @@ pub(crate) struct Given<'a> {
     pub files: &'a [SourceFile],
     /// Jobs that a program will add, each with its place.
     pub holes: &'a [(Hole, Span)],
+    /// Jobs that are lowered already.
+    pub kept: &'a Kept,
+}
+
+/// All jobs, joined.
+pub(crate) struct Woven {
+    pub graph: Graph,
+    pub questions: BTreeSet<Question>,
+    /// The jobs of a program that were lowered anew, without what others decide; by id.
+    pub bare: HashMap<String, Job>,
 }
 
 /// A job with its shape and the names of its legs.
@@ -55,7 +66,7 @@ struct Planned<'a> {
 }
 
 /// The graph and its open questions.
-pub(crate) fn graph(given: &Given<'_>, patterns: &mut Patterns, faults: &mut Faults) -> (Graph, BTreeSet<Question>) {
+pub(crate) fn graph(given: &Given<'_>, patterns: &mut Patterns, faults: &mut Faults) -> Woven {
     let ids = Ids::of(given, faults);
     let (planned, questions) = plan(given, &ids, patterns, faults);
     let mut weaving = Weaving {
@@ -66,28 +77,28 @@ pub(crate) fn graph(given: &Given<'_>, patterns: &mut Patterns, faults: &mut Fau
         looks_left: Cell::new(LOOKS_MAX),
         dependents: OnceCell::new(),
         after: RefCell::default(),
+        bare: HashMap::new(),
         faults,
     };
     let n_jobs = planned.iter().map(|job| job.names.len()).sum::<usize>() + given.merged.barriers.len();
-    let mut placed: Vec<(Place, JobName, Arc<Job>)> = Vec::with_capacity(n_jobs);
-    for index in 0..planned.len() {
-        weaving.job(index, &mut placed);
-    }
-    for index in 0..given.merged.barriers.len() {
-        let place = weaving.place_of_barrier(index);
-        let (name, job) = weaving.barrier(index);
-        placed.push((place, name, Arc::new(job)));
-    }
     let barriers: Vec<Place> = (0..given.merged.barriers.len()).map(|index| weaving.place_of_barrier(index)).collect();
     let orders = orders(&planned, &barriers);
-    let mut graph = Graph { holes: weaving.holes(), ..Graph::default() };
-    for (place, name, mut job) in placed {
-        Arc::get_mut(&mut job).expect("nobody else has it yet").order = orders(place);
-        graph.jobs.insert(name, job);
+    let mut placed: Vec<(JobName, Arc<Job>)> = Vec::with_capacity(n_jobs);
+    for index in 0..planned.len() {
+        weaving.job(index, &orders, &mut placed);
     }
+    for (index, &place) in barriers.iter().enumerate() {
+        let (name, mut job) = weaving.barrier(index);
+        job.order = orders(place);
+        placed.push((name, Arc::new(job)));
+    }
+    let mut graph = Graph { holes: weaving.holes(), ..Graph::default() };
+    // In the order of the text; of two of one name the later stands.
+    graph.jobs.extend(placed);
     let found = validate::faults(&graph, |job, need| weaving.place_of(job, need));
+    let bare = std::mem::take(&mut weaving.bare);
     faults.extend(found);
-    (graph, questions)
+    Woven { graph, questions, bare }
 }
 
 /// Where something stands in the text: the job's number, behind it or not, the leg's or barrier's number.
@@ -230,28 +241,41 @@ struct Weaving<'a, 'f> {
     looks_left: Cell<usize>,
     dependents: OnceCell<Vec<Vec<usize>>>,
     after: RefCell<HashMap<usize, Rc<HashSet<usize>>>>,
+    /// See [`Woven::bare`].
+    bare: HashMap<String, Job>,
     faults: &'f mut Faults,
 }
 
 impl<'a> Weaving<'a, '_> {
     /// Lowers one job into its legs.
-    fn job(&mut self, index: usize, placed: &mut Vec<(Place, JobName, Arc<Job>)>) {
+    fn job(&mut self, index: usize, orders: &impl Fn(Place) -> u32, placed: &mut Vec<(JobName, Arc<Job>)>) {
         let Planned { source, expansion, names } = &self.planned[index];
+        let is_single = matches!(expansion.shape, Shape::Single);
+        if is_single && let Some(kept) = self.given.kept.job(source.id, source.body) {
+            let job = self.taken_over(index, kept, orders((index, 0, 0)));
+            return placed.push((names[0].clone(), job));
+        }
         let read_beyond = self.references(index);
         let mut base = jobs::base(source, self.given.around, self.faults);
-        base.needs = self.needs(source, &read_beyond, names.len());
-        base.skip.clone_from(&expansion.skip);
+        let needs = self.needs(source, &read_beyond, names.len());
         let around = self.given.around;
         match &expansion.shape {
             Shape::Legs(legs, origin) => {
+                (base.needs, base.skip) = (needs, expansion.skip.clone());
                 for (number, (leg, name)) in legs.iter().zip(names).enumerate() {
-                    let job = self.leg(base.clone(), source, &leg.coordinates, *origin);
-                    placed.push(((index, 0, number), name.clone(), Arc::new(job)));
+                    let mut job = self.leg(base.clone(), source, &leg.coordinates, *origin);
+                    job.order = orders((index, 0, number));
+                    placed.push((name.clone(), Arc::new(job)));
                 }
             }
             Shape::Single => {
-                let job = self.leg(base, source, &BTreeMap::new(), Origin::File);
-                placed.push(((index, 0, 0), names[0].clone(), Arc::new(job)));
+                let bare = self.leg(base, source, &BTreeMap::new(), Origin::File);
+                if around.program.is_some() {
+                    self.bare.insert(source.id.to_owned(), bare.clone());
+                }
+                let skip = expansion.skip.clone().or(bare.skip.clone());
+                let job = Job { needs, skip, order: orders((index, 0, 0)), ..bare };
+                placed.push((names[0].clone(), Arc::new(job)));
             }
             // Lowered for its faults alone.
             Shape::Hole(_) if source.body.get("matrix").is_none() => {
@@ -259,6 +283,18 @@ impl<'a> Weaving<'a, '_> {
             }
             Shape::Hole(_) => {}
         }
+    }
+
+    /// A job that is lowered already, with what others decide.
+    fn taken_over(&mut self, index: usize, kept: &KeptJob, order: u32) -> Arc<Job> {
+        let Planned { source, expansion, .. } = &self.planned[index];
+        let read_beyond = if kept.reads_nothing { BTreeSet::new() } else { self.references(index) };
+        let needs = self.needs(source, &read_beyond, 1);
+        let skip = expansion.skip.as_ref().or(kept.bare.skip.as_ref());
+        if kept.last.order == order && kept.last.needs == needs && kept.last.skip.as_ref() == skip {
+            return Arc::clone(&kept.last);
+        }
+        Arc::new(Job { needs, skip: skip.cloned(), order, ..kept.bare.clone() })
     }
 
     fn leg(&mut self, base: Job, source: &Source<'_>, coordinates: &BTreeMap<String, Value>, origin: Origin) -> Job {

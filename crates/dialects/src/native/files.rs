@@ -175,7 +175,7 @@ impl<'n> Adding<'_, 'n> {
         let is_program = self.author == Author::Program;
         let overrides = is_program || body.get("override").and_then(Node::as_bool) == Some(true);
         let source = Source { id, key, body, file: self.file, after: after.into_iter().collect() };
-        let place = self.sources.location(key.span);
+        let place = || self.sources.location(key.span);
         match self.by_id.get(id) {
             Some(&index) => {
                 let first = &mut self.merged.jobs[index];
@@ -185,13 +185,13 @@ impl<'n> Adding<'_, 'n> {
                     let after = if is_program { std::mem::take(&mut first.after) } else { source.after.clone() };
                     *first = Source { after, ..source };
                 } else {
-                    self.faults.push(errors::job_twice(place, self.sources.location(first.key.span), id));
+                    self.faults.push(errors::job_twice(place(), self.sources.location(first.key.span), id));
                 }
                 None
             }
             None => {
                 if overrides && !is_program {
-                    self.faults.push(errors::overrides_nothing(place, id));
+                    self.faults.push(errors::overrides_nothing(place(), id));
                 }
                 self.by_id.insert(id, self.merged.jobs.len());
                 self.merged.jobs.push(source);

@@ -57,6 +57,15 @@ pub fn plugins(files: &[SourceFile]) -> Vec<Plugin> {
     named(&roots).into_iter().map(plugin).collect()
 }
 
+impl PluginOrigin {
+    /// The name of the package whose manifest this is; `None` if it says none.
+    #[must_use]
+    pub fn package_in(manifest: &SourceFile) -> Option<String> {
+        let (_, roots) = super::read(std::slice::from_ref(manifest), &mut Faults::default());
+        Some(roots.first()?.get("package")?.get("name")?.as_str()?.to_owned())
+    }
+}
+
 fn read_origin(origin: &Node) -> PluginOrigin {
     let text = |key: &str| origin.get(key).and_then(Node::as_str).map(str::to_owned);
     PluginOrigin {
