@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use dialects::native::{self, Lowered, SourceFile, Triggered};
 use dialects::report;
-use graph::{Event, EventKind, Known, Severity};
+use graph::{Diagnostic, Event, EventKind, Known, Severity};
 
 use crate::args::Colour;
 use crate::commands::Stop;
@@ -32,6 +32,8 @@ pub enum KindChoice {
 pub struct Pipeline {
     files: Vec<SourceFile>,
     program: Option<Program>,
+    /// What is wrong with the plugins that the files name; they are not built then.
+    faults: Vec<Diagnostic>,
     /// The last lowering and what it knew: most are asked for again at once.
     last: RefCell<Option<(Known, Rc<Lowered>)>>,
 }
@@ -90,14 +92,19 @@ impl Pipeline {
             let bytes = std::fs::read(path).map_err(refused)?;
             files.push(SourceFile::new(shown, bytes));
         }
+        let (source, faults) = match source {
+            Some(source) => (Some(source), Vec::new()),
+            None => program::plugins::of_files(project, &files).map_or_else(|faults| (None, faults), |it| (it, Vec::new())),
+        };
         let program = source.map(|source| Program::build(project, source, colour)).transpose()?;
-        Ok(Self { files, program, last: RefCell::default() })
+        Ok(Self { files, program, faults, last: RefCell::default() })
     }
 
     /// The files' names and the program's, as builds record them.
     pub fn name(&self) -> String {
         let names = self.files.iter().map(|file| file.name.as_str());
-        names.chain(self.program.as_ref().map(|program| program.name.as_str())).collect::<Vec<_>>().join(", ")
+        let program = self.program.as_ref().filter(|program| !program.is_of_files());
+        names.chain(program.map(|program| program.name.as_str())).collect::<Vec<_>>().join(", ")
     }
 
     /// The program, if there is one.
@@ -119,7 +126,7 @@ impl Pipeline {
             return Rc::clone(lowered);
         }
         let lowered = Rc::new(match &self.program {
-            None => native::lower(&self.files, known),
+            None => self.lower_files(known),
             Some(program) => evaluation::lower(program, &self.files, known),
         });
         *self.last.borrow_mut() = Some((known.clone(), Rc::clone(&lowered)));
@@ -131,10 +138,22 @@ impl Pipeline {
         self.last.borrow().as_ref().map(|(_, lowered)| Rc::clone(lowered))
     }
 
+    /// The graph of files alone.
+    fn lower_files(&self, known: &Known) -> Lowered {
+        let mut lowered = native::lower(&self.files, known);
+        if !self.faults.is_empty() {
+            // That plugins were not asked follows from what is wrong with them.
+            let diagnostics = &mut lowered.evaluation.diagnostics;
+            diagnostics.retain(|diagnostic| diagnostic.code != "plugin-not-asked");
+            diagnostics.splice(0..0, self.faults.iter().cloned());
+        }
+        lowered
+    }
+
     /// Every fault that the files have whatever happens, and their sources.
     pub fn faults(&self) -> Lowered {
         match &self.program {
-            None => native::lower(&self.files, &Known::of(Event::new(EventKind::Push))),
+            None => self.lower_files(&Known::of(Event::new(EventKind::Push))),
             Some(program) => evaluation::faults(program, &self.files),
         }
     }

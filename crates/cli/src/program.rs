@@ -7,6 +7,7 @@
 mod cargo;
 pub mod evaluation;
 mod frontmatter;
+pub mod plugins;
 pub mod sdk;
 mod single;
 mod stamp;
@@ -41,13 +42,16 @@ pub enum Source {
     File(PathBuf),
     /// A package, by its manifest.
     Package(PathBuf),
+    /// The plugins that config files name.
+    Plugins(plugins::Plugins),
 }
 
 impl Source {
-    /// The file or the manifest.
+    /// The file, the manifest, or the config file that names plugins.
     pub fn path(&self) -> &Path {
         match self {
             Self::File(path) | Self::Package(path) => path,
+            Self::Plugins(plugins) => plugins.path(),
         }
     }
 
@@ -125,7 +129,11 @@ impl Place {
     }
 
     fn stamp(&self, what: &str) -> PathBuf {
-        self.kept.join(format!("{what}-{}", sdk::name()))
+        let name = match &self.source {
+            Source::File(_) | Source::Package(_) => format!("{what}-{}", sdk::name()),
+            Source::Plugins(plugins) => format!("{what}-{}-{}", sdk::name(), plugins.digest()),
+        };
+        self.kept.join(name)
     }
 
     fn binary(&self, digest: Digest) -> PathBuf {
@@ -144,6 +152,13 @@ impl Place {
                 self.link(&sdk)?;
                 manifest.clone()
             }
+            Source::Plugins(plugins) => {
+                if let Some(folder) = plugins.linked(&self.root) {
+                    fs::create_dir_all(&folder).map_err(failed)?;
+                    link(&folder, &sdk)?;
+                }
+                plugins::lay(plugins, &self.root, &self.kept.join("package"), &sdk)?
+            }
         };
         Ok(Package { folder, manifest, target })
     }
@@ -156,10 +171,7 @@ impl Place {
         if !text.contains(".sdk/") {
             return Ok(());
         }
-        let failed = |error: io::Error| Stop::infra(format!("could not link {}/.sdk to the SDK: {error}", self.folder().display()));
-        sdk::link(self.folder(), sdk).map_err(failed)?;
-        let ignore = self.folder().join(".gitignore");
-        if ignore.exists() { Ok(()) } else { fs::write(ignore, "/.sdk\n/target\n").map_err(failed) }
+        link(self.folder(), sdk)
     }
 
     /// Holds every other command off this program's folder in the cache.
@@ -180,6 +192,9 @@ impl Place {
                 // A package that names a published version has none.
                 Err(_) => !fs::read_to_string(self.source.path()).is_ok_and(|text| text.contains(".sdk/")),
             },
+            Source::Plugins(plugins) => plugins.linked(&self.root).is_none_or(|folder| {
+                fs::read_link(folder.join(".sdk")).is_ok_and(|target| target.ends_with(sdk::name()) && target.is_dir())
+            }),
         }
     }
 
@@ -254,7 +269,10 @@ impl Place {
             paths.extend(manifest);
             paths.insert(source);
         }
-        paths.insert(self.source.path().to_owned());
+        // What files say of plugins is in the stamp's name.
+        if !matches!(self.source, Source::Plugins(_)) {
+            paths.insert(self.source.path().to_owned());
+        }
         paths.insert(package.manifest.clone());
         paths.insert(package.manifest.with_file_name("Cargo.lock"));
         // The generated package is written before every call of cargo, and only from what is stamped anyway; the SDK
@@ -293,6 +311,11 @@ impl Place {
         let start = match self.source {
             Source::Package(_) => self.folder(),
             Source::File(_) => &self.root,
+            // What is no package of the repository lies in the cache.
+            Source::Plugins(_) => {
+                let found = self.kept.join("package").join(path);
+                return found.strip_prefix(&self.root).unwrap_or(&found).display().to_string();
+            }
         };
         let above = start.ancestors().take_while(|folder| folder.starts_with(&self.root));
         let found = above.map(|folder| folder.join(path)).find(|path| path.is_file());
@@ -350,22 +373,48 @@ impl Program {
     /// A sentence: it ended, or passed a limit.
     pub fn ask(&self, request: &str) -> Result<String, String> {
         let mut slot = self.evaluator.borrow_mut();
-        if slot.is_none() {
-            *slot = Some(self.start()?);
-        }
-        let Some(evaluator) = slot.as_mut() else { return Err("the program did not start".to_owned()) };
-        let answer = evaluator.ask(request);
-        if answer.is_err() {
-            *slot = None;
-        }
-        answer.map_err(|error| match error {
-            EvaluatorError::Died { how, said } => {
+        let answer = match slot.take() {
+            Some(mut evaluator) => evaluator.ask(request).map(|answer| (evaluator, answer)),
+            None => self.ask_first(request),
+        };
+        match answer {
+            Ok((evaluator, answer)) => {
+                *slot = Some(evaluator);
+                Ok(answer)
+            }
+            Err(EvaluatorError::Died { how, said }) => {
                 // What it printed may have many lines: shown as they are, before the sentence.
                 let _ = io::stderr().write_all(said.as_bytes());
-                sentence(&EvaluatorError::Died { how, said: String::new() })
+                Err(sentence(&EvaluatorError::Died { how, said: String::new() }))
             }
-            error => sentence(&error),
-        })
+            Err(error) => Err(sentence(&error)),
+        }
+    }
+
+    /// Starts the program and asks it. Whether bubblewrap works is not tried beforehand, since that takes as long as the
+    /// evaluation itself: where it says that it cannot, the program is asked without walls, and people are told.
+    fn ask_first(&self, request: &str) -> Result<(Evaluator, String), EvaluatorError> {
+        let ask = |walls: Option<&Sandbox>| {
+            let mut evaluator = Evaluator::start(&self.binary, walls, Limits::default())?;
+            evaluator.ask(request).map(|answer| (evaluator, answer))
+        };
+        let refused = match Sandbox::find() {
+            Err(error) => error,
+            Ok(sandbox) => match ask(Some(&sandbox)) {
+                Err(EvaluatorError::Died { how, said }) if said.starts_with("bwrap: ") => match Sandbox::probe() {
+                    Err(error) => error,
+                    Ok(_) => return Err(EvaluatorError::Died { how, said }),
+                },
+                answer => return answer,
+            },
+        };
+        let _ = writeln!(io::stderr(), "note: the pipeline's program is evaluated without a sandbox: {refused}");
+        ask(None)
+    }
+
+    /// Whether it is only the plugins that config files name: then it has no file of its own, and no tests.
+    pub fn is_of_files(&self) -> bool {
+        matches!(self.place.source, Source::Plugins(_))
     }
 
     /// The next question goes to a new process.
@@ -373,21 +422,18 @@ impl Program {
         self.evaluator.borrow_mut().take();
     }
 
-    fn start(&self) -> Result<Evaluator, String> {
-        let walls = match Sandbox::probe() {
-            Ok(sandbox) => Some(sandbox),
-            Err(error) => {
-                let _ = writeln!(io::stderr(), "note: the pipeline's program is evaluated without a sandbox: {error}");
-                None
-            }
-        };
-        Evaluator::start(&self.binary, walls.as_ref(), Limits::default()).map_err(|error| sentence(&error))
-    }
-
     /// A file that the program's places name, as users know it: relative to the project.
     pub fn shown(&self, file: &str) -> String {
         self.place.shown(file)
     }
+}
+
+/// Makes the link `.sdk` in a folder of the repository, and has git ignore it.
+fn link(folder: &Path, sdk: &Path) -> Result<(), Stop> {
+    let failed = |error: io::Error| Stop::infra(format!("could not link {}/.sdk to the SDK: {error}", folder.display()));
+    sdk::link(folder, sdk).map_err(failed)?;
+    let ignore = folder.join(".gitignore");
+    if ignore.exists() { Ok(()) } else { fs::write(ignore, "/.sdk\n/target\n").map_err(failed) }
 }
 
 fn sentence(error: &dyn std::error::Error) -> String {

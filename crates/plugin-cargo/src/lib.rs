@@ -33,8 +33,8 @@ pub const BINARIES: &str = "target/dist";
 /// Where [`Cargo::coverage`] hands on its report.
 pub const COVERAGE: &str = "target/coverage/lcov.info";
 
-/// What keys of caches end with: everything that decides what is downloaded and built, as far as files say it.
-const KEY: &str = "${{ runner.os }}-${{ runner.arch }}-${{ hash_files('**/Cargo.lock', '**/Cargo.toml', 'rust-toolchain.toml', 'rust-toolchain') }}";
+/// What keys of caches end with: the locked versions and the pinned toolchain.
+const KEY: &str = "${{ runner.os }}-${{ runner.arch }}-${{ hash_files('**/Cargo.lock', 'rust-toolchain.toml', 'rust-toolchain') }}";
 /// What is before the digest in [`KEY`].
 const PREFIX: &str = "${{ runner.os }}-${{ runner.arch }}-";
 /// What Cargo keeps of registries and repositories; sources are unpacked from it anew.

@@ -81,12 +81,12 @@ fn link(target: &Path, link: &Path) -> io::Result<()> {
 }
 
 /// What has not changed keeps its time, by which cargo sees whether there is work.
-fn write_if_changed(path: &Path, text: &[u8]) -> io::Result<()> {
+pub(super) fn write_if_changed(path: &Path, text: &[u8]) -> io::Result<()> {
     if fs::read(path).is_ok_and(|there| there == text) { Ok(()) } else { fs::write(path, text) }
 }
 
 /// The manifest: what the frontmatter says, completed.
-fn manifest(frontmatter: &str, path: &str, sdk: &Path) -> String {
+pub(super) fn manifest(frontmatter: &str, path: &str, sdk: &Path) -> String {
     let carried = |name: &str| format!("{name} = {{ path = {:?} }}", sdk.join(name).display().to_string());
     let package =
         ["name = \"pipeline\"", "version = \"0.0.0\"", "edition = \"2024\"", "publish = false", "autobins = false"];

@@ -34,6 +34,9 @@ const NO_SOURCES: [&str; 3] = ["target", ".sdk", ".git"];
 /// # Errors
 /// If one fails, or they do not compile; all has been said then.
 pub fn before_run(program: &Program) -> Result<(), Stop> {
+    if program.is_of_files() {
+        return Ok(());
+    }
     let place = &program.place;
     let path = place.stamp("tested");
     if Stamp::unchanged(&path).is_some() {
@@ -161,6 +164,8 @@ fn sources(place: &Place) -> BTreeSet<PathBuf> {
     }
     match &place.source {
         Source::File(file) => drop(paths.insert(file.clone())),
+        // Plugins are tested where they are written.
+        Source::Plugins(_) => {}
         Source::Package(_) => {
             collect(place.folder(), &mut paths);
             // Also where they are not there yet.
