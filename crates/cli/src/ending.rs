@@ -122,28 +122,27 @@ fn failed_job(
 ) -> Result<(String, Vec<ExcerptLine>), Stop> {
     let mark = paint.text(Style::Bad, &format!("✗ {job}"));
     let report = places.store.reports(build, Some(job))?.pop();
-    let function = match (described, outcome) {
-        (Some(described), Outcome::Failed(failure)) => words::function_failure(described, failure),
-        _ => None,
-    };
-    let told = match (function, report) {
-        (Some(function), _) => format!("failed: {function}"),
-        (None, Some((_, report))) => words::report(&report),
-        (None, None) => words::outcome(outcome),
-    };
+    let described = described.map(|job| &**job);
+    let told = report.map_or_else(|| words::outcome(outcome), |(_, report)| words::report(&report, described));
     let aside = if toleration == Toleration::AllowFailure { "; may fail" } else { "" };
     let mut text = format!("\n{mark}: {}{aside}\n", words::harmless(&told));
     let step = match outcome {
         Outcome::Failed(Failure::Step { step, .. } | Failure::Timeout { step: Some(step), .. }) => Some(*step),
         _ => None,
     };
-    let excerpt = excerpt(places, build, job, step)?;
+    let excerpt = excerpt(places, build, (job, described), outcome, step)?;
     text.push_str(&excerpt.text(paint, 2, crate::output::columns(&std::io::stderr())));
     Ok((text, excerpt.lines))
 }
 
 /// The lines around the first error of a job's last attempt, in the step that failed or else in the last that printed.
-fn excerpt(places: &Places, build: BuildId, job: &JobName, step: Option<u16>) -> Result<Excerpt, Stop> {
+fn excerpt(
+    places: &Places,
+    build: BuildId,
+    (job, described): (&JobName, Option<&graph::Job>),
+    outcome: &Outcome,
+    step: Option<u16>,
+) -> Result<Excerpt, Stop> {
     let Some(attempt) = places.store.attempts(build, Some(job))?.pop() else { return Ok(Excerpt::default()) };
     let Some(reader) = places.log_reader(build, Writing::Over)? else { return Ok(Excerpt::default()) };
     let printed: Vec<_> = reader.streams().filter(|stream| stream.key.attempt == attempt.attempt.0).collect();
@@ -152,5 +151,5 @@ fn excerpt(places: &Places, build: BuildId, job: &JobName, step: Option<u16>) ->
     };
     let lines_before = printed.iter().filter(|stream| stream.key.step < step).map(|stream| stream.lines).sum();
     let key = StreamKey { attempt: attempt.attempt.0, step };
-    first_error::of_step(&reader, key, lines_before).map_err(|error| Stop::of(&error))
+    first_error::of_ending(&reader, key, lines_before, described, Some(outcome)).map_err(|error| Stop::of(&error))
 }

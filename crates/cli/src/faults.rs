@@ -38,6 +38,9 @@ pub fn text(diagnostics: &[Diagnostic], sources: &Sources, paint: Paint) -> Stri
     let color = if paint == Paint::Coloured { report::Color::Always } else { report::Color::Never };
     let mut text = String::new();
     for diagnostic in diagnostics {
+        if !text.is_empty() {
+            text.push('\n');
+        }
         text.push_str(&report::text(std::slice::from_ref(diagnostic), sources, color));
         if let Some((before, after)) = versions(diagnostic) {
             text.push_str(&changes(&before, &after, paint));

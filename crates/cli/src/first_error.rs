@@ -8,6 +8,7 @@ pub mod undeclared;
 
 use std::sync::LazyLock;
 
+use graph::{Job, Outcome};
 use regex::Regex;
 use regex::bytes::RegexSet;
 use store::log::{Item, LineEnd, LineStart, LogError, LogReader, Stream, StreamKey};
@@ -31,13 +32,15 @@ const SEARCHED_BYTES_MAX: u64 = 16 * 1024 * 1024;
 const SEARCHED_LINES_MAX: u64 = 200_000;
 /// Cells that a line is given even on the narrowest terminal.
 const CELLS_MIN: usize = 20;
+/// Rows at a step's end among which the message of a function is looked for.
+const MESSAGE_ROWS: u64 = 50;
 /// How much of a line is looked at and shown.
 const LINE_BYTES_MAX: usize = 500;
 
 /// Lines worth looking at first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Excerpt {
-    /// The lines, in order and without gaps.
+    /// The lines, in order and without gaps, but that a function's message may stand far behind the rest.
     pub lines: Vec<ExcerptLine>,
     /// The number of the line with the first error; `None` if these are the last lines.
     pub error: Option<u64>,
@@ -185,6 +188,69 @@ pub fn of_step(reader: &LogReader, key: StreamKey, lines_before: u64) -> Result<
     Ok(Excerpt { lines, error: Some(number) })
 }
 
+/// As [`of_step`], of a job that ended so. Of a function that returned a failure, or could not be called, its message is
+/// shown too, wherever it stands: the last line that its program wrote to standard error.
+///
+/// # Errors
+/// As [`of_step`].
+pub fn of_ending(
+    reader: &LogReader,
+    key: StreamKey,
+    lines_before: u64,
+    job: Option<&Job>,
+    outcome: Option<&Outcome>,
+) -> Result<Excerpt, LogError> {
+    let mut excerpt = of_step(reader, key, lines_before)?;
+    let (Some(job), Some(Outcome::Failed(failure))) = (job, outcome) else { return Ok(excerpt) };
+    if !words::function_has_message(job, failure) {
+        return Ok(excerpt);
+    }
+    let mut message = None;
+    for item in reader.tail(key, MESSAGE_ROWS) {
+        let Item::Line(line) = item? else { continue };
+        if line.stream == Stream::Stderr && !line.bytes.trim_ascii().is_empty() {
+            message = Some(line.number);
+        }
+    }
+    let Some(row) = message else { return Ok(excerpt) };
+    let number = lines_before + row + 1;
+    if excerpt.lines.last().is_none_or(|last| last.number < number) {
+        excerpt.lines.extend(texts(reader, key, row, 1, lines_before)?);
+    }
+    excerpt.error.get_or_insert(number);
+    Ok(excerpt)
+}
+
+/// The first `count_max` warnings and errors that a step tells its reader, as they were written, and how many there are in
+/// all. Of a long log only the end is searched.
+///
+/// # Errors
+/// As [`of_step`].
+pub fn said(
+    reader: &LogReader,
+    key: StreamKey,
+    lines_before: u64,
+    count_max: usize,
+) -> Result<(Vec<ExcerptLine>, usize), LogError> {
+    let Some(summary) = reader.stream(key) else { return Ok((Vec::new(), 0)) };
+    let (mut found, mut count) = (Vec::new(), 0);
+    for item in reader.lines(key, first_searched(summary.lines, summary.bytes)..u64::MAX) {
+        let Item::Line(line) = item? else { continue };
+        if line.stream != Stream::Stdout || line.start == LineStart::Continued || !line.bytes.starts_with(b"::") {
+            continue;
+        }
+        let text = String::from_utf8_lossy(&line.bytes[..line.bytes.len().min(LINE_BYTES_MAX)]);
+        let Some(Annotation::Warning(_) | Annotation::Error(_)) = Annotation::of(view::Stream::Stdout, &text) else {
+            continue;
+        };
+        count += 1;
+        if found.len() < count_max {
+            found.push(ExcerptLine { number: lines_before + line.number + 1, text: text.into_owned() });
+        }
+    }
+    Ok((found, count))
+}
+
 /// The row from which a step with so many rows and bytes is searched.
 fn first_searched(rows: u64, bytes: u64) -> u64 {
     let mean = (bytes / rows.max(1)).max(1);
@@ -198,7 +264,11 @@ fn excerpt_start(lines: &[ExcerptLine]) -> usize {
     let caret = lines.iter().rposition(|line| line.text.trim_start().starts_with('^'));
     match (place, caret) {
         (Some(place), Some(caret)) if place < caret => place,
-        _ => lines.len().saturating_sub(LINES_BEFORE),
+        _ => {
+            let first = lines.len().saturating_sub(LINES_BEFORE);
+            let blank = lines[first..].iter().take_while(|line| line.text.trim().is_empty()).count();
+            first + blank
+        }
     }
 }
 
@@ -227,7 +297,10 @@ fn excerpt_end(lines: &[ExcerptLine]) -> usize {
         let last = lines.iter().skip(1).position(|line| !line.text.starts_with([' ', '\t']) && !line.text.is_empty());
         return last.map_or(LINES_AFTER, |last| last + 2).min(lines.len());
     }
-    stack_end(lines).unwrap_or(LINES_AFTER).min(lines.len())
+    // Rust's frames say less than the place of the panic, and there are many.
+    let is_panic = lines.first().is_some_and(|line| line.text.contains("panicked at "));
+    let frames = lines.iter().position(|line| line.text.starts_with("stack backtrace:")).filter(|_| is_panic);
+    frames.or_else(|| stack_end(lines)).unwrap_or(LINES_AFTER).min(lines.len())
 }
 
 /// The row of the first line of the best grade.
@@ -336,6 +409,32 @@ mod tests {
             " 12 |    Compiling x\n 13 | 0 errors so far\n 14 | some error: maybe\n\
              >15 | error[E0308]: mismatched types\n 16 |  --> src/main.rs:1:1\n 17 | error: could not compile `x`\n",
         );
+    }
+
+    #[test]
+    fn a_panic_is_shown_without_its_frames() {
+        check(
+            "\nthread 'main' (7) panicked at .ropewalk/pipeline.rs:9:5:\nno\nstack backtrace:\n   0: a\nend\n",
+            ">12 | thread 'main' (7) panicked at .ropewalk/pipeline.rs:9:5:\n 13 | no\n",
+        );
+    }
+
+    #[test]
+    fn the_message_of_a_function_is_shown_wherever_it_stands() {
+        let mut kept = Kept::new();
+        let step = graph::Step { shell: graph::Shell::Program(graph::Digest([0; 32])), ..graph::Step::default() };
+        let job = Job { steps: vec![step], ..Job::default() };
+        let check = |kept: &Kept, exit: i32, expected: &str| {
+            let log = kept.places().log_reader(graph::BuildId(1), Writing::Over);
+            let reader = log.expect("it reads").expect("a log");
+            let outcome = Outcome::Failed(graph::Failure::Step { step: 0, exit });
+            let key = StreamKey { attempt: 1, step: 0 };
+            let excerpt = of_ending(&reader, key, 0, Some(&job), Some(&outcome)).expect("it reads");
+            assert_eq!(excerpt.text(Paint::Plain, 0, 100), expected);
+        };
+        kept.build(&["a"]).print(&[(1, 0, Stream::Stdout, "one\n"), (1, 0, Stream::Stderr, "it is taken\n")]);
+        check(&kept, 1, " 1 | one\n>2 | it is taken\n");
+        check(&kept, 2, " 1 | one\n 2 | it is taken\n");
     }
 
     #[test]

@@ -77,8 +77,13 @@ pub fn failure(failure: &Failure) -> String {
     }
 }
 
-/// How an attempt ended, with the step that failed.
-pub fn report(report: &AttemptReport) -> String {
+/// How an attempt ended, with the step that failed; of a job's function in its own words, if the job is known.
+pub fn report(report: &AttemptReport, job: Option<&Job>) -> String {
+    if let (Outcome::Failed(failure), Some(job)) = (&report.outcome, job)
+        && let Some(function) = function_failure(job, failure)
+    {
+        return format!("failed: {function}");
+    }
     match &report.outcome {
         Outcome::Failed(Failure::Canceled { .. }) | Outcome::Passed { .. } | Outcome::Skipped(_) => {
             outcome(&report.outcome)
@@ -114,6 +119,11 @@ pub fn function_failure(job: &Job, failure: &Failure) -> Option<&'static str> {
         FUNCTION_PANICKED => "the function panicked",
         _ => return None,
     })
+}
+
+/// Whether the last line that a function's program wrote to standard error says why it failed.
+pub fn function_has_message(job: &Job, failure: &Failure) -> bool {
+    function_failure(job, failure).is_some() && function_exit(job, failure) != Some(FUNCTION_PANICKED)
 }
 
 /// What to do about a function that could not be run.

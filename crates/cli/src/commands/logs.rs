@@ -112,8 +112,26 @@ fn tell<W: Write>(
     writer: W,
 ) -> Result<Told, Stop> {
     let asked = Asked::of(arguments)?;
-    let nothing = if asked.regex.is_some() { Found::Nothing } else { Found::Lines };
     let build = places::find_build(&*places.store, &arguments.build)?.build;
+    let mut told = tell_of(arguments, &asked, places, calendar, reader, writer, build)?;
+    // Asked last: a build that was followed may have come to it meanwhile.
+    let is_wrong = places.store.build(build)?.is_some_and(|row| row.errors > 0);
+    if is_wrong && arguments.job.is_none() && told.note.is_empty() {
+        told.note = format!("the pipeline of build {build} is wrong: ropewalk show {build}");
+    }
+    Ok(told)
+}
+
+fn tell_of<W: Write>(
+    arguments: &Logs,
+    asked: &Asked,
+    places: &Places,
+    calendar: &Calendar,
+    reader: Reader,
+    writer: W,
+    build: BuildId,
+) -> Result<Told, Stop> {
+    let nothing = if asked.regex.is_some() { Found::Nothing } else { Found::Lines };
     let follows = match arguments.follow && asked.rows.end == u64::MAX && is_going(places, build)? {
         true => Follows::ToTheEnd,
         false => Follows::No,
@@ -134,8 +152,8 @@ fn tell<W: Write>(
         cursors: HashMap::new(),
     };
     let told = match follows {
-        Follows::ToTheEnd => session.follow(places, &asked),
-        Follows::No => session.once(places, &asked),
+        Follows::ToTheEnd => session.follow(places, asked),
+        Follows::No => session.once(places, asked),
     };
     let has_found = session.grep.as_ref().is_none_or(|grep| grep.matches() > 0);
     let said = match told {

@@ -21,7 +21,7 @@ use crate::args::{Colour, ListForm, Show};
 use crate::calendar::Calendar;
 use crate::child;
 use crate::columns::Paint;
-use crate::first_error::{self, Excerpt};
+use crate::first_error::{self, Excerpt, ExcerptLine};
 use crate::places::{self, Places};
 use crate::project::Project;
 use crate::{exit, output};
@@ -153,6 +153,24 @@ impl Shown {
         self.reports.get(&job.row.as_ref()?.attempt?)
     }
 
+    /// The warnings and errors that a job's last attempt told its reader, at most so many, and how many there are in all.
+    fn said(&self, places: &Places, name: &JobName, count_max: usize) -> Result<(Vec<ExcerptLine>, usize), Stop> {
+        let (mut lines, mut count) = (Vec::new(), 0);
+        let Some(attempt) = self.job(name).and_then(|job| job.row.as_ref()?.attempt) else { return Ok((lines, 0)) };
+        let writing = if self.is_run { Writing::Going } else { Writing::Over };
+        let Some(reader) = places.log_reader(self.row.build, writing)? else { return Ok((lines, 0)) };
+        let before = lines_before(&reader);
+        for stream in reader.streams().filter(|stream| stream.key.attempt == attempt.0) {
+            let before = before.get(&stream.key).copied().unwrap_or(0);
+            let room = count_max.saturating_sub(lines.len());
+            let (said, more) =
+                first_error::said(&reader, stream.key, before, room).map_err(|error| Stop::of(&error))?;
+            lines.extend(said);
+            count += more;
+        }
+        Ok((lines, count))
+    }
+
     /// The lines around the first error of a job's last attempt: of the step that failed, else of the last one.
     fn excerpt(&self, places: &Places, name: &JobName) -> Result<Option<Excerpt>, Stop> {
         let Some(attempt) = self.job(name).and_then(|job| job.row.as_ref()?.attempt) else { return Ok(None) };
@@ -167,7 +185,10 @@ impl Shown {
         };
         let key = StreamKey { attempt: attempt.0, step };
         let before = lines_before(&reader).get(&key).copied().unwrap_or(0);
-        let excerpt = first_error::of_step(&reader, key, before).map_err(|error| Stop::of(&error))?;
+        let job = self.job(name);
+        let (described, outcome) = (job.and_then(|job| job.job.as_deref()), job.and_then(ShownJob::outcome));
+        let excerpt =
+            first_error::of_ending(&reader, key, before, described, outcome).map_err(|error| Stop::of(&error))?;
         Ok((!excerpt.lines.is_empty()).then_some(excerpt))
     }
 

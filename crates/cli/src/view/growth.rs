@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use engine::Fact;
 use engine::fact::What;
-use graph::{Graph, Hole, JobName};
+use graph::{Graph, Hole, Job, JobName};
 
 use crate::{columns, words};
 
@@ -50,6 +50,11 @@ impl Growing {
     /// The graph as it was evaluated last.
     pub fn graph(&self) -> Option<&Arc<Graph>> {
         self.graph.as_ref()
+    }
+
+    /// A job of it.
+    pub fn job(&self, name: &JobName) -> Option<&Job> {
+        self.graph.as_ref()?.jobs.get(name).map(|job| &**job)
     }
 
     fn end(&mut self, job: &JobName, word: &'static str) {
@@ -131,7 +136,7 @@ pub fn some(names: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use engine::fact::Ended;
-    use graph::{BuildId, Job, Outcome, Timestamp};
+    use graph::{BuildId, Outcome, Timestamp};
 
     use super::*;
 

@@ -153,7 +153,8 @@ impl<W: Write> Live<W> {
                 if retry_at.is_none() {
                     self.count(job, &report.outcome);
                 }
-                self.ended(job, &report.outcome, &words::report(report), &time, &again);
+                let told = words::report(report, self.growing.job(job));
+                self.ended(job, &report.outcome, &told, &time, &again);
                 self.said(job, &ran);
                 for note in report.notes.iter().filter(|note| self.told.insert((*note).clone())) {
                     let note = self.paint.text(Style::Dim, &format!("note: {}", words::harmless(note)));

@@ -85,7 +85,11 @@ impl<W: Write> Plain<W> {
                 }
                 let again = if retry_at.is_some() { "; it will be tried again" } else { "" };
                 let said = self.tallies.remove(job).map(|tally| format!(", {}", tally.text())).unwrap_or_default();
-                writeln!(self.writer, "{job}: {} in {time}{said}{again}", words::harmless(&words::report(report)))
+                writeln!(
+                    self.writer,
+                    "{job}: {} in {time}{said}{again}",
+                    words::harmless(&words::report(report, self.growing.job(job)))
+                )
             }
             What::JobEnded { job, how: Ended::Reused(reused), .. } => {
                 self.reused += 1;

@@ -5,7 +5,7 @@ use graph::{Outcome, Verdict};
 use super::parts::{self, title};
 use super::{Shown, ShownJob, Stop};
 use crate::calendar::Calendar;
-use crate::columns::{Columns, Paint, Style};
+use crate::columns::{self, Columns, Paint, Style};
 use crate::places::Places;
 use crate::words;
 
@@ -65,7 +65,11 @@ fn jobs(page: &mut String, shown: &Shown, calendar: &Calendar, paint: Paint) {
     }
     page.push_str(&format!("  {}\n", counts(shown)));
     for hole in shown.graph.iter().flat_map(|graph| &graph.holes) {
-        page.push_str(&format!("  {}\n", crate::view::growth::hole(hole)));
+        let text = match shown.row.verdict {
+            Verdict::Running => crate::view::growth::hole(hole),
+            _ => format!("… {}  has not grown", columns::one_line(&hole.name)),
+        };
+        page.push_str(&format!("  {text}\n"));
     }
 }
 

@@ -113,7 +113,7 @@ impl History {
 }
 
 /// The text of a source that has not changed since a build was created.
-fn source(root: &Path, name: &str, created: Timestamp) -> Option<String> {
+pub(super) fn source(root: &Path, name: &str, created: Timestamp) -> Option<String> {
     let name = Path::new(name);
     if !name.components().all(|component| matches!(component, Component::Normal(_))) {
         return None;

@@ -7,10 +7,14 @@ use super::{Shown, ShownJob, Stop};
 use crate::calendar::Calendar;
 use crate::columns::{self, Cell, Columns, Paint, Style};
 use crate::places::Places;
+use crate::view::Stream;
+use crate::view::annotation::Annotation;
 use crate::words;
 
 /// How many inputs are listed.
 const INPUTS_SHOWN_MAX: usize = 20;
+/// How many warnings and errors are listed.
+const SAID_SHOWN_MAX: usize = 20;
 
 /// The page.
 pub fn text(shown: &Shown, places: &Places, calendar: &Calendar, paint: Paint, name: &JobName) -> Result<String, Stop> {
@@ -32,6 +36,7 @@ pub fn text(shown: &Shown, places: &Places, calendar: &Calendar, paint: Paint, n
         title(&mut page, paint, what);
         parts::excerpt(&mut page, shown, job, &excerpt, paint);
     }
+    said(&mut page, shown, places, job, paint)?;
     parts::artifacts(&mut page, shown, paint);
     inputs(&mut page, places, job, paint)?;
     parts::notes(&mut page, shown, paint);
@@ -164,6 +169,28 @@ fn outputs(page: &mut String, job: &ShownJob, paint: Paint) {
     for (name, value) in outputs {
         page.push_str(&format!("  {name} = {}\n", columns::cut(&columns::bare(&value.to_string()), 160)));
     }
+}
+
+/// The warnings and errors that it told whoever reads its log.
+fn said(page: &mut String, shown: &Shown, places: &Places, job: &ShownJob, paint: Paint) -> Result<(), Stop> {
+    let (lines, count) = shown.said(places, &job.name, SAID_SHOWN_MAX)?;
+    if count == 0 {
+        return Ok(());
+    }
+    title(page, paint, "warnings and errors");
+    let mut table = Columns::default();
+    for line in &lines {
+        let said = Annotation::of(Stream::Stdout, &line.text);
+        let style = if matches!(said, Some(Annotation::Error(_))) { Style::Bad } else { Style::Warning };
+        let text = said.and_then(|said| said.text(Paint::Plain)).unwrap_or_default();
+        table.row([Cell::right(format!("line {}", line.number)).style(Style::Dim), Cell::new(text).style(style)]);
+    }
+    page.push_str(&table.text(paint, 2));
+    if count > lines.len() {
+        let more = words::thousands((count - lines.len()) as u64);
+        page.push_str(&format!("  … {more} more: ropewalk logs {} {} --folded\n", shown.row.build, job.name));
+    }
+    Ok(())
 }
 
 fn inputs(page: &mut String, places: &Places, job: &ShownJob, paint: Paint) -> Result<(), Stop> {

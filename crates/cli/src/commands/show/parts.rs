@@ -85,7 +85,11 @@ pub fn took_ms(job: &ShownJob, calendar: &Calendar) -> Option<u64> {
 fn detail(shown: &Shown, job: &ShownJob, calendar: &Calendar) -> String {
     let mut parts = Vec::new();
     match job.outcome() {
-        Some(Outcome::Failed(failure)) => parts.push(words::failure_of(failure, shown.report(job))),
+        Some(Outcome::Failed(failure)) => {
+            let function = job.job.as_ref().and_then(|job| words::function_failure(job, failure));
+            let other = || words::failure_of(failure, shown.report(job));
+            parts.push(function.map_or_else(other, str::to_owned));
+        }
         Some(Outcome::Skipped(reason)) => parts.push(words::skip_reason(reason)),
         Some(Outcome::Passed { .. }) | None => {}
     }
@@ -144,9 +148,6 @@ pub fn header(shown: &Shown, calendar: &Calendar, paint: Paint) -> String {
         line(format!("has not begun: ropewalk run --resume {}", row.build));
     } else if row.verdict == Verdict::Running && !shown.is_run && row.open_gates == 0 {
         line(format!("no process runs it: ropewalk run --resume {}", row.build));
-    }
-    if row.errors > 0 {
-        line("the pipeline is wrong; see below".to_owned());
     }
     page
 }

@@ -191,6 +191,94 @@ gates
 }
 
 #[test]
+fn what_grew_what_it_says_of_itself_and_what_was_wrong() {
+    let mut kept = Kept::new();
+    let graph = |jobs: &[&str], after: Option<&str>| {
+        let job = |(order, name): (usize, &&str)| {
+            (JobName::from(*name), Arc::new(Job { order: u32::try_from(order).expect("few jobs"), ..Job::default() }))
+        };
+        let text = after.map_or_else(|| "1.2".to_owned(), |job| format!("waiting for {job}"));
+        let state = if after.is_some() { graph::StatusState::Pending } else { graph::StatusState::Ok };
+        Arc::new(Graph {
+            jobs: jobs.iter().enumerate().map(job).collect(),
+            holes: after
+                .map(|job| graph::Hole { name: "then:plan".into(), after: vec![job.into()] })
+                .into_iter()
+                .collect(),
+            statuses: BTreeMap::from([("release".to_owned(), graph::Status { state, text })]),
+            ..Graph::default()
+        })
+    };
+    let evaluated = |graph, diagnostics| engine::What::Evaluated { graph, questions: Vec::new(), diagnostics };
+    let mut diverged = graph::Diagnostic::error("diverged", "job `plan` had begun, and a later evaluation changes it");
+    diverged.label = r#"before: {"order":0}; after: {"order":0,"title":"Plan"}"#.to_owned();
+    let mut build = kept.build(&["plan"]);
+    build.fact(evaluated(graph(&["plan"], Some("plan")), Vec::new()));
+    build.pass("plan", 1000);
+    build.fact(evaluated(graph(&["plan", "test/1", "test/2"], None), vec![diverged]));
+    build.fact(engine::What::BuildEnded { verdict: graph::Verdict::Diverged { job: "plan".into() } });
+    check(
+        &kept,
+        None,
+        "\
+build 1 diverged: the pipeline changed `plan` after it had begun
+  push on main, 1a2b3c4d5e6f
+  2026-11-21 04:00:00, 5 min ago, took 1.0 s, .ropewalk/pipeline.yaml
+
+  ✓  plan    passed   1.0 s
+  ·  test/1  waiting
+  ·  test/2  waiting
+  3 jobs: 1 passed, 2 not ended
+
+statuses
+  ✓  release  ok  1.2
+
+growth
+  plan passed: 2 jobs added: test/1, test/2
+
+the pipeline
+error[diverged]: job `plan` had begun, and a later evaluation changes it
+  title
+    + \"Plan\"
+",
+    );
+    let value: Value = serde_json::from_str(&shown(&kept, None, ListForm::Json)).expect("JSON");
+    assert_eq!(value["growth"][0]["because"], json!([{ "job": "plan", "outcome": "passed" }]));
+    assert_eq!(value["growth"][0]["added"], json!(["test/1", "test/2"]));
+    assert_eq!(value["diagnostics"][0]["after"]["title"], "Plan");
+    assert_eq!(value["statuses"]["release"]["text"], "1.2");
+}
+
+#[test]
+fn faults_show_the_lines_of_sources_that_nobody_has_changed() {
+    let root = tempfile::tempdir().expect("a folder");
+    let path = root.path().join("pipeline.rs");
+    std::fs::write(&path, "one\ntwo\n").expect("a file");
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_micros();
+    let now = i64::try_from(now).expect("not yet");
+    let source = |name: &str, created: i64| history::source(root.path(), name, Timestamp(created));
+    assert_eq!(source("pipeline.rs", now + 1_000_000).as_deref(), Some("one\ntwo\n"));
+    assert_eq!(source("pipeline.rs", now - 60_000_000), None);
+    assert_eq!(source("../pipeline.rs", now + 1_000_000), None);
+    assert_eq!(source("nothing.rs", now + 1_000_000), None);
+}
+
+#[test]
+fn what_a_job_warned_of_is_listed() {
+    let mut kept = Kept::new();
+    let mut build = kept.build(&["a"]);
+    build.pass("a", 10);
+    build.print(&[
+        (1, 0, Stream::Stdout, "one\n::warning::old\n"),
+        (1, 0, Stream::Stderr, "::error::not one\n"),
+        (1, 1, Stream::Stdout, "::error::no\n"),
+    ]);
+    build.end();
+    let page = shown(&kept, Some("a"), ListForm::Human);
+    assert!(page.contains("\nwarnings and errors\n  line 2  warning: old\n  line 4  error: no\n\n"), "{page}");
+}
+
+#[test]
 fn json_has_everything_of_a_job() {
     let kept = failed();
     let value: Value = serde_json::from_str(&shown(&kept, Some("test"), ListForm::Json)).expect("JSON");
