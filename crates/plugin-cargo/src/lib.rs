@@ -33,10 +33,9 @@ pub const BINARIES: &str = "target/dist";
 /// Where [`Cargo::coverage`] hands on its report.
 pub const COVERAGE: &str = "target/coverage/lcov.info";
 
-/// What keys of caches end with: the locked versions and the pinned toolchain.
-const KEY: &str = "${{ runner.os }}-${{ runner.arch }}-${{ hash_files('**/Cargo.lock', 'rust-toolchain.toml', 'rust-toolchain') }}";
-/// What is before the digest in [`KEY`].
-const PREFIX: &str = "${{ runner.os }}-${{ runner.arch }}-";
+/// What keys of caches end with: the locked versions and the pinned toolchain. Nothing of the machine: a job that reads `runner` is
+/// never reused, and Cargo itself keeps what other machines and compilers have built apart.
+const KEY: &str = "${{ hash_files('**/Cargo.lock', 'rust-toolchain.toml', 'rust-toolchain') }}";
 /// What Cargo keeps of registries and repositories; sources are unpacked from it anew.
 const DOWNLOADS: [&str; 3] = ["~/.cargo/registry/index", "~/.cargo/registry/cache", "~/.cargo/git/db"];
 /// What decides how code is formatted.
@@ -306,7 +305,7 @@ impl Cargo {
             Tree::Own => {
                 let cache = |name: &str, paths: &[&str]| {
                     let paths: Vec<String> = paths.iter().map(|path| (*path).to_owned()).collect();
-                    Cache::new(format!("cargo-{name}-{KEY}"), paths).restore(format!("cargo-{name}-{PREFIX}"))
+                    Cache::new(format!("cargo-{name}-{KEY}"), paths).restore(format!("cargo-{name}-"))
                 };
                 job.cache(cache("downloads", &DOWNLOADS)).cache(cache(kind, &["target"]))
             }
