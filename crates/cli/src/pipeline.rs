@@ -94,7 +94,9 @@ impl Pipeline {
         }
         let (source, faults) = match source {
             Some(source) => (Some(source), Vec::new()),
-            None => program::plugins::of_files(project, &files).map_or_else(|faults| (None, faults), |it| (it, Vec::new())),
+            None => {
+                program::plugins::of_files(project, &files).map_or_else(|faults| (None, faults), |it| (it, Vec::new()))
+            }
         };
         let program = source.map(|source| Program::build(project, source, colour)).transpose()?;
         Ok(Self { files, program, faults, last: RefCell::default() })

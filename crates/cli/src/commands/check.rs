@@ -70,7 +70,11 @@ fn same(pipeline: &Pipeline) -> Result<(), Stop> {
             shortened(&after),
         )));
     }
-    let _ = writeln!(std::io::stderr(), "{}: evaluated three times in two processes, byte for byte the same", pipeline.name());
+    let _ = writeln!(
+        std::io::stderr(),
+        "{}: evaluated three times in two processes, byte for byte the same",
+        pipeline.name()
+    );
     Ok(())
 }
 
