@@ -4,6 +4,7 @@
 //! if it is written in the same words and all that its lowering reads is the same; what other jobs decide (needs, `when`,
 //! its place) is found anew. Only evaluations without a fault are kept, so nothing that must be told is lost.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -33,6 +34,8 @@ struct Around {
 /// A job as it was written and lowered.
 pub(crate) struct KeptJob {
     body: Node,
+    /// The address of a node that was found the same in this evaluation, so that it is compared once; zero if none was.
+    compared: Cell<usize>,
     /// Whether it has neither an expression nor a condition, so that no name in it can be wrong.
     pub reads_nothing: bool,
     /// Lowered, without what other jobs and answers decide: needs, `when`, place.
@@ -44,12 +47,20 @@ pub(crate) struct KeptJob {
 impl Kept {
     /// Whether a job was found right in these words.
     pub(crate) fn is_right(&self, id: &str, body: &Node) -> bool {
-        self.jobs.get(id).is_some_and(|kept| is_same(&kept.body, body))
+        self.job(id, body).is_some()
     }
 
     /// The job of this id, if it was written like this.
     pub(crate) fn job(&self, id: &str, body: &Node) -> Option<&KeptJob> {
-        self.jobs.get(id).filter(|kept| is_same(&kept.body, body))
+        let kept = self.jobs.get(id)?;
+        let address = std::ptr::from_ref(body).addr();
+        if kept.compared.get() == address {
+            return Some(kept);
+        }
+        is_same(&kept.body, body).then(|| {
+            kept.compared.set(address);
+            kept
+        })
     }
 
     /// Forgets all jobs if something is different that all of them read.
@@ -63,7 +74,7 @@ impl Kept {
         let around = Around {
             event: event.clone(),
             filled: filled.clone(),
-            env: merged.env.iter().map(|entry| Entry::clone(entry)).collect(),
+            env: merged.env.iter().copied().cloned().collect(),
             defaults: merged.defaults.iter().map(|(name, node)| ((*name).to_owned(), Node::clone(node))).collect(),
             program,
         };
@@ -95,8 +106,14 @@ impl Kept {
             let Some(id) = key.scalar_text() else { continue };
             let Some(last) = jobs.get(id) else { continue };
             let kept = match (bare.remove(id), before.remove(id)) {
-                (Some(bare), _) => KeptJob { reads_nothing: !reads(&body, ""), bare, last: Arc::clone(last), body },
-                (None, Some(kept)) => KeptJob { last: Arc::clone(last), ..kept },
+                (Some(bare), _) => KeptJob {
+                    reads_nothing: !reads(&body, ""),
+                    bare,
+                    last: Arc::clone(last),
+                    body,
+                    compared: Cell::new(0),
+                },
+                (None, Some(kept)) => KeptJob { last: Arc::clone(last), compared: Cell::new(0), ..kept },
                 (None, None) => continue,
             };
             self.jobs.insert(id.into(), kept);
