@@ -309,7 +309,8 @@ fn begin(build: BuildId, after: After, how: &RunHow, project: &Project, colour: 
         Ok(binary) => binary,
         Err(error) => return error,
     };
-    let word = |value: Option<clap::builder::PossibleValue>| value.map_or(String::new(), |value| value.get_name().to_owned());
+    let word =
+        |value: Option<clap::builder::PossibleValue>| value.map_or(String::new(), |value| value.get_name().to_owned());
     let mut command = Command::new(binary);
     command.arg("-C").arg(&project.root).arg("--color").arg(word(colour.to_possible_value()));
     command.arg("run").arg("--resume").arg(build.to_string());
@@ -366,11 +367,14 @@ pub fn hand_on(wanted: &[String], build: BuildId, store: &dyn Store) -> Result<(
             _ => None,
         };
         let value = value.ok_or_else(|| {
-            Stop::wrong(format!("the job `{job}` of build {build} handed on no `{output}`: see `ropewalk show {build} {job}`"))
+            Stop::wrong(format!(
+                "the job `{job}` of build {build} handed on no `{output}`: see `ropewalk show {build} {job}`"
+            ))
         })?;
         text.push_str(&entry(name.unwrap_or(output), value));
     }
-    let mut file = std::fs::OpenOptions::new().append(true).open(&path).map_err(|error| Stop::of(&error))?;
+    let mut file =
+        std::fs::OpenOptions::new().append(true).create(true).open(&path).map_err(|error| Stop::of(&error))?;
     file.write_all(text.as_bytes()).map_err(|error| Stop::of(&error))
 }
 

@@ -11,6 +11,7 @@
 //! Nothing in an evaluation does I/O, reads a clock or draws a random number. Only [`context`] and [`testing`] touch the
 //! world, and they run in jobs and in tests.
 
+pub mod build;
 pub mod ci;
 mod clock;
 pub mod condition;
@@ -37,6 +38,7 @@ pub mod texts;
 mod wire;
 pub mod words;
 
+pub use build::Child;
 pub use ci::Ci;
 pub use condition::Condition;
 pub use context::{Cx, Failure};
