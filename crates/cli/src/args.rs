@@ -62,6 +62,8 @@ pub enum Command {
     Cache(Cache),
     /// Open the kept workspace of a job that has ended, without running it again.
     Shell(Shell),
+    /// Write the pipeline as another system's configuration.
+    Export(Export),
     /// Print a completion script for a shell.
     Completions(Completions),
     /// Lower replies of a pipeline's program, for its tests.
@@ -417,6 +419,29 @@ pub struct Shell {
     /// Run this there instead of an interactive shell.
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<String>,
+}
+
+/// `ropewalk export`.
+#[derive(Debug, Args)]
+pub struct Export {
+    #[command(flatten)]
+    pub source: Source,
+    #[command(flatten)]
+    pub event: EventArguments,
+    /// The system.
+    #[arg(long, value_enum, value_name = "SYSTEM")]
+    pub to: ExportSystem,
+}
+
+/// A system whose configuration `ropewalk export` writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ExportSystem {
+    /// A workflow of GitHub Actions: `.github/workflows/*.yml`.
+    Github,
+    /// GitLab CI: `.gitlab-ci.yml`.
+    Gitlab,
+    /// A Buildkite pipeline: `.buildkite/pipeline.yml`.
+    Buildkite,
 }
 
 /// `ropewalk completions`.

@@ -7,6 +7,7 @@ pub mod cancel;
 pub mod check;
 pub mod completions;
 pub mod explain;
+pub mod export;
 pub mod init;
 pub mod logs;
 pub mod lower;

@@ -76,6 +76,7 @@ fn run(arguments: &Arguments) -> Result<u8, Stop> {
         Command::Cancel(cancel) => commands::cancel::run(cancel, &project),
         Command::Explain(explain) => commands::explain::run(explain, &project),
         Command::Cache(cache) => commands::cache::run(cache, &project),
+        Command::Export(export) => commands::export::run(export, &project, arguments.color),
         Command::Shell(shell) => commands::shell::run(shell, &project),
         Command::Completions(_) | Command::Lower => unreachable!("it needs no project and was done above"),
     }

@@ -96,6 +96,8 @@ pub struct Program {
     hooks: RefCell<Option<Rc<Reply>>>,
     /// Its sources, as far as they were shown, by name.
     texts: RefCell<BTreeMap<String, Option<String>>>,
+    /// What lowering remembers from evaluation to evaluation.
+    memory: RefCell<dialects::program::Memory>,
 }
 
 /// Where a program and what is made of it lie.
@@ -344,6 +346,7 @@ impl Program {
             evaluator: RefCell::default(),
             hooks: RefCell::default(),
             texts: RefCell::default(),
+            memory: RefCell::default(),
         })
     }
 

@@ -36,6 +36,7 @@ fn help_pages_are_as_the_manual_has_them() {
         "cache list",
         "cache clear",
         "shell",
+        "export",
         "completions",
     ];
     let mut text = String::new();

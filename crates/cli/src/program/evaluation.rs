@@ -108,7 +108,8 @@ fn evaluated(program: &Program, files: &[SourceFile], known: &Known, hooks: &[us
         *name = program.shown(name);
         sources.extend(program.text(name).map(|text| (name.clone(), text)));
     }
-    Ok(program::lower(reply, sources, files, known, program.digest))
+    let memory = &mut *program.memory.borrow_mut();
+    Ok(program::lower_again(reply, sources, files, known, program.digest, memory))
 }
 
 /// What is said where the program could not be asked.
