@@ -21,7 +21,7 @@ use crate::local::clock::now;
 use crate::local::inputs::Inputs;
 use crate::local::secrets::SecretSource;
 use crate::local::world::{GatePolicy, LocalWorld, Parts, ReusePolicy, WORKER};
-use crate::pipeline::{KindChoice, Pipeline};
+use crate::pipeline::Pipeline;
 use crate::places::Places;
 use crate::program::testing;
 use crate::project::Project;
@@ -101,7 +101,7 @@ fn run_inside(
     let places = Places::open(project)?;
     let waits = if arguments.later { Waits::No } else { Waits::ForVerdict };
     inside.adopt(&mut event, &arguments.event, waits, &*places.store)?;
-    pipeline.check(&mut event, KindChoice::Said, colour)?;
+    pipeline.check(&mut event, event::kind_choice(&arguments.event), colour)?;
     pipeline.check_names(&event, &options.only)?;
     event.checkout = look.end();
     let request = request(event.clone(), &pipeline, options);

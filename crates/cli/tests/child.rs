@@ -1,0 +1,208 @@
+//! Builds that jobs of other builds ask for: real repositories, real processes.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+
+/// A repository with these files, and a data folder of its own.
+struct Repository {
+    folder: tempfile::TempDir,
+}
+
+impl Repository {
+    fn new(files: &[(&str, &str)]) -> Self {
+        let repository = Self { folder: tempfile::tempdir().expect("a scratch folder") };
+        fs::create_dir_all(repository.root().join(".ropewalk")).expect("a folder");
+        for (name, text) in files {
+            fs::write(repository.root().join(".ropewalk").join(name), text).expect("a file");
+        }
+        repository.git(&["init", "-q", "-b", "main"]);
+        repository.git(&["add", "-A"]);
+        repository.git(&["-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qm", "first"]);
+        repository
+    }
+
+    fn root(&self) -> PathBuf {
+        self.folder.path().join("repository")
+    }
+
+    fn git(&self, arguments: &[&str]) {
+        let status = Command::new("git").args(arguments).current_dir(self.root()).status().expect("git");
+        assert!(status.success(), "git {arguments:?}");
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ropewalk"));
+        command.args(arguments).current_dir(self.root()).env("ROPEWALK_DATA", self.folder.path().join("data"));
+        command.env("NO_COLOR", "1").env("TOKEN", "hunter2").stdin(Stdio::null());
+        command
+    }
+
+    /// Runs, and asserts the exit code. Both streams as text.
+    #[track_caller]
+    fn check(&self, arguments: &[&str], code: i32) -> String {
+        let Output { status, stdout, stderr } = self.command(arguments).output().expect("ropewalk starts");
+        let text = format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+        assert_eq!(status.code(), Some(code), "ropewalk {arguments:?} printed:\n{text}");
+        text
+    }
+
+    /// Starts a build and reads its output up to the line that holds `wanted`.
+    fn start(&self, wanted: &str) -> (Child, BufReader<std::process::ChildStdout>) {
+        let mut command = self.command(&["run", "--output", "plain"]);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("ropewalk starts");
+        let mut reader = BufReader::new(child.stdout.take().expect("a pipe"));
+        let mut line = String::new();
+        while reader.read_line(&mut line).expect("readable output") > 0 {
+            if line.contains(wanted) {
+                return (child, reader);
+            }
+            line.clear();
+        }
+        panic!("the output ended without `{wanted}`");
+    }
+}
+
+/// Asserts that each of these stands in the text, in this order.
+#[track_caller]
+fn in_order(text: &str, wanted: &[&str]) {
+    let mut rest = text;
+    for one in wanted {
+        let Some((_, after)) = rest.split_once(one) else { panic!("no `{one}` in what is left of:\n{text}") };
+        rest = after;
+    }
+}
+
+const WAITING: &str = r#"exec "$ROPEWALK_BINARY" run .ropewalk/child.yaml"#;
+
+fn waiting(more: &str) -> String {
+    format!("jobs:\n  a: {{ reuse: false, run: '{WAITING}' }}\n{more}")
+}
+
+#[test]
+fn a_job_waits_for_its_child_and_hands_on_what_it_hands_on() {
+    let parent = "jobs:\n  prep: { run: echo prepared > made.txt, artifacts: [made.txt] }\n  a:\n    needs: [prep]\n    secrets: [TOKEN]\n    outputs: [v]\n    run: 'exec \"$ROPEWALK_BINARY\" run .ropewalk/child.yaml --param to=moon --hand-on one.version=v'\n  b: { needs: [a], run: 'echo got ${{ needs.a.outputs.v }}' }\n";
+    let child = "on: { manual: { params: { to: { type: string } } } }\njobs:\n  one: { outputs: [version], secrets: [TOKEN], run: 'cat made.txt; echo $ROPEWALK_EVENT ${{ params.to }}; echo ${#TOKEN} letters; echo version=1.2 >> $ROPEWALK_OUTPUT' }\n";
+    let repository = Repository::new(&[("pipeline.yaml", parent), ("child.yaml", child)]);
+    let text = repository.check(&["run"], 0);
+    in_order(
+        &text,
+        &["one | prepared", "one | manual moon", "one | 7 letters", "build 2 passed", "got 1.2", "build 1 passed"],
+    );
+    let text = repository.check(&["show", "1"], 0);
+    assert!(text.contains("build 2 passed, for a: .ropewalk/child.yaml"), "{text}");
+    let text = repository.check(&["show", "2"], 0);
+    assert!(text.contains("for a of build 1"), "{text}");
+    assert!(!repository.root().join("made.txt").exists(), "the user's tree is left alone");
+}
+
+#[test]
+fn a_child_that_fails_fails_its_job() {
+    let child = "jobs: { one: { run: exit 7 } }";
+    let repository = Repository::new(&[("pipeline.yaml", &waiting("")), ("child.yaml", child)]);
+    let text = repository.check(&["run"], 1);
+    in_order(&text, &["one: failed", "build 2 failed", "ended with code 1", "build 1 failed"]);
+}
+
+#[test]
+fn a_pipeline_that_asks_for_itself_is_told() {
+    let itself = r#"jobs: { a: { reuse: false, run: 'exec "$ROPEWALK_BINARY" run' } }"#;
+    let repository = Repository::new(&[("pipeline.yaml", itself)]);
+    let text = repository.check(&["run"], 1);
+    assert!(text.contains("build 2 runs .ropewalk/pipeline.yaml for the same event"), "{text}");
+}
+
+#[test]
+fn depth_has_a_bound() {
+    let deeper = r#"on: { push: {}, manual: { params: { n: { type: number, default: 0 } } } }
+jobs: { a: { reuse: false, env: { N: '${{ params.n }}' }, run: 'exec "$ROPEWALK_BINARY" run --event manual --param n=$((N + 1))' } }"#;
+    let repository = Repository::new(&[("pipeline.yaml", deeper)]);
+    let text = repository.check(&["run"], 1);
+    assert!(
+        text.contains("8 builds stand above this one, the most there may be: build 1 asked for 2 asked for 3"),
+        "{text}"
+    );
+    assert!(text.contains("build 9 failed") && !text.contains("build 10"), "{text}");
+}
+
+#[test]
+fn a_cancel_reaches_the_child_gently() {
+    let child = "jobs:\n  one: { run: 'trap \"echo asked; exit 0\" TERM; echo ready; while :; do sleep 0.05; done' }\n  two: { needs: [{ job: one, on: finished }], cleanup: true, run: echo swept }\n  three: { needs: [one], run: echo never }\n";
+    let repository = Repository::new(&[("pipeline.yaml", &waiting("")), ("child.yaml", child)]);
+    let (mut process, mut reader) = repository.start("one | ready");
+    rustix::process::kill_process(rustix::process::Pid::from_child(&process), rustix::process::Signal::INT)
+        .expect("a signal is sent");
+    let mut rest = String::new();
+    reader.read_to_string(&mut rest).expect("readable output");
+    assert_eq!(process.wait().expect("it ends").code(), Some(130), "{rest}");
+    assert!(rest.contains("two | swept") && !rest.contains("never"), "{rest}");
+    assert_eq!(rest.matches("asked").count(), 1, "the child's step is asked once: {rest}");
+    let text = repository.check(&["show", "2"], 0);
+    assert!(text.contains("build 2 was canceled") && !text.contains("failed"), "{text}");
+}
+
+#[test]
+fn after_kill_nine_nothing_of_a_child_is_left_and_resume_goes_on_with_the_parent() {
+    let child = "jobs:\n  one: { run: 'if [ -e ../again ]; then echo second; else touch ../again; echo ready; setsid sleep 1000; fi' }\n";
+    let repository = Repository::new(&[("pipeline.yaml", &waiting("")), ("child.yaml", child)]);
+    let (mut process, mut reader) = repository.start("one | ready");
+    process.kill().expect("kill -9");
+    process.wait().expect("it ends");
+    // Everything that was started holds the other end of the pipe.
+    reader.read_to_end(&mut Vec::new()).expect("readable output");
+    let text = repository.check(&["run", "--resume"], 0);
+    in_order(&text, &["build 3: build", "one | second", "build 1 passed"]);
+}
+
+const LATER: &str = "jobs:\n  a: { reuse: false, run: '\"$ROPEWALK_BINARY\" run --later .ropewalk/child.yaml; echo asked' }\n  b: { needs: [a], run: echo end; test ! -e fail }\n";
+
+#[test]
+fn a_build_asked_for_begins_when_the_parent_has_ended() {
+    let child = "jobs: { one: { reuse: false, run: 'echo later; test ! -e fail-later' } }";
+    let repository = Repository::new(&[("pipeline.yaml", LATER), ("child.yaml", child)]);
+    let asked = "build 2 is asked for: it begins when build 1 has ended";
+    let text = repository.check(&["run"], 0);
+    in_order(&text, &[asked, "asked", "b | end", "build 1 passed", "one | later", "build 2 passed"]);
+    fs::write(repository.root().join("fail-later"), "").expect("a file");
+    let text = repository.check(&["run"], 1);
+    assert!(text.contains("build 3 passed") && text.contains("build 4 failed"), "{text}");
+    fs::rename(repository.root().join("fail-later"), repository.root().join("fail")).expect("a file");
+    let text = repository.check(&["run"], 1);
+    assert!(text.contains("build 5 failed") && text.contains("build 6 passed"), "{text}");
+}
+
+#[test]
+fn a_build_asked_for_outlives_a_kill() {
+    let parent = "jobs:\n  a: { reuse: false, run: '\"$ROPEWALK_BINARY\" run --later .ropewalk/child.yaml; echo ready; test -e ../again || sleep 1000' }\n";
+    let repository =
+        Repository::new(&[("pipeline.yaml", parent), ("child.yaml", "jobs: { one: { run: echo later } }")]);
+    let (mut process, mut reader) = repository.start("a | ready");
+    process.kill().expect("kill -9");
+    process.wait().expect("it ends");
+    reader.read_to_end(&mut Vec::new()).expect("readable output");
+    fs::write(repository.folder.path().join("again"), "").expect("a file");
+    let text = repository.check(&["show", "2"], 0);
+    assert!(text.contains("has not begun: ropewalk run --resume 2"), "{text}");
+    // The job asks again: it is the same build.
+    let text = repository.check(&["run", "--resume", "1"], 0);
+    in_order(&text, &["build 2 is asked for", "build 1 passed", "one | later", "build 2 passed"]);
+}
+
+#[test]
+fn builds_asked_for_by_a_canceled_one_are_named_and_given_up() {
+    let parent = "jobs:\n  a: { reuse: false, run: ['\"$ROPEWALK_BINARY\" run --later .ropewalk/child.yaml; echo ready', 'sleep 1000'] }\n";
+    let repository =
+        Repository::new(&[("pipeline.yaml", parent), ("child.yaml", "jobs: { one: { run: echo later } }")]);
+    let (mut process, mut reader) = repository.start("a | ready");
+    rustix::process::kill_process(rustix::process::Pid::from_child(&process), rustix::process::Signal::INT)
+        .expect("a signal is sent");
+    reader.read_to_end(&mut Vec::new()).expect("readable output");
+    assert_eq!(process.wait().expect("it ends").code(), Some(130));
+    let mut told = String::new();
+    process.stderr.take().expect("a pipe").read_to_string(&mut told).expect("readable output");
+    assert!(told.contains("build 2, asked for by build 1, has not begun"), "{told}");
+    assert!(repository.check(&["cancel", "2"], 0).contains("build 2 is given up"));
+    repository.check(&["run", "--resume", "2"], 2);
+    repository.check(&["run", "--later"], 2);
+}
