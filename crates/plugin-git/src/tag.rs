@@ -60,13 +60,20 @@ impl Tag {
     /// As a config file says it: `version` or `bump` (`major`, `minor`, `patch`), `message`, `push`, `token`.
     #[must_use]
     pub fn of(with: &With) -> Self {
-        let version = match (with.text("version"), with.get("bump")) {
-            (Some(version), None) => Wanted::Version(version),
-            (Some(version), Some(Bump::Major | Bump::Minor | Bump::Patch)) => {
-                with.refuse("bump", "the version is given, so there is nothing to count on");
+        let version = match (with.text("version"), with.text("bump").as_deref()) {
+            (Some(version), bump) => {
+                if bump.is_some() {
+                    with.refuse("bump", "the version is given, so there is nothing to count on");
+                }
                 Wanted::Version(version)
             }
-            (None, bump) => Wanted::After(bump.unwrap_or(Bump::Patch)),
+            (None, Some("major")) => Wanted::After(Bump::Major),
+            (None, Some("minor")) => Wanted::After(Bump::Minor),
+            (None, Some("patch") | None) => Wanted::After(Bump::Patch),
+            (None, Some(other)) => {
+                with.refuse("bump", format!("one of `major`, `minor`, `patch` was expected, `{other}` came"));
+                Wanted::After(Bump::Patch)
+            }
         };
         let (push, token) = (with.text("push"), with.text("token"));
         if push.is_none() && token.is_some() {
@@ -120,8 +127,8 @@ impl Tag {
             Some(tagged) if tagged == commit => cx.log(format!("{tag} is there and means this commit")),
             Some(tagged) => return Err(Failure::new(format!("{tag} is there and means another commit, {tagged}"))),
             None => {
-                let message = self.message.as_deref().unwrap_or(&tag);
-                git(cx, &["tag", "--annotate", "--message", message, &tag, &commit])?;
+                let message = self.message.as_deref().unwrap_or(&tag).to_owned();
+                create(cx, &tag, &commit, &message)?;
                 cx.log(format!("{tag} is {commit}"));
             }
         }
@@ -166,4 +173,15 @@ impl Tag {
         }
         cx.run(&command).map(drop)
     }
+}
+
+/// Makes the tag, in the name of whoever git knows, else of whoever caused the build.
+fn create(cx: &mut Cx, tag: &str, commit: &str, message: &str) -> Result<(), Failure> {
+    let is_known = asked(cx, &["var", "GIT_COMMITTER_IDENT"])?.is_some();
+    let mut command = Command::new(["git", "tag", "--annotate", "--message", message, tag, commit]);
+    if !is_known {
+        let actor = Some(cx.event().actor()).filter(|actor| !actor.is_empty()).unwrap_or("ropewalk").to_owned();
+        command = command.env("GIT_COMMITTER_NAME", actor).env("GIT_COMMITTER_EMAIL", "ropewalk@localhost");
+    }
+    cx.run(&command).map(drop)
 }

@@ -74,7 +74,8 @@ pub fn of_files(project: &Project, files: &[SourceFile]) -> Result<Option<Source
         return Ok(None);
     }
     if let Some(beyond) = plugins.get(PLUGINS_MAX) {
-        let fault = Diagnostic::error("too-many-plugins", format!("the pipeline names more than {PLUGINS_MAX} plugins"));
+        let fault =
+            Diagnostic::error("too-many-plugins", format!("the pipeline names more than {PLUGINS_MAX} plugins"));
         return Err(vec![fault.at(beyond.location.clone(), "the first too many")]);
     }
     let (mut list, mut faults) = (Vec::new(), Vec::new());
@@ -168,7 +169,9 @@ fn shown(path: &Path) -> String {
 /// # Errors
 /// If it cannot be written.
 pub fn lay(plugins: &Plugins, root: &Path, folder: &Path, sdk: &Path) -> Result<PathBuf, Stop> {
-    let failed = |error: io::Error| Stop::infra(format!("could not write the package of the plugins {}: {error}", folder.display()));
+    let failed = |error: io::Error| {
+        Stop::infra(format!("could not write the package of the plugins {}: {error}", folder.display()))
+    };
     // A package of the repository knows the SDK by the link beside the pipeline: then all must, to mean the same crate.
     let linked = plugins.linked(root).map(|folder| folder.join(".sdk"));
     let sdk = linked.as_deref().unwrap_or(sdk);
