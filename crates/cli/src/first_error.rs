@@ -366,8 +366,12 @@ impl Excerpt {
             let (mark, style) = if is_error { (">", Style::Bad) } else { (" ", Style::Dim) };
             let head = format!("{mark}{:>width$} |", line.number);
             let room = cells_max.saturating_sub(indent + columns::cells(&head) + 1).max(CELLS_MIN);
-            let said = Annotation::of(view::Stream::Stdout, &line.text).and_then(|said| said.text(Paint::Plain));
-            let line = ExcerptLine { text: said.unwrap_or_else(|| line.text.clone()), ..*line };
+            let said = Annotation::of(view::Stream::Stdout, &line.text);
+            let line = match said.map(|said| said.text(Paint::Plain)) {
+                None => line.clone(),
+                Some(Some(text)) => ExcerptLine { text, ..*line },
+                Some(None) => continue,
+            };
             let content = match paint {
                 Paint::Plain => columns::cut(&columns::bare(&line.text), room),
                 // A colour that a line leaves on must not run into what follows.

@@ -1,8 +1,9 @@
 //! `ropewalk plan`: the graph, for the event at hand or a made-up one, without running anything.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 
-use graph::{Answer, Failure, JobName, Known, Outcome, Question, SkipReason, canonical};
+use graph::{Answer, Failure, Job, JobName, Known, Outcome, Question, Shell, SkipReason, canonical};
 use serde_json::Value;
 
 use super::Stop;
@@ -24,16 +25,17 @@ pub fn run(arguments: &Plan, project: &Project, colour: Colour) -> Result<u8, St
     let mut event = event::of(&arguments.event, project, now()).map_err(Stop::wrong)?;
     pipeline.check(&mut event, event::kind_choice(&arguments.event), colour)?;
     let mut known = Known::of(event);
-    for given in &arguments.given {
-        let (job, outcome) = given_outcome(given).map_err(Stop::wrong)?;
-        known.answers.insert(Question::Outcome(job), Answer::Outcome(outcome));
+    let mut given = BTreeMap::new();
+    for text in &arguments.given {
+        let (job, outcome) = given_outcome(text).map_err(Stop::wrong)?;
+        given.insert(job, outcome);
     }
     if !arguments.changed.is_empty() {
         let mut files = arguments.changed.clone();
         files.sort();
         known.answers.insert(Question::ChangedFiles, Answer::Files(files));
     }
-    let graph = settle(&pipeline, &mut known, project);
+    let graph = settle(&pipeline, &mut known, &mut given, project);
     let text = match arguments.output {
         GraphForm::Tree => drawing::tree::draw(&graph),
         GraphForm::Json => canonical::graph_json(&graph) + "\n",
@@ -41,33 +43,39 @@ pub fn run(arguments: &Plan, project: &Project, colour: Colour) -> Result<u8, St
         GraphForm::Svg => drawing::svg::draw(&graph),
     };
     output::print(text)?;
-    let planned: Vec<_> = known
-        .answers
-        .keys()
-        .filter_map(|question| match question {
-            Question::Outcome(job) if !graph.jobs.contains_key(job) => Some(job.as_str()),
-            _ => None,
-        })
-        .collect();
-    if !planned.is_empty() {
+    if !given.is_empty() {
+        let names: Vec<_> = given.keys().map(JobName::as_str).collect();
         let _ =
-            writeln!(std::io::stderr(), "note: --given names jobs that are not in the graph: {}", planned.join(", "));
+            writeln!(std::io::stderr(), "note: --given names jobs that are not in the graph: {}", names.join(", "));
     }
     Ok(exit::PASSED)
 }
 
-/// Evaluates until no question that this machine can answer is left.
-fn settle(pipeline: &Pipeline, known: &mut Known, project: &Project) -> graph::Graph {
+/// Evaluates until no question that this machine or `given` can answer is left. A given result is told once its job is in the
+/// graph, and taken out of `given`.
+fn settle(
+    pipeline: &Pipeline,
+    known: &mut Known,
+    given: &mut BTreeMap<JobName, Outcome>,
+    project: &Project,
+) -> graph::Graph {
     for _ in 0..EVALUATIONS_MAX {
         let lowered = pipeline.lower(known);
         let evaluation = &lowered.evaluation;
+        let jobs = &evaluation.graph.jobs;
+        let told: Vec<_> = given.extract_if(.., |name, _| jobs.contains_key(name)).collect();
+        let has_told = !told.is_empty();
+        for (name, outcome) in told {
+            let outcome = as_function(&jobs[&name], outcome);
+            known.answers.insert(Question::Outcome(name), Answer::Outcome(outcome));
+        }
         let open: Vec<_> = evaluation
             .questions
             .iter()
             .filter(|question| !known.answers.contains_key(question) && !matches!(question, Question::Outcome(_)))
             .cloned()
             .collect();
-        if open.is_empty() {
+        if open.is_empty() && !has_told {
             return evaluation.graph.clone();
         }
         for question in open {
@@ -78,15 +86,61 @@ fn settle(pipeline: &Pipeline, known: &mut Known, project: &Project) -> graph::G
     pipeline.lower(known).evaluation.graph.clone()
 }
 
+/// The outcome as a job that is a function of the program hands it on: `value` with the digest of its type, and each field of
+/// a struct as an output of its own. That of another job stays.
+fn as_function(job: &Job, outcome: Outcome) -> Outcome {
+    let schema = job.steps.iter().find_map(|step| match step.shell {
+        Shell::Program(_) => serde_json::from_str::<Value>(&step.run).ok()?.get("output").cloned(),
+        _ => None,
+    });
+    let (Some(schema), Outcome::Passed { mut outputs }) = (schema, outcome.clone()) else { return outcome };
+    let value = outputs.remove("value").unwrap_or_default();
+    // What a build recorded has its digest already.
+    let read = value.as_str().and_then(|text| serde_json::from_str::<Value>(text).ok());
+    let value = read.unwrap_or(value);
+    if value.get("schema").is_some() && value.get("value").is_some() {
+        outputs.insert("value".to_owned(), Value::from(value.to_string()));
+        return Outcome::Passed { outputs };
+    }
+    for (name, part) in value.as_object().into_iter().flatten() {
+        let text = part.as_str().map_or_else(|| part.to_string(), str::to_owned);
+        outputs.entry(name.clone()).or_insert_with(|| Value::from(text));
+    }
+    let typed = serde_json::json!({ "schema": schema, "value": value });
+    outputs.insert("value".to_owned(), Value::from(typed.to_string()));
+    Outcome::Passed { outputs }
+}
+
+/// `NAME=VALUE[,NAME=VALUE…]`. A value that begins as a list, an object or a quoted text of JSON ends where that ends; another
+/// one at the comma.
+fn given_outputs(mut rest: &str) -> Option<BTreeMap<String, Value>> {
+    let mut outputs = BTreeMap::new();
+    while !rest.is_empty() {
+        let (name, text) = rest.split_once('=')?;
+        let mut values = serde_json::Deserializer::from_str(text).into_iter::<Value>();
+        let is_json = text.starts_with(['{', '[', '"']);
+        let (value, end) = match values.next() {
+            Some(Ok(value)) if is_json => (value.to_string(), values.byte_offset()),
+            _ => {
+                let end = text.find(',').unwrap_or(text.len());
+                (text[..end].to_owned(), end)
+            }
+        };
+        outputs.insert(name.to_owned(), Value::from(value));
+        rest = match &text[end..] {
+            "" => "",
+            more => more.strip_prefix(',').filter(|more| !more.is_empty())?,
+        };
+    }
+    Some(outputs)
+}
+
 /// `JOB=OUTCOME[,OUTPUT=VALUE…]`.
 fn given_outcome(given: &str) -> Result<(JobName, Outcome), String> {
     let form = || format!("--given takes JOB=OUTCOME[,OUTPUT=VALUE…], such as build=passed,version=1.2, not `{given}`");
     let (job, rest) = given.split_once('=').ok_or_else(form)?;
-    let mut parts = rest.split(',');
-    let word = parts.next().unwrap_or_default();
-    let outputs = parts
-        .map(|part| part.split_once('=').map(|(name, value)| (name.to_owned(), Value::from(value))).ok_or_else(form))
-        .collect::<Result<_, _>>()?;
+    let (word, outputs) = rest.split_once(',').unwrap_or((rest, ""));
+    let outputs = given_outputs(outputs).ok_or_else(form)?;
     let outcome = match word {
         "passed" => Outcome::Passed { outputs },
         "failed" => Outcome::Failed(Failure::Step { step: 0, exit: 1 }),
@@ -95,4 +149,29 @@ fn given_outcome(given: &str) -> Result<(JobName, Outcome), String> {
         _ => return Err(format!("`{word}` is no outcome: passed, failed, canceled, skipped")),
     };
     Ok((job.into(), outcome))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::given_outputs;
+
+    #[track_caller]
+    fn check(text: &str, expected: Option<serde_json::Value>) {
+        assert_eq!(given_outputs(text).map(|outputs| json!(outputs)), expected, "{text}");
+    }
+
+    #[test]
+    fn values_given_end_at_commas_or_with_their_json() {
+        check("", Some(json!({})));
+        check("v=1.2,w=", Some(json!({ "v": "1.2", "w": "" })));
+        check(r#"value={"shards":[1,2]},v=a"#, Some(json!({ "value": r#"{"shards":[1,2]}"#, "v": "a" })));
+        check(r#"legs=["x","y"]"#, Some(json!({ "legs": r#"["x","y"]"# })));
+        check(r#"value="a,b""#, Some(json!({ "value": r#""a,b""# })));
+        check("v={not json},w=1", Some(json!({ "v": "{not json}", "w": "1" })));
+        check("v", None);
+        check("v=1,", None);
+        check("v=[1]2", None);
+    }
 }

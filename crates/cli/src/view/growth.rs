@@ -57,6 +57,12 @@ impl Growing {
         self.graph.as_ref()?.jobs.get(name).map(|job| &**job)
     }
 
+    /// What a gate asks: its prompt, or its title if it has none; empty if neither says more than its name.
+    pub fn asked(&self, gate: &JobName, prompt: &str) -> String {
+        let title = || self.job(gate).and_then(|job| job.title.as_plain()).unwrap_or_default();
+        words::harmless(if prompt.is_empty() { title() } else { prompt }).into_owned()
+    }
+
     fn end(&mut self, job: &JobName, word: &'static str) {
         let mut holes = self.graph.iter().flat_map(|graph| &graph.holes);
         if holes.any(|hole| hole.after.contains(job)) {

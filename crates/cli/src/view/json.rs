@@ -201,3 +201,42 @@ impl<W: Write> View for Json<W> {
         Wants::Output
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use engine::Fact;
+    use graph::{BuildId, Graph, Hole, Job, Status, StatusState};
+
+    use super::*;
+
+    #[test]
+    fn what_grew_is_told_by_name() {
+        let mut json = Json::new(Vec::new());
+        let graph = |jobs: &[&str], holes: Vec<Hole>, state| {
+            let jobs = jobs.iter().map(|name| (JobName::from(*name), Arc::new(Job::default()))).collect();
+            let statuses = BTreeMap::from([("s".to_owned(), Status { state, text: "t".to_owned() })]);
+            let graph = Arc::new(Graph { jobs, holes, statuses, ..Graph::default() });
+            What::Evaluated { graph, questions: Vec::new(), diagnostics: Vec::new() }
+        };
+        let hole = Hole { name: "then:plan".to_owned(), after: vec!["plan".into()] };
+        let ended = What::JobEnded { job: "plan".into(), outcome: Outcome::passed(), how: Ended::Decided };
+        let facts = [
+            graph(&["plan"], vec![hole], StatusState::Pending),
+            ended,
+            graph(&["a", "plan"], Vec::new(), StatusState::Ok),
+        ];
+        for what in facts {
+            json.fact(&Fact { build: BuildId(1), at: Timestamp(0), what }).expect("memory takes it");
+        }
+        let written = String::from_utf8(json.writer).expect("text");
+        let planned: Vec<Value> = written.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        assert_eq!(planned[0]["holes"], json!(["then:plan"]));
+        assert_eq!(planned[0]["statuses"], json!({ "s": { "state": "pending", "text": "t" } }));
+        let shown = |key: &str| planned[2][key].clone();
+        assert_eq!((shown("added"), shown("because")), (json!(["a"]), json!(["plan"])));
+        assert_eq!((shown("jobs"), shown("holes")), (json!(2), json!([])));
+        assert_eq!(shown("statuses")["s"]["state"], "ok");
+    }
+}

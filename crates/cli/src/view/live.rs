@@ -174,7 +174,7 @@ impl<W: Write> Live<W> {
                 }
             }
             What::GateOpened { job, prompt } => {
-                self.waiting.insert(job.clone(), words::harmless(prompt).into_owned());
+                self.waiting.insert(job.clone(), self.growing.asked(job, prompt));
             }
             What::GateAnswered { job, answer, by } => {
                 self.waiting.remove(job);

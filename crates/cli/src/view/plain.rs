@@ -69,12 +69,13 @@ impl<W: Write> Plain<W> {
                 self.started = Some(fact.at);
                 writeln!(self.writer, "build {}: {}", self.opening.build, crate::event::describe(&request.event))
             }
-            What::GateOpened { job, prompt } => writeln!(
-                self.writer,
-                "{job}: waits for approval: {}\n{job}: to go on: ropewalk approve {} {job}",
-                words::harmless(prompt),
-                fact.build
-            ),
+            What::GateOpened { job, prompt } => {
+                let asked = self.growing.asked(job, prompt);
+                let asked = if asked.is_empty() { asked } else { format!(": {asked}") };
+                let build = fact.build;
+                writeln!(self.writer, "{job}: waits for approval{asked}")?;
+                writeln!(self.writer, "{job}: to go on: ropewalk approve {build} {job}")
+            }
             What::GateAnswered { job, answer, by } => {
                 writeln!(self.writer, "{job}: {}", words::answered(answer.as_ref(), by))
             }

@@ -160,6 +160,14 @@ fn tries(page: &mut String, shown: &Shown, job: &ShownJob, calendar: &Calendar, 
     page.push_str(&table.text(paint, 2));
 }
 
+/// What a function returned, as its program writes it.
+#[derive(serde::Deserialize)]
+struct TypedValue {
+    value: serde_json::Value,
+    #[serde(rename = "schema")]
+    _schema: String,
+}
+
 fn outputs(page: &mut String, job: &ShownJob, paint: Paint) {
     let Some(Outcome::Passed { outputs }) = job.outcome() else { return };
     if outputs.is_empty() {
@@ -167,6 +175,13 @@ fn outputs(page: &mut String, job: &ShownJob, paint: Paint) {
     }
     title(page, paint, "outputs");
     for (name, value) in outputs {
+        // What a function returned stands under `value` once more, with the digest of its type.
+        let typed = value.as_str().and_then(|text| serde_json::from_str::<TypedValue>(text).ok());
+        let value = match typed.filter(|_| name == "value") {
+            Some(_) if outputs.len() > 1 => continue,
+            Some(typed) => typed.value,
+            None => value.clone(),
+        };
         page.push_str(&format!("  {name} = {}\n", columns::cut(&columns::bare(&value.to_string()), 160)));
     }
 }

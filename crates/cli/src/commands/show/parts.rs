@@ -275,7 +275,9 @@ pub fn gates(page: &mut String, shown: &Shown, calendar: &Calendar, paint: Paint
     }
     title(page, paint, "gates");
     for gate in shown.gates.iter().take(ROWS_MAX) {
-        let prompt = columns::cut(&columns::one_line(&gate.prompt), 100);
+        let title = || shown.job(&gate.job).and_then(|job| job.job.as_ref()?.title.as_plain().map(str::to_owned));
+        let prompt = if gate.prompt.is_empty() { title().unwrap_or_default() } else { gate.prompt.clone() };
+        let prompt = columns::cut(&columns::one_line(&prompt), 100);
         let state = match &gate.answered {
             None => {
                 let command = format!("ropewalk approve {} {}{}", shown.row.build, gate.job, fields(shown, &gate.job));
