@@ -414,6 +414,9 @@ fn a_file_that_a_sandboxed_job_did_not_declare_is_named() {
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("= help: `deep/other.txt` is in the repository but not among the `inputs` of `a`"), "{text}");
     assert_eq!(text.matches("= help:").count(), 1, "{text}");
+    let output = repository.command(&["show", "last", "a"]).output().expect("ropewalk starts");
+    let page = String::from_utf8(output.stdout).expect("text");
+    assert!(page.contains("= help: `deep/other.txt` is in the repository"), "{page}");
 }
 
 #[test]
