@@ -181,7 +181,8 @@ pub struct Plan {
     pub source: Source,
     #[command(flatten)]
     pub event: EventArguments,
-    /// Take a job as ended: `JOB=OUTCOME[,OUTPUT=VALUE…]`, such as `build=passed,version=1.2`.
+    /// Take a job as ended: `JOB=OUTCOME[,OUTPUT=VALUE…]`, such as `build=passed,version=1.2`. What a function returns is `value`, as
+    /// JSON: `plan=passed,value={"shards":[1,2]}`.
     #[arg(long, value_name = "RESULT")]
     pub given: Vec<String>,
     /// Take these files as changed instead of asking git.
