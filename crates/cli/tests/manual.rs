@@ -160,7 +160,7 @@ fn normal(line: &str) -> String {
         (r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+)?Z?", "<date>"),
         // Before durations, which an age holds.
         (r"\b\d+ (s|min) ago\b|\bjust now\b", "<age>"),
-        (r"\b\d+ h \d+ m\b|\b\d+ m \d+ s\b|\b\d+(\.\d+)? (ms|s)\b", "<duration>"),
+        (r"\b\d+ h \d+ m\b|\b\d+ m \d+ s\b|\b\d+(\.\d+)? (ms|s)\b|\b\d+\.\d+s\b", "<duration>"),
         (r#""(duration_ms|peak_memory_bytes|cpu_user_us|cpu_system_us)":\d+"#, "<usage>"),
         (r"\b\d+(\.\d+)? ([KMG]i)?B\b", "<size>"),
         (r"\b[0-9a-f]{64}\b|\b[0-9a-f]{40}\b|\b[0-9a-f]{12}\b", "<digest>"),
