@@ -45,8 +45,7 @@ pub fn run(arguments: &Plan, project: &Project, colour: Colour) -> Result<u8, St
     output::print(text)?;
     if !given.is_empty() {
         let names: Vec<_> = given.keys().map(JobName::as_str).collect();
-        let _ =
-            writeln!(std::io::stderr(), "note: --given names jobs that are not in the graph: {}", names.join(", "));
+        let _ = writeln!(std::io::stderr(), "note: --given names jobs that are not in the graph: {}", names.join(", "));
     }
     Ok(exit::PASSED)
 }
