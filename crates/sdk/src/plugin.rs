@@ -6,6 +6,7 @@
 //! says, key by key, and places keep pointing into the file. Rust needs no names: a plugin has functions for its jobs.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::panic::{self, AssertUnwindSafe, Location};
 use std::rc::Rc;
 
@@ -224,21 +225,27 @@ pub(crate) fn complete_jobs_of_files(ci: &Ci) {
         let jobs = jobs.filter(|(id, _)| !shared.by_name.contains_key(id));
         jobs.map(|(id, body)| Use { id: id.clone(), body: body.clone() }).collect()
     };
+    let mut completed = HashMap::new();
     for of_file in &uses {
         let complete = ci.shared.borrow_mut().job_of_plugin(of_file);
-        if let Some(complete) = complete {
-            complete_job(ci, of_file, &*complete);
+        if let Some(body) = complete.and_then(|complete| complete_job(ci, of_file, &*complete)) {
+            completed.insert(of_file.id.as_str(), body);
         }
     }
+    ci.shared.borrow_mut().put_completed(completed);
 }
 
-fn complete_job(ci: &Ci, of_file: &Use, complete: &Complete) {
+/// The whole job, as the plugin and the file say it.
+fn complete_job(ci: &Ci, of_file: &Use, complete: &Complete) -> Option<Json> {
     let with = With::of(of_file.options());
     let outside = Ci { scope: crate::ci::Scope::default(), ..ci.clone() };
-    let job = outside.job(&of_file.id);
-    let index = job.index;
-    let ended = panic::catch_unwind(AssertUnwindSafe(|| complete(job, &with)));
+    let index = ci.shared.borrow().jobs.len();
+    let ended = panic::catch_unwind(AssertUnwindSafe(|| complete(outside.job(&of_file.id), &with)));
     let mut shared = ci.shared.borrow_mut();
+    if shared.jobs.len() == index {
+        // At the bound on jobs, which has been told.
+        return None;
+    }
     if let Err(payload) = ended {
         if !payload.is::<AtBound>() {
             let said = payload.downcast_ref::<&str>().copied();
@@ -246,11 +253,10 @@ fn complete_job(ci: &Ci, of_file: &Use, complete: &Complete) {
             let message = format!("`{}` panicked: {said}", of_file.name());
             shared.tell("plugin-panicked", message, "used here", "this is a mistake of the plugin", of_file.place());
         }
-        shared.take_completed(index, of_file);
-        return;
+    } else {
+        shared.tell_options(of_file, &with);
     }
-    shared.tell_options(of_file, &with);
-    shared.take_completed(index, of_file);
+    shared.take_completed(index, of_file)
 }
 
 /// The function of a job of a file, with the names of its outputs.
@@ -327,7 +333,7 @@ impl Evaluation {
     }
 
     /// Takes the job that a plugin wrote out of the program's, and puts it under what the file says of it.
-    fn take_completed(&mut self, index: usize, of_file: &Use) {
+    fn take_completed(&mut self, index: usize, of_file: &Use) -> Option<Json> {
         // A plugin that holds on to a `Ci` could have added others.
         while self.jobs.len() > index + 1 {
             let other = self.jobs.len() - 1;
@@ -338,7 +344,7 @@ impl Evaluation {
                 self.by_name.remove(&entry.name);
             }
         }
-        let Some(entry) = self.jobs.pop() else { return };
+        let entry = self.jobs.pop()?;
         self.by_name.remove(&entry.name);
         let mut keys: Vec<(String, Json)> = Vec::with_capacity(entry.settings.0.len() + 1);
         let needs = entry.needs.into_iter().filter_map(|need| match need.on {
@@ -369,10 +375,19 @@ impl Evaluation {
             of_file.body.entries().iter().filter(|(key, _)| !matches!(key.as_str(), "use" | "@use" | "with" | "@with"));
         let place = of_file.place();
         let marked = |(key, value): (String, Json)| [(format!("@{key}"), place.clone()), (key, value)];
-        let body = keys.into_iter().flat_map(marked).chain(own.cloned()).collect();
-        if let Some(job) = job_of_document(&mut self.document, &of_file.id) {
-            *job = Json::Object(body);
-            self.changed.insert(of_file.id.clone());
+        Some(Json::Object(keys.into_iter().flat_map(marked).chain(own.cloned()).collect()))
+    }
+
+    /// Puts the completed jobs into the files' document, in the places of those that were not.
+    fn put_completed(&mut self, mut completed: HashMap<&str, Json>) {
+        let Json::Object(entries) = &mut self.document else { return };
+        let jobs = entries.iter_mut().find(|(key, _)| key == "jobs");
+        let Some((_, Json::Object(jobs))) = jobs else { return };
+        for (id, body) in jobs {
+            if let Some(whole) = completed.remove(id.as_str()) {
+                *body = whole;
+                self.changed.insert(id.clone());
+            }
         }
     }
 }
@@ -383,13 +398,6 @@ fn add_document(step: &mut Json, of_file: &Use) {
     if let Some((_, Json::Object(payload))) = entries.iter_mut().find(|(key, _)| key == "function") {
         payload.push(("document".to_owned(), of_file.document()));
     }
-}
-
-fn job_of_document<'d>(document: &'d mut Json, id: &str) -> Option<&'d mut Json> {
-    let Json::Object(entries) = document else { return None };
-    let (_, jobs) = entries.iter_mut().find(|(key, _)| key == "jobs")?;
-    let Json::Object(jobs) = jobs else { return None };
-    jobs.iter_mut().find(|(key, _)| key == id).map(|(_, body)| body)
 }
 
 /// The sentence for a help line: the nearest known name, or all of them.

@@ -123,7 +123,7 @@ fn functions_of_jobs_of_files_are_found_again_by_what_their_step_says() {
     };
     let pipeline = move |ci: &Ci| ci.plugin(adding());
     let document = r#"{"jobs":{"@a":[-1,2,3],"a":{"@use":[-1,2,1],"use":"sum.add","with":{"@to":[-1,2,9],"to":4}}}}"#;
-    let reply = reply(pipeline.clone(), document);
+    let reply = reply(pipeline, document);
     let job = reply.get("document").and_then(|document| document.get("jobs")).and_then(|jobs| jobs.get("a"));
     let step = job.and_then(|job| job.get("run")).map(Json::items).unwrap_or_default();
     let payload = step[0].get("function").expect("a step that is a function");
