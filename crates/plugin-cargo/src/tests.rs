@@ -1,3 +1,5 @@
+//! The scripts, as texts and run by the real `sh` with a `cargo` that only says how it was called.
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;

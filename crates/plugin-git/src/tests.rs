@@ -1,3 +1,5 @@
+//! The functions of the jobs, with a recorded shell.
+
 use ropewalk::Ci;
 use ropewalk::testing::*;
 

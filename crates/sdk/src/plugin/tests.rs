@@ -1,3 +1,5 @@
+//! Jobs of files that use a plugin, as requests and replies: what comes back, and what is told.
+
 use crate::hook::Hooks;
 use crate::json::Json;
 use crate::wire::{self, Request};
