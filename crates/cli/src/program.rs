@@ -144,7 +144,8 @@ impl Place {
 
     /// Lays what the package depends on, and the package itself if the program is a file.
     fn lay(&self) -> Result<Package, Stop> {
-        let failed = |error: io::Error| Stop::infra(format!("could not lay the SDK into {}: {error}", self.cache.display()));
+        let failed =
+            |error: io::Error| Stop::infra(format!("could not lay the SDK into {}: {error}", self.cache.display()));
         let sdk = sdk::lay(&self.cache).map_err(failed)?;
         let target = self.kept.join(format!("target-{}", sdk::name()));
         let folder = self.folder().to_owned();
@@ -178,7 +179,8 @@ impl Place {
 
     /// Holds every other command off this program's folder in the cache.
     fn lock(&self) -> Result<File, Stop> {
-        let failed = |error: io::Error| Stop::infra(format!("could not use the cache {}: {error}", self.kept.display()));
+        let failed =
+            |error: io::Error| Stop::infra(format!("could not use the cache {}: {error}", self.kept.display()));
         fs::create_dir_all(&self.kept).map_err(failed)?;
         let file = File::create(self.kept.join("lock")).map_err(failed)?;
         file.lock().map_err(failed)?;
@@ -248,7 +250,10 @@ impl Place {
         }
         match binaries.len() {
             1 => Ok(binaries.remove(0).1),
-            0 => Err(Stop::wrong(format!("{} makes no binary: a pipeline is a program with `ropewalk::Ci::main`", self.name))),
+            0 => Err(Stop::wrong(format!(
+                "{} makes no binary: a pipeline is a program with `ropewalk::Ci::main`",
+                self.name
+            ))),
             _ => {
                 let names: Vec<String> = binaries.into_iter().map(|(name, _)| name).collect();
                 Err(Stop::wrong(format!(
@@ -263,7 +268,8 @@ impl Place {
     /// Remembers how everything looked that the binary was made of. Losing it costs time only.
     fn keep_stamp(&self, made: &Path, package: &Package, began: SystemTime, digest: Digest) {
         let path = self.stamp("built");
-        let sources = fs::read_to_string(made.with_extension("d")).map(|text| stamp::dep_info(&text)).unwrap_or_default();
+        let sources =
+            fs::read_to_string(made.with_extension("d")).map(|text| stamp::dep_info(&text)).unwrap_or_default();
         let mut paths: BTreeSet<PathBuf> = cargo::settings(&package.folder).into_iter().collect();
         for source in sources {
             let source = package.folder.join(source);
@@ -299,7 +305,8 @@ impl Place {
             }
         }
         for entry in fs::read_dir(self.data.join("programs")).into_iter().flatten().flatten() {
-            let age = entry.metadata().and_then(|metadata| metadata.modified()).ok().and_then(|time| time.elapsed().ok());
+            let age =
+                entry.metadata().and_then(|metadata| metadata.modified()).ok().and_then(|time| time.elapsed().ok());
             if age.is_some_and(|age| age > BINARIES_KEPT) {
                 let _ = fs::remove_file(entry.path());
             }
@@ -433,7 +440,8 @@ impl Program {
 
 /// Makes the link `.sdk` in a folder of the repository, and has git ignore it.
 fn link(folder: &Path, sdk: &Path) -> Result<(), Stop> {
-    let failed = |error: io::Error| Stop::infra(format!("could not link {}/.sdk to the SDK: {error}", folder.display()));
+    let failed =
+        |error: io::Error| Stop::infra(format!("could not link {}/.sdk to the SDK: {error}", folder.display()));
     sdk::link(folder, sdk).map_err(failed)?;
     let ignore = folder.join(".gitignore");
     if ignore.exists() { Ok(()) } else { fs::write(ignore, "/.sdk\n/target\n").map_err(failed) }

@@ -60,7 +60,8 @@ impl Repository {
             }
             line.clear();
         }
-        panic!("the output ended without `{wanted}`");
+        let status = child.wait();
+        panic!("the output ended without `{wanted}`, with {status:?}");
     }
 }
 

@@ -124,16 +124,8 @@ pub enum EventKind {
 
 impl EventKind {
     /// All kinds, in the order they are listed to users.
-    pub const ALL: [Self; 8] = [
-        Self::Push,
-        Self::Tag,
-        Self::PullRequest,
-        Self::Schedule,
-        Self::Manual,
-        Self::Api,
-        Self::Build,
-        Self::Command,
-    ];
+    pub const ALL: [Self; 8] =
+        [Self::Push, Self::Tag, Self::PullRequest, Self::Schedule, Self::Manual, Self::Api, Self::Build, Self::Command];
 
     /// The kind's name in pipelines and on the command line.
     #[must_use]

@@ -48,6 +48,27 @@ fn every_kind_of_fact_is_among_them() {
     assert_eq!(kinds, (0..=12).collect::<Vec<_>>());
 }
 
+/// What events may have since then. Old facts lack it, and old readers pass over it.
+#[test]
+fn what_was_added_to_events_is_left_out_where_it_is_not() {
+    let event = graph::Event {
+        command: Some("release".to_owned()),
+        checkout: graph::Checkout::Changed,
+        parent: Some(graph::Parent {
+            build: BuildId(1),
+            job: "ship".into(),
+            depth: 1,
+            waits: graph::Waits::ForVerdict,
+        }),
+        ..graph::Event::new(graph::EventKind::Command)
+    };
+    let written = r#"{"kind":"command","command":"release","time":0,"trust":"trusted","checkout":"changed","parent":{"build":1,"job":"ship","depth":1,"waits":"for_verdict"}}"#;
+    assert_eq!(serde_json::to_string(&event).unwrap(), written);
+    assert_eq!(serde_json::from_str::<graph::Event>(written).unwrap(), event);
+    let plain = graph::Event::new(graph::EventKind::Push);
+    assert_eq!(serde_json::to_string(&plain).unwrap(), r#"{"kind":"push","time":0,"trust":"trusted"}"#);
+}
+
 #[test]
 fn a_reader_passes_over_fields_that_a_newer_writer_added() {
     let line = FACTS.lines().next().unwrap();

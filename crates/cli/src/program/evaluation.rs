@@ -61,7 +61,8 @@ pub fn thrice(program: &Program, files: &[SourceFile], event: Event) -> Result<[
 /// need a name nobody can guess are tried for a push.
 fn trials(reply: &Reply, files: &[SourceFile]) -> Vec<(Event, Vec<usize>)> {
     let names: Vec<String> = reply.hooks().map(str::to_owned).collect();
-    let mut events: Vec<Event> = EventKind::ALL.into_iter().filter(|kind| *kind != EventKind::Command).map(named).collect();
+    let mut events: Vec<Event> =
+        EventKind::ALL.into_iter().filter(|kind| *kind != EventKind::Command).map(named).collect();
     events.extend(names.iter().map(|name| Event { command: Some(name.clone()), ..Event::new(EventKind::Command) }));
     let mut trials = Vec::new();
     let mut tried = vec![false; names.len()];

@@ -172,7 +172,6 @@ mod tests {
         );
         for line in [
             "edition = \"2021\"",
-            "name = \"pipeline\"",
             "log = \"0.4\"",
             "ropewalk = { path = \"/sdk/ropewalk\" }",
             "[workspace]",

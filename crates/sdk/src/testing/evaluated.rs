@@ -242,7 +242,12 @@ impl<'a> JobSeen<'a> {
     pub fn assert_script(self, part: &str) -> Self {
         let scripts = self.scripts();
         let is_there = scripts.iter().any(|script| script.contains(part));
-        assert!(is_there, "no script of the job `{}` holds `{part}`; they are:\n{}", self.name, scripts.join("\n---\n"));
+        assert!(
+            is_there,
+            "no script of the job `{}` holds `{part}`; they are:\n{}",
+            self.name,
+            scripts.join("\n---\n")
+        );
         self
     }
 

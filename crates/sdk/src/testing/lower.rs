@@ -47,7 +47,10 @@ impl Binary {
     pub fn hooks(&mut self, reply: &str, known: &Json) -> Result<Vec<usize>, String> {
         let answer = self.ask(&format!("{{\"hooks\":{reply},\"known\":{known}}}"))?;
         let numbers = answer.get("hooks").map(Json::items).unwrap_or_default();
-        Ok(numbers.iter().filter_map(|number| if let Json::Int(number) = number { Some(*number as usize) } else { None }).collect())
+        Ok(numbers
+            .iter()
+            .filter_map(|number| if let Json::Int(number) = number { Some(*number as usize) } else { None })
+            .collect())
     }
 
     fn ask(&mut self, line: &str) -> Result<Json, String> {

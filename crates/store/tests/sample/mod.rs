@@ -106,19 +106,17 @@ pub fn failed(exit: i32) -> Outcome {
 
 fn full_event() -> Event {
     Event {
-        kind: EventKind::PullRequest,
         commit: "ab".repeat(20),
         branch: Some("topic".to_owned()),
         tag: Some("v1".to_owned()),
         base: Some("main".to_owned()),
-        command: Some("release".to_owned()),
         pull_request: Some(12),
         actor: "ann".to_owned(),
         message: "mend\nthe \u{1f600} rope".to_owned(),
         time: at(1),
         params: BTreeMap::from([("level".to_owned(), 3.into()), ("dry".to_owned(), false.into())]),
         trust: Trust::Untrusted,
-        checkout: graph::Checkout::Changed,
+        ..Event::new(EventKind::PullRequest)
     }
 }
 
