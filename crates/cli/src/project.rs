@@ -10,7 +10,8 @@ pub const PIPELINE_FOLDER: &str = ".ropewalk";
 /// A repository on this machine and the folder that holds what is known of it.
 #[derive(Clone, Debug)]
 pub struct Project {
-    /// The repository's root: the nearest folder upward with a pipeline, else with `.git`, else the one started in.
+    /// The nearest folder upward with a pipeline that is not above the repository, else the repository's root, else the
+    /// folder started in.
     pub root: PathBuf,
     /// Builds, logs, results and kept workspaces. Not inside the repository.
     pub data: PathBuf,
@@ -26,10 +27,7 @@ impl Project {
     pub fn find(directory: &Path) -> Result<Self, String> {
         let directory =
             directory.canonicalize().map_err(|error| format!("cannot work in `{}`: {error}", directory.display()))?;
-        let root = nearest(&directory, PIPELINE_FOLDER)
-            .or_else(|| nearest(&directory, ".git"))
-            .unwrap_or(&directory)
-            .to_path_buf();
+        let root = root_of(&directory).to_path_buf();
         let inside = Inside::of_environment(&root);
         let data = match &inside {
             Some(inside) => inside.data.clone(),
@@ -42,6 +40,14 @@ impl Project {
     pub fn pipeline_files(&self) -> Vec<PathBuf> {
         dialects::native::PIPELINE_FILES.iter().map(|name| self.root.join(name)).filter(|path| path.is_file()).collect()
     }
+}
+
+/// The project's root: another repository's pipeline above this one is not its own.
+fn root_of(directory: &Path) -> &Path {
+    let repository = nearest(directory, ".git");
+    let with_pipeline = nearest(directory, PIPELINE_FOLDER)
+        .filter(|folder| repository.is_none_or(|repository| folder.starts_with(repository)));
+    with_pipeline.or(repository).unwrap_or(directory)
 }
 
 fn nearest<'a>(directory: &'a Path, name: &str) -> Option<&'a Path> {
@@ -83,4 +89,19 @@ fn folder_name(root: &Path) -> String {
         .collect();
     let digest = blake3::hash(root.as_os_str().as_encoded_bytes()).to_hex();
     format!("{name}-{}", &digest[..12])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::root_of;
+
+    #[test]
+    fn a_repository_within_another_has_not_its_pipeline() {
+        let outer = tempfile::tempdir().unwrap();
+        let make = |name: &str| std::fs::create_dir_all(outer.path().join(name)).unwrap();
+        ["a/.git", "a/.ropewalk", "a/b/.ropewalk", "a/inner/.git", "plain/.ropewalk", "plain/c"].map(make);
+        for (started, root) in [("a", "a"), ("a/b", "a/b"), ("a/inner", "a/inner"), ("plain/c", "plain")] {
+            assert_eq!(root_of(&outer.path().join(started)), outer.path().join(root), "{started}");
+        }
+    }
 }
