@@ -98,8 +98,9 @@ mod tests {
     #[test]
     fn a_repository_within_another_has_not_its_pipeline() {
         let outer = tempfile::tempdir().unwrap();
-        let make = |name: &str| std::fs::create_dir_all(outer.path().join(name)).unwrap();
-        ["a/.git", "a/.ropewalk", "a/b/.ropewalk", "a/inner/.git", "plain/.ropewalk", "plain/c"].map(make);
+        for name in ["a/.git", "a/.ropewalk", "a/b/.ropewalk", "a/inner/.git", "plain/.ropewalk", "plain/c"] {
+            std::fs::create_dir_all(outer.path().join(name)).unwrap();
+        }
         for (started, root) in [("a", "a"), ("a/b", "a/b"), ("a/inner", "a/inner"), ("plain/c", "plain")] {
             assert_eq!(root_of(&outer.path().join(started)), outer.path().join(root), "{started}");
         }
