@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::panic::Location;
 use std::rc::Rc;
 
@@ -54,7 +55,7 @@ pub(crate) struct Evaluation {
     pub answers: HashMap<String, Json>,
     pub files: Files,
     pub jobs: Vec<Entry>,
-    pub by_name: HashMap<String, usize>,
+    pub by_name: HashMap<String, usize, BuildHasherDefault<NameHasher>>,
     /// Before which job of `jobs` there is a barrier, in order.
     pub barriers: Vec<(usize, Mark)>,
     /// Keys of the pipeline itself: `name`, `env`, `stages`.
@@ -85,6 +86,27 @@ pub(crate) struct Evaluation {
     pub functions_of_files: Vec<FunctionOfFile>,
     /// Which hooks are being evaluated.
     pub hooks: Vec<usize>,
+}
+
+/// Hashes names of jobs, by FNV-1a: the names are the program's own, and the usual hasher is slow where nothing is
+/// optimized.
+#[derive(Default)]
+pub(crate) struct NameHasher(u64);
+
+impl Hasher for NameHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        let (mut hash, mut index) = (self.0 ^ 0xcbf2_9ce4_8422_2325, 0);
+        while index < bytes.len() {
+            hash = (hash ^ bytes[index] as u64).wrapping_mul(0x0000_0100_0000_01b3);
+            index += 1;
+        }
+        // Tables look at the upper bits first.
+        self.0 = hash ^ (hash >> 29);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 /// A job as it is being written.

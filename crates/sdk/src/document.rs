@@ -10,7 +10,7 @@ use crate::extension::{JobView, Origin, Place};
 use crate::growth;
 use crate::hook::Hook;
 use crate::inputs::Run;
-use crate::json::{Json, write_text};
+use crate::json::{Json, write_number, write_text};
 use crate::mark::{Mark, Setting};
 use crate::wire;
 
@@ -344,7 +344,14 @@ impl Writer<'_> {
     }
 
     fn mark(&mut self, mark: Mark, out: &mut String) {
-        let _ = write!(out, "[{},{},{}]", self.shared.files.number_of(mark), mark.line(), mark.column());
+        let file = u32::try_from(self.shared.files.number_of(mark)).expect("as many files as there are in a program");
+        out.push('[');
+        write_number(file, out);
+        out.push(',');
+        write_number(mark.line(), out);
+        out.push(',');
+        write_number(mark.column(), out);
+        out.push(']');
     }
 
     fn needs(&mut self, index: usize, out: &mut String) {
