@@ -46,7 +46,7 @@ pub fn run(arguments: &Retry, project: &Project, colour: Colour) -> Result<u8, S
     let build = places.store.reserve_build()?;
     let inputs = vec![Input::BuildRequested { build, request: Box::new(request) }];
     execute(
-        Start { build, engine: Engine::new(), history: Vec::new(), inputs, event, pipeline, key: None },
+        Start { look: None, build, engine: Engine::new(), history: Vec::new(), inputs, event, pipeline, key: None },
         keeper,
         &places,
         &arguments.how,

@@ -11,6 +11,7 @@ use engine::{BuildOptions, BuildRequest, Engine, Fact, FailurePolicy, Input};
 use graph::{BuildId, Event, JobName, Known, Verdict, Waits, WorkerId};
 use server::Shell;
 use worker::keeper::{Keeper, Processes};
+use worker::repository::Look;
 
 use super::Stop;
 use crate::args::{Colour, Output, Run, RunHow};
@@ -41,6 +42,8 @@ pub fn run(arguments: &Run, project: &Project, colour: Colour) -> Result<u8, Sto
     if let Some(number) = arguments.resume {
         return resume(number.map(BuildId), &arguments.how, project, colour, Vec::new());
     }
+    // git looks while all the rest is made ready.
+    let look = Look::begin(&project.root);
     let pipeline = Pipeline::load(project, arguments.source.pipeline.as_deref(), colour)?;
     if let Some(program) = pipeline.program() {
         testing::before_run(program)?;
@@ -50,7 +53,7 @@ pub fn run(arguments: &Run, project: &Project, colour: Colour) -> Result<u8, Sto
     let on_failure = if arguments.fail_fast { FailurePolicy::FailFast } else { FailurePolicy::KeepGoing };
     let options = BuildOptions { only, on_failure, ..BuildOptions::default() };
     if let Some(inside) = &project.inside {
-        return run_inside(inside, event, options, pipeline, arguments, project, colour);
+        return run_inside(inside, event, options, (pipeline, look), arguments, project, colour);
     }
     if arguments.later || !arguments.hand_on.is_empty() {
         return Err(Stop::wrong("--later and --hand-on are for steps of a build, which run in its workspace"));
@@ -65,16 +68,14 @@ pub fn run(arguments: &Run, project: &Project, colour: Colour) -> Result<u8, Sto
     }
     // Forked before anything can start a thread.
     let keeper = Keeper::start().map_err(|error| Stop::of(&error))?;
-    // git looks while the rest is made ready.
-    let look = worker::repository::Look::begin(&project.root);
     pipeline.check(&mut event, event::kind_choice(&arguments.event), colour)?;
     pipeline.check_names(&event, &options.only)?;
     let places = Places::open(project)?;
     child::tell_forgotten(&places)?;
     let build = places.store.reserve_build()?;
-    event.checkout = look.end();
     let request = request(event.clone(), &pipeline, options);
     let start = Start {
+        look: Some(look),
         build,
         engine: Engine::new(),
         history: Vec::new(),
@@ -91,13 +92,12 @@ fn run_inside(
     inside: &Inside,
     mut event: Event,
     options: BuildOptions,
-    pipeline: Pipeline,
+    (pipeline, look): (Pipeline, Look),
     arguments: &Run,
     project: &Project,
     colour: Colour,
 ) -> Result<u8, Stop> {
     let keeper = Keeper::start().map_err(|error| Stop::of(&error))?;
-    let look = worker::repository::Look::begin(&project.root);
     let places = Places::open(project)?;
     let waits = if arguments.later { Waits::No } else { Waits::ForVerdict };
     inside.adopt(&mut event, &arguments.event, waits, &*places.store)?;
@@ -112,7 +112,8 @@ fn run_inside(
     let build = places.store.reserve_build()?;
     let inputs = vec![Input::BuildRequested { build, request: Box::new(request) }];
     // No shortcut: the files of a workspace are never those of the next one.
-    let start = Start { build, engine: Engine::new(), history: Vec::new(), inputs, event, pipeline, key: None };
+    let start =
+        Start { look: None, build, engine: Engine::new(), history: Vec::new(), inputs, event, pipeline, key: None };
     let how = RunHow { grace: inside.grace(arguments.how.grace), ..arguments.how.clone() };
     let code = execute(start, keeper, &places, &how, project, colour)?;
     if code == exit::PASSED {
@@ -199,7 +200,7 @@ pub fn resume(
     places.store.append(&lost.facts)?;
     let facts = facts.into_iter().chain(lost.facts).collect();
     let pipeline = Pipeline::named(project, &request.pipeline, colour)?;
-    let start = Start { build, engine, history: facts, inputs, event: request.event, pipeline, key: None };
+    let start = Start { look: None, build, engine, history: facts, inputs, event: request.event, pipeline, key: None };
     execute(start, keeper, &places, how, project, colour)
 }
 
@@ -209,6 +210,8 @@ fn run_by_another(build: BuildId) -> Stop {
 
 /// A build that is to begin or to go on.
 pub struct Start {
+    /// What git is asked of the checkout; the answer goes into the request.
+    pub look: Option<Look>,
     /// Its number.
     pub build: BuildId,
     /// An engine that holds its facts so far.
@@ -296,7 +299,7 @@ fn retire_workspaces(data: &std::path::Path, places: &Places, newest: BuildId) {
 }
 
 async fn build_to_end(
-    start: Start,
+    mut start: Start,
     keeper: Keeper,
     places: &Places,
     how: &RunHow,
@@ -353,7 +356,10 @@ async fn build_to_end(
     world.remember(&start.history);
     let ticks = (view.wants() == Wants::OutputAndTicks).then(|| tokio::task::spawn_local(tick(view.clone())));
     let signals = tokio::task::spawn_local(wait_for_signals(world.interrupter(), view.wants()));
-    for input in start.inputs {
+    for mut input in start.inputs {
+        if let (Input::BuildRequested { request, .. }, Some(look)) = (&mut input, start.look.take()) {
+            request.event.checkout = look.end();
+        }
         let _ = inbox.send(input).await;
     }
     let ended = Shell::new(start.engine, Arc::clone(&places.store), world, inputs).run().await;
