@@ -40,8 +40,12 @@ pub fn all(rest: &[&str]) -> Result<(), String> {
 fn closing_lines() -> Vec<String> {
     let Ok(output) = ropewalk(&["logs", "last", "test"]).output() else { return Vec::new() };
     let log = String::from_utf8_lossy(&output.stdout);
-    let is_closing = |line: &&str| line.trim_start().starts_with("Summary [") || line.starts_with("test result:");
-    log.lines().filter(is_closing).map(str::to_owned).collect()
+    let lines = |begin: &'static str| -> Vec<String> {
+        log.lines().filter(|line| line.trim_start().starts_with(begin)).map(str::to_owned).collect()
+    };
+    let of_nextest = lines("Summary [");
+    // Without nextest, each of cargo's test programs ends with a line of its own.
+    if of_nextest.is_empty() { lines("test result:") } else { of_nextest }
 }
 
 /// The `ropewalk` of this tree.
