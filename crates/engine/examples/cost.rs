@@ -68,7 +68,7 @@ fn measure(n_jobs: usize, needs: fn(usize) -> Vec<usize>) -> (f64, usize) {
         graph.jobs.insert(format!("job-{index:06}").into(), Arc::new(job));
     }
     let (event, pipeline, options) = (Event::new(EventKind::Push), String::new(), BuildOptions::default());
-    let request = Box::new(BuildRequest { event, pipeline, options, client: String::new(), given: BTreeMap::new() });
+    let request = Box::new(BuildRequest { options, ..BuildRequest::new(event, pipeline) });
     let presence = Presence {
         pools: [String::new()].into(),
         labels: BTreeSet::new(),

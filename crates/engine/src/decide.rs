@@ -514,6 +514,7 @@ impl Engine {
                 OperationState::Known(digest) => Some(digest),
                 OperationState::Unasked | OperationState::Unknown => None,
             },
+            origin: build.request.origin.clone(),
         };
         Some(Effect::Start { worker: lease.worker.clone(), spec: Box::new(spec) })
     }

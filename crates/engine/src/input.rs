@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use graph::{
-    Answer, AttemptNumber, AttemptReport, BuildId, Digest, Evaluation, Event, JobName, LeaseId, Outcome, Question,
-    Resources, WorkerId,
+    Answer, AttemptNumber, AttemptReport, BuildId, Digest, Evaluation, Event, JobName, LeaseId, Origin, Outcome,
+    Question, Resources, WorkerId,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -118,6 +118,34 @@ pub struct BuildRequest {
     /// Jobs whose outcome is taken from an earlier build (`retry --failed`).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub given: BTreeMap<JobName, (Reused, Outcome)>,
+    /// Where it belongs, on a server.
+    #[serde(default, skip_serializing_if = "Origin::is_empty")]
+    pub origin: Origin,
+    /// What makes two requests the same: while a build of the same identity waits for its first attempt, another request
+    /// is that build. `None`: every request is a build of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Digest>,
+    /// What makes a later build take the place of earlier ones that have not ended (a branch, a pull request): they are
+    /// canceled. `None`: none is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub supersedes: Option<String>,
+}
+
+impl BuildRequest {
+    /// A request for `event` with everything else empty.
+    #[must_use]
+    pub fn new(event: Event, pipeline: impl Into<String>) -> Self {
+        Self {
+            event,
+            pipeline: pipeline.into(),
+            options: BuildOptions::default(),
+            client: String::new(),
+            given: BTreeMap::new(),
+            origin: Origin::default(),
+            identity: None,
+            supersedes: None,
+        }
+    }
 }
 
 /// How a build is to run.

@@ -258,11 +258,8 @@ impl Gitlab<'_> {
         let cancels = config.get("workflow").and_then(|workflow| workflow.get("auto_cancel")).is_some();
         let on_failure = if cancels { FailurePolicy::FailFast } else { FailurePolicy::KeepGoing };
         let request = Box::new(BuildRequest {
-            event: Event::new(EventKind::Push),
-            pipeline: String::new(),
             options: BuildOptions { on_failure, ..BuildOptions::default() },
-            client: String::new(),
-            given: BTreeMap::new(),
+            ..BuildRequest::new(Event::new(EventKind::Push), "")
         });
         self.feed(Input::BuildRequested { build: BUILD, request });
         let evaluation = Box::new(Evaluation { graph: lower(&self.entries), ..Evaluation::default() });

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::digest::Digest;
-use crate::event::Event;
+use crate::event::{Event, Origin};
 use crate::job::Job;
 use crate::name::{AttemptNumber, BuildId, JobName, LeaseId};
 use crate::outcome::Outcome;
@@ -39,6 +39,9 @@ pub struct AttemptSpec {
     /// The operation's digest, if the result may be reused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation: Option<Digest>,
+    /// The build's project and files, on a server.
+    #[serde(default, skip_serializing_if = "Origin::is_empty")]
+    pub origin: Origin,
 }
 
 /// What one needed job hands on.

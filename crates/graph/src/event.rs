@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::digest::Digest;
 use crate::name::{BuildId, JobName};
 use crate::time::Timestamp;
 
@@ -52,6 +53,34 @@ pub struct Event {
     /// The build whose job asked for this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<Parent>,
+}
+
+/// Where a build on a server belongs, and what it builds. Empty on a laptop, whose store holds one project.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Origin {
+    /// The project's name; empty on a laptop.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub project: String,
+    /// The build's number within its project, from 1; 0 where builds have no other number than their id.
+    #[serde(skip_serializing_if = "Origin::is_zero")]
+    pub number: u64,
+    /// The digest of the manifest that names every file that is built; `None` where a checkout stands at hand.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<Digest>,
+}
+
+impl Origin {
+    /// Whether there is nothing in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+    fn is_zero(number: &u64) -> bool {
+        *number == 0
+    }
 }
 
 /// A build's job that asked for another build, the child.

@@ -24,7 +24,7 @@ pub use attempt::{Artifact, AttemptReport, AttemptSpec, NeedResult, StepReport, 
 pub use condition::Condition;
 pub use diagnostic::{Diagnostic, Location, Severity};
 pub use digest::Digest;
-pub use event::{Checkout, Event, EventKind, Parent, Trust, Waits};
+pub use event::{Checkout, Event, EventKind, Origin, Parent, Trust, Waits};
 pub use fields::{Field, FieldKind};
 pub use job::{
     CacheUse, Concurrency, ConcurrencyMode, Environment, Gate, Graph, Hole, Job, Network, Reports, Resources, Retry,

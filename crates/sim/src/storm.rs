@@ -181,7 +181,7 @@ impl Storm {
         let options = BuildOptions { on_failure, urgent, ..BuildOptions::default() };
         let client = format!("client {}", self.random.below(2));
         let pipeline = "pipeline".to_owned();
-        let request = Box::new(BuildRequest { event, pipeline, options, client, given: BTreeMap::new() });
+        let request = Box::new(BuildRequest { options, client, ..BuildRequest::new(event, pipeline) });
         self.mail.push(Input::BuildRequested { build, request });
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use engine::fact::{Fact, What};
-use engine::{BuildOptions, BuildRequest, Ended, Reused};
+use engine::{BuildRequest, Ended, Reused};
 use graph::{
     AttemptNumber, AttemptReport, BuildId, Digest, Event, EventKind, Graph, Job, JobName, LeaseId, Outcome, Step,
     StepReport, Timestamp, Usage, Verdict, WorkerId,
@@ -124,13 +124,7 @@ fn name(index: u32) -> JobName {
 
 fn begin(store: &SqliteStore) -> Result<BuildId, StoreError> {
     let build = store.reserve_build()?;
-    let request = BuildRequest {
-        event: Event::new(EventKind::Manual),
-        pipeline: ".ropewalk/pipeline.yaml".to_owned(),
-        options: BuildOptions::default(),
-        client: String::new(),
-        given: BTreeMap::new(),
-    };
+    let request = BuildRequest::new(Event::new(EventKind::Manual), ".ropewalk/pipeline.yaml");
     store.append(&[fact(build, What::BuildCreated(Box::new(request))), evaluated(build)])?;
     Ok(build)
 }

@@ -149,6 +149,7 @@ async fn attempt(worker: &Worker, job: &str, number: u32) {
         needs: Default::default(),
         gate: None,
         operation: None,
+        origin: Default::default(),
     };
     let report =
         run_attempt(worker, spec, Secrets::default(), Arc::new(Nothing), Arc::new(Nothing), Cancel::new()).await;

@@ -123,8 +123,7 @@ fn run_inside(
 }
 
 fn request(event: Event, pipeline: &Pipeline, options: BuildOptions) -> BuildRequest {
-    let given = std::collections::BTreeMap::new();
-    BuildRequest { event, pipeline: pipeline.name(), options, client: "local".to_owned(), given }
+    BuildRequest { options, client: "local".to_owned(), ..BuildRequest::new(event, pipeline.name()) }
 }
 
 /// Records a build in which every job would be reused.

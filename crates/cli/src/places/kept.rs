@@ -73,13 +73,8 @@ impl Kept {
         let mut event = Event::new(EventKind::Push);
         event.branch = Some("main".to_owned());
         event.commit = "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d".to_owned();
-        let request = BuildRequest {
-            event,
-            pipeline: ".ropewalk/pipeline.yaml".to_owned(),
-            options: engine::BuildOptions::default(),
-            client: "local".to_owned(),
-            given: BTreeMap::new(),
-        };
+        let request =
+            BuildRequest { client: "local".to_owned(), ..BuildRequest::new(event, ".ropewalk/pipeline.yaml") };
         let jobs = jobs.into_iter().enumerate().map(|(order, (name, job))| {
             (JobName::from(name), Arc::new(Job { order: u32::try_from(order).expect("few jobs"), ..job }))
         });

@@ -75,13 +75,8 @@ impl Run {
         event.commit = "95af20b8c4c5d6e7f8091a2b3c4d5e6f70819293".to_owned();
         event.checkout = Checkout::Changed;
         event.actor = "ada".to_owned();
-        let request = BuildRequest {
-            event,
-            pipeline: ".ropewalk/pipeline.yaml".to_owned(),
-            options: engine::BuildOptions::default(),
-            client: "local".to_owned(),
-            given: BTreeMap::new(),
-        };
+        let request =
+            BuildRequest { client: "local".to_owned(), ..BuildRequest::new(event, ".ropewalk/pipeline.yaml") };
         self.fact(0, What::BuildCreated(Box::new(request)));
         let names =
             ["schema", "format", "lint", "build/linux", "build/arm", "test/linux", "test/arm", "publish", "announce"];

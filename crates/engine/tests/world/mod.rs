@@ -91,13 +91,7 @@ impl World {
     }
 
     pub fn request(&mut self, number: u64, options: BuildOptions) {
-        let request = BuildRequest {
-            event: Event::new(EventKind::Push),
-            pipeline: "pipeline".to_owned(),
-            options,
-            client: String::new(),
-            given: BTreeMap::new(),
-        };
+        let request = BuildRequest { options, ..BuildRequest::new(Event::new(EventKind::Push), "pipeline") };
         self.feed(Input::BuildRequested { build: BuildId(number), request: Box::new(request) });
     }
 

@@ -8,7 +8,7 @@ use engine::fact::{Fact, What};
 use engine::{BuildOptions, BuildRequest, Ended, FailurePolicy, Reused};
 use graph::{
     Answer, Artifact, AttemptNumber, AttemptReport, BuildId, Diagnostic, Digest, Event, EventKind, Failure, Graph, Job,
-    JobName, LeaseId, Location, Need, Outcome, Question, SkipReason, Step, StepReport, TestCase, TestOutcome,
+    JobName, LeaseId, Location, Need, Origin, Outcome, Question, SkipReason, Step, StepReport, TestCase, TestOutcome,
     Timestamp, Trust, Usage, Verdict, WorkerId,
 };
 
@@ -30,13 +30,7 @@ pub fn fact(build: BuildId, second: i64, what: What) -> Fact {
 }
 
 pub fn created(build: BuildId) -> Fact {
-    let request = BuildRequest {
-        event: Event::new(EventKind::Manual),
-        pipeline: "pipeline.yaml".to_owned(),
-        options: BuildOptions::default(),
-        client: String::new(),
-        given: BTreeMap::new(),
-    };
+    let request = BuildRequest::new(Event::new(EventKind::Manual), "pipeline.yaml");
     fact(build, 1, What::BuildCreated(Box::new(request)))
 }
 
@@ -182,6 +176,9 @@ pub fn every_kind(build: BuildId) -> Vec<Fact> {
         },
         client: "ann".to_owned(),
         given: BTreeMap::from([(job("make"), (earlier.clone(), passed()))]),
+        origin: Origin { project: "sails".to_owned(), number: 7, source: Some(Digest([9; 32])) },
+        identity: Some(Digest([8; 32])),
+        supersedes: Some("main".to_owned()),
     };
     let warning = Diagnostic::warning("odd", "this is odd")
         .help("mend it")

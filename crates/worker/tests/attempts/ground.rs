@@ -195,6 +195,7 @@ impl Ground {
             event: Arc::new(event),
             needs,
             gate: None,
+            origin: graph::Origin::default(),
         }
     }
 
