@@ -48,6 +48,15 @@ const WALLS: &[Wall] = &[
         ],
     ),
     Wall::new(
+        "ropewalk-api",
+        2,
+        &[
+            ("ropewalk-engine", "the public shape is its own"),
+            ("ropewalk-store", "the public shape is its own"),
+            ("ropewalk-dialects", "what travels has no language"),
+        ],
+    ),
+    Wall::new(
         "ropewalk-store",
         3,
         &[

@@ -1,0 +1,209 @@
+//! What a worker and its server say to each other (`docs/design/2026-11-21-server.md`, "Workers").
+//!
+//! A worker connects outward. It proves that it holds its key ([`Hello`], [`Join`]), then reads one endless answer of
+//! [`ToWorker`] lines, and sends what it has to say as [`FromWorker`] and log batches in `outbox` posts, one at a time and
+//! as much as waits in each. Every message may arrive twice. Nothing here is believed by name: who speaks is known by the
+//! session, whose secret only the joined worker has, and what a lease may do by the lease.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use graph::{AttemptReport, AttemptSpec, BuildId, Digest, Known, LeaseId, Resources, StepReport, Timestamp, WorkerId};
+use serde::{Deserialize, Serialize};
+
+/// The version of this conversation. A server refuses one that it does not speak, with words.
+pub const PROTOCOL: u32 = 1;
+/// The longest line of [`ToWorker`] in bytes.
+pub const LINE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The largest body of one outbox post in bytes.
+pub const OUTBOX_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// `POST /api/v1/worker/hello`: asks for a challenge.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The worker's public key (Ed25519, 32 bytes, hex). The worker's id is derived from it and from nothing else.
+    pub key: String,
+    /// See [`PROTOCOL`].
+    pub protocol: u32,
+}
+
+/// The answer to [`Hello`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Challenge {
+    /// To be signed, once, within a minute.
+    pub nonce: String,
+}
+
+/// `POST /api/v1/worker/session`, under the worker's token: opens a session. The answer is a stream of [`ToWorker`], one
+/// JSON object a line. A later session of the same key ends the earlier one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Join {
+    /// The key of [`Hello`].
+    pub key: String,
+    /// The challenge.
+    pub nonce: String,
+    /// Ed25519 over `ropewalk worker session\n` and the nonce, hex.
+    pub signature: String,
+    /// What it offers.
+    pub offer: Offer,
+    /// The leases that it still holds, from sessions before.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub leases: BTreeSet<LeaseId>,
+}
+
+/// What a worker offers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// Shown to people; not an identity.
+    pub name: String,
+    /// The pools whose jobs it takes, of those that its token allows.
+    pub pools: BTreeSet<String>,
+    /// Its labels.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub labels: BTreeSet<String>,
+    /// How many attempts it runs at once.
+    pub slots: u32,
+    /// Its cores and memory; zero is without limit.
+    #[serde(default)]
+    pub resources: Resources,
+    /// The version of its binary.
+    pub version: String,
+}
+
+/// One line of a session's stream.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "say", rename_all = "snake_case")]
+pub enum ToWorker {
+    /// The first line.
+    Welcome {
+        /// Who the server takes the worker for.
+        worker: WorkerId,
+        /// Goes as `Authorization: Bearer` with everything that follows in this session.
+        session: String,
+        /// The worker says something at least this often, in milliseconds.
+        heartbeat_ms: u64,
+    },
+    /// Nothing: the connection lives.
+    Alive,
+    /// Run this. Said again after a reconnection if the worker does not list the lease.
+    Start(Box<Start>),
+    /// A lease is not wanted any more: end the attempt gently and report it.
+    Stop {
+        /// Which.
+        lease: LeaseId,
+        /// Who or what canceled it.
+        by: String,
+    },
+    /// A lease is somebody else's by now: end the attempt at once and report nothing.
+    Forget {
+        /// Which.
+        lease: LeaseId,
+    },
+    /// Ask a pipeline's program; answer with [`FromWorker::Evaluated`].
+    Evaluate(Box<Evaluate>),
+    /// Take nothing new, finish what runs, then leave.
+    Drain {
+        /// Why, for people.
+        reason: String,
+    },
+}
+
+/// An attempt to run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Start {
+    /// The attempt.
+    pub spec: AttemptSpec,
+    /// Values of the job's secrets by name, for this lease alone. Never kept, never printed.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, String>,
+}
+
+/// A pipeline's program to ask.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Evaluate {
+    /// Names this question in the answer.
+    pub id: u64,
+    /// The build.
+    pub build: BuildId,
+    /// Its files.
+    pub source: Digest,
+    /// The pipeline, as the request named it.
+    pub pipeline: String,
+    /// What is known.
+    pub known: Known,
+}
+
+/// One thing that a worker says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "say", rename_all = "snake_case")]
+pub enum FromWorker {
+    /// It is there. The leases are all that it holds.
+    Present {
+        /// Held leases.
+        leases: BTreeSet<LeaseId>,
+        /// Why it takes nothing new for now (paused by its own health check, low disk), if so.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        closed: Option<String>,
+    },
+    /// A step begins.
+    StepStarted {
+        /// Under which lease.
+        lease: LeaseId,
+        /// Its index.
+        step: u16,
+        /// Its name, without secrets.
+        name: String,
+        /// When.
+        at: Timestamp,
+    },
+    /// A step has ended.
+    StepFinished {
+        /// Under which lease.
+        lease: LeaseId,
+        /// Its index.
+        step: u16,
+        /// How.
+        report: Box<StepReport>,
+    },
+    /// An attempt has ended. Comes after all of its log.
+    Finished {
+        /// Under which lease.
+        lease: LeaseId,
+        /// How.
+        report: Box<AttemptReport>,
+    },
+    /// What a program said.
+    Evaluated {
+        /// The question.
+        id: u64,
+        /// Its reply as it came, a document of the native format; or what went wrong, for people.
+        reply: Result<String, String>,
+    },
+    /// It leaves: nothing runs any more.
+    Leaving,
+}
+
+/// `POST /api/v1/worker/outbox`: the body is a sequence of sections, each a byte of kind (0: JSON of one [`FromWorker`];
+/// 1: one log batch of `store::log::batch`), a length of four bytes, little end first, and so many bytes. They take effect
+/// in order. The answer says what must not be sent again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Taken {
+    /// How many sections, from the first, were taken for good.
+    pub sections: usize,
+    /// Leases that are not the worker's any more: their sections were dropped, and more of them shall not come.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub stale: BTreeSet<LeaseId>,
+    /// Of logs whose beginning is missing here: send again from this byte. Whoever is not named goes on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resend: Vec<Resend>,
+}
+
+/// Where a log has to be taken up again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resend {
+    /// Under which lease.
+    pub lease: LeaseId,
+    /// Which step.
+    pub step: u16,
+    /// The next byte that the server has not.
+    pub from_byte: u64,
+}
