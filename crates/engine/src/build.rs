@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use graph::{
-    Answer, Artifact, AttemptNumber, BuildId, Digest, Ending, Graph, Job, JobName, Known, LeaseId, Need, Outcome,
-    Question, SkipReason, Timestamp, Verdict, WorkerId,
+    Answer, Artifact, AttemptNumber, BuildId, Digest, Ending, Graph, Job, JobName, Known, LeaseId, Need, NeedResult,
+    Outcome, Question, SkipReason, Timestamp, Verdict, WorkerId,
 };
 use serde_json::Value;
 
@@ -38,6 +38,8 @@ pub(crate) struct Build {
     pub index_of: HashMap<JobName, SlotIndex>,
     /// The slot of each attempt, by number from 1.
     pub attempts: Vec<SlotIndex>,
+    /// Ids that the last evaluation asked about and that stand for legs of a matrix, with how many have not ended.
+    pub legs_asked: BTreeMap<JobName, usize>,
     /// Jobs of the graph that have not ended.
     pub n_unended: usize,
     /// Those of them that wait for needs.
@@ -197,6 +199,7 @@ impl Build {
             slots: Vec::new(),
             index_of: HashMap::new(),
             attempts: Vec::new(),
+            legs_asked: BTreeMap::new(),
             n_unended: 0,
             n_blocked: 0,
             halt: None,
@@ -254,18 +257,100 @@ impl Build {
                 Some(&index) => self.slots[index as usize].change(job),
             }
         }
-        for question in &questions {
-            if let Question::Outcome(name) = question
-                && let Some(&index) = self.index_of.get(name)
-            {
-                self.slots[index as usize].flags.is_asked = true;
-            }
-        }
+        self.mark_asked(&graph, &questions);
         self.link(&graph);
         self.mark_unwanted(&graph);
         let answers_known = self.known.answers.len();
         self.evaluated = Some(Evaluated { graph, questions: questions.into_iter().collect(), answers_known });
         self.n_evaluations += 1;
+    }
+
+    /// Marks the jobs whose outcome is asked for, by their names or as legs of a matrix by its id.
+    fn mark_asked(&mut self, graph: &Graph, questions: &[Question]) {
+        self.legs_asked.clear();
+        for question in questions {
+            let Question::Outcome(name) = question else { continue };
+            match self.index_of.get(name).filter(|_| graph.jobs.contains_key(name)) {
+                Some(&index) => self.slots[index as usize].flags.is_asked = true,
+                None if name.leg().is_none() => drop(self.legs_asked.insert(name.clone(), 0)),
+                None => {}
+            }
+        }
+        if self.legs_asked.is_empty() {
+            return;
+        }
+        let mut with_legs = BTreeSet::new();
+        for slot in self.slots.iter_mut().filter(|slot| slot.name.leg().is_some() && !slot.flags.is_dropped) {
+            if let Some((id, _)) = self.legs_asked.get_key_value(slot.name.id()) {
+                with_legs.insert(id.clone());
+                slot.flags.is_asked = true;
+                *self.legs_asked.get_mut(slot.name.id()).expect("it was found just now") +=
+                    usize::from(slot.end.is_none());
+            }
+        }
+        self.legs_asked.retain(|id, _| with_legs.contains(id));
+    }
+
+    /// The questions about outcomes that the end of this job could answer: about itself, and about the matrix of which
+    /// it is a leg.
+    fn outcome_questions(&self, index: SlotIndex) -> impl Iterator<Item = Question> {
+        let name = &self.slot(index).name;
+        let id = name.leg().map(|_| JobName::from(name.id()));
+        let id = id.filter(|id| !self.evaluated.as_ref().is_some_and(|last| last.graph.jobs.contains_key(id)));
+        [Some(name.clone()), id].into_iter().flatten().map(Question::Outcome)
+    }
+
+    /// A question that is asked, has no answer, and is answered by how this job, or all legs of its matrix, ended.
+    pub fn telling(&self, index: SlotIndex) -> Option<(Question, Outcome)> {
+        let slot = self.slot(index);
+        let evaluated = self.evaluated.as_ref().filter(|_| slot.flags.is_asked)?;
+        let is_open =
+            |question: &Question| evaluated.questions.contains(question) && !self.known.answers.contains_key(question);
+        let question = self.outcome_questions(index).find(|question| match question {
+            Question::Outcome(name) if *name != slot.name => {
+                let is_growing = || evaluated.graph.holes.iter().any(|hole| hole.name == name.as_str());
+                self.legs_asked.get(name) == Some(&0) && is_open(question) && !is_growing()
+            }
+            question => is_open(question),
+        })?;
+        let outcome = match &question {
+            Question::Outcome(id) if *id != slot.name => self.joined_outcome(id)?,
+            _ => slot.end.as_ref()?.outcome.clone(),
+        };
+        Some((question, outcome))
+    }
+
+    /// How the legs of a matrix ended as one job, as [`graph::legs::join`] tells it: the worst outcome, of equal ones that of
+    /// the smallest name; if all passed, their outputs together. `None` if one has not ended.
+    fn joined_outcome(&self, id: &JobName) -> Option<Outcome> {
+        let mut results = BTreeMap::new();
+        let slots = self.slots.iter().filter(|slot| !slot.flags.is_dropped);
+        for slot in slots.filter(|slot| slot.name.leg().is_some() && slot.name.id() == id.as_str()) {
+            let outcome = &slot.end.as_ref()?.outcome;
+            let outputs = if let Outcome::Passed { outputs } = outcome { outputs.clone() } else { BTreeMap::new() };
+            let result = outcome.word().to_owned();
+            results.insert(slot.name.clone(), NeedResult { result, outputs, artifacts: BTreeMap::new() });
+        }
+        graph::legs::join(&mut results, |name| {
+            self.index_of.get(name).map_or(u32::MAX, |&index| self.slot(index).job.order)
+        });
+        let joined = results.remove(id)?;
+        if joined.result == Outcome::passed().word() {
+            return Some(Outcome::Passed { outputs: joined.outputs });
+        }
+        let decides = results.iter().find(|(_, result)| result.result == joined.result)?.0;
+        Some(self.slot(self.index_of[decides]).end.as_ref()?.outcome.clone())
+    }
+
+    /// Counts the leg of a matrix whose outcome is asked for as ended, or as not ended after all.
+    fn count_leg(&mut self, index: SlotIndex, is_ended: bool) {
+        let slot = &self.slots[index as usize];
+        if slot.flags.is_asked
+            && slot.name.leg().is_some()
+            && let Some(n_unended) = self.legs_asked.get_mut(slot.name.id())
+        {
+            *n_unended = if is_ended { *n_unended - 1 } else { *n_unended + 1 };
+        }
     }
 
     /// Finds every edge again.
@@ -387,6 +472,7 @@ impl Build {
             return Vec::new();
         }
         self.n_unended -= 1;
+        self.count_leg(index, true);
         self.n_blocked -= usize::from(self.slot(index).n_waits_for > 0);
         let ending = self.slot(index).ending().expect("it has just ended");
         let is_failure = self.slot(index).counts_as_failure();
@@ -482,12 +568,14 @@ impl Build {
         slot.n_tries = 0;
         slot.ready_at = slot.ready_at.max(at);
         self.n_unended += 1;
+        self.count_leg(index, false);
     }
 
-    /// Whether the pipeline has been told how this job ended. Answers never change.
+    /// Whether the pipeline has been told how this job ended, or how its matrix did. Answers never change.
     pub fn is_outcome_answered(&self, index: SlotIndex) -> bool {
-        // Looked up only for retries, so the name's clone does not matter.
-        self.known.answers.contains_key(&Question::Outcome(self.slot(index).name.clone()))
+        // Looked up only for retries, so the names' clones do not matter.
+        self.outcome_questions(index)
+            .any(|question| matches!(self.known.answers.get(&question), Some(Answer::Outcome(_))))
     }
 }
 

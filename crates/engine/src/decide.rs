@@ -25,7 +25,7 @@ enum Move {
     /// Nothing, until something happens.
     Stay,
     /// Its end is an answer to the pipeline.
-    Tell(Outcome),
+    Tell(Question, Outcome),
     /// Its worker is told to stop.
     Stop,
     /// It ends without an attempt.
@@ -67,9 +67,10 @@ impl Engine {
         let name = self.slot(job).name.clone();
         match self.next_move(job) {
             Move::Stay => {}
-            Move::Tell(outcome) => {
-                let (question, answer) = (Question::Outcome(name), Answer::Outcome(outcome));
-                self.record(step, job.0, What::Answered { question, answer });
+            Move::Tell(question, outcome) => {
+                self.record(step, job.0, What::Answered { question, answer: Answer::Outcome(outcome) });
+                // A leg may answer for itself and for its matrix.
+                self.consider(job);
             }
             Move::Stop => self.stop(step, job),
             Move::End(outcome, how) => {
@@ -99,9 +100,9 @@ impl Engine {
             return Move::Stay;
         }
         let is_halted = build.halt.is_some() && !slot.job.cleanup;
-        if let Some(end) = &slot.end {
-            let is_told = !slot.flags.is_asked || build.halt.is_some() || build.is_outcome_answered(job.1);
-            return if is_told { Move::Stay } else { Move::Tell(end.outcome.clone()) };
+        if slot.end.is_some() {
+            let telling = if build.halt.is_none() { build.telling(job.1) } else { None };
+            return telling.map_or(Move::Stay, |(question, outcome)| Move::Tell(question, outcome));
         }
         if slot.lease.is_some() {
             return if is_halted && !slot.flags.is_stopping { Move::Stop } else { Move::Stay };
@@ -460,7 +461,7 @@ impl Engine {
             let build = &self.builds[&id];
             let Question::Outcome(name) = &question else { continue };
             let slot = build.index_of.get(name).map(|&index| build.slot(index));
-            if slot.is_none_or(|slot| slot.flags.is_dropped) {
+            if slot.is_none_or(|slot| slot.flags.is_dropped) && !build.legs_asked.contains_key(name) {
                 let answer = Answer::Unknown(format!("there is no job `{name}`"));
                 self.record(step, id, What::Answered { question, answer });
             }

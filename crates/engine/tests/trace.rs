@@ -636,6 +636,115 @@ fn a_question_about_a_job_that_there_is_not_is_answered_at_the_end() {
     );
 }
 
+/// An evaluation of `jobs` that asks how `asked` ends and lets `late` wait for it.
+fn asking_how(jobs: &str, asked: &str, is_known: bool) -> Evaluation {
+    let mut evaluation = Evaluation { graph: graph(jobs), ..Evaluation::default() };
+    evaluation.questions.extend(asked.split(' ').map(|name| Question::Outcome(name.into())));
+    if !is_known {
+        evaluation.graph.holes.push(Hole { name: "late".to_owned(), after: vec![asked.into()] });
+    }
+    evaluation
+}
+
+#[test]
+fn a_question_about_a_matrix_is_answered_once_all_its_legs_have_ended() {
+    let mut world = World::new();
+    world.worker("w", 4, "", 0);
+    world.request(1, BuildOptions::default());
+    world.evaluated(1, 0, asking_how("m/9:; m/10:", "m", false));
+    let outputs = |value: &str| Outcome::Passed { outputs: [("x".to_owned(), value.into())].into() };
+    world.finish(1, "m/10", outputs("last in the matrix"));
+    world.finish(1, "m/9", outputs("first in the matrix"));
+    let answer = world.facts.iter().find_map(|fact| match &fact.what {
+        What::Answered { answer, .. } => Some(answer.clone()),
+        _ => None,
+    });
+    assert_eq!(answer, Some(graph::Answer::Outcome(outputs("last in the matrix"))));
+    world.evaluated(1, 1, asking_how("m/9:; m/10:; late: m/9 m/10", "m", true));
+    world.act("late passes");
+    compare(
+        &world,
+        2,
+        "m/9 leased 1 try 1
+        m/10 leased 2 try 1
+        m/10 passed
+        m/9 passed
+        answered Outcome(\"m\")
+        evaluated 3
+        late leased 3 try 1
+        late passed
+        build passed",
+    );
+}
+
+#[test]
+fn a_leg_that_failed_answers_for_its_matrix_and_can_be_retried_only_before() {
+    let mut world = World::new();
+    world.worker("w", 4, "", 0);
+    world.request(1, BuildOptions::default());
+    world.evaluated(1, 0, asking_how("m/1:; m/2:", "m m/1", false));
+    for sentence in ["m/2 fails", "retry m/2", "m/2 fails", "m/1 stops", "retry m/2"] {
+        world.act(sentence);
+    }
+    let answers = world.facts.iter().filter_map(|fact| match &fact.what {
+        What::Answered { answer: graph::Answer::Outcome(outcome), .. } => Some(outcome.word()),
+        _ => None,
+    });
+    assert_eq!(answers.collect::<Vec<_>>(), ["canceled", "failed"], "the worst of the legs");
+    compare(
+        &world,
+        2,
+        "m/1 leased 1 try 1
+        m/2 leased 2 try 1
+        m/2 failed by step
+        m/2 retried
+        m/2 leased 3 try 1
+        m/2 failed by step
+        m/1 canceled by me
+        answered Outcome(\"m/1\")
+        answered Outcome(\"m\")",
+    );
+}
+
+#[test]
+fn a_matrix_that_has_yet_to_grow_is_answered_with_its_legs() {
+    let mut world = World::new();
+    world.worker("w", 4, "", 0);
+    world.request(1, BuildOptions::default());
+    let legs = |is_known| {
+        let mut evaluation = grown(if is_known { "plan:; test/1: plan; test/2: plan" } else { "plan:" }, is_known);
+        evaluation.questions.insert(Question::Outcome("test".into()));
+        evaluation.graph.holes.push(Hole { name: "late".to_owned(), after: vec!["test".into()] });
+        evaluation
+    };
+    world.evaluated(1, 0, legs(false));
+    world.act("plan passes");
+    world.evaluated(1, 1, legs(true));
+    world.act("test/1 passes");
+    world.act("test/2 passes");
+    let mut all = grown("plan:; test/1: plan; test/2: plan; late:", true);
+    all.questions.insert(Question::Outcome("test".into()));
+    world.evaluated(1, 2, all);
+    world.act("late passes");
+    compare(
+        &world,
+        2,
+        "plan leased 1 try 1
+        plan passed
+        answered Outcome(\"plan\")
+        evaluated 3
+        test/1 leased 2 try 1
+        test/2 leased 3 try 1
+        test/1 passed
+        test/2 passed
+        answered Outcome(\"test\")
+        evaluated 4
+        late leased 4 try 1
+        late passed
+        build passed",
+    );
+}
+
 #[test]
 fn the_legs_of_a_matrix_are_one_needed_job_by_their_id() {
     let mut world = World::new();
