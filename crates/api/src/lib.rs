@@ -3,5 +3,6 @@
 //! [`worker`] is what a worker and its server say to each other; [`source`] is the state of a project's files as it is
 //! sent for a build.
 
+pub mod blob;
 pub mod source;
 pub mod worker;

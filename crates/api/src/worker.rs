@@ -144,7 +144,8 @@ pub enum FromWorker {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         closed: Option<String>,
     },
-    /// A step begins.
+    /// A step begins. Of attempts that still run, this and [`FromWorker::StepFinished`] are said again after each
+    /// [`Join`]: a server keeps them only until the report.
     StepStarted {
         /// Under which lease.
         lease: LeaseId,
@@ -206,4 +207,65 @@ pub struct Resend {
     pub step: u16,
     /// The next byte that the server has not.
     pub from_byte: u64,
+}
+
+/// `POST /api/v1/worker/caches/find`: the keyed cache that fits best. Which scopes may be read is known by the lease.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FindCache {
+    /// Whose job asks.
+    pub lease: LeaseId,
+    /// The digest of the paths that the cache holds.
+    pub paths: Digest,
+    /// The key itself.
+    pub key: String,
+    /// Beginnings of keys that do as well, the best first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub restore: Vec<String>,
+}
+
+/// The answer to [`FindCache`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoundCache {
+    /// What was found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entry: Option<CacheEntry>,
+}
+
+/// One keyed cache.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheEntry {
+    /// Its key, which may be longer than what was asked for.
+    pub key: String,
+    /// The blob with the files.
+    pub digest: Digest,
+    /// The blob's length.
+    pub bytes: u64,
+}
+
+/// `POST /api/v1/worker/caches/save`: keeps a cache whose blob has been sent before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SaveCache {
+    /// Whose job saves.
+    pub lease: LeaseId,
+    /// The digest of the paths that the cache holds.
+    pub paths: Digest,
+    /// What is saved.
+    pub entry: CacheEntry,
+}
+
+/// The answer to [`SaveCache`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedCache {
+    /// What became of it.
+    pub saved: CacheSaved,
+}
+
+/// What became of a cache that was to be saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CacheSaved {
+    /// It was written.
+    Written,
+    /// There was one of that key; it stays as it was.
+    Kept,
 }
