@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::{Effect, Engine, Fact, Input};
-use graph::Timestamp;
+use graph::{BuildId, Timestamp};
 use store::{Store, StoreError};
 use thiserror::Error;
 use tokio::sync::mpsc;
+
+use crate::request::{Request, Requests};
 
 /// The most inputs taken into one step. More wait in the inbox, whose own bound pushes back on their senders.
 pub const BATCH_MAX: usize = 4096;
@@ -36,6 +38,11 @@ pub trait World {
     /// Whether the shell may end: nobody waits for more. `next_wake` is when the engine wants to be asked again without
     /// an input.
     fn is_done(&self, next_wake: Option<Timestamp>) -> Doneness;
+
+    /// The ended builds that the engine need not hold any longer. Asked after each step.
+    fn forgets(&mut self) -> Vec<BuildId> {
+        Vec::new()
+    }
 }
 
 /// Whether a shell may end.
@@ -62,6 +69,7 @@ pub struct Shell<W> {
     world: W,
     inputs: mpsc::Receiver<Input>,
     wake_at: Option<Timestamp>,
+    requests: Option<Requests>,
 }
 
 /// A fresh inbox: where to put inputs, and the end that [`Shell::new`] takes.
@@ -74,7 +82,14 @@ impl<W: World> Shell<W> {
     /// A shell around `engine`, which holds the facts of every build that is to go on.
     #[must_use]
     pub fn new(engine: Engine, store: Arc<dyn Store>, world: W, inputs: mpsc::Receiver<Input>) -> Self {
-        Self { engine, store, world, inputs, wake_at: None }
+        Self { engine, store, world, inputs, wake_at: None, requests: None }
+    }
+
+    /// The same shell, which also takes requests: those of a server, whose callers wait for what becomes of them.
+    #[must_use]
+    pub fn with_requests(mut self, requests: mpsc::Receiver<Request>) -> Self {
+        self.requests = Some(Requests::new(requests));
+        self
     }
 
     /// Runs until the world is done or every inbox is closed. Begins with what the world still has to do.
@@ -87,7 +102,7 @@ impl<W: World> Shell<W> {
         }
         let mut batch = Vec::new();
         while self.world.is_done(self.wake_at) == Doneness::GoOn {
-            if self.next_batch(&mut batch).await == Inputs::Closed {
+            if self.next_batch(&mut batch).await? == Inputs::Closed {
                 break;
             }
             let step = self.engine.step(self.world.now(), std::mem::take(&mut batch));
@@ -97,6 +112,14 @@ impl<W: World> Shell<W> {
             }
             for effect in step.effects {
                 self.perform(effect);
+            }
+            for build in self.world.forgets() {
+                self.engine.forget(build);
+            }
+            if let Some(requests) = &mut self.requests
+                && requests.answer(&self.engine, &step.facts) == Doneness::Done
+            {
+                break;
             }
         }
         Ok(self.world)
@@ -110,7 +133,7 @@ impl<W: World> Shell<W> {
     }
 
     /// Fills `batch` with all inputs that wait, after waiting for the first one or for the time to wake.
-    async fn next_batch(&mut self, batch: &mut Vec<Input>) -> Inputs {
+    async fn next_batch(&mut self, batch: &mut Vec<Input>) -> Result<Inputs, StoreError> {
         let now = self.world.now();
         if self.wake_at.is_some_and(|at| at <= now) {
             self.wake_at = None;
@@ -119,23 +142,31 @@ impl<W: World> Shell<W> {
             {
                 batch.push(input);
             }
-            return Inputs::Taken;
+            return Ok(Inputs::Taken);
         }
         let received = match self.wake_at {
-            None => self.inputs.recv_many(batch, BATCH_MAX).await,
+            None => self.receive(batch).await?,
             Some(at) => {
                 // A millisecond more, so that the wake is not before its time.
                 let wait = Duration::from_millis(at.ms_since(now) + 1);
-                match tokio::time::timeout(wait, self.inputs.recv_many(batch, BATCH_MAX)).await {
-                    Ok(received) => received,
+                match tokio::time::timeout(wait, self.receive(batch)).await {
+                    Ok(received) => received?,
                     Err(_) => {
                         self.wake_at = None;
-                        return Inputs::Taken;
+                        return Ok(Inputs::Taken);
                     }
                 }
             }
         };
-        if received == 0 { Inputs::Closed } else { Inputs::Taken }
+        Ok(if received == 0 { Inputs::Closed } else { Inputs::Taken })
+    }
+
+    /// Waits for inputs and requests. Gives how many came; 0 if no more can come.
+    async fn receive(&mut self, batch: &mut Vec<Input>) -> Result<usize, StoreError> {
+        match &mut self.requests {
+            None => Ok(self.inputs.recv_many(batch, BATCH_MAX).await),
+            Some(requests) => requests.receive(&mut self.inputs, batch, &mut self.engine, &*self.store).await,
+        }
     }
 
     /// Stores `facts` in one transaction, trying again while the store is busy.
