@@ -1,7 +1,7 @@
 //! The words of Ropewalk: what happened, what is to run, how it ended.
 //!
 //! Everything above this crate sees pipelines only as a [`Graph`]. Nothing here does I/O, reads a clock or
-//! is `async`; serde is the only thing it knows of the world.
+//! is `async`; serde and compiled globs are all it knows of the world.
 
 pub mod attempt;
 pub mod canonical;
@@ -16,6 +16,7 @@ pub mod legs;
 pub mod name;
 pub mod need;
 pub mod outcome;
+pub mod patterns;
 pub mod text;
 pub mod time;
 pub mod validate;

@@ -30,9 +30,11 @@ pub mod usage;
 pub mod workspace;
 
 pub mod git;
-pub mod patterns;
 pub mod repository;
 pub mod tree;
+
+// The rules by which a server finds a job's inputs in a manifest are those by which a worker finds them in a tree.
+pub use graph::patterns;
 
 pub use attempt::{INPUT_CHANGED, LeftBehind, run_attempt};
 pub use cancel::Cancel;
