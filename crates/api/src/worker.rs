@@ -176,11 +176,24 @@ pub enum FromWorker {
     Evaluated {
         /// The question.
         id: u64,
-        /// Its reply as it came, a document of the native format; or what went wrong, for people.
-        reply: Result<String, String>,
+        /// What it said; or what went wrong, for people.
+        reply: Result<Box<ProgramReply>, String>,
     },
     /// It leaves: nothing runs any more.
     Leaving,
+}
+
+/// What a pipeline's program said, asked for its hooks and then for those that answer to the event. Both blobs were sent
+/// before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgramReply {
+    /// The blob with the reply as it came, a document of the native format.
+    pub text: Digest,
+    /// The blob with the program's binary: steps that are functions name it, and whoever runs one fetches it.
+    pub program: Digest,
+    /// The paths of the program's files in the project, by the names that the reply has for them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub files: BTreeMap<String, String>,
 }
 
 /// `POST /api/v1/worker/outbox`: the body is a sequence of sections, each a byte of kind (0: JSON of one [`FromWorker`];
