@@ -40,5 +40,6 @@ pub use attempt::{INPUT_CHANGED, LeftBehind, run_attempt};
 pub use cancel::Cancel;
 pub use place::{environment_file, program_file, snapshot_directory, workspace_directory};
 pub use worker::{
-    BINARY_VARIABLE, GRACE_VARIABLE, Observer, PROJECT_DATA_VARIABLE, Settings, Worker, WorkerError, marker_prefix,
+    BINARY_VARIABLE, GRACE_VARIABLE, Observer, PROJECT_DATA_VARIABLE, Settings, Worker, WorkerError,
+    data_marker_prefix, marker_prefix,
 };

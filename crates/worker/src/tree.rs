@@ -335,6 +335,11 @@ impl StatCache {
         self.hashed
     }
 
+    /// The lengths of the files that the last [`Tree::contents`] saw and that had not just changed, by path; sorted.
+    pub fn lengths(&self) -> impl Iterator<Item = (&Path, u64)> {
+        self.entries.iter().map(|entry| (entry.path.as_path(), entry.stat.size))
+    }
+
     /// Writes the cache if it changed since it was read: at once or not at all.
     ///
     /// # Errors

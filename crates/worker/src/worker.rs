@@ -6,6 +6,7 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +22,9 @@ use crate::workspace::{Snapshot, WorkspaceError};
 
 /// How long a canceled or timed-out step has between TERM and KILL, if nothing else is said.
 pub const GRACE: Duration = Duration::from_secs(10);
+
+/// How many workers this process has had.
+static WORKERS: AtomicU64 = AtomicU64::new(0);
 
 /// Where a step finds the binary that runs it.
 pub const BINARY_VARIABLE: &str = "ROPEWALK_BINARY";
@@ -104,7 +108,9 @@ impl Worker {
     /// [`WorkerError`].
     pub async fn new(processes: Processes, settings: Settings) -> Result<Self, WorkerError> {
         let scratches = settings.data.join("scratch");
-        let scratch = scratches.join(format!("{}.{}", settings.build, std::process::id()));
+        // A process may have several workers of one build, each over another tree.
+        let number = WORKERS.fetch_add(1, Ordering::Relaxed);
+        let scratch = scratches.join(format!("{}.{number}.{}", settings.build, std::process::id()));
         let failed = |source| WorkerError::Data { path: scratch.clone(), source };
         remove_abandoned(&scratches);
         fs::create_dir_all(&scratch).map_err(failed)?;
@@ -226,9 +232,15 @@ impl Drop for Worker {
 /// ones.
 #[must_use]
 pub fn marker_prefix(data: &Path, build: BuildId) -> String {
+    format!("{}{build}/", data_marker_prefix(data))
+}
+
+/// What the markers of all processes begin with that were started from a data directory, whatever the build.
+#[must_use]
+pub fn data_marker_prefix(data: &Path) -> String {
     let data = data.canonicalize().unwrap_or_else(|_| data.to_owned());
     let hash = blake3::hash(data.as_os_str().as_bytes()).to_hex();
-    format!("{}/{build}/", &hash[..12])
+    format!("{}/", &hash[..12])
 }
 
 /// Removes what processes left that were killed.

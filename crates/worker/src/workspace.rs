@@ -338,6 +338,15 @@ impl Workspace {
     }
 }
 
+/// Copies a tree that holds no layers, with modes, times and links, by reflink where the file system can; what is in `to` and not
+/// in `from` stays.
+///
+/// # Errors
+/// The system's words.
+pub fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
+    layer::copy_tree(from, to, layer::Whiteouts::Leave, &|_| false)
+}
+
 fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), WorkspaceError> {
     let json = |source| WorkspaceError::Manifest { path: path.to_owned(), source };
     let text = serde_json::to_vec_pretty(value).map_err(json)?;

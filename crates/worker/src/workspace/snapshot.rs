@@ -28,6 +28,19 @@ struct Manifest {
     prefix: PathBuf,
     /// Empty where there is no git.
     checkouts: Vec<Checkout>,
+    #[serde(default)]
+    tree: TreeKind,
+}
+
+/// Whether anybody may change the tree while jobs run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum TreeKind {
+    /// A person's.
+    #[default]
+    Live,
+    /// A checkout that is never written to once it is there.
+    Immutable,
 }
 
 /// The state of a tree at one moment. Shared by the jobs of a build.
@@ -83,9 +96,26 @@ impl Snapshot {
             write_whiteouts(&repository, &delta, &ignored).map_err(WorkspaceError::at(&delta))?;
             Vec::new()
         };
-        let manifest = Manifest { repository, prefix, checkouts };
+        let manifest = Manifest { repository, prefix, checkouts, tree: TreeKind::Live };
         write_json(&directory.join("snapshot.json"), &manifest)?;
         Self::with(directory, manifest, Watching::Yes)
+    }
+
+    /// The state of a tree that nobody changes, all of whose files jobs see: git is not asked and nothing is listed or
+    /// watched. `prefix` is the project's folder in it, relative.
+    ///
+    /// # Errors
+    /// The system's words about a file.
+    pub fn of_immutable(tree: &Path, prefix: &Path, directory: &Path) -> Result<Self, WorkspaceError> {
+        let repository = fs::canonicalize(tree).map_err(WorkspaceError::at(tree))?;
+        fs::create_dir_all(directory).map_err(WorkspaceError::at(directory))?;
+        let directory = fs::canonicalize(directory).map_err(WorkspaceError::at(directory))?;
+        let delta = directory.join("delta");
+        layer::make_like(&delta, &repository).map_err(WorkspaceError::at(&delta))?;
+        let (prefix, checkouts) = (prefix.to_owned(), Vec::new());
+        let manifest = Manifest { repository, prefix, checkouts, tree: TreeKind::Immutable };
+        write_json(&directory.join("snapshot.json"), &manifest)?;
+        Self::with(directory, manifest, Watching::No)
     }
 
     /// Opens a snapshot that was taken into `directory` earlier, maybe by another process.
@@ -138,7 +168,8 @@ impl Snapshot {
     /// Something people should know about what jobs will see; `None` in an ordinary checkout.
     #[must_use]
     pub fn note(&self) -> Option<&'static str> {
-        self.manifest.checkouts.is_empty().then_some(
+        let is_loose = self.manifest.checkouts.is_empty() && self.manifest.tree == TreeKind::Live;
+        is_loose.then_some(
             "this directory is in no git repository: what you edit while the build runs is seen by jobs that start later",
         )
     }
