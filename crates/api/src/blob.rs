@@ -5,7 +5,10 @@
 //! and leaves out what is not there. `GET /api/v1/blobs/DIGEST` gives one alone, with ranges.
 
 use graph::Digest;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::build::DigestText;
 
 /// The most digests of one [`Digests`].
 pub const DIGESTS_MAX: usize = 100_000;
@@ -16,14 +19,15 @@ pub const PARCEL_HEAD_BYTES: usize = 40;
 
 /// Some blobs by name. The body of `POST /api/v1/blobs/missing` (the answer holds those that are not there, in the same
 /// order) and of `POST /api/v1/blobs/fetch`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Digests {
     /// At most [`DIGESTS_MAX`].
+    #[schemars(with = "Vec<DigestText>", length(max = 100_000))]
     pub digests: Vec<Digest>,
 }
 
 /// The answer to a parcel: all of it is kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Stored {
     /// How many blobs the parcel held.
     pub blobs: u64,

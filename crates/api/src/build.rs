@@ -1,0 +1,350 @@
+//! Builds: what lists and pages show of them, and what asks for one, cancels one or tries one again.
+
+use std::collections::BTreeSet;
+
+use graph::{BuildId, Digest, Severity};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::event::{Event, EventWanted, EventWord};
+use crate::time::Time;
+
+/// The most jobs that one call names.
+pub const JOBS_NAMED_MAX: usize = 1000;
+/// The longest reason in bytes.
+pub const REASON_BYTES_MAX: usize = 1000;
+
+/// One build.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Build {
+    /// Names it on this server, over all projects.
+    #[schemars(with = "u64")]
+    pub id: BuildId,
+    /// Its project; empty if it belongs to none.
+    pub project: String,
+    /// Its number in the project, from 1; absent if it belongs to none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<u64>,
+    /// The pipeline, as it was asked for.
+    pub pipeline: String,
+    /// The pipeline's own name; empty until it is evaluated, or if it has none.
+    pub name: String,
+    /// What happened.
+    pub event: Event,
+    /// The digest of the manifest that names every file that is built.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<DigestText>")]
+    pub source: Option<Digest>,
+    /// Whom the queue charges.
+    pub client: String,
+    /// The build that it tries again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<u64>")]
+    pub retry_of: Option<BuildId>,
+    /// When it was asked for.
+    pub created: Time,
+    /// When its first attempt was leased.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<Time>,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished: Option<Time>,
+    /// How it ended, or that it has not.
+    pub verdict: VerdictWord,
+    /// The same with the reason, for people.
+    pub text: String,
+    /// The job because of which it failed or diverged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub because: Option<String>,
+    /// Who asked first that it be canceled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canceled_by: Option<String>,
+    /// The jobs of its graph as it stands.
+    pub jobs: u64,
+    /// How they ended so far.
+    pub counts: Counts,
+    /// How many errors the last evaluation reported.
+    pub errors: u64,
+    /// How many warnings the last evaluation reported.
+    pub warnings: u64,
+    /// The gates that wait for an answer.
+    pub open_gates: u64,
+}
+
+/// A digest as 64 lower-case hexadecimal digits: BLAKE3.
+#[derive(JsonSchema)]
+#[schemars(rename = "Digest")]
+pub struct DigestText(#[schemars(regex(pattern = "^[0-9a-f]{64}$"))] pub String);
+
+/// How a build stands, without the reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum VerdictWord {
+    /// It has not ended.
+    Running,
+    /// Every required job passed or was skipped.
+    Passed,
+    /// A required job failed, or the pipeline is wrong.
+    Failed,
+    /// Somebody canceled it.
+    Canceled,
+    /// An evaluation changed or dropped a job that had begun.
+    Diverged,
+}
+
+impl VerdictWord {
+    /// The word, as it travels.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Passed => "passed",
+            Self::Failed => "failed",
+            Self::Canceled => "canceled",
+            Self::Diverged => "diverged",
+        }
+    }
+}
+
+impl From<&graph::Verdict> for VerdictWord {
+    fn from(verdict: &graph::Verdict) -> Self {
+        match verdict {
+            graph::Verdict::Running => Self::Running,
+            graph::Verdict::Passed { .. } => Self::Passed,
+            graph::Verdict::Failed { .. } => Self::Failed,
+            graph::Verdict::Canceled { .. } => Self::Canceled,
+            graph::Verdict::Diverged { .. } => Self::Diverged,
+        }
+    }
+}
+
+/// How many jobs of a build ended how. A job counts once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Counts {
+    /// Passed, those with an earlier result among them.
+    pub passed: u64,
+    /// Failed, other than by being canceled.
+    pub failed: u64,
+    /// Canceled.
+    pub canceled: u64,
+    /// Skipped.
+    pub skipped: u64,
+    /// Of all these, those that took an earlier result.
+    pub reused: u64,
+}
+
+/// Which builds a list holds; what is absent lets all pass.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct BuildFilter {
+    /// Of this project.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
+    /// The one of this number in the project; only together with `project`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub number: Option<u64>,
+    /// Of events on this branch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
+    /// Of events with this commit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+    /// Of events of this kind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event: Option<EventWord>,
+    /// That ended so, or have not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<VerdictWord>,
+    /// Of the pipeline of this name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pipeline: Option<String>,
+}
+
+/// Asks for a build.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Submit {
+    /// The project that it belongs to. A token that may submit to it makes it, should it not be there.
+    #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"))]
+    pub project: String,
+    /// The digest of the manifest of all files ([`crate::source::Manifest`]); its blobs have been sent before.
+    #[schemars(with = "DigestText")]
+    pub source: Digest,
+    /// What happened.
+    #[serde(default)]
+    pub event: EventWanted,
+    /// The pipeline, by its path below the project's folder; found by itself if not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub pipeline: Option<String>,
+    /// The pool of jobs that name none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 255))]
+    pub pool: Option<String>,
+    /// How it is to run.
+    #[serde(default)]
+    pub options: SubmitOptions,
+}
+
+/// How a build is to run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct SubmitOptions {
+    /// The ids or full names of the jobs wanted, with all they need; all if empty.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    #[schemars(length(max = 1000))]
+    pub only: BTreeSet<String>,
+    /// Whether the first failure of a required job stops the rest.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub fail_fast: bool,
+    /// Whether it goes before builds that are not urgent.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub urgent: bool,
+    /// Whether a build that is there already for the same pipeline, files and inputs may stand for this one. Yes if not
+    /// said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub join: Option<bool>,
+}
+
+/// The build that stands for a request, durably kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Submitted {
+    /// The build.
+    #[schemars(with = "u64")]
+    pub build: BuildId,
+    /// Its project.
+    pub project: String,
+    /// Its number in the project.
+    pub number: u64,
+    /// Whether it was made for this request.
+    pub made: Made,
+}
+
+/// Whether a build was made for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Made {
+    /// It was.
+    New,
+    /// An equal build waited already and stands for it.
+    Joined,
+}
+
+/// Cancels a build, a job, or all builds of a commit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cancel {
+    /// Why; kept in the audit.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1000))]
+    pub reason: String,
+}
+
+/// The builds that a call has touched.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Touched {
+    /// The builds, in order of id.
+    #[schemars(with = "Vec<u64>")]
+    pub builds: Vec<BuildId>,
+}
+
+/// Which jobs of a build are tried again, within the build.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "what", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Retry {
+    /// Those that failed or were canceled.
+    Failed {
+        /// Why; kept in the audit.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        #[schemars(length(max = 1000))]
+        reason: String,
+    },
+    /// All of them that have ended.
+    All {
+        /// Why; kept in the audit.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        #[schemars(length(max = 1000))]
+        reason: String,
+    },
+    /// These.
+    Jobs {
+        /// Their full names.
+        #[schemars(length(min = 1, max = 1000))]
+        jobs: BTreeSet<String>,
+        /// Why; kept in the audit.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        #[schemars(length(max = 1000))]
+        reason: String,
+    },
+}
+
+/// What a retry did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Retried {
+    /// The jobs that run again.
+    pub jobs: Vec<String>,
+    /// The build in which they do: the same, or a new one if the old is held by nobody any more.
+    #[schemars(with = "u64")]
+    pub build: BuildId,
+}
+
+/// Builds the same files and inputs anew.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rebuild {
+    /// Why; kept in the audit.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1000))]
+    pub reason: String,
+}
+
+/// One fault found in a pipeline, as `check --output json` has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Diagnostic {
+    /// A stable name in kebab case.
+    pub code: String,
+    /// Whether the build may go on.
+    pub severity: SeverityWord,
+    /// What is wrong.
+    pub message: String,
+    /// The cause, shown beside the place.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub label: String,
+    /// The file.
+    pub file: Option<String>,
+    /// The line, from 1.
+    pub line: Option<u32>,
+    /// The column in characters, from 1.
+    pub column: Option<u32>,
+    /// What to do next.
+    pub help: Option<String>,
+}
+
+/// How bad a [`Diagnostic`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SeverityWord {
+    /// Nothing may run.
+    Error,
+    /// The build goes on.
+    Warning,
+}
+
+impl From<&graph::Diagnostic> for Diagnostic {
+    fn from(found: &graph::Diagnostic) -> Self {
+        let location = found.location.as_ref();
+        Self {
+            code: found.code.clone().into_owned(),
+            severity: match found.severity {
+                Severity::Error => SeverityWord::Error,
+                Severity::Warning => SeverityWord::Warning,
+            },
+            message: found.message.clone(),
+            label: found.label.clone(),
+            file: location.map(|location| location.file.to_string()),
+            line: location.map(|location| location.line),
+            column: location.map(|location| location.column),
+            help: Some(found.help.clone()).filter(|help| !help.is_empty()),
+        }
+    }
+}

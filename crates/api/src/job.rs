@@ -1,0 +1,583 @@
+//! Jobs of a build, their attempts, tests, artifacts and gates, and why a job waits.
+
+use std::collections::BTreeMap;
+
+use graph::{AttemptReport, BuildId, Digest, Failure, Outcome, SkipReason};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::build::DigestText;
+use crate::time::Time;
+use crate::words;
+
+/// Where a job stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum JobState {
+    /// It has not begun, or waits for its next try.
+    Waiting,
+    /// A worker holds an attempt at it.
+    Running,
+    /// It has ended.
+    Ended,
+}
+
+/// How a job ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OutcomeWord {
+    /// Every step that had to pass has passed.
+    Passed,
+    /// It did not pass.
+    Failed,
+    /// It did not run.
+    Skipped,
+    /// Somebody or something canceled it.
+    Canceled,
+}
+
+impl From<&Outcome> for OutcomeWord {
+    fn from(outcome: &Outcome) -> Self {
+        match outcome {
+            Outcome::Passed { .. } => Self::Passed,
+            Outcome::Failed(Failure::Canceled { .. }) => Self::Canceled,
+            Outcome::Failed(_) => Self::Failed,
+            Outcome::Skipped(_) => Self::Skipped,
+        }
+    }
+}
+
+/// Why a job did not pass.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Cause {
+    /// Of a failure: `step`, `timeout`, `infra`, `lost`, `canceled`; of a skipped job: `condition`, `need`, `not_wanted`,
+    /// `dropped`, `refused`.
+    pub kind: String,
+    /// The same for people.
+    pub text: String,
+}
+
+impl Cause {
+    /// Why a job with this outcome did not pass; `None` if it did.
+    #[must_use]
+    pub fn of(outcome: &Outcome) -> Option<Self> {
+        match outcome {
+            Outcome::Passed { .. } => None,
+            Outcome::Failed(failure) => Some(Self { kind: failure.kind().to_owned(), text: words::failure(failure) }),
+            Outcome::Skipped(reason) => {
+                let kind = match reason {
+                    SkipReason::Condition { .. } => "condition",
+                    SkipReason::Need { .. } => "need",
+                    SkipReason::NotWanted { .. } => "not_wanted",
+                    SkipReason::Dropped => "dropped",
+                    SkipReason::Refused { .. } => "refused",
+                };
+                Some(Self { kind: kind.to_owned(), text: words::skip_reason(reason) })
+            }
+        }
+    }
+}
+
+/// The values that a job with this outcome hands on.
+#[must_use]
+pub fn outputs_of(outcome: &Outcome) -> BTreeMap<String, Value> {
+    match outcome {
+        Outcome::Passed { outputs } => outputs.clone(),
+        Outcome::Failed(_) | Outcome::Skipped(_) => BTreeMap::new(),
+    }
+}
+
+/// One job of a build's graph.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Job {
+    /// Its build.
+    #[schemars(with = "u64")]
+    pub build: BuildId,
+    /// Its full name: its id, or `id/value/…` for a leg of a matrix.
+    pub name: String,
+    /// Shown to people; empty means the name.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub title: String,
+    /// Its place in the pipeline's text.
+    pub order: u32,
+    /// Where it stands.
+    pub state: JobState,
+    /// How it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<OutcomeWord>,
+    /// Why it did not pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
+    /// The values that it handed on.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub outputs: BTreeMap<String, Value>,
+    /// The earlier result that it took.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reused: Option<ReusedFrom>,
+    /// The jobs that it waits for.
+    pub needs: Vec<String>,
+    /// The pool whose workers may run it; empty is the default pool.
+    pub pool: String,
+    /// Whether it waits for a person before it begins.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gate: bool,
+    /// Whether the verdict ignores its failure.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_failure: bool,
+    /// How many attempts it had.
+    pub attempts: u32,
+    /// The number of the last of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
+    /// Its operation, if it may be reused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<DigestText>")]
+    pub operation: Option<Digest>,
+    /// When the last attempt began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<Time>,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished: Option<Time>,
+    /// When its next try may begin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_at: Option<Time>,
+    /// How long it usually runs, in milliseconds: the median of its last ten passes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usual_ms: Option<u64>,
+}
+
+/// Where a result came from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ReusedFrom {
+    /// The build that produced it.
+    #[schemars(with = "u64")]
+    pub build: BuildId,
+    /// The attempt that produced it.
+    pub attempt: u32,
+    /// The job under which it ran.
+    pub job: String,
+}
+
+/// One try at a job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Attempt {
+    /// Its build.
+    #[schemars(with = "u64")]
+    pub build: BuildId,
+    /// Its number in the build.
+    pub attempt: u32,
+    /// The job.
+    pub job: String,
+    /// Which try at the job it is, from 1.
+    #[serde(rename = "try")]
+    pub try_number: u32,
+    /// The id of the worker that held it.
+    pub worker: String,
+    /// When it was leased.
+    pub leased: Time,
+    /// How it ended, once it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<AttemptEnd>,
+}
+
+/// How an attempt ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AttemptEnd {
+    /// How.
+    pub outcome: OutcomeWord,
+    /// Why it did not pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
+    /// When the worker took it up.
+    pub started: Time,
+    /// When it had ended.
+    pub finished: Time,
+    /// How many tests its report holds.
+    pub tests: u64,
+    /// How many of these did not pass and were not skipped.
+    pub tests_failed: u64,
+    /// The worker's report. Lists of attempts leave it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<Report>,
+}
+
+/// What a worker says of an attempt.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Report {
+    /// The steps that were looked at, in order.
+    pub steps: Vec<Step>,
+    /// The values that it handed on.
+    pub outputs: BTreeMap<String, Value>,
+    /// What all its processes used.
+    pub usage: Usage,
+    /// Markdown that the steps wrote. Text from outside.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub summary: String,
+    /// Remarks for people.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+impl From<&AttemptReport> for Report {
+    fn from(report: &AttemptReport) -> Self {
+        Self {
+            steps: report.steps.iter().map(Step::from).collect(),
+            outputs: outputs_of(&report.outcome),
+            usage: report.usage.into(),
+            summary: report.summary.clone(),
+            notes: report.notes.clone(),
+        }
+    }
+}
+
+/// How a step went, before `allow_failure` is applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StepResult {
+    /// It ended with zero.
+    Passed,
+    /// It did not.
+    Failed,
+    /// It did not run.
+    Skipped,
+    /// It was canceled.
+    Canceled,
+}
+
+impl StepResult {
+    /// The result of this word; one that nobody knows is a failure.
+    #[must_use]
+    pub fn from_word(word: &str) -> Self {
+        match word {
+            "passed" => Self::Passed,
+            "skipped" => Self::Skipped,
+            "canceled" => Self::Canceled,
+            _ => Self::Failed,
+        }
+    }
+}
+
+/// How one step went.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Step {
+    /// Its name.
+    pub name: String,
+    /// How.
+    pub result: StepResult,
+    /// Exit code, or 128 and the signal's number; absent if it did not run or was not given the time to end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit: Option<i32>,
+    /// The signal that ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    /// When it began.
+    pub started: Time,
+    /// When it had ended.
+    pub finished: Time,
+    /// What its processes used.
+    pub usage: Usage,
+    /// The values that it handed on.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub outputs: BTreeMap<String, String>,
+    /// Lines it printed, both streams together.
+    pub lines: u64,
+}
+
+impl From<&graph::StepReport> for Step {
+    fn from(step: &graph::StepReport) -> Self {
+        Self {
+            name: step.name.clone(),
+            result: StepResult::from_word(&step.result),
+            exit: step.exit,
+            signal: step.signal,
+            started: step.started.into(),
+            finished: step.finished.into(),
+            usage: step.usage.into(),
+            outputs: step.outputs.clone(),
+            lines: step.lines,
+        }
+    }
+}
+
+/// What processes used, as the kernel counted it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Usage {
+    /// The largest resident set of any of them.
+    pub peak_memory_bytes: u64,
+    /// Time on a CPU in user mode, in microseconds.
+    pub cpu_user_us: u64,
+    /// Time on a CPU in the kernel, in microseconds.
+    pub cpu_system_us: u64,
+}
+
+impl From<graph::Usage> for Usage {
+    fn from(usage: graph::Usage) -> Self {
+        Self {
+            peak_memory_bytes: usage.peak_memory_bytes,
+            cpu_user_us: usage.cpu_user_us,
+            cpu_system_us: usage.cpu_system_us,
+        }
+    }
+}
+
+/// One test of a report.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Test {
+    /// The attempt that reported it.
+    pub attempt: u32,
+    /// The attempt's job.
+    pub job: String,
+    /// The suite or class that it belongs to.
+    pub suite: String,
+    /// Its name within the suite.
+    pub name: String,
+    /// How it ended.
+    pub outcome: TestOutcome,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+    /// The failure's message and details.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// What it printed, if the report holds it; cut at a bound.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub output: String,
+}
+
+/// How a test ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TestOutcome {
+    /// It passed.
+    Passed,
+    /// An assertion failed.
+    Failed,
+    /// It broke otherwise.
+    Errored,
+    /// It did not run.
+    Skipped,
+}
+
+impl From<graph::TestOutcome> for TestOutcome {
+    fn from(outcome: graph::TestOutcome) -> Self {
+        match outcome {
+            graph::TestOutcome::Passed => Self::Passed,
+            graph::TestOutcome::Failed => Self::Failed,
+            graph::TestOutcome::Errored => Self::Errored,
+            graph::TestOutcome::Skipped => Self::Skipped,
+        }
+    }
+}
+
+/// Files that a job handed on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Artifact {
+    /// The job that hands them on.
+    pub job: String,
+    /// The attempt that made them; of another build if the job took an earlier result.
+    pub attempt: u32,
+    /// Their name.
+    pub name: String,
+    /// The digest of the archive (tar) that holds the files.
+    #[schemars(with = "DigestText")]
+    pub digest: Digest,
+    /// How many files.
+    pub files: u64,
+    /// Their bytes, before compression.
+    pub bytes: u64,
+}
+
+/// A gate that opened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Gate {
+    /// Its build.
+    #[schemars(with = "u64")]
+    pub build: BuildId,
+    /// Its job.
+    pub job: String,
+    /// The question.
+    pub prompt: String,
+    /// What is to be filled in, by name.
+    pub fields: BTreeMap<String, Field>,
+    /// When it opened.
+    pub opened: Time,
+    /// The answer, once there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answered: Option<GateAnswered>,
+}
+
+/// One field of a form.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Field {
+    /// What may be filled in.
+    #[serde(rename = "type")]
+    pub kind: FieldKind,
+    /// What may be chosen, in the order shown; of a `choice` only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub options: Vec<String>,
+    /// Taken when nothing is filled in; without it the field must be filled in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default: Option<Value>,
+    /// Shown beside the field.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub help: String,
+}
+
+/// The type of a field's value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FieldKind {
+    /// Any text.
+    String,
+    /// A JSON number.
+    Number,
+    /// `true` or `false`.
+    Boolean,
+    /// One of the options.
+    Choice,
+}
+
+impl From<&graph::Field> for Field {
+    fn from(field: &graph::Field) -> Self {
+        let (kind, options) = match &field.kind {
+            graph::FieldKind::String => (FieldKind::String, Vec::new()),
+            graph::FieldKind::Number => (FieldKind::Number, Vec::new()),
+            graph::FieldKind::Boolean => (FieldKind::Boolean, Vec::new()),
+            graph::FieldKind::Choice { options } => (FieldKind::Choice, options.clone()),
+        };
+        Self { kind, options, default: field.default.clone(), help: field.help.clone() }
+    }
+}
+
+/// What a person said at a gate.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct GateAnswered {
+    /// Whether it was a yes.
+    pub approved: bool,
+    /// What was filled in.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub fields: BTreeMap<String, Value>,
+    /// Who.
+    pub by: String,
+    /// When.
+    pub at: Time,
+}
+
+/// Answers a gate.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "answer", rename_all = "snake_case", deny_unknown_fields)]
+pub enum GateAnswer {
+    /// Yes.
+    Approve {
+        /// What is filled in; a field with a default may be left out.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        fields: BTreeMap<String, Value>,
+        /// Why; kept in the audit.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        #[schemars(length(max = 1000))]
+        reason: String,
+    },
+    /// No: the job is skipped.
+    Reject {
+        /// Why; kept in the audit.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        #[schemars(length(max = 1000))]
+        reason: String,
+    },
+}
+
+/// Why a job has not begun.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Waiting {
+    /// Its build.
+    #[schemars(with = "u64")]
+    pub build: BuildId,
+    /// The job.
+    pub job: String,
+    /// What it waits for.
+    pub reason: WaitReason,
+    /// The same for people, as a sentence.
+    pub text: String,
+    /// In how long it may begin, if that can be said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimate: Option<Estimate>,
+}
+
+/// In how long something may happen, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Estimate {
+    /// Hardly sooner.
+    pub low_ms: u64,
+    /// Most likely.
+    pub likely_ms: u64,
+    /// Hardly later.
+    pub high_ms: u64,
+}
+
+/// What a job waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum WaitReason {
+    /// Nothing: it runs or has ended.
+    Nothing,
+    /// Jobs that it needs have not ended.
+    Needs {
+        /// Their names.
+        jobs: Vec<String>,
+    },
+    /// A person has to answer its gate.
+    Gate {
+        /// The question.
+        prompt: String,
+    },
+    /// It is being worked out whether an earlier result may be taken.
+    Resolving,
+    /// The next try has its time.
+    Retry {
+        /// When.
+        at: Time,
+    },
+    /// Another job of its concurrency group runs or goes before it.
+    Concurrency {
+        /// The group.
+        group: String,
+        /// Who holds it.
+        holder: Option<JobKey>,
+    },
+    /// Its pool is held.
+    Held {
+        /// The pool.
+        pool: String,
+        /// Who holds it.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// No worker that is there can run it, ever.
+    NoWorker {
+        /// The pool.
+        pool: String,
+        /// What is missing, for people.
+        missing: String,
+    },
+    /// It waits for a worker of its pool to have room.
+    Queue {
+        /// The pool.
+        pool: String,
+        /// Its place, from 1.
+        position: u64,
+        /// Who holds the workers that it waits for, at most a few.
+        holders: Vec<JobKey>,
+    },
+}
+
+/// Names a job over all builds.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub struct JobKey {
+    /// Its build.
+    #[schemars(with = "u64")]
+    pub build: BuildId,
+    /// Its name.
+    pub job: String,
+}

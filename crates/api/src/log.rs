@@ -1,0 +1,156 @@
+//! What steps printed: how much there is, a range of it, and what a search finds.
+
+use graph::BuildId;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::time::Time;
+
+/// The most lines that one call gives where a page is asked for; a stream has no such bound.
+pub const LINES_MAX: u64 = 100_000;
+/// How many hits a search gives when nobody says.
+pub const HITS_DEFAULT: u32 = 100;
+/// The most hits of one search.
+pub const HITS_MAX: u32 = 1000;
+/// The longest regular expression in bytes.
+pub const REGEX_BYTES_MAX: usize = 1000;
+
+/// Who wrote a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LogStream {
+    /// The step's standard output.
+    Stdout,
+    /// The step's standard error.
+    Stderr,
+    /// Ropewalk itself.
+    Note,
+}
+
+/// What the steps of one attempt printed, in short.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LogSummary {
+    /// The build.
+    #[schemars(with = "u64")]
+    pub build: BuildId,
+    /// The attempt.
+    pub attempt: u32,
+    /// The steps that printed something, in order.
+    pub steps: Vec<StepLog>,
+}
+
+/// What one step printed, in short.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct StepLog {
+    /// The step's index in its job, from 0.
+    pub step: u16,
+    /// How many lines there are; the last may be unfinished.
+    pub lines: u64,
+    /// How many bytes, before compression, all streams together.
+    pub bytes: u64,
+    /// Whether more may come.
+    pub state: LogState,
+}
+
+/// Whether more of a log may come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LogState {
+    /// It may.
+    Open,
+    /// It is whole.
+    Closed,
+    /// Its end is missing, and nobody writes it any more.
+    Torn,
+}
+
+/// How a log is written out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// Lines of text as they were printed, gaps told in a line of their own.
+    #[default]
+    Text,
+    /// One [`LogLine`] or [`LogGap`] a line.
+    Ndjson,
+    /// Exactly the bytes, by byte range.
+    Raw,
+}
+
+impl LogFormat {
+    /// The word in queries.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Ndjson => "ndjson",
+            Self::Raw => "raw",
+        }
+    }
+}
+
+/// One object of a log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum LogItem {
+    /// A line, or a piece of one.
+    Line(LogLine),
+    /// Something is lost.
+    Gap(LogGap),
+}
+
+/// A line, or a piece of one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LogLine {
+    /// Its number within the step, from 0.
+    pub number: u64,
+    /// Who wrote it.
+    pub stream: LogStream,
+    /// When.
+    pub time: Time,
+    /// The text without the line's end; bytes that are not UTF-8 are replaced.
+    pub line: String,
+    /// It goes on in the next object of this stream.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub open: bool,
+}
+
+/// A part of a log that is lost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LogGap {
+    /// The number of the line before which it is.
+    pub number: u64,
+    /// Why, for people.
+    pub text: String,
+}
+
+/// What a search found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LogHits {
+    /// The lines that match, in order.
+    pub hits: Vec<LogHit>,
+    /// Parts of the log that could not be searched.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<LogGap>,
+    /// Where to go on: the `cursor` of the next call. Absent if the log's end was reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// One line that matches.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LogHit {
+    /// The line's number within the step, from 0.
+    pub number: u64,
+    /// Who wrote it.
+    pub stream: LogStream,
+    /// When.
+    pub time: Time,
+    /// The line, or what stands around the match in a long one; bytes that are not UTF-8 are replaced.
+    pub text: String,
+}
+
+/// The schema of a regular expression.
+pub fn regex_shape(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({ "type": "string", "minLength": 1, "maxLength": REGEX_BYTES_MAX })
+}

@@ -1,0 +1,60 @@
+//! Pools: named queues of interchangeable workers, and what waits in them.
+
+use graph::BuildId;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::job::Waiting;
+use crate::time::Time;
+
+/// A pool. It exists as long as a worker serves it, a job waits in it, or it is held.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Pool {
+    /// Its name; the default pool is called `default` here and has the empty name in pipelines.
+    pub name: String,
+    /// Whether nothing starts in it for now, who wants so and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Held>,
+    /// The jobs that wait in it.
+    pub waiting: u64,
+    /// The attempts that run in it.
+    pub running: u64,
+    /// The workers that serve it and are there.
+    pub workers: u64,
+    /// How many attempts these run at once.
+    pub slots: u64,
+}
+
+/// What somebody stopped, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Held {
+    /// Who.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// Since when.
+    pub at: Time,
+}
+
+/// Holds a pool: nothing starts in it until it is released.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Hold {
+    /// Why; shown to those who wait, kept in the audit.
+    #[schemars(length(max = 1000))]
+    pub reason: String,
+}
+
+/// One job in a pool's queue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Queued {
+    /// The build.
+    #[schemars(with = "u64")]
+    pub build: BuildId,
+    /// The build's project.
+    pub project: String,
+    /// Whom the queue charges.
+    pub client: String,
+    /// Why it has not begun.
+    pub waiting: Waiting,
+}

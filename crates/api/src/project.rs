@@ -1,0 +1,115 @@
+//! Projects: a name, settings, and the names of secrets. Values of secrets go in and never come out.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::time::Time;
+
+/// The longest value of a secret in bytes.
+pub const SECRET_BYTES_MAX: usize = 64 * 1024;
+/// The most secrets of a project.
+pub const SECRETS_MAX: usize = 1000;
+
+/// What the name of a project has to match.
+pub const NAME_PATTERN: &str = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$";
+/// What the name of a secret has to match: a variable of the environment.
+pub const SECRET_NAME_PATTERN: &str = r"^[A-Za-z_][A-Za-z0-9_]{0,99}$";
+
+/// Whether this may name a project ([`NAME_PATTERN`]).
+#[must_use]
+pub fn is_name(name: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    name.len() <= 100 && name.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric) && name.bytes().all(inner)
+}
+
+/// Whether this may name a secret ([`SECRET_NAME_PATTERN`]).
+#[must_use]
+pub fn is_secret_name(name: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    name.len() <= 100
+        && name.bytes().next().is_some_and(|first| inner(first) && !first.is_ascii_digit())
+        && name.bytes().all(inner)
+}
+
+/// A project.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Project {
+    /// Its name.
+    #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"))]
+    pub name: String,
+    /// When it was made.
+    pub created: Time,
+    /// When its settings were last changed.
+    pub changed: Time,
+    /// Its settings.
+    pub settings: ProjectSettings,
+}
+
+/// The settings of a project. What is absent is the server's default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProjectSettings {
+    /// Shown to people.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1000))]
+    pub description: String,
+    /// The pool of jobs that name none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255))]
+    pub pool: Option<String>,
+    /// Whether a later build of a branch or pull request takes the place of earlier ones that have not ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auto_cancel: Option<bool>,
+    /// For how many days builds are kept; 0 is for ever.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_days: Option<u32>,
+    /// How many builds are kept at least, however old.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_builds: Option<u32>,
+    /// The most bytes that logs, artifacts and caches of the project may take; 0 is without bound.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quota_bytes: Option<u64>,
+}
+
+/// A secret: its name alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Secret {
+    /// Its name.
+    pub name: String,
+    /// When its value was last set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed: Option<Time>,
+}
+
+/// Sets a secret's value.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SecretValue {
+    /// The value.
+    #[schemars(length(min = 1, max = 65536))]
+    pub value: String,
+}
+
+impl std::fmt::Debug for SecretValue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SecretValue(hidden)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_as_the_schema_says() {
+        for (name, is_good) in
+            [("web", true), ("a.b-c_d", true), ("", false), (".hidden", false), ("a/b", false), ("ä", false)]
+        {
+            assert_eq!(is_name(name), is_good, "{name}");
+        }
+        assert!(!is_name(&"a".repeat(101)));
+        for (name, is_good) in [("TOKEN", true), ("_x1", true), ("1x", false), ("", false), ("A-B", false)] {
+            assert_eq!(is_secret_name(name), is_good, "{name}");
+        }
+    }
+}

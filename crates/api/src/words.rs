@@ -1,0 +1,56 @@
+//! The sentences in which outcomes are told to people, the same wherever they are told.
+
+use graph::{Failure, SkipReason, Verdict};
+
+/// `3 ms`, `1.2 s`, `2 m 05 s`, `1 h 02 m`.
+#[must_use]
+pub fn duration(milliseconds: u64) -> String {
+    match milliseconds {
+        0..1000 => format!("{milliseconds} ms"),
+        1000..60_000 => format!("{}.{} s", milliseconds / 1000, milliseconds % 1000 / 100),
+        60_000..3_600_000 => format!("{} m {:02} s", milliseconds / 60_000, milliseconds / 1000 % 60),
+        _ => format!("{} h {:02} m", milliseconds / 3_600_000, milliseconds / 60_000 % 60),
+    }
+}
+
+/// Why a job did not run, as the end of a sentence.
+#[must_use]
+pub fn skip_reason(reason: &SkipReason) -> String {
+    match reason {
+        SkipReason::Condition { text } => format!("`{text}` does not hold"),
+        SkipReason::Need { because } => format!("`{because}` did not end as needed"),
+        SkipReason::NotWanted { text } => text.clone(),
+        SkipReason::Dropped => "the pipeline no longer has it".to_owned(),
+        SkipReason::Refused { by } => format!("refused by {by}"),
+    }
+}
+
+/// Why a job failed, as the end of a sentence.
+#[must_use]
+pub fn failure(failure: &Failure) -> String {
+    match failure {
+        Failure::Step { exit, .. } if *exit > 128 && *exit <= 192 => {
+            format!("a step was ended by signal {} ({exit})", exit - 128)
+        }
+        Failure::Step { exit, .. } => format!("a step ended with code {exit}"),
+        Failure::Timeout { limit_ms, step: Some(_) } => format!("a step ran longer than {}", duration(*limit_ms)),
+        Failure::Timeout { limit_ms, step: None } => format!("it ran longer than {}", duration(*limit_ms)),
+        Failure::Infra { message } => message.clone(),
+        Failure::Lost => "its worker fell silent".to_owned(),
+        Failure::Canceled { by } => format!("canceled by {by}"),
+    }
+}
+
+/// A verdict as a sentence's end.
+#[must_use]
+pub fn verdict(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Running => "is running".to_owned(),
+        Verdict::Passed { note: None } => "passed".to_owned(),
+        Verdict::Passed { note: Some(note) } => format!("passed: {note}"),
+        Verdict::Failed { because: Some(job) } => format!("failed because of `{job}`"),
+        Verdict::Failed { because: None } => "failed: the pipeline is wrong".to_owned(),
+        Verdict::Canceled { by } => format!("was canceled by {by}"),
+        Verdict::Diverged { job } => format!("diverged: the pipeline changed `{job}` after it had begun"),
+    }
+}
