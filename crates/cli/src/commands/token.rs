@@ -1,0 +1,250 @@
+//! `ropewalk token`: grants with a secret. Making and revoking are done on the server's machine, narrowing and reading
+//! anywhere.
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::path::Path;
+
+use graph::{BuildId, Timestamp};
+use server::access::{GrantRequest, Inspected, Narrowing, Subject, SubjectKind, TokenRow, Verb, inspect, narrow};
+
+use super::Stop;
+use crate::args::{Colour, ListForm, Token, TokenAttenuate, TokenCommand, TokenCreate, TokenInspect, TokenList, TokenRevoke};
+use crate::calendar::Calendar;
+use crate::columns::{Cell, Columns, Paint, Style};
+use crate::local::clock::now;
+use crate::{exit, output};
+
+/// Runs the command.
+///
+/// # Errors
+/// If there is no such installation or token, or what was asked makes no sense.
+pub fn run(arguments: &Token, colour: Colour) -> Result<u8, Stop> {
+    match &arguments.command {
+        TokenCommand::Create(create) => self::create(create, colour)?,
+        TokenCommand::Attenuate(attenuate) => self::attenuate(attenuate)?,
+        TokenCommand::Inspect(inspect) => say(inspect)?,
+        TokenCommand::Revoke(revoke) => self::revoke(revoke, colour)?,
+        TokenCommand::List(list) => self::list(list, colour)?,
+    }
+    Ok(exit::PASSED)
+}
+
+fn create(arguments: &TokenCreate, colour: Colour) -> Result<(), Stop> {
+    let (kind, verbs) = if arguments.worker {
+        (SubjectKind::Worker, BTreeSet::from([Verb::Work]))
+    } else if arguments.submit {
+        (SubjectKind::Client, BTreeSet::from([Verb::Read, Verb::Submit, Verb::Control]))
+    } else if arguments.admin {
+        (SubjectKind::Person, BTreeSet::from([Verb::Admin]))
+    } else {
+        (SubjectKind::Person, verbs(&arguments.verbs)?)
+    };
+    let default = if arguments.worker { "worker" } else { "somebody" };
+    let name = arguments.client.as_deref().or(arguments.name.as_deref()).unwrap_or(default);
+    if name.is_empty() || name.len() > 200 || name.chars().any(char::is_control) {
+        return Err(Stop::wrong("a name has 1 to 200 characters, none of them a control character"));
+    }
+    let some = |names: &[String]| (!names.is_empty()).then(|| names.iter().map(|name| pool_name(name)).collect());
+    let grant = GrantRequest {
+        subject: Subject { kind, name: name.to_owned() },
+        verbs,
+        projects: (!arguments.projects.is_empty()).then(|| arguments.projects.iter().cloned().collect()),
+        pools: some(&arguments.pools),
+        until: arguments.until.as_deref().map(until).transpose()?,
+    };
+    let access = arguments.installation.access(colour)?;
+    if arguments.submit {
+        refuse_second(&access, name)?;
+    }
+    let id = server::parts::fresh_id();
+    let text = access.create(&id, grant, "the server's machine", now()).map_err(|error| Stop::of(&error))?;
+    output::print(format!("{text}\n"))
+}
+
+/// A client has one token, so that revoking it is the end of it.
+fn refuse_second(access: &server::access::Access, name: &str) -> Result<(), Stop> {
+    let rows = rows(access)?;
+    let earlier = rows.iter().find(|row| {
+        row.subject().kind == SubjectKind::Client && row.subject().name == name && row.revoked.is_none()
+    });
+    match earlier {
+        None => Ok(()),
+        Some(row) => Err(Stop::wrong(format!(
+            "the client {name} has a token already, {id}: `ropewalk token revoke {id}` ends it, then make a new one",
+            id = row.id
+        ))),
+    }
+}
+
+fn rows(access: &server::access::Access) -> Result<Vec<TokenRow>, Stop> {
+    let mut rows: Vec<TokenRow> = Vec::new();
+    loop {
+        let page = access.ledger().list(rows.last().map(|row| row.id.as_str())).map_err(|error| Stop::of(&error))?;
+        if page.is_empty() {
+            return Ok(rows);
+        }
+        rows.extend(page);
+    }
+}
+
+/// The default pool has the empty name, which nobody can type.
+fn pool_name(name: &str) -> String {
+    if name == "default" { String::new() } else { name.to_owned() }
+}
+
+fn verbs(names: &[String]) -> Result<BTreeSet<Verb>, Stop> {
+    let all = Verb::ALL.map(Verb::name);
+    names
+        .iter()
+        .map(|name| {
+            Verb::from_name(name).ok_or_else(|| {
+                let near = dialects::suggest::did_you_mean(name, &all);
+                Stop::wrong(format!("there is no verb `{name}`; the verbs are {}. {near}", all.join(", ")))
+            })
+        })
+        .collect()
+}
+
+/// A point in time: a duration from now, or the time itself.
+fn until(text: &str) -> Result<Timestamp, Stop> {
+    if let Ok(at) = text.parse::<jiff::Timestamp>() {
+        return Ok(Timestamp(at.as_microsecond()));
+    }
+    let days = |days: &str| days.parse::<u64>().ok().map(|days| days * 86_400_000);
+    let millis = match text.strip_suffix('d').and_then(days) {
+        Some(millis) => Some(millis),
+        None => <server::settings::Millis as server::settings::Setting>::parse(text).ok().map(|millis| millis.0),
+    };
+    let millis = millis.ok_or_else(|| {
+        Stop::wrong(format!("`{text}` is no time: write a duration such as 12h or 30d, or a time such as 2026-12-31T00:00:00Z"))
+    })?;
+    Ok(now().plus_ms(millis))
+}
+
+fn read(path: &Path) -> Result<String, Stop> {
+    let mut text = String::new();
+    let refused = |error: std::io::Error| Stop::wrong(format!("cannot read a token from {}: {error}", path.display()));
+    let limit = server::access::TOKEN_BYTES_MAX as u64 + 1024;
+    if path == Path::new("-") {
+        std::io::stdin().take(limit).read_to_string(&mut text).map_err(refused)?;
+    } else {
+        std::fs::File::open(path).map_err(refused)?.take(limit).read_to_string(&mut text).map_err(refused)?;
+    }
+    Ok(text)
+}
+
+fn attenuate(arguments: &TokenAttenuate) -> Result<(), Stop> {
+    let narrowing = Narrowing {
+        verbs: verbs(&arguments.verbs)?,
+        projects: arguments.projects.iter().cloned().collect(),
+        pools: arguments.pools.iter().map(|name| pool_name(name)).collect(),
+        builds: arguments.builds.iter().copied().map(BuildId).collect(),
+        until: arguments.until.as_deref().map(until).transpose()?,
+    };
+    if narrowing.is_empty() {
+        return Err(Stop::wrong("say what to limit the token to: --verb, --project, --pool, --build or --until"));
+    }
+    let text = narrow(&read(&arguments.token)?, &narrowing).map_err(|error| Stop::wrong(error.to_string()))?;
+    output::print(format!("{text}\n"))
+}
+
+fn say(arguments: &TokenInspect) -> Result<(), Stop> {
+    let said = inspect(&read(&arguments.token)?).map_err(|error| Stop::wrong(error.to_string()))?;
+    let text = match arguments.output {
+        ListForm::Json => format!("{:#}\n", serde_json::to_value(&said).unwrap_or_default()),
+        ListForm::Human => in_words(&said),
+    };
+    output::print(text)
+}
+
+fn in_words(said: &Inspected) -> String {
+    let all = |name: &str| said.grants.get(name).map(|values| values.join(", "));
+    let pools = said.grants.get("pool").map(|names| {
+        names.iter().map(|name| if name.is_empty() { "default" } else { name }).collect::<Vec<_>>().join(", ")
+    });
+    let rows = [
+        ("id", all("id")),
+        ("holder", said.subject().map(|subject| subject.to_string())),
+        ("verbs", all("verb")),
+        ("projects", all("project").or_else(|| all("every_project").map(|_| "every one".to_owned()))),
+        ("pools", pools.or_else(|| all("every_pool").map(|_| "every one".to_owned()))),
+        ("limits", (!said.checks.is_empty()).then(|| said.checks.join("; "))),
+    ];
+    let mut text = String::new();
+    for (name, value) in rows {
+        text.push_str(&format!("{name:<10}{}\n", value.unwrap_or_else(|| "-".to_owned())));
+    }
+    for narrowed in &said.narrowed {
+        text.push_str(&format!("{:<10}{}\n", "narrowed", narrowed.join("; ")));
+    }
+    text.push_str("Only the server can tell whether it is genuine and not revoked.\n");
+    text
+}
+
+fn revoke(arguments: &TokenRevoke, colour: Colour) -> Result<(), Stop> {
+    let access = arguments.installation.access(colour)?;
+    let by = "the server's machine";
+    let told = match (&arguments.id, &arguments.token) {
+        (Some(id), _) => {
+            if !access.revoke(id, by, now()).map_err(|error| Stop::of(&error))? {
+                return Err(Stop::wrong(format!("there is no token {id}: `ropewalk token list` shows all")));
+            }
+            format!("revoked {id}, with all that was narrowed from it\n")
+        }
+        (None, Some(file)) => {
+            let said = inspect(&read(file)?).map_err(|error| Stop::wrong(error.to_string()))?;
+            let id = said.grant("id").unwrap_or_default().to_owned();
+            match said.revocation.as_slice() {
+                [] | [_] => {
+                    access.revoke(&id, by, now()).map_err(|error| Stop::of(&error))?;
+                    format!("revoked {id}, with all that was narrowed from it\n")
+                }
+                [.., last] => {
+                    access.ledger().revoke_narrowing(last, now()).map_err(|error| Stop::of(&error))?;
+                    format!("revoked this narrowing of {id}, with all that was narrowed from it\n")
+                }
+            }
+        }
+        (None, None) => unreachable!("one of them is required"),
+    };
+    let _ = std::io::stderr().write_all(told.as_bytes());
+    Ok(())
+}
+
+fn list(arguments: &TokenList, colour: Colour) -> Result<(), Stop> {
+    let rows = rows(&arguments.installation.access(colour)?)?;
+    if arguments.output == ListForm::Json {
+        return output::print(format!("{:#}\n", serde_json::to_value(&rows).unwrap_or_default()));
+    }
+    if rows.is_empty() {
+        return output::print("no token has been made: `ropewalk token create` makes one\n");
+    }
+    let calendar = Calendar::system();
+    let mut columns = Columns::default();
+    columns.titles(["id", "holder", "verbs", "projects", "pools", "made", "state"]);
+    for row in &rows {
+        let names = |names: &Option<BTreeSet<String>>| match names {
+            None => "every one".to_owned(),
+            Some(names) => {
+                names.iter().map(|name| if name.is_empty() { "default" } else { name }).collect::<Vec<_>>().join(", ")
+            }
+        };
+        let state = match (&row.revoked, row.grant.until) {
+            (Some(_), _) => Cell::new("revoked").style(Style::Dim),
+            (None, Some(until)) if until < calendar.now => Cell::new("over").style(Style::Dim),
+            (None, Some(until)) => Cell::new(format!("until {}", calendar.moment(until))),
+            (None, None) => Cell::new("good"),
+        };
+        columns.row([
+            Cell::new(&row.id),
+            Cell::new(row.subject().to_string()),
+            Cell::new(row.grant.verbs.iter().map(|verb| verb.name()).collect::<Vec<_>>().join(", ")),
+            Cell::new(names(&row.grant.projects)),
+            Cell::new(names(&row.grant.pools)),
+            Cell::new(calendar.age(row.created)),
+            state,
+        ]);
+    }
+    output::print(columns.text(Paint::of(colour, &std::io::stdout()), 0))
+}

@@ -1,0 +1,102 @@
+//! A server's installation on this machine: its data folder, its settings, its records. What `serve` and the commands that
+//! look after a server open alike.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use dialects::report;
+use server::settings::{Loaded, SettingsFile, load};
+
+use crate::args::{Colour, Installation};
+use crate::commands::Stop;
+use crate::output;
+
+/// The file of settings in the data folder.
+pub const SETTINGS_FILE: &str = "settings.toml";
+/// The largest file of settings.
+const SETTINGS_BYTES_MAX: u64 = 1 << 20;
+
+/// The data folder of a server that was given none.
+fn default_data() -> PathBuf {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = || set("HOME").unwrap_or_default().join(".local/share");
+    set("XDG_DATA_HOME").filter(|path| path.is_absolute()).unwrap_or_else(home).join("ropewalk/server")
+}
+
+impl Installation {
+    /// The data folder, absolute.
+    pub fn folder(&self) -> PathBuf {
+        let folder = self.data.clone().unwrap_or_else(default_data);
+        std::env::current_dir().unwrap_or_default().join(folder)
+    }
+
+    /// The file of settings, if there is one.
+    ///
+    /// # Errors
+    /// If one was named that cannot be read, or it is too large.
+    fn file(&self) -> Result<Option<SettingsFile>, Stop> {
+        let path = match &self.config {
+            Some(path) => path.clone(),
+            None => {
+                let path = self.folder().join(SETTINGS_FILE);
+                if !path.exists() {
+                    return Ok(None);
+                }
+                path
+            }
+        };
+        let refused = |error: std::io::Error| Stop::wrong(format!("cannot read the settings {}: {error}", path.display()));
+        if std::fs::metadata(&path).map_err(refused)?.len() > SETTINGS_BYTES_MAX {
+            return Err(Stop::wrong(format!("{} is larger than {SETTINGS_BYTES_MAX} bytes", path.display())));
+        }
+        let text = std::fs::read(&path).map_err(refused)?;
+        Ok(Some(SettingsFile { name: path.display().to_string(), text }))
+    }
+
+    /// The settings, with those that `flags` give. What is wrong with them is printed, each at its line.
+    ///
+    /// # Errors
+    /// If anything is.
+    pub fn settings(&self, flags: &[(&str, String)], colour: Colour) -> Result<Loaded, Stop> {
+        let file = self.file()?;
+        load(flags, file.as_ref(), |name| std::env::var(name).ok()).map_err(|fault| {
+            let color = if output::coloured(colour, &std::io::stderr()) { report::Color::Always } else { report::Color::Never };
+            let text = report::text(&fault.diagnostics, &fault.sources, color);
+            let _ = std::io::stderr().write_all(text.as_bytes());
+            Stop::wrong("")
+        })
+    }
+
+    /// The records of an installation that is there.
+    ///
+    /// # Errors
+    /// If there is none in the folder, or it cannot be opened.
+    pub fn store(&self, colour: Colour) -> Result<Arc<dyn store::Store>, Stop> {
+        let folder = self.folder();
+        self.require(&folder)?;
+        let loaded = self.settings(&[], colour)?;
+        server::parts::open_store(&loaded.settings, &folder).map_err(|error| Stop::of(&error))
+    }
+
+    /// What makes and checks the tokens of an installation that is there.
+    ///
+    /// # Errors
+    /// As [`Installation::store`].
+    pub fn access(&self, colour: Colour) -> Result<server::access::Access, Stop> {
+        let store = self.store(colour)?;
+        let root = server::access::RootKey::of(&self.folder()).map_err(|error| Stop::of(&error))?;
+        Ok(server::access::Access::new(root, Arc::new(server::access::StoreLedger(store))))
+    }
+
+    /// A wrong folder must not become an installation by a slip of the pen.
+    fn require(&self, folder: &Path) -> Result<(), Stop> {
+        if server::parts::is_installation(folder) {
+            return Ok(());
+        }
+        Err(Stop::wrong(format!(
+            "no server has its data in {}: give its folder by --data DIR, or start one with `ropewalk serve`",
+            folder.display()
+        )))
+    }
+}

@@ -1,0 +1,184 @@
+//! The gate of every request: is the token genuine, is it listed, does it grant this.
+
+use std::sync::Arc;
+
+use biscuit_auth::builder::{AuthorizerBuilder, Term};
+use biscuit_auth::{AuthorizerLimits, Biscuit};
+use graph::Timestamp;
+
+use super::keys::RootKey;
+use super::ledger::{Ledger, LedgerError};
+use super::token::{GrantRequest, Subject, TOKEN_BYTES_MAX, TokenError, mint};
+use super::verb::{Target, Verb};
+
+/// What a token's checks may cost; a token is made by whoever holds it, so its checks are not ours.
+const LIMITS: AuthorizerLimits =
+    AuthorizerLimits { max_facts: 1000, max_iterations: 100, max_time: std::time::Duration::from_millis(500) };
+
+/// Why a request is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum Denied {
+    /// There is no token, or it is not genuine, or not listed here.
+    #[error("{0}")]
+    NoToken(String),
+    /// The token was revoked.
+    #[error("this token was revoked: ask whoever runs this server for a new one")]
+    Revoked,
+    /// It does not grant this.
+    #[error("this token does not grant `{verb}` on {target}")]
+    Forbidden {
+        /// What was asked.
+        verb: Verb,
+        /// On what.
+        target: String,
+    },
+    /// The list of tokens cannot be read.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+/// Checks and makes tokens. Blocks, as its ledger does.
+pub struct Access {
+    root: RootKey,
+    ledger: Arc<dyn Ledger>,
+}
+
+/// Whoever sent a request, by a token that is genuine and listed.
+#[derive(Debug)]
+pub struct Bearer {
+    /// Who it is.
+    pub subject: Subject,
+    /// The token's id.
+    pub token: String,
+    /// What the token granted before it was narrowed.
+    pub grant: GrantRequest,
+    biscuit: Biscuit,
+}
+
+impl Access {
+    /// The gate of a server with this root key.
+    #[must_use]
+    pub fn new(root: RootKey, ledger: Arc<dyn Ledger>) -> Self {
+        Self { root, ledger }
+    }
+
+    /// The tokens that were made here.
+    #[must_use]
+    pub fn ledger(&self) -> &dyn Ledger {
+        &*self.ledger
+    }
+
+    /// Makes and lists a token; `id` is fresh and names it. Gives its text.
+    ///
+    /// # Errors
+    /// As the ledger, or the grant's names, refuse.
+    pub fn create(&self, id: &str, grant: GrantRequest, by: &str, at: Timestamp) -> Result<String, CreateError> {
+        let text = mint(&self.root, id, &grant)?;
+        let row = super::TokenRow { id: id.to_owned(), grant, created: at, by: by.to_owned(), revoked: None };
+        self.ledger.put(&row, at)?;
+        Ok(text)
+    }
+
+    /// Revokes a token with all that was narrowed from it. Gives whether there was such a token.
+    ///
+    /// # Errors
+    /// As the ledger refuses.
+    pub fn revoke(&self, id: &str, by: &str, at: Timestamp) -> Result<bool, LedgerError> {
+        let Some(mut row) = self.ledger.token(id)? else { return Ok(false) };
+        if row.revoked.is_none() {
+            row.revoked = Some((at, by.to_owned()));
+            self.ledger.put(&row, at)?;
+        }
+        Ok(true)
+    }
+
+    /// Who sent this token.
+    ///
+    /// # Errors
+    /// [`Denied`], never `Forbidden`.
+    pub fn admit(&self, text: &str) -> Result<Bearer, Denied> {
+        let none = |why: &str| Denied::NoToken(why.to_owned());
+        let text = text.trim();
+        if text.is_empty() {
+            return Err(none("a token is needed: send it as `Authorization: Bearer TOKEN`"));
+        }
+        if text.len() > TOKEN_BYTES_MAX {
+            return Err(Denied::NoToken(TokenError::TooLong.to_string()));
+        }
+        let biscuit = Biscuit::from_base64(text, self.root.public())
+            .map_err(|_| none("this token was not made by this server, or not copied whole"))?;
+        let revocation: Vec<String> = biscuit.revocation_identifiers().iter().map(|id| super::keys::hex(id)).collect();
+        let mut authorizer = biscuit.authorizer().map_err(|_| none("this token is damaged"))?;
+        let ids: Vec<(String,)> =
+            authorizer.query_with_limits("data($id) <- id($id)", LIMITS).map_err(|_| none("this token is damaged"))?;
+        let [(id,)] = ids.as_slice() else { return Err(none("this token has no id")) };
+        let row = self.ledger.token(id)?.ok_or_else(|| none("this token is not listed on this server"))?;
+        if row.revoked.is_some() || self.ledger.is_revoked(&revocation)? {
+            return Err(Denied::Revoked);
+        }
+        Ok(Bearer { subject: row.grant.subject.clone(), token: row.id, grant: row.grant, biscuit })
+    }
+}
+
+/// Why a token could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// It cannot say what it should.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// It cannot be listed.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+impl Bearer {
+    /// Whether the token grants `verb` on `target` at `now`.
+    ///
+    /// # Errors
+    /// [`Denied::Forbidden`].
+    pub fn may(&self, verb: Verb, target: &Target<'_>, now: Timestamp) -> Result<(), Denied> {
+        let denied = || Denied::Forbidden { verb, target: target.to_string() };
+        let mut builder = AuthorizerBuilder::new();
+        let mut facts =
+            vec![("operation({value});", Term::from(verb.name())), ("time_us({value});", Term::from(now.0))];
+        if let Some(project) = target.project {
+            facts.push(("on_project({value});", Term::from(project)));
+        }
+        match target.pool {
+            Some(pool) => facts.push(("on_pool({value});", Term::from(pool))),
+            None => facts.push(("on_no_pool({value});", Term::from(true))),
+        }
+        if let Some(build) = target.build {
+            facts.push(("on_build({value});", Term::from(i64::try_from(build.0).unwrap_or(i64::MAX))));
+        }
+        for (code, value) in facts {
+            let values = super::token::value_of(value);
+            builder = builder.code_with_params(code, values, Default::default()).map_err(|_| denied())?;
+        }
+        // What a request is about must be granted; what it is not about need not be.
+        let mut wanted = vec!["operation($verb), verb($verb)"];
+        let mut checks = Vec::new();
+        if target.project.is_some() {
+            checks.push("check if every_project(true) or on_project($p), project($p);");
+        }
+        if target.pool.is_some() {
+            checks.push("check if every_pool(true) or on_pool($p), pool($p);");
+        }
+        if target.project.is_none() && target.pool.is_none() {
+            // Nothing in particular: the server as a whole, which a grant on some projects does not cover.
+            wanted.push("every_project(true)");
+        }
+        let code = format!("{} allow if {};", checks.join(" "), wanted.join(", "));
+        let builder = builder.code(code).map_err(|_| denied())?;
+        let mut authorizer = builder.build(&self.biscuit).map_err(|_| denied())?;
+        authorizer.authorize_with_limits(LIMITS).map(drop).map_err(|_| denied())
+    }
+
+    /// Whether the token grants `verb` on the server as a whole.
+    ///
+    /// # Errors
+    /// [`Denied::Forbidden`].
+    pub fn may_everywhere(&self, verb: Verb, now: Timestamp) -> Result<(), Denied> {
+        self.may(verb, &Target::SERVER, now)
+    }
+}

@@ -1,0 +1,92 @@
+//! Narrowing a token: whoever holds one makes a weaker one from it, without the server.
+
+use std::collections::{BTreeSet, HashMap};
+
+use biscuit_auth::builder::{BlockBuilder, Term};
+use graph::{BuildId, Timestamp};
+
+use super::token::{TOKEN_BYTES_MAX, TokenError, read, refused};
+use super::verb::Verb;
+
+/// What the weaker token is limited to; empty fields limit nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Narrowing {
+    /// To these verbs.
+    pub verbs: BTreeSet<Verb>,
+    /// To requests about these projects.
+    pub projects: BTreeSet<String>,
+    /// To these pools, where a request is about a pool.
+    pub pools: BTreeSet<String>,
+    /// To requests about these builds.
+    pub builds: BTreeSet<BuildId>,
+    /// To the time before this.
+    pub until: Option<Timestamp>,
+}
+
+impl Narrowing {
+    /// Whether it limits nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A token that can do what `text` can, within `narrowing`.
+///
+/// # Errors
+/// [`TokenError`]; also if the result would be too long.
+pub fn narrow(text: &str, narrowing: &Narrowing) -> Result<String, TokenError> {
+    let token = read(text)?;
+    let names =
+        |names: &BTreeSet<String>| names.iter().map(|name| Term::from(name.as_str())).collect::<BTreeSet<Term>>();
+    let verbs = narrowing.verbs.iter().map(|verb| Term::from(verb.name())).collect();
+    let builds = narrowing.builds.iter().map(|build| Term::from(i64::try_from(build.0).unwrap_or(i64::MAX))).collect();
+    let checks: [(&str, BTreeSet<Term>); 4] = [
+        ("check if operation($it), {value}.contains($it);", verbs),
+        ("check if on_project($it), {value}.contains($it);", names(&narrowing.projects)),
+        ("check if on_no_pool(true) or on_pool($it), {value}.contains($it);", names(&narrowing.pools)),
+        ("check if on_build($it), {value}.contains($it);", builds),
+    ];
+    let mut block = BlockBuilder::new();
+    for (code, values) in checks {
+        if !values.is_empty() {
+            let value = HashMap::from([("value".to_owned(), Term::Set(values))]);
+            block = block.code_with_params(code, value, HashMap::new()).map_err(refused)?;
+        }
+    }
+    if let Some(until) = narrowing.until {
+        let value = super::token::value_of(Term::from(until.0));
+        block = block
+            .code_with_params("check if time_us($now), $now <= {value};", value, HashMap::new())
+            .map_err(refused)?;
+    }
+    let narrowed = token.append(block).and_then(|token| token.to_base64()).map_err(refused)?;
+    if narrowed.len() > TOKEN_BYTES_MAX { Err(TokenError::TooLong) } else { Ok(narrowed) }
+}
+
+/// A check as people read it; one that is not of our making stays as it stands.
+pub(super) fn in_words(statement: &str) -> String {
+    const FORMS: [(&str, &str); 4] = [
+        ("operation($it), ", "verbs"),
+        ("on_project($it), ", "projects"),
+        ("on_no_pool(true) or on_pool($it), ", "pools"),
+        ("on_build($it), ", "builds"),
+    ];
+    let Some(check) = statement.strip_prefix("check if ") else { return statement.to_owned() };
+    if let Some(until) = check.strip_prefix("time_us($now), $now <= ").and_then(|until| until.parse().ok()) {
+        return format!("until {}", in_utc(Timestamp(until)));
+    }
+    for (form, name) in FORMS {
+        if let Some(set) = check.strip_prefix(form).and_then(|rest| rest.strip_suffix(".contains($it)")) {
+            let set = set.trim_matches(|bracket| matches!(bracket, '{' | '}' | '[' | ']'));
+            return format!("{name}: {}", set.replace('"', ""));
+        }
+    }
+    statement.to_owned()
+}
+
+/// A time as RFC 3339 to the second.
+fn in_utc(at: Timestamp) -> String {
+    jiff::Timestamp::from_microsecond(at.0)
+        .map_or_else(|_| at.0.to_string(), |at| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+}

@@ -1,0 +1,247 @@
+//! What tokens let through and what not: every row is a request that a holder might send.
+
+use std::sync::Arc;
+
+use graph::{BuildId, Timestamp};
+use store::MemoryStore;
+
+use super::*;
+
+const NOW: Timestamp = Timestamp(1_000_000);
+
+struct Office {
+    access: Access,
+    _folder: tempfile::TempDir,
+}
+
+fn office() -> Office {
+    let folder = tempfile::tempdir().expect("a folder");
+    let root = RootKey::of(folder.path()).expect("a key");
+    Office { access: Access::new(root, Arc::new(StoreLedger(Arc::new(MemoryStore::new())))), _folder: folder }
+}
+
+fn grant(verbs: &[Verb]) -> GrantRequest {
+    GrantRequest {
+        subject: Subject { kind: SubjectKind::Client, name: "ann".to_owned() },
+        verbs: verbs.iter().copied().collect(),
+        projects: None,
+        pools: None,
+        until: None,
+    }
+}
+
+fn names(names: &[&str]) -> std::collections::BTreeSet<String> {
+    names.iter().map(|&name| name.to_owned()).collect()
+}
+
+impl Office {
+    fn token(&self, grant: GrantRequest) -> String {
+        self.access.create("t1", grant, "test", NOW).expect("a token")
+    }
+
+    #[track_caller]
+    fn check(&self, token: &str, allowed: &[(Verb, Target<'_>)], denied: &[(Verb, Target<'_>)]) {
+        let bearer = self.access.admit(token).expect("admitted");
+        for (verb, target) in allowed {
+            bearer.may(*verb, target, NOW).unwrap_or_else(|error| panic!("{error}"));
+        }
+        for (verb, target) in denied {
+            let error = bearer.may(*verb, target, NOW).expect_err(&format!("{verb} on {target} is let through"));
+            assert!(matches!(error, Denied::Forbidden { .. }), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_token_grants_its_verbs_and_no_others() {
+    let office = office();
+    let token = office.token(grant(&[Verb::Read, Verb::Submit]));
+    office.check(
+        &token,
+        &[(Verb::Read, Target::SERVER), (Verb::Read, Target::project("a")), (Verb::Submit, Target::project("a"))],
+        &[(Verb::Control, Target::project("a")), (Verb::Admin, Target::SERVER), (Verb::Work, Target::pool("p"))],
+    );
+}
+
+#[test]
+fn admin_brings_every_verb() {
+    let office = office();
+    let token = office.token(grant(&[Verb::Admin]));
+    let all: Vec<_> = Verb::ALL.into_iter().map(|verb| (verb, Target::build("a", BuildId(7)))).collect();
+    office.check(&token, &all, &[]);
+}
+
+#[test]
+fn a_grant_on_projects_and_pools_covers_nothing_else() {
+    let office = office();
+    let limited =
+        GrantRequest { projects: Some(names(&["a", "b"])), pools: Some(names(&["p"])), ..grant(&[Verb::Submit]) };
+    let token = office.token(limited);
+    let both = |project, pool| Target { project: Some(project), pool: Some(pool), build: None };
+    office.check(
+        &token,
+        &[(Verb::Submit, both("a", "p")), (Verb::Submit, Target::project("b")), (Verb::Submit, Target::pool("p"))],
+        &[
+            (Verb::Submit, both("c", "p")),
+            (Verb::Submit, both("a", "q")),
+            (Verb::Submit, Target::pool("")),
+            (Verb::Submit, Target::SERVER),
+        ],
+    );
+}
+
+#[test]
+fn whoever_holds_a_token_narrows_it_and_never_widens_it() {
+    let office = office();
+    let token = office.token(grant(&[Verb::Read, Verb::Control]));
+    let narrowing = Narrowing {
+        verbs: [Verb::Read, Verb::Admin].into(),
+        projects: names(&["a"]),
+        builds: [BuildId(7)].into(),
+        ..Narrowing::default()
+    };
+    let narrowed = narrow(&token, &narrowing).expect("narrowed");
+    office.check(
+        &narrowed,
+        &[(Verb::Read, Target::build("a", BuildId(7)))],
+        &[
+            (Verb::Read, Target::build("a", BuildId(8))),
+            (Verb::Read, Target::build("b", BuildId(7))),
+            (Verb::Read, Target::project("a")),
+            (Verb::Read, Target::SERVER),
+            (Verb::Control, Target::build("a", BuildId(7))),
+            (Verb::Admin, Target::build("a", BuildId(7))),
+        ],
+    );
+    let wider = Narrowing { projects: names(&["a", "b"]), ..Narrowing::default() };
+    let twice = narrow(&narrowed, &wider).expect("narrowed again");
+    office.check(
+        &twice,
+        &[(Verb::Read, Target::build("a", BuildId(7)))],
+        &[(Verb::Read, Target::build("b", BuildId(7)))],
+    );
+}
+
+#[test]
+fn a_pool_narrows_what_is_about_pools() {
+    let office = office();
+    let token = office.token(grant(&[Verb::Read, Verb::Submit]));
+    let narrowed = narrow(&token, &Narrowing { pools: names(&["p"]), ..Narrowing::default() }).expect("narrowed");
+    office.check(
+        &narrowed,
+        &[(Verb::Read, Target::project("a")), (Verb::Submit, Target::pool("p"))],
+        &[(Verb::Submit, Target::pool("q"))],
+    );
+}
+
+#[test]
+fn time_ends_a_token() {
+    let office = office();
+    let token = office.token(GrantRequest { until: Some(Timestamp(NOW.0 + 10)), ..grant(&[Verb::Read]) });
+    let bearer = office.access.admit(&token).expect("admitted");
+    assert!(bearer.may(Verb::Read, &Target::SERVER, Timestamp(NOW.0 + 10)).is_ok());
+    assert!(bearer.may(Verb::Read, &Target::SERVER, Timestamp(NOW.0 + 11)).is_err());
+    let narrowed = narrow(&token, &Narrowing { until: Some(NOW), ..Narrowing::default() }).expect("narrowed");
+    let bearer = office.access.admit(&narrowed).expect("admitted");
+    assert!(bearer.may(Verb::Read, &Target::SERVER, Timestamp(NOW.0 + 1)).is_err());
+}
+
+#[test]
+fn a_revoked_token_and_all_that_came_of_it_are_refused() {
+    let office = office();
+    let token = office.token(grant(&[Verb::Read]));
+    let narrowed = narrow(&token, &Narrowing { projects: names(&["a"]), ..Narrowing::default() }).expect("narrowed");
+    assert!(office.access.revoke("t1", "root", NOW).expect("revoked"));
+    for text in [&token, &narrowed] {
+        assert!(matches!(office.access.admit(text), Err(Denied::Revoked)));
+    }
+    assert!(!office.access.revoke("t2", "root", NOW).expect("asked"));
+}
+
+#[test]
+fn one_narrowing_can_be_revoked_alone() {
+    let office = office();
+    let token = office.token(grant(&[Verb::Read]));
+    let narrow_to = |text: &str, project| {
+        narrow(text, &Narrowing { projects: names(&[project]), ..Narrowing::default() }).expect("narrowed")
+    };
+    let (lost, kept) = (narrow_to(&token, "a"), narrow_to(&token, "a"));
+    let revocation = inspect(&lost).expect("inspected").revocation;
+    office.access.ledger().revoke_narrowing(revocation.last().expect("one"), NOW).expect("revoked");
+    assert!(matches!(office.access.admit(&lost), Err(Denied::Revoked)));
+    assert!(matches!(office.access.admit(&narrow_to(&lost, "a")), Err(Denied::Revoked)));
+    assert!(office.access.admit(&kept).is_ok());
+    assert!(office.access.admit(&token).is_ok());
+}
+
+#[test]
+fn foreign_and_damaged_tokens_are_refused() {
+    let (office, other) = (office(), self::office());
+    let token = office.token(grant(&[Verb::Admin]));
+    let mut damaged = token.clone();
+    damaged.replace_range(40..41, if &token[40..41] == "A" { "B" } else { "A" });
+    let long = "A".repeat(token::TOKEN_BYTES_MAX + 1);
+    for text in ["", "  ", "hello", &damaged, &long, &token[..token.len() / 2]] {
+        assert!(matches!(office.access.admit(text), Err(Denied::NoToken(_))), "{text}");
+    }
+    assert!(matches!(other.access.admit(&token), Err(Denied::NoToken(_))));
+    // Genuine, but listed nowhere.
+    let unlisted = mint(&office.access_root(), "t9", &grant(&[Verb::Read])).expect("a token");
+    assert!(matches!(office.access.admit(&unlisted), Err(Denied::NoToken(_))));
+}
+
+impl Office {
+    fn access_root(&self) -> RootKey {
+        RootKey::of(self._folder.path()).expect("the same key")
+    }
+}
+
+#[test]
+fn a_token_says_what_it_is() {
+    let office = office();
+    let token = office.token(GrantRequest {
+        pools: Some(names(&["linux \"x\""])),
+        until: Some(Timestamp(1_800_000_000_000_000)),
+        ..grant(&[Verb::Read, Verb::Submit])
+    });
+    let narrowing = Narrowing {
+        projects: names(&["a", "b"]),
+        pools: names(&["p"]),
+        until: Some(Timestamp(1_700_000_000_000_000)),
+        ..Narrowing::default()
+    };
+    let said = inspect(&narrow(&token, &narrowing).expect("narrowed")).expect("inspected");
+    assert_eq!(said.subject(), Some(Subject { kind: SubjectKind::Client, name: "ann".to_owned() }));
+    assert_eq!(said.grant("id"), Some("t1"));
+    assert_eq!(said.grants["verb"], ["read", "submit"]);
+    assert_eq!(said.grants["pool"], ["linux \"x\""]);
+    assert_eq!(said.checks, ["until 2027-01-15T08:00:00Z"]);
+    assert_eq!(said.narrowed, [["projects: a, b", "pools: p", "until 2023-11-14T22:13:20Z"]]);
+    assert_eq!(said.revocation.len(), 2);
+}
+
+#[test]
+fn a_key_that_others_can_read_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().expect("a folder");
+    RootKey::of(folder.path()).expect("made");
+    RootKey::of(folder.path()).expect("read");
+    let path = folder.path().join("root.key");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("opened");
+    assert!(matches!(RootKey::of(folder.path()), Err(KeyError::Open { mode: 0o644, .. })));
+}
+
+#[test]
+fn secrets_open_only_where_they_were_sealed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let key = SealingKey::of(folder.path()).expect("a key");
+    let sealed = key.seal("a/TOKEN", b"hunter2").expect("sealed");
+    assert!(!sealed.windows(7).any(|part| part == b"hunter2"));
+    assert_ne!(sealed, key.seal("a/TOKEN", b"hunter2").expect("sealed"), "each has a nonce of its own");
+    assert_eq!(key.open("a/TOKEN", &sealed).expect("opened"), b"hunter2");
+    for (place, sealed) in [("b/TOKEN", &sealed[..]), ("a/TOKEN", &sealed[..20]), ("a/TOKEN", &[])] {
+        assert!(matches!(key.open(place, sealed), Err(SealError::Foreign { .. })));
+    }
+    let other = tempfile::tempdir().expect("a folder");
+    assert!(SealingKey::of(other.path()).expect("a key").open("a/TOKEN", &sealed).is_err());
+}

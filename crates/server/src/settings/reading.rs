@@ -1,0 +1,242 @@
+//! Reading settings from a file, the environment and flags, with every fault told at once.
+
+use std::collections::BTreeMap;
+
+use dialects::suggest::did_you_mean;
+use dialects::tree::{Node, NodeValue, Notation, Rules, Sources};
+use graph::Diagnostic;
+
+use super::{KEYS, Key, Settings, key};
+
+/// Where a value came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Source {
+    /// Nothing was said.
+    Default,
+    /// A variable of the environment.
+    Environment,
+    /// The file.
+    File,
+    /// A flag.
+    Flag,
+}
+
+impl Source {
+    /// Its name for people.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Environment => "environment",
+            Self::File => "file",
+            Self::Flag => "flag",
+        }
+    }
+}
+
+/// A file of settings.
+pub struct SettingsFile {
+    /// As the user knows it.
+    pub name: String,
+    /// What stands in it.
+    pub text: Vec<u8>,
+}
+
+/// Settings, and where each came from.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The settings.
+    pub settings: Settings,
+    /// By key, where its value came from.
+    pub sources: BTreeMap<&'static str, Source>,
+}
+
+/// Everything that is wrong with what was given.
+#[derive(Debug)]
+pub struct SettingFault {
+    /// Each fault.
+    pub diagnostics: Vec<Diagnostic>,
+    /// The file, to show its lines.
+    pub sources: Sources,
+}
+
+/// Reads all of them. `flags` are keys with values; `variable` looks into the environment.
+///
+/// # Errors
+/// [`SettingFault`] with every unknown key, wrong value and broken line.
+pub fn load(
+    flags: &[(&str, String)],
+    file: Option<&SettingsFile>,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<Loaded, Box<SettingFault>> {
+    let mut loaded =
+        Loaded { settings: Settings::default(), sources: KEYS.iter().map(|key| (key.name, Source::Default)).collect() };
+    let mut fault = SettingFault { diagnostics: Vec::new(), sources: Sources::new() };
+    for key in KEYS {
+        if let Some(text) = variable(&key.variable())
+            && let Err(expected) = loaded.take(key, Source::Environment, &text)
+        {
+            let message = format!("the variable {} holds `{text}`: expected {expected}", key.variable());
+            fault.diagnostics.push(Diagnostic::error("setting-value", message));
+        }
+    }
+    if let Some(file) = file {
+        read_file(file, &mut loaded, &mut fault);
+    }
+    for (name, text) in flags {
+        let expected = match key(name) {
+            Some(key) => loaded.take(key, Source::Flag, text).err().map(|expected| format!("expected {expected}")),
+            None => Some(format!("there is no such setting; {}", did_you_mean(name, &names()))),
+        };
+        if let Some(expected) = expected {
+            fault.diagnostics.push(Diagnostic::error("setting-value", format!("{name}={text}: {expected}")));
+        }
+    }
+    if fault.diagnostics.is_empty() { Ok(loaded) } else { Err(Box::new(fault)) }
+}
+
+impl Loaded {
+    fn take(&mut self, key: &Key, source: Source, text: &str) -> Result<(), String> {
+        (key.set)(&mut self.settings, text)?;
+        self.sources.insert(key.name, source);
+        Ok(())
+    }
+}
+
+fn names() -> Vec<&'static str> {
+    KEYS.iter().map(|key| key.name).collect()
+}
+
+fn read_file(file: &SettingsFile, loaded: &mut Loaded, fault: &mut SettingFault) {
+    let notation = Notation::of_path(&file.name).unwrap_or(Notation::Toml);
+    let (root, faults) = fault.sources.read(&file.name, &file.text, notation, &Rules::NATIVE);
+    fault.diagnostics.extend(faults);
+    let Some(root) = root else { return };
+    if root.is_null() {
+        return;
+    }
+    let Some(sections) = root.entries() else {
+        let at = fault.sources.location(root.span);
+        let wrong = Diagnostic::error("setting-form", "settings are sections with keys").at(at, root.kind());
+        return fault.diagnostics.push(wrong.help("write for example\n[server]\nlisten = \"0.0.0.0:7070\""));
+    };
+    for section in sections {
+        let name = section.name().unwrap_or_default();
+        match section.value.entries() {
+            Some(entries) => {
+                for entry in entries {
+                    let name = format!("{name}.{}", entry.name().unwrap_or_default());
+                    read_value(&name, entry.key.span, &entry.value, loaded, fault);
+                }
+            }
+            // A dotted key, as YAML and JSON may have it.
+            None => read_value(name, section.key.span, &section.value, loaded, fault),
+        }
+    }
+}
+
+fn read_value(name: &str, span: dialects::tree::Span, value: &Node, loaded: &mut Loaded, fault: &mut SettingFault) {
+    let Some(key) = key(name) else {
+        let wrong = Diagnostic::error("setting-unknown", format!("there is no setting `{name}`"));
+        let help = [did_you_mean(name, &names()).as_str(), "`ropewalk config` prints every setting"].join(" ");
+        let at = fault.sources.location(span);
+        return fault.diagnostics.push(wrong.at(at, "not known").help(help.trim()));
+    };
+    let expected = match text_of(value) {
+        Some(text) => loaded.take(key, Source::File, &text).err(),
+        None => Some(key.takes.to_owned()),
+    };
+    if let Some(expected) = expected {
+        let wrong = Diagnostic::error("setting-value", format!("`{name}` is wrong"));
+        let at = fault.sources.location(value.span);
+        fault.diagnostics.push(wrong.at(at, format!("expected {expected}")).help(key.about));
+    }
+}
+
+/// A value as flags would give it.
+fn text_of(value: &Node) -> Option<String> {
+    match &value.value {
+        NodeValue::Bool(true) => Some("on".to_owned()),
+        NodeValue::Bool(false) => Some("off".to_owned()),
+        _ => match value.items() {
+            None => value.scalar_text().map(str::to_owned),
+            Some(items) => {
+                let texts: Option<Vec<&str>> =
+                    items.iter().map(|item| item.as_str().filter(|text| !text.contains(','))).collect();
+                Some(texts?.join(","))
+            }
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Bytes, Millis, OnOff, Setting, Texts};
+    use super::*;
+
+    fn toml(text: &str) -> SettingsFile {
+        SettingsFile { name: "settings.toml".to_owned(), text: text.as_bytes().to_vec() }
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_that_over_the_environment() {
+        let file =
+            toml("[server]\nlisten = \"0.0.0.0:1\"\ngrace = \"5s\"\n[worker]\nlocal = false\npools = [\"a\", \"b\"]\n");
+        let variable = |name: &str| match name {
+            "ROPEWALK_SERVER_GRACE" => Some("9s".to_owned()),
+            "ROPEWALK_CACHES_QUOTA" => Some("3GiB".to_owned()),
+            _ => None,
+        };
+        let loaded = load(&[("server.listen", "0.0.0.0:2".to_owned())], Some(&file), variable).expect("loaded");
+        let settings = &loaded.settings;
+        assert_eq!(settings.listen.port(), 2);
+        assert_eq!(settings.grace, Millis(5000));
+        assert_eq!(settings.caches_quota, Bytes(3 << 30));
+        assert_eq!(settings.local_worker, OnOff::Off);
+        assert_eq!(settings.local_pools, Texts(vec!["a".to_owned(), "b".to_owned()]));
+        let source = |key| loaded.sources[key].name();
+        assert_eq!(
+            ["server.listen", "server.grace", "caches.quota", "blobs.url"].map(source),
+            ["flag", "file", "environment", "default"]
+        );
+    }
+
+    #[test]
+    fn every_fault_is_told_at_its_line() {
+        let file = toml("[server]\nlisten = \"here\"\ngrase = \"5s\"\n[sto]\nurl = 1\n");
+        let fault = load(&[("worker.slots", "many".to_owned())], Some(&file), |_| None).expect_err("faults");
+        let told: Vec<String> = fault
+            .diagnostics
+            .iter()
+            .map(|it| {
+                let line = it.location.as_ref().map_or(0, |at| at.line);
+                format!("{line} {} {} | {}", it.message, it.label, it.help)
+            })
+            .collect();
+        insta::assert_snapshot!(told.join("\n"), @r"
+        2 `server.listen` is wrong expected an address and a port, such as 0.0.0.0:7070 or [::]:7070 | The address and port on which people, programs and workers are served
+        3 there is no setting `server.grase` not known | did you mean `server.grace`? `ropewalk config` prints every setting
+        5 there is no setting `sto.url` not known | did you mean `store.url`? `ropewalk config` prints every setting
+        0 worker.slots=many: expected a whole number, 0 or more  |
+        ");
+    }
+
+    #[test]
+    fn values_are_shown_as_they_are_read() {
+        for key in KEYS {
+            let mut settings = Settings::default();
+            let shown = key.value(&settings);
+            assert_eq!(shown, key.default, "{}", key.name);
+            (key.set)(&mut settings, &shown).unwrap_or_else(|error| panic!("{}: {error}", key.name));
+            assert_eq!(settings, Settings::default(), "{}", key.name);
+        }
+    }
+
+    #[test]
+    fn a_password_is_never_shown() {
+        let secret = super::super::Secret::parse("postgres://ann:hunter2@db/ropewalk").expect("a secret");
+        assert_eq!(secret.show(), "postgres://ann:(hidden)@db/ropewalk");
+        assert!(!format!("{secret:?}").contains("hunter2"));
+        assert_eq!(super::super::Secret("AKIAIOSFODNN7EXAMPLE".to_owned()).show(), "(hidden)");
+    }
+}

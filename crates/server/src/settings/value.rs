@@ -1,0 +1,257 @@
+//! The types of settings: how each is written, and what is wrong with what is not.
+
+use std::net::SocketAddr;
+
+/// A type that a setting may have.
+pub trait Setting: Sized {
+    /// What may stand there, for people.
+    const TAKES: &'static str;
+
+    /// Reads a value.
+    ///
+    /// # Errors
+    /// What is expected instead, to stand after "expected".
+    fn parse(text: &str) -> Result<Self, String>;
+
+    /// The value as [`Setting::parse`] reads it; a secret is hidden.
+    fn show(&self) -> String;
+}
+
+impl Setting for String {
+    const TAKES: &'static str = "text";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        Ok(text.to_owned())
+    }
+
+    fn show(&self) -> String {
+        self.clone()
+    }
+}
+
+impl Setting for Option<String> {
+    const TAKES: &'static str = "text or nothing";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        Ok((!text.is_empty()).then(|| text.to_owned()))
+    }
+
+    fn show(&self) -> String {
+        self.clone().unwrap_or_default()
+    }
+}
+
+impl Setting for SocketAddr {
+    const TAKES: &'static str = "ADDRESS:PORT";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| "an address and a port, such as 0.0.0.0:7070 or [::]:7070".to_owned())
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Setting for u64 {
+    const TAKES: &'static str = "number";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| "a whole number, 0 or more".to_owned())
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+/// A stretch of time in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Millis(pub u64);
+
+impl Setting for Millis {
+    const TAKES: &'static str = "duration (500ms, 30s, 20m, 6h)";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let expected = || "a duration such as 500ms, 30s, 20m or 6h".to_owned();
+        let (number, unit) = split_unit(text).ok_or_else(expected)?;
+        let factor = match unit {
+            "ms" => 1,
+            "s" => 1000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            _ => return Err(expected()),
+        };
+        number.checked_mul(factor).map(Self).ok_or_else(expected)
+    }
+
+    fn show(&self) -> String {
+        [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s")]
+            .into_iter()
+            .find(|(factor, _)| self.0 > 0 && self.0.is_multiple_of(*factor))
+            .map_or_else(|| format!("{}ms", self.0), |(factor, unit)| format!("{}{unit}", self.0 / factor))
+    }
+}
+
+/// A stretch of time in whole days.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Days(pub u64);
+
+impl Setting for Days {
+    const TAKES: &'static str = "days (30d)";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        match split_unit(text) {
+            Some((days, "d")) if days <= 36_500 => Ok(Self(days)),
+            _ => Err("a number of days such as 30d".to_owned()),
+        }
+    }
+
+    fn show(&self) -> String {
+        format!("{}d", self.0)
+    }
+}
+
+/// An amount of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Bytes(pub u64);
+
+const BYTE_UNITS: [(&str, u64); 5] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+
+impl Setting for Bytes {
+    const TAKES: &'static str = "size (512MiB, 20GiB)";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let expected = || "a size such as 0B, 512MiB or 20GiB".to_owned();
+        let (number, unit) = split_unit(text).ok_or_else(expected)?;
+        let (_, factor) = BYTE_UNITS.into_iter().find(|(name, _)| *name == unit).ok_or_else(expected)?;
+        number.checked_mul(factor).map(Self).ok_or_else(expected)
+    }
+
+    fn show(&self) -> String {
+        BYTE_UNITS
+            .into_iter()
+            .find(|(_, factor)| self.0 > 0 && self.0.is_multiple_of(*factor))
+            .map_or_else(|| "0B".to_owned(), |(unit, factor)| format!("{}{unit}", self.0 / factor))
+    }
+}
+
+/// Several texts; in flags and the environment with commas between them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Texts(pub Vec<String>);
+
+impl Setting for Texts {
+    const TAKES: &'static str = "list of texts";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        Ok(Self(text.split(',').map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned).collect()))
+    }
+
+    fn show(&self) -> String {
+        self.0.join(",")
+    }
+}
+
+/// A text that is never shown.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.show())
+    }
+}
+
+impl Setting for Secret {
+    const TAKES: &'static str = "text, never shown whole";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        Ok(Self(text.to_owned()))
+    }
+
+    /// A single word such as `sqlite` is no secret; of an address with a password, the password is hidden.
+    fn show(&self) -> String {
+        match self.0.split_once("://") {
+            None if self.0.len() <= 8 => self.0.clone(),
+            None => "(hidden)".to_owned(),
+            Some((scheme, rest)) => match rest.rsplit_once('@') {
+                None => self.0.clone(),
+                Some((user, place)) => {
+                    let user = user.split(':').next().unwrap_or_default();
+                    format!("{scheme}://{user}:(hidden)@{place}")
+                }
+            },
+        }
+    }
+}
+
+/// One of a few words.
+pub trait Choice: Copy + PartialEq + 'static {
+    /// All, with their words.
+    const WORDS: &'static [(&'static str, Self)];
+}
+
+macro_rules! choice {
+    ($(#[$doc:meta])* $name:ident { $($(#[$word_doc:meta])* $variant:ident = $word:literal),* } $takes:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name {
+            $($(#[$word_doc])* $variant),*
+        }
+
+        impl Choice for $name {
+            const WORDS: &'static [(&'static str, Self)] = &[$(($word, Self::$variant)),*];
+        }
+
+        impl Setting for $name {
+            const TAKES: &'static str = $takes;
+
+            fn parse(text: &str) -> Result<Self, String> {
+                let found = Self::WORDS.iter().find(|(word, _)| *word == text);
+                found.map(|(_, value)| *value).ok_or_else(|| format!("one of {}", $takes))
+            }
+
+            fn show(&self) -> String {
+                let found = Self::WORDS.iter().find(|(_, value)| value == self);
+                found.map_or_else(String::new, |(word, _)| (*word).to_owned())
+            }
+        }
+    };
+}
+
+choice! {
+    /// A switch.
+    OnOff {
+        /// It is on.
+        On = "on",
+        /// It is off.
+        Off = "off"
+    } "on, off"
+}
+
+choice! {
+    /// What an acknowledgement promises.
+    Durability {
+        /// What was acknowledged survives the death of the machine.
+        Disk = "disk",
+        /// What was acknowledged survives the death of the server's process.
+        Process = "process"
+    } "disk, process"
+}
+
+choice! {
+    /// How the server writes its own log.
+    LogForm {
+        /// Lines for people.
+        Human = "human",
+        /// One JSON object a line.
+        Json = "json"
+    } "human, json"
+}
+
+/// The number before a unit.
+fn split_unit(text: &str) -> Option<(u64, &str)> {
+    let end = text.find(|letter: char| !letter.is_ascii_digit())?;
+    Some((text[..end].parse().ok()?, text[end..].trim_start()))
+}
