@@ -140,9 +140,6 @@ pub struct BuildFilter {
     /// Of this project.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub project: Option<String>,
-    /// The one of this number in the project; only together with `project`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub number: Option<u64>,
     /// Of events on this branch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub branch: Option<String>,
@@ -165,7 +162,7 @@ pub struct BuildFilter {
 #[serde(deny_unknown_fields)]
 pub struct Submit {
     /// The project that it belongs to. A token that may submit to it makes it, should it not be there.
-    #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"))]
+    #[schemars(regex(pattern = crate::project::NAME_PATTERN))]
     pub project: String,
     /// The digest of the manifest of all files ([`crate::source::Manifest`]); its blobs have been sent before.
     #[schemars(with = "DigestText")]

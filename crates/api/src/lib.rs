@@ -9,6 +9,8 @@ pub mod audit;
 pub mod blob;
 pub mod build;
 pub mod cache;
+#[cfg(feature = "client")]
+pub mod client;
 pub mod event;
 pub mod job;
 pub mod log;

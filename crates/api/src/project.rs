@@ -11,15 +11,20 @@ pub const SECRET_BYTES_MAX: usize = 64 * 1024;
 pub const SECRETS_MAX: usize = 1000;
 
 /// What the name of a project has to match.
-pub const NAME_PATTERN: &str = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$";
+pub const NAME_PATTERN: &str = r"^(?!.*(\.\.|//))[A-Za-z0-9_]([A-Za-z0-9_./-]{0,98}[A-Za-z0-9_])?$";
 /// What the name of a secret has to match: a variable of the environment.
 pub const SECRET_NAME_PATTERN: &str = r"^[A-Za-z_][A-Za-z0-9_]{0,99}$";
 
 /// Whether this may name a project ([`NAME_PATTERN`]).
 #[must_use]
 pub fn is_name(name: &str) -> bool {
-    let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    name.len() <= 100 && name.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric) && name.bytes().all(inner)
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+    name.len() <= 100
+        && name.starts_with(is_plain)
+        && name.ends_with(is_plain)
+        && name.chars().all(|letter| is_plain(letter) || "-./".contains(letter))
+        && !name.contains("..")
+        && !name.contains("//")
 }
 
 /// Whether this may name a secret ([`SECRET_NAME_PATTERN`]).
@@ -35,7 +40,7 @@ pub fn is_secret_name(name: &str) -> bool {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Project {
     /// Its name.
-    #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"))]
+    #[schemars(regex(pattern = NAME_PATTERN))]
     pub name: String,
     /// When it was made.
     pub created: Time,
@@ -102,9 +107,16 @@ mod tests {
 
     #[test]
     fn names_are_as_the_schema_says() {
-        for (name, is_good) in
-            [("web", true), ("a.b-c_d", true), ("", false), (".hidden", false), ("a/b", false), ("ä", false)]
-        {
+        for (name, is_good) in [
+            ("web", true),
+            ("a.b-c_d", true),
+            ("org/web", true),
+            ("", false),
+            (".x", false),
+            ("a//b", false),
+            ("a..b", false),
+            ("ä", false),
+        ] {
             assert_eq!(is_name(name), is_good, "{name}");
         }
         assert!(!is_name(&"a".repeat(101)));

@@ -1,0 +1,394 @@
+//! The calls that answer with one value, in the order of the table of routes.
+
+use graph::{BuildId, Digest};
+
+use super::{Client, ClientError};
+use crate::audit::AuditEntry;
+use crate::build::{Build, BuildFilter, Cancel, Diagnostic, Rebuild, Retried, Retry, Submit, Submitted, Touched};
+use crate::cache::{Evict, Explained, KeyedCache, Operation};
+use crate::event::EventWord;
+use crate::job::{Artifact, Attempt, Gate, GateAnswer, Job, JobState, Test, TestOutcome, Waiting};
+use crate::log::{LogHits, LogSummary};
+use crate::page::Page;
+use crate::pool::{Hold, Pool, Queued};
+use crate::project::{Project, ProjectSettings, Secret, SecretValue};
+use crate::token::{Created, Grant, Health, Setup, Token, Version, Whoami};
+use crate::worker_view::{Stop, Worker};
+
+/// Which page of a list. The default is the first, of the usual length.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PageWanted {
+    /// The `next` of the page before.
+    pub cursor: Option<String>,
+    /// How many items at most.
+    pub limit: Option<u32>,
+}
+
+/// Which jobs of a build, attempts or artifacts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JobsWanted {
+    /// Only those that stand so.
+    pub state: Option<JobState>,
+}
+
+/// Which tests of a build.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TestsWanted {
+    /// Only of this job.
+    pub job: Option<String>,
+    /// Only those that ended so.
+    pub outcome: Option<TestOutcome>,
+}
+
+/// Which actions of the audit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuditWanted {
+    /// Only of this project.
+    pub project: Option<String>,
+    /// Only by this person or program.
+    pub who: Option<String>,
+}
+
+/// The word of an enum as it stands in a query.
+fn word<T: serde::Serialize>(value: Option<T>) -> Option<String> {
+    let value = serde_json::to_value(value?).ok()?;
+    value.as_str().map(str::to_owned)
+}
+
+/// All calls fail as [`ClientError`] says; none panics.
+#[expect(clippy::missing_errors_doc, reason = "said once, above")]
+impl Client {
+    /// Says that the process answers.
+    pub async fn health(&self) -> Result<Health, ClientError> {
+        self.call("health", &[]).answer().await
+    }
+
+    /// Says whether the server does its work.
+    pub async fn ready(&self) -> Result<Health, ClientError> {
+        self.call("ready", &[]).answer().await
+    }
+
+    /// The OpenAPI document.
+    pub async fn openapi(&self) -> Result<serde_json::Value, ClientError> {
+        self.call("openapi", &[]).answer().await
+    }
+
+    /// Makes the first administrator, once.
+    pub async fn setup(&self, setup: &Setup) -> Result<Created, ClientError> {
+        self.call("setup", &[]).json(setup).answer().await
+    }
+
+    /// What Prometheus reads.
+    pub async fn metrics(&self) -> Result<String, ClientError> {
+        let text = self.call("metrics", &[]).text().await?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// What runs there.
+    pub async fn version(&self) -> Result<Version, ClientError> {
+        self.call("version", &[]).answer().await
+    }
+
+    /// Who the token says we are.
+    pub async fn whoami(&self) -> Result<Whoami, ClientError> {
+        self.call("whoami", &[]).answer().await
+    }
+
+    /// Projects, by name.
+    pub async fn project_list(&self, page: &PageWanted) -> Result<Page<Project>, ClientError> {
+        self.page("project_list", &[], page).answer().await
+    }
+
+    /// A project.
+    pub async fn project_get(&self, project: &str) -> Result<Project, ClientError> {
+        self.call("project_get", &[&project]).answer().await
+    }
+
+    /// Makes a project, or changes its settings as a whole.
+    pub async fn project_put(&self, project: &str, settings: &ProjectSettings) -> Result<Project, ClientError> {
+        self.call("project_put", &[&project]).json(settings).answer().await
+    }
+
+    /// Forgets a project and its secrets.
+    pub async fn project_delete(&self, project: &str) -> Result<(), ClientError> {
+        self.call("project_delete", &[&project]).done().await
+    }
+
+    /// A build by its number in a project.
+    pub async fn build_numbered(&self, project: &str, number: u64) -> Result<Build, ClientError> {
+        self.call("build_numbered", &[&project, &number]).answer().await
+    }
+
+    /// The names of a project's secrets.
+    pub async fn secret_list(&self, project: &str) -> Result<Page<Secret>, ClientError> {
+        self.call("secret_list", &[&project]).answer().await
+    }
+
+    /// Sets a secret.
+    pub async fn secret_put(&self, project: &str, secret: &str, value: &SecretValue) -> Result<(), ClientError> {
+        self.call("secret_put", &[&project, &secret]).json(value).done().await
+    }
+
+    /// Removes a secret.
+    pub async fn secret_delete(&self, project: &str, secret: &str) -> Result<(), ClientError> {
+        self.call("secret_delete", &[&project, &secret]).done().await
+    }
+
+    /// Builds, newest first.
+    pub async fn build_list(&self, filter: &BuildFilter, page: &PageWanted) -> Result<Page<Build>, ClientError> {
+        let BuildFilter { project, branch, commit, event, verdict, pipeline } = filter;
+        self.page("build_list", &[], page)
+            .query("project", project.as_ref())
+            .query("branch", branch.as_ref())
+            .query("commit", commit.as_ref())
+            .query("event", word::<EventWord>(*event))
+            .query("verdict", verdict.map(|verdict| verdict.word()))
+            .query("pipeline", pipeline.as_ref())
+            .answer()
+            .await
+    }
+
+    /// Asks for a build. When it answers, the build is durably kept.
+    pub async fn build_submit(&self, submit: &Submit) -> Result<Submitted, ClientError> {
+        self.call("build_submit", &[]).json(submit).answer().await
+    }
+
+    /// A build.
+    pub async fn build_get(&self, build: BuildId) -> Result<Build, ClientError> {
+        self.call("build_get", &[&build]).answer().await
+    }
+
+    /// Cancels a build.
+    pub async fn build_cancel(&self, build: BuildId, cancel: &Cancel) -> Result<Build, ClientError> {
+        self.call("build_cancel", &[&build]).json(cancel).answer().await
+    }
+
+    /// Runs jobs of a build again, within it.
+    pub async fn build_retry(&self, build: BuildId, retry: &Retry) -> Result<Retried, ClientError> {
+        self.call("build_retry", &[&build]).json(retry).answer().await
+    }
+
+    /// Builds the same files and inputs anew.
+    pub async fn build_rebuild(&self, build: BuildId, rebuild: &Rebuild) -> Result<Submitted, ClientError> {
+        self.call("build_rebuild", &[&build]).json(rebuild).answer().await
+    }
+
+    /// The graph as it was last evaluated.
+    pub async fn build_graph(&self, build: BuildId) -> Result<serde_json::Value, ClientError> {
+        self.call("build_graph", &[&build]).answer().await
+    }
+
+    /// What the last evaluation found wrong with the pipeline.
+    pub async fn build_diagnostics(&self, build: BuildId) -> Result<Page<Diagnostic>, ClientError> {
+        self.call("build_diagnostics", &[&build]).answer().await
+    }
+
+    /// Cancels all builds of a commit, or those of one project.
+    pub async fn commit_cancel(
+        &self,
+        commit: &str,
+        project: Option<&str>,
+        cancel: &Cancel,
+    ) -> Result<Touched, ClientError> {
+        self.call("commit_cancel", &[&commit]).query("project", project).json(cancel).answer().await
+    }
+
+    /// The jobs of a build, by name.
+    pub async fn job_list(
+        &self,
+        build: BuildId,
+        wanted: &JobsWanted,
+        page: &PageWanted,
+    ) -> Result<Page<Job>, ClientError> {
+        self.page("job_list", &[&build], page).query("state", word(wanted.state)).answer().await
+    }
+
+    /// A job.
+    pub async fn job_get(&self, build: BuildId, job: &str) -> Result<Job, ClientError> {
+        self.call("job_get", &[&build, &job]).answer().await
+    }
+
+    /// Why a job has not begun.
+    pub async fn job_why(&self, build: BuildId, job: &str) -> Result<Waiting, ClientError> {
+        self.call("job_why", &[&build, &job]).answer().await
+    }
+
+    /// Cancels a job.
+    pub async fn job_cancel(&self, build: BuildId, job: &str, cancel: &Cancel) -> Result<Job, ClientError> {
+        self.call("job_cancel", &[&build, &job]).json(cancel).answer().await
+    }
+
+    /// Runs a job again.
+    pub async fn job_retry(&self, build: BuildId, job: &str, reason: &Cancel) -> Result<Retried, ClientError> {
+        self.call("job_retry", &[&build, &job]).json(reason).answer().await
+    }
+
+    /// Attempts, by number, of a build or of one job, without their reports.
+    pub async fn attempt_list(
+        &self,
+        build: BuildId,
+        job: Option<&str>,
+        page: &PageWanted,
+    ) -> Result<Page<Attempt>, ClientError> {
+        self.page("attempt_list", &[&build], page).query("job", job).answer().await
+    }
+
+    /// An attempt with its report.
+    pub async fn attempt_get(&self, build: BuildId, attempt: u32) -> Result<Attempt, ClientError> {
+        self.call("attempt_get", &[&build, &attempt]).answer().await
+    }
+
+    /// What the steps of an attempt printed, in short.
+    pub async fn log_summary(&self, build: BuildId, attempt: u32) -> Result<LogSummary, ClientError> {
+        self.call("log_summary", &[&build, &attempt]).answer().await
+    }
+
+    /// Lines of a step that match a regular expression.
+    pub async fn log_search(
+        &self,
+        build: BuildId,
+        attempt: u32,
+        step: u16,
+        regex: &str,
+        page: &PageWanted,
+    ) -> Result<LogHits, ClientError> {
+        self.page("log_search", &[&build, &attempt, &step], page).query("regex", Some(regex)).answer().await
+    }
+
+    /// The tests that the jobs of a build reported.
+    pub async fn test_list(
+        &self,
+        build: BuildId,
+        wanted: &TestsWanted,
+        page: &PageWanted,
+    ) -> Result<Page<Test>, ClientError> {
+        self.page("test_list", &[&build], page)
+            .query("job", wanted.job.as_ref())
+            .query("outcome", word(wanted.outcome))
+            .answer()
+            .await
+    }
+
+    /// What the jobs of a build, or one of them, hand on.
+    pub async fn artifact_list(&self, build: BuildId, job: Option<&str>) -> Result<Page<Artifact>, ClientError> {
+        self.call("artifact_list", &[&build]).query("job", job).answer().await
+    }
+
+    /// The gates of a build that opened.
+    pub async fn gate_list(&self, build: BuildId) -> Result<Page<Gate>, ClientError> {
+        self.call("gate_list", &[&build]).answer().await
+    }
+
+    /// Answers a gate.
+    pub async fn gate_answer(&self, build: BuildId, job: &str, answer: &GateAnswer) -> Result<Gate, ClientError> {
+        self.call("gate_answer", &[&build, &job]).json(answer).answer().await
+    }
+
+    /// Pools, by name.
+    pub async fn pool_list(&self) -> Result<Page<Pool>, ClientError> {
+        self.call("pool_list", &[]).answer().await
+    }
+
+    /// A pool.
+    pub async fn pool_get(&self, pool: &str) -> Result<Pool, ClientError> {
+        self.call("pool_get", &[&pool]).answer().await
+    }
+
+    /// Holds a pool.
+    pub async fn pool_hold(&self, pool: &str, hold: &Hold) -> Result<Pool, ClientError> {
+        self.call("pool_hold", &[&pool]).json(hold).answer().await
+    }
+
+    /// Releases a pool.
+    pub async fn pool_release(&self, pool: &str) -> Result<Pool, ClientError> {
+        self.call("pool_release", &[&pool]).answer().await
+    }
+
+    /// The jobs that wait in a pool, with reasons.
+    pub async fn pool_queue(&self, pool: &str, page: &PageWanted) -> Result<Page<Queued>, ClientError> {
+        self.page("pool_queue", &[&pool], page).answer().await
+    }
+
+    /// Workers, by id.
+    pub async fn worker_list(&self) -> Result<Page<Worker>, ClientError> {
+        self.call("worker_list", &[]).answer().await
+    }
+
+    /// A worker.
+    pub async fn worker_get(&self, worker: &str) -> Result<Worker, ClientError> {
+        self.call("worker_get", &[&worker]).answer().await
+    }
+
+    /// Pauses a worker.
+    pub async fn worker_pause(&self, worker: &str, stop: &Stop) -> Result<Worker, ClientError> {
+        self.call("worker_pause", &[&worker]).json(stop).answer().await
+    }
+
+    /// Lets a worker take jobs again.
+    pub async fn worker_resume(&self, worker: &str) -> Result<Worker, ClientError> {
+        self.call("worker_resume", &[&worker]).answer().await
+    }
+
+    /// Drains a worker.
+    pub async fn worker_drain(&self, worker: &str, stop: &Stop) -> Result<Worker, ClientError> {
+        self.call("worker_drain", &[&worker]).json(stop).answer().await
+    }
+
+    /// Forgets a worker that is away.
+    pub async fn worker_forget(&self, worker: &str) -> Result<(), ClientError> {
+        self.call("worker_forget", &[&worker]).done().await
+    }
+
+    /// Results that are kept, newest first, of one job if it is named.
+    pub async fn operation_list(&self, job: Option<&str>, limit: Option<u32>) -> Result<Page<Operation>, ClientError> {
+        self.call("operation_list", &[]).query("job", job).query("limit", limit).answer().await
+    }
+
+    /// What an operation is made of.
+    pub async fn operation_explain(&self, operation: Digest) -> Result<Explained, ClientError> {
+        self.call("operation_explain", &[&operation]).answer().await
+    }
+
+    /// Keyed directories, newest first.
+    pub async fn cache_list(&self, limit: Option<u32>) -> Result<Page<KeyedCache>, ClientError> {
+        self.call("cache_list", &[]).query("limit", limit).answer().await
+    }
+
+    /// Evicts a result or a keyed directory.
+    pub async fn cache_evict(&self, evict: &Evict) -> Result<(), ClientError> {
+        self.call("cache_evict", &[]).json(evict).done().await
+    }
+
+    /// The tokens that were made there, by id.
+    pub async fn token_list(&self, page: &PageWanted) -> Result<Page<Token>, ClientError> {
+        self.page("token_list", &[], page).answer().await
+    }
+
+    /// Makes a token.
+    pub async fn token_create(&self, grant: &Grant) -> Result<Created, ClientError> {
+        self.call("token_create", &[]).json(grant).answer().await
+    }
+
+    /// A token, without its text.
+    pub async fn token_get(&self, token: &str) -> Result<Token, ClientError> {
+        self.call("token_get", &[&token]).answer().await
+    }
+
+    /// Revokes a token with all that was narrowed from it.
+    pub async fn token_revoke(&self, token: &str) -> Result<(), ClientError> {
+        self.call("token_revoke", &[&token]).done().await
+    }
+
+    /// Who did what, newest first.
+    pub async fn audit_list(&self, wanted: &AuditWanted, page: &PageWanted) -> Result<Page<AuditEntry>, ClientError> {
+        self.page("audit_list", &[], page)
+            .query("project", wanted.project.as_ref())
+            .query("who", wanted.who.as_ref())
+            .answer()
+            .await
+    }
+
+    fn page(&self, operation: &str, open: &[&dyn std::fmt::Display], page: &PageWanted) -> super::request::Call<'_> {
+        self.call(operation, open).query("cursor", page.cursor.as_ref()).query("limit", page.limit)
+    }
+}

@@ -1,0 +1,225 @@
+//! Streams of what happens, taken up again by themselves where they broke off.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use graph::BuildId;
+
+use super::{Client, ClientError, REPEAT_MS, RESUME_MS_MAX};
+use crate::event::Moment;
+use crate::routes::{EVENT_STREAM, LAST_EVENT_ID};
+
+/// The longest line of a stream in bytes; a longer one is a fault of the server.
+pub const LINE_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// One object of a stream.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Told {
+    /// Where it stands: a later stream that is given this goes on behind it.
+    pub id: String,
+    /// What happened.
+    pub moment: Moment,
+}
+
+/// What happens, in order, each object once, also over broken connections and restarts of the server.
+pub struct Moments {
+    client: Client,
+    what: What,
+    /// The id of the last object that was given on.
+    last: Option<String>,
+    reading: Option<reqwest::Response>,
+    parser: EventParser,
+    failures: u32,
+}
+
+/// What is streamed.
+enum What {
+    /// One build, to its end.
+    Build { build: BuildId, logs: Logs, ended: bool },
+    /// All builds, or those of a project, without end.
+    All { project: Option<String> },
+}
+
+/// Whether lines of logs are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Logs {
+    /// They are.
+    With,
+    /// They are not.
+    Without,
+}
+
+impl Client {
+    /// A build from its beginning, or from behind `after`, to its end.
+    #[must_use]
+    pub fn build_stream(&self, build: BuildId, logs: Logs, after: Option<String>) -> Moments {
+        self.moments(What::Build { build, logs, ended: false }, after)
+    }
+
+    /// What happens in all builds from now on, or from behind `after`, without logs and without end.
+    #[must_use]
+    pub fn events(&self, project: Option<String>, after: Option<String>) -> Moments {
+        self.moments(What::All { project }, after)
+    }
+
+    fn moments(&self, what: What, last: Option<String>) -> Moments {
+        Moments { client: self.clone(), what, last, reading: None, parser: EventParser::default(), failures: 0 }
+    }
+}
+
+impl Moments {
+    /// The next object; `None` once the build has ended. Waits as long as it takes; a connection that breaks is made
+    /// again, with longer and longer waits up to [`RESUME_MS_MAX`].
+    ///
+    /// # Errors
+    /// What the server refuses for good; trying again gives the same. That it cannot be reached is told by
+    /// [`Moments::failures`] alone, since it may come back.
+    pub async fn next(&mut self) -> Result<Option<Told>, ClientError> {
+        loop {
+            while let Some(event) = self.parser.next() {
+                // Kinds that a newer server tells and we do not know are passed over.
+                let Ok(moment) = serde_json::from_str::<Moment>(&event.data) else { continue };
+                self.last = event.id.clone().or(self.last.take());
+                if let What::Build { ended, .. } = &mut self.what {
+                    *ended = matches!(moment, Moment::BuildFinished { .. });
+                }
+                return Ok(Some(Told { id: event.id.unwrap_or_default(), moment }));
+            }
+            if matches!(self.what, What::Build { ended: true, .. }) && self.reading.is_none() {
+                return Ok(None);
+            }
+            self.read_more().await?;
+        }
+    }
+
+    /// Reads what comes next, connecting first if need be.
+    async fn read_more(&mut self) -> Result<(), ClientError> {
+        let Some(response) = &mut self.reading else { return self.connect().await };
+        match response.chunk().await {
+            Ok(Some(piece)) => {
+                self.failures = 0;
+                self.parser.push(&piece);
+                if self.parser.is_overfull() {
+                    self.reading = None;
+                    self.parser = EventParser::default();
+                }
+            }
+            // A stream that ends before its build, or breaks, is taken up again.
+            Ok(None) | Err(_) => {
+                self.reading = None;
+                self.parser = EventParser::default();
+            }
+        }
+        Ok(())
+    }
+
+    async fn connect(&mut self) -> Result<(), ClientError> {
+        if self.failures > 0 {
+            let wait = (REPEAT_MS << self.failures.min(16)).min(RESUME_MS_MAX);
+            tokio::time::sleep(Duration::from_millis(wait)).await;
+        }
+        self.failures += 1;
+        let call = match &self.what {
+            What::Build { build, logs, .. } => {
+                let without = (*logs == Logs::Without).then_some("false");
+                self.client.call("build_stream", &[build]).query("logs", without)
+            }
+            What::All { project } => self.client.call("events", &[]).query("project", project.as_ref()),
+        };
+        let call = call.header("accept", Some(EVENT_STREAM)).header(LAST_EVENT_ID, self.last.as_ref());
+        match call.once().await {
+            Ok(response) => self.reading = Some(response),
+            Err(error) if error.is_passing() => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// How often in a row the stream could not be taken up; 0 while it flows. For those who want to tell people.
+    #[must_use]
+    pub fn failures(&self) -> u32 {
+        if self.reading.is_some() { 0 } else { self.failures }
+    }
+}
+
+/// One server-sent event.
+struct Event {
+    id: Option<String>,
+    data: String,
+}
+
+/// Reads server-sent events (WHATWG HTML, 9.2.6) from pieces of a body.
+#[derive(Default)]
+struct EventParser {
+    line: Vec<u8>,
+    id: Option<String>,
+    data: Option<String>,
+    ready: VecDeque<Event>,
+}
+
+impl EventParser {
+    fn push(&mut self, mut piece: &[u8]) {
+        while let Some(end) = piece.iter().position(|byte| *byte == b'\n') {
+            self.line.extend_from_slice(&piece[..end]);
+            piece = &piece[end + 1..];
+            let line = std::mem::take(&mut self.line);
+            let line = line.strip_suffix(b"\r").unwrap_or(&line);
+            self.take(&String::from_utf8_lossy(line));
+        }
+        self.line.extend_from_slice(piece);
+    }
+
+    fn take(&mut self, line: &str) {
+        if line.is_empty() {
+            if let Some(data) = self.data.take() {
+                self.ready.push_back(Event { id: self.id.clone(), data });
+            }
+            return;
+        }
+        let (field, value) = line.split_once(':').unwrap_or((line, ""));
+        let value = value.strip_prefix(' ').unwrap_or(value);
+        match field {
+            "id" if !value.contains('\0') => self.id = Some(value.to_owned()),
+            "data" => match &mut self.data {
+                Some(data) => {
+                    data.push('\n');
+                    data.push_str(value);
+                }
+                None => self.data = Some(value.to_owned()),
+            },
+            _ => {}
+        }
+    }
+
+    fn next(&mut self) -> Option<Event> {
+        self.ready.pop_front()
+    }
+
+    fn is_overfull(&self) -> bool {
+        self.line.len() > LINE_BYTES_MAX || self.data.as_ref().is_some_and(|data| data.len() > LINE_BYTES_MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(pieces: &[&str], wanted: &[(Option<&str>, &str)]) {
+        let mut parser = EventParser::default();
+        for piece in pieces {
+            parser.push(piece.as_bytes());
+        }
+        let events: Vec<_> = std::iter::from_fn(|| parser.next()).collect();
+        let events: Vec<_> = events.iter().map(|event| (event.id.as_deref(), event.data.as_str())).collect();
+        assert_eq!(events, wanted);
+    }
+
+    #[test]
+    fn events_come_whole_however_they_are_cut() {
+        check(&["id: 1\nda", "ta: {\"a\"", ":1}\n", "\n"], &[(Some("1"), "{\"a\":1}")]);
+        check(&[": alive\n\n: alive\n\n"], &[]);
+        check(&["id: 1\r\ndata: a\r\n\r\ndata: b\r\n\r\n"], &[(Some("1"), "a"), (Some("1"), "b")]);
+        check(&["data: a\ndata: b\nretry: 9\n\ndata: cut"], &[(None, "a\nb")]);
+    }
+}
