@@ -1,20 +1,28 @@
 //! Facts, the rows projected from them, logs and blobs.
 
+pub mod audit;
 pub mod blob;
 pub mod cache;
+pub mod chunk;
 mod claim;
 mod faulty;
 mod graphs;
+mod leadership;
 pub mod log;
 mod memory;
+pub mod record;
 pub mod rows;
+mod span;
 mod sqlite;
 mod store;
+mod unanswered;
 
 pub use claim::{Claim, Claimant};
-pub use faulty::FaultyStore;
+pub use faulty::{Fault, FaultyStore};
+pub use leadership::Leadership;
 pub use memory::MemoryStore;
-pub use sqlite::{BUSY_WAIT, DATABASE_FILE, Durability, SqliteStore};
+pub use sqlite::{BUSY_WAIT, DATABASE_FILE, Durability, Opening, SqliteStore};
 pub use store::{
-    BUILD_ID_MAX, BuildFilter, Cause, Deleted, PAGE_ROWS_MAX, Store, StoreError, TOMBSTONES_MAX, TRIED_MAX,
+    BUILD_ID_MAX, BuildFilter, Cause, Deleted, JOURNAL_FACTS_MAX, Journal, PAGE_ROWS_MAX, Sequence, Store, StoreError,
+    TOMBSTONES_MAX, TRIED_MAX,
 };

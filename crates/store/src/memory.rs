@@ -3,32 +3,54 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use engine::Fact;
 use engine::fact::What;
 use engine::operation::Manifest;
 use graph::{AttemptNumber, AttemptReport, BuildId, Digest, Graph, JobName, Timestamp, Trust};
 
+use crate::audit::{self, AuditEntry, AuditFilter, AuditRow};
 use crate::cache::{CacheRead, CacheRow, CacheUser, CacheWanted, Saved};
+use crate::chunk::{self, LogChunk, LogChunks};
 use crate::claim::{Claim, Claimant, Marks};
 use crate::graphs;
+use crate::leadership::{Fence, Leadership, MarkLock};
+use crate::record::{self, Expect, Record, SOURCE_KIND, Version};
 use crate::rows::projection::{Nowhere, Work, Working, sorted_artifacts};
 use crate::rows::{
     ArtifactRow, AttemptRow, BuildRow, Eviction, GateRow, JobRow, OperationRow, OperationTotals, Replaced, TestRow,
 };
-use crate::store::{BuildFilter, Deleted, PAGE_ROWS_MAX, Store, StoreError, TOMBSTONES_MAX, TRIED_MAX};
+use crate::store::{
+    BuildFilter, Deleted, JOURNAL_FACTS_MAX, Journal, PAGE_ROWS_MAX, Sequence, Store, StoreError, TOMBSTONES_MAX,
+    TRIED_MAX,
+};
 
 /// Everything in one process's memory, behind one lock.
 #[derive(Default)]
 pub struct MemoryStore {
     kept: Mutex<Kept>,
     marks: Marks,
+    journal: Journal,
+    is_led: Arc<AtomicBool>,
+    fence: Arc<Fence>,
 }
 
 #[derive(Default)]
 struct Kept {
     last_build: u64,
+    /// The last number of each project.
+    last_numbers: BTreeMap<String, u64>,
+    epoch: u64,
+    /// The appends, with the build and the place in it of each fact.
+    journal: BTreeMap<u64, Vec<(BuildId, usize)>>,
+    last_version: u64,
+    /// By kind and key.
+    records: BTreeMap<(String, String), Record>,
+    audit: BTreeMap<u64, AuditEntry>,
+    chunks: BTreeMap<(BuildId, u64), Vec<u8>>,
     facts: BTreeMap<BuildId, Vec<Fact>>,
     rows: Working,
     graphs: HashMap<BuildId, Arc<Graph>>,
@@ -44,10 +66,16 @@ struct Kept {
 }
 
 impl MemoryStore {
-    /// An empty store.
+    /// An empty store without a journal.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty store with or without a journal.
+    #[must_use]
+    pub fn with_journal(journal: Journal) -> Self {
+        Self { journal, ..Self::default() }
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -143,7 +171,17 @@ impl Kept {
         let live = self.operations.values().filter(|row| row.evicted.is_none());
         let operations = live.flat_map(|row| row.artifacts.values().map(|artifact| artifact.digest));
         let caches = self.caches.values().filter(|row| row.evicted.is_none()).flat_map(|row| row.blobs.iter().copied());
-        artifacts.chain(operations).chain(caches).collect()
+        artifacts.chain(operations).chain(caches).chain(self.referenced_sources()).collect()
+    }
+
+    fn referenced_sources(&self) -> BTreeSet<Digest> {
+        let builds = self.rows.builds.values().filter_map(|work| work.build.row.origin.source);
+        let kept = self.records.keys().filter(|(kind, _)| kind == SOURCE_KIND);
+        builds.chain(kept.filter_map(|(_, key)| key.parse().ok())).collect()
+    }
+
+    fn version(&self, kind: &str, key: &str) -> Option<Version> {
+        self.records.get(&(kind.to_owned(), key.to_owned())).map(|record| record.version)
     }
 
     fn reports(&self, build: BuildId, job: Option<&JobName>) -> Vec<(&AttemptRow, &AttemptReport)> {
@@ -172,6 +210,11 @@ impl Store for MemoryStore {
     }
 
     fn append(&self, facts: &[Fact]) -> Result<(), StoreError> {
+        if facts.is_empty() {
+            return Ok(());
+        }
+        // There is one store, and so no other to lead.
+        self.fence.check()?;
         let mut guard = self.kept();
         let kept = &mut *guard;
         // Looked at first, so that nothing of a refused append is there.
@@ -183,6 +226,7 @@ impl Store for MemoryStore {
                 return Err(StoreError::NoBuild(fact.build));
             }
         }
+        let mut brought = Vec::new();
         for fact in facts {
             kept.rows.take_up(&mut Nowhere, fact.build, Some(fact))?;
             let digest = match &fact.what {
@@ -193,7 +237,13 @@ impl Store for MemoryStore {
                 _ => None,
             };
             kept.rows.apply(&mut Nowhere, fact, digest)?;
-            kept.facts.entry(fact.build).or_default().push(fact.clone());
+            let of_build = kept.facts.entry(fact.build).or_default();
+            brought.push((fact.build, of_build.len()));
+            of_build.push(fact.clone());
+        }
+        if self.journal == Journal::Kept {
+            let sequence = kept.journal.last_key_value().map_or(1, |(last, _)| last + 1);
+            kept.journal.insert(sequence, brought);
         }
         for row in kept.rows.taken().artifacts {
             kept.artifacts.entry(row.build).or_default().push(row);
@@ -237,6 +287,122 @@ impl Store for MemoryStore {
         Ok(Some(Deleted { blobs: blobs.filter(|blob| !referenced.contains(blob)).collect() }))
     }
 
+    fn reserve_number(&self, project: &str) -> Result<u64, StoreError> {
+        let mut kept = self.kept();
+        let last = kept.last_numbers.entry(project.to_owned()).or_default();
+        *last += 1;
+        Ok(*last)
+    }
+
+    fn build_numbered(&self, project: &str, number: u64) -> Result<Option<BuildId>, StoreError> {
+        let kept = self.kept();
+        if project.is_empty() {
+            return Ok(None);
+        }
+        let rows = kept.facts.keys().filter_map(|build| kept.rows.builds.get(build)).map(|work| &work.build.row);
+        let mut found = rows.filter(|row| row.origin.project == project && row.origin.number == number);
+        Ok(found.next().map(|row| row.build))
+    }
+
+    fn journal(&self, after: Sequence, limit: u32) -> Result<Vec<(Sequence, Vec<Fact>)>, StoreError> {
+        let kept = self.kept();
+        let (mut page, mut facts) = (Vec::new(), 0);
+        let rows = kept.journal.range(after.0.saturating_add(1)..).take(limit.min(PAGE_ROWS_MAX) as usize);
+        for (&sequence, brought) in rows {
+            let find = |&(build, place): &(BuildId, usize)| kept.facts.get(&build)?.get(place).cloned();
+            let brought: Vec<_> = brought.iter().filter_map(find).collect();
+            facts += brought.len();
+            page.push((Sequence(sequence), brought));
+            if facts >= JOURNAL_FACTS_MAX {
+                break;
+            }
+        }
+        Ok(page)
+    }
+
+    fn last_sequence(&self) -> Result<Sequence, StoreError> {
+        Ok(Sequence(self.kept().journal.last_key_value().map_or(0, |(&last, _)| last)))
+    }
+
+    fn prune_journal(&self, before: Sequence) -> Result<u64, StoreError> {
+        let mut kept = self.kept();
+        let Some((&last, _)) = kept.journal.last_key_value() else { return Ok(0) };
+        let later = kept.journal.split_off(&before.0.min(last));
+        Ok(std::mem::replace(&mut kept.journal, later).len() as u64)
+    }
+
+    fn lead(&self, wait: Duration) -> Result<Option<Leadership>, StoreError> {
+        let Some(lock) = MarkLock::take(&self.is_led, wait) else { return Ok(None) };
+        let mut kept = self.kept();
+        kept.epoch += 1;
+        Ok(Some(Leadership::begin(kept.epoch, &self.fence, lock)))
+    }
+
+    fn record(&self, kind: &str, key: &str) -> Result<Option<Record>, StoreError> {
+        Ok(self.kept().records.get(&(kind.to_owned(), key.to_owned())).cloned())
+    }
+
+    fn put_record(
+        &self,
+        kind: &str,
+        key: &str,
+        body: &[u8],
+        expect: Expect,
+        at: Timestamp,
+    ) -> Result<Version, StoreError> {
+        record::check_size(kind, key, body)?;
+        let mut kept = self.kept();
+        expect.check(kept.version(kind, key))?;
+        kept.last_version += 1;
+        let version = Version(kept.last_version);
+        let (kind, key) = (kind.to_owned(), key.to_owned());
+        let record = Record { kind: kind.clone(), key: key.clone(), version, body: body.to_owned(), at };
+        kept.records.insert((kind, key), record);
+        Ok(version)
+    }
+
+    fn delete_record(&self, kind: &str, key: &str, expect: Expect) -> Result<bool, StoreError> {
+        let mut kept = self.kept();
+        expect.check(kept.version(kind, key))?;
+        Ok(kept.records.remove(&(kind.to_owned(), key.to_owned())).is_some())
+    }
+
+    fn records(&self, kind: &str, after: Option<&str>, limit: u32) -> Result<Vec<Record>, StoreError> {
+        let kept = self.kept();
+        let of_kind = kept.records.values().filter(|record| record.kind == kind);
+        let mut page =
+            page(of_kind.filter(|record| after.is_none_or(|after| *record.key > *after)).cloned().collect(), limit);
+        record::cut_page(&mut page);
+        Ok(page)
+    }
+
+    fn append_audit(&self, entry: &AuditEntry) -> Result<u64, StoreError> {
+        audit::check_size(entry)?;
+        let mut kept = self.kept();
+        let number = kept.audit.last_key_value().map_or(1, |(last, _)| last + 1);
+        kept.audit.insert(number, entry.clone());
+        Ok(number)
+    }
+
+    fn audit(&self, filter: &AuditFilter, before: Option<u64>, limit: u32) -> Result<Vec<AuditRow>, StoreError> {
+        let kept = self.kept();
+        let passes = |entry: &AuditEntry| {
+            filter.project.as_ref().is_none_or(|project| entry.project == *project)
+                && filter.who.as_ref().is_none_or(|who| entry.who == *who)
+        };
+        let newest_first = kept.audit.iter().rev().filter(|(number, _)| before.is_none_or(|before| **number < before));
+        let rows = newest_first.filter(|(_, entry)| passes(entry));
+        let rows = rows.map(|(&number, entry)| AuditRow { number, entry: entry.clone() });
+        Ok(rows.take(limit.min(PAGE_ROWS_MAX) as usize).collect())
+    }
+
+    fn prune_audit(&self, before: Timestamp) -> Result<u64, StoreError> {
+        let mut kept = self.kept();
+        let (count, last) = (kept.audit.len(), kept.audit.last_key_value().map_or(0, |(&last, _)| last));
+        kept.audit.retain(|&number, entry| entry.at >= before || number == last);
+        Ok((count - kept.audit.len()) as u64)
+    }
+
     fn builds(&self, filter: &BuildFilter, before: Option<BuildId>, limit: u32) -> Result<Vec<BuildRow>, StoreError> {
         let kept = self.kept();
         let passes = |row: &&BuildRow| {
@@ -245,6 +411,8 @@ impl Store for MemoryStore {
                 && filter.kind.is_none_or(|kind| row.event.kind == kind)
                 && filter.verdict.is_none_or(|verdict| row.verdict.word() == verdict.word())
                 && filter.pipeline.as_ref().is_none_or(|pipeline| row.pipeline == *pipeline)
+                && filter.project.as_ref().is_none_or(|project| row.origin.project == *project)
+                && filter.commit.as_ref().is_none_or(|commit| row.event.commit == *commit)
         };
         let newest_first = kept.facts.keys().rev().filter_map(|build| kept.rows.builds.get(build));
         let rows = newest_first.map(|work| &work.build.row).filter(passes);
@@ -456,5 +624,45 @@ impl Store for MemoryStore {
 
     fn referenced_blobs(&self) -> Result<BTreeSet<Digest>, StoreError> {
         Ok(self.kept().referenced_blobs())
+    }
+
+    fn referenced_sources(&self) -> Result<BTreeSet<Digest>, StoreError> {
+        Ok(self.kept().referenced_sources())
+    }
+}
+
+impl LogChunks for MemoryStore {
+    fn append_log_chunks(&self, chunks: &[(BuildId, Vec<u8>)]) -> Result<Vec<u64>, StoreError> {
+        chunk::check_size(chunks)?;
+        let mut kept = self.kept();
+        let mut numbers = Vec::with_capacity(chunks.len());
+        for (build, body) in chunks {
+            let last = kept.chunks.range((*build, 0)..=(*build, u64::MAX)).next_back();
+            let number = last.map_or(1, |(key, _)| key.1 + 1);
+            kept.chunks.insert((*build, number), body.clone());
+            numbers.push(number);
+        }
+        Ok(numbers)
+    }
+
+    fn log_chunks(&self, build: BuildId, after: u64, limit: u32) -> Result<Vec<LogChunk>, StoreError> {
+        let kept = self.kept();
+        let (mut page, mut bytes) = (Vec::new(), 0);
+        let rows = kept.chunks.range((build, after.saturating_add(1))..=(build, u64::MAX));
+        for (key, body) in rows.take(limit.min(PAGE_ROWS_MAX) as usize) {
+            bytes += body.len();
+            page.push(LogChunk { number: key.1, body: body.clone() });
+            if bytes >= chunk::PAGE_BYTES_MAX {
+                break;
+            }
+        }
+        Ok(page)
+    }
+
+    fn delete_log_chunks(&self, build: BuildId) -> Result<u64, StoreError> {
+        let mut kept = self.kept();
+        let before = kept.chunks.len();
+        kept.chunks.retain(|key, _| key.0 != build);
+        Ok((before - kept.chunks.len()) as u64)
     }
 }

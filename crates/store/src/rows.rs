@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 
 use engine::{Ended, Reused};
 use graph::{
-    Artifact, AttemptNumber, BuildId, Digest, Event, JobName, LeaseId, Outcome, TestCase, Timestamp, Trust, Verdict,
-    WorkerId,
+    Artifact, AttemptNumber, BuildId, Digest, Event, JobName, LeaseId, Origin, Outcome, TestCase, Timestamp, Trust,
+    Verdict, WorkerId,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -33,6 +33,9 @@ pub struct BuildRow {
     pub client: String,
     /// The build that it tries again.
     pub retry_of: Option<BuildId>,
+    /// Where it belongs, on a server.
+    #[serde(skip_serializing_if = "Origin::is_empty")]
+    pub origin: Origin,
     /// When it was created.
     pub created: Timestamp,
     /// When its first attempt was leased.

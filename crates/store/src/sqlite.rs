@@ -12,7 +12,9 @@
 mod caches;
 mod column;
 mod deletion;
+mod documents;
 mod facts;
+mod journal;
 mod migration;
 mod operations;
 mod projected;
@@ -27,13 +29,17 @@ use engine::Fact;
 use engine::operation::Manifest;
 use graph::{AttemptNumber, AttemptReport, BuildId, Digest, Graph, JobName, Timestamp, Trust};
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
+use crate::audit::{self, AuditEntry, AuditFilter, AuditRow};
 use crate::cache::{CacheRead, CacheRow, CacheUser, CacheWanted, Saved};
+use crate::chunk::{self, LogChunk, LogChunks};
 use crate::claim::{self, Claim, Claimant};
+use crate::leadership::{Fence, FileLock, Leadership};
+use crate::record::{self, Expect, Record, Version};
 use crate::rows::projection::Working;
 use crate::rows::{ArtifactRow, AttemptRow, BuildRow, GateRow, JobRow, OperationRow, OperationTotals, TestRow};
-use crate::store::{BUILD_ID_MAX, BuildFilter, Deleted, Store, StoreError};
+use crate::store::{BUILD_ID_MAX, BuildFilter, Deleted, Journal, Sequence, Store, StoreError};
 
 /// The file's name in the folder of the store.
 pub const DATABASE_FILE: &str = "ropewalk.db";
@@ -49,20 +55,40 @@ const ROWS_AT_HAND_MAX: usize = 100_000;
 /// for the next to go on with, since folding waits for the disk.
 const FOLD_AT_CLOSE_BYTES: u64 = 1 << 20;
 
+/// The file in the folder of the store whose lock the leader holds.
+const LEADER_FILE: &str = "leader";
+
 /// What an acknowledged append survives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Durability {
-    /// The death of the process. Right for a laptop: a build can be run again.
+    /// The death of the process (`synchronous = normal`): the disk is waited for only when the log of changes is folded
+    /// into the file. Right for a laptop, and so the default: a build can be run again.
     #[default]
     Process,
-    /// The loss of power: every append waits for the disk. Right for a server.
+    /// The loss of power (`synchronous = full`): every append waits for the disk. Right for a server, which has told
+    /// others that it has what they sent.
     Power,
+}
+
+/// How a store is opened. The default is that of a laptop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Opening {
+    /// What an acknowledged append survives.
+    pub durability: Durability,
+    /// Whether the order of appends over all builds is kept.
+    pub journal: Journal,
+}
+
+impl Opening {
+    /// As a server needs it.
+    pub const SERVER: Self = Self { durability: Durability::Power, journal: Journal::Kept };
 }
 
 /// See the head of this file.
 pub struct SqliteStore {
     folder: PathBuf,
     durability: Durability,
+    fence: Arc<Fence>,
     writer: Mutex<Writer>,
     readers: Mutex<Vec<Connection>>,
 }
@@ -74,6 +100,7 @@ struct Writer {
     data_version: i64,
     /// Whether somebody else has written since this writer's last write.
     is_shared: bool,
+    journal: Journal,
     /// The graph stored last, so that storing it again costs nothing.
     last_graph: Option<(Arc<Graph>, Digest)>,
 }
@@ -84,27 +111,40 @@ impl SqliteStore {
     /// # Errors
     /// `Newer` if a newer Ropewalk wrote it; `Denied`, `Full`, `Io`, `Corrupt` and `Busy` as the system says.
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
-        Self::open_with(folder, Durability::default())
+        Self::open_with(folder, Opening::default())
     }
 
-    /// As [`SqliteStore::open`], with this durability.
+    /// As [`SqliteStore::open`], in this way.
     ///
     /// # Errors
     /// As [`SqliteStore::open`].
-    pub fn open_with(folder: &Path, durability: Durability) -> Result<Self, StoreError> {
-        Self::open_at(folder, durability, migration::VERSION)
+    pub fn open_with(folder: &Path, opening: Opening) -> Result<Self, StoreError> {
+        Self::open_at(folder, opening, migration::VERSION)
     }
 
-    fn open_at(folder: &Path, durability: Durability, version: u32) -> Result<Self, StoreError> {
+    fn open_at(folder: &Path, opening: Opening, version: u32) -> Result<Self, StoreError> {
+        let Opening { durability, journal } = opening;
         let path = folder.join(DATABASE_FILE);
         if !path.exists() {
             fs::create_dir_all(folder)?;
         }
         let mut connection = connect(&path, durability)?;
         migration::migrate(&mut connection, version)?;
-        let writer =
-            Writer { connection, working: Working::default(), data_version: -1, is_shared: false, last_graph: None };
-        Ok(Self { folder: folder.to_owned(), durability, writer: Mutex::new(writer), readers: Mutex::default() })
+        let writer = Writer {
+            connection,
+            working: Working::default(),
+            data_version: -1,
+            is_shared: false,
+            journal,
+            last_graph: None,
+        };
+        Ok(Self {
+            folder: folder.to_owned(),
+            durability,
+            fence: Arc::default(),
+            writer: Mutex::new(writer),
+            readers: Mutex::default(),
+        })
     }
 
     fn writer(&self) -> MutexGuard<'_, Writer> {
@@ -145,6 +185,11 @@ impl SqliteStore {
         self.read(read)
     }
 
+    /// Writes what has nothing to do with builds in one transaction.
+    fn write_beside<T>(&self, write: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.write(|writer| write(&writer.connection))
+    }
+
     /// Writes in one transaction; what is at hand is right inside it.
     fn write<T>(&self, write: impl FnOnce(&mut Writer) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let mut writer = self.writer();
@@ -161,6 +206,11 @@ impl SqliteStore {
         }
         result
     }
+}
+
+/// The name of the counter of a project's builds.
+pub(crate) fn number_counter(project: &str) -> String {
+    format!("number:{project}")
 }
 
 impl Writer {
@@ -204,12 +254,26 @@ fn connect(path: &Path, durability: Durability) -> Result<Connection, StoreError
     Ok(connection)
 }
 
+/// The counter of leaders.
+const EPOCH: &str = "epoch";
+
+/// The next number of a counter, from 1.
+fn count_up(connection: &Connection, name: &str) -> Result<u64, StoreError> {
+    let sql = "insert into counters (name, value) values (?1, 1) \
+               on conflict (name) do update set value = counters.value + 1 returning value";
+    Ok(connection.prepare_cached(sql)?.query_row([name], |row| column::unsigned(row, 0))?)
+}
+
+/// The last number of a counter; 0 before the first.
+fn counter(connection: &Connection, name: &str) -> Result<u64, StoreError> {
+    let mut statement = connection.prepare_cached("select value from counters where name = ?1")?;
+    Ok(statement.query_row([name], |row| column::unsigned(row, 0)).optional()?.unwrap_or_default())
+}
+
 impl Store for SqliteStore {
     fn reserve_build(&self) -> Result<BuildId, StoreError> {
         self.write(|writer| {
-            let sql = "insert into counters (name, value) values ('build', 1) \
-                       on conflict (name) do update set value = counters.value + 1 returning value";
-            let number = writer.connection.prepare_cached(sql)?.query_row([], |row| column::unsigned(row, 0))?;
+            let number = count_up(&writer.connection, "build")?;
             if number > BUILD_ID_MAX {
                 return Err(StoreError::Full("no number is left for a build".into()));
             }
@@ -221,7 +285,16 @@ impl Store for SqliteStore {
         if facts.is_empty() {
             return Ok(());
         }
-        self.write(|writer| facts::append(writer, facts))
+        let epoch = self.fence.check()?;
+        self.write(|writer| {
+            if let Some(epoch) = epoch
+                && counter(&writer.connection, EPOCH)? != epoch
+            {
+                self.fence.end();
+                return Err(StoreError::NotLeading);
+            }
+            facts::append(writer, facts)
+        })
     }
 
     fn facts(&self, build: BuildId) -> Result<Vec<Fact>, StoreError> {
@@ -251,6 +324,69 @@ impl Store for SqliteStore {
             writer.last_graph = None;
             deletion::delete(&writer.connection, build)
         })
+    }
+
+    fn reserve_number(&self, project: &str) -> Result<u64, StoreError> {
+        self.write(|writer| count_up(&writer.connection, &number_counter(project)))
+    }
+
+    fn build_numbered(&self, project: &str, number: u64) -> Result<Option<BuildId>, StoreError> {
+        self.read(|connection| projected::numbered(connection, project, number))
+    }
+
+    fn journal(&self, after: Sequence, limit: u32) -> Result<Vec<(Sequence, Vec<Fact>)>, StoreError> {
+        self.read(|connection| journal::read(connection, after, limit))
+    }
+
+    fn last_sequence(&self) -> Result<Sequence, StoreError> {
+        self.read(journal::last)
+    }
+
+    fn prune_journal(&self, before: Sequence) -> Result<u64, StoreError> {
+        self.write(|writer| journal::prune(&writer.connection, before))
+    }
+
+    fn lead(&self, wait: Duration) -> Result<Option<Leadership>, StoreError> {
+        let Some(lock) = FileLock::take(&self.folder.join(LEADER_FILE), wait)? else { return Ok(None) };
+        let epoch = self.write(|writer| count_up(&writer.connection, EPOCH))?;
+        Ok(Some(Leadership::begin(epoch, &self.fence, lock)))
+    }
+
+    fn record(&self, kind: &str, key: &str) -> Result<Option<Record>, StoreError> {
+        self.read(|connection| documents::record(connection, kind, key))
+    }
+
+    fn put_record(
+        &self,
+        kind: &str,
+        key: &str,
+        body: &[u8],
+        expect: Expect,
+        at: Timestamp,
+    ) -> Result<Version, StoreError> {
+        record::check_size(kind, key, body)?;
+        self.write_beside(|connection| documents::put_record(connection, kind, key, body, expect, at))
+    }
+
+    fn delete_record(&self, kind: &str, key: &str, expect: Expect) -> Result<bool, StoreError> {
+        self.write_beside(|connection| documents::delete_record(connection, kind, key, expect))
+    }
+
+    fn records(&self, kind: &str, after: Option<&str>, limit: u32) -> Result<Vec<Record>, StoreError> {
+        self.read(|connection| documents::records(connection, kind, after, limit))
+    }
+
+    fn append_audit(&self, entry: &AuditEntry) -> Result<u64, StoreError> {
+        audit::check_size(entry)?;
+        self.write_beside(|connection| documents::append_audit(connection, entry))
+    }
+
+    fn audit(&self, filter: &AuditFilter, before: Option<u64>, limit: u32) -> Result<Vec<AuditRow>, StoreError> {
+        self.read(|connection| documents::audit(connection, filter, before, limit))
+    }
+
+    fn prune_audit(&self, before: Timestamp) -> Result<u64, StoreError> {
+        self.write_beside(|connection| documents::prune_audit(connection, before))
     }
 
     fn builds(&self, filter: &BuildFilter, before: Option<BuildId>, limit: u32) -> Result<Vec<BuildRow>, StoreError> {
@@ -385,6 +521,25 @@ impl Store for SqliteStore {
 
     fn referenced_blobs(&self) -> Result<BTreeSet<Digest>, StoreError> {
         self.read_rows(deletion::referenced_blobs)
+    }
+
+    fn referenced_sources(&self) -> Result<BTreeSet<Digest>, StoreError> {
+        self.read_rows(deletion::referenced_sources)
+    }
+}
+
+impl LogChunks for SqliteStore {
+    fn append_log_chunks(&self, chunks: &[(BuildId, Vec<u8>)]) -> Result<Vec<u64>, StoreError> {
+        chunk::check_size(chunks)?;
+        self.write_beside(|connection| documents::append_chunks(connection, chunks))
+    }
+
+    fn log_chunks(&self, build: BuildId, after: u64, limit: u32) -> Result<Vec<LogChunk>, StoreError> {
+        self.read(|connection| documents::chunks(connection, build, after, limit))
+    }
+
+    fn delete_log_chunks(&self, build: BuildId) -> Result<u64, StoreError> {
+        self.write_beside(|connection| documents::delete_chunks(connection, build))
     }
 }
 

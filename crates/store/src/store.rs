@@ -8,13 +8,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use engine::Fact;
 use engine::operation::Manifest;
 use graph::{AttemptNumber, AttemptReport, BuildId, Digest, EventKind, Graph, JobName, Timestamp, Trust};
+use serde::{Deserialize, Serialize};
 
+use crate::audit::{AuditEntry, AuditFilter, AuditRow};
 use crate::cache::{CacheRead, CacheRow, CacheUser, CacheWanted, Saved};
 use crate::claim::{Claim, Claimant};
+use crate::leadership::Leadership;
+use crate::record::{Expect, Record, Version};
 use crate::rows::{
     ArtifactRow, AttemptRow, BuildRow, GateRow, JobRow, OperationRow, OperationTotals, TestRow, VerdictWord,
 };
@@ -27,6 +32,24 @@ pub const TOMBSTONES_MAX: u32 = 10_000;
 pub const TRIED_MAX: u32 = 500;
 /// The largest number of a build, so that a build and the place of a fact in it fit one 64-bit key.
 pub const BUILD_ID_MAX: u64 = (1 << 31) - 1;
+/// A page of the journal is full when it holds this many facts; the append that fills it is whole.
+pub const JOURNAL_FACTS_MAX: usize = 10_000;
+
+/// The place of an append among all appends of a store, from 1. Later appends have larger numbers; some may be skipped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Sequence(pub u64);
+
+/// Whether a store keeps the order of appends over all builds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Journal {
+    /// It does not: a row less for every append. Right for a laptop, where each build is followed by its own process.
+    #[default]
+    Off,
+    /// It does, until it is pruned. Right for a server, whose followers resume where they were. All appends then come
+    /// from one process at a time.
+    Kept,
+}
 
 /// What is kept about builds. All lists are sorted as said and hold no duplicates.
 pub trait Store: Send + Sync {
@@ -40,10 +63,15 @@ pub trait Store: Send + Sync {
     fn reserve_build(&self) -> Result<BuildId, StoreError>;
 
     /// Stores `facts` in this order and projects the rows, all in one transaction: after an error nothing of it
-    /// is there. Facts of several builds may be mixed.
+    /// is there, unless the error is `Lost`, which leaves it unknown. Facts of several builds may be mixed.
+    ///
+    /// What to do after `Lost`: append the very same facts to the same store again. If they were stored the first time,
+    /// this is recognised (by their places in their builds) and they are not stored twice. Whoever does something else
+    /// first has to read the facts that there are.
     ///
     /// # Errors
-    /// `NoBuild` if a fact is about a build that was not created or has been deleted; else as the medium refuses.
+    /// `NoBuild` if a fact is about a build that was not created or has been deleted; `NotLeading` if this store has led
+    /// ([`Store::lead`]) and does so no more; else as the medium refuses.
     fn append(&self, facts: &[Fact]) -> Result<(), StoreError>;
 
     /// All facts of `build` in the order in which they were appended; none if there is no such build.
@@ -77,6 +105,106 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// `Running` if somebody holds the build's claim; else as the medium refuses.
     fn delete_build(&self, build: BuildId) -> Result<Option<Deleted>, StoreError>;
+
+    // Builds of projects.
+
+    /// The next number of a build in `project`: from 1, never the same twice. A number that is never used leaves a gap.
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn reserve_number(&self, project: &str) -> Result<u64, StoreError>;
+
+    /// The build that has this number in `project`; the oldest, should there be several.
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn build_numbered(&self, project: &str, number: u64) -> Result<Option<BuildId>, StoreError>;
+
+    // The order of everything.
+
+    /// The appends after `after`, in order, at most `limit` ([`PAGE_ROWS_MAX`]) and no more once they hold
+    /// [`JOURNAL_FACTS_MAX`] facts. Facts of a build that was deleted since are missing; an append may be left with none.
+    /// Empty where the journal is off. What was pruned is missing too: the first number says so.
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn journal(&self, after: Sequence, limit: u32) -> Result<Vec<(Sequence, Vec<Fact>)>, StoreError>;
+
+    /// The number of the last append; 0 if there was none or the journal is off.
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn last_sequence(&self) -> Result<Sequence, StoreError>;
+
+    /// Forgets the appends before `before`, but never the last one. The facts stay. Returns how many.
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn prune_journal(&self, before: Sequence) -> Result<u64, StoreError>;
+
+    /// Makes this store the one that leads, if no other does, after waiting for it at most `wait` (zero: not at all).
+    /// Leadership ends when it is dropped, when its process or its connection to the database dies. From then on until
+    /// it leads again this store's appends are refused, and were another to lead meanwhile, this is decided in the same
+    /// transaction. Appends of a store that never led are not looked at.
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn lead(&self, wait: Duration) -> Result<Option<Leadership>, StoreError>;
+
+    // Records: small documents of the server, by kind and key.
+
+    /// One record.
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn record(&self, kind: &str, key: &str) -> Result<Option<Record>, StoreError>;
+
+    /// Writes a record if what is there is as expected; says the version that it now has, which no record ever had.
+    ///
+    /// # Errors
+    /// `Conflict` if something else is there; `TooLarge` beyond [`crate::record::BODY_BYTES_MAX`] or
+    /// [`crate::record::KEY_BYTES_MAX`]; else as the medium refuses.
+    fn put_record(
+        &self,
+        kind: &str,
+        key: &str,
+        body: &[u8],
+        expect: Expect,
+        at: Timestamp,
+    ) -> Result<Version, StoreError>;
+
+    /// Removes a record if what is there is as expected; says whether there was one.
+    ///
+    /// # Errors
+    /// `Conflict` if something else is there; else as the medium refuses.
+    fn delete_record(&self, kind: &str, key: &str, expect: Expect) -> Result<bool, StoreError>;
+
+    /// The records of a kind in order of key (byte by byte), after `after`, at most `limit` ([`PAGE_ROWS_MAX`]) and no
+    /// more once their bodies hold [`crate::record::PAGE_BYTES_MAX`].
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn records(&self, kind: &str, after: Option<&str>, limit: u32) -> Result<Vec<Record>, StoreError>;
+
+    // Who did what.
+
+    /// Notes an action. Returns its number; later ones are larger.
+    ///
+    /// # Errors
+    /// `TooLarge` beyond [`crate::audit::ENTRY_BYTES_MAX`]; else as the medium refuses.
+    fn append_audit(&self, entry: &AuditEntry) -> Result<u64, StoreError>;
+
+    /// The actions that pass `filter`, newest first, with numbers below `before`, at most `limit` ([`PAGE_ROWS_MAX`]).
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn audit(&self, filter: &AuditFilter, before: Option<u64>, limit: u32) -> Result<Vec<AuditRow>, StoreError>;
+
+    /// Forgets the actions of before `before`, but never the one noted last. Returns how many.
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn prune_audit(&self, before: Timestamp) -> Result<u64, StoreError>;
 
     // Rows.
 
@@ -291,11 +419,19 @@ pub trait Store: Send + Sync {
 
     // What may be removed elsewhere.
 
-    /// Every blob that an artifact of a kept build, a live operation or a live cache entry names.
+    /// Every blob that an artifact of a kept build, a live operation or a live cache entry names, and every source
+    /// ([`Store::referenced_sources`]); not what sources name.
     ///
     /// # Errors
     /// As the medium refuses.
     fn referenced_blobs(&self) -> Result<BTreeSet<Digest>, StoreError>;
+
+    /// Every source that a kept build was built from or that a record of kind [`crate::record::SOURCE_KIND`] has as its
+    /// key. Each is a blob that names further blobs, so a collector of blobs reads them.
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn referenced_sources(&self) -> Result<BTreeSet<Digest>, StoreError>;
 }
 
 /// Which builds [`Store::builds`] lists; empty fields let all pass.
@@ -309,6 +445,10 @@ pub struct BuildFilter {
     pub verdict: Option<VerdictWord>,
     /// Of the pipeline of this name.
     pub pipeline: Option<String>,
+    /// Of this project.
+    pub project: Option<String>,
+    /// Of events with this commit.
+    pub commit: Option<String>,
 }
 
 /// What the removal of a build leaves behind elsewhere. Its log pack is always one of the things to remove.
@@ -350,6 +490,29 @@ pub enum StoreError {
     /// The build is running.
     #[error("build {0} is running")]
     Running(BuildId),
+    /// The connection to the database broke, or could not be made. Trying again helps. What a write has done is unknown;
+    /// of an append see [`Store::append`].
+    #[error("the connection to the database was lost")]
+    Lost(#[source] Cause),
+    /// This store led and does so no more; somebody else may lead.
+    #[error("another server has taken over")]
+    NotLeading,
+    /// A record is not as its writer expected. Reading it again helps.
+    #[error("the record has changed meanwhile")]
+    Conflict {
+        /// The version found; `None` if there is no record.
+        found: Option<Version>,
+    },
+    /// What is to be stored is larger than allowed.
+    #[error("{what} has {bytes} bytes, more than {most}")]
+    TooLarge {
+        /// What it is.
+        what: &'static str,
+        /// Its size.
+        bytes: usize,
+        /// The largest allowed.
+        most: usize,
+    },
     /// Anything else that the system refused.
     #[error("reading or writing the database was refused")]
     Io(#[source] Cause),

@@ -264,6 +264,7 @@ fn new_build(build: BuildId, at: Timestamp, request: &engine::BuildRequest) -> B
         event: request.event.clone(),
         client: request.client.clone(),
         retry_of: request.options.retry_of,
+        origin: request.origin.clone(),
         created: at,
         started: None,
         finished: None,

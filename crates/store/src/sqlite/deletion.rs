@@ -6,6 +6,7 @@ use graph::{BuildId, Digest};
 use rusqlite::Connection;
 
 use super::column::{DigestColumn, signed};
+use super::documents;
 use crate::store::{Deleted, StoreError};
 
 pub(super) fn delete(connection: &Connection, build: BuildId) -> Result<Option<Deleted>, StoreError> {
@@ -48,7 +49,15 @@ fn is_named(connection: &Connection, blob: Digest) -> Result<bool, StoreError> {
 
 pub(super) fn referenced_blobs(connection: &Connection) -> Result<BTreeSet<Digest>, StoreError> {
     let sql = "select digest from artifacts union select blob from operation_blobs union select blob from cache_blobs";
-    digests(connection, sql, [])
+    let mut referenced = digests(connection, sql, [])?;
+    referenced.append(&mut referenced_sources(connection)?);
+    Ok(referenced)
+}
+
+pub(super) fn referenced_sources(connection: &Connection) -> Result<BTreeSet<Digest>, StoreError> {
+    let mut referenced = digests(connection, "select distinct source from builds where source is not null", [])?;
+    referenced.extend(documents::sources(connection)?);
+    Ok(referenced)
 }
 
 fn digests(connection: &Connection, sql: &str, values: impl rusqlite::Params) -> Result<BTreeSet<Digest>, StoreError> {

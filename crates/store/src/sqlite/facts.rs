@@ -17,11 +17,11 @@ use graph::{AttemptReport, BuildId, Digest, Graph};
 use rusqlite::{Connection, OptionalExtension};
 
 use super::column::{DigestColumn, corrupt, signed, unsigned};
-use super::{Writer, projected};
+use super::{Writer, journal, projected};
 use crate::graphs;
 use crate::rows::AttemptRow;
 use crate::rows::projection::{TakenUp, Working};
-use crate::store::{BUILD_ID_MAX, StoreError};
+use crate::store::{BUILD_ID_MAX, Journal, StoreError};
 
 /// A row of facts is full when its text is this long, so that one report is found without reading far.
 const ROW_BYTES: usize = 64 * 1024;
@@ -41,6 +41,7 @@ struct Lines {
 
 pub(super) fn append(writer: &mut Writer, facts: &[Fact]) -> Result<(), StoreError> {
     let mut lines = BTreeMap::<BuildId, Lines>::new();
+    let mut first = BTreeMap::<BuildId, u64>::new();
     for fact in facts {
         let Writer { connection, working, last_graph, .. } = writer;
         take_up(connection, working, fact.build, Some(fact))?;
@@ -48,6 +49,7 @@ pub(super) fn append(writer: &mut Writer, facts: &[Fact]) -> Result<(), StoreErr
         if place >= FACTS_MAX || fact.build.0 > BUILD_ID_MAX {
             return Err(StoreError::Full("the build has too many facts".into()));
         }
+        first.entry(fact.build).or_insert(place);
         let open = lines.entry(fact.build).or_default();
         let digest = if let What::Evaluated { graph, questions, diagnostics } = &fact.what {
             flush(connection, fact.build, open)?;
@@ -78,6 +80,9 @@ pub(super) fn append(writer: &mut Writer, facts: &[Fact]) -> Result<(), StoreErr
     }
     for (build, mut open) in lines {
         flush(&writer.connection, build, &mut open)?;
+    }
+    if writer.journal == Journal::Kept {
+        journal::note(&writer.connection, &first, facts)?;
     }
     let Writer { connection, working, is_shared, .. } = writer;
     let is_shown = facts.iter().any(|fact| match fact.what {
@@ -190,11 +195,22 @@ pub(super) fn load(connection: &Connection, build: BuildId) -> Result<Vec<Fact>,
 
 /// The facts of a build from a place on at which an append began, with the digests of their graphs.
 fn load_from(connection: &Connection, build: BuildId, place: u64) -> Result<Vec<(Fact, Option<Digest>)>, StoreError> {
-    if build.0 > BUILD_ID_MAX {
+    load_range(connection, build, place, FACTS_MAX + 1)
+}
+
+/// As [`load_from`], below a place on which a later append began.
+pub(super) fn load_range(
+    connection: &Connection,
+    build: BuildId,
+    place: u64,
+    end: u64,
+) -> Result<Vec<(Fact, Option<Digest>)>, StoreError> {
+    if build.0 > BUILD_ID_MAX || end > FACTS_MAX + 1 {
         return Ok(Vec::new());
     }
     let sql = "select body, graph from facts where position >= ?1 and position < ?2 order by position";
-    let (from, to) = (signed(position(build, place)), signed(position(BuildId(build.0 + 1), 0)));
+    // One place past the last of a build is the first of the next build.
+    let (from, to) = (signed(position(build, place)), signed((build.0 << 32) + end));
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query((from, to))?;
     let mut facts = Vec::new();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use graph::{Artifact, AttemptNumber, BuildId, JobName, LeaseId, WorkerId};
+use graph::{Artifact, AttemptNumber, BuildId, JobName, LeaseId, Origin, WorkerId};
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 
@@ -17,7 +17,8 @@ use crate::store::{BuildFilter, PAGE_ROWS_MAX, StoreError};
 macro_rules! select_builds {
     () => {
         "select id, pipeline, event, client, retry_of, created_at, name, started_at, finished_at, verdict, \
-         canceled_by, graph, jobs, errors, warnings, passed, failed, canceled, skipped, reused, open_gates from builds"
+         canceled_by, graph, jobs, errors, warnings, passed, failed, canceled, skipped, reused, open_gates, project, \
+         number, source from builds"
     };
 }
 macro_rules! select_jobs {
@@ -102,8 +103,9 @@ pub(super) fn write(connection: &Connection, working: &mut Working) -> Result<()
 fn insert_build(connection: &Connection, work: &Work) -> Result<(), StoreError> {
     let row = &work.build.row;
     let sql = "insert into builds (id, pipeline, kind, branch, event, client, retry_of, created_at, name, verdict, \
-               verdict_word, facts, jobs, errors, warnings, passed, failed, canceled, skipped, reused, open_gates) \
-               values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, '', '', '', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)";
+               verdict_word, facts, jobs, errors, warnings, passed, failed, canceled, skipped, reused, open_gates, \
+               project, number, source, commit_id) \
+               values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, '', '', '', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, ?9, ?10, ?11, ?12)";
     connection.prepare_cached(sql)?.execute(params![
         signed(row.build.0),
         row.pipeline,
@@ -113,6 +115,10 @@ fn insert_build(connection: &Connection, work: &Work) -> Result<(), StoreError> 
         row.client,
         row.retry_of.map(|build| signed(build.0)),
         TimeColumn(row.created),
+        row.origin.project,
+        signed(row.origin.number),
+        row.origin.source.map(DigestColumn),
+        row.event.commit,
     ])?;
     update_build(connection, work)
 }
@@ -262,6 +268,11 @@ fn build_row(row: &Row<'_>) -> rusqlite::Result<BuildRow> {
             reused: unsigned(row, 19)?,
         },
         open_gates: unsigned(row, 20)?,
+        origin: Origin {
+            project: row.get(21)?,
+            number: unsigned(row, 22)?,
+            source: row.get::<_, Option<DigestColumn>>(23)?.map(|digest| digest.0),
+        },
     })
 }
 
@@ -355,12 +366,21 @@ pub(super) fn builds(
     limit: u32,
 ) -> Result<Vec<BuildRow>, StoreError> {
     let mut sql = concat!(select_builds!(), " where id < ?").to_owned();
+    // The indexes of projects and of commits do not hold builds without one.
+    if filter.project.as_ref().is_some_and(|project| !project.is_empty()) {
+        sql.push_str(" and project <> ''");
+    }
+    if filter.commit.as_ref().is_some_and(|commit| !commit.is_empty()) {
+        sql.push_str(" and commit_id <> ''");
+    }
     let mut values = vec![Value::from(before.map_or(i64::MAX, |before| signed(before.0)))];
     let conditions = [
         (" and branch = ?", filter.branch.as_deref()),
         (" and kind = ?", filter.kind.map(graph::EventKind::name)),
         (" and verdict_word = ?", filter.verdict.map(crate::rows::VerdictWord::word)),
         (" and pipeline = ?", filter.pipeline.as_deref()),
+        (" and project = ?", filter.project.as_deref()),
+        (" and commit_id = ?", filter.commit.as_deref()),
     ];
     for (condition, value) in conditions {
         if let Some(value) = value {
@@ -373,6 +393,13 @@ pub(super) fn builds(
     let mut statement = connection.prepare_cached(&sql)?;
     let rows = statement.query_map(params_from_iter(values), build_row)?;
     Ok(rows.collect::<Result<_, _>>()?)
+}
+
+pub(super) fn numbered(connection: &Connection, project: &str, number: u64) -> Result<Option<BuildId>, StoreError> {
+    let sql = "select id from builds where project = ?1 and number = ?2 and project <> '' order by id limit 1";
+    let mut statement = connection.prepare_cached(sql)?;
+    let found = statement.query_row((project, signed(number)), |row| Ok(BuildId(unsigned(row, 0)?)));
+    Ok(found.optional()?)
 }
 
 pub(super) fn jobs(connection: &Connection, build: BuildId) -> Result<Vec<JobRow>, StoreError> {

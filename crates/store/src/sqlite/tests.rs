@@ -8,13 +8,13 @@ use graph::{BuildId, Digest, Trust};
 use rusqlite::Connection;
 
 use super::migration::{MIGRATIONS, VERSION};
-use super::{DATABASE_FILE, Durability, SqliteStore};
+use super::{DATABASE_FILE, Opening, SqliteStore};
 use crate::cache::{CacheUser, CacheWanted};
 use crate::rows::{BuildRows, rows_of};
 use crate::store::{Store, StoreError};
 
 /// Data as each version of the schema held it, one file per migration. Added with the migration, never edited.
-const DATA: &[&str] = &[include_str!("tests/0001.sql"), include_str!("tests/0002.sql")];
+const DATA: &[&str] = &[include_str!("tests/0001.sql"), include_str!("tests/0002.sql"), include_str!("tests/0003.sql")];
 
 fn database(folder: &Path) -> Connection {
     Connection::open(folder.join(DATABASE_FILE)).expect("the database opens")
@@ -29,7 +29,7 @@ fn data_of_every_version_is_read_by_this_one() {
     assert_eq!(DATA.len(), MIGRATIONS.len(), "each migration brings data");
     for (version, data) in (1..).zip(DATA) {
         let folder = tempfile::tempdir().unwrap();
-        drop(SqliteStore::open_at(folder.path(), Durability::Process, version).unwrap());
+        drop(SqliteStore::open_at(folder.path(), Opening::default(), version).unwrap());
         database(folder.path()).execute_batch(data).unwrap();
         let store = SqliteStore::open(folder.path()).unwrap();
         check_data(&store);
@@ -103,7 +103,7 @@ fn a_folder_that_is_a_file_is_refused() {
 #[test]
 fn rows_that_make_no_sense_are_an_error_and_not_a_panic() {
     let folder = tempfile::tempdir().unwrap();
-    drop(SqliteStore::open_at(folder.path(), Durability::Process, 1).unwrap());
+    drop(SqliteStore::open_at(folder.path(), Opening::default(), 1).unwrap());
     database(folder.path()).execute_batch(DATA[0]).unwrap();
     let spoil = |sql: &str| database(folder.path()).execute_batch(sql).unwrap();
     spoil(
@@ -140,7 +140,7 @@ fn two_processes_may_make_the_same_store_at_once() {
 #[test]
 fn a_graph_is_stored_once_and_goes_with_its_last_build() {
     let folder = tempfile::tempdir().unwrap();
-    drop(SqliteStore::open_at(folder.path(), Durability::Process, 1).unwrap());
+    drop(SqliteStore::open_at(folder.path(), Opening::default(), 1).unwrap());
     database(folder.path()).execute_batch(DATA[0]).unwrap();
     let store = SqliteStore::open(folder.path()).unwrap();
     let facts = store.facts(BuildId(1)).unwrap();

@@ -1,6 +1,4 @@
-//! The contract of [`Store`], run for every implementation.
-
-mod sample;
+//! Builds, their facts and rows, operations, caches.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,26 +9,18 @@ use engine::operation::Manifest;
 use graph::{AttemptNumber, BuildId, EventKind, Failure, Graph, Job, JobName, Outcome, Timestamp, Trust, Verdict};
 use ropewalk_store::cache::{CacheRow, CacheUser, CacheWanted, Saved};
 use ropewalk_store::rows::{Counts, JobState, OperationRow, OperationTotals, Replaced, VerdictWord};
-use ropewalk_store::{BuildFilter, Durability, FaultyStore, MemoryStore, SqliteStore, Store, StoreError};
-use sample::{artifact, at, created, digest, fact, failed, finished, leased, passed};
+use ropewalk_store::{BuildFilter, FaultyStore, MemoryStore, Store, StoreError};
 
-/// Runs one test of the contract on an empty store of each kind.
-fn check(test: impl Fn(&dyn Store)) {
-    test(&MemoryStore::new());
-    test(&FaultyStore::new(MemoryStore::new(), 1, 0));
-    let folder = tempfile::tempdir().expect("a scratch folder");
-    test(&SqliteStore::open(&folder.path().join("process")).expect("a new store opens"));
-    let durable = SqliteStore::open_with(&folder.path().join("power"), Durability::Power);
-    test(&durable.expect("a new store opens"));
-}
+use crate::check;
+use crate::sample::{self, artifact, at, created, digest, fact, failed, finished, leased, passed};
 
-fn begun(store: &dyn Store) -> BuildId {
+pub fn begun(store: &dyn Store) -> BuildId {
     let build = store.reserve_build().unwrap();
     store.append(&[created(build)]).unwrap();
     build
 }
 
-fn ended(build: BuildId, verdict: Verdict) -> engine::Fact {
+pub fn ended(build: BuildId, verdict: Verdict) -> engine::Fact {
     fact(build, 90, What::BuildEnded { verdict })
 }
 
