@@ -4,6 +4,13 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod administration;
+
+pub use administration::{
+    Config, ConfigForm, Installation, Token, TokenAttenuate, TokenCommand, TokenCreate, TokenInspect, TokenList,
+    TokenRevoke,
+};
+
 /// Run pipelines: on this machine, in isolation, with everything recorded.
 #[derive(Debug, Parser)]
 #[command(name = "ropewalk", version, disable_help_subcommand = true, propagate_version = true)]
@@ -64,11 +71,18 @@ pub enum Command {
     Shell(Shell),
     /// Write the pipeline as another system's configuration.
     Export(Export),
+    /// Make, narrow, read and revoke the tokens of a server.
+    Token(Token),
+    /// Print every setting of a server, with its value and what it is for.
+    Config(Config),
     /// Print a completion script for a shell.
     Completions(Completions),
     /// Lower replies of a pipeline's program, for its tests.
     #[command(hide = true)]
     Lower,
+    /// Build and ask a pipeline's program, for a worker.
+    #[command(hide = true)]
+    Evaluate,
 }
 
 /// `ropewalk run`.

@@ -6,6 +6,8 @@ pub mod cache;
 pub mod cancel;
 pub mod check;
 pub mod completions;
+pub mod config;
+pub mod evaluate;
 pub mod explain;
 pub mod export;
 pub mod init;
@@ -17,6 +19,7 @@ pub mod run;
 pub mod shell;
 pub mod show;
 pub mod test;
+pub mod token;
 
 use crate::exit;
 

@@ -1,5 +1,6 @@
 //! The binary `ropewalk`: it reads the command line, picks the command, prints what went wrong, and ends with its code.
 
+mod agent;
 mod args;
 mod calendar;
 mod child;
@@ -12,6 +13,7 @@ mod event;
 mod exit;
 mod faults;
 mod first_error;
+mod installation;
 mod keeping;
 mod local;
 mod output;
@@ -60,6 +62,14 @@ fn run(arguments: &Arguments) -> Result<u8, Stop> {
     if let Command::Lower = arguments.command {
         return commands::lower::run();
     }
+    if let Command::Evaluate = arguments.command {
+        return commands::evaluate::run();
+    }
+    match &arguments.command {
+        Command::Token(token) => return commands::token::run(token, arguments.color),
+        Command::Config(config) => return commands::config::run(config, arguments.color),
+        _ => {}
+    }
     let directory = arguments.directory.clone().unwrap_or_else(|| PathBuf::from("."));
     let project = Project::find(&directory).map_err(Stop::wrong)?;
     match &arguments.command {
@@ -78,6 +88,8 @@ fn run(arguments: &Arguments) -> Result<u8, Stop> {
         Command::Cache(cache) => commands::cache::run(cache, &project),
         Command::Export(export) => commands::export::run(export, &project, arguments.color),
         Command::Shell(shell) => commands::shell::run(shell, &project),
-        Command::Completions(_) | Command::Lower => unreachable!("it needs no project and was done above"),
+        Command::Completions(_) | Command::Lower | Command::Evaluate | Command::Token(_) | Command::Config(_) => {
+            unreachable!("it needs no project and was done above")
+        }
     }
 }
