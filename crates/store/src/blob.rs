@@ -1,19 +1,39 @@
 //! Bytes named by their content: artifacts, caches, reports.
 //!
-//! A blob is written once under its BLAKE3 digest and never changes. The trait's file knows no implementation; the two
-//! that ship, [`DirectoryBlobs`] and [`MemoryBlobs`], pass one suite of tests (`blob/contract.rs`).
+//! A blob is written once under its BLAKE3 digest and never changes. The trait's file knows no implementation; those
+//! that ship, [`DirectoryBlobs`], [`MemoryBlobs`] and `S3Blobs`, pass one suite of tests (`blob/contract.rs`).
+//!
+//! **Who may name a blob.** A blob that nothing names is collected when it is old ([`collect`]). So whoever is about to
+//! name one puts it, or asks with [`Blobs::renew`] whether it is there, and names it within the collector's grace: both
+//! make it young again, and no collector takes a young one, however the two meet.
 
+mod collect;
 mod directory;
+mod faulty;
 mod memory;
+#[cfg(feature = "s3")]
+mod s3;
 
 use std::fmt;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use graph::Digest;
+use graph::{Digest, Timestamp};
 
+pub use collect::{Collected, GRACE_MIN, collect};
 pub use directory::{DirectoryBlobs, Durability, Verify};
+pub use faulty::{BlobFault, FaultyBlobs};
 pub use memory::MemoryBlobs;
+#[cfg(feature = "s3")]
+pub use s3::{
+    OBJECTS_PAGE, PART_BYTES, READ_CACHE_SHARE, RENEWED_WITHIN, REQUESTS_MAX, ReadCache, S3Blobs, S3Credentials,
+    S3Settings, UrlForm,
+};
+
+/// The most blobs in one answer of [`Blobs::page`].
+pub const BLOBS_PAGE_MAX: usize = 1000;
 
 /// The digest under which these bytes are kept.
 #[must_use]
@@ -28,6 +48,8 @@ pub struct StoredBlob {
     pub digest: Digest,
     /// What it takes in the store; less than its content if it is compressed.
     pub stored_bytes: u64,
+    /// When it was put or renewed last, by the clock of whoever keeps it.
+    pub renewed_at: Timestamp,
 }
 
 /// A file that has been put into a store.
@@ -133,6 +155,33 @@ pub trait Blobs: Send + Sync {
     /// [`BlobError::Absent`], [`BlobError::Io`].
     fn open(&self, digest: Digest) -> Result<Box<dyn Read + Send>, BlobError>;
 
+    /// A part of the content: bytes `range` of it, or fewer if it is shorter. What comes before is not read where that
+    /// can be helped. Never verified.
+    ///
+    /// # Errors
+    /// [`BlobError::Absent`], [`BlobError::Io`].
+    fn open_range(&self, digest: Digest, range: Range<u64>) -> Result<Box<dyn Read + Send>, BlobError>;
+
+    /// How many bytes the content has, without reading it.
+    ///
+    /// # Errors
+    /// [`BlobError::Absent`], [`BlobError::Io`].
+    fn length(&self, digest: Digest) -> Result<u64, BlobError>;
+
+    /// Whether the blob is there and stays for the collector's grace. May say no of one that is there if it is not
+    /// known to stay: then put it.
+    ///
+    /// # Errors
+    /// [`BlobError::Io`].
+    fn renew(&self, digest: Digest) -> Result<bool, BlobError>;
+
+    /// Removes the blob unless it was put or renewed at or after `since`, also at this moment by somebody else. Says
+    /// whether it is gone. For collectors, of which one at a time may work.
+    ///
+    /// # Errors
+    /// [`BlobError::Io`].
+    fn delete_stale(&self, digest: Digest, since: Timestamp) -> Result<bool, BlobError>;
+
     /// Whether the blob is there now.
     ///
     /// # Errors
@@ -145,11 +194,27 @@ pub trait Blobs: Send + Sync {
     /// [`BlobError::Io`].
     fn delete(&self, digest: Digest) -> Result<(), BlobError>;
 
-    /// All blobs, sorted by digest, no duplicates.
+    /// Blobs with a digest above `after`, sorted by digest, no duplicates, at most `limit` and [`BLOBS_PAGE_MAX`].
+    /// Empty at the end only.
     ///
     /// # Errors
     /// [`BlobError::Io`].
-    fn list(&self) -> Result<Vec<StoredBlob>, BlobError>;
+    fn page(&self, after: Option<Digest>, limit: usize) -> Result<Vec<StoredBlob>, BlobError>;
+
+    /// All blobs, sorted by digest, no duplicates. For tests and small stores; others go page by page.
+    ///
+    /// # Errors
+    /// [`BlobError::Io`].
+    fn list(&self) -> Result<Vec<StoredBlob>, BlobError> {
+        let mut blobs: Vec<StoredBlob> = Vec::new();
+        loop {
+            let page = self.page(blobs.last().map(|blob| blob.digest), BLOBS_PAGE_MAX)?;
+            if page.is_empty() {
+                return Ok(blobs);
+            }
+            blobs.extend(page);
+        }
+    }
 
     /// Makes a file with the content, at once or not at all; what stands at the path, also a link, is replaced. The
     /// file is the caller's own: changing it does not change the blob. The folder must be there, and that its path
@@ -164,6 +229,15 @@ fn read_error(error: io::Error, digest: Digest) -> BlobError {
     match error.kind() {
         io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => BlobError::Damaged(digest),
         _ => error.into(),
+    }
+}
+
+/// The point of time of a file.
+fn timestamp(time: SystemTime) -> Timestamp {
+    let micros = |span: Duration| i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => Timestamp(micros(after)),
+        Err(before) => Timestamp(-micros(before.duration())),
     }
 }
 

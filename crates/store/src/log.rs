@@ -26,13 +26,19 @@
 //!
 //! No file here waits for a disk unless [`LogWriter::sync`] is called.
 
+mod batch;
 mod compress;
 mod frame;
+mod group;
 mod index;
+mod journal;
+mod logs;
 mod mask;
+mod merge;
 mod pack;
 mod reader;
 mod search;
+mod shared;
 mod writer;
 
 use std::fmt;
@@ -40,12 +46,18 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::blob::BlobError;
+
+pub use batch::{BATCH_BYTES_MAX, BATCH_RUNS_MAX, BATCHES_MAX, Batch, BatchError, BatchRun, StepEnd};
 pub use frame::{FRAME_BYTES, RUNS_MAX};
+pub use journal::JOURNAL_BYTES_MAX;
+pub use logs::{EndedLog, LogPlace, Logs, LogsSettings, PACKS_OPEN_MAX, Receipt, Verdict, WATCHERS_MAX, Watch};
 pub use mask::{MASK, MASKED_BYTES_MIN, MaskedStream, Masker, MaskerError, PATTERN_BYTES_MAX};
 pub use pack::FRAMES_QUEUED_MAX;
-pub use reader::{Gap, GapCause, Item, Line, LineBytes, LineEnd, LineStart, Lines, LogReader, Raw, RawPart};
+pub use reader::{Batches, Gap, GapCause, Item, Line, LineBytes, LineEnd, LineStart, Lines, LogReader, Raw, RawPart};
 pub use reader::{Selection, StreamState, StreamSummary, Writing};
 pub use search::{HIT_BYTES_MAX, Hit, SEARCH_LINE_BYTES_MAX, SearchEnd, SearchResult};
+pub use shared::SharedLogs;
 pub use writer::{LogWriter, PARTIAL_BYTES_MAX, StreamWriter, Summary};
 
 /// Names what one step of one attempt printed. Sorted by attempt, then step.
@@ -94,8 +106,24 @@ pub enum LogError {
     NotALog(PathBuf),
     /// A newer Ropewalk wrote this pack, in a format of this version.
     Newer(u32),
+    /// So many wait for this log that no more can.
+    Watched,
+    /// The storage that servers share refused. Trying again may help.
+    Shared(Arc<dyn std::error::Error + Send + Sync>),
     /// Anything else the file system said.
     Io(Arc<io::Error>),
+}
+
+impl LogError {
+    fn shared(source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Shared(Arc::new(source))
+    }
+}
+
+impl From<BlobError> for LogError {
+    fn from(error: BlobError) -> Self {
+        Self::shared(error)
+    }
 }
 
 impl fmt::Display for LogError {
@@ -105,6 +133,8 @@ impl fmt::Display for LogError {
             Self::Busy(path) => write!(f, "another process is writing the log {}", path.display()),
             Self::NotALog(path) => write!(f, "{} is not a log", path.display()),
             Self::Newer(version) => write!(f, "the log has format {version}, which is newer than this program"),
+            Self::Watched => write!(f, "{WATCHERS_MAX} readers wait for this log, and no more can"),
+            Self::Shared(_) => f.write_str("the shared storage of logs refused"),
             Self::Io(_) => f.write_str("reading or writing the log was refused"),
         }
     }
@@ -114,7 +144,8 @@ impl std::error::Error for LogError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Full(source) | Self::Io(source) => Some(&**source),
-            Self::Busy(_) | Self::NotALog(_) | Self::Newer(_) => None,
+            Self::Shared(source) => Some(&**source),
+            Self::Busy(_) | Self::NotALog(_) | Self::Newer(_) | Self::Watched => None,
         }
     }
 }

@@ -1,15 +1,20 @@
 //! Blobs in a folder: `<root>/<two digits>/<all 64 digits>`, with `.zst` if compressed, and `<root>/incoming` for what
 //! is being written. A blob comes into sight by a rename, whole. Names are made from [`Digest`]s only.
+//!
+//! A blob was renewed when its file was changed last. Who renews holds the lock of `<root>/renewal` with others, a
+//! collector that looks and deletes holds it alone.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufReader, ErrorKind, Read, Write};
+use std::io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
-use graph::Digest;
+use graph::{Digest, Timestamp};
 
-use super::{BlobError, Blobs, Mode, PutFile, StoredBlob, read_error};
+use super::{BLOBS_PAGE_MAX, BlobError, Blobs, Mode, PutFile, StoredBlob, read_error, timestamp};
 
 /// How much is read, hashed and written at once.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -22,6 +27,10 @@ const LEVEL: i32 = 1;
 
 const COMPRESSED_SUFFIX: &str = ".zst";
 const INCOMING: &str = "incoming";
+const RENEWAL: &str = "renewal";
+
+/// No header of a zstd frame is longer.
+const FRAME_HEADER_BYTES: usize = 18;
 
 /// How many names are tried for a file that is being written before giving up.
 const NAMES_TRIED_MAX: usize = 100;
@@ -113,8 +122,42 @@ impl DirectoryBlobs {
         })
     }
 
+    fn renewal(&self) -> io::Result<File> {
+        OpenOptions::new().write(true).create(true).truncate(false).open(self.root.join(RENEWAL))
+    }
+
+    /// The blobs of one folder, sorted.
+    fn stored_in(&self, folder: &Path) -> Result<Vec<StoredBlob>, BlobError> {
+        let files = match fs::read_dir(folder) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            files => files?,
+        };
+        let mut blobs = Vec::new();
+        for file in files {
+            let file = file?;
+            let name = file.file_name();
+            let name = name.to_str().unwrap_or_default();
+            let Ok(digest) = name.strip_suffix(COMPRESSED_SUFFIX).unwrap_or(name).parse() else { continue };
+            match file.metadata() {
+                Ok(metadata) => blobs.push(StoredBlob {
+                    digest,
+                    stored_bytes: metadata.len(),
+                    renewed_at: timestamp(metadata.modified()?),
+                }),
+                // Deleted meanwhile.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        blobs.sort_unstable();
+        blobs.dedup_by_key(|blob| blob.digest);
+        Ok(blobs)
+    }
+
     /// Moves a written file to its name.
     fn keep(&self, incoming: Incoming, digest: Digest, form: Form) -> Result<(), BlobError> {
+        // Its age counts from here, however long it took to write.
+        incoming.file.set_modified(SystemTime::now())?;
         if self.durability == Durability::Power {
             incoming.file.sync_data()?;
         }
@@ -140,7 +183,7 @@ impl DirectoryBlobs {
 impl Blobs for DirectoryBlobs {
     fn put(&self, bytes: &[u8]) -> Result<Digest, BlobError> {
         let digest = super::digest(bytes);
-        if self.contains(digest)? {
+        if self.renew(digest)? {
             return Ok(digest);
         }
         let compressed = match compression_of(bytes)? {
@@ -156,6 +199,7 @@ impl Blobs for DirectoryBlobs {
 
     fn put_file(&self, path: &Path) -> Result<PutFile, BlobError> {
         let mut source = File::open(path)?;
+        let length = source.metadata()?.len();
         let mut incoming = Incoming::create(&self.root.join(INCOMING))?;
         // Where the file system can share blocks, a plain blob costs no copy; and the copy cannot change any more.
         let (put, form) = if rustix::fs::ioctl_ficlone(&incoming.file, &source).is_ok() {
@@ -169,14 +213,17 @@ impl Blobs for DirectoryBlobs {
                 Form::Plain => copy(&mut content, &mut incoming.file)?,
                 Form::Zstd => {
                     let mut encoder = zstd::stream::write::Encoder::new(&incoming.file, LEVEL)?;
-                    let put = copy(&mut content, &mut encoder)?;
+                    // Told here it stands in the frame's header, where [`Blobs::length`] finds it.
+                    encoder.set_pledged_src_size(Some(length))?;
+                    // If the file changes meanwhile, what was there at the beginning is kept.
+                    let put = copy(&mut content.take(length), &mut encoder)?;
                     encoder.finish()?;
                     put
                 }
             };
             (put, form)
         };
-        if !self.contains(put.digest)? {
+        if !self.renew(put.digest)? {
             self.keep(incoming, put.digest, form)?;
         }
         Ok(put)
@@ -185,6 +232,63 @@ impl Blobs for DirectoryBlobs {
     fn open(&self, digest: Digest) -> Result<Box<dyn Read + Send>, BlobError> {
         let (file, form) = self.find(digest)?;
         Ok(self.reader(file, form, digest)?)
+    }
+
+    fn open_range(&self, digest: Digest, range: Range<u64>) -> Result<Box<dyn Read + Send>, BlobError> {
+        let (mut file, form) = self.find(digest)?;
+        let length = range.end.saturating_sub(range.start);
+        if form == Form::Plain {
+            file.seek(SeekFrom::Start(range.start))?;
+            return Ok(Box::new(file.take(length)));
+        }
+        let mut content = zstd::stream::read::Decoder::with_buffer(BufReader::with_capacity(CHUNK_BYTES, file))?;
+        io::copy(&mut (&mut content).take(range.start), &mut io::sink()).map_err(|error| read_error(error, digest))?;
+        Ok(Box::new(content.take(length)))
+    }
+
+    fn length(&self, digest: Digest) -> Result<u64, BlobError> {
+        let (mut file, form) = self.find(digest)?;
+        if form == Form::Plain {
+            return Ok(file.metadata()?.len());
+        }
+        let mut header = Vec::with_capacity(FRAME_HEADER_BYTES);
+        (&mut file).take(FRAME_HEADER_BYTES as u64).read_to_end(&mut header)?;
+        if let Ok(Some(length)) = zstd::zstd_safe::get_frame_content_size(&header) {
+            return Ok(length);
+        }
+        // Written before the length stood in the header.
+        file.seek(SeekFrom::Start(0))?;
+        let mut content = zstd::stream::read::Decoder::new(file)?;
+        io::copy(&mut content, &mut io::sink()).map_err(|error| read_error(error, digest))
+    }
+
+    fn renew(&self, digest: Digest) -> Result<bool, BlobError> {
+        let renewal = self.renewal()?;
+        renewal.lock_shared()?;
+        match self.find(digest) {
+            Ok((file, _)) => {
+                let now = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
+                let times = rustix::fs::Timestamps { last_access: now, last_modification: now };
+                rustix::fs::futimens(&file, &times).map_err(io::Error::from)?;
+                Ok(true)
+            }
+            Err(BlobError::Absent(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn delete_stale(&self, digest: Digest, since: Timestamp) -> Result<bool, BlobError> {
+        let renewal = self.renewal()?;
+        renewal.lock()?;
+        for form in [Form::Plain, Form::Zstd] {
+            match fs::metadata(self.path(digest, form)) {
+                Ok(metadata) if timestamp(metadata.modified()?) >= since => return Ok(false),
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+                _ => {}
+            }
+        }
+        self.delete(digest)?;
+        Ok(true)
     }
 
     fn contains(&self, digest: Digest) -> Result<bool, BlobError> {
@@ -201,28 +305,18 @@ impl Blobs for DirectoryBlobs {
         Ok(())
     }
 
-    fn list(&self) -> Result<Vec<StoredBlob>, BlobError> {
+    fn page(&self, after: Option<Digest>, limit: usize) -> Result<Vec<StoredBlob>, BlobError> {
+        let limit = limit.min(BLOBS_PAGE_MAX);
         let mut blobs = Vec::new();
-        for folder in fs::read_dir(&self.root)? {
-            let folder = folder?;
-            if folder.file_name().len() != 2 {
-                continue;
-            }
-            for file in fs::read_dir(folder.path())? {
-                let file = file?;
-                let name = file.file_name();
-                let name = name.to_str().unwrap_or_default();
-                let Ok(digest) = name.strip_suffix(COMPRESSED_SUFFIX).unwrap_or(name).parse() else { continue };
-                match file.metadata() {
-                    Ok(metadata) => blobs.push(StoredBlob { digest, stored_bytes: metadata.len() }),
-                    // Deleted meanwhile.
-                    Err(error) if error.kind() == ErrorKind::NotFound => {}
-                    Err(error) => return Err(error.into()),
-                }
+        for first in after.map_or(0, |after| after.0[0])..=u8::MAX {
+            let mut folder = self.stored_in(&self.root.join(format!("{first:02x}")))?;
+            folder.retain(|blob| after.is_none_or(|after| blob.digest > after));
+            folder.truncate(limit - blobs.len());
+            blobs.extend(folder);
+            if blobs.len() == limit {
+                break;
             }
         }
-        blobs.sort_unstable();
-        blobs.dedup_by_key(|blob| blob.digest);
         Ok(blobs)
     }
 

@@ -2,34 +2,39 @@
 
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read};
+use std::ops::{Bound, Range};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
-use graph::Digest;
+use graph::{Digest, Timestamp};
 
 use super::directory::replace_file;
-use super::{BlobError, Blobs, Mode, PutFile, StoredBlob, digest};
+use super::{BLOBS_PAGE_MAX, BlobError, Blobs, Mode, PutFile, StoredBlob, digest, timestamp};
+
+type Content = Arc<[u8]>;
 
 /// Blobs that end with the process.
 #[derive(Debug, Default)]
 pub struct MemoryBlobs {
-    blobs: Mutex<BTreeMap<Digest, Arc<[u8]>>>,
+    blobs: Mutex<BTreeMap<Digest, (Content, Timestamp)>>,
 }
 
 impl MemoryBlobs {
-    fn with<T>(&self, work: impl FnOnce(&mut BTreeMap<Digest, Arc<[u8]>>) -> T) -> T {
+    fn with<T>(&self, work: impl FnOnce(&mut BTreeMap<Digest, (Content, Timestamp)>) -> T) -> T {
         work(&mut self.blobs.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn content(&self, digest: Digest) -> Result<Arc<[u8]>, BlobError> {
-        self.with(|blobs| blobs.get(&digest).cloned()).ok_or(BlobError::Absent(digest))
+    fn content(&self, digest: Digest) -> Result<Content, BlobError> {
+        self.with(|blobs| blobs.get(&digest).map(|blob| Arc::clone(&blob.0))).ok_or(BlobError::Absent(digest))
     }
 }
 
 impl Blobs for MemoryBlobs {
     fn put(&self, bytes: &[u8]) -> Result<Digest, BlobError> {
         let digest = digest(bytes);
-        self.with(|blobs| blobs.entry(digest).or_insert_with(|| bytes.into()).len());
+        let now = timestamp(SystemTime::now());
+        self.with(|blobs| blobs.entry(digest).or_insert_with(|| (bytes.into(), now)).1 = now);
         Ok(digest)
     }
 
@@ -42,6 +47,30 @@ impl Blobs for MemoryBlobs {
         Ok(Box::new(Cursor::new(self.content(digest)?)))
     }
 
+    fn open_range(&self, digest: Digest, range: Range<u64>) -> Result<Box<dyn Read + Send>, BlobError> {
+        let mut content = Cursor::new(self.content(digest)?);
+        content.set_position(range.start);
+        Ok(Box::new(content.take(range.end.saturating_sub(range.start))))
+    }
+
+    fn length(&self, digest: Digest) -> Result<u64, BlobError> {
+        Ok(self.content(digest)?.len() as u64)
+    }
+
+    fn renew(&self, digest: Digest) -> Result<bool, BlobError> {
+        let now = timestamp(SystemTime::now());
+        Ok(self.with(|blobs| blobs.get_mut(&digest).map(|blob| blob.1 = now)).is_some())
+    }
+
+    fn delete_stale(&self, digest: Digest, since: Timestamp) -> Result<bool, BlobError> {
+        self.with(|blobs| {
+            if blobs.get(&digest).is_some_and(|blob| blob.1 < since) {
+                blobs.remove(&digest);
+            }
+            Ok(!blobs.contains_key(&digest))
+        })
+    }
+
     fn contains(&self, digest: Digest) -> Result<bool, BlobError> {
         Ok(self.with(|blobs| blobs.contains_key(&digest)))
     }
@@ -51,12 +80,15 @@ impl Blobs for MemoryBlobs {
         Ok(())
     }
 
-    fn list(&self) -> Result<Vec<StoredBlob>, BlobError> {
-        let stored = |(digest, content): (&Digest, &Arc<[u8]>)| StoredBlob {
+    fn page(&self, after: Option<Digest>, limit: usize) -> Result<Vec<StoredBlob>, BlobError> {
+        let stored = |(digest, (content, renewed_at)): (&Digest, &(Content, Timestamp))| StoredBlob {
             digest: *digest,
             stored_bytes: content.len() as u64,
+            renewed_at: *renewed_at,
         };
-        Ok(self.with(|blobs| blobs.iter().map(stored).collect()))
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let limit = limit.min(BLOBS_PAGE_MAX);
+        Ok(self.with(|blobs| blobs.range((from, Bound::Unbounded)).take(limit).map(stored).collect()))
     }
 
     fn materialize(&self, digest: Digest, path: &Path, mode: Mode) -> Result<(), BlobError> {

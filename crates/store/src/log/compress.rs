@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::frame::{self, Codec, HEADER_BYTES, Header, Position, Run};
+use super::frame::{self, Codec, Ends, HEADER_BYTES, Header, Position, Run};
 use super::{FRAME_BYTES, StreamKey};
 
 /// Payloads under this size are stored as they are: compressing them costs more than it saves.
@@ -90,6 +90,7 @@ impl Drop for FrameBuffer {
 pub(super) struct SealedFrame {
     pub key: StreamKey,
     pub position: Position,
+    pub ends: Ends,
     pub first_line: u64,
     pub line_count: u32,
     pub first_byte: u64,
@@ -130,6 +131,7 @@ impl Encoder {
             key: frame.key,
             codec,
             position: frame.position,
+            ends: frame.ends,
             first_line: frame.first_line,
             line_count: frame.line_count,
             first_byte: frame.first_byte,

@@ -31,6 +31,10 @@ pub(super) const HEADER_BYTES: usize = 88;
 
 const FLAG_ZSTD: u16 = 1;
 const FLAG_LAST: u16 = 2;
+/// From here on one bit for each stream: its last line has no end yet.
+const FLAG_OPEN_SHIFT: u16 = 2;
+/// Two bits: the stream of the last row of the frame, counted from 1, if that row has no end yet.
+const FLAG_ROW_SHIFT: u16 = 5;
 
 /// How a payload is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,12 +51,48 @@ pub(super) enum Position {
     Last,
 }
 
+/// How the last stored byte of a stream ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum LastEnd {
+    #[default]
+    LineFeed,
+    Open,
+}
+
+/// What stands unfinished in the streams of a step, so that whoever goes on after a restart joins rows as if there had
+/// been none. Packs of before this was written have zeros, which read as "nothing".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Ends {
+    pub last: [LastEnd; 3],
+    /// The stream of the last row, if that has no end yet.
+    pub open_row: Option<Stream>,
+}
+
+impl Ends {
+    fn flags(self) -> u16 {
+        let open = Stream::ALL.iter().filter(|stream| self.last[stream.index()] == LastEnd::Open);
+        let open = open.fold(0, |flags, stream| flags | 1 << (FLAG_OPEN_SHIFT + stream.index() as u16));
+        open | self.open_row.map_or(0, |stream| (stream.index() as u16 + 1) << FLAG_ROW_SHIFT)
+    }
+
+    fn of_flags(flags: u16) -> Self {
+        let last = Stream::ALL.map(|stream| match flags >> (FLAG_OPEN_SHIFT + stream.index() as u16) & 1 {
+            0 => LastEnd::LineFeed,
+            _ => LastEnd::Open,
+        });
+        let open_row = usize::from(flags >> FLAG_ROW_SHIFT & 3).checked_sub(1).map(|index| Stream::ALL[index]);
+        Self { last, open_row }
+    }
+}
+
 /// The header of a frame: all that an index needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     pub key: StreamKey,
     pub codec: Codec,
     pub position: Position,
+    /// How its streams stand after it.
+    pub ends: Ends,
     /// The number of the first row in the frame, also if that row began in an earlier frame.
     pub first_line: u64,
     /// Rows that have a part in this frame.
@@ -122,7 +162,7 @@ pub(super) fn encode_header(header: &Header, offset: u64) -> [u8; HEADER_BYTES] 
     } | match header.position {
         Position::Inner => 0,
         Position::Last => FLAG_LAST,
-    };
+    } | header.ends.flags();
     let mut bytes = [0; HEADER_BYTES];
     let mut at = 0;
     let mut put = |field: &[u8]| {
@@ -162,6 +202,7 @@ pub(super) fn decode_header(bytes: &[u8; HEADER_BYTES], offset: u64) -> Option<H
         key: StreamKey { attempt: u32_at(8), step: u16_at(6) },
         codec: if flags & FLAG_ZSTD == 0 { Codec::Raw } else { Codec::Zstd },
         position: if flags & FLAG_LAST == 0 { Position::Inner } else { Position::Last },
+        ends: Ends::of_flags(flags),
         line_count: u32_at(12),
         first_line: u64_at(16),
         first_byte: u64_at(24),
@@ -242,8 +283,8 @@ pub(super) fn decode_runs(mut table: &[u8], first_time_us: u64, content_length: 
     (content == content_length).then_some(runs)
 }
 
-/// LEB128.
-fn put_varint(mut value: u64, into: &mut Vec<u8>) {
+/// Appends a number, seven bits a byte, the lowest first (LEB128).
+pub(super) fn put_varint(mut value: u64, into: &mut Vec<u8>) {
     while value >= 0x80 {
         into.push((value & 0x7f) as u8 | 0x80);
         value >>= 7;
@@ -251,7 +292,8 @@ fn put_varint(mut value: u64, into: &mut Vec<u8>) {
     into.push(value as u8);
 }
 
-fn take_varint(from: &mut &[u8]) -> Option<u64> {
+/// Takes such a number from the beginning. `None` if it does not end.
+pub(super) fn take_varint(from: &mut &[u8]) -> Option<u64> {
     let mut value = 0u64;
     for shift in (0..64).step_by(7) {
         let (&byte, rest) = from.split_first()?;

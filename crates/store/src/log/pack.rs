@@ -5,15 +5,15 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use super::compress::{Encoder, FrameBuffer, Gauge, SealedFrame};
-use super::frame::{self, HEADER_BYTES, PACK_HEADER_BYTES};
+use super::frame::{self, Ends, HEADER_BYTES, Header, PACK_HEADER_BYTES, Position};
 use super::index::{self, Entry, SideFile};
-use super::{LogError, StreamKey};
+use super::{FRAME_BYTES, LogError, StreamKey};
 
 /// Full frames that may wait for the compressor. At the bound the one who writes waits, and so, through its pipe,
 /// does the step that prints.
@@ -25,11 +25,97 @@ const INLINE_BYTES_MAX: usize = 64 * 1024;
 /// Empty buffers that are kept for the next frame.
 const BUFFERS_KEPT_MAX: usize = FRAMES_QUEUED_MAX + 2;
 
-/// Where numbering goes on when a step's stream is opened again.
-#[derive(Clone, Copy, Debug, Default)]
+/// Compression contexts that are kept for the next caller; each takes about 1 MiB once used.
+const ENCODERS_KEPT_MAX: usize = 2;
+
+/// A frame with less content is worth being joined with its neighbour.
+pub(super) const SMALL_FRAME_BYTES: u64 = FRAME_BYTES as u64 / 4;
+
+/// Where a step's stream goes on when it is opened again.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct StreamEnd {
     pub next_line: u64,
     pub next_byte: u64,
+    /// The latest time in it.
+    pub time_us: u64,
+    pub ends: Ends,
+    /// Whether it has been closed.
+    pub position: Position,
+    /// Where its last frame begins, in bytes of the step.
+    pub frame_byte: u64,
+}
+
+impl Default for StreamEnd {
+    fn default() -> Self {
+        let position = Position::Inner;
+        Self { next_line: 0, next_byte: 0, time_us: 0, ends: Ends::default(), position, frame_byte: 0 }
+    }
+}
+
+impl StreamEnd {
+    /// Behind the frame with this header.
+    pub fn after(header: &Header) -> Self {
+        Self {
+            next_line: header.end_line(),
+            next_byte: header.end_byte(),
+            time_us: header.last_time_us,
+            ends: header.ends,
+            position: header.position,
+            frame_byte: header.first_byte,
+        }
+    }
+}
+
+/// Who compresses large frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Compressing {
+    /// A thread of the pack, behind a queue.
+    Thread,
+    /// Whoever writes.
+    Caller,
+}
+
+/// Buffers and compression contexts for the next frame, of whichever pack shares them.
+#[derive(Default)]
+pub(super) struct Pool {
+    gauge: Arc<Gauge>,
+    buffers: Mutex<Vec<FrameBuffer>>,
+    encoders: Mutex<Vec<Encoder>>,
+}
+
+impl Pool {
+    pub fn gauge(&self) -> &Arc<Gauge> {
+        &self.gauge
+    }
+
+    /// An empty buffer, used before if possible.
+    pub fn buffer(&self) -> FrameBuffer {
+        lock(&self.buffers).pop().unwrap_or_else(|| self.empty())
+    }
+
+    /// A buffer without room.
+    pub fn empty(&self) -> FrameBuffer {
+        FrameBuffer::new(Arc::clone(&self.gauge))
+    }
+
+    fn keep_buffer(&self, mut buffer: FrameBuffer) {
+        buffer.clear();
+        let mut buffers = lock(&self.buffers);
+        if buffers.len() < BUFFERS_KEPT_MAX {
+            buffers.push(buffer);
+        }
+    }
+
+    fn encoder(&self) -> Encoder {
+        lock(&self.encoders).pop().unwrap_or_else(Encoder::new)
+    }
+
+    fn keep_encoder(&self, encoder: Encoder) {
+        let mut encoders = lock(&self.encoders);
+        if encoders.len() < ENCODERS_KEPT_MAX {
+            encoders.push(encoder);
+        }
+    }
 }
 
 enum StreamUse {
@@ -103,7 +189,7 @@ struct End {
 /// What the thread and the callers share.
 struct Shared {
     end: Mutex<End>,
-    buffers: Mutex<Vec<FrameBuffer>>,
+    pool: Arc<Pool>,
 }
 
 struct Compressor {
@@ -114,17 +200,17 @@ struct Compressor {
 /// One pack that is being written.
 pub(super) struct Pack {
     shared: Arc<Shared>,
-    gauge: Arc<Gauge>,
     streams: Mutex<HashMap<StreamKey, StreamUse>>,
-    /// The context of callers with small frames.
-    inline: Mutex<Encoder>,
+    compressing: Compressing,
+    /// How many small frames follow a small one of their step.
+    joinable: AtomicUsize,
     /// Started with the first large frame: most builds print little.
     compressor: Mutex<Option<Compressor>>,
 }
 
 impl Pack {
     /// Opens or creates a pack for writing; cuts off a torn end.
-    pub fn open(path: &Path) -> Result<Self, LogError> {
+    pub fn open(path: &Path, pool: Arc<Pool>, compressing: Compressing) -> Result<Self, LogError> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         match file.try_lock() {
             Ok(()) => {}
@@ -141,15 +227,33 @@ impl Pack {
         if length > offset {
             file.set_len(offset)?;
         }
-        let gauge = Arc::new(Gauge::default());
         let end = End { file, offset, side: SideFile::new(path, &entries) };
+        let (streams, joinable) = stream_ends(&entries);
         Ok(Self {
-            shared: Arc::new(Shared { end: Mutex::new(end), buffers: Mutex::default() }),
-            gauge,
-            streams: Mutex::new(stream_ends(&entries)),
-            inline: Mutex::new(Encoder::new()),
+            shared: Arc::new(Shared { end: Mutex::new(end), pool }),
+            streams: Mutex::new(streams),
+            compressing,
+            joinable: AtomicUsize::new(joinable),
             compressor: Mutex::new(None),
         })
+    }
+
+    /// Where a step's stream ends, as far as it is not being written.
+    pub fn stream_end(&self, key: StreamKey) -> StreamEnd {
+        match lock(&self.streams).get(&key) {
+            Some(StreamUse::Ended(end)) => *end,
+            Some(StreamUse::Open) | None => StreamEnd::default(),
+        }
+    }
+
+    /// Where the next frame goes: the length of the pack.
+    pub fn length(&self) -> u64 {
+        lock(&self.shared.end).offset
+    }
+
+    /// How many frames the pack would have less if small neighbours were joined, about.
+    pub fn joinable(&self) -> usize {
+        self.joinable.load(Ordering::Relaxed)
     }
 
     /// Marks a stream as being written; `None` if it is so already.
@@ -165,18 +269,23 @@ impl Pack {
         lock(&self.streams).insert(key, StreamUse::Ended(end));
     }
 
-    pub fn gauge(&self) -> &Arc<Gauge> {
-        &self.gauge
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.shared.pool
     }
 
-    /// An empty buffer, used before if possible.
-    pub fn buffer(&self) -> FrameBuffer {
-        lock(&self.shared.buffers).pop().unwrap_or_else(|| FrameBuffer::new(Arc::clone(&self.gauge)))
+    /// Appends a frame of another pack as it stands there.
+    pub fn append_stored(&self, header: &Header, stored: &mut [u8]) -> Result<(), LogError> {
+        Ok(self.shared.append(header, stored)?)
     }
 
     /// Has the frame appended: small ones at once, large ones, and those behind them, by the thread.
-    pub fn append(&self, frame: SealedFrame, flight: &Arc<Flight>) {
-        if frame.buffer.content.len() <= INLINE_BYTES_MAX && flight.is_empty() {
+    pub fn append(&self, frame: SealedFrame, before: &StreamEnd, flight: &Arc<Flight>) {
+        let is_small = |length: u64| length < SMALL_FRAME_BYTES;
+        if is_small(frame.buffer.content.len() as u64) && is_small(before.next_byte - before.frame_byte) {
+            self.joinable.fetch_add(usize::from(before.next_byte > 0), Ordering::Relaxed);
+        }
+        let inline = self.compressing == Compressing::Caller || frame.buffer.content.len() <= INLINE_BYTES_MAX;
+        if inline && flight.is_empty() {
             return self.append_inline(frame, flight);
         }
         let Some(queue) = self.queue() else {
@@ -195,7 +304,9 @@ impl Pack {
     }
 
     fn append_inline(&self, frame: SealedFrame, flight: &Flight) {
-        self.shared.write(&mut lock(&self.inline), frame, flight);
+        let mut encoder = self.shared.pool.encoder();
+        self.shared.write(&mut encoder, frame, flight);
+        self.shared.pool.keep_encoder(encoder);
     }
 
     /// The queue to the thread, which is started if need be; `None` if the system has no thread for us.
@@ -244,12 +355,7 @@ impl Shared {
         if let Err(error) = self.append(&header, stored) {
             flight.fail(error.into());
         }
-        let mut buffer = frame.buffer;
-        buffer.clear();
-        let mut buffers = lock(&self.buffers);
-        if buffers.len() < BUFFERS_KEPT_MAX {
-            buffers.push(buffer);
-        }
+        self.pool.keep_buffer(frame.buffer);
     }
 
     /// A frame that cannot be written is lost, and its bytes show as a gap; the next one is tried again, since
@@ -270,13 +376,19 @@ impl Shared {
     }
 }
 
-fn stream_ends(entries: &[Entry]) -> HashMap<StreamKey, StreamUse> {
+/// Where each stream ends, and how many small frames follow a small one.
+fn stream_ends(entries: &[Entry]) -> (HashMap<StreamKey, StreamUse>, usize) {
     let mut ends = HashMap::new();
+    let mut joinable = 0;
     for Entry { header, .. } in entries {
-        let end = StreamEnd { next_line: header.end_line(), next_byte: header.end_byte() };
-        ends.insert(header.key, StreamUse::Ended(end));
+        let before = ends.insert(header.key, StreamUse::Ended(StreamEnd::after(header)));
+        if let Some(StreamUse::Ended(before)) = before {
+            let small = |length: u64| length < SMALL_FRAME_BYTES;
+            let length = before.next_byte.saturating_sub(before.frame_byte);
+            joinable += usize::from(small(length) && small(u64::from(header.content_length)));
+        }
     }
-    ends
+    (ends, joinable)
 }
 
 /// What a panic left behind under one of our locks is whole: each is changed in one step.

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::frame::{self, Codec, HEADER_BYTES, Header, Joint, Position, Run};
 use super::index::{self, Entry, Tail};
-use super::{LogError, Stream, StreamKey};
+use super::{Batch, LogError, StepEnd, Stream, StreamKey};
+use graph::BuildId;
 
 /// Whether somebody may still be writing the pack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,22 +201,41 @@ impl LogReader {
     /// # Errors
     /// [`LogError::NotALog`], [`LogError::Newer`], and what the file system says. Damage is no error, see [`Gap`].
     pub fn open(path: &Path, writing: Writing) -> Result<Self, LogError> {
-        let file = File::open(path)?;
-        index::check_pack(&file, path)?;
         let mut reader = Self {
-            file: Arc::new(file),
+            file: Arc::new(File::open(path)?),
             path: path.to_owned(),
             writing,
             streams: BTreeMap::new(),
             end: 0,
             tail: Tail::Clean,
         };
-        let length = reader.file.metadata()?.len();
-        let entries = index::read_side_file(path, length);
-        reader.end = entries.last().map_or(0, Entry::end);
-        reader.add(&entries);
+        reader.read_index()?;
         reader.refresh()?;
         Ok(reader)
+    }
+
+    /// Learns of the frames that the side file names. It may be that of a pack that has taken the place of ours at
+    /// this moment: then ours is linked no more, and the new one is opened.
+    fn read_index(&mut self) -> Result<(), LogError> {
+        loop {
+            index::check_pack(&self.file, &self.path)?;
+            let length = self.file.metadata()?.len();
+            let entries = index::read_side_file(&self.path, length);
+            if self.file.metadata()?.nlink() == 0 {
+                match File::open(&self.path) {
+                    Ok(file) => {
+                        self.file = Arc::new(file);
+                        continue;
+                    }
+                    // Deleted, not replaced: what was opened can still be read, without the side file.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            self.end = entries.last().map_or(0, Entry::end);
+            self.add(&entries);
+            return Ok(());
+        }
     }
 
     /// The path it was opened by.
@@ -223,17 +244,46 @@ impl LogReader {
         &self.path
     }
 
-    /// Learns of the frames that have been appended since. Returns how many there are. Who waits for them is told by
+    /// Learns of the frames that have been appended since. Returns how many there are (all of them if the pack was
+    /// rewritten meanwhile). Who waits for them is told by
     /// other means; this asks the file only once.
     ///
     /// # Errors
     /// What the file system says.
     pub fn refresh(&mut self) -> Result<usize, LogError> {
+        let metadata = self.file.metadata()?;
+        let mut known = self.frames();
+        if metadata.nlink() == 0
+            && let Ok(file) = File::open(&self.path)
+        {
+            // The pack was rewritten with fewer frames (`log/merge.rs`); numbers of rows and bytes stay.
+            self.file = Arc::new(file);
+            self.streams.clear();
+            known = 0;
+            self.read_index()?;
+        }
         let length = self.file.metadata()?.len();
         let mut entries = Vec::new();
         (self.end, self.tail) = index::scan(&self.file, self.end, length, &mut entries)?;
         self.add(&entries);
-        Ok(entries.len())
+        Ok(self.frames().saturating_sub(known))
+    }
+
+    fn frames(&self) -> usize {
+        self.streams.values().map(|stream| stream.frames.len()).sum()
+    }
+
+    /// The places of a stream's frames, in order, and how it ends.
+    pub(super) fn entries(&self, key: StreamKey) -> (&[Entry], Position) {
+        match self.streams.get(&key) {
+            Some(stream) if stream.closed => (&stream.frames, Position::Last),
+            Some(stream) => (&stream.frames, Position::Inner),
+            None => (&[], Position::Inner),
+        }
+    }
+
+    pub(super) fn file(&self) -> &File {
+        &self.file
     }
 
     /// Nobody writes the pack any more: what is missing is now shown as a gap.
@@ -299,7 +349,47 @@ impl LogReader {
     /// Exactly the bytes that were written, in pieces of at most a frame.
     #[must_use]
     pub fn raw(&self, key: StreamKey, selection: Selection) -> Raw {
-        Raw { selection, parts: self.parts(key, &(0..u64::MAX)), frame: None }
+        self.raw_from(key, selection, 0)
+    }
+
+    /// As [`LogReader::raw`], from a byte of the step on: all its streams count, whatever the selection. What a gap holds
+    /// counts too.
+    #[must_use]
+    pub fn raw_from(&self, key: StreamKey, selection: Selection, first_byte: u64) -> Raw {
+        let (parts, skip) = self.parts_from_byte(key, first_byte);
+        Raw { selection, parts, frame: None, skip }
+    }
+
+    /// The output of a step from a byte on in batches, for whoever keeps it in another place. Empty if there is no
+    /// more. The last batch carries the end of a stream that was closed; what is lost is named in the batch after it.
+    #[must_use]
+    pub fn batches(&self, build: BuildId, key: StreamKey, first_byte: u64) -> Batches {
+        let (parts, skip) = self.parts_from_byte(key, first_byte);
+        let (entries, position) = self.entries(key);
+        let end_byte = entries.last().map_or(0, |entry| entry.header.end_byte());
+        let next = Some(Batch::new(build, key, first_byte));
+        let closes = (position == Position::Last && first_byte <= end_byte).then_some(StepEnd::Closed);
+        Batches { parts, skip, next, end: closes, frame: None, rest: None }
+    }
+
+    /// The frames from the one with this byte on, and how many bytes of it come before.
+    fn parts_from_byte(&self, key: StreamKey, first_byte: u64) -> (Parts, usize) {
+        let (entries, _) = self.entries(key);
+        let from = entries.partition_point(|entry| entry.header.end_byte() <= first_byte);
+        let Some(entry) = entries.get(from) else { return (self.parts(key, &(u64::MAX..u64::MAX)), 0) };
+        let mut parts = self.parts(key, &(0..u64::MAX));
+        let mut left: Vec<Part> = parts.parts.collect();
+        let is_before = |part: &Part| match part {
+            Part::Frame(frame) => frame.offset != entry.offset,
+            Part::Gap(_) => true,
+        };
+        let before = left.iter().take_while(|part| is_before(part)).count();
+        // A gap right before the frame is shown if the byte that is asked for lies in it.
+        let gap = usize::from(first_byte < entry.header.first_byte && before > 0);
+        left.drain(..before - gap);
+        parts.parts = left.into_iter();
+        let skip = first_byte.saturating_sub(entry.header.first_byte);
+        (parts, usize::try_from(skip).expect("a frame is far smaller than 4 GiB"))
     }
 
     /// The frames with these rows, and the gaps between them.
@@ -371,8 +461,8 @@ enum Part {
 }
 
 /// A frame that has been read.
-struct Decoded {
-    header: Header,
+pub(super) struct Decoded {
+    pub header: Header,
     payload: Arc<Vec<u8>>,
     runs: std::vec::IntoIter<Run>,
     /// Bytes of content that have been given out.
@@ -418,7 +508,7 @@ impl Parts {
 
 /// Buffers and a context that are used again for each frame.
 #[derive(Default)]
-struct Decoder {
+pub(super) struct Decoder {
     stored: Vec<u8>,
     context: Option<zstd::bulk::Decompressor<'static>>,
     last: Arc<Vec<u8>>,
@@ -426,7 +516,7 @@ struct Decoder {
 
 impl Decoder {
     /// `None` if the frame is damaged. The header has been checked and its lengths are bounded.
-    fn decode(&mut self, file: &File, entry: &Entry) -> io::Result<Option<Decoded>> {
+    pub fn decode(&mut self, file: &File, entry: &Entry) -> io::Result<Option<Decoded>> {
         let header = entry.header;
         self.stored.resize(header.stored_length as usize, 0);
         let read = index::read_at(file, &mut self.stored, entry.offset + HEADER_BYTES as u64)?;
@@ -499,14 +589,16 @@ impl Decoded {
         Some(line)
     }
 
-    /// The next whole run of the selection.
-    fn next_run(&mut self, selection: Selection) -> Option<LineBytes> {
+    /// The next run of the selection, without the first `skip` bytes of content.
+    pub fn next_run(&mut self, selection: Selection, skip: &mut usize) -> Option<(Run, LineBytes)> {
         loop {
             let run = self.runs.next()?;
-            let range = self.at..self.at + run.length as usize;
-            self.at = range.end;
-            if selection.has(run.stream) {
-                return Some(LineBytes { frame: Arc::clone(&self.payload), range });
+            let end = self.at + run.length as usize;
+            let start = end.min(self.at + *skip);
+            *skip -= start - self.at;
+            self.at = end;
+            if selection.has(run.stream) && start < end {
+                return Some((run, LineBytes { frame: Arc::clone(&self.payload), range: start..end }));
             }
         }
     }
@@ -548,6 +640,8 @@ pub struct Raw {
     selection: Selection,
     parts: Parts,
     frame: Option<Box<Decoded>>,
+    /// Bytes of the first frame that are not wanted.
+    skip: usize,
 }
 
 impl Iterator for Raw {
@@ -556,8 +650,8 @@ impl Iterator for Raw {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             if let Some(frame) = &mut self.frame {
-                match frame.next_run(self.selection) {
-                    Some(bytes) => return Some(Ok(RawPart::Bytes(bytes))),
+                match frame.next_run(self.selection, &mut self.skip) {
+                    Some((_, bytes)) => return Some(Ok(RawPart::Bytes(bytes))),
                     None => self.frame = None,
                 }
             }
@@ -567,5 +661,66 @@ impl Iterator for Raw {
                 Ok(DecodedPart::Gap(gap)) => return Some(Ok(RawPart::Gap(gap))),
             }
         }
+    }
+}
+
+/// See [`LogReader::batches`].
+pub struct Batches {
+    parts: Parts,
+    skip: usize,
+    /// What is being filled.
+    next: Option<Batch>,
+    end: Option<StepEnd>,
+    frame: Option<Box<Decoded>>,
+    /// The rest of a run for which the last batch had no room.
+    rest: Option<(Run, LineBytes)>,
+}
+
+impl Iterator for Batches {
+    type Item = Result<Batch, LogError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut batch = self.next.take()?;
+        loop {
+            if let Some((run, bytes)) = self.rest.take().or_else(|| self.run()) {
+                let left = batch.push(run.stream, run.time_us, &bytes).len();
+                if left > 0 {
+                    let range = bytes.range.end - left..bytes.range.end;
+                    self.rest = Some((run, LineBytes { frame: bytes.frame, range }));
+                    self.next = Some(Batch::new(batch.build, batch.key, batch.next_byte()));
+                    return Some(Ok(batch));
+                }
+                continue;
+            }
+            match self.parts.next() {
+                Some(Err(error)) => return Some(Err(error)),
+                Some(Ok(DecodedPart::Frame(frame))) => self.frame = Some(frame),
+                Some(Ok(DecodedPart::Gap(gap))) => {
+                    // A gap at the end, of unknown length, ends the batches: more may come.
+                    let Some(lost) = gap.bytes.filter(|_| gap.cause != GapCause::CutShort) else { continue };
+                    let mut next = Batch::new(batch.build, batch.key, batch.next_byte().saturating_add(lost));
+                    next.lost_lines = Some(gap.lines.unwrap_or(0));
+                    if batch.content().is_empty() {
+                        batch = next;
+                    } else {
+                        self.next = Some(next);
+                        return Some(Ok(batch));
+                    }
+                }
+                None => break,
+            }
+        }
+        batch.end = self.end;
+        (!batch.content().is_empty() || batch.end.is_some() || batch.lost_lines.is_some()).then_some(Ok(batch))
+    }
+}
+
+impl Batches {
+    fn run(&mut self) -> Option<(Run, LineBytes)> {
+        let run = self.frame.as_mut()?.next_run(Selection::All, &mut self.skip);
+        if run.is_none() {
+            self.frame = None;
+        }
+        run
     }
 }

@@ -1,8 +1,10 @@
 //! Tests of logs at their boundary: what is written through [`LogWriter`] is read through [`LogReader`].
 
+mod batches;
 mod damage;
 mod masking;
 mod round_trip;
+mod server;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

@@ -4,9 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::compress::{FrameBuffer, SealedFrame};
-use super::frame::{FRAME_BYTES, Joint, Position, RUNS_MAX, Run};
+use super::frame::{Ends, FRAME_BYTES, HEADER_BYTES, Header, Joint, LastEnd, Position, RUNS_MAX, Run};
 use super::mask::{MaskedStream, Masker};
-use super::pack::{Flight, Pack, StreamEnd};
+use super::pack::{Compressing, Flight, Pack, Pool, StreamEnd};
 use super::{LogError, Stream, StreamKey};
 
 /// The beginning of a line is held back up to this size until its end comes, so that a read that ends in the middle of
@@ -28,7 +28,16 @@ impl LogWriter {
     /// [`LogError::Busy`] if another writer has it, [`LogError::NotALog`], [`LogError::Newer`], and what the file
     /// system says.
     pub fn open(path: &Path) -> Result<Self, LogError> {
-        Ok(Self { pack: Arc::new(Pack::open(path)?) })
+        Ok(Self { pack: Arc::new(Pack::open(path, Arc::default(), Compressing::Thread)?) })
+    }
+
+    /// As [`LogWriter::open`], with buffers shared between packs and no thread of its own.
+    pub(super) fn open_pooled(path: &Path, pool: &Arc<Pool>) -> Result<Self, LogError> {
+        Ok(Self { pack: Arc::new(Pack::open(path, Arc::clone(pool), Compressing::Caller)?) })
+    }
+
+    pub(super) fn pack(&self) -> &Pack {
+        &self.pack
     }
 
     /// Begins the output of one step. Given a key that was written before, it goes on with the next number.
@@ -39,7 +48,7 @@ impl LogWriter {
     pub fn open_stream(&self, key: StreamKey, masker: &Masker) -> StreamWriter {
         let end = self.pack.claim(key).expect("each step has one writer");
         StreamWriter {
-            frame: self.pack.buffer(),
+            frame: self.pack.pool().empty(),
             pack: Arc::clone(&self.pack),
             key,
             flight: Arc::default(),
@@ -50,9 +59,9 @@ impl LogWriter {
             frame_first_time_us: 0,
             next: end,
             begun: end,
-            time_us: 0,
-            open_row: None,
-            last_ends: [LastEnd::LineFeed; 3],
+            sealed: end,
+            time_us: end.time_us,
+            ends: end.ends,
             summary: Summary::default(),
             failure: Report::Due,
             state: State::Open,
@@ -71,7 +80,7 @@ impl LogWriter {
     /// 3 MiB) come on top.
     #[must_use]
     pub fn buffers_bytes_peak(&self) -> usize {
-        self.pack.gauge().peak()
+        self.pack.pool().gauge().peak()
     }
 }
 
@@ -90,13 +99,6 @@ pub struct Summary {
     pub first_stderr_line: Option<u64>,
     /// Why something was not written, if so. The lost bytes show as gaps.
     pub failure: Option<LogError>,
-}
-
-/// How the last stored byte of a stream ended.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum LastEnd {
-    LineFeed,
-    Open,
 }
 
 /// Whether the failure of this stream has been told by [`StreamWriter::write`] or [`StreamWriter::flush`].
@@ -128,11 +130,11 @@ pub struct StreamWriter {
     frame_first_time_us: u64,
     next: StreamEnd,
     begun: StreamEnd,
+    /// Behind the last frame that was handed on.
+    sealed: StreamEnd,
     /// The latest time seen.
     time_us: u64,
-    /// The stream of the last row, if that has no end yet.
-    open_row: Option<Stream>,
-    last_ends: [LastEnd; 3],
+    ends: Ends,
     summary: Summary,
     failure: Report,
     state: State,
@@ -192,7 +194,7 @@ impl StreamWriter {
             self.seal(position);
         }
         self.count_held();
-        self.pack.release(self.key, self.next);
+        self.pack.release(self.key, self.sealed);
         self.state = State::Closed;
     }
 
@@ -209,7 +211,7 @@ impl StreamWriter {
     fn count_held(&mut self) {
         let partials: usize = self.partials.iter().map(Vec::capacity).sum();
         let masks: usize = self.masks.iter().flat_map(|masks| masks.iter()).map(MaskedStream::held_capacity).sum();
-        self.pack.gauge().change(self.held_counted, partials + masks);
+        self.pack.pool().gauge().change(self.held_counted, partials + masks);
         self.held_counted = partials + masks;
     }
 
@@ -283,14 +285,17 @@ impl StreamWriter {
         if !extended && self.frame.runs.len() == RUNS_MAX {
             self.seal_filled();
         }
-        let joint = match self.last_ends[stream.index()] {
+        let joint = match self.ends.last[stream.index()] {
             LastEnd::LineFeed => Joint::Fresh,
-            LastEnd::Open if self.open_row == Some(stream) => Joint::SameRow,
+            LastEnd::Open if self.ends.open_row == Some(stream) => Joint::SameRow,
             LastEnd::Open => Joint::Continued,
         };
         let first_line = self.next.next_line - u64::from(joint == Joint::SameRow);
         if self.frame.content.is_empty() {
-            self.frame_first = StreamEnd { next_line: first_line, next_byte: self.next.next_byte };
+            if self.frame.content.capacity() == 0 {
+                self.frame = self.pack.pool().buffer();
+            }
+            self.frame_first = StreamEnd { next_line: first_line, ..self.next };
             self.frame_first_time_us = self.time_us;
         }
         let length = u32::try_from(bytes.len()).expect("a frame is far smaller than 4 GiB");
@@ -302,8 +307,8 @@ impl StreamWriter {
 
         let last_end = if bytes.last() == Some(&b'\n') { LastEnd::LineFeed } else { LastEnd::Open };
         let rows = memchr::memchr_iter(b'\n', bytes).count() as u64 + u64::from(last_end == LastEnd::Open);
-        self.last_ends[stream.index()] = last_end;
-        self.open_row = (last_end == LastEnd::Open).then_some(stream);
+        self.ends.last[stream.index()] = last_end;
+        self.ends.open_row = (last_end == LastEnd::Open).then_some(stream);
         self.next.next_line = first_line + rows;
         self.next.next_byte += u64::from(length);
         self.count(stream, u64::from(length), first_line);
@@ -336,14 +341,62 @@ impl StreamWriter {
         let frame = SealedFrame {
             key: self.key,
             position,
+            ends: self.ends,
             first_line: self.frame_first.next_line,
             line_count: u32::try_from(line_count).expect("a frame has no more lines than bytes"),
             first_byte: self.frame_first.next_byte,
             first_time_us: self.frame_first_time_us,
             last_time_us: self.time_us.max(self.frame_first_time_us),
-            buffer: std::mem::replace(&mut self.frame, self.pack.buffer()),
+            buffer: std::mem::replace(&mut self.frame, self.pack.pool().empty()),
         };
-        self.pack.append(frame, &self.flight);
+        let before = self.sealed;
+        self.sealed = StreamEnd {
+            next_line: self.next.next_line,
+            next_byte: self.next.next_byte,
+            time_us: frame.last_time_us,
+            ends: self.ends,
+            position,
+            frame_byte: frame.first_byte,
+        };
+        self.pack.append(frame, &before, &self.flight);
+    }
+}
+
+/// For bytes that another writer has masked and put in order.
+impl StreamWriter {
+    /// Stores the bytes of one run as they are: nothing is held back.
+    pub(super) fn write_run(&mut self, stream: Stream, bytes: &[u8], time_us: u64) {
+        self.time_us = self.time_us.max(time_us);
+        self.store(stream, bytes);
+    }
+
+    /// Goes on at a later place: what is before it is lost, and shows as a gap, also if nothing follows. `ends` says
+    /// what the next run joins.
+    pub(super) fn skip_to(&mut self, next_line: u64, next_byte: u64, ends: Ends) {
+        self.seal_filled();
+        (self.next.next_line, self.next.next_byte, self.ends) = (next_line, next_byte, ends);
+        self.seal(Position::Inner);
+    }
+
+    /// Appends a frame of the same step that stands compressed in another pack, behind room for its header.
+    pub(super) fn write_stored(&mut self, header: &Header, stored: &mut [u8]) -> Result<(), LogError> {
+        debug_assert_eq!(stored.len(), HEADER_BYTES + header.stored_length as usize);
+        self.seal_filled();
+        self.flight.wait();
+        self.pack.append_stored(header, stored)?;
+        self.sealed = StreamEnd::after(header);
+        (self.next, self.ends, self.time_us) = (self.sealed, self.sealed.ends, self.sealed.time_us);
+        Ok(())
+    }
+
+    /// Ends the writing, not the stream unless `position` says so, and waits until all of it can be read.
+    ///
+    /// # Errors
+    /// The first failure. Then it is not known which bytes are in the pack until it is opened again.
+    pub(super) fn leave(mut self, position: Position) -> Result<(), LogError> {
+        self.finish(position);
+        self.flight.wait();
+        self.flight.failure().map_or(Ok(()), Err)
     }
 }
 
@@ -352,6 +405,6 @@ impl Drop for StreamWriter {
         if self.state == State::Open {
             self.finish(Position::Inner);
         }
-        self.pack.gauge().change(self.held_counted, 0);
+        self.pack.pool().gauge().change(self.held_counted, 0);
     }
 }

@@ -1,0 +1,100 @@
+//! Logs of running builds where all servers see them: batches in a store ([`LogChunks`]), packs of ended builds in blobs.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use graph::BuildId;
+
+use super::group::Group;
+use super::pack::lock;
+use super::{Batch, LogError};
+use crate::blob::Blobs;
+use crate::chunk::{CHUNK_BYTES_MAX, LogChunk, LogChunks};
+
+/// How many chunks are asked for at once.
+const CHUNKS_PAGE: u32 = 64;
+/// Of how many builds it is remembered how far their chunks have been read; at the bound all is forgotten and read again.
+const SEEN_MAX: usize = 100_000;
+
+/// Where several servers share logs.
+#[derive(Clone)]
+pub struct SharedLogs {
+    /// Of running builds.
+    pub chunks: Arc<dyn LogChunks>,
+    /// Of ended ones.
+    pub blobs: Arc<dyn Blobs>,
+}
+
+/// The chunks of one append: for each build its batches, encoded.
+type Chunks = Vec<(BuildId, Vec<u8>)>;
+
+pub(super) struct Shared {
+    pub places: SharedLogs,
+    /// The number of the last chunk of each build whose batches are in the local pack.
+    seen: Mutex<HashMap<BuildId, u64>>,
+    group: Group<Chunks, Vec<u64>>,
+}
+
+impl Shared {
+    pub fn new(places: SharedLogs) -> Self {
+        Self { places, seen: Mutex::default(), group: Group::default() }
+    }
+
+    /// Puts batches where all servers see them: one transaction for all who call at the same time. Returns the number
+    /// of each chunk.
+    pub fn put(&self, batches: &[&Batch]) -> Result<Vec<(BuildId, u64)>, LogError> {
+        let chunks = chunks(batches);
+        let builds: Vec<BuildId> = chunks.iter().map(|(build, _)| *build).collect();
+        let numbers = self.group.commit(chunks, |group| {
+            let lengths: Vec<usize> = group.iter().map(Vec::len).collect();
+            let all: Chunks = group.iter_mut().flat_map(std::mem::take).collect();
+            let mut numbers = self.places.chunks.append_log_chunks(&all).map_err(LogError::shared)?.into_iter();
+            Ok(lengths.into_iter().map(|length| numbers.by_ref().take(length).collect()).collect())
+        })?;
+        Ok(builds.into_iter().zip(numbers).collect())
+    }
+
+    /// The next chunks that are not in the local pack; empty if there are none.
+    pub fn unseen(&self, build: BuildId) -> Result<Vec<LogChunk>, LogError> {
+        let after = lock(&self.seen).get(&build).copied().unwrap_or(0);
+        self.places.chunks.log_chunks(build, after, CHUNKS_PAGE).map_err(LogError::shared)
+    }
+
+    /// All chunks up to this one are in the local pack.
+    pub fn saw(&self, build: BuildId, number: u64) {
+        let mut seen = lock(&self.seen);
+        if seen.len() >= SEEN_MAX {
+            seen.clear();
+        }
+        let last = seen.entry(build).or_default();
+        *last = (*last).max(number);
+    }
+
+    /// As [`Shared::saw`] of a chunk of ours, if no chunk of another server came before it.
+    pub fn saw_own(&self, build: BuildId, number: u64) {
+        let mut seen = lock(&self.seen);
+        if seen.get(&build).copied().unwrap_or(0) + 1 == number && seen.len() < SEEN_MAX {
+            seen.insert(build, number);
+        }
+    }
+
+    pub fn forget(&self, build: BuildId) {
+        lock(&self.seen).remove(&build);
+    }
+}
+
+/// Batches of the same build in a row share a chunk as far as there is room.
+fn chunks(batches: &[&Batch]) -> Chunks {
+    let mut chunks: Chunks = Vec::new();
+    for batch in batches {
+        let mut bytes = Vec::new();
+        batch.encode(&mut bytes);
+        match chunks.last_mut() {
+            Some((build, body)) if *build == batch.build && body.len() + bytes.len() <= CHUNK_BYTES_MAX => {
+                body.append(&mut bytes);
+            }
+            _ => chunks.push((batch.build, bytes)),
+        }
+    }
+    chunks
+}

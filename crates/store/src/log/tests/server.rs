@@ -1,0 +1,408 @@
+//! The logs of a server at their boundary: [`Logs`].
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+
+use graph::{BuildId, Digest};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+use crate::blob::{Blobs, MemoryBlobs};
+use crate::chunk::LogChunks;
+use crate::log::{
+    Batch, LogPlace, Logs, LogsSettings, PACKS_OPEN_MAX, Receipt, SharedLogs, StepEnd, Verdict, WATCHERS_MAX,
+};
+use crate::{Durability, MemoryStore};
+
+const BUILD: BuildId = BuildId(12);
+
+/// A folder, and what servers share if they do.
+struct Place {
+    folder: tempfile::TempDir,
+    durability: Durability,
+    shared: Option<SharedLogs>,
+}
+
+impl Place {
+    fn alone(durability: Durability) -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), durability, shared: None }
+    }
+
+    /// Two servers that share storage, each with its folder.
+    fn pair() -> [Self; 2] {
+        let chunks: Arc<dyn LogChunks> = Arc::new(MemoryStore::default());
+        let blobs: Arc<dyn Blobs> = Arc::new(MemoryBlobs::default());
+        let shared = SharedLogs { chunks, blobs };
+        [0, 1].map(|_| Self { shared: Some(shared.clone()), ..Self::alone(Durability::Process) })
+    }
+
+    fn open(&self) -> Logs {
+        let root = self.folder.path().join("logs");
+        Logs::open(LogsSettings { root, durability: self.durability, shared: self.shared.clone() }).unwrap()
+    }
+
+    fn shared(&self) -> &SharedLogs {
+        self.shared.as_ref().unwrap()
+    }
+}
+
+/// Runs the check on logs of each kind.
+fn check(test: impl Fn(&Place)) {
+    test(&Place::alone(Durability::Process));
+    test(&Place::alone(Durability::Power));
+    test(&Place::pair()[0]);
+}
+
+fn batch(first_byte: u64, text: &str) -> Batch {
+    let mut batch = Batch::new(BUILD, KEY, first_byte);
+    batch.push(Stream::Stdout, 1, text.as_bytes());
+    batch
+}
+
+fn of(build: u64, batch: Batch) -> Batch {
+    let mut batch = batch;
+    batch.build = BuildId(build);
+    batch
+}
+
+fn closed(mut batch: Batch) -> Batch {
+    batch.end = Some(StepEnd::Closed);
+    batch
+}
+
+/// The verdict and the next byte.
+fn answer(logs: &Logs, batch: Batch) -> String {
+    let [Receipt { next_byte, verdict, .. }] = logs.append(&[batch]).try_into().unwrap();
+    match verdict {
+        Verdict::Failed(error) => panic!("{error}"),
+        verdict => format!("{verdict:?} {next_byte}"),
+    }
+}
+
+fn lines(logs: &Logs, place: LogPlace) -> String {
+    logs.reader(BUILD, place).unwrap().map_or("none".to_owned(), |reader| text(reader.lines(KEY, 0..u64::MAX)))
+}
+
+#[test]
+fn repeats_are_cut_and_gaps_refused() {
+    check(|place| {
+        let logs = place.open();
+        assert_eq!(answer(&logs, batch(0, "one\n")), "Taken 4");
+        assert_eq!(answer(&logs, batch(0, "one\n")), "Taken 4");
+        assert_eq!(answer(&logs, batch(2, "e\ntwo\n")), "Taken 8");
+        assert_eq!(answer(&logs, batch(9, "four\n")), "Gap 8");
+        assert_eq!(answer(&logs, batch(8, "three\n")), "Taken 14");
+        assert_eq!(lines(&logs, LogPlace::Live), "0 out@1 [one]\n1 out@1 [two]\n2 out@1 [three]\n");
+    });
+}
+
+#[test]
+fn a_closed_step_takes_no_more() {
+    check(|place| {
+        let logs = place.open();
+        assert_eq!(answer(&logs, closed(batch(0, "one\n"))), "Taken 4");
+        assert_eq!(answer(&logs, closed(batch(0, "one\n"))), "Taken 4");
+        assert_eq!(answer(&logs, batch(4, "late\n")), "AfterEnd 4");
+        let logs = {
+            drop(logs);
+            place.open()
+        };
+        assert_eq!(answer(&logs, batch(4, "late\n")), "AfterEnd 4");
+    });
+}
+
+#[test]
+fn what_a_worker_lost_is_a_gap_in_its_place() {
+    check(|place| {
+        let logs = place.open();
+        answer(&logs, batch(0, "one\n"));
+        let mut after = closed(batch(104, "two\n"));
+        after.lost_lines = Some(10);
+        assert_eq!(answer(&logs, after.clone()), "Taken 108");
+        assert_eq!(answer(&logs, after), "Taken 108");
+        let text = lines(&logs, LogPlace::Live);
+        assert!(text.contains("100") && text.ends_with("11 out@1 [two]\n"), "{text}");
+    });
+}
+
+#[test]
+fn a_line_goes_on_after_a_restart() {
+    check(|place| {
+        answer(&place.open(), batch(0, "half "));
+        answer(&place.open(), batch(5, "a line\nnext"));
+        let logs = place.open();
+        answer(&logs, closed(batch(16, " line\n")));
+        let reader = logs.reader(BUILD, LogPlace::Live).unwrap().unwrap();
+        assert_eq!(reader.stream(KEY).unwrap().lines, 2);
+    });
+}
+
+#[test]
+fn one_call_may_hold_many_builds_and_one_bad_batch() {
+    check(|place| {
+        let logs = place.open();
+        let batches: Vec<Batch> = (0..20).map(|index| of(index, batch(u64::from(index == 7), "text\n"))).collect();
+        let receipts = logs.append(&batches);
+        for (batch, receipt) in batches.iter().zip(receipts) {
+            assert_eq!(receipt.build, batch.build);
+            let expected = if batch.build.0 == 7 { "Gap" } else { "Taken" };
+            assert_eq!(format!("{:?}", receipt.verdict), expected);
+        }
+    });
+}
+
+#[test]
+fn more_builds_than_packs_are_open() {
+    let place = Place::alone(Durability::Process);
+    let logs = place.open();
+    for round in 0..2u64 {
+        for build in 0..PACKS_OPEN_MAX as u64 + 10 {
+            let verdict = logs.append(&[of(build, batch(round * 5, "text\n"))]);
+            assert_eq!(verdict[0].next_byte, round * 5 + 5);
+        }
+    }
+}
+
+#[test]
+fn watchers_are_told_of_appends_the_end_and_deletion() {
+    check(|place| {
+        let logs = place.open();
+        let (sender, told) = mpsc::channel();
+        let watch = logs.watch(BUILD, move || sender.send(()).unwrap()).unwrap();
+        answer(&logs, batch(0, "one\n"));
+        assert_eq!(told.try_iter().count(), 1);
+        let other = logs.append(&[of(1, batch(0, "other\n"))]);
+        assert_eq!(other[0].next_byte, 6);
+        assert_eq!(told.try_iter().count(), 0);
+        logs.end(BUILD, LogPlace::Live, |_| Ok(())).unwrap();
+        logs.delete(BUILD).unwrap();
+        assert_eq!(told.try_iter().count(), 2);
+        drop(watch);
+        assert!(told.recv().is_err(), "the callback is gone");
+    });
+}
+
+#[test]
+fn watchers_have_a_bound() {
+    let logs = Place::alone(Durability::Process).open();
+    let watches: Vec<_> = (0..WATCHERS_MAX).map(|_| logs.watch(BUILD, || {}).unwrap()).collect();
+    assert!(logs.watch(BUILD, || {}).is_err());
+    drop(watches);
+    assert!(logs.watch(BUILD, || {}).is_ok());
+}
+
+#[test]
+fn a_deleted_log_is_gone_for_good() {
+    check(|place| {
+        let logs = place.open();
+        answer(&logs, batch(0, "one\n"));
+        logs.delete(BUILD).unwrap();
+        assert_eq!(lines(&logs, LogPlace::Live), "none");
+        drop(logs);
+        assert_eq!(lines(&place.open(), LogPlace::Live), "none");
+    });
+}
+
+/// Line by line, as a follower wants it: the pack must not become much larger than its content for that.
+#[test]
+fn a_slow_log_is_joined_while_it_runs_and_at_its_end() {
+    let place = Place::alone(Durability::Process);
+    let logs = place.open();
+    let mut follower = None;
+    let (mut next_byte, mut expected) = (0, String::new());
+    for index in 0..3000u64 {
+        let line = format!("line {index} of what a slow step prints\n");
+        let mut batch = Batch::new(BUILD, KEY, next_byte);
+        batch.push(if index % 7 == 0 { Stream::Stderr } else { Stream::Stdout }, index, line.as_bytes());
+        assert_eq!(answer(&logs, batch), format!("Taken {}", next_byte + line.len() as u64));
+        next_byte += line.len() as u64;
+        expected += &line;
+        if index == 0 {
+            follower = logs.reader(BUILD, LogPlace::Live).unwrap();
+        }
+    }
+    let mut follower = follower.unwrap();
+    follower.refresh().unwrap();
+    assert_eq!(String::from_utf8(raw(&follower, Selection::All)).unwrap(), expected);
+    let before = text(follower.lines(KEY, 0..u64::MAX));
+    let live_bytes = std::fs::metadata(follower.path()).unwrap().len();
+    let ended = logs.end(BUILD, LogPlace::Live, |_| Ok(())).unwrap().unwrap();
+    assert!(live_bytes < next_byte * 2, "{live_bytes} for {next_byte}");
+    assert!(ended.pack_bytes < next_byte / 3, "{} for {next_byte}", ended.pack_bytes);
+    follower.refresh().unwrap();
+    assert_eq!(text(follower.lines(KEY, 0..u64::MAX)), before);
+}
+
+/// The journal holds what the packs lost with the power.
+#[test]
+fn power_loss_takes_nothing_that_was_acknowledged() {
+    let place = Place::alone(Durability::Power);
+    let logs = place.open();
+    answer(&logs, batch(0, "one\n"));
+    answer(&logs, batch(4, "two\n"));
+    let path = logs.reader(BUILD, LogPlace::Live).unwrap().unwrap().path().to_owned();
+    drop(logs);
+    let whole = std::fs::read(&path).unwrap();
+    for left in [0, 10, 16, 50, whole.len() - 1] {
+        std::fs::write(&path, &whole[..left]).unwrap();
+        let journal = place.folder.path().join("logs/journal");
+        let kept: Vec<_> = std::fs::read_dir(&journal).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let bytes: Vec<u8> = kept.iter().flat_map(|path| std::fs::read(path).unwrap()).collect();
+        assert_eq!(lines(&place.open(), LogPlace::Live), "0 out@1 [one]\n1 out@1 [two]\n");
+        // For the next round the journal is again what it was.
+        for entry in std::fs::read_dir(&journal).unwrap() {
+            std::fs::write(entry.unwrap().path(), &bytes).unwrap();
+        }
+    }
+}
+
+#[test]
+fn another_server_goes_on_where_one_died() {
+    let [one, other] = Place::pair();
+    let (first, second) = (one.open(), other.open());
+    answer(&first, batch(0, "one\n"));
+    assert_eq!(answer(&second, batch(4, "two\n")), "Taken 8");
+    assert_eq!(answer(&first, batch(8, "three\n")), "Taken 14");
+    let expected = "0 out@1 [one]\n1 out@1 [two]\n2 out@1 [three]\n";
+    assert_eq!(lines(&first, LogPlace::Live), expected);
+    assert_eq!(lines(&second, LogPlace::Live), expected);
+    let told = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&told);
+    let _watch = first
+        .watch(BUILD, move || {
+            counter.fetch_add(1, Ordering::SeqCst);
+        })
+        .unwrap();
+    first.refresh(BUILD).unwrap();
+    assert_eq!(told.load(Ordering::SeqCst), 0, "nothing new");
+    answer(&second, batch(14, "four\n"));
+    first.refresh(BUILD).unwrap();
+    assert_eq!(told.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn an_ended_log_is_a_blob_for_every_server() {
+    let [one, other] = Place::pair();
+    let (first, second) = (one.open(), other.open());
+    answer(&first, batch(0, "one\n"));
+    assert_eq!(lines(&second, LogPlace::Live), "0 out@1 [one]\n");
+    answer(&first, closed(batch(4, "two\n")));
+    let mut recorded = None;
+    let ended = first.end(BUILD, LogPlace::Live, |digest| keep(&mut recorded, digest)).unwrap().unwrap();
+    assert_eq!(ended.digest, recorded);
+    assert!(one.shared().chunks.log_chunks(BUILD, 0, 9).unwrap().is_empty());
+    let place = LogPlace::Stored(recorded.unwrap());
+    for logs in [&first, &second, &other.open()] {
+        assert_eq!(lines(logs, place), "0 out@1 [one]\n1 out@1 [two]\n");
+        assert_eq!(logs.end(BUILD, place, |_| panic!("recorded already")).unwrap(), Some(ended));
+    }
+    assert_eq!(first.trim(0).unwrap(), 0);
+    assert_eq!(lines(&first, place), "0 out@1 [one]\n1 out@1 [two]\n", "fetched again");
+    assert_eq!(lines(&first, LogPlace::Stored(Digest([9; 32]))), "none");
+}
+
+/// Dies after each step of the end in turn; the same or another server, with or without its folder, ends it.
+#[test]
+fn an_end_that_was_cut_anywhere_is_done_again() {
+    for die_at in 0..3 {
+        for next in 0..2 {
+            let places = Place::pair();
+            let logs = places[0].open();
+            answer(&logs, batch(0, "one\n"));
+            lines(&places[1].open(), LogPlace::Live);
+            answer(&logs, closed(batch(4, "two\n")));
+            let mut recorded = None;
+            let shared = places[0].shared();
+            let chunks = shared.chunks.log_chunks(BUILD, 0, 9).unwrap();
+            match die_at {
+                // The blob is there, nobody knows it.
+                0 => drop(logs.end(BUILD, LogPlace::Live, |_| Err(refusal())).unwrap_err()),
+                // It is recorded, the chunks are there.
+                1 => {
+                    logs.end(BUILD, LogPlace::Live, |digest| keep(&mut recorded, digest)).unwrap();
+                    let chunks: Vec<_> = chunks.into_iter().map(|chunk| (BUILD, chunk.body)).collect();
+                    shared.chunks.append_log_chunks(&chunks).unwrap();
+                }
+                // All was done but the answer was lost.
+                _ => drop(logs.end(BUILD, LogPlace::Live, |digest| keep(&mut recorded, digest)).unwrap()),
+            }
+            drop(logs);
+            let logs = places[next].open();
+            let place = recorded.map_or(LogPlace::Live, LogPlace::Stored);
+            logs.end(BUILD, place, |digest| keep(&mut recorded, digest)).unwrap().unwrap();
+            let place = LogPlace::Stored(recorded.unwrap());
+            for logs in [logs, places[1 - next].open()] {
+                assert_eq!(lines(&logs, place), "0 out@1 [one]\n1 out@1 [two]\n", "{die_at} {next}");
+            }
+            assert!(shared.chunks.log_chunks(BUILD, 0, 9).unwrap().is_empty());
+        }
+    }
+}
+
+fn keep(recorded: &mut Option<Digest>, digest: Digest) -> Result<(), crate::StoreError> {
+    *recorded = Some(digest);
+    Ok(())
+}
+
+fn refusal() -> crate::StoreError {
+    crate::StoreError::Lost(std::io::Error::other("the server died").into())
+}
+
+#[test]
+fn many_threads_append_at_once() {
+    check(|place| {
+        let logs = place.open();
+        std::thread::scope(|scope| {
+            for attempt in 0..8u32 {
+                let logs = &logs;
+                scope.spawn(move || {
+                    for index in 0..30u64 {
+                        let mut batch = batch(index * 5, "text\n");
+                        batch.key = StreamKey { attempt, step: 0 };
+                        let receipts = logs.append(&[batch]);
+                        assert_eq!(receipts[0].next_byte, (index + 1) * 5);
+                    }
+                });
+            }
+        });
+        let reader = logs.reader(BUILD, LogPlace::Live).unwrap().unwrap();
+        assert!(reader.streams().all(|stream| stream.lines == 30));
+        assert_eq!(reader.streams().count(), 8);
+    });
+}
+
+proptest! {
+    /// However the output is cut, repeated and restarted upon, it is the output.
+    #[test]
+    fn any_delivery_gives_the_output(
+        cuts in vec((0..40u64, 0..60u64, any::<bool>()), 1..30),
+        text_seed in vec(prop::sample::select(b"ab\n\r".to_vec()), 200..=200),
+    ) {
+        let place = Place::alone(Durability::Process);
+        let mut logs = place.open();
+        let mut next = 0u64;
+        for (back, length, restart) in cuts {
+            let first = next.saturating_sub(back);
+            let end = (first + length).min(text_seed.len() as u64);
+            let mut batch = Batch::new(BUILD, KEY, first);
+            for at in first..end {
+                let stream = Stream::ALL[(at / 7 % 3) as usize];
+                batch.push(stream, at, &text_seed[at as usize..=at as usize]);
+            }
+            next = next.max(end);
+            prop_assert_eq!(answer(&logs, batch), format!("Taken {next}"));
+            if restart {
+                drop(logs);
+                logs = place.open();
+            }
+        }
+        answer(&logs, closed(Batch::new(BUILD, KEY, next)));
+        let reader = logs.reader(BUILD, LogPlace::Live).unwrap().unwrap();
+        prop_assert_eq!(&raw(&reader, Selection::All), &text_seed[..next as usize]);
+        let before = text(reader.lines(KEY, 0..u64::MAX));
+        crate::log::merge::merge(reader.path(), &Arc::default(), Durability::Process).unwrap();
+        let merged = LogReader::open(reader.path(), Writing::Over).unwrap();
+        prop_assert_eq!(text(merged.lines(KEY, 0..u64::MAX)), before);
+    }
+}
