@@ -46,7 +46,8 @@ impl Installation {
                 path
             }
         };
-        let refused = |error: std::io::Error| Stop::wrong(format!("cannot read the settings {}: {error}", path.display()));
+        let refused =
+            |error: std::io::Error| Stop::wrong(format!("cannot read the settings {}: {error}", path.display()));
         if std::fs::metadata(&path).map_err(refused)?.len() > SETTINGS_BYTES_MAX {
             return Err(Stop::wrong(format!("{} is larger than {SETTINGS_BYTES_MAX} bytes", path.display())));
         }
@@ -61,7 +62,8 @@ impl Installation {
     pub fn settings(&self, flags: &[(&str, String)], colour: Colour) -> Result<Loaded, Stop> {
         let file = self.file()?;
         load(flags, file.as_ref(), |name| std::env::var(name).ok()).map_err(|fault| {
-            let color = if output::coloured(colour, &std::io::stderr()) { report::Color::Always } else { report::Color::Never };
+            let color =
+                if output::coloured(colour, &std::io::stderr()) { report::Color::Always } else { report::Color::Never };
             let text = report::text(&fault.diagnostics, &fault.sources, color);
             let _ = std::io::stderr().write_all(text.as_bytes());
             Stop::wrong("")
@@ -84,14 +86,23 @@ impl Installation {
     /// # Errors
     /// As [`Installation::store`].
     pub fn access(&self, colour: Colour) -> Result<server::access::Access, Stop> {
+        let folder = self.folder();
+        self.require(&folder)?;
+        std::fs::create_dir_all(&folder)
+            .map_err(|error| Stop::wrong(format!("cannot make {}: {error}", folder.display())))?;
+        let root = server::access::RootKey::of(&folder).map_err(|error| Stop::of(&error))?;
         let store = self.store(colour)?;
-        let root = server::access::RootKey::of(&self.folder()).map_err(|error| Stop::of(&error))?;
         Ok(server::access::Access::new(root, Arc::new(server::access::StoreLedger(store))))
     }
 
-    /// A wrong folder must not become an installation by a slip of the pen.
+    /// A wrong folder must not become an installation by a slip of the pen; an empty one that was named may, so that tokens
+    /// can be made before the first start.
     fn require(&self, folder: &Path) -> Result<(), Stop> {
-        if server::parts::is_installation(folder) {
+        let is_empty = match std::fs::read_dir(folder) {
+            Ok(mut entries) => entries.next().is_none(),
+            Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+        };
+        if server::parts::is_installation(folder) || (self.data.is_some() && is_empty) {
             return Ok(());
         }
         Err(Stop::wrong(format!(

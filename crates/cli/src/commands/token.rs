@@ -9,7 +9,9 @@ use graph::{BuildId, Timestamp};
 use server::access::{GrantRequest, Inspected, Narrowing, Subject, SubjectKind, TokenRow, Verb, inspect, narrow};
 
 use super::Stop;
-use crate::args::{Colour, ListForm, Token, TokenAttenuate, TokenCommand, TokenCreate, TokenInspect, TokenList, TokenRevoke};
+use crate::args::{
+    Colour, ListForm, Token, TokenAttenuate, TokenCommand, TokenCreate, TokenInspect, TokenList, TokenRevoke,
+};
 use crate::calendar::Calendar;
 use crate::columns::{Cell, Columns, Paint, Style};
 use crate::local::clock::now;
@@ -65,9 +67,9 @@ fn create(arguments: &TokenCreate, colour: Colour) -> Result<(), Stop> {
 /// A client has one token, so that revoking it is the end of it.
 fn refuse_second(access: &server::access::Access, name: &str) -> Result<(), Stop> {
     let rows = rows(access)?;
-    let earlier = rows.iter().find(|row| {
-        row.subject().kind == SubjectKind::Client && row.subject().name == name && row.revoked.is_none()
-    });
+    let earlier = rows
+        .iter()
+        .find(|row| row.subject().kind == SubjectKind::Client && row.subject().name == name && row.revoked.is_none());
     match earlier {
         None => Ok(()),
         Some(row) => Err(Stop::wrong(format!(
@@ -117,7 +119,9 @@ fn until(text: &str) -> Result<Timestamp, Stop> {
         None => <server::settings::Millis as server::settings::Setting>::parse(text).ok().map(|millis| millis.0),
     };
     let millis = millis.ok_or_else(|| {
-        Stop::wrong(format!("`{text}` is no time: write a duration such as 12h or 30d, or a time such as 2026-12-31T00:00:00Z"))
+        Stop::wrong(format!(
+            "`{text}` is no time: write a duration such as 12h or 30d, or a time such as 2026-12-31T00:00:00Z"
+        ))
     })?;
     Ok(now().plus_ms(millis))
 }
