@@ -44,7 +44,7 @@ pub use triggers::{Schedule, Triggered, Triggers};
 use crate::tree::{Node, Notation, Rules, Sources, Span};
 use check::{Author, Check};
 pub(crate) use errors::Faults;
-pub(crate) use kept::Kept;
+pub(crate) use kept::{JobText, Kept, Words};
 use patterns::Patterns;
 pub(crate) use plugins::named as named_plugins;
 
@@ -148,6 +148,8 @@ pub(crate) struct Written {
     pub program: Digest,
     /// Its files, in the order in which their diagnostics are told.
     pub files: Vec<String>,
+    /// How each job of the document was read, if it was read by a session; else empty.
+    pub words: Vec<Words>,
 }
 
 /// Which hooks of a program answer to an event; see [`crate::program::triggered_hooks`].
@@ -243,10 +245,12 @@ pub(crate) fn lower_parts(parts: Parts, files: &[SourceFile], known: &Known, kep
     let holes = program.as_ref().map(|program| program.holes.as_slice()).unwrap_or_default();
     let given =
         edges::Given { merged: &merged, around: &around, known, params: &params, filled: &filled, files, holes, kept };
-    let edges::Woven { mut graph, mut questions, bare } = edges::graph(&given, &mut patterns, &mut faults);
+    let edges::Woven { mut graph, mut questions, lowered } = edges::graph(&given, &mut patterns, &mut faults);
     graph.name = merged.name.unwrap_or_else(|| stem(files)).to_owned();
     match &mut program {
-        Some(program) if faults.count() == 0 => kept.keep(program.document.take(), bare, &graph.jobs),
+        Some(program) if faults.count() == 0 => {
+            kept.keep(program.document.take(), std::mem::take(&mut program.words), lowered);
+        }
         _ => kept.clear(),
     }
     let mut names: Vec<&str> = files.iter().map(|file| file.name.as_str()).collect();

@@ -14,6 +14,7 @@ mod reading;
 mod reply;
 mod trial;
 
+use std::collections::HashMap;
 use std::fmt;
 
 use graph::{Digest, Event, Known};
@@ -24,6 +25,7 @@ pub use reply::{
     DIAGNOSTICS_MAX, FILES_MAX, HOLES_MAX, HOOKS_MAX, QUESTIONS_MAX, REPLY_BYTES_MAX, Reply, VALUES_MAX, read,
 };
 
+use places::Places;
 pub use trial::answer;
 
 use crate::native::{self, Lowered, Parts, SourceFile};
@@ -115,27 +117,105 @@ pub fn lower(
     known: &Known,
     program: Digest,
 ) -> Lowered {
-    lower_again(reply, sources, files, known, program, &mut Memory::default())
+    let mut texts: HashMap<String, String> = sources.into_iter().collect();
+    let mut places = Places::default();
+    let mut reply = reply;
+    places.marks.list = std::mem::take(&mut reply.marks);
+    places.learn(&reply.files, &mut |name| NamedFile { name: name.to_owned(), text: texts.remove(name) });
+    lower_placed(reply, &mut places, files, known, program, &mut native::Kept::default())
 }
 
-/// What a session with one program remembers from evaluation to evaluation, so that jobs that have not changed are not
-/// lowered again. Takes about as much memory as the last reply's document.
-#[derive(Default)]
-pub struct Memory(native::Kept);
+/// A file of a program, as people know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedFile {
+    /// Its name in diagnostics.
+    pub name: String,
+    /// Its text, if it is there; else places in it are told by name, line and column alone.
+    pub text: Option<String>,
+}
 
-/// The same as [`lower`], quicker where `memory` has seen an earlier reply of the session. Whatever it has seen, the
-/// result is the same.
-#[must_use]
+/// What a session with one program remembers from evaluation to evaluation, so that jobs which have not changed are not
+/// read and lowered again. Takes about as much memory as the last reply and its graph.
+#[derive(Default)]
+pub struct Memory {
+    kept: native::Kept,
+    places: Places,
+    /// The config files beside the program in the last evaluation.
+    files: Vec<SourceFile>,
+}
+
+/// Marks that a session remembers; with more of them it begins anew.
+const MARKS_MAX: usize = 1_000_000;
+
+/// Reads the reply of a program and lowers it, as [`read`] and [`lower`] do, quicker where `memory` has seen an earlier reply
+/// of the session. Whatever it has seen, the result is the same.
+///
+/// `named` is asked once in a session for each file that replies name.
+///
+/// # Errors
+/// As [`read`].
 pub fn lower_again(
+    text: &str,
+    named: &mut dyn FnMut(&str) -> NamedFile,
+    files: &[SourceFile],
+    known: &Known,
+    program: Digest,
+    memory: &mut Memory,
+) -> Result<Lowered, ProtocolError> {
+    if memory.files != files || memory.places.marks.list.len() > MARKS_MAX {
+        *memory = Memory { files: files.to_vec(), ..Memory::default() };
+    }
+    let reply = match read_again(text, memory) {
+        Some(reply) => reply,
+        None => {
+            *memory = Memory { files: files.to_vec(), ..Memory::default() };
+            // What it says is said by the plain way of reading.
+            match read_again(text, memory) {
+                Some(reply) => reply,
+                None => {
+                    let mut reply = read(text)?;
+                    memory.places.marks.list = std::mem::take(&mut reply.marks);
+                    let lowered = lower_named(reply, named, files, known, program, memory);
+                    *memory = Memory::default();
+                    return Ok(lowered);
+                }
+            }
+        }
+    };
+    Ok(lower_named(reply, named, files, known, program, memory))
+}
+
+/// The reply, with the marks in the memory. `None` if it does not go with the memory, which is of no more use then.
+fn read_again(text: &str, memory: &mut Memory) -> Option<Reply> {
+    let (marks, kept) = (std::mem::take(&mut memory.places.marks), std::mem::take(&mut memory.kept));
+    let (reply, marks, kept) = reply::read_again(text, marks, kept)?;
+    (memory.places.marks, memory.kept) = (marks, kept);
+    // Marks count files.
+    reply.files.starts_with(&memory.places.files).then_some(reply)
+}
+
+fn lower_named(
     reply: Reply,
-    sources: Vec<(String, String)>,
+    named: &mut dyn FnMut(&str) -> NamedFile,
     files: &[SourceFile],
     known: &Known,
     program: Digest,
     memory: &mut Memory,
 ) -> Lowered {
+    memory.places.learn(&reply.files, named);
+    lower_placed(reply, &mut memory.places, files, known, program, &mut memory.kept)
+}
+
+fn lower_placed(
+    reply: Reply,
+    places: &mut Places,
+    files: &[SourceFile],
+    known: &Known,
+    program: Digest,
+    kept: &mut native::Kept,
+) -> Lowered {
     let mut faults = native::Faults::default();
     let (mut all, roots) = native::read(files, &mut faults);
-    let written = places::written(reply, sources, &roots, &mut all, program);
-    native::lower_parts(Parts { sources: all, roots, program: Some(written), faults }, files, known, &mut memory.0)
+    let written = places::written(reply, places, &roots, &mut all, program);
+    native::lower_parts(Parts { sources: all, roots, program: Some(written), faults }, files, known, kept)
 }

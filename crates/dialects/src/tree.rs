@@ -43,27 +43,30 @@ pub struct Position {
 }
 
 /// One file's text under the name that is shown to the user.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Source {
     name: Arc<str>,
     text: Arc<str>,
     /// The offset of the first byte of every line, computed at the first question.
-    line_starts: OnceLock<Vec<u32>>,
+    line_starts: OnceLock<Arc<[u32]>>,
     /// The places of a source whose text nobody has; its spans are numbers of these.
-    places: Vec<Position>,
+    places: Arc<Vec<Position>>,
 }
+
+/// Columns that a [`Location`] tells apart in a source of which only places are known.
+const UNSEEN_COLUMNS: u32 = 4096;
 
 impl Source {
     /// A source of this name and text. The text must not be longer than 4 GiB (readers take far less).
     pub fn new(name: &str, text: Arc<str>) -> Source {
         assert!(u32::try_from(text.len()).is_ok(), "a source is addressed by 32 bits");
-        Source { name: name.into(), text, line_starts: OnceLock::new(), places: Vec::new() }
+        Source { name: name.into(), text, line_starts: OnceLock::new(), places: Arc::default() }
     }
 
     /// A source of which only places are known: a span from `index` to `index + 1` is the place of that number.
     /// Reports name such a place and show no line.
     pub fn unseen(name: &str, places: Vec<Position>) -> Source {
-        Source { places, ..Source::new(name, "".into()) }
+        Source { places: Arc::new(places), ..Source::new(name, "".into()) }
     }
 
     /// The path as the user knows it.
@@ -81,7 +84,7 @@ impl Source {
         if let Some(last) = self.places.len().checked_sub(1) {
             return self.places[(offset as usize).min(last)];
         }
-        let line_starts = self.line_starts.get_or_init(|| line_starts(&self.text));
+        let line_starts = self.line_starts.get_or_init(|| line_starts(&self.text).into());
         let mut offset = (offset as usize).min(self.text.len());
         while !self.text.is_char_boundary(offset) {
             offset -= 1;
@@ -168,6 +171,19 @@ impl Sources {
         self.list.len() as u32 - 1
     }
 
+    /// Adds a place to a source of which only places are known, and returns its span.
+    pub(crate) fn add_place(&mut self, source: u32, position: Position) -> Span {
+        let places = Arc::make_mut(&mut self.list[source as usize].places);
+        let start = u32::try_from(places.len()).unwrap_or(u32::MAX);
+        places.push(position);
+        Span { source, start, end: start.saturating_add(1) }
+    }
+
+    /// The sources from this number on.
+    pub(crate) fn from(&self, number: usize) -> &[Source] {
+        &self.list[number..]
+    }
+
     /// How many there are.
     pub fn count(&self) -> usize {
         self.list.len()
@@ -176,7 +192,7 @@ impl Sources {
     /// The text of a source and the byte of a line and column in it; `None` if it has no such place.
     pub fn at(&self, source: u32, position: Position) -> Option<(&str, usize)> {
         let source = self.list.get(source as usize)?;
-        let line_starts = source.line_starts.get_or_init(|| line_starts(&source.text));
+        let line_starts = source.line_starts.get_or_init(|| line_starts(&source.text).into());
         let line = position.line.checked_sub(1)? as usize;
         let start = *line_starts.get(line)? as usize;
         let end = line_starts.get(line + 1).map_or(source.text.len(), |&next| next as usize);
@@ -205,7 +221,14 @@ impl Sources {
     pub fn location(&self, span: Span) -> Location {
         let source = self.source(span);
         let Position { line, column } = source.position(span.start);
-        Location { file: source.name().clone(), line, column, start: span.start, end: span.end }
+        let (start, end) = if source.places.is_empty() {
+            (span.start, span.end)
+        } else {
+            // There is no text to count bytes in; these only order the places of one file.
+            let start = line.saturating_mul(UNSEEN_COLUMNS).saturating_add(column.min(UNSEEN_COLUMNS - 1));
+            (start, start.saturating_add(1))
+        };
+        Location { file: source.name().clone(), line, column, start, end }
     }
 
     /// The line and column where a span starts.

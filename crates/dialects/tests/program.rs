@@ -8,8 +8,9 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use graph::{Answer, Digest, Event, EventKind, Known, Question, canonical};
+use proptest::prelude::*;
 use ropewalk_dialects::native::{Lowered, SourceFile, Triggered};
-use ropewalk_dialects::program;
+use ropewalk_dialects::program::{self, NamedFile};
 use ropewalk_dialects::report;
 use serde_json::Value;
 
@@ -248,9 +249,11 @@ fn memory_changes_nothing() {
             for reply in &replies {
                 let text =
                     format!(r#"{{"protocol":1,"files":["a.rs"],"hooks":[{{"name":"h"}}],"document":{{{reply}}}}}"#);
-                let read = || program::read(&text).expect("it is a reply");
-                let fresh = program::lower(read(), Vec::new(), files, &known, PROGRAM);
-                let again = program::lower_again(read(), Vec::new(), files, &known, PROGRAM, &mut memory);
+                let fresh =
+                    program::lower(program::read(&text).expect("it is a reply"), Vec::new(), files, &known, PROGRAM);
+                let mut named = |name: &str| NamedFile { name: name.to_owned(), text: None };
+                let again = program::lower_again(&text, &mut named, files, &known, PROGRAM, &mut memory);
+                let again = again.expect("it is a reply");
                 assert_eq!(told(&fresh, &[]), told(&again, &[]));
                 assert_eq!(pretty(&fresh), pretty(&again));
             }
@@ -260,4 +263,88 @@ fn memory_changes_nothing() {
 
 fn joined(jobs: &[&String]) -> String {
     jobs.iter().map(|job| job.as_str()).collect::<Vec<_>>().join(",")
+}
+
+/// One job of a made-up reply: which id, what it says, on which line.
+type MadeJob = (u8, u8, u8);
+
+/// What a made-up job says; some of it is wrong, some grows, some waits for answers.
+const MADE: [&str; 12] = [
+    r#""run":"a""#,
+    r#""run":"b","inputs":["src/**"]"#,
+    r#""@needs":[1,2,3],"needs":["j0"],"run":"a""#,
+    r#""needs":["j1","g"],"run":[{"@":[0,9,9],"run":"x"}]"#,
+    r#""when":{"changed":["src/**"]},"run":"a""#,
+    r#""when":[{"branch":["main"]}],"run":"echo ${{ env.E }}""#,
+    r#""if":"needs.j0.result == 'passed'","needs":["j0"],"run":"a""#,
+    r#""matrix":{"os":["a","b"]},"run":"echo ${{ matrix.os }}""#,
+    r#""matrix":{"n":"${{ fromJSON(needs.j0.outputs.n) }}"},"needs":["j0"],"run":"a""#,
+    r#""run":"a","timeout":"soon""#,
+    r#""rum":"a""#,
+    r#""run":[{"function":{"job":"j","inputs":[1,{"@":2}]}}]"#,
+];
+
+/// The document of made-up jobs; `form` says what is around them.
+fn made(jobs: &[MadeJob], form: u8) -> String {
+    let names = ["j0", "j1", "j2", "g/x", "g/y", "y"];
+    let written = jobs.iter().map(|&(id, says, line)| {
+        let (name, says) = (names[usize::from(id) % names.len()], MADE[usize::from(says) % MADE.len()]);
+        // The job that a file says too has no place of its own now and then.
+        let own = if line % 8 == 7 { String::new() } else { format!(r#""@":[{},{},1],"#, line % 2, line / 2 + 1) };
+        (name, format!("{own}{says}"))
+    });
+    let env = if form % 4 == 3 { r#""env":{"E":"2"},"# } else { "" };
+    if form % 8 == 5 {
+        let items: String = written.map(|(name, body)| format!(r#"{{"job":"{name}",{body}}},"#)).collect();
+        return format!(r#"{{{env}"jobs":[{items}{{"wait":{{}}}}]}}"#);
+    }
+    let entries: Vec<String> =
+        written.map(|(name, body)| format!(r#""@{name}":[1,4,4],"{name}":{{{body}}}"#)).collect();
+    format!(r#"{{{env}"jobs":{{{}}}}}"#, entries.join(","))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever a session has seen: graph, questions and all that is told are those of a fresh one, byte for byte.
+    #[test]
+    fn sessions_forget_nothing_and_invent_nothing(
+        start in proptest::collection::vec((0..6_u8, 0..12_u8, 0..16_u8), 0..6),
+        edits in proptest::collection::vec((0..8_usize, (0..6_u8, 0..12_u8, 0..16_u8), 0..4_u8, 0..8_u8, 0..6_u8), 1..12),
+    ) {
+        let mut jobs = start;
+        let mut memory = program::Memory::default();
+        let beside = [SourceFile::new("pipeline.yaml", "jobs: { y: { needs: [j0], run: x } }")];
+        for (place, job, edit, form, around) in edits {
+            let place = place.min(jobs.len());
+            match edit {
+                0 => jobs.insert(place, job),
+                1 if place < jobs.len() => drop(jobs.remove(place)),
+                2 if place < jobs.len() => jobs[place] = job,
+                _ => {}
+            }
+            let files: &[SourceFile] = if around == 1 { &beside } else { &[] };
+            let names = if around == 2 { r#"["b.rs","a.rs"]"# } else { r#"["a.rs","b.rs"]"# };
+            let mut known = push();
+            if around == 3 {
+                known.answers.insert(Question::ChangedFiles, Answer::Files(vec!["src/x".to_owned()]));
+            }
+            if around == 4 {
+                let outputs = std::iter::once(("n".to_owned(), Value::from("[1,2]"))).collect();
+                known.answers.insert(Question::Outcome("j0".into()), Answer::Outcome(graph::Outcome::Passed { outputs }));
+            }
+            let hooks = if around == 5 { r#"{"name":"h"}"# } else { r#"{"name":"h","@":[0,3,3]}"# };
+            let document = made(&jobs, form);
+            let text = format!(r#"{{"protocol":1,"files":{names},"hooks":[{hooks}],"document":{document},"holes":[{{"name":"then:j0","after":["j0"],"@":[1,1,1]}}]}}"#);
+            let source = |name: &str| (name == "a.rs").then(|| "fn ci() {\n    ci.job(x);\n}\n".repeat(3));
+            let sources = vec![("a.rs".to_owned(), source("a.rs").expect("it has a text"))];
+            let mut named = |name: &str| NamedFile { name: name.to_owned(), text: source(name) };
+            let fresh = program::lower(program::read(&text).expect("it is a reply"), sources, files, &known, PROGRAM);
+            let again = program::lower_again(&text, &mut named, files, &known, PROGRAM, &mut memory);
+            let again = again.expect("it is a reply");
+            prop_assert_eq!(told(&fresh, &[]), told(&again, &[]));
+            prop_assert_eq!(&fresh.evaluation.diagnostics, &again.evaluation.diagnostics);
+            prop_assert_eq!(canonical::graph_json(&fresh.evaluation.graph), canonical::graph_json(&again.evaluation.graph));
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use dialects::native::{Lowered, SourceFile, Triggered, Triggers};
-use dialects::program::{self, Reply};
+use dialects::program::{self, NamedFile, Reply};
 use dialects::tree::Sources;
 use graph::{Diagnostic, Evaluation, Event, EventKind, Known};
 
@@ -103,14 +103,12 @@ fn hooks(program: &Program, known: &Known) -> Result<Rc<Reply>, String> {
 fn evaluated(program: &Program, files: &[SourceFile], known: &Known, hooks: &[usize]) -> Result<Lowered, String> {
     let document = (!files.is_empty()).then(|| program::document(files));
     let reply = program.ask(&program::request(known, Some(hooks), document.as_ref()))?;
-    let mut reply = program::read(&reply).map_err(|error| error.to_string())?;
-    let mut sources = Vec::new();
-    for name in reply.files() {
-        *name = program.shown(name);
-        sources.extend(program.text(name).map(|text| (name.clone(), text)));
-    }
+    let mut named = |file: &str| {
+        let name = program.shown(file);
+        NamedFile { text: program.text(&name), name }
+    };
     let memory = &mut *program.memory.borrow_mut();
-    Ok(program::lower_again(reply, sources, files, known, program.digest, memory))
+    program::lower_again(&reply, &mut named, files, known, program.digest, memory).map_err(|error| error.to_string())
 }
 
 /// What is said where the program could not be asked.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use expression::Value as ExpressionValue;
 use graph::validate::{self, JOBS_MAX};
-use graph::{Accepts, Carries, Field, Graph, Hole, Job, JobName, Known, Location, Need, Question};
+use graph::{Accepts, Carries, Field, Graph, Hole, Job, JobName, Known, Location, Need, Question, SkipReason};
 use serde_json::Value;
 
 use super::SourceFile;
@@ -20,7 +20,7 @@ use super::errors::{self, Faults};
 use super::expand::{self, Expansion, Needed, Shape};
 use super::files::{Merged, Source};
 use super::jobs::{self, Origin, Surroundings, Writing};
-use super::kept::{Kept, KeptJob};
+use super::kept::{Kept, KeptLowering};
 use super::nodes;
 use super::patterns::Patterns;
 use super::references::{self, Names};
@@ -53,8 +53,8 @@ pub(crate) struct Given<'a> {
 pub(crate) struct Woven {
     pub graph: Graph,
     pub questions: BTreeSet<Question>,
-    /// The jobs of a program that were lowered anew, without what others decide; by id.
-    pub bare: HashMap<String, Job>,
+    /// The jobs of a program that were lowered anew and are one job, by id; each with why it is skipped by itself.
+    pub lowered: HashMap<String, (Option<SkipReason>, Arc<Job>)>,
 }
 
 /// A job with its shape and the names of its legs.
@@ -77,7 +77,7 @@ pub(crate) fn graph(given: &Given<'_>, patterns: &mut Patterns, faults: &mut Fau
         looks_left: Cell::new(LOOKS_MAX),
         dependents: OnceCell::new(),
         after: RefCell::default(),
-        bare: HashMap::new(),
+        lowered: HashMap::new(),
         faults,
     };
     let n_jobs = planned.iter().map(|job| job.names.len()).sum::<usize>() + given.merged.barriers.len();
@@ -96,9 +96,9 @@ pub(crate) fn graph(given: &Given<'_>, patterns: &mut Patterns, faults: &mut Fau
     // In the order of the text; of two of one name the later stands.
     graph.jobs.extend(placed);
     let found = validate::faults(&graph, |job, need| weaving.place_of(job, need));
-    let bare = std::mem::take(&mut weaving.bare);
+    let lowered = std::mem::take(&mut weaving.lowered);
     faults.extend(found);
-    Woven { graph, questions, bare }
+    Woven { graph, questions, lowered }
 }
 
 /// Where something stands in the text: the job's number, behind it or not, the leg's or barrier's number.
@@ -111,14 +111,18 @@ fn orders(planned: &[Planned<'_>], barriers: &[Place]) -> impl Fn(Place) -> u32 
     let mut places: Vec<(Place, usize)> = of_jobs.chain(of_barriers).collect();
     places.sort_unstable();
     let mut first = 0;
-    let mut numbers: HashMap<Place, (usize, usize)> = HashMap::with_capacity(places.len());
+    let mut of_jobs = vec![(0, 0); planned.len()];
+    let mut of_barriers: HashMap<Place, (usize, usize)> = HashMap::with_capacity(barriers.len());
     for (place, n_places) in places {
-        numbers.insert(place, (first, n_places));
+        match place {
+            (index, 0, _) => of_jobs[index] = (first, n_places),
+            _ => drop(of_barriers.insert(place, (first, n_places))),
+        }
         first += n_places;
     }
     move |(index, kind, number)| {
-        let key = if kind == 0 { (index, 0, 0) } else { (index, kind, number) };
-        let (first, n_places) = numbers.get(&key).copied().unwrap_or_default();
+        let found = if kind == 0 { of_jobs.get(index) } else { of_barriers.get(&(index, kind, number)) };
+        let (first, n_places) = found.copied().unwrap_or_default();
         let leg = if kind == 0 { number.min(n_places.saturating_sub(1)) } else { 0 };
         u32::try_from(first + leg).unwrap_or(u32::MAX)
     }
@@ -126,7 +130,7 @@ fn orders(planned: &[Planned<'_>], barriers: &[Place]) -> impl Fn(Place) -> u32 
 
 /// What ids mean: jobs; groups of a program's jobs, `test` for `test/linux`; and holes of a program.
 struct Ids<'a> {
-    jobs: HashMap<&'a str, usize>,
+    jobs: &'a HashMap<&'a str, usize>,
     /// The members of each group, in the order of the text.
     groups: HashMap<&'a str, Vec<usize>>,
     holes: HashSet<&'a str>,
@@ -135,7 +139,7 @@ struct Ids<'a> {
 impl<'a> Ids<'a> {
     fn of(given: &Given<'a>, faults: &mut Faults) -> Self {
         let sources = &given.merged.jobs;
-        let jobs: HashMap<&str, usize> = sources.iter().enumerate().map(|(index, source)| (source.id, index)).collect();
+        let jobs = &given.merged.by_id;
         let mut groups: HashMap<&str, Vec<usize>> = HashMap::new();
         for (index, source) in sources.iter().enumerate() {
             for (end, _) in source.id.match_indices('/') {
@@ -241,8 +245,8 @@ struct Weaving<'a, 'f> {
     looks_left: Cell<usize>,
     dependents: OnceCell<Vec<Vec<usize>>>,
     after: RefCell<HashMap<usize, Rc<HashSet<usize>>>>,
-    /// See [`Woven::bare`].
-    bare: HashMap<String, Job>,
+    /// See [`Woven::lowered`].
+    lowered: HashMap<String, (Option<SkipReason>, Arc<Job>)>,
     faults: &'f mut Faults,
 }
 
@@ -270,12 +274,13 @@ impl<'a> Weaving<'a, '_> {
             }
             Shape::Single => {
                 let bare = self.leg(base, source, &BTreeMap::new(), Origin::File);
+                let own_skip = bare.skip.clone();
+                let skip = expansion.skip.clone().or_else(|| own_skip.clone());
+                let job = Arc::new(Job { needs, skip, order: orders((index, 0, 0)), ..bare });
                 if around.program.is_some() {
-                    self.bare.insert(source.id.to_owned(), bare.clone());
+                    self.lowered.insert(source.id.to_owned(), (own_skip, Arc::clone(&job)));
                 }
-                let skip = expansion.skip.clone().or(bare.skip.clone());
-                let job = Job { needs, skip, order: orders((index, 0, 0)), ..bare };
-                placed.push((names[0].clone(), Arc::new(job)));
+                placed.push((names[0].clone(), job));
             }
             // Lowered for its faults alone.
             Shape::Hole(_) if source.body.get("matrix").is_none() => {
@@ -286,15 +291,17 @@ impl<'a> Weaving<'a, '_> {
     }
 
     /// A job that is lowered already, with what others decide.
-    fn taken_over(&mut self, index: usize, kept: &KeptJob, order: u32) -> Arc<Job> {
+    fn taken_over(&mut self, index: usize, kept: &KeptLowering, order: u32) -> Arc<Job> {
         let Planned { source, expansion, .. } = &self.planned[index];
-        let read_beyond = if kept.reads_nothing { BTreeSet::new() } else { self.references(index) };
+        let reads_nothing = kept.reads_nothing(source.body);
+        let read_beyond = if reads_nothing { BTreeSet::new() } else { self.references(index) };
         let needs = self.needs(source, &read_beyond, 1);
-        let skip = expansion.skip.as_ref().or(kept.bare.skip.as_ref());
-        if kept.last.order == order && kept.last.needs == needs && kept.last.skip.as_ref() == skip {
-            return Arc::clone(&kept.last);
+        let skip = expansion.skip.as_ref().or(kept.skip.as_ref());
+        let mut last = kept.last.borrow_mut();
+        if last.order != order || last.needs != needs || last.skip.as_ref() != skip {
+            *last = Arc::new(Job { needs, skip: skip.cloned(), order, ..Job::clone(&last) });
         }
-        Arc::new(Job { needs, skip: skip.cloned(), order, ..kept.bare.clone() })
+        Arc::clone(&last)
     }
 
     fn leg(&mut self, base: Job, source: &Source<'_>, coordinates: &BTreeMap<String, Value>, origin: Origin) -> Job {

@@ -20,6 +20,8 @@ pub(crate) struct Merged<'n> {
     pub env: Vec<&'n Entry>,
     pub defaults: HashMap<&'n str, &'n Node>,
     pub jobs: Vec<Source<'n>>,
+    /// The place of each job in `jobs`, by id.
+    pub by_id: HashMap<&'n str, usize>,
     pub barriers: Vec<Barrier<'n>>,
 }
 
@@ -56,7 +58,6 @@ pub(crate) fn merge<'n>(
 ) -> Merged<'n> {
     let mut merged = Merged::default();
     let mut stages: Option<&Node> = None;
-    let mut by_id: HashMap<&str, usize> = HashMap::new();
     let of_files = roots.iter().enumerate().map(|(file, root)| (file, root, Author::User));
     let of_program = document.map(|document| (roots.len(), document, Author::Program));
     for (file, root, author) in of_files.chain(of_program) {
@@ -76,7 +77,7 @@ pub(crate) fn merge<'n>(
                 }
                 Some("stages") => stages = Some(value),
                 Some("jobs") => {
-                    let mut adding = Adding { merged: &mut merged, by_id: &mut by_id, sources, faults, file, author };
+                    let mut adding = Adding { merged: &mut merged, sources, faults, file, author };
                     adding.jobs(value);
                 }
                 _ => {}
@@ -104,7 +105,6 @@ fn merge_env<'n>(env: &mut Vec<&'n Entry>, value: &'n Node) {
 /// One file's jobs on their way into the whole.
 struct Adding<'a, 'n> {
     merged: &'a mut Merged<'n>,
-    by_id: &'a mut HashMap<&'n str, usize>,
     sources: &'a Sources,
     faults: &'a mut Faults,
     file: usize,
@@ -176,7 +176,7 @@ impl<'n> Adding<'_, 'n> {
         let overrides = is_program || body.get("override").and_then(Node::as_bool) == Some(true);
         let source = Source { id, key, body, file: self.file, after: after.into_iter().collect() };
         let place = || self.sources.location(key.span);
-        match self.by_id.get(id) {
+        match self.merged.by_id.get(id) {
             Some(&index) => {
                 let first = &mut self.merged.jobs[index];
                 let is_later_file = first.file != self.file;
@@ -193,7 +193,7 @@ impl<'n> Adding<'_, 'n> {
                 if overrides && !is_program {
                     self.faults.push(errors::overrides_nothing(place(), id));
                 }
-                self.by_id.insert(id, self.merged.jobs.len());
+                self.merged.by_id.insert(id, self.merged.jobs.len());
                 self.merged.jobs.push(source);
                 Some(self.merged.jobs.len() - 1)
             }

@@ -4,35 +4,117 @@ use std::collections::HashMap;
 
 use graph::{Diagnostic, Digest, Hole, Location};
 
-use super::reading::{MARKED, Mark};
+use super::NamedFile;
+use super::reading::{MARKED, Marks, UNMARKED};
 use super::reply::{DiagnosticReply, Reply};
-use crate::native::Written;
-use crate::tree::{Node, NodeValue, Position, Source, Sources, Span};
+use crate::native::{Words, Written};
+use crate::tree::{Entry, Node, NodeValue, Position, Source, Sources, Span};
 
 /// The name of a place that the program did not say.
 const UNKNOWN_FILE: &str = "program";
 
+/// The places of a session: every mark that it has met, and the sources they are in.
+#[derive(Default)]
+pub(super) struct Places {
+    pub marks: Marks,
+    /// The span of each mark.
+    spans: Vec<Span>,
+    /// The program's files as its replies name them, which marks count.
+    pub files: Vec<String>,
+    /// The same files as people know them.
+    shown: Vec<String>,
+    /// Their texts, until their source is made.
+    texts: Vec<Option<String>>,
+    /// The sources behind those of the config files.
+    sources: Vec<Source>,
+    /// The source of a file whose text is there, by file.
+    seen: HashMap<i64, Option<u32>>,
+    /// The source of a file's places that nobody has the text of, by file.
+    unseen: HashMap<i64, u32>,
+}
+
+impl Places {
+    /// Learns files that were not there before.
+    pub(super) fn learn(&mut self, files: &[String], named: &mut dyn FnMut(&str) -> NamedFile) {
+        for file in files.iter().skip(self.files.len()) {
+            let NamedFile { name, text } = named(file);
+            self.files.push(file.clone());
+            self.shown.push(name);
+            self.texts.push(text);
+        }
+    }
+
+    /// Finds the spans of marks that were not there before. `all` holds the sources of the config files.
+    fn resolve(&mut self, all: &mut Sources) {
+        let n_config_files = all.count();
+        for source in &self.sources {
+            all.keep(source.clone());
+        }
+        for index in self.spans.len()..self.marks.list.len() {
+            let mark = self.marks.list[index];
+            let position = Position { line: mark.line.max(1), column: mark.column.max(1) };
+            let source = self.source_of(mark.file, n_config_files, all);
+            let span = source.and_then(|source| token(all, source, position));
+            let span = span.unwrap_or_else(|| {
+                let source = self.unseen(mark.file, all);
+                all.add_place(source, position)
+            });
+            self.spans.push(span);
+        }
+        self.sources = all.from(n_config_files).to_vec();
+    }
+
+    /// The source of a file that a mark names, if its text is there.
+    fn source_of(&mut self, file: i64, n_config_files: usize, all: &mut Sources) -> Option<u32> {
+        let Self { shown, texts, seen, .. } = self;
+        *seen.entry(file).or_insert_with(|| match usize::try_from(file) {
+            Ok(index) => {
+                let text = texts.get_mut(index)?.take()?;
+                u32::try_from(text.len()).ok()?;
+                Some(all.add(&shown[index], text.into()))
+            }
+            Err(_) => {
+                let index = usize::try_from(-1 - i128::from(file)).ok().filter(|index| *index < n_config_files)?;
+                u32::try_from(index).ok()
+            }
+        })
+    }
+
+    fn unseen(&mut self, file: i64, all: &mut Sources) -> u32 {
+        let name =
+            usize::try_from(file).ok().and_then(|file| self.shown.get(file)).map_or(UNKNOWN_FILE, String::as_str);
+        *self.unseen.entry(file).or_insert_with(|| all.keep(Source::unseen(name, Vec::new())))
+    }
+}
+
 /// The reply with places; its sources are added to `all`, which holds those of the config files so far.
 pub(super) fn written(
     reply: Reply,
-    sources: Vec<(String, String)>,
+    places: &mut Places,
     roots: &[Node],
     all: &mut Sources,
     program: Digest,
 ) -> Written {
-    let Reply { files, mut hooks, mut document, holes, questions, statuses, diagnostics, marks, .. } = reply;
-    let spans = spans(&marks, &files, sources, all);
-    let unknown = all.keep(Source::unseen(UNKNOWN_FILE, vec![Position { line: 1, column: 1 }]));
-    let unknown = spans.first().copied().unwrap_or(Span { source: unknown, start: 0, end: 1 });
-    let resolved = |span: Span, around: Span| {
-        if span.source == MARKED { spans.get(span.start as usize).copied().unwrap_or(around) } else { around }
+    let Reply { mut hooks, mut document, holes, questions, statuses, diagnostics, words, .. } = reply;
+    places.resolve(all);
+    let spans = &places.spans;
+    let of_mark = |span: Span| (span.source == MARKED).then(|| spans.get(span.start as usize).copied()).flatten();
+    let unknown = hooks.iter().find_map(|hook| of_mark(hook.place)).unwrap_or_else(|| {
+        let source = all.keep(Source::unseen(UNKNOWN_FILE, vec![Position { line: 1, column: 1 }]));
+        Span { source, start: 0, end: 1 }
+    });
+    // What has a place already was taken over from an earlier reply.
+    let resolved = |span: Span, around: Span| match span {
+        UNMARKED => around,
+        Span { source: MARKED, .. } => of_mark(span).unwrap_or(around),
+        span => span,
     };
     for hook in &mut hooks {
         let around = resolved(hook.place, unknown);
         hook.on.iter_mut().for_each(|on| place(on, around, &resolved));
     }
     if let Some(document) = &mut document {
-        place(document, unknown, &resolved);
+        place_document(document, unknown, &words, &resolved);
         super::document::take_over(document, roots, all);
     }
     let location = |span: Span| all.location(resolved(span, unknown));
@@ -47,7 +129,32 @@ pub(super) fn written(
         statuses,
         diagnostics: diagnostics.into_iter().map(|diagnostic| told(diagnostic, location)).collect(),
         program,
-        files,
+        files: places.shown.clone(),
+        words,
+    }
+}
+
+/// Gives every node of the document its place, but those under jobs that were taken over with theirs.
+fn place_document(document: &mut Node, around: Span, words: &[Words], resolved: &impl Fn(Span, Span) -> Span) {
+    document.span = resolved(document.span, around);
+    let own = document.span;
+    let NodeValue::Mapping(entries) = &mut document.value else { return place(document, around, resolved) };
+    for Entry { key, value } in entries {
+        key.span = resolved(key.span, own);
+        let jobs = match &mut value.value {
+            NodeValue::Mapping(jobs) if jobs.len() == words.len() && key.scalar_text() == Some("jobs") => jobs,
+            _ => {
+                place(value, key.span, resolved);
+                continue;
+            }
+        };
+        value.span = resolved(value.span, key.span);
+        for (job, words) in jobs.iter_mut().zip(words) {
+            job.key.span = resolved(job.key.span, value.span);
+            if matches!(words, Words::Fresh(_)) {
+                place(&mut job.value, job.key.span, resolved);
+            }
+        }
     }
 }
 
@@ -77,72 +184,6 @@ fn place(node: &mut Node, around: Span, resolved: &impl Fn(Span, Span) -> Span) 
             }
         }
         _ => {}
-    }
-}
-
-/// The span of every mark.
-fn spans(marks: &[Mark], files: &[String], texts: Vec<(String, String)>, all: &mut Sources) -> Vec<Span> {
-    let n_config_files = all.count();
-    let mut texts: HashMap<String, String> = texts.into_iter().collect();
-    let mut seen: HashMap<i64, u32> = HashMap::new();
-    // Places in files whose text nobody has, by file.
-    let mut unseen: HashMap<i64, Vec<Position>> = HashMap::new();
-    let mut spans = Vec::with_capacity(marks.len());
-    // A second look at those of a file whose text is missing: its source can be made only when all are known.
-    let mut open: Vec<usize> = Vec::new();
-    for (index, mark) in marks.iter().enumerate() {
-        let source = match seen.get(&mark.file) {
-            Some(&source) => Some(source),
-            None => source_of(mark.file, files, &mut texts, n_config_files, all).inspect(|&source| {
-                seen.insert(mark.file, source);
-            }),
-        };
-        let position = Position { line: mark.line.max(1), column: mark.column.max(1) };
-        match source.and_then(|source| token(all, source, position)) {
-            Some(span) => spans.push(span),
-            None => {
-                let places = unseen.entry(mark.file).or_default();
-                let start = u32::try_from(places.len()).unwrap_or(u32::MAX);
-                places.push(position);
-                spans.push(Span { source: u32::MAX, start, end: start.saturating_add(1) });
-                open.push(index);
-            }
-        }
-    }
-    let mut files_unseen: Vec<(i64, Vec<Position>)> = unseen.into_iter().collect();
-    files_unseen.sort_by_key(|(file, _)| *file);
-    let numbers: HashMap<i64, u32> = files_unseen
-        .into_iter()
-        .map(|(file, places)| {
-            let name = usize::try_from(file).ok().and_then(|file| files.get(file)).map_or(UNKNOWN_FILE, String::as_str);
-            (file, all.keep(Source::unseen(name, places)))
-        })
-        .collect();
-    for index in open {
-        spans[index].source = numbers[&marks[index].file];
-    }
-    spans
-}
-
-/// The source of a file that a mark names, if its text is there.
-fn source_of(
-    file: i64,
-    files: &[String],
-    texts: &mut HashMap<String, String>,
-    n_config_files: usize,
-    all: &mut Sources,
-) -> Option<u32> {
-    match usize::try_from(file) {
-        Ok(index) => {
-            let name = files.get(index)?;
-            let text = texts.remove(name)?;
-            u32::try_from(text.len()).ok()?;
-            Some(all.add(name, text.into()))
-        }
-        Err(_) => {
-            let index = usize::try_from(-1 - file).ok().filter(|index| *index < n_config_files)?;
-            u32::try_from(index).ok()
-        }
     }
 }
 

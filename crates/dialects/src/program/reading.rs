@@ -5,8 +5,10 @@ use std::collections::HashMap;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
 use super::reply::VALUES_MAX;
+use crate::native::{JobText, Kept, Words};
 use crate::tree::{Entry, Node, NodeValue, Span, Style};
 
 /// The `source` of a span that is no span yet but the number of a mark, in `start`.
@@ -30,9 +32,19 @@ pub(super) struct Mark {
 pub(super) struct Reading {
     values: Cell<usize>,
     marks: RefCell<Marks>,
+    known: Option<RefCell<Known>>,
 }
 
-/// Every mark once.
+/// What is known of jobs from an earlier reply of the session, and what this one adds.
+struct Known {
+    kept: Kept,
+    /// How each job of the document's map was read, in order.
+    words: Vec<Words>,
+    /// How many maps or lists of jobs there were.
+    n_sections: usize,
+}
+
+/// Every mark once; the numbers hold for a session.
 #[derive(Default)]
 pub(super) struct Marks {
     pub list: Vec<Mark>,
@@ -40,12 +52,53 @@ pub(super) struct Marks {
 }
 
 impl Reading {
-    pub(super) fn into_marks(self) -> Vec<Mark> {
-        self.marks.into_inner().list
+    /// A reading that takes over jobs which stand in a reply as they stood in an earlier one.
+    pub(super) fn again(marks: Marks, mut kept: Kept) -> Self {
+        kept.begin_reading();
+        let known = Known { kept, words: Vec::new(), n_sections: 0 };
+        Self { values: Cell::default(), marks: RefCell::new(marks), known: Some(RefCell::new(known)) }
+    }
+
+    pub(super) fn into_marks(self) -> Marks {
+        self.marks.into_inner()
+    }
+
+    /// Marks, jobs of earlier replies, and how each job of this one was read; `None` if its jobs are not one map.
+    pub(super) fn into_parts(self) -> Option<(Marks, Kept, Vec<Words>)> {
+        let Known { kept, words, n_sections } = self.known?.into_inner();
+        (n_sections < 2).then(|| (self.marks.into_inner(), kept, words))
+    }
+
+    fn begin_section(&self) {
+        if let Some(known) = &self.known {
+            known.borrow_mut().n_sections += 1;
+        }
+    }
+
+    /// Reads a job from its text, or takes it over.
+    fn job<E: Error>(&self, id: &str, text: &str, known: &RefCell<Known>) -> Result<Node, E> {
+        let known = &mut *known.borrow_mut();
+        if let Some((body, n_values)) = known.kept.take_same(id, text) {
+            known.words.push(Words::AsBefore);
+            self.add(n_values)?;
+            return Ok(body);
+        }
+        let before = self.values.get();
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        let node = Value { reading: self, part: Part::Job }.deserialize(&mut deserializer).map_err(E::custom)?;
+        // What has no place of its own may get another one with the same words.
+        let is_placed = node.span != UNMARKED;
+        let text = is_placed.then(|| JobText { text: text.into(), n_values: self.values.get() - before });
+        known.words.push(Words::Fresh(text));
+        Ok(node)
     }
 
     fn count<E: Error>(&self) -> Result<(), E> {
-        let count = self.values.get() + 1;
+        self.add(1)
+    }
+
+    fn add<E: Error>(&self, n_values: usize) -> Result<(), E> {
+        let count = self.values.get() + n_values;
         self.values.set(count);
         if count > VALUES_MAX { Err(E::custom(format!("it holds more than {VALUES_MAX} values"))) } else { Ok(()) }
     }
@@ -154,6 +207,9 @@ impl<'de> Visitor<'de> for Value<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Node, A::Error> {
         let mut items = Vec::new();
+        if self.part == Part::Jobs {
+            self.reading.begin_section();
+        }
         let seed = Value { part: self.part.of_item(), ..self };
         while let Some(item) = access.next_element_seed(seed)? {
             items.push(item);
@@ -167,6 +223,9 @@ impl<'de> Visitor<'de> for Value<'_> {
         let mut entries: Vec<Entry> = Vec::new();
         let mut marks: Vec<(Box<str>, Span)> = Vec::new();
         let mut own = UNMARKED;
+        if part == Part::Jobs {
+            self.reading.begin_section();
+        }
         while let Some(key) = access.next_key_seed(Key(self.reading))? {
             if let Some(of) = key.strip_prefix('@').filter(|_| part != Part::Payload) {
                 let span = self.reading.span(access.next_value_seed(MarkSeed)?);
@@ -177,7 +236,12 @@ impl<'de> Visitor<'de> for Value<'_> {
                 }
                 continue;
             }
-            let value = access.next_value_seed(Value { part: part.of_key(&key), ..self })?;
+            let value = match &self.reading.known {
+                Some(known) if part == Part::Jobs => {
+                    self.reading.job(&key, access.next_value::<&RawValue>()?.get(), known)?
+                }
+                _ => access.next_value_seed(Value { part: part.of_key(&key), ..self })?,
+            };
             entries.push(Entry { key: Node::new(NodeValue::String(key), UNMARKED, Style::Quoted), value });
         }
         set_marks(&mut entries, &marks);

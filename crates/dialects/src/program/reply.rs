@@ -8,8 +8,9 @@ use graph::{JobName, Question, Severity, Status};
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::reading::{Mark, Part, Reading, Value};
+use super::reading::{Mark, Marks, Part, Reading, Value};
 use super::{PROTOCOL, ProtocolError};
+use crate::native::{Kept, Words};
 use crate::tree::{Node, Span};
 
 /// The longest reply, in bytes.
@@ -47,6 +48,8 @@ pub struct Reply {
     pub(super) statuses: BTreeMap<String, Status>,
     pub(super) diagnostics: Vec<DiagnosticReply>,
     pub(super) marks: Vec<Mark>,
+    /// How each job of the document's map was read, if the reply was read by a session; else empty.
+    pub(super) words: Vec<Words>,
 }
 
 impl Reply {
@@ -119,10 +122,27 @@ pub fn read(text: &str) -> Result<Reply, ProtocolError> {
         (Err(error), _) => Err(ProtocolError::Malformed { cause: error.to_string() }),
         (Ok(_), None) => Err(ProtocolError::Malformed { cause: "it does not say its `protocol`".to_owned() }),
         (Ok(mut reply), Some(_)) => {
-            reply.marks = reading.into_marks();
+            reply.marks = reading.into_marks().list;
             Ok(reply)
         }
     }
+}
+
+/// Reads a reply of a session, taking over jobs that stand in it as they stood in an earlier one. The reply has no marks:
+/// they are among those of the session. `None` if [`read`] must read it, for what is wrong with it or for its form.
+pub(super) fn read_again(text: &str, marks: Marks, kept: Kept) -> Option<(Reply, Marks, Kept)> {
+    if text.len() > REPLY_BYTES_MAX {
+        return None;
+    }
+    let reading = Reading::again(marks, kept);
+    let version = Cell::new(None);
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let mut reply = ReplySeed { reading: &reading, version: &version }.deserialize(&mut deserializer).ok()?;
+    deserializer.end().ok()?;
+    version.get()?;
+    let (marks, kept, words) = reading.into_parts()?;
+    reply.words = words;
+    Some((reply, marks, kept))
 }
 
 /// The version that a text says which could not be read otherwise.

@@ -100,7 +100,7 @@ fn read(line: &str) -> Result<Trial, ProtocolError> {
         (_, Some(found)) if found != super::PROTOCOL => Err(ProtocolError::Version { found }),
         (Err(error), _) => Err(ProtocolError::Malformed { cause: error.to_string() }),
         (Ok(mut trial), _) => {
-            trial.reply.marks = reading.into_marks();
+            trial.reply.marks = reading.into_marks().list;
             Ok(trial)
         }
     }
