@@ -2,11 +2,25 @@
 //!
 //! A laptop's `ropewalk run` and a server run the same loop; they differ only in their [`shell::World`].
 
-pub mod access;
-pub mod parts;
 pub mod request;
-pub mod settings;
 pub mod shell;
 
+pub mod dispatch;
+pub mod live;
+pub mod lowering;
+pub mod moments;
+pub mod outbox;
+pub mod records;
+pub mod server;
+pub mod source;
+pub mod world;
+
+pub mod access;
+pub mod http;
+pub mod parts;
+pub mod settings;
+pub mod telemetry;
+
 pub use request::{ShellHandle, Stopped};
+pub use server::{Running, Server};
 pub use shell::{Inbox, Shell, ShellError, World};
