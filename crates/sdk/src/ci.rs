@@ -134,6 +134,8 @@ pub(crate) enum NeedOn {
     Name(String),
     /// All jobs that a closure adds, or the hole as long as it has not run.
     Growth(usize),
+    /// The same, and values out of it: where the closure never runs there are none, whatever the awaited jobs are forgiven.
+    Values(usize),
 }
 
 /// What ends an evaluation at a bound, by unwinding; the diagnostic has been written.

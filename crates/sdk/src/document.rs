@@ -333,11 +333,24 @@ impl Writer<'_> {
         out.push_str("\"@\":");
         self.mark(mark, out);
         self.needs(index, out);
+        let mut must_hold = self.shared.values_are_there(index);
         let settings = std::mem::take(&mut self.shared.jobs[index].settings);
         for Setting { key, value, mark } in &settings.0 {
             out.push(',');
             self.key(key, mark, out);
-            value.write(out);
+            match (*key, value, must_hold.take_if(|_| *key == "if")) {
+                ("if", Json::Text(own), Some(term)) => {
+                    let own = own.trim();
+                    let bare = own.strip_prefix("${{").and_then(|own| own.strip_suffix("}}")).unwrap_or(own);
+                    write_text(&format!("{term} && ({bare})"), out);
+                }
+                _ => value.write(out),
+            }
+        }
+        if let Some(term) = must_hold {
+            out.push(',');
+            self.key("if", mark, out);
+            write_text(&term, out);
         }
         self.shared.jobs[index].settings = settings;
         out.push('}');

@@ -433,12 +433,32 @@ impl Evaluation {
         waiting.map(hole).collect()
     }
 
+    /// What must hold for a job that takes values out of growths, as an expression: a growth that is closed has none, also
+    /// if the job that closed it may fail and so would let others go on.
+    pub(crate) fn values_are_there(&self, job: usize) -> Option<String> {
+        let mut terms: Vec<String> = Vec::new();
+        for need in &self.jobs[job].needs {
+            let NeedOn::Values(growth) = need.on else { continue };
+            let growth = &self.growths[growth];
+            for name in growth.after.iter().filter(|_| growth.state == State::Closed) {
+                let awaited = self.by_name.get(name).map(|&index| &self.jobs[index].settings);
+                let may_fail = awaited.and_then(|settings| settings.get("allow_failure")) == Some(&Json::Bool(true));
+                // A name with `/` is no name in an expression: the index takes any.
+                let term = format!("needs['{name}'].result == 'passed'");
+                if may_fail && !terms.contains(&term) {
+                    terms.push(term);
+                }
+            }
+        }
+        (!terms.is_empty()).then(|| terms.join(" && "))
+    }
+
     /// The names that a need stands for, in the order of the program: a job or group, or for a growth its jobs, the holes
     /// inside it that are still there, and the jobs that keep it from ever growing.
     pub(crate) fn needed_names<'a>(&'a self, need: &'a Need) -> Vec<&'a str> {
         let growth = match &need.on {
             NeedOn::Name(name) => return vec![name],
-            NeedOn::Growth(growth) => *growth,
+            NeedOn::Growth(growth) | NeedOn::Values(growth) => *growth,
         };
         let mut names: Vec<&str> = Vec::new();
         for part in std::iter::once(growth).chain(self.growths[growth].inner.iter().copied()) {

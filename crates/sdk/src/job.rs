@@ -138,7 +138,7 @@ impl Job {
             self.need(NeedOn::Name(source.job.clone()), "success", mark);
         }
         for growth in &sources.growths {
-            self.need(NeedOn::Growth(*growth), "success", mark);
+            self.need(NeedOn::Values(*growth), "success", mark);
         }
         Job { ci: self.ci, index: self.index, sources, read: I::read, types: PhantomData }
     }

@@ -349,7 +349,7 @@ impl Evaluation {
         let mut keys: Vec<(String, Json)> = Vec::with_capacity(entry.settings.0.len() + 1);
         let needs = entry.needs.into_iter().filter_map(|need| match need.on {
             NeedOn::Name(name) => Some(Json::object([("job", name.into()), ("on", need.ending.into())])),
-            NeedOn::Growth(_) => None,
+            NeedOn::Growth(_) | NeedOn::Values(_) => None,
         });
         let needs: Vec<Json> = needs.collect();
         if !needs.is_empty() {

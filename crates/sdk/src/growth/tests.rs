@@ -298,3 +298,29 @@ fn the_order_of_answers_changes_nothing() {
         assert_eq!(some.len() == all.len(), waiting == 0, "{some:?}");
     }
 }
+
+/// A job that may fail lets others go on, but not those that take what was never there.
+#[test]
+fn a_forgiven_failure_gives_no_values() {
+    let reply = |own: Option<&str>, answers: &[(String, Json)]| {
+        let ci = Ci::new(Json::Null, answers.iter().cloned().collect(), vec![0]);
+        let plan = ci.job("plan").allow_failure().run("…").output::<Vec<String>>("list");
+        let grown = ci.then(plan, |ci, names| {
+            names.iter().map(|name| ci.job(name).run("…").output::<String>("out")).collect::<Vec<_>>()
+        });
+        let takes = ci.job("takes").inputs(&grown).run_fn(|_, _| Ok(()));
+        if let Some(own) = own {
+            let _ = takes.run_if(own);
+        }
+        ci.job("follows").needs(&grown).run("…");
+        let reply = Json::read(&crate::document::reply(&ci, &[])).unwrap();
+        let condition =
+            |job: &str| reply.get("document")?.get("jobs")?.get(job)?.get("if")?.as_str().map(str::to_owned);
+        (condition("takes"), condition("follows"))
+    };
+    let passed_only = "needs['plan'].result == 'passed'";
+    assert_eq!(reply(None, &[failed("plan")]), (Some(passed_only.to_owned()), None));
+    let both = format!("{passed_only} && ( event.branch )");
+    assert_eq!(reply(Some("${{ event.branch }}"), &[failed("plan")]), (Some(both), None));
+    assert_eq!(reply(None, &[passed("plan", &[("list", "[]")])]), (None, None));
+}
