@@ -1,0 +1,519 @@
+//! Who is joined, what is on the way to whom, and who evaluates.
+//!
+//! A worker is its key; a session is one answer that a joined worker reads. Of attempts only the engine decides: what is
+//! given out is noted here so that a report or a log can be judged by its lease, and so that a start that was lost on the way is
+//! said again when its worker joins again. Nothing here waits: a worker that does not read loses its session.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use api::worker::{Evaluate, Offer, ProgramReply, ToWorker};
+use bytes::Bytes;
+use engine::{Intake, Presence};
+use graph::{AttemptNumber, AttemptSpec, BuildId, JobName, LeaseId, Timestamp, Trust, WorkerId};
+use serde::Serialize;
+use thiserror::Error;
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use crate::records::{self, DEFAULT_POOL};
+
+/// The most lines that wait for one worker; a worker that leaves more unread loses its session and joins again.
+pub const SESSION_LINES_MAX: usize = 4096;
+/// The most workers that are joined at once.
+pub const SESSIONS_MAX: usize = 20_000;
+/// The most challenges that wait to be signed; the oldest is forgotten for a newer one.
+pub const CHALLENGES_MAX: usize = 1024;
+/// How long a challenge may be signed, in milliseconds.
+pub const CHALLENGE_MS: u64 = 60_000;
+/// How many heartbeats a worker may be silent before it is lost.
+pub const HEARTBEATS_MISSED_MAX: u64 = 3;
+/// The most leases that one worker says it holds.
+pub const LEASES_MAX: usize = 10_000;
+/// The most pools or labels that one worker offers.
+pub const OFFERED_MAX: usize = 1000;
+
+/// Why a worker may not join.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum JoinRefusal {
+    /// There are too many.
+    #[error("{SESSIONS_MAX} workers are joined, the most there may be")]
+    Full,
+    /// It offers nothing that its token allows.
+    #[error("the token grants none of the pools {0}")]
+    NoPool(String),
+    /// It offers too much.
+    #[error("a worker offers at most {OFFERED_MAX} pools and labels, and holds at most {LEASES_MAX} leases")]
+    TooMuch,
+}
+
+/// An attempt in a worker's hands.
+#[derive(Clone, Debug)]
+pub struct Given {
+    /// Who has it.
+    pub worker: WorkerId,
+    /// What it is; build and attempt as the worker knows them, also after it was handed on to another build.
+    pub spec: Arc<AttemptSpec>,
+    /// The build that waits for it now, and the attempt's number there.
+    pub now: (BuildId, AttemptNumber),
+    /// How far its build is trusted.
+    pub trust: Trust,
+}
+
+/// What a joined worker is told of its session.
+#[derive(Debug)]
+pub struct Joined {
+    /// Its session's secret.
+    pub secret: String,
+    /// The number of the session, larger than those before it.
+    pub number: u64,
+    /// The lines to send it, each with its line break. Ends when the session is over.
+    pub lines: mpsc::Receiver<Bytes>,
+}
+
+/// One worker that is joined, for people.
+#[derive(Clone, Debug)]
+pub struct SessionView {
+    /// Who.
+    pub worker: WorkerId,
+    /// What it offered; its pools are those that its token grants.
+    pub offer: Offer,
+    /// When it joined.
+    pub since: Timestamp,
+    /// When it last said something.
+    pub heard: Timestamp,
+    /// The leases it holds, by its own word.
+    pub leases: BTreeSet<LeaseId>,
+    /// Why it takes nothing new, if so.
+    pub closed: Option<String>,
+}
+
+struct Session {
+    number: u64,
+    secret: Arc<str>,
+    offer: Offer,
+    since: Timestamp,
+    heard: Timestamp,
+    leases: BTreeSet<LeaseId>,
+    /// Its own reason to take nothing new.
+    own_reason: Option<String>,
+    /// What people said of it.
+    intake: records::Intake,
+    lines: mpsc::Sender<Bytes>,
+    started: HashSet<LeaseId>,
+    /// Questions to pipelines' programs that it has not answered.
+    asked: BTreeSet<u64>,
+}
+
+#[derive(Default)]
+struct State {
+    sessions: BTreeMap<WorkerId, Session>,
+    secrets: HashMap<Arc<str>, WorkerId>,
+    given: HashMap<LeaseId, Given>,
+    /// The leases of attempts, as workers and logs name these.
+    leases: HashMap<(BuildId, AttemptNumber), LeaseId>,
+    challenges: std::collections::VecDeque<(String, String, Timestamp)>,
+    answers: HashMap<u64, oneshot::Sender<Result<Box<ProgramReply>, String>>>,
+    last_number: u64,
+    last_question: u64,
+    stale_sections: u64,
+}
+
+/// All sessions of all workers.
+pub struct Dispatch {
+    heartbeat_ms: u64,
+    state: Mutex<State>,
+    /// Wakes those who wait for a worker that evaluates.
+    joined: Notify,
+}
+
+impl Dispatch {
+    /// Nobody is joined. Workers shall say something at least every `heartbeat_ms`.
+    #[must_use]
+    pub fn new(heartbeat_ms: u64) -> Self {
+        Self { heartbeat_ms, state: Mutex::default(), joined: Notify::new() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How often a worker says something, in milliseconds.
+    #[must_use]
+    pub fn heartbeat_ms(&self) -> u64 {
+        self.heartbeat_ms
+    }
+
+    /// How long a worker's word holds, in milliseconds.
+    #[must_use]
+    pub fn holds_ms(&self) -> u64 {
+        self.heartbeat_ms * HEARTBEATS_MISSED_MAX
+    }
+
+    // Joining.
+
+    /// A challenge for whoever says that it holds `key`.
+    pub fn challenge(&self, key: &str, now: Timestamp) -> String {
+        let nonce = secret();
+        let mut state = self.state();
+        if state.challenges.len() == CHALLENGES_MAX {
+            state.challenges.pop_front();
+        }
+        state.challenges.push_back((nonce.clone(), key.to_owned(), now));
+        nonce
+    }
+
+    /// Whether this challenge was given for this key and may still be signed. It cannot be used again.
+    pub fn take_challenge(&self, nonce: &str, key: &str, now: Timestamp) -> bool {
+        let mut state = self.state();
+        let place = state.challenges.iter().position(|(given, whose, _)| given == nonce && whose == key);
+        let taken = place.and_then(|place| state.challenges.remove(place));
+        taken.is_some_and(|(_, _, at)| now.ms_since(at) <= CHALLENGE_MS)
+    }
+
+    /// A worker that has proved its key opens a session; an earlier one of it ends. Its first line is
+    /// [`ToWorker::Welcome`].
+    ///
+    /// # Errors
+    /// [`JoinRefusal`].
+    pub fn join(
+        &self,
+        worker: &WorkerId,
+        offer: Offer,
+        leases: BTreeSet<LeaseId>,
+        intake: records::Intake,
+        now: Timestamp,
+    ) -> Result<Joined, JoinRefusal> {
+        if offer.pools.len() > OFFERED_MAX || offer.labels.len() > OFFERED_MAX || leases.len() > LEASES_MAX {
+            return Err(JoinRefusal::TooMuch);
+        }
+        let mut state = self.state();
+        if state.sessions.len() >= SESSIONS_MAX && !state.sessions.contains_key(worker) {
+            return Err(JoinRefusal::Full);
+        }
+        state.end_session(worker);
+        state.last_number += 1;
+        let number = state.last_number;
+        let (lines, receiver) = mpsc::channel(SESSION_LINES_MAX);
+        let secret: Arc<str> = secret().into();
+        let session = Session {
+            number,
+            secret: Arc::clone(&secret),
+            offer,
+            since: now,
+            heard: now,
+            leases,
+            own_reason: None,
+            intake,
+            lines,
+            started: HashSet::new(),
+            asked: BTreeSet::new(),
+        };
+        state.secrets.insert(Arc::clone(&secret), worker.clone());
+        state.sessions.insert(worker.clone(), session);
+        let heartbeat_ms = self.heartbeat_ms;
+        state.say(worker, &ToWorker::Welcome { worker: worker.clone(), session: secret.to_string(), heartbeat_ms });
+        drop(state);
+        self.joined.notify_waiters();
+        Ok(Joined { secret: secret.to_string(), number, lines: receiver })
+    }
+
+    /// The worker of a session, by its secret.
+    #[must_use]
+    pub fn worker_of(&self, secret: &str) -> Option<WorkerId> {
+        self.state().secrets.get(secret).cloned()
+    }
+
+    /// Ends the session of this number, if it is the worker's present one.
+    pub fn leave(&self, worker: &WorkerId, number: u64) {
+        let mut state = self.state();
+        if state.sessions.get(worker).is_some_and(|session| session.number == number) {
+            state.end_session(worker);
+        }
+    }
+
+    /// Ends the worker's session, whatever its number.
+    pub fn end(&self, worker: &WorkerId) {
+        self.state().end_session(worker);
+    }
+
+    /// Ends all sessions: their streams end.
+    pub fn end_all(&self) {
+        let mut state = self.state();
+        let workers: Vec<WorkerId> = state.sessions.keys().cloned().collect();
+        workers.iter().for_each(|worker| state.end_session(worker));
+    }
+
+    /// Notes what a worker says of itself. Gives its presence as the engine takes it; `None` if it is not joined.
+    pub fn present(
+        &self,
+        worker: &WorkerId,
+        said: Option<(BTreeSet<LeaseId>, Option<String>)>,
+        now: Timestamp,
+    ) -> Option<Presence> {
+        let holds_ms = self.holds_ms();
+        let mut state = self.state();
+        let session = state.sessions.get_mut(worker)?;
+        session.heard = now;
+        if let Some((leases, closed)) = said {
+            session.leases = leases;
+            session.own_reason = closed;
+        }
+        Some(session.presence(holds_ms))
+    }
+
+    /// Notes what people said of a worker. Gives its presence as the engine takes it; `None` if it is not joined.
+    pub fn set_intake(&self, worker: &WorkerId, intake: records::Intake) -> Option<Presence> {
+        let holds_ms = self.holds_ms();
+        let mut state = self.state();
+        let session = state.sessions.get_mut(worker)?;
+        let drain = match &intake {
+            records::Intake::Draining(said) => Some(ToWorker::Drain { reason: said.reason.clone() }),
+            records::Intake::Open | records::Intake::Paused(_) => None,
+        };
+        session.intake = intake;
+        let presence = session.presence(holds_ms);
+        if let Some(drain) = drain {
+            state.say(worker, &drain);
+        }
+        Some(presence)
+    }
+
+    /// Who is joined, in order of id.
+    #[must_use]
+    pub fn sessions(&self) -> Vec<SessionView> {
+        let state = self.state();
+        let view = |(worker, session): (&WorkerId, &Session)| SessionView {
+            worker: worker.clone(),
+            offer: session.offer.clone(),
+            since: session.since,
+            heard: session.heard,
+            leases: session.leases.clone(),
+            closed: session.closed(),
+        };
+        state.sessions.iter().map(view).collect()
+    }
+
+    // Attempts.
+
+    /// Notes that an attempt is in a worker's hands. Gives whether it was noted before.
+    pub fn give(&self, given: Given) -> bool {
+        let mut state = self.state();
+        state.leases.insert((given.spec.build, given.spec.attempt), given.spec.lease);
+        state.given.insert(given.spec.lease, given).is_some()
+    }
+
+    /// Sends an attempt to its worker, unless this session has it already. A worker that is not joined gets it when it is.
+    pub fn start(&self, spec: &AttemptSpec, secrets: &BTreeMap<String, String>) {
+        let mut state = self.state();
+        let lease = spec.lease;
+        let Some(worker) = state.given.get(&lease).map(|given| given.worker.clone()) else { return };
+        let Some(session) = state.sessions.get_mut(&worker) else { return };
+        if session.leases.contains(&lease) || !session.started.insert(lease) {
+            return;
+        }
+        state.say(&worker, &StartLine { say: "start", spec, secrets });
+    }
+
+    /// The attempts in a worker's hands that its session has not heard of.
+    #[must_use]
+    pub fn unheard(&self, worker: &WorkerId) -> Vec<Given> {
+        let state = self.state();
+        let Some(session) = state.sessions.get(worker) else { return Vec::new() };
+        let is_unheard = |lease: &LeaseId| !session.leases.contains(lease) && !session.started.contains(lease);
+        let mut unheard: Vec<Given> = state
+            .given
+            .values()
+            .filter(|given| given.worker == *worker && is_unheard(&given.spec.lease))
+            .cloned()
+            .collect();
+        unheard.sort_by_key(|given| given.spec.lease);
+        unheard
+    }
+
+    /// Tells a worker that a lease is no longer wanted; if it is not its own any more, to forget it.
+    pub fn stop(&self, worker: &WorkerId, lease: LeaseId, by: String) {
+        let mut state = self.state();
+        let is_its_own = state.given.get(&lease).is_some_and(|given| given.worker == *worker);
+        let line = if is_its_own { ToWorker::Stop { lease, by } } else { ToWorker::Forget { lease } };
+        state.say(worker, &line);
+    }
+
+    /// An attempt has ended, and is in nobody's hands any more, unless another build has taken it over.
+    pub fn take_of(&self, lease: LeaseId, ended: (BuildId, AttemptNumber)) -> Option<Given> {
+        let mut state = self.state();
+        if state.given.get(&lease).is_none_or(|given| given.now != ended) {
+            return None;
+        }
+        let given = state.given.remove(&lease)?;
+        state.leases.remove(&(given.spec.build, given.spec.attempt));
+        if let Some(session) = state.sessions.get_mut(&given.worker) {
+            session.started.remove(&lease);
+            session.leases.remove(&lease);
+        }
+        Some(given)
+    }
+
+    /// An attempt goes on for another build.
+    pub fn hand_on(&self, lease: LeaseId, now: (BuildId, AttemptNumber)) {
+        if let Some(given) = self.state().given.get_mut(&lease) {
+            given.now = now;
+        }
+    }
+
+    /// What a lease stands for, if it is in this worker's hands.
+    #[must_use]
+    pub fn given(&self, worker: &WorkerId, lease: LeaseId) -> Option<Given> {
+        self.state().given.get(&lease).filter(|given| given.worker == *worker).cloned()
+    }
+
+    /// What an attempt, as workers and logs name it, stands for, if it is in this worker's hands.
+    #[must_use]
+    pub fn given_attempt(&self, worker: &WorkerId, attempt: (BuildId, AttemptNumber)) -> Option<Given> {
+        let state = self.state();
+        let lease = state.leases.get(&attempt)?;
+        state.given.get(lease).filter(|given| given.worker == *worker).cloned()
+    }
+
+    /// The attempts of a build that run, as their logs and workers know them: lease, job, worker.
+    #[must_use]
+    pub fn running(&self, build: BuildId) -> Vec<(LeaseId, JobName, WorkerId)> {
+        let state = self.state();
+        let of_build = state.given.values().filter(|given| given.now.0 == build);
+        of_build.map(|given| (given.spec.lease, given.spec.name.clone(), given.worker.clone())).collect()
+    }
+
+    /// Counts sections that were dropped because their lease was stale.
+    pub fn count_stale(&self, sections: u64) {
+        self.state().stale_sections += sections;
+    }
+
+    /// How many sections were dropped because their lease was stale.
+    #[must_use]
+    pub fn stale_sections(&self) -> u64 {
+        self.state().stale_sections
+    }
+
+    // Evaluations.
+
+    /// Asks a worker a pipeline's program; waits until one is joined. Asked elsewhere if the worker goes.
+    ///
+    /// # Errors
+    /// What the worker said went wrong, or that `tries` workers in a row did not answer in time.
+    pub async fn evaluate(
+        &self,
+        mut question: Evaluate,
+        tries: u32,
+        silence: std::time::Duration,
+    ) -> Result<Box<ProgramReply>, String> {
+        let mut n_tries = 0;
+        while n_tries < tries {
+            let notified = self.joined.notified();
+            let Some((id, answer)) = self.ask(&mut question) else {
+                notified.await;
+                continue;
+            };
+            match tokio::time::timeout(silence, answer).await {
+                Ok(Ok(reply)) => return reply,
+                // The session ended: somebody else, without counting it.
+                Ok(Err(_)) => {}
+                Err(_) => n_tries += 1,
+            }
+            self.state().forget_question(id);
+        }
+        Err(format!("no worker has asked the pipeline's program within {} seconds", silence.as_secs()))
+    }
+
+    fn ask(&self, question: &mut Evaluate) -> Option<(u64, oneshot::Receiver<Result<Box<ProgramReply>, String>>)> {
+        let mut state = self.state();
+        let open = state.sessions.iter().filter(|(_, session)| session.closed().is_none());
+        let worker = open.min_by_key(|(_, session)| session.asked.len()).map(|(worker, _)| worker.clone())?;
+        state.last_question += 1;
+        let id = state.last_question;
+        question.id = id;
+        let (sender, receiver) = oneshot::channel();
+        state.answers.insert(id, sender);
+        if let Some(session) = state.sessions.get_mut(&worker) {
+            session.asked.insert(id);
+        }
+        state.say(&worker, &ToWorker::Evaluate(Box::new(question.clone())));
+        Some((id, receiver))
+    }
+
+    /// A worker answers. Only who was asked is heard.
+    pub fn evaluated(&self, worker: &WorkerId, id: u64, reply: Result<Box<ProgramReply>, String>) {
+        let mut state = self.state();
+        let was_asked = state.sessions.get_mut(worker).is_some_and(|session| session.asked.remove(&id));
+        if was_asked && let Some(answer) = state.answers.remove(&id) {
+            // Whoever asked may have given up.
+            let _ = answer.send(reply);
+        }
+    }
+}
+
+/// [`ToWorker::Start`], without a copy of the attempt.
+#[derive(Serialize)]
+struct StartLine<'a> {
+    say: &'static str,
+    spec: &'a AttemptSpec,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    secrets: &'a BTreeMap<String, String>,
+}
+
+impl Session {
+    fn closed(&self) -> Option<String> {
+        self.intake.closed().or_else(|| self.own_reason.clone())
+    }
+
+    fn presence(&self, holds_ms: u64) -> Presence {
+        let mut pools = self.offer.pools.clone();
+        if pools.contains(DEFAULT_POOL) {
+            // Jobs that name no pool are in it.
+            pools.insert(String::new());
+        }
+        Presence {
+            pools,
+            labels: self.offer.labels.clone(),
+            slots: self.offer.slots,
+            resources: self.offer.resources,
+            leases: self.leases.clone(),
+            holds_ms,
+            intake: self.closed().map_or(Intake::Open, |reason| Intake::Closed { reason }),
+        }
+    }
+}
+
+impl State {
+    fn end_session(&mut self, worker: &WorkerId) {
+        let Some(session) = self.sessions.remove(worker) else { return };
+        self.secrets.remove(&session.secret);
+        for id in session.asked {
+            self.answers.remove(&id);
+        }
+    }
+
+    fn forget_question(&mut self, id: u64) {
+        self.answers.remove(&id);
+        for session in self.sessions.values_mut() {
+            session.asked.remove(&id);
+        }
+    }
+
+    /// Writes a line to a worker. One that has not read for too long loses its session and joins again.
+    fn say(&mut self, worker: &WorkerId, line: &impl Serialize) {
+        // Our own types serialize to JSON whatever they hold.
+        let mut text = serde_json::to_vec(line).expect("a line always serializes");
+        text.push(b'\n');
+        let is_sent =
+            self.sessions.get(worker).is_some_and(|session| session.lines.try_send(Bytes::from(text)).is_ok());
+        if !is_sent {
+            self.end_session(worker);
+        }
+    }
+}
+
+/// 32 random bytes, hex.
+fn secret() -> String {
+    let mut bytes = [0; 32];
+    ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes).expect("the system has random bytes");
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,252 @@
+//! Contents on their way, many in one body; never held whole in memory. What a parcel calls a blob is believed only once
+//! its digest was worked out.
+
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+
+use api::blob::{BLOB_BYTES_MAX, DIGESTS_MAX, Digests, PARCEL_HEAD_BYTES, Stored, parcel_head, read_parcel_head};
+use api::problem::{Problem, ProblemKind};
+use api::routes::BYTES;
+use axum::body::{Body, Bytes};
+use axum::http::StatusCode;
+use futures_util::StreamExt;
+use graph::Digest;
+use store::blob::{BlobError, Blobs};
+use tokio::sync::mpsc;
+
+use super::answer::{Answered, PIECE_BYTES, Wanted, json, long, range, ranged, with};
+use super::call::Call;
+use super::problem;
+use crate::server::Server;
+
+/// Blobs up to this size are kept from memory; larger ones go through a file.
+const IN_MEMORY_BYTES_MAX: u64 = 1 << 20;
+/// How many pieces of a body wait for the disk.
+const PIECES_QUEUED_MAX: usize = 8;
+
+/// Says which contents are not there.
+pub async fn missing(server: Arc<Server>, call: Call) -> Answered {
+    let asked = digests(&call)?;
+    let missing = blocking(move || {
+        let mut missing = Vec::new();
+        for digest in asked.digests {
+            // What is there is also kept from the collector until it is named by a build.
+            if !server.blobs.renew(digest)? {
+                missing.push(digest);
+            }
+        }
+        Ok(missing)
+    });
+    json(&Digests { digests: missing.await?.map_err(problem::blob)? })
+}
+
+fn digests(call: &Call) -> Result<Digests, Problem> {
+    let asked: Digests = call.json()?;
+    if asked.digests.len() > DIGESTS_MAX {
+        let detail = format!("one call names at most {DIGESTS_MAX} contents");
+        return Err(Problem::new(ProblemKind::Unprocessable, detail));
+    }
+    Ok(asked)
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| problem::internal(&error))
+}
+
+/// Why a parcel is not kept, or only its first blobs.
+enum ParcelError {
+    /// It is not what it says.
+    Wrong(String),
+    /// It broke off.
+    Broken,
+    /// It cannot be kept.
+    Refused(BlobError),
+}
+
+/// Takes a parcel of contents.
+pub async fn put(server: Arc<Server>, call: Call) -> Answered {
+    let body = call.stream.unwrap_or_else(|| Body::from(call.body));
+    let (sender, receiver) = mpsc::channel::<Bytes>(PIECES_QUEUED_MAX);
+    let kept = blocking(move || keep_parcel(&server, &mut Pieces { receiver, piece: Bytes::new() }));
+    let sent = async move {
+        let mut stream = body.into_data_stream();
+        while let Some(Ok(piece)) = stream.next().await {
+            if sender.send(piece).await.is_err() {
+                break;
+            }
+        }
+    };
+    let (kept, ()) = tokio::join!(kept, sent);
+    match kept? {
+        Ok(stored) => json(&stored),
+        Err(ParcelError::Wrong(what)) => Err(Problem::new(ProblemKind::Unprocessable, what)),
+        Err(ParcelError::Broken) => Err(Problem::new(ProblemKind::Invalid, "the parcel is cut off")
+            .help("ask what is missing, and send that: what came whole is kept")),
+        Err(ParcelError::Refused(error)) => Err(problem::blob(error)),
+    }
+}
+
+/// A body as a reader, on a thread that may wait.
+struct Pieces {
+    receiver: mpsc::Receiver<Bytes>,
+    piece: Bytes,
+}
+
+impl Read for Pieces {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.piece.is_empty() {
+            match self.receiver.blocking_recv() {
+                Some(piece) => self.piece = piece,
+                None => return Ok(0),
+            }
+        }
+        let length = buffer.len().min(self.piece.len());
+        buffer[..length].copy_from_slice(&self.piece.split_to(length));
+        Ok(length)
+    }
+}
+
+fn keep_parcel(server: &Server, body: &mut Pieces) -> Result<Stored, ParcelError> {
+    let mut stored = Stored::default();
+    loop {
+        let mut head = [0; PARCEL_HEAD_BYTES];
+        match read_full(body, &mut head) {
+            0 => return Ok(stored),
+            PARCEL_HEAD_BYTES => {}
+            _ => return Err(ParcelError::Broken),
+        }
+        let (digest, bytes) = read_parcel_head(&head);
+        if bytes > BLOB_BYTES_MAX {
+            return Err(ParcelError::Wrong(format!("a content has at most {BLOB_BYTES_MAX} bytes")));
+        }
+        keep(server, digest, bytes, body)?;
+        stored.blobs += 1;
+        stored.bytes += bytes;
+    }
+}
+
+/// Fills a buffer as far as there is something. Gives how far.
+fn read_full(body: &mut impl Read, buffer: &mut [u8]) -> usize {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match body.read(&mut buffer[filled..]) {
+            Ok(0) | Err(_) => break,
+            Ok(length) => filled += length,
+        }
+    }
+    filled
+}
+
+fn keep(server: &Server, digest: Digest, bytes: u64, body: &mut impl Read) -> Result<(), ParcelError> {
+    let wrong =
+        |found: Digest| ParcelError::Wrong(format!("a content was called {} and is {}", digest.short(), found.short()));
+    if bytes <= IN_MEMORY_BYTES_MAX {
+        let mut content = vec![0; usize::try_from(bytes).unwrap_or(usize::MAX)];
+        if read_full(body, &mut content) < content.len() {
+            return Err(ParcelError::Broken);
+        }
+        let found = store::blob::digest(&content);
+        if found != digest {
+            return Err(wrong(found));
+        }
+        return server.blobs.put(&content).map(drop).map_err(ParcelError::Refused);
+    }
+    let refused = |error: io::Error| ParcelError::Refused(error.into());
+    let mut file = tempfile::NamedTempFile::new_in(server.scratch()).map_err(refused)?;
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; PIECE_BYTES];
+    let mut left = bytes;
+    while left > 0 {
+        let most = usize::try_from(left).unwrap_or(usize::MAX).min(PIECE_BYTES);
+        let length = body.read(&mut buffer[..most]).unwrap_or(0);
+        if length == 0 {
+            return Err(ParcelError::Broken);
+        }
+        hasher.update(&buffer[..length]);
+        file.write_all(&buffer[..length]).map_err(refused)?;
+        left -= length as u64;
+    }
+    let found = Digest(*hasher.finalize().as_bytes());
+    if found != digest {
+        return Err(wrong(found));
+    }
+    server.blobs.put_file(file.path()).map(drop).map_err(ParcelError::Refused)
+}
+
+/// Gives a parcel of contents: those that are there, in the order asked for.
+pub async fn fetch(server: Arc<Server>, call: Call) -> Answered {
+    let asked = digests(&call)?;
+    let body = long(move |pieces| {
+        for digest in asked.digests {
+            let Some((bytes, reader)) = open(&*server.blobs, digest)? else { continue };
+            pieces.push(&parcel_head(digest, bytes))?;
+            let mut reader = reader.take(bytes);
+            let mut buffer = vec![0; PIECE_BYTES];
+            let mut sent = 0;
+            loop {
+                let length = reader.read(&mut buffer)?;
+                if length == 0 {
+                    break;
+                }
+                pieces.push(&buffer[..length])?;
+                sent += length as u64;
+            }
+            if sent < bytes {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok(())
+    });
+    Ok(with(StatusCode::OK, BYTES, body))
+}
+
+type Opened = (u64, Box<dyn Read + Send>);
+
+/// A blob and its length; `None` if it is not there.
+fn open(blobs: &dyn Blobs, digest: Digest) -> io::Result<Option<Opened>> {
+    let opened = || Ok((blobs.length(digest)?, blobs.open(digest)?));
+    match opened() {
+        Ok(opened) => Ok(Some(opened)),
+        Err(BlobError::Absent(_)) => Ok(None),
+        Err(error) => Err(io::Error::other(error)),
+    }
+}
+
+/// Gives one content, or a part of it.
+pub async fn get(server: Arc<Server>, call: Call) -> Answered {
+    let digest = call.digest()?;
+    let blobs = Arc::clone(&server.blobs);
+    let length = blocking(move || blobs.length(digest)).await?.map_err(absent)?;
+    let wanted = range(&call.headers, length)?;
+    let (start, end) = match wanted {
+        Wanted::Whole => (0, length),
+        Wanted::Part(start, end) => (start, end),
+    };
+    let blobs = Arc::clone(&server.blobs);
+    let opened = blocking(move || match wanted {
+        Wanted::Whole => blobs.open(digest),
+        Wanted::Part(start, end) => blobs.open_range(digest, start..end),
+    });
+    let mut reader = opened.await?.map_err(absent)?.take(end - start);
+    let body = long(move |pieces| {
+        let mut buffer = vec![0; PIECE_BYTES];
+        let mut left = end - start;
+        while left > 0 {
+            let n_read = reader.read(&mut buffer)?;
+            if n_read == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            pieces.push(&buffer[..n_read])?;
+            left -= n_read as u64;
+        }
+        Ok(())
+    });
+    Ok(ranged(wanted, length, BYTES, body))
+}
+
+fn absent(error: BlobError) -> Problem {
+    match error {
+        BlobError::Absent(digest) => problem::not_found(format_args!("content {}", digest.short())),
+        error => problem::blob(error),
+    }
+}

@@ -1,0 +1,247 @@
+//! What workers ask: a challenge, a session, its outbox, keyed caches. Who speaks is known by the session alone.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::problem::{Problem, ProblemKind};
+use api::routes::NDJSON;
+use api::worker::{
+    CacheEntry, CacheSaved, Challenge, FindCache, FoundCache, Hello, Join, PROTOCOL, SaveCache, SavedCache, ToWorker,
+};
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, StatusCode, header};
+use graph::{Digest, Trust, WorkerId};
+use ring::signature::{ED25519, UnparsedPublicKey};
+use store::StoreError;
+use store::cache::{CacheRow, CacheUser, CacheWanted, Saved};
+use tokio::sync::mpsc;
+
+use super::answer::{Answered, json, with};
+use super::call::Call;
+use super::problem;
+use crate::access::{Target, Verb};
+use crate::dispatch::{Dispatch, Given, JoinRefusal, Joined};
+use crate::outbox::OutboxError;
+use crate::server::{JoinError, Server};
+
+/// What stands before the nonce in what a worker signs.
+pub const SIGNED_PREFIX: &str = "ropewalk worker session\n";
+/// The most lines that leave a session's stream in one piece.
+const LINES_TOGETHER_MAX: usize = 256;
+/// The most prefixes of one search for a cache.
+const RESTORE_MAX: usize = 100;
+
+/// The id of the worker that holds a key: it follows from the key and from nothing else.
+#[must_use]
+pub fn worker_id(key: &[u8]) -> WorkerId {
+    WorkerId(store::blob::digest(key).to_hex()[..32].into())
+}
+
+fn unprocessable(detail: impl Into<String>) -> Problem {
+    Problem::new(ProblemKind::Unprocessable, detail)
+}
+
+fn key_bytes(hex: &str, length: usize) -> Result<Vec<u8>, Problem> {
+    let wrong = || unprocessable(format!("`{}` is not {length} bytes in hexadecimal", hex.escape_debug()));
+    if hex.len() != length * 2 || !hex.is_ascii() {
+        return Err(wrong());
+    }
+    (0..length).map(|index| u8::from_str_radix(&hex[index * 2..index * 2 + 2], 16).map_err(|_| wrong())).collect()
+}
+
+/// Gives a challenge.
+pub async fn hello(server: Arc<Server>, call: Call) -> Answered {
+    let hello: Hello = call.json()?;
+    if hello.protocol != PROTOCOL {
+        let detail = format!("the worker speaks version {} of the protocol, this server {PROTOCOL}", hello.protocol);
+        return Err(unprocessable(detail).help("run the worker of the same release as the server"));
+    }
+    key_bytes(&hello.key, 32)?;
+    json(&Challenge { nonce: server.dispatch.challenge(&hello.key, server.now()) })
+}
+
+/// Opens a session: the answer is its stream.
+pub async fn session(server: Arc<Server>, call: Call) -> Answered {
+    let join: Join = call.json()?;
+    let now = server.now();
+    let key = key_bytes(&join.key, 32)?;
+    let signature = key_bytes(&join.signature, 64)?;
+    let refused = || Problem::new(ProblemKind::Unauthorized, "the worker has not proved that it holds its key");
+    if !server.dispatch.take_challenge(&join.nonce, &join.key, now) {
+        return Err(refused().help("ask for a new challenge by /api/v1/worker/hello"));
+    }
+    let signed = format!("{SIGNED_PREFIX}{}", join.nonce);
+    UnparsedPublicKey::new(&ED25519, &key).verify(signed.as_bytes(), &signature).map_err(|_| refused())?;
+    let mut offer = join.offer;
+    let bearer = Arc::clone(call.bearer()?);
+    let asked = offer.pools.clone();
+    offer.pools.retain(|pool| bearer.may(Verb::Work, &Target::pool(pool), now).is_ok());
+    if offer.pools.is_empty() {
+        let names = asked.iter().map(|pool| format!("`{pool}`")).collect::<Vec<_>>().join(", ");
+        return Err(Problem::new(ProblemKind::Forbidden, JoinRefusal::NoPool(names).to_string())
+            .help("`ropewalk token create --worker --pool POOL` makes one that does"));
+    }
+    let worker = worker_id(&key);
+    let joined = server.join(worker.clone(), join.key, offer, join.leases).await.map_err(join_problem)?;
+    Ok(with(StatusCode::OK, NDJSON, stream(&server, worker, joined)))
+}
+
+fn join_problem(error: JoinError) -> Problem {
+    match error {
+        JoinError::Refused(refusal) => Problem::new(ProblemKind::Busy, refusal.to_string()),
+        JoinError::Record(error) => problem::record(error),
+        JoinError::Stopped(error) => problem::stopped(error),
+        error @ JoinError::Interrupted => problem::internal(&error),
+    }
+}
+
+/// One session's stream; when nobody reads it any more the session is over.
+struct Stream {
+    dispatch: Arc<Dispatch>,
+    worker: WorkerId,
+    number: u64,
+    lines: mpsc::Receiver<Bytes>,
+    heartbeat: Duration,
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.dispatch.leave(&self.worker, self.number);
+    }
+}
+
+fn stream(server: &Server, worker: WorkerId, joined: Joined) -> Body {
+    let dispatch = Arc::clone(&server.dispatch);
+    let heartbeat = Duration::from_millis(dispatch.heartbeat_ms().max(1));
+    let stream = Stream { dispatch, worker, number: joined.number, lines: joined.lines, heartbeat };
+    Body::from_stream(futures_util::stream::unfold(stream, |mut stream| async move {
+        let mut lines = Vec::new();
+        match tokio::time::timeout(stream.heartbeat, stream.lines.recv_many(&mut lines, LINES_TOGETHER_MAX)).await {
+            Ok(0) => None,
+            Ok(_) => Some((Ok::<_, Infallible>(joined_lines(lines)), stream)),
+            Err(_) => Some((Ok(alive()), stream)),
+        }
+    }))
+}
+
+fn joined_lines(mut lines: Vec<Bytes>) -> Bytes {
+    if lines.len() == 1 {
+        return lines.remove(0);
+    }
+    lines.concat().into()
+}
+
+fn alive() -> Bytes {
+    // Our own types serialize to JSON whatever they hold.
+    let mut line = serde_json::to_vec(&ToWorker::Alive).expect("a line always serializes");
+    line.push(b'\n');
+    line.into()
+}
+
+/// The worker whose session sent a request.
+///
+/// # Errors
+/// `Gone` if the session is over: the worker joins again.
+pub fn worker_of(server: &Server, headers: &HeaderMap) -> Result<WorkerId, Problem> {
+    let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let secret = value.strip_prefix("Bearer ").unwrap_or_default().trim();
+    server.dispatch.worker_of(secret).ok_or_else(|| {
+        Problem::new(ProblemKind::Gone, "this session is over").help("join again by /api/v1/worker/hello")
+    })
+}
+
+/// Takes what a worker says.
+pub async fn outbox(server: Arc<Server>, call: Call) -> Answered {
+    let worker = worker_of(&server, &call.headers)?;
+    let body = match call.stream {
+        Some(stream) => axum::body::to_bytes(stream, api::worker::OUTBOX_BYTES_MAX)
+            .await
+            .map_err(|_| Problem::new(ProblemKind::TooLarge, "the post is too large, or broke off"))?,
+        None => call.body,
+    };
+    match server.take_outbox(worker, body).await {
+        Ok(taken) => json(&taken),
+        Err(OutboxError::Malformed(what)) => Err(unprocessable(what)),
+        Err(OutboxError::Stopped(error)) => Err(problem::stopped(error)),
+        Err(OutboxError::Log(error)) => Err(problem::log(error)),
+    }
+}
+
+/// The attempt in whose name a worker asks.
+fn given(server: &Server, call: &Call, lease: graph::LeaseId) -> Result<Given, Problem> {
+    let worker = worker_of(server, &call.headers)?;
+    server.dispatch.given(&worker, lease).ok_or_else(|| {
+        Problem::new(ProblemKind::Conflict, format!("the lease {lease} is not this worker's"))
+            .help("forget the attempt")
+    })
+}
+
+/// The name of a scope in the index: of a project, a trust and the paths that are kept.
+fn scope_name(given: &Given, trust: Trust, paths: Digest) -> String {
+    let trust = match trust {
+        Trust::Trusted => "trusted",
+        Trust::Untrusted => "untrusted",
+    };
+    format!("{}/{trust}/{paths}", given.spec.origin.project)
+}
+
+fn user(given: &Given) -> CacheUser {
+    CacheUser { build: given.now.0, job: given.spec.name.clone() }
+}
+
+/// Finds a keyed cache.
+pub async fn cache_find(server: Arc<Server>, call: Call) -> Answered {
+    let find: FindCache = call.json()?;
+    if find.restore.len() > RESTORE_MAX {
+        return Err(unprocessable(format!("a search has at most {RESTORE_MAX} prefixes")));
+    }
+    let given = given(&server, &call, find.lease)?;
+    let at = server.now();
+    let found = blocking(move || {
+        let own = scope_name(&given, given.trust, find.paths);
+        let trusted = scope_name(&given, Trust::Trusted, find.paths);
+        // Reading down is allowed, reading up never is.
+        let scopes: &[&str] = if given.trust == Trust::Trusted { &[&own] } else { &[&own, &trusted] };
+        let prefixes: Vec<&str> = find.restore.iter().map(String::as_str).collect();
+        let wanted = CacheWanted { scopes, key: &find.key, prefixes: &prefixes };
+        server.store.restore_cache(&wanted, &user(&given), at)
+    });
+    let row = found.await?;
+    let entry = row.and_then(|row| Some(CacheEntry { digest: *row.blobs.first()?, key: row.key, bytes: row.bytes }));
+    json(&FoundCache { entry })
+}
+
+/// Keeps a keyed cache.
+pub async fn cache_save(server: Arc<Server>, call: Call) -> Answered {
+    let save: SaveCache = call.json()?;
+    let given = given(&server, &call, save.lease)?;
+    let at = server.now();
+    let saved = blocking(move || {
+        let row = CacheRow {
+            scope: scope_name(&given, given.trust, save.paths),
+            key: save.entry.key,
+            blobs: vec![save.entry.digest],
+            bytes: save.entry.bytes,
+            written_by: user(&given),
+            at,
+            used_at: at,
+            evicted: None,
+        };
+        server.store.save_cache(&row)
+    });
+    let saved = match saved.await? {
+        Saved::Written => CacheSaved::Written,
+        Saved::Kept => CacheSaved::Kept,
+    };
+    json(&SavedCache { saved })
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, Problem> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(problem::store),
+        Err(error) => Err(problem::internal(&error)),
+    }
+}

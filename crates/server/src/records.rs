@@ -1,0 +1,346 @@
+//! What the server remembers beside builds, as typed documents over [`Store::record`]: projects, workers, pools, and the
+//! answers to requests that may come twice.
+//!
+//! All of it blocks, as the store does. Every shape here is stored: a new field has a default.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use graph::{BuildId, Digest, Timestamp};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use store::log::{LogPlace, Logs};
+use store::record::{Expect, Version};
+use store::{Store, StoreError};
+use thiserror::Error;
+
+use crate::world::full;
+
+/// How often a record is read again that somebody else changed meanwhile.
+const CONFLICTS_MAX: u32 = 16;
+/// The longest name of a project or a pool in bytes.
+pub const NAME_BYTES_MAX: usize = 100;
+/// The pool of jobs that name none.
+pub const DEFAULT_POOL: &str = "default";
+
+/// Why a record was not read or written.
+#[derive(Debug, Error)]
+pub enum RecordError {
+    /// As the store refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What is stored cannot be read: a newer Ropewalk wrote it, or it is damaged.
+    #[error("the {kind} `{key}` cannot be read")]
+    Unreadable {
+        /// Of what kind.
+        kind: &'static str,
+        /// Which.
+        key: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// A document with a kind of its own.
+pub trait Document: Serialize + DeserializeOwned {
+    /// The kind under which it is stored.
+    const KIND: &'static str;
+}
+
+/// One project.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Project {
+    /// Its name, also its key.
+    pub name: String,
+    /// When it was made.
+    pub created: Timestamp,
+    /// How its builds are handled.
+    pub settings: ProjectSettings,
+}
+
+impl Document for Project {
+    const KIND: &'static str = "project";
+}
+
+/// How a project's builds are handled.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProjectSettings {
+    /// Whether a later build of a branch or pull request takes the place of earlier ones; `None`: as the server does.
+    pub superseding: Option<Superseding>,
+    /// Whether equal requests are one build while that waits.
+    pub sharing: Sharing,
+    /// What else is set, by name; owned by other parts.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub other: BTreeMap<String, serde_json::Value>,
+}
+
+/// Whether a later build of a branch or pull request takes the place of earlier ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Superseding {
+    /// They are canceled.
+    CancelsEarlier,
+    /// They go on.
+    KeepsEarlier,
+}
+
+/// Whether equal requests are one build while that waits for its first attempt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sharing {
+    /// They are.
+    #[default]
+    OneBuild,
+    /// Every request is a build of its own.
+    EachItsOwn,
+}
+
+/// One worker, by its id.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WorkerRecord {
+    /// Its public key, hex.
+    pub key: String,
+    /// Its name, for people.
+    pub name: String,
+    /// The pools that it served last.
+    pub pools: BTreeSet<String>,
+    /// Its labels.
+    pub labels: BTreeSet<String>,
+    /// The version of its binary.
+    pub version: String,
+    /// When it joined first.
+    pub first_joined: Timestamp,
+    /// When it joined last.
+    pub last_joined: Timestamp,
+    /// Whether people let it take attempts.
+    pub intake: Intake,
+}
+
+impl Document for WorkerRecord {
+    const KIND: &'static str = "worker";
+}
+
+/// Whether people let a worker take new attempts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "intake", rename_all = "snake_case")]
+pub enum Intake {
+    /// They do.
+    #[default]
+    Open,
+    /// It keeps what it runs and takes nothing new, until it is resumed.
+    Paused(Said),
+    /// It finishes what it runs, then leaves.
+    Draining(Said),
+}
+
+impl Intake {
+    /// Why it takes nothing new, for people.
+    #[must_use]
+    pub fn closed(&self) -> Option<String> {
+        match self {
+            Self::Open => None,
+            Self::Paused(said) => Some(format!("paused by {}: {}", said.by, said.reason)),
+            Self::Draining(said) => Some(format!("drained by {}: {}", said.by, said.reason)),
+        }
+    }
+}
+
+/// What a person said when they changed something.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Said {
+    /// Who.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// One pool about which somebody said something.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PoolRecord {
+    /// Set while its jobs do not start.
+    pub held: Option<Said>,
+}
+
+impl Document for PoolRecord {
+    const KIND: &'static str = "pool";
+}
+
+/// The answer to a request that was given under an idempotency key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answered {
+    /// The digest of the request, so that a key is not used for another one.
+    pub request: String,
+    /// The answer's HTTP status.
+    pub status: u16,
+    /// The answer's body, JSON.
+    pub body: String,
+    /// Until when it is remembered.
+    pub until: Timestamp,
+}
+
+impl Document for Answered {
+    const KIND: &'static str = "idempotency";
+}
+
+/// Where the log of a build that has ended is, if it moved into a blob; the key is the build's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredLog {
+    /// The blob.
+    pub digest: Digest,
+}
+
+impl Document for StoredLog {
+    const KIND: &'static str = "log";
+}
+
+/// Whether a build has ended, as far as its log is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogPhase {
+    /// More may come.
+    Growing,
+    /// No more comes.
+    Ended,
+}
+
+/// All records.
+#[derive(Clone)]
+pub struct Records {
+    store: Arc<dyn Store>,
+}
+
+impl Records {
+    /// The records of this store.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self { store }
+    }
+
+    /// One document and the version it has.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub fn read<T: Document>(&self, key: &str) -> Result<Option<(T, Version)>, RecordError> {
+        let Some(record) = self.store.record(T::KIND, key)? else { return Ok(None) };
+        Ok(Some((parse(key, &record.body)?, record.version)))
+    }
+
+    /// Some documents in order of key, after `after`; at most `limit`.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub fn list<T: Document>(&self, after: Option<&str>, limit: u32) -> Result<Vec<(String, T)>, RecordError> {
+        let records = self.store.records(T::KIND, after, limit)?;
+        records.into_iter().map(|record| Ok((record.key.clone(), parse(&record.key, &record.body)?))).collect()
+    }
+
+    /// All documents of a kind, in order of key.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub fn all<T: Document>(&self) -> Result<Vec<(String, T)>, RecordError> {
+        let mut all: Vec<(String, T)> = Vec::new();
+        loop {
+            let page = self.list(all.last().map(|(key, _)| key.as_str()), store::PAGE_ROWS_MAX)?;
+            if page.is_empty() {
+                return Ok(all);
+            }
+            all.extend(page);
+        }
+    }
+
+    /// Writes a document, whatever was there.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub fn write<T: Document>(&self, key: &str, document: &T, at: Timestamp) -> Result<(), RecordError> {
+        self.store.put_record(T::KIND, key, &body(document), Expect::Any, at)?;
+        Ok(())
+    }
+
+    /// Changes a document as it stands, or makes it. Gives what was written. Tried again while others change it too.
+    ///
+    /// # Errors
+    /// [`RecordError`]; a conflict only if it has come again and again.
+    pub fn change<T: Document>(
+        &self,
+        key: &str,
+        at: Timestamp,
+        mut change: impl FnMut(Option<T>) -> T,
+    ) -> Result<T, RecordError> {
+        let mut conflicts = 0;
+        loop {
+            let (before, expect) = match self.read::<T>(key)? {
+                Some((document, version)) => (Some(document), Expect::Version(version)),
+                None => (None, Expect::Absent),
+            };
+            let after = change(before);
+            match self.store.put_record(T::KIND, key, &body(&after), expect, at) {
+                Ok(_) => return Ok(after),
+                Err(StoreError::Conflict { .. }) if conflicts < CONFLICTS_MAX => conflicts += 1,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Where the log of a build is to be read.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub fn log_place(&self, build: BuildId, phase: LogPhase) -> Result<LogPlace, RecordError> {
+        Ok(match (phase, self.read::<StoredLog>(&build.to_string())?) {
+            (_, Some((stored, _))) => LogPlace::Stored(stored.digest),
+            (LogPhase::Growing, None) => LogPlace::Live,
+            (LogPhase::Ended, None) => LogPlace::Ended,
+        })
+    }
+
+    /// Finishes the log of a build that has ended. May be done again.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub fn end_log(&self, logs: &Logs, build: BuildId, at: Timestamp) -> Result<(), String> {
+        let place = self.log_place(build, LogPhase::Ended).map_err(|error| full(&error))?;
+        let record = |digest: Digest| {
+            let document = body(&StoredLog { digest });
+            self.store.put_record(StoredLog::KIND, &build.to_string(), &document, Expect::Any, at).map(drop)
+        };
+        logs.end(build, place, record).map(drop).map_err(|error| full(&error))
+    }
+
+    /// Removes a document; says whether there was one.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub fn remove<T: Document>(&self, key: &str) -> Result<bool, RecordError> {
+        Ok(self.store.delete_record(T::KIND, key, Expect::Any)?)
+    }
+}
+
+/// Whether a name may be that of a project or a pool: it begins with a letter or a digit, and goes on with these and `._-`, at
+/// most [`NAME_BYTES_MAX`] in all.
+#[must_use]
+pub fn is_name(name: &str) -> bool {
+    name.len() <= NAME_BYTES_MAX
+        && name.starts_with(|letter: char| letter.is_ascii_alphanumeric())
+        && name.chars().all(|letter| letter.is_ascii_alphanumeric() || "._-".contains(letter))
+}
+
+fn body<T: Document>(document: &T) -> Vec<u8> {
+    // Our own types serialize to JSON whatever they hold.
+    serde_json::to_vec(document).expect("a document always serializes")
+}
+
+fn parse<T: Document>(key: &str, body: &[u8]) -> Result<T, RecordError> {
+    serde_json::from_slice(body).map_err(|source| RecordError::Unreadable {
+        kind: T::KIND,
+        key: key.to_owned(),
+        source,
+    })
+}

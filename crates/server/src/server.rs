@@ -1,0 +1,697 @@
+//! The server as one value: what handlers of requests call, and how it starts and ends.
+//!
+//! Every function here that people's requests come to takes who asks; none of them checks whether they may. What they
+//! answer is stored before it is answered.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::thread;
+
+use api::worker::Offer;
+use dialects::native::Triggered;
+use engine::fact::What;
+use engine::{BuildOptions, BuildRequest, Engine, Fact, Input};
+use graph::{
+    BuildId, Digest, Event, EventKind, Failure, JobName, LeaseId, Origin, Outcome, Timestamp, Verdict, WorkerId,
+};
+use serde_json::Value;
+use store::blob::Blobs;
+use store::log::Logs;
+use store::{Store, StoreError};
+use thiserror::Error;
+use tokio::sync::watch;
+
+use crate::access::Access;
+use crate::dispatch::{Dispatch, JoinRefusal, Joined};
+use crate::live::Live;
+use crate::lowering::{First, Lowering};
+use crate::records::{
+    Intake, PoolRecord, Project, RecordError, Records, Said, Sharing, Superseding, WorkerRecord, is_name,
+};
+use crate::request::{ShellHandle, Stopped, requests};
+use crate::settings::{OnOff, Settings};
+use crate::shell::{Shell, ShellError, inbox};
+use crate::source::{SourceError, Sources};
+use crate::world::{Duplicates, Means, SecretSource, ServerWorld, send_start};
+
+/// What a server is made of.
+pub struct Parts {
+    /// Facts and rows.
+    pub store: Arc<dyn Store>,
+    /// Contents.
+    pub blobs: Arc<dyn Blobs>,
+    /// Logs of builds.
+    pub logs: Arc<Logs>,
+    /// Tokens.
+    pub access: Arc<Access>,
+    /// Values of secrets.
+    pub secrets: Arc<dyn SecretSource>,
+    /// Where what comes in is put down for a moment: a folder on the disk of the blobs.
+    pub scratch: PathBuf,
+    /// The present time.
+    pub clock: fn() -> Timestamp,
+}
+
+/// A server, as handlers of requests see it. All of its parts may be called from any thread.
+pub struct Server {
+    /// Facts and rows. Blocks.
+    pub store: Arc<dyn Store>,
+    /// Contents. Blocks.
+    pub blobs: Arc<dyn Blobs>,
+    /// Logs of builds. Blocks.
+    pub logs: Arc<Logs>,
+    /// Tokens. Blocks.
+    pub access: Arc<Access>,
+    /// Documents beside builds. Blocks.
+    pub records: Records,
+    /// Files of builds. Blocks.
+    pub sources: Arc<Sources>,
+    /// Who is joined.
+    pub dispatch: Arc<Dispatch>,
+    /// Followers of builds.
+    pub live: Arc<Live>,
+    /// The engine.
+    pub shell: ShellHandle,
+    settings: RwLock<Arc<Settings>>,
+    means: Arc<Means>,
+    scratch: PathBuf,
+    ending: watch::Sender<Ending>,
+}
+
+/// Whether a server goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It does.
+    No,
+    /// It takes no new requests and ends its streams.
+    Begun,
+}
+
+/// Why a server cannot start, or had to stop.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The store refused.
+    #[error("failed to read what was under way")]
+    Store(#[from] StoreError),
+    /// A record refused.
+    #[error("failed to read what was under way")]
+    Record(#[from] RecordError),
+    /// The system gave no thread.
+    #[error("failed to start a thread")]
+    Thread(#[from] io::Error),
+}
+
+/// A server that runs.
+pub struct Running {
+    /// The server.
+    pub server: Arc<Server>,
+    shell: thread::JoinHandle<Result<(), ShellError>>,
+    ended: watch::Receiver<bool>,
+}
+
+/// A build that somebody wants.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// The project; made if it is not there.
+    pub project: String,
+    /// The manifest of its files, which are among the blobs.
+    pub source: Digest,
+    /// What happened. Its time is set here.
+    pub event: Event,
+    /// The pipeline; the project's own if not said.
+    pub pipeline: Option<String>,
+    /// How it is to run.
+    pub options: BuildOptions,
+    /// Whom the queue charges.
+    pub client: String,
+    /// Whether an equal build that waits may stand for it.
+    pub sharing: Sharing,
+}
+
+/// The build that stands for a request, durably.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Submitted {
+    /// The build.
+    pub build: BuildId,
+    /// Its number in its project.
+    pub number: u64,
+    /// Whether it was made for the request.
+    pub made: Made,
+}
+
+/// Whether a build was made for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Made {
+    /// It was.
+    New,
+    /// It waited already.
+    Joined,
+}
+
+/// Why a request about builds was refused.
+#[derive(Debug, Error)]
+pub enum RequestError {
+    /// The files or the pipeline are not there.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// A name cannot be one.
+    #[error("`{0}` is no name: letters, digits and `._-` in between, at most 100")]
+    BadName(String),
+    /// What was filled in does not fit the pipeline.
+    #[error("{0}")]
+    Params(String),
+    /// There is no such build.
+    #[error("there is no build {0}")]
+    NoBuild(BuildId),
+    /// There is no such job, or none that this can be done to.
+    #[error("{0}")]
+    NoJob(String),
+    /// There is no such worker.
+    #[error("there is no worker `{0}`")]
+    NoWorker(String),
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A record refused.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// The server is ending.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    /// A task broke.
+    #[error("the request was interrupted")]
+    Interrupted,
+}
+
+impl Server {
+    /// Starts a server: what was under way goes on. To be called within a runtime, on which its tasks run.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn start(settings: Settings, parts: Parts) -> Result<Running, StartError> {
+        let Parts { store, blobs, logs, access, secrets, scratch, clock } = parts;
+        std::fs::create_dir_all(&scratch)?;
+        let records = Records::new(Arc::clone(&store));
+        let recovered = recover(&*store, clock())?;
+        let held = held_pools(&records)?;
+        let sources = Arc::new(Sources::new(Arc::clone(&blobs)));
+        let lowering = Arc::new(Lowering::new(Arc::clone(&sources), Arc::clone(&blobs)));
+        let dispatch = Arc::new(Dispatch::new(settings.heartbeat.0));
+        let live = Arc::new(Live::new(Arc::clone(&store), Arc::clone(&logs), records.clone()));
+        let (inbox, inputs) = inbox();
+        let (shell, requests) = requests();
+        let means = Arc::new(Means {
+            store: Arc::clone(&store),
+            blobs: Arc::clone(&blobs),
+            logs: Arc::clone(&logs),
+            records: records.clone(),
+            sources: Arc::clone(&sources),
+            lowering,
+            dispatch: Arc::clone(&dispatch),
+            live: Arc::clone(&live),
+            secrets,
+            duplicates: Arc::new(Duplicates::default()),
+            clock,
+            inbox: inbox.clone(),
+            tasks: tokio::runtime::Handle::current(),
+        });
+        for input in held {
+            // An inbox that nobody reads yet has room for all pools.
+            let _ = inbox.try_send(input);
+        }
+        let mut world = ServerWorld::new(Arc::clone(&means))?;
+        for (build, request) in recovered.requests {
+            world.remember(build, request);
+        }
+        let engine = recovered.engine;
+        let (told_end, ended) = watch::channel(false);
+        let shell_store = Arc::clone(&store);
+        let run = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+            let shell = Shell::new(engine, shell_store, world, inputs).with_requests(requests);
+            let result = runtime.block_on(shell.run()).map(drop);
+            let _ = told_end.send(true);
+            Ok::<_, io::Error>(result)
+        };
+        let thread = thread::Builder::new().name("shell".to_owned()).spawn(move || match run() {
+            Ok(result) => result,
+            Err(error) => Err(ShellError::Store(error.into())),
+        })?;
+        let server = Arc::new(Self {
+            store,
+            blobs,
+            logs,
+            access,
+            records,
+            sources,
+            dispatch,
+            live,
+            shell,
+            settings: RwLock::new(Arc::new(settings)),
+            means,
+            scratch,
+            ending: watch::Sender::new(Ending::No),
+        });
+        Ok(Running { server, shell: thread, ended })
+    }
+
+    /// The present time.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        (self.means.clock)()
+    }
+
+    /// Where what comes in is put down for a moment.
+    #[must_use]
+    pub fn scratch(&self) -> &Path {
+        &self.scratch
+    }
+
+    /// The settings as they are now.
+    #[must_use]
+    pub fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes over settings that a running server takes over.
+    pub fn reload(&self, settings: Settings) {
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+    }
+
+    /// Changes once the server is to end: streams end then.
+    #[must_use]
+    pub fn ending(&self) -> watch::Receiver<Ending> {
+        self.ending.subscribe()
+    }
+
+    // Builds.
+
+    /// Makes a build, or finds the one that stands for the request. Durable when it returns.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub async fn submit(self: &Arc<Self>, wanted: Wanted) -> Result<Submitted, RequestError> {
+        let server = Arc::clone(self);
+        let (build, request) = blocking(move || server.prepare(wanted)).await??;
+        let number = request.origin.number;
+        let inputs = vec![Input::BuildRequested { build, request: Box::new(request) }];
+        self.shell.put_and_wait(inputs).await?;
+        let Some(of) = self.means.duplicates.take(build) else {
+            return Ok(Submitted { build, number, made: Made::New });
+        };
+        let store = Arc::clone(&self.store);
+        let row = blocking(move || store.build(of)).await??;
+        Ok(Submitted { build: of, number: row.map_or(0, |row| row.origin.number), made: Made::Joined })
+    }
+
+    /// Reads the pipeline, fills in what nobody said, and draws the numbers. Blocks.
+    fn prepare(&self, wanted: Wanted) -> Result<(BuildId, BuildRequest), RequestError> {
+        let Wanted { project, source, mut event, pipeline, options, client, sharing } = wanted;
+        if !is_name(&project) {
+            return Err(RequestError::BadName(project));
+        }
+        if !options.pool.is_empty() && !is_name(&options.pool) {
+            return Err(RequestError::BadName(options.pool));
+        }
+        let settings = self.project(&project)?.settings;
+        let files = self.sources.open(source)?;
+        let pipeline = pipeline.map_or_else(|| files.own_pipeline(), Ok)?;
+        event.time = self.now();
+        let mut request = BuildRequest { options, client, ..BuildRequest::new(event, pipeline) };
+        request.origin = Origin { project, source: Some(source), ..Origin::default() };
+        if sharing == Sharing::OneBuild && settings.sharing == Sharing::OneBuild {
+            request.identity = Some(identity(&request));
+        }
+        let superseding = settings.superseding.unwrap_or(match self.settings().auto_cancel {
+            OnOff::On => Superseding::CancelsEarlier,
+            OnOff::Off => Superseding::KeepsEarlier,
+        });
+        if superseding == Superseding::CancelsEarlier {
+            request.supersedes = supersedes(&request);
+        }
+        if let First::Lowered(lowered) = self.means.lowering.first(&request)? {
+            if request.event.kind == EventKind::Command
+                && let Triggered::No { reason } = &lowered.triggered
+            {
+                return Err(RequestError::Params(reason.clone()));
+            }
+            let is_changed = request.event.params != lowered.filled;
+            request.event.params.clone_from(&lowered.filled);
+            if !is_changed {
+                self.means.lowering.remember(&request, request.event.clone(), lowered.evaluation);
+            }
+        }
+        let build = self.store.reserve_build()?;
+        request.origin.number = self.store.reserve_number(&request.origin.project)?;
+        Ok((build, request))
+    }
+
+    /// A project; made if it is not there. Blocks.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub fn project(&self, name: &str) -> Result<Project, RequestError> {
+        if let Some((project, _)) = self.records.read::<Project>(name)? {
+            return Ok(project);
+        }
+        if !is_name(name) {
+            return Err(RequestError::BadName(name.to_owned()));
+        }
+        let at = self.now();
+        let fresh = || Project { name: name.to_owned(), created: at, ..Project::default() };
+        Ok(self.records.change(name, at, |project: Option<Project>| project.unwrap_or_else(fresh))?)
+    }
+
+    /// Cancels a build that has not ended. Gives whether anything came of it.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub async fn cancel(&self, build: BuildId, by: &str) -> Result<Effected, RequestError> {
+        self.check_build(build).await?;
+        let input = Input::CancelRequested { build, by: by.to_owned() };
+        let facts = self.shell.put_about(vec![input], Some(build)).await?;
+        Ok(Effected::of(facts.iter().any(|fact| matches!(fact.what, What::CancelRequested { .. }))))
+    }
+
+    /// Cancels one job of a build. Gives whether anything came of it.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub async fn cancel_job(&self, build: BuildId, job: JobName, by: &str) -> Result<Effected, RequestError> {
+        self.check_job(build, &job).await?;
+        let input = Input::JobCanceled { build, job: job.clone(), by: by.to_owned() };
+        let facts = self.shell.put_about(vec![input], Some(build)).await?;
+        let is_about = |fact: &Fact| match &fact.what {
+            What::JobCancelRequested { job: canceled, .. } | What::JobEnded { job: canceled, .. } => *canceled == job,
+            _ => false,
+        };
+        Ok(Effected::of(facts.iter().any(is_about)))
+    }
+
+    /// Puts jobs of a build back: these, or all that failed, were canceled or were never run if none is named. Gives the
+    /// jobs that run again.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub async fn retry(
+        &self,
+        build: BuildId,
+        jobs: BTreeSet<JobName>,
+        by: &str,
+    ) -> Result<BTreeSet<JobName>, RequestError> {
+        self.check_build(build).await?;
+        if !self.shell.recall(build).await? {
+            return Err(RequestError::NoBuild(build));
+        }
+        let wanted = jobs.clone();
+        let jobs = self.shell.ask(move |engine| retried(engine, build, &wanted)).await?;
+        let jobs = jobs.map_err(RequestError::NoJob)?;
+        let input = |job: JobName| Input::JobRetried { build, job, by: by.to_owned() };
+        let facts = self.shell.put_about(jobs.into_iter().map(input).collect(), Some(build)).await?;
+        Ok(facts
+            .into_iter()
+            .filter_map(|fact| match fact.what {
+                What::JobRetried { job, .. } => Some(job),
+                _ => None,
+            })
+            .collect())
+    }
+
+    /// Answers a gate; `None` is a no. Gives whether it was open and the answer fits its form.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub async fn answer_gate(
+        &self,
+        build: BuildId,
+        job: JobName,
+        answer: Option<BTreeMap<String, Value>>,
+        by: &str,
+    ) -> Result<Effected, RequestError> {
+        self.check_job(build, &job).await?;
+        let input = Input::GateAnswered { build, job: job.clone(), answer, by: by.to_owned() };
+        let facts = self.shell.put_about(vec![input], Some(build)).await?;
+        let is_it = |fact: &Fact| matches!(&fact.what, What::GateAnswered { job: answered, .. } if *answered == job);
+        Ok(Effected::of(facts.iter().any(is_it)))
+    }
+
+    /// Whether there is such a build, held or not.
+    async fn check_build(&self, build: BuildId) -> Result<(), RequestError> {
+        if self.shell.ask(move |engine| engine.verdict(build).is_some()).await? {
+            return Ok(());
+        }
+        let store = Arc::clone(&self.store);
+        blocking(move || store.build(build)).await??.map(drop).ok_or(RequestError::NoBuild(build))
+    }
+
+    async fn check_job(&self, build: BuildId, job: &JobName) -> Result<(), RequestError> {
+        self.check_build(build).await?;
+        let wanted = job.clone();
+        let has_ended_or_has = move |engine: &Engine| {
+            engine.verdict(build).is_none_or(|verdict| verdict != Verdict::Running)
+                || engine.job(build, &wanted).is_some()
+        };
+        if self.shell.ask(has_ended_or_has).await? {
+            return Ok(());
+        }
+        Err(RequestError::NoJob(format!("build {build} has no job `{job}`")))
+    }
+
+    // Workers and pools.
+
+    /// A worker that has proved its key joins. Blocks not; the first line of its session is there when this returns.
+    ///
+    /// # Errors
+    /// [`JoinError`].
+    pub async fn join(
+        self: &Arc<Self>,
+        worker: WorkerId,
+        key: String,
+        offer: Offer,
+        leases: BTreeSet<LeaseId>,
+    ) -> Result<Joined, JoinError> {
+        let at = self.now();
+        let (records, id, joining) = (self.records.clone(), worker.clone(), offer.clone());
+        let record = blocking(move || {
+            records.change(&id.to_string(), at, |record: Option<WorkerRecord>| {
+                let record = record.unwrap_or_else(|| WorkerRecord { first_joined: at, ..WorkerRecord::default() });
+                let Offer { name, pools, labels, version, .. } = joining.clone();
+                WorkerRecord { key: key.clone(), name, pools, labels, version, last_joined: at, ..record }
+            })
+        });
+        let intake = record.await.map_err(|_| JoinError::Interrupted)??.intake;
+        // A worker that was drained and comes again was meant to come again.
+        let intake = if matches!(intake, Intake::Draining(_)) { self.resumed(&worker).await? } else { intake };
+        let joined = self.dispatch.join(&worker, offer, leases, intake, at)?;
+        if let Some(presence) = self.dispatch.present(&worker, None, at) {
+            self.shell.put_and_wait(vec![Input::WorkerPresent { worker: worker.clone(), presence }]).await?;
+        }
+        for given in self.dispatch.unheard(&worker) {
+            send_start(&self.means, given.spec, given.trust);
+        }
+        Ok(joined)
+    }
+
+    async fn resumed(&self, worker: &WorkerId) -> Result<Intake, JoinError> {
+        let (records, id, at) = (self.records.clone(), worker.to_string(), self.now());
+        let change = move || {
+            records.change(&id, at, |record: Option<WorkerRecord>| WorkerRecord {
+                intake: Intake::Open,
+                ..record.unwrap_or_default()
+            })
+        };
+        Ok(blocking(change).await.map_err(|_| JoinError::Interrupted)??.intake)
+    }
+
+    /// Pauses, drains or resumes a worker.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub async fn set_intake(&self, worker: &WorkerId, intake: Intake) -> Result<(), RequestError> {
+        let (records, id, at, said) = (self.records.clone(), worker.to_string(), self.now(), intake.clone());
+        let is_known = blocking(move || {
+            if records.read::<WorkerRecord>(&id)?.is_none() {
+                return Ok(false);
+            }
+            records.change(&id, at, |record: Option<WorkerRecord>| WorkerRecord {
+                intake: said.clone(),
+                ..record.unwrap_or_default()
+            })?;
+            Ok::<_, RecordError>(true)
+        });
+        if !is_known.await?? {
+            return Err(RequestError::NoWorker(worker.to_string()));
+        }
+        if let Some(presence) = self.dispatch.set_intake(worker, intake) {
+            let worker = worker.clone();
+            self.shell.put_and_wait(vec![Input::WorkerPresent { worker, presence }]).await?;
+        }
+        Ok(())
+    }
+
+    /// Forgets a worker: its session ends, what it held is lost at once.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub async fn forget_worker(&self, worker: &WorkerId) -> Result<(), RequestError> {
+        let (records, id) = (self.records.clone(), worker.to_string());
+        if !blocking(move || records.remove::<WorkerRecord>(&id)).await?? {
+            return Err(RequestError::NoWorker(worker.to_string()));
+        }
+        self.dispatch.end(worker);
+        self.shell.put_and_wait(vec![Input::WorkerLeft { worker: worker.clone() }]).await?;
+        Ok(())
+    }
+
+    /// Holds a pool, or releases it with `None`.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub async fn hold_pool(&self, pool: &str, held: Option<Said>) -> Result<(), RequestError> {
+        if !is_name(pool) {
+            return Err(RequestError::BadName(pool.to_owned()));
+        }
+        let (records, name, at) = (self.records.clone(), pool.to_owned(), self.now());
+        let document = PoolRecord { held: held.clone() };
+        blocking(move || records.write(&name, &document, at)).await??;
+        self.shell.put_and_wait(pool_held(pool, held.as_ref())).await?;
+        Ok(())
+    }
+}
+
+/// Whether a request changed anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effected {
+    /// It did.
+    Yes,
+    /// What it was about had ended, or was so already.
+    No,
+}
+
+impl Effected {
+    fn of(changed: bool) -> Self {
+        if changed { Self::Yes } else { Self::No }
+    }
+}
+
+/// Why a worker cannot join.
+#[derive(Debug, Error)]
+pub enum JoinError {
+    /// It may not.
+    #[error(transparent)]
+    Refused(#[from] JoinRefusal),
+    /// A record refused.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// The server is ending.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    /// A task broke.
+    #[error("joining was interrupted")]
+    Interrupted,
+}
+
+impl Running {
+    /// Waits until the shell has ended by itself: facts could not be stored.
+    pub async fn failed(&self) {
+        let mut ended = self.ended.clone();
+        // The sender is gone only with the shell.
+        let _ = ended.wait_for(|ended| *ended).await;
+    }
+
+    /// Ends the server: streams end, what was taken is stored, what runs on workers goes on there.
+    ///
+    /// # Errors
+    /// Why the shell had ended before.
+    pub async fn end(self) -> Result<(), ShellError> {
+        self.server.ending.send_replace(Ending::Begun);
+        self.server.dispatch.end_all();
+        self.server.shell.end().await;
+        let shell = self.shell;
+        tokio::task::spawn_blocking(move || shell.join().expect("the shell's thread does not panic"))
+            .await
+            .expect("joining a thread does not panic")
+    }
+}
+
+/// Runs what blocks on the pool of blocking threads.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, RequestError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| RequestError::Interrupted)
+}
+
+struct Recovered {
+    engine: Engine,
+    requests: Vec<(BuildId, Arc<BuildRequest>)>,
+}
+
+/// The engine as the facts of the builds that have not ended make it. Leases are numbered after the clock, which is after
+/// every lease that was ever given so.
+fn recover(store: &dyn Store, now: Timestamp) -> Result<Recovered, StoreError> {
+    let mut engine = Engine::after_lease(LeaseId(now.0.unsigned_abs()));
+    let mut requests = Vec::new();
+    for build in store.unfinished()? {
+        for fact in store.facts(build)? {
+            engine.apply(&fact);
+            if let What::BuildCreated(request) = fact.what {
+                requests.push((build, Arc::new(*request)));
+            }
+        }
+    }
+    Ok(Recovered { engine, requests })
+}
+
+fn held_pools(records: &Records) -> Result<Vec<Input>, RecordError> {
+    let pools = records.all::<PoolRecord>()?;
+    Ok(pools
+        .into_iter()
+        .filter(|(_, pool)| pool.held.is_some())
+        .flat_map(|(name, pool)| pool_held(&name, pool.held.as_ref()))
+        .collect())
+}
+
+/// The default pool has two names: its own, and the empty one of jobs that name none.
+fn pool_held(pool: &str, held: Option<&Said>) -> Vec<Input> {
+    let reason = held.map(|said| format!("held by {}: {}", said.by, said.reason));
+    let mut names = vec![pool.to_owned()];
+    if pool == crate::records::DEFAULT_POOL {
+        names.push(String::new());
+    }
+    names.into_iter().map(|pool| Input::PoolHeld { pool, reason: reason.clone() }).collect()
+}
+
+/// What makes two requests the same: all that a build depends on but who asks and when.
+fn identity(request: &BuildRequest) -> Digest {
+    let event = Event { time: Timestamp::default(), actor: String::new(), ..request.event.clone() };
+    let parts = (&request.origin.project, request.origin.source, &request.pipeline, &event, &request.options);
+    // Our own types serialize to JSON whatever they hold.
+    let text = serde_json::to_vec(&parts).expect("parts of a request always serialize");
+    store::blob::digest(&text)
+}
+
+/// What a later build takes the place of: earlier ones of the same pipeline for the same branch or pull request.
+fn supersedes(request: &BuildRequest) -> Option<String> {
+    let event = &request.event;
+    let what = match event.kind {
+        EventKind::PullRequest => format!("pull request {}", event.pull_request?),
+        EventKind::Push => format!("branch {}", event.branch.as_ref()?),
+        _ => return None,
+    };
+    Some(format!("{}\n{what}", request.pipeline))
+}
+
+/// Which jobs are to be put back, or why one of them cannot be.
+fn retried(engine: &Engine, build: BuildId, wanted: &BTreeSet<JobName>) -> Result<Vec<JobName>, String> {
+    let has_failed = |state: &engine::JobState<'_>| {
+        matches!(state, engine::JobState::Ended(Outcome::Failed(failure)) if !matches!(failure, Failure::Canceled { .. }))
+            || matches!(state, engine::JobState::Ended(Outcome::Failed(Failure::Canceled { .. })))
+    };
+    if wanted.is_empty() {
+        return Ok(engine.jobs(build).filter(|(_, state)| has_failed(state)).map(|(job, _)| job.clone()).collect());
+    }
+    match wanted.iter().find(|job| engine.job(build, job).is_none()) {
+        Some(unknown) => Err(format!("build {build} has no job `{unknown}`")),
+        None => Ok(wanted.iter().cloned().collect()),
+    }
+}

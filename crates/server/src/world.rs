@@ -1,0 +1,543 @@
+//! Performs the effects of all builds and answers through the inbox. Nothing here decides what runs.
+//!
+//! [`World::perform`] and [`World::told`] run on the shell's thread and never wait: what blocks goes to the blocking pool
+//! or to one of two threads, "resolve" (operations are looked up many at a time) and "keep" (results are written many at
+//! a time). Their queues have no bound of their own: they hold at most one entry for each job that the engine holds.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::Duration;
+
+use api::worker::Evaluate;
+use engine::fact::What;
+use engine::operation::{Manifest, operation};
+use engine::{BuildRequest, Effect, Fact, Input, Reused};
+use graph::{
+    Answer, AttemptNumber, AttemptReport, AttemptSpec, BuildId, Diagnostic, Digest, Evaluation, Failure, Job, JobName,
+    Known, NeedResult, Outcome, Question, Timestamp, Trust,
+};
+use store::Store;
+use store::blob::Blobs;
+use store::log::Logs;
+use store::rows::OperationRow;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+use crate::dispatch::{Dispatch, Given};
+use crate::live::Live;
+use crate::lowering::Lowering;
+use crate::records::Records;
+use crate::shell::{Doneness, Inbox, World};
+use crate::source::Sources;
+
+/// The most operations that are looked up, and the most results that are written, at a time.
+pub const TOGETHER_MAX: usize = 256;
+/// How many pipelines are lowered at a time.
+pub const EVALUATIONS_MAX: usize = 4;
+/// How many workers in a row may fail to answer for a pipeline's program.
+pub const EVALUATION_TRIES: u32 = 3;
+/// How long a worker may take to build and ask a pipeline's program.
+pub const EVALUATION_SILENCE: Duration = Duration::from_secs(20 * 60);
+/// How long the engine holds a build that has ended, for a retry of its jobs without reading it again.
+pub const ENDED_HELD_MS: u64 = 60_000;
+/// The most builds that have ended and are held.
+pub const ENDED_HELD_MAX: usize = 200;
+/// The most requests whose answer is another build and that nobody has asked for yet.
+pub const DUPLICATES_MAX: usize = 10_000;
+
+/// Where values of secrets come from. Blocks.
+pub trait SecretSource: Send + Sync {
+    /// The values of these secrets for a build of `project` of this trust.
+    ///
+    /// # Errors
+    /// A sentence for people that names what is missing; it holds no value.
+    fn values(
+        &self,
+        project: &str,
+        trust: Trust,
+        names: &std::collections::BTreeSet<String>,
+    ) -> Result<BTreeMap<String, String>, String>;
+}
+
+/// A server without secrets: who asks for one is told that there is none.
+pub struct NoSecrets;
+
+impl SecretSource for NoSecrets {
+    fn values(
+        &self,
+        _: &str,
+        _: Trust,
+        names: &std::collections::BTreeSet<String>,
+    ) -> Result<BTreeMap<String, String>, String> {
+        if names.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let names = names.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        Err(format!("no value for the secrets {names}"))
+    }
+}
+
+/// What effects are performed with.
+pub struct Means {
+    /// Facts and rows.
+    pub store: Arc<dyn Store>,
+    /// Contents.
+    pub blobs: Arc<dyn Blobs>,
+    /// Logs of builds.
+    pub logs: Arc<Logs>,
+    /// Documents beside builds.
+    pub records: Records,
+    /// Files of builds.
+    pub sources: Arc<Sources>,
+    /// Pipelines lowered before.
+    pub lowering: Arc<Lowering>,
+    /// Workers.
+    pub dispatch: Arc<Dispatch>,
+    /// Followers.
+    pub live: Arc<Live>,
+    /// Values of secrets.
+    pub secrets: Arc<dyn SecretSource>,
+    /// Requests that are answered by another build.
+    pub duplicates: Arc<Duplicates>,
+    /// The present time.
+    pub clock: fn() -> Timestamp,
+    /// Where answers go.
+    pub inbox: Inbox,
+    /// Where tasks run.
+    pub tasks: Handle,
+}
+
+/// Requests that are answered by a build there is already, until whoever asked has heard of it.
+#[derive(Default)]
+pub struct Duplicates(Mutex<VecDeque<(BuildId, BuildId)>>);
+
+impl Duplicates {
+    /// The build that stands for a request; told once.
+    pub fn take(&self, requested: BuildId) -> Option<BuildId> {
+        let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = list.iter().position(|(number, _)| *number == requested)?;
+        list.remove(place).map(|(_, of)| of)
+    }
+
+    fn put(&self, requested: BuildId, of: BuildId) {
+        let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if list.len() == DUPLICATES_MAX {
+            list.pop_front();
+        }
+        list.push_back((requested, of));
+    }
+}
+
+/// What is asked for a job's operation.
+struct ToResolve {
+    request: Arc<BuildRequest>,
+    build: BuildId,
+    job: JobName,
+    spec: Arc<Job>,
+    needs: BTreeMap<JobName, NeedResult>,
+}
+
+/// A result that is to be kept for reuse, or what was tried without one.
+struct ToKeep {
+    made_of: ToResolve,
+    attempt: AttemptNumber,
+    outcome: Outcome,
+    artifacts: BTreeMap<String, graph::Artifact>,
+    at: Timestamp,
+}
+
+/// The world of all builds of a server.
+pub struct ServerWorld {
+    means: Arc<Means>,
+    builds: HashMap<BuildId, Arc<BuildRequest>>,
+    /// Jobs whose operation was asked for and that have not ended: what it is made of can be worked out again.
+    resolving: HashMap<(BuildId, JobName), (Arc<Job>, BTreeMap<JobName, NeedResult>)>,
+    /// Builds that have ended, in that order.
+    ended: VecDeque<(BuildId, Timestamp)>,
+    /// Evaluations under way: the build and how many answers were known.
+    evaluating: Arc<Mutex<HashSet<(BuildId, usize)>>>,
+    evaluations: Arc<Semaphore>,
+    resolve: mpsc::Sender<ToResolve>,
+    keep: mpsc::Sender<ToKeep>,
+}
+
+impl ServerWorld {
+    /// A world with these means. Its two threads end with it.
+    ///
+    /// # Errors
+    /// If the system gives no thread.
+    pub fn new(means: Arc<Means>) -> std::io::Result<Self> {
+        let (resolve, to_resolve) = mpsc::channel();
+        let (keep, to_keep) = mpsc::channel();
+        let resolver = Arc::clone(&means);
+        std::thread::Builder::new().name("resolve".to_owned()).spawn(move || resolve_all(&resolver, &to_resolve))?;
+        let keeper = Arc::clone(&means);
+        std::thread::Builder::new().name("keep".to_owned()).spawn(move || keep_all(&keeper, &to_keep))?;
+        Ok(Self {
+            means,
+            builds: HashMap::new(),
+            resolving: HashMap::new(),
+            ended: VecDeque::new(),
+            evaluating: Arc::default(),
+            evaluations: Arc::new(Semaphore::new(EVALUATIONS_MAX)),
+            resolve,
+            keep,
+        })
+    }
+
+    /// Takes in a build whose facts were folded before this process began.
+    pub fn remember(&mut self, build: BuildId, request: Arc<BuildRequest>) {
+        self.builds.insert(build, request);
+    }
+
+    /// What was asked for; read again of a build that was called back.
+    fn request(&mut self, build: BuildId) -> Option<Arc<BuildRequest>> {
+        if let Some(request) = self.builds.get(&build) {
+            return Some(Arc::clone(request));
+        }
+        let facts = self.means.store.facts(build).ok()?;
+        let request = facts.into_iter().find_map(|fact| match fact.what {
+            What::BuildCreated(request) => Some(Arc::new(*request)),
+            _ => None,
+        })?;
+        self.builds.insert(build, Arc::clone(&request));
+        Some(request)
+    }
+
+    fn evaluate(&mut self, build: BuildId, pipeline: String, known: &Arc<Known>) {
+        let Some(request) = self.request(build) else { return };
+        let answers_known = known.answers.len();
+        if let Some(evaluation) = self.means.lowering.find(&request, &pipeline, known) {
+            let input = Input::Evaluated { build, answers_known, evaluation: Box::new(evaluation) };
+            return self.answer(input);
+        }
+        let is_new = lock(&self.evaluating).insert((build, answers_known));
+        if !is_new {
+            return;
+        }
+        let (means, known) = (Arc::clone(&self.means), Arc::clone(known));
+        let (evaluating, permits) = (Arc::clone(&self.evaluating), Arc::clone(&self.evaluations));
+        self.means.tasks.spawn(async move {
+            let evaluation = evaluate(&means, build, request, pipeline, known, &permits).await;
+            lock(&evaluating).remove(&(build, answers_known));
+            let input = Input::Evaluated { build, answers_known, evaluation: Box::new(evaluation) };
+            // The shell has ended only if nobody waits for the answer.
+            let _ = means.inbox.send(input).await;
+        });
+    }
+
+    /// Puts an answer that is there at once, without waiting for room.
+    fn answer(&self, input: Input) {
+        if let Err(tokio::sync::mpsc::error::TrySendError::Full(input)) = self.means.inbox.try_send(input) {
+            let inbox = self.means.inbox.clone();
+            self.means.tasks.spawn(async move {
+                let _ = inbox.send(input).await;
+            });
+        }
+    }
+
+    fn find_answer(&mut self, build: BuildId, question: Question) {
+        let Some(request) = self.request(build) else { return };
+        let means = Arc::clone(&self.means);
+        self.means.tasks.spawn(async move {
+            let (asked, blocking) = (question.clone(), Arc::clone(&means));
+            let found = tokio::task::spawn_blocking(move || answer_from_source(&blocking, &request, &asked)).await;
+            let answer = found.unwrap_or_else(|error| Answer::Unknown(error.to_string()));
+            let _ = means.inbox.send(Input::Answered { build, question, answer }).await;
+        });
+    }
+
+    fn resolve(&mut self, build: BuildId, job: JobName, spec: Arc<Job>, needs: BTreeMap<JobName, NeedResult>) {
+        let Some(request) = self.request(build) else { return };
+        self.resolving.insert((build, job.clone()), (Arc::clone(&spec), needs.clone()));
+        // It is gone only when the process ends.
+        let _ = self.resolve.send(ToResolve { request, build, job, spec, needs });
+    }
+
+    fn start(&mut self, worker: graph::WorkerId, spec: AttemptSpec) {
+        let Some(request) = self.request(spec.build) else { return };
+        let spec = Arc::new(spec);
+        let trust = request.event.trust;
+        let now = (spec.build, spec.attempt);
+        self.means.dispatch.give(Given { worker, spec: Arc::clone(&spec), now, trust });
+        self.means.live.begin(&spec);
+        send_start(&self.means, spec, trust);
+    }
+
+    fn record(&mut self, fact: &Fact) {
+        let build = fact.build;
+        match &fact.what {
+            What::BuildCreated(request) => {
+                self.builds.insert(build, Arc::new((**request).clone()));
+            }
+            What::AttemptAdopted { attempt, lease, .. } => self.means.dispatch.hand_on(*lease, (build, *attempt)),
+            What::AttemptFinished { job, attempt, lease, report, retry_at } => {
+                self.means.dispatch.take_of(*lease, (build, *attempt));
+                if retry_at.is_none() {
+                    self.keep(fact, job, *attempt, report);
+                }
+            }
+            What::JobEnded { job, .. } => {
+                self.resolving.remove(&(build, job.clone()));
+            }
+            What::JobRetried { .. } => self.ended.retain(|(ended, _)| *ended != build),
+            What::BuildEnded { .. } => {
+                self.ended.push_back((build, fact.at));
+                self.end_log(build);
+            }
+            _ => {}
+        }
+    }
+
+    fn keep(&mut self, fact: &Fact, job: &JobName, attempt: AttemptNumber, report: &AttemptReport) {
+        let Some((spec, needs)) = self.resolving.remove(&(fact.build, job.clone())) else { return };
+        let Some(request) = self.request(fact.build) else { return };
+        if report.notes.iter().any(|note| note.starts_with(INPUT_CHANGED)) {
+            return;
+        }
+        let made_of = ToResolve { request, build: fact.build, job: job.clone(), spec, needs };
+        let _ = self.keep.send(ToKeep {
+            made_of,
+            attempt,
+            outcome: report.outcome.clone(),
+            artifacts: report.artifacts.clone(),
+            at: fact.at,
+        });
+    }
+
+    fn end_log(&self, build: BuildId) {
+        let means = Arc::clone(&self.means);
+        self.means.tasks.spawn_blocking(move || {
+            if let Err(error) = means.records.end_log(&means.logs, build, (means.clock)()) {
+                eprintln!("warning: the log of build {build} could not be finished: {error}");
+            }
+        });
+    }
+}
+
+/// The beginning of a worker's note that an input changed while the job ran: such a result is not kept for reuse. The
+/// same words as in the worker, held to them by a test of the binary.
+pub const INPUT_CHANGED: &str = "an input changed while the job ran";
+
+impl World for ServerWorld {
+    fn now(&self) -> Timestamp {
+        (self.means.clock)()
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Evaluate { build, pipeline, known } => self.evaluate(build, pipeline, &known),
+            Effect::Answer { build, question } => self.find_answer(build, question),
+            Effect::Resolve { build, job, spec, needs } => self.resolve(build, job, spec, needs),
+            Effect::Start { worker, spec } => self.start(worker, *spec),
+            Effect::Stop { worker, lease, by } => self.means.dispatch.stop(&worker, lease, by),
+            Effect::Duplicate { requested, of } => self.means.duplicates.put(requested, of),
+            Effect::Wake { .. } => {}
+        }
+    }
+
+    fn told(&mut self, facts: &[Fact]) {
+        for fact in facts {
+            self.record(fact);
+        }
+        self.means.live.told(facts);
+    }
+
+    fn is_done(&self, _: Option<Timestamp>) -> Doneness {
+        Doneness::GoOn
+    }
+
+    fn forgets(&mut self) -> Vec<BuildId> {
+        let now = self.now();
+        let mut forgotten = Vec::new();
+        while let Some(&(build, at)) = self.ended.front()
+            && (self.ended.len() > ENDED_HELD_MAX || now.ms_since(at) >= ENDED_HELD_MS)
+        {
+            self.ended.pop_front();
+            self.builds.remove(&build);
+            self.means.live.forget(build);
+            forgotten.push(build);
+        }
+        forgotten
+    }
+}
+
+/// Sends an attempt to its worker, with its secrets if it has any.
+pub(crate) fn send_start(means: &Arc<Means>, spec: Arc<AttemptSpec>, trust: Trust) {
+    if spec.job.secrets.is_empty() {
+        return means.dispatch.start(&spec, &BTreeMap::new());
+    }
+    let means = Arc::clone(means);
+    let tasks = means.tasks.clone();
+    tasks.spawn_blocking(move || match means.secrets.values(&spec.origin.project, trust, &spec.job.secrets) {
+        Ok(secrets) => means.dispatch.start(&spec, &secrets),
+        Err(message) => {
+            let report = AttemptReport::of(Outcome::Failed(Failure::Infra { message }), (means.clock)());
+            let (build, attempt, lease) = (spec.build, spec.attempt, spec.lease);
+            let input = Input::AttemptFinished { build, attempt, lease, report: Box::new(report) };
+            let _ = means.inbox.blocking_send(input);
+        }
+    });
+}
+
+async fn evaluate(
+    means: &Arc<Means>,
+    build: BuildId,
+    request: Arc<BuildRequest>,
+    pipeline: String,
+    known: Arc<Known>,
+    permits: &Semaphore,
+) -> Evaluation {
+    let evaluate = async {
+        let source = request.origin.source.ok_or("the build has no files")?;
+        let permit = permits.acquire().await.map_err(|error| error.to_string())?;
+        let lowered = {
+            let (means, request) = (Arc::clone(means), Arc::clone(&request));
+            let (pipeline, known) = (pipeline.clone(), Arc::clone(&known));
+            tokio::task::spawn_blocking(move || means.lowering.files(&request, &pipeline, &known)).await
+        };
+        drop(permit);
+        if let Some(evaluation) = lowered.map_err(|error| error.to_string())?.map_err(|error| full(&error))? {
+            return Ok(evaluation);
+        }
+        let question = Evaluate { id: 0, build, source, pipeline: pipeline.clone(), known: (*known).clone() };
+        let reply = means.dispatch.evaluate(question, EVALUATION_TRIES, EVALUATION_SILENCE).await?;
+        let permit = permits.acquire().await.map_err(|error| error.to_string())?;
+        let (blocking, request) = (Arc::clone(means), Arc::clone(&request));
+        let lowered =
+            tokio::task::spawn_blocking(move || blocking.lowering.reply(&request, &pipeline, &known, &reply)).await;
+        drop(permit);
+        lowered.map_err(|error| error.to_string())?
+    };
+    evaluate.await.unwrap_or_else(|message: String| {
+        let diagnostic = Diagnostic::error("pipeline-unread", message);
+        Evaluation { diagnostics: vec![diagnostic], ..Evaluation::default() }
+    })
+}
+
+fn answer_from_source(means: &Means, request: &BuildRequest, question: &Question) -> Answer {
+    let Some(digest) = request.origin.source else { return Answer::Unknown("the build has no files".to_owned()) };
+    match means.sources.open(digest) {
+        Ok(source) => {
+            source.answer(question, |path| means.sources.content(&source, path, crate::source::PIPELINE_BYTES_MAX))
+        }
+        Err(error) => Answer::Unknown(full(&error)),
+    }
+}
+
+/// The operation of a job and what it is made of.
+fn operation_of(means: &Means, asked: &ToResolve) -> Result<(Digest, Manifest), String> {
+    let digest = asked.request.origin.source.ok_or("the build has no files")?;
+    let source = means.sources.open(digest).map_err(|error| full(&error))?;
+    let files = source.inputs(&asked.spec.reuse)?;
+    Ok(operation(&asked.spec, &files, &asked.needs, &asked.request.event, asked.build))
+}
+
+/// Answers questions for operations, many at a time, until the world has gone.
+fn resolve_all(means: &Means, queue: &mpsc::Receiver<ToResolve>) {
+    while let Some(asked) = next_batch(queue) {
+        let operations: Vec<Result<Digest, String>> =
+            asked.iter().map(|asked| operation_of(means, asked).map(|(digest, _)| digest)).collect();
+        let mut found = BTreeMap::new();
+        for trust in [Trust::Trusted, Trust::Untrusted] {
+            let of_trust = asked.iter().zip(&operations).filter(|(asked, _)| asked.request.event.trust == trust);
+            let digests: Vec<Digest> = of_trust.filter_map(|(_, operation)| operation.clone().ok()).collect();
+            // What cannot be looked up is worked out again.
+            let rows = if digests.is_empty() { BTreeMap::new() } else { reusable(means, &digests, trust) };
+            found.extend(rows.into_iter().map(|(digest, row)| ((trust, digest), row)));
+        }
+        let used: Vec<Digest> = found.keys().map(|(_, digest)| *digest).collect();
+        if !used.is_empty() {
+            let _ = means.store.touch_operations(&used, (means.clock)());
+        }
+        for (asked, operation) in asked.into_iter().zip(operations) {
+            let row = operation.as_ref().ok().and_then(|digest| found.get(&(asked.request.event.trust, *digest)));
+            let hit = row.map(|row| {
+                let (job, artifacts) = (row.job.clone(), row.artifacts.clone());
+                (Reused { build: row.build, attempt: row.attempt, job, artifacts }, row.outcome.clone())
+            });
+            let input = Input::OperationResolved { build: asked.build, job: asked.job, operation, hit };
+            if means.inbox.blocking_send(input).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Earlier results that may stand for these operations: passed, and all their files there.
+fn reusable(means: &Means, digests: &[Digest], trust: Trust) -> BTreeMap<Digest, OperationRow> {
+    let mut rows = means.store.operations(digests, trust).unwrap_or_default();
+    rows.retain(|_, row| {
+        let is_there = |artifact: &graph::Artifact| means.blobs.contains(artifact.digest).unwrap_or(false);
+        matches!(row.outcome, Outcome::Passed { .. }) && row.artifacts.values().all(is_there)
+    });
+    rows
+}
+
+/// Writes results down, many at a time, until the world has gone.
+fn keep_all(means: &Means, queue: &mpsc::Receiver<ToKeep>) {
+    while let Some(batch) = next_batch(queue) {
+        let mut kept: Vec<(OperationRow, Manifest)> = Vec::new();
+        let mut tried: Vec<(Digest, Manifest)> = Vec::new();
+        let mut at = Timestamp::default();
+        for result in batch {
+            let Ok((digest, manifest)) = operation_of(means, &result.made_of) else { continue };
+            at = result.at;
+            if !matches!(result.outcome, Outcome::Passed { .. }) {
+                tried.push((digest, manifest));
+                continue;
+            }
+            let row = OperationRow {
+                digest,
+                trust: result.made_of.request.event.trust,
+                build: result.made_of.build,
+                attempt: result.attempt,
+                job: result.made_of.job,
+                outcome: result.outcome,
+                artifacts: result.artifacts,
+                at: result.at,
+                used_at: result.at,
+                evicted: None,
+                replaced: None,
+            };
+            kept.push((row, manifest));
+        }
+        let rows: Vec<_> = kept.iter().map(|(row, manifest)| (row.clone(), manifest)).collect();
+        // A result that could not be kept is worked out again next time.
+        if !rows.is_empty()
+            && let Err(error) = means.store.record_operations(&rows)
+        {
+            eprintln!("warning: {} results were not kept for reuse: {}", rows.len(), full(&error));
+        }
+        let tried: Vec<_> = tried.iter().map(|(digest, manifest)| (*digest, manifest)).collect();
+        if !tried.is_empty() {
+            let _ = means.store.record_tried(&tried, at);
+        }
+    }
+}
+
+/// What waits in a queue, at most [`TOGETHER_MAX`]; `None` once nothing more comes.
+fn next_batch<T>(queue: &mpsc::Receiver<T>) -> Option<Vec<T>> {
+    let mut batch = vec![queue.recv().ok()?];
+    while batch.len() < TOGETHER_MAX
+        && let Ok(next) = queue.try_recv()
+    {
+        batch.push(next);
+    }
+    Some(batch)
+}
+
+/// An error with all its causes.
+pub(crate) fn full(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
