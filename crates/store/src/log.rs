@@ -56,7 +56,7 @@ pub use mask::{MASK, MASKED_BYTES_MIN, MaskedStream, Masker, MaskerError, PATTER
 pub use pack::FRAMES_QUEUED_MAX;
 pub use reader::{Batches, Gap, GapCause, Item, Line, LineBytes, LineEnd, LineStart, Lines, LogReader, Raw, RawPart};
 pub use reader::{Selection, StreamState, StreamSummary, Writing};
-pub use search::{HIT_BYTES_MAX, Hit, SEARCH_LINE_BYTES_MAX, SearchEnd, SearchResult};
+pub use search::{BUDGET_OVERRUN, HIT_BYTES_MAX, Hit, SEARCH_LINE_BYTES_MAX, SearchBudget, SearchEnd, SearchResult};
 pub use shared::SharedLogs;
 pub use writer::{LogWriter, PARTIAL_BYTES_MAX, StreamWriter, Summary};
 

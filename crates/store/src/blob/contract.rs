@@ -4,10 +4,15 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
 
-use graph::Digest;
+use graph::{Digest, Timestamp};
 
-use super::{BlobError, Blobs, DirectoryBlobs, Durability, MemoryBlobs, Mode, Verify, digest};
+use super::{
+    BlobError, BlobFault, Blobs, Collected, DirectoryBlobs, Durability, FaultyBlobs, GRACE_MIN, MemoryBlobs, Mode,
+    Verify, collect, digest, timestamp,
+};
 
 /// Runs the check on each store, with an empty folder for the files of the test.
 fn check(test: impl Fn(&dyn Blobs, &Path)) {
@@ -20,6 +25,13 @@ fn check(test: impl Fn(&dyn Blobs, &Path)) {
     ] {
         let blobs = DirectoryBlobs::open(&root.path().join("store").join(name), durability, verify).unwrap();
         test(&blobs, &subfolder(root.path(), name));
+    }
+    let blobs = FaultyBlobs::new(MemoryBlobs::default(), |_| None);
+    test(&blobs, &subfolder(root.path(), "faulty"));
+    #[cfg(feature = "s3")]
+    for (name, cache_bytes) in [("remote", None), ("copied", Some(1 << 20)), ("copied-little", Some(1000))] {
+        let Some(server) = super::s3::server::S3Server::start() else { return };
+        test(&server.blobs(cache_bytes), &subfolder(root.path(), name));
     }
 }
 
@@ -65,6 +77,137 @@ fn a_file_has_the_name_of_its_content() {
         }
         assert!(matches!(blobs.put_file(&folder.join("none")), Err(BlobError::Io(_))));
     });
+}
+
+#[test]
+fn a_range_is_that_part_of_the_content() {
+    check(|blobs, folder| {
+        for content in contents() {
+            let source = folder.join("source");
+            fs::write(&source, &content).unwrap();
+            for name in [blobs.put(&content).unwrap(), blobs.put_file(&source).unwrap().digest] {
+                let length = content.len();
+                assert_eq!(blobs.length(name).unwrap(), length as u64);
+                for (from, to) in [(0, 0), (0, 1), (1, 3), (length / 2, length), (length, length + 9), (0, length + 1)]
+                {
+                    let mut part = Vec::new();
+                    blobs.open_range(name, from as u64..to as u64).unwrap().read_to_end(&mut part).unwrap();
+                    assert!(part == content[from.min(length)..to.min(length)], "{from}..{to} of {length}");
+                }
+                blobs.delete(name).unwrap();
+                blobs.put_file(&source).unwrap();
+            }
+        }
+        let absent = Digest([7; 32]);
+        assert!(matches!(blobs.length(absent), Err(BlobError::Absent(_))));
+        assert!(matches!(blobs.open_range(absent, 0..1), Err(BlobError::Absent(_))));
+        assert!(matches!(blobs.open_range(absent, 0..0), Err(BlobError::Absent(_))));
+    });
+}
+
+#[test]
+fn pages_hold_each_blob_once() {
+    check(|blobs, _| {
+        let mut names: Vec<Digest> = (0..20u32).map(|index| blobs.put(&index.to_le_bytes()).unwrap()).collect();
+        names.sort_unstable();
+        let (mut paged, mut after) = (Vec::new(), None);
+        loop {
+            let page = blobs.page(after, 7).unwrap();
+            let Some(last) = page.last() else { break };
+            assert!(page.len() <= 7);
+            after = Some(last.digest);
+            paged.extend(page.iter().map(|blob| blob.digest));
+        }
+        assert_eq!(paged, names);
+    });
+}
+
+fn now() -> Timestamp {
+    timestamp(SystemTime::now())
+}
+
+#[test]
+fn only_stale_blobs_are_deleted() {
+    check(|blobs, _| {
+        let before = Timestamp(now().0 - 3_000_000);
+        let name = blobs.put(b"content").unwrap();
+        assert!(blobs.renew(name).unwrap());
+        assert!(!blobs.delete_stale(name, before).unwrap());
+        assert!(blobs.contains(name).unwrap());
+        assert!(blobs.delete_stale(name, now().plus_ms(3000)).unwrap());
+        assert!(!blobs.contains(name).unwrap());
+        assert!(!blobs.renew(name).unwrap());
+        assert!(blobs.delete_stale(name, now()).unwrap(), "what is not there is gone");
+    });
+}
+
+#[test]
+fn a_collection_takes_what_is_old_and_not_named() {
+    check(|blobs, _| {
+        let (named, other) = (blobs.put(b"named").unwrap(), blobs.put(b"other").unwrap());
+        let is_named = |digest| digest == named;
+        let young = collect(blobs, &is_named, Duration::ZERO, now()).unwrap();
+        assert_eq!(young, Collected { young: 1, kept: 2, ..Collected::default() });
+        let later = now().plus_ms(GRACE_MIN.as_millis() as u64 + 3000);
+        let old = collect(blobs, &is_named, Duration::ZERO, later).unwrap();
+        assert_eq!((old.deleted, old.kept, old.young), (1, 1, 0));
+        assert!(blobs.contains(named).unwrap() && !blobs.contains(other).unwrap());
+    });
+}
+
+/// Somebody puts again, just now, what a collector is about to delete.
+#[test]
+fn what_is_put_again_is_not_collected_at_that_moment() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = DirectoryBlobs::open(root.path(), Durability::Process, Verify::Never).unwrap();
+    let blobs: [&dyn Blobs; 2] = [&MemoryBlobs::default(), &directory];
+    for blobs in blobs {
+        let (since, is_over, deleted) = (AtomicI64::new(0), AtomicBool::new(false), AtomicUsize::new(0));
+        let name = digest(b"content");
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::SeqCst) {
+                    let was_there = blobs.contains(name).unwrap();
+                    let gone = blobs.delete_stale(name, Timestamp(since.load(Ordering::SeqCst))).unwrap();
+                    deleted.fetch_add(usize::from(was_there && gone), Ordering::SeqCst);
+                }
+            });
+            for round in 0.. {
+                // Files know times to the tick of the system; what was put before this is stale.
+                since.store(now().0 - 20_000, Ordering::SeqCst);
+                blobs.put(b"content").unwrap();
+                assert!(blobs.contains(name).unwrap(), "in round {round}");
+                let begun = now();
+                while now().0 < begun.0 + 21_000 && round % 50 == 0 {
+                    std::hint::spin_loop();
+                }
+                if round > 1000 {
+                    break;
+                }
+            }
+            is_over.store(true, Ordering::SeqCst);
+        });
+    }
+}
+
+#[test]
+fn faults_happen_as_planned() {
+    let next = std::sync::Mutex::new(None);
+    let blobs = FaultyBlobs::new(MemoryBlobs::default(), |_| next.lock().unwrap().take());
+    let plan = |fault| *next.lock().unwrap() = Some(fault);
+    let name = digest(b"content");
+    for fault in [BlobFault::Full, BlobFault::Io, BlobFault::Lost] {
+        plan(fault);
+        blobs.put(b"content").unwrap_err();
+        assert!(!blobs.contains(name).unwrap(), "{fault:?}");
+    }
+    plan(BlobFault::AnswerLost);
+    blobs.put(b"content").unwrap_err();
+    assert!(blobs.contains(name).unwrap());
+    plan(BlobFault::Cut(3));
+    let mut read = Vec::new();
+    blobs.open(name).unwrap().read_to_end(&mut read).unwrap_err();
+    assert_eq!(read, b"con");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Finding lines by a regular expression, with memory for one frame and one line.
 
 use std::ops::Range;
+use std::time::Instant;
 
 use regex::bytes::Regex;
 
@@ -37,6 +38,50 @@ pub enum SearchEnd {
         /// The number of the row after the last hit.
         next: u64,
     },
+    /// The budget was used up. Go on from this row.
+    Budget {
+        /// The number of the row after the last one searched.
+        next: u64,
+    },
+}
+
+/// What one call of a search may cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SearchBudget {
+    /// The most hits.
+    pub hits: usize,
+    /// About how many bytes may be searched. A line in pieces is searched to its end, up to [`BUDGET_OVERRUN`] times
+    /// this; of one that is longer still the rest is passed over.
+    pub bytes: u64,
+    /// When to stop, checked every few hundred rows.
+    pub deadline: Option<Instant>,
+}
+
+/// See [`SearchBudget::bytes`].
+pub const BUDGET_OVERRUN: u64 = 4;
+
+/// How often the clock is read, in rows.
+const ROWS_BETWEEN_LOOKS: u64 = 256;
+
+/// What is left of a budget.
+struct Spent {
+    budget: SearchBudget,
+    bytes: u64,
+    rows: u64,
+    is_late: bool,
+}
+
+impl Spent {
+    /// Counts a row. Says whether to stop after it.
+    fn stops(&mut self, length: usize, is_within_line: bool) -> bool {
+        self.bytes = self.bytes.saturating_add(length as u64 + 1);
+        self.rows += 1;
+        if self.rows.is_multiple_of(ROWS_BETWEEN_LOOKS) {
+            self.is_late |= self.budget.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        }
+        let bytes_max = self.budget.bytes.saturating_mul(if is_within_line { BUDGET_OVERRUN } else { 1 });
+        self.bytes >= bytes_max || (self.is_late && !is_within_line)
+    }
 }
 
 /// What a search found.
@@ -64,6 +109,22 @@ impl LogReader {
     /// # Errors
     /// What the file system says.
     pub fn search(&self, key: StreamKey, regex: &Regex, from: u64, limit: usize) -> Result<SearchResult, LogError> {
+        self.search_within(key, regex, from, SearchBudget { hits: limit, bytes: u64::MAX, deadline: None })
+    }
+
+    /// As [`LogReader::search`], at bounded cost: for a server, that searches a log piece by piece.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn search_within(
+        &self,
+        key: StreamKey,
+        regex: &Regex,
+        from: u64,
+        budget: SearchBudget,
+    ) -> Result<SearchResult, LogError> {
+        let limit = budget.hits;
+        let mut spent = Spent { budget, bytes: 0, rows: 0, is_late: false };
         let mut result = SearchResult { hits: Vec::new(), gaps: Vec::new(), end: SearchEnd::Complete };
         let mut unfinished: [Unfinished; 3] = Default::default();
         for item in self.lines(key, from..u64::MAX) {
@@ -82,6 +143,10 @@ impl LogReader {
                 let room = SEARCH_LINE_BYTES_MAX.saturating_sub(waiting.bytes.len());
                 waiting.bytes.extend_from_slice(&line.bytes[..line.bytes.len().min(room)]);
                 if line.end == LineEnd::Open {
+                    if spent.stops(line.bytes.len(), true) {
+                        result.end = SearchEnd::Budget { next: line.number.saturating_add(1) };
+                        break;
+                    }
                     continue;
                 }
                 let hit = hit(regex, number, time_us, line.stream, &waiting.bytes);
@@ -93,6 +158,11 @@ impl LogReader {
             if result.hits.len() >= limit {
                 result.end = SearchEnd::Limit { next: line.number.saturating_add(1) };
                 return Ok(result);
+            }
+            let is_within_line = unfinished.iter().any(|waiting| waiting.first.is_some());
+            if spent.stops(line.bytes.len(), is_within_line) {
+                result.end = SearchEnd::Budget { next: line.number.saturating_add(1) };
+                break;
             }
         }
         for (stream, waiting) in Stream::ALL.into_iter().zip(unfinished) {

@@ -86,13 +86,13 @@ impl Transport {
                 request = request.header("content-length", body.len()).body(body.clone());
             }
             let last = tried == REQUESTS_MAX;
-            match self.wait(request.send())? {
+            match self.wait(async move { request.send().await })? {
                 Ok(response) if is_later(response.status()) && !last => {}
                 Ok(response) => {
                     let status = response.status().as_u16();
                     return Ok(Answer {
                         status,
-                        response: Some(response),
+                        rest: Rest::More(response),
                         piece: Vec::new(),
                         at: 0,
                         transport: self.clone(),
@@ -119,10 +119,16 @@ fn refused(error: reqwest::Error) -> BlobError {
     BlobError::Io(io::Error::new(kind, error.without_url()))
 }
 
+/// What comes after the content that is at hand.
+enum Rest {
+    More(reqwest::Response),
+    End,
+    Broken(reqwest::Error),
+}
+
 pub(super) struct Answer {
     pub status: u16,
-    /// Until its content has been read.
-    response: Option<reqwest::Response>,
+    rest: Rest,
     piece: Vec<u8>,
     at: usize,
     transport: Transport,
@@ -147,7 +153,8 @@ impl Answer {
     }
 
     pub fn header(&self, name: &str) -> Option<String> {
-        Some(self.response.as_ref()?.headers().get(name)?.to_str().ok()?.to_owned())
+        let Rest::More(response) = &self.rest else { return None };
+        Some(response.headers().get(name)?.to_str().ok()?.to_owned())
     }
 
     /// The whole content, which is no blob.
@@ -162,10 +169,16 @@ impl Answer {
 impl Read for Answer {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.at == self.piece.len() {
-            let Some(response) = self.response.take() else { return Ok(0) };
-            let (piece, response) = self.transport.wait(piece(response))?;
-            self.response = response;
-            self.piece = piece.map_err(|error| io::Error::new(ErrorKind::ConnectionReset, error.without_url()))?;
+            let response = match std::mem::replace(&mut self.rest, Rest::End) {
+                Rest::More(response) => response,
+                Rest::End => return Ok(0),
+                Rest::Broken(error) => return Err(io::Error::new(ErrorKind::ConnectionReset, error.without_url())),
+            };
+            (self.piece, self.rest) = self.transport.wait(piece(response))?;
+            if self.piece.is_empty() {
+                self.at = 0;
+                return self.read(buffer);
+            }
             self.at = 0;
         }
         let length = buffer.len().min(self.piece.len() - self.at);
@@ -175,16 +188,15 @@ impl Read for Answer {
     }
 }
 
-/// The next content, and the response if there may be more. A failure is told after what came before it.
-async fn piece(mut response: reqwest::Response) -> (Result<Vec<u8>, reqwest::Error>, Option<reqwest::Response>) {
+/// The next content, and what comes after it. Empty only if nothing does.
+async fn piece(mut response: reqwest::Response) -> (Vec<u8>, Rest) {
     let mut piece = Vec::new();
     while piece.len() < PIECE_BYTES {
         match response.chunk().await {
             Ok(Some(chunk)) => piece.extend_from_slice(&chunk),
-            Ok(None) => return (Ok(piece), None),
-            Err(error) if piece.is_empty() => return (Err(error), None),
-            Err(_) => break,
+            Ok(None) => return (piece, Rest::End),
+            Err(error) => return (piece, Rest::Broken(error)),
         }
     }
-    (Ok(piece), Some(response))
+    (piece, Rest::More(response))
 }

@@ -4,7 +4,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use regex::bytes::Regex;
 
-use super::super::{FRAME_BYTES, FRAMES_QUEUED_MAX, LogError, PARTIAL_BYTES_MAX, RUNS_MAX, SearchEnd, StreamState};
+use super::super::{
+    FRAME_BYTES, FRAMES_QUEUED_MAX, LogError, PARTIAL_BYTES_MAX, RUNS_MAX, SearchBudget, SearchEnd, StreamState,
+};
 use super::*;
 
 #[test]
@@ -266,6 +268,42 @@ fn search_finds_lines_and_stops_at_the_limit() {
     assert_eq!(search("^error: .$", 0, 1), (all[..1].to_vec(), SearchEnd::Limit { next: 2 }));
     assert_eq!(search("^error: .$", 2, 9), (all[1..].to_vec(), SearchEnd::Complete));
     assert_eq!(search("absent", 0, 9), (vec![], SearchEnd::Complete));
+}
+
+#[test]
+fn a_search_in_pieces_finds_what_one_in_a_whole_does() {
+    let pack = Pack::new();
+    pack.write(|log| {
+        for index in 0..2000u64 {
+            log.write(Stream::Stdout, format!("line {index}\n").as_bytes(), index).unwrap();
+            if index % 100 == 0 {
+                log.write(Stream::Stderr, b"half of ", index).unwrap();
+                log.flush().unwrap();
+            } else if index % 100 == 3 {
+                log.write(Stream::Stderr, b"line 7 in pieces\n", index).unwrap();
+            }
+        }
+    });
+    let reader = pack.reader(Writing::Over);
+    let regex = Regex::new("line [0-9]*7").unwrap();
+    let whole = reader.search(KEY, &regex, 0, usize::MAX).unwrap().hits;
+    assert_eq!(whole.len(), 562);
+    let past = std::time::Instant::now();
+    for (hits, bytes, deadline) in [(7, u64::MAX, None), (usize::MAX, 500, None), (usize::MAX, u64::MAX, Some(past))] {
+        let (mut found, mut from, mut calls) = (Vec::new(), 0, 0);
+        loop {
+            let budget = SearchBudget { hits, bytes, deadline };
+            let result = reader.search_within(KEY, &regex, from, budget).unwrap();
+            found.extend(result.hits);
+            calls += 1;
+            match result.end {
+                SearchEnd::Complete => break,
+                SearchEnd::Limit { next } | SearchEnd::Budget { next } => from = next,
+            }
+        }
+        assert!(calls > 5, "{calls}");
+        assert!(found == whole, "{} of {}", found.len(), whole.len());
+    }
 }
 
 #[test]
