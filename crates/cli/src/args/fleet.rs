@@ -1,0 +1,163 @@
+//! Flags of the commands that look after the workers, pools and secrets of a server, from anywhere.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::ListForm;
+
+/// Which server, over its API.
+#[derive(Clone, Debug, Args)]
+pub struct Remote {
+    /// The server: `http://HOST:PORT`, `https://HOST`, or `unix:/PATH/OF/SOCKET`; `$ROPEWALK_SERVER` by default.
+    #[arg(long, value_name = "URL")]
+    pub server: Option<String>,
+    /// The file with a token; `$ROPEWALK_TOKEN_FILE` by default.
+    #[arg(long, value_name = "FILE")]
+    pub token: Option<PathBuf>,
+}
+
+/// `ropewalk workers`.
+#[derive(Debug, Args)]
+pub struct Workers {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: WorkersCommand,
+}
+
+/// What to do with the workers of a server.
+#[derive(Debug, Subcommand)]
+pub enum WorkersCommand {
+    /// List the workers, with what they run and why one takes nothing new.
+    List {
+        #[command(flatten)]
+        remote: Remote,
+        /// The form.
+        #[arg(long, value_enum, default_value_t = ListForm::Human, value_name = "FORM")]
+        output: ListForm,
+    },
+    /// Give a worker nothing new until it is resumed; what runs goes on.
+    Pause(WorkerStop),
+    /// Have a worker finish what runs and leave.
+    Drain(WorkerDrain),
+    /// Give a worker jobs again.
+    Resume(WorkerName),
+    /// Forget a worker that is away, and what was said of it.
+    Forget(WorkerName),
+}
+
+/// One worker.
+#[derive(Debug, Args)]
+pub struct WorkerName {
+    #[command(flatten)]
+    pub remote: Remote,
+    /// Its id, the beginning of it, or its name if only one has it.
+    pub worker: String,
+}
+
+/// One worker that is to take nothing new.
+#[derive(Debug, Args)]
+pub struct WorkerStop {
+    #[command(flatten)]
+    pub which: WorkerName,
+    /// Why; shown to those who wait.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub reason: String,
+}
+
+/// One worker that is to leave.
+#[derive(Debug, Args)]
+pub struct WorkerDrain {
+    #[command(flatten)]
+    pub stop: WorkerStop,
+    /// Wait until it has left.
+    #[arg(long)]
+    pub wait: bool,
+}
+
+/// `ropewalk pools`.
+#[derive(Debug, Args)]
+pub struct Pools {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: PoolsCommand,
+}
+
+/// What to do with the pools of a server.
+#[derive(Debug, Subcommand)]
+pub enum PoolsCommand {
+    /// List the pools: what waits, what runs, who serves them.
+    List {
+        #[command(flatten)]
+        remote: Remote,
+        /// The form.
+        #[arg(long, value_enum, default_value_t = ListForm::Human, value_name = "FORM")]
+        output: ListForm,
+    },
+    /// List what waits in a pool, in order, and why each waits.
+    Queue {
+        #[command(flatten)]
+        remote: Remote,
+        /// The pool; `default` is the one of jobs that name none.
+        #[arg(default_value = "default")]
+        pool: String,
+        /// The form.
+        #[arg(long, value_enum, default_value_t = ListForm::Human, value_name = "FORM")]
+        output: ListForm,
+    },
+    /// Start nothing in a pool until it is released.
+    Hold {
+        #[command(flatten)]
+        remote: Remote,
+        /// The pool.
+        pool: String,
+        /// Why; shown to those who wait.
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
+    },
+    /// Start jobs in a pool again.
+    Release {
+        #[command(flatten)]
+        remote: Remote,
+        /// The pool.
+        pool: String,
+    },
+}
+
+/// `ropewalk secrets`.
+#[derive(Debug, Args)]
+pub struct Secrets {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: SecretsCommand,
+}
+
+/// What to do with the secrets of a project on a server. Their values can be put and never be read.
+#[derive(Debug, Subcommand)]
+pub enum SecretsCommand {
+    /// List the names.
+    List {
+        #[command(flatten)]
+        remote: Remote,
+        /// The project.
+        project: String,
+    },
+    /// Put a value, read from standard input.
+    Put {
+        #[command(flatten)]
+        remote: Remote,
+        /// The project.
+        project: String,
+        /// The secret's name, as jobs name it.
+        name: String,
+    },
+    /// Remove one.
+    Remove {
+        #[command(flatten)]
+        remote: Remote,
+        /// The project.
+        project: String,
+        /// The secret's name.
+        name: String,
+    },
+}
