@@ -1,5 +1,7 @@
 //! The logs of a server at their boundary: [`Logs`].
 
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 
@@ -347,6 +349,57 @@ fn keep(recorded: &mut Option<Digest>, digest: Digest) -> Result<(), crate::Stor
 
 fn refusal() -> crate::StoreError {
     crate::StoreError::Lost(std::io::Error::other("the server died").into())
+}
+
+/// Set for the process that is killed: the folder of its logs, and its durability.
+const VICTIM: &str = "ROPEWALK_TEST_LOGS";
+
+/// What the victim runs: appends lines, and says how far it was acknowledged. Nothing if nobody wants it.
+#[test]
+fn victim() {
+    let Some((root, durability)) = std::env::var(VICTIM).ok().and_then(|told| {
+        let (root, durability) = told.rsplit_once(':')?;
+        Some((PathBuf::from(root), if durability == "power" { Durability::Power } else { Durability::Process }))
+    }) else {
+        return;
+    };
+    let logs = Logs::open(LogsSettings { root, durability, shared: None }).unwrap();
+    let mut next_byte = logs.next_byte(BUILD, KEY).unwrap();
+    loop {
+        let text = format!("line at {next_byte}\n");
+        next_byte = logs.append(&[batch(next_byte, &text)])[0].next_byte;
+        println!("acknowledged {next_byte}");
+    }
+}
+
+#[test]
+fn what_was_acknowledged_survives_a_kill() {
+    for (name, durability) in [("process", Durability::Process), ("power", Durability::Power)] {
+        let place = Place::alone(durability);
+        for kill in 1..8 {
+            let mut victim = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "log::tests::server::victim", "--nocapture"])
+                .env(VICTIM, format!("{}:{name}", place.folder.path().join("logs").display()))
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let told = BufReader::new(victim.stdout.take().unwrap()).lines().map(Result::unwrap);
+            let told = told.filter_map(|line| line.strip_prefix("acknowledged ")?.parse::<u64>().ok());
+            // The merges of small frames are among what is cut.
+            let acknowledged = told.take(kill * 400).last().unwrap();
+            victim.kill().unwrap();
+            victim.wait().unwrap();
+            let logs = place.open();
+            assert!(logs.next_byte(BUILD, KEY).unwrap() >= acknowledged);
+            let reader = logs.reader(BUILD, LogPlace::Live).unwrap().unwrap();
+            let mut expected = String::new();
+            for line in String::from_utf8(raw(&reader, Selection::All)).unwrap().lines() {
+                assert_eq!(line, format!("line at {}", expected.len()));
+                expected += line;
+                expected.push('\n');
+            }
+        }
+    }
 }
 
 #[test]
