@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 mod administration;
+mod serving;
 
 pub use administration::{
     Config, ConfigForm, Installation, Token, TokenAttenuate, TokenCommand, TokenCreate, TokenInspect, TokenList,
     TokenRevoke,
 };
+pub use serving::{Submit, Work};
 
 /// Run pipelines: on this machine, in isolation, with everything recorded.
 #[derive(Debug, Parser)]
@@ -71,6 +73,10 @@ pub enum Command {
     Shell(Shell),
     /// Write the pipeline as another system's configuration.
     Export(Export),
+    /// Run jobs of a server on this machine.
+    Work(Work),
+    /// Have a server build a directory as it stands, or a commit, and show the build.
+    Submit(Submit),
     /// Make, narrow, read and revoke the tokens of a server.
     Token(Token),
     /// Print every setting of a server, with its value and what it is for.

@@ -18,8 +18,10 @@ pub mod retry;
 pub mod run;
 pub mod shell;
 pub mod show;
+pub mod submit;
 pub mod test;
 pub mod token;
+pub mod work;
 
 use crate::exit;
 

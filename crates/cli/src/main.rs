@@ -66,6 +66,8 @@ fn run(arguments: &Arguments) -> Result<u8, Stop> {
         return commands::evaluate::run();
     }
     match &arguments.command {
+        Command::Work(work) => return commands::work::run(work),
+        Command::Submit(submit) => return commands::submit::run(submit, arguments),
         Command::Token(token) => return commands::token::run(token, arguments.color),
         Command::Config(config) => return commands::config::run(config, arguments.color),
         _ => {}
@@ -88,8 +90,12 @@ fn run(arguments: &Arguments) -> Result<u8, Stop> {
         Command::Cache(cache) => commands::cache::run(cache, &project),
         Command::Export(export) => commands::export::run(export, &project, arguments.color),
         Command::Shell(shell) => commands::shell::run(shell, &project),
-        Command::Completions(_) | Command::Lower | Command::Evaluate | Command::Token(_) | Command::Config(_) => {
-            unreachable!("it needs no project and was done above")
-        }
+        Command::Completions(_)
+        | Command::Lower
+        | Command::Evaluate
+        | Command::Work(_)
+        | Command::Submit(_)
+        | Command::Token(_)
+        | Command::Config(_) => unreachable!("it needs no project and was done above"),
     }
 }

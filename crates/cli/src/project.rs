@@ -55,7 +55,10 @@ fn nearest<'a>(directory: &'a Path, name: &str) -> Option<&'a Path> {
 }
 
 /// `$ROPEWALK_DATA`, else `$XDG_DATA_HOME/ropewalk`, else `~/.local/share/ropewalk`.
-fn data_home() -> Result<PathBuf, String> {
+///
+/// # Errors
+/// A sentence, if there is no home.
+pub fn data_home() -> Result<PathBuf, String> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     set("ROPEWALK_DATA")
         .or_else(|| set("XDG_DATA_HOME").map(|home| home.join("ropewalk")))

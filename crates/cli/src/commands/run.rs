@@ -380,7 +380,8 @@ pub fn form(wanted: Output, stdout: &impl IsTerminal) -> Output {
     }
 }
 
-fn view(form: Output, colour: Colour, opening: Opening) -> Box<dyn View + Send> {
+/// The view of this form, on standard output.
+pub fn view(form: Output, colour: Colour, opening: Opening) -> Box<dyn View + Send> {
     let writer = std::io::BufWriter::with_capacity(1 << 16, std::io::stdout());
     let paint = Paint::of(colour, &std::io::stdout());
     match form {

@@ -91,7 +91,7 @@ fn rows(access: &server::access::Access) -> Result<Vec<TokenRow>, Stop> {
 }
 
 /// The default pool has the empty name, which nobody can type.
-fn pool_name(name: &str) -> String {
+pub fn pool_name(name: &str) -> String {
     if name == "default" { String::new() } else { name.to_owned() }
 }
 

@@ -1,0 +1,24 @@
+//! `ropewalk work`: runs attempts that a server hands out, and says what came of them.
+//!
+//! A worker connects outward, proves who it is by its key ([`identity`]), reads what it is to do ([`session`]), and says
+//! everything through one outbox ([`outbox`]), which lies on the disk until the server has taken it ([`spool`]). Attempts
+//! ([`attempts`]) run on whether a server is there or not. Files of sources ([`source`], [`checkout`]) and of jobs
+//! ([`depot`]) are kept by content ([`content`]).
+
+pub mod session;
+
+pub mod attempts;
+pub mod depot;
+pub mod evaluation;
+pub mod health;
+pub mod identity;
+pub mod link;
+pub mod outbox;
+pub mod spool;
+
+pub mod checkout;
+pub mod content;
+pub mod sending;
+pub mod source;
+
+pub mod watching;

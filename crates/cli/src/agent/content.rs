@@ -1,0 +1,315 @@
+//! Contents that this machine has, by digest: files of sources, artifacts and caches that were fetched or made here.
+//! Bounded: what was not used for longest goes first. Losing any of it costs time only.
+//!
+//! A content is a plain file `<root>/<two digits>/<all 64 digits>`, with `x` behind it if it may be executed, so that
+//! checkouts can be made of hard links. It comes into sight by a rename, whole, and is never written again. Its time of
+//! modification is that of its first coming; the time of its last access is when it was last used.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use graph::Digest;
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
+
+/// How much may be kept if nothing else is said.
+pub const BYTES_MAX: u64 = 20 << 30;
+
+/// To which part of the bound a sweep goes down, in percent.
+const SWEPT_TO_PERCENT: u64 = 80;
+
+/// What was used so shortly ago is not swept: an attempt is about to read it.
+const SPARED: Duration = Duration::from_secs(600);
+
+const INCOMING: &str = "incoming";
+
+/// How a file of a content may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// Read.
+    Plain,
+    /// Executed too.
+    Program,
+}
+
+/// The contents of this machine. Several threads may use it at once.
+#[derive(Debug)]
+pub struct Contents {
+    root: PathBuf,
+    bytes_max: u64,
+    /// What has come since the last sweep.
+    come: AtomicU64,
+}
+
+impl Contents {
+    /// Opens the folder, making it if need be, and removes what was being written when a process died.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn open(root: PathBuf, bytes_max: u64) -> io::Result<Self> {
+        let incoming = root.join(INCOMING);
+        // The lock of the data folder is ours: whoever wrote there is dead.
+        let _ = fs::remove_dir_all(&incoming);
+        fs::create_dir_all(&incoming)?;
+        Ok(Self { root, bytes_max, come: AtomicU64::new(0) })
+    }
+
+    fn path(&self, digest: Digest, wanted: Use) -> PathBuf {
+        let mut name = digest.to_hex();
+        let folder = self.root.join(&name[..2]);
+        if wanted == Use::Program {
+            name.push('x');
+        }
+        folder.join(name)
+    }
+
+    /// Whether it is here, in any form.
+    pub fn has(&self, digest: Digest) -> bool {
+        self.found(digest).is_some()
+    }
+
+    /// Where it is, in any form. It may be swept away later.
+    pub fn found(&self, digest: Digest) -> Option<PathBuf> {
+        let forms = [Use::Plain, Use::Program].into_iter().map(|wanted| self.path(digest, wanted));
+        forms.into_iter().find(|path| path.symlink_metadata().is_ok())
+    }
+
+    /// The content's file, for reading; `None` if it is not here.
+    pub fn file(&self, digest: Digest) -> Option<File> {
+        let found =
+            [Use::Plain, Use::Program].into_iter().find_map(|wanted| File::open(self.path(digest, wanted)).ok());
+        if let Some(file) = &found {
+            let _ = rustix::fs::futimens(file, &used_now());
+        }
+        found
+    }
+
+    /// The content, if it is here and has at most `bytes_max` bytes.
+    pub fn bytes(&self, digest: Digest, bytes_max: u64) -> Option<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.file(digest)?.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes).ok()?;
+        (bytes.len() as u64 <= bytes_max).then_some(bytes)
+    }
+
+    /// Keeps bytes under their digest.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn put(&self, bytes: &[u8]) -> io::Result<Digest> {
+        let digest = Digest(*blake3::hash(bytes).as_bytes());
+        if !self.has(digest) {
+            let mut incoming = self.incoming()?;
+            incoming.write(bytes)?;
+            incoming.keep(digest)?;
+        }
+        Ok(digest)
+    }
+
+    /// Keeps what a file holds now. Its digest, and how long it is.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn put_file(&self, path: &Path) -> io::Result<(Digest, u64)> {
+        let mut source = File::open(path)?;
+        let mut incoming = self.incoming()?;
+        let mut buffer = vec![0; 1 << 18];
+        loop {
+            match source.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(length) => incoming.write(&buffer[..length])?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let bytes = incoming.length;
+        let digest = incoming.digest();
+        incoming.keep(digest)?;
+        Ok((digest, bytes))
+    }
+
+    /// A content that comes piece by piece.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn incoming(&self) -> io::Result<Incoming<'_>> {
+        let file = tempfile::NamedTempFile::new_in(self.root.join(INCOMING))?;
+        Ok(Incoming { contents: self, file, hasher: blake3::Hasher::new(), length: 0 })
+    }
+
+    /// Makes a file of the content at `path`, which does not exist: a hard link where that is possible, for trees that nobody
+    /// writes to.
+    ///
+    /// # Errors
+    /// What the file system says; [`io::ErrorKind::NotFound`] if the content is not here.
+    pub fn lay(&self, digest: Digest, wanted: Use, path: &Path) -> io::Result<()> {
+        let own = self.path(digest, wanted);
+        let mut linked = fs::hard_link(&own, path);
+        if matches!(&linked, Err(error) if error.kind() == io::ErrorKind::NotFound) {
+            self.make_form(digest, wanted)?;
+            linked = fs::hard_link(&own, path);
+        }
+        match linked {
+            Ok(()) => {
+                let _ = rustix::fs::utimensat(CWD, &own, &used_now(), AtFlags::SYMLINK_NOFOLLOW);
+                Ok(())
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists) => Err(error),
+            // Too many links, another file system, or links are not allowed.
+            Err(_) => fs::copy(&own, path).map(drop),
+        }
+    }
+
+    /// Makes the one form of a content from the other.
+    fn make_form(&self, digest: Digest, wanted: Use) -> io::Result<()> {
+        let other = if wanted == Use::Plain { Use::Program } else { Use::Plain };
+        let mut source = File::open(self.path(digest, other))?;
+        let mut file = tempfile::NamedTempFile::new_in(self.root.join(INCOMING))?;
+        let length = io::copy(&mut source, &mut file)?;
+        self.come.fetch_add(length, Ordering::Relaxed);
+        self.place(file, digest, wanted)
+    }
+
+    fn place(&self, file: tempfile::NamedTempFile, digest: Digest, wanted: Use) -> io::Result<()> {
+        let mode = if wanted == Use::Program { 0o755 } else { 0o644 };
+        file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
+        let path = self.path(digest, wanted);
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        match file.persist_noclobber(&path) {
+            Err(error) if error.error.kind() != io::ErrorKind::AlreadyExists => Err(error.error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether so much has come that a [`Contents::sweep`] is due.
+    pub fn is_sweep_due(&self) -> bool {
+        self.come.load(Ordering::Relaxed) > self.bytes_max / 20
+    }
+
+    /// Removes what was not used for longest until the bound is kept; what checkouts still hold by links takes no room of
+    /// its own and stays with them.
+    pub fn sweep(&self) {
+        self.come.store(0, Ordering::Relaxed);
+        let mut kept = Vec::new();
+        for folder in fs::read_dir(&self.root).into_iter().flatten().flatten() {
+            if folder.file_name() == INCOMING {
+                continue;
+            }
+            for entry in fs::read_dir(folder.path()).into_iter().flatten().flatten() {
+                if let Ok(metadata) = entry.metadata() {
+                    kept.push((metadata.accessed().unwrap_or(SystemTime::UNIX_EPOCH), metadata.len(), entry.path()));
+                }
+            }
+        }
+        let mut total: u64 = kept.iter().map(|(_, bytes, _)| bytes).sum();
+        if total <= self.bytes_max {
+            return;
+        }
+        kept.sort();
+        let spared = SystemTime::now() - SPARED;
+        for (used, bytes, path) in kept {
+            if total <= self.bytes_max / 100 * SWEPT_TO_PERCENT || used > spared {
+                break;
+            }
+            if fs::remove_file(path).is_ok() {
+                total -= bytes;
+            }
+        }
+    }
+}
+
+fn used_now() -> Timestamps {
+    let time = |tv_nsec| Timespec { tv_sec: 0, tv_nsec };
+    Timestamps { last_access: time(UTIME_NOW), last_modification: time(UTIME_OMIT) }
+}
+
+/// A content on its way in; dropped, nothing is left of it.
+pub struct Incoming<'c> {
+    contents: &'c Contents,
+    file: tempfile::NamedTempFile,
+    hasher: blake3::Hasher,
+    length: u64,
+}
+
+impl Incoming<'_> {
+    /// Takes the next bytes.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.hasher.update(bytes);
+        self.length += bytes.len() as u64;
+        self.file.write_all(bytes)
+    }
+
+    /// The digest of what has come.
+    pub fn digest(&self) -> Digest {
+        Digest(*self.hasher.finalize().as_bytes())
+    }
+
+    /// Keeps what has come, if it is what it was to be.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidData`] if it is something else, and what the file system says.
+    pub fn keep(self, expected: Digest) -> io::Result<()> {
+        if self.digest() != expected {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{} arrived damaged", expected.short())));
+        }
+        self.contents.come.fetch_add(self.length, Ordering::Relaxed);
+        self.contents.place(self.file, expected, Use::Plain)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn contents(bytes_max: u64) -> (tempfile::TempDir, Contents) {
+        let scratch = tempfile::tempdir().expect("a folder");
+        let contents = Contents::open(scratch.path().join("contents"), bytes_max).expect("it opens");
+        (scratch, contents)
+    }
+
+    #[test]
+    fn both_forms_are_laid() {
+        let (scratch, contents) = contents(BYTES_MAX);
+        let digest = contents.put(b"#!/bin/sh\n").expect("it is kept");
+        for (name, wanted, mode) in [("a", Use::Plain, 0o644), ("b", Use::Program, 0o755), ("c", Use::Plain, 0o644)] {
+            let path = scratch.path().join(name);
+            contents.lay(digest, wanted, &path).expect("it is laid");
+            assert_eq!(fs::metadata(&path).expect("a file").permissions().mode() & 0o777, mode, "{name}");
+        }
+        let absent = Digest(*blake3::hash(b"absent").as_bytes());
+        let error = contents.lay(absent, Use::Plain, &scratch.path().join("d")).expect_err("it is not here");
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn what_arrives_damaged_is_not_kept() {
+        let (_scratch, contents) = contents(BYTES_MAX);
+        let digest = Digest(*blake3::hash(b"right").as_bytes());
+        let mut incoming = contents.incoming().expect("it begins");
+        incoming.write(b"wrong").expect("it is written");
+        assert_eq!(incoming.keep(digest).expect_err("it is refused").kind(), io::ErrorKind::InvalidData);
+        assert!(!contents.has(digest));
+    }
+
+    #[test]
+    fn what_was_not_used_for_longest_goes_first() {
+        let (_scratch, contents) = contents(1000);
+        let [old, used, fresh] = [b"a", b"b", b"c"].map(|bytes| contents.put(&bytes.repeat(400)).expect("it is kept"));
+        let time = |tv_sec| Timespec { tv_sec, tv_nsec: 0 };
+        for (digest, seconds) in [(old, 1_000), (used, 2_000)] {
+            let times = Timestamps { last_access: time(seconds), last_modification: time(1) };
+            let path = contents.path(digest, Use::Plain);
+            rustix::fs::utimensat(CWD, path, &times, AtFlags::empty()).expect("a time");
+        }
+        contents.file(used).expect("it is here");
+        contents.sweep();
+        assert_eq!([old, used, fresh].map(|digest| contents.has(digest)), [false, true, true]);
+    }
+}

@@ -1,0 +1,70 @@
+//! Artifacts and caches of one attempt, on the server, with what this machine has in front.
+
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+
+use api::worker::{FindCache, SaveCache};
+use graph::{Digest, LeaseId};
+use worker::depot::{CacheEntry, CacheSaved, CacheScope, Depot, DepotError};
+
+use super::link::{Link, LinkError};
+
+/// The depot of an attempt.
+pub struct RemoteDepot {
+    link: Arc<Link>,
+    lease: LeaseId,
+}
+
+impl RemoteDepot {
+    /// For the attempt under this lease.
+    pub fn new(link: Arc<Link>, lease: LeaseId) -> Self {
+        Self { link, lease }
+    }
+}
+
+impl Depot for RemoteDepot {
+    fn put(&self, bytes: &[u8]) -> Result<Digest, DepotError> {
+        let digest = self.link.contents().put(bytes).map_err(LinkError::from)?;
+        self.link.send(vec![digest])?;
+        Ok(digest)
+    }
+
+    fn put_file(&self, path: &Path) -> Result<Digest, DepotError> {
+        let (digest, _) = self.link.contents().put_file(path).map_err(LinkError::from)?;
+        self.link.send(vec![digest])?;
+        Ok(digest)
+    }
+
+    fn open(&self, digest: Digest) -> Result<Box<dyn Read + Send>, DepotError> {
+        self.link.fetch_now(digest)?;
+        let file = self.link.contents().file(digest).ok_or(DepotError::Absent(digest))?;
+        Ok(Box::new(file))
+    }
+
+    fn find_cache(&self, scope: &CacheScope, key: &str, restore: &[String]) -> Result<Option<CacheEntry>, DepotError> {
+        // How far the build is trusted the server knows by the lease.
+        let (key, restore) = (key.to_owned(), restore.to_vec());
+        let found = self.link.find_cache(&FindCache { lease: self.lease, paths: scope.paths, key, restore })?;
+        Ok(found.entry.map(|entry| CacheEntry { key: entry.key, digest: entry.digest, bytes: entry.bytes }))
+    }
+
+    fn save_cache(&self, scope: &CacheScope, entry: &CacheEntry) -> Result<CacheSaved, DepotError> {
+        let entry = api::worker::CacheEntry { key: entry.key.clone(), digest: entry.digest, bytes: entry.bytes };
+        let saved = self.link.save_cache(&SaveCache { lease: self.lease, paths: scope.paths, entry })?;
+        Ok(match saved.saved {
+            api::worker::CacheSaved::Written => CacheSaved::Saved,
+            api::worker::CacheSaved::Kept => CacheSaved::Existed,
+        })
+    }
+}
+
+impl From<LinkError> for DepotError {
+    fn from(error: LinkError) -> Self {
+        match error {
+            LinkError::Absent(digest) => Self::Absent(digest),
+            LinkError::Full(text) => Self::Full(text),
+            LinkError::Refused(text) => Self::Refused(text),
+        }
+    }
+}

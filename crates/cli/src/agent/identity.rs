@@ -1,0 +1,101 @@
+//! Who a worker is: an Ed25519 key made at its first start, and the lock by which only one process works on a data folder.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use ring::rand::SystemRandom;
+use ring::signature::{Ed25519KeyPair, KeyPair};
+
+const KEY: &str = "key";
+const LOCK: &str = "lock";
+
+/// What stands before the nonce in what is signed.
+const SIGNED_PREFIX: &[u8] = b"ropewalk worker session\n";
+
+/// The largest file that is read as a key.
+const KEY_BYTES_MAX: u64 = 4096;
+
+/// A worker's key, and its data folder to itself.
+pub struct Identity {
+    pair: Ed25519KeyPair,
+    /// Held for as long as the process lives.
+    _lock: File,
+}
+
+impl Identity {
+    /// Takes the data folder, making it and the key if need be.
+    ///
+    /// # Errors
+    /// A sentence: another worker has the folder, or it cannot be used.
+    pub fn open(data: &Path) -> Result<Self, String> {
+        let failed = |error: io::Error| format!("cannot use the worker's folder {}: {error}", data.display());
+        fs::create_dir_all(data).map_err(failed)?;
+        let lock = OpenOptions::new().write(true).create(true).truncate(false).open(data.join(LOCK)).map_err(failed)?;
+        lock.try_lock().map_err(|_| {
+            format!("another worker runs with the folder {}: each needs one of its own (`--data`)", data.display())
+        })?;
+        let path = data.join(KEY);
+        if !path.exists() {
+            write_key(data, &path).map_err(failed)?;
+        }
+        let length = fs::metadata(&path).map_err(failed)?.len();
+        let bytes = if length <= KEY_BYTES_MAX { fs::read(&path).map_err(failed)? } else { Vec::new() };
+        let pair = Ed25519KeyPair::from_pkcs8(&bytes)
+            .map_err(|_| format!("{} is no key of a worker: remove it, and the worker is a new one", path.display()))?;
+        Ok(Self { pair, _lock: lock })
+    }
+
+    /// The public key, in hexadecimal digits.
+    pub fn key(&self) -> String {
+        hex(self.pair.public_key().as_ref())
+    }
+
+    /// The signature that proves the key to a server that sent this nonce, in hexadecimal digits.
+    pub fn sign(&self, nonce: &str) -> String {
+        hex(self.pair.sign(&[SIGNED_PREFIX, nonce.as_bytes()].concat()).as_ref())
+    }
+}
+
+fn write_key(data: &Path, path: &Path) -> io::Result<()> {
+    let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new())
+        .map_err(|_| io::Error::other("the system gives no random bytes"))?;
+    let fresh = data.join("key.new");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+    file.write_all(pkcs8.as_ref())?;
+    file.sync_all()?;
+    fs::rename(fresh, path)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use ring::signature::{ED25519, UnparsedPublicKey};
+
+    use super::*;
+
+    fn bytes(hex: &str) -> Vec<u8> {
+        (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).expect("hex")).collect()
+    }
+
+    #[test]
+    fn a_worker_is_its_key() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let identity = Identity::open(folder.path()).expect("a key");
+        let (key, signature) = (identity.key(), identity.sign("nonce"));
+        let public = UnparsedPublicKey::new(&ED25519, bytes(&key));
+        assert!(public.verify(b"ropewalk worker session\nnonce", &bytes(&signature)).is_ok());
+        let mode = fs::metadata(folder.path().join(KEY)).expect("a file").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let second = Identity::open(folder.path()).map(|_| ()).expect_err("it is taken");
+        assert!(second.starts_with("another worker runs with the folder"), "{second}");
+        drop(identity);
+        assert_eq!(Identity::open(folder.path()).expect("the same key").key(), key);
+    }
+}

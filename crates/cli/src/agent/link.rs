@@ -1,0 +1,360 @@
+//! The way to whatever server this worker is joined to, for those who need it while they work: it waits out a server's
+//! absence, and keeps by content what went over it, so that nothing travels twice.
+//!
+//! What moves bytes blocks, and is called off the thread of all attempts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use api::blob::{DIGESTS_MAX, Digests, PARCEL_HEAD_BYTES, read_parcel_head};
+use api::client::{Client, ClientError, Parcel};
+use api::problem::ProblemKind;
+use api::source::{MANIFEST_BYTES_MAX, Manifest};
+use api::worker::{FindCache, FoundCache, SaveCache, SavedCache};
+use graph::Digest;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use super::checkout::{Checkout, Checkouts};
+use super::content::{Contents, Incoming};
+use super::evaluation::Evaluations;
+use super::sending::{Body, LARGE_BYTES, Sending};
+use crate::commands::Stop;
+
+/// How long an absent server is waited for. Then the attempt that needs it fails.
+const WAIT_MAX: Duration = Duration::from_secs(3600);
+
+/// The wait before a call is made again that broke although the session lives.
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// How many contents are asked for in one parcel, and how many bytes.
+const PARCEL_DIGESTS: usize = 2_000;
+const PARCEL_BYTES: u64 = 64 << 20;
+
+/// Why the server did not give or take something.
+#[derive(Debug)]
+pub enum LinkError {
+    /// It has no such content.
+    Absent(Digest),
+    /// It has no room.
+    Full(String),
+    /// Anything else, for people.
+    Refused(String),
+}
+
+impl std::fmt::Display for LinkError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Absent(digest) => write!(f, "the server has no content {}", digest.short()),
+            Self::Full(text) | Self::Refused(text) => f.write_str(text),
+        }
+    }
+}
+
+impl From<io::Error> for LinkError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Self::Full(format!("no space is left on the worker's disk: {error}"))
+            }
+            _ => Self::Refused(format!("the worker's disk refused: {error}")),
+        }
+    }
+}
+
+/// The way to the server.
+pub struct Link {
+    contents: Contents,
+    checkouts: Checkouts,
+    evaluations: Evaluations,
+    /// A client with the token of the present session, while there is one.
+    client: watch::Sender<Option<Client>>,
+    runtime: Handle,
+    /// Who fetches a source; others wait for it.
+    laying: Mutex<BTreeMap<Digest, Arc<Mutex<()>>>>,
+}
+
+impl Link {
+    /// A link over a data folder, without a session yet. Must be called within the runtime.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn open(data: &Path, contents_bytes_max: u64) -> io::Result<Self> {
+        Ok(Self {
+            contents: Contents::open(data.join("contents"), contents_bytes_max)?,
+            checkouts: Checkouts::open(data.join("checkouts"))?,
+            evaluations: Evaluations::open(data.join("evaluate")),
+            client: watch::Sender::new(None),
+            runtime: Handle::current(),
+            laying: Mutex::default(),
+        })
+    }
+
+    /// What is here by content.
+    pub fn contents(&self) -> &Contents {
+        &self.contents
+    }
+
+    /// Says over which session calls are made from now on.
+    pub fn set_client(&self, client: Option<Client>) {
+        self.client.send_replace(client);
+    }
+
+    /// Makes a call until it is answered, for better or worse.
+    fn call<T>(&self, mut call: impl AsyncFnMut(Client) -> Result<T, ClientError>) -> Result<T, LinkError> {
+        let began = Instant::now();
+        loop {
+            let left = WAIT_MAX.saturating_sub(began.elapsed());
+            let mut sessions = self.client.subscribe();
+            let client = self.runtime.block_on(async {
+                let found = tokio::time::timeout(left, sessions.wait_for(Option::is_some)).await;
+                found.ok().and_then(|found| found.ok().and_then(|client| client.clone()))
+            });
+            let Some(client) = client else {
+                return Err(LinkError::Refused(format!("no server was there for {} s", WAIT_MAX.as_secs())));
+            };
+            match self.runtime.block_on(call(client)) {
+                Ok(value) => return Ok(value),
+                // The session may have just ended: the next one does it.
+                Err(error) if error.is_passing() || error.is(ProblemKind::Unauthorized) => {
+                    let _ = self.runtime.block_on(async { tokio::time::timeout(AGAIN, sessions.changed()).await });
+                }
+                Err(error) if error.problem().is_some_and(|problem| problem.status == 507) => {
+                    return Err(LinkError::Full(Stop::of(&error).message));
+                }
+                Err(error) => return Err(LinkError::Refused(Stop::of(&error).message)),
+            }
+        }
+    }
+
+    /// Fetches a content, if it is not here. Blocks.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub fn fetch_now(&self, digest: Digest) -> Result<(), LinkError> {
+        if self.contents.has(digest) {
+            return Ok(());
+        }
+        let mut incoming = self.contents.incoming()?;
+        let mut from = 0;
+        loop {
+            let parcel = self.call(async |client| match client.blob_get(digest, from).await {
+                Err(error) if error.is(ProblemKind::NotFound) => Ok(None),
+                other => other.map(Some),
+            })?;
+            let Some(mut parcel) = parcel else { return Err(LinkError::Absent(digest)) };
+            loop {
+                match self.runtime.block_on(parcel.next()) {
+                    Ok(Some(piece)) => {
+                        incoming.write(&piece)?;
+                        from += piece.len() as u64;
+                    }
+                    Ok(None) => return Ok(incoming.keep(digest)?),
+                    // Taken up where it broke off.
+                    Err(_) => break,
+                }
+            }
+        }
+    }
+
+    /// As [`Link::fetch_now`], off this thread.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub async fn fetch(self: &Arc<Self>, digest: Digest) -> Result<(), String> {
+        let link = Arc::clone(self);
+        let fetched = tokio::task::spawn_blocking(move || link.fetch_now(digest));
+        fetched.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+    }
+
+    /// Fetches many contents, in parcels.
+    fn fetch_all(&self, wanted: &[(Digest, u64)]) -> Result<(), LinkError> {
+        let mut rest = wanted;
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let count = rest.iter().take(PARCEL_DIGESTS).take_while(|(_, length)| {
+                let is_first = bytes == 0;
+                bytes += length;
+                is_first || bytes <= PARCEL_BYTES
+            });
+            let count = count.count().max(1).min(DIGESTS_MAX);
+            let (now, later) = rest.split_at(count);
+            // What a broken parcel did not bring comes by itself.
+            let digests = Digests { digests: now.iter().map(|(digest, _)| *digest).collect() };
+            let parcel = self.call(async |client| client.blob_fetch(&digests).await)?;
+            self.unpack(parcel)?;
+            for (digest, _) in now {
+                self.fetch_now(*digest)?;
+            }
+            rest = later;
+        }
+        Ok(())
+    }
+
+    /// Keeps what a parcel brings, as far as it comes.
+    fn unpack(&self, mut parcel: Parcel) -> Result<(), LinkError> {
+        let mut head = Vec::with_capacity(PARCEL_HEAD_BYTES);
+        let mut current: Option<(Digest, u64, Incoming<'_>)> = None;
+        while let Ok(Some(piece)) = self.runtime.block_on(parcel.next()) {
+            let mut piece = piece.as_ref();
+            loop {
+                if let Some((digest, left, mut incoming)) = current.take() {
+                    let (now, after) = piece.split_at(piece.len().min(usize::try_from(left).unwrap_or(usize::MAX)));
+                    incoming.write(now)?;
+                    piece = after;
+                    let left = left - now.len() as u64;
+                    if left > 0 {
+                        current = Some((digest, left, incoming));
+                    } else if incoming.digest() == digest {
+                        incoming.keep(digest)?;
+                    } else {
+                        return Err(LinkError::Refused(format!("{} arrived damaged", digest.short())));
+                    }
+                }
+                if piece.is_empty() {
+                    break;
+                }
+                let (now, after) = piece.split_at(piece.len().min(PARCEL_HEAD_BYTES - head.len()));
+                head.extend_from_slice(now);
+                piece = after;
+                if let Ok(whole) = <&[u8; PARCEL_HEAD_BYTES]>::try_from(head.as_slice()) {
+                    let (digest, length) = read_parcel_head(whole);
+                    head.clear();
+                    current = Some((digest, length, self.contents.incoming()?));
+                    // One of no length is whole already.
+                    if piece.is_empty() && length > 0 {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends those of these contents, which are here, that the server has not. Blocks.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub fn send(&self, digests: Vec<Digest>) -> Result<(), LinkError> {
+        let digests = Digests { digests };
+        self.call(async |client| {
+            let missing = client.blob_missing(&digests).await?;
+            Ok((missing, client))
+        })
+        .and_then(|(missing, _)| missing.digests.into_iter().try_for_each(|digest| self.send_one(digest)))
+    }
+
+    fn send_one(&self, digest: Digest) -> Result<(), LinkError> {
+        loop {
+            let file = self.contents.file(digest).ok_or(LinkError::Absent(digest))?;
+            let path = self.contents.found(digest).ok_or(LinkError::Absent(digest))?;
+            let length = file.metadata()?.len();
+            let client = self.call(async |client| Ok(client))?;
+            let mut sending = Sending::new(client, &self.runtime);
+            let body = if length >= LARGE_BYTES {
+                Body::File(path, length)
+            } else {
+                Body::Bytes(self.contents.bytes(digest, LARGE_BYTES).ok_or(LinkError::Absent(digest))?)
+            };
+            match sending.add(digest, body).and_then(|()| sending.flush()) {
+                Ok(()) => return Ok(()),
+                // Judged, and waited out, as any other call.
+                Err(error) => {
+                    let mut error = Some(error);
+                    self.call(async |_| error_once(&mut error))?;
+                }
+            }
+        }
+    }
+
+    /// The keyed cache that fits. Blocks.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub fn find_cache(&self, find: &FindCache) -> Result<FoundCache, LinkError> {
+        self.call(async |client| client.worker_cache_find(find).await)
+    }
+
+    /// Keeps a keyed cache whose content was sent. Blocks.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub fn save_cache(&self, save: &SaveCache) -> Result<SavedCache, LinkError> {
+        self.call(async |client| client.worker_cache_save(save).await)
+    }
+
+    /// The checkout of a source, laid if it is not there; an empty one for a build without files.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub async fn checkout(self: &Arc<Self>, source: Option<Digest>) -> Result<Checkout, String> {
+        if let Some(source) = source
+            && let Some(checkout) = self.checkouts.find(source)
+        {
+            return Ok(checkout);
+        }
+        let link = Arc::clone(self);
+        let laid = tokio::task::spawn_blocking(move || link.checkout_now(source));
+        laid.await.map_err(|error| error.to_string())?
+    }
+
+    fn checkout_now(&self, source: Option<Digest>) -> Result<Checkout, String> {
+        let source = match source {
+            Some(source) => source,
+            None => {
+                let empty = Manifest { version: api::source::VERSION, ..Manifest::default() };
+                let text = serde_json::to_vec(&empty).map_err(|error| error.to_string())?;
+                self.contents.put(&text).map_err(|error| LinkError::from(error).to_string())?
+            }
+        };
+        let turn = {
+            let mut laying = self.laying.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(laying.entry(source).or_default())
+        };
+        let laid = {
+            let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+            match self.checkouts.find(source) {
+                Some(there) => Ok(there),
+                None => {
+                    self.manifest(source).and_then(|manifest| self.checkouts.lay(source, &manifest, &self.contents))
+                }
+            }
+        };
+        self.laying.lock().unwrap_or_else(PoisonError::into_inner).remove(&source);
+        laid.map_err(|error| format!("the files of the build could not be laid: {error}"))
+    }
+
+    /// The manifest of a source, with all its contents here. Blocks.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub fn manifest(&self, source: Digest) -> Result<Manifest, String> {
+        self.fetch_now(source).map_err(|error| error.to_string())?;
+        let text = self.contents.bytes(source, MANIFEST_BYTES_MAX);
+        let text = text.ok_or_else(|| "the source's list of files is too long".to_owned())?;
+        let wanted = self.checkouts.wanted(&text, &self.contents)?;
+        self.fetch_all(&wanted.missing).map_err(|error| error.to_string())?;
+        Ok(wanted.manifest)
+    }
+
+    /// The folders in which programs are built.
+    pub fn evaluations(&self) -> &Evaluations {
+        &self.evaluations
+    }
+
+    /// Takes away what is old; these sources are in use. Blocks.
+    pub fn sweep(&self, in_use: &BTreeSet<Digest>) {
+        self.checkouts.sweep(in_use);
+        if self.contents.is_sweep_due() {
+            self.contents.sweep();
+        }
+    }
+}
+
+/// A failure the first time, then nothing.
+fn error_once(error: &mut Option<ClientError>) -> Result<(), ClientError> {
+    error.take().map_or(Ok(()), Err)
+}

@@ -1,0 +1,482 @@
+//! A worker's conversation with its servers: joins one, does what it says, tells it everything, and joins the next when it is
+//! gone. Attempts neither begin nor end with a session.
+//!
+//! There are two clocks here: the heartbeat, and the wait before a server is tried again.
+
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::client::{Client, ClientError, Server, Session};
+use api::problem::ProblemKind;
+use api::worker::{Evaluate, FromWorker, Hello, Join, Offer, PROTOCOL, ProgramReply, Taken, ToWorker};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+
+use super::attempts::{Attempts, End};
+use super::health::Health;
+use super::identity::Identity;
+use super::link::Link;
+use super::outbox::{Outbox, Post, Presence};
+use crate::commands::Stop;
+
+/// The wait before a server is tried again; doubled each time, up to [`WAIT_MAX`], and spread by a third.
+const WAIT_MIN: Duration = Duration::from_millis(50);
+const WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// After so many heartbeats without a word from the server the connection is taken for dead.
+const SILENT_BEATS: u32 = 3;
+
+/// How long a second signal waits until what ended has been told.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// The most evaluations that wait; a server that asks for more is told so.
+const EVALUATIONS_MAX: usize = 64;
+
+/// Where a server is found.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// At this address.
+    Address(String),
+    /// At the address that stands in this file: it may be another one at the next look.
+    File(PathBuf),
+}
+
+impl Place {
+    /// `file:PATH`, or an address.
+    pub fn parse(text: &str) -> Self {
+        match text.strip_prefix("file:") {
+            Some(path) => Self::File(PathBuf::from(path)),
+            None => Self::Address(text.to_owned()),
+        }
+    }
+
+    fn server(&self) -> Result<Server, String> {
+        match self {
+            Self::Address(text) => Ok(Server::parse(text)),
+            Self::File(path) => {
+                let text = std::fs::read_to_string(path);
+                let text = text.map_err(|error| format!("no server has written {}: {error}", path.display()))?;
+                Ok(Server::parse(text.trim()))
+            }
+        }
+    }
+}
+
+/// What a worker goes by.
+pub struct Settings {
+    /// Servers, tried in turn.
+    pub servers: Vec<Place>,
+    /// The file with its token; read at each joining, so that it may be changed.
+    pub token: PathBuf,
+    /// What it offers.
+    pub offer: Offer,
+    /// After so long without any server it ends.
+    pub orphaned_after: Option<Duration>,
+}
+
+/// How people want a worker to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Ending {
+    /// Not at all.
+    No,
+    /// When what runs has ended.
+    Drain,
+    /// At once.
+    Now,
+}
+
+/// A worker at work.
+pub struct Agent {
+    /// What it goes by.
+    pub settings: Settings,
+    /// Who it is.
+    pub identity: Identity,
+    /// The way to the server, for those who work.
+    pub link: Arc<Link>,
+    /// What it says.
+    pub outbox: Arc<Outbox>,
+    /// What it runs.
+    pub attempts: Rc<Attempts>,
+    /// Its folder.
+    pub data: PathBuf,
+    /// What people want of it.
+    pub ending: watch::Receiver<Ending>,
+}
+
+/// Why a session is over.
+enum Over {
+    /// The connection is, or the server.
+    Lost(String),
+    /// The worker has left.
+    Left,
+}
+
+/// What becomes of an attempt to join.
+enum Refused {
+    /// It may do later.
+    Passing(String),
+    /// It will not, until somebody changes something.
+    ForGood(String),
+}
+
+type Posting = Pin<Box<dyn Future<Output = (Post, Result<Taken, ClientError>)>>>;
+
+impl Agent {
+    /// Works until it is told to leave.
+    ///
+    /// # Errors
+    /// What the server refuses for good.
+    pub async fn run(self, health: Health) -> Result<(), Stop> {
+        let (closed_sender, mut closed) = watch::channel(None);
+        let (evaluate, questions) = mpsc::channel(EVALUATIONS_MAX);
+        let evaluations = tokio::task::spawn_local(answer_questions(
+            questions,
+            Arc::clone(&self.link),
+            Arc::clone(&self.outbox),
+            self.data.clone(),
+        ));
+        let (beat, beats) = mpsc::channel(1);
+        let checks = tokio::task::spawn_local(check_health(health, beats, closed_sender));
+        let _ = beat.try_send(());
+        let worked = self.work(&mut closed, &evaluate, &beat).await;
+        evaluations.abort();
+        checks.abort();
+        worked
+    }
+
+    async fn work(
+        &self,
+        closed: &mut watch::Receiver<Option<String>>,
+        evaluate: &mpsc::Sender<Evaluate>,
+        beat: &mpsc::Sender<()>,
+    ) -> Result<(), Stop> {
+        let mut failures = 0;
+        let mut told = String::new();
+        let mut last_heard = Instant::now();
+        for place in self.settings.servers.clone().iter().cycle() {
+            match self.join(place).await {
+                Ok((server, session)) => {
+                    failures = 0;
+                    told.clear();
+                    let over = self.serve(&server, session, closed, evaluate, beat).await;
+                    self.link.set_client(None);
+                    self.outbox.set_presence(Presence::Away);
+                    last_heard = Instant::now();
+                    match over {
+                        Over::Left => return Ok(()),
+                        Over::Lost(why) => say(&format!("the session with {} is over: {why}", server.server())),
+                    }
+                }
+                Err(Refused::ForGood(why)) => return Err(Stop::wrong(why)),
+                Err(Refused::Passing(why)) => {
+                    // Once for each reason, however often it is tried.
+                    if why != told {
+                        say(&format!("{why}; trying again"));
+                        told = why;
+                    }
+                }
+            }
+            failures += 1;
+            let is_orphaned = self.settings.orphaned_after.is_some_and(|limit| last_heard.elapsed() >= limit);
+            if is_orphaned {
+                say("no server was there for so long that this worker ends");
+                self.attempts.end_all(End::AtOnce);
+                self.attempts_ended().await;
+                return Ok(());
+            }
+            if self.is_left_alone(wait(failures)).await {
+                return Ok(());
+            }
+        }
+        Err(Stop::wrong("no server is named: give --server URL"))
+    }
+
+    /// Waits before the next joining; whether the worker has ended meanwhile.
+    async fn is_left_alone(&self, wait: Duration) -> bool {
+        let until = Instant::now() + wait;
+        let mut changes = self.ending.clone();
+        loop {
+            let ending = *changes.borrow_and_update();
+            if ending == Ending::Now {
+                self.attempts.end_all(End::AtOnce);
+            }
+            // What is not told yet waits on the disk for the next life.
+            if ending != Ending::No && self.attempts.count() == 0 {
+                return true;
+            }
+            tokio::select! {
+                () = sleep_until(until) => return false,
+                Ok(()) = changes.changed() => {}
+                () = self.attempts_ended(), if ending != Ending::No => {}
+            }
+        }
+    }
+
+    async fn attempts_ended(&self) {
+        let idle = self.attempts.idle.notified();
+        tokio::pin!(idle);
+        idle.as_mut().enable();
+        if self.attempts.count() > 0 {
+            idle.await;
+        }
+    }
+
+    async fn join(&self, place: &Place) -> Result<(Client, Session), Refused> {
+        let server = place.server().map_err(Refused::Passing)?;
+        let token = std::fs::read_to_string(&self.settings.token).map_err(|error| {
+            Refused::ForGood(format!("cannot read the token in {}: {error}", self.settings.token.display()))
+        })?;
+        let client = Client::new(server, &token).map_err(|error| Refused::ForGood(Stop::of(&error).message))?;
+        let key = self.identity.key();
+        let hello = Hello { key: key.clone(), protocol: PROTOCOL };
+        let challenge = client.worker_hello(&hello).await.map_err(|error| refused(&error))?;
+        let signature = self.identity.sign(&challenge.nonce);
+        let (offer, leases) = (self.settings.offer.clone(), self.outbox.leases());
+        let join = Join { key, nonce: challenge.nonce, signature, offer, leases };
+        let session = client.worker_session(&join).await.map_err(|error| refused(&error))?;
+        Ok((client, session))
+    }
+
+    /// One session, from its first line to its end.
+    async fn serve(
+        &self,
+        server: &Client,
+        mut session: Session,
+        closed: &mut watch::Receiver<Option<String>>,
+        evaluate: &mpsc::Sender<Evaluate>,
+        beat: &mpsc::Sender<()>,
+    ) -> Over {
+        let (client, heartbeat) = match session.next().await {
+            Ok(Some(ToWorker::Welcome { worker, session, heartbeat_ms })) => {
+                say(&format!("joined {} as {worker}", server.server()));
+                (server.with_token(&session), Duration::from_millis(heartbeat_ms.max(100)))
+            }
+            Ok(_) => return Over::Lost("it did not begin with a welcome".to_owned()),
+            Err(error) => return Over::Lost(Stop::of(&error).message),
+        };
+        self.link.set_client(Some(client.clone()));
+        self.outbox.say_steps_again();
+        self.outbox.set_presence(Presence::Here);
+        let outbox = Arc::clone(&self.outbox);
+        let mut ending = self.ending.clone();
+        let mut posting: Option<Posting> = None;
+        let mut heard = Instant::now();
+        let mut next_beat = Instant::now();
+        // After a post that was not taken, when the next one is tried.
+        let mut hold: Option<Instant> = None;
+        let mut leaving = Leaving::No;
+        let mut last_words = None;
+        loop {
+            if posting.is_none() && hold.is_none() {
+                posting = post(&outbox, &client);
+            }
+            if *self.ending.borrow() == Ending::Now && last_words.is_none() {
+                self.attempts.end_all(End::AtOnce);
+                last_words = Some(Instant::now() + LAST_WORDS);
+            }
+            leaving = self.leave(leaving, posting.is_some());
+            if leaving == Leaving::Said && posting.is_none() && !outbox.is_waiting() {
+                return Over::Left;
+            }
+            let dead = heard + heartbeat * SILENT_BEATS;
+            tokio::select! {
+                line = session.next() => match line {
+                    Ok(Some(said)) => {
+                        heard = Instant::now();
+                        self.hear(said, evaluate, &mut leaving);
+                    }
+                    Ok(None) => return Over::Lost("the server ended it".to_owned()),
+                    Err(error) => return Over::Lost(Stop::of(&error).message),
+                },
+                (sent, taken) = finished(&mut posting) => {
+                    posting = None;
+                    match taken {
+                        Ok(taken) => {
+                            heard = Instant::now();
+                            let is_stuck = taken.sections == 0 && sent.sections() > 0;
+                            for lease in outbox.taken(sent, &taken) {
+                                self.attempts.forget(lease);
+                            }
+                            hold = is_stuck.then(|| Instant::now() + heartbeat / 8);
+                        }
+                        Err(error) if error.is_passing() => hold = Some(Instant::now() + heartbeat / 8),
+                        Err(error) => return Over::Lost(Stop::of(&error).message),
+                    }
+                }
+                () = outbox.wake.notified(), if posting.is_none() && hold.is_none() => {}
+                () = until(hold) => hold = None,
+                () = sleep_until(next_beat) => {
+                    next_beat = Instant::now() + heartbeat * 4 / 5;
+                    let _ = beat.try_send(());
+                    self.say_present(closed, leaving);
+                }
+                Ok(()) = closed.changed() => self.say_present(closed, leaving),
+                Ok(()) = ending.changed() => self.say_present(closed, leaving),
+                () = self.attempts_ended(), if self.attempts.count() > 0 => {}
+                () = until(last_words) => return Over::Left,
+                () = sleep_until(dead) => return Over::Lost("nothing was heard of it".to_owned()),
+            }
+        }
+    }
+
+    /// Says that it leaves, once there is nothing left to do and nothing of it to tell.
+    fn leave(&self, leaving: Leaving, is_posting: bool) -> Leaving {
+        let is_asked = leaving == Leaving::Asked || *self.ending.borrow() != Ending::No;
+        let is_done = self.attempts.count() == 0 && !is_posting && !self.outbox.is_waiting();
+        match leaving {
+            Leaving::No | Leaving::Asked if is_asked && is_done => {
+                self.outbox.say(&FromWorker::Leaving);
+                Leaving::Said
+            }
+            leaving => leaving,
+        }
+    }
+
+    fn say_present(&self, closed: &mut watch::Receiver<Option<String>>, leaving: Leaving) {
+        let mut reason = closed.borrow_and_update().clone();
+        if leaving != Leaving::No || *self.ending.borrow() != Ending::No {
+            reason = Some("it is being stopped".to_owned());
+        }
+        self.outbox.say(&FromWorker::Present { leases: self.outbox.leases(), closed: reason });
+    }
+
+    fn hear(&self, said: ToWorker, evaluate: &mpsc::Sender<Evaluate>, leaving: &mut Leaving) {
+        match said {
+            ToWorker::Welcome { .. } | ToWorker::Alive => {}
+            ToWorker::Start(start) => self.attempts.start(*start),
+            ToWorker::Stop { lease, by } => self.attempts.stop(lease, &by),
+            ToWorker::Forget { lease } => self.attempts.forget(lease),
+            ToWorker::Evaluate(question) => {
+                let id = question.id;
+                if evaluate.try_send(*question).is_err() {
+                    let reply = Err(format!("{EVALUATIONS_MAX} programs wait to be asked on this worker already"));
+                    self.outbox.say(&FromWorker::Evaluated { id, reply });
+                }
+            }
+            ToWorker::Drain { reason } => {
+                say(&format!("finishing what runs, then leaving: {reason}"));
+                *leaving = (*leaving).max(Leaving::Asked);
+            }
+        }
+    }
+}
+
+/// How far a worker is with leaving.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Leaving {
+    No,
+    /// The server asked for it.
+    Asked,
+    /// The server has been told, or is being.
+    Said,
+}
+
+fn refused(error: &ClientError) -> Refused {
+    let text = Stop::of(error).message;
+    let help = error.help();
+    let text = if help.is_empty() { text } else { format!("{text}; {help}") };
+    // A challenge that came too late is asked for again.
+    let is_late = [ProblemKind::Conflict, ProblemKind::Gone].into_iter().any(|kind| error.is(kind));
+    match error {
+        ClientError::Refused(problem) if problem.status < 500 && problem.status != 429 && !is_late => {
+            Refused::ForGood(text)
+        }
+        ClientError::Address { .. } => Refused::ForGood(text),
+        _ => Refused::Passing(text),
+    }
+}
+
+fn post(outbox: &Outbox, client: &Client) -> Option<Posting> {
+    let mut post = outbox.post();
+    if post.is_empty() {
+        return None;
+    }
+    let client = client.clone();
+    let body = bytes::Bytes::from(std::mem::take(&mut post.body));
+    Some(Box::pin(async move {
+        let taken = client.worker_outbox(body).await;
+        (post, taken)
+    }))
+}
+
+async fn finished(posting: &mut Option<Posting>) -> (Post, Result<Taken, ClientError>) {
+    match posting {
+        Some(posting) => posting.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// How long to wait after so many failures in a row.
+fn wait(failures: u32) -> Duration {
+    let wait = WAIT_MIN.saturating_mul(1 << failures.clamp(1, 16).saturating_sub(1)).min(WAIT_MAX);
+    let mut byte = [0];
+    // Without random numbers all workers come back at once; that is borne.
+    let _ = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut byte);
+    wait * 2 / 3 + wait * u32::from(byte[0]) / (3 * 255)
+}
+
+/// Asks whether the worker is well, when told to.
+async fn check_health(health: Health, mut beats: mpsc::Receiver<()>, closed: watch::Sender<Option<String>>) {
+    let mut health = Some(health);
+    while beats.recv().await.is_some() {
+        let Some(mut checked) = health.take() else { return };
+        let looked = tokio::task::spawn_blocking(move || (checked.closed(), checked)).await;
+        let Ok((reason, checked)) = looked else { return };
+        health = Some(checked);
+        closed.send_if_modified(|present| {
+            let is_new = *present != reason;
+            if is_new {
+                match &reason {
+                    Some(reason) => say(&format!("taking nothing new: {reason}")),
+                    None => say("taking jobs again"),
+                }
+                *present = reason;
+            }
+            is_new
+        });
+    }
+}
+
+/// Asks programs, one after the other.
+async fn answer_questions(
+    mut questions: mpsc::Receiver<Evaluate>,
+    link: Arc<Link>,
+    outbox: Arc<Outbox>,
+    data: PathBuf,
+) {
+    while let Some(question) = questions.recv().await {
+        let id = question.id;
+        let (link, data) = (Arc::clone(&link), data.clone());
+        let reply = tokio::task::spawn_blocking(move || evaluate_now(&link, &data, question)).await;
+        let reply = reply.unwrap_or_else(|error| Err(error.to_string()));
+        outbox.say(&FromWorker::Evaluated { id, reply });
+    }
+}
+
+fn evaluate_now(link: &Link, data: &std::path::Path, question: Evaluate) -> Result<Box<ProgramReply>, String> {
+    let manifest = link.manifest(question.source)?;
+    let answer = link.evaluations().ask(&manifest, link.contents(), data, &question.pipeline, question.known)?;
+    let failed = |error: std::io::Error| format!("cannot keep what the program said: {error}");
+    let text = link.contents().put(answer.text.as_bytes()).map_err(failed)?;
+    if !link.contents().has(answer.program) {
+        link.contents().put_file(&answer.binary).map_err(failed)?;
+    }
+    link.send(vec![text, answer.program]).map_err(|error| error.to_string())?;
+    Ok(Box::new(ProgramReply { text, program: answer.program, files: answer.files }))
+}
+
+/// Tells whoever watches the worker's own output.
+pub fn say(text: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "{}", crate::words::harmless(text));
+}

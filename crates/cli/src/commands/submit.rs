@@ -1,0 +1,391 @@
+//! `ropewalk submit`: has a server build a directory as it stands, or a commit, and shows the build as `ropewalk run` does.
+//!
+//! The server has the build once it answers; from then on nothing here matters to it. A watcher that loses the server finds
+//! it again, and goes on where it was.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use api::blob::{DIGESTS_MAX, Digests};
+use api::build::{Cancel, Made, Submit as Wanted, SubmitOptions, Submitted};
+use api::client::{Client, ClientError, Logs, Moments, Server};
+use api::event::{EventWanted, Moment};
+use graph::{BuildId, Digest};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
+
+use super::Stop;
+use crate::agent::sending::Sending;
+use crate::agent::source::{self, Gathered};
+use crate::agent::watching::Watching;
+use crate::args::{Arguments, Colour, Output, Submit};
+use crate::event;
+use crate::local::clock::now;
+use crate::project::Project;
+use crate::view::{self, Opening, View, Wants};
+use crate::{exit, output, words};
+
+/// How often a source is gathered again while somebody edits its files.
+const GATHERINGS_MAX: usize = 5;
+
+/// How long after a first Ctrl-C a second one is waited for.
+const SECOND_THOUGHT: Duration = Duration::from_secs(2);
+
+/// After so many failures in a row people are told that the server is away.
+const FAILURES_TOLD: u32 = 3;
+
+/// Runs the command.
+///
+/// # Errors
+/// If the directory cannot be read, or the server refuses.
+pub fn run(submit: &Submit, arguments: &Arguments) -> Result<u8, Stop> {
+    let started = arguments.directory.clone().unwrap_or_else(|| PathBuf::from("."));
+    let directory = match &submit.directory {
+        Some(directory) => started.join(directory),
+        None => started,
+    };
+    let project = Project::find(&directory).map_err(Stop::wrong)?;
+    let client = client(submit)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Stop::infra(format!("could not start: {error}")))?;
+    let wanted = send(submit, &project, &client, &runtime)?;
+    let submitted = runtime.block_on(client.build_submit(&wanted)).map_err(|error| refused(&error))?;
+    tell(&submitted, submit);
+    if submit.no_wait {
+        output::print(format!("{}\n", submitted.build))?;
+        return Ok(exit::PASSED);
+    }
+    let watched = runtime.block_on(watch(&client, &submitted, submit, arguments.color));
+    runtime.shutdown_background();
+    watched
+}
+
+fn client(submit: &Submit) -> Result<Client, Stop> {
+    let of_environment = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let server = submit
+        .server
+        .clone()
+        .or_else(|| of_environment("ROPEWALK_SERVER"))
+        .ok_or_else(|| Stop::wrong("which server? give --server URL, or set ROPEWALK_SERVER"))?;
+    let path = submit.token.clone().or_else(|| of_environment("ROPEWALK_TOKEN_FILE").map(PathBuf::from));
+    let path = path.ok_or_else(|| Stop::wrong("with which token? give --token FILE, or set ROPEWALK_TOKEN_FILE"))?;
+    let token = std::fs::read_to_string(&path)
+        .map_err(|error| Stop::wrong(format!("cannot read the token in {}: {error}", path.display())))?;
+    Client::new(Server::parse(&server), &token).map_err(|error| refused(&error))
+}
+
+/// What the server refuses is the user's to change; what does not work is not.
+fn refused(error: &ClientError) -> Stop {
+    let mut stop = Stop::of(error);
+    let help = error.help();
+    if !help.is_empty() {
+        stop.message.push_str(&format!("\n  = help: {help}"));
+    }
+    let is_refusal =
+        error.problem().is_some_and(|problem| problem.status < 500) || matches!(error, ClientError::Address { .. });
+    Stop { code: if is_refusal { exit::WRONG } else { exit::INFRA }, ..stop }
+}
+
+/// Sends the files that the server has not; what to ask it for then.
+fn send(
+    submit: &Submit,
+    project: &Project,
+    client: &Client,
+    runtime: &tokio::runtime::Runtime,
+) -> Result<Wanted, Stop> {
+    std::fs::create_dir_all(&project.data).map_err(|error| Stop::infra(error.to_string()))?;
+    let event = event(submit, project)?;
+    for _ in 0..GATHERINGS_MAX {
+        let gathered = gather(submit, project, &event)?;
+        match upload(&gathered, client, runtime) {
+            Err(stop) if Gathered::is_changed(&stop.message) => continue,
+            other => other?,
+        }
+        let options = SubmitOptions {
+            only: submit.jobs.iter().cloned().collect(),
+            fail_fast: submit.fail_fast,
+            urgent: submit.urgent,
+            join: submit.separate.then_some(false),
+        };
+        return Ok(Wanted {
+            project: project_name(submit, project)?,
+            source: gathered.digest,
+            event,
+            pipeline: submit.pipeline.clone(),
+            pool: submit.pool.as_deref().map(super::token::pool_name),
+            options,
+        });
+    }
+    Err(Stop::infra("files keep changing while they are sent"))
+}
+
+fn gather(submit: &Submit, project: &Project, event: &EventWanted) -> Result<Gathered, Stop> {
+    let gathered = match &submit.commit {
+        None => source::of_directory(
+            &project.root,
+            &project.data.join("sent-stats"),
+            event.base.as_deref().unwrap_or("HEAD~1"),
+        ),
+        Some(_) => {
+            let commit = event.commit.as_deref().unwrap_or_default();
+            source::of_commit(&project.root, commit, &project.data.join("sent-objects"), event.base.as_deref())
+        }
+    };
+    gathered.map_err(Stop::wrong)
+}
+
+/// The event, as the flags and the repository tell it; who and when, the server knows itself.
+fn event(submit: &Submit, project: &Project) -> Result<EventWanted, Stop> {
+    let mut event = event::of(&submit.event, project, now()).map_err(Stop::wrong)?;
+    let mut look = Some(worker::repository::Look::begin(&project.root));
+    if let Some(commit) = &submit.commit {
+        event.commit = source::commit_id(&project.root, commit).map_err(Stop::wrong)?;
+        look = None;
+    }
+    let checkout = look.map_or(graph::Checkout::AsCommitted, worker::repository::Look::end);
+    Ok(EventWanted {
+        kind: Some(event.kind.into()),
+        commit: Some(event.commit).filter(|commit| !commit.is_empty()),
+        branch: event.branch,
+        tag: event.tag,
+        base: event.base,
+        command: event.command,
+        pull_request: None,
+        message: String::new(),
+        params: event.params,
+        local_changes: checkout == graph::Checkout::Changed,
+        trust: None,
+    })
+}
+
+/// `--project`, else the name of the checkout's folder, as far as it can be one.
+fn project_name(submit: &Submit, project: &Project) -> Result<String, Stop> {
+    if let Some(name) = &submit.project {
+        return Ok(name.clone());
+    }
+    let root = worker::repository::checkout_root(&project.root).unwrap_or(&project.root);
+    let name: String = root
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default()
+        .chars()
+        .map(|letter| if letter.is_ascii_alphanumeric() || "-_.".contains(letter) { letter } else { '-' })
+        .skip_while(|letter| !letter.is_ascii_alphanumeric())
+        .take(100)
+        .collect();
+    if name.is_empty() { Err(Stop::wrong("give the project a name: --project NAME")) } else { Ok(name) }
+}
+
+fn upload(gathered: &Gathered, client: &Client, runtime: &tokio::runtime::Runtime) -> Result<(), Stop> {
+    let digests: Vec<Digest> = gathered.digests().chain([gathered.digest]).collect();
+    let mut sending = Sending::new(client.clone(), runtime);
+    for digests in digests.chunks(DIGESTS_MAX) {
+        let asked = Digests { digests: digests.to_vec() };
+        let missing = runtime.block_on(client.blob_missing(&asked)).map_err(|error| refused(&error))?.digests;
+        let files: Vec<Digest> = missing.iter().copied().filter(|digest| *digest != gathered.digest).collect();
+        let mut failed = None;
+        let read = gathered.read(&files, &mut |digest, body| {
+            sending.add(digest, body).map_err(|error| {
+                failed = Some(refused(&error));
+                String::new()
+            })
+        });
+        if let Some(stop) = failed {
+            return Err(stop);
+        }
+        read.map_err(Stop::wrong)?;
+        if missing.contains(&gathered.digest) {
+            let text = crate::agent::sending::Body::Bytes(gathered.text.clone());
+            sending.add(gathered.digest, text).map_err(|error| refused(&error))?;
+        }
+    }
+    sending.flush().map_err(|error| refused(&error))
+}
+
+/// Says which build it is, for those who read no stream.
+fn tell(submitted: &Submitted, submit: &Submit) {
+    let joined = match submitted.made {
+        Made::New => "",
+        Made::Joined => ", which waited already for the same files and inputs",
+    };
+    let _ = writeln!(
+        std::io::stderr(),
+        "build {} of {}, number {}{joined}",
+        submitted.build,
+        words::harmless(&submitted.project),
+        submitted.number
+    );
+    if submit.output == Output::Live && !submit.no_wait {
+        let _ = std::io::stderr().flush();
+    }
+}
+
+/// Where a build is shown.
+enum Shown {
+    View(Box<dyn View + Send>, Box<Watching>),
+    /// The stream's objects as they came.
+    Objects(Box<Watching>),
+}
+
+impl Shown {
+    fn new(submit: &Submit, build: BuildId, colour: Colour) -> Self {
+        let stdout = std::io::stdout();
+        let form = super::run::form(submit.output, &stdout);
+        let watching = Box::new(Watching::new(build));
+        match form {
+            Output::Json => Self::Objects(watching),
+            form => {
+                let opening = Opening { build, usual_ms: Default::default() };
+                Self::View(super::run::view(form, colour, opening), watching)
+            }
+        }
+    }
+
+    fn show(&mut self, moment: &Moment) -> Result<(), Stop> {
+        match self {
+            Self::View(view, watching) => {
+                watching.show(moment, &mut **view);
+                let _ = view.flush();
+                Ok(())
+            }
+            Self::Objects(watching) => {
+                watching.show(moment, &mut Unseen);
+                let text = serde_json::to_string(moment).map_err(|error| Stop::infra(error.to_string()))?;
+                output::print(text + "\n")
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        if let Self::View(view, _) = self {
+            let _ = view.show(view::Moment::Tick(now()));
+            let _ = view.flush();
+        }
+    }
+
+    fn wants(&self) -> Wants {
+        match self {
+            Self::View(view, _) => view.wants(),
+            Self::Objects(_) => Wants::Output,
+        }
+    }
+
+    fn close(&mut self) {
+        if let Self::View(view, _) = self {
+            let _ = view.close();
+        }
+    }
+
+    fn watching(&self) -> &Watching {
+        match self {
+            Self::View(_, watching) | Self::Objects(watching) => watching,
+        }
+    }
+}
+
+/// A view that shows nothing.
+struct Unseen;
+
+impl View for Unseen {
+    fn show(&mut self, _moment: view::Moment<'_>) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn close(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn wants(&self) -> Wants {
+        Wants::Facts
+    }
+}
+
+/// Shows the build to its end. The first Ctrl-C leaves it to the server, unless a second one follows shortly, which cancels it:
+/// then its end is still waited for.
+async fn watch(client: &Client, submitted: &Submitted, submit: &Submit, colour: Colour) -> Result<u8, Stop> {
+    let build = submitted.build;
+    let mut shown = Shown::new(submit, build, colour);
+    let logs = if shown.wants() == Wants::Facts { Logs::Without } else { Logs::With };
+    let mut moments = client.build_stream(build, logs, None);
+    let watched = follow(client, build, &mut moments, &mut shown).await;
+    shown.close();
+    watched
+}
+
+async fn follow(client: &Client, build: BuildId, moments: &mut Moments, shown: &mut Shown) -> Result<u8, Stop> {
+    let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+    let (Ok(mut interrupts), Ok(mut terminates)) = signals else {
+        return Err(Stop::infra("the system gives no signals"));
+    };
+    let mut ticks = tokio::time::interval(Duration::from_millis(100));
+    let wants_ticks = shown.wants() == Wants::OutputAndTicks;
+    let mut asked = Asked::Nothing;
+    let mut told = false;
+    loop {
+        tokio::select! {
+            next = moments.next() => match next.map_err(|error| refused(&error))? {
+                Some(said) => shown.show(&said.moment)?,
+                None => return Ok(shown.watching().code().unwrap_or(exit::INFRA)),
+            },
+            _ = ticks.tick(), if wants_ticks || moments.failures() >= FAILURES_TOLD => shown.tick(),
+            _ = interrupts.recv() => match asked {
+                Asked::Nothing => {
+                    asked = Asked::Leave(Instant::now() + SECOND_THOUGHT);
+                    note(shown, &format!("leaving build {build} to the server; Ctrl-C once more cancels it"));
+                }
+                Asked::Leave(_) => {
+                    asked = Asked::Cancel;
+                    note(shown, &format!("canceling build {build}; Ctrl-C once more stops watching"));
+                    cancel(client, build).await?;
+                }
+                Asked::Cancel => return Ok(exit::CANCELED),
+            },
+            () = asked.left() => return Ok(exit::CANCELED),
+            _ = terminates.recv() => {
+                note(shown, &format!("build {build} goes on at the server"));
+                return Ok(exit::CANCELED);
+            }
+        }
+        if moments.failures() >= FAILURES_TOLD && !told {
+            note(shown, "the server is away; waiting for it");
+        }
+        told = moments.failures() >= FAILURES_TOLD;
+    }
+}
+
+/// What Ctrl-C has asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Nothing,
+    /// To leave the build to the server, at this time.
+    Leave(Instant),
+    Cancel,
+}
+
+impl Asked {
+    /// Waits until the build is to be left.
+    async fn left(self) {
+        match self {
+            Self::Leave(at) => tokio::time::sleep_until(at).await,
+            Self::Nothing | Self::Cancel => std::future::pending().await,
+        }
+    }
+}
+
+fn note(shown: &mut Shown, text: &str) {
+    // A live view's rows are drawn again below.
+    shown.close();
+    let _ = writeln!(std::io::stderr(), "\n{text}");
+}
+
+async fn cancel(client: &Client, build: BuildId) -> Result<(), Stop> {
+    let cancel = Cancel { reason: "Ctrl-C".to_owned() };
+    client.build_cancel(build, &cancel).await.map(drop).map_err(|error| refused(&error))
+}

@@ -1,0 +1,150 @@
+//! `ropewalk work`: runs jobs of a server on this machine.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::worker::Offer;
+use graph::Resources;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use worker::keeper::{Keeper, Processes};
+
+use super::Stop;
+use crate::agent::attempts::Attempts;
+use crate::agent::health::{Health, Room};
+use crate::agent::identity::Identity;
+use crate::agent::link::Link;
+use crate::agent::outbox::Outbox;
+use crate::agent::session::{Agent, Ending, Place, Settings, say};
+use crate::args::Work;
+use crate::exit;
+
+/// The fewest bytes that contents may take.
+const CONTENTS_BYTES_MIN: u64 = 64 << 20;
+
+/// Runs the command.
+///
+/// # Errors
+/// If the worker cannot begin, or the server refuses it for good.
+pub fn run(work: &Work) -> Result<u8, Stop> {
+    // Before there is any thread.
+    let keeper = Keeper::start().map_err(|error| Stop::of(&error))?;
+    let data = data_folder(work)?;
+    let identity = Identity::open(&data).map_err(Stop::infra)?;
+    let data = data.canonicalize().map_err(|error| Stop::infra(error.to_string()))?;
+    let killed = worker::keeper::kill_leftovers(&worker::data_marker_prefix(&data));
+    if !killed.is_empty() {
+        say(&format!("ended {} processes that a killed worker had left", killed.len()));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .thread_keep_alive(Duration::from_secs(2))
+        .build()
+        .map_err(|error| Stop::infra(format!("could not start: {error}")))?;
+    let local = tokio::task::LocalSet::new();
+    let worked = local.block_on(&runtime, at_work(work, keeper, identity, data));
+    runtime.shutdown_background();
+    worked.map(|()| exit::PASSED)
+}
+
+async fn at_work(work: &Work, keeper: Keeper, identity: Identity, data: PathBuf) -> Result<(), Stop> {
+    let failed =
+        |error: std::io::Error| Stop::infra(format!("cannot use the worker's folder {}: {error}", data.display()));
+    let processes = Processes::attach(keeper).map_err(|error| Stop::of(&error))?;
+    let contents_bytes_max = match work.keep_contents {
+        Some(Room::Bytes(bytes)) => bytes.max(CONTENTS_BYTES_MIN),
+        _ => crate::agent::content::BYTES_MAX,
+    };
+    let link = Arc::new(Link::open(&data, contents_bytes_max).map_err(failed)?);
+    let (outbox, lost) = Outbox::open(data.join("spool")).map_err(failed)?;
+    let outbox = Arc::new(outbox);
+    let grace = Duration::from_secs(work.grace);
+    let attempts = Attempts::new(&data, processes.clone(), grace, Arc::clone(&link), Arc::clone(&outbox), &lost);
+    let (sender, ending) = watch::channel(Ending::No);
+    let signals = tokio::task::spawn_local(wait_for_signals(sender));
+    let settings = Settings {
+        servers: work.servers.iter().map(|text| Place::parse(text)).collect(),
+        token: work.token.clone(),
+        offer: offer(work),
+        orphaned_after: work.orphaned_after.map(Duration::from_secs),
+    };
+    let health = Health {
+        data: data.clone(),
+        room: work.min_free.unwrap_or(Room::Usual),
+        check: work.health_check.clone(),
+        last: None,
+    };
+    let agent = Agent { settings, identity, link, outbox, attempts: Rc::new(attempts), data, ending };
+    let worked = agent.run(health).await;
+    signals.abort();
+    processes.close().await;
+    worked
+}
+
+/// `--data`, else a folder of this user's.
+fn data_folder(work: &Work) -> Result<PathBuf, Stop> {
+    match &work.data {
+        Some(data) => Ok(std::env::current_dir().unwrap_or_default().join(data)),
+        None => Ok(crate::project::data_home().map_err(Stop::wrong)?.join("worker")),
+    }
+}
+
+fn offer(work: &Work) -> Offer {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let cores = u32::try_from(cores).unwrap_or(u32::MAX);
+    let memory_bytes = match work.memory {
+        Some(Room::Bytes(bytes)) => bytes,
+        _ => memory_of_machine().unwrap_or(0),
+    };
+    let mut labels: BTreeSet<String> =
+        work.labels.iter().flat_map(|labels| labels.split(',')).map(|label| label.trim().to_owned()).collect();
+    labels.remove("");
+    Offer {
+        name: work.name.clone().unwrap_or_else(host_name),
+        pools: pools(&work.pools),
+        labels,
+        slots: work.capacity.unwrap_or(cores).max(1),
+        resources: Resources { cpu_milli: u64::from(work.cpus.unwrap_or(cores)) * 1000, memory_bytes },
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+/// Without any, the default pool.
+fn pools(named: &[String]) -> BTreeSet<String> {
+    let named: BTreeSet<String> = named.iter().map(|name| super::token::pool_name(name)).collect();
+    if named.is_empty() { BTreeSet::from([String::new()]) } else { named }
+}
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// What the kernel says that there is.
+fn memory_of_machine() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.split_ascii_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// The first SIGTERM or Ctrl-C lets what runs end, the second ends it.
+async fn wait_for_signals(ending: watch::Sender<Ending>) {
+    let (Ok(mut interrupts), Ok(mut terminates)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return;
+    };
+    loop {
+        tokio::select! {
+            _ = interrupts.recv() => {}
+            _ = terminates.recv() => {}
+        }
+        if *ending.borrow() == Ending::No {
+            say("finishing what runs, then leaving; once more ends it at once");
+            let _ = ending.send(Ending::Drain);
+        } else {
+            let _ = ending.send(Ending::Now);
+        }
+    }
+}
