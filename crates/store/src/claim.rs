@@ -27,8 +27,18 @@ pub struct Claim {
 enum Held {
     /// The locked file and its path. Closing it frees the lock.
     File { _file: File, path: PathBuf },
-    /// A mark in memory.
-    Memory { build: BuildId, marks: Marks },
+    /// A mark in memory, and what else is to be undone.
+    Memory { build: BuildId, marks: Marks, undo: Undo },
+}
+
+/// What is done when a claim is dropped.
+#[derive(Default)]
+struct Undo(Option<Box<dyn FnOnce() + Send + Sync>>);
+
+impl std::fmt::Debug for Undo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Undo")
+    }
 }
 
 /// The builds claimed in a [`crate::MemoryStore`].
@@ -43,11 +53,14 @@ pub struct Claimant {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        match &self.held {
+        match &mut self.held {
             // Removed while the lock is held, so that nobody's later claim is taken away. A file left behind is
             // harmless: only its lock counts.
             Held::File { path, .. } => drop(fs::remove_file(path)),
-            Held::Memory { build, marks } => {
+            Held::Memory { build, marks, undo } => {
+                if let Some(undo) = undo.0.take() {
+                    undo();
+                }
                 marks.lock().unwrap_or_else(PoisonError::into_inner).remove(build);
             }
         }
@@ -57,7 +70,16 @@ impl Drop for Claim {
 impl Claim {
     pub(crate) fn in_memory(build: BuildId, marks: &Marks) -> Option<Self> {
         let is_new = marks.lock().unwrap_or_else(PoisonError::into_inner).insert(build);
-        is_new.then(|| Self { held: Held::Memory { build, marks: Arc::clone(marks) } })
+        is_new.then(|| Self { held: Held::Memory { build, marks: Arc::clone(marks), undo: Undo::default() } })
+    }
+
+    /// Has something more done when the claim is dropped.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn and_then(mut self, more: impl FnOnce() + Send + Sync + 'static) -> Self {
+        if let Held::Memory { undo, .. } = &mut self.held {
+            undo.0 = Some(Box::new(more));
+        }
+        self
     }
 
     /// Locks the file of `build` in `folder`, which must exist.

@@ -10,19 +10,26 @@ mod graphs;
 mod leadership;
 pub mod log;
 mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
 pub mod record;
 pub mod rows;
 mod span;
 mod sqlite;
 mod store;
+mod table;
+mod transfer;
 mod unanswered;
 
 pub use claim::{Claim, Claimant};
 pub use faulty::{Fault, FaultyStore};
 pub use leadership::Leadership;
 pub use memory::MemoryStore;
-pub use sqlite::{BUSY_WAIT, DATABASE_FILE, Durability, Opening, SqliteStore};
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresStore;
+pub use sqlite::{BUSY_WAIT, DATABASE_FILE, Durability, Opening, SqliteStore, restore_backup, verify_backup};
 pub use store::{
     BUILD_ID_MAX, BuildFilter, Cause, Deleted, JOURNAL_FACTS_MAX, Journal, PAGE_ROWS_MAX, Sequence, Store, StoreError,
     TOMBSTONES_MAX, TRIED_MAX,
 };
+pub use transfer::{Backup, Portable, Transferred, transfer};

@@ -6,6 +6,8 @@ use engine::Fact;
 use graph::BuildId;
 use serde::{Deserialize, Serialize};
 
+use crate::store::StoreError;
+
 /// Facts of one build that follow one another: the build, the place of the first among the build's facts, how many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Span(u64, u64, u64);
@@ -38,4 +40,33 @@ pub(crate) fn spans_of(first: &BTreeMap<BuildId, u64>, facts: &[Fact]) -> Vec<Sp
         *place += 1;
     }
     spans
+}
+
+/// The facts that an append brought, those of deleted builds left out. `stored` says the facts of a build from a place to
+/// before another; appends begin on both.
+pub(crate) fn load(
+    spans: &[Span],
+    mut stored: impl FnMut(BuildId, u64, u64) -> Result<Vec<Fact>, StoreError>,
+) -> Result<Vec<Fact>, StoreError> {
+    let mut ranges = BTreeMap::<BuildId, (u64, u64)>::new();
+    for span in spans {
+        let range = ranges.entry(span.build()).or_insert((span.first(), span.end()));
+        *range = (range.0.min(span.first()), range.1.max(span.end()));
+    }
+    let mut loaded = BTreeMap::new();
+    for (&build, &(first, end)) in &ranges {
+        loaded.insert(build, (first, stored(build, first, end)?));
+    }
+    let mut brought = Vec::new();
+    for span in spans {
+        let (first, facts) = &loaded[&span.build()];
+        if facts.is_empty() {
+            // The build was deleted.
+            continue;
+        }
+        let place = |place: u64| usize::try_from(place - first).unwrap_or(usize::MAX);
+        let missing = || StoreError::Corrupt("facts of the journal are missing".into());
+        brought.extend_from_slice(facts.get(place(span.first())..place(span.end())).ok_or_else(missing)?);
+    }
+    Ok(brought)
 }

@@ -11,6 +11,7 @@
 
 mod caches;
 mod column;
+mod copy;
 mod deletion;
 mod documents;
 mod facts;
@@ -31,6 +32,7 @@ use graph::{AttemptNumber, AttemptReport, BuildId, Digest, Graph, JobName, Times
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
+pub use self::copy::{restore_backup, verify_backup};
 use crate::audit::{self, AuditEntry, AuditFilter, AuditRow};
 use crate::cache::{CacheRead, CacheRow, CacheUser, CacheWanted, Saved};
 use crate::chunk::{self, LogChunk, LogChunks};

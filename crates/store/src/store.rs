@@ -513,6 +513,9 @@ pub enum StoreError {
         /// The largest allowed.
         most: usize,
     },
+    /// Something is where something new was to be made.
+    #[error("there is something already")]
+    NotEmpty,
     /// Anything else that the system refused.
     #[error("reading or writing the database was refused")]
     Io(#[source] Cause),

@@ -146,6 +146,39 @@ impl Working {
         *self = Self::default();
     }
 
+    /// Brings builds to hand with all that they have: how many facts each row shows stands beside it.
+    #[cfg(feature = "postgres")]
+    pub fn adopt(
+        &mut self,
+        builds: Vec<(BuildRow, u64)>,
+        jobs: Vec<JobRow>,
+        attempts: Vec<AttemptRow>,
+        gates: Vec<GateRow>,
+    ) {
+        self.rows += builds.len() + jobs.len() + attempts.len() + gates.len();
+        for (row, facts) in builds {
+            let id = row.build;
+            let (jobs, attempts, gates) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+            let work = Work { build: Slot::clean(row), facts, jobs, attempts, gates, extent: Extent::Whole };
+            self.builds.insert(id, work);
+        }
+        for row in jobs {
+            if let Some(work) = self.builds.get_mut(&row.build) {
+                work.jobs.insert(row.name.clone(), Slot::clean(row));
+            }
+        }
+        for row in attempts {
+            if let Some(work) = self.builds.get_mut(&row.build) {
+                work.attempts.insert(row.attempt, Slot::clean(row));
+            }
+        }
+        for row in gates {
+            if let Some(work) = self.builds.get_mut(&row.build) {
+                work.gates.insert(row.job.clone(), Slot::clean(row));
+            }
+        }
+    }
+
     /// Forgets one build, whose changes have been taken.
     pub fn forget(&mut self, build: BuildId) {
         if let Some(work) = self.builds.remove(&build) {

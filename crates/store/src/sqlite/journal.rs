@@ -6,9 +6,9 @@ use engine::Fact;
 use graph::BuildId;
 use rusqlite::Connection;
 
-use super::column::{corrupt, json, signed, unsigned};
+use super::column::{json, signed, unsigned};
 use super::facts;
-use crate::span::{Span, spans_of};
+use crate::span::{self, Span, spans_of};
 use crate::store::{JOURNAL_FACTS_MAX, PAGE_ROWS_MAX, Sequence, StoreError};
 
 /// Notes an append whose facts begin, for each build, at these places.
@@ -30,7 +30,10 @@ pub(super) fn read(
     while let Some(row) = rows.next()? {
         let text = row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?;
         let spans: Vec<Span> = serde_json::from_str(text).map_err(|error| StoreError::Corrupt(error.into()))?;
-        let brought = load(connection, &spans)?;
+        let brought = span::load(&spans, |build, first, end| {
+            let facts = facts::load_range(connection, build, first, end)?;
+            Ok(facts.into_iter().map(|(fact, _)| fact).collect())
+        })?;
         facts += brought.len();
         page.push((Sequence(unsigned(row, 0)?), brought));
         if facts >= JOURNAL_FACTS_MAX {
@@ -38,33 +41,6 @@ pub(super) fn read(
         }
     }
     Ok(page)
-}
-
-fn load(connection: &Connection, spans: &[Span]) -> Result<Vec<Fact>, StoreError> {
-    let mut brought = Vec::new();
-    // The facts of an append stand in rows of their own, which begin where the append's facts of a build do.
-    let mut loaded = BTreeMap::<BuildId, Vec<Fact>>::new();
-    let mut first = BTreeMap::<BuildId, u64>::new();
-    for span in spans {
-        let start = *first.entry(span.build()).or_insert(span.first());
-        let end = spans.iter().filter(|other| other.build() == span.build()).map(Span::end).max().unwrap_or(start);
-        let facts = match loaded.get(&span.build()) {
-            Some(facts) => facts,
-            None => {
-                let facts = facts::load_range(connection, span.build(), start, end)?;
-                let facts = facts.into_iter().map(|(fact, _)| fact).collect();
-                loaded.entry(span.build()).or_insert(facts)
-            }
-        };
-        if facts.is_empty() {
-            // The build was deleted.
-            continue;
-        }
-        let place = |place: u64| usize::try_from(place - start).unwrap_or(usize::MAX);
-        let range = place(span.first())..place(span.end());
-        brought.extend_from_slice(facts.get(range).ok_or_else(|| corrupt("facts of the journal are missing"))?);
-    }
-    Ok(brought)
 }
 
 pub(super) fn last(connection: &Connection) -> Result<Sequence, StoreError> {

@@ -25,7 +25,7 @@ pub fn ended(build: BuildId, verdict: Verdict) -> engine::Fact {
 }
 
 #[test]
-fn numbers_of_builds_begin_at_one_and_are_never_given_twice() {
+pub fn numbers_of_builds_begin_at_one_and_are_never_given_twice() {
     check(|store| {
         assert_eq!(store.reserve_build().unwrap(), BuildId(1));
         let drawn = thread::scope(|scope| {
@@ -38,7 +38,7 @@ fn numbers_of_builds_begin_at_one_and_are_never_given_twice() {
 }
 
 #[test]
-fn facts_come_back_as_they_were_and_in_order() {
+pub fn facts_come_back_as_they_were_and_in_order() {
     check(|store| {
         let (one, two) = (begun(store), begun(store));
         let facts: Vec<_> = sample::every_kind(one).into_iter().skip(1).collect();
@@ -55,7 +55,7 @@ fn facts_come_back_as_they_were_and_in_order() {
 }
 
 #[test]
-fn a_refused_append_leaves_nothing() {
+pub fn a_refused_append_leaves_nothing() {
     check(|store| {
         let build = begun(store);
         let refused = store.append(&[leased(build, "a", 1), leased(BuildId(77), "a", 1), leased(build, "b", 2)]);
@@ -68,12 +68,12 @@ fn a_refused_append_leaves_nothing() {
 }
 
 #[test]
-fn an_empty_append_does_nothing() {
+pub fn an_empty_append_does_nothing() {
     check(|store| store.append(&[]).unwrap());
 }
 
 #[test]
-fn builds_without_an_end_are_unfinished() {
+pub fn builds_without_an_end_are_unfinished() {
     check(|store| {
         let (one, two, three) = (begun(store), begun(store), begun(store));
         store.append(&[ended(two, Verdict::Passed { note: None })]).unwrap();
@@ -85,7 +85,7 @@ fn builds_without_an_end_are_unfinished() {
 }
 
 #[test]
-fn a_row_of_a_job_follows_its_facts() {
+pub fn a_row_of_a_job_follows_its_facts() {
     check(|store| {
         let build = begun(store);
         let job = |store: &dyn Store| store.jobs(build).unwrap().remove(0);
@@ -118,7 +118,7 @@ fn a_row_of_a_job_follows_its_facts() {
 }
 
 #[test]
-fn counts_tell_endings_apart() {
+pub fn counts_tell_endings_apart() {
     check(|store| {
         let build = begun(store);
         let canceled = Outcome::Failed(Failure::Canceled { by: "ann".to_owned() });
@@ -138,7 +138,7 @@ fn counts_tell_endings_apart() {
 }
 
 #[test]
-fn reports_and_tests_are_found_again() {
+pub fn reports_and_tests_are_found_again() {
     check(|store| {
         let build = begun(store);
         let mut facts = Vec::new();
@@ -163,7 +163,7 @@ fn reports_and_tests_are_found_again() {
 }
 
 #[test]
-fn the_graph_is_the_last_one_evaluated() {
+pub fn the_graph_is_the_last_one_evaluated() {
     check(|store| {
         let (one, two) = (begun(store), begun(store));
         assert_eq!(store.graph(one).unwrap(), None);
@@ -186,7 +186,7 @@ fn the_graph_is_the_last_one_evaluated() {
 }
 
 #[test]
-fn builds_are_listed_newest_first_page_by_page() {
+pub fn builds_are_listed_newest_first_page_by_page() {
     check(|store| {
         for number in 1..=5 {
             let build = store.reserve_build().unwrap();
@@ -220,7 +220,7 @@ fn builds_are_listed_newest_first_page_by_page() {
 }
 
 #[test]
-fn gates_open_and_are_answered_once() {
+pub fn gates_open_and_are_answered_once() {
     check(|store| {
         let build = begun(store);
         let open = |job: &str| fact(build, 11, What::GateOpened { job: job.into(), prompt: format!("deploy {job}?") });
@@ -243,7 +243,7 @@ fn gates_open_and_are_answered_once() {
 }
 
 #[test]
-fn the_usual_duration_is_the_median_of_the_last_ten_that_passed() {
+pub fn the_usual_duration_is_the_median_of_the_last_ten_that_passed() {
     check(|store| {
         let build = begun(store);
         let run = |number: u32, outcome: Outcome, milliseconds: i64| {
@@ -288,7 +288,7 @@ fn manifest(value: &str) -> Manifest {
 }
 
 #[test]
-fn an_operation_is_found_until_it_is_evicted_and_then_explained() {
+pub fn an_operation_is_found_until_it_is_evicted_and_then_explained() {
     check(|store| {
         let row = operation("one", "test/1", 5);
         assert_eq!(store.operation(row.digest, Trust::Trusted).unwrap(), None);
@@ -322,7 +322,7 @@ fn an_operation_is_found_until_it_is_evicted_and_then_explained() {
 }
 
 #[test]
-fn what_was_tried_is_known_and_never_reused() {
+pub fn what_was_tried_is_known_and_never_reused() {
     check(|store| {
         store.record_tried(&[(digest("failed"), &manifest("1"))], at(1)).unwrap();
         assert_eq!(store.manifest(digest("failed")).unwrap(), Some(manifest("1")));
@@ -342,7 +342,7 @@ fn what_was_tried_is_known_and_never_reused() {
 }
 
 #[test]
-fn the_operations_of_a_job_are_evicted() {
+pub fn the_operations_of_a_job_are_evicted() {
     check(|store| {
         let rows = [operation("one", "a/1", 5), operation("two", "b", 7), operation("three", "a/2", 6)];
         let empty = Manifest::default();
@@ -366,7 +366,7 @@ fn the_operations_of_a_job_are_evicted() {
 }
 
 #[test]
-fn what_an_untrusted_build_wrote_a_trusted_one_never_reads() {
+pub fn what_an_untrusted_build_wrote_a_trusted_one_never_reads() {
     check(|store| {
         let poisoned = OperationRow { trust: Trust::Untrusted, ..operation("one", "a", 1) };
         store.record_operations(&[(poisoned.clone(), &manifest("1"))]).unwrap();
@@ -384,7 +384,7 @@ fn what_an_untrusted_build_wrote_a_trusted_one_never_reads() {
 }
 
 #[test]
-fn operations_are_listed_and_cleared() {
+pub fn operations_are_listed_and_cleared() {
     check(|store| {
         let rows = [operation("one", "a/1", 5), operation("two", "b", 7), operation("three", "a/2", 6)];
         let empty = Manifest::default();
@@ -405,7 +405,7 @@ fn operations_are_listed_and_cleared() {
 }
 
 #[test]
-fn only_so_many_tombstones_are_kept() {
+pub fn only_so_many_tombstones_are_kept() {
     check(|store| {
         let empty = Manifest::default();
         let many = u64::from(ropewalk_store::TOMBSTONES_MAX) + 1;
@@ -440,7 +440,7 @@ fn user(build: u64) -> CacheUser {
 }
 
 #[test]
-fn an_entry_of_a_cache_never_changes_while_it_lives() {
+pub fn an_entry_of_a_cache_never_changes_while_it_lives() {
     check(|store| {
         let first = cache("main", "k", 1);
         assert_eq!(store.save_cache(&first).unwrap(), Saved::Written);
@@ -458,7 +458,7 @@ fn an_entry_of_a_cache_never_changes_while_it_lives() {
 }
 
 #[test]
-fn a_cache_is_restored_by_key_then_by_prefix_newest_first_scope_by_scope() {
+pub fn a_cache_is_restored_by_key_then_by_prefix_newest_first_scope_by_scope() {
     check(|store| {
         let entries = [
             cache("main", "cargo-linux-1", 1),
@@ -491,7 +491,7 @@ fn a_cache_is_restored_by_key_then_by_prefix_newest_first_scope_by_scope() {
 }
 
 #[test]
-fn a_deleted_build_names_the_blobs_that_nothing_else_names() {
+pub fn a_deleted_build_names_the_blobs_that_nothing_else_names() {
     check(|store| {
         let (one, two) = (begun(store), begun(store));
         let with = |build, names: &[&str]| {
@@ -524,7 +524,7 @@ fn a_deleted_build_names_the_blobs_that_nothing_else_names() {
 }
 
 #[test]
-fn a_build_is_claimed_by_one() {
+pub fn a_build_is_claimed_by_one() {
     check(|store| {
         let build = begun(store);
         assert_eq!(store.claimant(build).unwrap(), None);

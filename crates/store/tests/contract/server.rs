@@ -32,7 +32,7 @@ fn begun_in(store: &dyn Store, project: &str, branch: &str, commit: &str, source
 }
 
 #[test]
-fn numbers_of_a_project_begin_at_one_and_are_never_given_twice() {
+pub fn numbers_of_a_project_begin_at_one_and_are_never_given_twice() {
     check(|store| {
         assert_eq!(store.reserve_number("sails").unwrap(), 1);
         assert_eq!(store.reserve_number("masts").unwrap(), 1);
@@ -47,7 +47,7 @@ fn numbers_of_a_project_begin_at_one_and_are_never_given_twice() {
 }
 
 #[test]
-fn a_build_is_found_by_its_number_in_its_project() {
+pub fn a_build_is_found_by_its_number_in_its_project() {
     check(|store| {
         let (one, two) = (begun_in(store, "sails", "main", "", None), begun_in(store, "masts", "main", "", None));
         begun(store);
@@ -61,7 +61,7 @@ fn a_build_is_found_by_its_number_in_its_project() {
 }
 
 #[test]
-fn builds_are_listed_by_project_and_commit() {
+pub fn builds_are_listed_by_project_and_commit() {
     check(|store| {
         for (project, branch, commit) in [
             ("sails", "main", "aa"),
@@ -95,7 +95,7 @@ fn builds_are_listed_by_project_and_commit() {
 }
 
 #[test]
-fn the_journal_tells_appends_in_their_order() {
+pub fn the_journal_tells_appends_in_their_order() {
     check(|store| {
         assert_eq!(store.last_sequence().unwrap(), Sequence(0));
         assert_eq!(store.journal(Sequence(0), 9).unwrap(), []);
@@ -133,7 +133,7 @@ fn the_journal_tells_appends_in_their_order() {
 }
 
 #[test]
-fn one_leads_and_who_leads_no_more_may_not_append() {
+pub fn one_leads_and_who_leads_no_more_may_not_append() {
     check(|store| {
         let build = begun(store);
         let first = store.lead(Duration::ZERO).unwrap().expect("nobody leads");
@@ -153,7 +153,7 @@ fn one_leads_and_who_leads_no_more_may_not_append() {
 }
 
 #[test]
-fn a_record_is_written_if_it_is_as_expected() {
+pub fn a_record_is_written_if_it_is_as_expected() {
     check(|store| {
         let put = |body: &str, expect| store.put_record("project", "sails", body.as_bytes(), expect, at(3));
         assert_eq!(store.record("project", "sails").unwrap(), None);
@@ -183,7 +183,7 @@ fn a_record_is_written_if_it_is_as_expected() {
 }
 
 #[test]
-fn of_many_writers_that_expect_the_same_one_writes() {
+pub fn of_many_writers_that_expect_the_same_one_writes() {
     check(|store| {
         let first = store.put_record("worker", "w", b"", Expect::Absent, at(1)).unwrap();
         let written = thread::scope(|scope| {
@@ -202,7 +202,7 @@ fn of_many_writers_that_expect_the_same_one_writes() {
 }
 
 #[test]
-fn records_are_listed_by_key_page_by_page() {
+pub fn records_are_listed_by_key_page_by_page() {
     check(|store| {
         for key in ["b", "a", "ä", "B", "a b"] {
             store.put_record("token", key, key.as_bytes(), Expect::Any, at(1)).unwrap();
@@ -220,7 +220,7 @@ fn records_are_listed_by_key_page_by_page() {
 }
 
 #[test]
-fn what_is_too_large_is_refused() {
+pub fn what_is_too_large_is_refused() {
     check(|store| {
         let put = |key: &str, bytes: usize| store.put_record("k", key, &vec![7; bytes], Expect::Any, at(1));
         put(&"x".repeat(KEY_BYTES_MAX), BODY_BYTES_MAX).unwrap();
@@ -247,7 +247,7 @@ fn action(second: i64, who: &str, project: &str) -> AuditEntry {
 }
 
 #[test]
-fn the_audit_tells_actions_newest_first() {
+pub fn the_audit_tells_actions_newest_first() {
     check(|store| {
         let entries =
             [action(1, "ann", "sails"), action(2, "bob", "sails"), action(3, "ann", ""), action(2, "ann", "sails")];
@@ -272,7 +272,7 @@ fn the_audit_tells_actions_newest_first() {
 }
 
 #[test]
-fn pieces_of_logs_come_back_in_order_until_they_go() {
+pub fn pieces_of_logs_come_back_in_order_until_they_go() {
     check(|store| {
         let (one, two) = (BuildId(1), BuildId(2));
         let body = |text: &str| text.as_bytes().to_vec();
@@ -292,7 +292,7 @@ fn pieces_of_logs_come_back_in_order_until_they_go() {
 }
 
 #[test]
-fn sources_of_builds_and_of_records_are_referenced() {
+pub fn sources_of_builds_and_of_records_are_referenced() {
     check(|store| {
         let build = begun_in(store, "sails", "main", "", Some(digest("of a build")));
         store.put_record(SOURCE_KIND, &digest("of a record").to_hex(), b"", Expect::Any, at(1)).unwrap();
@@ -332,7 +332,9 @@ fn an_append_whose_answer_was_lost_is_recognised_when_it_is_made_again() {
 #[test]
 fn slow_calls_are_made_after_the_wait() {
     static WAITED: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-    let wait = || drop(WAITED.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+    let wait = || {
+        WAITED.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    };
     let store = FaultyStore::with_faults(MemoryStore::new(), 1, 1, &[Fault::Slow], wait);
     assert_eq!(store.reserve_build().unwrap(), BuildId(1));
     store.append(&[created(BuildId(1))]).unwrap();
