@@ -76,6 +76,7 @@ fn measure(n_jobs: usize, needs: fn(usize) -> Vec<usize>) -> (f64, usize) {
         resources: Resources::default(),
         leases: BTreeSet::new(),
         holds_ms: 0,
+        intake: ropewalk_engine::Intake::Open,
     };
     let evaluation = Box::new(Evaluation { graph, ..Evaluation::default() });
     let mut engine = Engine::new();

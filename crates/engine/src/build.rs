@@ -12,7 +12,7 @@ use graph::{
 };
 use serde_json::Value;
 
-use crate::fact::Reused;
+use crate::fact::{Adopted, Reused};
 use crate::input::BuildRequest;
 
 /// A job's number within its build: dense, kept for the build's life.
@@ -93,6 +93,8 @@ pub(crate) struct Slot {
     pub end: Option<Box<End>>,
     pub lease: Option<Box<Lease>>,
     pub retry_at: Option<Timestamp>,
+    /// Who wants its attempt to stop, though its build goes on.
+    pub canceled_by: Option<Arc<str>>,
     /// The concurrency group it entered.
     pub group: Option<Arc<str>>,
     pub flags: Flags,
@@ -168,6 +170,16 @@ pub(crate) struct Lease {
     pub since: Timestamp,
     /// What its client was charged for it.
     pub charged_ms: u64,
+    /// As what the attempt began, if this job took it over.
+    pub from: Option<Box<Adopted>>,
+    /// How often it was handed over.
+    pub handed: u32,
+}
+
+impl Lease {
+    pub fn new(id: LeaseId, attempt: AttemptNumber, worker: WorkerId, since: Timestamp) -> Self {
+        Self { id, attempt, worker, since, charged_ms: 0, from: None, handed: 0 }
+    }
 }
 
 /// In which line of the engine a job stands. Follows from the facts; not kept.
@@ -564,6 +576,7 @@ impl Build {
     fn reopen(&mut self, index: SlotIndex, at: Timestamp) {
         let slot = self.slot_mut(index);
         slot.end = None;
+        slot.canceled_by = None;
         slot.n_waits_for = 0;
         slot.n_tries = 0;
         slot.ready_at = slot.ready_at.max(at);
@@ -594,6 +607,7 @@ impl Slot {
             end: None,
             lease: None,
             retry_at: None,
+            canceled_by: None,
             group: None,
             flags: Flags::default(),
             place: Place::Nowhere,

@@ -28,6 +28,8 @@ enum Move {
     Tell(Question, Outcome),
     /// Its worker is told to stop.
     Stop,
+    /// Its attempt goes on for another job.
+    HandOver(JobRef),
     /// It ends without an attempt.
     End(Outcome, Ended),
     /// A person is asked.
@@ -73,6 +75,7 @@ impl Engine {
                 self.consider(job);
             }
             Move::Stop => self.stop(step, job),
+            Move::HandOver(adopter) => self.hand_over(step, job, adopter),
             Move::End(outcome, how) => {
                 self.record(step, job.0, What::JobEnded { job: name, outcome, how });
             }
@@ -105,7 +108,10 @@ impl Engine {
             return telling.map_or(Move::Stay, |(question, outcome)| Move::Tell(question, outcome));
         }
         if slot.lease.is_some() {
-            return if is_halted && !slot.flags.is_stopping { Move::Stop } else { Move::Stay };
+            if slot.flags.is_stopping || !is_halted && slot.canceled_by.is_none() {
+                return Move::Stay;
+            }
+            return self.adopter_of(job).map_or(Move::Stop, Move::HandOver);
         }
         if slot.is_under_way() {
             return match halted(build, slot) {
@@ -278,7 +284,7 @@ impl Engine {
     }
 
     /// Ends a job that is in nobody's hands as canceled.
-    fn cancel_waiting(&mut self, step: &mut Step, job: JobRef, by: &str) {
+    pub(crate) fn cancel_waiting(&mut self, step: &mut Step, job: JobRef, by: &str) {
         let outcome = Outcome::Failed(Failure::Canceled { by: by.to_owned() });
         let name = self.slot(job).name.clone();
         self.record(step, job.0, What::JobEnded { job: name, outcome, how: Ended::Decided });
@@ -498,12 +504,17 @@ impl Engine {
         let build = &self.builds[&job.0];
         let slot = build.slot(job.1);
         let lease = slot.lease.as_ref()?;
+        // One that was taken over is told to its worker as what it began.
+        let (began, attempt, name) = match lease.from.as_deref() {
+            Some(from) => (from.build, from.attempt, &from.job),
+            None => (job.0, lease.attempt, &slot.name),
+        };
         let spec = AttemptSpec {
             lease: lease.id,
-            build: job.0,
-            attempt: lease.attempt,
+            build: began,
+            attempt,
             try_number: slot.n_tries,
-            name: slot.name.clone(),
+            name: name.clone(),
             job: Arc::clone(&slot.job),
             event: Arc::clone(&build.event),
             needs: need_results(build, slot, Carries::Outputs),

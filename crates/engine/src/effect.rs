@@ -51,6 +51,14 @@ pub enum Effect {
         /// Who or what canceled it.
         by: String,
     },
+    /// Answer a request with the build there is already. Asked once: a request that is made again after a crash, when the
+    /// other build has begun, is a build of its own.
+    Duplicate {
+        /// The number under which it was requested; no build has it.
+        requested: BuildId,
+        /// The build that it is.
+        of: BuildId,
+    },
     /// Call `step` again at this time, also without inputs.
     Wake {
         /// When.

@@ -16,6 +16,7 @@ use crate::fact::{Ended, Fact, What};
 use crate::input::{FailurePolicy, Input};
 use crate::lease::Workers;
 use crate::line::{Group, JobRef, Operation};
+use crate::request::Requests;
 use crate::schedule::{Schedule, Urgency};
 
 /// What one step says: store the facts, then perform the effects.
@@ -41,6 +42,7 @@ pub struct Engine {
     pub(crate) lingering: BTreeMap<LeaseId, WorkerId>,
     pub(crate) workers: Workers,
     pub(crate) schedule: Schedule,
+    pub(crate) requests: Requests,
     pub(crate) groups: HashMap<Arc<str>, Group>,
     pub(crate) operations: HashMap<Digest, Operation>,
     /// Jobs that wait for the time of their next try.
@@ -92,7 +94,11 @@ impl Engine {
     pub fn apply(&mut self, fact: &Fact) {
         self.now = self.now.max(fact.at);
         if let What::BuildCreated(request) = &fact.what {
-            self.builds.entry(fact.build).or_insert_with(|| Build::new(fact.build, (**request).clone()));
+            let requests = &mut self.requests;
+            self.builds.entry(fact.build).or_insert_with(|| {
+                requests.note_created(fact.build, request);
+                Build::new(fact.build, (**request).clone())
+            });
         }
         self.builds_agenda.insert(fact.build);
         match &fact.what {
@@ -106,11 +112,13 @@ impl Engine {
             What::CancelRequested { by } => {
                 if let Some(build) = self.builds.get_mut(&fact.build) {
                     build.set_halt(Some(Halt::Canceled { by: by.clone() }));
+                    self.requests.note_begun(fact.build, &build.request);
                 }
             }
             What::BuildEnded { verdict } => {
                 if let Some(build) = self.builds.get_mut(&fact.build) {
                     build.verdict = Some(verdict.clone());
+                    self.requests.note_ended(fact.build, &build.request);
                 }
             }
             What::GateOpened { job, .. }
@@ -118,6 +126,8 @@ impl Engine {
             | What::OperationKnown { job, .. }
             | What::OperationUnknown { job, .. }
             | What::AttemptLeased { job, .. }
+            | What::AttemptAdopted { job, .. }
+            | What::JobCancelRequested { job, .. }
             | What::AttemptFinished { job, .. }
             | What::JobEnded { job, .. }
             | What::JobRetried { job, .. } => {
@@ -147,9 +157,15 @@ impl Engine {
                 self.leave_lines(job);
                 self.slot_mut(job).operation = OperationState::Unknown;
             }
-            What::AttemptLeased { attempt, try_number, lease, worker, .. } => {
-                self.apply_leased(fact.at, job, (*attempt, *try_number, *lease, worker));
+            &What::AttemptLeased { attempt, try_number, lease: id, ref worker, .. } => {
+                let lease = Lease::new(id, attempt, worker.clone(), fact.at);
+                self.apply_leased(job, try_number, lease);
             }
+            &What::AttemptAdopted { attempt, try_number, lease: id, ref worker, ref from, handed, .. } => {
+                let lease = Lease::new(id, attempt, worker.clone(), fact.at);
+                self.apply_leased(job, try_number, Lease { from: Some(Box::new(from.clone())), handed, ..lease });
+            }
+            What::JobCancelRequested { by, .. } => self.slot_mut(job).canceled_by = Some(by.as_str().into()),
             What::AttemptFinished { attempt, report, retry_at, .. } => {
                 self.apply_finished(fact.at, job, *attempt, report, *retry_at);
             }
@@ -198,19 +214,22 @@ impl Engine {
         }
     }
 
-    fn apply_leased(&mut self, at: Timestamp, job: JobRef, given: (AttemptNumber, u32, LeaseId, &WorkerId)) {
-        let (attempt, try_number, id, worker) = given;
+    fn apply_leased(&mut self, job: JobRef, try_number: u32, lease: Lease) {
+        let (id, attempt, worker, handed) = (lease.id, lease.attempt, lease.worker.clone(), lease.handed);
         let group = self.group_of(job);
         self.leave_lines(job);
         let urgency = self.urgency_of(job.0);
         let build = self.builds.get_mut(&job.0).expect("the caller found the job in it");
         let charged_ms = self.schedule.charge(&build.request.client, urgency, build.slot(job.1).name.id());
+        if build.attempts.is_empty() {
+            self.requests.note_begun(job.0, &build.request);
+        }
         build.attempts.resize(build.attempts.len().max(attempt.0 as usize), SlotIndex::MAX);
         if let Some(entry) = build.attempts.get_mut((attempt.0 as usize).wrapping_sub(1)) {
             *entry = job.1;
         }
         let slot = build.slot_mut(job.1);
-        slot.lease = Some(Box::new(Lease { id, attempt, worker: worker.clone(), since: at, charged_ms }));
+        slot.lease = Some(Box::new(Lease { charged_ms, ..lease }));
         slot.n_tries = try_number;
         slot.retry_at = None;
         slot.flags.has_begun = true;
@@ -218,8 +237,14 @@ impl Engine {
         slot.group.clone_from(&group);
         let (resources, operation) = (slot.job.resources, slot.operation);
         self.last_lease = self.last_lease.max(id);
-        self.leases.insert(id, job);
-        self.workers.give(worker, id, resources);
+        // Where facts are folded build by build, the one who took a lease over may come first.
+        let later = |other: &Lease| other.id == id && other.handed > handed;
+        let is_handed_on =
+            self.leases.get(&id).is_some_and(|&other| self.slot(other).lease.as_deref().is_some_and(later));
+        if !is_handed_on {
+            self.leases.insert(id, job);
+            self.workers.give(&worker, id, resources);
+        }
         if let Some(group) = group {
             let group = self.groups.entry(group).or_default();
             group.holders.insert(job);
@@ -246,17 +271,26 @@ impl Engine {
         let Some(lease) = slot.lease.take_if(|lease| lease.attempt == attempt) else { return };
         slot.flags.is_stopping = false;
         let took_ms = report.finished.ms_since(report.started);
-        self.schedule.settle(&build.request.client, urgency, lease.charged_ms, took_ms);
+        // Who took the attempt over pays for the rest.
+        let owed_ms = if lease.handed > 0 { took_ms.min(at.ms_since(lease.since)) } else { took_ms };
+        self.schedule.settle(&build.request.client, urgency, lease.charged_ms, owed_ms);
         if matches!(report.outcome, Outcome::Passed { .. }) {
             self.schedule.learn(slot.name.id(), took_ms);
         }
         slot.retry_at = retry_at;
-        self.leases.remove(&lease.id);
-        self.workers.take(&lease.worker, lease.id);
+        self.release_lease(job, &lease);
         if retry_at.is_none() {
             let outcome = report.outcome.clone();
             let artifacts = report.artifacts.clone();
             self.apply_end(job, End { outcome, artifacts, source: Source::Attempt(attempt), at });
+        }
+    }
+
+    /// A job no longer holds its lease. Does nothing to one that another job took over.
+    fn release_lease(&mut self, job: JobRef, lease: &Lease) {
+        if self.leases.get(&lease.id) == Some(&job) {
+            self.leases.remove(&lease.id);
+            self.workers.take(&lease.worker, lease.id);
         }
     }
 
@@ -265,9 +299,9 @@ impl Engine {
         self.leave_lines(job);
         let build = self.builds.get_mut(&job.0).expect("the caller found the job in it");
         if let Some(lease) = build.slot_mut(job.1).lease.take() {
-            self.leases.remove(&lease.id);
-            self.workers.take(&lease.worker, lease.id);
+            self.release_lease(job, &lease);
         }
+        let build = self.builds.get_mut(&job.0).expect("it was there a moment ago");
         for dependent in build.end(job.1, end) {
             self.consider((job.0, dependent));
         }
@@ -301,6 +335,7 @@ impl Engine {
 
     fn put_back(&mut self, job: JobRef, at: Timestamp) {
         let build = self.builds.get_mut(&job.0).expect("the caller found the job in it");
+        self.requests.note(job.0, &build.request);
         let n_told = if build.halt.is_some() { build.slots.len() } else { 0 };
         let (back, touched) = build.put_back(job.1, at);
         // A build that goes on also tells its pipeline how jobs ended while it stood still.
@@ -326,6 +361,7 @@ impl Engine {
             return false;
         }
         let build = self.builds.remove(&id).expect("it was found just now");
+        self.requests.note_ended(id, &build.request);
         for (index, slot) in build.slots.iter().enumerate() {
             if let OperationState::Known(digest) = slot.operation
                 && let Some(operation) = self.operations.get_mut(&digest)

@@ -94,6 +94,24 @@ pub enum What {
         /// Who holds it.
         worker: WorkerId,
     },
+    /// An attempt that runs for an equal job, which is no longer wanted, goes on as this job's: the lease stays, its
+    /// holder runs on. The other job ends with the next facts.
+    AttemptAdopted {
+        /// The job.
+        job: JobName,
+        /// The attempt's number in the build.
+        attempt: AttemptNumber,
+        /// Which try at the job it is, from 1.
+        try_number: u32,
+        /// The lease, as it was given.
+        lease: LeaseId,
+        /// Who holds it.
+        worker: WorkerId,
+        /// As what the attempt began. Its log stands there, and its worker reports it so.
+        from: Adopted,
+        /// How often the lease was handed over, this time among them.
+        handed: u32,
+    },
     /// The attempt ended, or was given up as lost.
     AttemptFinished {
         /// The job.
@@ -125,6 +143,13 @@ pub enum What {
         /// Who.
         by: String,
     },
+    /// Somebody asked that a job be canceled while an attempt at it ran, or between two tries.
+    JobCancelRequested {
+        /// The job.
+        job: JobName,
+        /// Who or what.
+        by: String,
+    },
     /// Somebody asked that the build be canceled.
     CancelRequested {
         /// Who or what.
@@ -135,6 +160,17 @@ pub enum What {
         /// How.
         verdict: Verdict,
     },
+}
+
+/// An attempt as it began, before other builds took it over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adopted {
+    /// The build under which it began.
+    pub build: BuildId,
+    /// Its number there.
+    pub attempt: AttemptNumber,
+    /// Its job there.
+    pub job: JobName,
 }
 
 /// How a job ended without an attempt of its own.

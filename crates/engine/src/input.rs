@@ -93,6 +93,22 @@ pub enum Input {
         /// Who.
         by: String,
     },
+    /// Somebody wants one job canceled. One that waits ends at once; one that runs is stopped.
+    JobCanceled {
+        /// The build.
+        build: BuildId,
+        /// The job.
+        job: JobName,
+        /// Who or what.
+        by: String,
+    },
+    /// A pool is held, or no longer. Hearsay, not kept: to be said again after a start.
+    PoolHeld {
+        /// The pool.
+        pool: String,
+        /// Why, for people; `None` releases it.
+        reason: Option<String>,
+    },
     /// Somebody wants the build canceled.
     CancelRequested {
         /// The build.
@@ -160,6 +176,9 @@ pub struct BuildOptions {
     pub urgent: bool,
     /// The build that this one tries again.
     pub retry_of: Option<BuildId>,
+    /// The pool of its jobs that name none; empty is the default pool. Whoever evaluates the pipeline fills it in.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub pool: String,
 }
 
 /// What the first failure of a required job does to the rest of a build.
@@ -188,4 +207,20 @@ pub struct Presence {
     pub leases: BTreeSet<LeaseId>,
     /// How long its word holds, in milliseconds; 0 means until it leaves.
     pub holds_ms: u64,
+    /// Whether it takes new attempts.
+    pub intake: Intake,
+}
+
+/// Whether a worker takes new attempts. What it runs goes on either way.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "intake", rename_all = "snake_case")]
+pub enum Intake {
+    /// It does.
+    #[default]
+    Open,
+    /// It does not.
+    Closed {
+        /// Why, for people: it is paused, drained, unhealthy, short of disk.
+        reason: String,
+    },
 }

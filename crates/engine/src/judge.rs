@@ -26,11 +26,7 @@ pub const EVALUATIONS_MAX: u32 = 20_000;
 impl Engine {
     pub(crate) fn judge(&mut self, step: &mut Step, input: Input) {
         match input {
-            Input::BuildRequested { build, request } => {
-                if !self.builds.contains_key(&build) && !self.forgotten.contains(&build) {
-                    self.record(step, build, What::BuildCreated(request));
-                }
-            }
+            Input::BuildRequested { build, request } => self.judge_request(step, build, request),
             Input::Evaluated { build, answers_known, evaluation } => {
                 self.judge_evaluation(step, build, answers_known, *evaluation);
             }
@@ -45,6 +41,8 @@ impl Engine {
                 self.judge_report(step, build, attempt, lease, report);
             }
             Input::JobRetried { build, job, by } => self.judge_retry(step, build, job, by),
+            Input::JobCanceled { build, job, by } => self.judge_cancel(step, build, job, by),
+            Input::PoolHeld { pool, reason } => self.schedule.hold(pool, reason),
             Input::CancelRequested { build, by } => {
                 let is_running = |build: &Build| build.verdict.is_none() && !is_canceled(build);
                 if self.builds.get(&build).is_some_and(is_running) {
@@ -93,6 +91,12 @@ impl Engine {
             }
             let outcome = Outcome::Failed(Failure::Canceled { by: by.clone() });
             let name = slot.name.clone();
+            if slot.lease.is_some()
+                && let Some(adopter) = self.adopter_of(job)
+            {
+                self.hand_over(step, job, adopter);
+                continue;
+            }
             match slot.lease.clone() {
                 None => self.record(step, id, What::JobEnded { job: name, outcome, how: Ended::Decided }),
                 Some(lease) => {
@@ -191,6 +195,19 @@ impl Engine {
         }
     }
 
+    fn judge_cancel(&mut self, step: &mut Step, id: BuildId, job: JobName, by: String) {
+        let Some(index) = self.index_of(id, &job) else { return };
+        let slot = self.slot((id, index));
+        if self.builds[&id].verdict.is_some() || slot.end.is_some() || slot.flags.is_dropped {
+            return;
+        }
+        if slot.lease.is_none() {
+            self.cancel_waiting(step, (id, index), &by);
+        } else if slot.canceled_by.is_none() {
+            self.record(step, id, What::JobCancelRequested { job, by });
+        }
+    }
+
     fn judge_presence(&mut self, step: &mut Step, id: &WorkerId, presence: Presence) {
         let ours: Vec<LeaseId> = self.leases_of(id);
         for &lease in &ours {
@@ -225,8 +242,12 @@ impl Engine {
         if let Some(worker) = self.lingering.remove(&lease) {
             self.workers.take(&worker, lease);
         }
-        let Some(&job) = self.leases.get(&lease).filter(|job| job.0 == id) else { return };
-        let is_current = self.slot(job).lease.as_ref().is_some_and(|held| held.id == lease && held.attempt == attempt);
+        let Some(&job) = self.leases.get(&lease) else { return };
+        let is_current = self.slot(job).lease.as_ref().is_some_and(|held| {
+            // A worker knows nothing of an adoption.
+            let began = held.from.as_ref().map_or((job.0, held.attempt), |from| (from.build, from.attempt));
+            held.id == lease && (began == (id, attempt) || (job.0, held.attempt) == (id, attempt))
+        });
         if !is_current {
             return;
         }
@@ -243,7 +264,8 @@ impl Engine {
         let slot = self.slot(job);
         let Some(held) = &slot.lease else { return };
         let (attempt, lease) = (held.attempt, held.id);
-        let stopped_by = slot.flags.is_stopping.then(|| self.stopped_by(job));
+        let is_unwanted = slot.flags.is_stopping || slot.canceled_by.is_some();
+        let stopped_by = is_unwanted.then(|| self.stopped_by(job));
         let mut retry_at = None;
         if let Outcome::Failed(failure) = &report.outcome {
             match (stopped_by, failure) {
@@ -301,6 +323,9 @@ impl Engine {
 
     /// Who or what wants a job's attempt to stop.
     pub(crate) fn stopped_by(&self, job: JobRef) -> String {
+        if let Some(by) = &self.slot(job).canceled_by {
+            return (**by).to_owned();
+        }
         match &self.builds[&job.0].halt {
             Some(Halt::Canceled { by }) => by.clone(),
             Some(Halt::FirstFailure { because }) => format!("the failure of `{because}`"),

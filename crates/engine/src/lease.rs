@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use graph::{LeaseId, Resources, Timestamp, WorkerId};
 
-use crate::input::Presence;
+use crate::input::{Intake, Presence};
 
 /// How long a rebuilt engine waits for a worker that holds leases to show itself.
 pub const RECOVERY_GRACE_MS: u64 = 60_000;
@@ -19,7 +19,7 @@ pub const WORKERS_MAX: usize = 20_000;
 #[derive(Debug, Default)]
 pub(crate) struct Workers {
     workers: BTreeMap<WorkerId, Worker>,
-    /// Those with a free slot.
+    /// Those with a free slot that take new attempts.
     free: BTreeSet<WorkerId>,
     /// When each falls silent.
     deadlines: BTreeSet<(Timestamp, WorkerId)>,
@@ -56,9 +56,8 @@ impl Workers {
     /// A worker got a lease; one that has not shown itself is awaited from now on.
     pub fn give(&mut self, id: &WorkerId, lease: LeaseId, resources: Resources) {
         let worker = self.workers.entry(id.clone()).or_default();
-        if worker.held.insert(lease, resources).is_none() {
-            worker.used = plus(worker.used, resources);
-        }
+        let before = worker.held.insert(lease, resources).unwrap_or_default();
+        worker.used = plus(minus(worker.used, before), resources);
         if worker.presence.is_none() && worker.deadline.is_none() {
             self.awaited.insert(id.clone());
         }
@@ -126,7 +125,10 @@ impl Workers {
 
     fn note_free(&mut self, id: &WorkerId) {
         let is_free = self.workers.get(id).is_some_and(|worker| {
-            worker.presence.as_ref().is_some_and(|presence| worker.held.len() < presence.slots as usize)
+            worker
+                .presence
+                .as_ref()
+                .is_some_and(|presence| presence.intake == Intake::Open && worker.held.len() < presence.slots as usize)
         });
         if is_free && !self.free.contains(id) {
             self.free.insert(id.clone());

@@ -9,10 +9,12 @@ pub mod fact;
 pub mod input;
 pub mod operation;
 
+mod adoption;
 mod decide;
 mod engine;
 mod judge;
 pub mod report;
+pub mod request;
 
 mod build;
 mod contexts;
@@ -23,7 +25,7 @@ pub mod state;
 
 pub use effect::Effect;
 pub use engine::{Engine, Step};
-pub use fact::{Ended, Fact, Reused, What};
-pub use input::{BuildOptions, BuildRequest, FailurePolicy, Input, Presence};
+pub use fact::{Adopted, Ended, Fact, Reused, What};
+pub use input::{BuildOptions, BuildRequest, FailurePolicy, Input, Intake, Presence};
 pub use judge::{EVALUATIONS_MAX, QUESTIONS_MAX};
 pub use state::JobState;

@@ -16,6 +16,8 @@ use crate::input::Presence;
 pub const URGENT_ATTEMPTS_MAX: u32 = 16;
 /// The most job ids whose durations are remembered; jobs beyond count as [`ESTIMATE_DEFAULT_MS`].
 pub const ESTIMATES_MAX: usize = 50_000;
+/// The most pools that are held at once; further ones are not held.
+pub const HELD_POOLS_MAX: usize = 10_000;
 /// What a job is charged before any of its kind has ended, in milliseconds.
 pub const ESTIMATE_DEFAULT_MS: u64 = 10_000;
 
@@ -34,6 +36,8 @@ pub(crate) enum Urgency {
 pub(crate) struct Schedule {
     lines: BTreeMap<Demand, BTreeMap<Arc<str>, ClientLine>>,
     n_queued: usize,
+    /// Pools of which nothing is handed out, and why. Not kept.
+    held: BTreeMap<String, String>,
     clients: BTreeMap<Arc<str>, Client>,
     /// The start of the attempt leased last, in the clients' shared time.
     virtual_ms: u64,
@@ -99,13 +103,27 @@ impl Schedule {
         }
     }
 
+    /// Holds a pool, or releases it.
+    pub fn hold(&mut self, pool: String, reason: Option<String>) {
+        match reason {
+            Some(reason) if self.held.contains_key(&pool) || self.held.len() < HELD_POOLS_MAX => {
+                self.held.insert(pool, reason);
+            }
+            Some(_) => {}
+            None => drop(self.held.remove(&pool)),
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.n_queued == 0
     }
 
     /// The job that a worker with these offers and this use should run next.
     pub fn best_for(&self, presence: &Presence, used: Resources) -> Option<Key> {
-        let lines = self.lines.iter().filter(|(demand, _)| demand.is_met_by(presence, used));
+        let lines = self
+            .lines
+            .iter()
+            .filter(|(demand, _)| demand.is_met_by(presence, used) && !self.held.contains_key(&demand.pool));
         lines
             .flat_map(|(_, clients)| clients)
             .filter_map(|(client, line)| {

@@ -291,6 +291,7 @@ impl Gitlab<'_> {
             resources: Resources::default(),
             leases: BTreeSet::new(),
             holds_ms: 0,
+            intake: ropewalk_engine::Intake::Open,
         };
         self.feed(Input::WorkerPresent { worker: WorkerId(job.into()), presence });
     }

@@ -798,33 +798,221 @@ fn the_outputs_of_legs_reach_the_worker_and_the_operation() {
     assert_ne!(operation(needs_of("1", "2")).0, operation(needs_of("2", "1")).0);
 }
 
-#[test]
-fn work_that_two_builds_want_begins_anew_for_the_other_when_the_one_that_runs_it_is_canceled() {
+/// Two builds that want the same work, which the first runs.
+fn sharing(jobs: &str) -> World {
     let mut world = World::new();
     world.worker("w", 4, "", 0);
     world.build(1, graph("a [reuse]:"), BuildOptions::default());
-    world.build(2, graph("a [reuse]:"), BuildOptions::default());
-    for sentence in ["1.a resolves 7", "2.a resolves 7", "cancel"] {
+    world.build(2, graph(jobs), BuildOptions::default());
+    world.act("1.a resolves 7");
+    world
+}
+
+fn n_stops(world: &World) -> usize {
+    world.effects.iter().filter(|effect| matches!(effect, Effect::Stop { .. })).count()
+}
+
+#[test]
+fn work_that_two_builds_want_goes_on_for_the_other_when_the_one_that_runs_it_is_canceled() {
+    let mut world = sharing("x [reuse]:");
+    let report = |world: &mut World, outcome| {
+        let report = Box::new(graph::AttemptReport::of(outcome, world.now));
+        let (attempt, lease) = (graph::AttemptNumber(1), graph::LeaseId(1));
+        world.feed(Input::AttemptFinished { build: BuildId(1), attempt, lease, report });
+    };
+    for sentence in ["2.x resolves 7", "cancel", "worker w 4"] {
         world.act(sentence);
     }
-    let stops = |world: &World| world.effects.iter().filter(|effect| matches!(effect, Effect::Stop { .. })).count();
-    assert_eq!(stops(&world), 1, "the attempt is of the build that leads");
-    world.act("1.a stops");
-    world.feed(Input::CancelRequested { build: BuildId(2), by: "me".to_owned() });
-    assert_eq!(stops(&world), 2, "nobody wants it any more");
-    world.act("2.a stops");
+    assert_eq!(n_stops(&world), 0, "the worker notices nothing");
+    // The engine asks again for what began, as what it began.
+    let asked = world.engine.wanted(world.now).into_iter().find_map(|effect| match effect {
+        Effect::Start { spec, .. } => Some((spec.build, spec.name, spec.lease)),
+        _ => None,
+    });
+    assert_eq!(asked, Some((BuildId(1), "a".into(), graph::LeaseId(1))));
+    report(&mut world, Outcome::passed());
+    report(&mut world, Outcome::passed());
     compare(
         &world,
         4,
         "a is operation 7
         a leased 1 try 1
-        2.a is operation 7
+        2.x is operation 7
         cancel by me
+        2.x adopts 1 try 1 from 1.a
         a canceled by me
         build canceled
-        2.a leased 2 try 1
-        2.cancel by me
-        2.a canceled by me
-        2.build canceled",
+        2.x passed
+        2.build passed",
     );
+}
+
+#[test]
+fn work_is_handed_on_as_often_as_it_is_wanted_and_stopped_when_nobody_wants_it() {
+    let mut world = sharing("x [reuse]:");
+    world.build(3, graph("y [reuse]:"), BuildOptions::default());
+    for sentence in ["2.x resolves 7", "3.y resolves 7", "cancel 1", "drop 2.x"] {
+        world.act(sentence);
+    }
+    assert_eq!(n_stops(&world), 0);
+    world.act("cancel 3");
+    assert_eq!(n_stops(&world), 1, "nobody wants it any more");
+    // In whatever order builds are folded, the lease is the last one's.
+    for order in [[1, 2, 3], [3, 2, 1], [2, 3, 1], [1, 3, 2], [2, 1, 3], [3, 1, 2]] {
+        let mut folded = Engine::new();
+        for build in order {
+            world.facts.iter().filter(|fact| fact.build == BuildId(build)).for_each(|fact| folded.apply(fact));
+        }
+        let of = |engine: &Engine| {
+            let portrait = engine.portrait();
+            portrait.lines().filter(|line| !line.starts_with("shared")).collect::<Vec<_>>().join("\n")
+        };
+        assert_eq!(of(&folded), of(&world.engine), "{order:?}");
+    }
+    world.act("3.y stops");
+    compare(
+        &world,
+        8,
+        "2.x is operation 7
+        3.y is operation 7
+        cancel by me
+        2.x adopts 1 try 1 from 1.a
+        a canceled by me
+        build canceled
+        2.x to be canceled by me
+        3.y adopts 1 try 1 from 1.a
+        2.x canceled by me
+        2.build failed
+        3.cancel by me
+        3.y canceled by me
+        3.build canceled",
+    );
+}
+
+#[test]
+fn work_begins_anew_for_a_job_that_may_not_take_it_over() {
+    for jobs in ["x [reuse group=g]:", "x [reuse pool=far]:"] {
+        let mut world = sharing(jobs);
+        world.act("2.x resolves 7");
+        world.act("cancel");
+        assert_eq!(n_stops(&world), 1, "{jobs}");
+    }
+}
+
+#[test]
+fn one_job_of_a_build_is_canceled() {
+    check(
+        "a [retry=2]:; b: a; c:; d: c",
+        "drop b; drop a; drop a; a stops; drop a; c passes; drop d; d stops",
+        "a leased 1 try 1
+        c leased 2 try 1
+        b canceled by me
+        a to be canceled by me
+        a canceled by me
+        c passed
+        d leased 3 try 1
+        d to be canceled by me
+        d canceled by me
+        build failed",
+    );
+}
+
+#[test]
+fn a_canceled_job_whose_worker_is_lost_is_not_tried_again() {
+    let mut world = World::new();
+    world.worker("w", 1, "", 0);
+    world.build(1, graph("a [retry=2]:"), BuildOptions::default());
+    for sentence in ["drop a", "lost w"] {
+        world.act(sentence);
+    }
+    compare(&world, 2, "a leased 1 try 1\n a to be canceled by me\n a canceled by me\n build failed");
+}
+
+/// A request of the `identity` that supersedes those of the same branch, both named by one letter; `-` for none.
+fn request(world: &mut World, number: u64, identity: &str, branch: &str) {
+    let mut request = ropewalk_engine::BuildRequest::new(graph::Event::new(graph::EventKind::Push), "pipeline");
+    request.identity = (identity != "-").then(|| graph::Digest([identity.as_bytes()[0]; 32]));
+    request.supersedes = (branch != "-").then(|| branch.to_owned());
+    request.origin.project = if number > 100 { "another".to_owned() } else { "project".to_owned() };
+    request.origin.number = number + 1000;
+    world.feed(Input::BuildRequested { build: BuildId(number), request: Box::new(request) });
+}
+
+#[test]
+fn a_request_is_the_build_of_its_identity_that_has_not_begun() {
+    let mut world = World::new();
+    request(&mut world, 1, "i", "-");
+    request(&mut world, 2, "i", "-");
+    request(&mut world, 101, "i", "-");
+    request(&mut world, 3, "other", "-");
+    world.evaluated(1, 0, Evaluation { graph: graph("a:"), ..Evaluation::default() });
+    world.worker("w", 1, "", 0);
+    // Said again after the build has begun, it is what it was.
+    request(&mut world, 2, "i", "-");
+    request(&mut world, 4, "i", "-");
+    world.act("cancel 4");
+    request(&mut world, 5, "i", "-");
+    let duplicates = world.effects.iter().filter_map(|effect| match effect {
+        Effect::Duplicate { requested, of } => Some((requested.0, of.0)),
+        _ => None,
+    });
+    assert_eq!(duplicates.collect::<Vec<_>>(), [(2, 1), (2, 1)]);
+    compare(
+        &world,
+        0,
+        "created
+        101.created
+        3.created
+        evaluated 1
+        a leased 1 try 1
+        4.created
+        4.cancel by me
+        4.build canceled
+        5.created",
+    );
+}
+
+#[test]
+fn a_later_build_takes_the_place_of_earlier_ones_of_its_branch() {
+    let mut world = World::new();
+    request(&mut world, 1, "-", "b");
+    request(&mut world, 2, "-", "c");
+    request(&mut world, 101, "-", "b");
+    request(&mut world, 4, "-", "b");
+    // A request that comes late is itself superseded.
+    request(&mut world, 3, "-", "b");
+    request(&mut world, 5, "-", "b");
+    compare(
+        &world,
+        0,
+        "created
+        2.created
+        101.created
+        4.created
+        cancel by superseded by build 1004
+        build canceled
+        3.created
+        3.cancel by superseded by build 1004
+        3.build canceled
+        5.created
+        4.cancel by superseded by build 1005
+        4.build canceled",
+    );
+}
+
+#[test]
+fn a_closed_worker_and_a_held_pool_get_nothing_new() {
+    let mut world = World::new();
+    world.closed_worker("w", "low disk");
+    world.build(1, graph("a:; b:"), BuildOptions::default());
+    world.worker("w", 1, "", 0);
+    world.closed_worker("w", "paused");
+    let hold = |reason: Option<&str>| Input::PoolHeld { pool: String::new(), reason: reason.map(str::to_owned) };
+    world.feed(hold(Some("maintenance")));
+    world.act("a passes");
+    world.act("worker w 1");
+    assert_eq!(world.lease(1, "b"), None);
+    world.feed(hold(None));
+    world.act("b passes");
+    compare(&world, 2, "a leased 1 try 1\n a passed\n b leased 2 try 1\n b passed\n build passed");
 }

@@ -13,4 +13,4 @@ pub mod sabotage;
 
 pub use oracle::Violation;
 pub use sabotage::Sabotage;
-pub use storm::{Failure, run};
+pub use storm::{Failure, Tally, run};

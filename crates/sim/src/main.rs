@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use ropewalk_sim::{Sabotage, run};
+use ropewalk_sim::{Sabotage, Tally, run};
 
 const USAGE: &str = "usage: ropewalk-sim [--seeds COUNT] [--seed SEED]";
 
@@ -24,15 +24,20 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let count = seeds.end - seeds.start;
+    let mut tally = Tally::default();
     for seed in seeds {
-        if let Err(failure) = run(seed, Sabotage::None) {
-            println!(
-                "{}\n\nseed {seed} breaks the law that {}: {}",
-                failure.trace, failure.violation.law, failure.violation.text
-            );
-            return ExitCode::FAILURE;
+        match run(seed, Sabotage::None) {
+            Ok(storm) => tally += storm,
+            Err(failure) => {
+                println!(
+                    "{}\n\nseed {seed} breaks the law that {}: {}",
+                    failure.trace, failure.violation.law, failure.violation.text
+                );
+                return ExitCode::FAILURE;
+            }
         }
     }
     println!("{count} storms broke no law");
+    println!("{tally:?}");
     ExitCode::SUCCESS
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use engine::{Ended, Fact, What};
+use engine::{BuildRequest, Ended, Fact, What};
 use graph::{
     Accepts, AttemptNumber, BuildId, Diagnostic, Digest, Ending, Failure, Graph, Job, JobName, Known, LeaseId, Outcome,
     Question, SkipReason, Verdict, WorkerId,
@@ -33,6 +33,11 @@ pub struct Oracle {
     operations: BTreeMap<(BuildId, JobName), Digest>,
     /// Operations that passed, by a job not retried.
     passed: BTreeSet<Digest>,
+    /// Requests that were other builds.
+    duplicates: BTreeMap<BuildId, BuildId>,
+    /// Workers that take nothing new, and pools of which nothing is handed out, by what the engine was told last.
+    closed: BTreeSet<WorkerId>,
+    held_pools: BTreeSet<String>,
 }
 
 struct Modeled {
@@ -42,8 +47,14 @@ struct Modeled {
     jobs: BTreeMap<JobName, Track>,
     /// What an evaluation changed that had begun.
     melted: Option<JobName>,
+    /// What makes it the same as another, and what lets a later one take its place.
+    identity: Option<Digest>,
+    supersedes: Option<String>,
+    is_created: bool,
     is_canceled: bool,
     is_over: bool,
+    /// Somebody retried a job of it after its end.
+    is_revived: bool,
 }
 
 /// What facts said of one job.
@@ -51,6 +62,7 @@ struct Modeled {
 struct Track {
     outcome: Option<Outcome>,
     active: Option<(AttemptNumber, LeaseId, WorkerId)>,
+    is_cancel_wanted: bool,
     has_begun: bool,
     /// A person was asked, and has not refused.
     is_gate_seen: bool,
@@ -67,11 +79,94 @@ fn demand(law: &'static str, holds: bool, text: impl FnOnce() -> String) -> Chec
 
 impl Oracle {
     /// A build with this pipeline may appear.
-    pub fn expect(&mut self, build: BuildId, pipeline: Pipeline, known: Known) {
+    pub fn expect(&mut self, build: BuildId, pipeline: Pipeline, known: Known, request: &BuildRequest) {
         let graph = Graph::default();
         let jobs = BTreeMap::new();
-        let (melted, is_canceled, is_over) = (None, false, false);
-        self.builds.insert(build, Modeled { pipeline, known, graph, jobs, melted, is_canceled, is_over });
+        let (identity, supersedes) = (request.identity, request.supersedes.clone());
+        let (melted, is_created, is_canceled, is_over, is_revived) = Default::default();
+        let modeled = Modeled {
+            pipeline,
+            known,
+            graph,
+            jobs,
+            melted,
+            identity,
+            supersedes,
+            is_created,
+            is_canceled,
+            is_over,
+            is_revived,
+        };
+        self.builds.insert(build, modeled);
+    }
+
+    /// A worker's word about whether it takes new attempts reached the engine.
+    pub fn hear_intake(&mut self, worker: &WorkerId, is_closed: bool) {
+        if is_closed {
+            self.closed.insert(worker.clone());
+        } else {
+            self.closed.remove(worker);
+        }
+    }
+
+    /// A pool was held or released.
+    pub fn hear_hold(&mut self, pool: &str, is_held: bool) {
+        if is_held {
+            self.held_pools.insert(pool.to_owned());
+        } else {
+            self.held_pools.remove(pool);
+        }
+    }
+
+    /// The server died: what is hearsay it has to be told again.
+    pub fn forget_hearsay(&mut self) {
+        self.closed.clear();
+        self.held_pools.clear();
+        // A request that is made again may then be a build of its own.
+        self.duplicates.clear();
+    }
+
+    /// Checks that a request is the build that the engine says it is. To be called before the facts of the same step.
+    ///
+    /// # Errors
+    /// The law that it breaks.
+    pub fn see_duplicate(&mut self, requested: BuildId, of: BuildId) -> Checked {
+        let law = "a request is only a build of its identity that waits";
+        let at = || format!("{requested} is said to be {of}");
+        if let Some(before) = self.duplicates.insert(requested, of) {
+            return demand(law, before == of, at);
+        }
+        let is_same = self.builds[&requested].identity.is_some()
+            && self.builds.get(&of).is_some_and(|build| build.identity == self.builds[&requested].identity);
+        let is_new = self.builds.get(&of).is_some_and(|build| !build.is_created);
+        demand(law, is_same && (is_new || self.is_waiting(of)) && !self.builds[&requested].is_created, at)
+    }
+
+    /// Whether nothing of a build has begun, and nobody canceled it.
+    fn is_waiting(&self, id: BuildId) -> bool {
+        let build = &self.builds[&id];
+        let has_begun = build.jobs.values().any(|track| track.has_begun);
+        build.is_created && !build.is_over && !build.is_canceled && !has_begun
+    }
+
+    /// Checks what must hold after every step.
+    ///
+    /// # Errors
+    /// The law that is broken.
+    pub fn check_rest(&self) -> Checked {
+        let mut leases = BTreeSet::new();
+        for (id, name, track) in self.tracks() {
+            let Some((_, lease, _)) = &track.active else { continue };
+            demand("no lease is held twice", leases.insert(*lease), || format!("lease {lease} of {id}.{name}"))?;
+        }
+        let mut rivals = BTreeMap::new();
+        for (id, build) in &self.builds {
+            let is_live = build.is_created && !build.is_over && !build.is_canceled && !build.is_revived;
+            let Some(branch) = build.supersedes.as_ref().filter(|_| is_live) else { continue };
+            let other = rivals.insert(branch, id);
+            demand("a later build supersedes earlier ones", other.is_none(), || format!("{id} beside {other:?}"))?;
+        }
+        Ok(())
     }
 
     /// A worker with so many slots exists.
@@ -98,8 +193,17 @@ impl Oracle {
             return demand("facts are of known builds", false, || format!("{fact:?}"));
         };
         let may_follow = !build.is_over || matches!(fact.what, What::JobRetried { .. });
+        let is_first = matches!(fact.what, What::BuildCreated(_));
+        demand("a build is created first and once", is_first != build.is_created, || format!("{fact:?}"))?;
         demand("a finished build is a fixed point", may_follow, || format!("after its end: {fact:?}"))?;
         match &fact.what {
+            What::BuildCreated(_) => self.check_creation(fact.build)?,
+            What::AttemptAdopted { job, lease, worker, attempt, from, .. } => {
+                self.check_adoption(fact.build, job, *lease, worker, (from.build, &from.job))?;
+                let track = self.track(fact.build, job);
+                track.active = Some((*attempt, *lease, worker.clone()));
+                track.has_begun = true;
+            }
             What::AttemptLeased { job, lease, worker, attempt, try_number } => {
                 self.check_lease(fact.build, job, *lease, worker, *try_number)?;
                 self.last_lease = *lease;
@@ -156,9 +260,14 @@ impl Oracle {
                 let operation = self.operations.get(&(fact.build, job.clone())).copied();
                 build.jobs.entry(job.clone()).or_default().operation = operation;
             }
+            What::BuildCreated(_) => build.is_created = true,
+            What::JobCancelRequested { job, .. } => {
+                build.jobs.entry(job.clone()).or_default().is_cancel_wanted = true;
+            }
             What::CancelRequested { .. } => build.is_canceled = true,
             What::BuildEnded { .. } => build.is_over = true,
             What::JobRetried { job, .. } => {
+                build.is_revived |= build.is_over;
                 build.is_over = false;
                 put_back(build, job);
             }
@@ -168,6 +277,54 @@ impl Oracle {
 
     fn track(&mut self, build: BuildId, job: &JobName) -> &mut Track {
         self.builds.get_mut(&build).expect("it was checked").jobs.entry(job.clone()).or_default()
+    }
+
+    fn check_creation(&self, id: BuildId) -> Checked {
+        let is_said = self.duplicates.contains_key(&id);
+        demand("a request is one build", !is_said, || format!("{id} was said to be {:?}", self.duplicates.get(&id)))?;
+        let Some(identity) = self.builds[&id].identity else { return Ok(()) };
+        let is_same = |other: &&BuildId| {
+            // A failure, even of a job that never began, may have stopped it.
+            let is_failed = |track: &Track| matches!(track.outcome, Some(Outcome::Failed(_)));
+            let build = &self.builds[*other];
+            let is_stopped = build.is_revived || build.jobs.values().any(is_failed);
+            build.identity == Some(identity) && self.is_waiting(**other) && !is_stopped
+        };
+        let same = self.builds.keys().find(is_same);
+        demand("equal requests that wait are one build", same.is_none(), || format!("{id} beside {same:?}"))
+    }
+
+    /// An attempt goes on for an equal job that is wanted, of another that is not, and in the same hands.
+    fn check_adoption(
+        &self,
+        id: BuildId,
+        name: &JobName,
+        lease: LeaseId,
+        worker: &WorkerId,
+        from: (BuildId, &JobName),
+    ) -> Checked {
+        let at = || format!("{id}.{name} adopts lease {lease} of {from:?}");
+        let holder = self.tracks().find(|(_, _, track)| track.active.as_ref().is_some_and(|held| held.1 == lease));
+        let Some((its_build, its_name, held)) = holder else {
+            return demand("only what runs is handed over", false, at);
+        };
+        let is_same_hand = held.active.as_ref().is_some_and(|held| held.2 == *worker);
+        demand("a lease stays in the same hands", is_same_hand, at)?;
+        let build = &self.builds[&id];
+        let track = build.jobs.get(name);
+        let Some((job, track)) = build.graph.jobs.get(name).zip(track) else {
+            return demand("only jobs of the graph run", false, at);
+        };
+        let is_left = track.active.is_none() && track.outcome.is_none() && !track.is_cancel_wanted;
+        demand("only a job that waits adopts", is_left && (!build.is_canceled || job.cleanup), at)?;
+        demand("no job starts before its needs accept", needs_accept(build, job), at)?;
+        demand("no job bypasses its gate", job.gate.is_none() || track.is_approved, at)?;
+        demand("one job at most in a concurrency group", job.concurrency.is_none(), at)?;
+        let true_operation = |build: BuildId, name: &JobName| self.operations.get(&(build, name.clone()));
+        let is_equal = true_operation(id, name).is_some()
+            && true_operation(id, name) == true_operation(its_build, its_name)
+            && true_operation(id, name) == true_operation(from.0, from.1);
+        demand("only equal work is adopted", is_equal, at)
     }
 
     fn check_lease(&self, id: BuildId, name: &JobName, lease: LeaseId, worker: &WorkerId, try_number: u32) -> Checked {
@@ -186,6 +343,9 @@ impl Oracle {
         demand("no job bypasses its gate", is_approved, at)?;
         demand("only cleanup starts after a cancel", !build.is_canceled || job.cleanup, at)?;
         self.check_group(id, name, job)?;
+        demand("a closed worker gets nothing new", !self.closed.contains(worker), at)?;
+        demand("nothing of a held pool is handed out", !self.held_pools.contains(&job.pool), at)?;
+        demand("no canceled job is tried again", track.is_none_or(|track| !track.is_cancel_wanted), at)?;
         let n_active =
             self.tracks().filter(|(_, _, track)| track.active.as_ref().is_some_and(|held| held.2 == *worker));
         let n_slots = self.slots.get(worker).copied().unwrap_or(0) as usize;
@@ -373,6 +533,7 @@ fn put_back(build: &mut Modeled, name: &JobName) {
             track.is_gate_seen = false;
         }
         track.outcome = None;
+        track.is_cancel_wanted = false;
         track.is_retried |= other == name;
     }
 }

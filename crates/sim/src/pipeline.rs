@@ -182,7 +182,7 @@ fn job(random: &mut Random, earlier: &[JobName], order: usize) -> Job {
     if random.chance(5) {
         job.skip = Some(SkipReason::Condition { text: "branch main".to_owned() });
     }
-    if random.chance(30) {
+    if random.chance(40) {
         job.reuse = Reuse::Inputs(Vec::new());
     }
     if random.chance(25) {
@@ -199,6 +199,11 @@ fn job(random: &mut Random, earlier: &[JobName], order: usize) -> Job {
     job.resources = Resources { cpu_milli: random.below(4) as u64 * 1000, memory_bytes: 0 };
     if random.chance(20) {
         job.pool = "big".to_owned();
+    }
+    if job.reuse != Reuse::Never && random.chance(70) {
+        // Alike enough that one may go on for another.
+        (job.resources, job.concurrency) = Default::default();
+        job.pool.clear();
     }
     job
 }

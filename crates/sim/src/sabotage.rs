@@ -24,11 +24,21 @@ pub enum Sabotage {
     LostGrowth,
     /// A job changes after it has begun, and nobody is told.
     MeltedJob,
+    /// What makes a request the same as another does not reach the engine.
+    LostIdentity,
+    /// What lets a build take the place of earlier ones does not reach the engine.
+    LostRivalry,
+    /// A rebuilt engine has not read that a lease was handed over.
+    UnreadAdoption,
+    /// A worker that is closed is said to be open.
+    OpenDoor,
+    /// That a pool is held does not reach the engine.
+    UnheldPool,
 }
 
 impl Sabotage {
     /// Every fault that storms must catch.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 14] = [
         Self::StaleResult,
         Self::IgnoredNeed,
         Self::UnwrittenFact,
@@ -38,5 +48,10 @@ impl Sabotage {
         Self::UnequalOperation,
         Self::LostGrowth,
         Self::MeltedJob,
+        Self::LostIdentity,
+        Self::LostRivalry,
+        Self::UnreadAdoption,
+        Self::OpenDoor,
+        Self::UnheldPool,
     ];
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use engine::{
-    BuildOptions, BuildRequest, Effect, Engine, Fact, FailurePolicy, Input, JobState, Presence, Reused, What,
+    BuildOptions, BuildRequest, Effect, Engine, Fact, FailurePolicy, Input, Intake, JobState, Presence, Reused, What,
 };
 use graph::{
     Answer, AttemptNumber, AttemptReport, AttemptSpec, BuildId, Digest, Evaluation, Event, EventKind, Known, LeaseId,
@@ -27,6 +27,8 @@ const HAPPENINGS: usize = 160;
 const CALM_ROUNDS_MAX: usize = 2000;
 /// How long a worker's word holds.
 const HOLDS_MS: u64 = 4000;
+/// The most requests for builds.
+const BUILDS_MAX: u64 = 6;
 /// Earlier inputs that may be said again.
 const MEMORY_MAX: usize = 64;
 
@@ -45,9 +47,43 @@ pub struct Failure {
 ///
 /// # Errors
 /// The first law that it breaks.
-pub fn run(seed: u64, sabotage: Sabotage) -> Result<(), Failure> {
+pub fn run(seed: u64, sabotage: Sabotage) -> Result<Tally, Failure> {
     let mut storm = Storm::new(seed, sabotage);
-    storm.weather().map_err(|violation| Failure { seed, violation, trace: storm.trace() })
+    match storm.weather() {
+        Ok(()) => Ok(storm.tally()),
+        Err(violation) => Err(Failure { seed, violation, trace: storm.trace() }),
+    }
+}
+
+/// What happened in a storm, counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Facts.
+    pub facts: u64,
+    /// Builds that were created.
+    pub builds: u64,
+    /// Requests that were other builds.
+    pub duplicates: u64,
+    /// Builds that somebody, or a later build, canceled.
+    pub canceled: u64,
+    /// Leases that were given.
+    pub leases: u64,
+    /// Leases that were handed over.
+    pub adoptions: u64,
+    /// Times that the server died.
+    pub deaths: u64,
+}
+
+impl std::ops::AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.facts += other.facts;
+        self.builds += other.builds;
+        self.duplicates += other.duplicates;
+        self.canceled += other.canceled;
+        self.leases += other.leases;
+        self.adoptions += other.adoptions;
+        self.deaths += other.deaths;
+    }
 }
 
 struct Storm {
@@ -79,6 +115,12 @@ struct Storm {
     results: BTreeMap<Digest, (Reused, Outcome)>,
     operations: BTreeMap<(BuildId, graph::JobName), Digest>,
     oracle: Oracle,
+    /// What was asked for; a request that was neither created nor answered is made again.
+    requests: BTreeMap<BuildId, Input>,
+    duplicates: BTreeSet<BuildId>,
+    /// Pools that somebody holds.
+    held: BTreeSet<String>,
+    n_deaths: u64,
 }
 
 struct Worker {
@@ -91,6 +133,7 @@ struct Worker {
     seen: BTreeSet<LeaseId>,
     /// Nothing reaches it and nothing comes from it.
     is_silent: bool,
+    is_closed: bool,
     outbox: Vec<Input>,
 }
 
@@ -110,7 +153,17 @@ impl Storm {
             }
             oracle.hire(id.clone(), slots);
             let (running, stopping, seen) = Default::default();
-            workers.push(Worker { id, slots, pools, running, stopping, seen, is_silent: false, outbox: Vec::new() });
+            workers.push(Worker {
+                id,
+                slots,
+                pools,
+                running,
+                stopping,
+                seen,
+                is_silent: false,
+                is_closed: false,
+                outbox: Vec::new(),
+            });
         }
         Self {
             random,
@@ -133,6 +186,10 @@ impl Storm {
             results: BTreeMap::new(),
             operations: BTreeMap::new(),
             oracle,
+            requests: BTreeMap::new(),
+            duplicates: BTreeSet::new(),
+            held: BTreeSet::new(),
+            n_deaths: 0,
         }
     }
 
@@ -141,6 +198,19 @@ impl Storm {
             self.happen()?;
         }
         self.calm()
+    }
+
+    fn tally(&self) -> Tally {
+        let count = |is_meant: fn(&What) -> bool| self.facts.iter().filter(|fact| is_meant(&fact.what)).count() as u64;
+        Tally {
+            facts: self.facts.len() as u64,
+            builds: self.created.len() as u64,
+            duplicates: self.duplicates.len() as u64,
+            canceled: count(|what| matches!(what, What::CancelRequested { .. })),
+            leases: count(|what| matches!(what, What::AttemptLeased { .. })),
+            adoptions: count(|what| matches!(what, What::AttemptAdopted { .. })),
+            deaths: self.n_deaths,
+        }
     }
 
     fn trace(&self) -> String {
@@ -160,6 +230,7 @@ impl Storm {
             66..70 => self.answer_a_gate(),
             70..73 => self.lie(),
             73..75 => self.cancel_or_retry(),
+            80..82 => self.hold_or_close(),
             75..78 => self.say_again(),
             78..80 => return self.die(),
             _ => return self.deliver(),
@@ -169,20 +240,32 @@ impl Storm {
 
     fn request(&mut self) {
         let build = self.store.reserve_build().expect("a store in memory numbers builds");
-        if build.0 > 4 {
+        if build.0 > BUILDS_MAX {
             return;
         }
-        let pipeline = Pipeline::new(&mut self.random);
+        // Often the pipeline of another build, so that much is equal.
+        let others: Vec<&Pipeline> = self.pipelines.values().filter(|_| self.random.clone().chance(50)).collect();
+        let other = self.random.pick(&others).map(|&other| other.clone());
+        let pipeline = other.unwrap_or_else(|| Pipeline::new(&mut self.random));
         let event = Event::new(EventKind::Push);
-        self.oracle.expect(build, pipeline.clone(), Known::of(event.clone()));
-        self.pipelines.insert(build, pipeline);
         let on_failure = if self.random.chance(25) { FailurePolicy::FailFast } else { FailurePolicy::KeepGoing };
         let urgent = self.random.chance(20);
         let options = BuildOptions { on_failure, urgent, ..BuildOptions::default() };
         let client = format!("client {}", self.random.below(2));
-        let pipeline = "pipeline".to_owned();
-        let request = Box::new(BuildRequest { options, client, ..BuildRequest::new(event, pipeline) });
-        self.mail.push(Input::BuildRequested { build, request });
+        let known = Known::of(event.clone());
+        let mut request = BuildRequest { options, client, ..BuildRequest::new(event, "pipeline") };
+        request.identity = self.random.chance(40).then(|| Digest([self.random.below(2) as u8; 32]));
+        request.supersedes = self.random.chance(40).then(|| format!("branch {}", self.random.below(2)));
+        self.oracle.expect(build, pipeline.clone(), known, &request);
+        self.pipelines.insert(build, pipeline);
+        match self.sabotage {
+            Sabotage::LostIdentity => request.identity = None,
+            Sabotage::LostRivalry => request.supersedes = None,
+            _ => {}
+        }
+        let input = Input::BuildRequested { build, request: Box::new(request) };
+        self.requests.insert(build, input.clone());
+        self.mail.push(input);
     }
 
     fn pass_time(&mut self) {
@@ -211,6 +294,11 @@ impl Storm {
             resources: Resources { cpu_milli: WORKER_CPU_MILLI, memory_bytes: 0 },
             leases: worker.running.keys().copied().collect(),
             holds_ms: HOLDS_MS,
+            intake: if worker.is_closed && self.sabotage != Sabotage::OpenDoor {
+                Intake::Closed { reason: "low disk".to_owned() }
+            } else {
+                Intake::Open
+            },
         };
         Input::WorkerPresent { worker: worker.id.clone(), presence }
     }
@@ -327,6 +415,7 @@ impl Storm {
                     worker.stopping.insert(lease);
                 }
             }
+            Effect::Duplicate { requested, .. } => drop(self.duplicates.insert(requested)),
             Effect::Wake { .. } => {}
         }
     }
@@ -386,12 +475,40 @@ impl Storm {
 
     fn cancel_or_retry(&mut self) {
         let by = "somebody".to_owned();
-        if self.random.chance(40) {
-            let build = BuildId(1 + self.random.below(4) as u64);
+        if self.random.chance(30) {
+            // Mostly one that runs, so that its work may be wanted by another.
+            let running: Vec<BuildId> =
+                self.workers.iter().flat_map(|worker| worker.running.values()).map(|(build, _, _)| *build).collect();
+            let any = BuildId(1 + self.random.below(4) as u64);
+            let build = self.random.pick(&running).copied().filter(|_| self.random.clone().chance(75)).unwrap_or(any);
             self.mail.push(Input::CancelRequested { build, by });
+        } else if self.random.chance(30) {
+            let build = BuildId(1 + self.random.below(4) as u64);
+            let jobs: Vec<_> = self.engine.jobs(build).map(|(name, _)| name.clone()).collect();
+            let Some(job) = self.random.pick(&jobs).cloned() else { return };
+            self.mail.push(Input::JobCanceled { build, job, by });
         } else if let Some((build, job)) = self.random.pick(&self.oracle.failed_jobs()).cloned() {
             self.mail.push(Input::JobRetried { build, job, by });
         }
+    }
+
+    /// Somebody holds or releases a pool; a worker pauses or goes on.
+    fn hold_or_close(&mut self) {
+        if self.random.chance(50) {
+            let worker = self.random.below(self.workers.len());
+            self.workers[worker].is_closed ^= true;
+            return;
+        }
+        let pool = if self.random.chance(50) { "big".to_owned() } else { String::new() };
+        if !self.held.remove(&pool) {
+            self.held.insert(pool.clone());
+        }
+        self.say_hold(pool);
+    }
+
+    fn say_hold(&mut self, pool: String) {
+        let reason = self.held.contains(&pool).then(|| "maintenance".to_owned());
+        self.mail.push(Input::PoolHeld { pool, reason });
     }
 
     fn say_again(&mut self) {
@@ -415,6 +532,7 @@ impl Storm {
 
     fn step(&mut self, mut inputs: Vec<Input>) -> Checked {
         for input in &mut inputs {
+            self.hear(input);
             self.plant_stale(input);
             if self.memory.len() < MEMORY_MAX {
                 self.memory.push(input.clone());
@@ -424,13 +542,42 @@ impl Storm {
             }
         }
         let step = self.engine.step(self.now, inputs);
+        for effect in &step.effects {
+            if let Effect::Duplicate { requested, of } = effect {
+                self.oracle.see_duplicate(*requested, *of)?;
+            }
+        }
         self.append(step.facts)?;
+        self.oracle.check_rest()?;
         if !self.is_calm && self.random.chance(4) {
             // The server dies after it has stored the facts and before it performs the effects.
             return self.die();
         }
         self.tasks.extend(step.effects);
         Ok(())
+    }
+
+    /// What reaches the engine is what it can know.
+    fn hear(&mut self, input: &mut Input) {
+        match input {
+            Input::WorkerPresent { worker, presence } => {
+                let worker = self.workers.iter().find(|other| other.id == *worker).expect("no other shows itself");
+                // The word of a moment ago may be on its way still; whoever sent it, it is what the engine knows.
+                let is_closed = match self.sabotage {
+                    Sabotage::OpenDoor => worker.is_closed,
+                    _ => presence.intake != Intake::Open,
+                };
+                self.oracle.hear_intake(&worker.id, is_closed);
+            }
+            Input::WorkerLeft { worker } => self.oracle.hear_intake(worker, false),
+            Input::PoolHeld { pool, reason } => {
+                self.oracle.hear_hold(pool, reason.is_some());
+                if self.sabotage == Sabotage::UnheldPool {
+                    *reason = None;
+                }
+            }
+            _ => {}
+        }
     }
 
     fn append(&mut self, facts: Vec<Fact>) -> Checked {
@@ -482,6 +629,7 @@ impl Storm {
 
     /// The server dies and starts again: all that it knows are the facts.
     fn die(&mut self) -> Checked {
+        self.n_deaths += 1;
         let mut folded = Engine::new();
         for (index, fact) in self.facts.iter().enumerate() {
             if self.unwritten != Some(index) {
@@ -499,6 +647,11 @@ impl Storm {
         self.is_folded_by_build = self.random.chance(50);
         self.engine = if self.is_folded_by_build { self.rebuilt_from_store()? } else { folded };
         self.plant_unfenced();
+        self.plant_unread_adoption();
+        self.oracle.forget_hearsay();
+        for pool in self.held.clone() {
+            self.say_hold(pool);
+        }
         self.tasks.clear();
         self.tasks.extend(self.engine.wanted(self.now));
         Ok(())
@@ -558,11 +711,28 @@ impl Storm {
         self.engine = engine;
     }
 
+    /// Sabotage: the rebuilt engine has not read that a lease was handed over, but that the old job has ended.
+    fn plant_unread_adoption(&mut self) {
+        if self.sabotage != Sabotage::UnreadAdoption {
+            return;
+        }
+        let mut engine = Engine::new();
+        let is_read = |fact: &&Fact| !matches!(fact.what, What::AttemptAdopted { .. });
+        self.facts.iter().filter(is_read).for_each(|fact| engine.apply(fact));
+        self.engine = engine;
+    }
+
     /// Everybody behaves until nothing is left to do.
     fn calm(&mut self) -> Checked {
         self.is_calm = true;
         for index in 0..self.workers.len() {
+            self.workers[index].is_closed = false;
             self.bring_back(index);
+        }
+        self.held.clear();
+        // Also of a pool that is not held any more: an older word may have come later.
+        for pool in ["", "big"] {
+            self.say_hold(pool.to_owned());
         }
         for _ in 0..CALM_ROUNDS_MAX {
             self.now = self.now.plus_ms(700);
@@ -575,6 +745,9 @@ impl Storm {
             for (build, job) in self.gates.clone() {
                 self.mail.push(Input::GateAnswered { build, job, answer: Some(BTreeMap::new()), by: "all".to_owned() });
             }
+            let is_open = |id: &&BuildId| !self.created.contains(id) && !self.duplicates.contains(id);
+            let open: Vec<BuildId> = self.requests.keys().filter(is_open).copied().collect();
+            self.mail.extend(open.iter().map(|id| self.requests[id].clone()));
             let mail = std::mem::take(&mut self.mail);
             self.step(mail)?;
             while let Some(effect) = self.tasks.pop_front() {
@@ -582,7 +755,9 @@ impl Storm {
             }
             let is_over =
                 |id: &BuildId| self.engine.verdict(*id).is_none_or(|verdict| verdict != graph::Verdict::Running);
-            if self.created.iter().all(is_over) && self.created.len() == self.pipelines.len() {
+            if self.created.iter().all(is_over)
+                && self.pipelines.keys().all(|id| self.created.contains(id) || self.duplicates.contains(id))
+            {
                 break;
             }
         }

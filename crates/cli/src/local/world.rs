@@ -219,6 +219,7 @@ impl LocalWorld {
             resources: Resources::default(),
             leases: self.running.borrow().keys().copied().collect(),
             holds_ms: 0,
+            intake: engine::Intake::Open,
         };
         let input = Input::WorkerPresent { worker: WorkerId(WORKER.into()), presence };
         self.answer(async move { input });
@@ -351,7 +352,8 @@ impl World for LocalWorld {
                     cancel.gently(&by);
                 }
             }
-            Effect::Wake { .. } => {}
+            // A laptop's requests have no identity.
+            Effect::Duplicate { .. } | Effect::Wake { .. } => {}
         }
     }
 

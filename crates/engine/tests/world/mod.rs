@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use graph::*;
-use ropewalk_engine::{BuildOptions, BuildRequest, Effect, Ended, Engine, Fact, Input, Presence, What};
+use ropewalk_engine::{BuildOptions, BuildRequest, Effect, Ended, Engine, Fact, Input, Intake, Presence, What};
 
 /// The graph that `text` describes.
 pub fn graph(text: &str) -> Graph {
@@ -104,7 +104,16 @@ impl World {
         let pools = pools.split_whitespace().map(str::to_owned).chain([String::new()]).collect();
         let leases = self.leases_of(name);
         let (labels, resources) = (BTreeSet::new(), Resources::default());
-        let presence = Presence { pools, labels, slots, resources, leases, holds_ms };
+        let presence = Presence { pools, labels, slots, resources, leases, holds_ms, intake: Intake::Open };
+        self.feed(Input::WorkerPresent { worker: WorkerId(name.into()), presence });
+    }
+
+    /// A worker of one slot that takes nothing new shows itself.
+    pub fn closed_worker(&mut self, name: &str, reason: &str) {
+        let (labels, resources) = (BTreeSet::new(), Resources::default());
+        let intake = Intake::Closed { reason: reason.to_owned() };
+        let (pools, leases) = ([String::new()].into(), self.leases_of(name));
+        let presence = Presence { pools, labels, slots: 1, resources, leases, holds_ms: 0, intake };
         self.feed(Input::WorkerPresent { worker: WorkerId(name.into()), presence });
     }
 
@@ -152,6 +161,14 @@ impl World {
                 self.finish(job_of(job).0, &job_of(job).1, canceled);
             }
             ["cancel"] => self.feed(Input::CancelRequested { build: BuildId(1), by: "me".to_owned() }),
+            ["drop", job] => {
+                let (build, job) = job_of(job);
+                self.feed(Input::JobCanceled { build: BuildId(build), job: job.into(), by: "me".to_owned() });
+            }
+            ["cancel", build] => {
+                let build = BuildId(build.parse().expect("a build's number"));
+                self.feed(Input::CancelRequested { build, by: "me".to_owned() });
+            }
             ["approve", job] => self.answer_gate(job, Some(BTreeMap::new())),
             ["refuse", job] => self.answer_gate(job, None),
             ["retry", job] => {
@@ -200,6 +217,9 @@ fn line(fact: &Fact) -> String {
         What::OperationKnown { job, operation } => format!("{job} is operation {}", operation.0[0]),
         What::OperationUnknown { job, reason } => format!("{job} has no operation: {reason}"),
         What::AttemptLeased { job, try_number, lease, .. } => format!("{job} leased {lease} try {try_number}"),
+        What::AttemptAdopted { job, try_number, lease, from, .. } => {
+            format!("{job} adopts {lease} try {try_number} from {}.{}", from.build, from.job)
+        }
         What::AttemptFinished { job, report, retry_at, .. } => {
             let again = if retry_at.is_some() { ", again" } else { "" };
             format!("{job} {}{again}", outcome_line(&report.outcome))
@@ -209,6 +229,7 @@ fn line(fact: &Fact) -> String {
             format!("{job} {} as {}.{}", outcome_line(outcome), reused.build, reused.job)
         }
         What::JobRetried { job, .. } => format!("{job} retried"),
+        What::JobCancelRequested { job, by } => format!("{job} to be canceled by {by}"),
         What::CancelRequested { by } => format!("cancel by {by}"),
         What::BuildEnded { verdict } => format!("build {}", verdict.word()),
     };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use engine::fact::{Fact, What};
-use engine::{BuildOptions, BuildRequest, Ended, FailurePolicy, Reused};
+use engine::{Adopted, BuildOptions, BuildRequest, Ended, FailurePolicy, Reused};
 use graph::{
     Answer, Artifact, AttemptNumber, AttemptReport, BuildId, Diagnostic, Digest, Event, EventKind, Failure, Graph, Job,
     JobName, LeaseId, Location, Need, Origin, Outcome, Question, SkipReason, Step, StepReport, TestCase, TestOutcome,
@@ -173,6 +173,7 @@ pub fn every_kind(build: BuildId) -> Vec<Fact> {
             on_failure: FailurePolicy::FailFast,
             urgent: true,
             retry_of: Some(BuildId(1)),
+            pool: "linux".to_owned(),
         },
         client: "ann".to_owned(),
         given: BTreeMap::from([(job("make"), (earlier.clone(), passed()))]),
@@ -225,6 +226,16 @@ pub fn every_kind(build: BuildId) -> Vec<Fact> {
         What::JobRetried { job: job("test"), by: "ann".to_owned() },
         What::CancelRequested { by: "ann".to_owned() },
         What::BuildEnded { verdict: Verdict::Canceled { by: "ann".to_owned() } },
+        What::AttemptAdopted {
+            job: job("make"),
+            attempt: AttemptNumber(2),
+            try_number: 1,
+            lease: LeaseId(6),
+            worker: WorkerId("local".into()),
+            from: Adopted { build: BuildId(1), attempt: AttemptNumber(3), job: job("make/x") },
+            handed: 1,
+        },
+        What::JobCancelRequested { job: job("make"), by: "ann".to_owned() },
     ];
     let times = 1_i64..;
     times.zip(whats).map(|(second, what)| fact(build, second, what)).collect()

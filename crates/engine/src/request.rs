@@ -1,0 +1,126 @@
+//! Requests for builds: which are the same as another, and which take the place of earlier ones.
+//!
+//! Two indexes over the builds make both a lookup, however many builds there are. They follow from the facts.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use graph::{BuildId, Digest};
+
+use crate::build::{Build, Halt};
+use crate::effect::Effect;
+use crate::engine::{Engine, Step};
+use crate::fact::What;
+use crate::input::BuildRequest;
+
+/// The most requests remembered that were other builds; of earlier ones a repetition is judged anew.
+pub const DUPLICATES_MAX: usize = 10_000;
+
+/// What is known of requests over all builds.
+#[derive(Debug, Default)]
+pub(crate) struct Requests {
+    /// The builds of an identity in a project of which nothing has begun and that nobody canceled.
+    identities: HashMap<(String, Digest), BTreeSet<BuildId>>,
+    /// The builds that have not ended, by project and by what lets a later one take their place.
+    rivals: HashMap<(String, String), BTreeSet<BuildId>>,
+    /// Requests that were other builds. Not kept.
+    duplicates: BTreeMap<BuildId, BuildId>,
+}
+
+impl Requests {
+    /// A build that has not ended is there, or is there again.
+    pub fn note(&mut self, id: BuildId, request: &BuildRequest) {
+        if let Some(key) = rivalry(request) {
+            self.rivals.entry(key).or_default().insert(id);
+        }
+    }
+
+    /// A build was created.
+    pub fn note_created(&mut self, id: BuildId, request: &BuildRequest) {
+        self.note(id, request);
+        if let Some(identity) = request.identity {
+            self.identities.entry((request.origin.project.clone(), identity)).or_default().insert(id);
+        }
+    }
+
+    /// A build has begun, was canceled, or has ended: no request is it any more.
+    pub fn note_begun(&mut self, id: BuildId, request: &BuildRequest) {
+        let Some(identity) = request.identity else { return };
+        let key = (request.origin.project.clone(), identity);
+        if let Some(waiting) = self.identities.get_mut(&key) {
+            waiting.remove(&id);
+            if waiting.is_empty() {
+                self.identities.remove(&key);
+            }
+        }
+    }
+
+    /// A build has ended.
+    pub fn note_ended(&mut self, id: BuildId, request: &BuildRequest) {
+        if let Some(key) = rivalry(request)
+            && let Some(rivals) = self.rivals.get_mut(&key)
+        {
+            rivals.remove(&id);
+            if rivals.is_empty() {
+                self.rivals.remove(&key);
+            }
+        }
+        self.note_begun(id, request);
+    }
+
+    fn rivals(&self, request: &BuildRequest) -> Vec<BuildId> {
+        let rivals = rivalry(request).and_then(|key| self.rivals.get(&key));
+        rivals.into_iter().flatten().copied().collect()
+    }
+}
+
+fn rivalry(request: &BuildRequest) -> Option<(String, String)> {
+    Some((request.origin.project.clone(), request.supersedes.clone()?))
+}
+
+impl Engine {
+    /// Judges a request: it is a new build, or one that waits for its first attempt, or was heard before. Of builds of
+    /// which each takes the place of the earlier ones, the one with the largest number goes on.
+    pub(crate) fn judge_request(&mut self, step: &mut Step, id: BuildId, request: Box<BuildRequest>) {
+        if self.builds.contains_key(&id) || self.forgotten.contains(&id) {
+            return;
+        }
+        if let Some(of) = self.same_build(id, &request) {
+            step.effects.push(Effect::Duplicate { requested: id, of });
+            return;
+        }
+        let is_going_on = |other: &BuildId| self.builds.get(other).is_some_and(|build| !is_canceled(build));
+        let rivals: Vec<BuildId> = self.requests.rivals(&request).into_iter().filter(is_going_on).collect();
+        self.record(step, id, What::BuildCreated(request));
+        let Some(last) = rivals.iter().copied().chain([id]).max() else { return };
+        let by = format!("superseded by build {}", self.number_of(last));
+        for superseded in rivals.into_iter().chain([id]).filter(|&rival| rival != last) {
+            self.record(step, superseded, What::CancelRequested { by: by.clone() });
+        }
+    }
+
+    /// The build that a request is: one of the same identity of which nothing has begun and that nobody canceled.
+    fn same_build(&mut self, id: BuildId, request: &BuildRequest) -> Option<BuildId> {
+        if let Some(&of) = self.requests.duplicates.get(&id) {
+            return Some(of);
+        }
+        let key = (request.origin.project.clone(), request.identity?);
+        // One that a failure stopped before anything began is no longer what is wanted.
+        let is_going_on = |of: &&BuildId| self.builds.get(of).is_some_and(|build| build.halt.is_none());
+        let of = *self.requests.identities.get(&key)?.iter().find(is_going_on)?;
+        if self.requests.duplicates.len() >= DUPLICATES_MAX {
+            self.requests.duplicates.pop_first();
+        }
+        self.requests.duplicates.insert(id, of);
+        Some(of)
+    }
+
+    /// The number by which people know a build.
+    fn number_of(&self, id: BuildId) -> u64 {
+        let number = self.builds.get(&id).map_or(0, |build| build.request.origin.number);
+        if number == 0 { id.0 } else { number }
+    }
+}
+
+fn is_canceled(build: &Build) -> bool {
+    matches!(build.halt, Some(Halt::Canceled { .. }))
+}
