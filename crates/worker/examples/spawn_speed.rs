@@ -4,7 +4,7 @@
 //! rows hold all of it: its place is made, mounted, used for one step, let go and taken away. The tree is a small git
 //! repository of this program's making. CPU is that of this process, its keeper and all they started.
 
-use std::ffi::{CStr, OsString};
+use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -161,7 +161,7 @@ fn median(values: &[Duration]) -> Duration {
 fn command() -> Command {
     let mut command = Command::shell("/bin/sh", &["-e"], b"true").expect("a short script");
     command.marker = "speed/1/1".to_owned();
-    command.environment = std::env::vars_os().collect::<Vec<(OsString, OsString)>>();
+    command.environment = std::env::vars_os().collect();
     command.directory = PathBuf::from("/");
     command
 }

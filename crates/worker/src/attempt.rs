@@ -5,7 +5,7 @@
 //! here reads or writes files on the thread of all attempts but the few that steps leave for us.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +31,7 @@ use crate::patterns::Patterns;
 use crate::place::{Place, PlaceFault, program_file};
 use crate::reports::{self, Tests};
 use crate::step::{Heeds, NoEnd, Stopped, Watch, Went};
+use crate::variables::Variables;
 use crate::worker::Worker;
 
 /// The note that says so begins with this: the result of the job must not be reused.
@@ -139,11 +140,11 @@ struct Attempt<'w> {
     deadline: Option<Instant>,
     marker: String,
     /// Environment of the next step, without the step's own.
-    environment: BTreeMap<OsString, OsString>,
+    environment: Variables,
     /// What steps have put before PATH, the latest first.
     path: Vec<String>,
     /// The environment and directory of the last step that was to start: what a person finds who opens the workspace.
-    left: Option<(BTreeMap<OsString, OsString>, PathBuf)>,
+    left: Option<(Variables, PathBuf)>,
     contexts: Option<Contexts>,
     caches: Vec<(Cache, Restored)>,
     steps: Vec<StepReport>,
@@ -186,7 +187,7 @@ impl<'w> Attempt<'w> {
             slot: Some(slot),
             started,
             deadline,
-            environment: BTreeMap::new(),
+            environment: Variables::default(),
             path: Vec::new(),
             left: None,
             contexts: None,
@@ -256,7 +257,7 @@ impl<'w> Attempt<'w> {
         let Some((environment, directory)) = self.left.take() else { return };
         let data = &self.worker.settings.data;
         let path = crate::place::environment_file(data, self.spec.build, self.spec.attempt);
-        let text = |value: &OsString| self.secrets.hide(value.to_string_lossy().into_owned());
+        let text = |value: &OsStr| self.secrets.hide(value.to_string_lossy().into_owned());
         let variables = environment
             .iter()
             .filter(|(name, _)| !self.secrets.values.contains_key(&*name.to_string_lossy()))
@@ -284,12 +285,10 @@ impl<'w> Attempt<'w> {
             })
     }
 
-    fn base_environment(&self, place: &Place) -> BTreeMap<OsString, OsString> {
+    fn base_environment(&self, place: &Place) -> Variables {
         let mut environment = place.inherited(self.worker);
         let event = &self.spec.event;
-        let mut set = |name: &str, value: &str| environment.insert(name.into(), value.into());
-        set("CI", "true");
-        set("ROPEWALK", "true");
+        let mut set = |name: &str, value: &str| environment.insert(name, value);
         set("ROPEWALK_BUILD", &self.spec.build.to_string());
         set("ROPEWALK_JOB", self.spec.name.as_str());
         set("ROPEWALK_EVENT", event.kind.name());
@@ -303,12 +302,9 @@ impl<'w> Attempt<'w> {
                 set(name, value);
             }
         }
-        environment.insert("ROPEWALK_WORKSPACE".into(), place.root().into());
-        environment.extend(self.worker.nesting().map(|(name, value)| (name.into(), value)));
-        if let Some(slot) = &self.slot {
-            for file in CommandFile::ALL {
-                environment.insert(file.variable().into(), slot.directory().join(file.file_name()).into());
-            }
+        environment.insert("ROPEWALK_WORKSPACE", place.root());
+        for (file, place) in self.slot.iter().flat_map(CommandFiles::places) {
+            environment.insert(file.variable(), place);
         }
         environment
     }
@@ -324,10 +320,10 @@ impl<'w> Attempt<'w> {
         let job = Arc::clone(&self.spec.job);
         for (name, text) in &job.env {
             let value = self.evaluate(text).await.map_err(|fault| self.break_word(format!("env `{name}`: {fault}")))?;
-            self.environment.insert(name.into(), value.into());
+            self.environment.insert(name, value);
         }
         for (name, value) in &self.secrets.values {
-            self.environment.insert(name.into(), value.into());
+            self.environment.insert(name, value);
         }
         self.visible.extend(job.env.keys().map(OsString::from));
         self.show_environment();
@@ -479,11 +475,12 @@ impl<'w> Attempt<'w> {
         let mut done = Done { report: report(name, "failed", started), failure: None };
         match self.command(place, step).await {
             Ok((command, script)) => {
-                let largest = largest_variable(&command);
+                let largest = largest_variable(&command.environment);
                 let (deadline, limit) = self.limit(step);
                 let mut cancel = self.cancel.listen();
                 let watch = Watch {
                     processes: &self.worker.processes,
+                    channels: &self.worker.channels,
                     recorder: Arc::clone(&recorder),
                     deadline,
                     grace: self.worker.settings.grace,
@@ -492,7 +489,7 @@ impl<'w> Attempt<'w> {
                 };
                 let went = watch.run(command).await;
                 drop(script);
-                self.judge(index, &recorder, went, limit, &largest, &mut done);
+                self.judge(index, &recorder, went, limit, largest, &mut done);
                 self.take_values(index, step, &recorder, &mut done);
             }
             Err(Unstarted::Job(fault)) => {
@@ -518,15 +515,15 @@ impl<'w> Attempt<'w> {
     async fn command(&mut self, place: &Place, step: &Step) -> Result<(Command, Vec<HandedFile>), Unstarted> {
         let mut environment = self.environment.clone();
         if !self.path.is_empty() {
-            let old = environment.get(&OsString::from("PATH")).cloned().unwrap_or_default();
+            let old = environment.get("PATH").map(OsString::from).unwrap_or_default();
             let mut path = OsString::from(self.path.join(":"));
             path.push(":");
             path.push(old);
-            environment.insert("PATH".into(), path);
+            environment.insert("PATH", path);
         }
         for (name, text) in &step.env {
             let value = self.evaluate(text).await.map_err(|fault| Unstarted::Job(format!("env `{name}`: {fault}")))?;
-            environment.insert(name.into(), value.into());
+            environment.insert(name, value);
         }
         let directory = match &step.working_directory {
             None => place.root().to_owned(),
@@ -541,8 +538,8 @@ impl<'w> Attempt<'w> {
         }
         let (mut command, script) = self.shell(step)?;
         command.marker.clone_from(&self.marker);
-        environment.extend(command.environment.drain(..));
-        command.environment = environment.into_iter().collect();
+        environment.extend(command.environment.iter());
+        command.environment = environment;
         command.directory = directory;
         place.enter(&mut command);
         Ok((command, script))
@@ -577,10 +574,8 @@ impl<'w> Attempt<'w> {
                 let mut command = Command::shell("", &[], b"").map_err(failed)?;
                 command.program = program.into();
                 command.arguments = vec!["run".into(), self.spec.name.as_str().into()];
-                command.environment = vec![
-                    (STEP_VARIABLE.into(), payload.path.clone().into()),
-                    (CONTEXT_VARIABLE.into(), context.path.clone().into()),
-                ];
+                command.environment.insert(STEP_VARIABLE, &payload.path);
+                command.environment.insert(CONTEXT_VARIABLE, &context.path);
                 Ok((command, vec![payload, context]))
             }
             Shell::Custom(words) => {
@@ -615,7 +610,7 @@ impl<'w> Attempt<'w> {
         recorder: &SharedRecorder,
         went: Went,
         limit: Limit,
-        largest: &str,
+        largest: (OsString, usize),
         done: &mut Done,
     ) {
         if let Some(held) = went.held {
@@ -660,7 +655,13 @@ impl<'w> Attempt<'w> {
         Failure::Timeout { step, limit_ms }
     }
 
-    fn judge_no_end(&mut self, index: usize, recorder: &SharedRecorder, no_end: NoEnd, largest: &str) -> Failure {
+    fn judge_no_end(
+        &mut self,
+        index: usize,
+        recorder: &SharedRecorder,
+        no_end: NoEnd,
+        (largest, bytes): (OsString, usize),
+    ) -> Failure {
         let failure = match no_end {
             NoEnd::KeeperLost => {
                 return self.infra(recorder, "the keeper process has ended, and the step with it".to_owned());
@@ -681,7 +682,8 @@ impl<'w> Attempt<'w> {
                 self.infra(recorder, format!("the shell `{program}` was not found: {hint}"))
             }
             SpawnFailure::TooLong { .. } => {
-                let fault = format!("{failure}; the largest variable is {largest}");
+                let largest = largest.to_string_lossy();
+                let fault = format!("{failure}; the largest variable is `{largest}` ({bytes} bytes)");
                 self.broken(index, recorder, EXIT_CANNOT_START, &fault)
             }
             SpawnFailure::Directory { .. } | SpawnFailure::Unspeakable { .. } => {
@@ -734,6 +736,9 @@ impl<'w> Attempt<'w> {
     }
 
     fn take_files(&mut self, slot: &CommandFiles, report: &mut StepReport) -> Result<(), String> {
+        if slot.is_empty() {
+            return Ok(());
+        }
         // All four are taken away, whatever is wrong with one of them.
         let taken = CommandFile::ALL.map(|file| slot.take(file));
         let [output, env, path, summary] = taken;
@@ -748,7 +753,7 @@ impl<'w> Attempt<'w> {
         }
         if let Some(text) = env.map_err(of(CommandFile::Env))? {
             for entry in file_commands::variables(&text).map_err(of(CommandFile::Env))? {
-                self.environment.insert(entry.name.clone().into(), entry.value.into());
+                self.environment.insert(&entry.name, entry.value);
                 self.visible.insert(entry.name.into());
             }
             self.show_environment();
@@ -960,8 +965,9 @@ impl<'w> Attempt<'w> {
     /// Shows the variables that the pipeline and its steps set to `${{ env }}`.
     fn show_environment(&mut self) {
         if let Some(contexts) = &mut self.contexts {
-            let visible = self.visible.iter().filter_map(|name| self.environment.get_key_value(name));
-            contexts.set_env(&visible.map(|(name, value)| (name.clone(), value.clone())).collect());
+            let visible =
+                self.visible.iter().filter_map(|name| Some((name.clone(), self.environment.get(name)?.into())));
+            contexts.set_env(&visible.collect());
         }
     }
 
@@ -1071,11 +1077,11 @@ fn below(root: &Path, directory: &str) -> Result<PathBuf, String> {
     }
 }
 
-/// The name and size of the largest variable, for people.
-fn largest_variable(command: &Command) -> String {
-    let size = |(name, value): &&(OsString, OsString)| name.len() + value.len();
-    let largest = command.environment.iter().max_by_key(size);
-    largest.map_or_else(String::new, |pair| format!("`{}` ({} bytes)", pair.0.to_string_lossy(), size(&pair)))
+/// The name and size of the largest variable; of none if there is none.
+fn largest_variable(environment: &Variables) -> (OsString, usize) {
+    let sized = environment.iter().map(|(name, value)| (name, name.len() + value.len()));
+    let largest = sized.max_by_key(|(_, bytes)| *bytes);
+    largest.map_or_else(Default::default, |(name, bytes)| (name.into(), bytes))
 }
 
 /// Closes a log; a large one where it may wait for its disk.

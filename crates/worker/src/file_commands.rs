@@ -11,9 +11,11 @@
 
 use std::fs;
 use std::io::{self, Read};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, RawDir, SeekFrom};
 
 /// The most bytes read from one file after one step. A longer file fails the step.
 pub const FILE_BYTES_MAX: usize = 1 << 20;
@@ -259,6 +261,9 @@ impl CommandFile {
 #[derive(Debug)]
 pub struct CommandFiles {
     directory: PathBuf,
+    /// In the order of [`CommandFile::ALL`].
+    paths: [PathBuf; 4],
+    handle: OwnedFd,
 }
 
 impl CommandFiles {
@@ -271,7 +276,32 @@ impl CommandFiles {
         for entry in fs::read_dir(&directory)? {
             remove(&entry?.path())?;
         }
-        Ok(Self { directory })
+        let handle = rustix::fs::open(&directory, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let paths = CommandFile::ALL.map(|file| directory.join(file.file_name()));
+        Ok(Self { directory, paths, handle })
+    }
+
+    /// The files' places, which steps are told.
+    pub fn places(&self) -> impl Iterator<Item = (CommandFile, &Path)> {
+        CommandFile::ALL.into_iter().zip(self.paths.iter().map(PathBuf::as_path))
+    }
+
+    /// Whether nothing at all stands in the directory: then no file needs to be looked for. Where that cannot be told, or
+    /// a step put another directory in its place, something does.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        if rustix::fs::seek(&self.handle, SeekFrom::Start(0)).is_err() {
+            return false;
+        }
+        let mut buffer = [MaybeUninit::uninit(); 512];
+        let mut entries = RawDir::new(&self.handle, &mut buffer);
+        while let Some(entry) = entries.next() {
+            // A directory that was removed gives an error.
+            if !entry.is_ok_and(|entry| [c".", c".."].contains(&entry.file_name())) {
+                return false;
+            }
+        }
+        true
     }
 
     /// Where the files are.
@@ -286,15 +316,15 @@ impl CommandFiles {
     /// # Errors
     /// [`CommandFault::TooLong`] (for the summary the caller gets what fits), [`CommandFault::Unreadable`].
     pub fn take(&self, file: CommandFile) -> Result<Option<Vec<u8>>, CommandFault> {
-        let path = self.directory.join(file.file_name());
+        let path = &self.paths[file as usize];
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let content = match rustix::fs::open(&path, flags, Mode::empty()) {
+        let content = match rustix::fs::open(path, flags, Mode::empty()) {
             Err(rustix::io::Errno::NOENT) => return Ok(None),
             Err(rustix::io::Errno::LOOP) => Err(CommandFault::Unreadable("it is a symbolic link".to_owned())),
             Err(error) => Err(CommandFault::Unreadable(error.to_string())),
             Ok(descriptor) => read_bounded(fs::File::from(descriptor), file),
         };
-        let removed = remove(&path).map_err(|error| CommandFault::Unreadable(error.to_string()));
+        let removed = remove(path).map_err(|error| CommandFault::Unreadable(error.to_string()));
         let content = content?;
         removed?;
         Ok(Some(content))
@@ -391,10 +421,11 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let files = CommandFiles::new(scratch.path().join("slot")).unwrap();
         let output = files.directory().join("output");
-        assert_eq!(files.take(CommandFile::Output), Ok(None));
+        assert_eq!((files.take(CommandFile::Output), files.is_empty()), (Ok(None), true));
         fs::write(&output, "a=1\n").unwrap();
+        assert!(!files.is_empty());
         assert_eq!(files.take(CommandFile::Output), Ok(Some(b"a=1\n".to_vec())));
-        assert_eq!(files.take(CommandFile::Output), Ok(None));
+        assert_eq!((files.take(CommandFile::Output), files.is_empty()), (Ok(None), true));
 
         std::os::unix::fs::symlink("/etc/passwd", &output).unwrap();
         assert_eq!(files.take(CommandFile::Output).unwrap_err().to_string(), "cannot be read: it is a symbolic link");

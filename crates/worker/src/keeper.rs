@@ -33,7 +33,7 @@ mod launch;
 mod leftover;
 mod message;
 mod service;
-mod socket;
+pub(crate) mod socket;
 mod tree;
 mod view;
 
@@ -41,6 +41,7 @@ pub use leftover::{Leftover, kill_leftovers, leftovers};
 pub(crate) use view::Right;
 pub use view::{View, ViewError, ViewStage};
 
+use crate::variables::Variables;
 use message::{Answer, Request};
 
 /// The environment variable by which a process is known to belong to an attempt. Every step has it.
@@ -96,7 +97,7 @@ pub struct Command {
     /// The arguments, without the program's own name.
     pub arguments: Vec<OsString>,
     /// The whole environment: nothing is inherited.
-    pub environment: Vec<(OsString, OsString)>,
+    pub environment: Variables,
     /// Where it starts. Absolute, as seen inside the view.
     pub directory: PathBuf,
     /// The files it sees; `None` is the machine as it is.
@@ -130,7 +131,7 @@ impl Command {
             marker: String::new(),
             program: shell.into(),
             arguments: arguments.iter().map(OsString::from).collect(),
-            environment: Vec::new(),
+            environment: Variables::default(),
             directory: PathBuf::from("/"),
             view: None,
             role: Role::Step,
@@ -408,14 +409,22 @@ impl Processes {
     /// [`StepError::NotStarted`] for what is known here already: no pipes, a command that cannot be said;
     /// [`StepError::Lost`] if the keeper is gone.
     pub async fn spawn(&self, command: Command) -> Result<Running, StepError> {
-        let id = self.next_id();
-        let request = message::spawn(id, &command)?;
         let stdout = socket::output_pipe()?;
         let stderr = socket::output_pipe()?;
-        let mut descriptors = vec![stdout.write.as_raw_fd(), stderr.write.as_raw_fd()];
-        descriptors.extend(command.attachment.as_ref().map(AsRawFd::as_raw_fd));
-        let end = self.ask(id, &request, &descriptors).await.map_err(|_| StepError::Lost)?;
-        Ok(Running { id: StepId(id), stdout: stdout.read, stderr: stderr.read, end: End(end) })
+        let (id, end) = self.spawn_into(command, [&stdout.write, &stderr.write]).await?;
+        Ok(Running { id, stdout: stdout.read, stderr: stderr.read, end })
+    }
+
+    /// As [`Processes::spawn`], for a step that prints into pipes of the caller's: stdout, stderr.
+    ///
+    /// # Errors
+    /// As [`Processes::spawn`].
+    pub(crate) async fn spawn_into(&self, command: Command, output: [&OwnedFd; 2]) -> Result<(StepId, End), StepError> {
+        let id = self.next_id();
+        let request = message::spawn(id, &command)?;
+        let descriptors = output.into_iter().chain(command.attachment.as_ref()).map(AsRawFd::as_raw_fd);
+        let end = self.ask(id, &request, &descriptors.collect::<Vec<_>>()).await.map_err(|_| StepError::Lost)?;
+        Ok((StepId(id), End(end)))
     }
 
     /// Sends a signal to a step's whole tree: the direct child, its descendants, its session, and those of its orphans that

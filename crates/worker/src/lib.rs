@@ -14,6 +14,7 @@ mod inputs;
 mod output;
 mod place;
 mod step;
+mod variables;
 
 pub mod archive;
 pub mod artifacts;
@@ -39,6 +40,7 @@ pub use graph::patterns;
 pub use attempt::{INPUT_CHANGED, LeftBehind, run_attempt};
 pub use cancel::Cancel;
 pub use place::{environment_file, program_file, snapshot_directory, workspace_directory};
+pub use variables::Variables;
 pub use worker::{
     BINARY_VARIABLE, GRACE_VARIABLE, Observer, PROJECT_DATA_VARIABLE, Settings, Worker, WorkerError,
     data_marker_prefix, marker_prefix,

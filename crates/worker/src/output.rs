@@ -12,12 +12,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
+use rustix::fs::OFlags;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::JoinHandle;
 
 use crate::depot::{AttemptLog, LogEnd, LogError, LogSink, Stream};
-use crate::keeper::enlarge_pipe;
+use crate::keeper::socket::output_pipe;
+use crate::keeper::{SpawnFailure, enlarge_pipe};
 
 /// How much is read at once. A frame of the log has this size too.
 const BUFFER_BYTES: usize = 256 << 10;
@@ -120,9 +122,65 @@ pub enum Turn {
     End,
 }
 
+/// A step's two pipes. They serve one step after another: making them, and having the runtime watch them, costs more than
+/// all else that a silent step asks of this process.
+pub struct Channels {
+    reading: [AsyncFd<OwnedFd>; 2],
+    /// What steps are given. Held here too, so that the pipes do not end with a step.
+    writing: [OwnedFd; 2],
+}
+
+impl Channels {
+    fn new() -> Result<Self, ChannelFault> {
+        let [out, err] = [output_pipe(), output_pipe()];
+        let (out, err) = (out.map_err(ChannelFault::None)?, err.map_err(ChannelFault::None)?);
+        let reading = [register(out.read), register(err.read)];
+        let [out_read, err_read] = reading.map(|pipe| pipe.map_err(ChannelFault::Unreadable));
+        Ok(Self { reading: [out_read?, err_read?], writing: [out.write, err.write] })
+    }
+
+    /// The ends for a step: stdout, stderr.
+    pub fn writing(&self) -> [&OwnedFd; 2] {
+        self.writing.each_ref()
+    }
+}
+
+/// Why a step can have no pipes.
+pub enum ChannelFault {
+    /// There are none.
+    None(SpawnFailure),
+    /// They cannot be registered with the runtime.
+    Unreadable(io::Error),
+}
+
+/// Pipes that no step has: as many as steps ever ran at once.
+#[derive(Default)]
+pub struct FreeChannels(Mutex<Vec<Channels>>);
+
+impl FreeChannels {
+    /// Pipes with nothing in them, which nobody else holds.
+    ///
+    /// # Errors
+    /// [`ChannelFault`] if there are none and none can be made.
+    pub fn take(&self) -> Result<Channels, ChannelFault> {
+        self.lock().pop().map_or_else(Channels::new, Ok)
+    }
+
+    /// For a later step.
+    pub fn give(&self, channels: Channels) {
+        self.lock().push(channels);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Channels>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Moves a step's output into its log, turn by turn.
 pub struct Pump {
     state: State,
+    /// Our hold on the ends that the step has. As long as it is there the pipes do not end.
+    writing: Option<[OwnedFd; 2]>,
     recorder: SharedRecorder,
 }
 
@@ -135,6 +193,12 @@ enum State {
     Moving,
 }
 
+#[derive(PartialEq, Eq)]
+enum Emptied {
+    Yes,
+    No,
+}
+
 /// Stdout and stderr, as far as they are open.
 type Pipes = [Option<OwnedFd>; 2];
 
@@ -142,11 +206,49 @@ const STREAMS: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
 
 impl Pump {
     /// Takes a step's pipes.
+    pub fn new(channels: Channels, recorder: SharedRecorder) -> Self {
+        let Channels { reading, writing } = channels;
+        Self { state: State::Light(reading.map(Some)), writing: Some(writing), recorder }
+    }
+
+    /// Takes what is in the pipes and gives them back, as good as new. To be called when nobody else holds them any more.
     ///
     /// # Errors
-    /// They cannot be registered with the runtime.
-    pub fn new(stdout: OwnedFd, stderr: OwnedFd, recorder: SharedRecorder) -> io::Result<Self> {
-        Ok(Self { state: State::Light([Some(register(stdout)?), Some(register(stderr)?)]), recorder })
+    /// The pump, if there is much in them or they are no longer as they were.
+    pub fn give_back(mut self) -> Result<Channels, Self> {
+        if self.empty() == Emptied::No {
+            return Err(self);
+        }
+        match (std::mem::replace(&mut self.state, State::Moving), self.writing.take()) {
+            (State::Light([Some(out), Some(err)]), Some(writing)) => Ok(Channels { reading: [out, err], writing }),
+            (state, writing) => {
+                (self.state, self.writing) = (state, writing);
+                Err(self)
+            }
+        }
+    }
+
+    /// Empties both pipes, and takes back what the step may have set on its ends.
+    fn empty(&mut self) -> Emptied {
+        let (State::Light([Some(out), Some(err)]), Some(writing)) = (&self.state, &self.writing) else {
+            return Emptied::No;
+        };
+        for (index, pipe) in [out, err].into_iter().enumerate() {
+            let mut reads = (0..READS_HEAVY).map(|_| move_once(pipe.get_ref(), index, &self.recorder));
+            if !reads.any(|read| matches!(read, Read::Nothing)) {
+                return Emptied::No;
+            }
+            // A program that made its stdout not block would have made it so for the next one.
+            if rustix::fs::fcntl_setfl(&writing[index], OFlags::empty()).is_err() {
+                return Emptied::No;
+            }
+        }
+        Emptied::Yes
+    }
+
+    /// Closes our hold on the step's ends: when all others have done so the pipes end.
+    pub fn let_go(&mut self) {
+        self.writing = None;
     }
 
     /// Waits for output and moves what is there. Cancel safe.

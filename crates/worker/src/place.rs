@@ -1,7 +1,6 @@
 //! Where an attempt's steps run: which files they see, under which path, and what encloses them.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,7 +11,8 @@ use crate::keeper::{Command, KeeperError};
 use crate::patterns::{PatternFault, Patterns};
 use crate::sandbox::{Sandbox, Walls};
 use crate::tree::{Tree, TreeError};
-use crate::worker::{Listed, Worker, sandbox_environment};
+use crate::variables::Variables;
+use crate::worker::{Inheritance, Listed, Worker};
 use crate::workspace::{Files, OpenWorkspace, Snapshot, Workspace, WorkspaceError};
 
 /// An open place.
@@ -197,16 +197,16 @@ impl Place {
     }
 
     /// What steps inherit of the worker's own environment.
-    pub fn inherited(&self, worker: &Worker) -> BTreeMap<OsString, OsString> {
+    pub fn inherited(&self, worker: &Worker) -> Variables {
         match self.walls {
-            None => worker.host_environment(),
-            Some(_) => sandbox_environment(&worker.host_environment()),
+            None => worker.inherited(Inheritance::Host),
+            Some(_) => worker.inherited(Inheritance::Sandbox),
         }
     }
 
     /// The home directory of steps with this environment, and whose it is.
-    pub fn home(&self, environment: &BTreeMap<OsString, OsString>) -> (Option<PathBuf>, Owner) {
-        let home = environment.get(&OsString::from("HOME")).map(PathBuf::from);
+    pub fn home(&self, environment: &Variables) -> (Option<PathBuf>, Owner) {
+        let home = environment.get("HOME").map(PathBuf::from);
         (home.filter(|home| home.is_absolute()), Owner::User)
     }
 

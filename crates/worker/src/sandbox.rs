@@ -135,10 +135,9 @@ impl Sandbox {
         arguments.append(&mut command.arguments);
         command.arguments = arguments;
         command.role = Role::Wrapper;
-        command.environment.retain(|(name, _)| name != "TMPDIR");
-        command.environment.push(("TMPDIR".into(), "/tmp".into()));
-        if !command.environment.iter().any(|(name, _)| name == "XDG_CACHE_HOME") {
-            command.environment.push(("XDG_CACHE_HOME".into(), "/tmp/.cache".into()));
+        command.environment.insert("TMPDIR", "/tmp");
+        if command.environment.get("XDG_CACHE_HOME").is_none() {
+            command.environment.insert("XDG_CACHE_HOME", "/tmp/.cache");
         }
     }
 
@@ -195,7 +194,7 @@ impl Options {
 
 /// The home of the user who runs us, as a step would look for it.
 fn home(command: &Command) -> Option<PathBuf> {
-    let of_step = command.environment.iter().find(|(name, _)| name == "HOME").map(|(_, home)| home.clone());
+    let of_step = command.environment.get("HOME").map(OsString::from);
     of_step.or_else(|| std::env::var_os("HOME")).map(PathBuf::from).filter(|home| home.is_absolute())
 }
 

@@ -10,8 +10,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::cancel::Asked;
-use crate::keeper::{Command, End, Left, Processes, Running, Signal, SpawnFailure, StepEnd, StepError, StepId};
-use crate::output::{Held, Pump, SharedRecorder, Turn, lock};
+use crate::keeper::{Command, End, Left, Processes, Signal, SpawnFailure, StepEnd, StepError, StepId};
+use crate::output::{ChannelFault, FreeChannels, Held, Pump, SharedRecorder, Turn, lock};
 
 /// How long an ended step's pipes may be silent and open before they are left to the background.
 pub const DRAIN_QUIET: Duration = Duration::from_secs(2);
@@ -50,6 +50,8 @@ pub(crate) enum NoEnd {
 /// How a step is watched.
 pub(crate) struct Watch<'w> {
     pub processes: &'w Processes,
+    /// Where the step's pipes come from and go.
+    pub channels: &'w FreeChannels,
     pub recorder: SharedRecorder,
     pub deadline: Option<Instant>,
     pub grace: Duration,
@@ -69,22 +71,20 @@ impl Watch<'_> {
     /// Starts the command and comes back when it has ended and its output is in the log.
     pub async fn run(mut self, command: Command) -> Went {
         let failed = |end| Went { end: Err(end), stopped: None, held: None };
-        let Running { id, stdout, stderr, end: mut ending } = match self.processes.spawn(command).await {
-            Ok(running) => running,
+        let channels = match self.channels.take() {
+            Ok(channels) => channels,
+            Err(ChannelFault::None(failure)) => return failed(NoEnd::NotStarted(failure)),
+            Err(ChannelFault::Unreadable(error)) => return failed(NoEnd::Pipes(error)),
+        };
+        let (id, mut ending) = match self.processes.spawn_into(command, channels.writing()).await {
+            Ok(started) => started,
             Err(StepError::NotStarted(failure)) => return failed(NoEnd::NotStarted(failure)),
             Err(StepError::Lost) => return failed(NoEnd::KeeperLost),
         };
-        let mut pump = match Pump::new(stdout, stderr, std::sync::Arc::clone(&self.recorder)) {
-            Ok(pump) => pump,
-            Err(error) => {
-                let _ = self.processes.signal_step(id, Signal::Kill).await;
-                let _ = ending.ended().await;
-                return failed(NoEnd::Pipes(error));
-            }
-        };
+        let mut pump = Pump::new(channels, std::sync::Arc::clone(&self.recorder));
         let (end, stopped, open) = self.until_ended(id, &mut ending, &mut pump).await;
         let held = match (&end, open) {
-            (Ok(end), Open::Yes) => self.drain(pump, end.left).await,
+            (Ok(end), Open::Yes) => self.finish(pump, end.left).await,
             _ => None,
         };
         let end = end.map_err(|error| match error {
@@ -147,8 +147,24 @@ impl Watch<'_> {
         }
     }
 
-    /// Takes what is left in the pipes.
-    async fn drain(&mut self, mut pump: Pump, left: Left) -> Option<Held> {
+    /// Takes what is left in the pipes, and keeps them for a later step if nobody else holds them.
+    async fn finish(&mut self, mut pump: Pump, left: Left) -> Option<Held> {
+        // Whoever holds them is a process that a step left, and of such there is none.
+        if left == Left::Nothing {
+            pump = match pump.give_back() {
+                Ok(channels) => {
+                    self.channels.give(channels);
+                    return None;
+                }
+                Err(pump) => pump,
+            };
+        }
+        pump.let_go();
+        self.drain(pump).await
+    }
+
+    /// Takes what is left in the pipes until all who hold them have closed them.
+    async fn drain(&mut self, mut pump: Pump) -> Option<Held> {
         if pump.take_ready() == Turn::End {
             return None;
         }
@@ -164,8 +180,6 @@ impl Watch<'_> {
                 Ok(()) = self.cancel.changed() => if self.asked().is_some() { break },
             }
         }
-        // Whoever holds the pipes is a process, of which the keeper knows even if it was not there a moment ago.
-        let _ = left;
         pump.hold().await
     }
 }

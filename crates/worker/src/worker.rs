@@ -1,7 +1,6 @@
 //! A worker: what all attempts of one process share.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -16,8 +15,10 @@ use graph::{BuildId, JobName, StepReport, Timestamp};
 
 use crate::file_commands::{CommandFiles, is_reserved};
 use crate::keeper::Processes;
+use crate::output::FreeChannels;
 use crate::place::snapshot_directory;
 use crate::sandbox::Sandbox;
+use crate::variables::Variables;
 use crate::workspace::{Snapshot, WorkspaceError};
 
 /// How long a canceled or timed-out step has between TERM and KILL, if nothing else is said.
@@ -79,14 +80,11 @@ pub(crate) type Listed = Arc<Mutex<Option<Arc<crate::tree::Tree>>>>;
 pub struct Worker {
     pub(crate) processes: Processes,
     pub(crate) settings: Settings,
-    /// What steps on the host inherit.
-    host_environment: BTreeMap<OsString, OsString>,
-    /// The running binary; `None` if the system does not tell.
-    binary: Option<PathBuf>,
+    inherited: Mutex<Inherited>,
     /// What attempts need files for; see [`Worker::scratch`].
     scratch: PathBuf,
     slots: Mutex<Slots>,
-    withheld: Mutex<BTreeSet<OsString>>,
+    pub(crate) channels: FreeChannels,
     listed: Listed,
     marker: String,
     /// The state of the tree at the first job that asked for it.
@@ -116,15 +114,14 @@ impl Worker {
         fs::create_dir_all(&scratch).map_err(failed)?;
         let scratch = scratch.canonicalize().map_err(failed)?;
         let marker = marker_prefix(&settings.data, settings.build);
-        let host_environment = host_environment(std::env::vars_os());
+        let inherited = Mutex::new(Inherited::new(&settings));
         Ok(Self {
             processes,
             settings,
-            host_environment,
-            binary: std::env::current_exe().ok(),
+            inherited,
             scratch,
             slots: Mutex::default(),
-            withheld: Mutex::default(),
+            channels: FreeChannels::default(),
             listed: Listed::default(),
             marker,
             snapshot: OnceCell::new(),
@@ -173,30 +170,24 @@ impl Worker {
     /// Keeps variables of these names from steps that inherit this process's own environment: they are secrets, and
     /// reach only the jobs that name them. To be called before a job starts that must not see them.
     pub fn withhold(&self, names: impl IntoIterator<Item = impl Into<OsString>>) {
-        let mut withheld = self.withheld.lock().unwrap_or_else(PoisonError::into_inner);
-        withheld.extend(names.into_iter().map(Into::into));
-    }
-
-    /// What steps on the host inherit, without what is withheld.
-    pub(crate) fn host_environment(&self) -> BTreeMap<OsString, OsString> {
-        let mut environment = self.host_environment.clone();
-        for name in &*self.withheld.lock().unwrap_or_else(PoisonError::into_inner) {
-            environment.remove(name);
+        let mut inherited = self.inherited.lock().unwrap_or_else(PoisonError::into_inner);
+        for name in names {
+            let name = name.into();
+            // Our own are nobody's secret.
+            if !is_ours(&name) {
+                inherited.host.remove(&name);
+                inherited.sandbox.remove(&name);
+            }
         }
-        environment
     }
 
-    /// The variables by which a `ropewalk` that a step starts works on the same project as a child build, and where the
-    /// binary and what it keeps of programs are.
-    pub(crate) fn nesting(&self) -> impl Iterator<Item = (&'static str, OsString)> {
-        [
-            (BINARY_VARIABLE, self.binary.clone().map(OsString::from)),
-            (PROJECT_DATA_VARIABLE, Some(self.settings.data.clone().into())),
-            (GRACE_VARIABLE, Some(self.settings.grace.as_secs().to_string().into())),
-            ("ROPEWALK_CACHE", std::env::var_os("ROPEWALK_CACHE")),
-        ]
-        .into_iter()
-        .filter_map(|(name, value)| Some((name, value?)))
+    /// What steps inherit, without what is withheld, and what is the same for all steps.
+    pub(crate) fn inherited(&self, inheritance: Inheritance) -> Variables {
+        let inherited = self.inherited.lock().unwrap_or_else(PoisonError::into_inner);
+        match inheritance {
+            Inheritance::Host => inherited.host.clone(),
+            Inheritance::Sandbox => inherited.sandbox.clone(),
+        }
     }
 
     /// By which processes of an attempt are known.
@@ -257,8 +248,48 @@ fn remove_abandoned(scratches: &Path) {
     }
 }
 
+/// Where a step runs, for what it inherits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Inheritance {
+    Host,
+    Sandbox,
+}
+
+/// What steps inherit, with the variables that are the same for all of them.
+struct Inherited {
+    host: Variables,
+    sandbox: Variables,
+}
+
+impl Inherited {
+    fn new(settings: &Settings) -> Self {
+        let mut host = host_environment(std::env::vars_os());
+        let mut sandbox = sandbox_environment(&host);
+        for environment in [&mut host, &mut sandbox] {
+            environment.insert("CI", "true");
+            environment.insert("ROPEWALK", "true");
+            environment.extend(nesting(settings));
+        }
+        Self { host, sandbox }
+    }
+}
+
+/// The variables by which a `ropewalk` that a step starts works on the same project as a child build, and where the
+/// binary and what it keeps of programs are.
+fn nesting(settings: &Settings) -> impl Iterator<Item = (&'static str, OsString)> {
+    [
+        // `None` if the system does not tell.
+        (BINARY_VARIABLE, std::env::current_exe().ok().map(OsString::from)),
+        (PROJECT_DATA_VARIABLE, Some(settings.data.clone().into())),
+        (GRACE_VARIABLE, Some(settings.grace.as_secs().to_string().into())),
+        ("ROPEWALK_CACHE", std::env::var_os("ROPEWALK_CACHE")),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some((name, value?)))
+}
+
 /// What steps in a sandbox inherit: what programs need to find themselves, and the user's language. No credentials.
-pub(crate) fn sandbox_environment(host: &BTreeMap<OsString, OsString>) -> BTreeMap<OsString, OsString> {
+fn sandbox_environment(host: &Variables) -> Variables {
     const KEPT: [&str; 12] = [
         "PATH",
         "HOME",
@@ -273,19 +304,22 @@ pub(crate) fn sandbox_environment(host: &BTreeMap<OsString, OsString>) -> BTreeM
         "RUSTUP_HOME",
         "GOPATH",
     ];
-    let is_kept = |name: &OsString| {
+    let is_kept = |name: &OsStr| {
         name.to_str().is_some_and(|name| KEPT.contains(&name) || name.starts_with("LC_") || name.starts_with("NIX_"))
     };
-    host.iter().filter(|(name, _)| is_kept(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
+    host.iter().filter(|(name, _)| is_kept(name)).collect()
 }
 
 /// What steps on the host inherit: everything but our own variables and those by which git would be led astray.
-pub(crate) fn host_environment(variables: impl Iterator<Item = (OsString, OsString)>) -> BTreeMap<OsString, OsString> {
-    let is_ours = |name: &OsString| name.to_str().is_some_and(is_reserved);
+fn host_environment(variables: impl Iterator<Item = (OsString, OsString)>) -> Variables {
     let misleads = |name: &OsString| {
         name.to_str().is_some_and(|name| {
             matches!(name, "OLDPWD" | "PWD" | "SHLVL" | "_") || crate::git::MISLEADING.contains(&name)
         })
     };
     variables.filter(|(name, _)| !is_ours(name) && !misleads(name)).collect()
+}
+
+fn is_ours(name: &OsStr) -> bool {
+    name.to_str().is_some_and(is_reserved)
 }

@@ -201,8 +201,8 @@ pub fn spawn(id: u64, command: &Command) -> Result<Vec<u8>, SpawnFailure> {
     }
     writer.number(command.environment.len() as u64 + 1);
     writer.text(&[MARKER_VARIABLE.as_bytes(), b"=", command.marker.as_bytes()]);
-    for (name, value) in &command.environment {
-        writer.text(&[name.as_bytes(), b"=", value.as_bytes()]);
+    for (pair, _) in command.environment.pairs() {
+        writer.text(&[pair]);
     }
     Ok(writer.0)
 }
@@ -219,12 +219,12 @@ fn speakable(command: &Command) -> Result<usize, SpawnFailure> {
     for argument in &command.arguments {
         bytes += check("an argument", argument.as_bytes())?;
     }
-    for (name, value) in &command.environment {
-        if name.is_empty() || memchr::memchr(b'=', name.as_bytes()).is_some() {
+    for (pair, name_bytes) in command.environment.pairs() {
+        if name_bytes == 0 || memchr::memchr(b'=', pair) != Some(name_bytes) {
             return Err(SpawnFailure::Unspeakable { what: "an environment variable's name" });
         }
-        bytes += check("an environment variable", name.as_bytes())?;
-        bytes += check("an environment variable", value.as_bytes())?;
+        // Without the equals sign.
+        bytes += check("an environment variable", pair)? - 1;
     }
     Ok(bytes)
 }

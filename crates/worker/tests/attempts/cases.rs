@@ -12,6 +12,7 @@ use crate::ground::{MemoryLog, compare, on_ground, secret};
 
 pub const CASES: &[Case] = &[
     ("cases::steps_hand_values_on", steps_hand_values_on),
+    ("cases::pipes_are_as_new_for_each_step", pipes_are_as_new_for_each_step),
     ("cases::conditions", conditions),
     ("cases::a_tolerated_failure", a_tolerated_failure),
     ("cases::expressions", expressions),
@@ -25,6 +26,25 @@ pub const CASES: &[Case] = &[
     ("cases::a_changed_input_is_noted", a_changed_input_is_noted),
     ("cases::a_sandbox", a_sandbox),
 ];
+
+fn pipes_are_as_new_for_each_step() {
+    on_ground(&[], async |ground| {
+        let (report, log) = ground
+            .run(steps(&[
+                // Makes its stdout not block, and leaves it so.
+                "printf x | dd oflag=nonblock status=none",
+                "head -c 3000000 /dev/zero",
+                "echo out; echo err >&2",
+                "true",
+            ]))
+            .await;
+        assert_eq!(report.outcome, Outcome::passed());
+        assert_eq!(log.0.lock().unwrap().bytes, 3_000_005);
+        ground
+            .check(steps(&["true", "echo next"]), "passed {}\npassed 0: true\npassed 0: echo next\n1 Stdout: next")
+            .await;
+    });
+}
 
 /// A job in the tree itself with these steps.
 fn steps(steps: &[&str]) -> Value {

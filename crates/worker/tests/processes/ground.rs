@@ -27,7 +27,7 @@ pub fn with_keeper<F: Future<Output = ()>>(test: impl FnOnce(Processes) -> F) {
 pub fn script(text: &str) -> Command {
     let mut command = Command::shell("sh", &["-e"], text.as_bytes()).expect("a script");
     command.marker = marker();
-    command.environment = vec![("PATH".into(), std::env::var_os("PATH").unwrap_or_default())];
+    command.environment.insert("PATH", std::env::var_os("PATH").unwrap_or_default());
     command
 }
 

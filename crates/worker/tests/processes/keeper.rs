@@ -113,7 +113,7 @@ fn an_environment_longer_than_a_packet_arrives() {
     with_keeper(|processes| async move {
         let mut command = script("echo ${#A} ${#B}");
         for name in ["A", "B"] {
-            command.environment.push((name.into(), "x".repeat(100_000).into()));
+            command.environment.insert(name, "x".repeat(100_000));
         }
         assert_eq!(run(&processes, command).await.expect("a shell").out, "100000 100000\n");
     });
@@ -223,7 +223,7 @@ fn term_reaches_a_whole_tree() {
         // The deepest says when it is ready: a shell's child that has not called `exec` yet may lose a signal to its trap.
         let inner = "trap 'echo deep; exit 0' TERM; sh -c 'echo ready; exec sleep 1000' & wait";
         let mut command = script("trap 'exit 9' TERM; setsid sh -c \"$INNER\" & wait");
-        command.environment.push(("INNER".into(), inner.into()));
+        command.environment.insert("INNER", inner);
         let mut running = processes.spawn(command).await.expect("a shell");
         assert_eq!(first_line(&running).await, "ready");
         processes.signal_step(running.id, Signal::Terminate).await.expect("the keeper");
@@ -286,7 +286,7 @@ fn steps_that_start_at_once_are_told_apart() {
             let mut running = Vec::new();
             for index in 0..200 {
                 let (mut command, expected) = case(index);
-                command.environment.push(("CODE".into(), (index % 200).to_string().into()));
+                command.environment.insert("CODE", (index % 200).to_string());
                 running.push((processes.spawn(command).await.expect("a request"), expected));
             }
             for (index, (step, expected)) in running.iter_mut().enumerate() {

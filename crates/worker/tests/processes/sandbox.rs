@@ -46,8 +46,8 @@ fn check<F: Future<Output = ()>>(test: impl FnOnce(Job) -> F) {
 impl Job {
     fn command(&self, text: &str, network: Network) -> ropewalk_worker::keeper::Command {
         let mut command = script(text);
-        command.environment.push(("HOME".into(), self.home().into()));
-        command.environment.push(("MACHINES_HOME".into(), std::env::var_os("HOME").unwrap_or("/opt".into())));
+        command.environment.insert("HOME", self.home());
+        command.environment.insert("MACHINES_HOME", std::env::var_os("HOME").unwrap_or("/opt".into()));
         command.view = self.open.view;
         command.directory.clone_from(&self.open.root);
         let temporary = self.workspace.temporary().expect("a directory");
