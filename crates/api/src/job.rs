@@ -565,8 +565,9 @@ pub enum WaitReason {
     Queue {
         /// The pool.
         pool: String,
-        /// Its place, from 1.
-        position: u64,
+        /// Its place, from 1, if that can be said.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        position: Option<u64>,
         /// Who holds the workers that it waits for, at most a few.
         holders: Vec<JobKey>,
     },

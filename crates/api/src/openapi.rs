@@ -6,7 +6,6 @@ use schemars::generate::SchemaSettings;
 use schemars::{Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
-use crate::page::CURSOR_BYTES_MAX;
 use crate::problem::{MEDIA_TYPE, Problem, ProblemKind};
 use crate::routes::{
     Access, Answer, Body, Content, IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_BYTES_MAX, Parameter, Place, Presence, ROUTES,
@@ -180,9 +179,6 @@ fn content(content: Content, generator: &mut SchemaGenerator) -> Value {
 fn refusal(kind: ProblemKind, problem: &Schema) -> Value {
     json!({ "description": kind.title(), "content": { MEDIA_TYPE: { "schema": problem } } })
 }
-
-/// The longest cursor is also the longest id of a stream's objects.
-const _: () = assert!(CURSOR_BYTES_MAX <= 4096, "cursors travel in headers");
 
 #[cfg(test)]
 mod tests {

@@ -43,7 +43,15 @@ pub fn limit_shape(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({ "type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT })
 }
 
-/// The schema of `cursor`, and of the id of an object of a stream.
+/// The longest id of an object of a stream in bytes: it names every attempt that runs.
+pub const ID_BYTES_MAX: usize = 64 * 1024;
+
+/// The schema of the id of an object of a stream.
+pub fn id_shape(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({ "type": "string", "maxLength": ID_BYTES_MAX })
+}
+
+/// The schema of `cursor`.
 pub fn cursor_shape(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({ "type": "string", "maxLength": CURSOR_BYTES_MAX })
 }

@@ -288,11 +288,15 @@ impl Route {
         self.path.split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'))
     }
 
-    /// Whether it heeds an idempotency key.
+    /// Whether it heeds an idempotency key. What makes a token does not: its answer is not kept anywhere.
     #[must_use]
     pub fn takes_key(&self) -> bool {
         let is_json = self.body.is_none_or(|body| body.media == JSON);
-        self.method == Method::Post && is_json && matches!(self.access, Access::Grant(..)) && self.tag != Tag::Worker
+        self.method == Method::Post
+            && is_json
+            && matches!(self.access, Access::Grant(..))
+            && self.tag != Tag::Worker
+            && self.operation != "token_create"
     }
 
     /// How it may be refused, in order of status, without duplicates.
@@ -301,6 +305,9 @@ impl Route {
         let mut kinds = self.also_refused.to_vec();
         if self.access != Access::Public {
             kinds.extend([ProblemKind::Unauthorized, ProblemKind::Forbidden, ProblemKind::Unavailable]);
+        }
+        if matches!(self.access, Access::Session | Access::Sender) {
+            kinds.push(ProblemKind::Gone);
         }
         if self.path_parameters().next().is_some() {
             kinds.extend([ProblemKind::Invalid, ProblemKind::NotFound]);

@@ -13,7 +13,7 @@ mod seal;
 mod token;
 mod verb;
 
-pub use guard::{Access, Bearer, Denied};
+pub use guard::{Access, Bearer, CreateError, Denied};
 pub use keys::{KeyError, RootKey};
 pub use ledger::{Ledger, LedgerError, StoreLedger, TokenRow};
 pub use narrowing::{Narrowing, narrow};

@@ -18,7 +18,9 @@ pub mod world;
 pub mod access;
 pub mod http;
 pub mod parts;
+pub mod secrets;
 pub mod settings;
+pub mod setup;
 pub mod telemetry;
 
 pub use request::{ShellHandle, Stopped};

@@ -15,8 +15,9 @@ pub const LINE_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// One object of a stream.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Told {
-    /// Where it stands: a later stream that is given this goes on behind it.
-    pub id: String,
+    /// Where it stands: a later stream that is given this goes on behind it. `None` if it can be taken up only behind a
+    /// later object, which has been read already.
+    pub id: Option<String>,
     /// What happened.
     pub moment: Moment,
 }
@@ -79,11 +80,13 @@ impl Moments {
             while let Some(event) = self.parser.next() {
                 // Kinds that a newer server tells and we do not know are passed over.
                 let Ok(moment) = serde_json::from_str::<Moment>(&event.data) else { continue };
-                self.last = event.id.clone().or(self.last.take());
+                if event.id.is_some() {
+                    self.last.clone_from(&event.id);
+                }
                 if let What::Build { ended, .. } = &mut self.what {
                     *ended = matches!(moment, Moment::BuildFinished { .. });
                 }
-                return Ok(Some(Told { id: event.id.unwrap_or_default(), moment }));
+                return Ok(Some(Told { id: event.id, moment }));
             }
             if matches!(self.what, What::Build { ended: true, .. }) && self.reading.is_none() {
                 return Ok(None);
@@ -154,6 +157,9 @@ struct EventParser {
     line: Vec<u8>,
     id: Option<String>,
     data: Option<String>,
+    /// Events behind which the stream cannot be taken up: they are told together with the next that has an id, so that a
+    /// break between them tells none twice.
+    held: Vec<Event>,
     ready: VecDeque<Event>,
 }
 
@@ -172,7 +178,11 @@ impl EventParser {
     fn take(&mut self, line: &str) {
         if line.is_empty() {
             if let Some(data) = self.data.take() {
-                self.ready.push_back(Event { id: self.id.clone(), data });
+                let has_id = self.id.is_some();
+                self.held.push(Event { id: self.id.take(), data });
+                if has_id {
+                    self.ready.extend(self.held.drain(..));
+                }
             }
             return;
         }
@@ -219,7 +229,7 @@ mod tests {
     fn events_come_whole_however_they_are_cut() {
         check(&["id: 1\nda", "ta: {\"a\"", ":1}\n", "\n"], &[(Some("1"), "{\"a\":1}")]);
         check(&[": alive\n\n: alive\n\n"], &[]);
-        check(&["id: 1\r\ndata: a\r\n\r\ndata: b\r\n\r\n"], &[(Some("1"), "a"), (Some("1"), "b")]);
-        check(&["data: a\ndata: b\nretry: 9\n\ndata: cut"], &[(None, "a\nb")]);
+        check(&["id: 1\r\ndata: a\r\n\r\ndata: b\r\n\r\n"], &[(Some("1"), "a")]);
+        check(&["data: a\ndata: b\nretry: 9\n\nid: 2\ndata: c\n\ndata: cut"], &[(None, "a\nb"), (Some("2"), "c")]);
     }
 }

@@ -11,7 +11,7 @@ use crate::cache::{Evict, Explained, KeyedCache, Operation};
 use crate::event::{EventWord, Moment};
 use crate::job::{Artifact, Attempt, Gate, GateAnswer, Job, JobState, Test, TestOutcome, Waiting};
 use crate::log::{LogFormat, LogHits, LogItem, LogSummary};
-use crate::page::{Page, cursor_shape, limit_shape};
+use crate::page::{Page, cursor_shape, id_shape, limit_shape};
 use crate::pool::{Hold, Pool, Queued};
 use crate::problem::ProblemKind;
 use crate::project::{Project, ProjectSettings, Secret, SecretValue};
@@ -62,7 +62,7 @@ const LAST_ID: Parameter = Parameter {
     name: LAST_EVENT_ID,
     place: Place::Header,
     presence: Presence::Optional,
-    shape: cursor_shape,
+    shape: id_shape,
     text: "goes on behind the object of this id",
 };
 const RANGE: Parameter = Parameter {
@@ -970,7 +970,7 @@ pub const ROUTES: &[Route] = &[
             content: Content::Text,
             text: "what the worker is to do, one object a line, without end",
         }],
-        also_refused: &[ProblemKind::Conflict, ProblemKind::Unprocessable],
+        also_refused: &[ProblemKind::Busy, ProblemKind::Unprocessable],
     },
     Route {
         operation: "worker_outbox",
@@ -994,7 +994,7 @@ pub const ROUTES: &[Route] = &[
         parameters: &[],
         body: Some(any_json(64 * 1024)),
         answers: &[Answer { status: 200, media: JSON, content: Content::AnyJson, text: "what was found" }],
-        also_refused: &[ProblemKind::Gone, ProblemKind::Unprocessable],
+        also_refused: &[ProblemKind::Conflict, ProblemKind::Unprocessable],
     },
     Route {
         operation: "worker_cache_save",
@@ -1006,6 +1006,6 @@ pub const ROUTES: &[Route] = &[
         parameters: &[],
         body: Some(any_json(64 * 1024)),
         answers: &[Answer { status: 200, media: JSON, content: Content::AnyJson, text: "what became of it" }],
-        also_refused: &[ProblemKind::Gone, ProblemKind::Unprocessable],
+        also_refused: &[ProblemKind::Conflict, ProblemKind::Unprocessable],
     },
 ];

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use api::blob::{BLOB_BYTES_MAX, DIGESTS_MAX, Digests, PARCEL_HEAD_BYTES, Stored, parcel_head, read_parcel_head};
 use api::problem::{Problem, ProblemKind};
 use api::routes::BYTES;
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::http::StatusCode;
 use futures_util::StreamExt;
 use graph::Digest;
@@ -65,7 +65,7 @@ enum ParcelError {
 
 /// Takes a parcel of contents.
 pub async fn put(server: Arc<Server>, call: Call) -> Answered {
-    let body = call.stream.unwrap_or_else(|| Body::from(call.body));
+    let body = call.into_stream();
     let (sender, receiver) = mpsc::channel::<Bytes>(PIECES_QUEUED_MAX);
     let kept = blocking(move || keep_parcel(&server, &mut Pieces { receiver, piece: Bytes::new() }));
     let sent = async move {

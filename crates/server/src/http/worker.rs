@@ -154,12 +154,9 @@ pub fn worker_of(server: &Server, headers: &HeaderMap) -> Result<WorkerId, Probl
 /// Takes what a worker says.
 pub async fn outbox(server: Arc<Server>, call: Call) -> Answered {
     let worker = worker_of(&server, &call.headers)?;
-    let body = match call.stream {
-        Some(stream) => axum::body::to_bytes(stream, api::worker::OUTBOX_BYTES_MAX)
-            .await
-            .map_err(|_| Problem::new(ProblemKind::TooLarge, "the post is too large, or broke off"))?,
-        None => call.body,
-    };
+    let body = axum::body::to_bytes(call.into_stream(), api::worker::OUTBOX_BYTES_MAX)
+        .await
+        .map_err(|_| Problem::new(ProblemKind::TooLarge, "the post is too large, or broke off"))?;
     match server.take_outbox(worker, body).await {
         Ok(taken) => json(&taken),
         Err(OutboxError::Malformed(what)) => Err(unprocessable(what)),

@@ -1,0 +1,99 @@
+//! The HTTP API: the table of routes of [`api::routes`], mounted.
+//!
+//! Every request takes one road: [`router`] finds its line of the table, [`admission`] lets it in or not, then the handler
+//! of its operation runs, and what it answers is counted. There is no other way to a handler, so there is none without
+//! admission. Handlers are thin: they read the store, ask the shell, and put what they get into the public types.
+//! Whatever blocks runs on the blocking pool, at most [`BLOCKING_MAX`] at a time.
+//!
+//! **Adding a route:** its line in `api/src/routes/table.rs`, a handler in the file of its resource, the two joined in
+//! [`router`]; a test there fails until it is.
+
+mod admission;
+mod answer;
+mod blobs;
+mod build;
+mod cache;
+mod call;
+mod control;
+mod convert;
+mod idempotency;
+mod job;
+mod log;
+pub mod metrics;
+mod pool;
+mod problem;
+mod project;
+mod router;
+mod site;
+mod stream;
+mod token;
+pub mod worker;
+mod worker_view;
+
+use std::sync::Arc;
+
+use api::problem::{Problem, ProblemKind};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::secrets::Secrets;
+use crate::server::Server;
+
+pub use router::router;
+
+/// The most requests that read or write what blocks at one time; more wait.
+pub const BLOCKING_MAX: usize = 64;
+/// The most streams and long answers that are open at one time; further ones are refused.
+pub const STREAMS_MAX: usize = 10_000;
+
+/// What handlers work with.
+pub struct App {
+    server: Arc<Server>,
+    secrets: Arc<Secrets>,
+    metrics: metrics::Metrics,
+    under_way: idempotency::UnderWay,
+    blocking: Semaphore,
+    streams: Arc<Semaphore>,
+}
+
+impl App {
+    /// Handlers over a server.
+    #[must_use]
+    pub fn new(server: Arc<Server>, secrets: Arc<Secrets>) -> Self {
+        Self {
+            server,
+            secrets,
+            metrics: metrics::Metrics::default(),
+            under_way: idempotency::UnderWay::default(),
+            blocking: Semaphore::new(BLOCKING_MAX),
+            streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+        }
+    }
+
+    /// Does what blocks where it may.
+    async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
+        // Nobody closes it.
+        let permit = self.blocking.acquire().await;
+        let app = Arc::clone(self);
+        let done = tokio::task::spawn_blocking(move || work(&app)).await;
+        drop(permit);
+        done.unwrap_or_else(|error| {
+            eprintln!("error: a request broke off: {error}");
+            Err(Problem::new(ProblemKind::Internal, "").help("tell whoever runs this server; its log says more"))
+        })
+    }
+
+    /// Room for one more stream, as long as the permit lives.
+    fn stream_permit(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        Arc::clone(&self.streams).try_acquire_owned().map_err(|_| {
+            Problem::new(ProblemKind::Busy, format!("{STREAMS_MAX} streams are open, the most there may be"))
+                .help("close some, or try again later")
+        })
+    }
+
+    fn now(&self) -> graph::Timestamp {
+        self.server.now()
+    }
+}

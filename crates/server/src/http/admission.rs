@@ -1,0 +1,132 @@
+//! Who is let in: the token, or the session, and what the line of the table demands of it.
+
+use std::sync::Arc;
+
+use api::problem::{Problem, ProblemKind};
+use api::routes::{Access as Needs, On, Route};
+use axum::http::{HeaderMap, header};
+use graph::WorkerId;
+
+use super::call::Call;
+use super::{App, problem};
+use crate::access::{Bearer, Target, Verb};
+
+/// Whoever was let in.
+#[derive(Default)]
+pub struct Admitted {
+    /// By a token.
+    pub bearer: Option<Arc<Bearer>>,
+    /// By the session of a worker.
+    pub worker: Option<WorkerId>,
+}
+
+/// The credentials of a request.
+fn credentials(headers: &HeaderMap) -> &str {
+    let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    match value.split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),
+        _ => "",
+    }
+}
+
+/// Who sent a request, before it is known what it is about. Refuses whoever has nothing to show that the route takes.
+///
+/// # Errors
+/// `Unauthorized`, `Forbidden`, and what the list of tokens refuses.
+pub async fn admit(app: &Arc<App>, route: &'static Route, headers: &HeaderMap) -> Result<Admitted, Problem> {
+    if route.access == Needs::Public {
+        return Ok(Admitted::default());
+    }
+    let text = credentials(headers).to_owned();
+    if matches!(route.access, Needs::Session | Needs::Sender)
+        && let Some(worker) = app.server.dispatch.worker_of(&text)
+    {
+        return Ok(Admitted { bearer: None, worker: Some(worker) });
+    }
+    if route.access == Needs::Session {
+        let (kind, detail) = match text.is_empty() {
+            true => (ProblemKind::Unauthorized, "the secret of a worker's session is needed"),
+            false => (ProblemKind::Gone, "this session is over"),
+        };
+        return Err(Problem::new(kind, detail).help("join again by /api/v1/worker/hello"));
+    }
+    let bearer = app.blocking(move |app| app.server.access.admit(&text).map_err(problem::denied)).await?;
+    let now = app.now();
+    if bearer.grant.until.is_some_and(|until| until < now) {
+        return Err(Problem::new(ProblemKind::Unauthorized, "the token has expired")
+            .help("ask whoever runs this server for a new one"));
+    }
+    let verb = match route.access {
+        Needs::Grant(verb, _) => verb_of(verb),
+        Needs::Sender => Verb::Submit,
+        Needs::Public | Needs::Token | Needs::Session => return Ok(Admitted::of(bearer)),
+    };
+    if bearer.grant.verbs.contains(&verb) || bearer.grant.verbs.contains(&Verb::Admin) {
+        return Ok(Admitted::of(bearer));
+    }
+    let help = "ask whoever runs this server for a token that grants it";
+    Err(Problem::new(ProblemKind::Forbidden, format!("this token does not grant `{verb}` on anything")).help(help))
+}
+
+impl Admitted {
+    fn of(bearer: Bearer) -> Self {
+        Self { bearer: Some(Arc::new(bearer)), worker: None }
+    }
+}
+
+/// Whether whoever was admitted may do this on what the path names.
+///
+/// # Errors
+/// `Forbidden`; `NotFound` for a build that is not there or that the token may not even see.
+pub async fn demand(app: &Arc<App>, call: &Call) -> Result<(), Problem> {
+    let Needs::Grant(verb, on) = call.route.access else { return Ok(()) };
+    let (verb, now) = (verb_of(verb), app.now());
+    match on {
+        On::Server => call.demand(verb, &Target::SERVER, now),
+        On::Project => {
+            let project = call.segment("project");
+            if !crate::records::is_name(project) {
+                return Err(Problem::new(ProblemKind::Invalid, format!("`{project}` cannot name a project"))
+                    .field("project", "letters, digits and `._-`, at most 100, a letter or digit first"));
+            }
+            call.demand(verb, &Target::project(project), now)
+        }
+        On::Pool => call.demand(verb, &Target::pool(call.segment("pool")), now),
+        On::Build => demand_build(app, call, verb).await,
+        // The handler looks into the body, or gives only what may be seen.
+        On::Body | On::Each => Ok(()),
+    }
+}
+
+async fn demand_build(app: &Arc<App>, call: &Call, verb: Verb) -> Result<(), Problem> {
+    let build = call.build()?;
+    let row = app.blocking(move |app| app.server.store.build(build).map_err(problem::store)).await?;
+    let missing = || problem::not_found(format_args!("build {build}"));
+    let row = row.ok_or_else(missing)?;
+    let target = target_of(&row.origin.project, build);
+    let now = app.now();
+    call.demand(verb, &target, now).map_err(|denied| {
+        // Whoever may not see a build is not told that it is there.
+        if denied.status == ProblemKind::Forbidden.status() && call.demand(Verb::Read, &target, now).is_err() {
+            missing()
+        } else {
+            denied
+        }
+    })
+}
+
+/// A build as the target of a verb.
+pub fn target_of(project: &str, build: graph::BuildId) -> Target<'_> {
+    Target { project: Some(project).filter(|project| !project.is_empty()), pool: None, build: Some(build) }
+}
+
+/// The verb of the table as tokens have it.
+pub fn verb_of(verb: api::token::Verb) -> Verb {
+    match verb {
+        api::token::Verb::Read => Verb::Read,
+        api::token::Verb::Submit => Verb::Submit,
+        api::token::Verb::Control => Verb::Control,
+        api::token::Verb::Work => Verb::Work,
+        api::token::Verb::Admin => Verb::Admin,
+    }
+}

@@ -1,0 +1,287 @@
+//! Builds: listed, shown, asked for.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use api::build::{Made as ApiMade, Rebuild, Submit, Submitted};
+use api::event::EventWanted;
+use api::page::Page;
+use api::problem::{Problem, ProblemKind};
+use axum::http::StatusCode;
+use engine::fact::What;
+use engine::{BuildOptions, BuildRequest, FailurePolicy};
+use graph::{BuildId, Checkout, Event, EventKind, Trust};
+use store::rows::{BuildRow, VerdictWord};
+use store::{BuildFilter, PAGE_ROWS_MAX};
+
+use super::admission::target_of;
+use super::answer::{self, Answered};
+use super::call::Call;
+use super::control::audit;
+use super::{App, convert, problem};
+use crate::access::{Bearer, Target, Verb};
+use crate::records::Sharing;
+use crate::server::{Made, RequestError, Wanted};
+
+/// How many pages of builds that the token may not see are passed over in one call.
+const PAGES_PASSED_MAX: u32 = 20;
+
+/// What a token may see, asked once for each project.
+pub struct Sight<'b> {
+    bearer: &'b Bearer,
+    now: graph::Timestamp,
+    verb: Verb,
+    /// Whether everything may be seen.
+    all: bool,
+    projects: HashMap<String, bool>,
+}
+
+impl<'b> Sight<'b> {
+    /// What `bearer` may do `verb` to.
+    pub fn new(bearer: &'b Bearer, verb: Verb, now: graph::Timestamp) -> Self {
+        let all = bearer.may_everywhere(verb, now).is_ok();
+        Self { bearer, now, verb, all, projects: HashMap::new() }
+    }
+
+    /// Whether all of a project is in sight.
+    pub fn project(&mut self, project: &str) -> bool {
+        if self.all {
+            return true;
+        }
+        if let Some(seen) = self.projects.get(project) {
+            return *seen;
+        }
+        let target = if project.is_empty() { Target::SERVER } else { Target::project(project) };
+        let seen = self.bearer.may(self.verb, &target, self.now).is_ok();
+        self.projects.insert(project.to_owned(), seen);
+        seen
+    }
+
+    /// Whether a build is in sight: by its project, or alone.
+    pub fn build(&mut self, project: &str, build: BuildId) -> bool {
+        self.project(project) || self.bearer.may(self.verb, &target_of(project, build), self.now).is_ok()
+    }
+}
+
+pub async fn list(app: Arc<App>, call: Call) -> Answered {
+    let filter = BuildFilter {
+        branch: call.text("branch").map(str::to_owned),
+        kind: call.word::<api::event::EventWord>("event", "a kind of event")?.map(EventKind::from),
+        verdict: call.wanted::<String>("verdict", "a verdict")?.map(|word| verdict(&word)).transpose()?,
+        pipeline: call.text("pipeline").map(str::to_owned),
+        project: call.text("project").map(str::to_owned),
+        commit: call.text("commit").map(str::to_owned),
+        ..BuildFilter::default()
+    };
+    let (limit, before) = (call.limit()?, call.cursor::<u64>()?.map(BuildId));
+    let bearer = Arc::clone(call.bearer()?);
+    let page = app
+        .blocking(move |app| {
+            let mut sight = Sight::new(&bearer, Verb::Read, app.now());
+            seen(app, &filter, before, limit, &mut sight)
+        })
+        .await?;
+    answer::json(&page)
+}
+
+fn verdict(word: &str) -> Result<VerdictWord, Problem> {
+    VerdictWord::from_word(word).ok_or_else(|| {
+        Problem::new(ProblemKind::Invalid, format!("`{word}` is no verdict"))
+            .field("verdict", "running, passed, failed, canceled or diverged")
+    })
+}
+
+/// A page of the builds that are in sight.
+fn seen(
+    app: &App,
+    filter: &BuildFilter,
+    mut before: Option<BuildId>,
+    limit: u32,
+    sight: &mut Sight<'_>,
+) -> Result<Page<api::build::Build>, Problem> {
+    let mut items = Vec::new();
+    let most = usize::try_from(limit).unwrap_or(usize::MAX);
+    for _ in 0..PAGES_PASSED_MAX {
+        // One more says whether there is a next page.
+        let rows = app.server.store.builds(filter, before, (limit + 1).min(PAGE_ROWS_MAX)).map_err(problem::store)?;
+        let is_last = rows.len() <= most.min(PAGE_ROWS_MAX as usize - 1);
+        for row in &rows {
+            if items.len() == most {
+                return Ok(Page { items, next: before.map(|before| before.to_string()) });
+            }
+            before = Some(row.build);
+            if sight.build(&row.origin.project, row.build) {
+                items.push(convert::build(row));
+            }
+        }
+        if is_last {
+            return Ok(Page::whole(items));
+        }
+    }
+    Ok(Page { items, next: before.map(|before| before.to_string()) })
+}
+
+/// The build of the path.
+pub fn row(app: &App, build: BuildId) -> Result<BuildRow, Problem> {
+    let row = app.server.store.build(build).map_err(problem::store)?;
+    row.ok_or_else(|| problem::not_found(format_args!("build {build}")))
+}
+
+pub async fn get(app: Arc<App>, call: Call) -> Answered {
+    let build = call.build()?;
+    answer::json(&convert::build(&app.blocking(move |app| row(app, build)).await?))
+}
+
+pub async fn numbered(app: Arc<App>, call: Call) -> Answered {
+    let number: u64 = call.segment_as("number", "a number")?;
+    if number == 0 || i64::try_from(number).is_err() {
+        return Err(Problem::new(ProblemKind::Invalid, "builds are numbered from 1")
+            .field("number", "has to be a number from 1"));
+    }
+    let project = call.segment("project").to_owned();
+    let row = app
+        .blocking(move |app| {
+            let build = app.server.store.build_numbered(&project, number).map_err(problem::store)?;
+            let build =
+                build.ok_or_else(|| problem::not_found(format_args!("build {number} of project `{project}`")))?;
+            row(app, build)
+        })
+        .await?;
+    answer::json(&convert::build(&row))
+}
+
+pub async fn graph(app: Arc<App>, call: Call) -> Answered {
+    let build = call.build()?;
+    let graph = app.blocking(move |app| app.server.store.graph(build).map_err(problem::store)).await?;
+    answer::json(&*graph.unwrap_or_default())
+}
+
+pub async fn diagnostics(app: Arc<App>, call: Call) -> Answered {
+    let build = call.build()?;
+    let facts = app.blocking(move |app| app.server.store.facts(build).map_err(problem::store)).await?;
+    let last = facts.iter().rev().find_map(|fact| match &fact.what {
+        What::Evaluated { diagnostics, .. } => Some(diagnostics),
+        _ => None,
+    });
+    let found: Vec<api::build::Diagnostic> = last.into_iter().flatten().map(Into::into).collect();
+    answer::page(found)
+}
+
+pub async fn submit(app: Arc<App>, call: Call) -> Answered {
+    let submit: Submit = call.json()?;
+    let now = app.now();
+    let target = Target { project: Some(&submit.project), pool: submit.pool.as_deref(), build: None };
+    call.demand(Verb::Submit, &target, now)?;
+    let options = submit.options;
+    let wanted = Wanted {
+        project: submit.project.clone(),
+        source: submit.source,
+        event: event(submit.event, &call.who(), now)?,
+        pipeline: submit.pipeline,
+        options: BuildOptions {
+            only: options.only,
+            on_failure: if options.fail_fast { FailurePolicy::FailFast } else { FailurePolicy::KeepGoing },
+            urgent: options.urgent,
+            pool: submit.pool.unwrap_or_default(),
+            ..BuildOptions::default()
+        },
+        client: call.who(),
+        sharing: match options.join {
+            Some(false) => Sharing::EachItsOwn,
+            Some(true) | None => Sharing::OneBuild,
+        },
+    };
+    made(&app, &call, wanted, String::new()).await
+}
+
+/// What happened, by the word of whoever says so.
+fn event(wanted: EventWanted, actor: &str, now: graph::Timestamp) -> Result<Event, Problem> {
+    if wanted.params.len() > api::event::PARAMS_MAX {
+        return Err(Problem::new(ProblemKind::Unprocessable, "there are too many parameters")
+            .field("event.params", format!("at most {}", api::event::PARAMS_MAX)));
+    }
+    if let Some(commit) = &wanted.commit
+        && !(matches!(commit.len(), 40 | 64) && commit.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    {
+        return Err(Problem::new(ProblemKind::Unprocessable, format!("`{commit}` is no commit"))
+            .field("event.commit", "has to be a full object id of 40 or 64 hexadecimal digits"));
+    }
+    let texts = [&wanted.branch, &wanted.tag, &wanted.base, &wanted.command];
+    if texts.into_iter().flatten().chain([&wanted.message]).any(|text| text.len() > api::event::FIELD_BYTES_MAX) {
+        return Err(Problem::new(ProblemKind::Unprocessable, "a text of the event is too long"));
+    }
+    Ok(Event {
+        kind: wanted.kind.map_or(EventKind::Api, Into::into),
+        commit: wanted.commit.unwrap_or_default(),
+        branch: wanted.branch,
+        tag: wanted.tag,
+        base: wanted.base,
+        command: wanted.command,
+        pull_request: wanted.pull_request,
+        actor: actor.to_owned(),
+        message: wanted.message,
+        time: now,
+        params: wanted.params,
+        trust: wanted.trust.map_or(Trust::Trusted, Into::into),
+        checkout: if wanted.local_changes { Checkout::Changed } else { Checkout::AsCommitted },
+        parent: None,
+    })
+}
+
+/// Makes a build and tells of it.
+async fn made(app: &Arc<App>, call: &Call, wanted: Wanted, reason: String) -> Answered {
+    let project = wanted.project.clone();
+    let submitted = app.server.submit(wanted).await.map_err(request)?;
+    let (status, made) = match submitted.made {
+        Made::New => (StatusCode::CREATED, ApiMade::New),
+        Made::Joined => (StatusCode::OK, ApiMade::Joined),
+    };
+    if !reason.is_empty() || call.route.operation != "build_submit" {
+        audit(app, call, &project, format!("build {}", submitted.build), reason);
+    }
+    let submitted = Submitted { build: submitted.build, project, number: submitted.number, made };
+    answer::json_as(status, &submitted)
+}
+
+pub async fn rebuild(app: Arc<App>, call: Call) -> Answered {
+    let build = call.build()?;
+    let wanted: Rebuild = call.json_or_default()?;
+    let facts = app.blocking(move |app| app.server.store.facts(build).map_err(problem::store)).await?;
+    let asked = facts.into_iter().find_map(|fact| match fact.what {
+        What::BuildCreated(request) => Some(*request),
+        _ => None,
+    });
+    let asked = asked.ok_or_else(|| problem::not_found(format_args!("build {build}")))?;
+    let BuildRequest { event, pipeline, options, client, origin, .. } = asked;
+    let source = origin.source.ok_or_else(|| {
+        Problem::new(ProblemKind::Conflict, format!("build {build} has no files of its own"))
+            .help("ask for a build of the files")
+    })?;
+    let again = Wanted {
+        project: origin.project,
+        source,
+        event,
+        pipeline: Some(pipeline),
+        options: BuildOptions { only: BTreeSet::clone(&options.only), retry_of: Some(build), ..options },
+        client,
+        sharing: Sharing::EachItsOwn,
+    };
+    made(&app, &call, again, super::control::reason(wanted.reason)?).await
+}
+
+/// Why a request about builds was refused.
+pub fn request(error: RequestError) -> Problem {
+    let text = crate::world::full(&error);
+    match error {
+        RequestError::Source(_) | RequestError::BadName(_) | RequestError::Params(_) => {
+            Problem::new(ProblemKind::Unprocessable, text)
+        }
+        RequestError::NoBuild(_) | RequestError::NoJob(_) | RequestError::NoWorker(_) => {
+            Problem::new(ProblemKind::NotFound, text)
+        }
+        RequestError::Store(error) => problem::store(error),
+        RequestError::Record(error) => problem::record(error),
+        RequestError::Stopped(error) => problem::stopped(error),
+        RequestError::Interrupted => problem::internal(&error),
+    }
+}

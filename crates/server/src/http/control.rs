@@ -1,0 +1,216 @@
+//! What people do to builds: cancel, retry, answer gates. All of it is audited.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use api::build::{Cancel, REASON_BYTES_MAX, Retried, Retry, Touched};
+use api::job::GateAnswer;
+use api::problem::{Problem, ProblemKind};
+use graph::{BuildId, JobName};
+use serde_json::Value;
+use store::audit::AuditEntry;
+use store::rows::VerdictWord;
+use store::{BuildFilter, PAGE_ROWS_MAX};
+
+use super::answer::{self, Answered};
+use super::build::{Sight, request, row};
+use super::call::Call;
+use super::{App, convert, job, problem};
+use crate::access::Verb;
+use crate::server::Effected;
+
+/// A reason, if it is short enough.
+pub fn reason(reason: String) -> Result<String, Problem> {
+    if reason.len() > REASON_BYTES_MAX * 4 {
+        return Err(Problem::new(ProblemKind::Unprocessable, "the reason is too long")
+            .field("reason", format!("at most {REASON_BYTES_MAX} characters")));
+    }
+    Ok(reason)
+}
+
+/// Notes who did what. What was done is done: a note that cannot be stored is told in the log.
+pub fn audit(app: &Arc<App>, call: &Call, project: &str, target: String, detail: String) {
+    let entry = AuditEntry {
+        at: app.now(),
+        who: call.who(),
+        verb: call.route.operation.to_owned(),
+        target,
+        project: project.to_owned(),
+        from: call.from.map(|from| from.ip().to_string()).unwrap_or_default(),
+        detail,
+    };
+    let app = Arc::clone(app);
+    tokio::spawn(async move {
+        let line = format!("{} by {} on {}", entry.verb, entry.who, entry.target);
+        let noted = app.blocking(move |app| app.server.store.append_audit(&entry).map_err(problem::store)).await;
+        if let Err(refusal) = noted {
+            eprintln!("warning: the audit lacks `{line}`: {refusal}");
+        }
+    });
+}
+
+/// What a build looks like now, after something was done to it.
+async fn shown(app: &Arc<App>, build: BuildId) -> Answered {
+    answer::json(&convert::build(&app.blocking(move |app| row(app, build)).await?))
+}
+
+async fn project_of(app: &Arc<App>, build: BuildId) -> Result<String, Problem> {
+    Ok(app.blocking(move |app| row(app, build)).await?.origin.project)
+}
+
+pub async fn cancel(app: Arc<App>, call: Call) -> Answered {
+    let build = call.build()?;
+    let reason = reason(call.json_or_default::<Cancel>()?.reason)?;
+    let project = project_of(&app, build).await?;
+    if app.server.cancel(build, &call.who()).await.map_err(request)? == Effected::No {
+        let row = app.blocking(move |app| row(app, build)).await?;
+        if row.canceled_by.is_none() {
+            return Err(Problem::new(ProblemKind::Conflict, format!("build {build} has ended")));
+        }
+    }
+    audit(&app, &call, &project, format!("build {build}"), reason);
+    shown(&app, build).await
+}
+
+pub async fn cancel_commit(app: Arc<App>, call: Call) -> Answered {
+    let commit = call.segment("commit").to_owned();
+    let reason = reason(call.json_or_default::<Cancel>()?.reason)?;
+    let filter = BuildFilter {
+        project: call.text("project").map(str::to_owned),
+        commit: Some(commit.clone()),
+        verdict: Some(VerdictWord::Running),
+        ..BuildFilter::default()
+    };
+    let bearer = Arc::clone(call.bearer()?);
+    let builds = app
+        .blocking(move |app| {
+            let mut sight = Sight::new(&bearer, Verb::Control, app.now());
+            let mut builds = BTreeMap::new();
+            let mut before = None;
+            loop {
+                let rows = app.server.store.builds(&filter, before, PAGE_ROWS_MAX).map_err(problem::store)?;
+                let Some(last) = rows.last() else { return Ok(builds) };
+                before = Some(last.build);
+                let allowed = rows.into_iter().filter(|row| sight.build(&row.origin.project, row.build));
+                builds.extend(allowed.map(|row| (row.build, row.origin.project)));
+            }
+        })
+        .await?;
+    let mut touched = Vec::new();
+    for (build, project) in builds {
+        if app.server.cancel(build, &call.who()).await.map_err(request)? == Effected::Yes {
+            audit(&app, &call, &project, format!("build {build}"), reason.clone());
+            touched.push(build);
+        }
+    }
+    answer::json(&Touched { builds: touched })
+}
+
+pub async fn retry(app: Arc<App>, call: Call) -> Answered {
+    let build = call.build()?;
+    let (jobs, why) = match call.json::<Retry>()? {
+        Retry::Failed { reason } => (BTreeSet::new(), reason),
+        Retry::All { reason } => (ended(&app, build).await?, reason),
+        Retry::Jobs { jobs, reason } => {
+            if jobs.is_empty() || jobs.len() > api::build::JOBS_NAMED_MAX {
+                return Err(Problem::new(ProblemKind::Unprocessable, "name 1 to 1000 jobs").field("jobs", "1 to 1000"));
+            }
+            (jobs.into_iter().map(JobName::from).collect(), reason)
+        }
+    };
+    put_back(app, call, build, jobs, why).await
+}
+
+/// The jobs of a build that have ended.
+async fn ended(app: &Arc<App>, build: BuildId) -> Result<BTreeSet<JobName>, Problem> {
+    let jobs = app.blocking(move |app| app.server.store.jobs(build).map_err(problem::store)).await?;
+    Ok(jobs.into_iter().filter(|job| job.state == store::rows::JobState::Ended).map(|job| job.name).collect())
+}
+
+pub async fn retry_job(app: Arc<App>, call: Call) -> Answered {
+    let build = call.build()?;
+    let why = call.json_or_default::<Cancel>()?.reason;
+    let jobs = BTreeSet::from([JobName::from(call.segment("job"))]);
+    put_back(app, call, build, jobs, why).await
+}
+
+async fn put_back(app: Arc<App>, call: Call, build: BuildId, jobs: BTreeSet<JobName>, why: String) -> Answered {
+    let why = reason(why)?;
+    let project = project_of(&app, build).await?;
+    let again = app.server.retry(build, jobs, &call.who()).await.map_err(request)?;
+    if again.is_empty() {
+        return Err(Problem::new(ProblemKind::Conflict, "none of these jobs can run again")
+            .help("a job that passed, or has not ended, is not put back; rebuild runs everything anew"));
+    }
+    let jobs: Vec<String> = again.iter().map(ToString::to_string).collect();
+    audit(&app, &call, &project, format!("build {build}"), format!("{why} {}", jobs.join(", ")).trim().to_owned());
+    answer::json(&Retried { jobs, build })
+}
+
+pub async fn cancel_job(app: Arc<App>, call: Call) -> Answered {
+    let build = call.build()?;
+    let name = JobName::from(call.segment("job"));
+    let reason = reason(call.json_or_default::<Cancel>()?.reason)?;
+    let project = project_of(&app, build).await?;
+    if app.server.cancel_job(build, name.clone(), &call.who()).await.map_err(request)? == Effected::No {
+        return Err(Problem::new(ProblemKind::Conflict, format!("job `{name}` has ended, or is being canceled")));
+    }
+    audit(&app, &call, &project, format!("build {build}, job {name}"), reason);
+    answer::json(&app.blocking(move |app| job::one(app, build, &name)).await?)
+}
+
+pub async fn answer_gate(app: Arc<App>, call: Call) -> Answered {
+    let build = call.build()?;
+    let name = JobName::from(call.segment("job"));
+    let (answer, why) = match call.json::<GateAnswer>()? {
+        GateAnswer::Approve { fields, reason } => (Some(fields), reason),
+        GateAnswer::Reject { reason } => (None, reason),
+    };
+    let why = reason(why)?;
+    let wanted = name.clone();
+    let (gate, spec, project) = app
+        .blocking(move |app| {
+            let project = row(app, build)?.origin.project;
+            let (gate, spec) = job::gate(app, build, &wanted)?;
+            Ok((gate, spec, project))
+        })
+        .await?;
+    if gate.answered.is_some() {
+        return Err(Problem::new(ProblemKind::Conflict, format!("the gate `{name}` was answered")));
+    }
+    let answer = answer.map(|fields| filled(&spec, fields)).transpose()?;
+    let is_yes = answer.is_some();
+    if app.server.answer_gate(build, name.clone(), answer, &call.who()).await.map_err(request)? == Effected::No {
+        return Err(Problem::new(ProblemKind::Conflict, format!("the gate `{name}` is not open any more")));
+    }
+    let word = if is_yes { "approved" } else { "rejected" };
+    audit(&app, &call, &project, format!("build {build}, gate {name}"), format!("{word} {why}").trim().to_owned());
+    let (gate, spec) = app.blocking(move |app| job::gate(app, build, &name)).await?;
+    answer::json(&convert::gate(&gate, Some(&spec)))
+}
+
+/// The fields of a form, complete with defaults and of the right types.
+fn filled(spec: &graph::Gate, mut fields: BTreeMap<String, Value>) -> Result<BTreeMap<String, Value>, Problem> {
+    let mut refusal = Problem::new(ProblemKind::Unprocessable, "the form is not filled in as the gate asks");
+    let mut complete = BTreeMap::new();
+    for (name, field) in &spec.fields {
+        match fields.remove(name).or_else(|| field.default.clone()) {
+            Some(value) if field.admits(&value) => drop(complete.insert(name.clone(), value)),
+            Some(_) => refusal = refusal.field(format!("fields.{name}"), takes(&field.kind)),
+            None => refusal = refusal.field(format!("fields.{name}"), format!("is missing; {}", takes(&field.kind))),
+        }
+    }
+    for name in fields.keys() {
+        refusal = refusal.field(format!("fields.{name}"), "the gate has no such field");
+    }
+    if refusal.fields.is_empty() { Ok(complete) } else { Err(refusal) }
+}
+
+fn takes(kind: &graph::FieldKind) -> String {
+    match kind {
+        graph::FieldKind::String => "takes a text".to_owned(),
+        graph::FieldKind::Number => "takes a number".to_owned(),
+        graph::FieldKind::Boolean => "takes true or false".to_owned(),
+        graph::FieldKind::Choice { options } => format!("takes one of {}", options.join(", ")),
+    }
+}

@@ -1,0 +1,462 @@
+//! Logs of steps: in short, in lines, in bytes, followed, searched. One piece is in memory at a time, however long a log
+//! is, and a reader who is slow holds no thread.
+
+use std::io;
+use std::sync::Arc;
+
+use api::log::{
+    HITS_DEFAULT, HITS_MAX, LINES_MAX, LogFormat, LogGap, LogHit, LogHits, LogItem, LogLine, LogState, LogStream,
+    LogSummary, REGEX_BYTES_MAX, StepLog,
+};
+use api::problem::{Problem, ProblemKind};
+use api::routes::{BYTES, NDJSON, TEXT};
+use axum::body::{Body, Bytes};
+use axum::http::{Response, StatusCode};
+use graph::{AttemptNumber, BuildId, Timestamp};
+use store::log::{
+    Gap, Item, Line, LineEnd, Lines, LogReader, RawPart, SearchEnd, Selection, Stream, StreamKey, StreamState, Watch,
+};
+use store::rows::AttemptRow;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
+
+use super::answer::{self, Answered, More, PIECE_BYTES, Wanted, by_pieces, range, ranged, with};
+use super::call::Call;
+use super::{App, build, problem};
+use crate::records::LogPhase;
+use crate::server::Server;
+
+/// The log of one step.
+struct Place {
+    build: BuildId,
+    attempt: AttemptRow,
+    key: StreamKey,
+}
+
+/// The log that the path names, opened; no reader if nothing was printed yet. Blocks.
+fn open(
+    app: &App,
+    build: BuildId,
+    number: AttemptNumber,
+) -> Result<(AttemptRow, Option<LogReader>, LogPhase), Problem> {
+    let row = build::row(app, build)?;
+    let attempts = app.server.store.attempts(build, None).map_err(problem::store)?;
+    let attempt = attempts.into_iter().find(|row| row.attempt == number);
+    let attempt = attempt.ok_or_else(|| problem::not_found(format_args!("attempt {number} of build {build}")))?;
+    let phase = match row.verdict {
+        graph::Verdict::Running => LogPhase::Growing,
+        _ => LogPhase::Ended,
+    };
+    let place = app.server.records.log_place(build, phase).map_err(problem::record)?;
+    let reader = app.server.logs.reader(build, place).map_err(problem::log)?;
+    Ok((attempt, reader, phase))
+}
+
+fn number(call: &Call) -> Result<AttemptNumber, Problem> {
+    Ok(AttemptNumber(call.segment_as("attempt", "the number of an attempt")?))
+}
+
+fn stream(stream: Stream) -> LogStream {
+    match stream {
+        Stream::Stdout => LogStream::Stdout,
+        Stream::Stderr => LogStream::Stderr,
+        Stream::Note => LogStream::Note,
+    }
+}
+
+fn time(time_us: u64) -> api::time::Time {
+    Timestamp(i64::try_from(time_us).unwrap_or(i64::MAX)).into()
+}
+
+fn gap(gap: &Gap) -> LogGap {
+    let size = match (gap.lines, gap.bytes) {
+        (Some(lines), _) => format!("{lines} lines are lost here"),
+        (None, Some(bytes)) => format!("{bytes} bytes are lost here"),
+        (None, None) => "the end of this log may be lost".to_owned(),
+    };
+    LogGap { number: gap.first_line, text: size }
+}
+
+pub async fn summary(app: Arc<App>, call: Call) -> Answered {
+    let (build, number) = (call.build()?, number(&call)?);
+    let summary = app
+        .blocking(move |app| {
+            let (attempt, reader, _) = open(app, build, number)?;
+            let state = |stream: StreamState| match (stream, &attempt.ended) {
+                (StreamState::Closed, _) => LogState::Closed,
+                (StreamState::Open, None) => LogState::Open,
+                (StreamState::Open, Some(_)) => LogState::Torn,
+            };
+            let steps = reader.iter().flat_map(LogReader::streams).filter(|stream| stream.key.attempt == number.0);
+            let steps = steps.map(|stream| StepLog {
+                step: stream.key.step,
+                lines: stream.lines,
+                bytes: stream.bytes,
+                state: state(stream.state),
+            });
+            Ok(LogSummary { build, attempt: number.0, steps: steps.collect() })
+        })
+        .await?;
+    answer::json(&summary)
+}
+
+/// Which lines are wanted.
+struct Part {
+    from: u64,
+    count: u64,
+    tail: Option<u64>,
+}
+
+pub async fn read(app: Arc<App>, call: Call) -> Answered {
+    let (build, number) = (call.build()?, number(&call)?);
+    let step = call.segment_as("step", "the index of a step")?;
+    let key = StreamKey { attempt: number.0, step };
+    let format = call.word::<LogFormat>("format", "text, ndjson or raw")?.unwrap_or_default();
+    let what = "a number";
+    let part = Part {
+        from: call.wanted("from", what)?.unwrap_or(0),
+        count: call.wanted("count", what)?.unwrap_or(u64::MAX),
+        tail: call.wanted("tail", what)?,
+    };
+    let follow = call.wanted::<bool>("follow", "true or false")?.unwrap_or(false);
+    let is_bad =
+        format == LogFormat::Raw && (follow || ["from", "count", "tail"].iter().any(|name| call.text(name).is_some()));
+    if is_bad {
+        return Err(Problem::new(ProblemKind::Invalid, "`raw` is cut by the header `range`, and not followed")
+            .field("format", "text or ndjson, to cut by lines or to follow"));
+    }
+    if part.tail.is_some_and(|tail| tail > LINES_MAX) {
+        return Err(Problem::new(ProblemKind::Invalid, format!("`tail` is at most {LINES_MAX}"))
+            .field("tail", format!("at most {LINES_MAX}")));
+    }
+    let permit = app.stream_permit()?;
+    if follow {
+        return followed(
+            &app,
+            Place { build, attempt: attempt_row(&app, build, number).await?, key },
+            part,
+            format,
+            permit,
+        )
+        .await;
+    }
+    let (_, reader, _) = app.blocking(move |app| open(app, build, number)).await?;
+    match (format, reader) {
+        (LogFormat::Raw, reader) => raw(&call, reader, key, permit),
+        (LogFormat::Text, None) => Ok(with(StatusCode::OK, TEXT, Body::empty())),
+        (LogFormat::Ndjson, None) => Ok(with(StatusCode::OK, NDJSON, Body::empty())),
+        (format, Some(reader)) => Ok(lines(&reader, key, &part, format, permit)),
+    }
+}
+
+async fn attempt_row(app: &Arc<App>, build: BuildId, number: AttemptNumber) -> Result<AttemptRow, Problem> {
+    let (attempt, _, _) = app.blocking(move |app| open(app, build, number)).await?;
+    Ok(attempt)
+}
+
+/// Exactly the bytes. A byte that is lost is sent as NUL, so that every other stands where it stood.
+fn raw(call: &Call, reader: Option<LogReader>, key: StreamKey, permit: OwnedSemaphorePermit) -> Answered {
+    let length = reader.as_ref().and_then(|reader| reader.stream(key)).map_or(0, |stream| stream.bytes);
+    let wanted = range(&call.headers, length)?;
+    let (start, end) = match wanted {
+        Wanted::Whole => (0, length),
+        Wanted::Part(start, end) => (start, end),
+    };
+    let Some(reader) = reader else { return Ok(ranged(wanted, length, BYTES, Body::empty())) };
+    let mut parts = reader.raw_from(key, Selection::All, start);
+    let mut left = end - start;
+    let mut lost = 0;
+    let body = by_pieces(move |piece| {
+        let _permit = &permit;
+        while piece.len() < PIECE_BYTES * 4 && left > 0 {
+            if lost > 0 {
+                let most = lost.min(left).min(PIECE_BYTES as u64);
+                piece.resize(piece.len() + usize::try_from(most).unwrap_or(PIECE_BYTES), 0);
+                (lost, left) = (lost - most, left - most);
+                continue;
+            }
+            match parts.next().transpose().map_err(io::Error::other)? {
+                Some(RawPart::Bytes(bytes)) => {
+                    let most = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
+                    piece.extend_from_slice(&bytes[..most]);
+                    left -= most as u64;
+                }
+                Some(RawPart::Gap(gap)) => lost = gap.bytes.unwrap_or(0),
+                // What was told of the length was a lie; the answer breaks off.
+                None => return Err(io::ErrorKind::UnexpectedEof.into()),
+            }
+        }
+        Ok(if left == 0 { More::No } else { More::Yes })
+    });
+    Ok(ranged(wanted, length, BYTES, body))
+}
+
+fn lines(
+    reader: &LogReader,
+    key: StreamKey,
+    part: &Part,
+    format: LogFormat,
+    permit: OwnedSemaphorePermit,
+) -> Response<Body> {
+    let mut lines = match part.tail {
+        Some(tail) => reader.tail(key, tail),
+        None => reader.lines(key, part.from..part.from.saturating_add(part.count)),
+    };
+    let body = by_pieces(move |piece| {
+        let _permit = &permit;
+        while piece.len() < PIECE_BYTES * 4 {
+            match lines.next().transpose().map_err(io::Error::other)? {
+                Some(item) => write(&item, 0, format, piece),
+                None => return Ok(More::No),
+            }
+        }
+        Ok(More::Yes)
+    });
+    with(StatusCode::OK, media(format), body)
+}
+
+fn media(format: LogFormat) -> &'static str {
+    match format {
+        LogFormat::Text => TEXT,
+        LogFormat::Ndjson => NDJSON,
+        LogFormat::Raw => BYTES,
+    }
+}
+
+/// Writes a line, without its first `skip` bytes, or a gap.
+fn write(item: &Item, skip: usize, format: LogFormat, into: &mut Vec<u8>) {
+    match (item, format) {
+        (Item::Line(line), LogFormat::Ndjson) => {
+            let item = LogItem::Line(LogLine {
+                number: line.number,
+                stream: stream(line.stream),
+                time: time(line.time_us),
+                line: String::from_utf8_lossy(&line.bytes[skip..]).into_owned(),
+                open: line.end == LineEnd::Open,
+            });
+            write_json(&item, into);
+        }
+        (Item::Gap(lost), LogFormat::Ndjson) => write_json(&LogItem::Gap(gap(lost)), into),
+        (Item::Line(line), LogFormat::Text | LogFormat::Raw) => {
+            // Text is promised to be UTF-8; whoever wants the bytes asks for `raw`.
+            into.extend_from_slice(String::from_utf8_lossy(&line.bytes[skip..]).as_bytes());
+            if line.end == LineEnd::LineFeed {
+                into.push(b'\n');
+            }
+        }
+        (Item::Gap(lost), LogFormat::Text | LogFormat::Raw) => {
+            into.extend_from_slice(format!("\n[{}]\n", gap(lost).text).as_bytes());
+        }
+    }
+}
+
+fn write_json(item: &LogItem, into: &mut Vec<u8>) {
+    // Our own types serialize to JSON whatever they hold, and memory takes it.
+    serde_json::to_writer(&mut *into, item).expect("an item of a log always serializes");
+    into.push(b'\n');
+}
+
+/// A log that is followed: how far it was told, and what wakes it.
+struct Follower {
+    server: Arc<Server>,
+    place: Place,
+    format: LogFormat,
+    /// The next row, and how many bytes of it were told.
+    line: u64,
+    bytes: usize,
+    /// How many rows may still be told.
+    left: u64,
+    reader: Option<LogReader>,
+    has_ended: bool,
+    woken: Arc<Notify>,
+    stored: tokio::sync::watch::Receiver<u64>,
+    ending: tokio::sync::watch::Receiver<crate::server::Ending>,
+    _watch: Watch,
+    _permit: OwnedSemaphorePermit,
+}
+
+async fn followed(
+    app: &Arc<App>,
+    place: Place,
+    part: Part,
+    format: LogFormat,
+    permit: OwnedSemaphorePermit,
+) -> Answered {
+    let server = Arc::clone(&app.server);
+    let woken = Arc::new(Notify::new());
+    let waker = Arc::clone(&woken);
+    // Registered before anything is read: then nothing is missed.
+    let watch = server.logs.watch(place.build, move || waker.notify_one()).map_err(problem::log)?;
+    let (stored, ending) = (server.live.stored(), server.ending());
+    let mut follower = Follower {
+        server,
+        place,
+        format,
+        line: part.from,
+        bytes: 0,
+        left: part.count,
+        reader: None,
+        has_ended: false,
+        woken,
+        stored,
+        ending,
+        _watch: watch,
+        _permit: permit,
+    };
+    if let Some(tail) = part.tail {
+        let (build, number) = (follower.place.build, follower.place.attempt.attempt);
+        let key = follower.place.key;
+        let reader = app.blocking(move |app| open(app, build, number)).await?.1;
+        let lines = reader.and_then(|reader| reader.stream(key)).map_or(0, |stream| stream.lines);
+        follower.line = lines.saturating_sub(tail);
+    }
+    let stream = futures_util::stream::unfold(Some(follower), |follower| async move {
+        let mut follower = follower?;
+        loop {
+            let read = tokio::task::spawn_blocking(move || {
+                let piece = follower.read();
+                (follower, piece)
+            });
+            let (read, piece) = match read.await {
+                Ok(done) => done,
+                Err(error) => return Some((Err(io::Error::other(error)), None)),
+            };
+            follower = read;
+            match piece {
+                Err(error) => return Some((Err(io::Error::other(error.to_string())), None)),
+                Ok(piece) if !piece.is_empty() => return Some((Ok(Bytes::from(piece)), Some(follower))),
+                Ok(_) if follower.has_ended => return None,
+                Ok(_) => {}
+            }
+            // One of these comes with everything that could change what there is to read.
+            tokio::select! {
+                () = follower.woken.notified() => {}
+                changed = follower.stored.changed() => if changed.is_err() { return None },
+                _ = follower.ending.changed() => return None,
+            }
+        }
+    });
+    Ok(with(StatusCode::OK, media(format), Body::from_stream(stream)))
+}
+
+impl Follower {
+    /// What is new, about a piece; empty if nothing is. Blocks.
+    fn read(&mut self) -> Result<Vec<u8>, Problem> {
+        let Place { build, key, .. } = self.place;
+        // Asked first: what was printed before the end was seen is read after.
+        let is_over = self.is_over()?;
+        match &mut self.reader {
+            Some(reader) => drop(reader.refresh().map_err(problem::log)?),
+            None => self.reader = open_live(&self.server, build)?,
+        }
+        let mut piece = Vec::new();
+        let Some(reader) = &self.reader else {
+            self.has_ended = is_over;
+            return Ok(piece);
+        };
+        let is_closed = reader.stream(key).is_some_and(|stream| stream.state == StreamState::Closed);
+        let mut lines: Lines = reader.lines(key, self.line..u64::MAX);
+        let mut rest = More::No;
+        // How many bytes of the present row have been seen in this reading.
+        let mut seen = 0;
+        loop {
+            if piece.len() >= PIECE_BYTES * 4 || self.left == 0 {
+                rest = More::Yes;
+                break;
+            }
+            match lines.next().transpose().map_err(problem::log)? {
+                None => break,
+                Some(item @ Item::Gap(_)) => write(&item, 0, self.format, &mut piece),
+                Some(Item::Line(line)) => self.tell(line, &mut seen, &mut piece),
+            }
+        }
+        self.has_ended = self.left == 0 || (rest == More::No && (is_closed || is_over));
+        Ok(piece)
+    }
+
+    /// Tells what of a piece of a row was not told yet.
+    fn tell(&mut self, line: Line, seen: &mut usize, piece: &mut Vec<u8>) {
+        if line.number != self.line {
+            (self.line, self.bytes, *seen) = (line.number, 0, 0);
+        }
+        let length = line.bytes.len();
+        let known = self.bytes.saturating_sub(*seen).min(length);
+        *seen += length;
+        let is_whole = line.end == LineEnd::LineFeed;
+        self.bytes = self.bytes.max(*seen);
+        if known < length || is_whole {
+            write(&Item::Line(line), known, self.format, piece);
+        }
+        if is_whole {
+            (self.line, self.bytes, *seen) = (self.line + 1, 0, 0);
+            self.left = self.left.saturating_sub(1);
+        }
+    }
+
+    /// Whether the attempt has ended, so that no more comes.
+    fn is_over(&self) -> Result<bool, Problem> {
+        let Place { build, attempt, .. } = &self.place;
+        if attempt.ended.is_some() {
+            return Ok(true);
+        }
+        let rows = self.server.store.attempts(*build, Some(&attempt.job)).map_err(problem::store)?;
+        Ok(rows.iter().find(|row| row.attempt == attempt.attempt).is_none_or(|row| row.ended.is_some()))
+    }
+}
+
+/// The log of a build, wherever it is now.
+fn open_live(server: &Server, build: BuildId) -> Result<Option<LogReader>, Problem> {
+    let row = server.store.build(build).map_err(problem::store)?;
+    let phase = match row.map(|row| row.verdict) {
+        Some(graph::Verdict::Running) => LogPhase::Growing,
+        _ => LogPhase::Ended,
+    };
+    let place = server.records.log_place(build, phase).map_err(problem::record)?;
+    server.logs.reader(build, place).map_err(problem::log)
+}
+
+pub async fn search(app: Arc<App>, call: Call) -> Answered {
+    let (build, number) = (call.build()?, number(&call)?);
+    let step = call.segment_as("step", "the index of a step")?;
+    let key = StreamKey { attempt: number.0, step };
+    let invalid = |detail: String| Problem::new(ProblemKind::Invalid, detail.clone()).field("regex", detail);
+    let Some(text) = call.text("regex").filter(|text| !text.is_empty()) else {
+        return Err(invalid("say what to find".to_owned()));
+    };
+    if text.len() > REGEX_BYTES_MAX {
+        return Err(invalid(format!("a regular expression has at most {REGEX_BYTES_MAX} bytes")));
+    }
+    let regex = regex::bytes::RegexBuilder::new(text).size_limit(1 << 20).build();
+    let regex = regex.map_err(|error| invalid(error.to_string()))?;
+    let limit = match call.text("limit") {
+        Some(_) => call.limit()?.min(HITS_MAX),
+        None => HITS_DEFAULT,
+    };
+    let from = call.cursor::<u64>()?.unwrap_or(0);
+    let _permit = app.stream_permit()?;
+    let found = app
+        .blocking(move |app| {
+            let (_, reader, _) = open(app, build, number)?;
+            let Some(reader) = reader else { return Ok(LogHits::default()) };
+            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+            let result = reader.search(key, &regex, from, limit).map_err(problem::log)?;
+            Ok(LogHits {
+                hits: result
+                    .hits
+                    .iter()
+                    .map(|hit| LogHit {
+                        number: hit.number,
+                        stream: stream(hit.stream),
+                        time: time(hit.time_us),
+                        text: String::from_utf8_lossy(&hit.bytes).into_owned(),
+                    })
+                    .collect(),
+                gaps: result.gaps.iter().map(gap).collect(),
+                next: match result.end {
+                    SearchEnd::Complete => None,
+                    SearchEnd::Limit { next } | SearchEnd::Budget { next } => Some(next.to_string()),
+                },
+            })
+        })
+        .await?;
+    answer::json(&found)
+}

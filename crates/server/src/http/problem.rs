@@ -1,0 +1,113 @@
+//! What went wrong inside, as people outside are told.
+
+use api::problem::{MEDIA_TYPE, Problem, ProblemKind};
+use axum::body::Body;
+use axum::http::{HeaderValue, Response, StatusCode, header};
+use store::StoreError;
+use store::blob::BlobError;
+use store::log::LogError;
+
+use crate::access::{Denied, LedgerError};
+use crate::records::RecordError;
+use crate::request::Stopped;
+use crate::world::full;
+
+/// The refusal as an answer.
+pub fn response(problem: &Problem) -> Response<Body> {
+    let body = serde_json::to_vec(problem).unwrap_or_default();
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+    if problem.status == ProblemKind::Unauthorized.status() {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    if matches!(problem.status, 429 | 503) {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+/// There is no such thing.
+pub fn not_found(what: impl std::fmt::Display) -> Problem {
+    Problem::new(ProblemKind::NotFound, format!("there is no {what}, or the token may not see it"))
+}
+
+/// A fault of ours, told in the log and not to the caller.
+pub fn internal(error: &dyn std::error::Error) -> Problem {
+    eprintln!("error: a request failed: {}", full(error));
+    Problem::new(ProblemKind::Internal, "").help("tell whoever runs this server; its log says more")
+}
+
+fn unavailable(error: &dyn std::error::Error, help: &str) -> Problem {
+    Problem::new(ProblemKind::Unavailable, full(error)).help(help)
+}
+
+/// What a store refused.
+pub fn store(error: StoreError) -> Problem {
+    match &error {
+        StoreError::Busy(_) | StoreError::Lost(_) => unavailable(&error, "try again"),
+        StoreError::NotLeading => unavailable(&error, "try again; another server answers"),
+        StoreError::Full(_) => unavailable(&error, "make room on the server's disk"),
+        StoreError::NoBuild(build) => not_found(format_args!("build {build}")),
+        StoreError::Running(_) | StoreError::Conflict { .. } => {
+            Problem::new(ProblemKind::Conflict, error.to_string()).help("look at it again, then decide")
+        }
+        StoreError::TooLarge { .. } => Problem::new(ProblemKind::Unprocessable, error.to_string()),
+        _ => internal(&error),
+    }
+}
+
+/// What a record refused.
+pub fn record(error: RecordError) -> Problem {
+    match error {
+        RecordError::Store(error) => store(error),
+        error => internal(&error),
+    }
+}
+
+/// What the ledger of tokens refused.
+pub fn ledger(error: LedgerError) -> Problem {
+    match error {
+        LedgerError::Store(error) => store(error),
+        error => internal(&error),
+    }
+}
+
+/// What a blob store refused.
+pub fn blob(error: BlobError) -> Problem {
+    match &error {
+        BlobError::Absent(_) => {
+            Problem::new(ProblemKind::Gone, error.to_string()).help("it was collected or evicted: run the job again")
+        }
+        BlobError::Full(_) => unavailable(&error, "make room on the server's disk"),
+        _ => internal(&error),
+    }
+}
+
+/// What a log refused.
+pub fn log(error: LogError) -> Problem {
+    match &error {
+        LogError::Full(_) => unavailable(&error, "make room on the server's disk"),
+        LogError::Watched => Problem::new(ProblemKind::Busy, error.to_string()).help("close some followers"),
+        LogError::Busy(_) => unavailable(&error, "try again"),
+        _ => internal(&error),
+    }
+}
+
+/// The shell has ended.
+pub fn stopped(error: Stopped) -> Problem {
+    unavailable(&error, "try again in a moment; a call under the same idempotency key is done once")
+}
+
+/// Why somebody was not let in.
+pub fn denied(denied: Denied) -> Problem {
+    match denied {
+        Denied::NoToken(why) => Problem::new(ProblemKind::Unauthorized, why)
+            .help("send `Authorization: Bearer TOKEN`; `ropewalk token create` makes one"),
+        Denied::Revoked => Problem::new(ProblemKind::Unauthorized, Denied::Revoked.to_string()),
+        Denied::Forbidden { .. } => Problem::new(ProblemKind::Forbidden, denied.to_string())
+            .help("ask whoever runs this server for a token that grants it"),
+        Denied::Ledger(error) => ledger(error),
+    }
+}

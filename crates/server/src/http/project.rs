@@ -1,0 +1,160 @@
+//! Projects and their secrets.
+
+use std::sync::Arc;
+
+use api::page::LIMIT_MAX;
+use api::problem::{Problem, ProblemKind};
+use api::project::{Project, ProjectSettings, SECRET_BYTES_MAX, Secret, SecretValue, is_secret_name};
+
+use super::answer::{self, Answered};
+use super::build::Sight;
+use super::call::Call;
+use super::control::audit;
+use super::job::cut;
+use super::{App, problem};
+use crate::access::Verb;
+use crate::records::{Project as Stored, ProjectSettings as StoredSettings, Superseding};
+use crate::secrets::SecretError;
+
+/// Under which name the settings that belong to this wall stand among the stored ones.
+const OTHER: &str = "api";
+
+fn shown(name: String, stored: &Stored) -> Project {
+    let other = stored.settings.other.get(OTHER).cloned().unwrap_or_default();
+    let settings: ProjectSettings = serde_json::from_value(other).unwrap_or_default();
+    let auto_cancel = stored.settings.superseding.map(|superseding| superseding == Superseding::CancelsEarlier);
+    Project { name, created: stored.created.into(), settings: ProjectSettings { auto_cancel, ..settings } }
+}
+
+fn stored(settings: &ProjectSettings, before: StoredSettings) -> StoredSettings {
+    let superseding = settings.auto_cancel.map(|cancels| match cancels {
+        true => Superseding::CancelsEarlier,
+        false => Superseding::KeepsEarlier,
+    });
+    let mut other = before.other;
+    let rest = ProjectSettings { auto_cancel: None, ..settings.clone() };
+    // Our own types serialize to JSON whatever they hold.
+    other.insert(OTHER.to_owned(), serde_json::to_value(rest).expect("settings always serialize"));
+    StoredSettings { superseding, other, ..before }
+}
+
+pub async fn list(app: Arc<App>, call: Call) -> Answered {
+    let (limit, after) = (call.limit()?, call.cursor::<String>()?);
+    let bearer = Arc::clone(call.bearer()?);
+    let page = app
+        .blocking(move |app| {
+            let mut sight = Sight::new(&bearer, Verb::Read, app.now());
+            let mut projects = Vec::new();
+            let mut last = after;
+            // One more than wanted says whether there is a next page.
+            while projects.len() <= limit as usize {
+                let page = app.server.records.list::<Stored>(last.as_deref(), LIMIT_MAX).map_err(problem::record)?;
+                let Some((key, _)) = page.last() else { break };
+                last = Some(key.clone());
+                projects.extend(page.into_iter().filter(|(name, _)| sight.project(name)));
+            }
+            Ok(cut(projects.into_iter().map(|(name, project)| shown(name, &project)), limit, |project| {
+                project.name.clone()
+            }))
+        })
+        .await?;
+    answer::json(&page)
+}
+
+pub async fn get(app: Arc<App>, call: Call) -> Answered {
+    let name = call.segment("project").to_owned();
+    let project = app
+        .blocking(move |app| {
+            let found = app.server.records.read::<Stored>(&name).map_err(problem::record)?;
+            let (project, _) = found.ok_or_else(|| problem::not_found(format_args!("project `{name}`")))?;
+            Ok(shown(name, &project))
+        })
+        .await?;
+    answer::json(&project)
+}
+
+pub async fn put(app: Arc<App>, call: Call) -> Answered {
+    let name = call.segment("project").to_owned();
+    let settings: ProjectSettings = call.json()?;
+    let key = name.clone();
+    let project = app
+        .blocking(move |app| {
+            let at = app.now();
+            let changed = app.server.records.change(&key, at, |before: Option<Stored>| {
+                let before = before.unwrap_or_else(|| Stored { name: key.clone(), created: at, ..Stored::default() });
+                Stored { settings: stored(&settings, before.settings.clone()), ..before }
+            });
+            Ok(shown(key.clone(), &changed.map_err(problem::record)?))
+        })
+        .await?;
+    audit(&app, &call, &name, format!("project {name}"), String::new());
+    answer::json(&project)
+}
+
+pub async fn delete(app: Arc<App>, call: Call) -> Answered {
+    let name = call.segment("project").to_owned();
+    let key = name.clone();
+    app.blocking(move |app| {
+        app.secrets.remove_all(&key).map_err(problem::record)?;
+        app.server.records.remove::<Stored>(&key).map_err(problem::record)
+    })
+    .await?;
+    audit(&app, &call, &name, format!("project {name}"), String::new());
+    answer::nothing()
+}
+
+fn exists(app: &App, project: &str) -> Result<(), Problem> {
+    let found = app.server.records.read::<Stored>(project).map_err(problem::record)?;
+    found.map(drop).ok_or_else(|| problem::not_found(format_args!("project `{project}`")))
+}
+
+pub async fn secret_list(app: Arc<App>, call: Call) -> Answered {
+    let project = call.segment("project").to_owned();
+    let names = app
+        .blocking(move |app| {
+            exists(app, &project)?;
+            app.secrets.names(&project).map_err(problem::record)
+        })
+        .await?;
+    let secret = |(name, changed): (String, graph::Timestamp)| Secret { name, changed: Some(changed.into()) };
+    answer::page(names.into_iter().map(secret).collect())
+}
+
+/// The name of the path, if it can name a secret.
+fn secret_name(call: &Call) -> Result<String, Problem> {
+    let name = call.segment("secret");
+    if is_secret_name(name) {
+        return Ok(name.to_owned());
+    }
+    Err(Problem::new(ProblemKind::Invalid, "a secret is named as a variable of the environment")
+        .field("secret", "letters, digits and `_`, at most 100, no digit first"))
+}
+
+pub async fn secret_put(app: Arc<App>, call: Call) -> Answered {
+    let (project, name) = (call.segment("project").to_owned(), secret_name(&call)?);
+    let value = call.json::<SecretValue>()?.value;
+    if value.is_empty() || value.len() > SECRET_BYTES_MAX {
+        return Err(Problem::new(ProblemKind::Unprocessable, "the value is empty, or too long")
+            .field("value", format!("1 to {SECRET_BYTES_MAX} bytes")));
+    }
+    let (key, secret) = (project.clone(), name.clone());
+    app.blocking(move |app| {
+        exists(app, &key)?;
+        app.secrets.put(&key, &secret, &value, app.now()).map_err(|error| match error {
+            SecretError::Full => Problem::new(ProblemKind::Unprocessable, error.to_string()),
+            SecretError::Seal(error) => problem::internal(&error),
+            SecretError::Record(error) => problem::record(error),
+        })
+    })
+    .await?;
+    audit(&app, &call, &project, format!("secret {name}"), String::new());
+    answer::nothing()
+}
+
+pub async fn secret_delete(app: Arc<App>, call: Call) -> Answered {
+    let (project, name) = (call.segment("project").to_owned(), secret_name(&call)?);
+    let (key, secret) = (project.clone(), name.clone());
+    app.blocking(move |app| app.secrets.remove(&key, &secret, app.now()).map_err(problem::record)).await?;
+    audit(&app, &call, &project, format!("secret {name}"), String::new());
+    answer::nothing()
+}

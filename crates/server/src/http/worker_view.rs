@@ -1,0 +1,112 @@
+//! Workers as people see them, and what people do to them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use api::problem::{Problem, ProblemKind};
+use api::worker_view::{RunningAttempt, Stop, Worker, WorkerState};
+use engine::{Engine, JobState};
+use graph::WorkerId;
+
+use super::answer::{self, Answered};
+use super::build::request;
+use super::call::Call;
+use super::control::{audit, reason};
+use super::pool::held;
+use super::{App, problem};
+use crate::dispatch::SessionView;
+use crate::records::{Intake, Said, WorkerRecord};
+
+/// What each worker runs, as the engine knows it.
+fn leased(engine: &Engine) -> BTreeMap<WorkerId, Vec<RunningAttempt>> {
+    let mut leased: BTreeMap<WorkerId, Vec<RunningAttempt>> = BTreeMap::new();
+    for build in engine.builds() {
+        for (job, state) in engine.jobs(build) {
+            let JobState::Leased { attempt, lease, worker } = state else { continue };
+            let running = RunningAttempt { lease: lease.0, build, job: job.to_string(), attempt: attempt.0 };
+            leased.entry(worker.clone()).or_default().push(running);
+        }
+    }
+    leased
+}
+
+async fn workers(app: &Arc<App>) -> Result<BTreeMap<String, Worker>, Problem> {
+    let mut running = app.server.shell.ask(leased).await.map_err(problem::stopped)?;
+    let records = app.blocking(|app| app.server.records.all::<WorkerRecord>().map_err(problem::record)).await?;
+    let sessions: BTreeMap<String, SessionView> =
+        app.server.dispatch.sessions().into_iter().map(|view| (view.worker.to_string(), view)).collect();
+    let worker = |(id, record): (String, WorkerRecord)| {
+        let running = running.remove(&WorkerId(id.as_str().into())).unwrap_or_default();
+        (id.clone(), shown(id.clone(), &record, sessions.get(&id), running))
+    };
+    Ok(records.into_iter().map(worker).collect())
+}
+
+fn shown(id: String, record: &WorkerRecord, session: Option<&SessionView>, running: Vec<RunningAttempt>) -> Worker {
+    let (said, held_state) = match &record.intake {
+        Intake::Open => (None, WorkerState::Ready),
+        Intake::Paused(said) => (Some(said), WorkerState::Paused),
+        Intake::Draining(said) => (Some(said), WorkerState::Draining),
+    };
+    let offer = session.map(|session| &session.offer);
+    Worker {
+        id,
+        name: record.name.clone(),
+        state: if session.is_some() { held_state } else { WorkerState::Away },
+        held: said.map(held),
+        closed: session.and_then(|session| session.closed.clone()).filter(|_| said.is_none()),
+        pools: record.pools.iter().cloned().collect(),
+        labels: record.labels.iter().cloned().collect(),
+        slots: offer.map_or(0, |offer| offer.slots),
+        cpu_milli: offer.map_or(0, |offer| offer.resources.cpu_milli),
+        memory_bytes: offer.map_or(0, |offer| offer.resources.memory_bytes),
+        version: record.version.clone(),
+        seen: Some(session.map_or(record.last_joined, |session| session.heard).into()),
+        running,
+    }
+}
+
+pub async fn list(app: Arc<App>, _: Call) -> Answered {
+    answer::page(workers(&app).await?.into_values().collect())
+}
+
+async fn one(app: &Arc<App>, id: &str) -> Result<Worker, Problem> {
+    workers(app).await?.remove(id).ok_or_else(|| problem::not_found(format_args!("worker `{id}`")))
+}
+
+pub async fn get(app: Arc<App>, call: Call) -> Answered {
+    answer::json(&one(&app, call.segment("worker")).await?)
+}
+
+/// Changes whether a worker takes new attempts.
+async fn set(app: Arc<App>, call: Call, intake: impl FnOnce(Said) -> Intake) -> Answered {
+    let id = call.segment("worker").to_owned();
+    let reason = reason(call.json_or_default::<Stop>()?.reason)?;
+    let said = Said { by: call.who(), reason: reason.clone(), at: app.now() };
+    app.server.set_intake(&WorkerId(id.as_str().into()), intake(said)).await.map_err(request)?;
+    audit(&app, &call, "", format!("worker {id}"), reason);
+    answer::json(&one(&app, &id).await?)
+}
+
+pub async fn pause(app: Arc<App>, call: Call) -> Answered {
+    set(app, call, Intake::Paused).await
+}
+
+pub async fn drain(app: Arc<App>, call: Call) -> Answered {
+    set(app, call, Intake::Draining).await
+}
+
+pub async fn resume(app: Arc<App>, call: Call) -> Answered {
+    set(app, call, |_| Intake::Open).await
+}
+
+pub async fn forget(app: Arc<App>, call: Call) -> Answered {
+    let id = call.segment("worker").to_owned();
+    if app.server.dispatch.sessions().iter().any(|session| *session.worker.0 == *id) {
+        return Err(Problem::new(ProblemKind::Conflict, format!("worker `{id}` is there"))
+            .help("drain it, and forget it once it has left"));
+    }
+    app.server.forget_worker(&WorkerId(id.as_str().into())).await.map_err(request)?;
+    audit(&app, &call, "", format!("worker {id}"), String::new());
+    answer::nothing()
+}

@@ -1,0 +1,162 @@
+//! Secrets of projects: sealed before they are stored, opened for one lease. All of it blocks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use graph::{Timestamp, Trust};
+use serde::{Deserialize, Serialize};
+
+use crate::access::SealingKey;
+use crate::records::{Document, RecordError, Records};
+use crate::world::{SecretSource, full};
+
+/// The most secrets of a project.
+pub const SECRETS_MAX: usize = api::project::SECRETS_MAX;
+
+/// The secrets of one project.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Sealed {
+    /// By name.
+    secrets: BTreeMap<String, SealedValue>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct SealedValue {
+    /// Hexadecimal.
+    value: String,
+    changed: Timestamp,
+}
+
+impl Document for Sealed {
+    const KIND: &'static str = "secrets";
+}
+
+/// Why a secret was not set.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// There are too many.
+    #[error("a project has at most {SECRETS_MAX} secrets")]
+    Full,
+    /// It could not be sealed.
+    #[error(transparent)]
+    Seal(#[from] crate::access::SealError),
+    /// As the records refuse.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+}
+
+/// The secrets of all projects.
+pub struct Secrets {
+    records: Records,
+    key: Arc<SealingKey>,
+}
+
+impl Secrets {
+    /// Secrets among these records, under this key.
+    #[must_use]
+    pub fn new(records: Records, key: Arc<SealingKey>) -> Self {
+        Self { records, key }
+    }
+
+    /// The names of a project's secrets and when each was set, by name.
+    ///
+    /// # Errors
+    /// As the records refuse.
+    pub fn names(&self, project: &str) -> Result<Vec<(String, Timestamp)>, RecordError> {
+        let sealed = self.records.read::<Sealed>(project)?.map(|(sealed, _)| sealed).unwrap_or_default();
+        Ok(sealed.secrets.into_iter().map(|(name, value)| (name, value.changed)).collect())
+    }
+
+    /// Sets a secret.
+    ///
+    /// # Errors
+    /// [`SecretError`].
+    pub fn put(&self, project: &str, name: &str, value: &str, at: Timestamp) -> Result<(), SecretError> {
+        let sealed = self.key.seal(&place(project, name), value.as_bytes())?;
+        let value = SealedValue { value: hex(&sealed), changed: at };
+        let mut is_full = false;
+        self.records.change(project, at, |before: Option<Sealed>| {
+            let mut after = before.unwrap_or_default();
+            is_full = after.secrets.len() >= SECRETS_MAX && !after.secrets.contains_key(name);
+            if !is_full {
+                after.secrets.insert(name.to_owned(), value.clone());
+            }
+            after
+        })?;
+        if is_full { Err(SecretError::Full) } else { Ok(()) }
+    }
+
+    /// Removes a secret, if it is there.
+    ///
+    /// # Errors
+    /// As the records refuse.
+    pub fn remove(&self, project: &str, name: &str, at: Timestamp) -> Result<(), RecordError> {
+        if self.records.read::<Sealed>(project)?.is_some() {
+            self.records.change(project, at, |before: Option<Sealed>| {
+                let mut after = before.unwrap_or_default();
+                after.secrets.remove(name);
+                after
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Removes all secrets of a project.
+    ///
+    /// # Errors
+    /// As the records refuse.
+    pub fn remove_all(&self, project: &str) -> Result<(), RecordError> {
+        self.records.remove::<Sealed>(project).map(drop)
+    }
+}
+
+impl SecretSource for Secrets {
+    fn values(
+        &self,
+        project: &str,
+        trust: Trust,
+        names: &BTreeSet<String>,
+    ) -> Result<BTreeMap<String, String>, String> {
+        if names.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        if trust == Trust::Untrusted {
+            return Err("builds of untrusted events get no secrets".to_owned());
+        }
+        let sealed = self.records.read::<Sealed>(project).map_err(|error| full(&error))?;
+        let sealed = sealed.map(|(sealed, _)| sealed.secrets).unwrap_or_default();
+        let open = |name: &String| {
+            let value = sealed.get(name).ok_or_else(|| {
+                format!("project `{project}` has no secret `{name}`: set it with `PUT /api/v1/projects/{project}/secrets/{name}`")
+            })?;
+            let bytes = unhex(&value.value).ok_or_else(|| format!("the secret `{name}` is damaged: set it again"))?;
+            let value = self.key.open(&place(project, name), &bytes).map_err(|error| full(&error))?;
+            let value =
+                String::from_utf8(value).map_err(|_| format!("the secret `{name}` is damaged: set it again"))?;
+            Ok((name.clone(), value))
+        };
+        names.iter().map(open).collect()
+    }
+}
+
+/// What a value is sealed for.
+fn place(project: &str, name: &str) -> String {
+    format!("{project}/{name}")
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    if !text.len().is_multiple_of(2) || !text.is_ascii() {
+        return None;
+    }
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
+}

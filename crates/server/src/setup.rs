@@ -1,0 +1,124 @@
+//! The first administrator: a link that the first start prints, good once.
+//!
+//! What the link holds is kept as a digest alone. Once an administrator is made, by the link or otherwise, it is worth
+//! nothing. All of it blocks.
+
+use std::collections::BTreeSet;
+
+use graph::Timestamp;
+use ring::rand::{SecureRandom, SystemRandom};
+use serde::{Deserialize, Serialize};
+
+use crate::access::{Access, CreateError, GrantRequest, LedgerError, Subject, SubjectKind, Verb};
+use crate::records::{Document, RecordError, Records};
+
+/// How long a link is good, in milliseconds.
+pub const LINK_MS: u64 = 24 * 3600 * 1000;
+/// The key of the one record.
+const KEY: &str = "first";
+
+/// What is kept of a link.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct Link {
+    digest: String,
+    until: Timestamp,
+}
+
+impl Document for Link {
+    const KIND: &'static str = "setup";
+}
+
+/// Why no administrator was made.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The link is not the one that was printed last, or is too old.
+    #[error("this link is not good, or not any more")]
+    Bad,
+    /// There is an administrator.
+    #[error("the first administrator was made already")]
+    Done,
+    /// As the tokens refuse.
+    #[error(transparent)]
+    Create(#[from] CreateError),
+    /// As the list of tokens refuses.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// As the records refuse.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+}
+
+/// What a link is to hold, if nobody administers this server yet; a link that was made before is worth nothing then.
+///
+/// # Errors
+/// [`SetupError`].
+///
+/// # Panics
+/// If the system gives no random numbers.
+pub fn link(access: &Access, records: &Records, at: Timestamp) -> Result<Option<String>, SetupError> {
+    if is_done(access)? {
+        return Ok(None);
+    }
+    let mut bytes = [0; 24];
+    SystemRandom::new().fill(&mut bytes).expect("the system has random numbers");
+    let secret: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let link = Link { digest: digest(&secret), until: at.plus_ms(LINK_MS) };
+    records.write(KEY, &link, at)?;
+    Ok(Some(secret))
+}
+
+/// Makes the first administrator's token: its id and its text.
+///
+/// # Errors
+/// [`SetupError`].
+pub fn redeem(
+    access: &Access,
+    records: &Records,
+    secret: &str,
+    name: &str,
+    at: Timestamp,
+) -> Result<(String, String), SetupError> {
+    if is_done(access)? {
+        return Err(SetupError::Done);
+    }
+    let link = records.read::<Link>(KEY)?.map(|(link, _)| link).ok_or(SetupError::Bad)?;
+    // Digests are compared: how long that takes says nothing of the secret.
+    if link.digest != digest(secret) || at > link.until {
+        return Err(SetupError::Bad);
+    }
+    // Whoever removes it is the one.
+    if !records.remove::<Link>(KEY)? {
+        return Err(SetupError::Bad);
+    }
+    let grant = GrantRequest {
+        subject: Subject { kind: SubjectKind::Person, name: name.to_owned() },
+        verbs: BTreeSet::from([Verb::Admin]),
+        projects: None,
+        pools: None,
+        until: None,
+    };
+    let id = crate::parts::fresh_id();
+    let token = access.create(&id, grant, "setup", at)?;
+    Ok((id, token))
+}
+
+/// Whether somebody administers this server.
+fn is_done(access: &Access) -> Result<bool, LedgerError> {
+    let mut after: Option<String> = None;
+    loop {
+        let rows = access.ledger().list(after.as_deref())?;
+        let is_admin = |row: &crate::access::TokenRow| row.revoked.is_none() && row.grant.verbs.contains(&Verb::Admin);
+        if rows.iter().any(is_admin) {
+            return Ok(true);
+        }
+        match rows.last() {
+            Some(last) => after = Some(last.id.clone()),
+            None => return Ok(false),
+        }
+    }
+}
+
+fn digest(secret: &str) -> String {
+    store::blob::digest(secret.as_bytes()).to_hex()
+}
