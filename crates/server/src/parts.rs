@@ -7,9 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ring::rand::{SecureRandom, SystemRandom};
-use store::{Journal, Opening, SqliteStore, Store, StoreError};
+use store::blob::{
+    self, BlobError, Blobs, DirectoryBlobs, ReadCache, S3Blobs, S3Credentials, S3Settings, UrlForm, Verify,
+};
+use store::chunk::LogChunks;
+use store::log::{LogError, Logs, LogsSettings, SharedLogs};
+use store::{Journal, Opening, PostgresStore, SqliteStore, Store, StoreError};
 
-use crate::settings::{Durability, Settings};
+use crate::settings::{Durability, OnOff, Settings};
 
 /// Where things stand in a data folder.
 #[derive(Clone, Debug)]
@@ -73,28 +78,114 @@ pub enum PartError {
     /// The store refused.
     #[error("cannot open the records")]
     Store(#[from] StoreError),
+    /// The place of contents refused.
+    #[error("cannot open the place of blobs")]
+    Blobs(#[from] BlobError),
+    /// The logs cannot be opened.
+    #[error("cannot open the logs")]
+    Logs(#[from] LogError),
 }
+
+/// Everything that a server keeps, opened.
+pub struct Storage {
+    /// Facts, rows, records.
+    pub store: Arc<dyn Store>,
+    /// Contents of files.
+    pub blobs: Arc<dyn Blobs>,
+    /// Logs of builds.
+    pub logs: Logs,
+}
+
+/// A database that keeps builds and, if several servers share it, logs that are being written.
+trait Database: Store + LogChunks {}
+
+impl<T: Store + LogChunks> Database for T {}
 
 /// Opens the records of builds, as the settings say.
 ///
 /// # Errors
 /// [`PartError`].
 pub fn open_store(settings: &Settings, data: &Path) -> Result<Arc<dyn Store>, PartError> {
-    let url = settings.store_url.0.as_str();
-    if url == "sqlite" {
-        let folder = Places::of(data).records();
-        fs::create_dir_all(&folder).map_err(|source| PartError::Folder { path: folder.clone(), source })?;
-        let durability = match settings.store_durability {
-            Durability::Disk => store::Durability::Power,
-            Durability::Process => store::Durability::Process,
-        };
-        let opening = Opening { durability, journal: Journal::Kept };
-        return Ok(Arc::new(SqliteStore::open_with(&folder, opening)?));
+    Ok(open_database(settings, data)?)
+}
+
+/// Opens records, contents and logs, as the settings say.
+///
+/// # Errors
+/// [`PartError`].
+pub fn open_storage(settings: &Settings, data: &Path) -> Result<Storage, PartError> {
+    let database = open_database(settings, data)?;
+    let blobs = open_blobs(settings, data)?;
+    let shared = match settings.logs_shared {
+        OnOff::Off => None,
+        OnOff::On => {
+            let chunks: Arc<dyn LogChunks> = Arc::clone(&database) as Arc<dyn LogChunks>;
+            Some(SharedLogs { chunks, blobs: Arc::clone(&blobs) })
+        }
+    };
+    let root = Places::of(data).logs();
+    let logs = Logs::open(LogsSettings { root, durability: durability(settings.logs_durability), shared })?;
+    Ok(Storage { store: database, blobs, logs })
+}
+
+fn open_database(settings: &Settings, data: &Path) -> Result<Arc<dyn Database>, PartError> {
+    let opening = Opening { durability: durability(settings.store_durability), journal: Journal::Kept };
+    match settings.store_url.0.as_str() {
+        "sqlite" => {
+            let folder = Places::of(data).records();
+            fs::create_dir_all(&folder).map_err(|source| PartError::Folder { path: folder.clone(), source })?;
+            Ok(Arc::new(SqliteStore::open_with(&folder, opening)?))
+        }
+        url if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
+            Ok(Arc::new(PostgresStore::open(url, opening)?))
+        }
+        _ => Err(PartError::Setting(
+            "`store.url` is neither `sqlite` nor the address of a PostgreSQL database \
+             (postgres://USER:PASSWORD@HOST/DATABASE)"
+                .to_owned(),
+        )),
     }
-    Err(PartError::Setting(
-        "`store.url` is neither `sqlite` nor the address of a PostgreSQL database (postgres://USER:PASSWORD@HOST/DATABASE)"
-            .to_owned(),
-    ))
+}
+
+/// Opens the place of contents, as the settings say.
+///
+/// # Errors
+/// [`PartError`].
+pub fn open_blobs(settings: &Settings, data: &Path) -> Result<Arc<dyn Blobs>, PartError> {
+    let folder = Places::of(data).blobs();
+    if settings.blobs_url == "directory" {
+        return Ok(Arc::new(DirectoryBlobs::open(&folder, blob::Durability::Process, Verify::Always)?));
+    }
+    let wrong = |why: &str| Err(PartError::Setting(why.to_owned()));
+    let Some(place) = settings.blobs_url.strip_prefix("s3://") else {
+        return wrong("`blobs.url` is neither `directory` nor `s3://BUCKET/PREFIX`");
+    };
+    let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
+    let Some(key) = settings.blobs_access_key_id.clone().filter(|_| !settings.blobs_secret_access_key.0.is_empty()) else {
+        return wrong(
+            "`blobs.access_key_id` and `blobs.secret_access_key` are needed for a bucket; give the second by the variable \
+             ROPEWALK_BLOBS_SECRET_ACCESS_KEY",
+        );
+    };
+    let amazon = || format!("https://s3.{}.amazonaws.com", settings.blobs_region);
+    let cache = ReadCache { root: folder, bytes_max: settings.blobs_cache.0 };
+    let settings = S3Settings {
+        endpoint: settings.blobs_endpoint.clone().unwrap_or_else(amazon),
+        bucket: bucket.to_owned(),
+        region: settings.blobs_region.clone(),
+        prefix: if prefix.is_empty() || prefix.ends_with('/') { prefix.to_owned() } else { format!("{prefix}/") },
+        url_form: if settings.blobs_endpoint.is_some() { UrlForm::Path } else { UrlForm::VirtualHost },
+        credentials: S3Credentials { key, secret: settings.blobs_secret_access_key.0.clone(), session: None },
+        cache: Some(cache),
+    };
+    Ok(Arc::new(S3Blobs::open(settings)?))
+}
+
+fn durability(setting: Durability) -> store::Durability {
+    match setting {
+        Durability::Disk => store::Durability::Power,
+        Durability::Process => store::Durability::Process,
+    }
 }
 
 /// The number of random bytes in an id.
