@@ -276,7 +276,9 @@ impl Cargo {
         self.building(job, "test").junit("target/nextest/*/*.xml").step(step(scripts::nextest(self)))
     }
 
-    /// The lines that tests reach are written down, by `cargo llvm-cov`: [`COVERAGE`], as the artifact `coverage`.
+    /// The lines that tests reach are written down, by `cargo llvm-cov`: [`COVERAGE`], as the artifact `coverage`. It needs
+    /// `llvm-cov` and `llvm-profdata` of the compiler's LLVM version: rustup's component `llvm-tools`, or others that the
+    /// variables `LLVM_COV` and `LLVM_PROFDATA` name. Tried with cargo-llvm-cov 0.9.1, and with LLVM 22 of Debian.
     #[track_caller]
     pub fn coverage(&self, job: Job) -> Job {
         self.building(job, "coverage").artifact("coverage", COVERAGE).step(step(scripts::coverage(self)))

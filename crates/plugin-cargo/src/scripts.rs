@@ -136,8 +136,11 @@ fi"#,
 pub(crate) fn coverage(cargo: &Cargo) -> String {
     let mut options = Options::new("llvm-cov");
     options.packages(cargo, "--workspace").building(cargo);
+    // The report looks for what was built in the profile's own folder.
+    let mut report = Options::new("llvm-cov report");
     if let Some(profile) = &cargo.profile {
         options.value("--profile", profile);
+        report.value("--profile", profile);
     }
     format!(
         r#"if ! cargo llvm-cov --version >/dev/null 2>&1; then
@@ -146,8 +149,9 @@ pub(crate) fn coverage(cargo: &Cargo) -> String {
 fi
 mkdir -p target/coverage
 {options} --lcov --output-path {COVERAGE}
-cargo llvm-cov report"#,
+{report}"#,
         options = options.0,
+        report = report.0,
     )
 }
 

@@ -108,6 +108,16 @@ fn coverage_says_what_is_missing() {
 }
 
 #[test]
+fn coverage_is_reported_from_where_it_was_built() {
+    let machine = Machine::with_cargo("covered", r#"[ "$2" = --version ] || echo "ran $*""#);
+    let (passed, said) = machine.run(&scripts::coverage(&Cargo::new().profile("release")));
+    assert!(passed, "{said}");
+    let expected = "ran llvm-cov --workspace --profile release --lcov --output-path target/coverage/lcov.info\n\
+                    ran llvm-cov report --profile release\n";
+    assert_eq!(said, expected);
+}
+
+#[test]
 fn release_takes_the_binaries_that_cargo_names() {
     let made = r#"echo binary > made; echo '{"reason":"compiler-artifact","executable":null}'; echo '{"executable":"'$PWD/made'","fresh":false}'"#;
     let machine = Machine::with_cargo("release", made);
