@@ -180,6 +180,11 @@ impl Lease {
     pub fn new(id: LeaseId, attempt: AttemptNumber, worker: WorkerId, since: Timestamp) -> Self {
         Self { id, attempt, worker, since, charged_ms: 0, from: None, handed: 0 }
     }
+
+    /// When it should end, by what was estimated.
+    pub fn end(&self) -> Timestamp {
+        self.since.plus_ms(self.charged_ms)
+    }
 }
 
 /// In which line of the engine a job stands. Follows from the facts; not kept.

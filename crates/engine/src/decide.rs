@@ -474,17 +474,15 @@ impl Engine {
         }
     }
 
-    /// Gives jobs of the queue to workers with free slots, one job a worker and round, until nothing fits.
+    /// Gives jobs of the queue to workers with free slots, in the order of the queue, until nothing fits.
     pub(crate) fn hand_out(&mut self, step: &mut Step) {
-        let mut is_progress = !self.schedule.is_empty();
-        while is_progress && !self.schedule.is_empty() {
-            is_progress = false;
-            for worker in self.workers.free() {
-                let Some((presence, used)) = self.workers.offer(&worker) else { continue };
-                let Some((build, _, index)) = self.schedule.best_for(presence, used) else { continue };
-                self.lease(step, (build, index), worker);
-                is_progress = true;
+        loop {
+            for worker in self.workers.take_changed() {
+                self.schedule.note_worker(&worker, self.workers.offer(&worker));
             }
+            self.schedule.fill_fresh(|worker| self.workers.offer(worker));
+            let Some(((build, _, index), worker)) = self.schedule.next() else { break };
+            self.lease(step, (build, index), worker);
         }
         self.settle(step);
     }

@@ -229,7 +229,11 @@ impl Engine {
             *entry = job.1;
         }
         let slot = build.slot_mut(job.1);
-        slot.lease = Some(Box::new(Lease { charged_ms, ..lease }));
+        let lease = Lease { charged_ms, ..lease };
+        self.schedule.note_running(&slot.job.pool, lease.end());
+        if let Some(before) = slot.lease.replace(Box::new(lease)) {
+            self.schedule.note_stopped(&slot.job.pool, before.end());
+        }
         slot.n_tries = try_number;
         slot.retry_at = None;
         slot.flags.has_begun = true;
@@ -269,6 +273,7 @@ impl Engine {
         let build = self.builds.get_mut(&job.0).expect("the caller found the job in it");
         let slot = &mut build.slots[job.1 as usize];
         let Some(lease) = slot.lease.take_if(|lease| lease.attempt == attempt) else { return };
+        self.schedule.note_stopped(&slot.job.pool, lease.end());
         slot.flags.is_stopping = false;
         let took_ms = report.finished.ms_since(report.started);
         // Who took the attempt over pays for the rest.
@@ -299,6 +304,7 @@ impl Engine {
         self.leave_lines(job);
         let build = self.builds.get_mut(&job.0).expect("the caller found the job in it");
         if let Some(lease) = build.slot_mut(job.1).lease.take() {
+            self.schedule.note_stopped(&build.slot(job.1).job.pool, lease.end());
             self.release_lease(job, &lease);
         }
         let build = self.builds.get_mut(&job.0).expect("it was there a moment ago");

@@ -25,6 +25,10 @@ pub(crate) struct Workers {
     deadlines: BTreeSet<(Timestamp, WorkerId)>,
     /// Workers known only from facts, that have no deadline yet.
     awaited: BTreeSet<WorkerId>,
+    /// Those of which the lines of the schedule have not heard what changed.
+    changed: BTreeSet<WorkerId>,
+    /// Workers that serve a pool, and slots of those that take new attempts.
+    pools: BTreeMap<String, (u64, u64)>,
 }
 
 #[derive(Debug, Default)]
@@ -49,7 +53,12 @@ impl Workers {
         let worker = self.workers.entry(id.clone()).or_default();
         worker.used = held.values().fold(Resources::default(), |sum, &more| plus(sum, more));
         worker.held = held;
-        worker.presence = Some(presence);
+        let before = worker.presence.replace(presence);
+        if worker.presence != before {
+            let after = worker.presence.clone();
+            before.iter().for_each(|before| self.count(before, false));
+            after.iter().for_each(|after| self.count(after, true));
+        }
         self.note_free(id);
     }
 
@@ -80,9 +89,12 @@ impl Workers {
     /// A worker is gone. Gives the leases it held.
     pub fn remove(&mut self, id: &WorkerId) -> Vec<LeaseId> {
         self.set_deadline(id, None);
+        self.changed.insert(id.clone());
         self.free.remove(id);
         self.awaited.remove(id);
-        self.workers.remove(id).map_or_else(Vec::new, |worker| worker.held.into_keys().collect())
+        let Some(worker) = self.workers.remove(id) else { return Vec::new() };
+        worker.presence.iter().for_each(|presence| self.count(presence, false));
+        worker.held.into_keys().collect()
     }
 
     /// Gives every awaited worker its time to show itself.
@@ -107,15 +119,36 @@ impl Workers {
         self.workers.get(id).into_iter().flat_map(|worker| worker.held.keys().copied())
     }
 
-    /// The workers with a free slot, in order of name.
-    pub fn free(&self) -> Vec<WorkerId> {
-        self.free.iter().cloned().collect()
+    /// The workers whose offer may have changed since this was asked last.
+    pub fn take_changed(&mut self) -> BTreeSet<WorkerId> {
+        std::mem::take(&mut self.changed)
     }
 
-    /// What a worker with a free slot offers and uses.
-    pub fn offer(&self, id: &WorkerId) -> Option<(&Presence, Resources)> {
+    /// What a worker with a free slot offers and uses, and how many attempts it runs.
+    pub fn offer(&self, id: &WorkerId) -> Option<(&Presence, Resources, usize)> {
         let worker = self.workers.get(id).filter(|_| self.free.contains(id))?;
-        Some((worker.presence.as_ref()?, worker.used))
+        Some((worker.presence.as_ref()?, worker.used, worker.held.len()))
+    }
+
+    /// How many workers serve a pool, and how many slots those have that take new attempts.
+    pub fn of_pool(&self, pool: &str) -> (u64, u64) {
+        self.pools.get(pool).copied().unwrap_or_default()
+    }
+
+    /// Every pool that a worker serves, with what [`Workers::of_pool`] says of it.
+    pub fn pools(&self) -> impl Iterator<Item = (&str, u64, u64)> {
+        self.pools.iter().map(|(pool, &(n_workers, n_slots))| (pool.as_str(), n_workers, n_slots))
+    }
+
+    fn count(&mut self, presence: &Presence, is_added: bool) {
+        let n_slots = if presence.intake == Intake::Open { u64::from(presence.slots) } else { 0 };
+        for pool in &presence.pools {
+            let totals = self.pools.entry(pool.clone()).or_default();
+            *totals = if is_added { (totals.0 + 1, totals.1 + n_slots) } else { (totals.0 - 1, totals.1 - n_slots) };
+            if totals.0 == 0 {
+                self.pools.remove(pool);
+            }
+        }
     }
 
     /// All workers that have shown themselves.
@@ -124,6 +157,7 @@ impl Workers {
     }
 
     fn note_free(&mut self, id: &WorkerId) {
+        self.changed.insert(id.clone());
         let is_free = self.workers.get(id).is_some_and(|worker| {
             worker
                 .presence

@@ -20,8 +20,10 @@ mod build;
 mod contexts;
 pub mod lease;
 mod line;
+mod ranked;
 pub mod schedule;
 pub mod state;
+pub mod wait;
 
 pub use effect::Effect;
 pub use engine::{Engine, Step};
@@ -29,3 +31,4 @@ pub use fact::{Adopted, Ended, Fact, Reused, What};
 pub use input::{BuildOptions, BuildRequest, FailurePolicy, Input, Intake, Presence};
 pub use judge::{EVALUATIONS_MAX, QUESTIONS_MAX};
 pub use state::JobState;
+pub use wait::{Estimate, Instead, PoolState, Wait};

@@ -7,10 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use graph::{BuildId, Job, Resources};
+use graph::{BuildId, Job, Resources, Timestamp, WorkerId};
 
 use crate::build::SlotIndex;
 use crate::input::Presence;
+use crate::ranked::Ranked;
+use crate::wait::PoolState;
 
 /// The most attempts of one client that run at once because they are urgent; further ones queue as usual.
 pub const URGENT_ATTEMPTS_MAX: u32 = 16;
@@ -18,6 +20,8 @@ pub const URGENT_ATTEMPTS_MAX: u32 = 16;
 pub const ESTIMATES_MAX: usize = 50_000;
 /// The most pools that are held at once; further ones are not held.
 pub const HELD_POOLS_MAX: usize = 10_000;
+/// From how many kinds of demand on those are forgotten of which no job is queued.
+pub const LINES_IDLE_MAX: usize = 256;
 /// What a job is charged before any of its kind has ended, in milliseconds.
 pub const ESTIMATE_DEFAULT_MS: u64 = 10_000;
 
@@ -34,8 +38,14 @@ pub(crate) enum Urgency {
 /// All lines, and what clients were charged.
 #[derive(Debug, Default)]
 pub(crate) struct Schedule {
-    lines: BTreeMap<Demand, BTreeMap<Arc<str>, ClientLine>>,
+    lines: BTreeMap<Demand, Line>,
+    /// Lines that have not learnt which workers are ready.
+    fresh: Vec<Demand>,
+    /// How much each worker runs that takes more, as lines know it.
+    loads: HashMap<WorkerId, usize>,
     n_queued: usize,
+    /// What runs, by pool.
+    running: BTreeMap<String, Running>,
     /// Pools of which nothing is handed out, and why. Not kept.
     held: BTreeMap<String, String>,
     clients: BTreeMap<Arc<str>, Client>,
@@ -53,10 +63,27 @@ struct Demand {
     memory_bytes: u64,
 }
 
+/// Jobs that ask the same.
+#[derive(Debug, Default)]
+struct Line {
+    clients: BTreeMap<Arc<str>, ClientLine>,
+    n_queued: usize,
+    /// The workers that could take one of them now, those that run least first.
+    ready: BTreeSet<(usize, WorkerId)>,
+}
+
+/// What runs in a pool.
+#[derive(Clone, Copy, Debug, Default)]
+struct Running {
+    count: u64,
+    /// The sum of the times at which attempts are to end, in milliseconds.
+    ends_ms: u64,
+}
+
 #[derive(Debug, Default)]
 struct ClientLine {
-    urgent: BTreeSet<Key>,
-    usual: BTreeSet<Key>,
+    urgent: Ranked,
+    usual: Ranked,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -86,21 +113,100 @@ impl Schedule {
             Some((client, _)) => Arc::clone(client),
             None => Arc::from(client),
         };
-        let line = self.lines.entry(Demand::of(job)).or_default().entry(client).or_default();
-        self.n_queued += usize::from(line.of(urgency).insert(key));
+        let demand = Demand::of(job);
+        if !self.lines.contains_key(&demand) {
+            self.drop_idle_lines();
+            self.fresh.push(demand.clone());
+        }
+        let line = self.lines.entry(demand).or_default();
+        let is_new = line.clients.entry(client).or_default().of(urgency).insert(key);
+        line.n_queued += usize::from(is_new);
+        self.n_queued += usize::from(is_new);
     }
 
     pub fn remove(&mut self, client: &str, urgency: Urgency, key: Key, job: &Job) {
-        let demand = Demand::of(job);
-        let Some(clients) = self.lines.get_mut(&demand) else { return };
-        let Some(line) = clients.get_mut(client) else { return };
-        self.n_queued -= usize::from(line.of(urgency).remove(&key));
-        if line.urgent.is_empty() && line.usual.is_empty() {
-            clients.remove(client);
+        let Some(line) = self.lines.get_mut(&Demand::of(job)) else { return };
+        let Some(of_client) = line.clients.get_mut(client) else { return };
+        let was_there = of_client.of(urgency).remove(key);
+        line.n_queued -= usize::from(was_there);
+        self.n_queued -= usize::from(was_there);
+        if of_client.urgent.is_empty() && of_client.usual.is_empty() {
+            line.clients.remove(client);
         }
-        if clients.is_empty() {
-            self.lines.remove(&demand);
+    }
+
+    /// Forgets lines in which nobody stands, if they are many: to find a line's workers again costs a look at all.
+    fn drop_idle_lines(&mut self) {
+        if self.lines.len() >= LINES_IDLE_MAX {
+            self.lines.retain(|_, line| line.n_queued > 0);
         }
+    }
+
+    /// What a worker offers has changed: it stands ready in all lines whose jobs it could take now, and in no other.
+    /// `None` if it takes nothing.
+    pub fn note_worker(&mut self, id: &WorkerId, offer: Option<(&Presence, Resources, usize)>) {
+        let load = offer.map(|(_, _, load)| load);
+        let before = match load {
+            Some(load) => self.loads.insert(id.clone(), load),
+            None => self.loads.remove(id),
+        };
+        for (demand, line) in &mut self.lines {
+            if let Some(before) = before {
+                line.ready.remove(&(before, id.clone()));
+            }
+            if let Some((presence, used, load)) = offer
+                && demand.is_met_by(presence, used)
+            {
+                line.ready.insert((load, id.clone()));
+            }
+        }
+    }
+
+    /// Lines that came up since this was asked last have yet to learn which workers are ready.
+    pub fn fill_fresh<'a>(&mut self, offers: impl Fn(&WorkerId) -> Option<(&'a Presence, Resources, usize)>) {
+        for demand in std::mem::take(&mut self.fresh) {
+            let Some(line) = self.lines.get_mut(&demand) else { continue };
+            for id in self.loads.keys() {
+                if let Some((presence, used, load)) = offers(id)
+                    && demand.is_met_by(presence, used)
+                {
+                    line.ready.insert((load, id.clone()));
+                }
+            }
+        }
+    }
+
+    /// The job that is next of all that some worker could take now, and the one of these workers that runs least.
+    /// Looks at each line and each client in it, not at jobs or workers.
+    pub fn next(&self) -> Option<(Key, WorkerId)> {
+        let lines = self.lines.iter().filter(|(demand, line)| {
+            line.n_queued > 0 && !line.ready.is_empty() && !self.held.contains_key(&demand.pool)
+        });
+        let best =
+            lines.flat_map(|(_, line)| line.clients.iter().map(move |(client, of_client)| (line, client, of_client)));
+        let (_, _, key, line) = best
+            .filter_map(|(line, client, of_client)| {
+                let (class, start, key) = self.head(client, of_client)?;
+                Some((class, start, key, line))
+            })
+            .min_by_key(|&(class, start, key, _)| (class, start, key))?;
+        Some((key, line.ready.first()?.1.clone()))
+    }
+
+    /// The first job of a client, with what its place depends on.
+    fn head(&self, client: &str, line: &ClientLine) -> Option<(u8, u64, Key)> {
+        let (start, n_urgent) = self.account(client);
+        match line.urgent.first() {
+            Some(key) if n_urgent < URGENT_ATTEMPTS_MAX => Some((0, start, key)),
+            urgent => urgent.into_iter().chain(line.usual.first()).min().map(|key| (1, start, key)),
+        }
+    }
+
+    /// When a client's next job would start in the clients' shared time, and how many urgent ones run.
+    fn account(&self, client: &str) -> (u64, u32) {
+        let account = self.clients.get(client);
+        let charged_ms = account.map_or(0, |account| account.charged_ms);
+        (charged_ms.max(self.virtual_ms), account.map_or(0, |account| account.n_urgent))
     }
 
     /// Holds a pool, or releases it.
@@ -114,39 +220,113 @@ impl Schedule {
         }
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.n_queued == 0
+    /// Why a pool is held.
+    pub fn held(&self, pool: &str) -> Option<&str> {
+        self.held.get(pool).map(String::as_str)
     }
 
-    /// The job that a worker with these offers and this use should run next.
-    pub fn best_for(&self, presence: &Presence, used: Resources) -> Option<Key> {
-        let lines = self
-            .lines
-            .iter()
-            .filter(|(demand, _)| demand.is_met_by(presence, used) && !self.held.contains_key(&demand.pool));
-        lines
-            .flat_map(|(_, clients)| clients)
-            .filter_map(|(client, line)| {
-                let account = self.clients.get(client).cloned().unwrap_or_default();
-                let start = account.charged_ms.max(self.virtual_ms);
-                match line.urgent.first() {
-                    Some(&key) if account.n_urgent < URGENT_ATTEMPTS_MAX => Some((0, start, key)),
-                    urgent => urgent.into_iter().chain(line.usual.first()).min().map(|&key| (1, start, key)),
-                }
-            })
-            .min()
-            .map(|(_, _, key)| key)
+    /// How many queued jobs of the pool go before this one, if each took `typical_ms`. Urgent jobs count as before all
+    /// others, even those beyond [`URGENT_ATTEMPTS_MAX`].
+    pub fn ahead(&self, client: &str, urgency: Urgency, key: Key, pool: &str, typical_ms: u64) -> u64 {
+        let typical_ms = typical_ms.max(1);
+        let lines = || self.lines.iter().filter(|(demand, _)| demand.pool == pool).map(|(_, line)| line);
+        let of_class = |line: &ClientLine| match urgency {
+            Urgency::Urgent => line.urgent.len() as u64,
+            Urgency::Usual => line.usual.len() as u64,
+        };
+        let (mut own, mut urgent) = (0, 0);
+        let mut others: BTreeMap<&str, u64> = BTreeMap::new();
+        for (name, line) in lines().flat_map(|line| &line.clients) {
+            urgent += line.urgent.len() as u64;
+            if **name == *client {
+                own += match urgency {
+                    Urgency::Urgent => line.urgent.rank(key),
+                    Urgency::Usual => line.usual.rank(key),
+                } as u64;
+            } else {
+                *others.entry(name).or_default() += of_class(line);
+            }
+        }
+        let start = self.account(client).0.saturating_add(own * typical_ms);
+        let before = others.into_iter().map(|(name, count)| {
+            let its = self.account(name).0;
+            count.min(start.saturating_sub(its).div_ceil(typical_ms))
+        });
+        let before: u64 = before.sum();
+        own + before + if urgency == Urgency::Usual { urgent } else { 0 }
+    }
+
+    /// How long a job with so many before it may wait for one of `n_slots` slots.
+    pub fn wait_ms(&self, pool: &str, ahead: u64, typical_ms: u64, n_slots: u64, now: Timestamp) -> Option<u64> {
+        let running = self.running.get(pool).copied().unwrap_or_default();
+        let now_ms = now.ms_since(Timestamp(0));
+        let left_ms = running.ends_ms.saturating_sub(running.count.saturating_mul(now_ms));
+        ahead.saturating_mul(typical_ms).saturating_add(left_ms).checked_div(n_slots)
+    }
+
+    /// An attempt that is to end at `end` runs in a pool.
+    pub fn note_running(&mut self, pool: &str, end: Timestamp) {
+        if !self.running.contains_key(pool) {
+            self.running.insert(pool.to_owned(), Running::default());
+        }
+        let running = self.running.get_mut(pool).expect("it has just been put in");
+        running.count += 1;
+        running.ends_ms += end.ms_since(Timestamp(0));
+    }
+
+    /// An attempt that was to end at `end` runs no longer.
+    pub fn note_stopped(&mut self, pool: &str, end: Timestamp) {
+        if let Some(running) = self.running.get_mut(pool) {
+            running.count -= 1;
+            running.ends_ms -= end.ms_since(Timestamp(0));
+            if running.count == 0 {
+                self.running.remove(pool);
+            }
+        }
+    }
+
+    /// What pools look like from here: queues, what runs, holds, charges.
+    pub fn paint_pools(&self, pools: &mut BTreeMap<String, PoolState>) {
+        for (demand, line) in self.lines.iter().filter(|(_, line)| line.n_queued > 0) {
+            let pool = pools.entry(demand.pool.clone()).or_default();
+            pool.queued += line.n_queued as u64;
+            for client in line.clients.keys() {
+                let charged_ms = self.clients.get(client).map_or(0, |account| account.charged_ms);
+                pool.clients.insert((**client).to_owned(), charged_ms);
+            }
+        }
+        for (pool, running) in &self.running {
+            pools.entry(pool.clone()).or_default().running = running.count;
+        }
+        for (pool, reason) in &self.held {
+            pools.entry(pool.clone()).or_default().held = Some(reason.clone());
+        }
+    }
+
+    /// The first `limit` keys of a pool after `after`, in order of age.
+    pub fn queue(&self, pool: &str, after: Option<Key>, limit: usize) -> Vec<Key> {
+        let lines = self.lines.iter().filter(|(demand, _)| demand.pool == pool);
+        let all = lines.flat_map(|(_, line)| line.clients.values());
+        let mut keys = BTreeSet::new();
+        for ranked in all.flat_map(|line| [&line.urgent, &line.usual]) {
+            keys.extend(ranked.after(after).take(limit));
+            while keys.len() > limit {
+                keys.pop_last();
+            }
+        }
+        keys.into_iter().collect()
     }
 
     /// The jobs that none of these workers could run even if it were idle, in order of line.
     pub fn unmatched<'a>(&'a self, workers: &[&Presence]) -> impl Iterator<Item = Key> + use<'a> {
         let idle = Resources::default();
         let unmet = |demand: &Demand| !workers.iter().any(|worker| demand.is_met_by(worker, idle));
-        let lines: Vec<_> = self.lines.iter().filter(|(demand, _)| unmet(demand)).map(|(_, clients)| clients).collect();
+        let is_unmet = |&(demand, line): &(&Demand, &Line)| line.n_queued > 0 && unmet(demand);
+        let lines: Vec<_> = self.lines.iter().filter(is_unmet).map(|(_, line)| line).collect();
         lines
             .into_iter()
-            .flat_map(|clients| clients.values())
-            .flat_map(|line| line.urgent.iter().chain(&line.usual).copied())
+            .flat_map(|line| line.clients.values())
+            .flat_map(|line| line.urgent.iter().chain(line.usual.iter()))
     }
 
     /// An attempt was leased: charges its client the estimate, which is given back for the correction.
@@ -197,7 +377,7 @@ impl Schedule {
 }
 
 impl ClientLine {
-    fn of(&mut self, urgency: Urgency) -> &mut BTreeSet<Key> {
+    fn of(&mut self, urgency: Urgency) -> &mut Ranked {
         match urgency {
             Urgency::Urgent => &mut self.urgent,
             Urgency::Usual => &mut self.usual,

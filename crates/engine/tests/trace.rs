@@ -1016,3 +1016,85 @@ fn a_closed_worker_and_a_held_pool_get_nothing_new() {
     world.act("b passes");
     compare(&world, 2, "a leased 1 try 1\n a passed\n b leased 2 try 1\n b passed\n build passed");
 }
+
+/// Why a job waits, as JSON.
+#[track_caller]
+fn check_why(world: &World, build: u64, job: &str, expected: &str) {
+    let wait = world.engine.why(BuildId(build), &job.into());
+    assert_eq!(serde_json::to_string(&wait).expect("it serializes"), expected);
+}
+
+#[test]
+fn every_job_that_waits_has_a_reason() {
+    let mut world = World::new();
+    world.build(
+        1,
+        graph("a:; b: a; g [gate]:; r [reuse]:; s [reuse]:; x [group=one]:; y [group=one]:; far [pool=far]:; again [retry=1]:"),
+        BuildOptions::default(),
+    );
+    check_why(&world, 1, "r", r#"{"wait":"resolving"}"#);
+    let nobody = r#"{"wait":"worker","pool":"","labels":[],"resources":{},"instead":{"there_is":"nobody"}}"#;
+    check_why(&world, 1, "a", nobody);
+    world.closed_worker("c", "low disk");
+    let closed = r#"{"wait":"worker","pool":"","labels":[],"resources":{},"instead":{"there_is":"closed","workers":[["c","low disk"]]}}"#;
+    check_why(&world, 1, "a", closed);
+    world.act("r resolves 7");
+    world.act("s resolves 7");
+    world.worker("w", 3, "", 0);
+    check_why(&world, 1, "a", "null");
+    check_why(&world, 1, "b", r#"{"wait":"needs","jobs":["a"],"count":1}"#);
+    check_why(&world, 1, "g", r#"{"wait":"gate"}"#);
+    check_why(&world, 1, "s", r#"{"wait":"same","build":1,"job":"r","attempt":2}"#);
+    check_why(&world, 1, "y", r#"{"wait":"group","group":"one","holders":[[1,"x"]],"position":1}"#);
+    let queued = r#"{"wait":"queue","pool":"","position":1,"ahead":0,"estimate":{"low_ms":5000,"high_ms":20000}}"#;
+    check_why(&world, 1, "again", queued);
+    world.feed(Input::PoolHeld { pool: "far".to_owned(), reason: Some("moving".to_owned()) });
+    check_why(&world, 1, "far", r#"{"wait":"held","pool":"far","reason":"moving"}"#);
+    for sentence in ["a passes", "b passes", "again fails"] {
+        world.act(sentence);
+    }
+    check_why(&world, 1, "again", r#"{"wait":"backoff","until":1000000}"#);
+    let pools = serde_json::to_string(&world.engine.pools()).expect("they serialize");
+    assert_eq!(
+        pools,
+        r#"[{"pool":"","queued":0,"running":2,"workers":2,"slots":3,"held":null,"clients":{}},{"pool":"far","queued":1,"running":0,"workers":0,"slots":0,"held":"moving","clients":{"":20000}}]"#
+    );
+}
+
+#[test]
+fn places_in_the_queue_follow_the_fair_share_of_clients() {
+    let mut world = World::new();
+    for (build, client) in [(1, "ann"), (2, "bob")] {
+        let request = ropewalk_engine::BuildRequest {
+            client: client.to_owned(),
+            ..ropewalk_engine::BuildRequest::new(graph::Event::new(graph::EventKind::Push), "pipeline")
+        };
+        world.feed(Input::BuildRequested { build: BuildId(build), request: Box::new(request) });
+        world.evaluated(build, 0, Evaluation { graph: graph("a:; b:; c:"), ..Evaluation::default() });
+    }
+    world.worker("w", 1, "", 0);
+    let mut promised = Vec::new();
+    for (build, job) in [(1, "b"), (1, "c"), (2, "a"), (2, "b"), (2, "c")] {
+        match world.engine.why(BuildId(build), &job.into()) {
+            Some(ropewalk_engine::Wait::Queue { position, .. }) => promised.push((position, format!("{build}.{job}"))),
+            other => panic!("{other:?}"),
+        }
+    }
+    promised.sort();
+    let mut kept = Vec::new();
+    let queued = world.engine.queue("", Some((BuildId(1), &"b".into())), 2);
+    assert_eq!(queued, [(BuildId(1), JobName::from("c")), (BuildId(2), JobName::from("a"))]);
+    for _ in 0..6 {
+        let running = [1, 2].into_iter().flat_map(|build| ["a", "b", "c"].map(|job| (build, job)));
+        let (build, job) =
+            running.into_iter().find(|&(build, job)| world.lease(build, job).is_some()).expect("one runs");
+        kept.push(format!("{build}.{job}"));
+        // As long as was estimated, so that nothing is corrected.
+        let (attempt, lease) = world.lease(build, job).expect("it runs");
+        let mut report = Box::new(graph::AttemptReport::of(Outcome::passed(), world.now.plus_ms(10_000)));
+        report.started = world.now;
+        world.now = world.now.plus_ms(10_000);
+        world.feed(Input::AttemptFinished { build: BuildId(build), attempt, lease, report });
+    }
+    assert_eq!(promised.into_iter().map(|(_, name)| name).collect::<Vec<_>>(), kept[1..]);
+}

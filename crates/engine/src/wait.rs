@@ -1,0 +1,293 @@
+//! Why a job waits, as data, and what stands in the queues. Nothing here changes anything.
+//!
+//! Costs, so that a page may ask for many jobs: a place in a queue costs a look at each line of the pool and each client in
+//! it, and a search (no job is counted); a job that no worker takes costs a look at each worker; a place in a concurrency group
+//! costs a look at those before it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use graph::{AttemptNumber, BuildId, JobName, Resources, Timestamp, WorkerId};
+use serde::{Deserialize, Serialize};
+
+use crate::build::{COMING, GateState, OperationState, Place, Slot};
+use crate::engine::Engine;
+use crate::input::{Intake, Presence};
+use crate::line::JobRef;
+
+/// The most names that one reason lists; further ones are only counted.
+pub const NAMES_MAX: usize = 20;
+/// How many times shorter or longer than the estimate a wait may well be.
+pub const ESTIMATE_SPREAD: u64 = 2;
+
+/// What a job waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "wait", rename_all = "snake_case")]
+pub enum Wait {
+    /// For jobs that it needs.
+    Needs {
+        /// Those that have not ended, the first [`NAMES_MAX`] in the order of its needs.
+        jobs: Vec<JobName>,
+        /// How many there are.
+        count: u64,
+    },
+    /// For a person.
+    Gate,
+    /// For its operation to be worked out, or for the next decision.
+    Resolving,
+    /// For an equal operation that is under way.
+    Same {
+        /// The build that runs it, or is to.
+        build: BuildId,
+        /// Its job.
+        job: JobName,
+        /// The attempt, if it runs.
+        attempt: Option<AttemptNumber>,
+    },
+    /// For its concurrency group.
+    Group {
+        /// The group's name.
+        group: String,
+        /// Who holds it, or stands in the queue for it.
+        holders: Vec<(BuildId, JobName)>,
+        /// Its place among those that wait, from 1.
+        position: u64,
+    },
+    /// For a worker, in a queue.
+    Queue {
+        /// The pool.
+        pool: String,
+        /// Its place, from 1, if nothing else came and all took as long as was estimated.
+        position: u64,
+        /// How many are before it.
+        ahead: u64,
+        /// How long it will wait; `None` if no slot is there to reckon with.
+        estimate: Option<Estimate>,
+    },
+    /// For its pool to be released.
+    Held {
+        /// The pool.
+        pool: String,
+        /// Why it is held.
+        reason: String,
+    },
+    /// For a worker that is not there.
+    Worker {
+        /// The pool that it asks for.
+        pool: String,
+        /// The labels that it asks for.
+        labels: BTreeSet<String>,
+        /// What it asks for of cores and memory.
+        resources: Resources,
+        /// What there is instead.
+        instead: Instead,
+    },
+    /// For the time of its next try.
+    Backoff {
+        /// When that may begin.
+        until: Timestamp,
+    },
+}
+
+/// What there is instead of a worker that takes a job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "there_is", rename_all = "snake_case")]
+pub enum Instead {
+    /// No worker of the pool.
+    Nobody,
+    /// Workers of the pool that lack something; this one lacks least.
+    Nearest {
+        /// The worker.
+        worker: WorkerId,
+        /// The labels that it lacks.
+        labels: BTreeSet<String>,
+        /// How many thousandths of a core it lacks.
+        cpu_milli: u64,
+        /// How many bytes of memory it lacks.
+        memory_bytes: u64,
+    },
+    /// Workers that could run it but take nothing new: the first [`NAMES_MAX`] with their reasons.
+    Closed {
+        /// Worker and reason.
+        workers: Vec<(WorkerId, String)>,
+    },
+}
+
+/// How long something may take, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Estimate {
+    /// Hardly less.
+    pub low_ms: u64,
+    /// Hardly more.
+    pub high_ms: u64,
+}
+
+/// A pool as it is now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolState {
+    /// Its name; the default pool's is empty.
+    pub pool: String,
+    /// Jobs that wait for a worker.
+    pub queued: u64,
+    /// Jobs that run.
+    pub running: u64,
+    /// Workers that serve it.
+    pub workers: u64,
+    /// Slots of those that take new attempts.
+    pub slots: u64,
+    /// Why it is held, if it is.
+    pub held: Option<String>,
+    /// Whom its queue charges: client and milliseconds so far. A client with less goes first.
+    pub clients: BTreeMap<String, u64>,
+}
+
+impl Engine {
+    /// Why a job has not begun, or not its next try; `None` if it runs, has ended, or is not there.
+    #[must_use]
+    pub fn why(&self, id: BuildId, job: &JobName) -> Option<Wait> {
+        let build = self.builds.get(&id)?;
+        let index = *build.index_of.get(job)?;
+        let slot = build.slot(index);
+        if slot.flags.is_dropped || slot.end.is_some() || slot.lease.is_some() {
+            return None;
+        }
+        Some(match slot.place {
+            Place::Nowhere if slot.n_waits_for > 0 => self.why_needs(id, slot),
+            Place::Nowhere if slot.gate == GateState::Open => Wait::Gate,
+            Place::Nowhere | Place::Resolving => Wait::Resolving,
+            Place::Following => self.why_following(slot).unwrap_or(Wait::Resolving),
+            Place::Grouped => self.why_grouped((id, index)).unwrap_or(Wait::Resolving),
+            Place::Queued => self.why_queued((id, index)),
+            Place::Sleeping(until) => Wait::Backoff { until },
+        })
+    }
+
+    fn why_needs(&self, id: BuildId, slot: &Slot) -> Wait {
+        let build = &self.builds[&id];
+        let needs = slot.job.needs.iter().zip(&slot.needs);
+        let open = needs.filter(|&(_, &needed)| match needed {
+            COMING => true,
+            needed => needed < COMING && build.slot(needed).end.is_none(),
+        });
+        let jobs = open.map(|(need, _)| need.job.clone()).take(NAMES_MAX).collect();
+        Wait::Needs { jobs, count: u64::from(slot.n_waits_for) }
+    }
+
+    fn why_following(&self, slot: &Slot) -> Option<Wait> {
+        let OperationState::Known(digest) = slot.operation else { return None };
+        let leader = self.operations.get(&digest)?.leader?;
+        let leading = self.slot(leader);
+        let attempt = leading.lease.as_ref().map(|lease| lease.attempt);
+        Some(Wait::Same { build: leader.0, job: leading.name.clone(), attempt })
+    }
+
+    fn why_grouped(&self, job: JobRef) -> Option<Wait> {
+        let slot = self.slot(job);
+        let name = slot.group.as_ref()?;
+        let group = self.groups.get(name)?;
+        let offered = group.offered.map(|(_, build, index)| (build, index));
+        let holders = group.holders.iter().copied().chain(offered).take(NAMES_MAX);
+        let holders = holders.map(|holder| (holder.0, self.slot(holder).name.clone())).collect();
+        let position = group.waiting.range(..=(slot.ready_at, job.0, job.1)).count() as u64;
+        Some(Wait::Group { group: (**name).to_owned(), holders, position })
+    }
+
+    fn why_queued(&self, job: JobRef) -> Wait {
+        let slot = self.slot(job);
+        let pool = slot.job.pool.clone();
+        if let Some(reason) = self.schedule.held(&pool) {
+            return Wait::Held { pool, reason: reason.to_owned() };
+        }
+        if let Some(instead) = self.instead_of_worker(slot) {
+            let (labels, resources) = (slot.job.labels.clone(), slot.job.resources);
+            return Wait::Worker { pool, labels, resources, instead };
+        }
+        let urgency = self.urgency_of(job.0);
+        let client = &self.builds[&job.0].request.client;
+        let key = (job.0, slot.job.order, job.1);
+        let typical_ms = self.schedule.estimate_ms(slot.name.id());
+        let ahead = self.schedule.ahead(client, urgency, key, &pool, typical_ms);
+        let (_, n_slots) = self.workers.of_pool(&pool);
+        let estimate = self.schedule.wait_ms(&pool, ahead, typical_ms, n_slots, self.now).map(|middle_ms| Estimate {
+            low_ms: middle_ms / ESTIMATE_SPREAD,
+            high_ms: middle_ms.saturating_mul(ESTIMATE_SPREAD),
+        });
+        Wait::Queue { pool, position: ahead + 1, ahead, estimate }
+    }
+
+    /// What there is if no open worker could run this job even if it were idle.
+    fn instead_of_worker(&self, slot: &Slot) -> Option<Instead> {
+        let mut closed = Vec::new();
+        let mut nearest: Option<(Shortfall, &WorkerId)> = None;
+        for (id, presence) in self.workers.present().filter(|(_, presence)| presence.pools.contains(&slot.job.pool)) {
+            let shortfall = Shortfall::of(slot, presence);
+            match &presence.intake {
+                Intake::Open if shortfall == Shortfall::default() => return None,
+                Intake::Closed { reason } if shortfall == Shortfall::default() => {
+                    if closed.len() < NAMES_MAX {
+                        closed.push((id.clone(), reason.clone()));
+                    }
+                }
+                _ if nearest.as_ref().is_none_or(|(least, _)| shortfall < *least) => nearest = Some((shortfall, id)),
+                _ => {}
+            }
+        }
+        if !closed.is_empty() {
+            return Some(Instead::Closed { workers: closed });
+        }
+        Some(nearest.map_or(Instead::Nobody, |(shortfall, id)| Instead::Nearest {
+            worker: id.clone(),
+            labels: shortfall.labels,
+            cpu_milli: shortfall.cpu_milli,
+            memory_bytes: shortfall.memory_bytes,
+        }))
+    }
+
+    /// All pools that have workers, jobs or a hold, by name.
+    #[must_use]
+    pub fn pools(&self) -> Vec<PoolState> {
+        let mut pools: BTreeMap<String, PoolState> = BTreeMap::new();
+        self.schedule.paint_pools(&mut pools);
+        for (name, n_workers, n_slots) in self.workers.pools() {
+            let pool = pools.entry(name.to_owned()).or_default();
+            (pool.workers, pool.slots) = (n_workers, n_slots);
+        }
+        for (name, pool) in &mut pools {
+            pool.pool.clone_from(name);
+        }
+        pools.into_values().collect()
+    }
+
+    /// The jobs that wait for a worker of a pool, oldest build first: at most `limit` of those after `after`.
+    /// [`Engine::why`] tells the place of each.
+    #[must_use]
+    pub fn queue(&self, pool: &str, after: Option<(BuildId, &JobName)>, limit: usize) -> Vec<(BuildId, JobName)> {
+        let after = after.and_then(|(build, job)| {
+            let index = self.index_of(build, job)?;
+            Some((build, self.slot((build, index)).job.order, index))
+        });
+        let keys = self.schedule.queue(pool, after, limit);
+        keys.into_iter().map(|(build, _, index)| (build, self.slot((build, index)).name.clone())).collect()
+    }
+}
+
+/// What a worker lacks to run a job, labels first.
+#[derive(Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Shortfall {
+    n_labels: usize,
+    cpu_milli: u64,
+    memory_bytes: u64,
+    labels: BTreeSet<String>,
+}
+
+impl Shortfall {
+    fn of(slot: &Slot, presence: &Presence) -> Self {
+        let short = |asked: u64, offered: u64| if offered == 0 { 0 } else { asked.saturating_sub(offered) };
+        let labels: BTreeSet<String> = slot.job.labels.difference(&presence.labels).cloned().collect();
+        Self {
+            n_labels: labels.len(),
+            cpu_milli: short(slot.job.resources.cpu_milli, presence.resources.cpu_milli),
+            memory_bytes: short(slot.job.resources.memory_bytes, presence.resources.memory_bytes),
+            labels,
+        }
+    }
+}
