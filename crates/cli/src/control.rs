@@ -50,7 +50,7 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Begins to listen. Must be called within a `LocalSet`.
+    /// Begins to listen. Must be called within a `LocalRuntime`.
     ///
     /// # Errors
     /// If the socket cannot be made.

@@ -248,11 +248,10 @@ pub fn execute(
     let secrets = SecretSource::read(how.secrets.as_deref()).map_err(Stop::wrong)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build()
+        .build_local(tokio::runtime::LocalOptions::default())
         .map_err(|error| Stop::infra(format!("could not start: {error}")))?;
-    let local = tokio::task::LocalSet::new();
     let key = start.key.take();
-    let world = local.block_on(&runtime, build_to_end(start, keeper, places, how, project, colour, secrets))?;
+    let world = runtime.block_on(build_to_end(start, keeper, places, how, project, colour, secrets))?;
     drop(runtime);
     let code = match &world.verdict {
         None => exit::WAITING,
@@ -361,7 +360,10 @@ async fn build_to_end(
         }
         let _ = inbox.send(input).await;
     }
-    let ended = Shell::new(start.engine, Arc::clone(&places.store), world, inputs).run().await;
+    // A task of its own: the future that the runtime was begun with is woken through a descriptor, each time.
+    let shell = Shell::new(start.engine, Arc::clone(&places.store), world, inputs);
+    let ended = tokio::task::spawn_local(shell.run()).await;
+    let ended = ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
     signals.abort();
     if let Some(ticks) = ticks {
         ticks.abort();
