@@ -30,7 +30,7 @@ use crate::args::Colour;
 use crate::commands::Stop;
 use crate::project::{PIPELINE_FOLDER, Project};
 use cargo::{Finished, Package, Verb};
-use stamp::Stamp;
+use stamp::{Made, Recipe, Stamp};
 
 /// How long a binary is kept that no build has used.
 const BINARIES_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -202,13 +202,36 @@ impl Place {
         }
     }
 
-    /// The binary made before, if nothing has changed since.
+    /// The binary made before, if nothing has changed since; or made of the same files in another folder of the project, as
+    /// a child build has them in its workspace.
     fn unchanged(&self) -> Option<Digest> {
-        if !self.is_linked() {
-            return None;
-        }
-        let digest: Digest = Stamp::unchanged(&self.stamp("built"))?.result.parse().ok()?;
+        let of_stamp = || Some(Stamp::unchanged(&self.stamp("built"))?.result);
+        let result = if self.is_linked() { of_stamp() } else { None };
+        let result = result.or_else(|| Some(Recipe::unchanged(&self.recipe("built"), &self.root)?.result))?;
+        let digest: Digest = result.parse().ok()?;
         self.binary(digest).is_file().then_some(digest)
+    }
+
+    /// Where it is kept what something was made of, for all folders that hold this project's files.
+    fn recipe(&self, what: &str) -> PathBuf {
+        let name = blake3::hash(self.name.as_bytes()).to_hex();
+        let stamp = self.stamp(what);
+        let stamp = stamp.file_name().unwrap_or_default().to_string_lossy();
+        self.data.join("programs").join(format!("recipe-{}-{stamp}", &name[..8]))
+    }
+
+    /// Keeps a stamp of what something was made of, and its recipe. Losing them costs time only.
+    fn remember(&self, what: &str, made: Made, began: SystemTime, result: String) {
+        let (path, recipe) = (self.stamp(what), self.recipe(what));
+        let Some(stamp) = Stamp::of(made, began, result) else {
+            let _ = fs::remove_file(&path);
+            return;
+        };
+        let _ = stamp.keep(&path);
+        let _ = match Recipe::of(&stamp, &self.root) {
+            Some(made) => made.keep(&recipe),
+            None => fs::remove_file(&recipe),
+        };
     }
 
     /// Builds the binary and keeps it under its digest.
@@ -267,7 +290,6 @@ impl Place {
 
     /// Remembers how everything looked that the binary was made of. Losing it costs time only.
     fn keep_stamp(&self, made: &Path, package: &Package, began: SystemTime, digest: Digest) {
-        let path = self.stamp("built");
         let sources =
             fs::read_to_string(made.with_extension("d")).map(|text| stamp::dep_info(&text)).unwrap_or_default();
         let mut paths: BTreeSet<PathBuf> = cargo::settings(&package.folder).into_iter().collect();
@@ -287,11 +309,17 @@ impl Place {
         // never changes where it lies.
         let made_by_us = [self.kept.join("package"), self.cache.join("sdk"), self.folder().join(".sdk")];
         paths.retain(|path| !made_by_us.iter().any(|folder| path.starts_with(folder)));
-        let kept = match Stamp::of(paths, began, digest.to_hex()) {
-            Some(stamp) => stamp.keep(&path),
-            None => fs::remove_file(&path),
-        };
-        let _ = kept;
+        let mut folders = BTreeSet::new();
+        if let Source::Package(_) = &self.source {
+            // A build script, a binary or a setting may be added where none was.
+            folders.extend(["", "src", "src/bin", ".cargo"].map(|name| self.folder().join(name)));
+            if self.folder().join("build.rs").is_file() {
+                // It may read anything of the package.
+                testing::collect(self.folder(), &mut paths);
+            }
+        }
+        let variables = variables_read(made);
+        self.remember("built", Made { paths, folders, variables }, began, digest.to_hex());
     }
 
     /// Removes target folders of other versions of the SDK, and binaries that nobody has used for long.
@@ -436,6 +464,18 @@ impl Program {
     pub fn shown(&self, file: &str) -> String {
         self.place.shown(file)
     }
+}
+
+/// The most dep-info files that are read.
+const DEP_INFOS_MAX: usize = 1000;
+
+/// The variables of the environment that the crates of a binary read. rustc's dep-info lies in `deps`, one for each crate
+/// that was compiled there: those of the binary itself and of the packages it was made of.
+fn variables_read(binary: &Path) -> BTreeSet<String> {
+    let deps = binary.with_file_name("deps");
+    let entries = fs::read_dir(deps).into_iter().flatten().flatten().map(|entry| entry.path());
+    let infos = entries.filter(|path| path.extension().is_some_and(|end| end == "d")).take(DEP_INFOS_MAX);
+    infos.filter_map(|path| fs::read_to_string(path).ok()).flat_map(|text| stamp::variables_read(&text)).collect()
 }
 
 /// Makes the link `.sdk` in a folder of the repository, and has git ignore it.

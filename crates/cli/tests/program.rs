@@ -42,20 +42,19 @@ impl Repository {
         fs::read_to_string(self.root.join(name)).expect("a file")
     }
 
+    fn command(&self, arguments: &[&str]) -> Command {
+        let name = self.root.file_name().expect("a name").to_string_lossy();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ropewalk"));
+        command.args(arguments).current_dir(&self.root).env("ROPEWALK_DATA", data(&name));
+        command.env("ROPEWALK_CACHE", Path::new(env!("CARGO_TARGET_TMPDIR")).join("program-cache"));
+        command.env("NO_COLOR", "1").env("RUST_BACKTRACE", "0").stdin(Stdio::null());
+        command
+    }
+
     /// Runs, and asserts the exit code. Both streams as text.
     #[track_caller]
     fn check(&self, arguments: &[&str], code: i32) -> String {
-        let name = self.root.file_name().expect("a name").to_string_lossy();
-        let output = Command::new(env!("CARGO_BIN_EXE_ropewalk"))
-            .args(arguments)
-            .current_dir(&self.root)
-            .env("ROPEWALK_DATA", data(&name))
-            .env("ROPEWALK_CACHE", Path::new(env!("CARGO_TARGET_TMPDIR")).join("program-cache"))
-            .env("NO_COLOR", "1")
-            .env("RUST_BACKTRACE", "0")
-            .stdin(Stdio::null())
-            .output()
-            .expect("ropewalk starts");
+        let output = self.command(arguments).output().expect("ropewalk starts");
         let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert_eq!(output.status.code(), Some(code), "ropewalk {arguments:?} printed:\n{text}");
         text
@@ -212,12 +211,160 @@ fn a_package_is_tested_before_it_runs() {
     repository.write(".ropewalk/tests/other.rs", "#[test]\nfn arithmetic() {\n    assert_eq!(1 + 1, 3);\n}\n");
     let text = repository.prints(&["run"], 2, &["assertion", "do not pass; nothing was run"]);
     assert!(!text.contains("make | made"), "{text}");
+    // It leaves a build that says why.
+    repository.prints(&["builds"], 0, &["2", "failed"]);
+    let kept = ["the tests of .ropewalk/Cargo.toml do not pass", "tests/other.rs:3:5", "left: 2"];
+    repository.prints(&["show", "2"], 0, &kept);
     repository.prints(&["test", "arithmetic"], 1, &["arithmetic ... FAILED"]);
     repository.write(".ropewalk/tests/other.rs", "#[test]\nfn arithmetic() {\n    assert_eq!(1 + 1, 2);\n}\n");
-    repository.prints(&["run"], 0, &["make | made\n", "build 2 passed"]);
+    repository.prints(&["run"], 0, &["make | made\n", "build 3 passed"]);
     // Places are those of the package's file.
     repository.write(".ropewalk/src/main.rs", &program.replace(".run(", ".needs(\"nobody\").run("));
     repository.prints(&["check"], 2, &["--> .ropewalk/src/main.rs:"]);
+}
+
+/// What a program is made of, beside the files that are there: variables that it reads, files that appear.
+#[test]
+fn what_a_program_reads_is_part_of_it() {
+    let repository = Repository::new("reads");
+    let program = "use ropewalk::Ci;\n\nfn main() {\n    Ci::main(|ci: &Ci| {\n        \
+                   let channel = option_env!(\"ROPEWALK_TEST_CHANNEL\").unwrap_or(\"none\");\n        \
+                   ci.job(\"a\").run(format!(\"echo {channel} {}\", include_str!(\"../word.txt\").trim()));\n    })\n}\n";
+    let manifest = "[package]\nname = \"pipeline\"\nedition = \"2024\"\n\n[dependencies]\nropewalk = { path = \".sdk/ropewalk\" }\n\n[workspace]\n";
+    repository.write(".ropewalk/Cargo.toml", manifest);
+    repository.write(".ropewalk/src/main.rs", program);
+    repository.write(".ropewalk/word.txt", "first");
+    let script = |variable: Option<&str>, wanted: &str| {
+        let mut command = repository.command(&["plan", "--output", "json"]);
+        if let Some(value) = variable {
+            command.env("ROPEWALK_TEST_CHANNEL", value);
+        }
+        let output = command.output().expect("ropewalk starts");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains(wanted), "no `{wanted}` in {text}\n{}", String::from_utf8_lossy(&output.stderr));
+    };
+    // Twice: the second time nothing is so fresh that no stamp is kept.
+    script(None, "echo none first");
+    script(None, "echo none first");
+    script(Some("beta"), "echo beta first");
+    script(Some("beta"), "echo beta first");
+    script(None, "echo none first");
+    repository.write(".ropewalk/word.txt", "second");
+    script(None, "echo none second");
+    script(None, "echo none second");
+    // A build script is a new file, of which nothing knew.
+    repository.write(
+        ".ropewalk/build.rs",
+        "fn main() {\n    println!(\"cargo::rustc-env=ROPEWALK_TEST_CHANNEL=built\");\n}\n",
+    );
+    script(None, "echo built second");
+}
+
+#[test]
+fn a_child_runs_the_program_that_its_parent_has_built() {
+    let repository = Repository::new("parent");
+    let program = r#"use ropewalk::hook::{command, on, push};
+use ropewalk::{Child, Ci};
+
+fn main() {
+    Ci::main([on(push()).run(parent), on(command("child")).run(child)])
+}
+
+fn parent(ci: &Ci) {
+    ci.build("below", Child::command("child"));
+}
+
+fn child(ci: &Ci) {
+    ci.job("inner").run("echo inside");
+}
+"#;
+    repository.write(".ropewalk/pipeline.rs", program);
+    // Twice: the second time nothing is so fresh that nothing is kept.
+    repository.prints(&["plan"], 0, &["below"]);
+    repository.prints(&["plan"], 0, &["below"]);
+    repository.prints(&["run"], 0, &["inside"]);
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("program-cache/programs");
+    let of_project = fs::read_dir(cache).expect("the cache").flatten();
+    let folders = of_project.filter(|entry| entry.file_name().to_string_lossy().starts_with("parent-")).count();
+    assert_eq!(folders, 1, "the child had cargo build the program again");
+}
+
+#[test]
+fn what_waits_for_a_matrix_grows_when_all_its_legs_have_ended() {
+    let repository = Repository::new("matrix");
+    let program = r#"use ropewalk::{Ci, Matrix};
+
+fn main() {
+    Ci::main(|ci: &Ci| {
+        let test = ci.job("test").matrix(Matrix::new().axis("os", ["a", "b"])).run("echo on ${{ matrix.os }}");
+        ci.after(&test, |ci, _| drop(ci.job("report").run("echo reported")));
+    })
+}
+"#;
+    repository.write(".ropewalk/pipeline.rs", program);
+    repository.prints(&["plan"], 0, &["test/a", "test/b", "grows after"]);
+    repository.prints(&["run"], 0, &["test/a | on a\n", "test/b | on b\n", "report | reported\n"]);
+}
+
+#[test]
+fn who_takes_values_of_a_closed_growth_is_skipped() {
+    let repository = Repository::new("closed");
+    let program = r#"use ropewalk::Ci;
+
+fn main() {
+    Ci::main(|ci: &Ci| {
+        let plan = ci.job("plan").allow_failure().run("exit 1").output::<Vec<String>>("names");
+        let grown = ci.then(plan, |ci, names| {
+            names.iter().map(|name| ci.job(name).run("true").output::<String>("out")).collect::<Vec<_>>()
+        });
+        ci.job("takes").inputs(&grown).run_fn(|_, _| Ok(()));
+        ci.job("follows").needs(&grown).run("echo followed");
+    })
+}
+"#;
+    repository.write(".ropewalk/pipeline.rs", program);
+    let text = repository.prints(&["run"], 0, &["follows | followed\n", "takes: skipped"]);
+    assert!(!text.contains("takes: failed"), "{text}");
+}
+
+/// What people are told of a function that could not be called, by its exit code (see the contract, *Functions*).
+#[test]
+fn functions_that_cannot_be_called_are_told() {
+    let repository = Repository::new("refusing");
+    let missing = r#"use ropewalk::Ci;
+
+fn main() {
+    // A worker with another build of the program is told so by the program itself.
+    if std::env::args().nth(1).as_deref() == Some("run") && std::env::args().nth(2).as_deref() == Some("other") {
+        std::process::exit(65);
+    }
+    Ci::main(|ci: &Ci| {
+        let count = ci.job("counts").run("echo count=many >> $ROPEWALK_OUTPUT").output::<u32>("count");
+        ci.job("takes").inputs(&count).run_fn(|_, _| Ok(()));
+        ci.job("other").run_fn(|_, ()| Ok(()));
+    })
+}
+"#;
+    repository.write(".ropewalk/pipeline.rs", missing);
+    let told = [
+        "other: failed: the program has changed since it planned the job",
+        "takes: failed: the function's inputs are missing or cannot be read",
+        "a build keeps to the program it began with",
+        "handed on none, or none of that type",
+    ];
+    repository.prints(&["run"], 1, &told);
+}
+
+#[test]
+fn another_pipeline_is_moved_aside() {
+    let repository = Repository::new("aside");
+    repository.write(".ropewalk/pipeline.yaml", "jobs: { old: { run: echo old } }\n");
+    repository.prints(&["init", "--rust"], 2, &["pipeline.yaml is there already"]);
+    let moved = "moved .ropewalk/pipeline.yaml to .ropewalk/pipeline.yaml.before, which nothing reads";
+    repository.prints(&["init", "--rust", "--force"], 0, &[moved, "wrote a package"]);
+    assert!(repository.read(".ropewalk/pipeline.yaml.before").contains("echo old"));
+    let moved = "moved .ropewalk/Cargo.toml to .ropewalk/Cargo.toml.before";
+    repository.prints(&["init", "--force"], 0, &[moved, "wrote .ropewalk/pipeline.yaml"]);
 }
 
 #[test]

@@ -40,6 +40,7 @@ pub fn run(arguments: &Init, project: &Project) -> Result<u8, Stop> {
         )));
     }
     let folder = project.root.join(PIPELINE_FOLDER);
+    move_aside(project, if arguments.rust { "Cargo.toml" } else { "pipeline.yaml" })?;
     if arguments.rust {
         return write_package(&folder, &text);
     }
@@ -51,6 +52,25 @@ pub fn run(arguments: &Init, project: &Project) -> Result<u8, Stop> {
          look at it with `ropewalk plan`, then `ropewalk run`\n"
     ))?;
     Ok(exit::PASSED)
+}
+
+/// Moves what else is a pipeline out of the way of the one that is written as `written`: both together would be one
+/// pipeline, with every job twice.
+fn move_aside(project: &Project, written: &str) -> Result<(), Stop> {
+    let folder = project.root.join(PIPELINE_FOLDER);
+    let programs = ["Cargo.toml", "pipeline.rs"].map(|name| folder.join(name));
+    for there in project.pipeline_files().into_iter().chain(programs.into_iter().filter(|path| path.is_file())) {
+        if there.file_name().is_some_and(|name| name == written) {
+            continue;
+        }
+        let mut aside = there.clone().into_os_string();
+        aside.push(".before");
+        std::fs::rename(&there, &aside)
+            .map_err(|error| Stop::infra(format!("could not move {} aside: {error}", there.display())))?;
+        let shown = there.strip_prefix(&project.root).unwrap_or(&there).display();
+        output::print(format!("moved {shown} to {shown}.before, which nothing reads: take from it what you miss\n"))?;
+    }
+    Ok(())
 }
 
 /// The manifest of a pipeline's package.

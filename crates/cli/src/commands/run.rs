@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use engine::fact::What;
 use engine::{BuildOptions, BuildRequest, Engine, Fact, FailurePolicy, Input};
-use graph::{BuildId, Event, JobName, Known, Verdict, Waits, WorkerId};
+use graph::{BuildId, Diagnostic, Event, JobName, Known, Verdict, Waits, WorkerId};
 use server::Shell;
 use worker::keeper::{Keeper, Processes};
 use worker::repository::Look;
@@ -24,7 +24,7 @@ use crate::local::secrets::SecretSource;
 use crate::local::world::{GatePolicy, LocalWorld, Parts, ReusePolicy, WORKER};
 use crate::pipeline::Pipeline;
 use crate::places::Places;
-use crate::program::testing;
+use crate::program::testing::{self, Tests};
 use crate::project::Project;
 use crate::retention::{self, Retention};
 use crate::shortcut::{Key, Unchanged};
@@ -45,10 +45,13 @@ pub fn run(arguments: &Run, project: &Project, colour: Colour) -> Result<u8, Sto
     // git looks while all the rest is made ready.
     let look = Look::begin(&project.root);
     let pipeline = Pipeline::load(project, arguments.source.pipeline.as_deref(), colour)?;
-    if let Some(program) = pipeline.program() {
-        testing::before_run(program)?;
-    }
     let event = event::of(&arguments.event, project, now()).map_err(Stop::wrong)?;
+    if let Some(program) = pipeline.program()
+        && let Tests::Failed { said } = testing::before_run(program)?
+    {
+        let request = request(event, &pipeline, BuildOptions::default());
+        return tests_failed(request, testing::failure(program, &said), project);
+    }
     let only: BTreeSet<String> = arguments.jobs.iter().cloned().collect();
     let on_failure = if arguments.fail_fast { FailurePolicy::FailFast } else { FailurePolicy::KeepGoing };
     let options = BuildOptions { only, on_failure, ..BuildOptions::default() };
@@ -141,6 +144,21 @@ fn nothing_changed(unchanged: &Unchanged, project: &Project, request: BuildReque
     places.store.append(&facts.map(|what| Fact { build, at, what }))?;
     output::print(format!("build {build}: {note}\n"))?;
     Ok(exit::PASSED)
+}
+
+/// Records a build that ended before any job began, since the tests of its pipeline do not pass. They have been shown.
+fn tests_failed(request: BuildRequest, failure: Diagnostic, project: &Project) -> Result<u8, Stop> {
+    let places = Places::open(project)?;
+    let build = places.store.reserve_build()?;
+    let at = now();
+    let name = request.pipeline.clone();
+    let evaluated = What::Evaluated { graph: Arc::default(), questions: Vec::new(), diagnostics: vec![failure] };
+    let ended = What::BuildEnded { verdict: Verdict::Failed { because: None } };
+    let facts = [What::BuildCreated(Box::new(request)), evaluated, ended];
+    places.store.append(&facts.map(|what| Fact { build, at, what }))?;
+    Err(Stop::wrong(format!(
+        "the tests of {name} do not pass; nothing was run (build {build} keeps what they said; `ropewalk test` runs them alone)"
+    )))
 }
 
 /// Goes on with a build that nobody runs, after the inputs given.

@@ -1,9 +1,11 @@
-//! How files looked when something was made of them: by this an unchanged program is known without asking cargo.
+//! How files looked when something was made of them: by this an unchanged program is known without asking cargo. And what was
+//! in them ([`Recipe`]): by this the same program is known in another folder, as a child build finds it in its workspace.
 //!
 //! A stamp never says "unchanged" of something that changed: a file that changed so shortly before the work began that a
 //! later change could have the same time keeps a stamp from being written.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -13,7 +15,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 /// The form of the file; another is passed over.
-const FORM: u32 = 1;
+const FORM: u32 = 2;
 /// The largest file that is read.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// A change later than this before the work could be followed by another with the same time.
@@ -29,6 +31,10 @@ pub struct Stamp {
     form: u32,
     /// A digest of the variables of the environment that matter.
     environment: String,
+    /// Variables that the sources read (`env!`), which are in the digest too.
+    variables: BTreeSet<String>,
+    /// Each folder in which a new file may become part of the program, and a digest of the names in it.
+    listings: Vec<(PathBuf, String)>,
     /// Each path and how it looked; `None` if there was nothing. Sorted by path.
     files: Vec<(PathBuf, Option<Look>)>,
     /// What was made.
@@ -63,14 +69,31 @@ impl Look {
     }
 }
 
+/// What something was made of.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Made {
+    /// Files, and folders in which files may come and go.
+    pub paths: BTreeSet<PathBuf>,
+    /// Folders whose names matter.
+    pub folders: BTreeSet<PathBuf>,
+    /// Variables of the environment, beside those that always matter.
+    pub variables: BTreeSet<String>,
+}
+
 impl Stamp {
-    /// The stamp of these paths, looked at now. `None` if one of them changed after `began`, or just before.
+    /// The stamp of these, looked at now. `None` if one of the files changed after `began`, or just before.
     #[must_use]
-    pub fn of(paths: BTreeSet<PathBuf>, began: SystemTime, result: String) -> Option<Self> {
+    pub fn of(made: Made, began: SystemTime, result: String) -> Option<Self> {
+        let Made { paths, folders, variables } = made;
         let files: Vec<_> =
             paths.into_iter().map(|path| (Look::of(&path), path)).map(|(look, path)| (path, look)).collect();
         let is_settled = files.iter().all(|(_, look)| look.is_none_or(|look| look.is_settled(began)));
-        is_settled.then(|| Self { form: FORM, environment: environment(), files, result })
+        is_settled.then(|| {
+            let listings =
+                folders.into_iter().map(|folder| (listing(&folder), folder)).map(|(names, folder)| (folder, names));
+            let environment = environment(&variables);
+            Self { form: FORM, environment, variables, listings: listings.collect(), files, result }
+        })
     }
 
     /// The stamp kept at `path`, if every file looks as it did and the environment is the same.
@@ -81,7 +104,8 @@ impl Stamp {
         }
         let stamp: Self = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
         let is_same = stamp.form == FORM
-            && stamp.environment == environment()
+            && stamp.environment == environment(&stamp.variables)
+            && stamp.listings.iter().all(|(folder, names)| listing(folder) == *names)
             && stamp.files.iter().all(|(path, look)| Look::of(path) == *look);
         is_same.then_some(stamp)
     }
@@ -91,11 +115,7 @@ impl Stamp {
     /// # Errors
     /// If it cannot be written.
     pub fn keep(&self, path: &Path) -> io::Result<()> {
-        let folder = path.parent().unwrap_or(Path::new("."));
-        let file = tempfile::NamedTempFile::new_in(folder)?;
-        fs::write(file.path(), serde_json::to_vec(self)?)?;
-        file.persist(path).map_err(|error| error.error)?;
-        Ok(())
+        keep(self, path)
     }
 
     /// The files among the paths.
@@ -104,9 +124,122 @@ impl Stamp {
     }
 }
 
-fn environment() -> String {
-    let matters =
-        |name: &str| VARIABLES.contains(&name) || VARIABLE_FAMILIES.iter().any(|family| name.starts_with(family));
+/// What something was made of, by content: holds in any folder that has the same files.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recipe {
+    form: u32,
+    environment: String,
+    variables: BTreeSet<String>,
+    /// Folders below the root, and a digest of the names in each.
+    listings: Vec<(PathBuf, String)>,
+    /// Files below the root, each with the digest of its text; `None` if there was nothing. Folders are left out.
+    inside: Vec<(PathBuf, Option<String>)>,
+    /// What lies elsewhere, and how it looked.
+    outside: Vec<(PathBuf, Option<Look>)>,
+    /// What was made.
+    pub result: String,
+}
+
+/// The largest file whose text a recipe holds; with a larger one there is none.
+const RECIPE_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+impl Recipe {
+    /// The recipe behind a stamp that holds at this moment. `None` if a file is too large, or no file.
+    #[must_use]
+    pub fn of(stamp: &Stamp, root: &Path) -> Option<Self> {
+        let (mut inside, mut outside) = (Vec::new(), Vec::new());
+        for (path, look) in &stamp.files {
+            match path.strip_prefix(root) {
+                Ok(_) if path.is_dir() => {}
+                Ok(below) => inside.push((below.to_owned(), contents(path).ok()?)),
+                Err(_) => outside.push((path.clone(), *look)),
+            }
+        }
+        let below =
+            |(folder, names): &(PathBuf, String)| Some((folder.strip_prefix(root).ok()?.to_owned(), names.clone()));
+        Some(Self {
+            form: FORM,
+            environment: stamp.environment.clone(),
+            variables: stamp.variables.clone(),
+            listings: stamp.listings.iter().map(below).collect::<Option<_>>()?,
+            inside,
+            outside,
+            result: stamp.result.clone(),
+        })
+    }
+
+    /// The recipe kept at `path`, if the files below `root` and all else are the same.
+    #[must_use]
+    pub fn unchanged(path: &Path, root: &Path) -> Option<Self> {
+        if fs::metadata(path).ok()?.len() > FILE_BYTES_MAX {
+            return None;
+        }
+        let recipe: Self = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+        let is_same = recipe.form == FORM
+            && recipe.environment == environment(&recipe.variables)
+            && recipe.listings.iter().all(|(folder, names)| listing(&root.join(folder)) == *names)
+            && recipe.outside.iter().all(|(path, look)| Look::of(path) == *look)
+            && recipe.inside.iter().all(|(path, text)| contents(&root.join(path)).is_ok_and(|found| found == *text));
+        is_same.then_some(recipe)
+    }
+
+    /// Keeps the recipe at `path`, whole or not at all.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn keep(&self, path: &Path) -> io::Result<()> {
+        keep(self, path)
+    }
+}
+
+fn keep(what: &impl Serialize, path: &Path) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let file = tempfile::NamedTempFile::new_in(folder)?;
+    fs::write(file.path(), serde_json::to_vec(what)?)?;
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}
+
+/// The digest of a file's text; `None` if there is nothing.
+fn contents(path: &Path) -> io::Result<Option<String>> {
+    match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+        Ok(metadata) if !metadata.is_file() || metadata.len() > RECIPE_FILE_BYTES_MAX => {
+            return Err(io::Error::other("no file, or a large one"));
+        }
+        Ok(_) => {}
+    }
+    Ok(Some(blake3::hash(&fs::read(path)?).to_hex().to_string()))
+}
+
+/// What cargo, git and we ourselves make in a package's folder: no sources of it.
+pub const NO_SOURCES: [&str; 4] = ["target", ".sdk", ".git", ".gitignore"];
+
+/// A digest of the names in a folder, but for what is made there; that of nothing if it is not there.
+fn listing(folder: &Path) -> String {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<OsString> = entries.map(|entry| entry.file_name()).collect();
+    names.retain(|name| {
+        // Editors and cargo write beside a file before they replace it.
+        let is_passing = name.as_encoded_bytes().starts_with(b".sdk-") || name == "Cargo.lock";
+        !is_passing && !NO_SOURCES.iter().any(|other| name == other)
+    });
+    names.sort();
+    let mut hasher = blake3::Hasher::new();
+    for name in names {
+        hasher.update(&(name.len() as u64).to_le_bytes());
+        hasher.update(name.as_encoded_bytes());
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
+fn environment(read: &BTreeSet<String>) -> String {
+    let matters = |name: &str| {
+        VARIABLES.contains(&name)
+            || VARIABLE_FAMILIES.iter().any(|family| name.starts_with(family))
+            || read.contains(name)
+    };
     let mut variables: Vec<_> = std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(matters)).collect();
     variables.sort();
     let mut hasher = blake3::Hasher::new();
@@ -117,6 +250,15 @@ fn environment() -> String {
         }
     }
     hasher.finalize().to_hex().to_string()
+}
+
+/// The variables of the environment that a crate reads while it is compiled (`env!`, `option_env!`), as rustc's dep-info
+/// says: `# env-dep:NAME=VALUE`, or without a value if there was none. Those that cargo sets itself are left out.
+#[must_use]
+pub fn variables_read(text: &str) -> BTreeSet<String> {
+    let names = text.lines().filter_map(|line| line.strip_prefix("# env-dep:"));
+    let names = names.map(|dependency| dependency.split_once('=').map_or(dependency, |(name, _)| name));
+    names.filter(|name| !name.starts_with("CARGO") && *name != "OUT_DIR").map(str::to_owned).collect()
 }
 
 /// The files that cargo's dep-info (`NAME.d` beside the binary) says a binary was made of. Source: "Dep-info files" in
@@ -150,17 +292,20 @@ mod tests {
     use std::path::{Path, PathBuf};
     use std::time::{Duration, SystemTime};
 
-    use super::{Stamp, dep_info};
+    use super::{Made, Recipe, Stamp, dep_info, variables_read};
 
     /// Whether a stamp of a file and of one that is missing still holds after `change`.
     fn holds(change: impl Fn(&Path)) -> bool {
         let folder = tempfile::tempdir().unwrap();
         let (file, stamp) = (folder.path().join("file"), folder.path().join("stamp"));
         fs::write(&file, "text").unwrap();
+        fs::create_dir(folder.path().join("listed")).unwrap();
         let paths = BTreeSet::from([file, folder.path().join("missing")]);
         // ctime cannot be set: the work is moved forward instead of the file backward.
         let later = SystemTime::now() + Duration::from_secs(1);
-        Stamp::of(paths, later, "made".to_owned()).unwrap().keep(&stamp).unwrap();
+        let folders = BTreeSet::from([folder.path().join("listed")]);
+        let made = Made { paths, folders, variables: BTreeSet::from(["ROPEWALK_TEST_OF_STAMPS".to_owned()]) };
+        Stamp::of(made, later, "made".to_owned()).unwrap().keep(&stamp).unwrap();
         change(folder.path());
         Stamp::unchanged(&stamp).is_some_and(|stamp| stamp.result == "made")
     }
@@ -173,6 +318,42 @@ mod tests {
         assert!(!holds(|folder| fs::remove_file(folder.join("file")).unwrap()));
         assert!(!holds(|folder| fs::write(folder.join("missing"), "x").unwrap()));
         assert!(!holds(|folder| fs::write(folder.join("stamp"), "{").unwrap()));
+        // A name that is new in a folder of the program; what cargo makes there is none.
+        assert!(!holds(|folder| fs::write(folder.join("listed/build.rs"), "x").unwrap()));
+        assert!(holds(|folder| fs::create_dir(folder.join("listed/target")).unwrap()));
+    }
+
+    /// Whether a recipe of these files holds in another folder with the same ones, after `change`.
+    fn holds_elsewhere(change: impl Fn(&Path)) -> bool {
+        let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for folder in [here.path(), there.path()] {
+            fs::create_dir(folder.join("src")).unwrap();
+            fs::write(folder.join("src/main.rs"), "fn main() {}").unwrap();
+        }
+        let paths = ["src/main.rs", "Cargo.lock"].map(|name| here.path().join(name));
+        let folders = BTreeSet::from([here.path().join("src")]);
+        let made = Made { paths: paths.into(), folders, variables: BTreeSet::new() };
+        let stamp = Stamp::of(made, SystemTime::now() + Duration::from_secs(1), "made".to_owned()).unwrap();
+        let kept = here.path().join("recipe");
+        Recipe::of(&stamp, here.path()).unwrap().keep(&kept).unwrap();
+        change(there.path());
+        Recipe::unchanged(&kept, there.path()).is_some_and(|recipe| recipe.result == "made")
+    }
+
+    #[test]
+    fn a_recipe_holds_wherever_the_same_files_are() {
+        assert!(holds_elsewhere(|_| {}));
+        assert!(!holds_elsewhere(|folder| fs::write(folder.join("src/main.rs"), "fn main() { }").unwrap()));
+        assert!(!holds_elsewhere(|folder| fs::write(folder.join("Cargo.lock"), "").unwrap()));
+        assert!(!holds_elsewhere(|folder| fs::write(folder.join("src/lib.rs"), "").unwrap()));
+        assert!(!holds_elsewhere(|folder| fs::remove_file(folder.join("src/main.rs")).unwrap()));
+    }
+
+    #[test]
+    fn variables_of_the_sources_are_found() {
+        let text =
+            "a: b.rs\n\n# env-dep:CARGO_PKG_VERSION=1\n# env-dep:CHANNEL=beta\n# env-dep:OUT_DIR=/x\n# env-dep:UNSET\n";
+        assert_eq!(variables_read(text), BTreeSet::from(["CHANNEL".to_owned(), "UNSET".to_owned()]));
     }
 
     #[test]
@@ -180,7 +361,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("file"), "text").unwrap();
         let paths = BTreeSet::from([folder.path().join("file")]);
-        assert_eq!(Stamp::of(paths, SystemTime::now() - Duration::from_secs(1), String::new()), None);
+        let made = Made { paths, ..Made::default() };
+        assert_eq!(Stamp::of(made, SystemTime::now() - Duration::from_secs(1), String::new()), None);
     }
 
     #[test]

@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::SystemTime;
 
+use graph::Diagnostic;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
 
 use super::cargo::{self, Package, Verb};
-use super::stamp::Stamp;
+use super::stamp::{Made, NO_SOURCES, Recipe, Stamp};
 use super::{Place, Program, Source};
 use crate::args::Colour;
 use crate::commands::Stop;
@@ -26,21 +27,20 @@ const FILES_MAX: usize = 20_000;
 const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// How long after a change further changes count as the same: editors write several times.
 const SAME_CHANGE: Timespec = Timespec { tv_sec: 0, tv_nsec: 30_000_000 };
-/// What cargo and editors make of a package; no source of it.
-const NO_SOURCES: [&str; 3] = ["target", ".sdk", ".git"];
 
 /// Runs the tests of a program, if it has any that did not pass with these very sources before.
 ///
 /// # Errors
-/// If one fails, or they do not compile; all has been said then.
-pub fn before_run(program: &Program) -> Result<(), Stop> {
+/// If cargo cannot be called.
+pub fn before_run(program: &Program) -> Result<Tests, Stop> {
     if program.is_of_files() {
-        return Ok(());
+        return Ok(Tests::Passed);
     }
     let place = &program.place;
-    let path = place.stamp("tested");
-    if Stamp::unchanged(&path).is_some() {
-        return Ok(());
+    if Stamp::unchanged(&place.stamp("tested")).is_some()
+        || Recipe::unchanged(&place.recipe("tested"), &place.root).is_some()
+    {
+        return Ok(Tests::Passed);
     }
     let began = SystemTime::now();
     let paths = sources(place);
@@ -50,22 +50,47 @@ pub fn before_run(program: &Program) -> Result<(), Stop> {
         if !finished.status.success() {
             let mut stderr = io::stderr().lock();
             let _ = stderr.write_all(&finished.stdout).and_then(|()| stderr.write_all(&finished.stderr));
-            return Err(Stop::wrong(format!(
-                "the tests of {} do not pass; nothing was run (`ropewalk test` runs them alone)",
-                place.name
-            )));
+            let said = [finished.stdout, finished.stderr].concat();
+            return Ok(Tests::Failed { said: end_of(&said) });
         }
     }
-    remember(&path, paths, began);
-    Ok(())
+    remember(place, paths, began);
+    Ok(Tests::Passed)
 }
 
-/// Losing it costs time only.
-fn remember(path: &Path, paths: BTreeSet<PathBuf>, began: SystemTime) {
-    let _ = match Stamp::of(paths, began, "passed".to_owned()) {
-        Some(stamp) => stamp.keep(path),
-        None => fs::remove_file(path),
+/// How the tests of a program ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tests {
+    /// They passed, now or before, or there are none.
+    Passed,
+    /// One failed, or they do not compile. It has been shown.
+    Failed {
+        /// The end of what cargo printed.
+        said: String,
+    },
+}
+
+/// The most bytes of the tests' output that a build keeps: the last ones.
+const SAID_BYTES_MAX: usize = 32 << 10;
+
+fn end_of(said: &[u8]) -> String {
+    let end = &said[said.len().saturating_sub(SAID_BYTES_MAX)..];
+    String::from_utf8_lossy(end).trim().to_owned()
+}
+
+/// What a build says whose pipeline's tests failed: nothing was run.
+pub fn failure(program: &Program, said: &str) -> Diagnostic {
+    let name = &program.place.name;
+    let message = format!("the tests of {name} do not pass; nothing was run\n{said}");
+    Diagnostic::error("pipeline-tests", message).help("`ropewalk test` runs them alone")
+}
+
+fn remember(place: &Place, paths: BTreeSet<PathBuf>, began: SystemTime) {
+    let folders = match &place.source {
+        Source::Package(_) => BTreeSet::from([place.folder().to_owned()]),
+        Source::File(_) | Source::Plugins(_) => BTreeSet::new(),
     };
+    place.remember("tested", Made { paths, folders, variables: BTreeSet::new() }, began, "passed".to_owned());
 }
 
 /// `ropewalk test`: the package's tests whose names hold one of `names`, all if there are none, as cargo shows them.
@@ -92,7 +117,7 @@ fn run(place: &Place, names: &[String]) -> Result<u8, Stop> {
         return Ok(exit::FAILED);
     }
     if names.is_empty() {
-        remember(&place.stamp("tested"), paths, began);
+        remember(place, paths, began);
     }
     Ok(exit::PASSED)
 }
@@ -179,7 +204,7 @@ fn sources(place: &Place) -> BTreeSet<PathBuf> {
 }
 
 /// All files below a folder, and the folders below it, in which files may appear.
-fn collect(folder: &Path, paths: &mut BTreeSet<PathBuf>) {
+pub(super) fn collect(folder: &Path, paths: &mut BTreeSet<PathBuf>) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         if paths.len() >= FILES_MAX || NO_SOURCES.iter().any(|name| entry.file_name() == *name) {
             continue;
