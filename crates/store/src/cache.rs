@@ -29,6 +29,15 @@ pub struct CacheRow {
     pub evicted: Option<Eviction>,
 }
 
+/// How many entries there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct CacheTotals {
+    /// Those that may be read.
+    pub live: u64,
+    /// Their bytes; what several hold is counted each time.
+    pub bytes: u64,
+}
+
 /// A job that reads or writes a cache.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct CacheUser {

@@ -11,7 +11,7 @@ use engine::operation::Manifest;
 use graph::{AttemptNumber, AttemptReport, BuildId, Digest, Graph, JobName, Timestamp, Trust};
 
 use crate::audit::{AuditEntry, AuditFilter, AuditRow};
-use crate::cache::{CacheRead, CacheRow, CacheUser, CacheWanted, Saved};
+use crate::cache::{CacheRead, CacheRow, CacheTotals, CacheUser, CacheWanted, Saved};
 use crate::chunk::{LogChunk, LogChunks};
 use crate::claim::{Claim, Claimant};
 use crate::leadership::Leadership;
@@ -253,6 +253,8 @@ pass_on! {
     fn restore_cache(&self, wanted: &CacheWanted<'_>, reader: &CacheUser, at: Timestamp) -> Option<CacheRow>, Nothing;
     fn cache_reads(&self, scope: &str, key: &str, limit: u32) -> Vec<CacheRead>, Nothing;
     fn list_caches(&self, limit: u32) -> Vec<CacheRow>, Nothing;
+    fn unused_caches(&self, before: Timestamp, limit: u32) -> Vec<CacheRow>, Nothing;
+    fn cache_totals(&self) -> CacheTotals, Nothing;
     fn evict_cache(&self, scope: &str, key: &str, reason: &str, at: Timestamp) -> (), Nothing;
     fn clear_caches(&self, reason: &str, at: Timestamp) -> u64, Nothing;
     fn referenced_blobs(&self) -> BTreeSet<Digest>, Nothing;

@@ -27,7 +27,9 @@ pub use leadership::Leadership;
 pub use memory::MemoryStore;
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresStore;
-pub use sqlite::{BUSY_WAIT, DATABASE_FILE, Durability, Opening, SqliteStore, restore_backup, verify_backup};
+pub use sqlite::{
+    BUSY_WAIT, BackupFile, DATABASE_FILE, Durability, Opening, SqliteStore, restore_backup, verify_backup,
+};
 pub use store::{
     BUILD_ID_MAX, BuildFilter, Cause, Deleted, JOURNAL_FACTS_MAX, Journal, PAGE_ROWS_MAX, Sequence, Store, StoreError,
     TOMBSTONES_MAX, TRIED_MAX,

@@ -13,7 +13,7 @@ use engine::operation::Manifest;
 use graph::{AttemptNumber, AttemptReport, BuildId, Digest, Graph, JobName, Timestamp, Trust};
 
 use crate::audit::{self, AuditEntry, AuditFilter, AuditRow};
-use crate::cache::{CacheRead, CacheRow, CacheUser, CacheWanted, Saved};
+use crate::cache::{CacheRead, CacheRow, CacheTotals, CacheUser, CacheWanted, Saved};
 use crate::chunk::{self, LogChunk, LogChunks};
 use crate::claim::{Claim, Claimant, Marks};
 use crate::graphs;
@@ -611,6 +611,22 @@ impl Store for MemoryStore {
         let mut rows: Vec<_> = self.kept().caches.values().cloned().collect();
         rows.sort_by_key(|row| Reverse(row.at));
         Ok(page(rows, limit))
+    }
+
+    fn unused_caches(&self, before: Timestamp, limit: u32) -> Result<Vec<CacheRow>, StoreError> {
+        let mut rows: Vec<_> = self.kept().caches.values().cloned().collect();
+        rows.retain(|row| row.evicted.is_none() && row.used_at < before);
+        rows.sort_by(|a, b| (a.used_at, &a.scope, &a.key).cmp(&(b.used_at, &b.scope, &b.key)));
+        Ok(page(rows, limit))
+    }
+
+    fn cache_totals(&self) -> Result<CacheTotals, StoreError> {
+        let kept = self.kept();
+        let mut totals = CacheTotals::default();
+        for row in kept.caches.values().filter(|row| row.evicted.is_none()) {
+            totals = CacheTotals { live: totals.live + 1, bytes: totals.bytes + row.bytes };
+        }
+        Ok(totals)
     }
 
     fn evict_cache(&self, scope: &str, key: &str, reason: &str, at: Timestamp) -> Result<(), StoreError> {

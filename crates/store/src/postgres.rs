@@ -30,7 +30,7 @@ use self::error::{broken, is_locked, is_unmet};
 use self::facts::{Memory, Refused};
 use self::session::{Answer, Call, Driver, Pool, Session, Value};
 use crate::audit::{self, AuditEntry, AuditFilter, AuditRow};
-use crate::cache::{CacheRead, CacheRow, CacheUser, CacheWanted, Saved};
+use crate::cache::{CacheRead, CacheRow, CacheTotals, CacheUser, CacheWanted, Saved};
 use crate::chunk::{self, LogChunk, LogChunks};
 use crate::claim::{Claim, Claimant, Marks};
 use crate::leadership::{Fence, LeaderLock, Leadership};
@@ -545,6 +545,14 @@ impl Store for PostgresStore {
 
     fn list_caches(&self, limit: u32) -> Result<Vec<CacheRow>, StoreError> {
         self.with(|session| operations::list_caches(session, limit))
+    }
+
+    fn unused_caches(&self, before: Timestamp, limit: u32) -> Result<Vec<CacheRow>, StoreError> {
+        self.with(|session| operations::unused_caches(session, before, limit))
+    }
+
+    fn cache_totals(&self) -> Result<CacheTotals, StoreError> {
+        self.with(operations::cache_totals)
     }
 
     fn evict_cache(&self, scope: &str, key: &str, reason: &str, at: Timestamp) -> Result<(), StoreError> {

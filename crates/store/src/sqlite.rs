@@ -32,9 +32,9 @@ use graph::{AttemptNumber, AttemptReport, BuildId, Digest, Graph, JobName, Times
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
-pub use self::copy::{restore_backup, verify_backup};
+pub use self::copy::{BackupFile, restore_backup, verify_backup};
 use crate::audit::{self, AuditEntry, AuditFilter, AuditRow};
-use crate::cache::{CacheRead, CacheRow, CacheUser, CacheWanted, Saved};
+use crate::cache::{CacheRead, CacheRow, CacheTotals, CacheUser, CacheWanted, Saved};
 use crate::chunk::{self, LogChunk, LogChunks};
 use crate::claim::{self, Claim, Claimant};
 use crate::leadership::{Fence, FileLock, Leadership};
@@ -511,6 +511,14 @@ impl Store for SqliteStore {
 
     fn list_caches(&self, limit: u32) -> Result<Vec<CacheRow>, StoreError> {
         self.read(|connection| caches::list(connection, limit))
+    }
+
+    fn unused_caches(&self, before: Timestamp, limit: u32) -> Result<Vec<CacheRow>, StoreError> {
+        self.read(|connection| caches::unused(connection, before, limit))
+    }
+
+    fn cache_totals(&self) -> Result<CacheTotals, StoreError> {
+        self.read(caches::totals)
     }
 
     fn evict_cache(&self, scope: &str, key: &str, reason: &str, at: Timestamp) -> Result<(), StoreError> {

@@ -16,7 +16,7 @@ use graph::{AttemptNumber, AttemptReport, BuildId, Digest, EventKind, Graph, Job
 use serde::{Deserialize, Serialize};
 
 use crate::audit::{AuditEntry, AuditFilter, AuditRow};
-use crate::cache::{CacheRead, CacheRow, CacheUser, CacheWanted, Saved};
+use crate::cache::{CacheRead, CacheRow, CacheTotals, CacheUser, CacheWanted, Saved};
 use crate::claim::{Claim, Claimant};
 use crate::leadership::Leadership;
 use crate::record::{Expect, Record, Version};
@@ -404,6 +404,18 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// As the medium refuses.
     fn list_caches(&self, limit: u32) -> Result<Vec<CacheRow>, StoreError>;
+
+    /// The live entries last used before `before`, longest unused first; at most `limit` ([`PAGE_ROWS_MAX`]).
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn unused_caches(&self, before: Timestamp, limit: u32) -> Result<Vec<CacheRow>, StoreError>;
+
+    /// How many live entries there are and what they hold.
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn cache_totals(&self) -> Result<CacheTotals, StoreError>;
 
     /// Evicts an entry, leaving a tombstone. No harm if there is none.
     ///

@@ -11,7 +11,7 @@ use super::column::{
     unsigned, word,
 };
 use super::session::{Call, Session, Value};
-use crate::cache::{CacheRead, CacheRow, CacheUser, CacheWanted, Saved};
+use crate::cache::{CacheRead, CacheRow, CacheTotals, CacheUser, CacheWanted, Saved};
 use crate::graphs;
 use crate::memory::{trust_word, trusts_seen};
 use crate::rows::{Eviction, OperationRow, OperationTotals, Replaced};
@@ -373,6 +373,20 @@ pub(super) fn cache_reads(session: &Session, scope: &str, key: &str, limit: u32)
 pub(super) fn list_caches(session: &Session, limit: u32) -> Result<Vec<CacheRow>, StoreError> {
     let sql = format!("select {CACHE_COLUMNS} from caches order by at desc, scope, key limit $1");
     session.call(Call::new(sql, [limit_of(limit)]))?.rows.iter().map(cache_row).collect()
+}
+
+pub(super) fn unused_caches(session: &Session, before: Timestamp, limit: u32) -> Result<Vec<CacheRow>, StoreError> {
+    let sql = format!(
+        "select {CACHE_COLUMNS} from caches where used_at < $1 and evicted_at is null order by used_at, scope, key limit $2"
+    );
+    session.call(Call::new(sql, [Value::Integer(before.0), limit_of(limit)]))?.rows.iter().map(cache_row).collect()
+}
+
+pub(super) fn cache_totals(session: &Session) -> Result<CacheTotals, StoreError> {
+    let sql = "select count(*), coalesce(sum(bytes), 0)::bigint from caches where evicted_at is null";
+    let answer = session.call(Call::new(sql, []))?;
+    let Some(row) = answer.rows.first() else { return Ok(CacheTotals::default()) };
+    Ok(CacheTotals { live: unsigned(row, 0)?, bytes: unsigned(row, 1)? })
 }
 
 pub(super) fn evict_cache(

@@ -5,7 +5,7 @@ use rusqlite::{Connection, Row, params};
 
 use super::column::{DigestColumn, TimeColumn, from_json, json, signed, time, unsigned};
 use super::operations::eviction;
-use crate::cache::{CacheRead, CacheRow, CacheUser, CacheWanted, Saved};
+use crate::cache::{CacheRead, CacheRow, CacheTotals, CacheUser, CacheWanted, Saved};
 use crate::store::{PAGE_ROWS_MAX, StoreError};
 
 macro_rules! select {
@@ -114,6 +114,18 @@ pub(super) fn list(connection: &Connection, limit: u32) -> Result<Vec<CacheRow>,
     let mut statement = connection.prepare_cached(concat!(select!(), "order by at desc, scope, key limit ?1"))?;
     let rows = statement.query_map([limit.min(PAGE_ROWS_MAX)], cache_row)?;
     Ok(rows.collect::<Result<_, _>>()?)
+}
+
+pub(super) fn unused(connection: &Connection, before: Timestamp, limit: u32) -> Result<Vec<CacheRow>, StoreError> {
+    let sql = concat!(select!(), "where used_at < ?1 and evicted_at is null order by used_at, scope, key limit ?2");
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map((TimeColumn(before), limit.min(PAGE_ROWS_MAX)), cache_row)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+pub(super) fn totals(connection: &Connection) -> Result<CacheTotals, StoreError> {
+    let sql = "select count(*), coalesce(sum(bytes), 0) from caches where evicted_at is null";
+    Ok(connection.query_row(sql, [], |row| Ok(CacheTotals { live: unsigned(row, 0)?, bytes: unsigned(row, 1)? }))?)
 }
 
 pub(super) fn evict(

@@ -1,13 +1,16 @@
 //! Copies of an SQLite store: its rows for another store, and itself as a file.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use graph::{BuildId, Digest};
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, OpenFlags, params_from_iter};
 
-use super::column::{corrupt, unsigned};
-use super::{DATABASE_FILE, SqliteStore, connect, facts, migration};
+use super::column::{corrupt, signed, unsigned};
+use super::{DATABASE_FILE, SqliteStore, connect, deletion, documents, facts, migration};
+use crate::record::Record;
 use crate::store::StoreError;
 use crate::table::{Cell, Table, clean};
 use crate::transfer::{Backup, Portable, Snapshot, make_whole};
@@ -123,6 +126,52 @@ pub fn verify_backup(file: &Path) -> Result<Backup, StoreError> {
     let builds = count("select count(*) from builds")?;
     let facts = count("select coalesce(sum(facts), 0) from facts")?;
     Ok(Backup { version, builds, facts, bytes })
+}
+
+/// A copy made by [`Portable::backup`], opened to be read; nothing beside it is touched.
+pub struct BackupFile(Connection);
+
+impl BackupFile {
+    /// Opens a copy through which [`verify_backup`] has looked.
+    ///
+    /// # Errors
+    /// As the system refuses.
+    pub fn open(file: &Path) -> Result<Self, StoreError> {
+        Ok(Self(Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?))
+    }
+
+    /// As [`crate::Store::referenced_blobs`].
+    ///
+    /// # Errors
+    /// As the system refuses.
+    pub fn referenced_blobs(&self) -> Result<BTreeSet<Digest>, StoreError> {
+        deletion::referenced_blobs(&self.0)
+    }
+
+    /// As [`crate::Store::referenced_sources`].
+    ///
+    /// # Errors
+    /// As the system refuses.
+    pub fn referenced_sources(&self) -> Result<BTreeSet<Digest>, StoreError> {
+        deletion::referenced_sources(&self.0)
+    }
+
+    /// As [`crate::Store::records`].
+    ///
+    /// # Errors
+    /// As the system refuses.
+    pub fn records(&self, kind: &str, after: Option<&str>, limit: u32) -> Result<Vec<Record>, StoreError> {
+        documents::records(&self.0, kind, after, limit)
+    }
+
+    /// Whether the copy has this build.
+    ///
+    /// # Errors
+    /// As the system refuses.
+    pub fn has_build(&self, build: BuildId) -> Result<bool, StoreError> {
+        let mut statement = self.0.prepare_cached("select exists (select 1 from builds where id = ?1)")?;
+        Ok(statement.query_row([signed(build.0)], |row| row.get(0))?)
+    }
 }
 
 /// Puts a copy made by [`Portable::backup`] into `folder` as its store, after looking through it.

@@ -7,7 +7,7 @@ use std::thread;
 use engine::fact::What;
 use engine::operation::Manifest;
 use graph::{AttemptNumber, BuildId, EventKind, Failure, Graph, Job, JobName, Outcome, Timestamp, Trust, Verdict};
-use ropewalk_store::cache::{CacheRow, CacheUser, CacheWanted, Saved};
+use ropewalk_store::cache::{CacheRow, CacheTotals, CacheUser, CacheWanted, Saved};
 use ropewalk_store::rows::{Counts, JobState, OperationRow, OperationTotals, Replaced, VerdictWord};
 use ropewalk_store::{BuildFilter, FaultyStore, MemoryStore, Store, StoreError};
 
@@ -437,6 +437,25 @@ fn cache(scope: &str, key: &str, at_second: i64) -> CacheRow {
 
 fn user(build: u64) -> CacheUser {
     CacheUser { build: BuildId(build), job: "a".into() }
+}
+
+#[test]
+pub fn caches_are_found_by_how_long_nobody_used_them() {
+    check(|store| {
+        for (key, second) in [("young", 5), ("old", 1), ("read", 2), ("gone", 1)] {
+            store.save_cache(&cache("main", key, second)).unwrap();
+        }
+        let wanted = CacheWanted { scopes: &["main"], key: "read", prefixes: &[] };
+        store.restore_cache(&wanted, &user(2), at(7)).unwrap();
+        store.evict_cache("main", "gone", "old", at(8)).unwrap();
+        let unused = |before, limit| -> Vec<String> {
+            store.unused_caches(at(before), limit).unwrap().into_iter().map(|row| row.key).collect()
+        };
+        assert_eq!(unused(5, 9), ["old"]);
+        assert_eq!(unused(9, 9), ["old", "young", "read"]);
+        assert_eq!(unused(9, 2), ["old", "young"]);
+        assert_eq!(store.cache_totals().unwrap(), CacheTotals { live: 3, bytes: 30 });
+    });
 }
 
 #[test]
