@@ -18,6 +18,7 @@ use crate::lease::Workers;
 use crate::line::{Group, JobRef, Operation};
 use crate::request::Requests;
 use crate::schedule::{Schedule, Urgency};
+use crate::standing::Charging;
 
 /// What one step says: store the facts, then perform the effects.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -42,6 +43,8 @@ pub struct Engine {
     pub(crate) lingering: BTreeMap<LeaseId, WorkerId>,
     pub(crate) workers: Workers,
     pub(crate) schedule: Schedule,
+    /// Whether facts that are applied charge clients. Not kept.
+    pub(crate) charging: Charging,
     pub(crate) requests: Requests,
     pub(crate) groups: HashMap<Arc<str>, Group>,
     pub(crate) operations: HashMap<Digest, Operation>,
@@ -220,7 +223,12 @@ impl Engine {
         self.leave_lines(job);
         let urgency = self.urgency_of(job.0);
         let build = self.builds.get_mut(&job.0).expect("the caller found the job in it");
-        let charged_ms = self.schedule.charge(&build.request.client, urgency, build.slot(job.1).name.id());
+        let client = &build.request.client;
+        let charged_ms = match &self.charging {
+            Charging::Now => self.schedule.charge(client, build.slot(job.1).name.id()),
+            Charging::Before(running) => running.get(&id).copied().unwrap_or_default(),
+        };
+        self.schedule.note_urgent(client, urgency, true);
         if build.attempts.is_empty() {
             self.requests.note_begun(job.0, &build.request);
         }
@@ -278,8 +286,12 @@ impl Engine {
         let took_ms = report.finished.ms_since(report.started);
         // Who took the attempt over pays for the rest.
         let owed_ms = if lease.handed > 0 { took_ms.min(at.ms_since(lease.since)) } else { took_ms };
-        self.schedule.settle(&build.request.client, urgency, lease.charged_ms, owed_ms);
-        if matches!(report.outcome, Outcome::Passed { .. }) {
+        self.schedule.note_urgent(&build.request.client, urgency, false);
+        let is_charged = matches!(self.charging, Charging::Now);
+        if is_charged {
+            self.schedule.settle(&build.request.client, lease.charged_ms, owed_ms);
+        }
+        if is_charged && matches!(report.outcome, Outcome::Passed { .. }) {
             self.schedule.learn(slot.name.id(), took_ms);
         }
         slot.retry_at = retry_at;

@@ -22,6 +22,7 @@ pub mod lease;
 mod line;
 mod ranked;
 pub mod schedule;
+pub mod standing;
 pub mod state;
 pub mod wait;
 
@@ -30,5 +31,6 @@ pub use engine::{Engine, Step};
 pub use fact::{Adopted, Ended, Fact, Reused, What};
 pub use input::{BuildOptions, BuildRequest, FailurePolicy, Input, Intake, Presence};
 pub use judge::{EVALUATIONS_MAX, QUESTIONS_MAX};
+pub use standing::Standing;
 pub use state::JobState;
 pub use wait::{Estimate, Instead, PoolState, Wait};

@@ -330,22 +330,44 @@ impl Schedule {
     }
 
     /// An attempt was leased: charges its client the estimate, which is given back for the correction.
-    pub fn charge(&mut self, client: &str, urgency: Urgency, job_id: &str) -> u64 {
+    pub fn charge(&mut self, client: &str, job_id: &str) -> u64 {
         let estimate = self.estimate_ms(job_id);
         let virtual_ms = self.virtual_ms;
         let account = self.client(client);
         let start = account.charged_ms.max(virtual_ms);
         account.charged_ms = start.saturating_add(estimate);
-        account.n_urgent += u32::from(urgency == Urgency::Urgent);
         self.virtual_ms = start;
         estimate
     }
 
     /// An attempt ended: what was charged becomes what it took.
-    pub fn settle(&mut self, client: &str, urgency: Urgency, charged_ms: u64, took_ms: u64) {
+    pub fn settle(&mut self, client: &str, charged_ms: u64, took_ms: u64) {
         let account = self.client(client);
         account.charged_ms = account.charged_ms.saturating_sub(charged_ms).saturating_add(took_ms);
-        account.n_urgent = account.n_urgent.saturating_sub(u32::from(urgency == Urgency::Urgent));
+    }
+
+    /// An attempt of a client begins, or has ended.
+    pub fn note_urgent(&mut self, client: &str, urgency: Urgency, is_begun: bool) {
+        if urgency == Urgency::Urgent {
+            let n_urgent = &mut self.client(client).n_urgent;
+            *n_urgent = if is_begun { *n_urgent + 1 } else { n_urgent.saturating_sub(1) };
+        }
+    }
+
+    /// Charges by client, the shared time, and durations by job id, to be kept.
+    pub fn standing(&self) -> (BTreeMap<String, u64>, u64, BTreeMap<String, u64>) {
+        let charges = self.clients.iter().map(|(name, client)| ((**name).to_owned(), client.charged_ms)).collect();
+        let estimates = self.estimates.iter().map(|(id, &took_ms)| (id.clone(), took_ms)).collect();
+        (charges, self.virtual_ms, estimates)
+    }
+
+    /// Takes over what was kept.
+    pub fn stand(&mut self, charges: BTreeMap<String, u64>, virtual_ms: u64, estimates: BTreeMap<String, u64>) {
+        for (name, charged_ms) in charges {
+            self.clients.insert(name.into(), Client { charged_ms, n_urgent: 0 });
+        }
+        self.virtual_ms = virtual_ms;
+        self.estimates = estimates.into_iter().take(ESTIMATES_MAX).collect();
     }
 
     /// Learns how long a job of this id takes: the mean of the new duration and the earlier estimate.

@@ -34,11 +34,13 @@ pub enum Sabotage {
     OpenDoor,
     /// That a pool is held does not reach the engine.
     UnheldPool,
+    /// Facts that a standing holds already are folded as new.
+    ChargedTwice,
 }
 
 impl Sabotage {
     /// Every fault that storms must catch.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::StaleResult,
         Self::IgnoredNeed,
         Self::UnwrittenFact,
@@ -53,5 +55,6 @@ impl Sabotage {
         Self::UnreadAdoption,
         Self::OpenDoor,
         Self::UnheldPool,
+        Self::ChargedTwice,
     ];
 }

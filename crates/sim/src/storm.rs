@@ -644,6 +644,7 @@ impl Storm {
             let text = format!("{differing:?}");
             return Err(Violation { law: "folding the facts rebuilds the engine", text });
         }
+        self.check_standing(&before)?;
         self.is_folded_by_build = self.random.chance(50);
         self.engine = if self.is_folded_by_build { self.rebuilt_from_store()? } else { folded };
         self.plant_unfenced();
@@ -655,6 +656,28 @@ impl Storm {
         self.tasks.clear();
         self.tasks.extend(self.engine.wanted(self.now));
         Ok(())
+    }
+
+    /// A restart from a standing taken at any time, with the facts that were stored since, charges every client once.
+    fn check_standing(&mut self, before: &str) -> Checked {
+        if self.is_folded_by_build || self.unwritten.is_some() {
+            return Ok(());
+        }
+        let taken = self.random.below(self.facts.len() + 1);
+        let mut past = Engine::new();
+        self.facts[..taken].iter().for_each(|fact| past.apply(fact));
+        let standing = past.standing();
+        let (earlier, mut later) = self.facts.split_at(taken);
+        if self.sabotage == Sabotage::ChargedTwice {
+            later = &self.facts[taken.saturating_sub(8)..];
+        }
+        let after = Engine::recover(standing, earlier, later).portrait();
+        let differing = before.lines().zip(after.lines()).find(|(before, after)| before != after);
+        let law = "a restart from a standing charges once";
+        match differing {
+            Some(differing) => Err(Violation { law, text: format!("taken after {taken} facts: {differing:?}") }),
+            None => Ok(()),
+        }
     }
 
     /// An engine from what the store holds, build by build.

@@ -1,0 +1,70 @@
+//! What outlives the builds it came from: charges, durations, the last lease. Saved now and then, so that a restart need not
+//! fold builds that have ended, and no client is charged twice or not at all.
+
+use std::collections::BTreeMap;
+
+use graph::{LeaseId, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::engine::Engine;
+use crate::fact::Fact;
+
+/// The standing of all clients at one moment. A stored shape: fields are only ever added.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Standing {
+    /// What each client was charged, in milliseconds.
+    pub charges: BTreeMap<String, u64>,
+    /// The start of the attempt leased last, in the clients' shared time.
+    pub virtual_ms: u64,
+    /// How long jobs took before, in milliseconds, by id.
+    pub estimates: BTreeMap<String, u64>,
+    /// What was charged for each attempt that runs, to be corrected at its end.
+    pub running: BTreeMap<LeaseId, u64>,
+    /// The last lease that was given.
+    pub last_lease: LeaseId,
+    /// The latest time that the engine was told.
+    pub now: Timestamp,
+}
+
+/// Whether facts charge clients.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Charging {
+    /// They do: they are new.
+    #[default]
+    Now,
+    /// They do not: a standing tells what they came to, and what is charged for those attempts that still run.
+    Before(BTreeMap<LeaseId, u64>),
+}
+
+impl Engine {
+    /// The standing as all facts so far make it; to be stored together with how far these facts go.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        let running =
+            self.leases.iter().filter_map(|(&id, &job)| Some((id, self.slot(job).lease.as_ref()?.charged_ms)));
+        let (charges, virtual_ms, estimates) = self.schedule.standing();
+        let running = running.collect();
+        Standing { charges, virtual_ms, estimates, running, last_lease: self.last_lease, now: self.now }
+    }
+
+    /// The engine after a restart.
+    ///
+    /// `before` are facts that were stored before the standing was taken: all those of every build that had not ended then
+    /// or of which there is a later fact; each build's in their order, builds in any. `after` are all facts stored since,
+    /// of all builds, in the order in which they were stored. Facts of builds that had ended before may be among `before` or
+    /// not.
+    pub fn recover<'a>(
+        standing: Standing,
+        before: impl IntoIterator<Item = &'a Fact>,
+        after: impl IntoIterator<Item = &'a Fact>,
+    ) -> Self {
+        let mut engine = Self { last_lease: standing.last_lease, now: standing.now, ..Self::default() };
+        engine.schedule.stand(standing.charges, standing.virtual_ms, standing.estimates);
+        engine.charging = Charging::Before(standing.running);
+        before.into_iter().for_each(|fact| engine.apply(fact));
+        engine.charging = Charging::Now;
+        after.into_iter().for_each(|fact| engine.apply(fact));
+        engine
+    }
+}
