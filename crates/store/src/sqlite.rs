@@ -90,6 +90,7 @@ impl Opening {
 pub struct SqliteStore {
     folder: PathBuf,
     durability: Durability,
+    journal: Journal,
     fence: Arc<Fence>,
     writer: Mutex<Writer>,
     readers: Mutex<Vec<Connection>>,
@@ -140,13 +141,18 @@ impl SqliteStore {
             journal,
             last_graph: None,
         };
-        Ok(Self {
+        let store = Self {
             folder: folder.to_owned(),
             durability,
+            journal,
             fence: Arc::default(),
             writer: Mutex::new(writer),
             readers: Mutex::default(),
-        })
+        };
+        if journal == Journal::Kept && version == migration::VERSION {
+            store.write(facts::catch_up)?;
+        }
+        Ok(store)
     }
 
     fn writer(&self) -> MutexGuard<'_, Writer> {
@@ -181,7 +187,8 @@ impl SqliteStore {
 
     /// As [`SqliteStore::read`], with all facts projected.
     fn read_rows<T>(&self, read: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        if !self.read(facts::behind)?.is_empty() {
+        // With a journal every append projects its facts at once.
+        if self.journal == Journal::Off && !self.read(facts::behind)?.is_empty() {
             self.write(facts::catch_up)?;
         }
         self.read(read)

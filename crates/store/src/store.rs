@@ -47,7 +47,7 @@ pub enum Journal {
     #[default]
     Off,
     /// It does, until it is pruned. Right for a server, whose followers resume where they were. All appends then come
-    /// from one process at a time.
+    /// from stores that keep it.
     Kept,
 }
 

@@ -89,15 +89,18 @@ pub fn transfer(from: &dyn Portable, to: &dyn Portable) -> Result<Transferred, S
     Ok(Transferred { rows })
 }
 
-/// What a leader leaves in a store that is otherwise new.
-fn is_left_by_opening(table: &Table, row: &[Cell]) -> bool {
-    table.name == "counters" && row.first() == Some(&Cell::Text("epoch".to_owned()))
+/// Whether a row is a database's own: who leads it, and how often PostgreSQL's builds changed, which SQLite has from its
+/// journal.
+fn is_own(table: &Table, row: &[Cell]) -> bool {
+    let names = ["epoch", "journal"];
+    table.name == "counters" && matches!(row.first(), Some(Cell::Text(name)) if names.contains(&name.as_str()))
 }
 
 fn check_empty(snapshot: &mut dyn Snapshot) -> Result<(), StoreError> {
     for table in TABLES {
-        let rows = snapshot.rows(table, None, 2)?;
-        if rows.iter().any(|row| !is_left_by_opening(table, row)) {
+        // More than may be its own.
+        let rows = snapshot.rows(table, None, 3)?;
+        if rows.iter().any(|row| !is_own(table, row)) {
             return Err(StoreError::NotEmpty);
         }
     }
@@ -116,9 +119,10 @@ fn each_page(
     let limit = if is_large { LARGE_PAGE_ROWS } else { PAGE_ROWS };
     let (mut count, mut digest, mut after) = (0, blake3::Hasher::new(), None::<Vec<Cell>>);
     loop {
-        let rows = snapshot.rows(table, after.as_deref(), limit)?;
+        let mut rows = snapshot.rows(table, after.as_deref(), limit)?;
         let Some(last) = rows.last() else { return Ok((count, digest.finalize())) };
         after = Some(last[..table.key].to_vec());
+        rows.retain(|row| !is_own(table, row));
         count += rows.len() as u64;
         for cell in rows.iter().flatten() {
             add_cell(&mut digest, cell);

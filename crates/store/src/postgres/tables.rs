@@ -28,9 +28,7 @@ impl Snapshot for Reading {
             Some(_) => format!("({key}) > ({})", places.join(", ")),
             None => "true".to_owned(),
         };
-        // SQLite has the last number of its journal from the journal itself.
-        let others = if table.name == "counters" { " and name <> 'journal'" } else { "" };
-        let sql = format!("select {names} from {} where {after_key}{others} order by {key} limit {limit}", table.name);
+        let sql = format!("select {names} from {} where {after_key} order by {key} limit {limit}", table.name);
         let values: Vec<_> = after.unwrap_or_default().iter().map(value).collect();
         self.0.call(Call::new(sql, values))?.rows.iter().map(|row| cells(table, row)).collect()
     }
@@ -57,9 +55,8 @@ impl Portable for PostgresStore {
     }
 
     fn write_rows(&self, table: &'static Table, rows: Vec<Vec<Cell>>) -> Result<(), StoreError> {
-        // What opening and leading leave is replaced; tables that are key alone have nothing to replace.
-        let twin = if table.key == table.columns.len() { Twin::Kept } else { Twin::Replaced };
-        self.write(|session| session.call(Call::new(insert(table, twin), arrays(table, rows.clone()))).map(drop))
+        let sql = insert(table, Twin::Refused);
+        self.write(|session| session.call(Call::new(sql.as_str(), arrays(table, rows.clone()))).map(drop))
     }
 
     fn settle(&self) -> Result<(), StoreError> {

@@ -343,7 +343,8 @@ impl<S: Source> AtHand<'_, S> {
             }
             What::OperationKnown { job, operation } => self.job(job)?.operation = Some(*operation),
             What::OperationUnknown { job, .. } => self.job(job)?.operation = None,
-            What::AttemptLeased { job, attempt, try_number, lease, worker } => {
+            What::AttemptLeased { job, attempt, try_number, lease, worker }
+            | What::AttemptAdopted { job, attempt, try_number, lease, worker, .. } => {
                 let row = AttemptRow {
                     build: self.id,
                     attempt: *attempt,
@@ -384,6 +385,7 @@ impl<S: Source> AtHand<'_, S> {
                 build.verdict = Verdict::Running;
                 build.finished = None;
             }
+            What::JobCancelRequested { .. } => {}
             What::CancelRequested { by } => {
                 self.build().canceled_by.get_or_insert_with(|| by.clone());
             }

@@ -70,8 +70,7 @@ impl Portable for SqliteStore {
 
     fn write_rows(&self, table: &'static Table, rows: Vec<Vec<Cell>>) -> Result<(), StoreError> {
         let places: Vec<_> = (1..=table.columns.len()).map(|place| format!("?{place}")).collect();
-        // What opening and leading leave is replaced.
-        let sql = format!("insert or replace into {} ({}) values ({})", table.name, table.names(), places.join(", "));
+        let sql = format!("insert into {} ({}) values ({})", table.name, table.names(), places.join(", "));
         self.write(|writer| {
             let mut insert = writer.connection.prepare_cached(&sql)?;
             for row in &rows {

@@ -5,7 +5,8 @@
 //!
 //! An append commits its facts at once. The rows follow in the same transaction only if it tells something that
 //! lists show (a beginning, an end, a gate) or if [`FACTS_BEHIND_MAX`] facts wait: each changed page costs more
-//! than the facts themselves. Every build's row says how many facts it shows, so whoever reads rows, in whichever
+//! than the facts themselves. On a server, whose store keeps a journal, they always follow: somebody looks all the time,
+//! and a reader that had to project would wait for the disk. Every build's row says how many facts it shows, so whoever reads rows, in whichever
 //! process, first projects what is missing ([`catch_up`]); a crash takes no row either.
 
 use std::collections::BTreeMap;
@@ -84,16 +85,17 @@ pub(super) fn append(writer: &mut Writer, facts: &[Fact]) -> Result<(), StoreErr
     if writer.journal == Journal::Kept {
         journal::note(&writer.connection, &first, facts)?;
     }
-    let Writer { connection, working, is_shared, .. } = writer;
-    let is_shown = facts.iter().any(|fact| match fact.what {
-        What::AttemptLeased { .. }
-        | What::AttemptFinished { .. }
-        | What::JobEnded { .. }
-        | What::OperationKnown { .. }
-        | What::OperationUnknown { .. }
-        | What::Answered { .. } => working.builds[&fact.build].build.row.finished.is_some(),
-        _ => true,
-    });
+    let Writer { connection, working, is_shared, journal, .. } = writer;
+    let is_shown = *journal == Journal::Kept
+        || facts.iter().any(|fact| match fact.what {
+            What::AttemptLeased { .. }
+            | What::AttemptFinished { .. }
+            | What::JobEnded { .. }
+            | What::OperationKnown { .. }
+            | What::OperationUnknown { .. }
+            | What::Answered { .. } => working.builds[&fact.build].build.row.finished.is_some(),
+            _ => true,
+        });
     if is_shown || *is_shared || working.pending() >= FACTS_BEHIND_MAX {
         projected::write(connection, working)?;
     }

@@ -365,6 +365,14 @@ pub(super) fn builds(
     before: Option<BuildId>,
     limit: u32,
 ) -> Result<Vec<BuildRow>, StoreError> {
+    let (sql, values) = builds_query(filter, before, limit);
+    let mut statement = connection.prepare_cached(&sql)?;
+    let rows = statement.query_map(params_from_iter(values), build_row)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// The statement that lists builds, and its values.
+pub(super) fn builds_query(filter: &BuildFilter, before: Option<BuildId>, limit: u32) -> (String, Vec<Value>) {
     let mut sql = concat!(select_builds!(), " where id < ?").to_owned();
     // The indexes of projects and of commits do not hold builds without one.
     if filter.project.as_ref().is_some_and(|project| !project.is_empty()) {
@@ -390,9 +398,7 @@ pub(super) fn builds(
     }
     sql.push_str(" order by id desc limit ?");
     values.push(Value::from(limit.min(PAGE_ROWS_MAX)));
-    let mut statement = connection.prepare_cached(&sql)?;
-    let rows = statement.query_map(params_from_iter(values), build_row)?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    (sql, values)
 }
 
 pub(super) fn numbered(connection: &Connection, project: &str, number: u64) -> Result<Option<BuildId>, StoreError> {

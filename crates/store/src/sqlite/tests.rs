@@ -8,10 +8,10 @@ use graph::{BuildId, Digest, Trust};
 use rusqlite::Connection;
 
 use super::migration::{MIGRATIONS, VERSION};
-use super::{DATABASE_FILE, Opening, SqliteStore};
+use super::{DATABASE_FILE, Opening, SqliteStore, projected};
 use crate::cache::{CacheUser, CacheWanted};
-use crate::rows::{BuildRows, rows_of};
-use crate::store::{Store, StoreError};
+use crate::rows::{BuildRows, VerdictWord, rows_of};
+use crate::store::{BuildFilter, Store, StoreError};
 
 /// Data as each version of the schema held it, one file per migration. Added with the migration, never edited.
 const DATA: &[&str] = &[include_str!("tests/0001.sql"), include_str!("tests/0002.sql"), include_str!("tests/0003.sql")];
@@ -71,6 +71,8 @@ fn check_data(store: &SqliteStore) {
 fn a_newer_database_is_refused_and_left_as_it_is() {
     let folder = tempfile::tempdir().unwrap();
     drop(SqliteStore::open(folder.path()).unwrap());
+    let later = "insert into migrations (number, name, checksum, readable_from) values (?1, 'later', '', ?1)";
+    database(folder.path()).execute(later, [VERSION + 1]).unwrap();
     database(folder.path()).pragma_update(None, "user_version", VERSION + 1).unwrap();
     let error = refusal(folder.path());
     assert!(matches!(error, StoreError::Newer { found, known } if found == VERSION + 1 && known == VERSION));
@@ -156,4 +158,71 @@ fn a_graph_is_stored_once_and_goes_with_its_last_build() {
     assert_eq!(graphs(), 1);
     store.delete_build(BuildId(3)).unwrap();
     assert_eq!(graphs(), 0);
+}
+
+#[test]
+fn a_newer_database_that_says_we_may_use_it_is_used() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(SqliteStore::open(folder.path()).unwrap());
+    let later = "insert into migrations (number, name, checksum, readable_from) values (?1, 'later', '', ?2)";
+    database(folder.path()).execute(later, [VERSION + 1, VERSION]).unwrap();
+    database(folder.path()).pragma_update(None, "user_version", VERSION).unwrap();
+    assert_eq!(SqliteStore::open(folder.path()).unwrap().reserve_build().unwrap(), BuildId(1));
+}
+
+/// What programs of version 2 say to a database, as it stood in their source.
+const STATEMENTS_OF_2: &str = include_str!("tests/statements_of_2.sql");
+
+#[test]
+fn programs_of_version_2_go_on_with_a_database_of_today() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(SqliteStore::open_at(folder.path(), Opening::default(), 2).unwrap());
+    database(folder.path()).execute_batch(DATA[1]).unwrap();
+    drop(SqliteStore::open(folder.path()).unwrap());
+    let database = database(folder.path());
+    // This is what they look at to see whether they may.
+    let seen: u32 = database.query_row("pragma user_version", [], |row| row.get(0)).unwrap();
+    assert_eq!(seen, 2);
+    for sql in STATEMENTS_OF_2.split(";\n").map(str::trim).filter(|sql| !sql.is_empty()) {
+        let mut statement = database.prepare(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
+        if statement.readonly() {
+            let values = vec![rusqlite::types::Value::Integer(1); statement.parameter_count()];
+            let mut rows = statement.query(rusqlite::params_from_iter(values)).unwrap();
+            assert!(rows.next().unwrap().is_some(), "{sql} finds what is there");
+        } else {
+            statement.execute([]).unwrap();
+        }
+    }
+    // What they wrote is read again.
+    let store = SqliteStore::open(folder.path()).unwrap();
+    let row = store.build(BuildId(2)).unwrap().unwrap();
+    assert!(row.origin.is_empty() && row.jobs == 1, "{row:?}");
+}
+
+#[test]
+fn lists_of_builds_are_read_off_an_index_in_its_order() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(SqliteStore::open(folder.path()).unwrap());
+    let text = |text: &str| Some(text.to_owned());
+    let all = BuildFilter::default;
+    let (project, branch, commit) = (text("sails"), text("main"), text("aa"));
+    let (verdict, of_project) = (Some(VerdictWord::Failed), BuildFilter { project: project.clone(), ..all() });
+    let filters = [
+        (all(), "PRIMARY KEY"),
+        (BuildFilter { branch: branch.clone(), ..all() }, "builds_branch "),
+        (BuildFilter { verdict, ..all() }, "builds_verdict "),
+        (of_project.clone(), "builds_project "),
+        (BuildFilter { branch: branch.clone(), ..of_project.clone() }, "builds_project_branch "),
+        (BuildFilter { verdict, ..of_project.clone() }, "builds_project_verdict "),
+        (BuildFilter { branch, verdict, ..of_project.clone() }, "builds_project_branch_verdict "),
+        (BuildFilter { commit: commit.clone(), ..of_project }, "builds_commit "),
+    ];
+    for (filter, index) in filters {
+        let (sql, values) = projected::builds_query(&filter, None, 50);
+        let database = database(folder.path());
+        let mut statement = database.prepare(&format!("explain query plan {sql}")).unwrap();
+        let plan = statement.query_map(rusqlite::params_from_iter(values), |row| row.get::<_, String>(3)).unwrap();
+        let plan = plan.collect::<Result<Vec<_>, _>>().unwrap().join("; ") + " ";
+        assert!(plan.contains(index) && !plan.contains("TEMP"), "{filter:?}: {plan}");
+    }
 }

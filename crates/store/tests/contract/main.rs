@@ -1,6 +1,7 @@
 //! The contract of [`Store`] and [`LogChunks`], run for every implementation.
 
 mod builds;
+mod copies;
 #[cfg(feature = "postgres")]
 #[path = "../database/mod.rs"]
 mod database;

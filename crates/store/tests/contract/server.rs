@@ -1,6 +1,8 @@
 //! What servers need: projects, the order of everything, leadership, records, the audit, pieces of logs.
 
 use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -11,7 +13,9 @@ use ropewalk_store::audit::{AuditEntry, AuditFilter, ENTRY_BYTES_MAX};
 use ropewalk_store::chunk::{CHUNK_BYTES_MAX, LogChunks};
 use ropewalk_store::record::{BODY_BYTES_MAX, Expect, KEY_BYTES_MAX, SOURCE_KIND, Version};
 use ropewalk_store::rows::VerdictWord;
-use ropewalk_store::{BuildFilter, Fault, FaultyStore, Journal, MemoryStore, Sequence, Store, StoreError};
+use ropewalk_store::{
+    BuildFilter, Fault, FaultyStore, Journal, MemoryStore, Opening, Sequence, SqliteStore, Store, StoreError,
+};
 
 use crate::builds::{begun, ended};
 use crate::check;
@@ -360,4 +364,41 @@ fn every_fault_has_its_word() {
         assert!(store.lead(Duration::ZERO).is_err());
         assert!(store.inner().lead(Duration::ZERO).unwrap().is_some());
     }
+}
+
+#[test]
+fn a_leader_killed_in_another_process_leaves_the_lead_to_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open_with(folder.path(), Opening::SERVER).unwrap();
+    // The lock is the kernel's; any program can hold it.
+    let mut other = Command::new("flock")
+        .args(["--no-fork", "--exclusive"])
+        .arg(folder.path().join("leader"))
+        .args(["sh", "-c", "echo held; exec cat"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    BufReader::new(other.stdout.as_mut().unwrap()).read_line(&mut said).unwrap();
+    assert_eq!(said, "held\n");
+    assert!(store.lead(Duration::ZERO).unwrap().is_none());
+    other.kill().unwrap();
+    other.wait().unwrap();
+    assert!(store.lead(Duration::ZERO).unwrap().is_some());
+}
+
+#[test]
+fn of_two_stores_of_one_file_the_later_leader_appends() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || SqliteStore::open_with(folder.path(), Opening::SERVER).unwrap();
+    let (old, new) = (open(), open());
+    let build = begun(&old);
+    let first = old.lead(Duration::ZERO).unwrap().expect("nobody leads");
+    // Somebody takes the file of the lock away: the epoch still tells.
+    std::fs::remove_file(folder.path().join("leader")).unwrap();
+    let second = new.lead(Duration::ZERO).unwrap().expect("nobody leads");
+    assert!(matches!(old.append(&[leased(build, "a", 1)]), Err(StoreError::NotLeading)));
+    assert!(!first.is_held() && second.is_held());
+    new.append(&[leased(build, "a", 1)]).unwrap();
 }

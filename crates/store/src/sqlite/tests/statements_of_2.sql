@@ -1,0 +1,15 @@
+select id, pipeline, event, client, retry_of, created_at, name, started_at, finished_at, verdict, canceled_by, graph, jobs, errors, warnings, passed, failed, canceled, skipped, reused, open_gates from builds where id = ?1;
+select facts from builds where id = ?1;
+select build, name, state, outcome, reused_build, reused_attempt, reused_job, attempts, attempt, operation, started_at, finished_at, retry_at from jobs where build = ?1 order by name;
+select build, attempt, job, try_number, lease, worker, leased_at, outcome, started_at, finished_at, tests, tests_failed, fact from attempts where build = ?1 and (?2 is null or ?2 = ?2) order by attempt;
+select build, job, attempt, name, digest, files, bytes from artifacts where build = ?1 order by job, attempt, name;
+select body, graph from facts where position >= ?1 order by position;
+select digest, trust, build, attempt, job, outcome, artifacts, at, used_at, evicted_at, evicted_reason, replaced_build, replaced_at, replaced_reason from operations where build = ?1 order by at desc, digest, trust;
+select digest from artifacts union select blob from operation_blobs union select blob from cache_blobs;
+select scope, key, blobs, bytes, build, job, at, used_at, evicted_at, evicted_reason from caches where build = ?1;
+insert into counters (name, value) values ('build', 1) on conflict (name) do update set value = counters.value + 1;
+insert into builds (id, pipeline, kind, branch, event, client, retry_of, created_at, name, verdict, verdict_word, facts, jobs, errors, warnings, passed, failed, canceled, skipped, reused, open_gates) values (2, 'pipeline.yaml', 'manual', 'main', '{"kind":"manual"}', 'ann', null, 1, '', '', '', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+update builds set name = '', started_at = 3, finished_at = 4, verdict = '{"verdict":"passed"}', verdict_word = 'passed', canceled_by = null, graph = null, jobs = 1, errors = 0, warnings = 0, passed = 1, failed = 0, canceled = 0, skipped = 0, reused = 0, open_gates = 0, facts = 1 where id = 2;
+insert into facts (position, facts, body, graph) values (8589934592, 1, '{"build":2,"at":1,"fact":"build_ended","verdict":{"verdict":"passed"}}', null);
+insert into jobs (build, name, state, outcome, reused_build, reused_attempt, reused_job, attempts, attempt, operation, started_at, finished_at, retry_at) values (2, 'make', 'ended', null, null, null, null, 1, 1, null, 3, 4, null) on conflict (build, name) do update set state = excluded.state;
+delete from operation_blobs where operation = x'00' and trust = 'trusted';
