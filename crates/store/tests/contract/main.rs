@@ -111,6 +111,7 @@ const CONTRACT: &[(&str, fn())] = &[
         "server::sources_of_builds_and_of_records_are_referenced",
         server::sources_of_builds_and_of_records_are_referenced,
     ),
+    ("builds::caches_are_found_by_how_long_nobody_used_them", builds::caches_are_found_by_how_long_nobody_used_them),
 ];
 
 #[cfg(feature = "postgres")]
