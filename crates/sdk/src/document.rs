@@ -209,7 +209,7 @@ impl Ci {
 fn document(shared: &mut Evaluation, out: &mut String) {
     out.push('{');
     let settings = std::mem::take(&mut shared.settings);
-    let mut writer = Writer { shared, n_needs: 0, is_first: true };
+    let mut writer = Writer { shared, n_needs: 0, is_first: true, marks: [(0, 0, 0); MARKS_KEPT] };
     for Setting { key, value, mark } in &settings.0 {
         writer.key(key, mark, out);
         value.write(out);
@@ -236,7 +236,13 @@ struct Writer<'a> {
     shared: &'a mut Evaluation,
     n_needs: usize,
     is_first: bool,
+    /// Marks that were written not long ago: the mark's address, and where its text stands in the reply. Few calls of the
+    /// program make most jobs, and a text that is there is quicker copied than made.
+    marks: [(usize, usize, usize); MARKS_KEPT],
 }
+
+/// How many marks the writer keeps: a power of two.
+const MARKS_KEPT: usize = 64;
 
 /// How the jobs are written.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -357,6 +363,19 @@ impl Writer<'_> {
     }
 
     fn mark(&mut self, mark: Mark, out: &mut String) {
+        let address = std::ptr::from_ref(mark).addr();
+        let slot = (address >> 3) % MARKS_KEPT;
+        let (known, start, end) = self.marks[slot];
+        if known == address {
+            // Nothing is ever taken off the reply while jobs are written.
+            return out.extend_from_within(start..end);
+        }
+        let start = out.len();
+        self.write_mark(mark, out);
+        self.marks[slot] = (address, start, out.len());
+    }
+
+    fn write_mark(&mut self, mark: Mark, out: &mut String) {
         let file = u32::try_from(self.shared.files.number_of(mark)).expect("as many files as there are in a program");
         out.push('[');
         write_number(file, out);
@@ -369,6 +388,17 @@ impl Writer<'_> {
 
     fn needs(&mut self, index: usize, out: &mut String) {
         let needs = std::mem::take(&mut self.shared.jobs[index].needs);
+        if needs.is_empty() {
+            return;
+        }
+        if let [Need { on: NeedOn::Name(name), ending, mark }] = needs.as_slice() {
+            if self.counts(mark) {
+                self.need(",\"needs\":[{\"@\":", name, ending, mark, out);
+                out.push(']');
+            }
+            self.shared.jobs[index].needs = needs;
+            return;
+        }
         let mut known: HashSet<(String, &str)> = HashSet::new();
         let mut is_first = true;
         for need in &needs {
@@ -380,20 +410,25 @@ impl Writer<'_> {
                 if !self.counts(need.mark) {
                     break;
                 }
-                out.push_str(if std::mem::take(&mut is_first) { ",\"needs\":[{\"@\":" } else { ",{\"@\":" });
-                self.mark(need.mark, out);
-                out.push_str(",\"job\":");
-                write_text(&name, out);
-                if need.ending != "success" {
-                    let _ = write!(out, ",\"on\":\"{}\"", need.ending);
-                }
-                out.push('}');
+                let before = if std::mem::take(&mut is_first) { ",\"needs\":[{\"@\":" } else { ",{\"@\":" };
+                self.need(before, &name, need.ending, need.mark, out);
             }
         }
         if !is_first {
             out.push(']');
         }
         self.shared.jobs[index].needs = needs;
+    }
+
+    fn need(&mut self, before: &str, name: &str, ending: &str, mark: Mark, out: &mut String) {
+        out.push_str(before);
+        self.mark(mark, out);
+        out.push_str(",\"job\":");
+        write_text(name, out);
+        if ending != "success" {
+            let _ = write!(out, ",\"on\":\"{ending}\"");
+        }
+        out.push('}');
     }
 
     /// Counts one more need; tells when there are too many.

@@ -92,35 +92,36 @@ impl Json {
         match self {
             Json::Null => out.push_str("null"),
             Json::Bool(flag) => out.push_str(if *flag { "true" } else { "false" }),
-            Json::Int(number) => {
-                let _ = write!(out, "{number}");
-            }
+            Json::Int(number) => match u32::try_from(*number) {
+                Ok(number) => write_number(number, out),
+                Err(_) => drop(write!(out, "{number}")),
+            },
             Json::Float(number) if number.is_finite() => {
                 let _ = write!(out, "{number:?}");
             }
             Json::Float(_) => out.push_str("null"),
             Json::Text(text) => write_text(text, out),
+            // Plain loops and texts: see `write_text`.
             Json::List(items) => {
-                out.push('[');
-                for (index, item) in items.iter().enumerate() {
-                    if index > 0 {
-                        out.push(',');
-                    }
-                    item.write(out);
+                let (mut index, mut before) = (0, "[");
+                while index < items.len() {
+                    out.push_str(before);
+                    items[index].write(out);
+                    (index, before) = (index + 1, ",");
                 }
-                out.push(']');
+                out.push_str(if index == 0 { "[]" } else { "]" });
             }
             Json::Object(entries) => {
-                out.push('{');
-                for (index, (name, value)) in entries.iter().enumerate() {
-                    if index > 0 {
-                        out.push(',');
-                    }
+                let (mut index, mut before) = (0, "{");
+                while index < entries.len() {
+                    let (name, value) = &entries[index];
+                    out.push_str(before);
                     write_text(name, out);
                     out.push(':');
                     value.write(out);
+                    (index, before) = (index + 1, ",");
                 }
-                out.push('}');
+                out.push_str(if index == 0 { "{}" } else { "}" });
             }
         }
     }
