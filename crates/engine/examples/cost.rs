@@ -40,6 +40,81 @@ fn main() {
             println!("{shape:>6} of {n_jobs:>6}: {micros:6.2} µs and {bytes:5} bytes a job");
         }
     }
+    let mut first = None;
+    for n_workers in [100, 1000, 10_000] {
+        for n_jobs in [1000, 10_000, 100_000] {
+            let (micros, why_micros) = decide(n_jobs, n_workers);
+            let ratio = micros / *first.get_or_insert(micros);
+            println!(
+                "{n_jobs:>6} waiting jobs, {n_workers:>6} workers: {micros:6.2} µs a decision ({:.0} a second, ratio {ratio:.2}); \
+                 the place of a job {why_micros:.1} µs",
+                1e6 / micros
+            );
+        }
+    }
+}
+
+/// Microseconds for each end of an attempt and the lease that follows, in a queue that stays as long, in batches of 16; and
+/// for telling a job's place in it. Four clients, three kinds of demand.
+fn decide(n_jobs: usize, n_workers: usize) -> (f64, f64) {
+    const DECISIONS: usize = 20_000;
+    let mut engine = Engine::new();
+    for worker in 0..n_workers {
+        let presence = Presence {
+            pools: [String::new()].into(),
+            labels: ["small".to_owned(), "large".to_owned()].into(),
+            slots: 2,
+            resources: Resources::default(),
+            leases: BTreeSet::new(),
+            holds_ms: 0,
+            intake: ropewalk_engine::Intake::Open,
+        };
+        engine
+            .step(Timestamp(0), vec![Input::WorkerPresent { worker: WorkerId(format!("w{worker}").into()), presence }]);
+    }
+    let mut started = std::collections::VecDeque::new();
+    let mut take = |effects: Vec<Effect>| {
+        let starts = effects.into_iter().filter_map(|effect| match effect {
+            Effect::Start { spec, .. } => Some((spec.build, spec.attempt, spec.lease)),
+            _ => None,
+        });
+        starts.collect::<Vec<_>>()
+    };
+    for client in 0..4_u64 {
+        let build = BuildId(client + 1);
+        let request = BuildRequest {
+            client: format!("client {client}"),
+            ..BuildRequest::new(Event::new(EventKind::Push), String::new())
+        };
+        engine.step(Timestamp(0), vec![Input::BuildRequested { build, request: Box::new(request) }]);
+        let n_of_client = (n_jobs + 2 * n_workers + DECISIONS) / 4;
+        let jobs = (0..n_of_client).map(|index| {
+            let labels = [[].as_slice(), &["small"], &["large"]][index % 3].iter().map(|&label| label.to_owned());
+            let steps = vec![Step { run: "true".into(), ..Step::default() }];
+            let job = Job { order: index as u32, labels: labels.collect(), steps, ..Job::default() };
+            (JobName::from(format!("j{index:06}")), Arc::new(job))
+        });
+        let graph = Graph { jobs: jobs.collect(), ..Graph::default() };
+        let evaluation = Box::new(Evaluation { graph, ..Evaluation::default() });
+        started.extend(take(
+            engine.step(Timestamp(0), vec![Input::Evaluated { build, answers_known: 0, evaluation }]).effects,
+        ));
+    }
+    let start = Instant::now();
+    for round in 0..DECISIONS / 16 {
+        let ended = started.drain(..16).map(|(build, attempt, lease)| {
+            let report = Box::new(AttemptReport::of(Outcome::passed(), Timestamp(round as i64)));
+            Input::AttemptFinished { build, attempt, lease, report }
+        });
+        let ended = ended.collect();
+        started.extend(take(engine.step(Timestamp(round as i64), ended).effects));
+    }
+    let micros = start.elapsed().as_secs_f64() * 1e6 / DECISIONS as f64;
+    let queue = engine.queue("", None, 1000);
+    let start = Instant::now();
+    let known = queue.iter().filter_map(|(build, job)| engine.why(*build, job)).count();
+    assert_eq!(known, queue.len());
+    (micros, start.elapsed().as_secs_f64() * 1e6 / queue.len().max(1) as f64)
 }
 
 fn chain(index: usize) -> Vec<usize> {
