@@ -6,7 +6,8 @@
 //! blocks all signals but SIGCHLD, which it takes only while it waits.
 //!
 //! Reading order: here what callers use; [`message`] what travels; [`service`] the keeper's own loop; [`launch`] how
-//! one step is started; [`tree`] who descends from whom; [`leftover`] what an earlier `ropewalk` left behind.
+//! one step is started; [`turn`] how soon both get a processor; [`tree`] who descends from whom; [`leftover`] what an
+//! earlier `ropewalk` left behind.
 //!
 //! **Pitfalls.** What runs between `clone` and `exec` shares its memory with the keeper: it must not panic and must not
 //! return. In `view` the keeper is suspended meanwhile; in `launch` it is not, so nothing there may allocate or touch
@@ -35,6 +36,7 @@ mod message;
 mod service;
 pub(crate) mod socket;
 mod tree;
+mod turn;
 mod view;
 
 pub use leftover::{Leftover, kill_leftovers, leftovers};
@@ -355,6 +357,7 @@ struct Waiting {
 
 impl Keeper {
     /// Forks the keeper. To be called first in `main`, while there is one thread and no descriptor that steps must not see.
+    /// This thread then asks the system for early turns, as the keeper does.
     ///
     /// # Errors
     /// [`KeeperError::Threads`] when it is called too late, [`KeeperError::Start`] when the system refuses.
@@ -364,6 +367,7 @@ impl Keeper {
             return Err(KeeperError::Threads { threads });
         }
         let (socket, pid) = service::fork().map_err(KeeperError::Start)?;
+        turn::ask_for_early_turns();
         Ok(Self { pid, socket })
     }
 

@@ -55,6 +55,7 @@ fn settle(keepers: OwnedFd) -> io::Result<OwnedFd> {
     rustix::process::setsid()?;
     rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1))?;
     rustix::thread::set_name(tree::KEEPER_NAME)?;
+    super::turn::ask_for_early_turns();
     rustix::process::chdir("/")?;
     let socket = rustix::io::fcntl_dupfd_cloexec(&keepers, 16)?;
     drop(keepers);

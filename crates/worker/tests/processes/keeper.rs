@@ -9,7 +9,9 @@ use ropewalk_worker::keeper::{
 };
 
 use crate::Case;
-use crate::ground::{first_line, is_alive, marker, read_to_end, run, script, sh, wait_for_death, with_keeper};
+use crate::ground::{
+    first_line, is_alive, is_missing, marker, read_to_end, run, script, sh, wait_for_death, with_keeper,
+};
 
 pub const CASES: &[Case] = &[
     ("keeper::exit_codes_and_signals_are_told_apart", exit_codes_and_signals_are_told_apart),
@@ -17,6 +19,7 @@ pub const CASES: &[Case] = &[
     ("keeper::usage_is_counted", usage_is_counted),
     ("keeper::steps_inherit_no_descriptor_and_no_blocked_signal", steps_inherit_no_descriptor_and_no_blocked_signal),
     ("keeper::a_script_of_any_length_runs", a_script_of_any_length_runs),
+    ("keeper::steps_wait_for_their_turn_as_any_program_does", steps_wait_for_their_turn_as_any_program_does),
     ("keeper::an_environment_longer_than_a_packet_arrives", an_environment_longer_than_a_packet_arrives),
     ("keeper::what_cannot_start_says_why", what_cannot_start_says_why),
     ("keeper::a_closed_stdout_is_no_end", a_closed_stdout_is_no_end),
@@ -106,6 +109,19 @@ fn a_script_of_any_length_runs() {
             let ran = sh(&processes, &format!("{padding}\necho end $((1 + 1))")).await;
             assert_eq!((ran.out.as_str(), ran.err.as_str()), ("end 2\n", ""), "{length}");
         }
+    });
+}
+
+fn steps_wait_for_their_turn_as_any_program_does() {
+    with_keeper(|processes| async move {
+        if is_missing("chrt") {
+            return;
+        }
+        let of_process = std::process::Command::new("chrt").args(["-p", &processes.keeper_pid().to_string()]).output();
+        let of_keeper = String::from_utf8_lossy(&of_process.expect("chrt").stdout).into_owned();
+        assert!(of_keeper.contains("SCHED_OTHER|SCHED_RESET_ON_FORK"), "{of_keeper}");
+        let of_step = sh(&processes, "chrt -p $$").await.out;
+        assert!(of_step.contains("SCHED_OTHER") && !of_step.contains("RESET"), "{of_step}");
     });
 }
 
