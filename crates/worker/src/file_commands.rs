@@ -9,11 +9,13 @@
 //! passed over; a carriage return at the end of a line is not part of it. Source: GitHub,
 //! docs.github.com/actions/…/workflow-commands, "Multiline strings".
 
+use std::cell::Cell;
 use std::fs;
 use std::io::{self, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{Mode, OFlags, RawDir, SeekFrom};
 
@@ -264,7 +266,16 @@ pub struct CommandFiles {
     /// In the order of [`CommandFile::ALL`].
     paths: [PathBuf; 4],
     handle: OwnedFd,
+    /// When the directory was changed last, if it was empty then and has been so for [`SETTLED`].
+    empty_since: Cell<Option<Changed>>,
 }
+
+/// Seconds and nanoseconds of a directory's last change.
+type Changed = (i64, u64);
+
+/// A directory that was not changed for so long gets another time with its next change: file systems count at least
+/// hundredths of seconds.
+const SETTLED: Duration = Duration::from_millis(50);
 
 impl CommandFiles {
     /// Uses, and if need be creates, this directory; what an earlier process left in it is removed.
@@ -278,7 +289,7 @@ impl CommandFiles {
         }
         let handle = rustix::fs::open(&directory, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         let paths = CommandFile::ALL.map(|file| directory.join(file.file_name()));
-        Ok(Self { directory, paths, handle })
+        Ok(Self { directory, paths, handle, empty_since: Cell::new(None) })
     }
 
     /// The files' places, which steps are told.
@@ -287,9 +298,24 @@ impl CommandFiles {
     }
 
     /// Whether nothing at all stands in the directory: then no file needs to be looked for. Where that cannot be told, or
-    /// a step put another directory in its place, something does.
+    /// a step put another directory in its place, something does. Costs one `fstat` while nobody changes it.
     #[must_use]
     pub fn is_empty(&self) -> bool {
+        let Ok(state) = rustix::fs::fstat(&self.handle) else { return false };
+        let changed: Changed = (state.st_ctime, state.st_ctime_nsec);
+        if self.empty_since.get() == Some(changed) {
+            return true;
+        }
+        let is_settled = UNIX_EPOCH
+            .checked_add(Duration::new(u64::try_from(changed.0).unwrap_or(0), u32::try_from(changed.1).unwrap_or(0)))
+            .and_then(|changed| SystemTime::now().duration_since(changed).ok())
+            .is_some_and(|age| age >= SETTLED);
+        let is_empty = self.has_no_entry();
+        self.empty_since.set((is_empty && is_settled).then_some(changed));
+        is_empty
+    }
+
+    fn has_no_entry(&self) -> bool {
         if rustix::fs::seek(&self.handle, SeekFrom::Start(0)).is_err() {
             return false;
         }

@@ -9,6 +9,8 @@ pub struct Variables {
     /// `name=value` one after the other; also values that were replaced.
     text: Vec<u8>,
     places: Vec<Place>,
+    /// Whether a variable was ever set that no process can be given.
+    is_doubtful: bool,
 }
 
 /// Where a variable stands in the text.
@@ -36,6 +38,8 @@ impl Variables {
             Ok(index) => self.places[index] = place,
             Err(index) => self.places.insert(index, place),
         }
+        let is_name = !name.is_empty() && memchr::memchr2(b'=', 0, name).is_none();
+        self.is_doubtful |= !is_name || memchr::memchr(0, value).is_some();
         self.text.extend_from_slice(name);
         self.text.push(b'=');
         self.text.extend_from_slice(value);
@@ -63,6 +67,11 @@ impl Variables {
     /// Names and values, in order of name.
     pub fn iter(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
         self.places.iter().map(|place| self.at(*place))
+    }
+
+    /// Whether some name may be empty or hold `=`, or something hold NUL; if not, nothing does.
+    pub(crate) fn is_doubtful(&self) -> bool {
+        self.is_doubtful
     }
 
     /// Each as `name=value`, with the length of its name, in order of name.
@@ -117,5 +126,9 @@ mod tests {
         let pairs: Vec<_> = variables.pairs().collect();
         assert_eq!(pairs, [(&b"A=x=y"[..], 1), (b"B=", 1)]);
         assert_eq!((variables.len(), variables.is_empty()), (2, false));
+        for (name, value) in [("", "1"), ("a=b", "1"), ("a\0", "1"), ("a", "\0")] {
+            assert!([(name, value)].into_iter().collect::<Variables>().is_doubtful());
+        }
+        assert!(!variables.is_doubtful());
     }
 }
