@@ -1,0 +1,168 @@
+//! What a job takes from others and gives to others: artifacts, caches, reports.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use graph::{Artifact, Failure, WorkspaceKind};
+
+use super::{Attempt, blocking};
+use crate::artifacts;
+use crate::cache::{Cache, Owner, Places, Restored};
+use crate::depot::CacheSaved;
+use crate::files::{self, Directories};
+use crate::patterns::Patterns;
+use crate::place::Place;
+use crate::reports::{self, Tests};
+
+/// The most reports of one attempt that are read.
+pub const REPORTS_MAX: usize = 10_000;
+
+impl Attempt<'_> {
+    pub(super) async fn restore_artifacts(&mut self, place: &Place) -> Result<(), ()> {
+        let needed: Vec<(String, Artifact)> = self
+            .spec
+            .needs
+            .iter()
+            .flat_map(|(job, need)| {
+                need.artifacts.iter().map(move |(name, artifact)| (format!("{name}` of `{job}"), artifact.clone()))
+            })
+            .collect();
+        if needed.is_empty() {
+            return Ok(());
+        }
+        let (root, depot) = (place.files().to_owned(), Arc::clone(&self.depot));
+        let restored = blocking(move || {
+            for (name, artifact) in needed {
+                artifacts::restore(&artifact, &root, &*depot).map_err(|fault| (name, fault))?;
+            }
+            Ok(())
+        });
+        restored.await.map_err(|(name, fault): (String, artifacts::ArtifactFault)| {
+            let message = format!("artifact `{name}` was not restored: {fault}");
+            self.fail(Failure::Infra { message });
+        })
+    }
+
+    pub(super) async fn restore_caches(&mut self, place: &Place) -> Result<(), ()> {
+        let job = Arc::clone(&self.spec.job);
+        for declared in &job.cache {
+            let mut restore = Vec::with_capacity(declared.restore.len());
+            let key = self.evaluate(&declared.key).await;
+            for prefix in &declared.restore {
+                restore.push(self.evaluate(prefix).await.unwrap_or_default());
+            }
+            let key = key.map_err(|fault| self.break_word(format!("cache key {fault}")))?;
+            restore.retain(|prefix| !prefix.is_empty());
+            let cache = Cache { key, restore, paths: declared.paths.clone() };
+            let (places, depot, trust) = (self.places(place), Arc::clone(&self.depot), self.spec.event.trust);
+            let work = cache.clone();
+            let restored = match blocking(move || work.restore(trust, &places, &*depot)).await {
+                Ok(restored) => restored,
+                Err(fault) => {
+                    self.note(format!("cache `{}` was not restored: {fault}", cache.key));
+                    Restored::Missed
+                }
+            };
+            self.caches.push((cache, restored));
+        }
+        Ok(())
+    }
+
+    fn places(&self, place: &Place) -> Places {
+        let owner = match self.spec.job.workspace {
+            WorkspaceKind::Isolated => Owner::Job,
+            WorkspaceKind::InPlace => Owner::User,
+        };
+        let (home, home_owner) = place.home(&self.environment);
+        Places { workspace: place.files().to_owned(), workspace_owner: owner, home, home_owner }
+    }
+
+    /// A job that failed hands on what there is, for people; one that passed, what it declared.
+    pub(super) async fn collect_artifacts(&mut self, place: &Place) {
+        let job = Arc::clone(&self.spec.job);
+        for (name, globs) in &job.artifacts {
+            let (root, scratch) = (place.files().to_owned(), self.worker.scratch().to_owned());
+            let (globs, depot) = (globs.clone(), Arc::clone(&self.depot));
+            match blocking(move || artifacts::collect(&root, &globs, &scratch, &*depot)).await {
+                Ok(collected) => {
+                    for path in collected.left_out.iter().take(3) {
+                        self.note(format!("artifact `{name}`: `{}` is no file and was left out", path.display()));
+                    }
+                    self.artifacts.insert(name.clone(), collected.artifact);
+                }
+                Err(_) if self.failure.is_some() => {}
+                Err(fault) if fault.is_infrastructure() => {
+                    self.fail(Failure::Infra { message: format!("artifact `{name}` was not kept: {fault}") });
+                }
+                Err(fault) => self.break_word(format!("artifact `{name}`: {fault}")),
+            }
+        }
+    }
+
+    pub(super) async fn read_reports(&mut self, place: &Place) {
+        if self.spec.job.reports.junit.is_empty() {
+            return;
+        }
+        let (root, globs) = (place.files().to_owned(), self.spec.job.reports.junit.clone());
+        let (tests, notes) = blocking(move || read_junit(&root, &globs)).await;
+        for note in notes {
+            self.note(note);
+        }
+        if tests.dropped > 0 {
+            self.note(format!(
+                "{} tests of reports were passed over: at most {} are kept",
+                tests.dropped,
+                reports::TESTS_MAX
+            ));
+        }
+        self.tests = tests.cases;
+        if self.secrets.mask.is_some() {
+            for test in &mut self.tests {
+                for text in [&mut test.suite, &mut test.name, &mut test.message, &mut test.output] {
+                    *text = self.secrets.hide(std::mem::take(text));
+                }
+            }
+        }
+    }
+
+    pub(super) async fn save_caches(&mut self, place: &Place) {
+        for (cache, restored) in std::mem::take(&mut self.caches) {
+            if restored == Restored::Exact {
+                continue;
+            }
+            let (places, depot, trust) = (self.places(place), Arc::clone(&self.depot), self.spec.event.trust);
+            let scratch = self.worker.scratch().to_owned();
+            let key = cache.key.clone();
+            match blocking(move || cache.save(trust, &places, &scratch, &*depot)).await {
+                Ok(CacheSaved::Saved | CacheSaved::Existed) => {}
+                Err(fault) => self.note(format!("cache `{key}` was not saved: {fault}")),
+            }
+        }
+    }
+}
+
+/// Reads all reports, and says what was wrong with which.
+fn read_junit(root: &Path, globs: &[String]) -> (Tests, Vec<String>) {
+    let mut tests = Tests::default();
+    let patterns = match Patterns::new(globs) {
+        Ok(patterns) => patterns,
+        Err(fault) => return (tests, vec![format!("reports: {fault}")]),
+    };
+    let found = match files::find(root, &patterns, Directories::Left, REPORTS_MAX) {
+        Ok(found) => found,
+        Err(fault) => return (tests, vec![format!("reports: {fault}")]),
+    };
+    if found.is_empty() {
+        return (tests, vec![format!("no report matches `{}`", globs.join("`, `"))]);
+    }
+    let mut notes = Vec::new();
+    for found in found.iter().filter(|found| found.metadata.is_file()) {
+        let read = std::fs::File::open(&found.place)
+            .map_err(|error| error.to_string())
+            .and_then(|file| tests.read(std::io::BufReader::new(file)).map_err(|fault| fault.to_string()));
+        if let Err(fault) = read {
+            notes.push(format!("report `{}`: {fault}", found.path.display()));
+        }
+    }
+    (tests, notes)
+}

@@ -1,0 +1,333 @@
+//! The steps of an attempt, one after the other: whether each runs, how it went, and what that means for the job.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::sync::Arc;
+use std::time::Duration;
+
+use graph::{Failure, Shell, Step, StepReport, Text, Timestamp, Usage};
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::command::{Unstarted, largest_variable};
+use super::{Attempt, EXIT_BROKEN, blocking, infrastructure, now, number};
+use crate::cancel::Asked;
+use crate::contexts::Status;
+use crate::depot::{LogEnd, LogError};
+use crate::keeper::{Ending, SpawnFailure};
+use crate::output::{Held, Recorder, SharedRecorder, lock};
+use crate::place::Place;
+use crate::step::{Heeds, NoEnd, Stopped, Watch, Went};
+
+/// A log of at least this size is closed by a thread that may wait for its disk.
+const LARGE_LOG_BYTES: u64 = 256 << 10;
+
+/// The exit code of a step that could not be started by its own fault. Source: POSIX, "Exit Status for Commands".
+pub const EXIT_CANNOT_START: i32 = 126;
+
+/// How long steps that run after a gentle cancel (`if: always()`) may take altogether.
+pub const CLEANUP_MAX: Duration = Duration::from_secs(5 * 60);
+
+impl Attempt<'_> {
+    pub(super) async fn run_steps(&mut self, place: &Place) {
+        let job = Arc::clone(&self.spec.job);
+        for (index, step) in job.steps.iter().enumerate() {
+            self.heed_cancel();
+            let name = self.step_name(step).await;
+            let done = match self.wants_step(step).await {
+                Ok(true) => self.run_step(place, index, step, name).await,
+                Ok(false) => Done { report: report(name, "skipped", now()), failure: None },
+                Err(fault) => {
+                    let recorder = Recorder::new(Arc::clone(&self.log), number(index));
+                    let failure = self.broken(index, &recorder, EXIT_BROKEN, &format!("if: {fault}"));
+                    let mut done = Done { report: report(name, "failed", now()), failure: Some(failure) };
+                    self.close_log(&recorder, &mut done).await;
+                    done
+                }
+            };
+            self.take_in(index, step, done);
+        }
+    }
+
+    /// Adds a step that has ended to what is known of the job.
+    fn take_in(&mut self, index: usize, step: &Step, done: Done) {
+        let Done { report, failure } = done;
+        let tolerated = step.allow_failure
+            && matches!(failure, Some(Failure::Step { .. } | Failure::Timeout { step: Some(_), .. }));
+        let conclusion = if tolerated { "passed" } else { report.result.as_str() };
+        if let (Some(id), Some(contexts)) = (&step.id, &mut self.contexts) {
+            contexts.add_step(id, &report, conclusion);
+        }
+        for name in &self.spec.job.outputs {
+            if let Some(value) = report.outputs.get(name) {
+                self.outputs.insert(name.clone(), Value::from(value.as_str()));
+            }
+        }
+        if let Some(failure) = failure.filter(|_| !tolerated) {
+            self.fail(failure);
+        }
+        self.heed_cancel();
+        if let Some(observer) = &self.worker.settings.observer {
+            observer.step_finished(&self.spec.name, number(index), &report);
+        }
+        self.steps.push(report);
+    }
+
+    async fn step_name(&self, step: &Step) -> String {
+        let name = match (&step.name, &self.contexts) {
+            (Text::Plain(name), _) => name.to_string(),
+            (text, Some(contexts)) => contexts.text(text).await.unwrap_or_else(|_| text.as_written().to_owned()),
+            (text, None) => text.as_written().to_owned(),
+        };
+        if !name.is_empty() {
+            return self.secrets.hide(name);
+        }
+        let first = step.run.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
+        first.trim().chars().take(100).collect()
+    }
+
+    async fn wants_step(&mut self, step: &Step) -> Result<bool, String> {
+        if self.is_timed_out || matches!(self.cancel.asked(), Asked::AtOnce { .. }) {
+            return Ok(false);
+        }
+        match (&step.condition, &mut self.contexts) {
+            (Some(written), Some(contexts)) => {
+                contexts.set_status(self.status);
+                contexts.condition(written).await
+            }
+            _ => Ok(self.status == Status::Passing),
+        }
+    }
+
+    async fn run_step(&mut self, place: &Place, index: usize, step: &Step, name: String) -> Done {
+        let started = now();
+        if let Some(observer) = &self.worker.settings.observer {
+            observer.step_started(&self.spec.name, number(index), &name, started);
+        }
+        let recorder = Recorder::new(Arc::clone(&self.log), number(index));
+        let mut done = Done { report: report(name, "failed", started), failure: None };
+        match self.command(place, step).await {
+            Ok((command, script)) => {
+                let largest = largest_variable(&command.environment);
+                let (deadline, limit) = self.limit(step);
+                let mut cancel = self.cancel.listen();
+                let watch = Watch {
+                    processes: &self.worker.processes,
+                    channels: &self.worker.channels,
+                    recorder: Arc::clone(&recorder),
+                    deadline,
+                    grace: self.worker.settings.grace,
+                    heeds: if self.status == Status::Canceled { Heeds::AtOnceOnly } else { Heeds::All },
+                    cancel: &mut cancel,
+                };
+                let went = watch.run(command).await;
+                drop(script);
+                self.judge(index, &recorder, went, limit, largest, &mut done);
+                self.take_values(index, step, &recorder, &mut done);
+            }
+            Err(Unstarted::Job(fault)) => {
+                done.failure = Some(self.broken(index, &recorder, EXIT_CANNOT_START, &fault));
+            }
+            Err(Unstarted::Machine(message)) => done.failure = Some(self.infra(&recorder, message)),
+        }
+        self.close_log(&recorder, &mut done).await;
+        done
+    }
+
+    /// The nearest limit, and whose it is.
+    fn limit(&self, step: &Step) -> (Option<Instant>, Limit) {
+        let own = step.timeout_ms.and_then(|limit| Instant::now().checked_add(Duration::from_millis(limit)));
+        let of_step = own.map(|at| (at, Limit::Step(step.timeout_ms.unwrap_or(0))));
+        let of_job = self.deadline.map(|at| (at, Limit::Job(self.spec.job.timeout_ms.unwrap_or(0))));
+        let of_cleanup = self.cleanup_deadline.map(|at| (at, Limit::Cleanup));
+        let nearest = [of_step, of_job, of_cleanup].into_iter().flatten().min_by_key(|(at, _)| *at);
+        nearest.map_or((None, Limit::Cleanup), |(at, limit)| (Some(at), limit))
+    }
+
+    /// Turns what became of the process into the step's result.
+    fn judge(
+        &mut self,
+        index: usize,
+        recorder: &SharedRecorder,
+        went: Went,
+        limit: Limit,
+        largest: (OsString, usize),
+        done: &mut Done,
+    ) {
+        if let Some(held) = went.held {
+            self.hold(index, recorder, held);
+        }
+        let report = &mut done.report;
+        report.finished = now();
+        let end = match went.end {
+            Ok(end) => end,
+            Err(no_end) => {
+                done.failure = Some(self.judge_no_end(index, recorder, no_end, largest));
+                return;
+            }
+        };
+        report.started = end.started;
+        report.finished = end.finished;
+        report.usage = end.usage;
+        report.exit = Some(end.ending.code());
+        if let Ending::Signaled(signal) = end.ending {
+            report.signal = Some(signal);
+        }
+        match went.stopped {
+            // The job's failure is the cancel itself; see `heed_cancel`.
+            Some(Stopped::Canceled) => report.result = "canceled".to_owned(),
+            Some(Stopped::TimedOut) => done.failure = Some(self.time_out(recorder, number(index), limit)),
+            None if end.ending.code() == 0 => report.result = "passed".to_owned(),
+            None => done.failure = Some(Failure::Step { step: number(index), exit: end.ending.code() }),
+        }
+    }
+
+    fn time_out(&mut self, recorder: &SharedRecorder, step: u16, limit: Limit) -> Failure {
+        let (step, limit_ms, whose) = match limit {
+            Limit::Step(limit_ms) => (Some(step), limit_ms, "the step's limit"),
+            Limit::Job(limit_ms) => (None, limit_ms, "the job's limit"),
+            Limit::Cleanup => {
+                let limit_ms = u64::try_from(CLEANUP_MAX.as_millis()).unwrap_or(u64::MAX);
+                (Some(step), limit_ms, "the limit for all steps after a cancel")
+            }
+        };
+        self.is_timed_out |= !matches!(limit, Limit::Step(_));
+        lock(recorder).note(&format!("stopped: {whose} of {limit_ms} ms is over"));
+        Failure::Timeout { step, limit_ms }
+    }
+
+    fn judge_no_end(
+        &mut self,
+        index: usize,
+        recorder: &SharedRecorder,
+        no_end: NoEnd,
+        (largest, bytes): (OsString, usize),
+    ) -> Failure {
+        let failure = match no_end {
+            NoEnd::KeeperLost => {
+                return self.infra(recorder, "the keeper process has ended, and the step with it".to_owned());
+            }
+            NoEnd::Pipes(error) => {
+                return self.infra(recorder, infrastructure("cannot read what the step prints", &error));
+            }
+            NoEnd::NotStarted(failure) => failure,
+        };
+        match failure {
+            SpawnFailure::NoProgram(program) => {
+                let hint = match &self.spec.job.steps[index].shell {
+                    Shell::Sh => "a POSIX shell has to be installed on this worker",
+                    Shell::Bash => "install bash on this worker, or take `shell: sh`",
+                    Shell::Custom(_) => "install it on this worker, or correct the step's `shell`",
+                    Shell::Program(_) => "the pipeline's program was taken away while the job ran: run it again",
+                };
+                self.infra(recorder, format!("the shell `{program}` was not found: {hint}"))
+            }
+            SpawnFailure::TooLong { .. } => {
+                let largest = largest.to_string_lossy();
+                let fault = format!("{failure}; the largest variable is `{largest}` ({bytes} bytes)");
+                self.broken(index, recorder, EXIT_CANNOT_START, &fault)
+            }
+            SpawnFailure::Directory { .. } | SpawnFailure::Unspeakable { .. } => {
+                self.broken(index, recorder, EXIT_CANNOT_START, &failure.to_string())
+            }
+            _ => self.infra(recorder, failure.to_string()),
+        }
+    }
+
+    /// A failure that is the machine's, told in the step's log too.
+    fn infra(&self, recorder: &SharedRecorder, message: String) -> Failure {
+        let message = self.secrets.hide(message);
+        lock(recorder).note(&message);
+        Failure::Infra { message }
+    }
+
+    /// A failure of the step that its script did not tell, told in the step's log and in the report.
+    pub(super) fn broken(&mut self, index: usize, recorder: &SharedRecorder, exit: i32, fault: &str) -> Failure {
+        let fault = self.secrets.hide(fault.to_owned());
+        lock(recorder).note(&fault);
+        self.note(format!("step {}: {fault}", index + 1));
+        Failure::Step { step: number(index), exit }
+    }
+
+    /// Leaves pipes that background processes hold to a thread of their own.
+    fn hold(&mut self, index: usize, recorder: &SharedRecorder, held: Held) {
+        let text = "processes that this step left behind still hold its output; it is recorded until the job ends";
+        lock(recorder).note(text);
+        self.note(format!("step {}: {text}", index + 1));
+        self.held.push((index, Arc::clone(recorder), held));
+    }
+
+    /// Ends a step's log, unless background processes may still add to it.
+    async fn close_log(&mut self, recorder: &SharedRecorder, done: &mut Done) {
+        if self.held.last().is_some_and(|(_, held, _)| Arc::ptr_eq(held, recorder)) {
+            lock(recorder).flush();
+            return;
+        }
+        let end = close(recorder).await;
+        done.report.lines = end.lines;
+        if let Some(error) = end.failure {
+            let failure = self.log_failure(&error);
+            done.failure = Some(failure);
+            done.report.result = "failed".to_owned();
+        }
+    }
+
+    fn log_failure(&mut self, error: &LogError) -> Failure {
+        let message = self.secrets.hide(format!("the step's output was not kept whole: {error}"));
+        self.note(message.clone());
+        Failure::Infra { message }
+    }
+
+    /// Ends the logs that background processes could add to.
+    pub(super) async fn close_held(&mut self) {
+        for (index, recorder, held) in std::mem::take(&mut self.held) {
+            held.release().await;
+            let end = close(&recorder).await;
+            if let Some(report) = self.steps.get_mut(index) {
+                report.lines = end.lines;
+            }
+            if let Some(error) = end.failure {
+                let failure = self.log_failure(&error);
+                self.fail(failure);
+            }
+        }
+    }
+}
+
+/// A step that was looked at, and what it means for the job unless its failure is tolerated.
+pub(super) struct Done {
+    pub(super) report: StepReport,
+    pub(super) failure: Option<Failure>,
+}
+
+/// Whose limit it is, in milliseconds.
+#[derive(Clone, Copy)]
+enum Limit {
+    Step(u64),
+    Job(u64),
+    /// [`CLEANUP_MAX`].
+    Cleanup,
+}
+
+fn report(name: String, result: &str, at: Timestamp) -> StepReport {
+    StepReport {
+        name,
+        exit: None,
+        signal: None,
+        result: result.to_owned(),
+        started: at,
+        finished: at,
+        usage: Usage::default(),
+        outputs: BTreeMap::new(),
+        lines: 0,
+    }
+}
+
+/// Closes a log; a large one where it may wait for its disk.
+async fn close(recorder: &SharedRecorder) -> LogEnd {
+    if lock(recorder).bytes() < LARGE_LOG_BYTES {
+        return lock(recorder).close();
+    }
+    let recorder = Arc::clone(recorder);
+    blocking(move || lock(&recorder).close()).await
+}

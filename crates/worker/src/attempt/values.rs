@@ -1,0 +1,89 @@
+//! What steps hand on by files: outputs, variables, directories, the summary.
+
+use graph::{Step, StepReport};
+
+use super::steps::Done;
+use super::{Attempt, EXIT_BROKEN};
+use crate::file_commands::{self, CommandFault, CommandFile, CommandFiles};
+use crate::output::SharedRecorder;
+
+/// The most bytes of summaries of one attempt; what is longer is cut.
+pub const SUMMARY_BYTES_MAX: usize = 1 << 20;
+
+impl Attempt<'_> {
+    /// Reads what the step wrote to the files that hand values on.
+    pub(super) fn take_values(&mut self, index: usize, step: &Step, recorder: &SharedRecorder, done: &mut Done) {
+        let Some(slot) = self.slot.take() else { return };
+        let taken = self.take_files(&slot, &mut done.report);
+        self.slot = Some(slot);
+        let fault = taken.err().or_else(|| {
+            let missing = step.outputs.iter().find(|name| !done.report.outputs.contains_key(*name))?;
+            let is_due = done.report.result == "passed";
+            is_due.then(|| format!("the step declares the output `{missing}` and did not write it to $ROPEWALK_OUTPUT"))
+        });
+        if let Some(fault) = fault {
+            let failure = self.broken(index, recorder, EXIT_BROKEN, &fault);
+            if done.report.result == "passed" {
+                done.report.result = "failed".to_owned();
+                done.failure = Some(failure);
+            }
+        }
+    }
+
+    fn take_files(&mut self, slot: &CommandFiles, report: &mut StepReport) -> Result<(), String> {
+        if slot.is_empty() {
+            return Ok(());
+        }
+        // All four are taken away, whatever is wrong with one of them.
+        let taken = CommandFile::ALL.map(|file| slot.take(file));
+        let [output, env, path, summary] = taken;
+        let of = |file: CommandFile| move |fault: CommandFault| format!("${}: {fault}", file.variable());
+        if let Ok(Some(text)) = &summary {
+            self.add_summary(text);
+        }
+        if let Some(text) = output.map_err(of(CommandFile::Output))? {
+            for entry in file_commands::entries(&text).map_err(of(CommandFile::Output))? {
+                report.outputs.insert(entry.name, self.secrets.hide(entry.value));
+            }
+        }
+        if let Some(text) = env.map_err(of(CommandFile::Env))? {
+            for entry in file_commands::variables(&text).map_err(of(CommandFile::Env))? {
+                self.environment.insert(&entry.name, entry.value);
+                self.visible.insert(entry.name.into());
+            }
+            self.show_environment();
+        }
+        if let Some(text) = path.map_err(of(CommandFile::Path))? {
+            let directories = file_commands::directories(&text).map_err(of(CommandFile::Path))?;
+            for directory in directories {
+                self.path.insert(0, directory);
+            }
+        }
+        summary.map_err(of(CommandFile::Summary))?;
+        Ok(())
+    }
+
+    fn add_summary(&mut self, text: &[u8]) {
+        let text = self.secrets.hide(String::from_utf8_lossy(text).into_owned());
+        let room = SUMMARY_BYTES_MAX.saturating_sub(self.summary.len());
+        if text.len() > room {
+            self.note(format!("the summary is longer than {SUMMARY_BYTES_MAX} bytes and was cut"));
+        }
+        self.summary.push_str(&text[..text.floor_char_boundary(room.min(text.len()))]);
+        if !self.summary.is_empty() && !self.summary.ends_with('\n') && self.summary.len() < SUMMARY_BYTES_MAX {
+            self.summary.push('\n');
+        }
+    }
+
+    pub(super) fn check_outputs(&mut self) {
+        let missing: Vec<&str> =
+            self.spec.job.outputs.iter().filter(|name| !self.outputs.contains_key(*name)).map(String::as_str).collect();
+        if !missing.is_empty() {
+            let fault = format!(
+                "the job declares the output `{}` and no step wrote it to $ROPEWALK_OUTPUT",
+                missing.join("`, `")
+            );
+            self.break_word(fault);
+        }
+    }
+}
