@@ -4,7 +4,7 @@
 //! given out is noted here so that a report or a log can be judged by its lease, and so that a start that was lost on the way is
 //! said again when its worker joins again. Nothing here waits: a worker that does not read loses its session.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use api::worker::{Evaluate, Offer, ProgramReply, ToWorker};
@@ -99,7 +99,7 @@ struct Session {
     /// What people said of it.
     intake: records::Intake,
     lines: mpsc::Sender<Bytes>,
-    started: HashSet<LeaseId>,
+    started: BTreeSet<LeaseId>,
     /// Questions to pipelines' programs that it has not answered.
     asked: BTreeSet<u64>,
 }
@@ -205,7 +205,7 @@ impl Dispatch {
             own_reason: None,
             intake,
             lines,
-            started: HashSet::new(),
+            started: BTreeSet::new(),
             asked: BTreeSet::new(),
         };
         state.secrets.insert(Arc::clone(&secret), worker.clone());
@@ -254,11 +254,18 @@ impl Dispatch {
         let mut state = self.state();
         let session = state.sessions.get_mut(worker)?;
         session.heard = now;
-        if let Some((leases, closed)) = said {
-            session.leases = leases;
-            session.own_reason = closed;
+        let Some((leases, closed)) = said else { return Some(session.presence(holds_ms)) };
+        let was_closed = session.closed().is_some();
+        session.leases = leases;
+        session.own_reason = closed;
+        let is_opened = was_closed && session.closed().is_none();
+        // Of what it was told since its last word it may know nothing yet: here only its word counts.
+        let presence = Presence { leases: session.leases.clone(), ..session.presence(holds_ms) };
+        drop(state);
+        if is_opened {
+            self.joined.notify_waiters();
         }
-        Some(session.presence(holds_ms))
+        Some(presence)
     }
 
     /// Notes what people said of a worker. Gives its presence as the engine takes it; `None` if it is not joined.
@@ -275,6 +282,8 @@ impl Dispatch {
         if let Some(drain) = drain {
             state.say(worker, &drain);
         }
+        drop(state);
+        self.joined.notify_waiters();
         Some(presence)
     }
 
@@ -475,7 +484,8 @@ impl Session {
             labels: self.offer.labels.clone(),
             slots: self.offer.slots,
             resources: self.offer.resources,
-            leases: self.leases.clone(),
+            // What this session was told to start is on its way.
+            leases: self.leases.union(&self.started).copied().collect(),
             holds_ms,
             intake: self.closed().map_or(Intake::Open, |reason| Intake::Closed { reason }),
         }

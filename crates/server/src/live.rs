@@ -531,6 +531,11 @@ impl Reader {
             let place =
                 StepPlace { build: self.build, attempt: running.attempt, job: running.job.clone(), step: told.step };
             let live = self.live.step_live(key, told.step);
+            let is_over = live.report.is_some() || report.is_some() || self.live.has_later_step(key, told.step);
+            if is_over {
+                // Whoever says that a step is over has sent all of its log before: read on to its end.
+                self.refresh(key.0)?;
+            }
             let ended: Option<Arc<StepReport>> =
                 live.report.or_else(|| report.map(|report| Arc::new(report.steps[index].clone())));
             let has_run = ended.as_ref().is_none_or(|report| report.result != "skipped");
@@ -549,7 +554,7 @@ impl Reader {
             match ended {
                 Some(report) => batch.events.push_back(place.finished(&report)),
                 // Its end was said to a server that is no more; the next step's beginning says that it came.
-                None if self.live.has_later_step(key, told.step) => {}
+                None if is_over => {}
                 None => break ControlFlow::Continue(()),
             }
             told = Told { step: told.step.saturating_add(1), ..Told::default() };

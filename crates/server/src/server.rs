@@ -3,10 +3,10 @@
 //! Every function here that people's requests come to takes who asks; none of them checks whether they may. What they
 //! answer is stored before it is answered.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
 
 use api::worker::Offer;
@@ -35,6 +35,9 @@ use crate::settings::{OnOff, Settings};
 use crate::shell::{Shell, ShellError, inbox};
 use crate::source::{SourceError, Sources};
 use crate::world::{Duplicates, Means, SecretSource, ServerWorld, send_start};
+
+/// For how many projects the number of the next build is drawn ahead.
+const PROJECTS_DRAWN_MAX: usize = 1000;
 
 /// What a server is made of.
 pub struct Parts {
@@ -77,7 +80,21 @@ pub struct Server {
     settings: RwLock<Arc<Settings>>,
     means: Arc<Means>,
     scratch: PathBuf,
+    drawn: Mutex<Drawn>,
     ending: watch::Sender<Ending>,
+}
+
+/// Numbers drawn for builds to come. Those left over when the server ends are gaps.
+#[derive(Default)]
+struct Drawn {
+    build: Option<BuildId>,
+    numbers: HashMap<String, u64>,
+}
+
+impl Drawn {
+    fn take(&mut self, project: &str) -> (Option<BuildId>, Option<u64>) {
+        (self.build.take(), self.numbers.remove(project))
+    }
 }
 
 /// Whether a server goes on.
@@ -252,6 +269,7 @@ impl Server {
             settings: RwLock::new(Arc::new(settings)),
             means,
             scratch,
+            drawn: Mutex::default(),
             ending: watch::Sender::new(Ending::No),
         });
         Ok(Running { server, shell: thread, ended })
@@ -293,11 +311,14 @@ impl Server {
     /// # Errors
     /// [`RequestError`].
     pub async fn submit(self: &Arc<Self>, wanted: Wanted) -> Result<Submitted, RequestError> {
-        let server = Arc::clone(self);
+        let (server, project) = (Arc::clone(self), wanted.project.clone());
         let (build, request) = blocking(move || server.prepare(wanted)).await??;
         let number = request.origin.number;
         let inputs = vec![Input::BuildRequested { build, request: Box::new(request) }];
         self.shell.put_and_wait(inputs).await?;
+        let (server, project) = (Arc::clone(self), project);
+        // Not awaited: the next request finds its numbers drawn.
+        drop(tokio::task::spawn_blocking(move || server.draw_ahead(&project)));
         let Some(of) = self.means.duplicates.take(build) else {
             return Ok(Submitted { build, number, made: Made::New });
         };
@@ -343,9 +364,31 @@ impl Server {
                 self.means.lowering.remember(&request, request.event.clone(), lowered.evaluation);
             }
         }
-        let build = self.store.reserve_build()?;
-        request.origin.number = self.store.reserve_number(&request.origin.project)?;
+        let (build, number) = self.drawn().take(&request.origin.project);
+        let build = build.map_or_else(|| self.store.reserve_build(), Ok)?;
+        request.origin.number = number.map_or_else(|| self.store.reserve_number(&request.origin.project), Ok)?;
         Ok((build, request))
+    }
+
+    fn drawn(&self) -> MutexGuard<'_, Drawn> {
+        self.drawn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Draws the numbers of the next build of a project: each costs a wait for the disk. Blocks.
+    fn draw_ahead(&self, project: &str) {
+        let (has_build, has_number) = {
+            let drawn = self.drawn();
+            let is_full = drawn.numbers.len() >= PROJECTS_DRAWN_MAX;
+            (drawn.build.is_some(), is_full || drawn.numbers.contains_key(project))
+        };
+        // What fails here is tried again when it is needed.
+        let build = if has_build { None } else { self.store.reserve_build().ok() };
+        let number = if has_number { None } else { self.store.reserve_number(project).ok() };
+        let mut drawn = self.drawn();
+        drawn.build = drawn.build.or(build);
+        if let Some(number) = number {
+            drawn.numbers.entry(project.to_owned()).or_insert(number);
+        }
     }
 
     /// A project; made if it is not there. Blocks.

@@ -66,8 +66,9 @@ pub enum ShellError {
 pub struct Shell<W> {
     engine: Engine,
     store: Arc<dyn Store>,
-    world: W,
+    // Dropped before the world, whose threads may wait to put something into it.
     inputs: mpsc::Receiver<Input>,
+    world: W,
     wake_at: Option<Timestamp>,
     requests: Option<Requests>,
 }
@@ -82,7 +83,7 @@ impl<W: World> Shell<W> {
     /// A shell around `engine`, which holds the facts of every build that is to go on.
     #[must_use]
     pub fn new(engine: Engine, store: Arc<dyn Store>, world: W, inputs: mpsc::Receiver<Input>) -> Self {
-        Self { engine, store, world, inputs, wake_at: None, requests: None }
+        Self { engine, store, inputs, world, wake_at: None, requests: None }
     }
 
     /// The same shell, which also takes requests: those of a server, whose callers wait for what becomes of them.
@@ -169,7 +170,8 @@ impl<W: World> Shell<W> {
         }
     }
 
-    /// Stores `facts` in one transaction, trying again while the store is busy.
+    /// Stores `facts` in one transaction, trying again while the store is busy or was lost: what was stored without an
+    /// answer is recognised by its place.
     async fn append(&self, facts: &[Fact]) -> Result<(), StoreError> {
         let mut tries = 0;
         loop {
@@ -177,7 +179,7 @@ impl<W: World> Shell<W> {
                 Ok(()) => return Ok(()),
                 Err(error) => {
                     tries += 1;
-                    if tries >= APPEND_TRIES_MAX || !matches!(error, StoreError::Busy(_)) {
+                    if tries >= APPEND_TRIES_MAX || !matches!(error, StoreError::Busy(_) | StoreError::Lost(_)) {
                         return Err(error);
                     }
                     tokio::time::sleep(Duration::from_millis(10 << tries)).await;

@@ -157,8 +157,25 @@ pub struct ServerWorld {
     /// Evaluations under way: the build and how many answers were known.
     evaluating: Arc<Mutex<HashSet<(BuildId, usize)>>>,
     evaluations: Arc<Semaphore>,
+    queues: Option<Queues>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+}
+
+/// Where the world's threads find their work.
+struct Queues {
     resolve: mpsc::Sender<ToResolve>,
     keep: mpsc::Sender<ToKeep>,
+}
+
+impl Drop for ServerWorld {
+    /// Waits until the results that were to be kept are.
+    fn drop(&mut self) {
+        drop(self.queues.take());
+        for thread in self.threads.drain(..) {
+            // What it broke on was said by itself.
+            let _ = thread.join();
+        }
+    }
 }
 
 impl ServerWorld {
@@ -170,9 +187,11 @@ impl ServerWorld {
         let (resolve, to_resolve) = mpsc::channel();
         let (keep, to_keep) = mpsc::channel();
         let resolver = Arc::clone(&means);
-        std::thread::Builder::new().name("resolve".to_owned()).spawn(move || resolve_all(&resolver, &to_resolve))?;
+        let resolving = std::thread::Builder::new().name("resolve".to_owned());
+        let resolving = resolving.spawn(move || resolve_all(&resolver, &to_resolve))?;
         let keeper = Arc::clone(&means);
-        std::thread::Builder::new().name("keep".to_owned()).spawn(move || keep_all(&keeper, &to_keep))?;
+        let keeping = std::thread::Builder::new().name("keep".to_owned());
+        let keeping = keeping.spawn(move || keep_all(&keeper, &to_keep))?;
         Ok(Self {
             means,
             builds: HashMap::new(),
@@ -180,8 +199,8 @@ impl ServerWorld {
             ended: VecDeque::new(),
             evaluating: Arc::default(),
             evaluations: Arc::new(Semaphore::new(EVALUATIONS_MAX)),
-            resolve,
-            keep,
+            queues: Some(Queues { resolve, keep }),
+            threads: vec![resolving, keeping],
         })
     }
 
@@ -250,8 +269,10 @@ impl ServerWorld {
     fn resolve(&mut self, build: BuildId, job: JobName, spec: Arc<Job>, needs: BTreeMap<JobName, NeedResult>) {
         let Some(request) = self.request(build) else { return };
         self.resolving.insert((build, job.clone()), (Arc::clone(&spec), needs.clone()));
-        // It is gone only when the process ends.
-        let _ = self.resolve.send(ToResolve { request, build, job, spec, needs });
+        if let Some(queues) = &self.queues {
+            // The thread is gone only if it broke; the job then waits for the next start.
+            let _ = queues.resolve.send(ToResolve { request, build, job, spec, needs });
+        }
     }
 
     fn start(&mut self, worker: graph::WorkerId, spec: AttemptSpec) {
@@ -296,13 +317,10 @@ impl ServerWorld {
             return;
         }
         let made_of = ToResolve { request, build: fact.build, job: job.clone(), spec, needs };
-        let _ = self.keep.send(ToKeep {
-            made_of,
-            attempt,
-            outcome: report.outcome.clone(),
-            artifacts: report.artifacts.clone(),
-            at: fact.at,
-        });
+        let (outcome, artifacts) = (report.outcome.clone(), report.artifacts.clone());
+        if let Some(queues) = &self.queues {
+            let _ = queues.keep.send(ToKeep { made_of, attempt, outcome, artifacts, at: fact.at });
+        }
     }
 
     fn end_log(&self, build: BuildId) {

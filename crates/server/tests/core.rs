@@ -1,0 +1,321 @@
+//! Builds from request to verdict, with a store on disk and a worker that follows a script: what it says are the bytes that
+//! would travel. The same over HTTP is in `wire.rs`.
+
+mod site;
+
+use std::collections::BTreeMap;
+
+use api::event::Moment;
+use api::worker::{FromWorker, ToWorker};
+use graph::{AttemptReport, BuildId, LeaseId, Outcome, Verdict};
+use ropewalk_server::records::Sharing;
+use site::{Site, Worker, log_section, manifest, moments, said, wanted};
+
+const ONE: &str = "jobs:\n  hello:\n    run:\n      - echo hello\n";
+
+fn run(test: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test);
+}
+
+/// A build of one job, submitted and in the worker's hands.
+async fn begun(site: &Site, worker: &mut Worker, pipeline: &str) -> (BuildId, api::worker::Start) {
+    let source = manifest(site, &[(".ropewalk/pipeline.yaml", pipeline)]);
+    let submitted = site.server().submit(wanted(source)).await.unwrap();
+    (submitted.build, worker.start().await)
+}
+
+#[test]
+fn a_build_goes_its_way() {
+    run(async {
+        let site = Site::new();
+        let mut worker = Worker::join(&site, "w1", []).await;
+        let (build, start) = begun(&site, &mut worker, ONE).await;
+        assert_eq!(start.spec.name.as_str(), "hello");
+        let lease = start.spec.lease;
+        let mut follower = site.server().live.follow(build, None).await.unwrap();
+        let begins = FromWorker::StepStarted { lease, step: 0, name: "echo hello".into(), at: site::now() };
+        let taken = worker.say(&site, &[said(&begins), log_section(&start.spec, 0, 0, b"hello\nwor", None)]).await;
+        assert_eq!(taken.sections, 2);
+        let mut told = moments(&mut follower, |told| told.iter().any(|moment| moment.contains("wor"))).await;
+        worker.say(&site, &[log_section(&start.spec, 0, 9, b"ld\n", None)]).await;
+        worker.finish(&site, &start.spec).await;
+        told.extend(moments(&mut follower, |_| false).await);
+        assert_eq!(
+            told,
+            [
+                "build_started",
+                "planned 1",
+                "job_started hello",
+                "step_started hello 0 echo hello",
+                "log hello 0.0 hello",
+                "log hello 0.1 wor…",
+                "log hello 0.1 ld",
+                "step_finished hello 0 passed",
+                "job_finished hello passed",
+                "build_finished passed",
+            ]
+        );
+        let row = site.server().store.build(build).unwrap().unwrap();
+        assert_eq!((row.verdict, row.origin.number), (Verdict::Passed { note: None }, 1));
+        site.end().await;
+    });
+}
+
+#[test]
+fn a_stream_is_taken_up_again_anywhere() {
+    run(async {
+        let site = Site::new();
+        let mut worker = Worker::join(&site, "w1", []).await;
+        let (build, start) = begun(&site, &mut worker, ONE).await;
+        worker.say(&site, &[log_section(&start.spec, 0, 0, b"a\nb", None)]).await;
+        worker.say(&site, &[log_section(&start.spec, 0, 3, b"c\nd\n", None)]).await;
+        worker.finish(&site, &start.spec).await;
+        site.ended(build).await;
+        let whole = moments(&mut site.server().live.follow(build, None).await.unwrap(), |_| false).await;
+        assert_eq!(whole.len(), 11);
+        // Followed from the id of each batch on, nothing is told twice and nothing is missing.
+        let mut follower = site.server().live.follow(build, None).await.unwrap();
+        let (mut n_told, mut ids) = (0, Vec::new());
+        while let Some(batch) = follower.next().await.unwrap() {
+            n_told += batch.len();
+            ids.extend(batch.last().and_then(|event| event.id.clone()).map(|id| (n_told, id)));
+        }
+        for (n_told, id) in ids {
+            let mut rest = site.server().live.follow(build, Some(&id)).await.unwrap();
+            assert_eq!(moments(&mut rest, |_| false).await, whole[n_told..], "behind {id}");
+        }
+        for wrong in ["x", "1_2", "99", "-1"] {
+            assert!(site.server().live.follow(build, Some(wrong)).await.is_err(), "{wrong}");
+        }
+        site.end().await;
+    });
+}
+
+#[test]
+fn what_is_said_twice_counts_once() {
+    run(async {
+        let site = Site::new();
+        let mut worker = Worker::join(&site, "w1", []).await;
+        let (build, start) = begun(&site, &mut worker, ONE).await;
+        let log = log_section(&start.spec, 0, 0, b"once\n", None);
+        worker.say(&site, &[log.clone()]).await;
+        worker.say(&site, &[log.clone(), log]).await;
+        worker.finish(&site, &start.spec).await;
+        let again = worker.finish(&site, &start.spec).await;
+        assert_eq!(again.stale, [start.spec.lease].into());
+        let told = moments(&mut site.server().live.follow(build, None).await.unwrap(), |_| false).await;
+        assert_eq!(told.iter().filter(|moment| moment.starts_with("log ")).count(), 1);
+        assert_eq!(site.server().store.attempts(build, None).unwrap().len(), 1);
+        site.end().await;
+    });
+}
+
+#[test]
+fn nobody_speaks_for_another_lease() {
+    run(async {
+        let site = Site::new();
+        let mut worker = Worker::join(&site, "w1", []).await;
+        let (build, start) = begun(&site, &mut worker, ONE).await;
+        let other = Worker::join(&site, "w2", []).await;
+        let taken = other.finish(&site, &start.spec).await;
+        assert_eq!(taken.stale, [start.spec.lease].into());
+        other.say(&site, &[log_section(&start.spec, 0, 0, b"forged\n", None)]).await;
+        assert_eq!(site.server().store.build(build).unwrap().unwrap().verdict, Verdict::Running);
+        worker.finish(&site, &start.spec).await;
+        site.ended(build).await;
+        let told = moments(&mut site.server().live.follow(build, None).await.unwrap(), |_| false).await;
+        assert!(!told.iter().any(|moment| moment.contains("forged")), "{told:?}");
+        assert!(site.server().dispatch.stale_sections() >= 2);
+        site.end().await;
+    });
+}
+
+#[test]
+fn a_gap_in_a_log_is_asked_for_again() {
+    run(async {
+        let site = Site::new();
+        let mut worker = Worker::join(&site, "w1", []).await;
+        let (_, start) = begun(&site, &mut worker, ONE).await;
+        let taken = worker.say(&site, &[log_section(&start.spec, 0, 5, b"later\n", None)]).await;
+        assert_eq!(taken.sections, 1);
+        let resend: Vec<_> = taken.resend.iter().map(|resend| (resend.lease, resend.step, resend.from_byte)).collect();
+        assert_eq!(resend, [(start.spec.lease, 0, 0)]);
+        site.end().await;
+    });
+}
+
+#[test]
+fn a_start_that_was_lost_on_the_way_is_said_again() {
+    run(async {
+        let site = Site::new();
+        let worker = Worker::join(&site, "w1", []).await;
+        let source = manifest(&site, &[(".ropewalk/pipeline.yaml", ONE)]);
+        // The worker's connection dies before it reads its start.
+        site.leased(site.server().submit(wanted(source)).await.unwrap().build).await;
+        drop(worker);
+        let mut worker = Worker::join(&site, "w1", []).await;
+        let start = worker.start().await;
+        // One that holds the lease is not told again: the next thing it hears is another job.
+        let mut worker = Worker::join(&site, "w1", [start.spec.lease]).await;
+        worker.finish(&site, &start.spec).await;
+        let source = manifest(&site, &[(".ropewalk/pipeline.yaml", "jobs:\n  other:\n    run:\n      - 'true'\n")]);
+        site.server().submit(wanted(source)).await.unwrap();
+        assert_eq!(worker.start().await.spec.name.as_str(), "other");
+        site.end().await;
+    });
+}
+
+#[test]
+fn a_server_that_is_started_again_goes_on() {
+    run(async {
+        let site = Site::new();
+        let mut worker = Worker::join(&site, "w1", []).await;
+        let (build, start) = begun(&site, &mut worker, ONE).await;
+        worker.say(&site, &[log_section(&start.spec, 0, 0, b"before\n", None)]).await;
+        let site = site.restart().await;
+        assert!(worker.next().await.is_none(), "the stream of a session ends with its server");
+        let worker = Worker::join(&site, "w1", [start.spec.lease]).await;
+        worker.say(&site, &[log_section(&start.spec, 0, 7, b"after\n", None)]).await;
+        worker.finish(&site, &start.spec).await;
+        site.ended(build).await;
+        assert_eq!(site.server().store.attempts(build, None).unwrap().len(), 1);
+        let told = moments(&mut site.server().live.follow(build, None).await.unwrap(), |_| false).await;
+        assert!(told.contains(&"log hello 0.0 before".to_owned()) && told.contains(&"log hello 0.1 after".to_owned()));
+        site.end().await;
+    });
+}
+
+#[test]
+fn secrets_are_for_one_lease_and_for_nobody_else() {
+    run(async {
+        let site = Site::with_secrets(BTreeMap::from([("TOKEN".to_owned(), "hush-hush".to_owned())]));
+        let mut worker = Worker::join(&site, "w1", []).await;
+        let pipeline = "jobs:\n  hello:\n    secrets: [TOKEN]\n    run:\n      - echo hello\n";
+        let (build, start) = begun(&site, &mut worker, pipeline).await;
+        assert_eq!(start.secrets["TOKEN"], "hush-hush");
+        worker.finish(&site, &start.spec).await;
+        site.ended(build).await;
+        let facts = serde_json::to_string(&site.server().store.facts(build).unwrap()).unwrap();
+        assert!(!facts.contains("hush-hush"));
+        let told = moments(&mut site.server().live.follow(build, None).await.unwrap(), |_| false).await;
+        assert!(!told.iter().any(|moment| moment.contains("hush-hush")));
+        let pipeline = "jobs:\n  hello:\n    secrets: [OTHER]\n    run:\n      - echo hello\n";
+        let source = manifest(&site, &[(".ropewalk/pipeline.yaml", pipeline)]);
+        let build = site.server().submit(wanted(source)).await.unwrap().build;
+        site.ended(build).await;
+        let reports = site.server().store.reports(build, None).unwrap();
+        assert!(matches!(&reports[0].1.outcome, Outcome::Failed(failure) if failure.kind() == "infra"));
+        site.end().await;
+    });
+}
+
+#[test]
+fn equal_requests_are_one_build_while_it_waits() {
+    run(async {
+        let site = Site::new();
+        let source = manifest(&site, &[(".ropewalk/pipeline.yaml", ONE)]);
+        let first = site.server().submit(wanted(source)).await.unwrap();
+        let second = site.server().submit(wanted(source)).await.unwrap();
+        assert_eq!((second.build, second.made), (first.build, ropewalk_server::server::Made::Joined));
+        let mut own = wanted(source);
+        own.sharing = Sharing::EachItsOwn;
+        assert_ne!(site.server().submit(own).await.unwrap().build, first.build);
+        site.end().await;
+    });
+}
+
+#[test]
+fn results_are_taken_over_and_reported() {
+    run(async {
+        let site = Site::new();
+        let mut worker = Worker::join(&site, "w1", []).await;
+        let pipeline = "jobs:\n  hello:\n    inputs: [a]\n    run:\n      - echo hello\n";
+        let files = [(".ropewalk/pipeline.yaml", pipeline), ("a", "1"), ("b", "1")];
+        let source = manifest(&site, &files);
+        let build = site.server().submit(wanted(source)).await.unwrap().build;
+        let start = worker.start().await;
+        assert!(start.spec.operation.is_some());
+        worker.finish(&site, &start.spec).await;
+        site.ended(build).await;
+        // Another file changes, which the job does not read.
+        let files = [(".ropewalk/pipeline.yaml", pipeline), ("a", "1"), ("b", "2")];
+        let build = site.server().submit(wanted(manifest(&site, &files))).await.unwrap().build;
+        site.ended(build).await;
+        let row = site.server().store.build(build).unwrap().unwrap();
+        assert_eq!((row.counts.passed, row.counts.reused), (1, 1));
+        site.end().await;
+    });
+}
+
+#[test]
+fn builds_are_canceled_and_jobs_tried_again_also_when_they_were_forgotten() {
+    run(async {
+        let site = Site::new();
+        let mut worker = Worker::join(&site, "w1", []).await;
+        let (build, start) = begun(&site, &mut worker, ONE).await;
+        site.server().cancel(build, "ada").await.unwrap();
+        assert!(matches!(worker.heard(|line| matches!(line, ToWorker::Stop { .. })).await,
+            ToWorker::Stop { lease, .. } if lease == start.spec.lease));
+        worker.end(&site, &start.spec, Outcome::Failed(graph::Failure::Canceled { by: "ada".into() })).await;
+        site.ended(build).await;
+        let (build, start) = begun(&site, &mut worker, "jobs:\n  b:\n    run:\n      - 'false'\n").await;
+        worker.end(&site, &start.spec, Outcome::Failed(graph::Failure::Step { step: 0, exit: 1 })).await;
+        site.ended(build).await;
+        let site = site.restart().await;
+        let mut worker = Worker::join(&site, "w1", []).await;
+        let again = site.server().retry(build, [].into(), "ada").await.unwrap();
+        assert_eq!(again.into_iter().map(|job| job.to_string()).collect::<Vec<_>>(), ["b"]);
+        let start = worker.start().await;
+        assert_eq!((start.spec.build, start.spec.attempt.0), (build, 2));
+        worker.finish(&site, &start.spec).await;
+        site.ended(build).await;
+        assert_eq!(site.server().store.build(build).unwrap().unwrap().verdict, Verdict::Passed { note: None });
+        assert!(site.server().retry(BuildId(99), [].into(), "ada").await.is_err());
+        site.end().await;
+    });
+}
+
+#[test]
+fn a_pipeline_that_is_wrong_makes_a_build_that_says_so() {
+    run(async {
+        let site = Site::new();
+        let source =
+            manifest(&site, &[(".ropewalk/pipeline.yaml", "jobs:\n  a:\n    needs: [b]\n    run: ['true']\n")]);
+        let build = site.server().submit(wanted(source)).await.unwrap().build;
+        site.ended(build).await;
+        let told = moments(&mut site.server().live.follow(build, None).await.unwrap(), |_| false).await;
+        assert_eq!(told, ["build_started", "planned 0 unknown-need", "build_finished failed"]);
+        let nothing = manifest(&site, &[("a", "1")]);
+        assert!(site.server().submit(wanted(nothing)).await.is_err());
+        assert!(site.server().submit(wanted(store::blob::digest(b"nobody sent it"))).await.is_err());
+        site.end().await;
+    });
+}
+
+#[test]
+fn malformed_posts_change_nothing() {
+    run(async {
+        let site = Site::new();
+        let worker = Worker::join(&site, "w1", []).await;
+        for body in [&b"\x07\0\0\0\0"[..], b"\0\x05\0\0\0", b"\0\x02\0\0\0{}", b"\x01\x01\0\0\0x", b"\0"] {
+            assert!(worker.post(&site, body.to_vec()).await.is_err(), "{body:?}");
+        }
+        let unknown = FromWorker::Finished {
+            lease: LeaseId(7),
+            report: Box::new(AttemptReport::of(Outcome::passed(), site::now())),
+        };
+        assert_eq!(worker.post(&site, said(&unknown)).await.unwrap().stale, [LeaseId(7)].into());
+        site.end().await;
+    });
+}
+
+#[test]
+fn moments_have_the_words_of_json_output() {
+    let text = serde_json::to_value(Moment::GateOpened {
+        build: BuildId(1),
+        time: site::now().into(),
+        job: "a".into(),
+        prompt: "b".into(),
+    });
+    assert_eq!(text.unwrap()["kind"], "gate_opened");
+}
