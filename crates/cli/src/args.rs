@@ -5,13 +5,15 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 mod administration;
+mod fleet;
 mod serving;
 
 pub use administration::{
     Config, ConfigForm, Installation, Token, TokenAttenuate, TokenCommand, TokenCreate, TokenInspect, TokenList,
     TokenRevoke,
 };
-pub use serving::{Submit, Work};
+pub use fleet::{Pools, PoolsCommand, Remote, Secrets, SecretsCommand, Workers, WorkersCommand};
+pub use serving::{Serve, Submit, Switch, Work};
 
 /// Run pipelines: on this machine, in isolation, with everything recorded.
 #[derive(Debug, Parser)]
@@ -73,10 +75,18 @@ pub enum Command {
     Shell(Shell),
     /// Write the pipeline as another system's configuration.
     Export(Export),
+    /// Run a server for a team, with a worker beside it.
+    Serve(Serve),
     /// Run jobs of a server on this machine.
     Work(Work),
     /// Have a server build a directory as it stands, or a commit, and show the build.
     Submit(Submit),
+    /// Look after the workers of a server: list, pause, drain, resume, forget.
+    Workers(Workers),
+    /// Look after the queues of a server: list, hold, release.
+    Pools(Pools),
+    /// Put and remove the secrets of a project on a server.
+    Secrets(Secrets),
     /// Make, narrow, read and revoke the tokens of a server.
     Token(Token),
     /// Print every setting of a server, with its value and what it is for.

@@ -14,14 +14,18 @@ pub mod init;
 pub mod logs;
 pub mod lower;
 pub mod plan;
+pub mod pools;
 pub mod retry;
 pub mod run;
+pub mod secrets;
+pub mod serve;
 pub mod shell;
 pub mod show;
 pub mod submit;
 pub mod test;
 pub mod token;
 pub mod work;
+pub mod workers;
 
 use crate::exit;
 

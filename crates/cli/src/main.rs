@@ -21,6 +21,7 @@ mod pipeline;
 mod places;
 mod program;
 mod project;
+mod remote;
 mod retention;
 mod shortcut;
 mod view;
@@ -66,8 +67,12 @@ fn run(arguments: &Arguments) -> Result<u8, Stop> {
         return commands::evaluate::run();
     }
     match &arguments.command {
+        Command::Serve(serve) => return commands::serve::run(serve, arguments.color),
         Command::Work(work) => return commands::work::run(work),
         Command::Submit(submit) => return commands::submit::run(submit, arguments),
+        Command::Workers(workers) => return commands::workers::run(workers, arguments.color),
+        Command::Pools(pools) => return commands::pools::run(pools, arguments.color),
+        Command::Secrets(secrets) => return commands::secrets::run(secrets),
         Command::Token(token) => return commands::token::run(token, arguments.color),
         Command::Config(config) => return commands::config::run(config, arguments.color),
         _ => {}
@@ -93,8 +98,12 @@ fn run(arguments: &Arguments) -> Result<u8, Stop> {
         Command::Completions(_)
         | Command::Lower
         | Command::Evaluate
+        | Command::Serve(_)
         | Command::Work(_)
         | Command::Submit(_)
+        | Command::Workers(_)
+        | Command::Pools(_)
+        | Command::Secrets(_)
         | Command::Token(_)
         | Command::Config(_) => unreachable!("it needs no project and was done above"),
     }

@@ -37,6 +37,9 @@ fn help_pages_are_as_the_manual_has_them() {
         "cache clear",
         "shell",
         "export",
+        "serve",
+        "work",
+        "submit",
         "completions",
     ];
     let mut text = String::new();

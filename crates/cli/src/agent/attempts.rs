@@ -181,13 +181,10 @@ impl Attempts {
         }
     }
 
-    /// Ends all attempts: gently first; asked again, at once.
-    pub fn end_all(&self, how: End) {
+    /// Ends all attempts at once.
+    pub fn end_all(&self) {
         for running in self.running.borrow().values() {
-            match how {
-                End::Gently => running.cancel.gently("the worker is being stopped"),
-                End::AtOnce => running.cancel.at_once("the worker is being stopped"),
-            }
+            running.cancel.at_once("the worker is being stopped");
         }
     }
 
@@ -327,15 +324,6 @@ impl Attempts {
         // What could not be taken away is tried again later.
         let _ = tidied.await;
     }
-}
-
-/// How all attempts are ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// With time to clean up.
-    Gently,
-    /// Now.
-    AtOnce,
 }
 
 fn infra(message: String) -> AttemptReport {

@@ -119,7 +119,7 @@ impl Link {
             match self.runtime.block_on(call(client)) {
                 Ok(value) => return Ok(value),
                 // The session may have just ended: the next one does it.
-                Err(error) if error.is_passing() || error.is(ProblemKind::Unauthorized) => {
+                Err(error) if error.is_passing() || is_over(&error) => {
                     let _ = self.runtime.block_on(async { tokio::time::timeout(AGAIN, sessions.changed()).await });
                 }
                 Err(error) if error.problem().is_some_and(|problem| problem.status == 507) => {
@@ -352,6 +352,11 @@ impl Link {
             self.contents.sweep();
         }
     }
+}
+
+/// Whether the session that a call was made over is not there any more.
+fn is_over(error: &ClientError) -> bool {
+    error.is(ProblemKind::Unauthorized) || error.is(ProblemKind::Gone)
 }
 
 /// A failure the first time, then nothing.

@@ -244,6 +244,10 @@ impl Outbox {
             left -= count;
             let Some(held) = state.leases.get(&lease).cloned() else { continue };
             let mut held = lock(&held);
+            // Whose log has to be taken up again sends all of it again: what is there already is known by its bytes' numbers.
+            if taken.resend.iter().any(|resend| resend.lease == lease) {
+                continue;
+            }
             held.spool.taken(&portion[..count]);
             if held.has_ended && !held.is_waiting() {
                 held.spool.remove();
@@ -536,6 +540,22 @@ mod tests {
         let (again, lost) = Outbox::open(folder.path().join("spool")).expect("it opens");
         assert_eq!(lost, [LeaseId(1)]);
         assert_eq!(shown(&again.post()), ["0: \"one\\n\""]);
+    }
+
+    #[test]
+    fn what_the_server_lacks_is_sent_again_or_told_as_lost() {
+        let (_folder, outbox) = outbox();
+        let mut sink = log(&outbox, 1, "").open_step(0);
+        sink.write(Stream::Stdout, b"one\n", 1).expect("it is kept");
+        outbox.taken(outbox.post(), &all());
+        sink.write(Stream::Stdout, b"two\n", 1).expect("it is kept");
+        let resend = vec![Resend { lease: LeaseId(1), step: 0, from_byte: 0 }];
+        // It counts as a section that was dealt with.
+        outbox.taken(outbox.post(), &Taken { sections: 1, resend, ..Taken::default() });
+        let post = outbox.post();
+        assert_eq!(shown(&post), ["4: \"two\\n\""]);
+        let (batch, _) = Batch::decode(&post.body[5..], 0).expect("a batch");
+        assert!(batch.lost_lines.is_some());
     }
 
     #[test]

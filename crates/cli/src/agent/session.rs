@@ -15,7 +15,7 @@ use api::worker::{Evaluate, FromWorker, Hello, Join, Offer, PROTOCOL, ProgramRep
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::attempts::{Attempts, End};
+use super::attempts::Attempts;
 use super::health::Health;
 use super::identity::Identity;
 use super::link::Link;
@@ -25,6 +25,9 @@ use crate::commands::Stop;
 /// The wait before a server is tried again; doubled each time, up to [`WAIT_MAX`], and spread by a third.
 const WAIT_MIN: Duration = Duration::from_millis(50);
 const WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// A session of this length was one.
+const LIVED: Duration = Duration::from_secs(5);
 
 /// After so many heartbeats without a word from the server the connection is taken for dead.
 const SILENT_BEATS: u32 = 3;
@@ -159,12 +162,16 @@ impl Agent {
         for place in self.settings.servers.clone().iter().cycle() {
             match self.join(place).await {
                 Ok((server, session)) => {
-                    failures = 0;
                     told.clear();
+                    let began = Instant::now();
                     let over = self.serve(&server, session, closed, evaluate, beat).await;
                     self.link.set_client(None);
                     self.outbox.set_presence(Presence::Away);
                     last_heard = Instant::now();
+                    // A session that ends at once is no success: the next one is not begun at once.
+                    if began.elapsed() >= LIVED {
+                        failures = 0;
+                    }
                     match over {
                         Over::Left => return Ok(()),
                         Over::Lost(why) => say(&format!("the session with {} is over: {why}", server.server())),
@@ -183,7 +190,7 @@ impl Agent {
             let is_orphaned = self.settings.orphaned_after.is_some_and(|limit| last_heard.elapsed() >= limit);
             if is_orphaned {
                 say("no server was there for so long that this worker ends");
-                self.attempts.end_all(End::AtOnce);
+                self.attempts.end_all();
                 self.attempts_ended().await;
                 return Ok(());
             }
@@ -201,7 +208,7 @@ impl Agent {
         loop {
             let ending = *changes.borrow_and_update();
             if ending == Ending::Now {
-                self.attempts.end_all(End::AtOnce);
+                self.attempts.end_all();
             }
             // What is not told yet waits on the disk for the next life.
             if ending != Ending::No && self.attempts.count() == 0 {
@@ -274,7 +281,7 @@ impl Agent {
                 posting = post(&outbox, &client);
             }
             if *self.ending.borrow() == Ending::Now && last_words.is_none() {
-                self.attempts.end_all(End::AtOnce);
+                self.attempts.end_all();
                 last_words = Some(Instant::now() + LAST_WORDS);
             }
             leaving = self.leave(leaving, posting.is_some());

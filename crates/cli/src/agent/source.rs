@@ -33,8 +33,6 @@ const NESTING_MAX: usize = 16;
 
 /// A source that is ready to be sent.
 pub struct Gathered {
-    /// What it holds.
-    pub manifest: Manifest,
     /// The manifest as it is sent.
     pub text: Vec<u8>,
     /// The name of the source: the digest of `text`.
@@ -385,7 +383,7 @@ impl Gathered {
             return Err(format!("the list of files is longer than {MANIFEST_BYTES_MAX} bytes"));
         }
         let digest = Digest(*blake3::hash(&text).as_bytes());
-        Ok(Self { manifest, text, digest, contents })
+        Ok(Self { text, digest, contents })
     }
 
     /// The digests of all contents; sorted, no duplicates.
@@ -490,13 +488,17 @@ mod tests {
         (scratch, root)
     }
 
+    fn manifest(gathered: &Gathered) -> Manifest {
+        serde_json::from_slice(&gathered.text).expect("a manifest")
+    }
+
     fn shown(gathered: &Gathered) -> Vec<String> {
         let file = |(name, file): (&String, &File)| match file {
             File::Plain { digest, bytes } => format!("{name} {} {bytes}", content(gathered, *digest)),
             File::Program { digest, bytes } => format!("{name}* {} {bytes}", content(gathered, *digest).trim()),
             File::Link { target } => format!("{name} -> {target}"),
         };
-        gathered.manifest.files.iter().map(file).collect()
+        manifest(gathered).files.iter().map(file).collect()
     }
 
     fn content(gathered: &Gathered, digest: Digest) -> String {
@@ -519,8 +521,11 @@ mod tests {
             shown(&gathered),
             [".gitignore ignored 8", "kept 1 1", "link -> kept", "new 4 1", "run.sh* #!/bin/sh 10", "sub/changed 2 1"]
         );
-        assert_eq!(gathered.manifest.changed.as_deref(), Some(["new".to_owned(), "sub/changed".to_owned()].as_slice()));
-        assert_eq!(gathered.manifest.branches.as_deref(), Some(["main".to_owned()].as_slice()));
+        assert_eq!(
+            manifest(&gathered).changed.as_deref(),
+            Some(["new".to_owned(), "sub/changed".to_owned()].as_slice())
+        );
+        assert_eq!(manifest(&gathered).branches.as_deref(), Some(["main".to_owned()].as_slice()));
         let again = of_directory(&root, &scratch.path().join("stats"), "HEAD").expect("it is listed");
         assert_eq!(again.digest, gathered.digest);
         fs::write(root.join("kept"), "other").expect("a file");
@@ -533,8 +538,8 @@ mod tests {
     fn a_folder_knows_where_it_stands() {
         let (scratch, root) = repository();
         let gathered = of_directory(&root.join("sub"), &scratch.path().join("stats"), "HEAD").expect("it is listed");
-        assert_eq!(gathered.manifest.folder, "sub");
-        assert!(gathered.manifest.files.contains_key("kept"));
+        assert_eq!(manifest(&gathered).folder, "sub");
+        assert!(manifest(&gathered).files.contains_key("kept"));
     }
 
     #[test]

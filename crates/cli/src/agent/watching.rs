@@ -13,7 +13,7 @@ use api::log::LogStream;
 use engine::fact::{Ended, What};
 use engine::{BuildRequest, Fact, Reused};
 use graph::{
-    AttemptNumber, AttemptReport, BuildId, Checkout, Event, Failure, Graph, Hole, Job, JobName, LeaseId, Outcome,
+    AttemptNumber, AttemptReport, BuildId, Checkout, Event, Failure, Graph, Hole, JobName, LeaseId, Outcome,
     SkipReason, StepReport, Timestamp, Usage, Verdict, WorkerId,
 };
 
@@ -24,21 +24,21 @@ use crate::view::{self, View};
 pub struct Watching {
     /// Shown as the build's number.
     shown: BuildId,
+    /// As far as the stream tells: the jobs that came later by name, the others by number alone.
     graph: Graph,
+    unnamed: usize,
     /// Steps that ended, by job, for how its attempt went.
     steps: BTreeMap<JobName, Vec<StepReport>>,
     /// Why jobs failed that were not tried again.
     failed: BTreeMap<JobName, Option<Cause>>,
-    /// The job that is said to wait for a gate.
-    pub gates: BTreeMap<JobName, String>,
     ended: Option<u8>,
 }
 
 impl Watching {
     /// A build that is shown under this number.
     pub fn new(shown: BuildId) -> Self {
-        let (graph, steps, failed, gates, ended) = Default::default();
-        Self { shown, graph, steps, failed, gates, ended }
+        let (graph, unnamed, steps, failed, ended) = Default::default();
+        Self { shown, graph, unnamed, steps, failed, ended }
     }
 
     /// The exit code that tells how the build ended, once it has.
@@ -118,7 +118,7 @@ impl Watching {
             Moment::JobStarted { time, job, attempt, try_number, worker, .. } => {
                 let job = JobName::from(job.as_str());
                 self.steps.remove(&job);
-                self.learn(&job);
+                self.failed.remove(&job);
                 let what = What::AttemptLeased {
                     job,
                     attempt: AttemptNumber(*attempt),
@@ -131,12 +131,10 @@ impl Watching {
             Moment::JobFinished { .. } => return self.job_finished(moment),
             Moment::GateOpened { time, job, prompt, .. } => {
                 let job = JobName::from(job.as_str());
-                self.gates.insert(job.clone(), prompt.clone());
                 (time.0, What::GateOpened { job, prompt: prompt.clone() })
             }
             Moment::GateAnswered { time, job, approved, by, .. } => {
                 let job = JobName::from(job.as_str());
-                self.gates.remove(&job);
                 (time.0, What::GateAnswered { job, answer: approved.then(BTreeMap::new), by: by.clone() })
             }
             Moment::CancelRequested { time, job: None, by, .. } => (time.0, What::CancelRequested { by: by.clone() }),
@@ -148,24 +146,18 @@ impl Watching {
         })
     }
 
-    /// The graph as far as the stream tells: how many jobs there are, and the names of those that came.
+    /// The graph as far as the stream tells: how many jobs there are, and the names of those that came later.
     fn planned(&mut self, jobs: usize, holes: &[String], added: &[String]) -> What {
         for name in added {
-            self.learn(&JobName::from(name.as_str()));
+            self.graph.jobs.insert(JobName::from(name.as_str()), Arc::default());
         }
+        let unnamed = jobs.saturating_sub(self.graph.jobs.len() - self.unnamed);
+        let name = |number: usize| JobName::from(format!("\u{10ffff}{number}"));
+        (unnamed..self.unnamed).for_each(|number| drop(self.graph.jobs.remove(&name(number))));
+        self.graph.jobs.extend((self.unnamed..unnamed).map(|number| (name(number), Arc::default())));
+        self.unnamed = unnamed;
         self.graph.holes = holes.iter().map(|name| Hole { name: name.clone(), after: Vec::new() }).collect();
-        let mut graph = self.graph.clone();
-        // Of jobs that have no name yet only the number is shown.
-        for number in graph.jobs.len()..jobs {
-            graph.jobs.insert(JobName::from(format!("\u{10ffff}{number}")), Arc::new(Job::default()));
-        }
-        What::Evaluated { graph: Arc::new(graph), questions: Vec::new(), diagnostics: Vec::new() }
-    }
-
-    fn learn(&mut self, job: &JobName) {
-        if !self.graph.jobs.contains_key(job) {
-            self.graph.jobs.insert(job.clone(), Arc::new(Job::default()));
-        }
+        What::Evaluated { graph: Arc::new(self.graph.clone()), questions: Vec::new(), diagnostics: Vec::new() }
     }
 
     fn job_finished(&mut self, moment: &Moment) -> Option<(Timestamp, What)> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{EventArguments, Installation, Output};
+use super::{EventArguments, Installation, Output, Remote};
 use crate::agent::health::Room;
 
 /// `ropewalk serve`.
@@ -81,14 +81,10 @@ pub struct Work {
 #[derive(Debug, Args)]
 pub struct Submit {
     /// The directory that is built; by default the one started in.
-    #[arg(value_name = "DIR")]
+    #[arg(id = "submitted", value_name = "DIR")]
     pub directory: Option<PathBuf>,
-    /// The server: `http://HOST:PORT`, `https://HOST`, or `unix:/PATH/OF/SOCKET`; `$ROPEWALK_SERVER` by default.
-    #[arg(long, value_name = "URL")]
-    pub server: Option<String>,
-    /// The file with a token that may submit; `$ROPEWALK_TOKEN_FILE` by default.
-    #[arg(long, value_name = "FILE")]
-    pub token: Option<PathBuf>,
+    #[command(flatten)]
+    pub remote: Remote,
     /// The pool of jobs that name none.
     #[arg(long, value_name = "POOL")]
     pub pool: Option<String>,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use api::blob::{DIGESTS_MAX, Digests};
 use api::build::{Cancel, Made, Submit as Wanted, SubmitOptions, Submitted};
-use api::client::{Client, ClientError, Logs, Moments, Server};
+use api::client::{Client, Logs, Moments};
 use api::event::{EventWanted, Moment};
 use graph::{BuildId, Digest};
 use tokio::signal::unix::{SignalKind, signal};
@@ -23,6 +23,7 @@ use crate::args::{Arguments, Colour, Output, Submit};
 use crate::event;
 use crate::local::clock::now;
 use crate::project::Project;
+use crate::remote::stop;
 use crate::view::{self, Opening, View, Wants};
 use crate::{exit, output, words};
 
@@ -46,13 +47,13 @@ pub fn run(submit: &Submit, arguments: &Arguments) -> Result<u8, Stop> {
         None => started,
     };
     let project = Project::find(&directory).map_err(Stop::wrong)?;
-    let client = client(submit)?;
+    let client = submit.remote.client()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Stop::infra(format!("could not start: {error}")))?;
     let wanted = send(submit, &project, &client, &runtime)?;
-    let submitted = runtime.block_on(client.build_submit(&wanted)).map_err(|error| refused(&error))?;
+    let submitted = runtime.block_on(client.build_submit(&wanted)).map_err(stop)?;
     tell(&submitted, submit);
     if submit.no_wait {
         output::print(format!("{}\n", submitted.build))?;
@@ -61,32 +62,6 @@ pub fn run(submit: &Submit, arguments: &Arguments) -> Result<u8, Stop> {
     let watched = runtime.block_on(watch(&client, &submitted, submit, arguments.color));
     runtime.shutdown_background();
     watched
-}
-
-fn client(submit: &Submit) -> Result<Client, Stop> {
-    let of_environment = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let server = submit
-        .server
-        .clone()
-        .or_else(|| of_environment("ROPEWALK_SERVER"))
-        .ok_or_else(|| Stop::wrong("which server? give --server URL, or set ROPEWALK_SERVER"))?;
-    let path = submit.token.clone().or_else(|| of_environment("ROPEWALK_TOKEN_FILE").map(PathBuf::from));
-    let path = path.ok_or_else(|| Stop::wrong("with which token? give --token FILE, or set ROPEWALK_TOKEN_FILE"))?;
-    let token = std::fs::read_to_string(&path)
-        .map_err(|error| Stop::wrong(format!("cannot read the token in {}: {error}", path.display())))?;
-    Client::new(Server::parse(&server), &token).map_err(|error| refused(&error))
-}
-
-/// What the server refuses is the user's to change; what does not work is not.
-fn refused(error: &ClientError) -> Stop {
-    let mut stop = Stop::of(error);
-    let help = error.help();
-    if !help.is_empty() {
-        stop.message.push_str(&format!("\n  = help: {help}"));
-    }
-    let is_refusal =
-        error.problem().is_some_and(|problem| problem.status < 500) || matches!(error, ClientError::Address { .. });
-    Stop { code: if is_refusal { exit::WRONG } else { exit::INFRA }, ..stop }
 }
 
 /// Sends the files that the server has not; what to ask it for then.
@@ -101,7 +76,7 @@ fn send(
     for _ in 0..GATHERINGS_MAX {
         let gathered = gather(submit, project, &event)?;
         match upload(&gathered, client, runtime) {
-            Err(stop) if Gathered::is_changed(&stop.message) => continue,
+            Err(changed) if Gathered::is_changed(&changed.message) => continue,
             other => other?,
         }
         let options = SubmitOptions {
@@ -184,25 +159,25 @@ fn upload(gathered: &Gathered, client: &Client, runtime: &tokio::runtime::Runtim
     let mut sending = Sending::new(client.clone(), runtime);
     for digests in digests.chunks(DIGESTS_MAX) {
         let asked = Digests { digests: digests.to_vec() };
-        let missing = runtime.block_on(client.blob_missing(&asked)).map_err(|error| refused(&error))?.digests;
+        let missing = runtime.block_on(client.blob_missing(&asked)).map_err(stop)?.digests;
         let files: Vec<Digest> = missing.iter().copied().filter(|digest| *digest != gathered.digest).collect();
         let mut failed = None;
         let read = gathered.read(&files, &mut |digest, body| {
             sending.add(digest, body).map_err(|error| {
-                failed = Some(refused(&error));
+                failed = Some(stop(error));
                 String::new()
             })
         });
-        if let Some(stop) = failed {
-            return Err(stop);
+        if let Some(refused) = failed {
+            return Err(refused);
         }
         read.map_err(Stop::wrong)?;
         if missing.contains(&gathered.digest) {
             let text = crate::agent::sending::Body::Bytes(gathered.text.clone());
-            sending.add(gathered.digest, text).map_err(|error| refused(&error))?;
+            sending.add(gathered.digest, text).map_err(stop)?;
         }
     }
-    sending.flush().map_err(|error| refused(&error))
+    sending.flush().map_err(stop)
 }
 
 /// Says which build it is, for those who read no stream.
@@ -330,7 +305,7 @@ async fn follow(client: &Client, build: BuildId, moments: &mut Moments, shown: &
     let mut told = false;
     loop {
         tokio::select! {
-            next = moments.next() => match next.map_err(|error| refused(&error))? {
+            next = moments.next() => match next.map_err(stop)? {
                 Some(said) => shown.show(&said.moment)?,
                 None => return Ok(shown.watching().code().unwrap_or(exit::INFRA)),
             },
@@ -387,5 +362,5 @@ fn note(shown: &mut Shown, text: &str) {
 
 async fn cancel(client: &Client, build: BuildId) -> Result<(), Stop> {
     let cancel = Cancel { reason: "Ctrl-C".to_owned() };
-    client.build_cancel(build, &cancel).await.map(drop).map_err(|error| refused(&error))
+    client.build_cancel(build, &cancel).await.map(drop).map_err(stop)
 }
