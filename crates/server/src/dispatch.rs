@@ -87,6 +87,9 @@ pub struct SessionView {
     pub closed: Option<String>,
 }
 
+/// What a pipeline's program said, or what went wrong.
+type Reply = Result<Box<ProgramReply>, String>;
+
 struct Session {
     number: u64,
     secret: Arc<str>,
@@ -112,7 +115,7 @@ struct State {
     /// The leases of attempts, as workers and logs name these.
     leases: HashMap<(BuildId, AttemptNumber), LeaseId>,
     challenges: std::collections::VecDeque<(String, String, Timestamp)>,
-    answers: HashMap<u64, oneshot::Sender<Result<Box<ProgramReply>, String>>>,
+    answers: HashMap<u64, oneshot::Sender<Reply>>,
     last_number: u64,
     last_question: u64,
     stale_sections: u64,
@@ -432,7 +435,7 @@ impl Dispatch {
         Err(format!("no worker has asked the pipeline's program within {} seconds", silence.as_secs()))
     }
 
-    fn ask(&self, question: &mut Evaluate) -> Option<(u64, oneshot::Receiver<Result<Box<ProgramReply>, String>>)> {
+    fn ask(&self, question: &mut Evaluate) -> Option<(u64, oneshot::Receiver<Reply>)> {
         let mut state = self.state();
         let open = state.sessions.iter().filter(|(_, session)| session.closed().is_none());
         let worker = open.min_by_key(|(_, session)| session.asked.len()).map(|(worker, _)| worker.clone())?;
@@ -449,7 +452,7 @@ impl Dispatch {
     }
 
     /// A worker answers. Only who was asked is heard.
-    pub fn evaluated(&self, worker: &WorkerId, id: u64, reply: Result<Box<ProgramReply>, String>) {
+    pub fn evaluated(&self, worker: &WorkerId, id: u64, reply: Reply) {
         let mut state = self.state();
         let was_asked = state.sessions.get_mut(worker).is_some_and(|session| session.asked.remove(&id));
         if was_asked && let Some(answer) = state.answers.remove(&id) {

@@ -11,6 +11,7 @@ pub mod lowering;
 pub mod moments;
 pub mod outbox;
 pub mod records;
+pub mod recovery;
 pub mod server;
 pub mod source;
 pub mod world;

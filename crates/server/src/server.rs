@@ -19,7 +19,7 @@ use graph::{
 use serde_json::Value;
 use store::blob::Blobs;
 use store::log::Logs;
-use store::{Store, StoreError};
+use store::{Sequence, Store, StoreError};
 use thiserror::Error;
 use tokio::sync::watch;
 
@@ -30,6 +30,7 @@ use crate::lowering::{First, Lowering};
 use crate::records::{
     Intake, PoolRecord, Project, RecordError, Records, Said, Sharing, Superseding, WorkerRecord, is_name,
 };
+use crate::recovery::{self, recover, save_standings};
 use crate::request::{ShellHandle, Stopped, requests};
 use crate::settings::{OnOff, Settings};
 use crate::shell::{Shell, ShellError, inbox};
@@ -211,7 +212,7 @@ impl Server {
         let Parts { store, blobs, logs, access, secrets, scratch, clock } = parts;
         std::fs::create_dir_all(&scratch)?;
         let records = Records::new(Arc::clone(&store));
-        let recovered = recover(&*store, clock())?;
+        let recovered = recover(&*store, &records, clock())?;
         let held = held_pools(&records)?;
         let sources = Arc::new(Sources::new(Arc::clone(&blobs)));
         let lowering = Arc::new(Lowering::new(Arc::clone(&sources), Arc::clone(&blobs)));
@@ -242,6 +243,7 @@ impl Server {
         for (build, request) in recovered.requests {
             world.remember(build, request);
         }
+        world.remember_ended(recovered.ended);
         let engine = recovered.engine;
         let (told_end, ended) = watch::channel(false);
         let shell_store = Arc::clone(&store);
@@ -256,6 +258,8 @@ impl Server {
             Ok(result) => result,
             Err(error) => Err(ShellError::Store(error.into())),
         })?;
+        let saving = save_standings(shell.clone(), Arc::clone(&store), records.clone(), clock);
+        drop(tokio::spawn(saving));
         let server = Arc::new(Self {
             store,
             blobs,
@@ -651,7 +655,10 @@ impl Running {
     pub async fn end(self) -> Result<(), ShellError> {
         self.server.ending.send_replace(Ending::Begun);
         self.server.dispatch.end_all();
-        self.server.shell.end().await;
+        let Server { shell, store, records, .. } = &*self.server;
+        // A start that finds none that is up to date reads more.
+        let _ = recovery::save(shell, store, records, self.server.means.clock, Sequence::default()).await;
+        shell.end().await;
         let shell = self.shell;
         tokio::task::spawn_blocking(move || shell.join().expect("the shell's thread does not panic"))
             .await
@@ -662,27 +669,6 @@ impl Running {
 /// Runs what blocks on the pool of blocking threads.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, RequestError> {
     tokio::task::spawn_blocking(work).await.map_err(|_| RequestError::Interrupted)
-}
-
-struct Recovered {
-    engine: Engine,
-    requests: Vec<(BuildId, Arc<BuildRequest>)>,
-}
-
-/// The engine as the facts of the builds that have not ended make it. Leases are numbered after the clock, which is after
-/// every lease that was ever given so.
-fn recover(store: &dyn Store, now: Timestamp) -> Result<Recovered, StoreError> {
-    let mut engine = Engine::after_lease(LeaseId(now.0.unsigned_abs()));
-    let mut requests = Vec::new();
-    for build in store.unfinished()? {
-        for fact in store.facts(build)? {
-            engine.apply(&fact);
-            if let What::BuildCreated(request) = fact.what {
-                requests.push((build, Arc::new(*request)));
-            }
-        }
-    }
-    Ok(Recovered { engine, requests })
 }
 
 fn held_pools(records: &Records) -> Result<Vec<Input>, RecordError> {

@@ -175,7 +175,7 @@ impl Source {
     pub fn own_pipeline(&self) -> Result<String, SourceError> {
         let has = |path: &&str| self.manifest.files.contains_key(&format!("{}{path}", self.folder));
         let program = [".ropewalk/Cargo.toml", ".ropewalk/pipeline.rs"].into_iter().find(has);
-        let names: Vec<&str> = PIPELINE_FILES.iter().copied().filter(|path| has(&path)).chain(program).collect();
+        let names: Vec<&str> = PIPELINE_FILES.iter().copied().filter(has).chain(program).collect();
         if names.is_empty() {
             let what = "the source has no pipeline: `ropewalk init` writes one to .ropewalk/pipeline.yaml".to_owned();
             return Err(SourceError::NoPipeline(what));

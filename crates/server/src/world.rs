@@ -128,6 +128,9 @@ impl Duplicates {
     }
 }
 
+/// A job and what came along its edges.
+type MadeOf = (Arc<Job>, BTreeMap<JobName, NeedResult>);
+
 /// What is asked for a job's operation.
 struct ToResolve {
     request: Arc<BuildRequest>,
@@ -151,7 +154,7 @@ pub struct ServerWorld {
     means: Arc<Means>,
     builds: HashMap<BuildId, Arc<BuildRequest>>,
     /// Jobs whose operation was asked for and that have not ended: what it is made of can be worked out again.
-    resolving: HashMap<(BuildId, JobName), (Arc<Job>, BTreeMap<JobName, NeedResult>)>,
+    resolving: HashMap<(BuildId, JobName), MadeOf>,
     /// Builds that have ended, in that order.
     ended: VecDeque<(BuildId, Timestamp)>,
     /// Evaluations under way: the build and how many answers were known.
@@ -207,6 +210,15 @@ impl ServerWorld {
     /// Takes in a build whose facts were folded before this process began.
     pub fn remember(&mut self, build: BuildId, request: Arc<BuildRequest>) {
         self.builds.insert(build, request);
+    }
+
+    /// Takes in which builds have ended that the engine holds; their logs are finished if that was still to do.
+    pub fn remember_ended(&mut self, mut ended: Vec<(BuildId, Timestamp)>) {
+        ended.sort_by_key(|(_, at)| *at);
+        for (build, _) in &ended {
+            self.end_log(*build);
+        }
+        self.ended.extend(ended);
     }
 
     /// What was asked for; read again of a build that was called back.

@@ -186,6 +186,30 @@ fn a_server_that_is_started_again_goes_on() {
 }
 
 #[test]
+fn leases_only_grow_over_restarts_and_what_ended_stays_ended() {
+    run(async {
+        let mut site = Site::new();
+        let mut leases = Vec::new();
+        for _ in 0..3 {
+            let mut worker = Worker::join(&site, "w1", []).await;
+            let (build, start) = begun(&site, &mut worker, ONE).await;
+            leases.push(start.spec.lease);
+            worker.finish(&site, &start.spec).await;
+            site.ended(build).await;
+            site = site.restart().await;
+            // A result of before is nobody's any more, and builds that ended are listed as they were.
+            let worker = Worker::join(&site, "w1", []).await;
+            assert_eq!(worker.finish(&site, &start.spec).await.stale, [start.spec.lease].into());
+            assert_eq!(site.server().store.build(build).unwrap().unwrap().verdict, Verdict::Passed { note: None });
+        }
+        assert!(leases.is_sorted_by(|earlier, later| earlier < later), "{leases:?}");
+        let standing = site.server().shell.ask(|engine| engine.standing()).await.unwrap();
+        assert_eq!(standing.charges.keys().collect::<Vec<_>>(), ["ada"], "who was charged is known after a restart");
+        site.end().await;
+    });
+}
+
+#[test]
 fn secrets_are_for_one_lease_and_for_nobody_else() {
     run(async {
         let site = Site::with_secrets(BTreeMap::from([("TOKEN".to_owned(), "hush-hush".to_owned())]));
