@@ -499,19 +499,17 @@ pub struct Waiting {
     pub reason: WaitReason,
     /// The same for people, as a sentence.
     pub text: String,
-    /// In how long it may begin, if that can be said.
+    /// How long it will wait for a worker, if that can be said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub estimate: Option<Estimate>,
 }
 
-/// In how long something may happen, in milliseconds.
+/// How long something may take, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Estimate {
-    /// Hardly sooner.
+    /// Hardly less.
     pub low_ms: u64,
-    /// Most likely.
-    pub likely_ms: u64,
-    /// Hardly later.
+    /// Hardly more.
     pub high_ms: u64,
 }
 
@@ -523,16 +521,27 @@ pub enum WaitReason {
     Nothing,
     /// Jobs that it needs have not ended.
     Needs {
-        /// Their names.
+        /// Their names, the first 20.
         jobs: Vec<String>,
+        /// How many there are.
+        count: u64,
     },
     /// A person has to answer its gate.
     Gate {
         /// The question.
         prompt: String,
     },
-    /// It is being worked out whether an earlier result may be taken.
+    /// It is worked out whether an earlier result may be taken, or the next decision is due.
     Resolving,
+    /// An equal operation is under way, whose result it will take.
+    Same {
+        /// Who runs it, or is to.
+        #[serde(flatten)]
+        job: JobKey,
+        /// The attempt, if it runs.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        attempt: Option<u32>,
+    },
     /// The next try has its time.
     Retry {
         /// When.
@@ -542,34 +551,36 @@ pub enum WaitReason {
     Concurrency {
         /// The group.
         group: String,
-        /// Who holds it.
-        holder: Option<JobKey>,
+        /// Who holds it, or goes first, at most 20.
+        holders: Vec<JobKey>,
+        /// Its place among those that wait, from 1.
+        position: u64,
     },
     /// Its pool is held.
     Held {
         /// The pool.
         pool: String,
-        /// Who holds it.
-        by: String,
-        /// Why.
+        /// Who holds it, and why.
         reason: String,
     },
-    /// No worker that is there can run it, ever.
+    /// No worker that is there and open can run it.
     NoWorker {
         /// The pool.
         pool: String,
         /// What is missing, for people.
         missing: String,
+        /// The workers that could run it and take nothing new, at most 20, with their reasons.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        closed: BTreeMap<String, String>,
     },
     /// It waits for a worker of its pool to have room.
     Queue {
         /// The pool.
         pool: String,
-        /// Its place, from 1, if that can be said.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        position: Option<u64>,
-        /// Who holds the workers that it waits for, at most a few.
-        holders: Vec<JobKey>,
+        /// Its place, from 1, if nothing else came and all took as long as is usual.
+        position: u64,
+        /// How many are before it.
+        ahead: u64,
     },
 }
 

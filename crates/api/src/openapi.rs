@@ -115,7 +115,24 @@ fn path_parameter(name: &str) -> Value {
         "secret" => json!({ "type": "string", "pattern": crate::project::SECRET_NAME_PATTERN }),
         _ => json!({ "type": "string", "minLength": 1, "maxLength": 512 }),
     };
-    json!({ "name": name, "in": "path", "required": true, "schema": schema })
+    let mut parameter = json!({ "name": name, "in": "path", "required": true, "schema": schema });
+    if let Some(example) = example(name) {
+        parameter["example"] = example;
+    }
+    parameter
+}
+
+/// What might stand there, for people, and for testers that begin with it.
+fn example(name: &str) -> Option<Value> {
+    Some(match name {
+        "build" | "number" | "attempt" => json!(1),
+        "step" => json!(0),
+        "project" => json!("sails"),
+        "job" => json!("hello"),
+        "pool" => json!("default"),
+        "secret" => json!("TOKEN"),
+        _ => return None,
+    })
 }
 
 fn other_parameter(parameter: &Parameter, generator: &mut SchemaGenerator) -> Value {

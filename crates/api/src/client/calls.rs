@@ -388,7 +388,12 @@ impl Client {
             .await
     }
 
-    fn page(&self, operation: &str, open: &[&dyn std::fmt::Display], page: &PageWanted) -> super::request::Call<'_> {
+    fn page(
+        &self,
+        operation: &str,
+        open: &[&(dyn std::fmt::Display + Sync)],
+        page: &PageWanted,
+    ) -> super::request::Call<'_> {
         self.call(operation, open).query("cursor", page.cursor.as_ref()).query("limit", page.limit)
     }
 }

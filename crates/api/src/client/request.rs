@@ -27,7 +27,7 @@ pub(super) struct Call<'c> {
 
 impl Client {
     /// A call of `operation`, with what its path leaves open, in order.
-    pub(super) fn call(&self, operation: &str, open: &[&dyn std::fmt::Display]) -> Call<'_> {
+    pub(super) fn call(&self, operation: &str, open: &[&(dyn std::fmt::Display + Sync)]) -> Call<'_> {
         let route = Route::of(operation);
         let mut values = open.iter();
         let mut path = String::from(&*self.base);

@@ -116,6 +116,17 @@ impl Moments {
         Ok(())
     }
 
+    /// Waits until the stream flows, so that what happens from now on is told. Needs not be called.
+    ///
+    /// # Errors
+    /// As [`Moments::next`].
+    pub async fn connected(&mut self) -> Result<(), ClientError> {
+        while self.reading.is_none() {
+            self.connect().await?;
+        }
+        Ok(())
+    }
+
     async fn connect(&mut self) -> Result<(), ClientError> {
         if self.failures > 0 {
             let wait = (REPEAT_MS << self.failures.min(16)).min(RESUME_MS_MAX);
