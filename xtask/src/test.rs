@@ -15,7 +15,13 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("setpriv", "util-linux"),
     ("mkfs.btrfs", "btrfs-progs"),
     ("filefrag", "e2fsprogs"),
+    ("pg_ctlcluster", "postgresql"),
+    ("python3", "python3-venv"),
 ];
+
+/// The tester of the HTTP API, from PyPI, and where it is installed; `crates/server/tests/http/schema.rs` runs it.
+const SCHEMATHESIS: &str = "schemathesis==4.32.5";
+const SCHEMATHESIS_FOLDER: &str = "target/schemathesis";
 
 /// Installs what is missing, then runs Ropewalk's own pipeline with Ropewalk (`.ropewalk/pipeline.rs`). `rest` narrows the
 /// tests (a nextest filter) and runs those alone.
@@ -24,6 +30,7 @@ const PROGRAMS: &[(&str, &str)] = &[
 /// The first step that failed.
 pub fn all(rest: &[&str]) -> Result<(), String> {
     install()?;
+    install_schemathesis();
     if !rest.is_empty() {
         return run(cargo(&["nextest", "run", "--workspace", "--no-fail-fast"]).args(rest));
     }
@@ -73,6 +80,22 @@ fn install() -> Result<(), String> {
         .args(packages)
         .env("DEBIAN_FRONTEND", "noninteractive")
         .stdout(Stdio::null()))
+}
+
+/// Installs the tester of the HTTP API into a folder of its own. Where that fails the test says that it was skipped, or, in
+/// CI, fails.
+fn install_schemathesis() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(SCHEMATHESIS_FOLDER);
+    if folder.join("bin/schemathesis").exists() {
+        return;
+    }
+    eprintln!("installing {SCHEMATHESIS} into {SCHEMATHESIS_FOLDER}");
+    let made = run(Command::new("python3").args(["-m", "venv"]).arg(&folder));
+    let pip = folder.join("bin/pip");
+    let installed = made.and_then(|()| run(Command::new(pip).args(["install", "--quiet", SCHEMATHESIS])));
+    if let Err(error) = installed {
+        eprintln!("note: the test of the HTTP API against its document is skipped: {error}");
+    }
 }
 
 fn is_root() -> bool {

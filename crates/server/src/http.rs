@@ -27,6 +27,7 @@ mod router;
 mod site;
 mod stream;
 mod token;
+mod wait;
 pub mod worker;
 mod worker_view;
 

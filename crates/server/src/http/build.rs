@@ -20,7 +20,7 @@ use super::call::Call;
 use super::control::audit;
 use super::{App, convert, problem};
 use crate::access::{Bearer, Target, Verb};
-use crate::records::Sharing;
+use crate::records::{DEFAULT_POOL, Sharing};
 use crate::server::{Made, RequestError, Wanted};
 
 /// How many pages of builds that the token may not see are passed over in one call.
@@ -170,7 +170,9 @@ pub async fn diagnostics(app: Arc<App>, call: Call) -> Answered {
 pub async fn submit(app: Arc<App>, call: Call) -> Answered {
     let submit: Submit = call.json()?;
     let now = app.now();
-    let target = Target { project: Some(&submit.project), pool: submit.pool.as_deref(), build: None };
+    // Jobs that name no pool go to this one, so whoever may not use it may not ask for them.
+    let pool = submit.pool.as_deref().unwrap_or(DEFAULT_POOL);
+    let target = Target { project: Some(&submit.project), pool: Some(pool), build: None };
     call.demand(Verb::Submit, &target, now)?;
     let options = submit.options;
     let wanted = Wanted {

@@ -2,18 +2,15 @@
 
 use std::sync::Arc;
 
-use api::job::{Estimate, Job, JobState, TestOutcome, WaitReason, Waiting};
+use api::job::{Job, JobState, TestOutcome};
 use api::page::Page;
 use api::problem::Problem;
-use engine::JobState as Stands;
-use graph::{AttemptNumber, BuildId, Digest, Graph, JobName, Resources, Timestamp};
+use graph::{AttemptNumber, BuildId, Digest, Graph, JobName};
 use store::rows::GateRow;
 
 use super::answer::{self, Answered, Wanted, exactly, range, ranged};
 use super::call::Call;
-use super::{App, convert, problem};
-use crate::dispatch::SessionView;
-use crate::records::{DEFAULT_POOL, PoolRecord};
+use super::{App, convert, problem, wait};
 
 /// The media type of an artifact.
 const TAR: &str = "application/x-tar";
@@ -178,163 +175,15 @@ pub async fn gates(app: Arc<App>, call: Call) -> Answered {
 pub async fn why(app: Arc<App>, call: Call) -> Answered {
     let (build, name) = (call.build()?, JobName::from(call.segment("job")));
     let asked = name.clone();
-    let stands = app.server.shell.ask(move |engine| standing(engine, build, &asked)).await.map_err(problem::stopped)?;
-    let waiting = app.blocking(move |app| waiting(app, build, &name, stands)).await?;
+    let wait = app.server.shell.ask(move |engine| engine.why(build, &asked)).await.map_err(problem::stopped)?;
+    let waiting = app
+        .blocking(move |app| {
+            // That there is such a job.
+            one(app, build, &name)?;
+            let gates = app.server.store.open_gates(build).map_err(problem::store)?;
+            let prompt = gates.into_iter().find(|gate| gate.job == name).map(|gate| gate.prompt).unwrap_or_default();
+            Ok(wait::told(build, &name, wait.as_ref(), &prompt))
+        })
+        .await?;
     answer::json(&waiting)
-}
-
-/// How a job stands in the engine, without what belongs to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// Decided with the next step.
-    Undecided,
-    /// At its gate.
-    Gated,
-    /// Its operation is worked out.
-    Resolving,
-    /// Behind an equal operation.
-    Following,
-    /// Behind its concurrency group.
-    Grouped,
-    /// In its pool's queue; whether a worker that is there could run it.
-    Queued(Runnable),
-    /// Between two tries.
-    Sleeping(Timestamp),
-    /// It runs or has ended.
-    Begun,
-}
-
-/// Whether a worker that is there could run a job if it were idle.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Runnable {
-    /// One could.
-    Yes,
-    /// None could.
-    No,
-}
-
-/// How a job stands; `None` if the engine does not hold it.
-fn standing(engine: &engine::Engine, build: BuildId, job: &JobName) -> Option<Standing> {
-    Some(match engine.job(build, job)? {
-        Stands::Waiting => Standing::Undecided,
-        Stands::Gated => Standing::Gated,
-        Stands::Resolving => Standing::Resolving,
-        Stands::Following => Standing::Following,
-        Stands::Grouped => Standing::Grouped,
-        Stands::Queued => {
-            let is_unmatched = engine.unmatched().iter().any(|(of, name)| *of == build && name == job);
-            Standing::Queued(if is_unmatched { Runnable::No } else { Runnable::Yes })
-        }
-        Stands::Leased { .. } | Stands::Ended(_) => Standing::Begun,
-        Stands::Sleeping { until } => Standing::Sleeping(until),
-    })
-}
-
-/// Why a job waits, as data and as a sentence.
-fn waiting(app: &App, build: BuildId, name: &JobName, stands: Option<Standing>) -> Result<Waiting, Problem> {
-    let graph = graph_of(app, build)?;
-    let rows = app.server.store.jobs(build).map_err(problem::store)?;
-    let row = rows.iter().find(|row| row.name == *name);
-    let Some(spec) = graph.jobs.get(name) else {
-        return match row {
-            Some(_) => Ok(told(build, name, WaitReason::Nothing, "it has ended".to_owned())),
-            None => Err(problem::not_found(format_args!("job `{name}` in build {build}"))),
-        };
-    };
-    let pool = if spec.pool.is_empty() { DEFAULT_POOL } else { spec.pool.as_str() };
-    let (reason, text) = match stands {
-        None | Some(Standing::Begun) => (WaitReason::Nothing, "it runs or has ended".to_owned()),
-        Some(Standing::Undecided) => {
-            let open =
-                |job: &JobName| !rows.iter().any(|row| row.name == *job && row.state == store::rows::JobState::Ended);
-            let jobs: Vec<String> =
-                spec.needs.iter().filter(|need| open(&need.job)).map(|need| need.job.to_string()).collect();
-            let text = format!("it waits for {}", quoted(&jobs));
-            (WaitReason::Needs { jobs }, text)
-        }
-        Some(Standing::Gated) => {
-            let gates = app.server.store.gates(build).map_err(problem::store)?;
-            let prompt = gates.into_iter().find(|gate| gate.job == *name).map(|gate| gate.prompt).unwrap_or_default();
-            let text = format!("it waits for a person: {prompt}");
-            (WaitReason::Gate { prompt }, text)
-        }
-        Some(Standing::Resolving | Standing::Following) => {
-            (WaitReason::Resolving, "it is seen whether an equal operation has passed, or is under way".to_owned())
-        }
-        Some(Standing::Sleeping(until)) => {
-            let at = api::time::Time(until);
-            (WaitReason::Retry { at }, format!("its next try may begin at {at}"))
-        }
-        Some(Standing::Grouped) => {
-            let group = spec.concurrency.as_ref().map(|group| group.group.to_string()).unwrap_or_default();
-            let text = format!("another job of the group `{group}` runs or goes before it");
-            (WaitReason::Concurrency { group, holder: None }, text)
-        }
-        Some(Standing::Queued(runnable)) => queued(app, pool, spec, runnable)?,
-    };
-    let mut waiting = told(build, name, reason, text);
-    waiting.estimate = estimate(app, name, &waiting.reason)?;
-    Ok(waiting)
-}
-
-fn told(build: BuildId, name: &JobName, reason: WaitReason, text: String) -> Waiting {
-    Waiting { build, job: name.to_string(), reason, text, estimate: None }
-}
-
-fn quoted(jobs: &[String]) -> String {
-    if jobs.is_empty() {
-        return "a decision that comes with the next step".to_owned();
-    }
-    jobs.iter().map(|job| format!("`{job}`")).collect::<Vec<_>>().join(", ")
-}
-
-fn queued(app: &App, pool: &str, spec: &graph::Job, runnable: Runnable) -> Result<(WaitReason, String), Problem> {
-    let held = app.server.records.read::<PoolRecord>(pool).map_err(problem::record)?;
-    if let Some(said) = held.and_then(|(record, _)| record.held) {
-        let text = format!("the pool `{pool}` is held by {}: {}", said.by, said.reason);
-        return Ok((WaitReason::Held { pool: pool.to_owned(), by: said.by, reason: said.reason }, text));
-    }
-    if runnable == Runnable::No {
-        let missing = missing(&app.server.dispatch.sessions(), pool, spec);
-        let text = format!("no worker can run it: {missing}");
-        return Ok((WaitReason::NoWorker { pool: pool.to_owned(), missing }, text));
-    }
-    let text = format!("it waits for a worker of the pool `{pool}`");
-    Ok((WaitReason::Queue { pool: pool.to_owned(), position: None, holders: Vec::new() }, text))
-}
-
-/// What no worker has that a job needs, for people.
-fn missing(workers: &[SessionView], pool: &str, spec: &graph::Job) -> String {
-    let of_pool: Vec<&SessionView> = workers.iter().filter(|worker| worker.offer.pools.contains(pool)).collect();
-    if of_pool.is_empty() {
-        return format!("the pool `{pool}` has no worker; `ropewalk work --pool {pool}` starts one");
-    }
-    if let Some(label) =
-        spec.labels.iter().find(|label| !of_pool.iter().any(|worker| worker.offer.labels.contains(*label)))
-    {
-        return format!("no worker of the pool `{pool}` has the label `{label}`");
-    }
-    let Resources { cpu_milli, memory_bytes } = spec.resources;
-    let offers = |worker: &&SessionView| {
-        let Resources { cpu_milli: cpu, memory_bytes: memory } = worker.offer.resources;
-        (cpu == 0 || cpu >= cpu_milli) && (memory == 0 || memory >= memory_bytes)
-    };
-    if !of_pool.iter().any(offers) {
-        return format!(
-            "no worker of the pool `{pool}` has {cpu_milli} thousandths of a core and {memory_bytes} bytes"
-        );
-    }
-    if let Some(reason) = of_pool.iter().find_map(|worker| worker.closed.as_ref()) {
-        return format!("the workers of the pool `{pool}` take nothing new: {reason}");
-    }
-    format!("no worker of the pool `{pool}` has all of its labels and resources together")
-}
-
-/// In how long a job that waits for a worker may begin: between at once and the usual time of a job like it.
-fn estimate(app: &App, name: &JobName, reason: &WaitReason) -> Result<Option<Estimate>, Problem> {
-    if !matches!(reason, WaitReason::Queue { .. }) {
-        return Ok(None);
-    }
-    let usual = app.server.store.usual_duration_ms(name).map_err(problem::store)?;
-    Ok(usual.map(|usual| Estimate { low_ms: 0, likely_ms: usual / 2, high_ms: usual }))
 }

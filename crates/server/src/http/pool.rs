@@ -1,94 +1,53 @@
 //! Pools: who serves them, what waits in them, who holds them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
-use api::job::{WaitReason, Waiting};
+use api::job::Waiting;
+use api::page::Page;
 use api::pool::{Held, Hold, Pool, Queued};
 use api::problem::Problem;
-use engine::{Engine, JobState};
+use engine::Engine;
 use graph::{BuildId, JobName};
 
 use super::answer::{self, Answered};
 use super::build::{Sight, request};
 use super::call::Call;
 use super::control::{audit, reason};
-use super::job::cut;
+use super::wait::{self, pool_name};
 use super::{App, problem};
 use crate::access::{Target, Verb};
 use crate::records::{DEFAULT_POOL, PoolRecord, Said};
-
-/// What waits and runs in a pool.
-#[derive(Clone, Copy, Debug, Default)]
-struct Load {
-    waiting: u64,
-    running: u64,
-}
-
-/// The name of a job's pool.
-fn pool_name(pool: &str) -> &str {
-    if pool.is_empty() { DEFAULT_POOL } else { pool }
-}
 
 /// What people said.
 pub fn held(said: &Said) -> Held {
     Held { by: said.by.clone(), reason: said.reason.clone(), at: said.at.into() }
 }
 
-/// Jobs that wait for a worker, or are with one, by build.
-fn jobs_of(engine: &Engine) -> Vec<(BuildId, JobName, bool)> {
-    let jobs = engine.builds().flat_map(|build| engine.jobs(build).map(move |(job, state)| (build, job, state)));
-    jobs.filter_map(|(build, job, state)| match state {
-        JobState::Queued => Some((build, job.clone(), true)),
-        JobState::Leased { .. } => Some((build, job.clone(), false)),
-        _ => None,
-    })
-    .collect()
-}
-
-/// All pools, by name. Asks the engine, then reads.
+/// All pools, by name: those that the engine knows, and those that are held.
 async fn pools(app: &Arc<App>) -> Result<BTreeMap<String, Pool>, Problem> {
-    let jobs = app.server.shell.ask(jobs_of).await.map_err(problem::stopped)?;
-    app.blocking(move |app| {
-        let mut counts: BTreeMap<String, Load> = BTreeMap::new();
-        let mut graphs = BTreeMap::new();
-        for (build, job, is_waiting) in jobs {
-            let graph = match graphs.entry(build) {
-                std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
-                std::collections::btree_map::Entry::Vacant(entry) => {
-                    entry.insert(app.server.store.graph(build).map_err(problem::store)?.unwrap_or_default())
-                }
-            };
-            let pool = graph.jobs.get(&job).map_or(DEFAULT_POOL, |spec| pool_name(&spec.pool));
-            let count = counts.entry(pool.to_owned()).or_default();
-            if is_waiting { count.waiting += 1 } else { count.running += 1 }
+    let states = app.server.shell.ask(Engine::pools).await.map_err(problem::stopped)?;
+    let records = app.blocking(|app| app.server.records.all::<PoolRecord>().map_err(problem::record)).await?;
+    let mut pools: BTreeMap<String, Pool> = BTreeMap::new();
+    let named = |name: &str| Pool { name: name.to_owned(), held: None, waiting: 0, running: 0, workers: 0, slots: 0 };
+    pools.insert(DEFAULT_POOL.to_owned(), named(DEFAULT_POOL));
+    for state in states {
+        // Jobs may name the default pool or no pool; its workers serve both names.
+        let name = pool_name(&state.pool);
+        let pool = pools.entry(name.to_owned()).or_insert_with(|| named(name));
+        pool.waiting += state.queued;
+        pool.running += state.running;
+        pool.workers = pool.workers.max(state.workers);
+        pool.slots = pool.slots.max(state.slots);
+    }
+    for (name, record) in records {
+        if let Some(said) = &record.held {
+            pools.entry(name.clone()).or_insert_with(|| named(&name)).held = Some(held(said));
         }
-        let records: BTreeMap<String, PoolRecord> =
-            app.server.records.all::<PoolRecord>().map_err(problem::record)?.into_iter().collect();
-        let sessions = app.server.dispatch.sessions();
-        let served = sessions.iter().flat_map(|worker| &worker.offer.pools).map(|pool| pool_name(pool).to_owned());
-        let said = records.iter().filter(|(_, record)| record.held.is_some()).map(|(name, _)| name.clone());
-        let names: BTreeSet<String> =
-            counts.keys().cloned().chain(served).chain(said).chain([DEFAULT_POOL.to_owned()]).collect();
-        let pool = |name: String| {
-            let count = counts.get(&name).copied().unwrap_or_default();
-            let workers: Vec<_> = sessions
-                .iter()
-                .filter(|worker| worker.offer.pools.iter().any(|pool| pool_name(pool) == name))
-                .collect();
-            let pool = Pool {
-                held: records.get(&name).and_then(|record| record.held.as_ref()).map(held),
-                waiting: count.waiting,
-                running: count.running,
-                workers: workers.len() as u64,
-                slots: workers.iter().map(|worker| u64::from(worker.offer.slots)).sum(),
-                name: name.clone(),
-            };
-            (name, pool)
-        };
-        Ok(names.into_iter().map(pool).collect())
-    })
-    .await
+    }
+    Ok(pools)
 }
 
 pub async fn list(app: Arc<App>, call: Call) -> Answered {
@@ -127,62 +86,77 @@ pub async fn release(app: Arc<App>, call: Call) -> Answered {
 
 pub async fn queue(app: Arc<App>, call: Call) -> Answered {
     let name = call.segment("pool").to_owned();
-    let (limit, from) = (call.limit()?, call.cursor::<usize>()?.unwrap_or(0));
+    let (limit, after) = (call.limit()?, call.cursor::<Cursor>()?);
     let bearer = Arc::clone(call.bearer()?);
-    let asked = |engine: &Engine| (jobs_of(engine), engine.unmatched());
-    let (jobs, unmatched) = app.server.shell.ask(asked).await.map_err(problem::stopped)?;
+    let asked = move |engine: &Engine| waiting_in(engine, &name, after, limit);
+    let (waiting, next) = app.server.shell.ask(asked).await.map_err(problem::stopped)?;
     let page = app
         .blocking(move |app| {
             let mut sight = Sight::new(&bearer, Verb::Read, app.now());
-            let unmatched: BTreeSet<(BuildId, JobName)> = unmatched.into_iter().collect();
-            let held = app.server.records.read::<PoolRecord>(&name).map_err(problem::record)?;
-            let held = held.and_then(|(record, _)| record.held);
-            let mut queued = Vec::new();
-            let mut at_hand: Option<(BuildId, Arc<graph::Graph>, store::rows::BuildRow)> = None;
-            for (build, job, is_waiting) in jobs {
-                if !is_waiting {
-                    continue;
+            let mut items = Vec::new();
+            let mut at_hand: Option<store::rows::BuildRow> = None;
+            for waiting in waiting {
+                if at_hand.as_ref().is_none_or(|row| row.build != waiting.build) {
+                    at_hand = app.server.store.build(waiting.build).map_err(problem::store)?;
                 }
-                if at_hand.as_ref().is_none_or(|(held, ..)| *held != build) {
-                    let graph = app.server.store.graph(build).map_err(problem::store)?.unwrap_or_default();
-                    let Some(row) = app.server.store.build(build).map_err(problem::store)? else { continue };
-                    at_hand = Some((build, graph, row));
+                let Some(row) = &at_hand else { continue };
+                let project = &row.origin.project;
+                if sight.build(project, row.build) {
+                    let (project, client) = (project.clone(), row.client.clone());
+                    items.push(Queued { build: row.build, project, client, waiting });
                 }
-                let Some((_, graph, row)) = &at_hand else { continue };
-                let is_here = graph.jobs.get(&job).is_some_and(|spec| pool_name(&spec.pool) == name);
-                if !is_here || !sight.build(&row.origin.project, build) {
-                    continue;
-                }
-                let is_unmatched = unmatched.contains(&(build, job.clone()));
-                let position = queued.len() as u64 + 1;
-                let (reason, text) = waits(&name, held.as_ref(), is_unmatched, position);
-                queued.push(Queued {
-                    build,
-                    project: row.origin.project.clone(),
-                    client: row.client.clone(),
-                    waiting: Waiting { build, job: job.to_string(), reason, text, estimate: None },
-                });
             }
-            let behind = queued.into_iter().enumerate().skip(from);
-            let page = cut(behind, limit, |(place, _)| (place + 1).to_string());
-            let items = page.items.into_iter().map(|(_, queued)| queued).collect();
-            Ok(api::page::Page { items, next: page.next })
+            Ok(Page { items, next: next.map(|next| next.to_string()) })
         })
         .await?;
     answer::json(&page)
 }
 
-fn waits(pool: &str, held: Option<&Said>, is_unmatched: bool, position: u64) -> (WaitReason, String) {
-    let pool = pool.to_owned();
-    if let Some(said) = held {
-        let text = format!("the pool `{pool}` is held by {}: {}", said.by, said.reason);
-        return (WaitReason::Held { pool, by: said.by.clone(), reason: said.reason.clone() }, text);
+/// Where a page of a queue ended: which of the pool's names, the build and the job.
+#[derive(Clone, Debug)]
+struct Cursor {
+    name: usize,
+    build: BuildId,
+    job: JobName,
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.name, self.build, self.job)
     }
-    if is_unmatched {
-        let missing = "none that is there has its labels and resources".to_owned();
-        let text = format!("no worker of the pool `{pool}` can run it");
-        return (WaitReason::NoWorker { pool, missing }, text);
+}
+
+impl FromStr for Cursor {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let mut parts = text.splitn(3, '.');
+        let mut next = || parts.next().ok_or(());
+        let (name, build, job) = (next()?, next()?, next()?);
+        let build = BuildId(build.parse().map_err(drop)?);
+        Ok(Self { name: name.parse().map_err(drop)?, build, job: JobName::from(job) })
     }
-    let text = format!("it waits for a worker of the pool `{pool}`");
-    (WaitReason::Queue { pool, position: Some(position), holders: Vec::new() }, text)
+}
+
+/// A page of a pool's queue with the reason of each job, and where the next one begins. The default pool is asked by both
+/// of its names.
+fn waiting_in(engine: &Engine, pool: &str, after: Option<Cursor>, limit: u32) -> (Vec<Waiting>, Option<Cursor>) {
+    let names: &[&str] = if pool == DEFAULT_POOL { &["", DEFAULT_POOL] } else { &[pool] };
+    let most = usize::try_from(limit).unwrap_or(usize::MAX);
+    let (mut waiting, mut last) = (Vec::new(), None);
+    for (index, name) in names.iter().enumerate() {
+        let from = after.as_ref().filter(|after| after.name == index);
+        if after.as_ref().is_some_and(|after| after.name > index) {
+            continue;
+        }
+        let room = most + 1 - waiting.len();
+        for (build, job) in engine.queue(name, from.map(|from| (from.build, &from.job)), room) {
+            if waiting.len() == most {
+                return (waiting, last);
+            }
+            waiting.push(wait::told(build, &job, engine.why(build, &job).as_ref(), ""));
+            last = Some(Cursor { name: index, build, job });
+        }
+    }
+    (waiting, None)
 }

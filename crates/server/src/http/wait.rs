@@ -1,0 +1,106 @@
+//! Why a job waits: the engine's reason as people and programs are told.
+
+use api::job::{Estimate, JobKey, WaitReason, Waiting};
+use engine::wait::{Instead, Wait};
+use graph::{BuildId, JobName, Resources};
+
+use crate::records::DEFAULT_POOL;
+
+/// The name of a pool; the default pool has the empty name in pipelines.
+pub fn pool_name(pool: &str) -> &str {
+    if pool.is_empty() { DEFAULT_POOL } else { pool }
+}
+
+/// The reason, as data and as a sentence. `prompt` is the question of the job's gate, if it is open.
+pub fn told(build: BuildId, job: &JobName, wait: Option<&Wait>, prompt: &str) -> Waiting {
+    let (reason, text) = match wait {
+        None => (WaitReason::Nothing, "it runs or has ended".to_owned()),
+        Some(Wait::Gate) => {
+            (WaitReason::Gate { prompt: prompt.to_owned() }, format!("it waits for a person: {prompt}"))
+        }
+        Some(wait) => reason(wait),
+    };
+    let estimate = match wait {
+        Some(Wait::Queue { estimate: Some(estimate), .. }) => {
+            Some(Estimate { low_ms: estimate.low_ms, high_ms: estimate.high_ms })
+        }
+        _ => None,
+    };
+    Waiting { build, job: job.to_string(), reason, text, estimate }
+}
+
+fn key((build, job): &(BuildId, JobName)) -> JobKey {
+    JobKey { build: *build, job: job.to_string() }
+}
+
+fn reason(wait: &Wait) -> (WaitReason, String) {
+    match wait {
+        Wait::Gate => (WaitReason::Gate { prompt: String::new() }, "it waits for a person".to_owned()),
+        Wait::Resolving => (
+            WaitReason::Resolving,
+            "it is worked out whether an earlier result may be taken, or the next decision is due".to_owned(),
+        ),
+        Wait::Needs { jobs, count } => {
+            let jobs: Vec<String> = jobs.iter().map(ToString::to_string).collect();
+            let quoted = jobs.iter().map(|job| format!("`{job}`")).collect::<Vec<_>>().join(", ");
+            let more = count.saturating_sub(jobs.len() as u64);
+            let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+            (WaitReason::Needs { jobs, count: *count }, format!("it waits for {quoted}{more}"))
+        }
+        Wait::Same { build, job, attempt } => {
+            let text = format!("job `{job}` of build {build} is the same operation; its result is awaited");
+            let job = JobKey { build: *build, job: job.to_string() };
+            (WaitReason::Same { job, attempt: attempt.map(|attempt| attempt.0) }, text)
+        }
+        Wait::Group { group, holders, position } => {
+            let before = holders.first().map(|(build, job)| format!(" behind job `{job}` of build {build}"));
+            let text = format!("it is number {position} in the group `{group}`{}", before.unwrap_or_default());
+            let holders = holders.iter().map(key).collect();
+            (WaitReason::Concurrency { group: group.clone(), holders, position: *position }, text)
+        }
+        Wait::Queue { pool, position, ahead, .. } => {
+            let pool = pool_name(pool).to_owned();
+            let text = format!("it is number {position} in the queue of the pool `{pool}`");
+            (WaitReason::Queue { pool, position: *position, ahead: *ahead }, text)
+        }
+        Wait::Held { pool, reason } => {
+            let pool = pool_name(pool).to_owned();
+            let text = format!("the pool `{pool}` is {reason}");
+            (WaitReason::Held { pool, reason: reason.clone() }, text)
+        }
+        Wait::Worker { pool, labels: _, resources: _, instead } => no_worker(pool_name(pool), instead),
+        Wait::Backoff { until } => {
+            let at = api::time::Time(*until);
+            (WaitReason::Retry { at }, format!("its next try may begin at {at}"))
+        }
+    }
+}
+
+fn no_worker(pool: &str, instead: &Instead) -> (WaitReason, String) {
+    let missing = match instead {
+        Instead::Nobody => format!("the pool `{pool}` has no worker; `ropewalk work --pool {pool}` starts one"),
+        Instead::Closed { workers } => {
+            let first = workers.first().map(|(_, reason)| format!(": {reason}")).unwrap_or_default();
+            format!("the workers of the pool `{pool}` that could run it take nothing new{first}")
+        }
+        Instead::Nearest { worker, labels, cpu_milli, memory_bytes } => {
+            let mut lacks: Vec<String> = labels.iter().map(|label| format!("the label `{label}`")).collect();
+            let Resources { cpu_milli: cpu, memory_bytes: memory } =
+                Resources { cpu_milli: *cpu_milli, memory_bytes: *memory_bytes };
+            if cpu > 0 {
+                lacks.push(format!("{cpu} thousandths of a core"));
+            }
+            if memory > 0 {
+                lacks.push(format!("{memory} bytes of memory"));
+            }
+            format!("no worker of the pool `{pool}` has all it asks for; {worker} lacks {}", lacks.join(", "))
+        }
+    };
+    let closed = match instead {
+        Instead::Closed { workers } => {
+            workers.iter().map(|(worker, reason)| (worker.to_string(), reason.clone())).collect()
+        }
+        Instead::Nobody | Instead::Nearest { .. } => std::collections::BTreeMap::new(),
+    };
+    (WaitReason::NoWorker { pool: pool.to_owned(), missing: missing.clone(), closed }, missing)
+}
