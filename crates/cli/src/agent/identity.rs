@@ -24,18 +24,30 @@ pub struct Identity {
     _lock: File,
 }
 
+/// What to do while another worker has the folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IfTaken {
+    /// Say so and end.
+    Refuse,
+    /// Wait until it has ended: the worker of a server that was replaced goes on for a while.
+    Wait,
+}
+
 impl Identity {
     /// Takes the data folder, making it and the key if need be.
     ///
     /// # Errors
     /// A sentence: another worker has the folder, or it cannot be used.
-    pub fn open(data: &Path) -> Result<Self, String> {
+    pub fn open(data: &Path, if_taken: IfTaken) -> Result<Self, String> {
         let failed = |error: io::Error| format!("cannot use the worker's folder {}: {error}", data.display());
         fs::create_dir_all(data).map_err(failed)?;
         let lock = OpenOptions::new().write(true).create(true).truncate(false).open(data.join(LOCK)).map_err(failed)?;
-        lock.try_lock().map_err(|_| {
-            format!("another worker runs with the folder {}: each needs one of its own (`--data`)", data.display())
-        })?;
+        match if_taken {
+            IfTaken::Wait => lock.lock().map_err(failed)?,
+            IfTaken::Refuse => lock.try_lock().map_err(|_| {
+                format!("another worker runs with the folder {}: each needs one of its own (`--data`)", data.display())
+            })?,
+        }
         let path = data.join(KEY);
         if !path.exists() {
             write_key(data, &path).map_err(failed)?;
@@ -87,15 +99,15 @@ mod tests {
     #[test]
     fn a_worker_is_its_key() {
         let folder = tempfile::tempdir().expect("a folder");
-        let identity = Identity::open(folder.path()).expect("a key");
+        let identity = Identity::open(folder.path(), IfTaken::Refuse).expect("a key");
         let (key, signature) = (identity.key(), identity.sign("nonce"));
         let public = UnparsedPublicKey::new(&ED25519, bytes(&key));
         assert!(public.verify(b"ropewalk worker session\nnonce", &bytes(&signature)).is_ok());
         let mode = fs::metadata(folder.path().join(KEY)).expect("a file").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        let second = Identity::open(folder.path()).map(|_| ()).expect_err("it is taken");
+        let second = Identity::open(folder.path(), IfTaken::Refuse).map(|_| ()).expect_err("it is taken");
         assert!(second.starts_with("another worker runs with the folder"), "{second}");
         drop(identity);
-        assert_eq!(Identity::open(folder.path()).expect("the same key").key(), key);
+        assert_eq!(Identity::open(folder.path(), IfTaken::Refuse).expect("the same key").key(), key);
     }
 }

@@ -15,7 +15,7 @@ use worker::keeper::{Keeper, Processes};
 use super::Stop;
 use crate::agent::attempts::Attempts;
 use crate::agent::health::{Health, Room};
-use crate::agent::identity::Identity;
+use crate::agent::identity::{Identity, IfTaken};
 use crate::agent::link::Link;
 use crate::agent::outbox::Outbox;
 use crate::agent::session::{Agent, Ending, Place, Settings, say};
@@ -33,7 +33,8 @@ pub fn run(work: &Work) -> Result<u8, Stop> {
     // Before there is any thread.
     let keeper = Keeper::start().map_err(|error| Stop::of(&error))?;
     let data = data_folder(work)?;
-    let identity = Identity::open(&data).map_err(Stop::infra)?;
+    let if_taken = if work.orphaned_after.is_some() { IfTaken::Wait } else { IfTaken::Refuse };
+    let identity = Identity::open(&data, if_taken).map_err(Stop::infra)?;
     let data = data.canonicalize().map_err(|error| Stop::infra(error.to_string()))?;
     let killed = worker::keeper::kill_leftovers(&worker::data_marker_prefix(&data));
     if !killed.is_empty() {
