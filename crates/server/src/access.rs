@@ -14,10 +14,10 @@ mod token;
 mod verb;
 
 pub use guard::{Access, Bearer, CreateError, Denied};
-pub use keys::{KeyError, RootKey};
+pub use keys::{KeyError, ROOT_KEY_FILE, RootKey};
 pub use ledger::{Ledger, LedgerError, StoreLedger, TokenRow};
 pub use narrowing::{Narrowing, narrow};
-pub use seal::{SealError, SealingKey};
+pub use seal::{SEALING_KEY_FILE, SealError, SealingKey};
 pub use token::{GrantRequest, Inspected, Subject, SubjectKind, TOKEN_BYTES_MAX, TokenError, inspect, mint};
 pub use verb::{Target, Verb};
 

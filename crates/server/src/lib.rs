@@ -19,6 +19,12 @@ pub mod world;
 pub mod access;
 pub mod http;
 pub mod parts;
+
+pub mod backup;
+pub mod doctor;
+pub mod named;
+pub mod retention;
+
 pub mod secrets;
 pub mod settings;
 pub mod setup;

@@ -12,7 +12,7 @@ use store::blob::{
 };
 use store::chunk::LogChunks;
 use store::log::{LogError, Logs, LogsSettings, SharedLogs};
-use store::{Journal, Opening, PostgresStore, SqliteStore, Store, StoreError};
+use store::{Journal, Opening, Portable, PostgresStore, SqliteStore, Store, StoreError};
 
 use crate::settings::{Durability, OnOff, Settings};
 
@@ -96,10 +96,10 @@ pub struct Storage {
     pub logs: Logs,
 }
 
-/// A database that keeps builds and, if several servers share it, logs that are being written.
-trait Database: Store + LogChunks {}
+/// A database that keeps builds and, if several servers share it, logs that are being written; it can be copied whole.
+pub trait Database: Store + LogChunks + Portable {}
 
-impl<T: Store + LogChunks> Database for T {}
+impl<T: Store + LogChunks + Portable> Database for T {}
 
 /// Opens the records of builds, as the settings say.
 ///
@@ -128,7 +128,11 @@ pub fn open_storage(settings: &Settings, data: &Path) -> Result<Storage, PartErr
     Ok(Storage { store: database, blobs, logs })
 }
 
-fn open_database(settings: &Settings, data: &Path) -> Result<Arc<dyn Database>, PartError> {
+/// Opens the database of the records, as the settings say.
+///
+/// # Errors
+/// [`PartError`].
+pub fn open_database(settings: &Settings, data: &Path) -> Result<Arc<dyn Database>, PartError> {
     let opening = Opening { durability: durability(settings.store_durability), journal: Journal::Kept };
     match settings.store_url.0.as_str() {
         "sqlite" => {
@@ -152,6 +156,23 @@ fn open_database(settings: &Settings, data: &Path) -> Result<Arc<dyn Database>, 
 /// # Errors
 /// [`PartError`].
 pub fn open_blobs(settings: &Settings, data: &Path) -> Result<Arc<dyn Blobs>, PartError> {
+    let cache = ReadCache { root: Places::of(data).blobs(), bytes_max: settings.blobs_cache.0 };
+    open_blobs_with(settings, data, Some(cache))
+}
+
+/// As [`open_blobs`], beside a server that may run: without what it alone may use.
+///
+/// # Errors
+/// [`PartError`].
+pub fn open_blobs_beside(settings: &Settings, data: &Path) -> Result<Arc<dyn Blobs>, PartError> {
+    open_blobs_with(settings, data, None)
+}
+
+fn open_blobs_with(
+    settings: &Settings,
+    data: &Path,
+    cache: Option<ReadCache>,
+) -> Result<Arc<dyn Blobs>, PartError> {
     let folder = Places::of(data).blobs();
     if settings.blobs_url == "directory" {
         return Ok(Arc::new(DirectoryBlobs::open(&folder, blob::Durability::Process, Verify::Always)?));
@@ -168,7 +189,6 @@ pub fn open_blobs(settings: &Settings, data: &Path) -> Result<Arc<dyn Blobs>, Pa
         );
     };
     let amazon = || format!("https://s3.{}.amazonaws.com", settings.blobs_region);
-    let cache = ReadCache { root: folder, bytes_max: settings.blobs_cache.0 };
     let settings = S3Settings {
         endpoint: settings.blobs_endpoint.clone().unwrap_or_else(amazon),
         bucket: bucket.to_owned(),
@@ -176,7 +196,7 @@ pub fn open_blobs(settings: &Settings, data: &Path) -> Result<Arc<dyn Blobs>, Pa
         prefix: if prefix.is_empty() || prefix.ends_with('/') { prefix.to_owned() } else { format!("{prefix}/") },
         url_form: if settings.blobs_endpoint.is_some() { UrlForm::Path } else { UrlForm::VirtualHost },
         credentials: S3Credentials { key, secret: settings.blobs_secret_access_key.0.clone(), session: None },
-        cache: Some(cache),
+        cache,
     };
     Ok(Arc::new(S3Blobs::open(settings)?))
 }

@@ -77,6 +77,18 @@ pub struct ProjectSettings {
     pub other: BTreeMap<String, serde_json::Value>,
 }
 
+/// Under which name the settings that belong to the API stand among the others.
+pub const API_SETTINGS: &str = "api";
+
+impl ProjectSettings {
+    /// The settings that belong to the API; those that nobody set, or that cannot be read, are the server's.
+    #[must_use]
+    pub fn of_api(&self) -> api::project::ProjectSettings {
+        let settings = self.other.get(API_SETTINGS).cloned().unwrap_or_default();
+        serde_json::from_value(settings).unwrap_or_default()
+    }
+}
+
 /// Whether a later build of a branch or pull request takes the place of earlier ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -32,6 +32,7 @@ use crate::records::{
 };
 use crate::recovery::{self, recover, save_standings};
 use crate::request::{ShellHandle, Stopped, requests};
+use crate::retention::{self, Removal, SweepError};
 use crate::settings::{OnOff, Settings};
 use crate::shell::{Shell, ShellError, inbox};
 use crate::source::{SourceError, Sources};
@@ -79,6 +80,10 @@ pub struct Server {
     /// The engine.
     pub shell: ShellHandle,
     settings: RwLock<Arc<Settings>>,
+    /// Held by all who take up a build that has ended, and alone by who removes one.
+    removals: tokio::sync::RwLock<()>,
+    /// Held by who sweeps.
+    pub(crate) sweeps: tokio::sync::Mutex<()>,
     means: Arc<Means>,
     scratch: PathBuf,
     drawn: Mutex<Drawn>,
@@ -127,6 +132,7 @@ pub struct Running {
     pub server: Arc<Server>,
     shell: thread::JoinHandle<Result<(), ShellError>>,
     ended: watch::Receiver<bool>,
+    sweeps: tokio::task::JoinHandle<()>,
 }
 
 /// A build that somebody wants.
@@ -271,12 +277,15 @@ impl Server {
             live,
             shell,
             settings: RwLock::new(Arc::new(settings)),
+            removals: tokio::sync::RwLock::default(),
+            sweeps: tokio::sync::Mutex::default(),
             means,
             scratch,
             drawn: Mutex::default(),
             ending: watch::Sender::new(Ending::No),
         });
-        Ok(Running { server, shell: thread, ended })
+        let sweeps = tokio::spawn(retention::keep(Arc::clone(&server)));
+        Ok(Running { server, shell: thread, ended, sweeps })
     }
 
     /// The present time.
@@ -448,6 +457,7 @@ impl Server {
         jobs: BTreeSet<JobName>,
         by: &str,
     ) -> Result<BTreeSet<JobName>, RequestError> {
+        let _stays = self.removals.read().await;
         self.check_build(build).await?;
         if !self.shell.recall(build).await? {
             return Err(RequestError::NoBuild(build));
@@ -482,6 +492,21 @@ impl Server {
         let facts = self.shell.put_about(vec![input], Some(build)).await?;
         let is_it = |fact: &Fact| matches!(&fact.what, What::GateAnswered { job: answered, .. } if *answered == job);
         Ok(Effected::of(facts.iter().any(is_it)))
+    }
+
+    /// Removes a build that has ended, with its log, unless somebody takes it up at this moment.
+    ///
+    /// # Errors
+    /// [`SweepError`].
+    pub async fn remove_build(self: &Arc<Self>, build: BuildId) -> Result<Removal, SweepError> {
+        let _alone = self.removals.write().await;
+        // What the engine holds it may still append to.
+        if self.shell.ask(move |engine| engine.verdict(build).is_some()).await? {
+            return Ok(Removal::Stays);
+        }
+        let server = Arc::clone(self);
+        let removed = tokio::task::spawn_blocking(move || retention::remove_parts(&server, build));
+        removed.await.map_err(|_| SweepError::Interrupted)?
     }
 
     /// Whether there is such a build, held or not.
@@ -655,6 +680,9 @@ impl Running {
     pub async fn end(self) -> Result<(), ShellError> {
         self.server.ending.send_replace(Ending::Begun);
         self.server.dispatch.end_all();
+        // A sweep that is at work is left after its next step; the next server's begins anew.
+        self.sweeps.abort();
+        let _ = self.sweeps.await;
         let Server { shell, store, records, .. } = &*self.server;
         // A start that finds none that is up to date reads more.
         let _ = recovery::save(shell, store, records, self.server.means.clock, Sequence::default()).await;

@@ -13,15 +13,11 @@ use super::control::audit;
 use super::job::cut;
 use super::{App, problem};
 use crate::access::Verb;
-use crate::records::{Project as Stored, ProjectSettings as StoredSettings, Superseding};
+use crate::records::{API_SETTINGS, Project as Stored, ProjectSettings as StoredSettings, Superseding};
 use crate::secrets::SecretError;
 
-/// Under which name the settings that belong to this wall stand among the stored ones.
-const OTHER: &str = "api";
-
 fn shown(name: String, stored: &Stored) -> Project {
-    let other = stored.settings.other.get(OTHER).cloned().unwrap_or_default();
-    let settings: ProjectSettings = serde_json::from_value(other).unwrap_or_default();
+    let settings = stored.settings.of_api();
     let auto_cancel = stored.settings.superseding.map(|superseding| superseding == Superseding::CancelsEarlier);
     Project { name, created: stored.created.into(), settings: ProjectSettings { auto_cancel, ..settings } }
 }
@@ -34,7 +30,7 @@ fn stored(settings: &ProjectSettings, before: StoredSettings) -> StoredSettings 
     let mut other = before.other;
     let rest = ProjectSettings { auto_cancel: None, ..settings.clone() };
     // Our own types serialize to JSON whatever they hold.
-    other.insert(OTHER.to_owned(), serde_json::to_value(rest).expect("settings always serialize"));
+    other.insert(API_SETTINGS.to_owned(), serde_json::to_value(rest).expect("settings always serialize"));
     StoredSettings { superseding, other, ..before }
 }
 

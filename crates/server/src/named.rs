@@ -1,0 +1,107 @@
+//! Which blobs something names: artifacts of builds, results and caches kept for reuse, sources with all their files, logs
+//! that moved into a blob. What stands nowhere here may be collected.
+
+use std::collections::BTreeSet;
+
+use api::source::{File, MANIFEST_BYTES_MAX, Manifest};
+use graph::Digest;
+use store::blob::{BlobError, Blobs};
+use store::record::Record;
+use store::{BackupFile, PAGE_ROWS_MAX, Store, StoreError};
+
+use crate::records::{Document, StoredLog};
+
+/// What the records name, before sources are read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mentions {
+    blobs: BTreeSet<Digest>,
+    sources: BTreeSet<Digest>,
+}
+
+/// Everything that is named.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Named {
+    /// Sorted, no duplicates.
+    pub blobs: Vec<Digest>,
+    /// Sources whose manifest is missing, damaged or none: what they name is not among the blobs. Sorted.
+    pub unreadable: Vec<Digest>,
+}
+
+impl Named {
+    /// Whether the blob is named.
+    #[must_use]
+    pub fn has(&self, digest: Digest) -> bool {
+        self.blobs.binary_search(&digest).is_ok()
+    }
+}
+
+impl Mentions {
+    /// What a store names now.
+    ///
+    /// # Errors
+    /// As the store refuses.
+    pub fn of_store(store: &dyn Store) -> Result<Self, StoreError> {
+        let logs = stored_logs(|after| store.records(StoredLog::KIND, after, PAGE_ROWS_MAX))?;
+        Ok(Self::new(store.referenced_blobs()?, store.referenced_sources()?, logs))
+    }
+
+    /// What a copy in a file names.
+    ///
+    /// # Errors
+    /// As the store refuses.
+    pub fn of_backup(file: &BackupFile) -> Result<Self, StoreError> {
+        let logs = stored_logs(|after| file.records(StoredLog::KIND, after, PAGE_ROWS_MAX))?;
+        Ok(Self::new(file.referenced_blobs()?, file.referenced_sources()?, logs))
+    }
+
+    fn new(mut blobs: BTreeSet<Digest>, sources: BTreeSet<Digest>, logs: Vec<Digest>) -> Self {
+        blobs.extend(logs);
+        Self { blobs, sources }
+    }
+
+    /// With what the sources among them name. Memory: 32 bytes for each blob, and one manifest.
+    ///
+    /// # Errors
+    /// If a manifest cannot be read now, though it may be there: then nothing may be taken for unnamed.
+    pub fn resolve(self, blobs: &dyn Blobs) -> Result<Named, BlobError> {
+        let mut all: Vec<Digest> = self.blobs.into_iter().chain(self.sources.iter().copied()).collect();
+        let mut unreadable = Vec::new();
+        for source in self.sources {
+            match blobs.get(source, MANIFEST_BYTES_MAX) {
+                Ok(bytes) => match serde_json::from_slice::<Manifest>(&bytes) {
+                    Ok(manifest) => all.extend(contents(&manifest)),
+                    Err(_) => unreadable.push(source),
+                },
+                Err(BlobError::Absent(_) | BlobError::Damaged(_) | BlobError::TooLong { .. }) => {
+                    unreadable.push(source);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        all.sort_unstable();
+        all.dedup();
+        Ok(Named { blobs: all, unreadable })
+    }
+}
+
+fn contents(manifest: &Manifest) -> impl Iterator<Item = Digest> + '_ {
+    let files = manifest.files.values().filter_map(|file| match file {
+        File::Plain { digest, .. } | File::Program { digest, .. } => Some(*digest),
+        File::Link { .. } => None,
+    });
+    files.chain(manifest.history)
+}
+
+fn stored_logs(page: impl Fn(Option<&str>) -> Result<Vec<Record>, StoreError>) -> Result<Vec<Digest>, StoreError> {
+    let (mut logs, mut after) = (Vec::new(), None::<String>);
+    loop {
+        let records = page(after.as_deref())?;
+        let Some(last) = records.last() else { return Ok(logs) };
+        after = Some(last.key.clone());
+        for record in &records {
+            let log: StoredLog = serde_json::from_slice(&record.body)
+                .map_err(|error| StoreError::Corrupt(format!("the record of log {}: {error}", record.key).into()))?;
+            logs.push(log.digest);
+        }
+    }
+}
