@@ -120,7 +120,6 @@ impl Site {
         site.git(&["add", "-A"]);
         site.git(&["-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qm", "first"]);
         fs::create_dir_all(site.path("data")).expect("a folder");
-        fs::write(site.path("data/settings.toml"), "worker.heartbeat = \"500ms\"\n").expect("a file");
         for (name, flags) in [
             ("worker.token", &["--worker", "--name", "w"][..]),
             ("client.token", &["--submit", "--client", "t"]),
@@ -132,6 +131,7 @@ impl Site {
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
             fs::write(site.path(name), output.stdout).expect("a file");
         }
+        fs::write(site.path("data/settings.toml"), "worker.heartbeat = \"500ms\"\n").expect("a file");
         site
     }
 
@@ -186,7 +186,7 @@ impl Site {
     }
 
     fn submit_command(&self, flags: &[&str]) -> Command {
-        let mut command = self.command(&["submit", "--server", &self.url(), "--output", "plain", "--token"]);
+        let mut command = self.command(&["submit", "--server", &self.url(), "--token"]);
         command.arg(self.path("client.token")).args(flags);
         command
     }
@@ -223,7 +223,7 @@ fn appears(path: &Path) {
 
 #[test]
 fn a_directory_is_built_as_it_stands() {
-    let site = Site::new("jobs:\n  hello:\n    run: cat file; git status >/dev/null 2>&1; cat sub/new\n");
+    let site = Site::new("jobs:\n  hello:\n    run: cat file; cat sub/new\n");
     fs::write(site.root().join("file"), "changed\n").expect("a file");
     fs::create_dir(site.root().join("sub")).expect("a folder");
     fs::write(site.root().join("sub/new"), "untracked\n").expect("a file");
@@ -282,6 +282,8 @@ fn secrets_leave_no_worker_unmasked() {
     let site = Site::new("jobs:\n  a:\n    secrets: [TOKEN]\n    run: echo \"it is $TOKEN\"; echo $TOKEN | base64\n");
     let _server = site.serve();
     let _worker = site.work("w1", &[]);
+    let text = site.submit(&[], 3);
+    assert!(text.contains("TOKEN"), "{text}");
     let mut put = site.command(&["secrets", "put", "--server", &site.url(), "--token"]);
     put.arg(site.path("admin.token")).args(["repository", "TOKEN"]).stdin(Stdio::piped()).stderr(Stdio::piped());
     let mut put = put.spawn().expect("ropewalk starts");
@@ -311,7 +313,7 @@ fn a_job_that_nobody_can_run_says_so() {
 #[test]
 fn a_killed_worker_loses_its_attempt_and_another_runs_the_job() {
     let site = Site::new(
-        "jobs:\n  a:\n    retry: { attempts: 3 }\n    run: touch \"$MARK.$$\"; test -e \"$MARK.go\" && exit 0; sleep 600\n    env: { MARK: PATH/mark }\n",
+        "jobs:\n  a:\n    run: touch \"$MARK.$$\"; test -e \"$MARK.go\" && exit 0; sleep 600\n    env: { MARK: PATH/mark }\n",
     );
     let mark = site.path("mark");
     let pipeline = fs::read_to_string(site.root().join(".ropewalk/pipeline.yaml")).expect("a file");
@@ -333,7 +335,7 @@ fn a_killed_worker_loses_its_attempt_and_another_runs_the_job() {
 #[test]
 fn a_worker_that_comes_back_late_is_not_believed() {
     let site = Site::new(
-        "jobs:\n  a:\n    retry: { attempts: 3 }\n    outputs: [who]\n    run: |\n      touch MARK.$ROPEWALK_WHO\n      while ! test -e MARK.go; do sleep 0.05; done\n      echo who=$ROPEWALK_WHO >> $ROPEWALK_OUTPUT\n",
+        "jobs:\n  a:\n    outputs: [who]\n    run: |\n      touch MARK.$ROPEWALK_WHO\n      while ! test -e MARK.go; do sleep 0.05; done\n      echo who=$ROPEWALK_WHO >> $ROPEWALK_OUTPUT\n",
     );
     let mark = site.path("mark");
     let pipeline = fs::read_to_string(site.root().join(".ropewalk/pipeline.yaml")).expect("a file");
