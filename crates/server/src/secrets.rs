@@ -130,7 +130,7 @@ impl SecretSource for Secrets {
         let sealed = sealed.map(|(sealed, _)| sealed.secrets).unwrap_or_default();
         let open = |name: &String| {
             let value = sealed.get(name).ok_or_else(|| {
-                format!("project `{project}` has no secret `{name}`: set it with `PUT /api/v1/projects/{project}/secrets/{name}`")
+                format!("project `{project}` has no secret `{name}`: `ropewalk secrets put {project} {name}` sets it; then retry")
             })?;
             let bytes = unhex(&value.value).ok_or_else(|| format!("the secret `{name}` is damaged: set it again"))?;
             let value = self.key.open(&place(project, name), &bytes).map_err(|error| full(&error))?;

@@ -135,7 +135,8 @@ pub async fn secret_put(app: Arc<App>, call: Call) -> Answered {
     }
     let (key, secret) = (project.clone(), name.clone());
     app.blocking(move |app| {
-        exists(app, &key)?;
+        // Secrets are often put before the first build asks for them.
+        app.server.project(&key).map_err(super::build::request)?;
         app.secrets.put(&key, &secret, &value, app.now()).map_err(|error| match error {
             SecretError::Full => Problem::new(ProblemKind::Unprocessable, error.to_string()),
             SecretError::Seal(error) => problem::internal(&error),
