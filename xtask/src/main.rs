@@ -1,6 +1,7 @@
 //! The tasks of this repository. The list does not grow: new checks go inside `test`.
 
 mod bench;
+mod s3_server;
 mod test;
 mod tidy;
 

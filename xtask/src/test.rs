@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::{cargo, run};
+use crate::{cargo, run, s3_server};
 
 /// Programs that tests use, and the Debian package that has each.
 const PROGRAMS: &[(&str, &str)] = &[
@@ -31,12 +31,16 @@ const SCHEMATHESIS_FOLDER: &str = "target/schemathesis";
 pub fn all(rest: &[&str]) -> Result<(), String> {
     install()?;
     install_schemathesis();
+    let s3_server = s3_server::begin();
     if !rest.is_empty() {
-        return run(cargo(&["nextest", "run", "--workspace", "--no-fail-fast"]).args(rest));
+        let tests = ["nextest", "run", "--workspace", "--no-fail-fast"];
+        return run(cargo(&tests).args(rest).envs(s3_server.variable()));
     }
+    run(&mut cargo(&["build", "--quiet", "-p", "ropewalk-cli"]))?;
+    let s3_server = s3_server.variable();
     // Steps have `CI=true` in any case; the pipeline hands on to the tests whether this was CI.
     let was_ci = std::env::var_os("CI").is_some_and(|value| !value.is_empty()).to_string();
-    let ended = run(ropewalk(&["run", "--command", "test"]).env("WAS_CI", was_ci));
+    let ended = run(ropewalk(&["run", "--command", "test"]).env("WAS_CI", was_ci).envs(s3_server));
     for line in closing_lines() {
         println!("{line}");
     }
