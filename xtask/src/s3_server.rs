@@ -1,6 +1,7 @@
 //! The server that speaks S3 in the store's tests: compiled once for a checkout, kept under `target/tools`, and compiled
 //! beside what is compiled anyway.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 
@@ -10,12 +11,10 @@ use crate::{cargo, root};
 const PROGRAM: &str = "s3s-fs";
 const VERSION: &str = "0.14.1";
 const FEATURES: &str = "binary";
-/// By which the tests find it.
-const VARIABLE: &str = "ROPEWALK_S3_SERVER";
 
 /// How far it is.
 pub enum Install {
-    /// Compiled before, or named by the user.
+    /// Compiled before.
     Done,
     /// Being compiled.
     Running(Child),
@@ -33,7 +32,7 @@ fn program() -> PathBuf {
 
 /// Begins to compile it, if it is not there.
 pub fn begin() -> Install {
-    if std::env::var_os(VARIABLE).is_some() || program().is_file() {
+    if program().is_file() {
         return Install::Done;
     }
     eprintln!("compiling {PROGRAM} {VERSION}, for the tests of S3");
@@ -48,16 +47,16 @@ pub fn begin() -> Install {
 }
 
 impl Install {
-    /// Waits for it. Gives the variable for the tests; none if it is not to be had, which is said aloud, and which tests in
-    /// CI fail for.
-    pub fn variable(self) -> Option<(&'static str, PathBuf)> {
+    /// Waits for it. Gives the variable by which the tests find it, which is `PATH`, since steps inherit none that begins with
+    /// `ROPEWALK_`; none if it is not to be had, which is said aloud, and which tests in CI fail for.
+    pub fn variable(self) -> Option<(&'static str, OsString)> {
         let refused = match self {
-            Self::Done => return Some(known()),
+            Self::Done => return path(),
             Self::Running(mut child) => match child.wait() {
                 Ok(status) if status.success() => {
                     // The program is all that is wanted of it.
                     let _ = std::fs::remove_dir_all(folder().join("build"));
-                    return Some(known());
+                    return path();
                 }
                 Ok(status) => status.to_string(),
                 Err(error) => error.to_string(),
@@ -69,6 +68,9 @@ impl Install {
     }
 }
 
-fn known() -> (&'static str, PathBuf) {
-    (VARIABLE, std::env::var_os(VARIABLE).map_or_else(program, PathBuf::from))
+/// Where programs are, with the folder of this one before them.
+fn path() -> Option<(&'static str, OsString)> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let all = std::iter::once(folder().join("bin")).chain(std::env::split_paths(&path));
+    Some(("PATH", std::env::join_paths(all).ok()?))
 }
