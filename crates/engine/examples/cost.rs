@@ -73,7 +73,7 @@ fn decide(n_jobs: usize, n_workers: usize) -> (f64, f64) {
             .step(Timestamp(0), vec![Input::WorkerPresent { worker: WorkerId(format!("w{worker}").into()), presence }]);
     }
     let mut started = std::collections::VecDeque::new();
-    let mut take = |effects: Vec<Effect>| {
+    let take = |effects: Vec<Effect>| {
         let starts = effects.into_iter().filter_map(|effect| match effect {
             Effect::Start { spec, .. } => Some((spec.build, spec.attempt, spec.lease)),
             _ => None,

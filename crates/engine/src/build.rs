@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use crate::fact::{Adopted, Reused};
 use crate::input::BuildRequest;
+use crate::warmth::Start;
 
 /// A job's number within its build: dense, kept for the build's life.
 pub(crate) type SlotIndex = u32;
@@ -174,11 +175,13 @@ pub(crate) struct Lease {
     pub from: Option<Box<Adopted>>,
     /// How often it was handed over.
     pub handed: u32,
+    /// How it found its worker.
+    pub start: Start,
 }
 
 impl Lease {
     pub fn new(id: LeaseId, attempt: AttemptNumber, worker: WorkerId, since: Timestamp) -> Self {
-        Self { id, attempt, worker, since, charged_ms: 0, from: None, handed: 0 }
+        Self { id, attempt, worker, since, charged_ms: 0, from: None, handed: 0, start: Start::Cold }
     }
 
     /// When it should end, by what was estimated.

@@ -12,6 +12,7 @@ use graph::{
     Reuse, SkipReason, Timestamp, Verdict, WorkerId,
 };
 
+use crate::affinity::Placement;
 use crate::build::{Build, GateState, Halt, OperationState, Place, Slot, SlotIndex};
 use crate::contexts::{JobContexts, need_results};
 use crate::effect::Effect;
@@ -474,15 +475,20 @@ impl Engine {
         }
     }
 
-    /// Gives jobs of the queue to workers with free slots, in the order of the queue, until nothing fits.
+    /// Gives jobs of the queue to workers with free slots, in the order of the queue, until nothing fits but what waits for
+    /// a worker that has it warm.
     pub(crate) fn hand_out(&mut self, step: &mut Step) {
+        self.schedule.end_waits(self.now);
         loop {
             for worker in self.workers.take_changed() {
                 self.schedule.note_worker(&worker, self.workers.offer(&worker));
             }
             self.schedule.fill_fresh(|worker| self.workers.offer(worker));
-            let Some(((build, _, index), worker)) = self.schedule.next() else { break };
-            self.lease(step, (build, index), worker);
+            let Some((key, usual)) = self.schedule.next() else { break };
+            match self.placement(key, usual) {
+                Placement::On(worker) => self.lease(step, (key.0, key.2), worker),
+                Placement::Wait { worker, until } => self.set_aside(key, worker, until),
+            }
         }
         self.settle(step);
     }

@@ -7,8 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use graph::{AttemptNumber, AttemptReport, BuildId, Digest, JobName, LeaseId, Outcome, Resources, Timestamp, WorkerId};
+use graph::{
+    AttemptNumber, AttemptReport, BuildId, Digest, Failure, JobName, LeaseId, Outcome, Resources, Timestamp, WorkerId,
+};
 
+use crate::affinity::warmth_key;
 use crate::build::{Build, End, GateState, Halt, Lease, OperationState, Place, Slot, SlotIndex, Source};
 use crate::contexts::JobContexts;
 use crate::effect::Effect;
@@ -19,6 +22,7 @@ use crate::line::{Group, JobRef, Operation};
 use crate::request::Requests;
 use crate::schedule::{Schedule, Urgency};
 use crate::standing::Charging;
+use crate::warmth::{Start, Warmth};
 
 /// What one step says: store the facts, then perform the effects.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -43,6 +47,7 @@ pub struct Engine {
     pub(crate) lingering: BTreeMap<LeaseId, WorkerId>,
     pub(crate) workers: Workers,
     pub(crate) schedule: Schedule,
+    pub(crate) warmth: Warmth,
     /// Whether facts that are applied charge clients. Not kept.
     pub(crate) charging: Charging,
     pub(crate) requests: Requests,
@@ -224,9 +229,16 @@ impl Engine {
         let urgency = self.urgency_of(job.0);
         let build = self.builds.get_mut(&job.0).expect("the caller found the job in it");
         let client = &build.request.client;
-        let charged_ms = match &self.charging {
-            Charging::Now => self.schedule.charge(client, build.slot(job.1).name.id()),
-            Charging::Before(running) => running.get(&id).copied().unwrap_or_default(),
+        let (charged_ms, start) = match &self.charging {
+            Charging::Now => {
+                let slot = build.slot(job.1);
+                let start = self.warmth.start_on(&warmth_key(build, slot), &worker);
+                (self.schedule.charge(client, slot.name.id()), start)
+            }
+            Charging::Before { running, warm } => {
+                let start = if warm.contains(&id) { Start::Warm } else { Start::Cold };
+                (running.get(&id).copied().unwrap_or_default(), start)
+            }
         };
         self.schedule.note_urgent(client, urgency, true);
         if build.attempts.is_empty() {
@@ -237,7 +249,7 @@ impl Engine {
             *entry = job.1;
         }
         let slot = build.slot_mut(job.1);
-        let lease = Lease { charged_ms, ..lease };
+        let lease = Lease { charged_ms, start, ..lease };
         self.schedule.note_running(&slot.job.pool, lease.end());
         if let Some(before) = slot.lease.replace(Box::new(lease)) {
             self.schedule.note_stopped(&slot.job.pool, before.end());
@@ -291,10 +303,18 @@ impl Engine {
         if is_charged {
             self.schedule.settle(&build.request.client, lease.charged_ms, owed_ms);
         }
-        if is_charged && matches!(report.outcome, Outcome::Passed { .. }) {
+        let is_passed = matches!(report.outcome, Outcome::Passed { .. });
+        if is_charged && is_passed {
             self.schedule.learn(slot.name.id(), took_ms);
         }
         slot.retry_at = retry_at;
+        // Of one that broke off nobody knows how far it got.
+        if is_charged && (is_passed || matches!(report.outcome, Outcome::Failed(Failure::Step { .. }))) {
+            // How it found its worker before it was handed over is not known here.
+            let took = (is_passed && lease.handed == 0).then_some((lease.start, took_ms));
+            let key = warmth_key(build, build.slot(job.1));
+            self.warmth.note(key, &lease.worker, took);
+        }
         self.release_lease(job, &lease);
         if retry_at.is_none() {
             let outcome = report.outcome.clone();
@@ -446,7 +466,7 @@ impl Engine {
     /// When something happens by itself next.
     fn next_time(&self) -> Option<Timestamp> {
         let timer = self.timers.first().map(|&(at, _, _)| at);
-        [timer, self.workers.next_deadline()].into_iter().flatten().min()
+        [timer, self.workers.next_deadline(), self.schedule.next_patience_end()].into_iter().flatten().min()
     }
 
     /// What a worker's lease uses of it.

@@ -130,6 +130,12 @@ impl Workers {
         Some((worker.presence.as_ref()?, worker.used, worker.held.len()))
     }
 
+    /// What a worker offers that is there and takes new attempts, if perhaps not now.
+    pub fn open(&self, id: &WorkerId) -> Option<&Presence> {
+        let presence = self.workers.get(id)?.presence.as_ref()?;
+        (presence.intake == Intake::Open && presence.slots > 0).then_some(presence)
+    }
+
     /// How many workers serve a pool, and how many slots those have that take new attempts.
     pub fn of_pool(&self, pool: &str) -> (u64, u64) {
         self.pools.get(pool).copied().unwrap_or_default()

@@ -10,6 +10,7 @@ pub mod input;
 pub mod operation;
 
 mod adoption;
+pub mod affinity;
 mod decide;
 mod engine;
 mod judge;
@@ -25,6 +26,7 @@ pub mod schedule;
 pub mod standing;
 pub mod state;
 pub mod wait;
+pub mod warmth;
 
 pub use effect::Effect;
 pub use engine::{Engine, Step};

@@ -48,6 +48,8 @@ pub(crate) struct Schedule {
     running: BTreeMap<String, Running>,
     /// Pools of which nothing is handed out, and why. Not kept.
     held: BTreeMap<String, String>,
+    /// Jobs that stand in a line but wait for one worker, which has them warm.
+    aside: Aside,
     clients: BTreeMap<Arc<str>, Client>,
     /// The start of the attempt leased last, in the clients' shared time.
     virtual_ms: u64,
@@ -72,6 +74,25 @@ struct Line {
     ready: BTreeSet<(usize, WorkerId)>,
 }
 
+/// Jobs passed over for the sake of a worker that has them warm. Not kept.
+#[derive(Debug, Default)]
+struct Aside {
+    jobs: BTreeMap<Key, Waiting>,
+    by_worker: HashMap<WorkerId, BTreeSet<Key>>,
+    ends: BTreeSet<(Timestamp, Key)>,
+    /// When the wait of each queued job ends or ended that was ever set aside.
+    patience: BTreeMap<Key, Timestamp>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    demand: Demand,
+    client: Arc<str>,
+    urgency: Urgency,
+    worker: WorkerId,
+    until: Timestamp,
+}
+
 /// What runs in a pool.
 #[derive(Clone, Copy, Debug, Default)]
 struct Running {
@@ -84,6 +105,8 @@ struct Running {
 struct ClientLine {
     urgent: Ranked,
     usual: Ranked,
+    /// How many are set aside.
+    n_aside: usize,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -125,12 +148,15 @@ impl Schedule {
     }
 
     pub fn remove(&mut self, client: &str, urgency: Urgency, key: Key, job: &Job) {
+        if self.aside.patience.remove(&key).is_some() {
+            self.take_back(key);
+        }
         let Some(line) = self.lines.get_mut(&Demand::of(job)) else { return };
         let Some(of_client) = line.clients.get_mut(client) else { return };
         let was_there = of_client.of(urgency).remove(key);
         line.n_queued -= usize::from(was_there);
         self.n_queued -= usize::from(was_there);
-        if of_client.urgent.is_empty() && of_client.usual.is_empty() {
+        if of_client.urgent.is_empty() && of_client.usual.is_empty() && of_client.n_aside == 0 {
             line.clients.remove(client);
         }
     }
@@ -160,6 +186,88 @@ impl Schedule {
                 line.ready.insert((load, id.clone()));
             }
         }
+        for key in self.aside.by_worker.get(id).cloned().unwrap_or_default() {
+            self.take_back(key);
+        }
+    }
+
+    /// Of these workers the one that runs least of those that could take the job now.
+    pub fn readiest<'a>(&self, job: &Job, workers: &'a [WorkerId]) -> Option<&'a WorkerId> {
+        let line = self.lines.get(&Demand::of(job))?;
+        let is_ready = |load: usize, id: &WorkerId| line.ready.contains(&(load, id.clone()));
+        let loads = workers.iter().filter_map(|id| Some((*self.loads.get(id)?, id)));
+        loads.filter(|&(load, id)| is_ready(load, id)).min().map(|(_, id)| id)
+    }
+
+    /// Whether a worker could run a job if it were idle.
+    pub fn could_take(&self, job: &Job, presence: &Presence) -> bool {
+        Demand::of(job).is_met_by(presence, Resources::default())
+    }
+
+    /// Lets a job that stands in its line wait for `worker`, at most until `until`: others go before it.
+    pub fn set_aside(
+        &mut self,
+        client: &str,
+        urgency: Urgency,
+        key: Key,
+        job: &Job,
+        worker: WorkerId,
+        until: Timestamp,
+    ) {
+        let demand = Demand::of(job);
+        let Some(line) = self.lines.get_mut(&demand) else { return };
+        let Some(client) = line.clients.get_key_value(client).map(|(client, _)| Arc::clone(client)) else { return };
+        let of_client = line.clients.entry(Arc::clone(&client)).or_default();
+        if of_client.of(urgency).remove(key) {
+            of_client.n_aside += 1;
+            self.aside.by_worker.entry(worker.clone()).or_default().insert(key);
+            self.aside.ends.insert((until, key));
+            self.aside.patience.insert(key, until);
+            self.aside.jobs.insert(key, Waiting { demand, client, urgency, worker, until });
+        }
+    }
+
+    /// A job that was set aside stands in its line as before. Does nothing to another.
+    fn take_back(&mut self, key: Key) {
+        let Some(Waiting { demand, client, urgency, worker, until }) = self.aside.jobs.remove(&key) else { return };
+        self.aside.ends.remove(&(until, key));
+        if let Some(keys) = self.aside.by_worker.get_mut(&worker) {
+            keys.remove(&key);
+            if keys.is_empty() {
+                self.aside.by_worker.remove(&worker);
+            }
+        }
+        if let Some(of_client) = self.lines.get_mut(&demand).and_then(|line| line.clients.get_mut(&client)) {
+            of_client.n_aside -= 1;
+            of_client.of(urgency).insert(key);
+        }
+    }
+
+    /// Jobs whose wait for a warm worker is over stand in their lines again.
+    pub fn end_waits(&mut self, now: Timestamp) {
+        while let Some(&(_, key)) = self.aside.ends.first().filter(|(until, _)| *until <= now) {
+            self.take_back(key);
+        }
+    }
+
+    /// When the next wait for a warm worker is over.
+    pub fn next_patience_end(&self) -> Option<Timestamp> {
+        self.aside.ends.first().map(|&(until, _)| until)
+    }
+
+    /// Until when a job that was set aside at some time waits at most.
+    pub fn patience(&self, key: Key) -> Option<Timestamp> {
+        self.aside.patience.get(&key).copied()
+    }
+
+    /// For which worker a job is set aside, and until when.
+    pub fn waits_for(&self, key: Key) -> Option<(&WorkerId, Timestamp)> {
+        self.aside.jobs.get(&key).map(|waiting| (&waiting.worker, waiting.until))
+    }
+
+    /// How many jobs are set aside for a worker.
+    pub fn n_waiting_for(&self, worker: &WorkerId) -> usize {
+        self.aside.by_worker.get(worker).map_or(0, BTreeSet::len)
     }
 
     /// Lines that came up since this was asked last have yet to learn which workers are ready.
@@ -313,6 +421,11 @@ impl Schedule {
             while keys.len() > limit {
                 keys.pop_last();
             }
+        }
+        let aside = self.aside.jobs.iter().filter(|(_, waiting)| waiting.demand.pool == pool).map(|(&key, _)| key);
+        keys.extend(aside.filter(|&key| after.is_none_or(|after| key > after)).take(limit));
+        while keys.len() > limit {
+            keys.pop_last();
         }
         keys.into_iter().collect()
     }

@@ -1,13 +1,14 @@
 //! What outlives the builds it came from: charges, durations, the last lease. Saved now and then, so that a restart need not
 //! fold builds that have ended, and no client is charged twice or not at all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use graph::{LeaseId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
 use crate::fact::Fact;
+use crate::warmth::{Start, Warm, Warmth};
 
 /// The standing of all clients at one moment. A stored shape: fields are only ever added.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +22,10 @@ pub struct Standing {
     pub estimates: BTreeMap<String, u64>,
     /// What was charged for each attempt that runs, to be corrected at its end.
     pub running: BTreeMap<LeaseId, u64>,
+    /// Where jobs are warm, and what that saved, the one noted longest ago first.
+    pub warmth: Vec<Warm>,
+    /// The attempts that run and found their worker warm.
+    pub warm: BTreeSet<LeaseId>,
     /// The last lease that was given.
     pub last_lease: LeaseId,
     /// The latest time that the engine was told.
@@ -33,19 +38,25 @@ pub(crate) enum Charging {
     /// They do: they are new.
     #[default]
     Now,
-    /// They do not: a standing tells what they came to, and what is charged for those attempts that still run.
-    Before(BTreeMap<LeaseId, u64>),
+    /// They do not: a standing tells what they came to.
+    Before {
+        /// What is charged for those attempts that still run.
+        running: BTreeMap<LeaseId, u64>,
+        /// Those of them that found their worker warm.
+        warm: BTreeSet<LeaseId>,
+    },
 }
 
 impl Engine {
     /// The standing as all facts so far make it; to be stored together with how far these facts go.
     #[must_use]
     pub fn standing(&self) -> Standing {
-        let running =
-            self.leases.iter().filter_map(|(&id, &job)| Some((id, self.slot(job).lease.as_ref()?.charged_ms)));
+        let leases = || self.leases.iter().filter_map(|(&id, &job)| Some((id, self.slot(job).lease.as_deref()?)));
+        let running = leases().map(|(id, lease)| (id, lease.charged_ms)).collect();
+        let warm = leases().filter(|(_, lease)| lease.start == Start::Warm).map(|(id, _)| id).collect();
         let (charges, virtual_ms, estimates) = self.schedule.standing();
-        let running = running.collect();
-        Standing { charges, virtual_ms, estimates, running, last_lease: self.last_lease, now: self.now }
+        let warmth = self.warmth.standing();
+        Standing { charges, virtual_ms, estimates, running, warmth, warm, last_lease: self.last_lease, now: self.now }
     }
 
     /// The engine after a restart.
@@ -61,7 +72,8 @@ impl Engine {
     ) -> Self {
         let mut engine = Self { last_lease: standing.last_lease, now: standing.now, ..Self::default() };
         engine.schedule.stand(standing.charges, standing.virtual_ms, standing.estimates);
-        engine.charging = Charging::Before(standing.running);
+        engine.warmth = Warmth::of(standing.warmth);
+        engine.charging = Charging::Before { running: standing.running, warm: standing.warm };
         before.into_iter().for_each(|fact| engine.apply(fact));
         engine.charging = Charging::Now;
         after.into_iter().for_each(|fact| engine.apply(fact));

@@ -103,6 +103,7 @@ impl Engine {
             format!("groups {holders:?}"),
             format!("shared results {results:?}"),
             format!("shared charges {}", self.schedule.portrait()),
+            format!("shared warmth {:?} {:?}", self.warmth.standing(), self.standing().warm),
         ];
         text + &lines.join("\n")
     }

@@ -63,6 +63,13 @@ pub enum Wait {
         /// How long it will wait; `None` if no slot is there to reckon with.
         estimate: Option<Estimate>,
     },
+    /// For a busy worker on which it has run before, because it is expected to be done sooner so.
+    Affinity {
+        /// The worker.
+        worker: WorkerId,
+        /// When it takes any worker instead.
+        until: Timestamp,
+    },
     /// For its pool to be released.
     Held {
         /// The pool.
@@ -201,9 +208,12 @@ impl Engine {
             let (labels, resources) = (slot.job.labels.clone(), slot.job.resources);
             return Wait::Worker { pool, labels, resources, instead };
         }
+        let key = (job.0, slot.job.order, job.1);
+        if let Some((worker, until)) = self.schedule.waits_for(key) {
+            return Wait::Affinity { worker: worker.clone(), until };
+        }
         let urgency = self.urgency_of(job.0);
         let client = &self.builds[&job.0].request.client;
-        let key = (job.0, slot.job.order, job.1);
         let typical_ms = self.schedule.estimate_ms(slot.name.id());
         let ahead = self.schedule.ahead(client, urgency, key, &pool, typical_ms);
         let (_, n_slots) = self.workers.of_pool(&pool);

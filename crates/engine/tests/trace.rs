@@ -1098,3 +1098,94 @@ fn places_in_the_queue_follow_the_fair_share_of_clients() {
     }
     assert_eq!(promised.into_iter().map(|(_, name)| name).collect::<Vec<_>>(), kept[1..]);
 }
+
+/// Runs `script`, then compares which worker got which attempt, in their order.
+#[track_caller]
+fn check_workers(script: &str, expected: &[&str]) -> World {
+    let mut world = World::new();
+    for sentence in script.split(';').map(str::trim).filter(|sentence| !sentence.is_empty()) {
+        world.act(sentence);
+    }
+    let leased = world.facts.iter().filter_map(|fact| match &fact.what {
+        What::AttemptLeased { job, worker, .. } => Some(format!("{}.{job} {worker}", fact.build)),
+        _ => None,
+    });
+    assert_eq!(leased.collect::<Vec<_>>(), expected);
+    compare(&world, 0, &trace(&world.facts));
+    world
+}
+
+/// `a` takes a minute on a cold worker and 20 seconds on `w`, where it is warm; then `x` keeps `w` busy, for ten seconds
+/// by the estimate, when `v` comes.
+const MEASURED: &str = "worker w 1; build 1 a:; 1.a passes after 60000; build 2 a:; 2.a passes after 20000; build 3 x:; \
+                        worker v 1;";
+
+#[test]
+fn a_job_goes_to_a_free_worker_that_has_it_warm() {
+    check_workers("worker w 1; build 1 a:; a passes; worker v 1; build 2 a:, b:", &["1.a w", "2.a w", "2.b v"]);
+    // Also if that runs more, if it is the one of two that runs less, and not if it takes nothing or has left.
+    check_workers("worker w 3; build 1 a:; a passes; build 2 x:; worker v 1; build 3 a:", &["1.a w", "2.x w", "3.a w"]);
+    check_workers(
+        "worker u 2; build 1 a:; close u; worker w 2; build 2 a:; 1.a passes; 2.a passes; worker u 2; build 3 x:; \
+         worker v 1; build 4 a:",
+        &["1.a u", "2.a w", "3.x u", "4.a w"],
+    );
+    check_workers("worker w 1; build 1 a:; a passes; close w; worker v 1; build 2 a:", &["1.a w", "2.a v"]);
+    check_workers("worker w 1; build 1 a:; a passes; lost w; worker v 1; build 2 a:", &["1.a w", "2.a v"]);
+}
+
+#[test]
+fn a_job_waits_for_a_busy_worker_that_has_it_warm_while_others_go_first() {
+    let script = format!("{MEASURED} build 4 a:, b:");
+    let world = check_workers(&script, &["1.a w", "2.a w", "3.x w", "4.b v"]);
+    check_why(&world, 4, "a", r#"{"wait":"affinity","worker":"w","until":120000000}"#);
+    let wake = Effect::Wake { at: graph::Timestamp(120_000_000) };
+    assert_eq!(world.effects.last(), Some(&wake), "time is looked at without being asked");
+    assert_eq!(world.engine.queue("", None, 9), [(BuildId(4), JobName::from("a"))]);
+    assert_eq!(world.engine.pools()[0].queued, 1);
+    let script = format!("{script}; 4.b passes; 3.x passes");
+    check_workers(&script, &["1.a w", "2.a w", "3.x w", "4.b v", "4.a w"]);
+}
+
+#[test]
+fn a_wait_for_a_warm_worker_ends_when_it_costs_more_than_it_saves() {
+    let begun = ["1.a w", "2.a w", "3.x w"];
+    let with = |more: &[&'static str]| [begun.as_slice(), more].concat();
+    check_workers(&format!("{MEASURED} build 4 a:; later 39999"), &begun);
+    check_workers(&format!("{MEASURED} build 4 a:; later 40000"), &with(&["4.a v"]));
+    // The time does not begin anew when the worker shows itself or runs another job.
+    let script = format!("{MEASURED} build 4 a:; later 30000; worker w 1; later 10000");
+    check_workers(&script, &with(&["4.a v"]));
+    // It is over as soon as the worker is closed or gone, and does not begin where the estimate is longer.
+    check_workers(&format!("{MEASURED} build 4 a:; close w"), &with(&["4.a v"]));
+    check_workers(&format!("{MEASURED} build 4 a:; lost w"), &with(&["4.a v"]));
+    check_workers(&format!("{MEASURED} build 4 a:; cancel 4; later 40000"), &begun);
+    check_workers("worker w 1; build 1 a:; a passes; build 2 x:; worker v 1; build 3 a:", &["1.a w", "2.x w", "3.a v"]);
+    // Only as many wait for a worker as it has slots to free.
+    check_workers(&format!("{MEASURED} build 4 a:; build 5 a:"), &with(&["5.a v"]));
+}
+
+#[test]
+fn a_further_try_prefers_no_worker() {
+    let failing = "worker w 1; build 1 a [retry=1]:; a passes; build 2 a [retry=1]:; 2.a fails; build 3 x:; worker v 1";
+    check_workers(&format!("{failing}; later 1000; 3.x passes"), &["1.a w", "2.a w", "3.x w", "2.a v"]);
+}
+
+#[test]
+fn a_restart_knows_where_jobs_are_warm() {
+    let mut world = check_workers(&format!("{MEASURED} 3.x passes; build 4 a:"), &["1.a w", "2.a w", "3.x w", "4.a w"]);
+    let standing = serde_json::to_string(&world.engine.standing()).expect("it serializes");
+    let standing: ropewalk_engine::Standing = serde_json::from_str(&standing).expect("it loads");
+    let unended: Vec<Fact> = world.facts.iter().filter(|fact| fact.build == BuildId(4)).cloned().collect();
+    world.engine = Engine::recover(standing, &unended, &[]);
+    for sentence in ["worker v 1", "worker w 1", "build 5 a:"] {
+        world.act(sentence);
+    }
+    // What runs was estimated from both attempts before, so it ends in time.
+    check_why(&world, 5, "a", r#"{"wait":"affinity","worker":"w","until":120000000}"#);
+    let older: ropewalk_engine::Standing = serde_json::from_str(
+        r#"{"charges":{"ann":7},"virtual_ms":7,"estimates":{},"running":{"3":7},"last_lease":3,"now":9}"#,
+    )
+    .expect("what an older server saved loads");
+    assert!(older.warmth.is_empty() && older.warm.is_empty());
+}

@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use engine::{BuildRequest, Ended, Fact, What};
+use engine::warmth::SAVING_MS_MAX;
+use engine::{BuildRequest, Ended, Fact, Wait, What};
 use graph::{
     Accepts, AttemptNumber, BuildId, Diagnostic, Digest, Ending, Failure, Graph, Job, JobName, Known, LeaseId, Outcome,
-    Question, SkipReason, Verdict, WorkerId,
+    Question, SkipReason, Timestamp, Verdict, WorkerId,
 };
 
 use crate::pipeline::Pipeline;
@@ -38,6 +39,8 @@ pub struct Oracle {
     /// Workers that take nothing new, and pools of which nothing is handed out, by what the engine was told last.
     closed: BTreeSet<WorkerId>,
     held_pools: BTreeSet<String>,
+    /// Jobs that wait for a worker that has them warm, since when, and until when.
+    waits: BTreeMap<(BuildId, JobName), (Timestamp, Timestamp)>,
 }
 
 struct Modeled {
@@ -122,6 +125,7 @@ impl Oracle {
     pub fn forget_hearsay(&mut self) {
         self.closed.clear();
         self.held_pools.clear();
+        self.waits.clear();
         // A request that is made again may then be a build of its own.
         self.duplicates.clear();
     }
@@ -167,6 +171,61 @@ impl Oracle {
             demand("a later build supersedes earlier ones", other.is_none(), || format!("{id} beside {other:?}"))?;
         }
         Ok(())
+    }
+
+    /// Since when jobs wait for a worker that has them warm, if one does.
+    #[must_use]
+    pub fn first_wait(&self) -> Option<Timestamp> {
+        self.waits.values().map(|&(since, _)| since).min()
+    }
+
+    /// What the engine tells of its queues after a step at `now`, the latest time there was, with the time for which it
+    /// asks to be woken. Gives how many waits for a warm worker have begun.
+    ///
+    /// # Errors
+    /// The law that it breaks.
+    pub fn hear_waits(
+        &mut self,
+        told: &[(BuildId, JobName, Wait)],
+        now: Timestamp,
+        wake: Option<Timestamp>,
+    ) -> Result<u64, Violation> {
+        let mut waits = BTreeMap::new();
+        let mut n_begun = 0;
+        for (build, name, wait) in told {
+            let Wait::Affinity { worker, until } = wait else { continue };
+            let key = (*build, name.clone());
+            let begun = self.waits.get(&key).copied();
+            n_begun += u64::from(begun.is_none());
+            let (since, promised) = begun.unwrap_or((now, *until));
+            let at =
+                || format!("{build}.{name} for {worker} since {since:?} until {until:?} at {now:?}, wake {wake:?}");
+            let is_bounded = *until <= since.plus_ms(SAVING_MS_MAX) && *until <= promised;
+            demand("a wait for a warm worker has an end that does not move", is_bounded, at)?;
+            demand("a wait for a warm worker ends in time", *until > now, at)?;
+            demand("a wait for a warm worker ends by itself", wake.is_some_and(|wake| wake <= *until), at)?;
+            demand("nobody waits for a closed worker", !self.closed.contains(worker), at)?;
+            waits.insert(key, (since, promised));
+        }
+        self.waits = waits;
+        Ok(n_begun)
+    }
+
+    /// Checks that a job that waits for any of these workers, which could run it, does not while one has nothing to do.
+    ///
+    /// # Errors
+    /// The law that it breaks.
+    pub fn check_idle<'a>(
+        &self,
+        build: BuildId,
+        job: &JobName,
+        mut workers: impl Iterator<Item = &'a WorkerId>,
+    ) -> Checked {
+        let is_busy = |id: &WorkerId| {
+            self.tracks().any(|(_, _, track)| track.active.as_ref().is_some_and(|(_, _, worker)| worker == id))
+        };
+        let idle = workers.find(|id| !is_busy(id));
+        demand("no worker idles while a job waits for it", idle.is_none(), || format!("{build}.{job}: {idle:?}"))
     }
 
     /// A worker with so many slots exists.

@@ -36,11 +36,13 @@ pub enum Sabotage {
     UnheldPool,
     /// Facts that a standing holds already are folded as new.
     ChargedTwice,
+    /// While a job waits for a worker that has it warm, no time passes for the engine.
+    EndlessPatience,
 }
 
 impl Sabotage {
     /// Every fault that storms must catch.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::StaleResult,
         Self::IgnoredNeed,
         Self::UnwrittenFact,
@@ -56,5 +58,6 @@ impl Sabotage {
         Self::OpenDoor,
         Self::UnheldPool,
         Self::ChargedTwice,
+        Self::EndlessPatience,
     ];
 }

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use engine::{
-    BuildOptions, BuildRequest, Effect, Engine, Fact, FailurePolicy, Input, Intake, JobState, Presence, Reused, What,
+    BuildOptions, BuildRequest, Effect, Engine, Fact, FailurePolicy, Input, Intake, JobState, Presence, Reused, Wait,
+    What,
 };
 use graph::{
     Answer, AttemptNumber, AttemptReport, AttemptSpec, BuildId, Digest, Evaluation, Event, EventKind, Known, LeaseId,
@@ -70,6 +71,10 @@ pub struct Tally {
     pub leases: u64,
     /// Leases that were handed over.
     pub adoptions: u64,
+    /// Jobs that waited for a worker that had them warm.
+    pub affinities: u64,
+    /// Restarts from a standing that left builds out which had ended.
+    pub left_out: u64,
     /// Times that the server died.
     pub deaths: u64,
 }
@@ -82,6 +87,8 @@ impl std::ops::AddAssign for Tally {
         self.canceled += other.canceled;
         self.leases += other.leases;
         self.adoptions += other.adoptions;
+        self.affinities += other.affinities;
+        self.left_out += other.left_out;
         self.deaths += other.deaths;
     }
 }
@@ -120,6 +127,10 @@ struct Storm {
     duplicates: BTreeSet<BuildId>,
     /// Pools that somebody holds.
     held: BTreeSet<String>,
+    /// The latest time that the engine should have heard of.
+    latest: Timestamp,
+    n_affinities: u64,
+    n_left_out: u64,
     n_deaths: u64,
 }
 
@@ -189,6 +200,9 @@ impl Storm {
             requests: BTreeMap::new(),
             duplicates: BTreeSet::new(),
             held: BTreeSet::new(),
+            latest: Timestamp(0),
+            n_affinities: 0,
+            n_left_out: 0,
             n_deaths: 0,
         }
     }
@@ -209,6 +223,8 @@ impl Storm {
             canceled: count(|what| matches!(what, What::CancelRequested { .. })),
             leases: count(|what| matches!(what, What::AttemptLeased { .. })),
             adoptions: count(|what| matches!(what, What::AttemptAdopted { .. })),
+            affinities: self.n_affinities,
+            left_out: self.n_left_out,
             deaths: self.n_deaths,
         }
     }
@@ -326,7 +342,10 @@ impl Storm {
         let worker = &mut self.workers[index];
         let (build, attempt, _) = worker.running.remove(&lease).expect("the caller saw it run");
         self.oracle.hear_report(lease, outcome.clone());
-        let report = Box::new(AttemptReport::of(outcome, self.now));
+        let mut report = Box::new(AttemptReport::of(outcome, self.now));
+        let took_ms = *self.random.pick(&[0, 400, 3000, 12_000]).expect("there are some");
+        report.started = Timestamp(self.now.0 - took_ms * 1000);
+        let worker = &mut self.workers[index];
         let input = Input::AttemptFinished { build, attempt, lease, report };
         if worker.is_silent {
             worker.outbox.push(input);
@@ -541,7 +560,9 @@ impl Storm {
                 self.memory[index] = input.clone();
             }
         }
-        let step = self.engine.step(self.now, inputs);
+        let told = self.told_time();
+        let step = self.engine.step(told, inputs);
+        self.latest = self.latest.max(self.now);
         for effect in &step.effects {
             if let Effect::Duplicate { requested, of } = effect {
                 self.oracle.see_duplicate(*requested, *of)?;
@@ -549,11 +570,44 @@ impl Storm {
         }
         self.append(step.facts)?;
         self.oracle.check_rest()?;
+        self.check_waits(&step.effects)?;
         if !self.is_calm && self.random.chance(4) {
             // The server dies after it has stored the facts and before it performs the effects.
             return self.die();
         }
         self.tasks.extend(step.effects);
+        Ok(())
+    }
+
+    /// The time that the engine is told.
+    fn told_time(&self) -> Timestamp {
+        match self.oracle.first_wait() {
+            Some(since) if self.sabotage == Sabotage::EndlessPatience => since,
+            _ => self.now,
+        }
+    }
+
+    /// What jobs of the queues wait for, as the engine tells it, must be so.
+    fn check_waits(&mut self, effects: &[Effect]) -> Checked {
+        let is_queued = |state: &JobState<'_>| matches!(state, JobState::Queued);
+        let jobs = self.created.iter().flat_map(|&id| self.engine.jobs(id).map(move |(name, state)| (id, name, state)));
+        let queued = jobs.filter(|(_, _, state)| is_queued(state));
+        let told: Vec<_> =
+            queued.filter_map(|(id, name, _)| Some((id, name.clone(), self.engine.why(id, name)?))).collect();
+        let wake = effects.iter().filter_map(|effect| match effect {
+            Effect::Wake { at } => Some(*at),
+            _ => None,
+        });
+        self.n_affinities += self.oracle.hear_waits(&told, self.latest, wake.min())?;
+        if !self.is_calm {
+            return Ok(());
+        }
+        // All have just told the truth, and what has been handed out since stands in facts.
+        for (id, name, wait) in &told {
+            let Wait::Queue { pool, .. } = wait else { continue };
+            let serving = self.workers.iter().filter(|worker| worker.pools.contains(pool));
+            self.oracle.check_idle(*id, name, serving.map(|worker| &worker.id))?;
+        }
         Ok(())
     }
 
@@ -671,10 +725,32 @@ impl Storm {
         if self.sabotage == Sabotage::ChargedTwice {
             later = &self.facts[taken.saturating_sub(8)..];
         }
-        let after = Engine::recover(standing, earlier, later).portrait();
+        let after = Engine::recover(standing.clone(), earlier, later).portrait();
         let differing = before.lines().zip(after.lines()).find(|(before, after)| before != after);
         let law = "a restart from a standing charges once";
-        match differing {
+        if let Some(differing) = differing {
+            return Err(Violation { law, text: format!("taken after {taken} facts: {differing:?}") });
+        }
+        // A server does not read the facts of what had ended then.
+        let is_over = |id: &BuildId| past.verdict(*id).is_some_and(|verdict| verdict != graph::Verdict::Running);
+        let is_done = |id: &&BuildId| is_over(id) && !later.iter().any(|fact| fact.build == **id);
+        let done: BTreeSet<BuildId> = self.created.iter().filter(is_done).copied().collect();
+        if done.is_empty() {
+            return Ok(());
+        }
+        self.n_left_out += 1;
+        let after = Engine::recover(standing, earlier.iter().filter(|fact| !done.contains(&fact.build)), later);
+        let mut whole = Engine::new();
+        self.facts.iter().for_each(|fact| whole.apply(fact));
+        for &id in &done {
+            whole.forget(id);
+        }
+        let (before, after) = (whole.portrait(), after.portrait());
+        // Which of equal results is the shared one depends on those that are left out.
+        let is_compared = |line: &&str| !line.starts_with("shared results");
+        let mut pairs = before.lines().filter(is_compared).zip(after.lines().filter(is_compared));
+        let law = "a restart does not need what had ended";
+        match pairs.find(|(before, after)| before != after) {
             Some(differing) => Err(Violation { law, text: format!("taken after {taken} facts: {differing:?}") }),
             None => Ok(()),
         }

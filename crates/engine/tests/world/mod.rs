@@ -155,6 +155,22 @@ impl World {
         let failed = Outcome::Failed(Failure::Step { step: 0, exit: 1 });
         match words[..] {
             [job, "passes"] => self.finish(job_of(job).0, &job_of(job).1, Outcome::passed()),
+            [job, "passes", "after", ms] => {
+                self.now = self.now.plus_ms(ms.parse().expect("milliseconds"));
+                let (build, job) = job_of(job);
+                let (attempt, lease) = self.lease(build, &job).unwrap_or_else(|| panic!("`{job}` does not run"));
+                let is_it =
+                    |fact: &&Fact| matches!(&fact.what, What::AttemptLeased { lease: other, .. } if *other == lease);
+                let mut report = Box::new(AttemptReport::of(Outcome::passed(), self.now));
+                report.started = self.facts.iter().find(is_it).map_or(self.now, |fact| fact.at);
+                self.feed(Input::AttemptFinished { build: BuildId(build), attempt, lease, report });
+            }
+            ["build", number, ..] => {
+                // Jobs between commas, as sentences stand between semicolons.
+                let jobs = graph(&words[2..].join(" ").replace(',', ";"));
+                self.build(number.parse().expect("a build's number"), jobs, BuildOptions::default());
+            }
+            ["close", name] => self.closed_worker(name, "paused"),
             [job, "fails"] => self.finish(job_of(job).0, &job_of(job).1, failed),
             [job, "stops"] => {
                 let canceled = Outcome::Failed(Failure::Canceled { by: "me".to_owned() });
