@@ -9,8 +9,8 @@ mod fleet;
 mod serving;
 
 pub use administration::{
-    Config, ConfigForm, Installation, Token, TokenAttenuate, TokenCommand, TokenCreate, TokenInspect, TokenList,
-    TokenRevoke,
+    Backup, Config, ConfigForm, Doctor, Installation, MigrateStore, Restore, Token, TokenAttenuate, TokenCommand,
+    TokenCreate, TokenInspect, TokenList, TokenRevoke,
 };
 pub use fleet::{Pools, PoolsCommand, Remote, Secrets, SecretsCommand, Workers, WorkersCommand};
 pub use serving::{Serve, Submit, Switch, Work};
@@ -91,6 +91,14 @@ pub enum Command {
     Token(Token),
     /// Print every setting of a server, with its value and what it is for.
     Config(Config),
+    /// Say what is wrong with a server's installation, and what to do.
+    Doctor(Doctor),
+    /// Copy a whole server into a folder, while it runs.
+    Backup(Backup),
+    /// Verify a backup, and put it into an empty data folder.
+    Restore(Restore),
+    /// Move the records of a stopped server from SQLite to PostgreSQL, or back.
+    MigrateStore(MigrateStore),
     /// Print a completion script for a shell.
     Completions(Completions),
     /// Lower replies of a pipeline's program, for its tests.

@@ -1,20 +1,24 @@
 //! One file per command. Each takes its arguments and returns an exit code, or a [`Stop`] that `main` prints.
 
 pub mod approve;
+pub mod backup;
 pub mod builds;
 pub mod cache;
 pub mod cancel;
 pub mod check;
 pub mod completions;
 pub mod config;
+pub mod doctor;
 pub mod evaluate;
 pub mod explain;
 pub mod export;
 pub mod init;
 pub mod logs;
 pub mod lower;
+pub mod migrate_store;
 pub mod plan;
 pub mod pools;
+pub mod restore;
 pub mod retry;
 pub mod run;
 pub mod secrets;

@@ -14,6 +14,8 @@ use crate::output;
 
 /// The file of settings in the data folder.
 pub const SETTINGS_FILE: &str = "settings.toml";
+/// The file in the data folder whose lock a server holds while it runs.
+pub const SERVE_LOCK: &str = "serve.lock";
 /// The largest file of settings.
 const SETTINGS_BYTES_MAX: u64 = 1 << 20;
 
@@ -31,21 +33,30 @@ impl Installation {
         std::env::current_dir().unwrap_or_default().join(folder)
     }
 
+    /// The data folder, which holds an installation.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub fn existing_folder(&self) -> Result<PathBuf, Stop> {
+        let folder = self.folder();
+        if server::parts::is_installation(&folder) {
+            return Ok(folder);
+        }
+        Err(Stop::wrong(format!("no server has its data in {}: give its folder by --data DIR", folder.display())))
+    }
+
+    /// Where the file of settings is, if one was named or is in the data folder.
+    pub fn settings_path(&self) -> Option<PathBuf> {
+        let own = || Some(self.folder().join(SETTINGS_FILE)).filter(|path| path.exists());
+        self.config.clone().or_else(own)
+    }
+
     /// The file of settings, if there is one.
     ///
     /// # Errors
     /// If one was named that cannot be read, or it is too large.
     fn file(&self) -> Result<Option<SettingsFile>, Stop> {
-        let path = match &self.config {
-            Some(path) => path.clone(),
-            None => {
-                let path = self.folder().join(SETTINGS_FILE);
-                if !path.exists() {
-                    return Ok(None);
-                }
-                path
-            }
-        };
+        let Some(path) = self.settings_path() else { return Ok(None) };
         let refused =
             |error: std::io::Error| Stop::wrong(format!("cannot read the settings {}: {error}", path.display()));
         if std::fs::metadata(&path).map_err(refused)?.len() > SETTINGS_BYTES_MAX {

@@ -75,6 +75,10 @@ fn run(arguments: &Arguments) -> Result<u8, Stop> {
         Command::Secrets(secrets) => return commands::secrets::run(secrets),
         Command::Token(token) => return commands::token::run(token, arguments.color),
         Command::Config(config) => return commands::config::run(config, arguments.color),
+        Command::Doctor(doctor) => return commands::doctor::run(doctor, arguments.color),
+        Command::Backup(backup) => return commands::backup::run(backup, arguments.color),
+        Command::Restore(restore) => return commands::restore::run(restore, arguments.color),
+        Command::MigrateStore(migrate) => return commands::migrate_store::run(migrate, arguments.color),
         _ => {}
     }
     let directory = arguments.directory.clone().unwrap_or_else(|| PathBuf::from("."));
@@ -105,6 +109,10 @@ fn run(arguments: &Arguments) -> Result<u8, Stop> {
         | Command::Pools(_)
         | Command::Secrets(_)
         | Command::Token(_)
-        | Command::Config(_) => unreachable!("it needs no project and was done above"),
+        | Command::Config(_)
+        | Command::Doctor(_)
+        | Command::Backup(_)
+        | Command::Restore(_)
+        | Command::MigrateStore(_) => unreachable!("it needs no project and was done above"),
     }
 }

@@ -40,6 +40,10 @@ fn help_pages_are_as_the_manual_has_them() {
         "serve",
         "work",
         "submit",
+        "doctor",
+        "backup",
+        "restore",
+        "migrate-store",
         "completions",
     ];
     let mut text = String::new();

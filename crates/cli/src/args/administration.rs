@@ -38,6 +38,55 @@ pub enum ConfigForm {
     Json,
 }
 
+/// `ropewalk backup`.
+#[derive(Debug, Args)]
+pub struct Backup {
+    #[command(flatten)]
+    pub installation: Installation,
+    /// The folder to make it in, which must be empty or not there.
+    pub to: PathBuf,
+}
+
+/// `ropewalk restore`.
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// The folder of the backup.
+    pub from: PathBuf,
+    /// The data folder to restore into, which must be empty or not there; `ropewalk/server` among the user's data if none is
+    /// given.
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Only look whether the backup is whole: the database, every blob, every log.
+    #[arg(long)]
+    pub verify: bool,
+}
+
+/// `ropewalk migrate-store`.
+#[derive(Debug, Args)]
+pub struct MigrateStore {
+    #[command(flatten)]
+    pub installation: Installation,
+    /// Where the records are to go: `sqlite`, in the data folder, or `postgres://USER:PASSWORD@HOST/DATABASE`.
+    #[arg(long, value_name = "URL")]
+    pub to: String,
+    /// Take the records from the data folder, whatever `store.url` says; after a backup was restored.
+    #[arg(long)]
+    pub from_sqlite: bool,
+}
+
+/// `ropewalk doctor`.
+#[derive(Debug, Args)]
+pub struct Doctor {
+    #[command(flatten)]
+    pub installation: Installation,
+    /// Read every blob and every log, instead of some.
+    #[arg(long)]
+    pub all: bool,
+    /// The form.
+    #[arg(long, value_enum, default_value_t = ListForm::Human, value_name = "FORM")]
+    pub output: ListForm,
+}
+
 /// `ropewalk token`.
 #[derive(Debug, Args)]
 pub struct Token {

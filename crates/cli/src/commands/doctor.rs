@@ -1,0 +1,81 @@
+//! `ropewalk doctor`: what is wrong with an installation, and what to do.
+
+use server::doctor::{Checked, Depth, examine};
+use server::settings::{OnOff, Settings};
+
+use super::Stop;
+use crate::args::{Colour, Doctor, ListForm};
+use crate::local::clock::now;
+use crate::{exit, output};
+
+/// Runs the command.
+///
+/// # Errors
+/// If nothing can be printed; what is wrong with the installation is a finding.
+pub fn run(arguments: &Doctor, colour: Colour) -> Result<u8, Stop> {
+    let installation = &arguments.installation;
+    let depth = if arguments.all { Depth::All } else { Depth::Sample };
+    let checks = match installation.settings(&[], colour) {
+        Ok(loaded) => {
+            let mut checks = vec![sound(&loaded.settings)];
+            checks.extend(examine(&loaded.settings, &installation.folder(), depth, now()));
+            if loaded.settings.local_worker == OnOff::On {
+                checks.push(isolation());
+            }
+            checks
+        }
+        Err(stop) => {
+            let mut check = Checked::new("settings");
+            let why = if stop.message.is_empty() { "each fault stands above".to_owned() } else { stop.message };
+            check.add("the settings are wrong", why, "mend them; `ropewalk config` shows what each key takes");
+            vec![check]
+        }
+    };
+    output::print(match arguments.output {
+        ListForm::Human => human(&checks),
+        ListForm::Json => format!("{:#}\n", serde_json::json!({ "checks": checks })),
+    })?;
+    let is_well = checks.iter().all(|check| check.findings.is_empty());
+    Ok(if is_well { exit::PASSED } else { exit::FAILED })
+}
+
+fn sound(settings: &Settings) -> Checked {
+    let mut check = Checked::new("settings");
+    if !settings.listen.ip().is_loopback() && settings.url.is_none() {
+        check.add(
+            "`server.url` is not set, and the server listens for other machines",
+            format!("links and answers would name {}, which others may not reach", settings.listen),
+            "set `server.url` to the address that people and workers use",
+        );
+    }
+    check.seen = "each key is known and of its type".to_owned();
+    check
+}
+
+/// The worker beside the server puts steps into walls.
+fn isolation() -> Checked {
+    let mut check = Checked::new("isolation");
+    if let Err(error) = worker::sandbox::Sandbox::probe() {
+        check.add(
+            "the worker of this machine cannot wall jobs in",
+            Stop::of(&error).message,
+            "install bubblewrap and allow it user namespaces, or set `worker.local` to `off`",
+        );
+    }
+    check.seen = "bubblewrap works".to_owned();
+    check
+}
+
+fn human(checks: &[Checked]) -> String {
+    let mut text = String::new();
+    for check in checks {
+        if check.findings.is_empty() {
+            text.push_str(&format!("good   {}: {}\n", check.name, check.seen));
+        }
+        for finding in &check.findings {
+            let (what, why, next) = (&finding.what, &finding.why, &finding.next);
+            text.push_str(&format!("wrong  {}: {what}\n       why:  {why}\n       next: {next}\n", check.name));
+        }
+    }
+    text
+}

@@ -1,0 +1,150 @@
+//! The commands that look after a server, as programs: backup, restore, doctor, and records that move to PostgreSQL and back.
+
+#[path = "../../store/tests/database/mod.rs"]
+#[allow(dead_code, reason = "this file takes what it needs")]
+mod database;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use database::Database;
+
+/// A data folder that knows three clients, as text beside the folder.
+struct Place {
+    scratch: tempfile::TempDir,
+}
+
+/// What a command said, and how it ended.
+#[derive(Debug)]
+struct Said {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Place {
+    fn new() -> Self {
+        let place = Self { scratch: tempfile::tempdir().unwrap() };
+        for client in ["ann", "bob", "cy"] {
+            let made = place.run(&["token", "create", "--data", "data", "--submit", "--client", client]);
+            assert_eq!(made.code, Some(0), "{made:?}");
+        }
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.scratch.path().join(name)
+    }
+
+    fn run(&self, arguments: &[&str]) -> Said {
+        let output = Command::new(env!("CARGO_BIN_EXE_ropewalk"))
+            .args(arguments)
+            .current_dir(self.scratch.path())
+            .env("NO_COLOR", "1")
+            .env("ROPEWALK_WORKER_LOCAL", "off")
+            .env("ROPEWALK_SERVER_LISTEN", "127.0.0.1:0")
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        Said { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
+    }
+
+    #[track_caller]
+    fn check(&self, arguments: &[&str], code: i32, out: &str, err: &str) -> Said {
+        let said = self.run(arguments);
+        assert_eq!(said.code, Some(code), "{said:?}");
+        assert!(said.out.contains(out) && said.err.contains(err), "{said:?}");
+        said
+    }
+
+    /// The clients that a data folder knows, with these settings.
+    fn clients(&self, data: &str) -> String {
+        let said = self.check(&["token", "list", "--data", data, "--output", "json"], 0, "", "");
+        let rows: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+        rows.to_string()
+    }
+}
+
+#[test]
+fn a_backup_is_made_verified_and_put_back() {
+    let place = Place::new();
+    let made = place.check(&["backup", "--data", "data", "copy"], 0, "0 builds (0 facts)", "");
+    assert!(made.out.contains("it holds the server's keys"), "{made:?}");
+    place.check(&["backup", "--data", "data", "copy"], 2, "", "copy is not empty");
+    place.check(&["restore", "--verify", "copy"], 0, "whole: 0 builds", "");
+    place.check(&["restore", "copy", "--data", "back"], 0, "next: ropewalk doctor --data", "");
+    assert_eq!(place.clients("back"), place.clients("data"));
+    place.check(&["restore", "copy", "--data", "back"], 2, "", "back is not empty");
+    let mode =
+        |path: &Path| std::os::unix::fs::PermissionsExt::mode(&fs::metadata(path).unwrap().permissions()) & 0o777;
+    assert_eq!([mode(&place.path("copy/keys/root.key")), mode(&place.path("back/root.key"))], [0o600, 0o600]);
+    let database = place.path("copy/records/ropewalk.db");
+    let mut bytes = fs::read(&database).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&database, bytes).unwrap();
+    place.check(&["restore", "--verify", "copy"], 1, "damaged: the database is not what it was", "");
+    place.check(&["restore", "copy", "--data", "other"], 1, "use another one", "");
+    assert!(!place.path("other").exists());
+    place.check(&["restore", "--verify", "data"], 2, "", "holds no whole backup");
+}
+
+#[test]
+fn a_doctor_says_what_to_do() {
+    let place = Place::new();
+    place.check(&["doctor", "--data", "nowhere"], 1, "wrong  folder", "");
+    let first = place.check(&["doctor", "--data", "data", "--output", "json"], 1, "", "");
+    let report: serde_json::Value = serde_json::from_str(&first.out).unwrap();
+    let checks = report["checks"].as_array().unwrap();
+    let findings: Vec<String> = checks
+        .iter()
+        .filter(|check| check["name"] != "room")
+        .flat_map(|check| check["findings"].as_array().unwrap())
+        .map(|finding| format!("{}: {}", finding["check"].as_str().unwrap(), finding["what"].as_str().unwrap()))
+        .collect();
+    // The server was never started: its second key is not there, and no worker came.
+    assert_eq!(findings.len(), 2, "{findings:?}");
+    assert!(findings[0].starts_with("keys: ") && findings[0].ends_with("secrets.key is missing"), "{findings:?}");
+    assert_eq!(findings[1], "workers: no worker has ever joined");
+    fs::write(place.path("data/settings.toml"), "[store]\nurk = 1\n").unwrap();
+    place.check(&["doctor", "--data", "data"], 1, "wrong  settings: the settings are wrong", "urk");
+}
+
+#[test]
+fn records_move_to_postgresql_and_back() {
+    let place = Place::new();
+    let Some(database) = Database::start() else { return };
+    let url = address(&database.create());
+    let clients = place.clients("data");
+    // A server that runs holds this lock.
+    let lock = fs::File::create(place.path("data/serve.lock")).unwrap();
+    lock.lock().unwrap();
+    place.check(&["migrate-store", "--data", "data", "--to", &url], 2, "", "a server runs with these records");
+    drop(lock);
+    place.check(&["migrate-store", "--data", "data", "--to", "sqlite"], 2, "", "are there already");
+    place.check(&["migrate-store", "--data", "data", "--to", "mysql://x"], 2, "", "`store.url` is neither");
+    place.check(&["migrate-store", "--data", "data", "--to", &url], 0, "compared row by row", "");
+    place.check(&["migrate-store", "--data", "data", "--to", &url], 2, "", "give an empty one");
+    fs::write(place.path("data/settings.toml"), format!("[store]\nurl = \"{url}\"\n")).unwrap();
+    place.check(&["migrate-store", "--data", "data", "--to", "sqlite"], 2, "", "move that folder away first");
+    fs::rename(place.path("data/records"), place.path("earlier")).unwrap();
+    assert_eq!(place.clients("data"), clients);
+    // A backup of PostgreSQL is a file as well.
+    place.check(&["backup", "--data", "data", "copy"], 0, "0 builds", "");
+    place.check(&["restore", "copy", "--data", "back"], 0, "set `store.url` to `sqlite`", "");
+    place.check(&["migrate-store", "--data", "data", "--to", "sqlite"], 0, "compared row by row", "");
+    for data in ["data", "back"] {
+        fs::remove_file(place.path(data).join("settings.toml")).unwrap();
+        assert_eq!(place.clients(data), clients, "{data}");
+    }
+}
+
+/// `host=… user=… dbname=…` as an address.
+fn address(pairs: &str) -> String {
+    let value = |name: &str| {
+        let pair = pairs.split(' ').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+        pair.expect("it is said").to_owned()
+    };
+    format!("postgres:///{}?host={}&user={}", value("dbname"), value("host"), value("user"))
+}
