@@ -227,16 +227,37 @@ mod tests {
             folders.push(folder);
             path
         };
-        let path = sync(vec![("a", plain("1")), ("b", plain("1")), ("c", plain("1")), ("d/e", plain("1"))]);
+        let path = sync(vec![
+            ("a", plain("1")),
+            ("b", plain("1")),
+            ("c", plain("1")),
+            ("c2", plain("1")),
+            ("c3", plain("1")),
+            ("d/e", plain("1")),
+        ]);
         let time = |name: &str| fs::metadata(path.join(TREE).join(name)).and_then(|it| it.modified()).expect("a file");
         let (kept, changed) = (time("a"), time("b"));
-        let again =
-            sync(vec![("a", plain("1")), ("b", plain("2")), ("c", plain("1")), ("d", link("..")), ("e/f", plain("3"))]);
+        let again = sync(vec![
+            ("a", plain("1")),
+            ("b", plain("2")),
+            ("c", plain("1")),
+            ("c2", plain("1")),
+            ("c3", plain("1")),
+            ("d", link("..")),
+            ("e/f", plain("3")),
+        ]);
         assert_eq!(again, path);
         assert_eq!(time("a"), kept);
         assert_ne!(time("b"), changed);
         assert_eq!(fs::read_link(path.join(TREE).join("d")).expect("a link"), Path::new(".."));
-        let back = sync(vec![("a", plain("1")), ("b", plain("2")), ("c", plain("1")), ("d/e", plain("1"))]);
+        let back = sync(vec![
+            ("a", plain("1")),
+            ("b", plain("2")),
+            ("c", plain("1")),
+            ("c2", plain("1")),
+            ("c3", plain("1")),
+            ("d/e", plain("1")),
+        ]);
         assert!(back.join(TREE).join("d/e").is_file());
         let other = sync(vec![("x", plain("1"))]);
         assert_ne!(other, path);

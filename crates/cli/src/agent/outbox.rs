@@ -314,8 +314,10 @@ impl Held {
     fn push(&mut self, step: u16, stream: store::log::Stream, time_us: u64, mut bytes: &[u8]) -> Result<(), LogError> {
         while !bytes.is_empty() {
             let Some(batch) = self.open.get_mut(&step) else { return Ok(()) };
-            bytes = batch.push(stream, time_us, bytes);
-            if !bytes.is_empty() || batch.content().len() >= BATCH_BYTES {
+            let (now, later) = bytes.split_at(bytes.len().min(BATCH_BYTES - batch.content().len().min(BATCH_BYTES)));
+            let rest = batch.push(stream, time_us, now).len();
+            bytes = &bytes[now.len() - rest..];
+            if rest > 0 || !later.is_empty() || batch.content().len() >= BATCH_BYTES {
                 self.cut_step(step, None)?;
             }
         }
