@@ -582,6 +582,13 @@ pub enum WaitReason {
         /// How many are before it.
         ahead: u64,
     },
+    /// It waits for a busy worker on which it has run before, because it is expected to be done sooner so.
+    Affinity {
+        /// The worker.
+        worker: String,
+        /// When it takes any worker instead.
+        until: Time,
+    },
 }
 
 /// Names a job over all builds.

@@ -63,6 +63,11 @@ fn reason(wait: &Wait) -> (WaitReason, String) {
             let text = format!("it is number {position} in the queue of the pool `{pool}`");
             (WaitReason::Queue { pool, position: *position, ahead: *ahead }, text)
         }
+        Wait::Affinity { worker, until } => {
+            let until = api::time::Time(*until);
+            let text = format!("it waits for the worker {worker}, which has what it needs, until {until}");
+            (WaitReason::Affinity { worker: worker.to_string(), until }, text)
+        }
         Wait::Held { pool, reason } => {
             let pool = pool_name(pool).to_owned();
             let text = format!("the pool `{pool}` is {reason}");

@@ -7,9 +7,10 @@ use std::process::Command;
 use api::client::Client;
 use api::project::{ProjectSettings, SecretValue};
 use graph::{Failure, Outcome};
+use store::log::StepEnd;
 
-use super::site::Worker;
-use super::{GATED, ONE, Served, asked, passed, run};
+use super::site::{Worker, log_section};
+use super::{GATED, ONE, Served, asked, run};
 
 /// How long it may test, in seconds.
 const SECONDS_MAX: u32 = 60;
@@ -32,12 +33,16 @@ fn program() -> Option<PathBuf> {
 async fn fill(served: &Served, admin: &Client) {
     admin.project_put("sails", &ProjectSettings::default()).await.unwrap();
     admin.secret_put("sails", "TOKEN", &SecretValue { value: "hush".to_owned() }).await.unwrap();
-    passed(served, admin).await;
-    let mut worker = Worker::join(&served.site, "w2", []).await;
-    let build = asked(served, admin, &ONE.replace("hello", "hallo")).await;
-    let start = worker.start().await;
-    worker.end(&served.site, &start.spec, Outcome::Failed(Failure::Step { step: 0, exit: 1 })).await;
-    served.site.ended(build).await;
+    let mut worker = Worker::join(&served.site, "w1", []).await;
+    let failed = Outcome::Failed(Failure::Step { step: 0, exit: 1 });
+    for (name, outcome) in [("hello", Outcome::passed()), ("hallo", failed)] {
+        let build = asked(served, admin, &ONE.replace("hello", name)).await;
+        let start = worker.start().await;
+        let log = log_section(&start.spec, 0, 0, b"hello\nworld\n", Some(StepEnd::Closed));
+        worker.say(&served.site, &[log]).await;
+        worker.end(&served.site, &start.spec, outcome).await;
+        served.site.ended(build).await;
+    }
     asked(served, admin, GATED).await;
 }
 
