@@ -5,6 +5,7 @@ mod graphs;
 mod logs;
 mod measure;
 mod rust;
+mod server;
 
 use std::path::{Path, PathBuf};
 
@@ -92,6 +93,7 @@ const MEASUREMENTS: &[(&str, Measurement)] = &[
     ("sandbox", graphs::sandbox),
     ("logs", logs::logs),
     ("rust", rust::rust),
+    ("server", server::server),
 ];
 
 /// Runs the measurements named, or all. `--rounds=N` changes how often each is taken.
@@ -101,9 +103,8 @@ const MEASUREMENTS: &[(&str, Measurement)] = &[
 pub fn run(arguments: &[&str]) -> Result<(), String> {
     let rounds = arguments.iter().find_map(|argument| argument.strip_prefix("--rounds=")?.parse().ok()).unwrap_or(5);
     let names: Vec<_> = arguments.iter().filter(|argument| !argument.starts_with("--")).collect();
-    crate::run(&mut crate::cargo(&["build", "--release", "--quiet", "-p", "ropewalk-cli"]))?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate::root().join("target"), PathBuf::from);
-    let bench = Bench { ropewalk: target.join("release/ropewalk"), folder: target.join("bench"), rounds };
+    let target = crate::fleet::target();
+    let bench = Bench { ropewalk: crate::fleet::binary()?, folder: target.join("bench"), rounds };
     let mut rows = Vec::new();
     for (name, measurement) in MEASUREMENTS {
         if names.is_empty() || names.contains(&name) {

@@ -1,7 +1,9 @@
 //! The tasks of this repository. The list does not grow: new checks go inside `test`.
 
 mod bench;
+mod fleet;
 mod s3_server;
+mod storm;
 mod test;
 mod tidy;
 
@@ -11,6 +13,8 @@ const USAGE: &str = "\
 cargo xtask test          everything that CI runs: installs what the tests need, then runs all of them
 cargo xtask tidy          check the arrows between the crates
 cargo xtask storm [SEED]  run many storms, or one again with its trace
+cargo xtask storm server [ROUNDS] [--seed=N] [--store=URL]
+                          kill, stop and cut real servers and workers under load, then count what is left
 cargo xtask accept        accept new snapshots, after you have read them
 cargo xtask bench [NAME]  measure against peers and raw limits; prints a table, writes target/bench.json";
 
@@ -21,6 +25,7 @@ fn main() -> ExitCode {
         ["test", rest @ ..] => test::all(rest),
         ["tidy"] => tidy::run(),
         ["storm"] => run(&mut cargo(&["run", "--release", "--quiet", "-p", "ropewalk-sim", "--", "--seeds", "10000"])),
+        ["storm", "server", rest @ ..] => storm::server(rest),
         ["storm", seed] => {
             run(&mut cargo(&["run", "--release", "--quiet", "-p", "ropewalk-sim", "--", "--seed", seed]))
         }

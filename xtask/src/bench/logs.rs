@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use super::measure::{median, repository, time_ms};
 use super::{Bench, Row};
 
-const BYTES: usize = 1 << 30;
+/// How long the log is.
+pub const BYTES: usize = 1 << 30;
 
 /// Text such as compilers and test runners print, of exactly [`BYTES`] bytes.
-fn write_text(path: &Path) -> std::io::Result<()> {
+pub fn write_text(path: &Path) -> std::io::Result<()> {
     let mut file = std::io::BufWriter::new(std::fs::File::create(path)?);
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut block = String::new();
@@ -103,7 +104,7 @@ pub fn logs(bench: &Bench) -> Result<Vec<Row>, String> {
 }
 
 /// The largest resident set so far of a process, in KiB; zero if it is gone.
-fn peak_kib(pid: u32) -> u64 {
+pub fn peak_kib(pid: u32) -> u64 {
     std::fs::read_to_string(format!("/proc/{pid}/status"))
         .unwrap_or_default()
         .lines()

@@ -1,0 +1,487 @@
+//! `cargo xtask storm server`: a real server and real workers under steady load, killed, stopped, cut off and left in the
+//! dark at moments drawn from a seed; then a count of what must hold. The moments are drawn, what they meet is not: a seed
+//! repeats the kind of a storm, not each of its steps.
+
+mod load;
+mod oracle;
+mod proxy;
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime};
+
+use api::build::{BuildFilter, VerdictWord};
+use api::client::{Client, Logs, PageWanted};
+use api::event::Moment;
+use api::log::LogStream;
+use graph::{BuildId, Digest};
+use tokio::time::{sleep, timeout};
+
+use crate::fleet::{self, Fleet, PROJECT, Process};
+use proxy::Proxy;
+
+/// How many workers there are.
+const WORKERS: usize = 2;
+/// How many jobs each runs at once.
+const CAPACITY: usize = 4;
+/// How often a worker shows itself; it is lost after three times as long.
+const HEARTBEAT_MS: u64 = 500;
+/// No more builds are asked for while so many run.
+const RUNNING_MAX: usize = 30;
+/// How many people ask for builds at once.
+const DRIVERS: usize = 3;
+/// How many builds are followed at once.
+const FOLLOWERS_MAX: usize = 12;
+/// How long everything may take to end once the storm is over: more than the server's patience with silent workers.
+const CALM: Duration = Duration::from_secs(240);
+/// The most violations that are told one by one.
+const VIOLATIONS_TOLD_MAX: usize = 50;
+
+/// A build that was asked for.
+#[derive(Clone)]
+pub struct Submission {
+    /// Tells it from all others.
+    name: String,
+    /// Which of the kinds.
+    kind: usize,
+    /// The build, if the server said that it keeps it.
+    acknowledged: Option<BuildId>,
+}
+
+/// What is known so far.
+#[derive(Default)]
+pub struct State {
+    submissions: RefCell<Vec<Submission>>,
+    counts: RefCell<BTreeMap<String, u64>>,
+    violations: RefCell<Vec<String>>,
+    infra: RefCell<BTreeMap<String, u64>>,
+    /// Lines that followers were shown, by build, attempt and number.
+    seen: RefCell<BTreeMap<(BuildId, u32), BTreeMap<u64, String>>>,
+    /// The lease and the worker under which attempts were seen to run.
+    leases: RefCell<BTreeMap<(BuildId, u32), (u64, String)>>,
+    /// What the present server counts as stale; what those before it counted is among the counts.
+    stale: Cell<u64>,
+    running: Cell<usize>,
+    followers: Cell<usize>,
+    is_over: Cell<bool>,
+    is_calm: Cell<bool>,
+}
+
+impl State {
+    fn count(&self, what: &str, more: u64) {
+        *self.counts.borrow_mut().entry(what.to_owned()).or_default() += more;
+    }
+
+    fn violation(&self, text: String) {
+        eprintln!("VIOLATION: {text}");
+        self.violations.borrow_mut().push(text);
+    }
+
+    fn infra(&self, text: &str) {
+        *self.infra.borrow_mut().entry(text.to_owned()).or_default() += 1;
+    }
+}
+
+/// Numbers drawn from a seed (xorshift64*, Vigna 2016).
+struct Draw(u64);
+
+impl Draw {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32) % bound
+    }
+
+    fn ms(&mut self, from: u64, to: u64) -> Duration {
+        Duration::from_millis(from + self.below(to - from))
+    }
+}
+
+/// Runs a storm of `[ROUNDS]` kills of the server; `--seed=N`, `--store=URL`.
+///
+/// # Errors
+/// If anything does not hold.
+pub fn server(arguments: &[&str]) -> Result<(), String> {
+    let value = |name: &str| arguments.iter().find_map(|argument| argument.strip_prefix(name));
+    let rounds = arguments.iter().find(|argument| !argument.starts_with("--")).map_or(Ok(50), |text| text.parse());
+    let rounds: u64 = rounds.map_err(|_| "ROUNDS is a number".to_owned())?;
+    let of_the_clock = || SystemTime::UNIX_EPOCH.elapsed().map_or(1, |time| time.as_secs());
+    let seed = value("--seed=").map_or_else(|| Ok(of_the_clock()), str::parse).map_err(|_| "--seed=N is a number")?;
+    let binary = fleet::binary()?;
+    let heartbeat = format!("{HEARTBEAT_MS}ms");
+    let mut environment =
+        vec![("ROPEWALK_WORKER_HEARTBEAT", heartbeat.as_str()), ("ROPEWALK_BUILDS_AUTO_CANCEL", "off")];
+    environment.extend(value("--store=").map(|url| ("ROPEWALK_STORE_URL", url)));
+    let fleet = Rc::new(Fleet::new(&binary, &fleet::target().join("storm-server"), &environment)?);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| error.to_string())?;
+    println!("seed {seed}, {rounds} kills of the server, in {}", fleet.folder().display());
+    let state = Rc::new(State::default());
+    let began = Instant::now();
+    let ended = tokio::task::LocalSet::new().block_on(&runtime, storm(&fleet, &state, rounds, seed));
+    ended.and_then(|()| report(&fleet, &state, seed, began))
+}
+
+fn report(fleet: &Fleet, state: &State, seed: u64, began: Instant) -> Result<(), String> {
+    for (what, count) in state.counts.borrow().iter() {
+        println!("{count:>10}  {what}");
+    }
+    for (what, count) in state.infra.borrow().iter() {
+        println!("{count:>10}  failed with: {what}");
+    }
+    println!("{:>10}  seconds", began.elapsed().as_secs());
+    let violations = state.violations.borrow();
+    if violations.is_empty() {
+        let _ = std::fs::remove_dir_all(fleet.folder());
+        println!("everything held (seed {seed})");
+        return Ok(());
+    }
+    let told: Vec<_> = violations.iter().take(VIOLATIONS_TOLD_MAX).cloned().collect();
+    Err(format!(
+        "{} violations with seed {seed}, what is left is in {}:\n{}",
+        violations.len(),
+        fleet.folder().display(),
+        told.join("\n")
+    ))
+}
+
+/// A worker and its line.
+struct Hand {
+    name: String,
+    line: Proxy,
+    process: RefCell<Option<Process>>,
+    /// Somebody is doing something to it.
+    is_busy: Cell<bool>,
+}
+
+impl Hand {
+    fn start(fleet: &Fleet, name: String, line: Proxy) -> Result<Self, String> {
+        let process = RefCell::new(Some(fleet.work(&name, &line.address, CAPACITY)?));
+        Ok(Self { name, line, process, is_busy: Cell::new(false) })
+    }
+
+    fn restart(&self, fleet: &Fleet) -> Result<(), String> {
+        *self.process.borrow_mut() = Some(fleet.work(&self.name, &self.line.address, CAPACITY)?);
+        Ok(())
+    }
+
+    fn signal(&self, name: &str) {
+        if let Some(process) = &*self.process.borrow() {
+            process.signal(name);
+        }
+    }
+}
+
+async fn storm(fleet: &Rc<Fleet>, state: &Rc<State>, rounds: u64, seed: u64) -> Result<(), String> {
+    let client = fleet.client()?;
+    let mut server = fleet.serve()?;
+    fleet.answers(&client).await?;
+    let mut hands = Vec::new();
+    for index in 0..WORKERS {
+        let line = Proxy::to(fleet.address()).await?;
+        hands.push(Rc::new(Hand::start(fleet, format!("worker{index}"), line)?));
+    }
+    fleet.joined(&client, WORKERS).await?;
+    let kinds = Rc::new(load::kinds());
+    let mut sources = Vec::new();
+    for kind in kinds.iter() {
+        sources.push(fleet::upload(&client, &kind.pipeline).await?);
+    }
+    let sources: Rc<[Digest]> = sources.into();
+    let mut tasks = vec![tokio::task::spawn_local(look(client.clone(), Rc::clone(state)))];
+    for index in 0..DRIVERS {
+        let draw = Draw(seed.wrapping_mul(31).wrapping_add(index as u64 + 1).max(1));
+        tasks.push(tokio::task::spawn_local(drive(client.clone(), Rc::clone(&sources), Rc::clone(state), draw)));
+    }
+    rage(fleet, state, &mut server, &hands, rounds, Draw(seed.max(1))).await?;
+    state.is_over.set(true);
+    println!("calm: waiting for what runs");
+    calm(fleet, &client, state, &mut server, &hands).await;
+    state.is_calm.set(true);
+    for task in tasks {
+        let _ = timeout(Duration::from_secs(60), task).await;
+    }
+    while_followed(state).await;
+    state.count("what workers said under old leases, refused", state.stale.get());
+    oracle::check(&client, &kinds, state).await?;
+    end(fleet, state, server, &hands).await;
+    Ok(())
+}
+
+/// Asks for builds, one after another.
+async fn drive(client: Client, sources: Rc<[Digest]>, state: Rc<State>, mut draw: Draw) {
+    while !state.is_over.get() {
+        sleep(draw.ms(20, 300)).await;
+        if state.running.get() >= RUNNING_MAX {
+            continue;
+        }
+        let kind = draw.below(sources.len() as u64) as usize;
+        let index = state.submissions.borrow().len();
+        let name = format!("storm-{index}");
+        state.submissions.borrow_mut().push(Submission { name: name.clone(), kind, acknowledged: None });
+        match timeout(fleet::PATIENCE, client.build_submit(&fleet::request(sources[kind], name.clone()))).await {
+            Err(_) => state.violation(format!("{name}: the server did not answer to a submission")),
+            Ok(Err(error)) if error.is_passing() => state.count("submissions that failed, outcome unknown", 1),
+            Ok(Err(error)) => state.violation(format!("{name} was refused: {error}")),
+            Ok(Ok(submitted)) => {
+                state.count("submissions acknowledged", 1);
+                state.submissions.borrow_mut()[index].acknowledged = Some(submitted.build);
+                if state.followers.get() < FOLLOWERS_MAX {
+                    state.followers.set(state.followers.get() + 1);
+                    tokio::task::spawn_local(follow(client.clone(), submitted.build, Rc::clone(&state)));
+                }
+            }
+        }
+    }
+}
+
+/// Watches a build to its end, as `ropewalk submit` does.
+async fn follow(client: Client, build: BuildId, state: Rc<State>) {
+    let mut moments = client.build_stream(build, Logs::With, None);
+    let mut verdict = VerdictWord::Running;
+    loop {
+        let told = match timeout(CALM, moments.next()).await {
+            Ok(Ok(Some(told))) => told,
+            Ok(Ok(None)) => break,
+            Ok(Err(error)) => {
+                state.violation(format!("build {build}: its stream was refused: {error}"));
+                break;
+            }
+            Err(_) => {
+                state.violation(format!("build {build}: its stream said nothing for {} s", CALM.as_secs()));
+                break;
+            }
+        };
+        match told.moment {
+            Moment::Log { attempt, stream: LogStream::Stdout, number, line, open: false, .. } => {
+                let mut seen = state.seen.borrow_mut();
+                let lines = seen.entry((build, attempt)).or_default();
+                if let Some((&last, _)) = lines.last_key_value()
+                    && last >= number
+                {
+                    state.violation(format!("build {build}, attempt {attempt}: line {number} shown after {last}"));
+                }
+                lines.insert(number, line);
+            }
+            Moment::LogGap { attempt, text, .. } => {
+                state.count("gaps shown to followers", 1);
+                eprintln!("gap: build {build}, attempt {attempt}: {text}");
+            }
+            Moment::BuildFinished { verdict: ended, .. } => verdict = ended,
+            _ => {}
+        }
+    }
+    if verdict == VerdictWord::Running {
+        state.violation(format!("build {build}: its stream ended before it"));
+    }
+    state.count("builds followed to their end", 1);
+    state.followers.set(state.followers.get() - 1);
+}
+
+async fn while_followed(state: &State) {
+    let began = Instant::now();
+    while state.followers.get() > 0 && began.elapsed() < fleet::PATIENCE {
+        sleep(Duration::from_millis(50)).await;
+    }
+    if state.followers.get() > 0 {
+        state.violation(format!("{} followers still wait though all builds have ended", state.followers.get()));
+    }
+}
+
+/// Looks at the server again and again: who runs what under which lease, how much runs, what was refused.
+async fn look(client: Client, state: Rc<State>) {
+    while !state.is_calm.get() {
+        sleep(Duration::from_millis(100)).await;
+        let _ = timeout(Duration::from_secs(5), async {
+            let filter = BuildFilter { verdict: Some(VerdictWord::Running), ..BuildFilter::default() };
+            let page = PageWanted { cursor: None, limit: Some(200) };
+            if let Ok(running) = client.build_list(&filter, &page).await {
+                state.running.set(running.items.len());
+            }
+            if let Ok(workers) = client.worker_list().await {
+                let held = workers.items.iter().flat_map(|worker| {
+                    worker.running.iter().map(|attempt| {
+                        (attempt.build, attempt.job.clone(), attempt.attempt, attempt.lease, worker.id.clone())
+                    })
+                });
+                leases(&state, held.collect());
+            }
+            if let Ok(text) = client.metrics().await
+                && let Some(stale) = metric(&text, "ropewalk_stale_sections_total")
+            {
+                state.stale.set(stale);
+            }
+        })
+        .await;
+    }
+}
+
+/// The value of a metric without labels.
+fn metric(text: &str, name: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+}
+
+/// Judges what workers hold at one moment.
+fn leases(state: &State, held: Vec<(BuildId, String, u32, u64, String)>) {
+    let mut jobs: BTreeMap<(BuildId, &str), u64> = BTreeMap::new();
+    let mut numbers: BTreeMap<u64, &str> = BTreeMap::new();
+    let mut known = state.leases.borrow_mut();
+    for (build, job, attempt, lease, worker) in &held {
+        state.count("leases looked at", 1);
+        if let Some(other) = jobs.insert((*build, job), *lease) {
+            state.violation(format!("build {build}: {job} is held under leases {other} and {lease} at once"));
+        }
+        if let Some(other) = numbers.insert(*lease, worker) {
+            state.violation(format!("lease {lease} is held by {other} and {worker}"));
+        }
+        let first = known.entry((*build, *attempt)).or_insert_with(|| (*lease, worker.clone()));
+        if *first != (*lease, worker.clone()) {
+            state.violation(format!("build {build}, attempt {attempt}: {first:?}, then ({lease}, {worker})"));
+        }
+    }
+}
+
+/// Does harm until the server has been killed so often.
+async fn rage(
+    fleet: &Rc<Fleet>,
+    state: &Rc<State>,
+    server: &mut Process,
+    hands: &[Rc<Hand>],
+    rounds: u64,
+    mut draw: Draw,
+) -> Result<(), String> {
+    let mut kills = 0;
+    while kills < rounds {
+        sleep(draw.ms(50, 1200)).await;
+        if let Some(status) = server.ended() {
+            state.violation(format!("the server ended by itself: {status}\n{}", fleet.log_end("server")));
+            *server = fleet.serve()?;
+        }
+        let hand = Rc::clone(&hands[draw.below(hands.len() as u64) as usize]);
+        let (what, first, second) = (draw.below(100), draw.ms(0, 600), draw.ms(1000, 4000));
+        if what < 45 {
+            kills += 1;
+            state.count("kills of the server", 1);
+            server.kill();
+            state.count("what workers said under old leases, refused", state.stale.replace(0));
+            sleep(first).await;
+            *server = fleet.serve()?;
+            if kills % 10 == 0 {
+                println!("{kills} kills, {} builds asked for", state.submissions.borrow().len());
+            }
+        } else if !hand.is_busy.replace(true) {
+            let done = harm(Rc::clone(fleet), Rc::clone(state), Rc::clone(&hand), what, first, second);
+            tokio::task::spawn_local(async move {
+                done.await;
+                hand.is_busy.set(false);
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Does harm to one worker.
+async fn harm(fleet: Rc<Fleet>, state: Rc<State>, hand: Rc<Hand>, what: u64, first: Duration, second: Duration) {
+    let ended = hand.process.borrow_mut().as_mut().and_then(Process::ended);
+    if let Some(status) = ended {
+        state.violation(format!("{} ended by itself: {status}\n{}", hand.name, fleet.log_end(&hand.name)));
+    }
+    match what {
+        45..65 => {
+            state.count("kills of a worker", 1);
+            drop(hand.process.borrow_mut().take());
+            sleep(first).await;
+        }
+        65..75 => {
+            state.count("stops of a worker", 1);
+            hand.signal("STOP");
+            sleep(second).await;
+            hand.signal("CONT");
+            return;
+        }
+        75..90 => {
+            state.count("resets of a worker's connections", 1);
+            return hand.line.cut();
+        }
+        _ => {
+            state.count("times a worker's line was dark", 1);
+            return hand.line.darken(second).await;
+        }
+    }
+    if let Err(error) = hand.restart(&fleet) {
+        state.violation(error);
+    }
+}
+
+/// Waits until all builds have ended.
+async fn calm(fleet: &Fleet, client: &Client, state: &State, server: &mut Process, hands: &[Rc<Hand>]) {
+    let began = Instant::now();
+    let filter = BuildFilter {
+        project: Some(PROJECT.to_owned()),
+        verdict: Some(VerdictWord::Running),
+        ..BuildFilter::default()
+    };
+    let mut left = Vec::new();
+    while began.elapsed() < CALM {
+        if let Some(status) = server.ended() {
+            return state.violation(format!("the server ended by itself: {status}\n{}", fleet.log_end("server")));
+        }
+        if let Ok(running) = client.build_list(&filter, &PageWanted::default()).await {
+            left = running.items;
+            if left.is_empty() && hands.iter().all(|hand| !hand.is_busy.get()) {
+                state.count("ms from calm to the last build's end", began.elapsed().as_millis() as u64);
+                return;
+            }
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    for build in left {
+        let jobs = client.job_list(build.id, &api::client::JobsWanted::default(), &PageWanted::default()).await;
+        let jobs = jobs.map(|page| page.items).unwrap_or_default();
+        let mut open = Vec::new();
+        for job in jobs.iter().filter(|job| job.outcome.is_none()) {
+            let why = client.job_why(build.id, &job.name).await;
+            open.push(format!("{} is {:?}: {why:?}", job.name, job.state));
+        }
+        state.violation(format!("build {} never ended; {}", build.id, open.join("; ")));
+    }
+}
+
+/// Asks everybody to leave, and looks at what is left.
+async fn end(fleet: &Fleet, state: &State, mut server: Process, hands: &[Rc<Hand>]) {
+    if let Ok(client) = fleet.client()
+        && let Ok(text) = client.metrics().await
+    {
+        for name in ["ropewalk_leases", "ropewalk_builds_running", "ropewalk_jobs_queued", "ropewalk_jobs_waiting"] {
+            match metric(&text, name) {
+                Some(0) => {}
+                found => state.violation(format!("{name} is {found:?} though all has ended")),
+            }
+        }
+    }
+    for hand in hands {
+        let process = hand.process.borrow_mut().take();
+        if let Some(mut process) = process {
+            match process.end().await {
+                Some(0) => {}
+                code => state.violation(format!("{} was asked to end, and did with {code:?}", hand.name)),
+            }
+        }
+    }
+    match server.end().await {
+        Some(0) => {}
+        code => state.violation(format!("the server was asked to end, and did with {code:?}")),
+    }
+    let began = Instant::now();
+    let mut left = fleet.left_over();
+    while !left.is_empty() && began.elapsed() < Duration::from_secs(10) {
+        sleep(Duration::from_millis(100)).await;
+        left = fleet.left_over();
+    }
+    for (id, command) in left {
+        state.violation(format!("process {id} is left over: {command}"));
+        let _ = std::process::Command::new("kill").args(["-KILL", &id.to_string()]).status();
+    }
+}
