@@ -232,10 +232,8 @@ impl Engine {
             let shortfall = Shortfall::of(slot, presence);
             match &presence.intake {
                 Intake::Open if shortfall == Shortfall::default() => return None,
-                Intake::Closed { reason } if shortfall == Shortfall::default() => {
-                    if closed.len() < NAMES_MAX {
-                        closed.push((id.clone(), reason.clone()));
-                    }
+                Intake::Closed { reason } if shortfall == Shortfall::default() && closed.len() < NAMES_MAX => {
+                    closed.push((id.clone(), reason.clone()));
                 }
                 _ if nearest.as_ref().is_none_or(|(least, _)| shortfall < *least) => nearest = Some((shortfall, id)),
                 _ => {}

@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 pub const WARM_KEYS_MAX: usize = 20_000;
 /// The most workers on which a job counts as warm; the one that ran it longest ago is forgotten first.
 pub const WARM_WORKERS_MAX: usize = 8;
+/// About how many bytes of it a standing keeps, as JSON; what was noted longest ago is left out. A standing must fit into
+/// a record.
+pub const WARMTH_KEPT_BYTES_MAX: usize = 256 << 10;
 /// The most that warmth is taken to save, in milliseconds, and so the longest that a job waits for a warm worker.
 pub const SAVING_MS_MAX: u64 = 300_000;
 /// What warmth is taken to save, in milliseconds, until the job has been measured both warm and cold.
@@ -51,6 +54,14 @@ pub struct Warm {
     pub cold_ms: Option<u64>,
     /// How long attempts took that found it warm, in milliseconds.
     pub warm_ms: Option<u64>,
+}
+
+impl Warm {
+    /// About how long it is as JSON: its names, and what stands around them and its numbers.
+    fn n_bytes(&self) -> usize {
+        let names: usize = self.workers.iter().map(|worker| worker.0.len() + 3).sum();
+        90 + self.project.len() + self.job.len() + names
+    }
 }
 
 /// All of it.
@@ -125,14 +136,21 @@ impl Warmth {
         }
     }
 
-    /// All of it, the key noted longest ago first, to be kept.
+    /// What of it is to be kept, the key noted longest ago first: at most [`WARMTH_KEPT_BYTES_MAX`] of the latest.
     pub fn standing(&self) -> Vec<Warm> {
-        let kept = self.order.values().filter_map(|key| {
+        let mut n_bytes = 0;
+        let latest = self.order.values().rev().filter_map(|key| {
             let Entry { workers, cold_ms, warm_ms, .. } = self.entries.get(key)?;
             let (project, job) = (key.project.clone(), key.job.clone());
             Some(Warm { project, job, workers: workers.clone(), cold_ms: *cold_ms, warm_ms: *warm_ms })
         });
-        kept.collect()
+        let fitting = latest.take_while(|warm| {
+            n_bytes += warm.n_bytes();
+            n_bytes <= WARMTH_KEPT_BYTES_MAX
+        });
+        let mut kept: Vec<Warm> = fitting.collect();
+        kept.reverse();
+        kept
     }
 
     /// What was kept, taken over.
@@ -156,7 +174,10 @@ impl Warmth {
 mod tests {
     use graph::WorkerId;
 
-    use super::{SAVING_DEFAULT_MS, SAVING_MS_MAX, Start, WARM_KEYS_MAX, WARM_WORKERS_MAX, Warmth, WarmthKey};
+    use super::{
+        SAVING_DEFAULT_MS, SAVING_MS_MAX, Start, WARM_KEYS_MAX, WARM_WORKERS_MAX, WARMTH_KEPT_BYTES_MAX, Warmth,
+        WarmthKey,
+    };
 
     fn key(job: usize) -> WarmthKey {
         WarmthKey { project: "sails".to_owned(), job: format!("j{job}") }
@@ -177,7 +198,11 @@ mod tests {
         assert_eq!(warmth.workers(&key(0)), [worker(1), worker(0)]);
         assert_eq!(warmth.workers(&key(1)), []);
         assert_eq!(warmth.workers(&key(2)), [worker(0)]);
-        assert_eq!(warmth.standing().len(), WARM_KEYS_MAX);
+        assert_eq!(warmth.entries.len(), WARM_KEYS_MAX);
+        let kept = warmth.standing();
+        let n_bytes = serde_json::to_string(&kept).expect("it serializes").len();
+        assert!((WARMTH_KEPT_BYTES_MAX / 2..=WARMTH_KEPT_BYTES_MAX).contains(&n_bytes), "{n_bytes}");
+        assert_eq!(kept.last().map(|warm| &*warm.job), Some("j0"));
         for number in 0..=WARM_WORKERS_MAX {
             warmth.note(key(2), &worker(number), None);
         }
