@@ -17,6 +17,9 @@ use graph::Digest;
 /// How long anything may take that must happen.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
+/// How many of the last lines that a process wrote are told.
+const LOG_LINES_TOLD: usize = 6;
+
 /// The project of all builds.
 pub const PROJECT: &str = "fleet";
 
@@ -207,7 +210,7 @@ impl Fleet {
     pub fn log_end(&self, name: &str) -> String {
         let text = fs::read_to_string(self.folder.join(format!("{name}.log"))).unwrap_or_default();
         let lines: Vec<_> = text.lines().collect();
-        lines[lines.len().saturating_sub(20)..].join("\n")
+        lines[lines.len().saturating_sub(LOG_LINES_TOLD)..].join("\n")
     }
 
     /// The processes that live in this installation's folder or name it: their ids and commands.

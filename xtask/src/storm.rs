@@ -387,6 +387,9 @@ async fn harm(fleet: Rc<Fleet>, state: Rc<State>, hand: Rc<Hand>, what: u64, fir
     let ended = hand.process.borrow_mut().as_mut().and_then(Process::ended);
     if let Some(status) = ended {
         state.violation(format!("{} ended by itself: {status}\n{}", hand.name, fleet.log_end(&hand.name)));
+        if let Err(error) = hand.restart(&fleet) {
+            state.violation(error);
+        }
     }
     match what {
         45..65 => {

@@ -71,6 +71,9 @@ fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
+/// One part of the measurements.
+type Part<'p> = &'p dyn Fn() -> Result<Vec<Row>, String>;
+
 /// Everything.
 ///
 /// # Errors
@@ -78,7 +81,7 @@ fn text(error: impl std::fmt::Display) -> String {
 pub fn server(bench: &Bench) -> Result<Vec<Row>, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(text)?;
     let mut rows = Vec::new();
-    let parts: [(&str, &dyn Fn() -> Result<Vec<Row>, String>); 5] = [
+    let parts: [(&str, Part<'_>); 5] = [
         ("at rest", &|| block(&runtime, at_rest(bench))),
         ("one build", &|| block(&runtime, one_build(bench))),
         ("lines and a large log", &|| block(&runtime, logs(bench))),
