@@ -23,6 +23,7 @@ pub mod metrics;
 mod pool;
 mod problem;
 mod project;
+mod relay;
 mod router;
 mod site;
 mod stream;
@@ -39,6 +40,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::secrets::Secrets;
 use crate::server::Server;
 
+pub use relay::front;
 pub use router::router;
 
 /// The most requests that read or write what blocks at one time; more wait.

@@ -168,21 +168,21 @@ pub fn open_blobs_beside(settings: &Settings, data: &Path) -> Result<Arc<dyn Blo
     open_blobs_with(settings, data, None)
 }
 
-fn open_blobs_with(
-    settings: &Settings,
-    data: &Path,
-    cache: Option<ReadCache>,
-) -> Result<Arc<dyn Blobs>, PartError> {
+fn open_blobs_with(settings: &Settings, data: &Path, cache: Option<ReadCache>) -> Result<Arc<dyn Blobs>, PartError> {
     let folder = Places::of(data).blobs();
     if settings.blobs_url == "directory" {
         return Ok(Arc::new(DirectoryBlobs::open(&folder, blob::Durability::Process, Verify::Always)?));
     }
+    if let Some(shared) = settings.blobs_url.strip_prefix("directory:").filter(|path| path.starts_with('/')) {
+        return Ok(Arc::new(DirectoryBlobs::open(Path::new(shared), blob::Durability::Process, Verify::Always)?));
+    }
     let wrong = |why: &str| Err(PartError::Setting(why.to_owned()));
     let Some(place) = settings.blobs_url.strip_prefix("s3://") else {
-        return wrong("`blobs.url` is neither `directory` nor `s3://BUCKET/PREFIX`");
+        return wrong("`blobs.url` is none of `directory`, `directory:/PATH` and `s3://BUCKET/PREFIX`");
     };
     let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
-    let Some(key) = settings.blobs_access_key_id.clone().filter(|_| !settings.blobs_secret_access_key.0.is_empty()) else {
+    let Some(key) = settings.blobs_access_key_id.clone().filter(|_| !settings.blobs_secret_access_key.0.is_empty())
+    else {
         return wrong(
             "`blobs.access_key_id` and `blobs.secret_access_key` are needed for a bucket; give the second by the variable \
              ROPEWALK_BLOBS_SECRET_ACCESS_KEY",

@@ -14,6 +14,7 @@ use graph::{BuildId, LeaseId, Timestamp};
 use serde::{Deserialize, Serialize};
 use store::{PAGE_ROWS_MAX, Sequence, Store, StoreError};
 
+use crate::lead::Term;
 use crate::records::{Document, RecordError, Records};
 use crate::request::{ShellHandle, Stopped};
 use crate::world::full;
@@ -113,18 +114,25 @@ fn facts_after(store: &dyn Store, mut after: Sequence) -> Result<Vec<Fact>, Stor
 }
 
 /// Saves the standing now and then, until the shell has ended.
-pub async fn save_standings(shell: ShellHandle, store: Arc<dyn Store>, records: Records, clock: fn() -> Timestamp) {
+pub async fn save_standings(
+    shell: ShellHandle,
+    store: Arc<dyn Store>,
+    records: Records,
+    clock: fn() -> Timestamp,
+    term: Term,
+) {
     let mut last = Sequence::default();
     loop {
         tokio::time::sleep(SAVED_EVERY).await;
-        match save(&shell, &store, &records, clock, last).await {
+        match save(&shell, &store, &records, clock, term, last).await {
             Ok(sequence) => last = sequence,
             Err(Stopped) => return,
         }
     }
 }
 
-/// Saves the standing, unless nothing was appended since `last`. Gives how far the saved one knows.
+/// Saves the standing, unless nothing was appended since `last`, or the server leads no more: the last append may be
+/// another's then. Gives how far the saved one knows.
 ///
 /// # Errors
 /// [`Stopped`].
@@ -133,6 +141,7 @@ pub async fn save(
     store: &Arc<dyn Store>,
     records: &Records,
     clock: fn() -> Timestamp,
+    term: Term,
     last: Sequence,
 ) -> Result<Sequence, Stopped> {
     let asked = Arc::clone(store);
@@ -144,14 +153,18 @@ pub async fn save(
     let Some(mut saved) = taken.await? else { return Ok(last) };
     let (sequence, store, records) = (saved.sequence, Arc::clone(store), records.clone());
     let written = tokio::task::spawn_blocking(move || {
+        // Asked after the standing was taken: a new leader writes its record before its first append.
+        if !term.is_current(&records)? {
+            return Ok(last);
+        }
         cut(&mut saved.standing.estimates, ESTIMATES_SAVED_MAX);
         cut(&mut saved.standing.charges, CHARGES_SAVED_MAX);
         records.write(KEY, &saved, clock())?;
         store.prune_journal(Sequence(sequence.0.saturating_sub(APPENDS_KEPT)))?;
-        Ok::<_, RecordError>(())
+        Ok::<_, RecordError>(sequence)
     });
     match written.await {
-        Ok(Ok(())) => Ok(sequence),
+        Ok(Ok(saved)) => Ok(saved),
         Ok(Err(error)) => {
             eprintln!("warning: the standing of clients was not saved: {}", full(&error));
             Ok(last)

@@ -25,6 +25,7 @@ use tokio::sync::watch;
 
 use crate::access::Access;
 use crate::dispatch::{Dispatch, JoinRefusal, Joined};
+use crate::lead::Term;
 use crate::live::Live;
 use crate::lowering::{First, Lowering};
 use crate::records::{
@@ -34,14 +35,15 @@ use crate::recovery::{self, recover, save_standings};
 use crate::request::{ShellHandle, Stopped, requests};
 use crate::retention::{self, Removal, SweepError};
 use crate::settings::{OnOff, Settings};
-use crate::shell::{Shell, ShellError, inbox};
+use crate::shell::{Inbox, Shell, ShellError, inbox};
 use crate::source::{SourceError, Sources};
 use crate::world::{Duplicates, Means, SecretSource, ServerWorld, send_start};
 
 /// For how many projects the number of the next build is drawn ahead.
 const PROJECTS_DRAWN_MAX: usize = 1000;
 
-/// What a server is made of.
+/// What a server is made of. Clones are the same parts.
+#[derive(Clone)]
 pub struct Parts {
     /// Facts and rows.
     pub store: Arc<dyn Store>,
@@ -86,6 +88,7 @@ pub struct Server {
     pub(crate) sweeps: tokio::sync::Mutex<()>,
     means: Arc<Means>,
     scratch: PathBuf,
+    term: Term,
     drawn: Mutex<Drawn>,
     ending: watch::Sender<Ending>,
 }
@@ -215,44 +218,31 @@ impl Server {
     /// # Errors
     /// [`StartError`].
     pub fn start(settings: Settings, parts: Parts) -> Result<Running, StartError> {
-        let Parts { store, blobs, logs, access, secrets, scratch, clock } = parts;
-        std::fs::create_dir_all(&scratch)?;
-        let records = Records::new(Arc::clone(&store));
-        let recovered = recover(&*store, &records, clock())?;
-        let held = held_pools(&records)?;
-        let sources = Arc::new(Sources::new(Arc::clone(&blobs)));
-        let lowering = Arc::new(Lowering::new(Arc::clone(&sources), Arc::clone(&blobs)));
-        let dispatch = Arc::new(Dispatch::new(settings.heartbeat.0));
-        let live = Arc::new(Live::new(Arc::clone(&store), Arc::clone(&logs), records.clone()));
+        Self::start_for(settings, parts, Term::Alone)
+    }
+
+    /// As [`Server::start`], for as long as it leads.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn start_for(settings: Settings, parts: Parts, term: Term) -> Result<Running, StartError> {
+        std::fs::create_dir_all(&parts.scratch)?;
         let (inbox, inputs) = inbox();
         let (shell, requests) = requests();
-        let means = Arc::new(Means {
-            store: Arc::clone(&store),
-            blobs: Arc::clone(&blobs),
-            logs: Arc::clone(&logs),
-            records: records.clone(),
-            sources: Arc::clone(&sources),
-            lowering,
-            dispatch: Arc::clone(&dispatch),
-            live: Arc::clone(&live),
-            secrets,
-            duplicates: Arc::new(Duplicates::default()),
-            clock,
-            inbox: inbox.clone(),
-            tasks: tokio::runtime::Handle::current(),
-        });
-        for input in held {
+        let server = Self::assemble(settings, parts, inbox.clone(), shell, term);
+        let recovered = recover(&*server.store, &server.records, server.now())?;
+        for input in held_pools(&server.records)? {
             // An inbox that nobody reads yet has room for all pools.
             let _ = inbox.try_send(input);
         }
-        let mut world = ServerWorld::new(Arc::clone(&means))?;
+        let mut world = ServerWorld::new(Arc::clone(&server.means))?;
         for (build, request) in recovered.requests {
             world.remember(build, request);
         }
         world.remember_ended(recovered.ended);
         let engine = recovered.engine;
         let (told_end, ended) = watch::channel(false);
-        let shell_store = Arc::clone(&store);
+        let shell_store = Arc::clone(&server.store);
         let run = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
             let shell = Shell::new(engine, shell_store, world, inputs).with_requests(requests);
@@ -264,9 +254,48 @@ impl Server {
             Ok(result) => result,
             Err(error) => Err(ShellError::Store(error.into())),
         })?;
-        let saving = save_standings(shell.clone(), Arc::clone(&store), records.clone(), clock);
+        let records = server.records.clone();
+        let saving = save_standings(server.shell.clone(), Arc::clone(&server.store), records, server.means.clock, term);
         drop(tokio::spawn(saving));
-        let server = Arc::new(Self {
+        let server = Arc::new(server);
+        let sweeps = tokio::spawn(retention::keep(Arc::clone(&server)));
+        Ok(Running { server, shell: thread, ended, sweeps })
+    }
+
+    /// A server without an engine, which answers what the store alone can answer; whatever needs the engine is told that it
+    /// has ended. To be called within a runtime.
+    ///
+    /// # Errors
+    /// [`StartError::Thread`] if the folder for what comes in cannot be made.
+    pub fn without_engine(settings: Settings, parts: Parts) -> Result<Arc<Self>, StartError> {
+        std::fs::create_dir_all(&parts.scratch)?;
+        // The other ends are dropped: nobody reads what is put there.
+        let ((inbox, _), (shell, _)) = (inbox(), requests());
+        Ok(Arc::new(Self::assemble(settings, parts, inbox, shell, Term::Alone)))
+    }
+
+    fn assemble(settings: Settings, parts: Parts, inbox: Inbox, shell: ShellHandle, term: Term) -> Self {
+        let Parts { store, blobs, logs, access, secrets, scratch, clock } = parts;
+        let records = Records::new(Arc::clone(&store));
+        let sources = Arc::new(Sources::new(Arc::clone(&blobs)));
+        let dispatch = Arc::new(Dispatch::new(settings.heartbeat.0));
+        let live = Arc::new(Live::new(Arc::clone(&store), Arc::clone(&logs), records.clone()));
+        let means = Arc::new(Means {
+            store: Arc::clone(&store),
+            blobs: Arc::clone(&blobs),
+            logs: Arc::clone(&logs),
+            records: records.clone(),
+            sources: Arc::clone(&sources),
+            lowering: Arc::new(Lowering::new(Arc::clone(&sources), Arc::clone(&blobs))),
+            dispatch: Arc::clone(&dispatch),
+            live: Arc::clone(&live),
+            secrets,
+            duplicates: Arc::new(Duplicates::default()),
+            clock,
+            inbox,
+            tasks: tokio::runtime::Handle::current(),
+        });
+        Self {
             store,
             blobs,
             logs,
@@ -281,11 +310,10 @@ impl Server {
             sweeps: tokio::sync::Mutex::default(),
             means,
             scratch,
+            term,
             drawn: Mutex::default(),
             ending: watch::Sender::new(Ending::No),
-        });
-        let sweeps = tokio::spawn(retention::keep(Arc::clone(&server)));
-        Ok(Running { server, shell: thread, ended, sweeps })
+        }
     }
 
     /// The present time.
@@ -683,9 +711,9 @@ impl Running {
         // A sweep that is at work is left after its next step; the next server's begins anew.
         self.sweeps.abort();
         let _ = self.sweeps.await;
-        let Server { shell, store, records, .. } = &*self.server;
+        let Server { shell, store, records, term, .. } = &*self.server;
         // A start that finds none that is up to date reads more.
-        let _ = recovery::save(shell, store, records, self.server.means.clock, Sequence::default()).await;
+        let _ = recovery::save(shell, store, records, self.server.means.clock, *term, Sequence::default()).await;
         shell.end().await;
         let shell = self.shell;
         tokio::task::spawn_blocking(move || shell.join().expect("the shell's thread does not panic"))

@@ -98,7 +98,8 @@ settings! {
     "store.durability" store_durability: Durability = "disk", Start,
         "What an answer promises: `disk`, it survives the machine's death; `process`, it survives the server's";
     "blobs.url" blobs_url: String = "directory", Start,
-        "Where artifacts, caches and sources are kept: `directory`, in the data folder, or `s3://BUCKET/PREFIX`";
+        "Where artifacts, caches and sources are kept: `directory`, in the data folder, `directory:/PATH`, which servers on one \
+         machine may share, or `s3://BUCKET/PREFIX`";
     "blobs.endpoint" blobs_endpoint: Option<String> = "", Start,
         "The address of the S3-compatible service; that of Amazon if empty";
     "blobs.region" blobs_region: String = "us-east-1", Start,

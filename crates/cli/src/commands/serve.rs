@@ -16,14 +16,15 @@ use std::time::Duration;
 
 use axum::serve::ListenerExt;
 use rustix::process::{Pid, Signal, kill_process};
+use server::Server;
 use server::access::{Access, GrantRequest, RootKey, SealingKey, StoreLedger, Subject, SubjectKind, Verb};
-use server::http::{App, router};
+use server::http::{App, front, router};
+use server::lead::{LeadError, Role, Seat, is_shared};
 use server::parts::{Places, Storage, open_storage};
 use server::records::Records;
 use server::secrets::Secrets;
 use server::server::Parts;
 use server::settings::{OnOff, Settings};
-use server::{Running, Server};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -104,44 +105,121 @@ async fn at_service(serve: &Serve, mut settings: Settings, folder: &Path, colour
         Stop::wrong(format!("cannot listen on {}: {error}; give another address by --listen", settings.listen))
     })?;
     settings.listen = listener.local_addr().map_err(|error| Stop::infra(error.to_string()))?;
-    let (running, app) = open(&settings, folder)?;
+    let opened = open(&settings, folder)?;
+    if is_shared(&settings) {
+        return at_shared_service(serve, settings, folder, colour, opened, listener).await;
+    }
+    let running = Server::start(settings.clone(), opened.parts).map_err(|error| Stop::of(&error))?;
+    let app = Arc::new(App::new(Arc::clone(&running.server), opened.secrets));
     let server = Arc::clone(&running.server);
     let ending = server.ending();
     let http = axum::serve(listener.tap_io(|stream| drop(stream.set_nodelay(true))), router(app));
     let http = tokio::spawn(http.with_graceful_shutdown(begun(ending)).into_future());
-    let local = local_address(settings.listen);
-    write_whole(&folder.join(ADDRESS), format!("http://{local}\n").as_bytes(), 0o644)
-        .map_err(|error| refused(folder, &error))?;
-    greet(&server, &settings, folder).await?;
-    let (end_worker, worker_ends) = watch::channel(false);
-    let supervised = match settings.local_worker {
-        OnOff::Off => None,
-        OnOff::On => {
-            let worker = LocalWorker::new(&server, &settings, folder).await?;
-            Some(tokio::spawn(worker.supervise(worker_ends)))
-        }
+    write_address(&settings, folder)?;
+    greet(&server, &settings, folder, Post::Leads).await?;
+    let beside = Beside::start(&server, &settings, folder).await?;
+    let reload = |settings: Settings| {
+        let listen = server.settings().listen;
+        server.reload(Settings { listen, ..settings });
     };
-    let failed = wait(&running, serve, colour).await;
+    let failed = async {
+        running.failed().await;
+        Stop::infra("the server cannot keep what happens, and ends")
+    };
+    let failed = wait(serve, colour, reload, failed).await;
     let grace = server.settings().grace.0;
-    let _ = end_worker.send(true);
-    if let Some(supervised) = supervised
-        && tokio::time::timeout(Duration::from_millis(grace), supervised).await.is_err()
-    {
-        say("the worker beside the server finishes what runs, and goes on with the next server");
-    }
+    beside.end(grace).await;
     let ended = running.end().await;
     let _ = tokio::time::timeout(Duration::from_millis(grace), http).await;
     failed?;
     ended.map_err(|error| Stop::of(&error))
 }
 
-/// Opens every part and starts the server.
-fn open(settings: &Settings, folder: &Path) -> Result<(Running, Arc<App>), Stop> {
+/// As one of several servers on one database.
+async fn at_shared_service(
+    serve: &Serve,
+    settings: Settings,
+    folder: &Path,
+    colour: Colour,
+    opened: Opened,
+    listener: TcpListener,
+) -> Result<(), Stop> {
+    warn(&settings);
+    let seat = Seat::new(settings.clone(), opened.parts, opened.secrets, opened.keys);
+    let seat = seat.map_err(|error| Stop::of(&error))?;
+    let (end, ends) = watch::channel(false);
+    let mut closes = end.subscribe();
+    let relay = front(Arc::clone(&seat)).map_err(|error| Stop::of(&error))?;
+    let http = axum::serve(listener.tap_io(|stream| drop(stream.set_nodelay(true))), relay);
+    let http = http.with_graceful_shutdown(async move { told(&mut closes).await });
+    let http = tokio::spawn(http.into_future());
+    write_address(&settings, folder)?;
+    let mut role = seat.role();
+    let mut seated = tokio::spawn(Arc::clone(&seat).take(ends));
+    let post = tokio::select! {
+        first = role.wait_for(|role| !matches!(role, Role::Starting)) => match first.as_deref() {
+            Ok(Role::Leading(_)) => Post::Leads,
+            _ => Post::StandsBy,
+        },
+        over = &mut seated => return Err(unseated(over)),
+    };
+    greet(&seat.standby, &settings, folder, post).await?;
+    let beside = Beside::start(&seat.standby, &settings, folder).await?;
+    let reload = |fresh: Settings| seat.reload(&Settings { listen: settings.listen, ..fresh });
+    let failed = wait(serve, colour, reload, async { unseated((&mut seated).await) }).await;
+    let grace = seat.standby.settings().grace.0;
+    beside.end(grace).await;
+    let _ = end.send(true);
+    // What has ended by itself is not to be waited for again.
+    let ended = if failed.is_ok() { seated.await } else { Ok(Ok(())) };
+    let _ = tokio::time::timeout(Duration::from_millis(grace), http).await;
+    failed?;
+    match ended {
+        Ok(Ok(())) => Ok(()),
+        over => Err(unseated(over)),
+    }
+}
+
+/// Why one of several servers is none any more.
+fn unseated(over: Result<Result<(), LeadError>, tokio::task::JoinError>) -> Stop {
+    match over {
+        Ok(Err(error @ LeadError::Keys { .. })) => Stop::wrong(error.to_string()),
+        Ok(Err(error)) => Stop::of(&error),
+        Ok(Ok(())) => Stop::infra("the server ended"),
+        Err(error) => Stop::infra(error.to_string()),
+    }
+}
+
+/// Says what several servers on one database would miss.
+fn warn(settings: &Settings) {
+    if settings.logs_shared == OnOff::Off {
+        say(
+            "warning: `logs.shared` is off: logs of running builds stay on this machine, and no other server can go on with them",
+        );
+    }
+    if settings.blobs_url == "directory" {
+        say("warning: `blobs.url` is a folder of this server alone: no other server can read what is in it");
+    }
+    if settings.url.is_none() && settings.listen.ip().is_unspecified() {
+        say("warning: `server.url` is not set: other servers cannot reach this one when it leads");
+    }
+}
+
+/// Every part, opened.
+struct Opened {
+    parts: Parts,
+    secrets: Arc<Secrets>,
+    /// The fingerprint of the keys.
+    keys: String,
+}
+
+fn open(settings: &Settings, folder: &Path) -> Result<Opened, Stop> {
     let stop = |error: &dyn std::error::Error| Stop::of(error);
     let Storage { store, blobs, logs } = open_storage(settings, folder).map_err(|error| stop(&error))?;
-    let access =
-        Access::new(RootKey::of(folder).map_err(|error| stop(&error))?, Arc::new(StoreLedger(Arc::clone(&store))));
+    let root = RootKey::of(folder).map_err(|error| stop(&error))?;
     let sealing = SealingKey::of(folder).map_err(|error| stop(&error))?;
+    let keys = format!("{} {}", root.fingerprint(), sealing.fingerprint());
+    let access = Access::new(root, Arc::new(StoreLedger(Arc::clone(&store))));
     let secrets = Arc::new(Secrets::new(Records::new(Arc::clone(&store)), Arc::new(sealing)));
     let parts = Parts {
         store,
@@ -152,26 +230,36 @@ fn open(settings: &Settings, folder: &Path) -> Result<(Running, Arc<App>), Stop>
         scratch: folder.join("scratch"),
         clock: now,
     };
-    let running = Server::start(settings.clone(), parts).map_err(|error| stop(&error))?;
-    let app = App::new(Arc::clone(&running.server), secrets);
-    Ok((running, Arc::new(app)))
+    Ok(Opened { parts, secrets, keys })
+}
+
+/// Where the worker beside the server finds it.
+fn write_address(settings: &Settings, folder: &Path) -> Result<(), Stop> {
+    let local = local_address(settings.listen);
+    write_whole(&folder.join(ADDRESS), format!("http://{local}\n").as_bytes(), 0o644)
+        .map_err(|error| refused(folder, &error))
 }
 
 /// Waits until the server is to end: by a signal, or because it cannot go on. SIGHUP reads the settings anew.
-async fn wait(running: &Running, serve: &Serve, colour: Colour) -> Result<(), Stop> {
+async fn wait(
+    serve: &Serve,
+    colour: Colour,
+    reload: impl Fn(Settings),
+    failed: impl Future<Output = Stop>,
+) -> Result<(), Stop> {
     let no_signals = |error: io::Error| Stop::infra(format!("the system gives no signals: {error}"));
     let mut interrupts = signal(SignalKind::interrupt()).map_err(no_signals)?;
     let mut terminates = signal(SignalKind::terminate()).map_err(no_signals)?;
     let mut hangups = signal(SignalKind::hangup()).map_err(no_signals)?;
+    let mut failed = std::pin::pin!(failed);
     loop {
         tokio::select! {
             _ = interrupts.recv() => break,
             _ = terminates.recv() => break,
-            () = running.failed() => return Err(Stop::infra("the server cannot keep what happens, and ends")),
-            _ = hangups.recv() => match settings(serve, colour) {
+            stop = &mut failed => return Err(stop),
+            _ = hangups.recv() => match self::settings(serve, colour) {
                 Ok(settings) => {
-                    let listen = running.server.settings().listen;
-                    running.server.reload(Settings { listen, ..settings });
+                    reload(settings);
                     say("the settings were read again");
                 }
                 Err(stop) => say(&format!("the settings stay as they were: {}", stop.message)),
@@ -187,13 +275,23 @@ async fn begun(mut ending: watch::Receiver<server::server::Ending>) {
     let _ = ending.wait_for(|ending| *ending == server::server::Ending::Begun).await;
 }
 
+/// What a server does when it has started.
+enum Post {
+    Leads,
+    StandsBy,
+}
+
 /// Says where the server is, and what to do next.
-async fn greet(server: &Arc<Server>, settings: &Settings, folder: &Path) -> Result<(), Stop> {
+async fn greet(server: &Arc<Server>, settings: &Settings, folder: &Path, post: Post) -> Result<(), Stop> {
+    let url = settings.public_url();
+    let mut text = format!("serving {url}, with the data in {}\n", folder.display());
+    if matches!(post, Post::StandsBy) {
+        text.push_str("standing by: another server leads, and requests are handed on to it\n");
+        return output::print(text);
+    }
     let asking = Arc::clone(server);
     let link = tokio::task::spawn_blocking(move || server::setup::link(&asking.access, &asking.records, asking.now()));
     let link = link.await.map_err(|error| Stop::infra(error.to_string()))?.map_err(|error| Stop::of(&error))?;
-    let url = settings.public_url();
-    let mut text = format!("serving {url}, with the data in {}\n", folder.display());
     if let Some(secret) = link {
         let data = folder.display();
         text.push_str(&format!(
@@ -300,6 +398,29 @@ impl LocalWorker {
                 () = tokio::time::sleep(wait) => {}
                 () = told(&mut ends) => return,
             }
+        }
+    }
+}
+
+/// The worker beside the server, if there is one.
+struct Beside(Option<(watch::Sender<bool>, tokio::task::JoinHandle<()>)>);
+
+impl Beside {
+    async fn start(server: &Arc<Server>, settings: &Settings, folder: &Path) -> Result<Self, Stop> {
+        if settings.local_worker == OnOff::Off {
+            return Ok(Self(None));
+        }
+        let (end, ends) = watch::channel(false);
+        let worker = LocalWorker::new(server, settings, folder).await?;
+        Ok(Self(Some((end, tokio::spawn(worker.supervise(ends))))))
+    }
+
+    /// Ends it gently; waits for that at most so long.
+    async fn end(self, grace_ms: u64) {
+        let Some((end, supervised)) = self.0 else { return };
+        let _ = end.send(true);
+        if tokio::time::timeout(Duration::from_millis(grace_ms), supervised).await.is_err() {
+            say("the worker beside the server finishes what runs, and goes on with the next server");
         }
     }
 }

@@ -64,6 +64,12 @@ impl RootKey {
         Ok(Self { pair: KeyPair::from(&private) })
     }
 
+    /// Tells this key from others, without giving it away.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        hex(&self.public().to_bytes())
+    }
+
     pub(super) fn pair(&self) -> &KeyPair {
         &self.pair
     }

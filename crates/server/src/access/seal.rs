@@ -5,16 +5,19 @@ use std::path::{Path, PathBuf};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::keys::{KeyError, read_or_make};
+use super::keys::{KeyError, hex, read_or_make};
 
 /// The file's name in the data folder.
 pub const SEALING_KEY_FILE: &str = "secrets.key";
+/// What the fingerprint of a key is derived for.
+const FINGERPRINT_CONTEXT: &str = "ropewalk 2026-11-21 fingerprint of the key of secrets";
 /// The version that stands before each sealed value.
 const VERSION: u8 = 1;
 
 /// Seals and opens. Its debug text shows nothing.
 pub struct SealingKey {
     key: LessSafeKey,
+    fingerprint: String,
     path: PathBuf,
 }
 
@@ -51,7 +54,14 @@ impl SealingKey {
             bytes
         })?;
         let key = UnboundKey::new(&AES_256_GCM, &bytes).map_err(|_| KeyError::Damaged { path: path.clone() })?;
-        Ok(Self { key: LessSafeKey::new(key), path })
+        let fingerprint = hex(&blake3::derive_key(FINGERPRINT_CONTEXT, &bytes)[..16]);
+        Ok(Self { key: LessSafeKey::new(key), fingerprint, path })
+    }
+
+    /// Tells this key from others, without giving it away.
+    #[must_use]
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
     }
 
     /// The value, sealed for this place (project and name): opened elsewhere it is refused.

@@ -24,7 +24,7 @@ use super::{
 use super::{token, worker, worker_view};
 
 /// The longest id of a request that is taken over from its sender, in bytes.
-const REQUEST_ID_BYTES_MAX: usize = 64;
+pub(super) const REQUEST_ID_BYTES_MAX: usize = 64;
 
 type Answering = Pin<Box<dyn Future<Output = Answered> + Send>>;
 /// What does a call.

@@ -1,0 +1,332 @@
+//! Several servers on one PostgreSQL: real processes of the binary, which are killed, and a worker and a client that name
+//! whichever they like.
+
+mod database;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use database::Database;
+
+/// How long anything may take that must happen: far longer than it ever does.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Within so long another server leads: the promise.
+const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(10);
+
+/// What ends with the test, however that ends.
+struct Process(Child);
+
+impl Process {
+    fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.0.id().to_string()]).status().expect("kill");
+        assert!(status.success(), "no process {} to send {name} to", self.0.id());
+    }
+
+    fn kill(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+
+    fn ended(&mut self) -> Option<i32> {
+        self.0.wait().expect("a child").code()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Lines of a process as they come.
+struct Reader {
+    lines: mpsc::Receiver<String>,
+    seen: Vec<String>,
+}
+
+impl Reader {
+    fn of(streams: Vec<Box<dyn Read + Send>>) -> Self {
+        let (sender, lines) = mpsc::channel();
+        for stream in streams {
+            let sender = sender.clone();
+            std::thread::spawn(move || {
+                for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
+                    if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        Self { lines, seen: Vec::new() }
+    }
+
+    /// The next line that holds `wanted`.
+    #[track_caller]
+    fn until(&mut self, wanted: &str) -> String {
+        loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) => {
+                    self.seen.push(line.clone());
+                    if line.contains(wanted) {
+                        return line;
+                    }
+                }
+                Err(_) => panic!("`{wanted}` did not come; so far:\n{}", self.seen.join("\n")),
+            }
+        }
+    }
+
+    fn rest(mut self) -> Vec<String> {
+        while let Ok(line) = self.lines.recv_timeout(PATIENCE) {
+            self.seen.push(line);
+        }
+        self.seen
+    }
+}
+
+/// Two data folders with the same keys, one database, one folder of blobs, and a repository.
+struct Site {
+    folder: tempfile::TempDir,
+    addresses: [String; 2],
+    _database: Database,
+}
+
+/// A process and what it says on both streams.
+struct Told {
+    process: Process,
+    said: Reader,
+}
+
+impl Site {
+    /// With this pipeline; `None` without PostgreSQL.
+    fn new(pipeline: &str) -> Option<Self> {
+        let database = Database::start()?;
+        let url = database.create();
+        let folder = tempfile::tempdir().expect("a folder");
+        let listeners = [0, 1].map(|_| std::net::TcpListener::bind("127.0.0.1:0").expect("a port"));
+        let addresses = listeners.map(|listener| listener.local_addr().expect("an address").to_string());
+        let site = Self { folder, addresses, _database: database };
+        fs::create_dir_all(site.root().join(".ropewalk")).expect("a folder");
+        fs::write(site.root().join(".ropewalk/pipeline.yaml"), pipeline).expect("a file");
+        site.git(&["init", "-q", "-b", "main"]);
+        site.git(&["add", "-A"]);
+        site.git(&["-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qm", "first"]);
+        for data in [site.data(0), site.data(1)] {
+            fs::create_dir_all(&data).expect("a folder");
+            let settings = format!(
+                "store.url = \"{url}\"\nblobs.url = \"directory:{}\"\nlogs.shared = \"on\"\nworker.heartbeat = \"500ms\"\n",
+                site.path("blobs").display()
+            );
+            fs::write(data.join("settings.toml"), settings).expect("a file");
+        }
+        // Its first start makes the keys.
+        site.serve(0).process.kill();
+        for (name, flags) in [
+            ("worker.token", &["--worker", "--name", "w"][..]),
+            ("client.token", &["--submit", "--client", "t"]),
+            ("admin.token", &["--admin", "--name", "a"]),
+        ] {
+            let mut command = site.command(&["token", "create", "--data"]);
+            let output = command.arg(site.data(0)).args(flags).output().expect("ropewalk starts");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            fs::write(site.path(name), output.stdout).expect("a file");
+        }
+        for key in ["root.key", "secrets.key"] {
+            fs::copy(site.data(0).join(key), site.data(1).join(key)).expect("a key");
+        }
+        Some(site)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn root(&self) -> PathBuf {
+        self.path("repository")
+    }
+
+    fn data(&self, server: usize) -> PathBuf {
+        self.path(&format!("data{server}"))
+    }
+
+    fn url(&self, server: usize) -> String {
+        format!("http://{}", self.addresses[server])
+    }
+
+    fn git(&self, arguments: &[&str]) {
+        let status = Command::new("git").args(arguments).current_dir(self.root()).status().expect("git");
+        assert!(status.success(), "git {arguments:?}");
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ropewalk"));
+        command.args(arguments).current_dir(self.root()).stdin(Stdio::null());
+        command.env("ROPEWALK_DATA", self.path("home")).env("NO_COLOR", "1");
+        for variable in ["ROPEWALK_SERVER", "ROPEWALK_TOKEN_FILE"] {
+            command.env_remove(variable);
+        }
+        command
+    }
+
+    fn start(&self, mut command: Command) -> Told {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = Process(command.spawn().expect("ropewalk starts"));
+        let stdout = Box::new(process.0.stdout.take().expect("a pipe"));
+        let stderr = Box::new(process.0.stderr.take().expect("a pipe"));
+        Told { process, said: Reader::of(vec![stdout, stderr]) }
+    }
+
+    /// Starts a server without a worker beside it.
+    fn serve(&self, server: usize) -> Told {
+        let mut command = self.command(&["serve", "--local-worker", "off", "--listen", &self.addresses[server]]);
+        command.arg("--data").arg(self.data(server));
+        let mut told = self.start(command);
+        told.said.until("serving http://");
+        told
+    }
+
+    /// Starts a worker that knows both servers.
+    fn work(&self) -> Told {
+        let mut command =
+            self.command(&["work", "--server", &self.url(0), "--server", &self.url(1), "--capacity", "2"]);
+        command.args(["--name", "w"]).arg("--token").arg(self.path("worker.token")).arg("--data").arg(self.path("w"));
+        let mut told = self.start(command);
+        told.said.until("joined http://");
+        told
+    }
+
+    /// Submits by a server and watches.
+    fn submit(&self, server: usize) -> Told {
+        let mut command = self.command(&["submit", "--server", &self.url(server), "--output", "plain", "--token"]);
+        command.arg(self.path("client.token"));
+        self.start(command)
+    }
+
+    /// What a server answers to a GET with the administrator's token: the head and the body.
+    fn get(&self, server: usize, path: &str) -> String {
+        let token = fs::read_to_string(self.path("admin.token")).expect("a token");
+        let mut command = Command::new("curl");
+        command.args(["-s", "-i", "--max-time", "60", "-H"]).arg(format!("authorization: Bearer {}", token.trim()));
+        let output = command.arg(format!("{}{path}", self.url(server))).output().expect("curl");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+}
+
+/// Waits for a file that a job makes.
+#[track_caller]
+fn appears(path: &Path) {
+    let began = Instant::now();
+    while !path.exists() {
+        assert!(began.elapsed() < PATIENCE, "{} did not appear", path.display());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[track_caller]
+fn check_lines(said: Reader, count: usize) {
+    let lines = said.rest();
+    let counted: Vec<&str> = lines.iter().filter_map(|line| line.strip_prefix("count | ")).collect();
+    let expected: Vec<String> = (0..count).map(|number| format!("line-{number}")).collect();
+    assert_eq!(counted, expected, "all that was shown:\n{}", lines.join("\n"));
+    let ends = lines.iter().filter(|line| line.contains("build") && line.contains("passed")).count();
+    assert_eq!(ends, 1, "all that was shown:\n{}", lines.join("\n"));
+}
+
+const COUNTING: &str = "jobs:\n  count:\n    run: |\n      echo run >> RUNS\n      i=0; while test $i -lt 3000; do echo line-$i; i=$((i+1)); test $((i % 10)) = 0 && sleep 0.01; done; true\n";
+
+#[test]
+fn another_server_goes_on_where_a_killed_leader_was() {
+    let runs = tempfile::tempdir().expect("a folder");
+    let runs = runs.path().join("runs");
+    let Some(site) = Site::new(&COUNTING.replace("RUNS", &runs.display().to_string())) else { return };
+    let mut first = site.serve(0);
+    let mut second = site.serve(1);
+    second.said.until("standing by");
+    let ready = site.get(1, "/ready");
+    assert!(ready.contains(" 200 ") && ready.contains(&format!("standby; {} leads", site.url(0))), "{ready}");
+    let _worker = site.work();
+    let mut watching = site.submit(1);
+    watching.said.until("count | line-400");
+    let killed = Instant::now();
+    first.process.kill();
+    second.said.until("leading, as number");
+    let took = killed.elapsed();
+    watching.said.until("count | line-1500");
+    println!("the second server led {} ms after the first was killed", took.as_millis());
+    assert!(took < TAKEN_OVER_WITHIN, "{took:?}");
+    // The one that was killed comes back as a standby, and takes over in its turn.
+    let mut first = site.serve(0);
+    first.said.until("standing by");
+    second.process.kill();
+    first.said.until("leading, as number");
+    let second = site.serve(1);
+    assert_eq!(watching.process.ended(), Some(0));
+    check_lines(watching.said, 3000);
+    assert_eq!(fs::read_to_string(&runs).expect("it ran"), "run\n");
+    // The log of the ended build is read by whoever is asked.
+    for server in [0, 1] {
+        let log = site.get(server, "/api/v1/builds?limit=1");
+        assert!(log.contains("\"passed\""), "{log}");
+    }
+    drop(second);
+}
+
+#[test]
+fn a_leader_told_to_end_hands_over() {
+    let mark = tempfile::tempdir().expect("a folder");
+    let mark = mark.path().join("mark");
+    let pipeline = "jobs:\n  wait:\n    run: touch MARK.begun; while ! test -e MARK; do sleep 0.05; done; echo over\n";
+    let Some(site) = Site::new(&pipeline.replace("MARK", &mark.display().to_string())) else { return };
+    let mut first = site.serve(0);
+    let mut second = site.serve(1);
+    second.said.until("standing by");
+    let _worker = site.work();
+    let mut watching = site.submit(1);
+    appears(&mark.with_extension("begun"));
+    first.process.signal("TERM");
+    second.said.until("leading, as number");
+    assert_eq!(first.process.ended(), Some(0));
+    fs::write(&mark, "").expect("a file");
+    watching.said.until("wait | over");
+    assert_eq!(watching.process.ended(), Some(0));
+    second.process.signal("TERM");
+    assert_eq!(second.process.ended(), Some(0));
+}
+
+#[test]
+fn a_leader_that_stood_still_leads_no_more() {
+    let Some(site) = Site::new("jobs:\n  a:\n    run: echo built\n") else { return };
+    let mut first = site.serve(0);
+    let mut second = site.serve(1);
+    second.said.until("standing by");
+    // Its connections are cut, as the network's loss would, and another takes the lock.
+    first.process.signal("STOP");
+    site._database.cut();
+    second.said.until("leading, as number");
+    first.process.signal("CONT");
+    first.said.until("leading no more");
+    let _worker = site.work();
+    for server in [0, 1] {
+        let mut told = site.submit(server);
+        told.said.until("a | built");
+        assert_eq!(told.process.ended(), Some(0));
+    }
+    let ready = site.get(0, "/ready");
+    assert!(ready.contains(&format!("standby; {} leads", site.url(1))), "{ready}");
+}
+
+#[test]
+fn a_server_with_other_keys_is_refused() {
+    let Some(site) = Site::new("jobs:\n  a:\n    run: echo built\n") else { return };
+    let _first = site.serve(0);
+    fs::remove_file(site.data(1).join("root.key")).expect("a key");
+    let mut command = site.command(&["serve", "--local-worker", "off", "--listen", &site.addresses[1], "--data"]);
+    command.arg(site.data(1));
+    let mut told = site.start(command);
+    told.said.until("copy root.key and secrets.key");
+    assert_eq!(told.process.ended(), Some(2));
+}
