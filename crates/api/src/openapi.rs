@@ -111,7 +111,7 @@ fn path_parameter(name: &str) -> Value {
         "step" => json!({ "type": "integer", "minimum": 0, "maximum": u16::MAX }),
         "digest" => json!({ "type": "string", "pattern": "^[0-9a-f]{64}$" }),
         "commit" => json!({ "type": "string", "pattern": "^([0-9a-f]{40}|[0-9a-f]{64})$" }),
-        "project" => json!({ "type": "string", "pattern": crate::project::NAME_PATTERN }),
+        "project" | "pool" => json!({ "type": "string", "pattern": crate::project::NAME_PATTERN }),
         "secret" => json!({ "type": "string", "pattern": crate::project::SECRET_NAME_PATTERN }),
         _ => json!({ "type": "string", "minLength": 1, "maxLength": 512 }),
     };

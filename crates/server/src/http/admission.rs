@@ -91,7 +91,14 @@ pub async fn demand(app: &Arc<App>, call: &Call) -> Result<(), Problem> {
             }
             call.demand(verb, &Target::project(project), now)
         }
-        On::Pool => call.demand(verb, &Target::pool(call.segment("pool")), now),
+        On::Pool => {
+            let pool = call.segment("pool");
+            if !crate::records::is_name(pool) {
+                return Err(Problem::new(ProblemKind::Invalid, format!("`{pool}` cannot name a pool"))
+                    .field("pool", "letters, digits and `._-`, at most 100, a letter or digit first"));
+            }
+            call.demand(verb, &Target::pool(pool), now)
+        }
         On::Build => demand_build(app, call, verb).await,
         // The handler looks into the body, or gives only what may be seen.
         On::Body | On::Each => Ok(()),

@@ -16,6 +16,10 @@ use crate::access::Verb;
 use crate::records::{API_SETTINGS, Project as Stored, ProjectSettings as StoredSettings, Superseding};
 use crate::secrets::SecretError;
 
+/// The longest description and the longest name of a pool, in characters, as the schema says.
+const DESCRIPTION_MAX: usize = 1000;
+const POOL_MAX: usize = 255;
+
 fn shown(name: String, stored: &Stored) -> Project {
     let settings = stored.settings.of_api();
     let auto_cancel = stored.settings.superseding.map(|superseding| superseding == Superseding::CancelsEarlier);
@@ -69,9 +73,25 @@ pub async fn get(app: Arc<App>, call: Call) -> Answered {
     answer::json(&project)
 }
 
+/// Refuses settings that are longer than their schema says.
+fn check(settings: &ProjectSettings) -> Result<(), Problem> {
+    let too_long = |name: &str, most: usize| {
+        Problem::new(ProblemKind::Unprocessable, format!("`{name}` is too long, or empty"))
+            .field(name, format!("at most {most} characters"))
+    };
+    if settings.description.chars().count() > DESCRIPTION_MAX {
+        return Err(too_long("description", DESCRIPTION_MAX));
+    }
+    match &settings.pool {
+        Some(pool) if pool.is_empty() || pool.chars().count() > POOL_MAX => Err(too_long("pool", POOL_MAX)),
+        _ => Ok(()),
+    }
+}
+
 pub async fn put(app: Arc<App>, call: Call) -> Answered {
     let name = call.segment("project").to_owned();
     let settings: ProjectSettings = call.json()?;
+    check(&settings)?;
     let key = name.clone();
     let project = app
         .blocking(move |app| {

@@ -94,7 +94,7 @@ pub async fn create(app: Arc<App>, call: Call) -> Answered {
             format!("a token names at most {NAMES_MAX} projects or pools"),
         ));
     }
-    if wanted.verbs.is_empty() || wanted.name.is_empty() || wanted.name.len() > 400 {
+    if wanted.verbs.is_empty() || wanted.name.is_empty() || wanted.name.chars().count() > 100 {
         return Err(Problem::new(ProblemKind::Unprocessable, "a token has a holder's name and a verb")
             .field("name", "1 to 100 characters")
             .field("verbs", "at least one"));

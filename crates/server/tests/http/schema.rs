@@ -58,7 +58,7 @@ fn every_answer_is_documented() {
         let mut command = Command::new(program);
         command
             .current_dir(folder.path())
-            .args(["run", "--no-color", "--continue-on-failure", "--no-shrink", "--workers", "2"])
+            .args(["run", "--no-color", "--continue-on-failure", "--no-shrink", "--workers", "1"])
             .args(["--phases", "examples,coverage,fuzzing", "--max-examples", "5", "--checks", CHECKS])
             .args(["--max-time", &SECONDS_MAX.to_string(), "--seed", &SEED.to_string()])
             .args(["--generation-database", "none", "--request-timeout", "10", "--suppress-health-check", "all"])
