@@ -93,7 +93,11 @@ const MEASUREMENTS: &[(&str, Measurement)] = &[
     ("sandbox", graphs::sandbox),
     ("logs", logs::logs),
     ("rust", rust::rust),
-    ("server", server::server),
+    ("server-rest", server::rest),
+    ("server-build", server::build),
+    ("server-log", server::log),
+    ("server-burst", server::burst),
+    ("server-past", server::past),
 ];
 
 /// Runs the measurements named, or all. `--rounds=N` changes how often each is taken.
@@ -107,7 +111,7 @@ pub fn run(arguments: &[&str]) -> Result<(), String> {
     let bench = Bench { ropewalk: crate::fleet::binary()?, folder: target.join("bench"), rounds };
     let mut rows = Vec::new();
     for (name, measurement) in MEASUREMENTS {
-        if names.is_empty() || names.contains(&name) {
+        if names.is_empty() || names.iter().any(|wanted| is_of(name, wanted)) {
             eprintln!("measuring {name} …");
             let _ = std::fs::remove_dir_all(&bench.folder);
             std::fs::create_dir_all(&bench.folder).map_err(|error| error.to_string())?;
@@ -117,6 +121,11 @@ pub fn run(arguments: &[&str]) -> Result<(), String> {
     let _ = std::fs::remove_dir_all(&bench.folder);
     print(&rows);
     write(&target.join("bench.json"), &rows)
+}
+
+/// Whether a measurement is the one wanted, or of the group wanted: `server-log` is of `server`.
+fn is_of(name: &str, wanted: &str) -> bool {
+    name.strip_prefix(wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
 fn print(rows: &[Row]) {

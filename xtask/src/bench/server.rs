@@ -3,7 +3,6 @@
 //! how many builds to fill in (100,000 unless told).
 
 use std::fs;
-use std::future::Future;
 use std::path::Path;
 use std::pin::pin;
 use std::rc::Rc;
@@ -71,43 +70,42 @@ fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
-/// One part of the measurements.
-type Part<'p> = &'p dyn Fn() -> Result<Vec<Row>, String>;
-
-/// Everything.
-///
-/// # Errors
-/// What could not be measured.
-pub fn server(bench: &Bench) -> Result<Vec<Row>, String> {
+/// One part of the measurements. One that cannot be taken does not hide the others.
+fn part(bench: &Bench, name: &str, measured: impl AsyncFnOnce(&Bench) -> Result<Vec<Row>, String>) -> Rows {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(text)?;
-    let mut rows = Vec::new();
-    let parts: [(&str, Part<'_>); 5] = [
-        ("at rest", &|| block(&runtime, at_rest(bench))),
-        ("one build", &|| block(&runtime, one_build(bench))),
-        ("lines and a large log", &|| block(&runtime, logs(bench))),
-        ("bursts", &|| block(&runtime, bursts(bench))),
-        ("past builds", &|| block(&runtime, past_builds(bench))),
-    ];
-    for (name, part) in parts {
-        eprintln!("  {name} …");
-        // One part that cannot be measured does not hide the others.
-        match part() {
-            Ok(more) => rows.extend(more),
-            Err(error) => {
-                eprintln!("  {name}: {error}");
-                rows.push(Row {
-                    met: false,
-                    goal: "to be measured".to_owned(),
-                    ..row(&format!("server: {name}: {error}"), f64::NAN, "", Goal::None)
-                });
-            }
-        }
-    }
-    Ok(rows)
+    let rows = tokio::task::LocalSet::new().block_on(&runtime, measured(bench));
+    Ok(rows.unwrap_or_else(|error| {
+        eprintln!("  {name}: {error}");
+        let row = row(&format!("{name}: {error}"), f64::NAN, "", Goal::None);
+        vec![Row { met: false, goal: "to be measured".to_owned(), ..row }]
+    }))
 }
 
-fn block<T>(runtime: &tokio::runtime::Runtime, future: impl Future<Output = T>) -> T {
-    tokio::task::LocalSet::new().block_on(runtime, future)
+type Rows = Result<Vec<Row>, String>;
+
+/// What a server and a worker cost that have nothing to do.
+pub fn rest(bench: &Bench) -> Rows {
+    part(bench, "server at rest", at_rest)
+}
+
+/// One build of one job after another.
+pub fn build(bench: &Bench) -> Rows {
+    part(bench, "one build", one_build)
+}
+
+/// Lines as they are written, and 1 GiB of them.
+pub fn log(bench: &Bench) -> Rows {
+    part(bench, "logs", logs)
+}
+
+/// Ten thousand builds at once, and one of ten thousand jobs.
+pub fn burst(bench: &Bench) -> Rows {
+    part(bench, "bursts", bursts)
+}
+
+/// One build, and lists, beside very many that have ended.
+pub fn past(bench: &Bench) -> Rows {
+    part(bench, "past builds", past_builds)
 }
 
 /// A server, workers and a client.
