@@ -71,7 +71,6 @@ pub async fn list(app: Arc<App>, call: Call) -> Answered {
         pipeline: call.text("pipeline").map(str::to_owned),
         project: call.text("project").map(str::to_owned),
         commit: call.text("commit").map(str::to_owned),
-        ..BuildFilter::default()
     };
     let (limit, before) = (call.limit()?, call.cursor::<u64>()?.map(BuildId));
     let bearer = Arc::clone(call.bearer()?);
