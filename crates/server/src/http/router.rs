@@ -122,7 +122,6 @@ handlers! {
 }
 
 /// The whole table, mounted. Whatever is not in it is refused.
-#[must_use]
 pub fn router(app: Arc<App>) -> Router {
     let mut paths: BTreeMap<&'static str, MethodRouter> = BTreeMap::new();
     for (index, route) in ROUTES.iter().enumerate() {
