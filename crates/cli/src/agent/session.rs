@@ -243,7 +243,12 @@ impl Agent {
         let signature = self.identity.sign(&challenge.nonce);
         let (offer, leases) = (self.settings.offer.clone(), self.outbox.leases());
         let join = Join { key, nonce: challenge.nonce, signature, offer, leases };
-        let session = client.worker_session(&join).await.map_err(|error| refused(&error))?;
+        let session = client.worker_session(&join).await.map_err(|error| match refused(&error) {
+            // The token was taken a moment ago: it is the challenge that this server does not know, since another one made
+            // it, or it was used up by a call whose answer got lost.
+            Refused::ForGood(why) if error.is(ProblemKind::Unauthorized) => Refused::Passing(why),
+            other => other,
+        })?;
         Ok((client, session))
     }
 
