@@ -267,10 +267,15 @@ fn another_server_goes_on_where_a_killed_leader_was() {
     assert_eq!(watching.process.ended(), Some(0));
     check_lines(watching.said, 3000);
     assert_eq!(fs::read_to_string(&runs).expect("it ran"), "run\n");
-    // The log of the ended build is read by whoever is asked.
-    for server in [0, 1] {
-        let log = site.get(server, "/api/v1/builds?limit=1");
-        assert!(log.contains("\"passed\""), "{log}");
+    // What has ended is told by whoever is asked, also while the one that leads answers nobody.
+    for stopped in [false, true] {
+        if stopped {
+            first.process.signal("STOP");
+        }
+        let builds = site.get(1, "/api/v1/builds?limit=1");
+        assert!(builds.contains("\"passed\""), "{builds}");
+        let log = site.get(1, "/api/v1/builds/1/attempts/1/log/0");
+        assert_eq!(log.lines().filter(|line| line.contains("line-")).count(), 3000, "{log}");
     }
     drop(second);
 }

@@ -29,6 +29,8 @@ const RELAYED: HeaderName = HeaderName::from_static("x-ropewalk-relayed");
 const NOT_LEADING: HeaderName = HeaderName::from_static("x-ropewalk-not-leading");
 /// How long a connection to the leader may take to be made.
 const CONNECT_WAIT: Duration = Duration::from_secs(2);
+/// How long a leader that took the connection may be silent before what only looks at the store is answered from there.
+const READ_WAIT: Duration = Duration::from_secs(3);
 /// How long a request waits for a leader while there is none.
 const LEADER_WAIT: Duration = Duration::from_secs(5);
 /// The headers that speak of one connection alone (RFC 9110, 7.6.1), and those that are made anew.
@@ -138,8 +140,15 @@ impl Relay {
         if has_body(&parts.headers) {
             sent = sent.body(reqwest::Body::wrap_stream(body.into_data_stream()));
         }
+        let is_silent = async {
+            match is_read {
+                true => tokio::time::sleep(READ_WAIT).await,
+                false => std::future::pending().await,
+            }
+        };
         let answered = tokio::select! {
             answered = sent.send() => answered.ok(),
+            () = is_silent => return self.read(Request::from_parts(parts, Body::empty())).await,
             // If this one leads now, whoever was asked does not, and may never answer.
             () = is_over(&mut role) => None,
         };

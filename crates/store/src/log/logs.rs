@@ -87,7 +87,7 @@ pub struct Receipt {
 pub enum LogPlace {
     /// In the pack, and it may grow.
     Live,
-    /// In the pack of this server; no more comes.
+    /// In the pack of this server, or in chunks still; no more comes.
     Ended,
     /// In this blob; no more comes. What [`Logs::end`] recorded.
     Stored(Digest),
@@ -219,11 +219,12 @@ impl Logs {
     /// What the file system or shared storage says.
     pub fn reader(&self, build: BuildId, place: LogPlace) -> Result<Option<LogReader>, LogError> {
         let (path, writing) = match place {
-            LogPlace::Live => {
+            LogPlace::Live | LogPlace::Ended => {
+                // Of an ended build too: until it stands in a blob, another server may have what is missing here.
                 self.inner.fetch(build)?;
-                (self.inner.path(build), Writing::Going)
+                let writing = if place == LogPlace::Live { Writing::Going } else { Writing::Over };
+                (self.inner.path(build), writing)
             }
-            LogPlace::Ended => (self.inner.path(build), Writing::Over),
             LogPlace::Stored(digest) => match self.inner.fetch_ended(build, digest)? {
                 Some(path) => (path, Writing::Over),
                 None => return Ok(None),
