@@ -179,6 +179,27 @@ pub struct BuildOptions {
     /// The pool of its jobs that name none; empty is the default pool. Whoever evaluates the pipeline fills it in.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub pool: String,
+    /// Whether its jobs may name other pools. Whoever evaluates the pipeline sees to it.
+    #[serde(skip_serializing_if = "PoolReach::is_every")]
+    pub pools: PoolReach,
+}
+
+/// Which pools the jobs of a build may name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PoolReach {
+    /// Every one.
+    #[default]
+    Every,
+    /// Only that of their build: whoever asked for it may use no other.
+    Own,
+}
+
+impl PoolReach {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+    fn is_every(&self) -> bool {
+        *self == Self::Every
+    }
 }
 
 /// What the first failure of a required job does to the rest of a build.

@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use api::worker::ProgramReply;
 use dialects::native::{self, Lowered};
 use dialects::program::{self, REPLY_BYTES_MAX};
-use engine::BuildRequest;
-use graph::{Digest, Evaluation, Event, Known};
+use engine::{BuildOptions, BuildRequest, PoolReach};
+use graph::{Diagnostic, Digest, Evaluation, Event, Known};
 use store::blob::Blobs;
 
+use crate::records::DEFAULT_POOL;
 use crate::source::{Evaluator, PIPELINE_BYTES_MAX, Pipeline, SourceError, Sources};
 use crate::world::full;
 
@@ -33,6 +34,7 @@ struct Key {
     source: Digest,
     pipeline: String,
     pool: String,
+    pools: PoolReach,
     known: Known,
 }
 
@@ -59,6 +61,7 @@ impl Lowering {
             Some(key.source) == request.origin.source
                 && key.pipeline == pipeline
                 && key.pool == request.options.pool
+                && key.pools == request.options.pools
                 && key.known == *known
         };
         kept.iter().rev().find(|(key, _)| is_it(key)).map(|(_, evaluation)| evaluation.clone())
@@ -104,9 +107,12 @@ impl Lowering {
     /// Remembers what [`Lowering::first`] said, for the event as the build has it.
     pub fn remember(&self, request: &BuildRequest, event: Event, mut evaluation: Evaluation) {
         let Some(source) = request.origin.source else { return };
-        let pool = request.options.pool.clone();
-        fill_pool(&mut evaluation, &pool);
-        self.keep(Key { source, pipeline: request.pipeline.clone(), pool, known: Known::of(event) }, &evaluation);
+        fill_pool(&mut evaluation, &request.options);
+        let (pool, pools) = (request.options.pool.clone(), request.options.pools);
+        self.keep(
+            Key { source, pipeline: request.pipeline.clone(), pool, pools, known: Known::of(event) },
+            &evaluation,
+        );
     }
 
     /// What a pipeline of files says; `None` if a program must be asked.
@@ -120,9 +126,9 @@ impl Lowering {
             return Ok(None);
         }
         let mut evaluation = native::lower(&pipeline.files, known).evaluation;
-        let pool = request.options.pool.clone();
-        fill_pool(&mut evaluation, &pool);
-        self.keep(Key { source, pipeline: name.to_owned(), pool, known: known.clone() }, &evaluation);
+        fill_pool(&mut evaluation, &request.options);
+        let (pool, pools) = (request.options.pool.clone(), request.options.pools);
+        self.keep(Key { source, pipeline: name.to_owned(), pool, pools, known: known.clone() }, &evaluation);
         Ok(Some(evaluation))
     }
 
@@ -156,7 +162,7 @@ impl Lowering {
             }
         }
         let mut evaluation = program::lower(said, texts, &pipeline.files, known, reply.program).evaluation;
-        fill_pool(&mut evaluation, &request.options.pool);
+        fill_pool(&mut evaluation, &request.options);
         Ok(evaluation)
     }
 }
@@ -165,12 +171,44 @@ fn source_of(request: &BuildRequest) -> Result<Digest, SourceError> {
     request.origin.source.ok_or_else(|| SourceError::Absent { what: "the source of the build".to_owned() })
 }
 
-/// Puts jobs that name no pool into that of their build.
-fn fill_pool(evaluation: &mut Evaluation, pool: &str) {
-    if pool.is_empty() {
-        return;
+/// Puts jobs that name no pool into that of their build; refuses jobs that name another, if their build may use no other.
+fn fill_pool(evaluation: &mut Evaluation, options: &BuildOptions) {
+    let pool = options.pool.as_str();
+    for (name, job) in &mut evaluation.graph.jobs {
+        if job.pool.is_empty() && !pool.is_empty() {
+            Arc::make_mut(job).pool = pool.to_owned();
+        }
+        let is_own = job.pool == pool || (pool.is_empty() && job.pool == DEFAULT_POOL);
+        if options.pools == PoolReach::Own && !is_own {
+            let message = format!("the job `{name}` names the pool `{}`, which the token does not grant", job.pool);
+            let help = "name no pool in the job, or submit with a token that grants this pool too";
+            evaluation.diagnostics.push(Diagnostic::error("pool-not-granted", message).help(help));
+        }
     }
-    for job in evaluation.graph.jobs.values_mut().filter(|job| job.pool.is_empty()) {
-        Arc::make_mut(job).pool = pool.to_owned();
+}
+
+#[cfg(test)]
+mod tests {
+    use graph::{Graph, Job, JobName};
+
+    use super::*;
+
+    #[test]
+    fn a_build_of_one_pool_has_no_job_in_another() {
+        let check = |options: BuildOptions, refused: &[&str]| {
+            let jobs = [("unnamed", ""), ("default", DEFAULT_POOL), ("linux", "linux"), ("arm", "arm")];
+            let job = |pool: &str| Arc::new(Job { pool: pool.to_owned(), ..Job::default() });
+            let jobs = jobs.map(|(name, pool)| (JobName::from(name), job(pool)));
+            let graph = Graph { jobs: jobs.into_iter().collect(), ..Graph::default() };
+            let mut evaluation = Evaluation { graph, ..Evaluation::default() };
+            fill_pool(&mut evaluation, &options);
+            let told: Vec<&str> = evaluation.diagnostics.iter().filter_map(|it| it.message.split('`').nth(1)).collect();
+            assert_eq!(told, refused, "{options:?}");
+            assert_eq!(evaluation.graph.jobs["unnamed"].pool, options.pool);
+        };
+        let options = |pool: &str, pools| BuildOptions { pool: pool.to_owned(), pools, ..BuildOptions::default() };
+        check(options("linux", PoolReach::Every), &[]);
+        check(options("linux", PoolReach::Own), &["arm", "default"]);
+        check(options("", PoolReach::Own), &["arm", "linux"]);
     }
 }

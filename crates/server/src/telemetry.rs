@@ -104,7 +104,15 @@ fn attempt_spans(row: &AttemptRow, report: &AttemptReport, ids: &Ids, spans: &mu
         text("cicd.pipeline.task.run.result", result_word(&report.outcome)),
     ];
     let times = (row.leased, report.finished);
-    spans.push(span(ids, own.clone(), Some(ids.span("")), row.job.as_str(), times, attributes, status_of(&report.outcome)));
+    spans.push(span(
+        ids,
+        own.clone(),
+        Some(ids.span("")),
+        row.job.as_str(),
+        times,
+        attributes,
+        status_of(&report.outcome),
+    ));
     for (index, step) in report.steps.iter().enumerate() {
         if step.result == "skipped" {
             continue;
@@ -199,11 +207,9 @@ pub fn of_build(store: &dyn store::Store, build: BuildId, version: &str) -> Resu
 mod tests {
     use std::sync::Arc;
 
-    use engine::fact::{Fact, What};
     use engine::BuildRequest;
-    use graph::{
-        AttemptNumber, Event, EventKind, Failure, Graph, Job, LeaseId, Origin, StepReport, Usage, WorkerId,
-    };
+    use engine::fact::{Fact, What};
+    use graph::{AttemptNumber, Event, EventKind, Failure, Graph, Job, LeaseId, Origin, StepReport, Usage, WorkerId};
     use store::{MemoryStore, Store};
 
     use super::*;

@@ -9,7 +9,7 @@ use api::page::Page;
 use api::problem::{Problem, ProblemKind};
 use axum::http::StatusCode;
 use engine::fact::What;
-use engine::{BuildOptions, BuildRequest, FailurePolicy};
+use engine::{BuildOptions, BuildRequest, FailurePolicy, PoolReach};
 use graph::{BuildId, Checkout, Event, EventKind, Trust};
 use store::rows::{BuildRow, VerdictWord};
 use store::{BuildFilter, PAGE_ROWS_MAX};
@@ -173,6 +173,7 @@ pub async fn submit(app: Arc<App>, call: Call) -> Answered {
     let pool = submit.pool.as_deref().unwrap_or(DEFAULT_POOL);
     let target = Target { project: Some(&submit.project), pool: Some(pool), build: None };
     call.demand(Verb::Submit, &target, now)?;
+    let pools = reach(&call, &submit.project, now);
     let options = submit.options;
     let wanted = Wanted {
         project: submit.project.clone(),
@@ -184,6 +185,7 @@ pub async fn submit(app: Arc<App>, call: Call) -> Answered {
             on_failure: if options.fail_fast { FailurePolicy::FailFast } else { FailurePolicy::KeepGoing },
             urgent: options.urgent,
             pool: submit.pool.unwrap_or_default(),
+            pools,
             ..BuildOptions::default()
         },
         client: call.who(),
@@ -193,6 +195,15 @@ pub async fn submit(app: Arc<App>, call: Call) -> Answered {
         },
     };
     made(&app, &call, wanted, String::new()).await
+}
+
+/// A name that no pool has.
+const NO_POOL: &str = "\n";
+
+/// Whether the jobs of a build may name any pool: only if whoever asks for it may use every one.
+fn reach(call: &Call, project: &str, now: graph::Timestamp) -> PoolReach {
+    let target = Target { project: Some(project), pool: Some(NO_POOL), build: None };
+    if call.demand(Verb::Submit, &target, now).is_ok() { PoolReach::Every } else { PoolReach::Own }
 }
 
 /// What happened, by the word of whoever says so.
