@@ -399,7 +399,7 @@ impl Engine {
             return false;
         }
         let build = self.builds.remove(&id).expect("it was found just now");
-        self.requests.note_ended(id, &build.request);
+        self.requests.note_forgotten(id, &build.request);
         for (index, slot) in build.slots.iter().enumerate() {
             if let OperationState::Known(digest) = slot.operation
                 && let Some(operation) = self.operations.get_mut(&digest)

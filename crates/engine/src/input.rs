@@ -141,6 +141,10 @@ pub struct BuildRequest {
     /// is that build. `None`: every request is a build of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<Digest>,
+    /// Names the request itself: a repetition of it is the build that it made, whatever has become of that, as long as it
+    /// is held here. `None`: it is not repeated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Digest>,
     /// What makes a later build take the place of earlier ones that have not ended (a branch, a pull request): they are
     /// canceled. `None`: none is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -159,6 +163,7 @@ impl BuildRequest {
             given: BTreeMap::new(),
             origin: Origin::default(),
             identity: None,
+            key: None,
             supersedes: None,
         }
     }

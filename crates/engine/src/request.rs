@@ -20,6 +20,8 @@ pub const DUPLICATES_MAX: usize = 10_000;
 pub(crate) struct Requests {
     /// The builds of an identity in a project of which nothing has begun and that nobody canceled.
     identities: HashMap<(String, Digest), BTreeSet<BuildId>>,
+    /// The builds that are held, by the key of the request that made them.
+    keys: HashMap<Digest, BuildId>,
     /// The builds that have not ended, by project and by what lets a later one take their place.
     rivals: HashMap<(String, String), BTreeSet<BuildId>>,
     /// Requests that were other builds. Not kept.
@@ -37,6 +39,9 @@ impl Requests {
     /// A build was created.
     pub fn note_created(&mut self, id: BuildId, request: &BuildRequest) {
         self.note(id, request);
+        if let Some(key) = request.key {
+            self.keys.entry(key).or_insert(id);
+        }
         if let Some(identity) = request.identity {
             self.identities.entry((request.origin.project.clone(), identity)).or_default().insert(id);
         }
@@ -65,6 +70,16 @@ impl Requests {
             }
         }
         self.note_begun(id, request);
+    }
+
+    /// A build is held no more.
+    pub fn note_forgotten(&mut self, id: BuildId, request: &BuildRequest) {
+        self.note_ended(id, request);
+        if let Some(key) = request.key
+            && self.keys.get(&key) == Some(&id)
+        {
+            self.keys.remove(&key);
+        }
     }
 
     fn rivals(&self, request: &BuildRequest) -> Vec<BuildId> {
@@ -98,20 +113,26 @@ impl Engine {
         }
     }
 
-    /// The build that a request is: one of the same identity of which nothing has begun and that nobody canceled.
+    /// The build that a request is: the one that it made when it was heard before, or one of the same identity of which
+    /// nothing has begun and that nobody canceled.
     fn same_build(&mut self, id: BuildId, request: &BuildRequest) -> Option<BuildId> {
         if let Some(&of) = self.requests.duplicates.get(&id) {
             return Some(of);
         }
-        let key = (request.origin.project.clone(), request.identity?);
-        // One that a failure stopped before anything began is no longer what is wanted.
-        let is_going_on = |of: &&BuildId| self.builds.get(of).is_some_and(|build| build.halt.is_none());
-        let of = *self.requests.identities.get(&key)?.iter().find(is_going_on)?;
+        let repeated = request.key.and_then(|key| self.requests.keys.get(&key).copied());
+        let of = repeated.or_else(|| self.waiting_twin(request))?;
         if self.requests.duplicates.len() >= DUPLICATES_MAX {
             self.requests.duplicates.pop_first();
         }
         self.requests.duplicates.insert(id, of);
         Some(of)
+    }
+
+    fn waiting_twin(&self, request: &BuildRequest) -> Option<BuildId> {
+        let key = (request.origin.project.clone(), request.identity?);
+        // One that a failure stopped before anything began is no longer what is wanted.
+        let is_going_on = |of: &&BuildId| self.builds.get(of).is_some_and(|build| build.halt.is_none());
+        self.requests.identities.get(&key)?.iter().find(is_going_on).copied()
     }
 
     /// The number by which people know a build.

@@ -973,6 +973,33 @@ fn a_request_is_the_build_of_its_identity_that_has_not_begun() {
 }
 
 #[test]
+fn a_repeated_request_is_the_build_that_it_made_whatever_became_of_that() {
+    let mut world = World::new();
+    let ask = |world: &mut World, number: u64, key: u8| {
+        let event = graph::Event::new(graph::EventKind::Push);
+        let request = ropewalk_engine::BuildRequest {
+            key: Some(graph::Digest([key; 32])),
+            ..ropewalk_engine::BuildRequest::new(event, "pipeline")
+        };
+        world.feed(Input::BuildRequested { build: BuildId(number), request: Box::new(request) });
+    };
+    ask(&mut world, 1, 7);
+    world.act("cancel 1");
+    // The server has died and comes again before its answer was written down.
+    let mut rebuilt = Engine::new();
+    world.facts.iter().for_each(|fact| rebuilt.apply(fact));
+    world.engine = rebuilt;
+    ask(&mut world, 2, 7);
+    ask(&mut world, 3, 8);
+    let duplicates = world.effects.iter().filter_map(|effect| match effect {
+        Effect::Duplicate { requested, of } => Some((requested.0, of.0)),
+        _ => None,
+    });
+    assert_eq!(duplicates.collect::<Vec<_>>(), [(2, 1)]);
+    compare(&world, 0, "created\n cancel by me\n build canceled\n 3.created");
+}
+
+#[test]
 fn a_later_build_takes_the_place_of_earlier_ones_of_its_branch() {
     let mut world = World::new();
     request(&mut world, 1, "-", "b");

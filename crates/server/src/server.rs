@@ -155,6 +155,8 @@ pub struct Wanted {
     pub client: String,
     /// Whether an equal build that waits may stand for it.
     pub sharing: Sharing,
+    /// Names the request, if it may be repeated: a repetition is the same build.
+    pub key: Option<Digest>,
 }
 
 /// The build that stands for a request, durably.
@@ -370,7 +372,7 @@ impl Server {
 
     /// Reads the pipeline, fills in what nobody said, and draws the numbers. Blocks.
     fn prepare(&self, wanted: Wanted) -> Result<(BuildId, BuildRequest), RequestError> {
-        let Wanted { project, source, mut event, pipeline, options, client, sharing } = wanted;
+        let Wanted { project, source, mut event, pipeline, options, client, sharing, key } = wanted;
         if !is_name(&project) {
             return Err(RequestError::BadName(project));
         }
@@ -381,7 +383,7 @@ impl Server {
         let files = self.sources.open(source)?;
         let pipeline = pipeline.map_or_else(|| files.own_pipeline(), Ok)?;
         event.time = self.now();
-        let mut request = BuildRequest { options, client, ..BuildRequest::new(event, pipeline) };
+        let mut request = BuildRequest { options, client, key, ..BuildRequest::new(event, pipeline) };
         request.origin = Origin { project, source: Some(source), ..Origin::default() };
         if sharing == Sharing::OneBuild && settings.sharing == Sharing::OneBuild {
             request.identity = Some(identity(&request));

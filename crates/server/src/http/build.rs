@@ -193,6 +193,7 @@ pub async fn submit(app: Arc<App>, call: Call) -> Answered {
             Some(false) => Sharing::EachItsOwn,
             Some(true) | None => Sharing::OneBuild,
         },
+        key: super::idempotency::name_of(&call)?,
     };
     made(&app, &call, wanted, String::new()).await
 }
@@ -277,6 +278,7 @@ pub async fn rebuild(app: Arc<App>, call: Call) -> Answered {
         options: BuildOptions { only: BTreeSet::clone(&options.only), retry_of: Some(build), ..options },
         client,
         sharing: Sharing::EachItsOwn,
+        key: super::idempotency::name_of(&call)?,
     };
     made(&app, &call, again, super::control::reason(wanted.reason)?).await
 }

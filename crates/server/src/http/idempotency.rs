@@ -2,8 +2,8 @@
 //!
 //! The same key and the same call give the answer that was given; the same key and another call is a conflict. A call that
 //! comes while its twin is under way waits for it. What was refused is judged anew. A call, once begun, is finished also
-//! if its sender goes. The answer is written down right after it is given: if the server dies in between, a repetition is
-//! a call of its own.
+//! if its sender goes. The answer is written down right after it is given: if the server dies in between, a repetition of a
+//! request for a build finds that build by the key that stands in its first fact; other calls do no harm twice.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,6 +12,7 @@ use api::problem::{Problem, ProblemKind};
 use api::routes::{IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_BYTES_MAX, IDEMPOTENCY_SECONDS, JSON};
 use axum::body::{Body, Bytes};
 use axum::http::{Response, StatusCode};
+use graph::Digest;
 use tokio::sync::{Mutex as Turn, OwnedMutexGuard};
 
 use super::answer::{Answered as Answer, with};
@@ -56,8 +57,7 @@ impl UnderWay {
 /// Does a call, or gives the answer that it was given before.
 pub async fn once(app: Arc<App>, call: Call, handler: Handler) -> Answer {
     let Some(key) = key_of(&call)? else { return handler(app, call).await };
-    let request =
-        store::blob::digest(&[call.route.operation.as_bytes(), &path_text(&call), &call.body].join(&0_u8)).to_hex();
+    let request = request_of(&call).to_hex();
     // Its own task: a sender that goes does not leave it half done.
     let task = tokio::spawn(async move {
         let guard = app.under_way.turn(&key).await;
@@ -137,6 +137,21 @@ fn key_of(call: &Call) -> Result<Option<String>, Problem> {
     }
     let token = call.bearer.as_ref().map_or("", |bearer| bearer.token.as_str());
     Ok(Some(store::blob::digest(&[token.as_bytes(), bytes].join(&0_u8)).to_hex()))
+}
+
+/// What the call asks, whatever its key.
+fn request_of(call: &Call) -> Digest {
+    store::blob::digest(&[call.route.operation.as_bytes(), &path_text(call), &call.body].join(&0_u8))
+}
+
+/// Names a call that has a key, with what it asks: it stands with the build that the call makes, in one transaction, so that a
+/// repetition finds the build also if the server died before the answer was written down.
+///
+/// # Errors
+/// If the key cannot be used.
+pub fn name_of(call: &Call) -> Result<Option<Digest>, Problem> {
+    let Some(key) = key_of(call)? else { return Ok(None) };
+    Ok(Some(store::blob::digest(&[key.as_bytes(), request_of(call).0.as_slice()].join(&0_u8))))
 }
 
 fn path_text(call: &Call) -> Vec<u8> {

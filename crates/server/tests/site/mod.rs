@@ -168,6 +168,7 @@ pub fn wanted(source: Digest) -> Wanted {
         options: BuildOptions::default(),
         client: "ada".to_owned(),
         sharing: Sharing::OneBuild,
+        key: None,
     }
 }
 
