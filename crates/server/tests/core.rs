@@ -98,7 +98,7 @@ fn what_is_said_twice_counts_once() {
         let mut worker = Worker::join(&site, "w1", []).await;
         let (build, start) = begun(&site, &mut worker, ONE).await;
         let log = log_section(&start.spec, 0, 0, b"once\n", None);
-        worker.say(&site, &[log.clone()]).await;
+        worker.say(&site, std::slice::from_ref(&log)).await;
         worker.say(&site, &[log.clone(), log]).await;
         worker.finish(&site, &start.spec).await;
         let again = worker.finish(&site, &start.spec).await;
