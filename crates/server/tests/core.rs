@@ -1,6 +1,7 @@
 //! Builds from request to verdict, with a store on disk and a worker that follows a script: what it says are the bytes that
 //! would travel. The same over HTTP is in `wire.rs`.
 
+#[allow(dead_code, reason = "other tests use the rest of it")]
 mod site;
 
 use std::collections::BTreeMap;

@@ -6,7 +6,7 @@ use std::error::Error;
 use std::io::Read;
 use std::time::Instant;
 
-use store::blob::{Blobs, S3Blobs, S3Credentials, S3Settings, UrlForm};
+use ropewalk_store::blob::{Blobs, S3Blobs, S3Credentials, S3Settings, UrlForm};
 
 const SMALL: u32 = 300;
 

@@ -9,8 +9,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use graph::BuildId;
-use store::Durability;
-use store::log::{BATCH_BYTES_MAX, Batch, LogPlace, Logs, LogsSettings, Stream, StreamKey, Verdict};
+use ropewalk_store::Durability;
+use ropewalk_store::log::{BATCH_BYTES_MAX, Batch, LogPlace, Logs, LogsSettings, Stream, StreamKey, Verdict};
 
 const KEY: StreamKey = StreamKey { attempt: 1, step: 0 };
 const SLOW_LINES: u64 = 36_000;
@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn open(folder: &Path, durability: Durability) -> Result<Logs, store::log::LogError> {
+fn open(folder: &Path, durability: Durability) -> Result<Logs, ropewalk_store::log::LogError> {
     let root = folder.join(format!("{durability:?}"));
     Logs::open(LogsSettings { root, durability, shared: None })
 }

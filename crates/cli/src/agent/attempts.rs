@@ -301,6 +301,16 @@ impl Attempts {
         Ok(OpenBuild { build: spec.build, source: spec.origin.source, worker, observer })
     }
 
+    /// The builds and sources that attempts or open builds use.
+    fn in_use(&self) -> (BTreeSet<BuildId>, BTreeSet<Digest>) {
+        let (running, open) = (self.running.borrow(), self.builds.borrow());
+        let of_open = open.iter().map(|open| open.build);
+        let builds = running.values().map(|running| running.build).chain(of_open).collect();
+        let of_open = open.iter().filter_map(|open| open.source);
+        let sources = running.values().filter_map(|running| running.source).chain(of_open).collect();
+        (builds, sources)
+    }
+
     /// Takes away what is old: workspaces, checkouts, contents.
     async fn tidy(&self) {
         self.untidied.set(self.untidied.get() + 1);
@@ -308,14 +318,7 @@ impl Attempts {
             return;
         }
         self.untidied.set(0);
-        let running = self.running.borrow();
-        let open = self.builds.borrow();
-        let of_open = open.iter().map(|open| open.build);
-        let builds: BTreeSet<BuildId> = running.values().map(|running| running.build).chain(of_open).collect();
-        let of_open = open.iter().filter_map(|open| open.source);
-        let sources: BTreeSet<Digest> = running.values().filter_map(|running| running.source).chain(of_open).collect();
-        drop(open);
-        drop(running);
+        let (builds, sources) = self.in_use();
         let (data, link) = (self.data.clone(), Arc::clone(&self.link));
         let tidied = tokio::task::spawn_blocking(move || {
             retire_workspaces(&data, &builds);

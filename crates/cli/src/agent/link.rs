@@ -180,7 +180,7 @@ impl Link {
                 bytes += length;
                 is_first || bytes <= PARCEL_BYTES
             });
-            let count = count.count().max(1).min(DIGESTS_MAX);
+            let count = count.count().clamp(1, DIGESTS_MAX);
             let (now, later) = rest.split_at(count);
             // What a broken parcel did not bring comes by itself.
             let digests = Digests { digests: now.iter().map(|(digest, _)| *digest).collect() };

@@ -174,12 +174,14 @@ pub fn every_kind(build: BuildId) -> Vec<Fact> {
             urgent: true,
             retry_of: Some(BuildId(1)),
             pool: "linux".to_owned(),
+            ..BuildOptions::default()
         },
         client: "ann".to_owned(),
         given: BTreeMap::from([(job("make"), (earlier.clone(), passed()))]),
         origin: Origin { project: "sails".to_owned(), number: 7, source: Some(Digest([9; 32])) },
         identity: Some(Digest([8; 32])),
         supersedes: Some("main".to_owned()),
+        key: None,
     };
     let warning = Diagnostic::warning("odd", "this is odd")
         .help("mend it")
