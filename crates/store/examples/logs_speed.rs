@@ -79,20 +79,20 @@ fn memory() -> Result<String, Box<dyn Error>> {
 
 fn small(logs: &Logs, threads: u64, count: u64) -> Result<(), Box<dyn Error>> {
     let begun = Instant::now();
+    let append = |thread: u64| {
+        let (mut next_byte, mut spans) = (0, Vec::new());
+        for number in 0..count {
+            let key = StreamKey { attempt: threads as u32, step: 0 };
+            let mut batch = Batch::new(BuildId(100 + thread), key, next_byte);
+            batch.push(Stream::Stdout, number, line(number).as_bytes());
+            let begun = Instant::now();
+            next_byte = taken(logs, batch).expect("an append");
+            spans.push(begun.elapsed());
+        }
+        spans
+    };
+    let append = &append;
     let spans = std::thread::scope(|scope| {
-        let append = |thread: u64| {
-            let (mut next_byte, mut spans) = (0, Vec::new());
-            for number in 0..count {
-                let mut batch =
-                    Batch::new(BuildId(100 + thread), StreamKey { attempt: threads as u32, step: 0 }, next_byte);
-                batch.push(Stream::Stdout, number, line(number).as_bytes());
-                let begun = Instant::now();
-                next_byte = taken(logs, batch).expect("an append");
-                spans.push(begun.elapsed());
-            }
-            spans
-        };
-        let append = &append;
         let threads: Vec<_> = (0..threads).map(|thread| scope.spawn(move || append(thread))).collect();
         threads.into_iter().flat_map(|thread| thread.join().expect("a thread")).collect::<Vec<_>>()
     });
