@@ -293,6 +293,7 @@ impl Server {
             live: Arc::clone(&live),
             secrets,
             duplicates: Arc::new(Duplicates::default()),
+            otlp: settings.otlp.clone(),
             clock,
             inbox,
             tasks: tokio::runtime::Handle::current(),

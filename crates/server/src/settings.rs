@@ -134,7 +134,7 @@ settings! {
         "How long a cache or a result that nobody uses is kept";
     "caches.quota" caches_quota: Bytes = "20GiB", Live,
         "How much all caches may take before the longest unused go; 0B is without limit";
-    "telemetry.otlp" otlp: Option<String> = "", Live,
+    "telemetry.otlp" otlp: Option<String> = "", Start,
         "Where traces of builds are sent by OTLP over HTTP, such as http://localhost:4318; none if empty";
 }
 

@@ -4,12 +4,19 @@
 //! ids in hex, times as decimal strings of nanoseconds, enums as numbers. Made from rows that are stored anyway, so that a
 //! trace can be made of any kept build; the ids follow from the build, so that sending one twice makes one trace.
 
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
 use graph::{AttemptReport, BuildId, JobName, Outcome, Timestamp, Verdict};
 use serde_json::{Value, json};
 use store::rows::{AttemptRow, BuildRow};
 
 /// The most spans of one trace; the steps of later attempts are left out beyond it, and the trace says so.
 pub const SPANS_MAX: usize = 50_000;
+
+/// How long a collector may take.
+const SEND_WAIT: Duration = Duration::from_secs(10);
 
 /// Status codes of OTLP.
 const STATUS_OK: u8 = 1;
@@ -203,9 +210,33 @@ pub fn of_build(store: &dyn store::Store, build: BuildId, version: &str) -> Resu
     Ok(Some(trace(&row, &attempts, version)))
 }
 
+/// Sends the trace of a build that has ended to a collector (`http://HOST:4318`). A trace that does not arrive is told on
+/// standard error and lost: builds do not wait for it.
+pub async fn send(store: Arc<dyn store::Store>, build: BuildId, collector: String) {
+    if let Err(error) = post(store, build, &collector).await {
+        eprintln!("warning: the trace of build {build} was not sent to {collector}: {error}");
+    }
+}
+
+async fn post(
+    store: Arc<dyn store::Store>,
+    build: BuildId,
+    collector: &str,
+) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let made = tokio::task::spawn_blocking(move || of_build(&*store, build, env!("CARGO_PKG_VERSION"))).await??;
+    let Some(trace) = made else { return Ok(()) };
+    // The first to say so decides for the process; that somebody did is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = reqwest::Client::builder().timeout(SEND_WAIT).redirect(reqwest::redirect::Policy::none()).build()?;
+    let address = format!("{}/v1/traces", collector.trim_end_matches('/'));
+    let sent = client.post(address).header("content-type", "application/json").body(trace.to_string());
+    sent.send().await?.error_for_status()?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::io::{Read, Write};
 
     use engine::BuildRequest;
     use engine::fact::{Fact, What};
@@ -291,5 +322,36 @@ mod tests {
         }
         assert_eq!(of_build(&store, BuildId(1), "0.1.0").expect("read").expect("it"), trace, "the same twice");
         assert!(of_build(&store, BuildId(2), "0.1.0").expect("read").is_none());
+    }
+
+    #[test]
+    fn a_collector_gets_the_trace() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let collector = format!("http://{}/", listener.local_addr().expect("its address"));
+        let received = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a caller");
+            let mut request = Vec::new();
+            let mut piece = [0; 4096];
+            loop {
+                let text = String::from_utf8_lossy(&request).into_owned();
+                let body = text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
+                if let Some(Ok(trace)) = body.map(|body| serde_json::from_str::<Value>(&body)) {
+                    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").expect("an answer");
+                    return (text.lines().next().unwrap_or_default().to_owned(), trace);
+                }
+                let count = stream.read(&mut piece).expect("more of the request");
+                assert!(count > 0, "it ended early: {text}");
+                request.extend_from_slice(&piece[..count]);
+            }
+        });
+        let store = Arc::new(MemoryStore::new());
+        store.reserve_build().expect("a number");
+        store.append(&facts()).expect("stored");
+        let wanted = of_build(&*store, BuildId(1), env!("CARGO_PKG_VERSION")).expect("read").expect("a trace");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(post(store, BuildId(1), &collector)).expect("sent");
+        let (line, trace) = received.join().expect("received");
+        assert_eq!(line, "POST /v1/traces HTTP/1.1");
+        assert_eq!(trace, wanted);
     }
 }

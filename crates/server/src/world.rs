@@ -99,6 +99,8 @@ pub struct Means {
     pub secrets: Arc<dyn SecretSource>,
     /// Requests that are answered by another build.
     pub duplicates: Arc<Duplicates>,
+    /// Where traces of builds go, if anywhere.
+    pub otlp: Option<String>,
     /// The present time.
     pub clock: fn() -> Timestamp,
     /// Where answers go.
@@ -317,6 +319,10 @@ impl ServerWorld {
             What::BuildEnded { .. } => {
                 self.ended.push_back((build, fact.at));
                 self.end_log(build);
+                if let Some(collector) = self.means.otlp.clone() {
+                    let store = Arc::clone(&self.means.store);
+                    self.means.tasks.spawn(crate::telemetry::send(store, build, collector));
+                }
             }
             _ => {}
         }
