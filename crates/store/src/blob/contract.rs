@@ -165,6 +165,7 @@ fn what_is_put_again_is_not_collected_at_that_moment() {
         let (since, is_over, deleted) = (AtomicI64::new(0), AtomicBool::new(false), AtomicUsize::new(0));
         let name = digest(b"content");
         std::thread::scope(|scope| {
+            let _over = Over(&is_over);
             scope.spawn(|| {
                 while !is_over.load(Ordering::SeqCst) {
                     let was_there = blobs.contains(name).unwrap();
@@ -185,8 +186,16 @@ fn what_is_put_again_is_not_collected_at_that_moment() {
                     break;
                 }
             }
-            is_over.store(true, Ordering::SeqCst);
         });
+    }
+}
+
+/// Ends the other thread, also when this one fails.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
     }
 }
 

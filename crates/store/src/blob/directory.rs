@@ -1,8 +1,8 @@
 //! Blobs in a folder: `<root>/<two digits>/<all 64 digits>`, with `.zst` if compressed, and `<root>/incoming` for what
 //! is being written. A blob comes into sight by a rename, whole. Names are made from [`Digest`]s only.
 //!
-//! A blob was renewed when its file was changed last. Who renews holds the lock of `<root>/renewal` with others, a
-//! collector that looks and deletes holds it alone.
+//! A blob was renewed when its file was changed last. Who renews or brings in holds the lock of `<root>/renewal` with
+//! others, a collector that looks and deletes holds it alone.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
@@ -156,11 +156,14 @@ impl DirectoryBlobs {
 
     /// Moves a written file to its name.
     fn keep(&self, incoming: Incoming, digest: Digest, form: Form) -> Result<(), BlobError> {
-        // Its age counts from here, however long it took to write.
-        incoming.file.set_modified(SystemTime::now())?;
         if self.durability == Durability::Power {
             incoming.file.sync_data()?;
         }
+        // A collector that saw nothing here must not delete what comes a moment later.
+        let renewal = self.renewal()?;
+        renewal.lock_shared()?;
+        // Its age counts from here, however long it took to write.
+        incoming.file.set_modified(SystemTime::now())?;
         let path = self.path(digest, form);
         let folder = self.folder(digest);
         let moved = fs::rename(&incoming.path, &path).or_else(|error| match error.kind() {
@@ -267,9 +270,8 @@ impl Blobs for DirectoryBlobs {
         renewal.lock_shared()?;
         match self.find(digest) {
             Ok((file, _)) => {
-                let now = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
-                let times = rustix::fs::Timestamps { last_access: now, last_modification: now };
-                rustix::fs::futimens(&file, &times).map_err(io::Error::from)?;
+                // Not the file system's own now: its clock is late by a tick, and by many on a machine without time.
+                file.set_modified(SystemTime::now())?;
                 Ok(true)
             }
             Err(BlobError::Absent(_)) => Ok(false),
