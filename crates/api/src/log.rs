@@ -132,7 +132,8 @@ pub struct LogHits {
     /// Parts of the log that could not be searched.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gaps: Vec<LogGap>,
-    /// Where to go on: the `cursor` of the next call. Absent if the log's end was reached.
+    /// Where to go on: the `cursor` of the next call, also if fewer lines than asked for were found. Absent if the log's end was
+    /// reached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
 }

@@ -65,7 +65,8 @@ pub struct ProjectSettings {
     /// How many builds are kept at least, however old.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_builds: Option<u32>,
-    /// The most bytes that logs, artifacts and caches of the project may take; 0 is without bound.
+    /// The most bytes that logs and artifacts of the project may take before its oldest builds go; 0 is without bound. Caches
+    /// are bounded for all projects together, by the server.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quota_bytes: Option<u64>,
 }

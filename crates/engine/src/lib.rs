@@ -36,3 +36,4 @@ pub use judge::{EVALUATIONS_MAX, QUESTIONS_MAX};
 pub use standing::Standing;
 pub use state::JobState;
 pub use wait::{Estimate, Instead, PoolState, Wait};
+pub use warmth::Warm;

@@ -66,6 +66,13 @@ impl Engine {
         slots.filter(|slot| !slot.flags.is_dropped).map(|slot| (&slot.name, state_of(slot)))
     }
 
+    /// The jobs of a build that wait for a worker: in which pool, and since when.
+    pub fn waits(&self, build: BuildId) -> impl Iterator<Item = (&str, Timestamp)> {
+        let slots = self.builds.get(&build).into_iter().flat_map(|build| &build.slots);
+        let queued = slots.filter(|slot| !slot.flags.is_dropped && slot.place == Place::Queued);
+        queued.map(|slot| (slot.job.pool.as_str(), slot.ready_at))
+    }
+
     /// The jobs in the queue that no worker present could run even if it were idle, by pool, labels and size.
     #[must_use]
     pub fn unmatched(&self) -> Vec<(BuildId, JobName)> {

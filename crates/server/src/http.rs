@@ -40,6 +40,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::secrets::Secrets;
 use crate::server::Server;
 
+pub use log::SearchBounds;
 pub use relay::front;
 pub use router::router;
 
@@ -56,6 +57,7 @@ pub struct App {
     under_way: idempotency::UnderWay,
     blocking: Semaphore,
     streams: Arc<Semaphore>,
+    search: SearchBounds,
 }
 
 impl App {
@@ -69,7 +71,14 @@ impl App {
             under_way: idempotency::UnderWay::default(),
             blocking: Semaphore::new(BLOCKING_MAX),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            search: SearchBounds::DEFAULT,
         }
+    }
+
+    /// The same, where one search of a log may cost this much.
+    #[must_use]
+    pub fn with_search_bounds(self, search: SearchBounds) -> Self {
+        Self { search, ..self }
     }
 
     /// Does what blocks where it may.

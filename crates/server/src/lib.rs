@@ -6,6 +6,7 @@ pub mod request;
 pub mod shell;
 
 pub mod dispatch;
+pub mod figures;
 pub mod lead;
 pub mod live;
 pub mod lowering;

@@ -188,9 +188,10 @@ impl Taking<'_> {
         }
         let (given, batches): (Vec<Given>, Vec<Batch>) = std::mem::take(waiting).into_iter().unzip();
         let receipts = self.server.logs.append(&batches);
-        for (given, receipt) in given.into_iter().zip(receipts) {
+        for ((given, batch), receipt) in given.into_iter().zip(&batches).zip(receipts) {
             match receipt.verdict {
-                Verdict::Taken | Verdict::AfterEnd => {}
+                Verdict::Taken => self.server.figures.log_bytes.add(batch.content().len() as u64),
+                Verdict::AfterEnd => {}
                 Verdict::Gap => {
                     let lease = given.spec.lease;
                     let resend = Resend { lease, step: receipt.key.step, from_byte: receipt.next_byte };

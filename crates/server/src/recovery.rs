@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::fact::What;
-use engine::{BuildRequest, Engine, Fact, Standing};
+use engine::{BuildRequest, Engine, Fact, Standing, Warm};
 use graph::{BuildId, LeaseId, Timestamp};
 use serde::{Deserialize, Serialize};
+use store::record::BODY_BYTES_MAX;
 use store::{PAGE_ROWS_MAX, Sequence, Store, StoreError};
 
 use crate::lead::Term;
@@ -23,10 +24,6 @@ use crate::world::full;
 pub const SAVED_EVERY: Duration = Duration::from_secs(60);
 /// How many appends are kept in the journal before the saved standing, for followers of all builds that were away.
 pub const APPENDS_KEPT: u64 = 100_000;
-/// The most jobs whose usual durations are saved; the others are learnt again.
-pub const ESTIMATES_SAVED_MAX: usize = 10_000;
-/// The most clients whose charges are saved; the others begin anew.
-pub const CHARGES_SAVED_MAX: usize = 5000;
 
 /// The key of the one record.
 const KEY: &str = "last";
@@ -157,8 +154,7 @@ pub async fn save(
         if !term.is_current(&records)? {
             return Ok(last);
         }
-        cut(&mut saved.standing.estimates, ESTIMATES_SAVED_MAX);
-        cut(&mut saved.standing.charges, CHARGES_SAVED_MAX);
+        fit(&mut saved, BODY_BYTES_MAX);
         records.write(KEY, &saved, clock())?;
         store.prune_journal(Sequence(sequence.0.saturating_sub(APPENDS_KEPT)))?;
         Ok::<_, RecordError>(sequence)
@@ -173,8 +169,109 @@ pub async fn save(
     }
 }
 
-fn cut(values: &mut BTreeMap<String, u64>, most: usize) {
-    while values.len() > most {
-        values.pop_last();
+/// Leaves out of a standing what matters least, until it fits into a record. In this order: how long jobs take, of which the
+/// short ones go first, since they are learnt again soonest; where jobs are warm, noted longest ago; what clients were charged,
+/// the least charged first, who begin anew at the shared time, where most of them stood already; corrections of what runs, the
+/// smallest first.
+fn fit(saved: &mut Saved, bytes_max: usize) {
+    // Our own types serialize to JSON whatever they hold.
+    let length = |saved: &Saved| serde_json::to_vec(saved).expect("a standing always serializes").len();
+    let steps: [fn(&mut Standing, usize); 4] = [
+        |standing, excess| leave_out(&mut standing.estimates, excess),
+        |standing, excess| leave_out_warmth(&mut standing.warmth, excess),
+        |standing, excess| leave_out(&mut standing.charges, excess),
+        |standing, excess| leave_out(&mut standing.running, excess),
+    ];
+    for step in steps {
+        let excess = length(saved).saturating_sub(bytes_max);
+        if excess == 0 {
+            return;
+        }
+        step(&mut saved.standing, excess);
+    }
+    if length(saved) > bytes_max {
+        saved.standing.warm.clear();
+    }
+}
+
+/// Leaves out the smallest values until at least so many bytes are gone.
+fn leave_out<K: Ord + Clone + Serialize>(values: &mut BTreeMap<K, u64>, mut excess: usize) {
+    let mut order: Vec<(u64, K)> = values.iter().map(|(key, value)| (*value, key.clone())).collect();
+    order.sort_unstable();
+    for (value, key) in order {
+        if excess == 0 {
+            return;
+        }
+        values.remove(&key);
+        // A key is a text or a number; at least its digits, a colon and a comma go with it.
+        let key = serde_json::to_vec(&key).map_or(1, |text| text.len());
+        excess = excess.saturating_sub(key + value.to_string().len() + 2);
+    }
+}
+
+fn leave_out_warmth(warmth: &mut Vec<Warm>, mut excess: usize) {
+    let n_left_out = warmth.iter().take_while(|warm| {
+        let goes = excess > 0;
+        excess = excess.saturating_sub(serde_json::to_vec(warm).map_or(1, |text| text.len()));
+        goes
+    });
+    let n_left_out = n_left_out.count();
+    warmth.drain(..n_left_out);
+}
+
+#[cfg(test)]
+mod tests {
+    use store::MemoryStore;
+
+    use super::*;
+
+    /// A standing whose parts have so many entries each, and what is left of it in a record.
+    #[track_caller]
+    fn check(n_clients: usize, n_jobs: usize, n_running: u64) -> Standing {
+        let named = |what: &str, count: usize| {
+            (0..count).map(|number| (format!("{what}-{number:0>90}"), number as u64 * 1000)).collect()
+        };
+        let warm = |number: usize| Warm { project: "p".repeat(90), job: number.to_string(), ..Warm::default() };
+        let standing = Standing {
+            charges: named("client", n_clients),
+            estimates: named("job", n_jobs),
+            warmth: (0..n_jobs).map(warm).collect(),
+            running: (0..n_running).map(|lease| (LeaseId(u64::MAX / 2 + lease), lease)).collect(),
+            warm: (0..n_running).map(|lease| LeaseId(u64::MAX / 2 + lease)).collect(),
+            last_lease: LeaseId(u64::MAX),
+            ..Standing::default()
+        };
+        let mut saved = Saved { sequence: Sequence(7), standing };
+        fit(&mut saved, BODY_BYTES_MAX);
+        let records = Records::new(Arc::new(MemoryStore::default()));
+        records.write(KEY, &saved, Timestamp(1)).expect("it fits into a record");
+        let (read, _) = records.read::<Saved>(KEY).expect("it can be read").expect("it is there");
+        assert_eq!(read, saved);
+        saved.standing
+    }
+
+    #[test]
+    fn what_fits_is_saved_whole() {
+        let standing = check(100, 100, 100);
+        assert_eq!((standing.charges.len(), standing.estimates.len()), (100, 100));
+        assert_eq!((standing.warmth.len(), standing.running.len(), standing.warm.len()), (100, 100, 100));
+    }
+
+    #[test]
+    fn charges_outlive_durations_and_the_largest_outlive_the_others() {
+        let standing = check(5000, 20_000, 1000);
+        assert_eq!((standing.charges.len(), standing.running.len(), standing.estimates.len()), (5000, 1000, 0));
+        let standing = check(50_000, 10, 1000);
+        assert!(standing.estimates.is_empty() && standing.warmth.is_empty());
+        assert!((5000..50_000).contains(&standing.charges.len()), "{}", standing.charges.len());
+        let least = standing.charges.values().min();
+        assert_eq!(least, Some(&((50_000 - standing.charges.len() as u64) * 1000)), "the largest are kept");
+        assert_eq!(standing.running.len(), 1000);
+    }
+
+    #[test]
+    fn nothing_is_too_much() {
+        let standing = check(50_000, 20_000, 100_000);
+        assert_eq!(standing.last_lease, LeaseId(u64::MAX));
     }
 }

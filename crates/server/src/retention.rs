@@ -12,13 +12,13 @@ use std::time::Duration;
 use graph::{BuildId, Timestamp};
 use store::audit::AuditEntry;
 use store::blob::{BlobError, Collected, collect};
-use store::log::LogError;
+use store::log::{LogError, LogPlace};
 use store::rows::BuildRow;
 use store::{BuildFilter, PAGE_ROWS_MAX, Store, StoreError};
 
 use crate::backup;
 use crate::named::Mentions;
-use crate::records::{Project, RecordError, StoredLog};
+use crate::records::{LogPhase, Project, RecordError, StoredLog};
 use crate::request::Stopped;
 use crate::server::{Ending, Server};
 use crate::settings::Settings;
@@ -114,7 +114,7 @@ pub struct Policy {
     pub builds: u64,
     /// Builds that were created then or later; all if there is no such time.
     pub since: Option<Timestamp>,
-    /// The most bytes of artifacts, each counted once; 0 is without bound.
+    /// The most bytes of artifacts, each counted once, and of logs as they are stored; 0 is without bound.
     pub bytes: u64,
 }
 
@@ -227,13 +227,15 @@ fn collect_blobs(server: &Server) -> Result<Collected, SweepError> {
     let ending = server.ending();
     // A server that ends deletes nothing more.
     let is_named = |digest| named.has(digest) || *ending.borrow() == Ending::Begun;
-    Ok(collect(&*server.blobs, &is_named, BLOB_GRACE, server.now())?)
+    let collected = collect(&*server.blobs, &is_named, BLOB_GRACE, server.now())?;
+    server.figures.collected(collected.kept, collected.kept_bytes);
+    Ok(collected)
 }
 
 async fn remove_builds(server: &Arc<Server>, name: String, project: Project) -> Result<u64, SweepError> {
     let outdated = with(server, move |server| {
         let policy = Policy::of(&project, &server.settings(), server.now());
-        outdated(&*server.store, &name, policy)
+        outdated(&*server.store, &name, policy, &|build| log_bytes(server, build))
     });
     let mut removed = 0;
     for build in outdated.await?? {
@@ -242,6 +244,15 @@ async fn remove_builds(server: &Arc<Server>, name: String, project: Project) -> 
         }
     }
     Ok(removed)
+}
+
+/// What the log of a build takes, wherever it is; 0 if that cannot be told.
+fn log_bytes(server: &Server, build: BuildId) -> u64 {
+    match server.records.log_place(build, LogPhase::Ended) {
+        Ok(LogPlace::Stored(digest)) => server.blobs.length(digest).unwrap_or(0),
+        Ok(LogPlace::Live | LogPlace::Ended) => server.logs.stored_bytes(build),
+        Err(_) => 0,
+    }
 }
 
 /// What became of the removal of a build.
@@ -272,11 +283,16 @@ pub(crate) fn remove_parts(server: &Server, build: BuildId) -> Result<Removal, S
 
 /// The builds of a project that are not kept and have ended, at most [`BUILDS_REMOVED_MAX`]. Costs a page for each
 /// thousand builds that are kept in any case, a few rows to find how old builds are, and what is found; with a quota a look
-/// at every build that is kept.
+/// at every build that is kept, and at what its log takes (`log_bytes`).
 ///
 /// # Errors
 /// As the store refuses.
-pub fn outdated(store: &dyn Store, project: &str, policy: Policy) -> Result<BTreeSet<BuildId>, StoreError> {
+pub fn outdated(
+    store: &dyn Store,
+    project: &str,
+    policy: Policy,
+    log_bytes: &dyn Fn(BuildId) -> u64,
+) -> Result<BTreeSet<BuildId>, StoreError> {
     let filter = BuildFilter { project: Some(project.to_owned()), ..BuildFilter::default() };
     let mut found = BTreeSet::new();
     if let Some(since) = policy.since
@@ -292,7 +308,7 @@ pub fn outdated(store: &dyn Store, project: &str, policy: Policy) -> Result<BTre
         each(store, &filter, Some(end), &mut take)?;
     }
     if policy.bytes > 0 {
-        beyond_quota(store, &filter, policy.bytes, &mut found)?;
+        beyond_quota(store, &filter, policy.bytes, log_bytes, &mut found)?;
     }
     Ok(found)
 }
@@ -348,11 +364,12 @@ fn first_older(
     Ok(newest_below(old)?.map(|_| BuildId(old)))
 }
 
-/// Adds the builds behind those whose artifacts fill the quota. The newest stays.
+/// Adds the builds behind those whose artifacts and logs fill the quota. The newest stays.
 fn beyond_quota(
     store: &dyn Store,
     filter: &BuildFilter,
     bytes_max: u64,
+    log_bytes: &dyn Fn(BuildId) -> u64,
     found: &mut BTreeSet<BuildId>,
 ) -> Result<(), StoreError> {
     let (mut seen, mut bytes, mut is_newest) = (BTreeSet::new(), 0_u64, true);
@@ -362,6 +379,7 @@ fn beyond_quota(
             return true;
         }
         if bytes <= bytes_max {
+            bytes = bytes.saturating_add(log_bytes(row.build));
             match store.artifacts(row.build) {
                 Ok(artifacts) => {
                     for artifact in artifacts {

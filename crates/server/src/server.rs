@@ -25,6 +25,7 @@ use tokio::sync::watch;
 
 use crate::access::Access;
 use crate::dispatch::{Dispatch, JoinRefusal, Joined};
+use crate::figures::Figures;
 use crate::lead::Term;
 use crate::live::Live;
 use crate::lowering::{First, Lowering};
@@ -79,6 +80,8 @@ pub struct Server {
     pub dispatch: Arc<Dispatch>,
     /// Followers of builds.
     pub live: Arc<Live>,
+    /// What is counted.
+    pub figures: Arc<Figures>,
     /// The engine.
     pub shell: ShellHandle,
     settings: RwLock<Arc<Settings>>,
@@ -282,6 +285,7 @@ impl Server {
         let sources = Arc::new(Sources::new(Arc::clone(&blobs)));
         let dispatch = Arc::new(Dispatch::new(settings.heartbeat.0));
         let live = Arc::new(Live::new(Arc::clone(&store), Arc::clone(&logs), records.clone()));
+        let figures = Arc::new(Figures::default());
         let means = Arc::new(Means {
             store: Arc::clone(&store),
             blobs: Arc::clone(&blobs),
@@ -291,6 +295,7 @@ impl Server {
             lowering: Arc::new(Lowering::new(Arc::clone(&sources), Arc::clone(&blobs))),
             dispatch: Arc::clone(&dispatch),
             live: Arc::clone(&live),
+            figures: Arc::clone(&figures),
             secrets,
             duplicates: Arc::new(Duplicates::default()),
             otlp: settings.otlp.clone(),
@@ -307,6 +312,7 @@ impl Server {
             sources,
             dispatch,
             live,
+            figures,
             shell,
             settings: RwLock::new(Arc::new(settings)),
             removals: tokio::sync::RwLock::default(),

@@ -129,7 +129,7 @@ settings! {
     "builds.keep_for" builds_keep_for: Days = "90d", Live,
         "How long builds beyond these are kept";
     "builds.quota" builds_quota: Bytes = "0B", Live,
-        "How much a project's artifacts may take before its oldest builds go; 0B is without limit";
+        "How much a project's artifacts and logs may take before its oldest builds go; 0B is without limit";
     "caches.keep_for" caches_keep_for: Days = "14d", Live,
         "How long a cache or a result that nobody uses is kept";
     "caches.quota" caches_quota: Bytes = "20GiB", Live,

@@ -4,7 +4,7 @@
 //! [`World`]'s. Facts that could not be stored are tried again; no effect of theirs is performed before.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use engine::{Effect, Engine, Fact, Input};
 use graph::{BuildId, Timestamp};
@@ -34,6 +34,9 @@ pub trait World {
 
     /// Hears of facts that are stored, in order.
     fn told(&mut self, facts: &[Fact]);
+
+    /// Hears how long it took to store the facts of a step.
+    fn stored(&mut self, _took: Duration) {}
 
     /// Whether the shell may end: nobody waits for more. `next_wake` is when the engine wants to be asked again without
     /// an input.
@@ -108,7 +111,9 @@ impl<W: World> Shell<W> {
             }
             let step = self.engine.step(self.world.now(), std::mem::take(&mut batch));
             if !step.facts.is_empty() {
+                let began = Instant::now();
                 self.append(&step.facts).await?;
+                self.world.stored(began.elapsed());
                 self.world.told(&step.facts);
             }
             for effect in step.effects {

@@ -24,6 +24,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use crate::dispatch::{Dispatch, Given};
+use crate::figures::Figures;
 use crate::live::Live;
 use crate::lowering::Lowering;
 use crate::records::Records;
@@ -95,6 +96,8 @@ pub struct Means {
     pub dispatch: Arc<Dispatch>,
     /// Followers.
     pub live: Arc<Live>,
+    /// What is counted.
+    pub figures: Arc<Figures>,
     /// Values of secrets.
     pub secrets: Arc<dyn SecretSource>,
     /// Requests that are answered by another build.
@@ -376,7 +379,12 @@ impl World for ServerWorld {
         for fact in facts {
             self.record(fact);
         }
+        self.means.figures.told(facts);
         self.means.live.told(facts);
+    }
+
+    fn stored(&mut self, took: Duration) {
+        self.means.figures.appends.took(took);
     }
 
     fn is_done(&self, _: Option<Timestamp>) -> Doneness {

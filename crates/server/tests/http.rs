@@ -27,7 +27,7 @@ use api::worker_view::{Stop, WorkerState};
 use graph::{BuildId, Failure, Outcome, Timestamp};
 use serde_json::json;
 use server::access::{GrantRequest, SealingKey, Subject, SubjectKind};
-use server::http::{App, router};
+use server::http::{App, SearchBounds, router};
 use server::secrets::Secrets;
 use site::{Site, Worker, log_section, manifest};
 use store::log::StepEnd;
@@ -45,11 +45,15 @@ struct Served {
 
 impl Served {
     async fn new() -> Self {
+        Self::with_search_bounds(SearchBounds::DEFAULT).await
+    }
+
+    async fn with_search_bounds(search: SearchBounds) -> Self {
         let site = Site::new();
         let keys = tempfile::tempdir().unwrap();
         let key = Arc::new(SealingKey::of(keys.path()).unwrap());
         let secrets = Arc::new(Secrets::new(site.server().records.clone(), key));
-        let app = Arc::new(App::new(Arc::clone(site.server()), secrets));
+        let app = Arc::new(App::new(Arc::clone(site.server()), secrets).with_search_bounds(search));
         let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", socket.local_addr().unwrap());
         let service = router(app).into_make_service_with_connect_info::<std::net::SocketAddr>();
@@ -341,6 +345,59 @@ fn a_log_is_read_cut_searched_and_followed() {
 }
 
 #[test]
+fn a_search_has_an_end_from_which_it_goes_on() {
+    run(async {
+        let bounds = SearchBounds { bytes: 4000, piece_bytes: 1000, ..SearchBounds::DEFAULT };
+        let served = Served::with_search_bounds(bounds).await;
+        let admin = served.admin();
+        let mut worker = Worker::join(&served.site, "w1", []).await;
+        let build = asked(&served, &admin, ONE).await;
+        let start = worker.start().await;
+        let log: String = (0..1000).map(|number| format!("line {number}\n")).collect();
+        worker.say(&served.site, &[log_section(&start.spec, 0, 0, log.as_bytes(), None)]).await;
+        worker.finish(&served.site, &start.spec).await;
+        served.site.ended(build).await;
+        let (mut page, mut found, mut calls) = (PageWanted::default(), Vec::new(), 0);
+        loop {
+            let hits = admin.log_search(build, 1, 0, "line .*99$", &page).await.unwrap();
+            calls += 1;
+            found.extend(hits.hits.into_iter().map(|hit| hit.number));
+            let Some(next) = hits.next else { break };
+            page.cursor = Some(next);
+        }
+        assert_eq!(found, [99, 199, 299, 399, 499, 599, 699, 799, 899, 999]);
+        assert_eq!(calls, 1 + log.len() / 4000, "each call looks through 4000 bytes");
+        served.end().await;
+    });
+}
+
+#[test]
+fn readers_who_stop_hold_no_thread() {
+    const THREADS: usize = 4;
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().max_blocking_threads(THREADS).build().unwrap();
+    runtime.block_on(async {
+        let served = Served::new().await;
+        let admin = served.admin();
+        let offer =
+            api::worker::Offer { pools: BTreeSet::from(["default".to_owned()]), slots: 1, ..Default::default() };
+        let joined = served.site.server().join(graph::WorkerId("w1".into()), "00".to_owned(), offer, BTreeSet::new());
+        let joined = joined.await.unwrap();
+        let worker = served.client(&joined.secret);
+        // More than the buffers of a connection take.
+        let digest = served.site.server().blobs.put(&vec![7; 64 << 20]).unwrap();
+        let mut stopped = Vec::new();
+        for _ in 0..THREADS {
+            stopped.push(worker.blob_get(digest, 0).await.unwrap());
+            stopped.push(worker.blob_fetch(&Digests { digests: vec![digest] }).await.unwrap());
+        }
+        assert_eq!(admin.project_list(&PageWanted::default()).await.unwrap().items.len(), 0);
+        drop(stopped);
+        served.end().await;
+    });
+}
+
+#[test]
 fn a_log_that_grows_is_followed_to_its_end() {
     run(async {
         let served = Served::new().await;
@@ -547,12 +604,44 @@ fn projects_secrets_tokens_and_the_audit() {
         admin.project_delete("sails").await.unwrap();
         assert_eq!(refused(&admin.project_get("sails").await.unwrap_err()), Some(ProblemKind::NotFound));
 
-        // What was done is noted a moment after it was answered.
-        let mut verbs = BTreeSet::new();
-        while !verbs.contains("project_delete") {
-            let audit = admin.audit_list(&AuditWanted::default(), &PageWanted::default()).await.unwrap();
-            verbs = audit.items.into_iter().map(|entry| entry.verb).collect();
-        }
+        let audit = admin.audit_list(&AuditWanted::default(), &PageWanted::default()).await.unwrap();
+        assert_eq!(audit.items[0].verb, "project_delete");
+        served.end().await;
+    });
+}
+
+#[test]
+fn what_cannot_be_audited_is_not_acknowledged() {
+    run(async {
+        let served = Served::new().await;
+        let admin = served.admin();
+        let database = rusqlite::Connection::open(served.site.database()).unwrap();
+        database.busy_timeout(std::time::Duration::from_secs(60)).unwrap();
+        let refuse = "create trigger full before insert on audit begin select raise(abort, 'no room'); end";
+        database.execute_batch(refuse).unwrap();
+        let hold = Hold { reason: "repairs".to_owned() };
+        let check = |error: api::client::ClientError| {
+            let text = error.to_string();
+            assert_eq!(refused(&error), Some(ProblemKind::Unavailable), "{text}");
+            assert!(text.contains("it was done, but the audit cannot be stored"), "{text}");
+        };
+        check(admin.pool_hold("default", &hold).await.unwrap_err());
+        let grant = Grant {
+            kind: HolderKind::Client,
+            name: "bot".to_owned(),
+            verbs: BTreeSet::from([Verb::Read]),
+            projects: None,
+            pools: None,
+            expires: None,
+        };
+        check(admin.token_create(&grant).await.unwrap_err());
+        let tokens = admin.token_list(&PageWanted::default()).await.unwrap().items;
+        let made = tokens.iter().find(|token| token.grant.name == "bot").expect("it is in the list");
+        assert!(made.revoked.is_some(), "{made:?}");
+        database.execute_batch("drop trigger full").unwrap();
+        admin.pool_hold("default", &hold).await.unwrap();
+        let audit = admin.audit_list(&AuditWanted::default(), &PageWanted::default()).await.unwrap();
+        assert_eq!(audit.items.iter().map(|entry| entry.verb.as_str()).collect::<Vec<_>>(), ["pool_hold"]);
         served.end().await;
     });
 }
@@ -597,10 +686,24 @@ fn the_server_tells_of_itself() {
         }
         assert_eq!(kinds, ["build_started", "planned", "job_started", "job_finished", "build_finished"]);
         let metrics = admin.metrics().await.unwrap();
-        assert!(
-            metrics.contains("ropewalk_http_requests_total{operation=\"build_submit\",status=\"2xx\"} 1"),
-            "{metrics}"
-        );
+        for line in [
+            "ropewalk_http_requests_total{operation=\"build_submit\",status=\"2xx\"} 1",
+            "ropewalk_builds_total{verdict=\"passed\"} 1",
+            "ropewalk_builds_total{verdict=\"failed\"} 0",
+            "ropewalk_log_bytes_total 12",
+            "ropewalk_leases_lost_total 0",
+            "ropewalk_workers{state=\"ready\"} 1",
+            "ropewalk_workers{state=\"away\"} 0",
+            "ropewalk_pool_workers{pool=\"default\"} 1",
+            "ropewalk_pool_queued{pool=\"default\"} 0",
+            "ropewalk_pool_oldest_wait_seconds{pool=\"default\"} 0.000000",
+            "ropewalk_append_seconds_bucket{le=\"+Inf\"}",
+        ] {
+            assert!(metrics.lines().any(|told| told.starts_with(line)), "{line}\n{metrics}");
+        }
+        for (name, kind, _) in server::http::metrics::METRICS {
+            assert!(metrics.contains(&format!("# TYPE {name} {kind}\n")), "{name}\n{metrics}");
+        }
         assert_eq!(admin.operation_list(None, None).await.unwrap().items, []);
         assert_eq!(admin.cache_list(None).await.unwrap().items, []);
         let evict = Evict::Job { job: "hello".to_owned(), reason: "stale".to_owned() };

@@ -275,9 +275,9 @@ fn a_build_a_day(days: i64) -> MemoryStore {
 }
 
 /// The days of the builds of `sails` that go.
-fn gone(store: &dyn Store, policy: Policy) -> Vec<i64> {
+fn gone(store: &dyn Store, policy: Policy, log_bytes: u64) -> Vec<i64> {
     let row = |build: BuildId| store.build(build).unwrap().unwrap();
-    let gone = outdated(store, "sails", policy).unwrap();
+    let gone = outdated(store, "sails", policy, &|_| log_bytes).unwrap();
     assert!(gone.iter().all(|build| row(*build).origin.project == "sails" && row(*build).finished.is_some()));
     gone.into_iter().map(|build| row(build).created.0 / DAY_US).collect()
 }
@@ -287,7 +287,7 @@ fn builds_go_that_are_neither_new_nor_young_and_have_ended() {
     let store = a_build_a_day(12);
     let check = |builds: u64, since: Option<i64>, bytes: u64, expected: &[i64]| {
         let policy = Policy { builds, since: since.map(at), bytes };
-        assert_eq!(gone(&store, policy), expected, "{policy:?}");
+        assert_eq!(gone(&store, policy, 0), expected, "{policy:?}");
     };
     check(5, Some(100), 0, &[1, 2, 4, 5, 7]);
     check(5, Some(5), 0, &[1, 2, 4]);
@@ -301,6 +301,9 @@ fn builds_go_that_are_neither_new_nor_young_and_have_ended() {
     check(12, None, 1, &[1, 2, 4, 5, 7, 8, 10, 11]);
     check(12, None, 12_000, &[]);
     check(11, Some(100), 11_000, &[1]);
+    // Logs count as artifacts do: each takes as much, so half as many builds stay.
+    let policy = Policy { builds: 12, since: None, bytes: 12_000 };
+    assert_eq!(gone(&store, policy, 1000), [1, 2, 4, 5]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Answers to calls that were done.
 
 use std::io::{self, Read};
+use std::sync::Arc;
 
 use api::page::Page;
 use api::problem::{Problem, ProblemKind};
@@ -8,10 +9,9 @@ use api::routes::JSON;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
-use tokio::sync::mpsc;
 
-/// How many pieces of a long answer wait for a reader that is slower than the disk.
-const PIECES_QUEUED_MAX: usize = 4;
+use crate::figures::Figures;
+
 /// The size of a piece in bytes.
 pub const PIECE_BYTES: usize = 64 * 1024;
 
@@ -49,23 +49,6 @@ pub fn with(status: StatusCode, media: &'static str, body: Body) -> Response<Bod
     response
 }
 
-/// A body that is made on a thread of the blocking pool, piece by piece, as fast as it is read: `make` is given what takes
-/// the pieces, and ends early once nobody reads any more. An error breaks the answer off, so that nobody takes a part for
-/// the whole.
-pub fn long(make: impl FnOnce(&mut Pieces) -> io::Result<()> + Send + 'static) -> Body {
-    let (sender, receiver) = mpsc::channel(PIECES_QUEUED_MAX);
-    tokio::task::spawn_blocking(move || {
-        let mut pieces = Pieces { sender, pending: Vec::with_capacity(PIECE_BYTES) };
-        if let Err(error) = make(&mut pieces).and_then(|()| pieces.flush()) {
-            let _ = pieces.sender.blocking_send(Err(error));
-        }
-    });
-    Body::from_stream(futures_util::stream::unfold(receiver, |mut receiver| async move {
-        let piece: io::Result<Bytes> = receiver.recv().await?;
-        Some((piece, receiver))
-    }))
-}
-
 /// Whether there is more of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum More {
@@ -95,35 +78,6 @@ pub fn by_pieces(make: impl FnMut(&mut Vec<u8>) -> io::Result<More> + Send + 'st
             Err(error) => Some((Err(error), None)),
         }
     }))
-}
-
-/// Takes the pieces of a long answer.
-pub struct Pieces {
-    sender: mpsc::Sender<io::Result<Bytes>>,
-    pending: Vec<u8>,
-}
-
-impl Pieces {
-    /// Adds some bytes.
-    ///
-    /// # Errors
-    /// If nobody reads any more.
-    pub fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.pending.extend_from_slice(bytes);
-        if self.pending.len() >= PIECE_BYTES { self.flush() } else { Ok(()) }
-    }
-
-    /// Sends what waits.
-    ///
-    /// # Errors
-    /// If nobody reads any more.
-    pub fn flush(&mut self) -> io::Result<()> {
-        if self.pending.is_empty() {
-            return Ok(());
-        }
-        let piece = std::mem::replace(&mut self.pending, Vec::with_capacity(PIECE_BYTES));
-        self.sender.blocking_send(Ok(piece.into())).map_err(|_| io::ErrorKind::BrokenPipe.into())
-    }
 }
 
 /// Which bytes of so many are wanted.
@@ -164,9 +118,10 @@ pub fn range(headers: &HeaderMap, length: u64) -> Result<Wanted, Problem> {
     Ok(Wanted::Part(start, end))
 }
 
-/// A body of exactly the bytes that `reader` gives, `length` of them.
-pub fn exactly(length: u64, mut reader: Box<dyn Read + Send>) -> Body {
+/// A body of exactly the bytes of a content that `reader` gives, `length` of them.
+pub fn exactly(length: u64, mut reader: Box<dyn Read + Send>, figures: &Arc<Figures>) -> Body {
     let mut left = length;
+    let figures = Arc::clone(figures);
     by_pieces(move |piece| {
         let most = left.min(PIECE_BYTES as u64 * 4);
         let n_read = (&mut reader).take(most).read_to_end(piece)? as u64;
@@ -174,6 +129,7 @@ pub fn exactly(length: u64, mut reader: Box<dyn Read + Send>) -> Body {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         left -= n_read;
+        figures.blob_bytes_out.add(n_read);
         Ok(if left == 0 { More::No } else { More::Yes })
     })
 }

@@ -3,6 +3,7 @@
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::blob::{BLOB_BYTES_MAX, DIGESTS_MAX, Digests, PARCEL_HEAD_BYTES, Stored, parcel_head, read_parcel_head};
 use api::problem::{Problem, ProblemKind};
@@ -14,7 +15,7 @@ use graph::Digest;
 use store::blob::{BlobError, Blobs};
 use tokio::sync::mpsc;
 
-use super::answer::{Answered, PIECE_BYTES, Wanted, json, long, range, ranged, with};
+use super::answer::{Answered, More, PIECE_BYTES, Wanted, by_pieces, exactly, json, range, ranged, with};
 use super::call::Call;
 use super::problem;
 use crate::server::Server;
@@ -23,6 +24,8 @@ use crate::server::Server;
 const IN_MEMORY_BYTES_MAX: u64 = 1 << 20;
 /// How many pieces of a body wait for the disk.
 const PIECES_QUEUED_MAX: usize = 8;
+/// A sender that is silent for so long has gone: its parcel is cut off.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 /// Says which contents are not there.
 pub async fn missing(server: Arc<Server>, call: Call) -> Answered {
@@ -70,7 +73,8 @@ pub async fn put(server: Arc<Server>, call: Call) -> Answered {
     let kept = blocking(move || keep_parcel(&server, &mut Pieces { receiver, piece: Bytes::new() }));
     let sent = async move {
         let mut stream = body.into_data_stream();
-        while let Some(Ok(piece)) = stream.next().await {
+        // A sender who stops holds the thread for so long and no longer.
+        while let Ok(Some(Ok(piece))) = tokio::time::timeout(SILENCE_MAX, stream.next()).await {
             if sender.send(piece).await.is_err() {
                 break;
             }
@@ -120,6 +124,7 @@ fn keep_parcel(server: &Server, body: &mut Pieces) -> Result<Stored, ParcelError
             return Err(ParcelError::Wrong(format!("a content has at most {BLOB_BYTES_MAX} bytes")));
         }
         keep(server, digest, bytes, body)?;
+        server.figures.blob_bytes_in.add(bytes);
         stored.blobs += 1;
         stored.bytes += bytes;
     }
@@ -176,30 +181,35 @@ fn keep(server: &Server, digest: Digest, bytes: u64, body: &mut impl Read) -> Re
 /// Gives a parcel of contents: those that are there, in the order asked for.
 pub async fn fetch(server: Arc<Server>, call: Call) -> Answered {
     let asked = digests(&call)?;
-    let body = long(move |pieces| {
-        for digest in asked.digests {
-            let Some((bytes, reader)) = open(&*server.blobs, digest)? else { continue };
-            pieces.push(&parcel_head(digest, bytes))?;
-            let mut reader = reader.take(bytes);
-            let mut buffer = vec![0; PIECE_BYTES];
-            let mut sent = 0;
-            loop {
-                let length = reader.read(&mut buffer)?;
-                if length == 0 {
-                    break;
+    let mut digests = asked.digests.into_iter();
+    let mut under_way: Option<Opened> = None;
+    // A reader who is slow holds no thread: the next piece is made when it is wanted.
+    let body = by_pieces(move |piece| {
+        while piece.len() < PIECE_BYTES * 4 {
+            let Some((left, reader)) = &mut under_way else {
+                let Some(digest) = digests.next() else { return Ok(More::No) };
+                under_way = open(&*server.blobs, digest)?;
+                if let Some((bytes, _)) = &under_way {
+                    piece.extend_from_slice(&parcel_head(digest, *bytes));
                 }
-                pieces.push(&buffer[..length])?;
-                sent += length as u64;
-            }
-            if sent < bytes {
+                continue;
+            };
+            let most = (*left).min(PIECE_BYTES as u64);
+            if reader.take(most).read_to_end(piece)? as u64 != most {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
+            *left -= most;
+            server.figures.blob_bytes_out.add(most);
+            if *left == 0 {
+                under_way = None;
+            }
         }
-        Ok(())
+        Ok(More::Yes)
     });
     Ok(with(StatusCode::OK, BYTES, body))
 }
 
+/// What is left of a content, in bytes, and where it comes from.
 type Opened = (u64, Box<dyn Read + Send>);
 
 /// A blob and its length; `None` if it is not there.
@@ -227,20 +237,8 @@ pub async fn get(server: Arc<Server>, call: Call) -> Answered {
         Wanted::Whole => blobs.open(digest),
         Wanted::Part(start, end) => blobs.open_range(digest, start..end),
     });
-    let mut reader = opened.await?.map_err(absent)?.take(end - start);
-    let body = long(move |pieces| {
-        let mut buffer = vec![0; PIECE_BYTES];
-        let mut left = end - start;
-        while left > 0 {
-            let n_read = reader.read(&mut buffer)?;
-            if n_read == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            pieces.push(&buffer[..n_read])?;
-            left -= n_read as u64;
-        }
-        Ok(())
-    });
+    let reader = opened.await?.map_err(absent)?;
+    let body = exactly(end - start, reader, &server.figures);
     Ok(ranged(wanted, length, BYTES, body))
 }
 

@@ -250,7 +250,7 @@ async fn made(app: &Arc<App>, call: &Call, wanted: Wanted, reason: String) -> An
         Made::Joined => (StatusCode::OK, ApiMade::Joined),
     };
     if !reason.is_empty() || call.route.operation != "build_submit" {
-        audit(app, call, &project, format!("build {}", submitted.build), reason);
+        audit(app, call, &project, format!("build {}", submitted.build), reason).await?;
     }
     let submitted = Submitted { build: submitted.build, project, number: submitted.number, made };
     answer::json_as(status, &submitted)

@@ -66,6 +66,6 @@ pub async fn evict(app: Arc<App>, call: Call) -> Answered {
         .map_err(problem::store)
     })
     .await?;
-    audit(&app, &call, "", target.chars().take(1000).collect(), why);
+    audit(&app, &call, "", target.chars().take(1000).collect(), why).await?;
     answer::nothing()
 }

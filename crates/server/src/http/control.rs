@@ -19,6 +19,11 @@ use super::{App, convert, job, problem};
 use crate::access::Verb;
 use crate::server::Effected;
 
+/// The most bytes of what an entry of the audit says was touched; a longer text is cut.
+const TARGET_BYTES_MAX: usize = 2 << 10;
+/// The most bytes of what else an entry of the audit says; a longer text is cut.
+const DETAIL_BYTES_MAX: usize = 8 << 10;
+
 /// A reason, if it is short enough.
 pub fn reason(reason: String) -> Result<String, Problem> {
     if reason.len() > REASON_BYTES_MAX * 4 {
@@ -28,25 +33,37 @@ pub fn reason(reason: String) -> Result<String, Problem> {
     Ok(reason)
 }
 
-/// Notes who did what. What was done is done: a note that cannot be stored is told in the log.
-pub fn audit(app: &Arc<App>, call: &Call, project: &str, target: String, detail: String) {
+/// Notes who did what, before it is answered: what was acknowledged stands in the audit. What was done is done: if the note
+/// cannot be stored, the answer and the log say so.
+///
+/// # Errors
+/// `Unavailable` if the store does not take the note.
+pub async fn audit(app: &Arc<App>, call: &Call, project: &str, target: String, detail: String) -> Result<(), Problem> {
     let entry = AuditEntry {
         at: app.now(),
         who: call.who(),
         verb: call.route.operation.to_owned(),
-        target,
+        target: cut(target, TARGET_BYTES_MAX),
         project: project.to_owned(),
         from: call.from.map(|from| from.ip().to_string()).unwrap_or_default(),
-        detail,
+        detail: cut(detail, DETAIL_BYTES_MAX),
     };
-    let app = Arc::clone(app);
-    tokio::spawn(async move {
-        let line = format!("{} by {} on {}", entry.verb, entry.who, entry.target);
-        let noted = app.blocking(move |app| app.server.store.append_audit(&entry).map_err(problem::store)).await;
-        if let Err(refusal) = noted {
-            eprintln!("warning: the audit lacks `{line}`: {refusal}");
-        }
-    });
+    let line = format!("{} by {} on {}", entry.verb, entry.who, entry.target);
+    let noted = app.blocking(move |app| app.server.store.append_audit(&entry).map_err(problem::store)).await;
+    noted.map(drop).map_err(|refusal| {
+        eprintln!("warning: the audit lacks `{line}`: {refusal}");
+        Problem::new(ProblemKind::Unavailable, format!("it was done, but the audit cannot be stored: {refusal}"))
+            .help("look at what there is now before you repeat it; `ropewalk doctor` looks at the store")
+    })
+}
+
+/// A text without what is more than so many bytes, which is told.
+fn cut(mut text: String, most: usize) -> String {
+    if text.len() > most {
+        text.truncate(text.floor_char_boundary(most));
+        text.push('…');
+    }
+    text
 }
 
 /// What a build looks like now, after something was done to it.
@@ -68,7 +85,7 @@ pub async fn cancel(app: Arc<App>, call: Call) -> Answered {
             return Err(Problem::new(ProblemKind::Conflict, format!("build {build} has ended")));
         }
     }
-    audit(&app, &call, &project, format!("build {build}"), reason);
+    audit(&app, &call, &project, format!("build {build}"), reason).await?;
     shown(&app, build).await
 }
 
@@ -99,7 +116,7 @@ pub async fn cancel_commit(app: Arc<App>, call: Call) -> Answered {
     let mut touched = Vec::new();
     for (build, project) in builds {
         if app.server.cancel(build, &call.who()).await.map_err(request)? == Effected::Yes {
-            audit(&app, &call, &project, format!("build {build}"), reason.clone());
+            audit(&app, &call, &project, format!("build {build}"), reason.clone()).await?;
             touched.push(build);
         }
     }
@@ -143,7 +160,8 @@ async fn put_back(app: Arc<App>, call: Call, build: BuildId, jobs: BTreeSet<JobN
             .help("a job that passed, or has not ended, is not put back; rebuild runs everything anew"));
     }
     let jobs: Vec<String> = again.iter().map(ToString::to_string).collect();
-    audit(&app, &call, &project, format!("build {build}"), format!("{why} {}", jobs.join(", ")).trim().to_owned());
+    audit(&app, &call, &project, format!("build {build}"), format!("{why} {}", jobs.join(", ")).trim().to_owned())
+        .await?;
     answer::json(&Retried { jobs, build })
 }
 
@@ -155,7 +173,7 @@ pub async fn cancel_job(app: Arc<App>, call: Call) -> Answered {
     if app.server.cancel_job(build, name.clone(), &call.who()).await.map_err(request)? == Effected::No {
         return Err(Problem::new(ProblemKind::Conflict, format!("job `{name}` has ended, or is being canceled")));
     }
-    audit(&app, &call, &project, format!("build {build}, job {name}"), reason);
+    audit(&app, &call, &project, format!("build {build}, job {name}"), reason).await?;
     answer::json(&app.blocking(move |app| job::one(app, build, &name)).await?)
 }
 
@@ -184,7 +202,8 @@ pub async fn answer_gate(app: Arc<App>, call: Call) -> Answered {
         return Err(Problem::new(ProblemKind::Conflict, format!("the gate `{name}` is not open any more")));
     }
     let word = if is_yes { "approved" } else { "rejected" };
-    audit(&app, &call, &project, format!("build {build}, gate {name}"), format!("{word} {why}").trim().to_owned());
+    audit(&app, &call, &project, format!("build {build}, gate {name}"), format!("{word} {why}").trim().to_owned())
+        .await?;
     let (gate, spec) = app.blocking(move |app| job::gate(app, build, &name)).await?;
     answer::json(&convert::gate(&gate, Some(&spec)))
 }

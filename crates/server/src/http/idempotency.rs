@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use api::problem::{Problem, ProblemKind};
-use api::routes::{IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_BYTES_MAX, IDEMPOTENCY_SECONDS, JSON};
+use api::routes::{IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_BYTES_MAX, IDEMPOTENCY_SECONDS, JSON, Method};
 use axum::body::{Body, Bytes};
 use axum::http::{Response, StatusCode};
 use graph::Digest;
@@ -56,7 +56,15 @@ impl UnderWay {
 
 /// Does a call, or gives the answer that it was given before.
 pub async fn once(app: Arc<App>, call: Call, handler: Handler) -> Answer {
-    let Some(key) = key_of(&call)? else { return handler(app, call).await };
+    let Some(key) = key_of(&call)? else {
+        let is_change = call.route.method != Method::Get && call.stream.is_none() && call.worker.is_none();
+        if !is_change {
+            return handler(app, call).await;
+        }
+        // Its own task: what a sender began who then goes is finished, and audited.
+        let task = tokio::spawn(handler(app, call));
+        return task.await.unwrap_or_else(|error| Err(problem::internal(&error)));
+    };
     let request = request_of(&call).to_hex();
     // Its own task: a sender that goes does not leave it half done.
     let task = tokio::spawn(async move {

@@ -139,7 +139,7 @@ pub async fn artifact(app: Arc<App>, call: Call) -> Answered {
         Wanted::Whole => length,
         Wanted::Part(start, end) => end - start,
     };
-    Ok(ranged(wanted, length, TAR, exactly(sent, reader)))
+    Ok(ranged(wanted, length, TAR, exactly(sent, reader, &app.server.figures)))
 }
 
 fn open(app: &App, digest: Digest, wanted: Wanted) -> Result<Box<dyn std::io::Read + Send>, Problem> {

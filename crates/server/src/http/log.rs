@@ -3,6 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use api::log::{
     HITS_DEFAULT, HITS_MAX, LINES_MAX, LogFormat, LogGap, LogHit, LogHits, LogItem, LogLine, LogState, LogStream,
@@ -14,7 +15,8 @@ use axum::body::{Body, Bytes};
 use axum::http::{Response, StatusCode};
 use graph::{AttemptNumber, BuildId, Timestamp};
 use store::log::{
-    Gap, Item, Line, LineEnd, Lines, LogReader, RawPart, SearchEnd, Selection, Stream, StreamKey, StreamState, Watch,
+    Gap, Item, Line, LineEnd, Lines, LogReader, RawPart, SearchBudget, SearchEnd, Selection, Stream, StreamKey,
+    StreamState, Watch,
 };
 use store::rows::AttemptRow;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
@@ -24,6 +26,22 @@ use super::call::Call;
 use super::{App, build, problem};
 use crate::records::LogPhase;
 use crate::server::Server;
+
+/// What one search may cost; its caller goes on by its cursor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SearchBounds {
+    /// About the most bytes that it looks through.
+    pub bytes: u64,
+    /// How many of them before others get the thread.
+    pub piece_bytes: u64,
+    /// The longest that it goes on.
+    pub time: Duration,
+}
+
+impl SearchBounds {
+    /// Those of a server.
+    pub const DEFAULT: Self = Self { bytes: 1 << 30, piece_bytes: 16 << 20, time: Duration::from_secs(10) };
+}
 
 /// The log of one step.
 struct Place {
@@ -432,31 +450,55 @@ pub async fn search(app: Arc<App>, call: Call) -> Answered {
         None => HITS_DEFAULT,
     };
     let from = call.cursor::<u64>()?.unwrap_or(0);
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let _permit = app.stream_permit()?;
-    let found = app
-        .blocking(move |app| {
-            let (_, reader, _) = open(app, build, number)?;
-            let Some(reader) = reader else { return Ok(LogHits::default()) };
-            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-            let result = reader.search(key, &regex, from, limit).map_err(problem::log)?;
-            Ok(LogHits {
-                hits: result
-                    .hits
-                    .iter()
-                    .map(|hit| LogHit {
-                        number: hit.number,
-                        stream: stream(hit.stream),
-                        time: time(hit.time_us),
-                        text: String::from_utf8_lossy(&hit.bytes).into_owned(),
-                    })
-                    .collect(),
-                gaps: result.gaps.iter().map(gap).collect(),
-                next: match result.end {
-                    SearchEnd::Complete => None,
-                    SearchEnd::Limit { next } | SearchEnd::Budget { next } => Some(next.to_string()),
-                },
-            })
-        })
-        .await?;
-    answer::json(&found)
+    answer::json(&searched(&app, (build, number, key), Arc::new(regex), from, limit).await?)
+}
+
+/// Searches piece by piece. No thread is held longer than a piece takes, others get theirs in between, and a client that
+/// goes away ends the search with the piece at hand, since nobody asks for the next.
+async fn searched(
+    app: &Arc<App>,
+    (build, number, key): (BuildId, AttemptNumber, StreamKey),
+    regex: Arc<regex::bytes::Regex>,
+    mut from: u64,
+    limit: usize,
+) -> Result<LogHits, Problem> {
+    let Some(reader) = app.blocking(move |app| Ok(open(app, build, number)?.1)).await? else {
+        return Ok(LogHits::default());
+    };
+    let (reader, deadline) = (Arc::new(reader), Instant::now() + app.search.time);
+    let (mut found, mut bytes_left) = (LogHits::default(), app.search.bytes);
+    loop {
+        let piece = bytes_left.min(app.search.piece_bytes);
+        let budget = SearchBudget { hits: limit - found.hits.len(), bytes: piece, deadline: Some(deadline) };
+        let (reader, regex) = (Arc::clone(&reader), Arc::clone(&regex));
+        let search = move |_: &App| reader.search_within(key, &regex, from, budget).map_err(problem::log);
+        let result = app.blocking(search).await?;
+        found.hits.extend(result.hits.iter().map(hit));
+        found.gaps.extend(result.gaps.iter().map(gap));
+        bytes_left -= piece;
+        let next = match result.end {
+            SearchEnd::Complete => return Ok(found),
+            SearchEnd::Limit { next } => Some(next),
+            SearchEnd::Budget { next } if bytes_left == 0 || Instant::now() >= deadline => Some(next),
+            SearchEnd::Budget { next } => {
+                from = next;
+                None
+            }
+        };
+        if let Some(next) = next {
+            found.next = Some(next.to_string());
+            return Ok(found);
+        }
+    }
+}
+
+fn hit(hit: &store::log::Hit) -> LogHit {
+    LogHit {
+        number: hit.number,
+        stream: stream(hit.stream),
+        time: time(hit.time_us),
+        text: String::from_utf8_lossy(&hit.bytes).into_owned(),
+    }
 }

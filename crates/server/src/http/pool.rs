@@ -71,14 +71,14 @@ pub async fn hold(app: Arc<App>, call: Call) -> Answered {
     let reason = reason(call.json_or_default::<Hold>()?.reason)?;
     let said = Said { by: call.who(), reason: reason.clone(), at: app.now() };
     app.server.hold_pool(&name, Some(said)).await.map_err(request)?;
-    audit(&app, &call, "", format!("pool {name}"), reason);
+    audit(&app, &call, "", format!("pool {name}"), reason).await?;
     answer::json(&one(&app, &name).await?)
 }
 
 pub async fn release(app: Arc<App>, call: Call) -> Answered {
     let name = call.segment("pool").to_owned();
     app.server.hold_pool(&name, None).await.map_err(request)?;
-    audit(&app, &call, "", format!("pool {name}"), String::new());
+    audit(&app, &call, "", format!("pool {name}"), String::new()).await?;
     let pool = Pool { name: name.clone(), held: None, waiting: 0, running: 0, workers: 0, slots: 0 };
     // A pool that nobody serves and nothing waits in is not there any more.
     answer::json(&pools(&app).await?.remove(&name).unwrap_or(pool))

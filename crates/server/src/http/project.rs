@@ -103,7 +103,7 @@ pub async fn put(app: Arc<App>, call: Call) -> Answered {
             Ok(shown(key.clone(), &changed.map_err(problem::record)?))
         })
         .await?;
-    audit(&app, &call, &name, format!("project {name}"), String::new());
+    audit(&app, &call, &name, format!("project {name}"), String::new()).await?;
     answer::json(&project)
 }
 
@@ -115,7 +115,7 @@ pub async fn delete(app: Arc<App>, call: Call) -> Answered {
         app.server.records.remove::<Stored>(&key).map_err(problem::record)
     })
     .await?;
-    audit(&app, &call, &name, format!("project {name}"), String::new());
+    audit(&app, &call, &name, format!("project {name}"), String::new()).await?;
     answer::nothing()
 }
 
@@ -164,7 +164,7 @@ pub async fn secret_put(app: Arc<App>, call: Call) -> Answered {
         })
     })
     .await?;
-    audit(&app, &call, &project, format!("secret {name}"), String::new());
+    audit(&app, &call, &project, format!("secret {name}"), String::new()).await?;
     answer::nothing()
 }
 
@@ -172,6 +172,6 @@ pub async fn secret_delete(app: Arc<App>, call: Call) -> Answered {
     let (project, name) = (call.segment("project").to_owned(), secret_name(&call)?);
     let (key, secret) = (project.clone(), name.clone());
     app.blocking(move |app| app.secrets.remove(&key, &secret, app.now()).map_err(problem::record)).await?;
-    audit(&app, &call, &project, format!("secret {name}"), String::new());
+    audit(&app, &call, &project, format!("secret {name}"), String::new()).await?;
     answer::nothing()
 }

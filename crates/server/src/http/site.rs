@@ -86,6 +86,6 @@ pub async fn setup(app: Arc<App>, call: Call) -> Answered {
         })
         .await?;
     let (id, token) = made;
-    audit(&app, &call, "", format!("token {id}"), format!("first administrator {name}"));
+    audit(&app, &call, "", format!("token {id}"), format!("first administrator {name}")).await?;
     answer::json_as(StatusCode::CREATED, &Created { id, token })
 }

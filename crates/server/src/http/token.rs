@@ -123,7 +123,12 @@ pub async fn create(app: Arc<App>, call: Call) -> Answered {
             })
         })
         .await?;
-    note(&app, &call, "", format!("token {id}"), format!("for {holder}"));
+    if let Err(refusal) = note(&app, &call, "", format!("token {id}"), format!("for {holder}")).await {
+        // Nobody gets to know it; so it need not hold.
+        let made = id.clone();
+        app.blocking(move |app| app.server.access.revoke(&made, "server", app.now()).map_err(problem::ledger)).await?;
+        return Err(refusal);
+    }
     answer::json_as(StatusCode::CREATED, &Created { id, token })
 }
 
@@ -135,7 +140,7 @@ pub async fn revoke(app: Arc<App>, call: Call) -> Answered {
         app.server.access.revoke(&token, &by, app.now()).map_err(problem::ledger)
     })
     .await?;
-    note(&app, &call, "", format!("token {id}"), String::new());
+    note(&app, &call, "", format!("token {id}"), String::new()).await?;
     answer::nothing()
 }
 

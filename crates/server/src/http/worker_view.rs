@@ -84,7 +84,7 @@ async fn set(app: Arc<App>, call: Call, intake: impl FnOnce(Said) -> Intake) -> 
     let reason = reason(call.json_or_default::<Stop>()?.reason)?;
     let said = Said { by: call.who(), reason: reason.clone(), at: app.now() };
     app.server.set_intake(&WorkerId(id.as_str().into()), intake(said)).await.map_err(request)?;
-    audit(&app, &call, "", format!("worker {id}"), reason);
+    audit(&app, &call, "", format!("worker {id}"), reason).await?;
     answer::json(&one(&app, &id).await?)
 }
 
@@ -107,6 +107,6 @@ pub async fn forget(app: Arc<App>, call: Call) -> Answered {
             .help("drain it, and forget it once it has left"));
     }
     app.server.forget_worker(&WorkerId(id.as_str().into())).await.map_err(request)?;
-    audit(&app, &call, "", format!("worker {id}"), String::new());
+    audit(&app, &call, "", format!("worker {id}"), String::new()).await?;
     answer::nothing()
 }

@@ -86,6 +86,11 @@ impl Site {
         &self.running.server
     }
 
+    /// The file of the database.
+    pub fn database(&self) -> std::path::PathBuf {
+        self.folder.path().join("records").join(store::DATABASE_FILE)
+    }
+
     /// Ends the server and starts another on the same data.
     pub async fn restart(self) -> Self {
         let Self { folder, secrets, running } = self;

@@ -20,6 +20,8 @@ pub struct Collected {
     pub young: u64,
     /// Blobs that are left.
     pub kept: u64,
+    /// What they take in the store.
+    pub kept_bytes: u64,
 }
 
 /// Deletes the blobs that nothing names and that were neither put nor renewed for `grace` before `now`.
@@ -48,14 +50,15 @@ pub fn collect(
         let Some(last) = page.last() else { return Ok(collected) };
         after = Some(last.digest);
         for blob in page {
-            if is_named(blob.digest) {
-                collected.kept += 1;
-            } else if blob.renewed_at < since && blobs.delete_stale(blob.digest, since)? {
+            let is_named = is_named(blob.digest);
+            if !is_named && blob.renewed_at < since && blobs.delete_stale(blob.digest, since)? {
                 collected.deleted += 1;
                 collected.deleted_bytes += blob.stored_bytes;
-            } else {
-                (collected.young, collected.kept) = (collected.young + 1, collected.kept + 1);
+                continue;
             }
+            collected.young += u64::from(!is_named);
+            collected.kept += 1;
+            collected.kept_bytes += blob.stored_bytes;
         }
     }
 }

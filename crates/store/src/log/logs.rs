@@ -306,6 +306,12 @@ impl Logs {
         Ok(())
     }
 
+    /// What the log of a build takes on this disk, in bytes; 0 if there is none here.
+    #[must_use]
+    pub fn stored_bytes(&self, build: BuildId) -> u64 {
+        fs::metadata(self.inner.path(build)).map_or(0, |metadata| metadata.len())
+    }
+
     /// Removes local copies of packs that stand in blobs, those read longest ago first, until at most so many bytes of
     /// them are left. Returns how many bytes that are.
     ///
