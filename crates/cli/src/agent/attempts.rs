@@ -50,6 +50,10 @@ pub struct Attempts {
     /// The most recently used last.
     builds: RefCell<Vec<Rc<OpenBuild>>>,
     untidied: Cell<u32>,
+    /// Builds that are being opened, or whose workspaces are being removed: one at a time has the folder of a build.
+    busy: RefCell<BTreeSet<BuildId>>,
+    /// Woken when one of them is free again.
+    freed: Notify,
     /// Woken when nothing runs any more.
     pub idle: Notify,
 }
@@ -130,6 +134,8 @@ impl Attempts {
             running: RefCell::default(),
             builds: RefCell::default(),
             untidied: Cell::new(0),
+            busy: RefCell::default(),
+            freed: Notify::new(),
             idle: Notify::new(),
         }
     }
@@ -214,6 +220,22 @@ impl Attempts {
         Ok(report)
     }
 
+    /// Waits until nobody opens a build or removes its workspaces.
+    async fn until_free(&self, build: BuildId) {
+        loop {
+            let freed = self.freed.notified();
+            if !self.busy.borrow().contains(&build) {
+                return;
+            }
+            freed.await;
+        }
+    }
+
+    fn free(&self, builds: &[BuildId]) {
+        self.busy.borrow_mut().retain(|build| !builds.contains(build));
+        self.freed.notify_waiters();
+    }
+
     /// The programs of pipelines that steps of the job are functions of.
     async fn fetch_programs(&self, spec: &AttemptSpec) -> Result<(), String> {
         let programs = spec.job.steps.iter().filter_map(|step| match step.shell {
@@ -237,6 +259,8 @@ impl Attempts {
 
     async fn open_build(&self, spec: &AttemptSpec, checkout: &Checkout) -> Result<Rc<OpenBuild>, String> {
         let (build, source) = (spec.build, spec.origin.source);
+        // Whoever opens it now does so for all.
+        self.until_free(build).await;
         let is_it = |open: &Rc<OpenBuild>| open.build == build && open.source == source;
         let found = {
             let mut builds = self.builds.borrow_mut();
@@ -250,14 +274,14 @@ impl Attempts {
         if let Some(open) = found {
             return Ok(open);
         }
-        let open = Rc::new(self.open(spec, checkout).await?);
+        self.busy.borrow_mut().insert(build);
+        let opened = self.open(spec, checkout).await;
+        self.free(&[build]);
+        let open = Rc::new(opened?);
         let mut builds = self.builds.borrow_mut();
-        // Somebody else may have opened it meanwhile; the later one lives as long as its attempts.
-        if !builds.iter().any(is_it) {
-            builds.push(Rc::clone(&open));
-            if builds.len() > BUILDS_OPEN_MAX {
-                builds.remove(0);
-            }
+        builds.push(Rc::clone(&open));
+        if builds.len() > BUILDS_OPEN_MAX {
+            builds.remove(0);
         }
         Ok(open)
     }
@@ -277,6 +301,7 @@ impl Attempts {
 
     /// Opens a build for one attempt over a copy of the checkout.
     async fn open_in_place(&self, spec: &AttemptSpec, checkout: &Checkout) -> Result<Rc<OpenBuild>, String> {
+        self.until_free(spec.build).await;
         let directory = worker::workspace_directory(&self.data, spec.build, spec.attempt);
         let from = checkout.clone();
         let copied = tokio::task::spawn_blocking(move || {
@@ -318,14 +343,25 @@ impl Attempts {
             return;
         }
         self.untidied.set(0);
+        let data = self.data.clone();
+        let old = tokio::task::spawn_blocking(move || old_workspaces(&data)).await.unwrap_or_default();
+        // Nothing comes between this look and the mark: an attempt that begins now sees the mark.
         let (builds, sources) = self.in_use();
-        let (data, link) = (self.data.clone(), Arc::clone(&self.link));
+        let gone: Vec<BuildId> = {
+            let mut busy = self.busy.borrow_mut();
+            // What is marked already another turn removes.
+            old.into_iter().filter(|build| !builds.contains(build) && busy.insert(*build)).collect()
+        };
+        let (data, link, going) = (self.data.clone(), Arc::clone(&self.link), gone.clone());
         let tidied = tokio::task::spawn_blocking(move || {
-            retire_workspaces(&data, &builds);
+            for build in going {
+                let _ = worker::workspace::remove_tree(&data.join("workspaces").join(build.0.to_string()));
+            }
             link.sweep(&sources);
         });
         // What could not be taken away is tried again later.
         let _ = tidied.await;
+        self.free(&gone);
     }
 }
 
@@ -348,12 +384,10 @@ fn lay_program(link: &Link, digest: Digest, path: &Path) -> Result<(), String> {
     lay().map_err(|error| format!("cannot keep the pipeline's program: {error}"))
 }
 
-/// Removes the workspaces of builds that are not among the newest and that nothing runs of.
-fn retire_workspaces(data: &Path, running: &BTreeSet<BuildId>) {
-    let Ok(entries) = fs::read_dir(data.join("workspaces")) else { return };
+/// The builds with workspaces that are not among the newest.
+fn old_workspaces(data: &Path) -> Vec<BuildId> {
+    let Ok(entries) = fs::read_dir(data.join("workspaces")) else { return Vec::new() };
     let mut builds: Vec<u64> = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
     builds.sort_unstable_by(|left, right| right.cmp(left));
-    for build in builds.into_iter().skip(BUILDS_WITH_WORKSPACES).filter(|build| !running.contains(&BuildId(*build))) {
-        let _ = worker::workspace::remove_tree(&data.join("workspaces").join(build.to_string()));
-    }
+    builds.into_iter().skip(BUILDS_WITH_WORKSPACES).map(BuildId).collect()
 }
