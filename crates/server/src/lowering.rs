@@ -12,7 +12,7 @@ use graph::{Diagnostic, Digest, Evaluation, Event, Known};
 use store::blob::Blobs;
 
 use crate::records::DEFAULT_POOL;
-use crate::source::{Evaluator, PIPELINE_BYTES_MAX, Pipeline, SourceError, Sources};
+use crate::source::{Evaluator, PIPELINE_BYTES_MAX, Pipeline, SourceError, Sources, read_patiently};
 use crate::world::full;
 
 /// How many evaluations are remembered, and how many jobs they may have together.
@@ -121,7 +121,7 @@ impl Lowering {
     /// If the source or the pipeline is not there.
     pub fn files(&self, request: &BuildRequest, name: &str, known: &Known) -> Result<Option<Evaluation>, SourceError> {
         let source = source_of(request)?;
-        let pipeline = self.pipeline(source, name)?;
+        let pipeline = read_patiently(|| self.pipeline(source, name))?;
         if pipeline.by == Evaluator::Program {
             return Ok(None);
         }
@@ -144,9 +144,13 @@ impl Lowering {
         reply: &ProgramReply,
     ) -> Result<Evaluation, String> {
         let digest = source_of(request).map_err(|error| full(&error))?;
-        let pipeline = self.pipeline(digest, name).map_err(|error| full(&error))?;
-        let source = self.sources.open(digest).map_err(|error| full(&error))?;
-        let text = self.blobs.get(reply.text, REPLY_BYTES_MAX as u64).map_err(|error| full(&error))?;
+        let read = || {
+            let pipeline = self.pipeline(digest, name)?;
+            let source = self.sources.open(digest)?;
+            let text = self.blobs.get(reply.text, REPLY_BYTES_MAX as u64).map_err(SourceError::Refused)?;
+            Ok((pipeline, source, text))
+        };
+        let (pipeline, source, text) = read_patiently(read).map_err(|error| full(&error))?;
         let text = String::from_utf8(text).map_err(|_| "the reply of the pipeline's program is no text")?;
         let mut said = program::read(&text).map_err(|error| error.to_string())?;
         let mut texts = Vec::new();

@@ -10,6 +10,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::shell::{BATCH_MAX, Doneness};
+use crate::world::full;
 
 /// The most requests that wait for the shell; further callers wait for room.
 pub const REQUESTS_MAX: usize = 4096;
@@ -154,7 +155,7 @@ impl Requests {
         batch: &mut Vec<Input>,
         engine: &mut Engine,
         store: &dyn Store,
-    ) -> Result<usize, StoreError> {
+    ) -> usize {
         let n_received = tokio::select! {
             biased;
             n_inputs = inputs.recv_many(batch, BATCH_MAX) => n_inputs,
@@ -177,13 +178,15 @@ impl Requests {
                     self.owed.extend(done.map(|done| (about, done)));
                 }
                 Request::Ask(ask) => self.asked.push(ask),
-                Request::Recall { build, done } => {
-                    let _ = done.send(recall(build, engine, store)?);
-                }
+                Request::Recall { build, done } => match recall(build, engine, store) {
+                    Ok(held) => drop(done.send(held)),
+                    // Nothing was changed: whoever asked is told to ask again, and all others go on.
+                    Err(error) => eprintln!("warning: build {build} was not called back: {}", full(&error)),
+                },
                 Request::End => self.ending = Doneness::Done,
             }
         }
-        Ok(n_received)
+        n_received
     }
 
     /// Answers all who wait, now that `facts` are stored. Says whether the shell is to end.

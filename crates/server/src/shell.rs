@@ -106,7 +106,7 @@ impl<W: World> Shell<W> {
         }
         let mut batch = Vec::new();
         while self.world.is_done(self.wake_at) == Doneness::GoOn {
-            if self.next_batch(&mut batch).await? == Inputs::Closed {
+            if self.next_batch(&mut batch).await == Inputs::Closed {
                 break;
             }
             let step = self.engine.step(self.world.now(), std::mem::take(&mut batch));
@@ -139,7 +139,7 @@ impl<W: World> Shell<W> {
     }
 
     /// Fills `batch` with all inputs that wait, after waiting for the first one or for the time to wake.
-    async fn next_batch(&mut self, batch: &mut Vec<Input>) -> Result<Inputs, StoreError> {
+    async fn next_batch(&mut self, batch: &mut Vec<Input>) -> Inputs {
         let now = self.world.now();
         if self.wake_at.is_some_and(|at| at <= now) {
             self.wake_at = None;
@@ -148,29 +148,29 @@ impl<W: World> Shell<W> {
             {
                 batch.push(input);
             }
-            return Ok(Inputs::Taken);
+            return Inputs::Taken;
         }
         let received = match self.wake_at {
-            None => self.receive(batch).await?,
+            None => self.receive(batch).await,
             Some(at) => {
                 // A millisecond more, so that the wake is not before its time.
                 let wait = Duration::from_millis(at.ms_since(now) + 1);
                 match tokio::time::timeout(wait, self.receive(batch)).await {
-                    Ok(received) => received?,
+                    Ok(received) => received,
                     Err(_) => {
                         self.wake_at = None;
-                        return Ok(Inputs::Taken);
+                        return Inputs::Taken;
                     }
                 }
             }
         };
-        Ok(if received == 0 { Inputs::Closed } else { Inputs::Taken })
+        if received == 0 { Inputs::Closed } else { Inputs::Taken }
     }
 
     /// Waits for inputs and requests. Gives how many came; 0 if no more can come.
-    async fn receive(&mut self, batch: &mut Vec<Input>) -> Result<usize, StoreError> {
+    async fn receive(&mut self, batch: &mut Vec<Input>) -> usize {
         match &mut self.requests {
-            None => Ok(self.inputs.recv_many(batch, BATCH_MAX).await),
+            None => self.inputs.recv_many(batch, BATCH_MAX).await,
             Some(requests) => requests.receive(&mut self.inputs, batch, &mut self.engine, &*self.store).await,
         }
     }

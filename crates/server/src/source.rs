@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use api::source::{FILES_MAX, File, MANIFEST_BYTES_MAX, Manifest, VERSION};
 use dialects::native::{self, PIPELINE_FILES, SourceFile};
@@ -43,6 +44,36 @@ pub enum SourceError {
     /// The blobs cannot be read.
     #[error("reading the source was refused")]
     Refused(#[source] BlobError),
+}
+
+impl SourceError {
+    /// Whether the same may go well a moment later: the place of contents was refused, not the content.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Refused(error) if !matches!(error, BlobError::Absent(_)))
+    }
+}
+
+/// How often files that could not be read are read again, for a build that would fail without them.
+const READ_AGAIN_MAX: u32 = 7;
+/// The wait before the first of these times; doubled each time: a second and a quarter together.
+const READ_AGAIN_WAIT: Duration = Duration::from_millis(10);
+
+/// Reads files of a build, again while they are refused and may be had later. Blocks.
+///
+/// # Errors
+/// As `read`, at last.
+pub fn read_patiently<T>(mut read: impl FnMut() -> Result<T, SourceError>) -> Result<T, SourceError> {
+    let mut tries = 0;
+    loop {
+        match read() {
+            Err(error) if error.may_pass() && tries < READ_AGAIN_MAX => {
+                std::thread::sleep(READ_AGAIN_WAIT * (1 << tries));
+                tries += 1;
+            }
+            other => return other,
+        }
+    }
 }
 
 /// The sources of all builds.
@@ -254,8 +285,10 @@ fn refused(error: BlobError, what: &str) -> SourceError {
 fn read(blobs: &dyn Blobs, digest: Digest) -> Result<Source, SourceError> {
     let reader = blobs.open(digest).map_err(|error| refused(error, "the list of files"))?;
     let reader = std::io::BufReader::new(reader.take(MANIFEST_BYTES_MAX));
-    let manifest: Manifest =
-        serde_json::from_reader(reader).map_err(|error| SourceError::Malformed(error.to_string()))?;
+    let manifest: Manifest = serde_json::from_reader(reader).map_err(|error| match error.io_error_kind() {
+        Some(kind) => SourceError::Refused(BlobError::Io(kind.into())),
+        None => SourceError::Malformed(error.to_string()),
+    })?;
     check(&manifest)?;
     let folder = if manifest.folder.is_empty() { String::new() } else { format!("{}/", manifest.folder) };
     // The map is sorted by bytes, and so are those below one folder.
@@ -349,5 +382,32 @@ mod tests {
             ".ropewalk/pipeline.yaml, .ropewalk/pipeline.rs"
         );
         assert!(named(&[".ropewalk/pipeline.yaml"]).is_err());
+    }
+    #[test]
+    fn what_was_cut_off_is_read_again_and_what_is_no_manifest_is_not() {
+        use std::sync::atomic::{AtomicU32, Ordering};
+
+        use store::blob::{BlobFault, FaultyBlobs};
+
+        let check = |content: &[u8], read_first: fn(&SourceError) -> bool, reads: u32| {
+            let inner = MemoryBlobs::default();
+            let digest = inner.put(content).unwrap();
+            let opened = Arc::new(AtomicU32::new(0));
+            let counted = Arc::clone(&opened);
+            let cut_first = move |call: &str| {
+                let is_first = call == "open" && counted.fetch_add(1, Ordering::Relaxed) == 0;
+                is_first.then_some(BlobFault::Cut(9))
+            };
+            let sources = Sources::new(Arc::new(FaultyBlobs::new(inner, cut_first)));
+            let mut first = None;
+            let read = read_patiently(|| {
+                sources.open(digest).inspect_err(|error| first = first.or(Some(read_first(error)))).map(drop)
+            });
+            assert_eq!((first, opened.load(Ordering::Relaxed)), (Some(true), reads), "{read:?}");
+            read
+        };
+        let manifest = serde_json::to_vec(&Manifest { version: VERSION, ..Manifest::default() }).unwrap();
+        check(&manifest, |error| matches!(error, SourceError::Refused(_)), 2).unwrap();
+        check(b"[1]", |error| matches!(error, SourceError::Malformed(_)), 1).unwrap_err();
     }
 }

@@ -29,7 +29,7 @@ use crate::live::Live;
 use crate::lowering::Lowering;
 use crate::records::Records;
 use crate::shell::{Doneness, Inbox, World};
-use crate::source::Sources;
+use crate::source::{Sources, read_patiently};
 
 /// The most operations that are looked up, and the most results that are written, at a time.
 pub const TOGETHER_MAX: usize = 256;
@@ -43,6 +43,8 @@ pub const EVALUATION_SILENCE: Duration = Duration::from_secs(20 * 60);
 pub const ENDED_HELD_MS: u64 = 60_000;
 /// The most builds that have ended and are held.
 pub const ENDED_HELD_MAX: usize = 200;
+/// How often the facts of a build that was called back are read again if the store refuses, each time after twice the wait.
+pub const FACTS_AGAIN_MAX: u32 = 5;
 /// The most requests whose answer is another build and that nobody has asked for yet.
 pub const DUPLICATES_MAX: usize = 10_000;
 
@@ -231,13 +233,30 @@ impl ServerWorld {
         if let Some(request) = self.builds.get(&build) {
             return Some(Arc::clone(request));
         }
-        let facts = self.means.store.facts(build).ok()?;
+        let facts = self.facts(build)?;
         let request = facts.into_iter().find_map(|fact| match fact.what {
             What::BuildCreated(request) => Some(Arc::new(*request)),
             _ => None,
         })?;
         self.builds.insert(build, Arc::clone(&request));
         Some(request)
+    }
+
+    /// The facts of a build that was called back. Without them it would stand still, so the shell waits a moment for a store
+    /// that refuses.
+    fn facts(&self, build: BuildId) -> Option<Vec<Fact>> {
+        let mut tries = 0;
+        loop {
+            match self.means.store.facts(build) {
+                Ok(facts) => return Some(facts),
+                Err(error) if tries == FACTS_AGAIN_MAX => {
+                    eprintln!("error: build {build} stands still until the next start: {}", full(&error));
+                    return None;
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(10 << tries)),
+            }
+            tries += 1;
+        }
     }
 
     fn evaluate(&mut self, build: BuildId, pipeline: String, known: &Arc<Known>) {
@@ -461,10 +480,10 @@ async fn evaluate(
 
 fn answer_from_source(means: &Means, request: &BuildRequest, question: &Question) -> Answer {
     let Some(digest) = request.origin.source else { return Answer::Unknown("the build has no files".to_owned()) };
-    match means.sources.open(digest) {
-        Ok(source) => {
-            source.answer(question, |path| means.sources.content(&source, path, crate::source::PIPELINE_BYTES_MAX))
-        }
+    match read_patiently(|| means.sources.open(digest)) {
+        Ok(source) => source.answer(question, |path| {
+            read_patiently(|| means.sources.content(&source, path, crate::source::PIPELINE_BYTES_MAX))
+        }),
         Err(error) => Answer::Unknown(full(&error)),
     }
 }
@@ -472,7 +491,7 @@ fn answer_from_source(means: &Means, request: &BuildRequest, question: &Question
 /// The operation of a job and what it is made of.
 fn operation_of(means: &Means, asked: &ToResolve) -> Result<(Digest, Manifest), String> {
     let digest = asked.request.origin.source.ok_or("the build has no files")?;
-    let source = means.sources.open(digest).map_err(|error| full(&error))?;
+    let source = read_patiently(|| means.sources.open(digest)).map_err(|error| full(&error))?;
     let files = source.inputs(&asked.spec.reuse)?;
     Ok(operation(&asked.spec, &files, &asked.needs, &asked.request.event, asked.build))
 }
