@@ -22,6 +22,9 @@ pub mod access;
 pub mod http;
 pub mod parts;
 
+#[cfg(feature = "faults")]
+mod faults;
+
 pub mod backup;
 pub mod doctor;
 pub mod named;

@@ -138,10 +138,10 @@ pub fn open_database(settings: &Settings, data: &Path) -> Result<Arc<dyn Databas
         "sqlite" => {
             let folder = Places::of(data).records();
             fs::create_dir_all(&folder).map_err(|source| PartError::Folder { path: folder.clone(), source })?;
-            Ok(Arc::new(SqliteStore::open_with(&folder, opening)?))
+            Ok(database(SqliteStore::open_with(&folder, opening)?))
         }
         url if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
-            Ok(Arc::new(PostgresStore::open(url, opening)?))
+            Ok(database(PostgresStore::open(url, opening)?))
         }
         _ => Err(PartError::Setting(
             "`store.url` is neither `sqlite` nor the address of a PostgreSQL database \
@@ -171,10 +171,10 @@ pub fn open_blobs_beside(settings: &Settings, data: &Path) -> Result<Arc<dyn Blo
 fn open_blobs_with(settings: &Settings, data: &Path, cache: Option<ReadCache>) -> Result<Arc<dyn Blobs>, PartError> {
     let folder = Places::of(data).blobs();
     if settings.blobs_url == "directory" {
-        return Ok(Arc::new(DirectoryBlobs::open(&folder, blob::Durability::Process, Verify::Always)?));
+        return Ok(contents(DirectoryBlobs::open(&folder, blob::Durability::Process, Verify::Always)?));
     }
     if let Some(shared) = settings.blobs_url.strip_prefix("directory:").filter(|path| path.starts_with('/')) {
-        return Ok(Arc::new(DirectoryBlobs::open(Path::new(shared), blob::Durability::Process, Verify::Always)?));
+        return Ok(contents(DirectoryBlobs::open(Path::new(shared), blob::Durability::Process, Verify::Always)?));
     }
     let wrong = |why: &str| Err(PartError::Setting(why.to_owned()));
     let Some(place) = settings.blobs_url.strip_prefix("s3://") else {
@@ -198,7 +198,20 @@ fn open_blobs_with(settings: &Settings, data: &Path, cache: Option<ReadCache>) -
         credentials: S3Credentials { key, secret: settings.blobs_secret_access_key.0.clone(), session: None },
         cache,
     };
-    Ok(Arc::new(S3Blobs::open(settings)?))
+    Ok(contents(S3Blobs::open(settings)?))
+}
+
+#[cfg(feature = "faults")]
+use crate::faults::{contents, database};
+
+#[cfg(not(feature = "faults"))]
+fn database(database: impl Database + 'static) -> Arc<dyn Database> {
+    Arc::new(database)
+}
+
+#[cfg(not(feature = "faults"))]
+fn contents(blobs: impl Blobs + 'static) -> Arc<dyn Blobs> {
+    Arc::new(blobs)
 }
 
 fn durability(setting: Durability) -> store::Durability {

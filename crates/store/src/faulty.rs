@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,6 +19,8 @@ use crate::leadership::Leadership;
 use crate::record::{Expect, Record, Version};
 use crate::rows::{ArtifactRow, AttemptRow, BuildRow, GateRow, JobRow, OperationRow, OperationTotals, TestRow};
 use crate::store::{BuildFilter, Deleted, Sequence, Store, StoreError};
+use crate::table::{Cell, Table};
+use crate::transfer::{Backup, Portable, Snapshot};
 use crate::unanswered::Unanswered;
 
 /// A way in which a call goes wrong.
@@ -54,15 +57,15 @@ impl Fault {
     }
 }
 
-/// Every call draws from a sequence that the seed decides, and goes wrong or is handed on. The same calls in the same
-/// order meet the same faults.
+/// Says what becomes of the next call, whose name it gets.
+type Plan = Box<dyn Fn(&'static str) -> Option<Fault> + Send + Sync>;
+
+/// Every call goes wrong or is handed on, as a plan says. Most plans draw from a sequence that a seed decides: the same
+/// calls in the same order meet the same faults.
 pub struct FaultyStore<S> {
     inner: S,
-    seed: u64,
-    one_in: u64,
-    kinds: Vec<Fault>,
+    plan: Plan,
     wait: Box<dyn Fn() + Send + Sync>,
-    calls: AtomicU64,
     faults: AtomicU64,
     unanswered: Mutex<Option<Unanswered>>,
 }
@@ -85,16 +88,28 @@ impl<S> FaultyStore<S> {
         wait: impl Fn() + Send + Sync + 'static,
     ) -> Self {
         assert!(!kinds.is_empty(), "a call goes wrong in some way");
-        Self {
-            inner,
-            seed,
-            one_in,
-            kinds: kinds.to_vec(),
-            wait: Box::new(wait),
-            calls: AtomicU64::new(0),
-            faults: AtomicU64::new(0),
-            unanswered: Mutex::default(),
-        }
+        let (kinds, calls) = (kinds.to_vec(), AtomicU64::new(0));
+        let plan = move |_: &'static str| {
+            let call = calls.fetch_add(1, Ordering::Relaxed);
+            let drawn = mixed(seed.wrapping_add(call.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+            if one_in == 0 || !drawn.is_multiple_of(one_in) {
+                return None;
+            }
+            let kind = (drawn / one_in) % kinds.len() as u64;
+            Some(kinds[usize::try_from(kind).expect("there are few kinds")])
+        };
+        Self::with_plan(inner, plan, wait)
+    }
+
+    /// Calls go wrong as `plan` says, which gets the name of each; `wait` is called for each that is [`Fault::Slow`].
+    #[must_use]
+    pub fn with_plan(
+        inner: S,
+        plan: impl Fn(&'static str) -> Option<Fault> + Send + Sync + 'static,
+        wait: impl Fn() + Send + Sync + 'static,
+    ) -> Self {
+        let (plan, wait) = (Box::new(plan), Box::new(wait));
+        Self { inner, plan, wait, faults: AtomicU64::new(0), unanswered: Mutex::default() }
     }
 
     /// The store behind it, which refuses nothing by schedule.
@@ -107,21 +122,21 @@ impl<S> FaultyStore<S> {
         self.faults.load(Ordering::Relaxed)
     }
 
-    /// What becomes of the next call.
-    fn draw(&self) -> Option<Fault> {
-        let call = self.calls.fetch_add(1, Ordering::Relaxed);
-        let drawn = mixed(self.seed.wrapping_add(call.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
-        if self.one_in == 0 || !drawn.is_multiple_of(self.one_in) {
-            return None;
-        }
+    /// What becomes of a call.
+    fn draw(&self, name: &'static str) -> Option<Fault> {
+        let fault = (self.plan)(name)?;
         self.faults.fetch_add(1, Ordering::Relaxed);
-        let kind = (drawn / self.one_in) % self.kinds.len() as u64;
-        Some(self.kinds[usize::try_from(kind).expect("there are few kinds")])
+        Some(fault)
     }
 
     /// Makes a call, unless it is to be refused.
-    fn pass<T>(&self, call: impl FnOnce(&S) -> Result<T, StoreError>, gives: Gives) -> Result<T, StoreError> {
-        match self.draw() {
+    fn pass<T>(
+        &self,
+        name: &'static str,
+        call: impl FnOnce(&S) -> Result<T, StoreError>,
+        gives: Gives,
+    ) -> Result<T, StoreError> {
+        match self.draw(name) {
             None => call(&self.inner),
             Some(Fault::Slow) => {
                 (self.wait)();
@@ -139,7 +154,7 @@ impl<S> FaultyStore<S> {
 impl<S: Store> FaultyStore<S> {
     /// An append is what a caller repeats after its answer was lost.
     fn pass_append(&self, facts: &[Fact]) -> Result<(), StoreError> {
-        let fault = self.draw();
+        let fault = self.draw("append");
         if let Some(fault) = fault {
             match fault {
                 Fault::Slow => (self.wait)(),
@@ -196,7 +211,7 @@ macro_rules! pass_on {
         impl<S: $trait> $trait for FaultyStore<S> {
             $($special)*
             $(fn $name(&self $(, $argument: $kind)*) -> Result<$out, StoreError> {
-                self.pass(|inner| inner.$name($($argument),*), Gives::$gives)
+                self.pass(stringify!($name), |inner| inner.$name($($argument),*), Gives::$gives)
             })*
         }
     };
@@ -266,4 +281,23 @@ pass_on! {
     fn append_log_chunks(&self, chunks: &[(BuildId, Vec<u8>)]) -> Vec<u64>, Nothing;
     fn log_chunks(&self, build: BuildId, after: u64, limit: u32) -> Vec<LogChunk>, Nothing;
     fn delete_log_chunks(&self, build: BuildId) -> u64, Nothing;
+}
+
+/// Copies of a whole store are not disturbed: whoever copies has their own tests.
+impl<S: Portable> Portable for FaultyStore<S> {
+    fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>, StoreError> {
+        self.inner.snapshot()
+    }
+
+    fn write_rows(&self, table: &'static Table, rows: Vec<Vec<Cell>>) -> Result<(), StoreError> {
+        self.inner.write_rows(table, rows)
+    }
+
+    fn settle(&self) -> Result<(), StoreError> {
+        self.inner.settle()
+    }
+
+    fn backup(&self, file: &Path) -> Result<Backup, StoreError> {
+        self.inner.backup(file)
+    }
 }

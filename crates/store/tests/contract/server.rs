@@ -347,6 +347,16 @@ fn slow_calls_are_made_after_the_wait() {
 }
 
 #[test]
+fn a_plan_is_told_which_call_is_made() {
+    let plan = |call: &'static str| (call == "put_record").then_some(Fault::Busy);
+    let store = FaultyStore::with_plan(MemoryStore::new(), plan, || {});
+    store.append(&[created(BuildId(1))]).unwrap();
+    let refused = store.put_record("k", "k", b"", Expect::Any, Timestamp(1));
+    assert!(matches!(refused, Err(StoreError::Busy(_))), "{refused:?}");
+    assert_eq!((store.facts(BuildId(1)).unwrap().len(), store.faults()), (1, 1));
+}
+
+#[test]
 fn every_fault_has_its_word() {
     for (fault, refused) in [
         (Fault::Busy, StoreError::Busy("".into())),
