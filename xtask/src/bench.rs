@@ -1,13 +1,17 @@
 //! Measures Ropewalk against peers and raw limits, all in one run, as ratios of medians. Prints a table and writes
 //! `target/bench.json`. Nothing here asserts a time: the figures are for people and for `docs/performance.md`.
 
+mod buildbot;
 mod graphs;
 mod logs;
 mod measure;
 mod rust;
+mod scheduler;
 mod server;
+mod site;
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use serde::Serialize;
 
@@ -95,8 +99,13 @@ const MEASUREMENTS: &[(&str, Measurement)] = &[
     ("rust", rust::rust),
     ("server-rest", server::rest),
     ("server-build", server::build),
+    ("server-live", server::live),
     ("server-log", server::log),
+    ("server-jobs", server::jobs),
+    ("server-executed", server::executed),
     ("server-burst", server::burst),
+    ("server-scheduler", scheduler::scheduler),
+    ("server-buildbot", buildbot::buildbot),
     ("server-past", server::past),
 ];
 
@@ -105,17 +114,26 @@ const MEASUREMENTS: &[(&str, Measurement)] = &[
 /// # Errors
 /// What could not be measured.
 pub fn run(arguments: &[&str]) -> Result<(), String> {
+    // Clients and simulated workers take part in what is measured: they are compiled as what they measure.
+    if cfg!(debug_assertions) {
+        return crate::run(
+            crate::cargo(&["run", "--release", "--quiet", "-p", "xtask", "--", "bench"]).args(arguments),
+        );
+    }
     let rounds = arguments.iter().find_map(|argument| argument.strip_prefix("--rounds=")?.parse().ok()).unwrap_or(5);
     let names: Vec<_> = arguments.iter().filter(|argument| !argument.starts_with("--")).collect();
     let target = crate::fleet::target();
-    let bench = Bench { ropewalk: crate::fleet::binary()?, folder: target.join("bench"), rounds };
+    let bench =
+        Bench { ropewalk: crate::fleet::binary(crate::fleet::Faults::Without)?, folder: target.join("bench"), rounds };
     let mut rows = Vec::new();
     for (name, measurement) in MEASUREMENTS {
         if names.is_empty() || names.iter().any(|wanted| is_of(name, wanted)) {
             eprintln!("measuring {name} …");
+            let began = Instant::now();
             let _ = std::fs::remove_dir_all(&bench.folder);
             std::fs::create_dir_all(&bench.folder).map_err(|error| error.to_string())?;
             rows.extend(measurement(&bench)?);
+            eprintln!("  {:.0} s", began.elapsed().as_secs_f64());
         }
     }
     let _ = std::fs::remove_dir_all(&bench.folder);

@@ -74,7 +74,17 @@ pub struct Fleet {
     binary: PathBuf,
     folder: PathBuf,
     address: String,
+    listen: Listen,
     environment: Vec<(String, String)>,
+}
+
+/// Who can reach a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// Programs of this machine.
+    Loopback,
+    /// Other network namespaces, too.
+    Everywhere,
 }
 
 /// A port of this machine that was free a moment ago.
@@ -91,12 +101,12 @@ impl Fleet {
     ///
     /// # Errors
     /// If a folder or a token cannot be made.
-    pub fn new(binary: &Path, folder: &Path, environment: &[(&str, &str)]) -> Result<Self, String> {
+    pub fn new(binary: &Path, folder: &Path, environment: &[(&str, &str)], listen: Listen) -> Result<Self, String> {
         let _ = fs::remove_dir_all(folder);
         fs::create_dir_all(folder.join("data")).map_err(|error| error.to_string())?;
         let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let folder = folder.canonicalize().map_err(|error| error.to_string())?;
-        let fleet = Self { binary: binary.to_owned(), folder, address: free_address()?, environment };
+        let fleet = Self { binary: binary.to_owned(), folder, address: free_address()?, listen, environment };
         fleet.token("worker", &["--worker", "--name", "worker"])?;
         fleet.token("admin", &["--admin", "--name", "admin"])?;
         Ok(fleet)
@@ -126,8 +136,26 @@ impl Fleet {
         &self.address
     }
 
+    /// The server's port.
+    pub fn port(&self) -> &str {
+        self.address.rsplit_once(':').map_or("", |(_, port)| port)
+    }
+
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.binary);
+        self.command_within(None, arguments)
+    }
+
+    /// A command of the binary, in this network namespace if one is named.
+    fn command_within(&self, namespace: Option<&str>, arguments: &[&str]) -> Command {
+        let mut command = match namespace {
+            None => Command::new(&self.binary),
+            Some(namespace) => {
+                let mut command = Command::new("ip");
+                // It becomes the binary, under the same id.
+                command.args(["netns", "exec", namespace]).arg(&self.binary);
+                command
+            }
+        };
         command.args(arguments).current_dir(&self.folder).stdin(Stdio::null()).env("NO_COLOR", "1");
         command.env("ROPEWALK_DATA", self.folder.join("home"));
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
@@ -147,7 +175,12 @@ impl Fleet {
     /// # Errors
     /// If the binary does not start.
     pub fn serve(&self) -> Result<Process, String> {
-        let mut command = self.command(&["serve", "--listen", &self.address, "--local-worker", "off", "--data"]);
+        let port = self.port();
+        let listen = match self.listen {
+            Listen::Loopback => self.address.clone(),
+            Listen::Everywhere => format!("0.0.0.0:{port}"),
+        };
+        let mut command = self.command(&["serve", "--listen", &listen, "--local-worker", "off", "--data"]);
         command.arg(self.data());
         self.spawn(command, "server")
     }
@@ -157,10 +190,36 @@ impl Fleet {
     /// # Errors
     /// If the binary does not start.
     pub fn work(&self, name: &str, address: &str, capacity: usize) -> Result<Process, String> {
+        self.work_within(None, name, address, capacity)
+    }
+
+    /// As [`Fleet::work`], in this network namespace if one is named.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub fn work_within(
+        &self,
+        namespace: Option<&str>,
+        name: &str,
+        address: &str,
+        capacity: usize,
+    ) -> Result<Process, String> {
         let (server, capacity) = (format!("http://{address}"), capacity.to_string());
-        let mut command =
-            self.command(&["work", "--server", &server, "--capacity", &capacity, "--grace", "1", "--name", name]);
+        let arguments = ["work", "--server", &server, "--capacity", &capacity, "--grace", "1", "--name", name];
+        let mut command = self.command_within(namespace, &arguments);
         command.arg("--token").arg(self.folder.join("worker")).arg("--data").arg(self.folder.join(name));
+        self.spawn(command, name)
+    }
+
+    /// Starts a worker that runs nothing (`simulated.rs`).
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub fn simulate(&self, name: &str, capacity: usize) -> Result<Process, String> {
+        let program = std::env::current_exe().map_err(|error| error.to_string())?;
+        let mut command = Command::new(program);
+        command.args(["simulated-worker", &self.address]).arg(self.folder.join("worker"));
+        command.args([name, &capacity.to_string()]).stdin(Stdio::null());
         self.spawn(command, name)
     }
 
@@ -206,9 +265,16 @@ impl Fleet {
         Err(format!("the workers do not join; the server wrote:\n{}", self.log_end("server")))
     }
 
+    /// All that a process wrote.
+    pub fn log(&self, name: &str) -> String {
+        fs::read(self.folder.join(format!("{name}.log")))
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default()
+    }
+
     /// The last lines that a process wrote.
     pub fn log_end(&self, name: &str) -> String {
-        let text = fs::read_to_string(self.folder.join(format!("{name}.log"))).unwrap_or_default();
+        let text = self.log(name);
         let lines: Vec<_> = text.lines().collect();
         lines[lines.len().saturating_sub(LOG_LINES_TOLD)..].join("\n")
     }
@@ -261,15 +327,28 @@ pub fn request(source: Digest, name: String) -> Submit {
     }
 }
 
+/// Whether calls of a server's stores can be made to fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Faults {
+    /// As what people run.
+    Without,
+    /// With the feature `faults`.
+    With,
+}
+
 /// The binary to run: `$ROPEWALK_BINARY`, else that of a release build made now.
 ///
 /// # Errors
 /// If it cannot be built.
-pub fn binary() -> Result<PathBuf, String> {
+pub fn binary(faults: Faults) -> Result<PathBuf, String> {
     if let Some(named) = std::env::var_os("ROPEWALK_BINARY") {
         return PathBuf::from(named).canonicalize().map_err(|error| format!("$ROPEWALK_BINARY: {error}"));
     }
-    crate::run(&mut crate::cargo(&["build", "--release", "--quiet", "-p", "ropewalk-cli"]))?;
+    let mut command = crate::cargo(&["build", "--release", "--quiet", "-p", "ropewalk-cli"]);
+    if faults == Faults::With {
+        command.args(["--features", "faults"]);
+    }
+    crate::run(&mut command)?;
     target().join("release/ropewalk").canonicalize().map_err(|error| error.to_string())
 }
 

@@ -2,7 +2,9 @@
 
 mod bench;
 mod fleet;
+mod postgres;
 mod s3_server;
+mod simulated;
 mod storm;
 mod test;
 mod tidy;
@@ -13,8 +15,9 @@ const USAGE: &str = "\
 cargo xtask test          everything that CI runs: installs what the tests need, then runs all of them
 cargo xtask tidy          check the arrows between the crates
 cargo xtask storm [SEED]  run many storms, or one again with its trace
-cargo xtask storm server [ROUNDS] [--seed=N] [--store=URL]
-                          kill, stop and cut real servers and workers under load, then count what is left
+cargo xtask storm server [ROUNDS] [--seed=N] [--store=postgres|URL] [--faults=ONE_IN|off]
+                          kill, stop and cut real servers and workers under load, let calls of their stores fail,
+                          then count what is left
 cargo xtask accept        accept new snapshots, after you have read them
 cargo xtask bench [NAME]  measure against peers and raw limits; prints a table, writes target/bench.json";
 
@@ -33,6 +36,8 @@ fn main() -> ExitCode {
             run(cargo(&["nextest", "run", "--workspace"]).env("INSTA_UPDATE", "always").env("ROPEWALK_ACCEPT", "1"))
         }
         ["bench", rest @ ..] => bench::run(rest),
+        // What a measurement starts.
+        ["simulated-worker", rest @ ..] => simulated::work(rest),
         _ => Err(format!("what to do?\n\n{USAGE}")),
     };
     match result {
@@ -61,4 +66,9 @@ fn run(command: &mut Command) -> Result<(), String> {
     let shown = format!("{command:?}").replace('"', "");
     let status = command.status().map_err(|error| format!("could not start {shown}: {error}"))?;
     if status.success() { Ok(()) } else { Err(format!("{shown} ended with {status}")) }
+}
+
+/// Whether this is root.
+fn is_root() -> bool {
+    Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0")
 }

@@ -1,10 +1,11 @@
 //! `cargo xtask storm server`: a real server and real workers under steady load, killed, stopped, cut off and left in the
-//! dark at moments drawn from a seed; then a count of what must hold. The moments are drawn, what they meet is not: a seed
+//! dark at moments drawn from a seed, while calls of the server's stores fail; then a count of what must hold. The moments are drawn, what they meet is not: a seed
 //! repeats the kind of a storm, not each of its steps.
 
 mod load;
 mod oracle;
 mod proxy;
+mod wire;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -12,21 +13,34 @@ use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use api::build::{BuildFilter, VerdictWord};
-use api::client::{Client, Logs, PageWanted};
+use api::client::{Client, ClientError, Logs, PageWanted};
 use api::event::Moment;
 use api::log::LogStream;
+use api::problem::ProblemKind;
 use graph::{BuildId, Digest};
 use tokio::time::{sleep, timeout};
 
-use crate::fleet::{self, Fleet, PROJECT, Process};
+use crate::fleet::{self, Faults, Fleet, Listen, PROJECT, Process};
+use crate::postgres::Postgres;
 use proxy::Proxy;
+use wire::Wire;
 
-/// How many workers there are.
+/// How many workers there are whose line is a proxy; one more has a network of its own.
 const WORKERS: usize = 2;
+/// Of how many calls of the stores one fails, unless told.
+const FAULTS_ONE_IN: u64 = 300;
+/// What stands in the error of every fault on purpose (`store::FaultyStore`, `store::blob::FaultyBlobs`).
+const FAULT_WORDS: [&str; 2] = ["a fault by schedule", "a fault on purpose"];
+/// What a server says that finds no database while it crashes.
+const CRASH_WORDS: &str = "the connection to the database was lost";
+/// Out of a hundred harms on PostgreSQL, so many crash the database.
+const CRASHES: u64 = 3;
 /// How many jobs each runs at once.
 const CAPACITY: usize = 4;
 /// How often a worker shows itself; it is lost after three times as long.
 const HEARTBEAT_MS: u64 = 500;
+/// How long a server that was started is waited for.
+const SERVES_WITHIN: Duration = Duration::from_secs(10);
 /// No more builds are asked for while so many run.
 const RUNNING_MAX: usize = 30;
 /// How many people ask for builds at once.
@@ -62,6 +76,10 @@ pub struct State {
     leases: RefCell<BTreeMap<(BuildId, u32), (u64, String)>>,
     /// What the present server counts as stale; what those before it counted is among the counts.
     stale: Cell<u64>,
+    /// Calls of the stores fail, or did a moment ago.
+    is_faulty: Cell<bool>,
+    /// The database has crashed at least once.
+    has_crashed: Cell<bool>,
     running: Cell<usize>,
     followers: Cell<usize>,
     is_over: Cell<bool>,
@@ -99,7 +117,18 @@ impl Draw {
     }
 }
 
-/// Runs a storm of `[ROUNDS]` kills of the server; `--seed=N`, `--store=URL`.
+/// What a storm is made of.
+struct Plan {
+    rounds: u64,
+    seed: u64,
+    /// A file while which is there calls of the stores fail.
+    faults: Option<std::path::PathBuf>,
+    database: Option<RefCell<Postgres>>,
+    wire: Option<Wire>,
+}
+
+/// Runs a storm of `[ROUNDS]` kills of the server; `--seed=N`, `--store=postgres` (one of its own) or `--store=URL`,
+/// `--faults=ONE_IN` or `--faults=off`.
 ///
 /// # Errors
 /// If anything does not hold.
@@ -109,18 +138,40 @@ pub fn server(arguments: &[&str]) -> Result<(), String> {
     let rounds: u64 = rounds.map_err(|_| "ROUNDS is a number".to_owned())?;
     let of_the_clock = || SystemTime::UNIX_EPOCH.elapsed().map_or(1, |time| time.as_secs());
     let seed = value("--seed=").map_or_else(|| Ok(of_the_clock()), str::parse).map_err(|_| "--seed=N is a number")?;
-    let binary = fleet::binary()?;
+    let one_in = match value("--faults=") {
+        Some("off") => None,
+        Some(text) => Some(text.parse::<u64>().map_err(|_| "--faults=ONE_IN is a number, or off")?),
+        None => Some(FAULTS_ONE_IN),
+    };
+    let binary = fleet::binary(if one_in.is_some() { Faults::With } else { Faults::Without })?;
+    let folder = fleet::target().join(format!("storm-server-{}", std::process::id()));
+    let (store, database) = match value("--store=") {
+        Some("postgres") => {
+            let database = Postgres::start()?;
+            (Some(database.url()), Some(RefCell::new(database)))
+        }
+        url => (url.map(str::to_owned), None),
+    };
     let heartbeat = format!("{HEARTBEAT_MS}ms");
+    let faults = one_in.map(|one_in| (one_in, folder.with_extension("faults")));
+    let schedule = faults.as_ref().map(|(one_in, file)| format!("{one_in}:{}", file.display()));
     let mut environment =
         vec![("ROPEWALK_WORKER_HEARTBEAT", heartbeat.as_str()), ("ROPEWALK_BUILDS_AUTO_CANCEL", "off")];
-    environment.extend(value("--store=").map(|url| ("ROPEWALK_STORE_URL", url)));
-    let fleet = Rc::new(Fleet::new(&binary, &fleet::target().join("storm-server"), &environment)?);
+    environment.extend(store.as_deref().map(|url| ("ROPEWALK_STORE_URL", url)));
+    environment.extend(schedule.as_deref().map(|schedule| ("ROPEWALK_FAULTS", schedule)));
+    let wire = Wire::new().map_err(|why| println!("skipped: no worker has a network of its own: {why}")).ok();
+    let listen = if wire.is_some() { Listen::Everywhere } else { Listen::Loopback };
+    let fleet = Rc::new(Fleet::new(&binary, &folder, &environment, listen)?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| error.to_string())?;
     println!("seed {seed}, {rounds} kills of the server, in {}", fleet.folder().display());
     let state = Rc::new(State::default());
     let began = Instant::now();
-    let ended = tokio::task::LocalSet::new().block_on(&runtime, storm(&fleet, &state, rounds, seed));
+    let plan = Rc::new(Plan { rounds, seed, faults: faults.map(|(_, file)| file), database, wire });
+    let ended = tokio::task::LocalSet::new().block_on(&runtime, storm(&fleet, &state, &plan));
+    if let Some(file) = &plan.faults {
+        let _ = std::fs::remove_file(file);
+    }
     ended.and_then(|()| report(&fleet, &state, seed, began))
 }
 
@@ -147,24 +198,66 @@ fn report(fleet: &Fleet, state: &State, seed: u64, began: Instant) -> Result<(),
     ))
 }
 
+/// What is between a worker and its server.
+enum Line {
+    Proxy(Proxy),
+    /// The namespace's name, and the server's address within.
+    Wire(Rc<Plan>, String),
+}
+
 /// A worker and its line.
 struct Hand {
     name: String,
-    line: Proxy,
+    line: Line,
     process: RefCell<Option<Process>>,
     /// Somebody is doing something to it.
     is_busy: Cell<bool>,
 }
 
 impl Hand {
-    fn start(fleet: &Fleet, name: String, line: Proxy) -> Result<Self, String> {
-        let process = RefCell::new(Some(fleet.work(&name, &line.address, CAPACITY)?));
-        Ok(Self { name, line, process, is_busy: Cell::new(false) })
+    fn start(fleet: &Fleet, name: String, line: Line) -> Result<Self, String> {
+        let hand = Self { name, line, process: RefCell::default(), is_busy: Cell::new(false) };
+        hand.restart(fleet)?;
+        Ok(hand)
     }
 
     fn restart(&self, fleet: &Fleet) -> Result<(), String> {
-        *self.process.borrow_mut() = Some(fleet.work(&self.name, &self.line.address, CAPACITY)?);
+        let started = match &self.line {
+            Line::Proxy(proxy) => fleet.work(&self.name, &proxy.address, CAPACITY),
+            Line::Wire(plan, address) => {
+                let namespace = plan.wire.as_ref().map(|wire| wire.namespace.as_str());
+                fleet.work_within(namespace, &self.name, address, CAPACITY)
+            }
+        };
+        *self.process.borrow_mut() = Some(started?);
         Ok(())
+    }
+
+    /// Breaks its connections.
+    async fn cut(&self, state: &State, time: Duration) {
+        match &self.line {
+            Line::Proxy(proxy) => {
+                state.count("resets of a worker's connections", 1);
+                proxy.cut();
+            }
+            Line::Wire(..) => self.darken(state, time).await,
+        }
+    }
+
+    /// Lets nothing through for a while.
+    async fn darken(&self, state: &State, time: Duration) {
+        match &self.line {
+            Line::Proxy(proxy) => {
+                state.count("times a worker's line was dark", 1);
+                proxy.darken(time).await;
+            }
+            Line::Wire(plan, _) => {
+                state.count("times a worker's network namespace was cut off", 1);
+                if let Some(wire) = &plan.wire {
+                    wire.pull(time).await;
+                }
+            }
+        }
     }
 
     fn signal(&self, name: &str) {
@@ -174,16 +267,20 @@ impl Hand {
     }
 }
 
-async fn storm(fleet: &Rc<Fleet>, state: &Rc<State>, rounds: u64, seed: u64) -> Result<(), String> {
+async fn storm(fleet: &Rc<Fleet>, state: &Rc<State>, plan: &Rc<Plan>) -> Result<(), String> {
     let client = fleet.client()?;
     let mut server = fleet.serve()?;
     fleet.answers(&client).await?;
     let mut hands = Vec::new();
     for index in 0..WORKERS {
-        let line = Proxy::to(fleet.address()).await?;
+        let line = Line::Proxy(Proxy::to(fleet.address()).await?);
         hands.push(Rc::new(Hand::start(fleet, format!("worker{index}"), line)?));
     }
-    fleet.joined(&client, WORKERS).await?;
+    if let Some(wire) = &plan.wire {
+        let line = Line::Wire(Rc::clone(plan), format!("{}:{}", wire.host, fleet.port()));
+        hands.push(Rc::new(Hand::start(fleet, "worker-wire".to_owned(), line)?));
+    }
+    fleet.joined(&client, hands.len()).await?;
     let kinds = Rc::new(load::kinds());
     let mut sources = Vec::new();
     for kind in kinds.iter() {
@@ -192,11 +289,15 @@ async fn storm(fleet: &Rc<Fleet>, state: &Rc<State>, rounds: u64, seed: u64) -> 
     let sources: Rc<[Digest]> = sources.into();
     let mut tasks = vec![tokio::task::spawn_local(look(client.clone(), Rc::clone(state)))];
     for index in 0..DRIVERS {
-        let draw = Draw(seed.wrapping_mul(31).wrapping_add(index as u64 + 1).max(1));
+        let draw = Draw(plan.seed.wrapping_mul(31).wrapping_add(index as u64 + 1).max(1));
         tasks.push(tokio::task::spawn_local(drive(client.clone(), Rc::clone(&sources), Rc::clone(state), draw)));
     }
-    rage(fleet, state, &mut server, &hands, rounds, Draw(seed.max(1))).await?;
+    begin_faults(fleet, state, plan)?;
+    rage(fleet, state, &mut server, &hands, plan).await?;
     state.is_over.set(true);
+    if let Some(file) = &plan.faults {
+        std::fs::remove_file(file).map_err(|error| error.to_string())?;
+    }
     println!("calm: waiting for what runs");
     calm(fleet, &client, state, &mut server, &hands).await;
     state.is_calm.set(true);
@@ -206,8 +307,34 @@ async fn storm(fleet: &Rc<Fleet>, state: &Rc<State>, rounds: u64, seed: u64) -> 
     while_followed(state).await;
     state.count("what workers said under old leases, refused", state.stale.get());
     oracle::check(&client, &kinds, state).await?;
+    count_words(fleet, state, &hands);
     end(fleet, state, server, &hands).await;
     Ok(())
+}
+
+/// Lets calls of the stores fail from now on.
+fn begin_faults(fleet: &Fleet, state: &State, plan: &Plan) -> Result<(), String> {
+    let Some(file) = &plan.faults else { return Ok(()) };
+    if !fleet.log("server").contains("faults: about one of") {
+        return Err("this binary has no faults: build it with `--features faults`, or say `--faults=off`".to_owned());
+    }
+    state.is_faulty.set(true);
+    std::fs::write(file, "").map_err(|error| error.to_string())
+}
+
+/// Counts what the processes said: faults, and panics, of which there must be none.
+fn count_words(fleet: &Fleet, state: &State, hands: &[Rc<Hand>]) {
+    let said = fleet.log("server");
+    for line in said.lines().filter_map(|line| line.strip_prefix("fault: ")) {
+        let kind = line.split_once(' ').map_or(line, |(_, kind)| kind.split('(').next().unwrap_or(kind));
+        state.count(&format!("faults of the stores: {kind}"), 1);
+    }
+    let names = std::iter::once("server").chain(hands.iter().map(|hand| hand.name.as_str()));
+    for name in names {
+        for line in fleet.log(name).lines().filter(|line| line.contains("panicked at")) {
+            state.violation(format!("{name}: {line}"));
+        }
+    }
 }
 
 /// Asks for builds, one after another.
@@ -224,6 +351,9 @@ async fn drive(client: Client, sources: Rc<[Digest]>, state: Rc<State>, mut draw
         match timeout(fleet::PATIENCE, client.build_submit(&fleet::request(sources[kind], name.clone()))).await {
             Err(_) => state.violation(format!("{name}: the server did not answer to a submission")),
             Ok(Err(error)) if error.is_passing() => state.count("submissions that failed, outcome unknown", 1),
+            Ok(Err(error)) if state.is_faulty.get() && is_internal(&error) => {
+                state.count("submissions that a fault of the stores refused", 1);
+            }
             Ok(Err(error)) => state.violation(format!("{name} was refused: {error}")),
             Ok(Ok(submitted)) => {
                 state.count("submissions acknowledged", 1);
@@ -237,14 +367,26 @@ async fn drive(client: Client, sources: Rc<[Digest]>, state: Rc<State>, mut draw
     }
 }
 
+/// Whether a server refused since something within it failed.
+fn is_internal(error: &ClientError) -> bool {
+    error.is(ProblemKind::Internal)
+}
+
 /// Watches a build to its end, as `ropewalk submit` does.
 async fn follow(client: Client, build: BuildId, state: Rc<State>) {
     let mut moments = client.build_stream(build, Logs::With, None);
-    let mut verdict = VerdictWord::Running;
+    let (mut verdict, mut last) = (VerdictWord::Running, None);
     loop {
         let told = match timeout(CALM, moments.next()).await {
             Ok(Ok(Some(told))) => told,
             Ok(Ok(None)) => break,
+            // As any client may do.
+            Ok(Err(error)) if state.is_faulty.get() && is_internal(&error) => {
+                state.count("streams that a fault of the stores refused, taken up again", 1);
+                moments = client.build_stream(build, Logs::With, last.clone());
+                sleep(Duration::from_millis(100)).await;
+                continue;
+            }
             Ok(Err(error)) => {
                 state.violation(format!("build {build}: its stream was refused: {error}"));
                 break;
@@ -254,6 +396,7 @@ async fn follow(client: Client, build: BuildId, state: Rc<State>) {
                 break;
             }
         };
+        last = told.id.or(last);
         match told.moment {
             Moment::Log { attempt, stream: LogStream::Stdout, number, line, open: false, .. } => {
                 let mut seen = state.seen.borrow_mut();
@@ -349,19 +492,26 @@ async fn rage(
     state: &Rc<State>,
     server: &mut Process,
     hands: &[Rc<Hand>],
-    rounds: u64,
-    mut draw: Draw,
+    plan: &Plan,
 ) -> Result<(), String> {
+    let mut draw = Draw(plan.seed.max(1));
     let mut kills = 0;
-    while kills < rounds {
+    while kills < plan.rounds {
         sleep(draw.ms(50, 1200)).await;
-        if let Some(status) = server.ended() {
-            state.violation(format!("the server ended by itself: {status}\n{}", fleet.log_end("server")));
-            *server = fleet.serve()?;
-        }
+        start_again(fleet, state, server).await?;
         let hand = Rc::clone(&hands[draw.below(hands.len() as u64) as usize]);
         let (what, first, second) = (draw.below(100), draw.ms(0, 600), draw.ms(1000, 4000));
-        if what < 45 {
+        if let Some(database) = &plan.database
+            && draw.below(100) < CRASHES
+        {
+            state.count("crashes of the database", 1);
+            state.has_crashed.set(true);
+            database.borrow_mut().crash()?;
+        } else if what < 45 {
+            // One of four is killed in whatever it is doing, the others once they serve.
+            if draw.below(4) > 0 {
+                serves(fleet, state, server).await?;
+            }
             kills += 1;
             state.count("kills of the server", 1);
             server.kill();
@@ -379,6 +529,36 @@ async fn rage(
             });
         }
     }
+    Ok(())
+}
+
+/// Waits until the server serves, or for a while.
+async fn serves(fleet: &Fleet, state: &State, server: &mut Process) -> Result<(), String> {
+    let (client, began) = (fleet.client()?, Instant::now());
+    while began.elapsed() < SERVES_WITHIN {
+        start_again(fleet, state, server).await?;
+        if timeout(SERVES_WITHIN, client.ready()).await.is_ok_and(|ready| ready.is_ok()) {
+            return Ok(());
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    state.count("times the server did not serve within a while", 1);
+    Ok(())
+}
+
+/// Starts the server again if it has ended by itself, as it may only where its store refuses to keep what happens.
+async fn start_again(fleet: &Fleet, state: &State, server: &mut Process) -> Result<(), String> {
+    let Some(status) = server.ended() else { return Ok(()) };
+    let said = fleet.log_end("server");
+    if state.is_faulty.get() && FAULT_WORDS.iter().any(|words| said.contains(words)) {
+        state.count("times the server ended since its store refused, and was started again", 1);
+    } else if state.has_crashed.get() && said.contains(CRASH_WORDS) {
+        state.count("times the server found no database, and was started again", 1);
+    } else {
+        state.violation(format!("the server ended by itself: {status}\n{said}"));
+    }
+    sleep(Duration::from_millis(50)).await;
+    *server = fleet.serve()?;
     Ok(())
 }
 
@@ -405,12 +585,10 @@ async fn harm(fleet: Rc<Fleet>, state: Rc<State>, hand: Rc<Hand>, what: u64, fir
             return;
         }
         75..90 => {
-            state.count("resets of a worker's connections", 1);
-            return hand.line.cut();
+            return hand.cut(&state, first).await;
         }
         _ => {
-            state.count("times a worker's line was dark", 1);
-            return hand.line.darken(second).await;
+            return hand.darken(&state, second).await;
         }
     }
     if let Err(error) = hand.restart(&fleet) {
@@ -428,8 +606,8 @@ async fn calm(fleet: &Fleet, client: &Client, state: &State, server: &mut Proces
     };
     let mut left = Vec::new();
     while began.elapsed() < CALM {
-        if let Some(status) = server.ended() {
-            return state.violation(format!("the server ended by itself: {status}\n{}", fleet.log_end("server")));
+        if let Err(error) = start_again(fleet, state, server).await {
+            return state.violation(error);
         }
         if let Ok(running) = client.build_list(&filter, &PageWanted::default()).await {
             left = running.items;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::{cargo, run, s3_server};
+use crate::{cargo, is_root, run, s3_server};
 
 /// Programs that tests use, and the Debian package that has each.
 const PROGRAMS: &[(&str, &str)] = &[
@@ -100,10 +100,6 @@ fn install_schemathesis() {
     if let Err(error) = installed {
         eprintln!("note: the test of the HTTP API against its document is skipped: {error}");
     }
-}
-
-fn is_root() -> bool {
-    Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0")
 }
 
 fn is_installed(program: &str) -> bool {

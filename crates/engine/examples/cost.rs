@@ -1,7 +1,8 @@
 //! Measures what the engine costs a job: `cargo run --release -p ropewalk-engine --example cost`.
 //!
 //! Prints microseconds and bytes a job, for chains, fans and layers of 1,000, 10,000 and 100,000 jobs, from the
-//! evaluation to the build's end, with one worker of two slots whose attempts end at once.
+//! evaluation to the build's end, with one worker of two slots whose attempts end at once; then what a decision costs.
+//! With `decide JOBS WORKERS` it prints the microseconds of one decision alone.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::BTreeSet;
@@ -34,6 +35,14 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [word, n_jobs, n_workers] = &arguments[..]
+        && word == "decide"
+    {
+        let number = |text: &str| text.parse().expect("decide JOBS WORKERS");
+        println!("{}", decide(number(n_jobs), number(n_workers)).0);
+        return;
+    }
     for (shape, needs) in [("chain", chain as fn(usize) -> Vec<usize>), ("fan", fan), ("layers", layers)] {
         for n_jobs in [1000, 10_000, 100_000] {
             let (micros, bytes) = measure(n_jobs, needs);
