@@ -141,7 +141,7 @@ pub struct Run {
 /// How a build runs and is shown; shared by `run`, `retry` and `approve`.
 #[derive(Clone, Debug, Args)]
 pub struct RunHow {
-    /// How many jobs run at once; the number of processors by default.
+    /// How many jobs run at once; one more than there are processors by default.
     #[arg(short = 'j', long, value_name = "N")]
     pub parallel: Option<u32>,
     /// How to show the build: `live` on a terminal, else `plain`, unless you say otherwise.

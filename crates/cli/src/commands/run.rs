@@ -361,12 +361,7 @@ async fn build_to_end(
         } else {
             GatePolicy::Leave
         }),
-        slots: how
-            .parallel
-            .unwrap_or_else(|| {
-                std::thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(1))
-            })
-            .max(1),
+        slots: how.parallel.unwrap_or_else(slots_by_default).max(1),
         inbox: inbox.clone(),
     });
     world.remember(&start.history);
@@ -389,6 +384,11 @@ async fn build_to_end(
     view.close();
     processes.close().await;
     ended.map_err(|error| Stop::of(&error))
+}
+
+/// One more than there are processors, so that none stands idle while the end of a job is recorded and the next one begins.
+fn slots_by_default() -> u32 {
+    std::thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(1)).saturating_add(1)
 }
 
 /// The form that `auto` stands for.
