@@ -27,6 +27,10 @@ use crate::commands::Stop;
 const WAIT_MIN: Duration = Duration::from_millis(50);
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
+/// How long a server may take to answer who joins. One that stands still takes the connection and never answers; the next is
+/// tried then.
+const JOIN_WAIT: Duration = Duration::from_secs(10);
+
 /// A session of this length was one.
 const LIVED: Duration = Duration::from_secs(5);
 
@@ -163,7 +167,8 @@ impl Agent {
         let mut told = String::new();
         let mut last_heard = Instant::now();
         for place in self.settings.servers.clone().iter().cycle() {
-            match self.join(place).await {
+            let joined = tokio::time::timeout(JOIN_WAIT, self.join(place)).await;
+            match joined.unwrap_or_else(|_| Err(unanswered(place))) {
                 Ok((server, session)) => {
                     told.clear();
                     let began = Instant::now();
@@ -259,7 +264,8 @@ impl Agent {
         evaluate: &mpsc::Sender<Evaluate>,
         beat: &mpsc::Sender<()>,
     ) -> Over {
-        let (client, heartbeat) = match session.next().await {
+        let welcome = tokio::time::timeout(JOIN_WAIT, session.next()).await.unwrap_or(Ok(None));
+        let (client, heartbeat) = match welcome {
             Ok(Some(ToWorker::Welcome { worker, session, heartbeat_ms })) => {
                 say(&format!("joined {} as {worker}", server.server()));
                 (server.with_token(&session), Duration::from_millis(heartbeat_ms.max(100)))
@@ -387,6 +393,11 @@ enum Leaving {
     Asked,
     /// The server has been told, or is being.
     Said,
+}
+
+fn unanswered(place: &Place) -> Refused {
+    let server = place.server().map_or_else(|why| why, |server| server.to_string());
+    Refused::Passing(format!("{server} has not answered for {} s", JOIN_WAIT.as_secs()))
 }
 
 fn refused(error: &ClientError) -> Refused {
