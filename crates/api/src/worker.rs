@@ -104,7 +104,21 @@ pub enum ToWorker {
     Drain {
         /// Why, for people.
         reason: String,
+        /// What it does then. A worker that does not know the word leaves.
+        #[serde(default)]
+        then: Then,
     },
+}
+
+/// What a worker does once nothing runs on it any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Then {
+    /// It ends.
+    #[default]
+    Leave,
+    /// It starts the file of its program anew, which somebody has replaced, and joins again as the same worker.
+    StartAnew,
 }
 
 /// An attempt to run.

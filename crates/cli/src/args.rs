@@ -81,7 +81,7 @@ pub enum Command {
     Work(Work),
     /// Have a server build a directory as it stands, or a commit, and show the build.
     Submit(Submit),
-    /// Look after the workers of a server: list, pause, drain, resume, forget.
+    /// Look after the workers of a server: list, pause, drain, update, resume, forget.
     Workers(Workers),
     /// Look after the queues of a server: list, hold, release.
     Pools(Pools),

@@ -1,7 +1,8 @@
 //! A server's installation on this machine: its data folder, its settings, its records. What `serve` and the commands that
 //! look after a server open alike.
 
-use std::io::Write;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,8 +17,56 @@ use crate::output;
 pub const SETTINGS_FILE: &str = "settings.toml";
 /// The file in the data folder whose lock a server holds while it runs.
 pub const SERVE_LOCK: &str = "serve.lock";
+/// The most bytes of that file that are read.
+const LOCK_BYTES_MAX: u64 = 100;
 /// The largest file of settings.
 const SETTINGS_BYTES_MAX: u64 = 1 << 20;
+
+/// Who holds the lock of a data folder, in words.
+pub struct Holder(pub String);
+
+/// Takes the lock of a data folder for this command, and writes down who has it; or gives who else holds it.
+///
+/// # Errors
+/// What the file system says.
+pub fn lock(folder: &Path, command: &str) -> io::Result<Result<File, Holder>> {
+    let mut file =
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(folder.join(SERVE_LOCK))?;
+    match file.try_lock() {
+        Ok(()) => {
+            file.set_len(0)?;
+            writeln!(file, "`ropewalk {command}`, process {}", std::process::id())?;
+            Ok(Ok(file))
+        }
+        Err(TryLockError::WouldBlock) => Ok(Err(read_holder(&mut file))),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// Who holds the lock of a data folder; `None` if nobody does.
+///
+/// # Errors
+/// What the file system says.
+pub fn holder(folder: &Path) -> io::Result<Option<Holder>> {
+    let mut file = match File::open(folder.join(SERVE_LOCK)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(None),
+        Err(TryLockError::WouldBlock) => Ok(Some(read_holder(&mut file))),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+fn read_holder(file: &mut File) -> Holder {
+    let mut text = String::new();
+    // One of an earlier release writes nothing.
+    let _ = file.take(LOCK_BYTES_MAX).read_to_string(&mut text);
+    let text = crate::words::harmless(text.trim()).to_string();
+    Holder(if text.is_empty() { "a process that has not said which".to_owned() } else { text })
+}
 
 /// The data folder of a server that was given none.
 fn default_data() -> PathBuf {

@@ -107,6 +107,14 @@ fn a_doctor_says_what_to_do() {
     assert_eq!(findings.len(), 2, "{findings:?}");
     assert!(findings[0].starts_with("keys: ") && findings[0].ends_with("secrets.key is missing"), "{findings:?}");
     assert_eq!(findings[1], "workers: no worker has ever joined");
+    let holds = |what: &str| format!("good   lock: {what}\n");
+    place.check(&["doctor", "--data", "data"], 1, &holds("no server runs with this folder"), "");
+    fs::write(place.path("data/serve.lock"), "`ropewalk serve`, process 77\n").unwrap();
+    let lock = fs::File::open(place.path("data/serve.lock")).unwrap();
+    lock.lock().unwrap();
+    place.check(&["doctor", "--data", "data"], 1, &holds("`ropewalk serve`, process 77 holds the folder"), "");
+    place.check(&["serve", "--data", "data"], 2, "", "`ropewalk serve`, process 77 holds the folder");
+    drop(lock);
     fs::write(place.path("data/settings.toml"), "[store]\nurk = 1\n").unwrap();
     place.check(&["doctor", "--data", "data"], 1, "wrong  settings: the settings are wrong", "urk");
 }

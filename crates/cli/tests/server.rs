@@ -149,8 +149,14 @@ impl Site {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ropewalk"));
-        command.args(arguments).current_dir(self.root()).stdin(Stdio::null());
+        let mut command = self.command_of(Path::new(env!("CARGO_BIN_EXE_ropewalk")));
+        command.args(arguments);
+        command
+    }
+
+    fn command_of(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(self.root()).stdin(Stdio::null());
         command.env("ROPEWALK_DATA", self.path("home")).env("NO_COLOR", "1");
         for variable in ["ROPEWALK_SERVER", "ROPEWALK_TOKEN_FILE"] {
             command.env_remove(variable);
@@ -176,8 +182,13 @@ impl Site {
     }
 
     fn work(&self, name: &str, flags: &[&str]) -> Worker {
-        let mut command =
-            self.command(&["work", "--server", &self.url(), "--capacity", "2", "--grace", "1", "--name", name]);
+        self.work_as(Path::new(env!("CARGO_BIN_EXE_ropewalk")), name, flags)
+    }
+
+    /// A worker whose program is this file.
+    fn work_as(&self, program: &Path, name: &str, flags: &[&str]) -> Worker {
+        let mut command = self.command_of(program);
+        command.args(["work", "--server", &self.url(), "--capacity", "2", "--grace", "1", "--name", name]);
         command.arg("--token").arg(self.path("worker.token")).arg("--data").arg(self.path(name)).args(flags);
         let mut process = Process(command.stderr(Stdio::piped()).spawn().expect("ropewalk starts"));
         let mut said = Reader::new(process.0.stderr.take().expect("a pipe"));
@@ -450,4 +461,73 @@ fn a_worker_without_the_right_is_told_so() {
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{text}");
     assert!(text.contains("the server refused"), "{text}");
+}
+
+/// A job that begins, waits until it may go on, and says when it has.
+fn waiting(site: &Path) -> String {
+    let run = "touch SITE/begun; while ! test -e SITE/go; do sleep 0.05; done; mkdir out; echo made > out/file; touch SITE/done";
+    let run = run.replace("SITE", &site.display().to_string());
+    format!("jobs:\n  wait:\n    run: {run}\n    artifacts: {{ out: [out/**] }}\n")
+}
+
+#[test]
+fn a_worker_starts_its_new_program_once_nothing_runs() {
+    let marks = tempfile::tempdir().expect("a folder");
+    let site = Site::new(&waiting(marks.path()));
+    let _server = site.serve();
+    let program = site.path("program");
+    fs::copy(env!("CARGO_BIN_EXE_ropewalk"), &program).expect("a copy");
+    let mut worker = site.work_as(&program, "w1", &[]);
+    let (mut watching, _said) = site.watch(&[]);
+    appears(&marks.path().join("begun"));
+    // The new program tells that it began, then is the old one.
+    let fresh = site.path("fresh");
+    let script = format!(
+        "#!/bin/sh\necho new >> {}/new\nexec {} \"$@\"\n",
+        marks.path().display(),
+        env!("CARGO_BIN_EXE_ropewalk")
+    );
+    fs::write(&fresh, script).expect("a file");
+    fs::set_permissions(&fresh, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("it may run");
+    fs::rename(&fresh, &program).expect("it takes the old one's place");
+    let mut update =
+        site.command(&["workers", "update", "w1", "--reason", "a release", "--wait", "--server", &site.url()]);
+    update.arg("--token").arg(site.path("admin.token")).stdout(Stdio::piped());
+    let mut update = Process(update.spawn().expect("ropewalk starts"));
+    worker.said.until("finishing what runs, then starting anew: a release");
+    assert!(!marks.path().join("new").exists(), "what runs goes on first");
+    fs::write(marks.path().join("go"), "").expect("a file");
+    assert_eq!(watching.ended(), Some(0));
+    worker.said.until("joined http://");
+    Reader::new(update.0.stdout.take().expect("a pipe")).until("w1 works again, with version");
+    assert_eq!(update.ended(), Some(0));
+    assert_eq!(fs::read_to_string(marks.path().join("new")).expect("it began"), "new\n");
+    site.submit(&[], 0);
+    // The same process, with the same name and key.
+    worker.process.signal("TERM");
+    assert_eq!(worker.process.ended(), Some(0));
+    let mut list = site.command(&["workers", "list", "--output", "json", "--server", &site.url(), "--token"]);
+    let listed = list.arg(site.path("admin.token")).output().expect("ropewalk starts");
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    assert_eq!(listed.matches("\"name\": \"w1\"").count(), 1, "{listed}");
+}
+
+#[test]
+fn a_worker_that_is_refused_for_good_ends_without_a_panic() {
+    let marks = tempfile::tempdir().expect("a folder");
+    let site = Site::new(&waiting(marks.path()));
+    let mut server = site.serve();
+    let mut worker = site.work("w1", &[]);
+    let _watching = site.watch(&[]);
+    appears(&marks.path().join("begun"));
+    server.kill();
+    worker.said.until("the session with");
+    // What the job made waits for a server, on a thread of its own.
+    fs::write(marks.path().join("go"), "").expect("a file");
+    appears(&marks.path().join("done"));
+    fs::remove_file(site.path("worker.token")).expect("a token");
+    assert_eq!(worker.process.ended(), Some(2));
+    let said = worker.said.rest().join("\n");
+    assert!(said.contains("cannot read the token"), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
 }

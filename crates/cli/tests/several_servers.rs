@@ -325,6 +325,32 @@ fn a_leader_that_stood_still_leads_no_more() {
 }
 
 #[test]
+fn a_leader_that_stands_still_in_the_middle_of_a_build_is_deposed() {
+    let runs = tempfile::tempdir().expect("a folder");
+    let runs = runs.path().join("runs");
+    let Some(site) = Site::new(&COUNTING.replace("RUNS", &runs.display().to_string())) else { return };
+    let mut first = site.serve(0);
+    let mut second = site.serve(1);
+    second.said.until("standing by");
+    let _worker = site.work();
+    let mut watching = site.submit(1);
+    watching.said.until("count | line-400");
+    // Its connections live on, and its lock with them: the kernel answers for it.
+    let stopped = Instant::now();
+    first.process.signal("STOP");
+    second.said.until("leading, as number");
+    println!("the second server led {} ms after the first was stopped", stopped.elapsed().as_millis());
+    watching.said.until("count | line-1500");
+    first.process.signal("CONT");
+    first.said.until("leading no more");
+    assert_eq!(watching.process.ended(), Some(0));
+    check_lines(watching.said, 3000);
+    assert_eq!(fs::read_to_string(&runs).expect("it ran"), "run\n");
+    let ready = site.get(0, "/ready");
+    assert!(ready.contains(&format!("standby; {} leads", site.url(1))), "{ready}");
+}
+
+#[test]
 fn a_server_with_other_keys_is_refused() {
     let Some(site) = Site::new("jobs:\n  a:\n    run: echo built\n") else { return };
     let _first = site.serve(0);

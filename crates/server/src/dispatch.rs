@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use api::worker::{Evaluate, Offer, ProgramReply, ToWorker};
+use api::worker::{Evaluate, Offer, ProgramReply, Then, ToWorker};
 use bytes::Bytes;
 use engine::{Intake, Presence};
 use graph::{AttemptNumber, AttemptSpec, BuildId, JobName, LeaseId, Timestamp, Trust, WorkerId};
@@ -271,13 +271,13 @@ impl Dispatch {
         Some(presence)
     }
 
-    /// Notes what people said of a worker. Gives its presence as the engine takes it; `None` if it is not joined.
-    pub fn set_intake(&self, worker: &WorkerId, intake: records::Intake) -> Option<Presence> {
+    /// Notes what people said of a worker; `then` is what one that is drained does at the end. Gives its presence as the engine takes it; `None` if it is not joined.
+    pub fn set_intake(&self, worker: &WorkerId, intake: records::Intake, then: Then) -> Option<Presence> {
         let holds_ms = self.holds_ms();
         let mut state = self.state();
         let session = state.sessions.get_mut(worker)?;
         let drain = match &intake {
-            records::Intake::Draining(said) => Some(ToWorker::Drain { reason: said.reason.clone() }),
+            records::Intake::Draining(said) => Some(ToWorker::Drain { reason: said.reason.clone(), then }),
             records::Intake::Open | records::Intake::Paused(_) => None,
         };
         session.intake = intake;

@@ -8,18 +8,20 @@
 //! Facts are fenced by the store itself. What else speaks for all facts up to now, the saved standing, is written only
 //! while the record still names this server's term ([`Term::is_current`]).
 
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use graph::Timestamp;
 use serde::{Deserialize, Serialize};
-use store::{Leadership, StoreError};
+use store::{Leadership, Looked, StoreError};
 use thiserror::Error;
 use tokio::sync::watch;
 
 use crate::http::{App, router};
 use crate::records::{Document, RecordError, Records};
+use crate::request::ShellHandle;
 use crate::secrets::Secrets;
 use crate::server::{Parts, Running, Server, StartError};
 use crate::settings::Settings;
@@ -33,6 +35,13 @@ const LOCK_WAIT: Duration = Duration::from_secs(20);
 const AGAIN: Duration = Duration::from_secs(1);
 /// How often a leader looks whether its lock is still held. It asks nobody; what it overlooks its next append learns.
 const HELD_LOOK: Duration = Duration::from_millis(500);
+/// How often a leader says that it is alive, and how often those who stand by look.
+const RENEWED_EVERY: Duration = Duration::from_secs(2);
+const LEADER_SEEN_EVERY: Duration = Duration::from_secs(1);
+/// A leader that has not said so for this long is deposed: its process stands still, and its connection keeps the lock.
+const LEADER_SILENT_MAX: Duration = Duration::from_secs(6);
+/// A leader whose shell has not answered for this long says no more that it is alive. Longer than a slow append takes.
+const SHELL_SILENT_MAX: Duration = Duration::from_secs(60);
 /// How often the record is read again while a request waits for a leader.
 const LEADER_LOOK: Duration = Duration::from_millis(100);
 /// After so long a leader that could not be reached is tried again.
@@ -191,10 +200,11 @@ impl Seat {
         loop {
             let asked = tokio::select! {
                 asked = self.ask(wait) => asked,
+                never = self.depose_silent() => match never {},
                 () = told(&mut ends) => return Ok(()),
             };
             let leadership = match asked {
-                Ok(Some(leadership)) => leadership,
+                Ok(Some(leadership)) => Arc::new(leadership),
                 Ok(None) => {
                     self.check_keys().await?;
                     self.role.send_replace(Role::Standby);
@@ -207,7 +217,12 @@ impl Seat {
                 }
             };
             wait = LOCK_WAIT;
-            let running = match self.begin(&leadership).await {
+            // What was under way may take long to read.
+            let begun = tokio::select! {
+                begun = self.begin(&leadership) => begun,
+                never = renewing(&leadership, None) => match never {},
+            };
+            let running = match begun {
                 Ok(running) => running,
                 Err(LeadError::Start(StartError::Store(error) | StartError::Record(RecordError::Store(error))))
                     if is_passing(&error) =>
@@ -228,6 +243,26 @@ impl Seat {
         // A wait that is given up here ends by itself; what it gets then is dropped, which gives it back.
         let asked = tokio::task::spawn_blocking(move || store.lead(wait)).await;
         asked.unwrap_or_else(|error| Err(StoreError::Lost(error.into())))
+    }
+
+    /// Looks at who leads, for as long as this is asked for, and takes the lock from one that stands still.
+    async fn depose_silent(&self) -> Infallible {
+        let mut has_warned = false;
+        loop {
+            tokio::time::sleep(LEADER_SEEN_EVERY).await;
+            let store = Arc::clone(&self.parts.store);
+            match tokio::task::spawn_blocking(move || store.depose(LEADER_SILENT_MAX)).await {
+                Ok(Ok(Looked::Deposed)) => {
+                    let silent = LEADER_SILENT_MAX.as_secs();
+                    eprintln!("warning: the leader has said nothing for {silent} seconds; its lock was taken from it");
+                }
+                Ok(Err(error)) if !is_passing(&error) && !has_warned => {
+                    eprintln!("warning: a leader that stands still cannot be deposed: {}", full(&error));
+                    has_warned = true;
+                }
+                _ => {}
+            }
+        }
     }
 
     async fn pause(&self, what: &str, error: &StoreError) {
@@ -266,17 +301,19 @@ impl Seat {
     async fn lead(
         &self,
         running: Running,
-        leadership: &Leadership,
+        leadership: &Arc<Leadership>,
         ends: &mut watch::Receiver<bool>,
     ) -> Result<Next, LeadError> {
         let server = Arc::clone(&running.server);
         let router = router(Arc::new(App::new(Arc::clone(&server), Arc::clone(&self.secrets))));
+        let shell = server.shell.clone();
         self.role.send_replace(Role::Leading(Arc::new(Leading { server, router })));
         eprintln!("leading, as number {}", leadership.epoch());
         let stopped = tokio::select! {
             () = told(ends) => Stopped::Told,
             () = running.failed() => Stopped::Failed,
             () = lost(leadership) => Stopped::LockLost,
+            never = renewing(leadership, Some(&shell)) => match never {},
         };
         self.role.send_replace(Role::Standby);
         let ended = running.end().await;
@@ -345,6 +382,28 @@ enum Next {
 /// Whether a store that refused so may do it later, or for another server.
 fn is_passing(error: &StoreError) -> bool {
     matches!(error, StoreError::NotLeading | StoreError::Lost(_) | StoreError::Busy(_))
+}
+
+/// Says now and then that a leader is alive, as long as its shell answers; one that reads what was under way has none yet.
+async fn renewing(leadership: &Arc<Leadership>, shell: Option<&ShellHandle>) -> Infallible {
+    let mut heard = Instant::now();
+    loop {
+        let next = tokio::time::Instant::now() + RENEWED_EVERY;
+        match shell {
+            Some(shell) => {
+                if tokio::time::timeout(RENEWED_EVERY, shell.ask(|_| ())).await.is_ok() {
+                    heard = Instant::now();
+                }
+            }
+            None => heard = Instant::now(),
+        }
+        if heard.elapsed() < SHELL_SILENT_MAX {
+            let leadership = Arc::clone(leadership);
+            // One that fails is followed by the loss of the lock, or by the next.
+            let _ = tokio::task::spawn_blocking(move || leadership.renew()).await;
+        }
+        tokio::time::sleep_until(next).await;
+    }
 }
 
 async fn lost(leadership: &Leadership) {

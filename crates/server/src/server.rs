@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
 
-use api::worker::Offer;
+use api::worker::{Offer, Then};
 use dialects::native::Triggered;
 use engine::fact::What;
 use engine::{BuildOptions, BuildRequest, Engine, Fact, Input};
@@ -614,11 +614,11 @@ impl Server {
         Ok(blocking(change).await.map_err(|_| JoinError::Interrupted)??.intake)
     }
 
-    /// Pauses, drains or resumes a worker.
+    /// Pauses, drains or resumes a worker; `then` is what one that is drained does at the end.
     ///
     /// # Errors
     /// [`RequestError`].
-    pub async fn set_intake(&self, worker: &WorkerId, intake: Intake) -> Result<(), RequestError> {
+    pub async fn set_intake(&self, worker: &WorkerId, intake: Intake, then: Then) -> Result<(), RequestError> {
         let (records, id, at, said) = (self.records.clone(), worker.to_string(), self.now(), intake.clone());
         let is_known = blocking(move || {
             if records.read::<WorkerRecord>(&id)?.is_none() {
@@ -633,7 +633,7 @@ impl Server {
         if !is_known.await?? {
             return Err(RequestError::NoWorker(worker.to_string()));
         }
-        if let Some(presence) = self.dispatch.set_intake(worker, intake) {
+        if let Some(presence) = self.dispatch.set_intake(worker, intake, then) {
             let worker = worker.clone();
             self.shell.put_and_wait(vec![Input::WorkerPresent { worker, presence }]).await?;
         }

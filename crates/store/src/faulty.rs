@@ -15,7 +15,7 @@ use crate::audit::{AuditEntry, AuditFilter, AuditRow};
 use crate::cache::{CacheRead, CacheRow, CacheTotals, CacheUser, CacheWanted, Saved};
 use crate::chunk::{LogChunk, LogChunks};
 use crate::claim::{Claim, Claimant};
-use crate::leadership::Leadership;
+use crate::leadership::{Leadership, Looked};
 use crate::record::{Expect, Record, Version};
 use crate::rows::{ArtifactRow, AttemptRow, BuildRow, GateRow, JobRow, OperationRow, OperationTotals, TestRow};
 use crate::store::{BuildFilter, Deleted, Sequence, Store, StoreError};
@@ -230,6 +230,7 @@ pass_on! {
     fn last_sequence(&self) -> Sequence, Nothing;
     fn prune_journal(&self, before: Sequence) -> u64, Nothing;
     fn lead(&self, wait: Duration) -> Option<Leadership>, AHold;
+    fn depose(&self, silence: Duration) -> Looked, Nothing;
     fn record(&self, kind: &str, key: &str) -> Option<Record>, Nothing;
     fn put_record(&self, kind: &str, key: &str, body: &[u8], expect: Expect, at: Timestamp) -> Version, Nothing;
     fn delete_record(&self, kind: &str, key: &str, expect: Expect) -> bool, Nothing;

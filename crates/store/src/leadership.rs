@@ -25,10 +25,24 @@ pub struct Leadership {
     lock: Box<dyn LeaderLock>,
 }
 
+/// What became of a look at who leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Looked {
+    /// It is alive, or may be, or nobody leads.
+    LeftAlone,
+    /// It had said nothing for too long; its lock was taken from it.
+    Deposed,
+}
+
 /// What makes a leader the only one; dropping it lets others lead.
 pub(crate) trait LeaderLock: Send + Sync {
     /// Whether it is still held, as far as is known without asking anybody.
     fn is_held(&self) -> bool;
+
+    /// Says that its holder is alive. Where nobody looks, nothing is said.
+    fn renew(&self, _epoch: u64) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 impl Leadership {
@@ -42,6 +56,14 @@ impl Leadership {
     #[must_use]
     pub fn is_held(&self) -> bool {
         self.fence.epoch() == Some(self.epoch) && self.lock.is_held()
+    }
+
+    /// Says that this leader is alive, so that [`crate::Store::depose`] leaves it alone. Blocks.
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    pub fn renew(&self) -> Result<(), StoreError> {
+        self.lock.renew(self.epoch)
     }
 
     /// Its number: larger than those of all leaders before it.

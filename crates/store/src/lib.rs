@@ -23,7 +23,7 @@ mod unanswered;
 
 pub use claim::{Claim, Claimant};
 pub use faulty::{Fault, FaultyStore};
-pub use leadership::Leadership;
+pub use leadership::{Leadership, Looked};
 pub use memory::MemoryStore;
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresStore;

@@ -17,7 +17,7 @@ use crate::cache::{CacheRead, CacheRow, CacheTotals, CacheUser, CacheWanted, Sav
 use crate::chunk::{self, LogChunk, LogChunks};
 use crate::claim::{Claim, Claimant, Marks};
 use crate::graphs;
-use crate::leadership::{Fence, Leadership, MarkLock};
+use crate::leadership::{Fence, Leadership, Looked, MarkLock};
 use crate::record::{self, Expect, Record, SOURCE_KIND, Version};
 use crate::rows::projection::{Nowhere, Work, Working, sorted_artifacts};
 use crate::rows::{
@@ -336,6 +336,10 @@ impl Store for MemoryStore {
         let mut kept = self.kept();
         kept.epoch += 1;
         Ok(Some(Leadership::begin(kept.epoch, &self.fence, lock)))
+    }
+
+    fn depose(&self, _: Duration) -> Result<Looked, StoreError> {
+        Ok(Looked::LeftAlone)
     }
 
     fn record(&self, kind: &str, key: &str) -> Result<Option<Record>, StoreError> {

@@ -19,7 +19,7 @@ mod tables;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use engine::Fact;
 use engine::operation::Manifest;
@@ -33,7 +33,7 @@ use crate::audit::{self, AuditEntry, AuditFilter, AuditRow};
 use crate::cache::{CacheRead, CacheRow, CacheTotals, CacheUser, CacheWanted, Saved};
 use crate::chunk::{self, LogChunk, LogChunks};
 use crate::claim::{Claim, Claimant, Marks};
-use crate::leadership::{Fence, LeaderLock, Leadership};
+use crate::leadership::{Fence, LeaderLock, Leadership, Looked};
 use crate::record::{self, Expect, Record, SOURCE_KIND, Version};
 use crate::rows::{ArtifactRow, AttemptRow, BuildRow, GateRow, JobRow, OperationRow, OperationTotals, TestRow};
 use crate::sqlite::{Durability, Opening, number_counter};
@@ -53,6 +53,7 @@ pub struct PostgresStore {
     pool: Pool,
     writer: Mutex<Writer>,
     claims: Arc<ClaimSession>,
+    seen: Mutex<Option<Seen>>,
     fence: Arc<Fence>,
     journal: Journal,
     driver: Arc<Driver>,
@@ -63,6 +64,13 @@ struct Writer {
     session: Option<Session>,
     memory: Memory,
     unanswered: Option<Unanswered>,
+}
+
+/// A renewal of another's leadership: the connection that holds the lock, the renewal's number, and when it was first seen.
+struct Seen {
+    holder: i64,
+    renewal: i64,
+    first: Instant,
 }
 
 /// The connection whose locks are the claims of this store; its death frees them all.
@@ -93,6 +101,7 @@ impl PostgresStore {
             pool: Pool::new(),
             writer: Mutex::new(Writer { session: Some(session), ..Writer::default() }),
             claims: Arc::default(),
+            seen: Mutex::default(),
             fence: Arc::default(),
             journal: opening.journal,
             driver: Arc::new(driver),
@@ -231,6 +240,18 @@ impl LeaderLock for PostgresLock {
     fn is_held(&self) -> bool {
         !self.session.is_closed()
     }
+
+    fn renew(&self, epoch: u64) -> Result<(), StoreError> {
+        self.session.call(renewal(epoch)).map(drop)
+    }
+}
+
+/// Counts a renewal, under the epoch whose leader says it: a leader of a release that renews nothing has another.
+fn renewal(epoch: u64) -> Call {
+    let sql = "insert into counters (name, value) values ('renewal', 1), ('renewed_epoch', $1) \
+               on conflict (name) do update set value = \
+               case counters.name when 'renewal' then counters.value + 1 else excluded.value end";
+    Call::new(sql, [number(epoch)])
 }
 
 impl ClaimSession {
@@ -383,9 +404,50 @@ impl Store for PostgresStore {
                    on conflict (name) do update set value = counters.value + 1 returning value";
         let answer = session.call(Call::new(sql, []))?;
         let epoch = answer.rows.first().map_or_else(|| Err(broken("a counter is missing")), |row| unsigned(row, 0))?;
+        session.call(renewal(epoch))?;
         self.writer().memory.clear();
         let lock = PostgresLock { session, _driver: Arc::clone(&self.driver) };
         Ok(Some(Leadership::begin(epoch, &self.fence, lock)))
+    }
+
+    fn depose(&self, silence: Duration) -> Result<Looked, StoreError> {
+        // Of an advisory lock named by two numbers, `objsubid` is 2 (PostgreSQL: view-pg-locks).
+        let (class, object) = LEADER_LOCK.split_once(", ").unwrap_or_default();
+        let holds = format!(
+            "locktype = 'advisory' and granted and classid = {class} and objid = {object} and objsubid = 2 \
+             and database = (select oid from pg_database where datname = current_database())"
+        );
+        let sql = format!(
+            "select pid::bigint, (select value from counters where name = 'renewal') from pg_locks where {holds} \
+             and (select value from counters where name = 'epoch') \
+             = (select value from counters where name = 'renewed_epoch')"
+        );
+        let answer = self.call(&sql, &[])?;
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(row) = answer.rows.first() else {
+            *seen = None;
+            return Ok(Looked::LeftAlone);
+        };
+        let (holder, renewal): (i64, i64) = (get(row, 0)?, get(row, 1)?);
+        match &*seen {
+            Some(seen) if (seen.holder, seen.renewal) == (holder, renewal) => {
+                if seen.first.elapsed() < silence {
+                    return Ok(Looked::LeftAlone);
+                }
+            }
+            _ => {
+                *seen = Some(Seen { holder, renewal, first: Instant::now() });
+                return Ok(Looked::LeftAlone);
+            }
+        }
+        *seen = None;
+        // Only if it still holds the lock and has still said nothing.
+        let sql = format!(
+            "select pg_terminate_backend(pid) from pg_locks where {holds} and pid = $1::bigint \
+             and (select value from counters where name = 'renewal') = $2"
+        );
+        let ended = self.call(&sql, &[Value::Integer(holder), Value::Integer(renewal)])?;
+        Ok(if ended.rows.is_empty() { Looked::LeftAlone } else { Looked::Deposed })
     }
 
     fn record(&self, kind: &str, key: &str) -> Result<Option<Record>, StoreError> {

@@ -37,7 +37,7 @@ use crate::audit::{self, AuditEntry, AuditFilter, AuditRow};
 use crate::cache::{CacheRead, CacheRow, CacheTotals, CacheUser, CacheWanted, Saved};
 use crate::chunk::{self, LogChunk, LogChunks};
 use crate::claim::{self, Claim, Claimant};
-use crate::leadership::{Fence, FileLock, Leadership};
+use crate::leadership::{Fence, FileLock, Leadership, Looked};
 use crate::record::{self, Expect, Record, Version};
 use crate::rows::projection::Working;
 use crate::rows::{ArtifactRow, AttemptRow, BuildRow, GateRow, JobRow, OperationRow, OperationTotals, TestRow};
@@ -359,6 +359,10 @@ impl Store for SqliteStore {
         let Some(lock) = FileLock::take(&self.folder.join(LEADER_FILE), wait)? else { return Ok(None) };
         let epoch = self.write(|writer| count_up(&writer.connection, EPOCH))?;
         Ok(Some(Leadership::begin(epoch, &self.fence, lock)))
+    }
+
+    fn depose(&self, _: Duration) -> Result<Looked, StoreError> {
+        Ok(Looked::LeftAlone)
     }
 
     fn record(&self, kind: &str, key: &str) -> Result<Option<Record>, StoreError> {

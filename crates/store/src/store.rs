@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::audit::{AuditEntry, AuditFilter, AuditRow};
 use crate::cache::{CacheRead, CacheRow, CacheTotals, CacheUser, CacheWanted, Saved};
 use crate::claim::{Claim, Claimant};
-use crate::leadership::Leadership;
+use crate::leadership::{Leadership, Looked};
 use crate::record::{Expect, Record, Version};
 use crate::rows::{
     ArtifactRow, AttemptRow, BuildRow, GateRow, JobRow, OperationRow, OperationTotals, TestRow, VerdictWord,
@@ -150,6 +150,15 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// As the medium refuses.
     fn lead(&self, wait: Duration) -> Result<Option<Leadership>, StoreError>;
+
+    /// Takes the lock from a leader that stands still: one whose process lives, so that it keeps the lock, and that did not
+    /// renew its leadership ([`Leadership::renew`]) for `silence`, counted from the first call of this store that saw its last
+    /// renewal. To be called again and again by who stands by; no clocks are compared. A leader that never renewed is
+    /// left alone, and where only the processes of one machine share the store, every leader is.
+    ///
+    /// # Errors
+    /// As the medium refuses; `Denied` if the database's user may not end the leader's connection.
+    fn depose(&self, silence: Duration) -> Result<Looked, StoreError>;
 
     // Records: small documents of the server, by kind and key.
 

@@ -334,6 +334,11 @@ impl Client {
         self.call("worker_drain", &[&worker]).json(stop).answer().await
     }
 
+    /// Has a worker finish what runs and start the program that is on its disk now.
+    pub async fn worker_update(&self, worker: &str, stop: &Stop) -> Result<Worker, ClientError> {
+        self.call("worker_update", &[&worker]).json(stop).answer().await
+    }
+
     /// Forgets a worker that is away.
     pub async fn worker_forget(&self, worker: &str) -> Result<(), ClientError> {
         self.call("worker_forget", &[&worker]).done().await

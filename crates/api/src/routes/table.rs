@@ -758,6 +758,18 @@ pub const ROUTES: &[Route] = &[
         also_refused: &[],
     },
     Route {
+        operation: "worker_update",
+        method: Method::Post,
+        path: "/api/v1/workers/{worker}/update",
+        tag: Tag::Workers,
+        summary: "Updates a worker: it finishes what runs, then starts the program that is on its disk now",
+        access: Access::Grant(Verb::Admin, On::Server),
+        parameters: &[],
+        body: Some(body_or_none(shape::<Stop>)),
+        answers: &[json(200, shape::<Worker>, "it drains, leaves, and comes again")],
+        also_refused: &[ProblemKind::Conflict],
+    },
+    Route {
         operation: "worker_forget",
         method: Method::Delete,
         path: "/api/v1/workers/{worker}",

@@ -145,6 +145,19 @@ impl Attempts {
         self.running.borrow().len()
     }
 
+    /// Waits until none runs; those that begin meanwhile count.
+    pub async fn ended(&self) {
+        loop {
+            let idle = self.idle.notified();
+            tokio::pin!(idle);
+            idle.as_mut().enable();
+            if self.count() == 0 {
+                return;
+            }
+            idle.await;
+        }
+    }
+
     /// Starts an attempt, unless it is in hand already.
     pub fn start(self: &Rc<Self>, start: Start) {
         let Start { spec, secrets } = start;

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use api::blob::{DIGESTS_MAX, Digests, PARCEL_HEAD_BYTES, read_parcel_head};
@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use super::checkout::{Checkout, Checkouts};
 use super::content::{Contents, Incoming};
 use super::evaluation::Evaluations;
-use super::sending::{Body, LARGE_BYTES, Sending};
+use super::sending::{Blocks, Body, LARGE_BYTES, Sending};
 use crate::commands::Stop;
 
 /// How long an absent server is waited for. Then the attempt that needs it fails.
@@ -65,6 +65,23 @@ impl From<io::Error> for LinkError {
     }
 }
 
+/// Whether a link makes calls.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Calling {
+    Open,
+    Closed,
+}
+
+impl Blocks for Link {
+    fn block<F: Future>(&self, future: F) -> Option<F::Output> {
+        self.until_closed(future)
+    }
+}
+
+fn ending() -> LinkError {
+    LinkError::Refused("the worker is ending".to_owned())
+}
+
 /// The way to the server.
 pub struct Link {
     contents: Contents,
@@ -73,6 +90,10 @@ pub struct Link {
     /// A client with the token of the present session, while there is one.
     client: watch::Sender<Option<Client>>,
     runtime: Handle,
+    /// Whether calls are made; each holds it while it is under way.
+    calling: RwLock<Calling>,
+    /// Tells calls that are under way to end.
+    ends: watch::Sender<Calling>,
     /// Who fetches a source; others wait for it.
     laying: Mutex<BTreeMap<Digest, Arc<Mutex<()>>>>,
 }
@@ -89,6 +110,8 @@ impl Link {
             evaluations: Evaluations::open(data.join("evaluate")),
             client: watch::Sender::new(None),
             runtime: Handle::current(),
+            calling: RwLock::new(Calling::Open),
+            ends: watch::Sender::new(Calling::Open),
             laying: Mutex::default(),
         })
     }
@@ -103,24 +126,48 @@ impl Link {
         self.client.send_replace(client);
     }
 
+    /// Ends the calls that are under way; further ones are refused. Blocks until the last has returned: no thread uses
+    /// the runtime after that.
+    pub fn close(&self) {
+        self.ends.send_replace(Calling::Closed);
+        *self.calling.write().unwrap_or_else(PoisonError::into_inner) = Calling::Closed;
+    }
+
+    /// Waits for something on the runtime, unless the link is closed, or is closed meanwhile.
+    fn until_closed<T>(&self, waited: impl Future<Output = T>) -> Option<T> {
+        let calling = self.calling.read().unwrap_or_else(PoisonError::into_inner);
+        if *calling == Calling::Closed {
+            return None;
+        }
+        let mut ends = self.ends.subscribe();
+        self.runtime.block_on(async {
+            let closed = std::pin::pin!(ends.wait_for(|calling| *calling == Calling::Closed));
+            match futures_util::future::select(closed, std::pin::pin!(waited)).await {
+                futures_util::future::Either::Left(_) => None,
+                futures_util::future::Either::Right((value, _)) => Some(value),
+            }
+        })
+    }
+
     /// Makes a call until it is answered, for better or worse.
     fn call<T>(&self, mut call: impl AsyncFnMut(Client) -> Result<T, ClientError>) -> Result<T, LinkError> {
         let began = Instant::now();
         loop {
             let left = WAIT_MAX.saturating_sub(began.elapsed());
             let mut sessions = self.client.subscribe();
-            let client = self.runtime.block_on(async {
+            let found = self.until_closed(async {
                 let found = tokio::time::timeout(left, sessions.wait_for(Option::is_some)).await;
                 found.ok().and_then(|found| found.ok().and_then(|client| client.clone()))
             });
-            let Some(client) = client else {
+            let Some(client) = found.ok_or_else(ending)? else {
                 return Err(LinkError::Refused(format!("no server was there for {} s", WAIT_MAX.as_secs())));
             };
-            match self.runtime.block_on(call(client)) {
+            match self.until_closed(call(client)).ok_or_else(ending)? {
                 Ok(value) => return Ok(value),
                 // The session may have just ended: the next one does it.
                 Err(error) if error.is_passing() || is_over(&error) => {
-                    let _ = self.runtime.block_on(async { tokio::time::timeout(AGAIN, sessions.changed()).await });
+                    self.until_closed(async { drop(tokio::time::timeout(AGAIN, sessions.changed()).await) })
+                        .ok_or_else(ending)?;
                 }
                 Err(error) if error.problem().is_some_and(|problem| problem.status == 507) => {
                     return Err(LinkError::Full(Stop::of(&error).message));
@@ -147,7 +194,7 @@ impl Link {
             })?;
             let Some(mut parcel) = parcel else { return Err(LinkError::Absent(digest)) };
             loop {
-                match self.runtime.block_on(parcel.next()) {
+                match self.until_closed(parcel.next()).ok_or_else(ending)? {
                     Ok(Some(piece)) => {
                         incoming.write(&piece)?;
                         from += piece.len() as u64;
@@ -198,7 +245,7 @@ impl Link {
     fn unpack(&self, mut parcel: Parcel) -> Result<(), LinkError> {
         let mut head = Vec::with_capacity(PARCEL_HEAD_BYTES);
         let mut current: Option<(Digest, u64, Incoming<'_>)> = None;
-        while let Ok(Some(piece)) = self.runtime.block_on(parcel.next()) {
+        while let Some(Ok(Some(piece))) = self.until_closed(parcel.next()) {
             let mut piece = piece.as_ref();
             loop {
                 if let Some((digest, left, mut incoming)) = current.take() {
@@ -253,7 +300,7 @@ impl Link {
             let path = self.contents.found(digest).ok_or(LinkError::Absent(digest))?;
             let length = file.metadata()?.len();
             let client = self.call(async |client| Ok(client))?;
-            let mut sending = Sending::new(client, &self.runtime);
+            let mut sending = Sending::new(client, self);
             let body = if length >= LARGE_BYTES {
                 Body::File(path, length)
             } else {

@@ -20,20 +20,19 @@ const PIECE_BYTES: usize = 1 << 20;
 
 /// What can wait for a future outside of async code.
 pub trait Blocks {
-    /// Waits.
-    fn block<F: Future>(&self, future: F) -> F::Output;
+    /// Waits; `None` if it is told to wait no more.
+    fn block<F: Future>(&self, future: F) -> Option<F::Output>;
 }
 
 impl Blocks for tokio::runtime::Runtime {
-    fn block<F: Future>(&self, future: F) -> F::Output {
-        self.block_on(future)
+    fn block<F: Future>(&self, future: F) -> Option<F::Output> {
+        Some(self.block_on(future))
     }
 }
 
-impl Blocks for tokio::runtime::Handle {
-    fn block<F: Future>(&self, future: F) -> F::Output {
-        self.block_on(future)
-    }
+/// Waits were ended.
+fn ended() -> ClientError {
+    ClientError::Body(io::Error::new(io::ErrorKind::Interrupted, "the sender is ending"))
 }
 
 /// One content.
@@ -68,7 +67,8 @@ impl<'b, B: Blocks> Sending<'b, B> {
             Body::File(path, bytes) => {
                 let file = File::open(path).map_err(ClientError::Body)?;
                 let content = Content { digest, bytes, pieces: Box::pin(pieces(file, bytes)) };
-                self.blocks.block(self.client.blob_put(futures_util::stream::once(async move { content })))?;
+                let sent = self.blocks.block(self.client.blob_put(futures_util::stream::once(async move { content })));
+                sent.ok_or_else(ended)??;
                 self.bytes += bytes;
                 Ok(())
             }
@@ -93,7 +93,7 @@ impl<'b, B: Blocks> Sending<'b, B> {
             return Ok(());
         }
         let parcel = Bytes::from(std::mem::take(&mut self.parcel));
-        self.blocks.block(self.client.blob_put_bytes(parcel)).map(drop)
+        self.blocks.block(self.client.blob_put_bytes(parcel)).ok_or_else(ended)?.map(drop)
     }
 }
 

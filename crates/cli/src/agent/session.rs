@@ -3,6 +3,7 @@
 //!
 //! There are two clocks here: the heartbeat, and the wait before a server is tried again.
 
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use api::client::{Client, ClientError, Server, Session};
 use api::problem::ProblemKind;
-use api::worker::{Evaluate, FromWorker, Hello, Join, Offer, PROTOCOL, ProgramReply, Taken, ToWorker};
+use api::worker::{Evaluate, FromWorker, Hello, Join, Offer, PROTOCOL, ProgramReply, Taken, Then, ToWorker};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -25,6 +26,10 @@ use crate::commands::Stop;
 /// The wait before a server is tried again; doubled each time, up to [`WAIT_MAX`], and spread by a third.
 const WAIT_MIN: Duration = Duration::from_millis(50);
 const WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// How long a server may take to answer who joins. One that stands still takes the connection and never answers; the next is
+/// tried then.
+const JOIN_WAIT: Duration = Duration::from_secs(10);
 
 /// A session of this length was one.
 const LIVED: Duration = Duration::from_secs(5);
@@ -107,14 +112,16 @@ pub struct Agent {
     pub data: PathBuf,
     /// What people want of it.
     pub ending: watch::Receiver<Ending>,
+    /// What it does once it has left.
+    pub then: Cell<Then>,
 }
 
 /// Why a session is over.
 enum Over {
     /// The connection is, or the server.
     Lost(String),
-    /// The worker has left.
-    Left,
+    /// The worker has left, and does this now.
+    Left(Then),
 }
 
 /// What becomes of an attempt to join.
@@ -132,7 +139,7 @@ impl Agent {
     ///
     /// # Errors
     /// What the server refuses for good.
-    pub async fn run(self, health: Health) -> Result<(), Stop> {
+    pub async fn run(self, health: Health) -> Result<Then, Stop> {
         let (closed_sender, mut closed) = watch::channel(None);
         let (evaluate, questions) = mpsc::channel(EVALUATIONS_MAX);
         let evaluations = tokio::task::spawn_local(answer_questions(
@@ -155,12 +162,13 @@ impl Agent {
         closed: &mut watch::Receiver<Option<String>>,
         evaluate: &mpsc::Sender<Evaluate>,
         beat: &mpsc::Sender<()>,
-    ) -> Result<(), Stop> {
+    ) -> Result<Then, Stop> {
         let mut failures = 0;
         let mut told = String::new();
         let mut last_heard = Instant::now();
         for place in self.settings.servers.clone().iter().cycle() {
-            match self.join(place).await {
+            let joined = tokio::time::timeout(JOIN_WAIT, self.join(place)).await;
+            match joined.unwrap_or_else(|_| Err(unanswered(place))) {
                 Ok((server, session)) => {
                     told.clear();
                     let began = Instant::now();
@@ -173,7 +181,7 @@ impl Agent {
                         failures = 0;
                     }
                     match over {
-                        Over::Left => return Ok(()),
+                        Over::Left(then) => return Ok(then),
                         Over::Lost(why) => say(&format!("the session with {} is over: {why}", server.server())),
                     }
                 }
@@ -192,10 +200,10 @@ impl Agent {
                 say("no server was there for so long that this worker ends");
                 self.attempts.end_all();
                 self.attempts_ended().await;
-                return Ok(());
+                return Ok(Then::Leave);
             }
             if self.is_left_alone(wait(failures)).await {
-                return Ok(());
+                return Ok(Then::Leave);
             }
         }
         Err(Stop::wrong("no server is named: give --server URL"))
@@ -223,12 +231,7 @@ impl Agent {
     }
 
     async fn attempts_ended(&self) {
-        let idle = self.attempts.idle.notified();
-        tokio::pin!(idle);
-        idle.as_mut().enable();
-        if self.attempts.count() > 0 {
-            idle.await;
-        }
+        self.attempts.ended().await;
     }
 
     async fn join(&self, place: &Place) -> Result<(Client, Session), Refused> {
@@ -261,7 +264,8 @@ impl Agent {
         evaluate: &mpsc::Sender<Evaluate>,
         beat: &mpsc::Sender<()>,
     ) -> Over {
-        let (client, heartbeat) = match session.next().await {
+        let welcome = tokio::time::timeout(JOIN_WAIT, session.next()).await.unwrap_or(Ok(None));
+        let (client, heartbeat) = match welcome {
             Ok(Some(ToWorker::Welcome { worker, session, heartbeat_ms })) => {
                 say(&format!("joined {} as {worker}", server.server()));
                 (server.with_token(&session), Duration::from_millis(heartbeat_ms.max(100)))
@@ -291,7 +295,7 @@ impl Agent {
             }
             leaving = self.leave(leaving, posting.is_some());
             if leaving == Leaving::Said && posting.is_none() && !outbox.is_waiting() {
-                return Over::Left;
+                return Over::Left(self.then.get());
             }
             let dead = heard + heartbeat * SILENT_BEATS;
             tokio::select! {
@@ -328,7 +332,7 @@ impl Agent {
                 Ok(()) = closed.changed() => self.say_present(closed, leaving),
                 Ok(()) = ending.changed() => self.say_present(closed, leaving),
                 () = self.attempts_ended(), if self.attempts.count() > 0 => {}
-                () = until(last_words) => return Over::Left,
+                () = until(last_words) => return Over::Left(Then::Leave),
                 () = sleep_until(dead) => return Over::Lost("nothing was heard of it".to_owned()),
             }
         }
@@ -368,8 +372,13 @@ impl Agent {
                     self.outbox.say(&FromWorker::Evaluated { id, reply });
                 }
             }
-            ToWorker::Drain { reason } => {
-                say(&format!("finishing what runs, then leaving: {reason}"));
+            ToWorker::Drain { reason, then } => {
+                let what = match then {
+                    Then::Leave => "leaving",
+                    Then::StartAnew => "starting anew",
+                };
+                say(&format!("finishing what runs, then {what}: {reason}"));
+                self.then.set(then);
                 *leaving = (*leaving).max(Leaving::Asked);
             }
         }
@@ -384,6 +393,11 @@ enum Leaving {
     Asked,
     /// The server has been told, or is being.
     Said,
+}
+
+fn unanswered(place: &Place) -> Refused {
+    let server = place.server().map_or_else(|why| why, |server| server.to_string());
+    Refused::Passing(format!("{server} has not answered for {} s", JOIN_WAIT.as_secs()))
 }
 
 fn refused(error: &ClientError) -> Refused {

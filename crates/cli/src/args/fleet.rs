@@ -40,6 +40,8 @@ pub enum WorkersCommand {
     Pause(WorkerStop),
     /// Have a worker finish what runs and leave.
     Drain(WorkerDrain),
+    /// Have a worker finish what runs, then start the program that is on its disk now, as the same worker.
+    Update(WorkerUpdate),
     /// Give a worker jobs again.
     Resume(WorkerName),
     /// Forget a worker that is away, and what was said of it.
@@ -71,6 +73,16 @@ pub struct WorkerDrain {
     #[command(flatten)]
     pub stop: WorkerStop,
     /// Wait until it has left.
+    #[arg(long)]
+    pub wait: bool,
+}
+
+/// One worker whose program was replaced.
+#[derive(Debug, Args)]
+pub struct WorkerUpdate {
+    #[command(flatten)]
+    pub stop: WorkerStop,
+    /// Wait until it works again.
     #[arg(long)]
     pub wait: bool,
 }

@@ -1,10 +1,13 @@
 //! `ropewalk doctor`: what is wrong with an installation, and what to do.
 
+use std::path::Path;
+
 use server::doctor::{Checked, Depth, examine};
 use server::settings::{OnOff, Settings};
 
 use super::Stop;
 use crate::args::{Colour, Doctor, ListForm};
+use crate::installation::{Holder, SERVE_LOCK, holder};
 use crate::local::clock::now;
 use crate::{exit, output};
 
@@ -18,6 +21,7 @@ pub fn run(arguments: &Doctor, colour: Colour) -> Result<u8, Stop> {
     let checks = match installation.settings(&[], colour) {
         Ok(loaded) => {
             let mut checks = vec![sound(&loaded.settings)];
+            checks.push(lock(&installation.folder()));
             checks.extend(examine(&loaded.settings, &installation.folder(), depth, now()));
             if loaded.settings.local_worker == OnOff::On {
                 checks.push(isolation());
@@ -49,6 +53,21 @@ fn sound(settings: &Settings) -> Checked {
         );
     }
     check.seen = "each key is known and of its type".to_owned();
+    check
+}
+
+/// Who holds the folder: one server at a time may.
+fn lock(folder: &Path) -> Checked {
+    let mut check = Checked::new("lock");
+    match holder(folder) {
+        Ok(Some(Holder(holder))) => check.seen = format!("{holder} holds the folder"),
+        Ok(None) => check.seen = "no server runs with this folder".to_owned(),
+        Err(error) => check.add(
+            format!("{SERVE_LOCK} cannot be looked at"),
+            error.to_string(),
+            "look as the user whom the server runs as",
+        ),
+    }
     check
 }
 

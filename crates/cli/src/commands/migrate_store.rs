@@ -1,6 +1,5 @@
 //! `ropewalk migrate-store`: the records of a stopped server, moved from SQLite to PostgreSQL or back.
 
-use std::fs::OpenOptions;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use store::{StoreError, transfer};
 
 use super::Stop;
 use crate::args::{Colour, MigrateStore};
-use crate::installation::SERVE_LOCK;
+use crate::installation;
 use crate::{exit, output};
 
 /// Runs the command.
@@ -27,11 +26,9 @@ pub fn run(arguments: &MigrateStore, colour: Colour) -> Result<u8, Stop> {
     if settings.store_url == target.store_url {
         return Err(Stop::wrong("the records are there already: `store.url` says the same"));
     }
-    let lock = OpenOptions::new().write(true).create(true).truncate(false).open(data.join(SERVE_LOCK));
+    let lock = installation::lock(&data, "migrate-store");
     let lock = lock.map_err(|error| Stop::infra(format!("cannot use {}: {error}", data.display())))?;
-    if lock.try_lock().is_err() {
-        return Err(runs());
-    }
+    let _lock = lock.map_err(|_| runs())?;
     let opened = |settings: &Settings| open_database(settings, &data).map_err(|error| refused(&error));
     let (from, to) = (opened(&settings)?, opened(&target)?);
     // No other server may write meanwhile, wherever it runs.

@@ -32,6 +32,7 @@ use tokio::sync::watch;
 use super::Stop;
 use crate::agent::session::say;
 use crate::args::{Colour, Serve, Switch};
+use crate::installation::{self, Holder};
 use crate::local::clock::now;
 use crate::{exit, output};
 
@@ -49,7 +50,6 @@ const RAN_WELL: Duration = Duration::from_secs(60);
 const THREADS: usize = 2;
 
 const ADDRESS: &str = "address";
-const LOCK: &str = "serve.lock";
 
 /// Runs the command.
 ///
@@ -78,13 +78,11 @@ fn refused(folder: &Path, error: &io::Error) -> Stop {
 
 /// Two servers in one folder would be one too many.
 fn lock(folder: &Path) -> Result<File, Stop> {
-    let path = folder.join(LOCK);
-    let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
-    let file = file.map_err(|error| refused(folder, &error))?;
-    file.try_lock().map_err(|_| {
-        Stop::wrong(format!("another server runs with the folder {}: each needs one of its own", folder.display()))
-    })?;
-    Ok(file)
+    let locked = installation::lock(folder, "serve").map_err(|error| refused(folder, &error))?;
+    locked.map_err(|Holder(holder)| {
+        let folder = folder.display();
+        Stop::wrong(format!("{holder} holds the folder {folder}: each server needs one of its own"))
+    })
 }
 
 /// The settings, with what the flags say.

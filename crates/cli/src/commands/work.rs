@@ -1,12 +1,15 @@
 //! `ropewalk work`: runs jobs of a server on this machine.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::worker::Offer;
+use api::worker::{Offer, Then};
 use graph::Resources;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -30,6 +33,8 @@ const CONTENTS_BYTES_MIN: u64 = 64 << 20;
 /// # Errors
 /// If the worker cannot begin, or the server refuses it for good.
 pub fn run(work: &Work) -> Result<u8, Stop> {
+    // Of now: the file may be replaced, and its name is then that of the new one.
+    let program = std::env::current_exe().map_err(|error| Stop::infra(error.to_string()))?;
     // Before there is any thread.
     let keeper = Keeper::start().map_err(|error| Stop::of(&error))?;
     let data = data_folder(work)?;
@@ -48,10 +53,21 @@ pub fn run(work: &Work) -> Result<u8, Stop> {
     let local = tokio::task::LocalSet::new();
     let worked = local.block_on(&runtime, at_work(work, keeper, identity, data));
     runtime.shutdown_background();
-    worked.map(|()| exit::PASSED)
+    match worked? {
+        Then::Leave => Ok(exit::PASSED),
+        Then::StartAnew => Err(start_anew(&program)),
+    }
 }
 
-async fn at_work(work: &Work, keeper: Keeper, identity: Identity, data: PathBuf) -> Result<(), Stop> {
+/// Becomes the program that is in the file now, with the same arguments; what is told is why it did not. What this
+/// process held, its lock on the folder among it, is closed by the kernel as the program begins.
+fn start_anew(program: &Path) -> Stop {
+    say(&format!("starting {} anew", program.display()));
+    let error = Command::new(program).args(std::env::args_os().skip(1)).exec();
+    Stop::infra(format!("cannot start {}: {error}", program.display()))
+}
+
+async fn at_work(work: &Work, keeper: Keeper, identity: Identity, data: PathBuf) -> Result<Then, Stop> {
     let failed =
         |error: std::io::Error| Stop::infra(format!("cannot use the worker's folder {}: {error}", data.display()));
     let processes = Processes::attach(keeper).map_err(|error| Stop::of(&error))?;
@@ -78,9 +94,17 @@ async fn at_work(work: &Work, keeper: Keeper, identity: Identity, data: PathBuf)
         check: work.health_check.clone(),
         last: None,
     };
-    let agent = Agent { settings, identity, link, outbox, attempts: Rc::new(attempts), data, ending };
+    let attempts = Rc::new(attempts);
+    let (calls, running) = (Arc::clone(&link), Rc::clone(&attempts));
+    let then = Cell::new(Then::Leave);
+    let agent = Agent { settings, identity, link, outbox, attempts, data, ending, then };
     let worked = agent.run(health).await;
     signals.abort();
+    // A worker that is refused for good may run something yet: it ends and is told in the next life. No thread may wait for a
+    // server once the runtime is gone.
+    running.end_all();
+    let _ = tokio::task::spawn_blocking(move || calls.close()).await;
+    running.ended().await;
     processes.close().await;
     worked
 }

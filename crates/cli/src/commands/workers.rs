@@ -53,6 +53,23 @@ pub fn run(arguments: &Workers, colour: Colour) -> Result<u8, Stop> {
                 })
             })?
         }
+        WorkersCommand::Update(update) => {
+            let client = update.stop.which.remote.client()?;
+            let reason = worker_view::Stop { reason: update.stop.reason.clone() };
+            ask(async {
+                let id = find(&client, &update.stop.which.worker).await?;
+                let mut worker = client.worker_update(&id, &reason).await.map_err(stop)?;
+                while update.wait && worker.state != WorkerState::Ready {
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                    worker = client.worker_get(&id).await.map_err(stop)?;
+                }
+                let name = &worker.name;
+                Ok(match worker.state {
+                    WorkerState::Ready => format!("{name} works again, with version {}\n", worker.version),
+                    _ => format!("{name} starts anew after {}\n", words::count(worker.running.len(), "job")),
+                })
+            })?
+        }
         WorkersCommand::Resume(which) => {
             let client = which.remote.client()?;
             let worker = ask(async {
@@ -99,7 +116,7 @@ fn table(workers: &[Worker], paint: Paint) -> String {
         return "no worker has joined: `ropewalk work --server URL --token FILE` starts one\n".to_owned();
     }
     let mut columns = Columns::default();
-    columns.titles(["worker", "name", "state", "runs", "pools", "labels", "why"]);
+    columns.titles(["worker", "name", "state", "runs", "version", "pools", "labels", "why"]);
     for worker in workers {
         let (word, style) = match (worker.state, &worker.closed) {
             (WorkerState::Ready, None) => ("ready", Style::Good),
@@ -115,6 +132,7 @@ fn table(workers: &[Worker], paint: Paint) -> String {
             Cell::new(&worker.name),
             Cell::new(word).style(style),
             Cell::new(format!("{}/{}", worker.running.len(), worker.slots)),
+            Cell::new(&worker.version),
             Cell::new(worker.pools.join(", ")),
             Cell::new(worker.labels.join(", ")),
             Cell::new(why.join("; ")),

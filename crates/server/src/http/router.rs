@@ -97,6 +97,7 @@ handlers! {
         "worker_pause" => worker_view::pause,
         "worker_resume" => worker_view::resume,
         "worker_drain" => worker_view::drain,
+        "worker_update" => worker_view::update,
         "worker_forget" => worker_view::forget,
         "operation_list" => cache::operations,
         "operation_explain" => cache::explain,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::problem::{Problem, ProblemKind};
+use api::worker::Then;
 use api::worker_view::{RunningAttempt, Stop, Worker, WorkerState};
 use engine::{Engine, JobState};
 use graph::WorkerId;
@@ -79,25 +80,35 @@ pub async fn get(app: Arc<App>, call: Call) -> Answered {
 }
 
 /// Changes whether a worker takes new attempts.
-async fn set(app: Arc<App>, call: Call, intake: impl FnOnce(Said) -> Intake) -> Answered {
+async fn set(app: Arc<App>, call: Call, then: Then, intake: impl FnOnce(Said) -> Intake) -> Answered {
     let id = call.segment("worker").to_owned();
     let reason = reason(call.json_or_default::<Stop>()?.reason)?;
     let said = Said { by: call.who(), reason: reason.clone(), at: app.now() };
-    app.server.set_intake(&WorkerId(id.as_str().into()), intake(said)).await.map_err(request)?;
+    app.server.set_intake(&WorkerId(id.as_str().into()), intake(said), then).await.map_err(request)?;
     audit(&app, &call, "", format!("worker {id}"), reason).await?;
     answer::json(&one(&app, &id).await?)
 }
 
 pub async fn pause(app: Arc<App>, call: Call) -> Answered {
-    set(app, call, Intake::Paused).await
+    set(app, call, Then::Leave, Intake::Paused).await
 }
 
 pub async fn drain(app: Arc<App>, call: Call) -> Answered {
-    set(app, call, Intake::Draining).await
+    set(app, call, Then::Leave, Intake::Draining).await
+}
+
+pub async fn update(app: Arc<App>, call: Call) -> Answered {
+    let id = call.segment("worker");
+    let known = one(&app, id).await?;
+    if known.state == WorkerState::Away {
+        return Err(Problem::new(ProblemKind::Conflict, format!("worker `{id}` is away"))
+            .help("start it: it runs the program that is on its disk then"));
+    }
+    set(app, call, Then::StartAnew, Intake::Draining).await
 }
 
 pub async fn resume(app: Arc<App>, call: Call) -> Answered {
-    set(app, call, |_| Intake::Open).await
+    set(app, call, Then::Leave, |_| Intake::Open).await
 }
 
 pub async fn forget(app: Arc<App>, call: Call) -> Answered {

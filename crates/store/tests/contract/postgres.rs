@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use graph::BuildId;
-use ropewalk_store::{Durability, Journal, Opening, PostgresStore, Sequence, Store, StoreError};
+use ropewalk_store::{Durability, Journal, Looked, Opening, PostgresStore, Sequence, Store, StoreError};
 
 use crate::builds::begun;
 use crate::database::Database;
@@ -93,6 +93,33 @@ fn who_has_lost_its_connection_leads_no_more_once_another_leads() {
     assert_eq!(new.facts(build).unwrap().len(), 3);
     drop(lost);
     assert!(leadership.is_held(), "the end of the old one is not the new one's");
+}
+
+#[test]
+fn a_leader_that_says_nothing_is_deposed() {
+    let Some(database) = Database::start() else { return };
+    let url = database.create();
+    let (old, new) = (open(&url), open(&url));
+    let build = begun(&old);
+    assert_eq!(new.depose(Duration::ZERO).unwrap(), Looked::LeftAlone, "nobody leads");
+    let silent = old.lead(Duration::ZERO).unwrap().expect("nobody leads");
+    for _ in 0..3 {
+        // Each look sees a renewal for the first time.
+        assert_eq!(new.depose(Duration::ZERO).unwrap(), Looked::LeftAlone);
+        silent.renew().unwrap();
+    }
+    assert_eq!(new.depose(Duration::ZERO).unwrap(), Looked::LeftAlone);
+    assert_eq!(new.depose(Duration::from_secs(3600)).unwrap(), Looked::LeftAlone);
+    assert_eq!(new.depose(Duration::ZERO).unwrap(), Looked::Deposed);
+    let leadership = new.lead(Duration::from_secs(20)).unwrap().expect("nobody leads");
+    assert!(matches!(old.append(&[leased(build, "a", 1)]), Err(StoreError::NotLeading)));
+    new.append(&[leased(build, "b", 1)]).unwrap();
+    // A leader of a release that renews nothing: the epoch is its own, the last renewal another's.
+    database.run(&url, "update counters set value = value + 1 where name = 'epoch'");
+    for _ in 0..3 {
+        assert_eq!(old.depose(Duration::ZERO).unwrap(), Looked::LeftAlone);
+    }
+    drop(leadership);
 }
 
 #[test]
