@@ -51,7 +51,7 @@ impl From<&Outcome> for OutcomeWord {
 /// Why a job did not pass.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Cause {
-    /// Of a failure: `step`, `timeout`, `infra`, `lost`, `canceled`; of a skipped job: `condition`, `need`, `not_wanted`,
+    /// Of a failure: `step`, `timeout`, `infra`, `setup`, `lost`, `canceled`; of a skipped job: `condition`, `need`, `not_wanted`,
     /// `dropped`, `refused`.
     pub kind: String,
     /// The same for people.

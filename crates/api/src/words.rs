@@ -35,7 +35,7 @@ pub fn failure(failure: &Failure) -> String {
         Failure::Step { exit, .. } => format!("a step ended with code {exit}"),
         Failure::Timeout { limit_ms, step: Some(_) } => format!("a step ran longer than {}", duration(*limit_ms)),
         Failure::Timeout { limit_ms, step: None } => format!("it ran longer than {}", duration(*limit_ms)),
-        Failure::Infra { message } => message.clone(),
+        Failure::Infra { message } | Failure::Setup { message } => message.clone(),
         Failure::Lost => "its worker fell silent".to_owned(),
         Failure::Canceled { by } => format!("canceled by {by}"),
     }

@@ -2,8 +2,8 @@
 //!
 //! A worker connects outward, proves who it is by its key ([`identity`]), reads what it is to do ([`session`]), and says
 //! everything through one outbox ([`outbox`]), which lies on the disk until the server has taken it ([`spool`]). Attempts
-//! ([`attempts`]) run on whether a server is there or not. Files of sources ([`source`], [`checkout`]) and of jobs
-//! ([`depot`]) are kept by content ([`content`]).
+//! ([`attempts`]) run on whether a server is there or not. Files of sources ([`source`], [`checkout`]), their history
+//! ([`history`]) and files of jobs ([`depot`]) are kept by content ([`content`]).
 
 pub mod session;
 
@@ -11,6 +11,7 @@ pub mod attempts;
 pub mod depot;
 pub mod evaluation;
 pub mod health;
+pub mod holding;
 pub mod identity;
 pub mod link;
 pub mod outbox;
@@ -18,6 +19,7 @@ pub mod spool;
 
 pub mod checkout;
 pub mod content;
+pub mod history;
 pub mod sending;
 pub mod source;
 

@@ -1,4 +1,5 @@
-//! How long builds are kept on this machine: the newest ones and the young ones; what is older goes after a later run.
+//! How long builds are kept on this machine: the newest ones and the young ones; what is older goes after a later run. So do keyed
+//! caches that nobody used for long, and those used longest ago while all take more than they may.
 //!
 //! Results kept for reuse stay, and so do the files that they name. Nothing here runs while another build does.
 
@@ -6,14 +7,20 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use graph::{BuildId, Timestamp};
+use store::PAGE_ROWS_MAX;
 
 use crate::commands::Stop;
 use crate::places::{Places, log_path};
+use crate::words;
 
 /// How many of the newest builds are kept, whatever their age; `$ROPEWALK_KEEP_BUILDS` says otherwise.
 const BUILDS_KEPT: u64 = 200;
 /// How many days every build is kept; `$ROPEWALK_KEEP_DAYS` says otherwise.
 const DAYS_KEPT: u64 = 30;
+/// How many days a keyed cache is kept that no job uses; `$ROPEWALK_KEEP_CACHES_DAYS` says otherwise.
+const CACHES_DAYS_KEPT: u64 = 14;
+/// How many bytes all keyed caches may take; `$ROPEWALK_KEEP_CACHES_BYTES` says otherwise.
+const CACHES_BYTES_MAX: u64 = 20 << 30;
 /// The most builds that are looked at after one run, so that no run waits long for it.
 const BUILDS_LOOKED_AT_MAX: u64 = 20;
 /// The file that says below which number no build is left.
@@ -85,6 +92,73 @@ pub fn apply(places: &Places, retention: Retention, newest: BuildId, now: Timest
     Ok(())
 }
 
+/// How long keyed caches are kept, and how much they may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheBounds {
+    /// Every cache that a job used so many days ago or later, as far as there is room.
+    pub days: u64,
+    /// All of them together.
+    pub bytes: u64,
+}
+
+impl CacheBounds {
+    /// What the environment says; what it does not say, or says in words that are no number, is as usual.
+    pub fn of_environment() -> Self {
+        let number = |name: &str| std::env::var(name).ok()?.parse().ok();
+        Self {
+            days: number("ROPEWALK_KEEP_CACHES_DAYS").unwrap_or(CACHES_DAYS_KEPT),
+            bytes: number("ROPEWALK_KEEP_CACHES_BYTES").unwrap_or(CACHES_BYTES_MAX),
+        }
+    }
+}
+
+impl std::fmt::Display for CacheBounds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let days = words::count(usize::try_from(self.days).unwrap_or(usize::MAX), "day");
+        write!(
+            f,
+            "a cache goes {days} after its last use, the longest unused first if all take more than {}",
+            words::size(self.bytes)
+        )
+    }
+}
+
+/// Evicts keyed caches by these bounds, those used longest ago first, and removes the files that nothing else names; how many. While a
+/// build runs, which may be reading one, none goes.
+///
+/// # Errors
+/// As the medium refuses; what is left is tried again after a later run.
+pub fn apply_to_caches(places: &Places, bounds: CacheBounds, now: Timestamp) -> Result<u64, Stop> {
+    let store = &*places.store;
+    let totals = store.cache_totals()?;
+    let used_before = Retention { builds: 0, days: bounds.days }.created_before(now);
+    let is_due = totals.bytes > bounds.bytes || (totals.live > 0 && !store.unused_caches(used_before, 1)?.is_empty());
+    if !is_due || places.running()?.is_some() {
+        return Ok(0);
+    }
+    let (mut bytes, mut evicted, mut blobs) = (totals.bytes, 0, Vec::new());
+    for row in store.unused_caches(now.plus_ms(1), PAGE_ROWS_MAX)? {
+        let reason = if row.used_at < used_before {
+            format!("unused for {} days", bounds.days)
+        } else if bytes > bounds.bytes {
+            "all caches take more than they may".to_owned()
+        } else {
+            break;
+        };
+        store.evict_cache(&row.scope, &row.key, &reason, now)?;
+        bytes = bytes.saturating_sub(row.bytes);
+        evicted += 1;
+        blobs.extend(row.blobs);
+    }
+    let named = store.referenced_blobs()?;
+    if places.running()?.is_none() {
+        for blob in blobs.into_iter().filter(|blob| !named.contains(blob)) {
+            places.blobs.delete(blob).map_err(|error| Stop::of(&error))?;
+        }
+    }
+    Ok(evicted)
+}
+
 fn mark_path(data: &Path) -> PathBuf {
     data.join(MARK)
 }
@@ -109,6 +183,7 @@ fn refused(path: &Path, error: &std::io::Error) -> Stop {
 #[cfg(test)]
 mod tests {
     use store::Store;
+    use store::cache::{CacheRow, CacheUser};
     use store::log::Stream;
 
     use super::*;
@@ -144,6 +219,57 @@ mod tests {
         assert_eq!(left(2, 30, 29).0, [1, 2, 3, 4, 5]);
         assert_eq!(left(200, 30, 31).0, [1, 2, 3, 4, 5]);
         assert_eq!(left(0, 0, 1).0, [5], "the build that has just ended stays");
+    }
+
+    /// Three caches of 400 bytes, used so many days ago each; the keys of those that are left by the bounds.
+    #[track_caller]
+    fn check_caches(used_days_ago: [u64; 3], bounds: CacheBounds, expected: &[&str]) {
+        const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+        let kept = Kept::new();
+        let places = kept.places();
+        let now = kept.calendar().now.plus_ms(100 * DAY_MS);
+        let mut blobs = Vec::new();
+        for (key, days) in ["a", "b", "c"].into_iter().zip(used_days_ago) {
+            let blob = places.blobs.put(key.repeat(400).as_bytes()).expect("a blob");
+            let at = kept.calendar().now.plus_ms((100 - days) * DAY_MS);
+            let written_by = CacheUser { build: BuildId(1), job: "a".into() };
+            let (scope, key) = ("trusted/x".to_owned(), key.to_owned());
+            let row =
+                CacheRow { scope, key, blobs: vec![blob], bytes: 400, written_by, at, used_at: at, evicted: None };
+            places.store.save_cache(&row).expect("the store takes it");
+            blobs.push((row.key, blob));
+        }
+        apply_to_caches(&places, bounds, now).map_err(|stop| stop.message).expect("it answers");
+        let rows = places.store.list_caches(9).expect("rows");
+        let mut left: Vec<&str> = rows.iter().filter(|row| row.evicted.is_none()).map(|row| row.key.as_str()).collect();
+        left.sort_unstable();
+        assert_eq!(left, expected);
+        for (key, blob) in &blobs {
+            assert_eq!(places.blobs.contains(*blob).expect("it answers"), left.contains(&key.as_str()), "{key}");
+        }
+    }
+
+    #[test]
+    fn caches_go_by_age_and_by_room() {
+        check_caches([20, 13, 0], CacheBounds { days: 14, bytes: 1 << 20 }, &["b", "c"]);
+        check_caches([1, 3, 2], CacheBounds { days: 14, bytes: 800 }, &["a", "c"]);
+        check_caches([1, 3, 2], CacheBounds { days: 14, bytes: 799 }, &["a"]);
+        check_caches([1, 3, 2], CacheBounds { days: 14, bytes: 1200 }, &["a", "b", "c"]);
+    }
+
+    #[test]
+    fn while_a_build_runs_no_cache_goes() {
+        let mut kept = Kept::new();
+        kept.build(&["a"]).lease("a");
+        let places = kept.places();
+        let at = kept.calendar().now;
+        let written_by = CacheUser { build: BuildId(1), job: "a".into() };
+        let (scope, key) = ("trusted/x".to_owned(), "a".to_owned());
+        let row = CacheRow { scope, key, blobs: Vec::new(), bytes: 9, written_by, at, used_at: at, evicted: None };
+        places.store.save_cache(&row).expect("the store takes it");
+        let _claim = places.store.claim(BuildId(1)).expect("the store answers").expect("it is free");
+        let evicted = apply_to_caches(&places, CacheBounds { days: 14, bytes: 1 }, at).map_err(|stop| stop.message);
+        assert_eq!(evicted, Ok(0));
     }
 
     #[test]

@@ -269,7 +269,7 @@ impl Engine {
         let mut retry_at = None;
         if let Outcome::Failed(failure) = &report.outcome {
             match (stopped_by, failure) {
-                (Some(by), Failure::Lost | Failure::Infra { .. }) => {
+                (Some(by), Failure::Lost | Failure::Infra { .. } | Failure::Setup { .. }) => {
                     report.outcome = Outcome::Failed(Failure::Canceled { by });
                 }
                 (None, failure) if slot.job.retry.admits(failure, slot.n_tries) => {

@@ -127,7 +127,7 @@ impl Ending {
             Outcome::Skipped(_) => Self::Skipped,
             Outcome::Failed(failure) if toleration.covers(failure) => Self::PassedWithWarnings,
             Outcome::Failed(Failure::Step { .. } | Failure::Timeout { .. }) => Self::Failed,
-            Outcome::Failed(Failure::Infra { .. } | Failure::Lost) => Self::Errored,
+            Outcome::Failed(Failure::Infra { .. } | Failure::Setup { .. } | Failure::Lost) => Self::Errored,
             Outcome::Failed(Failure::Canceled { .. }) => Self::Canceled,
         }
     }

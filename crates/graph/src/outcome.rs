@@ -49,6 +49,11 @@ pub enum Failure {
         /// What happened, for people.
         message: String,
     },
+    /// What the job asks for was not set up: a secret without a value. Trying again would not help.
+    Setup {
+        /// What is missing and what sets it, for people.
+        message: String,
+    },
     /// Its worker fell silent.
     Lost,
     /// Somebody canceled it.
@@ -66,6 +71,7 @@ impl Failure {
             Self::Step { .. } => "step",
             Self::Timeout { .. } => "timeout",
             Self::Infra { .. } => "infra",
+            Self::Setup { .. } => "setup",
             Self::Lost => "lost",
             Self::Canceled { .. } => "canceled",
         }

@@ -85,6 +85,8 @@ pub enum Cause {
     },
     /// Not the job's fault.
     Infra,
+    /// What it asks for is not set up: a secret without a value.
+    Setup,
     /// Its worker fell silent.
     Lost,
 }
@@ -144,6 +146,7 @@ fn failed(outcome: &Json, text: &dyn Fn(&str) -> String) -> Result<Ended<Json>, 
             (Cause::Timeout { limit_ms }, format!("it ran longer than {}", Milliseconds(limit_ms)))
         }
         "infra" => (Cause::Infra, text("message")),
+        "setup" => (Cause::Setup, text("message")),
         "lost" => (Cause::Lost, "its worker fell silent".to_owned()),
         "canceled" => return Ok(Ended::Canceled { by: text("by") }),
         other => return Err(format!("there is no cause `{other}`")),

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use api::source::{File, MANIFEST_BYTES_MAX, Manifest};
+use api::source::{File, HISTORY_DOCUMENT_BYTES_MAX, History, MANIFEST_BYTES_MAX, Manifest};
 use graph::Digest;
 use store::blob::{BlobError, Blobs};
 use store::record::Record;
@@ -69,7 +69,12 @@ impl Mentions {
         for source in self.sources {
             match blobs.get(source, MANIFEST_BYTES_MAX) {
                 Ok(bytes) => match serde_json::from_slice::<Manifest>(&bytes) {
-                    Ok(manifest) => all.extend(contents(&manifest)),
+                    Ok(manifest) => {
+                        all.extend(contents(&manifest));
+                        if let Some(history) = manifest.history {
+                            all.extend(packs(blobs, history)?);
+                        }
+                    }
                     Err(_) => unreadable.push(source),
                 },
                 Err(BlobError::Absent(_) | BlobError::Damaged(_) | BlobError::TooLong { .. }) => {
@@ -90,6 +95,18 @@ fn contents(manifest: &Manifest) -> impl Iterator<Item = Digest> + '_ {
         File::Link { .. } => None,
     });
     files.chain(manifest.history)
+}
+
+/// The packs that the document of a history names; none if it is missing or damaged: then a job goes without.
+fn packs(blobs: &dyn Blobs, history: Digest) -> Result<Vec<Digest>, BlobError> {
+    match blobs.get(history, HISTORY_DOCUMENT_BYTES_MAX) {
+        Ok(bytes) => {
+            let history = serde_json::from_slice::<History>(&bytes).unwrap_or_default();
+            Ok(history.packs.into_iter().map(|pack| pack.digest).collect())
+        }
+        Err(BlobError::Absent(_) | BlobError::Damaged(_) | BlobError::TooLong { .. }) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
 }
 
 fn stored_logs(page: impl Fn(Option<&str>) -> Result<Vec<Record>, StoreError>) -> Result<Vec<Digest>, StoreError> {

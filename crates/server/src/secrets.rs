@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::access::SealingKey;
 use crate::records::{Document, RecordError, Records};
-use crate::world::{SecretSource, full};
+use crate::world::{NoValue, SecretSource, full};
 
 /// The most secrets of a project.
 pub const SECRETS_MAX: usize = api::project::SECRETS_MAX;
@@ -119,27 +119,36 @@ impl SecretSource for Secrets {
         project: &str,
         trust: Trust,
         names: &BTreeSet<String>,
-    ) -> Result<BTreeMap<String, String>, String> {
+    ) -> Result<BTreeMap<String, String>, NoValue> {
         if names.is_empty() {
             return Ok(BTreeMap::new());
         }
         if trust == Trust::Untrusted {
-            return Err("builds of untrusted events get no secrets".to_owned());
+            return Err(NoValue::Unset("builds of untrusted events get no secrets".to_owned()));
         }
-        let sealed = self.records.read::<Sealed>(project).map_err(|error| full(&error))?;
+        let sealed = self.records.read::<Sealed>(project).map_err(|error| NoValue::Unread(full(&error)))?;
         let sealed = sealed.map(|(sealed, _)| sealed.secrets).unwrap_or_default();
+        let unset: Vec<&String> = names.iter().filter(|name| !sealed.contains_key(*name)).collect();
+        if !unset.is_empty() {
+            return Err(NoValue::Unset(what_sets(project, &unset)));
+        }
+        let damaged = |name: &str| NoValue::Unset(format!("the secret `{name}` is damaged: set it again"));
         let open = |name: &String| {
-            let value = sealed.get(name).ok_or_else(|| {
-                format!("project `{project}` has no secret `{name}`: `ropewalk secrets put {project} {name}` sets it; then retry")
-            })?;
-            let bytes = unhex(&value.value).ok_or_else(|| format!("the secret `{name}` is damaged: set it again"))?;
-            let value = self.key.open(&place(project, name), &bytes).map_err(|error| full(&error))?;
-            let value =
-                String::from_utf8(value).map_err(|_| format!("the secret `{name}` is damaged: set it again"))?;
-            Ok((name.clone(), value))
+            let bytes = sealed.get(name).and_then(|value| unhex(&value.value)).ok_or_else(|| damaged(name))?;
+            let value = self.key.open(&place(project, name), &bytes);
+            let value = value.map_err(|error| NoValue::Unset(full(&error)))?;
+            Ok((name.clone(), String::from_utf8(value).map_err(|_| damaged(name))?))
         };
         names.iter().map(open).collect()
     }
+}
+
+/// Says which secrets a project does not have, and how each is set.
+fn what_sets(project: &str, names: &[&String]) -> String {
+    let listed: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    let puts: Vec<String> = names.iter().map(|name| format!("`ropewalk secrets put {project} {name}`")).collect();
+    let (what, sets) = if names.len() == 1 { ("secret", "sets it") } else { ("secrets", "set them") };
+    format!("project `{project}` has no {what} {}: {} {sets}; then retry", listed.join(", "), puts.join(", "))
 }
 
 /// What a value is sealed for.

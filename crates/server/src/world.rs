@@ -53,13 +53,22 @@ pub trait SecretSource: Send + Sync {
     /// The values of these secrets for a build of `project` of this trust.
     ///
     /// # Errors
-    /// A sentence for people that names what is missing; it holds no value.
+    /// [`NoValue`].
     fn values(
         &self,
         project: &str,
         trust: Trust,
         names: &std::collections::BTreeSet<String>,
-    ) -> Result<BTreeMap<String, String>, String>;
+    ) -> Result<BTreeMap<String, String>, NoValue>;
+}
+
+/// Why a secret's value cannot be had: a sentence for people that names what is missing and what sets it; it holds no value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoValue {
+    /// It is not set, or not for such a build: only a person can help.
+    Unset(String),
+    /// It cannot be read now.
+    Unread(String),
 }
 
 /// A server without secrets: who asks for one is told that there is none.
@@ -71,12 +80,12 @@ impl SecretSource for NoSecrets {
         _: &str,
         _: Trust,
         names: &std::collections::BTreeSet<String>,
-    ) -> Result<BTreeMap<String, String>, String> {
+    ) -> Result<BTreeMap<String, String>, NoValue> {
         if names.is_empty() {
             return Ok(BTreeMap::new());
         }
         let names = names.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-        Err(format!("no value for the secrets {names}"))
+        Err(NoValue::Unset(format!("no value for the secrets {names}")))
     }
 }
 
@@ -434,8 +443,12 @@ pub(crate) fn send_start(means: &Arc<Means>, spec: Arc<AttemptSpec>, trust: Trus
     let tasks = means.tasks.clone();
     tasks.spawn_blocking(move || match means.secrets.values(&spec.origin.project, trust, &spec.job.secrets) {
         Ok(secrets) => means.dispatch.start(&spec, &secrets),
-        Err(message) => {
-            let report = AttemptReport::of(Outcome::Failed(Failure::Infra { message }), (means.clock)());
+        Err(no_value) => {
+            let failure = match no_value {
+                NoValue::Unset(message) => Failure::Setup { message },
+                NoValue::Unread(message) => Failure::Infra { message },
+            };
+            let report = AttemptReport::of(Outcome::Failed(failure), (means.clock)());
             let (build, attempt, lease) = (spec.build, spec.attempt, spec.lease);
             let input = Input::AttemptFinished { build, attempt, lease, report: Box::new(report) };
             let _ = means.inbox.blocking_send(input);

@@ -229,7 +229,7 @@ fn secrets_are_for_one_lease_and_for_nobody_else() {
         let build = site.server().submit(wanted(source)).await.unwrap().build;
         site.ended(build).await;
         let reports = site.server().store.reports(build, None).unwrap();
-        assert!(matches!(&reports[0].1.outcome, Outcome::Failed(failure) if failure.kind() == "infra"));
+        assert!(matches!(&reports[0].1.outcome, Outcome::Failed(failure) if failure.kind() == "setup"));
         site.end().await;
     });
 }

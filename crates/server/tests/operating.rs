@@ -20,7 +20,7 @@ use ropewalk_server::records::{Project, ProjectSettings};
 use ropewalk_server::retention::{Collecting, Policy, Removal, Swept, evict, outdated, sweep};
 use ropewalk_server::server::{Parts, RequestError};
 use ropewalk_server::settings::{Bytes, Days, Settings};
-use ropewalk_server::world::SecretSource;
+use ropewalk_server::world::{NoValue, SecretSource};
 use ropewalk_server::{Running, Server};
 use store::audit::AuditFilter;
 use store::cache::{CacheRow, CacheUser};
@@ -359,7 +359,12 @@ fn what_sources_name_is_named() {
     let storage = open_storage(&settings(), scratch.path()).unwrap();
     let file = storage.blobs.put(b"fn main() {}").unwrap();
     let files = BTreeMap::from([("main.rs".to_owned(), api::source::File::Plain { digest: file, bytes: 12 })]);
-    let manifest = api::source::Manifest { version: 1, files, ..api::source::Manifest::default() };
+    let pack = storage.blobs.put(b"PACK").unwrap();
+    let packs = vec![api::source::Pack { digest: pack, bytes: 4 }];
+    let history = api::source::History { version: 1, packs, ..api::source::History::default() };
+    let history = storage.blobs.put(&serde_json::to_vec(&history).unwrap()).unwrap();
+    let manifest =
+        api::source::Manifest { version: 1, files, history: Some(history), ..api::source::Manifest::default() };
     let source = storage.blobs.put(&serde_json::to_vec(&manifest).unwrap()).unwrap();
     let lost = store::blob::digest(b"lost");
     for source in [source, lost] {
@@ -369,14 +374,14 @@ fn what_sources_name_is_named() {
         storage.store.append(&[Fact { build, at: at(1), what: What::BuildCreated(Box::new(request)) }]).unwrap();
     }
     let named = Mentions::of_store(&*storage.store).unwrap().resolve(&*storage.blobs).unwrap();
-    assert!(named.has(file) && named.has(source));
-    assert_eq!((named.blobs.len(), named.unreadable), (3, vec![lost]));
+    assert!([file, source, history, pack].iter().all(|digest| named.has(*digest)));
+    assert_eq!((named.blobs.len(), named.unreadable), (5, vec![lost]));
 }
 
 struct NoSecrets;
 
 impl SecretSource for NoSecrets {
-    fn values(&self, _: &str, _: Trust, _: &BTreeSet<String>) -> Result<BTreeMap<String, String>, String> {
+    fn values(&self, _: &str, _: Trust, _: &BTreeSet<String>) -> Result<BTreeMap<String, String>, NoValue> {
         Ok(BTreeMap::new())
     }
 }

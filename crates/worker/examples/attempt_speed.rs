@@ -91,6 +91,8 @@ async fn measure(keeper: Keeper, rounds: usize) {
         build: BuildId(1),
         grace: Duration::from_secs(10),
         observer: None,
+        shown: None,
+        notes: Vec::new(),
     };
     let worker = Worker::new(processes.clone(), settings).await.expect("a worker");
     let mut medians: [Vec<Duration>; 4] = Default::default();

@@ -1,19 +1,20 @@
 //! Where an attempt's steps run: which files they see, under which path, and what encloses them.
 
 use std::collections::BTreeSet;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use graph::{AttemptNumber, AttemptSpec, BuildId, Environment, Network, Reuse, Shell, WorkspaceKind};
 
 use crate::cache::Owner;
-use crate::keeper::{Command, KeeperError};
+use crate::keeper::{Command, KeeperError, ViewId};
 use crate::patterns::{PatternFault, Patterns};
 use crate::sandbox::{Sandbox, Walls};
 use crate::tree::{Tree, TreeError};
 use crate::variables::Variables;
-use crate::worker::{Inheritance, Listed, Worker};
-use crate::workspace::{Files, OpenWorkspace, Snapshot, Workspace, WorkspaceError};
+use crate::worker::{Inheritance, Listed, Shown, Worker};
+use crate::workspace::{self, Files, OpenWorkspace, Snapshot, Workspace, WorkspaceError};
 
 /// An open place.
 pub(crate) struct Place {
@@ -22,6 +23,7 @@ pub(crate) struct Place {
     root: PathBuf,
     files: PathBuf,
     own: Option<Own>,
+    moved: Option<Moved>,
     walls: Option<Enclosure>,
     notes: Vec<String>,
 }
@@ -40,6 +42,13 @@ struct Enclosure {
 struct Own {
     open: OpenWorkspace,
     snapshot: Arc<Snapshot>,
+}
+
+/// A tree that is seen at another place, although it is worked in itself.
+struct Moved {
+    view: ViewId,
+    /// Keeps `files` meaningful.
+    _held: OwnedFd,
 }
 
 /// Why there is no place.
@@ -122,11 +131,7 @@ impl Place {
             other => return Err(PlaceFault::NoExecutor(other.word())),
         };
         let (mut place, temporary) = match spec.job.workspace {
-            WorkspaceKind::InPlace => {
-                let root = worker.settings.root.clone();
-                let (tree, files) = (root.clone(), root.clone());
-                (Self { tree, root, files, own: None, walls: None, notes: Vec::new() }, None)
-            }
+            WorkspaceKind::InPlace => (Self::in_place(worker).await?, None),
             WorkspaceKind::Isolated => {
                 let (place, workspace) = Self::isolated(worker, spec, sandbox.is_some()).await?;
                 (place, Some(workspace))
@@ -147,6 +152,29 @@ impl Place {
             place.walls = Some(Enclosure { sandbox, network, temporary, hidden, writable, readable });
         }
         Ok(place)
+    }
+
+    /// The tree itself, at the place where it is to be seen.
+    async fn in_place(worker: &Worker) -> Result<Self, PlaceFault> {
+        let root = worker.settings.root.clone();
+        let mut notes = worker.settings.notes.clone();
+        if let Some(Shown { tree, at }) = &worker.settings.shown {
+            match workspace::show(tree, at, &worker.processes).await {
+                Ok((view, held)) => {
+                    let folder = root.strip_prefix(tree).unwrap_or(Path::new("")).to_owned();
+                    let files = PathBuf::from(format!("/proc/self/fd/{}", held.as_raw_fd())).join(&folder);
+                    let moved = Some(Moved { view, _held: held });
+                    let (tree, root) = (at.clone(), at.join(folder));
+                    return Ok(Self { tree, root, files, own: None, moved, walls: None, notes });
+                }
+                Err(error) if error.is_lost() => return Err(WorkspaceError::from(KeeperError::Lost).into()),
+                Err(error) => {
+                    notes.push(format!("the workspace is at another path, because the system refused to {error}"))
+                }
+            }
+        }
+        let (tree, files) = (root.clone(), root.clone());
+        Ok(Self { tree, root, files, own: None, moved: None, walls: None, notes })
     }
 
     async fn isolated(
@@ -171,9 +199,10 @@ impl Place {
         });
         let mut workspace = created.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
         let open = workspace.open(&worker.processes, &snapshot).await?;
-        let notes = open.note.iter().cloned().chain(snapshot.note().map(str::to_owned)).collect();
+        let notes = worker.settings.notes.iter().cloned();
+        let notes = notes.chain(open.note.clone()).chain(snapshot.note().map(str::to_owned)).collect();
         let (tree, root, files) = (open.tree.clone(), open.root.clone(), open.files.clone());
-        Ok((Self { tree, root, files, own: Some(Own { open, snapshot }), walls: None, notes }, workspace))
+        Ok((Self { tree, root, files, own: Some(Own { open, snapshot }), moved: None, walls: None, notes }, workspace))
     }
 
     /// The workspace's root as steps see it: the project's folder.
@@ -215,6 +244,9 @@ impl Place {
         if let Some(own) = &self.own {
             command.view = own.open.view;
         }
+        if let Some(moved) = &self.moved {
+            command.view = Some(moved.view);
+        }
         if let Some(walls) = &self.walls {
             let Enclosure { sandbox, network, temporary, hidden, writable, readable } = walls;
             let (root, network) = (self.tree.as_path(), *network);
@@ -240,9 +272,13 @@ impl Place {
 
     /// Lets go of it; the job's files stay for people to look at.
     pub async fn close(self, worker: &Worker) -> Result<(), KeeperError> {
-        match self.own {
-            Some(own) => own.open.close(&worker.processes).await,
-            None => Ok(()),
+        if let Some(own) = self.own {
+            own.open.close(&worker.processes).await?;
         }
+        if let Some(Moved { view, _held: held }) = self.moved {
+            drop(held);
+            worker.processes.close_view(view).await?;
+        }
+        Ok(())
     }
 }

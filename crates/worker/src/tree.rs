@@ -243,6 +243,11 @@ fn list_git(
             paths.push(path);
         } else if nesting < NESTING_MAX && root.join(&path).join(".git").symlink_metadata().is_ok() {
             list_git(root, &path, Extent::Folder, nesting + 1, paths)?;
+        } else if mode == GITLINK_MODE && root.join(&path).is_dir() {
+            // In a checkout on a worker a submodule has its files and no repository of its own.
+            let first = paths.len();
+            list_walk(&root.join(&path), paths)?;
+            paths[first..].iter_mut().for_each(|below| *below = path.join(&*below));
         }
     }
     Ok(())

@@ -49,6 +49,19 @@ pub struct Settings {
     pub grace: Duration,
     /// Told of each step's begin and end.
     pub observer: Option<Arc<dyn Observer>>,
+    /// The tree and where jobs that work in place see it, if not at its own place. Both are there.
+    pub shown: Option<Shown>,
+    /// What the log of every attempt begins with, for people.
+    pub notes: Vec<String>,
+}
+
+/// A tree that jobs see elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// Its root; the project's folder is there or below.
+    pub tree: PathBuf,
+    /// Where its root is seen.
+    pub at: PathBuf,
 }
 
 /// Watches steps. Called on the thread of all attempts: it must not wait.
@@ -127,6 +140,13 @@ impl Worker {
             snapshot: OnceCell::new(),
             sandbox: OnceCell::new(),
         })
+    }
+
+    /// With the state of a tree that was taken already.
+    #[must_use]
+    pub fn with_snapshot(mut self, snapshot: Snapshot) -> Self {
+        self.snapshot = OnceCell::new_with(Some(Arc::new(snapshot)));
+        self
     }
 
     /// A directory of this process alone, on the same file system as the data; removed at its end.

@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{Mode, OFlags};
 use serde::de::DeserializeOwned;
@@ -105,6 +106,9 @@ struct Manifest {
     prefix: PathBuf,
     files: Files,
     form: Form,
+    /// Where an overlay is mounted; over the repository itself if it says nothing.
+    #[serde(default)]
+    shown: Option<PathBuf>,
 }
 
 /// One job's files: a directory with its changes, made from a snapshot.
@@ -178,6 +182,7 @@ impl Workspace {
             prefix: snapshot.prefix().to_owned(),
             files,
             form: Form::Overlay,
+            shown: snapshot.shown().map(Path::to_owned),
         };
         let workspace = Self { directory, manifest, lower };
         workspace.save()?;
@@ -224,11 +229,16 @@ impl Workspace {
         Ok(temporary)
     }
 
+    /// Where an overlay is mounted.
+    fn target(&self) -> &Path {
+        self.manifest.shown.as_deref().unwrap_or(&self.manifest.repository)
+    }
+
     /// The overlay, if it is one.
     #[must_use]
     pub fn view(&self) -> Option<View> {
         (self.manifest.form == Form::Overlay).then(|| View {
-            target: self.manifest.repository.clone(),
+            target: self.target().to_owned(),
             lower: self.lower.clone(),
             upper: self.directory.join("upper"),
             work: self.directory.join("work"),
@@ -242,7 +252,7 @@ impl Workspace {
     pub async fn open(&mut self, processes: &Processes, snapshot: &Snapshot) -> Result<OpenWorkspace, WorkspaceError> {
         let Some(view) = self.view() else { return self.open_copy(None) };
         match processes.open_view(&view).await {
-            Ok((view, held)) => self.opened(Some(view), self.manifest.repository.clone(), held, None),
+            Ok((view, held)) => self.opened(Some(view), self.target().to_owned(), held, None),
             Err(error) if error.is_lost() => Err(KeeperError::Lost.into()),
             Err(error) => self.fall_back(snapshot, error),
         }
@@ -338,6 +348,15 @@ impl Workspace {
     }
 }
 
+/// Shows a folder at another place, in a mount namespace of its own: the view, and the folder through it.
+///
+/// # Errors
+/// As the system refuses it, or the keeper is gone.
+pub async fn show(folder: &Path, at: &Path, processes: &Processes) -> Result<(ViewId, OwnedFd), ViewError> {
+    let (upper, work) = (folder.to_owned(), folder.to_owned());
+    processes.open_view(&View { target: at.to_owned(), lower: Vec::new(), upper, work }).await
+}
+
 /// Copies a tree that holds no layers, with modes, times and links, by reflink where the file system can; what is in `to` and not
 /// in `from` stays.
 ///
@@ -347,11 +366,21 @@ pub fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
     layer::copy_tree(from, to, layer::Whiteouts::Leave, &|_| false)
 }
 
+/// Writes the file as a whole or not at all: whoever reads it finds this one or the one before.
 fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), WorkspaceError> {
     let json = |source| WorkspaceError::Manifest { path: path.to_owned(), source };
     let text = serde_json::to_vec_pretty(value).map_err(json)?;
-    std::fs::write(path, text).map_err(WorkspaceError::at(path))
+    let number = WRITTEN.fetch_add(1, Ordering::Relaxed);
+    let fresh = path.with_extension(format!("{}.{number}", std::process::id()));
+    let written = std::fs::write(&fresh, text).and_then(|()| std::fs::rename(&fresh, path));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&fresh);
+    }
+    written.map_err(WorkspaceError::at(path))
 }
+
+/// How many files this process has written with a name of their own first.
+static WRITTEN: AtomicU64 = AtomicU64::new(0);
 
 fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, WorkspaceError> {
     let text = std::fs::read(path).map_err(WorkspaceError::at(path))?;

@@ -25,6 +25,7 @@ use worker::workspace::Snapshot;
 
 use super::checkout::{self, Checkout};
 use super::depot::RemoteDepot;
+use super::holding::{Held, Holds};
 use super::link::Link;
 use super::outbox::{LeaseLog, Outbox};
 use crate::keeping::LocalMask;
@@ -49,20 +50,20 @@ pub struct Attempts {
     running: RefCell<BTreeMap<LeaseId, Running>>,
     /// The most recently used last.
     builds: RefCell<Vec<Rc<OpenBuild>>>,
+    /// Builds that are being opened, each by one attempt; others wait for it.
+    opening: tokio::sync::Mutex<()>,
+    /// Builds whose workspaces are in use.
+    holds: Holds<BuildId>,
     untidied: Cell<u32>,
-    /// Builds that are being opened, or whose workspaces are being removed: one at a time has the folder of a build.
-    busy: RefCell<BTreeSet<BuildId>>,
-    /// Woken when one of them is free again.
-    freed: Notify,
     /// Woken when nothing runs any more.
     pub idle: Notify,
 }
 
 /// An attempt that runs.
 struct Running {
-    build: BuildId,
-    source: Option<Digest>,
     cancel: worker::Cancel,
+    /// Its workspace stays.
+    _held: Held<BuildId>,
 }
 
 /// A build whose attempts run over one checkout.
@@ -71,6 +72,9 @@ struct OpenBuild {
     source: Option<Digest>,
     worker: worker::Worker,
     observer: Arc<StepObserver>,
+    /// Its files stay.
+    _checkout: Checkout,
+    _held: Held<BuildId>,
 }
 
 /// Tells the server of steps.
@@ -133,9 +137,9 @@ impl Attempts {
             outbox,
             running: RefCell::default(),
             builds: RefCell::default(),
+            opening: tokio::sync::Mutex::default(),
+            holds: Holds::default(),
             untidied: Cell::new(0),
-            busy: RefCell::default(),
-            freed: Notify::new(),
             idle: Notify::new(),
         }
     }
@@ -170,7 +174,7 @@ impl Attempts {
             return self.outbox.say(&FromWorker::Finished { lease, report: Box::new(report) });
         }
         let cancel = worker::Cancel::new();
-        let running = Running { build: spec.build, source: spec.origin.source, cancel: cancel.clone() };
+        let running = Running { cancel: cancel.clone(), _held: self.holds.hold(spec.build) };
         self.running.borrow_mut().insert(lease, running);
         let attempts = Rc::clone(self);
         tokio::task::spawn_local(async move {
@@ -214,11 +218,10 @@ impl Attempts {
         cancel: worker::Cancel,
     ) -> Result<AttemptReport, String> {
         let masker = Masker::new(values.values()).map_err(|error| error.to_string())?;
-        let checkout = self.link.checkout(spec.origin.source).await?;
         self.fetch_programs(&spec).await?;
         let build = match spec.job.workspace {
-            WorkspaceKind::Isolated => self.open_build(&spec, &checkout).await?,
-            WorkspaceKind::InPlace => self.open_in_place(&spec, &checkout).await?,
+            WorkspaceKind::Isolated => self.open_build(&spec).await?,
+            WorkspaceKind::InPlace => self.open_in_place(&spec).await?,
         };
         let (lease, name) = (spec.lease, spec.name.clone());
         build.observer.begin(&name, lease);
@@ -231,22 +234,6 @@ impl Attempts {
         let report = worker::run_attempt(&build.worker, spec, secrets, Arc::new(log), Arc::new(depot), cancel).await;
         build.observer.end(&name, lease);
         Ok(report)
-    }
-
-    /// Waits until nobody opens a build or removes its workspaces.
-    async fn until_free(&self, build: BuildId) {
-        loop {
-            let freed = self.freed.notified();
-            if !self.busy.borrow().contains(&build) {
-                return;
-            }
-            freed.await;
-        }
-    }
-
-    fn free(&self, builds: &[BuildId]) {
-        self.busy.borrow_mut().retain(|build| !builds.contains(build));
-        self.freed.notify_waiters();
     }
 
     /// The programs of pipelines that steps of the job are functions of.
@@ -270,27 +257,18 @@ impl Attempts {
         Ok(())
     }
 
-    async fn open_build(&self, spec: &AttemptSpec, checkout: &Checkout) -> Result<Rc<OpenBuild>, String> {
-        let (build, source) = (spec.build, spec.origin.source);
-        // Whoever opens it now does so for all.
-        self.until_free(build).await;
-        let is_it = |open: &Rc<OpenBuild>| open.build == build && open.source == source;
-        let found = {
-            let mut builds = self.builds.borrow_mut();
-            let place = builds.iter().position(is_it);
-            place.map(|place| {
-                let open = builds.remove(place);
-                builds.push(Rc::clone(&open));
-                open
-            })
-        };
-        if let Some(open) = found {
+    /// The open build of an attempt, opened if it is not: by one attempt, however many begin at once, since two that made its
+    /// snapshot at once would each take away the other's.
+    async fn open_build(&self, spec: &AttemptSpec) -> Result<Rc<OpenBuild>, String> {
+        if let Some(open) = self.opened(spec) {
             return Ok(open);
         }
-        self.busy.borrow_mut().insert(build);
-        let opened = self.open(spec, checkout).await;
-        self.free(&[build]);
-        let open = Rc::new(opened?);
+        let checkout = self.link.checkout(&spec.origin.project, spec.origin.source).await?;
+        let _turn = self.opening.lock().await;
+        if let Some(open) = self.opened(spec) {
+            return Ok(open);
+        }
+        let open = Rc::new(self.open(spec, checkout).await?);
         let mut builds = self.builds.borrow_mut();
         builds.push(Rc::clone(&open));
         if builds.len() > BUILDS_OPEN_MAX {
@@ -299,54 +277,61 @@ impl Attempts {
         Ok(open)
     }
 
+    fn opened(&self, spec: &AttemptSpec) -> Option<Rc<OpenBuild>> {
+        let mut builds = self.builds.borrow_mut();
+        let is_it = |open: &Rc<OpenBuild>| open.build == spec.build && open.source == spec.origin.source;
+        let place = builds.iter().position(is_it)?;
+        let open = builds.remove(place);
+        builds.push(Rc::clone(&open));
+        Some(open)
+    }
+
     /// Opens a build over a checkout that nobody changes.
-    async fn open(&self, spec: &AttemptSpec, checkout: &Checkout) -> Result<OpenBuild, String> {
+    async fn open(&self, spec: &AttemptSpec, checkout: Checkout) -> Result<OpenBuild, String> {
         let directory = worker::snapshot_directory(&self.data, spec.build);
-        let (tree, folder) = (checkout.tree.clone(), checkout.folder.clone());
+        let Checkout { tree, folder, shown, .. } = checkout.clone();
         let taken = tokio::task::spawn_blocking(move || {
-            Snapshot::of_immutable(&tree, &folder, &directory)
-                .map(drop)
+            Snapshot::of_immutable(&tree, &folder, &shown, &directory)
                 .map_err(|error| crate::commands::Stop::of(&error))
         });
-        taken.await.map_err(|error| error.to_string())?.map_err(|stop| stop.message)?;
-        self.open_at(spec, checkout.root()).await
+        let snapshot = taken.await.map_err(|error| error.to_string())?.map_err(|stop| stop.message)?;
+        let open = self.open_at(spec, checkout, None).await?;
+        Ok(OpenBuild { worker: open.worker.with_snapshot(snapshot), ..open })
     }
 
     /// Opens a build for one attempt over a copy of the checkout.
-    async fn open_in_place(&self, spec: &AttemptSpec, checkout: &Checkout) -> Result<Rc<OpenBuild>, String> {
-        self.until_free(spec.build).await;
+    async fn open_in_place(&self, spec: &AttemptSpec) -> Result<Rc<OpenBuild>, String> {
+        let checkout = self.link.checkout(&spec.origin.project, spec.origin.source).await?;
         let directory = worker::workspace_directory(&self.data, spec.build, spec.attempt);
-        let from = checkout.clone();
         let copied = tokio::task::spawn_blocking(move || {
             fs::create_dir_all(&directory).map_err(|error| error.to_string())?;
-            checkout::copy(&from, &directory.join("tree"))
+            checkout::copy(&checkout, &directory.join("tree"))
         });
         let copied = copied.await.map_err(|error| error.to_string())??;
-        Ok(Rc::new(self.open_at(spec, copied.root()).await?))
+        let shown = worker::Shown { tree: copied.tree.clone(), at: copied.shown.clone() };
+        Ok(Rc::new(self.open_at(spec, copied, Some(shown)).await?))
     }
 
-    async fn open_at(&self, spec: &AttemptSpec, root: PathBuf) -> Result<OpenBuild, String> {
+    async fn open_at(
+        &self,
+        spec: &AttemptSpec,
+        checkout: Checkout,
+        shown: Option<worker::Shown>,
+    ) -> Result<OpenBuild, String> {
         let observer = Arc::new(StepObserver { outbox: Arc::clone(&self.outbox), leases: Mutex::default() });
         let settings = worker::Settings {
-            root,
+            root: checkout.root(),
             data: self.data.clone(),
             build: spec.build,
             grace: self.grace,
             observer: Some(Arc::clone(&observer) as Arc<dyn worker::Observer>),
+            shown,
+            notes: checkout.notes.clone(),
         };
         let worker = worker::Worker::new(self.processes.clone(), settings).await;
         let worker = worker.map_err(|error| crate::commands::Stop::of(&error).message)?;
-        Ok(OpenBuild { build: spec.build, source: spec.origin.source, worker, observer })
-    }
-
-    /// The builds and sources that attempts or open builds use.
-    fn in_use(&self) -> (BTreeSet<BuildId>, BTreeSet<Digest>) {
-        let (running, open) = (self.running.borrow(), self.builds.borrow());
-        let of_open = open.iter().map(|open| open.build);
-        let builds = running.values().map(|running| running.build).chain(of_open).collect();
-        let of_open = open.iter().filter_map(|open| open.source);
-        let sources = running.values().filter_map(|running| running.source).chain(of_open).collect();
-        (builds, sources)
+        let (build, source) = (spec.build, spec.origin.source);
+        Ok(OpenBuild { build, source, worker, observer, _checkout: checkout, _held: self.holds.hold(build) })
     }
 
     /// Takes away what is old: workspaces, checkouts, contents.
@@ -356,25 +341,13 @@ impl Attempts {
             return;
         }
         self.untidied.set(0);
-        let data = self.data.clone();
-        let old = tokio::task::spawn_blocking(move || old_workspaces(&data)).await.unwrap_or_default();
-        // Nothing comes between this look and the mark: an attempt that begins now sees the mark.
-        let (builds, sources) = self.in_use();
-        let gone: Vec<BuildId> = {
-            let mut busy = self.busy.borrow_mut();
-            // What is marked already another turn removes.
-            old.into_iter().filter(|build| !builds.contains(build) && busy.insert(*build)).collect()
-        };
-        let (data, link, going) = (self.data.clone(), Arc::clone(&self.link), gone.clone());
+        let (data, link, holds) = (self.data.clone(), Arc::clone(&self.link), self.holds.clone());
         let tidied = tokio::task::spawn_blocking(move || {
-            for build in going {
-                let _ = worker::workspace::remove_tree(&data.join("workspaces").join(build.0.to_string()));
-            }
-            link.sweep(&sources);
+            retire_workspaces(&data.join("workspaces"), &holds);
+            link.sweep();
         });
         // What could not be taken away is tried again later.
         let _ = tidied.await;
-        self.free(&gone);
     }
 }
 
@@ -397,10 +370,40 @@ fn lay_program(link: &Link, digest: Digest, path: &Path) -> Result<(), String> {
     lay().map_err(|error| format!("cannot keep the pipeline's program: {error}"))
 }
 
-/// The builds with workspaces that are not among the newest.
-fn old_workspaces(data: &Path) -> Vec<BuildId> {
-    let Ok(entries) = fs::read_dir(data.join("workspaces")) else { return Vec::new() };
-    let mut builds: Vec<u64> = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+/// What the names of workspaces begin with that are being taken away.
+const RETIRED: &str = ".retired-";
+
+/// Removes the workspaces of builds that are not among the newest and that nobody holds: out of sight first, while nobody can begin
+/// to use them.
+fn retire_workspaces(workspaces: &Path, holds: &Holds<BuildId>) {
+    let names = || fs::read_dir(workspaces).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let mut builds: Vec<u64> = names().filter_map(|name| name.to_str()?.parse().ok()).collect();
     builds.sort_unstable_by(|left, right| right.cmp(left));
-    builds.into_iter().skip(BUILDS_WITH_WORKSPACES).map(BuildId).collect()
+    for build in builds.into_iter().skip(BUILDS_WITH_WORKSPACES) {
+        let (from, to) = (workspaces.join(build.to_string()), workspaces.join(format!("{RETIRED}{build}")));
+        let _ = holds.unless_held(&BuildId(build), || fs::rename(from, to));
+    }
+    for retired in names().filter(|name| name.to_str().is_some_and(|name| name.starts_with(RETIRED))) {
+        let _ = worker::workspace::remove_tree(&workspaces.join(retired));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workspaces_that_somebody_holds_stay() {
+        let scratch = tempfile::tempdir().expect("a folder");
+        let count = BUILDS_WITH_WORKSPACES as u64 + 3;
+        for build in 1..=count {
+            fs::create_dir_all(scratch.path().join(build.to_string()).join("snapshot")).expect("a folder");
+        }
+        let holds = Holds::default();
+        let _held = holds.hold(BuildId(2));
+        retire_workspaces(scratch.path(), &holds);
+        let left = |build: u64| scratch.path().join(build.to_string()).exists();
+        assert_eq!([1, 2, 3, 4].map(left), [false, true, false, true]);
+        assert_eq!(fs::read_dir(scratch.path()).expect("a folder").count(), BUILDS_WITH_WORKSPACES + 1);
+    }
 }

@@ -1,22 +1,29 @@
 //! Contents that this machine has, by digest: files of sources, artifacts and caches that were fetched or made here.
-//! Bounded: what was not used for longest goes first. Losing any of it costs time only.
+//! Bounded: what was not used for longest goes first, and what was not used for long goes. Losing any of it costs time only.
 //!
 //! A content is a plain file `<root>/<two digits>/<all 64 digits>`, with `x` behind it if it may be executed, so that
 //! checkouts can be made of hard links. It comes into sight by a rename, whole, and is never written again. Its time of
-//! modification is that of its first coming; the time of its last access is when it was last used.
+//! modification is what the checkouts need that hold links to it; the time of its last access is when it was last used.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use graph::Digest;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 
 /// How much may be kept if nothing else is said.
 pub const BYTES_MAX: u64 = 20 << 30;
+
+/// What was not used for so long goes, however much room there is.
+const KEPT: Duration = Duration::from_secs(14 * 24 * 3600);
+
+/// How long after a sweep the next is due, however little has come.
+const SWEPT_EVERY: Duration = Duration::from_secs(24 * 3600);
 
 /// To which part of the bound a sweep goes down, in percent.
 const SWEPT_TO_PERCENT: u64 = 80;
@@ -42,6 +49,10 @@ pub struct Contents {
     bytes_max: u64,
     /// What has come since the last sweep.
     come: AtomicU64,
+    /// When the last sweep was; `None` before the first.
+    swept: Mutex<Option<Instant>>,
+    /// Whose turn it is to link a content that no tree has yet.
+    fresh: Mutex<()>,
 }
 
 impl Contents {
@@ -54,7 +65,7 @@ impl Contents {
         // The lock of the data folder is ours: whoever wrote there is dead.
         let _ = fs::remove_dir_all(&incoming);
         fs::create_dir_all(&incoming)?;
-        Ok(Self { root, bytes_max, come: AtomicU64::new(0) })
+        Ok(Self { root, bytes_max, come: AtomicU64::new(0), swept: Mutex::default(), fresh: Mutex::default() })
     }
 
     fn path(&self, digest: Digest, wanted: Use) -> PathBuf {
@@ -162,6 +173,34 @@ impl Contents {
         }
     }
 
+    /// Makes a file of the content at `path`, which does not exist, that was modified at `at`, for trees that nobody writes to: a hard
+    /// link if no other tree has the content, since all links have one time; else a copy.
+    ///
+    /// # Errors
+    /// As [`Contents::lay`].
+    pub fn lay_fresh(&self, digest: Digest, wanted: Use, path: &Path, at: SystemTime) -> io::Result<()> {
+        let own = self.path(digest, wanted);
+        {
+            // Two that look and link at once would give one file two times.
+            let _turn = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+            let metadata = match fs::metadata(&own) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    self.make_form(digest, wanted)?;
+                    fs::metadata(&own)?
+                }
+                other => other?,
+            };
+            let is_this_time = metadata.modified().is_ok_and(|modified| modified == at);
+            if (metadata.nlink() == 1 || is_this_time) && fs::hard_link(&own, path).is_ok() {
+                let times = Timestamps { last_access: time(0, UTIME_NOW), last_modification: time_of(at) };
+                return Ok(rustix::fs::utimensat(CWD, &own, &times, AtFlags::SYMLINK_NOFOLLOW)?);
+            }
+        }
+        fs::copy(&own, path)?;
+        let _ = rustix::fs::utimensat(CWD, &own, &used_now(), AtFlags::SYMLINK_NOFOLLOW);
+        File::open(path)?.set_modified(at)
+    }
+
     /// Makes the one form of a content from the other.
     fn make_form(&self, digest: Digest, wanted: Use) -> io::Result<()> {
         let other = if wanted == Use::Plain { Use::Program } else { Use::Plain };
@@ -185,15 +224,17 @@ impl Contents {
         }
     }
 
-    /// Whether so much has come that a [`Contents::sweep`] is due.
+    /// Whether so much has come, or so much time has gone, that a [`Contents::sweep`] is due.
     pub fn is_sweep_due(&self) -> bool {
-        self.come.load(Ordering::Relaxed) > self.bytes_max / 20
+        let swept = *self.swept.lock().unwrap_or_else(PoisonError::into_inner);
+        self.come.load(Ordering::Relaxed) > self.bytes_max / 20 || swept.is_none_or(|at| at.elapsed() > SWEPT_EVERY)
     }
 
-    /// Removes what was not used for longest until the bound is kept; what checkouts still hold by links takes no room of
+    /// Removes what was not used for long, and what was not used for longest until the bound is kept; what checkouts still hold by links takes no room of
     /// its own and stays with them.
     pub fn sweep(&self) {
         self.come.store(0, Ordering::Relaxed);
+        *self.swept.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         let mut kept = Vec::new();
         for folder in fs::read_dir(&self.root).into_iter().flatten().flatten() {
             if folder.file_name() == INCOMING {
@@ -206,13 +247,11 @@ impl Contents {
             }
         }
         let mut total: u64 = kept.iter().map(|(_, bytes, _)| bytes).sum();
-        if total <= self.bytes_max {
-            return;
-        }
+        let down_to = if total > self.bytes_max { self.bytes_max / 100 * SWEPT_TO_PERCENT } else { u64::MAX };
         kept.sort();
-        let spared = SystemTime::now() - SPARED;
+        let (spared, old) = (SystemTime::now() - SPARED, SystemTime::now() - KEPT);
         for (used, bytes, path) in kept {
-            if total <= self.bytes_max / 100 * SWEPT_TO_PERCENT || used > spared {
+            if used > spared || (total <= down_to && used > old) {
                 break;
             }
             if fs::remove_file(path).is_ok() {
@@ -223,8 +262,17 @@ impl Contents {
 }
 
 fn used_now() -> Timestamps {
-    let time = |tv_nsec| Timespec { tv_sec: 0, tv_nsec };
-    Timestamps { last_access: time(UTIME_NOW), last_modification: time(UTIME_OMIT) }
+    Timestamps { last_access: time(0, UTIME_NOW), last_modification: time(0, UTIME_OMIT) }
+}
+
+fn time(tv_sec: i64, tv_nsec: i64) -> Timespec {
+    Timespec { tv_sec, tv_nsec }
+}
+
+/// A time as the system takes it; one before 1970 is 1970.
+pub fn time_of(at: SystemTime) -> Timespec {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    time(i64::try_from(since.as_secs()).unwrap_or(i64::MAX), i64::from(since.subsec_nanos()))
 }
 
 /// A content on its way in; dropped, nothing is left of it.

@@ -3,7 +3,7 @@
 //!
 //! What moves bytes blocks, and is called off the thread of all attempts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -12,15 +12,16 @@ use std::time::{Duration, Instant};
 use api::blob::{DIGESTS_MAX, Digests, PARCEL_HEAD_BYTES, read_parcel_head};
 use api::client::{Client, ClientError, Parcel};
 use api::problem::ProblemKind;
-use api::source::{MANIFEST_BYTES_MAX, Manifest};
+use api::source::{HISTORY_DOCUMENT_BYTES_MAX, History, MANIFEST_BYTES_MAX, Manifest};
 use api::worker::{FindCache, FoundCache, SaveCache, SavedCache};
 use graph::Digest;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::checkout::{Checkout, Checkouts};
+use super::checkout::{Checkout, Checkouts, Source};
 use super::content::{Contents, Incoming};
 use super::evaluation::Evaluations;
+use super::history::laying;
 use super::sending::{Blocks, Body, LARGE_BYTES, Sending};
 use crate::commands::Stop;
 
@@ -33,6 +34,9 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// How many contents are asked for in one parcel, and how many bytes.
 const PARCEL_DIGESTS: usize = 2_000;
 const PARCEL_BYTES: u64 = 64 << 20;
+
+/// How many sources are laid at once, each of another project. Which turn a project has depends on its name.
+const LAYING_AT_ONCE: usize = 16;
 
 /// Why the server did not give or take something.
 #[derive(Debug)]
@@ -94,8 +98,8 @@ pub struct Link {
     calling: RwLock<Calling>,
     /// Tells calls that are under way to end.
     ends: watch::Sender<Calling>,
-    /// Who fetches a source; others wait for it.
-    laying: Mutex<BTreeMap<Digest, Arc<Mutex<()>>>>,
+    /// Who lays a source; others of the project wait for it.
+    laying: [Mutex<()>; LAYING_AT_ONCE],
 }
 
 impl Link {
@@ -106,13 +110,13 @@ impl Link {
     pub fn open(data: &Path, contents_bytes_max: u64) -> io::Result<Self> {
         Ok(Self {
             contents: Contents::open(data.join("contents"), contents_bytes_max)?,
-            checkouts: Checkouts::open(data.join("checkouts"))?,
+            checkouts: Checkouts::open(data)?,
             evaluations: Evaluations::open(data.join("evaluate")),
             client: watch::Sender::new(None),
             runtime: Handle::current(),
             calling: RwLock::new(Calling::Open),
             ends: watch::Sender::new(Calling::Open),
-            laying: Mutex::default(),
+            laying: Default::default(),
         })
     }
 
@@ -333,22 +337,23 @@ impl Link {
         self.call(async |client| client.worker_cache_save(save).await)
     }
 
-    /// The checkout of a source, laid if it is not there; an empty one for a build without files.
+    /// The checkout of a project's source, laid if it is not there; an empty one for a build without files.
     ///
     /// # Errors
     /// A sentence.
-    pub async fn checkout(self: &Arc<Self>, source: Option<Digest>) -> Result<Checkout, String> {
+    pub async fn checkout(self: &Arc<Self>, project: &str, source: Option<Digest>) -> Result<Checkout, String> {
         if let Some(source) = source
-            && let Some(checkout) = self.checkouts.find(source)
+            && let Some(checkout) = self.checkouts.find(project, source)
         {
             return Ok(checkout);
         }
         let link = Arc::clone(self);
-        let laid = tokio::task::spawn_blocking(move || link.checkout_now(source));
+        let project = project.to_owned();
+        let laid = tokio::task::spawn_blocking(move || link.checkout_now(&project, source));
         laid.await.map_err(|error| error.to_string())?
     }
 
-    fn checkout_now(&self, source: Option<Digest>) -> Result<Checkout, String> {
+    fn checkout_now(&self, project: &str, source: Option<Digest>) -> Result<Checkout, String> {
         let source = match source {
             Some(source) => source,
             None => {
@@ -357,21 +362,33 @@ impl Link {
                 self.contents.put(&text).map_err(|error| LinkError::from(error).to_string())?
             }
         };
-        let turn = {
-            let mut laying = self.laying.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(laying.entry(source).or_default())
+        let mut hasher = DefaultHasher::new();
+        project.hash(&mut hasher);
+        let turn = usize::try_from(hasher.finish() % LAYING_AT_ONCE as u64).unwrap_or(0);
+        let _turn = self.laying[turn].lock().unwrap_or_else(PoisonError::into_inner);
+        let laid = match self.checkouts.find(project, source) {
+            Some(there) => Ok(there),
+            None => self.lay(project, source),
         };
-        let laid = {
-            let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
-            match self.checkouts.find(source) {
-                Some(there) => Ok(there),
-                None => {
-                    self.manifest(source).and_then(|manifest| self.checkouts.lay(source, &manifest, &self.contents))
-                }
-            }
-        };
-        self.laying.lock().unwrap_or_else(PoisonError::into_inner).remove(&source);
         laid.map_err(|error| format!("the files of the build could not be laid: {error}"))
+    }
+
+    fn lay(&self, project: &str, digest: Digest) -> Result<Checkout, String> {
+        let manifest = self.manifest(digest)?;
+        let history = manifest.history.map(|history| self.history(history));
+        let source = Source { digest, manifest: &manifest, history };
+        self.checkouts.lay(project, source, &self.contents)
+    }
+
+    /// The history of a source, with all its packs here. Blocks.
+    fn history(&self, document: Digest) -> Result<History, String> {
+        self.fetch_now(document).map_err(|error| error.to_string())?;
+        let text = self.contents.bytes(document, HISTORY_DOCUMENT_BYTES_MAX);
+        let history = laying::read(&text.ok_or("it is too long")?)?;
+        for pack in &history.packs {
+            self.fetch_now(pack.digest).map_err(|error| error.to_string())?;
+        }
+        Ok(history)
     }
 
     /// The manifest of a source, with all its contents here. Blocks.
@@ -392,9 +409,9 @@ impl Link {
         &self.evaluations
     }
 
-    /// Takes away what is old; these sources are in use. Blocks.
-    pub fn sweep(&self, in_use: &BTreeSet<Digest>) {
-        self.checkouts.sweep(in_use);
+    /// Takes away what is old and not in use. Blocks.
+    pub fn sweep(&self) {
+        self.checkouts.sweep();
         if self.contents.is_sweep_due() {
             self.contents.sweep();
         }

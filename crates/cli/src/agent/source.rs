@@ -17,6 +17,7 @@ use worker::git;
 use worker::repository::{self, Standing, Until};
 use worker::tree::{Content, Kind, StatCache, Tree};
 
+use super::history::{self, Of, Packed};
 use super::sending::{Body, LARGE_BYTES};
 
 /// How many names that cannot be sent are told.
@@ -37,23 +38,36 @@ pub struct Gathered {
     pub text: Vec<u8>,
     /// The name of the source: the digest of `text`.
     pub digest: Digest,
+    /// What people should know; empty if nothing.
+    pub notes: Vec<String>,
     /// Where each content is read.
     contents: BTreeMap<Digest, Place>,
+}
+
+/// Where what is known of files and histories is kept between builds.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'k> {
+    /// The file of files' stats, or of digests of git's objects.
+    pub contents: &'k Path,
+    /// The folder of packs.
+    pub packs: &'k Path,
 }
 
 /// Where a content is read.
 enum Place {
     File(PathBuf),
+    /// Here.
+    Bytes(Vec<u8>),
     /// An object of the repository whose checkout is at the path.
     Object(PathBuf, String),
 }
 
-/// Lists and looks at `project` and the checkout around it. `stats` is the file in which is kept what is known of files;
-/// `base` is what `changed` compares with.
+/// Lists and looks at `project` and the checkout around it. `known.contents` has what is known of files; `base` is what `changed`
+/// compares with.
 ///
 /// # Errors
 /// A sentence: something cannot be read, or a name cannot be sent.
-pub fn of_directory(project: &Path, stats: &Path, base: &str) -> Result<Gathered, String> {
+pub fn of_directory(project: &Path, known: Known<'_>, base: &str) -> Result<Gathered, String> {
     let standing = repository::standing(project).map_err(|error| error.to_string())?;
     let is_repository = standing.is_some();
     let Standing { root, prefix } =
@@ -62,12 +76,26 @@ pub fn of_directory(project: &Path, stats: &Path, base: &str) -> Result<Gathered
     std::thread::scope(|scope| {
         // git is asked while files are looked at.
         let asked = is_repository.then(|| scope.spawn(|| about_commit(project, base)));
-        let looked = files_of(&root, stats);
+        let packed = is_repository.then(|| scope.spawn(|| history_of(&root, None, known.packs)));
+        let looked = files_of(&root, known.contents);
         let (changed, branches) = asked.map(|asked| asked.join().unwrap_or_default()).unwrap_or_default();
+        let packed = packed.and_then(|packed| packed.join().unwrap_or_default());
         let (files, contents) = looked?;
         let manifest = Manifest { version: VERSION, files, folder, changed, branches, history: None };
-        Gathered::new(manifest, contents)
+        Gathered::new(manifest, contents, packed)
     })
+}
+
+/// The history of a commit, or of that which is checked out; `None` if there is none. Why there is none although there should be is
+/// the error: a build can go without.
+fn history_of(root: &Path, commit: Option<&str>, packs: &Path) -> Option<Result<Packed, String>> {
+    match commit {
+        Some(commit) => Some(history::pack(root, commit, Of::Commit, packs)),
+        None => {
+            let commit = repository::head(root).ok()?.commit?;
+            Some(history::pack(root, &commit, Of::Directory, packs))
+        }
+    }
 }
 
 /// What differs from `base`, and the branches that hold the commit, if git can tell.
@@ -152,16 +180,16 @@ fn refuse_unsendable(names: &[String]) -> Result<(), String> {
 }
 
 /// The files of a commit of the repository that `project` lies in, submodules included where they are checked out.
-/// `objects` is the file in which the digests of git's objects are kept.
+/// `kept.contents` has the digests of git's objects.
 ///
 /// # Errors
 /// A sentence: there is no such commit, git refuses, or a name cannot be sent.
-pub fn of_commit(project: &Path, commit: &str, objects: &Path, base: Option<&str>) -> Result<Gathered, String> {
+pub fn of_commit(project: &Path, commit: &str, kept: Known<'_>, base: Option<&str>) -> Result<Gathered, String> {
     let standing = repository::standing(project).map_err(|error| error.to_string())?;
     let Some(Standing { root, prefix }) = standing else {
         return Err(format!("{} is in no git repository: there is no commit `{commit}`", project.display()));
     };
-    let mut known = Objects::open(objects);
+    let mut known = Objects::open(kept.contents);
     let mut listed = Vec::new();
     list_commit(&root, Path::new(""), commit, 0, &mut listed)?;
     known.learn(&listed)?;
@@ -189,7 +217,8 @@ pub fn of_commit(project: &Path, commit: &str, objects: &Path, base: Option<&str
     let changed = repository::changed_files(project, base.unwrap_or(&parent), Until::Commit(commit)).ok();
     let branches = repository::branches_holding(project, commit).ok();
     let folder = text_of(&prefix)?.to_owned();
-    Gathered::new(Manifest { version: VERSION, files, folder, changed, branches, history: None }, contents)
+    let packed = history_of(&root, Some(commit), kept.packs);
+    Gathered::new(Manifest { version: VERSION, files, folder, changed, branches, history: None }, contents, packed)
 }
 
 /// The full id of a commit, or of what a branch or tag points at.
@@ -374,7 +403,24 @@ fn read_objects(child: &mut Child, ids: &[&str], take: &mut Take<'_>) -> io::Res
 const CHANGED: &str = "changed while it was sent";
 
 impl Gathered {
-    fn new(manifest: Manifest, contents: BTreeMap<Digest, Place>) -> Result<Self, String> {
+    fn new(
+        mut manifest: Manifest,
+        mut contents: BTreeMap<Digest, Place>,
+        packed: Option<Result<Packed, String>>,
+    ) -> Result<Self, String> {
+        let mut notes = Vec::new();
+        match packed {
+            None => {}
+            Some(Err(fault)) => notes.push(format!("jobs see no git history: {fault}")),
+            Some(Ok(packed)) => {
+                let text = serde_json::to_vec(&packed.history).map_err(|error| error.to_string())?;
+                let digest = Digest(*blake3::hash(&text).as_bytes());
+                manifest.history = Some(digest);
+                contents.insert(digest, Place::Bytes(text));
+                contents.extend(packed.files.into_iter().map(|(digest, file)| (digest, Place::File(file))));
+                notes = packed.notes;
+            }
+        }
         if manifest.files.len() > FILES_MAX {
             return Err(format!("there are more than {FILES_MAX} files, the most a source may have"));
         }
@@ -383,7 +429,7 @@ impl Gathered {
             return Err(format!("the list of files is longer than {MANIFEST_BYTES_MAX} bytes"));
         }
         let digest = Digest(*blake3::hash(&text).as_bytes());
-        Ok(Self { text, digest, contents })
+        Ok(Self { text, digest, notes, contents })
     }
 
     /// The digests of all contents; sorted, no duplicates.
@@ -416,6 +462,7 @@ impl Gathered {
                     }
                     take(*digest, Body::Bytes(bytes))?;
                 }
+                Some(Place::Bytes(bytes)) => take(*digest, Body::Bytes(bytes.clone()))?,
                 Some(Place::Object(repository, id)) => objects.entry(repository).or_default().push(id),
                 None => return Err(format!("the server asks for {}, which is no file of the source", digest.short())),
             }
@@ -488,6 +535,11 @@ mod tests {
         (scratch, root)
     }
 
+    fn known(scratch: &tempfile::TempDir) -> Known<'static> {
+        let leaked = |name: &str| &*Box::leak(scratch.path().join(name).into_boxed_path());
+        Known { contents: leaked("contents"), packs: leaked("packs") }
+    }
+
     fn manifest(gathered: &Gathered) -> Manifest {
         serde_json::from_slice(&gathered.text).expect("a manifest")
     }
@@ -516,7 +568,7 @@ mod tests {
     #[test]
     fn a_directory_is_sent_as_it_stands() {
         let (scratch, root) = repository();
-        let gathered = of_directory(&root, &scratch.path().join("stats"), "HEAD").expect("it is listed");
+        let gathered = of_directory(&root, known(&scratch), "HEAD").expect("it is listed");
         assert_eq!(
             shown(&gathered),
             [".gitignore ignored 8", "kept 1 1", "link -> kept", "new 4 1", "run.sh* #!/bin/sh 10", "sub/changed 2 1"]
@@ -526,7 +578,7 @@ mod tests {
             Some(["new".to_owned(), "sub/changed".to_owned()].as_slice())
         );
         assert_eq!(manifest(&gathered).branches.as_deref(), Some(["main".to_owned()].as_slice()));
-        let again = of_directory(&root, &scratch.path().join("stats"), "HEAD").expect("it is listed");
+        let again = of_directory(&root, known(&scratch), "HEAD").expect("it is listed");
         assert_eq!(again.digest, gathered.digest);
         fs::write(root.join("kept"), "other").expect("a file");
         let digest = Digest(*blake3::hash(b"1").as_bytes());
@@ -537,7 +589,7 @@ mod tests {
     #[test]
     fn a_folder_knows_where_it_stands() {
         let (scratch, root) = repository();
-        let gathered = of_directory(&root.join("sub"), &scratch.path().join("stats"), "HEAD").expect("it is listed");
+        let gathered = of_directory(&root.join("sub"), known(&scratch), "HEAD").expect("it is listed");
         assert_eq!(manifest(&gathered).folder, "sub");
         assert!(manifest(&gathered).files.contains_key("kept"));
     }
@@ -547,7 +599,7 @@ mod tests {
         let (scratch, root) = repository();
         let id = commit_id(&root, "main").expect("a commit");
         for _ in 0..2 {
-            let gathered = of_commit(&root, &id, &scratch.path().join("objects"), None).expect("it is listed");
+            let gathered = of_commit(&root, &id, known(&scratch), None).expect("it is listed");
             assert_eq!(
                 shown(&gathered),
                 [".gitignore ignored 8", "kept 1 1", "link -> kept", "run.sh* #!/bin/sh 10", "sub/changed 1 1"]
@@ -561,7 +613,7 @@ mod tests {
     fn names_that_are_no_text_are_told() {
         let (scratch, root) = repository();
         fs::write(root.join(OsStr::from_bytes(b"a\xff")), "").expect("a file");
-        let fault = of_directory(&root, &scratch.path().join("stats"), "HEAD").map(|_| ()).expect_err("it is refused");
+        let fault = of_directory(&root, known(&scratch), "HEAD").map(|_| ()).expect_err("it is refused");
         assert_eq!(fault, "names that are not UTF-8 cannot be sent: `a\u{fffd}`; rename them, or have git ignore them");
     }
 

@@ -266,6 +266,7 @@ fn outcome_of(outcome: OutcomeWord, cause: Option<&Cause>, outputs: &BTreeMap<St
         }
         OutcomeWord::Failed => Outcome::Failed(match cause.map(|cause| cause.kind.as_str()) {
             Some("lost") => Failure::Lost,
+            Some("setup") => Failure::Setup { message: text },
             _ => Failure::Infra { message: text },
         }),
     }

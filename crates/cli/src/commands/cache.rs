@@ -15,6 +15,7 @@ use crate::calendar::Calendar;
 use crate::columns::{Cell, Columns, Paint};
 use crate::places::Places;
 use crate::project::Project;
+use crate::retention::CacheBounds;
 use crate::{exit, output, words};
 
 /// What to say where nothing is kept.
@@ -75,7 +76,8 @@ fn list(store: &dyn Store, form: ListForm, calendar: &Calendar) -> Result<String
         }
         text.push_str(&caches_table(&caches, calendar));
         let bytes = caches.iter().map(|row| row.bytes).sum();
-        text.push_str(&format!("{}, {}\n", words::count(caches.len(), "cache"), words::size(bytes)));
+        let count = words::count(caches.len(), "cache");
+        text.push_str(&format!("{count}, {}; {}\n", words::size(bytes), CacheBounds::of_environment()));
     }
     Ok(text)
 }
@@ -227,7 +229,7 @@ lib         1  2.0 KiB  6 min ago  never      {lib}
 
 cache key  job  build     size  saved     last used
 cargo-1    lib      1  4.0 KiB  just now  never
-1 cache, 4.0 KiB
+1 cache, 4.0 KiB; a cache goes 14 days after its last use, the longest unused first if all take more than 20.0 GiB
 "
             ),
         );

@@ -26,7 +26,7 @@ use crate::pipeline::Pipeline;
 use crate::places::Places;
 use crate::program::testing::{self, Tests};
 use crate::project::Project;
-use crate::retention::{self, Retention};
+use crate::retention::{self, CacheBounds, Retention};
 use crate::shortcut::{Key, Unchanged};
 use crate::view::json::Json;
 use crate::view::live::Live;
@@ -284,7 +284,9 @@ pub fn execute(
     }
     ending::show(&world, places, &project.root, build, how.output, colour)?;
     retire_workspaces(&project.data, places, build);
-    if let Err(stop) = retention::apply(places, Retention::of_environment(), build, now()) {
+    let kept = retention::apply(places, Retention::of_environment(), build, now())
+        .and_then(|()| retention::apply_to_caches(places, CacheBounds::of_environment(), now()).map(drop));
+    if let Err(stop) = kept {
         let _ = writeln!(std::io::stderr(), "note: {}", stop.message);
     }
     drop(world);
@@ -337,6 +339,8 @@ async fn build_to_end(
         build,
         grace: std::time::Duration::from_secs(how.grace),
         observer: (view.wants() != Wants::Facts).then(|| Arc::new(view.clone()) as Arc<dyn worker::Observer>),
+        shown: None,
+        notes: Vec::new(),
     };
     let worker = worker::Worker::new(processes.clone(), settings).await.map_err(|error| Stop::of(&error))?;
     let (inbox, inputs) = server::shell::inbox();

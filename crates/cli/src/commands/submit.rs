@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::Stop;
 use crate::agent::sending::Sending;
-use crate::agent::source::{self, Gathered};
+use crate::agent::source::{self, Gathered, Known};
 use crate::agent::watching::Watching;
 use crate::args::{Arguments, Colour, Output, Submit};
 use crate::event;
@@ -79,6 +79,9 @@ fn send(
             Err(changed) if Gathered::is_changed(&changed.message) => continue,
             other => other?,
         }
+        for note in &gathered.notes {
+            let _ = writeln!(std::io::stderr(), "note: {}", words::harmless(note));
+        }
         let options = SubmitOptions {
             only: submit.jobs.iter().cloned().collect(),
             fail_fast: submit.fail_fast,
@@ -98,15 +101,16 @@ fn send(
 }
 
 fn gather(submit: &Submit, project: &Project, event: &EventWanted) -> Result<Gathered, Stop> {
+    let packs = project.data.join("sent-history");
     let gathered = match &submit.commit {
-        None => source::of_directory(
-            &project.root,
-            &project.data.join("sent-stats"),
-            event.base.as_deref().unwrap_or("HEAD~1"),
-        ),
+        None => {
+            let known = Known { contents: &project.data.join("sent-stats"), packs: &packs };
+            source::of_directory(&project.root, known, event.base.as_deref().unwrap_or("HEAD~1"))
+        }
         Some(_) => {
+            let known = Known { contents: &project.data.join("sent-objects"), packs: &packs };
             let commit = event.commit.as_deref().unwrap_or_default();
-            source::of_commit(&project.root, commit, &project.data.join("sent-objects"), event.base.as_deref())
+            source::of_commit(&project.root, commit, known, event.base.as_deref())
         }
     };
     gathered.map_err(Stop::wrong)

@@ -382,7 +382,8 @@ async fn run(parts: &Parts, spec: AttemptSpec, cancel: worker::Cancel) -> Attemp
         Ok(values) => values,
         Err(missing) => {
             let names = missing.join(", ");
-            return infra(format!("no value for the secrets {names}: export them, or give a file by --secrets FILE"));
+            let message = format!("no value for the secrets {names}: export them, or give a file by --secrets FILE");
+            return AttemptReport::of(Outcome::Failed(Failure::Setup { message }), now());
         }
     };
     let masker = match Masker::new(values.values()) {

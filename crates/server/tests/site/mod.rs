@@ -18,7 +18,7 @@ use ropewalk_server::outbox::{LOG, OutboxError, SAYING};
 use ropewalk_server::records::Sharing;
 use ropewalk_server::server::{Parts, Wanted};
 use ropewalk_server::settings::Settings;
-use ropewalk_server::world::SecretSource;
+use ropewalk_server::world::{NoValue, SecretSource};
 use ropewalk_server::{Running, Server};
 use store::blob::{self, DirectoryBlobs, Verify};
 use store::log::{Batch, Logs, LogsSettings, StepEnd, Stream, StreamKey};
@@ -36,9 +36,9 @@ pub fn now() -> Timestamp {
 struct Known(BTreeMap<String, String>);
 
 impl SecretSource for Known {
-    fn values(&self, _: &str, _: Trust, names: &BTreeSet<String>) -> Result<BTreeMap<String, String>, String> {
+    fn values(&self, _: &str, _: Trust, names: &BTreeSet<String>) -> Result<BTreeMap<String, String>, NoValue> {
         let value = |name: &String| {
-            let value = self.0.get(name).ok_or_else(|| format!("no value for {name}"))?;
+            let value = self.0.get(name).ok_or_else(|| NoValue::Unset(format!("no value for {name}")))?;
             Ok((name.clone(), value.clone()))
         };
         names.iter().map(value).collect()

@@ -16,12 +16,13 @@ use rustix::thread::{CapabilitySet, UnshareFlags};
 
 use super::launch;
 
-/// Layers of an overlay mounted at one path. All paths absolute.
+/// Layers of an overlay mounted at one path, or one folder shown there. All paths absolute.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct View {
     /// Where it is mounted; exists.
     pub target: PathBuf,
-    /// The layers that are only read, the topmost first; at least one. May hold `target` itself.
+    /// The layers that are only read, the topmost first. May hold `target` itself. If there are none, the target shows `upper`
+    /// itself, and nothing of it is apart.
     pub lower: Vec<PathBuf>,
     /// Where changes go. Not inside any of `lower`, nor they in it: the kernel refuses that.
     pub upper: PathBuf,
@@ -248,6 +249,11 @@ impl Prepared {
             open.push(rustix::fs::open(layer.as_c_str(), flags, Mode::empty()).map_err(refused(ViewStage::Layer))?);
         }
         let lower_count = open.len() - 2;
+        if lower_count == 0 {
+            let upper = &self.layers[0];
+            return rustix::mount::mount_bind_recursive(upper.as_c_str(), self.target.as_c_str())
+                .map_err(refused(ViewStage::Mount));
+        }
         for (index, layer) in open.iter().enumerate() {
             let key = match index {
                 0 => "lowerdir=",

@@ -30,6 +30,9 @@ struct Manifest {
     checkouts: Vec<Checkout>,
     #[serde(default)]
     tree: TreeKind,
+    /// Where jobs see the tree; at its own place if it says nothing.
+    #[serde(default)]
+    shown: Option<PathBuf>,
 }
 
 /// Whether anybody may change the tree while jobs run.
@@ -96,24 +99,26 @@ impl Snapshot {
             write_whiteouts(&repository, &delta, &ignored).map_err(WorkspaceError::at(&delta))?;
             Vec::new()
         };
-        let manifest = Manifest { repository, prefix, checkouts, tree: TreeKind::Live };
+        let manifest = Manifest { repository, prefix, checkouts, tree: TreeKind::Live, shown: None };
         write_json(&directory.join("snapshot.json"), &manifest)?;
         Self::with(directory, manifest, Watching::Yes)
     }
 
     /// The state of a tree that nobody changes, all of whose files jobs see: git is not asked and nothing is listed or
-    /// watched. `prefix` is the project's folder in it, relative.
+    /// watched. `prefix` is the project's folder in it, relative; `shown` is where jobs see the tree: a folder that is there, so that
+    /// jobs of many trees, one after the other and at once, see theirs at the same place.
     ///
     /// # Errors
     /// The system's words about a file.
-    pub fn of_immutable(tree: &Path, prefix: &Path, directory: &Path) -> Result<Self, WorkspaceError> {
+    pub fn of_immutable(tree: &Path, prefix: &Path, shown: &Path, directory: &Path) -> Result<Self, WorkspaceError> {
+        let shown = Some(fs::canonicalize(shown).map_err(WorkspaceError::at(shown))?);
         let repository = fs::canonicalize(tree).map_err(WorkspaceError::at(tree))?;
         fs::create_dir_all(directory).map_err(WorkspaceError::at(directory))?;
         let directory = fs::canonicalize(directory).map_err(WorkspaceError::at(directory))?;
         let delta = directory.join("delta");
         layer::make_like(&delta, &repository).map_err(WorkspaceError::at(&delta))?;
         let (prefix, checkouts) = (prefix.to_owned(), Vec::new());
-        let manifest = Manifest { repository, prefix, checkouts, tree: TreeKind::Immutable };
+        let manifest = Manifest { repository, prefix, checkouts, tree: TreeKind::Immutable, shown };
         write_json(&directory.join("snapshot.json"), &manifest)?;
         Self::with(directory, manifest, Watching::No)
     }
@@ -151,6 +156,11 @@ impl Snapshot {
     #[must_use]
     pub fn prefix(&self) -> &Path {
         &self.manifest.prefix
+    }
+
+    /// Where jobs see the tree.
+    pub(super) fn shown(&self) -> Option<&Path> {
+        self.manifest.shown.as_deref()
     }
 
     /// Where its layers are.

@@ -280,7 +280,15 @@ pub fn on_ground_with<F: AsyncFnOnce(&Ground)>(files: &[(&str, &str)], grace: Du
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let processes = Processes::attach(keeper).expect("attached");
-        let settings = Settings { root: root.clone(), data: data.clone(), build: BuildId(7), grace, observer: None };
+        let settings = Settings {
+            root: root.clone(),
+            data: data.clone(),
+            build: BuildId(7),
+            grace,
+            observer: None,
+            shown: None,
+            notes: Vec::new(),
+        };
         let worker = Worker::new(processes.clone(), settings).await.expect("a worker");
         let ground = Ground { worker, depot: MemoryDepot::default(), root, data, number: Default::default() };
         test(&ground).await;
