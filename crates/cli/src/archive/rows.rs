@@ -143,7 +143,9 @@ fn skip_reason(cause: &Cause) -> SkipReason {
 pub fn job(job: &Job) -> Option<JobRow> {
     let is_untouched = job.state == JobState::Waiting
         && job.attempts == 0
-        && (job.operation, job.retry_at, job.started).eq(&(None, None, None));
+        && job.operation.is_none()
+        && job.retry_at.is_none()
+        && job.started.is_none();
     (!is_untouched).then(|| JobRow {
         build: job.build,
         name: JobName::from(job.name.as_str()),
