@@ -155,6 +155,10 @@ pub struct BuildFilter {
     /// Of the pipeline of this name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pipeline: Option<String>,
+    /// Older than this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<u64>")]
+    pub before: Option<BuildId>,
 }
 
 /// Asks for a build.

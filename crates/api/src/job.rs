@@ -56,6 +56,21 @@ pub struct Cause {
     pub kind: String,
     /// The same for people.
     pub text: String,
+    /// The index of the step that failed or ran too long, from 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<u16>,
+    /// The exit code of the step that failed, or 128 and the signal's number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit: Option<i32>,
+    /// The time that it might have taken, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_ms: Option<u64>,
+    /// Who canceled or refused it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// The job because of which it was skipped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub because: Option<String>,
 }
 
 impl Cause {
@@ -64,17 +79,38 @@ impl Cause {
     pub fn of(outcome: &Outcome) -> Option<Self> {
         match outcome {
             Outcome::Passed { .. } => None,
-            Outcome::Failed(failure) => Some(Self { kind: failure.kind().to_owned(), text: words::failure(failure) }),
-            Outcome::Skipped(reason) => {
-                let kind = match reason {
-                    SkipReason::Condition { .. } => "condition",
-                    SkipReason::Need { .. } => "need",
-                    SkipReason::NotWanted { .. } => "not_wanted",
-                    SkipReason::Dropped => "dropped",
-                    SkipReason::Refused { .. } => "refused",
-                };
-                Some(Self { kind: kind.to_owned(), text: words::skip_reason(reason) })
-            }
+            Outcome::Failed(failure) => Some(Self::of_failure(failure)),
+            Outcome::Skipped(reason) => Some(Self::of_skip(reason)),
+        }
+    }
+
+    fn new(kind: &str, text: String) -> Self {
+        Self { kind: kind.to_owned(), text, step: None, exit: None, limit_ms: None, by: None, because: None }
+    }
+
+    fn of_failure(failure: &Failure) -> Self {
+        let cause = Self::new(failure.kind(), words::failure(failure));
+        match failure {
+            Failure::Step { step, exit } => Self { step: Some(*step), exit: Some(*exit), ..cause },
+            Failure::Timeout { step, limit_ms } => Self { step: *step, limit_ms: Some(*limit_ms), ..cause },
+            Failure::Canceled { by } => Self { by: Some(by.clone()), ..cause },
+            Failure::Infra { .. } | Failure::Setup { .. } | Failure::Lost => cause,
+        }
+    }
+
+    fn of_skip(reason: &SkipReason) -> Self {
+        let kind = match reason {
+            SkipReason::Condition { .. } => "condition",
+            SkipReason::Need { .. } => "need",
+            SkipReason::NotWanted { .. } => "not_wanted",
+            SkipReason::Dropped => "dropped",
+            SkipReason::Refused { .. } => "refused",
+        };
+        let cause = Self::new(kind, words::skip_reason(reason));
+        match reason {
+            SkipReason::Need { because } => Self { because: Some(because.to_string()), ..cause },
+            SkipReason::Refused { by } => Self { by: Some(by.clone()), ..cause },
+            SkipReason::Condition { .. } | SkipReason::NotWanted { .. } | SkipReason::Dropped => cause,
         }
     }
 }

@@ -48,6 +48,12 @@ pub struct StepLog {
     pub lines: u64,
     /// How many bytes, before compression, all streams together.
     pub bytes: u64,
+    /// When the first of them came.
+    #[serde(default)]
+    pub first: Time,
+    /// When the last of them came.
+    #[serde(default)]
+    pub last: Time,
     /// Whether more may come.
     pub state: LogState,
 }
@@ -110,6 +116,9 @@ pub struct LogLine {
     pub time: Time,
     /// The text without the line's end; bytes that are not UTF-8 are replaced.
     pub line: String,
+    /// The bytes of the text, if they are not UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<Vec<u8>>,
     /// It goes on in the next object of this stream.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub open: bool,
@@ -122,6 +131,28 @@ pub struct LogGap {
     pub number: u64,
     /// Why, for people.
     pub text: String,
+    /// How many lines, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lines: Option<u64>,
+    /// How many bytes, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// Why.
+    #[serde(default)]
+    pub cause: LogGapCause,
+}
+
+/// Why a part of a log is lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LogGapCause {
+    /// It was not written, or cannot be found.
+    #[default]
+    Missing,
+    /// It is there, and is not what was written.
+    Damaged,
+    /// Whoever wrote it ended before its end.
+    CutShort,
 }
 
 /// What a search found.
@@ -147,7 +178,8 @@ pub struct LogHit {
     pub stream: LogStream,
     /// When.
     pub time: Time,
-    /// The line, or what stands around the match in a long one; bytes that are not UTF-8 are replaced.
+    /// The line as it reads, without colours, or what stands around the match in a long one; bytes that are not UTF-8 are
+    /// replaced.
     pub text: String,
 }
 

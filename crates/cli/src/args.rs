@@ -12,7 +12,7 @@ pub use administration::{
     Backup, Config, ConfigForm, Doctor, Installation, MigrateStore, Restore, Token, TokenAttenuate, TokenCommand,
     TokenCreate, TokenInspect, TokenList, TokenRevoke,
 };
-pub use fleet::{Pools, PoolsCommand, Remote, Secrets, SecretsCommand, Workers, WorkersCommand};
+pub use fleet::{Pools, PoolsCommand, Remote, Secrets, SecretsCommand, Where, Workers, WorkersCommand};
 pub use serving::{Serve, Submit, Switch, Work};
 
 /// Run pipelines: on this machine, in isolation, with everything recorded.
@@ -310,9 +310,23 @@ pub struct Builds {
     /// Only builds of this branch.
     #[arg(long, value_name = "NAME")]
     pub branch: Option<String>,
+    /// Only builds of this commit, given in full.
+    #[arg(long, value_name = "COMMIT")]
+    pub commit: Option<String>,
+    /// Only builds of this kind of event.
+    #[arg(long, value_name = "KIND", value_parser = ["push", "tag", "pull_request", "schedule", "manual", "api", "build", "command"])]
+    pub event: Option<String>,
+    /// Only builds that ended so, or run.
+    #[arg(long, value_name = "VERDICT", value_parser = ["running", "passed", "failed", "canceled", "diverged"])]
+    pub verdict: Option<String>,
+    /// Only builds of the pipeline of this name.
+    #[arg(long, value_name = "NAME")]
+    pub pipeline: Option<String>,
     /// The form of the list.
     #[arg(long, value_enum, default_value_t = ListForm::Human, value_name = "FORM")]
     pub output: ListForm,
+    #[command(flatten)]
+    pub at: Where,
 }
 
 /// The form of a list.
@@ -336,6 +350,8 @@ pub struct Show {
     /// The form.
     #[arg(long, value_enum, default_value_t = ListForm::Human, value_name = "FORM")]
     pub output: ListForm,
+    #[command(flatten)]
+    pub at: Where,
 }
 
 /// `ropewalk logs`.
@@ -370,6 +386,8 @@ pub struct Logs {
     /// Exactly the bytes that the job wrote.
     #[arg(long, requires = "job", conflicts_with_all = ["grep", "lines", "timestamps"])]
     pub raw: bool,
+    #[command(flatten)]
+    pub at: Where,
 }
 
 /// `ropewalk retry`.
@@ -378,19 +396,40 @@ pub struct Retry {
     /// The build's number, `last`, or `last-failed`.
     #[arg(default_value = "last")]
     pub build: String,
-    /// Only what did not pass; the rest is taken from that build.
+    /// Only this job, in the same build; on a server.
+    #[arg(conflicts_with = "failed")]
+    pub job: Option<String>,
+    /// Only what did not pass; the rest is taken from that build. On a server it runs in the same build.
     #[arg(long)]
     pub failed: bool,
+    /// Why; kept in a server's audit.
+    #[arg(long, value_name = "TEXT", conflicts_with = "local")]
+    pub reason: Option<String>,
+    /// On a server, print the build's number and do not wait for its end.
+    #[arg(long, conflicts_with = "local")]
+    pub no_wait: bool,
     #[command(flatten)]
     pub how: RunHow,
+    #[command(flatten)]
+    pub at: Where,
 }
 
 /// `ropewalk cancel`.
 #[derive(Debug, Args)]
 pub struct Cancel {
     /// The build's number, or `last`.
-    #[arg(default_value = "last")]
+    #[arg(default_value = "last", conflicts_with = "commit")]
     pub build: String,
+    /// Only this job and what needs it; on a server.
+    pub job: Option<String>,
+    /// All builds of this commit that have not ended, given in full.
+    #[arg(long, value_name = "COMMIT")]
+    pub commit: Option<String>,
+    /// Why; kept in a server's audit.
+    #[arg(long, value_name = "TEXT", conflicts_with = "local")]
+    pub reason: Option<String>,
+    #[command(flatten)]
+    pub at: Where,
 }
 
 /// `ropewalk approve`.
@@ -406,8 +445,13 @@ pub struct Approve {
     /// Say no: the job and what needs it are skipped.
     #[arg(long)]
     pub refuse: bool,
+    /// Why; kept in a server's audit.
+    #[arg(long, value_name = "TEXT", conflicts_with = "local")]
+    pub reason: Option<String>,
     #[command(flatten)]
     pub how: RunHow,
+    #[command(flatten)]
+    pub at: Where,
 }
 
 /// `ropewalk explain`.
@@ -421,6 +465,8 @@ pub struct Explain {
     /// The form.
     #[arg(long, value_enum, default_value_t = ListForm::Human, value_name = "FORM")]
     pub output: ListForm,
+    #[command(flatten)]
+    pub at: Where,
 }
 
 /// `ropewalk cache`.
@@ -458,6 +504,8 @@ pub struct Shell {
     /// Run this there instead of an interactive shell.
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<String>,
+    #[command(flatten)]
+    pub at: Where,
 }
 
 /// `ropewalk export`.

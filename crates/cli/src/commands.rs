@@ -65,6 +65,12 @@ impl Stop {
     }
 }
 
+impl From<store::log::LogError> for Stop {
+    fn from(error: store::log::LogError) -> Self {
+        Self::of(&error)
+    }
+}
+
 impl From<store::StoreError> for Stop {
     fn from(error: store::StoreError) -> Self {
         Self::of(&error)

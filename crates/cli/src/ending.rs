@@ -14,6 +14,7 @@ use crate::commands::Stop;
 use crate::first_error::{self, Excerpt, ExcerptLine, undeclared};
 use crate::local::LocalWorld;
 use crate::places::Places;
+use crate::whereabouts::Whereabouts;
 use crate::{drawing, faults, words};
 
 /// Failed jobs shown with their lines; the rest are only named.
@@ -36,6 +37,7 @@ pub fn show(
     }
     let is_live = crate::commands::run::form(form, &std::io::stdout()) == Output::Live;
     let paint = Paint::of(colour, &std::io::stderr());
+    let at = Whereabouts::here();
     let mut text = String::new();
     let mut failed: Vec<_> = world
         .failed
@@ -63,7 +65,8 @@ pub fn show(
         }
     }
     if failed.len() > JOBS_SHOWN_MAX {
-        let _ = writeln!(text, "\n… and {} more: ropewalk show {build}", failed.len() - JOBS_SHOWN_MAX);
+        let show = at.command(format_args!("show {build}"));
+        let _ = writeln!(text, "\n… and {} more: {show}", failed.len() - JOBS_SHOWN_MAX);
     }
     if !world.faults.is_empty() {
         let lowered = world.last_lowering();
@@ -77,7 +80,8 @@ pub fn show(
     }
     match &world.verdict {
         None => {
-            let _ = writeln!(text, "build {build} waits at a gate: ropewalk approve {build} GATE goes on with it");
+            let approve = at.command(format_args!("approve {build} GATE"));
+            let _ = writeln!(text, "build {build} waits at a gate: {approve} goes on with it");
         }
         Some(verdict) if is_live => {
             let style = match verdict {
@@ -93,7 +97,8 @@ pub fn show(
     if let (Some((job, _)), true) = (failed.first(), world.verdict.is_some()) {
         let _ = writeln!(
             text,
-            "\nto look around where it failed, without running it again:\n  ropewalk shell {build} {job}"
+            "\nto look around where it failed, without running it again:\n  {}",
+            at.command(format_args!("shell {build} {job}"))
         );
     }
     let mut stderr = std::io::stderr().lock();
@@ -151,5 +156,5 @@ fn excerpt(
     };
     let lines_before = printed.iter().filter(|stream| stream.key.step < step).map(|stream| stream.lines).sum();
     let key = StreamKey { attempt: attempt.attempt.0, step };
-    first_error::of_ending(&reader, key, lines_before, described, Some(outcome)).map_err(|error| Stop::of(&error))
+    first_error::of_ending(&reader, key, lines_before, described, Some(outcome))
 }

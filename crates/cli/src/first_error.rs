@@ -11,9 +11,11 @@ use std::sync::LazyLock;
 use graph::{Job, Outcome};
 use regex::Regex;
 use regex::bytes::RegexSet;
-use store::log::{Item, LineEnd, LineStart, LogError, LogReader, Stream, StreamKey};
+use store::log::{Item, LineEnd, LineStart, Stream, StreamKey};
 
+use crate::archive::Log;
 use crate::columns::{self, Paint, Style};
+use crate::commands::Stop;
 use crate::view::annotation::Annotation;
 use crate::{view, words};
 
@@ -169,7 +171,7 @@ fn grade(line: &[u8]) -> Option<Grade> {
 ///
 /// # Errors
 /// If the log cannot be read. Lost parts are passed over.
-pub fn of_step(reader: &LogReader, key: StreamKey, lines_before: u64) -> Result<Excerpt, LogError> {
+pub fn of_step(reader: &dyn Log, key: StreamKey, lines_before: u64) -> Result<Excerpt, Stop> {
     let Some(summary) = reader.stream(key) else { return Ok(Excerpt::default()) };
     let first = first_searched(summary.lines, summary.bytes);
     let Some(found) = first_error(reader, key, first)? else {
@@ -194,12 +196,12 @@ pub fn of_step(reader: &LogReader, key: StreamKey, lines_before: u64) -> Result<
 /// # Errors
 /// As [`of_step`].
 pub fn of_ending(
-    reader: &LogReader,
+    reader: &dyn Log,
     key: StreamKey,
     lines_before: u64,
     job: Option<&Job>,
     outcome: Option<&Outcome>,
-) -> Result<Excerpt, LogError> {
+) -> Result<Excerpt, Stop> {
     let mut excerpt = of_step(reader, key, lines_before)?;
     let (Some(job), Some(Outcome::Failed(failure))) = (job, outcome) else { return Ok(excerpt) };
     if !words::function_has_message(job, failure) {
@@ -227,11 +229,11 @@ pub fn of_ending(
 /// # Errors
 /// As [`of_step`].
 pub fn said(
-    reader: &LogReader,
+    reader: &dyn Log,
     key: StreamKey,
     lines_before: u64,
     count_max: usize,
-) -> Result<(Vec<ExcerptLine>, usize), LogError> {
+) -> Result<(Vec<ExcerptLine>, usize), Stop> {
     let Some(summary) = reader.stream(key) else { return Ok((Vec::new(), 0)) };
     let (mut found, mut count) = (Vec::new(), 0);
     for item in reader.lines(key, first_searched(summary.lines, summary.bytes)..u64::MAX) {
@@ -304,7 +306,7 @@ fn excerpt_end(lines: &[ExcerptLine]) -> usize {
 }
 
 /// The row of the first line of the best grade.
-fn first_error(reader: &LogReader, key: StreamKey, first: u64) -> Result<Option<u64>, LogError> {
+fn first_error(reader: &dyn Log, key: StreamKey, first: u64) -> Result<Option<u64>, Stop> {
     let mut best: Option<(Grade, u64)> = None;
     for item in reader.lines(key, first..u64::MAX) {
         let Item::Line(line) = item? else { continue };
@@ -330,12 +332,12 @@ fn first_error(reader: &LogReader, key: StreamKey, first: u64) -> Result<Option<
 
 /// At most `count` lines from row `from` on.
 fn texts(
-    reader: &LogReader,
+    reader: &dyn Log,
     key: StreamKey,
     from: u64,
     count: usize,
     lines_before: u64,
-) -> Result<Vec<ExcerptLine>, LogError> {
+) -> Result<Vec<ExcerptLine>, Stop> {
     let mut lines: Vec<ExcerptLine> = Vec::new();
     let mut is_open = false;
     for item in reader.lines(key, from..from.saturating_add(count as u64)) {

@@ -1,6 +1,7 @@
 //! The binary `ropewalk`: it reads the command line, picks the command, prints what went wrong, and ends with its code.
 
 mod agent;
+mod archive;
 mod args;
 mod calendar;
 mod child;
@@ -25,6 +26,7 @@ mod remote;
 mod retention;
 mod shortcut;
 mod view;
+mod whereabouts;
 mod words;
 
 use std::io::Write;

@@ -171,13 +171,21 @@ pub fn find_job(store: &dyn Store, build: BuildId, text: &str) -> Result<JobName
     names.extend(store.jobs(build)?.into_iter().map(|job| job.name));
     names.sort_unstable();
     names.dedup();
-    if names.binary_search(&name).is_ok() {
-        return Ok(name);
+    job_among(build, text, &names)
+}
+
+/// The job that `text` names among these, which are all of a build, in order.
+///
+/// # Errors
+/// Clear words with the nearest name, or with the legs of a matrix.
+pub fn job_among(build: BuildId, text: &str, names: &[JobName]) -> Result<JobName, Stop> {
+    if let Some(name) = names.iter().find(|name| name.as_str() == text) {
+        return Ok(name.clone());
     }
     let legs: Vec<&JobName> = names.iter().filter(|name| name.id() == text).collect();
     match legs.as_slice() {
         [leg] => Ok((*leg).clone()),
-        [] => Err(Stop::wrong(unknown_job(build, text, &names))),
+        [] => Err(Stop::wrong(unknown_job(build, text, names))),
         legs => {
             let listed: Vec<&str> = legs.iter().take(NAMES_LISTED_MAX).map(|leg| leg.as_str()).collect();
             let more = if legs.len() > listed.len() { ", …" } else { "" };

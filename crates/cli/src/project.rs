@@ -36,6 +36,21 @@ impl Project {
         Ok(Self { root, data, inside })
     }
 
+    /// The name that it has on a server unless a flag gives another: that of the checkout's folder, as far as it can be one.
+    pub fn name(&self) -> Option<String> {
+        let root = worker::repository::checkout_root(&self.root).unwrap_or(&self.root);
+        let name: String = root
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default()
+            .chars()
+            .map(|letter| if letter.is_ascii_alphanumeric() || "-_.".contains(letter) { letter } else { '-' })
+            .skip_while(|letter| !letter.is_ascii_alphanumeric())
+            .take(100)
+            .collect();
+        Some(name).filter(|name| !name.is_empty())
+    }
+
     /// The pipeline's files that exist, in the order in which they are read.
     pub fn pipeline_files(&self) -> Vec<PathBuf> {
         dialects::native::PIPELINE_FILES.iter().map(|name| self.root.join(name)).filter(|path| path.is_file()).collect()

@@ -1,5 +1,6 @@
 //! Asking a server over its API: which server, with which token, and what to say when it refuses.
 
+use std::ffi::OsString;
 use std::future::Future;
 
 use api::client::{Client, ClientError, Server};
@@ -14,21 +15,25 @@ pub const TOKEN_VARIABLE: &str = "ROPEWALK_TOKEN_FILE";
 /// The largest file of a token.
 const TOKEN_FILE_BYTES_MAX: u64 = 64 * 1024;
 
+/// What a variable holds, if it is not empty.
+pub fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
 impl Remote {
     /// The client.
     ///
     /// # Errors
     /// If no server or token is named, or the token's file cannot be read.
     pub fn client(&self) -> Result<Client, Stop> {
-        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-        let server = match (&self.server, set(SERVER_VARIABLE)) {
+        let server = match (&self.server, variable(SERVER_VARIABLE)) {
             (Some(server), _) => server.clone(),
             (None, Some(server)) => server.to_string_lossy().into_owned(),
             (None, None) => {
                 return Err(Stop::wrong(format!("which server? Give it by --server URL, or in ${SERVER_VARIABLE}")));
             }
         };
-        let file = match (&self.token, set(TOKEN_VARIABLE)) {
+        let file = match (&self.token, variable(TOKEN_VARIABLE)) {
             (Some(file), _) => file.clone(),
             (None, Some(file)) => file.into(),
             (None, None) => {

@@ -16,6 +16,8 @@ use std::io;
 use engine::Fact;
 use graph::{BuildId, JobName, StepReport, Timestamp};
 
+use crate::whereabouts::Whereabouts;
+
 /// Which of a step's two streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stream {
@@ -72,6 +74,8 @@ pub struct Opening {
     pub build: BuildId,
     /// How long jobs usually take, in milliseconds, by name.
     pub usual_ms: BTreeMap<JobName, u64>,
+    /// Where it is, for hints.
+    pub whereabouts: Whereabouts,
 }
 
 /// Shows a build.

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use graph::{AttemptReport, Failure, Job, Outcome, SkipReason, Verdict};
+pub use api::words::{duration, failure, skip_reason, verdict};
+use graph::{AttemptReport, Failure, Job, Outcome};
 
 use crate::columns;
 
@@ -27,16 +28,6 @@ pub fn thousands(number: u64) -> String {
     text
 }
 
-/// `3 ms`, `1.2 s`, `2 m 05 s`, `1 h 02 m`.
-pub fn duration(milliseconds: u64) -> String {
-    match milliseconds {
-        0..1000 => format!("{milliseconds} ms"),
-        1000..60_000 => format!("{}.{} s", milliseconds / 1000, milliseconds % 1000 / 100),
-        60_000..3_600_000 => format!("{} m {:02} s", milliseconds / 60_000, milliseconds / 1000 % 60),
-        _ => format!("{} h {:02} m", milliseconds / 3_600_000, milliseconds / 60_000 % 60),
-    }
-}
-
 /// `512 B`, `1.5 KiB`, `3.0 GiB`.
 pub fn size(bytes: u64) -> String {
     let mut unit = "B";
@@ -49,32 +40,6 @@ pub fn size(bytes: u64) -> String {
         unit = larger;
     }
     if unit == "B" { format!("{bytes} B") } else { format!("{}.{} {unit}", tenths / 10, tenths % 10) }
-}
-
-/// Why a job did not run, as the end of a sentence.
-pub fn skip_reason(reason: &SkipReason) -> String {
-    match reason {
-        SkipReason::Condition { text } => format!("`{text}` does not hold"),
-        SkipReason::Need { because } => format!("`{because}` did not end as needed"),
-        SkipReason::NotWanted { text } => text.clone(),
-        SkipReason::Dropped => "the pipeline no longer has it".to_owned(),
-        SkipReason::Refused { by } => format!("refused by {by}"),
-    }
-}
-
-/// Why a job failed, as the end of a sentence.
-pub fn failure(failure: &Failure) -> String {
-    match failure {
-        Failure::Step { exit, .. } if *exit > 128 && *exit <= 192 => {
-            format!("a step was ended by signal {} ({exit})", exit - 128)
-        }
-        Failure::Step { exit, .. } => format!("a step ended with code {exit}"),
-        Failure::Timeout { limit_ms, step: Some(_) } => format!("a step ran longer than {}", duration(*limit_ms)),
-        Failure::Timeout { limit_ms, step: None } => format!("it ran longer than {}", duration(*limit_ms)),
-        Failure::Infra { message } | Failure::Setup { message } => message.clone(),
-        Failure::Lost => "its worker fell silent".to_owned(),
-        Failure::Canceled { by } => format!("canceled by {by}"),
-    }
 }
 
 /// How an attempt ended, with the step that failed; of a job's function in its own words, if the job is known.
@@ -172,19 +137,6 @@ pub fn outcome(outcome: &Outcome) -> String {
         Outcome::Failed(Failure::Canceled { by }) => format!("canceled by {by}"),
         Outcome::Failed(reason) => format!("failed: {}", failure(reason)),
         Outcome::Skipped(reason) => format!("skipped: {}", skip_reason(reason)),
-    }
-}
-
-/// A verdict as a sentence's end.
-pub fn verdict(verdict: &Verdict) -> String {
-    match verdict {
-        Verdict::Running => "is running".to_owned(),
-        Verdict::Passed { note: None } => "passed".to_owned(),
-        Verdict::Passed { note: Some(note) } => format!("passed: {note}"),
-        Verdict::Failed { because: Some(job) } => format!("failed because of `{job}`"),
-        Verdict::Failed { because: None } => "failed: the pipeline is wrong".to_owned(),
-        Verdict::Canceled { by } => format!("was canceled by {by}"),
-        Verdict::Diverged { job } => format!("diverged: the pipeline changed `{job}` after it had begun"),
     }
 }
 

@@ -1,99 +1,13 @@
 //! A server, its workers and people's programs: every one a real process of the binary, over real sockets.
 
+mod process;
+
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::process::{Command, Output, Stdio};
 
-/// How long anything may take that must happen: far longer than it ever does.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-/// What ends with the test, however that ends.
-struct Process(Child);
-
-impl Process {
-    fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([&format!("-{name}"), &self.0.id().to_string()]).status().expect("kill");
-        assert!(status.success(), "no process {} to send {name} to", self.0.id());
-    }
-
-    /// The largest resident set that it had, in MiB.
-    fn peak_mib(&self) -> u64 {
-        let text = fs::read_to_string(format!("/proc/{}/status", self.0.id())).expect("it lives");
-        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
-        line.split_whitespace().next().and_then(|number| number.parse::<u64>().ok()).expect("a number") / 1024
-    }
-
-    fn kill(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-
-    /// Waits for its end; its exit code.
-    fn ended(&mut self) -> Option<i32> {
-        self.0.wait().expect("a child").code()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-/// Lines of a process as they come.
-struct Reader {
-    lines: mpsc::Receiver<String>,
-    seen: Vec<String>,
-}
-
-impl Reader {
-    fn new(stream: impl Read + Send + 'static) -> Self {
-        Self::of(vec![Box::new(stream)])
-    }
-
-    /// Of several streams together, in the order in which their lines come.
-    fn of(streams: Vec<Box<dyn Read + Send>>) -> Self {
-        let (sender, lines) = mpsc::channel();
-        for stream in streams {
-            let sender = sender.clone();
-            std::thread::spawn(move || {
-                for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
-                    if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-        Self { lines, seen: Vec::new() }
-    }
-
-    /// The next line that holds `wanted`.
-    #[track_caller]
-    fn until(&mut self, wanted: &str) -> String {
-        loop {
-            match self.lines.recv_timeout(PATIENCE) {
-                Ok(line) => {
-                    self.seen.push(line.clone());
-                    if line.contains(wanted) {
-                        return line;
-                    }
-                }
-                Err(_) => panic!("`{wanted}` did not come; so far:\n{}", self.seen.join("\n")),
-            }
-        }
-    }
-
-    /// All lines to the end.
-    fn rest(mut self) -> Vec<String> {
-        while let Ok(line) = self.lines.recv_timeout(PATIENCE) {
-            self.seen.push(line);
-        }
-        self.seen
-    }
-}
+use process::{Process, Reader, appears};
 
 /// An installation and a repository.
 struct Site {
@@ -219,16 +133,6 @@ impl Site {
         let stdout = Box::new(process.0.stdout.take().expect("a pipe"));
         let reader = Reader::of(vec![stdout, Box::new(process.0.stderr.take().expect("a pipe"))]);
         (process, reader)
-    }
-}
-
-/// Waits for a file that a job makes.
-#[track_caller]
-fn appears(path: &Path) {
-    let began = Instant::now();
-    while !path.exists() {
-        assert!(began.elapsed() < PATIENCE, "{} did not appear", path.display());
-        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -530,4 +434,301 @@ fn a_worker_that_is_refused_for_good_ends_without_a_panic() {
     let said = worker.said.rest().join("\n");
     assert!(said.contains("cannot read the token"), "{said}");
     assert!(!said.contains("panicked"), "{said}");
+}
+
+impl Site {
+    /// A command about the server's builds; with the administrator's token.
+    fn there(&self, arguments: &[&str]) -> Command {
+        let mut command = self.command(arguments);
+        command.args(["--server", &self.url(), "--token"]).arg(self.path("admin.token"));
+        command
+    }
+
+    /// Runs a command; asserts the exit code. Standard output, and standard error.
+    #[track_caller]
+    fn told(mut command: Command, code: i32) -> (String, String) {
+        let Output { status, stdout, stderr } = command.output().expect("ropewalk starts");
+        let (out, err) = (String::from_utf8_lossy(&stdout).into_owned(), String::from_utf8_lossy(&stderr).into_owned());
+        assert_eq!(status.code(), Some(code), "{command:?} printed:\n{out}{err}");
+        (out, err)
+    }
+
+    /// Asks for a build and does not wait for it; its number as it was printed.
+    fn submit_only(&self, flags: &[&str]) -> String {
+        let flags = [&["--no-wait", "--separate"], flags].concat();
+        let (out, _) = Self::told(self.submit_command(&flags), 0);
+        out.trim().to_owned()
+    }
+
+    /// Waits until a page about a build says something.
+    #[track_caller]
+    fn shows(&self, build: &str, wanted: &str) {
+        let began = std::time::Instant::now();
+        loop {
+            let (page, _) = Self::told(self.there(&["show", build]), 0);
+            if page.contains(wanted) {
+                return;
+            }
+            assert!(began.elapsed() < process::PATIENCE, "no `{wanted}` in:\n{page}");
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    }
+}
+
+/// The names of all keys of a value, with those above them; of lists those of all items.
+fn keys(value: &serde_json::Value, above: &str, into: &mut std::collections::BTreeSet<String>) {
+    match value {
+        serde_json::Value::Object(fields) => {
+            for (name, value) in fields {
+                into.insert(format!("{above}.{name}"));
+                keys(value, &format!("{above}.{name}"), into);
+            }
+        }
+        serde_json::Value::Array(items) => items.iter().for_each(|item| keys(item, above, into)),
+        _ => {}
+    }
+}
+
+const TWO_STEPS: &str = r#"jobs:
+  good:
+    outputs: [version]
+    run:
+      - printf 'one\ntwo\n'; echo three >&2; echo version=7 >> $ROPEWALK_OUTPUT
+      - printf 'four\nfive \377\n\033[31mred\033[0m\n'
+  bad:
+    run: "echo before; echo 'error: broken' >&2; exit 3"
+"#;
+
+#[test]
+fn builds_of_a_server_are_told_as_those_here() {
+    let site = Site::new(TWO_STEPS);
+    let _server = site.serve();
+    let _worker = site.work("w1", &[]);
+    site.submit(&[], 1);
+    Site::told(site.command(&["run", "--output", "quiet"]), 1);
+    // What jobs printed is the same to the byte.
+    for arguments in [
+        &["logs", "1", "good"][..],
+        &["logs", "1", "bad"],
+        &["logs", "1", "good", "--raw"],
+        &["logs", "last", "good", "--lines", "2-4"],
+        &["logs", "last", "good", "--tail", "2"],
+        &["logs", "last-failed", "good", "--grep", "^f|three"],
+        &["logs", "last-failed", "good", "--grep", "^red$"],
+        &["logs", "1", "good", "--grep", "one|five", "--context", "1"],
+        &["logs", "1", "--grep", "broken"],
+    ] {
+        let here = site.command(arguments).output().expect("ropewalk starts");
+        let there = site.there(arguments).output().expect("ropewalk starts");
+        let text = |output: &Output| String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(text(&there), text(&here), "{arguments:?}\n{}", String::from_utf8_lossy(&there.stderr));
+        assert_eq!((there.stdout, there.status.code()), (here.stdout, here.status.code()), "{arguments:?}");
+    }
+    let (_, err) = Site::told(site.there(&["logs", "1", "--grep", "nowhere"]), 1);
+    assert!(err.contains("no line matches `nowhere`"), "{err}");
+    // Pages have the same words, and name commands that reach the same build.
+    let (page, _) = Site::told(site.there(&["show", "1"]), 0);
+    let lines = [
+        "build 1 failed because of `bad`",
+        "good  passed",
+        "bad   failed",
+        "ended with code 3",
+        "first error of bad",
+        "error: broken",
+        &format!("ropewalk retry 1 --failed --server {} --token ", site.url()),
+    ];
+    for line in lines {
+        assert!(page.contains(line), "no `{line}` in:\n{page}");
+    }
+    assert!(!page.contains("ropewalk shell"), "{page}");
+    let (page, _) = Site::told(site.there(&["show", "#1", "good"]), 0);
+    for line in ["build 1, good", "version = \"7\"", "lines 1-3", "lines 4-6", "worker "] {
+        assert!(page.contains(line), "no `{line}` in:\n{page}");
+    }
+    for arguments in [
+        &["builds", "--output", "json"][..],
+        &["show", "1", "--output", "json"],
+        &["show", "1", "bad", "--output", "json"],
+    ] {
+        let [here, there] = [site.command(arguments), site.there(arguments)].map(|command| {
+            let value = serde_json::from_str(&Site::told(command, 0).0).expect("JSON");
+            let mut names = std::collections::BTreeSet::new();
+            keys(&value, "", &mut names);
+            names
+        });
+        let missing: Vec<_> = here.difference(&there).collect();
+        assert!(missing.is_empty(), "{arguments:?} of a server has no {missing:?}");
+    }
+}
+
+#[test]
+fn builds_of_a_server_are_listed_page_by_page() {
+    let site = Site::new("jobs:\n  a:\n    run: echo a\n");
+    let _server = site.serve();
+    let (out, _) = Site::told(site.there(&["builds"]), 0);
+    assert!(out.contains("no builds of repository on http://"), "{out}");
+    let _worker = site.work("w1", &[]);
+    for _ in 0..3 {
+        site.submit(&["--separate"], 0);
+    }
+    site.submit(&["--separate", "--branch", "other"], 0);
+    let listed = |arguments: &[&str]| {
+        let arguments = [&["builds", "--output", "json"], arguments].concat();
+        let (out, _) = Site::told(site.there(&arguments), 0);
+        let value: Vec<serde_json::Value> = serde_json::from_str(&out).expect("JSON");
+        value.iter().map(|build| build["build"].as_u64().expect("a number")).collect::<Vec<_>>()
+    };
+    assert_eq!(listed(&[]), [4, 3, 2, 1]);
+    assert_eq!(listed(&["-n", "2"]), [4, 3]);
+    assert_eq!(listed(&["--before", "3"]), [2, 1]);
+    assert_eq!(listed(&["--branch", "other"]), [4]);
+    assert_eq!(listed(&["--verdict", "failed"]), Vec::<u64>::new());
+    assert_eq!(listed(&["--project", "another"]), Vec::<u64>::new());
+    // A variable means the server as well as a flag does, and `--local` this machine.
+    let by_variables = |arguments: &[&str], code| {
+        let mut command = site.command(arguments);
+        command.env("ROPEWALK_SERVER", site.url()).env("ROPEWALK_TOKEN_FILE", site.path("admin.token"));
+        Site::told(command, code)
+    };
+    assert!(by_variables(&["show", "4"], 0).0.contains("build 4 passed"));
+    assert!(by_variables(&["builds", "--local"], 0).0.contains("no builds yet"));
+    let (_, err) = by_variables(&["shell", "4"], 2);
+    assert!(err.contains("not on those of a server") && err.contains("ropewalk logs"), "{err}");
+    let (_, err) = Site::told(site.there(&["show", "9"]), 2);
+    assert!(err.contains("there is no build 9") && err.contains("the newest of repository is 4"), "{err}");
+    let (_, err) = Site::told(site.there(&["logs", "4", "b"]), 2);
+    assert!(err.contains("build 4 has no job `b`"), "{err}");
+}
+
+#[test]
+fn a_gate_of_a_server_is_answered_as_its_hint_says() {
+    let site = Site::new(
+        "jobs:\n  ship:\n    gate:\n      prompt: Ship it?\n      fields:\n        region: { type: choice, options: [eu, us] }\n    run: echo \"to ${{ gate.region }}\"\n",
+    );
+    let _server = site.serve();
+    let _worker = site.work("w1", &[]);
+    let (mut watching, mut shown) = site.watch(&[]);
+    let hint = shown.until("to go on: ");
+    let words = hint.split("to go on: ropewalk ").nth(1).expect("a command").to_owned();
+    let words: Vec<&str> = words.split(' ').collect();
+    let (_, err) = Site::told(site.command(&words), 2);
+    assert!(err.contains("field `region` is missing: give --field region=VALUE"), "{err}");
+    let (_, err) = Site::told(site.command(&[&words[..], &["--field", "region=mars"]].concat()), 2);
+    assert!(err.contains("region"), "{err}");
+    let (out, _) = Site::told(site.command(&[&words[..], &["--field", "region=eu"]].concat()), 0);
+    assert_eq!(out, "ship: approved\n");
+    shown.until("ship | to eu");
+    assert_eq!(watching.ended(), Some(0));
+    let (_, err) = Site::told(site.there(&["approve", "1", "ship", "--field", "region=eu"]), 2);
+    assert!(err.contains("no gate of it waits"), "{err}");
+    let build = site.submit_only(&[]);
+    site.shows(&build, "gate");
+    let (out, _) = Site::told(site.there(&["approve", &build, "ship", "--refuse", "--reason", "not today"]), 0);
+    assert_eq!(out, "ship: refused\n");
+    site.shows(&build, "refused by");
+}
+
+#[test]
+fn a_log_is_followed_over_a_server_that_dies() {
+    let site = Site::new(
+        "jobs:\n  other:\n    run: echo from another job\n  count:\n    run: |\n      i=0; while test $i -lt 2000; do echo line-$i; i=$((i+1)); test $((i % 10)) = 0 && sleep 0.01; done; true\n",
+    );
+    let mut server = site.serve();
+    let _worker = site.work("w1", &[]);
+    let build = site.submit_only(&[]);
+    site.shows(&build, "●");
+    let follow = |arguments: &[&str]| {
+        let mut command = site.there(&[&["logs", &build, "--follow"], arguments].concat());
+        let mut process = Process(command.stdout(Stdio::piped()).spawn().expect("ropewalk starts"));
+        let reader = Reader::new(process.0.stdout.take().expect("a pipe"));
+        (process, reader)
+    };
+    let (mut following, mut shown) = follow(&["count"]);
+    shown.until("line-300");
+    server.kill();
+    let _server = site.serve();
+    let (mut last, last_shown) = follow(&["count", "--tail", "1"]);
+    assert_eq!(following.ended(), Some(0));
+    let expected: Vec<String> = (0..2000).map(|number| format!("line-{number}")).collect();
+    assert_eq!(shown.rest(), expected);
+    assert_eq!(last.ended(), Some(0));
+    // From wherever it began, without a line lost or told twice.
+    let rest = last_shown.rest();
+    assert_eq!(rest, expected[expected.len() - rest.len()..]);
+    let (out, _) = Site::told(site.there(&["logs", &build, "count", "--follow"]), 0);
+    assert_eq!(out.lines().collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn builds_of_a_server_are_tried_again_and_canceled() {
+    let site = Site::new("jobs:\n  a:\n    run: echo trying; test -e MARK\n  b:\n    run: echo fine\n");
+    let mark = site.path("mark");
+    let pipeline = site.root().join(".ropewalk/pipeline.yaml");
+    let text = fs::read_to_string(&pipeline).expect("a file").replace("MARK", &mark.display().to_string());
+    fs::write(&pipeline, text).expect("a file");
+    let _server = site.serve();
+    let _worker = site.work("w1", &[]);
+    let text = site.submit(&[], 1);
+    assert!(text.contains(&format!("ropewalk show 1 --server {}", site.url())), "{text}");
+    let (out, _) = Site::told(site.there(&["retry", "1", "a"]), 1);
+    assert!(out.contains("a | trying") && !out.contains("b | fine"), "{out}");
+    fs::write(&mark, "").expect("a file");
+    let (out, err) = Site::told(site.there(&["retry", "last-failed", "--failed"]), 0);
+    assert!(err.contains("build 1: a again"), "{err}");
+    assert_eq!(out.matches("a | trying").count(), 1, "{out}");
+    assert!(out.contains("build 1 passed"), "{out}");
+    let (_, err) = Site::told(site.there(&["retry", "1", "--failed"]), 2);
+    assert!(err.contains("none of these jobs can run again"), "{err}");
+    let (out, _) = Site::told(site.there(&["retry", "1"]), 0);
+    assert!(out.contains("build 2 passed") && out.contains("b | fine"), "{out}");
+    let (_, err) = Site::told(site.there(&["cancel", "2"]), 2);
+    assert!(err.contains("build 2 has ended already: it passed"), "{err}");
+
+    fs::write(&pipeline, "jobs:\n  a:\n    run: sleep 600\n  b:\n    run: sleep 600\n").expect("a file");
+    let build = site.submit_only(&[]);
+    site.shows(&build, "●  a");
+    let (out, _) = Site::told(site.there(&["cancel", &build, "a", "--reason", "a trial"]), 0);
+    assert!(out.contains(&format!("a of build {build} is asked to end")), "{out}");
+    site.shows(&build, "■  a");
+    let (out, _) = Site::told(site.there(&["cancel"]), 0);
+    assert!(out.contains(&format!("build {build} is asked to end: ropewalk show {build} --server")), "{out}");
+    site.shows(&build, &format!("build {build} was canceled by"));
+    // Of two branches: a later build of one branch cancels the earlier.
+    let builds = [site.submit_only(&[]), site.submit_only(&["--branch", "other"])];
+    let head = Command::new("git").args(["rev-parse", "HEAD"]).current_dir(site.root()).output().expect("git");
+    let commit = String::from_utf8_lossy(&head.stdout).trim().to_owned();
+    let (out, _) = Site::told(site.there(&["cancel", "--commit", &commit]), 0);
+    for build in &builds {
+        assert!(out.contains(&format!("build {build} is asked to end")), "{out}");
+        site.shows(build, "was canceled by");
+    }
+    let (_, err) = Site::told(site.there(&["cancel", "--commit", &commit]), 2);
+    assert!(err.contains("is running"), "{err}");
+}
+
+#[test]
+fn a_long_log_is_told_in_little_memory() {
+    let site = Site::new("jobs:\n  flood:\n    run: head -c 15000000 /dev/urandom | base64 -w 99; echo the end\n");
+    // A flood on a busy machine is no reason to give the worker up.
+    fs::write(site.path("data/settings.toml"), "worker.heartbeat = \"30s\"\n").expect("a file");
+    let _server = site.serve();
+    let _worker = site.work("w1", &[]);
+    site.submit(&["--output", "quiet"], 0);
+    let mut command = site.there(&["logs", "1"]);
+    let mut process = Process(command.stdout(Stdio::piped()).spawn().expect("ropewalk starts"));
+    let mut out = process.0.stdout.take().expect("a pipe");
+    // What it takes does not grow with what it has told.
+    let (mut buffer, mut bytes, mut peaks) = (vec![0; 1 << 20], 0, Vec::new());
+    while let Ok(read @ 1..) = std::io::Read::read(&mut out, &mut buffer) {
+        let marks = [4 << 20, 16 << 20].into_iter().filter(|mark| (bytes..bytes + read).contains(mark));
+        peaks.extend(marks.map(|_| process.peak_mib()));
+        bytes += read;
+    }
+    assert_eq!(process.ended(), Some(0));
+    println!("{} MiB of log: `logs` peaked at {peaks:?} MiB", bytes >> 20);
+    assert!(bytes > 20_000_000, "{bytes} bytes");
+    let [early, late] = peaks[..] else { panic!("{peaks:?}") };
+    assert!(late < early + 6, "{early} MiB after 4 MiB, {late} MiB after 16 MiB");
+    let (out, _) = Site::told(site.there(&["logs", "1", "flood", "--grep", "^the end$"]), 0);
+    assert_eq!(out, "the end\n");
 }

@@ -1,92 +1,21 @@
 //! Several servers on one PostgreSQL: real processes of the binary, which are killed, and a worker and a client that name
 //! whichever they like.
 
+#[path = "../../store/tests/database/mod.rs"]
+#[allow(dead_code, reason = "this file takes what it needs")]
 mod database;
+mod process;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use database::Database;
+use process::{Process, Reader, appears};
 
-/// How long anything may take that must happen: far longer than it ever does.
-const PATIENCE: Duration = Duration::from_secs(120);
 /// Within so long another server leads: the promise.
 const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(10);
-
-/// What ends with the test, however that ends.
-struct Process(Child);
-
-impl Process {
-    fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([&format!("-{name}"), &self.0.id().to_string()]).status().expect("kill");
-        assert!(status.success(), "no process {} to send {name} to", self.0.id());
-    }
-
-    fn kill(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-
-    fn ended(&mut self) -> Option<i32> {
-        self.0.wait().expect("a child").code()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-/// Lines of a process as they come.
-struct Reader {
-    lines: mpsc::Receiver<String>,
-    seen: Vec<String>,
-}
-
-impl Reader {
-    fn of(streams: Vec<Box<dyn Read + Send>>) -> Self {
-        let (sender, lines) = mpsc::channel();
-        for stream in streams {
-            let sender = sender.clone();
-            std::thread::spawn(move || {
-                for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
-                    if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-        Self { lines, seen: Vec::new() }
-    }
-
-    /// The next line that holds `wanted`.
-    #[track_caller]
-    fn until(&mut self, wanted: &str) -> String {
-        loop {
-            match self.lines.recv_timeout(PATIENCE) {
-                Ok(line) => {
-                    self.seen.push(line.clone());
-                    if line.contains(wanted) {
-                        return line;
-                    }
-                }
-                Err(_) => panic!("`{wanted}` did not come; so far:\n{}", self.seen.join("\n")),
-            }
-        }
-    }
-
-    fn rest(mut self) -> Vec<String> {
-        while let Ok(line) = self.lines.recv_timeout(PATIENCE) {
-            self.seen.push(line);
-        }
-        self.seen
-    }
-}
 
 /// Two data folders with the same keys, one database, one folder of blobs, and a repository.
 struct Site {
@@ -213,16 +142,6 @@ impl Site {
         command.args(["-s", "-i", "--max-time", "60", "-H"]).arg(format!("authorization: Bearer {}", token.trim()));
         let output = command.arg(format!("{}{path}", self.url(server))).output().expect("curl");
         String::from_utf8_lossy(&output.stdout).into_owned()
-    }
-}
-
-/// Waits for a file that a job makes.
-#[track_caller]
-fn appears(path: &Path) {
-    let began = Instant::now();
-    while !path.exists() {
-        assert!(began.elapsed() < PATIENCE, "{} did not appear", path.display());
-        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -277,6 +277,10 @@ fn a_build_is_asked_for_watched_and_looked_at() {
         assert_eq!(admin.build_numbered("sails", 1).await.unwrap(), shown);
         let filter = BuildFilter { branch: Some("main".to_owned()), ..BuildFilter::default() };
         assert_eq!(admin.build_list(&filter, &PageWanted::default()).await.unwrap().items, [shown]);
+        for (before, count) in [(build, 0), (BuildId(build.0 + 1), 1)] {
+            let older = BuildFilter { before: Some(before), ..BuildFilter::default() };
+            assert_eq!(admin.build_list(&older, &PageWanted::default()).await.unwrap().items.len(), count);
+        }
         let other = BuildFilter { verdict: Some(VerdictWord::Failed), ..BuildFilter::default() };
         assert_eq!(admin.build_list(&other, &PageWanted::default()).await.unwrap().items, []);
         assert_eq!(admin.build_graph(build).await.unwrap()["jobs"]["hello"]["steps"][0]["run"], "echo hello");
@@ -292,6 +296,8 @@ fn a_build_is_asked_for_watched_and_looked_at() {
         let attempts = admin.attempt_list(build, None, &PageWanted::default()).await.unwrap();
         assert_eq!(attempts.items[0].ended.as_ref().unwrap().report, None);
         let attempt = admin.attempt_get(build, 1).await.unwrap();
+        let reports = admin.attempt_reports(build, Some("hello"), &PageWanted::default()).await.unwrap();
+        assert_eq!(reports.items, std::slice::from_ref(&attempt));
         assert_eq!(attempt.ended.unwrap().report.unwrap().steps[0].name, "echo hello");
         assert_eq!(admin.test_list(build, &TestsWanted::default(), &PageWanted::default()).await.unwrap().items, []);
         assert_eq!(admin.artifact_list(build, None).await.unwrap().items, []);
@@ -309,6 +315,10 @@ fn a_log_is_read_cut_searched_and_followed() {
         let build = passed(&served, &admin).await;
         let summary = admin.log_summary(build, 1).await.unwrap();
         assert_eq!((summary.steps[0].lines, summary.steps[0].bytes, summary.steps[0].state), (2, 12, LogState::Closed));
+
+        let page = PageWanted::default();
+        assert_eq!(admin.log_list(build, None, &page).await.unwrap().items, [summary]);
+        assert_eq!(admin.log_list(build, Some("other"), &page).await.unwrap().items, []);
 
         async fn text(mut bytes: api::client::LogBytes) -> String {
             let mut all = Vec::new();

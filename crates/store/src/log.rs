@@ -28,6 +28,7 @@
 
 mod batch;
 mod compress;
+mod escapes;
 mod frame;
 mod group;
 mod index;
@@ -49,6 +50,7 @@ use std::sync::Arc;
 use crate::blob::BlobError;
 
 pub use batch::{BATCH_BYTES_MAX, BATCH_RUNS_MAX, BATCHES_MAX, Batch, BatchError, BatchRun, StepEnd};
+pub use escapes::{ESCAPE, Escapes};
 pub use frame::{FRAME_BYTES, RUNS_MAX};
 pub use journal::JOURNAL_BYTES_MAX;
 pub use logs::{EndedLog, LogPlace, Logs, LogsSettings, PACKS_OPEN_MAX, Receipt, Verdict, WATCHERS_MAX, Watch};

@@ -136,7 +136,7 @@ impl Client {
 
     /// Builds, newest first.
     pub async fn build_list(&self, filter: &BuildFilter, page: &PageWanted) -> Result<Page<Build>, ClientError> {
-        let BuildFilter { project, branch, commit, event, verdict, pipeline } = filter;
+        let BuildFilter { project, branch, commit, event, verdict, pipeline, before } = filter;
         self.page("build_list", &[], page)
             .query("project", project.as_ref())
             .query("branch", branch.as_ref())
@@ -144,6 +144,7 @@ impl Client {
             .query("event", word::<EventWord>(*event))
             .query("verdict", verdict.map(|verdict| verdict.word()))
             .query("pipeline", pipeline.as_ref())
+            .query("before", before.as_ref())
             .answer()
             .await
     }
@@ -233,9 +234,29 @@ impl Client {
         self.page("attempt_list", &[&build], page).query("job", job).answer().await
     }
 
+    /// Attempts, by number, of a build or of one job, with their reports.
+    pub async fn attempt_reports(
+        &self,
+        build: BuildId,
+        job: Option<&str>,
+        page: &PageWanted,
+    ) -> Result<Page<Attempt>, ClientError> {
+        self.page("attempt_list", &[&build], page).query("job", job).query("reports", Some("true")).answer().await
+    }
+
     /// An attempt with its report.
     pub async fn attempt_get(&self, build: BuildId, attempt: u32) -> Result<Attempt, ClientError> {
         self.call("attempt_get", &[&build, &attempt]).answer().await
+    }
+
+    /// What the steps of all attempts printed, or of those at one job, in short.
+    pub async fn log_list(
+        &self,
+        build: BuildId,
+        job: Option<&str>,
+        page: &PageWanted,
+    ) -> Result<Page<LogSummary>, ClientError> {
+        self.page("log_list", &[&build], page).query("job", job).answer().await
     }
 
     /// What the steps of an attempt printed, in short.

@@ -1,10 +1,13 @@
 //! Streams of what happens, taken up again by themselves where they broke off.
 
 use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 
 use graph::BuildId;
 
+use super::request::Call;
 use super::{Client, ClientError, REPEAT_MS, RESUME_MS_MAX};
 use crate::event::Moment;
 use crate::routes::{EVENT_STREAM, LAST_EVENT_ID};
@@ -28,12 +31,18 @@ pub struct Moments {
     what: What,
     /// The id of the last object that was given on.
     last: Option<String>,
+    /// Kept until it is made: whoever waits may look away meanwhile.
+    connecting: Option<Connecting>,
     reading: Option<reqwest::Response>,
     parser: EventParser,
     failures: u32,
 }
 
+/// A connection that is being made, once its time has come.
+type Connecting = Pin<Box<dyn Future<Output = Result<reqwest::Response, ClientError>> + Send>>;
+
 /// What is streamed.
+#[derive(Clone)]
 enum What {
     /// One build, to its end.
     Build { build: BuildId, logs: Logs, ended: bool },
@@ -64,13 +73,14 @@ impl Client {
     }
 
     fn moments(&self, what: What, last: Option<String>) -> Moments {
-        Moments { client: self.clone(), what, last, reading: None, parser: EventParser::default(), failures: 0 }
+        let parser = EventParser::default();
+        Moments { client: self.clone(), what, last, connecting: None, reading: None, parser, failures: 0 }
     }
 }
 
 impl Moments {
     /// The next object; `None` once the build has ended. Waits as long as it takes; a connection that breaks is made
-    /// again, with longer and longer waits up to [`RESUME_MS_MAX`].
+    /// again, with longer and longer waits up to [`RESUME_MS_MAX`]. Nothing is lost if it is dropped before it is done.
     ///
     /// # Errors
     /// What the server refuses for good; trying again gives the same. That it cannot be reached is told by
@@ -128,20 +138,21 @@ impl Moments {
     }
 
     async fn connect(&mut self) -> Result<(), ClientError> {
-        if self.failures > 0 {
-            let wait = (REPEAT_MS << self.failures.min(16)).min(RESUME_MS_MAX);
-            tokio::time::sleep(Duration::from_millis(wait)).await;
-        }
-        self.failures += 1;
-        let call = match &self.what {
-            What::Build { build, logs, .. } => {
-                let without = (*logs == Logs::Without).then_some("false");
-                self.client.call("build_stream", &[build]).query("logs", without)
-            }
-            What::All { project } => self.client.call("events", &[]).query("project", project.as_ref()),
-        };
-        let call = call.header("accept", Some(EVENT_STREAM)).header(LAST_EVENT_ID, self.last.as_ref());
-        match call.once().await {
+        let connecting = self.connecting.get_or_insert_with(|| {
+            let wait = match self.failures {
+                0 => Duration::ZERO,
+                failures => Duration::from_millis((REPEAT_MS << failures.min(16)).min(RESUME_MS_MAX)),
+            };
+            self.failures += 1;
+            let (client, what, last) = (self.client.clone(), self.what.clone(), self.last.clone());
+            Box::pin(async move {
+                tokio::time::sleep(wait).await;
+                call(&client, &what, last.as_ref()).once().await
+            })
+        });
+        let made = connecting.await;
+        self.connecting = None;
+        match made {
             Ok(response) => self.reading = Some(response),
             Err(error) if error.is_passing() => {}
             Err(error) => return Err(error),
@@ -149,11 +160,28 @@ impl Moments {
         Ok(())
     }
 
+    /// Whether the next object is here already, so that [`Moments::next`] does not wait.
+    #[must_use]
+    pub fn is_at_hand(&self) -> bool {
+        !self.parser.ready.is_empty()
+    }
+
     /// How often in a row the stream could not be taken up; 0 while it flows. For those who want to tell people.
     #[must_use]
     pub fn failures(&self) -> u32 {
         if self.reading.is_some() { 0 } else { self.failures }
     }
+}
+
+fn call<'c>(client: &'c Client, what: &What, last: Option<&String>) -> Call<'c> {
+    let call = match what {
+        What::Build { build, logs, .. } => {
+            let without = (*logs == Logs::Without).then_some("false");
+            client.call("build_stream", &[build]).query("logs", without)
+        }
+        What::All { project } => client.call("events", &[]).query("project", project.as_ref()),
+    };
+    call.header("accept", Some(EVENT_STREAM)).header(LAST_EVENT_ID, last)
 }
 
 /// One server-sent event.

@@ -38,6 +38,8 @@ const COMMIT: Parameter = query("commit", shape::<String>, "only of events with 
 const EVENT: Parameter = query("event", shape::<EventWord>, "only of events of this kind");
 const VERDICT: Parameter = query("verdict", shape::<VerdictWord>, "only those that ended so, or have not");
 const PIPELINE: Parameter = query("pipeline", shape::<String>, "only of the pipeline of this name");
+const BEFORE: Parameter = query("before", shape::<u64>, "only builds older than the one of this id");
+const REPORTS: Parameter = query("reports", shape::<bool>, "with their reports, which may be long");
 const STATE: Parameter = query("state", shape::<JobState>, "only those that stand so");
 const JOB: Parameter = query("job", shape::<String>, "only of the job of this full name");
 const TEST_OUTCOME: Parameter = query("outcome", shape::<TestOutcome>, "only those that ended so");
@@ -325,7 +327,7 @@ pub const ROUTES: &[Route] = &[
         tag: Tag::Builds,
         summary: "Lists builds, newest first",
         access: Access::Grant(Verb::Read, On::Each),
-        parameters: &[PROJECT, BRANCH, COMMIT, EVENT, VERDICT, PIPELINE, CURSOR, LIMIT],
+        parameters: &[PROJECT, BRANCH, COMMIT, EVENT, VERDICT, PIPELINE, BEFORE, CURSOR, LIMIT],
         body: None,
         answers: &[json(200, shape::<Page<Build>>, "builds")],
         also_refused: &[],
@@ -509,9 +511,9 @@ pub const ROUTES: &[Route] = &[
         method: Method::Get,
         path: "/api/v1/builds/{build}/attempts",
         tag: Tag::Jobs,
-        summary: "Lists attempts, by number, without their reports",
+        summary: "Lists attempts, by number",
         access: Access::Grant(Verb::Read, On::Build),
-        parameters: &[JOB, CURSOR, LIMIT],
+        parameters: &[JOB, REPORTS, CURSOR, LIMIT],
         body: None,
         answers: &[json(200, shape::<Page<Attempt>>, "attempts")],
         also_refused: &[],
@@ -526,6 +528,22 @@ pub const ROUTES: &[Route] = &[
         parameters: &[],
         body: None,
         answers: &[json(200, shape::<Attempt>, "the attempt")],
+        also_refused: &[],
+    },
+    Route {
+        operation: "log_list",
+        method: Method::Get,
+        path: "/api/v1/builds/{build}/logs",
+        tag: Tag::Logs,
+        summary: "Says what the steps of all attempts printed, in short",
+        access: Access::Grant(Verb::Read, On::Build),
+        parameters: &[JOB, CURSOR, LIMIT],
+        body: None,
+        answers: &[json(
+            200,
+            shape::<Page<LogSummary>>,
+            "one entry for each attempt that printed something, by number",
+        )],
         also_refused: &[],
     },
     Route {

@@ -8,15 +8,16 @@ use std::sync::Arc;
 
 use api::build::VerdictWord;
 use api::event::Moment;
-use api::job::{Cause, OutcomeWord};
+use api::job::Cause;
 use api::log::LogStream;
 use engine::fact::{Ended, What};
 use engine::{BuildRequest, Fact, Reused};
 use graph::{
     AttemptNumber, AttemptReport, BuildId, Checkout, Event, Failure, Graph, Hole, JobName, LeaseId, Outcome,
-    SkipReason, StepReport, Timestamp, Usage, Verdict, WorkerId,
+    StepReport, Timestamp, Usage, Verdict, WorkerId,
 };
 
+use crate::archive;
 use crate::exit;
 use crate::view::{self, View};
 
@@ -44,6 +45,13 @@ impl Watching {
     /// The exit code that tells how the build ended, once it has.
     pub fn code(&self) -> Option<u8> {
         self.ended
+    }
+
+    /// Tells a view that has seen nothing yet of the jobs there are.
+    pub fn catch_up(&self, view: &mut dyn View) {
+        let graph = Arc::new(self.graph.clone());
+        let what = What::Evaluated { graph, questions: Vec::new(), diagnostics: Vec::new() };
+        let _ = view.show(view::Moment::Fact(&Fact { build: self.shown, at: Timestamp(0), what }));
     }
 
     /// Shows one object of the stream. A view that cannot be written to any more does not end the watching.
@@ -140,7 +148,7 @@ impl Watching {
             Moment::CancelRequested { time, job: None, by, .. } => (time.0, What::CancelRequested { by: by.clone() }),
             Moment::BuildFinished { time, verdict, text, .. } => {
                 self.ended = Some(self.code_of(*verdict, text));
-                (time.0, What::BuildEnded { verdict: verdict_of(*verdict, text) })
+                (time.0, What::BuildEnded { verdict: archive::verdict(*verdict, text) })
             }
             _ => return None,
         })
@@ -178,7 +186,7 @@ impl Watching {
             return None;
         };
         let job = JobName::from(job.as_str());
-        let outcome = outcome_of(*outcome, cause.as_ref(), outputs);
+        let outcome = archive::outcome(*outcome, cause.as_ref(), outputs);
         if matches!(outcome, Outcome::Failed(_)) && !retried {
             self.failed.insert(job.clone(), cause.clone());
         } else {
@@ -220,7 +228,11 @@ impl Watching {
             VerdictWord::Passed => exit::PASSED,
             VerdictWord::Canceled => exit::CANCELED,
             VerdictWord::Running | VerdictWord::Diverged => exit::FAILED,
-            VerdictWord::Failed if because(text).is_none() => exit::WRONG,
+            VerdictWord::Failed
+                if archive::verdict(VerdictWord::Failed, text) == (Verdict::Failed { because: None }) =>
+            {
+                exit::WRONG
+            }
             VerdictWord::Failed => {
                 let is_infra = |cause: &Option<Cause>| {
                     cause.as_ref().is_some_and(|cause| matches!(cause.kind.as_str(), "infra" | "lost"))
@@ -230,45 +242,6 @@ impl Watching {
                 if is_infra { exit::INFRA } else { exit::FAILED }
             }
         }
-    }
-}
-
-/// The job that a verdict's words blame.
-fn because(text: &str) -> Option<&str> {
-    text.strip_prefix("failed because of `")?.strip_suffix('`')
-}
-
-/// The verdict whose words these are.
-fn verdict_of(verdict: VerdictWord, text: &str) -> Verdict {
-    match verdict {
-        VerdictWord::Running => Verdict::Running,
-        VerdictWord::Passed => Verdict::Passed { note: text.strip_prefix("passed: ").map(str::to_owned) },
-        VerdictWord::Failed => Verdict::Failed { because: because(text).map(JobName::from) },
-        VerdictWord::Canceled => {
-            Verdict::Canceled { by: text.strip_prefix("was canceled by ").unwrap_or(text).to_owned() }
-        }
-        VerdictWord::Diverged => {
-            let job = text.split('`').nth(1).unwrap_or_default();
-            Verdict::Diverged { job: JobName::from(job) }
-        }
-    }
-}
-
-/// The outcome whose words these are.
-fn outcome_of(outcome: OutcomeWord, cause: Option<&Cause>, outputs: &BTreeMap<String, serde_json::Value>) -> Outcome {
-    let text = cause.map(|cause| cause.text.clone()).unwrap_or_default();
-    match outcome {
-        OutcomeWord::Passed => Outcome::Passed { outputs: outputs.clone() },
-        OutcomeWord::Skipped => Outcome::Skipped(SkipReason::NotWanted { text }),
-        OutcomeWord::Canceled => {
-            let by = text.strip_prefix("canceled by ").unwrap_or(&text).to_owned();
-            Outcome::Failed(Failure::Canceled { by })
-        }
-        OutcomeWord::Failed => Outcome::Failed(match cause.map(|cause| cause.kind.as_str()) {
-            Some("lost") => Failure::Lost,
-            Some("setup") => Failure::Setup { message: text },
-            _ => Failure::Infra { message: text },
-        }),
     }
 }
 
@@ -285,7 +258,7 @@ mod tests {
     #[track_caller]
     fn check(moments: &[serde_json::Value], expected: &str, code: u8) {
         let mut written = Vec::new();
-        let opening = Opening { build: BuildId(7), usual_ms: BTreeMap::new() };
+        let opening = Opening { build: BuildId(7), usual_ms: BTreeMap::new(), whereabouts: Default::default() };
         let mut view = Plain::new(&mut written, Detail::Lines, Paint::Plain, opening);
         let mut watching = Watching::new(BuildId(7));
         for moment in moments {

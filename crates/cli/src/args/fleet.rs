@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use super::ListForm;
 
 /// Which server, over its API.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub struct Remote {
     /// The server: `http://HOST:PORT`, `https://HOST`, or `unix:/PATH/OF/SOCKET`; `$ROPEWALK_SERVER` by default.
     #[arg(long, value_name = "URL")]
@@ -15,6 +15,20 @@ pub struct Remote {
     /// The file with a token; `$ROPEWALK_TOKEN_FILE` by default.
     #[arg(long, value_name = "FILE")]
     pub token: Option<PathBuf>,
+}
+
+/// Whose builds: of this machine, or of a server.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Builds of a server")]
+pub struct Where {
+    #[command(flatten)]
+    pub remote: Remote,
+    /// The project there; by default the name of the checkout's folder.
+    #[arg(long, value_name = "NAME")]
+    pub project: Option<String>,
+    /// The builds of this machine, also where `$ROPEWALK_SERVER` names a server.
+    #[arg(long, conflicts_with_all = ["server", "token", "project"])]
+    pub local: bool,
 }
 
 /// `ropewalk workers`.

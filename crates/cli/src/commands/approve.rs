@@ -2,15 +2,18 @@
 
 use std::collections::BTreeMap;
 
+use api::job::GateAnswer;
 use engine::Input;
-use graph::JobName;
+use graph::{BuildId, JobName};
 use serde_json::Value;
 
 use super::Stop;
+use crate::archive::{Archive, There};
 use crate::args::{Approve, Colour};
 use crate::control::{self, Request, Sent};
 use crate::places::Places;
 use crate::project::Project;
+use crate::whereabouts::not_here;
 use crate::{event, exit, output};
 
 /// Runs the command.
@@ -18,30 +21,18 @@ use crate::{event, exit, output};
 /// # Errors
 /// If there is no such gate, it does not wait, or a field is wrong.
 pub fn run(arguments: &Approve, project: &Project, colour: Colour) -> Result<u8, Stop> {
-    let (build, job, answer) = {
+    if let Some(there) = arguments.at.there(project)? {
+        return on_server(arguments, &there);
+    }
+    not_here("--reason", arguments.reason.is_some())?;
+    let Asked { build, job, answer } = {
         let places = Places::open(project)?;
-        let build = places.build(&arguments.build)?;
-        let gates = places.store.open_gates(build)?;
-        let Some(gate) = gates.iter().find(|gate| gate.job.as_str() == arguments.gate) else {
-            let names: Vec<_> = gates.iter().map(|gate| format!("`{}`", gate.job)).collect();
-            let hint = if names.is_empty() {
-                "no gate of it waits".to_owned()
-            } else {
-                format!("these wait: {}", names.join(", "))
-            };
-            return Err(Stop::wrong(format!("`{}` is no gate of build {build} that waits: {hint}", arguments.gate)));
-        };
-        let job: JobName = gate.job.clone();
-        let answer = if arguments.refuse { None } else { Some(answer(arguments, &places, build, &job)?) };
-        (build, job, answer)
+        asked(arguments, &places)?
     };
     let by = worker::repository::user_name();
     let request = Request::Answer { job: job.clone(), answer: answer.clone(), by: by.clone() };
     match control::send(&project.data, build, &request).map_err(Stop::infra)? {
-        Sent::Taken => {
-            output::print(format!("{job}: {}\n", if answer.is_some() { "approved" } else { "refused" }))?;
-            Ok(exit::PASSED)
-        }
+        Sent::Taken => said(&job, answer.is_some()),
         Sent::NobodyThere => {
             let input = Input::GateAnswered { build, job, answer, by };
             super::run::resume(Some(build), &arguments.how, project, colour, vec![input])
@@ -49,10 +40,54 @@ pub fn run(arguments: &Approve, project: &Project, colour: Colour) -> Result<u8,
     }
 }
 
+/// A gate and what is said at it; `None` is a no.
+struct Asked {
+    build: BuildId,
+    job: JobName,
+    answer: Option<BTreeMap<String, Value>>,
+}
+
+/// What was asked for: the gate, which waits, and the answer, which fits it.
+fn asked(arguments: &Approve, archive: &dyn Archive) -> Result<Asked, Stop> {
+    let build = archive.find_build(&arguments.build)?.build;
+    let gates = archive.gates(build)?;
+    let waiting: Vec<_> = gates.iter().filter(|gate| gate.answered.is_none()).collect();
+    let Some(gate) = waiting.iter().find(|gate| gate.job.as_str() == arguments.gate) else {
+        let names: Vec<_> = waiting.iter().map(|gate| format!("`{}`", gate.job)).collect();
+        let hint = if names.is_empty() {
+            "no gate of it waits".to_owned()
+        } else {
+            format!("these wait: {}", names.join(", "))
+        };
+        return Err(Stop::wrong(format!("`{}` is no gate of build {build} that waits: {hint}", arguments.gate)));
+    };
+    let job = gate.job.clone();
+    let answer = if arguments.refuse { None } else { Some(answer(arguments, archive, build, &job)?) };
+    Ok(Asked { build, job, answer })
+}
+
+fn on_server(arguments: &Approve, there: &There) -> Result<u8, Stop> {
+    arguments.how.only_there()?;
+    let Asked { build, job, answer: fields } = asked(arguments, there)?;
+    let reason = arguments.reason.clone().unwrap_or_default();
+    let is_yes = fields.is_some();
+    let answer = match fields {
+        Some(fields) => GateAnswer::Approve { fields, reason },
+        None => GateAnswer::Reject { reason },
+    };
+    there.link.ask(there.link.client.gate_answer(build, job.as_str(), &answer))?;
+    said(&job, is_yes)
+}
+
+fn said(job: &JobName, is_yes: bool) -> Result<u8, Stop> {
+    output::print(format!("{job}: {}\n", if is_yes { "approved" } else { "refused" }))?;
+    Ok(exit::PASSED)
+}
+
 fn answer(
     arguments: &Approve,
-    places: &Places,
-    build: graph::BuildId,
+    archive: &dyn Archive,
+    build: BuildId,
     job: &JobName,
 ) -> Result<BTreeMap<String, Value>, Stop> {
     let mut given = BTreeMap::new();
@@ -61,7 +96,7 @@ fn answer(
             field.split_once('=').ok_or_else(|| Stop::wrong(format!("--field takes NAME=VALUE, not `{field}`")))?;
         given.insert(name.to_owned(), Value::from(value));
     }
-    let graph = places.store.graph(build)?;
+    let graph = archive.graph(build)?;
     let fields = graph
         .as_ref()
         .and_then(|graph| graph.jobs.get(job))

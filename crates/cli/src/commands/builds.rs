@@ -2,14 +2,15 @@
 
 use graph::{BuildId, Event, EventKind, Verdict};
 use serde_json::{Value, json};
-use store::rows::BuildRow;
-use store::{BuildFilter, Store};
+use store::BuildFilter;
+use store::rows::{BuildRow, VerdictWord};
 
 use super::Stop;
+use crate::archive::Archive;
 use crate::args::{Builds, Colour, ListForm};
 use crate::calendar::Calendar;
 use crate::columns::{self, Cell, Columns, Paint, Style};
-use crate::places::{self, Places};
+use crate::places;
 use crate::project::Project;
 use crate::{exit, output, words};
 
@@ -22,8 +23,8 @@ const BUILDS_COMPARED_MIN: usize = 3;
 /// If what is kept cannot be read.
 pub fn run(arguments: &Builds, project: &Project, colour: Colour) -> Result<u8, Stop> {
     let paint = Paint::of(colour, &std::io::stdout());
-    let text = match Places::kept_if_any(project)? {
-        Some(places) => list(arguments, &*places.store, &Calendar::system(), paint)?,
+    let text = match arguments.at.archive(project)? {
+        Some(archive) => list(arguments, &*archive, &Calendar::system(), paint)?,
         None if arguments.output == ListForm::Json => "[]\n".to_owned(),
         None => format!("{}\n", places::NO_BUILDS),
     };
@@ -31,37 +32,40 @@ pub fn run(arguments: &Builds, project: &Project, colour: Colour) -> Result<u8, 
     Ok(exit::PASSED)
 }
 
-fn list(arguments: &Builds, store: &dyn Store, calendar: &Calendar, paint: Paint) -> Result<String, Stop> {
-    let filter = BuildFilter { branch: arguments.branch.clone(), ..BuildFilter::default() };
-    let builds = rows(arguments, store, &filter)?;
-    let listed: Vec<Listed> = builds.into_iter().map(|row| Listed::of(row, store)).collect::<Result<_, _>>()?;
+fn filter(arguments: &Builds) -> BuildFilter {
+    BuildFilter {
+        branch: arguments.branch.clone(),
+        commit: arguments.commit.clone(),
+        kind: arguments.event.as_deref().and_then(EventKind::from_name),
+        verdict: arguments.verdict.as_deref().and_then(VerdictWord::from_word),
+        pipeline: arguments.pipeline.clone(),
+        project: None,
+    }
+}
+
+fn list(arguments: &Builds, archive: &dyn Archive, calendar: &Calendar, paint: Paint) -> Result<String, Stop> {
+    let builds = archive.builds(&filter(arguments), arguments.before.map(BuildId), arguments.limit as usize)?;
+    let listed: Vec<Listed> = builds.into_iter().map(|row| Listed::of(row, archive)).collect::<Result<_, _>>()?;
     if arguments.output == ListForm::Json {
         let listed: Vec<Value> = listed.iter().map(|build| build.json(calendar)).collect();
         return Ok(format!("{:#}\n", Value::from(listed)));
     }
-    if listed.is_empty() {
-        let branch = arguments.branch.as_ref().map(|branch| format!(" of branch {branch}")).unwrap_or_default();
-        let before = arguments.before.map(|build| format!(" before build {build}")).unwrap_or_default();
-        return Ok(match branch.is_empty() && before.is_empty() {
-            true => format!("{}\n", places::NO_BUILDS),
-            false => format!("no builds{branch}{before}\n"),
-        });
-    }
-    Ok(table(&listed, calendar, paint))
+    Ok(if listed.is_empty() { nothing(arguments, archive) } else { table(&listed, calendar, paint) })
 }
 
-/// As many builds as were asked for; a store gives at most a page at once.
-fn rows(arguments: &Builds, store: &dyn Store, filter: &BuildFilter) -> Result<Vec<BuildRow>, Stop> {
-    let mut builds: Vec<BuildRow> = Vec::new();
-    let mut before = arguments.before.map(BuildId);
-    let limit = arguments.limit as usize;
-    while builds.len() < limit {
-        let page = store.builds(filter, before, u32::try_from(limit - builds.len()).unwrap_or(u32::MAX))?;
-        let Some(last) = page.last() else { break };
-        before = Some(last.build);
-        builds.extend(page);
-    }
-    Ok(builds)
+/// That there is none of what was asked for.
+fn nothing(arguments: &Builds, archive: &dyn Archive) -> String {
+    let of = |what: &str, value: &Option<String>| value.as_ref().map(|value| format!(" of {what} {value}"));
+    let asked = [
+        of("branch", &arguments.branch),
+        of("commit", &arguments.commit),
+        of("event", &arguments.event),
+        of("verdict", &arguments.verdict),
+        of("pipeline", &arguments.pipeline),
+        arguments.before.map(|build| format!(" before build {build}")),
+    ];
+    let asked: String = asked.into_iter().flatten().collect();
+    if asked.is_empty() { format!("{}\n", archive.nothing()) } else { format!("no builds{asked}\n") }
 }
 
 /// A build and what rows do not say of it.
@@ -71,8 +75,8 @@ struct Listed {
 }
 
 impl Listed {
-    fn of(row: BuildRow, store: &dyn Store) -> Result<Self, Stop> {
-        let remark = remark(&row, store)?;
+    fn of(row: BuildRow, archive: &dyn Archive) -> Result<Self, Stop> {
+        let remark = remark(&row, archive)?;
         Ok(Self { row, remark })
     }
 
@@ -141,21 +145,22 @@ fn commit(event: &Event) -> String {
 }
 
 /// What failed, or what the build waits for, in a few words.
-fn remark(row: &BuildRow, store: &dyn Store) -> Result<String, Stop> {
+fn remark(row: &BuildRow, archive: &dyn Archive) -> Result<String, Stop> {
     Ok(match &row.verdict {
         Verdict::Running if row.open_gates > 0 => {
-            let gates = store.open_gates(row.build)?;
-            let gate = gates.first().map(|gate| gate.job.to_string()).unwrap_or_default();
-            format!("waits: ropewalk approve {} {gate}", row.build)
+            let gates = archive.gates(row.build)?;
+            let gate = gates.iter().find(|gate| gate.answered.is_none());
+            let gate = gate.map(|gate| gate.job.to_string()).unwrap_or_default();
+            format!("waits: {}", archive.whereabouts().command(format_args!("approve {} {gate}", row.build)))
         }
-        Verdict::Running if store.claimant(row.build)?.is_none() => {
+        Verdict::Running if !archive.is_run(row)? => {
             format!("killed: ropewalk run --resume {}", row.build)
         }
         Verdict::Running => {
             format!("{} of {} ended", words::thousands(row.counts.ended()), words::count(count(row.jobs), "job"))
         }
         Verdict::Failed { because: Some(job) } => {
-            let report = store.reports(row.build, Some(job))?.pop().map(|(_, report)| report);
+            let report = archive.reports(row.build, Some(job))?.pop().map(|(_, report)| report);
             let why = match report.as_ref().map(|report| &report.outcome) {
                 Some(graph::Outcome::Failed(failure)) => format!(": {}", words::failure_of(failure, report.as_ref())),
                 _ => String::new(),
@@ -163,6 +168,10 @@ fn remark(row: &BuildRow, store: &dyn Store) -> Result<String, Stop> {
             let others = row.counts.failed.saturating_sub(1);
             let more = if others > 0 { format!(" (+{} failed)", words::thousands(others)) } else { String::new() };
             format!("{job}{why}{more}")
+        }
+        Verdict::Failed { because: None } if archive.whereabouts().is_there() => {
+            let show = archive.whereabouts().command(format_args!("show {}", row.build));
+            format!("the pipeline has {}: {show}", words::count(count(row.errors), "error"))
         }
         Verdict::Failed { because: None } => match row.errors {
             0 => "the pipeline is wrong: ropewalk check".to_owned(),
@@ -197,12 +206,23 @@ mod tests {
     use crate::places::kept::Kept;
 
     fn arguments(output: ListForm) -> Builds {
-        Builds { limit: 20, before: None, branch: None, output }
+        let nothing = || None;
+        Builds {
+            limit: 20,
+            before: None,
+            branch: nothing(),
+            commit: nothing(),
+            event: nothing(),
+            verdict: nothing(),
+            pipeline: nothing(),
+            output,
+            at: crate::args::Where::default(),
+        }
     }
 
     #[track_caller]
     fn check(kept: &Kept, arguments: &Builds, expected: &str) {
-        let text = list(arguments, kept.store(), &kept.calendar(), Paint::Plain).map_err(|stop| stop.message);
+        let text = list(arguments, &kept.places(), &kept.calendar(), Paint::Plain).map_err(|stop| stop.message);
         assert_eq!(text.as_deref(), Ok(expected));
     }
 
@@ -243,7 +263,7 @@ build  verdict    event      commit    started                              took
     fn json_has_the_row_and_the_remark() {
         let mut kept = Kept::new();
         kept.build(&["a"]).fail("a", 101).end();
-        let text = list(&arguments(ListForm::Json), kept.store(), &kept.calendar(), Paint::Plain);
+        let text = list(&arguments(ListForm::Json), &kept.places(), &kept.calendar(), Paint::Plain);
         let value: Value = serde_json::from_str(&text.map_err(|stop| stop.message).expect("a list")).expect("JSON");
         assert_eq!(value[0]["build"], 1);
         assert_eq!(value[0]["verdict"]["verdict"], "failed");

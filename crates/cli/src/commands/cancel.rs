@@ -1,4 +1,4 @@
-//! `ropewalk cancel`: asks the process that runs a build to end it.
+//! `ropewalk cancel`: asks the process or the server that runs a build to end it.
 
 use std::path::Path;
 
@@ -8,12 +8,14 @@ use store::Store;
 use store::rows::BuildRow;
 
 use super::Stop;
+use crate::archive::{Archive, There};
 use crate::args::Cancel;
 use crate::child;
 use crate::control::{self, Request, Sent};
 use crate::local::clock::now;
 use crate::places::{self, Places};
 use crate::project::Project;
+use crate::whereabouts::{Whereabouts, not_here};
 use crate::{exit, output, words};
 
 /// Runs the command.
@@ -21,23 +23,95 @@ use crate::{exit, output, words};
 /// # Errors
 /// If there is no such build, it has ended, or no process runs it.
 pub fn run(arguments: &Cancel, project: &Project) -> Result<u8, Stop> {
+    if let Some(there) = arguments.at.there(project)? {
+        return on_server(arguments, &there);
+    }
+    not_here("--reason", arguments.reason.is_some())?;
+    if let Some(job) = &arguments.job {
+        return Err(Stop::wrong(format!(
+            "one job alone is canceled on a server: here `ropewalk cancel {}` cancels the build with `{job}`",
+            arguments.build
+        )));
+    }
     let places = Places::kept(project)?;
     let by = std::env::var("USER").ok().filter(|user| !user.is_empty());
     let by = by.unwrap_or_else(|| "somebody at this machine".to_owned());
-    let said = cancel(&places, &arguments.build, &by)?;
+    let said = match &arguments.commit {
+        Some(commit) => cancel_commit(&places, commit, &by)?,
+        None => cancel(&places, &arguments.build, &by)?,
+    };
     output::print(said)?;
     Ok(exit::PASSED)
+}
+
+/// Cancels all builds of a commit that a process runs.
+fn cancel_commit(places: &Places, commit: &str, by: &str) -> Result<String, Stop> {
+    let mut said = String::new();
+    for build in places.store.unfinished()? {
+        let is_wanted = places.store.build(build)?.is_some_and(|row| row.event.commit == commit);
+        if is_wanted && places.is_run(build)? {
+            said.push_str(&cancel(places, &build.to_string(), by)?);
+        }
+    }
+    if said.is_empty() { Err(none_of(commit)) } else { Ok(said) }
+}
+
+fn none_of(commit: &str) -> Stop {
+    Stop::wrong(format!("no build of commit {} is running", words::harmless(commit)))
+}
+
+fn on_server(arguments: &Cancel, there: &There) -> Result<u8, Stop> {
+    let reason = api::build::Cancel { reason: arguments.reason.clone().unwrap_or_default() };
+    let client = &there.link.client;
+    let ended = |build: BuildId| {
+        let show = there.whereabouts().command(format_args!("show {build}"));
+        format!("build {build} is asked to end: {show}\n")
+    };
+    let said = if let Some(commit) = &arguments.commit {
+        let touched = there.link.ask(client.commit_cancel(commit, Some(there.project()?), &reason))?;
+        if touched.builds.is_empty() {
+            return Err(none_of(commit));
+        }
+        touched.builds.into_iter().map(ended).collect()
+    } else {
+        let build = there.find_running(&arguments.build)?;
+        let number = build.build;
+        if build.verdict != Verdict::Running {
+            return Err(has_ended(&build));
+        }
+        match &arguments.job {
+            Some(job) => {
+                let job = there.find_job(number, job)?;
+                there.link.ask(client.job_cancel(number, job.as_str(), &reason))?;
+                let show = there.whereabouts().command(format_args!("show {number} {job}"));
+                format!("{job} of build {number} is asked to end: {show}\n")
+            }
+            None => {
+                there.link.ask(client.build_cancel(number, &reason))?;
+                ended(number)
+            }
+        }
+    };
+    output::print(said)?;
+    Ok(exit::PASSED)
+}
+
+fn has_ended(build: &BuildRow) -> Stop {
+    Stop::wrong(format!("build {} has ended already: it {}", build.build, words::verdict(&build.verdict)))
 }
 
 fn cancel(places: &Places, text: &str, by: &str) -> Result<String, Stop> {
     let build = find(places, text)?;
     let number = build.build;
     if build.verdict != Verdict::Running {
-        return Err(Stop::wrong(format!("build {number} has ended already: it {}", words::verdict(&build.verdict))));
+        return Err(has_ended(&build));
     }
     let request = Request::Cancel { by: by.to_owned() };
     match control::send(&places.data, number, &request).map_err(Stop::infra)? {
-        Sent::Taken => Ok(format!("build {number} is asked to end: ropewalk show {number}\n")),
+        Sent::Taken => {
+            let show = Whereabouts::here().command(format_args!("show {number}"));
+            Ok(format!("build {number} is asked to end: {show}\n"))
+        }
         Sent::NobodyThere if child::is_request(&build) && places.store.claimant(number)?.is_none() => {
             give_up(places, number, by)?;
             Ok(format!("build {number} is given up: it had not begun\n"))

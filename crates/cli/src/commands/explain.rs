@@ -38,6 +38,7 @@ const DIFFERENCES_SHOWN_MAX: usize = 30;
 /// # Errors
 /// If there is no such build or job, or what is kept cannot be read.
 pub fn run(arguments: &Explain, project: &Project) -> Result<u8, Stop> {
+    arguments.at.only_here("explain", "`ropewalk show BUILD JOB` says what a job there took")?;
     let places = Places::kept(project)?;
     output::print(explain(arguments, &places, &Calendar::system())?)?;
     Ok(exit::PASSED)
@@ -506,7 +507,12 @@ mod tests {
 
     #[track_caller]
     fn check(kept: &Kept, expected: &str) {
-        let arguments = Explain { job: Some("test".to_owned()), build: "last".to_owned(), output: ListForm::Human };
+        let arguments = Explain {
+            job: Some("test".to_owned()),
+            build: "last".to_owned(),
+            output: ListForm::Human,
+            at: Default::default(),
+        };
         let text = explain(&arguments, &kept.places(), &kept.calendar()).map_err(|stop| stop.message);
         assert_eq!(text.as_deref(), Ok(expected));
     }
@@ -618,7 +624,8 @@ mod tests {
         let test = build.operation("test", &[("a", "1"), ("b", "1"), ("c", "1")]);
         build.operation("docs", &[("d", "1")]);
         build.pass("test", 1).keep("test", &test, 1).pass("docs", 1).pass("plain", 1).end();
-        let arguments = Explain { job: None, build: "last".to_owned(), output: ListForm::Human };
+        let arguments =
+            Explain { job: None, build: "last".to_owned(), output: ListForm::Human, at: Default::default() };
         let text = explain(&arguments, &kept.places(), &kept.calendar()).map_err(|stop| stop.message);
         assert_eq!(
             text.as_deref(),

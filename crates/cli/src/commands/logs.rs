@@ -1,11 +1,11 @@
 //! `ropewalk logs`: what jobs printed. A job's lines are its last attempt's, step after step; a build's are those of
 //! all attempts, as they came. Only the frames with wanted lines are read.
 
-mod escapes;
 mod follow;
 mod grep;
 mod merge;
 mod page;
+mod streamed;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
@@ -14,7 +14,6 @@ use std::ops::Range;
 
 use graph::{BuildId, JobName};
 use regex::bytes::Regex;
-use store::Store;
 use store::log::{Item, Line, LineEnd, LogError, LogReader, StreamKey, StreamState, Writing};
 
 use self::follow::Watch;
@@ -22,6 +21,7 @@ use self::grep::{CONTEXT_LINES_MAX, Grep, TAIL_LINES_MAX};
 use self::merge::{Merge, Order, Part};
 use self::page::{Folds, Form, Page, Reader, Row};
 use super::Stop;
+use crate::archive::{Archive, Log, News, Search};
 use crate::args::{Colour, Logs};
 use crate::calendar::Calendar;
 use crate::columns::{self, Paint};
@@ -40,14 +40,14 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// # Errors
 /// If there is no such build or job, an argument makes no sense, or the log cannot be read.
 pub fn run(arguments: &Logs, project: &Project, colour: Colour) -> Result<u8, Stop> {
-    let places = Places::kept(project)?;
+    let archive = arguments.at.archive(project)?.ok_or_else(|| Stop::wrong(places::NO_BUILDS))?;
     let stdout = io::stdout();
     let reader = match stdout.is_terminal() {
         true => Reader::Terminal(Paint::of(colour, &stdout)),
         false => Reader::Pipe(Paint::of(colour, &stdout)),
     };
     let writer = io::BufWriter::with_capacity(BUFFER_BYTES, stdout.lock());
-    let told = tell(arguments, &places, &Calendar::system(), reader, writer)?;
+    let told = tell(arguments, &*archive, &Calendar::system(), reader, writer)?;
     if !told.note.is_empty() {
         let _ = writeln!(io::stderr(), "note: {}", told.note);
     }
@@ -106,18 +106,19 @@ struct Told {
 /// Writes what `arguments` ask for.
 fn tell<W: Write>(
     arguments: &Logs,
-    places: &Places,
+    archive: &dyn Archive,
     calendar: &Calendar,
     reader: Reader,
     writer: W,
 ) -> Result<Told, Stop> {
     let asked = Asked::of(arguments)?;
-    let build = places::find_build(&*places.store, &arguments.build)?.build;
-    let mut told = tell_of(arguments, &asked, places, calendar, reader, writer, build)?;
+    let build = archive.find_build(&arguments.build)?.build;
+    let mut told = tell_of(arguments, &asked, archive, calendar, reader, writer, build)?;
     // Asked last: a build that was followed may have come to it meanwhile.
-    let is_wrong = places.store.build(build)?.is_some_and(|row| row.errors > 0);
+    let is_wrong = archive.build(build)?.is_some_and(|row| row.errors > 0);
     if is_wrong && arguments.job.is_none() && told.note.is_empty() {
-        told.note = format!("the pipeline of build {build} is wrong: ropewalk show {build}");
+        let show = archive.whereabouts().command(format_args!("show {build}"));
+        told.note = format!("the pipeline of build {build} is wrong: {show}");
     }
     Ok(told)
 }
@@ -125,18 +126,18 @@ fn tell<W: Write>(
 fn tell_of<W: Write>(
     arguments: &Logs,
     asked: &Asked,
-    places: &Places,
+    archive: &dyn Archive,
     calendar: &Calendar,
     reader: Reader,
     writer: W,
     build: BuildId,
 ) -> Result<Told, Stop> {
     let nothing = if asked.regex.is_some() { Found::Nothing } else { Found::Lines };
-    let follows = match arguments.follow && asked.rows.end == u64::MAX && is_going(places, build)? {
+    let follows = match arguments.follow && asked.rows.end == u64::MAX && is_going(archive, build)? {
         true => Follows::ToTheEnd,
         false => Follows::No,
     };
-    let (subject, note) = Subject::find(places, build, arguments.job.as_deref(), follows)?;
+    let (subject, note) = Subject::find(archive, build, arguments.job.as_deref(), follows)?;
     let Some(subject) = subject else { return Ok(Told { note, found: nothing }) };
     let form = Form {
         times: arguments.timestamps.then(|| calendar.clone()),
@@ -147,13 +148,14 @@ fn tell_of<W: Write>(
     let mut session = Session {
         page: Page::new(writer, reader, form, asked.regex.clone()),
         grep: asked.regex.clone().map(|regex| Grep::new(regex, arguments.context, asked.tail)),
-        speakers: Speakers::of(&*places.store, &subject)?,
+        search: arguments.grep.clone().map(|regex| Search { regex, context: arguments.context }),
+        speakers: Speakers::of(archive, &subject)?,
         subject,
         cursors: HashMap::new(),
     };
     let told = match follows {
-        Follows::ToTheEnd => session.follow(places, asked),
-        Follows::No => session.once(places, asked),
+        Follows::ToTheEnd => session.follow(archive, asked),
+        Follows::No => session.once(archive, asked),
     };
     let has_found = session.grep.as_ref().is_none_or(|grep| grep.matches() > 0);
     let said = match told {
@@ -172,9 +174,11 @@ fn tell_of<W: Write>(
 }
 
 /// Whether a process runs the build now.
-fn is_going(places: &Places, build: BuildId) -> Result<bool, Stop> {
-    let has_ended = places.store.build(build)?.is_none_or(|build| build.verdict != graph::Verdict::Running);
-    Ok(!has_ended && places.is_run(build)?)
+fn is_going(archive: &dyn Archive, build: BuildId) -> Result<bool, Stop> {
+    match archive.build(build)?.filter(|build| build.verdict == graph::Verdict::Running) {
+        Some(build) => archive.is_run(&build),
+        None => Ok(false),
+    }
 }
 
 /// The arguments, understood.
@@ -243,7 +247,7 @@ impl Subject {
     /// The subject, and a note about it. `None` if there is nothing to tell but the note.
     /// A job that has not begun is told once it has, if the build is followed.
     fn find(
-        places: &Places,
+        archive: &dyn Archive,
         build: BuildId,
         job: Option<&str>,
         follows: Follows,
@@ -251,12 +255,12 @@ impl Subject {
         let Some(text) = job else {
             return Ok((Some(Self { build, job: None, from_attempt: 0 }), String::new()));
         };
-        let job = places.job(build, text)?;
-        if let Some(attempt) = places.store.attempts(build, Some(&job))?.last() {
+        let job = archive.find_job(build, text)?;
+        if let Some(attempt) = archive.attempts(build, Some(&job))?.last() {
             let from_attempt = attempt.attempt.0;
             return Ok((Some(Self { build, job: Some(job), from_attempt }), String::new()));
         }
-        let row = places.store.jobs(build)?.into_iter().find(|row| row.name == job);
+        let row = archive.jobs(build)?.into_iter().find(|row| row.name == job);
         let reused = row.as_ref().and_then(|row| row.reused.clone());
         if let Some(reused) = reused {
             let note = format!("{job} was cached in build {build}: this is its log of build {}", reused.build);
@@ -281,8 +285,8 @@ struct Speakers {
 }
 
 impl Speakers {
-    fn of(store: &dyn Store, subject: &Subject) -> Result<Self, Stop> {
-        let attempts = store.attempts(subject.build, subject.job.as_ref())?;
+    fn of(archive: &dyn Archive, subject: &Subject) -> Result<Self, Stop> {
+        let attempts = archive.attempts(subject.build, subject.job.as_ref())?;
         if subject.job.is_some() {
             let wanted =
                 attempts.iter().map(|attempt| attempt.attempt.0).filter(|&attempt| attempt >= subject.from_attempt);
@@ -316,16 +320,21 @@ struct Cursor {
     row: u64,
     /// Pieces of it that were told.
     pieces: u64,
+    /// Their bytes.
+    row_bytes: u64,
     /// The bytes the step had when it was last looked at.
     bytes: u64,
 }
 
 impl Cursor {
     fn after(self, line: &Line) -> Self {
+        let length = line.bytes.len() as u64;
         match line.end {
-            LineEnd::LineFeed => Self { row: line.number + 1, pieces: 0, ..self },
-            LineEnd::Open if self.row == line.number => Self { pieces: self.pieces + 1, ..self },
-            LineEnd::Open => Self { row: line.number, pieces: 1, ..self },
+            LineEnd::LineFeed => Self { row: line.number + 1, pieces: 0, row_bytes: 0, ..self },
+            LineEnd::Open if self.row == line.number => {
+                Self { pieces: self.pieces + 1, row_bytes: self.row_bytes + length, ..self }
+            }
+            LineEnd::Open => Self { row: line.number, pieces: 1, row_bytes: length, ..self },
         }
     }
 }
@@ -341,6 +350,7 @@ struct Telling<'n> {
 struct Session<W: Write> {
     page: Page<W>,
     grep: Option<Grep>,
+    search: Option<Search>,
     speakers: Speakers,
     subject: Subject,
     cursors: HashMap<StreamKey, Cursor>,
@@ -348,15 +358,15 @@ struct Session<W: Write> {
 
 impl<W: Write> Session<W> {
     /// Tells what there is.
-    fn once(&mut self, places: &Places, asked: &Asked) -> Result<String, End> {
-        let writing = if is_going(places, self.subject.build)? { Writing::Going } else { Writing::Over };
-        let Some(reader) = places.log_reader(self.subject.build, writing)? else {
+    fn once(&mut self, archive: &dyn Archive, asked: &Asked) -> Result<String, End> {
+        let writing = if is_going(archive, self.subject.build)? { Writing::Going } else { Writing::Over };
+        let Some(reader) = archive.log(self.subject.build, self.subject.job.as_ref(), writing)? else {
             return Ok(self.silence());
         };
         if !reader.streams().any(|stream| self.speakers.has(stream.key)) {
             return Ok(self.silence());
         }
-        self.first_pass(&reader, asked)?;
+        self.first_pass(&*reader, asked)?;
         self.end()?;
         Ok(String::new())
     }
@@ -369,7 +379,14 @@ impl<W: Write> Session<W> {
     }
 
     /// Tells what there is and what comes, until nobody runs the build any more.
-    fn follow(&mut self, places: &Places, asked: &Asked) -> Result<String, End> {
+    fn follow(&mut self, archive: &dyn Archive, asked: &Asked) -> Result<String, End> {
+        match archive.news(self.subject.build) {
+            News::Files(places) => self.follow_files(places, asked),
+            News::Stream(stream) => self.follow_stream(archive, asked, *stream),
+        }
+    }
+
+    fn follow_files(&mut self, places: &Places, asked: &Asked) -> Result<String, End> {
         let build = self.subject.build;
         let watch = Watch::new(&places.data.join("logs"));
         let mut opened: Option<LogReader> = None;
@@ -405,33 +422,36 @@ impl<W: Write> Session<W> {
     }
 
     /// What to say when a build that was followed is not run any more.
-    fn ending(&self, places: &Places) -> Result<String, Stop> {
+    fn ending(&self, archive: &dyn Archive) -> Result<String, Stop> {
         let build = self.subject.build;
-        let is_running = places.store.build(build)?.is_some_and(|row| row.verdict == graph::Verdict::Running);
+        let is_running = archive.build(build)?.is_some_and(|row| row.verdict == graph::Verdict::Running);
         if !is_running {
             return Ok(String::new());
         }
-        Ok(match places.store.open_gates(build)?.first() {
-            Some(gate) => format!("build {build} waits at a gate: ropewalk approve {build} {}", gate.job),
+        Ok(match archive.gates(build)?.iter().find(|gate| gate.answered.is_none()) {
+            Some(gate) => {
+                let approve = archive.whereabouts().command(format_args!("approve {build} {}", gate.job));
+                format!("build {build} waits at a gate: {approve}")
+            }
             None => format!("build {build} has not ended and no process runs it: ropewalk run --resume {build}"),
         })
     }
 
     /// The lines asked for, as far as they are there.
-    fn first_pass(&mut self, reader: &LogReader, asked: &Asked) -> Result<(), End> {
+    fn first_pass(&mut self, reader: &dyn Log, asked: &Asked) -> Result<(), End> {
         let (parts, order) = match self.subject.job {
             Some(_) => (self.job_parts(reader, asked), Order::ByPart),
             None => (self.build_parts(reader, asked)?, Order::ByTime),
         };
         // Rows that are not asked for count as told.
         for stream in reader.streams().filter(|stream| self.speakers.has(stream.key)) {
-            self.cursors.insert(stream.key, Cursor { row: stream.lines, pieces: 0, bytes: stream.bytes });
+            self.cursors.insert(stream.key, Cursor { row: stream.lines, bytes: stream.bytes, ..Cursor::default() });
         }
         self.pass(reader, parts, order)
     }
 
     /// The rows of a job's steps that are asked for.
-    fn job_parts(&self, reader: &LogReader, asked: &Asked) -> Vec<Part> {
+    fn job_parts(&self, reader: &dyn Log, asked: &Asked) -> Vec<Part> {
         let streams: Vec<_> = reader.streams().filter(|stream| self.speakers.has(stream.key)).collect();
         let total: u64 = streams.iter().map(|stream| stream.lines).sum();
         let is_whole = asked.rows.end == u64::MAX;
@@ -458,7 +478,7 @@ impl<W: Write> Session<W> {
     }
 
     /// All rows of a build, or the last ones by time.
-    fn build_parts(&self, reader: &LogReader, asked: &Asked) -> Result<Vec<Part>, End> {
+    fn build_parts(&self, reader: &dyn Log, asked: &Asked) -> Result<Vec<Part>, End> {
         let mut streams: Vec<_> = reader.streams().filter(|stream| self.speakers.has(stream.key)).collect();
         let tail = asked.tail.filter(|_| asked.regex.is_none());
         let Some(tail) = tail else {
@@ -493,8 +513,8 @@ impl<W: Write> Session<W> {
     }
 
     /// What has come since the last pass.
-    fn next_pass(&mut self, places: &Places, reader: &LogReader, is_over: bool) -> Result<(), End> {
-        self.learn_speakers(places, reader)?;
+    fn next_pass(&mut self, archive: &dyn Archive, reader: &dyn Log, is_over: bool) -> Result<(), End> {
+        self.learn_speakers(archive, reader)?;
         let mut parts = Vec::new();
         for stream in reader.streams().filter(|stream| self.speakers.has(stream.key)) {
             let cursor = self.cursors.entry(stream.key).or_default();
@@ -508,19 +528,20 @@ impl<W: Write> Session<W> {
     }
 
     /// Asks who the attempts are that were not there before.
-    fn learn_speakers(&mut self, places: &Places, reader: &LogReader) -> Result<(), Stop> {
+    fn learn_speakers(&mut self, archive: &dyn Archive, reader: &dyn Log) -> Result<(), Stop> {
         let newest_known = self.speakers.names.keys().next_back().copied().unwrap_or(0);
         if reader.streams().any(|stream| stream.key.attempt > newest_known) {
-            self.speakers = Speakers::of(&*places.store, &self.subject)?;
+            self.speakers = Speakers::of(archive, &self.subject)?;
         }
         Ok(())
     }
 
-    fn pass(&mut self, reader: &LogReader, parts: Vec<Part>, order: Order) -> Result<(), End> {
+    fn pass(&mut self, reader: &dyn Log, parts: Vec<Part>, order: Order) -> Result<(), End> {
         let before = lines_before(reader);
         let mut telling: Option<Telling<'_>> = None;
         let (names, page, grep) = (&self.speakers.names, &mut self.page, &mut self.grep);
-        for item in Merge::new(reader, parts, order) {
+        let search = self.search.as_ref();
+        for item in Merge::new(reader, parts, order, search) {
             let (key, item) = item?;
             let step = match &mut telling {
                 Some(step) if step.key == key => step,
@@ -573,7 +594,7 @@ impl<W: Write> Session<W> {
 }
 
 /// How many lines the steps before each step of its attempt printed.
-pub fn lines_before(reader: &LogReader) -> BTreeMap<StreamKey, u64> {
+pub fn lines_before(reader: &dyn Log) -> BTreeMap<StreamKey, u64> {
     let mut before = BTreeMap::new();
     let mut sum = (0, 0);
     for stream in reader.streams() {

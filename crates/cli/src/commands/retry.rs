@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use api::build::Rebuild;
 use engine::fact::{Ended, What};
 use engine::{BuildOptions, BuildRequest, Engine, Fact, Input, Reused};
 use graph::{Event, JobName, Outcome};
@@ -10,16 +11,35 @@ use worker::keeper::Keeper;
 
 use super::Stop;
 use super::run::{Start, execute};
+use super::submit::{Since, Watched};
+use crate::archive::{Archive, There};
 use crate::args::{Colour, Retry};
 use crate::pipeline::{KindChoice, Pipeline};
 use crate::places::Places;
 use crate::project::Project;
+use crate::whereabouts::not_here;
+use crate::{exit, output};
+
+/// How many of the jobs that run again are named.
+const NAMES_TOLD_MAX: usize = 10;
 
 /// Runs the command.
 ///
 /// # Errors
 /// If there is no such build, or the new one cannot begin.
 pub fn run(arguments: &Retry, project: &Project, colour: Colour) -> Result<u8, Stop> {
+    if let Some(there) = arguments.at.there(project)? {
+        return on_server(arguments, &there, colour);
+    }
+    not_here("--reason", arguments.reason.is_some())?;
+    not_here("--no-wait", arguments.no_wait)?;
+    if let Some(job) = &arguments.job {
+        return Err(Stop::wrong(format!(
+            "one job alone is tried again on a server: here `ropewalk run --job {job}` runs it with what it needs, and \
+             `ropewalk retry {} --failed` all that did not pass",
+            arguments.build
+        )));
+    }
     let keeper = Keeper::start().map_err(|error| Stop::of(&error))?;
     let look = worker::repository::Look::begin(&project.root);
     let places = Places::open(project)?;
@@ -53,6 +73,44 @@ pub fn run(arguments: &Retry, project: &Project, colour: Colour) -> Result<u8, S
         project,
         colour,
     )
+}
+
+/// Whole it is a new build of the same files; what failed, or one job, runs again within the build.
+fn on_server(arguments: &Retry, there: &There, colour: Colour) -> Result<u8, Stop> {
+    arguments.how.only_there()?;
+    let build = there.find_build(&arguments.build)?;
+    let number = build.build;
+    let reason = arguments.reason.clone().unwrap_or_default();
+    let client = &there.link.client;
+    let (again, since) = match &arguments.job {
+        None if !arguments.failed => {
+            let submitted = there.link.ask(client.build_rebuild(number, &Rebuild { reason }))?;
+            super::submit::tell(&submitted);
+            (submitted.build, Since::Beginning)
+        }
+        job => {
+            let wanted = match job {
+                Some(job) => {
+                    let jobs = [there.find_job(number, job)?.to_string()].into();
+                    api::build::Retry::Jobs { jobs, reason }
+                }
+                None => api::build::Retry::Failed { reason },
+            };
+            let retried = there.link.ask(client.build_retry(number, &wanted))?;
+            let jobs: Vec<&str> = retried.jobs.iter().map(String::as_str).take(NAMES_TOLD_MAX).collect();
+            let more = if retried.jobs.len() > jobs.len() { ", …" } else { "" };
+            eprintln!("build {}: {}{more} again", retried.build, jobs.join(", "));
+            let ended = build.finished.filter(|_| retried.build == number);
+            (retried.build, ended.map_or(Since::Beginning, |at| Since::Ended(at.into())))
+        }
+    };
+    if arguments.no_wait {
+        output::print(format!("{again}\n"))?;
+        return Ok(exit::PASSED);
+    }
+    let watched =
+        Watched { build: again, since, output: arguments.how.output, colour, whereabouts: there.whereabouts() };
+    there.link.wait(watched.watch(client))
 }
 
 fn created(fact: &Fact) -> Option<&BuildRequest> {

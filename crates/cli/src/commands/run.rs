@@ -32,6 +32,7 @@ use crate::view::json::Json;
 use crate::view::live::Live;
 use crate::view::plain::{Detail, Plain};
 use crate::view::{Moment, Opening, View, Wants};
+use crate::whereabouts::Whereabouts;
 use crate::{control, ending, event, exit, output, shortcut};
 
 /// Runs the command.
@@ -331,7 +332,7 @@ async fn build_to_end(
     let names: Vec<JobName> =
         start.pipeline.lower(&Known::of(start.event.clone())).evaluation.graph.jobs.keys().cloned().collect();
     let usual_ms = if form == Output::Live { places.store.durations(&names)? } else { Default::default() };
-    let view = SharedView::new(view(form, colour, Opening { build, usual_ms }));
+    let view = SharedView::new(view(form, colour, Opening { build, usual_ms, whereabouts: Whereabouts::here() }));
     let processes = Processes::attach(keeper).map_err(|error| Stop::of(&error))?;
     let settings = worker::Settings {
         root: project.root.clone(),

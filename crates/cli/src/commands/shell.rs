@@ -20,6 +20,10 @@ use crate::project::Project;
 /// # Errors
 /// If nothing is kept of such a job.
 pub fn run(arguments: &Shell, project: &Project) -> Result<u8, Stop> {
+    arguments.at.only_here(
+        "shell",
+        "`ropewalk logs BUILD JOB` shows what a job there printed, and `ropewalk run --job JOB` runs it here",
+    )?;
     let places = Places::kept(project)?;
     let build = places.build(&arguments.build)?;
     let job = match &arguments.job {

@@ -17,13 +17,14 @@ use store::rows::{ArtifactRow, AttemptRow, BuildRow, GateRow, JobRow};
 use self::history::History;
 use super::Stop;
 use super::logs::lines_before;
+use crate::archive::Archive;
 use crate::args::{Colour, ListForm, Show};
 use crate::calendar::Calendar;
-use crate::child;
 use crate::columns::Paint;
 use crate::first_error::{self, Excerpt, ExcerptLine};
-use crate::places::{self, Places};
+use crate::places;
 use crate::project::Project;
+use crate::whereabouts::Whereabouts;
 use crate::{exit, output};
 
 /// Runs the command.
@@ -31,31 +32,37 @@ use crate::{exit, output};
 /// # Errors
 /// If there is no such build or job, or what is kept cannot be read.
 pub fn run(arguments: &Show, project: &Project, colour: Colour) -> Result<u8, Stop> {
-    let places = Places::kept(project)?;
+    let archive = arguments.at.archive(project)?.ok_or_else(|| Stop::wrong(places::NO_BUILDS))?;
     let paint = Paint::of(colour, &std::io::stdout());
-    output::print(show(arguments, &places, &project.root, &Calendar::system(), paint)?)?;
+    output::print(show(arguments, &*archive, &project.root, &Calendar::system(), paint)?)?;
     Ok(exit::PASSED)
 }
 
-fn show(arguments: &Show, places: &Places, root: &Path, calendar: &Calendar, paint: Paint) -> Result<String, Stop> {
-    let row = places::find_build(&*places.store, &arguments.build)?;
+fn show(
+    arguments: &Show,
+    archive: &dyn Archive,
+    root: &Path,
+    calendar: &Calendar,
+    paint: Paint,
+) -> Result<String, Stop> {
+    let row = archive.find_build(&arguments.build)?;
     let Some(text) = &arguments.job else {
-        let shown = Shown::of(places, root, row, None)?;
+        let shown = Shown::of(archive, root, row, None)?;
         return match arguments.output {
-            ListForm::Human => build::text(&shown, places, calendar, paint),
+            ListForm::Human => build::text(&shown, archive, calendar, paint),
             ListForm::Json => Ok(format!("{:#}\n", shown.json())),
         };
     };
-    let name = places.job(row.build, text)?;
-    let shown = Shown::of(places, root, row, Some(&name))?;
+    let name = archive.find_job(row.build, text)?;
+    let shown = Shown::of(archive, root, row, Some(&name))?;
     match arguments.output {
-        ListForm::Human => job::text(&shown, places, calendar, paint, &name),
+        ListForm::Human => job::text(&shown, archive, calendar, paint, &name),
         ListForm::Json => {
             let mut value = shown.json();
             let operation = shown.job(&name).and_then(|job| job.operation());
-            let manifest = operation.map(|digest| places.store.manifest(digest)).transpose()?.flatten();
+            let manifest = operation.map(|digest| archive.manifest(digest)).transpose()?.flatten();
             value["manifest"] = json!(manifest);
-            value["first_error"] = json!(shown.excerpt(places, &name)?);
+            value["first_error"] = json!(shown.excerpt(archive, &name)?);
             Ok(format!("{value:#}\n"))
         }
     }
@@ -79,6 +86,7 @@ struct Shown {
     history: History,
     /// The repository as it is now.
     root: PathBuf,
+    whereabouts: Whereabouts,
 }
 
 /// One job.
@@ -110,11 +118,10 @@ impl ShownJob {
 }
 
 impl Shown {
-    fn of(places: &Places, root: &Path, row: BuildRow, only: Option<&JobName>) -> Result<Self, Stop> {
-        let store = &*places.store;
-        let graph = store.graph(row.build)?;
+    fn of(archive: &dyn Archive, root: &Path, row: BuildRow, only: Option<&JobName>) -> Result<Self, Stop> {
+        let graph = archive.graph(row.build)?;
         let mut rows: BTreeMap<JobName, JobRow> =
-            store.jobs(row.build)?.into_iter().map(|row| (row.name.clone(), row)).collect();
+            archive.jobs(row.build)?.into_iter().map(|row| (row.name.clone(), row)).collect();
         let mut jobs: Vec<ShownJob> = Vec::new();
         for (name, job) in graph.iter().flat_map(|graph| &graph.jobs) {
             let row = rows.remove(name);
@@ -129,15 +136,16 @@ impl Shown {
         let names: Vec<JobName> = jobs.iter().map(|job| job.name.clone()).collect();
         let is_wanted = |name: &JobName| only.is_none_or(|only| only == name);
         Ok(Self {
-            usual_ms: store.durations(&names)?,
-            attempts: store.attempts(row.build, only)?,
-            reports: store.reports(row.build, only)?.into_iter().collect(),
-            artifacts: store.artifacts(row.build)?.into_iter().filter(|row| is_wanted(&row.job)).collect(),
-            gates: store.gates(row.build)?.into_iter().filter(|row| is_wanted(&row.job)).collect(),
-            children: child::children(store, row.build)?,
-            is_run: places.is_run(row.build)?,
-            history: if only.is_none() { History::of(places, &row)? } else { History::default() },
+            usual_ms: archive.usual_ms(row.build, &names)?,
+            attempts: archive.attempts(row.build, only)?,
+            reports: archive.reports(row.build, only)?.into_iter().collect(),
+            artifacts: archive.artifacts(row.build)?.into_iter().filter(|row| is_wanted(&row.job)).collect(),
+            gates: archive.gates(row.build)?.into_iter().filter(|row| is_wanted(&row.job)).collect(),
+            children: archive.children(row.build)?,
+            is_run: archive.is_run(&row)?,
+            history: if only.is_none() { History::of(archive, &row)? } else { History::default() },
             root: root.to_owned(),
+            whereabouts: archive.whereabouts(),
             row,
             graph,
             jobs,
@@ -154,17 +162,16 @@ impl Shown {
     }
 
     /// The warnings and errors that a job's last attempt told its reader, at most so many, and how many there are in all.
-    fn said(&self, places: &Places, name: &JobName, count_max: usize) -> Result<(Vec<ExcerptLine>, usize), Stop> {
+    fn said(&self, archive: &dyn Archive, name: &JobName, count_max: usize) -> Result<(Vec<ExcerptLine>, usize), Stop> {
         let (mut lines, mut count) = (Vec::new(), 0);
         let Some(attempt) = self.job(name).and_then(|job| job.row.as_ref()?.attempt) else { return Ok((lines, 0)) };
         let writing = if self.is_run { Writing::Going } else { Writing::Over };
-        let Some(reader) = places.log_reader(self.row.build, writing)? else { return Ok((lines, 0)) };
-        let before = lines_before(&reader);
+        let Some(reader) = archive.log(self.row.build, Some(name), writing)? else { return Ok((lines, 0)) };
+        let before = lines_before(&*reader);
         for stream in reader.streams().filter(|stream| stream.key.attempt == attempt.0) {
             let before = before.get(&stream.key).copied().unwrap_or(0);
             let room = count_max.saturating_sub(lines.len());
-            let (said, more) =
-                first_error::said(&reader, stream.key, before, room).map_err(|error| Stop::of(&error))?;
+            let (said, more) = first_error::said(&*reader, stream.key, before, room)?;
             lines.extend(said);
             count += more;
         }
@@ -172,10 +179,10 @@ impl Shown {
     }
 
     /// The lines around the first error of a job's last attempt: of the step that failed, else of the last one.
-    fn excerpt(&self, places: &Places, name: &JobName) -> Result<Option<Excerpt>, Stop> {
+    fn excerpt(&self, archive: &dyn Archive, name: &JobName) -> Result<Option<Excerpt>, Stop> {
         let Some(attempt) = self.job(name).and_then(|job| job.row.as_ref()?.attempt) else { return Ok(None) };
         let writing = if self.is_run { Writing::Going } else { Writing::Over };
-        let Some(reader) = places.log_reader(self.row.build, writing)? else { return Ok(None) };
+        let Some(reader) = archive.log(self.row.build, Some(name), writing)? else { return Ok(None) };
         let step = match self.job(name).and_then(ShownJob::outcome) {
             Some(Outcome::Failed(Failure::Step { step, .. } | Failure::Timeout { step: Some(step), .. })) => *step,
             _ => match reader.streams().filter(|stream| stream.key.attempt == attempt.0).last() {
@@ -184,11 +191,10 @@ impl Shown {
             },
         };
         let key = StreamKey { attempt: attempt.0, step };
-        let before = lines_before(&reader).get(&key).copied().unwrap_or(0);
+        let before = lines_before(&*reader).get(&key).copied().unwrap_or(0);
         let job = self.job(name);
         let (described, outcome) = (job.and_then(|job| job.job.as_deref()), job.and_then(ShownJob::outcome));
-        let excerpt =
-            first_error::of_ending(&reader, key, before, described, outcome).map_err(|error| Stop::of(&error))?;
+        let excerpt = first_error::of_ending(&*reader, key, before, described, outcome)?;
         Ok((!excerpt.lines.is_empty()).then_some(excerpt))
     }
 

@@ -25,6 +25,7 @@ use crate::local::clock::now;
 use crate::project::Project;
 use crate::remote::stop;
 use crate::view::{self, Opening, View, Wants};
+use crate::whereabouts::Whereabouts;
 use crate::{exit, output, words};
 
 /// How often a source is gathered again while somebody edits its files.
@@ -54,12 +55,19 @@ pub fn run(submit: &Submit, arguments: &Arguments) -> Result<u8, Stop> {
         .map_err(|error| Stop::infra(format!("could not start: {error}")))?;
     let wanted = send(submit, &project, &client, &runtime)?;
     let submitted = runtime.block_on(client.build_submit(&wanted)).map_err(stop)?;
-    tell(&submitted, submit);
+    tell(&submitted);
     if submit.no_wait {
         output::print(format!("{}\n", submitted.build))?;
         return Ok(exit::PASSED);
     }
-    let watched = runtime.block_on(watch(&client, &submitted, submit, arguments.color));
+    let watched = Watched {
+        build: submitted.build,
+        since: Since::Beginning,
+        output: submit.output,
+        colour: arguments.color,
+        whereabouts: Whereabouts::there(submit.remote.server.as_deref(), submit.remote.token.as_deref()),
+    };
+    let watched = runtime.block_on(watched.watch(&client));
     runtime.shutdown_background();
     watched
 }
@@ -140,22 +148,10 @@ fn event(submit: &Submit, project: &Project) -> Result<EventWanted, Stop> {
     })
 }
 
-/// `--project`, else the name of the checkout's folder, as far as it can be one.
+/// `--project`, else the name of the checkout.
 fn project_name(submit: &Submit, project: &Project) -> Result<String, Stop> {
-    if let Some(name) = &submit.project {
-        return Ok(name.clone());
-    }
-    let root = worker::repository::checkout_root(&project.root).unwrap_or(&project.root);
-    let name: String = root
-        .file_name()
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_default()
-        .chars()
-        .map(|letter| if letter.is_ascii_alphanumeric() || "-_.".contains(letter) { letter } else { '-' })
-        .skip_while(|letter| !letter.is_ascii_alphanumeric())
-        .take(100)
-        .collect();
-    if name.is_empty() { Err(Stop::wrong("give the project a name: --project NAME")) } else { Ok(name) }
+    let name = submit.project.clone().or_else(|| project.name());
+    name.ok_or_else(|| Stop::wrong("give the project a name: --project NAME"))
 }
 
 fn upload(gathered: &Gathered, client: &Client, runtime: &tokio::runtime::Runtime) -> Result<(), Stop> {
@@ -185,7 +181,7 @@ fn upload(gathered: &Gathered, client: &Client, runtime: &tokio::runtime::Runtim
 }
 
 /// Says which build it is, for those who read no stream.
-fn tell(submitted: &Submitted, submit: &Submit) {
+pub fn tell(submitted: &Submitted) {
     let joined = match submitted.made {
         Made::New => "",
         Made::Joined => ", which waited already for the same files and inputs",
@@ -197,9 +193,6 @@ fn tell(submitted: &Submitted, submit: &Submit) {
         words::harmless(&submitted.project),
         submitted.number
     );
-    if submit.output == Output::Live && !submit.no_wait {
-        let _ = std::io::stderr().flush();
-    }
 }
 
 /// Where a build is shown.
@@ -210,16 +203,31 @@ enum Shown {
 }
 
 impl Shown {
-    fn new(submit: &Submit, build: BuildId, colour: Colour) -> Self {
+    fn new(watched: &Watched) -> Self {
         let stdout = std::io::stdout();
-        let form = super::run::form(submit.output, &stdout);
+        let form = super::run::form(watched.output, &stdout);
+        let build = watched.build;
         let watching = Box::new(Watching::new(build));
         match form {
             Output::Json => Self::Objects(watching),
             form => {
-                let opening = Opening { build, usual_ms: Default::default() };
-                Self::View(super::run::view(form, colour, opening), watching)
+                let opening = Opening { build, usual_ms: Default::default(), whereabouts: watched.whereabouts.clone() };
+                Self::View(super::run::view(form, watched.colour, opening), watching)
             }
+        }
+    }
+
+    /// Takes in what happened before.
+    fn pass(&mut self, moment: &Moment) {
+        match self {
+            Self::View(_, watching) | Self::Objects(watching) => watching.show(moment, &mut Unseen),
+        }
+    }
+
+    /// What was taken in is all that happened before.
+    fn begin(&mut self) {
+        if let Self::View(view, watching) = self {
+            watching.catch_up(&mut **view);
         }
     }
 
@@ -286,19 +294,55 @@ impl View for Unseen {
     }
 }
 
-/// Shows the build to its end. The first Ctrl-C leaves it to the server, unless a second one follows shortly, which cancels it:
-/// then its end is still waited for.
-async fn watch(client: &Client, submitted: &Submitted, submit: &Submit, colour: Colour) -> Result<u8, Stop> {
-    let build = submitted.build;
-    let mut shown = Shown::new(submit, build, colour);
-    let logs = if shown.wants() == Wants::Facts { Logs::Without } else { Logs::With };
-    let mut moments = client.build_stream(build, logs, None);
-    let watched = follow(client, build, &mut moments, &mut shown).await;
-    shown.close();
-    watched
+/// From where on a build is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// From its beginning.
+    Beginning,
+    /// From the end that it had at this time, for one that goes on after it.
+    Ended(api::time::Time),
 }
 
-async fn follow(client: &Client, build: BuildId, moments: &mut Moments, shown: &mut Shown) -> Result<u8, Stop> {
+impl Since {
+    fn is_passed_by(self, moment: &Moment) -> bool {
+        match self {
+            Self::Beginning => true,
+            Self::Ended(at) => matches!(moment, Moment::BuildFinished { time, .. } if *time == at),
+        }
+    }
+}
+
+/// A build of a server that is shown as it goes on.
+pub struct Watched {
+    pub build: BuildId,
+    pub since: Since,
+    pub output: Output,
+    pub colour: Colour,
+    pub whereabouts: Whereabouts,
+}
+
+impl Watched {
+    /// Shows the build to its end. The first Ctrl-C leaves it to the server, unless a second one follows shortly, which
+    /// cancels it: then its end is still waited for.
+    ///
+    /// # Errors
+    /// As the server refuses.
+    pub async fn watch(&self, client: &Client) -> Result<u8, Stop> {
+        let mut shown = Shown::new(self);
+        let logs = if shown.wants() == Wants::Facts { Logs::Without } else { Logs::With };
+        let mut moments = client.build_stream(self.build, logs, None);
+        let watched = follow(client, self, &mut moments, &mut shown).await;
+        shown.close();
+        if let (Ok(exit::FAILED | exit::WRONG | exit::INFRA), false) = (&watched, self.output == Output::Json) {
+            let show = self.whereabouts.command(format_args!("show {}", self.build));
+            let _ = writeln!(std::io::stderr(), "\nwhat failed, and where:\n  {show}");
+        }
+        watched
+    }
+}
+
+async fn follow(client: &Client, watched: &Watched, moments: &mut Moments, shown: &mut Shown) -> Result<u8, Stop> {
+    let (build, mut since) = (watched.build, watched.since);
     let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
     let (Ok(mut interrupts), Ok(mut terminates)) = signals else {
         return Err(Stop::infra("the system gives no signals"));
@@ -310,6 +354,13 @@ async fn follow(client: &Client, build: BuildId, moments: &mut Moments, shown: &
     loop {
         tokio::select! {
             next = moments.next() => match next.map_err(stop)? {
+                Some(said) if since != Since::Beginning => {
+                    shown.pass(&said.moment);
+                    if since.is_passed_by(&said.moment) {
+                        since = Since::Beginning;
+                        shown.begin();
+                    }
+                }
                 Some(said) => shown.show(&said.moment)?,
                 None => return Ok(shown.watching().code().unwrap_or(exit::INFRA)),
             },

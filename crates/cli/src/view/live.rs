@@ -225,7 +225,8 @@ impl<W: Write> Live<W> {
         }
         let more = (ran.tally.warnings + ran.tally.errors).saturating_sub(ran.said.len());
         if more > 0 {
-            let hint = format!("… and {more} more: ropewalk logs {} {job}", self.opening.build);
+            let logs = self.opening.whereabouts.command(format_args!("logs {} {job}", self.opening.build));
+            let hint = format!("… and {more} more: {logs}");
             let _ = writeln!(self.above, "    {}", self.paint.text(Style::Dim, &hint));
         }
     }
@@ -245,7 +246,8 @@ impl<W: Write> Live<W> {
             drawn += 1;
         }
         for (name, prompt) in self.waiting.iter().take(shown.saturating_sub(drawn)) {
-            let text = format!("? {name}  {prompt}  → ropewalk approve {} {name}", self.opening.build);
+            let approve = self.opening.whereabouts.command(format_args!("approve {} {name}", self.opening.build));
+            let text = format!("? {name}  {prompt}  → {approve}");
             let _ = writeln!(frame, "{}", self.paint.text(Style::Ask, &cut(&text, columns)));
             drawn += 1;
         }
@@ -418,7 +420,8 @@ mod tests {
     #[track_caller]
     fn check_of(name: &str, last_line: &str, width: usize, elapsed_ms: i64, expected: &str) {
         let name = JobName::from(name);
-        let opening = Opening { build: BuildId(1), usual_ms: BTreeMap::from([(name.clone(), 4000)]) };
+        let usual_ms = BTreeMap::from([(name.clone(), 4000)]);
+        let opening = Opening { build: BuildId(1), usual_ms, whereabouts: Default::default() };
         let mut live = Live::new(Vec::new(), || (80, 24), Paint::Plain, opening);
         let mut running = Running::default();
         last_line.lines().for_each(|line| running.line(Stream::Stdout, line, Paint::Plain));

@@ -74,7 +74,8 @@ impl<W: Write> Plain<W> {
                 let asked = if asked.is_empty() { asked } else { format!(": {asked}") };
                 let build = fact.build;
                 writeln!(self.writer, "{job}: waits for approval{asked}")?;
-                writeln!(self.writer, "{job}: to go on: ropewalk approve {build} {job}")
+                let approve = self.opening.whereabouts.command(format_args!("approve {build} {job}"));
+                writeln!(self.writer, "{job}: to go on: {approve}")
             }
             What::GateAnswered { job, answer, by } => {
                 writeln!(self.writer, "{job}: {}", words::answered(answer.as_ref(), by))

@@ -72,7 +72,8 @@ pub async fn list(app: Arc<App>, call: Call) -> Answered {
         project: call.text("project").map(str::to_owned),
         commit: call.text("commit").map(str::to_owned),
     };
-    let (limit, before) = (call.limit()?, call.cursor::<u64>()?.map(BuildId));
+    let before = call.wanted::<u64>("before", "the id of a build")?.map(BuildId);
+    let (limit, before) = (call.limit()?, call.cursor::<u64>()?.map(BuildId).or(before));
     let bearer = Arc::clone(call.bearer()?);
     let page = app
         .blocking(move |app| {

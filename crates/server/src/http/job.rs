@@ -75,10 +75,20 @@ pub async fn attempts(app: Arc<App>, call: Call) -> Answered {
     let build = call.build()?;
     let (limit, after) = (call.limit()?, call.cursor::<u32>()?);
     let job = call.text("job").map(JobName::from);
-    let rows = app.blocking(move |app| app.server.store.attempts(build, job.as_ref()).map_err(problem::store)).await?;
-    let behind = rows.iter().filter(|row| after.is_none_or(|after| row.attempt.0 > after));
-    let attempts = behind.map(|row| convert::attempt(row, None));
-    answer::json(&cut(attempts, limit, |attempt| attempt.attempt.to_string()))
+    let with_reports = call.wanted::<bool>("reports", "true or false")?.unwrap_or(false);
+    let page = app
+        .blocking(move |app| {
+            let store = &app.server.store;
+            let rows = store.attempts(build, job.as_ref()).map_err(problem::store)?;
+            let reports =
+                if with_reports { store.reports(build, job.as_ref()).map_err(problem::store)? } else { Vec::new() };
+            let reports: std::collections::HashMap<_, _> = reports.into_iter().collect();
+            let behind = rows.iter().filter(|row| after.is_none_or(|after| row.attempt.0 > after));
+            let attempts = behind.map(|row| convert::attempt(row, reports.get(&row.attempt)));
+            Ok(cut(attempts, limit, |attempt| attempt.attempt.to_string()))
+        })
+        .await?;
+    answer::json(&page)
 }
 
 pub async fn attempt(app: Arc<App>, call: Call) -> Answered {

@@ -1,29 +1,31 @@
 //! Logs of steps: in short, in lines, in bytes, followed, searched. One piece is in memory at a time, however long a log
 //! is, and a reader who is slow holds no thread.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::log::{
-    HITS_DEFAULT, HITS_MAX, LINES_MAX, LogFormat, LogGap, LogHit, LogHits, LogItem, LogLine, LogState, LogStream,
-    LogSummary, REGEX_BYTES_MAX, StepLog,
+    HITS_DEFAULT, HITS_MAX, LINES_MAX, LogFormat, LogGap, LogGapCause, LogHit, LogHits, LogItem, LogLine, LogState,
+    LogStream, LogSummary, REGEX_BYTES_MAX, StepLog,
 };
+use api::page::Page;
 use api::problem::{Problem, ProblemKind};
 use api::routes::{BYTES, NDJSON, TEXT};
 use axum::body::{Body, Bytes};
 use axum::http::{Response, StatusCode};
-use graph::{AttemptNumber, BuildId, Timestamp};
+use graph::{AttemptNumber, BuildId, JobName, Timestamp};
 use store::log::{
-    Gap, Item, Line, LineEnd, Lines, LogReader, RawPart, SearchBudget, SearchEnd, Selection, Stream, StreamKey,
-    StreamState, Watch,
+    Gap, GapCause, Item, Line, LineEnd, Lines, LogReader, RawPart, SearchBudget, SearchEnd, Selection, Stream,
+    StreamKey, StreamState, StreamSummary, Watch,
 };
 use store::rows::AttemptRow;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 
 use super::answer::{self, Answered, More, PIECE_BYTES, Wanted, by_pieces, range, ranged, with};
 use super::call::Call;
-use super::{App, build, problem};
+use super::{App, build, job, problem};
 use crate::records::LogPhase;
 use crate::server::Server;
 
@@ -91,7 +93,12 @@ fn gap(gap: &Gap) -> LogGap {
         (None, Some(bytes)) => format!("{bytes} bytes are lost here"),
         (None, None) => "the end of this log may be lost".to_owned(),
     };
-    LogGap { number: gap.first_line, text: size }
+    let cause = match gap.cause {
+        GapCause::Missing => LogGapCause::Missing,
+        GapCause::Damaged => LogGapCause::Damaged,
+        GapCause::CutShort => LogGapCause::CutShort,
+    };
+    LogGap { number: gap.first_line, text: size, lines: gap.lines, bytes: gap.bytes, cause }
 }
 
 pub async fn summary(app: Arc<App>, call: Call) -> Answered {
@@ -99,22 +106,50 @@ pub async fn summary(app: Arc<App>, call: Call) -> Answered {
     let summary = app
         .blocking(move |app| {
             let (attempt, reader, _) = open(app, build, number)?;
-            let state = |stream: StreamState| match (stream, &attempt.ended) {
-                (StreamState::Closed, _) => LogState::Closed,
-                (StreamState::Open, None) => LogState::Open,
-                (StreamState::Open, Some(_)) => LogState::Torn,
-            };
             let steps = reader.iter().flat_map(LogReader::streams).filter(|stream| stream.key.attempt == number.0);
-            let steps = steps.map(|stream| StepLog {
-                step: stream.key.step,
-                lines: stream.lines,
-                bytes: stream.bytes,
-                state: state(stream.state),
-            });
-            Ok(LogSummary { build, attempt: number.0, steps: steps.collect() })
+            Ok(LogSummary { build, attempt: number.0, steps: steps.map(|stream| step(&stream, &attempt)).collect() })
         })
         .await?;
     answer::json(&summary)
+}
+
+/// What a step of an attempt printed, in short.
+fn step(stream: &StreamSummary, attempt: &AttemptRow) -> StepLog {
+    StepLog {
+        step: stream.key.step,
+        lines: stream.lines,
+        bytes: stream.bytes,
+        first: time(stream.first_time_us),
+        last: time(stream.last_time_us),
+        state: match (stream.state, &attempt.ended) {
+            (StreamState::Closed, _) => LogState::Closed,
+            (StreamState::Open, None) => LogState::Open,
+            (StreamState::Open, Some(_)) => LogState::Torn,
+        },
+    }
+}
+
+pub async fn list(app: Arc<App>, call: Call) -> Answered {
+    let build = call.build()?;
+    let (limit, after) = (call.limit()?, call.cursor::<u32>()?);
+    let job = call.text("job").map(JobName::from);
+    let page = app
+        .blocking(move |app| {
+            let attempts = app.server.store.attempts(build, job.as_ref()).map_err(problem::store)?;
+            let Some(reader) = open_live(&app.server, build)? else { return Ok(Page::default()) };
+            let mut steps: BTreeMap<u32, Vec<StreamSummary>> = BTreeMap::new();
+            for stream in reader.streams() {
+                steps.entry(stream.key.attempt).or_default().push(stream);
+            }
+            let behind = attempts.iter().filter(|row| after.is_none_or(|after| row.attempt.0 > after));
+            let summaries = behind.filter_map(|row| {
+                let steps = steps.get(&row.attempt.0)?.iter().map(|stream| step(stream, row)).collect();
+                Some(LogSummary { build, attempt: row.attempt.0, steps })
+            });
+            Ok(job::cut(summaries, limit, |summary| summary.attempt.to_string()))
+        })
+        .await?;
+    answer::json(&page)
 }
 
 /// Which lines are wanted.
@@ -249,6 +284,7 @@ fn write(item: &Item, skip: usize, format: LogFormat, into: &mut Vec<u8>) {
                 stream: stream(line.stream),
                 time: time(line.time_us),
                 line: String::from_utf8_lossy(&line.bytes[skip..]).into_owned(),
+                bytes: std::str::from_utf8(&line.bytes[skip..]).is_err().then(|| line.bytes[skip..].to_vec()),
                 open: line.end == LineEnd::Open,
             });
             write_json(&item, into);

@@ -79,6 +79,7 @@ handlers! {
         "job_retry" => control::retry_job,
         "attempt_list" => job::attempts,
         "attempt_get" => job::attempt,
+        "log_list" => log::list,
         "log_summary" => log::summary,
         "log_read" => log::read,
         "log_search" => log::search,

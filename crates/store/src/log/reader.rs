@@ -91,6 +91,13 @@ pub struct LineBytes {
     range: Range<usize>,
 }
 
+impl From<Vec<u8>> for LineBytes {
+    fn from(bytes: Vec<u8>) -> Self {
+        let range = 0..bytes.len();
+        Self { frame: Arc::new(bytes), range }
+    }
+}
+
 impl std::ops::Deref for LineBytes {
     type Target = [u8];
 

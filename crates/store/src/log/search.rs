@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use regex::bytes::Regex;
 
-use super::{Gap, Item, LineEnd, LineStart, LogError, LogReader, Stream, StreamKey};
+use super::{ESCAPE, Escapes, Gap, Item, LineEnd, LineStart, LogError, LogReader, Stream, StreamKey};
 
 /// A line is searched in whole up to this size; of a longer one, its beginning.
 pub const SEARCH_LINE_BYTES_MAX: usize = 1024 * 1024;
@@ -22,7 +22,7 @@ pub struct Hit {
     pub time_us: u64,
     /// Who wrote it.
     pub stream: Stream,
-    /// The line, or [`HIT_BYTES_MAX`] of it around the match.
+    /// The line without a terminal's language, or [`HIT_BYTES_MAX`] of it around the match.
     pub bytes: Vec<u8>,
     /// The first match, within `bytes`.
     pub matched: Range<usize>,
@@ -175,7 +175,16 @@ impl LogReader {
     }
 }
 
+/// Colours do not count: a line is searched, and shown, as it reads.
 fn hit(regex: &Regex, number: u64, time_us: u64, stream: Stream, line: &[u8]) -> Option<Hit> {
+    let mut clean = Vec::new();
+    let line = match line.contains(&ESCAPE) {
+        true => {
+            Escapes::default().strip(line, &mut clean);
+            &clean
+        }
+        false => line,
+    };
     let found = regex.find(line)?;
     let start = if found.end() <= HIT_BYTES_MAX { 0 } else { found.start() };
     let end = line.len().min(start + HIT_BYTES_MAX);

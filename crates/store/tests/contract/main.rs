@@ -4,6 +4,7 @@ mod builds;
 mod copies;
 #[cfg(feature = "postgres")]
 #[path = "../database/mod.rs"]
+#[allow(dead_code, reason = "tests of other crates take it too")]
 mod database;
 #[cfg(feature = "postgres")]
 mod postgres;

@@ -51,7 +51,9 @@ impl Database {
             .arg(&name)
             .status();
         assert!(made.expect("createdb runs").success(), "createdb failed");
-        format!("host={} user=ropewalk dbname={name}", self.folder.path().display())
+        // The folder of the socket, as an address takes it.
+        let folder = self.folder.path().display().to_string().replace('/', "%2F");
+        format!("postgres://ropewalk@{folder}/{name}")
     }
 
     /// Runs SQL in a database, by a program of its own.
@@ -71,6 +73,18 @@ impl Database {
             .expect("psql runs");
         assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).expect("its answer is text").trim().to_owned()
+    }
+
+    /// Ends all connections, as the loss of the network would.
+    pub fn cut(&self) {
+        let sql = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'ropewalk'";
+        let ended = Command::new(self.programs.join("psql"))
+            .args(["--no-psqlrc", "--quiet", "--tuples-only", "--username=ropewalk", "--dbname=postgres", "--host"])
+            .arg(self.folder.path())
+            .args(["--command", sql])
+            .stdout(Stdio::null())
+            .status();
+        assert!(ended.expect("psql runs").success(), "psql failed");
     }
 
     /// Ends the server as a crash of its machine would, but for its disk.

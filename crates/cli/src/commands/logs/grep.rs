@@ -4,9 +4,8 @@ use std::collections::{HashMap, VecDeque};
 use std::io::{self, Write};
 
 use regex::bytes::Regex;
-use store::log::{LineEnd, LineStart, SEARCH_LINE_BYTES_MAX, Stream, StreamKey};
+use store::log::{ESCAPE, Escapes, LineEnd, LineStart, SEARCH_LINE_BYTES_MAX, Stream, StreamKey};
 
-use super::escapes::{ESCAPE, Escapes};
 use super::page::{Page, Row};
 
 /// The most lines of context before a match.
@@ -43,6 +42,8 @@ struct Whole {
 #[derive(Default)]
 struct State {
     lines: u64,
+    /// The last row seen, by its number in the job.
+    row: u64,
     before: VecDeque<Whole>,
     after: u64,
     /// Lines whose end has not come, by stream.
@@ -77,6 +78,14 @@ impl Grep {
     /// Takes a row.
     pub fn row<W: Write>(&mut self, page: &mut Page<W>, name: &str, row: &Row<'_>) -> io::Result<()> {
         let state = self.attempts.entry(row.key.attempt).or_default();
+        let passed_over = row.number.saturating_sub(state.row + 1);
+        if passed_over > 0 && state.row > 0 {
+            // Whoever searched before saw that nothing is found there.
+            state.lines += passed_over;
+            state.before.clear();
+            state.after = 0;
+        }
+        state.row = row.number;
         let waiting = &mut state.unfinished[row.stream.index()];
         let is_whole = row.start == LineStart::Fresh && row.end == LineEnd::LineFeed;
         if is_whole && self.context == 0 && waiting.is_none() && !is_match(&self.regex, row.bytes) {

@@ -5,7 +5,10 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::ops::Range;
 
-use store::log::{Item, Lines, LogError, LogReader, StreamKey};
+use store::log::{Item, StreamKey};
+
+use crate::archive::{Items, Log, Search};
+use crate::commands::Stop;
 
 /// What is wanted of one step.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,8 +32,10 @@ pub enum Order {
 
 /// The rows of several parts.
 pub struct Merge<'r> {
-    reader: &'r LogReader,
+    reader: &'r dyn Log,
     order: Order,
+    /// What of the rows is looked for, if that is known beforehand.
+    search: Option<&'r Search>,
     parts: Vec<Part>,
     open: Vec<Option<Box<Open>>>,
     /// Time (or nothing) and place of the parts that have more, the next first.
@@ -38,25 +43,26 @@ pub struct Merge<'r> {
 }
 
 struct Open {
-    lines: Lines,
+    lines: Items,
     head: Item,
     time_us: u64,
 }
 
 impl<'r> Merge<'r> {
-    /// The rows of `parts`.
-    pub fn new(reader: &'r LogReader, parts: Vec<Part>, order: Order) -> Self {
+    /// The rows of `parts`, or at least those of them that a search finds.
+    pub fn new(reader: &'r dyn Log, parts: Vec<Part>, order: Order, search: Option<&'r Search>) -> Self {
         let first_time = |part: &Part| reader.stream(part.key).map_or(u64::MAX, |stream| stream.first_time_us);
         let time = |part: &Part| if order == Order::ByTime { first_time(part) } else { 0 };
         let next = parts.iter().enumerate().map(|(index, part)| Reverse((time(part), index))).collect();
         let open = parts.iter().map(|_| None).collect();
-        Self { reader, order, parts, open, next }
+        Self { reader, order, search, parts, open, next }
     }
 
     /// Opens a part, which is a frame to read, only when its turn may have come.
-    fn begin(&mut self, index: usize, time_us: u64) -> Result<(), LogError> {
+    fn begin(&mut self, index: usize, time_us: u64) -> Result<(), Stop> {
         let part = &self.parts[index];
-        let mut lines = self.reader.lines(part.key, part.rows.clone());
+        let found = self.search.and_then(|search| self.reader.found(part.key, part.rows.clone(), search));
+        let mut lines = found.unwrap_or_else(|| self.reader.lines(part.key, part.rows.clone()));
         let mut to_skip = part.pieces_seen;
         while let Some(item) = lines.next() {
             match item? {
@@ -70,7 +76,7 @@ impl<'r> Merge<'r> {
         Ok(())
     }
 
-    fn put(&mut self, index: usize, lines: Lines, head: Item, time_before: u64) {
+    fn put(&mut self, index: usize, lines: Items, head: Item, time_before: u64) {
         let time_us = match &head {
             Item::Line(line) => line.time_us,
             Item::Gap(_) => time_before,
@@ -79,7 +85,7 @@ impl<'r> Merge<'r> {
         self.next.push(Reverse((if self.order == Order::ByTime { time_us } else { 0 }, index)));
     }
 
-    fn step(&mut self) -> Result<Option<(StreamKey, Item)>, LogError> {
+    fn step(&mut self) -> Result<Option<(StreamKey, Item)>, Stop> {
         while let Some(&Reverse((time_us, index))) = self.next.peek() {
             let Some(open) = &mut self.open[index] else {
                 self.next.pop();
@@ -111,7 +117,7 @@ impl<'r> Merge<'r> {
 }
 
 impl Iterator for Merge<'_> {
-    type Item = Result<(StreamKey, Item), LogError>;
+    type Item = Result<(StreamKey, Item), Stop>;
 
     fn next(&mut self) -> Option<Self::Item> {
         self.step().transpose()

@@ -6,9 +6,8 @@ use std::io::{self, Write};
 
 use graph::Timestamp;
 use regex::bytes::Regex;
-use store::log::{Gap, GapCause, LineEnd, LineStart, Stream, StreamKey};
+use store::log::{ESCAPE, Escapes, Gap, GapCause, LineEnd, LineStart, Stream, StreamKey};
 
-use super::escapes::{ESCAPE, Escapes};
 use crate::calendar::Calendar;
 use crate::columns::{Paint, Style};
 use crate::view::annotation::{Annotation, Headings, Shown};
@@ -203,7 +202,11 @@ impl<W: Write> Page<W> {
 
     /// Says that output is missing.
     pub fn gap(&mut self, name: &str, gap: &Gap) -> io::Result<()> {
-        let text = gap_text(gap);
+        self.lost(name, &gap_text(gap))
+    }
+
+    /// Says in these words that output is missing.
+    pub fn lost(&mut self, name: &str, text: &str) -> io::Result<()> {
         if self.form.raw {
             // Into the bytes of a job goes nothing of ours.
             return writeln!(io::stderr(), "note: {text}");

@@ -4,16 +4,16 @@ use graph::{Outcome, Verdict};
 
 use super::parts::{self, title};
 use super::{Shown, ShownJob, Stop};
+use crate::archive::Archive;
 use crate::calendar::Calendar;
 use crate::columns::{self, Columns, Paint, Style};
-use crate::places::Places;
 use crate::words;
 
 /// A build with more jobs is shown without those that passed, and then with at most so many lines.
 const JOBS_SHOWN_MAX: usize = 50;
 
 /// The page.
-pub fn text(shown: &Shown, places: &Places, calendar: &Calendar, paint: Paint) -> Result<String, Stop> {
+pub fn text(shown: &Shown, archive: &dyn Archive, calendar: &Calendar, paint: Paint) -> Result<String, Stop> {
     let mut page = parts::header(shown, calendar, paint);
     jobs(&mut page, shown, calendar, paint);
     parts::gates(&mut page, shown, calendar, paint);
@@ -21,7 +21,7 @@ pub fn text(shown: &Shown, places: &Places, calendar: &Calendar, paint: Paint) -
     parts::statuses(&mut page, shown, paint);
     shown.history.growth(&mut page, paint);
     shown.history.faults(&mut page, &shown.root, paint);
-    first_error(&mut page, shown, places, paint)?;
+    first_error(&mut page, shown, archive, paint)?;
     parts::artifacts(&mut page, shown, paint);
     parts::notes(&mut page, shown, paint);
     parts::summaries(&mut page, shown, paint);
@@ -60,7 +60,8 @@ fn jobs(page: &mut String, shown: &Shown, calendar: &Calendar, paint: Paint) {
     let hidden = shown.jobs.len() - listed.len();
     if hidden > 0 {
         let hidden = words::count(hidden, "more job");
-        let hint = format!("  … {hidden}, counted below: ropewalk show {} JOB, or --output json\n", shown.row.build);
+        let show = shown.whereabouts.command(format_args!("show {} JOB", shown.row.build));
+        let hint = format!("  … {hidden}, counted below: {show}, or --output json\n");
         page.push_str(&paint.text(Style::Dim, &hint));
     }
     page.push_str(&format!("  {}\n", counts(shown)));
@@ -103,9 +104,9 @@ fn blamed(shown: &Shown) -> Option<&ShownJob> {
     because.or_else(|| shown.jobs.iter().find(|job| job.fails_build()))
 }
 
-fn first_error(page: &mut String, shown: &Shown, places: &Places, paint: Paint) -> Result<(), Stop> {
+fn first_error(page: &mut String, shown: &Shown, archive: &dyn Archive, paint: Paint) -> Result<(), Stop> {
     let Some(job) = blamed(shown) else { return Ok(()) };
-    let Some(excerpt) = shown.excerpt(places, &job.name)? else { return Ok(()) };
+    let Some(excerpt) = shown.excerpt(archive, &job.name)? else { return Ok(()) };
     let what = if excerpt.error.is_some() { "first error" } else { "last lines" };
     title(page, paint, &format!("{what} of {}", job.name));
     parts::excerpt(page, shown, job, &excerpt, paint);
@@ -114,21 +115,22 @@ fn first_error(page: &mut String, shown: &Shown, places: &Places, paint: Paint) 
 
 fn next(page: &mut String, shown: &Shown, paint: Paint) {
     let build = shown.row.build;
+    let at = &shown.whereabouts;
     let mut commands = Vec::new();
     if let Some(job) = blamed(shown) {
         let job = &job.name;
-        commands = vec![
-            format!("ropewalk show {build} {job}"),
-            format!("ropewalk logs {build} {job}"),
-            format!("ropewalk shell {build} {job}"),
-        ];
+        commands.push(at.command(format_args!("show {build} {job}")));
+        commands.push(at.command(format_args!("logs {build} {job}")));
+        if !at.is_there() {
+            commands.push(at.command(format_args!("shell {build} {job}")));
+        }
         if shown.row.verdict != Verdict::Running {
-            commands.push(format!("ropewalk retry {build} --failed"));
+            commands.push(at.command(format_args!("retry {build} --failed")));
         }
     }
     if shown.row.verdict == Verdict::Running && shown.is_run {
-        commands.push(format!("ropewalk logs {build} --follow"));
-        commands.push(format!("ropewalk cancel {build}"));
+        commands.push(at.command(format_args!("logs {build} --follow")));
+        commands.push(at.command(format_args!("cancel {build}")));
     }
     if !commands.is_empty() {
         title(page, paint, "next");

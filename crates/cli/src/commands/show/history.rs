@@ -5,15 +5,15 @@ use std::path::{Component, Path};
 use dialects::tree::Sources;
 use engine::Fact;
 use engine::fact::What;
-use graph::{Diagnostic, Timestamp};
+use graph::{Diagnostic, Location, Timestamp};
 use serde_json::{Value, json};
 use store::rows::BuildRow;
 
 use super::Stop;
 use super::parts::title;
+use crate::archive::Archive;
 use crate::columns::{self, Paint};
 use crate::faults;
-use crate::places::Places;
 use crate::view::growth::{Growing, Growth, some};
 
 /// The largest source whose lines are shown.
@@ -34,13 +34,13 @@ pub struct History {
 
 impl History {
     /// The history of a build. Its facts are read only if they may tell something.
-    pub fn of(places: &Places, row: &BuildRow) -> Result<Self, Stop> {
+    pub fn of(archive: &dyn Archive, row: &BuildRow) -> Result<Self, Stop> {
         let is_program = row.pipeline.split(", ").any(|name| !FILE_ENDS.iter().any(|end| name.ends_with(end)));
         let created = row.created;
         if !is_program && row.errors == 0 && row.warnings == 0 {
             return Ok(Self { created, ..Self::default() });
         }
-        Ok(Self { created, ..Self::of_facts(&places.store.facts(row.build)?) })
+        Ok(Self { created, ..Self::of_facts(&archive.evaluations(row.build)?) })
     }
 
     fn of_facts(facts: &[Fact]) -> Self {
@@ -84,8 +84,10 @@ impl History {
 
     fn sources(&self, root: &Path) -> Sources {
         let mut sources = Sources::new();
+        // Without its bytes a place cannot be shown: a server does not tell them.
+        let is_placed = |location: &&Location| location.end > 0;
         let places = self.diagnostics.iter().flat_map(|diagnostic| {
-            diagnostic.location.iter().chain(diagnostic.related.iter().map(|(location, _)| location))
+            diagnostic.location.iter().filter(is_placed).chain(diagnostic.related.iter().map(|(location, _)| location))
         });
         let names: std::collections::BTreeSet<&str> = places.map(|location| &*location.file).collect();
         for name in names {

@@ -4,9 +4,9 @@ use graph::{AttemptReport, JobName, Outcome, StepReport};
 
 use super::parts::{self, title};
 use super::{Shown, ShownJob, Stop};
+use crate::archive::Archive;
 use crate::calendar::Calendar;
 use crate::columns::{self, Cell, Columns, Paint, Style};
-use crate::places::Places;
 use crate::view::Stream;
 use crate::view::annotation::Annotation;
 use crate::words;
@@ -17,7 +17,13 @@ const INPUTS_SHOWN_MAX: usize = 20;
 const SAID_SHOWN_MAX: usize = 20;
 
 /// The page.
-pub fn text(shown: &Shown, places: &Places, calendar: &Calendar, paint: Paint, name: &JobName) -> Result<String, Stop> {
+pub fn text(
+    shown: &Shown,
+    archive: &dyn Archive,
+    calendar: &Calendar,
+    paint: Paint,
+    name: &JobName,
+) -> Result<String, Stop> {
     let Some(job) = shown.job(name) else {
         return Err(Stop::wrong(format!("build {} has no job `{name}`", shown.row.build)));
     };
@@ -30,15 +36,15 @@ pub fn text(shown: &Shown, places: &Places, calendar: &Calendar, paint: Paint, n
     parts::gates(&mut page, shown, calendar, paint);
     parts::tests(&mut page, shown, paint);
     if job.is_failed()
-        && let Some(excerpt) = shown.excerpt(places, name)?
+        && let Some(excerpt) = shown.excerpt(archive, name)?
     {
         let what = if excerpt.error.is_some() { "first error" } else { "last lines" };
         title(&mut page, paint, what);
         parts::excerpt(&mut page, shown, job, &excerpt, paint);
     }
-    said(&mut page, shown, places, job, paint)?;
+    said(&mut page, shown, archive, job, paint)?;
     parts::artifacts(&mut page, shown, paint);
-    inputs(&mut page, places, job, paint)?;
+    inputs(&mut page, archive, job, paint)?;
     parts::notes(&mut page, shown, paint);
     parts::summaries(&mut page, shown, paint);
     next(&mut page, shown, job, paint);
@@ -187,8 +193,8 @@ fn outputs(page: &mut String, job: &ShownJob, paint: Paint) {
 }
 
 /// The warnings and errors that it told whoever reads its log.
-fn said(page: &mut String, shown: &Shown, places: &Places, job: &ShownJob, paint: Paint) -> Result<(), Stop> {
-    let (lines, count) = shown.said(places, &job.name, SAID_SHOWN_MAX)?;
+fn said(page: &mut String, shown: &Shown, archive: &dyn Archive, job: &ShownJob, paint: Paint) -> Result<(), Stop> {
+    let (lines, count) = shown.said(archive, &job.name, SAID_SHOWN_MAX)?;
     if count == 0 {
         return Ok(());
     }
@@ -203,15 +209,16 @@ fn said(page: &mut String, shown: &Shown, places: &Places, job: &ShownJob, paint
     page.push_str(&table.text(paint, 2));
     if count > lines.len() {
         let more = words::thousands((count - lines.len()) as u64);
-        page.push_str(&format!("  … {more} more: ropewalk logs {} {} --folded\n", shown.row.build, job.name));
+        let logs = shown.whereabouts.command(format_args!("logs {} {} --folded", shown.row.build, job.name));
+        page.push_str(&format!("  … {more} more: {logs}\n"));
     }
     Ok(())
 }
 
-fn inputs(page: &mut String, places: &Places, job: &ShownJob, paint: Paint) -> Result<(), Stop> {
+fn inputs(page: &mut String, archive: &dyn Archive, job: &ShownJob, paint: Paint) -> Result<(), Stop> {
     let Some(operation) = job.operation() else { return Ok(()) };
     title(page, paint, &format!("operation {}", operation.short()));
-    let Some(manifest) = places.store.manifest(operation)? else {
+    let Some(manifest) = archive.manifest(operation)? else {
         page.push_str("  what it was made of is kept only of jobs that passed\n");
         return Ok(());
     };
@@ -230,18 +237,23 @@ fn inputs(page: &mut String, places: &Places, job: &ShownJob, paint: Paint) -> R
 }
 
 fn next(page: &mut String, shown: &Shown, job: &ShownJob, paint: Paint) {
-    let (build, name) = (shown.row.build, &job.name);
+    let (build, name, at) = (shown.row.build, &job.name, &shown.whereabouts);
     let mut commands = Vec::new();
     if job.row.as_ref().is_some_and(|row| row.attempt.is_some() || row.reused.is_some()) {
-        commands.push(format!("ropewalk logs {build} {name}"));
+        commands.push(at.command(format_args!("logs {build} {name}")));
     }
-    if job.row.as_ref().is_some_and(|row| row.attempt.is_some() && row.outcome.is_some()) {
-        commands.push(format!("ropewalk shell {build} {name}"));
+    if job.row.as_ref().is_some_and(|row| row.attempt.is_some() && row.outcome.is_some()) && !at.is_there() {
+        commands.push(at.command(format_args!("shell {build} {name}")));
     }
     if let Some(reused) = job.row.as_ref().and_then(|row| row.reused.as_ref()) {
-        commands.push(format!("ropewalk show {} {}", reused.build, reused.job));
+        commands.push(at.command(format_args!("show {} {}", reused.build, reused.job)));
     }
-    commands.push(format!("ropewalk explain {name} --build {build}"));
+    if !at.is_there() {
+        commands.push(at.command(format_args!("explain {name} --build {build}")));
+    }
+    if commands.is_empty() {
+        return;
+    }
     title(page, paint, "next");
     for command in commands {
         page.push_str(&format!("  {command}\n"));

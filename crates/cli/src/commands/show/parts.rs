@@ -109,7 +109,7 @@ fn detail(shown: &Shown, job: &ShownJob, calendar: &Calendar) -> String {
         parts.push("may fail".to_owned());
     }
     if open_gate(shown, &job.name) {
-        parts.push(format!("ropewalk approve {} {}", shown.row.build, job.name));
+        parts.push(shown.whereabouts.command(format_args!("approve {} {}", shown.row.build, job.name)));
     }
     parts.join("; ")
 }
@@ -244,7 +244,8 @@ fn flaky_tests(shown: &Shown, job: &ShownJob, report: &AttemptReport) -> usize {
 fn more(page: &mut String, count: usize, shown_max: usize, what: &str, shown: &Shown) {
     if count > shown_max {
         let hidden = words::thousands((count - shown_max) as u64);
-        page.push_str(&format!("  … {hidden} more {what}: ropewalk show {} --output json\n", shown.row.build));
+        let show = shown.whereabouts.command(format_args!("show {} --output json", shown.row.build));
+        page.push_str(&format!("  … {hidden} more {what}: {show}\n"));
     }
 }
 
@@ -280,7 +281,8 @@ pub fn gates(page: &mut String, shown: &Shown, calendar: &Calendar, paint: Paint
         let prompt = columns::cut(&columns::one_line(&prompt), 100);
         let state = match &gate.answered {
             None => {
-                let command = format!("ropewalk approve {} {}{}", shown.row.build, gate.job, fields(shown, &gate.job));
+                let words = format_args!("approve {} {}{}", shown.row.build, gate.job, fields(shown, &gate.job));
+                let command = shown.whereabouts.command(words);
                 paint.text(Style::Ask, &command)
             }
             Some(answer) => {

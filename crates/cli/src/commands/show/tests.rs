@@ -7,7 +7,7 @@ use super::*;
 use crate::places::kept::Kept;
 
 fn shown(kept: &Kept, job: Option<&str>, output: ListForm) -> String {
-    let arguments = Show { build: "last".to_owned(), job: job.map(str::to_owned), output };
+    let arguments = Show { build: "last".to_owned(), job: job.map(str::to_owned), output, at: Default::default() };
     let root = Path::new("nowhere");
     show(&arguments, &kept.places(), root, &kept.calendar(), Paint::Plain).map_err(|stop| stop.message).expect("a page")
 }

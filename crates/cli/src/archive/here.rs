@@ -1,0 +1,104 @@
+//! The archive of this machine.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use engine::Fact;
+use engine::operation::Manifest;
+use graph::{AttemptNumber, AttemptReport, BuildId, Digest, Graph, JobName};
+use store::BuildFilter;
+use store::log::Writing;
+use store::rows::{ArtifactRow, AttemptRow, BuildRow, GateRow, JobRow};
+
+use super::{Archive, Log, News};
+use crate::child;
+use crate::commands::Stop;
+use crate::places::{self, Places};
+use crate::whereabouts::Whereabouts;
+
+impl Archive for Places {
+    fn find_build(&self, text: &str) -> Result<BuildRow, Stop> {
+        places::find_build(&*self.store, text)
+    }
+
+    fn find_job(&self, build: BuildId, text: &str) -> Result<JobName, Stop> {
+        places::find_job(&*self.store, build, text)
+    }
+
+    /// A store gives at most a page at once.
+    fn builds(&self, filter: &BuildFilter, mut before: Option<BuildId>, limit: usize) -> Result<Vec<BuildRow>, Stop> {
+        let mut builds: Vec<BuildRow> = Vec::new();
+        while builds.len() < limit {
+            let room = u32::try_from(limit - builds.len()).unwrap_or(u32::MAX);
+            let page = self.store.builds(filter, before, room)?;
+            let Some(last) = page.last() else { break };
+            before = Some(last.build);
+            builds.extend(page);
+        }
+        Ok(builds)
+    }
+
+    fn build(&self, build: BuildId) -> Result<Option<BuildRow>, Stop> {
+        Ok(self.store.build(build)?)
+    }
+
+    fn graph(&self, build: BuildId) -> Result<Option<Arc<Graph>>, Stop> {
+        Ok(self.store.graph(build)?)
+    }
+
+    fn jobs(&self, build: BuildId) -> Result<Vec<JobRow>, Stop> {
+        Ok(self.store.jobs(build)?)
+    }
+
+    fn attempts(&self, build: BuildId, job: Option<&JobName>) -> Result<Vec<AttemptRow>, Stop> {
+        Ok(self.store.attempts(build, job)?)
+    }
+
+    fn reports(&self, build: BuildId, job: Option<&JobName>) -> Result<Vec<(AttemptNumber, AttemptReport)>, Stop> {
+        Ok(self.store.reports(build, job)?)
+    }
+
+    fn artifacts(&self, build: BuildId) -> Result<Vec<ArtifactRow>, Stop> {
+        Ok(self.store.artifacts(build)?)
+    }
+
+    fn gates(&self, build: BuildId) -> Result<Vec<GateRow>, Stop> {
+        Ok(self.store.gates(build)?)
+    }
+
+    fn usual_ms(&self, _build: BuildId, names: &[JobName]) -> Result<BTreeMap<JobName, u64>, Stop> {
+        Ok(self.store.durations(names)?)
+    }
+
+    fn manifest(&self, operation: Digest) -> Result<Option<Manifest>, Stop> {
+        Ok(self.store.manifest(operation)?)
+    }
+
+    fn children(&self, build: BuildId) -> Result<Vec<BuildRow>, Stop> {
+        child::children(&*self.store, build)
+    }
+
+    fn is_run(&self, build: &BuildRow) -> Result<bool, Stop> {
+        Self::is_run(self, build.build)
+    }
+
+    fn evaluations(&self, build: BuildId) -> Result<Vec<Fact>, Stop> {
+        Ok(self.store.facts(build)?)
+    }
+
+    fn log(&self, build: BuildId, _job: Option<&JobName>, writing: Writing) -> Result<Option<Box<dyn Log>>, Stop> {
+        Ok(self.log_reader(build, writing)?.map(|reader| Box::new(reader) as Box<dyn Log>))
+    }
+
+    fn news(&self, _build: BuildId) -> News<'_> {
+        News::Files(self)
+    }
+
+    fn whereabouts(&self) -> Whereabouts {
+        Whereabouts::here()
+    }
+
+    fn nothing(&self) -> String {
+        places::NO_BUILDS.to_owned()
+    }
+}

@@ -1,0 +1,341 @@
+//! From what travels to rows. What a server keeps to itself (leases, places of facts, the digest of a graph) stands as nothing.
+
+use std::collections::BTreeMap;
+
+use api::build::{Build, VerdictWord};
+use api::job::{
+    Artifact, Attempt, Cause, Gate, Job, JobState, OutcomeWord, Step, StepResult, Test, TestOutcome, Usage,
+};
+use graph::{
+    AttemptNumber, AttemptReport, BuildId, Checkout, Diagnostic, Event, Failure, JobName, LeaseId, Location, Origin,
+    Outcome, Parent, Severity, SkipReason, StepReport, TestCase, Verdict, Waits, WorkerId,
+};
+use serde_json::Value;
+use store::rows::{
+    ArtifactRow, AttemptEnd, AttemptRow, BuildRow, Counts, GateAnswer, GateRow, JobRow, JobState as RowState,
+    ReusedFrom,
+};
+
+pub fn build(build: &Build) -> BuildRow {
+    let counts = &build.counts;
+    BuildRow {
+        build: build.id,
+        pipeline: build.pipeline.clone(),
+        name: build.name.clone(),
+        event: event(&build.event),
+        client: build.client.clone(),
+        retry_of: build.retry_of,
+        origin: Origin {
+            project: build.project.clone(),
+            number: build.number.unwrap_or_default(),
+            source: build.source,
+        },
+        created: build.created.0,
+        started: build.started.map(|at| at.0),
+        finished: build.finished.map(|at| at.0),
+        verdict: verdict(build.verdict, &build.text),
+        canceled_by: build.canceled_by.clone(),
+        graph: None,
+        jobs: build.jobs,
+        errors: build.errors,
+        warnings: build.warnings,
+        counts: Counts {
+            passed: counts.passed,
+            failed: counts.failed,
+            canceled: counts.canceled,
+            skipped: counts.skipped,
+            reused: counts.reused,
+        },
+        open_gates: build.open_gates,
+    }
+}
+
+fn event(event: &api::event::Event) -> Event {
+    Event {
+        kind: event.kind.into(),
+        commit: event.commit.clone().unwrap_or_default(),
+        branch: event.branch.clone(),
+        tag: event.tag.clone(),
+        base: event.base.clone(),
+        command: event.command.clone(),
+        pull_request: event.pull_request,
+        actor: event.actor.clone(),
+        message: event.message.clone(),
+        time: event.time.0,
+        params: event.params.clone(),
+        trust: event.trust.into(),
+        checkout: if event.local_changes { Checkout::Changed } else { Checkout::AsCommitted },
+        parent: event.parent.as_ref().map(|parent| Parent {
+            build: parent.build,
+            job: JobName::from(parent.job.as_str()),
+            depth: 1,
+            waits: Waits::ForVerdict,
+        }),
+    }
+}
+
+/// The verdict whose words these are.
+pub fn verdict(verdict: VerdictWord, text: &str) -> Verdict {
+    match verdict {
+        VerdictWord::Running => Verdict::Running,
+        VerdictWord::Passed => Verdict::Passed { note: text.strip_prefix("passed: ").map(str::to_owned) },
+        VerdictWord::Failed => Verdict::Failed { because: because(text).map(JobName::from) },
+        VerdictWord::Canceled => {
+            Verdict::Canceled { by: text.strip_prefix("was canceled by ").unwrap_or(text).to_owned() }
+        }
+        VerdictWord::Diverged => {
+            let job = text.split('`').nth(1).unwrap_or_default();
+            Verdict::Diverged { job: JobName::from(job) }
+        }
+    }
+}
+
+/// The job that a verdict's words blame.
+fn because(text: &str) -> Option<&str> {
+    text.strip_prefix("failed because of `")?.strip_suffix('`')
+}
+
+/// The outcome whose words these are.
+pub fn outcome(outcome: OutcomeWord, cause: Option<&Cause>, outputs: &BTreeMap<String, Value>) -> Outcome {
+    let text = || cause.map(|cause| cause.text.clone()).unwrap_or_default();
+    let by = || cause.and_then(|cause| cause.by.clone());
+    match outcome {
+        OutcomeWord::Passed => Outcome::Passed { outputs: outputs.clone() },
+        OutcomeWord::Skipped => {
+            Outcome::Skipped(cause.map_or_else(|| SkipReason::NotWanted { text: String::new() }, skip_reason))
+        }
+        OutcomeWord::Canceled => {
+            let by = by().unwrap_or_else(|| {
+                let text = text();
+                text.strip_prefix("canceled by ").unwrap_or(&text).to_owned()
+            });
+            Outcome::Failed(Failure::Canceled { by })
+        }
+        OutcomeWord::Failed => {
+            Outcome::Failed(cause.map_or_else(|| Failure::Infra { message: String::new() }, failure))
+        }
+    }
+}
+
+fn failure(cause: &Cause) -> Failure {
+    match (cause.kind.as_str(), cause.step, cause.exit, cause.limit_ms) {
+        ("step", Some(step), Some(exit), _) => Failure::Step { step, exit },
+        ("timeout", step, _, Some(limit_ms)) => Failure::Timeout { step, limit_ms },
+        ("lost", ..) => Failure::Lost,
+        ("setup", ..) => Failure::Setup { message: cause.text.clone() },
+        _ => Failure::Infra { message: cause.text.clone() },
+    }
+}
+
+fn skip_reason(cause: &Cause) -> SkipReason {
+    let condition = || cause.text.strip_prefix('`')?.strip_suffix("` does not hold");
+    match (cause.kind.as_str(), &cause.because, &cause.by) {
+        ("need", Some(because), _) => SkipReason::Need { because: JobName::from(because.as_str()) },
+        ("refused", _, Some(by)) => SkipReason::Refused { by: by.clone() },
+        ("dropped", ..) => SkipReason::Dropped,
+        ("condition", ..) if condition().is_some() => {
+            SkipReason::Condition { text: condition().unwrap_or_default().to_owned() }
+        }
+        _ => SkipReason::NotWanted { text: cause.text.clone() },
+    }
+}
+
+/// `None` if nothing has happened to the job.
+pub fn job(job: &Job) -> Option<JobRow> {
+    let is_untouched = job.state == JobState::Waiting
+        && job.attempts == 0
+        && job.operation.is_none()
+        && job.retry_at.is_none()
+        && job.started.is_none();
+    (!is_untouched).then(|| JobRow {
+        build: job.build,
+        name: JobName::from(job.name.as_str()),
+        state: match job.state {
+            JobState::Waiting => RowState::Waiting,
+            JobState::Running => RowState::Running,
+            JobState::Ended => RowState::Ended,
+        },
+        outcome: job.outcome.map(|word| outcome(word, job.cause.as_ref(), &job.outputs)),
+        reused: job.reused.as_ref().map(|reused| ReusedFrom {
+            build: reused.build,
+            attempt: AttemptNumber(reused.attempt),
+            job: JobName::from(reused.job.as_str()),
+        }),
+        attempts: job.attempts,
+        attempt: job.attempt.map(AttemptNumber),
+        operation: job.operation,
+        started: job.started.map(|at| at.0),
+        finished: job.finished.map(|at| at.0),
+        retry_at: job.retry_at.map(|at| at.0),
+    })
+}
+
+pub fn attempt(attempt: &Attempt) -> AttemptRow {
+    AttemptRow {
+        build: attempt.build,
+        attempt: AttemptNumber(attempt.attempt),
+        job: JobName::from(attempt.job.as_str()),
+        try_number: attempt.try_number,
+        lease: LeaseId(0),
+        worker: WorkerId(attempt.worker.as_str().into()),
+        leased: attempt.leased.0,
+        ended: attempt.ended.as_ref().map(|end| AttemptEnd {
+            outcome: outcome(end.outcome, end.cause.as_ref(), &BTreeMap::new()),
+            started: end.started.0,
+            finished: end.finished.0,
+            tests: end.tests,
+            tests_failed: end.tests_failed,
+            fact: 0,
+        }),
+    }
+}
+
+/// What the worker said, with these tests; `None` if it has not.
+pub fn report(attempt: &Attempt, tests: Vec<TestCase>) -> Option<AttemptReport> {
+    let end = attempt.ended.as_ref()?;
+    let report = end.report.as_ref()?;
+    Some(AttemptReport {
+        started: end.started.0,
+        finished: end.finished.0,
+        steps: report.steps.iter().map(step).collect(),
+        usage: usage(report.usage),
+        tests,
+        summary: report.summary.clone(),
+        notes: report.notes.clone(),
+        ..AttemptReport::of(outcome(end.outcome, end.cause.as_ref(), &report.outputs), end.finished.0)
+    })
+}
+
+fn step(step: &Step) -> StepReport {
+    let result = match step.result {
+        StepResult::Passed => "passed",
+        StepResult::Failed => "failed",
+        StepResult::Skipped => "skipped",
+        StepResult::Canceled => "canceled",
+    };
+    StepReport {
+        name: step.name.clone(),
+        exit: step.exit,
+        signal: step.signal,
+        result: result.to_owned(),
+        started: step.started.0,
+        finished: step.finished.0,
+        usage: usage(step.usage),
+        outputs: step.outputs.clone(),
+        lines: step.lines,
+    }
+}
+
+fn usage(usage: Usage) -> graph::Usage {
+    graph::Usage {
+        peak_memory_bytes: usage.peak_memory_bytes,
+        cpu_user_us: usage.cpu_user_us,
+        cpu_system_us: usage.cpu_system_us,
+    }
+}
+
+pub fn test(test: Test) -> TestCase {
+    TestCase {
+        suite: test.suite,
+        name: test.name,
+        outcome: match test.outcome {
+            TestOutcome::Passed => graph::TestOutcome::Passed,
+            TestOutcome::Failed => graph::TestOutcome::Failed,
+            TestOutcome::Errored => graph::TestOutcome::Errored,
+            TestOutcome::Skipped => graph::TestOutcome::Skipped,
+        },
+        duration_ms: test.duration_ms,
+        message: test.message,
+        output: test.output,
+    }
+}
+
+pub fn artifact(build: BuildId, artifact: Artifact) -> ArtifactRow {
+    ArtifactRow {
+        build,
+        job: JobName::from(artifact.job.as_str()),
+        attempt: AttemptNumber(artifact.attempt),
+        name: artifact.name,
+        artifact: graph::Artifact { digest: artifact.digest, files: artifact.files, bytes: artifact.bytes },
+    }
+}
+
+pub fn gate(gate: Gate) -> GateRow {
+    GateRow {
+        build: gate.build,
+        job: JobName::from(gate.job.as_str()),
+        prompt: gate.prompt,
+        opened: gate.opened.0,
+        answered: gate.answered.map(|answered| GateAnswer {
+            answer: answered.approved.then_some(answered.fields),
+            by: answered.by,
+            at: answered.at.0,
+        }),
+    }
+}
+
+/// A fault without the place in the bytes of its file, which does not travel.
+pub fn diagnostic(found: api::build::Diagnostic) -> Diagnostic {
+    let location = found.file.map(|file| Location {
+        file: file.into(),
+        line: found.line.unwrap_or(1),
+        column: found.column.unwrap_or(1),
+        start: 0,
+        end: 0,
+    });
+    Diagnostic {
+        code: found.code.into(),
+        severity: match found.severity {
+            api::build::SeverityWord::Error => Severity::Error,
+            api::build::SeverityWord::Warning => Severity::Warning,
+        },
+        message: found.message,
+        location,
+        label: found.label,
+        help: found.help.unwrap_or_default(),
+        related: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outcomes_come_back_as_they_went() {
+        let by = || "ada".to_owned();
+        for there in [
+            Outcome::Passed { outputs: BTreeMap::from([("a".to_owned(), Value::from(1))]) },
+            Outcome::Failed(Failure::Step { step: 2, exit: 101 }),
+            Outcome::Failed(Failure::Timeout { step: Some(1), limit_ms: 90_000 }),
+            Outcome::Failed(Failure::Timeout { step: None, limit_ms: 5 }),
+            Outcome::Failed(Failure::Infra { message: "the disk is full".to_owned() }),
+            Outcome::Failed(Failure::Lost),
+            Outcome::Failed(Failure::Setup { message: "no secret".to_owned() }),
+            Outcome::Failed(Failure::Canceled { by: by() }),
+            Outcome::Skipped(SkipReason::Condition { text: "a == `b`".to_owned() }),
+            Outcome::Skipped(SkipReason::Need { because: "build".into() }),
+            Outcome::Skipped(SkipReason::NotWanted { text: "not asked for".to_owned() }),
+            Outcome::Skipped(SkipReason::Dropped),
+            Outcome::Skipped(SkipReason::Refused { by: by() }),
+        ] {
+            let (word, cause) = (OutcomeWord::from(&there), Cause::of(&there));
+            assert_eq!(outcome(word, cause.as_ref(), &api::job::outputs_of(&there)), there);
+        }
+    }
+
+    #[test]
+    fn verdicts_come_back_as_they_went() {
+        for there in [
+            Verdict::Running,
+            Verdict::Passed { note: None },
+            Verdict::Passed { note: Some("nothing to do".to_owned()) },
+            Verdict::Failed { because: Some("a/b".into()) },
+            Verdict::Failed { because: None },
+            Verdict::Canceled { by: "ada".to_owned() },
+            Verdict::Diverged { job: "a".into() },
+        ] {
+            assert_eq!(verdict(VerdictWord::from(&there), &api::words::verdict(&there)), there);
+        }
+    }
+}
