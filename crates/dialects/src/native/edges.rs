@@ -23,6 +23,7 @@ use super::jobs::{self, Origin, Surroundings, Writing};
 use super::kept::{Kept, KeptLowering};
 use super::nodes;
 use super::patterns::Patterns;
+use super::placed::JobPlaces;
 use super::references::{self, Names};
 use super::texts::AtPlan;
 use crate::hashing::{QuickMap, QuickSet};
@@ -56,6 +57,8 @@ pub(crate) struct Woven {
     pub questions: BTreeSet<Question>,
     /// The jobs of a program that were lowered anew and are one job, by id; each with why it is skipped by itself.
     pub lowered: QuickMap<String, (Option<SkipReason>, Arc<Job>)>,
+    /// Where each job was written.
+    pub places: JobPlaces,
 }
 
 /// A job with its shape and the names of its legs.
@@ -99,7 +102,11 @@ pub(crate) fn graph(given: &Given<'_>, patterns: &mut Patterns, faults: &mut Fau
     let found = validate::faults(&graph, |job, need| weaving.place_of(job, need));
     let lowered = std::mem::take(&mut weaving.lowered);
     faults.extend(found);
-    Woven { graph, questions, lowered }
+    let places = planned.iter().map(|job| match &job.expansion.shape {
+        Shape::Legs(..) => (JobName::from(job.source.id), job.source.key.span),
+        Shape::Single | Shape::Hole(_) => (job.names[0].clone(), job.source.key.span),
+    });
+    Woven { graph, questions, lowered, places: JobPlaces::new(places.collect()) }
 }
 
 /// Where something stands in the text: the job's number, behind it or not, the leg's or barrier's number.
