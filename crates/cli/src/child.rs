@@ -153,6 +153,20 @@ fn ancestors(store: &dyn Store, event: &Event) -> Result<Vec<BuildRow>, Stop> {
     Ok(above)
 }
 
+/// The outermost of the builds above one with this event that wait for what is below them.
+///
+/// # Errors
+/// As the store refuses.
+pub fn waiting_above(store: &dyn Store, event: &Event) -> Result<Option<BuildId>, Stop> {
+    let waits = |event: &Event| event.parent.as_ref().is_some_and(|parent| parent.waits == Waits::ForVerdict);
+    if !waits(event) {
+        return Ok(None);
+    }
+    let above = ancestors(store, event)?;
+    let n_waiting = above.iter().take_while(|row| waits(&row.event)).count();
+    Ok(above.get(n_waiting).or(above.last()).map(|row| row.build))
+}
+
 fn chain(store: &dyn Store, last: BuildRow) -> Result<String, Stop> {
     let mut numbers = vec![last.build.to_string()];
     numbers.extend(ancestors(store, &last.event)?.iter().map(|row| row.build.to_string()));

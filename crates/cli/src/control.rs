@@ -1,11 +1,12 @@
 //! How another `ropewalk` talks to the one that runs a build: one JSON line over a Unix socket in the data folder.
-//! Only the socket's owner can connect.
+//! Only the socket's owner can connect. A slot (`local/slots.rs`) is lent for as long as its connection stands.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use engine::Input;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use server::Inbox;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Semaphore;
 
 /// The longest request.
 const REQUEST_BYTES_MAX: u64 = 1024 * 1024;
@@ -36,6 +38,23 @@ pub enum Request {
         /// Who answers.
         by: String,
     },
+    /// Say how many slots the build and those below it have.
+    Slots,
+    /// Lend a slot, once one is free, until the connection is closed.
+    Slot,
+}
+
+/// The most processes and jobs that wait for a slot or hold one at once; who comes then is sent away, and goes on with the slot
+/// that it has.
+const BORROWERS_MAX: usize = 4096;
+
+/// The slots that a build lends to those below it.
+#[derive(Clone)]
+pub struct Lent {
+    /// How many there are.
+    pub count: u32,
+    /// Those that are free; `None` if this build has none of its own.
+    pub slots: Option<Arc<Semaphore>>,
 }
 
 /// Where the process that runs `build` listens.
@@ -54,7 +73,7 @@ impl Listener {
     ///
     /// # Errors
     /// If the socket cannot be made.
-    pub fn start(data: &Path, build: BuildId, inbox: Inbox) -> std::io::Result<Self> {
+    pub fn start(data: &Path, build: BuildId, inbox: Inbox, lent: Lent) -> std::io::Result<Self> {
         let path = path(data, build);
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)?;
@@ -63,12 +82,13 @@ impl Listener {
         let _ = std::fs::remove_file(&path);
         let listener = tokio::net::UnixListener::bind(&path)?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+        let borrowers = Arc::new(Semaphore::new(BORROWERS_MAX));
         let task = tokio::task::spawn_local(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let inbox = inbox.clone();
+                let (inbox, lent, borrowers) = (inbox.clone(), lent.clone(), Arc::clone(&borrowers));
                 tokio::task::spawn_local(async move {
                     // A broken request concerns only the one who sent it.
-                    let _ = serve(stream, build, inbox).await;
+                    let _ = serve(stream, build, inbox, &lent, &borrowers).await;
                 });
             }
         });
@@ -83,21 +103,53 @@ impl Drop for Listener {
     }
 }
 
-async fn serve(stream: tokio::net::UnixStream, build: BuildId, inbox: Inbox) -> std::io::Result<()> {
+async fn serve(
+    stream: tokio::net::UnixStream,
+    build: BuildId,
+    inbox: Inbox,
+    lent: &Lent,
+    borrowers: &Semaphore,
+) -> std::io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut line = String::new();
-    tokio::io::BufReader::new(reader.take(REQUEST_BYTES_MAX)).read_line(&mut line).await?;
-    let answer = match serde_json::from_str::<Request>(&line) {
-        Ok(request) => {
-            let input = match request {
-                Request::Cancel { by } => Input::CancelRequested { build, by },
-                Request::Answer { job, answer, by } => Input::GateAnswered { build, job, answer, by },
+    let mut reader = tokio::io::BufReader::new(reader.take(REQUEST_BYTES_MAX));
+    reader.read_line(&mut line).await?;
+    let input = match serde_json::from_str::<Request>(&line) {
+        Ok(Request::Cancel { by }) => Input::CancelRequested { build, by },
+        Ok(Request::Answer { job, answer, by }) => Input::GateAnswered { build, job, answer, by },
+        Ok(Request::Slots) => return writer.write_all(format!("{}\n", lent.count).as_bytes()).await,
+        Ok(Request::Slot) => {
+            let (Ok(_borrower), Some(slots)) = (borrowers.try_acquire(), &lent.slots) else {
+                return writer.write_all(b"none\n").await;
             };
-            if inbox.send(input).await.is_ok() { "ok\n" } else { "the build has ended\n" }
+            // Nobody closes them.
+            let Ok(_slot) = slots.acquire().await else { return Ok(()) };
+            writer.write_all(b"ok\n").await?;
+            // The borrower says nothing more: this ends when it closes, or dies.
+            reader.read_line(&mut line).await?;
+            return Ok(());
         }
-        Err(_) => "not a request\n",
+        Err(_) => return writer.write_all(b"not a request\n").await,
     };
-    writer.write_all(answer.as_bytes()).await
+    let answer: &[u8] = if inbox.send(input).await.is_ok() { b"ok\n" } else { b"the build has ended\n" };
+    writer.write_all(answer).await
+}
+
+/// Waits until the process that runs `build` lends a slot; it is given back when the connection is dropped.
+///
+/// # Errors
+/// If no process runs the build, or it lends none.
+pub async fn borrow_slot(data: &Path, build: BuildId) -> std::io::Result<tokio::net::UnixStream> {
+    let mut stream = tokio::net::UnixStream::connect(path(data, build)).await?;
+    stream.write_all(b"{\"ask\":\"slot\"}\n").await?;
+    let mut answer = [0; 3];
+    stream.read_exact(&mut answer).await?;
+    if answer == *b"ok\n" { Ok(stream) } else { Err(std::io::ErrorKind::WouldBlock.into()) }
+}
+
+/// How many slots the process that runs `build` has for it and the builds below it; `None` if no process does.
+pub fn slots(data: &Path, build: BuildId) -> Option<u32> {
+    ask(data, build, &Request::Slots).ok()??.parse().ok()
 }
 
 /// What became of a request.
@@ -114,7 +166,16 @@ pub enum Sent {
 /// # Errors
 /// A sentence, if that process is there but does not take it.
 pub fn send(data: &Path, build: BuildId, request: &Request) -> Result<Sent, String> {
-    let Ok(mut stream) = UnixStream::connect(path(data, build)) else { return Ok(Sent::NobodyThere) };
+    match ask(data, build, request)?.as_deref() {
+        None => Ok(Sent::NobodyThere),
+        Some("ok") => Ok(Sent::Taken),
+        Some(other) => Err(format!("build {build}: {other}")),
+    }
+}
+
+/// The answer of the process that runs `build`, one line; `None` if there is none.
+fn ask(data: &Path, build: BuildId, request: &Request) -> Result<Option<String>, String> {
+    let Ok(mut stream) = UnixStream::connect(path(data, build)) else { return Ok(None) };
     let failed = |error: std::io::Error| format!("the process that runs build {build} does not answer: {error}");
     stream.set_read_timeout(Some(Duration::from_secs(10))).map_err(failed)?;
     let mut line = serde_json::to_string(request).map_err(|error| error.to_string())?;
@@ -122,8 +183,5 @@ pub fn send(data: &Path, build: BuildId, request: &Request) -> Result<Sent, Stri
     stream.write_all(line.as_bytes()).map_err(failed)?;
     let mut answer = String::new();
     BufReader::new(stream).read_line(&mut answer).map_err(failed)?;
-    match answer.trim_end() {
-        "ok" => Ok(Sent::Taken),
-        other => Err(format!("build {build}: {other}")),
-    }
+    Ok(Some(answer.trim_end().to_owned()))
 }

@@ -41,10 +41,19 @@ pub fn text(diagnostics: &[Diagnostic], sources: &Sources, paint: Paint) -> Stri
         if !text.is_empty() {
             text.push('\n');
         }
-        text.push_str(&report::text(std::slice::from_ref(diagnostic), sources, color));
-        if let Some((before, after)) = versions(diagnostic) {
-            text.push_str(&changes(&before, &after, paint));
-        }
+        let Some((before, after)) = versions(diagnostic) else {
+            text.push_str(&report::text(std::slice::from_ref(diagnostic), sources, color));
+            continue;
+        };
+        // The label holds the versions; beside the line stands what the line is.
+        let label = match (&after, diagnostic.related.is_empty()) {
+            (Value::Null, _) => "it was added here",
+            (_, true) => "both versions are added here",
+            (_, false) => "the later version is added here",
+        };
+        let shown = Diagnostic { label: label.to_owned(), ..diagnostic.clone() };
+        text.push_str(&report::text(&[shown], sources, color));
+        text.push_str(&changes(&before, &after, paint));
     }
     text
 }

@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod inputs;
 pub mod secrets;
+pub mod slots;
 pub mod world;
 
 pub use world::LocalWorld;

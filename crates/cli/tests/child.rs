@@ -207,3 +207,30 @@ fn builds_asked_for_by_a_canceled_one_are_named_and_given_up() {
     repository.check(&["run", "--resume", "2"], 2);
     repository.check(&["run", "--later"], 2);
 }
+
+/// Two jobs of the child meet, so they ran at once: the second slot is one that the parent had left.
+#[test]
+fn a_child_uses_what_its_parent_has_left() {
+    let child = "jobs:\n  setup: { run: mkfifo ../meeting }\n  a: { needs: [setup], run: 'echo met > ../meeting' }\n  b: { needs: [setup], run: cat ../meeting }\n";
+    let parent = waiting("  beside: { reuse: false, run: echo beside }\n");
+    let repository = Repository::new(&[("pipeline.yaml", &parent), ("child.yaml", child)]);
+    let text = repository.check(&["run", "-j2"], 0);
+    assert!(text.contains("b | met") && text.contains("beside | beside"), "{text}");
+}
+
+/// With one slot for all of them no two jobs run at once, however many builds they belong to.
+#[test]
+fn parent_and_children_together_keep_to_the_number_of_jobs_at_once() {
+    // Whoever finds another at work fails; the pause only makes sure that it would be found.
+    let alone = "mkdir \"$ROPEWALK_PROJECT_DATA/alone\" && sleep 0.05 && rmdir \"$ROPEWALK_PROJECT_DATA/alone\"";
+    let grandchild =
+        format!("jobs:\n  x: {{ reuse: false, run: '{alone}' }}\n  y: {{ reuse: false, run: '{alone}' }}\n");
+    let child = format!(
+        "jobs:\n  one: {{ reuse: false, run: '{alone}' }}\n  two: {{ reuse: false, run: '{alone}' }}\n  below: {{ reuse: false, \
+         run: 'exec \"$ROPEWALK_BINARY\" run .ropewalk/grandchild.yaml' }}\n"
+    );
+    let parent = waiting(&format!("  beside: {{ reuse: false, run: '{alone}' }}\n"));
+    let files = [("pipeline.yaml", &*parent), ("child.yaml", &*child), ("grandchild.yaml", &*grandchild)];
+    let text = Repository::new(&files).check(&["run", "-j1"], 0);
+    assert!(text.contains("build 3 passed") && text.contains("build 1 passed"), "{text}");
+}

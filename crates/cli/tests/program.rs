@@ -171,8 +171,20 @@ fn main() {
     repository.prints(&["check", "--twice"], 2, &[differs]);
     let versions = "error[diverged]: job `first` had begun, and a later evaluation changes it";
     let before_and_after = "  env.COUNT\n    - \"1\"\n    + \"2\"\n";
-    repository.prints(&["run"], 1, &[versions, before_and_after, "diverged"]);
-    repository.prints(&["show"], 0, &[versions, before_and_after]);
+    // With the line that adds it, in both.
+    let place = "--> .ropewalk/pipeline.rs:9:24";
+    let line = "both versions are added here";
+    repository.prints(&["run"], 1, &[versions, place, line, before_and_after, "diverged"]);
+    repository.prints(&["show"], 0, &[versions, place, before_and_after]);
+    let moving = counting
+        .replace(
+            "let first = ci.job(",
+            "let first = if count > 1 { ci.job(\"first\").env(\"COUNT\", \"late\") } else { ci.job(",
+        )
+        .replace(".run(\"true\");\n        ci.after", "}\n            .run(\"true\");\n        ci.after");
+    repository.write(".ropewalk/pipeline.rs", &moving);
+    let lines = ["the later version is added here", "the version that began was added here"];
+    repository.prints(&["run"], 1, &[versions, lines[0], lines[1]]);
     let silent = "fn main() {\n    std::process::exit(7)\n}\n";
     repository.write(".ropewalk/pipeline.rs", silent);
     repository.prints(&["plan"], 2, &["the pipeline's program ended while it was evaluated (exit code 7)"]);
@@ -209,7 +221,8 @@ fn a_package_is_tested_before_it_runs() {
     // A test that fails ends the build before any job starts, also when only the test changed.
     let program = repository.read(".ropewalk/src/main.rs");
     repository.write(".ropewalk/tests/other.rs", "#[test]\nfn arithmetic() {\n    assert_eq!(1 + 1, 3);\n}\n");
-    let text = repository.prints(&["run"], 2, &["assertion", "do not pass; nothing was run"]);
+    let hint = "`ropewalk show 2` shows what they said, `ropewalk test` runs them again";
+    let text = repository.prints(&["run"], 2, &["assertion", "do not pass; nothing was run", hint]);
     assert!(!text.contains("make | made"), "{text}");
     // It leaves a build that says why.
     repository.prints(&["builds"], 0, &["2", "failed"]);

@@ -1,8 +1,9 @@
 //! How long a program's reply takes: `cargo run --release -p ropewalk-dialects --example program_speed`.
 //!
 //! A reply of 10,000 jobs read and lowered; then a pipeline of 1,000 jobs that is asked again after each outcome, as a
-//! build does it: request, reading, lowering. Writing the reply is the program's and not counted. Times are those of the
-//! processor as Linux counts them for the thread, so that other work on the machine counts little.
+//! build does it: request, reading, lowering. Both for a chain of jobs with a script each, as `cargo xtask bench rust` has the
+//! program for, and for jobs with conditions, inputs and variables too. Writing the reply is the program's and not counted.
+//! Times are those of the processor as Linux counts them for the thread, so that other work on the machine counts little.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -11,6 +12,13 @@ use graph::{Answer, Digest, Event, EventKind, Known, Outcome, Question};
 use ropewalk_dialects::program;
 
 fn main() {
+    for (name, job) in [("chain", chain as fn(usize, &mut String)), ("rich jobs", rich)] {
+        println!("{name}:");
+        measure(&|count| reply(count, job));
+    }
+}
+
+fn measure(reply: &dyn Fn(usize) -> String) {
     let known = Known::of(Event { branch: Some("main".to_owned()), ..Event::new(EventKind::Push) });
     let text = reply(10_000);
     let mut reading = Vec::new();
@@ -61,25 +69,40 @@ fn sources() -> Vec<(String, String)> {
     vec![("pipeline.rs".to_owned(), "    ci.job(name).needs(&before).when(branch(\"main\")).run(\"x\");\n".repeat(300))]
 }
 
-/// A reply of so many jobs, each with a need, a condition, inputs, variables and a script, every key marked.
-fn reply(count: usize) -> String {
+/// A reply of so many jobs, each as `job` writes it.
+fn reply(count: usize, job: fn(usize, &mut String)) -> String {
     let mut text = r#"{"protocol":1,"sdk":"0.1.0","files":["pipeline.rs"],"hooks":[{"name":"ci","@":[0,1,1]}],"document":{"env":{"A":"b"},"jobs":{"#
         .to_owned();
     for index in 0..count {
-        let comma = if index == 0 { "" } else { "," };
-        let line = index % 300 + 1;
-        let needs = match index {
-            0 => String::new(),
-            _ => format!(r#""needs":["job_{}"],"@needs":[0,{line},18],"#, (index - 1) / 2),
-        };
-        write!(
-            text,
-            r#"{comma}"job_{index}":{{"@":[0,{line},8],{needs}"@when":[0,{line},33],"when":[{{"branch":["main","release/.*"]}}],"@inputs":[0,{line},40],"inputs":["src/{index}/**"],"@env":[0,{line},44],"env":{{"INDEX":{index}}},"@run":[0,{line},55],"run":"./build --target {index} --verbose"}}"#
-        )
-        .expect("strings take everything");
+        text.push_str(if index == 0 { "" } else { "," });
+        job(index, &mut text);
     }
     text.push_str("}}}");
     text
+}
+
+/// A job that needs the one before, as the SDK writes it.
+fn chain(index: usize, text: &mut String) {
+    let needs = match index {
+        0 => String::new(),
+        _ => format!(r#""needs":[{{"@":[0,7,50],"job":"job{}"}}],"#, index - 1),
+    };
+    write!(text, r#""job{index}":{{"@":[0,7,23],{needs}"@run":[0,7,63],"run":[{{"@":[0,7,63],"run":"true"}}]}}"#)
+        .expect("strings take everything");
+}
+
+/// A job with a need, a condition, inputs, variables and a script, every key marked.
+fn rich(index: usize, text: &mut String) {
+    let line = index % 300 + 1;
+    let needs = match index {
+        0 => String::new(),
+        _ => format!(r#""needs":["job_{}"],"@needs":[0,{line},18],"#, (index - 1) / 2),
+    };
+    write!(
+        text,
+        r#""job_{index}":{{"@":[0,{line},8],{needs}"@when":[0,{line},33],"when":[{{"branch":["main","release/.*"]}}],"@inputs":[0,{line},40],"inputs":["src/{index}/**"],"@env":[0,{line},44],"env":{{"INDEX":{index}}},"@run":[0,{line},55],"run":"./build --target {index} --verbose"}}"#
+    )
+    .expect("strings take everything");
 }
 
 /// The time this thread has been on a processor.

@@ -5,6 +5,7 @@
 pub mod tree;
 
 mod edn;
+mod hashing;
 mod json;
 mod reading;
 mod scalar;

@@ -22,6 +22,7 @@ mod matrix;
 mod measure;
 pub(crate) mod nodes;
 mod patterns;
+mod placed;
 mod plugins;
 mod references;
 mod schema;
@@ -37,6 +38,7 @@ use expression::Value as ExpressionValue;
 use graph::{Diagnostic, Digest, Evaluation, Event, Field, Graph, Hole, Known, Question, Severity, Status};
 use serde_json::Value;
 
+pub use placed::JobPlaces;
 pub use plugins::{Plugin, PluginOrigin, plugins};
 pub use schema::schema;
 pub use triggers::{Schedule, Triggered, Triggers};
@@ -94,6 +96,8 @@ pub struct Lowered {
     /// The parameters' values for this event: checked, completed with defaults. To be put into the event's `params`
     /// before anything runs, since workers evaluate `${{ params.… }}` from there.
     pub filled: BTreeMap<String, Value>,
+    /// Where its jobs were written.
+    pub places: JobPlaces,
 }
 
 impl Lowered {
@@ -245,7 +249,7 @@ pub(crate) fn lower_parts(parts: Parts, files: &[SourceFile], known: &Known, kep
     let holes = program.as_ref().map(|program| program.holes.as_slice()).unwrap_or_default();
     let given =
         edges::Given { merged: &merged, around: &around, known, params: &params, filled: &filled, files, holes, kept };
-    let edges::Woven { mut graph, mut questions, lowered } = edges::graph(&given, &mut patterns, &mut faults);
+    let edges::Woven { mut graph, mut questions, lowered, places } = edges::graph(&given, &mut patterns, &mut faults);
     graph.name = merged.name.unwrap_or_else(|| stem(files)).to_owned();
     match &mut program {
         Some(program) if faults.count() == 0 => {
@@ -265,8 +269,8 @@ pub(crate) fn lower_parts(parts: Parts, files: &[SourceFile], known: &Known, kep
         questions.clear();
     }
     let diagnostics = faults.finish(&names);
-    let evaluation = Evaluation { graph, questions, diagnostics };
-    Lowered { evaluation, sources, triggers: heard.triggers, triggered: heard.triggered, params, filled }
+    let evaluation = Evaluation { graph, questions, diagnostics, ..Evaluation::default() };
+    Lowered { evaluation, sources, triggers: heard.triggers, triggered: heard.triggered, params, filled, places }
 }
 
 /// The first file's name without folders and extension: what a pipeline is called that does not say.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use graph::outcome::{Scope, is_reusable};
 use graph::{
-    Answer, AttemptNumber, AttemptReport, BuildId, Diagnostic, Digest, Evaluation, Failure, JobName, LeaseId, Outcome,
-    Question, Severity, SkipReason, Verdict, WorkerId,
+    Answer, AttemptNumber, AttemptReport, BuildId, Diagnostic, Digest, Evaluation, Failure, JobName, LeaseId, Moved,
+    Outcome, Question, Severity, SkipReason, Verdict, WorkerId,
 };
 use serde_json::Value;
 
@@ -58,7 +58,7 @@ impl Engine {
         if !is_wanted || !build.is_evaluation_due() || answers_known != build.known.answers.len() {
             return;
         }
-        let Evaluation { graph, questions, mut diagnostics } = evaluation;
+        let Evaluation { graph, questions, mut diagnostics, moved } = evaluation;
         let mut verdict = Verdict::Failed { because: None };
         if diagnostics.iter().all(|diagnostic| diagnostic.severity != Severity::Error) {
             diagnostics.extend(graph::validate::faults(&graph, |_, _| None));
@@ -66,7 +66,7 @@ impl Engine {
             if !graph.holes.is_empty() && questions.iter().all(|question| build.known.answers.contains_key(question)) {
                 diagnostics.push(never_filled(&graph));
             }
-            if let Some((job, diagnostic)) = divergence(build, &graph) {
+            if let Some((job, diagnostic)) = divergence(build, &graph, &moved) {
                 diagnostics.push(diagnostic);
                 verdict = Verdict::Diverged { job };
             }
@@ -369,8 +369,9 @@ pub(crate) fn never_filled(graph: &graph::Graph) -> Diagnostic {
     Diagnostic::error("never-filled", message).help("let no job wait for what grows out of its own outcome")
 }
 
-/// The smallest name among jobs that have begun and that `graph` changes or no longer holds, with both versions.
-fn divergence(build: &Build, graph: &graph::Graph) -> Option<(JobName, Diagnostic)> {
+/// The smallest name among jobs that have begun and that `graph` changes or no longer holds, with both versions and the places
+/// of both.
+fn divergence(build: &Build, graph: &graph::Graph, moved: &BTreeMap<JobName, Moved>) -> Option<(JobName, Diagnostic)> {
     let frozen = build.slots.iter().filter(|slot| !slot.flags.is_dropped && slot.is_frozen());
     let is_kept = |slot: &&Slot| graph.jobs.get(&slot.name).is_some_and(|job| slot.admits(job));
     let slot = frozen.filter(|slot| !is_kept(slot)).min_by(|left, right| left.name.cmp(&right.name))?;
@@ -383,6 +384,15 @@ fn divergence(build: &Build, graph: &graph::Graph) -> Option<(JobName, Diagnosti
     let message = format!("job `{name}` had begun, and a later evaluation changes it");
     let mut diagnostic = Diagnostic::error("diverged", message);
     diagnostic.label = format!("before: {}; after: {after}", shown(&slot.job));
+    // The label holds both versions as data, so the places are told by remarks.
+    let Moved { before, after } = moved.get(name).cloned().unwrap_or_default();
+    diagnostic.location = after.clone().or_else(|| before.clone());
+    diagnostic.related = match (before, after) {
+        (Some(before), Some(after)) if before != after => {
+            vec![(before, "the version that began was added here".to_owned())]
+        }
+        _ => Vec::new(),
+    };
     let diagnostic = diagnostic.help("let what is not known yet add jobs only, never change those that are there");
     Some((slot.name.clone(), diagnostic))
 }

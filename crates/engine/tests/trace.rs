@@ -2,7 +2,7 @@
 
 mod world;
 
-use graph::{BuildId, Evaluation, Hole, JobName, Outcome, Question};
+use graph::{BuildId, Evaluation, Hole, JobName, Location, Moved, Outcome, Question};
 use ropewalk_engine::{BuildOptions, Effect, Engine, Fact, FailurePolicy, Input, What};
 use world::{World, graph, trace};
 
@@ -464,7 +464,9 @@ fn an_evaluation_that_changes_what_has_begun_diverges() {
 fn both_versions_of_what_diverged_are_shown() {
     let mut world = growing();
     world.act("plan passes");
-    world.evaluated(1, 1, grown("plan [allow]:", true));
+    let place = |line| Location { file: "p.rs".into(), line, column: 1, start: line, end: line + 1 };
+    let moved = Moved { before: Some(place(3)), after: Some(place(9)) };
+    world.evaluated(1, 1, Evaluation { moved: [("plan".into(), moved)].into(), ..grown("plan [allow]:", true) });
     let evaluated = world.facts.iter().rev().find_map(|fact| match &fact.what {
         What::Evaluated { diagnostics, .. } => Some(diagnostics.clone()),
         _ => None,
@@ -473,6 +475,8 @@ fn both_versions_of_what_diverged_are_shown() {
     let (before, after) = diagnostic.label.split_once("; after: ").expect("both versions");
     assert!(before.starts_with("before: {") && !before.contains("allow_failure"), "{before}");
     assert!(after.contains("\"allow_failure\":true"), "{after}");
+    assert_eq!(diagnostic.location, Some(place(9)));
+    assert_eq!(diagnostic.related, [(place(3), "the version that began was added here".to_owned())]);
 }
 
 #[test]

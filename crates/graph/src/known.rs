@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Location};
 use crate::event::Event;
 use crate::job::Graph;
 use crate::name::JobName;
@@ -76,6 +76,21 @@ pub struct Evaluation {
     pub questions: BTreeSet<Question>,
     /// What is wrong with the pipeline; an error means that nothing may run.
     pub diagnostics: Vec<Diagnostic>,
+    /// Where jobs stand that the evaluation before said otherwise, or had and this one has not; for the diagnostic of a job
+    /// that changes after it has begun. Empty where nobody compared.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub moved: BTreeMap<JobName, Moved>,
+}
+
+/// Where two evaluations have the same job.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    /// Where the earlier one has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Location>,
+    /// Where the later one has it; `None` if it has no such job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Location>,
 }
 
 /// Maps with keys that are not strings travel as lists of pairs.

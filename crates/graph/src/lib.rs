@@ -31,7 +31,7 @@ pub use job::{
     CacheUse, Concurrency, ConcurrencyMode, Environment, Gate, Graph, Hole, Job, Network, Reports, Resources, Retry,
     RetryOn, Reuse, Shell, Status, StatusState, Step, Toleration, WorkspaceKind,
 };
-pub use known::{Answer, Evaluation, Known, Question};
+pub use known::{Answer, Evaluation, Known, Moved, Question};
 pub use name::{AttemptNumber, BuildId, JobName, LeaseId, WorkerId};
 pub use need::{Accepts, Carries, Ending, Need};
 pub use outcome::{Failure, Outcome, SkipReason, Verdict};

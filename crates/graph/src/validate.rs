@@ -1,6 +1,6 @@
 //! What must hold of a graph before anything of it runs. Faults are collected, not stopped at.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 
 use crate::diagnostic::{Diagnostic, Location};
 use crate::job::{Graph, Job, Retry};
@@ -27,14 +27,23 @@ pub fn faults(graph: &Graph, location_of: impl Fn(&JobName, Option<&JobName>) ->
         let message = format!("the pipeline has {} jobs; the most is {JOBS_MAX}", graph.jobs.len());
         push(Diagnostic::error("too-many-jobs", message).help("split the pipeline in two"), None, "");
     }
+    let names: Vec<&JobName> = graph.jobs.keys().collect();
+    let index_of: HashMap<&JobName, usize> = names.iter().enumerate().map(|(index, &name)| (name, index)).collect();
+    // The jobs that each job needs, by their number in order of name.
+    let mut needed: Vec<Vec<usize>> = Vec::with_capacity(names.len());
     let holes: BTreeSet<&str> = graph.holes.iter().map(|hole| hole.name.as_str()).collect();
     for (name, job) in &graph.jobs {
         for (code, message) in bounds_passed(name, job) {
             push(Diagnostic::error(code, message), location_of(name, None), "this job");
         }
+        let mut of_job = Vec::with_capacity(job.needs.len());
         for need in &job.needs {
+            if let Some(&index) = index_of.get(&need.job) {
+                of_job.push(index);
+                continue;
+            }
             let is_coming = || holes.contains(need.job.id()) || holes.contains(need.job.as_str());
-            if need.optional || graph.jobs.contains_key(&need.job) || is_coming() {
+            if need.optional || is_coming() {
                 continue;
             }
             let message = format!("job `{name}` needs `{}`, which does not exist", need.job);
@@ -44,8 +53,9 @@ pub fn faults(graph: &Graph, location_of: impl Fn(&JobName, Option<&JobName>) ->
                 "no job has this name",
             );
         }
+        needed.push(of_job);
     }
-    for circle in circles(graph) {
+    for circle in circles(&names, &needed) {
         let path: Vec<_> = circle.iter().chain(circle.first()).map(|name| format!("`{name}`")).collect();
         let message = format!("jobs wait for each other in a circle: {}", path.join(" needs "));
         push(
@@ -74,21 +84,15 @@ fn bounds_passed(name: &JobName, job: &Job) -> Vec<(&'static str, String)> {
     passed
 }
 
-/// One circle for each knot of jobs that wait for each other, each starting at its smallest name. Does not recurse.
-fn circles(graph: &Graph) -> Vec<Vec<&JobName>> {
+/// One circle for each knot of jobs that wait for each other, each starting at its smallest name. Does not recurse. `needs` are the
+/// numbers of the jobs that each needs.
+fn circles<'g>(names: &[&'g JobName], needs: &[Vec<usize>]) -> Vec<Vec<&'g JobName>> {
     #[derive(Clone, Copy, PartialEq)]
     enum Mark {
         New,
         OnPath,
         Done,
     }
-    let names: Vec<&JobName> = graph.jobs.keys().collect();
-    let index_of: BTreeMap<&JobName, usize> = names.iter().enumerate().map(|(index, &name)| (name, index)).collect();
-    let needs: Vec<Vec<usize>> = graph
-        .jobs
-        .values()
-        .map(|job| job.needs.iter().filter_map(|need| index_of.get(&need.job).copied()).collect())
-        .collect();
     let mut marks = vec![Mark::New; names.len()];
     let mut found = Vec::new();
     for start in 0..names.len() {
@@ -113,7 +117,7 @@ fn circles(graph: &Graph) -> Vec<Vec<&JobName>> {
                 }
                 Mark::OnPath => {
                     let begin = path.iter().position(|&(job, _)| job == next).expect("it is marked as on the path");
-                    let mut circle: Vec<&JobName> = path[begin..].iter().map(|&(job, _)| names[job]).collect();
+                    let mut circle: Vec<&'g JobName> = path[begin..].iter().map(|&(job, _)| names[job]).collect();
                     let smallest = (0..circle.len()).min_by_key(|&index| circle[index]).unwrap_or(0);
                     circle.rotate_left(smallest);
                     found.push(circle);

@@ -220,7 +220,8 @@ pub struct Branches {
     branches: Option<Vec<String>>,
 }
 
-/// Commits arrived on a branch.
+/// Commits arrived on a branch. The event of that name, for tests, is [`crate::testing::push`]: where both come by a star, name the one
+/// that is meant beside them.
 #[must_use]
 pub fn push() -> Branches {
     Branches { kind: EventKind::Push, branches: None }

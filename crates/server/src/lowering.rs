@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use api::worker::ProgramReply;
 use dialects::native::{self, Lowered};
-use dialects::program::{self, REPLY_BYTES_MAX};
+use dialects::program::{self, NamedFile, REPLY_BYTES_MAX};
 use engine::{BuildOptions, BuildRequest, PoolReach};
-use graph::{Diagnostic, Digest, Evaluation, Event, Known};
+use graph::{BuildId, Diagnostic, Digest, Evaluation, Event, Known};
 use store::blob::Blobs;
 
 use crate::records::DEFAULT_POOL;
@@ -20,6 +20,10 @@ const KEPT_MAX: usize = 64;
 const KEPT_JOBS_MAX: usize = 50_000;
 /// How many read pipelines are remembered.
 const PIPELINES_MAX: usize = 64;
+/// How many builds' programs are remembered by what they last replied, and how many jobs those replies may have together: some
+/// kilobytes each. What is forgotten is read and lowered whole, once.
+const MEMORIES_MAX: usize = 16;
+const MEMORIES_JOBS_MAX: usize = 20_000;
 
 /// Lowers pipelines of sources. Blocks, but for [`Lowering::find`].
 pub struct Lowering {
@@ -27,6 +31,16 @@ pub struct Lowering {
     blobs: Arc<dyn Blobs>,
     kept: Mutex<VecDeque<(Key, Evaluation)>>,
     pipelines: Mutex<VecDeque<((Digest, String), Pipeline)>>,
+    /// The one used last stands last. None is here while it is used.
+    memories: Mutex<VecDeque<Remembered>>,
+}
+
+/// What is remembered of a build's program from its last reply.
+struct Remembered {
+    build: BuildId,
+    pipeline: String,
+    memory: program::Memory,
+    last: Lowered,
 }
 
 #[derive(Clone, PartialEq)]
@@ -50,7 +64,7 @@ impl Lowering {
     /// Lowers pipelines of these sources.
     #[must_use]
     pub fn new(sources: Arc<Sources>, blobs: Arc<dyn Blobs>) -> Self {
-        Self { sources, blobs, kept: Mutex::default(), pipelines: Mutex::default() }
+        Self { sources, blobs, kept: Mutex::default(), pipelines: Mutex::default(), memories: Mutex::default() }
     }
 
     /// An evaluation that is remembered. Does not block.
@@ -132,12 +146,31 @@ impl Lowering {
         Ok(Some(evaluation))
     }
 
-    /// What a program's reply says, together with the config files beside it.
+    /// Takes out what is remembered of a build's program.
+    fn remembered(&self, build: BuildId, pipeline: &str) -> Option<Remembered> {
+        let mut memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = memories.iter().position(|it| it.build == build && it.pipeline == pipeline)?;
+        memories.remove(place)
+    }
+
+    fn put_back(&self, remembered: Remembered) {
+        let mut memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
+        memories.push_back(remembered);
+        let n_jobs = |it: &Remembered| it.last.evaluation.graph.jobs.len();
+        let mut n_all: usize = memories.iter().map(n_jobs).sum();
+        while memories.len() > MEMORIES_MAX || n_all > MEMORIES_JOBS_MAX {
+            n_all -= memories.pop_front().map_or(n_all, |it| n_jobs(&it));
+        }
+    }
+
+    /// What a program's reply says, together with the config files beside it. Quicker where an earlier reply to the same build is
+    /// remembered, and then with the places of jobs that have changed.
     ///
     /// # Errors
     /// A sentence: the reply cannot be had, or is none.
     pub fn reply(
         &self,
+        build: BuildId,
         request: &BuildRequest,
         name: &str,
         known: &Known,
@@ -152,20 +185,22 @@ impl Lowering {
         };
         let (pipeline, source, text) = read_patiently(read).map_err(|error| full(&error))?;
         let text = String::from_utf8(text).map_err(|_| "the reply of the pipeline's program is no text")?;
-        let mut said = program::read(&text).map_err(|error| error.to_string())?;
-        let mut texts = Vec::new();
-        for file in said.files() {
-            if let Some(path) = reply.files.get(file) {
-                file.clone_from(path);
-            }
+        let mut named = |file: &str| {
+            let name = reply.files.get(file).map_or(file, String::as_str);
             // Without its text a place is told by line and column.
-            if let Ok(bytes) = self.sources.content(&source, file, PIPELINE_BYTES_MAX)
-                && let Ok(text) = String::from_utf8(bytes)
-            {
-                texts.push((file.clone(), text));
-            }
+            let bytes = self.sources.content(&source, name, PIPELINE_BYTES_MAX).ok();
+            let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
+            NamedFile { name: name.to_owned(), text }
+        };
+        let (mut memory, last) =
+            self.remembered(build, name).map_or_else(Default::default, |it| (it.memory, Some(it.last)));
+        let lowered = program::lower_again(&text, &mut named, &pipeline.files, known, reply.program, &mut memory)
+            .map_err(|error| error.to_string())?;
+        let mut evaluation = lowered.evaluation.clone();
+        if let Some(last) = &last {
+            evaluation.moved = lowered.moved_since(last);
         }
-        let mut evaluation = program::lower(said, texts, &pipeline.files, known, reply.program).evaluation;
+        self.put_back(Remembered { build, pipeline: name.to_owned(), memory, last: lowered });
         fill_pool(&mut evaluation, &request.options);
         Ok(evaluation)
     }
@@ -193,9 +228,77 @@ fn fill_pool(evaluation: &mut Evaluation, options: &BuildOptions) {
 
 #[cfg(test)]
 mod tests {
-    use graph::{Graph, Job, JobName};
+    use std::collections::BTreeMap;
+
+    use api::source::{File, Manifest, VERSION};
+    use graph::{EventKind, Graph, Job, JobName};
+    use store::blob::MemoryBlobs;
 
     use super::*;
+
+    /// A lowering of one source with a program, and a request for it.
+    fn of_program() -> (Lowering, Arc<MemoryBlobs>, BuildRequest) {
+        let blobs = Arc::new(MemoryBlobs::default());
+        let text = "one\ntwo\nthree\n";
+        let digest = blobs.put(text.as_bytes()).expect("it is kept");
+        let file = File::Plain { digest, bytes: text.len() as u64 };
+        let files = BTreeMap::from([(".ropewalk/pipeline.rs".to_owned(), file)]);
+        let manifest = Manifest { version: VERSION, files, ..Manifest::default() };
+        let source = blobs.put(&serde_json::to_vec(&manifest).expect("JSON")).expect("it is kept");
+        let event = Event { branch: Some("main".to_owned()), ..Event::new(EventKind::Push) };
+        let mut request = BuildRequest::new(event, ".ropewalk/pipeline.rs");
+        request.origin.source = Some(source);
+        let sources = Arc::new(Sources::new(Arc::clone(&blobs) as Arc<dyn Blobs>));
+        (Lowering::new(sources, Arc::clone(&blobs) as Arc<dyn Blobs>), blobs, request)
+    }
+
+    /// The reply of a program whose jobs are `jobs`, as JSON.
+    fn reply(blobs: &MemoryBlobs, jobs: &str) -> ProgramReply {
+        let text = format!(
+            r#"{{"protocol":1,"files":["src/p.rs"],"hooks":[{{"name":"ci","@":[0,1,1]}}],"document":{{"jobs":{{{jobs}}}}}}}"#
+        );
+        let files = BTreeMap::from([("src/p.rs".to_owned(), ".ropewalk/pipeline.rs".to_owned())]);
+        let text = blobs.put(text.as_bytes()).expect("it is kept");
+        ProgramReply { text, program: Digest([7; 32]), files }
+    }
+
+    #[test]
+    fn a_programs_later_replies_are_lowered_as_by_one_who_remembers_nothing() {
+        let (lowering, blobs, request) = of_program();
+        let known = Known::of(request.event.clone());
+        let lower = |lowering: &Lowering, build: u64, jobs: &str| {
+            let reply = reply(&blobs, jobs);
+            lowering.reply(BuildId(build), &request, &request.pipeline, &known, &reply).expect("it is a reply")
+        };
+        let a = r#""a":{"@":[0,1,1],"run":"x"}"#;
+        let grown = format!(r#"{a},"b":{{"@":[0,2,1],"run":"y"}}"#);
+        let changed = r#""a":{"@":[0,3,1],"run":"z"}"#;
+        for (jobs, n_jobs) in [(a, 1), (&*grown, 2), (changed, 1)] {
+            let evaluation = lower(&lowering, 1, jobs);
+            let (fresh, _, _) = of_program();
+            assert_eq!(evaluation.graph.jobs.len(), n_jobs, "{:?}", evaluation.diagnostics);
+            assert_eq!(evaluation.graph, lower(&fresh, 1, jobs).graph);
+        }
+        // Where `a` stood when it was there last, and where it is now; `b` is no more.
+        let moved = lower(&lowering, 1, a).moved;
+        let line = |place: &Option<graph::Location>| place.as_ref().map(|place| (place.file.to_string(), place.line));
+        let at = |line| Some((".ropewalk/pipeline.rs".to_owned(), line));
+        let moved: Vec<_> = moved.iter().map(|(job, it)| (job.as_str(), line(&it.before), line(&it.after))).collect();
+        assert_eq!(moved, [("a", at(3), at(1))]);
+        // Another build has not seen any of it.
+        assert!(lower(&lowering, 2, changed).moved.is_empty());
+    }
+
+    #[test]
+    fn few_programs_are_remembered() {
+        let (lowering, blobs, request) = of_program();
+        let known = Known::of(request.event.clone());
+        let reply = reply(&blobs, r#""a":{"run":"x"}"#);
+        for build in 0..MEMORIES_MAX as u64 + 5 {
+            lowering.reply(BuildId(build), &request, &request.pipeline, &known, &reply).expect("it is a reply");
+        }
+        assert_eq!(lowering.memories.lock().expect("nobody panicked").len(), MEMORIES_MAX);
+    }
 
     #[test]
     fn a_build_of_one_pool_has_no_job_in_another() {

@@ -481,7 +481,8 @@ async fn evaluate(
         let permit = permits.acquire().await.map_err(|error| error.to_string())?;
         let (blocking, request) = (Arc::clone(means), Arc::clone(&request));
         let lowered =
-            tokio::task::spawn_blocking(move || blocking.lowering.reply(&request, &pipeline, &known, &reply)).await;
+            tokio::task::spawn_blocking(move || blocking.lowering.reply(build, &request, &pipeline, &known, &reply))
+                .await;
         drop(permit);
         lowered.map_err(|error| error.to_string())?
     };

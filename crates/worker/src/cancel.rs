@@ -64,6 +64,12 @@ impl Cancel {
         });
     }
 
+    /// Waits until the attempt is asked to end.
+    pub async fn requested(&self) {
+        // The sender is ours, so it is not gone.
+        let _ = self.listen().wait_for(|asked| *asked != Asked::GoOn).await;
+    }
+
     pub(crate) fn asked(&self) -> Asked {
         self.sender.borrow().clone()
     }

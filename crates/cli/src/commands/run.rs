@@ -21,6 +21,7 @@ use crate::keeping::SharedView;
 use crate::local::clock::now;
 use crate::local::inputs::Inputs;
 use crate::local::secrets::SecretSource;
+use crate::local::slots::{Lender, Slots};
 use crate::local::world::{GatePolicy, LocalWorld, Parts, ReusePolicy, WORKER};
 use crate::pipeline::Pipeline;
 use crate::places::Places;
@@ -158,7 +159,7 @@ fn tests_failed(request: BuildRequest, failure: Diagnostic, project: &Project) -
     let facts = [What::BuildCreated(Box::new(request)), evaluated, ended];
     places.store.append(&facts.map(|what| Fact { build, at, what }))?;
     Err(Stop::wrong(format!(
-        "the tests of {name} do not pass; nothing was run (build {build} keeps what they said; `ropewalk test` runs them alone)"
+        "the tests of {name} do not pass; nothing was run (`ropewalk show {build}` shows what they said, `ropewalk test` runs them again)"
     )))
 }
 
@@ -345,7 +346,9 @@ async fn build_to_end(
     };
     let worker = worker::Worker::new(processes.clone(), settings).await.map_err(|error| Stop::of(&error))?;
     let (inbox, inputs) = server::shell::inbox();
-    let _listener = control::Listener::start(&project.data, build, inbox.clone())
+    let (parallel, slots) = slots_of(how, &start.event, project, places)?;
+    let lent = control::Lent { count: parallel, slots: slots.to_lend() };
+    let _listener = control::Listener::start(&project.data, build, inbox.clone(), lent)
         .map_err(|error| Stop::infra(format!("could not listen for `cancel` and `approve`: {error}")))?;
     let mut world = LocalWorld::new(Parts {
         build,
@@ -366,7 +369,8 @@ async fn build_to_end(
         } else {
             GatePolicy::Leave
         }),
-        slots: how.parallel.unwrap_or_else(slots_by_default).max(1),
+        parallel,
+        slots,
         inbox: inbox.clone(),
     });
     world.remember(&start.history);
@@ -394,6 +398,21 @@ async fn build_to_end(
 /// One more than there are processors, so that none stands idle while the end of a job is recorded and the next one begins.
 fn slots_by_default() -> u32 {
     std::thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(1)).saturating_add(1)
+}
+
+/// How many jobs are begun at once, and the slots they run in: those of the outermost build, if this is a child that a job waits for.
+fn slots_of(how: &RunHow, event: &Event, project: &Project, places: &Places) -> Result<(u32, Slots), Stop> {
+    let lender = match &project.inside {
+        Some(_) => child::waiting_above(&*places.store, event)?,
+        None => None,
+    };
+    let lender = lender.map(|build| Lender { data: project.data.clone(), build });
+    let shared = lender.as_ref().and_then(|lender| control::slots(&lender.data, lender.build));
+    let parallel = how.parallel.or(shared).unwrap_or_else(slots_by_default).max(1);
+    Ok(match lender.filter(|_| shared.is_some()) {
+        Some(lender) => (parallel, Slots::borrowed(lender)),
+        None => (parallel, Slots::own(parallel)),
+    })
 }
 
 /// The form that `auto` stands for.

@@ -2,12 +2,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use engine::fact::{Ended, What};
 use engine::operation::{Manifest, operation};
 use engine::{Effect, Fact, Input, Presence, Reused};
+use futures_util::future::{Either, select};
 use graph::{
     Answer, AttemptReport, AttemptSpec, BuildId, Digest, Failure, Job, JobName, Known, LeaseId, NeedResult, Outcome,
     Question, Resources, Reuse, Timestamp, Trust, Verdict, WorkerId, WorkspaceKind,
@@ -23,6 +25,7 @@ use worker::repository;
 use super::clock::now;
 use super::inputs::Inputs;
 use super::secrets::SecretSource;
+use super::slots::Slots;
 use crate::keeping::{LocalDepot, LocalLog, LocalMask, SharedView};
 use crate::pipeline::Pipeline;
 use crate::view::Moment;
@@ -76,8 +79,10 @@ pub struct Parts {
     pub reuse: ReusePolicy,
     /// What to do when only gates are left.
     pub gates: Cell<GatePolicy>,
-    /// How many attempts run at once.
-    pub slots: u32,
+    /// How many attempts are begun at once.
+    pub parallel: u32,
+    /// In which of them they run.
+    pub slots: Slots,
     /// Where answers go.
     pub inbox: Inbox,
 }
@@ -156,7 +161,12 @@ impl LocalWorld {
     fn evaluate(&self, build: BuildId, known: &Arc<Known>) {
         let (parts, known) = (Rc::clone(&self.parts), Arc::clone(known));
         self.answer(async move {
-            let evaluation = parts.pipeline.lower(&known).evaluation.clone();
+            let before = parts.pipeline.last_lowering();
+            let lowered = parts.pipeline.lower(&known);
+            let mut evaluation = lowered.evaluation.clone();
+            if let Some(before) = before.filter(|before| !Rc::ptr_eq(before, &lowered)) {
+                evaluation.moved = lowered.moved_since(&before);
+            }
             Input::Evaluated { build, answers_known: known.answers.len(), evaluation: Box::new(evaluation) }
         });
     }
@@ -199,7 +209,13 @@ impl LocalWorld {
         self.answer(async move {
             let (build, attempt, lease) = (spec.build, spec.attempt, spec.lease);
             let spec_is_in_place = spec.job.workspace == WorkspaceKind::InPlace;
+            // A job that is to end needs no slot for that.
+            let slot = match select(pin!(parts.slots.take()), pin!(cancel.requested())).await {
+                Either::Left((slot, _)) => Some(slot),
+                Either::Right(_) => None,
+            };
             let report = run(&parts, *spec, cancel).await;
+            drop(slot);
             if spec_is_in_place {
                 parts.inputs.tree_may_have_changed();
             }
@@ -215,7 +231,7 @@ impl LocalWorld {
         let presence = Presence {
             pools: graph.jobs.values().map(|job| job.pool.clone()).chain([String::new()]).collect(),
             labels: graph.jobs.values().flat_map(|job| job.labels.iter().cloned()).collect(),
-            slots: self.parts.slots,
+            slots: self.parts.parallel,
             resources: Resources::default(),
             leases: self.running.borrow().keys().copied().collect(),
             holds_ms: 0,

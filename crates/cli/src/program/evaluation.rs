@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use dialects::native::{Lowered, SourceFile, Triggered, Triggers};
+use dialects::native::{JobPlaces, Lowered, SourceFile, Triggered, Triggers};
 use dialects::program::{self, NamedFile, Reply};
 use dialects::tree::Sources;
 use graph::{Diagnostic, Evaluation, Event, EventKind, Known};
@@ -122,6 +122,7 @@ fn unanswered(program: &Program, message: String) -> Lowered {
         triggered: Triggered::Yes,
         params: BTreeMap::new(),
         filled: BTreeMap::new(),
+        places: JobPlaces::default(),
     }
 }
 

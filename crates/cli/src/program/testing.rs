@@ -82,7 +82,7 @@ fn end_of(said: &[u8]) -> String {
 pub fn failure(program: &Program, said: &str) -> Diagnostic {
     let name = &program.place.name;
     let message = format!("the tests of {name} do not pass; nothing was run\n{said}");
-    Diagnostic::error("pipeline-tests", message).help("`ropewalk test` runs them alone")
+    Diagnostic::error("pipeline-tests", message).help("`ropewalk test` runs them again, and nothing else")
 }
 
 fn remember(place: &Place, paths: BTreeSet<PathBuf>, began: SystemTime) {

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -23,8 +23,10 @@ use super::jobs::{self, Origin, Surroundings, Writing};
 use super::kept::{Kept, KeptLowering};
 use super::nodes;
 use super::patterns::Patterns;
+use super::placed::JobPlaces;
 use super::references::{self, Names};
 use super::texts::AtPlan;
+use crate::hashing::{QuickMap, QuickSet};
 use crate::suggest;
 use crate::tree::{Node, Notation, Span};
 
@@ -54,7 +56,9 @@ pub(crate) struct Woven {
     pub graph: Graph,
     pub questions: BTreeSet<Question>,
     /// The jobs of a program that were lowered anew and are one job, by id; each with why it is skipped by itself.
-    pub lowered: HashMap<String, (Option<SkipReason>, Arc<Job>)>,
+    pub lowered: QuickMap<String, (Option<SkipReason>, Arc<Job>)>,
+    /// Where each job was written.
+    pub places: JobPlaces,
 }
 
 /// A job with its shape and the names of its legs.
@@ -77,7 +81,7 @@ pub(crate) fn graph(given: &Given<'_>, patterns: &mut Patterns, faults: &mut Fau
         looks_left: Cell::new(LOOKS_MAX),
         dependents: OnceCell::new(),
         after: RefCell::default(),
-        lowered: HashMap::new(),
+        lowered: QuickMap::default(),
         faults,
     };
     let n_jobs = planned.iter().map(|job| job.names.len()).sum::<usize>() + given.merged.barriers.len();
@@ -94,11 +98,15 @@ pub(crate) fn graph(given: &Given<'_>, patterns: &mut Patterns, faults: &mut Fau
     }
     let mut graph = Graph { holes: weaving.holes(), ..Graph::default() };
     // In the order of the text; of two of one name the later stands.
-    graph.jobs.extend(placed);
+    graph.jobs = placed.into_iter().collect();
     let found = validate::faults(&graph, |job, need| weaving.place_of(job, need));
     let lowered = std::mem::take(&mut weaving.lowered);
     faults.extend(found);
-    Woven { graph, questions, lowered }
+    let places = planned.iter().map(|job| match &job.expansion.shape {
+        Shape::Legs(..) => (JobName::from(job.source.id), job.source.key.span),
+        Shape::Single | Shape::Hole(_) => (job.names[0].clone(), job.source.key.span),
+    });
+    Woven { graph, questions, lowered, places: JobPlaces::new(places.collect()) }
 }
 
 /// Where something stands in the text: the job's number, behind it or not, the leg's or barrier's number.
@@ -112,7 +120,7 @@ fn orders(planned: &[Planned<'_>], barriers: &[Place]) -> impl Fn(Place) -> u32 
     places.sort_unstable();
     let mut first = 0;
     let mut of_jobs = vec![(0, 0); planned.len()];
-    let mut of_barriers: HashMap<Place, (usize, usize)> = HashMap::with_capacity(barriers.len());
+    let mut of_barriers: QuickMap<Place, (usize, usize)> = QuickMap::default();
     for (place, n_places) in places {
         match place {
             (index, 0, _) => of_jobs[index] = (first, n_places),
@@ -130,17 +138,17 @@ fn orders(planned: &[Planned<'_>], barriers: &[Place]) -> impl Fn(Place) -> u32 
 
 /// What ids mean: jobs; groups of a program's jobs, `test` for `test/linux`; and holes of a program.
 struct Ids<'a> {
-    jobs: &'a HashMap<&'a str, usize>,
+    jobs: &'a QuickMap<&'a str, usize>,
     /// The members of each group, in the order of the text.
-    groups: HashMap<&'a str, Vec<usize>>,
-    holes: HashSet<&'a str>,
+    groups: QuickMap<&'a str, Vec<usize>>,
+    holes: QuickSet<&'a str>,
 }
 
 impl<'a> Ids<'a> {
     fn of(given: &Given<'a>, faults: &mut Faults) -> Self {
         let sources = &given.merged.jobs;
         let jobs = &given.merged.by_id;
-        let mut groups: HashMap<&str, Vec<usize>> = HashMap::new();
+        let mut groups: QuickMap<&str, Vec<usize>> = QuickMap::default();
         for (index, source) in sources.iter().enumerate() {
             for (end, _) in source.id.match_indices('/') {
                 let group = &source.id[..end];
@@ -244,9 +252,9 @@ struct Weaving<'a, 'f> {
     /// See [`LOOKS_MAX`].
     looks_left: Cell<usize>,
     dependents: OnceCell<Vec<Vec<usize>>>,
-    after: RefCell<HashMap<usize, Rc<HashSet<usize>>>>,
+    after: RefCell<QuickMap<usize, Rc<QuickSet<usize>>>>,
     /// See [`Woven::lowered`].
-    lowered: HashMap<String, (Option<SkipReason>, Arc<Job>)>,
+    lowered: QuickMap<String, (Option<SkipReason>, Arc<Job>)>,
     faults: &'f mut Faults,
 }
 
@@ -259,7 +267,7 @@ impl<'a> Weaving<'a, '_> {
             let job = self.taken_over(index, kept, orders((index, 0, 0)));
             return placed.push((names[0].clone(), job));
         }
-        let read_beyond = self.references(index);
+        let read_beyond = if references::are_needed(source.body) { self.references(index) } else { BTreeSet::new() };
         let mut base = jobs::base(source, self.given.around, self.faults);
         let needs = self.needs(source, &read_beyond, names.len());
         let around = self.given.around;
@@ -467,12 +475,12 @@ impl<'a> Weaving<'a, '_> {
     }
 
     /// The jobs that start only after this one has ended, found once for each job that is asked for.
-    fn after(&self, job: usize) -> Rc<HashSet<usize>> {
+    fn after(&self, job: usize) -> Rc<QuickSet<usize>> {
         if let Some(after) = self.after.borrow().get(&job) {
             return Rc::clone(after);
         }
         let dependents = self.dependents.get_or_init(|| self.dependents());
-        let mut after = HashSet::new();
+        let mut after = QuickSet::default();
         let mut ahead = vec![job];
         let mut looks_left = self.looks_left.get();
         while let Some(place) = ahead.pop() {

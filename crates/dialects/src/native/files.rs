@@ -4,10 +4,9 @@
 //! value stands. `on`: by kind of event, the later stands. `jobs`: by id; a second definition is an error unless it says
 //! `override: true`, then it stands whole, in the place of the first. Barriers of a list order the jobs of that list alone.
 
-use std::collections::HashMap;
-
 use super::check::{Author, id_fault};
 use super::errors::{self, Faults};
+use crate::hashing::QuickMap;
 use crate::tree::{Entry, Node, Sources};
 
 /// The number of a [`Barrier`] in [`Merged::barriers`].
@@ -18,10 +17,10 @@ pub(crate) type BarrierIndex = usize;
 pub(crate) struct Merged<'n> {
     pub name: Option<&'n str>,
     pub env: Vec<&'n Entry>,
-    pub defaults: HashMap<&'n str, &'n Node>,
+    pub defaults: QuickMap<&'n str, &'n Node>,
     pub jobs: Vec<Source<'n>>,
     /// The place of each job in `jobs`, by id.
-    pub by_id: HashMap<&'n str, usize>,
+    pub by_id: QuickMap<&'n str, usize>,
     pub barriers: Vec<Barrier<'n>>,
 }
 
@@ -89,7 +88,7 @@ pub(crate) fn merge<'n>(
 }
 
 fn merge_env<'n>(env: &mut Vec<&'n Entry>, value: &'n Node) {
-    let mut place: HashMap<Option<&str>, usize> =
+    let mut place: QuickMap<Option<&str>, usize> =
         env.iter().enumerate().map(|(index, entry)| (entry.name(), index)).collect();
     for entry in value.entries().unwrap_or_default() {
         match place.get(&entry.name()) {
@@ -204,7 +203,7 @@ impl<'n> Adding<'_, 'n> {
 /// A barrier behind every stage but the last, and the jobs that wait for it.
 fn add_stages(merged: &mut Merged<'_>, stages: Option<&Node>, sources: &Sources, faults: &mut Faults) {
     let mut names: Vec<&str> = Vec::new();
-    let mut stage_of: HashMap<&str, usize> = HashMap::new();
+    let mut stage_of: QuickMap<&str, usize> = QuickMap::default();
     for node in stages.and_then(Node::items).unwrap_or_default() {
         let Some(name) = node.as_str() else { continue };
         if stage_of.contains_key(name) {

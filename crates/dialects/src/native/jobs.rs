@@ -29,7 +29,7 @@ pub(crate) struct Surroundings<'a> {
     pub values: &'a EventValues,
     /// The pipeline's environment variables.
     pub env: &'a [&'a Entry],
-    pub defaults: &'a std::collections::HashMap<&'a str, &'a Node>,
+    pub defaults: &'a crate::hashing::QuickMap<&'a str, &'a Node>,
     /// The binary whose functions steps may be.
     pub program: Option<Digest>,
 }

@@ -6,20 +6,21 @@
 //! kept, so nothing that must be told is lost.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use graph::{Digest, Event, Job, SkipReason};
 use serde_json::Value;
 
 use super::files::Merged;
+use crate::hashing::QuickMap;
 use crate::tree::{Entry, Node, NodeValue, Span, Style};
 
 /// The memory of one session with a program.
 #[derive(Default)]
 pub(crate) struct Kept {
     around: Option<Around>,
-    jobs: HashMap<Box<str>, KeptJob>,
+    jobs: QuickMap<Box<str>, KeptJob>,
     /// The number of this reading.
     round: u64,
 }
@@ -174,7 +175,7 @@ impl Kept {
         &mut self,
         document: Option<Node>,
         words: Vec<Words>,
-        mut lowered: HashMap<String, (Option<SkipReason>, Arc<Job>)>,
+        mut lowered: QuickMap<String, (Option<SkipReason>, Arc<Job>)>,
     ) {
         let of_jobs = document.and_then(|document| match document.value {
             NodeValue::Mapping(entries) => entries.into_iter().find(|entry| entry.name() == Some("jobs")),
@@ -240,7 +241,7 @@ fn is_same(left: &Node, right: &Node) -> bool {
 }
 
 /// Whether some text is a template or a condition.
-fn reads(node: &Node, key: &str) -> bool {
+pub(crate) fn reads(node: &Node, key: &str) -> bool {
     let reads_itself = || node.as_str().is_some_and(|text| key == "if" || expression::Template::is_needed(text));
     reads_itself()
         || node.items().unwrap_or_default().iter().any(|item| reads(item, key))

@@ -1,10 +1,11 @@
 //! Regexes and globs of a pipeline, each compiled once and bounded.
 
-use std::collections::HashMap;
 use std::rc::Rc;
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use regex::{Regex, RegexBuilder};
+
+use crate::hashing::QuickMap;
 
 /// Bytes of one pattern.
 const PATTERN_BYTES_MAX: usize = 2_000;
@@ -18,9 +19,9 @@ const REGEX_COMPILED_BYTES_MAX: usize = 256 << 10;
 /// Compiled patterns by what was written; a fault is kept as its sentence.
 #[derive(Default)]
 pub(crate) struct Patterns {
-    regexes: HashMap<Box<str>, Result<Regex, String>>,
-    globs: HashMap<Box<str>, Result<(), String>>,
-    sets: HashMap<Vec<String>, Option<Rc<Globs>>>,
+    regexes: QuickMap<Box<str>, Result<Regex, String>>,
+    globs: QuickMap<Box<str>, Result<(), String>>,
+    sets: QuickMap<Vec<String>, Option<Rc<Globs>>>,
 }
 
 impl Patterns {

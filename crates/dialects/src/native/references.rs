@@ -11,6 +11,7 @@ use graph::{Event, EventKind};
 use super::check::place_in;
 use super::errors::{self, Faults};
 use super::files::Source;
+use super::kept;
 use super::nodes;
 use crate::tree::{Node, Sources};
 
@@ -43,6 +44,12 @@ pub(crate) fn axes(matrix: Option<&Node>) -> Option<Vec<&str>> {
         }
     }
     Some(names)
+}
+
+/// Whether a job has anything of which [`check`] could tell: an expression, a condition, or a step with an id.
+pub(crate) fn are_needed(body: &Node) -> bool {
+    let steps = body.get("run").map(nodes::list).unwrap_or_default();
+    steps.iter().any(|step| step.get("id").is_some()) || kept::reads(body, "")
 }
 
 /// Tells every name that the job's expressions read and that does not exist. Gives the jobs whose outputs they read

@@ -1,8 +1,8 @@
 //! The config files as one document that a program's plugins extend, and what they leave as it was.
 
-use std::collections::HashMap;
 use std::fmt::Write;
 
+use crate::hashing::QuickMap;
 use crate::native::files::merge;
 use crate::native::nodes::canonical;
 use crate::native::{self, SourceFile};
@@ -113,7 +113,8 @@ const COMPARED_MAX: usize = 64;
 /// Puts what the files said in the place of what a program handed on unchanged, so that its places are exact.
 pub(super) fn take_over(document: &mut Node, roots: &[Node], sources: &Sources) {
     let merged = merge(roots, None, sources, &mut native::Faults::default());
-    let of_files: HashMap<&str, (&Node, &Node)> = merged.jobs.iter().map(|job| (job.id, (job.key, job.body))).collect();
+    let of_files: QuickMap<&str, (&Node, &Node)> =
+        merged.jobs.iter().map(|job| (job.id, (job.key, job.body))).collect();
     if of_files.is_empty() {
         return;
     }

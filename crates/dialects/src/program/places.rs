@@ -1,12 +1,11 @@
 //! Marks become places: spans of the program's sources, or of the config files where a plugin hands on what they say.
 
-use std::collections::HashMap;
-
 use graph::{Diagnostic, Digest, Hole, Location};
 
 use super::NamedFile;
 use super::reading::{MARKED, Marks, UNMARKED};
 use super::reply::{DiagnosticReply, Reply};
+use crate::hashing::QuickMap;
 use crate::native::{Words, Written};
 use crate::tree::{Entry, Node, NodeValue, Position, Source, Sources, Span};
 
@@ -28,9 +27,9 @@ pub(super) struct Places {
     /// The sources behind those of the config files.
     sources: Vec<Source>,
     /// The source of a file whose text is there, by file.
-    seen: HashMap<i64, Option<u32>>,
+    seen: QuickMap<i64, Option<u32>>,
     /// The source of a file's places that nobody has the text of, by file.
-    unseen: HashMap<i64, u32>,
+    unseen: QuickMap<i64, u32>,
 }
 
 impl Places {

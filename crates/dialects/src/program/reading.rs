@@ -1,13 +1,13 @@
 //! A reader from JSON to the tree, for replies: marks become places while they are read, and every value is counted.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::reply::VALUES_MAX;
+use crate::hashing::QuickMap;
 use crate::native::{JobText, Kept, Words};
 use crate::tree::{Entry, Node, NodeValue, Span, Style};
 
@@ -48,7 +48,7 @@ struct Known {
 #[derive(Default)]
 pub(super) struct Marks {
     pub list: Vec<Mark>,
-    numbers: HashMap<Mark, u32>,
+    numbers: QuickMap<Mark, u32>,
 }
 
 impl Reading {
@@ -264,7 +264,7 @@ fn set_marks(entries: &mut [Entry], marks: &[(Box<str>, Span)]) {
             }
         }
     } else if !marks.is_empty() {
-        let marks: HashMap<&str, Span> = marks.iter().map(|(name, span)| (&**name, *span)).collect();
+        let marks: QuickMap<&str, Span> = marks.iter().map(|(name, span)| (&**name, *span)).collect();
         for entry in entries.iter_mut() {
             if let Some(&span) = entry.name().and_then(|name| marks.get(name)) {
                 set(entry, span);

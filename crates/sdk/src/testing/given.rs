@@ -120,7 +120,8 @@ impl Event {
     }
 }
 
-/// Commits arrived on this branch.
+/// Commits arrived on this branch. The trigger of that name is [`crate::hook::push`]: where both come by a star, name this one beside
+/// them (`use ropewalk::testing::push;`).
 #[must_use]
 pub fn push(branch: &str) -> Event {
     Event::new("push").with("branch", branch)
