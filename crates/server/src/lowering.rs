@@ -266,27 +266,28 @@ mod tests {
     fn a_programs_later_replies_are_lowered_as_by_one_who_remembers_nothing() {
         let (lowering, blobs, request) = of_program();
         let known = Known::of(request.event.clone());
-        let lower = |lowering: &Lowering, build: u64, jobs: &str| {
-            let reply = reply(&blobs, jobs);
+        let lower_in = |(lowering, blobs): (&Lowering, &MemoryBlobs), build: u64, jobs: &str| {
+            let reply = reply(blobs, jobs);
             lowering.reply(BuildId(build), &request, &request.pipeline, &known, &reply).expect("it is a reply")
         };
+        let lower = |build: u64, jobs: &str| lower_in((&lowering, &blobs), build, jobs);
         let a = r#""a":{"@":[0,1,1],"run":"x"}"#;
         let grown = format!(r#"{a},"b":{{"@":[0,2,1],"run":"y"}}"#);
         let changed = r#""a":{"@":[0,3,1],"run":"z"}"#;
         for (jobs, n_jobs) in [(a, 1), (&*grown, 2), (changed, 1)] {
-            let evaluation = lower(&lowering, 1, jobs);
-            let (fresh, _, _) = of_program();
+            let evaluation = lower(1, jobs);
+            let (fresh, its_blobs, _) = of_program();
             assert_eq!(evaluation.graph.jobs.len(), n_jobs, "{:?}", evaluation.diagnostics);
-            assert_eq!(evaluation.graph, lower(&fresh, 1, jobs).graph);
+            assert_eq!(evaluation.graph, lower_in((&fresh, &its_blobs), 1, jobs).graph);
         }
         // Where `a` stood when it was there last, and where it is now; `b` is no more.
-        let moved = lower(&lowering, 1, a).moved;
+        let moved = lower(1, a).moved;
         let line = |place: &Option<graph::Location>| place.as_ref().map(|place| (place.file.to_string(), place.line));
         let at = |line| Some((".ropewalk/pipeline.rs".to_owned(), line));
         let moved: Vec<_> = moved.iter().map(|(job, it)| (job.as_str(), line(&it.before), line(&it.after))).collect();
         assert_eq!(moved, [("a", at(3), at(1))]);
         // Another build has not seen any of it.
-        assert!(lower(&lowering, 2, changed).moved.is_empty());
+        assert!(lower(2, changed).moved.is_empty());
     }
 
     #[test]
