@@ -19,9 +19,15 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("python3", "python3-venv"),
 ];
 
-/// The tester of the HTTP API, from PyPI, and where it is installed; `crates/server/tests/http/schema.rs` runs it.
-const SCHEMATHESIS: &str = "schemathesis==4.32.5";
-const SCHEMATHESIS_FOLDER: &str = "target/schemathesis";
+/// A checker from PyPI. It is installed into `target/NAME`, where the test that runs it looks.
+struct Checker {
+    name: &'static str,
+    version: &'static str,
+}
+
+/// Run by `crates/server/tests/http/schema.rs` and `crates/dialects/tests/export_schema.rs`.
+const CHECKERS: [Checker; 2] =
+    [Checker { name: "schemathesis", version: "4.32.5" }, Checker { name: "check-jsonschema", version: "0.39.0" }];
 
 /// Installs what is missing, then runs Ropewalk's own pipeline with Ropewalk (`.ropewalk/pipeline.rs`). `rest` narrows the
 /// tests (a nextest filter) and runs those alone.
@@ -30,7 +36,7 @@ const SCHEMATHESIS_FOLDER: &str = "target/schemathesis";
 /// The first step that failed.
 pub fn all(rest: &[&str]) -> Result<(), String> {
     install()?;
-    install_schemathesis();
+    CHECKERS.iter().for_each(install_checker);
     let s3_server = s3_server::begin();
     if !rest.is_empty() {
         let tests = ["nextest", "run", "--workspace", "--no-fail-fast"];
@@ -86,19 +92,19 @@ fn install() -> Result<(), String> {
         .stdout(Stdio::null()))
 }
 
-/// Installs the tester of the HTTP API into a folder of its own. Where that fails the test says that it was skipped, or, in
-/// CI, fails.
-fn install_schemathesis() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(SCHEMATHESIS_FOLDER);
-    if folder.join("bin/schemathesis").exists() {
+/// Installs a checker into a folder of its own. Where that fails its test says that it was skipped, or, in CI, fails.
+fn install_checker(Checker { name, version }: &Checker) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target").join(name);
+    if folder.join("bin").join(name).exists() {
         return;
     }
-    eprintln!("installing {SCHEMATHESIS} into {SCHEMATHESIS_FOLDER}");
+    eprintln!("installing {name} {version} into target/{name}");
     let made = run(Command::new("python3").args(["-m", "venv"]).arg(&folder));
     let pip = folder.join("bin/pip");
-    let installed = made.and_then(|()| run(Command::new(pip).args(["install", "--quiet", SCHEMATHESIS])));
+    let wanted = format!("{name}=={version}");
+    let installed = made.and_then(|()| run(Command::new(pip).args(["install", "--quiet", &wanted])));
     if let Err(error) = installed {
-        eprintln!("note: the test of the HTTP API against its document is skipped: {error}");
+        eprintln!("note: the test that needs {name} is skipped: {error}");
     }
 }
 

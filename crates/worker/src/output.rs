@@ -270,7 +270,9 @@ impl Pump {
                     [Some(one), None] => move_ready(one.readable().await, 0, &self.recorder),
                     [None, Some(one)] => move_ready(one.readable().await, 1, &self.recorder),
                     [Some(out), Some(err)] => {
+                        // Of what came at once, stdout is told first: which was written first cannot be known.
                         tokio::select! {
+                            biased;
                             ready = out.readable() => move_ready(ready, 0, &self.recorder),
                             ready = err.readable() => move_ready(ready, 1, &self.recorder),
                         }

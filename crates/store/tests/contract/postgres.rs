@@ -203,7 +203,7 @@ fn what_does_not_belong_is_refused() {
     let refused = |url: &str| PostgresStore::open(url, SERVER).err().expect("it is refused");
     assert!(matches!(refused("neither a url nor pairs"), StoreError::Denied(_)));
     let url = database.create();
-    let unknown = url.replace("dbname=", "dbname=un");
+    let unknown = format!("{url}unknown");
     assert!(matches!(refused(&unknown), StoreError::Denied(_)), "{:?}", refused(&unknown));
     database.run(&url, "create table other (x int)");
     assert!(matches!(refused(&url), StoreError::Corrupt(_)));

@@ -181,7 +181,10 @@ impl Service {
     /// With nothing running, the next request mostly follows the end that was just reported. Going to sleep and being woken
     /// costs more than watching for it, and the processor has nothing else of ours to do.
     fn is_answer_near(&self) -> bool {
-        if !self.running.is_empty() || !self.closing.is_empty() || self.reported.is_none_or(|at| at.elapsed() >= WATCHED) {
+        if !self.running.is_empty()
+            || !self.closing.is_empty()
+            || self.reported.is_none_or(|at| at.elapsed() >= WATCHED)
+        {
             return false;
         }
         let mut byte = [0];
