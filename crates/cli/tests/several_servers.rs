@@ -47,7 +47,7 @@ impl Site {
         for data in [site.data(0), site.data(1)] {
             fs::create_dir_all(&data).expect("a folder");
             let settings = format!(
-                "store.url = \"{url}\"\nblobs.url = \"directory:{}\"\nlogs.shared = \"on\"\nworker.heartbeat = \"500ms\"\n",
+                "store.url = \"{url}\"\nblobs.url = \"directory:{}\"\nlogs.shared = \"on\"\nworker.heartbeat = \"1s\"\n",
                 site.path("blobs").display()
             );
             fs::write(data.join("settings.toml"), settings).expect("a file");

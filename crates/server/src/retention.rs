@@ -182,7 +182,8 @@ pub enum Collecting {
 /// [`SweepError`]; what was done until then is done.
 pub async fn sweep(server: &Arc<Server>, collecting: Collecting) -> Result<Swept, SweepError> {
     // Two collections at once would take each other's blobs for theirs.
-    let _alone = server.sweeps.lock().await;
+    let mut sweeps = server.sweeps.lock().await;
+    *sweeps += 1;
     let mut swept = Swept::default();
     if with(server, |server| backup::is_under_way(&*server.store, server.now())).await?? {
         return Ok(swept);

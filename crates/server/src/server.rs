@@ -87,8 +87,8 @@ pub struct Server {
     settings: RwLock<Arc<Settings>>,
     /// Held by all who take up a build that has ended, and alone by who removes one.
     removals: tokio::sync::RwLock<()>,
-    /// Held by who sweeps.
-    pub(crate) sweeps: tokio::sync::Mutex<()>,
+    /// How many sweeps there were; held by who sweeps.
+    pub(crate) sweeps: tokio::sync::Mutex<u64>,
     means: Arc<Means>,
     scratch: PathBuf,
     term: Term,
@@ -346,6 +346,11 @@ impl Server {
     /// Takes over settings that a running server takes over.
     pub fn reload(&self, settings: Settings) {
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+    }
+
+    /// How many sweeps of old builds and blobs have ended since the start.
+    pub async fn sweeps_ended(&self) -> u64 {
+        *self.sweeps.lock().await
     }
 
     /// Changes once the server is to end: streams end then.

@@ -112,8 +112,8 @@ pub struct Agent {
     pub data: PathBuf,
     /// What people want of it.
     pub ending: watch::Receiver<Ending>,
-    /// What it does once it has left.
-    pub then: Cell<Then>,
+    /// What it does once it has left, if a server has asked it to leave. A session that is lost meanwhile changes nothing.
+    pub then: Cell<Option<Then>>,
 }
 
 /// Why a session is over.
@@ -283,7 +283,7 @@ impl Agent {
         let mut next_beat = Instant::now();
         // After a post that was not taken, when the next one is tried.
         let mut hold: Option<Instant> = None;
-        let mut leaving = Leaving::No;
+        let mut leaving = if self.then.get().is_some() { Leaving::Asked } else { Leaving::No };
         let mut last_words = None;
         loop {
             if posting.is_none() && hold.is_none() {
@@ -295,7 +295,7 @@ impl Agent {
             }
             leaving = self.leave(leaving, posting.is_some());
             if leaving == Leaving::Said && posting.is_none() && !outbox.is_waiting() {
-                return Over::Left(self.then.get());
+                return Over::Left(self.then.get().unwrap_or(Then::Leave));
             }
             let dead = heard + heartbeat * SILENT_BEATS;
             tokio::select! {
@@ -378,7 +378,7 @@ impl Agent {
                     Then::StartAnew => "starting anew",
                 };
                 say(&format!("finishing what runs, then {what}: {reason}"));
-                self.then.set(then);
+                self.then.set(Some(then));
                 *leaving = (*leaving).max(Leaving::Asked);
             }
         }

@@ -96,7 +96,7 @@ async fn at_work(work: &Work, keeper: Keeper, identity: Identity, data: PathBuf)
     };
     let attempts = Rc::new(attempts);
     let (calls, running) = (Arc::clone(&link), Rc::clone(&attempts));
-    let then = Cell::new(Then::Leave);
+    let then = Cell::new(None);
     let agent = Agent { settings, identity, link, outbox, attempts, data, ending, then };
     let worked = agent.run(health).await;
     signals.abort();
