@@ -12,7 +12,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use graph::{Timestamp, Usage};
-use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use super::launch::{LaunchFailure, Launcher, Order, Stdio};
 use super::message::{self, Incoming, LaunchStage, Spawn};
@@ -23,9 +23,6 @@ use crate::usage;
 
 /// How often a tree is looked at again for processes that appeared while it was being stopped.
 const LOOKS_MAX: usize = 100;
-
-/// How long the next request is watched for after the end of the only step.
-const WATCHED: Duration = Duration::from_micros(250);
 
 /// Requests taken before children are looked after again.
 const REQUESTS_PER_TURN: usize = 64;
@@ -104,8 +101,6 @@ struct Service {
     ending: Vec<EndingJob>,
     views: HashMap<u64, OpenView>,
     launcher: Launcher,
-    /// When the last end of a step was told.
-    reported: Option<Instant>,
 }
 
 struct RunningStep {
@@ -147,7 +142,6 @@ impl Service {
             ending: Vec::new(),
             views: HashMap::new(),
             launcher: Launcher::new(pid),
-            reported: None,
         }
     }
 
@@ -165,9 +159,6 @@ impl Service {
 
     /// Until there is a request, the socket's end, or a child that ended.
     fn wait(&self) {
-        if self.is_answer_near() {
-            return;
-        }
         let mut interest = libc::pollfd { fd: self.socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         // SAFETY: system calls on a structure and a signal set of our own.
         unsafe {
@@ -176,26 +167,6 @@ impl Service {
             libc::sigdelset(mask.as_mut_ptr(), libc::SIGCHLD);
             libc::ppoll(&raw mut interest, 1, std::ptr::null(), mask.as_ptr());
         }
-    }
-
-    /// With nothing running, the next request mostly follows the end that was just reported. Going to sleep and being woken
-    /// costs more than watching for it, and the processor has nothing else of ours to do.
-    fn is_answer_near(&self) -> bool {
-        if !self.running.is_empty()
-            || !self.closing.is_empty()
-            || self.reported.is_none_or(|at| at.elapsed() >= WATCHED)
-        {
-            return false;
-        }
-        let mut byte = [0];
-        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        while self.reported.is_some_and(|at| at.elapsed() < WATCHED) {
-            match rustix::net::recv(&self.socket, &mut byte, flags) {
-                Err(rustix::io::Errno::AGAIN) => std::hint::spin_loop(),
-                _ => return true,
-            }
-        }
-        false
     }
 
     fn take_requests(&mut self, buffer: &mut [u8]) -> Turn {
@@ -378,7 +349,6 @@ impl Service {
                 self.closing.insert(end.pid, ClosingStep { id: step.id, end });
             } else {
                 self.answer(&message::ended(step.id, &end));
-                self.reported = Some(Instant::now());
             }
         }
     }
