@@ -99,14 +99,7 @@ impl Cause {
     }
 
     fn of_skip(reason: &SkipReason) -> Self {
-        let kind = match reason {
-            SkipReason::Condition { .. } => "condition",
-            SkipReason::Need { .. } => "need",
-            SkipReason::NotWanted { .. } => "not_wanted",
-            SkipReason::Dropped => "dropped",
-            SkipReason::Refused { .. } => "refused",
-        };
-        let cause = Self::new(kind, words::skip_reason(reason));
+        let cause = Self::new(reason.kind(), words::skip_reason(reason));
         match reason {
             SkipReason::Need { because } => Self { because: Some(because.to_string()), ..cause },
             SkipReason::Refused { by } => Self { by: Some(by.clone()), ..cause },

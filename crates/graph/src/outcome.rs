@@ -106,6 +106,20 @@ pub enum SkipReason {
     },
 }
 
+impl SkipReason {
+    /// The word for it, as in JSON.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Condition { .. } => "condition",
+            Self::Need { .. } => "need",
+            Self::NotWanted { .. } => "not_wanted",
+            Self::Dropped => "dropped",
+            Self::Refused { .. } => "refused",
+        }
+    }
+}
+
 impl Outcome {
     /// Passed with nothing to hand on.
     #[must_use]

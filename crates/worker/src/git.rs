@@ -68,11 +68,9 @@ pub fn ask<S: AsRef<OsStr>>(directory: &Path, arguments: &[S]) -> Result<Vec<u8>
     }
 }
 
-/// Starts git with these arguments in this directory; both its streams are pipes.
-///
-/// # Errors
-/// [`GitError::NoProgram`], or why it cannot be started.
-pub(crate) fn start<S: AsRef<OsStr>>(directory: &Path, arguments: &[S]) -> Result<Child, GitError> {
+/// git in a directory, neither led astray by variables nor running what the repository says.
+#[must_use]
+pub fn command(directory: &Path) -> Command {
     let mut command = Command::new("git");
     for variable in MISLEADING {
         command.env_remove(variable);
@@ -82,11 +80,17 @@ pub(crate) fn start<S: AsRef<OsStr>>(directory: &Path, arguments: &[S]) -> Resul
         .env("GIT_TERMINAL_PROMPT", "0")
         .env("LC_ALL", "C")
         .args(["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "--no-pager"])
-        .args(arguments)
-        .current_dir(directory)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+        .current_dir(directory);
+    command
+}
+
+/// Starts git with these arguments in this directory; both its streams are pipes.
+///
+/// # Errors
+/// [`GitError::NoProgram`], or why it cannot be started.
+pub(crate) fn start<S: AsRef<OsStr>>(directory: &Path, arguments: &[S]) -> Result<Child, GitError> {
+    let mut command = command(directory);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.spawn().map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => GitError::NoProgram,
         _ => GitError::Refused(error.to_string()),

@@ -9,7 +9,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use api::source::{
@@ -361,7 +361,7 @@ enum Made {
 /// Has git pack what `lines` say into a file of `kept`.
 fn write_pack(root: &Path, flags: &[&str], lines: Vec<u8>, kept: &Path, bytes_max: u64) -> Result<Made, String> {
     let failed = |error: io::Error| format!("cannot pack the history: {error}");
-    let mut command = git_command(root);
+    let mut command = git::command(root);
     // What a partial clone lacks is not fetched for this.
     command.env("GIT_NO_LAZY_FETCH", "1").args(["pack-objects", "--stdout", "--delta-base-offset", "-q"]).args(flags);
     let mut child =
@@ -480,23 +480,6 @@ fn add_staged(root: &Path, kept: &Path, packed: &mut Packed) -> Result<(), Strin
     }
     packed.history.staged = staged;
     Ok(())
-}
-
-/// git in a folder, neither led astray by variables nor running what the repository says.
-fn git_command(directory: &Path) -> Command {
-    let mut command = Command::new("git");
-    for variable in
-        ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_NAMESPACE", "GIT_OBJECT_DIRECTORY"]
-    {
-        command.env_remove(variable);
-    }
-    command
-        .env("GIT_OPTIONAL_LOCKS", "0")
-        .env("GIT_TERMINAL_PROMPT", "0")
-        .env("LC_ALL", "C")
-        .args(["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "--no-pager"])
-        .current_dir(directory);
-    command
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use engine::fact::{Ended, What};
-use graph::{JobName, Outcome, SkipReason, Timestamp};
+use graph::{JobName, Outcome, Timestamp};
 use serde_json::{Value, json};
 
 use super::growth::Growing;
@@ -114,16 +114,7 @@ fn cause(outcome: &Outcome) -> Value {
     match outcome {
         Outcome::Passed { .. } => Value::Null,
         Outcome::Failed(failure) => json!({ "kind": failure.kind(), "text": words::failure(failure) }),
-        Outcome::Skipped(reason) => {
-            let kind = match reason {
-                SkipReason::Condition { .. } => "condition",
-                SkipReason::Need { .. } => "need",
-                SkipReason::NotWanted { .. } => "not_wanted",
-                SkipReason::Dropped => "dropped",
-                SkipReason::Refused { .. } => "refused",
-            };
-            json!({ "kind": kind, "text": words::skip_reason(reason) })
-        }
+        Outcome::Skipped(reason) => json!({ "kind": reason.kind(), "text": words::skip_reason(reason) }),
     }
 }
 

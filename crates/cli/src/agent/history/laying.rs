@@ -14,8 +14,8 @@ use std::time::{Duration, SystemTime};
 
 use api::source::{HISTORY_BYTES_MAX, HISTORY_PACKS_MAX, HISTORY_VERSION, History, Staged};
 use graph::Digest;
+use worker::git;
 
-use super::git_command;
 use crate::agent::content::{Contents, Use};
 use crate::agent::source::parts;
 
@@ -123,7 +123,7 @@ impl Packs {
         let name = pack_name(digest);
         let pack = fresh.path().join(format!("{name}.pack"));
         contents.lay(digest, Use::Plain, &pack).map_err(failed)?;
-        let mut command = git_command(fresh.path());
+        let mut command = git::command(fresh.path());
         command.args(["index-pack", &format!("--object-format={format}"), "-o"]).arg(format!("{name}.idx")).arg(&pack);
         run(command, &[])?;
         match fs::rename(fresh.path(), &place) {
@@ -255,7 +255,7 @@ fn write_index(tree: &Path, history: &History) -> Result<(), String> {
 }
 
 fn in_tree(tree: &Path, arguments: &[&str]) -> Command {
-    let mut command = git_command(tree);
+    let mut command = git::command(tree);
     command.env("GIT_DIR", tree.join(GIT)).env("GIT_WORK_TREE", tree).args(arguments);
     command
 }
