@@ -94,11 +94,11 @@ pub fn show(
         }
         Some(_) => {}
     }
-    if let (Some((job, _)), true) = (failed.first(), world.verdict.is_some()) {
+    if let (Some((job, outcome)), true) = (failed.first(), world.verdict.is_some()) {
         let _ = writeln!(
             text,
             "\nto look around where it failed, without running it again:\n  {}",
-            at.command(format_args!("shell {build} {job}"))
+            at.command(format_args!("shell {build} {}", words::where_it_failed(job, Some(outcome))))
         );
     }
     let mut stderr = std::io::stderr().lock();

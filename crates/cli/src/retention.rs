@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use graph::{BuildId, Timestamp};
 use store::PAGE_ROWS_MAX;
+use worker::workspace::StepBounds;
 
 use crate::commands::Stop;
 use crate::places::{Places, log_path};
@@ -21,6 +22,8 @@ const DAYS_KEPT: u64 = 30;
 const CACHES_DAYS_KEPT: u64 = 14;
 /// How many bytes all keyed caches may take; `$ROPEWALK_KEEP_CACHES_BYTES` says otherwise.
 const CACHES_BYTES_MAX: u64 = 20 << 30;
+/// How many bytes the files may take that are kept of steps, for `ropewalk shell`; `$ROPEWALK_KEEP_STEPS_BYTES` says otherwise.
+const STEPS_BYTES_MAX: u64 = 10 << 30;
 /// The most builds that are looked at after one run, so that no run waits long for it.
 const BUILDS_LOOKED_AT_MAX: u64 = 20;
 /// The file that says below which number no build is left.
@@ -90,6 +93,35 @@ pub fn apply(places: &Places, retention: Retention, newest: BuildId, now: Timest
         }
     }
     Ok(())
+}
+
+/// How much all that is kept of steps may take.
+fn steps_bytes_max() -> u64 {
+    std::env::var("ROPEWALK_KEEP_STEPS_BYTES").ok().and_then(|text| text.parse().ok()).unwrap_or(STEPS_BYTES_MAX)
+}
+
+/// How much a build that begins now may keep of its steps.
+pub fn step_bounds() -> StepBounds {
+    let bounds = StepBounds::default();
+    StepBounds { build_bytes: bounds.build_bytes.min(steps_bytes_max()), ..bounds }
+}
+
+/// Takes away what is kept of the steps of old builds while all of it takes more than it may. `newest` is the build that has just ended:
+/// if it has kept nothing, nothing is looked at.
+///
+/// # Errors
+/// As the medium refuses; what is left is tried again after a later run.
+pub fn apply_to_steps(places: &Places, newest: BuildId) -> Result<(), Stop> {
+    let workspaces = places.data.join("workspaces");
+    if !worker::workspace::has_layers(&workspaces.join(newest.to_string())) {
+        return Ok(());
+    }
+    let has_ended = |build: u64| {
+        let row = places.store.build(BuildId(build));
+        build != newest.0 && row.is_ok_and(|row| row.is_none_or(|row| row.finished.is_some()))
+    };
+    worker::workspace::collect_layers(&workspaces, steps_bytes_max(), &has_ended)
+        .map_err(|error| refused(&workspaces, &error))
 }
 
 /// How long keyed caches are kept, and how much they may take.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 pub use api::words::{duration, failure, skip_reason, verdict};
-use graph::{AttemptReport, Failure, Job, Outcome};
+use graph::{AttemptReport, Failure, Job, JobName, Outcome};
 
 use crate::columns;
 
@@ -103,6 +103,14 @@ pub fn function_help(job: &Job, failure: &Failure) -> Option<&'static str> {
         }
         _ => return None,
     })
+}
+
+/// What `ropewalk shell` is told to open a job where it failed: `test@failed`, or `test` if no step of it did.
+pub fn where_it_failed(job: &JobName, outcome: Option<&Outcome>) -> String {
+    match outcome {
+        Some(Outcome::Failed(failure)) if failure.step().is_some() => format!("{job}@failed"),
+        _ => job.to_string(),
+    }
 }
 
 const FUNCTION_OTHER_BUILD: i32 = 65;

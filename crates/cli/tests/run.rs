@@ -7,6 +7,9 @@ use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 
+#[path = "run/shell.rs"]
+mod shell;
+
 /// A repository and a data folder of its own.
 struct Repository {
     folder: tempfile::TempDir,
@@ -111,7 +114,7 @@ fn a_build_that_fails_says_where_and_how_to_go_on() {
     let text = repository.check(&["run"], 1);
     assert!(text.contains("error: bad thing"), "{text}");
     assert!(text.contains("ended with code 7"), "{text}");
-    assert!(text.contains("ropewalk shell 1 a"), "{text}");
+    assert!(text.contains("ropewalk shell 1 a@failed"), "{text}");
     assert!(text.contains("b: skipped: `a` did not end as needed"), "{text}");
 }
 
@@ -315,18 +318,6 @@ fn secrets_reach_their_job_and_no_log() {
     assert!(logs.contains("got ***") && !logs.contains("s3cr3t"), "{logs}");
     let text = repository.check(&["run"], 1);
     assert!(text.contains("TOKEN") && text.contains("--secrets"), "{text}");
-}
-
-#[test]
-fn a_shell_opens_where_the_job_failed() {
-    let repository = Repository::new("jobs: { a: { env: { COLOUR: green }, run: 'echo made > made.txt; exit 1' } }");
-    repository.check(&["run"], 1);
-    repository.write("file.txt", "edited since\n");
-    let text = repository
-        .check(&["shell", "last-failed", "a", "--", "sh", "-c", "cat made.txt file.txt; echo $COLOUR; pwd"], 0);
-    assert!(text.starts_with("made\ncommitted\ngreen\n"), "{text}");
-    assert!(!repository.root().join("made.txt").exists());
-    repository.check(&["shell", "last", "a", "--", "sh", "-c", "exit 9"], 9);
 }
 
 #[test]

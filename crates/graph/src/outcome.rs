@@ -76,6 +76,16 @@ impl Failure {
             Self::Canceled { .. } => "canceled",
         }
     }
+
+    /// The step that failed, from 0, if it was one.
+    #[must_use]
+    pub fn step(&self) -> Option<u16> {
+        match self {
+            Self::Step { step, .. } => Some(*step),
+            Self::Timeout { step, .. } => *step,
+            Self::Infra { .. } | Self::Setup { .. } | Self::Lost | Self::Canceled { .. } => None,
+        }
+    }
 }
 
 /// Why a job did not run.

@@ -93,6 +93,7 @@ async fn measure(keeper: Keeper, rounds: usize) {
         observer: None,
         shown: None,
         notes: Vec::new(),
+        steps: ropewalk_worker::workspace::StepBounds::default(),
     };
     let worker = Worker::new(processes.clone(), settings).await.expect("a worker");
     let mut medians: [Vec<Duration>; 4] = Default::default();

@@ -5,7 +5,7 @@
 //! here reads or writes files on the thread of all attempts but the few that steps leave for us.
 //!
 //! Reading order: here the walk; [`steps`] each step; [`command`] what a step becomes; [`environment`] its variables;
-//! [`values`] what steps hand on by files; [`goods`] artifacts, caches and reports.
+//! [`values`] what steps hand on by files; [`left`] what is kept of each step for a person; [`goods`] artifacts, caches and reports.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -31,17 +31,20 @@ use crate::place::{Place, PlaceFault};
 use crate::variables::Variables;
 use crate::worker::Worker;
 
+use self::left::Left;
+
 mod steps;
 
 mod command;
 mod environment;
+mod left;
 mod values;
 
 mod goods;
 
 pub use command::{CONTEXT_VARIABLE, STEP_VARIABLE};
-pub use environment::LeftBehind;
 pub use goods::REPORTS_MAX;
+pub use left::{LeftBehind, LeftStep};
 pub use steps::{CLEANUP_MAX, EXIT_CANNOT_START};
 pub use values::SUMMARY_BYTES_MAX;
 
@@ -124,8 +127,10 @@ struct Attempt<'w> {
     environment: Variables,
     /// What steps have put before PATH, the latest first.
     path: Vec<String>,
-    /// The environment and directory of the last step that was to start: what a person finds who opens the workspace.
-    left: Option<(Variables, PathBuf)>,
+    /// The environment and directory of the last step that was to start.
+    found: Option<Arc<(Variables, PathBuf)>>,
+    /// What a person finds who opens the workspace.
+    left: Left,
     contexts: Option<Contexts>,
     caches: Vec<(Cache, Restored)>,
     steps: Vec<StepReport>,
@@ -170,7 +175,8 @@ impl<'w> Attempt<'w> {
             deadline,
             environment: Variables::default(),
             path: Vec::new(),
-            left: None,
+            found: None,
+            left: Left::default(),
             contexts: None,
             caches: Vec::new(),
             steps: Vec::with_capacity(spec.job.steps.len()),
@@ -217,6 +223,7 @@ impl<'w> Attempt<'w> {
 
     async fn run_in(&mut self, place: &Place) {
         self.environment = self.base_environment(place);
+        self.begin_to_keep(place);
         if self.needs_contexts() {
             let mut contexts = Contexts::new(&self.spec, place.runner(), place.files().to_owned());
             contexts.set_env(&BTreeMap::new());
@@ -230,7 +237,7 @@ impl<'w> Attempt<'w> {
         self.close_held().await;
         self.compare_inputs(place, before).await;
         self.collect(place).await;
-        self.keep_environment();
+        self.keep_left();
     }
 
     /// Whether anything is to be evaluated at all.

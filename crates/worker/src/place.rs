@@ -42,6 +42,7 @@ struct Enclosure {
 struct Own {
     open: OpenWorkspace,
     snapshot: Arc<Snapshot>,
+    directory: PathBuf,
 }
 
 /// A tree that is seen at another place, although it is worked in itself.
@@ -111,7 +112,7 @@ pub fn workspace_directory(data: &Path, build: BuildId, attempt: AttemptNumber) 
     data.join("workspaces").join(build.to_string()).join(attempt.to_string())
 }
 
-/// Where a [`crate::attempt::LeftBehind`] is kept.
+/// Where a [`crate::LeftBehind`] is kept.
 #[must_use]
 pub fn environment_file(data: &Path, build: BuildId, attempt: AttemptNumber) -> PathBuf {
     workspace_directory(data, build, attempt).join("environment.json")
@@ -202,7 +203,8 @@ impl Place {
         let notes = worker.settings.notes.iter().cloned();
         let notes = notes.chain(open.note.clone()).chain(snapshot.note().map(str::to_owned)).collect();
         let (tree, root, files) = (open.tree.clone(), open.root.clone(), open.files.clone());
-        Ok((Self { tree, root, files, own: Some(Own { open, snapshot }), moved: None, walls: None, notes }, workspace))
+        let own = Some(Own { open, snapshot, directory: workspace.directory().to_owned() });
+        Ok((Self { tree, root, files, own, moved: None, walls: None, notes }, workspace))
     }
 
     /// The workspace's root as steps see it: the project's folder.
@@ -213,6 +215,11 @@ impl Place {
     /// The same directory as this process sees it.
     pub fn files(&self) -> &Path {
         &self.files
+    }
+
+    /// The directory of a workspace whose changes stand apart in a layer.
+    pub fn layered(&self) -> Option<&Path> {
+        self.own.as_ref().filter(|own| own.open.view.is_some()).map(|own| own.directory.as_path())
     }
 
     /// What people should know of it.

@@ -19,7 +19,7 @@ use crate::output::FreeChannels;
 use crate::place::snapshot_directory;
 use crate::sandbox::Sandbox;
 use crate::variables::Variables;
-use crate::workspace::{Snapshot, WorkspaceError};
+use crate::workspace::{Budget, Snapshot, StepBounds, WorkspaceError};
 
 /// How long a canceled or timed-out step has between TERM and KILL, if nothing else is said.
 pub const GRACE: Duration = Duration::from_secs(10);
@@ -53,6 +53,8 @@ pub struct Settings {
     pub shown: Option<Shown>,
     /// What the log of every attempt begins with, for people.
     pub notes: Vec<String>,
+    /// How much may be kept of the files that steps leave. If no byte may, nothing is, and nothing is said of it.
+    pub steps: StepBounds,
 }
 
 /// A tree that jobs see elsewhere.
@@ -103,6 +105,8 @@ pub struct Worker {
     /// The state of the tree at the first job that asked for it.
     snapshot: OnceCell<Arc<Snapshot>>,
     sandbox: OnceCell<Result<Sandbox, String>>,
+    /// What the layers of steps may still take.
+    pub(crate) budget: Arc<Budget>,
 }
 
 /// Directories for the files of steps: as many as attempts ever ran at once.
@@ -128,6 +132,7 @@ impl Worker {
         let scratch = scratch.canonicalize().map_err(failed)?;
         let marker = marker_prefix(&settings.data, settings.build);
         let inherited = Mutex::new(Inherited::new(&settings));
+        let budget = Arc::new(Budget::new(settings.steps));
         Ok(Self {
             processes,
             settings,
@@ -139,6 +144,7 @@ impl Worker {
             marker,
             snapshot: OnceCell::new(),
             sandbox: OnceCell::new(),
+            budget,
         })
     }
 

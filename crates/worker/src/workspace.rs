@@ -6,6 +6,7 @@
 //! mount namespace of its own; where that is refused it is a copy at another path, and [`OpenWorkspace::note`] says so.
 //! Nothing here writes to the user's tree.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -23,10 +24,15 @@ use crate::keeper::{KeeperError, Processes, View, ViewError, ViewId};
 mod checkout;
 mod layer;
 mod snapshot;
+mod steps;
 mod watch;
 
 pub use layer::remove_tree;
 pub use snapshot::{Layers, Snapshot};
+pub use steps::{
+    BUILD_BYTES_MAX, BUILD_FILES_MAX, Budget, Layer, STEP_BYTES_MAX, STEP_FILES_MAX, StepBounds, StepLayers, Unkept,
+    collect_layers, has_layers, layer_directory,
+};
 pub use watch::DIRECTORIES_MAX;
 
 /// How folders are held: for their paths only, and never through a link.
@@ -317,22 +323,78 @@ impl Workspace {
         Ok(OpenWorkspace { view, root: tree.join(prefix), tree, files, note, held: folder })
     }
 
-    /// A command of this process that runs inside the workspace, in the project's folder, with nothing recorded: for a person's shell. The
-    /// keeper is not needed; the mount ends with the last process in it.
+    /// The project's folder as a job sees it.
     #[must_use]
-    pub fn command(&self, program: &str) -> Command {
+    pub fn root(&self) -> PathBuf {
+        self.tree().join(&self.manifest.prefix)
+    }
+
+    /// The root of the whole tree as a job sees it.
+    #[must_use]
+    pub fn tree(&self) -> PathBuf {
+        match self.manifest.form {
+            Form::Overlay => self.target().to_owned(),
+            Form::Copy => self.copy_root(),
+        }
+    }
+
+    /// The files as a step left them, below a fresh layer at `above`, a directory that is made. `None` for a copy, and for a step whose
+    /// layer is not kept.
+    ///
+    /// # Errors
+    /// The system refuses a directory.
+    pub fn view_above(&self, layer: &Layer, above: &Path) -> Result<Option<View>, WorkspaceError> {
+        let Some(view) = self.view() else { return Ok(None) };
+        let below = match layer {
+            Layer::End => Some(view.upper),
+            Layer::Nothing => None,
+            Layer::Kept(folder) => Some(layer_directory(&self.directory, *folder).join("upper")),
+            Layer::Unkept(_) => return Ok(None),
+        };
+        let lower = below.into_iter().chain(view.lower).collect();
+        Ok(Some(Self::fresh_view(view.target, lower, above, &self.manifest.repository)?))
+    }
+
+    /// A sandbox's `/tmp` as a step left it: a view that shows it at `above/shown`, or nothing if there was none.
+    ///
+    /// # Errors
+    /// The system refuses a directory.
+    pub fn temporary_above(&self, layer: &Layer, above: &Path) -> Result<Option<View>, WorkspaceError> {
+        let below = match layer {
+            Layer::End => self.directory.join("tmp"),
+            Layer::Kept(folder) => layer_directory(&self.directory, *folder).join("tmp"),
+            Layer::Nothing | Layer::Unkept(_) => return Ok(None),
+        };
+        if !below.is_dir() {
+            return Ok(None);
+        }
+        let shown = above.join("shown");
+        std::fs::create_dir_all(&shown).map_err(WorkspaceError::at(&shown))?;
+        let model = below.clone();
+        Self::fresh_view(shown, vec![below], above, &model).map(Some)
+    }
+
+    fn fresh_view(target: PathBuf, lower: Vec<PathBuf>, above: &Path, model: &Path) -> Result<View, WorkspaceError> {
+        std::fs::create_dir_all(above).map_err(WorkspaceError::at(above))?;
+        let (upper, work) = (above.join("upper"), above.join("work"));
+        for part in [&upper, &work] {
+            layer::make_like(part, model).map_err(WorkspaceError::at(part))?;
+        }
+        Ok(View { target, lower, upper, work })
+    }
+
+    /// A command of this process that runs in these views, in the project's folder, with nothing recorded: for a person. The keeper is not
+    /// needed; the mounts end with the last process in them.
+    #[must_use]
+    pub fn command(&self, program: impl AsRef<OsStr>, views: Vec<View>) -> Command {
         use std::os::unix::process::CommandExt;
         let mut command = Command::new(program);
-        let Some(view) = self.view() else {
-            command.current_dir(self.copy_root().join(&self.manifest.prefix));
-            return command;
-        };
-        let root = view.target.join(&self.manifest.prefix);
+        let root = self.root();
         // SAFETY: the child only makes system calls and allocates; no lock of ours is held across the fork, and the C
         // library makes its allocator usable in a forked child.
         unsafe {
             command.pre_exec(move || {
-                view.enter().map_err(|error| io::Error::from_raw_os_error(error.number))?;
+                View::enter(&views).map_err(|error| io::Error::from_raw_os_error(error.number))?;
                 rustix::process::chdir(&root).map_err(io::Error::from)
             });
         }

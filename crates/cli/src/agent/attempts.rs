@@ -21,7 +21,7 @@ use graph::{
 use store::log::Masker;
 use tokio::sync::Notify;
 use worker::keeper::Processes;
-use worker::workspace::Snapshot;
+use worker::workspace::{Snapshot, StepBounds};
 
 use super::checkout::{self, Checkout};
 use super::depot::RemoteDepot;
@@ -327,6 +327,7 @@ impl Attempts {
             observer: Some(Arc::clone(&observer) as Arc<dyn worker::Observer>),
             shown,
             notes: checkout.notes.clone(),
+            steps: StepBounds::default(),
         };
         let worker = worker::Worker::new(self.processes.clone(), settings).await;
         let worker = worker.map_err(|error| crate::commands::Stop::of(&error).message)?;

@@ -287,6 +287,7 @@ pub fn execute(
     ending::show(&world, places, &project.root, build, how.output, colour)?;
     retire_workspaces(&project.data, places, build);
     let kept = retention::apply(places, Retention::of_environment(), build, now())
+        .and_then(|()| retention::apply_to_steps(places, build))
         .and_then(|()| retention::apply_to_caches(places, CacheBounds::of_environment(), now()).map(drop));
     if let Err(stop) = kept {
         let _ = writeln!(std::io::stderr(), "note: {}", stop.message);
@@ -343,6 +344,7 @@ async fn build_to_end(
         observer: (view.wants() != Wants::Facts).then(|| Arc::new(view.clone()) as Arc<dyn worker::Observer>),
         shown: None,
         notes: Vec::new(),
+        steps: crate::retention::step_bounds(),
     };
     let worker = worker::Worker::new(processes.clone(), settings).await.map_err(|error| Stop::of(&error))?;
     let (inbox, inputs) = server::shell::inbox();

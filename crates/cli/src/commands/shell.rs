@@ -1,17 +1,21 @@
-//! `ropewalk shell`: opens the kept workspace of a job that ended, with the variables and in the directory of its last
-//! step. Nothing runs again; secrets are not there.
+//! `ropewalk shell`: opens the kept workspace of a job that ended, with the variables and in the directory of its last step, or of another
+//! one. Nothing runs again; secrets are not there unless they are given anew.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use graph::{AttemptNumber, BuildId, Failure, JobName, Outcome, WorkspaceKind};
-use worker::LeftBehind;
-use worker::workspace::Workspace;
+use store::audit::AuditEntry;
+use worker::entry::{Entry, EntryError, Moment};
 
 use super::Stop;
 use crate::args::Shell;
 use crate::columns::one_line;
+use crate::local::clock::now;
+use crate::local::secrets::SecretSource;
 use crate::places::Places;
 use crate::project::Project;
 
@@ -26,48 +30,125 @@ pub fn run(arguments: &Shell, project: &Project) -> Result<u8, Stop> {
     )?;
     let places = Places::kept(project)?;
     let build = places.build(&arguments.build)?;
-    let job = match &arguments.job {
-        Some(job) => places.job(build, job)?,
-        None => first_failed(&places, build)?,
-    };
+    let (job, moment) = job_and_moment(arguments.job.as_deref(), |job| match job {
+        Some(job) => places.job(build, job),
+        None => first_failed(&places, build),
+    })?;
     let (build, attempt) = producer(&places, build, &job)?;
-    let directory = worker::workspace_directory(&places.data, build, attempt);
-    if !directory.is_dir() {
-        return Err(nothing_kept(&places, build, &job)?);
+    let mut entry = match Entry::open(&places.data, build, attempt, &moment) {
+        Ok(entry) => entry,
+        Err(EntryError::Gone) => return Err(nothing_kept(&places, build, &job, &moment)?),
+        Err(error) => return Err(refused(&job, build, error)),
+    };
+    let secrets = given(&arguments.secrets)?;
+    let withheld: Vec<&str> =
+        entry.secrets().iter().filter(|name| !secrets.contains_key(*name)).map(String::as_str).collect();
+    let withheld = withheld_note(&withheld);
+    if !secrets.is_empty() {
+        let names: Vec<String> = secrets.keys().cloned().collect();
+        entry.grant(secrets).map_err(|error| refused(&job, build, error))?;
+        record(&places, build, &job, entry.when(), &names)?;
     }
-    let workspace = Workspace::reopen(&directory).map_err(|error| Stop::of(&error))?;
-    let left = left_behind(&places, build, attempt);
+    if let Ok(terminal) = std::env::var("TERM") {
+        entry.set("TERM", &terminal);
+    }
     let (program, rest) = match arguments.command.split_first() {
         Some((program, rest)) => (program.clone(), rest),
         None => (std::env::var("SHELL").unwrap_or_else(|_| "/bin/sh".to_owned()), &[][..]),
     };
-    let mut command = match &left {
-        // The workspace's own command begins at its root: the step's directory is entered from there.
-        Some(left) => {
-            let mut command = workspace.command("/bin/sh");
-            command.args(["-c", "cd \"$0\" || exit; exec \"$@\""]).arg(&left.directory).arg(&program);
-            command.env_clear().envs(&left.variables);
-            if let Some(terminal) = std::env::var_os("TERM") {
-                command.env("TERM", terminal);
-            }
-            command
-        }
-        None => workspace.command(&program),
-    };
-    command.args(rest);
     if arguments.command.is_empty() {
-        eprintln!(
-            "the files of `{job}` in build {build}, as it left them; nothing here reaches your own tree; `exit` leaves\n\
-             to run it again: ropewalk retry {build} --failed"
-        );
-        let place = format!("{build}/{job}");
-        // A person's own settings win over PS1: bash is told where it is once they have been read.
-        if Path::new(&program).file_name().is_some_and(|name| name == "bash") {
-            command.env("PROMPT_COMMAND", format!("PS1=\"[{place}] $PS1\"; unset PROMPT_COMMAND"));
-        }
-        command.env("PS1", format!("{place} $ "));
+        eprintln!("{}", greeting(&entry, build, &job));
+        adorn(&mut entry, &program, &format!("{build}/{job}"));
     }
+    if let Some(withheld) = withheld {
+        eprintln!("{withheld}");
+    }
+    let rest: Vec<OsString> = rest.iter().map(OsString::from).collect();
+    let command = entry.command(program.as_ref(), &rest).map_err(|error| refused(&job, build, error))?;
     wait(command, &program)
+}
+
+/// The job and the moment that `JOB[@STEP]` names. `find` finds a job by name, or the one that is meant if none is given. A job's own name
+/// may hold `@`, and so may a step's: the shortest name of a job that there is counts.
+///
+/// # Errors
+/// Those of `find`.
+fn job_and_moment(
+    text: Option<&str>,
+    find: impl Fn(Option<&str>) -> Result<JobName, Stop>,
+) -> Result<(JobName, Moment), Stop> {
+    let Some(text) = text else { return Ok((find(None)?, Moment::End)) };
+    if let Some(step) = text.strip_prefix('@') {
+        return Ok((find(None)?, Moment::read(step)));
+    }
+    let whole = find(Some(text));
+    let parts = text.match_indices('@').map(|(at, _)| (&text[..at], &text[at + 1..]));
+    let mut refusal = None;
+    if whole.is_err() {
+        for (job, step) in parts {
+            match find(Some(job)) {
+                Ok(job) => return Ok((job, Moment::read(step))),
+                Err(stop) => drop(refusal.get_or_insert(stop)),
+            }
+        }
+    }
+    match (whole, refusal) {
+        (Ok(job), _) => Ok((job, Moment::End)),
+        // Of a name without the step it can be said which is nearest.
+        (Err(_), Some(refusal)) => Err(refusal),
+        (Err(refusal), None) => Err(refusal),
+    }
+}
+
+fn refused(job: &JobName, build: BuildId, error: EntryError) -> Stop {
+    Stop::wrong(format!("`{job}` in build {build}: {}", Stop::of(&error).message))
+}
+
+/// The values of secrets that are given anew, from the environment.
+fn given(names: &[String]) -> Result<BTreeMap<String, String>, Stop> {
+    SecretSource::default().values(names).map_err(|missing| {
+        Stop::wrong(format!("no value for the secrets {}: export them", crate::columns::one_line(&missing.join(", "))))
+    })
+}
+
+/// Says which secrets the steps had and the shell has not; `None` if it has all.
+fn withheld_note(names: &[&str]) -> Option<String> {
+    let flags: Vec<String> = names.iter().map(|name| format!("--secret {name}")).collect();
+    (!names.is_empty())
+        .then(|| format!("not given: the job's secrets {}; {} gives them anew", names.join(", "), flags.join(" ")))
+}
+
+/// Notes who was given which secrets.
+fn record(places: &Places, build: BuildId, job: &JobName, when: &str, names: &[String]) -> Result<(), Stop> {
+    let entry = AuditEntry {
+        at: now(),
+        who: std::env::var("USER").unwrap_or_else(|_| format!("user {}", rustix::process::getuid().as_raw())),
+        verb: "shell".to_owned(),
+        target: format!("build {build}, job {job}"),
+        detail: format!("{when}; secrets {}", names.join(", ")),
+        ..AuditEntry::default()
+    };
+    places.store.append_audit(&entry)?;
+    Ok(())
+}
+
+/// What somebody reads who comes in.
+fn greeting(entry: &Entry, build: BuildId, job: &JobName) -> String {
+    let when = entry.when();
+    let goes = if entry.is_lasting() { "" } else { "; what you change goes when you leave" };
+    format!(
+        "the files of `{job}` in build {build}, {when}; nothing here reaches your own tree{goes}; `exit` leaves\n\
+         to run it again: ropewalk retry {build} --failed"
+    )
+}
+
+/// Makes an interactive shell show where it is.
+fn adorn(entry: &mut Entry, program: &str, place: &str) {
+    // A person's own settings win over PS1: bash is told where it is once they have been read.
+    if Path::new(program).file_name().is_some_and(|name| name == "bash") {
+        entry.set("PROMPT_COMMAND", &format!("PS1=\"[{place}] $PS1\"; unset PROMPT_COMMAND"));
+    }
+    entry.set("PS1", &format!("{place} $ "));
 }
 
 fn wait(mut command: Command, program: &str) -> Result<u8, Stop> {
@@ -116,19 +197,18 @@ fn producer(places: &Places, build: BuildId, job: &JobName) -> Result<(BuildId, 
     Err(Stop::wrong(format!("`{job}` did not run in build {build}; `ropewalk show {build}` says why")))
 }
 
-fn nothing_kept(places: &Places, build: BuildId, job: &JobName) -> Result<Stop, Stop> {
+fn nothing_kept(places: &Places, build: BuildId, job: &JobName, moment: &Moment) -> Result<Stop, Stop> {
     let graph = places.store.graph(build)?;
     let kind = graph.as_ref().and_then(|graph| graph.jobs.get(job)).map(|job| job.workspace);
-    Ok(Stop::wrong(match kind {
-        Some(WorkspaceKind::InPlace) => format!("`{job}` worked in your tree itself (workspace: in_place): look there"),
+    Ok(Stop::wrong(match (kind, moment) {
+        (Some(WorkspaceKind::InPlace), Moment::End) => {
+            format!("`{job}` worked in your tree itself (workspace: in_place): look there")
+        }
+        (Some(WorkspaceKind::InPlace), _) => format!(
+            "`{job}` worked in your tree itself (workspace: in_place): of its steps nothing is kept, and its end is your tree"
+        ),
         _ => format!(
             "the workspace of `{job}` in build {build} is not kept any more; `ropewalk retry {build}` runs it again"
         ),
     }))
-}
-
-/// What the last step found around it; `None` if the job never got so far.
-fn left_behind(places: &Places, build: BuildId, attempt: AttemptNumber) -> Option<LeftBehind> {
-    let path: PathBuf = worker::environment_file(&places.data, build, attempt);
-    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
 }

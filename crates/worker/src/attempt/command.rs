@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use graph::{Shell, Step, WorkspaceKind};
 
@@ -44,7 +45,7 @@ impl Attempt<'_> {
             }
         };
         if self.spec.job.workspace == WorkspaceKind::Isolated {
-            self.left = Some((environment.clone(), directory.clone()));
+            self.found = Some(Arc::new((environment.clone(), directory.clone())));
         }
         let (mut command, script) = self.shell(step)?;
         command.marker.clone_from(&self.marker);

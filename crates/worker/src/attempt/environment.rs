@@ -1,8 +1,6 @@
-//! What steps find in their environment, and what of it is kept for a person.
+//! What steps find in their environment.
 
-use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::ffi::OsString;
 use std::sync::Arc;
 
 use super::Attempt;
@@ -57,32 +55,4 @@ impl Attempt<'_> {
             contexts.set_env(&visible.collect());
         }
     }
-
-    /// Keeps what the last step found around it, without secrets, beside the workspace's files.
-    pub(super) fn keep_environment(&mut self) {
-        let Some((environment, directory)) = self.left.take() else { return };
-        let data = &self.worker.settings.data;
-        let path = crate::place::environment_file(data, self.spec.build, self.spec.attempt);
-        let text = |value: &OsStr| self.secrets.hide(value.to_string_lossy().into_owned());
-        let variables = environment
-            .iter()
-            .filter(|(name, _)| !self.secrets.values.contains_key(&*name.to_string_lossy()))
-            .map(|(name, value)| (name.to_string_lossy().into_owned(), text(value)))
-            .collect();
-        let left = LeftBehind { variables, directory };
-        let written =
-            serde_json::to_vec(&left).map_err(std::io::Error::from).and_then(|text| std::fs::write(&path, text));
-        if let Err(error) = written {
-            self.note(format!("a shell in this workspace will lack the job's variables: {error}"));
-        }
-    }
-}
-
-/// What the last step of an attempt found around it; kept for a person's shell. Holds no secret.
-#[derive(Debug, serde::Serialize, serde::Deserialize)]
-pub struct LeftBehind {
-    /// Its environment.
-    pub variables: BTreeMap<String, String>,
-    /// Its directory, as seen inside the workspace.
-    pub directory: PathBuf,
 }

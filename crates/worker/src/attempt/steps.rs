@@ -35,7 +35,12 @@ impl Attempt<'_> {
             self.heed_cancel();
             let name = self.step_name(step).await;
             let done = match self.wants_step(step).await {
-                Ok(true) => self.run_step(place, index, step, name).await,
+                Ok(true) => {
+                    self.keep_files().await;
+                    let done = self.run_step(place, index, step, name).await;
+                    self.leave(index, &done.report.name);
+                    done
+                }
                 Ok(false) => Done { report: report(name, "skipped", now()), failure: None },
                 Err(fault) => {
                     let recorder = Recorder::new(Arc::clone(&self.log), number(index));
@@ -64,6 +69,7 @@ impl Attempt<'_> {
             }
         }
         if let Some(failure) = failure.filter(|_| !tolerated) {
+            self.left.note_failure(number(index));
             self.fail(failure);
         }
         self.heed_cancel();

@@ -194,20 +194,22 @@ fn path_text(path: &Path) -> Result<CString, ViewError> {
 }
 
 impl View {
-    /// Takes the calling process into a new view of its own. For a child between `fork` and `exec`, or a process with one
-    /// thread; everything it starts afterwards sees the view.
+    /// Takes the calling process into these views, which share new namespaces of their own. For a child between `fork` and `exec`, or a
+    /// process with one thread; everything it starts afterwards sees the views. Without views nothing happens.
     ///
     /// # Errors
     /// The stage that was refused.
-    pub fn enter(&self) -> Result<(), ViewError> {
-        let mut prepared = Prepared::new(self)?;
-        let flags = match prepared.right {
+    pub fn enter(views: &[Self]) -> Result<(), ViewError> {
+        let mut prepared = views.iter().map(Prepared::new).collect::<Result<Vec<_>, _>>()?;
+        let Some((first, others)) = prepared.split_first_mut() else { return Ok(()) };
+        let flags = match first.right {
             Right::Administrator => UnshareFlags::NEWNS,
             Right::UserNamespace => UnshareFlags::NEWNS | UnshareFlags::NEWUSER,
         };
         // SAFETY: no table of descriptors is unshared, so no descriptor's owner is misled.
         unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(refused(ViewStage::Namespace))?;
-        prepared.furnish()
+        first.furnish()?;
+        others.iter_mut().try_for_each(Prepared::mount_overlay)
     }
 }
 

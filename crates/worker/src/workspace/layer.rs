@@ -47,7 +47,7 @@ pub fn make_like(directory: &Path, model: &Path) -> io::Result<()> {
 }
 
 /// Gives a file or directory the mode, times and, for an administrator, the owner of another.
-fn assume(path: &Path, like: &Metadata) -> io::Result<()> {
+pub fn assume(path: &Path, like: &Metadata) -> io::Result<()> {
     if rustix::process::geteuid().is_root() {
         std::os::unix::fs::lchown(path, Some(like.uid()), Some(like.gid()))?;
     }
@@ -160,6 +160,65 @@ fn copy_file(from: &Path, to: &Path, metadata: &Metadata) -> io::Result<()> {
     }
     drop(target);
     assume(to, metadata)
+}
+
+/// Copies one entry of a layer as it stands: a file with its bytes, a link, a whiteout, a pipe, or an empty directory with what the
+/// overlay knows of it, to be given its mode and times by [`assume`] once it is filled. A device that we may not make is left out.
+pub fn copy_entry(from: &Path, to: &Path, metadata: &Metadata) -> io::Result<()> {
+    if metadata.is_dir() {
+        fs::create_dir(to)?;
+        return copy_attributes(from, to);
+    }
+    if metadata.is_symlink() {
+        symlink(fs::read_link(from)?, to)?;
+        return assume(to, metadata);
+    }
+    if metadata.is_file() {
+        copy_file(from, to, metadata)?;
+        return copy_attributes(from, to);
+    }
+    let kind = FileType::from_raw_mode(metadata.mode());
+    match rustix::fs::mknodat(CWD, to, kind, Mode::from_raw_mode(metadata.mode()), metadata.rdev()) {
+        Err(rustix::io::Errno::PERM) => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// The most bytes of the names of a file's attributes, and of the value of one. Source: Linux, `XATTR_LIST_MAX`, `XATTR_SIZE_MAX`.
+const ATTRIBUTE_BYTES_MAX: usize = 64 << 10;
+
+/// What the overlay notes about an upper entry's origin. It is of no use in a copy, and would be wrong in one.
+const ORIGIN_ATTRIBUTES: [&str; 5] = ["origin", "impure", "nlink", "upper", "uuid"];
+
+/// Copies the attributes that the system lets us read and write: the overlay's (opaque, redirect), those of users, access lists.
+fn copy_attributes(from: &Path, to: &Path) -> io::Result<()> {
+    let mut names = [0_u8; 256];
+    let mut large = Vec::new();
+    let names = match rustix::fs::llistxattr(from, &mut names) {
+        Ok(length) => &names[..length],
+        Err(rustix::io::Errno::RANGE) => {
+            large.resize(ATTRIBUTE_BYTES_MAX, 0);
+            let length = rustix::fs::llistxattr(from, &mut large)?;
+            &large[..length]
+        }
+        // The file system has none.
+        Err(rustix::io::Errno::NOTSUP) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        let text = String::from_utf8_lossy(name);
+        let of_overlay = text.strip_prefix("trusted.overlay.").or_else(|| text.strip_prefix("user.overlay."));
+        if of_overlay.is_some_and(|name| ORIGIN_ATTRIBUTES.contains(&name)) || text.starts_with("security.selinux") {
+            continue;
+        }
+        let mut value = vec![0_u8; ATTRIBUTE_BYTES_MAX];
+        let Ok(length) = rustix::fs::lgetxattr(from, name, &mut value) else { continue };
+        match rustix::fs::lsetxattr(to, name, &value[..length], XattrFlags::empty()) {
+            Err(error) if of_overlay.is_some() => return Err(error.into()),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Takes a tree away, whatever the modes of its directories; links are not followed. Nothing happens if it is not there.

@@ -16,6 +16,7 @@ use ropewalk_worker::depot::{
     AttemptLog, CacheEntry, CacheSaved, CacheScope, Depot, DepotError, LogEnd, LogError, LogSink, Mask, Secrets, Stream,
 };
 use ropewalk_worker::keeper::{Keeper, Processes};
+use ropewalk_worker::workspace::StepBounds;
 use ropewalk_worker::{Cancel, Settings, Worker, run_attempt};
 use serde_json::Value;
 
@@ -288,6 +289,7 @@ pub fn on_ground_with<F: AsyncFnOnce(&Ground)>(files: &[(&str, &str)], grace: Du
             observer: None,
             shown: None,
             notes: Vec::new(),
+            steps: StepBounds::default(),
         };
         let worker = Worker::new(processes.clone(), settings).await.expect("a worker");
         let ground = Ground { worker, depot: MemoryDepot::default(), root, data, number: Default::default() };

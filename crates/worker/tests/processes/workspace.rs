@@ -86,7 +86,11 @@ fn a_project_in_a_folder_is_frozen_too() {
         assert_eq!(snapshot.changed_since_start().expect("git"), expected);
         // Opened again, later, for a person.
         let workspace = Workspace::reopen(&repository.data.join("1")).expect("kept");
-        let shell = workspace.command("sh").args(["-c", "cat clean ../../shared/lib"]).output().expect("a shell");
+        let shell = workspace
+            .command("sh", workspace.view().into_iter().collect())
+            .args(["-c", "cat clean ../../shared/lib"])
+            .output()
+            .expect("a shell");
         assert_eq!(String::from_utf8_lossy(&shell.stdout), "cleanshared");
     });
 }
@@ -396,8 +400,11 @@ fn an_ended_job_is_opened_again() {
         assert_eq!(sh_in(&processes, &open, &format!("rmdir fresh-directory; {LISTING}")).await, expected);
         open.close(&processes).await.expect("the keeper");
         let workspace = Workspace::reopen(&repository.data.join("1")).expect("kept");
-        let shell =
-            workspace.command("sh").args(["-c", "pwd; cat lib/made"]).output().expect("a shell without the keeper");
+        let shell = workspace
+            .command("sh", workspace.view().into_iter().collect())
+            .args(["-c", "pwd; cat lib/made"])
+            .output()
+            .expect("a shell without the keeper");
         let expected = format!("{}\nmade\n", repository.root.display());
         assert_eq!((String::from_utf8_lossy(&shell.stdout), shell.stderr), (expected.into(), Vec::new()));
         workspace.remove().expect("removed, whatever the modes");

@@ -243,7 +243,8 @@ fn next(page: &mut String, shown: &Shown, job: &ShownJob, paint: Paint) {
         commands.push(at.command(format_args!("logs {build} {name}")));
     }
     if job.row.as_ref().is_some_and(|row| row.attempt.is_some() && row.outcome.is_some()) && !at.is_there() {
-        commands.push(at.command(format_args!("shell {build} {name}")));
+        let place = words::where_it_failed(name, job.row.as_ref().and_then(|row| row.outcome.as_ref()));
+        commands.push(at.command(format_args!("shell {build} {place}")));
     }
     if let Some(reused) = job.row.as_ref().and_then(|row| row.reused.as_ref()) {
         commands.push(at.command(format_args!("show {} {}", reused.build, reused.job)));

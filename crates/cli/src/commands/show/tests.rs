@@ -99,7 +99,7 @@ summary of build
 next
   ropewalk show 2 test
   ropewalk logs 2 test
-  ropewalk shell 2 test
+  ropewalk shell 2 test@failed
   ropewalk retry 2 --failed
 "
         ),
@@ -132,7 +132,7 @@ first error
 
 next
   ropewalk logs 2 test
-  ropewalk shell 2 test
+  ropewalk shell 2 test@failed
   ropewalk explain test --build 2
 ",
     );

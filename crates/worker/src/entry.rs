@@ -1,0 +1,362 @@
+//! Entering what an attempt left: a command among the files, variables and walls that a step of it ended with. Nothing runs again.
+//!
+//! Whoever enters the end works in the kept workspace itself; whoever enters another moment works in a fresh layer above what is kept of it,
+//! which goes when they leave, so that the next finds the same. What kind of place is entered is told by [`graph::Environment`]:
+//! [`Entry::command`] is where another kind is added.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use graph::{AttemptNumber, BuildId, Environment};
+
+use crate::attempt::{LeftBehind, LeftStep};
+use crate::keeper::{self, View};
+use crate::place::{environment_file, program_file, workspace_directory};
+use crate::sandbox::{Sandbox, SandboxError, Walls};
+use crate::variables::Variables;
+use crate::workspace::{Layer, Workspace, WorkspaceError, layer_directory, remove_tree};
+
+/// The most steps that an error lists.
+const STEPS_LISTED_MAX: usize = 12;
+
+/// The most bytes of the text that names a step.
+pub const STEP_TEXT_BYTES_MAX: usize = 4 << 10;
+
+/// At which moment of a job somebody enters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// As everything ended; what is changed stays.
+    End,
+    /// Before the first step.
+    Start,
+    /// As the step left it that failed first.
+    Failed,
+    /// As this step left it: its number, from 1, or its name.
+    Step(String),
+}
+
+impl Moment {
+    /// What stands after `@`: `start`, `failed`, a number or a name.
+    #[must_use]
+    pub fn read(text: &str) -> Self {
+        match text {
+            "start" => Self::Start,
+            "failed" => Self::Failed,
+            step => Self::Step(step.to_owned()),
+        }
+    }
+}
+
+/// Why nothing can be entered.
+#[derive(Debug, thiserror::Error)]
+pub enum EntryError {
+    /// The workspace is not there any more.
+    #[error("nothing is kept of it")]
+    Gone,
+    /// Nothing is known of the job's steps.
+    #[error("it ended before anything was noted of its steps; without `@` its files open as they are")]
+    Unknown,
+    /// No step of this name or number ran.
+    #[error("no step `{wanted}` ran: it has {ran}")]
+    NoStep {
+        /// What was asked for.
+        wanted: String,
+        /// Those that ran.
+        ran: String,
+    },
+    /// None failed.
+    #[error("no step of it failed")]
+    NoneFailed,
+    /// The files at this moment were not kept.
+    #[error("the files {when} are not kept: {reason}")]
+    Unkept {
+        /// `before the first step`, `as step 2 left them`.
+        when: String,
+        /// Why.
+        reason: String,
+    },
+    /// The job had no such secret.
+    #[error("the job had no secret `{0}`")]
+    NoSecret(String),
+    /// It ran where nobody can be let in.
+    #[error("a shell cannot be opened in the environment `{0}` here")]
+    NoExecutor(&'static str),
+    /// No sandbox can be had here.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// The workspace cannot be opened.
+    #[error(transparent)]
+    Workspace(#[from] WorkspaceError),
+    /// The system refused.
+    #[error("prepare the shell: {0}")]
+    Refused(#[from] io::Error),
+}
+
+/// An opened moment of an attempt.
+#[derive(Debug)]
+pub struct Entry {
+    data: PathBuf,
+    workspace: Workspace,
+    left: Option<LeftBehind>,
+    variables: BTreeMap<String, String>,
+    directory: PathBuf,
+    /// `before the first step`, `as step 2 (make) left them`.
+    when: String,
+    /// The workspace's files, and maybe a sandbox's `/tmp`. Empty for a copy.
+    views: Vec<View>,
+    /// What becomes a sandbox's `/tmp`.
+    temporary: PathBuf,
+    /// Goes with this.
+    _fresh: Option<Fresh>,
+}
+
+/// A directory of one visit, removed at its end.
+#[derive(Debug)]
+struct Fresh(PathBuf);
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        let _ = remove_tree(&self.0);
+    }
+}
+
+/// How many visits this process has had.
+static VISITS: AtomicU64 = AtomicU64::new(0);
+
+impl Fresh {
+    /// Made in the workspace's directory; what killed visitors left there is taken away.
+    fn new(workspace: &Path) -> io::Result<Self> {
+        let visits = workspace.join("visits");
+        fs::create_dir_all(&visits)?;
+        for entry in fs::read_dir(&visits)?.flatten() {
+            let name = entry.file_name();
+            let process = name.to_str().and_then(|name| name.split_once('.')?.0.parse().ok());
+            let process = process.and_then(rustix::process::Pid::from_raw);
+            let is_gone = process
+                .is_some_and(|process| rustix::process::test_kill_process(process) == Err(rustix::io::Errno::SRCH));
+            if is_gone {
+                let _ = remove_tree(&entry.path());
+            }
+        }
+        let number = VISITS.fetch_add(1, Ordering::Relaxed);
+        let directory = visits.join(format!("{}.{number}", std::process::id()));
+        fs::create_dir(&directory)?;
+        Ok(Self(directory))
+    }
+}
+
+impl Entry {
+    /// Opens an attempt of which something is kept in `data`, at a moment. The build's snapshot must be there.
+    ///
+    /// # Errors
+    /// [`EntryError`].
+    pub fn open(data: &Path, build: BuildId, attempt: AttemptNumber, moment: &Moment) -> Result<Self, EntryError> {
+        let directory = workspace_directory(data, build, attempt);
+        if !directory.join("workspace.json").is_file() {
+            return Err(EntryError::Gone);
+        }
+        let left = fs::read(environment_file(data, build, attempt)).ok();
+        let left: Option<LeftBehind> = left.and_then(|text| serde_json::from_slice(&text).ok());
+        let found = match (&left, moment) {
+            (_, Moment::End) => None,
+            (None, _) => return Err(EntryError::Unknown),
+            (Some(left), moment) => Some(find(left, moment)?),
+        };
+        let workspace = Workspace::reopen(&directory)?;
+        Self::at(data, workspace, left, found)
+    }
+
+    fn at(
+        data: &Path,
+        workspace: Workspace,
+        left: Option<LeftBehind>,
+        found: Option<Found>,
+    ) -> Result<Self, EntryError> {
+        let Some(Found { layer, variables, directory, when }) = found else {
+            let temporary = workspace.temporary()?;
+            let (variables, directory) = match &left {
+                Some(left) => (left.variables.clone(), left.directory.clone()),
+                None => (std::env::vars().collect(), workspace.root()),
+            };
+            let views = workspace.view().into_iter().collect();
+            let when = "as it left them".to_owned();
+            let data = data.to_owned();
+            return Ok(Self { data, workspace, left, variables, directory, when, views, temporary, _fresh: None });
+        };
+        match layer {
+            Layer::Unkept(reason) => return Err(EntryError::Unkept { when, reason }),
+            Layer::Kept(folder) if !layer_directory(workspace.directory(), folder).is_dir() => {
+                let reason = "what is kept of steps took more than it may, and the oldest went first".to_owned();
+                return Err(EntryError::Unkept { when, reason });
+            }
+            _ => {}
+        }
+        let fresh = Fresh::new(workspace.directory())?;
+        let view = workspace.view_above(&layer, &fresh.0.join("files"))?;
+        let Some(view) = view else {
+            let reason = "the workspace is a copy at another path, of which the end alone is kept".to_owned();
+            return Err(EntryError::Unkept { when, reason });
+        };
+        let shown = workspace.temporary_above(&layer, &fresh.0.join("tmp"))?;
+        let temporary = match &shown {
+            Some(view) => view.target.clone(),
+            None => fresh.0.join("tmp"),
+        };
+        fs::create_dir_all(&temporary)?;
+        let views = [view].into_iter().chain(shown).collect();
+        let data = data.to_owned();
+        Ok(Self { data, workspace, left, variables, directory, when, views, temporary, _fresh: Some(fresh) })
+    }
+
+    /// Which files one sees, in words: `as step 2 (make) left them`.
+    #[must_use]
+    pub fn when(&self) -> &str {
+        &self.when
+    }
+
+    /// Whether what is changed here is there the next time.
+    #[must_use]
+    pub fn is_lasting(&self) -> bool {
+        self._fresh.is_none()
+    }
+
+    /// The names of the secrets that the steps had.
+    #[must_use]
+    pub fn secrets(&self) -> &BTreeSet<String> {
+        static NONE: BTreeSet<String> = BTreeSet::new();
+        self.left.as_ref().map_or(&NONE, |left| &left.withheld)
+    }
+
+    /// Gives secrets anew.
+    ///
+    /// # Errors
+    /// [`EntryError::NoSecret`] for one that the steps did not have.
+    pub fn grant(&mut self, secrets: BTreeMap<String, String>) -> Result<(), EntryError> {
+        if let Some(name) = secrets.keys().find(|name| !self.secrets().contains(*name)) {
+            return Err(EntryError::NoSecret(name.clone()));
+        }
+        self.variables.extend(secrets);
+        Ok(())
+    }
+
+    /// Sets a variable, such as `TERM`.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.variables.insert(name.to_owned(), value.to_owned());
+    }
+
+    /// A command of this process that runs inside, where the step ran, with its variables and nothing recorded. It must have ended before
+    /// this is dropped. The keeper is not needed; the mounts end with the last process in them.
+    ///
+    /// # Errors
+    /// There can be no such place here.
+    pub fn command(&self, program: &OsStr, arguments: &[OsString]) -> Result<Command, EntryError> {
+        let environment = self.left.as_ref().map_or(Environment::Host, |left| left.environment.clone());
+        let mut inside = self.plain(program, arguments);
+        match environment {
+            Environment::Host => {
+                // A shell enters the directory, so that its variable PWD is right.
+                let script = ["-c", "cd \"$0\" || exit; exec \"$@\""].map(OsString::from);
+                let program = std::mem::replace(&mut inside.program, "/bin/sh".into());
+                let arguments = std::mem::take(&mut inside.arguments);
+                inside.arguments = script.into_iter().chain([self.directory.clone().into(), program]).collect();
+                inside.arguments.extend(arguments);
+            }
+            Environment::Sandbox { network } => {
+                let (tree, hidden) = (self.workspace.tree(), [self.data.clone()]);
+                let programs = self.left.iter().flat_map(|left| &left.programs);
+                let programs: Vec<PathBuf> = programs.map(|digest| program_file(&self.data, *digest)).collect();
+                let walls = Walls {
+                    root: &tree,
+                    temporary: &self.temporary,
+                    network,
+                    hidden: &hidden,
+                    writable: &[],
+                    readable: &programs,
+                };
+                Sandbox::find()?.enclose(&mut inside, &walls);
+            }
+            other => return Err(EntryError::NoExecutor(other.word())),
+        }
+        Ok(self.entering(inside))
+    }
+
+    fn plain(&self, program: &OsStr, arguments: &[OsString]) -> keeper::Command {
+        let mut environment = Variables::default();
+        for (name, value) in &self.variables {
+            environment.insert(name, value);
+        }
+        keeper::Command {
+            marker: String::new(),
+            program: program.to_owned(),
+            arguments: arguments.to_vec(),
+            environment,
+            directory: self.directory.clone(),
+            view: None,
+            role: keeper::Role::Step,
+            attachment: None,
+        }
+    }
+
+    fn entering(&self, inside: keeper::Command) -> Command {
+        let mut command = self.workspace.command(inside.program, self.views.clone());
+        command.args(inside.arguments).env_clear().envs(inside.environment.iter());
+        command
+    }
+}
+
+/// A moment that was found.
+struct Found {
+    layer: Layer,
+    variables: BTreeMap<String, String>,
+    directory: PathBuf,
+    when: String,
+}
+
+fn find(left: &LeftBehind, moment: &Moment) -> Result<Found, EntryError> {
+    let step = match moment {
+        Moment::Start => {
+            let Some(first) = left.steps.first() else { return Err(EntryError::Unknown) };
+            let variables = first.variables(&left.variables);
+            let (layer, directory) = (left.start.clone(), first.directory.clone());
+            return Ok(Found { layer, variables, directory, when: "as they were before the first step".to_owned() });
+        }
+        Moment::Failed => {
+            let failed = left.failed.ok_or(EntryError::NoneFailed)?;
+            left.steps.iter().find(|step| step.step == failed).ok_or(EntryError::Unknown)?
+        }
+        Moment::Step(text) => find_step(left, text)?,
+        Moment::End => left.steps.last().ok_or(EntryError::Unknown)?,
+    };
+    let (layer, directory) = (step.layer.clone(), step.directory.clone());
+    Ok(Found {
+        layer,
+        variables: step.variables(&left.variables),
+        directory,
+        when: format!("as {} left them", word(step)),
+    })
+}
+
+/// `step 2 (make)`.
+fn word(step: &LeftStep) -> String {
+    format!("step {} ({})", u32::from(step.step) + 1, step.name)
+}
+
+/// The step of this number, or else of this name.
+fn find_step<'a>(left: &'a LeftBehind, text: &str) -> Result<&'a LeftStep, EntryError> {
+    let number = text.parse::<u32>().ok();
+    let by_number = left.steps.iter().find(|step| number == Some(u32::from(step.step) + 1));
+    let found = by_number.or_else(|| left.steps.iter().find(|step| step.name == text));
+    found.ok_or_else(|| {
+        let listed = left.steps.iter().take(STEPS_LISTED_MAX);
+        let mut ran: Vec<String> = listed.map(|step| format!("{} ({})", u32::from(step.step) + 1, step.name)).collect();
+        if left.steps.len() > ran.len() {
+            ran.push("…".to_owned());
+        }
+        EntryError::NoStep { wanted: text.chars().take(100).collect(), ran: ran.join(", ") }
+    })
+}
