@@ -118,7 +118,7 @@ struct Client {
 impl Demand {
     fn of(job: &Job) -> Self {
         let Resources { cpu_milli, memory_bytes } = job.resources;
-        Self { pool: job.pool.clone(), labels: job.labels.clone(), cpu_milli, memory_bytes }
+        Self { pool: job.pool.clone(), labels: job.wanted_labels(), cpu_milli, memory_bytes }
     }
 
     fn is_met_by(&self, presence: &Presence, used: Resources) -> bool {

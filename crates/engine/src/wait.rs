@@ -205,7 +205,7 @@ impl Engine {
             return Wait::Held { pool, reason: reason.to_owned() };
         }
         if let Some(instead) = self.instead_of_worker(slot) {
-            let (labels, resources) = (slot.job.labels.clone(), slot.job.resources);
+            let (labels, resources) = (slot.job.wanted_labels(), slot.job.resources);
             return Wait::Worker { pool, labels, resources, instead };
         }
         let key = (job.0, slot.job.order, job.1);
@@ -290,7 +290,8 @@ struct Shortfall {
 impl Shortfall {
     fn of(slot: &Slot, presence: &Presence) -> Self {
         let short = |asked: u64, offered: u64| if offered == 0 { 0 } else { asked.saturating_sub(offered) };
-        let labels: BTreeSet<String> = slot.job.labels.difference(&presence.labels).cloned().collect();
+        let mut labels = slot.job.wanted_labels();
+        labels.retain(|label| !presence.labels.contains(label));
         Self {
             n_labels: labels.len(),
             cpu_milli: short(slot.job.resources.cpu_milli, presence.resources.cpu_milli),

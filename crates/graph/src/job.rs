@@ -162,6 +162,18 @@ impl Job {
         }
     }
 
+    /// Labels that its environment and steps ask of a worker by themselves.
+    pub fn implied_labels(&self) -> impl Iterator<Item = &'static str> {
+        let builds = self.steps.iter().any(|step| !step.nix_build.is_empty());
+        self.environment.label().into_iter().chain(builds.then_some(crate::nix::LABEL))
+    }
+
+    /// All labels that a worker must have to run it: those that its author wrote, and [`Job::implied_labels`].
+    #[must_use]
+    pub fn wanted_labels(&self) -> BTreeSet<String> {
+        self.labels.iter().cloned().chain(self.implied_labels().map(str::to_owned)).collect()
+    }
+
     /// The job's tolerance of failure, as edges and the verdict see it.
     #[must_use]
     pub fn toleration(&self) -> Toleration {
@@ -219,6 +231,16 @@ pub struct Step {
     /// The values it must hand on.
     #[serde(skip_serializing_if = "is_default")]
     pub outputs: BTreeSet<String>,
+    /// Nix installables (`.#app`), to be built by the worker itself instead of `run`, which then says the same for people
+    /// and for other systems. The worker reports each derivation and hands on each installable's store path as an output
+    /// of the step. An older worker runs `run`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub nix_build: Vec<String>,
+}
+
+impl Step {
+    /// The most installables of one step.
+    pub const INSTALLABLES_MAX: usize = 1000;
 }
 
 /// What reads a script.
@@ -260,9 +282,9 @@ pub enum Environment {
         /// Relative to the repository.
         dockerfile: Text,
     },
-    /// In a Nix shell. No executor yet.
+    /// As processes of the machine, with the variables of a flake's development shell.
     Nix {
-        /// The flake or expression.
+        /// The flake's reference, with the shell's attribute after `#` unless it is the default one: `.`, `.#ci`.
         nix: Text,
     },
     /// In a pod. No executor yet.
@@ -283,6 +305,18 @@ impl Environment {
             Self::Dockerfile { .. } => "dockerfile",
             Self::Nix { .. } => "nix",
             Self::Kubernetes { .. } => "kubernetes",
+        }
+    }
+
+    /// The label of workers that have what it takes besides the operating system. A worker finds out by itself which of
+    /// these it has.
+    #[must_use]
+    pub fn label(&self) -> Option<&'static str> {
+        match self {
+            Self::Nix { .. } => Some(crate::nix::LABEL),
+            Self::Host | Self::Sandbox { .. } | Self::Image { .. } | Self::Dockerfile { .. } | Self::Kubernetes { .. } => {
+                None
+            }
         }
     }
 }

@@ -15,6 +15,7 @@ pub mod known;
 pub mod legs;
 pub mod name;
 pub mod need;
+pub mod nix;
 pub mod outcome;
 pub mod patterns;
 pub mod text;

@@ -1,12 +1,14 @@
 //! Artifacts: files that a job hands on under a name, and that appear at the same paths in the jobs that need it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use graph::Artifact;
+use graph::nix::{ARTIFACT_PREFIX, RESULTS_DIRECTORY};
 
 use crate::archive::{self, ArchiveFault, ArchiveWriter, Bounds, Existing, Links, Times, Unpacking};
 use crate::depot::{Depot, DepotError};
-use crate::files::{self, Directories, FilesFault};
+use crate::files::{self, Directories, FilesFault, Found};
 use crate::patterns::{PatternFault, Patterns};
 
 /// The most files of one artifact.
@@ -88,6 +90,40 @@ pub fn collect(root: &Path, globs: &[String], scratch: &Path, depot: &dyn Depot)
     }
     let (digest, _, extent) = archive.put(depot)?;
     Ok(Collected { artifact: Artifact { digest, files: extent.files, bytes: extent.bytes }, left_out })
+}
+
+/// Puts what Nix built into an archive, by the names that `globs` hold after `nix:`: files appear below `result/NAME`, one
+/// that is a file itself as `result/NAME`. `built` has store paths by name.
+///
+/// # Errors
+/// [`ArtifactFault`]; [`ArtifactFault::Nothing`] for the first glob that names nothing that was built.
+pub fn collect_built(
+    built: &BTreeMap<String, String>,
+    globs: &[String],
+    scratch: &Path,
+    depot: &dyn Depot,
+) -> Result<Collected, ArtifactFault> {
+    let all = Patterns::new(&["**"])?;
+    let bounds = Bounds { files_max: FILES_MAX as u64, bytes_max: BYTES_MAX };
+    let mut archive = ArchiveWriter::new(scratch, Times::Dropped, Links::Inside, bounds);
+    for glob in globs {
+        let name = glob.strip_prefix(ARTIFACT_PREFIX);
+        let known = name.and_then(|name| Some((name, built.get(name)?)));
+        let Some((name, path)) = known else { return Err(ArtifactFault::Nothing { glob: glob.clone() }) };
+        let (path, place) = (Path::new(path), Path::new(RESULTS_DIRECTORY).join(name));
+        let read = |source| FilesFault::Read { path: path.to_owned(), source };
+        let metadata = std::fs::symlink_metadata(path).map_err(read)?;
+        if metadata.is_dir() {
+            for found in files::find(path, &all, Directories::Left, FILES_MAX)? {
+                archive.add(&place.join(&found.path), &found)?;
+            }
+        } else {
+            archive.add(&place, &Found { path: place.clone(), place: path.to_owned(), metadata })?;
+        }
+    }
+    let (digest, _, extent) = archive.put(depot)?;
+    let artifact = Artifact { digest, files: extent.files, bytes: extent.bytes };
+    Ok(Collected { artifact, left_out: Vec::new() })
 }
 
 /// Puts an artifact's files to their paths below `root`; files that are there are replaced.

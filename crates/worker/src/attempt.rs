@@ -5,7 +5,8 @@
 //! here reads or writes files on the thread of all attempts but the few that steps leave for us.
 //!
 //! Reading order: here the walk; [`steps`] each step; [`command`] what a step becomes; [`environment`] its variables;
-//! [`values`] what steps hand on by files; [`left`] what is kept of each step for a person; [`goods`] artifacts, caches and reports.
+//! [`values`] what steps hand on by files; [`nix`] development shells and builds by Nix; [`left`] what is kept of each step for a person;
+//! [`goods`] artifacts, caches and reports.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use graph::{
-    Artifact, AttemptReport, AttemptSpec, Failure, Outcome, Reuse, StepReport, TestCase, Text, Timestamp, Usage,
+    Artifact, AttemptReport, AttemptSpec, Environment, Failure, Outcome, Reuse, StepReport, TestCase, Text, Timestamp, Usage,
     WorkspaceKind,
 };
 use serde_json::Value;
@@ -38,6 +39,7 @@ mod steps;
 mod command;
 mod environment;
 mod left;
+mod nix;
 mod values;
 
 mod goods;
@@ -133,6 +135,7 @@ struct Attempt<'w> {
     left: Left,
     contexts: Option<Contexts>,
     caches: Vec<(Cache, Restored)>,
+    nix: nix::OfNix,
     steps: Vec<StepReport>,
     /// Logs that background processes may still add to, by step.
     held: Vec<(usize, SharedRecorder, Held)>,
@@ -179,6 +182,7 @@ impl<'w> Attempt<'w> {
             left: Left::default(),
             contexts: None,
             caches: Vec::new(),
+            nix: nix::OfNix::default(),
             steps: Vec::with_capacity(spec.job.steps.len()),
             held: Vec::new(),
             visible: BTreeSet::new(),
@@ -245,6 +249,7 @@ impl<'w> Attempt<'w> {
         let job = &self.spec.job;
         let is_template = |text: &Text| matches!(text, Text::Template(_));
         job.env.values().any(is_template)
+            || matches!(&job.environment, Environment::Nix { nix } if is_template(nix))
             || job.cache.iter().any(|cache| is_template(&cache.key) || cache.restore.iter().any(is_template))
             || job.steps.iter().any(|step| {
                 step.condition.is_some()

@@ -25,6 +25,8 @@ pub mod reports;
 #[cfg(target_os = "linux")]
 pub mod keeper;
 #[cfg(target_os = "linux")]
+pub mod nix;
+#[cfg(target_os = "linux")]
 pub mod sandbox;
 pub mod usage;
 #[cfg(target_os = "linux")]

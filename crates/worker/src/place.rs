@@ -127,7 +127,7 @@ pub fn program_file(data: &Path, digest: graph::Digest) -> PathBuf {
 impl Place {
     pub async fn open(worker: &Worker, spec: &AttemptSpec, slot: &Path) -> Result<Self, PlaceFault> {
         let sandbox = match &spec.job.environment {
-            Environment::Host => None,
+            Environment::Host | Environment::Nix { .. } => None,
             Environment::Sandbox { network } => Some((worker.sandbox().await.map_err(PlaceFault::Sandbox)?, *network)),
             other => return Err(PlaceFault::NoExecutor(other.word())),
         };

@@ -230,7 +230,7 @@ impl LocalWorld {
         self.parts.worker.withhold(graph.jobs.values().flat_map(|job| &job.secrets));
         let presence = Presence {
             pools: graph.jobs.values().map(|job| job.pool.clone()).chain([String::new()]).collect(),
-            labels: graph.jobs.values().flat_map(|job| job.labels.iter().cloned()).collect(),
+            labels: graph.jobs.values().flat_map(|job| job.wanted_labels()).collect(),
             slots: self.parts.parallel,
             resources: Resources::default(),
             leases: self.running.borrow().keys().copied().collect(),

@@ -121,11 +121,29 @@ impl Check<'_> {
             }
         }
         for key in record.keys.iter().filter(|key| key.presence == Presence::Required) {
-            let is_function = self.author == Author::Program && node.get("function").is_some();
-            if node.get(key.name).is_none() && !is_function {
+            if node.get(key.name).is_none() {
                 let fault = errors::missing_key(self.at(node), key.name, record.name);
                 self.faults.push(fault);
             }
+        }
+        if std::ptr::eq(record, &raw const keys::STEP) {
+            self.step(node);
+        }
+    }
+
+    /// A step is exactly one of a script, a build by Nix and, in a program's reply, a function.
+    fn step(&mut self, node: &Node) {
+        let is_function = self.author == Author::Program && node.get("function").is_some();
+        match (node.get("run"), node.get("nix_build")) {
+            (None, None) if !is_function => {
+                let fault = errors::missing_key(self.at(node), "run", "step");
+                self.faults.push(fault);
+            }
+            (Some(_), Some(build)) => {
+                let fault = errors::script_and_build(self.at(build));
+                self.faults.push(fault);
+            }
+            _ => {}
         }
     }
 

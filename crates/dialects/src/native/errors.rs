@@ -121,6 +121,24 @@ pub(crate) fn unknown_word(place: Location, what: &str, word: &str, known: &[&st
         .help(suggest::did_you_mean(word, known))
 }
 
+pub(crate) fn script_and_build(place: Location) -> Diagnostic {
+    Diagnostic::error("bad-value", "a step has a script or something to build, not both".to_owned())
+        .at(place, "beside `run`")
+        .help("make two steps of it")
+}
+
+pub(crate) fn installable_twice(place: Location, name: &str) -> Diagnostic {
+    Diagnostic::error("bad-value", format!("two installables of this step are called `{name}`"))
+        .at(place, "the second")
+        .help("an installable hands its store path on under the last part of its attribute: build one of them in another step")
+}
+
+pub(crate) fn bad_installable(place: Location, text: &str) -> Diagnostic {
+    Diagnostic::error("bad-value", format!("`{text}` is no installable"))
+        .at(place, "not understood")
+        .help("write a flake's reference and an attribute, such as `.#app`")
+}
+
 pub(crate) fn bad_value(code: &'static str, place: Location, message: String, label: &str, help: &str) -> Diagnostic {
     Diagnostic::error(code, message).at(place, label).help(help)
 }

@@ -589,7 +589,12 @@ pub(crate) static STEP: Record = Record {
     keys: &[
         key!("name", Type::Template(Phase::Step), "Shown to people. Default: the script's first line."),
         key!("id", Type::Name(NameKind::Id), "The name by which later steps find it: `${{ steps.ID.outputs.NAME }}`."),
-        key!(required "run", Type::Script, "The script."),
+        key!("run", Type::Script, "The script."),
+        key!(
+            "nix_build",
+            Type::Either(&[FILLED_LABEL, Type::List(&FILLED_LABEL)]),
+            "Instead of `run`: Nix installables such as `.#app`. Each derivation is reported; the store path of each is an output of the step.",
+        ),
         key!(
             "if",
             Type::Either(&[Type::Condition(Phase::StepCondition), Type::Boolean]),
@@ -611,7 +616,7 @@ static ENVIRONMENT_FORM: Record = Record {
         key!("sandbox", Type::Record(&SANDBOX), "Namespaces of its own and a read-only system."),
         key!("image", Type::Template(Phase::Start), "A container of this image."),
         key!("dockerfile", Type::Template(Phase::Start), "A container of the image that this file builds."),
-        key!("nix", Type::Template(Phase::Start), "A Nix shell of this flake or expression."),
+        key!("nix", Type::Template(Phase::Start), "The development shell of this flake: `.`, `.#ci`."),
         key!("kubernetes", Type::Any, "A pod after this template."),
     ],
 };

@@ -1,13 +1,13 @@
 //! The steps of a job leg: scripts with their expressions turned into environment variables, shells, directories.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use expression::{Expression, Template};
 use graph::{Shell, Step, Text};
 
 use super::errors;
 use super::files::Source;
-use super::jobs::{Origin, Surroundings, Writing, field, timeout};
+use super::jobs::{Filling, Origin, Surroundings, Writing, field, timeout};
 use super::nodes;
 use super::script::{self, Reader, Stand};
 use super::texts::Decision;
@@ -77,7 +77,47 @@ fn step(node: &Node, index: usize, defaults: &Defaults<'_>, origin: Origin, writ
         let text = node.as_str().unwrap_or_default();
         lowered.run = script_of(node, text, index, &mut lowered, origin, writing).into();
     }
+    if let Some(node) = node.get("nix_build") {
+        lowered.nix_build = installables(node, writing);
+        lowered.run = nix_script(&lowered.nix_build).into();
+    }
     lowered
+}
+
+/// What Nix is to build, without those that cannot be, which are told.
+fn installables(node: &Node, writing: &mut Writing<'_>) -> Vec<String> {
+    let mut names = HashSet::new();
+    let mut installables = writing.filled(node, Filling::Label);
+    if nodes::list(node).is_empty() || installables.len() > Step::INSTALLABLES_MAX {
+        let message = format!("a step builds one to {} installables", Step::INSTALLABLES_MAX);
+        let place = writing.sources.location(node.span);
+        writing.faults.push(errors::bad_value("bad-value", place, message, "out of bounds", "split it, or leave it out"));
+    }
+    installables.retain(|installable| {
+        let place = writing.sources.location(node.span);
+        let name = graph::nix::installable_name(installable);
+        // A dash would make an option of it.
+        let fault = match installable.starts_with('-') {
+            true => Some(errors::bad_installable(place, installable)),
+            false if !names.insert(name.clone()) => Some(errors::installable_twice(place, &name)),
+            false => None,
+        };
+        let is_good = fault.is_none();
+        fault.into_iter().for_each(|fault| writing.faults.push(fault));
+        is_good
+    });
+    installables
+}
+
+/// The same as a script: for people, for other systems, and for workers that know no better.
+fn nix_script(installables: &[String]) -> String {
+    let is_plain = |text: &str| text.chars().all(|letter| letter.is_ascii_alphanumeric() || "._-/:@+#=".contains(letter));
+    let quoted = |text: &String| match is_plain(text) && !text.starts_with('#') {
+        true => text.clone(),
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    };
+    let words: Vec<String> = installables.iter().map(quoted).collect();
+    format!("nix build --keep-going {}", words.join(" "))
 }
 
 /// The script's text; what it reads goes into the step's environment variables.

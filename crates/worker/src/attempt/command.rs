@@ -47,7 +47,10 @@ impl Attempt<'_> {
         if self.spec.job.workspace == WorkspaceKind::Isolated {
             self.found = Some(Arc::new((environment.clone(), directory.clone())));
         }
-        let (mut command, script) = self.shell(step)?;
+        let (mut command, script) = match step.nix_build.is_empty() {
+            true => self.shell(step)?,
+            false => (self.build_command(step)?, Vec::new()),
+        };
         command.marker.clone_from(&self.marker);
         environment.extend(command.environment.iter());
         command.environment = environment;
@@ -63,7 +66,8 @@ impl Attempt<'_> {
             Shell::Sh => Ok((Command::shell("/bin/sh", &["-e"], script).map_err(failed)?, Vec::new())),
             Shell::Bash => {
                 let arguments = ["--noprofile", "--norc", "-eo", "pipefail"];
-                Ok((Command::shell("bash", &arguments, script).map_err(failed)?, Vec::new()))
+                let script = self.with_functions(&step.run);
+                Ok((Command::shell("bash", &arguments, script.as_bytes()).map_err(failed)?, Vec::new()))
             }
             Shell::Program(digest) => {
                 let program = program_file(&self.worker.settings.data, *digest);
@@ -121,6 +125,8 @@ pub(super) enum Unstarted {
     Job(String),
     /// The machine's.
     Machine(String),
+    /// The machine's, and trying again would not help.
+    Setup(String),
 }
 
 /// A script that an interpreter reads from a file; removed when the step has ended.

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use graph::{Artifact, Failure, WorkspaceKind};
+use graph::nix::ARTIFACT_PREFIX;
+use graph::{Artifact, Failure, TestCase, WorkspaceKind};
 
 use super::{Attempt, blocking};
 use crate::artifacts;
@@ -83,7 +84,12 @@ impl Attempt<'_> {
         for (name, globs) in &job.artifacts {
             let (root, scratch) = (place.files().to_owned(), self.worker.scratch().to_owned());
             let (globs, depot) = (globs.clone(), Arc::clone(&self.depot));
-            match blocking(move || artifacts::collect(&root, &globs, &scratch, &*depot)).await {
+            let built = self.nix.built.clone();
+            let collected = blocking(move || match globs.iter().any(|glob| glob.starts_with(ARTIFACT_PREFIX)) {
+                true => artifacts::collect_built(&built, &globs, &scratch, &*depot),
+                false => artifacts::collect(&root, &globs, &scratch, &*depot),
+            });
+            match collected.await {
                 Ok(collected) => {
                     for path in collected.left_out.iter().take(3) {
                         self.note(format!("artifact `{name}`: `{}` is no file and was left out", path.display()));
@@ -115,14 +121,19 @@ impl Attempt<'_> {
                 reports::TESTS_MAX
             ));
         }
-        self.tests = tests.cases;
+        let room = reports::TESTS_MAX.saturating_sub(self.tests.len());
+        let hidden: Vec<TestCase> = tests.cases.into_iter().take(room).map(|test| self.secrets_hidden(test)).collect();
+        self.tests.extend(hidden);
+    }
+
+    /// A test's texts without secrets.
+    pub(super) fn secrets_hidden(&self, mut test: TestCase) -> TestCase {
         if self.secrets.mask.is_some() {
-            for test in &mut self.tests {
-                for text in [&mut test.suite, &mut test.name, &mut test.message, &mut test.output] {
-                    *text = self.secrets.hide(std::mem::take(text));
-                }
+            for text in [&mut test.suite, &mut test.name, &mut test.message, &mut test.output] {
+                *text = self.secrets.hide(std::mem::take(text));
             }
         }
+        test
     }
 
     pub(super) async fn save_caches(&mut self, place: &Place) {

@@ -14,7 +14,7 @@ use super::{Attempt, EXIT_BROKEN, blocking, infrastructure, now, number};
 use crate::cancel::Asked;
 use crate::contexts::Status;
 use crate::depot::{LogEnd, LogError};
-use crate::keeper::{Ending, SpawnFailure};
+use crate::keeper::{Command, Ending, SpawnFailure};
 use crate::output::{Held, Recorder, SharedRecorder, lock};
 use crate::place::Place;
 use crate::step::{Heeds, NoEnd, Stopped, Watch, Went};
@@ -110,34 +110,72 @@ impl Attempt<'_> {
         if let Some(observer) = &self.worker.settings.observer {
             observer.step_started(&self.spec.name, number(index), &name, started);
         }
-        let recorder = Recorder::new(Arc::clone(&self.log), number(index));
-        let mut done = Done { report: report(name, "failed", started), failure: None };
-        match self.command(place, step).await {
-            Ok((command, script)) => {
-                let largest = largest_variable(&command.environment);
-                let (deadline, limit) = self.limit(step);
-                let mut cancel = self.cancel.listen();
-                let watch = Watch {
-                    processes: &self.worker.processes,
-                    channels: &self.worker.channels,
-                    recorder: Arc::clone(&recorder),
-                    deadline,
-                    grace: self.worker.settings.grace,
-                    heeds: if self.status == Status::Canceled { Heeds::AtOnceOnly } else { Heeds::All },
-                    cancel: &mut cancel,
-                };
-                let went = watch.run(command).await;
-                drop(script);
-                self.judge(index, &recorder, went, limit, largest, &mut done);
-                self.take_values(index, step, &recorder, &mut done);
+        let (recorder, heard) = self.recorder_of(index, step);
+        let mut done = Done { report: report(name, "passed", started), failure: None };
+        let begins_shell = self.needs_shell();
+        if begins_shell {
+            self.begin_shell(place, index, step, &recorder, &mut done).await;
+        }
+        if done.report.result == "passed" {
+            self.run_command(place, index, step, &recorder, &mut done).await;
+            if let Some(heard) = &heard {
+                self.take_built(heard, step, &recorder, &mut done);
             }
-            Err(Unstarted::Job(fault)) => {
-                done.failure = Some(self.broken(index, &recorder, EXIT_CANNOT_START, &fault));
+            self.take_values(index, step, &recorder, &mut done);
+            if begins_shell {
+                done.report.started = started;
             }
-            Err(Unstarted::Machine(message)) => done.failure = Some(self.infra(&recorder, message)),
         }
         self.close_log(&recorder, &mut done).await;
         done
+    }
+
+    async fn run_command(
+        &mut self,
+        place: &Place,
+        index: usize,
+        step: &Step,
+        recorder: &SharedRecorder,
+        done: &mut Done,
+    ) {
+        "failed".clone_into(&mut done.report.result);
+        match self.command(place, step).await {
+            Ok((command, script)) => {
+                let largest = largest_variable(&command.environment);
+                let (went, limit) = self.watch(step, recorder, command).await;
+                drop(script);
+                self.judge(index, recorder, went, limit, largest, done);
+            }
+            Err(unstarted) => done.failure = Some(self.unstarted(index, recorder, unstarted)),
+        }
+    }
+
+    /// The failure of a step whose process was not even asked for.
+    pub(super) fn unstarted(&mut self, index: usize, recorder: &SharedRecorder, why: Unstarted) -> Failure {
+        match why {
+            Unstarted::Job(fault) => self.broken(index, recorder, EXIT_CANNOT_START, &fault),
+            Unstarted::Machine(message) => self.infra(recorder, message),
+            Unstarted::Setup(message) => {
+                lock(recorder).note(&message);
+                Failure::Setup { message }
+            }
+        }
+    }
+
+    /// Runs a command for a step, to its end or the nearest limit.
+    pub(super) async fn watch(&self, step: &Step, recorder: &SharedRecorder, command: Command) -> (Went, Limit) {
+        let (deadline, limit) = self.limit(step);
+        let mut cancel = self.cancel.listen();
+        let watch = Watch {
+            processes: &self.worker.processes,
+            channels: &self.worker.channels,
+            recorder: Arc::clone(recorder),
+            deadline,
+            grace: self.worker.settings.grace,
+            heeds: if self.status == Status::Canceled { Heeds::AtOnceOnly } else { Heeds::All },
+            cancel: &mut cancel,
+        };
+        (watch.run(command).await, limit)
     }
 
     /// The nearest limit, and whose it is.
@@ -151,7 +189,7 @@ impl Attempt<'_> {
     }
 
     /// Turns what became of the process into the step's result.
-    fn judge(
+    pub(super) fn judge(
         &mut self,
         index: usize,
         recorder: &SharedRecorder,
@@ -308,7 +346,7 @@ pub(super) struct Done {
 
 /// Whose limit it is, in milliseconds.
 #[derive(Clone, Copy)]
-enum Limit {
+pub(super) enum Limit {
     Step(u64),
     Job(u64),
     /// [`CLEANUP_MAX`].

@@ -8,6 +8,7 @@ use std::process::{Command, ExitCode};
 
 mod cases;
 mod ground;
+mod nix;
 mod trouble;
 
 /// A test: its name and what it does. It fails by panicking.
@@ -16,7 +17,7 @@ pub type Case = (&'static str, fn());
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
-    let all = [cases::CASES, trouble::CASES].concat();
+    let all = [cases::CASES, trouble::CASES, nix::CASES].concat();
     if has("--list") {
         // None is ignored, so that list is empty.
         all.iter().filter(|_| !has("--ignored")).for_each(|(name, _)| println!("{name}: test"));
