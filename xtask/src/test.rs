@@ -10,6 +10,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("git", "git"),
     ("bash", "bash"),
     ("bwrap", "bubblewrap"),
+    ("nix", "nix-bin"),
     ("make", "make"),
     ("tmux", "tmux"),
     ("setpriv", "util-linux"),

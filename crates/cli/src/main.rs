@@ -17,6 +17,7 @@ mod first_error;
 mod installation;
 mod keeping;
 mod local;
+mod machine;
 mod output;
 mod pipeline;
 mod places;

@@ -14,7 +14,7 @@ use crate::args::Colour;
 use crate::commands::Stop;
 use crate::program::{self, Program, Source, evaluation};
 use crate::project::Project;
-use crate::{event, output};
+use crate::{event, machine, output};
 
 /// The largest file of a pipeline.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -201,6 +201,14 @@ impl Pipeline {
         if diagnostics.is_empty() {
             return Ok(());
         }
+        self.tell(diagnostics, &lowered, colour)
+    }
+
+    /// Prints faults.
+    ///
+    /// # Errors
+    /// If one of them is an error.
+    fn tell(&self, diagnostics: &[Diagnostic], lowered: &Lowered, colour: Colour) -> Result<(), Stop> {
         let color = match output::coloured(colour, &std::io::stderr()) {
             true => report::Color::Always,
             false => report::Color::Never,
@@ -210,6 +218,16 @@ impl Pipeline {
             return Err(Stop::wrong(format!("{}: {}; nothing was run", self.name(), report::summary(diagnostics))));
         }
         Ok(())
+    }
+
+    /// Whether this machine has what the jobs need that may run.
+    ///
+    /// # Errors
+    /// If something is not installed (it has been said then, with what to install).
+    pub fn check_machine(&self, event: &Event, only: &BTreeSet<String>, colour: Colour) -> Result<(), Stop> {
+        let lowered = self.lower(&Known::of(event.clone()));
+        let lacking = machine::lacking(&lowered.evaluation.graph, only);
+        if lacking.is_empty() { Ok(()) } else { self.tell(&lacking, &lowered, colour) }
     }
 
     /// Whether every name in `wanted` is a job's id or full name.

@@ -314,9 +314,11 @@ impl Environment {
     pub fn label(&self) -> Option<&'static str> {
         match self {
             Self::Nix { .. } => Some(crate::nix::LABEL),
-            Self::Host | Self::Sandbox { .. } | Self::Image { .. } | Self::Dockerfile { .. } | Self::Kubernetes { .. } => {
-                None
-            }
+            Self::Host
+            | Self::Sandbox { .. }
+            | Self::Image { .. }
+            | Self::Dockerfile { .. }
+            | Self::Kubernetes { .. } => None,
         }
     }
 }

@@ -78,7 +78,10 @@ fn keys(ci: &Ci) {
         .run("true");
     ci.job("image").environment(Environment::image("rust:${{ event.branch }}")).reuse(Reuse::Never).run("true");
     ci.job("file").environment(Environment::dockerfile("ci/Dockerfile")).artifacts(["a", "b"]).run("true");
-    ci.job("nix").environment(Environment::nix(".#ci")).run("true");
+    ci.job("nix").environment(Environment::nix(".#ci")).run("true").step(Step::nix_build(".#one"));
+    ci.job("built")
+        .artifacts(["nix:app"])
+        .step(Step::nix_build([".#app", ".#packages.${{ event.branch }}.doc"]).id("all"));
     let container = Json::object([("image", "x".into())]);
     let pod = Json::object([("containers", Json::List(vec![container]))]);
     ci.job("pod").environment(Environment::kubernetes(pod)).run("true");

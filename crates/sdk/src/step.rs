@@ -1,4 +1,4 @@
-//! One script of a job.
+//! One step of a job: a script, or what Nix builds.
 
 use std::panic::Location;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use crate::mark::{Files, Mark, Settings};
 use crate::texts::Texts;
 use crate::words;
 
-/// One script of a job, with what is said of it.
+/// One script of a job, or a build by Nix, with what is said of it.
 #[derive(Clone, Debug)]
 pub struct Step {
     settings: Settings,
@@ -23,6 +23,17 @@ impl Step {
         let mark = Location::caller();
         let mut settings = Settings::default();
         settings.set("run", Json::Text(script.into()), mark);
+        Self { settings, mark }
+    }
+
+    /// What Nix builds: installables such as `.#app`. Each derivation is reported by itself, and the store path of each
+    /// installable is an output of the step under the last part of its attribute.
+    #[track_caller]
+    #[must_use]
+    pub fn nix_build(installables: impl Texts) -> Self {
+        let mark = Location::caller();
+        let mut settings = Settings::default();
+        settings.set("nix_build", one_or_list(installables), mark);
         Self { settings, mark }
     }
 

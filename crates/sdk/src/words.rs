@@ -38,7 +38,7 @@ impl Environment {
         Self(Json::object([("dockerfile", Json::Text(path.into()))]))
     }
 
-    /// A Nix shell of this flake or expression; may hold `${{ }}`.
+    /// The development shell of this flake: `.`, `.#ci`; may hold `${{ }}`.
     #[must_use]
     pub fn nix(flake: impl Into<String>) -> Self {
         Self(Json::object([("nix", Json::Text(flake.into()))]))

@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use graph::{
-    Artifact, AttemptReport, AttemptSpec, Environment, Failure, Outcome, Reuse, StepReport, TestCase, Text, Timestamp, Usage,
-    WorkspaceKind,
+    Artifact, AttemptReport, AttemptSpec, Environment, Failure, Outcome, Reuse, StepReport, TestCase, Text, Timestamp,
+    Usage, WorkspaceKind,
 };
 use serde_json::Value;
 use tokio::time::Instant;

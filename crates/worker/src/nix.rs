@@ -20,8 +20,7 @@ pub const SHELL_BYTES_MAX: u64 = crate::keeper::COMMAND_BYTES_MAX as u64;
 const DEFAULT_PROFILE: &str = "/nix/var/nix/profiles/default/bin";
 
 /// Variables of a shell that are not the job's: what bash sets for itself, and places that end with the evaluation.
-const LEFT_OUT: [&str; 9] =
-    ["_", "PWD", "OLDPWD", "SHLVL", "NIX_BUILD_TOP", "TMP", "TMPDIR", "TEMP", "TEMPDIR"];
+const LEFT_OUT: [&str; 9] = ["_", "PWD", "OLDPWD", "SHLVL", "NIX_BUILD_TOP", "TMP", "TMPDIR", "TEMP", "TEMPDIR"];
 
 /// There is no Nix on this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,7 +38,8 @@ pub fn find() -> Result<PathBuf, NoNix> {
 
 fn find_in(path: &OsStr) -> Result<PathBuf, NoNix> {
     let mut directories = std::env::split_paths(path).chain([PathBuf::from(DEFAULT_PROFILE)]);
-    let is_program = |file: &Path| file.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0);
+    let is_program =
+        |file: &Path| file.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0);
     directories.find_map(|directory| Some(directory.join("nix")).filter(|file| is_program(file))).ok_or(NoNix)
 }
 
@@ -165,7 +165,8 @@ mod tests {
     #[test]
     fn a_shell_brings_what_it_changed() {
         let folder = tempfile::tempdir().unwrap();
-        let variables = "A=1\0B=2\nx\0PWD=/x\0TMPDIR=/y\0ROPEWALK_JOB=evil\0BASH_FUNC_f%%=() { :; }\0PATH=/n:/bin\0=x\0none\0";
+        let variables =
+            "A=1\0B=2\nx\0PWD=/x\0TMPDIR=/y\0ROPEWALK_JOB=evil\0BASH_FUNC_f%%=() { :; }\0PATH=/n:/bin\0=x\0none\0";
         fs::write(folder.path().join("variables"), variables).unwrap();
         fs::write(folder.path().join("functions"), "").unwrap();
         let before: Variables = [("A", "1"), ("PATH", "/bin")].into_iter().collect();
@@ -179,7 +180,8 @@ mod tests {
 
     #[test]
     fn names_of_paths() {
-        for (path, name) in [("/nix/store/0abc-hello-2.1.drv", "hello-2.1"), ("/nix/store/0abc-x", "x"), ("odd", "odd")] {
+        for (path, name) in [("/nix/store/0abc-hello-2.1.drv", "hello-2.1"), ("/nix/store/0abc-x", "x"), ("odd", "odd")]
+        {
             assert_eq!(name_of(path), name);
         }
     }

@@ -75,6 +75,7 @@ pub fn run(arguments: &Run, project: &Project, colour: Colour) -> Result<u8, Sto
     let keeper = Keeper::start().map_err(|error| Stop::of(&error))?;
     pipeline.check(&mut event, event::kind_choice(&arguments.event), colour)?;
     pipeline.check_names(&event, &options.only)?;
+    pipeline.check_machine(&event, &options.only, colour)?;
     let places = Places::open(project)?;
     child::tell_forgotten(&places)?;
     let build = places.store.reserve_build()?;
@@ -108,6 +109,7 @@ fn run_inside(
     inside.adopt(&mut event, &arguments.event, waits, &*places.store)?;
     pipeline.check(&mut event, event::kind_choice(&arguments.event), colour)?;
     pipeline.check_names(&event, &options.only)?;
+    pipeline.check_machine(&event, &options.only, colour)?;
     event.checkout = look.end();
     let request = request(event.clone(), &pipeline, options);
     child::refuse_circle(&request, &*places.store)?;

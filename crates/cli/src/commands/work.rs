@@ -127,6 +127,7 @@ fn offer(work: &Work) -> Offer {
     let mut labels: BTreeSet<String> =
         work.labels.iter().flat_map(|labels| labels.split(',')).map(|label| label.trim().to_owned()).collect();
     labels.remove("");
+    labels.extend(crate::machine::labels());
     Offer {
         name: work.name.clone().unwrap_or_else(host_name),
         pools: pools(&work.pools),

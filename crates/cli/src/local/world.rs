@@ -1,7 +1,7 @@
 //! Performs the effects of one build on this machine and answers through the inbox. Nothing here decides what runs.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -27,6 +27,7 @@ use super::inputs::Inputs;
 use super::secrets::SecretSource;
 use super::slots::Slots;
 use crate::keeping::{LocalDepot, LocalLog, LocalMask, SharedView};
+use crate::machine;
 use crate::pipeline::Pipeline;
 use crate::view::Moment;
 
@@ -97,6 +98,8 @@ pub struct LocalWorld {
     /// The manifests of operations that are known, by job.
     manifests: Rc<RefCell<HashMap<JobName, (Digest, Manifest)>>>,
     trust: Trust,
+    /// The jobs that were asked for; all if empty.
+    only: BTreeSet<String>,
     open_gates: usize,
     /// How the build ended, once it has.
     pub verdict: Option<Verdict>,
@@ -121,6 +124,7 @@ impl LocalWorld {
             running: Rc::default(),
             manifests: Rc::default(),
             trust: Trust::default(),
+            only: BTreeSet::new(),
             open_gates: 0,
             verdict: None,
             failed: BTreeMap::new(),
@@ -159,11 +163,13 @@ impl LocalWorld {
     }
 
     fn evaluate(&self, build: BuildId, known: &Arc<Known>) {
-        let (parts, known) = (Rc::clone(&self.parts), Arc::clone(known));
+        let (parts, known, only) = (Rc::clone(&self.parts), Arc::clone(known), self.only.clone());
         self.answer(async move {
             let before = parts.pipeline.last_lowering();
             let lowered = parts.pipeline.lower(&known);
             let mut evaluation = lowered.evaluation.clone();
+            // The first time it was looked at before the build began.
+            evaluation.diagnostics.extend(machine::lacking(&evaluation.graph, &only));
             if let Some(before) = before.filter(|before| !Rc::ptr_eq(before, &lowered)) {
                 evaluation.moved = lowered.moved_since(&before);
             }
@@ -261,7 +267,10 @@ impl LocalWorld {
 
     fn record(&mut self, fact: &Fact) {
         match &fact.what {
-            What::BuildCreated(request) => self.trust = request.event.trust,
+            What::BuildCreated(request) => {
+                self.trust = request.event.trust;
+                self.only.clone_from(&request.options.only);
+            }
             What::Evaluated { graph, questions, diagnostics } => {
                 self.has_asked |= questions.iter().any(|question| !matches!(question, Question::Outcome(_)));
                 if self.graph.is_none() {

@@ -184,6 +184,7 @@ pub(crate) enum Filling {
     CachePath,
     Label,
     ArtifactName,
+    Installable,
 }
 
 impl Filling {
@@ -195,6 +196,7 @@ impl Filling {
             Self::CachePath => (!check::is_cache_path(text)).then(|| "that lies outside the workspace".to_owned()),
             Self::Label => name_fault(NameKind::Label),
             Self::ArtifactName => name_fault(NameKind::Id),
+            Self::Installable => (!super::steps::is_installable(text)).then(|| "that is no installable".to_owned()),
         }
     }
 }

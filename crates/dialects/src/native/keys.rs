@@ -170,6 +170,7 @@ const REGEXES: Type = Type::Either(&[Type::Regex, Type::List(&Type::Regex)]);
 const GLOBS: Type = Type::Either(&[Type::Glob, Type::List(&Type::Glob)]);
 const FILLED_GLOB: Type = Type::Filled(&Type::Glob);
 const FILLED_GLOBS: Type = Type::Either(&[FILLED_GLOB, Type::List(&FILLED_GLOB)]);
+const INSTALLABLE: Type = Type::Filled(&Type::Text);
 const FILLED_LABEL: Type = Type::Filled(&Type::Name(NameKind::Label));
 
 /// The whole of a file.
@@ -592,7 +593,7 @@ pub(crate) static STEP: Record = Record {
         key!("run", Type::Script, "The script."),
         key!(
             "nix_build",
-            Type::Either(&[FILLED_LABEL, Type::List(&FILLED_LABEL)]),
+            Type::Either(&[INSTALLABLE, Type::List(&INSTALLABLE)]),
             "Instead of `run`: Nix installables such as `.#app`. Each derivation is reported; the store path of each is an output of the step.",
         ),
         key!(

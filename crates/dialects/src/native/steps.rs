@@ -84,34 +84,41 @@ fn step(node: &Node, index: usize, defaults: &Defaults<'_>, origin: Origin, writ
     lowered
 }
 
-/// What Nix is to build, without those that cannot be, which are told.
+/// What Nix is to build, without what cannot be, which is told.
 fn installables(node: &Node, writing: &mut Writing<'_>) -> Vec<String> {
-    let mut names = HashSet::new();
-    let mut installables = writing.filled(node, Filling::Label);
-    if nodes::list(node).is_empty() || installables.len() > Step::INSTALLABLES_MAX {
+    let items = nodes::list(node);
+    if items.is_empty() || items.len() > Step::INSTALLABLES_MAX {
         let message = format!("a step builds one to {} installables", Step::INSTALLABLES_MAX);
         let place = writing.sources.location(node.span);
-        writing.faults.push(errors::bad_value("bad-value", place, message, "out of bounds", "split it, or leave it out"));
+        let fault = errors::bad_value("bad-value", place, message, "out of bounds", "split it, or leave it out");
+        writing.faults.push(fault);
     }
-    installables.retain(|installable| {
-        let place = writing.sources.location(node.span);
-        let name = graph::nix::installable_name(installable);
-        // A dash would make an option of it.
-        let fault = match installable.starts_with('-') {
-            true => Some(errors::bad_installable(place, installable)),
-            false if !names.insert(name.clone()) => Some(errors::installable_twice(place, &name)),
-            false => None,
-        };
-        let is_good = fault.is_none();
-        fault.into_iter().for_each(|fault| writing.faults.push(fault));
-        is_good
-    });
+    let mut names = HashSet::new();
+    let mut installables = Vec::with_capacity(items.len());
+    for item in items.iter().take(Step::INSTALLABLES_MAX) {
+        let Some(installable) = writing.filled(item, Filling::Installable).pop() else { continue };
+        let place = writing.sources.location(item.span);
+        let name = graph::nix::installable_name(&installable);
+        if !is_installable(&installable) {
+            writing.faults.push(errors::bad_installable(place, &installable));
+        } else if !names.insert(name.clone()) {
+            writing.faults.push(errors::installable_twice(place, &name));
+        } else {
+            installables.push(installable);
+        }
+    }
     installables
+}
+
+/// Whether Nix takes it for something to build: a line of at most a thousand bytes that is no option.
+pub(crate) fn is_installable(text: &str) -> bool {
+    (1..=1000).contains(&text.len()) && !text.starts_with('-') && !text.contains(char::is_control)
 }
 
 /// The same as a script: for people, for other systems, and for workers that know no better.
 fn nix_script(installables: &[String]) -> String {
-    let is_plain = |text: &str| text.chars().all(|letter| letter.is_ascii_alphanumeric() || "._-/:@+#=".contains(letter));
+    let is_plain =
+        |text: &str| text.chars().all(|letter| letter.is_ascii_alphanumeric() || "._-/:@+#=".contains(letter));
     let quoted = |text: &String| match is_plain(text) && !text.starts_with('#') {
         true => text.clone(),
         false => format!("'{}'", text.replace('\'', r"'\''")),

@@ -107,7 +107,8 @@ impl Heard {
         };
         let number = |key: &str| event.get(key).and_then(Value::as_u64);
         let text = |key: &str| event.get(key).and_then(Value::as_str).unwrap_or_default();
-        let field = |index: usize| event.get("fields").and_then(|fields| fields.get(index)?.as_str()).unwrap_or_default();
+        let field =
+            |index: usize| event.get("fields").and_then(|fields| fields.get(index)?.as_str()).unwrap_or_default();
         let id = number("id").unwrap_or_default();
         match text("action") {
             "start" => self.start(id, number("type"), field(0), field(1), time_us),
@@ -244,7 +245,12 @@ pub struct NixLog {
 
 impl AttemptLog for NixLog {
     fn open_step(&self, step: u16) -> Box<dyn LogSink> {
-        Box::new(NixSink { inner: self.inner.open_step(step), heard: Arc::clone(&self.heard), line: Vec::new(), time_us: 0 })
+        Box::new(NixSink {
+            inner: self.inner.open_step(step),
+            heard: Arc::clone(&self.heard),
+            line: Vec::new(),
+            time_us: 0,
+        })
     }
 }
 
@@ -350,7 +356,10 @@ mod tests {
         assert_eq!(shown(&mut heard, &lines), expected);
         let bad = &heard.paths["/s/0-bad.drv"];
         assert_eq!((bad.began_us, bad.last_us, bad.has_ended), (4_000_000, 8_000_000, true));
-        assert_eq!((bad.output.as_str(), bad.error.as_str()), ("this is wrong", "error: builder for '/s/0-bad.drv' failed"));
+        assert_eq!(
+            (bad.output.as_str(), bad.error.as_str()),
+            ("this is wrong", "error: builder for '/s/0-bad.drv' failed")
+        );
         assert_eq!(heard.missing, ["/s/0-bad.drv", "/s/2-next.drv"]);
     }
 
@@ -382,7 +391,8 @@ mod tests {
             assert_eq!(heard.line(line.as_bytes(), 0).as_deref(), Some("building x"));
         }
         assert_eq!((heard.paths.len(), heard.dropped), (DERIVATIONS_MAX, 2));
-        let line = format!(r#"@nix {{"action":"result","id":0,"type":101,"fields":["{}é"]}}"#, "é".repeat(TEXT_BYTES_MAX));
+        let line =
+            format!(r#"@nix {{"action":"result","id":0,"type":101,"fields":["{}é"]}}"#, "é".repeat(TEXT_BYTES_MAX));
         heard.line(line.as_bytes(), 0);
         heard.line(line.as_bytes(), 0);
         assert!(heard.paths["/s/0-x.drv"].output.len() <= TEXT_BYTES_MAX);
@@ -390,7 +400,8 @@ mod tests {
 
     #[test]
     fn colours() {
-        for (text, bare) in [("a", "a"), ("\x1b[31;1me\x1b[0m", "e"), ("\x1b", ""), ("\x1bx", "x"), ("a\x1b[1", "a[1")] {
+        for (text, bare) in [("a", "a"), ("\x1b[31;1me\x1b[0m", "e"), ("\x1b", ""), ("\x1bx", "x"), ("a\x1b[1", "a[1")]
+        {
             assert_eq!(without_colours(text), bare);
         }
     }

@@ -209,7 +209,8 @@ mod tests {
 
     #[test]
     fn several_are_told_apart_by_being_asked_again() {
-        let [a, b] = ["a", "b"].map(|name| format!(r#"{{"drvPath":"/s/0-{name}.drv","outputs":{{"out":"/s/1-{name}"}}}}"#));
+        let [a, b] =
+            ["a", "b"].map(|name| format!(r#"{{"drvPath":"/s/0-{name}.drv","outputs":{{"out":"/s/1-{name}"}}}}"#));
         let answers = format!("[{b},{a}]\n[{a}]\n[{b}]\n");
         let fetched = Told { what: What::Substitute, ..told("") };
         let expected = "a Passed \"\"\nlib Skipped \"fetched from another store\"\nb Skipped \"cached: it was in the store\"\n\

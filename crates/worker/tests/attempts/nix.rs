@@ -83,9 +83,8 @@ async fn check(ground: &crate::ground::Ground, job: serde_json::Value, expected:
         let mut logged = log.0.lock().unwrap();
         for (_, _, text) in &mut logged.pieces {
             let lines = String::from_utf8_lossy(text).into_owned();
-            let is_kept = |line: &&str| {
-                !["Git tree '", "building '", "evaluating"].iter().any(|noise| line.contains(noise))
-            };
+            let is_kept =
+                |line: &&str| !["Git tree '", "building '", "evaluating"].iter().any(|noise| line.contains(noise));
             *text = lines.lines().filter(is_kept).map(|line| format!("{line}\n")).collect::<String>().into_bytes();
         }
     }
@@ -167,9 +166,11 @@ fn a_build() {
                 artifacts: report.artifacts.clone(),
             },
         )];
-        let job = json!({ "workspace": "isolated", "steps": [{ "name": "files", "run": "cat result/app result/base" }] });
-        let (report, log) =
-            ground.run_with(job, needs.into(), Default::default(), ropewalk_worker::Cancel::new(), Default::default()).await;
+        let job =
+            json!({ "workspace": "isolated", "steps": [{ "name": "files", "run": "cat result/app result/base" }] });
+        let (report, log) = ground
+            .run_with(job, needs.into(), Default::default(), ropewalk_worker::Cancel::new(), Default::default())
+            .await;
         compare(&report, &log, "passed {}\npassed 0: files\n0 Stdout: base app\n0 Stdout: base");
     });
 }
