@@ -67,7 +67,7 @@ fn wanted<'g>(graph: &'g Graph, only: &BTreeSet<String>) -> BTreeSet<&'g JobName
 mod tests {
     use std::collections::BTreeSet;
 
-    use graph::{Graph, JobName};
+    use graph::{Graph, JobName, Need};
     use serde_json::json;
 
     use super::{Kind, lacking_kind, wanted};
@@ -77,9 +77,9 @@ mod tests {
         let nix = json!({ "nix": { "nix": "." } });
         let graph: Graph = serde_json::from_value(json!({ "jobs": {
             "a": { "steps": [{ "run": "true" }] },
-            "b": { "environment": nix, "needs": [{ "job": "a" }] },
+            "b": { "environment": nix, "needs": [Need::success("a")] },
             "c": { "environment": nix, "skip": { "reason": "dropped" } },
-            "d": { "steps": [{ "run": "nix build", "nix_build": ["."] }], "needs": [{ "job": "b" }] },
+            "d": { "steps": [{ "run": "nix build", "nix_build": ["."] }], "needs": [Need::success("b")] },
         }}))
         .expect("a graph");
         let kind = |probe| Kind { label: "nix", name: "Nix", probe };

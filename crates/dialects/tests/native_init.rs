@@ -219,6 +219,11 @@ fn others() {
     check(&[("App.csproj", "")], &["dotnet"], "dotnet: dotnet test");
     check(&[("deno.json", "")], &["deno"], "deno: deno test");
     check(&[("Makefile", "a:\n")], &["make"], "make: make");
+    check(
+        &[("flake.nix", ""), ("Makefile", "test:\n")],
+        &["make", "nix"],
+        "flake: nix --extra-experimental-features 'nix-command flakes' flake check\nmake: make test",
+    );
 }
 
 #[test]

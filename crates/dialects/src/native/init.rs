@@ -45,7 +45,7 @@ pub fn propose_program(
 fn look(paths: &[String], read: &dyn Fn(&str) -> Option<String>, program_exists: &dyn Fn(&str) -> bool) -> Found {
     let repository = Repository { paths: paths.iter().map(String::as_str).collect(), read, program_exists };
     let mut found = Found::default();
-    let looks = [rust, node::look, go, python::look, java, elixir, ruby, others, cmake, meson, autotools, make];
+    let looks = [rust, node::look, go, python::look, java, elixir, ruby, others, cmake, meson, autotools, make, nix];
     for look in looks {
         look(&repository, &mut found);
     }
@@ -271,6 +271,17 @@ fn make(repository: &Repository<'_>, found: &mut Found) {
         run.push("make".to_owned());
     }
     found.add(repository, &["make"], job("make", "Makes the targets of the Makefile.", run));
+}
+
+fn nix(repository: &Repository<'_>, found: &mut Found) {
+    if repository.has("flake.nix") {
+        let check = "nix --extra-experimental-features 'nix-command flakes' flake check";
+        found.add(
+            repository,
+            &["nix"],
+            job("flake", "Builds the flake's checks and evaluates the rest of it.", [check]),
+        );
+    }
 }
 
 fn has_target(makefile: &str, target: &str) -> bool {

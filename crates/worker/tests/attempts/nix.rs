@@ -69,7 +69,8 @@ fn with_nix<F: AsyncFnOnce(&crate::ground::Ground)>(test: F) {
     if !has_nix(&directory) {
         return;
     }
-    on_ground(&[("flake.nix", FLAKE)], async |ground| {
+    let flake = FLAKE.replace("x86_64", std::env::consts::ARCH);
+    on_ground(&[("flake.nix", &flake)], async |ground| {
         let git = std::process::Command::new("git").args(["add", "-A"]).current_dir(&ground.root).status();
         assert!(git.is_ok_and(|status| status.success()), "git add");
         test(ground).await;
