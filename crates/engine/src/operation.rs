@@ -101,6 +101,7 @@ fn contexts_read(job: &Job) -> BTreeSet<String> {
         .env
         .values()
         .chain(job.steps.iter().flat_map(|step| step.env.values().chain([&step.name]).chain(&step.working_directory)));
+    let texts = texts.chain(job.environment.texts());
     let caches = job.cache.iter().flat_map(|cache| cache.restore.iter().chain([&cache.key]));
     for text in texts.chain(caches) {
         if let Text::Template(template) = text

@@ -308,6 +308,15 @@ impl Environment {
         }
     }
 
+    /// Its texts that may hold `${{ }}`, evaluated when a worker starts the job.
+    #[must_use]
+    pub fn texts(&self) -> Vec<&Text> {
+        match self {
+            Self::Host | Self::Sandbox { .. } | Self::Kubernetes { .. } => Vec::new(),
+            Self::Image { image: text } | Self::Dockerfile { dockerfile: text } | Self::Nix { nix: text } => vec![text],
+        }
+    }
+
     /// The label of workers that have what it takes besides the operating system. A worker finds out by itself which of
     /// these it has.
     #[must_use]

@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use graph::{
-    Artifact, AttemptReport, AttemptSpec, Environment, Failure, Outcome, Reuse, StepReport, TestCase, Text, Timestamp,
-    Usage, WorkspaceKind,
+    Artifact, AttemptReport, AttemptSpec, Failure, Outcome, Reuse, StepReport, TestCase, Text, Timestamp, Usage,
+    WorkspaceKind,
 };
 use serde_json::Value;
 use tokio::time::Instant;
@@ -249,7 +249,7 @@ impl<'w> Attempt<'w> {
         let job = &self.spec.job;
         let is_template = |text: &Text| matches!(text, Text::Template(_));
         job.env.values().any(is_template)
-            || matches!(&job.environment, Environment::Nix { nix } if is_template(nix))
+            || job.environment.texts().into_iter().any(is_template)
             || job.cache.iter().any(|cache| is_template(&cache.key) || cache.restore.iter().any(is_template))
             || job.steps.iter().any(|step| {
                 step.condition.is_some()
