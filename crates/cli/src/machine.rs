@@ -17,11 +17,24 @@ struct Kind {
     probe: fn() -> Result<(), String>,
 }
 
-const KINDS: [Kind; 1] = [Kind {
-    label: graph::nix::LABEL,
-    name: "Nix",
-    probe: || worker::nix::find().map(drop).map_err(|none| none.to_string()),
-}];
+const KINDS: [Kind; 2] = [
+    Kind {
+        label: graph::nix::LABEL,
+        name: "Nix",
+        probe: || worker::nix::find().map(drop).map_err(|none| none.to_string()),
+    },
+    Kind { label: graph::ENGINE_LABEL, name: "a container engine", probe: probe_engine },
+];
+
+/// Asks an engine whether it is there: on a thread of its own, since the caller may have a runtime already.
+fn probe_engine() -> Result<(), String> {
+    let asked = std::thread::spawn(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| error.to_string())?;
+        runtime.block_on(worker::container::Engine::find()).map(drop).map_err(|error| error.with_hint())
+    });
+    asked.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
 
 /// The labels that this machine has by what is installed.
 pub fn labels() -> impl Iterator<Item = String> {

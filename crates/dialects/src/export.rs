@@ -111,12 +111,21 @@ impl Piece {
             Environment::Sandbox { network: Network::Off } => {
                 notes.push("Ropewalk runs it without network; here it has one.".to_owned());
             }
-            Environment::Dockerfile { dockerfile } => {
+            Environment::Dockerfile { dockerfile, .. } => {
                 notes.push(format!("It runs in an image built from {dockerfile}: build it, and name it here."));
             }
             Environment::Nix { nix } => notes.push(format!("It runs in the Nix shell of {nix}.")),
             Environment::Kubernetes { .. } => notes.push("It runs in a pod with a template of its own.".to_owned()),
             _ => {}
+        }
+        if self.job.environment.container().is_some_and(|container| *container != graph::Container::default()) {
+            notes.push(
+                "How its container is made (user, network, entrypoint, platform, login) is not written here."
+                    .to_owned(),
+            );
+        }
+        for (name, service) in &self.job.services {
+            notes.push(format!("It has a service `{name}` of the image {}: add it.", service.image));
         }
         if self.job.cleanup && !with.cleanup {
             notes.push("Ropewalk runs it also when the build is canceled.".to_owned());

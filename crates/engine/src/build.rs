@@ -41,6 +41,8 @@ pub(crate) struct Build {
     pub attempts: Vec<SlotIndex>,
     /// Ids that the last evaluation asked about and that stand for legs of a matrix, with how many have not ended.
     pub legs_asked: BTreeMap<JobName, usize>,
+    /// What images were found to be, by reference: what the first attempt that told of one said.
+    pub images: BTreeMap<String, String>,
     /// Jobs of the graph that have not ended.
     pub n_unended: usize,
     /// Those of them that wait for needs.
@@ -220,6 +222,7 @@ impl Build {
             index_of: HashMap::new(),
             attempts: Vec::new(),
             legs_asked: BTreeMap::new(),
+            images: BTreeMap::new(),
             n_unended: 0,
             n_blocked: 0,
             halt: None,

@@ -530,6 +530,7 @@ impl Engine {
                 OperationState::Known(digest) => Some(digest),
                 OperationState::Unasked | OperationState::Unknown => None,
             },
+            images: if slot.job.needs_engine() { build.images.clone() } else { Default::default() },
             origin: build.request.origin.clone(),
         };
         Some(Effect::Start { worker: lease.worker.clone(), spec: Box::new(spec) })

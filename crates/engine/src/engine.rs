@@ -308,6 +308,9 @@ impl Engine {
             self.schedule.learn(slot.name.id(), took_ms);
         }
         slot.retry_at = retry_at;
+        for (reference, digest) in &report.images {
+            build.images.entry(reference.clone()).or_insert_with(|| digest.clone());
+        }
         // Of one that broke off nobody knows how far it got.
         if is_charged && (is_passed || matches!(report.outcome, Outcome::Failed(Failure::Step { .. }))) {
             // How it found its worker before it was handed over is not known here.

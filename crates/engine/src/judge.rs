@@ -256,6 +256,10 @@ impl Engine {
             report.outcome = Outcome::Failed(Failure::Infra { message });
         }
         crate::report::bound(&mut report);
+        if let Some(fault) = moved_image(&self.builds[&job.0], &report) {
+            report.outcome = Outcome::Failed(Failure::Infra { message: fault });
+            report.artifacts.clear();
+        }
         self.finish(step, job, report);
     }
 
@@ -360,6 +364,16 @@ fn bound_passed(build: &Build, n_questions: usize) -> Option<Diagnostic> {
         return Some(Diagnostic::error("grows-without-end", message).help("let the pipeline ask for less"));
     }
     None
+}
+
+/// Why the report cannot count: one of its images is not what it was in an earlier attempt of the build, which began at the same
+/// time. The next try is told what the image is.
+fn moved_image(build: &Build, report: &AttemptReport) -> Option<String> {
+    let moved =
+        |(reference, digest): &(&String, &String)| build.images.get(*reference).is_some_and(|known| known != *digest);
+    let (reference, digest) = report.images.iter().find(moved)?;
+    let known = &build.images[reference];
+    Some(format!("the image `{reference}` is {known} in this build, and came to be {digest} while the job began"))
 }
 
 /// Holes for which no question is open.

@@ -48,6 +48,9 @@ pub fn operation(
         put(format!("matrix:{name}"), value.to_string());
     }
     put("environment".to_owned(), json(&job.environment));
+    if !job.services.is_empty() {
+        put("services".to_owned(), json(&job.services));
+    }
     put("workspace".to_owned(), json(&job.workspace));
     put("outputs".to_owned(), json(&job.outputs));
     put("artifacts".to_owned(), json(&job.artifacts));
@@ -102,6 +105,7 @@ fn contexts_read(job: &Job) -> BTreeSet<String> {
         .values()
         .chain(job.steps.iter().flat_map(|step| step.env.values().chain([&step.name]).chain(&step.working_directory)));
     let texts = texts.chain(job.environment.texts());
+    let texts = texts.chain(job.services.values().flat_map(graph::Service::texts));
     let caches = job.cache.iter().flat_map(|cache| cache.restore.iter().chain([&cache.key]));
     for text in texts.chain(caches) {
         if let Text::Template(template) = text

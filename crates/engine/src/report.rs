@@ -10,7 +10,9 @@ pub const OUTPUTS_BYTES_MAX: usize = 4 << 20;
 /// The most artifacts of one attempt.
 pub const ARTIFACTS_MAX: usize = 10_000;
 /// The most steps of one report.
-pub const STEPS_MAX: usize = graph::Job::STEPS_MAX;
+pub const STEPS_MAX: usize = graph::Job::STEPS_MAX + graph::Job::SECTIONS_MAX;
+/// The most images of one report.
+pub const IMAGES_MAX: usize = 1 + graph::Job::SERVICES_MAX;
 /// The most tests of one report.
 pub const TESTS_MAX: usize = 100_000;
 /// The most bytes of the tests of one report, all their texts together.
@@ -27,6 +29,14 @@ pub(crate) fn bound(report: &mut AttemptReport) {
     report.notes.truncate(NOTES_MAX);
     report.notes.iter_mut().for_each(|note| cut(note, TEXT_BYTES_MAX));
     let mut left_out = Vec::new();
+    if report.images.len() > IMAGES_MAX {
+        left_out.push(format!(
+            "{} images are left out: a report has at most {IMAGES_MAX}",
+            report.images.len() - IMAGES_MAX
+        ));
+        report.images = std::mem::take(&mut report.images).into_iter().take(IMAGES_MAX).collect();
+    }
+    report.images.retain(|reference, digest| reference.len() + digest.len() <= TEXT_BYTES_MAX);
     if let Some(fault) = outputs_fault(report) {
         report.outcome = Outcome::Failed(Failure::Infra { message: fault });
         report.artifacts.clear();

@@ -39,6 +39,9 @@ pub struct AttemptSpec {
     /// The operation's digest, if the result may be reused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation: Option<Digest>,
+    /// What earlier attempts of the build found images to be, by reference.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub images: BTreeMap<String, String>,
     /// The build's project and files, on a server.
     #[serde(default, skip_serializing_if = "Origin::is_empty")]
     pub origin: Origin,
@@ -93,6 +96,9 @@ pub struct AttemptReport {
     /// Markdown written to `$ROPEWALK_SUMMARY`, all steps together.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub summary: String,
+    /// What its images were, by reference: `NAME@sha256:…` as its registry knows it, else the engine's own `sha256:…`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub images: BTreeMap<String, String>,
     /// Remarks for people: processes left behind, an input changed while the job ran, a cache not saved.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -111,6 +117,7 @@ impl AttemptReport {
             usage: Usage::default(),
             tests: Vec::new(),
             summary: String::new(),
+            images: BTreeMap::new(),
             notes: Vec::new(),
         }
     }

@@ -91,6 +91,9 @@ pub struct Job {
     /// Where the steps run.
     #[serde(skip_serializing_if = "is_default")]
     pub environment: Environment,
+    /// Containers beside the job's own, by the name under which its steps reach them.
+    #[serde(skip_serializing_if = "is_default")]
+    pub services: BTreeMap<String, Service>,
     /// Which files the steps see.
     #[serde(skip_serializing_if = "is_default")]
     pub workspace: WorkspaceKind,
@@ -151,6 +154,28 @@ pub struct Job {
 impl Job {
     /// The most steps of one job.
     pub const STEPS_MAX: usize = 1000;
+    /// The most services of one job.
+    pub const SERVICES_MAX: usize = 50;
+    /// The most logs that an attempt has beside those of its steps: of fetching or building images, and of services.
+    pub const SECTIONS_MAX: usize = 1 + 2 * Self::SERVICES_MAX;
+
+    /// Whether it needs a container engine.
+    #[must_use]
+    pub fn needs_engine(&self) -> bool {
+        self.environment.container().is_some() || !self.services.is_empty()
+    }
+
+    /// Names of all secrets whose values its worker needs: those for its steps, and those for registries.
+    #[must_use]
+    pub fn all_secrets(&self) -> BTreeSet<String> {
+        let own = self.environment.container().map(|container| &container.login);
+        let logins = own.into_iter().chain(self.services.values().map(|service| &service.login));
+        self.secrets
+            .iter()
+            .cloned()
+            .chain(logins.filter(|name| !name.is_empty()).map(|name| name.to_string()))
+            .collect()
+    }
 
     /// The only files of the tree that it sees in a sandbox, by glob: what it declares as inputs, whether or not it is
     /// reused by them. `None` is all.
@@ -272,15 +297,30 @@ pub enum Environment {
         #[serde(default)]
         network: Network,
     },
-    /// In a container of this image. No executor yet.
+    /// In a container of this image.
     Image {
         /// The image's reference.
         image: Text,
+        /// How its container is made.
+        #[serde(default, skip_serializing_if = "is_default")]
+        container: Box<Container>,
     },
-    /// In a container of an image built from this file. No executor yet.
+    /// In a container of an image built from this file.
     Dockerfile {
-        /// Relative to the repository.
+        /// Relative to the project.
         dockerfile: Text,
+        /// The directory that the build sees, relative to the project; empty is the project itself.
+        #[serde(default, skip_serializing_if = "is_default")]
+        context: Box<str>,
+        /// Its build arguments.
+        #[serde(default, skip_serializing_if = "is_default")]
+        args: BTreeMap<String, Text>,
+        /// The stage that is built; empty is the last.
+        #[serde(default, skip_serializing_if = "is_default")]
+        target: Box<str>,
+        /// How its container is made.
+        #[serde(default, skip_serializing_if = "is_default")]
+        container: Box<Container>,
     },
     /// As processes of the machine, with the variables of a flake's development shell.
     Nix {
@@ -294,7 +334,19 @@ pub enum Environment {
     },
 }
 
+/// The label of workers that have a container engine.
+pub const ENGINE_LABEL: &str = "engine";
+
 impl Environment {
+    /// How its container is made, if it is one.
+    #[must_use]
+    pub fn container(&self) -> Option<&Container> {
+        match self {
+            Self::Image { container, .. } | Self::Dockerfile { container, .. } => Some(container),
+            Self::Host | Self::Sandbox { .. } | Self::Nix { .. } | Self::Kubernetes { .. } => None,
+        }
+    }
+
     /// The word for people.
     #[must_use]
     pub fn word(&self) -> &'static str {
@@ -313,7 +365,8 @@ impl Environment {
     pub fn texts(&self) -> Vec<&Text> {
         match self {
             Self::Host | Self::Sandbox { .. } | Self::Kubernetes { .. } => Vec::new(),
-            Self::Image { image: text } | Self::Dockerfile { dockerfile: text } | Self::Nix { nix: text } => vec![text],
+            Self::Image { image: text, .. } | Self::Nix { nix: text } => vec![text],
+            Self::Dockerfile { dockerfile, args, .. } => args.values().chain([dockerfile]).collect(),
         }
     }
 
@@ -323,16 +376,103 @@ impl Environment {
     pub fn label(&self) -> Option<&'static str> {
         match self {
             Self::Nix { .. } => Some(crate::nix::LABEL),
-            Self::Host
-            | Self::Sandbox { .. }
-            | Self::Image { .. }
-            | Self::Dockerfile { .. }
-            | Self::Kubernetes { .. } => None,
+            Self::Image { .. } | Self::Dockerfile { .. } => Some(ENGINE_LABEL),
+            Self::Host | Self::Sandbox { .. } | Self::Kubernetes { .. } => None,
         }
     }
 }
 
-/// Whether a sandbox reaches the network.
+/// How the container of a job is made.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Container {
+    /// The program and arguments that start the container's first process, in place of nothing: the image's own is not used.
+    #[serde(skip_serializing_if = "is_default")]
+    pub entrypoint: Vec<String>,
+    /// The user, by name or number, with or without `:GROUP`; empty is the worker's own ids.
+    #[serde(skip_serializing_if = "is_default")]
+    pub user: Box<str>,
+    /// Whether it reaches the network.
+    #[serde(skip_serializing_if = "is_default")]
+    pub network: Network,
+    /// `OS/ARCHITECTURE`; empty is the engine's own.
+    #[serde(skip_serializing_if = "is_default")]
+    pub platform: Box<str>,
+    /// When the image is fetched.
+    #[serde(skip_serializing_if = "is_default")]
+    pub pull: Pull,
+    /// The name of a secret that holds `user:password` for the image's registry; empty is none.
+    #[serde(skip_serializing_if = "is_default")]
+    pub login: Box<str>,
+}
+
+/// When an image is fetched from its registry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pull {
+    /// Where the engine has none of this name.
+    #[default]
+    Missing,
+    /// Once a build.
+    Always,
+    /// It must be there.
+    Never,
+}
+
+/// A container beside the job's, which is reached by its name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Service {
+    /// The image's reference.
+    pub image: Text,
+    /// Its environment variables, over the image's.
+    #[serde(skip_serializing_if = "is_default")]
+    pub env: BTreeMap<String, Text>,
+    /// The TCP ports on which it must listen before the first step.
+    #[serde(skip_serializing_if = "is_default")]
+    pub ports: BTreeSet<u16>,
+    /// A command that must pass in it before the first step.
+    #[serde(skip_serializing_if = "is_default")]
+    pub health: Option<Health>,
+    /// Directories that it keeps in memory.
+    #[serde(skip_serializing_if = "is_default")]
+    pub tmpfs: BTreeSet<String>,
+    /// When the image is fetched.
+    #[serde(skip_serializing_if = "is_default")]
+    pub pull: Pull,
+    /// The name of a secret that holds `user:password` for the image's registry; empty is none.
+    #[serde(skip_serializing_if = "is_default")]
+    pub login: Box<str>,
+}
+
+impl Service {
+    /// Its texts that may hold `${{ }}`, evaluated when a worker starts the job.
+    pub fn texts(&self) -> impl Iterator<Item = &Text> {
+        self.env.values().chain([&self.image])
+    }
+}
+
+/// By what a service says that it is ready.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// A script for the image's `/bin/sh`; it is well when the script passes.
+    pub command: Box<str>,
+    /// Between two tries, in milliseconds.
+    pub interval_ms: u64,
+    /// The most tries.
+    pub retries: u32,
+}
+
+impl Health {
+    /// Between two tries, in milliseconds, if nothing is said.
+    pub const INTERVAL_MS: u64 = 1000;
+    /// The most tries, if nothing is said.
+    pub const RETRIES: u32 = 60;
+    /// The most tries that a pipeline may ask for.
+    pub const RETRIES_MAX: u32 = 10_000;
+}
+
+/// Whether a sandbox or a container reaches the network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Network {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use ropewalk::condition::{all, any, branch, changed, event, not, param, tag};
 use ropewalk::{
-    Cache, Ci, Concurrency, Environment, EventKind, Json, Matrix, Network, Retry, RetryOn, Reuse, Step, Workspace,
-    field,
+    Cache, Ci, Concurrency, Environment, EventKind, Json, Matrix, Network, Pull, Retry, RetryOn, Reuse, Service, Step,
+    Workspace, field,
 };
 
 fn keys(ci: &Ci) {
@@ -78,6 +78,33 @@ fn keys(ci: &Ci) {
         .run("true");
     ci.job("image").environment(Environment::image("rust:${{ event.branch }}")).reuse(Reuse::Never).run("true");
     ci.job("file").environment(Environment::dockerfile("ci/Dockerfile")).artifacts(["a", "b"]).run("true");
+    ci.job("container")
+        .environment(
+            Environment::image("a")
+                .entrypoint(["tini", "--"])
+                .user("1000")
+                .network(Network::Off)
+                .platform("linux/arm64")
+                .pull(Pull::Always)
+                .login("LOGIN"),
+        )
+        .service("cache", Service::image("redis:7"))
+        .service(
+            "db",
+            Service::image("postgres:${{ event.branch }}")
+                .env("POSTGRES_PASSWORD", "x")
+                .ports([5432])
+                .health("pg_isready", Duration::from_millis(500), 9)
+                .tmpfs("/data")
+                .pull(Pull::Never)
+                .login("LOGIN"),
+        )
+        .run("true");
+    ci.job("from_file")
+        .environment(
+            Environment::dockerfile("D").context("ci").arg("BRANCH", "${{ event.branch }}").arg("N", 1).target("t"),
+        )
+        .run("true");
     ci.job("nix").environment(Environment::nix(".#ci")).run("true").step(Step::nix_build(".#one"));
     ci.job("built")
         .artifacts(["nix:app"])

@@ -16,7 +16,7 @@ use crate::json::Json;
 use crate::mark::Mark;
 use crate::step::{Step, one_or_list};
 use crate::texts::Texts;
-use crate::words::{self, Cache, Concurrency, Environment, Matrix, Retry, Reuse, Workspace};
+use crate::words::{self, Cache, Concurrency, Environment, Matrix, Retry, Reuse, Service, Workspace};
 
 /// A job: `O` is what its function returns, `V` what its function takes.
 ///
@@ -459,6 +459,20 @@ impl<O, V> Job<O, V> {
     #[track_caller]
     pub fn secrets(self, names: impl Texts) -> Self {
         self.append("secrets", names)
+    }
+
+    /// A container beside the job's own, which its steps reach by this name.
+    #[track_caller]
+    pub fn service(self, name: impl Into<String>, service: Service) -> Self {
+        let mark = Location::caller();
+        let entry = (name.into(), Json::Object(service.0));
+        let mut shared = self.ci.shared.borrow_mut();
+        if let Json::Object(services) = shared.entry(self.index, "services", Json::Object(Vec::new()), mark) {
+            services.retain(|(name, _)| *name != entry.0);
+            services.push(entry);
+        }
+        drop(shared);
+        self
     }
 
     /// The stage it belongs to.

@@ -57,7 +57,7 @@ pub use ropewalk_derive::Data;
 pub use step::Step;
 pub use term::{Caught, Term, TermState};
 pub use texts::Texts;
-pub use words::{Cache, Concurrency, Environment, Matrix, Network, Retry, RetryOn, Reuse, Workspace};
+pub use words::{Cache, Concurrency, Environment, Matrix, Network, Pull, Retry, RetryOn, Reuse, Service, Workspace};
 
 // The derive names the crate by its own name.
 extern crate self as ropewalk;

@@ -19,11 +19,7 @@ impl Environment {
     /// Processes with namespaces of their own and a read-only system.
     #[must_use]
     pub fn sandbox(network: Network) -> Self {
-        let word = match network {
-            Network::On => "on",
-            Network::Off => "off",
-        };
-        Self(Json::object([("sandbox", Json::object([("network", word.into())]))]))
+        Self(Json::object([("sandbox", Json::object([("network", network.word().into())]))]))
     }
 
     /// A container of this image; may hold `${{ }}`.
@@ -48,6 +44,169 @@ impl Environment {
     #[must_use]
     pub fn kubernetes(template: Json) -> Self {
         Self(Json::object([("kubernetes", template)]))
+    }
+}
+
+/// Settings of containers: of [`Environment::image`] and [`Environment::dockerfile`].
+impl Environment {
+    /// `dockerfile`: the directory that the build sees, relative to the project. Without it: the project's.
+    #[must_use]
+    pub fn context(self, directory: impl Into<String>) -> Self {
+        self.with("context", Json::Text(directory.into()))
+    }
+
+    /// `dockerfile`: an argument of the build; may hold `${{ }}`.
+    #[must_use]
+    pub fn arg(mut self, name: impl Into<String>, value: impl Into<Json>) -> Self {
+        if let Json::Object(entries) = &mut self.0 {
+            let entry = (name.into(), value.into());
+            match entries.iter_mut().find(|(key, _)| key == "args") {
+                Some((_, Json::Object(args))) => args.push(entry),
+                _ => entries.push(("args".to_owned(), Json::Object(vec![entry]))),
+            }
+        }
+        self
+    }
+
+    /// `dockerfile`: the stage that is built. Without it: the last.
+    #[must_use]
+    pub fn target(self, stage: impl Into<String>) -> Self {
+        self.with("target", Json::Text(stage.into()))
+    }
+
+    /// The program and arguments that start the container's first process; the image's own is not used.
+    #[must_use]
+    pub fn entrypoint(self, words: impl Texts) -> Self {
+        self.with("entrypoint", words.texts().into())
+    }
+
+    /// The user of the steps, with or without `:GROUP`. Without it: the ids of the worker.
+    #[must_use]
+    pub fn user(self, user: impl Into<String>) -> Self {
+        self.with("user", Json::Text(user.into()))
+    }
+
+    /// Whether the container reaches the network.
+    #[must_use]
+    pub fn network(self, network: Network) -> Self {
+        self.with("network", network.word().into())
+    }
+
+    /// `OS/ARCHITECTURE`, such as `linux/arm64`. Without it: the engine's own.
+    #[must_use]
+    pub fn platform(self, platform: impl Into<String>) -> Self {
+        self.with("platform", Json::Text(platform.into()))
+    }
+
+    /// `image`: when it is fetched. Without it: where the engine has none of this name.
+    #[must_use]
+    pub fn pull(self, pull: Pull) -> Self {
+        self.with("pull", pull.word().into())
+    }
+
+    /// The name of a secret that holds `user:password` for the image's registry.
+    #[must_use]
+    pub fn login(self, secret: impl Into<String>) -> Self {
+        self.with("login", Json::Text(secret.into()))
+    }
+
+    fn with(mut self, key: &str, value: Json) -> Self {
+        if let Json::Object(entries) = &mut self.0 {
+            entries.retain(|(name, _)| name != key);
+            entries.push((key.to_owned(), value));
+        }
+        self
+    }
+}
+
+/// When an image is fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pull {
+    /// Where the engine has no image of this name.
+    Missing,
+    /// Once a build.
+    Always,
+    /// The image must be there.
+    Never,
+}
+
+impl Pull {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Always => "always",
+            Self::Never => "never",
+        }
+    }
+}
+
+/// A container beside the job's own, which its steps reach by its name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service(pub(crate) Vec<(String, Json)>);
+
+impl Service {
+    /// A container of this image; may hold `${{ }}`.
+    #[must_use]
+    pub fn image(name: impl Into<String>) -> Self {
+        Self(vec![("image".to_owned(), Json::Text(name.into()))])
+    }
+
+    /// An environment variable of it; may hold `${{ }}`.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<String>, value: impl Into<Json>) -> Self {
+        let entry = (name.into(), value.into());
+        match self.0.iter_mut().find(|(key, _)| key == "env") {
+            Some((_, Json::Object(env))) => env.push(entry),
+            _ => self.0.push(("env".to_owned(), Json::Object(vec![entry]))),
+        }
+        self
+    }
+
+    /// TCP ports on which it must listen before the first step.
+    #[must_use]
+    pub fn ports(self, ports: impl IntoIterator<Item = u16>) -> Self {
+        self.with("ports", Json::List(ports.into_iter().map(Json::from).collect()))
+    }
+
+    /// A script for its `/bin/sh` that must pass before the first step, asked at most `retries` times with this wait between.
+    #[must_use]
+    pub fn health(self, command: impl Into<String>, interval: Duration, retries: u16) -> Self {
+        let health =
+            [("command", Json::Text(command.into())), ("interval", duration(interval)), ("retries", retries.into())];
+        self.with("health", Json::object(health))
+    }
+
+    /// Directories that it keeps in memory.
+    #[must_use]
+    pub fn tmpfs(self, directories: impl Texts) -> Self {
+        self.with("tmpfs", directories.texts().into())
+    }
+
+    /// When its image is fetched. Without it: where the engine has none of this name.
+    #[must_use]
+    pub fn pull(self, pull: Pull) -> Self {
+        self.with("pull", pull.word().into())
+    }
+
+    /// The name of a secret that holds `user:password` for the image's registry.
+    #[must_use]
+    pub fn login(self, secret: impl Into<String>) -> Self {
+        self.with("login", Json::Text(secret.into()))
+    }
+
+    fn with(mut self, key: &str, value: Json) -> Self {
+        self.0.retain(|(name, _)| name != key);
+        self.0.push((key.to_owned(), value));
+        self
+    }
+}
+
+impl Network {
+    fn word(self) -> &'static str {
+        match self {
+            Self::On => "on",
+            Self::Off => "off",
+        }
     }
 }
 

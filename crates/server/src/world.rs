@@ -436,12 +436,13 @@ impl World for ServerWorld {
 
 /// Sends an attempt to its worker, with its secrets if it has any.
 pub(crate) fn send_start(means: &Arc<Means>, spec: Arc<AttemptSpec>, trust: Trust) {
-    if spec.job.secrets.is_empty() {
+    let names = spec.job.all_secrets();
+    if names.is_empty() {
         return means.dispatch.start(&spec, &BTreeMap::new());
     }
     let means = Arc::clone(means);
     let tasks = means.tasks.clone();
-    tasks.spawn_blocking(move || match means.secrets.values(&spec.origin.project, trust, &spec.job.secrets) {
+    tasks.spawn_blocking(move || match means.secrets.values(&spec.origin.project, trust, &names) {
         Ok(secrets) => means.dispatch.start(&spec, &secrets),
         Err(no_value) => {
             let failure = match no_value {

@@ -151,6 +151,7 @@ async fn attempt(worker: &Worker, job: &str, number: u32) {
         event: Arc::new(Event::new(EventKind::Push)),
         needs: Default::default(),
         gate: None,
+        images: Default::default(),
         operation: None,
         origin: Default::default(),
     };

@@ -5,8 +5,8 @@
 //! here reads or writes files on the thread of all attempts but the few that steps leave for us.
 //!
 //! Reading order: here the walk; [`steps`] each step; [`command`] what a step becomes; [`environment`] its variables;
-//! [`values`] what steps hand on by files; [`nix`] development shells and builds by Nix; [`left`] what is kept of each step for a person;
-//! [`goods`] artifacts, caches and reports.
+//! [`values`] what steps hand on by files; [`nix`] development shells and builds by Nix; [`container`] what is different in a container;
+//! [`left`] what is kept of each step for a person; [`goods`] artifacts, caches and reports.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -21,6 +21,7 @@ use graph::{
 use serde_json::Value;
 use tokio::time::Instant;
 
+use self::container::{Contained, Section};
 use crate::cache::{Cache, Restored};
 use crate::cancel::{Asked, Cancel};
 use crate::contexts::{Contexts, Status};
@@ -43,6 +44,8 @@ mod nix;
 mod values;
 
 mod goods;
+
+mod container;
 
 pub use command::{CONTEXT_VARIABLE, STEP_VARIABLE};
 pub use goods::REPORTS_MAX;
@@ -149,6 +152,12 @@ struct Attempt<'w> {
     failure: Option<Failure>,
     status: Status,
     is_timed_out: bool,
+    /// What a container job has of its engine.
+    contained: Option<Contained>,
+    /// Logs beside those of the steps.
+    sections: Vec<Section>,
+    /// What images were found to be.
+    images: BTreeMap<String, String>,
     /// By when steps that run after a cancel must have ended.
     cleanup_deadline: Option<Instant>,
 }
@@ -194,6 +203,9 @@ impl<'w> Attempt<'w> {
             failure: None,
             status: Status::default(),
             is_timed_out: false,
+            contained: None,
+            sections: Vec::new(),
+            images: BTreeMap::new(),
             cleanup_deadline: None,
             spec,
         }
@@ -208,25 +220,29 @@ impl<'w> Attempt<'w> {
             return;
         }
         let slot = self.slot.as_ref().map(|slot| slot.directory().to_owned()).unwrap_or_default();
-        let place = match Place::open(self.worker, &self.spec, &slot).await {
+        let mut place = match Place::open(self.worker, &self.spec, &slot).await {
             Ok(place) => place,
             Err(fault) => return self.refuse(&fault),
         };
         for note in place.notes() {
             self.note(note.clone());
         }
-        self.run_in(&place).await;
+        self.run_in(&mut place).await;
         if let Err(error) = place.close(self.worker).await {
             self.note(format!("the workspace was not let go of: {error}"));
         }
     }
 
     fn refuse(&mut self, fault: &PlaceFault) {
-        self.fail(Failure::Infra { message: chain(fault) });
+        let message = chain(fault);
+        self.fail(match fault {
+            // Another try would find none either.
+            PlaceFault::Engine(_) => Failure::Setup { message },
+            _ => Failure::Infra { message },
+        });
     }
 
-    async fn run_in(&mut self, place: &Place) {
-        self.environment = self.base_environment(place);
+    async fn run_in(&mut self, place: &mut Place) {
         self.begin_to_keep(place);
         if self.needs_contexts() {
             let mut contexts = Contexts::new(&self.spec, place.runner(), place.files().to_owned());
@@ -234,10 +250,14 @@ impl<'w> Attempt<'w> {
             self.contexts = Some(contexts);
         }
         let before = self.look_at_inputs().await;
-        if self.prepare(place).await.is_ok() {
-            self.run_steps(place).await;
+        if self.find_image(place).await.is_ok() {
+            self.environment = self.base_environment(place);
+            if self.prepare(place).await.is_ok() && self.enter_container(place).await.is_ok() {
+                self.run_steps(place).await;
+            }
         }
         self.end_processes().await;
+        self.leave_container(place).await;
         self.close_held().await;
         self.compare_inputs(place, before).await;
         self.collect(place).await;
@@ -249,7 +269,6 @@ impl<'w> Attempt<'w> {
         let job = &self.spec.job;
         let is_template = |text: &Text| matches!(text, Text::Template(_));
         job.env.values().any(is_template)
-            || job.environment.texts().into_iter().any(is_template)
             || job.cache.iter().any(|cache| is_template(&cache.key) || cache.restore.iter().any(is_template))
             || job.steps.iter().any(|step| {
                 step.condition.is_some()
@@ -257,6 +276,7 @@ impl<'w> Attempt<'w> {
                     || step.env.values().any(is_template)
                     || step.working_directory.as_ref().is_some_and(is_template)
             })
+            || container::texts(job).any(is_template)
     }
 
     /// Environment, artifacts and caches before the first step.
@@ -383,6 +403,7 @@ impl<'w> Attempt<'w> {
             usage,
             tests: self.tests,
             summary: self.summary,
+            images: self.images,
             notes: self.notes,
         }
     }

@@ -23,6 +23,8 @@ pub mod file_commands;
 pub mod reports;
 
 #[cfg(target_os = "linux")]
+pub mod container;
+#[cfg(target_os = "linux")]
 pub mod keeper;
 #[cfg(target_os = "linux")]
 pub mod nix;

@@ -108,7 +108,7 @@ pub fn now_us() -> u64 {
 }
 
 /// Has the runtime watch a pipe.
-fn register(pipe: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+pub(crate) fn register(pipe: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: the value handed over owns its descriptor, which therefore stays open and its own while it is registered.
     Ok(unsafe { AsyncFd::register_with_interest(pipe, Interest::READABLE) }?)
 }
@@ -137,6 +137,12 @@ impl Channels {
         let reading = [register(out.read), register(err.read)];
         let [out_read, err_read] = reading.map(|pipe| pipe.map_err(ChannelFault::Unreadable));
         Ok(Self { reading: [out_read?, err_read?], writing: [out.write, err.write] })
+    }
+
+    /// Pipes that somebody else has made: stdout, stderr. The reading ends do not block.
+    pub(crate) fn of(reading: [OwnedFd; 2], writing: [OwnedFd; 2]) -> io::Result<Self> {
+        let [out, err] = reading.map(register);
+        Ok(Self { reading: [out?, err?], writing })
     }
 
     /// The ends for a step: stdout, stderr.

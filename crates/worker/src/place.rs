@@ -8,7 +8,8 @@ use std::sync::Arc;
 use graph::{AttemptNumber, AttemptSpec, BuildId, Environment, Network, Reuse, Shell, WorkspaceKind};
 
 use crate::cache::Owner;
-use crate::keeper::{Command, KeeperError, ViewId};
+use crate::container::Engine;
+use crate::keeper::{Command, KeeperError, View, ViewId};
 use crate::patterns::{PatternFault, Patterns};
 use crate::sandbox::{Sandbox, Walls};
 use crate::tree::{Tree, TreeError};
@@ -25,7 +26,15 @@ pub(crate) struct Place {
     own: Option<Own>,
     moved: Option<Moved>,
     walls: Option<Enclosure>,
+    contained: Option<Contained>,
     notes: Vec<String>,
+}
+
+/// What encloses the steps of a container job, besides its container.
+struct Contained {
+    engine: Engine,
+    /// What becomes `/tmp`.
+    temporary: PathBuf,
 }
 
 /// What encloses the steps.
@@ -40,14 +49,16 @@ struct Enclosure {
 
 /// A workspace of the job's own.
 struct Own {
-    open: OpenWorkspace,
+    workspace: Workspace,
+    /// `None` while a container has it.
+    open: Option<OpenWorkspace>,
     snapshot: Arc<Snapshot>,
-    directory: PathBuf,
 }
 
 /// A tree that is seen at another place, although it is worked in itself.
 struct Moved {
     view: ViewId,
+    from: PathBuf,
     /// Keeps `files` meaningful.
     _held: OwnedFd,
 }
@@ -61,6 +72,9 @@ pub(crate) enum PlaceFault {
     /// No sandbox can be had here.
     #[error("{0}")]
     Sandbox(String),
+    /// There is no container engine.
+    #[error("{0}")]
+    Engine(String),
     /// The workspace could not be made.
     #[error(transparent)]
     Workspace(#[from] WorkspaceError),
@@ -126,23 +140,35 @@ pub fn program_file(data: &Path, digest: graph::Digest) -> PathBuf {
 
 impl Place {
     pub async fn open(worker: &Worker, spec: &AttemptSpec, slot: &Path) -> Result<Self, PlaceFault> {
+        let mut engine = None;
         let sandbox = match &spec.job.environment {
             Environment::Host | Environment::Nix { .. } => None,
+            Environment::Image { .. } | Environment::Dockerfile { .. } => {
+                let found = worker.engine().await.map_err(|error| PlaceFault::Engine(error.with_hint()))?;
+                engine = Some(found);
+                None
+            }
             Environment::Sandbox { network } => Some((worker.sandbox().await.map_err(PlaceFault::Sandbox)?, *network)),
             other => return Err(PlaceFault::NoExecutor(other.word())),
         };
         let (mut place, temporary) = match spec.job.workspace {
             WorkspaceKind::InPlace => (Self::in_place(worker).await?, None),
             WorkspaceKind::Isolated => {
-                let (place, workspace) = Self::isolated(worker, spec, sandbox.is_some()).await?;
-                (place, Some(workspace))
+                let place = Self::isolated(worker, spec, sandbox.is_some()).await?;
+                let temporary = match (&place.own, sandbox.is_some() || engine.is_some()) {
+                    (Some(own), true) => Some(own.workspace.temporary()?),
+                    _ => None,
+                };
+                (place, temporary)
             }
         };
+        if let Some(engine) = engine {
+            let temporary = temporary.map_or_else(|| temporary_below(slot), Ok)?;
+            place.contained = Some(Contained { engine, temporary });
+            return Ok(place);
+        }
         if let Some((sandbox, network)) = sandbox {
-            let temporary = match temporary {
-                Some(workspace) => workspace.temporary()?,
-                None => temporary_below(slot)?,
-            };
+            let temporary = temporary.map_or_else(|| temporary_below(slot), Ok)?;
             let (hidden, writable) = ([worker.settings.data.clone()], [slot.to_owned()]);
             let programs = spec.job.steps.iter().filter_map(|step| match step.shell {
                 Shell::Program(digest) => Some(program_file(&worker.settings.data, digest)),
@@ -164,9 +190,9 @@ impl Place {
                 Ok((view, held)) => {
                     let folder = root.strip_prefix(tree).unwrap_or(Path::new("")).to_owned();
                     let files = PathBuf::from(format!("/proc/self/fd/{}", held.as_raw_fd())).join(&folder);
-                    let moved = Some(Moved { view, _held: held });
+                    let moved = Some(Moved { view, from: tree.clone(), _held: held });
                     let (tree, root) = (at.clone(), at.join(folder));
-                    return Ok(Self { tree, root, files, own: None, moved, walls: None, notes });
+                    return Ok(Self { tree, root, files, own: None, moved, walls: None, contained: None, notes });
                 }
                 Err(error) if error.is_lost() => return Err(WorkspaceError::from(KeeperError::Lost).into()),
                 Err(error) => {
@@ -175,14 +201,10 @@ impl Place {
             }
         }
         let (tree, files) = (root.clone(), root.clone());
-        Ok(Self { tree, root, files, own: None, moved: None, walls: None, notes })
+        Ok(Self { tree, root, files, own: None, moved: None, walls: None, contained: None, notes })
     }
 
-    async fn isolated(
-        worker: &Worker,
-        spec: &AttemptSpec,
-        sees_inputs_only: bool,
-    ) -> Result<(Self, Workspace), PlaceFault> {
+    async fn isolated(worker: &Worker, spec: &AttemptSpec, sees_inputs_only: bool) -> Result<Self, PlaceFault> {
         let snapshot = worker.snapshot().await?;
         let directory = workspace_directory(&worker.settings.data, spec.build, spec.attempt);
         let globs = spec.job.inputs().filter(|_| sees_inputs_only).map(<[String]>::to_vec);
@@ -203,8 +225,8 @@ impl Place {
         let notes = worker.settings.notes.iter().cloned();
         let notes = notes.chain(open.note.clone()).chain(snapshot.note().map(str::to_owned)).collect();
         let (tree, root, files) = (open.tree.clone(), open.root.clone(), open.files.clone());
-        let own = Some(Own { open, snapshot, directory: workspace.directory().to_owned() });
-        Ok((Self { tree, root, files, own, moved: None, walls: None, notes }, workspace))
+        let own = Some(Own { workspace, open: Some(open), snapshot });
+        Ok(Self { tree, root, files, own, moved: None, walls: None, contained: None, notes })
     }
 
     /// The workspace's root as steps see it: the project's folder.
@@ -219,7 +241,8 @@ impl Place {
 
     /// The directory of a workspace whose changes stand apart in a layer.
     pub fn layered(&self) -> Option<&Path> {
-        self.own.as_ref().filter(|own| own.open.view.is_some()).map(|own| own.directory.as_path())
+        let has_view = |own: &&Own| own.open.as_ref().is_none_or(|open| open.view.is_some());
+        self.own.as_ref().filter(has_view).map(|own| own.workspace.directory())
     }
 
     /// What people should know of it.
@@ -242,14 +265,65 @@ impl Place {
 
     /// The home directory of steps with this environment, and whose it is.
     pub fn home(&self, environment: &Variables) -> (Option<PathBuf>, Owner) {
+        if let Some(contained) = &self.contained {
+            // Another home is the image's, which nobody sees once the container is gone.
+            let is_temporary = environment.get("HOME").is_some_and(|home| home == "/tmp");
+            return (is_temporary.then(|| contained.temporary.clone()), Owner::Job);
+        }
         let home = environment.get("HOME").map(PathBuf::from);
         (home.filter(|home| home.is_absolute()), Owner::User)
+    }
+
+    /// The engine that a container job needs.
+    pub fn engine(&self) -> Option<&Engine> {
+        self.contained.as_ref().map(|contained| &contained.engine)
+    }
+
+    /// What becomes the `/tmp` of a container job.
+    pub fn temporary(&self) -> Option<&Path> {
+        self.contained.as_ref().map(|contained| contained.temporary.as_path())
+    }
+
+    /// The layers of an overlay that a container is to mount in place of this process.
+    pub fn layers(&self) -> Option<View> {
+        let own = self.own.as_ref()?;
+        own.open.as_ref().is_none_or(|open| open.view.is_some()).then(|| own.workspace.view()).flatten()
+    }
+
+    /// Where the files are for the machine, and where steps see them, if they are no overlay.
+    pub fn directory(&self) -> (PathBuf, PathBuf) {
+        let from = self.moved.as_ref().map_or(&self.tree, |moved| &moved.from);
+        (from.clone(), self.tree.clone())
+    }
+
+    /// Leaves the overlay to a container: until [`Place::take_back`] this process sees nothing of the files.
+    pub async fn leave_to_container(&mut self, worker: &Worker) -> Result<(), PlaceFault> {
+        if let Some(own) = &mut self.own
+            && let Some(open) = own.open.take_if(|open| open.view.is_some())
+        {
+            open.close(&worker.processes).await.map_err(WorkspaceError::from)?;
+            own.workspace.renew()?;
+        }
+        Ok(())
+    }
+
+    /// Opens the overlay again, once no container has it.
+    pub async fn take_back(&mut self, worker: &Worker) -> Result<(), PlaceFault> {
+        if let Some(own) = &mut self.own
+            && own.open.is_none()
+        {
+            own.workspace.renew()?;
+            let open = own.workspace.open(&worker.processes, &own.snapshot).await?;
+            self.files.clone_from(&open.files);
+            own.open = Some(open);
+        }
+        Ok(())
     }
 
     /// Makes the command run here.
     pub fn enter(&self, command: &mut Command) {
         if let Some(own) = &self.own {
-            command.view = own.open.view;
+            command.view = own.open.as_ref().and_then(|open| open.view);
         }
         if let Some(moved) = &self.moved {
             command.view = Some(moved.view);
@@ -279,10 +353,10 @@ impl Place {
 
     /// Lets go of it; the job's files stay for people to look at.
     pub async fn close(self, worker: &Worker) -> Result<(), KeeperError> {
-        if let Some(own) = self.own {
-            own.open.close(&worker.processes).await?;
+        if let Some(open) = self.own.and_then(|own| own.open) {
+            open.close(&worker.processes).await?;
         }
-        if let Some(Moved { view, _held: held }) = self.moved {
+        if let Some(Moved { view, _held: held, .. }) = self.moved {
             drop(held);
             worker.processes.close_view(view).await?;
         }

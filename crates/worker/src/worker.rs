@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +13,8 @@ use tokio::sync::OnceCell;
 
 use graph::{BuildId, JobName, StepReport, Timestamp};
 
+use crate::container::image::Pins;
+use crate::container::{Engine, EngineError};
 use crate::file_commands::{CommandFiles, is_reserved};
 use crate::keeper::Processes;
 use crate::output::FreeChannels;
@@ -107,7 +109,19 @@ pub struct Worker {
     sandbox: OnceCell<Result<Sandbox, String>>,
     /// What the layers of steps may still take.
     pub(crate) budget: Arc<Budget>,
+    engine: OnceCell<Result<Engine, EngineError>>,
+    /// What the build knows of images.
+    pub(crate) pins: Pins,
+    /// Whether something may be left with the engine.
+    containers: AtomicU8,
 }
+
+/// [`Worker::containers`]: it never had any.
+const NO_CONTAINERS: u8 = 0;
+/// It noted that it has some.
+const CONTAINERS_NOTED: u8 = 1;
+/// Some were not removed.
+const CONTAINERS_LEFT: u8 = 2;
 
 /// Directories for the files of steps: as many as attempts ever ran at once.
 #[derive(Default)]
@@ -145,6 +159,9 @@ impl Worker {
             snapshot: OnceCell::new(),
             sandbox: OnceCell::new(),
             budget,
+            engine: OnceCell::new(),
+            pins: Pins::default(),
+            containers: AtomicU8::new(NO_CONTAINERS),
         })
     }
 
@@ -188,6 +205,33 @@ impl Worker {
         probed.await.clone()
     }
 
+    /// The container engine of this machine; looked for when somebody asks first.
+    ///
+    /// # Errors
+    /// There is none; [`EngineError::with_hint`] says what to install.
+    pub async fn engine(&self) -> Result<Engine, EngineError> {
+        self.engine.get_or_init(Engine::find).await.clone()
+    }
+
+    /// Notes in the data directory that containers are made, for whoever comes after us if we are killed.
+    pub(crate) fn note_containers(&self, engine: &Engine) -> io::Result<()> {
+        if self.containers.load(Ordering::Acquire) == NO_CONTAINERS {
+            let Settings { data, build, .. } = &self.settings;
+            crate::container::note(data, *build, &self.scratch_name(), engine)?;
+            self.containers.store(CONTAINERS_NOTED, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Some could not be removed: the note stays.
+    pub(crate) fn note_left_containers(&self) {
+        self.containers.store(CONTAINERS_LEFT, Ordering::Release);
+    }
+
+    fn scratch_name(&self) -> String {
+        self.scratch.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
     /// The files of the tree, once somebody has listed them.
     pub(crate) fn listed(&self) -> Listed {
         Arc::clone(&self.listed)
@@ -216,6 +260,12 @@ impl Worker {
         }
     }
 
+    /// What is the same for all steps that inherit nothing of this machine.
+    pub(crate) fn of_every_step(&self) -> Variables {
+        let grace = self.settings.grace.as_secs().to_string();
+        [("CI", "true"), ("ROPEWALK", "true"), (GRACE_VARIABLE, grace.as_str())].into_iter().collect()
+    }
+
     /// By which processes of an attempt are known.
     pub(crate) fn marker(&self, attempt: graph::AttemptNumber) -> String {
         format!("{}{attempt}", self.marker)
@@ -241,6 +291,9 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
+        if self.containers.load(Ordering::Acquire) == CONTAINERS_NOTED {
+            crate::container::forget(&self.settings.data, self.settings.build, &self.scratch_name());
+        }
         let _ = fs::remove_dir_all(&self.scratch);
     }
 }

@@ -208,11 +208,20 @@ impl Workspace {
             (Form::Overlay, Files::Only(_)) => vec![directory.join("stage")],
             (Form::Overlay, Files::All) => Snapshot::reopen(&manifest.snapshot)?.layers()?.0,
         };
-        // The kernel refuses a work directory that was in use when the machine or the namespace went away.
-        let work = directory.join("work");
+        let workspace = Self { directory, manifest, lower };
+        workspace.renew()?;
+        Ok(workspace)
+    }
+
+    /// Makes an overlay ready to be mounted again, by whomever: the kernel refuses a work directory that was in use when the machine or
+    /// the namespace went away. To be called while nobody has it mounted.
+    ///
+    /// # Errors
+    /// The system's words about a file.
+    pub fn renew(&self) -> Result<(), WorkspaceError> {
+        let work = self.directory.join("work");
         layer::remove_tree(&work).map_err(WorkspaceError::at(&work))?;
-        layer::make_like(&work, &manifest.repository).map_err(WorkspaceError::at(&work))?;
-        Ok(Self { directory, manifest, lower })
+        layer::make_like(&work, &self.manifest.repository).map_err(WorkspaceError::at(&work))
     }
 
     fn save(&self) -> Result<(), WorkspaceError> {

@@ -225,7 +225,7 @@ impl Attempts {
         };
         let (lease, name) = (spec.lease, spec.name.clone());
         build.observer.begin(&name, lease);
-        build.worker.withhold(&spec.job.secrets);
+        build.worker.withhold(spec.job.all_secrets());
         let mask = (!values.is_empty()).then(|| Arc::new(LocalMask(masker.clone())) as Arc<dyn worker::depot::Mask>);
         let secrets = worker::depot::Secrets { values, mask };
         let (outbox, attempt) = (Arc::clone(&self.outbox), spec.attempt);

@@ -348,6 +348,20 @@ async fn build_to_end(
         notes: Vec::new(),
         steps: crate::retention::step_bounds(),
     };
+    // Of builds that somebody runs, this one apart, nothing is removed.
+    let is_alive = |other: BuildId| other != build && places.is_run(other).unwrap_or(true);
+    match worker::container::remove_leftovers(&project.data, is_alive).await {
+        Ok(0) => {}
+        Ok(count) => {
+            let text = "containers, networks and volumes that a killed run had left";
+            let _ = writeln!(std::io::stderr(), "note: removed {count} {text}");
+        }
+        Err(error) => {
+            let error = error.with_hint();
+            let _ =
+                writeln!(std::io::stderr(), "note: what a killed run had left in containers was not removed: {error}");
+        }
+    }
     let worker = worker::Worker::new(processes.clone(), settings).await.map_err(|error| Stop::of(&error))?;
     let (inbox, inputs) = server::shell::inbox();
     let (parallel, slots) = slots_of(how, &start.event, project, places)?;

@@ -80,6 +80,11 @@ async fn at_work(work: &Work, keeper: Keeper, identity: Identity, data: PathBuf)
     let outbox = Arc::new(outbox);
     let grace = Duration::from_secs(work.grace);
     let attempts = Attempts::new(&data, processes.clone(), grace, Arc::clone(&link), Arc::clone(&outbox), &lost);
+    match worker::container::remove_leftovers(&data, |_| false).await {
+        Ok(0) => {}
+        Ok(count) => say(&format!("removed {count} containers, networks and volumes that a killed worker had left")),
+        Err(error) => say(&format!("containers that a killed worker had left were not removed: {}", error.with_hint())),
+    }
     let (sender, ending) = watch::channel(Ending::No);
     let signals = tokio::task::spawn_local(wait_for_signals(sender));
     let settings = Settings {

@@ -233,7 +233,7 @@ impl LocalWorld {
     /// Offers this machine to every job of `graph`: locally no pool and no label is foreign.
     fn offer(&self, graph: &graph::Graph) {
         // Before any job of this graph starts: its secrets are those jobs' alone that name them.
-        self.parts.worker.withhold(graph.jobs.values().flat_map(|job| &job.secrets));
+        self.parts.worker.withhold(graph.jobs.values().flat_map(|job| job.all_secrets()));
         let presence = Presence {
             pools: graph.jobs.values().map(|job| job.pool.clone()).chain([String::new()]).collect(),
             labels: graph.jobs.values().flat_map(|job| job.wanted_labels()).collect(),
@@ -403,7 +403,7 @@ impl World for LocalWorld {
 /// Runs one attempt with its secrets, its log and its depot.
 async fn run(parts: &Parts, spec: AttemptSpec, cancel: worker::Cancel) -> AttemptReport {
     let infra = |message: String| AttemptReport::of(Outcome::Failed(Failure::Infra { message }), now());
-    let values = match parts.secrets.values(&spec.job.secrets) {
+    let values = match parts.secrets.values(&spec.job.all_secrets()) {
         Ok(values) => values,
         Err(missing) => {
             let names = missing.join(", ");

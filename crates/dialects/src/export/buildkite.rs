@@ -234,7 +234,7 @@ fn settings(piece: &Piece, entries: &mut Entries, notes: &mut Vec<String>) {
         agents.text(&text(&Text::from(label.as_str()), notes), "true");
     }
     entries.map("agents", agents);
-    if let Environment::Image { image } = &job.environment {
+    if let Environment::Image { image, .. } = &job.environment {
         let mut docker = Entries::default();
         docker.text("image", text(image, notes));
         let mut plugin = Entries::default();

@@ -216,7 +216,7 @@ fn job(piece: &Piece, plan: &Plan<'_>) -> (Entries, Vec<String>) {
         }
         entries.text("environment", piece.key.clone());
     }
-    if let Environment::Image { image } = &job.environment {
+    if let Environment::Image { image, .. } = &job.environment {
         entries.text("container", text(image, &mut notes));
     }
     if let Some(concurrency) = &job.concurrency {

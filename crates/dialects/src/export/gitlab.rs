@@ -145,7 +145,7 @@ fn job(piece: &Piece, plan: &Plan<'_>) -> (Entries, Vec<String>) {
     }
     needs(piece, plan, &mut entries, &mut notes);
     start(piece, &mut entries, &mut notes);
-    if let Environment::Image { image } = &job.environment {
+    if let Environment::Image { image, .. } = &job.environment {
         entries.text("image", text(image, &mut notes));
     }
     let mut tags: Vec<String> = Some(job.pool.clone()).filter(|pool| !pool.is_empty()).into_iter().collect();

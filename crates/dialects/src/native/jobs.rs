@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use expression::Value as ExpressionValue;
 use graph::{
-    CacheUse, Concurrency, ConcurrencyMode, Digest, Environment, Gate, Job, Network, Reports, Resources, Retry,
-    RetryOn, Reuse, SkipReason, Text, WorkspaceKind,
+    CacheUse, Concurrency, ConcurrencyMode, Container, Digest, Environment, Gate, Health, Job, Network, Pull, Reports,
+    Resources, Retry, RetryOn, Reuse, Service, SkipReason, Text, WorkspaceKind,
 };
 use serde_json::Value;
 
@@ -109,6 +109,8 @@ pub(crate) fn leg(
     lowered.title = text("name").map(|node| writing.text(node)).unwrap_or_default();
     lowered.environment =
         field(job, around, "environment").map(|node| environment(node, &mut writing)).unwrap_or_default();
+    lowered.services =
+        text("services").map(|node| services(node, &lowered.environment, &mut writing)).unwrap_or_default();
     lowered.cache =
         text("cache").map(nodes::list).unwrap_or_default().iter().map(|node| cache(node, &mut writing)).collect();
     lowered.gate = text("gate").map(|node| gate(node, &mut writing));
@@ -368,24 +370,129 @@ fn environment(node: &Node, writing: &mut Writing<'_>) -> Environment {
         };
     }
     let entries = node.entries().unwrap_or_default();
-    let [Entry { key, value }] = entries else {
+    let kind = |entry: &&Entry| entry.name().is_some_and(|name| ENVIRONMENTS.iter().any(|(kind, _)| *kind == name));
+    let mut kinds = entries.iter().filter(kind);
+    let (Some(Entry { key, value }), None) = (kinds.next(), kinds.next()) else {
         let place = writing.sources.location(node.span);
         let message = "an environment is exactly one thing".to_owned();
         let help = "keep one of `sandbox`, `image`, `dockerfile`, `nix`, `kubernetes`";
         writing.faults.push(errors::bad_value("bad-value", place, message, "none, or several", help));
         return Environment::Host;
     };
-    match key.scalar_text() {
-        Some("sandbox") => {
-            let network = value.get("network");
-            let is_off = network.is_some_and(|node| node.as_bool() == Some(false) || node.as_str() == Some("off"));
-            Environment::Sandbox { network: if is_off { Network::Off } else { Network::On } }
-        }
-        Some("image") => Environment::Image { image: writing.text(value) },
-        Some("dockerfile") => Environment::Dockerfile { dockerfile: writing.text(value) },
-        Some("nix") => Environment::Nix { nix: writing.text(value) },
-        Some("kubernetes") => Environment::Kubernetes { kubernetes: nodes::json(value) },
+    let kind = key.scalar_text().unwrap_or_default();
+    tell_foreign_settings(kind, entries, writing);
+    let network = |node: &Node| {
+        let network = node.get("network");
+        let is_off = network.is_some_and(|node| node.as_bool() == Some(false) || node.as_str() == Some("off"));
+        if is_off { Network::Off } else { Network::On }
+    };
+    let plain = |name: &str| node.get(name).and_then(Node::scalar_text).unwrap_or_default().into();
+    match kind {
+        "sandbox" => Environment::Sandbox { network: network(value) },
+        "image" => Environment::Image { image: writing.text(value), container: container(node, network(node)) },
+        "dockerfile" => Environment::Dockerfile {
+            dockerfile: writing.text(value),
+            context: plain("context"),
+            args: writing.env(node.get("args").and_then(Node::entries).unwrap_or_default()),
+            target: plain("target"),
+            container: container(node, network(node)),
+        },
+        "nix" => Environment::Nix { nix: writing.text(value) },
+        "kubernetes" => Environment::Kubernetes { kubernetes: nodes::json(value) },
         _ => Environment::Host,
+    }
+}
+
+/// Each kind of environment with the settings that go with it.
+const ENVIRONMENTS: [(&str, &[&str]); 5] = [
+    ("sandbox", &[]),
+    ("image", &["entrypoint", "user", "network", "platform", "pull", "login"]),
+    ("dockerfile", &["context", "args", "target", "entrypoint", "user", "network", "platform", "login"]),
+    ("nix", &[]),
+    ("kubernetes", &[]),
+];
+
+/// Tells settings that belong to another kind of environment. Those that belong to none were told already.
+fn tell_foreign_settings(kind: &str, entries: &[Entry], writing: &mut Writing<'_>) {
+    let of = |wanted: &str| ENVIRONMENTS.iter().find(|(kind, _)| *kind == wanted).map_or(&[][..], |(_, names)| *names);
+    for entry in entries {
+        let Some(name) = entry.name().filter(|name| *name != kind && !of(kind).contains(name)) else { continue };
+        let owners: Vec<String> = ENVIRONMENTS
+            .iter()
+            .filter(|(_, names)| names.contains(&name))
+            .map(|(kind, _)| format!("`{kind}`"))
+            .collect();
+        if !owners.is_empty() {
+            let place = writing.sources.location(entry.key.span);
+            let message = format!("`{name}` does not go with `{kind}`");
+            let help = format!("it goes with {}", owners.join(" and "));
+            writing.faults.push(errors::bad_value("bad-value", place, message, "belongs elsewhere", &help));
+        }
+    }
+}
+
+fn container(node: &Node, network: Network) -> Box<Container> {
+    let plain = |name: &str| node.get(name).and_then(Node::scalar_text).unwrap_or_default().into();
+    Box::new(Container {
+        entrypoint: node.get("entrypoint").map(nodes::texts).unwrap_or_default(),
+        user: plain("user"),
+        network,
+        platform: plain("platform"),
+        pull: pull(node),
+        login: plain("login"),
+    })
+}
+
+fn pull(node: &Node) -> Pull {
+    match node.get("pull").and_then(Node::as_str) {
+        Some("always") => Pull::Always,
+        Some("never") => Pull::Never,
+        _ => Pull::Missing,
+    }
+}
+
+/// The services of a job; of one that runs in no container they are told and left out.
+fn services(node: &Node, environment: &Environment, writing: &mut Writing<'_>) -> BTreeMap<String, Service> {
+    let entries = node.entries().unwrap_or_default();
+    let fault = if environment.container().is_none() {
+        Some(("services are for jobs in containers", "add `environment: { image: … }` or `{ dockerfile: … }`"))
+    } else if entries.len() > Job::SERVICES_MAX {
+        Some(("a job has at most 50 services", "leave some out"))
+    } else {
+        None
+    };
+    if let Some((message, help)) = fault.filter(|_| !entries.is_empty()) {
+        let place = writing.sources.location(node.span);
+        writing.faults.push(errors::bad_value("bad-value", place, message.to_owned(), "these services", help));
+        return BTreeMap::new();
+    }
+    entries.iter().filter_map(|entry| Some((entry.name()?.to_owned(), service(&entry.value, writing)))).collect()
+}
+
+fn service(node: &Node, writing: &mut Writing<'_>) -> Service {
+    if node.scalar_text().is_some() {
+        return Service { image: writing.text(node), ..Service::default() };
+    }
+    let port = |node: &Node| u16::try_from(node.as_integer()?).ok();
+    Service {
+        image: node.get("image").map(|node| writing.text(node)).unwrap_or_default(),
+        env: writing.env(node.get("env").and_then(Node::entries).unwrap_or_default()),
+        ports: node.get("ports").map(nodes::list).unwrap_or_default().iter().filter_map(port).collect(),
+        health: node.get("health").map(health),
+        tmpfs: node.get("tmpfs").map(set).unwrap_or_default(),
+        pull: pull(node),
+        login: node.get("login").and_then(Node::as_str).unwrap_or_default().into(),
+    }
+}
+
+fn health(node: &Node) -> Health {
+    let command = node.get("command").unwrap_or(node).as_str().unwrap_or_default().into();
+    let interval_ms = node.get("interval").and_then(Node::as_str).and_then(measure::duration_ms);
+    let retries = node.get("retries").and_then(Node::as_integer).and_then(|retries| u32::try_from(retries).ok());
+    Health {
+        command,
+        interval_ms: interval_ms.unwrap_or(Health::INTERVAL_MS),
+        retries: retries.map_or(Health::RETRIES, |retries| retries.min(Health::RETRIES_MAX)),
     }
 }
 

@@ -327,6 +327,11 @@ const ENVIRONMENT: Key = key!(
     ]),
     "Where the steps run. Default: host.",
 );
+const SERVICES: Key = key!(
+    "services",
+    Type::Map(NameKind::Id, &Type::Either(&[Type::Template(Phase::Start), Type::Record(&SERVICE)])),
+    "Containers beside the job's own, by the name under which its steps reach them. A string is the image.",
+);
 const TIMEOUT: Key = key!("timeout", Type::Duration, "Limit on running time, such as `20m`; waiting does not count.");
 const SHELL: Key = key!(
     "shell",
@@ -458,6 +463,7 @@ pub(crate) static JOB: Record = Record {
         MATRIX,
         ENV,
         ENVIRONMENT,
+        SERVICES,
         WORKSPACE,
         WORKING_DIRECTORY,
         SHELL,
@@ -499,6 +505,7 @@ pub(crate) static LISTED_JOB: Record = Record {
         MATRIX,
         ENV,
         ENVIRONMENT,
+        SERVICES,
         WORKSPACE,
         WORKING_DIRECTORY,
         SHELL,
@@ -612,24 +619,89 @@ pub(crate) static STEP: Record = Record {
 
 static ENVIRONMENT_FORM: Record = Record {
     name: "environment",
-    documentation: "An environment with settings; exactly one of these.",
+    documentation: "An environment with settings: exactly one of `sandbox`, `image`, `dockerfile`, `nix` and `kubernetes`, and what goes with it.",
     keys: &[
         key!("sandbox", Type::Record(&SANDBOX), "Namespaces of its own and a read-only system."),
         key!("image", Type::Template(Phase::Start), "A container of this image."),
         key!("dockerfile", Type::Template(Phase::Start), "A container of the image that this file builds."),
         key!("nix", Type::Template(Phase::Start), "The development shell of this flake: `.`, `.#ci`."),
         key!("kubernetes", Type::Any, "A pod after this template."),
+        key!("context", Type::Text, "`dockerfile`: the directory that the build sees. Default: the project's."),
+        key!("args", ENV_OF_PIPELINE, "`dockerfile`: arguments of the build."),
+        key!("target", Type::Text, "`dockerfile`: the stage that is built. Default: the last."),
+        key!(
+            "entrypoint",
+            Type::Either(&[Type::Text, Type::List(&Type::Text)]),
+            "Containers: the program and arguments that start the container's first process. The image's own is not used.",
+        ),
+        key!(
+            "user",
+            Type::Either(&[Type::Text, Type::Integer(0, 4_294_967_295)]),
+            "Containers: the user of the steps, with or without `:GROUP`. Default: the ids of the worker.",
+        ),
+        NETWORK,
+        key!(
+            "platform",
+            Type::Text,
+            "Containers: `OS/ARCHITECTURE`, such as `linux/arm64`. Default: the engine's own."
+        ),
+        PULL,
+        LOGIN,
     ],
 };
 
-static SANDBOX: Record = Record {
-    name: "sandbox",
-    documentation: "Settings of a sandbox.",
-    keys: &[key!(
-        "network",
-        Type::Either(&[Type::Word(&[("on", "As the machine reaches it."), ("off", "Loopback only.")]), Type::Boolean,]),
-        "Whether the steps reach the network. Default: on.",
-    )],
+const NETWORK: Key = key!(
+    "network",
+    Type::Either(&[Type::Word(&[("on", "As the machine reaches it."), ("off", "Loopback only.")]), Type::Boolean,]),
+    "Whether the steps reach the network. Default: on.",
+);
+const PULL: Key = key!(
+    "pull",
+    Type::Word(&[
+        ("missing", "Where the engine has no image of this name."),
+        ("always", "Once a build."),
+        ("never", "The image must be there."),
+    ]),
+    "When the image is fetched. Default: missing.",
+);
+const LOGIN: Key = key!(
+    "login",
+    Type::Name(NameKind::Variable),
+    "The name of a secret that holds `user:password` for the image's registry.",
+);
+
+static SANDBOX: Record = Record { name: "sandbox", documentation: "Settings of a sandbox.", keys: &[NETWORK] };
+
+static SERVICE: Record = Record {
+    name: "service",
+    documentation: "A container beside the job's own.",
+    keys: &[
+        key!(required "image", Type::Template(Phase::Start), "Its image."),
+        key!("env", ENV_OF_PIPELINE, "Its environment variables."),
+        key!(
+            "ports",
+            Type::Either(&[Type::Integer(1, 65535), Type::List(&Type::Integer(1, 65535))]),
+            "TCP ports on which it must listen before the first step.",
+        ),
+        key!(
+            "health",
+            Type::Either(&[Type::Text, Type::Record(&HEALTH)]),
+            "What must pass in it before the first step. A string is the command.",
+        ),
+        key!("tmpfs", Type::Either(&[Type::Text, Type::List(&Type::Text)]), "Directories that it keeps in memory."),
+        PULL,
+        LOGIN,
+    ],
+};
+
+static HEALTH: Record = Record {
+    name: "health",
+    documentation: "By what a service says that it is ready.",
+    keys: &[
+        key!(required "command", Type::Text, "A script for its `/bin/sh`."),
+        key!("interval", Type::Duration, "The wait between two tries. Default: 1s."),
+        key!("retries", Type::Integer(1, 10_000), "The most tries. Default: 60."),
+    ],
 };
 
 static CACHE_FORM: Record = Record {

@@ -89,7 +89,15 @@ fn no_worker(pool: &str, instead: &Instead) -> (WaitReason, String) {
             format!("the workers of the pool `{pool}` that could run it take nothing new{first}")
         }
         Instead::Nearest { worker, labels, cpu_milli, memory_bytes } => {
-            let mut lacks: Vec<String> = labels.iter().map(|label| format!("the label `{label}`")).collect();
+            let mut lacks: Vec<String> = labels
+                .iter()
+                .map(|label| match label.as_str() {
+                    graph::ENGINE_LABEL => {
+                        "a container engine (install Docker or Podman there and start the worker again)".to_owned()
+                    }
+                    label => format!("the label `{label}`"),
+                })
+                .collect();
             let Resources { cpu_milli: cpu, memory_bytes: memory } =
                 Resources { cpu_milli: *cpu_milli, memory_bytes: *memory_bytes };
             if cpu > 0 {

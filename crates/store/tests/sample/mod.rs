@@ -152,6 +152,7 @@ fn full_report() -> AttemptReport {
         usage,
         tests: vec![test],
         summary: "# done".to_owned(),
+        images: BTreeMap::new(),
         notes: vec!["a process was left behind".to_owned()],
     }
 }

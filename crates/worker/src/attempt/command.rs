@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use graph::{Shell, Step, WorkspaceKind};
 
+use super::container::Contained;
 use super::{Attempt, infrastructure};
 use crate::keeper::Command;
 use crate::place::{Place, program_file};
@@ -61,6 +62,9 @@ impl Attempt<'_> {
 
     fn shell(&self, step: &Step) -> Result<(Command, Vec<HandedFile>), Unstarted> {
         let script = step.run.as_bytes();
+        if self.contained.is_some() {
+            return self.shell_in_container(step);
+        }
         let failed = |error: std::io::Error| Unstarted::Machine(infrastructure("cannot hand over a script", &error));
         match &step.shell {
             Shell::Sh => Ok((Command::shell("/bin/sh", &["-e"], script).map_err(failed)?, Vec::new())),
@@ -69,54 +73,83 @@ impl Attempt<'_> {
                 let script = self.with_functions(&step.run);
                 Ok((Command::shell("bash", &arguments, script.as_bytes()).map_err(failed)?, Vec::new()))
             }
-            Shell::Program(digest) => {
-                let program = program_file(&self.worker.settings.data, *digest);
-                if !program.is_file() {
-                    return Err(Unstarted::Machine(format!(
-                        "the pipeline's program {digest} is not on this worker; the next evaluation of the pipeline brings it"
-                    )));
-                }
-                let payload = self.handed("script", script)?;
-                let context = serde_json::json!({
-                    "event": self.spec.event,
-                    "needs": graph::legs::context(&self.spec.needs),
-                    "gate": self.spec.gate,
-                    "matrix": self.spec.job.matrix,
-                    "job": { "name": self.spec.name, "attempt": self.spec.try_number },
-                    "build": { "number": self.spec.build },
-                });
-                let context = self.handed("context", context.to_string().as_bytes())?;
-                let mut command = Command::shell("", &[], b"").map_err(failed)?;
-                command.program = program.into();
-                command.arguments = vec!["run".into(), self.spec.name.as_str().into()];
-                command.environment.insert(STEP_VARIABLE, &payload.path);
-                command.environment.insert(CONTEXT_VARIABLE, &context.path);
-                Ok((command, vec![payload, context]))
-            }
-            Shell::Custom(words) => {
-                let file = self.handed("script", script)?;
-                let text = file.path.to_string_lossy();
-                let mut all: Vec<OsString> = words.iter().map(|word| word.replace("{0}", &text).into()).collect();
-                if !words.iter().any(|word| word.contains("{0}")) {
-                    all.push(file.path.clone().into());
-                }
-                let program = all.remove(0);
-                let mut command = Command::shell("", &[], b"").map_err(failed)?;
-                (command.program, command.arguments) = (program, all);
-                Ok((command, vec![file]))
-            }
+            Shell::Program(digest) => self.program(*digest, script),
+            Shell::Custom(words) => self.custom(words, script),
         }
+    }
+
+    /// As [`Attempt::shell`]: in a container all scripts are files.
+    fn shell_in_container(&self, step: &Step) -> Result<(Command, Vec<HandedFile>), Unstarted> {
+        let words: &[&str] = match &step.shell {
+            Shell::Sh => &["/bin/sh", "-e"],
+            Shell::Bash => &["bash", "--noprofile", "--norc", "-eo", "pipefail"],
+            Shell::Custom(words) => return self.custom(words, step.run.as_bytes()),
+            Shell::Program(digest) => return self.program(*digest, step.run.as_bytes()),
+        };
+        self.custom(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>(), step.run.as_bytes())
+    }
+
+    fn program(&self, digest: graph::Digest, script: &[u8]) -> Result<(Command, Vec<HandedFile>), Unstarted> {
+        let failed = |error: std::io::Error| Unstarted::Machine(infrastructure("cannot hand over a script", &error));
+        let program = program_file(&self.worker.settings.data, digest);
+        if !program.is_file() {
+            return Err(Unstarted::Machine(format!(
+                "the pipeline's program {digest} is not on this worker; the next evaluation of the pipeline brings it"
+            )));
+        }
+        let payload = self.handed("script", script)?;
+        let context = serde_json::json!({
+            "event": self.spec.event,
+            "needs": graph::legs::context(&self.spec.needs),
+            "gate": self.spec.gate,
+            "matrix": self.spec.job.matrix,
+            "job": { "name": self.spec.name, "attempt": self.spec.try_number },
+            "build": { "number": self.spec.build },
+        });
+        let context = self.handed("context", context.to_string().as_bytes())?;
+        let mut command = Command::shell("", &[], b"").map_err(failed)?;
+        command.program = program.into();
+        command.arguments = vec!["run".into(), self.spec.name.as_str().into()];
+        command.environment.insert(STEP_VARIABLE, &payload.path);
+        command.environment.insert(CONTEXT_VARIABLE, &context.path);
+        Ok((command, vec![payload, context]))
+    }
+
+    fn custom(&self, words: &[String], script: &[u8]) -> Result<(Command, Vec<HandedFile>), Unstarted> {
+        let failed = |error: std::io::Error| Unstarted::Machine(infrastructure("cannot hand over a script", &error));
+        let file = self.handed("script", script)?;
+        let text = file.path.to_string_lossy();
+        let mut all: Vec<OsString> = words.iter().map(|word| word.replace("{0}", &text).into()).collect();
+        if !words.iter().any(|word| word.contains("{0}")) {
+            all.push(file.path.clone().into());
+        }
+        let program = all.remove(0);
+        let mut command = Command::shell("", &[], b"").map_err(failed)?;
+        (command.program, command.arguments) = (program, all);
+        Ok((command, vec![file]))
     }
 
     /// A file for the next step, beside those by which it hands on values.
     fn handed(&self, name: &str, content: &[u8]) -> Result<HandedFile, Unstarted> {
         let Some(slot) = &self.slot else { return Err(Unstarted::Machine("no place for a script".to_owned())) };
-        let file = HandedFile { path: slot.directory().join(name) };
-        std::fs::write(&file.path, content).map_err(|error| {
+        // In a container the folder of the slot is the steps' own, and what they plant there must not be written through.
+        let folder = self.contained.as_ref().map_or(slot.directory(), Contained::folder);
+        let file = HandedFile { path: folder.join(name) };
+        write_anew(&file.path, content).map_err(|error| {
             Unstarted::Machine(infrastructure(&format!("cannot write `{}`", file.path.display()), &error))
         })?;
         Ok(file)
     }
+}
+
+/// Writes a file that did not exist: no link that stands in its place is followed.
+fn write_anew(path: &Path, content: &[u8]) -> std::io::Result<()> {
+    use std::io::Write;
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    std::fs::OpenOptions::new().write(true).create_new(true).open(path)?.write_all(content)
 }
 
 /// Why a step's process was not even asked for.

@@ -10,7 +10,10 @@ use crate::variables::Variables;
 
 impl Attempt<'_> {
     pub(super) fn base_environment(&self, place: &Place) -> Variables {
-        let mut environment = place.inherited(self.worker);
+        let mut environment = match &self.contained {
+            Some(contained) => contained.variables(self.worker, &self.spec.job.environment),
+            None => place.inherited(self.worker),
+        };
         let event = &self.spec.event;
         let mut set = |name: &str, value: &str| environment.insert(name, value);
         set("ROPEWALK_BUILD", &self.spec.build.to_string());
@@ -39,7 +42,10 @@ impl Attempt<'_> {
             let value = self.evaluate(text).await.map_err(|fault| self.break_word(format!("env `{name}`: {fault}")))?;
             self.environment.insert(name, value);
         }
-        for (name, value) in &self.secrets.values {
+        // Logins for registries are not the steps'.
+        let all = job.all_secrets();
+        let is_login = |name: &String| all.contains(name) && !job.secrets.contains(name);
+        for (name, value) in self.secrets.values.iter().filter(|(name, _)| !is_login(name)) {
             self.environment.insert(name, value);
         }
         self.visible.extend(job.env.keys().map(OsString::from));

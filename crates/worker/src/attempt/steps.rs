@@ -10,6 +10,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::command::{Unstarted, largest_variable};
+use super::container::Contained;
 use super::{Attempt, EXIT_BROKEN, blocking, infrastructure, now, number};
 use crate::cancel::Asked;
 use crate::contexts::Status;
@@ -17,7 +18,7 @@ use crate::depot::{LogEnd, LogError};
 use crate::keeper::{Command, Ending, SpawnFailure};
 use crate::output::{Held, Recorder, SharedRecorder, lock};
 use crate::place::Place;
-use crate::step::{Heeds, NoEnd, Stopped, Watch, Went};
+use crate::step::{Heeds, NoEnd, Runner, Stopped, Watch, Went};
 
 /// A log of at least this size is closed by a thread that may wait for its disk.
 const LARGE_LOG_BYTES: u64 = 256 << 10;
@@ -163,11 +164,10 @@ impl Attempt<'_> {
     }
 
     /// Runs a command for a step, to its end or the nearest limit.
-    pub(super) async fn watch(&self, step: &Step, recorder: &SharedRecorder, command: Command) -> (Went, Limit) {
+    pub(super) async fn watch(&mut self, step: &Step, recorder: &SharedRecorder, command: Command) -> (Went, Limit) {
         let (deadline, limit) = self.limit(step);
         let mut cancel = self.cancel.listen();
         let watch = Watch {
-            processes: &self.worker.processes,
             channels: &self.worker.channels,
             recorder: Arc::clone(recorder),
             deadline,
@@ -175,7 +175,9 @@ impl Attempt<'_> {
             heeds: if self.status == Status::Canceled { Heeds::AtOnceOnly } else { Heeds::All },
             cancel: &mut cancel,
         };
-        (watch.run(command).await, limit)
+        let container = self.contained.as_mut().and_then(Contained::container);
+        let runner = container.map_or(Runner::Keeper(&self.worker.processes), Runner::Container);
+        (watch.run(runner, command).await, limit)
     }
 
     /// The nearest limit, and whose it is.
@@ -251,6 +253,7 @@ impl Attempt<'_> {
             NoEnd::KeeperLost => {
                 return self.infra(recorder, "the keeper process has ended, and the step with it".to_owned());
             }
+            NoEnd::ContainerLost(words) => return self.infra(recorder, words),
             NoEnd::Pipes(error) => {
                 return self.infra(recorder, infrastructure("cannot read what the step prints", &error));
             }
@@ -316,7 +319,7 @@ impl Attempt<'_> {
         }
     }
 
-    fn log_failure(&mut self, error: &LogError) -> Failure {
+    pub(super) fn log_failure(&mut self, error: &LogError) -> Failure {
         let message = self.secrets.hide(format!("the step's output was not kept whole: {error}"));
         self.note(message.clone());
         Failure::Infra { message }
@@ -353,7 +356,7 @@ pub(super) enum Limit {
     Cleanup,
 }
 
-fn report(name: String, result: &str, at: Timestamp) -> StepReport {
+pub(super) fn report(name: String, result: &str, at: Timestamp) -> StepReport {
     StepReport {
         name,
         exit: None,
@@ -368,7 +371,7 @@ fn report(name: String, result: &str, at: Timestamp) -> StepReport {
 }
 
 /// Closes a log; a large one where it may wait for its disk.
-async fn close(recorder: &SharedRecorder) -> LogEnd {
+pub(super) async fn close(recorder: &SharedRecorder) -> LogEnd {
     if lock(recorder).bytes() < LARGE_LOG_BYTES {
         return lock(recorder).close();
     }

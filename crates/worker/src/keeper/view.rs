@@ -137,6 +137,14 @@ impl Right {
         }
     }
 
+    /// Renamed directories work for an administrator only: the kernel trusts nobody else with the attribute they need.
+    fn attributes_option(self) -> &'static str {
+        match self {
+            Self::Administrator => "redirect_dir=on",
+            Self::UserNamespace => "userxattr",
+        }
+    }
+
     /// The name of the attribute that makes an overlay's directory hide what lies below it.
     pub(crate) fn opaque_attribute(self) -> &'static str {
         match self {
@@ -194,6 +202,11 @@ fn path_text(path: &Path) -> Result<CString, ViewError> {
 }
 
 impl View {
+    /// The mount option by which an overlay of these layers reads and writes the attributes that this process's own mounts do.
+    pub(crate) fn attributes_option() -> &'static str {
+        Right::of_this_process().attributes_option()
+    }
+
     /// Takes the calling process into these views, which share new namespaces of their own. For a child between `fork` and `exec`, or a
     /// process with one thread; everything it starts afterwards sees the views. Without views nothing happens.
     ///
@@ -266,11 +279,8 @@ impl Prepared {
             // Writing to a string cannot fail.
             let _ = write!(self.options, "{key}/proc/self/fd/{}", layer.as_raw_fd());
         }
-        // Renamed directories work for an administrator only: the kernel trusts nobody else with the attribute they need.
-        self.options.push_str(match self.right {
-            Right::Administrator => ",redirect_dir=on",
-            Right::UserNamespace => ",userxattr",
-        });
+        self.options.push(',');
+        self.options.push_str(self.right.attributes_option());
         let plain_length = self.options.len();
         // What a job wrote need not survive a power cut, and without this every end of a job waits for the disk (Linux 5.10).
         self.options.push_str(",volatile");

@@ -196,6 +196,7 @@ impl Ground {
             event: Arc::new(event),
             needs,
             gate: None,
+            images: BTreeMap::new(),
             origin: graph::Origin::default(),
         }
     }

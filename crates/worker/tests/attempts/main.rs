@@ -7,6 +7,8 @@
 use std::process::{Command, ExitCode};
 
 mod cases;
+mod containers;
+mod engines;
 mod ground;
 mod nix;
 mod trouble;
@@ -17,7 +19,7 @@ pub type Case = (&'static str, fn());
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
-    let all = [cases::CASES, trouble::CASES, nix::CASES].concat();
+    let all = [cases::CASES, trouble::CASES, nix::CASES, containers::CASES].concat();
     if has("--list") {
         // None is ignored, so that list is empty.
         all.iter().filter(|_| !has("--ignored")).for_each(|(name, _)| println!("{name}: test"));
@@ -25,7 +27,7 @@ fn main() -> ExitCode {
     }
     let wanted = arguments.iter().find(|argument| !argument.starts_with("--")).map_or("", String::as_str);
     if has("--exact")
-        && let Some((_, run)) = all.iter().find(|(name, _)| *name == wanted)
+        && let Some((_, run)) = all.iter().chain(containers::HALVES).find(|(name, _)| *name == wanted)
     {
         run();
         return ExitCode::SUCCESS;

@@ -437,7 +437,7 @@ fn a_log_that_is_lost() {
 fn no_executor() {
     on_ground(&[], async |ground| {
         let mut job = steps(&["true"]);
-        job["environment"] = json!({ "image": { "image": "alpine" } });
-        ground.check(job, "infra: this worker has no executor for the environment `image`").await;
+        job["environment"] = json!({ "kubernetes": { "kubernetes": {} } });
+        ground.check(job, "infra: this worker has no executor for the environment `kubernetes`").await;
     });
 }

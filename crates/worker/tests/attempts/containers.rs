@@ -1,0 +1,291 @@
+//! Jobs in containers of real engines. One engine serves all cases of its test.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use graph::{Failure, Outcome};
+use ropewalk_worker::Cancel;
+use ropewalk_worker::container::engine::Kind as Thing;
+use ropewalk_worker::container::{DATA_LABEL, Engine, data_label, remove_leftovers};
+use ropewalk_worker::depot::Secrets;
+use serde_json::{Value, json};
+
+use super::Case;
+use super::engines::{self, Kind, make_image};
+use super::ground::{Ground, MemoryLog, compare, on_ground, on_ground_with};
+
+pub const CASES: &[Case] = &[
+    ("jobs_in_docker", || jobs_in(Kind::Docker)),
+    ("jobs_in_podman", || jobs_in(Kind::Podman)),
+    ("no_engine", no_engine),
+];
+
+/// A test's other half, which is started by it and never by itself.
+pub const HALVES: &[Case] = &[("half_that_is_killed", half_that_is_killed)];
+
+/// Where the half finds its data directory.
+const DATA_VARIABLE: &str = "ROPEWALK_TEST_DATA";
+
+const FILES: &[(&str, &str)] = &[
+    ("hello", "hello\n"),
+    ("folder/inner", "inner\n"),
+    (
+        "ci/Dockerfile",
+        "FROM box AS base\nARG WORD=none\nRUN echo $WORD > /word\nCOPY . /context\nFROM base AS last\nRUN false\n",
+    ),
+    ("ci/context/taken", "taken\n"),
+    ("ci/context/left", "left\n"),
+    ("ci/context/.dockerignore", "left\n"),
+];
+
+fn jobs_in(kind: Kind) {
+    let Some(running) = engines::start(kind) else { return };
+    let data = tempfile::tempdir().expect("a folder");
+    on_ground_with(FILES, Duration::from_millis(500), Some(data.path()), async |ground| {
+        let engine = ground.worker.engine().await.expect("an engine");
+        assert!(engine.version.starts_with(&format!("{kind:?} ")), "{}", engine.version);
+        make_image(&engine, "box", "first\n", &["ENV FROM_IMAGE=yes"]).await;
+        make_image(&engine, "web", "web\n", &["CMD [\"/bin/httpd\",\"-f\",\"-vv\",\"-p\",\"8080\",\"-h\",\"/etc\"]"])
+            .await;
+        steps_and_values(ground).await;
+        settings_of_containers(ground).await;
+        limits(ground, &engine).await;
+        services(ground, &engine).await;
+        builds(ground).await;
+        pins(ground, &engine).await;
+        assert_eq!(left(ground, &engine).await, 0, "{}", running.log());
+        after_a_kill(ground, &engine).await;
+    });
+}
+
+fn in_image(job: Value) -> Value {
+    with(json!({ "environment": { "image": { "image": "box" } } }), job)
+}
+
+fn with(mut job: Value, more: Value) -> Value {
+    let more = more.as_object().expect("an object").clone();
+    job.as_object_mut().expect("an object").extend(more);
+    job
+}
+
+fn steps(scripts: &[&str]) -> Value {
+    scripts.iter().map(|script| json!({ "run": script })).collect()
+}
+
+/// How many things of this data directory the engine has.
+async fn left(ground: &Ground, engine: &Engine) -> usize {
+    let label = format!("{DATA_LABEL}={}", data_label(&ground.data));
+    let mut count = 0;
+    for kind in Thing::ALL {
+        count += engine.labeled(kind, &label).await.expect("a list").len();
+    }
+    count
+}
+
+async fn steps_and_values(ground: &Ground) {
+    let script = "cat hello folder/inner; echo bad >&2; echo changed > hello; echo \"$FROM_IMAGE $HOME\" > made";
+    let values = "echo 'NAME=a b' >> \"$ROPEWALK_ENV\"; echo 'word=it'\\''s' >> \"$ROPEWALK_OUTPUT\"";
+    let server = "sleep 1000 >/dev/null 2>&1 &";
+    let job = json!({
+        "steps": steps(&[script, values, server, "cat hello made; echo \"$NAME\"; pwd", "exit 3", "echo never"]),
+        "outputs": ["word"],
+        "artifacts": { "all": ["made"] },
+    });
+    let (report, log) = ground.run(in_image(job)).await;
+    let home = if rustix::process::getuid().is_root() { "/root" } else { "/tmp" };
+    let root = ground.root.display();
+    compare(
+        &report,
+        &log,
+        &format!(
+            "failed: step 4, exit 3
+            passed 0: {script}
+            passed 0: {values}
+            passed 0: {server}
+            passed 0: cat hello made; echo \"$NAME\"; pwd
+            failed 3: exit 3
+            skipped: echo never
+            0 Stdout: hello
+            0 Stdout: inner
+            0 Stderr: bad
+            3 Stdout: changed
+            3 Stdout: yes {home}
+            3 Stdout: a b
+            3 Stdout: {root}"
+        ),
+    );
+    assert_eq!(report.steps[1].outputs["word"], "it's");
+    assert_eq!(report.artifacts["all"].files, 1, "what the container made was collected");
+    assert!(report.images["box"].contains("sha256:"), "{:?}", report.images);
+    let hello = std::fs::read_to_string(ground.root.join("hello")).expect("it is there");
+    assert_eq!(hello, "hello\n", "the user's tree is as it was");
+    assert!(!ground.root.join("made").exists());
+}
+
+async fn settings_of_containers(ground: &Ground) {
+    let container = json!({ "user": "ada", "network": "off", "entrypoint": ["/bin/env", "ENTERED=yes"] });
+    let job = json!({
+        "environment": { "image": { "image": "box", "container": container } },
+        "steps": steps(&["id -un; echo $ENTERED; grep -c : /proc/net/dev; echo a=b >> \"$ROPEWALK_OUTPUT\""]),
+        "outputs": ["a"],
+    });
+    let expected = "passed {\"a\":\"b\"}
+        passed 0: id -un; echo $ENTERED; grep -c : /proc/net/dev; echo a=b >> \"$ROPEWALK_OUTPUT\"
+        0 Stdout: ada
+        0 Stdout: yes
+        0 Stdout: 1";
+    ground.check(job, expected).await;
+    let job = json!({ "workspace": "in_place", "steps": steps(&["echo here > in_place"]) });
+    let (report, _) = ground.run(in_image(job)).await;
+    assert!(matches!(report.outcome, Outcome::Passed { .. }), "{:?}", report.outcome);
+    assert_eq!(std::fs::read_to_string(ground.root.join("in_place")).expect("it is there"), "here\n");
+    let never = json!({ "image": "nowhere.invalid/none", "container": { "pull": "never" } });
+    let (report, _) = ground.run(json!({ "environment": { "image": never }, "steps": steps(&["true"]) })).await;
+    let told =
+        matches!(&report.outcome, Outcome::Failed(Failure::Setup { message }) if message.contains("pull: never"));
+    assert!(told, "{:?}", report.outcome);
+}
+
+async fn limits(ground: &Ground, engine: &Engine) {
+    let job = json!({ "steps": [{ "run": "trap '' TERM; echo on; sleep 1000 & wait; sleep 1000", "timeout_ms": 1000 }, { "run": "echo after", "if": "always()" }] });
+    let (report, log) = ground.run(in_image(job)).await;
+    let timed_out = matches!(report.outcome, Outcome::Failed(Failure::Timeout { step: Some(0), limit_ms: 1000 }));
+    assert!(timed_out, "{:?}", report.outcome);
+    assert_eq!(report.steps[0].exit, Some(137), "it did not heed TERM");
+    let pieces = log.0.lock().unwrap().pieces.clone();
+    let printed = |step: u16, text: &str| pieces.iter().any(|(of, _, bytes)| *of == step && bytes == text.as_bytes());
+    assert!(printed(1, "after\n"), "the container outlives a step that ran out of time");
+
+    let cancel = Cancel::new();
+    let log = MemoryLog::default();
+    let canceling = cancel.clone();
+    log.0.lock().unwrap().gate = Some(std::sync::Arc::new(move |_| canceling.gently("ada")));
+    let job = json!({ "steps": steps(&["echo on; sleep 1000"]) });
+    let (report, _) = ground.run_with(in_image(job), BTreeMap::new(), Secrets::default(), cancel, log).await;
+    assert_eq!(report.outcome, Outcome::Failed(Failure::Canceled { by: "ada".to_owned() }));
+    assert_eq!(report.steps[0].exit, Some(143), "it heeded TERM");
+    assert_eq!(left(ground, engine).await, 0);
+}
+
+async fn services(ground: &Ground, engine: &Engine) {
+    let web = json!({ "image": "web", "ports": [8080], "health": { "command": "grep -q ada /etc/passwd", "interval_ms": 10, "retries": 3 } });
+    let job =
+        json!({ "services": { "pages": web }, "steps": steps(&["wget -q -O - http://pages:8080/passwd | grep ada"]) });
+    let (report, log) = ground.run(in_image(job)).await;
+    let expected = "passed {}
+        passed 0: wget -q -O - http://pages:8080/passwd | grep ada
+        passed: service pages
+        0 Stdout: ada:x:77:77::/home/ada:/bin/sh";
+    let of_service = take_pieces_of(&log, 1);
+    compare(&report, &log, expected);
+    assert!(of_service.contains("passwd"), "the service's log: {of_service:?}");
+
+    let sick = json!({ "image": "web", "health": { "command": "false", "interval_ms": 1, "retries": 2 } });
+    let job = json!({ "services": { "pages": sick }, "steps": steps(&["echo never"]) });
+    let (report, _) = ground.run(in_image(job)).await;
+    assert_eq!(report.outcome, Outcome::Failed(Failure::Step { step: 1, exit: 1 }));
+    let words = "the service `pages` was not well after 2 tries: its health command ended with code 1";
+    assert!(report.notes.iter().any(|note| note == words), "{:?}", report.notes);
+    assert_eq!(left(ground, engine).await, 0);
+}
+
+/// Takes what a log has of a step or a section, as text.
+fn take_pieces_of(log: &MemoryLog, step: u16) -> String {
+    let mut logged = log.0.lock().unwrap();
+    let (taken, kept) = std::mem::take(&mut logged.pieces).into_iter().partition(|(of, ..)| *of == step);
+    logged.pieces = kept;
+    Vec::into_iter(taken).map(|(.., bytes)| String::from_utf8_lossy(&bytes).into_owned()).collect()
+}
+
+async fn builds(ground: &Ground) {
+    let built = |target: &str| {
+        let args = json!({ "WORD": { "plain": "given" } });
+        json!({ "dockerfile": { "dockerfile": "ci/Dockerfile", "context": "ci/context", "args": args, "target": target } })
+    };
+    let args = json!({ "WORD": "given" });
+    let mut environment = built("base");
+    environment["dockerfile"]["args"] = args.clone();
+    let job = json!({ "environment": environment, "steps": steps(&["cat /word; ls /context"]) });
+    let (report, log) = ground.run(job).await;
+    log.0.lock().unwrap().pieces.retain(|(step, ..)| *step == 0);
+    let expected = "passed {}
+        passed 0: cat /word; ls /context
+        passed 0: build ci/Dockerfile
+        0 Stdout: given
+        0 Stdout: taken";
+    compare(&report, &log, expected);
+    let mut environment = built("");
+    environment["dockerfile"]["args"] = args;
+    let (report, _) = ground.run(json!({ "environment": environment, "steps": steps(&["true"]) })).await;
+    assert_eq!(report.outcome, Outcome::Failed(Failure::Step { step: 1, exit: 1 }), "the last stage fails");
+    assert_eq!(report.steps[1].result, "failed");
+    assert!(report.steps[1].lines > 0, "the build's output is in its log");
+}
+
+async fn pins(ground: &Ground, engine: &Engine) {
+    make_image(engine, "moving", "old\n", &[]).await;
+    let job = json!({ "environment": { "image": { "image": "moving" } }, "steps": steps(&["cat /which"]) });
+    let word = async |expected: &str| {
+        let (report, log) = ground.run(job.clone()).await;
+        let pieces = log.0.lock().unwrap().pieces.clone();
+        let printed = pieces.iter().map(|(.., bytes)| String::from_utf8_lossy(bytes).into_owned()).collect::<String>();
+        assert_eq!(printed, expected, "{:?}", report.outcome);
+        report.images["moving"].clone()
+    };
+    let first = word("old\n").await;
+    make_image(engine, "moving", "new\n", &[]).await;
+    assert_eq!(word("old\n").await, first, "the tag means one image for the whole build");
+}
+
+/// A worker is killed while its job runs in a container with a service; what it left is removed by the next.
+async fn after_a_kill(ground: &Ground, engine: &Engine) {
+    let program = std::env::current_exe().expect("the test program has a path");
+    let mut half = Command::new(program)
+        .args(["half_that_is_killed", "--exact"])
+        .env(DATA_VARIABLE, &ground.data)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the half starts");
+    let mut lines = BufReader::new(half.stdout.take().expect("a pipe")).lines();
+    let running = lines.any(|line| line.is_ok_and(|line| line == "running"));
+    assert!(running, "the half ran a job");
+    half.kill().expect("killed");
+    half.wait().expect("reaped");
+    let count = left(ground, engine).await;
+    assert!(count >= 4, "two containers, a network and a volume: {count}");
+    assert_eq!(
+        remove_leftovers(&ground.data, |_| true).await,
+        Ok(0),
+        "of a build that somebody runs nothing is removed"
+    );
+    assert_eq!(remove_leftovers(&ground.data, |_| false).await, Ok(count));
+    assert_eq!(left(ground, engine).await, 0);
+    assert_eq!(remove_leftovers(&ground.data, |_| false).await, Ok(0));
+}
+
+fn half_that_is_killed() {
+    let data = std::env::var_os(DATA_VARIABLE).map(std::path::PathBuf::from).expect("a data directory");
+    on_ground_with(FILES, Duration::from_secs(1), Some(&data), async |ground| {
+        let log = MemoryLog::default();
+        log.0.lock().unwrap().gate = Some(std::sync::Arc::new(|_| println!("running")));
+        let job = json!({ "services": { "pages": { "image": "web" } }, "steps": steps(&["echo on; sleep 1000"]) });
+        let _ = ground.run_with(in_image(job), BTreeMap::new(), Secrets::default(), Cancel::new(), log).await;
+    });
+}
+
+/// What a job is told where no engine is.
+fn no_engine() {
+    let nowhere = tempfile::tempdir().expect("a folder");
+    // SAFETY: there is one thread.
+    unsafe { std::env::set_var("DOCKER_HOST", format!("unix://{}/socket", nowhere.path().display())) };
+    on_ground(&[], async |ground| {
+        let (report, _) = ground.run(in_image(json!({ "steps": steps(&["true"]) }))).await;
+        let Outcome::Failed(Failure::Setup { message }) = report.outcome else { panic!("{:?}", report.outcome) };
+        assert!(
+            message.contains("no container engine was found at") && message.contains("install Docker"),
+            "{message}"
+        );
+    });
+}
