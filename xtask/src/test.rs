@@ -18,6 +18,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("filefrag", "e2fsprogs"),
     ("pg_ctlcluster", "postgresql"),
     ("python3", "python3-venv"),
+    ("chromium", "chromium"),
+    ("chromedriver", "chromium-driver"),
 ];
 
 /// A checker from PyPI. It is installed into `target/NAME`, where the test that runs it looks.

@@ -72,6 +72,15 @@ const WALLS: &[Wall] = &[
             ("ropewalk-store", "a worker hands bytes on; where they are kept is not its matter"),
         ],
     ),
+    Wall::new(
+        "ropewalk-web",
+        3,
+        &[
+            ("ropewalk-store", "a page shows what the API answers, and nothing else"),
+            ("ropewalk-engine", "a page shows what the API answers, and nothing else"),
+            TOKIO_OUT,
+        ],
+    ),
     Wall::new("ropewalk-server", 4, &[("ropewalk-worker", "dispatch hands out leases, it does not run")]),
     Wall::new(
         "ropewalk-cli",

@@ -20,6 +20,7 @@ mod idempotency;
 mod job;
 mod log;
 pub mod metrics;
+mod pages;
 mod pool;
 mod problem;
 mod project;

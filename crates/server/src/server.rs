@@ -14,7 +14,7 @@ use dialects::native::Triggered;
 use engine::fact::What;
 use engine::{BuildOptions, BuildRequest, Engine, Fact, Input};
 use graph::{
-    BuildId, Digest, Event, EventKind, Failure, JobName, LeaseId, Origin, Outcome, Timestamp, Verdict, WorkerId,
+    BuildId, Digest, Event, EventKind, Failure, JobName, Known, LeaseId, Origin, Outcome, Timestamp, Verdict, WorkerId,
 };
 use serde_json::Value;
 use store::blob::Blobs;
@@ -369,7 +369,12 @@ impl Server {
         let (server, project) = (Arc::clone(self), wanted.project.clone());
         let (build, request) = blocking(move || server.prepare(wanted)).await??;
         let number = request.origin.number;
-        let inputs = vec![Input::BuildRequested { build, request: Box::new(request) }];
+        let known = Known::of(request.event.clone());
+        let evaluated = self.means.lowering.find(&request, &request.pipeline, &known);
+        let evaluated = evaluated.map(|it| Input::Evaluated { build, answers_known: 0, evaluation: Box::new(it) });
+        // What is known already is said at once: the facts from the request to the first lease are stored together.
+        let inputs =
+            [Input::BuildRequested { build, request: Box::new(request) }].into_iter().chain(evaluated).collect();
         self.shell.put_and_wait(inputs).await?;
         let (server, project) = (Arc::clone(self), project);
         // Not awaited: the next request finds its numbers drawn.

@@ -2,6 +2,8 @@
 
 extern crate ropewalk_server as server;
 
+#[path = "http/pages.rs"]
+mod pages;
 #[path = "http/schema.rs"]
 mod schema;
 #[allow(dead_code, reason = "other tests use the rest of it")]

@@ -4,7 +4,7 @@
 //! it again, and goes on where it was.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use api::blob::{DIGESTS_MAX, Digests};
@@ -30,6 +30,9 @@ use crate::{exit, output, words};
 
 /// How often a source is gathered again while somebody edits its files.
 const GATHERINGS_MAX: usize = 5;
+
+/// The longest first line of a commit's message that is sent.
+const SUBJECT_BYTES_MAX: usize = 1000;
 
 /// How long after a first Ctrl-C a second one is waited for.
 const SECOND_THOUGHT: Duration = Duration::from_secs(2);
@@ -133,6 +136,7 @@ fn event(submit: &Submit, project: &Project) -> Result<EventWanted, Stop> {
         look = None;
     }
     let checkout = look.map_or(graph::Checkout::AsCommitted, worker::repository::Look::end);
+    let message = if event.commit.is_empty() { String::new() } else { subject(&project.root, &event.commit) };
     Ok(EventWanted {
         kind: Some(event.kind.into()),
         commit: Some(event.commit).filter(|commit| !commit.is_empty()),
@@ -141,11 +145,19 @@ fn event(submit: &Submit, project: &Project) -> Result<EventWanted, Stop> {
         base: event.base,
         command: event.command,
         pull_request: None,
-        message: String::new(),
+        message,
         params: event.params,
         local_changes: checkout == graph::Checkout::Changed,
         trust: None,
     })
+}
+
+/// The first line of a commit's message, for lists of builds; empty if git does not tell. Cut at [`SUBJECT_BYTES_MAX`].
+fn subject(root: &Path, commit: &str) -> String {
+    let said = worker::git::ask(root, &["log", "-1", "--format=%s", commit]).unwrap_or_default();
+    let mut subject = String::from_utf8_lossy(&said).trim_end().to_owned();
+    subject.truncate(subject.floor_char_boundary(SUBJECT_BYTES_MAX));
+    subject
 }
 
 /// `--project`, else the name of the checkout.

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use api::problem::{Problem, ProblemKind};
-use api::routes::{Access as Needs, On, Route};
+use api::routes::{Access as Needs, Method, On, Route};
 use axum::http::{HeaderMap, header};
 use graph::WorkerId;
 
 use super::call::Call;
-use super::{App, problem};
+use super::{App, pages, problem};
 use crate::access::{Bearer, Target, Verb};
 
 /// Whoever was let in.
@@ -20,8 +20,14 @@ pub struct Admitted {
     pub worker: Option<WorkerId>,
 }
 
-/// The credentials of a request.
-fn credentials(headers: &HeaderMap) -> &str {
+/// The credentials of a request: those it names, else, where nothing can be changed, the cookie of a browser.
+fn credentials<'h>(route: &Route, headers: &'h HeaderMap) -> &'h str {
+    if route.method == Method::Get
+        && !headers.contains_key(header::AUTHORIZATION)
+        && let Some(token) = pages::token_of(headers)
+    {
+        return token;
+    }
     let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
     match value.split_once(' ') {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),
@@ -37,7 +43,7 @@ pub async fn admit(app: &Arc<App>, route: &'static Route, headers: &HeaderMap) -
     if route.access == Needs::Public {
         return Ok(Admitted::default());
     }
-    let text = credentials(headers).to_owned();
+    let text = credentials(route, headers).to_owned();
     if matches!(route.access, Needs::Session | Needs::Sender)
         && let Some(worker) = app.server.dispatch.worker_of(&text)
     {

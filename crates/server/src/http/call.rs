@@ -161,7 +161,8 @@ pub fn parse_query(query: &str) -> Result<HashMap<String, String>, Problem> {
         .collect()
 }
 
-fn decode(text: &str) -> Result<String, Problem> {
+/// Percent-decoded, with `+` for a space.
+pub(super) fn decode(text: &str) -> Result<String, Problem> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&byte, after)) = rest.split_first() {

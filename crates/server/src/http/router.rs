@@ -19,7 +19,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use super::answer::Answered;
 use super::call::{Call, parse_query};
 use super::{
-    App, admission, blobs, build, cache, control, idempotency, job, log, pool, problem, project, site, stream,
+    App, admission, blobs, build, cache, control, idempotency, job, log, pages, pool, problem, project, site, stream,
 };
 use super::{token, worker, worker_view};
 
@@ -123,8 +123,15 @@ handlers! {
     }
 }
 
-/// The whole table, mounted. Whatever is not in it is refused.
+/// The whole table, mounted, and the pages beside it.
 pub fn router(app: Arc<App>) -> Router {
+    let table = table(Arc::clone(&app));
+    let alone = table.clone().fallback(|| async { pages::nowhere() });
+    table.fallback(move |request: Request| pages::answer(Arc::clone(&app), alone.clone(), request))
+}
+
+/// The whole table, mounted.
+fn table(app: Arc<App>) -> Router {
     let mut paths: BTreeMap<&'static str, MethodRouter> = BTreeMap::new();
     for (index, route) in ROUTES.iter().enumerate() {
         // A route without a handler is not there; a test sees to it that there is none.
@@ -150,11 +157,7 @@ pub fn router(app: Arc<App>) -> Router {
     for (path, methods) in paths {
         router = router.route(path, methods);
     }
-    router.fallback(nowhere).method_not_allowed_fallback(wrong_method)
-}
-
-async fn nowhere() -> Response<Body> {
-    problem::response(&Problem::new(ProblemKind::NotFound, "there is no such path").help("see /openapi.json"))
+    router.method_not_allowed_fallback(wrong_method)
 }
 
 async fn wrong_method() -> Response<Body> {
@@ -179,6 +182,8 @@ async fn serve(
         response.headers_mut().insert(REQUEST_ID, value);
     }
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // What steps wrote stays what it is said to be, also in a browser.
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     app.metrics.answered(index, response.status().as_u16(), begun.elapsed());
     response
 }

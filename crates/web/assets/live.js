@@ -1,0 +1,59 @@
+// @ts-check
+// Keeps the live parts of a page as they are on the server: when its stream says that something happened, the page is read
+// again and every element marked `data-live` that has changed takes its new content. What the reader opened stays open.
+
+/** The shortest time between two readings. */
+const PAUSE_MS = 400;
+
+/** Takes over what has changed. @param {Document} fresh @param {(root: ParentNode) => void} seen */
+function takeOver(fresh, seen) {
+  for (const now of document.querySelectorAll("[data-live][id]")) {
+    const then = fresh.getElementById(now.id);
+    if (!then || then.innerHTML === now.getAttribute("data-was")) continue;
+    const was = then.innerHTML;
+    const open = new Set([...now.querySelectorAll("details[open][id]")].map((it) => it.id));
+    const focused = now.contains(document.activeElement) ? document.activeElement?.id : "";
+    // A form that somebody fills in is not taken from under their hands.
+    if (document.activeElement?.closest("form") && now.contains(document.activeElement) && document.activeElement.matches("input, select")) continue;
+    now.replaceChildren(...document.adoptNode(then).childNodes);
+    now.setAttribute("data-was", was);
+    for (const it of now.querySelectorAll("details[id]")) if (open.has(it.id)) it.setAttribute("open", "");
+    if (focused) document.getElementById(focused)?.focus();
+    seen(now);
+  }
+  if (fresh.title) document.title = fresh.title;
+}
+
+/** Follows the page's stream. @param {(root: ParentNode) => void} seen told of what is new */
+export function keepLive(seen) {
+  const stream = document.body.dataset.stream;
+  if (!stream) return;
+  let isDue = false;
+  let isReading = false;
+  let isOver = false;
+  const read = async () => {
+    if (isReading) { isDue = true; return; }
+    isReading = true;
+    isDue = false;
+    try {
+      const answer = await fetch(location.href, { headers: { accept: "text/html" } });
+      if (answer.ok) {
+        const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+        // The first lines of a log have come: its module begins with the page.
+        if (fresh.querySelector("#log[data-source]") && !document.querySelector("#log[data-source]") && document.querySelector("main .viewer, #job-body")) {
+          location.reload();
+          return;
+        }
+        takeOver(fresh, seen);
+        isOver = !fresh.body.dataset.stream;
+        if (isOver) events.close();
+      }
+    } catch {
+      // The stream comes again by itself, and reads then.
+    }
+    setTimeout(() => { isReading = false; if (isDue && !isOver) read(); }, PAUSE_MS);
+  };
+  const events = new EventSource(stream);
+  events.onmessage = read;
+  events.onerror = () => { if (events.readyState === EventSource.CLOSED) read(); };
+}

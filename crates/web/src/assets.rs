@@ -1,0 +1,67 @@
+//! The files that pages load: embedded, named by their content, kept by browsers for ever.
+
+/// One file.
+pub struct Asset {
+    /// Its name.
+    pub name: &'static str,
+    /// Its media type.
+    pub media: &'static str,
+    /// Its content.
+    pub text: &'static str,
+}
+
+/// All files. `page.js` loads on every page and imports the others by their own names, beside it.
+pub const ASSETS: [Asset; 5] = [
+    Asset { name: "style.css", media: "text/css; charset=utf-8", text: include_str!("../assets/style.css") },
+    Asset { name: "page.js", media: "text/javascript; charset=utf-8", text: include_str!("../assets/page.js") },
+    Asset { name: "live.js", media: "text/javascript; charset=utf-8", text: include_str!("../assets/live.js") },
+    Asset { name: "log.js", media: "text/javascript; charset=utf-8", text: include_str!("../assets/log.js") },
+    Asset { name: "icon.svg", media: "image/svg+xml", text: include_str!("../assets/icon.svg") },
+];
+
+/// Names all files as they are now: another content is another folder, so modules that import each other always match.
+const EDITION: u64 = edition();
+
+/// FNV-1a over all contents; it tells editions apart and guards nothing.
+const fn edition() -> u64 {
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    let mut file = 0;
+    while file < ASSETS.len() {
+        let bytes = ASSETS[file].text.as_bytes();
+        let mut index = 0;
+        while index < bytes.len() {
+            hash = (hash ^ bytes[index] as u64).wrapping_mul(0x0100_0000_01b3);
+            index += 1;
+        }
+        file += 1;
+    }
+    hash
+}
+
+/// Where a file is.
+#[must_use]
+pub fn path(name: &str) -> String {
+    format!("/assets/{EDITION:016x}/{name}")
+}
+
+/// The file of a path's two last parts; `None` if it is of another edition, or there is none.
+#[must_use]
+pub fn find(edition: &str, name: &str) -> Option<&'static Asset> {
+    let asset = ASSETS.iter().find(|asset| asset.name == name)?;
+    (edition == format!("{EDITION:016x}")).then_some(asset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_is_found_where_pages_look() {
+        for asset in &ASSETS {
+            let path = path(asset.name);
+            let parts: Vec<&str> = path.split('/').collect();
+            assert_eq!(find(parts[2], parts[3]).map(|found| found.name), Some(asset.name));
+            assert!(find("0", asset.name).is_none());
+        }
+    }
+}

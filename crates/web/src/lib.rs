@@ -1,0 +1,171 @@
+//! The pages that people look at.
+//!
+//! A page is a view of what the HTTP API answers, and of nothing else: a screen asks a [`Source`] for documents by the
+//! API's own paths, with the rights of whoever looks, and writes them out as HTML. So there is one place where rights are
+//! checked, a page shows nothing that a program could not read, and every screen is tested with plain documents.
+//!
+//! Reading works without JavaScript. The modules in `assets/` only make it better: they replace the elements marked
+//! `data-live` when something happens, and load the lines of a log that are looked at.
+//!
+//! Reading order: here the walk; [`screens`] each page; [`page`] what all pages have; [`terminal`] what steps print.
+//!
+//! **Adding a page:** its path in [`Screen::of`], a file in `screens/`.
+
+pub mod actions;
+pub mod assets;
+pub mod page;
+pub mod paths;
+pub mod screens;
+pub mod terminal;
+pub mod words;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+
+use api::problem::{Problem, ProblemKind};
+use graph::Timestamp;
+use serde::de::DeserializeOwned;
+
+pub use actions::Action;
+pub use page::Document;
+
+/// What screens read: the answers of the HTTP API to whoever looks.
+pub trait Source: Sync {
+    /// The body of the answer to a `GET` of this path and query.
+    ///
+    /// # Errors
+    /// What the API says instead.
+    fn get(&self, path: &str) -> impl Future<Output = Result<Vec<u8>, Problem>> + Send;
+}
+
+/// A request for a page.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ask {
+    /// The parts of the path between slashes, decoded.
+    pub path: Vec<String>,
+    /// The query, decoded.
+    pub query: BTreeMap<String, String>,
+    /// The present time.
+    pub now: Timestamp,
+    /// Where the server is reached, as the browser says it: for commands to copy.
+    pub address: String,
+}
+
+impl Ask {
+    /// A value of the query; empty if it is absent.
+    #[must_use]
+    pub fn text(&self, name: &str) -> &str {
+        self.query.get(name).map_or("", String::as_str)
+    }
+
+    /// A number of the query.
+    #[must_use]
+    pub fn number(&self, name: &str) -> Option<u64> {
+        self.text(name).parse().ok()
+    }
+}
+
+/// A page that there is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Screen {
+    /// All projects.
+    Projects,
+    /// The builds of one project, or all.
+    Builds {
+        /// The project.
+        project: Option<String>,
+    },
+    /// One build.
+    Build {
+        /// Its id.
+        build: String,
+    },
+    /// One job of a build, with its log.
+    Job {
+        /// The build's id.
+        build: String,
+        /// The job's full name.
+        job: String,
+    },
+    /// Lines of a log, to be put into a page.
+    Lines {
+        /// The build's id.
+        build: String,
+        /// The attempt's number.
+        attempt: String,
+        /// The step's index.
+        step: String,
+    },
+    /// Pools, what waits in them, and workers.
+    Queue,
+    /// The form for a token.
+    SignIn,
+}
+
+impl Screen {
+    /// The screen of a path; `None` if there is none.
+    #[must_use]
+    pub fn of(path: &[String]) -> Option<Self> {
+        let parts: Vec<&str> = path.iter().map(String::as_str).collect();
+        Some(match parts.as_slice() {
+            [] => Self::Projects,
+            ["projects", project] => Self::Builds { project: Some((*project).to_owned()) },
+            ["builds"] => Self::Builds { project: None },
+            ["builds", build] => Self::Build { build: (*build).to_owned() },
+            ["builds", build, "jobs", job] => Self::Job { build: (*build).to_owned(), job: (*job).to_owned() },
+            ["builds", build, "attempts", attempt, "lines", step] => {
+                Self::Lines { build: (*build).to_owned(), attempt: (*attempt).to_owned(), step: (*step).to_owned() }
+            }
+            ["queue"] => Self::Queue,
+            ["sign-in"] => Self::SignIn,
+            _ => return None,
+        })
+    }
+}
+
+/// Writes a page.
+///
+/// # Errors
+/// What the API says instead, or that there is no such page.
+pub async fn show(source: &impl Source, ask: &Ask) -> Result<Document, Problem> {
+    let screen = Screen::of(&ask.path).ok_or_else(|| {
+        Problem::new(ProblemKind::NotFound, "there is no such page").help("go to the list of projects")
+    })?;
+    match screen {
+        Screen::Projects => screens::projects::show(source, ask).await,
+        Screen::Builds { project } => screens::builds::show(source, ask, project.as_deref()).await,
+        Screen::Build { build } => screens::build::show(source, ask, &build).await,
+        Screen::Job { build, job } => screens::job::show(source, ask, &build, &job).await,
+        Screen::Lines { build, attempt, step } => screens::log::lines(source, ask, [&build, &attempt, &step]).await,
+        Screen::Queue => screens::queue::show(source, ask).await,
+        Screen::SignIn => Ok(screens::sign_in::show(ask)),
+    }
+}
+
+/// Reads one document.
+pub(crate) async fn read<T: DeserializeOwned>(source: &impl Source, path: &str) -> Result<T, Problem> {
+    let body = source.get(path).await?;
+    serde_json::from_slice(&body)
+        .map_err(|error| Problem::new(ProblemKind::Internal, format!("`{path}` cannot be read: {error}")))
+}
+
+/// Reads a list, page after page, up to `most` items. Gives whether there were more.
+pub(crate) async fn read_all<T: DeserializeOwned>(
+    source: &impl Source,
+    path: &str,
+    most: usize,
+) -> Result<(Vec<T>, bool), Problem> {
+    let mut items = Vec::new();
+    let mut cursor = String::new();
+    let separator = if path.contains('?') { '&' } else { '?' };
+    loop {
+        let wanted = (most - items.len()).min(api::page::LIMIT_MAX as usize);
+        let page: api::page::Page<T> = read(source, &format!("{path}{separator}limit={wanted}{cursor}")).await?;
+        items.extend(page.items);
+        match page.next {
+            None => return Ok((items, false)),
+            Some(_) if items.len() >= most => return Ok((items, true)),
+            Some(next) => cursor = format!("&cursor={}", paths::encoded(&next)),
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! What all pages have: the head, where one is, and the way to the others.
+
+use maud::{DOCTYPE, Markup, html};
+
+use crate::assets;
+
+/// The media type of pages.
+pub const HTML: &str = "text/html; charset=utf-8";
+
+/// What a page may load and do: its own files and this server, nothing inline, nothing from elsewhere.
+pub const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; \
+                          form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// A page, written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Document {
+    /// The HTTP status.
+    pub status: u16,
+    /// HTML.
+    pub text: String,
+}
+
+/// One link of where one is.
+pub struct Crumb {
+    /// What it says.
+    pub text: String,
+    /// Where it leads.
+    pub path: String,
+}
+
+impl Crumb {
+    /// A link.
+    pub fn new(text: impl Into<String>, path: impl Into<String>) -> Self {
+        Self { text: text.into(), path: path.into() }
+    }
+}
+
+/// What stands above a page.
+pub struct Head<'a> {
+    /// In the browser's tab.
+    pub title: &'a str,
+    /// Where one is, from the top.
+    pub crumbs: Vec<Crumb>,
+    /// The API's stream after whose events the page's live parts are read again.
+    pub stream: Option<String>,
+}
+
+/// A whole page.
+#[must_use]
+pub fn document(head: &Head, main: &Markup) -> Document {
+    let text = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { (head.title) " · Ropewalk" }
+                link rel="stylesheet" href=(assets::path("style.css"));
+                link rel="icon" href=(assets::path("icon.svg")) type="image/svg+xml";
+                script type="module" src=(assets::path("page.js")) {}
+            }
+            body data-stream=[head.stream.as_deref()] {
+                a.skip href="#main" { "Skip to the content" }
+                header.top {
+                    nav aria-label="Where you are" {
+                        ol {
+                            li { a.brand href="/" { "Ropewalk" } }
+                            @for crumb in &head.crumbs { li { a href=(crumb.path) { (crumb.text) } } }
+                        }
+                    }
+                    nav aria-label="Everything" {
+                        ul {
+                            li { a href="/builds" { "Builds" } }
+                            li { a href="/queue" { "Queue" } }
+                            li { form method="post" action="/sign-out" { button.quiet { "Sign out" } } }
+                        }
+                    }
+                }
+                main #main { (main) }
+                footer { p { "Press " kbd { "?" } " for the keys. What pages show, programs read at " a href="/openapi.json" { "the API" } "." } }
+            }
+        }
+    };
+    Document { status: 200, text: text.into_string() }
+}

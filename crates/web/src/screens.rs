@@ -1,0 +1,11 @@
+//! The pages, one file each.
+
+pub mod build;
+pub mod builds;
+pub mod job;
+pub mod log;
+pub mod projects;
+pub mod queue;
+pub mod refusal;
+pub mod sign_in;
+pub mod waterfall;

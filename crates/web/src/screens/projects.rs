@@ -1,0 +1,121 @@
+//! All projects with their last builds; on a fresh server, what to do first.
+
+use api::build::Build;
+use api::page::Page;
+use api::problem::Problem;
+use api::project::Project;
+use maud::{Markup, html};
+
+use crate::page::{Document, Head, document};
+use crate::words::{self, Standing};
+use crate::{Ask, Source, paths, read};
+
+/// How many projects a page has.
+const PROJECTS: u32 = 50;
+/// Of how many builds there are bars.
+const BARS: u32 = 30;
+/// The bars' height and the width of each with its gap, in units of the drawing.
+const BAR_HEIGHT: u64 = 40;
+const BAR_WIDTH: u64 = 8;
+
+/// Writes the page.
+pub(crate) async fn show(source: &impl Source, ask: &Ask) -> Result<Document, Problem> {
+    let cursor = match ask.text("cursor") {
+        "" => String::new(),
+        cursor => format!("&cursor={}", paths::encoded(cursor)),
+    };
+    let page: Page<Project> = read(source, &format!("/api/v1/projects?limit={PROJECTS}{cursor}")).await?;
+    let mut cards = Vec::with_capacity(page.items.len());
+    for project in &page.items {
+        let path = format!("/api/v1/builds?project={}&limit={BARS}", paths::encoded(&project.name));
+        let builds: Page<Build> = read(source, &path).await?;
+        cards.push(card(project, &builds.items, ask));
+    }
+    let main = html! {
+        h1 { "Projects" }
+        @if cards.is_empty() { (first_steps(ask)) }
+        div.cards #projects data-live { @for card in &cards { (card) } }
+        @if let Some(next) = &page.next { p.pager { a href=(format!("/?cursor={}", paths::encoded(next))) { "More projects" } } }
+    };
+    let head = Head { title: "Projects", crumbs: Vec::new(), stream: Some("/api/v1/events".to_owned()) };
+    Ok(document(&head, &main))
+}
+
+/// The way to the first build, in commands to copy.
+fn first_steps(ask: &Ask) -> Markup {
+    html! {
+        section.first {
+            p { "There is no project yet. A project comes to be with its first build, and a build needs two things:" }
+            ol {
+                li {
+                    p { "A token for sending builds. On this machine, beside the server:" }
+                    pre { code { "ropewalk token create --data DIR --submit --client NAME --pool default > submit.token" } }
+                }
+                li {
+                    p { "A directory with a pipeline. In any repository of yours; " code { "init" } " writes one that fits:" }
+                    pre { code { "ropewalk init\nropewalk submit --server " (ask.address) " --token submit.token --pool default" } }
+                }
+            }
+            p { "This page shows the build by itself as soon as it is there." }
+        }
+    }
+}
+
+fn card(project: &Project, builds: &[Build], ask: &Ask) -> Markup {
+    let ended: Vec<&Build> = builds.iter().filter(|build| build.finished.is_some()).collect();
+    let n_passed = ended.iter().filter(|build| Standing::of_build(build.verdict, 0) == Standing::Passed).count();
+    html! {
+        article.card #(format!("project-{}", project.name)) {
+            h2 { a href=(paths::project(&project.name)) { (project.name) } }
+            @if !project.settings.description.is_empty() { p.quiet { (project.settings.description) } }
+            @match builds.first() {
+                None => p.quiet { "No build yet." },
+                Some(last) => {
+                    p.last {
+                        (Standing::of_build(last.verdict, last.open_gates).mark()) " "
+                        a href=(paths::build(last.id)) { (name(last)) } " "
+                        span.quiet { (words::happening(&last.event)) " · " (words::ago(last.created, ask.now)) }
+                    }
+                    (bars(builds, ask))
+                    @if !ended.is_empty() {
+                        p.quiet { (n_passed) " of the last " (ended.len()) " passed" @if let Some(ms) = median(&ended) { " · usually " (words::span(ms)) } }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A build by its number in its project, or on the server.
+pub(crate) fn name(build: &Build) -> String {
+    build.number.map_or_else(|| format!("build {}", build.id), |number| format!("#{number}"))
+}
+
+fn median(builds: &[&Build]) -> Option<u64> {
+    let mut spans: Vec<u64> = builds
+        .iter()
+        .filter_map(|build| words::took(build.started, build.finished, graph::Timestamp::default()))
+        .collect();
+    spans.sort_unstable();
+    spans.get(spans.len() / 2).copied()
+}
+
+/// The last builds, the oldest at the left: colour is the verdict, height the duration.
+pub(crate) fn bars(builds: &[Build], ask: &Ask) -> Markup {
+    let span = |build: &Build| words::took(build.started, build.finished, ask.now).unwrap_or(0);
+    let most = builds.iter().map(span).max().unwrap_or(0).max(1);
+    let width = u64::from(BARS) * BAR_WIDTH;
+    let first = width - (builds.len() as u64).min(u64::from(BARS)) * BAR_WIDTH;
+    html! {
+        svg.bars viewBox=(format!("0 0 {width} {BAR_HEIGHT}")) role="list" aria-label="The last builds" {
+            @for (index, build) in builds.iter().rev().enumerate() {
+                @let height = (span(build) * BAR_HEIGHT / most).clamp(4, BAR_HEIGHT);
+                @let standing = Standing::of_build(build.verdict, build.open_gates);
+                a href=(paths::build(build.id)) role="listitem" aria-label=(format!("{} {}", name(build), standing.word())) {
+                    title { (name(build)) ": " (build.text) ", " (words::span(span(build))) }
+                    rect class=(standing.word()) x=(first + index as u64 * BAR_WIDTH) y=(BAR_HEIGHT - height) width=(BAR_WIDTH - 2) height=(height) rx="1" {}
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! What could not be shown or done, and what to do about it.
+
+use api::problem::Problem;
+use maud::html;
+
+use crate::page::{Document, Head, document};
+
+/// Writes the page.
+#[must_use]
+pub fn show(problem: &Problem) -> Document {
+    let main = html! {
+        section.refusal {
+            h1 { (problem.title) }
+            @if !problem.detail.is_empty() { p { (problem.detail) } }
+            @for field in &problem.fields { p { code { (field.name) } " " (field.detail) } }
+            @if !problem.help.is_empty() { p { strong { "What to do: " } (problem.help) } }
+            @if !problem.request.is_empty() { p.quiet { "In the server's log this is request " code { (problem.request) } "." } }
+            p { a href="/" { "All projects" } }
+        }
+    };
+    let written = document(&Head { title: &problem.title, crumbs: Vec::new(), stream: None }, &main);
+    Document { status: problem.status, ..written }
+}

@@ -1,0 +1,42 @@
+//! The form for a token: how a browser becomes somebody.
+
+use maud::{DOCTYPE, html};
+
+use crate::page::Document;
+use crate::{Ask, assets};
+
+/// Writes the page. `?refused` says why the last token was not taken; `?to` is where one goes afterwards.
+#[must_use]
+pub(crate) fn show(ask: &Ask) -> Document {
+    let text = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { "Sign in · Ropewalk" }
+                link rel="stylesheet" href=(assets::path("style.css"));
+                link rel="icon" href=(assets::path("icon.svg")) type="image/svg+xml";
+            }
+            body.alone {
+                main #main {
+                    h1 { img src=(assets::path("icon.svg")) alt="" width="36" height="36"; "Ropewalk" }
+                    form.tall method="post" action="/sign-in" {
+                        @if !ask.text("refused").is_empty() { p.problem role="alert" { (ask.text("refused")) } }
+                        label for="token" { "Your token" }
+                        input #token name="token" type="password" required autofocus autocomplete="current-password" spellcheck="false";
+                        input type="hidden" name="to" value=(ask.text("to"));
+                        button.main { "Sign in" }
+                    }
+                    details {
+                        summary { "Where do I get one?" }
+                        p { "From whoever runs this server. On the server's machine:" }
+                        pre { code { "ropewalk token create --data DIR --admin" } }
+                    }
+                }
+            }
+        }
+    };
+    Document { status: 200, text: text.into_string() }
+}
