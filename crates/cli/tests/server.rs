@@ -96,6 +96,8 @@ fn a_job_that_nobody_can_run_says_so() {
     let output = list.arg(site.path("admin.token")).output().expect("ropewalk starts");
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(text.contains("no worker"), "{text}");
+    // Whoever watches is told without asking.
+    shown.until("a waits: the pool `gpu` has no worker");
     watching.signal("TERM");
     assert_eq!(watching.ended(), Some(130));
 }

@@ -639,3 +639,20 @@ pub struct Resources {
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Environment, Job, Step};
+
+    #[test]
+    fn what_a_job_asks_of_a_worker_by_itself() {
+        let check = |job: Job, expected: &[&str]| {
+            assert_eq!(job.wanted_labels().iter().map(String::as_str).collect::<Vec<_>>(), expected);
+        };
+        let labels = [String::from("fast")].into();
+        let build = Step { nix_build: vec![".".to_owned()], ..Step::default() };
+        check(Job::default(), &[]);
+        check(Job { labels, environment: Environment::Nix { nix: ".".into() }, ..Job::default() }, &["fast", "nix"]);
+        check(Job { steps: vec![Step::default(), build], ..Job::default() }, &["nix"]);
+    }
+}

@@ -3,14 +3,17 @@
 //! The server has the build once it answers; from then on nothing here matters to it. A watcher that loses the server finds
 //! it again, and goes on where it was.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use api::blob::{DIGESTS_MAX, Digests};
 use api::build::{Cancel, Made, Submit as Wanted, SubmitOptions, Submitted};
-use api::client::{Client, Logs, Moments};
+use api::client::{Client, JobsWanted, Logs, Moments, PageWanted};
+
 use api::event::{EventWanted, Moment};
+use api::job::{JobState, WaitReason};
 use graph::{BuildId, Digest};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
@@ -363,8 +366,10 @@ async fn follow(client: &Client, watched: &Watched, moments: &mut Moments, shown
     let wants_ticks = shown.wants() == Wants::OutputAndTicks;
     let mut asked = Asked::Nothing;
     let mut told = false;
+    let mut waits = Waits::default();
     loop {
         tokio::select! {
+            () = waits.quiet() => waits.tell(client, build, shown).await,
             next = moments.next() => match next.map_err(stop)? {
                 Some(said) if since != Since::Beginning => {
                     shown.pass(&said.moment);
@@ -373,7 +378,10 @@ async fn follow(client: &Client, watched: &Watched, moments: &mut Moments, shown
                         shown.begin();
                     }
                 }
-                Some(said) => shown.show(&said.moment)?,
+                Some(said) => {
+                    waits.heed(&said.moment);
+                    shown.show(&said.moment)?;
+                }
                 None => return Ok(shown.watching().code().unwrap_or(exit::INFRA)),
             },
             _ = ticks.tick(), if wants_ticks || moments.failures() >= FAILURES_TOLD => shown.tick(),
@@ -399,6 +407,52 @@ async fn follow(client: &Client, watched: &Watched, moments: &mut Moments, shown
             note(shown, "the server is away; waiting for it");
         }
         told = moments.failures() >= FAILURES_TOLD;
+    }
+}
+
+/// After so long without anything new it is asked why jobs wait.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// The most waiting jobs that are asked about.
+const ASKED_MAX: u32 = 20;
+
+/// Tells of jobs that no worker which is there can run: each reason once.
+#[derive(Default)]
+struct Waits {
+    /// When to ask; nobody asks twice about one silence.
+    ask_at: Option<Instant>,
+    told: BTreeSet<String>,
+}
+
+impl Waits {
+    /// Something has happened. What jobs print says nothing about those that wait.
+    fn heed(&mut self, moment: &Moment) {
+        if !matches!(moment, Moment::Log { .. }) {
+            self.ask_at = Some(Instant::now() + QUIET);
+        }
+    }
+
+    /// Waits until it has been quiet for long enough.
+    async fn quiet(&self) {
+        match self.ask_at {
+            Some(at) => tokio::time::sleep_until(at).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Asks. A server that does not answer now is asked after the next silence.
+    async fn tell(&mut self, client: &Client, build: BuildId, shown: &mut Shown) {
+        self.ask_at = None;
+        let page = PageWanted { limit: Some(ASKED_MAX), ..PageWanted::default() };
+        let Ok(jobs) = client.job_list(build, &JobsWanted { state: Some(JobState::Waiting) }, &page).await else {
+            return;
+        };
+        for job in jobs.items {
+            let Ok(why) = client.job_why(build, &job.name).await else { return };
+            if matches!(why.reason, WaitReason::NoWorker { .. }) && self.told.insert(why.text.clone()) {
+                note(shown, &format!("{} waits: {}", words::harmless(&job.name), words::harmless(&why.text)));
+            }
+        }
     }
 }
 
