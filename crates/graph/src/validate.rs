@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use crate::diagnostic::{Diagnostic, Location};
-use crate::job::{Graph, Job, Retry};
+use crate::job::{Environment, Graph, Job, Retry};
 use crate::name::JobName;
 
 /// The most jobs of one build.
@@ -67,6 +67,7 @@ pub fn faults(graph: &Graph, location_of: impl Fn(&JobName, Option<&JobName>) ->
     faults
 }
 
+/// Bounds that a job passes, and what does not go together in it.
 fn bounds_passed(name: &JobName, job: &Job) -> Vec<(&'static str, String)> {
     let mut passed = Vec::new();
     if name.as_str().len() > JobName::BYTES_MAX {
@@ -77,6 +78,13 @@ fn bounds_passed(name: &JobName, job: &Job) -> Vec<(&'static str, String)> {
     }
     if job.steps.len() > Job::STEPS_MAX {
         passed.push(("too-many-steps", format!("job `{name}` has more than {} steps", Job::STEPS_MAX)));
+    }
+    let has_nix = matches!(job.environment, Environment::Host | Environment::Nix { .. });
+    if !has_nix && job.steps.iter().any(|step| !step.nix_build.is_empty()) {
+        let place = job.environment.word();
+        let message =
+            format!("job `{name}` has Nix build in the environment `{place}`: it can on the host and in a Nix shell");
+        passed.push(("nix-build-elsewhere", message));
     }
     if job.retry.max > Retry::MAX_MAX {
         passed.push(("too-many-retries", format!("job `{name}` asks for more than {} retries", Retry::MAX_MAX)));
@@ -151,6 +159,20 @@ mod tests {
     fn check(text: &str, expected: &[&str]) {
         let found: Vec<_> = faults(&graph(text), |_, _| None).into_iter().map(|fault| fault.message).collect();
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn nix_builds_on_the_host() {
+        let job = |environment: &str| {
+            let step = r#"{"run": "", "nix_build": [".#a"]}"#;
+            let text = format!(r#"{{"jobs": {{"a": {{"environment": {environment}, "steps": [{step}]}}}}}}"#);
+            let graph: Graph = serde_json::from_str(&text).expect("a graph");
+            faults(&graph, |_, _| None).into_iter().map(|fault| fault.code.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(job(r#"{"image": {"image": "debian"}}"#), ["nix-build-elsewhere"]);
+        assert_eq!(job(r#"{"sandbox": {}}"#), ["nix-build-elsewhere"]);
+        assert_eq!(job(r#"{"nix": {"nix": "."}}"#), [""; 0]);
+        assert_eq!(job(r#""host""#), [""; 0]);
     }
 
     #[test]

@@ -107,6 +107,7 @@ fn keys(ci: &Ci) {
         .run("true");
     ci.job("nix").environment(Environment::nix(".#ci")).run("true").step(Step::nix_build(".#one"));
     ci.job("built")
+        .environment(Environment::host())
         .artifacts(["nix:app"])
         .step(Step::nix_build([".#app", ".#packages.${{ event.branch }}.doc"]).id("all"));
     let container = Json::object([("image", "x".into())]);

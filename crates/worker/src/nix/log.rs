@@ -28,10 +28,12 @@ const OWN_PREFIX: &[u8] = b"@ropewalk ";
 
 /// Kinds of activities and results, by their numbers.
 mod kind {
+    pub const BUILDS: u64 = 104;
     pub const BUILD: u64 = 105;
     pub const SUBSTITUTE: u64 = 108;
     pub const BUILD_LINE: u64 = 101;
     pub const PHASE: u64 = 104;
+    pub const PROGRESS: u64 = 105;
     pub const HOOK_LINE: u64 = 107;
 }
 
@@ -53,6 +55,12 @@ pub struct Heard {
     pub(super) open: HashMap<u64, String>,
     pub(super) stage: Stage,
     pub(super) texts_bytes: usize,
+    /// The activity that counts builds.
+    pub(super) counter: Option<u64>,
+    /// How many builds it says are done, and how many of them were found to have ended. Nix counts a build that is done, then
+    /// ends its activity.
+    pub(super) n_done: u64,
+    pub(super) n_ended: u64,
 }
 
 /// What was told of one derivation or substituted path.
@@ -64,7 +72,7 @@ pub struct Told {
     pub began_us: u64,
     /// When it was last heard of.
     pub last_us: u64,
-    /// Whether its end was told.
+    /// Whether its end was told, and that it was a good one: a builder that is interrupted ends too.
     pub has_ended: bool,
     /// The end of what its builder printed.
     pub output: String,
@@ -113,6 +121,13 @@ impl Heard {
         match text("action") {
             "start" => self.start(id, number("type"), field(0), field(1), time_us),
             "stop" => self.stop(id, time_us),
+            "result" if number("type") == Some(kind::PROGRESS) => {
+                let done = event.get("fields").and_then(|fields| fields.get(0)?.as_u64());
+                if self.counter == Some(id) && self.stage == Stage::Build {
+                    self.n_done = self.n_done.max(done.unwrap_or_default());
+                }
+                None
+            }
             "result" => self.result(id, number("type"), field(0), time_us),
             "msg" => self.message(number("level").unwrap_or_default(), text("msg"), time_us),
             _ => None,
@@ -123,6 +138,10 @@ impl Heard {
         let (what, words) = match kind {
             Some(kind::BUILD) => (What::Build, format!("building {}", name_of(path))),
             Some(kind::SUBSTITUTE) => (What::Substitute, format!("fetching {} from {from}", name_of(path))),
+            Some(kind::BUILDS) => {
+                (self.counter, self.n_done, self.n_ended) = (Some(id), 0, 0);
+                return None;
+            }
             _ => return None,
         };
         if self.stage != Stage::Build || path.is_empty() {
@@ -140,7 +159,9 @@ impl Heard {
 
     fn stop(&mut self, id: u64, time_us: u64) -> Option<String> {
         let told = self.open.remove(&id).and_then(|path| self.paths.get_mut(&path))?;
-        told.has_ended = true;
+        let is_counted = self.n_done > self.n_ended;
+        told.has_ended = told.what == What::Substitute || is_counted;
+        self.n_ended += u64::from(told.what == What::Build && is_counted);
         // A failure is told when it happens, its end only when all have ended.
         if told.error.is_empty() {
             told.last_us = time_us;
@@ -355,12 +376,26 @@ mod tests {
         ];
         assert_eq!(shown(&mut heard, &lines), expected);
         let bad = &heard.paths["/s/0-bad.drv"];
-        assert_eq!((bad.began_us, bad.last_us, bad.has_ended), (4_000_000, 8_000_000, true));
+        assert_eq!((bad.began_us, bad.last_us, bad.has_ended), (4_000_000, 8_000_000, false));
+        assert!(heard.paths["/s/1-good"].has_ended);
         assert_eq!(
             (bad.output.as_str(), bad.error.as_str()),
             ("this is wrong", "error: builder for '/s/0-bad.drv' failed")
         );
         assert_eq!(heard.missing, ["/s/0-bad.drv", "/s/2-next.drv"]);
+    }
+
+    #[test]
+    fn a_build_that_ended_well_was_counted() {
+        let mut heard = Heard::default();
+        let start = |id: u64| format!(r#"@nix {{"action":"start","id":{id},"type":105,"fields":["/s/{id}-x.drv"]}}"#);
+        let counted = |done: u64| format!(r#"@nix {{"action":"result","id":1,"type":105,"fields":[{done},3,0,0]}}"#);
+        let stop = |id: u64| format!(r#"@nix {{"action":"stop","id":{id}}}"#);
+        let lines = [r#"@nix {"action":"start","id":1,"type":104}"#.to_owned(), start(2), start(3), start(4)];
+        let ends = [counted(1), stop(3), stop(2), counted(2), stop(4)];
+        lines.iter().chain(&ends).for_each(|line| drop(heard.line(line.as_bytes(), 0)));
+        let ended: Vec<bool> = heard.paths.values().map(|told| told.has_ended).collect();
+        assert_eq!(ended, [false, true, true]);
     }
 
     #[test]

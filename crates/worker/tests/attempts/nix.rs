@@ -7,12 +7,14 @@ use serde_json::json;
 
 use crate::Case;
 use crate::ground::{compare, on_ground};
+use crate::trouble::when_it_prints;
 
 pub const CASES: &[Case] = &[
     ("nix::a_shell", a_shell),
     ("nix::a_shell_that_cannot_be_had", a_shell_that_cannot_be_had),
     ("nix::a_build", a_build),
     ("nix::a_build_that_fails", a_build_that_fails),
+    ("nix::a_build_that_is_canceled", a_build_that_is_canceled),
 ];
 
 const FLAKE: &str = r#"{
@@ -36,6 +38,7 @@ const FLAKE: &str = r#"{
       app = make "app-2" "read word < $base; echo building >&2; echo $word app > $out" { inherit base; };
       bad = make "bad" "echo so wrong; exit 3" { };
       next = make "next" "echo > $out" { inherit bad; };
+      slow = make "slow" "exec /bin/sleep 600" { };
     };
   };
 }
@@ -71,8 +74,9 @@ fn with_nix<F: AsyncFnOnce(&crate::ground::Ground)>(test: F) {
     }
     let flake = FLAKE.replace("x86_64", std::env::consts::ARCH);
     on_ground(&[("flake.nix", &flake)], async |ground| {
-        let git = std::process::Command::new("git").args(["add", "-A"]).current_dir(&ground.root).status();
-        assert!(git.is_ok_and(|status| status.success()), "git add");
+        let commit = "git add -A && git -c user.name=a -c user.email=a@b commit -qm flake";
+        let git = std::process::Command::new("sh").args(["-c", commit]).current_dir(&ground.root).status();
+        assert!(git.is_ok_and(|status| status.success()), "git commit");
         test(ground).await;
     });
 }
@@ -187,5 +191,16 @@ fn a_build_that_fails() {
         assert_eq!(told, ["bad Failed", "next Skipped", "app-2 Passed", "base-1 Passed"]);
         let bad = &report.tests[0];
         assert!(bad.message.starts_with("so wrong\nerror: builder for '") && bad.output == "so wrong", "{bad:?}");
+    });
+}
+
+fn a_build_that_is_canceled() {
+    with_nix(async |ground| {
+        let job = json!({ "steps": [{ "name": "build", "run": "", "nix_build": [".#slow"] }] });
+        // The first that is printed is that it is being built: the tree is clean, so Nix warns of nothing.
+        let (report, _) = when_it_prints(ground, job, |cancel| cancel.gently("a test")).await;
+        assert_eq!(report.outcome, Outcome::Failed(Failure::Canceled { by: "a test".into() }));
+        let told: Vec<String> = report.tests.iter().map(|test| format!("{} {:?}", test.name, test.outcome)).collect();
+        assert_eq!(told, ["slow Errored"]);
     });
 }

@@ -107,7 +107,7 @@ fn limits_on_time() {
 }
 
 /// Runs a job and does something when its first output has come.
-async fn when_it_prints(
+pub async fn when_it_prints(
     ground: &Ground,
     job: Value,
     act: impl Fn(&Cancel) + Send + Sync + 'static,
