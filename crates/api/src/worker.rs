@@ -263,13 +263,32 @@ pub struct FoundCache {
 pub struct CacheEntry {
     /// Its key, which may be longer than what was asked for.
     pub key: String,
-    /// The blob with the files.
+    /// The blob that says what is in it.
     pub digest: Digest,
-    /// The blob's length.
+    /// What all its blobs hold.
     pub bytes: u64,
+    /// The packs that it names, which live as long as it does. In an answer there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub packs: Vec<CachePack>,
 }
 
-/// `POST /api/v1/worker/caches/save`: keeps a cache whose blob has been sent before.
+/// The most packs of one cache.
+pub const CACHE_PACKS_MAX: usize = 100_000;
+
+/// The longest body that names so many.
+pub const CACHE_BODY_BYTES_MAX: u64 = 16 << 20;
+
+/// A blob that holds files of a cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CachePack {
+    /// The blob.
+    pub digest: Digest,
+    /// Its length.
+    pub bytes: u32,
+}
+
+/// `POST /api/v1/worker/caches/save`: keeps a cache whose blobs have been sent before, or were asked for as missing and
+/// are not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SaveCache {
     /// Whose job saves.

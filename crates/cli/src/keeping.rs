@@ -221,6 +221,16 @@ impl Depot for LocalDepot {
         self.blobs.open(digest).map_err(|error| blob_error(&error))
     }
 
+    fn missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, DepotError> {
+        let mut missing = Vec::new();
+        for &digest in digests {
+            if !self.blobs.renew(digest).map_err(|error| blob_error(&error))? {
+                missing.push(digest);
+            }
+        }
+        Ok(missing)
+    }
+
     fn find_cache(&self, scope: &CacheScope, key: &str, restore: &[String]) -> Result<Option<CacheEntry>, DepotError> {
         let own = scope_name(scope.trust, scope.paths);
         let trusted = scope_name(Trust::Trusted, scope.paths);
@@ -231,7 +241,7 @@ impl Depot for LocalDepot {
         let row = self.store.restore_cache(&wanted, &self.user, (self.now)()).map_err(|error| store_error(&error))?;
         Ok(row.and_then(|row| {
             let digest = *row.blobs.first()?;
-            Some(CacheEntry { key: row.key, digest, bytes: row.bytes })
+            Some(CacheEntry { key: row.key, digest, bytes: row.bytes, packs: Vec::new() })
         }))
     }
 
@@ -240,7 +250,7 @@ impl Depot for LocalDepot {
         let row = CacheRow {
             scope: scope_name(scope.trust, scope.paths),
             key: entry.key.clone(),
-            blobs: vec![entry.digest],
+            blobs: std::iter::once(entry.digest).chain(entry.packs.iter().map(|pack| pack.digest)).collect(),
             bytes: entry.bytes,
             written_by: self.user.clone(),
             at,

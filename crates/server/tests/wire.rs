@@ -338,10 +338,14 @@ fn caches_are_found_by_lease_and_never_read_upwards() {
         let start = wire.start().await;
         let lease = start.spec.lease;
         let paths = store::blob::digest(b"paths");
-        let entry = CacheEntry { key: "k1".to_owned(), digest: store::blob::digest(b"files"), bytes: 5 };
+        let digest = store::blob::digest(b"files");
+        let entry = CacheEntry { key: "k1".to_owned(), digest, bytes: 5, packs: Vec::new() };
         let save = SaveCache { lease, paths, entry: entry.clone() };
         let find = |lease, key: &str| FindCache { lease, paths, key: key.to_owned(), restore: vec!["k".to_owned()] };
         assert_eq!(wire.ask::<FoundCache>("/worker/caches/find", &find(lease, "k2")).await.unwrap().entry, None);
+        let refused = wire.ask::<SavedCache>("/worker/caches/save", &save).await;
+        assert_eq!(refused.err(), Some(409), "no entry names what is not here");
+        served.site.server().blobs.put(b"files").unwrap();
         let saved = wire.ask::<SavedCache>("/worker/caches/save", &save).await.unwrap().saved;
         assert_eq!(saved, CacheSaved::Written);
         let saved = wire.ask::<SavedCache>("/worker/caches/save", &save).await.unwrap().saved;

@@ -57,6 +57,10 @@ impl Depot for Nothing {
         Err(DepotError::Absent(digest))
     }
 
+    fn missing(&self, _: &[Digest]) -> Result<Vec<Digest>, DepotError> {
+        Ok(Vec::new())
+    }
+
     fn find_cache(&self, _: &CacheScope, _: &str, _: &[String]) -> Result<Option<CacheEntry>, DepotError> {
         Ok(None)
     }

@@ -132,7 +132,7 @@ pub enum ArchiveFault {
     Depot(#[from] DepotError),
 }
 
-fn refused(path: &Path) -> impl Fn(io::Error) -> ArchiveFault + '_ {
+pub(crate) fn refused(path: &Path) -> impl Fn(io::Error) -> ArchiveFault + '_ {
     |source| match source.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ArchiveFault::Full { path: path.to_owned() },
         _ => ArchiveFault::Refused { path: path.to_owned(), source },
@@ -350,7 +350,7 @@ pub fn unpack<'r>(
 
 /// The directory that was entered last: entries of one directory follow one another.
 #[derive(Default)]
-struct Folder {
+pub(crate) struct Folder {
     root: PathBuf,
     path: PathBuf,
     descriptor: Option<OwnedFd>,
@@ -430,7 +430,7 @@ fn copy(from: &mut impl Read, to: &mut impl Write) -> Result<(), CopyFault> {
 
 impl Folder {
     /// Opens a directory below the root, making what is missing, without following any link.
-    fn enter(&mut self, root: &Path, path: &Path) -> Result<&OwnedFd, ArchiveFault> {
+    pub(crate) fn enter(&mut self, root: &Path, path: &Path) -> Result<&OwnedFd, ArchiveFault> {
         if self.descriptor.is_none() || self.root != root || self.path != path {
             self.descriptor = Some(enter(root, path)?);
             self.root = root.to_owned();

@@ -173,6 +173,10 @@ mod tests {
             Ok(Box::new(io::Cursor::new(bytes)))
         }
 
+        fn missing(&self, _: &[Digest]) -> Result<Vec<Digest>, DepotError> {
+            Ok(Vec::new())
+        }
+
         fn find_cache(&self, _: &CacheScope, _: &str, _: &[String]) -> Result<Option<CacheEntry>, DepotError> {
             Ok(None)
         }

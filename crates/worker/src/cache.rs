@@ -1,17 +1,23 @@
 //! Caches: directories kept across builds under a key, restored before the first step and saved after a success.
 //!
-//! An entry is one archive of all paths of one `cache` item. Names in it begin with the path's index, so that it fits
+//! An entry is an index of the files of all paths of one `cache` item ([`crate::chunked`]). Names in it begin with the path's number, so that it fits
 //! wherever the workspace and the home directory are. It keeps times, since build tools go by them. In a directory
 //! that is not the job's own (the user's tree, the user's home) nothing that is there is ever replaced.
+//!
+//! Entries of earlier releases are one archive each; they are still restored, and what is saved next is an index.
 
+use std::collections::HashSet;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use graph::{Digest, Trust};
+use serde::{Deserialize, Serialize};
 
-use crate::archive::{self, ArchiveFault, ArchiveWriter, Bounds, Existing, Links, Times, Unpacking};
+use crate::archive::{self, ArchiveFault, Bounds, Existing, Links, Times, Unpacking};
+use crate::chunked::{self, Base, Index, Laid, Laying, Loaded};
 use crate::depot::{CacheEntry, CacheSaved, CacheScope, Depot, DepotError};
 use crate::files::{self, Directories, FilesFault};
-use crate::patterns::{PatternFault, Patterns};
+use crate::patterns::{PatternFault, Patterns, by_bytes};
 
 /// The longest key, in bytes.
 pub const KEY_BYTES_MAX: usize = 512;
@@ -21,6 +27,8 @@ pub const FILES_MAX: usize = 2_000_000;
 
 /// The most bytes of one entry.
 pub const BYTES_MAX: u64 = 64 << 30;
+
+const BOUNDS: Bounds = Bounds { files_max: FILES_MAX as u64, bytes_max: BYTES_MAX };
 
 /// One `cache` item of a job, its key evaluated.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +52,8 @@ pub struct Places {
     pub home: Option<PathBuf>,
     /// Whether the home directory is the job's own.
     pub home_owner: Owner,
+    /// Where is written down what is known of the user's directories from one job to the next; `None` if nowhere.
+    pub records: Option<PathBuf>,
 }
 
 /// Whose a directory is.
@@ -92,13 +102,30 @@ pub enum CacheFault {
 
 /// What was found under a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Restored {
+pub enum Found {
     /// The key's own entry: nothing is to be saved.
     Exact,
     /// The newest entry of a prefix, by its key.
     Prefix(String),
     /// Nothing.
     Missed,
+}
+
+/// What a restoration leaves for the saving of the same cache.
+#[derive(Clone, Debug)]
+pub struct Restored {
+    /// What was found.
+    pub found: Found,
+    /// What is known of the files now.
+    bases: Vec<Base>,
+}
+
+impl Restored {
+    /// Nothing was found, and nothing is known.
+    #[must_use]
+    pub fn nothing() -> Self {
+        Self { found: Found::Missed, bases: Vec::new() }
+    }
 }
 
 /// Where one path is: the directory it is relative to, and the rest.
@@ -129,17 +156,46 @@ impl Cache {
         self.paths.iter().map(|path| locate(path, places)).collect()
     }
 
-    /// Finds and unpacks an entry.
+    /// Finds an entry and lays its files.
     ///
     /// # Errors
-    /// [`CacheFault`]; what was unpacked before stays.
+    /// [`CacheFault`]; what was laid before stays.
     pub fn restore(&self, trust: Trust, places: &Places, depot: &dyn Depot) -> Result<Restored, CacheFault> {
         self.check_key()?;
         let located = self.located(places)?;
         let Some(entry) = depot.find_cache(&self.scope(trust), &self.key, &self.restore)? else {
-            return Ok(Restored::Missed);
+            return Ok(Restored { found: Found::Missed, bases: self.record(places, &located).base(depot) });
         };
-        let bounds = Bounds { files_max: FILES_MAX as u64, bytes_max: BYTES_MAX };
+        let bases = match chunked::load(entry.digest, depot)? {
+            Loaded::Index(index) => self.lay(entry.digest, index, places, &located, depot)?,
+            // Written by a release that kept a cache as one archive.
+            Loaded::Other(_) => {
+                unpack(entry.digest, &located, depot)?;
+                Vec::new()
+            }
+        };
+        let found = if entry.key == self.key { Found::Exact } else { Found::Prefix(entry.key) };
+        Ok(Restored { found, bases })
+    }
+
+    /// Lays the files of an index, and says what is known of them now.
+    fn lay(
+        &self,
+        digest: Digest,
+        index: Index,
+        places: &Places,
+        located: &[Located<'_>],
+        depot: &dyn Depot,
+    ) -> Result<Vec<Base>, CacheFault> {
+        let record = self.record(places, located);
+        let index = Arc::new(index);
+        let before = match record.known {
+            Some(known) if known.index == digest => {
+                vec![Base { index: Arc::clone(&index), since_ns: known.since_ns, unknown: HashSet::new() }]
+            }
+            _ => record.base(depot),
+        };
+        let mut laid = Laid::default();
         for owner in [Owner::Job, Owner::User] {
             if !located.iter().any(|located| located.owner == owner) {
                 continue;
@@ -148,21 +204,31 @@ impl Cache {
                 Owner::Job => Existing::Replaced,
                 Owner::User => Existing::Kept,
             };
-            let unpacking = Unpacking { bounds, times: Times::Kept, links: Links::Any, existing };
             let place_of = |name: &Path| {
                 let (index, rest) = indexed(name)?;
                 let located = located.get(index).filter(|located| located.owner == owner)?;
                 Some((located.root.as_path(), Path::new(located.path).join(rest)))
             };
-            archive::unpack(depot.open(entry.digest)?, unpacking, &place_of)?;
+            let laying = Laying { bounds: BOUNDS, existing, base: before.first(), twin: None };
+            let now = chunked::lay(&index, laying, depot, &place_of)?;
+            laid.files += now.files;
+            laid.kept.extend(now.kept);
         }
-        match entry.key == self.key {
-            true => Ok(Restored::Exact),
-            false => Ok(Restored::Prefix(entry.key)),
+        if laid.files == 0 && laid.kept.is_empty() {
+            // All of it was there.
+            return Ok(before);
         }
+        let since_ns = chunked::next_moment_ns();
+        if laid.kept.is_empty() {
+            record.write(Known { index: digest, since_ns });
+        }
+        let mut bases = before;
+        // What was laid now is known by this one; what was there may be known by the one before.
+        bases.push(Base { index, since_ns, unknown: laid.kept });
+        Ok(bases)
     }
 
-    /// Packs the paths and saves them under the key, unless it has an entry.
+    /// Keeps what the paths hold under the key, unless it has an entry: what has not changed since `restored` is not read.
     ///
     /// # Errors
     /// [`CacheFault`].
@@ -170,26 +236,115 @@ impl Cache {
         &self,
         trust: Trust,
         places: &Places,
-        scratch: &Path,
+        restored: &Restored,
         depot: &dyn Depot,
     ) -> Result<CacheSaved, CacheFault> {
         self.check_key()?;
-        let bounds = Bounds { files_max: FILES_MAX as u64, bytes_max: BYTES_MAX };
-        let mut archive = ArchiveWriter::new(scratch, Times::Kept, Links::Any, bounds);
-        let mut is_empty = true;
-        for (index, located) in self.located(places)?.iter().enumerate() {
+        let since_ns = chunked::moment_ns();
+        let located = self.located(places)?;
+        let mut found = Vec::new();
+        for (index, located) in located.iter().enumerate() {
             let patterns = Patterns::literal(Path::new(located.path));
-            for found in files::find(&located.root, &patterns, Directories::Taken, FILES_MAX)? {
-                let rest = found.path.strip_prefix(located.path).unwrap_or(&found.path);
-                archive.add(&Path::new(&index.to_string()).join(rest), &found)?;
-                is_empty = false;
+            for file in files::find(&located.root, &patterns, Directories::Taken, FILES_MAX)? {
+                let rest = file.path.strip_prefix(located.path).unwrap_or(&file.path);
+                found.push((Path::new(&index.to_string()).join(rest), file));
             }
         }
-        if is_empty {
+        if found.is_empty() {
             return Err(CacheFault::Nothing);
         }
-        let (digest, bytes, _) = archive.put(depot)?;
-        Ok(depot.save_cache(&self.scope(trust), &CacheEntry { key: self.key.clone(), digest, bytes })?)
+        found.sort_by(|(one, _), (two, _)| by_bytes(one, two));
+        let kept = chunked::keep(&found, &restored.bases, BOUNDS, depot)?;
+        let bytes = kept.stored_bytes();
+        let entry = CacheEntry { key: self.key.clone(), digest: kept.digest, bytes, packs: kept.index.packs };
+        let saved = depot.save_cache(&self.scope(trust), &entry)?;
+        self.record(places, &located).write(Known { index: kept.digest, since_ns });
+        Ok(saved)
+    }
+
+    /// What is written down of directories that outlive the job.
+    fn record(&self, places: &Places, located: &[Located<'_>]) -> Record {
+        let nothing = Record { path: None, known: None };
+        let (Some(records), true) = (&places.records, located.iter().all(|located| located.owner == Owner::User))
+        else {
+            return nothing;
+        };
+        let mut hasher = blake3::Hasher::new();
+        for located in located {
+            let place = located.root.join(located.path);
+            // A descriptor's number says nothing once it is closed.
+            if place.starts_with("/proc") {
+                return nothing;
+            }
+            let place = place.into_os_string();
+            hasher.update(&(place.len() as u64).to_le_bytes());
+            hasher.update(place.as_encoded_bytes());
+        }
+        let path = records.join(hasher.finalize().to_hex().as_str());
+        let known = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        Record { path: Some(path), known }
+    }
+}
+
+/// Unpacks an entry that is one archive.
+fn unpack(digest: Digest, located: &[Located<'_>], depot: &dyn Depot) -> Result<(), CacheFault> {
+    for owner in [Owner::Job, Owner::User] {
+        if !located.iter().any(|located| located.owner == owner) {
+            continue;
+        }
+        let existing = match owner {
+            Owner::Job => Existing::Replaced,
+            Owner::User => Existing::Kept,
+        };
+        let unpacking = Unpacking { bounds: BOUNDS, times: Times::Kept, links: Links::Any, existing };
+        let place_of = |name: &Path| {
+            let (index, rest) = indexed(name)?;
+            let located = located.get(index).filter(|located| located.owner == owner)?;
+            Some((located.root.as_path(), Path::new(located.path).join(rest)))
+        };
+        archive::unpack(depot.open(digest)?, unpacking, &place_of)?;
+    }
+    Ok(())
+}
+
+/// What is known of a user's directories since the last time that a cache was restored into them or saved from them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Known {
+    /// They were as this index says,
+    index: Digest,
+    /// at this moment.
+    since_ns: i64,
+}
+
+/// Where that is written down.
+struct Record {
+    path: Option<PathBuf>,
+    known: Option<Known>,
+}
+
+impl Record {
+    /// The files as they were known; nothing if their index is gone.
+    fn base(&self, depot: &dyn Depot) -> Vec<Base> {
+        let Some(known) = self.known else { return Vec::new() };
+        match chunked::load(known.index, depot) {
+            Ok(Loaded::Index(index)) => {
+                vec![Base { index: Arc::new(index), since_ns: known.since_ns, unknown: HashSet::new() }]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Without it the next saving reads all files: no reason to fail.
+    fn write(&self, known: Known) {
+        let Some(path) = &self.path else { return };
+        let write = || {
+            let folder = path.parent().unwrap_or(Path::new("."));
+            std::fs::create_dir_all(folder)?;
+            let mut file = tempfile::NamedTempFile::new_in(folder)?;
+            serde_json::to_writer(&mut file, &known)?;
+            file.persist(path).map_err(|error| error.error).map(drop)
+        };
+        let _ = write();
     }
 }
 
@@ -215,3 +370,6 @@ fn indexed(name: &Path) -> Option<(usize, &Path)> {
     let index = components.next()?.as_os_str().to_str()?.parse().ok()?;
     Some((index, components.as_path()))
 }
+
+#[cfg(test)]
+mod tests;

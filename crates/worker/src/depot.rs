@@ -12,6 +12,8 @@ use std::sync::Arc;
 
 use graph::{Digest, Trust};
 
+use crate::chunked::Pack;
+
 /// Who wrote a piece of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Stream {
@@ -91,13 +93,20 @@ pub trait Depot: Send + Sync {
     /// [`DepotError::Absent`], [`DepotError::Refused`].
     fn open(&self, digest: Digest) -> Result<Box<dyn Read + Send>, DepotError>;
 
+    /// Which of these are not there, sorted if they were. The others stay for some hours, so that something may be kept that names them.
+    ///
+    /// # Errors
+    /// [`DepotError::Refused`].
+    fn missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, DepotError>;
+
     /// The cache entry of the key; else, for the first prefix of `restore` that has any, its newest entry.
     ///
     /// # Errors
     /// [`DepotError::Refused`].
     fn find_cache(&self, scope: &CacheScope, key: &str, restore: &[String]) -> Result<Option<CacheEntry>, DepotError>;
 
-    /// Keeps a cache entry, unless the key has one already: an entry is written once.
+    /// Keeps a cache entry, unless the key has one already: an entry is written once. All its blobs have been put or were asked for
+    /// by [`Depot::missing`] before.
     ///
     /// # Errors
     /// [`DepotError::Full`], [`DepotError::Refused`].
@@ -119,10 +128,12 @@ pub struct CacheScope {
 pub struct CacheEntry {
     /// Its key.
     pub key: String,
-    /// The archive.
+    /// The blob that says what is in it: an index, or one archive of all files.
     pub digest: Digest,
-    /// The archive's length.
+    /// What all its blobs hold; several entries may have some of them in common.
     pub bytes: u64,
+    /// The packs that the index names. Empty in an entry that was found: its index tells.
+    pub packs: Vec<Pack>,
 }
 
 /// What became of an entry that was to be saved.

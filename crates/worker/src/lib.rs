@@ -19,6 +19,7 @@ mod variables;
 pub mod archive;
 pub mod artifacts;
 pub mod cache;
+pub mod chunked;
 pub mod file_commands;
 pub mod reports;
 

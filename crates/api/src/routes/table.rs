@@ -16,7 +16,7 @@ use crate::pool::{Hold, Pool, Queued};
 use crate::problem::ProblemKind;
 use crate::project::{Project, ProjectSettings, Secret, SecretValue};
 use crate::token::{Created, Grant, Health, Setup, Token, Verb, Version, Whoami};
-use crate::worker::OUTBOX_BYTES_MAX;
+use crate::worker::{CACHE_BODY_BYTES_MAX, OUTBOX_BYTES_MAX};
 use crate::worker_view::{Stop, Worker};
 
 /// The media type of the text format of Prometheus.
@@ -1034,7 +1034,7 @@ pub const ROUTES: &[Route] = &[
         summary: "Keeps a keyed directory of a job",
         access: Access::Session,
         parameters: &[],
-        body: Some(any_json(64 * 1024)),
+        body: Some(any_json(CACHE_BODY_BYTES_MAX)),
         answers: &[Answer { status: 200, media: JSON, content: Content::AnyJson, text: "what became of it" }],
         also_refused: &[ProblemKind::Conflict, ProblemKind::Unprocessable],
     },

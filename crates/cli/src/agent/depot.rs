@@ -42,15 +42,27 @@ impl Depot for RemoteDepot {
         Ok(Box::new(file))
     }
 
+    fn missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, DepotError> {
+        Ok(self.link.missing(digests)?)
+    }
+
     fn find_cache(&self, scope: &CacheScope, key: &str, restore: &[String]) -> Result<Option<CacheEntry>, DepotError> {
         // How far the build is trusted the server knows by the lease.
         let (key, restore) = (key.to_owned(), restore.to_vec());
         let found = self.link.find_cache(&FindCache { lease: self.lease, paths: scope.paths, key, restore })?;
-        Ok(found.entry.map(|entry| CacheEntry { key: entry.key, digest: entry.digest, bytes: entry.bytes }))
+        Ok(found.entry.map(|entry| CacheEntry {
+            key: entry.key,
+            digest: entry.digest,
+            bytes: entry.bytes,
+            packs: Vec::new(),
+        }))
     }
 
     fn save_cache(&self, scope: &CacheScope, entry: &CacheEntry) -> Result<CacheSaved, DepotError> {
-        let entry = api::worker::CacheEntry { key: entry.key.clone(), digest: entry.digest, bytes: entry.bytes };
+        let packs = entry.packs.iter().map(|pack| api::worker::CachePack { digest: pack.digest, bytes: pack.bytes });
+        let packs = packs.collect();
+        let (key, digest, bytes) = (entry.key.clone(), entry.digest, entry.bytes);
+        let entry = api::worker::CacheEntry { key, digest, bytes, packs };
         let saved = self.link.save_cache(&SaveCache { lease: self.lease, paths: scope.paths, entry })?;
         Ok(match saved.saved {
             api::worker::CacheSaved::Written => CacheSaved::Saved,

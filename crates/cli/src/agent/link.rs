@@ -285,6 +285,19 @@ impl Link {
         Ok(())
     }
 
+    /// Those of these contents that the server has not; it keeps the others for some hours. Blocks.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub fn missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, LinkError> {
+        let mut missing = Vec::new();
+        for part in digests.chunks(DIGESTS_MAX) {
+            let part = Digests { digests: part.to_vec() };
+            missing.extend(self.call(async |client| client.blob_missing(&part).await)?.digests);
+        }
+        Ok(missing)
+    }
+
     /// Sends those of these contents, which are here, that the server has not. Blocks.
     ///
     /// # Errors

@@ -7,7 +7,8 @@ use std::time::Duration;
 use api::problem::{Problem, ProblemKind};
 use api::routes::NDJSON;
 use api::worker::{
-    CacheEntry, CacheSaved, Challenge, FindCache, FoundCache, Hello, Join, PROTOCOL, SaveCache, SavedCache, ToWorker,
+    CACHE_PACKS_MAX, CacheEntry, CacheSaved, Challenge, FindCache, FoundCache, Hello, Join, PROTOCOL, SaveCache,
+    SavedCache, ToWorker,
 };
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -205,20 +206,48 @@ pub async fn cache_find(server: Arc<Server>, call: Call) -> Answered {
         server.store.restore_cache(&wanted, &user(&given), at)
     });
     let row = found.await?;
-    let entry = row.and_then(|row| Some(CacheEntry { digest: *row.blobs.first()?, key: row.key, bytes: row.bytes }));
+    let entry = row.and_then(|row| {
+        Some(CacheEntry { digest: *row.blobs.first()?, key: row.key, bytes: row.bytes, packs: Vec::new() })
+    });
     json(&FoundCache { entry })
+}
+
+/// Whether all blobs of a cache are here; they stay for long enough to be named.
+async fn check_there(server: &Arc<Server>, blobs: Vec<Digest>) -> Result<(), Problem> {
+    let server = Arc::clone(server);
+    let looked = tokio::task::spawn_blocking(move || {
+        for digest in blobs {
+            if !server.blobs.renew(digest)? {
+                return Ok(Some(digest));
+            }
+        }
+        Ok(None)
+    });
+    match looked.await.map_err(|error| problem::internal(&error))?.map_err(problem::blob)? {
+        None => Ok(()),
+        Some(digest) => {
+            Err(Problem::new(ProblemKind::Conflict, format!("the cache names {digest}, which is not here"))
+                .help("ask what is missing, and send that first"))
+        }
+    }
 }
 
 /// Keeps a keyed cache.
 pub async fn cache_save(server: Arc<Server>, call: Call) -> Answered {
     let save: SaveCache = call.json()?;
     let given = given(&server, &call, save.lease)?;
+    if save.entry.packs.len() > CACHE_PACKS_MAX {
+        return Err(unprocessable(format!("a cache has at most {CACHE_PACKS_MAX} packs")));
+    }
     let at = server.now();
+    let blobs: Vec<Digest> =
+        std::iter::once(save.entry.digest).chain(save.entry.packs.iter().map(|pack| pack.digest)).collect();
+    check_there(&server, blobs.clone()).await?;
     let saved = blocking(move || {
         let row = CacheRow {
             scope: scope_name(&given, given.trust, save.paths),
             key: save.entry.key,
-            blobs: vec![save.entry.digest],
+            blobs,
             bytes: save.entry.bytes,
             written_by: user(&given),
             at,

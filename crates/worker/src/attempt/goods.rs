@@ -8,7 +8,7 @@ use graph::{Artifact, Failure, TestCase, WorkspaceKind};
 
 use super::{Attempt, blocking};
 use crate::artifacts;
-use crate::cache::{Cache, Owner, Places, Restored};
+use crate::cache::{Cache, Found, Owner, Places, Restored};
 use crate::depot::CacheSaved;
 use crate::files::{self, Directories};
 use crate::patterns::Patterns;
@@ -61,7 +61,7 @@ impl Attempt<'_> {
                 Ok(restored) => restored,
                 Err(fault) => {
                     self.note(format!("cache `{}` was not restored: {fault}", cache.key));
-                    Restored::Missed
+                    Restored::nothing()
                 }
             };
             self.caches.push((cache, restored));
@@ -75,7 +75,8 @@ impl Attempt<'_> {
             WorkspaceKind::InPlace => Owner::User,
         };
         let (home, home_owner) = place.home(&self.environment);
-        Places { workspace: place.files().to_owned(), workspace_owner: owner, home, home_owner }
+        let records = Some(self.worker.settings.data.join("cache-records"));
+        Places { workspace: place.files().to_owned(), workspace_owner: owner, home, home_owner, records }
     }
 
     /// A job that failed hands on what there is, for people; one that passed, what it declared.
@@ -138,13 +139,12 @@ impl Attempt<'_> {
 
     pub(super) async fn save_caches(&mut self, place: &Place) {
         for (cache, restored) in std::mem::take(&mut self.caches) {
-            if restored == Restored::Exact {
+            if restored.found == Found::Exact {
                 continue;
             }
             let (places, depot, trust) = (self.places(place), Arc::clone(&self.depot), self.spec.event.trust);
-            let scratch = self.worker.scratch().to_owned();
             let key = cache.key.clone();
-            match blocking(move || cache.save(trust, &places, &scratch, &*depot)).await {
+            match blocking(move || cache.save(trust, &places, &restored, &*depot)).await {
                 Ok(CacheSaved::Saved | CacheSaved::Existed) => {}
                 Err(fault) => self.note(format!("cache `{key}` was not saved: {fault}")),
             }

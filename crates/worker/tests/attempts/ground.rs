@@ -118,6 +118,11 @@ impl Depot for MemoryDepot {
         Ok(Box::new(std::io::Cursor::new(blob.clone())))
     }
 
+    fn missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, DepotError> {
+        let kept = self.0.lock().unwrap();
+        Ok(digests.iter().filter(|digest| !kept.blobs.contains_key(digest)).copied().collect())
+    }
+
     fn find_cache(&self, scope: &CacheScope, key: &str, restore: &[String]) -> Result<Option<CacheEntry>, DepotError> {
         let kept = self.0.lock().unwrap();
         let mine = || kept.caches.iter().rev().filter(|(of, _)| of == scope).map(|(_, entry)| entry);

@@ -1,0 +1,330 @@
+//! Restoring and saving over real directories and a depot in memory.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use graph::{Digest, Trust};
+
+use super::*;
+
+/// Blobs and entries, and what was put and opened since [`Kept::clear`].
+#[derive(Default)]
+struct Kept {
+    blobs: Mutex<BTreeMap<Digest, Vec<u8>>>,
+    entries: Mutex<Vec<(CacheScope, CacheEntry)>>,
+    put_bytes: Mutex<usize>,
+    opened: Mutex<usize>,
+}
+
+impl Kept {
+    fn clear(&self) {
+        *self.put_bytes.lock().unwrap() = 0;
+        *self.opened.lock().unwrap() = 0;
+    }
+}
+
+impl Depot for Kept {
+    fn put(&self, bytes: &[u8]) -> Result<Digest, DepotError> {
+        let digest = Digest(*blake3::hash(bytes).as_bytes());
+        *self.put_bytes.lock().unwrap() += bytes.len();
+        self.blobs.lock().unwrap().insert(digest, bytes.to_vec());
+        Ok(digest)
+    }
+
+    fn put_file(&self, path: &Path) -> Result<Digest, DepotError> {
+        self.put(&fs::read(path).unwrap())
+    }
+
+    fn open(&self, digest: Digest) -> Result<Box<dyn Read + Send>, DepotError> {
+        *self.opened.lock().unwrap() += 1;
+        let bytes = self.blobs.lock().unwrap().get(&digest).ok_or(DepotError::Absent(digest))?.clone();
+        Ok(Box::new(io::Cursor::new(bytes)))
+    }
+
+    fn missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, DepotError> {
+        let blobs = self.blobs.lock().unwrap();
+        Ok(digests.iter().filter(|digest| !blobs.contains_key(digest)).copied().collect())
+    }
+
+    fn find_cache(&self, scope: &CacheScope, key: &str, restore: &[String]) -> Result<Option<CacheEntry>, DepotError> {
+        let entries = self.entries.lock().unwrap();
+        let mine = || entries.iter().rev().filter(|(of, _)| of == scope).map(|(_, entry)| entry);
+        let by_prefix = || restore.iter().find_map(|prefix| mine().find(|entry| entry.key.starts_with(prefix)));
+        Ok(mine().find(|entry| entry.key == key).or_else(by_prefix).cloned())
+    }
+
+    fn save_cache(&self, scope: &CacheScope, entry: &CacheEntry) -> Result<CacheSaved, DepotError> {
+        self.entries.lock().unwrap().push((*scope, entry.clone()));
+        Ok(CacheSaved::Saved)
+    }
+}
+
+/// A workspace and a home.
+struct Ground {
+    depot: Kept,
+    directory: tempfile::TempDir,
+}
+
+impl Ground {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join("home")).unwrap();
+        Self { depot: Kept::default(), directory }
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.directory.path().join(path)
+    }
+
+    fn write(&self, path: &str, content: &[u8]) {
+        let path = self.path(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    /// The job's own workspace of this name, and the user's home.
+    fn places(&self, workspace: &str, workspace_owner: Owner) -> Places {
+        let workspace = self.path(workspace);
+        fs::create_dir_all(&workspace).unwrap();
+        Places {
+            workspace,
+            workspace_owner,
+            home: Some(self.path("home")),
+            home_owner: Owner::User,
+            records: Some(self.path("records")),
+        }
+    }
+
+    fn restore(&self, cache: &Cache, places: &Places) -> Restored {
+        cache.restore(Trust::Trusted, places, &self.depot).unwrap()
+    }
+
+    /// Saves, and says how many bytes were put.
+    fn save(&self, cache: &Cache, places: &Places, restored: &Restored) -> usize {
+        self.depot.clear();
+        assert_eq!(cache.save(Trust::Trusted, places, restored, &self.depot).unwrap(), CacheSaved::Saved);
+        *self.depot.put_bytes.lock().unwrap()
+    }
+}
+
+fn cache(key: &str, paths: &[&str]) -> Cache {
+    let paths = paths.iter().map(|path| (*path).to_owned()).collect();
+    Cache { key: key.to_owned(), restore: vec!["k-".to_owned()], paths }
+}
+
+/// Bytes that no compressor and no accident makes equal.
+fn noise(seed: &str, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    blake3::Hasher::new().update(seed.as_bytes()).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+#[test]
+fn a_round_trip_keeps_bytes_modes_times_and_links() {
+    let ground = Ground::new();
+    let places = ground.places("one", Owner::Job);
+    let big = noise("big", 3 << 20);
+    ground.write("one/target/big", &big);
+    ground.write("one/target/deep/empty", b"");
+    ground.write("home/.tool/program", b"#!/bin/sh\n");
+    fs::set_permissions(ground.path("home/.tool/program"), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::create_dir(ground.path("one/target/nothing")).unwrap();
+    symlink("/etc/passwd", ground.path("one/target/link")).unwrap();
+    let cache = cache("k-1", &["target", "~/.tool"]);
+    ground.save(&cache, &places, &Restored::nothing());
+
+    fs::rename(ground.path("home/.tool"), ground.path("before")).unwrap();
+    let places = ground.places("two", Owner::Job);
+    assert_eq!(ground.restore(&cache, &places).found, Found::Exact);
+    assert!(fs::read(ground.path("two/target/big")).unwrap() == big);
+    assert_eq!(fs::read(ground.path("two/target/deep/empty")).unwrap(), b"");
+    assert!(ground.path("two/target/nothing").is_dir());
+    assert_eq!(fs::read_link(ground.path("two/target/link")).unwrap(), Path::new("/etc/passwd"));
+    let [before, after] = ["before/program", "home/.tool/program"].map(|path| fs::metadata(ground.path(path)).unwrap());
+    assert_eq!(after.permissions().mode() & 0o777, 0o755);
+    assert_eq!((after.mtime(), after.mtime_nsec()), (before.mtime(), before.mtime_nsec()));
+}
+
+#[test]
+fn a_saving_puts_what_changed_and_no_more() {
+    let ground = Ground::new();
+    let places = ground.places("one", Owner::Job);
+    for number in 0..200 {
+        ground.write(&format!("one/d/{number}"), &noise(&number.to_string(), 40_000));
+    }
+    let first = ground.save(&cache("k-1", &["d"]), &places, &Restored::nothing());
+    assert!(first > 200 * 40_000);
+
+    let places = ground.places("two", Owner::Job);
+    let next = cache("k-2", &["d"]);
+    let restored = ground.restore(&next, &places);
+    assert_eq!(restored.found, Found::Prefix("k-1".to_owned()));
+    // Same length, same time, other bytes: only the time of change tells.
+    let changed = ground.path("two/d/7");
+    let modified = fs::metadata(&changed).unwrap().modified().unwrap();
+    fs::write(&changed, noise("changed", 40_000)).unwrap();
+    fs::File::open(&changed).unwrap().set_modified(modified).unwrap();
+    fs::remove_file(ground.path("two/d/8")).unwrap();
+    fs::rename(ground.path("two/d/9"), ground.path("two/d/moved")).unwrap();
+    let put = ground.save(&next, &places, &restored);
+    assert!((40_000..100_000).contains(&put), "{put} bytes: the changed file and the index");
+
+    let places = ground.places("three", Owner::Job);
+    ground.restore(&next, &places);
+    assert!(fs::read(ground.path("three/d/7")).unwrap() == noise("changed", 40_000));
+    assert!(fs::read(ground.path("three/d/moved")).unwrap() == noise("9", 40_000));
+    assert!(!ground.path("three/d/8").exists() && !ground.path("three/d/9").exists());
+    assert_eq!(fs::read_dir(ground.path("three/d")).unwrap().count(), 199);
+}
+
+#[test]
+fn equal_files_give_equal_packs_without_a_base() {
+    let ground = Ground::new();
+    for place in ["one", "two"] {
+        ground.places(place, Owner::Job);
+        for number in 0..500 {
+            ground.write(&format!("{place}/d/{number}"), &noise(&number.to_string(), 40_000));
+        }
+    }
+    ground.write("two/d/0", b"another beginning");
+    ground.save(&cache("k-1", &["d"]), &ground.places("one", Owner::Job), &Restored::nothing());
+    let before = ground.depot.blobs.lock().unwrap().len();
+    ground.save(&cache("k-2", &["d"]), &ground.places("two", Owner::Job), &Restored::nothing());
+    let after = ground.depot.blobs.lock().unwrap().len();
+    assert!(before > 4, "{before} blobs");
+    assert_eq!(after - before, 2, "the first pack and the index");
+}
+
+#[test]
+fn a_users_directory_is_known_from_one_job_to_the_next() {
+    let ground = Ground::new();
+    let places = ground.places("one", Owner::User);
+    for number in 0..20 {
+        ground.write(&format!("one/d/{number}"), &noise(&number.to_string(), 40_000));
+    }
+    let (first, second) = (cache("k-1", &["d"]), cache("k-2", &["d"]));
+    // What was changed in the tick of the saving itself is read again by the next one; these are older.
+    let _ = chunked::next_moment_ns();
+    ground.save(&first, &places, &Restored::nothing());
+    let restored = ground.restore(&first, &places);
+    assert_eq!(restored.found, Found::Exact);
+    assert!(*ground.depot.opened.lock().unwrap() <= 1, "all is there: only the index is read");
+    ground.write("one/d/3", b"the user's");
+    let restored = ground.restore(&second, &places);
+    assert_eq!(fs::read(ground.path("one/d/3")).unwrap(), b"the user's", "nothing of a user's is replaced");
+    let put = ground.save(&second, &places, &restored);
+    assert!(put < 10_000, "{put} bytes: the index and ten bytes");
+    let other = ground.places("two", Owner::Job);
+    ground.restore(&second, &other);
+    assert_eq!(fs::read(ground.path("two/d/3")).unwrap(), b"the user's");
+}
+
+#[test]
+fn a_file_that_was_there_is_never_taken_for_the_restored_one() {
+    let ground = Ground::new();
+    ground.write("one/d/a", b"cached");
+    let modified = fs::metadata(ground.path("one/d/a")).unwrap().modified().unwrap();
+    ground.save(&cache("k-1", &["d"]), &ground.places("one", Owner::Job), &Restored::nothing());
+    // As long, as old, and something else.
+    ground.write("two/d/a", b"differs"[..6].as_ref());
+    fs::File::open(ground.path("two/d/a")).unwrap().set_modified(modified).unwrap();
+    let (places, next) = (ground.places("two", Owner::User), cache("k-2", &["d"]));
+    let restored = ground.restore(&next, &places);
+    ground.save(&next, &places, &restored);
+    ground.restore(&next, &ground.places("three", Owner::Job));
+    assert_eq!(fs::read(ground.path("three/d/a")).unwrap(), b"differ");
+}
+
+#[test]
+fn packs_that_are_gone_or_mostly_waste_are_packed_anew() {
+    let ground = Ground::new();
+    let places = ground.places("one", Owner::Job);
+    for number in 0..200 {
+        ground.write(&format!("one/d/{number}"), &noise(&number.to_string(), 40_000));
+    }
+    ground.save(&cache("k-1", &["d"]), &places, &Restored::nothing());
+    let next = cache("k-2", &["d"]);
+    let places = ground.places("two", Owner::Job);
+    let restored = ground.restore(&next, &places);
+    let packs = ground.depot.entries.lock().unwrap()[0].1.packs.clone();
+    ground.depot.blobs.lock().unwrap().remove(&packs[0].digest);
+    let put = ground.save(&next, &places, &restored);
+    assert!(put > packs[0].bytes as usize && put < 2 * packs[0].bytes as usize, "{put} bytes");
+    ground.restore(&next, &ground.places("three", Owner::Job));
+    assert_eq!(fs::read_dir(ground.path("three/d")).unwrap().count(), 200);
+
+    let last = cache("k-3", &["d"]);
+    let places = ground.places("four", Owner::Job);
+    let restored = ground.restore(&last, &places);
+    for number in 5..200 {
+        fs::remove_file(ground.path(&format!("four/d/{number}"))).unwrap();
+    }
+    ground.save(&last, &places, &restored);
+    let entries = ground.depot.entries.lock().unwrap();
+    let packs = &entries.last().unwrap().1.packs;
+    assert_eq!(packs.iter().map(|pack| pack.bytes).sum::<u32>(), 5 * 40_000, "nothing old is held for five files");
+}
+
+#[test]
+fn an_entry_that_is_one_archive_is_restored() {
+    let ground = Ground::new();
+    let cache = cache("k-1", &["d"]);
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(0o640);
+    header.set_size(3);
+    header.set_mtime(1_000_000);
+    archive.append_data(&mut header, "0/a", b"old".as_slice()).unwrap();
+    let digest = ground.depot.put(&archive.into_inner().unwrap()).unwrap();
+    let entry = CacheEntry { key: "k-1".to_owned(), digest, bytes: 9, packs: Vec::new() };
+    ground.depot.save_cache(&cache.scope(Trust::Trusted), &entry).unwrap();
+    let restored = ground.restore(&cache, &ground.places("one", Owner::Job));
+    assert_eq!((restored.found, restored.bases.len()), (Found::Exact, 0));
+    assert_eq!(fs::read(ground.path("one/d/a")).unwrap(), b"old");
+    assert_eq!(fs::metadata(ground.path("one/d/a")).unwrap().mtime(), 1_000_000);
+}
+
+#[track_caller]
+fn check_refused(change: impl FnOnce(&Ground, CacheEntry) -> Digest, prepare: impl FnOnce(&Ground), expected: &str) {
+    let ground = Ground::new();
+    ground.write("victim", b"safe");
+    ground.write("one/d/a", b"content");
+    let cache = cache("k-1", &["d"]);
+    ground.save(&cache, &ground.places("one", Owner::Job), &Restored::nothing());
+    let entry = ground.depot.entries.lock().unwrap().pop().unwrap().1;
+    let digest = change(&ground, entry.clone());
+    ground.depot.save_cache(&cache.scope(Trust::Trusted), &CacheEntry { digest, ..entry }).unwrap();
+    let places = ground.places("two", Owner::Job);
+    prepare(&ground);
+    let fault = cache.restore(Trust::Trusted, &places, &ground.depot).expect_err("it is refused").to_string();
+    assert!(fault.contains(expected), "{fault}");
+    assert_eq!(fs::read(ground.path("victim")).unwrap(), b"safe");
+}
+
+/// Another index in the place of an entry's.
+fn changed(change: impl Fn(&mut Index)) -> impl FnOnce(&Ground, CacheEntry) -> Digest {
+    move |ground, entry| {
+        let Ok(Loaded::Index(mut index)) = chunked::load(entry.digest, &ground.depot) else { panic!("an index") };
+        change(&mut index);
+        ground.depot.put(&index.encode()).unwrap()
+    }
+}
+
+#[test]
+fn hostile_and_damaged_entries_are_refused() {
+    let nothing = |_: &Ground| {};
+    check_refused(
+        changed(|index| index.entries[1].path = "0/../../victim".into()),
+        nothing,
+        "it names `0/../../victim`",
+    );
+    check_refused(changed(|index| index.chunks[0].digest = Digest([1; 32])), nothing, "damaged: a chunk of pack");
+    check_refused(changed(|index| index.packs[0].digest = Digest([1; 32])), nothing, "is not kept any more");
+    check_refused(changed(|index| index.packs[0].bytes += 1), nothing, "it is not as long as the index says");
+    let link = |ground: &Ground| symlink("..", ground.path("two/d")).unwrap();
+    check_refused(|_, entry| entry.digest, link, "`d` is in the way and is no directory");
+}

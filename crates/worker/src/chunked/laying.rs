@@ -1,0 +1,306 @@
+//! Laying a tree: its files are put into directories, going down from a root without following links.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use graph::Digest;
+use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
+use rustix::io::Errno;
+
+use super::Base;
+use super::index::{Entry, INDEX_BYTES_MAX, Index, Kind, MAGIC};
+use super::pack::PackReader;
+use crate::archive::{ArchiveFault, Bounds, Existing, Folder, refused};
+use crate::depot::Depot;
+
+/// How many threads lay files, at most; more only wait for each other at the disk.
+const THREADS_MAX: usize = 4;
+
+/// Fewer files than this are laid by one thread.
+const FILES_OF_A_THREAD_MIN: usize = 500;
+
+/// What a blob turned out to be.
+pub enum Loaded {
+    /// An index.
+    Index(Index),
+    /// Something else, from its beginning.
+    Other(Box<dyn Read + Send>),
+}
+
+/// Reads an index, if the blob is one.
+///
+/// # Errors
+/// [`ArchiveFault::Damaged`] if it begins as one and is none; what the depot refuses.
+pub fn load(digest: Digest, depot: &dyn Depot) -> Result<Loaded, ArchiveFault> {
+    let mut content = depot.open(digest)?;
+    let damaged = |error: std::io::Error| ArchiveFault::Damaged(error.to_string());
+    let mut bytes = Vec::new();
+    (&mut content).take(MAGIC.len() as u64).read_to_end(&mut bytes).map_err(damaged)?;
+    if bytes != MAGIC {
+        return Ok(Loaded::Other(Box::new(std::io::Cursor::new(bytes).chain(content))));
+    }
+    content.take(INDEX_BYTES_MAX).read_to_end(&mut bytes).map_err(damaged)?;
+    if *blake3::hash(&bytes).as_bytes() != digest.0 {
+        return Err(ArchiveFault::Damaged(format!("the index {digest}")));
+    }
+    Index::decode(&bytes).map(Loaded::Index).map_err(|fault| ArchiveFault::Damaged(fault.to_string()))
+}
+
+/// How a tree is laid.
+#[derive(Clone, Copy, Debug)]
+pub struct Laying<'l> {
+    /// Bounds; a larger tree is refused before anything of it is laid.
+    pub bounds: Bounds,
+    /// Files that are there.
+    pub existing: Existing,
+    /// What is known of the files that are there: those that are as they shall be stay untouched.
+    pub base: Option<&'l Base>,
+    /// A tree that nobody changes, laid at this path by the same names: its files are hard-linked where they are the same.
+    pub twin: Option<(&'l Path, &'l Index)>,
+}
+
+/// What was laid.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Laid {
+    /// Files and links that were written or linked.
+    pub files: u64,
+    /// Bytes that were written.
+    pub bytes: u64,
+    /// Names of files that were there, stayed, and were not compared.
+    pub kept: HashSet<PathBuf>,
+}
+
+impl Laid {
+    fn add(&mut self, other: Self) {
+        self.files += other.files;
+        self.bytes += other.bytes;
+        self.kept.extend(other.kept);
+    }
+}
+
+/// Lays the files of an index. `place_of` says for a name the root it goes to and its path below that root; `None` passes it over. Roots
+/// exist. On a fault, what came before it stays.
+///
+/// # Errors
+/// [`ArchiveFault`].
+pub fn lay<'r>(
+    index: &Index,
+    laying: Laying<'_>,
+    depot: &dyn Depot,
+    place_of: &(dyn Fn(&Path) -> Option<(&'r Path, PathBuf)> + Sync),
+) -> Result<Laid, ArchiveFault> {
+    if index.entries.len() as u64 > laying.bounds.files_max {
+        return Err(ArchiveFault::TooMany(laying.bounds.files_max));
+    }
+    if index.bytes() > laying.bounds.bytes_max {
+        return Err(ArchiveFault::TooLarge(laying.bounds.bytes_max));
+    }
+    let tree = Tree {
+        index,
+        laying,
+        place_of,
+        known: laying.base.map(|base| (base, base.places())),
+        twins: laying.twin.map(|(path, twin)| Twins::new(path, twin)).transpose()?,
+    };
+    let mut folder = Folder::default();
+    for entry in index.entries.iter().filter(|entry| entry.kind == Kind::Directory) {
+        if let Some((root, path)) = place_of(&entry.path) {
+            folder.enter(root, &path)?;
+        }
+    }
+    let mut files: Vec<&Entry> = index.entries.iter().filter(|entry| entry.kind != Kind::Directory).collect();
+    if tree.twins.is_none() {
+        files.sort_by_key(|entry| index.first_place(entry));
+    }
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
+    let span = files.len().div_ceil(threads).max(FILES_OF_A_THREAD_MIN);
+    let mut laid = Laid::default();
+    std::thread::scope(|scope| {
+        let spans: Vec<_> =
+            files.chunks(span).map(|span| scope.spawn(|| tree.lay(span, PackReader::new(depot)))).collect();
+        // All have ended before the first fault is told.
+        let ended: Vec<_> = spans.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
+        for part in ended {
+            laid.add(part.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+        }
+        Ok(laid)
+    })
+}
+
+impl Index {
+    /// Where the first byte of a file lies.
+    fn first_place(&self, entry: &Entry) -> (u32, u32) {
+        match &entry.kind {
+            Kind::File { uses, .. } => self.chunks_of(uses).next().map_or((0, 0), |chunk| (chunk.pack, chunk.offset)),
+            _ => (0, 0),
+        }
+    }
+
+    /// Whether two files hold the same bytes.
+    fn is_same_content(&self, uses: &std::ops::Range<u32>, other: &Index, others: &std::ops::Range<u32>) -> bool {
+        uses.len() == others.len()
+            && self.chunks_of(uses).zip(other.chunks_of(others)).all(|(one, two)| one.digest == two.digest)
+    }
+}
+
+/// The files of a tree that may be linked.
+struct Twins<'l> {
+    root: File,
+    index: &'l Index,
+    places: HashMap<&'l Path, usize>,
+}
+
+impl<'l> Twins<'l> {
+    fn new(path: &Path, index: &'l Index) -> Result<Self, ArchiveFault> {
+        let root = File::open(path).map_err(refused(path))?;
+        let places = index.entries.iter().enumerate().map(|(place, entry)| (entry.path.as_path(), place)).collect();
+        Ok(Self { root, index, places })
+    }
+
+    /// Links the twin of an entry, if it has one. Whether it was linked.
+    fn link(&self, index: &Index, entry: &Entry, directory: BorrowedFd<'_>, name: &std::ffi::OsStr) -> bool {
+        let twin = self.places.get(entry.path.as_path()).map(|&place| &self.index.entries[place]);
+        let is_same = twin.is_some_and(|twin| {
+            twin.mode == entry.mode
+                && twin.modified_ns == entry.modified_ns
+                && match (&entry.kind, &twin.kind) {
+                    (Kind::File { uses, .. }, Kind::File { uses: others, .. }) => {
+                        index.is_same_content(uses, self.index, others)
+                    }
+                    _ => false,
+                }
+        });
+        // A file system that refuses, a file with too many links: then it is written.
+        is_same && rustix::fs::linkat(&self.root, &entry.path, directory, name, AtFlags::empty()).is_ok()
+    }
+}
+
+struct Tree<'t, 'r> {
+    index: &'t Index,
+    laying: Laying<'t>,
+    place_of: &'t (dyn Fn(&Path) -> Option<(&'r Path, PathBuf)> + Sync),
+    known: Option<(&'t Base, HashMap<&'t Path, usize>)>,
+    twins: Option<Twins<'t>>,
+}
+
+impl Tree<'_, '_> {
+    fn lay(&self, entries: &[&Entry], mut packs: PackReader<'_>) -> Result<Laid, ArchiveFault> {
+        let mut laid = Laid::default();
+        let mut folder = Folder::default();
+        for entry in entries {
+            let Some((root, path)) = (self.place_of)(&entry.path) else { continue };
+            let Some(name) = path.file_name() else { return Err(ArchiveFault::NameOutside { path }) };
+            let directory = folder.enter(root, path.parent().unwrap_or(Path::new("")))?.as_fd();
+            let place = Place { directory, name, full: &root.join(&path), path: &path };
+            if self.twins.as_ref().is_some_and(|twins| twins.link(self.index, entry, directory, name)) {
+                laid.files += 1;
+                continue;
+            }
+            match self.clear(entry, &place)? {
+                Cleared::Free => {}
+                Cleared::Same => continue,
+                Cleared::Kept => {
+                    laid.kept.insert(entry.path.clone());
+                    continue;
+                }
+            }
+            laid.files += 1;
+            laid.bytes += self.write(entry, &place, &mut packs)?;
+        }
+        Ok(laid)
+    }
+
+    /// Looks at what is in the way of an entry, and takes it away if it may.
+    fn clear(&self, entry: &Entry, place: &Place<'_>) -> Result<Cleared, ArchiveFault> {
+        match rustix::fs::statat(place.directory, place.name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => return Ok(Cleared::Free),
+            Err(error) => return Err(refused(place.full)(error.into())),
+            Ok(_) => {}
+        }
+        if self.is_there(entry, place) {
+            return Ok(Cleared::Same);
+        }
+        if self.laying.existing == Existing::Kept {
+            return Ok(Cleared::Kept);
+        }
+        match rustix::fs::unlinkat(place.directory, place.name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(Cleared::Free),
+            Err(Errno::ISDIR) => {
+                Err(ArchiveFault::InTheWay { path: place.path.to_owned(), obstacle: place.path.to_owned() })
+            }
+            Err(error) => Err(refused(place.full)(error.into())),
+        }
+    }
+
+    /// Whether the file that is there is known to be the entry's.
+    fn is_there(&self, entry: &Entry, place: &Place<'_>) -> bool {
+        let Some((base, places)) = &self.known else { return false };
+        let Some(known) = places.get(entry.path.as_path()).map(|&place| &base.index.entries[place]) else {
+            return false;
+        };
+        let (Kind::File { uses, .. }, Kind::File { uses: others, .. }) = (&entry.kind, &known.kind) else {
+            return false;
+        };
+        let is_same = known.mode == entry.mode && known.modified_ns == entry.modified_ns;
+        is_same
+            && self.index.is_same_content(uses, &base.index, others)
+            && std::fs::symlink_metadata(place.full).is_ok_and(|metadata| base.is_same(known, &metadata))
+    }
+
+    /// Makes an entry where nothing is. How many bytes were written.
+    fn write(&self, entry: &Entry, place: &Place<'_>, packs: &mut PackReader<'_>) -> Result<u64, ArchiveFault> {
+        let full = place.full;
+        match &entry.kind {
+            Kind::Directory => Ok(0),
+            Kind::Link { target } => {
+                rustix::fs::symlinkat(target.as_os_str().as_bytes(), place.directory, place.name)
+                    .map_err(|error| refused(full)(error.into()))?;
+                Ok(0)
+            }
+            Kind::File { bytes, uses } => {
+                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let file = rustix::fs::openat(place.directory, place.name, flags, Mode::from_raw_mode(0o600));
+                let mut file = File::from(file.map_err(|error| refused(full)(error.into()))?);
+                for chunk in self.index.chunks_of(uses) {
+                    packs.read(self.index, chunk, |bytes| file.write_all(bytes))?.map_err(refused(full))?;
+                }
+                let mode = Mode::from_raw_mode(u32::from(entry.mode));
+                rustix::fs::fchmod(&file, mode).map_err(|error| refused(full)(error.into()))?;
+                let omitted = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+                let times = Timestamps { last_access: omitted, last_modification: time(entry.modified_ns) };
+                // A time that the file system cannot keep is no reason to fail.
+                let _ = rustix::fs::futimens(&file, &times);
+                Ok(*bytes)
+            }
+        }
+    }
+}
+
+fn time(nanoseconds: i64) -> Timespec {
+    const SECOND: i64 = 1_000_000_000;
+    Timespec { tv_sec: nanoseconds.div_euclid(SECOND), tv_nsec: nanoseconds.rem_euclid(SECOND) }
+}
+
+/// Where one entry goes.
+struct Place<'p> {
+    directory: BorrowedFd<'p>,
+    name: &'p std::ffi::OsStr,
+    /// For words, and for stamps.
+    full: &'p Path,
+    /// Below its root.
+    path: &'p Path,
+}
+
+/// What is at the place of an entry.
+enum Cleared {
+    /// Nothing, any more.
+    Free,
+    /// The entry itself.
+    Same,
+    /// Something that stays.
+    Kept,
+}
