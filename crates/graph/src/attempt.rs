@@ -102,6 +102,64 @@ pub struct AttemptReport {
     /// Remarks for people: processes left behind, an input changed while the job ran, a cache not saved.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// What it read and wrote of keyed caches, in the order of the job's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub caches: Vec<CacheReport>,
+}
+
+/// What an attempt did with one of its job's caches.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheReport {
+    /// The key that was asked for, and under which it was saved.
+    pub key: String,
+    /// What was found.
+    pub found: CacheFound,
+    /// The key of the entry that was restored: [`CacheReport::key`] or one that begins with a prefix. Empty if none was.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub found_key: String,
+    /// What the blobs of the restored entry hold.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub found_bytes: u64,
+    /// What became of the saving.
+    pub saved: CacheSaved,
+    /// What the blobs of the saved entry hold.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub saved_bytes: u64,
+    /// What of these had not been kept before.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub put_bytes: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// What was found of a cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CacheFound {
+    /// The entry of the key.
+    Key,
+    /// An entry that begins with one of the prefixes.
+    Prefix,
+    /// Nothing.
+    Nothing,
+    /// Nothing that could be restored; a note says why.
+    Refused,
+}
+
+/// What became of a cache that was to be saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CacheSaved {
+    /// It was not to be: the key had its entry, or the job did not pass.
+    Not,
+    /// It was written.
+    Written,
+    /// Somebody else had written one of that key meanwhile, which stays.
+    Kept,
+    /// It could not be; a note says why.
+    Refused,
 }
 
 impl AttemptReport {
@@ -119,6 +177,7 @@ impl AttemptReport {
             summary: String::new(),
             images: BTreeMap::new(),
             notes: Vec::new(),
+            caches: Vec::new(),
         }
     }
 }

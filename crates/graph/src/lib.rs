@@ -22,7 +22,10 @@ pub mod text;
 pub mod time;
 pub mod validate;
 
-pub use attempt::{Artifact, AttemptReport, AttemptSpec, NeedResult, StepReport, TestCase, TestOutcome, Usage};
+pub use attempt::{
+    Artifact, AttemptReport, AttemptSpec, CacheFound, CacheReport, CacheSaved, NeedResult, StepReport, TestCase,
+    TestOutcome, Usage,
+};
 pub use condition::Condition;
 pub use diagnostic::{Diagnostic, Location, Severity};
 pub use digest::Digest;

@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use graph::{
-    Artifact, AttemptReport, AttemptSpec, Failure, Outcome, Reuse, StepReport, TestCase, Text, Timestamp, Usage,
-    WorkspaceKind,
+    Artifact, AttemptReport, AttemptSpec, CacheReport, Failure, Outcome, Reuse, StepReport, TestCase, Text, Timestamp,
+    Usage, WorkspaceKind,
 };
 use serde_json::Value;
 use tokio::time::Instant;
@@ -137,8 +137,10 @@ struct Attempt<'w> {
     /// What a person finds who opens the workspace.
     left: Left,
     contexts: Option<Contexts>,
+    /// What was restored; the reports of the same caches, in the same order, are in `cache_reports`.
     caches: Vec<(Cache, Restored)>,
     nix: nix::OfNix,
+    cache_reports: Vec<CacheReport>,
     steps: Vec<StepReport>,
     /// Logs that background processes may still add to, by step.
     held: Vec<(usize, SharedRecorder, Held)>,
@@ -192,6 +194,7 @@ impl<'w> Attempt<'w> {
             contexts: None,
             caches: Vec::new(),
             nix: nix::OfNix::default(),
+            cache_reports: Vec::new(),
             steps: Vec::with_capacity(spec.job.steps.len()),
             held: Vec::new(),
             visible: BTreeSet::new(),
@@ -280,7 +283,7 @@ impl<'w> Attempt<'w> {
     }
 
     /// Environment, artifacts and caches before the first step.
-    async fn prepare(&mut self, place: &Place) -> Result<(), ()> {
+    async fn prepare(&mut self, place: &mut Place) -> Result<(), ()> {
         self.add_job_environment().await?;
         self.restore_artifacts(place).await?;
         self.restore_caches(place).await
@@ -405,6 +408,7 @@ impl<'w> Attempt<'w> {
             summary: self.summary,
             images: self.images,
             notes: self.notes,
+            caches: self.cache_reports,
         }
     }
 }

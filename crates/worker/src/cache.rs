@@ -19,6 +19,10 @@ use crate::depot::{CacheEntry, CacheSaved, CacheScope, Depot, DepotError};
 use crate::files::{self, Directories, FilesFault};
 use crate::patterns::{PatternFault, Patterns, by_bytes};
 
+mod layers;
+
+pub use self::layers::Layers;
+
 /// The longest key, in bytes.
 pub const KEY_BYTES_MAX: usize = 512;
 
@@ -54,6 +58,8 @@ pub struct Places {
     pub home_owner: Owner,
     /// Where is written down what is known of the user's directories from one job to the next; `None` if nowhere.
     pub records: Option<PathBuf>,
+    /// How an entry may be shown below the workspace; `None` if the workspace has no layers.
+    pub layers: Option<Layers>,
 }
 
 /// Whose a directory is.
@@ -111,11 +117,26 @@ pub enum Found {
     Missed,
 }
 
+/// A cache that was saved, or was there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Saved {
+    /// What became of it.
+    pub saved: CacheSaved,
+    /// What its blobs hold.
+    pub bytes: u64,
+    /// What of that was put now.
+    pub put_bytes: u64,
+}
+
 /// What a restoration leaves for the saving of the same cache.
 #[derive(Clone, Debug)]
 pub struct Restored {
     /// What was found.
     pub found: Found,
+    /// What the entry's blobs hold.
+    pub bytes: u64,
+    /// The files are not in their places yet: they are this layer, to be shown below the workspace.
+    pub layer: Option<PathBuf>,
     /// What is known of the files now.
     bases: Vec<Base>,
 }
@@ -124,13 +145,14 @@ impl Restored {
     /// Nothing was found, and nothing is known.
     #[must_use]
     pub fn nothing() -> Self {
-        Self { found: Found::Missed, bases: Vec::new() }
+        Self { found: Found::Missed, bytes: 0, layer: None, bases: Vec::new() }
     }
 }
 
 /// Where one path is: the directory it is relative to, and the rest.
 struct Located<'p> {
     root: PathBuf,
+    is_home: bool,
     owner: Owner,
     path: &'p str,
 }
@@ -164,10 +186,23 @@ impl Cache {
         self.check_key()?;
         let located = self.located(places)?;
         let Some(entry) = depot.find_cache(&self.scope(trust), &self.key, &self.restore)? else {
-            return Ok(Restored { found: Found::Missed, bases: self.record(places, &located).base(depot) });
+            return Ok(Restored { bases: self.record(places, &located).base(depot), ..Restored::nothing() });
         };
+        let mut layer = None;
         let bases = match chunked::load(entry.digest, depot)? {
-            Loaded::Index(index) => self.lay(entry.digest, index, places, &located, depot)?,
+            Loaded::Index(index) => {
+                let index = Arc::new(index);
+                let shown = places.layers.as_ref();
+                let shown =
+                    shown.map(|layers| self.layer(entry.digest, &index, &located, layers, depot)).transpose()?;
+                match shown.flatten() {
+                    Some(shown) => {
+                        layer = Some(shown.tree);
+                        vec![shown.base]
+                    }
+                    None => self.lay(entry.digest, index, places, &located, depot)?,
+                }
+            }
             // Written by a release that kept a cache as one archive.
             Loaded::Other(_) => {
                 unpack(entry.digest, &located, depot)?;
@@ -175,20 +210,19 @@ impl Cache {
             }
         };
         let found = if entry.key == self.key { Found::Exact } else { Found::Prefix(entry.key) };
-        Ok(Restored { found, bases })
+        Ok(Restored { found, bytes: entry.bytes, layer, bases })
     }
 
     /// Lays the files of an index, and says what is known of them now.
     fn lay(
         &self,
         digest: Digest,
-        index: Index,
+        index: Arc<Index>,
         places: &Places,
         located: &[Located<'_>],
         depot: &dyn Depot,
     ) -> Result<Vec<Base>, CacheFault> {
         let record = self.record(places, located);
-        let index = Arc::new(index);
         let before = match record.known {
             Some(known) if known.index == digest => {
                 vec![Base { index: Arc::clone(&index), since_ns: known.since_ns, unknown: HashSet::new() }]
@@ -238,7 +272,7 @@ impl Cache {
         places: &Places,
         restored: &Restored,
         depot: &dyn Depot,
-    ) -> Result<CacheSaved, CacheFault> {
+    ) -> Result<Saved, CacheFault> {
         self.check_key()?;
         let since_ns = chunked::moment_ns();
         let located = self.located(places)?;
@@ -259,7 +293,7 @@ impl Cache {
         let entry = CacheEntry { key: self.key.clone(), digest: kept.digest, bytes, packs: kept.index.packs };
         let saved = depot.save_cache(&self.scope(trust), &entry)?;
         self.record(places, &located).write(Known { index: kept.digest, since_ns });
-        Ok(saved)
+        Ok(Saved { saved, bytes, put_bytes: kept.put_bytes + kept.index_bytes })
     }
 
     /// What is written down of directories that outlive the job.
@@ -349,11 +383,11 @@ impl Record {
 }
 
 fn locate<'p>(written: &'p str, places: &Places) -> Result<Located<'p>, CacheFault> {
-    let (root, owner, path) = match written.strip_prefix("~/") {
-        None => (places.workspace.clone(), places.workspace_owner, written),
+    let (root, owner, is_home, path) = match written.strip_prefix("~/") {
+        None => (places.workspace.clone(), places.workspace_owner, false, written),
         Some(path) => {
             let home = places.home.as_ref().ok_or_else(|| CacheFault::NoHome { path: written.to_owned() })?;
-            (home.clone(), places.home_owner, path)
+            (home.clone(), places.home_owner, true, path)
         }
     };
     let mut components = Path::new(path).components().filter(|component| *component != Component::CurDir).peekable();
@@ -361,7 +395,7 @@ fn locate<'p>(written: &'p str, places: &Places) -> Result<Located<'p>, CacheFau
     if is_whole_root || !components.all(|component| matches!(component, Component::Normal(_))) {
         return Err(CacheFault::Path { path: written.to_owned() });
     }
-    Ok(Located { root, owner, path: path.trim_start_matches("./").trim_end_matches('/') })
+    Ok(Located { root, is_home, owner, path: path.trim_start_matches("./").trim_end_matches('/') })
 }
 
 /// Splits `3/some/path` into 3 and `some/path`.

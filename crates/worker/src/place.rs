@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use graph::{AttemptNumber, AttemptSpec, BuildId, Environment, Network, Reuse, Shell, WorkspaceKind};
 
-use crate::cache::Owner;
+use crate::cache::{Layers, Owner};
 use crate::container::Engine;
 use crate::keeper::{Command, KeeperError, View, ViewId};
 use crate::patterns::{PatternFault, Patterns};
@@ -15,7 +15,7 @@ use crate::sandbox::{Sandbox, Walls};
 use crate::tree::{Tree, TreeError};
 use crate::variables::Variables;
 use crate::worker::{Inheritance, Listed, Shown, Worker};
-use crate::workspace::{self, Files, OpenWorkspace, Snapshot, Workspace, WorkspaceError};
+use crate::workspace::{self, Files, OpenWorkspace, ShowError, Snapshot, Workspace, WorkspaceError};
 
 /// An open place.
 pub(crate) struct Place {
@@ -243,6 +243,34 @@ impl Place {
     pub fn layered(&self) -> Option<&Path> {
         let has_view = |own: &&Own| own.open.as_ref().is_none_or(|open| open.view.is_some());
         self.own.as_ref().filter(has_view).map(|own| own.workspace.directory())
+    }
+
+    /// How restored caches may be shown as layers here; `None` if the job has no layers of its own.
+    pub fn layers(&self, worker: &Worker) -> Option<Layers> {
+        let own = self.own.as_ref().filter(|own| own.open.is_some())?;
+        let (upper, repository, prefix) = own.workspace.layers()?;
+        let data = &worker.settings.data;
+        Some(Layers {
+            folder: data.join("cache-layers"),
+            workspaces: data.join("workspaces"),
+            repository: repository.to_owned(),
+            prefix: prefix.to_owned(),
+            upper,
+        })
+    }
+
+    /// Shows a layer below the job's own files. No process may be in the place. After an error it is as before, or [`Place::is_lost`].
+    pub async fn show(&mut self, layer: &Path, worker: &Worker) -> Result<(), ShowError> {
+        match &mut self.own {
+            Some(Own { workspace, open: Some(open), .. }) => workspace.show_above(layer, open, &worker.processes).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the job's own workspace is not shown any more.
+    pub fn is_lost(&self) -> bool {
+        let is_hidden = |own: &Own| own.open.as_ref().is_some_and(|open| open.view.is_none());
+        self.own.as_ref().is_some_and(|own| own.workspace.layers().is_some() && is_hidden(own))
     }
 
     /// What people should know of it.

@@ -82,6 +82,17 @@ impl WorkspaceError {
     }
 }
 
+/// A layer could not be shown.
+#[derive(Debug, thiserror::Error)]
+pub enum ShowError {
+    /// The system refused.
+    #[error("the system refused to {0}")]
+    View(#[from] ViewError),
+    /// Anything else.
+    #[error(transparent)]
+    Workspace(#[from] WorkspaceError),
+}
+
 /// Which files of the snapshot a job sees.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -115,6 +126,9 @@ struct Manifest {
     /// Where an overlay is mounted; over the repository itself if it says nothing.
     #[serde(default)]
     shown: Option<PathBuf>,
+    /// Layers that stand above those of the snapshot, the topmost first: restored caches.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    above: Vec<PathBuf>,
 }
 
 /// One job's files: a directory with its changes, made from a snapshot.
@@ -189,6 +203,7 @@ impl Workspace {
             files,
             form: Form::Overlay,
             shown: snapshot.shown().map(Path::to_owned),
+            above: Vec::new(),
         };
         let workspace = Self { directory, manifest, lower };
         workspace.save()?;
@@ -208,6 +223,7 @@ impl Workspace {
             (Form::Overlay, Files::Only(_)) => vec![directory.join("stage")],
             (Form::Overlay, Files::All) => Snapshot::reopen(&manifest.snapshot)?.layers()?.0,
         };
+        let lower = manifest.above.iter().cloned().chain(lower).collect();
         let workspace = Self { directory, manifest, lower };
         workspace.renew()?;
         Ok(workspace)
@@ -222,6 +238,60 @@ impl Workspace {
         let work = self.directory.join("work");
         layer::remove_tree(&work).map_err(WorkspaceError::at(&work))?;
         layer::make_like(&work, &self.manifest.repository).map_err(WorkspaceError::at(&work))
+    }
+
+    /// Shows another layer below the job's own and above all others, in a workspace that no process is in. The descriptor that the workspace
+    /// is known by stays the same. Where the system refuses, it is as before.
+    ///
+    /// # Errors
+    /// The layer cannot be shown, or the keeper is gone. [`OpenWorkspace::view`] is `None` if the workspace itself could not be
+    /// shown again.
+    pub async fn show_above(
+        &mut self,
+        layer: &Path,
+        open: &mut OpenWorkspace,
+        processes: &Processes,
+    ) -> Result<(), ShowError> {
+        self.manifest.above.insert(0, layer.to_owned());
+        self.lower.insert(0, layer.to_owned());
+        self.save()?;
+        let shown = self.mount_again(open, processes).await;
+        if shown.is_err() {
+            self.manifest.above.remove(0);
+            self.lower.remove(0);
+            self.save()?;
+            self.mount_again(open, processes).await?;
+        }
+        shown
+    }
+
+    async fn mount_again(&self, open: &mut OpenWorkspace, processes: &Processes) -> Result<(), ShowError> {
+        // The number of the descriptor stays taken while nothing is mounted.
+        let nothing = rustix::fs::open(&self.directory, FOLDER, Mode::empty());
+        let nothing = nothing.map_err(|error| WorkspaceError::at(&self.directory)(error.into()))?;
+        let replace = |open: &mut OpenWorkspace, with: &OwnedFd| {
+            rustix::io::dup3(with, &mut open.held, rustix::io::DupFlags::CLOEXEC)
+                .map_err(|error| WorkspaceError::at(&self.directory)(error.into()))
+        };
+        replace(open, &nothing)?;
+        if let Some(view) = open.view.take() {
+            processes.close_view(view).await.map_err(WorkspaceError::from)?;
+        }
+        self.renew()?;
+        let Some(view) = self.view() else { return Ok(()) };
+        let (view, held) = processes.open_view(&view).await?;
+        let opened = self.opened(Some(view), self.target().to_owned(), held, None)?;
+        replace(open, &opened.held)?;
+        open.view = opened.view;
+        Ok(())
+    }
+
+    /// The layer of the job's own changes and the tree that the workspace shows, with the project's folder in it; `None` of a copy.
+    #[must_use]
+    pub fn layers(&self) -> Option<(PathBuf, &Path, &Path)> {
+        let manifest = &self.manifest;
+        let is_overlay = manifest.form == Form::Overlay;
+        is_overlay.then(|| (self.directory.join("upper"), manifest.repository.as_path(), manifest.prefix.as_path()))
     }
 
     fn save(&self) -> Result<(), WorkspaceError> {
@@ -417,6 +487,21 @@ impl Workspace {
     pub fn remove(self) -> Result<(), WorkspaceError> {
         layer::remove_tree(&self.directory).map_err(WorkspaceError::at(&self.directory))
     }
+}
+
+/// Makes the directories that lead to `relative` in a layer, with the modes that they have in `model`.
+///
+/// # Errors
+/// The system's words.
+pub(crate) fn make_parents(layer: &Path, model: &Path, relative: &Path) -> io::Result<()> {
+    layer::make_parents(layer, model, relative, &mut Made::default())
+}
+
+/// What is written down of the workspaces below a folder, for those who look for what these name.
+pub(crate) fn manifests(workspaces: &Path) -> Vec<String> {
+    let below = |path: &Path| std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+    let attempts = below(workspaces).flat_map(|build| below(&build).collect::<Vec<_>>());
+    attempts.filter_map(|attempt| std::fs::read_to_string(attempt.join("workspace.json")).ok()).collect()
 }
 
 /// Shows a folder at another place, in a mount namespace of its own: the view, and the folder through it.

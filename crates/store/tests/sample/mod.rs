@@ -154,6 +154,7 @@ fn full_report() -> AttemptReport {
         summary: "# done".to_owned(),
         images: BTreeMap::new(),
         notes: vec!["a process was left behind".to_owned()],
+        caches: Vec::new(),
     }
 }
 

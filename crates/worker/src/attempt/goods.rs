@@ -4,12 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use graph::nix::ARTIFACT_PREFIX;
-use graph::{Artifact, Failure, TestCase, WorkspaceKind};
+use graph::{Artifact, CacheFound, CacheReport, CacheSaved, Failure, TestCase, WorkspaceKind};
 
 use super::{Attempt, blocking};
 use crate::artifacts;
-use crate::cache::{Cache, Found, Owner, Places, Restored};
-use crate::depot::CacheSaved;
+use crate::cache::{Cache, Found, Owner, Places, Restored, Saved};
+use crate::depot;
 use crate::files::{self, Directories};
 use crate::patterns::Patterns;
 use crate::place::Place;
@@ -44,7 +44,7 @@ impl Attempt<'_> {
         })
     }
 
-    pub(super) async fn restore_caches(&mut self, place: &Place) -> Result<(), ()> {
+    pub(super) async fn restore_caches(&mut self, place: &mut Place) -> Result<(), ()> {
         let job = Arc::clone(&self.spec.job);
         for declared in &job.cache {
             let mut restore = Vec::with_capacity(declared.restore.len());
@@ -55,18 +55,54 @@ impl Attempt<'_> {
             let key = key.map_err(|fault| self.break_word(format!("cache key {fault}")))?;
             restore.retain(|prefix| !prefix.is_empty());
             let cache = Cache { key, restore, paths: declared.paths.clone() };
-            let (places, depot, trust) = (self.places(place), Arc::clone(&self.depot), self.spec.event.trust);
-            let work = cache.clone();
-            let restored = match blocking(move || work.restore(trust, &places, &*depot)).await {
-                Ok(restored) => restored,
-                Err(fault) => {
-                    self.note(format!("cache `{}` was not restored: {fault}", cache.key));
-                    Restored::nothing()
-                }
+            let restored = self.restore_cache(&cache, place).await?;
+            let (found, found_key) = match restored.as_ref().map(|restored| &restored.found) {
+                Some(Found::Exact) => (CacheFound::Key, cache.key.clone()),
+                Some(Found::Prefix(key)) => (CacheFound::Prefix, key.clone()),
+                Some(Found::Missed) => (CacheFound::Nothing, String::new()),
+                None => (CacheFound::Refused, String::new()),
             };
+            let restored = restored.unwrap_or_else(Restored::nothing);
+            self.cache_reports.push(CacheReport {
+                key: self.secrets.hide(cache.key.clone()),
+                found,
+                found_key: self.secrets.hide(found_key),
+                found_bytes: restored.bytes,
+                saved: CacheSaved::Not,
+                saved_bytes: 0,
+                put_bytes: 0,
+            });
             self.caches.push((cache, restored));
         }
         Ok(())
+    }
+
+    /// Restores one cache, as a layer where that can be; `None` if it was refused.
+    async fn restore_cache(&mut self, cache: &Cache, place: &mut Place) -> Result<Option<Restored>, ()> {
+        let mut places = self.places(place);
+        places.layers = place.layers(self.worker);
+        loop {
+            let (work, depot, trust) = (cache.clone(), Arc::clone(&self.depot), self.spec.event.trust);
+            let with = places.clone();
+            let restored = match blocking(move || work.restore(trust, &with, &*depot)).await {
+                Ok(restored) => restored,
+                Err(fault) => {
+                    self.note(format!("cache `{}` was not restored: {fault}", cache.key));
+                    return Ok(None);
+                }
+            };
+            let Some(layer) = &restored.layer else { return Ok(Some(restored)) };
+            match place.show(layer, self.worker).await {
+                Ok(()) => return Ok(Some(restored)),
+                Err(fault) if place.is_lost() => {
+                    let message = format!("the workspace was lost while a cache was restored: {fault}");
+                    self.fail(Failure::Infra { message });
+                    return Err(());
+                }
+                // Its files are written into the workspace instead.
+                Err(_) => places.layers = None,
+            }
+        }
     }
 
     fn places(&self, place: &Place) -> Places {
@@ -76,7 +112,8 @@ impl Attempt<'_> {
         };
         let (home, home_owner) = place.home(&self.environment);
         let records = Some(self.worker.settings.data.join("cache-records"));
-        Places { workspace: place.files().to_owned(), workspace_owner: owner, home, home_owner, records }
+        let workspace = place.files().to_owned();
+        Places { workspace, workspace_owner: owner, home, home_owner, records, layers: None }
     }
 
     /// A job that failed hands on what there is, for people; one that passed, what it declared.
@@ -138,15 +175,24 @@ impl Attempt<'_> {
     }
 
     pub(super) async fn save_caches(&mut self, place: &Place) {
-        for (cache, restored) in std::mem::take(&mut self.caches) {
+        for (number, (cache, restored)) in std::mem::take(&mut self.caches).into_iter().enumerate() {
             if restored.found == Found::Exact {
                 continue;
             }
             let (places, depot, trust) = (self.places(place), Arc::clone(&self.depot), self.spec.event.trust);
             let key = cache.key.clone();
-            match blocking(move || cache.save(trust, &places, &restored, &*depot)).await {
-                Ok(CacheSaved::Saved | CacheSaved::Existed) => {}
-                Err(fault) => self.note(format!("cache `{key}` was not saved: {fault}")),
+            let saved = blocking(move || cache.save(trust, &places, &restored, &*depot)).await;
+            if let Err(fault) = &saved {
+                self.note(format!("cache `{key}` was not saved: {fault}"));
+            }
+            let Some(report) = self.cache_reports.get_mut(number) else { continue };
+            report.saved = match &saved {
+                Ok(Saved { saved: depot::CacheSaved::Saved, .. }) => CacheSaved::Written,
+                Ok(Saved { saved: depot::CacheSaved::Existed, .. }) => CacheSaved::Kept,
+                Err(_) => CacheSaved::Refused,
+            };
+            if let Ok(saved) = saved {
+                (report.saved_bytes, report.put_bytes) = (saved.bytes, saved.put_bytes);
             }
         }
     }

@@ -96,6 +96,7 @@ impl Ground {
             home: Some(self.path("home")),
             home_owner: Owner::User,
             records: Some(self.path("records")),
+            layers: None,
         }
     }
 
@@ -106,7 +107,7 @@ impl Ground {
     /// Saves, and says how many bytes were put.
     fn save(&self, cache: &Cache, places: &Places, restored: &Restored) -> usize {
         self.depot.clear();
-        assert_eq!(cache.save(Trust::Trusted, places, restored, &self.depot).unwrap(), CacheSaved::Saved);
+        assert_eq!(cache.save(Trust::Trusted, places, restored, &self.depot).unwrap().saved, CacheSaved::Saved);
         *self.depot.put_bytes.lock().unwrap()
     }
 }

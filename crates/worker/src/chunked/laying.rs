@@ -59,7 +59,7 @@ pub struct Laying<'l> {
     pub existing: Existing,
     /// What is known of the files that are there: those that are as they shall be stay untouched.
     pub base: Option<&'l Base>,
-    /// A tree that nobody changes, laid at this path by the same names: its files are hard-linked where they are the same.
+    /// A tree that nobody changes, laid below this root at the same paths: its files are hard-linked where they are the same.
     pub twin: Option<(&'l Path, &'l Index)>,
 }
 
@@ -162,7 +162,7 @@ impl<'l> Twins<'l> {
     }
 
     /// Links the twin of an entry, if it has one. Whether it was linked.
-    fn link(&self, index: &Index, entry: &Entry, directory: BorrowedFd<'_>, name: &std::ffi::OsStr) -> bool {
+    fn link(&self, index: &Index, entry: &Entry, place: &Place<'_>) -> bool {
         let twin = self.places.get(entry.path.as_path()).map(|&place| &self.index.entries[place]);
         let is_same = twin.is_some_and(|twin| {
             twin.mode == entry.mode
@@ -175,7 +175,20 @@ impl<'l> Twins<'l> {
                 }
         });
         // A file system that refuses, a file with too many links: then it is written.
-        is_same && rustix::fs::linkat(&self.root, &entry.path, directory, name, AtFlags::empty()).is_ok()
+        is_same
+            && self.is_as_it_was(entry, place.path)
+            && rustix::fs::linkat(&self.root, place.path, place.directory, place.name, AtFlags::empty()).is_ok()
+    }
+}
+
+impl Twins<'_> {
+    /// Whether nobody has changed a twin after all.
+    fn is_as_it_was(&self, entry: &Entry, path: &Path) -> bool {
+        let Kind::File { bytes, .. } = entry.kind else { return false };
+        rustix::fs::statat(&self.root, path, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|found| {
+            let modified = i128::from(found.st_mtime) * 1_000_000_000 + i128::from(found.st_mtime_nsec);
+            i128::from(found.st_size) == i128::from(bytes) && modified == i128::from(entry.modified_ns)
+        })
     }
 }
 
@@ -196,7 +209,7 @@ impl Tree<'_, '_> {
             let Some(name) = path.file_name() else { return Err(ArchiveFault::NameOutside { path }) };
             let directory = folder.enter(root, path.parent().unwrap_or(Path::new("")))?.as_fd();
             let place = Place { directory, name, full: &root.join(&path), path: &path };
-            if self.twins.as_ref().is_some_and(|twins| twins.link(self.index, entry, directory, name)) {
+            if self.twins.as_ref().is_some_and(|twins| twins.link(self.index, entry, &place)) {
                 laid.files += 1;
                 continue;
             }

@@ -1,6 +1,8 @@
 //! Jobs as people write them.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 
 use graph::{JobName, NeedResult, Outcome};
 use ropewalk_worker::Cancel;
@@ -20,6 +22,7 @@ pub const CASES: &[Case] = &[
     ("cases::shells", shells),
     ("cases::isolated_jobs_leave_the_tree_alone", isolated_jobs_leave_the_tree_alone),
     ("cases::caches", caches),
+    ("cases::restored_caches_are_layers_of_isolated_jobs", restored_caches_are_layers_of_isolated_jobs),
     ("cases::reports_of_a_failed_job", reports_of_a_failed_job),
     ("cases::secrets_are_hidden", secrets_are_hidden),
     ("cases::a_trivial_job_makes_no_file", a_trivial_job_makes_no_file),
@@ -254,6 +257,48 @@ fn caches() {
         job["steps"][0]["run"] = json!("true");
         let (report, _) = ground.run(job).await;
         assert!(report.notes[0].contains("`../x` cannot be cached"), "{:?}", report.notes);
+    });
+}
+
+fn restored_caches_are_layers_of_isolated_jobs() {
+    on_ground(&[("a/b/tracked", "1"), ("a/b/c/replaced", "of the tree")], async |ground| {
+        let job = |key: &str, run: &str| {
+            let mut job = steps(&[run]);
+            job["workspace"] = json!("isolated");
+            job["cache"] = json!([{ "key": key, "restore": ["k-"], "paths": ["a/b/c", "other"] }]);
+            job
+        };
+        let passing = [
+            (
+                "k-1",
+                "mkdir -p a/b/c/d other; echo 1 > a/b/c/d/f; echo 2 > a/b/c/g; echo 3 > other/h; echo 4 > a/b/c/replaced",
+            ),
+            // What a job does to restored files is its own.
+            (
+                "k-2",
+                "cat a/b/tracked && grep 1 a/b/c/d/f && grep 4 a/b/c/replaced && echo new >> a/b/c/d/f && rm a/b/c/g && rm -r other",
+            ),
+            ("k-1", "grep 2 a/b/c/g && grep 3 other/h && ! grep new a/b/c/d/f && rm -r a"),
+            (
+                "k-2",
+                "grep new a/b/c/d/f && grep 4 a/b/c/replaced && test ! -e a/b/c/g && test ! -e other && cat a/b/tracked",
+            ),
+        ];
+        let mut told = Vec::new();
+        for (key, run) in passing {
+            let (report, log) = ground.run(job(key, run)).await;
+            assert!(matches!(report.outcome, Outcome::Passed { .. }), "{report:?} {:?}", log.0.lock().unwrap().pieces);
+            assert_eq!(report.notes, Vec::<String>::new());
+            let cache = &report.caches[0];
+            told.push(format!("{} {:?} {} {:?}", cache.key, cache.found, cache.found_key, cache.saved));
+        }
+        assert_eq!(told, ["k-1 Nothing  Written", "k-2 Prefix k-1 Written", "k-1 Key k-1 Not", "k-2 Key k-2 Not"]);
+        let layers = std::fs::read_dir(ground.data.join("cache-layers")).unwrap().flatten();
+        let layers = layers.flat_map(|place| std::fs::read_dir(place.path()).unwrap().flatten());
+        let trees: Vec<PathBuf> = layers.map(|layer| layer.path().join("tree")).collect();
+        assert_eq!(trees.len(), 2, "one of each entry, used again");
+        let inode = |tree: &PathBuf| std::fs::metadata(tree.join("a/b/c/replaced")).unwrap().ino();
+        assert_eq!(inode(&trees[0]), inode(&trees[1]), "what did not change is there once");
     });
 }
 
