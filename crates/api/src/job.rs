@@ -247,6 +247,81 @@ pub struct Report {
     /// Remarks for people.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// What it read and wrote of keyed directories, in the order of the job's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub caches: Vec<CacheReport>,
+}
+
+/// What an attempt did with one of its job's keyed directories.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CacheReport {
+    /// The key that was asked for, and under which it was saved.
+    pub key: String,
+    /// What was found.
+    pub found: CacheFound,
+    /// The key of what was restored; empty if nothing was.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub found_key: String,
+    /// What the blobs of that hold.
+    pub found_bytes: u64,
+    /// What became of the saving.
+    pub saved: CacheSaved,
+    /// What the blobs of the saved one hold.
+    pub saved_bytes: u64,
+    /// What of these had not been kept before.
+    pub put_bytes: u64,
+}
+
+/// What was found of a keyed directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CacheFound {
+    /// The entry of the key.
+    Key,
+    /// An entry that begins with one of the prefixes.
+    Prefix,
+    /// Nothing.
+    Nothing,
+    /// Nothing that could be restored; a note says why.
+    Refused,
+}
+
+/// What became of a keyed directory that was to be saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CacheSaved {
+    /// It was not to be: the key had its entry, or the job did not pass.
+    Not,
+    /// It was written.
+    Written,
+    /// Somebody else had written one of that key meanwhile, which stays.
+    Kept,
+    /// It could not be; a note says why.
+    Refused,
+}
+
+impl From<&graph::CacheReport> for CacheReport {
+    fn from(report: &graph::CacheReport) -> Self {
+        Self {
+            key: report.key.clone(),
+            found: match report.found {
+                graph::CacheFound::Key => CacheFound::Key,
+                graph::CacheFound::Prefix => CacheFound::Prefix,
+                graph::CacheFound::Nothing => CacheFound::Nothing,
+                graph::CacheFound::Refused => CacheFound::Refused,
+            },
+            found_key: report.found_key.clone(),
+            found_bytes: report.found_bytes,
+            saved: match report.saved {
+                graph::CacheSaved::Not => CacheSaved::Not,
+                graph::CacheSaved::Written => CacheSaved::Written,
+                graph::CacheSaved::Kept => CacheSaved::Kept,
+                graph::CacheSaved::Refused => CacheSaved::Refused,
+            },
+            saved_bytes: report.saved_bytes,
+            put_bytes: report.put_bytes,
+        }
+    }
 }
 
 impl From<&AttemptReport> for Report {
@@ -257,6 +332,7 @@ impl From<&AttemptReport> for Report {
             usage: report.usage.into(),
             summary: report.summary.clone(),
             notes: report.notes.clone(),
+            caches: report.caches.iter().map(CacheReport::from).collect(),
         }
     }
 }

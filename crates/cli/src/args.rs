@@ -486,6 +486,14 @@ pub enum CacheCommand {
         #[arg(long, value_enum, default_value_t = ListForm::Human, value_name = "FORM")]
         output: ListForm,
     },
+    /// Say who wrote and who read the caches of a key, of every trust and of every set of paths.
+    Explain {
+        /// The key.
+        key: String,
+        /// The form.
+        #[arg(long, value_enum, default_value_t = ListForm::Human, value_name = "FORM")]
+        output: ListForm,
+    },
     /// Forget kept results and caches, so that jobs run again.
     Clear {
         /// Only those of this job.

@@ -34,6 +34,7 @@ fn help_pages_are_as_the_manual_has_them() {
         "approve",
         "explain",
         "cache list",
+        "cache explain",
         "cache clear",
         "shell",
         "export",

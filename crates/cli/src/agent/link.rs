@@ -31,6 +31,10 @@ const WAIT_MAX: Duration = Duration::from_secs(3600);
 /// The wait before a call is made again that broke although the session lives.
 const AGAIN: Duration = Duration::from_millis(200);
 
+/// How often a call is made again that the server answers with a fault of its own, each time after twice the wait. What a transfer brings before it breaks counts as
+/// success.
+const FAULTS_MAX: u32 = 7;
+
 /// How many contents are asked for in one parcel, and how many bytes.
 const PARCEL_DIGESTS: usize = 2_000;
 const PARCEL_BYTES: u64 = 64 << 20;
@@ -156,6 +160,7 @@ impl Link {
     /// Makes a call until it is answered, for better or worse.
     fn call<T>(&self, mut call: impl AsyncFnMut(Client) -> Result<T, ClientError>) -> Result<T, LinkError> {
         let began = Instant::now();
+        let mut faults = 0;
         loop {
             let left = WAIT_MAX.saturating_sub(began.elapsed());
             let mut sessions = self.client.subscribe();
@@ -173,12 +178,21 @@ impl Link {
                     self.until_closed(async { drop(tokio::time::timeout(AGAIN, sessions.changed()).await) })
                         .ok_or_else(ending)?;
                 }
+                Err(error) if is_fault(&error) && faults < FAULTS_MAX => {
+                    self.pause(faults)?;
+                    faults += 1;
+                }
                 Err(error) if error.problem().is_some_and(|problem| problem.status == 507) => {
                     return Err(LinkError::Full(Stop::of(&error).message));
                 }
                 Err(error) => return Err(LinkError::Refused(Stop::of(&error).message)),
             }
         }
+    }
+
+    /// Waits after this many faults.
+    fn pause(&self, faults: u32) -> Result<(), LinkError> {
+        self.until_closed(tokio::time::sleep(AGAIN * 2_u32.pow(faults))).ok_or_else(ending)
     }
 
     /// Fetches a content, if it is not here. Blocks.
@@ -190,7 +204,7 @@ impl Link {
             return Ok(());
         }
         let mut incoming = self.contents.incoming()?;
-        let mut from = 0;
+        let (mut from, mut faults) = (0, 0);
         loop {
             let parcel = self.call(async |client| match client.blob_get(digest, from).await {
                 Err(error) if error.is(ProblemKind::NotFound) => Ok(None),
@@ -202,12 +216,16 @@ impl Link {
                     Ok(Some(piece)) => {
                         incoming.write(&piece)?;
                         from += piece.len() as u64;
+                        faults = 0;
                     }
                     Ok(None) => return Ok(incoming.keep(digest)?),
                     // Taken up where it broke off.
-                    Err(_) => break,
+                    Err(_) if faults < FAULTS_MAX => break,
+                    Err(error) => return Err(LinkError::Refused(Stop::of(&error).message)),
                 }
             }
+            self.pause(faults)?;
+            faults += 1;
         }
     }
 
@@ -434,6 +452,15 @@ impl Link {
 /// Whether the session that a call was made over is not there any more.
 fn is_over(error: &ClientError) -> bool {
     error.is(ProblemKind::Unauthorized) || error.is(ProblemKind::Gone)
+}
+
+/// Whether the server said that something in it went wrong, which may go right the next time. A full disk is no such fault.
+fn is_fault(error: &ClientError) -> bool {
+    match error {
+        ClientError::Refused(problem) => problem.status == 500,
+        ClientError::Foreign { status, .. } => *status == 500,
+        _ => false,
+    }
 }
 
 /// A failure the first time, then nothing.

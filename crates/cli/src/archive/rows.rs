@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use api::build::{Build, VerdictWord};
 use api::job::{
-    Artifact, Attempt, Cause, Gate, Job, JobState, OutcomeWord, Step, StepResult, Test, TestOutcome, Usage,
+    Artifact, Attempt, CacheFound, CacheReport, CacheSaved, Cause, Gate, Job, JobState, OutcomeWord, Step, StepResult,
+    Test, TestOutcome, Usage,
 };
 use graph::{
     AttemptNumber, AttemptReport, BuildId, Checkout, Diagnostic, Event, Failure, JobName, LeaseId, Location, Origin,
@@ -202,8 +203,31 @@ pub fn report(attempt: &Attempt, tests: Vec<TestCase>) -> Option<AttemptReport> 
         tests,
         summary: report.summary.clone(),
         notes: report.notes.clone(),
+        caches: report.caches.iter().map(cache).collect(),
         ..AttemptReport::of(outcome(end.outcome, end.cause.as_ref(), &report.outputs), end.finished.0)
     })
+}
+
+fn cache(cache: &CacheReport) -> graph::CacheReport {
+    graph::CacheReport {
+        key: cache.key.clone(),
+        found: match cache.found {
+            CacheFound::Key => graph::CacheFound::Key,
+            CacheFound::Prefix => graph::CacheFound::Prefix,
+            CacheFound::Nothing => graph::CacheFound::Nothing,
+            CacheFound::Refused => graph::CacheFound::Refused,
+        },
+        found_key: cache.found_key.clone(),
+        found_bytes: cache.found_bytes,
+        saved: match cache.saved {
+            CacheSaved::Not => graph::CacheSaved::Not,
+            CacheSaved::Written => graph::CacheSaved::Written,
+            CacheSaved::Kept => graph::CacheSaved::Kept,
+            CacheSaved::Refused => graph::CacheSaved::Refused,
+        },
+        saved_bytes: cache.saved_bytes,
+        put_bytes: cache.put_bytes,
+    }
 }
 
 fn step(step: &Step) -> StepReport {

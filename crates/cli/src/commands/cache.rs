@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use graph::{Digest, Timestamp};
 use serde_json::json;
 use store::blob::StoredBlob;
-use store::cache::CacheRow;
+use store::cache::{CacheRead, CacheRow, CacheUser};
 use store::rows::OperationRow;
 use store::{PAGE_ROWS_MAX, Store};
 
@@ -18,6 +18,9 @@ use crate::project::Project;
 use crate::retention::CacheBounds;
 use crate::{exit, output, words};
 
+/// How many readers of an entry are told, the latest.
+const READS_TOLD_MAX: u32 = 100;
+
 /// What to say where nothing is kept.
 const NOTHING_KEPT: &str = "nothing is kept for reuse: a job is reused if it declares `inputs` or `reuse: true`\n";
 
@@ -29,8 +32,10 @@ pub fn run(arguments: &Cache, project: &Project) -> Result<u8, Stop> {
     let calendar = Calendar::system();
     let text = match (Places::kept_if_any(project)?, &arguments.command) {
         (Some(places), CacheCommand::List { output }) => list(&*places.store, *output, &calendar)?,
+        (Some(places), CacheCommand::Explain { key, output }) => explain(&*places.store, key, *output, &calendar)?,
         (Some(places), CacheCommand::Clear { job }) => clear(&places, job.as_deref(), calendar.now)?,
         (None, CacheCommand::List { output: ListForm::Json }) => empty_json(),
+        (None, CacheCommand::Explain { key, .. }) => return Err(no_key(key)),
         (None, _) => NOTHING_KEPT.to_owned(),
     };
     output::print(text)?;
@@ -39,6 +44,48 @@ pub fn run(arguments: &Cache, project: &Project) -> Result<u8, Stop> {
 
 fn empty_json() -> String {
     format!("{:#}\n", json!({ "results": [], "caches": [], "totals": store::rows::OperationTotals::default() }))
+}
+
+fn no_key(key: &str) -> Stop {
+    Stop::wrong(format!("no cache was ever kept under the key `{}`", crate::columns::one_line(key)))
+}
+
+/// Who wrote and who read what a key stands for.
+fn explain(store: &dyn Store, key: &str, form: ListForm, calendar: &Calendar) -> Result<String, Stop> {
+    let mut entries = Vec::new();
+    for row in store.list_caches(PAGE_ROWS_MAX)?.into_iter().filter(|row| row.key == key) {
+        let reads = store.cache_reads(&row.scope, &row.key, READS_TOLD_MAX)?;
+        entries.push((row, reads));
+    }
+    if entries.is_empty() {
+        return Err(no_key(key));
+    }
+    if form == ListForm::Json {
+        let entries: Vec<_> = entries.iter().map(|(row, reads)| json!({ "entry": row, "reads": reads })).collect();
+        return Ok(format!("{:#}\n", json!({ "key": key, "entries": entries })));
+    }
+    let texts: Vec<String> = entries.iter().map(|(row, reads)| entry_text(row, reads, calendar)).collect();
+    Ok(texts.join("\n"))
+}
+
+fn entry_text(row: &CacheRow, reads: &[CacheRead], calendar: &Calendar) -> String {
+    let who = |user: &CacheUser| format!("`{}` of build {}", user.job, user.build);
+    let (trust, paths) = row.scope.rsplit_once('/').unwrap_or((&row.scope, ""));
+    let (key, size) = (crate::columns::one_line(&row.key), words::size(row.bytes));
+    let readers = match trust.rsplit('/').next() {
+        Some("untrusted") => "written by a build that is not trusted: only such builds read it",
+        _ => "written by a trusted build: every build of the project reads it",
+    };
+    let blobs = words::count(row.blobs.len(), "blob");
+    let mut text = format!("{key}, {size} in {blobs}, paths {}\n  {readers}\n", &paths[..paths.len().min(12)]);
+    text.push_str(&format!("  written  {}  {}\n", calendar.age(row.at), who(&row.written_by)));
+    for read in reads {
+        text.push_str(&format!("  read     {}  {}\n", calendar.age(read.at), who(&read.reader)));
+    }
+    if let Some(eviction) = &row.evicted {
+        text.push_str(&format!("  evicted  {}  {}\n", calendar.age(eviction.at), eviction.reason));
+    }
+    text
 }
 
 /// The live rows of both kinds, newest first, at most a page of each.
@@ -182,7 +229,6 @@ mod tests {
     use super::*;
     use crate::places::kept::Kept;
     use graph::BuildId;
-    use store::cache::CacheUser;
 
     fn kept_results() -> Kept {
         let mut kept = Kept::new();
@@ -233,6 +279,25 @@ cargo-1    lib      1  4.0 KiB  just now  never
 "
             ),
         );
+    }
+
+    #[test]
+    fn a_key_is_explained() {
+        let kept = kept_results();
+        let (store, at) = (kept.store(), kept.calendar().now);
+        let wanted = store::cache::CacheWanted { scopes: &["trusted/x"], key: "cargo-2", prefixes: &["cargo-"] };
+        let reader = CacheUser { build: BuildId(1), job: "test/a".into() };
+        store.restore_cache(&wanted, &reader, at).expect("the store answers").expect("it is found");
+        let text = |key| explain(store, key, ListForm::Human, &kept.calendar()).map_err(|stop| stop.message);
+        let expected = "\
+cargo-1, 4.0 KiB in 1 blob, paths x
+  written by a trusted build: every build of the project reads it
+  written  just now  `lib` of build 1
+  read     just now  `test/a` of build 1
+";
+        assert_eq!(text("cargo-1").as_deref(), Ok(expected));
+        let message = "no cache was ever kept under the key `cargo-2`";
+        assert_eq!(text("cargo-2"), Err(message.to_owned()));
     }
 
     #[test]

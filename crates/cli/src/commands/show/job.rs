@@ -1,6 +1,6 @@
 //! The page of a job.
 
-use graph::{AttemptReport, JobName, Outcome, StepReport};
+use graph::{AttemptReport, CacheFound, CacheSaved, JobName, Outcome, StepReport};
 
 use super::parts::{self, title};
 use super::{Shown, ShownJob, Stop};
@@ -45,10 +45,38 @@ pub fn text(
     said(&mut page, shown, archive, job, paint)?;
     parts::artifacts(&mut page, shown, paint);
     inputs(&mut page, archive, job, paint)?;
+    caches(&mut page, shown, job, paint);
     parts::notes(&mut page, shown, paint);
     parts::summaries(&mut page, shown, paint);
     next(&mut page, shown, job, paint);
     Ok(page)
+}
+
+/// What the last attempt read and wrote of keyed caches.
+fn caches(page: &mut String, shown: &Shown, job: &ShownJob, paint: Paint) {
+    let Some(report) = shown.report(job).filter(|report| !report.caches.is_empty()) else { return };
+    title(page, paint, "caches");
+    for cache in &report.caches {
+        let found = match cache.found {
+            CacheFound::Key => format!("restored, {}", words::size(cache.found_bytes)),
+            CacheFound::Prefix => {
+                let from = crate::columns::one_line(&cache.found_key);
+                format!("restored from `{from}`, {}", words::size(cache.found_bytes))
+            }
+            CacheFound::Nothing => "nothing was kept".to_owned(),
+            CacheFound::Refused => "was not restored".to_owned(),
+        };
+        let saved = match cache.saved {
+            CacheSaved::Not => String::new(),
+            CacheSaved::Written => {
+                let (all, put) = (words::size(cache.saved_bytes), words::size(cache.put_bytes));
+                format!("; saved, {all}, of which {put} were new")
+            }
+            CacheSaved::Kept => "; another job had saved it meanwhile".to_owned(),
+            CacheSaved::Refused => "; was not saved".to_owned(),
+        };
+        page.push_str(&format!("  {}: {found}{saved}\n", crate::columns::one_line(&cache.key)));
+    }
 }
 
 fn header(shown: &Shown, job: &ShownJob, calendar: &Calendar, paint: Paint) -> String {
