@@ -2,6 +2,7 @@
 //! `target/bench.json`. Nothing here asserts a time: the figures are for people and for `docs/performance.md`.
 
 mod buildbot;
+mod caches;
 mod graphs;
 mod logs;
 mod measure;
@@ -95,6 +96,7 @@ const MEASUREMENTS: &[(&str, Measurement)] = &[
     ("growth", graphs::growth),
     ("noop", graphs::noop),
     ("sandbox", graphs::sandbox),
+    ("caches", caches::caches),
     ("logs", logs::logs),
     ("rust", rust::rust),
     ("server-rest", server::rest),

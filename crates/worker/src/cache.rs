@@ -21,7 +21,8 @@ use crate::patterns::{PatternFault, Patterns, by_bytes};
 
 mod layers;
 
-pub use self::layers::Layers;
+pub(crate) use self::layers::LAYERS;
+pub use self::layers::{Layers, remove_layers};
 
 /// The longest key, in bytes.
 pub const KEY_BYTES_MAX: usize = 512;

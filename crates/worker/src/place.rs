@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use graph::{AttemptNumber, AttemptSpec, BuildId, Environment, Network, Reuse, Shell, WorkspaceKind};
 
-use crate::cache::{Layers, Owner};
+use crate::cache::{LAYERS, Layers, Owner};
 use crate::container::Engine;
 use crate::keeper::{Command, KeeperError, View, ViewId};
 use crate::patterns::{PatternFault, Patterns};
@@ -251,7 +251,7 @@ impl Place {
         let (upper, repository, prefix) = own.workspace.layers()?;
         let data = &worker.settings.data;
         Some(Layers {
-            folder: data.join("cache-layers"),
+            folder: data.join(LAYERS),
             workspaces: data.join("workspaces"),
             repository: repository.to_owned(),
             prefix: prefix.to_owned(),

@@ -211,6 +211,7 @@ fn remove_blobs(places: &Places, before: &BTreeSet<Digest>) -> Result<String, St
     if let Some(build) = places.running()? {
         return Ok(format!("; build {build} is running, so files stay until the next `ropewalk cache clear`"));
     }
+    worker::cache::remove_layers(&places.data);
     let is_left = |blob: &&StoredBlob| !referenced.contains(&blob.digest);
     let (mut bytes, mut blobs) = (0, 0);
     for blob in stored.iter().filter(is_left) {

@@ -18,6 +18,9 @@ use crate::chunked::{self, Base, Index, Laying};
 use crate::depot::Depot;
 use crate::workspace;
 
+/// The folder of layers in a worker's data folder.
+pub(crate) const LAYERS: &str = "cache-layers";
+
 /// How many layers of a place are kept that no workspace is made of.
 const LAYERS_KEPT: usize = 3;
 
@@ -161,12 +164,21 @@ fn newest(place: &Path) -> Option<(PathBuf, Index)> {
 
 /// Takes away layers that nobody uses: those beyond the newest of each place, and old ones. What a kept workspace is made of stays.
 fn sweep(layers: &Layers) {
+    collect(&layers.folder, &layers.workspaces, |number, age| age > SPARED && (number >= LAYERS_KEPT || age > KEPT));
+}
+
+/// Takes away all layers of a worker's data folder that no kept workspace is made of. Nothing else may run there. What cannot be taken
+/// away stays until the next sweep.
+pub fn remove_layers(data: &Path) {
+    collect(&data.join(LAYERS), &data.join("workspaces"), |_, _| true);
+}
+
+fn collect(folder: &Path, workspaces: &Path, is_due: impl Fn(usize, Duration) -> bool) {
     let now = SystemTime::now();
     let mut due = Vec::new();
-    for place in fs::read_dir(&layers.folder).into_iter().flatten().flatten() {
+    for place in fs::read_dir(folder).into_iter().flatten().flatten() {
         for (number, (used, layer)) in layers_of(&place.path()).into_iter().enumerate() {
-            let age = now.duration_since(used).unwrap_or_default();
-            if age > SPARED && (number >= LAYERS_KEPT || age > KEPT) {
+            if is_due(number, now.duration_since(used).unwrap_or_default()) {
                 due.push(layer);
             }
         }
@@ -174,7 +186,7 @@ fn sweep(layers: &Layers) {
     if due.is_empty() {
         return;
     }
-    let named = workspace::manifests(&layers.workspaces);
+    let named = workspace::manifests(workspaces);
     for layer in due.iter().filter(|layer| !named.iter().any(|text| text.contains(&*layer.to_string_lossy()))) {
         let _ = workspace::remove_tree(layer);
     }
