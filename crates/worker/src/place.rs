@@ -246,7 +246,7 @@ impl Place {
     }
 
     /// How restored caches may be shown as layers here; `None` if the job has no layers of its own.
-    pub fn layers(&self, worker: &Worker) -> Option<Layers> {
+    pub fn cache_layers(&self, worker: &Worker) -> Option<Layers> {
         let own = self.own.as_ref().filter(|own| own.open.is_some())?;
         let (upper, repository, prefix) = own.workspace.layers()?;
         let data = &worker.settings.data;

@@ -80,7 +80,7 @@ impl Attempt<'_> {
     /// Restores one cache, as a layer where that can be; `None` if it was refused.
     async fn restore_cache(&mut self, cache: &Cache, place: &mut Place) -> Result<Option<Restored>, ()> {
         let mut places = self.places(place);
-        places.layers = place.layers(self.worker);
+        places.layers = place.cache_layers(self.worker);
         loop {
             let (work, depot, trust) = (cache.clone(), Arc::clone(&self.depot), self.spec.event.trust);
             let with = places.clone();
