@@ -9,6 +9,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+#[path = "manual/engine.rs"]
+mod engine;
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
@@ -27,6 +30,10 @@ fn what_the_pages_show_is_what_the_program_prints() {
     let mut commands = 0;
     for page in pages {
         if page.ends_with("nix.md") && !has_nix() {
+            continue;
+        }
+        let engine = if page.ends_with("containers.md") { engine::start() } else { engine::Started::NotNeeded };
+        if matches!(engine, engine::Started::Missing) {
             continue;
         }
         let text = fs::read_to_string(&page).expect("a readable page");
@@ -156,6 +163,7 @@ fn shell(repository: &Path, home: &Path, command: &str) -> String {
         .env("NIX_STATE_DIR", home.join("nix/state"))
         .env("NIX_LOG_DIR", home.join("nix/log"))
         .env("NIX_CONFIG", "sandbox = false\nsubstitute = false\nbuild-users-group =\n")
+        .env("DOCKER_HOST", engine::host())
         .env("RUST_BACKTRACE", "0")
         .env("NO_COLOR", "1")
         .env("USER", "ada")

@@ -3,7 +3,7 @@
 mod world;
 
 use graph::{BuildId, Evaluation, Hole, JobName, Location, Moved, Outcome, Question};
-use ropewalk_engine::{BuildOptions, Effect, Engine, Fact, FailurePolicy, Input, What};
+use ropewalk_engine::{BuildOptions, Effect, Engine, Fact, FailurePolicy, Input, Presence, What};
 use world::{World, graph, trace};
 
 /// Runs `script` (sentences between `;`) on a build of `jobs` with one worker `w` of four slots, and compares the
@@ -1219,4 +1219,76 @@ fn a_restart_knows_where_jobs_are_warm() {
     )
     .expect("what an older server saved loads");
     assert!(older.warmth.is_empty() && older.warm.is_empty());
+}
+
+/// A worker with a container engine shows itself.
+fn worker_with_engine(world: &mut World, name: &str) {
+    let presence = Presence {
+        pools: [String::new()].into(),
+        labels: [graph::ENGINE_LABEL.to_owned()].into(),
+        slots: 1,
+        resources: graph::Resources::default(),
+        leases: std::collections::BTreeSet::new(),
+        holds_ms: 0,
+        intake: ropewalk_engine::Intake::Open,
+    };
+    world.feed(Input::WorkerPresent { worker: graph::WorkerId(name.into()), presence });
+}
+
+#[test]
+fn a_job_in_a_container_waits_for_a_worker_with_an_engine() {
+    let mut world = World::new();
+    world.worker("w", 1, "", 0);
+    world.build(1, graph("a [image=x]:"), BuildOptions::default());
+    assert_eq!(world.lease(1, "a"), None);
+    worker_with_engine(&mut world, "v");
+    assert!(world.lease(1, "a").is_some());
+}
+
+#[test]
+fn an_image_is_the_same_for_a_whole_build() {
+    let mut world = World::new();
+    worker_with_engine(&mut world, "v");
+    worker_with_engine(&mut world, "w");
+    world.build(1, graph("a [image=x]:; b [image=x retry=1]:"), BuildOptions::default());
+    let finish = |world: &mut World, job: &str, digest: &str| {
+        let (attempt, lease) = world.lease(1, job).expect("it runs");
+        let mut report = graph::AttemptReport::of(Outcome::passed(), world.now);
+        report.images.insert("x".to_owned(), digest.to_owned());
+        world.feed(Input::AttemptFinished { build: BuildId(1), attempt, lease, report: Box::new(report) });
+    };
+    finish(&mut world, "a", "one");
+    finish(&mut world, "b", "two");
+    let finished = world.facts.iter().rev().find_map(|fact| match &fact.what {
+        What::AttemptFinished { job, report, retry_at, .. } if job.as_str() == "b" => Some((report, retry_at)),
+        _ => None,
+    });
+    let (report, retry_at) = finished.expect("b has a report");
+    let message = "the image `x` is one in this build, and came to be two while the job began".to_owned();
+    assert_eq!(report.outcome, Outcome::Failed(graph::Failure::Infra { message }));
+    world.now = retry_at.expect("it is tried again");
+    world.effects.clear();
+    worker_with_engine(&mut world, "v");
+    worker_with_engine(&mut world, "w");
+    let mut rebuilt = Engine::new();
+    world.facts.iter().for_each(|fact| rebuilt.apply(fact));
+    for effects in [std::mem::take(&mut world.effects), rebuilt.wanted(world.now)] {
+        let started = effects.iter().find_map(|effect| match effect {
+            Effect::Start { spec, .. } if spec.name.as_str() == "b" => Some(spec),
+            _ => None,
+        });
+        let images = [("x".to_owned(), "one".to_owned())].into();
+        assert_eq!(started.expect("b begins again").images, images, "also after a restart");
+    }
+    finish(&mut world, "b", "one");
+    assert_eq!(
+        world
+            .facts
+            .iter()
+            .filter(
+                |fact| matches!(&fact.what, What::AttemptFinished { report, .. } if report.outcome == Outcome::passed())
+            )
+            .count(),
+        2
+    );
 }

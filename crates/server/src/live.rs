@@ -28,7 +28,7 @@ use crate::records::{LogPhase, RecordError, Records};
 pub const EVENTS_MAX: usize = 512;
 const EVENT_BYTES_MAX: usize = 256 * 1024;
 /// The most steps of one attempt that are remembered while it runs.
-pub const STEPS_MAX: usize = graph::Job::STEPS_MAX;
+pub const STEPS_MAX: usize = graph::Job::STEPS_MAX + graph::Job::SECTIONS_MAX;
 /// The longest id of an event in bytes.
 pub const ID_BYTES_MAX: usize = 64 * 1024;
 

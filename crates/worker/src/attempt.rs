@@ -414,7 +414,7 @@ impl<'w> Attempt<'w> {
 }
 
 fn number(index: usize) -> u16 {
-    // A job has at most `Job::STEPS_MAX` steps.
+    // A job has at most `Job::STEPS_MAX` steps, and `Job::SECTIONS_MAX` logs beside theirs.
     u16::try_from(index).unwrap_or(u16::MAX)
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Graph: `name [attribute…]: need…; …`. A need is a job's name, with `!` for on failure, `~` for finished, `|` for a
 //! barrier. Attributes: `cleanup`, `allow`, `empty`, `gate`, `reuse`, `group=G`, `waiting=G` and `running=G` for the
-//! modes of a concurrency group, `retry=N` (on steps too), `if=EXPRESSION` without blanks, `pool=P`.
+//! modes of a concurrency group, `retry=N` (on steps too), `if=EXPRESSION` without blanks, `pool=P`, `image=I`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -56,6 +56,7 @@ fn attribute(job: &mut Job, text: &str) {
         }
         "if" => job.condition = Some(value.into()),
         "pool" => job.pool = value.to_owned(),
+        "image" => job.environment = Environment::Image { image: value.into(), container: Box::default() },
         other => panic!("no attribute `{other}`"),
     }
 }

@@ -126,7 +126,8 @@ pub fn write(root: &Path, context: &Path, dockerfile: &Path, to: impl Write) -> 
     };
     let mut archive = tar::Builder::new(to);
     archive.follow_symlinks(false);
-    archive.mode(tar::HeaderMode::Complete);
+    // Times and owners do not count: equal files are equal archives.
+    archive.mode(tar::HeaderMode::Deterministic);
     let mut header = tar::Header::new_gnu();
     header.set_size(text.len() as u64);
     header.set_mode(0o644);
