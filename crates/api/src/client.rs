@@ -9,6 +9,7 @@ mod calls;
 mod error;
 mod log;
 mod request;
+mod shell;
 mod stream;
 mod worker;
 
@@ -20,6 +21,7 @@ pub use blobs::{Content, Parcel};
 pub use calls::{AuditWanted, JobsWanted, PageWanted, TestsWanted};
 pub use error::ClientError;
 pub use log::{LogBytes, LogItems, LogWanted};
+pub use shell::Frames;
 pub use stream::{Logs, Moments, Told};
 pub use worker::Session;
 

@@ -20,6 +20,7 @@ pub mod pool;
 pub mod problem;
 pub mod project;
 pub mod routes;
+pub mod shell;
 pub mod source;
 pub mod time;
 pub mod token;

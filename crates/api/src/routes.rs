@@ -288,7 +288,8 @@ impl Route {
         self.path.split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'))
     }
 
-    /// Whether it heeds an idempotency key. What makes a token does not: its answer is not kept anywhere.
+    /// Whether it heeds an idempotency key. What makes a token or opens a shell does not: its
+    /// answer is not kept anywhere.
     #[must_use]
     pub fn takes_key(&self) -> bool {
         let is_json = self.body.is_none_or(|body| body.media == JSON);
@@ -296,7 +297,7 @@ impl Route {
             && is_json
             && matches!(self.access, Access::Grant(..))
             && self.tag != Tag::Worker
-            && self.operation != "token_create"
+            && !matches!(self.operation, "token_create" | "shell_open")
     }
 
     /// How it may be refused, in order of status, without duplicates.

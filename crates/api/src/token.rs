@@ -17,6 +17,8 @@ pub enum Verb {
     Submit,
     /// Cancel, retry, answer gates, hold pools.
     Control,
+    /// Open shells in what steps left.
+    Shell,
     /// Be a worker.
     Work,
     /// Everything: projects, secrets, tokens, workers, the audit.
@@ -31,6 +33,7 @@ impl Verb {
             Self::Read => "read",
             Self::Submit => "submit",
             Self::Control => "control",
+            Self::Shell => "shell",
             Self::Work => "work",
             Self::Admin => "admin",
         }

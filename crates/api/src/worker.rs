@@ -10,6 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use graph::{AttemptReport, AttemptSpec, BuildId, Digest, Known, LeaseId, Resources, StepReport, Timestamp, WorkerId};
 use serde::{Deserialize, Serialize};
 
+use crate::shell::StartShell;
+
 /// The version of this conversation. A server refuses one that it does not speak, with words.
 pub const PROTOCOL: u32 = 1;
 /// The longest line of [`ToWorker`] in bytes.
@@ -100,6 +102,9 @@ pub enum ToWorker {
     },
     /// Ask a pipeline's program; answer with [`FromWorker::Evaluated`].
     Evaluate(Box<Evaluate>),
+    /// Open a shell in what an attempt left: read what is typed by `GET /api/v1/worker/shells/{shell}/input`, send what is printed by
+    /// `POST …/output`.
+    Shell(Box<StartShell>),
     /// Take nothing new, finish what runs, then leave.
     Drain {
         /// Why, for people.

@@ -3,7 +3,7 @@
 //! A worker connects outward, proves who it is by its key ([`identity`]), reads what it is to do ([`session`]), and says
 //! everything through one outbox ([`outbox`]), which lies on the disk until the server has taken it ([`spool`]). Attempts
 //! ([`attempts`]) run on whether a server is there or not. Files of sources ([`source`], [`checkout`]), their history
-//! ([`history`]) and files of jobs ([`depot`]) are kept by content ([`content`]).
+//! ([`history`]) and files of jobs ([`depot`]) are kept by content ([`content`]). People look into what steps left by shells ([`visit`]).
 
 pub mod session;
 
@@ -16,6 +16,7 @@ pub mod identity;
 pub mod link;
 pub mod outbox;
 pub mod spool;
+pub mod visit;
 
 pub mod checkout;
 pub mod content;

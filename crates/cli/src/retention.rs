@@ -96,7 +96,7 @@ pub fn apply(places: &Places, retention: Retention, newest: BuildId, now: Timest
 }
 
 /// How much all that is kept of steps may take.
-fn steps_bytes_max() -> u64 {
+pub fn steps_bytes_max() -> u64 {
     std::env::var("ROPEWALK_KEEP_STEPS_BYTES").ok().and_then(|text| text.parse().ok()).unwrap_or(STEPS_BYTES_MAX)
 }
 

@@ -5,7 +5,7 @@ mod process;
 
 use std::fs;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use installation::Site;
@@ -421,7 +421,7 @@ fn builds_of_a_server_are_told_as_those_here() {
     for line in lines {
         assert!(page.contains(line), "no `{line}` in:\n{page}");
     }
-    assert!(!page.contains("ropewalk shell"), "{page}");
+    assert!(page.contains("ropewalk shell 1 bad@failed --server"), "{page}");
     let (page, _) = Site::told(site.there(&["show", "#1", "good"]), 0);
     for line in ["build 1, good", "version = \"7\"", "lines 1-3", "lines 4-6", "worker "] {
         assert!(page.contains(line), "no `{line}` in:\n{page}");
@@ -473,12 +473,126 @@ fn builds_of_a_server_are_listed_page_by_page() {
     };
     assert!(by_variables(&["show", "4"], 0).0.contains("build 4 passed"));
     assert!(by_variables(&["builds", "--local"], 0).0.contains("no builds yet"));
-    let (_, err) = by_variables(&["shell", "4"], 2);
-    assert!(err.contains("not on those of a server") && err.contains("ropewalk logs"), "{err}");
+    let (_, err) = by_variables(&["explain", "a"], 2);
+    assert!(err.contains("not on those of a server") && err.contains("ropewalk show"), "{err}");
     let (_, err) = Site::told(site.there(&["show", "9"]), 2);
     assert!(err.contains("there is no build 9") && err.contains("the newest of repository is 4"), "{err}");
     let (_, err) = Site::told(site.there(&["logs", "4", "b"]), 2);
     assert!(err.contains("build 4 has no job `b`"), "{err}");
+}
+
+/// Two steps that change one file, the second of which fails.
+const STEPS: &str = "jobs:\n  a:\n    secrets: [TOKEN]\n    run:\n      - { name: make, run: 'echo one > f; echo HERE=yes >> $ROPEWALK_ENV' }\n      - { name: break, run: 'echo two > f; exit 3' }\n";
+
+impl Site {
+    /// `ropewalk shell 1 …` with a token that may, or another.
+    fn shell(&self, token: &str, words: &[&str], script: &str) -> Command {
+        let mut command = self.command(&["shell", "1", "--server", &self.url(), "--token"]);
+        command.arg(self.path(token)).args(words).args(["--", "sh", "-c", script]);
+        command
+    }
+
+    /// A token for this verb alone, besides looking.
+    fn token(&self, name: &str, verb: &str) {
+        let mut command =
+            self.command(&["token", "create", "--verb", "read", "--verb", verb, "--name", "ann", "--data"]);
+        let output = command.arg(self.path("data")).output().expect("ropewalk starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        fs::write(self.path(name), output.stdout).expect("a file");
+    }
+
+    /// Builds the steps, which fail.
+    fn fail_in_steps(&self) {
+        let mut put = self.command(&["secrets", "put", "repository", "TOKEN", "--server", &self.url(), "--token"]);
+        let mut put = put.arg(self.path("admin.token")).stdin(Stdio::piped()).spawn().expect("ropewalk starts");
+        put.stdin.take().expect("a pipe").write_all(b"a-secret-value").expect("it reads");
+        assert!(put.wait().expect("a child").success());
+        self.submit(&[], 1);
+    }
+}
+
+#[test]
+fn a_step_is_entered_through_the_server_also_after_a_restart() {
+    let site = Site::new(STEPS);
+    site.token("shell.token", "shell");
+    {
+        let _server = site.serve();
+        let _worker = site.work("w1", &[]);
+        site.fail_in_steps();
+    }
+    let _server = site.serve();
+    let _worker = site.work("w1", &[]);
+    let look = "cat f; echo \"<$HERE> <$TOKEN>\"; echo error >&2; rm -f f; exit 4";
+    let withheld = "not given: the job's secrets TOKEN; --secret TOKEN gives them anew\nerror\n";
+    for (place, seen) in [("a@1", "one\n<> <>\n"), ("a@failed", "two\n<yes> <>\n"), ("a@make", "one\n<> <>\n")] {
+        let told = Site::told(site.shell("shell.token", &[place], look), 4);
+        assert_eq!(told, (seen.to_owned(), withheld.to_owned()), "{place}");
+    }
+    let mut with_secret = site.shell("shell.token", &["@1", "--secret", "TOKEN"], "echo $TOKEN; cat");
+    with_secret
+        .env("TOKEN", "given-anew")
+        .stdin(fs::File::open(site.root().join(".ropewalk/pipeline.yaml")).expect("it"));
+    let (out, err) = Site::told(with_secret, 0);
+    assert_eq!((out, err), (format!("given-anew\n{STEPS}"), String::new()), "what is typed comes to its end");
+    let (_, err) = Site::told(site.shell("shell.token", &["a@7"], "true"), 2);
+    assert!(err.contains("no step `7` ran: it has 1 (make), 2 (break)"), "{err}");
+    let (_, err) = Site::told(site.shell("client.token", &["a@1"], "true"), 2);
+    assert!(err.contains("does not grant `shell`"), "{err}");
+    let mut curl = Command::new("curl");
+    let token = fs::read_to_string(site.path("admin.token")).expect("a token");
+    curl.args([
+        "-sS",
+        "-H",
+        &format!("authorization: Bearer {}", token.trim()),
+        &format!("{}/api/v1/audit", site.url()),
+    ]);
+    let audit: serde_json::Value = serde_json::from_str(&Site::told(curl, 0).0).expect("JSON");
+    let entries = audit["items"].as_array().expect("entries");
+    let entry =
+        entries.iter().find(|entry| entry["detail"].as_str().is_some_and(|text| text.contains("secrets TOKEN")));
+    let entry = entry.unwrap_or_else(|| panic!("no entry of the secret in {audit}"));
+    assert_eq!(
+        [&entry["who"], &entry["verb"], &entry["from"], &entry["project"]],
+        ["ann", "shell_open", "127.0.0.1", "repository"]
+    );
+    assert_eq!(entry["target"], "build 1, job a, attempt 1 of build 1, @1");
+    assert!(!audit.to_string().contains("given-anew"), "{audit}");
+    assert_eq!(entries.iter().filter(|entry| entry["verb"] == "shell_open").count(), 5);
+}
+
+#[test]
+fn a_shell_ends_with_whoever_sits_before_it() {
+    let site = Site::new(STEPS);
+    site.token("shell.token", "shell");
+    let _server = site.serve();
+    let worker = site.work("w1", &[]);
+    site.fail_in_steps();
+    let begin = |name: &str| {
+        let pids = site.path(name);
+        // One process in the shell's session, and one that left it.
+        let script =
+            format!("(setsid sleep 100000 & echo $! > {0}.2); echo $$ > {0}.1; echo up; read line", pids.display());
+        let mut command = site.shell("shell.token", &["a@1"], &script);
+        let mut process =
+            Process(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("ropewalk starts"));
+        Reader::new(process.0.stdout.take().expect("a pipe")).until("up");
+        let pid = |number: u8| fs::read_to_string(site.path(&format!("{name}.{number}"))).expect("a number");
+        (process, [pid(1), pid(2)].map(|pid| PathBuf::from(format!("/proc/{}/cwd", pid.trim()))))
+    };
+    let is_over = |places: &[PathBuf]| {
+        let began = std::time::Instant::now();
+        while places.iter().any(|place| place.exists()) {
+            assert!(began.elapsed() < process::PATIENCE, "it goes on: {places:?}");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    };
+    let (mut client, places) = begin("killed");
+    client.kill();
+    is_over(&places);
+    let (mut client, places) = begin("left");
+    worker.process.signal("TERM");
+    assert_ne!(client.ended(), Some(0));
+    is_over(&places);
 }
 
 #[test]

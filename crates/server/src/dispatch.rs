@@ -290,6 +290,13 @@ impl Dispatch {
         Some(presence)
     }
 
+    /// Tells a worker something that is not asked twice; whether it is joined.
+    pub fn tell(&self, worker: &WorkerId, line: &ToWorker) -> bool {
+        let mut state = self.state();
+        state.say(worker, line);
+        state.sessions.contains_key(worker)
+    }
+
     /// Who is joined, in order of id.
     #[must_use]
     pub fn sessions(&self) -> Vec<SessionView> {

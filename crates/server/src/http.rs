@@ -29,6 +29,7 @@ mod router;
 mod site;
 mod stream;
 mod token;
+mod visit;
 mod wait;
 pub mod worker;
 mod worker_view;

@@ -16,6 +16,7 @@ pub mod records;
 pub mod recovery;
 pub mod server;
 pub mod source;
+pub mod visits;
 pub mod world;
 
 pub mod access;

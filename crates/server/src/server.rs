@@ -38,6 +38,7 @@ use crate::retention::{self, Removal, SweepError};
 use crate::settings::{OnOff, Settings};
 use crate::shell::{Inbox, Shell, ShellError, inbox};
 use crate::source::{SourceError, Sources};
+use crate::visits::Visits;
 use crate::world::{Duplicates, Means, SecretSource, ServerWorld, send_start};
 
 /// For how many projects the number of the next build is drawn ahead.
@@ -78,6 +79,8 @@ pub struct Server {
     pub sources: Arc<Sources>,
     /// Who is joined.
     pub dispatch: Arc<Dispatch>,
+    /// The shells that people have open.
+    pub visits: Arc<Visits>,
     /// Followers of builds.
     pub live: Arc<Live>,
     /// What is counted.
@@ -311,6 +314,7 @@ impl Server {
             records,
             sources,
             dispatch,
+            visits: Arc::default(),
             live,
             figures,
             shell,

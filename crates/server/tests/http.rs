@@ -171,7 +171,12 @@ fn nobody_is_let_in_without_a_grant() {
         let all = server::access::Verb::ALL;
         let expired = served.token(&all, None, Some(Timestamp(1)));
         let foreign = served.token(
-            &[server::access::Verb::Read, server::access::Verb::Submit, server::access::Verb::Control],
+            &[
+                server::access::Verb::Read,
+                server::access::Verb::Submit,
+                server::access::Verb::Control,
+                server::access::Verb::Shell,
+            ],
             Some("masts"),
             None,
         );

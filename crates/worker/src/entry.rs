@@ -258,7 +258,8 @@ impl Entry {
         let environment = self.left.as_ref().map_or(Environment::Host, |left| left.environment.clone());
         let mut inside = self.plain(program, arguments);
         match environment {
-            Environment::Host => {
+            // What a Nix shell gives are variables, which are kept as all others.
+            Environment::Host | Environment::Nix { .. } => {
                 // A shell enters the directory, so that its variable PWD is right.
                 let script = ["-c", "cd \"$0\" || exit; exec \"$@\""].map(OsString::from);
                 let program = std::mem::replace(&mut inside.program, "/bin/sh".into());

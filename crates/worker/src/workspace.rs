@@ -402,6 +402,16 @@ impl Workspace {
         Ok(OpenWorkspace { view, root: tree.join(prefix), tree, files, note, held: folder })
     }
 
+    /// The tree that the snapshot of a kept workspace was taken of; it must be there when the workspace is reopened.
+    ///
+    /// # Errors
+    /// It is not kept, or cannot be read.
+    pub fn tree_below(directory: &Path) -> Result<(PathBuf, PathBuf), WorkspaceError> {
+        let manifest: Manifest = read_json(&directory.join("workspace.json"))?;
+        let snapshot = Snapshot::reopen(&manifest.snapshot)?;
+        Ok((snapshot.repository().to_owned(), manifest.snapshot))
+    }
+
     /// The project's folder as a job sees it.
     #[must_use]
     pub fn root(&self) -> PathBuf {

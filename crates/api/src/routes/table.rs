@@ -15,6 +15,7 @@ use crate::page::{Page, cursor_shape, id_shape, limit_shape};
 use crate::pool::{Hold, Pool, Queued};
 use crate::problem::ProblemKind;
 use crate::project::{Project, ProjectSettings, Secret, SecretValue};
+use crate::shell::{INPUT_BYTES_MAX, OpenShell};
 use crate::token::{Created, Grant, Health, Setup, Token, Verb, Version, Whoami};
 use crate::worker::{CACHE_BODY_BYTES_MAX, OUTBOX_BYTES_MAX};
 use crate::worker_view::{Stop, Worker};
@@ -57,6 +58,7 @@ const REGEX: Parameter = Parameter {
     shape: crate::log::regex_shape,
     text: "what to find, in the syntax of Rust's `regex`, within one line",
 };
+const SEQUENCE: Parameter = query("sequence", shape::<u64>, "the number of the post, from 0; 0 if not said");
 const HITS: Parameter = query("limit", limit_shape, "how many hits at most");
 const SEARCH_CURSOR: Parameter = query("cursor", cursor_shape, "the `next` of the search before");
 const SETUP_TOKEN: Parameter = query("token", shape::<String>, "what the printed link holds");
@@ -504,6 +506,35 @@ pub const ROUTES: &[Route] = &[
         parameters: &[],
         body: Some(body_or_none(shape::<Cancel>)),
         answers: &[json(200, shape::<Retried>, "it runs again")],
+        also_refused: &[ProblemKind::Conflict],
+    },
+    Route {
+        operation: "shell_open",
+        method: Method::Post,
+        path: "/api/v1/builds/{build}/jobs/{job}/shells",
+        tag: Tag::Jobs,
+        summary: "Opens a shell in what a job or one of its steps left, on the worker that holds it",
+        access: Access::Grant(Verb::Shell, On::Build),
+        parameters: &[],
+        body: Some(body(shape::<OpenShell>)),
+        answers: &[Answer {
+            status: 200,
+            media: BYTES,
+            content: Content::Bytes,
+            text: "what it prints, in frames (a byte of kind, four of length, little end first), to its end",
+        }],
+        also_refused: &[ProblemKind::Conflict, ProblemKind::Busy, ProblemKind::Unprocessable],
+    },
+    Route {
+        operation: "shell_input",
+        method: Method::Post,
+        path: "/api/v1/builds/{build}/jobs/{job}/shells/{shell}/input",
+        tag: Tag::Jobs,
+        summary: "Types into a shell",
+        access: Access::Grant(Verb::Shell, On::Build),
+        parameters: &[SEQUENCE],
+        body: Some(bytes(INPUT_BYTES_MAX as u64)),
+        answers: &[none("it was taken, now or before")],
         also_refused: &[ProblemKind::Conflict],
     },
     Route {
@@ -1013,6 +1044,30 @@ pub const ROUTES: &[Route] = &[
         body: Some(bytes(OUTBOX_BYTES_MAX as u64)),
         answers: &[Answer { status: 200, media: JSON, content: Content::AnyJson, text: "what was taken for good" }],
         also_refused: &[ProblemKind::Gone, ProblemKind::Unprocessable],
+    },
+    Route {
+        operation: "worker_shell_input",
+        method: Method::Get,
+        path: "/api/v1/worker/shells/{shell}/input",
+        tag: Tag::Worker,
+        summary: "Gives a worker what is typed into a shell, until the one who types has gone",
+        access: Access::Session,
+        parameters: &[],
+        body: None,
+        answers: &[Answer { status: 200, media: BYTES, content: Content::Bytes, text: "frames, without end" }],
+        also_refused: &[],
+    },
+    Route {
+        operation: "worker_shell_output",
+        method: Method::Post,
+        path: "/api/v1/worker/shells/{shell}/output",
+        tag: Tag::Worker,
+        summary: "Takes what a shell prints, in frames, to its end",
+        access: Access::Session,
+        parameters: &[],
+        body: Some(bytes(u64::MAX)),
+        answers: &[Answer { status: 200, media: JSON, content: Content::AnyJson, text: "all was taken" }],
+        also_refused: &[],
     },
     Route {
         operation: "worker_cache_find",

@@ -21,7 +21,7 @@ use graph::{
 use store::log::Masker;
 use tokio::sync::Notify;
 use worker::keeper::Processes;
-use worker::workspace::{Snapshot, StepBounds};
+use worker::workspace::{Snapshot, collect_layers};
 
 use super::checkout::{self, Checkout};
 use super::depot::RemoteDepot;
@@ -142,6 +142,11 @@ impl Attempts {
             untidied: Cell::new(0),
             idle: Notify::new(),
         }
+    }
+
+    /// Keeps the workspaces of a build.
+    pub fn hold(&self, build: BuildId) -> Held<BuildId> {
+        self.holds.hold(build)
     }
 
     /// How many run.
@@ -327,7 +332,7 @@ impl Attempts {
             observer: Some(Arc::clone(&observer) as Arc<dyn worker::Observer>),
             shown,
             notes: checkout.notes.clone(),
-            steps: StepBounds::default(),
+            steps: crate::retention::step_bounds(),
         };
         let worker = worker::Worker::new(self.processes.clone(), settings).await;
         let worker = worker.map_err(|error| crate::commands::Stop::of(&error).message)?;
@@ -344,7 +349,12 @@ impl Attempts {
         self.untidied.set(0);
         let (data, link, holds) = (self.data.clone(), Arc::clone(&self.link), self.holds.clone());
         let tidied = tokio::task::spawn_blocking(move || {
-            retire_workspaces(&data.join("workspaces"), &holds);
+            let workspaces = data.join("workspaces");
+            retire_workspaces(&workspaces, &holds);
+            // What is left is tried again later.
+            let _ = collect_layers(&workspaces, crate::retention::steps_bytes_max(), &|build| {
+                holds.unless_held(&BuildId(build), || ()).is_some()
+            });
             link.sweep();
         });
         // What could not be taken away is tried again later.

@@ -155,6 +155,12 @@ impl Checkouts {
         Some(Checkout { tree: place.join(TREE), folder, shown, notes, _held: Some(Arc::new(held)) })
     }
 
+    /// Keeps a checkout by the root of its files; `None` if it is not there.
+    pub fn hold(&self, tree: &Path) -> Option<Held<PathBuf>> {
+        let place = tree.parent()?.to_owned();
+        self.holds.hold_found(|| tree.is_dir().then_some((place, ()))).map(|(held, ())| held)
+    }
+
     fn last(&self, name: &str) -> Option<Last> {
         line(&self.root.join(name)).into_iter().max_by_key(|last| last.number)
     }

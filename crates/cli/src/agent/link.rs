@@ -5,7 +5,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,7 @@ use super::checkout::{Checkout, Checkouts, Source};
 use super::content::{Contents, Incoming};
 use super::evaluation::Evaluations;
 use super::history::laying;
+use super::holding::Held;
 use super::sending::{Blocks, Body, LARGE_BYTES, Sending};
 use crate::commands::Stop;
 
@@ -132,6 +133,16 @@ impl Link {
     /// Says over which session calls are made from now on.
     pub fn set_client(&self, client: Option<Client>) {
         self.client.send_replace(client);
+    }
+
+    /// A client with the token of the present session, if there is one.
+    pub fn client(&self) -> Option<Client> {
+        self.client.borrow().clone()
+    }
+
+    /// Keeps a checkout that is there where it is; `None` if it is not.
+    pub fn hold_checkout(&self, tree: &Path) -> Option<Held<PathBuf>> {
+        self.checkouts.hold(tree)
     }
 
     /// Ends the calls that are under way; further ones are refused. Blocks until the last has returned: no thread uses

@@ -21,6 +21,7 @@ use super::health::Health;
 use super::identity::Identity;
 use super::link::Link;
 use super::outbox::{Outbox, Post, Presence};
+use super::visit;
 use crate::commands::Stop;
 
 /// The wait before a server is tried again; doubled each time, up to [`WAIT_MAX`], and spread by a third.
@@ -370,6 +371,16 @@ impl Agent {
                 if evaluate.try_send(*question).is_err() {
                     let reply = Err(format!("{EVALUATIONS_MAX} programs wait to be asked on this worker already"));
                     self.outbox.say(&FromWorker::Evaluated { id, reply });
+                }
+            }
+            ToWorker::Shell(start) => {
+                if let Some(client) = self.link.client() {
+                    let held = self.attempts.hold(start.build);
+                    let place = visit::Place { data: self.data.clone(), link: Arc::clone(&self.link) };
+                    tokio::task::spawn_local(async move {
+                        visit::serve(&place, &client, *start).await;
+                        drop(held);
+                    });
                 }
             }
             ToWorker::Drain { reason, then } => {

@@ -125,7 +125,7 @@ pub struct TokenCreate {
     /// For an administrator: everything.
     #[arg(long)]
     pub admin: bool,
-    /// For anything else: these verbs (read, submit, control, work, admin).
+    /// For anything else: these verbs (read, submit, control, shell, work, admin).
     #[arg(long = "verb", value_name = "VERB")]
     pub verbs: Vec<String>,
     /// The name under which the queue charges what it submits.

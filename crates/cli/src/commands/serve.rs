@@ -111,7 +111,8 @@ async fn at_service(serve: &Serve, mut settings: Settings, folder: &Path, colour
     let app = Arc::new(App::new(Arc::clone(&running.server), opened.secrets));
     let server = Arc::clone(&running.server);
     let ending = server.ending();
-    let http = axum::serve(listener.tap_io(|stream| drop(stream.set_nodelay(true))), router(app));
+    let service = router(app).into_make_service_with_connect_info::<SocketAddr>();
+    let http = axum::serve(listener.tap_io(|stream| drop(stream.set_nodelay(true))), service);
     let http = tokio::spawn(http.with_graceful_shutdown(begun(ending)).into_future());
     write_address(&settings, folder)?;
     greet(&server, &settings, folder, Post::Leads).await?;
@@ -148,7 +149,8 @@ async fn at_shared_service(
     let (end, ends) = watch::channel(false);
     let mut closes = end.subscribe();
     let relay = front(Arc::clone(&seat)).map_err(|error| Stop::of(&error))?;
-    let http = axum::serve(listener.tap_io(|stream| drop(stream.set_nodelay(true))), relay);
+    let service = relay.into_make_service_with_connect_info::<SocketAddr>();
+    let http = axum::serve(listener.tap_io(|stream| drop(stream.set_nodelay(true))), service);
     let http = http.with_graceful_shutdown(async move { told(&mut closes).await });
     let http = tokio::spawn(http.into_future());
     write_address(&settings, folder)?;

@@ -11,6 +11,8 @@ use graph::{AttemptNumber, BuildId, Failure, JobName, Outcome, WorkspaceKind};
 use store::audit::AuditEntry;
 use worker::entry::{Entry, EntryError, Moment};
 
+mod there;
+
 use super::Stop;
 use crate::args::Shell;
 use crate::columns::one_line;
@@ -24,10 +26,9 @@ use crate::project::Project;
 /// # Errors
 /// If nothing is kept of such a job.
 pub fn run(arguments: &Shell, project: &Project) -> Result<u8, Stop> {
-    arguments.at.only_here(
-        "shell",
-        "`ropewalk logs BUILD JOB` shows what a job there printed, and `ropewalk run --job JOB` runs it here",
-    )?;
+    if let Some(there) = arguments.at.there(project)? {
+        return there::run(arguments, &there);
+    }
     let places = Places::kept(project)?;
     let build = places.build(&arguments.build)?;
     let (job, moment) = job_and_moment(arguments.job.as_deref(), |job| match job {

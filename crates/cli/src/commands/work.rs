@@ -102,6 +102,7 @@ async fn at_work(work: &Work, keeper: Keeper, identity: Identity, data: PathBuf)
     let attempts = Rc::new(attempts);
     let (calls, running) = (Arc::clone(&link), Rc::clone(&attempts));
     let then = Cell::new(None);
+    let here = data.clone();
     let agent = Agent { settings, identity, link, outbox, attempts, data, ending, then };
     let worked = agent.run(health).await;
     signals.abort();
@@ -110,6 +111,9 @@ async fn at_work(work: &Work, keeper: Keeper, identity: Identity, data: PathBuf)
     running.end_all();
     let _ = tokio::task::spawn_blocking(move || calls.close()).await;
     running.ended().await;
+    // Shells that people have open end with the worker.
+    let shells = crate::agent::visit::marker_prefix(&here);
+    let _ = tokio::task::spawn_blocking(move || worker::keeper::kill_leftovers(&shells)).await;
     processes.close().await;
     worked
 }

@@ -15,6 +15,8 @@ pub enum Verb {
     Submit,
     /// Cancel, retry, answer gates, hold pools, pause workers.
     Control,
+    /// Open shells in what steps left.
+    Shell,
     /// Take jobs and report what became of them.
     Work,
     /// Everything, tokens, secrets and settings among it.
@@ -23,7 +25,7 @@ pub enum Verb {
 
 impl Verb {
     /// All verbs, in the order they are listed to users.
-    pub const ALL: [Self; 5] = [Self::Read, Self::Submit, Self::Control, Self::Work, Self::Admin];
+    pub const ALL: [Self; 6] = [Self::Read, Self::Submit, Self::Control, Self::Shell, Self::Work, Self::Admin];
 
     /// Its name in tokens, in the API and on the command line.
     #[must_use]
@@ -32,6 +34,7 @@ impl Verb {
             Self::Read => "read",
             Self::Submit => "submit",
             Self::Control => "control",
+            Self::Shell => "shell",
             Self::Work => "work",
             Self::Admin => "admin",
         }

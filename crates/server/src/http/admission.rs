@@ -139,6 +139,7 @@ pub fn verb_of(verb: api::token::Verb) -> Verb {
         api::token::Verb::Read => Verb::Read,
         api::token::Verb::Submit => Verb::Submit,
         api::token::Verb::Control => Verb::Control,
+        api::token::Verb::Shell => Verb::Shell,
         api::token::Verb::Work => Verb::Work,
         api::token::Verb::Admin => Verb::Admin,
     }

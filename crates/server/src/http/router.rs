@@ -21,7 +21,7 @@ use super::call::{Call, parse_query};
 use super::{
     App, admission, blobs, build, cache, control, idempotency, job, log, pages, pool, problem, project, site, stream,
 };
-use super::{token, worker, worker_view};
+use super::{token, visit, worker, worker_view};
 
 /// The longest id of a request that is taken over from its sender, in bytes.
 pub(super) const REQUEST_ID_BYTES_MAX: usize = 64;
@@ -77,6 +77,8 @@ handlers! {
         "job_why" => job::why,
         "job_cancel" => control::cancel_job,
         "job_retry" => control::retry_job,
+        "shell_open" => visit::open,
+        "shell_input" => visit::input,
         "attempt_list" => job::attempts,
         "attempt_get" => job::attempt,
         "log_list" => log::list,
@@ -118,6 +120,8 @@ handlers! {
         "worker_hello" => worker::hello,
         "worker_session" => worker::session,
         "worker_outbox" => worker::outbox,
+        "worker_shell_input" => visit::typed,
+        "worker_shell_output" => visit::printed,
         "worker_cache_find" => worker::cache_find,
         "worker_cache_save" => worker::cache_save,
     }

@@ -40,6 +40,7 @@ fn public(verb: Verb) -> api::token::Verb {
         Verb::Read => api::token::Verb::Read,
         Verb::Submit => api::token::Verb::Submit,
         Verb::Control => api::token::Verb::Control,
+        Verb::Shell => api::token::Verb::Shell,
         Verb::Work => api::token::Verb::Work,
         Verb::Admin => api::token::Verb::Admin,
     }

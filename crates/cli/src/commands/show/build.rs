@@ -121,10 +121,8 @@ fn next(page: &mut String, shown: &Shown, paint: Paint) {
         let job = &blamed.name;
         commands.push(at.command(format_args!("show {build} {job}")));
         commands.push(at.command(format_args!("logs {build} {job}")));
-        if !at.is_there() {
-            let place = words::where_it_failed(job, blamed.row.as_ref().and_then(|row| row.outcome.as_ref()));
-            commands.push(at.command(format_args!("shell {build} {place}")));
-        }
+        let place = words::where_it_failed(job, blamed.row.as_ref().and_then(|row| row.outcome.as_ref()));
+        commands.push(at.command(format_args!("shell {build} {place}")));
         if shown.row.verdict != Verdict::Running {
             commands.push(at.command(format_args!("retry {build} --failed")));
         }

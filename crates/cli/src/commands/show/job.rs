@@ -270,7 +270,7 @@ fn next(page: &mut String, shown: &Shown, job: &ShownJob, paint: Paint) {
     if job.row.as_ref().is_some_and(|row| row.attempt.is_some() || row.reused.is_some()) {
         commands.push(at.command(format_args!("logs {build} {name}")));
     }
-    if job.row.as_ref().is_some_and(|row| row.attempt.is_some() && row.outcome.is_some()) && !at.is_there() {
+    if job.row.as_ref().is_some_and(|row| row.attempt.is_some() && row.outcome.is_some()) {
         let place = words::where_it_failed(name, job.row.as_ref().and_then(|row| row.outcome.as_ref()));
         commands.push(at.command(format_args!("shell {build} {place}")));
     }

@@ -1,0 +1,184 @@
+//! Shells in what steps left: who may, which worker holds the files, and the bytes on their way.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::problem::{Problem, ProblemKind};
+use api::routes::BYTES;
+use api::shell::{ALIVE_MS, Frame, FrameReader, INPUT_BYTES_MAX, OpenShell, SECRETS_MAX, StartShell, WORDS_MAX};
+use api::worker::ToWorker;
+use axum::body::{Body, Bytes};
+use axum::http::StatusCode;
+use futures_util::StreamExt;
+use graph::{BuildId, JobName, Origin};
+use store::rows::AttemptRow;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+use super::admission::target_of;
+use super::answer::{Answered, json, nothing, with};
+use super::build::row;
+use super::call::Call;
+use super::control::audit;
+use super::worker::worker_of;
+use super::{App, problem};
+use crate::access::Verb;
+use crate::server::Server;
+use crate::visits::{Seat, VisitError};
+
+/// How long a worker may take to open a shell: it may have to lay the files of the build anew.
+const OPEN_WAIT: Duration = Duration::from_secs(120);
+
+fn refused(error: VisitError) -> Problem {
+    let kind = match error {
+        VisitError::Full => ProblemKind::Busy,
+        VisitError::None => ProblemKind::NotFound,
+        VisitError::OutOfOrder(_) => ProblemKind::Conflict,
+    };
+    Problem::new(kind, error.to_string())
+}
+
+/// The attempt whose files stand for a job: its own last, or the one it was reused from.
+async fn attempt_of(app: &Arc<App>, build: BuildId, job: JobName) -> Result<AttemptRow, Problem> {
+    let conflict = |text: String| Problem::new(ProblemKind::Conflict, text);
+    app.blocking(move |app| {
+        let store = &app.server.store;
+        if let Some(attempt) = store.attempts(build, Some(&job)).map_err(problem::store)?.pop() {
+            return match attempt.ended {
+                Some(_) => Ok(attempt),
+                None => Err(conflict(format!("`{job}` is still running")).help("its log tells how far it is")),
+            };
+        }
+        let jobs = store.jobs(build).map_err(problem::store)?;
+        let row = jobs.into_iter().find(|row| row.name == job);
+        let row = row.ok_or_else(|| problem::not_found(format_args!("job {job} of build {build}")))?;
+        let reused = row.reused.ok_or_else(|| conflict(format!("`{job}` did not run in build {build}")))?;
+        let attempts = store.attempts(reused.build, Some(&reused.job)).map_err(problem::store)?;
+        let attempt = attempts.into_iter().find(|attempt| attempt.attempt == reused.attempt);
+        attempt.ok_or_else(|| problem::not_found(format_args!("attempt {} of build {}", reused.attempt, reused.build)))
+    })
+    .await
+}
+
+fn check(open: &OpenShell) -> Result<(), Problem> {
+    let wrong = |text: String| Err(Problem::new(ProblemKind::Unprocessable, text));
+    if open.command.len() > WORDS_MAX {
+        return wrong(format!("a command has at most {WORDS_MAX} words"));
+    }
+    if open.secrets.len() > SECRETS_MAX {
+        return wrong(format!("a shell is given at most {SECRETS_MAX} secrets"));
+    }
+    let kind = open.terminal.iter().map(|terminal| &terminal.kind);
+    let texts = open.command.iter().chain(open.secrets.iter().flat_map(|(name, value)| [name, value])).chain(kind);
+    if texts.clone().any(|text| text.contains('\0')) || open.secrets.keys().any(|name| name.contains('=')) {
+        return wrong("words, names and values hold no NUL, names no `=`".to_owned());
+    }
+    Ok(())
+}
+
+/// Opens a shell: the answer is what it prints, to its end.
+pub async fn open(app: Arc<App>, call: Call) -> Answered {
+    let build = call.build()?;
+    let open: OpenShell = call.json()?;
+    check(&open)?;
+    let permit = app.stream_permit()?;
+    let attempt = attempt_of(&app, build, JobName::from(call.segment("job"))).await?;
+    let of = attempt.build;
+    let origin: Origin = app.blocking(move |app| row(app, of)).await?.origin;
+    // A job that was reused may come from a build that the token does not reach.
+    call.demand(Verb::Shell, &target_of(&origin.project, of), app.now())?;
+    let seat = app.server.visits.open(crate::parts::fresh_id(), attempt.worker.clone(), build).map_err(refused)?;
+    let names: Vec<&str> = open.secrets.keys().map(String::as_str).collect();
+    let secrets = if names.is_empty() { "no secrets".to_owned() } else { format!("secrets {}", names.join(", ")) };
+    let at = open.at.as_deref().map_or_else(|| "its end".to_owned(), |at| format!("@{at}"));
+    let target = format!("build {build}, job {}, attempt {} of build {of}, {at}", attempt.job, attempt.attempt);
+    let command = if open.command.is_empty() { "a shell".to_owned() } else { open.command.join(" ") };
+    let detail = format!("{secrets}; worker {}; {command}", attempt.worker);
+    // Before anything is opened: what cannot be noted is not done.
+    audit(&app, &call, &origin.project, target, detail).await?;
+    let (shell, attempt_number) = (seat.shell.clone(), attempt.attempt);
+    let start = StartShell { shell, build: of, attempt: attempt_number, origin, open };
+    if !app.server.dispatch.tell(&attempt.worker, &ToWorker::Shell(Box::new(start))) {
+        return Err(Problem::new(ProblemKind::Conflict, format!("the worker {} is not joined", attempt.worker))
+            .help("its files are on its disk: start it again, or run the job again"));
+    }
+    let stream = tokio::time::timeout(OPEN_WAIT, first(seat, permit)).await;
+    let stream = stream.unwrap_or_else(|_| {
+        let seconds = OPEN_WAIT.as_secs();
+        Err(Problem::new(ProblemKind::Unavailable, format!("the worker has not answered within {seconds} s")))
+    })?;
+    Ok(with(StatusCode::OK, BYTES, stream))
+}
+
+/// Waits for the worker's first frame: a refusal, or the first of all that comes.
+async fn first(mut seat: Seat, permit: OwnedSemaphorePermit) -> Result<Body, Problem> {
+    let gone = || Problem::new(ProblemKind::Unavailable, "the worker has gone before the shell was open");
+    let mut reader = FrameReader::default();
+    let mut held = Vec::new();
+    loop {
+        let piece = seat.printed.recv().await.ok_or_else(gone)?;
+        reader.push(&piece);
+        held.extend_from_slice(&piece);
+        match reader.next_frame().map_err(|error| problem::internal(&error))? {
+            None => {}
+            Some(Frame::Refused(text)) => return Err(Problem::new(ProblemKind::Conflict, text)),
+            Some(_) => return Ok(stream(held, seat, permit)),
+        }
+    }
+}
+
+fn stream(held: Vec<u8>, seat: Seat, permit: OwnedSemaphorePermit) -> Body {
+    let first = futures_util::stream::once(async move { Ok::<_, Infallible>(Bytes::from(held)) });
+    // The permit goes with the stream, and so does the visit.
+    let rest = futures_util::stream::unfold((seat, permit), |(mut seat, permit)| async move {
+        Some((Ok(next_or_alive(&mut seat.printed).await?), (seat, permit)))
+    });
+    Body::from_stream(first.chain(rest))
+}
+
+/// What comes next, or that there is nothing yet; `None` at the end.
+async fn next_or_alive(pieces: &mut mpsc::Receiver<Bytes>) -> Option<Bytes> {
+    match tokio::time::timeout(Duration::from_millis(ALIVE_MS), pieces.recv()).await {
+        Ok(piece) => piece,
+        Err(_) => Some(Frame::Alive.encode().into()),
+    }
+}
+
+/// Takes what was typed.
+pub async fn input(app: Arc<App>, mut call: Call) -> Answered {
+    let build = call.build()?;
+    let sequence = call.wanted::<u64>("sequence", "the number of the post, from 0")?.unwrap_or(0);
+    let shell = call.segment("shell").to_owned();
+    let body = call.stream.take().map(|stream| stream.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner));
+    let bytes = axum::body::to_bytes(body.unwrap_or_default(), INPUT_BYTES_MAX)
+        .await
+        .map_err(|_| Problem::new(ProblemKind::TooLarge, format!("a post has at most {INPUT_BYTES_MAX} bytes")))?;
+    app.server.visits.type_in(&shell, build, sequence, bytes).await.map_err(refused)?;
+    nothing()
+}
+
+/// Gives a worker what is typed, until the one who types has gone.
+pub async fn typed(server: Arc<Server>, call: Call) -> Answered {
+    let worker = worker_of(&server, &call.headers)?;
+    let pieces = server.visits.typed(call.segment("shell"), &worker).map_err(refused)?;
+    let stream = futures_util::stream::unfold(pieces, |mut pieces| async move {
+        Some((Ok::<_, Infallible>(next_or_alive(&mut pieces).await?), pieces))
+    });
+    // Something at once, so that the worker knows that it is heard.
+    let first = futures_util::stream::once(async { Ok(Bytes::from(Frame::Alive.encode())) });
+    Ok(with(StatusCode::OK, BYTES, Body::from_stream(first.chain(stream))))
+}
+
+/// Takes what a worker's shell prints, to its end.
+pub async fn printed(server: Arc<Server>, call: Call) -> Answered {
+    let worker = worker_of(&server, &call.headers)?;
+    let sender = server.visits.printed(call.segment("shell"), &worker).map_err(refused)?;
+    let mut pieces = call.into_stream().into_data_stream();
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(|_| Problem::new(ProblemKind::Invalid, "what the shell prints broke off"))?;
+        if sender.send(piece).await.is_err() {
+            return Err(refused(VisitError::None));
+        }
+    }
+    json(&serde_json::json!({}))
+}
