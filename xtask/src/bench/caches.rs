@@ -18,11 +18,10 @@ const PIPELINE: &str = "\
 defaults: { environment: host, workspace: isolated }
 jobs:
   build:
-    cache: { key: \"k-${{ params.round }}\", restore: [k-], paths: [kept] }
-    env: { ROUND: \"${{ params.round }}\", FILES: \"${{ params.files }}\" }
+    cache: { key: \"k-${{ hash_files('round') }}\", restore: [k-], paths: [kept] }
     run: |
-      if [ ! -e kept ]; then cp -a \"$FILES\" kept; exit; fi
-      for directory in kept/*; do echo \"$ROUND\" >> \"$directory/7\"; done
+      if [ ! -e kept ]; then cp -a 'FILES' kept; exit; fi
+      for directory in kept/*; do cat round >> \"$directory/7\"; done
 ";
 
 /// The measurement.
@@ -30,12 +29,12 @@ pub fn caches(bench: &Bench) -> Result<Vec<Row>, String> {
     let files = bench.folder.join("files");
     write_files(&files).map_err(|error| format!("{}: {error}", files.display()))?;
     let folder = bench.folder.join("repository");
-    repository(&folder, &[(".ropewalk/pipeline.yaml", PIPELINE.to_owned())])?;
+    repository(&folder, &[(".ropewalk/pipeline.yaml", PIPELINE.replace("FILES", &files.display().to_string()))])?;
     let data = bench.folder.join("data");
     let build = |round: usize| {
+        std::fs::write(folder.join("round"), round.to_string()).map_err(|error| error.to_string())?;
         let mut command = Command::new(&bench.ropewalk);
-        command.args(["run", "--output", "quiet", "--param", &format!("round={round}")]);
-        command.arg("--param").arg(format!("files={}", files.display()));
+        command.args(["run", "--output", "quiet"]);
         command.current_dir(&folder).env("ROPEWALK_DATA", &data);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         time_ms(&mut command)
