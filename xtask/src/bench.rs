@@ -3,6 +3,7 @@
 
 mod buildbot;
 mod caches;
+mod environments;
 mod graphs;
 mod logs;
 mod measure;
@@ -97,6 +98,8 @@ const MEASUREMENTS: &[(&str, Measurement)] = &[
     ("noop", graphs::noop),
     ("sandbox", graphs::sandbox),
     ("caches", caches::caches),
+    ("container", environments::container),
+    ("snapshots", environments::snapshots),
     ("logs", logs::logs),
     ("rust", rust::rust),
     ("server-rest", server::rest),
