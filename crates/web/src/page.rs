@@ -45,21 +45,37 @@ pub struct Head<'a> {
     pub stream: Option<String>,
 }
 
+/// Which scripts a page loads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scripts {
+    /// Those of all pages.
+    OfPages,
+    /// None.
+    None,
+}
+
+/// The head of a page of this title.
+pub(crate) fn head_of(title: &str, scripts: Scripts) -> Markup {
+    html! {
+        head {
+            meta charset="utf-8";
+            meta name="viewport" content="width=device-width, initial-scale=1";
+            meta name="color-scheme" content="light dark";
+            title { (title) " · Ropewalk" }
+            link rel="stylesheet" href=(assets::path("style.css"));
+            link rel="icon" href=(assets::path("icon.svg")) type="image/svg+xml";
+            @if scripts == Scripts::OfPages { script type="module" src=(assets::path("page.js")) {} }
+        }
+    }
+}
+
 /// A whole page.
 #[must_use]
 pub fn document(head: &Head, main: &Markup) -> Document {
     let text = html! {
         (DOCTYPE)
         html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                title { (head.title) " · Ropewalk" }
-                link rel="stylesheet" href=(assets::path("style.css"));
-                link rel="icon" href=(assets::path("icon.svg")) type="image/svg+xml";
-                script type="module" src=(assets::path("page.js")) {}
-            }
+            (head_of(head.title, Scripts::OfPages))
             body data-stream=[head.stream.as_deref()] {
                 a.skip href="#main" { "Skip to the content" }
                 header.top {

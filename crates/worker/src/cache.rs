@@ -231,14 +231,7 @@ impl Cache {
             _ => record.base(depot),
         };
         let mut laid = Laid::default();
-        for owner in [Owner::Job, Owner::User] {
-            if !located.iter().any(|located| located.owner == owner) {
-                continue;
-            }
-            let existing = match owner {
-                Owner::Job => Existing::Replaced,
-                Owner::User => Existing::Kept,
-            };
+        for (owner, existing) in owners(located) {
             let place_of = |name: &Path| {
                 let (index, rest) = indexed(name)?;
                 let located = located.get(index).filter(|located| located.owner == owner)?;
@@ -321,16 +314,15 @@ impl Cache {
     }
 }
 
+/// Whose files these paths are, and what becomes of files that are there: a job's are replaced, a user's stay.
+fn owners(located: &[Located<'_>]) -> impl Iterator<Item = (Owner, Existing)> {
+    let all = [(Owner::Job, Existing::Replaced), (Owner::User, Existing::Kept)];
+    all.into_iter().filter(|(owner, _)| located.iter().any(|located| located.owner == *owner))
+}
+
 /// Unpacks an entry that is one archive.
 fn unpack(digest: Digest, located: &[Located<'_>], depot: &dyn Depot) -> Result<(), CacheFault> {
-    for owner in [Owner::Job, Owner::User] {
-        if !located.iter().any(|located| located.owner == owner) {
-            continue;
-        }
-        let existing = match owner {
-            Owner::Job => Existing::Replaced,
-            Owner::User => Existing::Kept,
-        };
+    for (owner, existing) in owners(located) {
         let unpacking = Unpacking { bounds: BOUNDS, times: Times::Kept, links: Links::Any, existing };
         let place_of = |name: &Path| {
             let (index, rest) = indexed(name)?;

@@ -14,6 +14,10 @@ use graph::{AttemptSpec, StepReport, Text, Trust};
 use crate::files::{self, Directories};
 use crate::patterns::Patterns;
 
+/// Why a step in a container cannot have files hashed, and what to do instead.
+const IN_A_CONTAINER: &str = "while a container has the files nobody else reads them; hash them in the key of a cache, in an earlier job, \
+                              or by a program of the step";
+
 /// The most files that one `hash_files` reads.
 pub const HASHED_FILES_MAX: usize = 1_000_000;
 
@@ -50,7 +54,8 @@ pub struct Contexts {
     env: Value,
     steps: Vec<(String, Value)>,
     status: Status,
-    files: PathBuf,
+    /// `None` while a container has them.
+    files: Option<PathBuf>,
 }
 
 impl Contexts {
@@ -80,7 +85,7 @@ impl Contexts {
             ("id", Value::from(spec.name.id())),
             ("attempt", Value::from(f64::from(spec.try_number))),
         ];
-        Self { fixed, job, env: Value::Null, steps: Vec::new(), status: Status::default(), files }
+        Self { fixed, job, env: Value::Null, steps: Vec::new(), status: Status::default(), files: Some(files) }
     }
 
     /// Sets `env`. Names are told apart by letter case.
@@ -90,6 +95,11 @@ impl Contexts {
         };
         let object = expression::Value::Object(std::sync::Arc::new(expression_object(env.iter().map(entry))));
         self.env = object;
+    }
+
+    /// Sets where functions find the job's files; `None` while they cannot be read.
+    pub fn set_files(&mut self, files: Option<PathBuf>) {
+        self.files = files;
     }
 
     /// Sets how the job stands.
@@ -214,7 +224,10 @@ impl Environment for Evaluation {
             "success" => Ok((status == Status::Passing).into()),
             "failure" => Ok((status == Status::Failed).into()),
             "cancelled" => Ok((status == Status::Canceled).into()),
-            "hashFiles" | "hash_files" => hash_files(&self.contexts.files, arguments).map_err(CallError::Failed),
+            "hashFiles" | "hash_files" => match &self.contexts.files {
+                Some(files) => hash_files(files, arguments).map_err(CallError::Failed),
+                None => Err(CallError::Failed(IN_A_CONTAINER.to_owned())),
+            },
             _ => Err(CallError::Unavailable),
         }
     }

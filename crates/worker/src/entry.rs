@@ -15,6 +15,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use graph::{AttemptNumber, BuildId, Environment};
 
 use crate::attempt::{LeftBehind, LeftStep};
+use crate::container::VisitError;
+use crate::container::visit::Visit;
 use crate::keeper::{self, View};
 use crate::place::{environment_file, program_file, workspace_directory};
 use crate::sandbox::{Sandbox, SandboxError, Walls};
@@ -89,6 +91,9 @@ pub enum EntryError {
     /// No sandbox can be had here.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
+    /// No container can be had here.
+    #[error(transparent)]
+    Container(#[from] VisitError),
     /// The workspace cannot be opened.
     #[error(transparent)]
     Workspace(#[from] WorkspaceError),
@@ -281,9 +286,37 @@ impl Entry {
                 };
                 Sandbox::find()?.enclose(&mut inside, &walls);
             }
-            other => return Err(EntryError::NoExecutor(other.word())),
+            Environment::Image { .. } | Environment::Dockerfile { .. } => {
+                return self.in_container(&environment, program, arguments);
+            }
+            other @ Environment::Kubernetes { .. } => return Err(EntryError::NoExecutor(other.word())),
         }
         Ok(self.entering(inside))
+    }
+
+    fn in_container(
+        &self,
+        environment: &Environment,
+        program: &OsStr,
+        arguments: &[OsString],
+    ) -> Result<Command, EntryError> {
+        let left = self.left.as_ref().and_then(|left| left.container.as_ref()).ok_or(EntryError::Unknown)?;
+        let settings = environment.container().cloned().unwrap_or_default();
+        if self.is_lasting() && !self.views.is_empty() {
+            // What the job's own mount left there the kernel refuses to a second one.
+            self.workspace.renew()?;
+        }
+        let tree = self.workspace.tree();
+        let visit = Visit {
+            left,
+            settings: &settings,
+            view: self.views.first(),
+            tree: &tree,
+            temporary: &self.temporary,
+            directory: &self.directory,
+            variables: &self.variables,
+        };
+        Ok(visit.command(program, arguments)?)
     }
 
     fn plain(&self, program: &OsStr, arguments: &[OsString]) -> keeper::Command {

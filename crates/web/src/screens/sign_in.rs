@@ -2,7 +2,7 @@
 
 use maud::{DOCTYPE, html};
 
-use crate::page::Document;
+use crate::page::{Document, Scripts, head_of};
 use crate::{Ask, assets};
 
 /// Writes the page. `?refused` says why the last token was not taken; `?to` is where one goes afterwards.
@@ -11,14 +11,7 @@ pub(crate) fn show(ask: &Ask) -> Document {
     let text = html! {
         (DOCTYPE)
         html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                title { "Sign in · Ropewalk" }
-                link rel="stylesheet" href=(assets::path("style.css"));
-                link rel="icon" href=(assets::path("icon.svg")) type="image/svg+xml";
-            }
+            (head_of("Sign in", Scripts::None))
             body.alone {
                 main #main {
                     h1 { img src=(assets::path("icon.svg")) alt="" width="36" height="36"; "Ropewalk" }

@@ -19,7 +19,7 @@ use crate::container::engine::Kind;
 use crate::container::image::{self, ImageFault, Login, Recipe, Resolved, Wanted};
 use crate::container::job::{self, Access, Files, JobContainer};
 use crate::container::service::{self, ServiceFault};
-use crate::container::{self, Engine};
+use crate::container::{self, Engine, LeftContainer};
 use crate::depot::Stream;
 use crate::output::{Recorder, SharedRecorder, lock};
 use crate::place::{Place, program_file};
@@ -292,7 +292,11 @@ impl Attempt<'_> {
         match self.not_stopped(started)? {
             Ok(container) => {
                 if let Some(contained) = &mut self.contained {
+                    self.left.note_container(LeftContainer::new(&contained.engine, &contained.image.facts.id));
                     contained.container = Some(container);
+                }
+                if let Some(contexts) = self.contexts.as_mut().filter(|_| layers.is_some()) {
+                    contexts.set_files(None);
                 }
                 Ok(())
             }
@@ -406,8 +410,13 @@ impl Attempt<'_> {
             self.remove(contained).await;
         }
         self.close_sections().await;
-        if let Err(fault) = place.take_back(self.worker).await {
-            self.refuse(&fault);
+        match place.take_back(self.worker).await {
+            Ok(()) => {
+                if let Some(contexts) = &mut self.contexts {
+                    contexts.set_files(Some(place.files().to_owned()));
+                }
+            }
+            Err(fault) => self.refuse(&fault),
         }
     }
 

@@ -12,6 +12,7 @@ use graph::{Digest, Environment, Shell, Step, WorkspaceKind};
 use serde::{Deserialize, Serialize};
 
 use super::{Attempt, blocking, number};
+use crate::container::LeftContainer;
 use crate::place::Place;
 use crate::variables::Variables;
 use crate::workspace::{Layer, StepLayers, Unkept};
@@ -26,6 +27,9 @@ pub struct LeftBehind {
     /// Where the steps ran.
     #[serde(default)]
     pub environment: Environment,
+    /// The container that they ran in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<LeftContainer>,
     /// The programs that steps were functions of.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub programs: BTreeSet<Digest>,
@@ -85,6 +89,7 @@ pub(super) struct Left {
     layers: Option<StepLayers>,
     /// Why they are not.
     why_not: &'static str,
+    container: Option<LeftContainer>,
     start: Option<Layer>,
     steps: Vec<Ran>,
     failed: Option<u16>,
@@ -102,6 +107,11 @@ struct Ran {
 }
 
 impl Left {
+    /// The steps run in a container.
+    pub(super) fn note_container(&mut self, container: LeftContainer) {
+        self.container = Some(container);
+    }
+
     /// A step failed; the first one counts.
     pub(super) fn note_failure(&mut self, step: u16) {
         self.failed.get_or_insert(step);
@@ -214,6 +224,7 @@ impl Attempt<'_> {
         LeftBehind {
             directory: found.1.clone(),
             environment: self.spec.job.environment.clone(),
+            container: left.container,
             programs: self.spec.job.steps.iter().filter_map(program).collect(),
             withheld: self.secrets.values.keys().cloned().collect(),
             start: left.start.unwrap_or_else(unknown),

@@ -158,7 +158,7 @@ enum Separator {
 }
 
 /// The options by which an engine mounts the layers of a view.
-fn layer_options(view: &View) -> Result<String, ContainerFault> {
+pub(super) fn layer_options(view: &View) -> Result<String, ContainerFault> {
     let lower: Vec<String> = view.lower.iter().map(|path| option_path(path, Separator::Colon)).collect();
     let attributes = View::attributes_option();
     let options = format!(

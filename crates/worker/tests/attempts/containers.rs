@@ -10,6 +10,7 @@ use ropewalk_worker::Cancel;
 use ropewalk_worker::container::engine::Kind as Thing;
 use ropewalk_worker::container::{DATA_LABEL, Engine, data_label, remove_leftovers};
 use ropewalk_worker::depot::Secrets;
+use ropewalk_worker::entry::{Entry, Moment};
 use serde_json::{Value, json};
 
 use super::Case;
@@ -50,6 +51,7 @@ fn jobs_in(kind: Kind) {
         make_image(&engine, "web", "web\n", &["CMD [\"/bin/httpd\",\"-f\",\"-vv\",\"-p\",\"8080\",\"-h\",\"/etc\"]"])
             .await;
         steps_and_values(ground).await;
+        entered(ground).await;
         settings_of_containers(ground).await;
         limits(ground, &engine).await;
         services(ground, &engine).await;
@@ -118,10 +120,39 @@ async fn steps_and_values(ground: &Ground) {
     );
     assert_eq!(report.steps[1].outputs["word"], "it's");
     assert_eq!(report.artifacts["all"].files, 1, "what the container made was collected");
+    // While a container has the files, this side says so instead of reading whatever is there.
+    let step = json!({ "run": "true", "env": { "H": {"template": "${{ hash_files('hello') }}"} } });
+    let (hashed, log) = ground.run(in_image(json!({ "steps": [step] }))).await;
+    assert!(matches!(hashed.outcome, Outcome::Failed(Failure::Step { step: 0, .. })), "{:?}", hashed.outcome);
+    let pieces = log.0.lock().unwrap().pieces.clone();
+    let said: Vec<u8> = pieces.into_iter().flat_map(|(_, _, bytes)| bytes).collect();
+    let said = String::from_utf8_lossy(&said);
+    assert!(said.contains("while a container has the files nobody else reads them"), "{said}");
     assert!(report.images["box"].contains("sha256:"), "{:?}", report.images);
     let hello = std::fs::read_to_string(ground.root.join("hello")).expect("it is there");
     assert_eq!(hello, "hello\n", "the user's tree is as it was");
     assert!(!ground.root.join("made").exists());
+}
+
+/// What a job left is entered in a container like its own: its image, files, variables and directory.
+async fn entered(ground: &Ground) {
+    let job = json!({
+        "steps": steps(&["echo one > made; rm folder/inner", "echo two > made; exit 3"]),
+        "env": { "WORD": "it's" },
+    });
+    let (report, _) = ground.run(in_image(job)).await;
+    assert_eq!(report.outcome, Outcome::Failed(Failure::Step { step: 1, exit: 3 }));
+    let script = "cat made; ls folder; echo \"$WORD $FROM_IMAGE\"; pwd; echo visited > made; exit 4";
+    let root = ground.root.display();
+    for (moment, made) in [("1", "one"), ("failed", "two"), ("1", "one")] {
+        let entry = Entry::open(&ground.data, graph::BuildId(7), ground.last_attempt(), &Moment::read(moment))
+            .expect("it is kept");
+        let mut command = entry.command("/bin/sh".as_ref(), &["-c".into(), script.into()]).expect("a command");
+        let output = command.stdin(Stdio::null()).output().expect("it starts");
+        let (said, complaint) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!(said, format!("{made}\nit's yes\n{root}\n"), "{moment}: {complaint}");
+        assert_eq!(output.status.code(), Some(4), "{complaint}");
+    }
 }
 
 async fn settings_of_containers(ground: &Ground) {

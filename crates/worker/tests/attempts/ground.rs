@@ -206,6 +206,11 @@ impl Ground {
         }
     }
 
+    /// The attempt that ran last.
+    pub fn last_attempt(&self) -> AttemptNumber {
+        AttemptNumber(self.number.get())
+    }
+
     /// Runs a job and compares what people would see of it.
     pub async fn check(&self, job: Value, expected: &str) {
         let (report, log) = self.run(job).await;
