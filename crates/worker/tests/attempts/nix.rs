@@ -55,9 +55,14 @@ fn has_nix(directory: &Path) -> bool {
         // SAFETY: the test is a process of its own and has one thread.
         unsafe { std::env::set_var(name, value) };
     };
-    for (name, folder) in
-        [("NIX_STORE_DIR", "store"), ("NIX_STATE_DIR", "state"), ("NIX_LOG_DIR", "log"), ("HOME", "home")]
-    {
+    for (name, folder) in [
+        ("NIX_STORE_DIR", "store"),
+        ("NIX_STATE_DIR", "state"),
+        ("NIX_LOG_DIR", "log"),
+        ("HOME", "home"),
+        // Nix remembers there where in the store a source lies: in one store alone.
+        ("XDG_CACHE_HOME", "cache"),
+    ] {
         std::fs::create_dir_all(directory.join(folder)).expect("a directory");
         set(name, &directory.join(folder));
     }
