@@ -24,13 +24,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use engine::Fact;
 use engine::operation::Manifest;
 use graph::{AttemptNumber, AttemptReport, BuildId, Digest, Graph, JobName, Timestamp, Trust};
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, OptionalExtension};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 
 pub use self::copy::{BackupFile, restore_backup, verify_backup};
 use crate::audit::{self, AuditEntry, AuditFilter, AuditRow};
@@ -47,6 +47,8 @@ use crate::store::{BUILD_ID_MAX, BuildFilter, Deleted, Journal, Sequence, Store,
 pub const DATABASE_FILE: &str = "ropewalk.db";
 /// How long a call waits for another process before it is `Busy`.
 pub const BUSY_WAIT: Duration = Duration::from_secs(10);
+/// How often a write-ahead log is asked for again that SQLite refused at once.
+const JOURNAL_ASKED_EVERY: Duration = Duration::from_millis(5);
 /// How many prepared statements a connection keeps; there are fewer.
 const STATEMENTS_KEPT: usize = 96;
 /// How many idle connections the pool keeps.
@@ -256,11 +258,26 @@ fn connect(path: &Path, durability: Durability) -> Result<Connection, StoreError
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_WAIT)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+    begin_journal(&connection)?;
     connection.execute_batch(match durability {
-        Durability::Process => "pragma journal_mode = wal; pragma synchronous = normal; pragma temp_store = memory;",
-        Durability::Power => "pragma journal_mode = wal; pragma synchronous = full; pragma temp_store = memory;",
+        Durability::Process => "pragma synchronous = normal; pragma temp_store = memory;",
+        Durability::Power => "pragma synchronous = full; pragma temp_store = memory;",
     })?;
     Ok(connection)
+}
+
+/// Has the database keep a write-ahead log. Where several begin that at once SQLite refuses all but one without waiting, whatever the
+/// connection's time to wait is (sqlite3_busy_handler: not where two would wait for each other): so it is asked again.
+fn begin_journal(connection: &Connection) -> rusqlite::Result<()> {
+    let began = Instant::now();
+    loop {
+        match connection.execute_batch("pragma journal_mode = wal;") {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && began.elapsed() < BUSY_WAIT => {
+                std::thread::sleep(JOURNAL_ASKED_EVERY);
+            }
+            other => return other,
+        }
+    }
 }
 
 /// The counter of leaders.
