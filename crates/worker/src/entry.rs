@@ -249,6 +249,16 @@ impl Entry {
         Ok(())
     }
 
+    /// The shell of a person who names none: their own, but in a container, which has not the machine's programs, the one that its steps
+    /// need too.
+    #[must_use]
+    pub fn shell(&self, own: String) -> String {
+        match self.left.as_ref().map(|left| &left.environment) {
+            Some(Environment::Image { .. } | Environment::Dockerfile { .. }) => "/bin/sh".to_owned(),
+            _ => own,
+        }
+    }
+
     /// Sets a variable, such as `TERM`.
     pub fn set(&mut self, name: &str, value: &str) {
         self.variables.insert(name.to_owned(), value.to_owned());

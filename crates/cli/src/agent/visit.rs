@@ -135,7 +135,7 @@ fn open(data: &Path, start: StartShell, marker: &str) -> Result<(Entry, Command,
     entry.grant(open.secrets)?;
     let (program, arguments) = match open.command.split_first() {
         Some((program, arguments)) => (program.clone(), arguments.iter().map(Into::into).collect()),
-        None => (interactive(), Vec::new()),
+        None => (entry.shell(interactive()), Vec::new()),
     };
     if let Some(terminal) = &open.terminal {
         entry.set("TERM", &terminal.kind);

@@ -55,7 +55,7 @@ pub fn run(arguments: &Shell, project: &Project) -> Result<u8, Stop> {
     }
     let (program, rest) = match arguments.command.split_first() {
         Some((program, rest)) => (program.clone(), rest),
-        None => (std::env::var("SHELL").unwrap_or_else(|_| "/bin/sh".to_owned()), &[][..]),
+        None => (entry.shell(std::env::var("SHELL").unwrap_or_else(|_| "/bin/sh".to_owned())), &[][..]),
     };
     if arguments.command.is_empty() {
         eprintln!("{}", greeting(&entry, build, &job));

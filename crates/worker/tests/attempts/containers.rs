@@ -147,6 +147,7 @@ async fn entered(ground: &Ground) {
     for (moment, made) in [("1", "one"), ("failed", "two"), ("1", "one")] {
         let entry = Entry::open(&ground.data, graph::BuildId(7), ground.last_attempt(), &Moment::read(moment))
             .expect("it is kept");
+        assert_eq!(entry.shell("/usr/bin/fish".to_owned()), "/bin/sh", "the image need not have another");
         let mut command = entry.command("/bin/sh".as_ref(), &["-c".into(), script.into()]).expect("a command");
         let output = command.stdin(Stdio::null()).output().expect("it starts");
         let (said, complaint) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
