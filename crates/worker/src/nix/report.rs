@@ -104,7 +104,10 @@ pub fn built(heard: &Heard, installables: &[String], ended: Ended) -> Built {
 }
 
 fn went(told: &Told, ended: Ended) -> Went {
+    // The signal that stops the build reaches the builder too, and Nix may yet have the time to tell of its death.
+    let is_killed = ["failed due to signal", "interrupted by the user"].iter().any(|words| told.error.contains(words));
     match (told.what, ended) {
+        (_, Ended::Stopped) if is_killed => Went::Stopped,
         _ if !told.error.is_empty() => Went::Failed,
         (_, Ended::Stopped) if !told.has_ended => Went::Stopped,
         (What::Substitute, _) => Went::Fetched,
@@ -233,8 +236,11 @@ mod tests {
 
     #[test]
     fn a_build_that_was_stopped_or_never_began() {
-        let paths = [("/s/0-a.drv", Told::default()), ("/s/0-b.drv", told(""))];
-        let expected = "a Errored \"stopped before its end\"\nb Passed \"\"\n1 built, 1 stopped";
+        let killed = told("error: builder for '/s/0-c.drv' failed due to signal 15 (Terminated)");
+        let paths = [("/s/0-a.drv", Told::default()), ("/s/0-b.drv", told("")), ("/s/0-c.drv", killed)];
+        let stopped = "Errored \"stopped before its end\"";
+        let expected = format!("a {stopped}\nc {stopped}\nb Passed \"\"\n1 built, 2 stopped");
+        let expected = expected.as_str();
         check(&heard(&paths, &[], "[{"), &[".#a"], Ended::Stopped, expected);
         check(&heard(&[], &[], "no JSON"), &[".#a"], Ended::Failed, "");
     }

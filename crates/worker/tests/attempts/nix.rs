@@ -205,7 +205,8 @@ fn a_build_that_is_canceled() {
         // The first that is printed is that it is being built: the tree is clean, so Nix warns of nothing.
         let (report, _) = when_it_prints(ground, job, |cancel| cancel.gently("a test")).await;
         assert_eq!(report.outcome, Outcome::Failed(Failure::Canceled { by: "a test".into() }));
-        let told: Vec<String> = report.tests.iter().map(|test| format!("{} {:?}", test.name, test.outcome)).collect();
-        assert_eq!(told, ["slow Errored"]);
+        let told: Vec<String> =
+            report.tests.iter().map(|test| format!("{} {:?}: {}", test.name, test.outcome, test.message)).collect();
+        assert_eq!(told, ["slow Errored: stopped before its end"]);
     });
 }
