@@ -97,12 +97,17 @@ fn go() {
     check(&[("go.mod", "module x")], &["go"], "go: go vet ./...; go build ./...; go test ./...");
 }
 
-/// The lines of the script that tests a Python project of these files, but for the two that open its environment.
+/// The lines of the script that tests a Python project of these files, but for those that open its environment.
 #[track_caller]
 fn check_python(files: &[(&str, &str)], expected: &str) {
     let (jobs, text) = propose(files, &["python3"]);
-    let script = jobs.strip_prefix("python: python3 -m venv .venv\n. .venv/bin/activate\n");
-    assert_eq!(script.map(|script| script.trim_end().replace('\n', "; ")), Some(expected.to_owned()), "{text}");
+    let opens = "python: python3 -m venv .venv\n. .venv/bin/activate\necho \"$PWD/.venv/bin\" >> \"$ROPEWALK_PATH\"\n";
+    let script = jobs.strip_prefix(opens);
+    assert_eq!(
+        script.map(|script| script.trim_end().replace("\n; ", "; ").replace('\n', "; ")),
+        Some(expected.to_owned()),
+        "{text}"
+    );
 }
 
 #[test]

@@ -266,6 +266,24 @@ pub struct Step {
 impl Step {
     /// The most installables of one step.
     pub const INSTALLABLES_MAX: usize = 1000;
+
+    /// The most characters of a script's line that stand for its name.
+    const TITLE_CHARS_MAX: usize = 100;
+
+    /// What a step without a name is called: the first line of its script that is not blank, with `…` after it where it is cut or more
+    /// lines follow, so that nobody takes the first command for the whole.
+    #[must_use]
+    pub fn script_title(&self) -> String {
+        let mut lines = self.run.lines().map(str::trim).filter(|line| !line.is_empty());
+        let first = lines.next().unwrap_or_default();
+        let mut title: String = first.chars().take(Self::TITLE_CHARS_MAX).collect();
+        if title.len() < first.len() {
+            title.push('…');
+        } else if lines.next().is_some() {
+            title.push_str(" …");
+        }
+        title
+    }
 }
 
 /// What reads a script.
@@ -654,5 +672,18 @@ mod tests {
         check(Job::default(), &[]);
         check(Job { labels, environment: Environment::Nix { nix: ".".into() }, ..Job::default() }, &["fast", "nix"]);
         check(Job { steps: vec![Step::default(), build], ..Job::default() }, &["nix"]);
+    }
+
+    #[test]
+    fn what_a_step_without_a_name_is_called() {
+        let long = "x".repeat(101);
+        let check = |run: &str, expected: &str| {
+            assert_eq!(Step { run: run.into(), ..Step::default() }.script_title(), expected);
+        };
+        check("", "");
+        check("\n  make  \n\n", "make");
+        check("make\nmake install", "make …");
+        check(&long[1..], &long[1..]);
+        check(&format!("{long}\nmore"), &format!("{}…", &long[1..]));
     }
 }

@@ -347,7 +347,14 @@ fn write_job(text: &mut String, proposal: &Proposal) {
         steps => {
             text.push_str("    run:\n");
             for step in steps {
-                let _ = writeln!(text, "      - {}", scalar(step));
+                if !step.contains('\n') {
+                    let _ = writeln!(text, "      - {}", scalar(step));
+                    continue;
+                }
+                text.push_str("      - |\n");
+                for line in step.lines() {
+                    let _ = writeln!(text, "        {line}");
+                }
             }
         }
     }

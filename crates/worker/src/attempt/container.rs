@@ -484,8 +484,8 @@ impl Attempt<'_> {
         let job = Arc::clone(&self.spec.job);
         for step in job.steps.iter().skip(self.steps.len()) {
             let name = step.name.as_written();
-            let name = if name.is_empty() { step.run.lines().next().unwrap_or_default() } else { name };
-            self.steps.push(report(name.chars().take(100).collect(), "skipped", now()));
+            let name = if name.is_empty() { step.script_title() } else { name.to_owned() };
+            self.steps.push(report(name, "skipped", now()));
         }
         for Section { recorder, mut report } in std::mem::take(&mut self.sections) {
             let end = close(&recorder).await;

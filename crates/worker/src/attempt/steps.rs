@@ -89,8 +89,7 @@ impl Attempt<'_> {
         if !name.is_empty() {
             return self.secrets.hide(name);
         }
-        let first = step.run.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
-        first.trim().chars().take(100).collect()
+        step.script_title()
     }
 
     async fn wants_step(&mut self, step: &Step) -> Result<bool, String> {

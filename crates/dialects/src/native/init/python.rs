@@ -86,13 +86,13 @@ pub(super) fn look(repository: &Repository<'_>, found: &mut Found) {
         found.add(repository, &["python3"], job("python", "Runs all tests.", [command]));
         return;
     }
-    let mut script = vec!["python3 -m venv .venv".to_owned(), ". .venv/bin/activate".to_owned()];
+    // The virtual environment lives in the shell that opened it, and by its programs in the steps that follow.
+    let open = ["python3 -m venv .venv", ". .venv/bin/activate", r#"echo "$PWD/.venv/bin" >> "$ROPEWALK_PATH""#];
+    let mut script = open.map(str::to_owned).to_vec();
     script.extend(install);
-    script.push(test);
-    // One script, since a virtual environment lives in the shell that opened it.
     let comment = "Runs all tests in a virtual environment of its own.";
     let cache = kept(&project.declarations());
-    found.add(repository, &["python3"], Proposal { cache, ..job("python", comment, [script.join("\n")]) });
+    found.add(repository, &["python3"], Proposal { cache, ..job("python", comment, [script.join("\n"), test]) });
 }
 
 /// The virtual environment, kept while these files say the same. There is no prefix to restore by: what another set of
