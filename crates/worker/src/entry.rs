@@ -72,7 +72,7 @@ pub enum EntryError {
         ran: String,
     },
     /// None failed.
-    #[error("no step of it failed")]
+    #[error("no step of it failed; without `@failed` its files open as it left them, with `@start` as it found them")]
     NoneFailed,
     /// The files at this moment were not kept.
     #[error("the files {when} are not kept: {reason}")]
