@@ -194,6 +194,8 @@ fn normal(line: &str) -> String {
         (r"\b\d+ (s|min) ago\b|\bjust now\b", "<age>"),
         (r"\b\d+ h \d+ m\b|\b\d+ m \d+ s\b|\b\d+(\.\d+)? (ms|s)\b|\b\d+\.\d+s\b", "<duration>"),
         (r#""(duration_ms|peak_memory_bytes|cpu_user_us|cpu_system_us)":\d+"#, "<usage>"),
+        // Against the usual time, told only where it differs much.
+        (r" +[▲▼] [+-]\d+ %", ""),
         (r"\b\d+(\.\d+)? ([KMG]i)?B\b", "<size>"),
         (r"\b[0-9a-f]{64}\b|\b[0-9a-f]{40}\b|\b[0-9a-f]{12}\b", "<digest>"),
         // Of a store path; the letters are those of Nix's own base 32.
