@@ -4,6 +4,8 @@
 //! The folders are looked for in `sdk/` of this package first (where packaging lays them), then beside this package.
 //! Manifests are rewritten to stand alone: what they inherit from the workspace is written out, and what only tests of
 //! the SDK itself need is left out.
+//!
+//! And it asks for a binary that is linked at a fixed address: see [`link_at_a_fixed_address`].
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -28,6 +30,7 @@ fn main() {
     let root = fs::read_to_string(here.join("../../Cargo.toml")).unwrap_or_default();
     let inherited = Inherited::read(&root);
     println!("cargo::rerun-if-changed=build.rs");
+    link_at_a_fixed_address();
     println!("cargo::rerun-if-changed=../../Cargo.toml");
     let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     for (source, name) in CRATES {
@@ -47,6 +50,20 @@ fn main() {
     }
     list.push_str("]\n");
     fs::write(out.join("sdk.rs"), list).expect("the folder of build scripts can be written");
+}
+
+/// On Linux with glibc the program is linked at a fixed address, as Go's programs are, unless `ROPEWALK_PIE=on` is set at build time.
+///
+/// Otherwise the loader corrects some 50,000 pointers in 200 pages at each start, before `main`: half of the time and 700 of
+/// 1,060 page faults of a dev build's start, and 2 MiB that every `serve` and `work` keeps. Libraries, stack and heap
+/// stay at random addresses (`docs/design/2026-11-21-local-run.md`).
+fn link_at_a_fixed_address() {
+    println!("cargo::rerun-if-env-changed=ROPEWALK_PIE");
+    let target = |what: &str| env::var(format!("CARGO_CFG_TARGET_{what}")).unwrap_or_default();
+    let keeps_pie = env::var("ROPEWALK_PIE").is_ok_and(|value| value == "on");
+    if target("OS") == "linux" && target("ENV") == "gnu" && !keeps_pie {
+        println!("cargo::rustc-link-arg-bins=-no-pie");
+    }
 }
 
 fn collect(folder: &Path, name: &str, files: &mut BTreeMap<String, Vec<u8>>) {
