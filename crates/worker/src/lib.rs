@@ -28,6 +28,8 @@ pub mod container;
 #[cfg(target_os = "linux")]
 pub mod keeper;
 #[cfg(target_os = "linux")]
+pub mod memory;
+#[cfg(target_os = "linux")]
 pub mod nix;
 #[cfg(target_os = "linux")]
 pub mod sandbox;

@@ -15,6 +15,7 @@ use api::problem::ProblemKind;
 use api::worker::{Evaluate, FromWorker, Hello, Join, Offer, PROTOCOL, ProgramReply, Taken, Then, ToWorker};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
+use worker::memory;
 
 use super::attempts::Attempts;
 use super::health::Health;
@@ -34,6 +35,9 @@ const JOIN_WAIT: Duration = Duration::from_secs(10);
 
 /// A session of this length was one.
 const LIVED: Duration = Duration::from_secs(5);
+
+/// A worker on which nothing began for so many heartbeats, and nothing runs, gives memory back.
+const BEATS_BEFORE_REST: u32 = 2;
 
 /// After so many heartbeats without a word from the server the connection is taken for dead.
 const SILENT_BEATS: u32 = 3;
@@ -286,6 +290,7 @@ impl Agent {
         let mut hold: Option<Instant> = None;
         let mut leaving = if self.then.get().is_some() { Leaving::Asked } else { Leaving::No };
         let mut last_words = None;
+        let mut beats_at_rest = 0u32;
         loop {
             if posting.is_none() && hold.is_none() {
                 posting = post(&outbox, &client);
@@ -303,6 +308,9 @@ impl Agent {
                 line = session.next() => match line {
                     Ok(Some(said)) => {
                         heard = Instant::now();
+                        if matches!(said, ToWorker::Start(_)) {
+                            beats_at_rest = 0;
+                        }
                         self.hear(said, evaluate, &mut leaving);
                     }
                     Ok(None) => return Over::Lost("the server ended it".to_owned()),
@@ -329,6 +337,10 @@ impl Agent {
                     next_beat = Instant::now() + heartbeat * 4 / 5;
                     let _ = beat.try_send(());
                     self.say_present(closed, leaving);
+                    beats_at_rest = if self.attempts.count() == 0 { beats_at_rest.saturating_add(1) } else { 0 };
+                    if beats_at_rest == BEATS_BEFORE_REST {
+                        memory::give_back();
+                    }
                 }
                 Ok(()) = closed.changed() => self.say_present(closed, leaving),
                 Ok(()) = ending.changed() => self.say_present(closed, leaving),

@@ -28,6 +28,7 @@ use server::settings::{OnOff, Settings};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use worker::memory;
 
 use super::Stop;
 use crate::agent::session::say;
@@ -45,6 +46,9 @@ const AGAIN_MAX: Duration = Duration::from_secs(30);
 
 /// A worker that ran for so long had begun well.
 const RAN_WELL: Duration = Duration::from_secs(60);
+
+/// After this time what only the start needed is given back.
+const STARTED: Duration = Duration::from_secs(10);
 
 /// Threads that answer requests.
 const THREADS: usize = 2;
@@ -67,6 +71,10 @@ pub fn run(serve: &Serve, colour: Colour) -> Result<u8, Stop> {
         .enable_all()
         .build()
         .map_err(|error| Stop::infra(format!("could not start: {error}")))?;
+    runtime.spawn(async {
+        tokio::time::sleep(STARTED).await;
+        memory::give_back();
+    });
     let served = runtime.block_on(at_service(serve, settings, &folder, colour));
     runtime.shutdown_background();
     served.map(|()| exit::PASSED)
