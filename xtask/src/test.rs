@@ -13,6 +13,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("nix", "nix-bin"),
     ("dockerd", "docker.io"),
     ("podman", "podman"),
+    ("docker-registry", "docker-registry"),
     ("runc", "runc"),
     ("busybox", "busybox-static"),
     ("make", "make"),

@@ -443,6 +443,9 @@ pub enum Pull {
 pub struct Service {
     /// The image's reference.
     pub image: Text,
+    /// The program and its arguments, in place of the image's `CMD`; its `ENTRYPOINT` stays. Empty is the image's own.
+    #[serde(skip_serializing_if = "is_default")]
+    pub command: Vec<Text>,
     /// Its environment variables, over the image's.
     #[serde(skip_serializing_if = "is_default")]
     pub env: BTreeMap<String, Text>,
@@ -466,7 +469,7 @@ pub struct Service {
 impl Service {
     /// Its texts that may hold `${{ }}`, evaluated when a worker starts the job.
     pub fn texts(&self) -> impl Iterator<Item = &Text> {
-        self.env.values().chain([&self.image])
+        self.env.values().chain(&self.command).chain([&self.image])
     }
 }
 

@@ -92,6 +92,7 @@ fn keys(ci: &Ci) {
         .service(
             "db",
             Service::image("postgres:${{ event.branch }}")
+                .command(["postgres", "-c", "application_name=${{ event.branch }}"])
                 .env("POSTGRES_PASSWORD", "x")
                 .ports([5432])
                 .health("pg_isready", Duration::from_millis(500), 9)

@@ -151,6 +151,12 @@ impl Service {
         Self(vec![("image".to_owned(), Json::Text(name.into()))])
     }
 
+    /// What it runs instead of the image's `CMD`: the program and its arguments, a text each; may hold `${{ }}`.
+    #[must_use]
+    pub fn command(self, words: impl Texts) -> Self {
+        self.with("command", words.texts().into())
+    }
+
     /// An environment variable of it; may hold `${{ }}`.
     #[must_use]
     pub fn env(mut self, name: impl Into<String>, value: impl Into<Json>) -> Self {

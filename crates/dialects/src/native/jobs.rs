@@ -476,6 +476,7 @@ fn service(node: &Node, writing: &mut Writing<'_>) -> Service {
     let port = |node: &Node| u16::try_from(node.as_integer()?).ok();
     Service {
         image: node.get("image").map(|node| writing.text(node)).unwrap_or_default(),
+        command: node.get("command").map(|node| command(node, writing)).unwrap_or_default(),
         env: writing.env(node.get("env").and_then(Node::entries).unwrap_or_default()),
         ports: node.get("ports").map(nodes::list).unwrap_or_default().iter().filter_map(port).collect(),
         health: node.get("health").map(health),
@@ -483,6 +484,20 @@ fn service(node: &Node, writing: &mut Writing<'_>) -> Service {
         pull: pull(node),
         login: node.get("login").and_then(Node::as_str).unwrap_or_default().into(),
     }
+}
+
+/// The words of a list, or of a string that is parted at its spaces. A string in which that would tear something is told.
+fn command(node: &Node, writing: &mut Writing<'_>) -> Vec<Text> {
+    let Some(text) = node.scalar_text() else {
+        return nodes::list(node).iter().map(|node| writing.text(node)).collect();
+    };
+    if text.contains(['\'', '"', '\\']) || text.contains("${{") {
+        let place = writing.sources.location(node.span);
+        let message = "a command in one string is parted at its spaces, and quotes and `${{ }}` are not".to_owned();
+        let help = "write its words as a list: `[postgres, -c, \"log_statement=all\"]`";
+        writing.faults.push(errors::bad_value("bad-value", place, message, "words that cannot be told apart", help));
+    }
+    text.split_whitespace().map(Text::from).collect()
 }
 
 fn health(node: &Node) -> Health {

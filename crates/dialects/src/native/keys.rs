@@ -677,6 +677,11 @@ static SERVICE: Record = Record {
     documentation: "A container beside the job's own.",
     keys: &[
         key!(required "image", Type::Template(Phase::Start), "Its image."),
+        key!(
+            "command",
+            Type::Either(&[Type::Template(Phase::Start), Type::List(&Type::Template(Phase::Start))]),
+            "What it runs instead of the image's `CMD`. A string is words parted by spaces.",
+        ),
         key!("env", ENV_OF_PIPELINE, "Its environment variables."),
         key!(
             "ports",

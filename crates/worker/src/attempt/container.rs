@@ -340,7 +340,7 @@ impl Attempt<'_> {
                     plans.push((section, plan));
                 }
                 Err(error) => {
-                    self.refuse_service(section, &error.into());
+                    self.refuse_service(section, &error);
                     return Err(());
                 }
             }
@@ -369,6 +369,15 @@ impl Attempt<'_> {
         let reference = self.text(&format!("service `{name}`: image"), &declared.image).await?;
         let login = self.login(&declared.login)?;
         let image = self.resolve(engine, &reference, declared.pull, "", login.as_ref()).await?;
+        let mut command = Vec::new();
+        for text in &declared.command {
+            command.push(self.text(&format!("service `{name}`: command"), text).await?);
+        }
+        if command.is_empty() && !image.facts.has_program() {
+            let fault = ServiceFault::Idle { name: name.to_owned(), image: reference };
+            self.fail(Failure::Setup { message: self.secrets.hide(fault.to_string()) });
+            return Err(());
+        }
         let mut env = BTreeMap::new();
         for (variable, text) in &declared.env {
             env.insert(variable.clone(), self.text(&format!("service `{name}`: env `{variable}`"), text).await?);
@@ -378,6 +387,7 @@ impl Attempt<'_> {
             name,
             container: format!("{network}-{name}"),
             image: image.facts.id,
+            command,
             env,
             ports: &declared.ports,
             health: declared.health.as_ref(),
@@ -396,6 +406,7 @@ impl Attempt<'_> {
         let step = self.section_number(section);
         self.fail(match fault {
             ServiceFault::Engine(_) => Failure::Infra { message },
+            ServiceFault::Idle { .. } | ServiceFault::NoProgram { .. } => Failure::Setup { message },
             ServiceFault::Ended { code, .. } => {
                 Failure::Step { step, exit: i32::try_from(*code).unwrap_or(EXIT_BROKEN) }
             }
@@ -428,13 +439,20 @@ impl Attempt<'_> {
             faults.extend(container.remove().await.err());
         }
         for (section, running) in services {
-            match running.remove().await {
-                Ok(Some(code)) if self.sections[section].report.result != "failed" => {
+            let (code, used) = match running.remove().await {
+                Ok(ended) => ended,
+                Err(error) => {
+                    faults.push(error);
+                    continue;
+                }
+            };
+            self.sections[section].report.usage = used;
+            match code {
+                Some(code) if self.sections[section].report.result != "failed" => {
                     let result = if code == 0 { "passed" } else { "failed" };
                     self.end_section(section, result, i32::try_from(code).ok());
                 }
-                Ok(_) => self.end_section(section, "passed", None),
-                Err(error) => faults.push(error),
+                _ => self.end_section(section, "passed", None),
             }
         }
         // A call that was broken off may have made something all the same.

@@ -68,6 +68,16 @@ impl EngineError {
         matches!(self, Self::Refused { status: 404, .. })
     }
 
+    /// Whether the engine says, of a container that it was to start, that the image lacks the program or that it is none.
+    /// Only its words tell, and they are those of the runtime (runc, crun) under Docker and Podman alike.
+    #[must_use]
+    pub fn is_no_program(&self) -> bool {
+        let words = ["executable file", "no such file or directory", "permission denied", "exec format error"];
+        let is_of_start = |message: &str| message.contains("exec:") || message.contains("executable file");
+        matches!(self, Self::Refused { message, .. } if is_of_start(message)
+            && words.iter().any(|words| message.contains(words)))
+    }
+
     /// What a person can do about it.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
@@ -154,6 +164,10 @@ pub struct ImageFacts {
 struct ImageConfig {
     #[serde(default)]
     env: Option<Vec<String>>,
+    #[serde(default)]
+    cmd: Option<Vec<String>>,
+    #[serde(default)]
+    entrypoint: Option<Vec<String>>,
 }
 
 impl ImageFacts {
@@ -161,6 +175,13 @@ impl ImageFacts {
     #[must_use]
     pub fn variables(&self) -> &[String] {
         self.config.as_ref().and_then(|config| config.env.as_deref()).unwrap_or_default()
+    }
+
+    /// Whether it says by itself what a container of it runs.
+    #[must_use]
+    pub fn has_program(&self) -> bool {
+        let has_words = |words: &Option<Vec<String>>| words.as_ref().is_some_and(|words| !words.is_empty());
+        self.config.as_ref().is_some_and(|config| has_words(&config.cmd) || has_words(&config.entrypoint))
     }
 }
 
@@ -328,6 +349,11 @@ impl Engine {
         Ok(engine)
     }
 
+    /// Whether it is Podman, which answers as Docker does.
+    fn is_podman(&self) -> bool {
+        self.version.starts_with("Podman ")
+    }
+
     /// Where it listens.
     #[must_use]
     pub fn socket(&self) -> &Path {
@@ -438,6 +464,14 @@ impl Engine {
         self.ask(Method::POST, &format!("/containers/{container}/start"), Sent::Nothing).await.map(drop)
     }
 
+    /// Kills what runs in a container, which stays.
+    ///
+    /// # Errors
+    /// As for all calls; that nothing runs in it is one.
+    pub async fn kill(&self, container: &str) -> Result<(), EngineError> {
+        self.ask(Method::POST, &format!("/containers/{container}/kill"), Sent::Nothing).await.map(drop)
+    }
+
     /// How a container is.
     ///
     /// # Errors
@@ -462,7 +496,7 @@ impl Engine {
         self.ask(Method::POST, "/volumes/create", Sent::Json(volume)).await.map(drop)
     }
 
-    /// Removes something with force; a container with what runs in it. What is gone already is no fault.
+    /// Removes something with force; a container, by its id, with what runs in it. What is gone already is no fault.
     ///
     /// # Errors
     /// As for all calls.
@@ -475,7 +509,12 @@ impl Engine {
         let path = format!("/{}/{name}{force}", kind.path());
         match self.ask(Method::DELETE, &path, Sent::Nothing).await {
             Err(error) if !error.is_absent() => Err(error),
-            _ => Ok(()),
+            _ => {
+                if kind == Kind::Container && self.is_podman() {
+                    super::monitor::end_of(name);
+                }
+                Ok(())
+            }
         }
     }
 

@@ -38,6 +38,28 @@ pub enum ImageFault {
         /// The engine's words.
         message: String,
     },
+    /// Its registry does not give it to whoever asks so.
+    #[error("the registry {registry} refuses `{reference}`: {message}; {}", remedy(.secret.as_deref()))]
+    Denied {
+        /// As the job names it.
+        reference: String,
+        /// Where it was asked for.
+        registry: String,
+        /// The secret that held the login, if there was one.
+        secret: Option<String>,
+        /// The engine's words.
+        message: String,
+    },
+    /// Its registry has no such image.
+    #[error("the registry {registry} has no `{reference}`: {message}")]
+    Unknown {
+        /// As the job names it.
+        reference: String,
+        /// Where it was asked for.
+        registry: String,
+        /// The engine's words.
+        message: String,
+    },
     /// It is not here, and is not to be fetched.
     #[error("the image `{0}` is not here, and `pull: never` forbids to fetch it")]
     Absent(String),
@@ -74,14 +96,49 @@ impl ImageFault {
         match self {
             Self::Engine(_) | Self::NotFetched { .. } => true,
             Self::Context(fault) => matches!(fault, ContextFault::File { .. }),
-            Self::Absent(_) | Self::PinnedAway { .. } | Self::Build { .. } | Self::Login(_) => false,
+            Self::Denied { .. } | Self::Unknown { .. } | Self::Absent(_) => false,
+            Self::PinnedAway { .. } | Self::Build { .. } | Self::Login(_) => false,
         }
+    }
+
+    /// What it means that an image was not fetched. Engines tell by words alone: those of registries ("unauthorized", "denied",
+    /// "manifest unknown") stand in the OCI distribution specification, "Error Codes"; the rest is the engines' own.
+    fn not_fetched(wanted: &Wanted<'_>, message: String) -> Self {
+        const OF_DENIAL: [&str; 6] = [
+            "unauthorized",
+            "no basic auth credentials",
+            "denied",
+            "authentication required",
+            "username or password",
+            "username/password",
+        ];
+        const OF_ABSENCE: [&str; 3] = ["manifest unknown", "name unknown", "manifest for "];
+        let (reference, registry) = (wanted.reference.to_owned(), registry_for_people(wanted.reference).to_owned());
+        let has = |words: &[&str]| words.iter().any(|word| message.to_ascii_lowercase().contains(word));
+        if has(&OF_DENIAL) {
+            let secret = wanted.login.map(|login| login.secret.clone());
+            Self::Denied { reference, registry, secret, message }
+        } else if has(&OF_ABSENCE) {
+            Self::Unknown { reference, registry, message }
+        } else {
+            Self::NotFetched { reference, message }
+        }
+    }
+}
+
+/// What to do where a registry refuses.
+fn remedy(secret: Option<&str>) -> String {
+    match secret {
+        Some(secret) => format!("the secret `{secret}` must hold `user:password` as this registry knows them"),
+        None => "if it needs a login, name a secret that holds `user:password` with `login`".to_owned(),
     }
 }
 
 /// A login for a registry.
 #[derive(Clone)]
 pub struct Login {
+    /// The name of the secret that holds it.
+    secret: String,
     user: String,
     password: String,
 }
@@ -94,7 +151,7 @@ impl Login {
     pub fn read(secret: &str, value: &str) -> Result<Self, ImageFault> {
         match value.trim_end_matches('\n').split_once(':') {
             Some((user, password)) if !user.is_empty() => {
-                Ok(Self { user: user.to_owned(), password: password.to_owned() })
+                Ok(Self { secret: secret.to_owned(), user: user.to_owned(), password: password.to_owned() })
             }
             _ => Err(ImageFault::Login(secret.to_owned())),
         }
@@ -126,6 +183,14 @@ fn registry(reference: &str) -> &str {
     match reference.split_once('/') {
         Some((first, _)) if first.contains(['.', ':']) || first == "localhost" => first,
         _ => "https://index.docker.io/v1/",
+    }
+}
+
+/// The registry that a reference names, as people call it.
+fn registry_for_people(reference: &str) -> &str {
+    match registry(reference) {
+        "https://index.docker.io/v1/" => "docker.io",
+        named => named,
     }
 }
 
@@ -266,7 +331,7 @@ struct Told {
 }
 
 async fn fetch(engine: &Engine, wanted: &Wanted<'_>, name: &str, progress: Progress<'_>) -> Result<(), ImageFault> {
-    let not_fetched = |message: String| ImageFault::NotFetched { reference: wanted.reference.to_owned(), message };
+    let not_fetched = |message: String| ImageFault::not_fetched(wanted, message);
     let mut path = format!("/images/create?fromImage={}", in_query(name));
     if !wanted.platform.is_empty() {
         path.push_str(&format!("&platform={}", in_query(wanted.platform)));

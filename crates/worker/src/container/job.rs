@@ -17,6 +17,7 @@ use rustix::fs::{Mode, OFlags};
 use serde_json::{Value, json};
 use tokio::io::unix::AsyncFd;
 
+use super::control_group::ControlGroup;
 use super::engine::{Engine, EngineError, Kind};
 use crate::keeper::{Command, Ending, Signal, View};
 use crate::output::{Channels, register};
@@ -122,6 +123,8 @@ pub struct JobContainer {
     /// What was read of `end` and not yet understood.
     told: Vec<u8>,
     n_steps: u32,
+    /// Where the kernel counts what it uses, if that can be seen.
+    group: Option<ControlGroup>,
     /// What all steps so far have used.
     used: Usage,
 }
@@ -131,7 +134,8 @@ pub struct JobContainer {
 pub struct Ended {
     /// Its code; of one that was killed, 128 and the signal's number.
     pub ending: Ending,
-    /// Its time on processors. Memory is not told.
+    /// By the container's control group: what went on in the background counts too. Where that cannot be seen, the time that the
+    /// shell tells of its children, and no memory.
     pub usage: Usage,
 }
 
@@ -224,6 +228,10 @@ impl JobContainer {
         let (mount, volume) = files_mount(engine, plan).await?;
         let id = engine.create(plan.name, description(plan, mount)).await?;
         engine.start(&id).await?;
+        // Asked while the first process starts.
+        let pid = engine.container(&id).await?.state.pid;
+        let group = ControlGroup::of(pid, &id);
+        let used = group.as_ref().and_then(ControlGroup::usage).unwrap_or_default();
         let mut container = Self {
             engine: engine.clone(),
             id,
@@ -233,7 +241,8 @@ impl JobContainer {
             end,
             told: Vec::new(),
             n_steps: 0,
-            used: Usage::default(),
+            group,
+            used,
         };
         container.until_ready().await?;
         // Only the container reads now: when we are gone it finds its end.
@@ -304,6 +313,9 @@ impl JobContainer {
         let number = self.n_steps;
         self.n_steps += 1;
         std::fs::write(self.folder.join(format!("step-{number}")), script(command))?;
+        if let Some(group) = &self.group {
+            group.forget_peak();
+        }
         rustix::io::write(&self.control, format!("{number}\n").as_bytes())?;
         Ok(())
     }
@@ -316,12 +328,16 @@ impl JobContainer {
         };
         let lines: Vec<&str> = told.lines().collect();
         let code = lines.first().and_then(|line| line.trim().parse().ok()).unwrap_or(0);
-        // The second line of `times` is that of the children.
-        let all = lines.get(2).and_then(|line| times(line)).unwrap_or(self.used);
+        let all = match self.group.as_ref().map(ControlGroup::usage) {
+            Some(used) => used,
+            // The second line of `times` is that of the children.
+            None => lines.get(2).and_then(|line| times(line)),
+        };
+        let all = all.unwrap_or(self.used);
         let usage = Usage {
             cpu_user_us: all.cpu_user_us.saturating_sub(self.used.cpu_user_us),
             cpu_system_us: all.cpu_system_us.saturating_sub(self.used.cpu_system_us),
-            peak_memory_bytes: 0,
+            peak_memory_bytes: all.peak_memory_bytes,
         };
         self.used = all;
         Ok(Ended { ending: Ending::Exited(code), usage })

@@ -7,12 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use graph::Health;
+use graph::{Health, Usage};
 use http_body_util::BodyExt;
 use hyper::Method;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
+use super::control_group::ControlGroup;
 use super::engine::{Engine, EngineError, Kind, Sent};
 use crate::depot::Stream;
 use crate::output::{SharedRecorder, lock};
@@ -37,6 +38,8 @@ pub struct Plan<'p> {
     pub container: String,
     /// The image's digest.
     pub image: String,
+    /// The program and its arguments, in place of the image's `CMD`; empty is that.
+    pub command: Vec<String>,
     /// Its variables.
     pub env: BTreeMap<String, String>,
     /// The ports on which it must listen.
@@ -59,6 +62,24 @@ pub enum ServiceFault {
     /// The engine's words.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// Nothing says what it runs.
+    #[error(
+        "the service `{name}` has nothing to run: its image `{image}` has neither CMD nor ENTRYPOINT; say what to run with `command` in the service"
+    )]
+    Idle {
+        /// Its name.
+        name: String,
+        /// Its image, as the job names it.
+        image: String,
+    },
+    /// What it is to run is not in its image.
+    #[error("the service `{name}` cannot run its program: {cause}; `command` in the service says what it runs")]
+    NoProgram {
+        /// Its name.
+        name: String,
+        /// The engine's words.
+        cause: EngineError,
+    },
     /// It ended.
     #[error("the service `{name}` ended with code {code} before it was ready")]
     Ended {
@@ -115,13 +136,13 @@ pub async fn make_network(
 /// Starts a service; whether it is ready is asked by [`Running::until_ready`].
 ///
 /// # Errors
-/// As the engine refuses it.
-pub async fn start(engine: &Engine, plan: &Plan<'_>) -> Result<Running, EngineError> {
+/// [`ServiceFault::NoProgram`], else as the engine refuses it.
+pub async fn start(engine: &Engine, plan: &Plan<'_>) -> Result<Running, ServiceFault> {
     let env: Vec<String> = plan.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let tmpfs: BTreeMap<&str, &str> = plan.tmpfs.iter().map(|path| (path.as_str(), "")).collect();
     let exposed: BTreeMap<String, Value> = plan.ports.iter().map(|port| (format!("{port}/tcp"), json!({}))).collect();
     let endpoint = json!({ "Aliases": [plan.name] });
-    let description = json!({
+    let mut description = json!({
         "Image": plan.image,
         "Hostname": plan.name,
         "Env": env,
@@ -134,8 +155,14 @@ pub async fn start(engine: &Engine, plan: &Plan<'_>) -> Result<Running, EngineEr
         },
         "NetworkingConfig": { "EndpointsConfig": { plan.network: endpoint } },
     });
+    if !plan.command.is_empty() {
+        description["Cmd"] = json!(plan.command);
+    }
     let id = engine.create(&plan.container, description).await?;
-    engine.start(&id).await?;
+    engine.start(&id).await.map_err(|cause| match cause.is_no_program() {
+        true => ServiceFault::NoProgram { name: plan.name.to_owned(), cause },
+        false => cause.into(),
+    })?;
     let address = engine.container(&id).await?.address(plan.network).unwrap_or_default().to_owned();
     let log = tokio::spawn(follow(engine.clone(), id.clone(), plan.recorder.clone()));
     Ok(Running { engine: engine.clone(), id, address, log })
@@ -191,17 +218,21 @@ impl Running {
         Err(ServiceFault::Unwell { name: name.to_owned(), tries: health.retries.max(1), code })
     }
 
-    /// Ends and removes it, once its log is whole. With which code it ended, if it did so by itself.
+    /// Ends and removes it, once its log is whole. With which code it ended, if it did so by itself, and what it used, if that
+    /// can be seen.
     ///
     /// # Errors
     /// As the engine refuses it.
-    pub async fn remove(self) -> Result<Option<i64>, EngineError> {
+    pub async fn remove(self) -> Result<(Option<i64>, Usage), EngineError> {
         let state = self.engine.container(&self.id).await.map(|facts| facts.state);
-        let removed = self.engine.remove(Kind::Container, &self.id).await;
-        // The stream ends with the container.
+        let pid = state.as_ref().map_or(0, |state| state.pid);
+        let used = ControlGroup::of(pid, &self.id).and_then(|group| group.usage()).unwrap_or_default();
+        // One that has ended by itself cannot be killed. The log ends with what runs: it is read before it goes with the container, also
+        // where the connection had dropped and it has to be asked for again.
+        let _ = self.engine.kill(&self.id).await;
         let _ = self.log.await;
-        removed?;
-        Ok(state.ok().filter(|state| !state.running).map(|state| state.exit_code))
+        self.engine.remove(Kind::Container, &self.id).await?;
+        Ok((state.ok().filter(|state| !state.running).map(|state| state.exit_code), used))
     }
 }
 

@@ -13,9 +13,9 @@ use ropewalk_worker::depot::Secrets;
 use ropewalk_worker::entry::{Entry, Moment};
 use serde_json::{Value, json};
 
-use super::Case;
 use super::engines::{self, Kind, make_image};
 use super::ground::{Ground, MemoryLog, compare, on_ground, on_ground_with};
+use super::{Case, connection, registry};
 
 pub const CASES: &[Case] = &[
     ("jobs_in_docker", || jobs_in(Kind::Docker)),
@@ -54,15 +54,21 @@ fn jobs_in(kind: Kind) {
         entered(ground).await;
         settings_of_containers(ground).await;
         limits(ground, &engine).await;
+        usage(ground).await;
         services(ground, &engine).await;
         builds(ground).await;
         pins(ground, &engine).await;
         assert_eq!(left(ground, &engine).await, 0, "{}", running.log());
+        assert_eq!(monitors(ground), Vec::<String>::new(), "of Podman");
         after_a_kill(ground, &engine).await;
     });
+    if kind == Kind::Docker {
+        registry::images_of_a_registry();
+        connection::a_connection_that_drops(&running.socket());
+    }
 }
 
-fn in_image(job: Value) -> Value {
+pub(crate) fn in_image(job: Value) -> Value {
     with(json!({ "environment": { "image": { "image": "box" } } }), job)
 }
 
@@ -72,7 +78,7 @@ fn with(mut job: Value, more: Value) -> Value {
     job
 }
 
-fn steps(scripts: &[&str]) -> Value {
+pub(crate) fn steps(scripts: &[&str]) -> Value {
     scripts.iter().map(|script| json!({ "run": script })).collect()
 }
 
@@ -84,6 +90,14 @@ async fn left(ground: &Ground, engine: &Engine) -> usize {
         count += engine.labeled(kind, &label).await.expect("a list").len();
     }
     count
+}
+
+/// Processes of this machine that watch containers of this data directory.
+fn monitors(ground: &Ground) -> Vec<String> {
+    let name = format!("ropewalk-{}-", data_label(&ground.data));
+    let processes = std::fs::read_dir("/proc").expect("a list").flatten();
+    let arguments = processes.filter_map(|process| std::fs::read_to_string(process.path().join("cmdline")).ok());
+    arguments.filter(|words| words.contains("conmon\0") && words.contains(&name)).collect()
 }
 
 async fn steps_and_values(ground: &Ground) {
@@ -218,13 +232,60 @@ async fn services(ground: &Ground, engine: &Engine) {
     let job = json!({ "services": { "pages": sick }, "steps": steps(&["echo never"]) });
     let (report, _) = ground.run(in_image(job)).await;
     assert_eq!(report.outcome, Outcome::Failed(Failure::Step { step: 1, exit: 1 }));
+    services_without_a_program(ground).await;
     let words = "the service `pages` was not well after 2 tries: its health command ended with code 1";
     assert!(report.notes.iter().any(|note| note == words), "{:?}", report.notes);
     assert_eq!(left(ground, engine).await, 0);
 }
 
+/// An image that says nothing of what it runs is a service by its `command`; without one the file is at fault, and says so.
+async fn services_without_a_program(ground: &Ground) {
+    let run = async |service: Value| {
+        let steps = steps(&["wget -q -O - http://pages:8080/passwd | grep ada"]);
+        let (report, _) = ground.run(in_image(json!({ "services": { "pages": service }, "steps": steps }))).await;
+        report
+    };
+    let httpd = ["/bin/httpd", "-f", "-p", "8080", "-h", "/etc"];
+    let report = run(json!({ "image": "box", "command": httpd, "ports": [8080] })).await;
+    assert!(matches!(report.outcome, Outcome::Passed { .. }), "{:?}", report.outcome);
+    let used = report.steps[1].usage;
+    assert!(used.peak_memory_bytes > 0 || !kernel_tells_peaks(), "the service's memory is told: {used:?}");
+    for (service, told) in [
+        (
+            json!({ "image": "box" }),
+            "the service `pages` has nothing to run: its image `box` has neither CMD nor ENTRYPOINT",
+        ),
+        (json!({ "image": "box", "command": ["nonsense"] }), "the service `pages` cannot run its program: "),
+    ] {
+        let outcome = run(service).await.outcome;
+        let is_told = matches!(&outcome, Outcome::Failed(Failure::Setup { message }) if message.starts_with(told));
+        assert!(is_told && format!("{outcome:?}").contains("`command` in the service"), "{outcome:?}");
+    }
+}
+
+/// Memory and time of steps are those of their container.
+async fn usage(ground: &Ground) {
+    let large = "head -c 50000000 /dev/zero > /dev/shm/large; i=0; while [ $i -lt 200000 ]; do i=$((i + 1)); done; rm /dev/shm/large";
+    let (report, _) = ground.run(in_image(json!({ "steps": steps(&["true", large]) }))).await;
+    let [small, large] = [&report.steps[0].usage, &report.steps[1].usage];
+    assert!(large.cpu_user_us + large.cpu_system_us > small.cpu_user_us + small.cpu_system_us, "{small:?} {large:?}");
+    if !kernel_tells_peaks() {
+        println!("passed over: this kernel keeps no peak of a container's memory");
+        return;
+    }
+    assert!(large.peak_memory_bytes > 50_000_000, "{large:?}");
+    assert!((1..large.peak_memory_bytes).contains(&small.peak_memory_bytes), "{small:?}");
+}
+
+/// Control groups of version 1 always do, those of version 2 since Linux 5.19.
+fn kernel_tells_peaks() -> bool {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(5), Some(19)) || std::path::Path::new("/sys/fs/cgroup/memory").is_dir()
+}
+
 /// Takes what a log has of a step or a section, as text.
-fn take_pieces_of(log: &MemoryLog, step: u16) -> String {
+pub(crate) fn take_pieces_of(log: &MemoryLog, step: u16) -> String {
     let mut logged = log.0.lock().unwrap();
     let (taken, kept) = std::mem::take(&mut logged.pieces).into_iter().partition(|(of, ..)| *of == step);
     logged.pieces = kept;

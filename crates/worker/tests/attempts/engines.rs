@@ -56,7 +56,7 @@ impl Kind {
     }
 }
 
-fn is_program(name: &str) -> bool {
+pub fn is_program(name: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
 }
@@ -114,8 +114,10 @@ impl Drop for Running {
 }
 
 /// The applets that tests call.
-const APPLETS: [&str; 14] =
-    ["cat", "chmod", "env", "false", "grep", "httpd", "id", "ls", "mkdir", "ps", "sh", "sleep", "touch", "wget"];
+const APPLETS: [&str; 16] = [
+    "cat", "chmod", "env", "false", "grep", "head", "httpd", "id", "ls", "mkdir", "ps", "rm", "sh", "sleep", "touch",
+    "wget",
+];
 
 /// Makes an image of busybox with a file `/which` that holds `word`; `changes` as `docker import` takes them.
 pub async fn make_image(engine: &Engine, name: &str, word: &str, changes: &[&str]) {

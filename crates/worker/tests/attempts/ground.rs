@@ -161,6 +161,8 @@ pub struct Ground {
     pub depot: MemoryDepot,
     pub root: PathBuf,
     pub data: PathBuf,
+    /// What earlier attempts of the build found their images to be.
+    pub images: std::cell::RefCell<BTreeMap<String, String>>,
     number: std::cell::Cell<u32>,
 }
 
@@ -201,7 +203,7 @@ impl Ground {
             event: Arc::new(event),
             needs,
             gate: None,
-            images: BTreeMap::new(),
+            images: self.images.borrow().clone(),
             origin: graph::Origin::default(),
         }
     }
@@ -303,7 +305,8 @@ pub fn on_ground_with<F: AsyncFnOnce(&Ground)>(files: &[(&str, &str)], grace: Du
             steps: StepBounds::default(),
         };
         let worker = Worker::new(processes.clone(), settings).await.expect("a worker");
-        let ground = Ground { worker, depot: MemoryDepot::default(), root, data, number: Default::default() };
+        let (depot, images, number) = (MemoryDepot::default(), Default::default(), Default::default());
+        let ground = Ground { worker, depot, root, data, images, number };
         test(&ground).await;
         drop(ground);
         processes.close().await;

@@ -7,10 +7,12 @@
 use std::process::{Command, ExitCode};
 
 mod cases;
+mod connection;
 mod containers;
 mod engines;
 mod ground;
 mod nix;
+mod registry;
 mod trouble;
 
 /// A test: its name and what it does. It fails by panicking.
