@@ -11,6 +11,8 @@ use std::process::{Command, Stdio};
 
 #[path = "manual/engine.rs"]
 mod engine;
+#[path = "manual/postgres.rs"]
+mod postgres;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -23,7 +25,7 @@ fn what_the_pages_show_is_what_the_program_prints() {
     pages.extend(
         manual
             .map(|entry| entry.expect("a readable folder").path())
-            .filter(|path| path.extension().is_some_and(|end| end == "md")),
+            .filter(|path| path.extension().is_some_and(|end| end == "md") && !path.ends_with(WITH_ALL)),
     );
     pages.sort();
     let mut faults = Vec::new();
@@ -32,23 +34,56 @@ fn what_the_pages_show_is_what_the_program_prints() {
         if page.ends_with("nix.md") && !has_nix() {
             continue;
         }
-        let engine = if page.ends_with("containers.md") { engine::start() } else { engine::Started::NotNeeded };
-        if matches!(engine, engine::Started::Missing) {
-            continue;
-        }
-        let text = fs::read_to_string(&page).expect("a readable page");
-        let (checked, count) = check_page(&page, &text);
+        let _engine = match page.ends_with("containers.md") {
+            true => match engine::start() {
+                Some(engine) => Some(engine),
+                None => continue,
+            },
+            false => None,
+        };
+        let (count, fault) = check_file(&page);
         commands += count;
-        if checked != text {
-            if std::env::var_os("ROPEWALK_ACCEPT").is_some() {
-                fs::write(&page, checked).expect("a page that can be written");
-            } else {
-                faults.push(format!("{}\n{}", page.display(), difference(&text, &checked)));
-            }
-        }
+        faults.extend(fault);
     }
     assert!(commands > 10, "the pages show only {commands} commands: the reader of pages is broken");
+    tell(&faults);
+}
+
+/// The page whose pipeline has a job in every environment. Here it is run as it is told: on this machine, then on a server with a
+/// worker, with a real container engine, a real PostgreSQL and a real Nix.
+const WITH_ALL: &str = "environments.md";
+
+#[test]
+fn one_pipeline_uses_every_environment() {
+    if !has_nix() {
+        return;
+    }
+    let Some(engine) = engine::start() else { return };
+    if !engine.make_postgres() {
+        return;
+    }
+    let (commands, fault) = check_file(&root().join("docs/manual").join(WITH_ALL));
+    assert!(commands > 5, "the page shows only {commands} commands");
+    tell(&Vec::from_iter(fault));
+}
+
+#[track_caller]
+fn tell(faults: &[String]) {
     assert!(faults.is_empty(), "read the difference; then `cargo xtask accept`\n{}", faults.join("\n"));
+}
+
+/// Runs a page; how many commands it shows, and in what it differs, unless it is to be written anew.
+fn check_file(page: &Path) -> (usize, Option<String>) {
+    let text = fs::read_to_string(page).expect("a readable page");
+    let (checked, count) = check_page(page, &text);
+    if checked == text {
+        return (count, None);
+    }
+    if std::env::var_os("ROPEWALK_ACCEPT").is_some() {
+        fs::write(page, checked).expect("a page that can be written");
+        return (count, None);
+    }
+    (count, Some(format!("{}\n{}", page.display(), difference(&text, &checked))))
 }
 
 /// Whether Nix is here, and speaks as its page shows it.
@@ -164,6 +199,7 @@ fn shell(repository: &Path, home: &Path, command: &str) -> String {
         .env("NIX_LOG_DIR", home.join("nix/log"))
         .env("NIX_CONFIG", "sandbox = false\nsubstitute = false\nbuild-users-group =\n")
         .env("DOCKER_HOST", engine::host())
+        .env("EXAMPLES", root().join("examples"))
         .env("RUST_BACKTRACE", "0")
         .env("NO_COLOR", "1")
         .env("USER", "ada")

@@ -1,31 +1,23 @@
-//! A container engine for the page about containers: Docker's daemon with folders of its own, ended with the page, and the two images
-//! that the page names.
+//! A container engine for the pages about containers: Docker's daemon with folders of its own, ended with the page, and the images
+//! that the pages name.
 
+use std::cell::RefCell;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// How long the engine may take to start: machines differ.
 const START_MAX: Duration = Duration::from_secs(120);
 
-/// Where the engine of the page at hand listens.
-static HOST: Mutex<String> = Mutex::new(String::new());
-
-/// What a page has of an engine.
-pub enum Started {
-    /// It needs none.
-    NotNeeded,
-    /// There is none to be had.
-    Missing,
-    /// One that runs until this is dropped.
-    Running(#[expect(dead_code, reason = "held for its end")] Engine),
+thread_local! {
+    /// Where the engine of the page at hand listens. Each test has a thread of its own.
+    static HOST: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// The daemon and its folder.
+/// The daemon and its folder. It runs until this is dropped.
 pub struct Engine {
     daemon: Child,
     folder: tempfile::TempDir,
@@ -33,19 +25,16 @@ pub struct Engine {
 
 /// What `DOCKER_HOST` is for the page at hand: where nothing listens, unless an engine was started.
 pub fn host() -> String {
-    let host = HOST.lock().expect("nobody panics with it");
-    if host.is_empty() { "unix:///nowhere/socket".to_owned() } else { host.clone() }
+    HOST.with_borrow(|host| if host.is_empty() { "unix:///nowhere/socket".to_owned() } else { host.clone() })
 }
 
 /// Starts one and makes the images; where that cannot be, says so.
-pub fn start() -> Started {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let find = |name: &str| std::env::split_paths(&path).map(|folder| folder.join(name)).find(|path| path.is_file());
+pub fn start() -> Option<Engine> {
     let is_root = rustix::process::getuid().is_root();
     let (Some(_), Some(busybox), true) = (find("dockerd"), find("busybox"), is_root) else {
         assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "no dockerd or busybox, or no rights of root");
-        eprintln!("skipped: the page about containers, since there is no dockerd or busybox, or no rights of root");
-        return Started::Missing;
+        eprintln!("skipped: pages about containers, since there is no dockerd or busybox, or no rights of root");
+        return None;
     };
     let folder = tempfile::tempdir().expect("a folder");
     let at = |name: &str| folder.path().join(name);
@@ -68,11 +57,26 @@ pub fn start() -> Started {
     engine.until_started(&socket);
     make_image(&socket, &busybox, "busybox", "");
     make_image(&socket, &busybox, "pages", r#"CMD ["/bin/httpd","-f","-p","80","-h","/www"]"#);
-    *HOST.lock().expect("nobody panics with it") = host;
-    Started::Running(engine)
+    HOST.set(host);
+    Some(engine)
+}
+
+/// Where a program is.
+pub fn find(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|path| path.is_file())
 }
 
 impl Engine {
+    /// Makes the image `postgres:15` of the PostgreSQL that this machine has; `false` if it has none.
+    pub fn make_postgres(&self) -> bool {
+        let Some(archive) = find("busybox").and_then(|busybox| super::postgres::archive(&busybox)) else {
+            return false;
+        };
+        import(&self.folder.path().join("socket"), "postgres", "15", &super::postgres::CHANGES, archive);
+        true
+    }
+
     fn until_started(&mut self, socket: &Path) {
         let began = Instant::now();
         while UnixStream::connect(socket).is_err() {
@@ -86,7 +90,7 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        HOST.lock().expect("nobody panics with it").clear();
+        HOST.set(String::new());
         if let Some(pid) = rustix::process::Pid::from_raw(self.daemon.id().cast_signed()) {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
@@ -107,7 +111,7 @@ impl Drop for Engine {
 fn make_image(socket: &Path, busybox: &Path, name: &str, change: &str) {
     let mut archive = tar::Builder::new(Vec::new());
     archive.append_path_with_name(busybox, "bin/busybox").expect("busybox is read");
-    for applet in ["cat", "echo", "false", "httpd", "id", "ls", "sh", "wget"] {
+    for applet in ["awk", "cat", "chmod", "echo", "false", "httpd", "id", "ls", "sh", "sort", "wget"] {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(tar::EntryType::Symlink);
         header.set_size(0);
@@ -119,15 +123,18 @@ fn make_image(socket: &Path, busybox: &Path, name: &str, change: &str) {
         header.set_mode(0o644);
         archive.append_data(&mut header, path, text.as_bytes()).expect("memory");
     }
-    let body = archive.into_inner().expect("memory");
     // An empty change is refused.
-    let change = match change {
-        "" => String::new(),
-        change => format!("&changes={}", change.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>()),
-    };
+    let changes: &[&str] = if change.is_empty() { &[] } else { &[change] };
+    import(socket, name, "latest", changes, archive.into_inner().expect("memory"));
+}
+
+/// Has the engine make an image of an archive; `changes` are lines of a Dockerfile.
+fn import(socket: &Path, name: &str, tag: &str, changes: &[&str], body: Vec<u8>) {
+    let escaped = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+    let changes: String = changes.iter().map(|change| format!("&changes={}", escaped(change))).collect();
     let mut stream = UnixStream::connect(socket).expect("the engine listens");
     let head = format!(
-        "POST /images/create?fromSrc=-&repo={name}&tag=latest{change} HTTP/1.1\r\nHost: engine\r\nConnection: close\r\n\
+        "POST /images/create?fromSrc=-&repo={name}&tag={tag}{changes} HTTP/1.1\r\nHost: engine\r\nConnection: close\r\n\
          Content-Type: application/x-tar\r\nContent-Length: {}\r\n\r\n",
         body.len()
     );

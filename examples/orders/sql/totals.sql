@@ -1,0 +1,1 @@
+select customer, sum(pieces * cents) / 100 as euros from orders group by customer order by customer;
