@@ -493,6 +493,39 @@ pub struct Artifact {
     pub bytes: u64,
 }
 
+/// The files of an artifact, and where a browser may look at them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ArtifactFiles {
+    /// The job that hands them on.
+    pub job: String,
+    /// The artifact's name.
+    pub name: String,
+    /// The files, in the order of the archive; the first [`ARTIFACT_FILES_MAX`].
+    pub files: Vec<ArtifactFile>,
+    /// Whether there are more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_more: bool,
+    /// A path of this server: followed by `/` and the path of a file, it gives that file to whoever asks, for
+    /// [`ARTIFACT_VIEW_SECONDS`] and this artifact alone. What it gives runs in no origin.
+    pub view: String,
+}
+
+/// The most files of an artifact that are listed.
+pub const ARTIFACT_FILES_MAX: usize = 10_000;
+/// How long files of an artifact may be looked at without a token, in seconds.
+pub const ARTIFACT_VIEW_SECONDS: u64 = 3600;
+
+/// A file of an artifact.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ArtifactFile {
+    /// Its path in the archive.
+    pub path: String,
+    /// Its size.
+    pub bytes: u64,
+    /// The media type under which it is given, by its name.
+    pub media: String,
+}
+
 /// A gate that opened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Gate {

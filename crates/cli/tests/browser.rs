@@ -2,6 +2,8 @@
 //!
 //! Screenshots are left in `target/screens`, for people to look at.
 
+#[path = "browser/build.rs"]
+mod build;
 mod installation;
 mod process;
 
@@ -266,7 +268,7 @@ fn a_build_is_watched_to_its_end() {
     let browser = Browser::open(&site, Kind::Desk);
     browser.go("/builds/1");
     // By itself: nothing is loaded again but what has changed.
-    browser.until("#jobs", "legs");
+    browser.until("#tree", "legs");
     browser.until("#failure-0", "it broke");
     browser.until(".gate h2", "Ship <i>it</i>?");
     browser.until("#build-header .facts", "1 waiting");
@@ -274,11 +276,11 @@ fn a_build_is_watched_to_its_end() {
     browser.screenshot("build");
     browser.click(".gate button[value=approve]");
     browser.until("p.verdict", "failed");
-    browser.until("#jobs", "ship");
+    browser.until("#tree", "ship");
     browser.is_content();
     // A failed job is tried again from the page, and the page follows that too.
     browser.click("#build-header button[value=failed]");
-    browser.until("#jobs", "try 2");
+    browser.until("#tree", "try 2");
     browser.until("p.verdict", "failed");
     browser.is_content();
 }

@@ -55,6 +55,12 @@ pub struct Secrets {
 }
 
 impl Secrets {
+    /// What signs addresses that are a right of their own.
+    #[must_use]
+    pub fn address_key(&self) -> &ring::hmac::Key {
+        self.key.addresses()
+    }
+
     /// Secrets among these records, under this key.
     #[must_use]
     pub fn new(records: Records, key: Arc<SealingKey>) -> Self {

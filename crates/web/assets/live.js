@@ -24,10 +24,17 @@ function takeOver(fresh, seen) {
   if (fresh.title) document.title = fresh.title;
 }
 
-/** Follows the page's stream. @param {(root: ParentNode) => void} seen told of what is new */
+/** Reads the page again, as its address is now. */
+export let readAgain = async () => {};
+
+/** The longest time between two readings while something runs: bars grow also when nothing happens. */
+const SLOW_MS = 10_000;
+
+/** Follows the page's stream, if it has one. @param {(root: ParentNode) => void} seen told of what is new */
 export function keepLive(seen) {
   const stream = document.body.dataset.stream;
-  if (!stream) return;
+  /** @type {EventSource | null} */
+  let events = null;
   let isDue = false;
   let isReading = false;
   let isOver = false;
@@ -35,9 +42,12 @@ export function keepLive(seen) {
     if (isReading) { isDue = true; return; }
     isReading = true;
     isDue = false;
+    const asked = location.href;
     try {
-      const answer = await fetch(location.href, { headers: { accept: "text/html" } });
-      if (answer.ok) {
+      const answer = await fetch(asked, { headers: { accept: "text/html" } });
+      // Meanwhile the reader may have gone on to another address of this page.
+      if (asked !== location.href) isDue = true;
+      else if (answer.ok) {
         const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
         // The first lines of a log have come: its module begins with the page.
         if (fresh.querySelector("#log[data-source]") && !document.querySelector("#log[data-source]") && document.querySelector("main .viewer, #job-body")) {
@@ -46,14 +56,18 @@ export function keepLive(seen) {
         }
         takeOver(fresh, seen);
         isOver = !fresh.body.dataset.stream;
-        if (isOver) events.close();
+        if (isOver) events?.close();
       }
     } catch {
       // The stream comes again by itself, and reads then.
     }
-    setTimeout(() => { isReading = false; if (isDue && !isOver) read(); }, PAUSE_MS);
+    const pause = isDue && asked !== location.href ? 0 : PAUSE_MS;
+    setTimeout(() => { isReading = false; if (isDue) read(); }, pause);
   };
-  const events = new EventSource(stream);
+  readAgain = read;
+  if (!stream) return;
+  events = new EventSource(stream);
   events.onmessage = read;
-  events.onerror = () => { if (events.readyState === EventSource.CLOSED) read(); };
+  events.onerror = () => { if (events?.readyState === EventSource.CLOSED) read(); };
+  setInterval(() => { if (!isOver && !document.hidden) read(); }, SLOW_MS);
 }

@@ -23,7 +23,7 @@ export function tellTimes(root) {
 /** The keys of all pages; those of the log are its own. @type {[string, string][]} */
 const KEYS = [
   ["?", "show or hide these keys"], ["/", "search or filter"], ["f", "next failure"], ["g p", "projects"], ["g b", "builds"], ["g q", "queue"],
-  ["j / k", "in a log: a line down, a line up"], ["n / p", "in a log: next and previous hit or error"], ["t", "in a log: times: none, clock, since the line before"],
+  ["+ / − / 0", "in a waterfall: wider, narrower, whole"], ["j / k", "in a log: a line down, a line up"], ["n / p", "in a log: next and previous hit or error"], ["t", "in a log: times: none, clock, since the line before"],
   ["w", "in a log: wrap long lines"], ["G", "in a log: to the end, and follow"], ["c", "in a log: copy without numbers"],
 ];
 
@@ -50,7 +50,7 @@ function showKeys() {
 
 let failure = -1;
 function nextFailure() {
-  const failures = [...document.querySelectorAll(".failure, .diagnostic.failed, tr.failed, .test, .steps a.failed")];
+  const failures = [...document.querySelectorAll(".failure, .diagnostic.failed, tr.failed, .time li.failed, .test, .steps a.failed")];
   if (failures.length === 0) return;
   failure = (failure + 1) % failures.length;
   const at = failures[failure];
@@ -79,4 +79,5 @@ document.addEventListener("keydown", (event) => {
 tellTimes(document);
 setInterval(() => tellTimes(document), 10_000);
 keepLive(tellTimes);
+if (document.querySelector(".build-page")) import("./build.js").then((build) => build.open());
 if (document.querySelector("#log[data-source]")) import("./log.js").then((log) => log.open());

@@ -11,8 +11,10 @@ pub struct Asset {
 }
 
 /// All files. `page.js` loads on every page and imports the others by their own names, beside it.
-pub const ASSETS: [Asset; 5] = [
+pub const ASSETS: [Asset; 7] = [
     Asset { name: "style.css", media: "text/css; charset=utf-8", text: include_str!("../assets/style.css") },
+    Asset { name: "build.css", media: "text/css; charset=utf-8", text: include_str!("../assets/build.css") },
+    Asset { name: "build.js", media: "text/javascript; charset=utf-8", text: include_str!("../assets/build.js") },
     Asset { name: "page.js", media: "text/javascript; charset=utf-8", text: include_str!("../assets/page.js") },
     Asset { name: "live.js", media: "text/javascript; charset=utf-8", text: include_str!("../assets/live.js") },
     Asset { name: "log.js", media: "text/javascript; charset=utf-8", text: include_str!("../assets/log.js") },

@@ -13,6 +13,8 @@
 
 pub mod actions;
 pub mod assets;
+pub mod layout;
+mod markdown;
 pub mod page;
 pub mod paths;
 pub mod screens;
@@ -38,6 +40,11 @@ pub trait Source: Sync {
     fn get(&self, path: &str) -> impl Future<Output = Result<Vec<u8>, Problem>> + Send;
 }
 
+/// The names of a query whose values are kept for the next page: what is drawn, and in which order.
+pub const KEPT: [&str; 2] = ["view", "by"];
+/// The longest value that is kept, in bytes: one of our own words.
+pub const KEPT_BYTES_MAX: usize = 16;
+
 /// A request for a page.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ask {
@@ -45,6 +52,8 @@ pub struct Ask {
     pub path: Vec<String>,
     /// The query, decoded.
     pub query: BTreeMap<String, String>,
+    /// What the reader chose before ([`KEPT`]), by name.
+    pub kept: BTreeMap<String, String>,
     /// The present time.
     pub now: Timestamp,
     /// Where the server is reached, as the browser says it: for commands to copy.
@@ -56,6 +65,12 @@ impl Ask {
     #[must_use]
     pub fn text(&self, name: &str) -> &str {
         self.query.get(name).map_or("", String::as_str)
+    }
+
+    /// A value of the query, else what was chosen before; empty if nothing was.
+    #[must_use]
+    pub fn choice(&self, name: &str) -> &str {
+        self.query.get(name).or_else(|| self.kept.get(name)).map_or("", String::as_str)
     }
 
     /// A number of the query.
@@ -87,6 +102,20 @@ pub enum Screen {
         /// The job's full name.
         job: String,
     },
+    /// The attempts of a job, side by side.
+    Attempts {
+        /// The build's id.
+        build: String,
+        /// The job's full name.
+        job: String,
+    },
+    /// The files of an artifact, or one of them.
+    Artifact {
+        /// The build's id.
+        build: String,
+        /// The archive's digest.
+        digest: String,
+    },
     /// Lines of a log, to be put into a page.
     Lines {
         /// The build's id.
@@ -113,6 +142,12 @@ impl Screen {
             ["builds"] => Self::Builds { project: None },
             ["builds", build] => Self::Build { build: (*build).to_owned() },
             ["builds", build, "jobs", job] => Self::Job { build: (*build).to_owned(), job: (*job).to_owned() },
+            ["builds", build, "jobs", job, "attempts"] => {
+                Self::Attempts { build: (*build).to_owned(), job: (*job).to_owned() }
+            }
+            ["builds", build, "artifacts", digest] => {
+                Self::Artifact { build: (*build).to_owned(), digest: (*digest).to_owned() }
+            }
             ["builds", build, "attempts", attempt, "lines", step] => {
                 Self::Lines { build: (*build).to_owned(), attempt: (*attempt).to_owned(), step: (*step).to_owned() }
             }
@@ -136,6 +171,8 @@ pub async fn show(source: &impl Source, ask: &Ask) -> Result<Document, Problem> 
         Screen::Builds { project } => screens::builds::show(source, ask, project.as_deref()).await,
         Screen::Build { build } => screens::build::show(source, ask, &build).await,
         Screen::Job { build, job } => screens::job::show(source, ask, &build, &job).await,
+        Screen::Attempts { build, job } => screens::attempts::show(source, ask, &build, &job).await,
+        Screen::Artifact { build, digest } => screens::artifact::show(source, ask, &build, &digest).await,
         Screen::Lines { build, attempt, step } => screens::log::lines(source, ask, [&build, &attempt, &step]).await,
         Screen::Queue => screens::queue::show(source, ask).await,
         Screen::SignIn => Ok(screens::sign_in::show(ask)),

@@ -8,7 +8,7 @@ use crate::assets;
 pub const HTML: &str = "text/html; charset=utf-8";
 
 /// What a page may load and do: its own files and this server, nothing inline, nothing from elsewhere.
-pub const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; \
+pub const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; frame-src 'self'; \
                           form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 /// A page, written.
@@ -63,6 +63,7 @@ pub(crate) fn head_of(title: &str, scripts: Scripts) -> Markup {
             meta name="color-scheme" content="light dark";
             title { (title) " · Ropewalk" }
             link rel="stylesheet" href=(assets::path("style.css"));
+            link rel="stylesheet" href=(assets::path("build.css"));
             link rel="icon" href=(assets::path("icon.svg")) type="image/svg+xml";
             @if scripts == Scripts::OfPages { script type="module" src=(assets::path("page.js")) {} }
         }

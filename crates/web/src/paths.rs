@@ -35,6 +35,18 @@ pub fn job(build: impl std::fmt::Display, job: &str) -> String {
     format!("/builds/{build}/jobs/{}", encoded(job))
 }
 
+/// The attempts of a job, side by side.
+#[must_use]
+pub fn attempts(build: impl std::fmt::Display, job: &str) -> String {
+    format!("/builds/{build}/jobs/{}/attempts", encoded(job))
+}
+
+/// The files of an artifact.
+#[must_use]
+pub fn artifact(build: impl std::fmt::Display, digest: impl std::fmt::Display) -> String {
+    format!("/builds/{build}/artifacts/{digest}")
+}
+
 /// The same of the API.
 #[must_use]
 pub fn api_job(build: impl std::fmt::Display, job: &str) -> String {

@@ -1,5 +1,7 @@
 //! The pages, one file each.
 
+pub mod artifact;
+pub mod attempts;
 pub mod build;
 pub mod builds;
 pub mod job;
@@ -8,4 +10,3 @@ pub mod projects;
 pub mod queue;
 pub mod refusal;
 pub mod sign_in;
-pub mod waterfall;

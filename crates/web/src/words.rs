@@ -27,6 +27,10 @@ pub enum Standing {
 }
 
 impl Standing {
+    /// All, the first to be looked at first.
+    pub const ALL: [Self; 7] =
+        [Self::Failed, Self::Asking, Self::Running, Self::Waiting, Self::Canceled, Self::Passed, Self::Skipped];
+
     /// Its word, which is its class too.
     #[must_use]
     pub fn word(self) -> &'static str {
@@ -42,7 +46,8 @@ impl Standing {
     }
 
     /// A sign that is told apart without colour.
-    fn sign(self) -> &'static str {
+    #[must_use]
+    pub fn sign(self) -> &'static str {
         match self {
             Self::Failed => "✗",
             Self::Asking => "?",

@@ -9,7 +9,7 @@ use crate::blob::{BLOB_BYTES_MAX, Digests, Stored};
 use crate::build::{Build, Cancel, Diagnostic, Rebuild, Retried, Retry, Submit, Submitted, Touched, VerdictWord};
 use crate::cache::{Evict, Explained, KeyedCache, Operation};
 use crate::event::{EventWord, Moment};
-use crate::job::{Artifact, Attempt, Gate, GateAnswer, Job, JobState, Test, TestOutcome, Waiting};
+use crate::job::{Artifact, ArtifactFiles, Attempt, Gate, GateAnswer, Job, JobState, Test, TestOutcome, Waiting};
 use crate::log::{LogFormat, LogHits, LogItem, LogSummary};
 use crate::page::{Page, cursor_shape, id_shape, limit_shape};
 use crate::pool::{Hold, Pool, Queued};
@@ -661,6 +661,18 @@ pub const ROUTES: &[Route] = &[
             Answer { status: 206, media: TAR, content: Content::Bytes, text: "the bytes that `range` asks for" },
         ],
         also_refused: &[ProblemKind::Range, ProblemKind::Gone],
+    },
+    Route {
+        operation: "artifact_files",
+        method: Method::Get,
+        path: "/api/v1/builds/{build}/artifacts/{digest}/files",
+        tag: Tag::Jobs,
+        summary: "Lists the files of an artifact, and says where they can be looked at",
+        access: Access::Grant(Verb::Read, On::Build),
+        parameters: &[],
+        body: None,
+        answers: &[json(200, shape::<ArtifactFiles>, "the files")],
+        also_refused: &[ProblemKind::Gone, ProblemKind::Unprocessable],
     },
     Route {
         operation: "gate_list",

@@ -11,12 +11,15 @@ use super::keys::{KeyError, hex, read_or_make};
 pub const SEALING_KEY_FILE: &str = "secrets.key";
 /// What the fingerprint of a key is derived for.
 const FINGERPRINT_CONTEXT: &str = "ropewalk 2026-11-21 fingerprint of the key of secrets";
+/// What the key of addresses is derived for.
+const ADDRESS_CONTEXT: &str = "ropewalk 2026-11-21 addresses of files that are a right of their own";
 /// The version that stands before each sealed value.
 const VERSION: u8 = 1;
 
 /// Seals and opens. Its debug text shows nothing.
 pub struct SealingKey {
     key: LessSafeKey,
+    addresses: ring::hmac::Key,
     fingerprint: String,
     path: PathBuf,
 }
@@ -55,7 +58,14 @@ impl SealingKey {
         })?;
         let key = UnboundKey::new(&AES_256_GCM, &bytes).map_err(|_| KeyError::Damaged { path: path.clone() })?;
         let fingerprint = hex(&blake3::derive_key(FINGERPRINT_CONTEXT, &bytes)[..16]);
-        Ok(Self { key: LessSafeKey::new(key), fingerprint, path })
+        let addresses = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &blake3::derive_key(ADDRESS_CONTEXT, &bytes));
+        Ok(Self { key: LessSafeKey::new(key), addresses, fingerprint, path })
+    }
+
+    /// What signs addresses that are a right of their own; derived, so that a signature says nothing of the key of secrets.
+    #[must_use]
+    pub fn addresses(&self) -> &ring::hmac::Key {
+        &self.addresses
     }
 
     /// Tells this key from others, without giving it away.

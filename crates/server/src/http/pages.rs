@@ -16,12 +16,14 @@ use tower_service::Service;
 use web::{Action, Ask, Document, Source};
 
 use super::call::parse_query;
-use super::{App, answer, problem};
+use super::{App, answer, encoding, isolated, problem};
 
 /// The cookie that holds a token.
 const COOKIE: &str = "ropewalk";
 /// How long a browser keeps it, in seconds.
 const COOKIE_SECONDS: u64 = 30 * 24 * 3600;
+/// How long it keeps what was chosen to be seen, in seconds.
+const KEPT_SECONDS: u64 = 365 * 24 * 3600;
 /// The largest form in bytes.
 const FORM_BYTES_MAX: usize = 256 * 1024;
 /// The largest answer of the API that a page is made of, in bytes.
@@ -79,7 +81,13 @@ pub async fn answer(app: Arc<App>, api: Router, request: Request) -> Response<Bo
         && first == "assets"
         && is_get
     {
-        return asset(edition, name);
+        return asset(edition, name, &parts.headers);
+    }
+    if let [first, address, path @ ..] = segments.as_slice()
+        && first == isolated::PREFIX
+        && is_get
+    {
+        return isolated::file(app, address, path, &parts.headers).await;
     }
     // Programs that miss a path of the API hear so in its own words.
     let takes_pages =
@@ -93,28 +101,67 @@ pub async fn answer(app: Arc<App>, api: Router, request: Request) -> Response<Bo
         if !is_own(&parts.headers) {
             let refusal = Problem::new(ProblemKind::Forbidden, "this form was not sent by a page of this server")
                 .help("open the page here and send it again; programs use the API");
-            return page(&web::screens::refusal::show(&refusal));
+            return page(&web::screens::refusal::show(&refusal), &parts.headers);
         }
         let Ok(body) = axum::body::to_bytes(body, FORM_BYTES_MAX).await else {
-            return page(&web::screens::refusal::show(&Problem::new(ProblemKind::TooLarge, "")));
+            let refusal = Problem::new(ProblemKind::TooLarge, "");
+            return page(&web::screens::refusal::show(&refusal), &parts.headers);
         };
         let form = std::str::from_utf8(&body).ok().and_then(|text| parse_query(text).ok()).unwrap_or_default();
         return sent(&app, api, &parts, &segments, form.into_iter().collect()).await;
     }
+    shown(&app, api, &parts, segments).await
+}
+
+/// A page is looked at.
+async fn shown(
+    app: &Arc<App>,
+    api: Router,
+    parts: &axum::http::request::Parts,
+    segments: Vec<String>,
+) -> Response<Body> {
     let query = parse_query(parts.uri.query().unwrap_or_default()).unwrap_or_default();
-    let ask =
-        Ask { path: segments, query: query.into_iter().collect(), now: app.now(), address: address(&parts.headers) };
-    let source = source(api, &parts);
+    let ask = Ask {
+        path: segments,
+        query: query.into_iter().collect(),
+        kept: kept(&parts.headers),
+        now: app.now(),
+        address: address(&parts.headers),
+    };
+    let source = source(api, parts);
     match web::show(&source, &ask).await {
-        Ok(document) => page(&document),
+        Ok(document) => keeping(page(&document, &parts.headers), &ask),
         // Whoever is nobody becomes somebody first, then comes back here.
         Err(problem) if problem.status == ProblemKind::Unauthorized.status() => {
             let to = parts.uri.path_and_query().map_or("/", |to| to.as_str());
             let refused = if token_of(&parts.headers).is_some() { problem.detail.as_str() } else { "" };
             see_other(&format!("/sign-in?to={}&refused={}", web::paths::encoded(to), web::paths::encoded(refused)))
         }
-        Err(problem) => page(&web::screens::refusal::show(&problem)),
+        Err(problem) => page(&web::screens::refusal::show(&problem), &parts.headers),
     }
+}
+
+/// What the reader chose on pages before.
+fn kept(headers: &HeaderMap) -> BTreeMap<String, String> {
+    let find = |name: &str| cookie(headers, &format!("{COOKIE}-{name}")).filter(|value| is_word(value));
+    web::KEPT.iter().filter_map(|name| Some(((*name).to_owned(), find(name)?.to_owned()))).collect()
+}
+
+/// Whether it may be one of the pages' own words, which is all that is kept.
+fn is_word(text: &str) -> bool {
+    !text.is_empty() && text.len() <= web::KEPT_BYTES_MAX && text.bytes().all(|byte| byte.is_ascii_lowercase())
+}
+
+/// Keeps what the reader chose with this request for the pages to come.
+fn keeping(mut response: Response<Body>, ask: &Ask) -> Response<Body> {
+    for name in web::KEPT {
+        let Some(value) = ask.query.get(name).filter(|value| is_word(value)) else { continue };
+        let cookie = format!("{COOKIE}-{name}={value}; Path=/; Max-Age={KEPT_SECONDS}; SameSite=Lax");
+        if let Ok(cookie) = HeaderValue::from_str(&cookie) {
+            response.headers_mut().append(header::SET_COOKIE, cookie);
+        }
+    }
+    response
 }
 
 /// A form was sent.
@@ -134,7 +181,7 @@ async fn sent(
     let body = serde_json::to_vec(&action.body).unwrap_or_default();
     match source(api, parts).call(Method::POST, &action.path, Some(body)).await {
         Ok(answered) => see_other(&action.next_after(&answered)),
-        Err(problem) => page(&web::screens::refusal::show(&problem)),
+        Err(problem) => page(&web::screens::refusal::show(&problem), &parts.headers),
     }
 }
 
@@ -157,9 +204,14 @@ async fn sign_in(app: &Arc<App>, headers: &HeaderMap, form: &BTreeMap<String, St
 
 /// The token that a browser's cookie holds.
 pub fn token_of(headers: &HeaderMap) -> Option<&str> {
+    cookie(headers, COOKIE)
+}
+
+/// The value of a cookie; `None` if it is absent or empty.
+fn cookie<'h>(headers: &'h HeaderMap, wanted: &str) -> Option<&'h str> {
     let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let mut pairs = cookies.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(name, _)| *name == COOKIE).map(|(_, token)| token).filter(|token| !token.is_empty())
+    pairs.find(|(name, _)| *name == wanted).map(|(_, value)| value).filter(|value| !value.is_empty())
 }
 
 fn source(router: Router, parts: &axum::http::request::Parts) -> Api {
@@ -210,9 +262,10 @@ fn see_other(to: &str) -> Response<Body> {
     guarded(response)
 }
 
-fn page(document: &Document) -> Response<Body> {
+fn page(document: &Document, headers: &HeaderMap) -> Response<Body> {
     let status = StatusCode::from_u16(document.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    guarded(answer::with(status, web::page::HTML, Body::from(document.text.clone())))
+    let response = guarded(answer::with(status, web::page::HTML, Body::empty()));
+    encoding::packed(headers, response, document.text.as_bytes())
 }
 
 /// With what keeps a page from being more than it is.
@@ -229,12 +282,12 @@ fn guarded(mut response: Response<Body>) -> Response<Body> {
     response
 }
 
-fn asset(edition: &str, name: &str) -> Response<Body> {
+fn asset(edition: &str, name: &str, headers: &HeaderMap) -> Response<Body> {
     let Some(asset) = web::assets::find(edition, name) else { return nowhere() };
-    let mut response = guarded(answer::with(StatusCode::OK, asset.media, Body::from(asset.text)));
+    let mut response = guarded(answer::with(StatusCode::OK, asset.media, Body::empty()));
     let forever = HeaderValue::from_static("public, max-age=31536000, immutable");
     response.headers_mut().insert(header::CACHE_CONTROL, forever);
-    response
+    encoding::packed(headers, response, asset.text.as_bytes())
 }
 
 /// There is nothing at this path.

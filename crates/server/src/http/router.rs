@@ -19,7 +19,8 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use super::answer::Answered;
 use super::call::{Call, parse_query};
 use super::{
-    App, admission, blobs, build, cache, control, idempotency, job, log, pages, pool, problem, project, site, stream,
+    App, admission, blobs, build, cache, control, idempotency, isolated, job, log, pages, pool, problem, project, site,
+    stream,
 };
 use super::{token, visit, worker, worker_view};
 
@@ -88,6 +89,7 @@ handlers! {
         "test_list" => job::tests,
         "artifact_list" => job::artifacts,
         "artifact_get" => job::artifact,
+        "artifact_files" => isolated::list,
         "gate_list" => job::gates,
         "gate_answer" => control::answer_gate,
         "pool_list" => pool::list,

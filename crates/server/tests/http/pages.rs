@@ -22,6 +22,7 @@ struct Page {
     cookie: String,
     text: String,
     policy: String,
+    encoding: String,
 }
 
 impl Browser {
@@ -37,8 +38,8 @@ impl Browser {
         let header =
             |name: &str| answer.headers().get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default();
         let (status, to, cookie) = (answer.status().as_u16(), header("location"), header("set-cookie"));
-        let policy = header("content-security-policy");
-        Page { status, to, cookie, policy, text: answer.text().await.unwrap() }
+        let (policy, encoding) = (header("content-security-policy"), header("content-encoding"));
+        Page { status, to, cookie, policy, encoding, text: answer.text().await.unwrap() }
     }
 
     async fn get(&self, path: &str) -> Page {
@@ -166,13 +167,24 @@ async fn no_text_from_outside_is_taken_for_html() {
     let start = worker.start().await;
     let line = format!("{HOSTILE}\n\u{1b}]8;;javascript:alert(1)\u{7}link\u{1b}]8;;\u{7}\n");
     worker.say(&served.site, &[log_section(&start.spec, 0, 0, line.as_bytes(), None)]).await;
-    worker.end(&served.site, &start.spec, Outcome::Failed(graph::Failure::Step { step: 0, exit: 1 })).await;
+    let failed = Outcome::Failed(graph::Failure::Step { step: 0, exit: 1 });
+    let report = graph::AttemptReport {
+        summary: format!("# {HOSTILE}\n\n[link](javascript:alert(1)) ![picture](x.png)\n\n{HOSTILE}"),
+        notes: vec![HOSTILE.to_owned()],
+        ..super::site::report(failed, HOSTILE)
+    };
+    worker.report(&served.site, &start.spec, report).await;
     let browser = Browser::new(&served, &served.token(&[Verb::Admin], None, None));
     for path in [
         "/",
         "/builds",
         "/projects/sails",
         "/builds/1",
+        "/builds/1?view=graph",
+        "/builds/1?view=table&q=%22%3E%3Cimg%20src=x",
+        "/builds/1?view=time&by=state&sort=took",
+        "/builds/1?family=%3Cimg%20src=x&unfold=%3Cimg%20src=x",
+        "/builds/1/jobs/hello/attempts",
         "/builds/1/jobs/hello",
         "/builds/1/jobs/hello?q=%3Cimg",
         "/queue",
@@ -183,5 +195,118 @@ async fn no_text_from_outside_is_taken_for_html() {
     }
     let page = browser.get("/builds/1/jobs/hello").await;
     assert!(page.text.contains("&lt;img src=x onerror=alert(1)&gt;&quot;'&amp;"), "{}", page.text);
+    served.end().await;
+}
+
+/// How many bytes a page and all that it loads are on the wire for a browser that takes zstd.
+async fn wire_bytes(browser: &Browser, path: &str) -> usize {
+    let request = |path: &str| {
+        let request = browser.http.get(format!("{}{path}", browser.address)).header("cookie", &browser.cookie);
+        request.header("accept", "text/html").header("accept-encoding", "gzip, br, zstd")
+    };
+    let page = request(path).send().await.unwrap();
+    assert_eq!(page.headers()["content-encoding"], "zstd");
+    let mut bytes = page.bytes().await.unwrap().len();
+    for asset in &web::assets::ASSETS {
+        bytes += request(&web::assets::path(asset.name)).send().await.unwrap().bytes().await.unwrap().len();
+    }
+    bytes
+}
+
+#[tokio::test]
+async fn five_thousand_jobs_fit_a_first_load() {
+    // The first load of a build's page, assets included.
+    const WIRE_BYTES_MAX: usize = 100_000;
+    let served = Served::new().await;
+    let admin = served.admin();
+    let browser = Browser::new(&served, &served.token(&[Verb::Admin], None, None));
+    let mut pipeline = "jobs:\n".to_owned();
+    for n in 0..5_000 {
+        let needs = if n < 100 { String::new() } else { format!("needs: check-crate-number-{}, ", n % 100) };
+        pipeline.push_str(&format!("  check-crate-number-{n}: {{ {needs}run: cargo test -p crate-{n} }}\n"));
+    }
+    let build = asked(&served, &admin, &pipeline).await;
+    while admin.build_get(build).await.unwrap().jobs < 5_000 {
+        tokio::task::yield_now().await;
+    }
+    for path in ["/builds/1", "/builds/1?view=table", "/builds/1?view=time", "/builds/1?by=state", "/builds/1?q=number-49"] {
+        let bytes = wire_bytes(&browser, path).await;
+        println!("{path}: {bytes} bytes");
+        assert!(bytes <= WIRE_BYTES_MAX, "{path}: {bytes} bytes");
+    }
+    let page = browser.get("/builds/1?view=graph").await;
+    assert!(page.text.contains("100 waiting") && page.text.contains("4900 waiting"), "the drawing is folded");
+    let page = browser.get("/builds/1?q=NUMBER-4321").await;
+    assert!(page.text.contains("1 job") && page.text.contains("check-crate-number-4321"), "{}", page.text);
+    served.end().await;
+}
+
+#[tokio::test]
+async fn what_is_chosen_to_be_seen_is_kept() {
+    let served = Served::new().await;
+    let admin = served.admin();
+    asked(&served, &admin, ONE).await;
+    let mut browser = Browser::new(&served, &served.token(&[Verb::Admin], None, None));
+    let page = browser.get("/builds/1?view=time&by=evil;x").await;
+    assert_eq!(page.cookie, "ropewalk-view=time; Path=/; Max-Age=31536000; SameSite=Lax");
+    browser.cookie.push_str("; ropewalk-view=time; ropewalk-by=state");
+    let page = browser.get("/builds/1").await;
+    assert!(page.text.contains("id=\"view-time\" href=\"/builds/1?view=time\" aria-current=\"true\""), "{}", page.text);
+    assert!(page.text.contains("id=\"order-state\" href=\"/builds/1?by=state\" aria-current=\"true\""), "{}", page.text);
+    // What the browser does not take is not packed.
+    assert_eq!(page.encoding, "");
+    served.end().await;
+}
+
+#[tokio::test]
+async fn files_of_artifacts_are_given_without_rights_and_without_an_origin() {
+    let served = Served::new().await;
+    let admin = served.admin();
+    let mut worker = Worker::join(&served.site, "w", []).await;
+    asked(&served, &admin, ONE).await;
+    let start = worker.start().await;
+    let mut archive = tar::Builder::new(Vec::new());
+    for (path, content) in [("report/index.html", "<script>1</script>"), ("report/a b.txt", "0123456789"), ("empty", "")] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        archive.append_data(&mut header, path, content.as_bytes()).unwrap();
+    }
+    let digest = served.site.server().blobs.put(&archive.into_inner().unwrap()).unwrap();
+    let artifact = graph::Artifact { digest, files: 3, bytes: 28 };
+    let report = graph::AttemptReport {
+        artifacts: [("report".to_owned(), artifact)].into(),
+        ..super::site::report(Outcome::passed(), "make")
+    };
+    worker.report(&served.site, &start.spec, report).await;
+    let reader = Browser::new(&served, &served.token(&[Verb::Read], None, None));
+    let page = reader.get(&format!("/builds/1/artifacts/{digest}")).await;
+    assert!(page.text.contains("sandbox=\"allow-scripts\"") && !page.text.contains("allow-same-origin"), "{}", page.text);
+    let view = page.text.split('"').find(|text| text.starts_with("/artifacts/")).unwrap();
+    let view = view.strip_suffix("/report/index.html").unwrap().to_owned();
+    // Whoever knows the address may look, for that is all it is good for.
+    let nobody = Browser::new(&served, "");
+    let page = nobody.get(&format!("{view}/report/index.html")).await;
+    assert_eq!((page.status, page.text.as_str()), (200, "<script>1</script>"));
+    assert!(page.policy.starts_with("sandbox allow-scripts; default-src 'self'"), "{}", page.policy);
+    for (path, status, text) in [
+        ("/report", 200, "<script>1</script>"),
+        ("/report/a%20b.txt", 200, "0123456789"),
+        ("/empty", 200, ""),
+        ("/report/none", 404, "there is no file"),
+        ("/..%2Freport/index.html", 404, "there is no file"),
+    ] {
+        let page = nobody.get(&format!("{view}{path}")).await;
+        assert!(page.status == status && page.text.contains(text), "{path}: {} {}", page.status, page.text);
+        assert!(page.policy.starts_with("sandbox"), "{path}: {}", page.policy);
+    }
+    let part = nobody.http.get(format!("{}{view}/report/a%20b.txt", nobody.address)).header("range", "bytes=2-4");
+    assert_eq!(part.send().await.unwrap().text().await.unwrap(), "234");
+    // Not for another build, artifact or time, and never without the signature.
+    for forged in [view.replacen("/artifacts/1-", "/artifacts/2-", 1), view[..view.len() - 2].to_owned(), "/artifacts/1".to_owned()] {
+        assert_eq!(nobody.get(&format!("{forged}/report/index.html")).await.status, 403, "{forged}");
+    }
+    // The list of files, which says the address, is for those who may read the build.
+    let answer = nobody.http.get(format!("{}/api/v1/builds/1/artifacts/{digest}/files", nobody.address));
+    assert_eq!(answer.send().await.unwrap().status().as_u16(), 401);
     served.end().await;
 }

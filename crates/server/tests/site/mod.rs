@@ -283,7 +283,12 @@ impl Worker {
 
     /// Says how an attempt ended.
     pub async fn end(&self, site: &Site, spec: &AttemptSpec, outcome: Outcome) -> Taken {
-        let report = Box::new(report(outcome, "echo hello"));
+        self.report(site, spec, report(outcome, "echo hello")).await
+    }
+
+    /// Says all of how an attempt ended.
+    pub async fn report(&self, site: &Site, spec: &AttemptSpec, report: AttemptReport) -> Taken {
+        let report = Box::new(report);
         self.say(site, &[said(&FromWorker::Finished { lease: spec.lease, report })]).await
     }
 }

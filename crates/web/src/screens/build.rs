@@ -1,32 +1,51 @@
-//! One build: what failed and why, what asks for a person, every job with its time, tests and artifacts.
+//! One build: what failed and why, what asks for a person, every job as a tree and as a drawing, a table or a waterfall, and what
+//! came out: summaries, tests, artifacts.
+//!
+//! Whatever the size of a build, each part lists a bounded number of rows ([`jobs::ROWS_MAX`], [`graph::NODES_DRAWN`]) and leads to the rest.
+
+mod graph;
+mod jobs;
+mod table;
+mod tree;
+mod waterfall;
 
 use std::collections::BTreeMap;
 
+use ::graph::Hole;
 use api::build::{Build, Diagnostic, SeverityWord, VerdictWord};
 use api::job::{Artifact, Attempt, Field, FieldKind, Gate, Job, JobState, Test, Waiting};
 use api::page::Page;
 use api::problem::Problem;
 use maud::{Markup, html};
+use serde::Deserialize;
 
+use self::jobs::{Choice, Unit, View};
+use super::log;
 use super::projects::name;
-use super::{log, waterfall};
+use crate::markdown::{self, Extent};
 use crate::page::{Crumb, Document, Head, document};
 use crate::words::{self, Standing};
 use crate::{Ask, Source, paths, read, read_all};
 
-/// The most jobs that are listed.
+/// The most jobs of a build that its page knows.
 pub const JOBS_MAX: usize = 20_000;
-/// Of how many jobs that failed the end of the log is shown, and of how many that wait the reason.
+/// Of how many jobs that failed the end of the log is shown, how many more are named, and of how many that wait the reason is asked.
 const FAILURES: usize = 3;
+const FAILURES_NAMED: usize = 20;
 const WAITING: usize = 20;
 /// How many failed tests are shown.
 const TESTS: u32 = 50;
-/// The fewest legs that are folded into one row.
-const LEGS_FOLDED: usize = 4;
+/// The most jobs of a build whose attempts are read with their reports: of a larger one, summaries stand on the pages of its jobs.
+const REPORTS_JOBS_MAX: usize = 300;
+/// The most summaries that are shown.
+const SUMMARIES_MAX: usize = 20;
+/// The most artifacts that are listed.
+const ARTIFACTS_MAX: usize = 100;
 
 /// What the page shows.
-struct View {
+struct Shown {
     build: Build,
+    /// In the order of the pipeline.
     jobs: Vec<Job>,
     has_more_jobs: bool,
     gates: Vec<Gate>,
@@ -35,6 +54,11 @@ struct View {
     artifacts: Vec<Artifact>,
     failures: Vec<Failure>,
     waiting: BTreeMap<String, Waiting>,
+    /// With reports if the build is small; none if it is large and nobody looks at times.
+    attempts: Vec<Attempt>,
+    holes: Vec<Hole>,
+    /// Only if times are looked at.
+    before: waterfall::Before,
 }
 
 /// A job that failed, with the end of what it printed.
@@ -44,34 +68,59 @@ struct Failure {
     excerpt: Markup,
 }
 
+/// Of a graph, what is not known yet.
+#[derive(Deserialize)]
+struct Holes {
+    #[serde(default)]
+    holes: Vec<Hole>,
+}
+
 /// Writes the page.
 pub(crate) async fn show(source: &impl Source, ask: &Ask, build: &str) -> Result<Document, Problem> {
-    let view = View::read(source, build).await?;
-    let Build { id, project, .. } = &view.build;
+    let path = format!("/api/v1/builds/{}", paths::encoded(build));
+    let build: Build = read(source, &path).await?;
+    let choice = Choice::of(ask, paths::build(build.id));
+    let mut shown = Shown::read(source, &path, build).await?;
+    let drawn = {
+        let units = jobs::units(&shown.jobs);
+        let default = if graph::is_worth_it(&units, &shown.holes) { View::Graph } else { View::Table };
+        choice.view.unwrap_or(default)
+    };
+    shown.read_times(source, &path, drawn).await?;
+    let units = jobs::units(&shown.jobs);
+    let Build { id, project, .. } = &shown.build;
     let main = html! {
-        (header(&view, ask))
-        div.live #live-failures data-live { (diagnostics(&view)) (gates(&view, ask)) (failures(&view)) }
-        section aria-labelledby="jobs-title" {
-            h2 #jobs-title { "Jobs" }
-            div #jobs data-live { (jobs(&view, ask)) }
+        (header(&shown, ask))
+        div.build-page {
+            (tree::show(&shown.build, &shown.jobs, &units, &choice, ask))
+            div.build-main {
+                div.live #live-failures data-live { (diagnostics(&shown)) (gates(&shown, ask)) (failures(&shown, &choice)) }
+                section.drawn aria-labelledby="jobs-title" {
+                    h2.unseen #jobs-title { "Jobs" }
+                    nav.views #views data-live aria-label="How the jobs are shown" { @for view in View::ALL {
+                        a data-in-page id=(format!("view-{}", view.word())) href=(choice.link(&[("view", view.word())])) aria-current=[(view == drawn).then_some("true")] { (view.title()) }
+                    } }
+                    div.canvas #canvas tabindex="0" role="region" aria-label="Jobs" { div #jobs data-live { (drawing(&shown, &units, &choice, drawn, ask)) } }
+                }
+                div #results data-live { (summaries(&shown)) (tests(&shown)) (artifacts(&shown)) }
+            }
         }
-        div #results data-live { (tests(&view)) (artifacts(&view)) }
     };
     let mut crumbs = Vec::new();
     if !project.is_empty() {
         crumbs.push(Crumb::new(project, paths::project(project)));
     }
-    crumbs.push(Crumb::new(name(&view.build), paths::build(id)));
-    let stream = (view.build.verdict == VerdictWord::Running).then(|| format!("/api/v1/builds/{id}/stream?logs=false"));
-    let title = format!("{} {}: {}", project, name(&view.build), view.build.verdict.word());
+    crumbs.push(Crumb::new(name(&shown.build), paths::build(id)));
+    let stream =
+        (shown.build.verdict == VerdictWord::Running).then(|| format!("/api/v1/builds/{id}/stream?logs=false"));
+    let title = format!("{} {}: {}", project, name(&shown.build), shown.build.verdict.word());
     Ok(document(&Head { title: title.trim(), crumbs, stream }, &main))
 }
 
-impl View {
-    async fn read(source: &impl Source, build: &str) -> Result<Self, Problem> {
-        let path = format!("/api/v1/builds/{}", paths::encoded(build));
-        let build: Build = read(source, &path).await?;
-        let (jobs, has_more_jobs) = read_all::<Job>(source, &format!("{path}/jobs"), JOBS_MAX).await?;
+impl Shown {
+    async fn read(source: &impl Source, path: &str, build: Build) -> Result<Self, Problem> {
+        let (mut jobs, has_more_jobs) = read_all::<Job>(source, &format!("{path}/jobs"), JOBS_MAX).await?;
+        jobs.sort_by(|left, right| (left.order, &left.name).cmp(&(right.order, &right.name)));
         let gates = match build.open_gates {
             0 => Vec::new(),
             _ => read::<Page<Gate>>(source, &format!("{path}/gates")).await?.items,
@@ -83,17 +132,69 @@ impl View {
         let tests = read(source, &format!("{path}/tests?outcome=failed&limit={TESTS}")).await?;
         let artifacts = read::<Page<Artifact>>(source, &format!("{path}/artifacts")).await?.items;
         let mut failures = Vec::new();
-        for job in jobs.iter().filter(|job| Standing::of_job(job) == Standing::Failed) {
+        let failed = jobs.iter().filter(|job| Standing::of_job(job) == Standing::Failed);
+        for job in failed.take(FAILURES + FAILURES_NAMED) {
             let excerpt_of = if failures.len() < FAILURES { job.attempt } else { None };
-            failures.push(Failure::read(source, &path, job.clone(), excerpt_of).await?);
+            failures.push(Failure::read(source, path, job.clone(), excerpt_of).await?);
         }
+        let is_running = build.verdict == VerdictWord::Running;
         let mut waiting = BTreeMap::new();
-        let waits = |job: &&Job| job.state == JobState::Waiting && build.verdict == VerdictWord::Running;
-        for job in jobs.iter().filter(waits).take(WAITING) {
+        for job in jobs.iter().filter(|job| is_running && job.state == JobState::Waiting).take(WAITING) {
             let why = read(source, &format!("{}/why", paths::api_job(build.id, &job.name))).await?;
             waiting.insert(job.name.clone(), why);
         }
-        Ok(Self { build, jobs, has_more_jobs, gates, diagnostics, tests, artifacts, failures, waiting })
+        let holes = match is_running {
+            true => read::<Holes>(source, &format!("{path}/graph")).await?.holes,
+            false => Vec::new(),
+        };
+        let attempts = match jobs.len() <= REPORTS_JOBS_MAX {
+            true => read_all(source, &format!("{path}/attempts?reports=true"), JOBS_MAX).await?.0,
+            false => Vec::new(),
+        };
+        let before = waterfall::Before::default();
+        Ok(Self {
+            build,
+            jobs,
+            has_more_jobs,
+            gates,
+            diagnostics,
+            tests,
+            artifacts,
+            failures,
+            waiting,
+            attempts,
+            holes,
+            before,
+        })
+    }
+
+    /// What only the waterfall needs: attempts of a large build, and the build before of the same pipeline and branch.
+    async fn read_times(&mut self, source: &impl Source, path: &str, view: View) -> Result<(), Problem> {
+        if view != View::Time {
+            return Ok(());
+        }
+        if self.attempts.is_empty() {
+            self.attempts = read_all(source, &format!("{path}/attempts"), JOBS_MAX).await?.0;
+        }
+        let Build { id, project, pipeline, event, .. } = &self.build;
+        let (project, pipeline) = (paths::encoded(project), paths::encoded(pipeline));
+        let branch = paths::encoded(event.branch.as_deref().unwrap_or_default());
+        let mut same = format!("/api/v1/builds?pipeline={pipeline}&before={id}&limit=1");
+        for (name, value) in [("project", project), ("branch", branch)] {
+            if !value.is_empty() {
+                same.push_str(&format!("&{name}={value}"));
+            }
+        }
+        let Some(before) = read::<Page<Build>>(source, &same).await?.items.into_iter().next() else { return Ok(()) };
+        let jobs = read_all::<Job>(source, &format!("/api/v1/builds/{}/jobs", before.id), JOBS_MAX).await?.0;
+        let since = |at: api::time::Time| at.0.ms_since(before.created.0);
+        let span = |job: &Job| Some((job.name.clone(), (since(job.started?), since(job.finished?))));
+        self.before = waterfall::Before {
+            build: before.id.0,
+            name: name(&before),
+            spans: jobs.iter().filter_map(span).collect(),
+        };
+        Ok(())
     }
 }
 
@@ -114,47 +215,68 @@ impl Failure {
     }
 }
 
-fn header(view: &View, ask: &Ask) -> Markup {
-    let build = &view.build;
+fn header(shown: &Shown, ask: &Ask) -> Markup {
+    let build = &shown.build;
     let standing = Standing::of_build(build.verdict, build.open_gates);
     let event = &build.event;
-    let path = paths::build(build.id);
+    let title = words::first_line(&event.message);
+    let rest = event.message.strip_prefix(title.as_str()).unwrap_or(&event.message).trim();
     html! {
         header.build #build-header data-live {
-            h1 { (standing.mark()) " " (if event.message.is_empty() { name(build) } else { words::first_line(&event.message) }) }
+            h1 { (standing.mark()) " " (if event.message.is_empty() { name(build) } else { title }) }
+            @if !rest.is_empty() { details #message { summary.quiet { "The whole message" } pre { (event.message) } } }
             p.verdict class=(standing.word()) { @if standing == Standing::Asking { "waits for an answer" } @else if let Some(because) = &build.because { (build.verdict.word()) " because of " a href=(paths::job(build.id, because)) { (because) } } @else { (build.text) } }
-            dl.facts {
-                div { dt { "What happened" } dd { (words::happening(event)) @if !event.actor.is_empty() { " by " (event.actor) } } }
-                @if let Some(commit) = &event.commit { div { dt { "Commit" } dd { code title=(commit) { (commit.get(..12).unwrap_or(commit)) } @if event.local_changes { " + local changes" } } } }
-                div { dt { "Asked for" } dd { (words::ago(build.created, ask.now)) } }
-                @if let Some(ms) = words::took(build.started, build.finished, ask.now) {
-                    div { dt { @if build.finished.is_some() { "Took" } @else { "Running for" } } dd { (words::span(ms)) } }
-                }
-                div { dt { "Jobs" } dd { (tally(view)) } }
-                @if let Some(of) = build.retry_of { div { dt { "Again" } dd { a href=(paths::build(of)) { "build " (of) } } } }
+            (facts(shown, ask))
+            (actions(shown))
+        }
+    }
+}
+
+fn facts(shown: &Shown, ask: &Ask) -> Markup {
+    let build = &shown.build;
+    let event = &build.event;
+    html! {
+        dl.facts {
+            div { dt { "What happened" } dd { (words::happening(event)) @if event.trust == api::event::TrustWord::Untrusted { " " span.tag title="no secrets, no shared caches" { "untrusted" } } } }
+            @if !event.actor.is_empty() { div { dt { "By" } dd { (event.actor) } } }
+            @if let Some(branch) = event.branch.as_ref().filter(|_| event.pull_request.is_some()) { div { dt { "Branch" } dd { (branch) } } }
+            @if let Some(commit) = &event.commit { div { dt { "Commit" } dd { code title=(commit) { (commit.get(..12).unwrap_or(commit)) } @if event.local_changes { " + local changes" } } } }
+            @if !build.name.is_empty() { div { dt { "Pipeline" } dd { (build.name) } } }
+            div { dt { "Asked for" } dd { (words::ago(build.created, ask.now)) @if build.client != event.actor && !build.client.is_empty() { " by " (build.client) } } }
+            @if let Some(ms) = words::took(build.started, build.finished, ask.now) {
+                div { dt { @if build.finished.is_some() { "Took" } @else { "Running for" } } dd data-since=[build.started.filter(|_| build.finished.is_none())] { (words::span(ms)) } }
             }
-            div.actions {
-                @if build.verdict == VerdictWord::Running {
-                    form method="post" action=(format!("{path}/cancel")) { button { "Cancel" } }
-                }
-                @if view.jobs.iter().any(|job| matches!(Standing::of_job(job), Standing::Failed | Standing::Canceled)) {
-                    form method="post" action=(format!("{path}/retry")) { button.main name="what" value="failed" { "Retry what failed" } }
-                }
-                form method="post" action=(format!("{path}/rebuild")) { button { "Build again" } }
-            }
+            div { dt { "Jobs" } dd { (tally(shown)) } }
+            @if let Some(of) = build.retry_of { div { dt { "Again" } dd { a href=(paths::build(of)) { "build " (of) } } } }
+            @if let Some(by) = &build.canceled_by { div { dt { "Canceled by" } dd { (by) } } }
+        }
+    }
+}
+
+fn actions(shown: &Shown) -> Markup {
+    let path = paths::build(shown.build.id);
+    let is_running = shown.build.verdict == VerdictWord::Running;
+    let has_failed =
+        shown.jobs.iter().any(|job| matches!(Standing::of_job(job), Standing::Failed | Standing::Canceled));
+    html! {
+        div.actions {
+            @if has_failed { form method="post" action=(format!("{path}/retry")) { button.main name="what" value="failed" { "Retry what failed" } } }
+            @if !is_running && !shown.jobs.is_empty() { form method="post" action=(format!("{path}/retry")) { button name="what" value="all" { "Retry all" } } }
+            @if is_running { form method="post" action=(format!("{path}/cancel")) { button { "Cancel" } } }
+            form method="post" action=(format!("{path}/rebuild")) { button title="a new build of the same files" { "Build again" } }
         }
     }
 }
 
 /// How many jobs stand how, in words.
-fn tally(view: &View) -> String {
-    let counts = view.build.counts;
-    let running = view.jobs.iter().filter(|job| job.state == JobState::Running).count() as u64;
+fn tally(shown: &Shown) -> String {
+    let counts = shown.build.counts;
+    let running = shown.jobs.iter().filter(|job| job.state == JobState::Running).count() as u64;
     let ended = counts.passed + counts.failed + counts.canceled + counts.skipped;
     let parts = [
         (counts.failed, "failed"),
         (running, "running"),
-        (view.build.jobs.saturating_sub(ended + running), "waiting"),
+        (shown.build.jobs.saturating_sub(ended + running), "waiting"),
         (counts.canceled, "canceled"),
         (counts.passed, "passed"),
         (counts.skipped, "skipped"),
@@ -166,9 +288,24 @@ fn tally(view: &View) -> String {
     if said.is_empty() { "none yet".to_owned() } else { said.join(", ") }
 }
 
-fn diagnostics(view: &View) -> Markup {
+/// The jobs, as the reader chose to see them.
+fn drawing(shown: &Shown, units: &[Unit], choice: &Choice, view: View, ask: &Ask) -> Markup {
     html! {
-        @for found in &view.diagnostics {
+        @if shown.jobs.is_empty() { p.empty { @if shown.build.verdict == VerdictWord::Running { "The pipeline is being read." } @else { "It had no jobs." } } }
+        @else {
+            @match view {
+                View::Graph => (graph::show(units, &shown.holes, choice, ask)),
+                View::Table => (table::show(shown, choice, ask)),
+                View::Time => (waterfall::show(shown, units, choice, ask)),
+            }
+            @if shown.has_more_jobs { p.quiet { "Only the first " (JOBS_MAX) " jobs are listed." } }
+        }
+    }
+}
+
+fn diagnostics(shown: &Shown) -> Markup {
+    html! {
+        @for found in &shown.diagnostics {
             article.diagnostic class=(if found.severity == SeverityWord::Error { "failed" } else { "asking" }) {
                 p { strong { (found.message) } " " code.quiet { (found.code) } }
                 @if let Some(file) = &found.file {
@@ -180,9 +317,9 @@ fn diagnostics(view: &View) -> Markup {
     }
 }
 
-fn gates(view: &View, ask: &Ask) -> Markup {
+fn gates(shown: &Shown, ask: &Ask) -> Markup {
     html! {
-        @for gate in view.gates.iter().filter(|gate| gate.answered.is_none()) {
+        @for gate in shown.gates.iter().filter(|gate| gate.answered.is_none()) {
             article.gate.asking {
                 h2 { (gate.prompt) }
                 p.quiet { "The gate of " code { (gate.job) } ", open since " (words::ago(gate.opened, ask.now)) }
@@ -217,9 +354,11 @@ fn field_of_form(name: &str, field: &Field) -> Markup {
     }
 }
 
-fn failures(view: &View) -> Markup {
+fn failures(shown: &Shown, choice: &Choice) -> Markup {
+    let count = shown.jobs.iter().filter(|job| Standing::of_job(job) == Standing::Failed).count();
+    let (looked_into, named) = shown.failures.split_at(FAILURES.min(shown.failures.len()));
     html! {
-        @for (index, failure) in view.failures.iter().enumerate() {
+        @for (index, failure) in looked_into.iter().enumerate() {
             @let job = &failure.job;
             article.failure #(format!("failure-{index}")) {
                 h2 {
@@ -229,10 +368,14 @@ fn failures(view: &View) -> Markup {
                 @if let Some((step, name)) = &failure.step {
                     p.quiet { "Step " (step + 1) ": " code { (words::first_line(name)) } }
                     (failure.excerpt)
-                    p { a href=(format!("{}?step={step}", paths::job(job.build, &job.name))) { "The whole log" } }
+                    p { a href=(format!("{}?step={step}", paths::job(job.build, &job.name))) { "The whole log" } @if job.attempts > 1 { " · " a href=(paths::attempts(job.build, &job.name)) { (job.attempts) " tries side by side" } } }
                 }
             }
         }
+        @if !named.is_empty() {
+            ul.failures { @for Failure { job, .. } in named { li { (Standing::Failed.mark()) " " a href=(paths::job(job.build, &job.name)) { (title(job)) } @if let Some(cause) = &job.cause { " " span.quiet { (cause.text) } } } } }
+        }
+        @if count > shown.failures.len() { p { a data-in-page href=(choice.link(&[("state", "failed"), ("view", "table")])) { "All " (count) " that failed" } } }
     }
 }
 
@@ -241,77 +384,13 @@ pub(crate) fn title(job: &Job) -> &str {
     if job.title.is_empty() { &job.name } else { &job.title }
 }
 
-fn jobs(view: &View, ask: &Ask) -> Markup {
-    let build = &view.build;
-    let scale = waterfall::Scale::new(build.created.0, build.finished.map_or(ask.now, |at| at.0));
-    let ended = waterfall::ends(&view.jobs);
-    let critical = waterfall::critical(&view.jobs);
-    let row = |job: &Job| {
-        let standing = Standing::of_job(job);
-        let waiting = view.waiting.get(&job.name);
-        html! {
-            tr class=(standing.word()) #(format!("job-{}", job.name)) {
-                td { (standing.mark()) }
-                td {
-                    a.name href=(paths::job(job.build, &job.name)) { (title(job)) }
-                    @if let Some(from) = &job.reused { " " span.tag { "cached from " a href=(paths::build(from.build)) { "build " (from.build) } } }
-                    @if job.allow_failure { " " span.tag title="its failure does not fail the build" { "may fail" } }
-                    @if job.attempts > 1 { " " span.tag { "try " (job.attempts) } }
-                    @if let Some(cause) = &job.cause { span.why { (cause.text) } }
-                    @if let Some(waiting) = waiting { span.why { (waiting.text) } }
-                }
-                td.number { @if let Some(ms) = words::took(job.started, job.finished, ask.now) { (words::against_usual(ms, job.usual_ms)) } }
-                td.bar class=[critical.contains(job.name.as_str()).then_some("critical")] { (waterfall::bar(job, &ended, scale, ask.now)) }
-            }
-        }
-    };
+fn tests(shown: &Shown) -> Markup {
     html! {
-        @if view.jobs.is_empty() { p.empty { @if build.verdict == VerdictWord::Running { "The pipeline is being read." } @else { "It had no jobs." } } }
-        @else {
-            table.list.jobs {
-                thead { tr { th { span.unseen { "State" } } th { "Job" } th.number { "Took" } th { "When, from the request to the end" @if critical.len() > 1 { " " span.quiet { "(underlined: what decided how long it took)" } } } } }
-                @for family in families(&view.jobs) {
-                    @if family.len() < LEGS_FOLDED {
-                        tbody { @for job in family { (row(job)) } }
-                    } @else {
-                        @let worst = family.iter().map(Standing::of_job).min().unwrap_or(Standing::Waiting);
-                        @let of = family[0].name.split('/').next().unwrap_or_default();
-                        tbody.family { tr class=(worst.word()) { td { (worst.mark()) } td colspan="3" { strong { (of) } " " span.quiet { (family_tally(family)) } } } }
-                        @let (shown, folded): (Vec<&Job>, Vec<&Job>) = family.iter().partition(|job| !matches!(Standing::of_job(job), Standing::Passed | Standing::Skipped | Standing::Waiting));
-                        tbody.legs { @for job in shown { (row(job)) } }
-                        @if !folded.is_empty() {
-                            tbody { tr { td colspan="4" { details #(format!("legs-{of}")) { summary { (words::count(folded.len() as u64, "other leg", "other legs")) } table.list.jobs { tbody { @for job in folded { (row(job)) } } } } } } }
-                        }
-                    }
-                }
-            }
-            @if view.has_more_jobs { p.quiet { "Only the first " (JOBS_MAX) " jobs are listed." } }
-        }
-    }
-}
-
-/// Jobs in the order of the pipeline, legs of one matrix together.
-fn families(jobs: &[Job]) -> Vec<&[Job]> {
-    let head = |job: &Job| job.name.split('/').next().unwrap_or_default().to_owned();
-    jobs.chunk_by(|left, right| left.name.contains('/') && head(left) == head(right)).collect()
-}
-
-fn family_tally(family: &[Job]) -> String {
-    let mut counts: BTreeMap<Standing, u64> = BTreeMap::new();
-    for job in family {
-        *counts.entry(Standing::of_job(job)).or_default() += 1;
-    }
-    let said: Vec<String> = counts.iter().map(|(standing, n)| format!("{n} {}", standing.word())).collect();
-    said.join(", ")
-}
-
-fn tests(view: &View) -> Markup {
-    html! {
-        @if !view.tests.items.is_empty() {
+        @if !shown.tests.items.is_empty() {
             section aria-labelledby="tests-title" {
-                h2 #tests-title { "Tests that failed" @if view.tests.next.is_some() { " (the first " (TESTS) ")" } }
-                @for test in &view.tests.items {
-                    details.test open[view.tests.items.len() <= 3] {
+                h2 #tests-title { "Tests that failed" @if shown.tests.next.is_some() { " (the first " (TESTS) ")" } }
+                @for test in &shown.tests.items {
+                    details.test open[shown.tests.items.len() <= 3] {
                         summary { (Standing::of_test(test.outcome).mark()) " " code { @if !test.suite.is_empty() { (test.suite) " " } (test.name) } " " span.quiet { (test.job) " · " (words::span(test.duration_ms)) } }
                         @if !test.message.is_empty() { pre { (test.message) } }
                         @if !test.output.is_empty() { h3 { "What it printed" } pre { (test.output) } }
@@ -322,20 +401,48 @@ fn tests(view: &View) -> Markup {
     }
 }
 
-fn artifacts(view: &View) -> Markup {
-    let build = view.build.id;
+/// What steps wrote for people, in the order of the pipeline.
+fn summaries(shown: &Shown) -> Markup {
+    let of = |job: &Job| {
+        let attempt =
+            shown.attempts.iter().find(|attempt| Some(attempt.attempt) == job.attempt && attempt.job == job.name)?;
+        let report = attempt.ended.as_ref()?.report.as_ref()?;
+        (!report.summary.trim().is_empty() || !report.notes.is_empty()).then_some(report)
+    };
+    let said: Vec<_> = shown.jobs.iter().filter_map(|job| Some((job, of(job)?))).collect();
     html! {
-        @if !view.artifacts.is_empty() {
+        @for (job, report) in said.iter().take(SUMMARIES_MAX) {
+            section.summary aria-label=(format!("Summary of {}", title(job))) {
+                p.of { a href=(paths::job(job.build, &job.name)) { (title(job)) } }
+                @if !report.summary.trim().is_empty() {
+                    @let (text, extent) = markdown::rendered(&report.summary);
+                    div.markdown { (text) }
+                    @if extent == Extent::Cut { p.quiet { "It goes on: " a href=(paths::job(job.build, &job.name)) { "all of it" } } }
+                }
+                @for note in &report.notes { p.note { (note) } }
+            }
+        }
+        @if said.len() > SUMMARIES_MAX { p.quiet { "Only the first " (SUMMARIES_MAX) " of " (said.len()) " summaries are shown; each stands on its job's page." } }
+        @if shown.jobs.len() > REPORTS_JOBS_MAX { p.quiet { "Summaries of a build of more than " (REPORTS_JOBS_MAX) " jobs stand on the pages of its jobs." } }
+    }
+}
+
+fn artifacts(shown: &Shown) -> Markup {
+    let build = shown.build.id;
+    html! {
+        @if !shown.artifacts.is_empty() {
             section aria-labelledby="artifacts-title" {
                 h2 #artifacts-title { "Artifacts" }
-                table.list { tbody { @for artifact in &view.artifacts {
+                table.list.plain { tbody { @for artifact in shown.artifacts.iter().take(ARTIFACTS_MAX) {
                     tr {
-                        td { a.name href=(format!("/api/v1/builds/{build}/artifacts/{}", artifact.digest)) download=(format!("{}.tar", artifact.name)) { (artifact.name) } }
+                        td { a.name href=(paths::artifact(build, artifact.digest)) { (artifact.name) } }
                         td { a href=(paths::job(build, &artifact.job)) { (artifact.job) } }
                         td.number { (words::count(artifact.files, "file", "files")) ", " (words::bytes(artifact.bytes)) }
-                        td { code.quiet title="BLAKE3 of the archive" { (artifact.digest.to_string().get(..16).unwrap_or_default()) } }
+                        td.wide { code.quiet title="BLAKE3 of the archive" { (artifact.digest.to_string().get(..16).unwrap_or_default()) } }
+                        td { a href=(format!("/api/v1/builds/{build}/artifacts/{}", artifact.digest)) download=(format!("{}.tar", artifact.name)) { "Download" } }
                     }
                 } } }
+                @if shown.artifacts.len() > ARTIFACTS_MAX { p.quiet { "Only the first " (ARTIFACTS_MAX) " of " (shown.artifacts.len()) " are listed." } }
             }
         }
     }
@@ -343,8 +450,8 @@ fn artifacts(view: &View) -> Markup {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use ::graph::Timestamp;
     use api::time::Time;
-    use graph::Timestamp;
     use serde_json::json;
 
     use super::*;
@@ -362,12 +469,5 @@ pub(crate) mod tests {
             (job.started, job.finished) = (Some(at(started)), Some(at(finished)));
         }
         job
-    }
-
-    #[test]
-    fn legs_of_a_matrix_stand_together() {
-        let jobs: Vec<Job> = ["a", "b", "t/1", "t/2", "u/1", "c"].iter().map(|name| job(name, &[], None)).collect();
-        let sizes: Vec<usize> = families(&jobs).into_iter().map(<[Job]>::len).collect();
-        assert_eq!(sizes, [1, 1, 2, 1, 1]);
     }
 }

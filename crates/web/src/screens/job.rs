@@ -95,6 +95,7 @@ fn header(job: &Job, attempts: &[Attempt], shown: Option<u64>, ask: &Ask, own: &
                         @let standing = attempt.ended.as_ref().map_or(Standing::Running, |end| Standing::of_outcome(end.outcome));
                         a href=(format!("{own}?attempt={}", attempt.attempt)) aria-current=[(Some(u64::from(attempt.attempt)) == shown).then_some("true")] { (standing.mark()) " try " (attempt.try_number) }
                     }
+                    a href=(paths::attempts(job.build, &job.name)) { "Side by side" }
                 }
             }
             @if matches!(standing, Standing::Failed | Standing::Canceled) {
@@ -166,7 +167,7 @@ async fn shown(source: &impl Source, ask: &Ask, job: &Job, attempt: &Attempt, ow
                 @if let Some(report) = report {
                     @if !report.notes.is_empty() { h3 { "Remarks" } ul { @for note in &report.notes { li { (note) } } } }
                     @if !report.outputs.is_empty() { h3 { "Outputs" } dl { @for (name, value) in &report.outputs { dt { code { (name) } } dd { code { (value) } } } } }
-                    @if !report.summary.is_empty() { h3 { "Summary" } pre.summary { (report.summary) } }
+                    @if !report.summary.is_empty() { h3 { "Summary" } div.markdown { (crate::markdown::rendered(&report.summary).0) } }
                     p.quiet { "Peak memory " (words::bytes(report.usage.peak_memory_bytes)) ", processor " (words::span((report.usage.cpu_user_us + report.usage.cpu_system_us) / 1000)) }
                 }
             }

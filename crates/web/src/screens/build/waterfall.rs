@@ -1,0 +1,444 @@
+//! When the jobs of a build waited, were made ready and ran, which of them decided how long it took, and how the build before went.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use api::job::{Attempt, CacheFound, Job, JobState};
+use graph::Timestamp;
+use maud::{Markup, html};
+
+use super::jobs::{Choice, LEGS_MAX, ROWS_MAX, Unit};
+use super::{Shown, title, tree};
+use crate::words::{self, Standing};
+use crate::{Ask, paths};
+
+/// The width of a bar's drawing in its own units.
+const WIDTH: u64 = 1000;
+/// The parts of the axis.
+const MARKS: u64 = 4;
+/// Of how many jobs it is worked out what a cached result would save: those of the decisive path that ran longest.
+const SAVINGS_MAX: usize = 10;
+/// The least that is worth a word, in milliseconds.
+const SAVING_MIN_MS: u64 = 1_000;
+
+/// The build before of the same pipeline and branch.
+#[derive(Default)]
+pub(crate) struct Before {
+    pub build: u64,
+    pub name: String,
+    /// How long after the request each job began and ended, in milliseconds, by name.
+    pub spans: HashMap<String, (u64, u64)>,
+}
+
+/// The span of time that all bars of a build have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Scale {
+    from: Timestamp,
+    to: Timestamp,
+}
+
+impl Scale {
+    fn whole_ms(self) -> u64 {
+        self.to.ms_since(self.from).max(1)
+    }
+
+    fn place(self, at: Timestamp) -> u64 {
+        self.place_ms(at.ms_since(self.from))
+    }
+
+    fn place_ms(self, ms: u64) -> u64 {
+        (u128::from(ms) * u128::from(WIDTH) / u128::from(self.whole_ms())).min(u128::from(WIDTH)) as u64
+    }
+}
+
+/// What part of a job's time a segment is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// It could have begun and had no worker.
+    Waiting,
+    /// A worker had it and had not taken it up.
+    Starting,
+    /// Checkout, caches, environment: all before the first step.
+    Restoring,
+    /// Its steps.
+    Running(Standing),
+    /// Artifacts and caches: all after the last step.
+    Saving,
+}
+
+impl Part {
+    fn class(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Starting => "starting",
+            Self::Restoring => "restoring",
+            Self::Running(standing) => standing.word(),
+            Self::Saving => "saving",
+        }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Starting => "starting",
+            Self::Restoring => "restoring (checkout, caches, environment)",
+            Self::Running(_) => "running",
+            Self::Saving => "saving (artifacts, caches)",
+        }
+    }
+}
+
+/// One stretch of a bar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Segment {
+    part: Part,
+    from: Timestamp,
+    to: Timestamp,
+}
+
+/// When each job that has ended had.
+fn ends(jobs: &[Job]) -> HashMap<&str, Timestamp> {
+    jobs.iter().filter_map(|job| Some((job.name.as_str(), job.finished?.0))).collect()
+}
+
+/// When a job could begin: when the last of its needs had ended, else when the build was asked for. `None` if it cannot yet.
+fn ready(job: &Job, ended: &HashMap<&str, Timestamp>, created: Timestamp) -> Option<Timestamp> {
+    let mut at = created;
+    for need in &job.needs {
+        match ended.get(need.as_str()) {
+            Some(end) => at = at.max(*end),
+            // What has begun had all it needs: a need without an end was skipped, or is to come.
+            None if job.started.is_some() => {}
+            None => return None,
+        }
+    }
+    Some(at)
+}
+
+/// The jobs that decided when the build ended: from the one that ended last, each the need that ended last.
+fn critical(jobs: &[Job]) -> BTreeSet<&str> {
+    let by_name: HashMap<&str, &Job> = jobs.iter().map(|job| (job.name.as_str(), job)).collect();
+    let has_run = |job: &&Job| job.started.is_some() && job.finished.is_some();
+    let mut path = BTreeSet::new();
+    let mut next = jobs.iter().filter(has_run).max_by_key(|job| job.finished);
+    while let Some(job) = next {
+        // Needs have no circles; a document that has one ends the walk here.
+        if !path.insert(job.name.as_str()) {
+            break;
+        }
+        let needs = job.needs.iter().filter_map(|need| by_name.get(need.as_str()).copied());
+        next = needs.filter(has_run).max_by_key(|job| job.finished);
+    }
+    path
+}
+
+/// How much sooner the build would have ended, had a job's result been there already: its wait and its run fall away, all that stands
+/// behind it moves up, and every other wait stays as long as it was.
+fn savings<'j>(jobs: &'j [Job], critical: &BTreeSet<&str>, created: Timestamp) -> BTreeMap<&'j str, u64> {
+    let mut ran: Vec<&Job> = jobs.iter().filter(|job| job.started.is_some() && job.finished.is_some()).collect();
+    ran.sort_by_key(|job| job.started);
+    let ended = ends(jobs);
+    // After all it needs: how long each job waited and ran.
+    let lengths: Vec<u64> = ran
+        .iter()
+        .map(|job| job.finished.map_or(0, |end| end.0.ms_since(ready(job, &ended, created).unwrap_or(created))))
+        .collect();
+    let end_without = |without: Option<&str>| {
+        let mut ends: HashMap<&str, u64> = HashMap::with_capacity(ran.len());
+        for (job, length) in ran.iter().zip(&lengths) {
+            let ready = job.needs.iter().filter_map(|need| ends.get(need.as_str())).max().copied().unwrap_or(0);
+            let length = if without == Some(job.name.as_str()) { 0 } else { *length };
+            ends.insert(&job.name, ready + length);
+        }
+        ends.into_values().max().unwrap_or(0)
+    };
+    let whole = end_without(None);
+    let took = |job: &Job| words::took(job.started, job.finished, created).unwrap_or(0);
+    let mut asked: Vec<&Job> =
+        ran.iter().filter(|job| critical.contains(job.name.as_str()) && job.reused.is_none()).copied().collect();
+    asked.sort_by_key(|job| std::cmp::Reverse(took(job)));
+    asked.truncate(SAVINGS_MAX);
+    asked
+        .into_iter()
+        .map(|job| (job.name.as_str(), whole - end_without(Some(&job.name)).min(whole)))
+        .filter(|(_, saved)| *saved >= SAVING_MIN_MS)
+        .collect()
+}
+
+/// The stretches of a job's time, tries after one another, in order and without overlap.
+fn segments(job: &Job, attempts: &[&Attempt], ready: Option<Timestamp>, now: Timestamp) -> Vec<Segment> {
+    let mut segments = Vec::new();
+    let Some(mut at) = ready else { return segments };
+    let mut add = |part, to: Timestamp| {
+        if to > at {
+            segments.push(Segment { part, from: at, to });
+            at = to;
+        }
+    };
+    for attempt in attempts {
+        add(Part::Waiting, attempt.leased.0);
+        let Some(end) = &attempt.ended else {
+            add(Part::Running(Standing::Running), now);
+            continue;
+        };
+        let ran = end.report.as_ref().and_then(|report| Some((report.steps.first()?, report.steps.last()?)));
+        add(Part::Starting, end.started.0);
+        if let Some((first, _)) = ran {
+            add(Part::Restoring, first.started.0);
+        }
+        let standing = Standing::of_outcome(end.outcome);
+        add(Part::Running(standing), ran.map_or(end.finished.0, |(_, last)| last.finished.0.max(last.started.0)));
+        add(Part::Saving, end.finished.0);
+    }
+    match (attempts.is_empty(), job.started, job.finished) {
+        // Attempts are not known for all of a large build: then the job's own times have to do.
+        (true, Some(began), end) => {
+            add(Part::Waiting, began.0);
+            add(Part::Running(Standing::of_job(job)), end.map_or(now, |end| end.0));
+        }
+        _ if job.state == JobState::Waiting => add(Part::Waiting, now),
+        _ => {}
+    }
+    segments
+}
+
+/// What all rows need to know.
+struct Times<'s> {
+    shown: &'s Shown,
+    scale: Scale,
+    ended: HashMap<&'s str, Timestamp>,
+    critical: BTreeSet<&'s str>,
+    savings: BTreeMap<&'s str, u64>,
+    attempts: HashMap<&'s str, Vec<&'s Attempt>>,
+    now: Timestamp,
+}
+
+impl<'s> Times<'s> {
+    fn new(shown: &'s Shown, now: Timestamp) -> Self {
+        let created = shown.build.created.0;
+        let now = shown.build.finished.map_or(now, |at| at.0.min(now));
+        // The build before has room too, as long as this one stays legible.
+        let own = now.ms_since(created).max(1);
+        let before = shown.before.spans.values().map(|(_, end)| *end).max().unwrap_or(0).min(own * 2);
+        let mut attempts: HashMap<&str, Vec<&Attempt>> = HashMap::new();
+        for attempt in &shown.attempts {
+            attempts.entry(&attempt.job).or_default().push(attempt);
+        }
+        let critical = critical(&shown.jobs);
+        Self {
+            shown,
+            scale: Scale { from: created, to: created.plus_ms(own.max(before)) },
+            ended: ends(&shown.jobs),
+            savings: savings(&shown.jobs, &critical, created),
+            critical,
+            attempts,
+            now,
+        }
+    }
+
+    fn segments(&self, job: &Job) -> Vec<Segment> {
+        let ready = ready(job, &self.ended, self.scale.from);
+        let none = Vec::new();
+        let attempts = self.attempts.get(job.name.as_str()).unwrap_or(&none);
+        let is_under_way = self.shown.build.finished.is_none();
+        let mut segments = segments(job, attempts, ready, self.now);
+        segments.retain(|segment| is_under_way || job.started.is_some() || segment.part != Part::Waiting);
+        segments
+    }
+
+    /// What a segment says when it is pointed at.
+    fn said(&self, job: &Job, segment: Segment) -> String {
+        let why = self.shown.waiting.get(&job.name).filter(|_| segment.part == Part::Waiting && segment.to >= self.now);
+        let caches = || {
+            let attempts = self.attempts.get(job.name.as_str())?;
+            let report = attempts.last()?.ended.as_ref()?.report.as_ref()?;
+            let found: Vec<String> = report.caches.iter().map(said_of_cache).collect();
+            (segment.part == Part::Restoring && !found.is_empty()).then(|| format!(": {}", found.join(", ")))
+        };
+        let more = why.map(|why| format!(": {}", why.text)).or_else(caches).unwrap_or_default();
+        format!("{} {}{more}", segment.part.words(), words::span(segment.to.ms_since(segment.from)))
+    }
+}
+
+fn said_of_cache(cache: &api::job::CacheReport) -> String {
+    match cache.found {
+        CacheFound::Key => format!("cache {} ({})", cache.key, words::bytes(cache.found_bytes)),
+        CacheFound::Prefix => format!("cache {} ({})", cache.found_key, words::bytes(cache.found_bytes)),
+        CacheFound::Nothing => format!("no cache {}", cache.key),
+        CacheFound::Refused => format!("cache {} could not be restored", cache.key),
+    }
+}
+
+/// The drawing of all rows.
+pub(crate) fn show(shown: &Shown, units: &[Unit], choice: &Choice, ask: &Ask) -> Markup {
+    let times = Times::new(shown, ask.now);
+    let has_path = times.critical.len() > 1;
+    html! {
+        p.legend {
+            @for (class, text) in [("waiting", "waiting"), ("starting", "starting"), ("restoring", "restoring"), ("passed", "running"), ("saving", "saving")] {
+                span { svg.swatch width="14" height="10" aria-hidden="true" { rect class=(class) width="14" height="10" {} } " " (text) }
+            }
+            @if has_path { span { svg.swatch width="14" height="10" aria-hidden="true" { rect.path y="8" width="14" height="2" {} } " decided how long it took" } }
+            @if !shown.before.spans.is_empty() { span { svg.swatch width="14" height="10" aria-hidden="true" { rect.ghost y="6" width="14" height="3" {} } " " a href=(paths::build(shown.before.build)) { (shown.before.name) } ", the build before" } }
+            span.quiet.keys-only { kbd { "+" } " " kbd { "−" } " zoom, " kbd { "←" } " " kbd { "→" } " move" }
+        }
+        ol.time {
+            li.axis aria-hidden="true" { span {} div { @for mark in 0..=MARKS { span { (words::span(times.scale.whole_ms() * mark / MARKS)) } } } }
+            @if choice.is_narrowed() {
+                @for job in choice.wanted(&shown.jobs).into_iter().skip(choice.from).take(ROWS_MAX) { (row(job, &times, ask)) }
+            } @else {
+                @for unit in units.iter().skip(choice.from).take(ROWS_MAX) {
+                    @if unit.is_family() { (family(unit, &times, choice, ask)) } @else { (row(unit.jobs[0], &times, ask)) }
+                }
+            }
+        }
+        @if choice.is_narrowed() { (tree::pager(choice.wanted(&shown.jobs).len(), ROWS_MAX, choice)) } @else { (tree::pager(units.len(), ROWS_MAX, choice)) }
+    }
+}
+
+fn row(job: &Job, times: &Times, ask: &Ask) -> Markup {
+    let standing = Standing::of_job(job);
+    let is_critical = times.critical.len() > 1 && times.critical.contains(job.name.as_str());
+    let saving = times.savings.get(job.name.as_str());
+    html! {
+        li class=(standing.word()) {
+            div.who {
+                (standing.mark()) a.name href=(paths::job(job.build, &job.name)) { (title(job)) }
+                span.quiet { @if job.reused.is_some() { "cached" } @else if let Some(ms) = words::took(job.started, job.finished, ask.now) { (words::against_usual(ms, job.usual_ms)) } }
+                @if let Some(saved) = saving { span.saving title="how much sooner the build would have ended, had this result been taken from the cache" { "cached: −" (words::span(*saved)) } }
+            }
+            (bar(job, times, is_critical))
+        }
+    }
+}
+
+/// One job's bar, with all it says as text.
+fn bar(job: &Job, times: &Times, is_critical: bool) -> Markup {
+    let segments = times.segments(job);
+    let said: Vec<String> = segments.iter().map(|segment| times.said(job, *segment)).collect();
+    let before = times.shown.before.spans.get(&job.name);
+    let mut text = if said.is_empty() { "not begun".to_owned() } else { said.join(", ") };
+    if is_critical {
+        text.push_str("; decided how long the build took");
+    }
+    if let Some(saved) = times.savings.get(job.name.as_str()) {
+        text.push_str(&format!("; from the cache it would have saved {}", words::span(*saved)));
+    }
+    if let Some((began, ended)) = before {
+        text.push_str(&format!("; ran {} in the build before", words::span(ended - began)));
+    }
+    let scale = times.scale;
+    html! {
+        svg.waterfall viewBox=(format!("0 0 {WIDTH} 20")) preserveAspectRatio="none" role="img" aria-label=(text) {
+            @for (segment, said) in segments.iter().zip(&said) {
+                @let from = scale.place(segment.from).min(WIDTH - 2);
+                @let (y, height) = if matches!(segment.part, Part::Waiting) { (7, 3) } else { (3, 11) };
+                rect class=(segment.part.class()) x=(from) y=(y) width=(scale.place(segment.to).saturating_sub(from).max(2)) height=(height) { title { (said) } }
+            }
+            @if let Some((began, ended)) = before {
+                @let from = scale.place_ms(*began).min(WIDTH - 2);
+                rect.ghost x=(from) y="16" width=(scale.place_ms(*ended).saturating_sub(from).max(2)) height="3" { title { "the build before: " (words::span(ended - began)) } }
+            }
+            @if is_critical && let (Some(first), Some(last)) = (segments.first(), segments.last()) {
+                @let from = scale.place(first.from).min(WIDTH - 2);
+                rect.path x=(from) y="14" width=(scale.place(last.to).saturating_sub(from).max(2)) height="2" {}
+            }
+        }
+    }
+}
+
+/// A matrix: from the first that began to the last that ended, and the legs to look at below it.
+fn family(unit: &Unit, times: &Times, choice: &Choice, ask: &Ask) -> Markup {
+    let standing = unit.standing();
+    let began = unit.jobs.iter().filter_map(|job| job.started).min();
+    let ended = unit.jobs.iter().map(|job| job.finished.map_or(times.now, |end| end.0)).max().unwrap_or(times.now);
+    let text = format!("{}: {}", words::count(unit.jobs.len() as u64, "leg", "legs"), unit.tally());
+    html! {
+        li class=(standing.word()) {
+            div.who { (standing.mark()) strong.name { (unit.name) } span.quiet { (unit.tally()) } }
+            svg.waterfall viewBox=(format!("0 0 {WIDTH} 20")) preserveAspectRatio="none" role="img" aria-label=(text) {
+                @if let Some(began) = began {
+                    @let from = times.scale.place(began.0).min(WIDTH - 2);
+                    rect.span x=(from) y="8" width=(times.scale.place(ended).saturating_sub(from).max(2)) height="3" { title { (text) } }
+                }
+            }
+        }
+        @for job in unit.legs_shown() { (row(job, times, ask)) }
+        @if unit.jobs.len() > LEGS_MAX { li { div.who { a.more data-in-page href=(choice.link(&[("family", unit.name)])) { "all " (unit.jobs.len()) " legs" } } } }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::tests::job;
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp(second * 1_000_000)
+    }
+
+    #[test]
+    fn the_path_that_decided_leads_from_the_end_to_the_start() {
+        let jobs = [
+            job("lint", &[], Some((0, 1))),
+            job("build", &[], Some((0, 5))),
+            job("test", &["lint", "build"], Some((5, 9))),
+            job("docs", &["lint"], Some((1, 2))),
+        ];
+        let path = critical(&jobs);
+        assert_eq!(path.iter().copied().collect::<Vec<_>>(), ["build", "test"]);
+        // Without the build, the tests would wait for the linter; without the tests, the build is what is left.
+        let saved: Vec<(&str, u64)> = savings(&jobs, &path, at(0)).into_iter().collect();
+        assert_eq!(saved, [("build", 4_000), ("test", 4_000)]);
+        let circle = [job("a", &["b"], Some((0, 1))), job("b", &["a"], Some((0, 2)))];
+        assert_eq!(critical(&circle).len(), 2);
+        assert!(savings(&circle, &critical(&circle), at(0)).len() <= 2);
+    }
+
+    #[test]
+    fn the_time_of_a_job_is_taken_apart() {
+        let attempt: Attempt = serde_json::from_value(json!({
+            "build": 1, "attempt": 1, "job": "a", "try": 1, "worker": "w", "leased": "1970-01-01T00:00:02Z",
+            "ended": {
+                "outcome": "passed", "started": "1970-01-01T00:00:03Z", "finished": "1970-01-01T00:00:10Z",
+                "tests": 0, "tests_failed": 0,
+                "report": {
+                    "outputs": {}, "usage": { "peak_memory_bytes": 0, "cpu_user_us": 0, "cpu_system_us": 0 },
+                    "steps": [{
+                        "name": "make", "result": "passed", "started": "1970-01-01T00:00:05Z", "finished": "1970-01-01T00:00:09Z",
+                        "lines": 0, "usage": { "peak_memory_bytes": 0, "cpu_user_us": 0, "cpu_system_us": 0 },
+                    }],
+                },
+            },
+        }))
+        .expect("an attempt");
+        let parts: Vec<(Part, u64)> = segments(&job("a", &[], Some((2, 10))), &[&attempt], Some(at(1)), at(20))
+            .into_iter()
+            .map(|segment| (segment.part, segment.to.ms_since(segment.from) / 1000))
+            .collect();
+        let running = Part::Running(Standing::Passed);
+        assert_eq!(
+            parts,
+            [(Part::Waiting, 1), (Part::Starting, 1), (Part::Restoring, 2), (running, 4), (Part::Saving, 1)]
+        );
+    }
+
+    #[test]
+    fn a_job_that_cannot_begin_has_no_bar() {
+        let (a, b) = (job("a", &[], None), job("b", &["a"], None));
+        let jobs = [a, b];
+        let ended = ends(&jobs);
+        assert_eq!(ready(&jobs[0], &ended, at(1)), Some(at(1)));
+        assert_eq!(ready(&jobs[1], &ended, at(1)), None);
+        let parts = segments(&jobs[0], &[], Some(at(1)), at(3));
+        assert_eq!(parts, [Segment { part: Part::Waiting, from: at(1), to: at(3) }]);
+    }
+
+    #[test]
+    fn places_lie_within_the_drawing() {
+        let scale = Scale { from: at(0), to: at(10) };
+        assert_eq!([at(-5), at(5), at(99)].map(|at| scale.place(at)), [0, 500, WIDTH]);
+        assert_eq!(Scale { from: at(0), to: at(0) }.place(at(1)), WIDTH);
+    }
+}
