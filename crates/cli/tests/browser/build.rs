@@ -115,7 +115,10 @@ fn the_drawing_answers_to_keys_and_pointers() {
     browser.until("ol.time", "package");
     assert_eq!(browser.ask("document.querySelectorAll('.time .ghost').length >= 9"), true);
     let said = browser.ask("document.querySelector('.time svg[aria-label]').getAttribute('aria-label')");
-    assert!(said.as_str().is_some_and(|said| said.contains("running ") && said.contains("in the build before")), "{said}");
+    assert!(
+        said.as_str().is_some_and(|said| said.contains("running ") && said.contains("in the build before")),
+        "{said}"
+    );
     let before = browser.ask("document.querySelector('.time').scrollWidth").as_u64().expect("a width");
     browser.ask("document.body.dispatchEvent(new KeyboardEvent('keydown', { key: '+', bubbles: true }))");
     browser.ask("document.body.dispatchEvent(new KeyboardEvent('keydown', { key: '+', bubbles: true }))");

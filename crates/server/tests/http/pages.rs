@@ -229,7 +229,9 @@ async fn five_thousand_jobs_fit_a_first_load() {
     while admin.build_get(build).await.unwrap().jobs < 5_000 {
         tokio::task::yield_now().await;
     }
-    for path in ["/builds/1", "/builds/1?view=table", "/builds/1?view=time", "/builds/1?by=state", "/builds/1?q=number-49"] {
+    for path in
+        ["/builds/1", "/builds/1?view=table", "/builds/1?view=time", "/builds/1?by=state", "/builds/1?q=number-49"]
+    {
         let bytes = wire_bytes(&browser, path).await;
         println!("{path}: {bytes} bytes");
         assert!(bytes <= WIRE_BYTES_MAX, "{path}: {bytes} bytes");
@@ -252,7 +254,11 @@ async fn what_is_chosen_to_be_seen_is_kept() {
     browser.cookie.push_str("; ropewalk-view=time; ropewalk-by=state");
     let page = browser.get("/builds/1").await;
     assert!(page.text.contains("id=\"view-time\" href=\"/builds/1?view=time\" aria-current=\"true\""), "{}", page.text);
-    assert!(page.text.contains("id=\"order-state\" href=\"/builds/1?by=state\" aria-current=\"true\""), "{}", page.text);
+    assert!(
+        page.text.contains("id=\"order-state\" href=\"/builds/1?by=state\" aria-current=\"true\""),
+        "{}",
+        page.text
+    );
     // What the browser does not take is not packed.
     assert_eq!(page.encoding, "");
     served.end().await;
@@ -266,7 +272,9 @@ async fn files_of_artifacts_are_given_without_rights_and_without_an_origin() {
     asked(&served, &admin, ONE).await;
     let start = worker.start().await;
     let mut archive = tar::Builder::new(Vec::new());
-    for (path, content) in [("report/index.html", "<script>1</script>"), ("report/a b.txt", "0123456789"), ("empty", "")] {
+    for (path, content) in
+        [("report/index.html", "<script>1</script>"), ("report/a b.txt", "0123456789"), ("empty", "")]
+    {
         let mut header = tar::Header::new_gnu();
         header.set_size(content.len() as u64);
         archive.append_data(&mut header, path, content.as_bytes()).unwrap();
@@ -280,7 +288,11 @@ async fn files_of_artifacts_are_given_without_rights_and_without_an_origin() {
     worker.report(&served.site, &start.spec, report).await;
     let reader = Browser::new(&served, &served.token(&[Verb::Read], None, None));
     let page = reader.get(&format!("/builds/1/artifacts/{digest}")).await;
-    assert!(page.text.contains("sandbox=\"allow-scripts\"") && !page.text.contains("allow-same-origin"), "{}", page.text);
+    assert!(
+        page.text.contains("sandbox=\"allow-scripts\"") && !page.text.contains("allow-same-origin"),
+        "{}",
+        page.text
+    );
     let view = page.text.split('"').find(|text| text.starts_with("/artifacts/")).unwrap();
     let view = view.strip_suffix("/report/index.html").unwrap().to_owned();
     // Whoever knows the address may look, for that is all it is good for.
@@ -302,7 +314,11 @@ async fn files_of_artifacts_are_given_without_rights_and_without_an_origin() {
     let part = nobody.http.get(format!("{}{view}/report/a%20b.txt", nobody.address)).header("range", "bytes=2-4");
     assert_eq!(part.send().await.unwrap().text().await.unwrap(), "234");
     // Not for another build, artifact or time, and never without the signature.
-    for forged in [view.replacen("/artifacts/1-", "/artifacts/2-", 1), view[..view.len() - 2].to_owned(), "/artifacts/1".to_owned()] {
+    for forged in [
+        view.replacen("/artifacts/1-", "/artifacts/2-", 1),
+        view[..view.len() - 2].to_owned(),
+        "/artifacts/1".to_owned(),
+    ] {
         assert_eq!(nobody.get(&format!("{forged}/report/index.html")).await.status, 403, "{forged}");
     }
     // The list of files, which says the address, is for those who may read the build.

@@ -225,7 +225,7 @@ fn header(shown: &Shown, ask: &Ask) -> Markup {
         header.build #build-header data-live {
             h1 { (standing.mark()) " " (if event.message.is_empty() { name(build) } else { title }) }
             @if !rest.is_empty() { details #message { summary.quiet { "The whole message" } pre { (event.message) } } }
-            p.verdict class=(standing.word()) { @if standing == Standing::Asking { "waits for an answer" } @else if let Some(because) = &build.because { (build.verdict.word()) " because of " a href=(paths::job(build.id, because)) { (because) } } @else { (build.text) } }
+            p.verdict.(standing.word()) { @if standing == Standing::Asking { "waits for an answer" } @else if let Some(because) = &build.because { (build.verdict.word()) " because of " a href=(paths::job(build.id, because)) { (because) } } @else { (build.text) } }
             (facts(shown, ask))
             (actions(shown))
         }
@@ -306,7 +306,7 @@ fn drawing(shown: &Shown, units: &[Unit], choice: &Choice, view: View, ask: &Ask
 fn diagnostics(shown: &Shown) -> Markup {
     html! {
         @for found in &shown.diagnostics {
-            article.diagnostic class=(if found.severity == SeverityWord::Error { "failed" } else { "asking" }) {
+            article.diagnostic.(if found.severity == SeverityWord::Error { "failed" } else { "asking" }) {
                 p { strong { (found.message) } " " code.quiet { (found.code) } }
                 @if let Some(file) = &found.file {
                     p { code { (file) @if let Some(line) = found.line { ":" (line) } @if let Some(column) = found.column { ":" (column) } } @if !found.label.is_empty() { " " (found.label) } }

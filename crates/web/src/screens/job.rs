@@ -80,7 +80,7 @@ fn header(job: &Job, attempts: &[Attempt], shown: Option<u64>, ask: &Ask, own: &
     let standing = Standing::of_job(job);
     html! {
         h1 { (standing.mark()) " " (super::build::title(job)) }
-        @if let Some(cause) = &job.cause { p.verdict class=(standing.word()) { (cause.text) } }
+        @if let Some(cause) = &job.cause { p.verdict.(standing.word()) { (cause.text) } }
         dl.facts {
             @if let Some(ms) = words::took(job.started, job.finished, ask.now) { div { dt { "Took" } dd { (words::against_usual(ms, job.usual_ms)) } } }
             @if let Some(at) = job.started { div { dt { "Began" } dd { (words::ago(at, ask.now)) } } }

@@ -244,8 +244,8 @@ fn drawing(nodes: &[Node], layout: &Layout) -> Markup {
         svg.graph width=(width) height=(height) viewBox=(format!("-{MARGIN} -{MARGIN} {width} {height}")) role="group" aria-label="The jobs, and what needs what" {
             g aria-hidden="true" { @for route in &layout.edges { path.edge data-from=(route.from) data-to=(route.to) d=(way(route)) {} } }
             @for (index, (node, place)) in nodes.iter().zip(&layout.nodes).enumerate() {
-                @if node.link.is_empty() { g.node data-node=(index) role="img" tabindex="0" aria-label=(node.title) class=(class(node)) { (inside(node, *place)) } }
-                @else { a.node data-node=(index) href=(node.link) data-in-page[node.unfolds] aria-label=(node.title) class=(class(node)) { (inside(node, *place)) } }
+                @if node.link.is_empty() { g.node.(class(node)) data-node=(index) role="img" tabindex="0" aria-label=(node.title) { (inside(node, *place)) } }
+                @else { a.node.(class(node)) data-node=(index) href=(node.link) data-in-page[node.unfolds] aria-label=(node.title) { (inside(node, *place)) } }
             }
         }
     }

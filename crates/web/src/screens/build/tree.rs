@@ -39,7 +39,7 @@ pub(crate) fn show(build: &Build, jobs: &[Job], units: &[Unit], choice: &Choice,
 fn row(job: &Job, ask: &Ask) -> Markup {
     let standing = Standing::of_job(job);
     html! {
-        li { a.row class=(standing.word()) href=(paths::job(job.build, &job.name)) {
+        li { a.row.(standing.word()) href=(paths::job(job.build, &job.name)) {
             (standing.mark()) span.name { (title(job)) }
             span.quiet { @if job.attempts > 1 { "try " (job.attempts) " " } @if job.reused.is_some() { "cached" } @else if let Some(ms) = words::took(job.started, job.finished, ask.now) { (words::span(ms)) } }
         } }

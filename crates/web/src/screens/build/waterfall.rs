@@ -17,6 +17,8 @@ const WIDTH: u64 = 1000;
 const MARKS: u64 = 4;
 /// Of how many jobs it is worked out what a cached result would save: those of the decisive path that ran longest.
 const SAVINGS_MAX: usize = 10;
+/// How much of a wait for people is drawn, at the least, in milliseconds.
+const AFTER_LAST_MS: u64 = 100;
 /// The least that is worth a word, in milliseconds.
 const SAVING_MIN_MS: u64 = 1_000;
 
@@ -216,6 +218,13 @@ impl<'s> Times<'s> {
     fn new(shown: &'s Shown, now: Timestamp) -> Self {
         let created = shown.build.created.0;
         let now = shown.build.finished.map_or(now, |at| at.0.min(now));
+        // While only people are waited for, the drawing does not shrink to nothing: it ends a little after what ran last.
+        let last = shown.jobs.iter().filter_map(|job| job.finished).max();
+        let is_busy = shown.jobs.iter().any(|job| job.state == JobState::Running);
+        let now = match last.filter(|_| shown.build.open_gates > 0 && !is_busy) {
+            Some(last) => now.min(last.0.plus_ms((last.0.ms_since(created) / 4).max(AFTER_LAST_MS))),
+            None => now,
+        };
         // The build before has room too, as long as this one stays legible.
         let own = now.ms_since(created).max(1);
         let before = shown.before.spans.values().map(|(_, end)| *end).max().unwrap_or(0).min(own * 2);
