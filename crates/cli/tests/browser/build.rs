@@ -45,13 +45,16 @@ jobs:
     run: echo deployed
 "##;
 
-/// Two builds of [`PIPELINE`], of which only the gates are open.
-fn built() -> (Site, Vec<Process>) {
+/// Two builds of [`PIPELINE`], of which only the gate of the second is open: it supersedes the first. The browser looks at the second.
+fn built(kind: Kind) -> (Site, Vec<Process>, Browser) {
     let site = Site::new(PIPELINE);
     let (server, worker) = (site.serve(), site.work("w", &[]));
-    site.submit(&["--no-wait"], 0);
-    site.submit(&["--no-wait"], 0);
-    (site, vec![worker.process, server])
+    let browser = Browser::open(&site, kind);
+    for build in [1, 2] {
+        site.submit(&["--no-wait"], 0);
+        until_it_asks(&browser, build);
+    }
+    (site, vec![worker.process, server], browser)
 }
 
 /// Waits until all but the gate of a build has ended.
@@ -66,11 +69,10 @@ fn a_build_is_seen_as_graph_table_and_waterfall() {
     if !has_browser() {
         return;
     }
-    let (site, _processes) = built();
-    for kind in [Kind::Desk, Kind::Phone, Kind::Dark] {
-        let browser = Browser::open(&site, kind);
-        until_it_asks(&browser, 1);
-        until_it_asks(&browser, 2);
+    let (site, _processes, desk) = built(Kind::Desk);
+    let others = [Kind::Phone, Kind::Dark].map(|kind| Browser::open(&site, kind));
+    for browser in [desk].into_iter().chain(others) {
+        browser.go("/builds/2");
         for view in ["time", "table", "graph"] {
             browser.ask("window.stays = true");
             browser.click(&format!("#view-{view}"));
@@ -94,9 +96,7 @@ fn the_drawing_answers_to_keys_and_pointers() {
     if !has_browser() {
         return;
     }
-    let (site, _processes) = built();
-    let browser = Browser::open(&site, Kind::Desk);
-    until_it_asks(&browser, 2);
+    let (_site, _processes, browser) = built(Kind::Desk);
     // What is needed and what needs it is lit when a job is entered.
     browser.ask("document.querySelector('.graph .node[href$=\"/jobs/package\"]').focus()");
     assert_eq!(browser.ask("document.querySelectorAll('.graph .edge.lit').length"), 3);
@@ -130,6 +130,7 @@ fn the_drawing_answers_to_keys_and_pointers() {
     browser.go("/builds/1");
     browser.until("ol.time", "package");
     browser.until("#tree", "failed");
+    browser.go("/builds/2");
     // A search narrows the tree as one types.
     browser.type_into("#search", "brow");
     browser.until("#tree", "1 job of 12");
@@ -141,9 +142,7 @@ fn what_came_out_is_looked_at_and_runs_as_nobody() {
     if !has_browser() {
         return;
     }
-    let (site, _processes) = built();
-    let browser = Browser::open(&site, Kind::Desk);
-    until_it_asks(&browser, 1);
+    let (_site, _processes, browser) = built(Kind::Desk);
     browser.until(".markdown h4", "Coverage");
     browser.until(".markdown", "<script>document.title = \"ran\"</script>");
     assert_ne!(browser.ask("document.title"), "ran");
@@ -170,9 +169,7 @@ fn tries_stand_side_by_side() {
     if !has_browser() {
         return;
     }
-    let (site, _processes) = built();
-    let browser = Browser::open(&site, Kind::Desk);
-    until_it_asks(&browser, 1);
+    let (_site, _processes, browser) = built(Kind::Desk);
     browser.click("#build-header button[value=failed]");
     browser.until("#tree", "try 2");
     browser.until("#failure-0", "2 tries side by side");

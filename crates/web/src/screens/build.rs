@@ -121,9 +121,12 @@ impl Shown {
     async fn read(source: &impl Source, path: &str, build: Build) -> Result<Self, Problem> {
         let (mut jobs, has_more_jobs) = read_all::<Job>(source, &format!("{path}/jobs"), JOBS_MAX).await?;
         jobs.sort_by(|left, right| (left.order, &left.name).cmp(&(right.order, &right.name)));
-        let gates = match build.open_gates {
-            0 => Vec::new(),
-            _ => read::<Page<Gate>>(source, &format!("{path}/gates")).await?.items,
+        // A build that has ended asks nobody any more.
+        let gates = match build.verdict {
+            VerdictWord::Running if build.open_gates > 0 => {
+                read::<Page<Gate>>(source, &format!("{path}/gates")).await?.items
+            }
+            _ => Vec::new(),
         };
         let diagnostics = match build.errors + build.warnings {
             0 => Vec::new(),
