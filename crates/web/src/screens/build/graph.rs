@@ -75,6 +75,7 @@ pub(crate) fn show(units: &[Unit], holes: &[Hole], choice: &Choice, ask: &Ask) -
     let layout = layout::lay_out(nodes.len(), &edges, MEASURES);
     html! {
         @if let Some(note) = note { p.quiet { (note) } }
+        @if !choice.unfolded.is_empty() { p.more { a data-in-page href=(choice.link(&[("unfold", "")])) { "Fold matrices" } } }
         @if !layout.nodes.is_empty() { (drawing(&nodes, &layout)) }
     }
 }
@@ -320,6 +321,7 @@ mod tests {
         assert_eq!((html.matches("data-node").count(), html.matches("data-from").count()), (3, 2), "{html}");
         assert!(html.contains("t ×2") && html.contains("/builds/1?unfold=t"), "{html}");
         let html = drawn(&jobs, &[], &[("unfold", "t")]);
+        assert!(html.contains("Fold matrices"), "{html}");
         assert_eq!((html.matches("data-node").count(), html.matches("data-from").count()), (4, 4), "{html}");
     }
 
