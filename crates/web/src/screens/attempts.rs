@@ -34,7 +34,7 @@ pub(crate) async fn show(source: &impl Source, ask: &Ask, build: &str, job: &str
         @if attempts.is_empty() { p.empty { "Nobody has tried it yet." } }
         @else {
             @if left_out > 0 { p.quiet { "The last " (ATTEMPTS_MAX) " of " (left_out + ATTEMPTS_MAX) " tries." } }
-            (compared(&attempts, &job, ask))
+            (compared(&attempts, left_out, &job, ask))
             @if !failed.is_empty() { section aria-labelledby="failed-title" { h2 #failed-title { "Tests that failed in the last try" } ul { @for test in &failed { li { code { (test.suite) " " (test.name) } } } } } }
         }
     };
@@ -57,7 +57,8 @@ fn standing(attempt: &Attempt) -> Standing {
     attempt.ended.as_ref().map_or(Standing::Running, |end| Standing::of_outcome(end.outcome))
 }
 
-fn compared(attempts: &[Attempt], job: &Job, ask: &Ask) -> Markup {
+/// A retry by a person counts its tries anew, so columns are numbered by place.
+fn compared(attempts: &[Attempt], left_out: usize, job: &Job, ask: &Ask) -> Markup {
     let own = paths::job(job.build, &job.name);
     let most = attempts.iter().map(|attempt| steps(attempt).len()).max().unwrap_or(0);
     let fact = |text: &str, of: &dyn Fn(&Attempt) -> Markup| {
@@ -66,7 +67,7 @@ fn compared(attempts: &[Attempt], job: &Job, ask: &Ask) -> Markup {
     html! {
         div.wide-table tabindex="0" role="region" aria-label="The tries, side by side" {
             table.list.tries {
-                thead { tr { th { span.unseen { "What" } } @for attempt in attempts { th scope="col" { a href=(format!("{own}?attempt={}", attempt.attempt)) { (standing(attempt).mark()) " try " (attempt.try_number) } } } } }
+                thead { tr { th { span.unseen { "What" } } @for (index, attempt) in attempts.iter().enumerate() { th scope="col" { a href=(format!("{own}?attempt={}", attempt.attempt)) { (standing(attempt).mark()) " try " (left_out + index + 1) } } } } }
                 tbody {
                     (fact("Ended", &|attempt| html! { (standing(attempt).word()) @if let Some(cause) = attempt.ended.as_ref().and_then(|end| end.cause.as_ref()) { span.why { (cause.text) } } }))
                     (fact("Began", &|attempt| words::ago(attempt.leased, ask.now)))
