@@ -155,6 +155,9 @@ pub struct BuildFilter {
     /// Of the pipeline of this name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pipeline: Option<String>,
+    /// Whose message, branch, tag, actor, commit or number holds this text, in any case of letters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub search: Option<String>,
     /// Older than this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<u64>")]

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use blobs::{Content, Parcel};
-pub use calls::{AuditWanted, JobsWanted, PageWanted, TestsWanted};
+pub use calls::{AuditWanted, JobsWanted, PageWanted, TestWanted, TestsWanted};
 pub use error::ClientError;
 pub use log::{LogBytes, LogItems, LogWanted};
 pub use shell::Frames;

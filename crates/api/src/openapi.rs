@@ -83,7 +83,7 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
         operation["requestBody"] = request_body(body, generator);
     }
     match route.access {
-        Access::Public => operation["security"] = json!([]),
+        Access::Public | Access::Visitor => operation["security"] = json!([]),
         Access::Token | Access::Session | Access::Sender | Access::Grant(..) => {
             operation["security"] = json!([{ "token": [] }]);
             operation["x-access"] = access(route.access).into();
@@ -96,6 +96,7 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
 fn access(access: Access) -> String {
     match access {
         Access::Public => "anybody".to_owned(),
+        Access::Visitor => "anybody, where the settings say so; else `read` on the project".to_owned(),
         Access::Token => "any token".to_owned(),
         Access::Session => "the session of a worker".to_owned(),
         Access::Sender => "`submit`, or the session of a worker".to_owned(),

@@ -45,6 +45,32 @@ pub struct Hold {
     pub reason: String,
 }
 
+/// How a pool stood over the last hour, as far back as the server has looked since it started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PoolHistory {
+    /// Its name.
+    pub pool: String,
+    /// How often the server looks, in milliseconds.
+    pub every_ms: u64,
+    /// What it saw, oldest first; at most 240.
+    pub samples: Vec<PoolSample>,
+}
+
+/// A pool as it stood at one time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PoolSample {
+    /// When.
+    pub at: Time,
+    /// The jobs that waited in it.
+    pub waiting: u64,
+    /// The attempts that ran in it.
+    pub running: u64,
+    /// How many attempts its workers could run at once.
+    pub slots: u64,
+    /// The workers that served it and were there.
+    pub workers: u64,
+}
+
 /// One job in a pool's queue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Queued {

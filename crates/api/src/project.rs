@@ -69,6 +69,13 @@ pub struct ProjectSettings {
     /// are bounded for all projects together, by the server.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quota_bytes: Option<u64>,
+    /// The branch that matters most: that of the badge, and the one that others are compared with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255))]
+    pub default_branch: Option<String>,
+    /// Whether anybody may see the badge, without a token. No if not said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub public_badge: Option<bool>,
 }
 
 /// A secret: its name alone.

@@ -143,6 +143,8 @@ impl Tag {
 pub enum Access {
     /// Anybody.
     Public,
+    /// Anybody, who may have a token; the call itself looks at who asks.
+    Visitor,
     /// Whoever has a token that holds.
     Token,
     /// Whoever has a token that grants this verb on this.
@@ -277,6 +279,8 @@ pub const NDJSON: &str = "application/x-ndjson";
 pub const EVENT_STREAM: &str = "text/event-stream";
 /// Text in UTF-8.
 pub const TEXT: &str = "text/plain; charset=utf-8";
+/// A drawing.
+pub const SVG: &str = "image/svg+xml";
 /// A page of hypertext in UTF-8.
 pub const HTML: &str = "text/html; charset=utf-8";
 /// Bytes.

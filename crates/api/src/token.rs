@@ -120,6 +120,57 @@ pub struct Whoami {
     pub grant: Grant,
 }
 
+/// What a token is narrowed to; what is empty or absent limits nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Narrow {
+    /// To these verbs.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub verbs: BTreeSet<Verb>,
+    /// To these projects.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    #[schemars(length(max = 100))]
+    pub projects: BTreeSet<String>,
+    /// To these pools, where a call is about a pool.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    #[schemars(length(max = 100))]
+    pub pools: BTreeSet<String>,
+    /// To the time before this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Time>,
+}
+
+/// A token's text, to be looked into.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TokenText {
+    /// The text.
+    #[schemars(length(min = 1, max = 16384))]
+    pub token: String,
+}
+
+impl std::fmt::Debug for TokenText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TokenText(hidden)")
+    }
+}
+
+/// What a token's text says, and whether it holds here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Inspected {
+    /// The token's id.
+    pub id: String,
+    /// Whether this server takes it now; empty if it does, else why not.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub refused: String,
+    /// What it says of itself, by name: holder, verbs, projects.
+    pub grants: std::collections::BTreeMap<String, Vec<String>>,
+    /// The limits that it was made with, in words.
+    pub limits: Vec<String>,
+    /// The limits that its holders added, one list for each narrowing, in words.
+    pub narrowed: Vec<Vec<String>>,
+}
+
 /// What runs here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Version {

@@ -37,8 +37,25 @@ pub struct Worker {
     /// When it was last heard of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seen: Option<Time>,
+    /// The last attempt that failed in its hands by no fault of the job's own, since the server started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<WorkerFault>,
     /// What it runs.
     pub running: Vec<RunningAttempt>,
+}
+
+/// An attempt that failed because its worker fell silent, could not make it ready, or broke.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct WorkerFault {
+    /// When it ended.
+    pub at: Time,
+    /// The build.
+    #[schemars(with = "u64")]
+    pub build: BuildId,
+    /// The job.
+    pub job: String,
+    /// Why, for people.
+    pub text: String,
 }
 
 /// How a worker stands.
@@ -67,6 +84,12 @@ pub struct RunningAttempt {
     pub job: String,
     /// The attempt.
     pub attempt: u32,
+    /// The build's project.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub project: String,
+    /// When it was leased.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leased: Option<Time>,
 }
 
 /// Pauses or drains a worker.

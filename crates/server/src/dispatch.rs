@@ -119,6 +119,21 @@ struct State {
     last_number: u64,
     last_question: u64,
     stale_sections: u64,
+    /// The last fault of each worker, since this server started; forgotten with the worker.
+    faults: BTreeMap<WorkerId, Fault>,
+}
+
+/// What went wrong with an attempt that was not the attempt's own doing.
+#[derive(Clone, Debug)]
+pub struct Fault {
+    /// When it ended.
+    pub at: Timestamp,
+    /// Its build.
+    pub build: BuildId,
+    /// Its job.
+    pub job: JobName,
+    /// Why, for people.
+    pub text: String,
 }
 
 /// All sessions of all workers.
@@ -370,6 +385,22 @@ impl Dispatch {
             session.leases.remove(&lease);
         }
         Some(given)
+    }
+
+    /// Notes what went wrong with an attempt in a worker's hands.
+    pub fn note_fault(&self, worker: &WorkerId, fault: Fault) {
+        self.state().faults.insert(worker.clone(), fault);
+    }
+
+    /// The last fault of each worker, since this server started.
+    #[must_use]
+    pub fn faults(&self) -> BTreeMap<WorkerId, Fault> {
+        self.state().faults.clone()
+    }
+
+    /// Forgets what was noted of a worker.
+    pub fn forget(&self, worker: &WorkerId) {
+        self.state().faults.remove(worker);
     }
 
     /// An attempt goes on for another build.

@@ -22,6 +22,7 @@ pub mod world;
 pub mod access;
 pub mod http;
 pub mod parts;
+pub mod pool_history;
 
 #[cfg(feature = "faults")]
 mod faults;

@@ -29,6 +29,7 @@ use crate::figures::Figures;
 use crate::lead::Term;
 use crate::live::Live;
 use crate::lowering::{First, Lowering};
+use crate::pool_history::{self, PoolHistory};
 use crate::records::{
     Intake, PoolRecord, Project, RecordError, Records, Said, Sharing, Superseding, WorkerRecord, is_name,
 };
@@ -90,6 +91,8 @@ pub struct Server {
     settings: RwLock<Arc<Settings>>,
     /// Held by all who take up a build that has ended, and alone by who removes one.
     removals: tokio::sync::RwLock<()>,
+    /// How pools stood over the last hour.
+    pub(crate) pool_history: PoolHistory,
     /// How many sweeps there were; held by who sweeps.
     pub(crate) sweeps: tokio::sync::Mutex<u64>,
     means: Arc<Means>,
@@ -142,6 +145,7 @@ pub struct Running {
     shell: thread::JoinHandle<Result<(), ShellError>>,
     ended: watch::Receiver<bool>,
     sweeps: tokio::task::JoinHandle<()>,
+    samples: tokio::task::JoinHandle<()>,
 }
 
 /// A build that somebody wants.
@@ -267,7 +271,8 @@ impl Server {
         drop(tokio::spawn(saving));
         let server = Arc::new(server);
         let sweeps = tokio::spawn(retention::keep(Arc::clone(&server)));
-        Ok(Running { server, shell: thread, ended, sweeps })
+        let samples = tokio::spawn(pool_history::keep(Arc::clone(&server)));
+        Ok(Running { server, shell: thread, ended, sweeps, samples })
     }
 
     /// A server without an engine, which answers what the store alone can answer; whatever needs the engine is told that it
@@ -321,6 +326,7 @@ impl Server {
             settings: RwLock::new(Arc::new(settings)),
             removals: tokio::sync::RwLock::default(),
             sweeps: tokio::sync::Mutex::default(),
+            pool_history: PoolHistory::default(),
             means,
             scratch,
             term,
@@ -734,6 +740,8 @@ impl Running {
         // A sweep that is at work is left after its next step; the next server's begins anew.
         self.sweeps.abort();
         let _ = self.sweeps.await;
+        self.samples.abort();
+        let _ = self.samples.await;
         let Server { shell, store, records, term, .. } = &*self.server;
         // A start that finds none that is up to date reads more.
         let _ = recovery::save(shell, store, records, self.server.means.clock, *term, Sequence::default()).await;

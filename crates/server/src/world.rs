@@ -23,7 +23,7 @@ use store::rows::OperationRow;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
-use crate::dispatch::{Dispatch, Given};
+use crate::dispatch::{Dispatch, Fault, Given};
 use crate::figures::Figures;
 use crate::live::Live;
 use crate::lowering::Lowering;
@@ -338,7 +338,15 @@ impl ServerWorld {
             }
             What::AttemptAdopted { attempt, lease, .. } => self.means.dispatch.hand_on(*lease, (build, *attempt)),
             What::AttemptFinished { job, attempt, lease, report, retry_at } => {
-                self.means.dispatch.take_of(*lease, (build, *attempt));
+                let given = self.means.dispatch.take_of(*lease, (build, *attempt));
+                if let Some(given) = given
+                    && let Outcome::Failed(failure) = &report.outcome
+                    && matches!(failure, Failure::Infra { .. } | Failure::Setup { .. } | Failure::Lost)
+                {
+                    let text = api::words::failure(failure);
+                    let fault = Fault { at: fact.at, build, job: job.clone(), text };
+                    self.means.dispatch.note_fault(&given.worker, fault);
+                }
                 if retry_at.is_none() {
                     self.keep(fact, job, *attempt, report);
                 }

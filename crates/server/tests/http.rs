@@ -2,10 +2,14 @@
 
 extern crate ropewalk_server as server;
 
+#[path = "http/overview.rs"]
+mod overview;
 #[path = "http/pages.rs"]
 mod pages;
 #[path = "http/schema.rs"]
 mod schema;
+#[path = "http/settings.rs"]
+mod settings;
 #[allow(dead_code, reason = "other tests use the rest of it")]
 mod site;
 

@@ -22,7 +22,7 @@ export function tellTimes(root) {
 
 /** The keys of all pages; those of the log are its own. @type {[string, string][]} */
 const KEYS = [
-  ["?", "show or hide these keys"], ["/", "search or filter"], ["f", "next failure"], ["g p", "projects"], ["g b", "builds"], ["g q", "queue"],
+  ["?", "show or hide these keys"], ["/", "search or filter"], ["f", "next failure"], ["g p", "projects"], ["g b", "builds"], ["g q", "queue"], ["g s", "settings"],
   ["+ / − / 0", "in a waterfall: wider, narrower, whole"], ["j / k", "in a log: a line down, a line up"], ["n / p", "in a log: next and previous hit or error"], ["t", "in a log: times: none, clock, since the line before"],
   ["w", "in a log: wrap long lines"], ["G", "in a log: to the end, and follow"], ["c", "in a log: copy without numbers"],
 ];
@@ -67,7 +67,7 @@ document.addEventListener("keydown", (event) => {
   }
   const pair = `${before} ${event.key}`;
   before = event.key === "g" ? "g" : "";
-  const places = { "g p": "/", "g b": "/builds", "g q": "/queue" };
+  const places = { "g p": "/", "g b": "/builds", "g q": "/queue", "g s": "/settings" };
   if (pair in places) location.href = places[/** @type {keyof typeof places} */ (pair)];
   else if (event.key === "?") showKeys();
   else if (event.key === "f") nextFailure();

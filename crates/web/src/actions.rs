@@ -2,25 +2,60 @@
 
 use std::collections::BTreeMap;
 
+use graph::Timestamp;
 use serde_json::{Map, Value, json};
 
 use crate::paths;
 
+mod settings;
+
+pub(crate) use settings::VERBS;
+
+/// How an action is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// It does something.
+    Post,
+    /// It puts something in its place.
+    Put,
+    /// It removes something.
+    Delete,
+}
+
+/// What is shown of the answer itself, once, instead of another page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// A token that was made.
+    NewToken,
+    /// What a token's text says.
+    Inspected,
+}
+
 /// A form that was sent.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Action {
-    /// The path of the API to which `body` is posted.
+    /// How it is sent.
+    pub method: Method,
+    /// The path of the API to which `body` is sent.
     pub path: String,
     /// JSON.
     pub body: Value,
     /// The page that comes next, unless the answer names another build.
     pub next: String,
+    /// Set if the answer itself is shown.
+    pub shown: Option<Shown>,
+}
+
+impl Default for Action {
+    fn default() -> Self {
+        Self { method: Method::Post, path: String::new(), body: Value::Null, next: "/".to_owned(), shown: None }
+    }
 }
 
 impl Action {
     /// What a form of this path does; `None` if there is no such form.
     #[must_use]
-    pub fn of(path: &[String], form: &BTreeMap<String, String>) -> Option<Self> {
+    pub fn of(path: &[String], form: &BTreeMap<String, String>, now: Timestamp) -> Option<Self> {
         let reason = form.get("reason").map_or("", String::as_str);
         let said = json!({ "reason": reason });
         let parts: Vec<&str> = path.iter().map(String::as_str).collect();
@@ -29,31 +64,33 @@ impl Action {
                 path: format!("/api/v1/builds/{}/{verb}", paths::encoded(build)),
                 body: said,
                 next: paths::build(paths::encoded(build)),
+                ..Self::default()
             },
             ["builds", build, "retry"] => {
                 let what = form.get("what").map_or("failed", String::as_str);
                 Self {
                     path: format!("/api/v1/builds/{}/retry", paths::encoded(build)),
-                    body: json!({ "what": what, "reason": reason }),
+                    body: match form.get("jobs").and_then(|jobs| serde_json::from_str::<Value>(jobs).ok()) {
+                        Some(jobs) => json!({ "what": what, "jobs": jobs, "reason": reason }),
+                        None => json!({ "what": what, "reason": reason }),
+                    },
                     next: paths::build(paths::encoded(build)),
+                    ..Self::default()
                 }
             }
             ["builds", build, "jobs", job, verb @ ("cancel" | "retry")] => Self {
                 path: format!("{}/{verb}", paths::api_job(paths::encoded(build), job)),
                 body: said,
                 next: paths::job(paths::encoded(build), job),
+                ..Self::default()
             },
             ["builds", build, "gates", job] => Self {
                 path: format!("/api/v1/builds/{}/gates/{}", paths::encoded(build), paths::encoded(job)),
                 body: answer_of(form, reason),
                 next: paths::build(paths::encoded(build)),
+                ..Self::default()
             },
-            ["workers", worker, verb @ ("pause" | "resume" | "drain")] => Self {
-                path: format!("/api/v1/workers/{}/{verb}", paths::encoded(worker)),
-                body: said,
-                next: "/queue".to_owned(),
-            },
-            _ => return None,
+            _ => return settings::of(&parts, form, now),
         })
     }
 
@@ -95,7 +132,7 @@ mod tests {
     fn check(path: &[&str], form: &[(&str, &str)], expected: Option<(&str, Value)>) {
         let path: Vec<String> = path.iter().map(|part| (*part).to_owned()).collect();
         let form = form.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let action = Action::of(&path, &form);
+        let action = Action::of(&path, &form, Timestamp(0));
         assert_eq!(action.as_ref().map(|it| (it.path.as_str(), it.body.clone())), expected);
     }
 
@@ -114,7 +151,7 @@ mod tests {
             Some(("/api/v1/builds/7%2F..%2F8/cancel", json!({ "reason": "" }))),
         );
         check(&["builds", "7"], &[], None);
-        check(&["workers", "w", "forget"], &[], None);
+        check(&["workers", "w", "sell"], &[], None);
     }
 
     #[test]
@@ -140,7 +177,7 @@ mod tests {
     #[test]
     fn another_build_is_shown_next() {
         let rebuild =
-            Action { path: "/api/v1/builds/7/rebuild".to_owned(), body: Value::Null, next: "/builds/7".to_owned() };
+            Action { path: "/api/v1/builds/7/rebuild".to_owned(), next: "/builds/7".to_owned(), ..Action::default() };
         assert_eq!(rebuild.next_after(br#"{"build":9}"#), "/builds/9");
         assert_eq!(rebuild.next_after(br#"{"build":7}"#), "/builds/7");
         assert_eq!(rebuild.next_after(b""), "/builds/7");

@@ -10,9 +10,12 @@ pub struct Asset {
     pub text: &'static str,
 }
 
+/// The style of all pages, one file to load: what all have, then what lists of projects, tests, workers and settings have.
+const STYLE: &str = concat!(include_str!("../assets/style.css"), include_str!("../assets/overview.css"));
+
 /// All files. `page.js` loads on every page and imports the others by their own names, beside it.
 pub const ASSETS: [Asset; 7] = [
-    Asset { name: "style.css", media: "text/css; charset=utf-8", text: include_str!("../assets/style.css") },
+    Asset { name: "style.css", media: "text/css; charset=utf-8", text: STYLE },
     Asset { name: "build.css", media: "text/css; charset=utf-8", text: include_str!("../assets/build.css") },
     Asset { name: "build.js", media: "text/javascript; charset=utf-8", text: include_str!("../assets/build.js") },
     Asset { name: "page.js", media: "text/javascript; charset=utf-8", text: include_str!("../assets/page.js") },

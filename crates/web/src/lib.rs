@@ -13,6 +13,7 @@
 
 pub mod actions;
 pub mod assets;
+pub mod badge;
 pub mod layout;
 mod markdown;
 pub mod page;
@@ -85,10 +86,32 @@ impl Ask {
 pub enum Screen {
     /// All projects.
     Projects,
-    /// The builds of one project, or all.
-    Builds {
+    /// One project with its builds.
+    Project {
+        /// Its name.
+        project: String,
+    },
+    /// The settings of a project.
+    ProjectSettings {
+        /// Its name.
+        project: String,
+    },
+    /// One test over the builds of a project.
+    Test {
         /// The project.
-        project: Option<String>,
+        project: String,
+    },
+    /// The builds of all projects.
+    Builds,
+    /// The tests of one build.
+    Tests {
+        /// The build's id.
+        build: String,
+    },
+    /// One build beside another.
+    Compare {
+        /// The build's id.
+        build: String,
     },
     /// One build.
     Build {
@@ -127,6 +150,19 @@ pub enum Screen {
     },
     /// Pools, what waits in them, and workers.
     Queue,
+    /// Who looks, and what they may make of their token.
+    Settings,
+    /// The tokens that were made here.
+    Tokens,
+    /// Who did what.
+    Audit,
+    /// What is kept to be taken again.
+    Caches,
+    /// What one kept result is made of.
+    Result {
+        /// The operation's digest.
+        digest: String,
+    },
     /// The form for a token.
     SignIn,
 }
@@ -138,8 +174,11 @@ impl Screen {
         let parts: Vec<&str> = path.iter().map(String::as_str).collect();
         Some(match parts.as_slice() {
             [] => Self::Projects,
-            ["projects", project] => Self::Builds { project: Some((*project).to_owned()) },
-            ["builds"] => Self::Builds { project: None },
+            ["projects", project] => Self::Project { project: (*project).to_owned() },
+            ["projects", project, "tests"] => Self::Test { project: (*project).to_owned() },
+            ["builds"] => Self::Builds,
+            ["builds", build, "tests"] => Self::Tests { build: (*build).to_owned() },
+            ["builds", build, "compare"] => Self::Compare { build: (*build).to_owned() },
             ["builds", build] => Self::Build { build: (*build).to_owned() },
             ["builds", build, "jobs", job] => Self::Job { build: (*build).to_owned(), job: (*job).to_owned() },
             ["builds", build, "jobs", job, "attempts"] => {
@@ -151,7 +190,13 @@ impl Screen {
             ["builds", build, "attempts", attempt, "lines", step] => {
                 Self::Lines { build: (*build).to_owned(), attempt: (*attempt).to_owned(), step: (*step).to_owned() }
             }
+            ["projects", project, "settings"] => Self::ProjectSettings { project: (*project).to_owned() },
             ["queue"] => Self::Queue,
+            ["settings"] => Self::Settings,
+            ["settings", "tokens"] => Self::Tokens,
+            ["settings", "audit"] => Self::Audit,
+            ["settings", "caches"] => Self::Caches,
+            ["settings", "caches", digest] => Self::Result { digest: (*digest).to_owned() },
             ["sign-in"] => Self::SignIn,
             _ => return None,
         })
@@ -168,13 +213,23 @@ pub async fn show(source: &impl Source, ask: &Ask) -> Result<Document, Problem> 
     })?;
     match screen {
         Screen::Projects => screens::projects::show(source, ask).await,
-        Screen::Builds { project } => screens::builds::show(source, ask, project.as_deref()).await,
+        Screen::Project { project } => screens::project::show(source, ask, &project).await,
+        Screen::Test { project } => screens::test::show(source, ask, &project).await,
+        Screen::Builds => screens::builds::show(source, ask).await,
+        Screen::Tests { build } => screens::tests::show(source, ask, &build).await,
+        Screen::Compare { build } => screens::compare::show(source, ask, &build).await,
         Screen::Build { build } => screens::build::show(source, ask, &build).await,
         Screen::Job { build, job } => screens::job::show(source, ask, &build, &job).await,
         Screen::Attempts { build, job } => screens::attempts::show(source, ask, &build, &job).await,
         Screen::Artifact { build, digest } => screens::artifact::show(source, ask, &build, &digest).await,
         Screen::Lines { build, attempt, step } => screens::log::lines(source, ask, [&build, &attempt, &step]).await,
         Screen::Queue => screens::queue::show(source, ask).await,
+        Screen::ProjectSettings { project } => screens::project_settings::show(source, ask, &project).await,
+        Screen::Settings => screens::settings::you(source).await,
+        Screen::Tokens => screens::settings::tokens(source, ask).await,
+        Screen::Audit => screens::settings::audit(source, ask).await,
+        Screen::Caches => screens::settings::caches(source, ask).await,
+        Screen::Result { digest } => screens::settings::result(source, &digest).await,
         Screen::SignIn => Ok(screens::sign_in::show(ask)),
     }
 }

@@ -90,6 +90,7 @@ pub fn document(head: &Head, main: &Markup) -> Document {
                         ul {
                             li { a href="/builds" { "Builds" } }
                             li { a href="/queue" { "Queue" } }
+                            li { a href="/settings" { "Settings" } }
                             li { form method="post" action="/sign-out" { button.quiet { "Sign out" } } }
                         }
                     }

@@ -1,6 +1,6 @@
 //! How states, times and sizes read.
 
-use api::build::VerdictWord;
+use api::build::{Build, VerdictWord};
 use api::event::{Event, EventWord};
 use api::job::{Job, JobState, OutcomeWord, StepResult, TestOutcome};
 use api::time::Time;
@@ -208,6 +208,15 @@ pub fn happening(event: &Event) -> String {
             .as_ref()
             .map_or_else(|| "by a build".to_owned(), |parent| format!("by build {} ({})", parent.build, parent.job)),
         EventWord::Command => of("command", &event.command),
+    }
+}
+
+/// How a build stands, in a word or two.
+#[must_use]
+pub fn verdict_short(build: &Build) -> &'static str {
+    match Standing::of_build(build.verdict, build.open_gates) {
+        Standing::Asking => "waits for an answer",
+        standing => standing.word(),
     }
 }
 

@@ -6,13 +6,16 @@ use super::{Client, ClientError};
 use crate::audit::AuditEntry;
 use crate::build::{Build, BuildFilter, Cancel, Diagnostic, Rebuild, Retried, Retry, Submit, Submitted, Touched};
 use crate::cache::{Evict, Explained, KeyedCache, Operation};
+use crate::comparison::Comparison;
 use crate::event::EventWord;
 use crate::job::{Artifact, Attempt, Gate, GateAnswer, Job, JobState, Test, TestOutcome, Waiting};
 use crate::log::{LogHits, LogSummary};
+use crate::overview::Overview;
 use crate::page::Page;
-use crate::pool::{Hold, Pool, Queued};
+use crate::pool::{Hold, Pool, PoolHistory, Queued};
 use crate::project::{Project, ProjectSettings, Secret, SecretValue};
-use crate::token::{Created, Grant, Health, Setup, Token, Version, Whoami};
+use crate::test_history::{TestRun, TestSummary};
+use crate::token::{Created, Grant, Health, Inspected, Narrow, Setup, Token, TokenText, Version, Whoami};
 use crate::worker_view::{Stop, Worker};
 
 /// Which page of a list. The default is the first, of the usual length.
@@ -38,6 +41,19 @@ pub struct TestsWanted {
     pub job: Option<String>,
     /// Only those that ended so.
     pub outcome: Option<TestOutcome>,
+}
+
+/// Which test, and in which builds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TestWanted {
+    /// Its suite.
+    pub suite: String,
+    /// Its name within the suite.
+    pub name: String,
+    /// Only as this job reported it.
+    pub job: Option<String>,
+    /// Only in builds of this branch.
+    pub branch: Option<String>,
 }
 
 /// Which actions of the audit.
@@ -114,6 +130,33 @@ impl Client {
         self.call("project_delete", &[&project]).done().await
     }
 
+    /// How a project's branches, pull requests and tags stand.
+    pub async fn project_overview(&self, project: &str) -> Result<Overview, ClientError> {
+        self.call("project_overview", &[&project]).answer().await
+    }
+
+    /// How the last build of a branch ended, drawn as SVG.
+    pub async fn project_badge(&self, project: &str, branch: Option<&str>) -> Result<String, ClientError> {
+        let text = self.call("project_badge", &[&project]).query("branch", branch).text().await?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// How one test ended in a project's builds, newest first.
+    pub async fn test_history(
+        &self,
+        project: &str,
+        wanted: &TestWanted,
+        page: &PageWanted,
+    ) -> Result<Page<TestRun>, ClientError> {
+        self.page("test_history", &[&project], page)
+            .query("name", Some(&wanted.name))
+            .query("suite", Some(&wanted.suite))
+            .query("job", wanted.job.as_ref())
+            .query("branch", wanted.branch.as_ref())
+            .answer()
+            .await
+    }
+
     /// A build by its number in a project.
     pub async fn build_numbered(&self, project: &str, number: u64) -> Result<Build, ClientError> {
         self.call("build_numbered", &[&project, &number]).answer().await
@@ -136,7 +179,7 @@ impl Client {
 
     /// Builds, newest first.
     pub async fn build_list(&self, filter: &BuildFilter, page: &PageWanted) -> Result<Page<Build>, ClientError> {
-        let BuildFilter { project, branch, commit, event, verdict, pipeline, before } = filter;
+        let BuildFilter { project, branch, commit, event, verdict, pipeline, search, before } = filter;
         self.page("build_list", &[], page)
             .query("project", project.as_ref())
             .query("branch", branch.as_ref())
@@ -144,6 +187,7 @@ impl Client {
             .query("event", word::<EventWord>(*event))
             .query("verdict", verdict.map(|verdict| verdict.word()))
             .query("pipeline", pipeline.as_ref())
+            .query("search", search.as_ref())
             .query("before", before.as_ref())
             .answer()
             .await
@@ -182,6 +226,11 @@ impl Client {
     /// What the last evaluation found wrong with the pipeline.
     pub async fn build_diagnostics(&self, build: BuildId) -> Result<Page<Diagnostic>, ClientError> {
         self.call("build_diagnostics", &[&build]).answer().await
+    }
+
+    /// What differs between two builds.
+    pub async fn build_compare(&self, build: BuildId, other: BuildId) -> Result<Comparison, ClientError> {
+        self.call("build_compare", &[&build, &other]).answer().await
     }
 
     /// Cancels all builds of a commit, or those of one project.
@@ -290,6 +339,11 @@ impl Client {
             .await
     }
 
+    /// Which failures of a build are new, which were there before and which come and go.
+    pub async fn test_summary(&self, build: BuildId) -> Result<TestSummary, ClientError> {
+        self.call("test_summary", &[&build]).answer().await
+    }
+
     /// What the jobs of a build, or one of them, hand on.
     pub async fn artifact_list(&self, build: BuildId, job: Option<&str>) -> Result<Page<Artifact>, ClientError> {
         self.call("artifact_list", &[&build]).query("job", job).answer().await
@@ -313,6 +367,11 @@ impl Client {
     /// A pool.
     pub async fn pool_get(&self, pool: &str) -> Result<Pool, ClientError> {
         self.call("pool_get", &[&pool]).answer().await
+    }
+
+    /// How a pool stood over the last hour.
+    pub async fn pool_history(&self, pool: &str) -> Result<PoolHistory, ClientError> {
+        self.call("pool_history", &[&pool]).answer().await
     }
 
     /// Holds a pool.
@@ -393,6 +452,16 @@ impl Client {
     /// Makes a token.
     pub async fn token_create(&self, grant: &Grant) -> Result<Created, ClientError> {
         self.call("token_create", &[]).json(grant).answer().await
+    }
+
+    /// A weaker token than the one of this client.
+    pub async fn token_narrow(&self, narrow: &Narrow) -> Result<Created, ClientError> {
+        self.call("token_narrow", &[]).json(narrow).answer().await
+    }
+
+    /// What a token's text grants, and whether it holds there.
+    pub async fn token_inspect(&self, text: &TokenText) -> Result<Inspected, ClientError> {
+        self.call("token_inspect", &[]).json(text).answer().await
     }
 
     /// A token, without its text.

@@ -2,21 +2,24 @@
 
 use super::{
     Access, Answer, BYTES, Body, Content, EVENT_STREAM, HTML, JSON, JSON_BYTES_MAX, LAST_EVENT_ID, Method, NDJSON, On,
-    Parameter, Place, Presence, Route, Shape, TEXT, Tag, shape,
+    Parameter, Place, Presence, Route, SVG, Shape, TEXT, Tag, shape,
 };
 use crate::audit::AuditEntry;
 use crate::blob::{BLOB_BYTES_MAX, Digests, Stored};
 use crate::build::{Build, Cancel, Diagnostic, Rebuild, Retried, Retry, Submit, Submitted, Touched, VerdictWord};
 use crate::cache::{Evict, Explained, KeyedCache, Operation};
+use crate::comparison::Comparison;
 use crate::event::{EventWord, Moment};
 use crate::job::{Artifact, ArtifactFiles, Attempt, Gate, GateAnswer, Job, JobState, Test, TestOutcome, Waiting};
 use crate::log::{LogFormat, LogHits, LogItem, LogSummary};
+use crate::overview::Overview;
 use crate::page::{Page, cursor_shape, id_shape, limit_shape};
-use crate::pool::{Hold, Pool, Queued};
+use crate::pool::{Hold, Pool, PoolHistory, Queued};
 use crate::problem::ProblemKind;
 use crate::project::{Project, ProjectSettings, Secret, SecretValue};
 use crate::shell::{INPUT_BYTES_MAX, OpenShell};
-use crate::token::{Created, Grant, Health, Setup, Token, Verb, Version, Whoami};
+use crate::test_history::{TestRun, TestSummary};
+use crate::token::{Created, Grant, Health, Inspected, Narrow, Setup, Token, TokenText, Verb, Version, Whoami};
 use crate::worker::{CACHE_BODY_BYTES_MAX, OUTBOX_BYTES_MAX};
 use crate::worker_view::{Stop, Worker};
 
@@ -40,6 +43,16 @@ const EVENT: Parameter = query("event", shape::<EventWord>, "only of events of t
 const VERDICT: Parameter = query("verdict", shape::<VerdictWord>, "only those that ended so, or have not");
 const PIPELINE: Parameter = query("pipeline", shape::<String>, "only of the pipeline of this name");
 const BEFORE: Parameter = query("before", shape::<u64>, "only builds older than the one of this id");
+const SEARCH: Parameter = query(
+    "search",
+    shape::<String>,
+    "only those whose message, branch, tag, actor, commit or number holds this text; at most 20 pages of builds are gone through",
+);
+const SUITE: Parameter = query("suite", shape::<String>, "of this suite; the empty one if not said");
+const OF_JOB: Parameter = query("job", shape::<String>, "as the job of this full name reported it");
+const TEST_NAME: Parameter =
+    Parameter { presence: Presence::Required, ..query("name", shape::<String>, "of this name within its suite") };
+const BADGE_BRANCH: Parameter = query("branch", shape::<String>, "of this branch; of the default branch if not said");
 const REPORTS: Parameter = query("reports", shape::<bool>, "with their reports, which may be long");
 const STATE: Parameter = query("state", shape::<JobState>, "only those that stand so");
 const JOB: Parameter = query("job", shape::<String>, "only of the job of this full name");
@@ -275,6 +288,42 @@ pub const ROUTES: &[Route] = &[
         also_refused: &[],
     },
     Route {
+        operation: "project_overview",
+        method: Method::Get,
+        path: "/api/v1/projects/{project}/overview",
+        tag: Tag::Projects,
+        summary: "Tells how a project's branches, pull requests and tags stand, by its newest builds",
+        access: Access::Grant(Verb::Read, On::Project),
+        parameters: &[],
+        body: None,
+        answers: &[json(200, shape::<Overview>, "what the newest 200 builds say together")],
+        also_refused: &[],
+    },
+    Route {
+        operation: "project_badge",
+        method: Method::Get,
+        path: "/projects/{project}/badge.svg",
+        tag: Tag::Projects,
+        summary: "Draws how the last build of a branch ended",
+        access: Access::Visitor,
+        parameters: &[BADGE_BRANCH],
+        body: None,
+        answers: &[Answer { status: 200, media: SVG, content: Content::Text, text: "a drawing for pages elsewhere" }],
+        also_refused: &[],
+    },
+    Route {
+        operation: "test_history",
+        method: Method::Get,
+        path: "/api/v1/projects/{project}/tests/history",
+        tag: Tag::Projects,
+        summary: "Lists how one test ended in the project's builds, newest first",
+        access: Access::Grant(Verb::Read, On::Project),
+        parameters: &[TEST_NAME, SUITE, OF_JOB, BRANCH, CURSOR, LIMIT],
+        body: None,
+        answers: &[json(200, shape::<Page<TestRun>>, "builds that reported it, among at most 100 looked at")],
+        also_refused: &[],
+    },
+    Route {
         operation: "build_numbered",
         method: Method::Get,
         path: "/api/v1/projects/{project}/builds/{number}",
@@ -329,7 +378,7 @@ pub const ROUTES: &[Route] = &[
         tag: Tag::Builds,
         summary: "Lists builds, newest first",
         access: Access::Grant(Verb::Read, On::Each),
-        parameters: &[PROJECT, BRANCH, COMMIT, EVENT, VERDICT, PIPELINE, BEFORE, CURSOR, LIMIT],
+        parameters: &[PROJECT, BRANCH, COMMIT, EVENT, VERDICT, PIPELINE, SEARCH, BEFORE, CURSOR, LIMIT],
         body: None,
         answers: &[json(200, shape::<Page<Build>>, "builds")],
         also_refused: &[],
@@ -434,6 +483,18 @@ pub const ROUTES: &[Route] = &[
         parameters: &[],
         body: None,
         answers: &[json(200, shape::<Page<Diagnostic>>, "diagnostics")],
+        also_refused: &[],
+    },
+    Route {
+        operation: "build_compare",
+        method: Method::Get,
+        path: "/api/v1/builds/{build}/compare/{other}",
+        tag: Tag::Builds,
+        summary: "Tells what differs between two builds",
+        access: Access::Grant(Verb::Read, On::Build),
+        parameters: &[],
+        body: None,
+        answers: &[json(200, shape::<Comparison>, "jobs and tests that differ")],
         also_refused: &[],
     },
     Route {
@@ -636,6 +697,18 @@ pub const ROUTES: &[Route] = &[
         also_refused: &[],
     },
     Route {
+        operation: "test_summary",
+        method: Method::Get,
+        path: "/api/v1/builds/{build}/tests/summary",
+        tag: Tag::Jobs,
+        summary: "Tells which failures of a build are new, which were there before and which come and go",
+        access: Access::Grant(Verb::Read, On::Build),
+        parameters: &[],
+        body: None,
+        answers: &[json(200, shape::<TestSummary>, "failures beside the builds before")],
+        also_refused: &[],
+    },
+    Route {
         operation: "artifact_list",
         method: Method::Get,
         path: "/api/v1/builds/{build}/artifacts",
@@ -720,6 +793,18 @@ pub const ROUTES: &[Route] = &[
         parameters: &[],
         body: None,
         answers: &[json(200, shape::<Pool>, "the pool")],
+        also_refused: &[],
+    },
+    Route {
+        operation: "pool_history",
+        method: Method::Get,
+        path: "/api/v1/pools/{pool}/history",
+        tag: Tag::Pools,
+        summary: "Tells how many jobs waited and ran in a pool over the last hour, since the server started",
+        access: Access::Grant(Verb::Read, On::Pool),
+        parameters: &[],
+        body: None,
+        answers: &[json(200, shape::<PoolHistory>, "what the server saw; no samples of a pool that was not there")],
         also_refused: &[],
     },
     Route {
@@ -912,6 +997,30 @@ pub const ROUTES: &[Route] = &[
         parameters: &[],
         body: Some(body(shape::<Grant>)),
         answers: &[json(201, shape::<Created>, "the token, shown this once")],
+        also_refused: &[ProblemKind::Unprocessable],
+    },
+    Route {
+        operation: "token_narrow",
+        method: Method::Post,
+        path: "/api/v1/tokens/narrow",
+        tag: Tag::Access,
+        summary: "Makes a weaker token of the one that the call is made with",
+        access: Access::Token,
+        parameters: &[],
+        body: Some(body(shape::<Narrow>)),
+        answers: &[json(201, shape::<Created>, "the weaker token, shown this once")],
+        also_refused: &[ProblemKind::Unprocessable],
+    },
+    Route {
+        operation: "token_inspect",
+        method: Method::Post,
+        path: "/api/v1/tokens/inspect",
+        tag: Tag::Access,
+        summary: "Says what a token's text grants, and whether it holds here",
+        access: Access::Token,
+        parameters: &[],
+        body: Some(body(shape::<TokenText>)),
+        answers: &[json(200, shape::<Inspected>, "what it says")],
         also_refused: &[ProblemKind::Unprocessable],
     },
     Route {

@@ -213,6 +213,7 @@ impl Archive for There {
             event: filter.kind.map(Into::into),
             verdict: filter.verdict.map(verdict_word),
             pipeline: filter.pipeline.clone(),
+            search: None,
             before,
         };
         let mut builds: Vec<BuildRow> = Vec::new();

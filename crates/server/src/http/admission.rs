@@ -44,6 +44,13 @@ pub async fn admit(app: &Arc<App>, route: &'static Route, headers: &HeaderMap) -
         return Ok(Admitted::default());
     }
     let text = credentials(route, headers).to_owned();
+    if route.access == Needs::Visitor {
+        // Who has nothing that holds is a visitor like any other: the call says what those may see.
+        let admitted = app.blocking(move |app| app.server.access.admit(&text).map_err(problem::denied)).await;
+        let now = app.now();
+        let holds = |bearer: &Bearer| bearer.grant.until.is_none_or(|until| until >= now);
+        return Ok(admitted.ok().filter(holds).map(Admitted::of).unwrap_or_default());
+    }
     if matches!(route.access, Needs::Session | Needs::Sender)
         && let Some(worker) = app.server.dispatch.worker_of(&text)
     {
@@ -65,7 +72,7 @@ pub async fn admit(app: &Arc<App>, route: &'static Route, headers: &HeaderMap) -
     let verb = match route.access {
         Needs::Grant(verb, _) => verb_of(verb),
         Needs::Sender => Verb::Submit,
-        Needs::Public | Needs::Token | Needs::Session => return Ok(Admitted::of(bearer)),
+        Needs::Public | Needs::Visitor | Needs::Token | Needs::Session => return Ok(Admitted::of(bearer)),
     };
     if bearer.grant.verbs.contains(&verb) || bearer.grant.verbs.contains(&Verb::Admin) {
         return Ok(Admitted::of(bearer));

@@ -74,11 +74,14 @@ pub async fn list(app: Arc<App>, call: Call) -> Answered {
     };
     let before = call.wanted::<u64>("before", "the id of a build")?.map(BuildId);
     let (limit, before) = (call.limit()?, call.cursor::<u64>()?.map(BuildId).or(before));
+    let search = call.text("search").map(str::to_lowercase).unwrap_or_default();
     let bearer = Arc::clone(call.bearer()?);
     let page = app
         .blocking(move |app| {
             let mut sight = Sight::new(&bearer, Verb::Read, app.now());
-            seen(app, &filter, before, limit, &mut sight)
+            seen(app, &filter, before, limit, |row| {
+                is_found(row, &search) && sight.build(&row.origin.project, row.build)
+            })
         })
         .await?;
     answer::json(&page)
@@ -91,13 +94,25 @@ fn verdict(word: &str) -> Result<VerdictWord, Problem> {
     })
 }
 
-/// A page of the builds that are in sight.
+/// Whether what people know a build by holds this text, in lower case.
+fn is_found(row: &BuildRow, search: &str) -> bool {
+    if search.is_empty() {
+        return true;
+    }
+    let event = &row.event;
+    let texts = [Some(&event.message), Some(&event.actor), event.branch.as_ref(), event.tag.as_ref(), Some(&row.name)];
+    event.commit.starts_with(search)
+        || search.trim_start_matches('#').parse() == Ok(row.origin.number)
+        || texts.into_iter().flatten().any(|text| text.to_lowercase().contains(search))
+}
+
+/// A page of the builds that are in sight and wanted.
 fn seen(
     app: &App,
     filter: &BuildFilter,
     mut before: Option<BuildId>,
     limit: u32,
-    sight: &mut Sight<'_>,
+    mut is_wanted: impl FnMut(&BuildRow) -> bool,
 ) -> Result<Page<api::build::Build>, Problem> {
     let mut items = Vec::new();
     let most = usize::try_from(limit).unwrap_or(usize::MAX);
@@ -110,7 +125,7 @@ fn seen(
                 return Ok(Page { items, next: before.map(|before| before.to_string()) });
             }
             before = Some(row.build);
-            if sight.build(&row.origin.project, row.build) {
+            if is_wanted(row) {
                 items.push(convert::build(row));
             }
         }

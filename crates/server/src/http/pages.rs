@@ -177,11 +177,19 @@ async fn sent(
         [one] if one == "sign-out" => return with_cookie(see_other("/sign-in"), "", 0, &parts.headers),
         _ => {}
     }
-    let Some(action) = Action::of(segments, &form) else { return nowhere() };
-    let body = serde_json::to_vec(&action.body).unwrap_or_default();
-    match source(api, parts).call(Method::POST, &action.path, Some(body)).await {
-        Ok(answered) => see_other(&action.next_after(&answered)),
-        Err(problem) => page(&web::screens::refusal::show(&problem), &parts.headers),
+    let Some(action) = Action::of(segments, &form, app.now()) else { return nowhere() };
+    let method = match action.method {
+        web::actions::Method::Post => Method::POST,
+        web::actions::Method::Put => Method::PUT,
+        web::actions::Method::Delete => Method::DELETE,
+    };
+    let body = (!action.body.is_null()).then(|| serde_json::to_vec(&action.body).unwrap_or_default());
+    match (source(api, parts).call(method, &action.path, body).await, action.shown) {
+        (Ok(answered), Some(shown)) => {
+            page(&web::screens::settings::told(shown, &answered, &action.next), &parts.headers)
+        }
+        (Ok(answered), None) => see_other(&action.next_after(&answered)),
+        (Err(problem), _) => page(&web::screens::refusal::show(&problem), &parts.headers),
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use api::job::Waiting;
 use api::page::Page;
-use api::pool::{Held, Hold, Pool, Queued};
+use api::pool::{Held, Hold, Pool, PoolHistory, PoolSample, Queued};
 use api::problem::Problem;
 use engine::Engine;
 use graph::{BuildId, JobName};
@@ -19,6 +19,7 @@ use super::control::{audit, reason};
 use super::wait::{self, pool_name};
 use super::{App, problem};
 use crate::access::{Target, Verb};
+use crate::pool_history::{EVERY_MS, Sample};
 use crate::records::{DEFAULT_POOL, PoolRecord, Said};
 
 /// What people said.
@@ -56,6 +57,19 @@ pub async fn list(app: Arc<App>, call: Call) -> Answered {
     let mut pools: Vec<Pool> = pools(&app).await?.into_values().collect();
     pools.retain(|pool| bearer.may(Verb::Read, &Target::pool(&pool.name), now).is_ok());
     answer::page(pools)
+}
+
+pub async fn history(app: Arc<App>, call: Call) -> Answered {
+    let pool = call.segment("pool").to_owned();
+    let sample = |sample: Sample| PoolSample {
+        at: sample.at.into(),
+        waiting: sample.waiting,
+        running: sample.running,
+        slots: sample.slots,
+        workers: sample.workers,
+    };
+    let samples = app.server.pool_history.of(&pool).into_iter().map(sample).collect();
+    answer::json(&PoolHistory { pool, every_ms: EVERY_MS, samples })
 }
 
 async fn one(app: &Arc<App>, name: &str) -> Result<Pool, Problem> {

@@ -19,8 +19,11 @@ use crate::secrets::SecretError;
 /// The longest description and the longest name of a pool, in characters, as the schema says.
 const DESCRIPTION_MAX: usize = 1000;
 const POOL_MAX: usize = 255;
+/// The longest name of a branch.
+const BRANCH_MAX: usize = 255;
 
-fn shown(name: String, stored: &Stored) -> Project {
+/// A project as people see it.
+pub fn shown(name: String, stored: &Stored) -> Project {
     let settings = stored.settings.of_api();
     let auto_cancel = stored.settings.superseding.map(|superseding| superseding == Superseding::CancelsEarlier);
     Project { name, created: stored.created.into(), settings: ProjectSettings { auto_cancel, ..settings } }
@@ -84,6 +87,12 @@ fn check(settings: &ProjectSettings) -> Result<(), Problem> {
     }
     match &settings.pool {
         Some(pool) if pool.is_empty() || pool.chars().count() > POOL_MAX => Err(too_long("pool", POOL_MAX)),
+        _ => Ok(()),
+    }?;
+    match &settings.default_branch {
+        Some(branch) if branch.is_empty() || branch.chars().count() > BRANCH_MAX => {
+            Err(too_long("default_branch", BRANCH_MAX))
+        }
         _ => Ok(()),
     }
 }

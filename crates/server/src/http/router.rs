@@ -19,10 +19,10 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use super::answer::Answered;
 use super::call::{Call, parse_query};
 use super::{
-    App, admission, blobs, build, cache, control, idempotency, isolated, job, log, pages, pool, problem, project, site,
-    stream,
+    App, admission, blobs, build, cache, comparison, control, idempotency, isolated, job, log, overview, pages, pool,
+    problem,
 };
-use super::{token, visit, worker, worker_view};
+use super::{project, site, stream, test_history, token, visit, worker, worker_view};
 
 /// The longest id of a request that is taken over from its sender, in bytes.
 pub(super) const REQUEST_ID_BYTES_MAX: usize = 64;
@@ -59,6 +59,9 @@ handlers! {
         "project_get" => project::get,
         "project_put" => project::put,
         "project_delete" => project::delete,
+        "project_overview" => overview::get,
+        "project_badge" => overview::badge,
+        "test_history" => test_history::history,
         "build_numbered" => build::numbered,
         "secret_list" => project::secret_list,
         "secret_put" => project::secret_put,
@@ -72,6 +75,7 @@ handlers! {
         "build_stream" => stream::build,
         "build_graph" => build::graph,
         "build_diagnostics" => build::diagnostics,
+        "build_compare" => comparison::get,
         "commit_cancel" => control::cancel_commit,
         "job_list" => job::list,
         "job_get" => job::get,
@@ -87,6 +91,7 @@ handlers! {
         "log_read" => log::read,
         "log_search" => log::search,
         "test_list" => job::tests,
+        "test_summary" => test_history::summarize,
         "artifact_list" => job::artifacts,
         "artifact_get" => job::artifact,
         "artifact_files" => isolated::list,
@@ -94,6 +99,7 @@ handlers! {
         "gate_answer" => control::answer_gate,
         "pool_list" => pool::list,
         "pool_get" => pool::get,
+        "pool_history" => pool::history,
         "pool_hold" => pool::hold,
         "pool_release" => pool::release,
         "pool_queue" => pool::queue,
@@ -110,6 +116,8 @@ handlers! {
         "cache_evict" => cache::evict,
         "token_list" => token::list,
         "token_create" => token::create,
+        "token_narrow" => token::narrow,
+        "token_inspect" => token::inspect,
         "token_get" => token::get,
         "token_revoke" => token::revoke,
         "audit_list" => token::audit,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use api::audit::AuditEntry;
 use api::page::Page;
 use api::problem::{Problem, ProblemKind};
-use api::token::{Created, Grant, HolderKind, Token, Whoami};
+use api::token::{Created, Grant, HolderKind, Inspected, Narrow, Token, TokenText, Whoami};
 use axum::http::StatusCode;
 use store::audit::AuditFilter;
 
@@ -15,7 +15,7 @@ use super::answer::{self, Answered};
 use super::call::Call;
 use super::control::audit as note;
 use super::{App, problem};
-use crate::access::{CreateError, GrantRequest, Subject, SubjectKind, TokenRow, Verb};
+use crate::access::{CreateError, GrantRequest, Narrowing, Subject, SubjectKind, TokenError, TokenRow, Verb};
 
 /// The most names of projects, or of pools, in one token.
 const NAMES_MAX: usize = 100;
@@ -76,6 +76,61 @@ pub async fn list(app: Arc<App>, call: Call) -> Answered {
     answer::json(&page)
 }
 
+/// The text of the token that a call is made with. Only a header can bring it here: a cookie counts for looking alone.
+fn own_text(call: &Call) -> &str {
+    let value = call.headers.get(axum::http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    value.and_then(|value| value.split_once(' ')).map_or("", |(_, token)| token.trim())
+}
+
+fn refused(error: &TokenError) -> Problem {
+    Problem::new(ProblemKind::Unprocessable, error.to_string())
+}
+
+pub async fn narrow(app: Arc<App>, call: Call) -> Answered {
+    let wanted: Narrow = call.json()?;
+    if [&wanted.projects, &wanted.pools].into_iter().any(|names| names.len() > NAMES_MAX) {
+        return Err(too_many_names());
+    }
+    let narrowing = Narrowing {
+        verbs: wanted.verbs.into_iter().map(verb_of).collect(),
+        projects: wanted.projects,
+        pools: wanted.pools,
+        builds: BTreeSet::new(),
+        until: wanted.expires.map(|until| until.0),
+    };
+    if narrowing.is_empty() {
+        return Err(Problem::new(ProblemKind::Unprocessable, "this limits nothing")
+            .help("name verbs, projects, pools or an end in time"));
+    }
+    let token = crate::access::narrow(own_text(&call), &narrowing).map_err(|error| refused(&error))?;
+    let id = call.bearer()?.token.clone();
+    note(&app, &call, "", format!("token {id}"), String::new()).await?;
+    answer::json_as(StatusCode::CREATED, &Created { id, token })
+}
+
+pub async fn inspect(app: Arc<App>, call: Call) -> Answered {
+    let TokenText { token } = call.json()?;
+    let said = crate::access::inspect(&token).map_err(|error| refused(&error))?;
+    let held = app.blocking(move |app| app.server.access.admit(&token).map_err(problem::denied)).await;
+    let until = held.as_ref().ok().and_then(|bearer| bearer.grant.until);
+    let refused = match held {
+        Ok(_) if until.is_some_and(|until| until < app.now()) => "the token has expired".to_owned(),
+        Ok(_) => String::new(),
+        Err(problem) => problem.detail,
+    };
+    answer::json(&Inspected {
+        id: said.grant("id").unwrap_or_default().to_owned(),
+        refused,
+        grants: said.grants,
+        limits: said.checks,
+        narrowed: said.narrowed,
+    })
+}
+
+fn too_many_names() -> Problem {
+    Problem::new(ProblemKind::Unprocessable, format!("a token names at most {NAMES_MAX} projects or pools"))
+}
+
 fn row(app: &App, id: &str) -> Result<TokenRow, Problem> {
     let row = app.server.access.ledger().token(id).map_err(problem::ledger)?;
     row.ok_or_else(|| problem::not_found(format_args!("token `{id}`")))
@@ -90,10 +145,7 @@ pub async fn create(app: Arc<App>, call: Call) -> Answered {
     let wanted: Grant = call.json()?;
     let names = [wanted.projects.as_ref(), wanted.pools.as_ref()];
     if names.into_iter().flatten().any(|names| names.len() > NAMES_MAX) {
-        return Err(Problem::new(
-            ProblemKind::Unprocessable,
-            format!("a token names at most {NAMES_MAX} projects or pools"),
-        ));
+        return Err(too_many_names());
     }
     if wanted.verbs.is_empty() || wanted.name.is_empty() || wanted.name.chars().count() > 100 {
         return Err(Problem::new(ProblemKind::Unprocessable, "a token has a holder's name and a verb")

@@ -1,13 +1,14 @@
 //! Workers as people see them, and what people do to them.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use api::problem::{Problem, ProblemKind};
 use api::worker::Then;
-use api::worker_view::{RunningAttempt, Stop, Worker, WorkerState};
+use api::worker_view::{RunningAttempt, Stop, Worker, WorkerFault, WorkerState};
 use engine::{Engine, JobState};
-use graph::WorkerId;
+use graph::{BuildId, WorkerId};
 
 use super::answer::{self, Answered};
 use super::build::request;
@@ -15,7 +16,7 @@ use super::call::Call;
 use super::control::{audit, reason};
 use super::pool::held;
 use super::{App, problem};
-use crate::dispatch::SessionView;
+use crate::dispatch::{Fault, SessionView};
 use crate::records::{Intake, Said, WorkerRecord};
 
 /// What each worker runs, as the engine knows it.
@@ -24,21 +25,60 @@ fn leased(engine: &Engine) -> BTreeMap<WorkerId, Vec<RunningAttempt>> {
     for build in engine.builds() {
         for (job, state) in engine.jobs(build) {
             let JobState::Leased { attempt, lease, worker } = state else { continue };
-            let running = RunningAttempt { lease: lease.0, build, job: job.to_string(), attempt: attempt.0 };
+            let running = RunningAttempt {
+                lease: lease.0,
+                build,
+                job: job.to_string(),
+                attempt: attempt.0,
+                project: String::new(),
+                leased: None,
+            };
             leased.entry(worker.clone()).or_default().push(running);
         }
     }
     leased
 }
 
+/// Whose each of these attempts is, and since when it is leased.
+fn described(app: &App, leased: &mut BTreeMap<WorkerId, Vec<RunningAttempt>>) -> Result<(), Problem> {
+    let mut of_build: BTreeMap<BuildId, (String, Vec<store::rows::AttemptRow>)> = BTreeMap::new();
+    for running in leased.values_mut().flatten() {
+        let (project, attempts) = match of_build.entry(running.build) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => {
+                let row = app.server.store.build(running.build).map_err(problem::store)?;
+                let attempts = app.server.store.attempts(running.build, None).map_err(problem::store)?;
+                unknown.insert((row.map(|row| row.origin.project).unwrap_or_default(), attempts))
+            }
+        };
+        running.project.clone_from(project);
+        let attempt = attempts.iter().find(|row| row.attempt.0 == running.attempt);
+        running.leased = attempt.map(|row| row.leased.into());
+    }
+    Ok(())
+}
+
 async fn workers(app: &Arc<App>) -> Result<BTreeMap<String, Worker>, Problem> {
     let mut running = app.server.shell.ask(leased).await.map_err(problem::stopped)?;
-    let records = app.blocking(|app| app.server.records.all::<WorkerRecord>().map_err(problem::record)).await?;
+    let (records, mut running) = app
+        .blocking(move |app| {
+            described(app, &mut running)?;
+            Ok((app.server.records.all::<WorkerRecord>().map_err(problem::record)?, running))
+        })
+        .await?;
     let sessions: BTreeMap<String, SessionView> =
         app.server.dispatch.sessions().into_iter().map(|view| (view.worker.to_string(), view)).collect();
+    let mut faults = app.server.dispatch.faults();
     let worker = |(id, record): (String, WorkerRecord)| {
-        let running = running.remove(&WorkerId(id.as_str().into())).unwrap_or_default();
-        (id.clone(), shown(id.clone(), &record, sessions.get(&id), running))
+        let key = WorkerId(id.as_str().into());
+        let running = running.remove(&key).unwrap_or_default();
+        let fault = faults.remove(&key).map(|Fault { at, build, job, text }| WorkerFault {
+            at: at.into(),
+            build,
+            job: job.to_string(),
+            text,
+        });
+        (id.clone(), Worker { fault, ..shown(id.clone(), &record, sessions.get(&id), running) })
     };
     Ok(records.into_iter().map(worker).collect())
 }
@@ -63,6 +103,7 @@ fn shown(id: String, record: &WorkerRecord, session: Option<&SessionView>, runni
         memory_bytes: offer.map_or(0, |offer| offer.resources.memory_bytes),
         version: record.version.clone(),
         seen: Some(session.map_or(record.last_joined, |session| session.heard).into()),
+        fault: None,
         running,
     }
 }
@@ -117,7 +158,9 @@ pub async fn forget(app: Arc<App>, call: Call) -> Answered {
         return Err(Problem::new(ProblemKind::Conflict, format!("worker `{id}` is there"))
             .help("drain it, and forget it once it has left"));
     }
-    app.server.forget_worker(&WorkerId(id.as_str().into())).await.map_err(request)?;
+    let worker = WorkerId(id.as_str().into());
+    app.server.forget_worker(&worker).await.map_err(request)?;
+    app.server.dispatch.forget(&worker);
     audit(&app, &call, "", format!("worker {id}"), String::new()).await?;
     answer::nothing()
 }

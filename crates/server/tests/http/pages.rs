@@ -9,24 +9,24 @@ use super::site::{Worker, log_section, manifest};
 use super::{GATED, ONE, Served, asked, submit};
 
 /// A browser as far as it matters here: it keeps no cookie by itself and follows nothing.
-struct Browser {
+pub struct Browser {
     http: reqwest::Client,
     address: String,
     cookie: String,
 }
 
 /// A page: its status, where it leads, its text.
-struct Page {
-    status: u16,
-    to: String,
+pub struct Page {
+    pub status: u16,
+    pub to: String,
     cookie: String,
-    text: String,
+    pub text: String,
     policy: String,
     encoding: String,
 }
 
 impl Browser {
-    fn new(served: &Served, token: &str) -> Self {
+    pub fn new(served: &Served, token: &str) -> Self {
         // The first to say so decides for the process.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
@@ -42,11 +42,11 @@ impl Browser {
         Page { status, to, cookie, policy, encoding, text: answer.text().await.unwrap() }
     }
 
-    async fn get(&self, path: &str) -> Page {
+    pub async fn get(&self, path: &str) -> Page {
         self.send(self.http.get(format!("{}{path}", self.address))).await
     }
 
-    async fn post(&self, path: &str, form: &str, site: &str) -> Page {
+    pub async fn post(&self, path: &str, form: &str, site: &str) -> Page {
         let request = self.http.post(format!("{}{path}", self.address)).header("sec-fetch-site", site);
         let request = request.header("content-type", "application/x-www-form-urlencoded").body(form.to_owned());
         self.send(request).await

@@ -1,8 +1,12 @@
 //! Pools with what waits in them and why, and workers with what they run.
 
+use std::collections::BTreeMap;
+
+use api::job::{JobKey, WaitReason};
 use api::page::Page;
-use api::pool::{Pool, Queued};
-use api::problem::Problem;
+use api::pool::{Pool, PoolHistory, PoolSample, Queued};
+use api::problem::{Problem, ProblemKind};
+use api::token::Version;
 use api::worker_view::{Worker, WorkerState};
 use maud::{Markup, html};
 
@@ -10,20 +14,36 @@ use crate::page::{Crumb, Document, Head, document};
 use crate::words::{self, Standing};
 use crate::{Ask, Source, paths, read};
 
-/// How many jobs that wait are listed of a pool.
-const WAITING: u32 = 100;
+/// How many jobs that wait are looked at of a pool, and how many of them are listed.
+const WAITING: u32 = 500;
+const LISTED: usize = 100;
+/// How many reasons, projects and holders are told one by one.
+const REASONS: usize = 8;
+const HOLDERS: usize = 3;
+/// The fewest samples of which there is a chart, and its size in units of the drawing.
+const CHARTED_MIN: usize = 4;
+const CHART_WIDTH: u64 = 1000;
+const CHART_HEIGHT: u64 = 100;
 
 /// Writes the page.
 pub(crate) async fn show(source: &impl Source, ask: &Ask) -> Result<Document, Problem> {
     let pools = read::<Page<Pool>>(source, "/api/v1/pools").await?.items;
-    let workers = read::<Page<Worker>>(source, "/api/v1/workers").await?.items;
+    let version: Version = read(source, "/api/v1/version").await?;
+    let workers = match read::<Page<Worker>>(source, "/api/v1/workers").await {
+        Ok(page) => Some(page.items),
+        // Who may see one project only sees what waits of it.
+        Err(problem) if problem.status == ProblemKind::Forbidden.status() => None,
+        Err(problem) => return Err(problem),
+    };
     let mut shown = Vec::with_capacity(pools.len());
     for pool in &pools {
         let queue: Page<Queued> = match pool.waiting {
             0 => Page::default(),
             _ => read(source, &format!("/api/v1/pools/{}/queue?limit={WAITING}", paths::encoded(&pool.name))).await?,
         };
-        shown.push(pool_of(pool, &queue, ask));
+        let history: PoolHistory =
+            read(source, &format!("/api/v1/pools/{}/history", paths::encoded(&pool.name))).await?;
+        shown.push(pool_of(pool, &queue, &history, workers.as_deref().unwrap_or_default(), ask));
     }
     let main = html! {
         h1 { "Queue and workers" }
@@ -34,8 +54,11 @@ pub(crate) async fn show(source: &impl Source, ask: &Ask) -> Result<Document, Pr
         section aria-labelledby="workers-title" {
             h2 #workers-title { "Workers" }
             div.cards #workers data-live {
-                @if workers.is_empty() { (first_worker(ask)) }
-                @for worker in &workers { (tile(worker, ask)) }
+                @match &workers {
+                    None => p.empty { "Workers belong to all projects together: they are for those whose token grants " code { "read" } " on the whole server." },
+                    Some(workers) if workers.is_empty() => (first_worker(ask)),
+                    Some(workers) => @for worker in workers { (tile(worker, &version, ask)) },
+                }
             }
         }
     };
@@ -52,32 +75,177 @@ fn first_worker(ask: &Ask) -> Markup {
     }
 }
 
-fn pool_of(pool: &Pool, queue: &Page<Queued>, ask: &Ask) -> Markup {
+fn pool_of(pool: &Pool, queue: &Page<Queued>, history: &PoolHistory, workers: &[Worker], ask: &Ask) -> Markup {
+    let path = format!("/pools/{}", paths::encoded(&pool.name));
     html! {
         section.pool #(format!("pool-{}", pool.name)) {
             h2 { "Pool " (pool.name) }
             p {
                 (pool.running) " running in " (words::count(pool.slots, "place", "places")) " of "
                 (words::count(pool.workers, "worker", "workers")) ", " (pool.waiting) " waiting"
+                @if let Some(text) = forecast(queue) { " · " (text) }
             }
             (places(pool))
-            @if let Some(held) = &pool.held { p.problem { "Held by " (held.by) " since " (words::ago(held.at, ask.now)) ": " (held.reason) } }
-            @if !queue.items.is_empty() {
-                table.list {
-                    thead { tr { th.number { "Place" } th { "Job" } th { "Waits for" } th.number { "Begins in" } } }
-                    tbody { @for (index, queued) in queue.items.iter().enumerate() {
-                        @let waiting = &queued.waiting;
-                        tr {
-                            td.number { (index + 1) }
-                            td { a.quiet href=(paths::build(queued.build)) { (queued.project) " " (queued.build) } " " a.name href=(paths::job(queued.build, &waiting.job)) { (waiting.job) } @if !queued.client.is_empty() { " " span.quiet { "for " (queued.client) } } }
-                            td { (waiting.text) }
-                            td.number { @if let Some(estimate) = waiting.estimate { (words::span(estimate.low_ms)) " to " (words::span(estimate.high_ms)) } }
-                        }
-                    } }
+            (chart(history))
+            @if let Some(held) = &pool.held {
+                p.problem { "Held by " (held.by) " since " (words::ago(held.at, ask.now)) @if !held.reason.is_empty() { ": " (held.reason) } }
+                form.hold method="post" action=(format!("{path}/release")) { button.main { "Release the pool" } }
+            } @else {
+                details #(format!("hold-{}", pool.name)) { summary.quiet { "Hold this pool" }
+                    form.hold method="post" action=(format!("{path}/hold")) {
+                        input name="reason" maxlength="1000" placeholder="Why; those who wait are told" aria-label="Why";
+                        button { "Hold" }
+                    }
+                    p.quiet { "Nothing new starts in it until it is released: " (words::count(pool.waiting, "job waits", "jobs wait")) " on. What runs goes on." }
                 }
-                @if queue.next.is_some() { p.quiet { "The first " (WAITING) " of " (pool.waiting) " are listed." } }
+            }
+            @if !queue.items.is_empty() { (reasons(pool, queue)) }
+            (shares(pool, queue, workers))
+            @if !queue.items.is_empty() { (list(pool, queue)) }
+        }
+    }
+}
+
+/// What a chart shows of a sample.
+type Figure = fn(&PoolSample) -> u64;
+
+/// How the pool stood over the last hour, as far as the server has looked.
+fn chart(history: &PoolHistory) -> Markup {
+    let samples = &history.samples;
+    let (Some(first), Some(last)) = (samples.first(), samples.last()) else { return html! {} };
+    let span = last.at.0.ms_since(first.at.0);
+    if samples.len() < CHARTED_MIN {
+        return html! { p.quiet { "A chart of waiting and running jobs begins in a minute: the server keeps it since it started." } };
+    }
+    let most = samples.iter().map(|it| it.waiting.max(it.running).max(it.slots)).max().unwrap_or(0).max(1);
+    let line = |of: Figure| {
+        let point = |it: &PoolSample| {
+            let x = it.at.0.ms_since(first.at.0).saturating_mul(CHART_WIDTH) / span.max(1);
+            format!("{x},{}", CHART_HEIGHT - of(it).saturating_mul(CHART_HEIGHT) / most)
+        };
+        samples.iter().map(point).collect::<Vec<_>>().join(" ")
+    };
+    let busiest = |of: Figure| samples.iter().map(of).max().unwrap_or(0);
+    let lines: [(&str, &str, Figure); 3] = [
+        ("line-slots", "places", |it| it.slots),
+        ("line-running", "running", |it| it.running),
+        ("line-waiting", "waiting", |it| it.waiting),
+    ];
+    let told: Vec<String> = lines.iter().map(|(_, word, of)| format!("at most {} {word}", busiest(*of))).collect();
+    html! {
+        svg.chart viewBox=(format!("0 -2 {CHART_WIDTH} {}", CHART_HEIGHT + 4)) preserveAspectRatio="none" role="img" aria-label=(format!("The last {}: {}", words::span(span), told.join(", "))) {
+            @for (class, _, of) in lines { polyline class=(class) points=(line(of)) vector-effect="non-scaling-stroke" {} }
+        }
+        p.legend {
+            @for (class, word, of) in lines { span { svg viewBox="0 0 12 6" aria-hidden="true" { rect class=(class) width="12" height="6" rx="1" {} } " " (word) ", at most " (busiest(of)) } }
+            span { "the last " (words::span(span)) }
+        }
+    }
+}
+
+/// When the last of those that wait is to begin, as far as that can be said.
+fn forecast(queue: &Page<Queued>) -> Option<String> {
+    let estimates: Vec<_> = queue.items.iter().filter_map(|queued| queued.waiting.estimate).collect();
+    let (low, high) = (estimates.iter().map(|it| it.low_ms).max()?, estimates.iter().map(|it| it.high_ms).max()?);
+    let which = if queue.next.is_some() { "the ones listed" } else { "all" };
+    Some(format!("{which} have begun in {} to {}", words::span(low), words::span(high)))
+}
+
+/// A reason in few words, the same for all that wait for the same thing.
+fn short(reason: &WaitReason) -> (String, &[JobKey]) {
+    match reason {
+        WaitReason::Nothing => ("nothing: they are about to begin".to_owned(), &[]),
+        WaitReason::Needs { .. } => ("other jobs".to_owned(), &[]),
+        WaitReason::Gate { .. } => ("a person's answer".to_owned(), &[]),
+        WaitReason::Resolving => ("the next decision".to_owned(), &[]),
+        WaitReason::Same { .. } => ("an equal job that is under way".to_owned(), &[]),
+        WaitReason::Retry { .. } => ("the time of their next try".to_owned(), &[]),
+        WaitReason::Concurrency { group, holders, .. } => (format!("the group {group}"), holders),
+        WaitReason::Held { .. } => ("the pool, which is held".to_owned(), &[]),
+        WaitReason::NoWorker { missing, .. } => (format!("a worker: {missing}"), &[]),
+        WaitReason::Queue { .. } => ("a free place".to_owned(), &[]),
+        WaitReason::Affinity { worker, .. } => (format!("the worker {worker}, which has what they need"), &[]),
+    }
+}
+
+/// A bar beside others, in thousandths of the longest.
+fn share(n: usize, most: usize, class: &str) -> Markup {
+    let width = n * 1000 / most.max(1);
+    html! { svg viewBox="0 0 1000 10" preserveAspectRatio="none" aria-hidden="true" { rect class=(class) x="0" y="0" width=(width.max(6)) height="10" {} } }
+}
+
+/// For what jobs wait, the most frequent first.
+fn reasons(pool: &Pool, queue: &Page<Queued>) -> Markup {
+    let mut counts: BTreeMap<String, (usize, &[JobKey])> = BTreeMap::new();
+    for queued in &queue.items {
+        let (text, holders) = short(&queued.waiting.reason);
+        counts.entry(text).or_insert((0, holders)).0 += 1;
+    }
+    let mut counts: Vec<_> = counts.into_iter().collect();
+    counts.sort_by_key(|(_, (n, _))| std::cmp::Reverse(*n));
+    let most = counts.first().map_or(1, |(_, (n, _))| *n);
+    html! {
+        h3 { "Waiting for" @if queue.next.is_some() { " " span.quiet { "(the first " (queue.items.len()) " of " (pool.waiting) ")" } } }
+        div.reasons {
+            @for (text, (n, holders)) in counts.iter().take(REASONS) {
+                span.number { (n) } (share(*n, most, "asking"))
+                span { (text) @if !holders.is_empty() { ", held by " (held_by(holders)) } }
             }
         }
+    }
+}
+
+fn held_by(holders: &[JobKey]) -> Markup {
+    html! {
+        @for (index, holder) in holders.iter().take(HOLDERS).enumerate() {
+            @if index > 0 { ", " } a href=(paths::job(holder.build, &holder.job)) { (holder.job) " of build " (holder.build) }
+        }
+        @if holders.len() > HOLDERS { " and " (holders.len() - HOLDERS) " more" }
+    }
+}
+
+/// Who has how much of a pool: what runs and waits of each project.
+fn shares(pool: &Pool, queue: &Page<Queued>, workers: &[Worker]) -> Markup {
+    let mut of_project: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+    let serving = workers.iter().filter(|worker| worker.pools.contains(&pool.name));
+    for running in serving.flat_map(|worker| &worker.running) {
+        of_project.entry(&running.project).or_default().0 += 1;
+    }
+    for queued in &queue.items {
+        of_project.entry(&queued.project).or_default().1 += 1;
+    }
+    let mut of_project: Vec<_> = of_project.into_iter().collect();
+    of_project.sort_by_key(|(_, (running, waiting))| std::cmp::Reverse(running + waiting));
+    let most = of_project.iter().map(|(_, (running, waiting))| running + waiting).max().unwrap_or(1);
+    html! {
+        @if of_project.len() > 1 {
+            h3 { "By project" }
+            div.reasons {
+                @for (project, (running, waiting)) in of_project.iter().take(REASONS) {
+                    span.number { (running + waiting) } (share(running + waiting, most, "running"))
+                    span { a href=(paths::project(project)) { (project) } " " span.quiet { (running) " running on its workers, " (waiting) " waiting" } }
+                }
+            }
+        }
+    }
+}
+
+fn list(pool: &Pool, queue: &Page<Queued>) -> Markup {
+    html! {
+        table.list {
+            thead { tr { th.number { "Place" } th { "Job" } th { "Waits for" } th.number { "Begins in" } } }
+            tbody { @for (index, queued) in queue.items.iter().take(LISTED).enumerate() {
+                @let waiting = &queued.waiting;
+                @let holders = short(&waiting.reason).1;
+                tr {
+                    td.number { (index + 1) }
+                    td { a.quiet href=(paths::build(queued.build)) { (queued.project) " " (queued.build) } " " a.name href=(paths::job(queued.build, &waiting.job)) { (waiting.job) } @if !queued.client.is_empty() { " " span.quiet { "for " (queued.client) } } }
+                    td { (waiting.text) @if !holders.is_empty() { span.why { "held by " (held_by(holders)) } } }
+                    td.number { @if let Some(estimate) = waiting.estimate { (words::span(estimate.low_ms)) " to " (words::span(estimate.high_ms)) } }
+                }
+            } }
+        }
+        @if queue.items.len() > LISTED || queue.next.is_some() { p.quiet { "The first " (queue.items.len().min(LISTED)) " of " (pool.waiting) " are listed." } }
     }
 }
 
@@ -93,7 +261,7 @@ fn places(pool: &Pool) -> Markup {
     }
 }
 
-fn tile(worker: &Worker, ask: &Ask) -> Markup {
+fn tile(worker: &Worker, version: &Version, ask: &Ask) -> Markup {
     let (standing, word) = match worker.state {
         WorkerState::Ready if worker.running.is_empty() => (Standing::Passed, "idle"),
         WorkerState::Ready => (Standing::Running, "at work"),
@@ -101,26 +269,51 @@ fn tile(worker: &Worker, ask: &Ask) -> Markup {
         WorkerState::Draining => (Standing::Asking, "draining"),
         WorkerState::Away => (Standing::Skipped, "away"),
     };
-    let path = format!("/workers/{}", paths::encoded(&worker.id));
-    let may_resume = matches!(worker.state, WorkerState::Paused | WorkerState::Draining);
     html! {
         article.card #(format!("worker-{}", worker.id)) {
             h3 { (standing.mark()) " " (worker.name) " " span.quiet { (word) } }
             p.quiet {
-                @if !worker.pools.is_empty() { (worker.pools.join(", ")) " · " } (words::count(worker.slots.into(), "place", "places")) " · version " (worker.version)
-                @if let Some(seen) = worker.seen.filter(|_| worker.state == WorkerState::Away) { " · last heard of " (words::ago(seen, ask.now)) }
+                @if !worker.pools.is_empty() { (worker.pools.join(", ")) " · " }
+                @if worker.state != WorkerState::Away { (worker.running.len()) " of " (words::count(worker.slots.into(), "place", "places")) " taken · " }
+                @if worker.cpu_milli > 0 { (words::count(worker.cpu_milli.div_ceil(1000), "core", "cores")) " · " }
+                @if worker.memory_bytes > 0 { (words::bytes(worker.memory_bytes)) " · " }
+                "version " (worker.version)
+                @if let Some(seen) = worker.seen { " · heard of " (words::ago(seen, ask.now)) }
             }
+            @if worker.version != version.version { p { span.tag { "the server has version " (version.version) } } }
             @if !worker.labels.is_empty() { p { @for label in &worker.labels { span.tag { (label) } " " } } }
-            @if let Some(held) = &worker.held { p.problem { (held.by) ": " (held.reason) } }
-            @if let Some(closed) = &worker.closed { p.problem { (closed) } }
-            ul { @for running in &worker.running { li { a href=(paths::job(running.build, &running.job)) { "build " (running.build) " " (running.job) } " " span.quiet { "lease " (running.lease) } } } }
-            div.actions {
-                @if may_resume { form method="post" action=(format!("{path}/resume")) { button { "Resume" } } }
-                @else if worker.state == WorkerState::Ready {
-                    form method="post" action=(format!("{path}/pause")) { button { "Pause" } }
-                    form method="post" action=(format!("{path}/drain")) { button { "Drain" } }
+            @if let Some(held) = &worker.held { p.problem { (word) " by " (held.by) " " (words::ago(held.at, ask.now)) @if !held.reason.is_empty() { ": " (held.reason) } } }
+            @if let Some(closed) = &worker.closed { p.problem { "Takes nothing new: " (closed) } }
+            @if let Some(fault) = &worker.fault { p { span.quiet { "Last fault " (words::ago(fault.at, ask.now)) ": " } (fault.text) " " a href=(paths::job(fault.build, &fault.job)) { (fault.job) } } }
+            ul.running-list { @for running in &worker.running {
+                li {
+                    (Standing::Running.mark()) " " a href=(paths::job(running.build, &running.job)) { (running.job) } " "
+                    span.quiet { (running.project) " build " (running.build) @if let Some(leased) = running.leased { " · for " (words::span(ask.now.ms_since(leased.0))) } " · lease " (running.lease) }
                 }
-            }
+            } }
+            (controls(worker))
+        }
+    }
+}
+
+/// What can be done about a worker. All of it stands in the audit, with the reason.
+fn controls(worker: &Worker) -> Markup {
+    let path = format!("/workers/{}", paths::encoded(&worker.id));
+    let n_running = worker.running.len() as u64;
+    let has_button = |verb: &str, text: &str| html! { button formaction=(format!("{path}/{verb}")) { (text) } };
+    html! {
+        @match worker.state {
+            WorkerState::Paused | WorkerState::Draining => form.hold method="post" action=(format!("{path}/resume")) { button.main { "Resume" } },
+            WorkerState::Ready => details #(format!("control-{}", worker.id)) { summary.quiet { "Pause or drain" }
+                form.hold method="post" action=(format!("{path}/pause")) {
+                    input name="reason" maxlength="1000" placeholder="Why" aria-label="Why";
+                    (has_button("pause", "Pause")) (has_button("drain", "Drain")) (has_button("update", "Update"))
+                }
+                p.quiet { "Paused it takes nothing new. Drained it finishes the " (words::count(n_running, "job", "jobs")) " it runs and leaves; updated it comes again as the program on its disk." }
+            },
+            WorkerState::Away => details #(format!("control-{}", worker.id)) { summary.quiet { "Forget it" }
+                form.hold method="post" action=(format!("{path}/forget")) { button.danger { "Forget this worker" } }
+            },
         }
     }
 }

@@ -1,0 +1,216 @@
+//! Tests over builds: what a failure is beside the builds before, and how one test did in each of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use api::page::Page;
+use api::problem::Problem;
+use api::test_history::{
+    BuildName, COMPARED_BUILDS, FAILURES_MAX, FailureKind, HISTORY_BUILDS_MAX, SLOWEST, TestFailure, TestRun,
+    TestSummary,
+};
+use graph::{BuildId, EventKind, TestOutcome};
+use store::BuildFilter;
+use store::rows::{BuildRow, TestRow};
+
+use super::answer::{self, Answered};
+use super::build::row;
+use super::call::Call;
+use super::comparison::{TestKey, last_reports};
+use super::overview::{default_branch, newest, ref_of};
+use super::{App, convert, problem};
+use crate::records::Project as Stored;
+
+/// How many characters of a failure's message a history tells.
+const MESSAGE_CHARS_MAX: usize = 1000;
+
+/// What builds reported that came before.
+struct Earlier {
+    name: BuildName,
+    outcomes: BTreeMap<TestKey, TestOutcome>,
+    /// The tests of which its attempts reported both.
+    unsteady: BTreeSet<TestKey>,
+}
+
+fn name_of(row: &BuildRow) -> BuildName {
+    let commit = Some(row.event.commit.clone()).filter(|commit| !commit.is_empty());
+    BuildName { build: row.build, number: Some(row.origin.number).filter(|number| *number > 0), commit }
+}
+
+fn has_failed(outcome: TestOutcome) -> bool {
+    matches!(outcome, TestOutcome::Failed | TestOutcome::Errored)
+}
+
+fn key(row: &TestRow) -> TestKey {
+    (row.job.clone(), row.case.suite.clone(), row.case.name.clone())
+}
+
+/// The tests that attempts of one build reported both as passed and as failed.
+fn unsteady(rows: &[TestRow]) -> BTreeSet<TestKey> {
+    let of = |wanted: fn(TestOutcome) -> bool| -> BTreeSet<TestKey> {
+        rows.iter().filter(|row| wanted(row.case.outcome)).map(key).collect()
+    };
+    &of(has_failed) & &of(|outcome| outcome == TestOutcome::Passed)
+}
+
+/// What the builds of these rows reported.
+fn reported(app: &App, builds: &[&BuildRow]) -> Result<Vec<Earlier>, Problem> {
+    let of = |build: &&BuildRow| {
+        let rows = app.server.store.tests(build.build).map_err(problem::store)?;
+        let unsteady = unsteady(&rows);
+        let outcomes = last_reports(rows).into_iter().map(|(key, row)| (key, row.case.outcome)).collect();
+        Ok(Earlier { name: name_of(build), outcomes, unsteady })
+    };
+    builds.iter().map(of).collect()
+}
+
+/// With what a build is compared: the builds before it of the same branch or pull request, and the last one of the default
+/// branch if it is of another.
+fn before(app: &App, build: &BuildRow) -> Result<(Vec<Earlier>, Option<Earlier>), Problem> {
+    let project = &build.origin.project;
+    if project.is_empty() {
+        return Ok((Vec::new(), None));
+    }
+    let (rows, _) = newest(app, project)?;
+    let stored = app.server.records.read::<Stored>(project).map_err(problem::record)?;
+    let set = stored.and_then(|(project, _)| project.settings.of_api().default_branch);
+    let default = default_branch(set, &rows);
+    let comparable = |row: &&BuildRow| {
+        row.build < build.build && row.finished.is_some() && row.pipeline == build.pipeline && row.jobs > 0
+    };
+    let own = ref_of(&build.event);
+    let same: Vec<&BuildRow> =
+        rows.iter().filter(comparable).filter(|row| ref_of(&row.event) == own).take(COMPARED_BUILDS).collect();
+    let is_default = |row: &BuildRow| row.event.branch == default && row.event.kind != EventKind::PullRequest;
+    let on_default = match default.is_some() && !is_default(build) {
+        true => rows.iter().find(|row| comparable(row) && is_default(row)),
+        false => None,
+    };
+    let on_default = reported(app, on_default.as_slice())?.pop();
+    Ok((reported(app, &same)?, on_default))
+}
+
+/// What one failure is beside the builds before.
+fn judged(
+    test: &TestRow,
+    build: &BuildName,
+    is_unsteady: bool,
+    earlier: &[Earlier],
+    on_default: Option<&Earlier>,
+) -> TestFailure {
+    let key = key(test);
+    let seen: Vec<(&Earlier, TestOutcome)> =
+        earlier.iter().filter_map(|earlier| Some((earlier, *earlier.outcomes.get(&key)?))).collect();
+    let failing = seen.iter().take_while(|(_, outcome)| has_failed(*outcome));
+    let since = failing.last().map_or(build, |(earlier, _)| &earlier.name);
+    let passed = seen.iter().find(|(_, outcome)| *outcome == TestOutcome::Passed).map(|(earlier, _)| &earlier.name);
+    let is_same_commit = |name: &BuildName| name.commit.is_some() && name.commit == build.commit;
+    let comes_and_goes = is_unsteady
+        || passed.is_some_and(is_same_commit)
+        || earlier.iter().any(|earlier| earlier.unsteady.contains(&key));
+    let kind = match seen.first() {
+        _ if comes_and_goes => FailureKind::Flaky,
+        Some((_, outcome)) if has_failed(*outcome) => FailureKind::Known,
+        _ => FailureKind::New,
+    };
+    TestFailure {
+        test: convert::test(test),
+        kind,
+        since: since.clone(),
+        passed: passed.cloned(),
+        on_default_branch: on_default.and_then(|build| build.outcomes.get(&key)).map(|outcome| (*outcome).into()),
+    }
+}
+
+/// A test without what it said.
+fn brief(row: &TestRow) -> api::job::Test {
+    api::job::Test { message: String::new(), output: String::new(), ..convert::test(row) }
+}
+
+fn summary(app: &App, build: BuildId) -> Result<TestSummary, Problem> {
+    let build_row = row(app, build)?;
+    let rows = app.server.store.tests(build).map_err(problem::store)?;
+    let comes_and_goes = unsteady(&rows);
+    let tests = last_reports(rows);
+    let count = |wanted: fn(TestOutcome) -> bool| tests.values().filter(|row| wanted(row.case.outcome)).count() as u64;
+    let failed = count(has_failed);
+    let (earlier, on_default) = if failed == 0 { (Vec::new(), None) } else { before(app, &build_row)? };
+    let name = name_of(&build_row);
+    let of_failure = |(key, row): (&TestKey, &TestRow)| {
+        judged(row, &name, comes_and_goes.contains(key), &earlier, on_default.as_ref())
+    };
+    let mut failures: Vec<TestFailure> =
+        tests.iter().filter(|(_, row)| has_failed(row.case.outcome)).map(of_failure).collect();
+    failures.sort_by_key(|failure| failure.kind);
+    failures.truncate(FAILURES_MAX);
+    let mut slowest: Vec<&TestRow> = tests.values().collect();
+    slowest.sort_by_key(|row| std::cmp::Reverse(row.case.duration_ms));
+    let passed_later = tests
+        .iter()
+        .filter(|(key, row)| comes_and_goes.contains(*key) && row.case.outcome == TestOutcome::Passed)
+        .map(|(_, row)| brief(row));
+    Ok(TestSummary {
+        build,
+        passed: count(|outcome| outcome == TestOutcome::Passed),
+        failed,
+        skipped: count(|outcome| outcome == TestOutcome::Skipped),
+        compared: earlier.iter().map(|earlier| earlier.name.clone()).collect(),
+        failures_left_off: failed - failures.len() as u64,
+        failures,
+        unsteady: passed_later.take(FAILURES_MAX).collect(),
+        slowest: slowest.into_iter().take(SLOWEST).map(brief).collect(),
+    })
+}
+
+pub async fn summarize(app: Arc<App>, call: Call) -> Answered {
+    let build = call.build()?;
+    answer::json(&app.blocking(move |app| summary(app, build)).await?)
+}
+
+/// How a test ended in one build, if that reported it.
+fn run_of(build: &BuildRow, rows: &[TestRow]) -> Option<TestRun> {
+    let last = rows.last()?;
+    let is_unsteady = rows.iter().any(|row| has_failed(row.case.outcome) != has_failed(last.case.outcome));
+    Some(TestRun {
+        build: name_of(build),
+        branch: build.event.branch.clone(),
+        created: build.created.into(),
+        job: last.job.to_string(),
+        attempt: last.attempt.0,
+        outcome: last.case.outcome.into(),
+        unsteady: is_unsteady,
+        duration_ms: last.case.duration_ms,
+        message: last.case.message.chars().take(MESSAGE_CHARS_MAX).collect(),
+    })
+}
+
+pub async fn history(app: Arc<App>, call: Call) -> Answered {
+    let project = call.segment("project").to_owned();
+    let name = call.wanted::<String>("name", "the name of a test")?.ok_or_else(|| {
+        Problem::new(api::problem::ProblemKind::Invalid, "which test is not said").field("name", "has to be there")
+    })?;
+    let suite = call.text("suite").unwrap_or_default().to_owned();
+    let job = call.text("job").map(str::to_owned);
+    let branch = call.text("branch").map(str::to_owned);
+    let (limit, before) = (call.limit()?.min(HISTORY_BUILDS_MAX), call.cursor::<u64>()?.map(BuildId));
+    let page = app
+        .blocking(move |app| {
+            let filter = BuildFilter { project: Some(project), branch, ..BuildFilter::default() };
+            let builds = app.server.store.builds(&filter, before, limit).map_err(problem::store)?;
+            let mut items = Vec::new();
+            for build in &builds {
+                let mut rows = app.server.store.tests(build.build).map_err(problem::store)?;
+                rows.retain(|row| {
+                    row.case.name == name
+                        && row.case.suite == suite
+                        && job.as_deref().is_none_or(|job| row.job.as_str() == job)
+                });
+                items.extend(run_of(build, &rows));
+            }
+            let is_full = builds.len() == limit as usize;
+            let next = builds.last().filter(|_| is_full).map(|last| last.build.to_string());
+            Ok(Page { items, next })
+        })
+        .await?;
+    answer::json(&page)
+}

@@ -1,0 +1,216 @@
+//! The forms about pools, workers, projects, secrets, tokens and caches.
+
+use std::collections::BTreeMap;
+
+use api::time::Time;
+use api::token::Verb;
+use graph::Timestamp;
+use serde_json::{Map, Value, json};
+
+use super::{Action, Method, Shown};
+use crate::paths;
+
+/// Microseconds of a day.
+const DAY_US: i64 = 24 * 3600 * 1_000_000;
+/// All verbs, in the order shown.
+pub(crate) const VERBS: [Verb; 6] = [Verb::Read, Verb::Submit, Verb::Control, Verb::Shell, Verb::Work, Verb::Admin];
+
+/// What a form of this path does; `None` if there is no such form.
+pub(super) fn of(parts: &[&str], form: &BTreeMap<String, String>, now: Timestamp) -> Option<Action> {
+    let text = |name: &str| form.get(name).map_or("", |text| text.trim());
+    let reason = json!({ "reason": text("reason") });
+    let action = match *parts {
+        ["workers", worker, "forget"] => Action {
+            method: Method::Delete,
+            path: format!("/api/v1/workers/{}", paths::encoded(worker)),
+            next: "/queue".to_owned(),
+            ..Action::default()
+        },
+        ["workers", worker, verb @ ("pause" | "resume" | "drain" | "update")] => Action {
+            path: format!("/api/v1/workers/{}/{verb}", paths::encoded(worker)),
+            body: reason,
+            next: "/queue".to_owned(),
+            ..Action::default()
+        },
+        ["pools", pool, verb @ ("hold" | "release")] => Action {
+            path: format!("/api/v1/pools/{}/{verb}", paths::encoded(pool)),
+            body: reason,
+            next: "/queue".to_owned(),
+            ..Action::default()
+        },
+        ["projects", project, ref rest @ ..] => return of_project(project, rest, form),
+        ["settings", "tokens"] => Action {
+            path: "/api/v1/tokens".to_owned(),
+            body: grant(form, now),
+            next: "/settings/tokens".to_owned(),
+            shown: Some(Shown::NewToken),
+            ..Action::default()
+        },
+        ["settings", "tokens", token, "revoke"] => Action {
+            method: Method::Delete,
+            path: format!("/api/v1/tokens/{}", paths::encoded(token)),
+            next: "/settings/tokens".to_owned(),
+            ..Action::default()
+        },
+        ["settings", "narrow"] => Action {
+            path: "/api/v1/tokens/narrow".to_owned(),
+            body: Value::Object(limits(form, now)),
+            next: "/settings".to_owned(),
+            shown: Some(Shown::NewToken),
+            ..Action::default()
+        },
+        ["settings", "inspect"] => Action {
+            path: "/api/v1/tokens/inspect".to_owned(),
+            body: json!({ "token": text("token") }),
+            next: "/settings".to_owned(),
+            shown: Some(Shown::Inspected),
+            ..Action::default()
+        },
+        ["settings", "caches", "evict"] => {
+            let named = ["digest", "job", "scope", "key"].into_iter().filter(|name| form.contains_key(*name));
+            let mut body: Map<String, Value> =
+                named.map(|name| (name.to_owned(), Value::from(form[name].as_str()))).collect();
+            body.insert("what".to_owned(), Value::from(text("what")));
+            body.insert("reason".to_owned(), Value::from(text("reason")));
+            Action {
+                path: "/api/v1/caches/evict".to_owned(),
+                body: Value::Object(body),
+                next: "/settings/caches".to_owned(),
+                ..Action::default()
+            }
+        }
+        _ => return None,
+    };
+    Some(action)
+}
+
+fn of_project(project: &str, rest: &[&str], form: &BTreeMap<String, String>) -> Option<Action> {
+    let text = |name: &str| form.get(name).map_or("", |text| text.trim());
+    let api = format!("/api/v1/projects/{}", paths::encoded(project));
+    let next = format!("{}/settings", paths::project(project));
+    Some(match *rest {
+        ["settings"] => Action { method: Method::Put, path: api, body: settings(form), next, ..Action::default() },
+        // What is deleted for good is named by who deletes it.
+        ["remove"] if text("name") == project => {
+            Action { method: Method::Delete, path: api, next: "/".to_owned(), ..Action::default() }
+        }
+        ["secrets"] => Action {
+            method: Method::Put,
+            path: format!("{api}/secrets/{}", paths::encoded(text("secret"))),
+            // As it was typed: blanks may belong to it.
+            body: json!({ "value": form.get("value").map_or("", String::as_str) }),
+            next,
+            ..Action::default()
+        },
+        ["secrets", secret, "remove"] => Action {
+            method: Method::Delete,
+            path: format!("{api}/secrets/{}", paths::encoded(secret)),
+            next,
+            ..Action::default()
+        },
+        _ => return None,
+    })
+}
+
+/// A text as the JSON that its form means; one that is none travels as it is, so that the API says what is wrong with it.
+fn as_read(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|_| Value::from(text))
+}
+
+/// The settings of a project; what was left empty is the server's.
+fn settings(form: &BTreeMap<String, String>) -> Value {
+    const TEXTS: [&str; 3] = ["description", "pool", "default_branch"];
+    const VALUES: [&str; 5] = ["auto_cancel", "keep_days", "keep_builds", "quota_bytes", "public_badge"];
+    let mut settings = Map::new();
+    for (name, text) in
+        form.iter().map(|(name, text)| (name.as_str(), text.trim())).filter(|(_, text)| !text.is_empty())
+    {
+        if TEXTS.contains(&name) {
+            settings.insert(name.to_owned(), Value::from(text));
+        } else if VALUES.contains(&name) {
+            settings.insert(name.to_owned(), as_read(text));
+        }
+    }
+    Value::Object(settings)
+}
+
+/// The names in a text, apart by blanks or commas.
+fn names(text: &str) -> Vec<&str> {
+    text.split([',', ' ', '\n', '\t', '\r']).filter(|name| !name.is_empty()).collect()
+}
+
+/// What a form limits a token to: verbs that were ticked, projects, pools, days.
+fn limits(form: &BTreeMap<String, String>, now: Timestamp) -> Map<String, Value> {
+    let mut limits = Map::new();
+    let verbs: Vec<&str> =
+        VERBS.iter().map(|verb| verb.name()).filter(|verb| form.contains_key(&format!("verb.{verb}"))).collect();
+    if !verbs.is_empty() {
+        limits.insert("verbs".to_owned(), json!(verbs));
+    }
+    for name in ["projects", "pools"] {
+        let wanted = names(form.get(name).map_or("", String::as_str));
+        if !wanted.is_empty() {
+            limits.insert(name.to_owned(), json!(wanted));
+        }
+    }
+    match form.get("days").map_or("", |days| days.trim()) {
+        "" => {}
+        days => {
+            let until = days.parse().ok().filter(|days| (1..=36_500).contains(days));
+            let until = until.map(|days: i64| json!(Time(Timestamp(now.0 + days * DAY_US))));
+            limits.insert("expires".to_owned(), until.unwrap_or_else(|| Value::from(days)));
+        }
+    }
+    limits
+}
+
+/// What a new token grants.
+fn grant(form: &BTreeMap<String, String>, now: Timestamp) -> Value {
+    let text = |name: &str| form.get(name).map_or("", |text| text.trim());
+    let mut grant = limits(form, now);
+    grant.entry("verbs").or_insert_with(|| json!([]));
+    grant.insert("kind".to_owned(), Value::from(text("kind")));
+    grant.insert("name".to_owned(), Value::from(text("name")));
+    Value::Object(grant)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(path: &[&str], form: &[(&str, &str)], expected: Option<(Method, &str, Value)>) {
+        let form = form.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let action = of(path, &form, Timestamp(0));
+        assert_eq!(action.as_ref().map(|it| (it.method, it.path.as_str(), it.body.clone())), expected);
+    }
+
+    #[test]
+    fn settings_are_put_as_a_whole() {
+        let form =
+            [("description", "a b"), ("keep_days", "7"), ("pool", ""), ("auto_cancel", "true"), ("quota_bytes", "x")];
+        let body = json!({ "description": "a b", "keep_days": 7, "auto_cancel": true, "quota_bytes": "x" });
+        check(&["projects", "sails", "settings"], &form, Some((Method::Put, "/api/v1/projects/sails", body)));
+        let body = json!({ "value": " hush " });
+        let form = [("secret", "A/B"), ("value", " hush ")];
+        check(
+            &["projects", "sails", "secrets"],
+            &form,
+            Some((Method::Put, "/api/v1/projects/sails/secrets/A%2FB", body)),
+        );
+        check(&["projects", "sails", "remove"], &[("name", "sail")], None);
+    }
+
+    #[test]
+    fn tokens_grant_what_was_ticked() {
+        let form = [("kind", "client"), ("name", "ci"), ("verb.read", "on"), ("projects", "a, b"), ("days", "1")];
+        let body = json!({ "kind": "client", "name": "ci", "verbs": ["read"], "projects": ["a", "b"], "expires": "1970-01-02T00:00:00.000000Z" });
+        check(&["settings", "tokens"], &form, Some((Method::Post, "/api/v1/tokens", body)));
+        let form = [("days", "soon")];
+        check(
+            &["settings", "narrow"],
+            &form,
+            Some((Method::Post, "/api/v1/tokens/narrow", json!({ "expires": "soon" }))),
+        );
+    }
+}
