@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use biscuit_auth::builder::{AuthorizerBuilder, Term};
-use biscuit_auth::{AuthorizerLimits, Biscuit};
+use biscuit_auth::{AuthorizerLimits, Biscuit, error};
 use graph::Timestamp;
 
 use super::keys::RootKey;
@@ -11,9 +11,11 @@ use super::ledger::{Ledger, LedgerError};
 use super::token::{GrantRequest, Subject, TOKEN_BYTES_MAX, TokenError, mint};
 use super::verb::{Target, Verb};
 
-/// What a token's checks may cost; a token is made by whoever holds it, so its checks are not ours.
+/// What a token's checks may cost; a token is made by whoever holds it, so its checks are not ours. The time is that of the wall,
+/// so a busy machine can use it up for any token ([`Denied::Slow`]). They are given to the builder of each authorizer too, since
+/// that runs the token's own rules, by default within one millisecond.
 const LIMITS: AuthorizerLimits =
-    AuthorizerLimits { max_facts: 1000, max_iterations: 100, max_time: std::time::Duration::from_millis(500) };
+    AuthorizerLimits { max_facts: 1000, max_iterations: 100, max_time: std::time::Duration::from_secs(2) };
 
 /// Why a request is refused.
 #[derive(Debug, thiserror::Error)]
@@ -32,9 +34,20 @@ pub enum Denied {
         /// On what.
         target: String,
     },
+    /// Its checks took longer than they may; that says nothing about what it grants.
+    #[error("the token's checks took too long")]
+    Slow,
     /// The list of tokens cannot be read.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+}
+
+/// What a run of a token's rules that failed means: time that was up, or `otherwise`.
+fn why(error: &error::Token, otherwise: impl FnOnce() -> Denied) -> Denied {
+    match error {
+        error::Token::RunLimit(error::RunLimit::Timeout) => Denied::Slow,
+        _ => otherwise(),
+    }
 }
 
 /// Checks and makes tokens. Blocks, as its ledger does.
@@ -108,9 +121,9 @@ impl Access {
         let biscuit = Biscuit::from_base64(text, self.root.public())
             .map_err(|_| none("this token was not made by this server, or not copied whole"))?;
         let revocation: Vec<String> = biscuit.revocation_identifiers().iter().map(|id| super::keys::hex(id)).collect();
-        let mut authorizer = biscuit.authorizer().map_err(|_| none("this token is damaged"))?;
-        let ids: Vec<(String,)> =
-            authorizer.query_with_limits("data($id) <- id($id)", LIMITS).map_err(|_| none("this token is damaged"))?;
+        let damaged = |error: error::Token| why(&error, || none("this token is damaged"));
+        let mut authorizer = AuthorizerBuilder::new().set_limits(LIMITS).build(&biscuit).map_err(damaged)?;
+        let ids: Vec<(String,)> = authorizer.query_with_limits("data($id) <- id($id)", LIMITS).map_err(damaged)?;
         let [(id,)] = ids.as_slice() else { return Err(none("this token has no id")) };
         let row = self.ledger.token(id)?.ok_or_else(|| none("this token is not listed on this server"))?;
         if row.revoked.is_some() || self.ledger.is_revoked(&revocation)? {
@@ -135,10 +148,21 @@ impl Bearer {
     /// Whether the token grants `verb` on `target` at `now`.
     ///
     /// # Errors
-    /// [`Denied::Forbidden`].
+    /// [`Denied::Forbidden`], [`Denied::Slow`].
     pub fn may(&self, verb: Verb, target: &Target<'_>, now: Timestamp) -> Result<(), Denied> {
+        self.may_within(verb, target, now, &LIMITS)
+    }
+
+    pub(super) fn may_within(
+        &self,
+        verb: Verb,
+        target: &Target<'_>,
+        now: Timestamp,
+        limits: &AuthorizerLimits,
+    ) -> Result<(), Denied> {
         let denied = || Denied::Forbidden { verb, target: target.to_string() };
-        let mut builder = AuthorizerBuilder::new();
+        let refused = |error: error::Token| why(&error, denied);
+        let mut builder = AuthorizerBuilder::new().set_limits(limits.clone());
         let mut facts =
             vec![("operation({value});", Term::from(verb.name())), ("time_us({value});", Term::from(now.0))];
         if let Some(project) = target.project {
@@ -170,14 +194,14 @@ impl Bearer {
         }
         let code = format!("{} allow if {};", checks.join(" "), wanted.join(", "));
         let builder = builder.code(code).map_err(|_| denied())?;
-        let mut authorizer = builder.build(&self.biscuit).map_err(|_| denied())?;
-        authorizer.authorize_with_limits(LIMITS).map(drop).map_err(|_| denied())
+        let mut authorizer = builder.build(&self.biscuit).map_err(refused)?;
+        authorizer.authorize_with_limits(limits.clone()).map(drop).map_err(refused)
     }
 
     /// Whether the token grants `verb` on the server as a whole.
     ///
     /// # Errors
-    /// [`Denied::Forbidden`].
+    /// As [`Bearer::may`].
     pub fn may_everywhere(&self, verb: Verb, now: Timestamp) -> Result<(), Denied> {
         self.may(verb, &Target::SERVER, now)
     }

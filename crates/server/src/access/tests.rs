@@ -1,6 +1,7 @@
 //! What tokens let through and what not: every row is a request that a holder might send.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use graph::{BuildId, Timestamp};
 use store::MemoryStore;
@@ -244,4 +245,15 @@ fn secrets_open_only_where_they_were_sealed() {
     }
     let other = tempfile::tempdir().expect("a folder");
     assert!(SealingKey::of(other.path()).expect("a key").open("a/TOKEN", &sealed).is_err());
+}
+
+#[test]
+fn checks_that_took_too_long_say_nothing_about_the_token() {
+    let office = office();
+    let token = office.token(grant(&[Verb::Read]));
+    let bearer = office.access.admit(&token).expect("admitted");
+    let limits = |max_time: Duration| biscuit_auth::AuthorizerLimits { max_facts: 1000, max_iterations: 100, max_time };
+    let (at_once, later) = (limits(Duration::ZERO), limits(Duration::from_secs(600)));
+    assert!(matches!(bearer.may_within(Verb::Read, &Target::SERVER, NOW, &at_once), Err(Denied::Slow)));
+    assert!(bearer.may_within(Verb::Read, &Target::SERVER, NOW, &later).is_ok());
 }

@@ -108,6 +108,7 @@ pub fn denied(denied: Denied) -> Problem {
         Denied::Revoked => Problem::new(ProblemKind::Unauthorized, Denied::Revoked.to_string()),
         Denied::Forbidden { .. } => Problem::new(ProblemKind::Forbidden, denied.to_string())
             .help("ask whoever runs this server for a token that grants it"),
+        Denied::Slow => unavailable(&Denied::Slow, "try again"),
         Denied::Ledger(error) => ledger(error),
     }
 }
