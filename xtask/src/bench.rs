@@ -86,6 +86,37 @@ pub struct Bench {
     pub folder: PathBuf,
     /// How often each thing is measured.
     pub rounds: usize,
+    /// How much of everything.
+    pub size: Size,
+}
+
+/// How large a measurement of a server is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Size {
+    /// As large as the figures say.
+    Full,
+    /// A hundredth, of programs without optimization: shows that it runs to its end, and measures nothing.
+    Small,
+}
+
+impl Bench {
+    /// How many of what there are `full` of; at least one.
+    pub fn sized(&self, full: usize) -> usize {
+        match self.size {
+            Size::Full => full,
+            Size::Small => (full / 100).max(1),
+        }
+    }
+
+    /// Runs an example of a crate as it is to be measured.
+    pub fn example(&self, package: &str, name: &str) -> std::process::Command {
+        let mut command = crate::cargo(&["run", "--quiet", "-p", package, "--example", name]);
+        if self.size == Size::Full {
+            command.arg("--release");
+        }
+        command.arg("--");
+        command
+    }
 }
 
 /// A group of measurements.
@@ -114,13 +145,15 @@ const MEASUREMENTS: &[(&str, Measurement)] = &[
     ("server-past", server::past),
 ];
 
-/// Runs the measurements named, or all. `--rounds=N` changes how often each is taken.
+/// Runs the measurements named, or all. `--rounds=N` changes how often each is taken. `--small` runs those of the server with a
+/// hundredth of everything and without optimization, and keeps no figures: for whoever changes a measurement.
 ///
 /// # Errors
 /// What could not be measured.
 pub fn run(arguments: &[&str]) -> Result<(), String> {
     // Clients and simulated workers take part in what is measured: they are compiled as what they measure.
-    if cfg!(debug_assertions) {
+    let size = if arguments.contains(&"--small") { Size::Small } else { Size::Full };
+    if cfg!(debug_assertions) && size == Size::Full {
         return crate::run(
             crate::cargo(&["run", "--release", "--quiet", "-p", "xtask", "--", "bench"]).args(arguments),
         );
@@ -128,8 +161,11 @@ pub fn run(arguments: &[&str]) -> Result<(), String> {
     let rounds = arguments.iter().find_map(|argument| argument.strip_prefix("--rounds=")?.parse().ok()).unwrap_or(5);
     let names: Vec<_> = arguments.iter().filter(|argument| !argument.starts_with("--")).collect();
     let target = crate::fleet::target();
-    let bench =
-        Bench { ropewalk: crate::fleet::binary(crate::fleet::Faults::Without)?, folder: target.join("bench"), rounds };
+    let ropewalk = match size {
+        Size::Full => crate::fleet::binary(crate::fleet::Faults::Without)?,
+        Size::Small => crate::fleet::debug_binary()?,
+    };
+    let bench = Bench { ropewalk, folder: target.join("bench"), rounds, size };
     let mut rows = Vec::new();
     for (name, measurement) in MEASUREMENTS {
         if names.is_empty() || names.iter().any(|wanted| is_of(name, wanted)) {
@@ -143,6 +179,13 @@ pub fn run(arguments: &[&str]) -> Result<(), String> {
     }
     let _ = std::fs::remove_dir_all(&bench.folder);
     print(&rows);
+    if size == Size::Small {
+        println!("\nsmall, and without optimization: these figures say nothing, and are not kept");
+        // What could not be measured at all shall fail whoever tries it.
+        let broken = rows.iter().filter(|row| row.ours.is_nan());
+        let broken: Vec<_> = broken.map(|row| row.name.as_str()).collect();
+        return if broken.is_empty() { Ok(()) } else { Err(broken.join("\n")) };
+    }
     write(&target.join("bench.json"), &rows)
 }
 

@@ -352,6 +352,18 @@ pub fn binary(faults: Faults) -> Result<PathBuf, String> {
     target().join("release/ropewalk").canonicalize().map_err(|error| error.to_string())
 }
 
+/// The binary to run where nothing is measured: `$ROPEWALK_BINARY`, else that of a build for development made now.
+///
+/// # Errors
+/// If it cannot be built.
+pub fn debug_binary() -> Result<PathBuf, String> {
+    if std::env::var_os("ROPEWALK_BINARY").is_some() {
+        return binary(Faults::Without);
+    }
+    crate::run(&mut crate::cargo(&["build", "--quiet", "-p", "ropewalk-cli"]))?;
+    target().join("debug/ropewalk").canonicalize().map_err(|error| error.to_string())
+}
+
 /// The folder of what is built.
 pub fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate::root().join("target"), PathBuf::from)

@@ -49,6 +49,10 @@ const DRIVERS: usize = 3;
 const FOLLOWERS_MAX: usize = 12;
 /// How long everything may take to end once the storm is over: more than the server's patience with silent workers.
 const CALM: Duration = Duration::from_secs(240);
+/// The server lives and is down for less than so long each time. A worker is harmed within the last.
+const KILL_MS_MAX: u64 = 1500;
+const DOWN_MS_MAX: u64 = 500;
+const HARM_MS_MAX: u64 = 4000;
 /// The most violations that are told one by one.
 const VIOLATIONS_TOLD_MAX: usize = 50;
 
@@ -486,50 +490,69 @@ fn leases(state: &State, held: Vec<(BuildId, String, u32, u64, String)>) {
     }
 }
 
-/// Does harm until the server has been killed so often.
+/// Kills the server so often, and does harm to the workers all the while.
 async fn rage(
     fleet: &Rc<Fleet>,
     state: &Rc<State>,
     server: &mut Process,
     hands: &[Rc<Hand>],
-    plan: &Plan,
+    plan: &Rc<Plan>,
 ) -> Result<(), String> {
+    let harming = tokio::task::spawn_local(harm_workers(
+        Rc::clone(fleet),
+        Rc::clone(state),
+        hands.to_vec(),
+        Draw(plan.seed.wrapping_mul(17).max(1)),
+    ));
     let mut draw = Draw(plan.seed.max(1));
+    let began = Instant::now();
     let mut kills = 0;
     while kills < plan.rounds {
-        sleep(draw.ms(50, 1200)).await;
+        sleep(draw.ms(50, KILL_MS_MAX)).await;
         start_again(fleet, state, server).await?;
-        let hand = Rc::clone(&hands[draw.below(hands.len() as u64) as usize]);
-        let (what, first, second) = (draw.below(100), draw.ms(0, 600), draw.ms(1000, 4000));
         if let Some(database) = &plan.database
             && draw.below(100) < CRASHES
         {
             state.count("crashes of the database", 1);
             state.has_crashed.set(true);
             database.borrow_mut().crash()?;
-        } else if what < 45 {
-            // One of four is killed in whatever it is doing, the others once they serve.
-            if draw.below(4) > 0 {
-                serves(fleet, state, server).await?;
-            }
-            kills += 1;
-            state.count("kills of the server", 1);
-            server.kill();
-            state.count("what workers said under old leases, refused", state.stale.replace(0));
-            sleep(first).await;
-            *server = fleet.serve()?;
-            if kills % 10 == 0 {
-                println!("{kills} kills, {} builds asked for", state.submissions.borrow().len());
-            }
-        } else if !hand.is_busy.replace(true) {
-            let done = harm(Rc::clone(fleet), Rc::clone(state), Rc::clone(&hand), what, first, second);
+            continue;
+        }
+        // One of four is killed in whatever it is doing, the others once they serve.
+        if draw.below(4) > 0 {
+            serves(fleet, state, server).await?;
+        }
+        kills += 1;
+        state.count("kills of the server", 1);
+        server.kill();
+        state.count("what workers said under old leases, refused", state.stale.replace(0));
+        sleep(draw.ms(0, DOWN_MS_MAX)).await;
+        *server = fleet.serve()?;
+        if kills % 10 == 0 {
+            let a_minute = kills as f64 * 60.0 / began.elapsed().as_secs_f64();
+            let n_builds = state.submissions.borrow().len();
+            println!("{kills} kills, {a_minute:.0} a minute, {n_builds} builds asked for");
+        }
+    }
+    harming.abort();
+    Ok(())
+}
+
+/// Does harm to one worker after another until it is ended.
+async fn harm_workers(fleet: Rc<Fleet>, state: Rc<State>, hands: Vec<Rc<Hand>>, mut draw: Draw) {
+    loop {
+        sleep(draw.ms(200, HARM_MS_MAX)).await;
+        let hand = Rc::clone(&hands[draw.below(hands.len() as u64) as usize]);
+        let (what, first, second) = (draw.below(55), draw.ms(0, 600), draw.ms(1000, 4000));
+        if !hand.is_busy.replace(true) {
+            let done = harm(Rc::clone(&fleet), Rc::clone(&state), Rc::clone(&hand), what, first, second);
+            // It is done to its end, also if no further harm follows.
             tokio::task::spawn_local(async move {
                 done.await;
                 hand.is_busy.set(false);
             });
         }
     }
-    Ok(())
 }
 
 /// Waits until the server serves, or for a while.
@@ -572,19 +595,19 @@ async fn harm(fleet: Rc<Fleet>, state: Rc<State>, hand: Rc<Hand>, what: u64, fir
         }
     }
     match what {
-        45..65 => {
+        0..20 => {
             state.count("kills of a worker", 1);
             drop(hand.process.borrow_mut().take());
             sleep(first).await;
         }
-        65..75 => {
+        20..30 => {
             state.count("stops of a worker", 1);
             hand.signal("STOP");
             sleep(second).await;
             hand.signal("CONT");
             return;
         }
-        75..90 => {
+        30..45 => {
             return hand.cut(&state, first).await;
         }
         _ => {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::logs::write_text;
+use super::logs::{BYTES, write_text};
 use super::measure::median;
 use super::server::print_text;
 use super::site::{HEAD, Rows, Site, Workers, ended, family, latencies, part, resident_mib, text};
@@ -65,7 +65,7 @@ struct Figures {
 
 async fn both(bench: &Bench, programs: &Path) -> Rows {
     let large = bench.folder.join("text");
-    write_text(&large).map_err(text)?;
+    write_text(&large, bench.sized(BYTES)).map_err(text)?;
     let ours = ours(bench, &large).await?;
     let theirs = theirs(bench, programs, &large)?;
     let least = |name, ours, theirs, unit| Row::at_least(name, NAME, ours, theirs, unit, 1.0);
@@ -81,17 +81,17 @@ async fn both(bench: &Bench, programs: &Path) -> Rows {
 async fn ours(bench: &Bench, large: &Path) -> Result<Figures, String> {
     let site = Site::new(bench, Workers::Real(1, 2)).await?;
     let source = fleet::upload(&site.client, &format!("{HEAD}jobs:\n  a: {{ run: echo hi }}\n")).await?;
-    let (_, mut ends) = latencies(&site, source, BUILDS).await?;
+    let (_, mut ends) = latencies(&site, source, bench.sized(BUILDS)).await?;
     let began = Instant::now();
-    for index in 0..BURST {
+    for index in 0..bench.sized(BURST) {
         site.submit(source, format!("burst {index}")).await?;
     }
     ended(&site.client).await?;
-    let builds_per_minute = BURST as f64 / began.elapsed().as_secs_f64() * 60.0;
+    let builds_per_minute = bench.sized(BURST) as f64 / began.elapsed().as_secs_f64() * 60.0;
     let memory_mib = resident_mib(&family(site.server.id())) + resident_mib(&family(site.workers[0].id()));
     let printed = print_text(&site, large).await;
     site.end().await;
-    let log_mb_per_s = told(printed.map(|(_, took)| super::logs::BYTES as f64 / 1e6 / took.as_secs_f64()));
+    let log_mb_per_s = told(printed.map(|(_, took)| bench.sized(BYTES) as f64 / 1e6 / took.as_secs_f64()));
     Ok(Figures { latency_ms: median(&mut ends), builds_per_minute, memory_mib, log_mb_per_s })
 }
 
@@ -107,7 +107,7 @@ fn theirs(bench: &Bench, programs: &Path, large: &Path) -> Result<Figures, Strin
     let master = Master::start(programs, &bench.folder.join("master"), large)?;
     let (trivial, print) = (master.builder("trivial")?, master.builder("large")?);
     let mut times = Vec::new();
-    for index in 0..=BUILDS {
+    for index in 0..=bench.sized(BUILDS) {
         let began = Instant::now();
         let request = master.force(trivial)?;
         until(PATIENCE, || master.has_ended(request))?;
@@ -117,11 +117,11 @@ fn theirs(bench: &Bench, programs: &Path, large: &Path) -> Result<Figures, Strin
         }
     }
     let began = Instant::now();
-    for _ in 0..BURST {
+    for _ in 0..bench.sized(BURST) {
         master.force(trivial)?;
     }
     until(PATIENCE, || master.is_idle())?;
-    let builds_per_minute = BURST as f64 / began.elapsed().as_secs_f64() * 60.0;
+    let builds_per_minute = bench.sized(BURST) as f64 / began.elapsed().as_secs_f64() * 60.0;
     let memory_mib = resident_mib(&family(master.process.id()));
     let log_mb_per_s = told(master.print(print, large));
     Ok(Figures { latency_ms: median(&mut times), builds_per_minute, memory_mib, log_mb_per_s })

@@ -12,8 +12,8 @@ use super::{Bench, Row};
 /// How long the log is.
 pub const BYTES: usize = 1 << 30;
 
-/// Text such as compilers and test runners print, of exactly [`BYTES`] bytes.
-pub fn write_text(path: &Path) -> std::io::Result<()> {
+/// Text such as compilers and test runners print, of exactly so many bytes.
+pub fn write_text(path: &Path, bytes: usize) -> std::io::Result<()> {
     let mut file = std::io::BufWriter::new(std::fs::File::create(path)?);
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut block = String::new();
@@ -33,7 +33,7 @@ pub fn write_text(path: &Path) -> std::io::Result<()> {
             state >> 40
         );
     }
-    let mut left = BYTES;
+    let mut left = bytes;
     while left > 0 {
         let taken = left.min(block.len());
         file.write_all(&block.as_bytes()[..taken])?;
@@ -45,7 +45,7 @@ pub fn write_text(path: &Path) -> std::io::Result<()> {
 /// The measurement.
 pub fn logs(bench: &Bench) -> Result<Vec<Row>, String> {
     let text = bench.folder.join("text");
-    write_text(&text).map_err(|error| error.to_string())?;
+    write_text(&text, BYTES).map_err(|error| error.to_string())?;
     let folder = bench.folder.join("repository");
     let pipeline = format!(
         "defaults: {{ environment: host, workspace: in_place }}\njobs:\n  print: {{ run: \"cat {}\" }}\n",

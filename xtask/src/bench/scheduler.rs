@@ -5,8 +5,8 @@ use super::site::{Goal, Rows, row};
 use super::{Bench, Row};
 
 /// Jobs that wait, and workers.
-const FEW: [&str; 2] = ["1000", "10000"];
-const MANY: [&str; 2] = ["100000", "10000"];
+const FEW: [usize; 2] = [1_000, 10_000];
+const MANY: [usize; 2] = [100_000, 10_000];
 /// How much more a decision may cost with a hundred times the jobs: the first level of caches is gone by then.
 const FLAT: f64 = 2.0;
 
@@ -14,8 +14,8 @@ const FLAT: f64 = 2.0;
 pub fn scheduler(bench: &Bench) -> Rows {
     let (mut few, mut many) = (f64::INFINITY, f64::INFINITY);
     for _ in 0..bench.rounds.min(3) {
-        few = few.min(micros(FEW)?);
-        many = many.min(micros(MANY)?);
+        few = few.min(micros(bench, FEW)?);
+        many = many.min(micros(bench, MANY)?);
     }
     let name = "scheduler alone: 100,000 jobs wait, 10,000 workers";
     Ok(vec![
@@ -25,9 +25,9 @@ pub fn scheduler(bench: &Bench) -> Rows {
 }
 
 /// Microseconds of one decision.
-fn micros(sizes: [&str; 2]) -> Result<f64, String> {
-    let mut command =
-        crate::cargo(&["run", "--release", "--quiet", "-p", "ropewalk-engine", "--example", "cost", "--"]);
+fn micros(bench: &Bench, sizes: [usize; 2]) -> Result<f64, String> {
+    let sizes = sizes.map(|full| bench.sized(full).to_string());
+    let mut command = bench.example("ropewalk-engine", "cost");
     let output = command.args(["decide"]).args(sizes).output().map_err(|error| error.to_string())?;
     let text = String::from_utf8_lossy(&output.stdout);
     text.trim().parse().map_err(|_| format!("cost said `{text}`: {}", String::from_utf8_lossy(&output.stderr)))

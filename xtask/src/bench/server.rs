@@ -21,7 +21,7 @@ use super::site::{
     Goal, HEAD, LONGEST, Rows, Site, Workers, cpu_ms, ended, family, latencies, ms, part, quantile, resident_mib, row,
     text, timed,
 };
-use super::{Bench, Row};
+use super::{Bench, Row, Size};
 use crate::fleet::{self, Fleet};
 
 /// How long a part may take; its row says so if it takes longer.
@@ -41,7 +41,7 @@ const SIMULATED_SLOTS: usize = 64;
 /// Lines of which the way to a reader is timed.
 const LINES: usize = 500;
 /// Builds beside which list queries are fast in any case.
-const FEW: u64 = 10_000;
+const FEW: usize = 10_000;
 /// Rounds of each list query.
 const QUERIES: usize = 200;
 
@@ -94,9 +94,10 @@ async fn at_rest(bench: &Bench) -> Rows {
     sleep(Duration::from_secs(3)).await;
     let families = [family(site.server.id()), family(site.workers[0].id())];
     let before = families.each_ref().map(|ids| cpu_ms(ids));
-    sleep(REST).await;
+    let rest = if bench.size == Size::Full { REST } else { REST / 15 };
+    sleep(rest).await;
     let after = families.each_ref().map(|ids| cpu_ms(ids));
-    let share = |index: usize| (after[index] - before[index]) / ms(REST) * 100.0;
+    let share = |index: usize| (after[index] - before[index]) / ms(rest) * 100.0;
     let rows = vec![
         row("server at rest: memory", resident_mib(&families[0]), "MiB", Goal::AtMost(25.0)),
         row("server at rest: processor", share(0), "% of one", Goal::AtMost(0.1)),
@@ -110,7 +111,7 @@ async fn at_rest(bench: &Bench) -> Rows {
 async fn one_build(bench: &Bench) -> Rows {
     let site = Site::new(bench, Workers::Real(1, 2)).await?;
     let source = fleet::upload(&site.client, &format!("{HEAD}jobs:\n  a: {{ run: echo hi }}\n")).await?;
-    let (mut firsts, mut ends) = latencies(&site, source, BUILDS).await?;
+    let (mut firsts, mut ends) = latencies(&site, source, bench.sized(BUILDS)).await?;
     let rows = vec![
         row("POST to first log byte at a reader, p50", quantile(&mut firsts, 0.5), "ms", Goal::AtMost(5.0)),
         row("POST to first log byte at a reader, p99", quantile(&mut firsts, 0.99), "ms", Goal::AtMost(20.0)),
@@ -122,7 +123,8 @@ async fn one_build(bench: &Bench) -> Rows {
 }
 
 async fn one_burst(bench: &Bench) -> Rows {
-    let raw_per_s = BURST as f64 / raw_spawn_ms(BURST, 2)? * 1000.0;
+    let burst = bench.sized(BURST);
+    let raw_per_s = burst as f64 / raw_spawn_ms(burst, 2)? * 1000.0;
     let site = Rc::new(Site::new(bench, Workers::Real(2, 2)).await?);
     let source = fleet::upload(&site.client, &format!("{HEAD}jobs:\n  a: {{ run: \"true\" }}\n")).await?;
     let began = Instant::now();
@@ -131,7 +133,7 @@ async fn one_burst(bench: &Bench) -> Rows {
             let site = Rc::clone(&site);
             tokio::task::spawn_local(async move {
                 let mut refused = 0;
-                for index in (asker..BURST).step_by(BURST_WIDTH) {
+                for index in (asker..burst).step_by(BURST_WIDTH) {
                     if let Err(error) = site.submit(source, format!("burst {index}")).await {
                         refused += 1;
                         eprintln!("  refused: {error}");
@@ -148,8 +150,8 @@ async fn one_burst(bench: &Bench) -> Rows {
     let accepted_ms = ms(began.elapsed());
     let (passed, other) = ended(&site.client).await?;
     let took_s = began.elapsed().as_secs_f64();
-    let lost = (BURST - refused).abs_diff(passed) + other;
-    let per_s = BURST as f64 / took_s;
+    let lost = (burst - refused).abs_diff(passed) + other;
+    let per_s = burst as f64 / took_s;
     let mut rows = vec![
         row(
             "burst of 10,000 requests: refused",
@@ -158,7 +160,7 @@ async fn one_burst(bench: &Bench) -> Rows {
             Goal::AtMost(0.0),
         ),
         row("burst of 10,000 requests: lost, or not passed", lost as f64, "builds", Goal::AtMost(0.0)),
-        row("burst: requests durably accepted", BURST as f64 / accepted_ms * 1000.0, "per s", Goal::None),
+        row("burst: requests durably accepted", burst as f64 / accepted_ms * 1000.0, "per s", Goal::None),
         Row::compared("burst: builds of one job, end to end", "raw spawn, two threads", per_s, raw_per_s, "per s"),
     ];
     for row in &mut rows[..2] {
@@ -174,7 +176,7 @@ async fn one_burst(bench: &Bench) -> Rows {
 
 async fn jobs_simulated(bench: &Bench) -> Rows {
     let site = Site::new(bench, Workers::Simulated(2, SIMULATED_SLOTS)).await?;
-    let per_s = wide(&site).await?;
+    let per_s = wide(&site, bench.sized(BURST)).await?;
     let peak = peak_kib(site.server.id()) as f64 / 1024.0;
     site.end().await;
     Ok(vec![
@@ -184,17 +186,18 @@ async fn jobs_simulated(bench: &Bench) -> Rows {
 }
 
 async fn jobs_executed(bench: &Bench) -> Rows {
-    let raw = BURST as f64 / raw_spawn_ms(BURST, 2)? * 1000.0;
+    let jobs = bench.sized(BURST);
+    let raw = jobs as f64 / raw_spawn_ms(jobs, 2)? * 1000.0;
     let site = Site::new(bench, Workers::Real(2, 2)).await?;
-    let per_s = wide(&site).await?;
+    let per_s = wide(&site, jobs).await?;
     site.end().await;
     Ok(vec![Row::compared("10,000 jobs, two workers, executed", "raw spawn, two threads", per_s, raw, "jobs per s")])
 }
 
-/// One build of ten thousand jobs, from the request to its end: jobs a second.
-async fn wide(site: &Site) -> Result<f64, String> {
+/// One build of so many jobs, from the request to its end: jobs a second.
+async fn wide(site: &Site, jobs: usize) -> Result<f64, String> {
     let mut pipeline = HEAD.to_owned() + "jobs:\n";
-    for index in 0..BURST {
+    for index in 0..jobs {
         pipeline.push_str(&format!("  j{index:05}: {{ run: \"true\" }}\n"));
     }
     let source = fleet::upload(&site.client, &pipeline).await?;
@@ -209,29 +212,30 @@ async fn wide(site: &Site) -> Result<f64, String> {
         }
         Err("the stream ended".to_owned())
     };
-    tokio::time::timeout(LONGEST, read).await.map_err(|_| "10,000 jobs do not end")??;
-    Ok(BURST as f64 / began.elapsed().as_secs_f64())
+    tokio::time::timeout(LONGEST, read).await.map_err(|_| "they do not end")??;
+    Ok(jobs as f64 / began.elapsed().as_secs_f64())
 }
 
 async fn live_lines(bench: &Bench) -> Rows {
     let site = Site::new(bench, Workers::Real(1, 2)).await?;
-    let rows = live_of(&site).await?;
+    let rows = live_of(&site, bench.sized(LINES)).await?;
     site.end().await;
     Ok(rows)
 }
 
 async fn one_large_log(bench: &Bench) -> Rows {
     let large = bench.folder.join("text");
-    write_text(&large).map_err(text)?;
+    let bytes = bench.sized(BYTES);
+    write_text(&large, bytes).map_err(text)?;
     let site = Site::new(bench, Workers::Real(1, 2)).await?;
-    let rows = large_log(&site, &large).await?;
+    let rows = large_log(&site, &large, bytes).await?;
     site.end().await;
     Ok(rows)
 }
 
 /// Lines that say when they were written, read as they come.
-async fn live_of(site: &Site) -> Rows {
-    let script = format!("bash -c 'for i in $(seq {LINES}); do echo $EPOCHREALTIME; sleep 0.01; done'");
+async fn live_of(site: &Site, lines: usize) -> Rows {
+    let script = format!("bash -c 'for i in $(seq {lines}); do echo $EPOCHREALTIME; sleep 0.01; done'");
     let source = fleet::upload(&site.client, &format!("{HEAD}jobs:\n  a:\n    run: |\n      {script}\n")).await?;
     let build = site.submit(source, "live".to_owned()).await?;
     let mut moments = pin!(site.client.build_stream(build, Logs::With, None));
@@ -245,8 +249,8 @@ async fn live_of(site: &Site) -> Rows {
             _ => {}
         }
     }
-    if times.len() != LINES {
-        return Err(format!("{} lines of {LINES} came", times.len()));
+    if times.len() != lines {
+        return Err(format!("{} lines of {lines} came", times.len()));
     }
     Ok(vec![
         row("line written to line read, p50", quantile(&mut times, 0.5), "ms", Goal::AtMost(5.0)),
@@ -273,10 +277,10 @@ pub async fn print_text(site: &Site, large: &Path) -> Result<(BuildId, Duration)
     Ok((build, began.elapsed()))
 }
 
-async fn large_log(site: &Site, large: &Path) -> Rows {
+async fn large_log(site: &Site, large: &Path, size: usize) -> Rows {
     let (build, took) = print_text(site, large).await?;
-    let in_speed = BYTES as f64 / 1e6 / took.as_secs_f64();
-    let speed = |began: Instant| BYTES as f64 / 1e6 / began.elapsed().as_secs_f64();
+    let in_speed = size as f64 / 1e6 / took.as_secs_f64();
+    let speed = |began: Instant| size as f64 / 1e6 / began.elapsed().as_secs_f64();
     let peak = |id: u32| family(id).into_iter().map(peak_kib).sum::<u64>() as f64 / 1024.0;
     let peaks = [peak(site.server.id()), peak(site.workers[0].id())];
     let jobs = site.client.job_list(build, &JobsWanted::default(), &PageWanted::default()).await.map_err(text)?;
@@ -292,18 +296,21 @@ async fn large_log(site: &Site, large: &Path) -> Rows {
     let out_speed = speed(began);
     let mut wanted = blake3::Hasher::new();
     wanted.update_reader(fs::File::open(large).map_err(text)?).map_err(text)?;
-    let is_whole = length == BYTES && hasher.finalize() == wanted.finalize();
+    let is_whole = length == size && hasher.finalize() == wanted.finalize();
     let mut windows = Vec::new();
+    // A line of it has at most 100 bytes.
+    let lines_apart = size as u64 / 100 / 110;
     for index in 0..100_u64 {
-        let part = LogWanted { from: Some(index * 77_777), count: Some(200), ..LogWanted::default() };
+        let part = LogWanted { from: Some(index * lines_apart), count: Some(200), ..LogWanted::default() };
         let began = Instant::now();
         let mut items = site.client.log_items(build, attempt, 0, &part).await.map_err(text)?;
         let mut lines = 0;
         while let Some(item) = items.next().await.map_err(text)? {
-            lines += usize::from(matches!(item, LogItem::Line(_)));
+            // A line that was written in two parts comes as two items, of which only the last ends it.
+            lines += usize::from(matches!(item, LogItem::Line(line) if !line.open));
         }
         if lines != 200 {
-            return Err(format!("200 lines from {} on were {lines}", index * 77_777));
+            return Err(format!("200 lines from {} on were {lines}", index * lines_apart));
         }
         windows.push(ms(began.elapsed()));
     }
@@ -319,10 +326,9 @@ async fn large_log(site: &Site, large: &Path) -> Rows {
 }
 
 /// Adds builds that have ended to a server that does not run.
-fn fill(fleet: &Fleet, count: u64) -> Result<(), String> {
+fn fill(bench: &Bench, fleet: &Fleet, count: u64) -> Result<(), String> {
     let folder = fleet.data().join("records");
-    let mut command =
-        crate::cargo(&["run", "--release", "--quiet", "-p", "ropewalk-store", "--example", "past_builds"]);
+    let mut command = bench.example("ropewalk-store", "past_builds");
     command.arg(folder).arg(count.to_string());
     let mut child = command.spawn().map_err(text)?;
     let began = Instant::now();
@@ -341,16 +347,17 @@ fn fill(fleet: &Fleet, count: u64) -> Result<(), String> {
 }
 
 async fn past_builds(bench: &Bench) -> Rows {
-    let many = std::env::var("ROPEWALK_PAST_BUILDS").ok().and_then(|text| text.parse().ok()).unwrap_or(1_000_000_u64);
+    let many = std::env::var("ROPEWALK_PAST_BUILDS").ok().and_then(|text| text.parse().ok()).unwrap_or(1_000_000_usize);
+    let (few, many) = (bench.sized(FEW) as u64, bench.sized(many) as u64);
     let pipeline = format!("{HEAD}jobs:\n  a: {{ run: echo hi }}\n");
     let mut site = Site::new(bench, Workers::Real(1, 2)).await?;
     let source = fleet::upload(&site.client, &pipeline).await?;
     let mut all = Vec::new();
-    for count in [FEW, many - FEW] {
+    for count in [few, many.saturating_sub(few)] {
         let fleet = site.end().await;
-        fill(&fleet, count)?;
+        fill(bench, &fleet, count)?;
         site = Site::of(fleet, Workers::Real(1, 2)).await?;
-        let (firsts, ends) = latencies(&site, source, BUILDS / 2).await?;
+        let (firsts, ends) = latencies(&site, source, bench.sized(BUILDS / 2)).await?;
         let mut measured = vec![("POST to first log byte, p50", firsts, 2.0), ("trigger to finished, p50", ends, 2.0)];
         measured.extend(queries(&site.client).await?.into_iter().map(|(name, times)| (name, times, 2.0)));
         all.push(measured);
@@ -359,7 +366,7 @@ async fn past_builds(bench: &Bench) -> Rows {
     site.end().await;
     let large = all.pop().unwrap_or_default();
     let small = all.pop().unwrap_or_default();
-    let against = format!("beside {FEW}");
+    let against = format!("beside {few}");
     let mut rows: Vec<_> = large
         .into_iter()
         .zip(small)
