@@ -25,6 +25,8 @@ pub const SESSIONS_MAX: usize = 20_000;
 pub const CHALLENGES_MAX: usize = 1024;
 /// How long a challenge may be signed, in milliseconds.
 pub const CHALLENGE_MS: u64 = 60_000;
+/// Of how many builds it is remembered who was asked for their programs.
+pub const ASKED_BUILDS_MAX: usize = 256;
 /// How many heartbeats a worker may be silent before it is lost.
 pub const HEARTBEATS_MISSED_MAX: u64 = 3;
 /// The most leases that one worker says it holds.
@@ -116,6 +118,8 @@ struct State {
     leases: HashMap<(BuildId, AttemptNumber), LeaseId>,
     challenges: std::collections::VecDeque<(String, String, Timestamp)>,
     answers: HashMap<u64, oneshot::Sender<Reply>>,
+    /// Who was asked last for a build's program, which it may keep running, the newest last; at most [`ASKED_BUILDS_MAX`].
+    asked_builds: std::collections::VecDeque<(BuildId, WorkerId)>,
     last_number: u64,
     last_question: u64,
     stale_sections: u64,
@@ -476,7 +480,14 @@ impl Dispatch {
     fn ask(&self, question: &mut Evaluate) -> Option<(u64, oneshot::Receiver<Reply>)> {
         let mut state = self.state();
         let open = state.sessions.iter().filter(|(_, session)| session.closed().is_none());
-        let worker = open.min_by_key(|(_, session)| session.asked.len()).map(|(worker, _)| worker.clone())?;
+        let last = state.asked_builds.iter().find(|(build, _)| *build == question.build).map(|(_, worker)| worker);
+        let by_rank = |(worker, session): &(&WorkerId, &Session)| (Some(*worker) != last, session.asked.len());
+        let worker = open.min_by_key(by_rank).map(|(worker, _)| worker.clone())?;
+        state.asked_builds.retain(|(build, _)| *build != question.build);
+        state.asked_builds.push_back((question.build, worker.clone()));
+        if state.asked_builds.len() > ASKED_BUILDS_MAX {
+            state.asked_builds.pop_front();
+        }
         state.last_question += 1;
         let id = state.last_question;
         question.id = id;

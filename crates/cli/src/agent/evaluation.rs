@@ -3,20 +3,26 @@
 //!
 //! A folder is chosen by how much of a source is in it already. It is written to file by file, with new times, and never
 //! shared with jobs.
+//!
+//! A program that has questions left when it has answered is kept running for its build ([`Session`]), so that a graph that
+//! grows a thousand times costs one start. What it was built of is not looked at again: files of a source never change.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use api::source::{File, Manifest};
-use graph::{Digest, Known};
+use dialects::program::REPLY_BYTES_MAX;
+use graph::{BuildId, Digest, Known};
 
 use super::content::Contents;
-use crate::commands::evaluate::{Answer, Question};
+use crate::commands::evaluate::{Answer, More, Question};
 
 /// How many folders there are; the one used longest ago is taken for a source that is like none.
 const FOLDERS_MAX: usize = 8;
@@ -27,6 +33,16 @@ const ALIKE_PERCENT_MIN: usize = 50;
 /// The most that is told of what a compiler said: its end.
 const SAID_BYTES_MAX: usize = 64 << 10;
 
+/// How many programs are kept running for builds that grow, each within the limits of one evaluation
+/// ([`worker::evaluator::Limits`]); the one that was asked longest ago goes first.
+const SESSIONS_MAX: usize = 4;
+
+/// How long one is kept that nobody asks. Then its build pays for a start again, once.
+pub const SESSION_IDLE_MAX: Duration = Duration::from_secs(120);
+
+/// The longest answer: a reply within a text of JSON, in which at worst each byte is written as six, and the names of files.
+const ANSWER_BYTES_MAX: u64 = 6 * REPLY_BYTES_MAX as u64 + (64 << 20);
+
 const MANIFEST: &str = "manifest.json";
 const TREE: &str = "tree";
 
@@ -35,6 +51,19 @@ pub struct Evaluations {
     root: PathBuf,
     /// One program is built at a time.
     folders: Mutex<Vec<Folder>>,
+    /// The one asked last stands last. None is here while it is asked.
+    sessions: Mutex<Vec<Session>>,
+}
+
+/// What a program is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct About {
+    /// The build.
+    pub build: BuildId,
+    /// Its files.
+    pub source: Digest,
+    /// The pipeline, as the request named it.
+    pub pipeline: String,
 }
 
 /// One folder.
@@ -54,7 +83,27 @@ impl Evaluations {
                 folders.push(Folder { path, files });
             }
         }
-        Self { root, folders: Mutex::new(folders) }
+        Self { root, folders: Mutex::new(folders), sessions: Mutex::default() }
+    }
+
+    /// Asks the program that runs for this build already; `None` if none does, or it has died. Blocks.
+    ///
+    /// # Errors
+    /// As [`Evaluations::ask`].
+    pub fn ask_again(&self, about: &About, data: &Path, known: &Known) -> Option<Result<Answer, String>> {
+        self.retire(Instant::now());
+        let session = {
+            let mut sessions = self.sessions();
+            let place = sessions.iter().position(|session| session.about == *about)?;
+            sessions.remove(place)
+        };
+        let question = Question {
+            root: session.root.clone(),
+            data: data.to_owned(),
+            pipeline: about.pipeline.clone(),
+            known: known.clone(),
+        };
+        Some(self.asked(session, &question))
     }
 
     /// Asks the program of a source whose contents are all here. Waits for other programs. Blocks.
@@ -63,10 +112,10 @@ impl Evaluations {
     /// What people should read: what the compiler said, or why the program could not be asked.
     pub fn ask(
         &self,
+        about: About,
         manifest: &Manifest,
         contents: &Contents,
         data: &Path,
-        pipeline: &str,
         known: Known,
     ) -> Result<Answer, String> {
         let mut folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
@@ -76,8 +125,31 @@ impl Evaluations {
         let root = folder.path.join(TREE).join(&manifest.folder);
         folders.push(folder);
         synced?;
-        let question = Question { root, data: data.to_owned(), pipeline: pipeline.to_owned(), known };
-        asked(&question)
+        let question = Question { root: root.clone(), data: data.to_owned(), pipeline: about.pipeline.clone(), known };
+        let session = Session::start(about, root)?;
+        self.asked(session, &question)
+    }
+
+    /// Asks, and keeps the program if it will be asked again.
+    fn asked(&self, mut session: Session, question: &Question) -> Result<Answer, String> {
+        let answer = session.ask(question)?;
+        if answer.more == More::ToCome {
+            let mut sessions = self.sessions();
+            sessions.push(session);
+            if sessions.len() > SESSIONS_MAX {
+                sessions.remove(0);
+            }
+        }
+        Ok(answer)
+    }
+
+    /// Ends programs that nobody has asked for [`SESSION_IDLE_MAX`].
+    pub fn retire(&self, now: Instant) {
+        self.sessions().retain(|session| now.saturating_duration_since(session.asked) < SESSION_IDLE_MAX);
+    }
+
+    fn sessions(&self) -> std::sync::MutexGuard<'_, Vec<Session>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The folder that is most like the source; a new one, or the one used longest ago, if none is like it.
@@ -163,30 +235,66 @@ fn write(contents: &Contents, digest: Digest, path: &Path, mode: u32) -> io::Res
     file.set_permissions(fs::Permissions::from_mode(mode))
 }
 
-/// Asks in a process of its own.
-fn asked(question: &Question) -> Result<Answer, String> {
-    let failed = |error: io::Error| format!("could not start the evaluation: {error}");
-    let binary = std::env::current_exe().map_err(failed)?;
-    let mut child = Command::new(binary);
-    child.arg("evaluate").env("NO_COLOR", "1");
-    child.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = child.spawn().map_err(failed)?;
-    let line = serde_json::to_string(question).map_err(|error| error.to_string())?;
-    let stderr = child.stderr.take();
-    let said = std::thread::spawn(move || stderr.map(said).unwrap_or_default());
-    if let Some(mut stdin) = child.stdin.take() {
+/// A process that asks one program, again and again. It ends with this, and by itself when nobody holds its input any more.
+struct Session {
+    about: About,
+    /// The folder in which the program was built; by now it may hold other files.
+    root: PathBuf,
+    child: Child,
+    questions: ChildStdin,
+    answers: BufReader<ChildStdout>,
+    /// Reads what it says to people.
+    said: Option<JoinHandle<String>>,
+    asked: Instant,
+}
+
+impl Session {
+    fn start(about: About, root: PathBuf) -> Result<Self, String> {
+        let failed = |error: io::Error| format!("could not start the evaluation: {error}");
+        let binary = std::env::current_exe().map_err(failed)?;
+        let mut command = Command::new(binary);
+        command.arg("evaluate").env("NO_COLOR", "1");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(failed)?;
+        let missing = || failed(io::Error::other("a pipe is missing"));
+        let questions = child.stdin.take().ok_or_else(missing)?;
+        let answers = BufReader::new(child.stdout.take().ok_or_else(missing)?);
+        let stderr = child.stderr.take().ok_or_else(missing)?;
+        let said = Some(std::thread::spawn(move || said(stderr)));
+        Ok(Self { about, root, child, questions, answers, said, asked: Instant::now() })
+    }
+
+    /// Asks once. After an error it is of no more use.
+    fn ask(&mut self, question: &Question) -> Result<Answer, String> {
+        let line = serde_json::to_string(question).map_err(|error| error.to_string())?;
         // If it is gone already, it has said why.
-        let _ = writeln!(stdin, "{line}");
+        let _ = writeln!(self.questions, "{line}");
+        let mut answer = Vec::new();
+        let failed = |error: io::Error| format!("could not read what the evaluation answers: {error}");
+        Read::by_ref(&mut self.answers).take(ANSWER_BYTES_MAX).read_until(b'\n', &mut answer).map_err(failed)?;
+        if answer.last() != Some(&b'\n') {
+            return Err(self.ended());
+        }
+        self.asked = Instant::now();
+        serde_json::from_slice(&answer).map_err(|error| format!("the evaluation answered oddly: {error}"))
     }
-    let output = child.wait_with_output().map_err(failed)?;
-    let said = said.join().unwrap_or_default();
-    if output.status.success() {
-        return serde_json::from_slice(&output.stdout)
-            .map_err(|error| format!("the evaluation answered oddly: {error}"));
+
+    /// What it said before it ended.
+    fn ended(&mut self) -> String {
+        let _ = self.child.kill();
+        let status = self.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
+        let said = self.said.take().and_then(|said| said.join().ok()).unwrap_or_default();
+        let said = said.trim();
+        let said = said.strip_prefix("error: ").unwrap_or(said);
+        if said.is_empty() { format!("the evaluation ended with {status}") } else { said.to_owned() }
     }
-    let said = said.trim();
-    let said = said.strip_prefix("error: ").unwrap_or(said);
-    Err(if said.is_empty() { format!("the evaluation ended with {}", output.status) } else { said.to_owned() })
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 /// The end of what comes.

@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep_until};
 use worker::memory;
 
 use super::attempts::Attempts;
+use super::evaluation::{About, SESSION_IDLE_MAX};
 use super::health::Health;
 use super::identity::Identity;
 use super::link::Link;
@@ -503,7 +504,15 @@ async fn answer_questions(
     outbox: Arc<Outbox>,
     data: PathBuf,
 ) {
-    while let Some(question) = questions.recv().await {
+    loop {
+        let question = match tokio::time::timeout(SESSION_IDLE_MAX, questions.recv()).await {
+            Ok(Some(question)) => question,
+            Ok(None) => return,
+            Err(_) => {
+                link.evaluations().retire(std::time::Instant::now());
+                continue;
+            }
+        };
         let id = question.id;
         let (link, data) = (Arc::clone(&link), data.clone());
         let reply = tokio::task::spawn_blocking(move || evaluate_now(&link, &data, question)).await;
@@ -513,8 +522,15 @@ async fn answer_questions(
 }
 
 fn evaluate_now(link: &Link, data: &std::path::Path, question: Evaluate) -> Result<Box<ProgramReply>, String> {
-    let manifest = link.manifest(question.source)?;
-    let answer = link.evaluations().ask(&manifest, link.contents(), data, &question.pipeline, question.known)?;
+    let about = About { build: question.build, source: question.source, pipeline: question.pipeline };
+    let (evaluations, known) = (link.evaluations(), question.known);
+    let manifest = || link.manifest(question.source);
+    let again = evaluations.ask_again(&about, data, &known);
+    let answer = match again {
+        Some(Ok(answer)) => answer,
+        // It may have died of something that has nothing to do with the question.
+        Some(Err(_)) | None => evaluations.ask(about, &manifest()?, link.contents(), data, known)?,
+    };
     let failed = |error: std::io::Error| format!("cannot keep what the program said: {error}");
     let text = link.contents().put(answer.text.as_bytes()).map_err(failed)?;
     if !link.contents().has(answer.program) {

@@ -70,6 +70,12 @@ impl Reply {
         self.hooks.iter().map(|hook| hook.name.as_str())
     }
 
+    /// Whether it waits for answers: it is asked again once there are some.
+    #[must_use]
+    pub fn asks(&self) -> bool {
+        !self.questions.is_empty()
+    }
+
     pub(super) fn hooks_on(&self) -> Vec<Option<&Node>> {
         self.hooks.iter().map(|hook| hook.on.as_ref()).collect()
     }
