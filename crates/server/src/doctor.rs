@@ -16,6 +16,7 @@ use store::blob::{self, BlobError, Blobs};
 use store::log::{LogReader, Raw, RawPart, Selection, Writing};
 use store::{BuildFilter, DATABASE_FILE, Store, StoreError, verify_backup};
 
+use crate::absences::Absences;
 use crate::access::{Ledger, StoreLedger};
 use crate::backup::{KEYS, packs, read_blob};
 use crate::named::Mentions;
@@ -122,6 +123,16 @@ pub fn examine(settings: &Settings, data: &Path, depth: Depth, now: Timestamp) -
 
 fn folder(data: &Path) -> Checked {
     let mut check = Checked::new("folder");
+    if let Err(error) = fs::read_dir(data)
+        && error.kind() == io::ErrorKind::PermissionDenied
+    {
+        check.add(
+            format!("{} cannot be looked into", data.display()),
+            error.to_string(),
+            "look as the user whom the server runs as (`sudo -u USER ropewalk doctor …`)",
+        );
+        return check;
+    }
     if !is_installation(data) {
         check.add(
             format!("{} is no server's data folder", data.display()),
@@ -473,7 +484,20 @@ fn workers(settings: &Settings, records: &Records, now: Timestamp) -> Checked {
             "`ropewalk workers resume` lets them work again, `ropewalk workers forget` removes those that are gone",
         );
     }
-    check.saw(format!("{} known", workers.len()))
+    // What cannot be read here was told above.
+    let absences = records.read::<Absences>(Absences::KEY).ok().flatten().map(|(absences, _)| absences);
+    let absences = absences.unwrap_or_default();
+    for (pool, (name, since)) in absences.deserted(&workers) {
+        check.add(
+            format!("no worker of the pool `{pool}` is there"),
+            format!("the last one, {name}, is away since {}, as the server saw it last", api::time::Time(since)),
+            format!(
+                "start it again where it was (`ropewalk work`), or remove it by `ropewalk workers forget {name}` if nobody \
+                 needs the pool; `ropewalk pools queue {pool}` shows what waits there"
+            ),
+        );
+    }
+    check.saw(format!("{} known, {} away", workers.len(), absences.away.len()))
 }
 
 fn tokens(ledger: StoreLedger, now: Timestamp) -> Checked {

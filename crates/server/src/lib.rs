@@ -5,6 +5,7 @@
 pub mod request;
 pub mod shell;
 
+pub mod absences;
 pub mod dispatch;
 pub mod figures;
 pub mod lead;

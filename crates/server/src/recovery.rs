@@ -22,6 +22,9 @@ use crate::world::full;
 
 /// How often the standing is saved.
 pub const SAVED_EVERY: Duration = Duration::from_secs(60);
+/// After how many facts that a start had to fold since the last standing one is saved at once: a server that dies again and again
+/// before [`SAVED_EVERY`] would fold more each time.
+pub const FOLDED_MAX: usize = 1000;
 /// How many appends are kept in the journal before the saved standing, for followers of all builds that were away.
 pub const APPENDS_KEPT: u64 = 100_000;
 
@@ -49,6 +52,17 @@ pub struct Recovered {
     pub requests: BTreeMap<BuildId, Arc<BuildRequest>>,
     /// Those of them that have ended, and when.
     pub ended: Vec<(BuildId, Timestamp)>,
+    /// When a standing is to be saved first.
+    pub first_save: FirstSave,
+}
+
+/// When a server saves a standing for the first time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FirstSave {
+    /// At once: much has happened since the last one.
+    Now,
+    /// After [`SAVED_EVERY`].
+    Later,
 }
 
 /// Finds the engine. Blocks.
@@ -96,7 +110,8 @@ pub fn recover(store: &dyn Store, records: &Records, now: Timestamp) -> Result<R
             engine
         }
     };
-    Ok(Recovered { engine, requests, ended: ended.into_iter().collect() })
+    let first_save = if after.len() >= FOLDED_MAX { FirstSave::Now } else { FirstSave::Later };
+    Ok(Recovered { engine, requests, ended: ended.into_iter().collect(), first_save })
 }
 
 /// All facts stored after an append, in their order.
@@ -117,10 +132,13 @@ pub async fn save_standings(
     records: Records,
     clock: fn() -> Timestamp,
     term: Term,
+    first: FirstSave,
 ) {
     let mut last = Sequence::default();
+    let mut wait = if first == FirstSave::Now { Duration::ZERO } else { SAVED_EVERY };
     loop {
-        tokio::time::sleep(SAVED_EVERY).await;
+        tokio::time::sleep(wait).await;
+        wait = SAVED_EVERY;
         match save(&shell, &store, &records, clock, term, last).await {
             Ok(sequence) => last = sequence,
             Err(Stopped) => return,

@@ -23,6 +23,7 @@ use store::{Sequence, Store, StoreError};
 use thiserror::Error;
 use tokio::sync::watch;
 
+use crate::absences;
 use crate::access::Access;
 use crate::dispatch::{Dispatch, JoinRefusal, Joined};
 use crate::figures::Figures;
@@ -252,7 +253,7 @@ impl Server {
             world.remember(build, request);
         }
         world.remember_ended(recovered.ended);
-        let engine = recovered.engine;
+        let (engine, first_save) = (recovered.engine, recovered.first_save);
         let (told_end, ended) = watch::channel(false);
         let shell_store = Arc::clone(&server.store);
         let run = move || {
@@ -267,9 +268,11 @@ impl Server {
             Err(error) => Err(ShellError::Store(error.into())),
         })?;
         let records = server.records.clone();
-        let saving = save_standings(server.shell.clone(), Arc::clone(&server.store), records, server.means.clock, term);
+        let (shell, store, clock) = (server.shell.clone(), Arc::clone(&server.store), server.means.clock);
+        let saving = save_standings(shell, store, records, clock, term, first_save);
         drop(tokio::spawn(saving));
         let server = Arc::new(server);
+        drop(tokio::spawn(absences::keep(Arc::downgrade(&server))));
         let sweeps = tokio::spawn(retention::keep(Arc::clone(&server)));
         let samples = tokio::spawn(pool_history::keep(Arc::clone(&server)));
         Ok(Running { server, shell: thread, ended, sweeps, samples })
