@@ -36,6 +36,12 @@ pub struct Key {
     pub reload: Reload,
     set: fn(&mut Settings, &str) -> Result<(), String>,
     show: fn(&Settings) -> String,
+    differs: fn(&Settings, &Settings) -> bool,
+}
+
+/// The keys that differ between what a server began with and what it has read since, and that only the next start takes.
+pub fn for_the_next_start(began: &Settings, fresh: &Settings) -> impl Iterator<Item = &'static Key> {
+    KEYS.iter().filter(move |key| key.reload == Reload::Start && (key.differs)(began, fresh))
 }
 
 impl Key {
@@ -72,6 +78,7 @@ macro_rules! settings {
                 Ok(())
             },
             show: |settings| settings.$field.show(),
+            differs: |left, right| left.$field != right.$field,
         },)*];
 
         impl Default for Settings {
@@ -85,14 +92,12 @@ macro_rules! settings {
 settings! {
     "server.listen" listen: SocketAddr = "127.0.0.1:7070", Start,
         "The address and port on which people, programs and workers are served";
-    "server.url" url: Option<String> = "", Live,
+    "server.url" url: Option<String> = "", Start,
         "How people and workers reach this server, for links and for other servers; the address of `listen` if empty";
     "server.log" log: LogForm = "human", Start,
         "How the server writes its own log to standard error";
     "server.grace" grace: Millis = "30s", Live,
         "How long a graceful stop waits for requests under way before it cuts them";
-    "server.body_max" body_max: Bytes = "64MiB", Live,
-        "The largest body of a request other than the contents of files";
     "store.url" store_url: Secret = "sqlite", Start,
         "Where builds are recorded: `sqlite`, a file in the data folder, or `postgres://USER:PASSWORD@HOST/DATABASE`";
     "store.durability" store_durability: Durability = "disk", Start,
@@ -108,7 +113,7 @@ settings! {
         "The id of the key that may read and write the bucket";
     "blobs.secret_access_key" blobs_secret_access_key: Secret = "", Start,
         "The key itself; better given by the environment than by a file";
-    "blobs.cache" blobs_cache: Bytes = "10GiB", Live,
+    "blobs.cache" blobs_cache: Bytes = "10GiB", Start,
         "How much of a bucket's content is kept in the data folder as well";
     "logs.durability" logs_durability: Durability = "process", Start,
         "What the acknowledgement of a log's lines promises, as `store.durability`";
@@ -120,7 +125,7 @@ settings! {
         "The pools whose jobs the local worker takes";
     "worker.slots" local_slots: u64 = "0", Start,
         "How many jobs the local worker runs at once; 0 is one for each processor";
-    "worker.heartbeat" heartbeat: Millis = "10s", Live,
+    "worker.heartbeat" heartbeat: Millis = "10s", Start,
         "How often a worker shows that it is there; one that is silent for three times as long is lost";
     "builds.auto_cancel" auto_cancel: OnOff = "on", Live,
         "Whether a newer build of the same branch or pull request cancels older ones that run; projects may differ";

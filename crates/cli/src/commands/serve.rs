@@ -24,7 +24,7 @@ use server::parts::{Places, Storage, open_storage};
 use server::records::Records;
 use server::secrets::Secrets;
 use server::server::Parts;
-use server::settings::{OnOff, Settings};
+use server::settings::{OnOff, Settings, for_the_next_start};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -107,6 +107,7 @@ fn settings(serve: &Serve, colour: Colour) -> Result<Settings, Stop> {
 }
 
 async fn at_service(serve: &Serve, mut settings: Settings, folder: &Path, colour: Colour) -> Result<(), Stop> {
+    let began = settings.clone();
     let listener = TcpListener::bind(settings.listen).await.map_err(|error| {
         Stop::wrong(format!("cannot listen on {}: {error}; give another address by --listen", settings.listen))
     })?;
@@ -133,7 +134,7 @@ async fn at_service(serve: &Serve, mut settings: Settings, folder: &Path, colour
         running.failed().await;
         Stop::infra("the server cannot keep what happens, and ends")
     };
-    let failed = wait(serve, colour, reload, failed).await;
+    let failed = wait(serve, colour, &began, reload, failed).await;
     let grace = server.settings().grace.0;
     beside.end(grace).await;
     let ended = running.end().await;
@@ -174,7 +175,7 @@ async fn at_shared_service(
     greet(&seat.standby, &settings, folder, post).await?;
     let beside = Beside::start(&seat.standby, &settings, folder).await?;
     let reload = |fresh: Settings| seat.reload(&Settings { listen: settings.listen, ..fresh });
-    let failed = wait(serve, colour, reload, async { unseated((&mut seated).await) }).await;
+    let failed = wait(serve, colour, &settings, reload, async { unseated((&mut seated).await) }).await;
     let grace = seat.standby.settings().grace.0;
     beside.end(grace).await;
     let _ = end.send(true);
@@ -252,6 +253,7 @@ fn write_address(settings: &Settings, folder: &Path) -> Result<(), Stop> {
 async fn wait(
     serve: &Serve,
     colour: Colour,
+    began: &Settings,
     reload: impl Fn(Settings),
     failed: impl Future<Output = Stop>,
 ) -> Result<(), Stop> {
@@ -267,8 +269,13 @@ async fn wait(
             stop = &mut failed => return Err(stop),
             _ = hangups.recv() => match self::settings(serve, colour) {
                 Ok(settings) => {
+                    let later = for_the_next_start(began, &settings).map(|key| format!("`{}`", key.name));
+                    let later = later.collect::<Vec<_>>().join(", ");
                     reload(settings);
                     say("the settings were read again");
+                    if !later.is_empty() {
+                        say(&format!("the next start takes {later}, this one does not"));
+                    }
                 }
                 Err(stop) => say(&format!("the settings stay as they were: {}", stop.message)),
             },
@@ -291,8 +298,16 @@ enum Post {
 
 /// Says where the server is, and what to do next.
 async fn greet(server: &Arc<Server>, settings: &Settings, folder: &Path, post: Post) -> Result<(), Stop> {
-    let url = settings.public_url();
+    // An address that means every address of this machine is none to go to.
+    let is_anywhere = settings.url.is_none() && settings.listen.ip().is_unspecified();
+    let url = if is_anywhere { format!("http://{}", local_address(settings.listen)) } else { settings.public_url() };
     let mut text = format!("serving {url}, with the data in {}\n", folder.display());
+    if is_anywhere {
+        let port = settings.listen.port();
+        text.push_str(&format!(
+            "from other machines: http://NAME-OF-THIS-MACHINE:{port}; `server.url` says once what that is\n"
+        ));
+    }
     if matches!(post, Post::StandsBy) {
         text.push_str("standing by: another server leads, and requests are handed on to it\n");
         return output::print(text);
