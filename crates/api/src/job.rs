@@ -719,6 +719,9 @@ pub enum WaitReason {
         position: u64,
         /// How many are before it.
         ahead: u64,
+        /// Who runs in the pool and so has its slots, at most 20, those that began first before others.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        holders: Vec<JobKey>,
     },
     /// It waits for a busy worker on which it has run before, because it is expected to be done sooner so.
     Affinity {

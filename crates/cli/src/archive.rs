@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use api::job::Waiting;
 use engine::Fact;
 use engine::operation::Manifest;
 use graph::{AttemptNumber, AttemptReport, BuildId, Digest, Graph, JobName};
@@ -24,6 +25,9 @@ use crate::commands::Stop;
 use crate::places::Places;
 use crate::project::Project;
 use crate::whereabouts::Whereabouts;
+
+/// The most waiting jobs whose reasons are asked for: each costs a server a look at its queues.
+pub const WAITS_MAX: usize = 50;
 
 /// What is kept of the builds of a project. Every call fails as the medium or the server refuses.
 pub trait Archive {
@@ -53,6 +57,9 @@ pub trait Archive {
     fn manifest(&self, operation: Digest) -> Result<Option<Manifest>, Stop>;
     /// The builds that jobs of a build asked for.
     fn children(&self, build: BuildId) -> Result<Vec<BuildRow>, Stop>;
+    /// Why jobs of the build have not begun, for the first [`WAITS_MAX`] of those named here; nothing of those whose reason
+    /// nobody can tell.
+    fn waits(&self, build: BuildId, names: &[JobName]) -> Result<BTreeMap<JobName, Waiting>, Stop>;
     /// Whether somebody runs the build now.
     fn is_run(&self, build: &BuildRow) -> Result<bool, Stop>;
     /// The facts that tell of a build's evaluations, as far as they are known.

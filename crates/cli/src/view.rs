@@ -27,10 +27,26 @@ pub enum Stream {
     Stderr,
 }
 
+/// How a job stands to the slots of its machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlotHeld {
+    /// Others have all of them.
+    ByOthers,
+    /// It has one.
+    ByItself,
+}
+
 /// Something that a view may show.
 pub enum Moment<'a> {
     /// A fact of the build was stored.
     Fact(&'a Fact),
+    /// A job that was leased waits until other jobs of this build, or of builds around it, leave it a slot, or has got one.
+    Slot {
+        /// The job.
+        job: &'a JobName,
+        /// Whether it still waits.
+        held: SlotHeld,
+    },
     /// A step began.
     StepStarted {
         /// Its job.

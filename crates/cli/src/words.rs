@@ -148,6 +148,17 @@ pub fn outcome(outcome: &Outcome) -> String {
     }
 }
 
+/// Why a job of a server's build has not begun, with how long that may take.
+pub fn waiting(why: &api::job::Waiting) -> String {
+    let text = harmless(&why.text);
+    match why.estimate {
+        Some(estimate) if estimate.high_ms >= 1000 => {
+            format!("{text}; {} to {} more", duration(estimate.low_ms), duration(estimate.high_ms))
+        }
+        Some(_) | None => text.into_owned(),
+    }
+}
+
 /// `text` with control characters made harmless, for a terminal. Colours (`ESC [ … m`) and tabs stay.
 pub fn harmless(text: &str) -> std::borrow::Cow<'_, str> {
     if !text.chars().any(|letter| letter.is_control() && letter != '\t') {

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use installation::Site;
+use installation::{Site, Worker};
 use process::{Process, Reader, appears};
 
 #[test]
@@ -35,6 +35,37 @@ fn the_worker_beside_the_server_needs_nothing() {
     let mut server = site.serve_with(&[]);
     let text = site.submit(&[], 0);
     assert!(text.contains("hello | from the worker beside"), "{text}");
+    server.signal("TERM");
+    assert_eq!(server.ended(), Some(0));
+}
+
+#[test]
+fn settings_are_read_again_without_a_restart() {
+    let site = Site::new("jobs:\n  a:\n    pool: nobody\n    run: echo never\n");
+    let mut command = site.command(&["serve", "--local-worker", "off", "--listen", &site.address, "--data"]);
+    command.arg(site.path("data")).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut server = Process(command.spawn().expect("ropewalk starts"));
+    Reader::new(server.0.stdout.take().expect("a pipe")).until("serving http://");
+    let mut said = Reader::new(server.0.stderr.take().expect("a pipe"));
+    let mut read_again = |settings: &str, expected: &[&str]| {
+        fs::write(site.path("data/settings.toml"), settings).expect("a file");
+        server.signal("HUP");
+        expected.iter().for_each(|words| drop(said.until(words)));
+    };
+    // A later build of the branch takes the place of an earlier one, unless settings say otherwise.
+    let first = site.submit_only(&[]);
+    read_again("builds.auto_cancel = \"off\"\nworker.heartbeat = \"1s\"\n", &["the settings were read again"]);
+    let second = site.submit_only(&[]);
+    site.shows(&first, "running");
+    read_again("builds.auto_cancel = \"no\"\n", &["the settings stay as they were"]);
+    read_again(
+        "worker.heartbeat = \"2s\"\n",
+        &["the settings were read again", "the next start takes `worker.heartbeat`"],
+    );
+    let third = site.submit_only(&[]);
+    site.shows(&first, "superseded by build");
+    site.shows(&second, "running");
+    site.shows(&third, "running");
     server.signal("TERM");
     assert_eq!(server.ended(), Some(0));
 }
@@ -87,7 +118,8 @@ fn secrets_leave_no_worker_unmasked() {
 
 #[test]
 fn a_job_that_nobody_can_run_says_so() {
-    let site = Site::new("jobs:\n  a:\n    pool: gpu\n    run: echo never\n");
+    let site =
+        Site::new("jobs:\n  a:\n    pool: gpu\n    run: echo never\n  b:\n    needs: [a]\n    run: echo never\n");
     let _server = site.serve();
     let _worker = site.work("w1", &[]);
     let (mut watching, mut shown) = site.watch(&["--output", "json"]);
@@ -98,6 +130,14 @@ fn a_job_that_nobody_can_run_says_so() {
     assert!(text.contains("no worker"), "{text}");
     // Whoever watches is told without asking.
     shown.until("a waits: the pool `gpu` has no worker");
+    // So is whoever looks, in words and as data.
+    site.shows("last", "a  waiting  the pool `gpu` has no worker; `ropewalk work --pool gpu` starts one");
+    site.shows("last", "b  waiting  it waits for `a`");
+    let (out, _) = Site::told(site.there(&["show", "last", "--output", "json"]), 0);
+    let shown_as_data: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    let of = |job: usize| &shown_as_data["jobs"][job]["waiting"]["reason"];
+    assert_eq!(of(0)["kind"], "no_worker", "{out}");
+    assert_eq!(*of(1), serde_json::json!({ "kind": "needs", "jobs": ["a"], "count": 1 }), "{out}");
     watching.signal("TERM");
     assert_eq!(watching.ended(), Some(130));
 }
@@ -315,6 +355,63 @@ fn a_worker_that_is_refused_for_good_ends_without_a_panic() {
     let said = worker.said.rest().join("\n");
     assert!(said.contains("cannot read the token"), "{said}");
     assert!(!said.contains("panicked"), "{said}");
+}
+
+const GROWS: &str = r#"
+use ropewalk::hook::{on, push};
+use ropewalk::{Ci, Environment};
+
+fn main() {
+    Ci::main([on(push()).run(ci)])
+}
+
+fn ci(ci: &Ci) {
+    let first = ci.job("first").run("true");
+    ci.after(&first, |ci, _| {
+        let wait = "touch MARKS/begun-go; while ! [ -e MARKS/go ]; do sleep 0.05; done";
+        let second = ci.job("second").environment(Environment::host()).run(wait);
+        ci.after(&second, |ci, _| {
+            ci.job("third").environment(Environment::host()).run(wait.replace("go", "end"));
+        });
+    });
+}
+"#;
+
+/// The processes of a worker that ask programs.
+fn evaluations(worker: &Worker) -> Vec<u32> {
+    let id = worker.process.0.id();
+    let mut found = Vec::new();
+    for task in fs::read_dir(format!("/proc/{id}/task")).expect("it lives").flatten() {
+        let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        for child in children.split_whitespace() {
+            let command = fs::read(format!("/proc/{child}/cmdline")).unwrap_or_default();
+            if command.split(|byte| *byte == 0).nth(1) == Some(b"evaluate") {
+                found.push(child.parse().expect("an id"));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn a_program_that_grows_is_asked_by_one_process() {
+    let site = Site::new("jobs: {}\n");
+    let marks = tempfile::tempdir().expect("a folder");
+    fs::remove_file(site.root().join(".ropewalk/pipeline.yaml")).expect("a file");
+    let program = GROWS.replace("MARKS", &marks.path().to_string_lossy());
+    fs::write(site.root().join(".ropewalk/pipeline.rs"), program).expect("a file");
+    let _server = site.serve();
+    let worker = site.work("w1", &[]);
+    let (mut watching, _shown) = site.watch(&[]);
+    appears(&marks.path().join("begun-go"));
+    let asking = evaluations(&worker);
+    assert_eq!(asking.len(), 1, "the program has a question, and is kept for the answer");
+    fs::write(marks.path().join("go"), "").expect("a file");
+    appears(&marks.path().join("begun-end"));
+    let left = evaluations(&worker);
+    assert!(left.is_empty(), "{left:?} of {asking:?} are kept though nothing is asked any more");
+    fs::write(marks.path().join("end"), "").expect("a file");
+    assert_eq!(watching.ended(), Some(0));
 }
 
 impl Site {

@@ -1,7 +1,7 @@
 //! Why a job waits, as data, and what stands in the queues. Nothing here changes anything.
 //!
 //! Costs, so that a page may ask for many jobs: a place in a queue costs a look at each line of the pool and each client in
-//! it, and a search (no job is counted); a job that no worker takes costs a look at each worker; a place in a concurrency group
+//! it, a search (no job is counted), and a look at what runs, until enough of the pool is found; a job that no worker takes costs a look at each worker; a place in a concurrency group
 //! costs a look at those before it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,6 +60,9 @@ pub enum Wait {
         position: u64,
         /// How many are before it.
         ahead: u64,
+        /// Who runs there, and so has the slots: the first [`NAMES_MAX`], those that began first before others.
+        #[serde(default)]
+        holders: Vec<(BuildId, JobName)>,
         /// How long it will wait; `None` if no slot is there to reckon with.
         estimate: Option<Estimate>,
     },
@@ -221,7 +224,15 @@ impl Engine {
             low_ms: middle_ms / ESTIMATE_SPREAD,
             high_ms: middle_ms.saturating_mul(ESTIMATE_SPREAD),
         });
-        Wait::Queue { pool, position: ahead + 1, ahead, estimate }
+        let holders = self.holders_of_pool(&pool);
+        Wait::Queue { pool, position: ahead + 1, ahead, holders, estimate }
+    }
+
+    /// What runs in a pool, by age of lease, the first [`NAMES_MAX`].
+    fn holders_of_pool(&self, pool: &str) -> Vec<(BuildId, JobName)> {
+        let slots = self.leases.values().map(|&job| (job.0, self.slot(job)));
+        let of_pool = slots.filter(|(_, slot)| slot.job.pool == *pool).take(NAMES_MAX);
+        of_pool.map(|(build, slot)| (build, slot.name.clone())).collect()
     }
 
     /// What there is if no open worker could run this job even if it were idle.

@@ -1077,7 +1077,7 @@ fn every_job_that_waits_has_a_reason() {
     check_why(&world, 1, "g", r#"{"wait":"gate"}"#);
     check_why(&world, 1, "s", r#"{"wait":"same","build":1,"job":"r","attempt":2}"#);
     check_why(&world, 1, "y", r#"{"wait":"group","group":"one","holders":[[1,"x"]],"position":1}"#);
-    let queued = r#"{"wait":"queue","pool":"","position":1,"ahead":0,"estimate":{"low_ms":5000,"high_ms":20000}}"#;
+    let queued = r#"{"wait":"queue","pool":"","position":1,"ahead":0,"holders":[[1,"a"],[1,"r"],[1,"x"]],"estimate":{"low_ms":5000,"high_ms":20000}}"#;
     check_why(&world, 1, "again", queued);
     world.feed(Input::PoolHeld { pool: "far".to_owned(), reason: Some("moving".to_owned()) });
     check_why(&world, 1, "far", r#"{"wait":"held","pool":"far","reason":"moving"}"#);
@@ -1090,6 +1090,30 @@ fn every_job_that_waits_has_a_reason() {
         pools,
         r#"[{"pool":"","queued":0,"running":2,"workers":2,"slots":3,"held":null,"clients":{}},{"pool":"far","queued":1,"running":0,"workers":0,"slots":0,"held":"moving","clients":{"":20000}}]"#
     );
+}
+
+#[test]
+fn urgent_jobs_go_first_until_their_client_has_its_share_of_them() {
+    let mut world = World::new();
+    let jobs: String = (0..20).map(|index| format!("j{index}:; ")).collect();
+    for (build, client, urgent) in [(1, "bob", false), (2, "ann", true)] {
+        let options = BuildOptions { urgent, ..BuildOptions::default() };
+        let event = graph::Event::new(graph::EventKind::Push);
+        let request = ropewalk_engine::BuildRequest::new(event, "pipeline");
+        let request = ropewalk_engine::BuildRequest { client: client.to_owned(), options, ..request };
+        world.feed(Input::BuildRequested { build: BuildId(build), request: Box::new(request) });
+        world.evaluated(build, 0, Evaluation { graph: graph(jobs.trim_end_matches("; ")), ..Evaluation::default() });
+    }
+    let n_running =
+        |world: &World, build: u64| (0..20).filter(|index| world.lease(build, &format!("j{index}")).is_some()).count();
+    // Bob asked first, but Ann's are urgent.
+    world.worker("w", 16, "", 0);
+    assert_eq!((n_running(&world, 2), n_running(&world, 1)), (16, 0));
+    // Further urgent ones of hers stand in line as usual: after Bob's, since she was charged and he was not.
+    world.worker("v", 2, "", 0);
+    assert_eq!((n_running(&world, 2), n_running(&world, 1)), (16, 2));
+    world.act("2.j0 passes");
+    assert_eq!((n_running(&world, 2), n_running(&world, 1)), (16, 2));
 }
 
 #[test]

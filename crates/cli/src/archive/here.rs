@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use api::job::Waiting;
 use engine::Fact;
 use engine::operation::Manifest;
 use graph::{AttemptNumber, AttemptReport, BuildId, Digest, Graph, JobName};
@@ -76,6 +77,11 @@ impl Archive for Places {
 
     fn children(&self, build: BuildId) -> Result<Vec<BuildRow>, Stop> {
         child::children(&*self.store, build)
+    }
+
+    /// Only the process that runs a build knows why its jobs wait, and its view shows it.
+    fn waits(&self, _build: BuildId, _names: &[JobName]) -> Result<BTreeMap<JobName, Waiting>, Stop> {
+        Ok(BTreeMap::new())
     }
 
     fn is_run(&self, build: &BuildRow) -> Result<bool, Stop> {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use api::client::{Client, ClientError, JobsWanted, Logs, Moments, PageWanted, TestsWanted};
 use api::event::Moment;
+use api::job::{WaitReason, Waiting};
 use api::page::{LIMIT_MAX, Page};
 use api::problem::ProblemKind;
 use engine::Fact;
@@ -19,7 +20,7 @@ use store::rows::{ArtifactRow, AttemptRow, BuildRow, GateRow, JobRow, VerdictWor
 use tokio::runtime::Runtime;
 
 use super::lines::ThereLog;
-use super::{Archive, Log, rows};
+use super::{Archive, Log, WAITS_MAX, rows};
 use crate::args::Where;
 use crate::commands::Stop;
 use crate::places::{self, Places};
@@ -297,6 +298,18 @@ impl Archive for There {
     /// Jobs of a server ask for no builds.
     fn children(&self, _build: BuildId) -> Result<Vec<BuildRow>, Stop> {
         Ok(Vec::new())
+    }
+
+    fn waits(&self, build: BuildId, names: &[JobName]) -> Result<BTreeMap<JobName, Waiting>, Stop> {
+        let mut waits = BTreeMap::new();
+        for name in names.iter().take(WAITS_MAX) {
+            let why = known(self.link.wait(self.link.client.job_why(build, name.as_str())))?;
+            // It may have begun meanwhile.
+            if let Some(why) = why.filter(|why| why.reason != WaitReason::Nothing) {
+                waits.insert(name.clone(), why);
+            }
+        }
+        Ok(waits)
     }
 
     fn is_run(&self, build: &BuildRow) -> Result<bool, Stop> {

@@ -9,10 +9,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use api::job::Waiting;
 use graph::{AttemptNumber, AttemptReport, Digest, Failure, Graph, Job, JobName, Outcome};
 use serde_json::{Value, json};
 use store::log::{StreamKey, Writing};
-use store::rows::{ArtifactRow, AttemptRow, BuildRow, GateRow, JobRow};
+use store::rows::{ArtifactRow, AttemptRow, BuildRow, GateRow, JobRow, JobState};
 
 use self::history::History;
 use super::Stop;
@@ -79,6 +80,8 @@ struct Shown {
     artifacts: Vec<ArtifactRow>,
     gates: Vec<GateRow>,
     usual_ms: BTreeMap<JobName, u64>,
+    /// Why those of its jobs wait that have not begun.
+    waits: BTreeMap<JobName, Waiting>,
     /// The builds that its jobs asked for.
     children: Vec<BuildRow>,
     is_run: bool,
@@ -105,6 +108,11 @@ impl ShownJob {
 
     fn operation(&self) -> Option<Digest> {
         self.row.as_ref()?.operation
+    }
+
+    /// Whether it has neither begun nor ended, or waits for its next try.
+    fn is_waiting(&self) -> bool {
+        self.row.as_ref().is_none_or(|row| row.outcome.is_none() && row.state == JobState::Waiting)
     }
 
     fn is_failed(&self) -> bool {
@@ -134,6 +142,9 @@ impl Shown {
             (order(left), &left.name).cmp(&(order(right), &right.name))
         });
         let names: Vec<JobName> = jobs.iter().map(|job| job.name.clone()).collect();
+        let is_run = archive.is_run(&row)?;
+        let waiting = jobs.iter().filter(|job| is_run && job.is_waiting()).map(|job| job.name.clone());
+        let waits = archive.waits(row.build, &waiting.collect::<Vec<_>>())?;
         let is_wanted = |name: &JobName| only.is_none_or(|only| only == name);
         Ok(Self {
             usual_ms: archive.usual_ms(row.build, &names)?,
@@ -142,7 +153,8 @@ impl Shown {
             artifacts: archive.artifacts(row.build)?.into_iter().filter(|row| is_wanted(&row.job)).collect(),
             gates: archive.gates(row.build)?.into_iter().filter(|row| is_wanted(&row.job)).collect(),
             children: archive.children(row.build)?,
-            is_run: archive.is_run(&row)?,
+            waits,
+            is_run,
             history: if only.is_none() { History::of(archive, &row)? } else { History::default() },
             root: root.to_owned(),
             whereabouts: archive.whereabouts(),
@@ -220,7 +232,7 @@ impl Shown {
         let needs = job.job.as_ref().map(|job| job.needs.iter().map(|need| &need.job).collect::<Vec<_>>());
         json!({
             "name": job.name, "row": job.row, "needs": needs, "usual_ms": self.usual_ms.get(&job.name),
-            "attempts": attempts,
+            "attempts": attempts, "waiting": self.waits.get(&job.name),
         })
     }
 }

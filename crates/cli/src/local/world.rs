@@ -2,9 +2,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 
 use engine::fact::{Ended, What};
 use engine::operation::{Manifest, operation};
@@ -25,11 +27,11 @@ use worker::repository;
 use super::clock::now;
 use super::inputs::Inputs;
 use super::secrets::SecretSource;
-use super::slots::Slots;
+use super::slots::{Slot, Slots};
 use crate::keeping::{LocalDepot, LocalLog, LocalMask, SharedView};
 use crate::machine;
 use crate::pipeline::Pipeline;
-use crate::view::Moment;
+use crate::view::{Moment, SlotHeld};
 
 /// The name of this machine's worker.
 pub const WORKER: &str = "local";
@@ -215,11 +217,7 @@ impl LocalWorld {
         self.answer(async move {
             let (build, attempt, lease) = (spec.build, spec.attempt, spec.lease);
             let spec_is_in_place = spec.job.workspace == WorkspaceKind::InPlace;
-            // A job that is to end needs no slot for that.
-            let slot = match select(pin!(parts.slots.take()), pin!(cancel.requested())).await {
-                Either::Left((slot, _)) => Some(slot),
-                Either::Right(_) => None,
-            };
+            let slot = slot(&parts, &spec.name, &cancel).await;
             let report = run(&parts, *spec, cancel).await;
             drop(slot);
             if spec_is_in_place {
@@ -398,6 +396,24 @@ impl World for LocalWorld {
             _ => Doneness::GoOn,
         }
     }
+}
+
+/// A slot for a job, which the view shows as waiting meanwhile; none if it is to end before there is one.
+async fn slot(parts: &Parts, job: &JobName, cancel: &worker::Cancel) -> Option<Slot> {
+    let shown = |held| parts.view.show([Moment::Slot { job, held }]);
+    let mut taking = pin!(parts.slots.take());
+    // Most find one at once.
+    if let Poll::Ready(slot) = poll_fn(|context| Poll::Ready(taking.as_mut().poll(context))).await {
+        return Some(slot);
+    }
+    shown(SlotHeld::ByOthers);
+    let slot = match select(taking, pin!(cancel.requested())).await {
+        Either::Left((slot, _)) => Some(slot),
+        // A job that is to end needs no slot for that.
+        Either::Right(_) => None,
+    };
+    shown(SlotHeld::ByItself);
+    slot
 }
 
 /// Runs one attempt with its secrets, its log and its depot.

@@ -118,6 +118,11 @@ impl Stamp {
         keep(self, path)
     }
 
+    /// The variables of the environment that the sources read.
+    pub fn variables(&self) -> &BTreeSet<String> {
+        &self.variables
+    }
+
     /// The files among the paths.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
         self.files.iter().map(|(path, _)| path.as_path())

@@ -90,7 +90,10 @@ fn remember(place: &Place, paths: BTreeSet<PathBuf>, began: SystemTime) {
         Source::Package(_) => BTreeSet::from([place.folder().to_owned()]),
         Source::File(_) | Source::Plugins(_) => BTreeSet::new(),
     };
-    place.remember("tested", Made { paths, folders, variables: BTreeSet::new() }, began, "passed".to_owned());
+    // What the program's sources read by `env!`, its tests do too.
+    let built = Stamp::unchanged(&place.stamp("built"));
+    let variables = built.map(|built| built.variables().clone()).unwrap_or_default();
+    place.remember("tested", Made { paths, folders, variables }, began, "passed".to_owned());
 }
 
 /// `ropewalk test`: the package's tests whose names hold one of `names`, all if there are none, as cargo shows them.

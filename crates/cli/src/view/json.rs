@@ -175,7 +175,7 @@ impl<W: Write> View for Json<W> {
                     "outputs": report.outputs, "lines": report.lines,
                 }))?;
             }
-            Moment::Tick(_) => {}
+            Moment::Slot { .. } | Moment::Tick(_) => {}
         }
         Ok(())
     }

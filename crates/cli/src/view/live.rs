@@ -11,7 +11,7 @@ use graph::{Failure, JobName, Outcome, Timestamp};
 use super::annotation::{Annotation, Tally};
 use super::growth::{self, Growing};
 use super::lines::Lines;
-use super::{Moment, Opening, Stream, View, Wants};
+use super::{Moment, Opening, SlotHeld, Stream, View, Wants};
 use crate::columns::{self, Paint, Style, cut};
 use crate::words;
 
@@ -34,6 +34,8 @@ struct Running {
     last_line: String,
     /// What it says it waits for.
     pending: Option<String>,
+    /// It has not begun: others have all slots.
+    has_no_slot: bool,
     tally: Tally,
     /// The first of its warnings and errors, as they are shown.
     said: Vec<String>,
@@ -276,10 +278,12 @@ impl<W: Write> Live<W> {
         let spinner = ['⠋', '⠙', '⠹', '⠸', '⠼', '⠴', '⠦', '⠧', '⠇', '⠏'];
         let elapsed = now.ms_since(running.started);
         let turn = spinner[usize::try_from(elapsed / 100).unwrap_or(0) % spinner.len()];
+        let turn = if running.has_no_slot { '·' } else { turn };
         let width =
             self.running.keys().map(|name| columns::cells(name.as_str())).max().unwrap_or(0).min(NAME_CELLS_MAX);
         let name_text = columns::padded(&cut(name.as_str(), NAME_CELLS_MAX), width);
-        let usual = self.opening.usual_ms.get(name).filter(|_| columns >= COLUMNS_WITH_BAR_MIN);
+        let has_bar = columns >= COLUMNS_WITH_BAR_MIN && !running.has_no_slot;
+        let usual = self.opening.usual_ms.get(name).filter(|_| has_bar);
         let bar = usual.map_or_else(String::new, |&usual| {
             let style = if elapsed > usual { Style::Warning } else { Style::Ask };
             self.paint.text(style, &bar(elapsed, usual))
@@ -293,6 +297,7 @@ impl<W: Write> Live<W> {
         let room = columns - cells;
         let (style, last_line) = match &running.pending {
             Some(reason) => (Style::Ask, format!("waits: {reason}")),
+            None if running.has_no_slot => (Style::Dim, "waits for a slot".to_owned()),
             None => (Style::Dim, running.last_line.clone()),
         };
         let last_line = if room == 0 { String::new() } else { cut(&last_line, room) };
@@ -318,7 +323,11 @@ impl<W: Write> Live<W> {
                 let _ = write!(text, ", {} {word}", words::thousands(count));
             }
         }
-        let _ = write!(text, "  {} running", self.running.len());
+        let n_waiting = self.running.values().filter(|running| running.has_no_slot).count();
+        let _ = write!(text, "  {} running", self.running.len() - n_waiting);
+        if n_waiting > 0 {
+            let _ = write!(text, ", {n_waiting} waiting for a slot");
+        }
         text
     }
 }
@@ -362,6 +371,12 @@ impl<W: Write> View for Live<W> {
                 if let Some(running) = running {
                     // Whoever waited has ended.
                     running.pending = None;
+                }
+                Ok(())
+            }
+            Moment::Slot { job, held } => {
+                if let Some(running) = self.running.get_mut(job) {
+                    running.has_no_slot = held == SlotHeld::ByOthers;
                 }
                 Ok(())
             }
@@ -439,6 +454,22 @@ mod tests {
         check(12, 5000, "⠋ test/1   …");
         check_of("測試", "編譯中 🚀 まだまだ", 40, 5000, "⠋ 測試     5.0 s  編譯中 🚀 まだまだ");
         check_of("測試", "編譯中 🚀 まだまだ", 32, 5000, "⠋ 測試     5.0 s  編譯中 🚀 ま…");
+    }
+
+    #[test]
+    fn a_job_without_a_slot_waits_and_does_not_run() {
+        let name = JobName::from("a");
+        let usual_ms = BTreeMap::from([(name.clone(), 4000)]);
+        let opening = Opening { build: BuildId(1), usual_ms, whereabouts: Default::default() };
+        let mut live = Live::new(Vec::new(), || (80, 24), Paint::Plain, opening);
+        live.running.insert(name.clone(), Running::default());
+        let mut check = |held, row: &str, totals: &str| {
+            live.show(Moment::Slot { job: &name, held }).expect("nothing is written");
+            assert_eq!(live.running_line(&name, &live.running[&name], Timestamp(1_000_000), 60), row);
+            assert!(live.totals(Timestamp(1_000_000)).ends_with(totals));
+        };
+        check(SlotHeld::ByOthers, "· a     1.0 s  waits for a slot", "  0 running, 1 waiting for a slot");
+        check(SlotHeld::ByItself, "⠋ a     1.0 s ▕████░░░░░░░░░░░░▏ ", "  1 running");
     }
 
     #[test]

@@ -189,9 +189,11 @@ impl<W: Write> View for Plain<W> {
                 self.headings.remove(&(job.clone(), step));
                 result
             }
-            Moment::Output { .. } | Moment::StepStarted { .. } | Moment::StepFinished { .. } | Moment::Tick(_) => {
-                Ok(())
-            }
+            Moment::Output { .. }
+            | Moment::Slot { .. }
+            | Moment::StepStarted { .. }
+            | Moment::StepFinished { .. }
+            | Moment::Tick(_) => Ok(()),
         }
     }
 

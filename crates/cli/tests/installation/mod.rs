@@ -70,6 +70,8 @@ impl Site {
         let mut command = Command::new(program);
         command.current_dir(self.root()).stdin(Stdio::null());
         command.env("ROPEWALK_DATA", self.path("home")).env("NO_COLOR", "1");
+        // As in `program.rs`: only the first test compiles the SDK.
+        command.env("ROPEWALK_CACHE", Path::new(env!("CARGO_TARGET_TMPDIR")).join("program-cache"));
         for variable in ["ROPEWALK_SERVER", "ROPEWALK_TOKEN_FILE"] {
             command.env_remove(variable);
         }

@@ -58,10 +58,16 @@ fn reason(wait: &Wait) -> (WaitReason, String) {
             let holders = holders.iter().map(key).collect();
             (WaitReason::Concurrency { group: group.clone(), holders, position: *position }, text)
         }
-        Wait::Queue { pool, position, ahead, .. } => {
+        Wait::Queue { pool, position, ahead, holders, .. } => {
             let pool = pool_name(pool).to_owned();
-            let text = format!("it is number {position} in the queue of the pool `{pool}`");
-            (WaitReason::Queue { pool, position: *position, ahead: *ahead }, text)
+            let running = match holders.as_slice() {
+                [] => String::new(),
+                [(build, job)] => format!("; job `{job}` of build {build} runs there"),
+                [(build, job), ..] => format!("; job `{job}` of build {build} and others run there"),
+            };
+            let text = format!("it is number {position} in the queue of the pool `{pool}`{running}");
+            let holders = holders.iter().map(key).collect();
+            (WaitReason::Queue { pool, position: *position, ahead: *ahead, holders }, text)
         }
         Wait::Affinity { worker, until } => {
             let until = api::time::Time(*until);

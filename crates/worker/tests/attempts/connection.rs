@@ -10,8 +10,7 @@ use std::time::{Duration, Instant};
 use graph::Outcome;
 use serde_json::json;
 
-use super::containers::{WEB, in_image, steps, take_pieces_of};
-use super::engines::make_image;
+use super::containers::{in_image, steps, take_pieces_of};
 use super::ground::on_ground;
 
 /// How long a step may take to come to its place: machines differ.
@@ -92,7 +91,7 @@ fn copy(mut from: UnixStream, mut to: UnixStream) {
     let _ = to.shutdown(Shutdown::Write);
 }
 
-/// The first step waits until the connection is cut, the second has to begin and end without it.
+/// The first step waits until the connection is cut, the second has to begin and end without it. Images are those of the test around.
 pub fn a_connection_that_drops(engine: &Path) {
     let folder = tempfile::tempdir().expect("a folder");
     let socket = folder.path().join("relay");
@@ -100,9 +99,6 @@ pub fn a_connection_that_drops(engine: &Path) {
     unsafe { std::env::set_var("DOCKER_HOST", format!("unix://{}", socket.display())) };
     on_ground(&[], async |ground| {
         let relay = Relay::start(&socket, engine);
-        let engine = ground.worker.engine().await.expect("an engine");
-        make_image(&engine, "box", "box\n", &[]).await;
-        make_image(&engine, "web", "web\n", &[WEB]).await;
         let fetch = "wget -q -O /dev/null http://pages:8080/passwd; ";
         let wait = |here: &str, there: &str| format!("touch {here}; while ! [ -e {there} ]; do sleep 0.1; done; ");
         let first = format!("{fetch}echo on; {}echo went on", wait("on", "cut"));

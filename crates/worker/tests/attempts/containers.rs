@@ -20,7 +20,6 @@ use super::{Case, connection, registry};
 pub const CASES: &[Case] = &[
     ("jobs_in_docker", || jobs_in(Kind::Docker)),
     ("jobs_in_podman", || jobs_in(Kind::Podman)),
-    ("connections_of_docker", connections_of_docker),
     ("no_engine", no_engine),
 ];
 
@@ -42,9 +41,6 @@ const FILES: &[(&str, &str)] = &[
     ("ci/context/.dockerignore", "left\n"),
 ];
 
-/// What the image `web` runs: it serves `/etc` and tells of each request.
-pub(crate) const WEB: &str = r#"CMD ["/bin/httpd","-f","-vv","-p","8080","-h","/etc"]"#;
-
 fn jobs_in(kind: Kind) {
     let Some(running) = engines::start(kind) else { return };
     let data = tempfile::tempdir().expect("a folder");
@@ -52,7 +48,8 @@ fn jobs_in(kind: Kind) {
         let engine = ground.worker.engine().await.expect("an engine");
         assert!(engine.version.starts_with(&format!("{kind:?} ")), "{}", engine.version);
         make_image(&engine, "box", "first\n", &["ENV FROM_IMAGE=yes"]).await;
-        make_image(&engine, "web", "web\n", &[WEB]).await;
+        make_image(&engine, "web", "web\n", &["CMD [\"/bin/httpd\",\"-f\",\"-vv\",\"-p\",\"8080\",\"-h\",\"/etc\"]"])
+            .await;
         steps_and_values(ground).await;
         entered(ground).await;
         settings_of_containers(ground).await;
@@ -65,13 +62,10 @@ fn jobs_in(kind: Kind) {
         assert_eq!(monitors(ground), Vec::<String>::new(), "of Podman");
         after_a_kill(ground, &engine).await;
     });
-}
-
-/// What goes over the connections to a registry and to the engine.
-fn connections_of_docker() {
-    let Some(running) = engines::start(Kind::Docker) else { return };
-    registry::images_of_a_registry();
-    connection::a_connection_that_drops(&running.socket());
+    if kind == Kind::Docker {
+        registry::images_of_a_registry();
+        connection::a_connection_that_drops(&running.socket());
+    }
 }
 
 pub(crate) fn in_image(job: Value) -> Value {

@@ -1,5 +1,6 @@
 //! What a build's page and a job's page have in common: lines about jobs, tests, artifacts, gates, notes, summaries.
 
+use api::job::{WaitReason, Waiting};
 use graph::{AttemptReport, JobName, Outcome, TestCase, TestOutcome, Timestamp, Verdict};
 
 use super::{Shown, ShownJob};
@@ -107,6 +108,11 @@ fn detail(shown: &Shown, job: &ShownJob, calendar: &Calendar) -> String {
     }
     if job.is_failed() && !job.fails_build() {
         parts.push("may fail".to_owned());
+    }
+    // The time of the next try, and what to type at a gate, stand there already.
+    let is_told = |why: &Waiting| matches!(why.reason, WaitReason::Retry { .. } | WaitReason::Gate { .. });
+    if let Some(why) = shown.waits.get(&job.name).filter(|why| !is_told(why)) {
+        parts.push(words::waiting(why));
     }
     if open_gate(shown, &job.name) {
         parts.push(shown.whereabouts.command(format_args!("approve {} {}", shown.row.build, job.name)));
