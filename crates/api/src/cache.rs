@@ -87,6 +87,50 @@ pub struct KeyedCache {
     pub evicted: Option<Evicted>,
 }
 
+/// What keyed directories a project has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CacheTotals {
+    /// How many may be read.
+    pub caches: u64,
+    /// The bytes of their blobs; what several hold is counted each time.
+    pub bytes: u64,
+}
+
+/// What a job did with a keyed directory, or found that it could not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CacheUse {
+    /// Who may read what was read or written; of what was missed, the scope in which it was looked for first.
+    pub scope: String,
+    /// The key that was asked for, or under which it was written.
+    pub key: String,
+    /// What it did.
+    pub act: CacheAct,
+    /// The key of what was read, which may begin with a prefix that does as well. Empty if nothing was.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub found: String,
+    /// The bytes of what was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// Who.
+    pub by: JobKey,
+    /// When.
+    pub at: Time,
+}
+
+/// What a job did with a keyed directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CacheAct {
+    /// It read one.
+    Read,
+    /// There was none.
+    Missed,
+    /// It wrote one.
+    Written,
+    /// It would have written one, and there was one of that key already.
+    Kept,
+}
+
 /// Evicts one thing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "what", rename_all = "snake_case", deny_unknown_fields)]

@@ -7,7 +7,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use graph::{AttemptReport, AttemptSpec, BuildId, Digest, Known, LeaseId, Resources, StepReport, Timestamp, WorkerId};
+use graph::{
+    AttemptNumber, AttemptReport, AttemptSpec, BuildId, Digest, Known, LeaseId, Resources, StepReport, Timestamp,
+    WorkerId,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::shell::StartShell;
@@ -310,6 +313,44 @@ pub struct SavedCache {
     /// What became of it.
     pub saved: CacheSaved,
 }
+
+/// `POST /api/v1/worker/layers`: keeps what an attempt of this worker left, so that any worker can open it. Its blobs have been sent before, or
+/// were asked for as missing and are not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SaveLayers {
+    /// The build, as the worker knows it.
+    pub build: BuildId,
+    /// The attempt.
+    pub attempt: AttemptNumber,
+    /// What it left.
+    pub layers: Layers,
+}
+
+/// What a worker says of the files that an attempt left.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Layers {
+    /// They were sent.
+    Sent {
+        /// The blob that says what they are.
+        document: Digest,
+        /// All blobs that they need, the document too; at most [`LAYERS_BLOBS_MAX`].
+        blobs: Vec<Digest>,
+        /// What these hold.
+        bytes: u64,
+    },
+    /// They stay where they are.
+    Unsent {
+        /// Why, for people; words that go on from "because ".
+        reason: String,
+    },
+}
+
+/// The most blobs of what one attempt left.
+pub const LAYERS_BLOBS_MAX: usize = 10_000;
+
+/// The longest body that names so many.
+pub const LAYERS_BODY_BYTES_MAX: u64 = 1 << 20;
 
 /// What became of a cache that was to be saved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,7 +3,8 @@
 //! A worker connects outward, proves who it is by its key ([`identity`]), reads what it is to do ([`session`]), and says
 //! everything through one outbox ([`outbox`]), which lies on the disk until the server has taken it ([`spool`]). Attempts
 //! ([`attempts`]) run on whether a server is there or not. Files of sources ([`source`], [`checkout`]), their history
-//! ([`history`]) and files of jobs ([`depot`]) are kept by content ([`content`]). People look into what steps left by shells ([`visit`]).
+//! ([`history`]) and files of jobs ([`depot`]) are kept by content ([`content`]). People look into what steps left by shells ([`visit`]), on this
+//! worker or on another one ([`layers`]).
 
 pub mod session;
 
@@ -13,6 +14,7 @@ pub mod evaluation;
 pub mod health;
 pub mod holding;
 pub mod identity;
+pub mod layers;
 pub mod link;
 pub mod outbox;
 pub mod spool;

@@ -493,6 +493,8 @@ pub enum CacheCommand {
         /// The form.
         #[arg(long, value_enum, default_value_t = ListForm::Human, value_name = "FORM")]
         output: ListForm,
+        #[command(flatten)]
+        at: Where,
     },
     /// Forget kept results and caches, so that jobs run again.
     Clear {

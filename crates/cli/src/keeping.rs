@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use graph::{BuildId, Digest, JobName, Timestamp, Trust};
 use store::blob::{BlobError, Blobs};
-use store::cache::{CacheRow, CacheUser, CacheWanted, Saved};
+use store::cache::{CacheAct, CacheRow, CacheUse, CacheUser, CacheWanted, Saved, cache_uses};
 use store::log::{LogWriter, MaskedStream, Masker, StreamKey, StreamWriter};
 use store::{Store, StoreError};
 use worker::depot::{
@@ -208,6 +208,13 @@ fn scope_name(trust: Trust, paths: Digest) -> String {
     format!("{trust}/{paths}")
 }
 
+impl LocalDepot {
+    /// All of one installation's are those of one project, which needs no name.
+    fn note(&self, used: CacheUse) -> Result<(), DepotError> {
+        cache_uses::note(&*self.store, "", &used).map_err(|error| store_error(&error))
+    }
+}
+
 impl Depot for LocalDepot {
     fn put(&self, bytes: &[u8]) -> Result<Digest, DepotError> {
         self.blobs.put(bytes).map_err(|error| blob_error(&error))
@@ -238,7 +245,13 @@ impl Depot for LocalDepot {
         let scopes: &[&str] = if scope.trust == Trust::Trusted { &[&own] } else { &[&own, &trusted] };
         let prefixes: Vec<&str> = restore.iter().map(String::as_str).collect();
         let wanted = CacheWanted { scopes, key, prefixes: &prefixes };
-        let row = self.store.restore_cache(&wanted, &self.user, (self.now)()).map_err(|error| store_error(&error))?;
+        let at = (self.now)();
+        let row = self.store.restore_cache(&wanted, &self.user, at).map_err(|error| store_error(&error))?;
+        let (scope, act) = match &row {
+            Some(row) => (row.scope.clone(), CacheAct::Read { found: row.key.clone() }),
+            None => (own, CacheAct::Missed),
+        };
+        self.note(CacheUse { scope, key: key.to_owned(), act, by: self.user.clone(), at })?;
         Ok(row.and_then(|row| {
             let digest = *row.blobs.first()?;
             Some(CacheEntry { key: row.key, digest, bytes: row.bytes, packs: Vec::new() })
@@ -257,10 +270,13 @@ impl Depot for LocalDepot {
             used_at: at,
             evicted: None,
         };
-        match self.store.save_cache(&row).map_err(|error| store_error(&error))? {
-            Saved::Written => Ok(CacheSaved::Saved),
-            Saved::Kept => Ok(CacheSaved::Existed),
-        }
+        let saved = self.store.save_cache(&row).map_err(|error| store_error(&error))?;
+        let (act, saved) = match saved {
+            Saved::Written => (CacheAct::Written { bytes: row.bytes }, CacheSaved::Saved),
+            Saved::Kept => (CacheAct::Kept, CacheSaved::Existed),
+        };
+        self.note(CacheUse { scope: row.scope, key: row.key, act, by: row.written_by, at })?;
+        Ok(saved)
     }
 }
 

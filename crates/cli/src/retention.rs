@@ -100,6 +100,12 @@ pub fn steps_bytes_max() -> u64 {
     std::env::var("ROPEWALK_KEEP_STEPS_BYTES").ok().and_then(|text| text.parse().ok()).unwrap_or(STEPS_BYTES_MAX)
 }
 
+/// How much of what one attempt left a worker sends to its server; 0 is nothing.
+pub fn sent_bytes_max() -> u64 {
+    let written = std::env::var("ROPEWALK_SEND_STEPS_BYTES").ok().and_then(|text| text.parse().ok());
+    written.unwrap_or(worker::travel::BYTES_MAX)
+}
+
 /// How much a build that begins now may keep of its steps.
 pub fn step_bounds() -> StepBounds {
     let bounds = StepBounds::default();
@@ -162,6 +168,7 @@ impl std::fmt::Display for CacheBounds {
 /// As the medium refuses; what is left is tried again after a later run.
 pub fn apply_to_caches(places: &Places, bounds: CacheBounds, now: Timestamp) -> Result<u64, Stop> {
     let store = &*places.store;
+    store::cache::cache_uses::prune(store, store::cache::cache_uses::KEPT_MAX)?;
     let totals = store.cache_totals()?;
     let used_before = Retention { builds: 0, days: bounds.days }.created_before(now);
     let is_due = totals.bytes > bounds.bytes || (totals.live > 0 && !store.unused_caches(used_before, 1)?.is_empty());

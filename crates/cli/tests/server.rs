@@ -658,6 +658,116 @@ fn a_step_is_entered_through_the_server_also_after_a_restart() {
 }
 
 #[test]
+fn who_read_and_missed_a_cache_of_a_server_is_told() {
+    let pipeline = "jobs:\n  a:\n    cache: [{ key: \"k-${{ event.branch }}\", restore: [k-], paths: [made] }]\n    run: 'mkdir -p made; date +%N > made/f'\n";
+    let site = Site::new(pipeline);
+    let _server = site.serve();
+    let _worker = site.work("w1", &[]);
+    for branch in ["main", "main", "other"] {
+        site.submit(&["--separate", "--branch", branch], 0);
+    }
+    let explained = |key: &str, code| Site::told(site.there(&["cache", "explain", key]), code);
+    let words = |text: &str| -> Vec<String> {
+        let lines = text.lines().filter(|line| line.starts_with("  "));
+        lines.map(|line| format!("{} {}", line[2..9].trim(), &line[line.find('`').unwrap_or(0)..])).collect()
+    };
+    let (main, _) = explained("k-main", 0);
+    assert_eq!(words(&main)[..1], ["read `a` of build 2"], "{main}");
+    assert_eq!(words(&main).last().map(String::as_str), Some("missed `a` of build 1"), "{main}");
+    assert!(words(&main)[1].starts_with("written `a` of build 1, "), "{main}");
+    assert!(main.contains("repository has 2 caches, "), "{main}");
+    let (other, _) = explained("k-other", 0);
+    assert_eq!(words(&other)[1], "read `a` of build 3, which was given `k-main`", "{other}");
+    let (_, err) = explained("k-never", 2);
+    assert!(err.contains("no cache was ever kept under the key `k-never`"), "{err}");
+    let json: serde_json::Value =
+        serde_json::from_str(&Site::told(site.there(&["cache", "explain", "k-other", "--output", "json"]), 0).0)
+            .expect("JSON");
+    let acts: Vec<&str> =
+        json["uses"].as_array().expect("uses").iter().filter_map(|used| used["act"].as_str()).collect();
+    assert_eq!(acts, ["written", "read"]);
+}
+
+/// What a step may do to a tree: it changes, removes and replaces files and folders of it, in a sandbox with a `/tmp` of its own; one of its files
+/// holds a secret.
+const CHANGES: &str = r#"jobs:
+  a:
+    environment: sandbox
+    secrets: [TOKEN]
+    run:
+      - name: change
+        run: |
+          rm gone; rm -r folder; mkdir folder; echo new > folder/new; echo 1 > number
+          ln number twin; ln -s number link; mkdir shut; echo x > shut/x; chmod 500 shut; printf '#!/bin/sh\necho runs' > run; chmod 755 run
+          echo temporary > /tmp/file; echo "the $TOKEN" > leak
+          echo "TREE=$PWD/number" >> $ROPEWALK_ENV
+      - name: break
+        run: echo 2 > number; exit 3
+"#;
+
+#[test]
+fn a_step_is_entered_on_another_worker_when_its_own_is_gone() {
+    let site = Site::new(CHANGES);
+    fs::create_dir(site.root().join("folder")).expect("a folder");
+    for name in ["gone", "folder/old", "stays"] {
+        fs::write(site.root().join(name), format!("{name}\n")).expect("a file");
+    }
+    site.token("shell.token", "shell");
+    let mut server = site.serve();
+    let mut first = site.work("w1", &[]);
+    site.fail_in_steps();
+    site.eventually("it is sent", || site.path("w1/workspaces/1/1/sent").exists());
+    first.process.kill();
+    drop(first);
+    fs::remove_dir_all(site.path("w1")).expect("its disk is wiped");
+    site.eventually("the server has noticed, and says so", || {
+        let output = site.shell("shell.token", &["a@1"], "true").output().expect("ropewalk starts");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        text.contains("no worker of the pool `default` is joined that could open it")
+    });
+    let look = "cat number twin link stays folder/new /tmp/file; ls; ls folder; stat -c %a shut run; ./run; cat $TREE; rm -f number";
+    let seen = |number: &str, tree: &str| {
+        format!(
+            "{number}\n{number}\n{number}\nstays\nnew\ntemporary\nfolder\nlink\nnumber\nrun\nshut\nstays\ntwin\nnew\n500\n755\nruns\n{tree}"
+        )
+    };
+    let second = site.work("w2", &[]);
+    // A worker on a slow machine may lose its session for a moment.
+    let entered = |place: &str, look: &str| {
+        let began = std::time::Instant::now();
+        loop {
+            let output = site.shell("shell.token", &[place], look).output().expect("ropewalk starts");
+            let err = String::from_utf8_lossy(&output.stderr).into_owned();
+            if output.status.success() {
+                return String::from_utf8_lossy(&output.stdout).into_owned();
+            }
+            let is_away = ["is joined that could open it", "has gone before", "has just left"];
+            assert!(is_away.iter().any(|word| err.contains(word)), "{place}: {err}");
+            assert!(began.elapsed() < process::PATIENCE, "{place}: {err}");
+        }
+    };
+    for round in ["first", "again", "after a restart of the server"] {
+        if round == "after a restart of the server" {
+            server.kill();
+            server = site.serve();
+        }
+        for (place, number) in [("a@1", "1"), ("a@failed", "2"), ("a", "2")] {
+            let tree = if place == "a@1" { "" } else { "2\n" };
+            let look = if place == "a@1" { look.replace("cat $TREE; ", "") } else { look.to_owned() };
+            assert_eq!(entered(place, &look), seen(number, tree), "{place}, {round}");
+        }
+        assert_eq!(entered("a@start", "cat gone folder/old; ls /tmp"), "gone\nfolder/old\n", "{round}");
+    }
+    // A file with a secret in it has not left the first worker, in no form.
+    let held =
+        Command::new("grep").args(["-rlF", "a-secret-value"]).args([site.path("data"), site.path("w2")]).output();
+    let held = String::from_utf8(held.expect("grep").stdout).expect("text");
+    assert!(!held.contains("/blobs") && !held.contains("/w2/"), "{held}");
+    drop(second);
+    drop(server);
+}
+
+#[test]
 fn a_shell_ends_with_whoever_sits_before_it() {
     let site = Site::new(STEPS);
     site.token("shell.token", "shell");

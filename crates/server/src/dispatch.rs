@@ -316,6 +316,12 @@ impl Dispatch {
         state.sessions.contains_key(worker)
     }
 
+    /// The number of a worker's present session; `None` if it is not joined.
+    #[must_use]
+    pub fn session_number(&self, worker: &WorkerId) -> Option<u64> {
+        self.state().sessions.get(worker).map(|session| session.number)
+    }
+
     /// Who is joined, in order of id.
     #[must_use]
     pub fn sessions(&self) -> Vec<SessionView> {

@@ -1,5 +1,5 @@
 //! Which blobs something names: artifacts of builds, results and caches kept for reuse, sources with all their files, logs
-//! that moved into a blob. What stands nowhere here may be collected.
+//! that moved into a blob, what attempts left. What stands nowhere here may be collected.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use store::blob::{BlobError, Blobs};
 use store::record::Record;
 use store::{BackupFile, PAGE_ROWS_MAX, Store, StoreError};
 
-use crate::records::{Document, StoredLog};
+use crate::records::{Document, StoredLayers, StoredLog};
 
 /// What the records name, before sources are read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,8 +41,8 @@ impl Mentions {
     /// # Errors
     /// As the store refuses.
     pub fn of_store(store: &dyn Store) -> Result<Self, StoreError> {
-        let logs = stored_logs(|after| store.records(StoredLog::KIND, after, PAGE_ROWS_MAX))?;
-        Ok(Self::new(store.referenced_blobs()?, store.referenced_sources()?, logs))
+        let records = named_by_records(&|kind, after| store.records(kind, after, PAGE_ROWS_MAX))?;
+        Ok(Self::new(store.referenced_blobs()?, store.referenced_sources()?, records))
     }
 
     /// What a copy in a file names.
@@ -50,12 +50,12 @@ impl Mentions {
     /// # Errors
     /// As the store refuses.
     pub fn of_backup(file: &BackupFile) -> Result<Self, StoreError> {
-        let logs = stored_logs(|after| file.records(StoredLog::KIND, after, PAGE_ROWS_MAX))?;
-        Ok(Self::new(file.referenced_blobs()?, file.referenced_sources()?, logs))
+        let records = named_by_records(&|kind, after| file.records(kind, after, PAGE_ROWS_MAX))?;
+        Ok(Self::new(file.referenced_blobs()?, file.referenced_sources()?, records))
     }
 
-    fn new(mut blobs: BTreeSet<Digest>, sources: BTreeSet<Digest>, logs: Vec<Digest>) -> Self {
-        blobs.extend(logs);
+    fn new(mut blobs: BTreeSet<Digest>, sources: BTreeSet<Digest>, records: Vec<Digest>) -> Self {
+        blobs.extend(records);
         Self { blobs, sources }
     }
 
@@ -109,16 +109,26 @@ fn packs(blobs: &dyn Blobs, history: Digest) -> Result<Vec<Digest>, BlobError> {
     }
 }
 
-fn stored_logs(page: impl Fn(Option<&str>) -> Result<Vec<Record>, StoreError>) -> Result<Vec<Digest>, StoreError> {
-    let (mut logs, mut after) = (Vec::new(), None::<String>);
+/// Records of a kind, after a key.
+type Pages<'p> = &'p dyn Fn(&str, Option<&str>) -> Result<Vec<Record>, StoreError>;
+
+fn named_by_records(page: Pages<'_>) -> Result<Vec<Digest>, StoreError> {
+    let mut named = Vec::new();
+    each_record(page, |log: StoredLog| named.push(log.digest))?;
+    each_record(page, |layers: StoredLayers| named.extend(layers.blobs))?;
+    Ok(named)
+}
+
+fn each_record<T: Document>(page: Pages<'_>, mut take: impl FnMut(T)) -> Result<(), StoreError> {
+    let mut after = None::<String>;
     loop {
-        let records = page(after.as_deref())?;
-        let Some(last) = records.last() else { return Ok(logs) };
+        let records = page(T::KIND, after.as_deref())?;
+        let Some(last) = records.last() else { return Ok(()) };
         after = Some(last.key.clone());
         for record in &records {
-            let log: StoredLog = serde_json::from_slice(&record.body)
-                .map_err(|error| StoreError::Corrupt(format!("the record of log {}: {error}", record.key).into()))?;
-            logs.push(log.digest);
+            take(serde_json::from_slice(&record.body).map_err(|error| {
+                StoreError::Corrupt(format!("the record {} of {}: {error}", record.key, T::KIND).into())
+            })?);
         }
     }
 }

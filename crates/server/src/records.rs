@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use graph::{BuildId, Digest, Timestamp};
+use graph::{AttemptNumber, BuildId, Digest, Timestamp};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use store::log::{LogPlace, Logs};
@@ -210,6 +210,40 @@ pub struct StoredLog {
 
 impl Document for StoredLog {
     const KIND: &'static str = "log";
+}
+
+/// What an attempt left, if its worker sent it; the key is [`StoredLayers::key`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StoredLayers {
+    /// The blob that says what it is; `None` if it was not sent.
+    pub document: Option<Digest>,
+    /// All blobs that it needs.
+    pub blobs: Vec<Digest>,
+    /// What they hold.
+    pub bytes: u64,
+    /// Why it was not sent, for people.
+    pub reason: String,
+    /// When it came.
+    pub at: Timestamp,
+}
+
+impl Document for StoredLayers {
+    const KIND: &'static str = "layers";
+}
+
+impl StoredLayers {
+    /// The key of an attempt's.
+    #[must_use]
+    pub fn key(build: BuildId, attempt: AttemptNumber) -> String {
+        format!("{build}/{attempt}")
+    }
+
+    /// The build of a key.
+    #[must_use]
+    pub fn build_of(key: &str) -> Option<BuildId> {
+        Some(BuildId(key.split_once('/')?.0.parse().ok()?))
+    }
 }
 
 /// Whether a build has ended, as far as its log is asked for.

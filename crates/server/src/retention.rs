@@ -12,13 +12,14 @@ use std::time::Duration;
 use graph::{BuildId, Timestamp};
 use store::audit::AuditEntry;
 use store::blob::{BlobError, Collected, collect};
+use store::cache::cache_uses;
 use store::log::{LogError, LogPlace};
 use store::rows::BuildRow;
 use store::{BuildFilter, PAGE_ROWS_MAX, Store, StoreError};
 
 use crate::backup;
 use crate::named::Mentions;
-use crate::records::{LogPhase, Project, RecordError, StoredLog};
+use crate::records::{LogPhase, Project, RecordError, Records, StoredLayers, StoredLog};
 use crate::request::Stopped;
 use crate::server::{Ending, Server};
 use crate::settings::Settings;
@@ -51,6 +52,8 @@ pub struct Swept {
     pub operations: u64,
     /// Caches that are not restored any more.
     pub caches: u64,
+    /// Attempts whose files no other worker can open any more.
+    pub layers: u64,
     /// Blobs, unless none were looked at.
     pub collected: Option<Collected>,
     /// Actions forgotten.
@@ -60,7 +63,7 @@ pub struct Swept {
 impl Swept {
     /// Whether something was let go that may leave blobs without a name.
     fn left_blobs(&self) -> bool {
-        !self.builds.is_empty() || self.operations + self.caches > 0
+        !self.builds.is_empty() || self.operations + self.caches + self.layers > 0
     }
 
     /// What to tell; `None` if nothing was done.
@@ -71,6 +74,7 @@ impl Swept {
             (self.builds.values().sum(), "builds"),
             (self.operations, "results"),
             (self.caches, "caches"),
+            (self.layers, "files of jobs"),
             (collected.deleted, "blobs"),
             (self.audit, "entries of the audit"),
         ]
@@ -200,9 +204,11 @@ pub async fn sweep(server: &Arc<Server>, collecting: Collecting) -> Result<Swept
     let rest = with(server, |server| {
         let (store, settings, now) = (&*server.store, server.settings(), server.now());
         let (operations, caches) = evict(store, &settings, now)?;
-        Ok::<_, StoreError>((operations, caches, store.prune_audit(before(now, AUDIT_DAYS_KEPT))?))
+        cache_uses::prune(store, cache_uses::KEPT_MAX)?;
+        let layers = remove_layers(&server.records, store, &settings, now)?;
+        Ok::<_, SweepError>((operations, caches, layers, store.prune_audit(before(now, AUDIT_DAYS_KEPT))?))
     });
-    (swept.operations, swept.caches, swept.audit) = rest.await??;
+    (swept.operations, swept.caches, swept.layers, swept.audit) = rest.await??;
     note(server, &swept).await?;
     Ok(swept)
 }
@@ -431,6 +437,44 @@ pub fn evict(store: &dyn Store, settings: &Settings, now: Timestamp) -> Result<(
         evict_while(store, now, "all caches and results take more than they may", now, &mut evicted, &mut is_over)?;
     }
     Ok(evicted)
+}
+
+/// Lets go what attempts left: of builds that are gone, what is too old, and the oldest while all of it takes more than it may. Gives how
+/// many attempts.
+///
+/// # Errors
+/// As the store refuses.
+pub fn remove_layers(
+    records: &Records,
+    store: &dyn Store,
+    settings: &Settings,
+    now: Timestamp,
+) -> Result<u64, RecordError> {
+    let mut kept: Vec<(Timestamp, u64, String)> = Vec::new();
+    let mut after = None::<String>;
+    loop {
+        let page = records.list::<StoredLayers>(after.as_deref(), PAGE_ROWS_MAX)?;
+        let Some((last, _)) = page.last() else { break };
+        after = Some(last.clone());
+        kept.extend(page.into_iter().map(|(key, layers)| (layers.at, layers.bytes, key)));
+    }
+    kept.sort_unstable();
+    let days = settings.steps_keep_for.0;
+    let since = if days > 0 { before(now, days) } else { Timestamp(i64::MIN) };
+    let bytes_max = if settings.steps_quota.0 > 0 { settings.steps_quota.0 } else { u64::MAX };
+    let mut bytes = kept.iter().fold(0_u64, |sum, (_, bytes, _)| sum.saturating_add(*bytes));
+    let mut removed = 0;
+    for (at, own, key) in kept {
+        let is_gone = || match StoredLayers::build_of(&key) {
+            Some(build) => store.build(build).map(|row| row.is_none()),
+            None => Ok(true),
+        };
+        if at < since || bytes > bytes_max || is_gone()? {
+            bytes = bytes.saturating_sub(own);
+            removed += u64::from(records.remove::<StoredLayers>(&key)?);
+        }
+    }
+    Ok(removed)
 }
 
 /// Lets go what was used last before `since`, the longest unused first, as long as `goes` says so of its bytes.

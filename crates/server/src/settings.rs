@@ -139,6 +139,10 @@ settings! {
         "How long a cache or a result that nobody uses is kept";
     "caches.quota" caches_quota: Bytes = "20GiB", Live,
         "How much all caches may take before the longest unused go; 0B is without limit";
+    "steps.keep_for" steps_keep_for: Days = "7d", Live,
+        "How long the files that jobs left are kept, for shells on other workers than the one that ran the job";
+    "steps.quota" steps_quota: Bytes = "20GiB", Live,
+        "How much all these files may take before the oldest go; 0B is without limit";
     "telemetry.otlp" otlp: Option<String> = "", Start,
         "Where traces of builds are sent by OTLP over HTTP, such as http://localhost:4318; none if empty";
 }

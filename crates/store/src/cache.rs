@@ -4,7 +4,7 @@
 //! once. Nothing here knows what a scope stands for.
 
 use graph::{BuildId, Digest, JobName, Timestamp};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::rows::Eviction;
 
@@ -39,7 +39,7 @@ pub struct CacheTotals {
 }
 
 /// A job that reads or writes a cache.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct CacheUser {
     /// Its build.
     pub build: BuildId,
@@ -65,6 +65,121 @@ pub struct CacheWanted<'a> {
     pub key: &'a str,
     /// Prefixes of keys that do as well, the best first.
     pub prefixes: &'a [&'a str],
+}
+
+/// What a job did with a cache, or found that it could not: every reading and writing, those too that came to nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheUse {
+    /// The scope of the entry, or the reader's own one if there was none.
+    pub scope: String,
+    /// The key that was asked for, or under which it was written.
+    pub key: String,
+    /// What it did.
+    pub act: CacheAct,
+    /// Who.
+    pub by: CacheUser,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// What a job did with a cache.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "act", rename_all = "snake_case")]
+pub enum CacheAct {
+    /// It read the entry of this key.
+    Read {
+        /// The key that was asked for, or one that begins with a prefix that does as well.
+        found: String,
+    },
+    /// There was no entry that does.
+    Missed,
+    /// It wrote an entry.
+    Written {
+        /// Which holds so many bytes.
+        bytes: u64,
+    },
+    /// It would have written one, and there was one already.
+    Kept,
+}
+
+/// What jobs did with caches, by project, newest first: records, of which the newest are kept.
+pub mod cache_uses {
+    use graph::Timestamp;
+
+    use super::CacheUse;
+    use crate::record::Expect;
+    use crate::{PAGE_ROWS_MAX, Store, StoreError};
+
+    /// The kind of these records.
+    pub const KIND: &str = "cache-use";
+    /// How many are kept of a project by those who prune.
+    pub const KEPT_MAX: usize = 2_000;
+
+    /// Notes one. The project's name holds no `/`.
+    ///
+    /// # Errors
+    /// As the store refuses.
+    pub fn note(store: &dyn Store, project: &str, used: &CacheUse) -> Result<(), StoreError> {
+        // Our own types serialize to JSON whatever they hold.
+        let body = serde_json::to_vec(used).expect("a use of a cache always serializes");
+        // What a job does at one moment differs by what it is.
+        let name = blake3::hash(&body).to_hex();
+        let key = format!("{project}/{}/{}", newest_first(used.at), &name[..16]);
+        store.put_record(KIND, &key, &body, Expect::Any, used.at).map(drop)
+    }
+
+    /// A number whose texts are in the opposite order of time.
+    fn newest_first(at: Timestamp) -> String {
+        format!("{:020}", i64::MAX.abs_diff(at.0.max(0)))
+    }
+
+    /// Those of a project, newest first, each with its place; after a place, at most `limit`.
+    ///
+    /// # Errors
+    /// As the store refuses.
+    pub fn list(
+        store: &dyn Store,
+        project: &str,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<(String, CacheUse)>, StoreError> {
+        let prefix = format!("{project}/");
+        let after = after.map_or_else(|| prefix.clone(), |place| format!("{prefix}{place}"));
+        let records = store.records(KIND, Some(&after), limit)?;
+        let uses = records.into_iter().map_while(|record| {
+            let place = record.key.strip_prefix(&prefix)?.to_owned();
+            Some((place, record))
+        });
+        uses.map(|(place, record)| {
+            let used = serde_json::from_slice(&record.body)
+                .map_err(|error| StoreError::Corrupt(format!("the record {} of {KIND}: {error}", record.key).into()))?;
+            Ok((place, used))
+        })
+        .collect()
+    }
+
+    /// Lets go all but the newest of each project, so many of each. How many went.
+    ///
+    /// # Errors
+    /// As the store refuses; what went until then is gone.
+    pub fn prune(store: &dyn Store, kept_max: usize) -> Result<u64, StoreError> {
+        let (mut project, mut kept, mut gone, mut after) = (String::new(), 0, 0, None::<String>);
+        loop {
+            let records = store.records(KIND, after.as_deref(), PAGE_ROWS_MAX)?;
+            let Some(last) = records.last() else { return Ok(gone) };
+            after = Some(last.key.clone());
+            for record in &records {
+                let of = record.key.split('/').next().unwrap_or_default();
+                if of != project {
+                    (project, kept) = (of.to_owned(), 0);
+                }
+                kept += 1;
+                if kept > kept_max && store.delete_record(KIND, &record.key, Expect::Any)? {
+                    gone += 1;
+                }
+            }
+        }
+    }
 }
 
 /// What became of [`crate::Store::save_cache`].

@@ -271,6 +271,7 @@ pass_on! {
     fn list_caches(&self, limit: u32) -> Vec<CacheRow>, Nothing;
     fn unused_caches(&self, before: Timestamp, limit: u32) -> Vec<CacheRow>, Nothing;
     fn cache_totals(&self) -> CacheTotals, Nothing;
+    fn cache_totals_of(&self, scope_prefix: &str) -> CacheTotals, Nothing;
     fn evict_cache(&self, scope: &str, key: &str, reason: &str, at: Timestamp) -> (), Nothing;
     fn clear_caches(&self, reason: &str, at: Timestamp) -> u64, Nothing;
     fn referenced_blobs(&self) -> BTreeSet<Digest>, Nothing;

@@ -625,9 +625,14 @@ impl Store for MemoryStore {
     }
 
     fn cache_totals(&self) -> Result<CacheTotals, StoreError> {
+        self.cache_totals_of("")
+    }
+
+    fn cache_totals_of(&self, scope_prefix: &str) -> Result<CacheTotals, StoreError> {
         let kept = self.kept();
         let mut totals = CacheTotals::default();
-        for row in kept.caches.values().filter(|row| row.evicted.is_none()) {
+        let is_meant = |row: &&CacheRow| row.evicted.is_none() && row.scope.starts_with(scope_prefix);
+        for row in kept.caches.values().filter(is_meant) {
             totals = CacheTotals { live: totals.live + 1, bytes: totals.bytes + row.bytes };
         }
         Ok(totals)

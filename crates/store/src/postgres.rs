@@ -614,7 +614,11 @@ impl Store for PostgresStore {
     }
 
     fn cache_totals(&self) -> Result<CacheTotals, StoreError> {
-        self.with(operations::cache_totals)
+        self.cache_totals_of("")
+    }
+
+    fn cache_totals_of(&self, scope_prefix: &str) -> Result<CacheTotals, StoreError> {
+        self.with(|session| operations::cache_totals(session, scope_prefix))
     }
 
     fn evict_cache(&self, scope: &str, key: &str, reason: &str, at: Timestamp) -> Result<(), StoreError> {

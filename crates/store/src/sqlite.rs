@@ -546,7 +546,11 @@ impl Store for SqliteStore {
     }
 
     fn cache_totals(&self) -> Result<CacheTotals, StoreError> {
-        self.read(caches::totals)
+        self.cache_totals_of("")
+    }
+
+    fn cache_totals_of(&self, scope_prefix: &str) -> Result<CacheTotals, StoreError> {
+        self.read(|connection| caches::totals(connection, scope_prefix))
     }
 
     fn evict_cache(&self, scope: &str, key: &str, reason: &str, at: Timestamp) -> Result<(), StoreError> {

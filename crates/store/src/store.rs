@@ -426,6 +426,12 @@ pub trait Store: Send + Sync {
     /// As the medium refuses.
     fn cache_totals(&self) -> Result<CacheTotals, StoreError>;
 
+    /// How many entries there are whose scope begins so, byte by byte, and what they hold.
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn cache_totals_of(&self, scope_prefix: &str) -> Result<CacheTotals, StoreError>;
+
     /// Evicts an entry, leaving a tombstone. No harm if there is none.
     ///
     /// # Errors

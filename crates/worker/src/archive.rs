@@ -22,6 +22,10 @@ use crate::files::Found;
 /// Archives up to this size are made in memory, larger ones in a file.
 const MEMORY_BYTES_MAX: usize = 4 << 20;
 
+/// The longest name of a file or directory, and the longest path. Source: Linux, `NAME_MAX`, `PATH_MAX`.
+const COMPONENT_BYTES_MAX: usize = 255;
+const PATH_BYTES_MAX: usize = 4095;
+
 /// Bounds of one archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
@@ -84,6 +88,9 @@ pub enum ArchiveFault {
         /// The name.
         path: PathBuf,
     },
+    /// An entry's name is longer than any system takes.
+    #[error("the archive is hostile: it holds a name of {0} bytes")]
+    NameTooLong(usize),
     /// The way to an entry leads over a link or file.
     #[error("`{}` cannot be restored: `{}` is in the way and is no directory", path.display(), obstacle.display())]
     InTheWay {
@@ -285,18 +292,100 @@ impl<R: Read> Read for Exactly<R> {
     }
 }
 
-/// Whether a link at `path` with this target stays below the root, by its text alone.
+/// Whether a link at `path` with this target stays below the root, by its text alone. A `..` behind a name is refused: the name may be a link,
+/// and what is above where that leads may be outside.
 fn stays_inside(path: &Path, target: &Path) -> bool {
     let mut depth = path.components().count().saturating_sub(1);
+    let mut goes_down = false;
     for component in target.components() {
         match component {
-            Component::Normal(_) => depth += 1,
+            Component::Normal(_) => goes_down = true,
             Component::CurDir => {}
-            Component::ParentDir if depth > 0 => depth -= 1,
+            Component::ParentDir if depth > 0 && !goes_down => depth -= 1,
             Component::ParentDir | Component::RootDir | Component::Prefix(_) => return false,
         }
     }
     true
+}
+
+/// Refuses a name that leads out of the root, or that no system takes.
+fn check_name(name: &Path) -> Result<(), ArchiveFault> {
+    let bytes = name.as_os_str().as_bytes();
+    let is_inside = |component| matches!(component, Component::Normal(_) | Component::CurDir);
+    if !name.components().all(is_inside) || bytes.contains(&0) {
+        return Err(ArchiveFault::NameOutside { path: name.to_owned() });
+    }
+    let longest = name.components().map(|component| component.as_os_str().len()).max().unwrap_or(0);
+    if longest > COMPONENT_BYTES_MAX || bytes.len() > PATH_BYTES_MAX {
+        return Err(ArchiveFault::NameTooLong(bytes.len()));
+    }
+    Ok(())
+}
+
+/// Hands an archive on, and ends it where a header asks for more memory than a name needs, or says that an entry is longer than it looks. Our
+/// own archives have no such headers.
+struct Guarded<R> {
+    inner: R,
+    header: [u8; BLOCK_BYTES],
+    /// The next byte of the header that is to be handed on.
+    at: usize,
+    /// What is left of the entry's content, with what fills its last block.
+    left: u64,
+}
+
+/// The unit of an archive. Source: POSIX, `pax`, "ustar Interchange Format".
+const BLOCK_BYTES: usize = 512;
+
+/// The longest content of an entry that is a name of the next one.
+const NAME_ENTRY_BYTES_MAX: u64 = 16 << 10;
+
+impl<R: Read> Guarded<R> {
+    fn new(inner: R) -> Self {
+        Self { inner, header: [0; BLOCK_BYTES], at: BLOCK_BYTES, left: 0 }
+    }
+
+    /// Reads the next header; whether there is one.
+    fn next_header(&mut self) -> io::Result<bool> {
+        let read = self.inner.by_ref().take(BLOCK_BYTES as u64).read(&mut self.header)?;
+        if read == 0 {
+            return Ok(false);
+        }
+        self.inner.read_exact(&mut self.header[read..])?;
+        self.at = 0;
+        if self.header.iter().all(|byte| *byte == 0) {
+            return Ok(true);
+        }
+        let invalid = |text: &str| io::Error::new(io::ErrorKind::InvalidData, text);
+        let header = tar::Header::from_byte_slice(&self.header);
+        let (kind, size) = (header.entry_type(), header.entry_size()?);
+        if kind.is_pax_local_extensions() || kind.is_pax_global_extensions() || kind.is_gnu_sparse() {
+            return Err(invalid("it holds an entry of a kind that is never written"));
+        }
+        if (kind.is_gnu_longname() || kind.is_gnu_longlink()) && size > NAME_ENTRY_BYTES_MAX {
+            return Err(invalid("it holds a name that is too long"));
+        }
+        let filled = size.checked_next_multiple_of(BLOCK_BYTES as u64);
+        self.left = filled.ok_or_else(|| invalid("it holds an entry that is too long"))?;
+        Ok(true)
+    }
+}
+
+impl<R: Read> Read for Guarded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() || (self.at == BLOCK_BYTES && self.left == 0 && !self.next_header()?) {
+            return Ok(0);
+        }
+        if self.at < BLOCK_BYTES {
+            let length = buffer.len().min(BLOCK_BYTES - self.at);
+            buffer[..length].copy_from_slice(&self.header[self.at..self.at + length]);
+            self.at += length;
+            return Ok(length);
+        }
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        let length = self.inner.read(&mut buffer[..most])?;
+        self.left -= length as u64;
+        Ok(length)
+    }
 }
 
 /// How an archive is unpacked.
@@ -323,15 +412,13 @@ pub fn unpack<'r>(
     place_of: &dyn Fn(&Path) -> Option<(&'r Path, PathBuf)>,
 ) -> Result<Extent, ArchiveFault> {
     let damaged = |error: io::Error| ArchiveFault::Damaged(error.to_string());
-    let mut archive = tar::Archive::new(archive);
+    let mut archive = tar::Archive::new(Guarded::new(archive));
     let mut extent = Extent::default();
     let mut folder = Folder::default();
     for entry in archive.entries().map_err(damaged)? {
         let mut entry = entry.map_err(damaged)?;
         let name = entry.path().map_err(damaged)?.into_owned();
-        if !name.components().all(|component| matches!(component, Component::Normal(_) | Component::CurDir)) {
-            return Err(ArchiveFault::NameOutside { path: name });
-        }
+        check_name(&name)?;
         extent.files += 1;
         if extent.files > unpacking.bounds.files_max {
             return Err(ArchiveFault::TooMany(unpacking.bounds.files_max));

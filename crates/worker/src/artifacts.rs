@@ -134,7 +134,12 @@ pub fn restore(artifact: &Artifact, root: &Path, depot: &dyn Depot) -> Result<()
     let archive = depot.open(artifact.digest)?;
     let bounds = Bounds { files_max: artifact.files, bytes_max: artifact.bytes };
     let unpacking = Unpacking { bounds, times: Times::Dropped, links: Links::Inside, existing: Existing::Replaced };
-    archive::unpack(archive, unpacking, &|name| Some((root, name.to_owned())))?;
+    let extent = archive::unpack(archive, unpacking, &|name| Some((root, name.to_owned())))?;
+    if (extent.files, extent.bytes) != (artifact.files, artifact.bytes) {
+        let (files, bytes) = (extent.files, extent.bytes);
+        let announced = format!("{} files of {} bytes were announced", artifact.files, artifact.bytes);
+        return Err(ArchiveFault::Damaged(format!("{announced}, and it holds {files} of {bytes}")).into());
+    }
     Ok(())
 }
 
@@ -348,6 +353,126 @@ mod tests {
         let mut short = hostile(b"a", file, "", b"four");
         short.truncate(514);
         check_hostile(&short, nothing, "the archive is damaged: unexpected EOF during skip");
+        let fewer = hostile(b"a", file, "", b"12");
+        check_hostile(
+            &fewer,
+            nothing,
+            "the archive is damaged: 1 files of 4 bytes were announced, and it holds 1 of 2",
+        );
+    }
+
+    /// Entries one after the other in one archive.
+    fn joined(entries: &[Vec<u8>]) -> Vec<u8> {
+        let contents = entries.iter().map(|entry| &entry[..entry.len() - 1024]);
+        contents.chain([&[0; 1024][..]]).collect::<Vec<_>>().concat()
+    }
+
+    /// A file whose name stands in an entry of its own.
+    fn long_named(name: &[u8], content: &[u8]) -> Vec<u8> {
+        let name = hostile(b"././@LongLink", tar::EntryType::GNULongName, "", name);
+        joined(&[name, hostile(b"short", tar::EntryType::Regular, "", content)])
+    }
+
+    #[test]
+    fn names_have_the_lengths_that_a_system_takes() {
+        let nothing = |_: &Path| {};
+        for bytes in [256, 300, 5000] {
+            let expected = format!("the archive is hostile: it holds a name of {bytes} bytes");
+            check_hostile(&long_named(&vec![b'n'; bytes], b"four"), nothing, &expected);
+        }
+        let deep = "d/".repeat(2500);
+        let expected = "the archive is hostile: it holds a name of 5001 bytes";
+        check_hostile(&long_named(format!("{deep}f").as_bytes(), b"four"), nothing, expected);
+        let depot = Blobs::default();
+        for name in ["n".repeat(255), format!("{}f", "d/".repeat(1000)), format!("{0}/{0}", "x".repeat(255))] {
+            let root = tempfile::tempdir().unwrap();
+            let digest = depot.put(&long_named(name.as_bytes(), b"four")).unwrap();
+            restore(&Artifact { digest, files: 1, bytes: 4 }, root.path(), &depot).unwrap();
+            assert_eq!(fs::read(root.path().join(&name)).unwrap(), b"four");
+        }
+        check_hostile(&long_named(b"../victim", b"evil"), nothing, "the archive is hostile: it names `../victim`");
+        check_hostile(&long_named(b"a\0b\0", b"four"), nothing, "the archive is hostile: it names `a\0b`");
+    }
+
+    #[test]
+    fn what_would_fill_the_memory_is_refused_before_it_is_read() {
+        let nothing = |_: &Path| {};
+        let too_long = "the archive is damaged: it holds a name that is too long";
+        check_hostile(&long_named(&vec![b'n'; 1 << 20], b"four"), nothing, too_long);
+        let link = hostile(b"././@LongLink", tar::EntryType::GNULongLink, "", &vec![b'n'; 1 << 20]);
+        check_hostile(&joined(&[link, hostile(b"l", tar::EntryType::Symlink, "", b"")]), nothing, too_long);
+        let file = || hostile(b"a", tar::EntryType::Regular, "", b"four");
+        for kind in [tar::EntryType::XHeader, tar::EntryType::XGlobalHeader, tar::EntryType::GNUSparse] {
+            let header = hostile(b"h", kind, "", b"20 size=99999999999\n");
+            let expected = "the archive is damaged: it holds an entry of a kind that is never written";
+            check_hostile(&joined(&[header, file()]), nothing, expected);
+        }
+        // A file that says it is longer than what there is.
+        let mut header = tar::Header::new_gnu();
+        header.set_path("a").unwrap();
+        header.set_size(u64::MAX);
+        header.set_cksum();
+        check_hostile(header.as_bytes(), nothing, "the archive is damaged: it holds an entry that is too long");
+        header.set_size(1 << 40);
+        header.set_cksum();
+        check_hostile(header.as_bytes(), nothing, "more than 4 bytes");
+    }
+
+    #[test]
+    fn no_kind_but_files_links_and_directories_is_made() {
+        for kind in [
+            tar::EntryType::Link,
+            tar::EntryType::Char,
+            tar::EntryType::Block,
+            tar::EntryType::Fifo,
+            tar::EntryType::Continuous,
+            tar::EntryType::new(b'?'),
+        ] {
+            let expected = "the archive is hostile: `x` is neither file, link nor directory";
+            check_hostile(&hostile(b"x", kind, "victim", b""), |_| {}, expected);
+        }
+    }
+
+    /// A link that is inside by its text may lead out over another link.
+    #[test]
+    fn links_do_not_lead_out_together() {
+        let link = |name: &[u8], target: &str| hostile(name, tar::EntryType::Symlink, target, b"");
+        let refused = |target: &str| format!("the link `l` leads out of the workspace (to `{target}`)");
+        for target in ["/etc", "..", "a/../..", "d/up/../victim", "x/..", "./../victim"] {
+            check_hostile(&link(b"l", target), |_| {}, &refused(target));
+        }
+        let pair = joined(&[link(b"d/up", ".."), link(b"l", "d/up/../victim")]);
+        let depot = Blobs::default();
+        let digest = depot.put(&pair).unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let fault = restore(&Artifact { digest, files: 2, bytes: 0 }, root.path(), &depot).unwrap_err();
+        assert_eq!(fault.to_string(), refused("d/up/../victim"));
+        // Through a link of its own nothing is written.
+        let through = joined(&[link(b"out", "."), hostile(b"out/f", tar::EntryType::Regular, "", b"four")]);
+        let digest = depot.put(&through).unwrap();
+        let fault = restore(&Artifact { digest, files: 2, bytes: 4 }, root.path(), &depot).unwrap_err();
+        assert_eq!(fault.to_string(), "`out` cannot be restored: `out` is in the way and is no directory");
+        assert!(!root.path().join("f").exists());
+    }
+
+    #[test]
+    fn of_two_entries_of_a_name_the_last_stands_and_both_count() {
+        let depot = Blobs::default();
+        let file = |name: &[u8], content: &[u8]| hostile(name, tar::EntryType::Regular, "", content);
+        let twice = depot.put(&joined(&[file(b"a", b"old"), file(b"a", b"new")])).unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let restored = |digest, files, bytes| {
+            restore(&Artifact { digest, files, bytes }, root.path(), &depot).map_err(|fault| fault.to_string())
+        };
+        assert_eq!(restored(twice, 1, 6), Err("more than 1 files".to_owned()));
+        assert_eq!(restored(twice, 2, 5), Err("more than 5 bytes".to_owned()));
+        assert_eq!(restored(twice, 2, 6), Ok(()));
+        assert_eq!(fs::read(root.path().join("a")).unwrap(), b"new");
+        // Names that differ in case alone are two files where the file system says so.
+        let cases = depot.put(&joined(&[file(b"Name", b"1"), file(b"name", b"2")])).unwrap();
+        assert_eq!(restored(cases, 2, 2), Ok(()));
+        assert_eq!(fs::read(root.path().join("Name")).unwrap(), b"1");
+        assert_eq!(fs::read(root.path().join("name")).unwrap(), b"2");
     }
 
     #[test]

@@ -49,7 +49,7 @@ mod container;
 
 pub use command::{CONTEXT_VARIABLE, STEP_VARIABLE};
 pub use goods::REPORTS_MAX;
-pub use left::{LeftBehind, LeftStep};
+pub use left::{Arrived, LeftBehind, LeftStep};
 pub use steps::{CLEANUP_MAX, EXIT_CANNOT_START};
 pub use values::SUMMARY_BYTES_MAX;
 

@@ -24,8 +24,8 @@ mod laying;
 
 pub use cut::{CHUNK_BYTES_MAX, CHUNK_BYTES_MEAN, CHUNK_BYTES_MIN, first_chunk};
 pub use index::{Chunk, Entry, INDEX_BYTES_MAX, Index, IndexFault, Kind, MAGIC, PATH_BYTES_MAX, Pack};
-pub use keeping::{Kept, keep};
-pub use laying::{Laid, Laying, Loaded, lay, load};
+pub use keeping::{Kept, keep, keep_layers};
+pub use laying::{Content, Laid, Laying, Loaded, lay, load};
 pub use pack::PACK_BYTES_MAX;
 
 /// A tree as it was known at a moment.

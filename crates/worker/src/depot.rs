@@ -193,3 +193,6 @@ impl Secrets {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod memory;

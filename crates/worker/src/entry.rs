@@ -168,9 +168,9 @@ impl Entry {
         let left = fs::read(environment_file(data, build, attempt)).ok();
         let left: Option<LeftBehind> = left.and_then(|text| serde_json::from_slice(&text).ok());
         let found = match (&left, moment) {
+            (Some(left), moment) if *moment != Moment::End || left.arrived.is_some() => Some(find(left, moment)?),
             (_, Moment::End) => None,
-            (None, _) => return Err(EntryError::Unknown),
-            (Some(left), moment) => Some(find(left, moment)?),
+            (_, _) => return Err(EntryError::Unknown),
         };
         let workspace = Workspace::reopen(&directory)?;
         Self::at(data, workspace, left, found)
@@ -285,7 +285,9 @@ impl Entry {
             Environment::Sandbox { network } => {
                 let (tree, hidden) = (self.workspace.tree(), [self.data.clone()]);
                 let programs = self.left.iter().flat_map(|left| &left.programs);
-                let programs: Vec<PathBuf> = programs.map(|digest| program_file(&self.data, *digest)).collect();
+                let programs = programs.map(|digest| program_file(&self.data, *digest));
+                // One that went by its age, or is not on this worker, is missed by what asks for it alone.
+                let programs: Vec<PathBuf> = programs.filter(|program| program.is_file()).collect();
                 let walls = Walls {
                     root: &tree,
                     temporary: &self.temporary,
@@ -361,7 +363,22 @@ struct Found {
     when: String,
 }
 
+/// Where the files of a moment are.
+///
+/// # Errors
+/// There is no such moment.
+pub(crate) fn layer_of(left: &LeftBehind, moment: &Moment) -> Result<Layer, EntryError> {
+    find(left, moment).map(|found| found.layer)
+}
+
 fn find(left: &LeftBehind, moment: &Moment) -> Result<Found, EntryError> {
+    let found = find_moment(left, moment)?;
+    let notes = left.arrived.iter().flat_map(|arrived| &arrived.notes);
+    let when = notes.fold(found.when, |when, note| when + "; " + note);
+    Ok(Found { when, ..found })
+}
+
+fn find_moment(left: &LeftBehind, moment: &Moment) -> Result<Found, EntryError> {
     let step = match moment {
         Moment::Start => {
             let Some(first) = left.steps.first() else { return Err(EntryError::Unknown) };
@@ -374,7 +391,11 @@ fn find(left: &LeftBehind, moment: &Moment) -> Result<Found, EntryError> {
             left.steps.iter().find(|step| step.step == failed).ok_or(EntryError::Unknown)?
         }
         Moment::Step(text) => find_step(left, text)?,
-        Moment::End => left.steps.last().ok_or(EntryError::Unknown)?,
+        Moment::End => {
+            let layer = left.arrived.as_ref().map_or(Layer::End, |arrived| arrived.end.clone());
+            let (variables, directory) = (left.variables.clone(), left.directory.clone());
+            return Ok(Found { layer, variables, directory, when: "as it left them".to_owned() });
+        }
     };
     let (layer, directory) = (step.layer.clone(), step.directory.clone());
     Ok(Found {

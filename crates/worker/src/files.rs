@@ -50,6 +50,12 @@ pub enum FilesFault {
     /// Directories are nested deeper than [`DEPTH_MAX`].
     #[error("directories are nested deeper than {DEPTH_MAX}")]
     Deep,
+    /// A path is longer than the system takes.
+    #[error("a path is longer than the system takes, below `{}`", path.display())]
+    Long {
+        /// Up to where it could be followed, relative to the root.
+        path: PathBuf,
+    },
     /// The system's words.
     #[error("cannot read `{}`: {source}", path.display())]
     Read {
@@ -125,7 +131,10 @@ impl Walk<'_> {
         if self.directories == Directories::Taken && !path.as_os_str().is_empty() {
             self.take(path, metadata)?;
         }
-        let read = |source| FilesFault::Read { path: path.to_owned(), source };
+        let read = |source: io::Error| match source.raw_os_error() {
+            Some(libc::ENAMETOOLONG) => FilesFault::Long { path: path.to_owned() },
+            _ => FilesFault::Read { path: path.to_owned(), source },
+        };
         for entry in fs::read_dir(self.root.join(path)).map_err(read)? {
             let entry = entry.map_err(read)?;
             // Of a link, the link itself.
@@ -189,6 +198,20 @@ mod tests {
         );
         write(root, &["1", "2", "3", "4", "5", "6", "7"]);
         check(root, &["**"], Directories::Left, "more than 10 files");
+    }
+
+    #[test]
+    fn a_path_that_the_system_does_not_take_is_told() {
+        use rustix::fs::{Mode, OFlags, mkdirat, openat};
+        let scratch = tempfile::tempdir().unwrap();
+        let name = "n".repeat(255);
+        let mut directory = std::os::fd::OwnedFd::from(fs::File::open(scratch.path()).unwrap());
+        for _ in 0..17 {
+            mkdirat(&directory, &name, Mode::RWXU).unwrap();
+            directory = openat(&directory, &name, OFlags::DIRECTORY, Mode::empty()).unwrap();
+        }
+        let found = find(scratch.path(), &Patterns::new(&["**"]).unwrap(), Directories::Left, 10);
+        assert!(matches!(found, Err(super::FilesFault::Long { .. })), "{found:?}");
     }
 
     #[test]

@@ -39,6 +39,8 @@ pub mod workspace;
 
 #[cfg(target_os = "linux")]
 pub mod entry;
+#[cfg(target_os = "linux")]
+pub mod travel;
 
 pub mod git;
 pub mod repository;
@@ -47,7 +49,7 @@ pub mod tree;
 // The rules by which a server finds a job's inputs in a manifest are those by which a worker finds them in a tree.
 pub use graph::patterns;
 
-pub use attempt::{INPUT_CHANGED, LeftBehind, LeftStep, run_attempt};
+pub use attempt::{Arrived, INPUT_CHANGED, LeftBehind, LeftStep, run_attempt};
 pub use cancel::Cancel;
 pub use place::{environment_file, program_file, snapshot_directory, workspace_directory};
 pub use variables::Variables;

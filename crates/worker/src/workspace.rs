@@ -27,11 +27,14 @@ mod snapshot;
 mod steps;
 mod watch;
 
+#[cfg(test)]
+pub(crate) use layer::make_opaque;
 pub use layer::remove_tree;
+pub(crate) use layer::{is_opaque, is_whiteout};
 pub use snapshot::{Layers, Snapshot};
 pub use steps::{
     BUILD_BYTES_MAX, BUILD_FILES_MAX, Budget, Layer, STEP_BYTES_MAX, STEP_FILES_MAX, StepBounds, StepLayers, Unkept,
-    collect_layers, has_layers, layer_directory,
+    collect_layers, has_layers, layer_directory, note_layers,
 };
 pub use watch::DIRECTORIES_MAX;
 
@@ -138,6 +141,17 @@ pub struct Workspace {
     manifest: Manifest,
     /// The layers below the job's own.
     lower: Vec<PathBuf>,
+}
+
+/// What a kept workspace is besides its own layers.
+#[derive(Clone, Debug)]
+pub struct Outline {
+    /// Which files of the snapshot it shows.
+    pub files: Files,
+    /// Layers that stand above those of the snapshot, the topmost first: restored caches.
+    pub above: Vec<PathBuf>,
+    /// The root of the tree as the job saw it.
+    pub tree: PathBuf,
 }
 
 /// A workspace that steps can run in.
@@ -410,6 +424,27 @@ impl Workspace {
         let manifest: Manifest = read_json(&directory.join("workspace.json"))?;
         let snapshot = Snapshot::reopen(&manifest.snapshot)?;
         Ok((snapshot.repository().to_owned(), manifest.snapshot))
+    }
+
+    /// What is kept in a workspace's directory besides its layers; `None` of a copy, which has none.
+    ///
+    /// # Errors
+    /// It is not kept, or cannot be read.
+    pub fn outline(directory: &Path) -> Result<Option<Outline>, WorkspaceError> {
+        let Manifest { files, form, above, shown, repository, .. } = read_json(&directory.join("workspace.json"))?;
+        let tree = shown.unwrap_or(repository);
+        Ok((form == Form::Overlay).then_some(Outline { files, above, tree }))
+    }
+
+    /// Says which layers stand above those of the snapshot, the topmost first, before it is opened.
+    ///
+    /// # Errors
+    /// The system's words about a file.
+    pub fn set_above(&mut self, above: Vec<PathBuf>) -> Result<(), WorkspaceError> {
+        self.lower.drain(..self.manifest.above.len());
+        self.lower.splice(0..0, above.iter().cloned());
+        self.manifest.above = above;
+        self.save()
     }
 
     /// The project's folder as a job sees it.

@@ -5,7 +5,7 @@ use graph::{BuildId, Digest};
 use super::{Client, ClientError};
 use crate::audit::AuditEntry;
 use crate::build::{Build, BuildFilter, Cancel, Diagnostic, Rebuild, Retried, Retry, Submit, Submitted, Touched};
-use crate::cache::{Evict, Explained, KeyedCache, Operation};
+use crate::cache::{CacheTotals, CacheUse, Evict, Explained, KeyedCache, Operation};
 use crate::comparison::Comparison;
 use crate::event::EventWord;
 use crate::job::{Artifact, Attempt, Gate, GateAnswer, Job, JobState, Test, TestOutcome, Waiting};
@@ -437,6 +437,21 @@ impl Client {
     /// Keyed directories, newest first.
     pub async fn cache_list(&self, limit: Option<u32>) -> Result<Page<KeyedCache>, ClientError> {
         self.call("cache_list", &[]).query("limit", limit).answer().await
+    }
+
+    /// What keyed directories a project has.
+    pub async fn cache_totals(&self, project: &str) -> Result<CacheTotals, ClientError> {
+        self.call("cache_totals", &[&project]).answer().await
+    }
+
+    /// What jobs of a project did with keyed directories, newest first; of one key if it is given.
+    pub async fn cache_uses(
+        &self,
+        project: &str,
+        key: Option<&str>,
+        page: &PageWanted,
+    ) -> Result<Page<CacheUse>, ClientError> {
+        self.page("cache_uses", &[&project], page).query("key", key).answer().await
     }
 
     /// Evicts a result or a keyed directory.

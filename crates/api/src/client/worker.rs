@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::{Client, ClientError};
 use crate::routes::BYTES;
 use crate::worker::{
-    Challenge, FindCache, FoundCache, Hello, Join, LINE_BYTES_MAX, SaveCache, SavedCache, Taken, ToWorker,
+    Challenge, FindCache, FoundCache, Hello, Join, LINE_BYTES_MAX, SaveCache, SaveLayers, SavedCache, Taken, ToWorker,
 };
 
 /// The server's side of a session, line by line. Dropped, the connection is closed; the session goes on until another
@@ -78,5 +78,10 @@ impl Client {
     /// Keeps a keyed directory of a job.
     pub async fn worker_cache_save(&self, save: &SaveCache) -> Result<SavedCache, ClientError> {
         self.call("worker_cache_save", &[]).json(save).repeatable().answer().await
+    }
+
+    /// Keeps what an attempt left.
+    pub async fn worker_layers_save(&self, save: &SaveLayers) -> Result<(), ClientError> {
+        self.call("worker_layers_save", &[]).json(save).repeatable().answer::<serde_json::Value>().await.map(drop)
     }
 }

@@ -7,7 +7,7 @@ use super::{
 use crate::audit::AuditEntry;
 use crate::blob::{BLOB_BYTES_MAX, Digests, Stored};
 use crate::build::{Build, Cancel, Diagnostic, Rebuild, Retried, Retry, Submit, Submitted, Touched, VerdictWord};
-use crate::cache::{Evict, Explained, KeyedCache, Operation};
+use crate::cache::{CacheTotals, CacheUse, Evict, Explained, KeyedCache, Operation};
 use crate::comparison::Comparison;
 use crate::event::{EventWord, Moment};
 use crate::job::{Artifact, ArtifactFiles, Attempt, Gate, GateAnswer, Job, JobState, Test, TestOutcome, Waiting};
@@ -20,7 +20,7 @@ use crate::project::{Project, ProjectSettings, Secret, SecretValue};
 use crate::shell::{INPUT_BYTES_MAX, OpenShell};
 use crate::test_history::{TestRun, TestSummary};
 use crate::token::{Created, Grant, Health, Inspected, Narrow, Setup, Token, TokenText, Verb, Version, Whoami};
-use crate::worker::{CACHE_BODY_BYTES_MAX, OUTBOX_BYTES_MAX};
+use crate::worker::{CACHE_BODY_BYTES_MAX, LAYERS_BODY_BYTES_MAX, OUTBOX_BYTES_MAX};
 use crate::worker_view::{Stop, Worker};
 
 /// The media type of the text format of Prometheus.
@@ -64,6 +64,7 @@ const FROM: Parameter = query("from", shape::<u64>, "the number of the first lin
 const COUNT: Parameter = query("count", shape::<u64>, "how many lines at most; not of `raw`");
 const TAIL: Parameter = query("tail", shape::<u64>, "the last lines only, so many; instead of `from`");
 const FOLLOW: Parameter = query("follow", shape::<bool>, "go on with what is still to come, until the step has ended");
+const CACHE_KEY: Parameter = query("key", shape::<String>, "only of this key");
 const REGEX: Parameter = Parameter {
     name: "regex",
     place: Place::Query,
@@ -976,6 +977,30 @@ pub const ROUTES: &[Route] = &[
         also_refused: &[],
     },
     Route {
+        operation: "cache_totals",
+        method: Method::Get,
+        path: "/api/v1/projects/{project}/caches",
+        tag: Tag::Caches,
+        summary: "Sums up the keyed directories of a project",
+        access: Access::Grant(Verb::Read, On::Project),
+        parameters: &[],
+        body: None,
+        answers: &[json(200, shape::<CacheTotals>, "how many there are, and what they hold")],
+        also_refused: &[],
+    },
+    Route {
+        operation: "cache_uses",
+        method: Method::Get,
+        path: "/api/v1/projects/{project}/caches/uses",
+        tag: Tag::Caches,
+        summary: "Lists what jobs of a project read and wrote of keyed directories, misses too, newest first",
+        access: Access::Grant(Verb::Read, On::Project),
+        parameters: &[CACHE_KEY, CURSOR, LIMIT],
+        body: None,
+        answers: &[json(200, shape::<Page<CacheUse>>, "who did what")],
+        also_refused: &[],
+    },
+    Route {
         operation: "token_list",
         method: Method::Get,
         path: "/api/v1/tokens",
@@ -1212,6 +1237,18 @@ pub const ROUTES: &[Route] = &[
         parameters: &[],
         body: Some(any_json(CACHE_BODY_BYTES_MAX)),
         answers: &[Answer { status: 200, media: JSON, content: Content::AnyJson, text: "what became of it" }],
+        also_refused: &[ProblemKind::Conflict, ProblemKind::Unprocessable],
+    },
+    Route {
+        operation: "worker_layers_save",
+        method: Method::Post,
+        path: "/api/v1/worker/layers",
+        tag: Tag::Worker,
+        summary: "Keeps what an attempt left, for shells on other workers",
+        access: Access::Session,
+        parameters: &[],
+        body: Some(any_json(LAYERS_BODY_BYTES_MAX)),
+        answers: &[Answer { status: 200, media: JSON, content: Content::AnyJson, text: "it is kept" }],
         also_refused: &[ProblemKind::Conflict, ProblemKind::Unprocessable],
     },
 ];

@@ -26,6 +26,7 @@ use worker::workspace::{Snapshot, collect_layers};
 use super::checkout::{self, Checkout};
 use super::depot::RemoteDepot;
 use super::holding::{Held, Holds};
+use super::layers::{Sending, Sends};
 use super::link::Link;
 use super::outbox::{LeaseLog, Outbox};
 use crate::keeping::LocalMask;
@@ -55,6 +56,8 @@ pub struct Attempts {
     /// Builds whose workspaces are in use.
     holds: Holds<BuildId>,
     untidied: Cell<u32>,
+    /// What ended attempts left, on its way to the server.
+    sends: Sends,
     /// Woken when nothing runs any more.
     pub idle: Notify,
 }
@@ -131,6 +134,7 @@ impl Attempts {
         }
         Self {
             data: data.to_owned(),
+            sends: Sends::new(data, Arc::clone(&link)),
             processes,
             grace,
             link,
@@ -152,6 +156,36 @@ impl Attempts {
     /// How many run.
     pub fn count(&self) -> usize {
         self.running.borrow().len()
+    }
+
+    /// Whether nothing runs, and nothing of what ended attempts left is on its way.
+    pub fn is_idle(&self) -> bool {
+        self.count() == 0 && self.sends.count() == 0
+    }
+
+    /// Waits until nothing is on its way any more.
+    pub async fn sent(&self) {
+        let idle = self.sends.idle.notified();
+        tokio::pin!(idle);
+        idle.as_mut().enable();
+        if self.sends.count() > 0 {
+            idle.await;
+        }
+    }
+
+    /// Sends what attempts of an earlier life left.
+    pub fn send_earlier(self: &Rc<Self>) {
+        let earlier = self.sends.earlier();
+        if earlier.is_empty() {
+            return;
+        }
+        let attempts = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            for (build, attempt) in earlier {
+                let held = attempts.holds.hold(build);
+                attempts.sends.send(Sending { build, attempt, mask: None, _held: held }).await;
+            }
+        });
     }
 
     /// Waits until none runs; those that begin meanwhile count.
@@ -182,16 +216,30 @@ impl Attempts {
         let running = Running { cancel: cancel.clone(), _held: self.holds.hold(spec.build) };
         self.running.borrow_mut().insert(lease, running);
         let attempts = Rc::clone(self);
+        let sending = self.to_send(&spec, &secrets);
         tokio::task::spawn_local(async move {
             let report = attempts.run(spec, secrets, cancel).await.unwrap_or_else(infra);
             // Of a lease that was forgotten the outbox says nothing.
             attempts.outbox.say_of(lease, &FromWorker::Finished { lease, report: Box::new(report) });
             attempts.running.borrow_mut().remove(&lease);
+            if let Some(sending) = sending {
+                let attempts = Rc::clone(&attempts);
+                tokio::task::spawn_local(async move { attempts.sends.send(sending).await });
+            }
             attempts.tidy().await;
             if attempts.count() == 0 {
                 attempts.idle.notify_waiters();
             }
         });
+    }
+
+    /// What will be sent of an attempt; nothing of one whose secrets cannot be told.
+    fn to_send(&self, spec: &AttemptSpec, secrets: &BTreeMap<String, String>) -> Option<Sending> {
+        let mask = match secrets.is_empty() {
+            true => None,
+            false => Some(Arc::new(LocalMask(Masker::new(secrets.values()).ok()?)) as Arc<dyn worker::depot::Mask>),
+        };
+        Some(Sending { build: spec.build, attempt: spec.attempt, mask, _held: self.holds.hold(spec.build) })
     }
 
     /// Ends an attempt gently; its report says by whom.
@@ -367,7 +415,7 @@ fn infra(message: String) -> AttemptReport {
 }
 
 /// Makes the file that steps of a program are started from.
-fn lay_program(link: &Link, digest: Digest, path: &Path) -> Result<(), String> {
+pub fn lay_program(link: &Link, digest: Digest, path: &Path) -> Result<(), String> {
     let lay = || {
         let folder = path.parent().unwrap_or(Path::new("/"));
         fs::create_dir_all(folder)?;

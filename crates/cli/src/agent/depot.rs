@@ -13,13 +13,23 @@ use super::link::{Link, LinkError};
 /// The depot of an attempt.
 pub struct RemoteDepot {
     link: Arc<Link>,
-    lease: LeaseId,
+    /// `None` of blobs alone.
+    lease: Option<LeaseId>,
 }
 
 impl RemoteDepot {
     /// For the attempt under this lease.
     pub fn new(link: Arc<Link>, lease: LeaseId) -> Self {
-        Self { link, lease }
+        Self { link, lease: Some(lease) }
+    }
+
+    /// For blobs alone: no cache is found or saved.
+    pub fn of_blobs(link: Arc<Link>) -> Self {
+        Self { link, lease: None }
+    }
+
+    fn lease(&self) -> Result<LeaseId, DepotError> {
+        self.lease.ok_or_else(|| DepotError::Refused("no job asks for a cache".to_owned()))
     }
 }
 
@@ -49,7 +59,7 @@ impl Depot for RemoteDepot {
     fn find_cache(&self, scope: &CacheScope, key: &str, restore: &[String]) -> Result<Option<CacheEntry>, DepotError> {
         // How far the build is trusted the server knows by the lease.
         let (key, restore) = (key.to_owned(), restore.to_vec());
-        let found = self.link.find_cache(&FindCache { lease: self.lease, paths: scope.paths, key, restore })?;
+        let found = self.link.find_cache(&FindCache { lease: self.lease()?, paths: scope.paths, key, restore })?;
         Ok(found.entry.map(|entry| CacheEntry {
             key: entry.key,
             digest: entry.digest,
@@ -63,7 +73,7 @@ impl Depot for RemoteDepot {
         let packs = packs.collect();
         let (key, digest, bytes) = (entry.key.clone(), entry.digest, entry.bytes);
         let entry = api::worker::CacheEntry { key, digest, bytes, packs };
-        let saved = self.link.save_cache(&SaveCache { lease: self.lease, paths: scope.paths, entry })?;
+        let saved = self.link.save_cache(&SaveCache { lease: self.lease()?, paths: scope.paths, entry })?;
         Ok(match saved.saved {
             api::worker::CacheSaved::Written => CacheSaved::Saved,
             api::worker::CacheSaved::Kept => CacheSaved::Existed,

@@ -13,7 +13,7 @@ use api::blob::{DIGESTS_MAX, Digests, PARCEL_HEAD_BYTES, read_parcel_head};
 use api::client::{Client, ClientError, Parcel};
 use api::problem::ProblemKind;
 use api::source::{HISTORY_DOCUMENT_BYTES_MAX, History, MANIFEST_BYTES_MAX, Manifest};
-use api::worker::{FindCache, FoundCache, SaveCache, SavedCache};
+use api::worker::{FindCache, FoundCache, SaveCache, SaveLayers, SavedCache};
 use graph::Digest;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -377,6 +377,14 @@ impl Link {
     /// [`LinkError`].
     pub fn save_cache(&self, save: &SaveCache) -> Result<SavedCache, LinkError> {
         self.call(async |client| client.worker_cache_save(save).await)
+    }
+
+    /// Says what an attempt left. Blocks.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub fn save_layers(&self, save: &SaveLayers) -> Result<(), LinkError> {
+        self.call(async |client| client.worker_layers_save(save).await)
     }
 
     /// The checkout of a project's source, laid if it is not there; an empty one for a build without files.

@@ -346,6 +346,7 @@ impl Agent {
                 Ok(()) = closed.changed() => self.say_present(closed, leaving),
                 Ok(()) = ending.changed() => self.say_present(closed, leaving),
                 () = self.attempts_ended(), if self.attempts.count() > 0 => {}
+                () = self.attempts.sent(), if self.attempts.count() == 0 && !self.attempts.is_idle() => {}
                 () = until(last_words) => return Over::Left(Then::Leave),
                 () = sleep_until(dead) => return Over::Lost("nothing was heard of it".to_owned()),
             }
@@ -355,7 +356,7 @@ impl Agent {
     /// Says that it leaves, once there is nothing left to do and nothing of it to tell.
     fn leave(&self, leaving: Leaving, is_posting: bool) -> Leaving {
         let is_asked = leaving == Leaving::Asked || *self.ending.borrow() != Ending::No;
-        let is_done = self.attempts.count() == 0 && !is_posting && !self.outbox.is_waiting();
+        let is_done = self.attempts.is_idle() && !is_posting && !self.outbox.is_waiting();
         match leaving {
             Leaving::No | Leaving::Asked if is_asked && is_done => {
                 self.outbox.say(&FromWorker::Leaving);

@@ -15,6 +15,7 @@ use std::time::Duration;
 use api::client::{Client, Frames};
 use api::shell::{Frame, Opened, SILENT_MS, Size, StartShell, Terminal};
 use bytes::Bytes;
+use graph::Digest;
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
@@ -22,8 +23,11 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use worker::entry::{Entry, EntryError, Moment};
+use worker::travel::{self, TravelFault};
 use worker::workspace::{Snapshot, Workspace};
 
+use super::attempts::lay_program;
+use super::depot::RemoteDepot;
 use super::link::Link;
 use crate::commands::Stop;
 
@@ -104,6 +108,11 @@ async fn visit(
 
 /// Sees to it that the files are there of which the build was made; they stay while this is held.
 async fn files(place: &Place, start: &StartShell) -> Result<Vec<super::holding::Held<PathBuf>>, String> {
+    let StartShell { build, attempt, .. } = *start;
+    let own = travel::Attempt { data: &place.data, build, attempt };
+    if let Some(document) = start.layers.filter(|_| !own.is_own()) {
+        return arrived(place, start, document).await;
+    }
     let directory = worker::workspace_directory(&place.data, start.build, start.attempt);
     if !directory.join("workspace.json").is_file() {
         let place =
@@ -127,9 +136,43 @@ async fn files(place: &Place, start: &StartShell) -> Result<Vec<super::holding::
     Ok(place.link.hold_checkout(&checkout.tree).into_iter().collect())
 }
 
+/// Fetches what another worker has left, with the source that it was made of.
+async fn arrived(
+    place: &Place,
+    start: &StartShell,
+    document: Digest,
+) -> Result<Vec<super::holding::Held<PathBuf>>, String> {
+    let checkout = place.link.checkout(&start.origin.project, start.origin.source).await?;
+    let held = place.link.hold_checkout(&checkout.tree).into_iter().collect();
+    let (data, link) = (place.data.clone(), Arc::clone(&place.link));
+    let (build, attempt) = (start.build, start.attempt);
+    let moment = moment_of(start);
+    let fetched = blocking(move || {
+        let snapshot = worker::snapshot_directory(&data, build);
+        let snapshot = Snapshot::of_immutable(&checkout.tree, &checkout.folder, &checkout.shown, &snapshot)?;
+        let depot = RemoteDepot::of_blobs(Arc::clone(&link));
+        let left = travel::Attempt { data: &data, build, attempt };
+        travel::fetch(left, document, &snapshot, &moment, &depot)?;
+        for program in left.programs() {
+            let path = worker::program_file(&data, program);
+            if !path.is_file() && link.fetch_now(program).is_ok() {
+                // The shell opens without it too.
+                let _ = lay_program(&link, program, &path);
+            }
+        }
+        Ok::<_, TravelFault>(())
+    });
+    fetched.await?.map_err(|error| Stop::of(&error).message)?;
+    Ok(held)
+}
+
+fn moment_of(start: &StartShell) -> Moment {
+    start.open.at.as_deref().map_or(Moment::End, Moment::read)
+}
+
 fn open(data: &Path, start: StartShell, marker: &str) -> Result<(Entry, Command, Opened), EntryError> {
+    let moment = moment_of(&start);
     let StartShell { shell, build, attempt, open, .. } = start;
-    let moment = open.at.as_deref().map_or(Moment::End, Moment::read);
     let mut entry = Entry::open(data, build, attempt, &moment)?;
     let withheld = entry.secrets().iter().filter(|name| !open.secrets.contains_key(*name)).cloned().collect();
     entry.grant(open.secrets)?;

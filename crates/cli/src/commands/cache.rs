@@ -2,14 +2,17 @@
 
 use std::collections::BTreeSet;
 
+use api::cache::CacheAct as ThereAct;
+use api::client::PageWanted;
 use graph::{Digest, Timestamp};
 use serde_json::json;
 use store::blob::StoredBlob;
-use store::cache::{CacheRead, CacheRow, CacheUser};
+use store::cache::{CacheAct, CacheRead, CacheRow, CacheUse, CacheUser, cache_uses};
 use store::rows::OperationRow;
 use store::{PAGE_ROWS_MAX, Store};
 
 use super::Stop;
+use crate::archive::There;
 use crate::args::{Cache, CacheCommand, ListForm};
 use crate::calendar::Calendar;
 use crate::columns::{Cell, Columns, Paint};
@@ -21,6 +24,9 @@ use crate::{exit, output, words};
 /// How many readers of an entry are told, the latest.
 const READS_TOLD_MAX: u32 = 100;
 
+/// What became of an entry that was not written.
+const ALREADY_THERE: &str = ", whose own was not needed: there was one of this key";
+
 /// What to say where nothing is kept.
 const NOTHING_KEPT: &str = "nothing is kept for reuse: a job is reused if it declares `inputs` or `reuse: true`\n";
 
@@ -30,9 +36,15 @@ const NOTHING_KEPT: &str = "nothing is kept for reuse: a job is reused if it dec
 /// If what is kept cannot be read or changed.
 pub fn run(arguments: &Cache, project: &Project) -> Result<u8, Stop> {
     let calendar = Calendar::system();
+    if let CacheCommand::Explain { key, output: form, at } = &arguments.command
+        && let Some(there) = at.there(project)?
+    {
+        output::print(explain_there(&there, key, *form, &calendar)?)?;
+        return Ok(exit::PASSED);
+    }
     let text = match (Places::kept_if_any(project)?, &arguments.command) {
         (Some(places), CacheCommand::List { output }) => list(&*places.store, *output, &calendar)?,
-        (Some(places), CacheCommand::Explain { key, output }) => explain(&*places.store, key, *output, &calendar)?,
+        (Some(places), CacheCommand::Explain { key, output, .. }) => explain(&*places.store, key, *output, &calendar)?,
         (Some(places), CacheCommand::Clear { job }) => clear(&places, job.as_deref(), calendar.now)?,
         (None, CacheCommand::List { output: ListForm::Json }) => empty_json(),
         (None, CacheCommand::Explain { key, .. }) => return Err(no_key(key)),
@@ -57,15 +69,79 @@ fn explain(store: &dyn Store, key: &str, form: ListForm, calendar: &Calendar) ->
         let reads = store.cache_reads(&row.scope, &row.key, READS_TOLD_MAX)?;
         entries.push((row, reads));
     }
-    if entries.is_empty() {
+    let uses = uses_of(store, key)?;
+    if entries.is_empty() && uses.is_empty() {
         return Err(no_key(key));
     }
     if form == ListForm::Json {
         let entries: Vec<_> = entries.iter().map(|(row, reads)| json!({ "entry": row, "reads": reads })).collect();
-        return Ok(format!("{:#}\n", json!({ "key": key, "entries": entries })));
+        return Ok(format!("{:#}\n", json!({ "key": key, "entries": entries, "uses": uses })));
     }
-    let texts: Vec<String> = entries.iter().map(|(row, reads)| entry_text(row, reads, calendar)).collect();
+    let mut texts: Vec<String> = entries.iter().map(|(row, reads)| entry_text(row, reads, calendar)).collect();
+    texts.extend(futile_text(key, &uses, calendar));
     Ok(texts.join("\n"))
+}
+
+/// Who of a project on a server read, wrote and missed a key, newest first.
+fn explain_there(there: &There, key: &str, form: ListForm, calendar: &Calendar) -> Result<String, Stop> {
+    let project = there.project()?;
+    let wanted = PageWanted { limit: Some(READS_TOLD_MAX), ..PageWanted::default() };
+    let uses = there.link.ask(there.link.client.cache_uses(project, Some(key), &wanted))?.items;
+    if uses.is_empty() {
+        return Err(no_key(key));
+    }
+    if form == ListForm::Json {
+        return Ok(format!("{:#}\n", json!({ "key": key, "uses": uses })));
+    }
+    let totals = there.link.ask(there.link.client.cache_totals(project))?;
+    let mut text = format!("{}\n", crate::columns::one_line(key));
+    for used in &uses {
+        let (word, rest) = match used.act {
+            ThereAct::Missed => ("missed", String::new()),
+            ThereAct::Read if used.found == used.key => ("read", String::new()),
+            ThereAct::Read => ("read", format!(", which was given `{}`", crate::columns::one_line(&used.found))),
+            ThereAct::Written => ("written", format!(", {}", words::size(used.bytes.unwrap_or(0)))),
+            ThereAct::Kept => ("kept", ALREADY_THERE.to_owned()),
+        };
+        let trust = if used.scope.contains("/untrusted/") { ", which is not trusted" } else { "" };
+        let (age, by) = (calendar.age(used.at.0), &used.by);
+        text.push_str(&format!("  {word:<7}  {age}  `{}` of build {}{trust}{rest}\n", by.job, by.build));
+    }
+    let caches = words::count(usize::try_from(totals.caches).unwrap_or(usize::MAX), "cache");
+    text.push_str(&format!("{project} has {caches}, {}\n", words::size(totals.bytes)));
+    Ok(text)
+}
+
+/// What jobs did that asked for the key, newest first, misses too; at most [`READS_TOLD_MAX`].
+fn uses_of(store: &dyn Store, key: &str) -> Result<Vec<CacheUse>, Stop> {
+    let (mut uses, mut last) = (Vec::new(), None::<String>);
+    // What is kept of a project bounds this.
+    while uses.len() < READS_TOLD_MAX as usize {
+        let page = cache_uses::list(store, "", last.as_deref(), PAGE_ROWS_MAX)?;
+        let Some((place, _)) = page.last() else { break };
+        last = Some(place.clone());
+        uses.extend(page.into_iter().map(|(_, used)| used).filter(|used| used.key == key));
+    }
+    uses.truncate(READS_TOLD_MAX as usize);
+    Ok(uses)
+}
+
+/// What no entry tells: who found none, who was given one of another key, who came too late to write one.
+fn futile_text(key: &str, uses: &[CacheUse], calendar: &Calendar) -> Option<String> {
+    let lines = uses.iter().filter_map(|used| {
+        let (word, rest) = match &used.act {
+            CacheAct::Missed => ("missed", String::new()),
+            CacheAct::Read { found } if *found != used.key => {
+                ("read", format!(", which was given `{}`", crate::columns::one_line(found)))
+            }
+            CacheAct::Kept => ("kept", ALREADY_THERE.to_owned()),
+            CacheAct::Read { .. } | CacheAct::Written { .. } => return None,
+        };
+        let age = calendar.age(used.at);
+        Some(format!("  {word:<7}  {age}  `{}` of build {}{rest}\n", used.by.job, used.by.build))
+    });
+    let lines: String = lines.collect();
+    (!lines.is_empty()).then(|| format!("{}, asked for in vain\n{lines}", crate::columns::one_line(key)))
 }
 
 fn entry_text(row: &CacheRow, reads: &[CacheRead], calendar: &Calendar) -> String {
@@ -299,6 +375,24 @@ cargo-1, 4.0 KiB in 1 blob, paths x
         assert_eq!(text("cargo-1").as_deref(), Ok(expected));
         let message = "no cache was ever kept under the key `cargo-2`";
         assert_eq!(text("cargo-2"), Err(message.to_owned()));
+        let acts = [
+            CacheAct::Missed,
+            CacheAct::Read { found: "cargo-1".to_owned() },
+            CacheAct::Read { found: "cargo-2".to_owned() },
+            CacheAct::Kept,
+        ];
+        for (second, act) in acts.into_iter().enumerate() {
+            let (scope, key, by) = ("trusted/x".to_owned(), "cargo-2".to_owned(), reader.clone());
+            let at = at.plus_ms(1000 * second as u64);
+            cache_uses::note(store, "", &CacheUse { scope, key, act, by, at }).expect("the store takes it");
+        }
+        let expected = "\
+cargo-2, asked for in vain
+  kept     just now  `test/a` of build 1, whose own was not needed: there was one of this key
+  read     just now  `test/a` of build 1, which was given `cargo-1`
+  missed   just now  `test/a` of build 1
+";
+        assert_eq!(text("cargo-2").as_deref(), Ok(expected));
     }
 
     #[test]

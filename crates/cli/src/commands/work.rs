@@ -100,6 +100,7 @@ async fn at_work(work: &Work, keeper: Keeper, identity: Identity, data: PathBuf)
         last: None,
     };
     let attempts = Rc::new(attempts);
+    attempts.send_earlier();
     let (calls, running) = (Arc::clone(&link), Rc::clone(&attempts));
     let then = Cell::new(None);
     let here = data.clone();

@@ -91,6 +91,16 @@ impl Site {
         process
     }
 
+    /// Waits for something that comes by itself.
+    #[track_caller]
+    pub fn eventually(&self, what: &str, is_so: impl Fn() -> bool) {
+        let began = std::time::Instant::now();
+        while !is_so() {
+            assert!(began.elapsed() < crate::process::PATIENCE, "not within {:?}: {what}", crate::process::PATIENCE);
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }

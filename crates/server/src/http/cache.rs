@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
-use api::cache::{Evict, Explained, Part};
+use api::cache::{CacheTotals, Evict, Explained, Part};
+use api::page::{LIMIT_MAX, Page};
 use api::problem::{Problem, ProblemKind};
 use graph::JobName;
+use store::cache::{CacheUse as StoredUse, cache_uses};
 
 use super::answer::{self, Answered};
 use super::call::Call;
 use super::control::{audit, reason};
+use super::job::cut;
 use super::{App, convert, problem};
 
 pub async fn operations(app: Arc<App>, call: Call) -> Answered {
@@ -43,6 +46,34 @@ pub async fn list(app: Arc<App>, call: Call) -> Answered {
     let limit = call.limit()?;
     let rows = app.blocking(move |app| app.server.store.list_caches(limit).map_err(problem::store)).await?;
     answer::page(rows.iter().map(convert::keyed_cache).collect())
+}
+
+/// Sums up the keyed directories of a project.
+pub async fn totals(app: Arc<App>, call: Call) -> Answered {
+    let prefix = format!("{}/", call.segment("project"));
+    let totals = app.blocking(move |app| app.server.store.cache_totals_of(&prefix).map_err(problem::store)).await?;
+    answer::json(&CacheTotals { caches: totals.live, bytes: totals.bytes })
+}
+
+/// What jobs of a project did with keyed directories, newest first.
+pub async fn uses(app: Arc<App>, call: Call) -> Answered {
+    let (limit, after) = (call.limit()?, call.cursor::<String>()?);
+    let (project, key) = (call.segment("project").to_owned(), call.text("key").map(str::to_owned));
+    let page = app.blocking(move |app| {
+        let is_meant = |used: &StoredUse| key.as_ref().is_none_or(|key| used.key == *key);
+        let (mut found, mut last) = (Vec::new(), after);
+        // One more than wanted says whether there is a next page. What is kept of a project bounds this.
+        while found.len() <= limit as usize {
+            let uses = cache_uses::list(&*app.server.store, &project, last.as_deref(), LIMIT_MAX);
+            let uses = uses.map_err(problem::store)?;
+            let Some((place, _)) = uses.last() else { break };
+            last = Some(place.clone());
+            found.extend(uses.into_iter().filter(|(_, used)| is_meant(used)));
+        }
+        let Page { items, next } = cut(found.into_iter(), limit, |(place, _)| place.clone());
+        Ok(Page { items: items.iter().map(|(_, used)| convert::cache_use(used)).collect(), next })
+    });
+    answer::json(&page.await?)
 }
 
 pub async fn evict(app: Arc<App>, call: Call) -> Answered {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use api::build::{Build, Counts};
-use api::cache::{Evicted, KeyedCache, Operation};
+use api::cache::{CacheAct, CacheUse, Evicted, KeyedCache, Operation};
 use api::job::{
     Artifact, Attempt, AttemptEnd, Cause, Field, Gate, GateAnswered, Job, JobKey, JobState, Report, ReusedFrom, Test,
     outputs_of,
@@ -175,6 +175,25 @@ pub fn operation(row: &OperationRow) -> Operation {
         at: row.at.into(),
         used_at: row.used_at.into(),
         evicted: evicted(row.evicted.as_ref()),
+    }
+}
+
+pub fn cache_use(used: &store::cache::CacheUse) -> CacheUse {
+    use store::cache::CacheAct as Act;
+    let (act, found, bytes) = match &used.act {
+        Act::Read { found } => (CacheAct::Read, found.clone(), None),
+        Act::Missed => (CacheAct::Missed, String::new(), None),
+        Act::Written { bytes } => (CacheAct::Written, String::new(), Some(*bytes)),
+        Act::Kept => (CacheAct::Kept, String::new(), None),
+    };
+    CacheUse {
+        scope: used.scope.clone(),
+        key: used.key.clone(),
+        act,
+        found,
+        bytes,
+        by: JobKey { build: used.by.build, job: used.by.job.to_string() },
+        at: used.at.into(),
     }
 }
 

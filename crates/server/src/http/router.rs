@@ -114,6 +114,8 @@ handlers! {
         "operation_explain" => cache::explain,
         "cache_list" => cache::list,
         "cache_evict" => cache::evict,
+        "cache_totals" => cache::totals,
+        "cache_uses" => cache::uses,
         "token_list" => token::list,
         "token_create" => token::create,
         "token_narrow" => token::narrow,
@@ -134,6 +136,7 @@ handlers! {
         "worker_shell_output" => visit::printed,
         "worker_cache_find" => worker::cache_find,
         "worker_cache_save" => worker::cache_save,
+        "worker_layers_save" => worker::layers_save,
     }
 }
 

@@ -7,11 +7,11 @@ use std::time::Duration;
 use api::problem::{Problem, ProblemKind};
 use api::routes::BYTES;
 use api::shell::{ALIVE_MS, Frame, FrameReader, INPUT_BYTES_MAX, OpenShell, SECRETS_MAX, StartShell, WORDS_MAX};
-use api::worker::ToWorker;
+use api::worker::{Offer, ToWorker};
 use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
 use futures_util::StreamExt;
-use graph::{BuildId, JobName, Origin};
+use graph::{BuildId, Digest, JobName, Origin, WorkerId};
 use store::rows::AttemptRow;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
@@ -23,11 +23,19 @@ use super::control::audit;
 use super::worker::worker_of;
 use super::{App, problem};
 use crate::access::Verb;
+use crate::dispatch::SessionView;
+use crate::records::{DEFAULT_POOL, StoredLayers};
 use crate::server::Server;
 use crate::visits::{Seat, VisitError};
 
 /// How long a worker may take to open a shell: it may have to lay the files of the build anew.
 const OPEN_WAIT: Duration = Duration::from_secs(120);
+/// After so long another one is asked, if there is one.
+const NEXT_WAIT: Duration = Duration::from_secs(20);
+/// How often is looked whether the worker that is asked is still there.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// The most other workers that are asked.
+const OTHERS_ASKED_MAX: usize = 3;
 
 fn refused(error: VisitError) -> Problem {
     let kind = match error {
@@ -87,32 +95,124 @@ pub async fn open(app: Arc<App>, call: Call) -> Answered {
     let origin: Origin = app.blocking(move |app| row(app, of)).await?.origin;
     // A job that was reused may come from a build that the token does not reach.
     call.demand(Verb::Shell, &target_of(&origin.project, of), app.now())?;
-    let seat = app.server.visits.open(crate::parts::fresh_id(), attempt.worker.clone(), build).map_err(refused)?;
+    let hosts = app.blocking({
+        let attempt = attempt.clone();
+        move |app| hosts(app, &attempt)
+    });
+    let Hosts { workers, layers } = hosts.await?;
     let names: Vec<&str> = open.secrets.keys().map(String::as_str).collect();
     let secrets = if names.is_empty() { "no secrets".to_owned() } else { format!("secrets {}", names.join(", ")) };
     let at = open.at.as_deref().map_or_else(|| "its end".to_owned(), |at| format!("@{at}"));
     let target = format!("build {build}, job {}, attempt {} of build {of}, {at}", attempt.job, attempt.attempt);
     let command = if open.command.is_empty() { "a shell".to_owned() } else { open.command.join(" ") };
-    let detail = format!("{secrets}; worker {}; {command}", attempt.worker);
-    // Before anything is opened: what cannot be noted is not done.
-    audit(&app, &call, &origin.project, target, detail).await?;
-    let (shell, attempt_number) = (seat.shell.clone(), attempt.attempt);
-    let start = StartShell { shell, build: of, attempt: attempt_number, origin, open };
-    if !app.server.dispatch.tell(&attempt.worker, &ToWorker::Shell(Box::new(start))) {
-        return Err(Problem::new(ProblemKind::Conflict, format!("the worker {} is not joined", attempt.worker))
-            .help("its files are on its disk: start it again, or run the job again"));
+    let attempt_number = attempt.attempt;
+    let mut problem = Problem::new(ProblemKind::Conflict, "no worker can open it");
+    for (place, worker) in workers.iter().enumerate() {
+        let detail = format!("{secrets}; worker {worker}; {command}");
+        // Before anything is opened: what cannot be noted is not done.
+        audit(&app, &call, &origin.project, target.clone(), detail).await?;
+        let mut seat = app.server.visits.open(crate::parts::fresh_id(), worker.clone(), build).map_err(refused)?;
+        let (shell, origin, open) = (seat.shell.clone(), origin.clone(), open.clone());
+        let start = StartShell { shell, build: of, attempt: attempt_number, origin, open, layers };
+        if !app.server.dispatch.tell(worker, &ToWorker::Shell(Box::new(start))) {
+            problem = Problem::new(ProblemKind::Unavailable, format!("the worker {worker} has just left"));
+            continue;
+        }
+        let wait = if place + 1 == workers.len() { OPEN_WAIT } else { NEXT_WAIT };
+        let opened = tokio::time::timeout(wait, first_of(&app, worker, &mut seat));
+        problem = match opened.await {
+            Ok(Ok(held)) => return Ok(with(StatusCode::OK, BYTES, stream(held, seat, permit))),
+            Ok(Err(problem)) if problem.status == ProblemKind::Unavailable.status() => problem,
+            Ok(Err(problem)) => return Err(problem),
+            Err(_) => {
+                let seconds = wait.as_secs();
+                let detail = format!("the worker {worker} has not answered within {seconds} s");
+                Problem::new(ProblemKind::Unavailable, detail)
+            }
+        };
     }
-    let stream = tokio::time::timeout(OPEN_WAIT, first(seat, permit)).await;
-    let stream = stream.unwrap_or_else(|_| {
-        let seconds = OPEN_WAIT.as_secs();
-        Err(Problem::new(ProblemKind::Unavailable, format!("the worker has not answered within {seconds} s")))
-    })?;
-    Ok(with(StatusCode::OK, BYTES, stream))
+    Err(problem)
+}
+
+/// Who can open what an attempt left.
+struct Hosts {
+    /// The one that ran it first, if it is there; not empty.
+    workers: Vec<WorkerId>,
+    /// By what another worker fetches it.
+    layers: Option<Digest>,
+}
+
+/// The workers that are asked one after the other: the one that ran the attempt; if its files were sent, others of the same pool that have the
+/// labels which the job wants, those with the fewest attempts first.
+fn hosts(app: &App, attempt: &AttemptRow) -> Result<Hosts, Problem> {
+    let store = &app.server.store;
+    let key = StoredLayers::key(attempt.build, attempt.attempt);
+    let stored = app.server.records.read::<StoredLayers>(&key).map_err(problem::record)?.map(|(stored, _)| stored);
+    let layers = stored.as_ref().and_then(|stored| stored.document);
+    let sessions = app.server.dispatch.sessions();
+    let is_owner = |session: &&SessionView| session.worker == attempt.worker;
+    let mut workers: Vec<WorkerId> = sessions.iter().filter(is_owner).map(|session| session.worker.clone()).collect();
+    let graph = store.graph(attempt.build).map_err(problem::store)?.unwrap_or_default();
+    let job = graph.jobs.get(&attempt.job);
+    let pool = job.map(|job| job.pool.as_str()).filter(|pool| !pool.is_empty()).unwrap_or(DEFAULT_POOL);
+    let labels = job.map(|job| job.wanted_labels()).unwrap_or_default();
+    if layers.is_some() {
+        let may = |session: &&SessionView| {
+            let offer = &session.offer;
+            !is_owner(session) && session.closed.is_none() && is_of(offer, pool) && labels.is_subset(&offer.labels)
+        };
+        let mut others: Vec<&SessionView> = sessions.iter().filter(may).collect();
+        others.sort_by_key(|session| session.leases.len());
+        workers.extend(others.into_iter().take(OTHERS_ASKED_MAX).map(|session| session.worker.clone()));
+    }
+    if !workers.is_empty() {
+        return Ok(Hosts { workers, layers });
+    }
+    let worker = &attempt.worker;
+    let detail = match stored {
+        None => format!("the worker {worker} is not joined, and has not sent the files of this job"),
+        Some(stored) if layers.is_none() => {
+            format!(
+                "the worker {worker} is not joined, and has not sent the files of this job, because {}",
+                stored.reason
+            )
+        }
+        Some(_) => {
+            let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+            let labels = if labels.is_empty() { String::new() } else { format!(" with {}", labels.join(", ")) };
+            format!("no worker of the pool `{pool}`{labels} is joined that could open it")
+        }
+    };
+    Err(Problem::new(ProblemKind::Conflict, detail)
+        .help("start the worker again that ran it, or another of its pool, or run the job again"))
+}
+
+/// Whether a worker takes jobs of a pool. Who offers the pool without a name takes those of the default one.
+fn is_of(offer: &Offer, pool: &str) -> bool {
+    offer.pools.contains(pool) || (pool == DEFAULT_POOL && offer.pools.contains(""))
+}
+
+/// Waits for the worker's first frame, or until its session is over.
+async fn first_of(app: &App, worker: &WorkerId, seat: &mut Seat) -> Result<Vec<u8>, Problem> {
+    let dispatch = &app.server.dispatch;
+    let session = dispatch.session_number(worker);
+    let left = async {
+        while dispatch.session_number(worker) == session {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    };
+    match futures_util::future::select(std::pin::pin!(first(seat)), std::pin::pin!(left)).await {
+        futures_util::future::Either::Left((opened, _)) => opened,
+        futures_util::future::Either::Right(_) => Err(gone()),
+    }
+}
+
+fn gone() -> Problem {
+    Problem::new(ProblemKind::Unavailable, "the worker has gone before the shell was open")
 }
 
 /// Waits for the worker's first frame: a refusal, or the first of all that comes.
-async fn first(mut seat: Seat, permit: OwnedSemaphorePermit) -> Result<Body, Problem> {
-    let gone = || Problem::new(ProblemKind::Unavailable, "the worker has gone before the shell was open");
+async fn first(seat: &mut Seat) -> Result<Vec<u8>, Problem> {
     let mut reader = FrameReader::default();
     let mut held = Vec::new();
     loop {
@@ -122,7 +222,7 @@ async fn first(mut seat: Seat, permit: OwnedSemaphorePermit) -> Result<Body, Pro
         match reader.next_frame().map_err(|error| problem::internal(&error))? {
             None => {}
             Some(Frame::Refused(text)) => return Err(Problem::new(ProblemKind::Conflict, text)),
-            Some(_) => return Ok(stream(held, seat, permit)),
+            Some(_) => return Ok(held),
         }
     }
 }

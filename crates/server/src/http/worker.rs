@@ -7,15 +7,15 @@ use std::time::Duration;
 use api::problem::{Problem, ProblemKind};
 use api::routes::NDJSON;
 use api::worker::{
-    CACHE_PACKS_MAX, CacheEntry, CacheSaved, Challenge, FindCache, FoundCache, Hello, Join, PROTOCOL, SaveCache,
-    SavedCache, ToWorker,
+    CACHE_PACKS_MAX, CacheEntry, CacheSaved, Challenge, FindCache, FoundCache, Hello, Join, LAYERS_BLOBS_MAX, Layers,
+    PROTOCOL, SaveCache, SaveLayers, SavedCache, ToWorker,
 };
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, StatusCode, header};
 use graph::{Digest, Trust, WorkerId};
 use ring::signature::{ED25519, UnparsedPublicKey};
 use store::StoreError;
-use store::cache::{CacheRow, CacheUser, CacheWanted, Saved};
+use store::cache::{CacheAct, CacheRow, CacheUse, CacheUser, CacheWanted, Saved, cache_uses};
 use tokio::sync::mpsc;
 
 use super::answer::{Answered, json, with};
@@ -24,12 +24,15 @@ use super::problem;
 use crate::access::{Target, Verb};
 use crate::dispatch::{Dispatch, Given, JoinRefusal, Joined};
 use crate::outbox::OutboxError;
+use crate::records::StoredLayers;
 use crate::server::{JoinError, Server};
 
 /// What stands before the nonce in what a worker signs.
 pub const SIGNED_PREFIX: &str = "ropewalk worker session\n";
 /// The most lines that leave a session's stream in one piece.
 const LINES_TOGETHER_MAX: usize = 256;
+/// The most letters of a reason that a worker gives.
+const REASON_CHARS_MAX: usize = 1000;
 /// The most prefixes of one search for a cache.
 const RESTORE_MAX: usize = 100;
 
@@ -188,6 +191,10 @@ fn user(given: &Given) -> CacheUser {
     CacheUser { build: given.now.0, job: given.spec.name.clone() }
 }
 
+fn note_use(server: &Server, given: &Given, used: CacheUse) -> Result<(), StoreError> {
+    cache_uses::note(&*server.store, &given.spec.origin.project, &used)
+}
+
 /// Finds a keyed cache.
 pub async fn cache_find(server: Arc<Server>, call: Call) -> Answered {
     let find: FindCache = call.json()?;
@@ -203,7 +210,13 @@ pub async fn cache_find(server: Arc<Server>, call: Call) -> Answered {
         let scopes: &[&str] = if given.trust == Trust::Trusted { &[&own] } else { &[&own, &trusted] };
         let prefixes: Vec<&str> = find.restore.iter().map(String::as_str).collect();
         let wanted = CacheWanted { scopes, key: &find.key, prefixes: &prefixes };
-        server.store.restore_cache(&wanted, &user(&given), at)
+        let row = server.store.restore_cache(&wanted, &user(&given), at)?;
+        let (scope, act) = match &row {
+            Some(row) => (row.scope.clone(), CacheAct::Read { found: row.key.clone() }),
+            None => (own, CacheAct::Missed),
+        };
+        note_use(&server, &given, CacheUse { scope, key: find.key, act, by: user(&given), at })?;
+        Ok(row)
     });
     let row = found.await?;
     let entry = row.and_then(|row| {
@@ -244,23 +257,69 @@ pub async fn cache_save(server: Arc<Server>, call: Call) -> Answered {
         std::iter::once(save.entry.digest).chain(save.entry.packs.iter().map(|pack| pack.digest)).collect();
     check_there(&server, blobs.clone()).await?;
     let saved = blocking(move || {
+        let (scope, by) = (scope_name(&given, given.trust, save.paths), user(&given));
         let row = CacheRow {
-            scope: scope_name(&given, given.trust, save.paths),
-            key: save.entry.key,
+            scope: scope.clone(),
+            key: save.entry.key.clone(),
             blobs,
             bytes: save.entry.bytes,
-            written_by: user(&given),
+            written_by: by.clone(),
             at,
             used_at: at,
             evicted: None,
         };
-        server.store.save_cache(&row)
+        let saved = server.store.save_cache(&row)?;
+        let act = match saved {
+            Saved::Written => CacheAct::Written { bytes: save.entry.bytes },
+            Saved::Kept => CacheAct::Kept,
+        };
+        note_use(&server, &given, CacheUse { scope, key: save.entry.key, act, by, at })?;
+        Ok(saved)
     });
     let saved = match saved.await? {
         Saved::Written => CacheSaved::Written,
         Saved::Kept => CacheSaved::Kept,
     };
     json(&SavedCache { saved })
+}
+
+/// Keeps what an attempt left, if it was this worker's.
+pub async fn layers_save(server: Arc<Server>, call: Call) -> Answered {
+    let SaveLayers { build, attempt, layers } = call.json()?;
+    let worker = worker_of(&server, &call.headers)?;
+    let at = server.now();
+    let stored = match layers {
+        Layers::Sent { document, blobs, bytes } => {
+            if blobs.len() > LAYERS_BLOBS_MAX || !blobs.contains(&document) {
+                let detail =
+                    format!("what an attempt left are at most {LAYERS_BLOBS_MAX} blobs, the document among them");
+                return Err(unprocessable(detail));
+            }
+            check_there(&server, blobs.clone()).await?;
+            StoredLayers { document: Some(document), blobs, bytes, at, ..StoredLayers::default() }
+        }
+        Layers::Unsent { reason } => {
+            let reason = reason.chars().take(REASON_CHARS_MAX).collect();
+            StoredLayers { reason, at, ..StoredLayers::default() }
+        }
+    };
+    let records = server.records.clone();
+    let kept = blocking(move || {
+        let attempts = server.store.attempts(build, None)?;
+        let is_its_own = attempts.iter().any(|row| row.attempt == attempt && row.worker == worker);
+        if !is_its_own {
+            return Ok(None);
+        }
+        Ok(Some(records.write(&StoredLayers::key(build, attempt), &stored, at)))
+    });
+    match kept.await? {
+        Some(written) => written.map_err(problem::record)?,
+        None => {
+            let detail = format!("attempt {attempt} of build {build} was not this worker's");
+            return Err(Problem::new(ProblemKind::Conflict, detail));
+        }
+    }
+    json(&serde_json::json!({}))
 }
 
 async fn blocking<T: Send + 'static>(

@@ -6,7 +6,7 @@
 //! pauses, after answers of 5xx and 429, timeouts and broken connections; all of them may be repeated.
 //!
 //! **Renewal.** An object's age is its `Last-Modified`. One that is older than [`RENEWED_WITHIN`] is put again by who is
-//! about to name it. S3 cannot delete on a condition, so the collector announces what it deletes (`<prefix>tombs/<digest>`),
+//! about to name it, or copied onto itself by who has not its bytes. S3 cannot delete on a condition, so the collector announces what it deletes (`<prefix>tombs/<digest>`),
 //! looks at the age after that, deletes, and takes the announcement back. Who puts an old object again looks for
 //! an announcement after the upload, waits while there is one, and then looks whether the object is there. As S3
 //! is consistent for reads after writes, one of the two always sees the other.
@@ -59,6 +59,10 @@ const FILE_TRIES_MAX: usize = 3;
 const TOMB_WAIT_MAX: Duration = Duration::from_secs(120);
 const TOMB_PAUSE: Duration = Duration::from_millis(200);
 const TOMBS: &str = "tombs/";
+/// The longest object that is copied by one request (Amazon S3, "Copying objects").
+const COPY_BYTES_MAX: u64 = 5 << 30;
+const COPY_SOURCE: &str = "x-amz-copy-source";
+const COPY_DIRECTIVE: &str = "x-amz-metadata-directive";
 /// How much of a file is hashed at once.
 const CHUNK_BYTES: usize = 256 * 1024;
 
@@ -235,18 +239,45 @@ impl S3Blobs {
             Some(_) => upload(Writing::Again)?,
             None => upload(Writing::Once)?,
         }
-        let begun = Instant::now();
-        loop {
-            if self.find(&self.tomb(digest))?.is_some_and(|tomb| tomb.age < TOMB_WAIT_MAX)
-                && begun.elapsed() < TOMB_WAIT_MAX
-            {
-                std::thread::sleep(TOMB_PAUSE);
-            } else if self.find(&key)?.is_some() {
-                return Ok(());
-            } else {
-                upload(Writing::Once)?;
-            }
+        while !self.is_there_after_deletions(digest)? {
+            upload(Writing::Once)?;
         }
+        Ok(())
+    }
+
+    /// Whether an object that was just written is there once no deletion of it is announced any more.
+    fn is_there_after_deletions(&self, digest: Digest) -> Result<bool, BlobError> {
+        let begun = Instant::now();
+        while begun.elapsed() < TOMB_WAIT_MAX
+            && self.find(&self.tomb(digest))?.is_some_and(|tomb| tomb.age < TOMB_WAIT_MAX)
+        {
+            std::thread::sleep(TOMB_PAUSE);
+        }
+        Ok(self.find(&self.key(digest))?.is_some())
+    }
+
+    /// Makes an old object young by copying it onto itself, so that nobody has to have its bytes. No if it is gone meanwhile, or if the store
+    /// copies none such: then it is to be put.
+    fn renew_old(&self, digest: Digest, length: u64) -> Result<bool, BlobError> {
+        if length > COPY_BYTES_MAX {
+            return Ok(false);
+        }
+        let key = self.key(digest);
+        let mut action = self.bucket.put_object(Some(&self.credentials), &key);
+        // Signed, as all headers of this kind must be. S3 copies onto the same key only what is changed by it.
+        let source = format!("/{}/{}", self.bucket.name(), escaped(&key));
+        action.headers_mut().insert(COPY_SOURCE, source.clone());
+        action.headers_mut().insert(COPY_DIRECTIVE, "REPLACE");
+        let headers = [(COPY_SOURCE, source), (COPY_DIRECTIVE, "REPLACE".to_owned())];
+        let answer = self.request(Method::PUT, action, &headers, &Body::default())?;
+        if matches!(answer.status, 400 | 404 | 405 | 501) {
+            return Ok(false);
+        }
+        // S3 may answer 200 and tell of a failure in the body.
+        if answer.expected(&[200])?.text()?.contains("<Error>") {
+            return Ok(false);
+        }
+        self.is_there_after_deletions(digest)
     }
 
     /// Sends a file in parts, and says whether it still was what its digest says.
@@ -390,7 +421,11 @@ impl Blobs for S3Blobs {
     }
 
     fn renew(&self, digest: Digest) -> Result<bool, BlobError> {
-        Ok(self.find(&self.key(digest))?.is_some_and(|found| found.age < RENEWED_WITHIN))
+        match self.find(&self.key(digest))? {
+            None => Ok(false),
+            Some(found) if found.age < RENEWED_WITHIN => Ok(true),
+            Some(found) => self.renew_old(digest, found.length),
+        }
     }
 
     fn delete_stale(&self, digest: Digest, since: Timestamp) -> Result<bool, BlobError> {
@@ -469,6 +504,20 @@ impl S3Blobs {
         (self.key(digest) == object.key).then_some(())?;
         Some(StoredBlob { digest, stored_bytes: object.size?, renewed_at: Timestamp(at.as_microsecond()) })
     }
+}
+
+/// A key as it stands in a header: what is neither unreserved (RFC 3986, 2.3) nor `/` is escaped.
+fn escaped(key: &str) -> String {
+    use fmt::Write;
+    key.bytes().fold(String::with_capacity(key.len()), |mut escaped, byte| {
+        if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            // Writing into a string cannot fail.
+            let _ = write!(escaped, "%{byte:02X}");
+        }
+        escaped
+    })
 }
 
 fn strange(text: &'static str) -> BlobError {

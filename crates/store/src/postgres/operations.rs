@@ -382,9 +382,10 @@ pub(super) fn unused_caches(session: &Session, before: Timestamp, limit: u32) ->
     session.call(Call::new(sql, [Value::Integer(before.0), limit_of(limit)]))?.rows.iter().map(cache_row).collect()
 }
 
-pub(super) fn cache_totals(session: &Session) -> Result<CacheTotals, StoreError> {
-    let sql = "select count(*), coalesce(sum(bytes), 0)::bigint from caches where evicted_at is null";
-    let answer = session.call(Call::new(sql, []))?;
+pub(super) fn cache_totals(session: &Session, scope_prefix: &str) -> Result<CacheTotals, StoreError> {
+    let sql = "select count(*), coalesce(sum(bytes), 0)::bigint from caches \
+               where evicted_at is null and starts_with(scope, $1)";
+    let answer = session.call(Call::new(sql, [text(scope_prefix)]))?;
     let Some(row) = answer.rows.first() else { return Ok(CacheTotals::default()) };
     Ok(CacheTotals { live: unsigned(row, 0)?, bytes: unsigned(row, 1)? })
 }

@@ -123,9 +123,11 @@ pub(super) fn unused(connection: &Connection, before: Timestamp, limit: u32) -> 
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-pub(super) fn totals(connection: &Connection) -> Result<CacheTotals, StoreError> {
-    let sql = "select count(*), coalesce(sum(bytes), 0) from caches where evicted_at is null";
-    Ok(connection.query_row(sql, [], |row| Ok(CacheTotals { live: unsigned(row, 0)?, bytes: unsigned(row, 1)? }))?)
+pub(super) fn totals(connection: &Connection, scope_prefix: &str) -> Result<CacheTotals, StoreError> {
+    let sql = "select count(*), coalesce(sum(bytes), 0) from caches \
+               where evicted_at is null and substr(scope, 1, length(?1)) = ?1";
+    Ok(connection
+        .query_row(sql, [scope_prefix], |row| Ok(CacheTotals { live: unsigned(row, 0)?, bytes: unsigned(row, 1)? }))?)
 }
 
 pub(super) fn evict(

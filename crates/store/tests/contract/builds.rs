@@ -7,7 +7,7 @@ use std::thread;
 use engine::fact::What;
 use engine::operation::Manifest;
 use graph::{AttemptNumber, BuildId, EventKind, Failure, Graph, Job, JobName, Outcome, Timestamp, Trust, Verdict};
-use ropewalk_store::cache::{CacheRow, CacheTotals, CacheUser, CacheWanted, Saved};
+use ropewalk_store::cache::{CacheAct, CacheRow, CacheTotals, CacheUse, CacheUser, CacheWanted, Saved, cache_uses};
 use ropewalk_store::rows::{Counts, JobState, OperationRow, OperationTotals, Replaced, VerdictWord};
 use ropewalk_store::{BuildFilter, FaultyStore, MemoryStore, Store, StoreError};
 
@@ -455,6 +455,40 @@ pub fn caches_are_found_by_how_long_nobody_used_them() {
         assert_eq!(unused(9, 9), ["old", "young", "read"]);
         assert_eq!(unused(9, 2), ["old", "young"]);
         assert_eq!(store.cache_totals().unwrap(), CacheTotals { live: 3, bytes: 30 });
+        store.save_cache(&cache("ma_n/trusted", "k", 1)).unwrap();
+        for (prefix, live) in [("", 4), ("main", 3), ("ma", 4), ("ma_n/", 1), ("ma%", 0), ("n", 0)] {
+            let expected = CacheTotals { live, bytes: live * 10 };
+            assert_eq!(store.cache_totals_of(prefix).unwrap(), expected, "{prefix}");
+        }
+    });
+}
+
+#[test]
+pub fn uses_of_caches_are_told_newest_first_and_pruned() {
+    check(|store| {
+        let of = |project: &str, key: &str, act, second| {
+            let (scope, key) = (format!("{project}/trusted/x"), key.to_owned());
+            let used = CacheUse { scope, key, act, by: user(1), at: at(second) };
+            cache_uses::note(store, project, &used).unwrap();
+            used
+        };
+        let missed = of("web", "k", CacheAct::Missed, 1);
+        let written = of("web", "k", CacheAct::Written { bytes: 7 }, 2);
+        let read = of("web", "l", CacheAct::Read { found: "k".to_owned() }, 3);
+        let other = of("webs", "k", CacheAct::Missed, 4);
+        let uses = |project: &str, after: Option<&str>, limit| -> Vec<(String, CacheUse)> {
+            cache_uses::list(store, project, after, limit).unwrap()
+        };
+        let plain = |uses: Vec<(String, CacheUse)>| uses.into_iter().map(|(_, used)| used).collect::<Vec<_>>();
+        assert_eq!(plain(uses("web", None, 9)), [read.clone(), written.clone(), missed.clone()]);
+        assert_eq!(plain(uses("webs", None, 9)), [other.clone()]);
+        assert_eq!(plain(uses("we", None, 9)), []);
+        let first = uses("web", None, 1);
+        assert_eq!(plain(uses("web", Some(&first[0].0), 9)), [written.clone(), missed]);
+        assert_eq!(plain(uses("web", Some("nonsense"), 9)), []);
+        assert_eq!(cache_uses::prune(store, 2).unwrap(), 1);
+        assert_eq!(plain(uses("web", None, 9)), [read, written]);
+        assert_eq!(plain(uses("webs", None, 9)), [other]);
     });
 }
 

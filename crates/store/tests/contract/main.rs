@@ -113,6 +113,10 @@ const CONTRACT: &[(&str, fn())] = &[
         server::sources_of_builds_and_of_records_are_referenced,
     ),
     ("builds::caches_are_found_by_how_long_nobody_used_them", builds::caches_are_found_by_how_long_nobody_used_them),
+    (
+        "builds::uses_of_caches_are_told_newest_first_and_pruned",
+        builds::uses_of_caches_are_told_newest_first_and_pruned,
+    ),
 ];
 
 #[cfg(feature = "postgres")]

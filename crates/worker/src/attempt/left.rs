@@ -45,6 +45,19 @@ pub struct LeftBehind {
     /// The step that failed first.
     #[serde(default)]
     pub failed: Option<u16>,
+    /// What is different since its layers came from another worker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arrived: Option<Arrived>,
+}
+
+/// What is different in layers that came from another worker.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Arrived {
+    /// The files at the end, which are not the workspace itself.
+    pub end: Layer,
+    /// What people should know who enter, in words that go on from "as step 1 left them".
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 /// What is kept of a step that ran.
@@ -230,6 +243,7 @@ impl Attempt<'_> {
             start: left.start.unwrap_or_else(unknown),
             steps: left.steps.into_iter().map(step).collect(),
             failed,
+            arrived: None,
             variables,
         }
     }

@@ -14,7 +14,7 @@ use graph::Digest;
 
 use super::{BOUNDS, Cache, CacheFault, Located, Owner, indexed};
 use crate::archive::{Existing, refused};
-use crate::chunked::{self, Base, Index, Laying};
+use crate::chunked::{self, Base, Content, Index, Laying};
 use crate::depot::Depot;
 use crate::workspace;
 
@@ -118,7 +118,7 @@ impl Layers {
         }
         let twin = newest(place);
         let twin = twin.as_ref().map(|(tree, index)| (tree.as_path(), index));
-        let laying = Laying { bounds: BOUNDS, existing: Existing::Replaced, base: None, twin };
+        let laying = Laying { bounds: BOUNDS, existing: Existing::Replaced, base: None, twin, content: Content::Files };
         let root = tree.as_path();
         let place_of = |name: &Path| {
             let (number, rest) = indexed(name)?;

@@ -75,6 +75,18 @@ pub enum Kind {
         /// Where it leads.
         target: PathBuf,
     },
+    /// In an overlay's layer: what hides a name of the layers below.
+    Whiteout,
+    /// In an overlay's layer: a directory that hides all that the layers below have in it.
+    Opaque,
+}
+
+impl Kind {
+    /// Whether it is a directory.
+    #[must_use]
+    pub fn is_directory(&self) -> bool {
+        matches!(self, Self::Directory | Self::Opaque)
+    }
 }
 
 /// The files of a tree.
@@ -108,7 +120,7 @@ impl Index {
     /// Files and links.
     #[must_use]
     pub fn files(&self) -> u64 {
-        self.entries.iter().filter(|entry| entry.kind != Kind::Directory).count() as u64
+        self.entries.iter().filter(|entry| !entry.kind.is_directory()).count() as u64
     }
 
     /// The bytes of all files.
@@ -160,6 +172,9 @@ impl Index {
                 bytes.push(2);
                 put_path(bytes, target);
             }
+            // A reader that knows no layers takes these for damage.
+            Kind::Whiteout => bytes.push(3),
+            Kind::Opaque => bytes.push(4),
         }
     }
 
@@ -264,6 +279,8 @@ impl<'b> Reader<'b> {
             [0] => Kind::Directory,
             [1] => self.file(index)?,
             [2] => Kind::Link { target: self.path()? },
+            [3] => Kind::Whiteout,
+            [4] => Kind::Opaque,
             _ => return damaged(format!("`{}` is neither file, link nor directory", path.display())),
         };
         Ok(Entry { path, mode, modified_ns, kind })

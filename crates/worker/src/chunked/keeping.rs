@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -56,6 +57,21 @@ pub fn keep(
     bounds: Bounds,
     depot: &dyn Depot,
 ) -> Result<Kept, ArchiveFault> {
+    keep_layers(files, &HashMap::new(), bases, bounds, depot)
+}
+
+/// As [`keep`], of layers of an overlay: what `marks` names is [`Kind::Whiteout`] or [`Kind::Opaque`], whatever was found there. A file of
+/// several names is read once.
+///
+/// # Errors
+/// As [`keep`].
+pub fn keep_layers(
+    files: &[(PathBuf, Found)],
+    marks: &HashMap<PathBuf, Kind>,
+    bases: &[Base],
+    bounds: Bounds,
+    depot: &dyn Depot,
+) -> Result<Kept, ArchiveFault> {
     if files.len() as u64 > bounds.files_max {
         return Err(ArchiveFault::TooMany(bounds.files_max));
     }
@@ -68,12 +84,16 @@ pub fn keep(
         packs: HashMap::new(),
         writer: PackWriter::new(depot),
         fresh: Index::default(),
+        twins: HashMap::new(),
         bounds,
         bytes: 0,
         files_read: 0,
     };
     for ((name, found), base) in files.iter().zip(unchanged) {
-        keeping.add(name, found, base)?;
+        match marks.get(name) {
+            Some(mark) => keeping.mark(name, found, mark)?,
+            None => keeping.add(name, found, base)?,
+        }
     }
     keeping.end(depot)
 }
@@ -144,6 +164,8 @@ struct Keeping<'b, 'd> {
     writer: PackWriter<'d>,
     /// The packs that are put now, and their chunks.
     fresh: Index,
+    /// What files are made of that have several names, by device and inode.
+    twins: HashMap<(u64, u64), Range<u32>>,
     bounds: Bounds,
     bytes: u64,
     files_read: u64,
@@ -159,9 +181,7 @@ impl Keeping<'_, '_> {
         if kind.is_socket() || kind.is_fifo() || kind.is_char_device() || kind.is_block_device() {
             return Ok(());
         }
-        if name.as_os_str().len() > PATH_BYTES_MAX {
-            return Err(ArchiveFault::Damaged(format!("`{}` has more than {PATH_BYTES_MAX} bytes", name.display())));
-        }
+        check_name(name)?;
         let (kind, mode, modified_ns) = if kind.is_dir() {
             (Kind::Directory, metadata.mode(), modified_ns(metadata))
         } else if kind.is_symlink() {
@@ -169,9 +189,14 @@ impl Keeping<'_, '_> {
             (Kind::Link { target }, 0o777, modified_ns(metadata))
         } else {
             let start = place(self.index.uses.len());
+            let twin = (metadata.nlink() > 1).then_some((metadata.dev(), metadata.ino()));
+            let before = twin.and_then(|twin| self.twins.get(&twin).cloned());
             let (bytes, metadata) = match base.map(|(index, entry)| self.take(index, entry)) {
                 Some(true) => (metadata.len(), None),
-                _ => self.read(found)?,
+                _ => match before {
+                    Some(uses) => (self.take_twin(uses), None),
+                    None => self.read(found)?,
+                },
             };
             self.bytes = self.bytes.saturating_add(bytes);
             if self.bytes > self.bounds.bytes_max {
@@ -179,12 +204,37 @@ impl Keeping<'_, '_> {
             }
             let metadata = metadata.as_ref().unwrap_or(&found.metadata);
             let uses = start..place(self.index.uses.len());
+            if let Some(twin) = twin {
+                self.twins.entry(twin).or_insert_with(|| uses.clone());
+            }
             (Kind::File { bytes, uses }, metadata.mode(), modified_ns(metadata))
         };
         // Nine bits fit.
         let mode = u16::try_from(mode & 0o777).unwrap_or(0);
         self.index.entries.push(Entry { path: name.to_owned(), mode, modified_ns, kind });
         Ok(())
+    }
+
+    /// Notes an entry that only a layer has.
+    fn mark(&mut self, name: &Path, found: &Found, mark: &Kind) -> Result<(), ArchiveFault> {
+        check_name(name)?;
+        // Nine bits fit.
+        let mode = u16::try_from(found.metadata.mode() & 0o777).unwrap_or(0);
+        let modified_ns = modified_ns(&found.metadata);
+        self.index.entries.push(Entry { path: name.to_owned(), mode, modified_ns, kind: mark.clone() });
+        Ok(())
+    }
+
+    /// Takes a file as another name of it was read; how long it was.
+    fn take_twin(&mut self, uses: Range<u32>) -> u64 {
+        let mut bytes = 0;
+        for place in uses {
+            let number = self.index.uses[place as usize];
+            let chunks = if number >= FRESH { &self.fresh.chunks } else { &self.index.chunks };
+            bytes += u64::from(chunks[(number & !FRESH) as usize].length);
+            self.index.uses.push(number);
+        }
+        bytes
     }
 
     /// Takes a file as a base knows it, if all its chunks are still in packs.
@@ -289,6 +339,13 @@ impl Keeping<'_, '_> {
             put_bytes: self.writer.put_bytes,
         })
     }
+}
+
+fn check_name(name: &Path) -> Result<(), ArchiveFault> {
+    if name.as_os_str().len() > PATH_BYTES_MAX {
+        return Err(ArchiveFault::Damaged(format!("`{}` has more than {PATH_BYTES_MAX} bytes", name.display())));
+    }
+    Ok(())
 }
 
 /// Reads until the buffer has so many bytes or the file ends; whether it ended.

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use graph::Digest;
-use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
 use rustix::io::Errno;
 
 use super::Base;
@@ -16,6 +16,7 @@ use super::index::{Entry, INDEX_BYTES_MAX, Index, Kind, MAGIC};
 use super::pack::PackReader;
 use crate::archive::{ArchiveFault, Bounds, Existing, Folder, refused};
 use crate::depot::Depot;
+use crate::keeper::Right;
 
 /// How many threads lay files, at most; more only wait for each other at the disk.
 const THREADS_MAX: usize = 4;
@@ -61,6 +62,17 @@ pub struct Laying<'l> {
     pub base: Option<&'l Base>,
     /// A tree that nobody changes, laid below this root at the same paths: its files are hard-linked where they are the same.
     pub twin: Option<(&'l Path, &'l Index)>,
+    /// What the index is of.
+    pub content: Content,
+}
+
+/// What an index is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Files of people: whiteouts and opaque directories are refused, directories are made as usual.
+    Files,
+    /// Layers of overlays: these are made, and directories get their modes and times.
+    Layers,
 }
 
 /// What was laid.
@@ -107,12 +119,15 @@ pub fn lay<'r>(
         twins: laying.twin.map(|(path, twin)| Twins::new(path, twin)).transpose()?,
     };
     let mut folder = Folder::default();
-    for entry in index.entries.iter().filter(|entry| entry.kind == Kind::Directory) {
+    for entry in index.entries.iter().filter(|entry| entry.kind.is_directory()) {
         if let Some((root, path)) = place_of(&entry.path) {
+            if entry.kind == Kind::Opaque && laying.content == Content::Files {
+                return Err(ArchiveFault::Kind { path });
+            }
             folder.enter(root, &path)?;
         }
     }
-    let mut files: Vec<&Entry> = index.entries.iter().filter(|entry| entry.kind != Kind::Directory).collect();
+    let mut files: Vec<&Entry> = index.entries.iter().filter(|entry| !entry.kind.is_directory()).collect();
     if tree.twins.is_none() {
         files.sort_by_key(|entry| index.first_place(entry));
     }
@@ -127,8 +142,12 @@ pub fn lay<'r>(
         for part in ended {
             laid.add(part.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
         }
-        Ok(laid)
-    })
+        Ok::<_, ArchiveFault>(())
+    })?;
+    if laying.content == Content::Layers {
+        tree.finish_directories()?;
+    }
+    Ok(laid)
 }
 
 impl Index {
@@ -227,6 +246,25 @@ impl Tree<'_, '_> {
         Ok(laid)
     }
 
+    /// Makes the directories of layers what they are: last, because one that may not be written could not be filled, and filling changes
+    /// times; and what is in a directory before it.
+    fn finish_directories(&self) -> Result<(), ArchiveFault> {
+        let opaque = Right::of_this_process().opaque_attribute();
+        for entry in self.index.entries.iter().rev().filter(|entry| entry.kind.is_directory()) {
+            let Some((root, path)) = (self.place_of)(&entry.path) else { continue };
+            let full = root.join(&path);
+            let mut folder = Folder::default();
+            let directory = folder.enter(root, &path)?;
+            let refuse = |error: Errno| refused(&full)(error.into());
+            if entry.kind == Kind::Opaque {
+                rustix::fs::fsetxattr(directory, opaque, b"y", XattrFlags::empty()).map_err(refuse)?;
+            }
+            rustix::fs::fchmod(directory, Mode::from_raw_mode(u32::from(entry.mode))).map_err(refuse)?;
+            let _ = rustix::fs::futimens(directory, &modified_at(entry.modified_ns));
+        }
+        Ok(())
+    }
+
     /// Looks at what is in the way of an entry, and takes it away if it may.
     fn clear(&self, entry: &Entry, place: &Place<'_>) -> Result<Cleared, ArchiveFault> {
         match rustix::fs::statat(place.directory, place.name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -268,7 +306,16 @@ impl Tree<'_, '_> {
     fn write(&self, entry: &Entry, place: &Place<'_>, packs: &mut PackReader<'_>) -> Result<u64, ArchiveFault> {
         let full = place.full;
         match &entry.kind {
-            Kind::Directory => Ok(0),
+            Kind::Directory | Kind::Opaque => Ok(0),
+            Kind::Whiteout if self.laying.content == Content::Files => {
+                Err(ArchiveFault::Kind { path: place.path.to_owned() })
+            }
+            Kind::Whiteout => {
+                let kind = FileType::CharacterDevice;
+                rustix::fs::mknodat(place.directory, place.name, kind, Mode::empty(), 0)
+                    .map_err(|error| refused(full)(error.into()))?;
+                Ok(0)
+            }
             Kind::Link { target } => {
                 rustix::fs::symlinkat(target.as_os_str().as_bytes(), place.directory, place.name)
                     .map_err(|error| refused(full)(error.into()))?;
@@ -283,14 +330,17 @@ impl Tree<'_, '_> {
                 }
                 let mode = Mode::from_raw_mode(u32::from(entry.mode));
                 rustix::fs::fchmod(&file, mode).map_err(|error| refused(full)(error.into()))?;
-                let omitted = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
-                let times = Timestamps { last_access: omitted, last_modification: time(entry.modified_ns) };
                 // A time that the file system cannot keep is no reason to fail.
-                let _ = rustix::fs::futimens(&file, &times);
+                let _ = rustix::fs::futimens(&file, &modified_at(entry.modified_ns));
                 Ok(*bytes)
             }
         }
     }
+}
+
+fn modified_at(nanoseconds: i64) -> Timestamps {
+    let omitted = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+    Timestamps { last_access: omitted, last_modification: time(nanoseconds) }
 }
 
 fn time(nanoseconds: i64) -> Timespec {

@@ -5,9 +5,10 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File, Metadata, OpenOptions};
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags};
 
@@ -54,13 +55,16 @@ pub fn assume(path: &Path, like: &Metadata) -> io::Result<()> {
     if !like.is_symlink() {
         fs::set_permissions(path, fs::Permissions::from_mode(like.mode() & 0o7777))?;
     }
-    let time = |tv_sec, tv_nsec: i64| Timespec { tv_sec, tv_nsec };
-    let times = Timestamps {
-        last_access: time(like.atime(), like.atime_nsec()),
-        last_modification: time(like.mtime(), like.mtime_nsec()),
-    };
-    rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?;
+    rustix::fs::utimensat(CWD, path, &times_of(like), AtFlags::SYMLINK_NOFOLLOW)?;
     Ok(())
+}
+
+fn times_of(metadata: &Metadata) -> Timestamps {
+    let time = |tv_sec, tv_nsec: i64| Timespec { tv_sec, tv_nsec };
+    Timestamps {
+        last_access: time(metadata.atime(), metadata.atime_nsec()),
+        last_modification: time(metadata.mtime(), metadata.mtime_nsec()),
+    }
 }
 
 /// Hides `relative` in the layers below `layer`.
@@ -75,6 +79,14 @@ pub fn white_out(layer: &Path, model: &Path, relative: &Path, made: &mut Made) -
 /// Whether it is a whiteout.
 pub fn is_whiteout(metadata: &Metadata) -> bool {
     metadata.file_type().is_char_device() && metadata.rdev() == 0
+}
+
+/// Whether a directory of a layer hides what the layers below have in it, whoever made it so.
+pub fn is_opaque(directory: &Path) -> bool {
+    let mut value = [0; 2];
+    ["trusted.overlay.opaque", "user.overlay.opaque"]
+        .iter()
+        .any(|name| rustix::fs::lgetxattr(directory, *name, &mut value) == Ok(1) && value[0] == b'y')
 }
 
 /// Makes a directory of a layer hide what the layers below have in it.
@@ -162,9 +174,58 @@ fn copy_file(from: &Path, to: &Path, metadata: &Metadata) -> io::Result<()> {
     assume(to, metadata)
 }
 
+/// Whether a file system shares the bytes of copies; found out by trying.
+#[derive(Debug, Default)]
+pub struct Sharing(AtomicBool);
+
+/// How long a file may be that is copied through memory: asking for anything cleverer costs more.
+const MEMORY_BYTES_MAX: u64 = 256 << 10;
+
+/// Copies a file to where nothing is, with attributes, mode, times and owner: by as few calls of the system as there can be, for layers of
+/// many small files.
+pub fn copy_new_file(from: &Path, to: &Path, metadata: &Metadata, sharing: &Sharing) -> io::Result<()> {
+    let mut source = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(from)?;
+    let mut target = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
+    let Sharing(is_refused) = sharing;
+    let is_shared = metadata.len() > 0
+        && !is_refused.load(Ordering::Relaxed)
+        && match rustix::fs::ioctl_ficlone(&target, &source) {
+            Ok(()) => true,
+            Err(_) => {
+                is_refused.store(true, Ordering::Relaxed);
+                false
+            }
+        };
+    if metadata.len() > MEMORY_BYTES_MAX && !is_shared {
+        io::copy(&mut source, &mut target)?;
+    } else if metadata.len() > 0 && !is_shared {
+        // Its length is as good as certain: one byte more would show that it has grown.
+        let mut bytes = vec![0; usize::try_from(metadata.len()).unwrap_or(0) + 1];
+        let length = source.read(&mut bytes)?;
+        target.write_all(&bytes[..length])?;
+        if length as u64 != metadata.len() {
+            io::copy(&mut source, &mut target)?;
+        }
+    }
+    let names_bytes = match rustix::fs::flistxattr(&source, &mut [0_u8; 0]) {
+        Err(rustix::io::Errno::NOTSUP) => 0,
+        other => other?,
+    };
+    if names_bytes > 0 {
+        copy_attributes(from, to)?;
+    }
+    let is_own =
+        metadata.uid() == rustix::process::geteuid().as_raw() && metadata.gid() == rustix::process::getegid().as_raw();
+    if !is_own && rustix::process::geteuid().is_root() {
+        std::os::unix::fs::fchown(&target, Some(metadata.uid()), Some(metadata.gid()))?;
+    }
+    target.set_permissions(fs::Permissions::from_mode(metadata.mode() & 0o7777))?;
+    Ok(rustix::fs::futimens(&target, &times_of(metadata))?)
+}
+
 /// Copies one entry of a layer as it stands: a file with its bytes, a link, a whiteout, a pipe, or an empty directory with what the
 /// overlay knows of it, to be given its mode and times by [`assume`] once it is filled. A device that we may not make is left out.
-pub fn copy_entry(from: &Path, to: &Path, metadata: &Metadata) -> io::Result<()> {
+pub fn copy_entry(from: &Path, to: &Path, metadata: &Metadata, sharing: &Sharing) -> io::Result<()> {
     if metadata.is_dir() {
         fs::create_dir(to)?;
         return copy_attributes(from, to);
@@ -174,8 +235,7 @@ pub fn copy_entry(from: &Path, to: &Path, metadata: &Metadata) -> io::Result<()>
         return assume(to, metadata);
     }
     if metadata.is_file() {
-        copy_file(from, to, metadata)?;
-        return copy_attributes(from, to);
+        return copy_new_file(from, to, metadata, sharing);
     }
     let kind = FileType::from_raw_mode(metadata.mode());
     match rustix::fs::mknodat(CWD, to, kind, Mode::from_raw_mode(metadata.mode()), metadata.rdev()) {

@@ -169,6 +169,17 @@ pub fn collect_layers(workspaces: &Path, bytes_max: u64, may_go: &dyn Fn(u64) ->
     fault
 }
 
+/// Writes down for [`collect_layers`] that the layers of a workspace take so many bytes more.
+///
+/// # Errors
+/// The system's words.
+pub fn note_layers(workspace: &Path, bytes: u64) -> io::Result<()> {
+    let build = workspace.parent().unwrap_or(workspace);
+    let mut file = fs::OpenOptions::new().append(true).create(true).open(build.join(ACCOUNT))?;
+    // One write of few bytes at the end: attempts that end at once do not mix.
+    file.write_all(format!("{bytes}\n").as_bytes())
+}
+
 fn remove_layers(build: &Path) -> io::Result<()> {
     let mut fault = Ok(());
     for entry in fs::read_dir(build)?.flatten() {
@@ -237,6 +248,7 @@ pub struct StepLayers {
     next: u16,
     /// What the layers so far have added.
     bytes: u64,
+    sharing: layer::Sharing,
 }
 
 impl StepLayers {
@@ -244,7 +256,7 @@ impl StepLayers {
     #[must_use]
     pub fn new(workspace: &Path) -> Self {
         let last = Last { layer: Layer::Nothing, stamps: HashMap::new() };
-        Self { workspace: workspace.to_owned(), last, next: 0, bytes: 0 }
+        Self { workspace: workspace.to_owned(), last, next: 0, bytes: 0, sharing: layer::Sharing::default() }
     }
 
     /// Whether the job has changed nothing yet: a look at two directories, for a caller who may not wait for a disk.
@@ -280,13 +292,7 @@ impl StepLayers {
     /// # Errors
     /// The system's words.
     pub fn account(&self) -> io::Result<()> {
-        if self.next == 0 {
-            return Ok(());
-        }
-        let build = self.workspace.parent().unwrap_or(&self.workspace);
-        let mut file = fs::OpenOptions::new().append(true).create(true).open(build.join(ACCOUNT))?;
-        // One write of few bytes at the end: attempts that end at once do not mix.
-        file.write_all(format!("{}\n", self.bytes).as_bytes())
+        if self.next == 0 { Ok(()) } else { note_layers(&self.workspace, self.bytes) }
     }
 
     fn look(&self, files_max: u64) -> Result<Look, Unkept> {
@@ -360,28 +366,70 @@ impl StepLayers {
         Ok(kept)
     }
 
+    /// Puts entries that are no directories into a layer, by several threads if they are many.
+    fn place_all<'a>(
+        &self,
+        entries: &[&Found],
+        to: &Path,
+        before: &(impl Fn(&Found) -> Option<&'a Path> + Sync),
+    ) -> Result<(), Unkept> {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
+        let span = entries.len().div_ceil(threads).max(ENTRIES_OF_A_THREAD_MIN);
+        let place_span = |span: &[&Found]| {
+            span.iter().try_for_each(|found| {
+                let model = before(found).map(|before| before.join(&found.path));
+                self.place(found, to, model).map(drop)
+            })
+        };
+        if entries.len() <= span {
+            return place_span(entries);
+        }
+        std::thread::scope(|scope| {
+            let spans: Vec<_> = entries.chunks(span).map(|span| scope.spawn(|| place_span(span))).collect();
+            // All have ended before the first fault is told.
+            let ended: Vec<_> = spans.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
+            ended.into_iter().try_for_each(|part| part.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        })
+    }
+
+    /// Puts one entry into a layer: a second name of the model, or else a copy.
+    fn place(&self, found: &Found, to: &Path, model: Option<PathBuf>) -> Result<Placed, Unkept> {
+        let (from, to) = (self.workspace.join(&found.path), to.join(&found.path));
+        if model.is_some_and(|model| fs::hard_link(model, &to).is_ok()) {
+            return Ok(Placed::There);
+        }
+        match layer::copy_entry(&from, &to, &found.metadata, &self.sharing) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Placed::Gone),
+            other => other.map(|()| Placed::There).map_err(refused(&from)),
+        }
+    }
+
     /// Fills a layer. `before` is the layer in which a file stands as it is now, if there is one.
-    fn fill<'a>(&self, look: &Look, to: &Path, before: impl Fn(&Found) -> Option<&'a Path>) -> Result<(), Unkept> {
+    fn fill<'a>(
+        &self,
+        look: &Look,
+        to: &Path,
+        before: impl Fn(&Found) -> Option<&'a Path> + Sync,
+    ) -> Result<(), Unkept> {
         for part in PARTS {
             let (from, to) = (self.workspace.join(part), to.join(part));
             let Ok(metadata) = fs::symlink_metadata(&from) else { continue };
             fs::create_dir_all(&to).and_then(|()| layer::assume(&to, &metadata)).map_err(refused(&to))?;
         }
+        let is_directory = |found: &&Found| found.metadata.is_dir();
+        for found in look.found.iter().filter(is_directory) {
+            self.place(found, to, None)?;
+        }
+        let others: Vec<&Found> = look.found.iter().filter(|found| !is_directory(found)).collect();
+        let (named_twice, alone): (Vec<&Found>, Vec<&Found>) =
+            others.into_iter().partition(|found| found.metadata.is_file() && found.metadata.nlink() > 1);
+        self.place_all(&alone, to, &before)?;
         let mut links: HashMap<u64, PathBuf> = HashMap::new();
-        for found in &look.found {
-            let (from, to) = (self.workspace.join(&found.path), to.join(&found.path));
-            let first = (found.metadata.is_file() && found.metadata.nlink() > 1).then_some(found.metadata.ino());
+        for found in named_twice {
+            let inode = found.metadata.ino();
             let model = before(found).map(|before| before.join(&found.path));
-            let model = model.or_else(|| links.get(&first?).cloned());
-            let is_linked = model.is_some_and(|model| fs::hard_link(model, &to).is_ok());
-            if !is_linked {
-                match layer::copy_entry(&from, &to, &found.metadata) {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                    other => other.map_err(refused(&from))?,
-                }
-            }
-            if let Some(inode) = first {
-                links.entry(inode).or_insert(to);
+            if self.place(found, to, model.or_else(|| links.get(&inode).cloned()))? == Placed::There {
+                links.entry(inode).or_insert_with(|| to.join(&found.path));
             }
         }
         // Last, and what is in a directory before it: one that may not be written could not be filled, and filling changes times.
@@ -392,6 +440,21 @@ impl StepLayers {
         Ok(())
     }
 }
+
+/// Whether an entry has come into a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Placed {
+    /// It has.
+    There,
+    /// It was taken away meanwhile, by a process that goes on.
+    Gone,
+}
+
+/// How many threads fill a layer, at most; more only wait for each other at the disk.
+const THREADS_MAX: usize = 4;
+
+/// Fewer entries than this are placed by one thread.
+const ENTRIES_OF_A_THREAD_MIN: usize = 500;
 
 /// The parts of a workspace that a step's layer holds: the changed files, and a sandbox's `/tmp`.
 const PARTS: [&str; 2] = ["upper", "tmp"];

@@ -170,10 +170,48 @@ fn an_old_object_is_put_again() {
     let blobs = server.blobs(None);
     let name = blobs.put(b"content").unwrap();
     assert!(blobs.renew(name).unwrap());
-    aged(&server, &blobs, name);
-    assert!(!blobs.renew(name).unwrap());
+    let file = aged(&server, &blobs, name);
+    let age = || fs::metadata(&file).unwrap().modified().unwrap().elapsed().unwrap();
+    assert!(age() > RENEWED_WITHIN);
     blobs.put(b"content").unwrap();
-    assert!(blobs.renew(name).unwrap());
+    assert!(age() < RENEWED_WITHIN);
+}
+
+/// Who names an old pack of a cache has not its bytes.
+#[test]
+fn an_old_object_is_renewed_without_its_bytes() {
+    let Some(server) = S3Server::start() else { return };
+    let blobs = server.blobs(None);
+    for content in [&b"content"[..], b"", &vec![7; 9 << 20]] {
+        let name = blobs.put(content).unwrap();
+        let file = aged(&server, &blobs, name);
+        assert!(blobs.renew(name).unwrap());
+        assert!(fs::metadata(&file).unwrap().modified().unwrap().elapsed().unwrap() < RENEWED_WITHIN);
+        let since = Timestamp(crate::blob::timestamp(SystemTime::now()).0 - 3_600_000_000);
+        assert!(!blobs.delete_stale(name, since).unwrap(), "it is young");
+        assert_eq!(blobs.get(name, 10 << 20).unwrap(), content);
+    }
+    assert!(!blobs.renew(Digest([1; 32])).unwrap());
+}
+
+/// A collector has looked at the old object, and its deletion arrives after the renewal.
+#[test]
+fn a_renewal_says_no_of_what_is_deleted_meanwhile() {
+    let Some(server) = S3Server::start() else { return };
+    let blobs = server.blobs(None);
+    let name = blobs.put(b"content").unwrap();
+    let file = aged(&server, &blobs, name);
+    blobs.put_object(&blobs.tomb(name), &Body::default(), Writing::Again).unwrap();
+    let stale = fs::metadata(&file).unwrap().modified().unwrap();
+    std::thread::scope(|scope| {
+        let renewed = scope.spawn(|| blobs.renew(name).unwrap());
+        while fs::metadata(&file).is_ok_and(|metadata| metadata.modified().unwrap() == stale) {
+            std::thread::yield_now();
+        }
+        blobs.delete(name).unwrap();
+        blobs.delete_key(&blobs.tomb(name)).unwrap();
+        assert!(!renewed.join().unwrap());
+    });
 }
 
 /// A collector has looked at the old object, and its deletion arrives after the upload.

@@ -1,0 +1,234 @@
+//! From one worker's folder to another's, over a depot in memory. Nothing is mounted here: that is the binary's test.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+use graph::Environment;
+use rustix::fs::{CWD, FileType, Mode};
+
+use super::*;
+use crate::attempt::LeftStep;
+use crate::depot::memory::Kept;
+
+const BUILD: BuildId = BuildId(1);
+const NUMBER: AttemptNumber = AttemptNumber(1);
+
+/// A secret that stands in texts as it is.
+struct OneSecret(&'static [u8]);
+
+impl Mask for OneSecret {
+    fn mask<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+        let is_there = bytes.windows(self.0.len()).any(|window| window == self.0);
+        if is_there { Cow::Owned(b"***".to_vec()) } else { Cow::Borrowed(bytes) }
+    }
+}
+
+/// Two workers and a depot.
+struct Ground {
+    folder: tempfile::TempDir,
+    depot: Kept,
+}
+
+impl Ground {
+    /// With an attempt of the first worker: one file after its first step, two at its end.
+    fn new() -> Self {
+        let ground = Self { folder: tempfile::tempdir().unwrap(), depot: Kept::default() };
+        let snapshot = ground.snapshot("a");
+        let directory = ground.directory("a");
+        drop(Workspace::create(&snapshot, &directory, Files::All).unwrap());
+        ground.write("steps/0/upper/one", b"1");
+        ground.write("upper/one", b"one");
+        ground.write("upper/two", b"two");
+        let step = |step: u16, layer| LeftStep {
+            step,
+            name: format!("step-{step}"),
+            layer,
+            directory: ground.path("a/tree/sub"),
+            differs: BTreeMap::new(),
+        };
+        let tree = ground.path("a/tree");
+        let left = LeftBehind {
+            variables: [("PLACE".to_owned(), format!("{}/sub:/else", tree.display()))].into(),
+            directory: tree.clone(),
+            environment: Environment::Host,
+            container: None,
+            programs: BTreeSet::new(),
+            withheld: BTreeSet::new(),
+            start: Layer::Nothing,
+            steps: vec![step(0, Layer::Kept(0)), step(1, Layer::End)],
+            failed: Some(1),
+            arrived: None,
+        };
+        let file = environment_file(&ground.path("a"), BUILD, NUMBER);
+        fs::write(file, serde_json::to_vec(&left).unwrap()).unwrap();
+        ground
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.folder.path().canonicalize().unwrap().join(path)
+    }
+
+    fn directory(&self, worker: &str) -> PathBuf {
+        workspace_directory(&self.path(worker), BUILD, NUMBER)
+    }
+
+    /// A snapshot of the same tree on a worker.
+    fn snapshot(&self, worker: &str) -> Snapshot {
+        let tree = self.path(&format!("{worker}/tree"));
+        fs::create_dir_all(&tree).unwrap();
+        let directory = crate::place::snapshot_directory(&self.path(worker), BUILD);
+        Snapshot::of_immutable(&tree, Path::new(""), &tree, &directory).unwrap()
+    }
+
+    /// Writes below the first worker's workspace.
+    fn write(&self, path: &str, content: &[u8]) {
+        let path = self.directory("a").join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    fn send(&self, mask: Option<&dyn Mask>, bytes_max: u64) -> Result<Sent, TravelFault> {
+        let data = self.path("a");
+        send(Attempt { data: &data, build: BUILD, attempt: NUMBER }, mask, bytes_max, &self.depot)
+    }
+
+    fn fetch(&self, document: Digest, moment: &str) -> Result<LeftBehind, TravelFault> {
+        let data = self.path("b");
+        let attempt = Attempt { data: &data, build: BUILD, attempt: NUMBER };
+        let moment = if moment.is_empty() { Moment::End } else { Moment::read(moment) };
+        fetch(attempt, document, &self.snapshot("b"), &moment, &self.depot)?;
+        assert!(!attempt.is_own());
+        Ok(attempt.left().unwrap())
+    }
+
+    /// Where the files of a moment are on the second worker.
+    fn arrived(&self, left: &LeftBehind, moment: &Moment) -> PathBuf {
+        match layer_of(left, moment).unwrap() {
+            Layer::Kept(number) => layer_directory(&self.directory("b"), number).join("upper"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn what_a_layer_has_arrives_as_it_was() {
+    let ground = Ground::new();
+    let upper = ground.directory("a").join("upper");
+    ground.write("upper/opaque/deep/file", &vec![7; 300_000]);
+    ground.write("upper/shut/file", b"x");
+    ground.write("tmp/temporary", b"t");
+    fs::hard_link(upper.join("one"), upper.join("twin")).unwrap();
+    symlink("/nowhere", upper.join("link")).unwrap();
+    rustix::fs::mknodat(CWD, upper.join("gone"), FileType::CharacterDevice, Mode::empty(), 0).unwrap();
+    crate::workspace::make_opaque(&upper.join("opaque")).unwrap();
+    fs::set_permissions(upper.join("shut"), fs::Permissions::from_mode(0o500)).unwrap();
+    let sent = ground.send(None, BYTES_MAX).unwrap();
+    let left = ground.fetch(sent.document, "").unwrap();
+    let arrived = ground.arrived(&left, &Moment::End);
+    for (path, content) in [("one", "one"), ("two", "two"), ("twin", "one"), ("shut/file", "x")] {
+        assert_eq!(fs::read_to_string(arrived.join(path)).unwrap(), content, "{path}");
+    }
+    assert_eq!(fs::read(arrived.join("opaque/deep/file")).unwrap(), vec![7; 300_000]);
+    assert_eq!(fs::read_link(arrived.join("link")).unwrap(), Path::new("/nowhere"));
+    assert!(is_whiteout(&fs::symlink_metadata(arrived.join("gone")).unwrap()));
+    assert!(is_opaque(&arrived.join("opaque")) && !is_opaque(&arrived.join("shut")));
+    for path in ["one", "shut", "opaque"] {
+        let [before, after] = [&upper, &arrived].map(|root| fs::metadata(root.join(path)).unwrap());
+        assert_eq!(before.modified().unwrap(), after.modified().unwrap(), "{path}");
+        assert_eq!(before.mode(), after.mode(), "{path}");
+    }
+    assert_eq!(fs::read(arrived.with_file_name("tmp").join("temporary")).unwrap(), b"t");
+    // The step before it comes when it is asked for.
+    let first = ground.arrived(&left, &Moment::read("1"));
+    assert!(!first.exists());
+    ground.fetch(sent.document, "1").unwrap();
+    assert_eq!(fs::read_to_string(first.join("one")).unwrap(), "1");
+    // The tree is at another path here.
+    let tree = ground.path("b/tree");
+    assert_eq!(left.directory, tree);
+    assert_eq!(left.variables["PLACE"], format!("{}/sub:/else", tree.display()));
+    // What is there already is not put again.
+    ground.depot.clear();
+    assert_eq!(ground.send(None, BYTES_MAX).unwrap(), sent);
+}
+
+#[test]
+fn a_file_with_a_secret_stays() {
+    let ground = Ground::new();
+    // It begins before the first cut and ends behind it.
+    let mut long = vec![b'.'; WINDOW_BYTES + 100];
+    long[WINDOW_BYTES - 3..WINDOW_BYTES + 3].copy_from_slice(b"secret");
+    ground.write("upper/long", &long);
+    ground.write("upper/sub/short", b"a secret");
+    ground.write("steps/0/upper/one", b"no secret");
+    ground.write("tmp/it", b"secret");
+    symlink("/the/secret", ground.directory("a").join("upper/link")).unwrap();
+    let sent = ground.send(Some(&OneSecret(b"secret")), BYTES_MAX).unwrap();
+    for (digest, bytes) in &*ground.depot.blobs.lock().unwrap() {
+        let is_document = *digest == sent.document;
+        assert!(is_document || !bytes.windows(7).any(|window| window == b" secret"), "{digest}");
+    }
+    let left = ground.fetch(sent.document, "").unwrap();
+    let arrived = ground.arrived(&left, &Moment::End);
+    for path in ["long", "sub/short", "link"] {
+        assert!(is_whiteout(&fs::symlink_metadata(arrived.join(path)).unwrap()), "{path}");
+    }
+    assert_eq!(fs::read(arrived.join("two")).unwrap(), b"two");
+    let notes = &left.arrived.as_ref().unwrap().notes;
+    assert_eq!(notes[0], "without files that hold a secret: `/tmp/it`, `link`, `long`, `one`, `sub/short`");
+    assert_eq!(notes.len(), 2, "and where its tree was");
+}
+
+#[test]
+fn what_is_too_much_stays_and_is_told() {
+    let ground = Ground::new();
+    ground.write("steps/0/upper/large", &[1; 3000]);
+    let left = ground.fetch(ground.send(None, 2000).unwrap().document, "").unwrap();
+    let Layer::Unkept(reason) = &left.steps[0].layer else { panic!("{:?}", left.steps[0].layer) };
+    assert!(reason.contains("did not leave the worker") && reason.contains("more than 0 MiB"), "{reason}");
+    assert_eq!(fs::read(ground.arrived(&left, &Moment::Failed).join("two")).unwrap(), b"two");
+    assert!(matches!(ground.send(None, 5), Err(TravelFault::Bytes(5))));
+}
+
+#[test]
+fn what_is_damaged_or_hostile_is_refused() {
+    let ground = Ground::new();
+    let sent = ground.send(None, BYTES_MAX).unwrap();
+    for text in [&b"{}"[..], b"", b"[1]"] {
+        let digest = ground.depot.put(text).unwrap();
+        assert!(matches!(ground.fetch(digest, ""), Err(TravelFault::Damaged(_))), "{text:?}");
+    }
+    let document = ground.depot.blobs.lock().unwrap()[&sent.document].clone();
+    let mut document: serde_json::Value = serde_json::from_slice(&document).unwrap();
+    document["version"] = 2.into();
+    let digest = ground.depot.put(document.to_string().as_bytes()).unwrap();
+    assert!(ground.fetch(digest, "").unwrap_err().to_string().contains("update the worker"));
+    // A link in a layer, and a name below it.
+    document["version"] = VERSION.into();
+    let entry = |path: &str, kind| chunked::Entry { path: path.into(), mode: 0o755, modified_ns: 0, kind };
+    let outside = ground.path("outside");
+    fs::create_dir(&outside).unwrap();
+    for inside in [Kind::Whiteout, Kind::Directory, Kind::Link { target: "x".into() }] {
+        let link = entry("1/upper/d", Kind::Link { target: outside.clone() });
+        let entries = vec![link, entry("1/upper/d/x", inside)];
+        let index = ground.depot.put(&Index { entries, ..Index::default() }.encode()).unwrap();
+        document["index"] = serde_json::to_value(index).unwrap();
+        let digest = ground.depot.put(document.to_string().as_bytes()).unwrap();
+        let _ = ground.fetch(digest, "");
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn a_path_is_moved_where_it_is_one() {
+    for (text, expected) in [
+        ("/a/b", "/new"),
+        ("/a/b/c:/a/b", "/new/c:/new"),
+        ("-I/a/b/include", "-I/new/include"),
+        ("/a/bc /a/b-c /a/b.c", "/a/bc /a/b-c /a/b.c"),
+        ("", ""),
+    ] {
+        assert_eq!(moved(text, "/a/b", "/new"), expected, "{text}");
+    }
+}
