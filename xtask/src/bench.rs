@@ -7,6 +7,7 @@ mod environments;
 mod graphs;
 mod logs;
 mod measure;
+mod pages;
 mod rust;
 mod scheduler;
 mod server;
@@ -143,6 +144,7 @@ const MEASUREMENTS: &[(&str, Measurement)] = &[
     ("server-scheduler", scheduler::scheduler),
     ("server-buildbot", buildbot::buildbot),
     ("server-past", server::past),
+    ("pages", pages::pages),
 ];
 
 /// Runs the measurements named, or all. `--rounds=N` changes how often each is taken. `--small` runs those of the server with a

@@ -25,7 +25,14 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("python3", "python3-venv"),
     ("chromium", "chromium"),
     ("chromedriver", "chromium-driver"),
+    ("npm", "npm"),
 ];
+
+/// What tests take from the npm registry, by the package's file that they look for in `target/npm/node_modules`: axe-core looks at pages
+/// for people who read by other means (`crates/cli/tests/browser/axe.rs`), TypeScript checks the types that the scripts of pages
+/// name in comments (`crates/web/tests/scripts.rs`).
+const NPM_PACKAGES: [(&str, &str); 2] =
+    [("axe-core@4.14.1", "axe-core/axe.min.js"), ("typescript@5.9.3", "typescript/bin/tsc")];
 
 /// A checker from PyPI. It is installed into `target/NAME`, where the test that runs it looks.
 struct Checker {
@@ -45,6 +52,7 @@ const CHECKERS: [Checker; 2] =
 pub fn all(rest: &[&str]) -> Result<(), String> {
     install()?;
     CHECKERS.iter().for_each(install_checker);
+    install_npm_packages();
     let s3_server = s3_server::begin();
     if !rest.is_empty() {
         let tests = ["nextest", "run", "--workspace", "--no-fail-fast"];
@@ -113,6 +121,21 @@ fn install_checker(Checker { name, version }: &Checker) {
     let installed = made.and_then(|()| run(Command::new(pip).args(["install", "--quiet", &wanted])));
     if let Err(error) = installed {
         eprintln!("note: the test that needs {name} is skipped: {error}");
+    }
+}
+
+/// As [`install_checker`], from the npm registry, into `target/npm`.
+fn install_npm_packages() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/npm");
+    if NPM_PACKAGES.iter().all(|(_, file)| folder.join("node_modules").join(file).exists()) {
+        return;
+    }
+    let packages = NPM_PACKAGES.map(|(package, _)| package);
+    eprintln!("installing {} into target/npm", packages.join(", "));
+    let mut npm = Command::new("npm");
+    npm.args(["install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"]).arg(&folder);
+    if let Err(error) = run(npm.args(packages)) {
+        eprintln!("note: the tests that need them are skipped: {error}");
     }
 }
 

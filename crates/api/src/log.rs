@@ -12,6 +12,10 @@ pub const LINES_MAX: u64 = 100_000;
 pub const HITS_DEFAULT: u32 = 100;
 /// The most hits of one search.
 pub const HITS_MAX: u32 = 1000;
+/// The most parts of a spread.
+pub const PARTS_MAX: u32 = 500;
+/// The longest that a search may be asked to take, in milliseconds; it is the server's own bound.
+pub const WITHIN_MS_MAX: u32 = 10_000;
 /// The longest regular expression in bytes.
 pub const REGEX_BYTES_MAX: usize = 1000;
 
@@ -122,6 +126,9 @@ pub struct LogLine {
     /// It goes on in the next object of this stream.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub open: bool,
+    /// The log that it was compared with (`against`) says the same near this place, apart from numbers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub same: bool,
 }
 
 /// A part of a log that is lost.
@@ -167,6 +174,22 @@ pub struct LogHits {
     /// reached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
+    /// Where in the log all lines that match are, if `parts` was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spread: Option<HitSpread>,
+}
+
+/// How the lines that match are spread over a log, for a picture of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HitSpread {
+    /// How many lines the log had.
+    pub lines: u64,
+    /// How many of them, from the first on, were searched: all, unless the search's bounds ended it.
+    pub searched: u64,
+    /// How many lines match.
+    pub hits: u64,
+    /// The same for each part of the log, all parts having the same number of lines but for the last ones.
+    pub parts: Vec<u64>,
 }
 
 /// One line that matches.
@@ -181,6 +204,21 @@ pub struct LogHit {
     /// The line as it reads, without colours, or what stands around the match in a long one; bytes that are not UTF-8 are
     /// replaced.
     pub text: String,
+}
+
+/// The schema of how many parts a spread has.
+pub fn parts_shape(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({ "type": "integer", "minimum": 1, "maximum": PARTS_MAX })
+}
+
+/// The schema of how long a search may take.
+pub fn within_shape(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({ "type": "integer", "minimum": 1, "maximum": WITHIN_MS_MAX })
+}
+
+/// The schema of a log that lines are compared with.
+pub fn against_shape(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({ "type": "string", "pattern": r"^[0-9]{1,19}\.[0-9]{1,9}$" })
 }
 
 /// The schema of a regular expression.

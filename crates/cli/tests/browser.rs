@@ -2,9 +2,13 @@
 //!
 //! Screenshots are left in `target/screens`, for people to look at.
 
+#[path = "browser/axe.rs"]
+mod axe;
 #[path = "browser/build.rs"]
 mod build;
 mod installation;
+#[path = "browser/log.rs"]
+mod log;
 mod process;
 
 use std::fs;
@@ -49,7 +53,7 @@ struct Browser {
     session: String,
     kind: Kind,
     url: String,
-    _profile: tempfile::TempDir,
+    profile: tempfile::TempDir,
 }
 
 /// Whether there is a browser; says so if there is none, which in CI is a failure.
@@ -88,7 +92,7 @@ impl Browser {
             options["prefs"] = json!({ "profile.managed_default_content_settings.javascript": 2 });
         }
         let address = format!("127.0.0.1:{port}");
-        let mut browser = Self { driver, address, session: String::new(), kind, url: site.url(), _profile: profile };
+        let mut browser = Self { driver, address, session: String::new(), kind, url: site.url(), profile };
         let wanted = json!({ "capabilities": { "alwaysMatch": {
             "goog:chromeOptions": options, "goog:loggingPrefs": { "browser": "ALL" },
         } } });
@@ -145,6 +149,11 @@ impl Browser {
     #[track_caller]
     fn go(&self, path: &str) {
         self.call("POST", "/url", &json!({ "url": format!("{}{path}", self.url) }));
+    }
+
+    /// The folder of its own that it was given.
+    fn profile(&self) -> &Path {
+        self.profile.path()
     }
 
     fn path(&self) -> String {
@@ -302,18 +311,29 @@ fn a_long_log_opens_at_its_first_error() {
     browser.screenshot("log");
     // Far away and back: what is looked at is loaded.
     browser.ask("document.querySelector('#log').scrollTop = 0");
-    browser.until("#log #L1 .c", "1");
+    browser.until("#log [id='1:1'] .c", "1");
     browser.ask("document.querySelector('#log').scrollTop = 1e9");
-    browser.until("#log #L200101 .c", "200100");
+    browser.until("#log [id='1:200101'] .c", "200100");
     // A link to a line leads there.
-    browser.go("/builds/1/jobs/long?step=0#L150000");
-    browser.until("#log #L150000.marked .c", "150000");
+    browser.go("/builds/1/jobs/long#1:150000");
+    browser.until("#log [id='1:150000'].marked .c", "150000");
     // A search goes over the whole log, on the server.
     browser.type_into("#search", "^1234[57]$\n");
     browser.until(".hits", "2 lines match");
     browser.click(".hits li:nth-child(2) a");
-    browser.until("#log #L12347.marked .c", "12347");
+    browser.until("#log [id='1:12347'].marked .c", "12347");
     browser.is_content();
+    // However much was looked at, little of it stays.
+    for part in 0..20 {
+        browser.ask(&format!("document.querySelector('#log').scrollTop = {}", part * 200_000));
+        browser.until_is(&format!(
+            "[...document.querySelectorAll('#log .n')].some(it => Number(it.dataset.n) > {})",
+            part * 10_000
+        ));
+    }
+    let mib = browser.tab_mib();
+    println!("the tab takes {mib} MiB");
+    assert!((1..300).contains(&mib), "the tab takes {mib} MiB");
 }
 
 #[test]
@@ -324,7 +344,7 @@ fn nothing_hostile_runs() {
     let (site, _processes) = site();
     let browser = Browser::open(&site, Kind::Phone);
     browser.go("/builds/1/jobs/hostile");
-    browser.until("#log #L1 .c", "<script>document.title = 1</script>");
+    browser.until("#log [id='1:1'] .c", "<script>document.title = 1</script>");
     assert_ne!(browser.ask("document.title"), "1");
     assert_eq!(browser.ask("document.querySelectorAll('#log img, #log script').length"), 0);
     browser.is_content();
@@ -353,7 +373,7 @@ fn pages_are_read_without_scripts_and_in_the_dark() {
     plain.go("/builds/1/jobs/long");
     plain.until("#log .marked .c", "error: it broke");
     plain.click(".pager.before a");
-    plain.until("#log #L1 .c", "1");
+    plain.until("#log [id='1:1'] .c", "1");
     plain.go("/builds/1");
     plain.click(".gate button[value=reject]");
     plain.until("h1", "first");

@@ -21,6 +21,7 @@ mod encoding;
 mod idempotency;
 mod isolated;
 mod job;
+mod likeness;
 mod log;
 pub mod metrics;
 mod overview;
@@ -66,6 +67,8 @@ pub struct App {
     blocking: Semaphore,
     streams: Arc<Semaphore>,
     search: SearchBounds,
+    found: log::FoundBefore,
+    known_parts: likeness::KnownParts,
 }
 
 impl App {
@@ -80,6 +83,8 @@ impl App {
             blocking: Semaphore::new(BLOCKING_MAX),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             search: SearchBounds::DEFAULT,
+            found: log::FoundBefore::default(),
+            known_parts: likeness::KnownParts::default(),
         }
     }
 

@@ -388,6 +388,59 @@ fn a_search_has_an_end_from_which_it_goes_on() {
         }
         assert_eq!(found, [99, 199, 299, 399, 499, 599, 699, 799, 899, 999]);
         assert_eq!(calls, 1 + log.len() / 4000, "each call looks through 4000 bytes");
+        // Where in the log they are is told as far as the bounds go.
+        let path = "/api/v1/builds/1/attempts/1/log/0/search?regex=9%24&limit=1&parts=10";
+        let token = served.token(&[server::access::Verb::Read], None, None);
+        let get = async |path: &str| {
+            let request = reqwest::Client::new().get(format!("{}{path}", served.address)).bearer_auth(&token);
+            request.send().await.unwrap()
+        };
+        let found: api::log::LogHits = serde_json::from_slice(&get(path).await.bytes().await.unwrap()).unwrap();
+        let spread = found.spread.unwrap();
+        assert_eq!((found.hits.len(), found.next.as_deref()), (1, Some("10")));
+        assert!(spread.lines == 1000 && (400..500).contains(&spread.searched), "{spread:?}");
+        assert_eq!((spread.hits, &spread.parts[..4]), (spread.parts.iter().sum(), &[10, 10, 10, 10][..]));
+        for wrong in ["parts=0", "parts=501", "within_ms=0", "within_ms=x"] {
+            let answer = get(&format!("/api/v1/builds/1/attempts/1/log/0/search?regex=9&{wrong}")).await;
+            assert_eq!(answer.status().as_u16(), 400, "{wrong}");
+        }
+        served.end().await;
+    });
+}
+
+#[test]
+fn lines_are_compared_with_those_of_an_attempt_of_the_same_project() {
+    run(async {
+        let served = Served::new().await;
+        let admin = served.admin();
+        let mut worker = Worker::join(&served.site, "w1", []).await;
+        for log in ["compiled in 3 s\nok\n", "compiled in 14 s\nerror\n"] {
+            let build = asked(&served, &admin, ONE).await;
+            let start = worker.start().await;
+            worker.say(&served.site, &[log_section(&start.spec, 0, 0, log.as_bytes(), None)]).await;
+            worker.finish(&served.site, &start.spec).await;
+            served.site.ended(build).await;
+        }
+        let token = served.token(&[server::access::Verb::Read], None, None);
+        let get = async |against: &str| {
+            let path = format!("/api/v1/builds/2/attempts/1/log/0?{against}");
+            let request = reqwest::Client::new().get(format!("{}{path}", served.address)).bearer_auth(&token);
+            let answer = request.send().await.unwrap();
+            (answer.status().as_u16(), answer.text().await.unwrap())
+        };
+        let (status, text) = get("format=ndjson&against=1.1").await;
+        let lines: Vec<LogItem> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let same: Vec<bool> = lines.iter().map(|item| matches!(item, LogItem::Line(line) if line.same)).collect();
+        assert_eq!((status, same), (200, vec![true, false]), "{text}");
+        for (wrong, expected) in [
+            ("format=ndjson&against=3.1", 404),
+            ("format=ndjson&against=1.2", 404),
+            ("format=ndjson&against=x", 400),
+            ("format=text&against=1.1", 400),
+            ("format=ndjson&follow=true&against=1.1", 400),
+        ] {
+            assert_eq!(get(wrong).await.0, expected, "{wrong}");
+        }
         served.end().await;
     });
 }

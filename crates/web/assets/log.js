@@ -1,6 +1,7 @@
 // @ts-check
 // The log: only the lines that are looked at are in the page, whatever their number; the rest is loaded as it comes into
-// view. Follows a step that runs, and stops following when the reader scrolls away.
+// view. Groups fold, hits of a search and errors stand beside the scroll bar, and a step that runs is followed until the
+// reader scrolls away.
 
 /** The height of a line; the stylesheet says the same. */
 const LINE = 20;
@@ -9,165 +10,521 @@ const PIECE = 200;
 const PIECES_KEPT = 40;
 /** The tallest element that browsers lay out well; a longer log is scrolled in proportion. */
 const HEIGHT_MAX = 12_000_000;
+/** How many hits are listed, in how many parts of the log they are counted, and how many are asked for to step back. */
+const HITS = 200;
+const PARTS = 240;
+const HITS_BACK = 1000;
+/** The most lines that are copied at once. */
+const COPY_MAX = 10_000;
+
+/** @typedef {{ line: number, end: number, isFolded: boolean, item: HTMLElement }} Group */
+/** @typedef {{ lines: number, searched: number, hits: number, parts: number[] }} Spread */
+/** @typedef {{ kind: "hit" | "error", regex: string, numbers: number[], texts: string[], spread: Spread }} Finds */
+
+/** The step and the lines that an address names: `#2:10`, `#2:10-20`. @param {string} hash */
+function namedBy(hash) {
+  const found = /^#(\d+):(\d+)(?:-(\d+))?$/.exec(hash);
+  if (!found) return null;
+  const [from, to] = [Number(found[2]), Number(found[3] ?? found[2])];
+  return { step: Number(found[1]), from: Math.min(from, to), to: Math.max(from, to) };
+}
+
+/** @param {string} tag @param {string} [className] @param {string} [text] */
+function made(tag, className = "", text = "") {
+  const element = document.createElement(tag);
+  if (className) element.className = className;
+  if (text) element.textContent = text;
+  return element;
+}
 
 export function open() {
   const log = /** @type {HTMLElement} */ (document.querySelector("#log[data-source]"));
-  const source = log.dataset.source ?? "";
-  let lines = Number(log.dataset.lines);
+  const viewer = /** @type {HTMLElement} */ (log.closest(".viewer"));
+  const { source = "", api = "", green = "" } = log.dataset;
+  const step = Number(log.dataset.step);
   const first = Number(log.dataset.from);
-  const mark = log.dataset.mark === undefined ? -1 : Number(log.dataset.mark);
+  const began = Date.parse(log.dataset.first ?? "");
+  let lines = Number(log.dataset.lines);
+  let mark = log.dataset.mark === undefined ? -1 : Number(log.dataset.mark);
   let follows = log.hasAttribute("data-open");
+  let wraps = false;
+
+  const named = namedBy(location.hash);
+  if (named && named.step !== step) {
+    const address = new URL(location.href);
+    address.searchParams.set("step", String(named.step - 1));
+    address.searchParams.set("from", String(Math.max(0, named.from - 100)));
+    location.replace(address);
+    return;
+  }
 
   /** Rows by their piece. @type {Map<number, Promise<HTMLElement[]>>} */
   const pieces = new Map();
-  const space = document.createElement("div");
-  space.className = "space";
-  const view = document.createElement("div");
-  view.className = "window";
-  const newer = document.createElement("button");
-  newer.className = "newer";
+  const space = made("div", "space");
+  const view = made("div", "window");
+  const newer = /** @type {HTMLButtonElement} */ (made("button", "newer"));
   newer.hidden = true;
   newer.type = "button";
+  const said = made("p", "unseen");
+  said.setAttribute("role", "status");
+  const map = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  map.setAttribute("class", "map");
+  map.setAttribute("aria-hidden", "true");
+  map.setAttribute("preserveAspectRatio", "none");
+  map.setAttribute("viewBox", "0 0 10 1000");
+  // What the page brought stays in sight until the same lines are drawn here.
   space.append(view);
-  log.replaceChildren(space, newer);
+  view.append(...log.childNodes);
+  log.replaceChildren(space);
+  log.after(newer, map, said);
   log.classList.add("virtual");
-  for (const pager of document.querySelectorAll(".viewer .pager")) pager.remove();
+  for (const pager of viewer.querySelectorAll(".pager")) pager.remove();
 
-  const height = () => Math.min(lines * LINE, HEIGHT_MAX);
+  // ---- Groups, and the places of lines among those that are not folded away.
+
+  /** @type {Group[]} */
+  let groups = [];
+  /** What is folded away: lines from `from` to before `to`, in order, apart from each other. @type {{ from: number, to: number }[]} */
+  let hidden = [];
+  const fold = () => {
+    hidden = [];
+    for (const group of groups) {
+      const from = Math.max(group.line + 1, hidden.at(-1)?.to ?? 0);
+      if (group.isFolded && from < group.end) hidden.push({ from, to: Math.min(group.end, lines) });
+      group.item.classList.toggle("folded", group.isFolded);
+    }
+  };
+  const rowsInAll = () => hidden.reduce((left, part) => left - (part.to - part.from), lines);
+  /** The row in which a line stands; of one folded away, that of its group. @param {number} line */
+  const rowOf = (line) => {
+    let before = 0;
+    for (const part of hidden) {
+      if (part.from > line) break;
+      if (line < part.to) return part.from - 1 - before;
+      before += part.to - part.from;
+    }
+    return line - before;
+  };
+  /** The line that stands in a row. @param {number} row */
+  const lineOf = (row) => {
+    let line = row;
+    for (const part of hidden) {
+      if (part.from > line) break;
+      line += part.to - part.from;
+    }
+    return line;
+  };
+  /** Opens what a line is folded away in. @param {number} line */
+  const unfold = (line) => {
+    const around = groups.find((group) => group.isFolded && line > group.line && line < group.end);
+    if (around) { around.isFolded = false; fold(); drawMap(); }
+  };
+  const readGroups = (/** @type {boolean} */ mayFold) => {
+    groups = [...document.querySelectorAll("#groups li[data-line]")].map((it) => {
+      const item = /** @type {HTMLElement} */ (it);
+      const before = groups.find((group) => group.line === Number(item.dataset.line));
+      const isFolded = before ? before.isFolded : mayFold && !item.classList.contains("open");
+      item.querySelector("a")?.addEventListener("click", (event) => { event.preventDefault(); go(Number(item.dataset.line)); });
+      return { line: Number(item.dataset.line), end: Number(item.dataset.end), isFolded, item };
+    });
+    fold();
+  };
+  readGroups(!log.hasAttribute("data-open"));
+  // The list beside the log is live: what comes in its place is the same groups, and new ones.
+  const steps = document.querySelector("#steps");
+  if (steps) new MutationObserver(() => { readGroups(false); draw(); }).observe(steps, { childList: true });
+
+  // ---- Where one is.
+
+  const height = () => Math.min(rowsInAll() * LINE + (wraps ? log.clientHeight : 0), HEIGHT_MAX);
+  const isWhole = () => rowsInAll() * LINE <= HEIGHT_MAX;
   const room = () => Math.max(1, height() - log.clientHeight);
-  const linesInView = () => Math.ceil(log.clientHeight / LINE);
-  const lastTop = () => Math.max(0, lines - linesInView() + 1);
-  /** The first line in view. */
-  const top = () => (lines * LINE <= HEIGHT_MAX ? Math.floor(log.scrollTop / LINE) : Math.round((log.scrollTop / room()) * lastTop()));
-  /** @param {number} line */
-  const scrollTo = (line) => {
-    log.scrollTop = lines * LINE <= HEIGHT_MAX ? line * LINE : (line / Math.max(1, lastTop())) * room();
+  const rowsInView = () => Math.ceil(log.clientHeight / LINE);
+  const lastTop = () => Math.max(0, rowsInAll() - (wraps ? 1 : rowsInView() - 1));
+  /** The first row in view. */
+  const top = () => (isWhole() ? Math.floor(log.scrollTop / LINE) : Math.round((log.scrollTop / room()) * lastTop()));
+  /** @param {number} row */
+  const scrollTo = (row) => {
+    // Of an element that was drawn smaller, only the old height could be scrolled.
+    space.style.height = `${height()}px`;
+    log.scrollTop = isWhole() ? row * LINE : (row / Math.max(1, lastTop())) * room();
   };
 
-  /** @param {number} piece */
-  const piece = (piece) => {
-    let rows = pieces.get(piece);
-    const isWhole = (piece + 1) * PIECE <= lines;
+  // ---- Lines.
+
+  /** @param {number} index */
+  const piece = (index) => {
+    let rows = pieces.get(index);
     if (!rows) {
-      rows = fetch(`${source}?from=${piece * PIECE}&count=${PIECE}`).then(async (answer) => {
+      rows = fetch(`${source}?from=${index * PIECE}&count=${PIECE}${green ? `&green=${green}` : ""}`).then(async (answer) => {
         if (!answer.ok) throw new Error(`${answer.status}`);
-        const holder = document.createElement("div");
+        const holder = made("div");
         holder.innerHTML = await answer.text();
         return /** @type {HTMLElement[]} */ ([...holder.children]);
       });
-      rows.catch(() => pieces.delete(piece));
-      pieces.set(piece, rows);
-      if (!isWhole) rows.then(() => { if ((piece + 1) * PIECE > lines) return; pieces.delete(piece); });
-      while (pieces.size > PIECES_KEPT) pieces.delete(pieces.keys().next().value ?? -1);
-    }
+      rows.catch(() => pieces.delete(index));
+      if ((index + 1) * PIECE > lines) rows.then(() => { if ((index + 1) * PIECE > lines) pieces.delete(index); });
+      while (pieces.size >= PIECES_KEPT) pieces.delete(pieces.keys().next().value ?? -1);
+    } else pieces.delete(index);
+    // Asked for last, it stays longest.
+    pieces.set(index, rows);
     return rows;
   };
+  /** The number of a row's line, from 0. @param {HTMLElement} row */
+  const number = (row) => (row.id ? Number(row.id.split(":")[1]) - 1 : Number(row.dataset.line));
 
   let drawing = 0;
   const draw = async () => {
     const own = ++drawing;
     space.style.height = `${height()}px`;
-    const from = Math.max(0, top() - 20);
-    const to = Math.min(lines, from + linesInView() + 40);
-    const wanted = [];
-    for (let index = Math.floor(from / PIECE); index * PIECE < to; index++) wanted.push(piece(index));
-    const rows = (await Promise.all(wanted.map((it) => it.catch(() => [])))).flat();
-    if (own !== drawing) return;
-    const shown = rows.filter((row) => row.matches(".gap") || inside(row, from, to));
-    const offset = lines * LINE <= HEIGHT_MAX ? from * LINE : log.scrollTop - (top() - from) * LINE;
-    view.style.transform = `translateY(${Math.max(0, offset)}px)`;
+    const above = top();
+    const from = Math.max(0, above - 20);
+    const to = Math.min(rowsInAll(), above + rowsInView() + 20);
+    /** @type {Set<number>} */
+    const wanted = new Set();
+    const inView = new Set();
+    for (let row = from, line = lineOf(from); row < to; row++, line = lineOf(row)) { inView.add(line); wanted.add(Math.floor(line / PIECE)); }
+    const rows = (await Promise.all([...wanted].map((it) => piece(it).catch(() => [])))).flat();
+    if (own !== drawing || (rows.length === 0 && to > from)) return;
+    const shown = rows.filter((row) => inView.has(number(row)));
+    dress(shown);
     view.replaceChildren(...shown);
-    for (const row of shown) row.classList.toggle("marked", number(row) === mark + 1 || chosen(row));
-  };
-  /** @param {HTMLElement} row */
-  const number = (row) => Number(row.id.slice(1));
-  /** @param {HTMLElement} row @param {number} from @param {number} to */
-  const inside = (row, from, to) => number(row) > from && number(row) <= to;
-  /** Whether the address names this line: `#L5` or `#L5-L9`. @param {HTMLElement} row */
-  const chosen = (row) => {
-    const range = /^#L(\d+)(?:-L(\d+))?$/.exec(location.hash);
-    return !!range && number(row) >= Number(range[1]) && number(row) <= Number(range[2] ?? range[1]);
+    const offset = wraps
+      ? log.scrollTop - (shown.find((row) => number(row) >= lineOf(above))?.offsetTop ?? 0)
+      : isWhole() ? from * LINE : log.scrollTop - (above - from) * LINE;
+    view.style.transform = `translateY(${Math.max(0, offset)}px)`;
   };
 
-  let isOurs = true;
+  const TIMES = ["none", "clock", "relative", "since"];
+  let times = 0;
+  /** Says of rows what depends on the reader: marks, times, folds. @param {HTMLElement[]} rows */
+  const dress = (rows) => {
+    const range = namedBy(location.hash);
+    let before = Number.NaN;
+    for (const row of rows) {
+      const line = number(row);
+      row.classList.toggle("marked", line === mark || (!!range && line + 1 >= range.from && line + 1 <= range.to));
+      const time = /** @type {HTMLElement | null} */ (row.querySelector(".t"));
+      if (!time) continue;
+      const at = Date.parse(time.getAttribute("datetime") ?? "");
+      if (times > 0) time.dataset.t = told(at, before);
+      before = at;
+      dressGroup(row, groups.find((it) => it.line === line));
+      row.querySelector(".n")?.setAttribute("tabindex", "-1");
+    }
+  };
+  /** @param {number} at @param {number} before */
+  const told = (at, before) => {
+    if (TIMES[times] === "clock") {
+      const clock = new Date(at);
+      const two = (/** @type {number} */ part) => String(part).padStart(2, "0");
+      return `${two(clock.getHours())}:${two(clock.getMinutes())}:${two(clock.getSeconds())}.${String(clock.getMilliseconds()).padStart(3, "0")}`;
+    }
+    const ms = TIMES[times] === "relative" ? at - began : at - before;
+    if (Number.isNaN(ms)) return "";
+    const seconds = ms / 1000;
+    const span = seconds < 60 ? `${seconds.toFixed(3)} s` : `${Math.floor(seconds / 60)} min ${(seconds % 60).toFixed(1)} s`;
+    return TIMES[times] === "relative" ? span : `+${span}`;
+  };
+  /** @param {HTMLElement} row @param {Group | undefined} group */
+  const dressGroup = (row, group) => {
+    let button = row.querySelector("button.fold");
+    if (!group) { button?.remove(); row.classList.remove("group"); return; }
+    if (!button) {
+      button = made("button", "fold");
+      button.setAttribute("type", "button");
+      row.querySelector(".c")?.before(button);
+      row.classList.add("group");
+    }
+    button.setAttribute("aria-expanded", String(!group.isFolded));
+    button.setAttribute("aria-label", group.item.textContent ?? "group");
+    button.textContent = group.isFolded ? `▸ ${(Math.min(group.end, lines) - group.line - 1).toLocaleString("en")}` : "▾";
+  };
+  /** @param {Group} group */
+  const turn = (group) => {
+    const at = top();
+    group.isFolded = !group.isFolded;
+    fold();
+    drawMap();
+    scrollTo(Math.min(at, lastTop()));
+    draw();
+  };
+
+  // ---- Following.
+
+  /** Where we scrolled to: any other place is the reader's. */
+  let ours = -1;
+  /** How many lines there were when the reader left the end. */
+  let left = lines;
+  const tellNewer = () => {
+    const count = lines - left;
+    newer.textContent = count > 0 ? `↓ ${count.toLocaleString("en")} new ${count === 1 ? "line" : "lines"}` : "↓ to the end";
+    newer.hidden = follows || !log.hasAttribute("data-open");
+  };
+  const leave = () => { if (follows) { follows = false; left = lines; } };
   log.addEventListener("scroll", () => {
-    if (!isOurs && follows && top() < lastTop() - 2) follows = false;
-    isOurs = false;
-    newer.hidden = follows || !log.hasAttribute("data-open") || top() >= lastTop() - 2;
+    if (Math.abs(log.scrollTop - ours) > 1 && top() < lastTop() - 2) leave();
     if (log.hasAttribute("data-open") && top() >= lastTop() - 1) follows = true;
+    tellNewer();
     draw();
   }, { passive: true });
-  new ResizeObserver(() => draw()).observe(log);
+  let width = 0;
+  new ResizeObserver(() => { if (width !== log.clientWidth * 10_000 + log.clientHeight) { width = log.clientWidth * 10_000 + log.clientHeight; draw(); } }).observe(log);
+  const toEnd = () => { scrollTo(rowsInAll()); ours = log.scrollTop; draw(); };
+  newer.addEventListener("click", () => { follows = true; tellNewer(); toEnd(); log.focus(); });
 
-  const toEnd = () => { isOurs = true; scrollTo(lines); draw(); };
-  newer.addEventListener("click", () => { follows = true; newer.hidden = true; toEnd(); });
+  // ---- Going to lines.
 
-  // A click on a number names the line in the address, with shift a range.
-  log.addEventListener("click", (event) => {
-    const link = /** @type {HTMLElement} */ (event.target).closest("a.n");
-    if (!link) return;
-    event.preventDefault();
-    const line = Number(link.parentElement?.id.slice(1));
-    const start = /^#L(\d+)/.exec(location.hash);
-    const hash = event.shiftKey && start ? `#L${Math.min(Number(start[1]), line)}-L${Math.max(Number(start[1]), line)}` : `#L${line}`;
-    const address = new URL(location.href);
-    address.searchParams.set("from", String(Math.max(0, line - 100)));
-    address.hash = hash;
-    history.replaceState(null, "", address);
-    draw();
-  });
-
-  /** The lines that `n` and `p` go to: what a search found, else the first error. */
-  const hits = [...document.querySelectorAll(".hits a[data-line]")].map((hit) => Number(hit.getAttribute("data-line")));
-  if (hits.length === 0 && mark >= 0) hits.push(mark);
-  for (const hit of document.querySelectorAll(".hits a[data-line]")) {
-    hit.addEventListener("click", (event) => { event.preventDefault(); go(Number(hit.getAttribute("data-line"))); });
-  }
   /** @param {number} line */
-  const go = (line) => {
-    follows = false;
-    history.replaceState(null, "", `${location.pathname}${location.search}#L${line + 1}`);
-    scrollTo(Math.max(0, line - Math.floor(linesInView() / 3)));
+  const show = (line) => {
+    leave();
+    unfold(line);
+    scrollTo(Math.max(0, rowOf(line) - Math.floor(rowsInView() / 3)));
     draw();
   };
-
-  const TIMES = ["", "clock", "since"];
-  let times = 0;
-  document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || /** @type {HTMLElement} */ (event.target).closest("input, select, textarea")) return;
-    const middle = top() + Math.floor(linesInView() / 3);
-    const keys = {
-      j: () => { log.scrollTop += LINE; }, k: () => { log.scrollTop -= LINE; },
-      n: () => { const next = hits.find((hit) => hit > middle); if (next !== undefined) go(next); },
-      p: () => { const earlier = hits.findLast((hit) => hit < middle); if (earlier !== undefined) go(earlier); },
-      t: () => { times = (times + 1) % TIMES.length; log.classList.toggle("times", times > 0); log.classList.toggle("since", times === 2); },
-      w: () => { log.classList.toggle("wrap"); },
-      G: () => { follows = true; toEnd(); },
-      c: () => { navigator.clipboard?.writeText([...view.querySelectorAll(".l .c")].map((line) => line.textContent).join("\n")); },
-    };
-    const key = keys[/** @type {keyof typeof keys} */ (event.key)];
-    if (key) { key(); event.preventDefault(); }
-  });
-
-  // Where the page was opened: the line of the address, the first error, the end of what runs, else the beginning.
-  const named = /^#L(\d+)/.exec(location.hash);
-  draw().then(() => {
-    isOurs = true;
-    if (named) scrollTo(Math.max(0, Number(named[1]) - 1 - Math.floor(linesInView() / 3)));
-    else if (mark >= 0) scrollTo(Math.max(0, mark - Math.floor(linesInView() / 3)));
-    else if (follows) scrollTo(lines);
-    else scrollTo(first);
-    if (named || mark >= 0 || follows) log.scrollIntoView({ block: "end" });
+  /** Names lines in the address. @param {number} from @param {number} to both from 0 */
+  const name = (from, to) => {
+    const address = new URL(location.href);
+    address.searchParams.set("step", String(step - 1));
+    address.searchParams.set("from", String(Math.max(0, from - 100)));
+    address.hash = from === to ? `#${step}:${from + 1}` : `#${step}:${from + 1}-${to + 1}`;
+    history.replaceState(null, "", address);
+  };
+  /** @param {number} line */
+  const go = (line) => { name(line, line); show(line); };
+  log.addEventListener("click", (event) => {
+    const target = /** @type {HTMLElement} */ (event.target);
+    const row = /** @type {HTMLElement | null} */ (target.closest(".l"));
+    if (!row) return;
+    const group = target.closest("button.fold") && groups.find((it) => it.line === number(row));
+    if (group) { turn(group); return; }
+    if (!target.closest("a.n")) return;
+    event.preventDefault();
+    const start = namedBy(location.hash);
+    const line = number(row);
+    if (event.shiftKey && start) name(Math.min(start.from - 1, line), Math.max(start.from - 1, line));
+    else name(line, line);
+    getSelection()?.removeAllRanges();
     draw();
   });
+  addEventListener("hashchange", () => {
+    const range = namedBy(location.hash);
+    if (range && range.step === step) show(range.from - 1);
+    else if (range) location.reload();
+  });
 
-  if (log.hasAttribute("data-open")) followLog(log.dataset.follow ?? "", lines, (count, isOver) => {
+  // ---- Finding, on the server: what a reader asks for, and what looks like an error.
+
+  /** @type {Finds | null} */
+  let errors = null;
+  /** @type {Finds | null} */
+  let hits = null;
+  /** @param {string} regex @param {string} more */
+  const ask = async (regex, more) => {
+    const answer = await fetch(`${api}/search?regex=${encodeURIComponent(regex)}${more}`);
+    const said = await answer.json();
+    if (!answer.ok) throw new Error(said.detail);
+    return said;
+  };
+  /** @param {"hit" | "error"} kind @param {string} regex @returns {Promise<Finds>} */
+  const find = async (kind, regex) => {
+    const found = await ask(regex, `&limit=${HITS}&parts=${PARTS}`);
+    return {
+      kind, regex, numbers: found.hits.map((/** @type {any} */ hit) => hit.number), texts: found.hits.map((/** @type {any} */ hit) => hit.text),
+      spread: found.spread ?? { lines, searched: lines, hits: 0, parts: [] },
+    };
+  };
+  const drawMap = () => {
+    const marks = [];
+    for (const finds of [errors, hits]) {
+      if (!finds) continue;
+      const { parts, lines: all } = finds.spread;
+      for (const [index, count] of parts.entries()) {
+        if (count === 0) continue;
+        const rect = document.createElementNS("http://www.w3.org/2000/svg", "rect");
+        rect.setAttribute("class", finds.kind);
+        rect.setAttribute("width", "10");
+        rect.setAttribute("height", "4");
+        rect.setAttribute("y", String((rowOf(Math.floor((index / parts.length) * all)) / Math.max(1, rowsInAll())) * 996));
+        marks.push(rect);
+      }
+    }
+    map.replaceChildren(...marks);
+  };
+  /** The next or the one before, of what a search found, else of errors. @param {1 | -1} direction */
+  const stepTo = async (direction) => {
+    const finds = hits ?? errors;
+    if (!finds || finds.spread.hits === 0) { said.textContent = "nothing to go to"; return; }
+    const range = namedBy(location.hash);
+    const at = range ? range.from - 1 : mark >= 0 ? mark : lineOf(top());
+    const known = finds.numbers;
+    const isAllKnown = known.length >= finds.spread.hits;
+    let to = direction > 0 ? known.find((line) => line > at) : known.findLast((line) => line < at);
+    if (direction > 0 && to === undefined && !isAllKnown) {
+      to = (await ask(finds.regex, `&limit=1&cursor=${at + 1}`)).hits[0]?.number;
+    } else if (direction < 0 && !isAllKnown && at > (known.at(-1) ?? 0)) {
+      // Back beyond what is listed: the part of the log before this line that has some.
+      const { parts, lines: all } = finds.spread;
+      const partOf = (/** @type {number} */ index) => Math.ceil((index * all) / parts.length);
+      for (let index = Math.min(parts.length - 1, Math.floor((at * parts.length) / all)); index >= 0; index--) {
+        if (parts[index] === 0) continue;
+        const found = (await ask(finds.regex, `&limit=${HITS_BACK}&cursor=${partOf(index)}`)).hits;
+        to = found.findLast((/** @type {any} */ hit) => hit.number < at)?.number;
+        if (to !== undefined) break;
+      }
+    }
+    if (to === undefined) { said.textContent = direction > 0 ? "that was the last" : "that was the first"; return; }
+    mark = -1;
+    go(to);
+    said.textContent = `line ${to + 1}, of ${finds.spread.hits} that ${finds.kind === "hit" ? "match" : "look like errors"}`;
+  };
+  /** @param {Finds} finds */
+  const list = (finds) => {
+    document.querySelector("#hits")?.remove();
+    const section = made("section", "hits");
+    section.id = "hits";
+    section.tabIndex = 0;
+    section.setAttribute("aria-label", "What was found");
+    const { hits: count, searched, lines: all } = finds.spread;
+    const many = `${count.toLocaleString("en")} ${count === 1 ? "line matches" : "lines match"}`;
+    section.append(made("p", "", searched < all ? `${many} in the first ${searched.toLocaleString("en")} lines; the search ended there` : many));
+    const items = made("ol");
+    for (const [index, line] of finds.numbers.entries()) {
+      const item = /** @type {HTMLLIElement} */ (made("li"));
+      item.value = line + 1;
+      const link = /** @type {HTMLAnchorElement} */ (made("a", "", finds.texts[index]));
+      link.href = `#${step}:${line + 1}`;
+      item.append(link);
+      items.append(item);
+    }
+    if (count > finds.numbers.length) items.append(made("li", "quiet", `the first ${finds.numbers.length} are listed; n and p go to all`));
+    section.append(items);
+    viewer.querySelector(".stage")?.before(section);
+    said.textContent = many;
+  };
+  const search = /** @type {HTMLInputElement | null} */ (viewer.querySelector("#search"));
+  const run = async (/** @type {string} */ regex) => {
+    document.querySelector("#hits")?.remove();
+    viewer.querySelector(".find + .problem")?.remove();
+    hits = null;
+    if (regex) {
+      try {
+        const found = await find("hit", regex);
+        if (search?.value !== regex) return;
+        hits = found;
+        list(found);
+      } catch (error) {
+        const problem = made("p", "problem", error instanceof Error ? error.message : String(error));
+        problem.setAttribute("role", "alert");
+        search?.form?.after(problem);
+      }
+    }
+    drawMap();
+  };
+  search?.form?.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const address = new URL(location.href);
+    if (search.value) address.searchParams.set("q", search.value); else address.searchParams.delete("q");
+    history.replaceState(null, "", address);
+    run(search.value);
+    if (search.value) log.focus({ preventScroll: true });
+  });
+
+  // ---- Keys and buttons.
+
+  const press = (/** @type {string} */ key, /** @type {boolean} */ is) => viewer.querySelector(`[data-do=${key}]`)?.setAttribute("aria-pressed", String(is));
+  const copy = async () => {
+    const range = namedBy(location.hash);
+    let rows = /** @type {HTMLElement[]} */ ([...view.querySelectorAll(".l")]);
+    if (range && range.step === step) {
+      rows = [];
+      const to = Math.min(range.to, range.from + COPY_MAX, lines);
+      for (let index = Math.floor((range.from - 1) / PIECE); index * PIECE < to; index++) {
+        rows.push(...(await piece(index)).filter((row) => row.id && number(row) + 1 >= range.from && number(row) + 1 <= to));
+      }
+    }
+    await navigator.clipboard?.writeText(rows.map((row) => row.querySelector(".c")?.textContent ?? "").join("\n"));
+    said.textContent = `${rows.length} lines copied`;
+  };
+  const deeds = {
+    j: () => { log.scrollTop += LINE; },
+    k: () => { log.scrollTop -= LINE; },
+    n: () => { stepTo(1); },
+    p: () => { stepTo(-1); },
+    t: () => {
+      times = (times + 1) % TIMES.length;
+      log.classList.toggle("times", times > 0);
+      const button = viewer.querySelector("[data-do=t]");
+      if (button) button.textContent = ["Times", "Clock", "Since start", "Since line"][times];
+      draw();
+    },
+    w: () => {
+      const at = top();
+      wraps = log.classList.toggle("wrap");
+      press("w", wraps);
+      scrollTo(at);
+      draw();
+    },
+    d: () => { press("d", log.classList.toggle("dims")); },
+    z: () => {
+      const line = lineOf(top());
+      const isAny = groups.some((group) => group.isFolded);
+      for (const group of groups) group.isFolded = !isAny;
+      fold();
+      drawMap();
+      scrollTo(rowOf(line));
+      draw();
+    },
+    G: () => { follows = log.hasAttribute("data-open"); tellNewer(); toEnd(); },
+    c: () => { copy(); },
+    l: () => { const range = namedBy(location.hash); go(range ? range.from - 1 : lineOf(top())); },
+  };
+  const deed = (/** @type {string} */ key) => (Object.hasOwn(deeds, key) ? deeds[/** @type {keyof typeof deeds} */ (key)] : undefined);
+  document.addEventListener("keydown", (event) => {
+    if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || /** @type {HTMLElement} */ (event.target).closest("input, select, textarea, dialog")) return;
+    const wanted = deed(event.key);
+    if (wanted) { wanted(); event.preventDefault(); }
+  });
+  const tools = viewer.querySelector("#log-tools");
+  tools?.removeAttribute("hidden");
+  tools?.addEventListener("click", (event) => deed(/** @type {HTMLElement} */ (event.target).closest("button")?.dataset.do ?? "")?.());
+
+  // ---- The beginning: the line of the address, the first error, the end of what runs, else the beginning.
+
+  if (named) show(named.from - 1);
+  else if (mark >= 0) { unfold(mark); show(mark); }
+  else if (follows) toEnd();
+  else scrollTo(rowOf(first));
+  // What was gone to is in sight, not only in the log's own window.
+  if (named || mark >= 0 || follows) log.scrollIntoView({ block: "end" });
+  draw().then(() => { log.setAttribute("data-drawn", ""); performance.mark("log drawn"); });
+  if (search?.value) run(search.value);
+  if (log.hasAttribute("data-failed")) {
+    find("error", log.dataset.errors ?? "").then((found) => {
+      errors = found;
+      drawMap();
+      // The page did not wait for it to be found; nor does the reader who went on.
+      if (mark < 0 && !namedBy(location.hash) && found.numbers.length > 0 && top() >= lastTop() - 2) { mark = found.numbers[0]; show(mark); }
+    }, () => {});
+  }
+  const late = document.querySelector("#groups[data-source]");
+  if (late) {
+    fetch(late.getAttribute("data-source") ?? "").then(async (answer) => {
+      if (!answer.ok) return;
+      late.innerHTML = await answer.text();
+      readGroups(false);
+      draw();
+    });
+  }
+
+  if (log.hasAttribute("data-open")) followLog(`${api}?format=ndjson&follow=true`, lines, (count, isOver) => {
     const was = lines;
     lines = Math.max(lines, count);
     if (isOver) log.removeAttribute("data-open");
     if (lines > was) pieces.delete(Math.floor(was / PIECE));
-    if (follows) toEnd();
-    else { newer.textContent = `↓ ${lines - was > 0 ? "new lines" : "to the end"}`; newer.hidden = false; draw(); }
+    for (const group of groups) if (group.end >= was) group.end = lines;
+    if (follows) toEnd(); else draw();
+    tellNewer();
   });
 }
 

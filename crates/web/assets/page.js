@@ -23,8 +23,10 @@ export function tellTimes(root) {
 /** The keys of all pages; those of the log are its own. @type {[string, string][]} */
 const KEYS = [
   ["?", "show or hide these keys"], ["/", "search or filter"], ["f", "next failure"], ["g p", "projects"], ["g b", "builds"], ["g q", "queue"], ["g s", "settings"],
-  ["+ / − / 0", "in a waterfall: wider, narrower, whole"], ["j / k", "in a log: a line down, a line up"], ["n / p", "in a log: next and previous hit or error"], ["t", "in a log: times: none, clock, since the line before"],
-  ["w", "in a log: wrap long lines"], ["G", "in a log: to the end, and follow"], ["c", "in a log: copy without numbers"],
+  ["+ / − / 0", "in a waterfall: wider, narrower, whole"], ["j / k", "in a log: a line down, a line up"], ["n / p", "in a log: next and previous hit or error"],
+  ["t", "in a log: times: none, clock, since the step began, since the line before"],
+  ["w", "in a log: wrap long lines"], ["z", "in a log: fold or unfold all groups"], ["d", "in a log: dim what the last green run printed too"],
+  ["G", "in a log: to the end, and follow"], ["l", "in a log: name the line in the address"], ["c", "in a log: copy without numbers"],
 ];
 
 function showKeys() {

@@ -148,6 +148,15 @@ pub enum Screen {
         /// The step's index.
         step: String,
     },
+    /// The groups of a log, to be put into a page.
+    Groups {
+        /// The build's id.
+        build: String,
+        /// The attempt's number.
+        attempt: String,
+        /// The step's index.
+        step: String,
+    },
     /// Pools, what waits in them, and workers.
     Queue,
     /// Who looks, and what they may make of their token.
@@ -191,6 +200,9 @@ impl Screen {
                 Self::Lines { build: (*build).to_owned(), attempt: (*attempt).to_owned(), step: (*step).to_owned() }
             }
             ["projects", project, "settings"] => Self::ProjectSettings { project: (*project).to_owned() },
+            ["builds", build, "attempts", attempt, "groups", step] => {
+                Self::Groups { build: (*build).to_owned(), attempt: (*attempt).to_owned(), step: (*step).to_owned() }
+            }
             ["queue"] => Self::Queue,
             ["settings"] => Self::Settings,
             ["settings", "tokens"] => Self::Tokens,
@@ -223,6 +235,7 @@ pub async fn show(source: &impl Source, ask: &Ask) -> Result<Document, Problem> 
         Screen::Attempts { build, job } => screens::attempts::show(source, ask, &build, &job).await,
         Screen::Artifact { build, digest } => screens::artifact::show(source, ask, &build, &digest).await,
         Screen::Lines { build, attempt, step } => screens::log::lines(source, ask, [&build, &attempt, &step]).await,
+        Screen::Groups { build, attempt, step } => screens::log::groups(source, ask, [&build, &attempt, &step]).await,
         Screen::Queue => screens::queue::show(source, ask).await,
         Screen::ProjectSettings { project } => screens::project_settings::show(source, ask, &project).await,
         Screen::Settings => screens::settings::you(source).await,

@@ -5,6 +5,7 @@ pub mod attempts;
 pub mod build;
 pub mod builds;
 pub mod compare;
+pub(crate) mod groups;
 pub mod job;
 pub mod log;
 pub mod project;

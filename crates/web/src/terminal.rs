@@ -70,9 +70,51 @@ pub fn line(text: &str) -> Markup {
 
 fn plain(text: &str) -> Markup {
     match text.char_indices().nth(LETTERS_MAX) {
-        None => html! { (text) },
-        Some((end, _)) => html! { (&text[..end]) (cut_mark()) },
+        None => linked(text),
+        Some((end, _)) => html! { (linked(&text[..end])) (cut_mark()) },
     }
+}
+
+/// A text in which addresses of the web are links.
+fn linked(text: &str) -> Markup {
+    if !text.contains("://") {
+        return html! { (text) };
+    }
+    let mut parts: Vec<(&str, Option<&str>)> = Vec::new();
+    let mut rest = text;
+    while let Some((before, address, after)) = next_address(rest) {
+        parts.push((before, Some(address)));
+        rest = after;
+    }
+    html! {
+        @for (before, address) in parts {
+            (before)
+            @if let Some(address) = address { a href=(address) rel="noreferrer noopener nofollow" { (address) } }
+        }
+        (rest)
+    }
+}
+
+/// What stands before the first address, it, and what stands behind it.
+fn next_address(text: &str) -> Option<(&str, &str, &str)> {
+    let starts = ["https://", "http://"].into_iter().filter_map(|scheme| Some((text.find(scheme)?, scheme.len())));
+    let (start, scheme) = starts.min()?;
+    let end_of = |letter: char| letter.is_whitespace() || letter.is_control() || "<>\"'`|\\^{}".contains(letter);
+    let end = text[start..].find(end_of).map_or(text.len(), |length| start + length);
+    // What ends a sentence, or the bracket around the address, is not of it.
+    let mut address = text[start..end].trim_end_matches(['.', ',', ';', ':', '!', '?', '*']);
+    for (open, close) in [('(', ')'), ('[', ']')] {
+        while address.ends_with(close) && !address.contains(open) {
+            address = address[..address.len() - 1].trim_end_matches(['.', ',', ';', ':', '!', '?']);
+        }
+    }
+    if address.len() <= scheme {
+        let behind = start + scheme;
+        // A scheme alone is text; what comes after it may hold an address.
+        return next_address(&text[behind..])
+            .map(|(before, address, after)| (&text[..behind + before.len()], address, after));
+    }
+    Some((&text[..start], address, &text[start + address.len()..]))
 }
 
 fn cut_mark() -> Markup {
@@ -107,11 +149,11 @@ impl Line {
         html! {
             @for (text, style) in &runs {
                 @if style.is_plain() {
-                    (text)
+                    (linked(text))
                 } @else if let Some(address) = style.link.checked_sub(1).and_then(|index| self.links.get(index)) {
                     a class=(style.classes()) href=(address) rel="noreferrer noopener nofollow" { (text) }
                 } @else {
-                    span class=(style.classes()) { (text) }
+                    span class=(style.classes()) { (linked(text)) }
                 }
             }
             @if self.is_cut { (cut_mark()) }
@@ -259,7 +301,22 @@ mod tests {
     }
 
     #[test]
+    fn addresses_are_links() {
+        let link = |address: &str| format!("<a href=\"{address}\" rel=\"noreferrer noopener nofollow\">{address}</a>");
+        let one = link("https://example.org/a?b=c");
+        check("see https://example.org/a?b=c.", &format!("see {one}."));
+        check("(https://example.org/a?b=c)", &format!("({one})"));
+        check("\x1b[31mhttps://example.org/a?b=c\x1b[0m", &format!("<span class=\"f1\">{one}</span>"));
+        check("http://a/(b) http://c", &format!("{} {}", link("http://a/(b)"), link("http://c")));
+        check("http:// and https://", "http:// and https://");
+        check("http:// https://x", &format!("http:// {}", link("https://x")));
+        check("http://a\"onclick=b", &format!("{}&quot;onclick=b", link("http://a")));
+        check("javascript://x", "javascript://x");
+    }
+
+    #[test]
     fn hostile_lines_stay_small() {
+        assert!(line(&"http://".repeat(1000)).into_string().len() < 1 << 16);
         assert!(line(&"x".repeat(1 << 20)).into_string().len() < 2 * LETTERS_MAX);
         assert!(line("\x1b[999999999C!").into_string().len() < 2 * LETTERS_MAX);
         assert!(line(&"\x1b[31m".repeat(100_000)).into_string().is_empty());

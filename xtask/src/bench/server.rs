@@ -27,7 +27,7 @@ use crate::fleet::{self, Fleet};
 /// How long a part may take; its row says so if it takes longer.
 const LIMIT: Duration = Duration::from_secs(150);
 /// The same, where very many builds are filled in before.
-const PAST_LIMIT: Duration = Duration::from_secs(420);
+pub const PAST_LIMIT: Duration = Duration::from_secs(420);
 /// Builds of which one build's latency is taken.
 const BUILDS: usize = 200;
 /// How long a server at rest is watched.
@@ -326,7 +326,10 @@ async fn large_log(site: &Site, large: &Path, size: usize) -> Rows {
 }
 
 /// Adds builds that have ended to a server that does not run.
-fn fill(bench: &Bench, fleet: &Fleet, count: u64) -> Result<(), String> {
+///
+/// # Errors
+/// If it cannot, or takes longer than [`PAST_LIMIT`].
+pub fn fill(bench: &Bench, fleet: &Fleet, count: u64) -> Result<(), String> {
     let folder = fleet.data().join("records");
     let mut command = bench.example("ropewalk-store", "past_builds");
     command.arg(folder).arg(count.to_string());

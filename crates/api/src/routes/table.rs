@@ -72,6 +72,17 @@ const REGEX: Parameter = Parameter {
     shape: crate::log::regex_shape,
     text: "what to find, in the syntax of Rust's `regex`, within one line",
 };
+const PARTS: Parameter = query(
+    "parts",
+    crate::log::parts_shape,
+    "count all lines that match, in so many equal parts of the log, as far as the bounds of a search go",
+);
+const WITHIN: Parameter = query("within_ms", crate::log::within_shape, "end the search after so many milliseconds");
+const AGAINST: Parameter = query(
+    "against",
+    crate::log::against_shape,
+    "`BUILD.ATTEMPT`: tell of each line whether the same step of that attempt says the same near it; of `ndjson`, not followed",
+);
 const SEQUENCE: Parameter = query("sequence", shape::<u64>, "the number of the post, from 0; 0 if not said");
 const HITS: Parameter = query("limit", limit_shape, "how many hits at most");
 const SEARCH_CURSOR: Parameter = query("cursor", cursor_shape, "the `next` of the search before");
@@ -658,7 +669,7 @@ pub const ROUTES: &[Route] = &[
         tag: Tag::Logs,
         summary: "Gives what a step printed: lines, or bytes",
         access: Access::Grant(Verb::Read, On::Build),
-        parameters: &[FORMAT, FROM, COUNT, TAIL, FOLLOW, RANGE],
+        parameters: &[FORMAT, FROM, COUNT, TAIL, FOLLOW, AGAINST, RANGE],
         body: None,
         answers: &[
             Answer { status: 200, media: TEXT, content: Content::Text, text: "lines, of `format=text`" },
@@ -680,7 +691,7 @@ pub const ROUTES: &[Route] = &[
         tag: Tag::Logs,
         summary: "Finds lines of a step by a regular expression",
         access: Access::Grant(Verb::Read, On::Build),
-        parameters: &[REGEX, HITS, SEARCH_CURSOR],
+        parameters: &[REGEX, HITS, SEARCH_CURSOR, PARTS, WITHIN],
         body: None,
         answers: &[json(200, shape::<LogHits>, "lines that match")],
         also_refused: &[ProblemKind::Busy, ProblemKind::Gone],

@@ -142,7 +142,7 @@ impl Call {
     }
 }
 
-fn invalid(name: &'static str, text: &str, what: &str) -> Problem {
+pub fn invalid(name: &'static str, text: &str, what: &str) -> Problem {
     Problem::new(ProblemKind::Invalid, format!("`{name}` is `{text}`, not {what}"))
         .field(name, format!("has to be {what}"))
 }

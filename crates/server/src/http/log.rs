@@ -1,14 +1,14 @@
 //! Logs of steps: in short, in lines, in bytes, followed, searched. One piece is in memory at a time, however long a log
 //! is, and a reader who is slow holds no thread.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use api::log::{
-    HITS_DEFAULT, HITS_MAX, LINES_MAX, LogFormat, LogGap, LogGapCause, LogHit, LogHits, LogItem, LogLine, LogState,
-    LogStream, LogSummary, REGEX_BYTES_MAX, StepLog,
+    HITS_DEFAULT, HITS_MAX, HitSpread, LINES_MAX, LogFormat, LogGap, LogGapCause, LogHit, LogHits, LogItem, LogLine,
+    LogState, LogStream, LogSummary, PARTS_MAX, REGEX_BYTES_MAX, StepLog, WITHIN_MS_MAX,
 };
 use api::page::Page;
 use api::problem::{Problem, ProblemKind};
@@ -17,14 +17,15 @@ use axum::body::{Body, Bytes};
 use axum::http::{Response, StatusCode};
 use graph::{AttemptNumber, BuildId, JobName, Timestamp};
 use store::log::{
-    Gap, GapCause, Item, Line, LineEnd, Lines, LogReader, RawPart, SearchBudget, SearchEnd, Selection, Stream,
-    StreamKey, StreamState, StreamSummary, Watch,
+    Gap, GapCause, Item, Line, LineEnd, Lines, LogReader, RawPart, SearchBudget, SearchEnd, SearchResult, Selection,
+    Stream, StreamKey, StreamState, StreamSummary, Watch,
 };
 use store::rows::AttemptRow;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 
 use super::answer::{self, Answered, More, PIECE_BYTES, Wanted, by_pieces, range, ranged, with};
-use super::call::Call;
+use super::call::{Call, invalid};
+use super::likeness::{Earlier, Likeness};
 use super::{App, build, job, problem};
 use crate::records::LogPhase;
 use crate::server::Server;
@@ -181,6 +182,10 @@ pub async fn read(app: Arc<App>, call: Call) -> Answered {
         return Err(Problem::new(ProblemKind::Invalid, format!("`tail` is at most {LINES_MAX}"))
             .field("tail", format!("at most {LINES_MAX}")));
     }
+    let against = against(&call)?;
+    if against.is_some() && (follow || format != LogFormat::Ndjson) {
+        return Err(invalid("against", "", "left out, but for `format=ndjson` that is not followed"));
+    }
     let permit = app.stream_permit()?;
     if follow {
         return followed(
@@ -197,8 +202,46 @@ pub async fn read(app: Arc<App>, call: Call) -> Answered {
         (LogFormat::Raw, reader) => raw(&call, reader, key, permit),
         (LogFormat::Text, None) => Ok(with(StatusCode::OK, TEXT, Body::empty())),
         (LogFormat::Ndjson, None) => Ok(with(StatusCode::OK, NDJSON, Body::empty())),
-        (format, Some(reader)) => Ok(lines(&reader, key, &part, format, permit)),
+        (format, Some(reader)) => {
+            let earlier = match against {
+                Some(against) => app.blocking(move |app| earlier(app, build, step, against)).await?,
+                None => None,
+            };
+            Ok(lines(&app, (&reader, key), &part, (format, earlier), permit))
+        }
     }
+}
+
+/// The attempt of a build that lines are to be compared with.
+fn against(call: &Call) -> Result<Option<(BuildId, AttemptNumber)>, Problem> {
+    let Some(text) = call.text("against") else { return Ok(None) };
+    let read = text
+        .split_once('.')
+        .and_then(|(build, attempt)| Some((BuildId(build.parse().ok()?), AttemptNumber(attempt.parse().ok()?))));
+    read.map(Some).ok_or_else(|| invalid("against", text, "`BUILD.ATTEMPT`, two numbers"))
+}
+
+/// The log to compare with: of a build of the same project, since whoever may read the one may read the other. Blocks.
+fn earlier(
+    app: &App,
+    build: BuildId,
+    step: u16,
+    (other, number): (BuildId, AttemptNumber),
+) -> Result<Option<Earlier>, Problem> {
+    let project = build::row(app, build)?.origin.project;
+    if project != build::row(app, other).map_err(|_| unknown_build(other))?.origin.project {
+        return Err(unknown_build(other));
+    }
+    let (attempt, reader, _) = open(app, other, number)?;
+    if attempt.ended.is_none() {
+        return Err(Problem::new(ProblemKind::Conflict, format!("attempt {number} of build {other} has not ended")));
+    }
+    Ok(reader.map(|reader| Earlier::new(other, StreamKey { attempt: number.0, step }, reader)))
+}
+
+/// The same for a build of another project as for none.
+fn unknown_build(build: BuildId) -> Problem {
+    problem::not_found(format_args!("build {build} in this project"))
 }
 
 async fn attempt_row(app: &Arc<App>, build: BuildId, number: AttemptNumber) -> Result<AttemptRow, Problem> {
@@ -244,12 +287,13 @@ fn raw(call: &Call, reader: Option<LogReader>, key: StreamKey, permit: OwnedSema
 }
 
 fn lines(
-    reader: &LogReader,
-    key: StreamKey,
+    app: &Arc<App>,
+    (reader, key): (&LogReader, StreamKey),
     part: &Part,
-    format: LogFormat,
+    (format, mut earlier): (LogFormat, Option<Earlier>),
     permit: OwnedSemaphorePermit,
 ) -> Response<Body> {
+    let app = Arc::clone(app);
     let mut lines = match part.tail {
         Some(tail) => reader.tail(key, tail),
         None => reader.lines(key, part.from..part.from.saturating_add(part.count)),
@@ -258,7 +302,16 @@ fn lines(
         let _permit = &permit;
         while piece.len() < PIECE_BYTES * 4 {
             match lines.next().transpose().map_err(io::Error::other)? {
-                Some(item) => write(&item, 0, format, piece),
+                Some(item) => {
+                    let likeness = match (&item, &mut earlier) {
+                        (Item::Line(line), Some(earlier)) => {
+                            let known = &app.known_parts;
+                            earlier.likeness(known, line.number, &line.bytes).map_err(io::Error::other)?
+                        }
+                        _ => Likeness::Own,
+                    };
+                    write(&item, (0, likeness), format, piece);
+                }
                 None => return Ok(More::No),
             }
         }
@@ -276,7 +329,7 @@ fn media(format: LogFormat) -> &'static str {
 }
 
 /// Writes a line, without its first `skip` bytes, or a gap.
-fn write(item: &Item, skip: usize, format: LogFormat, into: &mut Vec<u8>) {
+fn write(item: &Item, (skip, likeness): (usize, Likeness), format: LogFormat, into: &mut Vec<u8>) {
     match (item, format) {
         (Item::Line(line), LogFormat::Ndjson) => {
             let item = LogItem::Line(LogLine {
@@ -286,6 +339,7 @@ fn write(item: &Item, skip: usize, format: LogFormat, into: &mut Vec<u8>) {
                 line: String::from_utf8_lossy(&line.bytes[skip..]).into_owned(),
                 bytes: std::str::from_utf8(&line.bytes[skip..]).is_err().then(|| line.bytes[skip..].to_vec()),
                 open: line.end == LineEnd::Open,
+                same: likeness == Likeness::Same,
             });
             write_json(&item, into);
         }
@@ -419,7 +473,7 @@ impl Follower {
             }
             match lines.next().transpose().map_err(problem::log)? {
                 None => break,
-                Some(item @ Item::Gap(_)) => write(&item, 0, self.format, &mut piece),
+                Some(item @ Item::Gap(_)) => write(&item, (0, Likeness::Own), self.format, &mut piece),
                 Some(Item::Line(line)) => self.tell(line, &mut seen, &mut piece),
             }
         }
@@ -438,7 +492,7 @@ impl Follower {
         let is_whole = line.end == LineEnd::LineFeed;
         self.bytes = self.bytes.max(*seen);
         if known < length || is_whole {
-            write(&Item::Line(line), known, self.format, piece);
+            write(&Item::Line(line), (known, Likeness::Own), self.format, piece);
         }
         if is_whole {
             (self.line, self.bytes, *seen) = (self.line + 1, 0, 0);
@@ -472,60 +526,191 @@ pub async fn search(app: Arc<App>, call: Call) -> Answered {
     let (build, number) = (call.build()?, number(&call)?);
     let step = call.segment_as("step", "the index of a step")?;
     let key = StreamKey { attempt: number.0, step };
-    let invalid = |detail: String| Problem::new(ProblemKind::Invalid, detail.clone()).field("regex", detail);
+    let wrong = |detail: String| Problem::new(ProblemKind::Invalid, detail.clone()).field("regex", detail);
     let Some(text) = call.text("regex").filter(|text| !text.is_empty()) else {
-        return Err(invalid("say what to find".to_owned()));
+        return Err(wrong("say what to find".to_owned()));
     };
     if text.len() > REGEX_BYTES_MAX {
-        return Err(invalid(format!("a regular expression has at most {REGEX_BYTES_MAX} bytes")));
+        return Err(wrong(format!("a regular expression has at most {REGEX_BYTES_MAX} bytes")));
     }
     let regex = regex::bytes::RegexBuilder::new(text).size_limit(1 << 20).build();
-    let regex = regex.map_err(|error| invalid(error.to_string()))?;
+    let regex = regex.map_err(|error| wrong(error.to_string()))?;
     let limit = match call.text("limit") {
         Some(_) => call.limit()?.min(HITS_MAX),
         None => HITS_DEFAULT,
     };
-    let from = call.cursor::<u64>()?.unwrap_or(0);
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let wanted = Wish {
+        place: (build, number, key),
+        regex: text.to_owned(),
+        from: call.cursor::<u64>()?.unwrap_or(0),
+        limit: usize::try_from(limit).unwrap_or(usize::MAX),
+        parts: bounded(&call, "parts", PARTS_MAX)?,
+    };
+    let within = bounded(&call, "within_ms", WITHIN_MS_MAX)?;
+    let time = within.map_or(app.search.time, |ms| app.search.time.min(Duration::from_millis(ms.into())));
     let _permit = app.stream_permit()?;
-    answer::json(&searched(&app, (build, number, key), Arc::new(regex), from, limit).await?)
+    let Some(reader) = app.blocking(move |app| Ok(open(app, build, number)?.1)).await? else {
+        return answer::json(&LogHits::default());
+    };
+    // What was found in a log that is whole is found again.
+    let is_whole = reader.stream(key).is_some_and(|stream| stream.state == StreamState::Closed);
+    if let Some(found) = app.found.find(&wanted) {
+        return answer::json(&*found);
+    }
+    let deadline = Instant::now() + time;
+    let (found, reached) = searched(&app, reader, &wanted, Arc::new(regex), deadline).await?;
+    let found = Arc::new(found);
+    if is_whole && reached == Reached::Wanted {
+        app.found.keep(wanted, &found);
+    }
+    answer::json(&*found)
 }
+
+/// A number of the query from 1 to `most`.
+fn bounded(call: &Call, name: &'static str, most: u32) -> Result<Option<u32>, Problem> {
+    let what = format!("a number from 1 to {most}");
+    match call.wanted::<u32>(name, &what)? {
+        Some(number) if !(1..=most).contains(&number) => Err(invalid(name, &number.to_string(), &what)),
+        number => Ok(number),
+    }
+}
+
+/// What a search is to find.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Wish {
+    place: (BuildId, AttemptNumber, StreamKey),
+    regex: String,
+    from: u64,
+    limit: usize,
+    /// How many parts its spread is to have.
+    parts: Option<u32>,
+}
+
+/// How far a search came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reached {
+    /// All that was wanted.
+    Wanted,
+    /// Its bounds.
+    Bounds,
+}
+
+/// How many answers of searches are kept, those that were asked for last.
+const FOUND_KEPT: usize = 64;
+/// The largest of them, in bytes of lines.
+const FOUND_BYTES_MAX: usize = 64 * 1024;
+
+/// Answers of searches of logs that are whole: everybody who opens a failed job asks for its first error.
+#[derive(Default)]
+pub struct FoundBefore(Mutex<VecDeque<(Wish, Arc<LogHits>)>>);
+
+impl FoundBefore {
+    fn find(&self, wish: &Wish) -> Option<Arc<LogHits>> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = kept.iter().position(|(known, _)| known == wish)?;
+        let found = kept.remove(index)?;
+        let hits = Arc::clone(&found.1);
+        kept.push_back(found);
+        Some(hits)
+    }
+
+    fn keep(&self, wish: Wish, found: &Arc<LogHits>) {
+        if found.hits.iter().map(|hit| hit.text.len()).sum::<usize>() > FOUND_BYTES_MAX {
+            return;
+        }
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() >= FOUND_KEPT {
+            kept.pop_front();
+        }
+        kept.push_back((wish, Arc::clone(found)));
+    }
+}
+
+/// What a search has found so far.
+struct Finding {
+    hits: LogHits,
+    limit: usize,
+}
+
+impl Finding {
+    fn new(wish: &Wish, lines: u64) -> Self {
+        let parts = |parts: u32| HitSpread { lines, parts: vec![0; parts as usize], ..HitSpread::default() };
+        let hits = LogHits { spread: wish.parts.map(parts), ..LogHits::default() };
+        Self { hits, limit: wish.limit }
+    }
+
+    fn is_full(&self) -> bool {
+        self.hits.hits.len() >= self.limit
+    }
+
+    fn add(&mut self, result: &SearchResult) {
+        for found in &result.hits {
+            if !self.is_full() {
+                self.hits.hits.push(hit(found));
+                if self.is_full() {
+                    self.hits.next = Some((found.number + 1).to_string());
+                }
+            }
+            if let Some(spread) = &mut self.hits.spread {
+                spread.hits += 1;
+                let parts = spread.parts.len() as u64;
+                let part = found.number.saturating_mul(parts) / spread.lines.max(1);
+                spread.parts[usize::try_from(part.min(parts - 1)).unwrap_or(0)] += 1;
+            }
+        }
+        self.hits.gaps.extend(result.gaps.iter().map(gap));
+    }
+
+    /// The search ended before this line.
+    fn end(&mut self, line: u64) {
+        if let Some(spread) = &mut self.hits.spread {
+            spread.searched = line.min(spread.lines);
+        }
+    }
+}
+
+/// The most hits that are looked at together.
+const HITS_AT_ONCE: usize = 10_000;
 
 /// Searches piece by piece. No thread is held longer than a piece takes, others get theirs in between, and a client that
 /// goes away ends the search with the piece at hand, since nobody asks for the next.
 async fn searched(
     app: &Arc<App>,
-    (build, number, key): (BuildId, AttemptNumber, StreamKey),
+    reader: LogReader,
+    wish: &Wish,
     regex: Arc<regex::bytes::Regex>,
-    mut from: u64,
-    limit: usize,
-) -> Result<LogHits, Problem> {
-    let Some(reader) = app.blocking(move |app| Ok(open(app, build, number)?.1)).await? else {
-        return Ok(LogHits::default());
-    };
-    let (reader, deadline) = (Arc::new(reader), Instant::now() + app.search.time);
-    let (mut found, mut bytes_left) = (LogHits::default(), app.search.bytes);
+    deadline: Instant,
+) -> Result<(LogHits, Reached), Problem> {
+    let (_, _, key) = wish.place;
+    let lines = reader.stream(key).map_or(0, |stream| stream.lines);
+    let mut finding = Finding::new(wish, lines);
+    let reader = Arc::new(reader);
+    let (mut from, mut bytes_left) = (wish.from, app.search.bytes);
     loop {
         let piece = bytes_left.min(app.search.piece_bytes);
-        let budget = SearchBudget { hits: limit - found.hits.len(), bytes: piece, deadline: Some(deadline) };
+        let hits = match wish.parts {
+            None => wish.limit - finding.hits.hits.len(),
+            Some(_) => HITS_AT_ONCE,
+        };
+        let budget = SearchBudget { hits, bytes: piece, deadline: Some(deadline) };
         let (reader, regex) = (Arc::clone(&reader), Arc::clone(&regex));
         let search = move |_: &App| reader.search_within(key, &regex, from, budget).map_err(problem::log);
         let result = app.blocking(search).await?;
-        found.hits.extend(result.hits.iter().map(hit));
-        found.gaps.extend(result.gaps.iter().map(gap));
-        bytes_left -= piece;
-        let next = match result.end {
-            SearchEnd::Complete => return Ok(found),
-            SearchEnd::Limit { next } => Some(next),
-            SearchEnd::Budget { next } if bytes_left == 0 || Instant::now() >= deadline => Some(next),
-            SearchEnd::Budget { next } => {
-                from = next;
-                None
+        finding.add(&result);
+        bytes_left = bytes_left.saturating_sub(piece);
+        from = match result.end {
+            SearchEnd::Complete => {
+                finding.end(lines);
+                return Ok((finding.hits, Reached::Wanted));
             }
+            SearchEnd::Limit { next } | SearchEnd::Budget { next } => next,
         };
-        if let Some(next) = next {
-            found.next = Some(next.to_string());
-            return Ok(found);
+        let is_enough = finding.is_full() && wish.parts.is_none();
+        let is_over = bytes_left == 0 || Instant::now() >= deadline;
+        if is_enough || is_over {
+            finding.end(from);
+            finding.hits.next.get_or_insert_with(|| from.to_string());
+            return Ok((finding.hits, if is_enough { Reached::Wanted } else { Reached::Bounds }));
         }
     }
 }

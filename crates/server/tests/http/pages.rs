@@ -89,6 +89,44 @@ async fn who_is_nobody_signs_in_first() {
 }
 
 #[tokio::test]
+async fn a_log_has_its_groups_and_tells_what_a_passed_build_printed_too() {
+    let served = Served::new().await;
+    let admin = served.admin();
+    let mut worker = Worker::join(&served.site, "w", []).await;
+    for (log, outcome) in [
+        ("--- build\ntook 3 s\n", Outcome::passed()),
+        ("--- build\ntook 14 s\n+++ test\n<b>\n", Outcome::Failed(graph::Failure::Step { step: 0, exit: 1 })),
+    ] {
+        let build = asked(&served, &admin, ONE).await;
+        let start = worker.start().await;
+        worker.say(&served.site, &[log_section(&start.spec, 0, 0, log.as_bytes(), None)]).await;
+        worker.end(&served.site, &start.spec, outcome).await;
+        served.site.ended(build).await;
+    }
+    let browser = Browser::new(&served, &served.token(&[Verb::Admin], None, None));
+    let jobs = browser.get("/api/v1/builds/2/jobs").await.text;
+    let jobs: serde_json::Value = serde_json::from_str(&jobs).unwrap();
+    let job = jobs["items"][0]["name"].as_str().unwrap();
+    let page = browser.get(&format!("/builds/2/jobs/{job}")).await;
+    assert!(page.text.contains("data-green=\"1.1\""), "{}", page.text);
+    assert!(page.text.contains("class=\"closed\" data-line=\"0\" data-end=\"2\""), "{}", page.text);
+    assert!(page.text.contains("<div class=\"l same\" id=\"1:2\">"), "{}", page.text);
+    assert!(page.text.contains("<div class=\"l\" id=\"1:4\">"), "{}", page.text);
+    // The same for scripts, and in plain.
+    let lines = browser.get("/builds/2/attempts/1/lines/0?from=1&count=2&green=1.1").await.text;
+    assert!(lines.contains("l same") && lines.contains("id=\"1:3\"") && !lines.contains("id=\"1:4\""), "{lines}");
+    assert!(browser.get("/builds/2/attempts/1/groups/0?lines=4").await.text.contains("data-line=\"2\" data-end=\"4\""));
+    assert!(
+        !browser
+            .get(&format!("/builds/2/jobs/{job}?plain=1"))
+            .await
+            .text
+            .contains("data-source=\"/builds/2/attempts/1/lines")
+    );
+    served.end().await;
+}
+
+#[tokio::test]
 async fn a_page_shows_what_its_reader_may_see() {
     let served = Served::new().await;
     let admin = served.admin();

@@ -480,6 +480,8 @@ pub(super) struct Decoded {
     number: u64,
     /// Whether the run's next row is its first.
     joint: Joint,
+    /// Up to here whole rows are known to stand one behind the other, without a terminal's language.
+    plain_end: usize,
 }
 
 enum DecodedPart {
@@ -560,7 +562,7 @@ impl Decoder {
         self.last = Arc::clone(&payload);
         let number = header.first_line;
         let runs = runs.into_iter();
-        Ok(Some(Decoded { header, payload, runs, at: 0, run: None, number, joint: Joint::Fresh }))
+        Ok(Some(Decoded { header, payload, runs, at: 0, run: None, number, joint: Joint::Fresh, plain_end: 0 }))
     }
 }
 
@@ -596,6 +598,73 @@ impl Decoded {
         Some(line)
     }
 
+    /// Passes over whole rows up to the one in which `finds` finds something, or up to where rows no longer stand whole one behind
+    /// the other, `most` bytes. Gives how many bytes were passed over.
+    fn pass_over(&mut self, most: u64, finds: impl Fn(&[u8]) -> Option<usize>) -> usize {
+        let joint =
+            if self.run.is_some() { Some(self.joint) } else { self.runs.as_slice().first().map(|run| run.joint) };
+        if joint != Some(Joint::Fresh) {
+            return 0;
+        }
+        if self.plain_end <= self.at {
+            self.plain_end = self.plain_rows_end();
+        }
+        let start = self.at;
+        let mut rows = &self.payload[start..self.plain_end.max(start)];
+        if let Some(within) = usize::try_from(most).ok().and_then(|most| rows.get(..most)) {
+            rows = &within[..memchr::memrchr(b'\n', within).map_or(0, |feed| feed + 1)];
+        }
+        let to = match finds(rows) {
+            Some(found) => memchr::memrchr(b'\n', &rows[..found]).map_or(0, |feed| feed + 1),
+            None => rows.len(),
+        };
+        self.number = self.number.saturating_add(memchr::memchr_iter(b'\n', &rows[..to]).count() as u64);
+        self.go_to(start + to);
+        to
+    }
+
+    /// Where the rows end that stand whole from the present place on: at the last line feed before a row that was written in
+    /// pieces, or before an escape.
+    fn plain_rows_end(&self) -> usize {
+        let mut end = self.at;
+        let mut run = self.run;
+        let mut rest = self.runs.as_slice().iter();
+        loop {
+            let run_end = match run.take() {
+                Some((_, run_end)) => run_end,
+                None => match rest.next() {
+                    Some(next) if next.joint == Joint::SameRow && end > self.at => end + next.length as usize,
+                    Some(next) if next.joint == Joint::Fresh && (end == self.at || self.payload[end - 1] == b'\n') => {
+                        end + next.length as usize
+                    }
+                    _ => break,
+                },
+            };
+            if let Some(escape) = memchr::memchr(super::ESCAPE, &self.payload[end..run_end]) {
+                end += escape;
+                break;
+            }
+            end = run_end;
+        }
+        memchr::memrchr(b'\n', &self.payload[self.at..end]).map_or(self.at, |feed| self.at + feed + 1)
+    }
+
+    /// Goes on at a place behind a line feed.
+    fn go_to(&mut self, place: usize) {
+        while self.at < place {
+            let (run, run_end) = match self.run.take() {
+                Some(run) => run,
+                None => match self.runs.next() {
+                    Some(run) => (run, self.at + run.length as usize),
+                    None => return,
+                },
+            };
+            self.joint = Joint::Fresh;
+            self.at = place.min(run_end);
+            self.run = (self.at < run_end).then_some((run, run_end));
+        }
+    }
+
     /// The next run of the selection, without the first `skip` bytes of content.
     pub fn next_run(&mut self, selection: Selection, skip: &mut usize) -> Option<(Run, LineBytes)> {
         loop {
@@ -616,6 +685,16 @@ pub struct Lines {
     range: Range<u64>,
     parts: Parts,
     frame: Option<Box<Decoded>>,
+}
+
+impl Lines {
+    /// Passes over rows at hand in which `finds` finds nothing; it is given many at once, whole ones without a terminal's language.
+    /// Gives how many bytes were passed over, at most `most`, and the number of the row that comes next.
+    pub(super) fn pass_over(&mut self, most: u64, finds: impl Fn(&[u8]) -> Option<usize>) -> Option<(usize, u64)> {
+        let frame = self.frame.as_mut()?;
+        let passed = frame.pass_over(most, finds);
+        Some((passed, frame.number))
+    }
 }
 
 impl Iterator for Lines {

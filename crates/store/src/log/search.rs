@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::time::Instant;
 
-use regex::bytes::Regex;
+use regex::bytes::{Regex, RegexBuilder};
 
 use super::{ESCAPE, Escapes, Gap, Item, LineEnd, LineStart, LogError, LogReader, Stream, StreamKey};
 
@@ -60,6 +60,9 @@ pub struct SearchBudget {
 /// See [`SearchBudget::bytes`].
 pub const BUDGET_OVERRUN: u64 = 4;
 
+/// An expression for many lines at once may take so much memory; a larger one is tried line by line.
+const OVER_LINES_BYTES_MAX: usize = 4 << 20;
+
 /// How often the clock is read, in rows.
 const ROWS_BETWEEN_LOOKS: u64 = 256;
 
@@ -72,6 +75,19 @@ struct Spent {
 }
 
 impl Spent {
+    /// How many bytes may still be searched.
+    fn left(&self) -> u64 {
+        self.budget.bytes.saturating_sub(self.bytes)
+    }
+
+    /// Counts rows that were passed over together. Says whether to stop after them.
+    fn passes(&mut self, length: usize, is_within_line: bool) -> bool {
+        // The next row counted looks at the clock as well.
+        self.rows |= ROWS_BETWEEN_LOOKS - 1;
+        self.is_late |= self.budget.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        self.stops(length.saturating_sub(1), is_within_line)
+    }
+
     /// Counts a row. Says whether to stop after it.
     fn stops(&mut self, length: usize, is_within_line: bool) -> bool {
         self.bytes = self.bytes.saturating_add(length as u64 + 1);
@@ -104,7 +120,7 @@ struct Unfinished {
 
 impl LogReader {
     /// The first `limit` lines from row `from` on that match. A line that stands in several pieces is searched as one;
-    /// without its line feed, so `$` is its end.
+    /// without its line feed, so `$` is its end. The expression is taken by its text: options of its builder do not count.
     ///
     /// # Errors
     /// What the file system says.
@@ -127,7 +143,20 @@ impl LogReader {
         let mut spent = Spent { budget, bytes: 0, rows: 0, is_late: false };
         let mut result = SearchResult { hits: Vec::new(), gaps: Vec::new(), end: SearchEnd::Complete };
         let mut unfinished: [Unfinished; 3] = Default::default();
-        for item in self.lines(key, from..u64::MAX) {
+        let over_lines = over_lines(regex.as_str());
+        let mut lines = self.lines(key, from..u64::MAX);
+        loop {
+            if let Some(over_lines) = &over_lines
+                && let Some((passed, next)) = lines.pass_over(spent.left(), |rows| Some(over_lines.find(rows)?.start()))
+                && passed > 0
+            {
+                let is_within_line = unfinished.iter().any(|waiting| waiting.first.is_some());
+                if spent.passes(passed, is_within_line) {
+                    result.end = SearchEnd::Budget { next };
+                    break;
+                }
+            }
+            let Some(item) = lines.next() else { break };
             let line = match item? {
                 Item::Line(line) => line,
                 Item::Gap(gap) => {
@@ -173,6 +202,22 @@ impl LogReader {
         }
         Ok(result)
     }
+}
+
+/// The expression for many lines at once: it finds something in every text of lines in one of which `text` alone finds something.
+/// `None` for one that speaks of the text's own beginning and end, or of other line ends.
+fn over_lines(text: &str) -> Option<Regex> {
+    if text.contains("\\A") || text.contains("\\z") {
+        return None;
+    }
+    let flags = text.split("(?").skip(1).map(|rest| rest.split([')', ':']).next().unwrap_or_default());
+    for flags in flags {
+        let (on, off) = flags.split_once('-').unwrap_or((flags, ""));
+        if on.contains('R') || off.contains('m') {
+            return None;
+        }
+    }
+    RegexBuilder::new(text).multi_line(true).size_limit(OVER_LINES_BYTES_MAX).build().ok()
 }
 
 /// Colours do not count: a line is searched, and shown, as it reads.

@@ -1,12 +1,15 @@
 //! One job: its attempts, its steps, and the log of the step that is looked at, opened where the first error is.
 
+use api::build::Build;
 use api::job::{Attempt, Job, JobState, Waiting};
 use api::log::{LogState, LogSummary};
 use api::page::Page;
 use api::problem::{Problem, ProblemKind};
+use api::time::Time;
 use maud::{Markup, PreEscaped, html};
 
-use super::log::{self, Range};
+use super::groups;
+use super::log::{self, Green, Range};
 use super::projects::name;
 use crate::page::{Crumb, Document, Head, document};
 use crate::words::{self, Standing};
@@ -24,13 +27,15 @@ struct StepLine {
     standing: Standing,
     took_ms: Option<u64>,
     exit: Option<i32>,
+    signal: Option<i32>,
     lines: u64,
+    first: Option<Time>,
     is_open: bool,
 }
 
 /// Writes the page.
 pub(crate) async fn show(source: &impl Source, ask: &Ask, build: &str, job: &str) -> Result<Document, Problem> {
-    let build: api::build::Build = read(source, &format!("/api/v1/builds/{}", paths::encoded(build))).await?;
+    let build: Build = read(source, &format!("/api/v1/builds/{}", paths::encoded(build))).await?;
     let job: Job = read(source, &paths::api_job(build.id, job)).await?;
     let of_build = format!("/api/v1/builds/{}", build.id);
     let of_job = format!("{of_build}/attempts?job={}&limit=100", paths::encoded(&job.name));
@@ -45,7 +50,7 @@ pub(crate) async fn show(source: &impl Source, ask: &Ask, build: &str, job: &str
                     .help("take one of the attempts that the job's page lists"));
             }
             let attempt: Attempt = read(source, &format!("{of_build}/attempts/{wanted}")).await?;
-            shown(source, ask, &job, &attempt, &own).await?
+            shown(source, ask, (&build, &job), &attempt, &own).await?
         }
     };
     let main = html! {
@@ -64,7 +69,7 @@ pub(crate) async fn show(source: &impl Source, ask: &Ask, build: &str, job: &str
     Ok(document(&Head { title: &title, crumbs, stream }, &main))
 }
 
-async fn not_begun(source: &impl Source, build: &api::build::Build, job: &Job) -> Result<Markup, Problem> {
+async fn not_begun(source: &impl Source, build: &Build, job: &Job) -> Result<Markup, Problem> {
     if job.state == JobState::Ended {
         return Ok(
             html! { div #job-body data-live { p.empty { "It did not run" @if let Some(cause) = &job.cause { ": " (cause.text) } "." } } },
@@ -78,6 +83,8 @@ async fn not_begun(source: &impl Source, build: &api::build::Build, job: &Job) -
 
 fn header(job: &Job, attempts: &[Attempt], shown: Option<u64>, ask: &Ask, own: &str) -> Markup {
     let standing = Standing::of_job(job);
+    // Who looks at a step sees the same step of the other attempt.
+    let step = ask.number("step").map_or_else(String::new, |step| format!("&step={step}"));
     html! {
         h1 { (standing.mark()) " " (super::build::title(job)) }
         @if let Some(cause) = &job.cause { p.verdict.(standing.word()) { (cause.text) } }
@@ -93,7 +100,7 @@ fn header(job: &Job, attempts: &[Attempt], shown: Option<u64>, ask: &Ask, own: &
                 nav.attempts aria-label="Attempts" {
                     @for attempt in attempts {
                         @let standing = attempt.ended.as_ref().map_or(Standing::Running, |end| Standing::of_outcome(end.outcome));
-                        a href=(format!("{own}?attempt={}", attempt.attempt)) aria-current=[(Some(u64::from(attempt.attempt)) == shown).then_some("true")] { (standing.mark()) " try " (attempt.try_number) }
+                        a href=(format!("{own}?attempt={}{step}", attempt.attempt)) aria-current=[(Some(u64::from(attempt.attempt)) == shown).then_some("true")] { (standing.mark()) " try " (attempt.try_number) }
                     }
                     a href=(paths::attempts(job.build, &job.name)) { "Side by side" }
                 }
@@ -109,6 +116,7 @@ fn header(job: &Job, attempts: &[Attempt], shown: Option<u64>, ask: &Ask, own: &
 
 /// The steps of an attempt: those that were reported, else those that have printed something.
 fn steps(attempt: &Attempt, summary: &LogSummary) -> Vec<StepLine> {
+    let first = |index: u16| summary.steps.iter().find(|log| log.step == index).map(|log| log.first);
     if let Some(report) = attempt.ended.as_ref().and_then(|end| end.report.as_ref()) {
         let line = |(index, step): (usize, &api::job::Step)| {
             let index = u16::try_from(index).unwrap_or(u16::MAX);
@@ -118,7 +126,9 @@ fn steps(attempt: &Attempt, summary: &LogSummary) -> Vec<StepLine> {
                 standing: Standing::of_step(step.result),
                 took_ms: Some(step.finished.0.ms_since(step.started.0)),
                 exit: step.exit,
+                signal: step.signal,
                 lines: log::lines_of(summary, index),
+                first: first(index),
                 is_open: false,
             }
         };
@@ -131,15 +141,49 @@ fn steps(attempt: &Attempt, summary: &LogSummary) -> Vec<StepLine> {
         standing: if Some(log.step) == last { Standing::Running } else { Standing::Passed },
         took_ms: None,
         exit: None,
+        signal: None,
         lines: log.lines,
+        first: Some(log.first),
         is_open: log.state == LogState::Open,
     };
     summary.steps.iter().map(line).collect()
 }
 
-async fn shown(source: &impl Source, ask: &Ask, job: &Job, attempt: &Attempt, own: &str) -> Result<Markup, Problem> {
-    let (build, number) = (job.build.0, u64::from(attempt.attempt));
-    let summary: LogSummary = read(source, &format!("/api/v1/builds/{build}/attempts/{number}/log")).await?;
+/// What the parts of a log's page speak of.
+struct Shown<'a> {
+    build: &'a Build,
+    job: &'a Job,
+    attempt: &'a Attempt,
+    /// The step that is looked at, and what is known of it.
+    step: u16,
+    here: Option<&'a StepLine>,
+    has_failed: bool,
+    /// The page with the attempt and the step in its query.
+    base: String,
+    /// With what lines are compared.
+    green: Option<Green>,
+}
+
+impl Shown<'_> {
+    fn of(&self) -> [u64; 3] {
+        [self.build.id.0, self.attempt.attempt.into(), self.step.into()]
+    }
+
+    fn log_path(&self) -> String {
+        let [build, attempt, step] = self.of();
+        paths::api_log(build, attempt, step)
+    }
+}
+
+async fn shown(
+    source: &impl Source,
+    ask: &Ask,
+    (build, job): (&Build, &Job),
+    attempt: &Attempt,
+    own: &str,
+) -> Result<Markup, Problem> {
+    let number = u64::from(attempt.attempt);
+    let summary: LogSummary = read(source, &format!("/api/v1/builds/{}/attempts/{number}/log", build.id)).await?;
     let steps = steps(attempt, &summary);
     let failed = attempt.ended.as_ref().and_then(|end| end.cause.as_ref()?.step);
     let wanted = ask.number("step").and_then(|step| u16::try_from(step).ok());
@@ -147,23 +191,30 @@ async fn shown(source: &impl Source, ask: &Ask, job: &Job, attempt: &Attempt, ow
     let step = wanted.or(failed).or(printed).unwrap_or(0);
     let here = steps.iter().find(|line| line.index == step);
     let base = format!("{own}?attempt={number}&step={step}");
+    // What is usual is worth telling where something is not.
+    let has_failed = failed == Some(step);
+    let green = if has_failed { Green::before(source, build, &job.name).await } else { None };
+    let shown = Shown { build, job, attempt, step, here, has_failed, base, green };
     let found = match ask.text("q") {
         "" => html! {},
-        regex => log::search(source, [build, number, step.into()], regex, &base).await?,
+        regex => log::search(source, shown.of(), regex, &shown.base).await?,
     };
-    let viewer = viewer(source, ask, [build, number, step.into()], here, failed == Some(step), &base).await?;
+    let lines = here.map_or(0, |line| line.lines);
+    let groups = match lines {
+        0 | groups::LINES_AT_ONCE.. => html! {},
+        lines => groups::tree(source, shown.of(), lines).await?,
+    };
+    let viewer = viewer(source, ask, &shown).await?;
     let report = attempt.ended.as_ref().and_then(|end| end.report.as_ref());
     Ok(html! {
         div.split {
             nav.steps #steps data-live aria-label="Steps" {
-                ol { @for line in &steps {
-                    li {
-                        a class=(line.standing.word()) href=(format!("{own}?attempt={number}&step={}", line.index)) aria-current=[(line.index == step).then_some("true")] {
-                            (line.standing.mark()) " " span.name { (words::first_line(&line.name)) }
-                            span.quiet { @if let Some(ms) = line.took_ms { (words::span(ms)) } @if let Some(exit) = line.exit.filter(|exit| *exit != 0) { " exit " (exit) } " " (words::count(line.lines, "line", "lines")) }
-                        }
+                ol { @for line in &steps { li {
+                    (step_link(line, &format!("{own}?attempt={number}&step={}", line.index), line.index == step))
+                    @if line.index == step {
+                        ol.groups #groups data-source=[(lines >= groups::LINES_AT_ONCE).then(|| format!("/builds/{}/attempts/{number}/groups/{step}?lines={lines}", build.id))] { (groups) }
                     }
-                } }
+                } } }
                 @if let Some(report) = report {
                     @if !report.notes.is_empty() { h3 { "Remarks" } ul { @for note in &report.notes { li { (note) } } } }
                     @if !report.outputs.is_empty() { h3 { "Outputs" } dl { @for (name, value) in &report.outputs { dt { code { (name) } } dd { code { (value) } } } } }
@@ -171,14 +222,8 @@ async fn shown(source: &impl Source, ask: &Ask, job: &Job, attempt: &Attempt, ow
                     p.quiet { "Peak memory " (words::bytes(report.usage.peak_memory_bytes)) ", processor " (words::span((report.usage.cpu_user_us + report.usage.cpu_system_us) / 1000)) }
                 }
             }
-            section.viewer aria-label="Log" {
-                form.find method="get" role="search" {
-                    input type="hidden" name="attempt" value=(number); input type="hidden" name="step" value=(step);
-                    input #search type="search" name="q" value=(ask.text("q")) placeholder="Find by regular expression" aria-label="Find in the log";
-                    button { "Find" }
-                    a href=(format!("{}?format=text", paths::api_log(build, number, step))) { "Raw" }
-                    a href=(format!("{}?format=text", paths::api_log(build, number, step))) download=(format!("build-{build}-{}-{}.log", job.name.replace('/', "-"), step + 1)) { "Download" }
-                }
+            section.viewer aria-label="Log of the step" {
+                (tools(ask, &shown))
                 (found)
                 (viewer)
             }
@@ -186,42 +231,133 @@ async fn shown(source: &impl Source, ask: &Ask, job: &Job, attempt: &Attempt, ow
     })
 }
 
+fn step_link(line: &StepLine, to: &str, is_here: bool) -> Markup {
+    html! {
+        a class=(line.standing.word()) href=(to) aria-current=[is_here.then_some("true")] {
+            (line.standing.mark()) " " span.name { (words::first_line(&line.name)) }
+            span.quiet { @if let Some(ms) = line.took_ms { (words::span(ms)) } @if let Some(exit) = line.exit.filter(|exit| *exit != 0) { " exit " (exit) } " " (words::count(line.lines, "line", "lines")) }
+        }
+    }
+}
+
+/// Search, and ways out of the page. What only scripts can do is shown by the log's module.
+fn tools(ask: &Ask, shown: &Shown) -> Markup {
+    let Shown { build, job, attempt, step, .. } = shown;
+    let (id, number) = (build.id, attempt.attempt);
+    let text = format!("{}?format=text", shown.log_path());
+    let file = format!("build-{id}-{}-{}.log", job.name.replace('/', "-"), step + 1);
+    let place = format!("{}@{}", job.name, step + 1);
+    let is_simple = |letter: char| letter.is_ascii_alphanumeric() || "-_./@".contains(letter);
+    let place = if place.chars().all(is_simple) { place } else { format!("'{}'", place.replace('\'', "'\\''")) };
+    html! {
+        form.find method="get" role="search" {
+            input type="hidden" name="attempt" value=(number); input type="hidden" name="step" value=(step);
+            input #search type="search" name="q" value=(ask.text("q")) placeholder="Find by regular expression" aria-label="Find in the log";
+            button { "Find" }
+            span.scripted #log-tools role="group" aria-label="Ways to look at the log" hidden {
+                button type="button" data-do="p" aria-label="Previous hit or error" title="Previous hit or error (p)" { "↑" }
+                button type="button" data-do="n" aria-label="Next hit or error" title="Next hit or error (n)" { "↓" }
+                button type="button" data-do="t" title="Times: none, clock, since the step began, since the line before (t)" { "Times" }
+                button type="button" data-do="w" aria-pressed="false" title="Wrap long lines (w)" { "Wrap" }
+                @if let Some(green) = &shown.green {
+                    button type="button" data-do="d" aria-pressed="true" title=(format!("Dim what build {} printed too, when this job passed (d)", green.build)) { "Dim usual" }
+                }
+                button type="button" data-do="c" title="Copy the chosen lines, or those in view, without numbers (c)" { "Copy" }
+            }
+            a href=(text) { "Raw" }
+            a href=(text) download=(file) { "Download" }
+            a href=(format!("{}&plain=1", shown.base)) title="All lines as plain text of the page, without scripts: for screen readers" { "Plain" }
+            details.shell {
+                summary { "Shell" }
+                div {
+                    p { "A shell in what this step left, with its files and variables:" }
+                    pre #shell-command { "ropewalk shell " (id) " " (place) " --server " (ask.address) }
+                    p.quiet { "It asks for your token by " code { "--token FILE" } " or " code { "ROPEWALK_TOKEN_FILE" } "." }
+                }
+            }
+        }
+    }
+}
+
 /// The lines that the page itself brings, and what the log's module needs to know to bring the others.
-async fn viewer(
-    source: &impl Source,
-    ask: &Ask,
-    of: [u64; 3],
-    step: Option<&StepLine>,
-    has_failed: bool,
-    base: &str,
-) -> Result<Markup, Problem> {
-    let Some(step) = step.filter(|step| step.lines > 0 || step.is_open) else {
-        return Ok(html! { p.empty #log data-live { "This step has printed nothing." } });
+async fn viewer(source: &impl Source, ask: &Ask, shown: &Shown<'_>) -> Result<Markup, Problem> {
+    let Some(step) = shown.here.filter(|step| step.lines > 0 || step.is_open) else {
+        return Ok(html! { p.empty #log data-live { "This step has printed nothing." } (footer(shown)) });
     };
+    let Shown { base, has_failed, .. } = shown;
     let error = match ask.number("mark") {
         Some(mark) => Some(mark),
-        None if has_failed => log::first_error(source, of).await?,
+        None if *has_failed => log::first_error(source, shown.of()).await?,
         None => None,
     };
     let last = step.lines.saturating_sub(LINES);
     let from = match (ask.number("from"), error) {
         (Some(from), _) => from.min(step.lines.saturating_sub(1)),
         (None, Some(error)) => error.saturating_sub(BEFORE_ERROR),
-        (None, None) if step.is_open || has_failed => last,
+        (None, None) if step.is_open || *has_failed => last,
         (None, None) => 0,
     };
-    let items = log::read_range(source, of, Range { from, count: LINES }).await?;
+    let items = log::read_range(source, shown.of(), Range { from, count: LINES }, shown.green).await?;
     let end = (from + LINES).min(step.lines);
-    let [build, attempt, index] = of;
+    let [build, attempt, index] = shown.of();
     let earlier = from.saturating_sub(LINES);
+    // For who reads line by line, nothing is taken away that is not looked at.
+    let is_plain = ask.text("plain") == "1";
+    let plain = if is_plain { "&plain=1" } else { "" };
+    let source = format!("/builds/{build}/attempts/{attempt}/lines/{index}");
+    let rows = log::Rows { step: Some(index), base: Some(base), marked: error };
     Ok(html! {
-        @if from > 0 { p.pager.before { a href=(format!("{base}&from=0")) { "First lines" } " " a href=(format!("{base}&from={earlier}")) { "Earlier lines" } " " span.quiet { (from) " lines above" } } }
-        div.log #log role="log" tabindex="0" data-lines=(step.lines) data-from=(from) data-open[step.is_open]
-            data-source=(format!("/builds/{build}/attempts/{attempt}/lines/{index}"))
-            data-follow=(format!("{}?format=ndjson&follow=true", paths::api_log(build, attempt, index)))
-            data-mark=[error] {
-            (PreEscaped(log::written(&items, Some(base), error).0))
+        @if from > 0 { p.pager.before { a href=(format!("{base}{plain}&from=0")) { "First lines" } " " a href=(format!("{base}{plain}&from={earlier}")) { "Earlier lines" } " " span.quiet { (from) " lines above" } } }
+        div.stage {
+            div #log class=(if shown.green.is_some() { "log dims" } else { "log" }) role="region" aria-label="Lines" tabindex="0" data-lines=(step.lines) data-from=(from) data-open[step.is_open]
+                data-source=[(!is_plain).then_some(source)] data-step=(index + 1)
+                data-api=(shown.log_path()) data-errors=(log::ERROR) data-failed[*has_failed]
+                data-first=[step.first.map(|first| first.to_string())] data-green=[shown.green.map(|green| green.to_string())] data-mark=[error] {
+                (PreEscaped(log::written(&items, &rows).0))
+            }
         }
-        @if end < step.lines { p.pager.after { a href=(format!("{base}&from={end}")) { "Later lines" } " " a href=(format!("{base}&from={last}")) { "Last lines" } " " span.quiet { (step.lines - end) " lines below" } } }
+        @if end < step.lines { p.pager.after { a href=(format!("{base}{plain}&from={end}")) { "Later lines" } " " a href=(format!("{base}{plain}&from={last}")) { "Last lines" } " " span.quiet { (step.lines - end) " lines below" } } }
+        (footer(shown))
     })
+}
+
+/// How the step ended.
+fn footer(shown: &Shown) -> Markup {
+    let cause = shown.attempt.ended.as_ref().and_then(|end| end.cause.as_ref()).filter(|_| shown.has_failed);
+    html! {
+        p.ending #ending data-live {
+            @if let Some(step) = shown.here {
+                (step.standing.mark()) " "
+                @match (step.signal, step.exit) {
+                    (Some(signal), _) => { "ended by " (signal_name(signal)) " (signal " (signal) ")" }
+                    (None, Some(exit)) => { "exit " (exit) }
+                    (None, None) => { (step.standing.word()) }
+                }
+                @if let Some(ms) = step.took_ms { " after " (words::span(ms)) }
+                @if let Some(cause) = cause { ": " (cause.text) }
+                @if let Some(green) = &shown.green { span.quiet { " · dimmed lines are as in " a href=(format!("{}?attempt={}&step={}", paths::job(green.build, &shown.job.name), green.attempt, shown.step)) { "build " (green.build) } ", where it passed" } }
+            }
+        }
+    }
+}
+
+/// The name of a signal (signal(7), x86 and ARM).
+fn signal_name(signal: i32) -> &'static str {
+    match signal {
+        1 => "SIGHUP",
+        2 => "SIGINT",
+        3 => "SIGQUIT",
+        4 => "SIGILL",
+        6 => "SIGABRT",
+        7 => "SIGBUS",
+        8 => "SIGFPE",
+        9 => "SIGKILL",
+        11 => "SIGSEGV",
+        13 => "SIGPIPE",
+        15 => "SIGTERM",
+        24 => "SIGXCPU",
+        25 => "SIGXFSZ",
+        31 => "SIGSYS",
+        _ => "a signal",
+    }
 }

@@ -320,6 +320,28 @@ fn search_finds_a_line_that_two_frames_share() {
     assert_eq!((hit.number, &hit.bytes[hit.matched.clone()]), (0, &b"needle"[..]));
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+    /// An expression with a flag that speaks of line ends is tried line by line; many lines at once find the same.
+    #[test]
+    fn a_search_over_many_lines_at_once_finds_what_one_line_by_line_does(
+        writes in prop::collection::vec((0..3_usize, "[ab\n]{0,6}|\x1b\\[1m|a\r", any::<bool>()), 0..40),
+        pattern in prop::sample::select(vec!["a$", "^b", "ab", "a\\s*b", "^$", "\\bb", "[^a]b", "(?i-u)B\\b", "^a\r$"]),
+        from in 0..20_u64,
+    ) {
+        let pack = Pack::new();
+        pack.write(|log| for (index, (stream, text, flushes)) in writes.iter().enumerate() {
+            log.write(Stream::ALL[*stream], text.as_bytes(), index as u64 * 50).unwrap();
+            if *flushes {
+                log.flush().unwrap();
+            }
+        });
+        let reader = pack.reader(Writing::Over);
+        let found = |pattern: &str| reader.search(KEY, &Regex::new(pattern).unwrap(), from, usize::MAX).unwrap().hits;
+        prop_assert_eq!(found(pattern), found(&format!("(?-m:){pattern}")));
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Action {
     Write(Stream, Vec<u8>, u64),

@@ -1,0 +1,298 @@
+//! The log in a real browser: groups, what is usual, links and times, following, the keyboard alone, a slow network, and what a
+//! long one costs the browser.
+
+use std::fs;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use super::installation::Site;
+use super::process::{PATIENCE, Process};
+use super::{Browser, Kind, has_browser};
+
+/// A pipeline whose first build passes and whose second does not, since the file `broken` has come.
+const GROUPED: &str = r"
+name: demo
+defaults: { environment: host }
+jobs:
+  g:
+    run: |
+      echo '--- set up'
+      seq 1 50
+      echo '+++ test'
+      echo took $$ ms
+      echo see https://example.org/a?b=c.
+      echo '--- more'
+      seq 60 90
+      if [ -e broken ]; then printf '10 %%\r55 %%\r100 %%\n'; echo 'error: it broke'; exit 3; fi
+  e: { run: 'echo to stderr >&2' }
+";
+
+fn row(line: u64) -> String {
+    format!("#log [id='1:{line}']")
+}
+
+/// A site where a job passed once, then failed.
+fn broken() -> (Site, Vec<Process>) {
+    let site = Site::new(GROUPED);
+    let (server, worker) = (site.serve(), site.work("w", &[]));
+    site.submit(&[], 0);
+    fs::write(site.root().join("broken"), "").expect("a file");
+    site.git(&["add", "-A"]);
+    site.submit(&[], 1);
+    (site, vec![worker.process, server])
+}
+
+impl Browser {
+    /// Presses a key where the focus is.
+    #[track_caller]
+    pub fn press(&self, key: &str) {
+        let presses = json!([{ "type": "keyDown", "value": key }, { "type": "keyUp", "value": key }]);
+        let keys = json!({ "actions": [{ "type": "key", "id": "keyboard", "actions": presses }] });
+        self.call("POST", "/actions", &keys);
+    }
+
+    /// Waits until an expression of the page is true.
+    #[track_caller]
+    pub fn until_is(&self, expression: &str) {
+        let began = Instant::now();
+        while self.ask(expression) != Value::Bool(true) {
+            assert!(began.elapsed() < PATIENCE, "`{expression}` never is");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+
+    /// A command of the browser's own protocol.
+    #[track_caller]
+    pub fn command(&self, command: &str, parameters: &Value) -> Value {
+        self.call("POST", "/goog/cdp/execute", &json!({ "cmd": command, "params": parameters }))
+    }
+
+    /// The memory of the browser's largest process of pages, in MiB: what is its own, and its share of what it has in common.
+    pub fn tab_mib(&self) -> u64 {
+        let own = self.profile().display().to_string();
+        let processes = fs::read_dir("/proc").expect("/proc").filter_map(|entry| Some(entry.ok()?.path()));
+        let is_page = |path: &std::path::PathBuf| {
+            fs::read(path.join("cmdline")).is_ok_and(|line| {
+                let line = String::from_utf8_lossy(&line);
+                line.contains("--type=renderer") && line.contains(&own)
+            })
+        };
+        let of = |path: std::path::PathBuf| {
+            let maps = fs::read_to_string(path.join("smaps_rollup")).ok()?;
+            maps.lines()
+                .find_map(|line| line.strip_prefix("Pss:")?.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok())
+        };
+        processes.filter(is_page).filter_map(of).max().unwrap_or(0) / 1024
+    }
+}
+
+#[test]
+fn a_failed_step_is_read_by_its_groups_and_what_is_new() {
+    if !has_browser() {
+        return;
+    }
+    let (site, _processes) = broken();
+    let browser = Browser::open(&site, Kind::Desk);
+    browser.go("/builds/2/jobs/g");
+    browser.until("#log .marked .c", "error: it broke");
+    browser.until_is("document.querySelector('#log').hasAttribute('data-drawn')");
+    // What the group of the error does not hold is folded away, and comes by a click.
+    assert_eq!(
+        browser.ask("[...document.querySelectorAll('#groups li')].map(it => it.className.includes('folded'))"),
+        json!([true, false, false])
+    );
+    assert_eq!(browser.find(&row(10)), None);
+    browser.screenshot("groups");
+    // What the build before printed too is dim, whatever its numbers; what is new is not.
+    let is_same =
+        |line: u64| browser.ask(&format!("document.querySelector(\"{}\").classList.contains('same')", row(line)));
+    assert_eq!([is_same(1), is_same(52), is_same(53), is_same(88)], [true, true, true, false]);
+    // A bar shows its end, an address is a link that hands on nothing.
+    browser.until(&format!("{} .c", row(87)), "100 %");
+    assert_eq!(browser.ask("document.querySelector('#log .c a').rel"), "noreferrer noopener nofollow");
+    assert_eq!(browser.ask("document.querySelector('#log .c a').href"), "https://example.org/a?b=c");
+    // Errors stand beside the scroll bar, and the step's end below.
+    browser.until_is("document.querySelectorAll('.stage .map .error').length === 1");
+    browser.until("#ending", "exit 3");
+    let command = browser.ask("document.querySelector('#shell-command').textContent");
+    assert!(command.as_str().is_some_and(|it| it.starts_with("ropewalk shell 2 g@1 --server http://")), "{command}");
+    // What is folded away comes by a click.
+    browser.ask(&format!("document.querySelector(\"{} button.fold\").click()", row(1)));
+    browser.until(&format!("{} .c", row(10)), "9");
+    // Both streams are told apart.
+    browser.go("/builds/2/jobs/e");
+    browser.until("#log .l.err .c", "to stderr");
+    browser.is_content();
+}
+
+#[test]
+fn a_log_is_read_by_the_keyboard_alone() {
+    if !has_browser() {
+        return;
+    }
+    let (site, _processes) = broken();
+    let browser = Browser::open(&site, Kind::Desk);
+    browser.go("/builds/2/jobs/g");
+    browser.until("#log .marked .c", "error: it broke");
+    browser.until_is("document.querySelector('#log').hasAttribute('data-drawn')");
+    // A search from the keyboard, its hits one after the other, folded or not.
+    browser.press("/");
+    assert_eq!(browser.ask("document.activeElement.id"), "search");
+    for key in ["^", "6", ".", "$", "\u{e007}"] {
+        browser.press(key);
+    }
+    browser.until("#hits", "10 lines match");
+    browser.until_is("document.querySelectorAll('.stage .map .hit').length > 0");
+    browser.press("p");
+    browser.until_is("location.hash === '#1:65'");
+    browser.press("p");
+    browser.until_is("location.hash === '#1:64'");
+    browser.press("n");
+    browser.until_is("location.hash === '#1:65'");
+    browser.until(&format!("{}.marked .c", row(65)), "69");
+    // Times: of the clock, since the beginning, since the line before; long lines; folds.
+    for expected in ["Clock", "Since start", "Since line", "Times"] {
+        browser.press("t");
+        browser.until("[data-do=t]", expected);
+    }
+    browser.press("w");
+    browser.until_is("document.querySelector('[data-do=w]').ariaPressed === 'true' && document.querySelector('#log').matches('.wrap')");
+    browser.press("w");
+    browser.press("d");
+    browser.until_is("!document.querySelector('#log').matches('.dims')");
+    browser.press("z");
+    browser.press("z");
+    browser.until_is("document.querySelectorAll('#groups li.folded').length === 3");
+    browser.press("?");
+    browser.until("dialog#keys", "next and previous");
+    browser.press("\u{e00c}");
+    browser.is_content();
+    // A range in an address leads to the step and its lines, whatever step is the page's own.
+    browser.go("/builds/2/jobs/g?attempt=1#1:54-55");
+    browser.until(&format!("{}.marked .c", row(54)), "see https://");
+    assert_eq!(browser.ask("document.querySelectorAll('#log .marked').length"), 2);
+    browser.is_content();
+}
+
+#[test]
+fn a_step_is_followed_until_the_reader_scrolls_away() {
+    if !has_browser() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let sign = |name: &str| folder.path().join(name);
+    let wait = |name: &str| format!("while [ ! -e {} ]; do sleep 0.05; done", sign(name).display());
+    let script = format!("seq 1 500; {}; seq 501 700; {}; echo end", wait("one"), wait("two"));
+    let site = Site::new(&format!("defaults: {{ environment: host }}\njobs:\n  slow: {{ run: '{script}' }}\n"));
+    let (_server, _worker) = (site.serve(), site.work("w", &[]));
+    site.submit(&["--no-wait"], 0);
+    let browser = Browser::open(&site, Kind::Desk);
+    let began = Instant::now();
+    while browser.find("#log[data-source]").is_none() {
+        assert!(began.elapsed() < PATIENCE, "the job prints nothing");
+        browser.go("/builds/1/jobs/slow");
+    }
+    browser.until(&format!("{} .c", row(500)), "500");
+    browser.ask("document.querySelector('#log').scrollTop = 0");
+    browser.until(&format!("{} .c", row(1)), "1");
+    fs::write(sign("one"), "").expect("a file");
+    browser.until(".newer", "↓ 200 new lines");
+    browser.screenshot("follow");
+    assert_eq!(browser.ask("document.querySelector('#log').scrollTop"), 0);
+    browser.click(".newer");
+    browser.until(&format!("{} .c", row(700)), "700");
+    fs::write(sign("two"), "").expect("a file");
+    browser.until(&format!("{} .c", row(701)), "end");
+    browser.until("#ending", "exit 0");
+    browser.is_content();
+}
+
+#[test]
+fn a_log_is_read_over_a_slow_network() {
+    if !has_browser() {
+        return;
+    }
+    let (site, _processes) = super::site();
+    let browser = Browser::open(&site, Kind::Phone);
+    browser.go("/builds/1");
+    browser.until("#failure-0", "it broke");
+    browser.command("Network.enable", &json!({}));
+    let slow = json!({ "offline": false, "latency": 300, "downloadThroughput": 50_000, "uploadThroughput": 20_000 });
+    browser.command("Network.emulateNetworkConditions", &slow);
+    browser.go("/builds/1/jobs/long");
+    browser.until("#log .marked .c", "error: it broke");
+    browser.ask("document.querySelector('#log').scrollTop = 0");
+    browser.until(&format!("{} .c", row(1)), "1");
+    let too_wide = browser.ask("document.documentElement.scrollWidth > document.documentElement.clientWidth");
+    assert_eq!(too_wide, false, "the log's page scrolls sideways on a phone");
+    browser.screenshot("log");
+}
+
+/// How many lines the long log has: `$ROPEWALK_LOG_LINES`, for `cargo xtask bench pages`; fewer where programs are not optimised.
+fn very_many() -> u64 {
+    std::env::var("ROPEWALK_LOG_LINES").ok().and_then(|text| text.parse().ok()).unwrap_or(200_000)
+}
+
+#[test]
+fn a_log_of_very_many_lines_is_opened_searched_and_followed() {
+    if !has_browser() {
+        return;
+    }
+    let lines = very_many();
+    let error = lines / 2;
+    let folder = tempfile::tempdir().expect("a folder");
+    let sign = folder.path().join("go-on");
+    let end = format!("while [ ! -e {} ]; do sleep 0.05; done", sign.display());
+    let script = format!(
+        "seq -f \"compiling part %.0f of the whole\" 1 {}; echo \"error: it broke\"; seq -f \"linking part %.0f of the whole\" {} {lines}",
+        error - 1,
+        error + 1
+    );
+    let site = Site::new(&format!(
+        "defaults: {{ environment: host }}\njobs:\n  broken: {{ run: '{script}; exit 1' }}\n  open: {{ run: '{script}; {end}; echo over' }}\n"
+    ));
+    // Not the short patience of other tests: what is printed here keeps a small machine busy.
+    fs::write(site.path("data/settings.toml"), "worker.heartbeat = \"15s\"\n").expect("a file");
+    let (_server, _worker) = (site.serve(), site.work("w", &[]));
+    site.submit(&["--no-wait"], 0);
+    let browser = Browser::open(&site, Kind::Desk);
+    browser.go("/builds/1");
+    browser.until("#failure-0", "exit");
+    let figure = |name: &str, value: f64| println!("figure: {name} = {value:.1}");
+    let number = |expression: &str| browser.ask(expression).as_f64().expect("a number");
+
+    // Opened, at its first error.
+    browser.go("/builds/1/jobs/broken");
+    browser.until_is("document.querySelector('#log[data-drawn]') !== null");
+    figure("interactive ms", number("performance.getEntriesByName('log drawn')[0].startTime"));
+    browser.until("#log .marked .c", "error: it broke");
+    assert!(browser.find(&row(error)).is_some(), "line {error} is not in the page");
+    figure("at the error ms", number("performance.now()"));
+    browser.screenshot("long");
+
+    // Anywhere in it, and searched.
+    browser.ask("document.querySelector('#log').scrollTop = 1e9");
+    browser.until(&format!("{} .c", row(lines)), &format!("linking part {lines} of"));
+    let began = number("performance.now()");
+    browser.type_into("#search", "part [0-9]*77777 of\n");
+    browser.until_is("document.querySelector('#hits') !== null");
+    figure("searched ms", number("performance.now()") - began);
+    let hits = (1..=lines).filter(|line| line % 100_000 == 77_777).count();
+    browser.until("#hits", &format!("{hits} lines match"));
+    browser.until_is(&format!("document.querySelectorAll('.stage .map .hit').length === {}", hits.min(240)));
+    let memory = browser.tab_mib();
+    figure("tab MiB", memory as f64);
+    assert!((1..300).contains(&memory), "the tab takes {memory} MiB");
+
+    // Followed to its end.
+    let began = Instant::now();
+    while browser.find("#log[data-source]").is_none() || browser.path() != "/builds/1/jobs/open" {
+        assert!(began.elapsed() < PATIENCE, "the job prints nothing");
+        browser.go("/builds/1/jobs/open");
+    }
+    browser.until(&format!("{} .c", row(lines)), &format!("linking part {lines} of"));
+    fs::write(&sign, "").expect("a file");
+    browser.until(&format!("{} .c", row(lines + 1)), "over");
+    browser.is_content();
+}
