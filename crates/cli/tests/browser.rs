@@ -10,6 +10,8 @@ mod installation;
 #[path = "browser/log.rs"]
 mod log;
 mod process;
+#[path = "browser/settings.rs"]
+mod settings;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};

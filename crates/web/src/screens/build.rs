@@ -100,7 +100,7 @@ pub(crate) async fn show(source: &impl Source, ask: &Ask, build: &str) -> Result
                     nav.views #views data-live aria-label="How the jobs are shown" { @for view in View::ALL {
                         a data-in-page id=(format!("view-{}", view.word())) href=(choice.link(&[("view", view.word())])) aria-current=[(view == drawn).then_some("true")] { (view.title()) }
                     } }
-                    div.canvas #canvas tabindex="0" role="region" aria-label="Jobs" { div #jobs data-live { (drawing(&shown, &units, &choice, drawn, ask)) } }
+                    div.canvas #canvas tabindex="0" role="region" aria-label="The jobs as they are shown" { div #jobs data-live { (drawing(&shown, &units, &choice, drawn, ask)) } }
                 }
                 div #results data-live { (summaries(&shown)) (tests(&shown)) (artifacts(&shown)) }
             }
@@ -267,6 +267,8 @@ fn actions(shown: &Shown) -> Markup {
             @if !is_running && !shown.jobs.is_empty() { form method="post" action=(format!("{path}/retry")) { button name="what" value="all" { "Retry all" } } }
             @if is_running { form method="post" action=(format!("{path}/cancel")) { button { "Cancel" } } }
             form method="post" action=(format!("{path}/rebuild")) { button title="a new build of the same files" { "Build again" } }
+            a href=(format!("{path}/tests")) { "Tests" }
+            a href=(format!("{path}/compare")) { "Compare" }
         }
     }
 }

@@ -154,6 +154,7 @@ pub(crate) fn why(build: &Build, standing: Standing) -> Markup {
             (Standing::Failed, None) if build.errors > 0 => span.why { "the pipeline has " (words::count(build.errors, "error", "errors")) },
             (Standing::Failed | Standing::Canceled, _) => span.why { (build.text) },
             (Standing::Asking, _) => span.why { "waits for an answer" },
+            (Standing::Running, _) if build.counts.failed > 0 => span.why { (words::count(build.counts.failed, "job", "jobs")) " failed so far" },
             _ => {},
         }
     }

@@ -71,11 +71,13 @@ fn header(overview: &Overview, ask: &Ask, own: &str) -> Markup {
 
 /// The figures of the builds looked at, in words.
 fn figures(overview: &Overview) -> Markup {
-    let Figures { ended, passed, p50_ms, p95_ms, .. } = overview.figures;
+    let Figures { passed, failed, p50_ms, p95_ms, .. } = overview.figures;
+    // What somebody ended says nothing of how well builds do.
+    let judged = passed + failed;
     html! {
-        @if ended > 0 {
+        @if judged > 0 {
             dl.facts {
-                div { dt { "Passed" } dd { strong { (passed * 100 / ended) " %" } span.quiet { " of the last " (ended) } } }
+                div { dt { "Passed" } dd { strong { (passed * 100 / judged) " %" } span.quiet { " of the last " (judged) } } }
                 @if let Some(ms) = p50_ms { div { dt { "Usually takes" } dd { strong { (words::span(ms)) } } } }
                 @if let Some(ms) = p95_ms { div { dt { "95 of 100 within" } dd { (words::span(ms)) } } }
                 div { dt { "In seven days" } dd { (words::count(overview.last_week, "build", "builds")) @if overview.last_week == overview.builds && overview.has_older { " or more" } } }
@@ -153,7 +155,7 @@ fn refs(overview: &Overview, states: &[&RefState], ask: &Ask, own: &str) -> Mark
                         (builds::why(last, standing))
                     }
                     td.number { (builds::took(last, &usual, ask)) }
-                    td.number.wide { @if state.figures.ended > 0 { (state.figures.passed) " of " (state.figures.ended) } }
+                    td.number.wide { @let judged = state.figures.passed + state.figures.failed; @if judged > 0 { (state.figures.passed) " of " (judged) } }
                     td.wide { (words::ago(last.created, ask.now)) }
                 }
             } }

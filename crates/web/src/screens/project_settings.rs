@@ -63,7 +63,7 @@ fn general(settings: &ProjectSettings, own: &str, may_change: bool) -> Markup {
                 label { "Default branch " (text("default_branch", settings.default_branch.as_deref(), "main, master, or the one built most")) }
                 label { "Pool of jobs that name none " (text("pool", settings.pool.as_deref(), "default")) }
                 label { "A later build of a branch or pull request " (choice("auto_cancel", settings.auto_cancel, ["does as the server says", "cancels earlier ones", "lets earlier ones go on"])) }
-                label { "Badge " (choice("public_badge", settings.public_badge, ["as the reader may see the project", "for anybody", "as the reader may see the project, even if the default changes"])) }
+                label { "Badge " (choice("public_badge", settings.public_badge, ["as the server says: for readers of the project", "for anybody", "for readers of the project alone"])) }
                 label { "Keep builds for so many days " (number("keep_days", settings.keep_days.map(u64::from))) span.quiet { "0 keeps them for ever" } }
                 label { "Keep at least so many builds " (number("keep_builds", settings.keep_builds.map(u64::from))) }
                 label { "Bytes of logs and artifacts, before the oldest builds go " (number("quota_bytes", settings.quota_bytes)) span.quiet { "0 is without bound" @if let Some(bytes) = settings.quota_bytes.filter(|bytes| *bytes > 0) { "; now " (words::bytes(bytes)) } } }

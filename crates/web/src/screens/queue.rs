@@ -207,7 +207,7 @@ fn held_by(holders: &[JobKey]) -> Markup {
 /// Who has how much of a pool: what runs and waits of each project.
 fn shares(pool: &Pool, queue: &Page<Queued>, workers: &[Worker]) -> Markup {
     let mut of_project: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
-    let serving = workers.iter().filter(|worker| worker.pools.contains(&pool.name));
+    let serving = workers.iter().filter(|worker| worker.pools.iter().any(|served| pool_name(served) == pool.name));
     for running in serving.flat_map(|worker| &worker.running) {
         of_project.entry(&running.project).or_default().0 += 1;
     }
@@ -261,6 +261,11 @@ fn places(pool: &Pool) -> Markup {
     }
 }
 
+/// What a pool is called; the default pool has no name with workers.
+fn pool_name(pool: &str) -> &str {
+    if pool.is_empty() { "default" } else { pool }
+}
+
 fn tile(worker: &Worker, version: &Version, ask: &Ask) -> Markup {
     let (standing, word) = match worker.state {
         WorkerState::Ready if worker.running.is_empty() => (Standing::Passed, "idle"),
@@ -273,7 +278,7 @@ fn tile(worker: &Worker, version: &Version, ask: &Ask) -> Markup {
         article.card #(format!("worker-{}", worker.id)) {
             h3 { (standing.mark()) " " (worker.name) " " span.quiet { (word) } }
             p.quiet {
-                @if !worker.pools.is_empty() { (worker.pools.join(", ")) " · " }
+                @if !worker.pools.is_empty() { (worker.pools.iter().map(|pool| pool_name(pool)).collect::<Vec<_>>().join(", ")) " · " }
                 @if worker.state != WorkerState::Away { (worker.running.len()) " of " (words::count(worker.slots.into(), "place", "places")) " taken · " }
                 @if worker.cpu_milli > 0 { (words::count(worker.cpu_milli.div_ceil(1000), "core", "cores")) " · " }
                 @if worker.memory_bytes > 0 { (words::bytes(worker.memory_bytes)) " · " }

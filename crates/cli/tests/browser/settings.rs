@@ -1,0 +1,120 @@
+//! Projects, tests, the queue and settings: looked at on desk and phone, light and dark, with scripts and without.
+
+use super::*;
+
+/// A pipeline of which a job reports tests, some of which fail as `MODE` says; and a job that waits for a pool of nobody.
+const TESTED: &str = r#"
+name: demo
+defaults: { environment: host }
+jobs:
+  lint: { run: "true" }
+  test:
+    needs: lint
+    run: |
+      printf '<testsuite name="<b>suite</b>"><testcase name="adds" time="0.2"/><testcase name="parses <i>all</i>" time="1.5">MODE</testcase><testcase name="old" time="0.1"><failure>never worked</failure></testcase></testsuite>' > junit.xml
+      exit 1
+    reports: { junit: junit.xml }
+  elsewhere: { pool: gpu, run: "true" }
+"#;
+/// What the second build makes of `MODE`.
+const BROKEN: &str = "<failure>assertion failed<![CDATA[\n      - expected 3\n      + actual <img src=x onerror=alert(1)>]]></failure><system-out>what it printed</system-out>";
+
+#[test]
+fn projects_tests_queue_and_settings_are_looked_at() {
+    if !has_browser() {
+        return;
+    }
+    let site = Site::new(&TESTED.replace("MODE", ""));
+    let (_server, _worker) = (site.serve(), site.work("w", &[]).process);
+    let desk = Browser::open(&site, Kind::Desk);
+    for (number, mode) in [(1, ""), (2, BROKEN)] {
+        fs::write(site.root().join(".ropewalk/pipeline.yaml"), TESTED.replace("MODE", mode)).expect("a file");
+        site.git(&[
+            "-c",
+            "user.name=t",
+            "-c",
+            "user.email=t@localhost",
+            "commit",
+            "-qam",
+            "the <u>next</u>",
+            "--allow-empty",
+        ]);
+        site.submit(&["--no-wait"], 0);
+        desk.go(&format!("/builds/{number}"));
+        desk.until("#failure-0", "test");
+        if number == 1 {
+            // Live parts are replaced at any time: at once what is found is clicked.
+            desk.ask("document.querySelector('#build-header form[action$=cancel] button').click()");
+            desk.until("p.verdict", "canceled");
+        }
+    }
+    desk.go("/builds/2/tests");
+    desk.until("#tests-header", "2 of 3 failed: 1 new, 1 failing before");
+    desk.until(".test[open] .difference .added", "actual <img");
+    desk.until(".test[open] .output", "what it printed");
+    let history = desk.ask("document.querySelector('.test[open] .ways a:nth-child(2)').getAttribute('href')");
+    desk.go(history.as_str().expect("a path"));
+    desk.until("dl.facts", "50 %");
+    // A form is sent, its answer is shown once, and the page after it says what there is.
+    desk.go("/settings/tokens");
+    desk.type_into("input[name=name]", "<b>helper</b>");
+    desk.click("input[name='verb.read']");
+    desk.click("form[action='/settings/tokens'] button");
+    desk.until(".shown-once", "It is shown this once.");
+    desk.click(".shown-once p a");
+    desk.until("table", "<b>helper</b>");
+    let project = project_of(&desk);
+    desk.go(&format!("/projects/{project}/settings"));
+    desk.type_into("input[name=secret]", "TOKEN");
+    desk.type_into("input[name=value]", "hush");
+    desk.click("form[action$=secrets] button");
+    desk.until(".settings section:nth-of-type(3) table", "TOKEN");
+    desk.go("/queue");
+    desk.until(".reasons", "a worker: the pool `gpu` has no worker");
+    desk.is_content();
+    let pages = [
+        ("project", format!("/projects/{project}")),
+        ("branches", format!("/projects/{project}?group=branch")),
+        ("project-settings", format!("/projects/{project}/settings")),
+        ("tests", "/builds/2/tests".to_owned()),
+        ("test", format!("/projects/{project}/tests?name=adds&suite=%3Cb%3Esuite%3C%2Fb%3E")),
+        ("compare", "/builds/2/compare".to_owned()),
+        ("queue-waiting", "/queue".to_owned()),
+        ("settings", "/settings".to_owned()),
+        ("tokens", "/settings/tokens".to_owned()),
+        ("audit", "/settings/audit".to_owned()),
+        ("caches", "/settings/caches".to_owned()),
+    ];
+    let (phone, dark) = (Browser::open(&site, Kind::Phone), Browser::open(&site, Kind::Dark));
+    for browser in [&desk, &phone, &dark] {
+        for (name, path) in &pages {
+            browser.go(path);
+            browser.until("h1", "");
+            let too_wide = browser.ask("document.documentElement.scrollWidth > document.documentElement.clientWidth");
+            assert_eq!(too_wide, false, "{path} scrolls sideways");
+            assert_eq!(
+                browser.ask("document.querySelectorAll('main b, main i, main u, img[src=x]').length"),
+                0,
+                "{path}"
+            );
+            browser.screenshot(name);
+        }
+        browser.is_content();
+    }
+    // All of it is read, and forms are sent, without scripts.
+    let plain = Browser::open(&site, Kind::Plain);
+    plain.go("/queue");
+    plain.click("#hold-default summary");
+    plain.type_into("#hold-default input[name=reason]", "looking");
+    plain.click("#hold-default button");
+    plain.until("#pool-default", "Held by a");
+    plain.go("/settings/audit");
+    plain.until("table", "pool_hold");
+}
+
+/// The project of the builds that a browser may see.
+fn project_of(browser: &Browser) -> String {
+    browser.go("/builds/1");
+    let path = browser.ask("document.querySelector('.top ol li:nth-child(2) a').getAttribute('href')");
+    path.as_str().and_then(|path| path.strip_prefix("/projects/")).expect("a project").to_owned()
+}
