@@ -189,10 +189,18 @@ impl Browser {
         }
     }
 
+    /// Clicks an element; again if it was replaced between the two calls.
     #[track_caller]
     fn click(&self, css: &str) {
-        let element = self.find(css).unwrap_or_else(|| panic!("there is no `{css}` at {}", self.path()));
-        self.call("POST", &format!("/element/{element}/click"), &json!({}));
+        let began = Instant::now();
+        loop {
+            let element = self.find(css).unwrap_or_else(|| panic!("there is no `{css}` at {}", self.path()));
+            match self.try_call("POST", &format!("{}/element/{element}/click", self.session), &json!({})) {
+                Ok(_) => return,
+                Err(error) if error.contains("stale element") && began.elapsed() < PATIENCE => {}
+                Err(error) => panic!("`{css}` cannot be clicked at {}: {error}", self.path()),
+            }
+        }
     }
 
     #[track_caller]
