@@ -115,7 +115,7 @@ pub async fn open(app: Arc<App>, call: Call) -> Answered {
         let (shell, origin, open) = (seat.shell.clone(), origin.clone(), open.clone());
         let start = StartShell { shell, build: of, attempt: attempt_number, origin, open, layers };
         if !app.server.dispatch.tell(worker, &ToWorker::Shell(Box::new(start))) {
-            problem = Problem::new(ProblemKind::Unavailable, format!("the worker {worker} has just left"));
+            problem = Problem::new(ProblemKind::Conflict, format!("the worker {worker} is not joined"));
             continue;
         }
         let wait = if place + 1 == workers.len() { OPEN_WAIT } else { NEXT_WAIT };
