@@ -70,9 +70,9 @@ fn steps_hand_values_on() {
                 r##"
                 passed {"long":"a\nb","v":"2"}
                 passed 0: chmod +x bin/tool; echo v=1 >> $ROPEWALK_OUTPUT; printf 'long<<E\na\nb\nE\n' >> $ROPEWALK_OUTPUT
-                passed 0: echo FLAG=on >> "$ROPEWALK_ENV"; echo $PWD/bin >> "$ROPEWALK_PATH"; echo '# Title' >> $ROPEWALK_SUMM
-                passed 0: echo $FLAG $CI $ROPEWALK $ROPEWALK_BUILD $ROPEWALK_JOB $ROPEWALK_BRANCH $ROPEWALK_COMMIT $ROPEWALK_E
-                passed 0: echo v=2 >> $ROPEWALK_OUTPUT; printf more >> $ROPEWALK_SUMMARY; test "$ROPEWALK_WORKSPACE" = "$PWD";
+                passed 0: echo FLAG=on >> "$ROPEWALK_ENV"; echo $PWD/bin >> "$ROPEWALK_PATH"; echo '# Title' >> $ROPEWALK_SUMM…
+                passed 0: echo $FLAG $CI $ROPEWALK $ROPEWALK_BUILD $ROPEWALK_JOB $ROPEWALK_BRANCH $ROPEWALK_COMMIT $ROPEWALK_E…
+                passed 0: echo v=2 >> $ROPEWALK_OUTPUT; printf more >> $ROPEWALK_SUMMARY; test "$ROPEWALK_WORKSPACE" = "$PWD";…
                 summary: "# Title\nmore\n"
                 2 Stdout: on true true 7 unit/1 main c0ffee push
                 2 Stdout: tool
