@@ -43,6 +43,15 @@ fn broken() -> (Site, Vec<Process>) {
     (site, vec![worker.process, server])
 }
 
+/// The log of the failed step, drawn at its error.
+fn at_the_error(site: &Site) -> Browser {
+    let browser = Browser::open(site, Kind::Desk);
+    browser.go("/builds/2/jobs/g");
+    browser.until("#log .marked .c", "error: it broke");
+    browser.until_is("document.querySelector('#log').hasAttribute('data-drawn')");
+    browser
+}
+
 impl Browser {
     /// Presses a key where the focus is.
     #[track_caller]
@@ -93,10 +102,7 @@ fn a_failed_step_is_read_by_its_groups_and_what_is_new() {
         return;
     }
     let (site, _processes) = broken();
-    let browser = Browser::open(&site, Kind::Desk);
-    browser.go("/builds/2/jobs/g");
-    browser.until("#log .marked .c", "error: it broke");
-    browser.until_is("document.querySelector('#log').hasAttribute('data-drawn')");
+    let browser = at_the_error(&site);
     // What the group of the error does not hold is folded away, and comes by a click.
     assert_eq!(
         browser.ask("[...document.querySelectorAll('#groups li')].map(it => it.className.includes('folded'))"),
@@ -132,10 +138,7 @@ fn a_log_is_read_by_the_keyboard_alone() {
         return;
     }
     let (site, _processes) = broken();
-    let browser = Browser::open(&site, Kind::Desk);
-    browser.go("/builds/2/jobs/g");
-    browser.until("#log .marked .c", "error: it broke");
-    browser.until_is("document.querySelector('#log').hasAttribute('data-drawn')");
+    let browser = at_the_error(&site);
     // A search from the keyboard, its hits one after the other, folded or not.
     browser.press("/");
     assert_eq!(browser.ask("document.activeElement.id"), "search");

@@ -1,7 +1,8 @@
 //! Pages and their files, packed as the browser takes them: zstd, else gzip, else as they are.
 //!
 //! Packing lets a listener on the line learn what is secret from how long an answer is, if it can put its own text beside the secret. Pages hold no
-//! secret: the token is in a cookie, and forms are told apart by who sent them, not by a word in the page.
+//! secret: the token is in a cookie, and forms are told apart by who sent them, not by a word in the page. The one that shows a token which was made
+//! just now is not packed.
 
 use std::io::Write;
 

@@ -194,44 +194,36 @@ fn an_old_object_is_renewed_without_its_bytes() {
     assert!(!blobs.renew(Digest([1; 32])).unwrap());
 }
 
-/// A collector has looked at the old object, and its deletion arrives after the renewal.
+/// What becomes of `act` if a collector has looked at the old object, announced its deletion, and deletes it once the object is new.
+fn meanwhile_deleted<T: Send>(blobs: &S3Blobs, server: &S3Server, name: Digest, act: impl FnOnce() -> T + Send) -> T {
+    let file = aged(server, blobs, name);
+    blobs.put_object(&blobs.tomb(name), &Body::default(), Writing::Again).unwrap();
+    let stale = fs::metadata(&file).unwrap().modified().unwrap();
+    std::thread::scope(|scope| {
+        let acting = scope.spawn(act);
+        while fs::metadata(&file).is_ok_and(|metadata| metadata.modified().unwrap() == stale) {
+            std::thread::yield_now();
+        }
+        blobs.delete(name).unwrap();
+        blobs.delete_key(&blobs.tomb(name)).unwrap();
+        acting.join().unwrap()
+    })
+}
+
 #[test]
 fn a_renewal_says_no_of_what_is_deleted_meanwhile() {
     let Some(server) = S3Server::start() else { return };
     let blobs = server.blobs(None);
     let name = blobs.put(b"content").unwrap();
-    let file = aged(&server, &blobs, name);
-    blobs.put_object(&blobs.tomb(name), &Body::default(), Writing::Again).unwrap();
-    let stale = fs::metadata(&file).unwrap().modified().unwrap();
-    std::thread::scope(|scope| {
-        let renewed = scope.spawn(|| blobs.renew(name).unwrap());
-        while fs::metadata(&file).is_ok_and(|metadata| metadata.modified().unwrap() == stale) {
-            std::thread::yield_now();
-        }
-        blobs.delete(name).unwrap();
-        blobs.delete_key(&blobs.tomb(name)).unwrap();
-        assert!(!renewed.join().unwrap());
-    });
+    assert!(!meanwhile_deleted(&blobs, &server, name, || blobs.renew(name).unwrap()));
 }
 
-/// A collector has looked at the old object, and its deletion arrives after the upload.
 #[test]
 fn a_put_waits_for_a_deletion_that_was_announced() {
     let Some(server) = S3Server::start() else { return };
     let blobs = server.blobs(None);
     let name = blobs.put(b"content").unwrap();
-    let file = aged(&server, &blobs, name);
-    blobs.put_object(&blobs.tomb(name), &Body::default(), Writing::Again).unwrap();
-    let stale = fs::metadata(&file).unwrap().modified().unwrap();
-    std::thread::scope(|scope| {
-        let put = scope.spawn(|| blobs.put(b"content").unwrap());
-        while fs::metadata(&file).is_ok_and(|metadata| metadata.modified().unwrap() == stale) {
-            std::thread::yield_now();
-        }
-        blobs.delete(name).unwrap();
-        blobs.delete_key(&blobs.tomb(name)).unwrap();
-        put.join().unwrap();
-    });
+    meanwhile_deleted(&blobs, &server, name, || blobs.put(b"content").unwrap());
     assert_eq!(blobs.get(name, 99).unwrap(), b"content");
 }
 
