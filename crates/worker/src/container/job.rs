@@ -228,10 +228,6 @@ impl JobContainer {
         let (mount, volume) = files_mount(engine, plan).await?;
         let id = engine.create(plan.name, description(plan, mount)).await?;
         engine.start(&id).await?;
-        // Asked while the first process starts.
-        let pid = engine.container(&id).await?.state.pid;
-        let group = ControlGroup::of(pid, &id);
-        let used = group.as_ref().and_then(ControlGroup::usage).unwrap_or_default();
         let mut container = Self {
             engine: engine.clone(),
             id,
@@ -241,10 +237,15 @@ impl JobContainer {
             end,
             told: Vec::new(),
             n_steps: 0,
-            group,
-            used,
+            group: None,
+            used: Usage::default(),
         };
-        container.until_ready().await?;
+        // Asked while the first process starts.
+        let id = container.id.clone();
+        let (facts, ready) = tokio::join!(engine.container(&id), container.until_ready());
+        ready?;
+        container.group = ControlGroup::of(facts?.state.pid, &id);
+        container.used = container.group.as_ref().and_then(ControlGroup::usage).unwrap_or_default();
         // Only the container reads now: when we are gone it finds its end.
         drop(reading);
         Ok(container)
