@@ -509,8 +509,8 @@ pub enum CacheCommand {
 pub struct Shell {
     /// The build's number, `last`, or `last-failed`.
     pub build: String,
-    /// The job; the first that failed if left out. With `@STEP` its files and variables are those at the end of that step, by number or
-    /// name; with `@failed` those at the end of the step that failed, with `@start` those before the first step.
+    /// The job; the first that failed if left out. With `@STEP` its files and variables are those at the end of that step, by number,
+    /// id or name; with `@failed` those at the end of the step that failed, with `@start` those before the first step.
     #[arg(value_name = "JOB[@STEP]")]
     pub job: Option<String>,
     /// Give the shell this secret of the job anew, from the environment; it is recorded. May be given several times.

@@ -38,12 +38,12 @@ pub enum Moment {
     Start,
     /// As the step left it that failed first.
     Failed,
-    /// As this step left it: its number, from 1, or its name.
+    /// As this step left it: its number, from 1, its id, or its name.
     Step(String),
 }
 
 impl Moment {
-    /// What stands after `@`: `start`, `failed`, a number or a name.
+    /// What stands after `@`: `start`, `failed`, a number, an id or a name.
     #[must_use]
     pub fn read(text: &str) -> Self {
         match text {
@@ -411,11 +411,12 @@ fn word(step: &LeftStep) -> String {
     format!("step {} ({})", u32::from(step.step) + 1, step.name)
 }
 
-/// The step of this number, or else of this name.
+/// The step of this number, or else of this id, or else of this name.
 fn find_step<'a>(left: &'a LeftBehind, text: &str) -> Result<&'a LeftStep, EntryError> {
     let number = text.parse::<u32>().ok();
     let by_number = left.steps.iter().find(|step| number == Some(u32::from(step.step) + 1));
-    let found = by_number.or_else(|| left.steps.iter().find(|step| step.name == text));
+    let by_id = || left.steps.iter().find(|step| step.id.as_deref() == Some(text));
+    let found = by_number.or_else(by_id).or_else(|| left.steps.iter().find(|step| step.name == text));
     found.ok_or_else(|| {
         let listed = left.steps.iter().take(STEPS_LISTED_MAX);
         let mut ran: Vec<String> = listed.map(|step| format!("{} ({})", u32::from(step.step) + 1, step.name)).collect();

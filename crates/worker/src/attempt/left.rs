@@ -67,6 +67,9 @@ pub struct LeftStep {
     pub step: u16,
     /// Its name, without secrets.
     pub name: String,
+    /// What `${{ steps.ID }}` calls it. Unknown in what was kept before it was noted, and passed over by who read that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
     /// Its files at its end.
     pub layer: Layer,
     /// Its directory.
@@ -232,7 +235,8 @@ impl Attempt<'_> {
                 Some(here) => (differences(&variables, &self.without_secrets(&here.0)), here.1.clone()),
                 None => (BTreeMap::new(), found.1.clone()),
             };
-            LeftStep { step: ran.step, name: ran.name, layer: ran.layer, directory, differs }
+            let id = self.spec.job.steps.get(usize::from(ran.step)).and_then(|step| step.id.as_deref());
+            LeftStep { step: ran.step, name: ran.name, id: id.map(str::to_owned), layer: ran.layer, directory, differs }
         };
         LeftBehind {
             directory: found.1.clone(),

@@ -43,6 +43,7 @@ impl Ground {
         let step = |step: u16, layer| LeftStep {
             step,
             name: format!("step-{step}"),
+            id: Some(format!("id-{step}")),
             layer,
             directory: ground.path("a/tree/sub"),
             differs: BTreeMap::new(),
@@ -141,6 +142,9 @@ fn what_a_layer_has_arrives_as_it_was() {
     assert_eq!(fs::read(arrived.with_file_name("tmp").join("temporary")).unwrap(), b"t");
     // The step before it comes when it is asked for.
     let first = ground.arrived(&left, &Moment::read("1"));
+    for other in ["id-0", "step-0"] {
+        assert_eq!(ground.arrived(&left, &Moment::read(other)), first, "{other}");
+    }
     assert!(!first.exists());
     ground.fetch(sent.document, "1").unwrap();
     assert_eq!(fs::read_to_string(first.join("one")).unwrap(), "1");
