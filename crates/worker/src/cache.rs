@@ -14,11 +14,12 @@ use graph::{Digest, Trust};
 use serde::{Deserialize, Serialize};
 
 use crate::archive::{self, ArchiveFault, Bounds, Existing, Links, Times, Unpacking};
-use crate::chunked::{self, Base, Content, Index, Laid, Laying, Loaded};
+use crate::chunked::{self, Base, Content, Index, Kept, Laid, Laying, Loaded};
 use crate::depot::{CacheEntry, CacheSaved, CacheScope, Depot, DepotError};
 use crate::files::{self, Directories, FilesFault};
 use crate::patterns::{PatternFault, Patterns, by_bytes};
 
+mod changes;
 mod layers;
 
 pub(crate) use self::layers::LAYERS;
@@ -270,6 +271,37 @@ impl Cache {
         self.check_key()?;
         let since_ns = chunked::moment_ns();
         let located = self.located(places)?;
+        let kept = match self.keep_changes(&located, places, restored, depot)? {
+            Some(kept) => kept,
+            None => chunked::keep(&self.found(&located)?, &restored.bases, BOUNDS, depot)?,
+        };
+        let bytes = kept.stored_bytes();
+        let entry = CacheEntry { key: self.key.clone(), digest: kept.digest, bytes, packs: kept.index.packs };
+        let saved = depot.save_cache(&self.scope(trust), &entry)?;
+        self.record(places, &located).write(Known { index: kept.digest, since_ns });
+        Ok(Saved { saved, bytes, put_bytes: kept.put_bytes + kept.index_bytes })
+    }
+
+    /// Keeps a tree that was shown as a layer, by what the job's own layer says of it; `None` if that does not tell enough.
+    fn keep_changes(
+        &self,
+        located: &[Located<'_>],
+        places: &Places,
+        restored: &Restored,
+        depot: &dyn Depot,
+    ) -> Result<Option<Kept>, CacheFault> {
+        let (Some(layers), Some(layer), [base]) = (&places.layers, &restored.layer, &restored.bases[..]) else {
+            return Ok(None);
+        };
+        let Some(changes) = changes::changes(located, layers, Some(layer)) else { return Ok(None) };
+        match chunked::keep_changes(base, &changes, BOUNDS, depot)? {
+            Some(kept) if kept.index.entries.is_empty() => Err(CacheFault::Nothing),
+            kept => Ok(kept),
+        }
+    }
+
+    /// All files of the paths, by their names in an index.
+    fn found(&self, located: &[Located<'_>]) -> Result<Vec<(PathBuf, files::Found)>, CacheFault> {
         let mut found = Vec::new();
         for (index, located) in located.iter().enumerate() {
             let patterns = Patterns::literal(Path::new(located.path));
@@ -282,12 +314,7 @@ impl Cache {
             return Err(CacheFault::Nothing);
         }
         found.sort_by(|(one, _), (two, _)| by_bytes(one, two));
-        let kept = chunked::keep(&found, &restored.bases, BOUNDS, depot)?;
-        let bytes = kept.stored_bytes();
-        let entry = CacheEntry { key: self.key.clone(), digest: kept.digest, bytes, packs: kept.index.packs };
-        let saved = depot.save_cache(&self.scope(trust), &entry)?;
-        self.record(places, &located).write(Known { index: kept.digest, since_ns });
-        Ok(Saved { saved, bytes, put_bytes: kept.put_bytes + kept.index_bytes })
+        Ok(found)
     }
 
     /// What is written down of directories that outlive the job.

@@ -2,7 +2,7 @@
 //! blobs of a [`Depot`](crate::depot::Depot). A tree that is kept again costs what has changed: files whose stamps say that they
 //! are as they were are not read, and chunks that are in a pack already are not put again.
 //!
-//! [`keep`] makes an index of files, [`load`] reads one, [`lay`] puts its files into a directory. What they share is a [`Base`]:
+//! [`keep`] makes an index of files, [`keep_changes`] of another index and what is different, [`load`] reads one, [`lay`] puts its files into a directory. What they share is a [`Base`]:
 //! a tree as it was known at some moment.
 //!
 //! **Stamps.** A file is as the base says if its size, time of modification and mode are the base's, and it was not touched
@@ -24,7 +24,7 @@ mod laying;
 
 pub use cut::{CHUNK_BYTES_MAX, CHUNK_BYTES_MEAN, CHUNK_BYTES_MIN, first_chunk};
 pub use index::{Chunk, Entry, INDEX_BYTES_MAX, Index, IndexFault, Kind, MAGIC, PATH_BYTES_MAX, Pack};
-pub use keeping::{Kept, keep, keep_layers};
+pub use keeping::{Changes, Covers, Kept, keep, keep_changes, keep_layers};
 pub use laying::{Content, Laid, Laying, Loaded, lay, load};
 pub use pack::PACK_BYTES_MAX;
 

@@ -256,6 +256,7 @@ impl Place {
             repository: repository.to_owned(),
             prefix: prefix.to_owned(),
             upper,
+            lower: own.workspace.lower().to_vec(),
         })
     }
 

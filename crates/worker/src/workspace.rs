@@ -30,7 +30,7 @@ mod watch;
 #[cfg(test)]
 pub(crate) use layer::make_opaque;
 pub use layer::remove_tree;
-pub(crate) use layer::{is_opaque, is_whiteout};
+pub(crate) use layer::{is_moved, is_opaque, is_whiteout};
 pub use snapshot::{Layers, Snapshot};
 pub use steps::{
     BUILD_BYTES_MAX, BUILD_FILES_MAX, Budget, Layer, STEP_BYTES_MAX, STEP_FILES_MAX, StepBounds, StepLayers, Unkept,
@@ -306,6 +306,12 @@ impl Workspace {
         let manifest = &self.manifest;
         let is_overlay = manifest.form == Form::Overlay;
         is_overlay.then(|| (self.directory.join("upper"), manifest.repository.as_path(), manifest.prefix.as_path()))
+    }
+
+    /// The layers below the job's own, the topmost first.
+    #[must_use]
+    pub fn lower(&self) -> &[PathBuf] {
+        &self.lower
     }
 
     fn save(&self) -> Result<(), WorkspaceError> {

@@ -179,7 +179,9 @@ impl Attempt<'_> {
             if restored.found == Found::Exact {
                 continue;
             }
-            let (places, depot, trust) = (self.places(place), Arc::clone(&self.depot), self.spec.event.trust);
+            let mut places = self.places(place);
+            places.layers = place.cache_layers(self.worker);
+            let (depot, trust) = (Arc::clone(&self.depot), self.spec.event.trust);
             let key = cache.key.clone();
             let saved = blocking(move || cache.save(trust, &places, &restored, &*depot)).await;
             if let Err(fault) = &saved {

@@ -43,6 +43,8 @@ pub struct Layers {
     pub prefix: PathBuf,
     /// What the job has changed so far, as an overlay's upper layer.
     pub upper: PathBuf,
+    /// What the workspace is made of below that, the topmost first.
+    pub lower: Vec<PathBuf>,
 }
 
 /// A layer that is there.

@@ -128,6 +128,55 @@ fn a_saving_puts_what_changed_and_no_more() {
     assert_eq!(fs::read_dir(ground.path("three/d")).unwrap().count(), 199);
 }
 
+/// A job's own layer, what it is made of, and what steps see, laid by hand.
+fn layered(ground: &Ground) -> (Places, Restored) {
+    let mut places = ground.places("one", Owner::Job);
+    for name in ["a", "b", "c/d"] {
+        ground.write(&format!("one/kept/{name}"), name.as_bytes());
+    }
+    let cache = cache("k-1", &["kept"]);
+    ground.save(&cache, &places, &Restored::nothing());
+    let layers = Layers {
+        folder: ground.path("layers"),
+        workspaces: ground.path("workspaces"),
+        repository: ground.path("one"),
+        prefix: PathBuf::new(),
+        upper: ground.path("upper"),
+        lower: vec![ground.path("below")],
+    };
+    ground.write("upper/other", b"");
+    places.layers = Some(layers);
+    let restored = ground.restore(&cache, &places);
+    places.layers.as_mut().unwrap().lower.insert(0, restored.layer.clone().unwrap());
+    (places, restored)
+}
+
+#[test]
+fn what_changed_of_a_layer_is_told_by_the_jobs_own() {
+    let ground = Ground::new();
+    let (places, restored) = layered(&ground);
+    // Only the job's own layer says that the first was changed: nobody looks at the second.
+    for name in ["a", "b"] {
+        ground.write(&format!("one/kept/{name}"), b"changed");
+    }
+    ground.write("upper/kept/a", b"what is here is not read");
+    ground.save(&cache("k-2", &["kept"]), &places, &restored);
+    ground.restore(&cache("k-2", &["kept"]), &ground.places("two", Owner::Job));
+    let read = |name: &str| String::from_utf8(fs::read(ground.path(&format!("two/kept/{name}"))).unwrap()).unwrap();
+    assert_eq!(["a", "b", "c/d"].map(read), ["changed", "b", "c/d"]);
+}
+
+#[test]
+fn files_of_other_layers_are_saved_with_a_layer() {
+    let ground = Ground::new();
+    let (places, restored) = layered(&ground);
+    ground.write("below/kept/tracked", b"tracked");
+    ground.write("one/kept/tracked", b"tracked");
+    ground.save(&cache("k-2", &["kept"]), &places, &restored);
+    ground.restore(&cache("k-2", &["kept"]), &ground.places("two", Owner::Job));
+    assert_eq!(fs::read(ground.path("two/kept/tracked")).unwrap(), b"tracked");
+}
+
 #[test]
 fn equal_files_give_equal_packs_without_a_base() {
     let ground = Ground::new();

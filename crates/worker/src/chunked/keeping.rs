@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -16,6 +17,7 @@ use super::{Base, modified_ns};
 use crate::archive::{ArchiveFault, Bounds, refused};
 use crate::depot::Depot;
 use crate::files::Found;
+use crate::patterns::by_bytes;
 
 /// How much of a file is in memory at once.
 const BUFFER_BYTES: usize = 8 * CHUNK_BYTES_MAX;
@@ -76,19 +78,8 @@ pub fn keep_layers(
         return Err(ArchiveFault::TooMany(bounds.files_max));
     }
     let unchanged = unchanged(files, bases);
-    let dropped = dropped_packs(&unchanged, bases, depot)?;
-    let mut keeping = Keeping {
-        index: Index::default(),
-        known: known_chunks(bases, &dropped),
-        numbers: HashMap::new(),
-        packs: HashMap::new(),
-        writer: PackWriter::new(depot),
-        fresh: Index::default(),
-        twins: HashMap::new(),
-        bounds,
-        bytes: 0,
-        files_read: 0,
-    };
+    let dropped = dropped_packs(unchanged.iter().flatten().copied(), bases, depot)?;
+    let mut keeping = Keeping::new(known_chunks(bases, &dropped), bounds, depot);
     for ((name, found), base) in files.iter().zip(unchanged) {
         match marks.get(name) {
             Some(mark) => keeping.mark(name, found, mark)?,
@@ -96,6 +87,69 @@ pub fn keep_layers(
         }
     }
     keeping.end(depot)
+}
+
+/// How a tree differs from an index of it that is known.
+#[derive(Clone, Debug, Default)]
+pub struct Changes {
+    /// What is there now in place of what the index says, sorted by name, no duplicates.
+    pub found: Vec<(PathBuf, Found)>,
+    /// Names, as bytes, of which the index says nothing that is true any more.
+    pub covered: HashMap<Vec<u8>, Covers>,
+}
+
+/// What of an index a name covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Covers {
+    /// The entry of this name.
+    Itself,
+    /// And all that are in it.
+    AllBelow,
+}
+
+impl Changes {
+    /// Whether an entry of the index is as it was.
+    fn spare(&self, entry: &Entry) -> bool {
+        let name = entry.path.as_os_str().as_bytes();
+        let above = name.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(end, _)| &name[..end]);
+        !self.covered.contains_key(name)
+            && above.into_iter().all(|directory| self.covered.get(directory) != Some(&Covers::AllBelow))
+    }
+}
+
+/// Keeps what an index says but for the changes, without a look at what has not changed. `None` if a pack that is still needed is gone or holds
+/// too little that is: then the files must be read, by [`keep`].
+///
+/// # Errors
+/// As [`keep`].
+pub fn keep_changes(
+    base: &Base,
+    changes: &Changes,
+    bounds: Bounds,
+    depot: &dyn Depot,
+) -> Result<Option<Kept>, ArchiveFault> {
+    let index = &*base.index;
+    let same: Vec<&Entry> = index.entries.iter().filter(|entry| changes.spare(entry)).collect();
+    if (same.len() + changes.found.len()) as u64 > bounds.files_max {
+        return Err(ArchiveFault::TooMany(bounds.files_max));
+    }
+    let bases = std::slice::from_ref(base);
+    let dropped = dropped_packs(same.iter().map(|entry| (index, *entry)), bases, depot)?;
+    let mut keeping = Keeping::new(known_chunks(bases, &dropped), bounds, depot);
+    if same.iter().any(|entry| !keeping.knows(index, entry)) {
+        return Ok(None);
+    }
+    let mut found = changes.found.iter().peekable();
+    for entry in same {
+        while let Some((name, found)) = found.next_if(|(name, _)| by_bytes(name, &entry.path).is_lt()) {
+            keeping.add(name, found, None)?;
+        }
+        keeping.add_known(index, entry)?;
+    }
+    for (name, found) in found {
+        keeping.add(name, found, None)?;
+    }
+    keeping.end(depot).map(Some)
 }
 
 /// For each file the base and the entry that say what is in it.
@@ -113,13 +167,13 @@ fn unchanged<'b>(files: &[(PathBuf, Found)], bases: &'b [Base]) -> Unchanged<'b>
 }
 
 /// The packs of the bases that are not to be named again: they are gone, or hold too little that is needed.
-fn dropped_packs(
-    unchanged: &Unchanged<'_>,
+fn dropped_packs<'b>(
+    unchanged: impl Iterator<Item = (&'b Index, &'b Entry)>,
     bases: &[Base],
     depot: &dyn Depot,
 ) -> Result<HashSet<Digest>, ArchiveFault> {
     let mut needed: HashMap<Digest, HashMap<u32, u32>> = HashMap::new();
-    for (index, entry) in unchanged.iter().flatten() {
+    for (index, entry) in unchanged {
         let Kind::File { uses, .. } = &entry.kind else { continue };
         for chunk in index.chunks_of(uses) {
             needed.entry(index.packs[chunk.pack as usize].digest).or_default().insert(chunk.offset, chunk.length);
@@ -174,7 +228,22 @@ struct Keeping<'b, 'd> {
 /// What chunks of fresh packs are numbered from until it is known how many come before them.
 const FRESH: u32 = 1 << 31;
 
-impl Keeping<'_, '_> {
+impl<'b, 'd> Keeping<'b, 'd> {
+    fn new(known: HashMap<Digest, (Pack, &'b Chunk)>, bounds: Bounds, depot: &'d dyn Depot) -> Self {
+        Self {
+            index: Index::default(),
+            known,
+            numbers: HashMap::new(),
+            packs: HashMap::new(),
+            writer: PackWriter::new(depot),
+            fresh: Index::default(),
+            twins: HashMap::new(),
+            bounds,
+            bytes: 0,
+            files_read: 0,
+        }
+    }
+
     fn add(&mut self, name: &Path, found: &Found, base: Option<(&Index, &Entry)>) -> Result<(), ArchiveFault> {
         let metadata = &found.metadata;
         let kind = metadata.file_type();
@@ -198,10 +267,7 @@ impl Keeping<'_, '_> {
                     None => self.read(found)?,
                 },
             };
-            self.bytes = self.bytes.saturating_add(bytes);
-            if self.bytes > self.bounds.bytes_max {
-                return Err(ArchiveFault::TooLarge(self.bounds.bytes_max));
-            }
+            self.count(bytes)?;
             let metadata = metadata.as_ref().unwrap_or(&found.metadata);
             let uses = start..place(self.index.uses.len());
             if let Some(twin) = twin {
@@ -213,6 +279,32 @@ impl Keeping<'_, '_> {
         let mode = u16::try_from(mode & 0o777).unwrap_or(0);
         self.index.entries.push(Entry { path: name.to_owned(), mode, modified_ns, kind });
         Ok(())
+    }
+
+    fn count(&mut self, bytes: u64) -> Result<(), ArchiveFault> {
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.bytes > self.bounds.bytes_max { Err(ArchiveFault::TooLarge(self.bounds.bytes_max)) } else { Ok(()) }
+    }
+
+    /// Adds an entry as a base has it, of which [`Keeping::knows`] all.
+    fn add_known(&mut self, index: &Index, entry: &Entry) -> Result<(), ArchiveFault> {
+        let kind = match &entry.kind {
+            Kind::File { bytes, .. } => {
+                let start = place(self.index.uses.len());
+                self.take(index, entry);
+                self.count(*bytes)?;
+                Kind::File { bytes: *bytes, uses: start..place(self.index.uses.len()) }
+            }
+            other => other.clone(),
+        };
+        self.index.entries.push(Entry { path: entry.path.clone(), kind, ..*entry });
+        Ok(())
+    }
+
+    /// Whether all chunks of an entry are still in packs.
+    fn knows(&self, index: &Index, entry: &Entry) -> bool {
+        let Kind::File { uses, .. } = &entry.kind else { return true };
+        index.chunks_of(uses).all(|chunk| self.known.contains_key(&chunk.digest))
     }
 
     /// Notes an entry that only a layer has.
@@ -240,7 +332,7 @@ impl Keeping<'_, '_> {
     /// Takes a file as a base knows it, if all its chunks are still in packs.
     fn take(&mut self, index: &Index, entry: &Entry) -> bool {
         let Kind::File { uses, .. } = &entry.kind else { return false };
-        if !index.chunks_of(uses).all(|chunk| self.known.contains_key(&chunk.digest)) {
+        if !self.knows(index, entry) {
             return false;
         }
         for chunk in index.chunks_of(uses) {

@@ -89,6 +89,15 @@ pub fn is_opaque(directory: &Path) -> bool {
         .any(|name| rustix::fs::lgetxattr(directory, *name, &mut value) == Ok(1) && value[0] == b'y')
 }
 
+/// Whether a directory of a layer was one of another name in the layers below, or may have been: the system does not tell.
+pub fn is_moved(directory: &Path) -> bool {
+    let mut value = [0; 0];
+    ["trusted.overlay.redirect", "user.overlay.redirect"].iter().any(|name| {
+        use rustix::io::Errno;
+        !matches!(rustix::fs::lgetxattr(directory, *name, &mut value), Err(Errno::NODATA | Errno::NOTSUP | Errno::PERM))
+    })
+}
+
 /// Makes a directory of a layer hide what the layers below have in it.
 pub fn make_opaque(directory: &Path) -> io::Result<()> {
     let name = Right::of_this_process().opaque_attribute();

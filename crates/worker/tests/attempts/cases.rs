@@ -23,6 +23,7 @@ pub const CASES: &[Case] = &[
     ("cases::isolated_jobs_leave_the_tree_alone", isolated_jobs_leave_the_tree_alone),
     ("cases::caches", caches),
     ("cases::restored_caches_are_layers_of_isolated_jobs", restored_caches_are_layers_of_isolated_jobs),
+    ("cases::what_a_job_changes_of_a_restored_cache_is_saved", what_a_job_changes_of_a_restored_cache_is_saved),
     ("cases::reports_of_a_failed_job", reports_of_a_failed_job),
     ("cases::secrets_are_hidden", secrets_are_hidden),
     ("cases::a_trivial_job_makes_no_file", a_trivial_job_makes_no_file),
@@ -299,6 +300,40 @@ fn restored_caches_are_layers_of_isolated_jobs() {
         assert_eq!(trees.len(), 2, "one of each entry, used again");
         let inode = |tree: &PathBuf| std::fs::metadata(tree.join("a/b/c/replaced")).unwrap().ino();
         assert_eq!(inode(&trees[0]), inode(&trees[1]), "what did not change is there once");
+    });
+}
+
+/// Each change is made by a job to which the entry is shown as a layer; what the job saw at its end is what the next one is given.
+fn what_a_job_changes_of_a_restored_cache_is_saved() {
+    const FILL: &str = "mkdir -p c/d/e c/x/y two; for n in 1 2 3; do echo $n > c/$n; echo d$n > c/d/$n; echo e$n > c/d/e/$n; echo $n > c/x/y/$n; done; \
+                        echo more > two/f; ln -s 1 c/link; chmod 700 c/2";
+    const LIST: &str = "find c two -type f -printf '%p %m %T@\\n' -o -printf '%p %y %l\\n' | sort; find c two -type f | sort | xargs grep .; true";
+    let changes = [
+        "true",
+        "echo new > c/1; echo more >> c/d/2; echo fresh > c/d/4; rm c/3; rm -r c/x/y; chmod 600 c/2",
+        "rm c/1; mkdir c/1; echo below > c/1/f; rm -r c/d; echo file > c/d; ln -sf 3 c/link",
+        "rm -r c/d; mkdir c/d; echo alone > c/d/5",
+        "rm -r c; mkdir -p c/x; echo alone > c/x/5",
+        "mv c/x c/moved; mv c/d/e c/e; touch -d @1000000000 c/3; ln c/1 c/again",
+        "rm -r two; mkdir -p c/x/y/deep/er; truncate -s 0 c/x/y/2",
+        "rm -r two; ln -s c two; rm -r c/d; ln -s x c/d",
+    ];
+    on_ground(&[("tracked", "1")], async |ground| {
+        for (number, change) in std::iter::once(FILL).chain(changes).enumerate() {
+            let run = async |script: String| {
+                let mut job = steps(&[&format!("exec 2>&1; {script}")]);
+                job["workspace"] = json!("isolated");
+                job["cache"] = json!([{ "key": format!("k-{number}"), "restore": ["k-0"], "paths": ["c", "two"] }]);
+                let (report, log) = ground.run(job).await;
+                assert!(matches!(report.outcome, Outcome::Passed { .. }), "{report:?}");
+                let pieces = &log.0.lock().unwrap().pieces;
+                let bytes: Vec<u8> = pieces.iter().flat_map(|(_, _, bytes)| bytes.clone()).collect();
+                (String::from_utf8_lossy(&bytes).into_owned(), report.caches[0].found)
+            };
+            let (seen, _) = run(format!("{change}; {LIST}")).await;
+            let (given, found) = run(LIST.to_owned()).await;
+            assert_eq!((given, found), (seen, graph::CacheFound::Key), "{change}");
+        }
     });
 }
 
