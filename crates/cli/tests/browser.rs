@@ -12,6 +12,8 @@ mod log;
 mod process;
 #[path = "browser/settings.rs"]
 mod settings;
+#[path = "browser/terminal.rs"]
+mod terminal;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -72,6 +74,12 @@ fn has_browser() -> bool {
 impl Browser {
     /// Opens one that has signed in.
     fn open(site: &Site, kind: Kind) -> Self {
+        let token = fs::read_to_string(site.path("admin.token")).expect("a token");
+        Self::open_as(site, kind, &token)
+    }
+
+    /// Opens one that has signed in with this token.
+    fn open_as(site: &Site, kind: Kind, token: &str) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
         let mut driver = Command::new("chromedriver");
         driver.arg(format!("--port={port}")).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -107,7 +115,6 @@ impl Browser {
             std::thread::sleep(Duration::from_millis(50));
         };
         browser.session = format!("/session/{}", made["sessionId"].as_str().expect("a session"));
-        let token = fs::read_to_string(site.path("admin.token")).expect("a token");
         browser.go("/builds");
         browser.type_into("#token", &format!("{}\n", token.trim()));
         browser.until("h1", "Builds");

@@ -27,6 +27,7 @@ const KEYS = [
   ["t", "in a log: times: none, clock, since the step began, since the line before"],
   ["w", "in a log: wrap long lines"], ["z", "in a log: fold or unfold all groups"], ["d", "in a log: dim what the last green run printed too"],
   ["G", "in a log: to the end, and follow"], ["l", "in a log: name the line in the address"], ["c", "in a log: copy without numbers"],
+  ["Ctrl+Shift+.", "in a shell: leave the terminal, and come back"],
 ];
 
 function showKeys() {
@@ -63,6 +64,7 @@ function nextFailure() {
 let before = "";
 document.addEventListener("keydown", (event) => {
   const target = /** @type {HTMLElement} */ (event.target);
+  if (target.closest(".xterm")) return;
   if (event.ctrlKey || event.metaKey || event.altKey || target.closest("input, select, textarea")) {
     if (event.key === "Escape") target.blur();
     return;
@@ -78,6 +80,30 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 
+/** Opens a shell as the page's form for it says, at this moment if one is given. @param {HTMLElement} opener @param {string | undefined} at */
+async function openShell(opener, at) {
+  const form = /** @type {HTMLFormElement | null} */ (document.querySelector("form[data-shells]"));
+  const select = /** @type {HTMLSelectElement | null} */ (form?.querySelector("select"));
+  if (!form || !select) return;
+  if (at !== undefined) select.value = at;
+  form.closest("details")?.removeAttribute("open");
+  const { shells: path = "", job = "" } = form.dataset;
+  const terminal = await import("./terminal.js");
+  await terminal.open({ path, job, at: select.value, text: select.selectedOptions[0]?.textContent ?? "" }, opener);
+}
+document.addEventListener("submit", (event) => {
+  const form = /** @type {HTMLElement} */ (event.target);
+  if (!form.matches("form[data-shells]")) return;
+  event.preventDefault();
+  openShell(form.closest("details")?.querySelector("summary") ?? form, undefined);
+});
+document.addEventListener("click", (event) => {
+  const button = /** @type {HTMLElement | null} */ (/** @type {Element} */ (event.target).closest("[data-shell-at]"));
+  if (button) openShell(button, button.dataset.shellAt);
+});
+
+// What only scripts can do is shown to whoever has them.
+document.documentElement.setAttribute("data-scripts", "");
 tellTimes(document);
 setInterval(() => tellTimes(document), 10_000);
 keepLive(tellTimes);

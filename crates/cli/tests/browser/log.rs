@@ -61,6 +61,15 @@ impl Browser {
         self.call("POST", "/actions", &keys);
     }
 
+    /// Presses keys together, the last of them last.
+    #[track_caller]
+    pub fn chord(&self, keys: &[&str]) {
+        let down = keys.iter().map(|key| json!({ "type": "keyDown", "value": key }));
+        let up = keys.iter().rev().map(|key| json!({ "type": "keyUp", "value": key }));
+        let presses: Vec<Value> = down.chain(up).collect();
+        self.call("POST", "/actions", &json!({ "actions": [{ "type": "key", "id": "keyboard", "actions": presses }] }));
+    }
+
     /// Waits until an expression of the page is true.
     #[track_caller]
     pub fn until_is(&self, expression: &str) {

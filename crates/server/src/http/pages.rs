@@ -103,6 +103,9 @@ pub async fn answer(app: Arc<App>, api: Router, request: Request) -> Response<Bo
                 .help("open the page here and send it again; programs use the API");
             return page(&web::screens::refusal::show(&refusal), &parts.headers);
         }
+        if is_of_shell(&segments) {
+            return carried(api, parts, body).await;
+        }
         let Ok(body) = axum::body::to_bytes(body, FORM_BYTES_MAX).await else {
             let refusal = Problem::new(ProblemKind::TooLarge, "");
             return page(&web::screens::refusal::show(&refusal), &parts.headers);
@@ -111,6 +114,33 @@ pub async fn answer(app: Arc<App>, api: Router, request: Request) -> Response<Bo
         return sent(&app, api, &parts, &segments, form.into_iter().collect()).await;
     }
     shown(&app, api, &parts, segments).await
+}
+
+/// Whether something is sent to open a shell in the page, or to type into it.
+fn is_of_shell(segments: &[String]) -> bool {
+    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    matches!(segments.as_slice(), ["builds", _, "jobs", _, "shells"] | ["builds", _, "jobs", _, "shells", _, "input"])
+}
+
+/// A call of the API that a page's terminal makes: the same path, with the reader's token, both ways as they come. What the cookie may not do there, send
+/// something, it does here, since the page is our own.
+async fn carried(mut api: Router, parts: axum::http::request::Parts, body: Body) -> Response<Body> {
+    let source = source(api.clone(), &parts);
+    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    let media = parts.headers.get(header::CONTENT_TYPE).cloned();
+    let mut request = Request::builder().method(Method::POST).uri(format!("/api/v1{path}"));
+    request = request.header(header::AUTHORIZATION, &source.token);
+    if let Some(media) = media {
+        request = request.header(header::CONTENT_TYPE, media);
+    }
+    let Ok(mut request) = request.body(body) else { return nowhere() };
+    if let Some(from) = source.from {
+        request.extensions_mut().insert(from);
+    }
+    match api.call(request).await {
+        Ok(answered) => answered,
+        Err(never) => match never {},
+    }
 }
 
 /// A page is looked at.

@@ -50,7 +50,7 @@ pub(crate) async fn show(source: &impl Source, ask: &Ask, build: &str, job: &str
                     .help("take one of the attempts that the job's page lists"));
             }
             let attempt: Attempt = read(source, &format!("{of_build}/attempts/{wanted}")).await?;
-            shown(source, ask, (&build, &job), &attempt, &own).await?
+            shown(source, ask, (&build, &job), (&attempt, &attempts), &own).await?
         }
     };
     let main = html! {
@@ -158,6 +158,10 @@ struct Shown<'a> {
     step: u16,
     here: Option<&'a StepLine>,
     has_failed: bool,
+    /// The step that failed the job.
+    failed: Option<u16>,
+    /// Whether it is the last attempt at the job.
+    is_last: bool,
     /// The page with the attempt and the step in its query.
     base: String,
     /// With what lines are compared.
@@ -179,9 +183,10 @@ async fn shown(
     source: &impl Source,
     ask: &Ask,
     (build, job): (&Build, &Job),
-    attempt: &Attempt,
+    (attempt, attempts): (&Attempt, &[Attempt]),
     own: &str,
 ) -> Result<Markup, Problem> {
+    let is_last = attempts.last().is_some_and(|last| last.attempt == attempt.attempt);
     let number = u64::from(attempt.attempt);
     let summary: LogSummary = read(source, &format!("/api/v1/builds/{}/attempts/{number}/log", build.id)).await?;
     let steps = steps(attempt, &summary);
@@ -194,7 +199,7 @@ async fn shown(
     // What is usual is worth telling where something is not.
     let has_failed = failed == Some(step);
     let green = if has_failed { Green::before(source, build, &job.name).await } else { None };
-    let shown = Shown { build, job, attempt, step, here, has_failed, base, green };
+    let shown = Shown { build, job, attempt, step, here, has_failed, failed, is_last, base, green };
     let found = match ask.text("q") {
         "" => html! {},
         regex => log::search(source, shown.of(), regex, &shown.base).await?,
@@ -223,7 +228,7 @@ async fn shown(
                 }
             }
             section.viewer aria-label="Log of the step" {
-                (tools(ask, &shown))
+                div.tools { (tools(ask, &shown)) }
                 (found)
                 (viewer)
             }
@@ -267,14 +272,64 @@ fn tools(ask: &Ask, shown: &Shown) -> Markup {
             a href=(text) { "Raw" }
             a href=(text) download=(file) { "Download" }
             a href=(format!("{}&plain=1", shown.base)) title="All lines as plain text of the page, without scripts: for screen readers" { "Plain" }
-            details.shell {
-                summary { "Shell" }
-                div {
-                    p { "A shell in what this step left, with its files and variables:" }
-                    pre #shell-command { "ropewalk shell " (id) " " (place) " --server " (ask.address) }
-                    p.quiet { "It asks for your token by " code { "--token FILE" } " or " code { "ROPEWALK_TOKEN_FILE" } "." }
+        }
+        details.shell {
+            summary { "Shell" }
+            div #shell-ways data-live { (shell(shown, &place, &ask.address)) }
+        }
+    }
+}
+
+/// The moments of a job at which a shell opens in its files, as the API names them, with what they are called: empty while it runs, and for a try that
+/// is not the last, since the last one's files stand for the job.
+fn moments(shown: &Shown) -> Vec<(String, String)> {
+    let Some(report) = shown.attempt.ended.as_ref().and_then(|end| end.report.as_ref()) else { return Vec::new() };
+    if !shown.is_last {
+        return Vec::new();
+    }
+    let mut moments = Vec::new();
+    if let Some(failed) = shown.failed {
+        moments.push(("failed".to_owned(), format!("as the failed step {} left it", failed + 1)));
+    }
+    moments.push(("start".to_owned(), "before the first step".to_owned()));
+    for (index, step) in report.steps.iter().enumerate() {
+        moments.push((
+            (index + 1).to_string(),
+            format!("as step {} left it: {}", index + 1, words::first_line(&step.name)),
+        ));
+    }
+    moments.push((String::new(), "at its end, where changes stay".to_owned()));
+    moments
+}
+
+/// The moment of the step that is looked at.
+fn moment_here(shown: &Shown) -> String {
+    if shown.has_failed { "failed".to_owned() } else { (shown.step + 1).to_string() }
+}
+
+/// The ways to a shell: in the page, and as a command.
+fn shell(shown: &Shown, place: &str, address: &str) -> Markup {
+    let moments = moments(shown);
+    let here = moment_here(shown);
+    let path = format!("{}/shells", paths::job(shown.build.id, &shown.job.name));
+    html! {
+        @if !moments.is_empty() {
+            form.needs-scripts method="get" data-shells=(path) data-job=(shown.job.name) {
+                label { "The job's files and variables"
+                    select name="at" { @for (at, text) in &moments { option value=(at) selected[*at == here] { (text) } } }
                 }
+                button.main { "Open a shell here" }
             }
+            p.quiet.needs-scripts { "It opens below, with the rights of your token, and is noted in the audit. It has no secrets of the job." }
+        } @else if shown.attempt.ended.is_none() {
+            p { "The job still runs: a shell opens in its files once it has ended." }
+        } @else if !shown.is_last {
+            p { "A shell opens in what the last try left: " a href=(paths::job(shown.build.id, &shown.job.name)) { "go there" } "." }
+        }
+        @if shown.attempt.ended.is_some() {
+            p { "In a terminal of yours:" }
+            pre #shell-command { "ropewalk shell " (shown.build.id) " " (place) " --server " (address) }
+            p.quiet { "It asks for your token by " code { "--token FILE" } " or " code { "ROPEWALK_TOKEN_FILE" } "." }
         }
     }
 }
@@ -337,6 +392,7 @@ fn footer(shown: &Shown) -> Markup {
                 @if let Some(cause) = cause { ": " (cause.text) }
                 @if let Some(green) = &shown.green { span.quiet { " · dimmed lines are as in " a href=(format!("{}?attempt={}&step={}", paths::job(green.build, &shown.job.name), green.attempt, shown.step)) { "build " (green.build) } ", where it passed" } }
             }
+            @if !moments(shown).is_empty() { " " button.needs-scripts type="button" data-shell-at=(moment_here(shown)) { "Open a shell here" } }
         }
     }
 }
