@@ -109,7 +109,7 @@ fn who_may_not_open_a_shell_is_told_so() {
     browser.until("#shell-said", "The shell was lost");
     browser.screenshot("shell-lost");
     browser.click("#shell-again");
-    browser.until("#shell-said", "is not joined");
+    browser.until("#shell-said", "is joined that could open it");
     // The server goes.
     processes[1].kill();
     browser.click("#shell-again");
