@@ -1,6 +1,6 @@
 // @ts-check
 // What the page of a build does in a browser: links that change only what is shown, the search as one types, the edges of the job
-// that is pointed at, the waterfall's zoom, the time that a running build takes.
+// that is pointed at, the waterfall's zoom, the time that a running build takes, and the job that is looked at beside the build.
 
 import { readAgain } from "./live.js";
 
@@ -9,8 +9,15 @@ const TYPING_MS = 150;
 /** How much wider the waterfall can be than its box. */
 const ZOOM_MAX = 64;
 
-/** Shows the page of this address in place of the present one. @param {string} to @param {"push" | "replace"} how */
-function show(to, how) {
+/** What an address says of the job that is shown beside the build. */
+const PANEL = ["job", "attempt", "step"];
+
+/** Shows the page of this address in place of the present one. @param {string} address @param {"push" | "replace"} how */
+function show(address, how) {
+  const url = new URL(address, location.href);
+  const present = new URLSearchParams(location.search);
+  for (const name of PANEL) if (present.has(name)) url.searchParams.set(name, present.get(name) ?? "");
+  const to = url.pathname + url.search + location.hash;
   if (how === "push") history.pushState(null, "", to); else history.replaceState(null, "", to);
   return readAgain();
 }
@@ -82,6 +89,153 @@ function zoom() {
   });
 }
 
+/** The job that a path is the page of; nothing if it is of none of this build. @param {string} path */
+function jobOf(path) {
+  const start = `${/^\/builds\/[^/]+/.exec(location.pathname)?.[0]}/jobs/`;
+  const name = path.slice(start.length);
+  return path.startsWith(start) && name && !name.includes("/") ? decodeURIComponent(name) : "";
+}
+
+/** The page of the job that the address names. */
+function jobPage() {
+  const asked = new URLSearchParams(location.search);
+  const job = asked.get("job");
+  if (!job) return "";
+  const query = new URLSearchParams();
+  for (const name of ["attempt", "step"]) if (asked.has(name)) query.set(name, asked.get(name) ?? "");
+  return `${location.pathname}/jobs/${encodeURIComponent(job)}${query.size > 0 ? `?${query}` : ""}${location.hash}`;
+}
+
+/** Writes into this address that a page of a job is shown. @param {URL | Location} page */
+function withJob(page) {
+  const address = new URL(location.href);
+  const asked = new URLSearchParams(page.search);
+  for (const name of PANEL) address.searchParams.delete(name);
+  address.searchParams.set("job", jobOf(page.pathname));
+  for (const name of ["attempt", "step"]) if (asked.has(name)) address.searchParams.set(name, asked.get(name) ?? "");
+  address.hash = page.hash;
+  return address;
+}
+
+/** Whether a click follows a link here, in this window. @param {MouseEvent} event */
+function isPlain(event) {
+  return !event.defaultPrevented && event.button === 0 && !event.ctrlKey && !event.metaKey && !event.shiftKey && !event.altKey;
+}
+
+/** A job's page beside the build: whole, in a frame, so that all of its keys and links are there. */
+function panel() {
+  const aside = document.createElement("aside");
+  aside.className = "step-panel";
+  const head = document.createElement("header");
+  const whole = document.createElement("a");
+  whole.textContent = "As a page of its own";
+  const close = document.createElement("button");
+  close.type = "button";
+  close.append("Close ", Object.assign(document.createElement("kbd"), { textContent: "Esc" }));
+  head.append(whole, close);
+  const frame = document.createElement("iframe");
+  aside.append(head, frame);
+  /** The link by which it was opened. */
+  let opener = "";
+  let isOpen = false;
+  const inside = () => frame.contentWindow;
+
+  /** Shows what the address names, or nothing. */
+  const follow = () => {
+    const to = jobPage();
+    if (!to) {
+      if (!isOpen) return;
+      isOpen = false;
+      aside.remove();
+      document.body.classList.remove("has-panel");
+      /** @type {HTMLElement | undefined} */ ([...document.querySelectorAll("main a")].find((link) => link.getAttribute("href") === opener))?.focus();
+      return;
+    }
+    const name = new URLSearchParams(location.search).get("job") ?? "";
+    aside.setAttribute("aria-label", `The job ${name}`);
+    frame.title = `The job ${name}`;
+    whole.href = to;
+    if (isOpen) {
+      const at = inside()?.location;
+      if (at && at.pathname + at.search + at.hash !== to) at.replace(to);
+      return;
+    }
+    isOpen = true;
+    frame.src = to;
+    document.body.append(aside);
+    document.body.classList.add("has-panel");
+  };
+  const leave = () => {
+    if (history.state?.panel) { history.back(); return; }
+    const address = new URL(location.href);
+    for (const name of PANEL) address.searchParams.delete(name);
+    address.hash = "";
+    history.replaceState(null, "", address.pathname + address.search);
+    follow();
+  };
+  /** Writes where the frame is into the address. */
+  const tell = () => {
+    const at = inside()?.location;
+    if (!isOpen || !at || !jobOf(at.pathname)) return;
+    const address = withJob(at);
+    if (address.href !== location.href) history.replaceState(history.state, "", address);
+    whole.href = at.href;
+  };
+  frame.addEventListener("load", () => {
+    const page = frame.contentDocument;
+    if (!page) return;
+    tell();
+    page.addEventListener("keydown", (event) => {
+      const target = /** @type {Element} */ (event.target);
+      if (event.key === "Escape" && !event.defaultPrevented && !target.closest("input, select, textarea") && !page.querySelector("dialog[open], #shell")) leave();
+    });
+    page.addEventListener("keyup", tell);
+    page.addEventListener("click", (event) => {
+      const link = /** @type {HTMLAnchorElement | null} */ (/** @type {Element} */ (event.target).closest("a[href]"));
+      if (link && isPlain(event) && !link.hasAttribute("download")) {
+        event.preventDefault();
+        if (link.pathname === inside()?.location.pathname) inside()?.location.replace(link.href);
+        else location.assign(link.href);
+      }
+      setTimeout(tell);
+    });
+    /** @type {HTMLElement | null} */ (page.querySelector("#log") ?? page.querySelector("main a"))?.focus();
+  });
+  document.addEventListener("click", (event) => {
+    const link = /** @type {Element} */ (event.target).closest("main a[href]");
+    const href = link?.getAttribute("href") ?? "";
+    const to = new URL(href, location.href);
+    if (!href || link?.hasAttribute("data-in-page") || !isPlain(event) || !jobOf(to.pathname)) return;
+    event.preventDefault();
+    if (!isOpen) opener = href;
+    if (isOpen) history.replaceState(history.state, "", withJob(to)); else history.pushState({ panel: true }, "", withJob(to));
+    follow();
+  });
+  document.addEventListener("keydown", (event) => { if (isOpen && event.key === "Escape" && !/** @type {Element} */ (event.target).closest("input, select, textarea, dialog")) leave(); });
+  close.addEventListener("click", leave);
+  addEventListener("popstate", follow);
+  follow();
+}
+
+/** How often annotations are looked for while a build runs, in milliseconds. */
+const ANNOTATIONS_MS = 15_000;
+
+/** What steps said of lines of files: searched for in logs, so it comes after the page. */
+async function annotations() {
+  const section = document.querySelector("#annotations");
+  const source = section?.getAttribute("data-source");
+  if (!section || !source) return;
+  const isRunning = document.querySelector("[data-since]") !== null;
+  try {
+    const answer = await fetch(source, { headers: { accept: "text/html" } });
+    const fresh = answer.ok && new DOMParser().parseFromString(await answer.text(), "text/html").querySelector("#annotations");
+    if (fresh && fresh.innerHTML !== section.innerHTML) section.replaceChildren(...document.adoptNode(fresh).childNodes);
+  } catch {
+    // The page of annotations says it better.
+  }
+  if (isRunning) setTimeout(annotations, ANNOTATIONS_MS);
+}
+
 /** As the server writes spans. @param {number} ms */
 function span(ms) {
   const s = Math.floor(ms / 1000);
@@ -102,5 +256,7 @@ export function open() {
   search();
   graph();
   zoom();
+  panel();
+  annotations();
   setInterval(tick, 1000);
 }

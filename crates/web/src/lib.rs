@@ -46,6 +46,16 @@ pub const KEPT: [&str; 2] = ["view", "by"];
 /// The longest value that is kept, in bytes: one of our own words.
 pub const KEPT_BYTES_MAX: usize = 16;
 
+/// Where a page is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    /// In a window of its own.
+    #[default]
+    Window,
+    /// In another page of ours, beside what that shows.
+    Panel,
+}
+
 /// A request for a page.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ask {
@@ -59,6 +69,8 @@ pub struct Ask {
     pub now: Timestamp,
     /// Where the server is reached, as the browser says it: for commands to copy.
     pub address: String,
+    /// Where it will be shown.
+    pub place: Place,
 }
 
 impl Ask {
@@ -110,6 +122,11 @@ pub enum Screen {
     },
     /// One build beside another.
     Compare {
+        /// The build's id.
+        build: String,
+    },
+    /// What the steps of one build said of lines of files.
+    Annotations {
         /// The build's id.
         build: String,
     },
@@ -187,6 +204,7 @@ impl Screen {
             ["projects", project, "tests"] => Self::Test { project: (*project).to_owned() },
             ["builds"] => Self::Builds,
             ["builds", build, "tests"] => Self::Tests { build: (*build).to_owned() },
+            ["builds", build, "annotations"] => Self::Annotations { build: (*build).to_owned() },
             ["builds", build, "compare"] => Self::Compare { build: (*build).to_owned() },
             ["builds", build] => Self::Build { build: (*build).to_owned() },
             ["builds", build, "jobs", job] => Self::Job { build: (*build).to_owned(), job: (*job).to_owned() },
@@ -229,6 +247,7 @@ pub async fn show(source: &impl Source, ask: &Ask) -> Result<Document, Problem> 
         Screen::Test { project } => screens::test::show(source, ask, &project).await,
         Screen::Builds => screens::builds::show(source, ask).await,
         Screen::Tests { build } => screens::tests::show(source, ask, &build).await,
+        Screen::Annotations { build } => screens::annotations::show(source, &build).await,
         Screen::Compare { build } => screens::compare::show(source, ask, &build).await,
         Screen::Build { build } => screens::build::show(source, ask, &build).await,
         Screen::Job { build, job } => screens::job::show(source, ask, &build, &job).await,

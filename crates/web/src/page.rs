@@ -11,6 +11,10 @@ pub const HTML: &str = "text/html; charset=utf-8";
 pub const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; frame-src 'self'; \
                           form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
+/// The same for a page that another of this server shows in a frame.
+pub const PANEL_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; frame-src 'self'; \
+                                form-action 'self'; base-uri 'none'; frame-ancestors 'self'";
+
 /// A page, written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Document {
@@ -68,6 +72,18 @@ pub(crate) fn head_of(title: &str, scripts: Scripts) -> Markup {
             @if scripts == Scripts::OfPages { script type="module" src=(assets::path("page.js")) {} }
         }
     }
+}
+
+/// A page for a panel beside another: nothing stands around what it is about.
+pub(crate) fn panel(head: &Head, main: &Markup) -> Document {
+    let text = html! {
+        (DOCTYPE)
+        html lang="en" {
+            (head_of(head.title, Scripts::OfPages))
+            body.panel data-stream=[head.stream.as_deref()] { main #main { (main) } }
+        }
+    };
+    Document { status: 200, text: text.into_string() }
 }
 
 /// A whole page.

@@ -1,5 +1,6 @@
 //! The pages, one file each.
 
+pub(crate) mod annotations;
 pub mod artifact;
 pub mod attempts;
 pub mod build;

@@ -179,3 +179,95 @@ fn tries_stand_side_by_side() {
     browser.screenshot("tries");
     browser.is_content();
 }
+
+#[test]
+fn a_job_is_looked_at_beside_its_build() {
+    if !has_browser() {
+        return;
+    }
+    let (site, _processes, browser) = built(Kind::Desk);
+    browser.go("/builds/2");
+    let job = "/builds/2/jobs/browser-tests-against-the-staging-site";
+    let inside = |expression: &str| {
+        format!(
+            "(() => {{ const page = document.querySelector('.step-panel iframe')?.contentDocument; return page && ({expression}) }})()"
+        )
+    };
+    browser.ask("window.stays = true");
+    browser.click(&format!("#tree a[href='{job}']"));
+    browser.until_is(&inside("page.querySelector('#log .marked .c')?.textContent.includes('got 502')"));
+    assert_eq!(browser.path(), "/builds/2?job=browser-tests-against-the-staging-site");
+    browser.screenshot("build-panel");
+    let too_wide = browser.ask("document.documentElement.scrollWidth > document.documentElement.clientWidth");
+    assert_eq!(too_wide, false, "the page scrolls sideways");
+    // Its lines have their names in the address of the whole, and nothing of a page stands around it twice.
+    assert_eq!(browser.ask(&inside("page.querySelectorAll('header.top').length")), 0);
+    browser.ask(&inside("page.querySelector('#log .marked a.n').click()"));
+    browser.until_is("location.hash === '#1:1'");
+    // It is left by a key, by the browser's own way back, and by its button; the page around it stays.
+    browser.ask(&inside(
+        "page.body.dispatchEvent(new KeyboardEvent('keydown', { key: 'Escape', bubbles: true })) && true",
+    ));
+    browser.until_is(
+        "document.querySelector('.step-panel') === null && location.pathname + location.search === '/builds/2'",
+    );
+    browser.until_is(&format!("document.activeElement?.getAttribute('href') === '{job}'"));
+    browser.press("\u{e007}");
+    browser.until_is(&inside("page.querySelector('#log .marked') !== null"));
+    browser.call("POST", "/back", &json!({}));
+    browser.until_is("document.querySelector('.step-panel') === null && location.search === ''");
+    assert_eq!(browser.ask("window.stays"), true, "the page was loaded anew");
+    // Who is given the address sees the same.
+    browser.go("/builds/2?job=browser-tests-against-the-staging-site&step=0#1:1");
+    browser.until_is(&inside("page.querySelector('#log .marked .c')?.textContent.includes('got 502')"));
+    browser.click(".step-panel header button");
+    browser.until_is("document.querySelector('.step-panel') === null && location.search === ''");
+    browser.is_content();
+    let phone = Browser::open(&site, Kind::Phone);
+    phone.go("/builds/2?job=browser-tests-against-the-staging-site");
+    phone.until_is(&inside("page.querySelector('#log[data-drawn]') !== null"));
+    phone.screenshot("build-panel");
+    phone.is_content();
+    // Without scripts the link leads to the job's own page.
+    let plain = Browser::open(&site, Kind::Plain);
+    plain.go("/builds/2");
+    plain.click(&format!("#tree a[href='{job}']"));
+    plain.until("#log .marked .c", "got 502");
+    assert_eq!(plain.path(), job);
+}
+
+/// What compilers and scripts say of lines.
+const ANNOTATED: &str = r#"
+name: demo
+defaults: { environment: host }
+jobs:
+  lint: { run: 'echo "::warning file=src/a.rs,line=7::<b>long</b> line"; echo "::notice::all in all"' }
+  build: { run: 'seq 1 300; echo "src/main.c:3:5: error: expected expression" >&2; exit 1' }
+"#;
+
+#[test]
+fn what_steps_say_of_lines_is_listed_by_severity() {
+    if !has_browser() {
+        return;
+    }
+    let site = Site::new(ANNOTATED);
+    let (_server, _worker) = (site.serve(), site.work("w", &[]).process);
+    site.submit(&[], 1);
+    let browser = Browser::open(&site, Kind::Desk);
+    browser.go("/builds/1");
+    browser.until("#annotations", "1 error, 1 warning, 1 notice");
+    browser.until("#annotations li:nth-child(1)", "error src/main.c:3:5 expected expression");
+    browser.until("#annotations li:nth-child(2)", "warning src/a.rs:7 <b>long</b> line");
+    browser.ask("document.querySelector('#annotations').scrollIntoView()");
+    browser.screenshot("annotations");
+    browser.click("#annotations li:nth-child(1) a");
+    let frame =
+        "document.querySelector('.step-panel iframe')?.contentDocument?.querySelector('#log .marked .c')?.textContent";
+    browser.until_is(&format!("{frame}?.includes('src/main.c:3:5') ?? false"));
+    browser.is_content();
+    // Without scripts they have a page of their own.
+    let plain = Browser::open(&site, Kind::Plain);
+    plain.go("/builds/1");
+    plain.click("#build-header a[href$=annotations]");
+    plain.until(".annotations li", "expected expression");
+}

@@ -13,7 +13,7 @@ use axum::body::Body;
 use axum::extract::{ConnectInfo, Request};
 use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use tower_service::Service;
-use web::{Action, Ask, Document, Source};
+use web::{Action, Ask, Document, Place, Source};
 
 use super::call::parse_query;
 use super::{App, answer, encoding, isolated, problem};
@@ -157,6 +157,7 @@ async fn shown(
         kept: kept(&parts.headers),
         now: app.now(),
         address: address(&parts.headers),
+        place: if is_panel(&parts.headers) { Place::Panel } else { Place::Window },
     };
     let source = source(api, parts);
     match web::show(&source, &ask).await {
@@ -273,6 +274,11 @@ fn is_own(headers: &HeaderMap) -> bool {
     }
 }
 
+/// Whether a page of this server shows this one in a frame, as the browser says it.
+fn is_panel(headers: &HeaderMap) -> bool {
+    headers.get("sec-fetch-dest").is_some_and(|dest| dest == "iframe") && is_own(headers)
+}
+
 /// Whether the browser came by TLS, to us or to a proxy before us.
 fn is_by_tls(headers: &HeaderMap) -> bool {
     headers.get("x-forwarded-proto").is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(b"https"))
@@ -303,7 +309,11 @@ fn see_other(to: &str) -> Response<Body> {
 
 fn page(document: &Document, headers: &HeaderMap) -> Response<Body> {
     let status = StatusCode::from_u16(document.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let response = guarded(answer::with(status, web::page::HTML, Body::empty()));
+    let mut response = guarded(answer::with(status, web::page::HTML, Body::empty()));
+    if is_panel(headers) {
+        let policy = HeaderValue::from_static(web::page::PANEL_POLICY);
+        response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+    }
     encoding::packed(headers, response, document.text.as_bytes())
 }
 
@@ -367,6 +377,18 @@ mod tests {
         ] {
             assert_eq!(is_own(&headers(given)), expected, "{given:?}");
         }
+    }
+
+    #[test]
+    fn only_pages_of_this_server_show_others_in_frames() {
+        for (dest, site, expected) in
+            [("iframe", "same-origin", true), ("iframe", "cross-site", false), ("document", "same-origin", false)]
+        {
+            let given = headers(&[("sec-fetch-dest", dest), ("sec-fetch-site", site)]);
+            assert_eq!(is_panel(&given), expected, "{dest} {site}");
+        }
+        let whole = web::page::POLICY.strip_suffix("'none'").expect("nobody shows a page in a frame");
+        assert_eq!(web::page::PANEL_POLICY.strip_suffix("'self'"), Some(whole));
     }
 
     #[test]

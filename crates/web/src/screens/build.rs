@@ -102,6 +102,7 @@ pub(crate) async fn show(source: &impl Source, ask: &Ask, build: &str) -> Result
                     } }
                     div.canvas #canvas tabindex="0" role="region" aria-label="The jobs as they are shown" { div #jobs data-live { (drawing(&shown, &units, &choice, drawn, ask)) } }
                 }
+                section #annotations data-source=(format!("{}/annotations", paths::build(id))) aria-label="Annotations" {}
                 div #results data-live { (summaries(&shown)) (tests(&shown)) (artifacts(&shown)) }
             }
         }
@@ -268,6 +269,7 @@ fn actions(shown: &Shown) -> Markup {
             @if is_running { form method="post" action=(format!("{path}/cancel")) { button { "Cancel" } } }
             form method="post" action=(format!("{path}/rebuild")) { button title="a new build of the same files" { "Build again" } }
             a href=(format!("{path}/tests")) { "Tests" }
+            a href=(format!("{path}/annotations")) { "Annotations" }
             a href=(format!("{path}/compare")) { "Compare" }
         }
     }

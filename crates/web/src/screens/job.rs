@@ -11,9 +11,9 @@ use maud::{Markup, PreEscaped, html};
 use super::groups;
 use super::log::{self, Green, Range};
 use super::projects::name;
-use crate::page::{Crumb, Document, Head, document};
+use crate::page::{Crumb, Document, Head, document, panel};
 use crate::words::{self, Standing};
-use crate::{Ask, Source, paths, read};
+use crate::{Ask, Place, Source, paths, read};
 
 /// How many lines the page itself brings; the rest comes when it is looked at.
 const LINES: u64 = 400;
@@ -66,7 +66,11 @@ pub(crate) async fn show(source: &impl Source, ask: &Ask, build: &str, job: &str
     let is_over = job.state == JobState::Ended;
     let stream = (!is_over).then(|| format!("{of_build}/stream?logs=false"));
     let title = format!("{} of {} {}", super::build::title(&job), build.project, name(&build));
-    Ok(document(&Head { title: &title, crumbs, stream }, &main))
+    let head = Head { title: &title, crumbs, stream };
+    Ok(match ask.place {
+        Place::Window => document(&head, &main),
+        Place::Panel => panel(&head, &main),
+    })
 }
 
 async fn not_begun(source: &impl Source, build: &Build, job: &Job) -> Result<Markup, Problem> {
