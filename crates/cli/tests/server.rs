@@ -63,7 +63,7 @@ fn settings_are_read_again_without_a_restart() {
         &["the settings were read again", "the next start takes `worker.heartbeat`"],
     );
     let third = site.submit_only(&[]);
-    site.shows(&first, "superseded by build");
+    site.shows(&first, "which supersedes it");
     site.shows(&second, "running");
     site.shows(&third, "running");
     server.signal("TERM");

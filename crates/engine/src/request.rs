@@ -107,7 +107,7 @@ impl Engine {
         let rivals: Vec<BuildId> = self.requests.rivals(&request).into_iter().filter(is_going_on).collect();
         self.record(step, id, What::BuildCreated(request));
         let Some(last) = rivals.iter().copied().chain([id]).max() else { return };
-        let by = format!("superseded by build {}", self.number_of(last));
+        let by = format!("build {}, which supersedes it", self.number_of(last));
         for superseded in rivals.into_iter().chain([id]).filter(|&rival| rival != last) {
             self.record(step, superseded, What::CancelRequested { by: by.clone() });
         }

@@ -21,7 +21,7 @@ use crate::claim::{Claim, Claimant};
 use crate::leadership::{Leadership, Looked};
 use crate::record::{Expect, Record, Version};
 use crate::rows::{
-    ArtifactRow, AttemptRow, BuildRow, GateRow, JobRow, OperationRow, OperationTotals, TestRow, VerdictWord,
+    ArtifactRow, AttemptRow, BuildRow, GateRow, JobRow, JobState, OperationRow, OperationTotals, TestRow, VerdictWord,
 };
 
 /// The most rows that one call returns of a list without end; a larger limit is cut to it.
@@ -272,14 +272,19 @@ pub trait Store: Send + Sync {
     /// As the medium refuses.
     fn gates(&self, build: BuildId) -> Result<Vec<GateRow>, StoreError>;
 
-    /// The gates of a build that wait for an answer, in order of job.
+    /// The gates of a build that wait for an answer, in order of job. A gate whose job was canceled waits no longer.
     ///
     /// # Errors
     /// As the medium refuses.
     fn open_gates(&self, build: BuildId) -> Result<Vec<GateRow>, StoreError> {
-        let mut gates = self.gates(build)?;
-        gates.retain(|gate| gate.answered.is_none());
-        Ok(gates)
+        let mut open = self.gates(build)?;
+        open.retain(|gate| gate.answered.is_none());
+        if !open.is_empty() {
+            let jobs = self.jobs(build)?.into_iter().filter(|job| job.state == JobState::Ended);
+            let ended: BTreeSet<_> = jobs.map(|job| job.name).collect();
+            open.retain(|gate| !ended.contains(&gate.job));
+        }
+        Ok(open)
     }
 
     /// The usual running time of each job that has one: the median of its last ten attempts that passed, in

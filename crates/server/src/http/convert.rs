@@ -48,7 +48,8 @@ pub fn build(row: &BuildRow) -> Build {
         },
         errors: row.errors,
         warnings: row.warnings,
-        open_gates: row.open_gates,
+        // A canceled build asks nobody any more.
+        open_gates: if row.finished.is_some() { 0 } else { row.open_gates },
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::thread;
 
-use engine::fact::What;
+use engine::fact::{Ended, What};
 use engine::operation::Manifest;
 use graph::{AttemptNumber, BuildId, EventKind, Failure, Graph, Job, JobName, Outcome, Timestamp, Trust, Verdict};
 use ropewalk_store::cache::{CacheAct, CacheRow, CacheTotals, CacheUse, CacheUser, CacheWanted, Saved, cache_uses};
@@ -239,6 +239,10 @@ pub fn gates_open_and_are_answered_once() {
         // A job that is tried again asks again.
         store.append(&[open("a")]).unwrap();
         assert_eq!(store.open_gates(build).unwrap().len(), 2);
+        // Whoever canceled its job answered nothing, and nobody is asked any more.
+        let outcome = Outcome::Failed(Failure::Canceled { by: "ann".to_owned() });
+        store.append(&[fact(build, 13, What::JobEnded { job: "a".into(), outcome, how: Ended::Decided })]).unwrap();
+        assert_eq!(store.open_gates(build).unwrap().len(), 1);
     });
 }
 
