@@ -130,7 +130,39 @@ enum Facts {
     /// They are being read; these were told meanwhile.
     Coming(Vec<Arc<Fact>>),
     /// All of them.
-    There(Vec<Arc<Fact>>),
+    There {
+        facts: Vec<Arc<Fact>>,
+        /// What is told next may have been read already: it was stored before the reading.
+        may_be_known: bool,
+    },
+}
+
+impl Facts {
+    /// One more was stored.
+    fn told(&mut self, fact: &Fact) {
+        match self {
+            Self::Coming(facts) => facts.push(Arc::new(fact.clone())),
+            Self::There { facts, may_be_known } => {
+                *may_be_known = *may_be_known && is_among(facts, fact);
+                if !*may_be_known {
+                    facts.push(Arc::new(fact.clone()));
+                }
+            }
+        }
+    }
+
+    /// Those that were `read`, and then those that were `told` meanwhile and stored too late for the reading.
+    fn all(read: Vec<Fact>, told: Vec<Arc<Fact>>) -> Self {
+        let mut facts: Vec<Arc<Fact>> = read.into_iter().map(Arc::new).collect();
+        let first_new = told.iter().position(|fact| !is_among(&facts, fact));
+        facts.extend(told.into_iter().skip(first_new.unwrap_or(usize::MAX)));
+        Self::There { facts, may_be_known: first_new.is_none() }
+    }
+}
+
+/// Whether a fact stands there, most likely near the end. No two facts of a build are equal: each says what was not so before it.
+fn is_among(facts: &[Arc<Fact>], fact: &Fact) -> bool {
+    facts.iter().rev().any(|known| **known == *fact)
 }
 
 struct Followed {
@@ -179,9 +211,7 @@ impl Live {
                 state.attempts.remove(&(fact.build, *attempt));
             }
             let Some(followed) = state.followed.get_mut(&fact.build) else { continue };
-            match &mut followed.facts {
-                Facts::Coming(facts) | Facts::There(facts) => facts.push(Arc::new(fact.clone())),
-            }
+            followed.facts.told(fact);
             followed.changed.send_modify(|count| *count += 1);
         }
         drop(state);
@@ -256,7 +286,7 @@ impl Live {
                 facts: Facts::Coming(Vec::new()),
             });
             followed.followers += 1;
-            if matches!(followed.facts, Facts::There(_)) {
+            if matches!(followed.facts, Facts::There { .. }) {
                 return Ok(followed.changed.subscribe());
             }
         }
@@ -265,13 +295,9 @@ impl Live {
         let mut state = self.state();
         let followed = state.followed.get_mut(&build).expect("it has a follower");
         match (read, &mut followed.facts) {
-            (_, Facts::There(_)) => {}
+            (_, Facts::There { .. }) => {}
             (Ok(read), Facts::Coming(told)) if !read.is_empty() => {
-                let mut facts: Vec<Arc<Fact>> = read.into_iter().map(Arc::new).collect();
-                let told = std::mem::take(told);
-                let known = overlap(&facts, &told);
-                facts.extend(told.into_iter().skip(known));
-                followed.facts = Facts::There(facts);
+                followed.facts = Facts::all(read, std::mem::take(told));
             }
             (read, Facts::Coming(_)) => {
                 drop(state);
@@ -296,7 +322,7 @@ impl Live {
     /// The facts of a followed build from `from` on, at most `limit`.
     fn facts(&self, build: BuildId, from: usize, limit: usize) -> Vec<Arc<Fact>> {
         match self.state().followed.get(&build).map(|followed| &followed.facts) {
-            Some(Facts::There(facts)) => facts.iter().skip(from).take(limit).cloned().collect(),
+            Some(Facts::There { facts, .. }) => facts.iter().skip(from).take(limit).cloned().collect(),
             Some(Facts::Coming(_)) | None => Vec::new(),
         }
     }
@@ -308,12 +334,6 @@ impl Live {
     fn has_later_step(&self, key: AttemptKey, step: u16) -> bool {
         self.state().attempts.get(&key).is_some_and(|steps| steps.range(step.saturating_add(1)..).next().is_some())
     }
-}
-
-/// How many of `told`, from the first, are the last of `read`: those that were stored before the reading and told after.
-fn overlap(read: &[Arc<Fact>], told: &[Arc<Fact>]) -> usize {
-    let longest = told.len().min(read.len());
-    (0..=longest).rev().find(|&known| read[read.len() - known..] == told[..known]).unwrap_or(0)
 }
 
 /// One reader of a build. Dropped, it leaves no trace.
@@ -656,4 +676,37 @@ fn gap_text(gap: &store::log::Gap) -> String {
 
 fn time(time_us: u64) -> Timestamp {
     Timestamp(i64::try_from(time_us).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Facts numbered from 1: so many were read, those were told while they were read, and those after.
+    fn check(read: i64, meanwhile: &[i64], after: &[i64], expected: i64) {
+        let fact = |number: &i64| Fact {
+            build: BuildId(1),
+            at: Timestamp(*number),
+            what: What::CancelRequested { by: "a test".to_owned() },
+        };
+        let read: Vec<Fact> = (1..=read).map(|number| fact(&number)).collect();
+        let mut facts = Facts::all(read, meanwhile.iter().map(fact).map(Arc::new).collect());
+        after.iter().map(fact).for_each(|fact| facts.told(&fact));
+        let Facts::There { facts, .. } = facts else { panic!("they were read") };
+        let numbers: Vec<i64> = facts.iter().map(|fact| fact.at.0).collect();
+        assert_eq!(numbers, (1..=expected).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_fact_is_known_once_whenever_it_is_told() {
+        check(3, &[], &[], 3);
+        check(3, &[], &[4, 5], 5);
+        check(3, &[4], &[5], 5);
+        // Stored before the reading, told while it was under way, or only after it.
+        check(3, &[2, 3], &[4], 4);
+        check(3, &[2], &[3, 4], 4);
+        check(3, &[], &[3], 3);
+        check(3, &[], &[2, 3, 4, 5], 5);
+        check(3, &[2, 3, 4], &[5], 5);
+    }
 }

@@ -22,6 +22,7 @@ use super::{App, convert, problem};
 use crate::access::{Bearer, Target, Verb};
 use crate::records::{DEFAULT_POOL, Sharing};
 use crate::server::{Made, RequestError, Wanted};
+use crate::source::SourceError;
 
 /// How many pages of builds that the token may not see are passed over in one call.
 const PAGES_PASSED_MAX: u32 = 20;
@@ -303,6 +304,8 @@ pub async fn rebuild(app: Arc<App>, call: Call) -> Answered {
 pub fn request(error: RequestError) -> Problem {
     let text = crate::world::full(&error);
     match error {
+        // Not the request's fault, and the same may go well a moment later.
+        RequestError::Source(SourceError::Refused(error)) => problem::blob_for_now(&error),
         RequestError::Source(_) | RequestError::BadName(_) | RequestError::Params(_) => {
             Problem::new(ProblemKind::Unprocessable, text)
         }

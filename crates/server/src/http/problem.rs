@@ -85,6 +85,12 @@ pub fn blob(error: BlobError) -> Problem {
     }
 }
 
+/// What a blob store refused to a call that can be repeated.
+pub fn blob_for_now(error: &BlobError) -> Problem {
+    eprintln!("warning: contents cannot be read now: {}", full(error));
+    unavailable(error, "try again; if it lasts, the server's log and `ropewalk doctor` say more")
+}
+
 /// What a log refused.
 pub fn log(error: LogError) -> Problem {
     match &error {
