@@ -319,7 +319,7 @@ impl Place {
             }
         }
         let variables = variables_read(made);
-        self.remember("built", Made { paths, folders, variables }, began, digest.to_hex());
+        self.remember("built", Made { paths, folders, variables, ..Made::default() }, began, digest.to_hex());
     }
 
     /// Removes target folders of other versions of the SDK, and binaries that nobody has used for long.

@@ -4,6 +4,7 @@
 //! the first run compiles the SDK. What a repository keeps of builds is made anew each time.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -234,6 +235,52 @@ fn a_package_is_tested_before_it_runs() {
     // Places are those of the package's file.
     repository.write(".ropewalk/src/main.rs", &program.replace(".run(", ".needs(\"nobody\").run("));
     repository.prints(&["check"], 2, &["--> .ropewalk/src/main.rs:"]);
+}
+
+/// Tests may write into the package: what holds the same afterwards is no change.
+#[test]
+fn tests_that_write_what_was_there_are_remembered() {
+    let repository = Repository::new("writes");
+    let manifest = "[package]\nname = \"pipeline\"\nedition = \"2024\"\n\n[dependencies]\nropewalk = { path = \".sdk/ropewalk\" }\n\n[workspace]\n";
+    repository.write(".ropewalk/Cargo.toml", manifest);
+    let program = "use ropewalk::Ci;\n\nfn main() {\n    Ci::main(|ci: &Ci| {\n        ci.job(\"a\").run(\"echo a\");\n    })\n}\n\n\
+                   #[test]\nfn the_table_is_written() {\n    use std::io::Write;\n    \
+                   let mut runs = std::fs::OpenOptions::new().append(true).create(true).open(\"../runs\").unwrap();\n    \
+                   runs.write_all(b\"x\").unwrap();\n    std::fs::create_dir_all(\"golden\").unwrap();\n    \
+                   std::fs::write(\"golden/table.txt\", \"a\").unwrap();\n}\n";
+    repository.write(".ropewalk/src/main.rs", program);
+    // The first run makes a file that was not there, and says so.
+    let note = "changed while the tests of .ropewalk/Cargo.toml ran, so they run again next time";
+    repository.prints(&["run"], 0, &["note: .ropewalk", note]);
+    assert!(!repository.check(&["run"], 0).contains(note));
+    assert_eq!(repository.read("runs"), "xx");
+    repository.check(&["run"], 0);
+    assert_eq!(repository.read("runs"), "xx", "nothing has changed since the tests passed");
+    repository.write(".ropewalk/golden/table.txt", "b");
+    repository.check(&["run"], 0);
+    assert_eq!(repository.read("runs"), "xxx", "the file that they write is also one that they could read");
+    watched(&repository);
+}
+
+/// `test --watch` runs again for what a person writes, and waits in spite of what the tests write.
+fn watched(repository: &Repository) {
+    let mut watch = repository.command(&["test", "--watch"]);
+    let mut watch = watch.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("ropewalk starts");
+    let mut said = BufReader::new(watch.stderr.take().expect("it is piped")).lines();
+    let mut until = |wanted: &str| {
+        let lines = said.by_ref().map(|line| line.expect("it is text"));
+        assert!(lines.into_iter().any(|line| line == wanted), "`{wanted}` is never said");
+    };
+    until("passed; waiting for a change (Ctrl-C ends)");
+    let runs = repository.read("runs");
+    let program = repository.read(".ropewalk/src/main.rs");
+    repository.write(".ropewalk/src/main.rs", &program.replace("unwrap();\n}\n", "unwrap();\n    panic!();\n}\n"));
+    until("failed; waiting for a change (Ctrl-C ends)");
+    repository.write(".ropewalk/src/main.rs", &program);
+    until("passed; waiting for a change (Ctrl-C ends)");
+    assert_eq!(repository.read("runs"), format!("{runs}xx"), "once for each change");
+    watch.kill().expect("it runs");
+    watch.wait().expect("it ends");
 }
 
 /// What a program is made of, beside the files that are there: variables that it reads, files that appear.

@@ -101,7 +101,15 @@ impl Ci {
     ///
     /// ```no_run
     /// use ropewalk::Ci;
-    /// use ropewalk::hook::{command, on, push, schedule};
+    ///
+    /// fn main() {
+    ///     // Here, so that tests which `use super::*` have a `push` of their own.
+    ///     use ropewalk::hook::{command, on, push, schedule};
+    ///     Ci::main([
+    ///         on(push().branch("main")).or(command("test")).run(ci),
+    ///         on(schedule("0 3 * * *")).run(nightly),
+    ///     ])
+    /// }
     ///
     /// fn ci(ci: &Ci) {
     ///     ci.job("test").run("cargo test");
@@ -110,11 +118,6 @@ impl Ci {
     /// fn nightly(ci: &Ci) {
     ///     ci.job("fuzz").run("./fuzz.sh");
     /// }
-    ///
-    /// Ci::main([
-    ///     on(push().branch("main")).or(command("test")).run(ci),
-    ///     on(schedule("0 3 * * *")).run(nightly),
-    /// ]);
     /// ```
     #[track_caller]
     pub fn main(hooks: impl Hooks) -> ! {
@@ -220,8 +223,8 @@ pub struct Branches {
     branches: Option<Vec<String>>,
 }
 
-/// Commits arrived on a branch. The event of that name, for tests, is [`crate::testing::push`]: where both come by a star, name the one
-/// that is meant beside them.
+/// Commits arrived on a branch. The event of that name, for tests, is [`crate::testing::push`]: import triggers inside `main`, and
+/// tests that `use super::*` have theirs.
 #[must_use]
 pub fn push() -> Branches {
     Branches { kind: EventKind::Push, branches: None }

@@ -14,6 +14,9 @@
 //! build.job("deploy").assert_needs(["build"]).assert_secrets(["TOKEN"]);
 //! ```
 //!
+//! Events share names with the triggers of [`crate::hook`] (`push("main")` here, `push()` there). Where tests take all of their program
+//! with `use super::*`, the program imports its triggers inside `main`, and each has its own.
+//!
 //! The program adds the jobs, and the binary says what they come to (`ropewalk lower`), so a test sees exactly what a
 //! build would. `ropewalk test` tells the tests where the binary is; under plain `cargo test` it is looked for in `PATH`.
 //!
@@ -33,7 +36,7 @@ use crate::{Cx, Data, Failure};
 pub use crate::context::Recorded;
 pub use evaluated::{Evaluated, JobSeen};
 pub use given::{
-    Event, Result, answered, canceled, command, failed, manual, passed, pull_request, push, schedule, skipped, tag,
+    Event, Given, answered, canceled, command, failed, manual, passed, pull_request, push, schedule, skipped, tag,
     timed_out,
 };
 
@@ -95,12 +98,7 @@ fn request(known: &Json, hooks: &[usize]) -> Request {
 /// # Panics
 /// If the pipeline has no such job, its job is no function, or it returns another type.
 #[track_caller]
-pub fn run_fn<T: Data>(
-    pipeline: impl Hooks,
-    event: Event,
-    job: &str,
-    shell: &Recorded,
-) -> std::result::Result<T, Failure> {
+pub fn run_fn<T: Data>(pipeline: impl Hooks, event: Event, job: &str, shell: &Recorded) -> Result<T, Failure> {
     let hooks = pipeline.hooks();
     let numbers: Vec<usize> = (0..hooks.len()).collect();
     let mut known = event.known();

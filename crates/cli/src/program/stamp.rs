@@ -4,7 +4,7 @@
 //! A stamp never says "unchanged" of something that changed: a file that changed so shortly before the work began that a
 //! later change could have the same time keeps a stamp from being written.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 use std::io;
@@ -19,7 +19,7 @@ const FORM: u32 = 2;
 /// The largest file that is read.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// A change later than this before the work could be followed by another with the same time.
-const RACY: Duration = Duration::from_millis(20);
+pub const RACY: Duration = Duration::from_millis(20);
 /// Variables that change what cargo and rustc make; those of whole families by their beginning.
 const VARIABLES: [&str; 8] =
     ["RUSTFLAGS", "RUSTC", "RUSTUP_TOOLCHAIN", "RUSTUP_HOME", "CARGO_HOME", "CARGO_ENCODED_RUSTFLAGS", "PATH", "CC"];
@@ -78,16 +78,22 @@ pub struct Made {
     pub folders: BTreeSet<PathBuf>,
     /// Variables of the environment, beside those that always matter.
     pub variables: BTreeSet<String>,
+    /// Paths that were written while it was made, and a moment after that at which they held again what they held before.
+    pub same_at: BTreeMap<PathBuf, SystemTime>,
 }
 
 impl Stamp {
-    /// The stamp of these, looked at now. `None` if one of the files changed after `began`, or just before.
+    /// The stamp of these, looked at now. `None` if one of the files changed after `began`, or just before; one of `same_at`,
+    /// after its moment, or just before.
     #[must_use]
     pub fn of(made: Made, began: SystemTime, result: String) -> Option<Self> {
-        let Made { paths, folders, variables } = made;
+        let Made { paths, folders, variables, same_at } = made;
         let files: Vec<_> =
             paths.into_iter().map(|path| (Look::of(&path), path)).map(|(look, path)| (path, look)).collect();
-        let is_settled = files.iter().all(|(_, look)| look.is_none_or(|look| look.is_settled(began)));
+        let is_settled = files.iter().all(|(path, look)| {
+            let moment = same_at.get(path).copied().unwrap_or(began);
+            look.is_none_or(|look| look.is_settled(moment))
+        });
         is_settled.then(|| {
             let listings =
                 folders.into_iter().map(|folder| (listing(&folder), folder)).map(|(names, folder)| (folder, names));
@@ -205,6 +211,19 @@ fn keep(what: &impl Serialize, path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// What was at a path: a digest of a file's text or of the names in a folder, `None` if there was nothing.
+///
+/// # Errors
+/// If it cannot be read, or is larger than 16 MiB.
+pub fn held(path: &Path) -> io::Result<Option<String>> {
+    if path.is_dir() { Ok(Some(listing(path))) } else { contents(path) }
+}
+
+/// Whether what is at a path may have changed since this moment, or just before.
+pub fn may_have_changed(path: &Path, since: SystemTime) -> bool {
+    Look::of(path).is_some_and(|look| !look.is_settled(since))
+}
+
 /// The digest of a file's text; `None` if there is nothing.
 fn contents(path: &Path) -> io::Result<Option<String>> {
     match fs::metadata(path) {
@@ -292,7 +311,7 @@ pub fn dep_info(text: &str) -> Vec<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::fs;
     use std::path::{Path, PathBuf};
     use std::time::{Duration, SystemTime};
@@ -309,7 +328,12 @@ mod tests {
         // ctime cannot be set: the work is moved forward instead of the file backward.
         let later = SystemTime::now() + Duration::from_secs(1);
         let folders = BTreeSet::from([folder.path().join("listed")]);
-        let made = Made { paths, folders, variables: BTreeSet::from(["ROPEWALK_TEST_OF_STAMPS".to_owned()]) };
+        let made = Made {
+            paths,
+            folders,
+            variables: BTreeSet::from(["ROPEWALK_TEST_OF_STAMPS".to_owned()]),
+            same_at: BTreeMap::new(),
+        };
         Stamp::of(made, later, "made".to_owned()).unwrap().keep(&stamp).unwrap();
         change(folder.path());
         Stamp::unchanged(&stamp).is_some_and(|stamp| stamp.result == "made")
@@ -337,7 +361,7 @@ mod tests {
         }
         let paths = ["src/main.rs", "Cargo.lock"].map(|name| here.path().join(name));
         let folders = BTreeSet::from([here.path().join("src")]);
-        let made = Made { paths: paths.into(), folders, variables: BTreeSet::new() };
+        let made = Made { paths: paths.into(), folders, ..Made::default() };
         let stamp = Stamp::of(made, SystemTime::now() + Duration::from_secs(1), "made".to_owned()).unwrap();
         let kept = here.path().join("recipe");
         Recipe::of(&stamp, here.path()).unwrap().keep(&kept).unwrap();
@@ -368,6 +392,23 @@ mod tests {
         let paths = BTreeSet::from([folder.path().join("file")]);
         let made = Made { paths, ..Made::default() };
         assert_eq!(Stamp::of(made, SystemTime::now() - Duration::from_secs(1), String::new()), None);
+    }
+
+    #[test]
+    fn what_was_written_and_holds_the_same_leaves_a_stamp() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "text").unwrap();
+        let now = SystemTime::now();
+        let made = |moment| Made {
+            paths: BTreeSet::from([file.clone()]),
+            same_at: BTreeMap::from([(file.clone(), moment)]),
+            ..Made::default()
+        };
+        let (before, second) = (now - Duration::from_secs(1), Duration::from_secs(1));
+        assert!(Stamp::of(made(now + second), before, String::new()).is_some());
+        // It was written again after it had been read.
+        assert_eq!(Stamp::of(made(before), before, String::new()), None);
     }
 
     #[test]

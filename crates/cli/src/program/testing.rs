@@ -42,9 +42,8 @@ pub fn before_run(program: &Program) -> Result<Tests, Stop> {
     {
         return Ok(Tests::Passed);
     }
-    let began = SystemTime::now();
-    let paths = sources(place);
-    if has_tests(place, &paths) {
+    let before = Before::look(place);
+    if has_tests(place, &before.paths) {
         let package = laid(place)?;
         let finished = cargo::call(Verb::Test, &package, place.colour)?;
         if !finished.status.success() {
@@ -54,7 +53,7 @@ pub fn before_run(program: &Program) -> Result<Tests, Stop> {
             return Ok(Tests::Failed { said: end_of(&said) });
         }
     }
-    remember(place, paths, began);
+    remember(place, before);
     Ok(Tests::Passed)
 }
 
@@ -85,15 +84,62 @@ pub fn failure(program: &Program, said: &str) -> Diagnostic {
     Diagnostic::error("pipeline-tests", message).help("`ropewalk test` runs them again, and nothing else")
 }
 
-fn remember(place: &Place, paths: BTreeSet<PathBuf>, began: SystemTime) {
-    let folders = match &place.source {
-        Source::Package(_) => BTreeSet::from([place.folder().to_owned()]),
-        Source::File(_) | Source::Plugins(_) => BTreeSet::new(),
-    };
+/// What the tests of a program found when they began.
+struct Before {
+    began: SystemTime,
+    /// Everything that they could depend on.
+    paths: BTreeSet<PathBuf>,
+    /// What the repository's own paths among these held; one that cannot be read is left out.
+    held: BTreeMap<PathBuf, Option<String>>,
+}
+
+impl Before {
+    fn look(place: &Place) -> Self {
+        let began = SystemTime::now();
+        let paths = sources(place);
+        let sdk = place.folder().join(".sdk");
+        let own = paths.iter().filter(|path| path.starts_with(&place.root) && !path.starts_with(&sdk));
+        let own = own.map(PathBuf::as_path).chain(folder_of_package(place));
+        let held = own.filter_map(|path| Some((path.to_owned(), stamp::held(path).ok()?))).collect();
+        Self { began, paths, held }
+    }
+
+    /// The paths that hold something else now.
+    fn changed(&self) -> impl Iterator<Item = &Path> {
+        let is_other = |(path, held): &(&PathBuf, &Option<String>)| !stamp::held(path).is_ok_and(|now| now == **held);
+        self.held.iter().filter(is_other).map(|(path, _)| path.as_path())
+    }
+}
+
+/// The folder in which a file that appears may become part of the package.
+fn folder_of_package(place: &Place) -> Option<&Path> {
+    matches!(place.source, Source::Package(_)).then(|| place.folder())
+}
+
+/// Keeps it that the tests passed. Tests may write what they also read: what holds the same as before is no change, and after any
+/// other change it is not known whether they would pass again.
+fn remember(place: &Place, before: Before) {
+    let written = |path: &&PathBuf| stamp::may_have_changed(path, before.began);
+    let written: Vec<PathBuf> = before.held.keys().filter(written).cloned().collect();
+    if !written.is_empty() {
+        // So that a later change cannot have the same time.
+        std::thread::sleep(stamp::RACY * 2);
+    }
+    let now = SystemTime::now();
+    if let Some(path) = before.changed().next() {
+        let path = path.strip_prefix(&place.root).unwrap_or(path).display();
+        let (name, mut stderr) = (&place.name, io::stderr());
+        let _ = writeln!(stderr, "note: {path} changed while the tests of {name} ran, so they run again next time");
+        let _ = fs::remove_file(place.stamp("tested"));
+        return;
+    }
+    let same_at = written.into_iter().map(|path| (path, now)).collect();
+    let folders = folder_of_package(place).map(Path::to_owned).into_iter().collect();
+    let (paths, began) = (before.paths, before.began);
     // What the program's sources read by `env!`, its tests do too.
     let built = Stamp::unchanged(&place.stamp("built"));
     let variables = built.map(|built| built.variables().clone()).unwrap_or_default();
-    place.remember("tested", Made { paths, folders, variables }, began, "passed".to_owned());
+    place.remember("tested", Made { paths, folders, variables, same_at }, began, "passed".to_owned());
 }
 
 /// `ropewalk test`: the package's tests whose names hold one of `names`, all if there are none, as cargo shows them.
@@ -107,9 +153,8 @@ pub fn test(project: &Project, source: &Source, names: &[String], colour: Colour
 
 fn run(place: &Place, names: &[String]) -> Result<u8, Stop> {
     let package = laid(place)?;
-    let began = SystemTime::now();
-    let paths = sources(place);
-    if !has_tests(place, &paths) {
+    let before = Before::look(place);
+    if !has_tests(place, &before.paths) {
         let _ = writeln!(io::stderr(), "note: {} has no tests: `#[test]` before a function makes it one", place.name);
     }
     let mut command = cargo::command(Verb::Test, &package, place.colour, &[])?;
@@ -120,7 +165,7 @@ fn run(place: &Place, names: &[String]) -> Result<u8, Stop> {
         return Ok(exit::FAILED);
     }
     if names.is_empty() {
-        remember(place, paths, began);
+        remember(place, before);
     }
     Ok(exit::PASSED)
 }
@@ -132,12 +177,13 @@ fn run(place: &Place, names: &[String]) -> Result<u8, Stop> {
 pub fn watch(project: &Project, source: &Source, names: &[String], colour: Colour) -> Result<u8, Stop> {
     let failed = |error: rustix::io::Errno| Stop::infra(format!("could not watch the pipeline's sources: {error}"));
     let place = Place::new(project, source.clone(), colour)?;
+    let mut turn = Turn::Asked;
     loop {
         // Watched before the tests run, so that a change meanwhile is not missed.
         let watcher = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).map_err(failed)?;
-        let paths = sources(&place);
+        let mut before = Before::look(&place);
         let folders: BTreeSet<&Path> =
-            paths.iter().filter_map(|path| path.parent()).filter(|path| path.is_dir()).collect();
+            before.paths.iter().filter_map(|path| path.parent()).filter(|path| path.is_dir()).collect();
         for folder in folders.into_iter().filter(|folder| folder.starts_with(&place.root)) {
             let changes = inotify::WatchFlags::CLOSE_WRITE
                 | inotify::WatchFlags::CREATE
@@ -147,9 +193,26 @@ pub fn watch(project: &Project, source: &Source, names: &[String], colour: Colou
         }
         let code = run(&place, names)?;
         let word = if code == exit::PASSED { "passed" } else { "failed" };
+        if turn == Turn::Meanwhile {
+            before = Before::look(&place);
+        } else if before.changed().next().is_some() {
+            let _ = writeln!(io::stderr(), "{word}; sources changed meanwhile, so once more");
+            turn = Turn::Meanwhile;
+            continue;
+        }
+        turn = Turn::Asked;
         let _ = writeln!(io::stderr(), "{word}; waiting for a change (Ctrl-C ends)");
-        while !changed(&watcher, &paths).map_err(failed)? {}
+        while !(changed(&watcher, &before.paths).map_err(failed)? && before.changed().next().is_some()) {}
     }
+}
+
+/// Why `--watch` runs the tests.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// They were asked for, by the command or by a change.
+    Asked,
+    /// Something changed while they ran. If it changes again it is the tests that write it, and they are not run for that.
+    Meanwhile,
 }
 
 /// Waits for a change, and for the end of it; whether it concerned a source.

@@ -68,7 +68,7 @@ impl Event {
 
     /// The job of this name has ended so.
     #[must_use]
-    pub fn given(mut self, job: &str, result: Result) -> Self {
+    pub fn given(mut self, job: &str, result: Given) -> Self {
         self.results.insert(job.to_owned(), result.outcome);
         self
     }
@@ -120,8 +120,8 @@ impl Event {
     }
 }
 
-/// Commits arrived on this branch. The trigger of that name is [`crate::hook::push`]: where both come by a star, name this one beside
-/// them (`use ropewalk::testing::push;`).
+/// Commits arrived on this branch. The trigger of that name is [`crate::hook::push`], which programs import inside `main`, so that a
+/// `use super::*` does not bring it here.
 #[must_use]
 pub fn push(branch: &str) -> Event {
     Event::new("push").with("branch", branch)
@@ -159,11 +159,11 @@ pub fn command(name: &str) -> Event {
 
 /// How a test says that a job has ended.
 #[derive(Clone, Debug)]
-pub struct Result {
+pub struct Given {
     outcome: Json,
 }
 
-impl Result {
+impl Given {
     fn new(outcome: &str) -> Self {
         Self { outcome: Json::object([("outcome", outcome.into())]) }
     }
@@ -201,36 +201,36 @@ impl Result {
 
 /// It passed.
 #[must_use]
-pub fn passed() -> Result {
-    Result::new("passed")
+pub fn passed() -> Given {
+    Given::new("passed")
 }
 
-/// The gate was answered with yes; add what was filled in with [`Result::output`].
+/// The gate was answered with yes; add what was filled in with [`Given::output`].
 #[must_use]
-pub fn answered() -> Result {
+pub fn answered() -> Given {
     passed()
 }
 
 /// Its first step ended with this exit code.
 #[must_use]
-pub fn failed(exit: u8) -> Result {
-    Result::new("failed").with("cause", "step".into()).with("step", 0.into()).with("exit", exit.into())
+pub fn failed(exit: u8) -> Given {
+    Given::new("failed").with("cause", "step".into()).with("step", 0.into()).with("exit", exit.into())
 }
 
 /// Time ran out, after an hour.
 #[must_use]
-pub fn timed_out() -> Result {
-    Result::new("failed").with("cause", "timeout".into()).with("limit_ms", 3_600_000.into())
+pub fn timed_out() -> Given {
+    Given::new("failed").with("cause", "timeout".into()).with("limit_ms", 3_600_000.into())
 }
 
 /// Somebody canceled it.
 #[must_use]
-pub fn canceled() -> Result {
-    Result::new("failed").with("cause", "canceled".into()).with("by", "the test".into())
+pub fn canceled() -> Given {
+    Given::new("failed").with("cause", "canceled".into()).with("by", "the test".into())
 }
 
 /// It did not run.
 #[must_use]
-pub fn skipped() -> Result {
-    Result::new("skipped").with("reason", "condition".into()).with("text", "the test says so".into())
+pub fn skipped() -> Given {
+    Given::new("skipped").with("reason", "condition".into()).with("text", "the test says so".into())
 }

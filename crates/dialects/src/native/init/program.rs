@@ -36,8 +36,8 @@ pub(super) fn write(found: &Found) -> String {
     let ids: Vec<String> = jobs.iter().map(|job| format!("{:?}", job.id)).collect();
     let _ = write!(
         text,
-        "\n#[cfg(test)]\nmod tests {{\n    use ropewalk::testing::*;\n\n    #[test]\n    fn a_push_runs_every_job() {{\n        \
-         let build = evaluate(super::ci, push(\"main\"));\n        build.assert_runs([{}]);\n    }}\n}}\n",
+        "\n#[cfg(test)]\nmod tests {{\n    use super::ci;\n    use ropewalk::testing::*;\n\n    #[test]\n    fn a_push_runs_every_job() {{\n        \
+         let build = evaluate(ci, push(\"main\"));\n        build.assert_runs([{}]);\n    }}\n}}\n",
         ids.join(", ")
     );
     text
