@@ -147,6 +147,11 @@ pub(crate) fn coverage(cargo: &Cargo) -> String {
   echo "cargo-llvm-cov is not installed; install it with: rustup component add llvm-tools && cargo install cargo-llvm-cov" >&2
   exit 1
 fi
+# It would have rustup fetch them: from a job, without asking, and without end where there is no network.
+if [ -z "${{LLVM_COV:-}}" ] && command -v rustup >/dev/null && ! [ -x "$(rustc --print target-libdir)/../bin/llvm-cov" ]; then
+  echo "the compiler's LLVM tools are not installed; install them with: rustup component add llvm-tools" >&2
+  exit 1
+fi
 mkdir -p target/coverage
 {options} --lcov --output-path {COVERAGE}
 {report}"#,

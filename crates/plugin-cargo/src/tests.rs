@@ -55,13 +55,19 @@ struct Machine(std::path::PathBuf);
 
 impl Machine {
     fn with_cargo(name: &str, script: &str) -> Self {
-        use std::os::unix::fs::PermissionsExt;
         let folder = std::env::temp_dir().join(format!("ropewalk-cargo-{name}-{}", std::process::id()));
-        fs::create_dir_all(folder.join("bin")).expect("a folder");
-        let cargo = folder.join("bin/cargo");
-        fs::write(&cargo, format!("#!/bin/sh\n{script}\n")).expect("a script");
-        fs::set_permissions(&cargo, fs::Permissions::from_mode(0o755)).expect("a program");
-        Self(folder)
+        let machine = Self(folder);
+        machine.program("bin/cargo", script);
+        machine
+    }
+
+    /// Adds a program that is this script, at this place in the folder.
+    fn program(&self, name: &str, script: &str) {
+        use std::os::unix::fs::PermissionsExt;
+        let program = self.0.join(name);
+        fs::create_dir_all(program.parent().expect("below the folder")).expect("a folder");
+        fs::write(&program, format!("#!/bin/sh\n{script}\n")).expect("a script");
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("a program");
     }
 
     fn run(&self, script: &str) -> (bool, String) {
@@ -110,6 +116,15 @@ fn coverage_says_what_is_missing() {
 #[test]
 fn coverage_is_reported_from_where_it_was_built() {
     let machine = Machine::with_cargo("covered", r#"[ "$2" = --version ] || echo "ran $*""#);
+    machine.program("bin/rustup", "exit 1");
+    machine.program("bin/rustc", &format!("echo '{}'", machine.0.join("toolchain/lib").display()));
+    fs::create_dir_all(machine.0.join("toolchain/lib")).expect("a folder");
+    // rustup is not left to fetch what is missing.
+    let (passed, said) = machine.run(&scripts::coverage(&Cargo::new()));
+    assert!(!passed);
+    let missing = "the compiler's LLVM tools are not installed; install them with: rustup component add llvm-tools\n";
+    assert_eq!(said, missing);
+    machine.program("toolchain/bin/llvm-cov", "exit 0");
     let (passed, said) = machine.run(&scripts::coverage(&Cargo::new().profile("release")));
     assert!(passed, "{said}");
     let expected = "ran llvm-cov --workspace --profile release --lcov --output-path target/coverage/lcov.info\n\
