@@ -45,7 +45,7 @@ mod named {
     }
 
     mod tests {
-        use super::{ci, hooks};
+        use super::{Ci, ci, hooks};
         use ropewalk::testing::*;
 
         #[test]

@@ -1,7 +1,7 @@
 //! Tests of a pipeline's package: run by cargo, remembered as passed by the stamp of everything they could depend on, and
 //! run again on each change for `ropewalk test --watch`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Write};
 use std::mem::MaybeUninit;
@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
 
 use super::cargo::{self, Package, Verb};
-use super::stamp::{Made, NO_SOURCES, Recipe, Stamp};
+use super::stamp::{self, Made, NO_SOURCES, Recipe, Stamp};
 use super::{Place, Program, Source};
 use crate::args::Colour;
 use crate::commands::Stop;
