@@ -100,6 +100,8 @@ pub struct SqliteStore {
 
 struct Writer {
     connection: Connection,
+    /// What its commits survive at present.
+    durability: Durability,
     working: Working,
     /// The count of others' writes, as the connection saw it when `working` was right.
     data_version: i64,
@@ -137,6 +139,7 @@ impl SqliteStore {
         migration::migrate(&mut connection, version)?;
         let writer = Writer {
             connection,
+            durability,
             working: Working::default(),
             data_version: -1,
             is_shared: false,
@@ -203,7 +206,22 @@ impl SqliteStore {
 
     /// Writes in one transaction; what is at hand is right inside it.
     fn write<T>(&self, write: impl FnOnce(&mut Writer) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.write_lasting(self.durability, write)
+    }
+
+    /// As [`SqliteStore::write`], without waiting for the disk: for what need not be durable before something else is stored after it.
+    /// Then it is, since all of it stands in one log of changes, which is synced up to there.
+    fn write_soon<T>(&self, write: impl FnOnce(&mut Writer) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.write_lasting(Durability::Process, write)
+    }
+
+    fn write_lasting<T>(
+        &self,
+        durability: Durability,
+        write: impl FnOnce(&mut Writer) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let mut writer = self.writer();
+        writer.last(durability)?;
         writer.connection.prepare_cached("begin immediate")?.execute([])?;
         let result = writer.refresh().and_then(|()| write(&mut writer)).and_then(|value| {
             writer.connection.prepare_cached("commit")?.execute([])?;
@@ -225,6 +243,16 @@ pub(crate) fn number_counter(project: &str) -> String {
 }
 
 impl Writer {
+    /// Has the commits to come survive this much.
+    fn last(&mut self, durability: Durability) -> Result<(), StoreError> {
+        if self.durability != durability {
+            // It takes effect when it is prepared, so it cannot be kept.
+            self.connection.execute_batch(synchronous(durability))?;
+            self.durability = durability;
+        }
+        Ok(())
+    }
+
     fn refresh(&mut self) -> Result<(), StoreError> {
         let found = self.connection.prepare_cached("pragma data_version")?.query_row([], |row| row.get(0))?;
         self.is_shared = self.data_version != -1 && found != self.data_version;
@@ -259,11 +287,17 @@ fn connect(path: &Path, durability: Durability) -> Result<Connection, StoreError
     connection.busy_timeout(BUSY_WAIT)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
     begin_journal(&connection)?;
-    connection.execute_batch(match durability {
-        Durability::Process => "pragma synchronous = normal; pragma temp_store = memory;",
-        Durability::Power => "pragma synchronous = full; pragma temp_store = memory;",
-    })?;
+    connection.execute_batch(synchronous(durability))?;
+    connection.execute_batch("pragma temp_store = memory;")?;
     Ok(connection)
+}
+
+/// Has a connection's commits survive this much. Source: sqlite.org, pragma.html, "synchronous"; not within a transaction.
+fn synchronous(durability: Durability) -> &'static str {
+    match durability {
+        Durability::Process => "pragma synchronous = normal;",
+        Durability::Power => "pragma synchronous = full;",
+    }
 }
 
 /// Has the database keep a write-ahead log. Where several begin that at once SQLite refuses all but one without waiting, whatever the
@@ -298,7 +332,8 @@ fn counter(connection: &Connection, name: &str) -> Result<u64, StoreError> {
 
 impl Store for SqliteStore {
     fn reserve_build(&self) -> Result<BuildId, StoreError> {
-        self.write(|writer| {
+        // What is stored under the number makes it durable, too.
+        self.write_soon(|writer| {
             let number = count_up(&writer.connection, "build")?;
             if number > BUILD_ID_MAX {
                 return Err(StoreError::Full("no number is left for a build".into()));
@@ -353,7 +388,7 @@ impl Store for SqliteStore {
     }
 
     fn reserve_number(&self, project: &str) -> Result<u64, StoreError> {
-        self.write(|writer| count_up(&writer.connection, &number_counter(project)))
+        self.write_soon(|writer| count_up(&writer.connection, &number_counter(project)))
     }
 
     fn build_numbered(&self, project: &str, number: u64) -> Result<Option<BuildId>, StoreError> {
@@ -473,11 +508,12 @@ impl Store for SqliteStore {
     }
 
     fn record_operations(&self, operations: &[(OperationRow, &Manifest)]) -> Result<(), StoreError> {
-        self.write(|writer| operations::record(&writer.connection, operations))
+        // A result that is not kept is worked out again; so with what follows here.
+        self.write_soon(|writer| operations::record(&writer.connection, operations))
     }
 
     fn record_tried(&self, tried: &[(Digest, &Manifest)], at: Timestamp) -> Result<(), StoreError> {
-        self.write(|writer| operations::record_tried(&writer.connection, tried, at))
+        self.write_soon(|writer| operations::record_tried(&writer.connection, tried, at))
     }
 
     fn operations(&self, digests: &[Digest], trust: Trust) -> Result<BTreeMap<Digest, OperationRow>, StoreError> {
@@ -501,7 +537,7 @@ impl Store for SqliteStore {
     }
 
     fn touch_operations(&self, digests: &[Digest], at: Timestamp) -> Result<(), StoreError> {
-        self.write(|writer| operations::touch(&writer.connection, digests, at))
+        self.write_soon(|writer| operations::touch(&writer.connection, digests, at))
     }
 
     fn unused_operations(&self, before: Timestamp, limit: u32) -> Result<Vec<OperationRow>, StoreError> {

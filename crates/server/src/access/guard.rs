@@ -1,14 +1,15 @@
 //! The gate of every request: is the token genuine, is it listed, does it grant this.
 
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use biscuit_auth::builder::{AuthorizerBuilder, Term};
 use biscuit_auth::{AuthorizerLimits, Biscuit, error};
-use graph::Timestamp;
+use graph::{Digest, Timestamp};
 
 use super::keys::RootKey;
 use super::ledger::{Ledger, LedgerError};
-use super::token::{GrantRequest, Subject, TOKEN_BYTES_MAX, TokenError, mint};
+use super::token::{GrantRequest, Subject, TOKEN_BYTES_MAX, TokenError, inspect, mint};
 use super::verb::{Target, Verb};
 
 /// What a token's checks may cost; a token is made by whoever holds it, so its checks are not ours. The time is that of the wall,
@@ -16,6 +17,11 @@ use super::verb::{Target, Verb};
 /// that runs the token's own rules, by default within one millisecond.
 const LIMITS: AuthorizerLimits =
     AuthorizerLimits { max_facts: 1000, max_iterations: 100, max_time: std::time::Duration::from_secs(2) };
+
+/// The most tokens that are remembered to be genuine; one more and all are looked at again.
+pub const GENUINE_MAX: usize = 1000;
+/// The most answers that are remembered of one token.
+const GRANTED_MAX: usize = 200;
 
 /// Why a request is refused.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +60,72 @@ fn why(error: &error::Token, otherwise: impl FnOnce() -> Denied) -> Denied {
 pub struct Access {
     root: RootKey,
     ledger: Arc<dyn Ledger>,
+    /// Tokens whose signatures were checked, by the digest of their text. Whether they still hold, the ledger says at each use.
+    genuine: Mutex<HashMap<Digest, Arc<Genuine>>>,
+}
+
+/// A token that this server's key has signed.
+#[derive(Debug)]
+struct Genuine {
+    id: String,
+    /// What revokes it, or a narrowing of it.
+    revocation: Vec<String>,
+    biscuit: Biscuit,
+    answers: Answers,
+    granted: Mutex<HashSet<Asked>>,
+}
+
+/// Whether a token always gives the same answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answers {
+    /// Nobody has added checks to it, and it has no end in time: what it grants follows from verb, project and pool alone.
+    Fixed,
+    /// It is asked each time.
+    Varying,
+}
+
+/// What a token of fixed answers was asked: the verb, the project, the pool.
+type Asked = (Verb, Option<String>, Option<String>);
+
+impl Genuine {
+    /// Reads a token that is genuine.
+    fn read(text: &str, root: &RootKey) -> Result<Self, Denied> {
+        let none = |why: &str| Denied::NoToken(why.to_owned());
+        let biscuit = Biscuit::from_base64(text, root.public())
+            .map_err(|_| none("this token was not made by this server, or not copied whole"))?;
+        let revocation: Vec<String> = biscuit.revocation_identifiers().iter().map(|id| super::keys::hex(id)).collect();
+        let damaged = |error: error::Token| why(&error, || none("this token is damaged"));
+        let mut authorizer = AuthorizerBuilder::new().set_limits(LIMITS).build(&biscuit).map_err(damaged)?;
+        let ids: Vec<(String,)> = authorizer.query_with_limits("data($id) <- id($id)", LIMITS).map_err(damaged)?;
+        let [(id,)] = ids.as_slice() else { return Err(none("this token has no id")) };
+        let is_plain = inspect(text).is_ok_and(|said| said.checks.is_empty() && said.narrowed.is_empty());
+        let answers = if is_plain { Answers::Fixed } else { Answers::Varying };
+        Ok(Self { id: id.clone(), revocation, biscuit, answers, granted: Mutex::default() })
+    }
+
+    fn asked(verb: Verb, target: &Target<'_>) -> Asked {
+        (verb, target.project.map(str::to_owned), target.pool.map(str::to_owned))
+    }
+
+    /// Whether it granted this before, and grants it always.
+    fn has_granted(&self, verb: Verb, target: &Target<'_>) -> bool {
+        self.answers == Answers::Fixed && lock(&self.granted).contains(&Self::asked(verb, target))
+    }
+
+    /// Remembers a yes. A no is worked out again each time.
+    fn note_granted(&self, verb: Verb, target: &Target<'_>) {
+        if self.answers == Answers::Fixed {
+            let mut granted = lock(&self.granted);
+            if granted.len() >= GRANTED_MAX {
+                granted.clear();
+            }
+            granted.insert(Self::asked(verb, target));
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whoever sent a request, by a token that is genuine and listed.
@@ -65,14 +137,14 @@ pub struct Bearer {
     pub token: String,
     /// What the token granted before it was narrowed.
     pub grant: GrantRequest,
-    biscuit: Biscuit,
+    genuine: Arc<Genuine>,
 }
 
 impl Access {
     /// The gate of a server with this root key.
     #[must_use]
     pub fn new(root: RootKey, ledger: Arc<dyn Ledger>) -> Self {
-        Self { root, ledger }
+        Self { root, ledger, genuine: Mutex::default() }
     }
 
     /// The tokens that were made here.
@@ -118,18 +190,27 @@ impl Access {
         if text.len() > TOKEN_BYTES_MAX {
             return Err(Denied::NoToken(TokenError::TooLong.to_string()));
         }
-        let biscuit = Biscuit::from_base64(text, self.root.public())
-            .map_err(|_| none("this token was not made by this server, or not copied whole"))?;
-        let revocation: Vec<String> = biscuit.revocation_identifiers().iter().map(|id| super::keys::hex(id)).collect();
-        let damaged = |error: error::Token| why(&error, || none("this token is damaged"));
-        let mut authorizer = AuthorizerBuilder::new().set_limits(LIMITS).build(&biscuit).map_err(damaged)?;
-        let ids: Vec<(String,)> = authorizer.query_with_limits("data($id) <- id($id)", LIMITS).map_err(damaged)?;
-        let [(id,)] = ids.as_slice() else { return Err(none("this token has no id")) };
-        let row = self.ledger.token(id)?.ok_or_else(|| none("this token is not listed on this server"))?;
-        if row.revoked.is_some() || self.ledger.is_revoked(&revocation)? {
+        let genuine = self.genuine(text)?;
+        let row = self.ledger.token(&genuine.id)?.ok_or_else(|| none("this token is not listed on this server"))?;
+        if row.revoked.is_some() || self.ledger.is_revoked(&genuine.revocation)? {
             return Err(Denied::Revoked);
         }
-        Ok(Bearer { subject: row.grant.subject.clone(), token: row.id, grant: row.grant, biscuit })
+        Ok(Bearer { subject: row.grant.subject.clone(), token: row.id, grant: row.grant, genuine })
+    }
+
+    /// A token by its text, whose signatures are checked once: they take longer than all else about a small request.
+    fn genuine(&self, text: &str) -> Result<Arc<Genuine>, Denied> {
+        let digest = store::blob::digest(text.as_bytes());
+        if let Some(known) = lock(&self.genuine).get(&digest) {
+            return Ok(Arc::clone(known));
+        }
+        let read = Arc::new(Genuine::read(text, &self.root)?);
+        let mut known = lock(&self.genuine);
+        if known.len() >= GENUINE_MAX {
+            known.clear();
+        }
+        known.insert(digest, Arc::clone(&read));
+        Ok(read)
     }
 }
 
@@ -150,7 +231,12 @@ impl Bearer {
     /// # Errors
     /// [`Denied::Forbidden`], [`Denied::Slow`].
     pub fn may(&self, verb: Verb, target: &Target<'_>, now: Timestamp) -> Result<(), Denied> {
-        self.may_within(verb, target, now, &LIMITS)
+        if self.genuine.has_granted(verb, target) {
+            return Ok(());
+        }
+        self.may_within(verb, target, now, &LIMITS)?;
+        self.genuine.note_granted(verb, target);
+        Ok(())
     }
 
     pub(super) fn may_within(
@@ -194,7 +280,7 @@ impl Bearer {
         }
         let code = format!("{} allow if {};", checks.join(" "), wanted.join(", "));
         let builder = builder.code(code).map_err(|_| denied())?;
-        let mut authorizer = builder.build(&self.biscuit).map_err(refused)?;
+        let mut authorizer = builder.build(&self.genuine.biscuit).map_err(refused)?;
         authorizer.authorize_with_limits(limits.clone()).map(drop).map_err(refused)
     }
 
