@@ -116,6 +116,10 @@ pub enum ToWorker {
         #[serde(default)]
         then: Then,
     },
+    /// A word of a later release. A worker that does not know it passes it over; a server says none that must not be passed over to a worker
+    /// of an earlier [`PROTOCOL`].
+    #[serde(other)]
+    Unknown,
 }
 
 /// What a worker does once nothing runs on it any more.
@@ -360,4 +364,22 @@ pub enum CacheSaved {
     Written,
     /// There was one of that key; it stays as it was.
     Kept,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(line: &str, expected: &ToWorker) {
+        assert_eq!(serde_json::from_str::<ToWorker>(line).expect("it is read"), *expected);
+    }
+
+    #[test]
+    fn a_word_of_a_later_release_does_not_end_a_session() {
+        check(r#"{"say":"sing","song":{"verses":[1,2]}}"#, &ToWorker::Unknown);
+        check(r#"{"say":"alive","since":3}"#, &ToWorker::Alive);
+        check(r#"{"say":"forget","lease":3,"why":"x"}"#, &ToWorker::Forget { lease: LeaseId(3) });
+        let broken = serde_json::from_str::<ToWorker>(r#"{"say":"forget"}"#);
+        assert!(broken.is_err(), "a word that is known, without what belongs to it");
+    }
 }

@@ -339,6 +339,8 @@ impl Live {
 /// One reader of a build. Dropped, it leaves no trace.
 pub struct Follower {
     reader: Option<Box<Reader>>,
+    /// What there was to tell when it began.
+    first: Vec<LiveEvent>,
     changed: watch::Receiver<u64>,
 }
 
@@ -355,7 +357,9 @@ impl Follower {
             has_ended: Ended::No,
         });
         reader.catch_up(cursor)?;
-        Ok(Self { reader: Some(reader), changed })
+        // What comes from here on changes what is watched.
+        let first = reader.read()?;
+        Ok(Self { reader: Some(reader), first, changed })
     }
 
     /// The next events, in order; waits until there are some. `None` once the build has ended and all is told.
@@ -363,6 +367,9 @@ impl Follower {
     /// # Errors
     /// [`LiveError`]. The stream is over then.
     pub async fn next(&mut self) -> Result<Option<Vec<LiveEvent>>, LiveError> {
+        if !self.first.is_empty() {
+            return Ok(Some(std::mem::take(&mut self.first)));
+        }
         loop {
             self.changed.mark_unchanged();
             let Some(mut reader) = self.reader.take() else { return Ok(None) };

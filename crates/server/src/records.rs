@@ -310,6 +310,14 @@ impl Records {
         Ok(())
     }
 
+    /// As [`Records::write`], for what may be gone again after a loss of power.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub fn note<T: Document>(&self, key: &str, document: &T, at: Timestamp) -> Result<(), RecordError> {
+        Ok(self.store.note_record(T::KIND, key, &body(document), at)?)
+    }
+
     /// Changes a document as it stands, or makes it. Gives what was written. Tried again while others change it too.
     ///
     /// # Errors

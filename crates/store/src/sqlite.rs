@@ -433,6 +433,10 @@ impl Store for SqliteStore {
         self.write_beside(|connection| documents::put_record(connection, kind, key, body, expect, at))
     }
 
+    fn note_record(&self, kind: &str, key: &str, body: &[u8], at: Timestamp) -> Result<(), StoreError> {
+        self.write_soon(|writer| documents::put_record(&writer.connection, kind, key, body, Expect::Any, at)).map(drop)
+    }
+
     fn delete_record(&self, kind: &str, key: &str, expect: Expect) -> Result<bool, StoreError> {
         self.write_beside(|connection| documents::delete_record(connection, kind, key, expect))
     }

@@ -182,6 +182,15 @@ pub trait Store: Send + Sync {
         at: Timestamp,
     ) -> Result<Version, StoreError>;
 
+    /// Writes a record, whatever is there, that may be gone again after a loss of power: it waits for no disk where that can be had.
+    /// The death of a process takes it no more than any other.
+    ///
+    /// # Errors
+    /// As [`Store::put_record`].
+    fn note_record(&self, kind: &str, key: &str, body: &[u8], at: Timestamp) -> Result<(), StoreError> {
+        self.put_record(kind, key, body, Expect::Any, at).map(drop)
+    }
+
     /// Removes a record if what is there is as expected; says whether there was one.
     ///
     /// # Errors

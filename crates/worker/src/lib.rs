@@ -54,6 +54,6 @@ pub use cancel::Cancel;
 pub use place::{environment_file, program_file, snapshot_directory, workspace_directory};
 pub use variables::Variables;
 pub use worker::{
-    BINARY_VARIABLE, GRACE_VARIABLE, Observer, PROJECT_DATA_VARIABLE, Settings, Shown, Worker, WorkerError,
+    BINARY_VARIABLE, GRACE_VARIABLE, Observer, PROJECT_DATA_VARIABLE, Scratches, Settings, Shown, Worker, WorkerError,
     data_marker_prefix, marker_prefix,
 };

@@ -101,6 +101,8 @@ pub struct Worker {
     /// What attempts need files for; see [`Worker::scratch`].
     scratch: PathBuf,
     slots: Mutex<Slots>,
+    /// Where both go at the end.
+    scratches: Option<Arc<Scratches>>,
     pub(crate) channels: FreeChannels,
     listed: Listed,
     marker: String,
@@ -130,29 +132,93 @@ struct Slots {
     made: usize,
 }
 
+/// Scratch directories of workers that are no more, for those to come of the same process and data: to make directories and to take them
+/// away costs more than a small step. Those left over are removed at the end.
+#[derive(Default)]
+pub struct Scratches(Mutex<Vec<(PathBuf, Slots)>>);
+
+/// How many of them wait.
+const SCRATCHES_MAX: usize = 16;
+
+impl Scratches {
+    fn take(&self) -> Option<(PathBuf, Slots)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    }
+
+    /// Keeps a directory whose slots are all free; gives back a path that is to be removed.
+    fn give(&self, scratch: PathBuf, slots: Slots) -> Option<PathBuf> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() >= SCRATCHES_MAX || slots.free.len() < slots.made {
+            return Some(scratch);
+        }
+        kept.push((scratch, slots));
+        None
+    }
+}
+
+impl Drop for Scratches {
+    fn drop(&mut self) {
+        for (scratch, _) in self.0.get_mut().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            let _ = fs::remove_dir_all(scratch);
+        }
+    }
+}
+
+/// A fresh scratch directory.
+fn make_scratch(settings: &Settings) -> Result<PathBuf, WorkerError> {
+    let scratches = settings.data.join("scratch");
+    // A process may have several workers of one build, each over another tree.
+    let number = WORKERS.fetch_add(1, Ordering::Relaxed);
+    let scratch = scratches.join(format!("{}.{number}.{}", settings.build, std::process::id()));
+    let failed = |source| WorkerError::Data { path: scratch.clone(), source };
+    remove_abandoned(&scratches);
+    fs::create_dir_all(&scratch).map_err(failed)?;
+    scratch.canonicalize().map_err(failed)
+}
+
 impl Worker {
     /// A worker over the keeper's processes.
     ///
     /// # Errors
     /// [`WorkerError`].
     pub async fn new(processes: Processes, settings: Settings) -> Result<Self, WorkerError> {
-        let scratches = settings.data.join("scratch");
-        // A process may have several workers of one build, each over another tree.
-        let number = WORKERS.fetch_add(1, Ordering::Relaxed);
-        let scratch = scratches.join(format!("{}.{number}.{}", settings.build, std::process::id()));
-        let failed = |source| WorkerError::Data { path: scratch.clone(), source };
-        remove_abandoned(&scratches);
-        fs::create_dir_all(&scratch).map_err(failed)?;
-        let scratch = scratch.canonicalize().map_err(failed)?;
+        let scratch = make_scratch(&settings)?;
+        Ok(Self::over(processes, settings, scratch, Slots::default(), None))
+    }
+
+    /// As [`Worker::new`], with the scratch directory of a worker that is no more, and leaves its own to a later one.
+    ///
+    /// # Errors
+    /// [`WorkerError`].
+    pub async fn new_among(
+        processes: Processes,
+        settings: Settings,
+        scratches: &Arc<Scratches>,
+    ) -> Result<Self, WorkerError> {
+        let (scratch, slots) = match scratches.take() {
+            Some(kept) => kept,
+            None => (make_scratch(&settings)?, Slots::default()),
+        };
+        Ok(Self::over(processes, settings, scratch, slots, Some(Arc::clone(scratches))))
+    }
+
+    fn over(
+        processes: Processes,
+        settings: Settings,
+        scratch: PathBuf,
+        slots: Slots,
+        scratches: Option<Arc<Scratches>>,
+    ) -> Self {
         let marker = marker_prefix(&settings.data, settings.build);
         let inherited = Mutex::new(Inherited::new(&settings));
         let budget = Arc::new(Budget::new(settings.steps));
-        Ok(Self {
+        Self {
             processes,
             settings,
             inherited,
             scratch,
-            slots: Mutex::default(),
+            slots: Mutex::new(slots),
+            scratches,
             channels: FreeChannels::default(),
             listed: Listed::default(),
             marker,
@@ -162,7 +228,7 @@ impl Worker {
             engine: OnceCell::new(),
             pins: Pins::default(),
             containers: AtomicU8::new(NO_CONTAINERS),
-        })
+        }
     }
 
     /// With the state of a tree that was taken already.
@@ -291,10 +357,20 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        if self.containers.load(Ordering::Acquire) == CONTAINERS_NOTED {
+        let containers = self.containers.load(Ordering::Acquire);
+        if containers == CONTAINERS_NOTED {
             crate::container::forget(&self.settings.data, self.settings.build, &self.scratch_name());
         }
-        let _ = fs::remove_dir_all(&self.scratch);
+        let slots = std::mem::take(self.slots.get_mut().unwrap_or_else(PoisonError::into_inner));
+        let scratch = std::mem::take(&mut self.scratch);
+        let left = match &self.scratches {
+            // What containers left may be somebody else's.
+            Some(scratches) if containers == NO_CONTAINERS => scratches.give(scratch, slots),
+            _ => Some(scratch),
+        };
+        if let Some(left) = left {
+            let _ = fs::remove_dir_all(left);
+        }
     }
 }
 

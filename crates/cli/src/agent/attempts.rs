@@ -41,6 +41,9 @@ const BUILDS_WITH_WORKSPACES: usize = 20;
 /// How many attempts end between two times of tidying, if the worker is never idle.
 const ATTEMPTS_UNTIDIED_MAX: u32 = 64;
 
+/// How long a worker is idle before it tidies: what comes at once after an attempt is more urgent.
+const IDLE_BEFORE_TIDYING: Duration = Duration::from_secs(1);
+
 /// What all attempts share.
 pub struct Attempts {
     data: PathBuf,
@@ -56,10 +59,20 @@ pub struct Attempts {
     /// Builds whose workspaces are in use.
     holds: Holds<BuildId>,
     untidied: Cell<u32>,
+    tidying: Cell<Tidying>,
+    /// What ended builds leave to later ones.
+    scratches: Arc<worker::Scratches>,
     /// What ended attempts left, on its way to the server.
     sends: Sends,
     /// Woken when nothing runs any more.
     pub idle: Notify,
+}
+
+/// Whether somebody waits for an idle moment to tidy up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tidying {
+    Nobody,
+    Planned,
 }
 
 /// An attempt that runs.
@@ -144,6 +157,8 @@ impl Attempts {
             opening: tokio::sync::Mutex::default(),
             holds: Holds::default(),
             untidied: Cell::new(0),
+            tidying: Cell::new(Tidying::Nobody),
+            scratches: Arc::default(),
             idle: Notify::new(),
         }
     }
@@ -212,6 +227,7 @@ impl Attempts {
             let report = infra(format!("the worker cannot keep what the attempt says: {error}"));
             return self.outbox.say(&FromWorker::Finished { lease, report: Box::new(report) });
         }
+        self.sends.stir();
         let cancel = worker::Cancel::new();
         let running = Running { cancel: cancel.clone(), _held: self.holds.hold(spec.build) };
         self.running.borrow_mut().insert(lease, running);
@@ -222,13 +238,19 @@ impl Attempts {
             // Of a lease that was forgotten the outbox says nothing.
             attempts.outbox.say_of(lease, &FromWorker::Finished { lease, report: Box::new(report) });
             attempts.running.borrow_mut().remove(&lease);
+            attempts.sends.stir();
             if let Some(sending) = sending {
                 let attempts = Rc::clone(&attempts);
                 tokio::task::spawn_local(async move { attempts.sends.send(sending).await });
             }
-            attempts.tidy().await;
             if attempts.count() == 0 {
                 attempts.idle.notify_waiters();
+            }
+            attempts.untidied.set(attempts.untidied.get() + 1);
+            if attempts.untidied.get() >= ATTEMPTS_UNTIDIED_MAX {
+                attempts.tidy().await;
+            } else {
+                attempts.tidy_when_idle();
             }
         });
     }
@@ -382,18 +404,33 @@ impl Attempts {
             notes: checkout.notes.clone(),
             steps: crate::retention::step_bounds(),
         };
-        let worker = worker::Worker::new(self.processes.clone(), settings).await;
+        let worker = worker::Worker::new_among(self.processes.clone(), settings, &self.scratches).await;
         let worker = worker.map_err(|error| crate::commands::Stop::of(&error).message)?;
         let (build, source) = (spec.build, spec.origin.source);
         Ok(OpenBuild { build, source, worker, observer, _checkout: checkout, _held: self.holds.hold(build) })
     }
 
-    /// Takes away what is old: workspaces, checkouts, contents.
-    async fn tidy(&self) {
-        self.untidied.set(self.untidied.get() + 1);
-        if self.count() > 0 && self.untidied.get() < ATTEMPTS_UNTIDIED_MAX {
+    /// Tidies up once nothing has run for a while.
+    fn tidy_when_idle(self: &Rc<Self>) {
+        if self.tidying.replace(Tidying::Planned) == Tidying::Planned {
             return;
         }
+        let attempts = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            loop {
+                let before = attempts.untidied.get();
+                tokio::time::sleep(IDLE_BEFORE_TIDYING).await;
+                if attempts.count() == 0 && attempts.untidied.get() == before {
+                    break;
+                }
+            }
+            attempts.tidying.set(Tidying::Nobody);
+            attempts.tidy().await;
+        });
+    }
+
+    /// Takes away what is old: workspaces, checkouts, contents.
+    async fn tidy(&self) {
         self.untidied.set(0);
         let (data, link, holds) = (self.data.clone(), Arc::clone(&self.link), self.holds.clone());
         let tidied = tokio::task::spawn_blocking(move || {

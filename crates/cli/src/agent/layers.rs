@@ -1,16 +1,18 @@
 //! What attempts left goes to the server, so that any worker can open it: one attempt after the other, and none before its report is said.
 //!
-//! Nothing waits for it but a worker that leaves. What was not sent when a worker died is sent by its next life, unless the attempt had
+//! Nothing waits for it but a worker that leaves, and it gives way to jobs: it waits a moment in which none begins or ends. What was not sent when a worker died is sent by its next life, unless the attempt had
 //! secrets: which files hold one is not known any more then.
 
 use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::worker::{Layers, SaveLayers};
 use graph::{AttemptNumber, BuildId};
 use tokio::sync::{Mutex, Notify};
+use tokio::time::{Instant, sleep_until};
 use worker::depot::Mask;
 use worker::travel::{self, TravelFault};
 
@@ -22,6 +24,10 @@ use crate::commands::Stop;
 
 /// The most attempts that wait; what further ones left stays on this worker.
 const WAITING_MAX: usize = 256;
+
+/// For so long no attempt has begun or ended before something is sent; but nothing gives way for longer than that.
+const QUIET: Duration = Duration::from_millis(50);
+const GIVES_WAY_MAX: Duration = Duration::from_secs(1);
 
 /// The most attempts of an earlier life that are looked at.
 const EARLIER_MAX: usize = 64;
@@ -44,6 +50,8 @@ pub struct Sends {
     link: Arc<Link>,
     waiting: Cell<usize>,
     turn: Mutex<()>,
+    /// When an attempt began or ended last.
+    stirred: Cell<Instant>,
     /// Woken when nothing waits any more.
     pub idle: Notify,
 }
@@ -51,7 +59,24 @@ pub struct Sends {
 impl Sends {
     /// Nothing yet.
     pub fn new(data: &Path, link: Arc<Link>) -> Self {
-        Self { data: data.to_owned(), link, waiting: Cell::new(0), turn: Mutex::default(), idle: Notify::new() }
+        let (waiting, turn, stirred) = (Cell::new(0), Mutex::default(), Cell::new(Instant::now()));
+        Self { data: data.to_owned(), link, waiting, turn, stirred, idle: Notify::new() }
+    }
+
+    /// An attempt begins or ends.
+    pub fn stir(&self) {
+        self.stirred.set(Instant::now());
+    }
+
+    /// Gives way to attempts that begin and end.
+    async fn quiet(&self, since: Instant) {
+        loop {
+            let until = (self.stirred.get() + QUIET).min(since + GIVES_WAY_MAX);
+            if until <= Instant::now() {
+                return;
+            }
+            sleep_until(until).await;
+        }
     }
 
     /// How many attempts wait, or are being sent.
@@ -70,7 +95,9 @@ impl Sends {
             return;
         }
         self.waiting.set(self.waiting.get() + 1);
+        let since = Instant::now();
         let turn = self.turn.lock().await;
+        self.quiet(since).await;
         let (data, link) = (self.data.clone(), Arc::clone(&self.link));
         let (build, attempt) = (sending.build, sending.attempt);
         let sent = tokio::task::spawn_blocking(move || send_now(&data, &link, &sending, bytes_max)).await;

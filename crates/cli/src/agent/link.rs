@@ -36,6 +36,9 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// success.
 const FAULTS_MAX: u32 = 7;
 
+/// A single content up to this length is sent without asking whether it is there: the question takes as long.
+const UNASKED_BYTES: u64 = 16 << 10;
+
 /// How many contents are asked for in one parcel, and how many bytes.
 const PARCEL_DIGESTS: usize = 2_000;
 const PARCEL_BYTES: u64 = 64 << 20;
@@ -327,11 +330,16 @@ impl Link {
         Ok(missing)
     }
 
-    /// Sends those of these contents, which are here, that the server has not. Blocks.
+    /// Sends those of these contents, which are here, that the server has not; a small one alone in any case. Blocks.
     ///
     /// # Errors
     /// [`LinkError`].
     pub fn send(&self, digests: Vec<Digest>) -> Result<(), LinkError> {
+        if let [digest] = digests[..]
+            && self.contents.file(digest).is_some_and(|file| file.metadata().is_ok_and(|it| it.len() <= UNASKED_BYTES))
+        {
+            return self.send_one(digest);
+        }
         let digests = Digests { digests };
         self.call(async |client| {
             let missing = client.blob_missing(&digests).await?;

@@ -25,6 +25,9 @@ const POST_BYTES: usize = 1 << 20;
 /// A batch that has this many bytes goes to the spool.
 const BATCH_BYTES: usize = 256 << 10;
 
+/// The most folders of spools that are kept for leases to come.
+const SPARE_MAX: usize = 16;
+
 /// The most words of the worker itself that wait; the oldest goes first, since each stands for the newest state.
 const WORDS_MAX: usize = 256;
 
@@ -34,6 +37,8 @@ pub struct Outbox {
     state: Mutex<State>,
     /// Wakes who posts.
     pub wake: Notify,
+    /// Tells who posts of something that may wait a moment for more.
+    pub wake_soon: Notify,
     /// Whether posts are taken now.
     is_away: AtomicBool,
 }
@@ -44,6 +49,8 @@ struct State {
     words: VecDeque<Vec<u8>>,
     /// The lease that was first in the last post.
     first: Option<LeaseId>,
+    /// Folders of spools that nothing is in, for leases to come.
+    spare: Vec<PathBuf>,
 }
 
 /// What one lease has to say.
@@ -95,7 +102,13 @@ impl Outbox {
             let held = Held { spool, open: BTreeMap::new(), failure: None, steps: Vec::new(), has_ended };
             state.leases.insert(lease, Arc::new(Mutex::new(held)));
         }
-        let outbox = Self { spools, state: Mutex::new(state), wake: Notify::new(), is_away: AtomicBool::new(true) };
+        let outbox = Self {
+            spools,
+            state: Mutex::new(state),
+            wake: Notify::new(),
+            wake_soon: Notify::new(),
+            is_away: AtomicBool::new(true),
+        };
         Ok((outbox, lost))
     }
 
@@ -104,7 +117,11 @@ impl Outbox {
     /// # Errors
     /// What the file system says.
     pub fn begin(&self, lease: LeaseId) -> io::Result<()> {
-        let spool = Spool::create(&self.spools, lease)?;
+        let spare = lock(&self.state).spare.pop();
+        let spool = match spare.map(|spare| Spool::take_over(&spare, &self.spools, lease)) {
+            Some(Ok(spool)) => spool,
+            Some(Err(_)) | None => Spool::create(&self.spools, lease)?,
+        };
         let held = Held { spool, open: BTreeMap::new(), failure: None, steps: Vec::new(), has_ended: false };
         lock(&self.state).leases.insert(lease, Arc::new(Mutex::new(held)));
         Ok(())
@@ -149,7 +166,11 @@ impl Outbox {
             }
             held.spool.say(word);
         }
-        self.wake.notify_one();
+        match word {
+            // What it prints is told at once, and this with it.
+            FromWorker::StepStarted { .. } => self.wake_soon.notify_one(),
+            _ => self.wake.notify_one(),
+        }
     }
 
     /// Says again what was said of the steps of attempts that run: a server that began anew does not know it.
@@ -250,8 +271,12 @@ impl Outbox {
             }
             held.spool.taken(&portion[..count]);
             if held.has_ended && !held.is_waiting() {
-                held.spool.remove();
+                let spare = if state.spare.len() < SPARE_MAX { held.spool.leave_spare() } else { None };
+                if spare.is_none() {
+                    held.spool.remove();
+                }
                 drop(held);
+                state.spare.extend(spare);
                 state.leases.remove(&lease);
             }
         }

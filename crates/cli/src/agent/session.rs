@@ -1,7 +1,8 @@
 //! A worker's conversation with its servers: joins one, does what it says, tells it everything, and joins the next when it is
 //! gone. Attempts neither begin nor end with a session.
 //!
-//! There are two clocks here: the heartbeat, and the wait before a server is tried again.
+//! There are three clocks here: the heartbeat, the wait before a server is tried again, and a moment in which the beginning of a step
+//! waits for company.
 
 use std::cell::Cell;
 use std::path::PathBuf;
@@ -45,6 +46,9 @@ const SILENT_BEATS: u32 = 3;
 
 /// How long a second signal waits until what ended has been told.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// How long the beginning of a step waits for the first thing that the step prints, or for its end, to leave together with it.
+const GATHERING: Duration = Duration::from_millis(3);
 
 /// The most evaluations that wait; a server that asks for more is told so.
 const EVALUATIONS_MAX: usize = 64;
@@ -289,11 +293,13 @@ impl Agent {
         let mut next_beat = Instant::now();
         // After a post that was not taken, when the next one is tried.
         let mut hold: Option<Instant> = None;
+        // Until when what can wait a moment waits for what cannot.
+        let mut gathering: Option<Instant> = None;
         let mut leaving = if self.then.get().is_some() { Leaving::Asked } else { Leaving::No };
         let mut last_words = None;
         let mut beats_at_rest = 0u32;
         loop {
-            if posting.is_none() && hold.is_none() {
+            if posting.is_none() && hold.is_none() && gathering.is_none() {
                 posting = post(&outbox, &client);
             }
             if *self.ending.borrow() == Ending::Now && last_words.is_none() {
@@ -332,7 +338,11 @@ impl Agent {
                         Err(error) => return Over::Lost(Stop::of(&error).message),
                     }
                 }
-                () = outbox.wake.notified(), if posting.is_none() && hold.is_none() => {}
+                () = outbox.wake.notified(), if posting.is_none() && hold.is_none() => gathering = None,
+                () = outbox.wake_soon.notified(), if posting.is_none() && hold.is_none() && gathering.is_none() => {
+                    gathering = Some(Instant::now() + GATHERING);
+                }
+                () = until(gathering) => gathering = None,
                 () = until(hold) => hold = None,
                 () = sleep_until(next_beat) => {
                     next_beat = Instant::now() + heartbeat * 4 / 5;
@@ -377,6 +387,7 @@ impl Agent {
     fn hear(&self, said: ToWorker, evaluate: &mpsc::Sender<Evaluate>, leaving: &mut Leaving) {
         match said {
             ToWorker::Welcome { .. } | ToWorker::Alive => {}
+            ToWorker::Unknown => say("the server said something that this release does not know: update this worker"),
             ToWorker::Start(start) => self.attempts.start(*start),
             ToWorker::Stop { lease, by } => self.attempts.stop(lease, &by),
             ToWorker::Forget { lease } => self.attempts.forget(lease),

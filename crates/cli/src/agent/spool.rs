@@ -2,7 +2,8 @@
 //!
 //! A lease has a folder `<spool>/<lease>` of segments, `00000000` and on, each a sequence of sections as an outbox post holds
 //! them: a byte of kind, four bytes of length, so many bytes. A segment that is taken whole is removed; when all is taken
-//! the last one is cut to nothing, so that a job whose output is taken as it comes needs no room.
+//! the last one is cut to nothing, so that a job whose output is taken as it comes needs no room. The folder of a lease that has ended
+//! becomes that of a later one: to make files and to take them away costs more than all else that is done with them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File, OpenOptions};
@@ -19,6 +20,9 @@ const SEGMENT_BYTES: u64 = 8 << 20;
 
 /// The most bytes that wait for one attempt: what comes then is refused as by a full disk.
 pub const SPOOL_BYTES_MAX: u64 = 8 << 30;
+
+/// What the names of folders begin with that wait for a lease.
+const SPARE: &str = ".spare-";
 
 /// Before the bytes of each section.
 const HEAD_BYTES: usize = 5;
@@ -90,6 +94,25 @@ impl Spool {
         Ok(Self::over(folder, (0, file, 0), 0, 0))
     }
 
+    /// A spool for a lease that has begun, in the folder that [`Spool::leave_spare`] left.
+    ///
+    /// # Errors
+    /// What the file system says; the folder is of no use then.
+    pub fn take_over(spare: &Path, spools: &Path, lease: LeaseId) -> io::Result<Self> {
+        let folder = spools.join(lease.to_string());
+        fs::rename(spare, &folder)?;
+        let file = open_segment(&folder, 0)?;
+        file.set_len(0)?;
+        Ok(Self::over(folder, (0, file, 0), 0, 0))
+    }
+
+    /// Leaves the folder of a lease, of which all is taken, to a later one; `None` if it is of no use for that.
+    pub fn leave_spare(&self) -> Option<PathBuf> {
+        let is_bare = self.last.0 == 0 && self.last.2 == 0 && !self.is_waiting();
+        let spare = self.folder.with_file_name(format!("{SPARE}{}", self.folder.file_name()?.to_str()?));
+        (is_bare && fs::rename(&self.folder, &spare).is_ok()).then_some(spare)
+    }
+
     fn over(folder: PathBuf, last: (u64, File, u64), first: u64, waiting_bytes: u64) -> Self {
         let (words, wanted) = Default::default();
         Self { folder, last, next: (first, 0), reading: None, waiting_bytes, words, wanted }
@@ -104,6 +127,10 @@ impl Spool {
         let mut found = Vec::new();
         for entry in fs::read_dir(spools)? {
             let entry = entry?;
+            if entry.file_name().to_str().is_some_and(|name| name.starts_with(SPARE)) {
+                fs::remove_dir_all(entry.path())?;
+                continue;
+            }
             if let Some(lease) = entry.file_name().to_str().and_then(|name| name.parse().ok()) {
                 let (spool, state) = Self::reopen(entry.path())?;
                 found.push((LeaseId(lease), spool, state));
@@ -390,6 +417,25 @@ mod tests {
         spool.taken(&portion);
         assert!(!spool.is_waiting());
         assert_eq!(fs::metadata(segment_path(&folder.path().join("7"), 0)).expect("a segment").len(), 0);
+    }
+
+    #[test]
+    fn a_folder_is_used_again_and_has_nothing_of_before() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut spool = Spool::create(folder.path(), LeaseId(7)).expect("it begins");
+        spool.append(Kind::Batch, &batch(0, b"one")).expect("room");
+        assert_eq!(spool.leave_spare(), None, "something waits");
+        let (portion, _) = read(&mut spool, 1 << 20);
+        spool.taken(&portion);
+        let spare = spool.leave_spare().expect("nothing is in it");
+        let mut later = Spool::take_over(&spare, folder.path(), LeaseId(8)).expect("it begins");
+        later.append(Kind::Batch, &batch(0, b"two")).expect("room");
+        drop((spool, later));
+        fs::create_dir(folder.path().join(".spare-3")).expect("a folder");
+        let left = Spool::reopen_all(folder.path()).expect("it reopens");
+        let left: Vec<_> =
+            left.into_iter().map(|(lease, mut spool, _)| (lease, read(&mut spool, 1 << 20).0.len())).collect();
+        assert_eq!((left, fs::read_dir(folder.path()).expect("a folder").count()), (vec![(LeaseId(8), 1)], 1));
     }
 
     #[test]

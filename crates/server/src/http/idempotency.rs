@@ -2,7 +2,7 @@
 //!
 //! The same key and the same call give the answer that was given; the same key and another call is a conflict. A call that
 //! comes while its twin is under way waits for it. What was refused is judged anew. A call, once begun, is finished also
-//! if its sender goes. The answer is written down right after it is given: if the server dies in between, a repetition of a
+//! if its sender goes. The answer is written down right after it is given, and the disk is not waited for: if the server dies in between, a repetition of a
 //! request for a build finds that build by the key that stands in its first fact; other calls do no harm twice.
 
 use std::collections::HashMap;
@@ -176,7 +176,7 @@ async fn write(app: &Arc<App>, key: String, answered: Answered) {
     let written = app
         .blocking(move |app| {
             let now = app.now();
-            app.server.records.write(&key, &answered, now).map_err(problem::record)?;
+            app.server.records.note(&key, &answered, now).map_err(problem::record)?;
             if count.is_multiple_of(SWEEP_EVERY) { sweep(app, now) } else { Ok(()) }
         })
         .await;

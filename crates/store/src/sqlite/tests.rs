@@ -4,12 +4,13 @@ use std::fs;
 use std::path::Path;
 
 use engine::Fact;
-use graph::{BuildId, Digest, Trust};
+use graph::{BuildId, Digest, Timestamp, Trust};
 use rusqlite::Connection;
 
 use super::migration::{MIGRATIONS, VERSION};
 use super::{DATABASE_FILE, Opening, SqliteStore, projected};
 use crate::cache::{CacheUser, CacheWanted};
+use crate::record::Expect;
 use crate::rows::{BuildRows, VerdictWord, rows_of};
 use crate::store::{BuildFilter, Store, StoreError};
 
@@ -22,6 +23,22 @@ fn database(folder: &Path) -> Connection {
 
 fn refusal(folder: &Path) -> StoreError {
     SqliteStore::open(folder).err().expect("it is refused")
+}
+
+#[test]
+fn what_is_acknowledged_has_waited_for_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open_with(folder.path(), Opening::SERVER).unwrap();
+    // What `pragma synchronous` says: 1 is `normal`, 2 is `full`.
+    let last = || -> u8 { store.writer().connection.query_row("pragma synchronous", [], |row| row.get(0)).unwrap() };
+    for _ in 0..2 {
+        store.reserve_build().unwrap();
+        assert_eq!(last(), 1);
+        store.note_record("k", "k", b"", Timestamp(1)).unwrap();
+        assert_eq!(last(), 1);
+        store.put_record("k", "k", b"", Expect::Any, Timestamp(1)).unwrap();
+        assert_eq!(last(), 2);
+    }
 }
 
 #[test]
@@ -62,7 +79,7 @@ fn check_data(store: &SqliteStore) {
     let wanted = CacheWanted { scopes: &["trusted"], key: "none", prefixes: &["cargo-"] };
     let reader = CacheUser { build: BuildId(1), job: "make".into() };
     assert_eq!(store.cache_reads("trusted", "cargo-1", 9).unwrap().len(), 1);
-    assert!(store.restore_cache(&wanted, &reader, graph::Timestamp(9)).unwrap().is_some());
+    assert!(store.restore_cache(&wanted, &reader, Timestamp(9)).unwrap().is_some());
     assert_eq!(store.unfinished().unwrap(), []);
     assert_eq!(store.reserve_build().unwrap(), BuildId(2));
 }

@@ -173,6 +173,11 @@ pub fn a_record_is_written_if_it_is_as_expected() {
         assert!(matches!(put("x", Expect::Version(first)), Err(StoreError::Conflict { .. })));
         let third = put("3", Expect::Any).unwrap();
         assert_eq!(store.record("project", "sails").unwrap().unwrap().body, b"3");
+        store.note_record("project", "sails", b"noted", at(4)).unwrap();
+        let noted = store.record("project", "sails").unwrap().unwrap();
+        assert_eq!((noted.body.as_slice(), noted.at), (&b"noted"[..], at(4)));
+        assert!(matches!(put("x", Expect::Version(third)), Err(StoreError::Conflict { .. })));
+        let third = put("3", Expect::Any).unwrap();
 
         assert!(matches!(
             store.delete_record("project", "sails", Expect::Version(second)),

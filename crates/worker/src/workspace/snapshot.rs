@@ -115,8 +115,6 @@ impl Snapshot {
         let repository = fs::canonicalize(tree).map_err(WorkspaceError::at(tree))?;
         fs::create_dir_all(directory).map_err(WorkspaceError::at(directory))?;
         let directory = fs::canonicalize(directory).map_err(WorkspaceError::at(directory))?;
-        let delta = directory.join("delta");
-        layer::make_like(&delta, &repository).map_err(WorkspaceError::at(&delta))?;
         let (prefix, checkouts) = (prefix.to_owned(), Vec::new());
         let manifest = Manifest { repository, prefix, checkouts, tree: TreeKind::Immutable, shown };
         write_json(&directory.join("snapshot.json"), &manifest)?;
@@ -134,8 +132,14 @@ impl Snapshot {
     }
 
     fn with(directory: PathBuf, manifest: Manifest, watching: Watching) -> Result<Self, WorkspaceError> {
-        let delta = directory.join("delta");
-        let shadowed = layer::entries(&delta).map_err(WorkspaceError::at(&delta))?;
+        let shadowed = match manifest.tree {
+            TreeKind::Live => {
+                let delta = directory.join("delta");
+                layer::entries(&delta).map_err(WorkspaceError::at(&delta))?
+            }
+            // It stands still by itself: nothing has to hide it.
+            TreeKind::Immutable => HashSet::new(),
+        };
         let watch = match watching {
             Watching::Yes if !manifest.checkouts.is_empty() => {
                 Watch::place(&manifest.repository, |path| shadowed.contains(path))
@@ -192,7 +196,9 @@ impl Snapshot {
     pub fn layers(&self) -> Result<Layers, WorkspaceError> {
         let state = self.up_to_date()?;
         let mut layers: Vec<PathBuf> = state.fix.iter().cloned().collect();
-        layers.push(self.directory.join("delta"));
+        if self.manifest.tree == TreeKind::Live {
+            layers.push(self.directory.join("delta"));
+        }
         layers.push(self.manifest.repository.clone());
         Ok(Layers(layers))
     }
