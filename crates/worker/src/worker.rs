@@ -145,10 +145,14 @@ impl Scratches {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
-    /// Keeps a directory whose slots are all free; gives back a path that is to be removed.
+    /// Keeps a directory whose slots are all free; gives back a path that is to be removed. The next build may be trusted where this one was
+    /// not: nothing that a step left may be in it.
     fn give(&self, scratch: PathBuf, slots: Slots) -> Option<PathBuf> {
+        slots.free.iter().for_each(CommandFiles::clear);
+        let has_slots_only = fs::read_dir(&scratch).is_ok_and(|entries| entries.count() == slots.made);
+        let is_bare = has_slots_only && slots.free.len() == slots.made && slots.free.iter().all(CommandFiles::is_empty);
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() >= SCRATCHES_MAX || slots.free.len() < slots.made {
+        if kept.len() >= SCRATCHES_MAX || !is_bare {
             return Some(scratch);
         }
         kept.push((scratch, slots));
@@ -477,4 +481,38 @@ fn host_environment(variables: impl Iterator<Item = (OsString, OsString)>) -> Va
 
 fn is_ours(name: &OsStr) -> bool {
     name.to_str().is_some_and(is_reserved)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether a scratch directory is kept in which `leave` has left something, and what its slot holds when it comes back.
+    fn check(leave: impl FnOnce(&Path), expected: Option<usize>) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let scratch = folder.path().join("1.0.1");
+        let slot = CommandFiles::new(scratch.join("slot-1")).expect("a slot");
+        leave(&scratch);
+        let scratches = Scratches::default();
+        let removed = scratches.give(scratch.clone(), Slots { free: vec![slot], made: 1 });
+        let back = scratches.take().map(|(path, slots)| {
+            assert_eq!((path.as_path(), slots.free.len()), (scratch.as_path(), 1));
+            fs::read_dir(path.join("slot-1")).expect("the slot").count()
+        });
+        assert_eq!((back, removed.is_none()), (expected, expected.is_some()));
+    }
+
+    #[test]
+    fn a_build_finds_nothing_of_another_in_its_scratch_directory() {
+        check(|_| (), Some(0));
+        check(|scratch| fs::write(scratch.join("slot-1/env"), "LD_PRELOAD=x").expect("written"), Some(0));
+        check(|scratch| fs::create_dir_all(scratch.join("slot-1/env/deep")).expect("made"), Some(0));
+        check(|scratch| fs::create_dir(scratch.join("slot-1.tmp")).expect("made"), None);
+        let replace = |scratch: &Path| {
+            fs::rename(scratch.join("slot-1"), scratch.with_extension("away")).expect("moved");
+            fs::create_dir(scratch.join("slot-1")).expect("made");
+            fs::write(scratch.with_extension("away").join("env"), "A=1").expect("written");
+        };
+        check(replace, None);
+    }
 }

@@ -264,6 +264,8 @@ impl Outbox {
             let count = left.min(portion.len());
             left -= count;
             let Some(held) = state.leases.get(&lease).cloned() else { continue };
+            // Whoever else has it might write into what is another lease's by then: the table has one, and this is one.
+            let is_nobodys = Arc::strong_count(&held) == 2;
             let mut held = lock(&held);
             // Whose log has to be taken up again sends all of it again: what is there already is known by its bytes' numbers.
             if taken.resend.iter().any(|resend| resend.lease == lease) {
@@ -271,7 +273,8 @@ impl Outbox {
             }
             held.spool.taken(&portion[..count]);
             if held.has_ended && !held.is_waiting() {
-                let spare = if state.spare.len() < SPARE_MAX { held.spool.leave_spare() } else { None };
+                let has_room = state.spare.len() < SPARE_MAX;
+                let spare = if is_nobodys && has_room { held.spool.leave_spare() } else { None };
                 if spare.is_none() {
                     held.spool.remove();
                 }
