@@ -25,6 +25,9 @@ pub enum Verb {
     Admin,
 }
 
+/// How many verbs there are.
+const VERBS: usize = Verb::Admin as usize + 1;
+
 impl Verb {
     /// The verb's name, as it travels.
     #[must_use]
@@ -69,7 +72,7 @@ pub struct Grant {
     #[schemars(length(min = 1, max = 100))]
     pub name: String,
     /// The verbs that it grants.
-    #[schemars(length(min = 1, max = 5))]
+    #[schemars(length(min = 1, max = VERBS))]
     pub verbs: BTreeSet<Verb>,
     /// The projects on which; absent for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
