@@ -180,6 +180,13 @@ fn tries_stand_side_by_side() {
     browser.is_content();
 }
 
+/// An expression about the `page` that is shown beside the build, once there is one.
+fn inside(expression: &str) -> String {
+    format!(
+        "(() => {{ const page = document.querySelector('.step-panel iframe')?.contentDocument; return page && ({expression}) }})()"
+    )
+}
+
 #[test]
 fn a_job_is_looked_at_beside_its_build() {
     if !has_browser() {
@@ -188,11 +195,6 @@ fn a_job_is_looked_at_beside_its_build() {
     let (site, _processes, browser) = built(Kind::Desk);
     browser.go("/builds/2");
     let job = "/builds/2/jobs/browser-tests-against-the-staging-site";
-    let inside = |expression: &str| {
-        format!(
-            "(() => {{ const page = document.querySelector('.step-panel iframe')?.contentDocument; return page && ({expression}) }})()"
-        )
-    };
     browser.ask("window.stays = true");
     browser.click(&format!("#tree a[href='{job}']"));
     browser.until_is(&inside("page.querySelector('#log .marked .c')?.textContent.includes('got 502')"));
@@ -261,9 +263,7 @@ fn what_steps_say_of_lines_is_listed_by_severity() {
     browser.ask("document.querySelector('#annotations').scrollIntoView()");
     browser.screenshot("annotations");
     browser.click("#annotations li:nth-child(1) a");
-    let frame =
-        "document.querySelector('.step-panel iframe')?.contentDocument?.querySelector('#log .marked .c')?.textContent";
-    browser.until_is(&format!("{frame}?.includes('src/main.c:3:5') ?? false"));
+    browser.until_is(&inside("page.querySelector('#log .marked .c')?.textContent.includes('src/main.c:3:5')"));
     browser.is_content();
     // Without scripts they have a page of their own.
     let plain = Browser::open(&site, Kind::Plain);

@@ -98,7 +98,6 @@ fn who_may_not_open_a_shell_is_told_so() {
     reader.click("#ending button[data-shell-at=failed]");
     reader.until("#shell-said", "This token does not grant `shell`");
     reader.screenshot("shell-refused");
-    // Only what a page of this server sends is taken.
     let browser = Browser::open(&site, Kind::Desk);
     browser.go("/builds/1/jobs/broken");
     // The worker goes while somebody is there, and is gone for the next.
@@ -114,6 +113,4 @@ fn who_may_not_open_a_shell_is_told_so() {
     processes[1].kill();
     browser.click("#shell-again");
     browser.until("#shell-said", "the server cannot be reached");
-    // Without scripts there is the command.
-    drop((reader, browser));
 }

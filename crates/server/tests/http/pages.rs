@@ -152,8 +152,13 @@ async fn forms_are_taken_from_pages_of_this_server_alone() {
     let token = served.token(&[Verb::Admin], None, None);
     let build = asked(&served, &admin, ONE).await;
     let browser = Browser::new(&served, &token);
-    let page = browser.post("/builds/1/cancel", "", "cross-site").await;
-    assert!(page.status == 403 && page.text.contains("was not sent by a page"), "{}", page.text);
+    for path in ["/builds/1/cancel", "/builds/1/jobs/a/shells", "/builds/1/jobs/a/shells/1/input"] {
+        let page = browser.post(path, "", "cross-site").await;
+        assert!(page.status == 403 && page.text.contains("was not sent by a page"), "{path}: {}", page.text);
+    }
+    // What a page of ours sends of a shell is the API's own call, and its answer.
+    let page = browser.post("/builds/1/jobs/a/shells", "", "same-origin").await;
+    assert!(page.text.starts_with("{\"type\""), "{} {}", page.status, page.text);
     // Nor does the cookie open the API to anything but reading.
     let json =
         browser.http.post(format!("{}/api/v1/builds/1/cancel", served.address)).header("cookie", &browser.cookie);
