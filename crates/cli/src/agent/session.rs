@@ -38,7 +38,8 @@ const JOIN_WAIT: Duration = Duration::from_secs(10);
 /// A session of this length was one.
 const LIVED: Duration = Duration::from_secs(5);
 
-/// A worker on which nothing began for so many heartbeats, and nothing runs, gives memory back.
+/// A worker on which nothing began for so many heartbeats, and nothing runs, is at rest. It gives memory back, and again
+/// after each heartbeat, which maps a part of the program anew: about a hundred page faults.
 const BEATS_BEFORE_REST: u32 = 2;
 
 /// After so many heartbeats without a word from the server the connection is taken for dead.
@@ -298,6 +299,8 @@ impl Agent {
         let mut leaving = if self.then.get().is_some() { Leaving::Asked } else { Leaving::No };
         let mut last_words = None;
         let mut beats_at_rest = 0u32;
+        // When a worker at rest has been answered, and gives memory back.
+        let mut rest: Option<Instant> = None;
         loop {
             if posting.is_none() && hold.is_none() && gathering.is_none() {
                 posting = post(&outbox, &client);
@@ -316,7 +319,7 @@ impl Agent {
                     Ok(Some(said)) => {
                         heard = Instant::now();
                         if matches!(said, ToWorker::Start(_)) {
-                            beats_at_rest = 0;
+                            (beats_at_rest, rest) = (0, None);
                         }
                         self.hear(said, evaluate, &mut leaving);
                     }
@@ -349,9 +352,11 @@ impl Agent {
                     let _ = beat.try_send(());
                     self.say_present(closed, leaving);
                     beats_at_rest = if self.attempts.count() == 0 { beats_at_rest.saturating_add(1) } else { 0 };
-                    if beats_at_rest == BEATS_BEFORE_REST {
-                        memory::give_back();
-                    }
+                    rest = (beats_at_rest >= BEATS_BEFORE_REST).then(|| Instant::now() + heartbeat / 16);
+                }
+                () = until(rest) => {
+                    rest = None;
+                    memory::give_back();
                 }
                 Ok(()) = closed.changed() => self.say_present(closed, leaving),
                 Ok(()) = ending.changed() => self.say_present(closed, leaving),

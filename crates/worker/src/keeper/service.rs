@@ -19,10 +19,13 @@ use super::message::{self, Incoming, LaunchStage, Spawn};
 use super::view::{self, OpenView, ViewError};
 use super::{COMMAND_BYTES_MAX, Ending, Left, Leftover, MARKER_VARIABLE, Role, Signal, StepEnd};
 use super::{socket, tree};
-use crate::usage;
+use crate::{memory, usage};
 
 /// How often a tree is looked at again for processes that appeared while it was being stopped.
 const LOOKS_MAX: usize = 100;
+
+/// A keeper with nothing to keep gives memory back after so many seconds without a word. A single run at a desk ends before.
+const REST_S: libc::time_t = 5;
 
 /// Requests taken before children are looked after again.
 const REQUESTS_PER_TURN: usize = 64;
@@ -124,6 +127,14 @@ struct EndingJob {
     killed: BTreeMap<i32, String>,
 }
 
+/// How a wait ended.
+#[derive(PartialEq, Eq)]
+enum Awaited {
+    Something,
+    /// The time was over.
+    Nothing,
+}
+
 /// Whether the keeper goes on.
 #[derive(PartialEq, Eq)]
 enum Turn {
@@ -147,25 +158,35 @@ impl Service {
 
     fn run(mut self) {
         let mut buffer = vec![0; message::INLINE_BYTES_MAX];
+        let mut rest = Some(REST_S);
         loop {
-            self.wait();
+            while self.wait(rest) == Awaited::Nothing {
+                memory::give_back();
+                rest = None;
+            }
             self.look_after_children();
             if self.take_requests(&mut buffer) == Turn::Over {
                 break;
             }
+            rest = self.running.is_empty().then_some(REST_S);
         }
         self.kill_everything();
     }
 
-    /// Until there is a request, the socket's end, or a child that ended.
-    fn wait(&self) {
+    /// Until there is a request, the socket's end, or a child that ended; with `seconds` no longer than that.
+    fn wait(&self, seconds: Option<libc::time_t>) -> Awaited {
         let mut interest = libc::pollfd { fd: self.socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         // SAFETY: system calls on a structure and a signal set of our own.
         unsafe {
             let mut mask = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
             libc::sigfillset(mask.as_mut_ptr());
             libc::sigdelset(mask.as_mut_ptr(), libc::SIGCHLD);
-            libc::ppoll(&raw mut interest, 1, std::ptr::null(), mask.as_ptr());
+            let limit = seconds.map(|tv_sec| libc::timespec { tv_sec, tv_nsec: 0 });
+            let limit = limit.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+            match libc::ppoll(&raw mut interest, 1, limit, mask.as_ptr()) {
+                0 => Awaited::Nothing,
+                _ => Awaited::Something,
+            }
         }
     }
 
