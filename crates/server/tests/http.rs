@@ -302,6 +302,11 @@ fn a_build_is_asked_for_watched_and_looked_at() {
             jobs.items.iter().map(|job| (job.name.as_str(), job.state)).collect::<Vec<_>>(),
             [("hello", JobState::Ended)]
         );
+        for (step, found) in [("ECHO h", 1), ("hello there", 0)] {
+            let wanted = JobsWanted { step: Some(step.to_owned()), ..JobsWanted::default() };
+            let jobs = admin.job_list(build, &wanted, &PageWanted::default()).await.unwrap();
+            assert_eq!(jobs.items.len(), found, "{step}");
+        }
         assert_eq!(admin.job_get(build, "hello").await.unwrap().outcome, Some(OutcomeWord::Passed));
         assert_eq!(admin.job_why(build, "hello").await.unwrap().reason, WaitReason::Nothing);
         let attempts = admin.attempt_list(build, None, &PageWanted::default()).await.unwrap();

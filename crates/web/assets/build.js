@@ -39,7 +39,8 @@ function search() {
   let timer = 0;
   const find = () => {
     const to = new URL(location.href);
-    to.searchParams.delete("from");
+    // What was found by a step shows its steps.
+    for (const name of ["from", "open"]) to.searchParams.delete(name);
     if (input.value) to.searchParams.set("q", input.value); else to.searchParams.delete("q");
     show(to.pathname + to.search, "replace");
   };

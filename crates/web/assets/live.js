@@ -57,7 +57,7 @@ export function keepLive(seen) {
         takeOver(fresh, seen);
         isOver = !fresh.body.dataset.stream;
         if (isOver) events?.close();
-      }
+      } else if (answer.status >= 500) setTimeout(read, SLOW_MS / 5); // A server too busy to answer: what the reader asked for still comes.
     } catch {
       // The stream comes again by itself, and reads then.
     }

@@ -32,6 +32,8 @@ pub struct PageWanted {
 pub struct JobsWanted {
     /// Only those that stand so.
     pub state: Option<JobState>,
+    /// Only those with a step that has this in its name.
+    pub step: Option<String>,
 }
 
 /// Which tests of a build.
@@ -250,7 +252,8 @@ impl Client {
         wanted: &JobsWanted,
         page: &PageWanted,
     ) -> Result<Page<Job>, ClientError> {
-        self.page("job_list", &[&build], page).query("state", word(wanted.state)).answer().await
+        let call = self.page("job_list", &[&build], page);
+        call.query("state", word(wanted.state)).query("step", wanted.step.clone()).answer().await
     }
 
     /// A job.

@@ -55,6 +55,8 @@ const TEST_NAME: Parameter =
 const BADGE_BRANCH: Parameter = query("branch", shape::<String>, "of this branch; of the default branch if not said");
 const REPORTS: Parameter = query("reports", shape::<bool>, "with their reports, which may be long");
 const STATE: Parameter = query("state", shape::<JobState>, "only those that stand so");
+const STEP: Parameter =
+    query("step", shape::<String>, "only those with a step that has this in its name, capitals and small letters alike");
 const JOB: Parameter = query("job", shape::<String>, "only of the job of this full name");
 const TEST_OUTCOME: Parameter = query("outcome", shape::<TestOutcome>, "only those that ended so");
 const WHO: Parameter = query("who", shape::<String>, "only what this person or program did");
@@ -528,7 +530,7 @@ pub const ROUTES: &[Route] = &[
         tag: Tag::Jobs,
         summary: "Lists the jobs of a build, by name",
         access: Access::Grant(Verb::Read, On::Build),
-        parameters: &[STATE, CURSOR, LIMIT],
+        parameters: &[STATE, STEP, CURSOR, LIMIT],
         body: None,
         answers: &[json(200, shape::<Page<Job>>, "jobs")],
         also_refused: &[],

@@ -444,7 +444,10 @@ impl Waits {
     async fn tell(&mut self, client: &Client, build: BuildId, shown: &mut Shown) {
         self.ask_at = None;
         let page = PageWanted { limit: Some(ASKED_MAX), ..PageWanted::default() };
-        let Ok(jobs) = client.job_list(build, &JobsWanted { state: Some(JobState::Waiting) }, &page).await else {
+        let Ok(jobs) = client
+            .job_list(build, &JobsWanted { state: Some(JobState::Waiting), ..JobsWanted::default() }, &page)
+            .await
+        else {
             return;
         };
         for job in jobs.items {

@@ -38,7 +38,11 @@ jobs:
   unit: { needs: build, matrix: { part: [core, wire, store, web, cli, sim] }, run: 'echo "${{ matrix.part }}"' }
   browser-tests-against-the-staging-site: { needs: [build, lint], run: 'echo "error: expected 200, got 502"; exit 1' }
   package: { needs: [unit, lint], run: sleep 0.2 }
-  docs: { needs: lint, run: echo written }
+  docs:
+    needs: lint
+    run:
+      - { name: write the pages, run: sleep 0.3 }
+      - { name: "find <b>links</b>", run: sleep 0.1 }
   deploy:
     needs: [package, docs]
     gate: { prompt: "Deploy to production?", fields: { region: { type: choice, options: [eu, us], default: eu }, version: { type: string, default: "1.2" } } }
@@ -135,6 +139,54 @@ fn the_drawing_answers_to_keys_and_pointers() {
     browser.type_into("#search", "brow");
     browser.until("#tree", "1 job of 12");
     browser.is_content();
+}
+
+#[test]
+fn a_row_of_the_waterfall_opens_to_its_steps() {
+    if !has_browser() {
+        return;
+    }
+    let (site, _processes, desk) = built(Kind::Desk);
+    let others = [Kind::Dark, Kind::Phone].map(|kind| Browser::open(&site, kind));
+    for browser in [desk].into_iter().chain(others) {
+        browser.go("/builds/2?view=time");
+        browser.ask("window.stays = true");
+        for job in ["docs", "build"] {
+            browser.ask(&format!("document.getElementById('steps-{job}').focus()"));
+            browser.press("\u{e007}");
+            browser.until(&format!("#steps-{job}[aria-expanded=true]"), "▾");
+            // Whoever goes by keys stays where they are.
+            browser.until_is(&format!("document.activeElement?.id === 'steps-{job}'"));
+        }
+        browser.until(".time .step a[href*='/jobs/docs?']", "write the pages");
+        assert_eq!(browser.ask("document.querySelectorAll('.time .step.passed').length"), 3);
+        let within = "(() => { const of = (row) => row.querySelector('rect.passed').getBoundingClientRect(); \
+                      const steps = [...document.querySelectorAll('.time .step')].filter((row) => row.querySelector('[href*=docs]')).map(of); \
+                      const job = of(document.getElementById('steps-docs').closest('li')); \
+                      return steps[0].left >= job.left - 1 && steps[0].right <= steps[1].left + 1 && steps[1].right <= job.right + 1 })()";
+        assert_eq!(browser.ask(within), true, "steps stand elsewhere than their job");
+        assert_eq!(browser.ask("window.stays"), true, "the page was loaded anew");
+        browser.ask("document.querySelector('.drawn').scrollIntoView()");
+        browser.screenshot("build-steps");
+        browser.is_content();
+    }
+    // A search finds steps too, opens what it found so, and leads to the log.
+    let browser = Browser::open(&site, Kind::Desk);
+    browser.go("/builds/2?view=time");
+    browser.type_into("#search", "links");
+    browser.until("#tree", "1 job of 12");
+    browser.until(".time .step .found", "find <b>links</b>");
+    browser.click(".time .step .found");
+    browser.until_is("new URLSearchParams(location.search).get('step') === '1'");
+    browser.until_is(&inside("page.querySelector('.steps [aria-current]')?.textContent.includes('find <b>links</b>')"));
+    // Without scripts the same links lead there and back.
+    let plain = Browser::open(&site, Kind::Plain);
+    plain.go("/builds/2?view=time");
+    plain.click("#steps-docs");
+    plain.until(".time .step a[href*='step=1']", "find <b>links</b>");
+    plain.click("#steps-docs");
+    plain.until("#steps-docs[aria-expanded=false]", "▸");
+    assert_eq!(plain.find(".time .step"), None);
 }
 
 #[test]

@@ -35,6 +35,7 @@ pub async fn list(app: Arc<App>, call: Call) -> Answered {
     let build = call.build()?;
     let state = call.word::<JobState>("state", "waiting, running or ended")?;
     let (limit, after) = (call.limit()?, call.cursor::<String>()?);
+    let step = call.text("step").map(str::to_lowercase);
     let page = app
         .blocking(move |app| {
             let graph = graph_of(app, build)?;
@@ -45,7 +46,11 @@ pub async fn list(app: Arc<App>, call: Call) -> Answered {
             let job = |name: &JobName| {
                 convert::job(build, name, graph.jobs.get(name).map(|spec| &**spec), rows.get(name).copied(), None)
             };
-            let jobs = behind.map(job).filter(|job| state.is_none_or(|state| job.state == state));
+            let spec = |name: &JobName| graph.jobs.get(name);
+            let wanted = |name: &&JobName| {
+                step.as_deref().is_none_or(|step| spec(name).is_some_and(|spec| has_step(spec, step)))
+            };
+            let jobs = behind.filter(wanted).map(job).filter(|job| state.is_none_or(|state| job.state == state));
             let mut page = cut(jobs, limit, |job| job.name.clone());
             let shown: Vec<JobName> = page.items.iter().map(|job| JobName::from(job.name.as_str())).collect();
             let usual = app.server.store.durations(&shown).map_err(problem::store)?;
@@ -56,6 +61,15 @@ pub async fn list(app: Arc<App>, call: Call) -> Answered {
         })
         .await?;
     answer::json(&page)
+}
+
+/// Whether a job has a step with this, in small letters, in its name.
+fn has_step(job: &graph::Job, text: &str) -> bool {
+    let name = |step: &graph::Step| match step.name.as_written() {
+        "" => step.script_title().to_lowercase(),
+        name => name.to_lowercase(),
+    };
+    job.steps.iter().any(|step| name(step).contains(text))
 }
 
 /// The first `limit` items, and where to go on if there are more: behind the last of them.

@@ -226,6 +226,9 @@ async fn no_text_from_outside_is_taken_for_html() {
         "/builds/1?view=graph",
         "/builds/1?view=table&q=%22%3E%3Cimg%20src=x",
         "/builds/1?view=time&by=state&sort=took",
+        "/builds/1?view=time&open=hello",
+        "/builds/1?view=time&q=img",
+        "/builds/1?view=time&open=%3Cimg%20src=x%0Ahello",
         "/builds/1?family=%3Cimg%20src=x&unfold=%3Cimg%20src=x",
         "/builds/1/jobs/hello/attempts",
         "/builds/1/jobs/hello",
@@ -272,9 +275,14 @@ async fn five_thousand_jobs_fit_a_first_load() {
     while admin.build_get(build).await.unwrap().jobs < 5_000 {
         tokio::task::yield_now().await;
     }
-    for path in
-        ["/builds/1", "/builds/1?view=table", "/builds/1?view=time", "/builds/1?by=state", "/builds/1?q=number-49"]
-    {
+    for path in [
+        "/builds/1",
+        "/builds/1?view=table",
+        "/builds/1?view=time",
+        "/builds/1?by=state",
+        "/builds/1?q=number-49",
+        "/builds/1?view=time&q=cargo",
+    ] {
         let bytes = wire_bytes(&browser, path).await;
         println!("{path}: {bytes} bytes");
         assert!(bytes <= WIRE_BYTES_MAX, "{path}: {bytes} bytes");

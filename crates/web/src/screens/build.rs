@@ -5,15 +5,17 @@
 
 mod graph;
 mod jobs;
+mod spans;
 mod table;
 mod tree;
 mod waterfall;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ::graph::Hole;
 use api::build::{Build, Diagnostic, SeverityWord, VerdictWord};
 use api::job::{Artifact, Attempt, Field, FieldKind, Gate, Job, JobState, Test, Waiting};
+use api::log::LogSummary;
 use api::page::Page;
 use api::problem::Problem;
 use maud::{Markup, html};
@@ -39,6 +41,10 @@ const TESTS: u32 = 50;
 const REPORTS_JOBS_MAX: usize = 300;
 /// The most summaries that are shown.
 const SUMMARIES_MAX: usize = 20;
+/// The most jobs that a search finds by their steps.
+const FOUND_MAX: u32 = 500;
+/// The most attempts of an open job whose steps are shown: the last.
+const TRIES_MAX: usize = 5;
 /// The most artifacts that are listed.
 const ARTIFACTS_MAX: usize = 100;
 
@@ -59,6 +65,15 @@ struct Shown {
     holes: Vec<Hole>,
     /// Only if times are looked at.
     before: waterfall::Before,
+    /// The jobs whose steps are looked at, with their last attempts.
+    opened: BTreeMap<String, Vec<Tried>>,
+}
+
+/// An attempt, with its report, or with what it has printed so far.
+struct Tried {
+    attempt: Attempt,
+    /// Of one that goes on.
+    printed: Option<LogSummary>,
 }
 
 /// A job that failed, with the end of what it printed.
@@ -79,7 +94,8 @@ struct Holes {
 pub(crate) async fn show(source: &impl Source, ask: &Ask, build: &str) -> Result<Document, Problem> {
     let path = format!("/api/v1/builds/{}", paths::encoded(build));
     let build: Build = read(source, &path).await?;
-    let choice = Choice::of(ask, paths::build(build.id));
+    let mut choice = Choice::of(ask, paths::build(build.id));
+    choice.with_step = with_step(source, &path, &choice.text).await?;
     let mut shown = Shown::read(source, &path, build).await?;
     let drawn = {
         let units = jobs::units(&shown.jobs);
@@ -87,6 +103,7 @@ pub(crate) async fn show(source: &impl Source, ask: &Ask, build: &str) -> Result
         choice.view.unwrap_or(default)
     };
     shown.read_times(source, &path, drawn).await?;
+    shown.read_steps(source, &path, (&choice, drawn)).await?;
     let units = jobs::units(&shown.jobs);
     let Build { id, project, .. } = &shown.build;
     let main = html! {
@@ -116,6 +133,15 @@ pub(crate) async fn show(source: &impl Source, ask: &Ask, build: &str) -> Result
         (shown.build.verdict == VerdictWord::Running).then(|| format!("/api/v1/builds/{id}/stream?logs=false"));
     let title = format!("{} {}: {}", project, name(&shown.build), shown.build.verdict.word());
     Ok(document(&Head { title: title.trim(), crumbs, stream }, &main))
+}
+
+/// The jobs with a step that has this text in its name; none without a text.
+async fn with_step(source: &impl Source, path: &str, text: &str) -> Result<BTreeSet<String>, Problem> {
+    if text.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let found = format!("{path}/jobs?step={}&limit={FOUND_MAX}", paths::encoded(text));
+    Ok(read::<Page<Job>>(source, &found).await?.items.into_iter().map(|job| job.name).collect())
 }
 
 impl Shown {
@@ -155,7 +181,7 @@ impl Shown {
             true => read_all(source, &format!("{path}/attempts?reports=true"), JOBS_MAX).await?.0,
             false => Vec::new(),
         };
-        let before = waterfall::Before::default();
+        let (before, opened) = (waterfall::Before::default(), BTreeMap::new());
         Ok(Self {
             build,
             jobs,
@@ -169,6 +195,7 @@ impl Shown {
             attempts,
             holes,
             before,
+            opened,
         })
     }
 
@@ -198,6 +225,40 @@ impl Shown {
             name: name(&before),
             spans: jobs.iter().filter_map(span).collect(),
         };
+        Ok(())
+    }
+
+    /// What the open rows of the waterfall need. Reports of a small build are there; else they are asked for, job by job that is open.
+    async fn read_steps(
+        &mut self,
+        source: &impl Source,
+        path: &str,
+        (choice, view): (&Choice, View),
+    ) -> Result<(), Problem> {
+        if view != View::Time {
+            return Ok(());
+        }
+        let mut opened = BTreeMap::new();
+        for job in choice.open(&self.jobs).into_iter().filter(|job| job.attempts > 0) {
+            let mut attempts: Vec<Attempt> = match self.jobs.len() <= REPORTS_JOBS_MAX {
+                true => self.attempts.iter().filter(|attempt| attempt.job == job.name).cloned().collect(),
+                false => {
+                    let job = paths::encoded(&job.name);
+                    read::<Page<Attempt>>(source, &format!("{path}/attempts?reports=true&job={job}")).await?.items
+                }
+            };
+            attempts.drain(..attempts.len().saturating_sub(TRIES_MAX));
+            let mut tried = Vec::new();
+            for attempt in attempts {
+                let printed = match attempt.ended {
+                    Some(_) => None,
+                    None => Some(read(source, &format!("{path}/attempts/{}/log", attempt.attempt)).await?),
+                };
+                tried.push(Tried { attempt, printed });
+            }
+            opened.insert(job.name.clone(), tried);
+        }
+        self.opened = opened;
         Ok(())
     }
 }

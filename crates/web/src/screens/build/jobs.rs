@@ -12,6 +12,10 @@ use crate::{Ask, paths};
 pub(crate) const ROWS_MAX: usize = 200;
 /// The most legs that are listed below their family; the rest has a list of its own.
 pub(crate) const LEGS_MAX: usize = 20;
+/// The most jobs of the waterfall whose steps are shown at once; one more, and the one opened first is closed.
+pub(crate) const OPEN_MAX: usize = 10;
+/// What stands between names in the query: no job's name has a control character.
+const BETWEEN: char = '\n';
 
 /// A job that stands alone, or the legs of one matrix.
 pub(crate) struct Unit<'j> {
@@ -174,6 +178,10 @@ pub(crate) struct Choice {
     pub unfolded: BTreeSet<String>,
     /// How many rows are passed over.
     pub from: usize,
+    /// The jobs that have a step with the text in its name; known once they were asked for.
+    pub with_step: BTreeSet<String>,
+    /// The jobs whose steps are to be shown, at most [`OPEN_MAX`]; `None` if nobody said.
+    opened: Option<Vec<String>>,
     path: String,
     query: BTreeMap<String, String>,
 }
@@ -182,7 +190,10 @@ impl Choice {
     /// What a request for the page of the build at `path` asks to see.
     pub(crate) fn of(ask: &Ask, path: String) -> Self {
         let view = ask.choice("view");
-        let names = ["q", "state", "family", "unfold", "sort", "view", "by"];
+        let names = ["q", "state", "family", "unfold", "sort", "view", "by", "open"];
+        let opened = |said: &String| -> Vec<String> {
+            said.split(BETWEEN).filter(|name| !name.is_empty()).take(OPEN_MAX).map(str::to_owned).collect()
+        };
         Self {
             view: View::ALL.into_iter().find(|known| known.word() == view),
             order: if ask.choice("by") == "state" { Order::State } else { Order::Pipeline },
@@ -192,6 +203,8 @@ impl Choice {
             family: ask.text("family").to_owned(),
             unfolded: ask.text("unfold").split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect(),
             from: ask.number("from").and_then(|from| usize::try_from(from).ok()).unwrap_or(0),
+            with_step: BTreeSet::new(),
+            opened: ask.query.get("open").map(opened),
             path,
             query: ask.query.iter().filter(|(name, _)| names.contains(&name.as_str())).map(own).collect(),
         }
@@ -204,12 +217,39 @@ impl Choice {
 
     /// The jobs that are wanted, in the order of the list.
     pub(crate) fn wanted<'j>(&self, jobs: &'j [Job]) -> Vec<&'j Job> {
-        let has_text = |job: &Job| {
-            self.text.is_empty() || [&job.name, &job.title].iter().any(|name| name.to_lowercase().contains(&self.text))
-        };
+        let has_text = |job: &Job| self.has_text(job) || self.with_step.contains(&job.name);
         let has_state = |job: &Job| self.state.is_none_or(|state| Standing::of_job(job) == state);
         let is_of = |job: &Job| self.family.is_empty() || job.name.contains('/') && head(&job.name) == self.family;
         jobs.iter().filter(|job| has_text(job) && has_state(job) && is_of(job)).collect()
+    }
+
+    /// Whether a job's own name has the text.
+    fn has_text(&self, job: &Job) -> bool {
+        self.text.is_empty() || [&job.name, &job.title].iter().any(|name| name.to_lowercase().contains(&self.text))
+    }
+
+    /// The jobs whose steps are shown: those that were opened, else the first that were found by a step alone.
+    pub(crate) fn open<'j>(&self, jobs: &'j [Job]) -> Vec<&'j Job> {
+        if let Some(opened) = &self.opened {
+            return opened.iter().filter_map(|name| jobs.iter().find(|job| job.name == *name)).collect();
+        }
+        let found = self.wanted(jobs).into_iter().skip(self.from).take(ROWS_MAX);
+        found.filter(|job| self.with_step.contains(&job.name) && !self.has_text(job)).take(OPEN_MAX).collect()
+    }
+
+    /// The page with the steps of this job shown, if they are not, else without them.
+    pub(crate) fn toggled(&self, job: &Job, open: &[&Job]) -> String {
+        let mut names: Vec<&str> =
+            open.iter().map(|open| open.name.as_str()).filter(|name| *name != job.name).collect();
+        if names.len() == open.len() {
+            names.push(&job.name);
+            names.drain(..names.len().saturating_sub(OPEN_MAX));
+        }
+        // With none left, what a search would open stays closed.
+        let none = if self.with_step.is_empty() { String::new() } else { BETWEEN.to_string() };
+        let said = if names.is_empty() { none } else { names.join(&BETWEEN.to_string()) };
+        let from = if self.from == 0 { String::new() } else { self.from.to_string() };
+        self.link(&[("open", &said), ("from", &from)])
     }
 
     /// The page with this changed of what was asked; an empty value takes a name away.
@@ -256,5 +296,44 @@ mod tests {
         assert_eq!(choice.link(&[]), "/builds/7?q=a%20b&view=time");
         assert_eq!(choice.link(&[("q", ""), ("view", "")]), "/builds/7");
         assert_eq!(choice.link(&[("from", "400"), ("q", "")]), "/builds/7?from=400&view=time");
+    }
+
+    fn choice(query: &[(&str, &str)]) -> Choice {
+        let query = query.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Choice::of(&Ask { query, ..Ask::default() }, "/builds/7".to_owned())
+    }
+
+    #[test]
+    fn steps_of_a_bounded_number_of_jobs_are_open() {
+        let names: Vec<String> = (0..=OPEN_MAX).map(|n| format!("j {n},")).collect();
+        let jobs: Vec<Job> = names.iter().map(|name| job(name, &[], None)).collect();
+        assert_eq!(choice(&[]).open(&jobs).len(), 0);
+        assert_eq!(choice(&[("open", &names.join("\n"))]).open(&jobs).len(), OPEN_MAX);
+        // One is opened and closed again, where the reader was in the list.
+        let closed = choice(&[("view", "time"), ("from", "200")]);
+        assert_eq!(closed.toggled(&jobs[0], &[]), "/builds/7?from=200&open=j%200%2C&view=time");
+        assert_eq!(closed.toggled(&jobs[0], &[&jobs[0]]), "/builds/7?from=200&view=time");
+        // One too many closes that which was opened first.
+        let open: Vec<&Job> = jobs.iter().take(OPEN_MAX).collect();
+        let link = closed.toggled(&jobs[OPEN_MAX], &open);
+        assert!(
+            !link.contains("j%200%2C%0A") && link.contains("j%201%2C%0A") && link.contains("%0Aj%2010%2C"),
+            "{link}"
+        );
+        // A job that no longer is there is not open.
+        assert_eq!(choice(&[("open", "gone\nj 1,")]).open(&jobs).len(), 1);
+    }
+
+    #[test]
+    fn what_is_found_by_a_step_alone_is_open_until_it_is_closed() {
+        let jobs = [job("compile", &[], None), job("test", &[], None)];
+        let mut found = choice(&[("q", "comp")]);
+        found.with_step = ["compile", "test"].map(str::to_owned).into();
+        assert_eq!(found.wanted(&jobs).len(), 2);
+        let open = found.open(&jobs);
+        assert_eq!(open.iter().map(|job| job.name.as_str()).collect::<Vec<_>>(), ["test"]);
+        assert_eq!(found.toggled(&jobs[1], &open), "/builds/7?open=%0A&q=comp");
+        found.opened = Some(Vec::new());
+        assert_eq!(found.open(&jobs).len(), 0);
     }
 }

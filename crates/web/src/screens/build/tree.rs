@@ -21,7 +21,7 @@ pub(crate) fn show(build: &Build, jobs: &[Job], units: &[Unit], choice: &Choice,
         nav.tree aria-label="Jobs" {
             form.find method="get" action=(paths::build(build.id)) role="search" {
                 @for (name, value) in choice.repeated() { input type="hidden" name=(name) value=(value); }
-                input #search type="search" name="q" value=(ask.text("q")) placeholder="Find jobs" aria-label="Find jobs" autocomplete="off";
+                input #search type="search" name="q" value=(ask.text("q")) placeholder="Find jobs and steps" aria-label="Find jobs and steps" autocomplete="off";
                 noscript { button { "Find" } }
             }
             p.order #tree-order data-live { (order(Order::Pipeline, "order", "Pipeline order")) (order(Order::State, "state", "By state")) }

@@ -6,13 +6,13 @@ use api::job::{Attempt, CacheFound, Job, JobState};
 use graph::Timestamp;
 use maud::{Markup, html};
 
-use super::jobs::{Choice, LEGS_MAX, ROWS_MAX, Unit};
-use super::{Shown, title, tree};
+use super::jobs::{Choice, LEGS_MAX, OPEN_MAX, ROWS_MAX, Unit};
+use super::{Shown, spans, title, tree};
 use crate::words::{self, Standing};
 use crate::{Ask, paths};
 
 /// The width of a bar's drawing in its own units.
-const WIDTH: u64 = 1000;
+pub(super) const WIDTH: u64 = 1000;
 /// The parts of the axis.
 const MARKS: u64 = 4;
 /// Of how many jobs it is worked out what a cached result would save: those of the decisive path that ran longest.
@@ -33,7 +33,7 @@ pub(crate) struct Before {
 
 /// The span of time that all bars of a build have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Scale {
+pub(super) struct Scale {
     from: Timestamp,
     to: Timestamp,
 }
@@ -43,7 +43,7 @@ impl Scale {
         self.to.ms_since(self.from).max(1)
     }
 
-    fn place(self, at: Timestamp) -> u64 {
+    pub(super) fn place(self, at: Timestamp) -> u64 {
         self.place_ms(at.ms_since(self.from))
     }
 
@@ -204,18 +204,20 @@ fn segments(job: &Job, attempts: &[&Attempt], ready: Option<Timestamp>, now: Tim
 }
 
 /// What all rows need to know.
-struct Times<'s> {
-    shown: &'s Shown,
-    scale: Scale,
+pub(super) struct Times<'s> {
+    pub(super) shown: &'s Shown,
+    choice: &'s Choice,
+    open: Vec<&'s Job>,
+    pub(super) scale: Scale,
     ended: HashMap<&'s str, Timestamp>,
     critical: BTreeSet<&'s str>,
     savings: BTreeMap<&'s str, u64>,
     attempts: HashMap<&'s str, Vec<&'s Attempt>>,
-    now: Timestamp,
+    pub(super) now: Timestamp,
 }
 
 impl<'s> Times<'s> {
-    fn new(shown: &'s Shown, now: Timestamp) -> Self {
+    fn new(shown: &'s Shown, choice: &'s Choice, now: Timestamp) -> Self {
         let created = shown.build.created.0;
         let now = shown.build.finished.map_or(now, |at| at.0.min(now));
         // While only people are waited for, the drawing does not shrink to nothing: it ends a little after what ran last.
@@ -235,6 +237,8 @@ impl<'s> Times<'s> {
         let critical = critical(&shown.jobs);
         Self {
             shown,
+            choice,
+            open: choice.open(&shown.jobs),
             scale: Scale { from: created, to: created.plus_ms(own.max(before)) },
             ended: ends(&shown.jobs),
             savings: savings(&shown.jobs, &critical, created),
@@ -279,7 +283,7 @@ fn said_of_cache(cache: &api::job::CacheReport) -> String {
 
 /// The drawing of all rows.
 pub(crate) fn show(shown: &Shown, units: &[Unit], choice: &Choice, ask: &Ask) -> Markup {
-    let times = Times::new(shown, ask.now);
+    let times = Times::new(shown, choice, ask.now);
     let has_path = times.critical.len() > 1;
     html! {
         p.legend {
@@ -288,6 +292,7 @@ pub(crate) fn show(shown: &Shown, units: &[Unit], choice: &Choice, ask: &Ask) ->
             }
             @if has_path { span { svg.swatch width="14" height="10" aria-hidden="true" { rect.path y="8" width="14" height="2" {} } " decided how long it took" } }
             @if !shown.before.spans.is_empty() { span { svg.swatch width="14" height="10" aria-hidden="true" { rect.ghost y="6" width="14" height="3" {} } " " a href=(paths::build(shown.before.build)) { (shown.before.name) } ", the build before" } }
+            @if times.open.len() == OPEN_MAX { span { "steps of at most " (OPEN_MAX) " jobs are shown at once" } }
             span.quiet.keys-only { kbd { "+" } " " kbd { "−" } " zoom, " kbd { "←" } " " kbd { "→" } " move" }
         }
         ol.time {
@@ -311,12 +316,22 @@ fn row(job: &Job, times: &Times, ask: &Ask) -> Markup {
     html! {
         li class=(standing.word()) {
             div.who {
+                @if job.attempts > 0 { (opener(job, times)) }
                 (standing.mark()) a.name href=(paths::job(job.build, &job.name)) { (title(job)) }
                 span.quiet { @if job.reused.is_some() { "cached" } @else if let Some(ms) = words::took(job.started, job.finished, ask.now) { (words::against_usual(ms, job.usual_ms)) } }
                 @if let Some(saved) = saving { span.saving title="how much sooner the build would have ended, had this result been taken from the cache" { "cached: −" (words::span(*saved)) } }
             }
             (bar(job, times, is_critical))
         }
+        @if let Some(tried) = times.shown.opened.get(&job.name) { (spans::rows(job, tried, times, &times.choice.text)) }
+    }
+}
+
+/// Shows the steps of a job below its row, or takes them away.
+fn opener(job: &Job, times: &Times) -> Markup {
+    let is_open = times.open.iter().any(|open| open.name == job.name);
+    html! {
+        a.opener data-in-page id=(format!("steps-{}", paths::encoded(&job.name))) href=(times.choice.toggled(job, &times.open)) aria-expanded=(is_open) aria-label=(format!("Steps of {}", title(job))) { @if is_open { "▾" } @else { "▸" } }
     }
 }
 
