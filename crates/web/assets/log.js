@@ -494,7 +494,10 @@ export function open() {
   if (named) show(named.from - 1);
   else if (mark >= 0) { unfold(mark); show(mark); }
   else if (follows) toEnd();
+  // Nothing in it looked like an error so far: how it ended says most.
+  else if (log.hasAttribute("data-failed") && !new URLSearchParams(location.search).has("from")) scrollTo(rowsInAll());
   else scrollTo(rowOf(first));
+  const begun = log.scrollTop;
   // What was gone to is in sight, not only in the log's own window.
   if (named || mark >= 0 || follows) log.scrollIntoView({ block: "end" });
   draw().then(() => { log.setAttribute("data-drawn", ""); performance.mark("log drawn"); });
@@ -504,7 +507,8 @@ export function open() {
       errors = found;
       drawMap();
       // The page did not wait for it to be found; nor does the reader who went on.
-      if (mark < 0 && !namedBy(location.hash) && found.numbers.length > 0 && top() >= lastTop() - 2) { mark = found.numbers[0]; show(mark); }
+      const isStill = Math.abs(log.scrollTop - begun) <= 1 && !new URLSearchParams(location.search).has("from");
+      if (mark < 0 && !named && !namedBy(location.hash) && found.numbers.length > 0 && isStill) { mark = found.numbers[0]; show(mark); }
     }, () => {});
   }
   const late = document.querySelector("#groups[data-source]");
