@@ -326,13 +326,27 @@ export function open() {
     if (!answer.ok) throw new Error(said.detail);
     return said;
   };
-  /** @param {"hit" | "error"} kind @param {string} regex @returns {Promise<Finds>} */
-  const find = async (kind, regex) => {
-    const found = await ask(regex, `&limit=${HITS}&parts=${PARTS}`);
-    return {
-      kind, regex, numbers: found.hits.map((/** @type {any} */ hit) => hit.number), texts: found.hits.map((/** @type {any} */ hit) => hit.text),
-      spread: found.spread ?? { lines, searched: lines, hits: 0, parts: [] },
-    };
+  /**
+   * Finds all of a log, with as many requests as the server wants for it: each has bounds of its own.
+   * @param {"hit" | "error"} kind @param {string} regex
+   * @param {(finds: Finds) => boolean} told hears what was found so far, and says whether to go on
+   * @returns {Promise<Finds>}
+   */
+  const find = async (kind, regex, told) => {
+    /** @type {Finds} */
+    const finds = { kind, regex, numbers: [], texts: [], spread: { lines, searched: 0, hits: 0, parts: [] } };
+    for (;;) {
+      const { searched, hits: before, parts } = finds.spread;
+      const found = await ask(regex, `&limit=${HITS}&parts=${PARTS}${searched > 0 ? `&cursor=${searched}` : ""}`);
+      for (const hit of found.hits.slice(0, HITS - finds.numbers.length)) {
+        finds.numbers.push(hit.number);
+        finds.texts.push(hit.text);
+      }
+      /** @type {Spread} */
+      const spread = found.spread ?? { lines, searched: lines, hits: 0, parts: [] };
+      finds.spread = { ...spread, hits: before + spread.hits, parts: spread.parts.map((count, index) => count + (parts[index] ?? 0)) };
+      if (spread.searched >= spread.lines || spread.searched <= searched || !told(finds)) return finds;
+    }
   };
   const drawMap = () => {
     const marks = [];
@@ -378,8 +392,8 @@ export function open() {
     go(to);
     said.textContent = `line ${to + 1}, of ${finds.spread.hits} that ${finds.kind === "hit" ? "match" : "look like errors"}`;
   };
-  /** @param {Finds} finds */
-  const list = (finds) => {
+  /** @param {Finds} finds @param {string} [goesOn] what follows if the search has not come to the end */
+  const list = (finds, goesOn = "the search ended there") => {
     document.querySelector("#hits")?.remove();
     const section = made("section", "hits");
     section.id = "hits";
@@ -387,7 +401,7 @@ export function open() {
     section.setAttribute("aria-label", "What was found");
     const { hits: count, searched, lines: all } = finds.spread;
     const many = `${count.toLocaleString("en")} ${count === 1 ? "line matches" : "lines match"}`;
-    section.append(made("p", "", searched < all ? `${many} in the first ${searched.toLocaleString("en")} lines; the search ended there` : many));
+    section.append(made("p", "", searched < all ? `${many} in the first ${searched.toLocaleString("en")} lines; ${goesOn}` : many));
     const items = made("ol");
     for (const [index, line] of finds.numbers.entries()) {
       const item = /** @type {HTMLLIElement} */ (made("li"));
@@ -409,8 +423,12 @@ export function open() {
     hits = null;
     if (regex) {
       try {
-        const found = await find("hit", regex);
-        if (search?.value !== regex) return;
+        const isWanted = () => !search || search.value === regex;
+        const found = await find("hit", regex, (some) => {
+          if (isWanted()) { hits = some; list(some, "it goes on"); drawMap(); }
+          return isWanted();
+        });
+        if (!isWanted()) return;
         hits = found;
         list(found);
       } catch (error) {
@@ -503,13 +521,15 @@ export function open() {
   draw().then(() => { log.setAttribute("data-drawn", ""); performance.mark("log drawn"); });
   if (search?.value) run(search.value);
   if (log.hasAttribute("data-failed")) {
-    find("error", log.dataset.errors ?? "").then((found) => {
+    const take = (/** @type {Finds} */ found) => {
       errors = found;
       drawMap();
-      // The page did not wait for it to be found; nor does the reader who went on.
+      // The page did not wait for the first to be found; nor does the reader who went on.
       const isStill = Math.abs(log.scrollTop - begun) <= 1 && !new URLSearchParams(location.search).has("from");
-      if (mark < 0 && !named && !namedBy(location.hash) && found.numbers.length > 0 && isStill) { mark = found.numbers[0]; show(mark); }
-    }, () => {});
+      if (mark < 0 && !namedBy(location.hash) && found.numbers.length > 0 && isStill) { mark = found.numbers[0]; show(mark); }
+      return found.numbers.length === 0;
+    };
+    find("error", log.dataset.errors ?? "", take).then(take, () => {});
   }
   const late = document.querySelector("#groups[data-source]");
   if (late) {

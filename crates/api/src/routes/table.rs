@@ -55,8 +55,11 @@ const TEST_NAME: Parameter =
 const BADGE_BRANCH: Parameter = query("branch", shape::<String>, "of this branch; of the default branch if not said");
 const REPORTS: Parameter = query("reports", shape::<bool>, "with their reports, which may be long");
 const STATE: Parameter = query("state", shape::<JobState>, "only those that stand so");
-const STEP: Parameter =
-    query("step", shape::<String>, "only those with a step that has this in its name, capitals and small letters alike");
+const STEP: Parameter = query(
+    "step",
+    shape::<String>,
+    "only those with a step that has this in its name, capitals and small letters alike",
+);
 const JOB: Parameter = query("job", shape::<String>, "only of the job of this full name");
 const TEST_OUTCOME: Parameter = query("outcome", shape::<TestOutcome>, "only those that ended so");
 const WHO: Parameter = query("who", shape::<String>, "only what this person or program did");
