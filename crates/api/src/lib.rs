@@ -15,6 +15,7 @@ pub mod comparison;
 pub mod event;
 pub mod job;
 pub mod log;
+pub mod member;
 pub mod openapi;
 pub mod overview;
 pub mod page;

@@ -301,7 +301,7 @@ impl Route {
             && is_json
             && matches!(self.access, Access::Grant(..))
             && self.tag != Tag::Worker
-            && !matches!(self.operation, "token_create" | "shell_open")
+            && !matches!(self.operation, "token_create" | "shell_open" | "member_add" | "member_link")
     }
 
     /// How it may be refused, in order of status, without duplicates.
@@ -361,7 +361,7 @@ mod tests {
     fn what_is_public_is_named_here() {
         let public: Vec<_> =
             ROUTES.iter().filter(|route| route.access == Access::Public).map(|route| route.operation).collect();
-        assert_eq!(public, ["health", "ready", "openapi", "setup_page", "setup"]);
+        assert_eq!(public, ["health", "ready", "openapi", "setup_page", "setup", "member_join"]);
     }
 
     #[test]

@@ -50,6 +50,9 @@ pub struct Token {
     pub id: String,
     /// What it grants.
     pub grant: Grant,
+    /// Whether a member has signed in by it; it grants what the member's roles do, nothing once the member is gone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_session: bool,
     /// When it was made.
     pub created: Time,
     /// Who made it.
@@ -71,8 +74,8 @@ pub struct Grant {
     /// Its holder's name: who stands in the audit, and whom the queue charges.
     #[schemars(length(min = 1, max = 100))]
     pub name: String,
-    /// The verbs that it grants.
-    #[schemars(length(min = 1, max = VERBS))]
+    /// The verbs that it grants; at least one, but in a session of a member who is gone.
+    #[schemars(length(max = VERBS))]
     pub verbs: BTreeSet<Verb>,
     /// The projects on which; absent for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -12,7 +12,10 @@ pub use administration::{
     Backup, Config, ConfigForm, Doctor, Installation, MigrateStore, Restore, Token, TokenAttenuate, TokenCommand,
     TokenCreate, TokenInspect, TokenList, TokenRevoke,
 };
-pub use fleet::{Pools, PoolsCommand, Remote, Secrets, SecretsCommand, Where, Workers, WorkersCommand};
+pub use fleet::{
+    MemberRole, Members, MembersCommand, Pools, PoolsCommand, Remote, Secrets, SecretsCommand, Where, Workers,
+    WorkersCommand,
+};
 pub use serving::{Serve, Submit, Switch, Work};
 
 /// Run pipelines: on this machine, in isolation, with everything recorded.
@@ -87,6 +90,8 @@ pub enum Command {
     Pools(Pools),
     /// Put and remove the secrets of a project on a server.
     Secrets(Secrets),
+    /// Add, list and remove the people who may sign in to a server, with their roles.
+    Member(Members),
     /// Make, narrow, read and revoke the tokens of a server.
     Token(Token),
     /// Print every setting of a server, with its value and what it is for.

@@ -15,6 +15,7 @@ pub mod export;
 pub mod init;
 pub mod logs;
 pub mod lower;
+pub mod members;
 pub mod migrate_store;
 pub mod plan;
 pub mod pools;

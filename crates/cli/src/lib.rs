@@ -80,6 +80,7 @@ fn run(arguments: &Arguments) -> Result<u8, Stop> {
         Command::Workers(workers) => return commands::workers::run(workers, arguments.color),
         Command::Pools(pools) => return commands::pools::run(pools, arguments.color),
         Command::Secrets(secrets) => return commands::secrets::run(secrets),
+        Command::Member(members) => return commands::members::run(members, arguments.color),
         Command::Token(token) => return commands::token::run(token, arguments.color),
         Command::Config(config) => return commands::config::run(config, arguments.color),
         Command::Doctor(doctor) => return commands::doctor::run(doctor, arguments.color),
@@ -115,6 +116,7 @@ fn run(arguments: &Arguments) -> Result<u8, Stop> {
         | Command::Workers(_)
         | Command::Pools(_)
         | Command::Secrets(_)
+        | Command::Member(_)
         | Command::Token(_)
         | Command::Config(_)
         | Command::Doctor(_)

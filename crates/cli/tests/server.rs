@@ -117,6 +117,27 @@ fn secrets_leave_no_worker_unmasked() {
 }
 
 #[test]
+fn members_are_added_changed_and_removed() {
+    let site = Site::new("jobs:\n  a:\n    run: echo a\n");
+    let _server = site.serve();
+    let check = |arguments: &[&str], code: i32, expected: &str| {
+        let (out, err) = Site::told(site.there(arguments), code);
+        assert!(format!("{out}{err}").contains(expected), "{arguments:?}: {out}{err}");
+        out
+    };
+    let link = check(&["member", "add", "Ann B.", "--role", "reader", "--project", "sails"], 0, "a link for Ann B.");
+    assert!(link.starts_with(&format!("{}/join?link=", site.url())) && link.lines().count() == 1, "{link}");
+    check(&["member", "add", "Ann B.", "--project", "sails"], 2, "there is a member of this name already");
+    check(&["member", "list"], 0, "Ann B.  reader  sails");
+    check(&["member", "role", "Ann B.", "developer", "--project", "sails"], 0, "is developer on sails now");
+    check(&["member", "link", "Ann B."], 0, "/join?link=");
+    check(&["member", "list", "--output", "json"], 0, "\"sails\": \"developer\"");
+    check(&["member", "remove", "Ann B."], 0, "signed out everywhere");
+    check(&["member", "list"], 0, "nobody is a member yet");
+    check(&["member", "remove", "Ann B."], 2, "there is no");
+}
+
+#[test]
 fn a_job_that_nobody_can_run_says_so() {
     let site =
         Site::new("jobs:\n  a:\n    pool: gpu\n    run: echo never\n  b:\n    needs: [a]\n    run: echo never\n");

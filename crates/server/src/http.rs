@@ -23,6 +23,7 @@ mod isolated;
 mod job;
 mod likeness;
 mod log;
+mod member;
 pub mod metrics;
 mod overview;
 mod pages;

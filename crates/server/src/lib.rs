@@ -11,6 +11,7 @@ pub mod figures;
 pub mod lead;
 pub mod live;
 pub mod lowering;
+pub mod members;
 pub mod moments;
 pub mod outbox;
 pub mod records;

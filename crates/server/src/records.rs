@@ -328,15 +328,29 @@ impl Records {
         at: Timestamp,
         mut change: impl FnMut(Option<T>) -> T,
     ) -> Result<T, RecordError> {
+        let changed = self.try_change(key, at, |before| Some(change(before)))?;
+        Ok(changed.expect("a change that never refuses is written"))
+    }
+
+    /// As [`Records::change`], unless `change` refuses the document as it stands: then nothing is written, and `None` given.
+    ///
+    /// # Errors
+    /// [`RecordError`]; a conflict only if it has come again and again.
+    pub fn try_change<T: Document>(
+        &self,
+        key: &str,
+        at: Timestamp,
+        mut change: impl FnMut(Option<T>) -> Option<T>,
+    ) -> Result<Option<T>, RecordError> {
         let mut conflicts = 0;
         loop {
             let (before, expect) = match self.read::<T>(key)? {
                 Some((document, version)) => (Some(document), Expect::Version(version)),
                 None => (None, Expect::Absent),
             };
-            let after = change(before);
+            let Some(after) = change(before) else { return Ok(None) };
             match self.store.put_record(T::KIND, key, &body(&after), expect, at) {
-                Ok(_) => return Ok(after),
+                Ok(_) => return Ok(Some(after)),
                 Err(StoreError::Conflict { .. }) if conflicts < CONFLICTS_MAX => conflicts += 1,
                 Err(error) => return Err(error.into()),
             }

@@ -2,6 +2,8 @@
 
 extern crate ropewalk_server as server;
 
+#[path = "http/members.rs"]
+mod members;
 #[path = "http/overview.rs"]
 mod overview;
 #[path = "http/pages.rs"]

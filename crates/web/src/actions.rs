@@ -29,6 +29,8 @@ pub enum Shown {
     NewToken,
     /// What a token's text says.
     Inspected,
+    /// A link for a member.
+    Invited,
 }
 
 /// A form that was sent.

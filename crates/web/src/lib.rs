@@ -178,6 +178,8 @@ pub enum Screen {
     Queue,
     /// Who looks, and what they may make of their token.
     Settings,
+    /// The people who may sign in.
+    Members,
     /// The tokens that were made here.
     Tokens,
     /// Who did what.
@@ -191,6 +193,8 @@ pub enum Screen {
     },
     /// The form for a token.
     SignIn,
+    /// What a member's link leads to.
+    Join,
 }
 
 impl Screen {
@@ -223,11 +227,13 @@ impl Screen {
             }
             ["queue"] => Self::Queue,
             ["settings"] => Self::Settings,
+            ["settings", "members"] => Self::Members,
             ["settings", "tokens"] => Self::Tokens,
             ["settings", "audit"] => Self::Audit,
             ["settings", "caches"] => Self::Caches,
             ["settings", "caches", digest] => Self::Result { digest: (*digest).to_owned() },
             ["sign-in"] => Self::SignIn,
+            ["join"] => Self::Join,
             _ => return None,
         })
     }
@@ -258,11 +264,13 @@ pub async fn show(source: &impl Source, ask: &Ask) -> Result<Document, Problem> 
         Screen::Queue => screens::queue::show(source, ask).await,
         Screen::ProjectSettings { project } => screens::project_settings::show(source, ask, &project).await,
         Screen::Settings => screens::settings::you(source).await,
+        Screen::Members => screens::members::show(source, ask).await,
         Screen::Tokens => screens::settings::tokens(source, ask).await,
         Screen::Audit => screens::settings::audit(source, ask).await,
         Screen::Caches => screens::settings::caches(source, ask).await,
         Screen::Result { digest } => screens::settings::result(source, &digest).await,
         Screen::SignIn => Ok(screens::sign_in::show(ask)),
+        Screen::Join => Ok(screens::members::join(ask)),
     }
 }
 

@@ -9,6 +9,7 @@ pub mod compare;
 pub(crate) mod groups;
 pub mod job;
 pub mod log;
+pub(crate) mod members;
 pub mod project;
 pub mod project_settings;
 pub mod projects;

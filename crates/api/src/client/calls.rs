@@ -10,6 +10,7 @@ use crate::comparison::Comparison;
 use crate::event::EventWord;
 use crate::job::{Artifact, Attempt, Gate, GateAnswer, Job, JobState, Test, TestOutcome, Waiting};
 use crate::log::{LogHits, LogSummary};
+use crate::member::{Invitation, Join, Member, NewMember, NewRole};
 use crate::overview::Overview;
 use crate::page::Page;
 use crate::pool::{Hold, Pool, PoolHistory, Queued};
@@ -460,6 +461,36 @@ impl Client {
     /// Evicts a result or a keyed directory.
     pub async fn cache_evict(&self, evict: &Evict) -> Result<(), ClientError> {
         self.call("cache_evict", &[]).json(evict).done().await
+    }
+
+    /// Members, by name; of one project, or all that the caller administers.
+    pub async fn member_list(&self, project: Option<&str>, page: &PageWanted) -> Result<Page<Member>, ClientError> {
+        self.page("member_list", &[], page).query("project", project).answer().await
+    }
+
+    /// Adds a member. The link of the answer is shown this once.
+    pub async fn member_add(&self, member: &NewMember) -> Result<Invitation, ClientError> {
+        self.call("member_add", &[]).json(member).answer().await
+    }
+
+    /// Gives a member another role.
+    pub async fn member_role(&self, member: &str, role: &NewRole) -> Result<Member, ClientError> {
+        self.call("member_role", &[&member]).json(role).answer().await
+    }
+
+    /// Takes a member's role on a project, or all of them.
+    pub async fn member_remove(&self, member: &str, project: Option<&str>) -> Result<(), ClientError> {
+        self.call("member_remove", &[&member]).query("project", project).done().await
+    }
+
+    /// A link by which a member signs in once more.
+    pub async fn member_link(&self, member: &str) -> Result<Invitation, ClientError> {
+        self.call("member_link", &[&member]).answer().await
+    }
+
+    /// Signs in by a link.
+    pub async fn member_join(&self, join: &Join) -> Result<Created, ClientError> {
+        self.call("member_join", &[]).json(join).answer().await
     }
 
     /// The tokens that were made there, by id.

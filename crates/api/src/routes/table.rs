@@ -12,6 +12,7 @@ use crate::comparison::Comparison;
 use crate::event::{EventWord, Moment};
 use crate::job::{Artifact, ArtifactFiles, Attempt, Gate, GateAnswer, Job, JobState, Test, TestOutcome, Waiting};
 use crate::log::{LogFormat, LogHits, LogItem, LogSummary};
+use crate::member::{Invitation, Join, Member, NewMember, NewRole};
 use crate::overview::Overview;
 use crate::page::{Page, cursor_shape, id_shape, limit_shape};
 use crate::pool::{Hold, Pool, PoolHistory, Queued};
@@ -37,6 +38,7 @@ const fn query(name: &'static str, shape: Shape, text: &'static str) -> Paramete
 const LIMIT: Parameter = query("limit", limit_shape, "how many items the page has at most");
 const CURSOR: Parameter = query("cursor", cursor_shape, "the `next` of the page before");
 const PROJECT: Parameter = query("project", shape::<String>, "only of this project");
+const MEMBER_OF: Parameter = query("project", shape::<String>, "the role on this project; all roles if not said");
 const BRANCH: Parameter = query("branch", shape::<String>, "only of events on this branch");
 const COMMIT: Parameter = query("commit", shape::<String>, "only of events with this commit");
 const EVENT: Parameter = query("event", shape::<EventWord>, "only of events of this kind");
@@ -297,7 +299,7 @@ pub const ROUTES: &[Route] = &[
         method: Method::Delete,
         path: "/api/v1/projects/{project}",
         tag: Tag::Projects,
-        summary: "Forgets a project and its secrets; its builds stay until they are too old",
+        summary: "Forgets a project with its secrets and its members' roles on it; its builds stay until they are too old",
         access: Access::Grant(Verb::Admin, On::Project),
         parameters: &[],
         body: None,
@@ -1015,6 +1017,78 @@ pub const ROUTES: &[Route] = &[
         body: None,
         answers: &[json(200, shape::<Page<CacheUse>>, "who did what")],
         also_refused: &[],
+    },
+    Route {
+        operation: "member_list",
+        method: Method::Get,
+        path: "/api/v1/members",
+        tag: Tag::Access,
+        summary: "Lists members, by name, with their roles on what the caller administers",
+        access: Access::Grant(Verb::Admin, On::Each),
+        parameters: &[PROJECT, CURSOR, LIMIT],
+        body: None,
+        answers: &[json(200, shape::<Page<Member>>, "members")],
+        also_refused: &[],
+    },
+    Route {
+        operation: "member_add",
+        method: Method::Post,
+        path: "/api/v1/members",
+        tag: Tag::Access,
+        summary: "Adds a member, or gives one a role on one more project",
+        access: Access::Grant(Verb::Admin, On::Body),
+        parameters: &[],
+        body: Some(body(shape::<NewMember>)),
+        answers: &[json(201, shape::<Invitation>, "the member and a link to sign in once, shown this once")],
+        also_refused: &[ProblemKind::Conflict, ProblemKind::Unprocessable],
+    },
+    Route {
+        operation: "member_role",
+        method: Method::Put,
+        path: "/api/v1/members/{member}",
+        tag: Tag::Access,
+        summary: "Gives a member another role, at once in all sessions",
+        access: Access::Grant(Verb::Admin, On::Body),
+        parameters: &[],
+        body: Some(body(shape::<NewRole>)),
+        answers: &[json(200, shape::<Member>, "the member as it is now")],
+        also_refused: &[ProblemKind::Conflict, ProblemKind::NotFound],
+    },
+    Route {
+        operation: "member_remove",
+        method: Method::Delete,
+        path: "/api/v1/members/{member}",
+        tag: Tag::Access,
+        summary: "Takes a member's role on a project, or all of them; with the last go all sessions at once",
+        access: Access::Grant(Verb::Admin, On::Each),
+        parameters: &[MEMBER_OF],
+        body: None,
+        answers: &[none("it is not there any more")],
+        also_refused: &[ProblemKind::Conflict],
+    },
+    Route {
+        operation: "member_link",
+        method: Method::Post,
+        path: "/api/v1/members/{member}/link",
+        tag: Tag::Access,
+        summary: "Makes a link by which a member signs in once more, in place of an unused one",
+        access: Access::Grant(Verb::Admin, On::Each),
+        parameters: &[],
+        body: None,
+        answers: &[json(201, shape::<Invitation>, "the link, shown this once")],
+        also_refused: &[ProblemKind::Conflict],
+    },
+    Route {
+        operation: "member_join",
+        method: Method::Post,
+        path: "/api/v1/join",
+        tag: Tag::Access,
+        summary: "Signs a member in by a link, once",
+        access: Access::Public,
+        parameters: &[],
+        body: Some(body(shape::<Join>)),
+        answers: &[json(201, shape::<Created>, "the token of the session, shown this once")],
+        also_refused: &[ProblemKind::Forbidden, ProblemKind::Unavailable],
     },
     Route {
         operation: "token_list",

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::ListForm;
 
@@ -186,4 +186,81 @@ pub enum SecretsCommand {
         /// The secret's name.
         name: String,
     },
+}
+
+/// `ropewalk member`.
+#[derive(Debug, Args)]
+pub struct Members {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: MembersCommand,
+}
+
+/// What to do with the members of a server: people who sign in to its pages, with a role on it or on single projects.
+#[derive(Debug, Subcommand)]
+pub enum MembersCommand {
+    /// Add a member, or give one a role on one more project; prints a link to sign in, good once.
+    Add {
+        #[command(flatten)]
+        remote: Remote,
+        /// The person's name: who stands in the audit, at gates and with builds.
+        name: String,
+        /// What the member may do.
+        #[arg(long, value_name = "ROLE", default_value = "developer")]
+        role: MemberRole,
+        /// On this project alone; on every project by default.
+        #[arg(long, value_name = "NAME")]
+        project: Option<String>,
+    },
+    /// List the members with their roles.
+    List {
+        #[command(flatten)]
+        remote: Remote,
+        /// Of this project alone.
+        #[arg(long, value_name = "NAME")]
+        project: Option<String>,
+        /// The form.
+        #[arg(long, value_enum, default_value_t = ListForm::Human, value_name = "FORM")]
+        output: ListForm,
+    },
+    /// Give a member another role, at once wherever they are signed in.
+    Role {
+        #[command(flatten)]
+        remote: Remote,
+        /// The member.
+        name: String,
+        /// The role.
+        role: MemberRole,
+        /// On this project; on every project by default.
+        #[arg(long, value_name = "NAME")]
+        project: Option<String>,
+    },
+    /// Print a link by which a member signs in once more, such as on another device.
+    Link {
+        #[command(flatten)]
+        remote: Remote,
+        /// The member.
+        name: String,
+    },
+    /// Remove a member; all their sessions end at once.
+    Remove {
+        #[command(flatten)]
+        remote: Remote,
+        /// The member.
+        name: String,
+        /// Only the role on this project; with the last role the member goes.
+        #[arg(long, value_name = "NAME")]
+        project: Option<String>,
+    },
+}
+
+/// What a member may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum MemberRole {
+    /// Look.
+    Reader,
+    /// Also build, cancel, retry, answer gates, open shells.
+    Developer,
+    /// Do everything, members among it.
+    Administrator,
 }

@@ -63,6 +63,15 @@ fn projects_tests_queue_and_settings_are_looked_at() {
     desk.until(".shown-once", "It is shown this once.");
     desk.click(".shown-once p a");
     desk.until("table", "<b>helper</b>");
+    desk.go("/settings/members");
+    desk.type_into("input[name=name]", "Ann <b>B.</b>");
+    desk.click("form[action='/settings/members'] button");
+    desk.until(".shown-once", "A link for Ann <b>B.</b>");
+    desk.screenshot("member-link");
+    let link = desk.text(".shown-once code").expect("a link");
+    let link = link[link.find("/join?link=").expect("a link")..].to_owned();
+    desk.click(".shown-once p a");
+    desk.until("table.members", "not yet");
     let project = project_of(&desk);
     desk.go(&format!("/projects/{project}/settings"));
     desk.type_into("input[name=secret]", "TOKEN");
@@ -81,6 +90,7 @@ fn projects_tests_queue_and_settings_are_looked_at() {
         ("compare", "/builds/2/compare".to_owned()),
         ("queue-waiting", "/queue".to_owned()),
         ("settings", "/settings".to_owned()),
+        ("members", "/settings/members".to_owned()),
         ("tokens", "/settings/tokens".to_owned()),
         ("audit", "/settings/audit".to_owned()),
         ("caches", "/settings/caches".to_owned()),
@@ -110,6 +120,21 @@ fn projects_tests_queue_and_settings_are_looked_at() {
     plain.until("#pool-default", "Held by a");
     plain.go("/settings/audit");
     plain.until("table", "pool_hold");
+    // A member signs in by a link, and is who stands there.
+    plain.go(&link);
+    plain.screenshot("join");
+    plain.click("form[action='/join'] button");
+    plain.until("h1", "Projects");
+    plain.go("/settings");
+    plain.until("main", "You are Ann <b>B.</b>");
+    plain.go(&format!("/projects/{project}/settings"));
+    plain.until(".empty", "You may look at these and not change them");
+    desk.go("/settings/members");
+    desk.until("table.members", "1 time");
+    desk.click("form[action$='/remove'] button");
+    desk.until("main", "Nobody is a member yet.");
+    plain.go("/settings");
+    plain.until("main", "this token was revoked");
 }
 
 /// The project of the builds that a browser may see.

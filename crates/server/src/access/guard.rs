@@ -9,6 +9,7 @@ use graph::{Digest, Timestamp};
 
 use super::keys::RootKey;
 use super::ledger::{Ledger, LedgerError};
+use super::member::Member;
 use super::token::{GrantRequest, Subject, TOKEN_BYTES_MAX, TokenError, inspect, mint};
 use super::verb::{Target, Verb};
 
@@ -135,8 +136,10 @@ pub struct Bearer {
     pub subject: Subject,
     /// The token's id.
     pub token: String,
-    /// What the token granted before it was narrowed.
+    /// What the token granted before it was narrowed; of a member, on some target at least.
     pub grant: GrantRequest,
+    /// The member whose session it is.
+    member: Option<Member>,
     genuine: Arc<Genuine>,
 }
 
@@ -159,7 +162,25 @@ impl Access {
     /// As the ledger, or the grant's names, refuse.
     pub fn create(&self, id: &str, grant: GrantRequest, by: &str, at: Timestamp) -> Result<String, CreateError> {
         let text = mint(&self.root, id, &grant)?;
-        let row = super::TokenRow { id: id.to_owned(), grant, created: at, by: by.to_owned(), revoked: None };
+        let (id, by) = (id.to_owned(), by.to_owned());
+        self.ledger.put(&super::TokenRow { id, grant, created: at, by, member: None, revoked: None }, at)?;
+        Ok(text)
+    }
+
+    /// Makes and lists a token of a member, which grants nothing by itself; its end stands in the ledger alone. Gives its text.
+    ///
+    /// # Errors
+    /// As the ledger, or the member's name, refuses.
+    pub fn create_session(
+        &self,
+        id: &str,
+        grant: GrantRequest,
+        member: &Member,
+        at: Timestamp,
+    ) -> Result<String, CreateError> {
+        let text = mint(&self.root, id, &GrantRequest { until: None, ..grant.clone() })?;
+        let (id, by) = (id.to_owned(), member.name.clone());
+        let row = super::TokenRow { id, grant, created: at, by, member: Some(member.id.clone()), revoked: None };
         self.ledger.put(&row, at)?;
         Ok(text)
     }
@@ -195,7 +216,20 @@ impl Access {
         if row.revoked.is_some() || self.ledger.is_revoked(&genuine.revocation)? {
             return Err(Denied::Revoked);
         }
-        Ok(Bearer { subject: row.grant.subject.clone(), token: row.id, grant: row.grant, genuine })
+        let (grant, member) = self.standing(&row)?;
+        Ok(Bearer { subject: row.grant.subject, token: row.id, grant, member, genuine })
+    }
+
+    /// What a listed token grants now, and the member whose session it is.
+    ///
+    /// # Errors
+    /// [`Denied::Revoked`] if the member is gone, or another of the same name.
+    pub fn standing(&self, row: &super::TokenRow) -> Result<(GrantRequest, Option<Member>), Denied> {
+        let Some(id) = &row.member else { return Ok((row.grant.clone(), None)) };
+        let member = self.ledger.member(&row.grant.subject.name)?.filter(|member| member.id == *id);
+        let member = member.ok_or(Denied::Revoked)?;
+        let (verbs, projects) = (member.verbs(), member.projects());
+        Ok((GrantRequest { verbs, projects, pools: None, ..row.grant.clone() }, Some(member)))
     }
 
     /// A token by its text, whose signatures are checked once: they take longer than all else about a small request.
@@ -231,6 +265,17 @@ impl Bearer {
     /// # Errors
     /// [`Denied::Forbidden`], [`Denied::Slow`].
     pub fn may(&self, verb: Verb, target: &Target<'_>, now: Timestamp) -> Result<(), Denied> {
+        if let Some(member) = &self.member {
+            // Roles change; only what a holder added is left to the token.
+            let has_ended = self.grant.until.is_some_and(|until| until < now);
+            if has_ended || !member.grants(verb, target) {
+                return Err(Denied::Forbidden { verb, target: target.to_string() });
+            }
+            if self.genuine.answers == Answers::Fixed {
+                return Ok(());
+            }
+            return self.may_within(verb, target, now, &LIMITS);
+        }
         if self.genuine.has_granted(verb, target) {
             return Ok(());
         }
@@ -268,15 +313,20 @@ impl Bearer {
         // What a request is about must be granted; what it is not about need not be.
         let mut wanted = vec!["operation($verb), verb($verb)"];
         let mut checks = Vec::new();
-        if target.project.is_some() {
-            checks.push("check if every_project(true) or on_project($p), project($p);");
-        }
-        if target.pool.is_some() {
-            checks.push("check if every_pool(true) or on_pool($p), pool($p);");
-        }
-        if target.project.is_none() && target.pool.is_none() {
-            // Nothing in particular: the server as a whole, which a grant on some projects does not cover.
-            wanted.push("every_project(true)");
+        if self.member.is_some() {
+            // The member's role grants it; the token's blocks may only limit that.
+            wanted = vec!["operation($verb)"];
+        } else {
+            if target.project.is_some() {
+                checks.push("check if every_project(true) or on_project($p), project($p);");
+            }
+            if target.pool.is_some() {
+                checks.push("check if every_pool(true) or on_pool($p), pool($p);");
+            }
+            if target.project.is_none() && target.pool.is_none() {
+                // Nothing in particular: the server as a whole, which a grant on some projects does not cover.
+                wanted.push("every_project(true)");
+            }
         }
         let code = format!("{} allow if {};", checks.join(" "), wanted.join(", "));
         let builder = builder.code(code).map_err(|_| denied())?;

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use graph::Timestamp;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use store::record::Expect;
 use store::{Store, StoreError};
 
+use super::member::Member;
 use super::token::{GrantRequest, Subject};
 use super::verb::Verb;
+use crate::records::Document;
 
 /// The kind of the records that hold tokens.
 const TOKENS: &str = "token";
@@ -28,6 +31,9 @@ pub struct TokenRow {
     pub created: Timestamp,
     /// Who made it.
     pub by: String,
+    /// The id of the member whose session it is; it then grants what the member's roles do, and `grant` names only the holder and the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub member: Option<String>,
     /// When it was revoked, and by whom.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked: Option<(Timestamp, String)>,
@@ -89,6 +95,12 @@ pub trait Ledger: Send + Sync {
     /// # Errors
     /// [`LedgerError`].
     fn revoke_narrowing(&self, revocation: &str, at: Timestamp) -> Result<(), LedgerError>;
+
+    /// The member of this name.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    fn member(&self, name: &str) -> Result<Option<Member>, LedgerError>;
 }
 
 /// The ledger in a store's records.
@@ -124,8 +136,12 @@ impl Ledger for StoreLedger {
         self.0.put_record(REVOKED, revocation, b"{}", Expect::Any, at)?;
         Ok(())
     }
+
+    fn member(&self, name: &str) -> Result<Option<Member>, LedgerError> {
+        self.0.record(Member::KIND, name)?.map(|record| parse(&record.key, &record.body)).transpose()
+    }
 }
 
-fn parse(key: &str, body: &[u8]) -> Result<TokenRow, LedgerError> {
+fn parse<T: DeserializeOwned>(key: &str, body: &[u8]) -> Result<T, LedgerError> {
     serde_json::from_slice(body).map_err(|error| LedgerError::Damaged(format!("{key}: {error}")))
 }

@@ -39,9 +39,21 @@ pub fn reason(reason: String) -> Result<String, Problem> {
 /// # Errors
 /// `Unavailable` if the store does not take the note.
 pub async fn audit(app: &Arc<App>, call: &Call, project: &str, target: String, detail: String) -> Result<(), Problem> {
+    audit_by(app, call, call.who(), project, target, detail).await
+}
+
+/// As [`audit`], of somebody who had no token yet.
+pub async fn audit_by(
+    app: &Arc<App>,
+    call: &Call,
+    who: String,
+    project: &str,
+    target: String,
+    detail: String,
+) -> Result<(), Problem> {
     let entry = AuditEntry {
         at: app.now(),
-        who: call.who(),
+        who,
         verb: call.route.operation.to_owned(),
         target: cut(target, TARGET_BYTES_MAX),
         project: project.to_owned(),

@@ -205,6 +205,7 @@ async fn sent(
 ) -> Response<Body> {
     match segments {
         [one] if one == "sign-in" => return sign_in(app, &parts.headers, &form).await,
+        [one] if one == "join" => return join(source(api, parts), &parts.headers, &form).await,
         [one] if one == "sign-out" => return with_cookie(see_other("/sign-in"), "", 0, &parts.headers),
         _ => {}
     }
@@ -218,7 +219,8 @@ async fn sent(
     match (source(api, parts).call(method, &action.path, body).await, action.shown) {
         // The one page that may hold a secret, a token that was made, goes as it is: `encoding.rs` says why.
         (Ok(answered), Some(shown)) => {
-            page(&web::screens::settings::told(shown, &answered, &action.next), &HeaderMap::new())
+            let address = address(&parts.headers);
+            page(&web::screens::settings::told(shown, &answered, &action.next, &address), &HeaderMap::new())
         }
         (Ok(answered), None) => see_other(&action.next_after(&answered)),
         (Err(problem), _) => page(&web::screens::refusal::show(&problem), &parts.headers),
@@ -239,6 +241,20 @@ async fn sign_in(app: &Arc<App>, headers: &HeaderMap, form: &BTreeMap<String, St
             web::paths::encoded(&to),
             web::paths::encoded(&problem.detail)
         )),
+    }
+}
+
+/// A member signs in by a link.
+async fn join(api: Api, headers: &HeaderMap, form: &BTreeMap<String, String>) -> Response<Body> {
+    let link = form.get("link").map_or("", String::as_str);
+    let body = serde_json::to_vec(&serde_json::json!({ "link": link })).unwrap_or_default();
+    let made = match api.call(Method::POST, "/api/v1/join", Some(body)).await {
+        Ok(answered) => serde_json::from_slice::<api::token::Created>(&answered),
+        Err(problem) => return page(&web::screens::refusal::show(&problem), headers),
+    };
+    match made {
+        Ok(made) => with_cookie(see_other("/"), &made.token, crate::members::SESSION_MS / 1000, headers),
+        Err(error) => page(&web::screens::refusal::show(&problem::internal(&error)), headers),
     }
 }
 

@@ -118,9 +118,11 @@ pub async fn put(app: Arc<App>, call: Call) -> Answered {
 
 pub async fn delete(app: Arc<App>, call: Call) -> Answered {
     let name = call.segment("project").to_owned();
-    let key = name.clone();
+    let (key, by) = (name.clone(), call.who());
     app.blocking(move |app| {
         app.secrets.remove_all(&key).map_err(problem::record)?;
+        crate::members::forget_project(&app.server.access, &app.server.records, &key, &by, app.now())
+            .map_err(super::member::refused)?;
         app.server.records.remove::<Stored>(&key).map_err(problem::record)
     })
     .await?;

@@ -19,8 +19,8 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use super::answer::Answered;
 use super::call::{Call, parse_query};
 use super::{
-    App, admission, blobs, build, cache, comparison, control, idempotency, isolated, job, log, overview, pages, pool,
-    problem,
+    App, admission, blobs, build, cache, comparison, control, idempotency, isolated, job, log, member, overview, pages,
+    pool, problem,
 };
 use super::{project, site, stream, test_history, token, visit, worker, worker_view};
 
@@ -116,6 +116,12 @@ handlers! {
         "cache_evict" => cache::evict,
         "cache_totals" => cache::totals,
         "cache_uses" => cache::uses,
+        "member_list" => member::list,
+        "member_add" => member::add,
+        "member_role" => member::role,
+        "member_remove" => member::remove,
+        "member_link" => member::link,
+        "member_join" => member::join,
         "token_list" => token::list,
         "token_create" => token::create,
         "token_narrow" => token::narrow,

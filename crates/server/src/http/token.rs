@@ -46,10 +46,13 @@ fn public(verb: Verb) -> api::token::Verb {
     }
 }
 
-fn shown(row: &TokenRow) -> Token {
+/// A token as people see it; a member's session grants what the member may now.
+fn shown(app: &App, row: &TokenRow) -> Token {
+    let standing = app.server.access.standing(row).map_or_else(|_| row.grant.clone(), |(grant, _)| grant);
     Token {
         id: row.id.clone(),
-        grant: grant(&row.grant),
+        grant: grant(&standing),
+        is_session: row.member.is_some(),
         created: row.created.into(),
         by: row.by.clone(),
         revoked: row.revoked.as_ref().map(|(at, _)| (*at).into()),
@@ -70,7 +73,7 @@ pub async fn list(app: Arc<App>, call: Call) -> Answered {
             let Some(last) = rows.last() else { return Ok(Page::default()) };
             let more = app.server.access.ledger().list(Some(&last.id)).map_err(problem::ledger)?;
             let next = (!more.is_empty()).then(|| last.id.clone());
-            Ok(Page { items: rows.iter().map(shown).collect::<Vec<_>>(), next })
+            Ok(Page { items: rows.iter().map(|row| shown(app, row)).collect::<Vec<_>>(), next })
         })
         .await?;
     answer::json(&page)
@@ -138,7 +141,7 @@ fn row(app: &App, id: &str) -> Result<TokenRow, Problem> {
 
 pub async fn get(app: Arc<App>, call: Call) -> Answered {
     let id = call.segment("token").to_owned();
-    answer::json(&app.blocking(move |app| Ok(shown(&row(app, &id)?))).await?)
+    answer::json(&app.blocking(move |app| Ok(shown(app, &row(app, &id)?))).await?)
 }
 
 pub async fn create(app: Arc<App>, call: Call) -> Answered {

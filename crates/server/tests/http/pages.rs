@@ -19,10 +19,10 @@ pub struct Browser {
 pub struct Page {
     pub status: u16,
     pub to: String,
-    cookie: String,
+    pub cookie: String,
     pub text: String,
     policy: String,
-    encoding: String,
+    pub encoding: String,
 }
 
 impl Browser {

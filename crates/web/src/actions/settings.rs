@@ -39,6 +39,7 @@ pub(super) fn of(parts: &[&str], form: &BTreeMap<String, String>, now: Timestamp
             ..Action::default()
         },
         ["projects", project, ref rest @ ..] => return of_project(project, rest, form),
+        ["settings", "members", ref rest @ ..] => return of_members(rest, form, None, "/settings/members".to_owned()),
         ["settings", "tokens"] => Action {
             path: "/api/v1/tokens".to_owned(),
             body: grant(form, now),
@@ -89,6 +90,7 @@ fn of_project(project: &str, rest: &[&str], form: &BTreeMap<String, String>) -> 
     let api = format!("/api/v1/projects/{}", paths::encoded(project));
     let next = format!("{}/settings", paths::project(project));
     Some(match *rest {
+        ["members", ref rest @ ..] => return of_members(rest, form, Some(project), next),
         ["settings"] => Action { method: Method::Put, path: api, body: settings(form), next, ..Action::default() },
         // What is deleted for good is named by who deletes it.
         ["remove"] if text("name") == project => {
@@ -108,6 +110,46 @@ fn of_project(project: &str, rest: &[&str], form: &BTreeMap<String, String>) -> 
             next,
             ..Action::default()
         },
+        _ => return None,
+    })
+}
+
+/// What is done about members: all of them, or those of one project.
+fn of_members(rest: &[&str], form: &BTreeMap<String, String>, project: Option<&str>, next: String) -> Option<Action> {
+    let text = |name: &str| form.get(name).map_or("", |text| text.trim());
+    let project = project.or(Some(text("project")).filter(|project| !project.is_empty()));
+    let mut body = json!({ "role": text("role") });
+    if let Some(project) = project {
+        body["project"] = Value::from(project);
+    }
+    let api = "/api/v1/members".to_owned();
+    Some(match *rest {
+        [] => {
+            body["name"] = Value::from(text("name"));
+            Action { path: api, body, next, shown: Some(Shown::Invited), ..Action::default() }
+        }
+        [member, "role"] => Action {
+            method: Method::Put,
+            path: format!("{api}/{}", paths::encoded(member)),
+            body,
+            next,
+            ..Action::default()
+        },
+        [member, "link"] => Action {
+            path: format!("{api}/{}/link", paths::encoded(member)),
+            next,
+            shown: Some(Shown::Invited),
+            ..Action::default()
+        },
+        [member, "remove"] => {
+            let of = project.map_or_else(String::new, |project| format!("?project={}", paths::encoded(project)));
+            Action {
+                method: Method::Delete,
+                path: format!("{api}/{}{of}", paths::encoded(member)),
+                next,
+                ..Action::default()
+            }
+        }
         _ => return None,
     })
 }
@@ -199,6 +241,32 @@ mod tests {
             Some((Method::Put, "/api/v1/projects/sails/secrets/A%2FB", body)),
         );
         check(&["projects", "sails", "remove"], &[("name", "sail")], None);
+    }
+
+    #[test]
+    fn members_are_of_the_server_or_of_a_project() {
+        let form = [("name", " Ann B. "), ("role", "reader"), ("project", "")];
+        let body = json!({ "name": "Ann B.", "role": "reader" });
+        check(&["settings", "members"], &form, Some((Method::Post, "/api/v1/members", body)));
+        // The path says which project, whatever the form does.
+        let form = [("name", "ann"), ("role", "developer"), ("project", "masts")];
+        let body = json!({ "name": "ann", "role": "developer", "project": "sails" });
+        check(&["projects", "sails", "members"], &form, Some((Method::Post, "/api/v1/members", body)));
+        let body = json!({ "role": "developer", "project": "masts" });
+        check(&["settings", "members", "Ann B.", "role"], &form, Some((Method::Put, "/api/v1/members/Ann%20B.", body)));
+        let path = "/api/v1/members/ann?project=sails";
+        check(&["projects", "sails", "members", "ann", "remove"], &[], Some((Method::Delete, path, Value::Null)));
+        check(
+            &["settings", "members", "ann", "remove"],
+            &[],
+            Some((Method::Delete, "/api/v1/members/ann", Value::Null)),
+        );
+        check(
+            &["settings", "members", "ann", "link"],
+            &[],
+            Some((Method::Post, "/api/v1/members/ann/link", Value::Null)),
+        );
+        check(&["settings", "members", "ann", "praise"], &[], None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The settings of one project: what it is, when it builds, how long it is kept, its secrets, its badge.
 
 use api::build::Build;
+use api::member::Member;
 use api::page::Page;
 use api::problem::{Problem, ProblemKind};
 use api::project::{Project, ProjectSettings, Secret};
@@ -12,6 +13,8 @@ use crate::{Ask, Source, paths, read};
 
 /// Of how many builds it is told what caused them.
 const BUILDS: u32 = 100;
+/// How many members are listed; all of them stand in the server's settings.
+const MEMBERS: u32 = 200;
 
 /// Writes the page.
 pub(crate) async fn show(source: &impl Source, ask: &Ask, project: &str) -> Result<Document, Problem> {
@@ -26,6 +29,17 @@ pub(crate) async fn show(source: &impl Source, ask: &Ask, project: &str) -> Resu
         Err(problem) if problem.status == ProblemKind::Forbidden.status() => None,
         Err(problem) => return Err(problem),
     };
+    let members = match secrets {
+        None => Vec::new(),
+        Some(_) => {
+            read::<Page<Member>>(
+                source,
+                &format!("/api/v1/members?limit={MEMBERS}&project={}", paths::encoded(project)),
+            )
+            .await?
+            .items
+        }
+    };
     let main = html! {
         h1 { "Settings of " (project) }
         div.settings {
@@ -33,6 +47,7 @@ pub(crate) async fn show(source: &impl Source, ask: &Ask, project: &str) -> Resu
             section { h2 { "General" } (general(&found.settings, &own, secrets.is_some())) }
             section { h2 { "When it builds" } (triggers(&builds.items, ask)) }
             @if let Some(secrets) = &secrets { section { h2 { "Secrets" } (of_secrets(secrets, &own, ask)) } }
+            @if secrets.is_some() { section { h2 { "Members" } (super::members::of_project(&members, project, &format!("{own}/members"), ask)) } }
             section { h2 { "Badge" } (badge(&found, ask)) }
             @if secrets.is_some() { section { h2 { "Forget the project" } (remove(project, &own)) } }
         }

@@ -15,15 +15,16 @@ use crate::{Ask, Source, paths, read};
 /// How many actions, results and directories a page has.
 const ENTRIES: u32 = 100;
 /// The pages: path, what it is called.
-const TABS: [(&str, &str); 4] = [
+const TABS: [(&str, &str); 5] = [
     ("/settings", "You"),
+    ("/settings/members", "Members"),
     ("/settings/tokens", "Tokens"),
     ("/settings/audit", "Audit"),
     ("/settings/caches", "Caches"),
 ];
 
 /// A page of the settings around what it holds.
-fn written(path: &str, title: &str, body: &Markup) -> Document {
+pub(crate) fn written(path: &str, title: &str, body: &Markup) -> Document {
     let main = html! {
         h1 { "Settings" }
         nav.tabs aria-label="Settings" {
@@ -39,7 +40,7 @@ fn written(path: &str, title: &str, body: &Markup) -> Document {
 }
 
 /// What is said instead of what the reader may not see.
-fn only_for(problem: Problem, what: &str) -> Result<Markup, Problem> {
+pub(crate) fn only_for(problem: Problem, what: &str) -> Result<Markup, Problem> {
     if problem.status != ProblemKind::Forbidden.status() {
         return Err(problem);
     }
@@ -124,7 +125,7 @@ pub(crate) async fn tokens(source: &impl Source, ask: &Ask) -> Result<Document, 
     let body = match read::<Page<Token>>(source, &format!("/api/v1/tokens{cursor}")).await {
         Err(problem) => only_for(problem, "Tokens")?,
         Ok(page) => html! {
-            p.quiet { "Ropewalk has no list of members beside this one: whoever holds a token is who the token says, and can do what it grants." }
+            p.quiet { "For programs and workers. Whoever holds a token is who the token says, and can do what it grants. People are " a href="/settings/members" { "members" } ", whose sessions stand here too." }
             (token_table(&page.items, ask))
             @if let Some(next) = &page.next { p.pager { a rel="next" href=(format!("/settings/tokens?cursor={}", paths::encoded(next))) { "More tokens" } } }
             section.settings {
@@ -155,7 +156,7 @@ fn token_table(tokens: &[Token], ask: &Ask) -> Markup {
                     @let standing = if has_ended(token) { Standing::Skipped } else { Standing::Passed };
                     tr {
                         td { (standing.mark()) }
-                        td { strong { (token.grant.name) } " " span.quiet { (kind(token.grant.kind)) } span.why { code { (token.id) } } }
+                        td { strong { (token.grant.name) } " " span.quiet { @if token.is_session { "a member, signed in" } @else { (kind(token.grant.kind)) } } span.why { code { (token.id) } } }
                         td {
                             @for verb in &token.grant.verbs { span.tag { (verb.name()) } " " }
                             @if let Some(projects) = &token.grant.projects { span.why { "projects " (projects.iter().cloned().collect::<Vec<_>>().join(", ")) } }
@@ -174,9 +175,9 @@ fn token_table(tokens: &[Token], ask: &Ask) -> Markup {
     }
 }
 
-/// What came of a form whose answer is shown once.
+/// What came of a form whose answer is shown once, on the server at `address`.
 #[must_use]
-pub fn told(shown: Shown, answer: &[u8], back: &str) -> Document {
+pub fn told(shown: Shown, answer: &[u8], back: &str, address: &str) -> Document {
     let unreadable = html! { p.problem { "The answer cannot be read." } };
     let body = match shown {
         Shown::NewToken => match serde_json::from_slice::<Created>(answer) {
@@ -194,6 +195,7 @@ pub fn told(shown: Shown, answer: &[u8], back: &str) -> Document {
             Err(_) => unreadable,
             Ok(said) => inspected(&said, back),
         },
+        Shown::Invited => return written(back, "Member", &super::members::invited(answer, back, address)),
     };
     written(back, "Token", &body)
 }

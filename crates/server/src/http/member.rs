@@ -1,0 +1,228 @@
+//! Members: who may sign in, with which role, and the links by which they do.
+
+use std::sync::Arc;
+
+use api::member::{Invitation, Join, Member, NewMember, NewRole};
+use api::page::LIMIT_MAX;
+use api::problem::{Problem, ProblemKind};
+use api::token::Created;
+use axum::http::StatusCode;
+use graph::Timestamp;
+
+use super::answer::{self, Answered};
+use super::call::Call;
+use super::control::{audit, audit_by};
+use super::job::cut;
+use super::{App, problem};
+use crate::access::{Bearer, CreateError, Member as Stored, Role, Target, Verb};
+use crate::members::{self, MemberError, Scope};
+
+fn public(role: Role) -> api::member::Role {
+    match role {
+        Role::Reader => api::member::Role::Reader,
+        Role::Developer => api::member::Role::Developer,
+        Role::Administrator => api::member::Role::Administrator,
+    }
+}
+
+fn role_of(role: api::member::Role) -> Role {
+    match role {
+        api::member::Role::Reader => Role::Reader,
+        api::member::Role::Developer => Role::Developer,
+        api::member::Role::Administrator => Role::Administrator,
+    }
+}
+
+fn scope_of(project: Option<String>) -> Scope {
+    project.map_or(Scope::Server, Scope::Project)
+}
+
+fn target(scope: &Scope) -> Target<'_> {
+    match scope {
+        Scope::Server => Target::SERVER,
+        Scope::Project(project) => Target::project(project),
+    }
+}
+
+/// How a scope stands in the audit: its project, and in words.
+fn told(scope: &Scope) -> (&str, String) {
+    match scope {
+        Scope::Server => ("", "on every project".to_owned()),
+        Scope::Project(project) => (project, format!("on {project}")),
+    }
+}
+
+/// Which scopes whoever asks administers.
+fn caller(bearer: Arc<Bearer>, now: Timestamp) -> impl Fn(&Scope) -> bool {
+    move |scope| bearer.may(Verb::Admin, &target(scope), now).is_ok()
+}
+
+/// A member as whoever asks may see it: roles on what they administer.
+fn shown(member: &Stored, may: impl Fn(&Scope) -> bool) -> Member {
+    let projects = member.projects.iter().filter(|(project, _)| may(&Scope::Project((*project).clone())));
+    Member {
+        name: member.name.clone(),
+        role: member.everywhere.filter(|_| may(&Scope::Server)).map(public),
+        projects: projects.map(|(project, role)| (project.clone(), public(*role))).collect(),
+        created: member.created.into(),
+        by: member.by.clone(),
+        sessions: u32::try_from(member.sessions.len()).unwrap_or(u32::MAX),
+        link_until: member.link.as_ref().map(|link| link.until.into()),
+    }
+}
+
+/// Why something about members was not done, for whoever asked.
+pub fn refused(error: MemberError) -> Problem {
+    let said = error.to_string();
+    match error {
+        MemberError::Name => {
+            Problem::new(ProblemKind::Unprocessable, said).field("name", "cannot name a member, or the project none")
+        }
+        MemberError::Missing => problem::not_found("such a member"),
+        MemberError::There => {
+            Problem::new(ProblemKind::Conflict, said).help("change the role, or make another link for the member")
+        }
+        MemberError::Elsewhere => Problem::new(ProblemKind::Conflict, said)
+            .help("take another name, or ask whoever administers the whole server"),
+        MemberError::Full => Problem::new(ProblemKind::Unprocessable, said).help("give a role on every project"),
+        MemberError::Link => Problem::new(ProblemKind::Forbidden, said).help("ask whoever sent it for a new one"),
+        MemberError::Create(CreateError::Token(error)) => Problem::new(ProblemKind::Unprocessable, error.to_string()),
+        MemberError::Create(CreateError::Ledger(error)) | MemberError::Ledger(error) => problem::ledger(error),
+        MemberError::Record(error) => problem::record(error),
+    }
+}
+
+pub async fn list(app: Arc<App>, call: Call) -> Answered {
+    let (limit, after) = (call.limit()?, call.cursor::<String>()?);
+    let project = call.text("project").map(str::to_owned);
+    let bearer = Arc::clone(call.bearer()?);
+    let page = app
+        .blocking(move |app| {
+            let may = caller(bearer, app.now());
+            let wanted = |scope: &Scope| {
+                project.as_ref().is_none_or(|wanted| matches!(scope, Scope::Project(project) if project == wanted))
+                    && may(scope)
+            };
+            let mut found = Vec::new();
+            let mut last = after;
+            // One more than wanted says whether there is a next page.
+            while found.len() <= limit as usize {
+                let page = app.server.records.list::<Stored>(last.as_deref(), LIMIT_MAX).map_err(problem::record)?;
+                let Some((key, _)) = page.last() else { break };
+                last = Some(key.clone());
+                let members = page.iter().map(|(_, member)| shown(member, wanted));
+                found.extend(members.filter(|member| member.role.is_some() || !member.projects.is_empty()));
+            }
+            Ok(cut(found.into_iter(), limit, |member| member.name.clone()))
+        })
+        .await?;
+    answer::json(&page)
+}
+
+/// Whether whoever asks administers a scope, and holds all that a role would give there.
+fn demand(app: &App, call: &Call, scope: &Scope, role: Option<Role>) -> Result<(), Problem> {
+    if let Scope::Project(project) = scope
+        && !crate::records::is_name(project)
+    {
+        return Err(Problem::new(ProblemKind::Invalid, format!("`{project}` cannot name a project"))
+            .field("project", "letters, digits and `._-`, at most 100, a letter or digit first"));
+    }
+    call.demand(Verb::Admin, &target(scope), app.now())?;
+    role.map_or(&[][..], Role::verbs).iter().try_for_each(|verb| call.demand(*verb, &target(scope), app.now()))
+}
+
+fn invitation(member: &Stored, secret: &str, may: impl Fn(&Scope) -> bool) -> Invitation {
+    let expires = member.link.as_ref().map_or(member.created, |link| link.until);
+    Invitation { member: shown(member, may), link: format!("/join?link={secret}"), expires: expires.into() }
+}
+
+pub async fn add(app: Arc<App>, call: Call) -> Answered {
+    let NewMember { name, role, project } = call.json()?;
+    let (scope, role) = (scope_of(project), role_of(role));
+    demand(&app, &call, &scope, Some(role))?;
+    let (bearer, by) = (Arc::clone(call.bearer()?), call.who());
+    let (on, who) = (scope.clone(), name.clone());
+    let made = app
+        .blocking(move |app| {
+            if let Scope::Project(project) = &on {
+                // As secrets, members are often there before the first build.
+                app.server.project(project).map_err(super::build::request)?;
+            }
+            let (may, at) = (caller(bearer, app.now()), app.now());
+            let (member, secret) =
+                members::add(&app.server.records, &may, (&who, &on, role), &by, at).map_err(refused)?;
+            Ok(invitation(&member, &secret, may))
+        })
+        .await?;
+    let (project, words) = told(&scope);
+    audit(&app, &call, project, format!("member {name}"), format!("{} {words}", role.name())).await?;
+    answer::json_as(StatusCode::CREATED, &made)
+}
+
+pub async fn role(app: Arc<App>, call: Call) -> Answered {
+    let NewRole { role, project } = call.json()?;
+    let (scope, role, name) = (scope_of(project), role_of(role), call.segment("member").to_owned());
+    demand(&app, &call, &scope, Some(role))?;
+    let bearer = Arc::clone(call.bearer()?);
+    let (on, who) = (scope.clone(), name.clone());
+    let member = app
+        .blocking(move |app| {
+            let at = app.now();
+            let member = members::set_role(&app.server.records, (&who, &on, role), at).map_err(refused)?;
+            Ok(shown(&member, caller(bearer, at)))
+        })
+        .await?;
+    let (project, words) = told(&scope);
+    audit(&app, &call, project, format!("member {name}"), format!("{} {words}", role.name())).await?;
+    answer::json(&member)
+}
+
+pub async fn remove(app: Arc<App>, call: Call) -> Answered {
+    let name = call.segment("member").to_owned();
+    let project = call.text("project").map(str::to_owned);
+    let (bearer, by) = (Arc::clone(call.bearer()?), call.who());
+    let (who, from) = (name.clone(), project.clone());
+    if let Some(project) = &project {
+        demand(&app, &call, &Scope::Project(project.clone()), None)?;
+    }
+    app.blocking(move |app| {
+        let (access, records, at) = (&app.server.access, &app.server.records, app.now());
+        match from {
+            Some(project) => members::remove(access, records, (&who, &Scope::Project(project)), &by, at),
+            None => members::remove_whole(access, records, &caller(bearer, at), &who, (&by, at)),
+        }
+        .map_err(refused)
+    })
+    .await?;
+    let words = project.as_ref().map_or_else(String::new, |project| format!("from {project}"));
+    audit(&app, &call, project.as_deref().unwrap_or_default(), format!("member {name}"), words).await?;
+    answer::nothing()
+}
+
+pub async fn link(app: Arc<App>, call: Call) -> Answered {
+    let name = call.segment("member").to_owned();
+    let bearer = Arc::clone(call.bearer()?);
+    let who = name.clone();
+    let made = app
+        .blocking(move |app| {
+            let (may, at) = (caller(bearer, app.now()), app.now());
+            let (member, secret) = members::link(&app.server.records, &may, &who, at).map_err(refused)?;
+            Ok(invitation(&member, &secret, may))
+        })
+        .await?;
+    audit(&app, &call, "", format!("member {name}"), String::new()).await?;
+    answer::json_as(StatusCode::CREATED, &made)
+}
+
+pub async fn join(app: Arc<App>, call: Call) -> Answered {
+    let Join { link } = call.json()?;
+    let (name, id, token) = app
+        .blocking(move |app| {
+            let (member, id, token) =
+                members::join(&app.server.access, &app.server.records, &link, app.now()).map_err(refused)?;
+            Ok((member.name, id, token))
+        })
+        .await?;
+    audit_by(&app, &call, name.clone(), "", format!("member {name}"), format!("token {id}")).await?;
+    answer::json_as(StatusCode::CREATED, &Created { id, token })
+}
