@@ -1,6 +1,6 @@
 //! Builds: what lists and pages show of them, and what asks for one, cancels one or tries one again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use graph::{BuildId, Digest, Severity};
 use schemars::JsonSchema;
@@ -270,6 +270,28 @@ pub enum Retry {
         #[schemars(length(max = 1000))]
         reason: String,
     },
+    /// The failing tests of those that failed and whose reports tell of any; the rest of these jobs is not run.
+    FailedTests {
+        /// Only of these, by full name; of every job if none is named.
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        #[schemars(length(max = 1000))]
+        jobs: BTreeSet<String>,
+        /// Why; kept in the audit.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        #[schemars(length(max = 1000))]
+        reason: String,
+    },
+    /// These tests; the rest of their jobs is not run.
+    Tests {
+        /// By the job's full name: each test as its line in `ROPEWALK_TESTS` (suite, tab, name), or as its name or its suite and
+        /// name with a blank between them if that is one test's only. 1 to 1000 of each of 1 to 1000 jobs.
+        #[schemars(length(min = 1, max = 1000))]
+        tests: BTreeMap<String, Vec<String>>,
+        /// Why; kept in the audit.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        #[schemars(length(max = 1000))]
+        reason: String,
+    },
     /// These.
     Jobs {
         /// Their full names.
@@ -280,6 +302,20 @@ pub enum Retry {
         #[schemars(length(max = 1000))]
         reason: String,
     },
+}
+
+/// Runs a job again, whole or some of its tests.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetryJob {
+    /// Only these of its tests, as [`Retry::Tests`] names them: 1 to 1000. The whole job if it is not there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1000))]
+    pub tests: Option<Vec<String>>,
+    /// Why; kept in the audit.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1000))]
+    pub reason: String,
 }
 
 /// What a retry did.

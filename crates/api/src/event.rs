@@ -286,6 +286,9 @@ pub enum Moment {
         try_number: u32,
         /// The worker's id.
         worker: String,
+        /// Set if it was asked for some of the job's tests only.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        partial: Option<crate::job::Partial>,
     },
     /// A step begins.
     StepStarted {

@@ -250,6 +250,30 @@ pub struct Report {
     /// What it read and wrote of keyed directories, in the order of the job's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub caches: Vec<CacheReport>,
+    /// Set if it was asked for some of the job's tests only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partial: Option<Partial>,
+}
+
+/// How much of a job's tests an attempt was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Partial {
+    /// How many tests it was asked for.
+    pub asked: u64,
+    /// How many the job had reported before.
+    pub of: u64,
+}
+
+impl From<graph::Partial> for Partial {
+    fn from(partial: graph::Partial) -> Self {
+        Self { asked: partial.asked, of: partial.of }
+    }
+}
+
+impl From<Partial> for graph::Partial {
+    fn from(partial: Partial) -> Self {
+        Self { asked: partial.asked, of: partial.of }
+    }
 }
 
 /// What an attempt did with one of its job's keyed directories.
@@ -333,6 +357,7 @@ impl From<&AttemptReport> for Report {
             summary: report.summary.clone(),
             notes: report.notes.clone(),
             caches: report.caches.iter().map(CacheReport::from).collect(),
+            partial: report.partial.map(Into::into),
         }
     }
 }

@@ -401,12 +401,16 @@ pub struct Retry {
     /// The build's number, `last`, or `last-failed`.
     #[arg(default_value = "last")]
     pub build: String,
-    /// Only this job, in the same build; on a server.
+    /// Only this job, in the same build; on a server. With `--tests` also here.
     #[arg(conflicts_with = "failed")]
     pub job: Option<String>,
     /// Only what did not pass; the rest is taken from that build. On a server it runs in the same build.
     #[arg(long)]
     pub failed: bool,
+    /// Only the tests that failed, or these of the job: by name, or by suite and name with a blank between them. The job's
+    /// steps find them in ROPEWALK_TESTS.
+    #[arg(long, value_name = "NAME", num_args = 0.., conflicts_with = "failed")]
+    pub tests: Option<Vec<String>>,
     /// Why; kept in a server's audit.
     #[arg(long, value_name = "TEXT", conflicts_with = "local")]
     pub reason: Option<String>,

@@ -305,6 +305,53 @@ fn retry_runs_only_what_did_not_pass() {
     assert_eq!(fs::read_to_string(repository.folder.path().join("count")).expect("there"), "ran\n");
 }
 
+/// Runs the tests that it is asked for, or all: a and b pass once there is a file for each, c always. Does nothing where a file
+/// says so.
+const TESTS: &str = r#"
+[ -e ../nothing ] && names= || names=$(if [ -n "${ROPEWALK_TESTS+x}" ]; then printf '%s\n' "$ROPEWALK_TESTS" | cut -f2; else echo a b c; fi)
+status=0
+{ echo '<testsuite name="s">'
+for name in $names; do
+  if [ $name = c ] || [ -e ../ok-$name ]; then echo "<testcase name='$name'/>"
+  else echo "<testcase name='$name'><failure>no</failure></testcase>"; status=1; fi
+done
+echo '</testsuite>'; } > r.xml
+exit $status
+"#;
+
+#[test]
+fn retry_runs_only_tests_that_failed_and_is_green_for_no_other_reason() {
+    let repository = Repository::new(
+        "jobs:\n  t: { reports: { junit: r.xml }, run: 'sh tests.sh' }\n  after: { needs: [t], run: echo went on }\n  plain: { run: 'test -e ../ok-b' }\n",
+    );
+    repository.write("tests.sh", TESTS);
+    let there = |name: &str| fs::write(repository.folder.path().join(name), "").expect("a file");
+    repository.check(&["run"], 1);
+    let check = |arguments: &[&str], code: i32, expected: &[&str]| {
+        let text = repository.check(arguments, code);
+        assert!(expected.iter().all(|line| text.contains(line)), "{expected:?} in\n{text}");
+    };
+    check(&["retry", "1", "t", "--tests", "d"], 2, &["the job reported no test `d`"]);
+    check(&["retry", "1", "--tests", "a"], 2, &["which job has these tests?"]);
+    check(&["retry", "1", "plain", "--tests"], 2, &["job `plain`: the job declares no `reports`"]);
+    there("nothing");
+    let missing = "the retry was asked for 2 tests; `s a` and 1 more were not in its reports";
+    check(&["retry", "1", "--tests"], 1, &["t: is asked for 2 of 3 tests", missing]);
+    fs::remove_file(repository.folder.path().join("nothing")).expect("it is there");
+    there("ok-a");
+    let other = "the retry was asked for 1 test, which passed; 1 other test of the job failed before and was not asked for, `s b` among them";
+    check(&["retry", "1", "t", "--tests", "s a"], 1, &["t: is asked for 1 of 3 tests", other]);
+    let shown = repository.check(&["show", "last", "t"], 0);
+    assert!(shown.contains("asked for 1 of 3 tests"), "{shown}");
+    there("ok-b");
+    // Of what the build before last reported, a has passed meanwhile.
+    check(&["retry", "last", "--tests"], 0, &["t: is asked for 1 of 3 tests", "build 4 passed"]);
+    check(&["retry", "last", "--tests"], 2, &["no job of build 4 that failed", "--failed"]);
+    // All that failed tests: what failed otherwise runs whole, and what waited goes on.
+    check(&["retry", "1", "--tests"], 0, &["t: is asked for 2 of 3 tests", "plain: passed", "after | went on"]);
+    check(&["retry", "1"], 0, &["after | went on"]);
+}
+
 #[test]
 fn secrets_reach_their_job_and_no_log() {
     let repository = Repository::new(

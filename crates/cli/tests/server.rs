@@ -883,6 +883,42 @@ fn a_log_is_followed_over_a_server_that_dies() {
 }
 
 #[test]
+fn tests_of_a_job_are_tried_again_on_a_server() {
+    let site = Site::new(
+        r#"jobs:
+  t:
+    reports: { junit: r.xml }
+    run: |
+      names=$(if [ -n "${ROPEWALK_TESTS+x}" ]; then printf '%s\n' "$ROPEWALK_TESTS" | cut -f2; else echo a b c; fi)
+      { echo '<testsuite name="s">'
+      for name in $names; do
+        if [ $name = c ] || [ -e MARK ]; then echo "<testcase name='$name'/>"
+        else echo "<testcase name='$name'><failure/></testcase>"; bad=1; fi
+      done
+      echo '</testsuite>'; } > r.xml
+      echo ran $names; [ -z "$bad" ]
+"#,
+    );
+    let mark = site.path("mark");
+    let pipeline = site.root().join(".ropewalk/pipeline.yaml");
+    let text = fs::read_to_string(&pipeline).expect("a file").replace("MARK", &mark.display().to_string());
+    fs::write(&pipeline, text).expect("a file");
+    let _server = site.serve();
+    let _worker = site.work("w1", &[]);
+    site.submit(&[], 1);
+    let (_, err) = Site::told(site.there(&["retry", "1", "t", "--tests", "x"]), 2);
+    assert!(err.contains("the job reported no test `x`") && err.contains("retry the job whole"), "{err}");
+    fs::write(&mark, "").expect("a file");
+    let (out, _) = Site::told(site.there(&["retry", "1", "t", "--tests", "s a"]), 1);
+    assert!(out.contains("t: is asked for 1 of 3 tests") && out.contains("t | ran a\n"), "{out}");
+    assert!(out.contains("1 other test of the job failed before"), "{out}");
+    let (out, err) = Site::told(site.there(&["retry", "1", "--tests"]), 0);
+    assert!(err.contains("build 1: t again"), "{err}");
+    assert!(out.contains("t: is asked for 1 of 3 tests") && out.contains("t | ran b\n"), "{out}");
+    assert!(out.contains("build 1 passed"), "{out}");
+}
+
+#[test]
 fn builds_of_a_server_are_tried_again_and_canceled() {
     let site = Site::new("jobs:\n  a:\n    run: echo trying; test -e MARK\n  b:\n    run: echo fine\n");
     let mark = site.path("mark");

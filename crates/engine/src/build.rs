@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use graph::{
-    Answer, Artifact, AttemptNumber, BuildId, Digest, Ending, Graph, Job, JobName, Known, LeaseId, Need, NeedResult,
-    Outcome, Question, SkipReason, Timestamp, Verdict, WorkerId,
+    Answer, Artifact, AskedTests, AttemptNumber, BuildId, Digest, Ending, Graph, Job, JobName, Known, LeaseId, Need,
+    NeedResult, Outcome, Question, SkipReason, Timestamp, Verdict, WorkerId,
 };
 use serde_json::Value;
 
@@ -100,6 +100,8 @@ pub(crate) struct Slot {
     pub canceled_by: Option<Arc<str>>,
     /// The concurrency group it entered.
     pub group: Option<Arc<str>>,
+    /// The tests to which somebody who retried it narrowed it.
+    pub asked: Option<Arc<AskedTests>>,
     pub flags: Flags,
     pub place: Place,
 }
@@ -536,7 +538,12 @@ impl Build {
     /// stopped at its first failure goes on with what it had left out.
     ///
     /// Gives those jobs, and all whose count of what they wait for may have changed.
-    pub fn put_back(&mut self, index: SlotIndex, at: Timestamp) -> (Vec<SlotIndex>, BTreeSet<SlotIndex>) {
+    pub fn put_back(
+        &mut self,
+        index: SlotIndex,
+        tests: Option<Arc<AskedTests>>,
+        at: Timestamp,
+    ) -> (Vec<SlotIndex>, BTreeSet<SlotIndex>) {
         if self.slot(index).end.is_none() {
             return Default::default();
         }
@@ -550,6 +557,7 @@ impl Build {
         let mut n_looked_at = 0;
         self.verdict = None;
         self.reopen(index, at);
+        self.slot_mut(index).asked = tests;
         // What was asked before may have been answered while nobody listened.
         (self.asked_with, self.asked_evaluation, self.halt_seen) = (None, 0, None);
         if self.halt.is_some() {
@@ -584,10 +592,27 @@ impl Build {
         (back, touched)
     }
 
+    /// The tests to which a job's attempts are narrowed: by whoever retried it, else by the request.
+    pub fn asked(&self, index: SlotIndex) -> Option<&Arc<AskedTests>> {
+        let slot = self.slot(index);
+        if slot.flags.is_retried {
+            return slot.asked.as_ref();
+        }
+        // Looked up for few builds: most requests ask for none.
+        self.request.asked.get(&slot.name).filter(|asked| can_be_asked(&slot.job, asked))
+    }
+
+    /// The number of the last attempt at a job; zero if there was none. Looked up only for retries.
+    pub fn last_attempt(&self, index: SlotIndex) -> AttemptNumber {
+        let place = self.attempts.iter().rposition(|&attempted| attempted == index);
+        AttemptNumber(place.map_or(0, |place| place as u32 + 1))
+    }
+
     fn reopen(&mut self, index: SlotIndex, at: Timestamp) {
         let slot = self.slot_mut(index);
         slot.end = None;
         slot.canceled_by = None;
+        slot.asked = None;
         slot.n_waits_for = 0;
         slot.n_tries = 0;
         slot.ready_at = slot.ready_at.max(at);
@@ -620,6 +645,7 @@ impl Slot {
             retry_at: None,
             canceled_by: None,
             group: None,
+            asked: None,
             flags: Flags::default(),
             place: Place::Nowhere,
         }
@@ -689,6 +715,11 @@ impl Slot {
         };
         Some((Reused { build, attempt, job, artifacts: end.artifacts.clone() }, &end.outcome))
     }
+}
+
+/// Whether a job can be narrowed to these tests: its reports tell what became of them.
+pub(crate) fn can_be_asked(job: &Job, asked: &AskedTests) -> bool {
+    !job.reports.junit.is_empty() && asked.check().is_ok()
 }
 
 /// Whether `ending` satisfies `need` of `dependent`. A canceled job satisfies `finished` only for cleanup: others

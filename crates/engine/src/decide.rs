@@ -185,6 +185,8 @@ impl Engine {
             return Move::Sleep(at);
         }
         match slot.operation {
+            // Some of its tests are not the operation.
+            OperationState::Unasked if build.asked(job.1).is_some() => {}
             OperationState::Unasked if slot.job.reuse != Reuse::Never => return Move::Resolve,
             OperationState::Known(digest) => {
                 if let Some((reused, outcome)) = self.shared_result(job, digest) {
@@ -499,7 +501,8 @@ impl Engine {
         let slot = build.slot(job.1);
         let (name, try_number) = (slot.name.clone(), slot.n_tries + 1);
         let lease = LeaseId(self.last_lease.0 + 1);
-        let what = What::AttemptLeased { job: name, attempt, try_number, lease, worker: worker.clone() };
+        let partial = build.asked(job.1).map(|asked| asked.partial());
+        let what = What::AttemptLeased { job: name, attempt, try_number, lease, worker: worker.clone(), partial };
         self.record(step, job.0, what);
         step.effects.extend(self.start_effect(job));
     }
@@ -532,6 +535,7 @@ impl Engine {
             },
             images: if slot.job.needs_engine() { build.images.clone() } else { Default::default() },
             origin: build.request.origin.clone(),
+            asked: build.asked(job.1).cloned(),
         };
         Some(Effect::Start { worker: lease.worker.clone(), spec: Box::new(spec) })
     }

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use graph::{
-    AttemptNumber, AttemptReport, BuildId, Digest, Failure, JobName, LeaseId, Outcome, Resources, Timestamp, WorkerId,
+    AskedTests, AttemptNumber, AttemptReport, BuildId, Digest, Failure, JobName, LeaseId, Outcome, Resources,
+    Timestamp, WorkerId,
 };
 
 use crate::affinity::warmth_key;
@@ -188,7 +189,7 @@ impl Engine {
                 };
                 self.apply_end(job, End { outcome: outcome.clone(), artifacts, source, at: fact.at });
             }
-            What::JobRetried { .. } => self.apply_retried(job, fact.at),
+            What::JobRetried { tests, .. } => self.apply_retried(job, tests.clone(), fact.at),
             What::BuildCreated(_)
             | What::Answered { .. }
             | What::Evaluated { .. }
@@ -291,6 +292,7 @@ impl Engine {
     ) {
         let urgency = self.urgency_of(job.0);
         let build = self.builds.get_mut(&job.0).expect("the caller found the job in it");
+        let is_partial = build.asked(job.1).is_some();
         let slot = &mut build.slots[job.1 as usize];
         let Some(lease) = slot.lease.take_if(|lease| lease.attempt == attempt) else { return };
         self.schedule.note_stopped(&slot.job.pool, lease.end());
@@ -304,7 +306,8 @@ impl Engine {
             self.schedule.settle(&build.request.client, lease.charged_ms, owed_ms);
         }
         let is_passed = matches!(report.outcome, Outcome::Passed { .. });
-        if is_charged && is_passed {
+        // Some of its tests tell nothing of how long the whole job takes.
+        if is_charged && is_passed && !is_partial {
             self.schedule.learn(slot.name.id(), took_ms);
         }
         slot.retry_at = retry_at;
@@ -314,7 +317,7 @@ impl Engine {
         // Of one that broke off nobody knows how far it got.
         if is_charged && (is_passed || matches!(report.outcome, Outcome::Failed(Failure::Step { .. }))) {
             // How it found its worker before it was handed over is not known here.
-            let took = (is_passed && lease.handed == 0).then_some((lease.start, took_ms));
+            let took = (is_passed && !is_partial && lease.handed == 0).then_some((lease.start, took_ms));
             let key = warmth_key(build, build.slot(job.1));
             self.warmth.note(key, &lease.worker, took);
         }
@@ -362,23 +365,23 @@ impl Engine {
         }
     }
 
-    fn apply_retried(&mut self, job: JobRef, at: Timestamp) {
+    fn apply_retried(&mut self, job: JobRef, tests: Option<Arc<AskedTests>>, at: Timestamp) {
         let OperationState::Known(digest) = self.slot(job).operation else {
-            return self.put_back(job, at);
+            return self.put_back(job, tests, at);
         };
         if let Some(operation) = self.operations.get_mut(&digest)
             && operation.result == Some(job)
         {
             operation.result = None;
         }
-        self.put_back(job, at);
+        self.put_back(job, tests, at);
     }
 
-    fn put_back(&mut self, job: JobRef, at: Timestamp) {
+    fn put_back(&mut self, job: JobRef, tests: Option<Arc<AskedTests>>, at: Timestamp) {
         let build = self.builds.get_mut(&job.0).expect("the caller found the job in it");
         self.requests.note(job.0, &build.request);
         let n_told = if build.halt.is_some() { build.slots.len() } else { 0 };
-        let (back, touched) = build.put_back(job.1, at);
+        let (back, touched) = build.put_back(job.1, tests, at);
         // A build that goes on also tells its pipeline how jobs ended while it stood still.
         for index in 0..n_told as SlotIndex {
             self.consider((job.0, index));

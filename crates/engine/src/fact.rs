@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use graph::{
-    Answer, Artifact, AttemptNumber, AttemptReport, BuildId, Diagnostic, Digest, Graph, JobName, LeaseId, Outcome,
-    Question, Timestamp, Verdict, WorkerId,
+    Answer, Artifact, AskedTests, AttemptNumber, AttemptReport, BuildId, Diagnostic, Digest, Graph, JobName, LeaseId,
+    Outcome, Partial, Question, Timestamp, Verdict, WorkerId,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -93,6 +93,9 @@ pub enum What {
         lease: LeaseId,
         /// Who holds it.
         worker: WorkerId,
+        /// Of how many of the job's tests it is asked, if not for the whole job.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        partial: Option<Partial>,
     },
     /// An attempt that runs for an equal job, which is no longer wanted, goes on as this job's: the lease stays, its
     /// holder runs on. The other job ends with the next facts.
@@ -142,6 +145,9 @@ pub enum What {
         job: JobName,
         /// Who.
         by: String,
+        /// The tests to which its attempts are narrowed until somebody retries it again; `None` asks for the whole job.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tests: Option<Arc<AskedTests>>,
     },
     /// Somebody asked that a job be canceled while an attempt at it ran, or between two tries.
     JobCancelRequested {

@@ -1,10 +1,11 @@
 //! What the world tells the engine. Inputs may be late, repeated or wrong; none is trusted.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use graph::{
-    Answer, AttemptNumber, AttemptReport, BuildId, Digest, Evaluation, Event, JobName, LeaseId, Origin, Outcome,
-    Question, Resources, WorkerId,
+    Answer, AskedTests, AttemptNumber, AttemptReport, BuildId, Digest, Evaluation, Event, JobName, LeaseId, Origin,
+    Outcome, Question, Resources, WorkerId,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -92,6 +93,9 @@ pub enum Input {
         job: JobName,
         /// Who.
         by: String,
+        /// The tests to which it is narrowed; `None` asks for the whole job. Of a job without reports, and beyond the
+        /// bounds of [`AskedTests`], nothing comes of it.
+        tests: Option<Arc<AskedTests>>,
     },
     /// Somebody wants one job canceled. One that waits ends at once; one that runs is stopped.
     JobCanceled {
@@ -134,6 +138,10 @@ pub struct BuildRequest {
     /// Jobs whose outcome is taken from an earlier build (`retry --failed`).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub given: BTreeMap<JobName, (Reused, Outcome)>,
+    /// Jobs that are asked for some of their tests only, those of an earlier build (`retry --tests`). They take no earlier
+    /// result, and nobody takes theirs. What stands here of a job without reports counts for nothing.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub asked: BTreeMap<JobName, Arc<AskedTests>>,
     /// Where it belongs, on a server.
     #[serde(default, skip_serializing_if = "Origin::is_empty")]
     pub origin: Origin,
@@ -161,6 +169,7 @@ impl BuildRequest {
             options: BuildOptions::default(),
             client: String::new(),
             given: BTreeMap::new(),
+            asked: BTreeMap::new(),
             origin: Origin::default(),
             identity: None,
             key: None,

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use graph::outcome::{Scope, is_reusable};
 use graph::{
-    Answer, AttemptNumber, AttemptReport, BuildId, Diagnostic, Digest, Evaluation, Failure, JobName, LeaseId, Moved,
-    Outcome, Question, Severity, SkipReason, Verdict, WorkerId,
+    Answer, AskedTests, AttemptNumber, AttemptReport, BuildId, Diagnostic, Digest, Evaluation, Failure, JobName,
+    LeaseId, Moved, Outcome, Question, Severity, SkipReason, Verdict, WorkerId,
 };
 use serde_json::Value;
 
-use crate::build::{Build, GateState, Halt, Place, Slot};
+use crate::build::{Build, GateState, Halt, Place, Slot, can_be_asked};
 use crate::effect::Effect;
 use crate::engine::{Engine, Step};
 use crate::fact::{Ended, Reused, What};
@@ -22,6 +22,10 @@ use crate::line::JobRef;
 pub const QUESTIONS_MAX: usize = 50_000;
 /// The most evaluations of one build.
 pub const EVALUATIONS_MAX: u32 = 20_000;
+
+/// The exit code that stands for an attempt whose steps passed, and whose reports do not tell that the tests passed for which it was
+/// asked.
+pub const EXIT_UNCONFIRMED: i32 = 1;
 
 impl Engine {
     pub(crate) fn judge(&mut self, step: &mut Step, input: Input) {
@@ -40,7 +44,7 @@ impl Engine {
             Input::AttemptFinished { build, attempt, lease, report } => {
                 self.judge_report(step, build, attempt, lease, report);
             }
-            Input::JobRetried { build, job, by } => self.judge_retry(step, build, job, by),
+            Input::JobRetried { build, job, by, tests } => self.judge_retry(step, build, job, by, tests),
             Input::JobCanceled { build, job, by } => self.judge_cancel(step, build, job, by),
             Input::PoolHeld { pool, reason } => self.schedule.hold(pool, reason),
             Input::CancelRequested { build, by } => {
@@ -175,7 +179,7 @@ impl Engine {
         }
     }
 
-    fn judge_retry(&mut self, step: &mut Step, id: BuildId, job: JobName, by: String) {
+    fn judge_retry(&mut self, step: &mut Step, id: BuildId, job: JobName, by: String, tests: Option<Arc<AskedTests>>) {
         let Some(index) = self.index_of(id, &job) else { return };
         let build = &self.builds[&id];
         let is_over = is_canceled(build) || matches!(build.verdict, Some(Verdict::Diverged { .. }));
@@ -189,9 +193,12 @@ impl Engine {
                     )
             )
         });
+        let is_askable = tests
+            .as_ref()
+            .is_none_or(|asked| can_be_asked(&slot.job, asked) && build.last_attempt(index) == asked.after);
         // An outcome that the pipeline was told cannot change any more.
-        if !is_over && is_eligible && !slot.flags.is_dropped && !build.is_outcome_answered(index) {
-            self.record(step, id, What::JobRetried { job, by });
+        if !is_over && is_eligible && is_askable && !slot.flags.is_dropped && !build.is_outcome_answered(index) {
+            self.record(step, id, What::JobRetried { job, by, tests });
         }
     }
 
@@ -260,6 +267,9 @@ impl Engine {
             report.outcome = Outcome::Failed(Failure::Infra { message: fault });
             report.artifacts.clear();
         }
+        if let Some(asked) = self.builds[&job.0].asked(job.1) {
+            hold_to(asked, &mut report);
+        }
         self.finish(step, job, report);
     }
 
@@ -282,6 +292,7 @@ impl Engine {
                 _ => {}
             }
         }
+        report.partial = self.builds[&job.0].asked(job.1).map(|asked| asked.partial());
         let name = slot.name.clone();
         self.record(step, job.0, What::AttemptFinished { job: name, attempt, lease, report, retry_at });
     }
@@ -374,6 +385,20 @@ fn moved_image(build: &Build, report: &AttemptReport) -> Option<String> {
     let (reference, digest) = report.images.iter().find(moved)?;
     let known = &build.images[reference];
     Some(format!("the image `{reference}` is {known} in this build, and came to be {digest} while the job began"))
+}
+
+/// An attempt that was asked for some tests passes only if its reports say that they passed. The worker may be of a version that
+/// does not know of it.
+fn hold_to(asked: &AskedTests, report: &mut AttemptReport) {
+    if !matches!(report.outcome, Outcome::Passed { .. }) {
+        return;
+    }
+    if let Err(reason) = asked.confirm(&report.tests) {
+        report.notes.push(reason);
+        // As of a step that passed and broke its word: an artifact that it did not make.
+        let step = u16::try_from(report.steps.len().saturating_sub(1)).unwrap_or(u16::MAX);
+        report.outcome = Outcome::Failed(Failure::Step { step, exit: EXIT_UNCONFIRMED });
+    }
 }
 
 /// Holes for which no question is open.

@@ -147,7 +147,7 @@ fn paint(build: &Build, text: &mut String) {
         let group = slot.group.as_ref().filter(|_| slot.flags.has_begun);
         let _ = writeln!(
             text,
-            "  {} waits {} ready {:?} tries {} gate {:?} {:?} {:?} {:?} {:?} {group:?} {flags:?}",
+            "  {} waits {} ready {:?} tries {} gate {:?} {:?} {:?} {:?} {:?} {group:?} {flags:?} {:?}",
             slot.name,
             slot.n_waits_for,
             slot.ready_at,
@@ -157,6 +157,7 @@ fn paint(build: &Build, text: &mut String) {
             slot.end,
             lease,
             slot.retry_at,
+            slot.asked,
         );
     }
 }

@@ -273,7 +273,7 @@ impl Gitlab<'_> {
             "play" if self.engine.job(BUILD, &name) == Some(JobState::Gated) => {
                 self.feed(Input::GateAnswered { build: BUILD, job: name, answer: Some(BTreeMap::new()), by });
             }
-            "play" | "retry" => self.feed(Input::JobRetried { build: BUILD, job: name, by }),
+            "play" | "retry" => self.feed(Input::JobRetried { build: BUILD, job: name, by, tests: None }),
             "run" => self.lease(job),
             "success" => self.finish(job, Outcome::passed()),
             "drop" => self.finish(job, Outcome::Failed(Failure::Step { step: 0, exit: 1 })),

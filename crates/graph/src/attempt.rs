@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::asked::{AskedTests, Partial};
 use crate::digest::Digest;
 use crate::event::{Event, Origin};
 use crate::job::Job;
@@ -45,6 +46,10 @@ pub struct AttemptSpec {
     /// The build's project and files, on a server.
     #[serde(default, skip_serializing_if = "Origin::is_empty")]
     pub origin: Origin,
+    /// The tests to which it is narrowed; `None` asks for the whole job. A worker that does not know of this runs the whole
+    /// job, which is right too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<Arc<AskedTests>>,
 }
 
 /// What one needed job hands on.
@@ -105,6 +110,9 @@ pub struct AttemptReport {
     /// What it read and wrote of keyed caches, in the order of the job's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub caches: Vec<CacheReport>,
+    /// Of how many of the job's tests it was asked, if not for the whole job. Filled in by the engine, whatever a worker says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partial: Option<Partial>,
 }
 
 /// What an attempt did with one of its job's caches.
@@ -178,6 +186,7 @@ impl AttemptReport {
             images: BTreeMap::new(),
             notes: Vec::new(),
             caches: Vec::new(),
+            partial: None,
         }
     }
 }

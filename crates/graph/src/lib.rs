@@ -3,6 +3,7 @@
 //! Everything above this crate sees pipelines only as a [`Graph`]. Nothing here does I/O, reads a clock or
 //! is `async`; serde and compiled globs are all it knows of the world.
 
+pub mod asked;
 pub mod attempt;
 pub mod canonical;
 pub mod condition;
@@ -22,6 +23,7 @@ pub mod text;
 pub mod time;
 pub mod validate;
 
+pub use asked::{AskedTests, Partial, TestName};
 pub use attempt::{
     Artifact, AttemptReport, AttemptSpec, CacheFound, CacheReport, CacheSaved, NeedResult, StepReport, TestCase,
     TestOutcome, Usage,

@@ -117,13 +117,18 @@ pub(crate) fn nextest(cargo: &Cargo) -> String {
     if let Some(profile) = &cargo.nextest_profile {
         nextest.value("--profile", profile);
     }
-    // The project's own settings go before those of a tool.
+    // The project's own settings go before those of a tool. Retried tests are told apart as nextest's report names them: suites are
+    // binaries. What has a meaning within `(=…)` is escaped.
     format!(
         r#"if cargo nextest --version >/dev/null 2>&1; then
   mkdir -p target
   rm -rf target/nextest
   printf '[profile.default.junit]\npath = "junit.xml"\n' > target/ropewalk-nextest.toml
-  {nextest} --tool-config-file "ropewalk:$PWD/target/ropewalk-nextest.toml"
+  if [ -n "${{ROPEWALK_TESTS:-}}" ]; then
+    asked=$(printf '%s\n' "$ROPEWALK_TESTS" | sed 's/[\\),]/\\&/g' | awk -F '\t' '{{ print (NR > 1 ? "| " : "") "(binary_id(=" $1 ") & test(=" $2 "))" }}')
+    set -- -E "$asked"
+  fi
+  {nextest} --tool-config-file "ropewalk:$PWD/target/ropewalk-nextest.toml" "$@"
 else
   echo "cargo-nextest is not installed: cargo test runs the tests, and there is no JUnit report"
   {test}

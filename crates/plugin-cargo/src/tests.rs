@@ -105,6 +105,21 @@ fn nextest_is_told_where_the_report_goes() {
 }
 
 #[test]
+fn nextest_runs_only_tests_that_are_asked_for() {
+    let machine = Machine::with_cargo("asked", r#"[ "$2" = --version ] || for word in "$@"; do echo "<$word>"; done"#);
+    let asked = r"a\ttests::x\na::bin/b\tf(1, 2)\n\talone";
+    let script = format!("export ROPEWALK_TESTS=\"$(printf '{asked}')\"\n{}", scripts::nextest(&Cargo::new()));
+    let (passed, said) = machine.run(&script);
+    assert!(passed, "{said}");
+    let expected = r"<-E>
+<(binary_id(=a) & test(=tests::x))
+| (binary_id(=a::bin/b) & test(=f(1\, 2\)))
+| (binary_id(=) & test(=alone))>
+";
+    assert!(said.ends_with(expected), "{said}");
+}
+
+#[test]
 fn coverage_says_what_is_missing() {
     let machine = Machine::with_cargo("coverage", "exit 101");
     let (passed, said) = machine.run(&scripts::coverage(&Cargo::new()));

@@ -54,6 +54,10 @@ impl Telling {
                 attempt: attempt.0,
                 try_number: *try_number,
                 worker: worker.to_string(),
+                partial: match &fact.what {
+                    What::AttemptLeased { partial, .. } => partial.map(Into::into),
+                    _ => None,
+                },
             },
             What::AttemptFinished { job, attempt, report, retry_at, .. } => {
                 if retry_at.is_none() {
@@ -97,7 +101,9 @@ impl Telling {
                     retried: false,
                 }
             }
-            What::JobRetried { job, by } => Moment::JobRetried { build, time, job: job.to_string(), by: by.clone() },
+            What::JobRetried { job, by, .. } => {
+                Moment::JobRetried { build, time, job: job.to_string(), by: by.clone() }
+            }
             What::GateOpened { job, prompt } => {
                 Moment::GateOpened { build, time, job: job.to_string(), prompt: prompt.clone() }
             }

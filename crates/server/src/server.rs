@@ -506,8 +506,8 @@ impl Server {
         Ok(Effected::of(facts.iter().any(is_about)))
     }
 
-    /// Puts jobs of a build back: these, or all that failed, were canceled or were never run if none is named. Gives the
-    /// jobs that run again.
+    /// Puts jobs of a build back: these, or all that failed, were canceled or were never run if none is named; those of
+    /// which tests are asked for are narrowed to them. Gives the jobs that run again.
     ///
     /// # Errors
     /// [`RequestError`].
@@ -515,6 +515,7 @@ impl Server {
         &self,
         build: BuildId,
         jobs: BTreeSet<JobName>,
+        tests: BTreeMap<JobName, Arc<graph::AskedTests>>,
         by: &str,
     ) -> Result<BTreeSet<JobName>, RequestError> {
         let _stays = self.removals.read().await;
@@ -522,10 +523,13 @@ impl Server {
         if !self.shell.recall(build).await? {
             return Err(RequestError::NoBuild(build));
         }
-        let wanted = jobs.clone();
+        let wanted: BTreeSet<JobName> = jobs.into_iter().chain(tests.keys().cloned()).collect();
         let jobs = self.shell.ask(move |engine| retried(engine, build, &wanted)).await?;
         let jobs = jobs.map_err(RequestError::NoJob)?;
-        let input = |job: JobName| Input::JobRetried { build, job, by: by.to_owned() };
+        let input = |job: JobName| {
+            let tests = tests.get(&job).cloned();
+            Input::JobRetried { build, job, by: by.to_owned(), tests }
+        };
         let facts = self.shell.put_about(jobs.into_iter().map(input).collect(), Some(build)).await?;
         Ok(facts
             .into_iter()

@@ -281,7 +281,14 @@ mod tests {
             fact(20, What::Evaluated { graph, questions: Vec::new(), diagnostics: Vec::new() }),
             fact(
                 30,
-                What::AttemptLeased { job: job.clone(), attempt, try_number: 1, lease, worker: WorkerId("w1".into()) },
+                What::AttemptLeased {
+                    job: job.clone(),
+                    attempt,
+                    try_number: 1,
+                    lease,
+                    worker: WorkerId("w1".into()),
+                    partial: None,
+                },
             ),
             fact(91, What::AttemptFinished { job, attempt, lease, report: Box::new(report), retry_at: None }),
             fact(92, What::BuildEnded { verdict: Verdict::Failed { because: Some("test".into()) } }),

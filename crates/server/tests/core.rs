@@ -288,14 +288,14 @@ fn builds_are_canceled_and_jobs_tried_again_also_when_they_were_forgotten() {
         site.ended(build).await;
         let site = site.restart().await;
         let mut worker = Worker::join(&site, "w1", []).await;
-        let again = site.server().retry(build, [].into(), "ada").await.unwrap();
+        let again = site.server().retry(build, [].into(), [].into(), "ada").await.unwrap();
         assert_eq!(again.into_iter().map(|job| job.to_string()).collect::<Vec<_>>(), ["b"]);
         let start = worker.start().await;
         assert_eq!((start.spec.build, start.spec.attempt.0), (build, 2));
         worker.finish(&site, &start.spec).await;
         site.ended(build).await;
         assert_eq!(site.server().store.build(build).unwrap().unwrap().verdict, Verdict::Passed { note: None });
-        assert!(site.server().retry(BuildId(99), [].into(), "ada").await.is_err());
+        assert!(site.server().retry(BuildId(99), [].into(), [].into(), "ada").await.is_err());
         site.end().await;
     });
 }

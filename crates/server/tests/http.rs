@@ -4,6 +4,8 @@ extern crate ropewalk_server as server;
 
 #[path = "http/members.rs"]
 mod members;
+#[path = "http/narrowed.rs"]
+mod narrowed;
 #[path = "http/overview.rs"]
 mod overview;
 #[path = "http/pages.rs"]

@@ -263,7 +263,7 @@ impl Oracle {
                 track.active = Some((*attempt, *lease, worker.clone()));
                 track.has_begun = true;
             }
-            What::AttemptLeased { job, lease, worker, attempt, try_number } => {
+            What::AttemptLeased { job, lease, worker, attempt, try_number, .. } => {
                 self.check_lease(fact.build, job, *lease, worker, *try_number)?;
                 self.last_lease = *lease;
                 let track = self.track(fact.build, job);

@@ -507,7 +507,7 @@ impl Storm {
             let Some(job) = self.random.pick(&jobs).cloned() else { return };
             self.mail.push(Input::JobCanceled { build, job, by });
         } else if let Some((build, job)) = self.random.pick(&self.oracle.failed_jobs()).cloned() {
-            self.mail.push(Input::JobRetried { build, job, by });
+            self.mail.push(Input::JobRetried { build, job, by, tests: None });
         }
     }
 

@@ -57,7 +57,7 @@ fn past(build: BuildId) -> [Fact; 4] {
     };
     [
         What::BuildCreated(Box::new(request)),
-        What::AttemptLeased { job, attempt, try_number: 1, lease, worker: WorkerId("worker".into()) },
+        What::AttemptLeased { job, attempt, try_number: 1, lease, worker: WorkerId("worker".into()), partial: None },
         What::AttemptFinished { job: "test".into(), attempt, lease, report, retry_at: None },
         What::BuildEnded { verdict },
     ]

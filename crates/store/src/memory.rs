@@ -454,7 +454,7 @@ impl Store for MemoryStore {
     fn tests(&self, build: BuildId) -> Result<Vec<TestRow>, StoreError> {
         let kept = self.kept();
         let reports = kept.reports(build, None).into_iter();
-        Ok(reports.flat_map(|(row, report)| crate::rows::tests_of(row, &report.tests)).collect())
+        Ok(reports.flat_map(|(row, report)| crate::rows::tests_of(row, report)).collect())
     }
 
     fn artifacts(&self, build: BuildId) -> Result<Vec<ArtifactRow>, StoreError> {

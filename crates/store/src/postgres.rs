@@ -520,7 +520,7 @@ impl Store for PostgresStore {
 
     fn tests(&self, build: BuildId) -> Result<Vec<TestRow>, StoreError> {
         let reports = self.with(|session| facts::reports(session, build, None))?;
-        Ok(reports.iter().flat_map(|(row, report)| crate::rows::tests_of(row, &report.tests)).collect())
+        Ok(reports.iter().flat_map(|(row, report)| crate::rows::tests_of(row, report)).collect())
     }
 
     fn artifacts(&self, build: BuildId) -> Result<Vec<ArtifactRow>, StoreError> {

@@ -9,9 +9,10 @@ pub(crate) mod projection;
 use std::collections::BTreeMap;
 
 use engine::{Ended, Reused};
+use graph::asked::Extent;
 use graph::{
-    Artifact, AttemptNumber, BuildId, Digest, Event, JobName, LeaseId, Origin, Outcome, TestCase, Timestamp, Trust,
-    Verdict, WorkerId,
+    Artifact, AttemptNumber, AttemptReport, BuildId, Digest, Event, JobName, LeaseId, Origin, Outcome, TestCase,
+    Timestamp, Trust, Verdict, WorkerId,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -198,6 +199,9 @@ pub struct TestRow {
     pub attempt: AttemptNumber,
     /// The attempt's job.
     pub job: JobName,
+    /// Whether the attempt was to run all of the job's tests.
+    #[serde(skip)]
+    pub extent: Extent,
     /// The test.
     #[serde(flatten)]
     pub case: TestCase,
@@ -369,6 +373,13 @@ pub(crate) fn reused_of(how: &Ended) -> Option<&Reused> {
 }
 
 /// The tests of one attempt's report as rows.
-pub(crate) fn tests_of(attempt: &AttemptRow, tests: &[TestCase]) -> impl Iterator<Item = TestRow> {
-    tests.iter().map(|case| TestRow { attempt: attempt.attempt, job: attempt.job.clone(), case: case.clone() })
+pub(crate) fn tests_of(attempt: &AttemptRow, report: &AttemptReport) -> impl Iterator<Item = TestRow> {
+    let extent = if report.partial.is_some() { Extent::Part } else { Extent::Whole };
+    let row = move |case: &TestCase| TestRow {
+        attempt: attempt.attempt,
+        job: attempt.job.clone(),
+        extent,
+        case: case.clone(),
+    };
+    report.tests.iter().map(row)
 }

@@ -495,7 +495,7 @@ impl Store for SqliteStore {
             let mut attempts = projected::attempts(connection, build, None)?;
             attempts.retain(|row| row.ended.as_ref().is_some_and(|end| end.tests > 0));
             let reports = facts::reports(connection, build, &attempts)?;
-            Ok(reports.iter().flat_map(|(row, report)| crate::rows::tests_of(row, &report.tests)).collect())
+            Ok(reports.iter().flat_map(|(row, report)| crate::rows::tests_of(row, report)).collect())
         })
     }
 

@@ -10,7 +10,7 @@ use graph::{BuildId, Origin};
 const FACTS: &str = include_str!("golden/facts.jsonl");
 
 /// What the lines say: first every kind, with a request as it was at first, then that request with all that it may have
-/// since.
+/// since, then retries that are narrowed to tests.
 fn facts() -> Vec<Fact> {
     let mut facts = sample::every_kind(BuildId(2));
     let full = facts[0].clone();
@@ -20,6 +20,7 @@ fn facts() -> Vec<Fact> {
         (request.identity, request.supersedes) = (None, None);
     }
     facts.push(full);
+    facts.extend(sample::asked_for_tests(BuildId(2)));
     facts
 }
 

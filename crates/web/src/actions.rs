@@ -22,6 +22,17 @@ pub enum Method {
     Delete,
 }
 
+/// The tests that were chosen, by job: fields whose names begin with `test.`, each a job and the test's line with a tab between
+/// them. Of what is no such field nothing is said.
+fn chosen(form: &BTreeMap<String, String>) -> BTreeMap<&str, Vec<&str>> {
+    let mut tests: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let fields = form.iter().filter(|(name, _)| name.starts_with("test."));
+    for (job, line) in fields.filter_map(|(_, value)| value.split_once('\t')) {
+        tests.entry(job).or_default().push(line);
+    }
+    tests
+}
+
 /// What is shown of the answer itself, once, instead of another page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shown {
@@ -72,8 +83,13 @@ impl Action {
                 let what = form.get("what").map_or("failed", String::as_str);
                 Self {
                     path: format!("/api/v1/builds/{}/retry", paths::encoded(build)),
-                    body: match form.get("jobs").and_then(|jobs| serde_json::from_str::<Value>(jobs).ok()) {
+                    body: match form
+                        .get("jobs")
+                        .filter(|_| what != "tests")
+                        .and_then(|jobs| serde_json::from_str::<Value>(jobs).ok())
+                    {
                         Some(jobs) => json!({ "what": what, "jobs": jobs, "reason": reason }),
+                        None if what == "tests" => json!({ "what": what, "tests": chosen(form), "reason": reason }),
                         None => json!({ "what": what, "reason": reason }),
                     },
                     next: paths::build(paths::encoded(build)),

@@ -158,6 +158,7 @@ async fn attempt(worker: &Worker, job: &str, number: u32) {
         images: Default::default(),
         operation: None,
         origin: Default::default(),
+        asked: None,
     };
     let report =
         run_attempt(worker, spec, Secrets::default(), Arc::new(Nothing), Arc::new(Nothing), Cancel::new()).await;

@@ -4,7 +4,9 @@ use graph::{BuildId, Digest};
 
 use super::{Client, ClientError};
 use crate::audit::AuditEntry;
-use crate::build::{Build, BuildFilter, Cancel, Diagnostic, Rebuild, Retried, Retry, Submit, Submitted, Touched};
+use crate::build::{
+    Build, BuildFilter, Cancel, Diagnostic, Rebuild, Retried, Retry, RetryJob, Submit, Submitted, Touched,
+};
 use crate::cache::{CacheTotals, CacheUse, Evict, Explained, KeyedCache, Operation};
 use crate::comparison::Comparison;
 use crate::event::EventWord;
@@ -44,6 +46,8 @@ pub struct TestsWanted {
     pub job: Option<String>,
     /// Only those that ended so.
     pub outcome: Option<TestOutcome>,
+    /// Of each test of a job only its newest result.
+    pub newest: bool,
 }
 
 /// Which test, and in which builds.
@@ -272,9 +276,9 @@ impl Client {
         self.call("job_cancel", &[&build, &job]).json(cancel).answer().await
     }
 
-    /// Runs a job again.
-    pub async fn job_retry(&self, build: BuildId, job: &str, reason: &Cancel) -> Result<Retried, ClientError> {
-        self.call("job_retry", &[&build, &job]).json(reason).answer().await
+    /// Runs a job again, whole or some of its tests.
+    pub async fn job_retry(&self, build: BuildId, job: &str, retry: &RetryJob) -> Result<Retried, ClientError> {
+        self.call("job_retry", &[&build, &job]).json(retry).answer().await
     }
 
     /// Attempts, by number, of a build or of one job, without their reports.
@@ -339,6 +343,7 @@ impl Client {
         self.page("test_list", &[&build], page)
             .query("job", wanted.job.as_ref())
             .query("outcome", word(wanted.outcome))
+            .query("newest", wanted.newest.then_some(true))
             .answer()
             .await
     }

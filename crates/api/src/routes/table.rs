@@ -6,7 +6,9 @@ use super::{
 };
 use crate::audit::AuditEntry;
 use crate::blob::{BLOB_BYTES_MAX, Digests, Stored};
-use crate::build::{Build, Cancel, Diagnostic, Rebuild, Retried, Retry, Submit, Submitted, Touched, VerdictWord};
+use crate::build::{
+    Build, Cancel, Diagnostic, Rebuild, Retried, Retry, RetryJob, Submit, Submitted, Touched, VerdictWord,
+};
 use crate::cache::{CacheTotals, CacheUse, Evict, Explained, KeyedCache, Operation};
 use crate::comparison::Comparison;
 use crate::event::{EventWord, Moment};
@@ -64,6 +66,7 @@ const STEP: Parameter = query(
 );
 const JOB: Parameter = query("job", shape::<String>, "only of the job of this full name");
 const TEST_OUTCOME: Parameter = query("outcome", shape::<TestOutcome>, "only those that ended so");
+const NEWEST: Parameter = query("newest", shape::<bool>, "of each test of a job only its newest result");
 const WHO: Parameter = query("who", shape::<String>, "only what this person or program did");
 const WITH_LOGS: Parameter = query("logs", shape::<bool>, "whether lines of logs are told; they are if not said");
 const FORMAT: Parameter = query("format", shape::<LogFormat>, "how it is written out; `text` if not said");
@@ -581,10 +584,10 @@ pub const ROUTES: &[Route] = &[
         method: Method::Post,
         path: "/api/v1/builds/{build}/jobs/{job}/retry",
         tag: Tag::Jobs,
-        summary: "Runs a job again",
+        summary: "Runs a job again, whole or some of its tests",
         access: Access::Grant(Verb::Control, On::Build),
         parameters: &[],
-        body: Some(body_or_none(shape::<Cancel>)),
+        body: Some(body_or_none(shape::<RetryJob>)),
         answers: &[json(200, shape::<Retried>, "it runs again")],
         also_refused: &[ProblemKind::Conflict],
     },
@@ -710,7 +713,7 @@ pub const ROUTES: &[Route] = &[
         tag: Tag::Jobs,
         summary: "Lists the tests that the jobs of a build reported",
         access: Access::Grant(Verb::Read, On::Build),
-        parameters: &[JOB, TEST_OUTCOME, CURSOR, LIMIT],
+        parameters: &[JOB, TEST_OUTCOME, NEWEST, CURSOR, LIMIT],
         body: None,
         answers: &[json(200, shape::<Page<Test>>, "tests, by attempt and then as they were reported")],
         also_refused: &[],

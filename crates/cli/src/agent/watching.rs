@@ -123,7 +123,7 @@ impl Watching {
                 (time.0, What::BuildCreated(Box::new(BuildRequest::new(shown, pipeline.clone()))))
             }
             Moment::Planned { time, jobs, holes, added, .. } => (time.0, self.planned(*jobs, holes, added)),
-            Moment::JobStarted { time, job, attempt, try_number, worker, .. } => {
+            Moment::JobStarted { time, job, attempt, try_number, worker, partial, .. } => {
                 let job = JobName::from(job.as_str());
                 self.steps.remove(&job);
                 self.failed.remove(&job);
@@ -133,6 +133,7 @@ impl Watching {
                     lease: LeaseId(0),
                     worker: WorkerId(worker.as_str().into()),
                     try_number: *try_number,
+                    partial: partial.map(Into::into),
                 };
                 (time.0, what)
             }

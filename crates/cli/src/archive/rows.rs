@@ -204,6 +204,7 @@ pub fn report(attempt: &Attempt, tests: Vec<TestCase>) -> Option<AttemptReport> 
         summary: report.summary.clone(),
         notes: report.notes.clone(),
         caches: report.caches.iter().map(cache).collect(),
+        partial: report.partial.map(Into::into),
         ..AttemptReport::of(outcome(end.outcome, end.cause.as_ref(), &report.outputs), end.finished.0)
     })
 }

@@ -1,14 +1,18 @@
 //! `ropewalk retry`: the same event through the pipeline again, as a new build; with `--failed` the jobs that passed
-//! are taken from the old one.
+//! are taken from the old one, and with `--tests` those that failed are asked for some of their tests only.
 
-use std::collections::BTreeMap;
+mod asked;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use api::build::Rebuild;
 use engine::fact::{Ended, What};
 use engine::{BuildOptions, BuildRequest, Engine, Fact, Input, Reused};
-use graph::{Event, JobName, Outcome};
+use graph::{AskedTests, BuildId, Event, JobName, Outcome};
 use worker::keeper::Keeper;
 
+use self::asked::Failed;
 use super::Stop;
 use super::run::{Start, execute};
 use super::submit::{Since, Watched};
@@ -33,7 +37,7 @@ pub fn run(arguments: &Retry, project: &Project, colour: Colour) -> Result<u8, S
     }
     not_here("--reason", arguments.reason.is_some())?;
     not_here("--no-wait", arguments.no_wait)?;
-    if let Some(job) = &arguments.job {
+    if let Some(job) = arguments.job.as_ref().filter(|_| arguments.tests.is_none()) {
         return Err(Stop::wrong(format!(
             "one job alone is tried again on a server: here `ropewalk run --job {job}` runs it with what it needs, and \
              `ropewalk retry {} --failed` all that did not pass",
@@ -48,16 +52,23 @@ pub fn run(arguments: &Retry, project: &Project, colour: Colour) -> Result<u8, S
     let Some(request) = facts.iter().find_map(created) else {
         return Err(Stop::wrong(format!("build {old} was never begun")));
     };
-    if arguments.failed && !facts.iter().any(|fact| matches!(fact.what, What::BuildEnded { .. })) {
+    let is_rest_given = arguments.failed || arguments.tests.is_some();
+    if is_rest_given && !facts.iter().any(|fact| matches!(fact.what, What::BuildEnded { .. })) {
         return Err(Stop::wrong(format!("build {old} has not ended: `ropewalk run --resume {old}` goes on with it")));
     }
-    let given = if arguments.failed { passed(&facts) } else { BTreeMap::new() };
+    let (asked, only) = asked(arguments, &places, old, &facts)?;
+    let given = if is_rest_given { passed(&facts) } else { BTreeMap::new() };
     // The files are those of now, whatever they were.
     let event = Event { checkout: look.end(), ..request.event.clone() };
     let request = BuildRequest {
         event,
-        options: BuildOptions { retry_of: Some(old), ..request.options.clone() },
+        options: BuildOptions {
+            retry_of: Some(old),
+            only: only.unwrap_or_else(|| request.options.only.clone()),
+            ..request.options.clone()
+        },
         given,
+        asked,
         ..request.clone()
     };
     let pipeline = Pipeline::named(project, &request.pipeline, colour)?;
@@ -75,6 +86,44 @@ pub fn run(arguments: &Retry, project: &Project, colour: Colour) -> Result<u8, S
     )
 }
 
+/// What a server is asked for, but for the whole build.
+fn wanted_there(job: Option<String>, tests: Option<&[String]>, reason: String) -> Result<api::build::Retry, Stop> {
+    use api::build::Retry;
+    Ok(match (job, tests) {
+        (None, None) => Retry::Failed { reason },
+        (Some(job), None) => Retry::Jobs { jobs: [job].into(), reason },
+        (Some(job), Some([])) => Retry::FailedTests { jobs: [job].into(), reason },
+        (Some(job), Some(names)) => Retry::Tests { tests: [(job, names.to_vec())].into(), reason },
+        (None, Some(names)) => {
+            tests_of_a_job(names)?;
+            Retry::FailedTests { jobs: BTreeSet::new(), reason }
+        }
+    })
+}
+
+/// The tests that are asked for, by job, and the jobs wanted if not those of the old build.
+type Asked = (BTreeMap<JobName, Arc<AskedTests>>, Option<BTreeSet<String>>);
+
+fn asked(arguments: &Retry, places: &Places, old: BuildId, facts: &[Fact]) -> Result<Asked, Stop> {
+    let Some(names) = &arguments.tests else { return Ok(Default::default()) };
+    let failed = Failed::of(old, facts);
+    let Some(job) = &arguments.job else {
+        tests_of_a_job(names)?;
+        return Ok((failed.failing()?, None));
+    };
+    let job = places.find_job(old, job)?;
+    let asked = failed.of_job(&job, names)?;
+    Ok((asked, Some([job.to_string()].into())))
+}
+
+/// Tests are named within a job.
+fn tests_of_a_job(names: &[String]) -> Result<(), Stop> {
+    match names {
+        [] => Ok(()),
+        _ => Err(Stop::wrong("which job has these tests? `ropewalk retry BUILD JOB --tests NAME…`".to_owned())),
+    }
+}
+
 /// Whole it is a new build of the same files; what failed, or one job, runs again within the build.
 fn on_server(arguments: &Retry, there: &There, colour: Colour) -> Result<u8, Stop> {
     arguments.how.only_there()?;
@@ -83,19 +132,14 @@ fn on_server(arguments: &Retry, there: &There, colour: Colour) -> Result<u8, Sto
     let reason = arguments.reason.clone().unwrap_or_default();
     let client = &there.link.client;
     let (again, since) = match &arguments.job {
-        None if !arguments.failed => {
+        None if !arguments.failed && arguments.tests.is_none() => {
             let submitted = there.link.ask(client.build_rebuild(number, &Rebuild { reason }))?;
             super::submit::tell(&submitted);
             (submitted.build, Since::Beginning)
         }
         job => {
-            let wanted = match job {
-                Some(job) => {
-                    let jobs = [there.find_job(number, job)?.to_string()].into();
-                    api::build::Retry::Jobs { jobs, reason }
-                }
-                None => api::build::Retry::Failed { reason },
-            };
+            let job = job.as_ref().map(|job| there.find_job(number, job)).transpose()?.map(|job| job.to_string());
+            let wanted = wanted_there(job, arguments.tests.as_deref(), reason)?;
             let retried = there.link.ask(client.build_retry(number, &wanted))?;
             let jobs: Vec<&str> = retried.jobs.iter().map(String::as_str).take(NAMES_TOLD_MAX).collect();
             let more = if retried.jobs.len() > jobs.len() { ", …" } else { "" };

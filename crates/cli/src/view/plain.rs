@@ -80,6 +80,9 @@ impl<W: Write> Plain<W> {
             What::GateAnswered { job, answer, by } => {
                 writeln!(self.writer, "{job}: {}", words::answered(answer.as_ref(), by))
             }
+            What::AttemptLeased { job, partial: Some(partial), .. } => {
+                writeln!(self.writer, "{job}: is asked for {partial}")
+            }
             What::AttemptFinished { job, report, retry_at, .. } => {
                 let time = words::duration(report.finished.ms_since(report.started));
                 for note in report.notes.iter().filter(|note| self.told.insert((*note).clone())) {
@@ -114,7 +117,7 @@ impl<W: Write> Plain<W> {
             What::Evaluated { .. }
             | What::Answered { .. }
             | What::OperationKnown { .. }
-            | What::AttemptLeased { .. } => Ok(()),
+            | What::AttemptLeased { partial: None, .. } => Ok(()),
             #[allow(unreachable_patterns, reason = "facts that later versions add are not shown")]
             _ => Ok(()),
         }

@@ -1,7 +1,7 @@
 //! A small world around an engine, driven by a script: graphs and happenings as one line of text each.
 //!
 //! Graph: `name [attribute…]: need…; …`. A need is a job's name, with `!` for on failure, `~` for finished, `|` for a
-//! barrier. Attributes: `cleanup`, `allow`, `empty`, `gate`, `reuse`, `group=G`, `waiting=G` and `running=G` for the
+//! barrier. Attributes: `cleanup`, `allow`, `empty`, `gate`, `reports`, `reuse`, `group=G`, `waiting=G` and `running=G` for the
 //! modes of a concurrency group, `retry=N` (on steps too), `if=EXPRESSION` without blanks, `pool=P`, `image=I`.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,6 +46,7 @@ fn attribute(job: &mut Job, text: &str) {
         "allow" => job.allow_failure = true,
         "empty" => job.steps.clear(),
         "gate" => job.gate = Some(Gate { prompt: "go?".into(), ..Gate::default() }),
+        "reports" => job.reports.junit = vec!["*.xml".to_owned()],
         "reuse" => job.reuse = Reuse::Tree,
         "group" => group(ConcurrencyMode::Queue),
         "waiting" => group(ConcurrencyMode::CancelWaiting),
@@ -146,6 +147,11 @@ impl World {
         self.feed(Input::AttemptFinished { build: BuildId(build), attempt, lease, report });
     }
 
+    /// Somebody retries a job, whole or some of its tests.
+    pub fn retry(&mut self, build: u64, job: &str, tests: Option<Arc<AskedTests>>) {
+        self.feed(Input::JobRetried { build: BuildId(build), job: job.into(), by: "me".to_owned(), tests });
+    }
+
     /// Does what one sentence of a script says.
     pub fn act(&mut self, sentence: &str) {
         let words: Vec<&str> = sentence.split_whitespace().collect();
@@ -190,7 +196,7 @@ impl World {
             ["refuse", job] => self.answer_gate(job, None),
             ["retry", job] => {
                 let (build, job) = job_of(job);
-                self.feed(Input::JobRetried { build: BuildId(build), job: job.into(), by: "me".to_owned() });
+                self.retry(build, &job, None);
             }
             ["worker", name, slots] => self.worker(name, slots.parse().expect("a number"), "", 0),
             ["lost", name] => self.feed(Input::WorkerLeft { worker: WorkerId(name.into()) }),

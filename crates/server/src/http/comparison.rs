@@ -6,6 +6,7 @@ use std::sync::Arc;
 use api::comparison::{Comparison, DIFFERENCES_MAX, JobDifference, JobSide, TestDifference, TestSide};
 use api::job::{Cause, JobState};
 use api::problem::{Problem, ProblemKind};
+use graph::asked::replaces;
 use graph::{BuildId, JobName};
 use store::rows::{JobRow, JobState as RowState, TestRow};
 
@@ -79,8 +80,15 @@ fn is_same_job(here: &JobSide, there: &JobSide) -> bool {
 
 /// The tests of a build, each as its last attempt reported it.
 pub fn last_reports(rows: Vec<TestRow>) -> BTreeMap<TestKey, TestRow> {
-    // By attempt already; later ones take the place of earlier ones.
-    rows.into_iter().map(|row| ((row.job.clone(), row.case.suite.clone(), row.case.name.clone()), row)).collect()
+    // By attempt already; later ones take the place of earlier ones, but for what a partial one left out.
+    let mut last = BTreeMap::new();
+    for row in rows {
+        let key = (row.job.clone(), row.case.suite.clone(), row.case.name.clone());
+        if replaces(row.extent, row.case.outcome) || !last.contains_key(&key) {
+            last.insert(key, row);
+        }
+    }
+    last
 }
 
 fn test_side(row: &TestRow) -> TestSide {

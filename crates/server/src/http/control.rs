@@ -1,12 +1,16 @@
 //! What people do to builds: cancel, retry, answer gates. All of it is audited.
+//!
+//! [`narrowed`] finds which tests a retry asks for.
+
+mod narrowed;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use api::build::{Cancel, REASON_BYTES_MAX, Retried, Retry, Touched};
+use api::build::{Cancel, REASON_BYTES_MAX, Retried, Retry, RetryJob, Touched};
 use api::job::GateAnswer;
 use api::problem::{Problem, ProblemKind};
-use graph::{BuildId, JobName};
+use graph::{AskedTests, BuildId, JobName};
 use serde_json::Value;
 use store::audit::AuditEntry;
 use store::rows::VerdictWord;
@@ -137,17 +141,19 @@ pub async fn cancel_commit(app: Arc<App>, call: Call) -> Answered {
 
 pub async fn retry(app: Arc<App>, call: Call) -> Answered {
     let build = call.build()?;
-    let (jobs, why) = match call.json::<Retry>()? {
-        Retry::Failed { reason } => (BTreeSet::new(), reason),
-        Retry::All { reason } => (ended(&app, build).await?, reason),
+    let (again, why) = match call.json::<Retry>()? {
+        Retry::Failed { reason } => (Again::Whole(BTreeSet::new()), reason),
+        Retry::All { reason } => (Again::Whole(ended(&app, build).await?), reason),
+        Retry::FailedTests { jobs, reason } => (narrowed::failing(&app, build, jobs).await?, reason),
+        Retry::Tests { tests, reason } => (narrowed::named(&app, build, tests).await?, reason),
         Retry::Jobs { jobs, reason } => {
             if jobs.is_empty() || jobs.len() > api::build::JOBS_NAMED_MAX {
                 return Err(Problem::new(ProblemKind::Unprocessable, "name 1 to 1000 jobs").field("jobs", "1 to 1000"));
             }
-            (jobs.into_iter().map(JobName::from).collect(), reason)
+            (Again::Whole(jobs.into_iter().map(JobName::from).collect()), reason)
         }
     };
-    put_back(app, call, build, jobs, why).await
+    put_back(app, call, build, again, why).await
 }
 
 /// The jobs of a build that have ended.
@@ -158,21 +164,38 @@ async fn ended(app: &Arc<App>, build: BuildId) -> Result<BTreeSet<JobName>, Prob
 
 pub async fn retry_job(app: Arc<App>, call: Call) -> Answered {
     let build = call.build()?;
-    let why = call.json_or_default::<Cancel>()?.reason;
-    let jobs = BTreeSet::from([JobName::from(call.segment("job"))]);
-    put_back(app, call, build, jobs, why).await
+    let RetryJob { tests, reason } = call.json_or_default()?;
+    let job = call.segment("job").to_owned();
+    let again = match tests {
+        None => Again::Whole([JobName::from(job.as_str())].into()),
+        Some(tests) => narrowed::named(&app, build, [(job, tests)].into()).await?,
+    };
+    put_back(app, call, build, again, reason).await
 }
 
-async fn put_back(app: Arc<App>, call: Call, build: BuildId, jobs: BTreeSet<JobName>, why: String) -> Answered {
+/// What runs again.
+enum Again {
+    /// These jobs; all that did not pass if none is named.
+    Whole(BTreeSet<JobName>),
+    /// These tests.
+    Tests(BTreeMap<JobName, Arc<AskedTests>>),
+}
+
+async fn put_back(app: Arc<App>, call: Call, build: BuildId, again: Again, why: String) -> Answered {
     let why = reason(why)?;
     let project = project_of(&app, build).await?;
-    let again = app.server.retry(build, jobs, &call.who()).await.map_err(request)?;
+    let (jobs, tests) = match again {
+        Again::Whole(jobs) => (jobs, BTreeMap::new()),
+        Again::Tests(tests) => (BTreeSet::new(), tests),
+    };
+    let again = app.server.retry(build, jobs, tests.clone(), &call.who()).await.map_err(request)?;
     if again.is_empty() {
         return Err(Problem::new(ProblemKind::Conflict, "none of these jobs can run again")
             .help("a job that passed, or has not ended, is not put back; rebuild runs everything anew"));
     }
     let jobs: Vec<String> = again.iter().map(ToString::to_string).collect();
-    audit(&app, &call, &project, format!("build {build}"), format!("{why} {}", jobs.join(", ")).trim().to_owned())
+    let told: Vec<String> = again.iter().map(|job| narrowed::told(job, tests.get(job))).collect();
+    audit(&app, &call, &project, format!("build {build}"), format!("{why} {}", told.join(", ")).trim().to_owned())
         .await?;
     answer::json(&Retried { jobs, build })
 }

@@ -10,6 +10,7 @@ use store::rows::GateRow;
 
 use super::answer::{self, Answered, Wanted, exactly, range, ranged};
 use super::call::Call;
+use super::comparison::last_reports;
 use super::{App, convert, problem, wait};
 
 /// The media type of an artifact.
@@ -126,7 +127,11 @@ pub async fn tests(app: Arc<App>, call: Call) -> Answered {
     let outcome = call.word::<TestOutcome>("outcome", "passed, failed, errored or skipped")?;
     let job = call.text("job").map(str::to_owned);
     let (limit, from) = (call.limit()?, call.cursor::<usize>()?.unwrap_or(0));
-    let rows = app.blocking(move |app| app.server.store.tests(build).map_err(problem::store)).await?;
+    let newest = call.wanted::<bool>("newest", "true or false")?.unwrap_or(false);
+    let mut rows = app.blocking(move |app| app.server.store.tests(build).map_err(problem::store)).await?;
+    if newest {
+        rows = last_reports(rows).into_values().collect();
+    }
     let wanted = rows.iter().enumerate().skip(from).filter(|(_, row)| {
         job.as_deref().is_none_or(|job| row.job.as_str() == job)
             && outcome.is_none_or(|outcome| TestOutcome::from(row.case.outcome) == outcome)

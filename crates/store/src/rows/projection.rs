@@ -343,7 +343,7 @@ impl<S: Source> AtHand<'_, S> {
             }
             What::OperationKnown { job, operation } => self.job(job)?.operation = Some(*operation),
             What::OperationUnknown { job, .. } => self.job(job)?.operation = None,
-            What::AttemptLeased { job, attempt, try_number, lease, worker }
+            What::AttemptLeased { job, attempt, try_number, lease, worker, .. }
             | What::AttemptAdopted { job, attempt, try_number, lease, worker, .. } => {
                 let row = AttemptRow {
                     build: self.id,

@@ -78,7 +78,7 @@ pub fn builds_without_an_end_are_unfinished() {
         let (one, two, three) = (begun(store), begun(store), begun(store));
         store.append(&[ended(two, Verdict::Passed { note: None })]).unwrap();
         assert_eq!(store.unfinished().unwrap(), [one, three]);
-        let retried = What::JobRetried { job: "a".into(), by: "ann".to_owned() };
+        let retried = What::JobRetried { job: "a".into(), by: "ann".to_owned(), tests: None };
         store.append(&[fact(two, 95, retried)]).unwrap();
         assert_eq!(store.unfinished().unwrap(), [one, two, three]);
     });
@@ -103,7 +103,7 @@ pub fn a_row_of_a_job_follows_its_facts() {
         assert_eq!((row.attempts, row.attempt, row.retry_at), (2, Some(AttemptNumber(2)), None));
         assert_eq!(store.build(build).unwrap().unwrap().counts, Counts { failed: 1, ..Counts::default() });
 
-        let retried = What::JobRetried { job: "a".into(), by: "ann".to_owned() };
+        let retried = What::JobRetried { job: "a".into(), by: "ann".to_owned(), tests: None };
         store.append(&[fact(build, 40, retried)]).unwrap();
         assert_eq!((job(store).state, job(store).outcome), (JobState::Waiting, None));
         assert_eq!(store.build(build).unwrap().unwrap().counts, Counts::default());

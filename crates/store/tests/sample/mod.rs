@@ -7,9 +7,9 @@ use std::sync::Arc;
 use engine::fact::{Fact, What};
 use engine::{Adopted, BuildOptions, BuildRequest, Ended, FailurePolicy, Reused};
 use graph::{
-    Answer, Artifact, AttemptNumber, AttemptReport, BuildId, Diagnostic, Digest, Event, EventKind, Failure, Graph, Job,
-    JobName, LeaseId, Location, Need, Origin, Outcome, Question, SkipReason, Step, StepReport, TestCase, TestOutcome,
-    Timestamp, Trust, Usage, Verdict, WorkerId,
+    Answer, Artifact, AskedTests, AttemptNumber, AttemptReport, BuildId, Diagnostic, Digest, Event, EventKind, Failure,
+    Graph, Job, JobName, LeaseId, Location, Need, Origin, Outcome, Question, SkipReason, Step, StepReport, TestCase,
+    TestName, TestOutcome, Timestamp, Trust, Usage, Verdict, WorkerId,
 };
 
 pub fn at(second: i64) -> Timestamp {
@@ -46,8 +46,25 @@ pub fn leased(build: BuildId, job: &str, attempt: u32) -> Fact {
         try_number: 1,
         lease: LeaseId(u64::from(attempt) + 100),
         worker: WorkerId("local".into()),
+        partial: None,
     };
     fact(build, 10, what)
+}
+
+/// Facts about some tests of a job, as a server and a local retry write them.
+pub fn asked_for_tests(build: BuildId) -> Vec<Fact> {
+    let name = |suite: &str, name: &str| TestName { suite: suite.to_owned(), name: name.to_owned() };
+    let tests = vec![name("", "alone"), name("suite", "x")];
+    let asked =
+        Arc::new(AskedTests { tests, others_failed: vec![name("suite", "y")], of: 240, after: AttemptNumber(1) });
+    let mut request = BuildRequest::new(Event::new(EventKind::Manual), "pipeline.yaml");
+    request.asked = [("test".into(), Arc::clone(&asked))].into();
+    let mut held = leased(build, "test", 2);
+    if let What::AttemptLeased { partial, .. } = &mut held.what {
+        *partial = Some(asked.partial());
+    }
+    let retried = What::JobRetried { job: "test".into(), by: "ann".to_owned(), tests: Some(asked) };
+    vec![fact(build, 1, What::BuildCreated(Box::new(request))), fact(build, 9, retried), held]
 }
 
 pub fn finished(build: BuildId, job: &str, attempt: u32, outcome: Outcome, retry_at: Option<Timestamp>) -> Fact {
@@ -154,6 +171,7 @@ fn full_report() -> AttemptReport {
         summary: "# done".to_owned(),
         images: BTreeMap::new(),
         notes: vec!["a process was left behind".to_owned()],
+        partial: None,
         caches: Vec::new(),
     }
 }
@@ -179,6 +197,7 @@ pub fn every_kind(build: BuildId) -> Vec<Fact> {
             ..BuildOptions::default()
         },
         client: "ann".to_owned(),
+        asked: BTreeMap::new(),
         given: BTreeMap::from([(job("make"), (earlier.clone(), passed()))]),
         origin: Origin { project: "sails".to_owned(), number: 7, source: Some(Digest([9; 32])) },
         identity: Some(Digest([8; 32])),
@@ -213,6 +232,7 @@ pub fn every_kind(build: BuildId) -> Vec<Fact> {
             try_number: 1,
             lease: LeaseId(7),
             worker: WorkerId("local".into()),
+            partial: None,
         },
         What::AttemptFinished {
             job: job("make"),
@@ -227,7 +247,7 @@ pub fn every_kind(build: BuildId) -> Vec<Fact> {
             outcome: Outcome::Skipped(SkipReason::Need { because: job("make") }),
             how: Ended::Decided,
         },
-        What::JobRetried { job: job("test"), by: "ann".to_owned() },
+        What::JobRetried { job: job("test"), by: "ann".to_owned(), tests: None },
         What::CancelRequested { by: "ann".to_owned() },
         What::BuildEnded { verdict: Verdict::Canceled { by: "ann".to_owned() } },
         What::AttemptAdopted {

@@ -111,9 +111,21 @@ fn header(job: &Job, attempts: &[Attempt], shown: Option<u64>, ask: &Ask, own: &
             }
             @if matches!(standing, Standing::Failed | Standing::Canceled) {
                 form method="post" action=(format!("{own}/retry")) { button.main { "Retry" } }
+                @if attempts.iter().any(|attempt| attempt.ended.as_ref().is_some_and(|end| end.tests_failed > 0)) { (retry_tests(job)) }
             } @else if job.state != JobState::Ended {
                 form method="post" action=(format!("{own}/cancel")) { button { "Cancel" } }
             }
+        }
+    }
+}
+
+/// The button that runs only what failed of the tests that a job reported.
+fn retry_tests(job: &Job) -> Markup {
+    html! {
+        form method="post" action=(format!("{}/retry", paths::build(job.build))) {
+            input type="hidden" name="what" value="failed_tests";
+            input type="hidden" name="jobs" value=(serde_json::json!([job.name]));
+            button { "Retry the failing tests" }
         }
     }
 }
@@ -225,6 +237,7 @@ async fn shown(
                     }
                 } } }
                 @if let Some(report) = report {
+                    @if let Some(partial) = report.partial { p.quiet { "Asked for " (graph::Partial::from(partial)) } }
                     @if !report.notes.is_empty() { h3 { "Remarks" } ul { @for note in &report.notes { li { (note) } } } }
                     @if !report.outputs.is_empty() { h3 { "Outputs" } dl { @for (name, value) in &report.outputs { dt { code { (name) } } dd { code { (value) } } } } }
                     @if !report.summary.is_empty() { h3 { "Summary" } div.markdown { (crate::markdown::rendered(&report.summary).0) } }

@@ -16,6 +16,8 @@ use crate::{Ask, Source, paths, read};
 const TESTS: u32 = 100;
 /// How many failures are open when the page is.
 const OPEN: usize = 3;
+/// The form of the tests that are chosen.
+const CHOSEN: &str = "retry-chosen";
 /// How tests may have ended, as the API says it.
 const OUTCOMES: [&str; 4] = ["passed", "failed", "errored", "skipped"];
 /// The kinds of failures in the order shown: heading, and what it means.
@@ -35,7 +37,7 @@ pub(crate) async fn show(source: &impl Source, ask: &Ask, build: &str) -> Result
         .filter(|name| !ask.text(name).is_empty())
         .map(|name| format!("&{name}={}", paths::encoded(ask.text(name))))
         .collect();
-    let tests: Page<Test> = read(source, &format!("{api}/tests?limit={TESTS}{filter}")).await?;
+    let tests: Page<Test> = read(source, &format!("{api}/tests?newest=true&limit={TESTS}{filter}")).await?;
     let own = format!("{}/tests", paths::build(build.id));
     let main = html! {
         header.build #tests-header data-live { (header(&build, &summary)) }
@@ -86,9 +88,17 @@ fn header(build: &Build, summary: &TestSummary) -> Markup {
         @if !jobs.is_empty() && build.finished.is_some() {
             div.actions {
                 form method="post" action=(format!("{}/retry", paths::build(build.id))) {
+                    input type="hidden" name="what" value="failed_tests";
+                    button.main { "Retry the failing tests" }
+                }
+                form #(CHOSEN) method="post" action=(format!("{}/retry", paths::build(build.id))) {
+                    input type="hidden" name="what" value="tests";
+                    button { "Retry just these" }
+                }
+                form method="post" action=(format!("{}/retry", paths::build(build.id))) {
                     input type="hidden" name="what" value="jobs";
                     input type="hidden" name="jobs" value=(serde_json::to_string(&jobs).unwrap_or_default());
-                    button.main { "Retry " (words::count(jobs.len() as u64, "job", "jobs")) " with failures" }
+                    button { "Retry " (words::count(jobs.len() as u64, "job", "jobs")) " with failures, whole" }
                 }
             }
         }
@@ -118,9 +128,12 @@ fn of_kind(
                 h2 { (title) " " span.quiet { (failures.len()) } }
                 p.quiet { (meaning) }
                 @for (index, failure) in failures.iter().enumerate() {
+                    div.choice {
+                    @if build.finished.is_some() { input type="checkbox" form=(CHOSEN) name=(format!("test.{}-{index}", word(kind))) value=(format!("{}\t{}\t{}", failure.test.job, failure.test.suite, failure.test.name)) aria-label=(format!("Retry {}", full_name(&failure.test))); }
                     details.test.failed #(format!("{}-{index}", word(kind))) open[kind != FailureKind::Known && index < OPEN] {
                         summary { (Standing::Failed.mark()) " " code { (full_name(&failure.test)) } " " span.quiet { (failure.test.job) " · " (words::span(failure.test.duration_ms)) } }
                         (failed(build, failure, ask))
+                    }
                     }
                 }
             }

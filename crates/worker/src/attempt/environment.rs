@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::sync::Arc;
 
+use graph::AskedTests;
+
 use super::Attempt;
 use crate::file_commands::CommandFiles;
 use crate::place::Place;
@@ -28,6 +30,11 @@ impl Attempt<'_> {
             if let Some(value) = value {
                 set(name, value);
             }
+        }
+        match &self.spec.asked {
+            Some(asked) => environment.insert(AskedTests::VARIABLE, asked.variable()),
+            // A build inside a job that was asked for some tests is not.
+            None => environment.remove(AskedTests::VARIABLE),
         }
         environment.insert("ROPEWALK_WORKSPACE", place.root());
         for (file, place) in self.slot.iter().flat_map(CommandFiles::places) {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use graph::{JobName, NeedResult, Outcome};
 use ropewalk_worker::Cancel;
@@ -22,6 +23,7 @@ pub const CASES: &[Case] = &[
     ("cases::shells", shells),
     ("cases::isolated_jobs_leave_the_tree_alone", isolated_jobs_leave_the_tree_alone),
     ("cases::caches", caches),
+    ("cases::tests_that_are_asked_for", tests_that_are_asked_for),
     ("cases::restored_caches_are_layers_of_isolated_jobs", restored_caches_are_layers_of_isolated_jobs),
     ("cases::what_a_job_changes_of_a_restored_cache_is_saved", what_a_job_changes_of_a_restored_cache_is_saved),
     ("cases::reports_of_a_failed_job", reports_of_a_failed_job),
@@ -356,6 +358,39 @@ fn reports_of_a_failed_job() {
         let mut job = steps(&["true"]);
         job["reports"] = json!({ "junit": ["none/*.xml"] });
         ground.check(job, "passed {}\npassed 0: true\nnote: no report matches `none/*.xml`").await;
+    });
+}
+
+/// A script runs what `ROPEWALK_TESTS` names, and everything without it.
+const RUNNER: &str = r#"{ echo '<testsuite name="s">'
+for name in $(if [ -n "${ROPEWALK_TESTS+x}" ]; then printf '%s\n' "$ROPEWALK_TESTS" | cut -f2; else echo a b c; fi); do
+echo "<testcase name='$name'/>"; done; echo '</testsuite>'; } > r.xml; echo "asked ${ROPEWALK_TESTS-for all}"; mkdir -p d; echo > d/x"#;
+
+fn tests_that_are_asked_for() {
+    on_ground(&[], async |ground| {
+        let mut job = steps(&[RUNNER]);
+        job["steps"][0]["name"] = json!("tests");
+        job["reports"] = json!({ "junit": ["r.xml"] });
+        job["cache"] = json!([{ "key": "k", "restore": [], "paths": ["d"] }]);
+        let name = |name: &str| graph::TestName { suite: "s".to_owned(), name: name.to_owned() };
+        let asked = graph::AskedTests {
+            tests: vec![name("a"), name("c")],
+            others_failed: Vec::new(),
+            of: 3,
+            after: graph::AttemptNumber(0),
+        };
+        *ground.asked.borrow_mut() = Some(Arc::new(asked));
+        let expected =
+            "passed {}\npassed 0: tests\ntest: a Passed\ntest: c Passed\n0 Stdout: asked s\ta\n0 Stdout: s\tc";
+        let (report, log) = ground.run(job.clone()).await;
+        compare(&report, &log, expected);
+        assert_eq!(report.caches[0].saved, graph::CacheSaved::Not, "what some tests leave is not saved");
+        *ground.asked.borrow_mut() = None;
+        let whole =
+            "passed {}\npassed 0: tests\ntest: a Passed\ntest: b Passed\ntest: c Passed\n0 Stdout: asked for all";
+        let (report, log) = ground.run(job).await;
+        compare(&report, &log, whole);
+        assert_eq!(report.caches[0].saved, graph::CacheSaved::Written);
     });
 }
 

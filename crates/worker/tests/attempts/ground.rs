@@ -163,6 +163,8 @@ pub struct Ground {
     pub data: PathBuf,
     /// What earlier attempts of the build found their images to be.
     pub images: std::cell::RefCell<BTreeMap<String, String>>,
+    /// The tests to which the next attempts are narrowed.
+    pub asked: std::cell::RefCell<Option<Arc<graph::AskedTests>>>,
     number: std::cell::Cell<u32>,
 }
 
@@ -205,6 +207,7 @@ impl Ground {
             gate: None,
             images: self.images.borrow().clone(),
             origin: graph::Origin::default(),
+            asked: self.asked.borrow().clone(),
         }
     }
 
@@ -305,8 +308,8 @@ pub fn on_ground_with<F: AsyncFnOnce(&Ground)>(files: &[(&str, &str)], grace: Du
             steps: StepBounds::default(),
         };
         let worker = Worker::new(processes.clone(), settings).await.expect("a worker");
-        let (depot, images, number) = (MemoryDepot::default(), Default::default(), Default::default());
-        let ground = Ground { worker, depot, root, data, images, number };
+        let (depot, images, asked, number) = Default::default();
+        let ground = Ground { worker, depot, root, data, images, asked, number };
         test(&ground).await;
         drop(ground);
         processes.close().await;

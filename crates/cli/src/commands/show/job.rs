@@ -97,6 +97,9 @@ fn header(shown: &Shown, job: &ShownJob, calendar: &Calendar, paint: Paint) -> S
     if let Some(attempt) = shown.attempts.last() {
         facts.push(format!("worker {}", attempt.worker));
     }
+    if let Some(partial) = shown.report(job).and_then(|report| report.partial) {
+        facts.push(format!("asked for {partial}"));
+    }
     if let Some(described) = &job.job {
         facts.push(described.environment.word().to_owned());
         if !described.needs.is_empty() {
@@ -179,6 +182,8 @@ fn tries(page: &mut String, shown: &Shown, job: &ShownJob, calendar: &Calendar, 
                     Outcome::Failed(failure) => words::failure_of(failure, shown.reports.get(&attempt.attempt)),
                     outcome => words::outcome(outcome),
                 };
+                let partial = shown.reports.get(&attempt.attempt).and_then(|report| report.partial);
+                let how = partial.map_or_else(|| how.clone(), |partial| format!("{how}, asked for {partial}"));
                 (columns::outcome_mark(&end.outcome), how, words::duration(end.finished.ms_since(end.started)))
             }
         };

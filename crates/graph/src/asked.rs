@@ -1,0 +1,528 @@
+//! Tests to which a retry of a job is narrowed: which they are, what is known of the others, and whether a report holds what
+//! was asked for. A job never becomes green because of what was not run.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::attempt::{TestCase, TestOutcome};
+use crate::name::AttemptNumber;
+
+/// A test of a job, as its JUnit report names it. Tests are the same across attempts and builds if suite and name are.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TestName {
+    /// The suite or class; empty if the report names none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub suite: String,
+    /// Its name within the suite.
+    pub name: String,
+}
+
+impl TestName {
+    /// The test's line in [`AskedTests::VARIABLE`]: suite, tab, name.
+    #[must_use]
+    pub fn line(&self) -> String {
+        format!("{}\t{}", self.suite, self.name)
+    }
+
+    /// Whether suite and name can stand in a line: neither holds a tab or what ends lines or variables.
+    fn is_writable(&self) -> bool {
+        !self.name.is_empty() && !self.suite.chars().chain(self.name.chars()).any(|letter| "\t\n\r\0".contains(letter))
+    }
+}
+
+/// As pages show it: suite and name, or the name alone.
+impl fmt::Display for TestName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.suite.as_str() {
+            "" => formatter.write_str(&self.name),
+            suite => write!(formatter, "{suite} {}", self.name),
+        }
+    }
+}
+
+impl From<&TestCase> for TestName {
+    fn from(case: &TestCase) -> Self {
+        Self { suite: case.suite.clone(), name: case.name.clone() }
+    }
+}
+
+/// The tests that a retry of a job is asked for, and what must be known to judge it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AskedTests {
+    /// Which, sorted, none twice: 1 to [`AskedTests::TESTS_MAX`].
+    pub tests: Vec<TestName>,
+    /// The tests that failed before and are not asked for, sorted: at most [`AskedTests::TESTS_MAX`]. The job does not pass
+    /// unless they pass as well.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others_failed: Vec<TestName>,
+    /// How many tests the job has reported so far, those asked for among them.
+    pub of: u64,
+    /// The last attempt of the job of which this knows. Of a retry within a build nothing comes if there is a later one: it may have
+    /// failed where this one did not.
+    #[serde(default = "no_attempt")]
+    pub after: AttemptNumber,
+}
+
+fn no_attempt() -> AttemptNumber {
+    AttemptNumber(0)
+}
+
+/// How much of a job's tests an attempt was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Partial {
+    /// How many tests it was asked for.
+    pub asked: u64,
+    /// How many the job had reported before.
+    pub of: u64,
+}
+
+impl fmt::Display for Partial {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} of {} test{}", self.asked, self.of, if self.of == 1 { "" } else { "s" })
+    }
+}
+
+/// Which tests somebody wants to run again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// All that failed.
+    Failing,
+    /// These: each as its line, or as its name or its suite and name with a blank between them if that is one test's only.
+    Named(Vec<String>),
+}
+
+/// Why a retry cannot be narrowed to tests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unaskable {
+    /// The job declares no `reports`, so nothing would tell whether the tests passed.
+    NoReports,
+    /// No test is named.
+    NothingNamed,
+    /// No test of the job failed.
+    NoneFailed,
+    /// The job reported no test of this name.
+    Unknown(String),
+    /// Several tests have this name.
+    Ambiguous(String, TestName, TestName),
+    /// There are more tests than one retry is asked for.
+    TooMany(usize),
+    /// More tests failed before than a retry may leave out.
+    TooManyOthers(usize),
+    /// The names are longer than the variable may be.
+    TooLong(usize),
+    /// The test cannot be named in one line.
+    Unwritable(TestName),
+}
+
+impl Unaskable {
+    /// What to do about it.
+    #[must_use]
+    pub fn help(&self) -> &'static str {
+        match self {
+            Self::NoReports => {
+                "let the job name its JUnit files (`reports: { junit: … }`), or retry the job whole; what it reported can be \
+                 asked for once it has"
+            }
+            Self::NothingNamed => "choose at least one test, or retry the job whole",
+            Self::NoneFailed => "retry the job whole",
+            Self::Unknown(_) => "name it as its report does, or retry the job whole",
+            Self::Ambiguous(..) => "say its suite too",
+            Self::TooMany(_) | Self::TooManyOthers(_) | Self::TooLong(_) | Self::Unwritable(_) => "retry the job whole",
+        }
+    }
+}
+
+impl fmt::Display for Unaskable {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (tests_max, bytes_max) = (AskedTests::TESTS_MAX, AskedTests::BYTES_MAX);
+        match self {
+            Self::NoReports => {
+                formatter.write_str("the job declares no `reports`, so nothing tells whether single tests passed")
+            }
+            Self::NothingNamed => formatter.write_str("no test is named"),
+            Self::NoneFailed => formatter.write_str("the job reported no test that failed"),
+            Self::Unknown(name) => write!(formatter, "the job reported no test `{name}`"),
+            Self::Ambiguous(name, one, other) => {
+                write!(formatter, "`{name}` is more than one test: `{one}` and `{other}`")
+            }
+            Self::TooMany(n) => {
+                write!(formatter, "{n} tests are too many for a retry of single tests: the most is {tests_max}")
+            }
+            Self::TooManyOthers(n) => {
+                write!(
+                    formatter,
+                    "{n} other tests failed before, which is too many to leave out: the most is {tests_max}"
+                )
+            }
+            Self::TooLong(bytes) => {
+                write!(
+                    formatter,
+                    "the names of the tests have {bytes} bytes; the most that a retry takes is {bytes_max}"
+                )
+            }
+            Self::Unwritable(test) => {
+                write!(formatter, "the test {:?} has no name that stands in one line", test.to_string())
+            }
+        }
+    }
+}
+
+impl std::error::Error for Unaskable {}
+
+impl AskedTests {
+    /// The variable that names the tests to the steps of an attempt, one line each ([`TestName::line`]), without an end of
+    /// line after the last.
+    pub const VARIABLE: &'static str = "ROPEWALK_TESTS";
+
+    /// The most tests of one retry, and the most that failed before and are not asked for.
+    pub const TESTS_MAX: usize = 1000;
+
+    /// The most bytes of [`AskedTests::VARIABLE`], and of the names of the tests that are not asked for. Linux takes
+    /// 128 KiB for one variable (`MAX_ARG_STRLEN`).
+    pub const BYTES_MAX: usize = 64 << 10;
+
+    /// What is wanted of `known`.
+    ///
+    /// # Errors
+    /// [`Unaskable`], with what to do.
+    pub fn choose(known: &KnownTests, wanted: &Wanted) -> Result<Self, Unaskable> {
+        let tests = match wanted {
+            Wanted::Failing => known.failed().cloned().collect(),
+            Wanted::Named(names) if names.is_empty() => return Err(Unaskable::NothingNamed),
+            Wanted::Named(names) if names.len() > Self::TESTS_MAX => return Err(Unaskable::TooMany(names.len())),
+            Wanted::Named(names) => {
+                let mut tests = names.iter().map(|name| known.named(name)).collect::<Result<Vec<_>, _>>()?;
+                tests.sort();
+                tests.dedup();
+                tests
+            }
+        };
+        if tests.is_empty() {
+            return Err(Unaskable::NoneFailed);
+        }
+        let others_failed = known.failed().filter(|test| tests.binary_search(test).is_err()).cloned().collect();
+        let asked = Self { tests, others_failed, of: known.of(), after: known.last };
+        asked.check()?;
+        Ok(asked)
+    }
+
+    /// Whether it is within the bounds, as what [`AskedTests::choose`] gives is.
+    ///
+    /// # Errors
+    /// Says what is not.
+    pub fn check(&self) -> Result<(), Unaskable> {
+        let bytes = |tests: &[TestName]| tests.iter().map(|test| test.suite.len() + test.name.len() + 2).sum::<usize>();
+        match self {
+            Self { tests, .. } if tests.is_empty() => Err(Unaskable::NothingNamed),
+            Self { tests, .. } if tests.len() > Self::TESTS_MAX => Err(Unaskable::TooMany(tests.len())),
+            Self { others_failed, .. } if others_failed.len() > Self::TESTS_MAX => {
+                Err(Unaskable::TooManyOthers(others_failed.len()))
+            }
+            Self { tests, others_failed, .. } => {
+                let longest = bytes(tests).max(bytes(others_failed));
+                let unwritable = tests.iter().find(|test| !test.is_writable());
+                match unwritable {
+                    Some(test) => Err(Unaskable::Unwritable(test.clone())),
+                    None if longest > Self::BYTES_MAX => Err(Unaskable::TooLong(longest)),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+
+    /// The value of [`AskedTests::VARIABLE`].
+    #[must_use]
+    pub fn variable(&self) -> String {
+        let lines: Vec<String> = self.tests.iter().map(TestName::line).collect();
+        lines.join("\n")
+    }
+
+    /// How much of the job's tests this is.
+    #[must_use]
+    pub fn partial(&self) -> Partial {
+        Partial { asked: self.tests.len() as u64, of: self.of }
+    }
+
+    /// Whether the tests of an attempt's report make an attempt pass whose steps passed: each test asked for passed, and
+    /// so did those that failed before. A test that is reported twice passes if it never failed.
+    ///
+    /// # Errors
+    /// Why not, for people.
+    pub fn confirm(&self, reported: &[TestCase]) -> Result<(), String> {
+        let mut known = KnownTests::default();
+        for case in reported {
+            known.add(AttemptNumber(0), Extent::Whole, case);
+        }
+        let n = self.tests.len();
+        let asked_for = format!("the retry was asked for {n} test{}", if n == 1 { "" } else { "s" });
+        let found = |test: &TestName| known.tests.get(test).map(|(_, outcome)| *outcome);
+        let missing: Vec<&TestName> = self.tests.iter().filter(|test| found(test).is_none()).collect();
+        if let [first, more @ ..] = &*missing {
+            return Err(format!("{asked_for}; {} not in its reports", are(first, more.len())));
+        }
+        let not_passed: Vec<&TestName> =
+            self.tests.iter().filter(|test| found(test) != Some(TestOutcome::Passed)).collect();
+        if let [first, more @ ..] = &*not_passed {
+            return Err(format!("{asked_for}; {} not reported as passed", are(first, more.len())));
+        }
+        let others: Vec<&TestName> =
+            self.others_failed.iter().filter(|test| found(test) != Some(TestOutcome::Passed)).collect();
+        match &*others {
+            [] => Ok(()),
+            [first, ..] => Err(format!(
+                "{asked_for}, which passed; {} other test{} of the job failed before and {} not asked for, `{first}` among them",
+                others.len(),
+                if others.len() == 1 { "" } else { "s" },
+                if others.len() == 1 { "was" } else { "were" },
+            )),
+        }
+    }
+}
+
+/// A test and how many more, with their verb.
+fn are(first: &TestName, n_more: usize) -> String {
+    match n_more {
+        0 => format!("`{first}` was"),
+        1 => format!("`{first}` and 1 more were"),
+        n => format!("`{first}` and {n} more were"),
+    }
+}
+
+/// How much of its tests an attempt was to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// All.
+    Whole,
+    /// Some.
+    Part,
+}
+
+/// The newest result of each test of one job, over its attempts.
+///
+/// What a partial attempt says to have skipped counts for nothing if the test has another result: runners report so what
+/// they were told to leave out. Of a test that one attempt reported more than once the worst result counts.
+#[derive(Clone, Debug)]
+pub struct KnownTests {
+    tests: BTreeMap<TestName, (AttemptNumber, TestOutcome)>,
+    of: u64,
+    last: AttemptNumber,
+}
+
+impl Default for KnownTests {
+    fn default() -> Self {
+        Self { tests: BTreeMap::new(), of: 0, last: no_attempt() }
+    }
+}
+
+impl KnownTests {
+    /// What is known of a job whose attempts were asked for `asked`, before anything is known of those: what was asked for
+    /// has not passed, and what failed before has failed.
+    #[must_use]
+    pub fn before(asked: &AskedTests) -> Self {
+        let tests = asked.tests.iter().chain(&asked.others_failed);
+        let tests = tests.map(|test| (test.clone(), (AttemptNumber(0), TestOutcome::Failed))).collect();
+        Self { tests, of: asked.of, last: no_attempt() }
+    }
+
+    /// There was this attempt, whether it reported tests or not.
+    pub fn saw(&mut self, attempt: AttemptNumber) {
+        self.last = self.last.max(attempt);
+    }
+
+    /// Takes in what an attempt reported of a test. Attempts come in order of their numbers.
+    pub fn add(&mut self, attempt: AttemptNumber, extent: Extent, case: &TestCase) {
+        self.saw(attempt);
+        let name = TestName::from(case);
+        match self.tests.get_mut(&name) {
+            Some((last, known)) if *last == attempt && !is_worse(case.outcome, *known) => {}
+            Some((last, _)) if *last != attempt && !replaces(extent, case.outcome) => {}
+            Some(known) => *known = (attempt, case.outcome),
+            None => drop(self.tests.insert(name, (attempt, case.outcome))),
+        }
+    }
+
+    /// The tests that failed, sorted.
+    pub fn failed(&self) -> impl Iterator<Item = &TestName> {
+        let is_failed = |outcome| matches!(outcome, TestOutcome::Failed | TestOutcome::Errored);
+        self.tests.iter().filter(move |(_, (_, outcome))| is_failed(*outcome)).map(|(name, _)| name)
+    }
+
+    /// How many tests there are.
+    fn of(&self) -> u64 {
+        self.of.max(self.tests.len() as u64)
+    }
+
+    fn named(&self, text: &str) -> Result<TestName, Unaskable> {
+        if let Some((suite, name)) = text.split_once('\t') {
+            let exact = TestName { suite: suite.to_owned(), name: name.to_owned() };
+            return match self.tests.contains_key(&exact) {
+                true => Ok(exact),
+                false => Err(Unaskable::Unknown(exact.to_string())),
+            };
+        }
+        let mut fitting = self.tests.keys().filter(|test| {
+            let of_both = || text.strip_prefix(test.suite.as_str()).and_then(|rest| rest.strip_prefix(' '));
+            test.name == text || of_both() == Some(test.name.as_str())
+        });
+        match (fitting.next(), fitting.next()) {
+            (Some(test), None) => Ok(test.clone()),
+            (None, _) => Err(Unaskable::Unknown(text.to_owned())),
+            (Some(one), Some(other)) => Err(Unaskable::Ambiguous(text.to_owned(), one.clone(), other.clone())),
+        }
+    }
+}
+
+/// Whether a later attempt's result of a test takes the place of an earlier attempt's.
+#[must_use]
+pub fn replaces(extent: Extent, outcome: TestOutcome) -> bool {
+    extent == Extent::Whole || outcome != TestOutcome::Skipped
+}
+
+fn is_worse(outcome: TestOutcome, known: TestOutcome) -> bool {
+    let weight = |outcome| match outcome {
+        TestOutcome::Skipped => 0,
+        TestOutcome::Passed => 1,
+        TestOutcome::Failed => 2,
+        TestOutcome::Errored => 3,
+    };
+    weight(outcome) > weight(known)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{AskedTests, Extent, KnownTests, TestName, Unaskable, Wanted};
+    use crate::attempt::{TestCase, TestOutcome};
+    use crate::name::AttemptNumber;
+
+    /// Tests as words: `suite.name` and how it ended as `+` passed, `-` failed, `!` errored, `~` skipped.
+    fn cases(text: &str) -> Vec<TestCase> {
+        let case = |word: &str| {
+            let (sign, path) = word.split_at(1);
+            let (suite, name) = path.split_once('.').unwrap_or(("", path));
+            let outcome = match sign {
+                "+" => TestOutcome::Passed,
+                "-" => TestOutcome::Failed,
+                "!" => TestOutcome::Errored,
+                "~" => TestOutcome::Skipped,
+                other => panic!("no sign `{other}`"),
+            };
+            let (message, output) = Default::default();
+            TestCase { suite: suite.to_owned(), name: name.to_owned(), outcome, duration_ms: 0, message, output }
+        };
+        text.split_whitespace().map(case).collect()
+    }
+
+    /// Attempts between `;`, a partial one begins with `part`.
+    fn known(attempts: &str) -> KnownTests {
+        let mut known = KnownTests::default();
+        for (number, text) in (1..).zip(attempts.split(';')) {
+            let (extent, text) = match text.trim().strip_prefix("part") {
+                Some(text) => (Extent::Part, text),
+                None => (Extent::Whole, text),
+            };
+            cases(text).iter().for_each(|case| known.add(AttemptNumber(number), extent, case));
+        }
+        known
+    }
+
+    fn named(names: &[&str]) -> Wanted {
+        Wanted::Named(names.iter().map(|&name| name.to_owned()).collect())
+    }
+
+    fn shown(asked: Result<AskedTests, Unaskable>) -> String {
+        let words = |tests: &[TestName]| tests.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        match asked {
+            Ok(asked) => format!("{}; {}; of {}", words(&asked.tests), words(&asked.others_failed), asked.of),
+            Err(fault) => fault.to_string(),
+        }
+    }
+
+    #[track_caller]
+    fn check(attempts: &str, wanted: &Wanted, expected: &str) {
+        assert_eq!(shown(AskedTests::choose(&known(attempts), wanted)), expected);
+    }
+
+    #[test]
+    fn what_failed_last_is_asked_for() {
+        check("+s.a -s.b !s.c ~s.d", &Wanted::Failing, "s b, s c; ; of 4");
+        check("-a -b; part +a ~b", &Wanted::Failing, "b; ; of 2");
+        check("-a -b; +a ~b", &Wanted::Failing, "the job reported no test that failed");
+        check("-a +a +b", &Wanted::Failing, "a; ; of 2");
+        check("", &Wanted::Failing, "the job reported no test that failed");
+    }
+
+    #[test]
+    fn tests_are_named_by_line_name_or_both() {
+        check("-s.a -t.a -s.b", &named(&["s\ta", "b", "s b"]), "s a, s b; t a; of 3");
+        check("-s.a -t.a", &named(&["a"]), "`a` is more than one test: `s a` and `t a`");
+        check("-s.a", &named(&["z"]), "the job reported no test `z`");
+        check("-s.a", &named(&["\ta"]), "the job reported no test `a`");
+        check("-s.a", &named(&[]), "no test is named");
+        check("-a -b; part +a", &named(&["a"]), "a; b; of 2");
+    }
+
+    #[test]
+    fn bounds_are_told() {
+        let many: String = (0..=AskedTests::TESTS_MAX).map(|n| format!("-t{n} ")).collect();
+        let too_many = "1001 tests are too many for a retry of single tests: the most is 1000";
+        check(&many, &Wanted::Failing, too_many);
+        check(&many, &Wanted::Named(vec!["t1".to_owned(); AskedTests::TESTS_MAX + 1]), too_many);
+        check(
+            &format!("{many} -x"),
+            &named(&["x"]),
+            "1001 other tests failed before, which is too many to leave out: the most is 1000",
+        );
+        let long = format!("-{}", "n".repeat(AskedTests::BYTES_MAX));
+        check(&long, &Wanted::Failing, "the names of the tests have 65538 bytes; the most that a retry takes is 65536");
+        let mut broken = known("-a");
+        broken.add(AttemptNumber(1), Extent::Whole, &TestCase { name: "x\ny".to_owned(), ..cases("-x").remove(0) });
+        let fault = AskedTests::choose(&broken, &Wanted::Failing).unwrap_err();
+        assert_eq!(
+            (fault.to_string().as_str(), fault.help()),
+            (r#"the test "x\ny" has no name that stands in one line"#, "retry the job whole")
+        );
+    }
+
+    #[test]
+    fn the_variable_has_a_line_for_each() {
+        let asked = AskedTests::choose(&known("-s.b -s.a -c +d"), &Wanted::Failing).unwrap();
+        assert_eq!(asked.variable(), "\tc\ns\ta\ns\tb");
+        assert_eq!(asked.partial().to_string(), "3 of 4 tests");
+    }
+
+    #[track_caller]
+    fn confirm(before: &str, wanted: &Wanted, reported: &str, expected: Result<(), &str>) {
+        let asked = AskedTests::choose(&known(before), wanted).unwrap();
+        assert_eq!(asked.confirm(&cases(reported)), expected.map_err(str::to_owned));
+    }
+
+    #[test]
+    fn only_reports_of_what_was_asked_for_make_it_pass() {
+        confirm("-s.a -b +c", &Wanted::Failing, "+s.a +b", Ok(()));
+        confirm("-s.a -b +c", &Wanted::Failing, "+s.a +b -c", Ok(()));
+        confirm(
+            "-s.a -b",
+            &Wanted::Failing,
+            "+b +t.a",
+            Err("the retry was asked for 2 tests; `s a` was not in its reports"),
+        );
+        let none = "the retry was asked for 3 tests; `a` and 2 more were not in its reports";
+        confirm("-a -b -c", &Wanted::Failing, "", Err(none));
+        confirm("-a", &Wanted::Failing, "~a", Err("the retry was asked for 1 test; `a` was not reported as passed"));
+        confirm("-a", &Wanted::Failing, "-a +a", Err("the retry was asked for 1 test; `a` was not reported as passed"));
+        let others = "the retry was asked for 1 test, which passed; 2 other tests of the job failed before and were not asked for, `b` among them";
+        confirm("-a -b -c", &named(&["a"]), "+a", Err(others));
+        confirm("-a -b -c", &named(&["a"]), "+a +b +c", Ok(()));
+    }
+
+    #[test]
+    fn what_was_asked_for_before_counts_as_failed_until_it_is_reported() {
+        let asked = AskedTests::choose(&known("-a -b +c"), &named(&["a"])).unwrap();
+        let mut after = KnownTests::before(&asked);
+        assert_eq!(shown(AskedTests::choose(&after, &Wanted::Failing)), "a, b; ; of 3");
+        after.add(AttemptNumber(1), Extent::Part, &cases("+a")[0]);
+        assert_eq!(shown(AskedTests::choose(&after, &named(&["a"]))), "a; b; of 3");
+    }
+}
