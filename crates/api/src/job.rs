@@ -250,6 +250,9 @@ pub struct Report {
     /// What it read and wrote of keyed directories, in the order of the job's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub caches: Vec<CacheReport>,
+    /// What its images were, by reference: `NAME@sha256:…` as its registry knows it, else the engine's own `sha256:…`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub images: BTreeMap<String, String>,
     /// Set if it was asked for some of the job's tests only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partial: Option<Partial>,
@@ -358,6 +361,7 @@ impl From<&AttemptReport> for Report {
             notes: report.notes.clone(),
             caches: report.caches.iter().map(CacheReport::from).collect(),
             partial: report.partial.map(Into::into),
+            images: report.images.clone(),
         }
     }
 }

@@ -12,6 +12,7 @@ pub mod cache;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod comparison;
+pub mod environment;
 pub mod event;
 pub mod job;
 pub mod log;

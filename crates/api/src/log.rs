@@ -19,6 +19,11 @@ pub const WITHIN_MS_MAX: u32 = 10_000;
 /// The longest regular expression in bytes.
 pub const REGEX_BYTES_MAX: usize = 1000;
 
+/// The most groups of one step that are told.
+pub const GROUPS_MAX: usize = 500;
+/// How many levels of groups within groups are told apart; those further in stand at the innermost of these.
+pub const GROUP_LEVELS_MAX: u32 = 8;
+
 /// Who wrote a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -204,6 +209,45 @@ pub struct LogHit {
     /// The line as it reads, without colours, or what stands around the match in a long one; bytes that are not UTF-8 are
     /// replaced.
     pub text: String,
+}
+
+/// The groups that the lines of one step make: what programs print so that people find their way.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LogGroups {
+    /// The groups in the order of their first lines, so that those within a group follow it. At most [`GROUPS_MAX`].
+    pub groups: Vec<LogGroup>,
+    /// There are more, or not all of the log was looked at.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
+}
+
+/// A group of lines: of `::group::TITLE` to `::endgroup::` (GitHub, also `##[group]`), or from a heading `--- TITLE`, `+++ TITLE` or `~~~ TITLE` to the
+/// next one (Buildkite). Groups of the first kind hold others, those of the second end where the next begins. One that is not ended ends with the
+/// group around it, or with the step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LogGroup {
+    /// What it is called. Text from outside, one line.
+    pub title: String,
+    /// How it stands when its log is opened.
+    pub fold: GroupFold,
+    /// How many groups are around it, from 0; at most one less than [`GROUP_LEVELS_MAX`], also of one that is further in.
+    pub depth: u32,
+    /// The number of its first line, which names it, from 0.
+    pub line: u64,
+    /// The number of the line after its last.
+    pub end: u64,
+}
+
+/// How a group stands when its log is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum GroupFold {
+    /// Its lines are folded away.
+    Closed,
+    /// Its lines are seen: it asked for it (`+++`, `^^^ +++`), or it is the last and no other did.
+    Open,
+    /// Folded away, and of little weight (`~~~`).
+    Quiet,
 }
 
 /// The schema of how many parts a spread has.

@@ -7,6 +7,8 @@ mod axe;
 #[path = "browser/build.rs"]
 mod build;
 mod installation;
+#[path = "browser/job.rs"]
+mod job;
 #[path = "browser/log.rs"]
 mod log;
 mod process;

@@ -18,6 +18,8 @@ mod comparison;
 mod control;
 mod convert;
 mod encoding;
+mod environment;
+mod groups;
 mod idempotency;
 mod isolated;
 mod job;

@@ -10,14 +10,24 @@ const PIECE = 200;
 const PIECES_KEPT = 40;
 /** The tallest element that browsers lay out well; a longer log is scrolled in proportion. */
 const HEIGHT_MAX = 12_000_000;
+/** How many lines behind one are looked at for those that draw over it (`terminal/redraw.rs`). */
+const AHEAD = 200;
+/** The most runs of lines drawn over that are folded, and how many pieces are read in a row because what is in view folded away. */
+const RUNS_MAX = 5000;
+const ROUNDS_MAX = 200;
+/** How many lines that were gone to are remembered, for the sake of what they are drawn over by. */
+const OPENED_MAX = 200;
 /** How many hits are listed, in how many parts of the log they are counted, and how many are asked for to step back. */
 const HITS = 200;
 const PARTS = 240;
 const HITS_BACK = 1000;
+/** The shortest time between two searches for the groups of a long log that still grows. */
+const LATE_MS = 10_000;
 /** The most lines that are copied at once. */
 const COPY_MAX = 10_000;
 
-/** @typedef {{ line: number, end: number, isFolded: boolean, item: HTMLElement }} Group */
+/** @typedef {{ line: number, end: number, depth: number, isFolded: boolean, item: HTMLElement, link: HTMLElement }} Group */
+/** Lines that later ones have drawn over, up to before `to`, which is seen; how often they were drawn again, and how many rows the last drawing over them has. @typedef {{ from: number, to: number, redraws: number, height: number }} Run */
 /** @typedef {{ lines: number, searched: number, hits: number, parts: number[] }} Spread */
 /** @typedef {{ kind: "hit" | "error", regex: string, numbers: number[], texts: string[], spread: Spread }} Finds */
 
@@ -84,23 +94,48 @@ export function open() {
 
   /** @type {Group[]} */
   let groups = [];
-  /** What is folded away: lines from `from` to before `to`, in order, apart from each other. @type {{ from: number, to: number }[]} */
+  /** Runs of lines drawn over, by the piece that told them, and lines whose run the reader has opened. @type {Map<number, Run[]>} */
+  const told = new Map();
+  /** @type {Run[]} */
+  let runs = [];
+  /** @type {number[]} */
+  let opened = [];
+  const isOpened = (/** @type {Run} */ run) => opened.some((line) => line >= run.from && line < run.to);
+  /** What is folded away: lines from `from` to before `to`, in order, apart from each other; the row that stands for them, if it is not the next one.
+   * @type {{ from: number, to: number, head: number }[]} */
   let hidden = [];
   const fold = () => {
-    hidden = [];
+    runs = [];
+    for (const index of [...told.keys()].sort((one, other) => one - other)) {
+      for (const run of told.get(index) ?? []) {
+        const last = runs.at(-1);
+        if (last && last.to === run.from) {
+          // Pieces end within drawings: what each counts cannot be added.
+          [last.to, last.height] = [run.to, run.height];
+          last.redraws = Math.ceil((last.to - last.from) / Math.max(1, last.height));
+        } else runs.push({ ...run });
+      }
+    }
+    const parts = runs.filter((run) => !isOpened(run)).map(({ from, to }) => ({ from, to, head: to }));
     for (const group of groups) {
-      const from = Math.max(group.line + 1, hidden.at(-1)?.to ?? 0);
-      if (group.isFolded && from < group.end) hidden.push({ from, to: Math.min(group.end, lines) });
+      if (group.isFolded) parts.push({ from: group.line + 1, to: Math.min(group.end, lines), head: group.line });
       group.item.classList.toggle("folded", group.isFolded);
+      group.link.setAttribute("aria-expanded", String(!group.isFolded));
+    }
+    parts.sort((one, other) => one.from - other.from || other.to - one.to);
+    hidden = [];
+    for (const part of parts) {
+      const from = Math.max(part.from, hidden.at(-1)?.to ?? 0);
+      if (from < part.to) hidden.push({ ...part, from });
     }
   };
   const rowsInAll = () => hidden.reduce((left, part) => left - (part.to - part.from), lines);
-  /** The row in which a line stands; of one folded away, that of its group. @param {number} line */
+  /** The row in which a line stands; of one folded away, that of its group or of the last drawing. @param {number} line */
   const rowOf = (line) => {
     let before = 0;
     for (const part of hidden) {
       if (part.from > line) break;
-      if (line < part.to) return part.from - 1 - before;
+      if (line < part.to) return part.from - before - (part.head < part.from ? 1 : 0);
       before += part.to - part.from;
     }
     return line - before;
@@ -114,25 +149,91 @@ export function open() {
     }
     return line;
   };
-  /** Opens what a line is folded away in. @param {number} line */
+  /** Opens all that a line is folded away in. @param {number} line */
   const unfold = (line) => {
-    const around = groups.find((group) => group.isFolded && line > group.line && line < group.end);
-    if (around) { around.isFolded = false; fold(); drawMap(); }
+    const around = groups.filter((group) => group.isFolded && line > group.line && line < group.end);
+    for (const group of around) group.isFolded = false;
+    // Also what is not known yet to be drawn over.
+    if (!opened.includes(line)) opened = [...opened, line].slice(-OPENED_MAX);
+    if (around.length > 0 || runs.some((run) => line >= run.from && line < run.to)) { fold(); drawMap(); }
   };
   const readGroups = (/** @type {boolean} */ mayFold) => {
     groups = [...document.querySelectorAll("#groups li[data-line]")].map((it) => {
       const item = /** @type {HTMLElement} */ (it);
-      const before = groups.find((group) => group.line === Number(item.dataset.line));
+      const line = Number(item.dataset.line);
+      const before = groups.find((group) => group.line === line);
       const isFolded = before ? before.isFolded : mayFold && !item.classList.contains("open");
-      item.querySelector("a")?.addEventListener("click", (event) => { event.preventDefault(); go(Number(item.dataset.line)); });
-      return { line: Number(item.dataset.line), end: Number(item.dataset.end), isFolded, item };
+      const link = /** @type {HTMLElement} */ (item.querySelector("a"));
+      let depth = 0;
+      for (let above = item.parentElement?.closest("#groups li"); above; above = above.parentElement?.closest("#groups li")) depth++;
+      const group = { line, end: Number(item.dataset.end), depth, isFolded, item, link };
+      // Whoever goes to a group wants to see it.
+      link.addEventListener("click", (event) => { event.preventDefault(); if (group.isFolded) turn(group); go(line); });
+      return group;
     });
     fold();
+    dressTree();
+  };
+  /** Steps and groups as one tree, of which a single link is reached by Tab, and the others by the arrows (ARIA Authoring Practices, "Navigation Treeview"). */
+  const dressTree = () => {
+    const tree = document.querySelector("#steps > ol");
+    if (!tree) return;
+    tree.setAttribute("role", "tree");
+    tree.setAttribute("aria-label", "Steps and groups");
+    for (const list of tree.querySelectorAll("ol")) if (list.children.length > 0) list.setAttribute("role", "group");
+    for (const item of tree.querySelectorAll("li")) item.setAttribute("role", "none");
+    for (const link of tree.querySelectorAll("a")) link.setAttribute("role", "treeitem");
+    if (groups.length > 0) tree.querySelector("a[aria-current]")?.setAttribute("aria-expanded", "true");
+    rove(tree.querySelector("a:focus") ?? tree.querySelector("a[aria-current]") ?? tree.querySelector("a"));
+  };
+  /** @param {Element | null | undefined} to the link that Tab reaches */
+  const rove = (to) => { for (const link of document.querySelectorAll("#steps > ol a")) link.setAttribute("tabindex", link === to ? "0" : "-1"); };
+  /** @param {KeyboardEvent} event */
+  const walkTree = (event) => {
+    const tree = document.querySelector("#steps > ol");
+    const at = /** @type {HTMLElement | null} */ (/** @type {Element} */ (event.target).closest("[role=treeitem]"));
+    if (!tree || !at || event.ctrlKey || event.metaKey || event.altKey) return;
+    const links = /** @type {HTMLElement[]} */ ([...tree.querySelectorAll("[role=treeitem]")]).filter((it) => !it.parentElement?.parentElement?.closest("li.folded"));
+    const place = links.indexOf(at);
+    const group = groups.find((it) => it.link === at);
+    const item = at.parentElement;
+    /** @type {HTMLElement | null | undefined} */
+    let to = null;
+    if (event.key === "ArrowDown") to = links[place + 1];
+    else if (event.key === "ArrowUp") to = links[place - 1];
+    else if (event.key === "Home") to = links[0];
+    else if (event.key === "End") to = links.at(-1);
+    else if (event.key === "ArrowRight" && group?.isFolded) turn(group);
+    else if (event.key === "ArrowRight") to = item?.querySelector(":scope > ol [role=treeitem]");
+    else if (event.key === "ArrowLeft" && group && !group.isFolded) turn(group);
+    else if (event.key === "ArrowLeft") to = item?.parentElement?.closest("li")?.querySelector("[role=treeitem]");
+    else return;
+    event.preventDefault();
+    if (to) { rove(to); to.focus(); }
   };
   readGroups(!log.hasAttribute("data-open"));
+  /** Groups of a long log come after the page; the page that is read again has none, and takes those that are known. */
+  let lateText = "";
+  let lateAt = Number.NEGATIVE_INFINITY;
+  const loadLate = () => {
+    const late = document.querySelector("#groups[data-source]");
+    if (!late || late.children.length > 0) return;
+    late.innerHTML = lateText;
+    if (performance.now() < lateAt + LATE_MS) return;
+    lateAt = performance.now();
+    fetch(late.getAttribute("data-source") ?? "").then(async (answer) => {
+      if (!answer.ok) return;
+      lateText = await answer.text();
+      const now = document.querySelector("#groups[data-source]");
+      if (now) now.innerHTML = lateText;
+      readGroups(false);
+      draw();
+    }, () => {});
+  };
   // The list beside the log is live: what comes in its place is the same groups, and new ones.
   const steps = document.querySelector("#steps");
-  if (steps) new MutationObserver(() => { readGroups(false); draw(); }).observe(steps, { childList: true });
+  if (steps) new MutationObserver(() => { loadLate(); readGroups(false); draw(); }).observe(steps, { childList: true });
+  document.querySelector("#steps")?.addEventListener("keydown", (event) => walkTree(/** @type {KeyboardEvent} */ (event)));
 
   // ---- Where one is.
 
@@ -143,11 +244,14 @@ export function open() {
   const lastTop = () => Math.max(0, rowsInAll() - (wraps ? 1 : rowsInView() - 1));
   /** The first row in view. */
   const top = () => (isWhole() ? Math.floor(log.scrollTop / LINE) : Math.round((log.scrollTop / room()) * lastTop()));
-  /** @param {number} row */
+  /** Where we scrolled to, and drew or will draw: any other place is the reader's. */
+  let ours = Number.NEGATIVE_INFINITY;
+  /** Scrolls; whoever calls this draws. @param {number} row */
   const scrollTo = (row) => {
     // Of an element that was drawn smaller, only the old height could be scrolled.
     space.style.height = `${height()}px`;
     log.scrollTop = isWhole() ? row * LINE : (row / Math.max(1, lastTop())) * room();
+    ours = log.scrollTop;
   };
 
   // ---- Lines.
@@ -160,7 +264,9 @@ export function open() {
         if (!answer.ok) throw new Error(`${answer.status}`);
         const holder = made("div");
         holder.innerHTML = await answer.text();
-        return /** @type {HTMLElement[]} */ ([...holder.children]);
+        const rows = /** @type {HTMLElement[]} */ ([...holder.children]);
+        learn(index, rows);
+        return rows;
       });
       rows.catch(() => pieces.delete(index));
       if ((index + 1) * PIECE > lines) rows.then(() => { if ((index + 1) * PIECE > lines) pieces.delete(index); });
@@ -170,29 +276,71 @@ export function open() {
     pieces.set(index, rows);
     return rows;
   };
+  let hasLearnt = false;
+  /** Takes from a piece what was drawn over in it. @param {number} index @param {HTMLElement[]} rows */
+  const learn = (index, rows) => {
+    /** @type {Run[]} */
+    const found = [];
+    for (const row of rows) {
+      if (row.dataset.redraws === undefined) continue;
+      const [line, redraws] = [number(row), Number(row.dataset.redraws)];
+      const last = found.at(-1);
+      const height = redraws === 1 ? 1 : 0;
+      if (last && last.to === line) {
+        last.to = line + 1;
+        last.redraws = Math.max(last.redraws, redraws);
+        last.height += height;
+      } else found.push({ from: line, to: line + 1, redraws, height });
+    }
+    if (JSON.stringify(told.get(index) ?? []) === JSON.stringify(found)) return;
+    if (found.length === 0) told.delete(index);
+    else if (told.has(index) || runs.length < RUNS_MAX) told.set(index, found);
+    hasLearnt = true;
+  };
+  /** Folds what was learnt to be drawn over, and keeps the first line in view where it is. Gives whether anything has changed. */
+  const settle = () => {
+    if (!hasLearnt) return false;
+    hasLearnt = false;
+    const [line, rest] = [lineOf(top()), isWhole() ? log.scrollTop % LINE : 0];
+    fold();
+    drawMap();
+    scrollTo(follows ? rowsInAll() : rowOf(line));
+    if (!follows) log.scrollTop += rest;
+    ours = log.scrollTop;
+    return true;
+  };
   /** The number of a row's line, from 0. @param {HTMLElement} row */
   const number = (row) => (row.id ? Number(row.id.split(":")[1]) - 1 : Number(row.dataset.line));
 
   let drawing = 0;
-  const draw = async () => {
-    const own = ++drawing;
-    space.style.height = `${height()}px`;
+  /** Lines in view, by their rows. */
+  const inView = () => {
     const above = top();
     const from = Math.max(0, above - 20);
     const to = Math.min(rowsInAll(), above + rowsInView() + 20);
     /** @type {Set<number>} */
-    const wanted = new Set();
-    const inView = new Set();
-    for (let row = from, line = lineOf(from); row < to; row++, line = lineOf(row)) { inView.add(line); wanted.add(Math.floor(line / PIECE)); }
+    const numbers = new Set();
+    for (let row = from; row < to; row++) numbers.add(lineOf(row));
+    return { above, numbers };
+  };
+  const draw = async (rounds = 0) => {
+    const own = ++drawing;
+    space.style.height = `${height()}px`;
+    const wanted = new Set([...inView().numbers].map((line) => Math.floor(line / PIECE)));
     const rows = (await Promise.all([...wanted].map((it) => piece(it).catch(() => [])))).flat();
-    if (own !== drawing || (rows.length === 0 && to > from)) return;
-    const shown = rows.filter((row) => inView.has(number(row)));
+    if (own !== drawing || (rows.length === 0 && wanted.size > 0)) return;
+    // What was loaded may be drawn over by what comes after it: then there is room for more.
+    const isMore = settle() && rounds < ROUNDS_MAX;
+    const { above, numbers } = inView();
+    const shown = rows.filter((row) => numbers.has(number(row)));
     dress(shown);
     view.replaceChildren(...shown);
+    const first = shown.length > 0 ? rowOf(number(shown[0])) : above;
     const offset = wraps
       ? log.scrollTop - (shown.find((row) => number(row) >= lineOf(above))?.offsetTop ?? 0)
-      : isWhole() ? from * LINE : log.scrollTop - (above - from) * LINE;
+      : isWhole() ? first * LINE : log.scrollTop - (above - first) * LINE;
     view.style.transform = `translateY(${Math.max(0, offset)}px)`;
+    if (isMore) await draw(rounds + 1);
   };
 
   const TIMES = ["none", "clock", "relative", "since"];
@@ -207,14 +355,15 @@ export function open() {
       const time = /** @type {HTMLElement | null} */ (row.querySelector(".t"));
       if (!time) continue;
       const at = Date.parse(time.getAttribute("datetime") ?? "");
-      if (times > 0) time.dataset.t = told(at, before);
+      if (times > 0) time.dataset.t = timeTold(at, before);
       before = at;
       dressGroup(row, groups.find((it) => it.line === line));
+      dressRun(row, runs.find((it) => it.to === line));
       row.querySelector(".n")?.setAttribute("tabindex", "-1");
     }
   };
   /** @param {number} at @param {number} before */
-  const told = (at, before) => {
+  const timeTold = (at, before) => {
     if (TIMES[times] === "clock") {
       const clock = new Date(at);
       const two = (/** @type {number} */ part) => String(part).padStart(2, "0");
@@ -228,8 +377,9 @@ export function open() {
   };
   /** @param {HTMLElement} row @param {Group | undefined} group */
   const dressGroup = (row, group) => {
-    let button = row.querySelector("button.fold");
-    if (!group) { button?.remove(); row.classList.remove("group"); return; }
+    let button = row.querySelector("button.fold:not(.redraws)");
+    if (!group) { button?.remove(); row.classList.remove("group"); delete row.dataset.depth; return; }
+    row.dataset.depth = String(group.depth);
     if (!button) {
       button = made("button", "fold");
       button.setAttribute("type", "button");
@@ -237,8 +387,34 @@ export function open() {
       row.classList.add("group");
     }
     button.setAttribute("aria-expanded", String(!group.isFolded));
-    button.setAttribute("aria-label", group.item.textContent ?? "group");
     button.textContent = group.isFolded ? `▸ ${(Math.min(group.end, lines) - group.line - 1).toLocaleString("en")}` : "▾";
+    // What is read out holds what is seen (WCAG 2.5.3).
+    button.setAttribute("aria-label", `${button.textContent} ${group.link.textContent ?? "group"}`);
+  };
+  /** @param {HTMLElement} row @param {Run | undefined} run whose last drawing begins with this row */
+  const dressRun = (row, run) => {
+    let button = row.querySelector("button.redraws");
+    if (!run) { button?.remove(); return; }
+    if (!button) {
+      button = made("button", "fold redraws");
+      button.setAttribute("type", "button");
+      row.querySelector(".c")?.before(button);
+    }
+    const isShown = isOpened(run);
+    button.setAttribute("aria-expanded", String(isShown));
+    button.textContent = `${isShown ? "▾" : "▸"} ${run.redraws.toLocaleString("en")} ${run.redraws === 1 ? "redraw" : "redraws"}`;
+  };
+  /** @param {Run} run */
+  const turnRun = (run) => {
+    if (isOpened(run)) opened = opened.filter((line) => line < run.from || line >= run.to);
+    else opened = [...opened, run.to - 1].slice(-OPENED_MAX);
+    const at = rowOf(run.to) - top();
+    leave();
+    fold();
+    drawMap();
+    // The last drawing stays where it is.
+    scrollTo(Math.max(0, rowOf(run.to) - at));
+    draw();
   };
   /** @param {Group} group */
   const turn = (group) => {
@@ -252,8 +428,7 @@ export function open() {
 
   // ---- Following.
 
-  /** Where we scrolled to: any other place is the reader's. */
-  let ours = -1;
+  let hasGone = false;
   /** How many lines there were when the reader left the end. */
   let left = lines;
   const tellNewer = () => {
@@ -263,14 +438,18 @@ export function open() {
   };
   const leave = () => { if (follows) { follows = false; left = lines; } };
   log.addEventListener("scroll", () => {
-    if (Math.abs(log.scrollTop - ours) > 1 && top() < lastTop() - 2) leave();
+    const isOurs = Math.abs(log.scrollTop - ours) <= 1;
+    if (!isOurs && top() < lastTop() - 2) leave();
     if (log.hasAttribute("data-open") && top() >= lastTop() - 1) follows = true;
     tellNewer();
+    if (isOurs) return;
+    ours = Number.NEGATIVE_INFINITY;
+    hasGone = true;
     draw();
   }, { passive: true });
   let width = 0;
   new ResizeObserver(() => { if (width !== log.clientWidth * 10_000 + log.clientHeight) { width = log.clientWidth * 10_000 + log.clientHeight; draw(); } }).observe(log);
-  const toEnd = () => { scrollTo(rowsInAll()); ours = log.scrollTop; draw(); };
+  const toEnd = () => { scrollTo(rowsInAll()); draw(); };
   newer.addEventListener("click", () => { follows = true; tellNewer(); toEnd(); log.focus(); });
 
   // ---- Going to lines.
@@ -296,6 +475,8 @@ export function open() {
     const target = /** @type {HTMLElement} */ (event.target);
     const row = /** @type {HTMLElement | null} */ (target.closest(".l"));
     if (!row) return;
+    const run = target.closest("button.redraws") && runs.find((it) => it.to === number(row));
+    if (run) { turnRun(run); return; }
     const group = target.closest("button.fold") && groups.find((it) => it.line === number(row));
     if (group) { turn(group); return; }
     if (!target.closest("a.n")) return;
@@ -515,7 +696,6 @@ export function open() {
   // Nothing in it looked like an error so far: how it ended says most.
   else if (log.hasAttribute("data-failed") && !new URLSearchParams(location.search).has("from")) scrollTo(rowsInAll());
   else scrollTo(rowOf(first));
-  const begun = log.scrollTop;
   // What was gone to is in sight, not only in the log's own window.
   if (named || mark >= 0 || follows) log.scrollIntoView({ block: "end" });
   draw().then(() => { log.setAttribute("data-drawn", ""); performance.mark("log drawn"); });
@@ -524,28 +704,21 @@ export function open() {
     const take = (/** @type {Finds} */ found) => {
       errors = found;
       drawMap();
-      // The page did not wait for the first to be found; nor does the reader who went on.
-      const isStill = Math.abs(log.scrollTop - begun) <= 1 && !new URLSearchParams(location.search).has("from");
+      // The page did not wait for the first to be found; nor does the reader who went on, or asked for a place.
+      const isStill = !hasGone && !new URLSearchParams(location.search).has("from");
       if (mark < 0 && !namedBy(location.hash) && found.numbers.length > 0 && isStill) { mark = found.numbers[0]; show(mark); }
       return found.numbers.length === 0;
     };
     find("error", log.dataset.errors ?? "", take).then(take, () => {});
   }
-  const late = document.querySelector("#groups[data-source]");
-  if (late) {
-    fetch(late.getAttribute("data-source") ?? "").then(async (answer) => {
-      if (!answer.ok) return;
-      late.innerHTML = await answer.text();
-      readGroups(false);
-      draw();
-    });
-  }
+  loadLate();
 
   if (log.hasAttribute("data-open")) followLog(`${api}?format=ndjson&follow=true`, lines, (count, isOver) => {
     const was = lines;
     lines = Math.max(lines, count);
     if (isOver) log.removeAttribute("data-open");
-    if (lines > was) pieces.delete(Math.floor(was / PIECE));
+    // What has come may be drawn over what is there.
+    if (lines > was) for (let index = Math.max(0, Math.floor((was - AHEAD) / PIECE)); index * PIECE <= was; index++) pieces.delete(index);
     for (const group of groups) if (group.end >= was) group.end = lines;
     if (follows) toEnd(); else draw();
     tellNewer();

@@ -25,7 +25,7 @@ const KEYS = [
   ["?", "show or hide these keys"], ["/", "search or filter"], ["f", "next failure"], ["g p", "projects"], ["g b", "builds"], ["g q", "queue"], ["g s", "settings"],
   ["+ / − / 0", "in a waterfall: wider, narrower, whole"], ["j / k", "in a log: a line down, a line up"], ["n / p", "in a log: next and previous hit or error"],
   ["t", "in a log: times: none, clock, since the step began, since the line before"],
-  ["w", "in a log: wrap long lines"], ["z", "in a log: fold or unfold all groups"], ["d", "in a log: dim what the last green run printed too"],
+  ["w", "in a log: wrap long lines"], ["z", "in a log: fold or unfold all groups"], ["arrows", "in the tree of steps and groups: up, down, into and out of a group"], ["d", "in a log: dim what the last green run printed too"],
   ["G", "in a log: to the end, and follow"], ["l", "in a log: name the line in the address"], ["c", "in a log: copy without numbers"],
   ["Esc", "on a build: close the job beside it"], ["Ctrl+Shift+.", "in a shell: leave the terminal, and come back"],
 ];

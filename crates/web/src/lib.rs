@@ -260,7 +260,7 @@ pub async fn show(source: &impl Source, ask: &Ask) -> Result<Document, Problem> 
         Screen::Attempts { build, job } => screens::attempts::show(source, ask, &build, &job).await,
         Screen::Artifact { build, digest } => screens::artifact::show(source, ask, &build, &digest).await,
         Screen::Lines { build, attempt, step } => screens::log::lines(source, ask, [&build, &attempt, &step]).await,
-        Screen::Groups { build, attempt, step } => screens::log::groups(source, ask, [&build, &attempt, &step]).await,
+        Screen::Groups { build, attempt, step } => screens::log::groups(source, [&build, &attempt, &step]).await,
         Screen::Queue => screens::queue::show(source, ask).await,
         Screen::ProjectSettings { project } => screens::project_settings::show(source, ask, &project).await,
         Screen::Settings => screens::settings::you(source).await,

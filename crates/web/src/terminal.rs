@@ -1,8 +1,14 @@
 //! What steps print, as a terminal would show a line of it: colours, links, and progress bars that have written over
-//! themselves. Every line stands alone, so that any range of a log reads the same.
+//! themselves. Every line stands alone, so that any range of a log reads the same, but for blocks of rows that are drawn again and again
+//! ([`redraw`]).
 
-use anstyle_parse::{DefaultCharAccumulator, Params, Parser, Perform};
 use maud::{Markup, html};
+
+mod redraw;
+mod screen;
+
+pub(crate) use redraw::{AHEAD, Drawing, drawings};
+use screen::{Moves, Screen};
 
 /// The most letters of a line that are shown; the rest is in the raw log.
 pub const LETTERS_MAX: usize = 10_000;
@@ -44,28 +50,16 @@ impl Style {
     }
 }
 
-/// A line of a terminal on which something is written.
-#[derive(Default)]
-struct Line {
-    cells: Vec<(char, Style)>,
-    column: usize,
-    style: Style,
-    links: Vec<String>,
-    is_cut: bool,
-}
-
 /// One line of a log as HTML. Nothing of the text is taken for HTML.
 #[must_use]
 pub fn line(text: &str) -> Markup {
     if !text.bytes().any(|byte| byte < 0x20) {
         return plain(text);
     }
-    let mut line = Line::default();
-    let mut parser = Parser::<DefaultCharAccumulator>::new();
-    for byte in text.bytes() {
-        parser.advance(&mut line, byte);
-    }
-    line.markup()
+    let mut screen = Screen::new(Moves::WithinLines);
+    screen.write(text);
+    let row = screen.finish_line();
+    screen.row(row).map(|row| screen.markup(row)).unwrap_or_default()
 }
 
 fn plain(text: &str) -> Markup {
@@ -121,78 +115,6 @@ fn cut_mark() -> Markup {
     html! { span.note title="the raw log has the rest" { "… cut here" } }
 }
 
-impl Line {
-    fn put(&mut self, letter: char) {
-        if self.column >= LETTERS_MAX {
-            self.is_cut = true;
-            return;
-        }
-        if self.cells.len() <= self.column {
-            self.cells.resize(self.column + 1, (' ', Style::default()));
-        }
-        self.cells[self.column] = (letter, self.style.clone());
-        self.column += 1;
-    }
-
-    fn move_to(&mut self, column: usize) {
-        self.column = column.min(LETTERS_MAX);
-    }
-
-    fn markup(&self) -> Markup {
-        let mut runs: Vec<(String, &Style)> = Vec::new();
-        for (letter, style) in &self.cells {
-            match runs.last_mut() {
-                Some((text, last)) if *last == style => text.push(*letter),
-                _ => runs.push((letter.to_string(), style)),
-            }
-        }
-        html! {
-            @for (text, style) in &runs {
-                @if style.is_plain() {
-                    (linked(text))
-                } @else if let Some(address) = style.link.checked_sub(1).and_then(|index| self.links.get(index)) {
-                    a class=(style.classes()) href=(address) rel="noreferrer noopener nofollow" { (text) }
-                } @else {
-                    span class=(style.classes()) { (linked(text)) }
-                }
-            }
-            @if self.is_cut { (cut_mark()) }
-        }
-    }
-
-    /// "Select graphic rendition", ECMA-48 8.3.117.
-    fn select(&mut self, params: &Params) {
-        let mut codes = params.iter().flat_map(<[u16]>::iter).copied();
-        if params.is_empty() {
-            self.style = Style { link: self.style.link, ..Style::default() };
-        }
-        while let Some(code) = codes.next() {
-            let style = &mut self.style;
-            match code {
-                0 => *style = Style { link: style.link, ..Style::default() },
-                1 => style.is_bold = true,
-                2 => style.is_dim = true,
-                3 => style.is_italic = true,
-                4 => style.is_underlined = true,
-                7 => style.is_inverse = true,
-                22 => (style.is_bold, style.is_dim) = (false, false),
-                23 => style.is_italic = false,
-                24 => style.is_underlined = false,
-                27 => style.is_inverse = false,
-                30..=37 => style.foreground = low(code - 30),
-                38 => style.foreground = extended(&mut codes),
-                39 => style.foreground = None,
-                40..=47 => style.background = low(code - 40),
-                48 => style.background = extended(&mut codes),
-                49 => style.background = None,
-                90..=97 => style.foreground = low(code - 90 + 8),
-                100..=107 => style.background = low(code - 100 + 8),
-                _ => {}
-            }
-        }
-    }
-}
-
 fn low(code: u16) -> Option<u8> {
     u8::try_from(code).ok()
 }
@@ -209,57 +131,6 @@ fn extended(codes: &mut impl Iterator<Item = u16>) -> Option<u8> {
             low((16 + 36 * step(red) + 6 * step(green) + step(blue)) as u16)
         }
         _ => None,
-    }
-}
-
-impl Perform for Line {
-    fn print(&mut self, letter: char) {
-        self.put(letter);
-    }
-
-    fn execute(&mut self, byte: u8) {
-        match byte {
-            b'\r' => self.column = 0,
-            0x08 => self.column = self.column.saturating_sub(1),
-            b'\t' => {
-                let stop = (self.column / 8 + 1) * 8;
-                while self.column < stop && !self.is_cut {
-                    self.put(' ');
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn csi_dispatch(&mut self, params: &Params, intermediates: &[u8], _: bool, action: u8) {
-        if !intermediates.is_empty() {
-            return;
-        }
-        let first = params.iter().next().and_then(|param| param.first()).copied().unwrap_or(0);
-        let n = usize::from(first.max(1));
-        match action {
-            b'm' => self.select(params),
-            b'C' => self.move_to(self.column.saturating_add(n)),
-            b'D' => self.move_to(self.column.saturating_sub(n)),
-            b'G' => self.move_to(n - 1),
-            b'K' => match first {
-                0 => self.cells.truncate(self.column),
-                1 => self.cells.iter_mut().take(self.column).for_each(|cell| *cell = (' ', Style::default())),
-                _ => self.cells.clear(),
-            },
-            _ => {}
-        }
-    }
-
-    fn osc_dispatch(&mut self, params: &[&[u8]], _: bool) {
-        if let [b"8", _, address @ ..] = params {
-            let address = String::from_utf8_lossy(&address.join(&b';')).into_owned();
-            let is_safe = address.starts_with("https://") || address.starts_with("http://");
-            if is_safe {
-                self.links.push(address);
-            }
-            self.style.link = if is_safe { self.links.len() } else { 0 };
-        }
     }
 }
 

@@ -9,9 +9,10 @@ use crate::build::{
 };
 use crate::cache::{CacheTotals, CacheUse, Evict, Explained, KeyedCache, Operation};
 use crate::comparison::Comparison;
+use crate::environment::JobEnvironment;
 use crate::event::EventWord;
 use crate::job::{Artifact, Attempt, Gate, GateAnswer, Job, JobState, Test, TestOutcome, Waiting};
-use crate::log::{LogHits, LogSummary};
+use crate::log::{LogGroups, LogHits, LogSummary};
 use crate::member::{Invitation, Join, Member, NewMember, NewRole};
 use crate::overview::Overview;
 use crate::page::Page;
@@ -266,6 +267,11 @@ impl Client {
         self.call("job_get", &[&build, &job]).answer().await
     }
 
+    /// What a job runs in, and its variables.
+    pub async fn job_environment(&self, build: BuildId, job: &str) -> Result<JobEnvironment, ClientError> {
+        self.call("job_environment", &[&build, &job]).answer().await
+    }
+
     /// Why a job has not begun.
     pub async fn job_why(&self, build: BuildId, job: &str) -> Result<Waiting, ClientError> {
         self.call("job_why", &[&build, &job]).answer().await
@@ -331,6 +337,11 @@ impl Client {
         page: &PageWanted,
     ) -> Result<LogHits, ClientError> {
         self.page("log_search", &[&build, &attempt, &step], page).query("regex", Some(regex)).answer().await
+    }
+
+    /// The groups of lines in the log of a step.
+    pub async fn log_groups(&self, build: BuildId, attempt: u32, step: u16) -> Result<LogGroups, ClientError> {
+        self.call("log_groups", &[&build, &attempt, &step]).answer().await
     }
 
     /// The tests that the jobs of a build reported.

@@ -11,9 +11,10 @@ use crate::build::{
 };
 use crate::cache::{CacheTotals, CacheUse, Evict, Explained, KeyedCache, Operation};
 use crate::comparison::Comparison;
+use crate::environment::JobEnvironment;
 use crate::event::{EventWord, Moment};
 use crate::job::{Artifact, ArtifactFiles, Attempt, Gate, GateAnswer, Job, JobState, Test, TestOutcome, Waiting};
-use crate::log::{LogFormat, LogHits, LogItem, LogSummary};
+use crate::log::{LogFormat, LogGroups, LogHits, LogItem, LogSummary};
 use crate::member::{Invitation, Join, Member, NewMember, NewRole};
 use crate::overview::Overview;
 use crate::page::{Page, cursor_shape, id_shape, limit_shape};
@@ -556,6 +557,18 @@ pub const ROUTES: &[Route] = &[
         also_refused: &[],
     },
     Route {
+        operation: "job_environment",
+        method: Method::Get,
+        path: "/api/v1/builds/{build}/jobs/{job}/environment",
+        tag: Tag::Jobs,
+        summary: "Tells what a job runs in, and its variables with whom they are from",
+        access: Access::Grant(Verb::Read, On::Build),
+        parameters: &[],
+        body: None,
+        answers: &[json(200, shape::<JobEnvironment>, "what it runs in; of secrets the names alone")],
+        also_refused: &[],
+    },
+    Route {
         operation: "job_why",
         method: Method::Get,
         path: "/api/v1/builds/{build}/jobs/{job}/why",
@@ -704,6 +717,18 @@ pub const ROUTES: &[Route] = &[
         parameters: &[REGEX, HITS, SEARCH_CURSOR, PARTS, WITHIN],
         body: None,
         answers: &[json(200, shape::<LogHits>, "lines that match")],
+        also_refused: &[ProblemKind::Busy, ProblemKind::Gone],
+    },
+    Route {
+        operation: "log_groups",
+        method: Method::Get,
+        path: "/api/v1/builds/{build}/attempts/{attempt}/log/{step}/groups",
+        tag: Tag::Logs,
+        summary: "Tells the groups of lines in the log of a step",
+        access: Access::Grant(Verb::Read, On::Build),
+        parameters: &[],
+        body: None,
+        answers: &[json(200, shape::<LogGroups>, "groups, each followed by those within it")],
         also_refused: &[ProblemKind::Busy, ProblemKind::Gone],
     },
     Route {

@@ -14,7 +14,7 @@ use super::{Browser, Kind, has_browser, site};
 const PAGES_MAX: usize = 60;
 
 /// The checker's text; says so if it is not there, which in CI is a failure.
-fn checker() -> Option<String> {
+pub fn checker() -> Option<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/npm/node_modules/axe-core/axe.min.js");
     let found = fs::read_to_string(&path).ok();
     assert!(found.is_some() || std::env::var("CI").as_deref() != Ok("true"), "CI needs {}", path.display());
@@ -40,7 +40,7 @@ fn links(browser: &Browser) -> Vec<String> {
 }
 
 /// What is wrong on the page that is open.
-fn faults(browser: &Browser, checker: &str) -> Vec<String> {
+pub fn faults(browser: &Browser, checker: &str) -> Vec<String> {
     browser.command("Runtime.evaluate", &json!({ "expression": checker }));
     let script = "const done = arguments[arguments.length - 1]; axe.run(document).then(found => done(found.violations.map(it => \
                   `${it.id}: ${it.nodes.slice(0, 4).map(node => node.target + ' ' + (node.any[0]?.message ?? '')).join(' | ')}`)), error => done([String(error)]))";

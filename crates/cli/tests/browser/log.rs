@@ -187,6 +187,146 @@ fn a_log_is_read_by_the_keyboard_alone() {
     browser.is_content();
 }
 
+/// Groups within groups, as programs, our SDK and Buildkite's notation make them.
+const NESTED: &str = r"
+name: demo
+defaults: { environment: host }
+jobs:
+  n:
+    run: |
+      echo '--- prepare'
+      seq 1 20
+      echo '--- check'
+      echo '::group::workspace'
+      echo '::group::engine'
+      seq 100 120
+      echo '::endgroup::'
+      echo '::group::<b>store</b>'
+      seq 200 220
+      echo '::endgroup::'
+      echo '::endgroup::'
+      echo '+++ report'
+      echo '::endgroup::'
+      seq 300 310
+";
+
+#[test]
+fn groups_within_groups_fold_by_themselves_and_are_walked_as_a_tree() {
+    if !has_browser() {
+        return;
+    }
+    let site = Site::new(NESTED);
+    let (_server, _worker) = (site.serve(), site.work("w", &[]));
+    site.submit(&[], 0);
+    let browser = Browser::open(&site, Kind::Desk);
+    browser.go("/builds/1/jobs/n");
+    browser.until_is("document.querySelector('#log').hasAttribute('data-drawn')");
+    let folded =
+        || browser.ask("[...document.querySelectorAll('#groups li')].map(it => it.classList.contains('folded'))");
+    let seen = || {
+        browser
+            .ask("[...document.querySelectorAll('#groups a')].filter(it => it.offsetParent).map(it => it.textContent)")
+    };
+    let focus = || browser.ask("document.activeElement.textContent");
+    assert_eq!(folded(), json!([true, true, true, true, true, false]));
+    assert_eq!(seen(), json!(["prepare", "check", "report"]));
+    // The keyboard walks the tree: into a group, to what is in it, out again.
+    browser.ask("document.querySelector('#groups a').focus()");
+    let right = "\u{e014}";
+    let (left, down) = ("\u{e012}", "\u{e015}");
+    browser.press(down);
+    assert_eq!(focus(), "check");
+    for key in [right, right, right, right] {
+        browser.press(key);
+    }
+    assert_eq!(
+        (focus(), seen()),
+        (json!("engine"), json!(["prepare", "check", "workspace", "engine", "<b>store</b>", "report"]))
+    );
+    assert_eq!(folded(), json!([true, false, false, true, true, false]));
+    browser.press(down);
+    browser.press(right);
+    // What is in it is in the log, and what is in the one before it is not.
+    browser.until(&format!("{} .c", row(50)), "202");
+    assert_eq!(browser.find(&row(30)), None);
+    assert_eq!(browser.ask(&format!("document.querySelector(\"{}\").dataset.depth", row(47))), "2");
+    browser.screenshot("nested");
+    for key in [left; 5] {
+        browser.press(key);
+    }
+    assert_eq!(seen(), json!(["prepare", "check", "report"]));
+    assert_eq!(folded()[4], true);
+    // A line within two groups is gone to through both.
+    browser.go("/builds/1/jobs/n?again#1:50");
+    browser.until(&format!("{}.marked .c", row(50)), "202");
+    assert_eq!(folded(), json!([true, false, false, true, false, false]));
+    browser.is_content();
+    for kind in [Kind::Dark, Kind::Phone] {
+        let browser = Browser::open(&site, kind);
+        browser.go("/builds/1/jobs/n#1:50");
+        browser.until(&format!("{}.marked .c", row(50)), "202");
+        browser.screenshot("nested");
+    }
+    let plain = Browser::open(&site, Kind::Plain);
+    plain.go("/builds/1/jobs/n");
+    plain.until("#groups > li > ol > li > ol > li:last-child > a", "<b>store</b>");
+}
+
+/// Three rows that are drawn three hundred times, as programs do that think they write to a terminal.
+const REDRAWN: &str = r"
+name: demo
+defaults: { environment: host }
+jobs:
+  bars:
+    run: |
+      echo begin
+      n=0
+      while [ $n -lt 300 ]; do
+        if [ $n -gt 0 ]; then printf '\033[3A'; fi
+        printf '\033[2Klayer one: \033[32m%s\033[0m\n\033[2Klayer two: %s\n\033[2Klayer three: %s\n' $n $n $n
+        n=$((n + 1))
+      done
+      echo end
+";
+
+#[test]
+fn bars_of_several_rows_show_their_last_drawing() {
+    if !has_browser() {
+        return;
+    }
+    let site = Site::new(REDRAWN);
+    let (_server, _worker) = (site.serve(), site.work("w", &[]));
+    site.submit(&[], 0);
+    let rows = "[...document.querySelectorAll('#log .l')].map(it => it.querySelector('.c').textContent)";
+    let last = json!(["begin", "layer one: 299", "layer two: 299", "layer three: 299", "end"]);
+    for kind in [Kind::Desk, Kind::Dark, Kind::Phone] {
+        let browser = Browser::open(&site, kind);
+        browser.go("/builds/1/jobs/bars");
+        browser.until("#log button.redraws", "299 redraws");
+        assert_eq!(browser.ask(rows), last);
+        // Numbers are those of what was recorded.
+        browser.until(&format!("{} .c", row(899)), "layer one: 299");
+        assert_eq!(browser.ask("document.querySelectorAll('#log .c .f2').length"), 1);
+        browser.screenshot("redrawn");
+        // All drawings are there for whoever wants them, and go again.
+        browser.click("#log button.redraws");
+        browser.until(&format!("{}.over .c", row(898)), "layer three: 298");
+        assert_eq!(browser.ask("document.querySelector('#log button.redraws').ariaExpanded"), "true");
+        browser.screenshot("redrawn-open");
+        browser.click("#log button.redraws");
+        browser.until_is("document.querySelectorAll('#log .l').length === 5");
+        // A line that was drawn over has its address all the same.
+        browser.go("/builds/1/jobs/bars?again#1:500");
+        browser.until(&format!("{}.marked .c", row(500)), "layer one: 166");
+        browser.is_content();
+    }
+    let plain = Browser::open(&site, Kind::Plain);
+    plain.go("/builds/1/jobs/bars?from=800");
+    plain.until("#log details.redrawn summary", "33 redraws");
+    plain.until("#log > [id='1:901'] .c", "layer three: 299");
+    plain.screenshot("redrawn");
+}
+
 #[test]
 fn a_step_is_followed_until_the_reader_scrolls_away() {
     if !has_browser() {

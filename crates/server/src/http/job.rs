@@ -11,7 +11,7 @@ use store::rows::GateRow;
 use super::answer::{self, Answered, Wanted, exactly, range, ranged};
 use super::call::Call;
 use super::comparison::last_reports;
-use super::{App, convert, problem, wait};
+use super::{App, convert, environment, problem, wait};
 
 /// The media type of an artifact.
 const TAR: &str = "application/x-tar";
@@ -84,6 +84,17 @@ pub fn cut<T>(mut items: impl Iterator<Item = T>, limit: u32, cursor: impl Fn(&T
 pub async fn get(app: Arc<App>, call: Call) -> Answered {
     let (build, name) = (call.build()?, JobName::from(call.segment("job")));
     answer::json(&app.blocking(move |app| one(app, build, &name)).await?)
+}
+
+pub async fn environment(app: Arc<App>, call: Call) -> Answered {
+    let (build, name) = (call.build()?, JobName::from(call.segment("job")));
+    let told = app.blocking(move |app| {
+        let graph = graph_of(app, build)?;
+        let job = graph.jobs.get(&name);
+        let job = job.ok_or_else(|| problem::not_found(format_args!("job `{name}` in build {build}")))?;
+        Ok(environment::of(build, &name, job, &super::build::row(app, build)?.event))
+    });
+    answer::json(&told.await?)
 }
 
 pub async fn attempts(app: Arc<App>, call: Call) -> Answered {

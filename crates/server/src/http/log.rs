@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use api::log::{
-    HITS_DEFAULT, HITS_MAX, HitSpread, LINES_MAX, LogFormat, LogGap, LogGapCause, LogHit, LogHits, LogItem, LogLine,
-    LogState, LogStream, LogSummary, PARTS_MAX, REGEX_BYTES_MAX, StepLog, WITHIN_MS_MAX,
+    HITS_DEFAULT, HITS_MAX, HitSpread, LINES_MAX, LogFormat, LogGap, LogGapCause, LogGroups, LogHit, LogHits, LogItem,
+    LogLine, LogState, LogStream, LogSummary, PARTS_MAX, REGEX_BYTES_MAX, StepLog, WITHIN_MS_MAX,
 };
 use api::page::Page;
 use api::problem::{Problem, ProblemKind};
@@ -26,7 +26,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit};
 use super::answer::{self, Answered, More, PIECE_BYTES, Wanted, by_pieces, range, ranged, with};
 use super::call::{Call, invalid};
 use super::likeness::{Earlier, Likeness};
-use super::{App, build, job, problem};
+use super::{App, build, groups, job, problem};
 use crate::records::LogPhase;
 use crate::server::Server;
 
@@ -552,18 +552,44 @@ pub async fn search(app: Arc<App>, call: Call) -> Answered {
     let Some(reader) = app.blocking(move |app| Ok(open(app, build, number)?.1)).await? else {
         return answer::json(&LogHits::default());
     };
-    // What was found in a log that is whole is found again.
-    let is_whole = reader.stream(key).is_some_and(|stream| stream.state == StreamState::Closed);
+    answer::json(&*found(&app, reader, wanted, Arc::new(regex), time).await?)
+}
+
+/// What a search finds. What was found in a log that is whole is found again.
+async fn found(
+    app: &Arc<App>,
+    reader: LogReader,
+    wanted: Wish,
+    regex: Arc<regex::bytes::Regex>,
+    time: Duration,
+) -> Result<Arc<LogHits>, Problem> {
+    let is_whole = reader.stream(wanted.place.2).is_some_and(|stream| stream.state == StreamState::Closed);
     if let Some(found) = app.found.find(&wanted) {
-        return answer::json(&*found);
+        return Ok(found);
     }
     let deadline = Instant::now() + time;
-    let (found, reached) = searched(&app, reader, &wanted, Arc::new(regex), deadline).await?;
+    let (found, reached) = searched(app, reader, &wanted, regex, deadline).await?;
     let found = Arc::new(found);
     if is_whole && reached == Reached::Wanted {
         app.found.keep(wanted, &found);
     }
-    answer::json(&*found)
+    Ok(found)
+}
+
+/// The groups of a step. Their marks are found by one search, which is kept of a log that is whole: nothing reads the log again for them.
+pub async fn groups(app: Arc<App>, call: Call) -> Answered {
+    let (build, number) = (call.build()?, number(&call)?);
+    let key = StreamKey { attempt: number.0, step: call.segment_as("step", "the index of a step")? };
+    let _permit = app.stream_permit()?;
+    let Some(reader) = app.blocking(move |app| Ok(open(app, build, number)?.1)).await? else {
+        return answer::json(&LogGroups::default());
+    };
+    let lines = reader.stream(key).map_or(0, |stream| stream.lines);
+    let regex = Arc::clone(&groups::MARKS);
+    let text = regex.as_str().to_owned();
+    let wish = Wish { place: (build, number, key), regex: text, from: 0, limit: groups::MARKS_MAX, parts: None };
+    let hits = found(&app, reader, wish, regex, app.search.time).await?;
+    answer::json(&groups::tree(&hits, lines))
 }
 
 /// A number of the query from 1 to `most`.

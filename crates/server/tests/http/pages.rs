@@ -95,7 +95,10 @@ async fn a_log_has_its_groups_and_tells_what_a_passed_build_printed_too() {
     let mut worker = Worker::join(&served.site, "w", []).await;
     for (log, outcome) in [
         ("--- build\ntook 3 s\n", Outcome::passed()),
-        ("--- build\ntook 14 s\n+++ test\n<b>\n", Outcome::Failed(graph::Failure::Step { step: 0, exit: 1 })),
+        (
+            "--- build\ntook 14 s\n+++ test\n<b>\n::group::one\n",
+            Outcome::Failed(graph::Failure::Step { step: 0, exit: 1 }),
+        ),
     ] {
         let build = asked(&served, &admin, ONE).await;
         let start = worker.start().await;
@@ -115,7 +118,11 @@ async fn a_log_has_its_groups_and_tells_what_a_passed_build_printed_too() {
     // The same for scripts, and in plain.
     let lines = browser.get("/builds/2/attempts/1/lines/0?from=1&count=2&green=1.1").await.text;
     assert!(lines.contains("l same") && lines.contains("id=\"1:3\"") && !lines.contains("id=\"1:4\""), "{lines}");
-    assert!(browser.get("/builds/2/attempts/1/groups/0?lines=4").await.text.contains("data-line=\"2\" data-end=\"4\""));
+    assert!(browser.get("/builds/2/attempts/1/groups/0").await.text.contains("data-line=\"2\" data-end=\"5\""));
+    let groups = admin.log_groups(graph::BuildId(2), 1, 0).await.unwrap();
+    let told: Vec<_> = groups.groups.iter().map(|it| (it.title.as_str(), it.fold, it.depth, it.line, it.end)).collect();
+    let (closed, open) = (api::log::GroupFold::Closed, api::log::GroupFold::Open);
+    assert_eq!(told, [("build", closed, 0, 0, 2), ("test", open, 0, 2, 5), ("one", closed, 1, 4, 5)]);
     assert!(
         !browser
             .get(&format!("/builds/2/jobs/{job}?plain=1"))
@@ -291,6 +298,78 @@ async fn five_thousand_jobs_fit_a_first_load() {
     assert!(page.text.contains("100 waiting") && page.text.contains("4900 waiting"), "the drawing is folded");
     let page = browser.get("/builds/1?q=NUMBER-4321").await;
     assert!(page.text.contains("1 job") && page.text.contains("check-crate-number-4321"), "{}", page.text);
+    served.end().await;
+}
+
+#[tokio::test]
+async fn a_job_tells_what_it_runs_in_and_what_it_hands_on() {
+    let served = Served::new().await;
+    let admin = served.admin();
+    admin.secret_put("sails", "TOKEN", &api::project::SecretValue { value: "hush-hush".to_owned() }).await.unwrap();
+    let mut worker = Worker::join(&served.site, "w", []).await;
+    let pipeline = "env: { COLOUR: red }\njobs:\n  make:\n    env: { GREETING: \"<b>hi</b>\", NUMBER: \"${{ matrix.n }}\" }\n    timeout: 5m\n    run: [ { run: make, env: { LOUD: \"1\" } } ]\n  far:\n    needs: make\n    environment: { image: \"alpine:3.20\", network: off, platform: linux/arm64 }\n    labels: [fast]\n    secrets: [TOKEN]\n    resources: { cpu: 1.5, memory: 1GiB }\n    run: echo\n".replace("matrix.n", "job.name");
+    asked(&served, &admin, &pipeline).await;
+    let start = worker.start().await;
+    let browser = Browser::new(&served, &served.token(&[Verb::Read], None, None));
+    let page = browser.get("/builds/1/jobs/make?tab=artifacts").await;
+    assert!(page.text.contains("once it has ended"), "{}", page.text);
+    let digest = served.site.server().blobs.put(b"an archive").unwrap();
+    let artifact = graph::Artifact { digest, files: 3, bytes: 2048 };
+    let image = ("alpine:3.20".to_owned(), "alpine@sha256:abc".to_owned());
+    let report = graph::AttemptReport {
+        artifacts: [("<i>report</i>".to_owned(), artifact)].into(),
+        images: [image].into(),
+        ..super::site::report(Outcome::passed(), "make")
+    };
+    worker.report(&served.site, &start.spec, report).await;
+    let check = |page: &Page, parts: &[&str]| {
+        for part in parts {
+            assert!(page.text.contains(part), "no {part} in {}", page.text);
+        }
+        assert!(!page.text.contains("hush-hush") && !page.text.contains("<b>hi") && !page.text.contains("<i>report"));
+    };
+    let page = browser.get("/builds/1/jobs/make?tab=environment").await;
+    check(&page, &["CI", "GREETING", "&lt;b&gt;hi&lt;/b&gt;", "COLOUR", "<code>red</code>", "env of step 1", "LOUD"]);
+    check(&page, &["5 min 0 s", "<code>alpine@sha256:abc</code>", "aria-current=\"true\">Environment"]);
+    let page = browser.get("/builds/1/jobs/make?tab=artifacts").await;
+    check(
+        &page,
+        &[
+            "&lt;i&gt;report&lt;/i&gt;",
+            "3 files, 2.0 KiB",
+            "try 1",
+            &digest.to_string(),
+            "Artifacts <span class=\"quiet\">1</span>",
+        ],
+    );
+    check(
+        &page,
+        &[
+            &format!("href=\"/builds/1/artifacts/{digest}\""),
+            &format!("href=\"/api/v1/builds/1/artifacts/{digest}\" download="),
+        ],
+    );
+    check(&browser.get("/builds/1/jobs/make").await, &["id=\"steps\"", "aria-current=\"true\">Log"]);
+    // Of a job that nobody can run it says what it asks for.
+    let page = browser.get("/builds/1/jobs/far?tab=environment").await;
+    check(
+        &page,
+        &[
+            "a container of the image <code>alpine:3.20</code>",
+            "none but its own",
+            "linux/arm64",
+            "<code>fast</code>",
+            "1.5",
+            "1.0 GiB",
+            "TOKEN",
+            "shown to nobody",
+        ],
+    );
+    let told = admin.job_environment(graph::BuildId(1), "far").await.unwrap();
+    let secret = told.variables.iter().find(|it| it.name == "TOKEN").unwrap();
+    assert_eq!(secret.value, api::environment::VariableValue::Secret);
+    assert_eq!(browser.get("/builds/1/jobs/none?tab=environment").await.status, 404);
+    assert_eq!(browser.get("/builds/1/jobs/make?tab=environment&attempt=9").await.status, 404);
     served.end().await;
 }
 

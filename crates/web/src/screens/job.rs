@@ -8,6 +8,9 @@ use api::problem::{Problem, ProblemKind};
 use api::time::Time;
 use maud::{Markup, PreEscaped, html};
 
+mod artifacts;
+mod environment;
+
 use super::groups;
 use super::log::{self, Green, Range};
 use super::projects::name;
@@ -19,6 +22,33 @@ use crate::{Ask, Place, Source, paths, read};
 const LINES: u64 = 400;
 /// How many of them stand before the first error.
 const BEFORE_ERROR: u64 = 40;
+
+/// What of a job is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tab {
+    Log,
+    Artifacts,
+    Environment,
+}
+
+impl Tab {
+    fn of(ask: &Ask) -> Self {
+        match ask.text("tab") {
+            "artifacts" => Self::Artifacts,
+            "environment" => Self::Environment,
+            _ => Self::Log,
+        }
+    }
+
+    /// For addresses.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Log => "log",
+            Self::Artifacts => "artifacts",
+            Self::Environment => "environment",
+        }
+    }
+}
 
 /// A step as the page lists it.
 struct StepLine {
@@ -42,19 +72,25 @@ pub(crate) async fn show(source: &impl Source, ask: &Ask, build: &str, job: &str
     let attempts = read::<Page<Attempt>>(source, &of_job).await?.items;
     let wanted = ask.number("attempt").or(attempts.last().map(|attempt| attempt.attempt.into()));
     let own = paths::job(build.id, &job.name);
-    let body = match wanted {
-        None => not_begun(source, &build, &job).await?,
-        Some(wanted) => {
-            if !attempts.iter().any(|attempt| u64::from(attempt.attempt) == wanted) {
-                return Err(Problem::new(ProblemKind::NotFound, format!("`{}` has no attempt {wanted}", job.name))
-                    .help("take one of the attempts that the job's page lists"));
-            }
-            let attempt: Attempt = read(source, &format!("{of_build}/attempts/{wanted}")).await?;
-            shown(source, ask, (&build, &job), (&attempt, &attempts), &own).await?
-        }
+    if let Some(wanted) = wanted.filter(|wanted| !attempts.iter().any(|it| u64::from(it.attempt) == *wanted)) {
+        return Err(Problem::new(ProblemKind::NotFound, format!("`{}` has no attempt {wanted}", job.name))
+            .help("take one of the attempts that the job's page lists"));
+    }
+    let attempt: Option<Attempt> = match wanted {
+        Some(wanted) => Some(read(source, &format!("{of_build}/attempts/{wanted}")).await?),
+        None => None,
+    };
+    let tab = Tab::of(ask);
+    let made = artifacts::of(source, &job).await?;
+    let body = match (tab, &attempt) {
+        (Tab::Artifacts, _) => artifacts::show(&job, &made, &attempts),
+        (Tab::Environment, attempt) => environment::show(source, &job, attempt.as_ref()).await?,
+        (Tab::Log, None) => not_begun(source, &build, &job).await?,
+        (Tab::Log, Some(attempt)) => shown(source, ask, (&build, &job), (attempt, &attempts), &own).await?,
     };
     let main = html! {
         header.build #job-header data-live { (header(&job, &attempts, wanted, ask, &own)) }
+        nav.views #tabs data-live aria-label="What is shown of the job" { (tabs(tab, made.len(), wanted, &own)) }
         (body)
     };
     let mut crumbs = Vec::new();
@@ -73,6 +109,17 @@ pub(crate) async fn show(source: &impl Source, ask: &Ask, build: &str, job: &str
     })
 }
 
+fn tabs(shown: Tab, artifacts: usize, attempt: Option<u64>, own: &str) -> Markup {
+    let attempt = attempt.map_or_else(String::new, |attempt| format!("&attempt={attempt}"));
+    html! {
+        @for tab in [Tab::Log, Tab::Artifacts, Tab::Environment] {
+            a #(format!("tab-{}", tab.word())) href=(format!("{own}?tab={}{attempt}", tab.word())) aria-current=[(tab == shown).then_some("true")] {
+                @match tab { Tab::Log => "Log", Tab::Artifacts => { "Artifacts" @if artifacts > 0 { " " span.quiet { (artifacts) } } }, Tab::Environment => "Environment" }
+            }
+        }
+    }
+}
+
 async fn not_begun(source: &impl Source, build: &Build, job: &Job) -> Result<Markup, Problem> {
     if job.state == JobState::Ended {
         return Ok(
@@ -87,8 +134,11 @@ async fn not_begun(source: &impl Source, build: &Build, job: &Job) -> Result<Mar
 
 fn header(job: &Job, attempts: &[Attempt], shown: Option<u64>, ask: &Ask, own: &str) -> Markup {
     let standing = Standing::of_job(job);
-    // Who looks at a step sees the same step of the other attempt.
-    let step = ask.number("step").map_or_else(String::new, |step| format!("&step={step}"));
+    // Who looks at a step or a tab sees the same of the other attempt.
+    let mut step = ask.number("step").map_or_else(String::new, |step| format!("&step={step}"));
+    if Tab::of(ask) != Tab::Log {
+        step = format!("&tab={}", Tab::of(ask).word());
+    }
     html! {
         h1 { (standing.mark()) " " (super::build::title(job)) }
         @if let Some(cause) = &job.cause { p.verdict.(standing.word()) { (cause.text) } }
@@ -223,7 +273,7 @@ async fn shown(
     let lines = here.map_or(0, |line| line.lines);
     let groups = match lines {
         0 | groups::LINES_AT_ONCE.. => html! {},
-        lines => groups::tree(source, shown.of(), lines).await?,
+        _ => groups::tree(source, shown.of()).await?,
     };
     let viewer = viewer(source, ask, &shown).await?;
     let report = attempt.ended.as_ref().and_then(|end| end.report.as_ref());
@@ -233,7 +283,7 @@ async fn shown(
                 ol { @for line in &steps { li {
                     (step_link(line, &format!("{own}?attempt={number}&step={}", line.index), line.index == step))
                     @if line.index == step {
-                        ol.groups #groups data-source=[(lines >= groups::LINES_AT_ONCE).then(|| format!("/builds/{}/attempts/{number}/groups/{step}?lines={lines}", build.id))] { (groups) }
+                        ol.groups #groups data-source=[(lines >= groups::LINES_AT_ONCE).then(|| format!("/builds/{}/attempts/{number}/groups/{step}", build.id))] { (groups) }
                     }
                 } } }
                 @if let Some(report) = report {
@@ -255,7 +305,7 @@ async fn shown(
 
 fn step_link(line: &StepLine, to: &str, is_here: bool) -> Markup {
     html! {
-        a class=(line.standing.word()) href=(to) aria-current=[is_here.then_some("true")] {
+        a class=(line.standing.word()) #(format!("step-{}", line.index + 1)) href=(to) aria-current=[is_here.then_some("true")] {
             (line.standing.mark()) " " span.name { (words::first_line(&line.name)) }
             span.quiet { @if let Some(ms) = line.took_ms { (words::span(ms)) } @if let Some(exit) = line.exit.filter(|exit| *exit != 0) { " exit " (exit) } " " (words::count(line.lines, "line", "lines")) }
         }
@@ -369,15 +419,18 @@ async fn viewer(source: &impl Source, ask: &Ask, shown: &Shown<'_>) -> Result<Ma
         (None, None) if step.is_open || *has_failed => last,
         (None, None) => 0,
     };
-    let items = log::read_range(source, shown.of(), Range { from, count: LINES }, shown.green).await?;
-    let end = (from + LINES).min(step.lines);
+    let range = Range { from, count: LINES };
+    let items = log::read_range(source, shown.of(), range, shown.green).await?;
+    let end = range.end().min(step.lines);
     let [build, attempt, index] = shown.of();
     let earlier = from.saturating_sub(LINES);
     // For who reads line by line, nothing is taken away that is not looked at.
     let is_plain = ask.text("plain") == "1";
     let plain = if is_plain { "&plain=1" } else { "" };
     let source = format!("/builds/{build}/attempts/{attempt}/lines/{index}");
-    let rows = log::Rows { step: Some(index), base: Some(base), marked: error };
+    // The end of the log has what may be lost behind its last line.
+    let until = if end < step.lines { end } else { u64::MAX };
+    let rows = log::Rows { step: Some(index), base: Some(base), marked: error, until, redrawn: log::Redrawn::Folded };
     Ok(html! {
         @if from > 0 { p.pager.before { a href=(format!("{base}{plain}&from=0")) { "First lines" } " " a href=(format!("{base}{plain}&from={earlier}")) { "Earlier lines" } " " span.quiet { (from) " lines above" } } }
         div.stage {

@@ -8,7 +8,8 @@ use api::problem::Problem;
 use maud::{Markup, PreEscaped, html};
 
 use crate::page::Document;
-use crate::{Ask, Source, paths, read, terminal};
+use crate::terminal::{self, Drawing};
+use crate::{Ask, Source, paths, read};
 
 /// The most lines of one range.
 pub const LINES_MAX: u64 = 1000;
@@ -32,6 +33,13 @@ pub(crate) struct Range {
     pub count: u64,
 }
 
+impl Range {
+    /// The next after the last.
+    pub fn end(self) -> u64 {
+        self.from.saturating_add(self.count)
+    }
+}
+
 /// How much of a step there is.
 pub(crate) fn lines_of(summary: &LogSummary, step: u16) -> u64 {
     summary.steps.iter().find(|log| log.step == step).map_or(0, |log| log.lines)
@@ -52,9 +60,11 @@ pub(crate) async fn first_error(
 pub(crate) async fn around_first_error(source: &impl Source, of: [u64; 3], lines: u64) -> Result<Markup, Problem> {
     let error = first_error(source, of).await?;
     let from = error.unwrap_or_else(|| lines.saturating_sub(BEFORE + AFTER)).saturating_sub(BEFORE);
-    let items = read_range(source, of, Range { from, count: BEFORE + AFTER }, None).await?;
+    let range = Range { from, count: BEFORE + AFTER };
+    let items = read_range(source, of, range, None).await?;
+    let rows = Rows { step: None, base: None, marked: error, until: range.end(), redrawn: Redrawn::Folded };
     Ok(
-        html! { div.log.excerpt role="group" aria-label="Lines around the first error" tabindex="0" { (written(&items, &Rows { step: None, base: None, marked: error })) } },
+        html! { div.log.excerpt role="group" aria-label="Lines around the first error" tabindex="0" { (written(&items, &rows)) } },
     )
 }
 
@@ -107,7 +117,7 @@ impl Green {
     }
 }
 
-/// Reads a range, each line compared with those of an earlier attempt.
+/// Reads a range and the lines behind it that may have drawn over it, each line compared with those of an earlier attempt.
 pub(crate) async fn read_range(
     source: &impl Source,
     [build, attempt, step]: [u64; 3],
@@ -115,7 +125,8 @@ pub(crate) async fn read_range(
     green: Option<Green>,
 ) -> Result<Vec<LogItem>, Problem> {
     let path = paths::api_log(build, attempt, step);
-    let path = format!("{path}?format=ndjson&from={}&count={}", range.from, range.count);
+    let count = range.count.saturating_add(terminal::AHEAD as u64);
+    let path = format!("{path}?format=ndjson&from={}&count={count}", range.from);
     let body = match green {
         None => source.get(&path).await?,
         // What it is compared with may be gone; the log is not.
@@ -148,6 +159,15 @@ fn whole_lines(items: &[LogItem]) -> Vec<LogItem> {
     whole
 }
 
+/// What becomes of lines that others have drawn over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Redrawn {
+    /// They stand in their places and say it, for a page that folds them itself.
+    Told,
+    /// They stand in a fold before the last drawing.
+    Folded,
+}
+
 /// How lines are written.
 pub(crate) struct Rows<'a> {
     /// The index of their step; `None` for an excerpt, whose rows have no names of their own.
@@ -156,27 +176,87 @@ pub(crate) struct Rows<'a> {
     pub base: Option<&'a str>,
     /// The line that is looked for.
     pub marked: Option<u64>,
+    /// The line before which to end: those from there on are only looked at for what they draw over.
+    pub until: u64,
+    /// What becomes of lines that others have drawn over.
+    pub redrawn: Redrawn,
+}
+
+/// What a row is made of.
+struct Written {
+    markup: Markup,
+    /// Of a line that another has drawn over: how often its row was drawn again after it.
+    redraws: Option<u64>,
+    /// Whether it is the line that is looked for.
+    is_marked: bool,
 }
 
 /// Lines as rows.
 pub(crate) fn written(items: &[LogItem], rows: &Rows) -> Markup {
-    let mut text = String::new();
+    let whole = whole_lines(items);
+    let mut written = Vec::with_capacity(whole.len());
     let mut before = None;
-    for item in whole_lines(items) {
-        let row = match &item {
-            LogItem::Line(line) => {
-                let since = before.map(|at: graph::Timestamp| line.time.0.ms_since(at));
-                before = Some(line.time.0);
-                row(line, rows, since)
+    // Where something is lost, nobody knows what was drawn over what.
+    for part in whole.chunk_by(|one, next| matches!((one, next), (LogItem::Line(_), LogItem::Line(_)))) {
+        lines_written(part, rows, &mut before, &mut written);
+    }
+    let mut text = String::new();
+    match rows.redrawn {
+        Redrawn::Told => written.iter().for_each(|it| text.push_str(&it.markup.0)),
+        Redrawn::Folded => {
+            for part in written.chunk_by(|one, next| one.redraws.is_some() == next.redraws.is_some()) {
+                folded(part, &mut text);
             }
-            LogItem::Gap(gap) => html! { div.gap role="note" data-line=(gap.number) { (gap.text) } },
-        };
-        text.push_str(&row.0);
+        }
     }
     PreEscaped(text)
 }
 
-fn row(line: &LogLine, rows: &Rows, since: Option<u64>) -> Markup {
+/// Rows that stand, or a fold with those that were drawn over.
+fn folded(part: &[Written], text: &mut String) {
+    let Some(redraws) = part.iter().filter_map(|it| it.redraws).max() else {
+        part.iter().for_each(|it| text.push_str(&it.markup.0));
+        return;
+    };
+    // What is looked for is seen.
+    let is_open = part.iter().any(|it| it.is_marked);
+    let fold = html! {
+        details.redrawn open[is_open] { summary { (crate::words::count(redraws, "redraw", "redraws")) } @for row in part { (row.markup) } }
+    };
+    text.push_str(&fold.0);
+}
+
+/// Writes lines that follow one another, or a gap.
+fn lines_written(part: &[LogItem], rows: &Rows, before: &mut Option<graph::Timestamp>, written: &mut Vec<Written>) {
+    let lines: Vec<&LogLine> =
+        part.iter().filter_map(|item| if let LogItem::Line(line) = item { Some(line) } else { None }).collect();
+    let texts: Vec<&str> = lines.iter().map(|line| line.line.as_str()).collect();
+    let shown = lines.iter().take_while(|line| line.number < rows.until).count();
+    let drawings = terminal::drawings(&texts, shown);
+    // Whoever drew over a line stands behind it.
+    let mut redraws: Vec<Option<u64>> = vec![None; shown];
+    for (index, drawing) in drawings.iter().enumerate().rev() {
+        if let Drawing::Over(by) = drawing {
+            redraws[index] = Some(1 + redraws.get(*by).copied().flatten().unwrap_or(0));
+        }
+    }
+    for ((line, drawing), redraws) in lines.iter().zip(&drawings).zip(redraws) {
+        let since = before.map(|at| line.time.0.ms_since(at));
+        *before = Some(line.time.0);
+        let markup = row(line, drawing, rows, (since, redraws));
+        written.push(Written { markup, redraws, is_marked: rows.marked == Some(line.number) });
+    }
+    for item in part {
+        if let LogItem::Gap(gap) = item
+            && gap.number < rows.until
+        {
+            let markup = html! { div.gap role="note" data-line=(gap.number) { (gap.text) } };
+            written.push(Written { markup, redraws: None, is_marked: false });
+        }
+    }
+}
+
+fn row(line: &LogLine, drawing: &Drawing, rows: &Rows, (since, redraws): (Option<u64>, Option<u64>)) -> Markup {
     let stream = match line.stream {
         LogStream::Stdout => "",
         LogStream::Stderr => " err",
@@ -184,6 +264,7 @@ fn row(line: &LogLine, rows: &Rows, since: Option<u64>) -> Markup {
     };
     let mark = if rows.marked == Some(line.number) { " marked" } else { "" };
     let same = if line.same { " same" } else { "" };
+    let over = if redraws.is_some() { " over" } else { "" };
     // The browser's own time and heat: which part of a second, a second, ten seconds or a minute went before this line.
     let heat = match since {
         None | Some(0..100) => "",
@@ -204,13 +285,13 @@ fn row(line: &LogLine, rows: &Rows, since: Option<u64>) -> Markup {
     // RFC 3339 in UTC with a fixed number of digits: hours, minutes, seconds and milliseconds stand at fixed places.
     let clock = time.get(11..23).unwrap_or_default();
     html! {
-        div class=(format!("l{stream}{mark}{same}{heat}")) id=[id] {
+        div class=(format!("l{stream}{mark}{same}{over}{heat}")) id=[id] data-redraws=[redraws] {
             @match to {
                 Some(to) => { a.n href=(to) aria-label=(format!("line {number}")) data-n=(number) {} }
                 None => { span.n data-n=(number) {} }
             }
             time.t datetime=(time) data-t=(clock) {}
-            span.c { (terminal::line(&line.line)) }
+            span.c { @match drawing { Drawing::Row(row) => (row), Drawing::Alone | Drawing::Over(_) => (terminal::line(&line.line)) } }
         }
     }
 }
@@ -225,18 +306,14 @@ pub(crate) async fn lines(
     let range =
         Range { from: ask.number("from").unwrap_or(0), count: ask.number("count").unwrap_or(200).clamp(1, LINES_MAX) };
     let items = read_range(source, of, range, Green::read(ask.text("green"))).await?;
-    let rows = Rows { step: Some(of[2]), base: None, marked: None };
+    let rows = Rows { step: Some(of[2]), base: None, marked: None, until: range.end(), redrawn: Redrawn::Told };
     Ok(Document { status: 200, text: written(&items, &rows).0 })
 }
 
-/// The groups of a step, for a page that is open already: `?lines=` how many the log has.
-pub(crate) async fn groups(
-    source: &impl Source,
-    ask: &Ask,
-    [build, attempt, step]: [&str; 3],
-) -> Result<Document, Problem> {
+/// The groups of a step, for a page that is open already.
+pub(crate) async fn groups(source: &impl Source, [build, attempt, step]: [&str; 3]) -> Result<Document, Problem> {
     let of = [number(build)?, number(attempt)?, number(step)?];
-    let tree = super::groups::tree(source, of, ask.number("lines").unwrap_or(0)).await?;
+    let tree = super::groups::tree(source, of).await?;
     Ok(Document { status: 200, text: tree.0 })
 }
 
@@ -296,7 +373,7 @@ mod tests {
     fn a_line_in_pieces_stands_once() {
         let html = written(
             &[line(4, "one ", 0), line(4, "two", 0), line(5, "<three>", 2_000_000)],
-            &Rows { step: Some(0), base: None, marked: Some(5) },
+            &Rows { step: Some(0), base: None, marked: Some(5), until: 6, redrawn: Redrawn::Told },
         )
         .0;
         assert_eq!(html.matches("class=\"l").count(), 2);
@@ -304,5 +381,42 @@ mod tests {
         assert!(html.contains("&lt;three&gt;"), "{html}");
         assert!(html.contains("l err marked h2"), "{html}");
         assert!(html.contains("data-t=\"00:00:02.000\""), "{html}");
+    }
+
+    #[test]
+    fn what_was_drawn_over_is_folded_before_the_last_drawing() {
+        let texts = ["a 1", "b 1", "\x1b[2Aa 2", "b 2", "\x1b[2Aa 3", "b 3", "end"];
+        let lines: Vec<LogItem> = texts.iter().enumerate().map(|(n, text)| line(n as u64, text, 0)).collect();
+        let check = |redrawn, marked, until, expected: &[&str]| {
+            let html = written(&lines, &Rows { step: Some(0), base: None, marked, until, redrawn }).0;
+            let places: Vec<Option<usize>> = expected.iter().map(|part| html.find(part)).collect();
+            assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{expected:?} in {html}");
+            html
+        };
+        let fold = "<details class=\"redrawn\"><summary>2 redraws</summary>";
+        let html =
+            check(Redrawn::Folded, None, 7, &[fold, "a 1", "b 1", "a 2", "b 2", "</details>", "a 3", "b 3", "end"]);
+        assert_eq!(html.matches("<details").count(), 1);
+        check(Redrawn::Folded, Some(1), 7, &["<details class=\"redrawn\" open>"]);
+        let told = ["id=\"1:1\" data-redraws=\"2\"", "id=\"1:3\" data-redraws=\"1\"", "id=\"1:5\"><a"];
+        check(Redrawn::Told, None, 7, &told);
+        // What a range does not show still draws over it, as often as it shows.
+        let html = check(Redrawn::Told, None, 3, &["id=\"1:1\" data-redraws=\"2\"", "id=\"1:3\" data-redraws=\"1\""]);
+        assert!(!html.contains("id=\"1:4\""), "{html}");
+    }
+
+    #[test]
+    fn where_something_is_lost_nothing_is_drawn_over() {
+        let gap = LogItem::Gap(api::log::LogGap {
+            number: 1,
+            text: "lost".to_owned(),
+            lines: None,
+            bytes: None,
+            cause: api::log::LogGapCause::Missing,
+        });
+        let items = [line(0, "a", 0), gap, line(1, "\x1b[1Ab", 0)];
+        let rows = Rows { step: Some(0), base: None, marked: None, until: 2, redrawn: Redrawn::Folded };
+        let html = written(&items, &rows).0;
+        assert!(!html.contains("details") && html.contains("lost"), "{html}");
     }
 }
