@@ -602,7 +602,7 @@ pub const ROUTES: &[Route] = &[
         parameters: &[],
         body: Some(body_or_none(shape::<RetryJob>)),
         answers: &[json(200, shape::<Retried>, "it runs again")],
-        also_refused: &[ProblemKind::Conflict],
+        also_refused: &[ProblemKind::Conflict, ProblemKind::Unprocessable],
     },
     Route {
         operation: "shell_open",
