@@ -107,7 +107,8 @@ pub(crate) fn clippy(cargo: &Cargo) -> String {
 
 pub(crate) fn nextest(cargo: &Cargo) -> String {
     let mut nextest = Options::new("nextest run");
-    nextest.packages(cargo, "--workspace").building(cargo).add("--no-tests=pass");
+    // All tests run, whichever fail: of one that was never run nobody would know when the failed ones are retried.
+    nextest.packages(cargo, "--workspace").building(cargo).add("--no-tests=pass --no-fail-fast");
     let mut test = Options::new("test");
     test.packages(cargo, "--workspace").building(cargo);
     if let Some(profile) = &cargo.profile {

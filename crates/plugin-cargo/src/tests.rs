@@ -97,7 +97,7 @@ fn nextest_is_told_where_the_report_goes() {
     assert!(passed, "{said}");
     let settings = machine.0.join("target/ropewalk-nextest.toml");
     let expected = format!(
-        "ran nextest run --workspace --no-tests=pass --profile ci --tool-config-file ropewalk:{}\n",
+        "ran nextest run --workspace --no-tests=pass --no-fail-fast --profile ci --tool-config-file ropewalk:{}\n",
         settings.display()
     );
     assert_eq!(said, expected);
