@@ -17,7 +17,7 @@ mod verb;
 pub use guard::{Access, Bearer, CreateError, Denied};
 pub use keys::{KeyError, ROOT_KEY_FILE, RootKey};
 pub use ledger::{Ledger, LedgerError, StoreLedger, TokenRow};
-pub use member::{Member, Role, SignInLink};
+pub use member::{Member, Role};
 pub use narrowing::{Narrowing, narrow};
 pub use seal::{SEALING_KEY_FILE, SealError, SealingKey};
 pub use token::{GrantRequest, Inspected, Subject, SubjectKind, TOKEN_BYTES_MAX, TokenError, inspect, mint};

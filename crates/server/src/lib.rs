@@ -13,6 +13,7 @@ pub mod live;
 pub mod lowering;
 pub mod members;
 pub mod moments;
+pub mod one_time;
 pub mod outbox;
 pub mod records;
 pub mod recovery;

@@ -1,13 +1,13 @@
 //! Who is a member of this server: added by administrators, signed in by links that are good once, gone at once.
 //!
-//! A link's secret is kept as a digest alone. All of it blocks.
+//! All of it blocks.
 
 use std::collections::BTreeSet;
 
 use graph::Timestamp;
-use ring::rand::{SecureRandom, SystemRandom};
 
-use crate::access::{Access, CreateError, GrantRequest, LedgerError, Member, Role, SignInLink, Subject, SubjectKind};
+use crate::access::{Access, CreateError, GrantRequest, LedgerError, Member, Role, Subject, SubjectKind};
+use crate::one_time::{OneTimeLink, fresh_secret};
 use crate::records::{RecordError, Records, is_name};
 
 /// How long a link is good, in milliseconds: three days.
@@ -94,9 +94,12 @@ fn administers_all(caller: &impl Administers, member: &Member) -> bool {
 
 /// Adds a member, or gives one a role on something more, which only who administers the whole member may. Gives the member, and what a link is to hold.
 ///
+/// Who gave the first role knew the first link and may have used it: so with a further role all sessions end, and whoever opens the new link is the member.
+///
 /// # Errors
 /// [`MemberError`].
 pub fn add(
+    access: &Access,
     records: &Records,
     caller: &impl Administers,
     (name, scope, role): (&str, &Scope, Role),
@@ -107,8 +110,8 @@ pub fn add(
         return Err(MemberError::Name);
     }
     let (id, secret) = (crate::parts::fresh_id(), fresh_secret());
-    let fresh =
-        || Member { name: name.to_owned(), id: id.clone(), created: at, by: by.to_owned(), ..Member::default() };
+    let fresh = || Member { name: name.to_owned(), created: at, by: by.to_owned(), ..Member::default() };
+    let mut ended = Vec::new();
     let member = changed(records, name, at, |before| {
         let mut member = before.unwrap_or_else(fresh);
         if !administers_all(caller, &member) {
@@ -121,11 +124,13 @@ pub fn add(
             return Err(MemberError::Full);
         }
         put_role(&mut member, scope, Some(role));
-        member.link = Some(link_of(&secret, at));
+        member.id.clone_from(&id);
+        ended = std::mem::take(&mut member.sessions);
+        member.link = Some(OneTimeLink::new(&secret, at, LINK_MS));
         Ok(member)
     })?;
-    let text = format!("{}.{secret}", hex_of(name));
-    Ok((member, text))
+    revoke(access, &ended, by, at)?;
+    Ok((member, text_of(name, &secret)))
 }
 
 /// Gives a member another role.
@@ -209,10 +214,11 @@ pub fn forget_project(
 /// With the record go all sessions, since each request asks for it; their rows are told for people.
 fn end(access: &Access, records: &Records, member: &Member, by: &str, at: Timestamp) -> Result<(), MemberError> {
     records.remove::<Member>(&member.name)?;
-    for session in &member.sessions {
-        access.revoke(session, by, at)?;
-    }
-    Ok(())
+    revoke(access, &member.sessions, by, at)
+}
+
+fn revoke(access: &Access, sessions: &[String], by: &str, at: Timestamp) -> Result<(), MemberError> {
+    sessions.iter().try_for_each(|session| access.revoke(session, by, at).map(drop)).map_err(MemberError::from)
 }
 
 /// Makes a link for one more sign-in, in place of the one that was open. Gives the member and what the link is to hold.
@@ -231,10 +237,10 @@ pub fn link(
         if !administers_all(caller, &member) {
             return Err(MemberError::Elsewhere);
         }
-        member.link = Some(link_of(&secret, at));
+        member.link = Some(OneTimeLink::new(&secret, at, LINK_MS));
         Ok(member)
     })?;
-    Ok((member, format!("{}.{secret}", hex_of(name))))
+    Ok((member, text_of(name, &secret)))
 }
 
 /// Signs in by a link, which is worth nothing afterwards: the member, the id of the session's token and its text.
@@ -252,15 +258,15 @@ pub fn join(
     let mut ended = Vec::new();
     // Whoever takes the link out of the record is the one.
     let member = changed(records, &name, at, |before| {
-        let mut member = before.filter(|member| opens(member, secret, at)).ok_or(MemberError::Link)?;
+        let mut member = before
+            .filter(|member| member.link.as_ref().is_some_and(|link| link.opens(secret, at)))
+            .ok_or(MemberError::Link)?;
         member.link = None;
         member.sessions.push(id.clone());
         ended = member.sessions.drain(..member.sessions.len().saturating_sub(SESSIONS_MAX)).collect();
         Ok(member)
     })?;
-    for session in &ended {
-        access.revoke(session, &member.name, at)?;
-    }
+    revoke(access, &ended, &member.name, at)?;
     let grant = GrantRequest {
         subject: Subject { kind: SubjectKind::Person, name: member.name.clone() },
         verbs: BTreeSet::new(),
@@ -316,15 +322,6 @@ fn changed(
     written.ok_or_else(|| refused.unwrap_or(MemberError::Missing))
 }
 
-fn link_of(secret: &str, at: Timestamp) -> SignInLink {
-    SignInLink { digest: digest(secret), until: at.plus_ms(LINK_MS) }
-}
-
-/// Digests are compared: how long that takes says nothing of the secret.
-fn opens(member: &Member, secret: &str, at: Timestamp) -> bool {
-    member.link.as_ref().is_some_and(|link| link.digest == digest(secret) && at <= link.until)
-}
-
 /// The member's name and the secret of what a link holds.
 fn parts_of(text: &str) -> Result<(String, &str), MemberError> {
     let (name, secret) = text.split_once('.').ok_or(MemberError::Link)?;
@@ -334,16 +331,8 @@ fn parts_of(text: &str) -> Result<(String, &str), MemberError> {
     Ok((name.ok_or(MemberError::Link)?, secret))
 }
 
-fn hex_of(name: &str) -> String {
-    name.bytes().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn fresh_secret() -> String {
-    let mut bytes = [0; 24];
-    SystemRandom::new().fill(&mut bytes).expect("the system has random numbers");
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn digest(secret: &str) -> String {
-    store::blob::digest(secret.as_bytes()).to_hex()
+/// What a link holds: the member's name in hexadecimal digits, so that it is a word in any address, and the secret.
+fn text_of(name: &str, secret: &str) -> String {
+    let name: String = name.bytes().map(|byte| format!("{byte:02x}")).collect();
+    format!("{name}.{secret}")
 }

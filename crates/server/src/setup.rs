@@ -6,10 +6,10 @@
 use std::collections::BTreeSet;
 
 use graph::Timestamp;
-use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
 
 use crate::access::{Access, CreateError, GrantRequest, LedgerError, Subject, SubjectKind, Verb};
+use crate::one_time::{OneTimeLink, fresh_secret};
 use crate::records::{Document, RecordError, Records};
 
 /// How long a link is good, in milliseconds.
@@ -17,15 +17,12 @@ pub const LINK_MS: u64 = 24 * 3600 * 1000;
 /// The key of the one record.
 const KEY: &str = "first";
 
-/// What is kept of a link.
+/// The link that was printed last.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-struct Link {
-    digest: String,
-    until: Timestamp,
-}
+#[serde(transparent)]
+struct FirstLink(OneTimeLink);
 
-impl Document for Link {
+impl Document for FirstLink {
     const KIND: &'static str = "setup";
 }
 
@@ -53,18 +50,12 @@ pub enum SetupError {
 ///
 /// # Errors
 /// [`SetupError`].
-///
-/// # Panics
-/// If the system gives no random numbers.
 pub fn link(access: &Access, records: &Records, at: Timestamp) -> Result<Option<String>, SetupError> {
     if is_done(access, records)? {
         return Ok(None);
     }
-    let mut bytes = [0; 24];
-    SystemRandom::new().fill(&mut bytes).expect("the system has random numbers");
-    let secret: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    let link = Link { digest: digest(&secret), until: at.plus_ms(LINK_MS) };
-    records.write(KEY, &link, at)?;
+    let secret = fresh_secret();
+    records.write(KEY, &FirstLink(OneTimeLink::new(&secret, at, LINK_MS)), at)?;
     Ok(Some(secret))
 }
 
@@ -82,13 +73,9 @@ pub fn redeem(
     if is_done(access, records)? {
         return Err(SetupError::Done);
     }
-    let link = records.read::<Link>(KEY)?.map(|(link, _)| link).ok_or(SetupError::Bad)?;
-    // Digests are compared: how long that takes says nothing of the secret.
-    if link.digest != digest(secret) || at > link.until {
-        return Err(SetupError::Bad);
-    }
+    let (FirstLink(link), _) = records.read::<FirstLink>(KEY)?.ok_or(SetupError::Bad)?;
     // Whoever removes it is the one.
-    if !records.remove::<Link>(KEY)? {
+    if !link.opens(secret, at) || !records.remove::<FirstLink>(KEY)? {
         return Err(SetupError::Bad);
     }
     let grant = GrantRequest {
@@ -120,8 +107,4 @@ fn is_done(access: &Access, records: &Records) -> Result<bool, SetupError> {
             None => return Ok(false),
         }
     }
-}
-
-fn digest(secret: &str) -> String {
-    store::blob::digest(secret.as_bytes()).to_hex()
 }

@@ -86,6 +86,23 @@ pub(crate) fn panel(head: &Head, main: &Markup) -> Document {
     Document { status: 200, text: text.into_string() }
 }
 
+/// A page for who is not signed in: the mark, and what is asked of them.
+pub(crate) fn alone(title: &str, main: &Markup) -> Document {
+    let text = html! {
+        (DOCTYPE)
+        html lang="en" {
+            (head_of(title, Scripts::None))
+            body.alone {
+                main #main {
+                    h1 { img src=(assets::path("icon.svg")) alt="" width="36" height="36"; "Ropewalk" }
+                    (main)
+                }
+            }
+        }
+    };
+    Document { status: 200, text: text.into_string() }
+}
+
 /// A whole page.
 #[must_use]
 pub fn document(head: &Head, main: &Markup) -> Document {

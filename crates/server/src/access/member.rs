@@ -9,6 +9,7 @@ use graph::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::verb::{Target, Verb};
+use crate::one_time::OneTimeLink;
 use crate::records::Document;
 
 /// What a member may do. The greater role may do all that the lesser may.
@@ -54,7 +55,8 @@ impl Role {
 pub struct Member {
     /// The person's name: who stands in the audit, at gates and with builds.
     pub name: String,
-    /// Tells this member from an earlier one of the same name, whose tokens are worth nothing now.
+    /// What sessions are signed in to. With another id the sessions before are worth nothing: those of an earlier member of the same name, and those
+    /// that began before a role on something more.
     pub id: String,
     /// The role on the server as a whole and so on every project.
     pub everywhere: Option<Role>,
@@ -65,23 +67,13 @@ pub struct Member {
     /// Who added them.
     pub by: String,
     /// The way to sign in that is open now.
-    pub link: Option<SignInLink>,
+    pub link: Option<OneTimeLink>,
     /// The ids of the tokens by which the member has signed in, the oldest first.
     pub sessions: Vec<String>,
 }
 
 impl Document for Member {
     const KIND: &'static str = "member";
-}
-
-/// A link that signs a member in, once.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct SignInLink {
-    /// The digest of what it holds; that itself is kept nowhere.
-    pub digest: String,
-    /// Until when it is good.
-    pub until: Timestamp,
 }
 
 impl Member {

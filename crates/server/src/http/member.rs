@@ -148,9 +148,9 @@ pub async fn add(app: Arc<App>, call: Call) -> Answered {
                 // As secrets, members are often there before the first build.
                 app.server.project(project).map_err(super::build::request)?;
             }
-            let (may, at) = (caller(bearer, app.now()), app.now());
-            let (member, secret) =
-                members::add(&app.server.records, &may, (&who, &on, role), &by, at).map_err(refused)?;
+            let (access, records, at) = (&app.server.access, &app.server.records, app.now());
+            let may = caller(bearer, at);
+            let (member, secret) = members::add(access, records, &may, (&who, &on, role), &by, at).map_err(refused)?;
             Ok(invitation(&member, &secret, may))
         })
         .await?;

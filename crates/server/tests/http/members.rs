@@ -153,8 +153,13 @@ async fn nobody_gives_more_than_they_hold() {
     let listed = of_sails.member_list(None, &PageWanted::default()).await.unwrap().items;
     assert_eq!(listed.iter().map(|member| member.name.as_str()).collect::<Vec<_>>(), ["captain", "sailor"]);
     conflict(of_sails.member_add(&member("sailor", Role::Reader, Some("sails"))).await.unwrap_err());
-    // A role elsewhere comes from who administers both, and then the captain signs nobody in as the sailor.
-    admin.member_add(&member("sailor", Role::Reader, Some("masts"))).await.unwrap();
+    // A role elsewhere comes from who administers both, and then the captain signs nobody in as the sailor. The captain knew the first link: what it signed
+    // in is out.
+    let link = admin.member_add(&member("sailor", Role::Reader, Some("masts"))).await.unwrap().link;
+    assert!(sailor.whoami().await.is_err() && sailor.build_get(BuildId(1)).await.is_err());
+    assert_eq!(admin.member_list(Some("masts"), &PageWanted::default()).await.unwrap().items[0].sessions, 0);
+    let sailor = served.client(&admin.member_join(&held(&link)).await.unwrap().token);
+    assert!(sailor.build_get(BuildId(1)).await.is_ok());
     conflict(of_sails.member_link("sailor").await.unwrap_err());
     of_sails.member_remove("sailor", Some("sails")).await.unwrap();
     assert!(sailor.whoami().await.is_ok() && sailor.build_get(BuildId(1)).await.is_err());

@@ -3,12 +3,12 @@
 use api::member::{Invitation, Member, Role};
 use api::page::Page;
 use api::problem::Problem;
-use maud::{DOCTYPE, Markup, html};
+use maud::{Markup, html};
 
 use super::settings::{only_for, written};
-use crate::page::{Document, Scripts, head_of};
+use crate::page::{Document, alone};
 use crate::words;
-use crate::{Ask, Source, assets, paths, read};
+use crate::{Ask, Source, paths, read};
 
 /// What each role may do, as people read it.
 fn meaning(role: Role) -> &'static str {
@@ -112,21 +112,14 @@ pub(crate) fn invited(answer: &[u8], back: &str, address: &str) -> Markup {
 
 /// Writes the page that a link leads to. Looking at it changes nothing, so that a program that looks at links before people do takes nothing away.
 pub(crate) fn join(ask: &Ask) -> Document {
-    let text = html! {
-        (DOCTYPE)
-        html lang="en" {
-            (head_of("Sign in", Scripts::None))
-            body.alone {
-                main #main {
-                    h1 { img src=(assets::path("icon.svg")) alt="" width="36" height="36"; "Ropewalk" }
-                    p { "You were given a link to sign in here. It is good once, for the browser in which you go on." }
-                    form.tall method="post" action="/join" {
-                        input type="hidden" name="link" value=(ask.text("link"));
-                        button.main { "Sign in" }
-                    }
-                }
+    alone(
+        "Sign in",
+        &html! {
+            p { "You were given a link to sign in here. It is good once, for the browser in which you go on." }
+            form.tall method="post" action="/join" {
+                input type="hidden" name="link" value=(ask.text("link"));
+                button.main { "Sign in" }
             }
-        }
-    };
-    Document { status: 200, text: text.into_string() }
+        },
+    )
 }
