@@ -237,6 +237,46 @@ fn a_package_is_tested_before_it_runs() {
     repository.prints(&["check"], 2, &["--> .ropewalk/src/main.rs:"]);
 }
 
+/// The SDK as it is published: packed by cargo, and laid out as `cargo vendor` does, so that it is found without a registry.
+fn vendored_sdk(folder: &Path) {
+    let packed = Path::new(env!("CARGO_TARGET_TMPDIR")).join("program").join("packed");
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let arguments = ["package", "-p", "ropewalk-derive", "-p", "ropewalk", "--no-verify", "--allow-dirty", "--offline"];
+    let mut cargo = Command::new("cargo");
+    cargo.args(arguments).args(["--exclude-lockfile", "--quiet", "--target-dir"]).arg(&packed).current_dir(workspace);
+    assert!(cargo.status().expect("cargo starts").success());
+    fs::create_dir_all(folder).expect("a folder");
+    for name in ["ropewalk-derive", "ropewalk"] {
+        let package = format!("{name}-{}", env!("CARGO_PKG_VERSION"));
+        let archive = packed.join("package").join(format!("{package}.crate"));
+        let status = Command::new("tar").arg("-xzf").arg(archive).arg("-C").arg(folder).status().expect("tar starts");
+        assert!(status.success());
+        fs::write(folder.join(package).join(".cargo-checksum.json"), r#"{"files":{}}"#).expect("a file");
+    }
+}
+
+#[test]
+fn a_published_version_of_the_sdk_can_be_named_and_vendored() {
+    let repository = Repository::new("published");
+    vendored_sdk(&repository.root.join(".ropewalk/vendor"));
+    let version = env!("CARGO_PKG_VERSION");
+    let manifest = format!(
+        "[package]\nname = \"pipeline\"\nedition = \"2024\"\n\n[dependencies]\nropewalk = \"{version}\"\n\n[workspace]\n"
+    );
+    repository.write(".ropewalk/Cargo.toml", &manifest);
+    let config = "[source.crates-io]\nreplace-with = \"vendored\"\n\n[source.vendored]\ndirectory = \"vendor\"\n\n[net]\noffline = true\n";
+    repository.write(".ropewalk/.cargo/config.toml", config);
+    let program = FUNCTIONS.split_once("---\nuse ").expect("a frontmatter").1;
+    repository.write(".ropewalk/src/main.rs", &format!("use {program}"));
+    repository.prints(&["run"], 0, &["test/a | testing a\n", "test/b | testing b\n"]);
+    let lock = repository.read(".ropewalk/Cargo.lock");
+    assert!(lock.contains("registry+"), "the SDK is the published one:\n{lock}");
+    assert!(fs::symlink_metadata(repository.root.join(".ropewalk/.sdk")).is_err(), "nothing is laid beside it");
+    // What is locked stays as it is, and is enough.
+    repository.prints(&["run"], 0, &["build 2 passed"]);
+    assert_eq!(repository.read(".ropewalk/Cargo.lock"), lock);
+}
+
 /// Tests may write into the package: what holds the same afterwards is no change.
 #[test]
 fn tests_that_write_what_was_there_are_remembered() {
