@@ -41,6 +41,8 @@ struct Writer {
     open: Vec<&'static str>,
     /// Whether cells are those of a table's head.
     in_head: bool,
+    /// The levels of the headings under which we are, the outermost first.
+    headings: Vec<u8>,
 }
 
 impl Writer {
@@ -81,10 +83,9 @@ impl Writer {
     fn start(&mut self, tag: &Tag) {
         match tag {
             Tag::Paragraph => self.element("<p>", "</p>"),
-            // The page has the levels above.
-            Tag::Heading { level, .. } => match *level as u8 {
-                1 => self.element("<h3>", "</h3>"),
-                2 => self.element("<h4>", "</h4>"),
+            Tag::Heading { level, .. } => match self.depth(*level as u8) {
+                0 => self.element("<h3>", "</h3>"),
+                1 => self.element("<h4>", "</h4>"),
                 _ => self.element("<h5>", "</h5>"),
             },
             Tag::BlockQuote(_) => self.element("<blockquote>", "</blockquote>"),
@@ -107,6 +108,14 @@ impl Writer {
             // HTML stands as text; the others are not asked for.
             _ => self.open.push(""),
         }
+    }
+
+    /// In how many others a heading of this level stands. The page has the levels above, and none is left out between them:
+    /// people begin with any.
+    fn depth(&mut self, level: u8) -> usize {
+        self.headings.retain(|above| *above < level);
+        self.headings.push(level);
+        self.headings.len() - 1
     }
 
     /// A link to the web; any other is its text alone.
@@ -142,6 +151,7 @@ mod tests {
     #[test]
     fn what_people_write() {
         check("# A\n\nb *c* `d<`", "<h3>A</h3><p>b <em>c</em> <code>d&lt;</code></p>");
+        check("## A\n\n#### B\n\n## C\n\n# D", "<h3>A</h3><h4>B</h4><h3>C</h3><h3>D</h3>");
         check("- [x] a\n- b", "<ul><li>☑ a</li><li>b</li></ul>");
         check(
             "| a |\n|:-:|\n| b |",

@@ -50,10 +50,10 @@ jobs:
 "##;
 
 /// Two builds of [`PIPELINE`], of which only the gate of the second is open: it supersedes the first. The browser looks at the second.
-fn built(kind: Kind) -> (Site, Vec<Process>, Browser) {
+fn built() -> (Site, Vec<Process>, Browser) {
     let site = Site::new(PIPELINE);
     let (server, worker) = (site.serve(), site.work("w", &[]));
-    let browser = Browser::open(&site, kind);
+    let browser = Browser::open(&site, Kind::Desk);
     for build in [1, 2] {
         site.submit(&["--no-wait"], 0);
         until_it_asks(&browser, build);
@@ -73,9 +73,9 @@ fn a_build_is_seen_as_graph_table_and_waterfall() {
     if !has_browser() {
         return;
     }
-    let (site, _processes, desk) = built(Kind::Desk);
-    let others = [Kind::Phone, Kind::Dark].map(|kind| Browser::open(&site, kind));
-    for browser in [desk].into_iter().chain(others) {
+    let (_site, _processes, browser) = built();
+    for kind in [Kind::Desk, Kind::Phone, Kind::Dark] {
+        browser.turn(kind);
         browser.go("/builds/2");
         for view in ["time", "table", "graph"] {
             browser.ask("window.stays = true");
@@ -84,6 +84,7 @@ fn a_build_is_seen_as_graph_table_and_waterfall() {
             assert_eq!(browser.ask("window.stays"), true, "the page was loaded anew");
             let too_wide = browser.ask("document.documentElement.scrollWidth > document.documentElement.clientWidth");
             assert_eq!(too_wide, false, "{view} scrolls sideways");
+            browser.is_within_reach();
             browser.ask("document.querySelector('.drawn').scrollIntoView()");
             browser.screenshot(&format!("build-{view}"));
         }
@@ -100,11 +101,14 @@ fn the_drawing_answers_to_keys_and_pointers() {
     if !has_browser() {
         return;
     }
-    let (_site, _processes, browser) = built(Kind::Desk);
+    let (_site, _processes, browser) = built();
     // What is needed and what needs it is lit when a job is entered.
     browser.ask("document.querySelector('.graph .node[href$=\"/jobs/package\"]').focus()");
     assert_eq!(browser.ask("document.querySelectorAll('.graph .edge.lit').length"), 3);
     assert_eq!(browser.ask("document.querySelectorAll('.graph .node').length"), 7);
+    // A box is called by what stands on it and more, for those who speak to the browser and those who listen to it.
+    let name = browser.name(".graph .node.several");
+    assert_eq!(name, "unit ×6 6 passed; unfold");
     // A matrix is unfolded and the page stays.
     browser.ask("window.stays = true");
     browser.ask("document.querySelector('.graph .node.several').dispatchEvent(new MouseEvent('click', { bubbles: true, cancelable: true }))");
@@ -114,6 +118,7 @@ fn the_drawing_answers_to_keys_and_pointers() {
     }
     assert_eq!(browser.ask("window.stays"), true);
     browser.screenshot("build-unfolded");
+    browser.is_within_reach();
     // The waterfall has a ghost for each job of the build before, says what bars mean, and is widened by keys.
     browser.click("#view-time");
     browser.until("ol.time", "package");
@@ -138,6 +143,7 @@ fn the_drawing_answers_to_keys_and_pointers() {
     // A search narrows the tree as one types.
     browser.type_into("#search", "brow");
     browser.until("#tree", "1 job of 12");
+    browser.is_within_reach();
     browser.is_content();
 }
 
@@ -146,9 +152,9 @@ fn a_row_of_the_waterfall_opens_to_its_steps() {
     if !has_browser() {
         return;
     }
-    let (site, _processes, desk) = built(Kind::Desk);
-    let others = [Kind::Dark, Kind::Phone].map(|kind| Browser::open(&site, kind));
-    for browser in [desk].into_iter().chain(others) {
+    let (_site, _processes, browser) = built();
+    for kind in [Kind::Dark, Kind::Phone, Kind::Desk] {
+        browser.turn(kind);
         browser.go("/builds/2?view=time");
         browser.ask("window.stays = true");
         for job in ["docs", "build"] {
@@ -168,19 +174,21 @@ fn a_row_of_the_waterfall_opens_to_its_steps() {
         assert_eq!(browser.ask("window.stays"), true, "the page was loaded anew");
         browser.ask("document.querySelector('.drawn').scrollIntoView()");
         browser.screenshot("build-steps");
+        browser.is_within_reach();
         browser.is_content();
     }
     // A search finds steps too, opens what it found so, and leads to the log.
-    let browser = Browser::open(&site, Kind::Desk);
     browser.go("/builds/2?view=time");
     browser.type_into("#search", "links");
     browser.until("#tree", "1 job of 12");
     browser.until(".time .step .found", "find <b>links</b>");
+    browser.is_within_reach();
     browser.click(".time .step .found");
     browser.until_is("new URLSearchParams(location.search).get('step') === '1'");
     browser.until_is(&inside("page.querySelector('.steps [aria-current]')?.textContent.includes('find <b>links</b>')"));
     // Without scripts the same links lead there and back.
-    let plain = Browser::open(&site, Kind::Plain);
+    let plain = browser;
+    plain.turn(Kind::Plain);
     plain.go("/builds/2?view=time");
     plain.click("#steps-docs");
     plain.until(".time .step a[href*='step=1']", "find <b>links</b>");
@@ -194,8 +202,8 @@ fn what_came_out_is_looked_at_and_runs_as_nobody() {
     if !has_browser() {
         return;
     }
-    let (_site, _processes, browser) = built(Kind::Desk);
-    browser.until(".markdown h4", "Coverage");
+    let (_site, _processes, browser) = built();
+    browser.until(".markdown h3", "Coverage");
     browser.until(".markdown", "<script>document.title = \"ran\"</script>");
     assert_ne!(browser.ask("document.title"), "ran");
     browser.is_content();
@@ -210,6 +218,7 @@ fn what_came_out_is_looked_at_and_runs_as_nobody() {
     browser.call("POST", "/frame", &json!({ "id": null }));
     assert_ne!(browser.ask("document.title"), "taken");
     browser.screenshot("artifact");
+    browser.is_within_reach();
     // Nor as a page of its own.
     let alone = browser.ask("document.querySelector('iframe.file').getAttribute('src')");
     browser.go(alone.as_str().expect("an address"));
@@ -221,7 +230,7 @@ fn tries_stand_side_by_side() {
     if !has_browser() {
         return;
     }
-    let (_site, _processes, browser) = built(Kind::Desk);
+    let (_site, _processes, browser) = built();
     browser.click("#build-header button[value=failed]");
     browser.until("#tree", "try 2");
     browser.until("#failure-0", "2 tries side by side");
@@ -229,6 +238,7 @@ fn tries_stand_side_by_side() {
     browser.until("table.tries thead", "try 2");
     browser.until("table.tries tbody", "exit 1");
     browser.screenshot("tries");
+    browser.is_within_reach();
     browser.is_content();
 }
 
@@ -244,7 +254,7 @@ fn a_job_is_looked_at_beside_its_build() {
     if !has_browser() {
         return;
     }
-    let (site, _processes, browser) = built(Kind::Desk);
+    let (_site, _processes, browser) = built();
     browser.go("/builds/2");
     let job = "/builds/2/jobs/browser-tests-against-the-staging-site";
     browser.ask("window.stays = true");
@@ -252,6 +262,7 @@ fn a_job_is_looked_at_beside_its_build() {
     browser.until_is(&inside("page.querySelector('#log .marked .c')?.textContent.includes('got 502')"));
     assert_eq!(browser.path(), "/builds/2?job=browser-tests-against-the-staging-site");
     browser.screenshot("build-panel");
+    browser.is_within_reach();
     let too_wide = browser.ask("document.documentElement.scrollWidth > document.documentElement.clientWidth");
     assert_eq!(too_wide, false, "the page scrolls sideways");
     // Its lines have their names in the address of the whole, and nothing of a page stands around it twice.
@@ -277,13 +288,15 @@ fn a_job_is_looked_at_beside_its_build() {
     browser.click(".step-panel header button");
     browser.until_is("document.querySelector('.step-panel') === null && location.search === ''");
     browser.is_content();
-    let phone = Browser::open(&site, Kind::Phone);
+    let phone = browser;
+    phone.turn(Kind::Phone);
     phone.go("/builds/2?job=browser-tests-against-the-staging-site");
     phone.until_is(&inside("page.querySelector('#log[data-drawn]') !== null"));
     phone.screenshot("build-panel");
     phone.is_content();
     // Without scripts the link leads to the job's own page.
-    let plain = Browser::open(&site, Kind::Plain);
+    let plain = phone;
+    plain.turn(Kind::Plain);
     plain.go("/builds/2");
     plain.click(&format!("#tree a[href='{job}']"));
     plain.until("#log .marked .c", "got 502");
@@ -314,11 +327,13 @@ fn what_steps_say_of_lines_is_listed_by_severity() {
     browser.until("#annotations li:nth-child(2)", "warning src/a.rs:7 <b>long</b> line");
     browser.ask("document.querySelector('#annotations').scrollIntoView()");
     browser.screenshot("annotations");
+    browser.is_within_reach();
     browser.click("#annotations li:nth-child(1) a");
     browser.until_is(&inside("page.querySelector('#log .marked .c')?.textContent.includes('src/main.c:3:5')"));
     browser.is_content();
     // Without scripts they have a page of their own.
-    let plain = Browser::open(&site, Kind::Plain);
+    let plain = browser;
+    plain.turn(Kind::Plain);
     plain.go("/builds/1");
     plain.click("#build-header a[href$=annotations]");
     plain.until(".annotations li", "expected expression");

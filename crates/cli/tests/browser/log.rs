@@ -156,6 +156,7 @@ fn a_log_is_read_by_the_keyboard_alone() {
     }
     browser.until("#hits", "10 lines match");
     browser.until_is("document.querySelectorAll('.stage .map .hit').length > 0");
+    browser.is_within_reach();
     browser.press("p");
     browser.until_is("location.hash === '#1:65'");
     browser.press("p");
@@ -178,6 +179,7 @@ fn a_log_is_read_by_the_keyboard_alone() {
     browser.until_is("document.querySelectorAll('#groups li.folded').length === 3");
     browser.press("?");
     browser.until("dialog#keys", "next and previous");
+    browser.is_within_reach();
     browser.press("\u{e00c}");
     browser.is_content();
     // A range in an address leads to the step and its lines, whatever step is the page's own.
@@ -251,6 +253,7 @@ fn groups_within_groups_fold_by_themselves_and_are_walked_as_a_tree() {
     assert_eq!(browser.find(&row(30)), None);
     assert_eq!(browser.ask(&format!("document.querySelector(\"{}\").dataset.depth", row(47))), "2");
     browser.screenshot("nested");
+    browser.is_within_reach();
     for key in [left; 5] {
         browser.press(key);
     }
@@ -262,12 +265,13 @@ fn groups_within_groups_fold_by_themselves_and_are_walked_as_a_tree() {
     assert_eq!(folded(), json!([true, false, false, true, false, false]));
     browser.is_content();
     for kind in [Kind::Dark, Kind::Phone] {
-        let browser = Browser::open(&site, kind);
+        browser.turn(kind);
         browser.go("/builds/1/jobs/n#1:50");
         browser.until(&format!("{}.marked .c", row(50)), "202");
         browser.screenshot("nested");
     }
-    let plain = Browser::open(&site, Kind::Plain);
+    let plain = browser;
+    plain.turn(Kind::Plain);
     plain.go("/builds/1/jobs/n");
     plain.until("#groups > li > ol > li > ol > li:last-child > a", "<b>store</b>");
 }
@@ -299,8 +303,9 @@ fn bars_of_several_rows_show_their_last_drawing() {
     site.submit(&[], 0);
     let rows = "[...document.querySelectorAll('#log .l')].map(it => it.querySelector('.c').textContent)";
     let last = json!(["begin", "layer one: 299", "layer two: 299", "layer three: 299", "end"]);
+    let browser = Browser::open(&site, Kind::Desk);
     for kind in [Kind::Desk, Kind::Dark, Kind::Phone] {
-        let browser = Browser::open(&site, kind);
+        browser.turn(kind);
         browser.go("/builds/1/jobs/bars");
         browser.until("#log button.redraws", "299 redraws");
         assert_eq!(browser.ask(rows), last);
@@ -313,6 +318,7 @@ fn bars_of_several_rows_show_their_last_drawing() {
         browser.until(&format!("{}.over .c", row(898)), "layer three: 298");
         assert_eq!(browser.ask("document.querySelector('#log button.redraws').ariaExpanded"), "true");
         browser.screenshot("redrawn-open");
+        browser.is_within_reach();
         browser.click("#log button.redraws");
         browser.until_is("document.querySelectorAll('#log .l').length === 5");
         // A line that was drawn over has its address all the same.
@@ -320,7 +326,8 @@ fn bars_of_several_rows_show_their_last_drawing() {
         browser.until(&format!("{}.marked .c", row(500)), "layer one: 166");
         browser.is_content();
     }
-    let plain = Browser::open(&site, Kind::Plain);
+    let plain = browser;
+    plain.turn(Kind::Plain);
     plain.go("/builds/1/jobs/bars?from=800");
     plain.until("#log details.redrawn summary", "33 redraws");
     plain.until("#log > [id='1:901'] .c", "layer three: 299");

@@ -68,6 +68,7 @@ fn projects_tests_queue_and_settings_are_looked_at() {
     desk.click("form[action='/settings/members'] button");
     desk.until(".shown-once", "A link for Ann <b>B.</b>");
     desk.screenshot("member-link");
+    desk.is_within_reach();
     let link = desk.text(".shown-once code").expect("a link");
     let link = link[link.find("/join?link=").expect("a link")..].to_owned();
     desk.click(".shown-once p a");
@@ -95,10 +96,11 @@ fn projects_tests_queue_and_settings_are_looked_at() {
         ("audit", "/settings/audit".to_owned()),
         ("caches", "/settings/caches".to_owned()),
     ];
-    let (phone, dark) = (Browser::open(&site, Kind::Phone), Browser::open(&site, Kind::Dark));
-    for browser in [&desk, &phone, &dark] {
-        for (name, path) in &pages {
-            browser.go(path);
+    let browser = &desk;
+    for (name, path) in &pages {
+        browser.go(path);
+        for kind in [Kind::Desk, Kind::Phone, Kind::Dark] {
+            browser.turn(kind);
             browser.until("h1", "");
             let too_wide = browser.ask("document.documentElement.scrollWidth > document.documentElement.clientWidth");
             assert_eq!(too_wide, false, "{path} scrolls sideways");
@@ -108,6 +110,7 @@ fn projects_tests_queue_and_settings_are_looked_at() {
                 "{path}"
             );
             browser.screenshot(name);
+            browser.is_within_reach();
         }
         browser.is_content();
     }

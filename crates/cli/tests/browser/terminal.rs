@@ -30,8 +30,9 @@ fn a_shell_is_opened_in_the_page_and_typed_into() {
         return;
     }
     let (site, _processes) = broken();
-    for kind in [Kind::Desk, Kind::Phone, Kind::Dark] {
-        let browser = Browser::open(&site, kind);
+    let browser = Browser::open(&site, Kind::Desk);
+    for kind in [Kind::Phone, Kind::Dark, Kind::Desk] {
+        browser.turn(kind);
         browser.go("/builds/1/jobs/broken");
         browser.click("#ending button[data-shell-at=failed]");
         browser.until("#shell-said", "Open, with the files as step 2 (check) left them");
@@ -47,6 +48,7 @@ fn a_shell_is_opened_in_the_page_and_typed_into() {
             browser.ask("Number(document.querySelector('#shell .xterm-rows').textContent.match(/42 (\\d+)/)[1])");
         assert!(columns.as_u64().is_some_and(|columns| columns > 20), "{columns}");
         browser.screenshot("shell");
+        browser.is_within_reach();
         let too_wide = browser.ask("document.documentElement.scrollWidth > document.documentElement.clientWidth");
         assert_eq!(too_wide, false, "the page scrolls sideways");
         // No key of the page is one of the shell, but the one that leaves it, and comes back.
@@ -62,13 +64,14 @@ fn a_shell_is_opened_in_the_page_and_typed_into() {
         browser.until_is("document.querySelector('#shell') === null");
         browser.is_content();
     }
-    let desk = Browser::open(&site, Kind::Desk);
+    let desk = browser;
     // Another moment, by the form, without the mouse.
     desk.go("/builds/1/jobs/broken");
     desk.ask("document.querySelector('details.shell summary').focus()");
     desk.press("\u{e007}");
     desk.ask("document.querySelector('.shell select').value = 'start'");
     desk.screenshot("shell-ways");
+    desk.is_within_reach();
     desk.ask("document.querySelector('.shell form button').focus()");
     desk.press("\u{e007}");
     desk.until("#shell-said", "before the first step");

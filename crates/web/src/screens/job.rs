@@ -288,9 +288,9 @@ async fn shown(
                 } } }
                 @if let Some(report) = report {
                     @if let Some(partial) = report.partial { p.quiet { "Asked for " (graph::Partial::from(partial)) } }
-                    @if !report.notes.is_empty() { h3 { "Remarks" } ul { @for note in &report.notes { li { (note) } } } }
-                    @if !report.outputs.is_empty() { h3 { "Outputs" } dl { @for (name, value) in &report.outputs { dt { code { (name) } } dd { code { (value) } } } } }
-                    @if !report.summary.is_empty() { h3 { "Summary" } div.markdown { (crate::markdown::rendered(&report.summary).0) } }
+                    @if !report.notes.is_empty() { h2 { "Remarks" } ul { @for note in &report.notes { li { (note) } } } }
+                    @if !report.outputs.is_empty() { h2 { "Outputs" } dl { @for (name, value) in &report.outputs { dt { code { (name) } } dd { code { (value) } } } } }
+                    @if !report.summary.is_empty() { h2 { "Summary" } div.markdown { (crate::markdown::rendered(&report.summary).0) } }
                     p.quiet { "Peak memory " (words::bytes(report.usage.peak_memory_bytes)) ", processor " (words::span((report.usage.cpu_user_us + report.usage.cpu_system_us) / 1000)) }
                 }
             }

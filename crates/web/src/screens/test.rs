@@ -82,12 +82,12 @@ fn bars(runs: &[TestRun]) -> Markup {
     let most = runs.iter().map(|run| run.duration_ms).max().unwrap_or(0).max(1);
     let width = runs.len() as u64 * WIDTH;
     html! {
-        svg.bars viewBox=(format!("0 0 {width} {HEIGHT}")) preserveAspectRatio="xMinYMax meet" role="list" aria-label="The last builds" {
+        svg.bars viewBox=(format!("0 0 {width} {HEIGHT}")) preserveAspectRatio="xMinYMax meet" role="group" aria-label="The last builds" {
             @for (index, run) in runs.iter().rev().enumerate() {
                 @let height = (run.duration_ms.saturating_mul(HEIGHT) / most).clamp(5, HEIGHT);
                 @let standing = Standing::of_test(run.outcome);
                 @let text = format!("{} in {}, {}", standing.word(), run.build.number.map_or_else(|| format!("build {}", run.build.build), |number| format!("#{number}")), words::span(run.duration_ms));
-                a href=(paths::build(run.build.build)) role="listitem" aria-label=(text) {
+                a href=(paths::build(run.build.build)) aria-label=(text) {
                     title { (text) }
                     rect class=(standing.word()) x=(index as u64 * WIDTH) y=(HEIGHT - height) width=(WIDTH - 2) height=(height) rx="1" {}
                 }

@@ -154,7 +154,7 @@ fn folded(units: &[Unit], choice: &Choice) -> Sketch {
     let node = |((depth, standing), jobs): (&(usize, Standing), &Vec<&Job>)| Node {
         label: format!("{} {}", jobs.len(), standing.word()),
         about: format!("at depth {}", depth + 1),
-        title: format!("{} {} at depth {}", words::count(jobs.len() as u64, "job", "jobs"), standing.word(), depth + 1),
+        title: format!("{} {} at depth {}", jobs.len(), standing.word(), depth + 1),
         standing: *standing,
         kind: Kind::Several,
         link: choice.link(&[("state", standing.word()), ("view", "table")]),
@@ -199,10 +199,11 @@ fn node_of_job(job: &Job, ask: &Ask) -> Node {
         (None, None) if job.gate && standing == Standing::Waiting => "asks first".to_owned(),
         (None, None) => standing.word().to_owned(),
     };
+    let state = if about == standing.word() { String::new() } else { format!(", {}", standing.word()) };
     let after = if job.needs.is_empty() { String::new() } else { format!(", after {}", job.needs.join(", ")) };
     Node {
         label: title(job).to_owned(),
-        title: format!("{}: {}, {about}{after}", title(job), standing.word()),
+        title: format!("{} {about}{state}{after}", title(job)),
         about,
         standing,
         kind: if job.gate { Kind::Gate } else { Kind::Job },
@@ -217,7 +218,7 @@ fn node_of_family(unit: &Unit, choice: &Choice) -> Node {
     let tally = tally(unit.jobs.iter().copied());
     Node {
         label: format!("{} ×{}", unit.name, unit.jobs.len()),
-        title: format!("{}, {}: {tally}; unfold", unit.name, words::count(unit.jobs.len() as u64, "leg", "legs")),
+        title: format!("{} ×{} {tally}; unfold", unit.name, unit.jobs.len()),
         about: tally,
         standing: unit.standing(),
         kind: Kind::Several,
@@ -231,7 +232,7 @@ fn node_of_hole(hole: &Hole) -> Node {
     Node {
         label: hole.name.clone(),
         about: format!("grows after {}", after.join(", ")),
-        title: format!("{}: the pipeline adds these jobs after {}", hole.name, after.join(", ")),
+        title: format!("{} grows after {}: the pipeline adds these jobs", hole.name, after.join(", ")),
         standing: Standing::Waiting,
         kind: Kind::Hole,
         link: String::new(),
@@ -245,8 +246,8 @@ fn drawing(nodes: &[Node], layout: &Layout) -> Markup {
         svg.graph width=(width) height=(height) viewBox=(format!("-{MARGIN} -{MARGIN} {width} {height}")) role="group" aria-label="The jobs, and what needs what" {
             g aria-hidden="true" { @for route in &layout.edges { path.edge data-from=(route.from) data-to=(route.to) d=(way(route)) {} } }
             @for (index, (node, place)) in nodes.iter().zip(&layout.nodes).enumerate() {
-                @if node.link.is_empty() { g.node.(class(node)) data-node=(index) role="img" tabindex="0" aria-label=(node.title) { (inside(node, *place)) } }
-                @else { a.node.(class(node)) data-node=(index) href=(node.link) data-in-page[node.unfolds] aria-label=(node.title) { (inside(node, *place)) } }
+                @if node.link.is_empty() { g.node.(class(node)) data-node=(index) role="img" tabindex="0" { (inside(node, *place)) } }
+                @else { a.node.(class(node)) data-node=(index) href=(node.link) data-in-page[node.unfolds] { (inside(node, *place)) } }
             }
         }
     }
