@@ -83,6 +83,17 @@ pub struct NewRole {
     pub project: Option<String>,
 }
 
+/// Which roles are taken from a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken<'a> {
+    /// All, and so the member.
+    All,
+    /// The one on every project; those on single projects stay.
+    Everywhere,
+    /// The one on this project.
+    Project(&'a str),
+}
+
 /// The way to sign in, shown this once.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Invitation {

@@ -13,7 +13,7 @@ use crate::environment::JobEnvironment;
 use crate::event::EventWord;
 use crate::job::{Artifact, Attempt, Gate, GateAnswer, Job, JobState, Test, TestOutcome, Waiting};
 use crate::log::{LogGroups, LogHits, LogSummary};
-use crate::member::{Invitation, Join, Member, NewMember, NewRole};
+use crate::member::{Invitation, Join, Member, NewMember, NewRole, Taken};
 use crate::overview::Overview;
 use crate::page::Page;
 use crate::pool::{Hold, Pool, PoolHistory, Queued};
@@ -494,9 +494,15 @@ impl Client {
         self.call("member_role", &[&member]).json(role).answer().await
     }
 
-    /// Takes a member's role on a project, or all of them.
-    pub async fn member_remove(&self, member: &str, project: Option<&str>) -> Result<(), ClientError> {
-        self.call("member_remove", &[&member]).query("project", project).done().await
+    /// Takes a role from a member, or all of them.
+    pub async fn member_remove(&self, member: &str, taken: Taken<'_>) -> Result<(), ClientError> {
+        let (project, everywhere) = match taken {
+            Taken::All => (None, None),
+            Taken::Everywhere => (None, Some(true)),
+            Taken::Project(project) => (Some(project), None),
+        };
+        let call = self.call("member_remove", &[&member]).query("project", project);
+        call.query("everywhere", everywhere).done().await
     }
 
     /// A link by which a member signs in once more.

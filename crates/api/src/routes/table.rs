@@ -41,7 +41,9 @@ const fn query(name: &'static str, shape: Shape, text: &'static str) -> Paramete
 const LIMIT: Parameter = query("limit", limit_shape, "how many items the page has at most");
 const CURSOR: Parameter = query("cursor", cursor_shape, "the `next` of the page before");
 const PROJECT: Parameter = query("project", shape::<String>, "only of this project");
-const MEMBER_OF: Parameter = query("project", shape::<String>, "the role on this project; all roles if not said");
+const MEMBER_OF: Parameter =
+    query("project", shape::<String>, "the role on this project; all roles if neither is said");
+const EVERYWHERE: Parameter = query("everywhere", shape::<bool>, "the role on every project, and none on single ones");
 const BRANCH: Parameter = query("branch", shape::<String>, "only of events on this branch");
 const COMMIT: Parameter = query("commit", shape::<String>, "only of events with this commit");
 const EVENT: Parameter = query("event", shape::<EventWord>, "only of events of this kind");
@@ -1087,9 +1089,9 @@ pub const ROUTES: &[Route] = &[
         method: Method::Delete,
         path: "/api/v1/members/{member}",
         tag: Tag::Access,
-        summary: "Takes a member's role on a project, or all of them; with the last go all sessions at once",
+        summary: "Takes a member's role on a project or the one on every project, or all of them; with the last go all sessions at once",
         access: Access::Grant(Verb::Admin, On::Each),
-        parameters: &[MEMBER_OF],
+        parameters: &[MEMBER_OF, EVERYWHERE],
         body: None,
         answers: &[none("it is not there any more")],
         also_refused: &[ProblemKind::Conflict],

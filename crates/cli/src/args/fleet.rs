@@ -249,8 +249,11 @@ pub enum MembersCommand {
         /// The member.
         name: String,
         /// Only the role on this project; with the last role the member goes.
-        #[arg(long, value_name = "NAME")]
+        #[arg(long, value_name = "NAME", conflicts_with = "everywhere")]
         project: Option<String>,
+        /// Only the role on every project; those on single projects stay, and with the last role the member goes.
+        #[arg(long)]
+        everywhere: bool,
     },
 }
 

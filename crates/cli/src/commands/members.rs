@@ -3,7 +3,7 @@
 use std::io::stdout;
 
 use api::client::{Client, PageWanted};
-use api::member::{Invitation, Member, NewMember, NewRole, Role};
+use api::member::{Invitation, Member, NewMember, NewRole, Role, Taken};
 
 use super::Stop;
 use crate::args::{Colour, ListForm, MemberRole, Members, MembersCommand, Remote};
@@ -40,12 +40,20 @@ pub fn run(arguments: &Members, colour: Colour) -> Result<u8, Stop> {
             ask(async { client.member_role(name, &wanted).await.map_err(stop) })?;
             format!("{name} is {} on {} now\n", wanted.role.name(), on(project.as_deref()))
         }
-        MembersCommand::Remove { remote, name, project } => {
+        MembersCommand::Remove { remote, name, project, everywhere } => {
             let client = remote.client()?;
-            ask(async { client.member_remove(name, project.as_deref()).await.map_err(stop) })?;
-            match project {
-                Some(project) => format!("{name} has no role on {project} any more\n"),
-                None => format!("{name} is no member any more, and signed out everywhere\n"),
+            let taken = match project {
+                Some(project) => Taken::Project(project),
+                None if *everywhere => Taken::Everywhere,
+                None => Taken::All,
+            };
+            ask(async { client.member_remove(name, taken).await.map_err(stop) })?;
+            match taken {
+                Taken::Project(project) => format!("{name} has no role on {project} any more\n"),
+                Taken::Everywhere => {
+                    format!("{name} has no role on every project any more; roles on single ones stay\n")
+                }
+                Taken::All => format!("{name} is no member any more, and signed out everywhere\n"),
             }
         }
     };

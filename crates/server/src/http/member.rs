@@ -177,25 +177,42 @@ pub async fn role(app: Arc<App>, call: Call) -> Answered {
     answer::json(&member)
 }
 
+/// What the role to be taken is held on; `None`: all roles are taken.
+fn taken(call: &Call) -> Result<Option<Scope>, Problem> {
+    let everywhere = call.wanted::<bool>("everywhere", "`true` or `false`")?.unwrap_or(false);
+    match (call.text("project"), everywhere) {
+        (Some(_), true) => {
+            let said = "a role is taken on one project or on every one, not both";
+            Err(Problem::new(ProblemKind::Invalid, said).help("leave out `project` or `everywhere`, or ask twice"))
+        }
+        (project, false) => Ok(project.map(|project| Scope::Project(project.to_owned()))),
+        (None, true) => Ok(Some(Scope::Server)),
+    }
+}
+
 pub async fn remove(app: Arc<App>, call: Call) -> Answered {
     let name = call.segment("member").to_owned();
-    let project = call.text("project").map(str::to_owned);
+    let scope = taken(&call)?;
     let (bearer, by) = (Arc::clone(call.bearer()?), call.who());
-    let (who, from) = (name.clone(), project.clone());
-    if let Some(project) = &project {
-        demand(&app, &call, &Scope::Project(project.clone()), None)?;
+    let (who, from) = (name.clone(), scope.clone());
+    if let Some(scope) = &scope {
+        demand(&app, &call, scope, None)?;
     }
     app.blocking(move |app| {
         let (access, records, at) = (&app.server.access, &app.server.records, app.now());
         match from {
-            Some(project) => members::remove(access, records, (&who, &Scope::Project(project)), &by, at),
+            Some(scope) => members::remove(access, records, (&who, &scope), &by, at),
             None => members::remove_whole(access, records, &caller(bearer, at), &who, (&by, at)),
         }
         .map_err(refused)
     })
     .await?;
-    let words = project.as_ref().map_or_else(String::new, |project| format!("from {project}"));
-    audit(&app, &call, project.as_deref().unwrap_or_default(), format!("member {name}"), words).await?;
+    let (project, words) = match &scope {
+        None => ("", String::new()),
+        Some(Scope::Server) => ("", "from every project".to_owned()),
+        Some(Scope::Project(project)) => (project.as_str(), format!("from {project}")),
+    };
+    audit(&app, &call, project, format!("member {name}"), words).await?;
     answer::nothing()
 }
 

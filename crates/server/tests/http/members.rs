@@ -2,7 +2,7 @@
 
 use api::client::{AuditWanted, Client, PageWanted};
 use api::job::GateAnswer;
-use api::member::{Join, NewMember, NewRole, Role};
+use api::member::{Join, NewMember, NewRole, Role, Taken};
 use api::problem::ProblemKind;
 use api::project::ProjectSettings;
 use api::token::{Narrow, Verb as ApiVerb};
@@ -109,10 +109,10 @@ async fn a_link_signs_in_once_and_who_is_removed_is_out_everywhere() {
     admin.token_revoke(&first.whoami().await.unwrap().token).await.unwrap();
     assert!(first.whoami().await.is_err() && second.whoami().await.is_ok());
     let open = admin.member_link("ann").await.unwrap().link;
-    admin.member_remove("ann", None).await.unwrap();
+    admin.member_remove("ann", Taken::All).await.unwrap();
     assert!(second.whoami().await.is_err() && second.build_get(BuildId(1)).await.is_err());
     assert!(admin.member_join(&held(&open)).await.is_err());
-    assert_eq!(refused(&admin.member_remove("ann", None).await.unwrap_err()), Some(ProblemKind::NotFound));
+    assert_eq!(refused(&admin.member_remove("ann", Taken::All).await.unwrap_err()), Some(ProblemKind::NotFound));
     // Another of the same name does not bring the old sessions back.
     let third = joined(&served, &admin, "ann", Role::Reader, None).await;
     assert!(third.whoami().await.is_ok() && second.whoami().await.is_err());
@@ -146,7 +146,7 @@ async fn nobody_gives_more_than_they_hold() {
     let conflict = |error: api::client::ClientError| assert_eq!(refused(&error), Some(ProblemKind::Conflict));
     conflict(of_sails.member_add(&member("ann", Role::Reader, Some("sails"))).await.unwrap_err());
     conflict(of_sails.member_link("ann").await.unwrap_err());
-    conflict(of_sails.member_remove("ann", None).await.unwrap_err());
+    conflict(of_sails.member_remove("ann", Taken::All).await.unwrap_err());
     assert!(developer.whoami().await.is_ok());
     // Their own are.
     let sailor = joined(&served, &of_sails, "sailor", Role::Developer, Some("sails")).await;
@@ -161,14 +161,49 @@ async fn nobody_gives_more_than_they_hold() {
     let sailor = served.client(&admin.member_join(&held(&link)).await.unwrap().token);
     assert!(sailor.build_get(BuildId(1)).await.is_ok());
     conflict(of_sails.member_link("sailor").await.unwrap_err());
-    of_sails.member_remove("sailor", Some("sails")).await.unwrap();
+    of_sails.member_remove("sailor", Taken::Project("sails")).await.unwrap();
     assert!(sailor.whoami().await.is_ok() && sailor.build_get(BuildId(1)).await.is_err());
-    admin.member_remove("sailor", Some("masts")).await.unwrap();
+    admin.member_remove("sailor", Taken::Project("masts")).await.unwrap();
     assert!(sailor.whoami().await.is_err());
     for name in ["", " ann", "ann ", "..", "a\nb", &"a".repeat(101)] {
         let error = admin.member_add(&member(name, Role::Reader, None)).await.unwrap_err();
         assert_eq!(refused(&error), Some(ProblemKind::Unprocessable), "{name:?}");
     }
+    served.end().await;
+}
+
+#[tokio::test]
+async fn the_role_on_every_project_is_taken_alone() {
+    let served = Served::new().await;
+    let admin = served.admin();
+    passed(&served, &admin).await;
+    let of_sails = joined(&served, &admin, "captain", Role::Administrator, Some("sails")).await;
+    admin.member_add(&member("ann", Role::Administrator, None)).await.unwrap();
+    let link = admin.member_add(&member("ann", Role::Reader, Some("sails"))).await.unwrap().link;
+    let ann = served.client(&admin.member_join(&held(&link)).await.unwrap().token);
+    assert_eq!(may(&ann).await, [true; 4]);
+    // Only who administers the server takes it, and there is one to take.
+    let error = of_sails.member_remove("ann", Taken::Everywhere).await.unwrap_err();
+    assert_eq!(refused(&error), Some(ProblemKind::Forbidden));
+    let error = admin.member_remove("captain", Taken::Everywhere).await.unwrap_err();
+    assert_eq!(refused(&error), Some(ProblemKind::NotFound));
+    admin.member_remove("ann", Taken::Everywhere).await.unwrap();
+    assert_eq!(may(&ann).await, [true, false, false, false]);
+    let audit = admin.audit_list(&AuditWanted::default(), &PageWanted::default()).await.unwrap();
+    assert_eq!((audit.items[0].verb.as_str(), audit.items[0].detail.as_str()), ("member_remove", "from every project"));
+    // With the last role the member goes.
+    let eve = joined(&served, &admin, "eve", Role::Reader, None).await;
+    let browser = Browser::new(&served, &served.token(&[Verb::Admin], None, None));
+    let page = browser.get("/settings/members").await.text;
+    assert!(page.contains("Take the role of eve on every project away"), "{page}");
+    let page = browser.post("/settings/members/eve/remove", "everywhere=true&role=reader", "same-origin").await;
+    assert_eq!((page.status, page.to.as_str()), (303, "/settings/members"));
+    assert!(eve.whoami().await.is_err() && ann.whoami().await.is_ok());
+    let both = format!("{}/api/v1/members/ann?everywhere=true&project=sails", served.address);
+    let token = served.token(&[Verb::Admin], None, None);
+    let status = reqwest::Client::new().delete(both).bearer_auth(token).send().await.unwrap().status();
+    assert_eq!(status.as_u16(), 400);
+    assert!(ann.whoami().await.is_ok());
     served.end().await;
 }
 

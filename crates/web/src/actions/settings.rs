@@ -142,7 +142,11 @@ fn of_members(rest: &[&str], form: &BTreeMap<String, String>, project: Option<&s
             ..Action::default()
         },
         [member, "remove"] => {
-            let of = project.map_or_else(String::new, |project| format!("?project={}", paths::encoded(project)));
+            let of = match project {
+                Some(project) => format!("?project={}", paths::encoded(project)),
+                None if text("everywhere") == "true" => "?everywhere=true".to_owned(),
+                None => String::new(),
+            };
             Action {
                 method: Method::Delete,
                 path: format!("{api}/{}{of}", paths::encoded(member)),
@@ -260,6 +264,16 @@ mod tests {
             &["settings", "members", "ann", "remove"],
             &[],
             Some((Method::Delete, "/api/v1/members/ann", Value::Null)),
+        );
+        let everywhere = [("everywhere", "true")];
+        let path = "/api/v1/members/ann?everywhere=true";
+        check(&["settings", "members", "ann", "remove"], &everywhere, Some((Method::Delete, path, Value::Null)));
+        // A project's page takes what stands there, whatever the form says.
+        let path = "/api/v1/members/ann?project=sails";
+        check(
+            &["projects", "sails", "members", "ann", "remove"],
+            &everywhere,
+            Some((Method::Delete, path, Value::Null)),
         );
         check(
             &["settings", "members", "ann", "link"],

@@ -27,7 +27,7 @@ pub(crate) async fn show(source: &impl Source, ask: &Ask) -> Result<Document, Pr
         Err(problem) => only_for(problem, "Members")?,
         Ok(page) => html! {
             p.quiet { "Members are people: each signs in by a link that is good once, as often as you make one. Programs and workers hold " a href="/settings/tokens" { "tokens" } "." }
-            (table(&page.items, path, ask))
+            (table(&page.items, path, None, ask))
             @if let Some(next) = &page.next { p.pager { a rel="next" href=(format!("{path}?cursor={}", paths::encoded(next))) { "More members" } } }
             section.settings { h2 { "A new member" } (form(path, None)) }
         },
@@ -39,12 +39,13 @@ pub(crate) async fn show(source: &impl Source, ask: &Ask) -> Result<Document, Pr
 pub(crate) fn of_project(members: &[Member], project: &str, base: &str, ask: &Ask) -> Markup {
     html! {
         p { "Who has a role on this project alone. Whoever has one on every project stands in " a href="/settings/members" { "the server's settings" } "." }
-        (table(members, base, ask))
+        (table(members, base, Some(project), ask))
         (form(base, Some(project)))
     }
 }
 
-fn table(members: &[Member], base: &str, ask: &Ask) -> Markup {
+/// `of` is the project whose members these are: there the row's own button takes the one role.
+fn table(members: &[Member], base: &str, of: Option<&str>, ask: &Ask) -> Markup {
     html! {
         @if members.is_empty() { p.empty { "Nobody is a member yet." } }
         @else {
@@ -54,8 +55,8 @@ fn table(members: &[Member], base: &str, ask: &Ask) -> Markup {
                     tr {
                         td { strong { (member.name) } }
                         td {
-                            @if let Some(role) = member.role { (role_form(member, role, None, base)) }
-                            @for (project, role) in &member.projects { (role_form(member, *role, Some(project), base)) }
+                            @if let Some(role) = member.role { (role_form(member, role, None, (base, of))) }
+                            @for (project, role) in &member.projects { (role_form(member, *role, Some(project), (base, of))) }
                         }
                         td.wide { @if member.sessions > 0 { (words::count(member.sessions.into(), "time", "times")) } @else { "not yet" }
                             @if let Some(until) = member.link_until.filter(|until| until.0 > ask.now) { span.why { "a link is open and ends " time datetime=(until) title=(until) { (until) } } } }
@@ -71,15 +72,20 @@ fn table(members: &[Member], base: &str, ask: &Ask) -> Markup {
     }
 }
 
-/// A role, to be changed in place.
-fn role_form(member: &Member, role: Role, project: Option<&str>, base: &str) -> Markup {
+/// A role, to be changed in place or taken alone.
+fn role_form(member: &Member, role: Role, project: Option<&str>, (base, of): (&str, Option<&str>)) -> Markup {
     let on = project.unwrap_or("every project");
+    let path = format!("{base}/{}", paths::encoded(&member.name));
     html! {
-        form.hold method="post" action=(format!("{base}/{}/role", paths::encoded(&member.name))) {
-            @if let Some(project) = project { input type="hidden" name="project" value=(project); }
+        form.hold method="post" action=(format!("{path}/role")) {
+            @match project {
+                Some(project) => { input type="hidden" name="project" value=(project); }
+                None => { input type="hidden" name="everywhere" value="true"; }
+            }
             select name="role" aria-label=(format!("Role of {} on {on}", member.name)) { @for known in Role::ALL { option value=(known.name()) selected[known == role] { (known.name()) } } }
             span.quiet { "on " (on) }
             button aria-label=(format!("Change the role of {} on {on}", member.name)) { "Change" }
+            @if of.is_none() { button.quiet formaction=(format!("{path}/remove")) aria-label=(format!("Take the role of {} on {on} away", member.name)) { "Take away" } }
         }
     }
 }
