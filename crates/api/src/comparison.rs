@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::build::Build;
 use crate::job::{JobState, OutcomeWord, TestOutcome};
+use crate::quarantine::QuarantineNote;
 
 /// The most jobs, and the most tests, that a comparison names.
 pub const DIFFERENCES_MAX: usize = 1000;
@@ -78,6 +79,9 @@ pub struct TestDifference {
     /// How it ended in the other; absent if it was not reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub there: Option<TestSide>,
+    /// What is said of it if it is in quarantine now, in the project of the first build.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quarantine: Option<QuarantineNote>,
 }
 
 /// A test in one of the builds, as its last attempt reported it.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::build::DigestText;
+use crate::quarantine::QuarantineNote;
 use crate::time::Time;
 use crate::words;
 
@@ -477,6 +478,9 @@ pub struct Test {
     /// What it printed, if the report holds it; cut at a bound.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub output: String,
+    /// What is said of it if it is in quarantine now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quarantine: Option<QuarantineNote>,
 }
 
 /// How a test ended.

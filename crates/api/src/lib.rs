@@ -23,6 +23,7 @@ pub mod page;
 pub mod pool;
 pub mod problem;
 pub mod project;
+pub mod quarantine;
 pub mod routes;
 pub mod shell;
 pub mod source;

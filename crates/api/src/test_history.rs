@@ -31,7 +31,11 @@ pub struct TestSummary {
     pub skipped: u64,
     /// The earlier builds that it was compared with, newest first; none if nothing failed.
     pub compared: Vec<BuildName>,
-    /// The failures, new ones first, then those that come and go, then those that were there before; at most 500.
+    /// How many of those that failed or broke are in quarantine now.
+    #[serde(default)]
+    pub quarantined: u64,
+    /// The failures, new ones first, then those that come and go, those that were there before, and those in quarantine; at
+    /// most 500.
     pub failures: Vec<TestFailure>,
     /// How many more failures there are.
     pub failures_left_off: u64,
@@ -82,6 +86,8 @@ pub enum FailureKind {
     Flaky,
     /// It failed in the build before too.
     Known,
+    /// It is in quarantine now, whatever it would be otherwise.
+    Quarantined,
 }
 
 /// How a test ended in one build.

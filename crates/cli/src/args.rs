@@ -13,8 +13,8 @@ pub use administration::{
     TokenCreate, TokenInspect, TokenList, TokenRevoke,
 };
 pub use fleet::{
-    MemberRole, Members, MembersCommand, Pools, PoolsCommand, Remote, Secrets, SecretsCommand, Where, Workers,
-    WorkersCommand,
+    MemberRole, Members, MembersCommand, Pools, PoolsCommand, Quarantine, QuarantineCommand, Remote, Secrets,
+    SecretsCommand, Where, Workers, WorkersCommand,
 };
 pub use serving::{Serve, Submit, Switch, Work};
 
@@ -90,6 +90,8 @@ pub enum Command {
     Pools(Pools),
     /// Put and remove the secrets of a project on a server.
     Secrets(Secrets),
+    /// Put tests that come and go into quarantine, with an owner, a reason and an end; list them, take them out.
+    Quarantine(Quarantine),
     /// Add, list and remove the people who may sign in to a server, with their roles.
     Member(Members),
     /// Make, narrow, read and revoke the tokens of a server.

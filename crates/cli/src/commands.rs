@@ -19,6 +19,7 @@ pub mod members;
 pub mod migrate_store;
 pub mod plan;
 pub mod pools;
+pub mod quarantine;
 pub mod restore;
 pub mod retry;
 pub mod run;

@@ -80,6 +80,7 @@ fn run(arguments: &Arguments) -> Result<u8, Stop> {
         Command::Workers(workers) => return commands::workers::run(workers, arguments.color),
         Command::Pools(pools) => return commands::pools::run(pools, arguments.color),
         Command::Secrets(secrets) => return commands::secrets::run(secrets),
+        Command::Quarantine(quarantine) => return commands::quarantine::run(quarantine, arguments.color),
         Command::Member(members) => return commands::members::run(members, arguments.color),
         Command::Token(token) => return commands::token::run(token, arguments.color),
         Command::Config(config) => return commands::config::run(config, arguments.color),
@@ -116,6 +117,7 @@ fn run(arguments: &Arguments) -> Result<u8, Stop> {
         | Command::Workers(_)
         | Command::Pools(_)
         | Command::Secrets(_)
+        | Command::Quarantine(_)
         | Command::Member(_)
         | Command::Token(_)
         | Command::Config(_)

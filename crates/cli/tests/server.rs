@@ -923,6 +923,49 @@ fn tests_of_a_job_are_tried_again_on_a_server() {
 }
 
 #[test]
+fn tests_in_quarantine_are_for_a_jobs_own_script_to_heed() {
+    let site = Site::new(
+        r#"jobs:
+  t:
+    inputs: [.ropewalk/pipeline.yaml]
+    reports: { junit: r.xml }
+    run: |
+      echo "<testsuite name='s'><testcase name='a'/><testcase name='b'><failure/></testcase></testsuite>" > r.xml
+      [ "$(printf '%s\n' "$ROPEWALK_QUARANTINE" | cut -f2)" = b ]
+"#,
+    );
+    let _server = site.serve();
+    let _worker = site.work("w1", &[]);
+    site.submit(&["--project", "sails"], 1);
+    let day = |days: i64| {
+        let at = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(24 * days);
+        at.to_string()[..10].to_owned()
+    };
+    let (until, too_late) = (day(10), day(100));
+    let add = |until: &str, code: i32| {
+        let words = ["quarantine", "add", "sails", "b", "--suite", "s", "--owner", "ann", "--reason", "flaky clock"];
+        Site::told(site.there(&[&words[..], &["--until", until]].concat()), code)
+    };
+    assert!(add(&too_late, 2).1.contains("at most 90 days ahead"));
+    assert!(add("soon", 2).1.contains("write a day such as 2026-12-01"));
+    assert!(add(&until, 0).0.contains("s b is in quarantine until"));
+    let (out, _) = Site::told(site.there(&["quarantine", "list", "sails"]), 0);
+    assert!(out.contains(&format!("s b   any  ann    {until}")) && out.contains("flaky clock"), "{out}");
+    // The build that failed knows of none; the next one does, and its script lets the test fail.
+    let (out, _) = Site::told(site.there(&["retry", "1", "t"]), 1);
+    assert!(!out.contains("in quarantine"), "{out}");
+    let text = site.submit(&["--project", "sails"], 0);
+    assert!(text.contains("1 test is in quarantine; the steps find them in `ROPEWALK_QUARANTINE`"), "{text}");
+    assert!(site.submit(&["--project", "sails"], 0).contains("t: cached"), "its result stands for the same quarantine");
+    let (out, _) = Site::told(site.there(&["quarantine", "remove", "sails", "b", "--suite", "s"]), 0);
+    assert!(out.contains("b is in quarantine no more"), "{out}");
+    site.submit(&["--project", "sails"], 1);
+    let (_, err) = Site::told(site.there(&["quarantine", "remove", "sails", "b", "--suite", "s"]), 2);
+    assert!(err.contains("there is no `s b` in quarantine"), "{err}");
+    assert_eq!(Site::told(site.there(&["quarantine", "list", "sails"]), 0).0, "no test is in quarantine\n");
+}
+
+#[test]
 fn builds_of_a_server_are_tried_again_and_canceled() {
     let site = Site::new("jobs:\n  a:\n    run: echo trying; test -e MARK\n  b:\n    run: echo fine\n");
     let mark = site.path("mark");

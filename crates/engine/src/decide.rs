@@ -536,6 +536,11 @@ impl Engine {
             images: if slot.job.needs_engine() { build.images.clone() } else { Default::default() },
             origin: build.request.origin.clone(),
             asked: build.asked(job.1).cloned(),
+            quarantine: graph::quarantine::of_job(
+                build.request.quarantine.iter().filter(|test| self.now < test.until),
+                name,
+                &slot.job,
+            ),
         };
         Some(Effect::Start { worker: lease.worker.clone(), spec: Box::new(spec) })
     }

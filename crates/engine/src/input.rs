@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use graph::quarantine::QuarantinedTest;
 use graph::{
     Answer, AskedTests, AttemptNumber, AttemptReport, BuildId, Digest, Evaluation, Event, JobName, LeaseId, Origin,
     Outcome, Question, Resources, WorkerId,
@@ -142,6 +143,10 @@ pub struct BuildRequest {
     /// result, and nobody takes theirs. What stands here of a job without reports counts for nothing.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub asked: BTreeMap<JobName, Arc<AskedTests>>,
+    /// The tests that are in quarantine, for jobs with reports to heed by their own script. It stays what it was when the build was
+    /// asked for, but that what expires counts no more: so nothing that has failed passes because of what was said afterwards.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub quarantine: Vec<QuarantinedTest>,
     /// Where it belongs, on a server.
     #[serde(default, skip_serializing_if = "Origin::is_empty")]
     pub origin: Origin,
@@ -170,6 +175,7 @@ impl BuildRequest {
             client: String::new(),
             given: BTreeMap::new(),
             asked: BTreeMap::new(),
+            quarantine: Vec::new(),
             origin: Origin::default(),
             identity: None,
             key: None,

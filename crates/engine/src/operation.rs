@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use graph::{BuildId, Digest, Event, Job, JobName, NeedResult, Text, Timestamp};
+use graph::{BuildId, Digest, Event, Job, JobName, NeedResult, TestName, Text, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// All that a job's result depends on, part by part. The text is `kind:name`, such as `file:src/main.rs`.
@@ -18,7 +18,8 @@ pub struct Manifest(pub BTreeMap<String, String>);
 /// `files` are the inputs of the tree: path and content digest, sorted by path. `needs` are what came along
 /// the edges. Of the event, only what the job's unevaluated expressions may read is part of it: all of it but its
 /// time if one names `event`, the parameters if one names `params`; one that names `build`, `job` or `runner` reads
-/// what no other attempt has, so the attempt's own `build` makes the operation like no other. Values longer than [`VALUE_BYTES_MAX`] stand in the manifest as their digest.
+/// what no other attempt has, so the attempt's own `build` makes the operation like no other. `quarantine` are the tests that its
+/// steps may leave out: what passed with them says nothing of a job without. Values longer than [`VALUE_BYTES_MAX`] stand in the manifest as their digest.
 #[must_use]
 pub fn operation(
     job: &Job,
@@ -26,6 +27,7 @@ pub fn operation(
     needs: &BTreeMap<JobName, NeedResult>,
     event: &Event,
     build: BuildId,
+    quarantine: &[TestName],
 ) -> (Digest, Manifest) {
     let mut parts = BTreeMap::new();
     let mut put = |name: String, value: String| {
@@ -69,6 +71,9 @@ pub fn operation(
     }
     if ["build", "job", "runner", "gate"].iter().any(|context| read.contains(*context)) {
         put("build".to_owned(), build.to_string());
+    }
+    if !quarantine.is_empty() {
+        put("quarantine".to_owned(), graph::quarantine::variable(quarantine));
     }
     for (path, digest) in files {
         put(format!("file:{path}"), digest.to_string());
@@ -176,7 +181,7 @@ mod tests {
     fn manifest(job: &Job, branch: &str, build: u64) -> (Digest, Manifest) {
         let mut event = Event::new(EventKind::Push);
         event.branch = Some(branch.to_owned());
-        operation(job, &[("a".to_owned(), Digest([1; 32]))], &BTreeMap::new(), &event, BuildId(build))
+        operation(job, &[("a".to_owned(), Digest([1; 32]))], &BTreeMap::new(), &event, BuildId(build), &[])
     }
 
     fn job_with(text: Text) -> Job {
@@ -193,6 +198,19 @@ mod tests {
         assert_eq!(manifest(&reading, "main", 1), manifest(&reading, "main", 2));
         let own = job_with(Text::Template("${{ build.number }}".into()));
         assert_ne!(manifest(&own, "main", 1).0, manifest(&own, "main", 2).0);
+    }
+
+    #[test]
+    fn what_may_be_left_out_counts() {
+        let event = Event::new(EventKind::Push);
+        let with = |names: &[&str]| {
+            let test = |name: &&str| graph::TestName { suite: "s".to_owned(), name: (*name).to_owned() };
+            let tests: Vec<_> = names.iter().map(test).collect();
+            operation(&job_with("1".into()), &[], &BTreeMap::new(), &event, BuildId(1), &tests)
+        };
+        let (none, one, two) = (with(&[]), with(&["a"]), with(&["a", "b"]));
+        assert!(!none.1.0.contains_key("quarantine") && one.1.0["quarantine"] == "s\ta");
+        assert!(none.0 != one.0 && one.0 != two.0);
     }
 
     #[test]

@@ -794,7 +794,7 @@ fn the_outputs_of_legs_reach_the_worker_and_the_operation() {
     assert_eq!(needs[&JobName::from("m")].outputs["x"], "late", "in the order of the matrix, not of the names");
     let operation = |needs| {
         let event = graph::Event::new(graph::EventKind::Push);
-        ropewalk_engine::operation::operation(&graph::Job::default(), &[], &needs, &event, BuildId(1))
+        ropewalk_engine::operation::operation(&graph::Job::default(), &[], &needs, &event, BuildId(1), &[])
     };
     let parts: Vec<String> = operation(needs).1.0.into_iter().map(|(name, value)| format!("{name} {value}")).collect();
     let outputs: Vec<&String> = parts.iter().filter(|part| part.starts_with("output:")).collect();
@@ -974,6 +974,40 @@ fn a_request_is_the_build_of_its_identity_that_has_not_begun() {
         4.build canceled
         5.created",
     );
+}
+
+#[test]
+fn tests_in_quarantine_are_named_to_jobs_with_reports_until_they_expire() {
+    let mut world = World::new();
+    let test = |name: &str, job: Option<&str>, ms: u64| graph::quarantine::QuarantinedTest {
+        test: graph::TestName { suite: "s".to_owned(), name: name.to_owned() },
+        job: job.map(JobName::from),
+        until: world.now.plus_ms(ms),
+    };
+    let request = ropewalk_engine::BuildRequest {
+        quarantine: vec![test("a", None, 500), test("b", Some("t"), 900), test("c", Some("u"), 900)],
+        ..ropewalk_engine::BuildRequest::new(graph::Event::new(graph::EventKind::Push), "pipeline")
+    };
+    world.feed(Input::BuildRequested { build: BuildId(1), request: Box::new(request) });
+    let mut graph = graph("t:; u:; v:");
+    for name in ["t", "u"] {
+        let job = graph.jobs.get_mut(&JobName::from(name)).expect("it is there");
+        std::sync::Arc::make_mut(job).reports.junit = vec!["r.xml".to_owned()];
+    }
+    world.evaluated(1, 0, Evaluation { graph, ..Evaluation::default() });
+    world.worker("w", 1, "", 0);
+    for ms in [600, 600] {
+        let job = ["t", "u", "v"].into_iter().find(|job| world.lease(1, job).is_some()).expect("one runs");
+        world.now = world.now.plus_ms(ms);
+        world.act(&format!("{job} passes"));
+    }
+    let told = world.effects.iter().filter_map(|effect| match effect {
+        Effect::Start { spec, .. } => {
+            Some(format!("{}: {}", spec.name, graph::quarantine::variable(&spec.quarantine).replace('\n', ", ")))
+        }
+        _ => None,
+    });
+    assert_eq!(told.collect::<Vec<_>>(), ["t: s\ta, s\tb", "u: s\tc", "v: "]);
 }
 
 #[test]

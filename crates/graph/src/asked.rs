@@ -27,7 +27,8 @@ impl TestName {
     }
 
     /// Whether suite and name can stand in a line: neither holds a tab or what ends lines or variables.
-    fn is_writable(&self) -> bool {
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
         !self.name.is_empty() && !self.suite.chars().chain(self.name.chars()).any(|letter| "\t\n\r\0".contains(letter))
     }
 }

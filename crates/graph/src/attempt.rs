@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::asked::{AskedTests, Partial};
+use crate::asked::{AskedTests, Partial, TestName};
 use crate::digest::Digest;
 use crate::event::{Event, Origin};
 use crate::job::Job;
@@ -50,6 +50,10 @@ pub struct AttemptSpec {
     /// job, which is right too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked: Option<Arc<AskedTests>>,
+    /// The tests of the job that are in quarantine, for its steps to heed. A worker that does not know of this names none, and
+    /// everything counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub quarantine: Vec<TestName>,
 }
 
 /// What one needed job hands on.

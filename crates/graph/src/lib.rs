@@ -19,6 +19,7 @@ pub mod need;
 pub mod nix;
 pub mod outcome;
 pub mod patterns;
+pub mod quarantine;
 pub mod text;
 pub mod time;
 pub mod validate;

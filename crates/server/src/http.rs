@@ -32,6 +32,7 @@ mod pages;
 mod pool;
 mod problem;
 mod project;
+mod quarantine;
 mod relay;
 mod router;
 mod site;

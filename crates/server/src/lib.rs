@@ -15,6 +15,7 @@ pub mod members;
 pub mod moments;
 pub mod one_time;
 pub mod outbox;
+pub mod quarantine;
 pub mod records;
 pub mod recovery;
 pub mod server;

@@ -415,6 +415,7 @@ impl Server {
         event.time = self.now();
         let mut request = BuildRequest { options, client, key, ..BuildRequest::new(event, pipeline) };
         request.origin = Origin { project, source: Some(source), ..Origin::default() };
+        request.quarantine = crate::quarantine::in_force(&self.records, &request.origin.project, request.event.time)?;
         if sharing == Sharing::OneBuild && settings.sharing == Sharing::OneBuild {
             request.identity = Some(identity(&request));
         }
@@ -787,7 +788,14 @@ fn pool_held(pool: &str, held: Option<&Said>) -> Vec<Input> {
 /// What makes two requests the same: all that a build depends on but who asks and when.
 fn identity(request: &BuildRequest) -> Digest {
     let event = Event { time: Timestamp::default(), actor: String::new(), ..request.event.clone() };
-    let parts = (&request.origin.project, request.origin.source, &request.pipeline, &event, &request.options);
+    let parts = (
+        &request.origin.project,
+        request.origin.source,
+        &request.pipeline,
+        &event,
+        &request.options,
+        &request.quarantine,
+    );
     // Our own types serialize to JSON whatever they hold.
     let text = serde_json::to_vec(&parts).expect("parts of a request always serialize");
     store::blob::digest(&text)

@@ -516,7 +516,9 @@ fn operation_of(means: &Means, asked: &ToResolve) -> Result<(Digest, Manifest), 
     let digest = asked.request.origin.source.ok_or("the build has no files")?;
     let source = read_patiently(|| means.sources.open(digest)).map_err(|error| full(&error))?;
     let files = source.inputs(&asked.spec.reuse)?;
-    Ok(operation(&asked.spec, &files, &asked.needs, &asked.request.event, asked.build))
+    // Whatever has expired since: what an attempt was told is never more than this.
+    let quarantine = graph::quarantine::of_job(&asked.request.quarantine, &asked.job, &asked.spec);
+    Ok(operation(&asked.spec, &files, &asked.needs, &asked.request.event, asked.build, &quarantine))
 }
 
 /// Answers questions for operations, many at a time, until the world has gone.

@@ -10,6 +10,8 @@ mod narrowed;
 mod overview;
 #[path = "http/pages.rs"]
 mod pages;
+#[path = "http/quarantine.rs"]
+mod quarantine;
 #[path = "http/schema.rs"]
 mod schema;
 #[path = "http/settings.rs"]

@@ -415,11 +415,11 @@ impl Storm {
             }
             Effect::Resolve { build, job, spec, needs } => {
                 let event = graph::Event::new(graph::EventKind::Push);
-                let (mut digest, _) = engine::operation::operation(&spec, &[], &needs, &event, build);
+                let (mut digest, _) = engine::operation::operation(&spec, &[], &needs, &event, build, &[]);
                 if self.sabotage == Sabotage::UnequalOperation {
                     digest.0[0] ^= self.random.number() as u8;
                 }
-                let (true_digest, _) = engine::operation::operation(&spec, &[], &needs, &event, build);
+                let (true_digest, _) = engine::operation::operation(&spec, &[], &needs, &event, build, &[]);
                 self.operations.insert((build, job.clone()), true_digest);
                 self.oracle.hear_operation(build, job.clone(), true_digest);
                 let hit = self.results.get(&digest).filter(|_| self.sabotage != Sabotage::UnequalOperation).cloned();

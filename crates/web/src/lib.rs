@@ -113,6 +113,11 @@ pub enum Screen {
         /// The project.
         project: String,
     },
+    /// The tests of a project that are in quarantine.
+    Quarantine {
+        /// The project.
+        project: String,
+    },
     /// The builds of all projects.
     Builds,
     /// The tests of one build.
@@ -206,6 +211,7 @@ impl Screen {
             [] => Self::Projects,
             ["projects", project] => Self::Project { project: (*project).to_owned() },
             ["projects", project, "tests"] => Self::Test { project: (*project).to_owned() },
+            ["projects", project, "quarantine"] => Self::Quarantine { project: (*project).to_owned() },
             ["builds"] => Self::Builds,
             ["builds", build, "tests"] => Self::Tests { build: (*build).to_owned() },
             ["builds", build, "annotations"] => Self::Annotations { build: (*build).to_owned() },
@@ -251,6 +257,7 @@ pub async fn show(source: &impl Source, ask: &Ask) -> Result<Document, Problem> 
         Screen::Projects => screens::projects::show(source, ask).await,
         Screen::Project { project } => screens::project::show(source, ask, &project).await,
         Screen::Test { project } => screens::test::show(source, ask, &project).await,
+        Screen::Quarantine { project } => screens::quarantine::show(source, ask, &project).await,
         Screen::Builds => screens::builds::show(source, ask).await,
         Screen::Tests { build } => screens::tests::show(source, ask, &build).await,
         Screen::Annotations { build } => screens::annotations::show(source, &build).await,

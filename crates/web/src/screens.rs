@@ -13,6 +13,7 @@ pub(crate) mod members;
 pub mod project;
 pub mod project_settings;
 pub mod projects;
+pub mod quarantine;
 pub mod queue;
 pub mod refusal;
 pub mod settings;

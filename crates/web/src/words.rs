@@ -3,6 +3,7 @@
 use api::build::{Build, VerdictWord};
 use api::event::{Event, EventWord};
 use api::job::{Job, JobState, OutcomeWord, StepResult, TestOutcome};
+use api::quarantine::QuarantineNote;
 use api::time::Time;
 use graph::Timestamp;
 use maud::{Markup, html};
@@ -218,6 +219,18 @@ pub fn verdict_short(build: &Build) -> &'static str {
         Standing::Asking => "waits for an answer",
         standing => standing.word(),
     }
+}
+
+/// What is said of a test in quarantine.
+#[must_use]
+pub fn quarantined(note: &QuarantineNote) -> String {
+    format!("quarantined by {} until {}: {}", note.owner, day(note.until), note.reason)
+}
+
+/// The day of a time, in UTC.
+#[must_use]
+pub fn day(at: Time) -> String {
+    at.to_string().chars().take(10).collect()
 }
 
 /// The first line of a message, cut at 100 letters.

@@ -159,6 +159,7 @@ async fn attempt(worker: &Worker, job: &str, number: u32) {
         operation: None,
         origin: Default::default(),
         asked: None,
+        quarantine: Vec::new(),
     };
     let report =
         run_attempt(worker, spec, Secrets::default(), Arc::new(Nothing), Arc::new(Nothing), Cancel::new()).await;

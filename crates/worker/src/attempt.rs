@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use graph::{
     Artifact, AttemptReport, AttemptSpec, CacheReport, Failure, Outcome, Reuse, StepReport, TestCase, Text, Timestamp,
-    Usage, WorkspaceKind,
+    Usage, WorkspaceKind, quarantine,
 };
 use serde_json::Value;
 use tokio::time::Instant;
@@ -255,6 +255,7 @@ impl<'w> Attempt<'w> {
         let before = self.look_at_inputs().await;
         if self.find_image(place).await.is_ok() {
             self.environment = self.base_environment(place);
+            self.note_quarantine();
             if self.prepare(place).await.is_ok() && self.enter_container(place).await.is_ok() {
                 self.run_steps(place).await;
             }
@@ -378,6 +379,20 @@ impl<'w> Attempt<'w> {
             self.status = Status::Failed;
         }
         self.failure.get_or_insert(failure);
+    }
+
+    /// Says how many tests the steps may leave out, so that whoever sees a job pass knows.
+    fn note_quarantine(&mut self) {
+        match self.spec.quarantine.len() {
+            0 => {}
+            n => {
+                let (s, are) = if n == 1 { ("", "is") } else { ("s", "are") };
+                self.note(format!(
+                    "{n} test{s} {are} in quarantine; the steps find them in `{}`",
+                    quarantine::VARIABLE
+                ));
+            }
+        }
     }
 
     fn note(&mut self, note: String) {

@@ -18,6 +18,7 @@ use crate::overview::Overview;
 use crate::page::Page;
 use crate::pool::{Hold, Pool, PoolHistory, Queued};
 use crate::project::{Project, ProjectSettings, Secret, SecretValue};
+use crate::quarantine::{NewQuarantine, Quarantined, Runs};
 use crate::test_history::{TestRun, TestSummary};
 use crate::token::{Created, Grant, Health, Inspected, Narrow, Setup, Token, TokenText, Version, Whoami};
 use crate::worker_view::{Stop, Worker};
@@ -47,6 +48,8 @@ pub struct TestsWanted {
     pub job: Option<String>,
     /// Only those that ended so.
     pub outcome: Option<TestOutcome>,
+    /// Only those that are in quarantine now, or only those that are not.
+    pub quarantined: Option<bool>,
     /// Of each test of a job only its newest result.
     pub newest: bool,
 }
@@ -163,6 +166,28 @@ impl Client {
             .query("branch", wanted.branch.as_ref())
             .answer()
             .await
+    }
+
+    /// The tests of a project that are in quarantine: expired ones first, then by their end.
+    pub async fn quarantine_list(&self, project: &str, runs: Runs) -> Result<Page<Quarantined>, ClientError> {
+        let runs = Some(runs == Runs::Told).filter(|is_told| *is_told);
+        self.call("quarantine_list", &[&project]).query("runs", runs).answer().await
+    }
+
+    /// Puts a test into quarantine, or changes what is said of one that is.
+    pub async fn quarantine_put(&self, project: &str, test: &NewQuarantine) -> Result<Quarantined, ClientError> {
+        self.call("quarantine_put", &[&project]).json(test).answer().await
+    }
+
+    /// Takes a test out of quarantine; `job` is the one as of which it was put there.
+    pub async fn quarantine_delete(
+        &self,
+        project: &str,
+        (suite, name): (&str, &str),
+        job: Option<&str>,
+    ) -> Result<(), ClientError> {
+        let call = self.call("quarantine_delete", &[&project]).query("name", Some(name)).query("suite", Some(suite));
+        call.query("job", job).done().await
     }
 
     /// A build by its number in a project.
@@ -354,6 +379,7 @@ impl Client {
         self.page("test_list", &[&build], page)
             .query("job", wanted.job.as_ref())
             .query("outcome", word(wanted.outcome))
+            .query("quarantined", wanted.quarantined)
             .query("newest", wanted.newest.then_some(true))
             .answer()
             .await

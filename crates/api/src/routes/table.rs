@@ -21,6 +21,7 @@ use crate::page::{Page, cursor_shape, id_shape, limit_shape};
 use crate::pool::{Hold, Pool, PoolHistory, Queued};
 use crate::problem::ProblemKind;
 use crate::project::{Project, ProjectSettings, Secret, SecretValue};
+use crate::quarantine::{NewQuarantine, Quarantined};
 use crate::shell::{INPUT_BYTES_MAX, OpenShell};
 use crate::test_history::{TestRun, TestSummary};
 use crate::token::{Created, Grant, Health, Inspected, Narrow, Setup, Token, TokenText, Verb, Version, Whoami};
@@ -55,6 +56,10 @@ const SEARCH: Parameter = query(
     shape::<String>,
     "only those whose message, branch, tag, actor, commit or number holds this text; at most 20 pages of builds are gone through",
 );
+const QUARANTINED: Parameter =
+    query("quarantined", shape::<bool>, "only those that are in quarantine now, or only those that are not");
+const WITH_RUNS: Parameter = query("runs", shape::<bool>, "with how each did in the newest 20 builds that ended");
+const OF_JOB_ALONE: Parameter = query("job", shape::<String>, "put there as of this job; that of any job if not said");
 const SUITE: Parameter = query("suite", shape::<String>, "of this suite; the empty one if not said");
 const OF_JOB: Parameter = query("job", shape::<String>, "as the job of this full name reported it");
 const TEST_NAME: Parameter =
@@ -346,6 +351,42 @@ pub const ROUTES: &[Route] = &[
         parameters: &[TEST_NAME, SUITE, OF_JOB, BRANCH, CURSOR, LIMIT],
         body: None,
         answers: &[json(200, shape::<Page<TestRun>>, "builds that reported it, among at most 100 looked at")],
+        also_refused: &[],
+    },
+    Route {
+        operation: "quarantine_list",
+        method: Method::Get,
+        path: "/api/v1/projects/{project}/quarantine",
+        tag: Tag::Projects,
+        summary: "Lists the tests that are in quarantine: expired ones first, then by their end",
+        access: Access::Grant(Verb::Read, On::Project),
+        parameters: &[WITH_RUNS],
+        body: None,
+        answers: &[json(200, shape::<Page<Quarantined>>, "all of them, at most 1000")],
+        also_refused: &[],
+    },
+    Route {
+        operation: "quarantine_put",
+        method: Method::Put,
+        path: "/api/v1/projects/{project}/quarantine",
+        tag: Tag::Projects,
+        summary: "Puts a test into quarantine, or changes what is said of one that is; builds asked for from now on name it to their steps",
+        access: Access::Grant(Verb::Control, On::Project),
+        parameters: &[],
+        body: Some(body(shape::<NewQuarantine>)),
+        answers: &[json(200, shape::<Quarantined>, "as it is now")],
+        also_refused: &[ProblemKind::Unprocessable],
+    },
+    Route {
+        operation: "quarantine_delete",
+        method: Method::Delete,
+        path: "/api/v1/projects/{project}/quarantine",
+        tag: Tag::Projects,
+        summary: "Takes a test out of quarantine",
+        access: Access::Grant(Verb::Control, On::Project),
+        parameters: &[TEST_NAME, SUITE, OF_JOB_ALONE],
+        body: None,
+        answers: &[none("it is not there any more")],
         also_refused: &[],
     },
     Route {
@@ -740,7 +781,7 @@ pub const ROUTES: &[Route] = &[
         tag: Tag::Jobs,
         summary: "Lists the tests that the jobs of a build reported",
         access: Access::Grant(Verb::Read, On::Build),
-        parameters: &[JOB, TEST_OUTCOME, NEWEST, CURSOR, LIMIT],
+        parameters: &[JOB, TEST_OUTCOME, QUARANTINED, NEWEST, CURSOR, LIMIT],
         body: None,
         answers: &[json(200, shape::<Page<Test>>, "tests, by attempt and then as they were reported")],
         also_refused: &[],

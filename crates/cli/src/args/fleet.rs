@@ -188,6 +188,69 @@ pub enum SecretsCommand {
     },
 }
 
+/// `ropewalk quarantine`.
+#[derive(Debug, Args)]
+pub struct Quarantine {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: QuarantineCommand,
+}
+
+/// What to do with the tests in quarantine of a project on a server. They are told apart from other failures, and builds asked for from
+/// then on name them to their steps in ROPEWALK_QUARANTINE. No outcome changes by it alone.
+#[derive(Debug, Subcommand)]
+pub enum QuarantineCommand {
+    /// List them: expired ones first, then by their end, with how each did of late.
+    List {
+        #[command(flatten)]
+        remote: Remote,
+        /// The project.
+        project: String,
+        /// The form.
+        #[arg(long, value_enum, default_value_t = ListForm::Human, value_name = "FORM")]
+        output: ListForm,
+    },
+    /// Put one there, or change what is said of it.
+    Add {
+        #[command(flatten)]
+        remote: Remote,
+        /// The project.
+        project: String,
+        /// The test's name within its suite, as its report has it.
+        name: String,
+        /// Its suite, as its report has it.
+        #[arg(long, value_name = "SUITE", default_value = "", hide_default_value = true)]
+        suite: String,
+        /// Only as the job of this full name reports it.
+        #[arg(long, value_name = "JOB")]
+        job: Option<String>,
+        /// Who looks after it.
+        #[arg(long, value_name = "WHO")]
+        owner: String,
+        /// Why.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        /// Until when, at most 90 days ahead: a day such as 2026-12-01, or a time.
+        #[arg(long, value_name = "DAY")]
+        until: String,
+    },
+    /// Take one out.
+    Remove {
+        #[command(flatten)]
+        remote: Remote,
+        /// The project.
+        project: String,
+        /// The test's name within its suite.
+        name: String,
+        /// Its suite.
+        #[arg(long, value_name = "SUITE", default_value = "", hide_default_value = true)]
+        suite: String,
+        /// The job as of which it was put there.
+        #[arg(long, value_name = "JOB")]
+        job: Option<String>,
+    },
+}
+
 /// `ropewalk member`.
 #[derive(Debug, Args)]
 pub struct Members {

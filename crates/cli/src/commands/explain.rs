@@ -358,7 +358,7 @@ fn needs(store: &dyn Store, build: BuildId, job: &Job, jobs: &[JobRow]) -> Resul
 }
 
 fn without_files(job: &Job, needs: &BTreeMap<JobName, NeedResult>, build: &BuildRow) -> Manifest {
-    operation(job, &[], needs, &build.event, build.build).1
+    operation(job, &[], needs, &build.event, build.build, &[]).1
 }
 
 fn told_differences(before: &Manifest, after: &Manifest, compared: Compared) -> Vec<Difference> {

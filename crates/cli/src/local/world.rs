@@ -458,7 +458,7 @@ async fn resolve(
         Reuse::Inputs(globs) => parts.inputs.digests(Some(globs), job.workspace).await?,
         Reuse::Tree => parts.inputs.digests(None, job.workspace).await?,
     };
-    let (digest, manifest) = operation(job, &files, needs, &parts.event, parts.build);
+    let (digest, manifest) = operation(job, &files, needs, &parts.event, parts.build, &[]);
     if parts.reuse == ReusePolicy::RunAll {
         return Ok((digest, manifest, None));
     }

@@ -172,7 +172,7 @@ impl KeptBuild<'_> {
             .map(|(path, text)| ((*path).to_owned(), Digest(*blake3::hash(text.as_bytes()).as_bytes())))
             .collect();
         let event = graph::Event::new(graph::EventKind::Push);
-        let (digest, manifest) = operation(&self.graph.jobs[job], &files, &BTreeMap::new(), &event, self.build);
+        let (digest, manifest) = operation(&self.graph.jobs[job], &files, &BTreeMap::new(), &event, self.build, &[]);
         self.fact(What::OperationKnown { job: job.into(), operation: digest });
         (digest, manifest)
     }

@@ -79,6 +79,16 @@ fn projects_tests_queue_and_settings_are_looked_at() {
     desk.type_into("input[name=value]", "hush");
     desk.click("form[action$=secrets] button");
     desk.until(".settings section:nth-of-type(3) table", "TOKEN");
+    // A test goes into quarantine from where it failed.
+    desk.go("/builds/2/tests");
+    desk.click("details.test a[href*='/quarantine?']");
+    desk.until("h1", "Quarantine");
+    desk.type_into("input[name=owner]", "ann");
+    desk.type_into("input[name=reason]", "comes and goes");
+    desk.click("#new button");
+    desk.until("table.quarantine", "comes and goes");
+    desk.go("/builds/2/tests");
+    desk.until("#failures", "quarantined by ann until");
     desk.go("/queue");
     desk.until(".reasons", "a worker: the pool `gpu` has no worker");
     desk.is_content();
@@ -88,6 +98,7 @@ fn projects_tests_queue_and_settings_are_looked_at() {
         ("project-settings", format!("/projects/{project}/settings")),
         ("tests", "/builds/2/tests".to_owned()),
         ("test", format!("/projects/{project}/tests?name=adds&suite=%3Cb%3Esuite%3C%2Fb%3E")),
+        ("quarantine", format!("/projects/{project}/quarantine")),
         ("compare", "/builds/2/compare".to_owned()),
         ("queue-waiting", "/queue".to_owned()),
         ("settings", "/settings".to_owned()),

@@ -14,6 +14,7 @@ use super::admission::target_of;
 use super::answer::{self, Answered};
 use super::build::row;
 use super::call::Call;
+use super::quarantine::Notes;
 use super::{App, convert, problem};
 use crate::access::{Bearer, Verb};
 
@@ -148,7 +149,9 @@ pub async fn get(app: Arc<App>, call: Call) -> Answered {
             let is_same = |here: &TestSide, there: &TestSide| {
                 here.outcome == there.outcome && !differs(here.duration_ms, there.duration_ms)
             };
+            let notes = Notes::of(app, &here.origin.project)?;
             let told = |(job, suite, name): TestKey, here, there| TestDifference {
+                quarantine: notes.note(job.as_str(), &suite, &name),
                 job: job.to_string(),
                 suite,
                 name,

@@ -115,6 +115,7 @@ pub fn attempt(row: &AttemptRow, report: Option<&AttemptReport>) -> Attempt {
     }
 }
 
+/// A test as it was reported; that it is in quarantine is not known here.
 pub fn test(row: &TestRow) -> Test {
     let case = &row.case;
     Test {
@@ -126,6 +127,7 @@ pub fn test(row: &TestRow) -> Test {
         duration_ms: case.duration_ms,
         message: case.message.clone(),
         output: case.output.clone(),
+        quarantine: None,
     }
 }
 

@@ -9,8 +9,10 @@ use graph::{AttemptNumber, BuildId, Digest, Graph, JobName};
 use store::rows::GateRow;
 
 use super::answer::{self, Answered, Wanted, exactly, range, ranged};
+use super::build::row;
 use super::call::Call;
 use super::comparison::last_reports;
+use super::quarantine::Notes;
 use super::{App, convert, environment, problem, wait};
 
 /// The media type of an artifact.
@@ -139,16 +141,27 @@ pub async fn tests(app: Arc<App>, call: Call) -> Answered {
     let job = call.text("job").map(str::to_owned);
     let (limit, from) = (call.limit()?, call.cursor::<usize>()?.unwrap_or(0));
     let newest = call.wanted::<bool>("newest", "true or false")?.unwrap_or(false);
-    let mut rows = app.blocking(move |app| app.server.store.tests(build).map_err(problem::store)).await?;
+    let quarantined = call.wanted::<bool>("quarantined", "true or false")?;
+    let (mut rows, notes) = app
+        .blocking(move |app| {
+            let project = row(app, build)?.origin.project;
+            Ok((app.server.store.tests(build).map_err(problem::store)?, Notes::of(app, &project)?))
+        })
+        .await?;
     if newest {
         rows = last_reports(rows).into_values().collect();
     }
     let wanted = rows.iter().enumerate().skip(from).filter(|(_, row)| {
         job.as_deref().is_none_or(|job| row.job.as_str() == job)
             && outcome.is_none_or(|outcome| TestOutcome::from(row.case.outcome) == outcome)
+            && quarantined
+                .is_none_or(|wanted| notes.note(row.job.as_str(), &row.case.suite, &row.case.name).is_some() == wanted)
     });
     let page = cut(wanted, limit, |(place, _)| (place + 1).to_string());
-    answer::json(&Page { items: page.items.into_iter().map(|(_, row)| convert::test(row)).collect(), next: page.next })
+    answer::json(&Page {
+        items: page.items.into_iter().map(|(_, row)| notes.told(convert::test(row))).collect(),
+        next: page.next,
+    })
 }
 
 pub async fn artifacts(app: Arc<App>, call: Call) -> Answered {

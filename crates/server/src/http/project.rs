@@ -123,6 +123,7 @@ pub async fn delete(app: Arc<App>, call: Call) -> Answered {
         app.secrets.remove_all(&key).map_err(problem::record)?;
         crate::members::forget_project(&app.server.access, &app.server.records, &key, &by, app.now())
             .map_err(super::member::refused)?;
+        app.server.records.remove::<crate::quarantine::Quarantine>(&key).map_err(problem::record)?;
         app.server.records.remove::<Stored>(&key).map_err(problem::record)
     })
     .await?;
@@ -130,7 +131,7 @@ pub async fn delete(app: Arc<App>, call: Call) -> Answered {
     answer::nothing()
 }
 
-fn exists(app: &App, project: &str) -> Result<(), Problem> {
+pub fn exists(app: &App, project: &str) -> Result<(), Problem> {
     let found = app.server.records.read::<Stored>(project).map_err(problem::record)?;
     found.map(drop).ok_or_else(|| problem::not_found(format_args!("project `{project}`")))
 }

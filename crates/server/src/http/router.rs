@@ -22,7 +22,7 @@ use super::{
     App, admission, blobs, build, cache, comparison, control, idempotency, isolated, job, log, member, overview, pages,
     pool, problem,
 };
-use super::{project, site, stream, test_history, token, visit, worker, worker_view};
+use super::{project, quarantine, site, stream, test_history, token, visit, worker, worker_view};
 
 /// The longest id of a request that is taken over from its sender, in bytes.
 pub(super) const REQUEST_ID_BYTES_MAX: usize = 64;
@@ -63,6 +63,9 @@ handlers! {
         "project_badge" => overview::badge,
         "test_history" => test_history::history,
         "build_numbered" => build::numbered,
+        "quarantine_list" => quarantine::list,
+        "quarantine_put" => quarantine::put,
+        "quarantine_delete" => quarantine::delete,
         "secret_list" => project::secret_list,
         "secret_put" => project::secret_put,
         "secret_delete" => project::secret_delete,

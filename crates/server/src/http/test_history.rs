@@ -18,6 +18,7 @@ use super::build::row;
 use super::call::Call;
 use super::comparison::{TestKey, last_reports};
 use super::overview::{default_branch, newest, ref_of};
+use super::quarantine::Notes;
 use super::{App, convert, problem};
 use crate::records::Project as Stored;
 
@@ -136,29 +137,35 @@ fn summary(app: &App, build: BuildId) -> Result<TestSummary, Problem> {
     let failed = count(has_failed);
     let (earlier, on_default) = if failed == 0 { (Vec::new(), None) } else { before(app, &build_row)? };
     let name = name_of(&build_row);
+    let notes = Notes::of(app, &build_row.origin.project)?;
     let of_failure = |(key, row): (&TestKey, &TestRow)| {
-        judged(row, &name, comes_and_goes.contains(key), &earlier, on_default.as_ref())
+        let failure = judged(row, &name, comes_and_goes.contains(key), &earlier, on_default.as_ref());
+        let test = notes.told(failure.test);
+        let kind = if test.quarantine.is_some() { FailureKind::Quarantined } else { failure.kind };
+        TestFailure { test, kind, ..failure }
     };
     let mut failures: Vec<TestFailure> =
         tests.iter().filter(|(_, row)| has_failed(row.case.outcome)).map(of_failure).collect();
     failures.sort_by_key(|failure| failure.kind);
+    let quarantined = failures.iter().filter(|failure| failure.kind == FailureKind::Quarantined).count() as u64;
     failures.truncate(FAILURES_MAX);
     let mut slowest: Vec<&TestRow> = tests.values().collect();
     slowest.sort_by_key(|row| std::cmp::Reverse(row.case.duration_ms));
     let passed_later = tests
         .iter()
         .filter(|(key, row)| comes_and_goes.contains(*key) && row.case.outcome == TestOutcome::Passed)
-        .map(|(_, row)| brief(row));
+        .map(|(_, row)| notes.told(brief(row)));
     Ok(TestSummary {
         build,
         passed: count(|outcome| outcome == TestOutcome::Passed),
         failed,
         skipped: count(|outcome| outcome == TestOutcome::Skipped),
+        quarantined,
         compared: earlier.iter().map(|earlier| earlier.name.clone()).collect(),
         failures_left_off: failed - failures.len() as u64,
         failures,
         unsteady: passed_later.take(FAILURES_MAX).collect(),
-        slowest: slowest.into_iter().take(SLOWEST).map(brief).collect(),
+        slowest: slowest.into_iter().take(SLOWEST).map(|row| notes.told(brief(row))).collect(),
     })
 }
 

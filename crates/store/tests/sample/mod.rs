@@ -198,6 +198,7 @@ pub fn every_kind(build: BuildId) -> Vec<Fact> {
         },
         client: "ann".to_owned(),
         asked: BTreeMap::new(),
+        quarantine: Vec::new(),
         given: BTreeMap::from([(job("make"), (earlier.clone(), passed()))]),
         origin: Origin { project: "sails".to_owned(), number: 7, source: Some(Digest([9; 32])) },
         identity: Some(Digest([8; 32])),

@@ -96,6 +96,7 @@ fn of_project(project: &str, rest: &[&str], form: &BTreeMap<String, String>) -> 
         ["remove"] if text("name") == project => {
             Action { method: Method::Delete, path: api, next: "/".to_owned(), ..Action::default() }
         }
+        ["quarantine", ref rest @ ..] => return of_quarantine(project, rest, form),
         ["secrets"] => Action {
             method: Method::Put,
             path: format!("{api}/secrets/{}", paths::encoded(text("secret"))),
@@ -110,6 +111,39 @@ fn of_project(project: &str, rest: &[&str], form: &BTreeMap<String, String>) -> 
             next,
             ..Action::default()
         },
+        _ => return None,
+    })
+}
+
+/// A test that is put into quarantine, or taken out.
+fn of_quarantine(project: &str, rest: &[&str], form: &BTreeMap<String, String>) -> Option<Action> {
+    // Names as their reports have them: blanks may belong to them.
+    let as_typed = |name: &str| form.get(name).map_or("", String::as_str);
+    let text = |name: &str| as_typed(name).trim();
+    let path = format!("/api/v1/projects/{}/quarantine", paths::encoded(project));
+    let next = format!("{}/quarantine", paths::project(project));
+    let job = Some(text("job")).filter(|job| !job.is_empty());
+    Some(match *rest {
+        [] => {
+            let mut body = json!({
+                "suite": as_typed("suite"), "name": as_typed("name"), "owner": text("owner"), "reason": text("reason"),
+                "until": api::quarantine::end_of(text("until")),
+            });
+            if let Some(job) = job {
+                body["job"] = Value::from(job);
+            }
+            Action { method: Method::Put, path, body, next, ..Action::default() }
+        }
+        ["remove"] => {
+            let of_job = job.map_or_else(String::new, |job| format!("&job={}", paths::encoded(job)));
+            let [name, suite] = ["name", "suite"].map(|name| paths::encoded(as_typed(name)));
+            Action {
+                method: Method::Delete,
+                path: format!("{path}?name={name}&suite={suite}{of_job}"),
+                next,
+                ..Action::default()
+            }
+        }
         _ => return None,
     })
 }
@@ -281,6 +315,28 @@ mod tests {
             Some((Method::Post, "/api/v1/members/ann/link", Value::Null)),
         );
         check(&["settings", "members", "ann", "praise"], &[], None);
+    }
+
+    #[test]
+    fn tests_go_into_quarantine_until_the_end_of_a_day() {
+        let form = [
+            ("suite", "s "),
+            ("name", "a b"),
+            ("job", ""),
+            ("owner", " ann "),
+            ("reason", "x"),
+            ("until", "2026-12-01"),
+        ];
+        let body =
+            json!({ "suite": "s ", "name": "a b", "owner": "ann", "reason": "x", "until": "2026-12-01T23:59:59Z" });
+        check(
+            &["projects", "sails", "quarantine"],
+            &form,
+            Some((Method::Put, "/api/v1/projects/sails/quarantine", body)),
+        );
+        let form = [("name", "a&b"), ("job", "unit/1")];
+        let path = "/api/v1/projects/sails/quarantine?name=a%26b&suite=&job=unit%2F1";
+        check(&["projects", "sails", "quarantine", "remove"], &form, Some((Method::Delete, path, Value::Null)));
     }
 
     #[test]

@@ -57,6 +57,8 @@ struct Shown {
     gates: Vec<Gate>,
     diagnostics: Vec<Diagnostic>,
     tests: Page<Test>,
+    /// Those that failed and are in quarantine.
+    quarantined: Page<Test>,
     artifacts: Vec<Artifact>,
     failures: Vec<Failure>,
     waiting: BTreeMap<String, Waiting>,
@@ -159,7 +161,9 @@ impl Shown {
             0 => Vec::new(),
             _ => read::<Page<Diagnostic>>(source, &format!("{path}/diagnostics")).await?.items,
         };
-        let tests = read(source, &format!("{path}/tests?outcome=failed&limit={TESTS}")).await?;
+        let failed = format!("{path}/tests?outcome=failed&limit={TESTS}&quarantined");
+        let tests = read(source, &format!("{failed}=false")).await?;
+        let quarantined = read(source, &format!("{failed}=true")).await?;
         let artifacts = read::<Page<Artifact>>(source, &format!("{path}/artifacts")).await?.items;
         let mut failures = Vec::new();
         let failed = jobs.iter().filter(|job| Standing::of_job(job) == Standing::Failed);
@@ -189,6 +193,7 @@ impl Shown {
             gates,
             diagnostics,
             tests,
+            quarantined,
             artifacts,
             failures,
             waiting,
@@ -454,12 +459,19 @@ pub(crate) fn title(job: &Job) -> &str {
 
 fn tests(shown: &Shown) -> Markup {
     html! {
-        @if !shown.tests.items.is_empty() {
-            section aria-labelledby="tests-title" {
-                h2 #tests-title { "Tests that failed" @if shown.tests.next.is_some() { " (the first " (TESTS) ")" } }
-                @for test in &shown.tests.items {
-                    details.test open[shown.tests.items.len() <= 3] {
-                        summary { (Standing::of_test(test.outcome).mark()) " " code { @if !test.suite.is_empty() { (test.suite) " " } (test.name) } " " span.quiet { (test.job) " · " (words::span(test.duration_ms)) } }
+        (failed_tests(&shown.tests, "tests-title", "Tests that failed", shown.tests.items.len() <= 3))
+        (failed_tests(&shown.quarantined, "quarantined-title", "Tests that failed in quarantine", false))
+    }
+}
+
+fn failed_tests(tests: &Page<Test>, id: &str, title: &str, is_open: bool) -> Markup {
+    html! {
+        @if !tests.items.is_empty() {
+            section aria-labelledby=(id) {
+                h2 id=(id) { (title) @if tests.next.is_some() { " (the first " (TESTS) ")" } }
+                @for test in &tests.items {
+                    details.test open[is_open] {
+                        summary { (Standing::of_test(test.outcome).mark()) " " code { @if !test.suite.is_empty() { (test.suite) " " } (test.name) } " " span.quiet { (test.job) " · " (words::span(test.duration_ms)) } @if let Some(note) = &test.quarantine { span.why { (words::quarantined(note)) } } }
                         @if !test.message.is_empty() { pre { (test.message) } }
                         @if !test.output.is_empty() { h3 { "What it printed" } pre { (test.output) } }
                     }

@@ -103,7 +103,7 @@ fn differences(comparison: &Comparison, ask: &Ask) -> Markup {
             } @else {
                 table.list.compared {
                     thead { tr { th { "Test" } th { (name(with)) } th { (name(build)) } } }
-                    tbody { @for test in tests { (test_row(test)) } }
+                    tbody { @for test in tests.iter().filter(|test| test.quarantine.is_none()).chain(tests.iter().filter(|test| test.quarantine.is_some())) { (test_row(test)) } }
                 }
                 p.quiet { @if comparison.tests_left_off > 0 { (comparison.tests_left_off) " more differ; " } (words::count(comparison.tests_same, "test is", "tests are")) " the same." }
             }
@@ -181,7 +181,7 @@ fn test_row(difference: &TestDifference) -> Markup {
     };
     html! {
         tr class=[difference.here.map(|here| Standing::of_test(here.outcome).word())] {
-            td { code { (name) } " " span.quiet { (difference.job) } }
+            td { code { (name) } " " span.quiet { (difference.job) } @if let Some(note) = &difference.quarantine { span.why { (words::quarantined(note)) } } }
             td { (side(difference.there, None)) }
             td { (side(difference.here, difference.there.map(|there| there.duration_ms))) }
         }

@@ -65,7 +65,7 @@ fn header(overview: &Overview, ask: &Ask, own: &str) -> Markup {
             }
         }
         (figures(overview))
-        p.quiet { a href=(format!("{own}/settings")) { "Settings" } " · " a href=(format!("{own}/badge.svg")) { "Badge" } }
+        p.quiet { a href=(format!("{own}/settings")) { "Settings" } " · " a href=(format!("{own}/quarantine")) { "Quarantine" } " · " a href=(format!("{own}/badge.svg")) { "Badge" } }
     }
 }
 

@@ -3,6 +3,7 @@
 use api::job::TestOutcome;
 use api::page::Page;
 use api::problem::Problem;
+use api::quarantine::Quarantined;
 use api::test_history::{BuildName, TestRun};
 use maud::{Markup, html};
 
@@ -27,11 +28,14 @@ pub(crate) async fn show(source: &impl Source, ask: &Ask, project: &str) -> Resu
     let path = format!("/api/v1/projects/{}/tests/history?limit={BUILDS}{wanted}{cursor}", paths::encoded(project));
     let page: Page<TestRun> = read(source, &path).await?;
     let own = format!("{}/tests", paths::project(project));
+    let of_project = format!("/api/v1/projects/{}/quarantine", paths::encoded(project));
+    let quarantined = read::<Page<Quarantined>>(source, &of_project).await?.items;
     let main = html! {
         header.build {
             h1 { code { (ask.text("name")) } }
             p.quiet { @if !ask.text("suite").is_empty() { (ask.text("suite")) " · " } @if !ask.text("job").is_empty() { "job " (ask.text("job")) } }
             (figures(&page.items))
+            (super::quarantine::of_test(&quarantined, project, ask))
         }
         form.filters method="get" action=(own) role="search" {
             @for name in ["name", "suite", "job"] { input type="hidden" name=(name) value=(ask.text(name)); }

@@ -21,10 +21,15 @@ const CHOSEN: &str = "retry-chosen";
 /// How tests may have ended, as the API says it.
 const OUTCOMES: [&str; 4] = ["passed", "failed", "errored", "skipped"];
 /// The kinds of failures in the order shown: heading, and what it means.
-const KINDS: [(FailureKind, &str, &str); 3] = [
+const KINDS: [(FailureKind, &str, &str); 4] = [
     (FailureKind::New, "New failures", "They passed, or were not there, in the build before."),
     (FailureKind::Flaky, "Come and go", "They passed and failed on the same commit."),
     (FailureKind::Known, "Failed before too", "They failed in the build before as well."),
+    (
+        FailureKind::Quarantined,
+        "In quarantine",
+        "Somebody looks after them. Whether they fail their job is for its own script to say.",
+    ),
 ];
 
 /// Writes the page.
@@ -70,6 +75,7 @@ fn header(build: &Build, summary: &TestSummary) -> Markup {
         (count(FailureKind::New), "new"),
         (count(FailureKind::Flaky), "coming and going"),
         (count(FailureKind::Known), "failing before"),
+        (count(FailureKind::Quarantined), "in quarantine"),
     ];
     let kinds: Vec<String> = kinds.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}")).collect();
     let total = summary.passed + summary.failed + summary.skipped;
@@ -130,8 +136,8 @@ fn of_kind(
                 @for (index, failure) in failures.iter().enumerate() {
                     div.choice {
                     @if build.finished.is_some() { input type="checkbox" form=(CHOSEN) name=(format!("test.{}-{index}", word(kind))) value=(format!("{}\t{}\t{}", failure.test.job, failure.test.suite, failure.test.name)) aria-label=(format!("Retry {}", full_name(&failure.test))); }
-                    details.test.failed #(format!("{}-{index}", word(kind))) open[kind != FailureKind::Known && index < OPEN] {
-                        summary { (Standing::Failed.mark()) " " code { (full_name(&failure.test)) } " " span.quiet { (failure.test.job) " · " (words::span(failure.test.duration_ms)) } }
+                    details.test.failed #(format!("{}-{index}", word(kind))) open[matches!(kind, FailureKind::New | FailureKind::Flaky) && index < OPEN] {
+                        summary { (Standing::Failed.mark()) " " code { (full_name(&failure.test)) } " " span.quiet { (failure.test.job) " · " (words::span(failure.test.duration_ms)) } @if let Some(note) = &failure.test.quarantine { span.why { (words::quarantined(note)) } } }
                         (failed(build, failure, ask))
                     }
                     }
@@ -146,6 +152,7 @@ fn word(kind: FailureKind) -> &'static str {
         FailureKind::New => "new",
         FailureKind::Flaky => "flaky",
         FailureKind::Known => "known",
+        FailureKind::Quarantined => "quarantined",
     }
 }
 
@@ -169,6 +176,7 @@ fn failed(build: &Build, failure: &TestFailure, ask: &Ask) -> Markup {
         p.ways {
             a href=(format!("{of_job}?attempt={}&q={}", test.attempt, paths::encoded(&as_regex(&test.name)))) { "In the log" }
             a href=(history(build, test)) { "History" }
+            @if !build.project.is_empty() && test.quarantine.is_none() { a href=(quarantine(build, test)) { "Quarantine" } }
         }
         p.quiet { "Look where it ran: " code { "ropewalk shell " (build.id) " " (shell_word(&format!("{}@failed", test.job))) " --server " (ask.address) } " · run its job here: " code { "ropewalk run " (shell_word(&test.job)) } }
     }
@@ -209,6 +217,12 @@ fn history(build: &Build, test: &Test) -> String {
     format!("{}/tests?name={name}&suite={suite}&job={job}", paths::project(&build.project))
 }
 
+/// Where a test is put into quarantine.
+fn quarantine(build: &Build, test: &Test) -> String {
+    let [name, suite, job] = [&test.name, &test.suite, &test.job].map(|text| paths::encoded(text));
+    format!("{}/quarantine?name={name}&suite={suite}&job={job}#new", paths::project(&build.project))
+}
+
 fn brief_list(build: &Build, title: &str, tests: &[Test]) -> Markup {
     html! { @if !tests.is_empty() { section { h2 { (title) } (list(build, tests)) } } }
 }
@@ -223,7 +237,7 @@ fn list(build: &Build, tests: &[Test]) -> Markup {
                     @let standing = Standing::of_test(test.outcome);
                     tr class=(standing.word()) {
                         td { (standing.mark()) }
-                        td { a.name href=(history(build, test)) { code { (full_name(test)) } } }
+                        td { a.name href=(history(build, test)) { code { (full_name(test)) } } @if let Some(note) = &test.quarantine { span.why { (words::quarantined(note)) } } }
                         td.wide { a href=(paths::job(build.id, &test.job)) { (test.job) } }
                         td.number { (words::span(test.duration_ms)) }
                     }

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::sync::Arc;
 
-use graph::AskedTests;
+use graph::{AskedTests, quarantine};
 
 use super::Attempt;
 use crate::file_commands::CommandFiles;
@@ -35,6 +35,10 @@ impl Attempt<'_> {
             Some(asked) => environment.insert(AskedTests::VARIABLE, asked.variable()),
             // A build inside a job that was asked for some tests is not.
             None => environment.remove(AskedTests::VARIABLE),
+        }
+        match &*self.spec.quarantine {
+            [] => environment.remove(quarantine::VARIABLE),
+            tests => environment.insert(quarantine::VARIABLE, quarantine::variable(tests)),
         }
         environment.insert("ROPEWALK_WORKSPACE", place.root());
         for (file, place) in self.slot.iter().flat_map(CommandFiles::places) {

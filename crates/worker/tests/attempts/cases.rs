@@ -27,6 +27,7 @@ pub const CASES: &[Case] = &[
     ("cases::restored_caches_are_layers_of_isolated_jobs", restored_caches_are_layers_of_isolated_jobs),
     ("cases::what_a_job_changes_of_a_restored_cache_is_saved", what_a_job_changes_of_a_restored_cache_is_saved),
     ("cases::reports_of_a_failed_job", reports_of_a_failed_job),
+    ("cases::tests_in_quarantine", tests_in_quarantine),
     ("cases::secrets_are_hidden", secrets_are_hidden),
     ("cases::a_trivial_job_makes_no_file", a_trivial_job_makes_no_file),
     ("cases::a_changed_input_is_noted", a_changed_input_is_noted),
@@ -391,6 +392,20 @@ fn tests_that_are_asked_for() {
         let (report, log) = ground.run(job).await;
         compare(&report, &log, whole);
         assert_eq!(report.caches[0].saved, graph::CacheSaved::Written);
+    });
+}
+
+fn tests_in_quarantine() {
+    on_ground(&[], async |ground| {
+        let mut job = steps(&["printf '%s\\n' \"${ROPEWALK_QUARANTINE-nothing}\"; test -z \"$ROPEWALK_QUARANTINE\""]);
+        job["steps"][0]["name"] = json!("tests");
+        let name = |name: &str| graph::TestName { suite: "s".to_owned(), name: name.to_owned() };
+        *ground.quarantine.borrow_mut() = vec![name("a"), name("b")];
+        // The script alone says what comes of it.
+        let expected = "failed: step 0, exit 1\nfailed 1: tests\nnote: 2 tests are in quarantine; the steps find them in `ROPEWALK_QUARANTINE`\n0 Stdout: s\ta\n0 Stdout: s\tb";
+        ground.check(job.clone(), expected).await;
+        ground.quarantine.borrow_mut().clear();
+        ground.check(job, "passed {}\npassed 0: tests\n0 Stdout: nothing").await;
     });
 }
 

@@ -165,6 +165,8 @@ pub struct Ground {
     pub images: std::cell::RefCell<BTreeMap<String, String>>,
     /// The tests to which the next attempts are narrowed.
     pub asked: std::cell::RefCell<Option<Arc<graph::AskedTests>>>,
+    /// The tests in quarantine of the next attempts.
+    pub quarantine: std::cell::RefCell<Vec<graph::TestName>>,
     number: std::cell::Cell<u32>,
 }
 
@@ -208,6 +210,7 @@ impl Ground {
             images: self.images.borrow().clone(),
             origin: graph::Origin::default(),
             asked: self.asked.borrow().clone(),
+            quarantine: self.quarantine.borrow().clone(),
         }
     }
 
@@ -308,8 +311,8 @@ pub fn on_ground_with<F: AsyncFnOnce(&Ground)>(files: &[(&str, &str)], grace: Du
             steps: StepBounds::default(),
         };
         let worker = Worker::new(processes.clone(), settings).await.expect("a worker");
-        let (depot, images, asked, number) = Default::default();
-        let ground = Ground { worker, depot, root, data, images, asked, number };
+        let (depot, images, asked, quarantine, number) = Default::default();
+        let ground = Ground { worker, depot, root, data, images, asked, quarantine, number };
         test(&ground).await;
         drop(ground);
         processes.close().await;
