@@ -2,7 +2,7 @@
 
 use api::build::{Build, VerdictWord};
 use api::event::{Event, EventWord};
-use api::job::{Job, JobState, OutcomeWord, StepResult, TestOutcome};
+use api::job::{Job, JobState, OutcomeWord, StepResult, TestOutcome, Usage};
 use api::quarantine::QuarantineNote;
 use api::time::Time;
 use graph::Timestamp;
@@ -219,6 +219,14 @@ pub fn verdict_short(build: &Build) -> &'static str {
         Standing::Asking => "waits for an answer",
         standing => standing.word(),
     }
+}
+
+/// What processes used; `None` if nothing counted it.
+#[must_use]
+pub fn used(usage: Usage) -> Option<String> {
+    let cpu_us = usage.cpu_user_us + usage.cpu_system_us;
+    (usage != Usage::default())
+        .then(|| format!("processor {}, peak memory {}", span(cpu_us / 1000), bytes(usage.peak_memory_bytes)))
 }
 
 /// What is said of a test in quarantine.

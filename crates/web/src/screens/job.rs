@@ -1,7 +1,7 @@
 //! One job: its attempts, its steps, and the log of the step that is looked at, opened where the first error is.
 
 use api::build::Build;
-use api::job::{Attempt, Job, JobState, Waiting};
+use api::job::{Attempt, Job, JobState, Usage, Waiting};
 use api::log::{LogState, LogSummary};
 use api::page::Page;
 use api::problem::{Problem, ProblemKind};
@@ -61,6 +61,8 @@ struct StepLine {
     lines: u64,
     first: Option<Time>,
     is_open: bool,
+    /// What its processes used; nothing of one that goes on.
+    usage: Usage,
 }
 
 /// Writes the page.
@@ -196,6 +198,7 @@ fn steps(attempt: &Attempt, summary: &LogSummary) -> Vec<StepLine> {
                 lines: log::lines_of(summary, index),
                 first: first(index),
                 is_open: false,
+                usage: step.usage,
             }
         };
         return report.steps.iter().enumerate().map(line).collect();
@@ -211,6 +214,7 @@ fn steps(attempt: &Attempt, summary: &LogSummary) -> Vec<StepLine> {
         lines: log.lines,
         first: Some(log.first),
         is_open: log.state == LogState::Open,
+        usage: Usage::default(),
     };
     summary.steps.iter().map(line).collect()
 }
@@ -305,7 +309,7 @@ async fn shown(
 
 fn step_link(line: &StepLine, to: &str, is_here: bool) -> Markup {
     html! {
-        a class=(line.standing.word()) #(format!("step-{}", line.index + 1)) href=(to) aria-current=[is_here.then_some("true")] {
+        a class=(line.standing.word()) #(format!("step-{}", line.index + 1)) title=[words::used(line.usage)] href=(to) aria-current=[is_here.then_some("true")] {
             (line.standing.mark()) " " span.name { (words::first_line(&line.name)) }
             span.quiet { @if let Some(ms) = line.took_ms { (words::span(ms)) } @if let Some(exit) = line.exit.filter(|exit| *exit != 0) { " exit " (exit) } " " (words::count(line.lines, "line", "lines")) }
         }

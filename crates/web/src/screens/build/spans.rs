@@ -1,6 +1,6 @@
 //! The steps of a job whose row of the waterfall is open: a row each, on the time scale of the whole build.
 
-use api::job::{Job, Step, StepResult};
+use api::job::{Job, Step, StepResult, Usage};
 use graph::Timestamp;
 use maud::{Markup, html};
 
@@ -23,6 +23,8 @@ struct Span {
     exit: Option<i32>,
     from: Timestamp,
     to: Timestamp,
+    /// What its processes used; nothing of one that goes on.
+    usage: Usage,
 }
 
 impl Span {
@@ -36,6 +38,7 @@ impl Span {
             exit: step.exit.filter(|exit| *exit != 0 && step.result == StepResult::Failed),
             from: step.started.0,
             to: step.finished.0.max(step.started.0),
+            usage: step.usage,
         }
     }
 
@@ -45,7 +48,10 @@ impl Span {
         let exit = self.exit.map_or_else(String::new, |exit| format!(", exit {exit}"));
         match self.standing {
             Standing::Skipped => "skipped".to_owned(),
-            standing => format!("{} {took}{exit}", standing.word()),
+            standing => {
+                let used = words::used(self.usage).map_or_else(String::new, |used| format!("; {used}"));
+                format!("{} {took}{exit}{used}", standing.word())
+            }
         }
     }
 }
@@ -72,6 +78,7 @@ fn spans(tried: &[Tried], now: Timestamp) -> Vec<Span> {
                 exit: None,
                 from: log.first.0,
                 to: next.unwrap_or(now).max(log.first.0),
+                usage: Usage::default(),
             });
         }
     }
@@ -89,7 +96,7 @@ pub(super) fn rows(job: &Job, tried: &[Tried], times: &Times, text: &str) -> Mar
                 div.who {
                     (span.standing.mark())
                     a.name.found[is_found] href=(format!("{own}?attempt={}&step={}", span.attempt, span.index)) { (span.name) }
-                    span.quiet { @if span.standing != Standing::Skipped { (words::span(span.to.ms_since(span.from))) } @if let Some(exit) = span.exit { " exit " (exit) } @if tried.len() > 1 { " try " (span.try_number) } }
+                    span.quiet title=[words::used(span.usage)] { @if span.standing != Standing::Skipped { (words::span(span.to.ms_since(span.from))) } @if let Some(exit) = span.exit { " exit " (exit) } @if tried.len() > 1 { " try " (span.try_number) } }
                 }
                 svg.waterfall viewBox=(format!("0 0 {WIDTH} 20")) preserveAspectRatio="none" role="img" aria-label=(span.said()) {
                     @if span.standing != Standing::Skipped {
@@ -139,6 +146,22 @@ mod tests {
             })
             .collect();
         assert_eq!(got, expect);
+    }
+
+    #[test]
+    fn a_step_says_what_it_used() {
+        let usage = json!({ "peak_memory_bytes": 3_145_728, "cpu_user_us": 1_500_000, "cpu_system_us": 500_000 });
+        let step = json!({ "name": "make", "result": "passed", "exit": 0, "lines": 0, "usage": usage,
+            "started": "1970-01-01T00:00:05Z", "finished": "1970-01-01T00:00:07Z" });
+        let ended = json!({
+            "outcome": "passed", "started": "1970-01-01T00:00:03Z", "finished": "1970-01-01T00:00:10Z", "tests": 0, "tests_failed": 0,
+            "report": { "outputs": {}, "usage": usage, "steps": [step] },
+        });
+        let spans = spans(&[tried(ended, json!(null))], at(20));
+        let used = words::used(spans[0].usage).expect("it was counted");
+        assert!(used.starts_with("processor ") && used.contains(", peak memory 3"), "{used}");
+        assert!(spans[0].said().ends_with(&format!("; {used}")));
+        assert_eq!(words::used(Usage::default()), None);
     }
 
     #[test]
