@@ -101,6 +101,7 @@ impl Browser {
         let mut browser = Self { driver, address, session: String::new(), kind: kind_now, url: site.url(), profile };
         let wanted = json!({ "capabilities": { "alwaysMatch": {
             "goog:chromeOptions": { "args": arguments }, "goog:loggingPrefs": { "browser": "ALL" },
+            "timeouts": { "script": PATIENCE.as_millis() as u64 },
         } } });
         let began = Instant::now();
         let made = loop {

@@ -55,7 +55,7 @@ pub fn faults(browser: &Browser, checker: &str) -> Vec<String> {
 }
 
 impl Browser {
-    /// Asserts that all of what is shown is within reach.
+    /// Asserts that all of what is shown is within reach. Not for [`Kind::Plain`], where the checker does not run either.
     #[track_caller]
     pub fn is_within_reach(&self) {
         if let Some(checker) = checker() {

@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::installation::Site;
-use super::process::{PATIENCE, Process};
+use super::process::{PATIENCE, Process, appears};
 use super::{Browser, Kind, has_browser};
 
 /// A pipeline whose first build passes and whose second does not, since the file `broken` has come.
@@ -409,21 +409,29 @@ fn a_log_of_very_many_lines_is_opened_searched_and_followed() {
     let lines = very_many();
     let error = lines / 2;
     let folder = tempfile::tempdir().expect("a folder");
-    let sign = folder.path().join("go-on");
-    let end = format!("while [ ! -e {} ]; do sleep 0.05; done", sign.display());
+    let (printed, sign) = (folder.path().join("printed"), folder.path().join("go-on"));
     let script = format!(
-        "seq -f \"compiling part %.0f of the whole\" 1 {}; echo \"error: it broke\"; seq -f \"linking part %.0f of the whole\" {} {lines}",
+        "seq -f \"compiling part %.0f of the whole\" 1 {}; echo \"error: it broke\"; seq -f \"linking part %.0f of the whole\" {} {lines}; \
+         touch {}; while [ ! -e {} ]; do sleep 0.05; done; echo over; exit 1",
         error - 1,
-        error + 1
+        error + 1,
+        printed.display(),
+        sign.display()
     );
-    let site = Site::new(&format!(
-        "defaults: {{ environment: host }}\njobs:\n  broken: {{ run: '{script}; exit 1' }}\n  open: {{ run: '{script}; {end}; echo over' }}\n"
-    ));
+    let site = Site::new(&format!("defaults: {{ environment: host }}\njobs:\n  broken: {{ run: '{script}' }}\n"));
     // Not the short patience of other tests: what is printed here keeps a small machine busy.
     fs::write(site.path("data/settings.toml"), "worker.heartbeat = \"15s\"\n").expect("a file");
     let (_server, _worker) = (site.serve(), site.work("w", &[]));
     site.submit(&["--no-wait"], 0);
     let browser = Browser::open(&site, Kind::Desk);
+    appears(&printed);
+
+    // Followed to its end.
+    browser.go("/builds/1/jobs/broken");
+    browser.until(&format!("{} .c", row(lines)), &format!("linking part {lines} of"));
+    fs::write(&sign, "").expect("a file");
+    browser.until(&format!("{} .c", row(lines + 1)), "over");
+    browser.is_content();
     browser.go("/builds/1");
     browser.until("#failure-0", "ended with code 1");
     let figure = |name: &str, value: f64| println!("figure: {name} = {value:.1}");
@@ -451,15 +459,5 @@ fn a_log_of_very_many_lines_is_opened_searched_and_followed() {
     let memory = browser.tab_mib();
     figure("tab MiB", memory as f64);
     assert!((1..300).contains(&memory), "the tab takes {memory} MiB");
-
-    // Followed to its end.
-    let began = Instant::now();
-    while browser.find("#log[data-source]").is_none() || browser.path() != "/builds/1/jobs/open" {
-        assert!(began.elapsed() < PATIENCE, "the job prints nothing");
-        browser.go("/builds/1/jobs/open");
-    }
-    browser.until(&format!("{} .c", row(lines)), &format!("linking part {lines} of"));
-    fs::write(&sign, "").expect("a file");
-    browser.until(&format!("{} .c", row(lines + 1)), "over");
     browser.is_content();
 }

@@ -125,6 +125,21 @@ fn projects_tests_queue_and_settings_are_looked_at() {
         }
         browser.is_content();
     }
+    // Once a build has ended, its failing tests can be chosen and run again.
+    desk.turn(Kind::Desk);
+    desk.go("/builds/2");
+    desk.ask("document.querySelector('#build-header form[action$=cancel] button').click()");
+    desk.until("p.verdict", "canceled");
+    desk.go("/builds/2/tests");
+    desk.click("input[name='test.new-0']");
+    for kind in [Kind::Desk, Kind::Phone, Kind::Dark] {
+        desk.turn(kind);
+        let too_wide = desk.ask("document.documentElement.scrollWidth > document.documentElement.clientWidth");
+        assert_eq!(too_wide, false, "the tests scroll sideways");
+        desk.screenshot("tests-chosen");
+        desk.is_within_reach();
+    }
+    desk.turn(Kind::Desk);
     // All of it is read, and forms are sent, without scripts.
     let plain = Browser::open(&site, Kind::Plain);
     plain.go("/queue");
@@ -136,6 +151,12 @@ fn projects_tests_queue_and_settings_are_looked_at() {
     plain.until("table", "pool_hold");
     // A member signs in by a link, and is who stands there.
     plain.go(&link);
+    for kind in [Kind::Phone, Kind::Dark] {
+        plain.turn(kind);
+        plain.screenshot("join");
+        plain.is_within_reach();
+    }
+    plain.turn(Kind::Plain);
     plain.screenshot("join");
     plain.click("form[action='/join'] button");
     plain.until("h1", "Projects");

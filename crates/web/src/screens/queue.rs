@@ -232,7 +232,7 @@ fn shares(pool: &Pool, queue: &Page<Queued>, workers: &[Worker]) -> Markup {
 
 fn list(pool: &Pool, queue: &Page<Queued>) -> Markup {
     html! {
-        table.list {
+        table.list.queued {
             thead { tr { th.number { "Place" } th { "Job" } th { "Waits for" } th.number { "Begins in" } } }
             tbody { @for (index, queued) in queue.items.iter().take(LISTED).enumerate() {
                 @let waiting = &queued.waiting;

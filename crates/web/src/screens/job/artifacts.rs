@@ -25,12 +25,12 @@ pub(super) fn show(job: &Job, artifacts: &[Artifact], attempts: &[Attempt]) -> M
                 p.empty { @if job.state == JobState::Ended { "It handed on no files. A job does by " code { "artifacts" } " in the pipeline." } @else { "Files that it hands on are here once it has ended." } }
             } @else {
                 div.wide-table role="group" aria-label="Files" tabindex="0" { table.list.plain {
-                    thead { tr { th scope="col" { "Name" } th.number scope="col" { "Size" } th scope="col" { "Made by" } th scope="col" { "Digest" } th scope="col" { span.unseen { "Download" } } } }
+                    thead { tr { th scope="col" { "Name" } th.number scope="col" { "Size" } th scope="col" { "Made by" } th.wide scope="col" { "Digest" } th scope="col" { span.unseen { "Download" } } } }
                     tbody { @for artifact in artifacts.iter().take(ARTIFACTS_MAX) { tr {
                         td { a.name href=(paths::artifact(job.build, artifact.digest)) { (artifact.name) } }
                         td.number { (words::count(artifact.files, "file", "files")) ", " (words::bytes(artifact.bytes)) }
                         td { @match tried(artifact) { Some(attempt) => { "try " (attempt.try_number) }, None => "an earlier build" } }
-                        td { code.quiet title="BLAKE3 of the archive" { (artifact.digest) } }
+                        td.wide { code.quiet title="BLAKE3 of the archive" { (artifact.digest) } }
                         td { a href=(format!("/api/v1/builds/{}/artifacts/{}", job.build, artifact.digest)) download=(format!("{}.tar", artifact.name)) aria-label=(format!("Download {}", artifact.name)) { "Download" } }
                     } } }
                 } }
