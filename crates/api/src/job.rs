@@ -207,6 +207,9 @@ pub struct Attempt {
     pub worker: String,
     /// When it was leased.
     pub leased: Time,
+    /// Set if it is asked for some of the job's tests only. Lists of all jobs without reports tell it only of attempts that run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partial: Option<Partial>,
     /// How it ended, once it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<AttemptEnd>,

@@ -41,9 +41,30 @@ pub struct TestSummary {
     pub failures_left_off: u64,
     /// The tests that passed only on a later attempt at their job, at most 500: without what they printed.
     pub unsteady: Vec<Test>,
+    /// The jobs that failed whose failing tests alone cannot make them pass, for other tests never ran; in order of name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub never_run: Vec<NeverRun>,
     /// The tests that took longest, without what they printed, slowest first.
     pub slowest: Vec<Test>,
 }
+
+/// Tests that ran when a job last passed whole, and that no attempt of this build has run: a runner that stops at its first failure
+/// leaves them out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NeverRun {
+    /// The job.
+    pub job: String,
+    /// How many they are.
+    pub tests: u64,
+    /// The first of them, as `SUITE NAME`, at most 20.
+    pub first: Vec<String>,
+    /// The build in which it passed whole.
+    #[schemars(with = "u64")]
+    pub passed_in: BuildId,
+}
+
+/// How many tests of a job [`NeverRun`] names.
+pub const NEVER_RUN_NAMED_MAX: usize = 20;
 
 /// A build as texts name it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

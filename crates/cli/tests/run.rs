@@ -352,6 +352,69 @@ fn retry_runs_only_tests_that_failed_and_is_green_for_no_other_reason() {
     check(&["retry", "1"], 0, &["after | went on"]);
 }
 
+/// Stops at its first failure, as `pytest -x`: what it did not come to is in no report. Does not heed what it is asked for if a file
+/// says so.
+const STOPPING: &str = r#"
+names="a b c"
+[ -e ../all ] || [ -z "${ROPEWALK_TESTS+x}" ] || names=$(printf '%s\n' "$ROPEWALK_TESTS" | cut -f2)
+status=0
+{ echo '<testsuite name="s">'
+for name in $names; do
+  if [ -e ../bad-$name ]; then echo "<testcase name='$name'><failure>no</failure></testcase>"; status=1; break; fi
+  echo "<testcase name='$name'/>"
+done
+echo '</testsuite>'; } > r.xml
+exit $status
+"#;
+
+#[test]
+fn tests_that_a_runner_never_came_to_are_missed_by_a_retry_of_those_that_failed() {
+    let repository = Repository::new(
+        "jobs:\n  t: { reports: { junit: r.xml }, run: 'sh tests.sh' }\n  after: { needs: [t], run: echo went on }\n",
+    );
+    repository.write("tests.sh", STOPPING);
+    let file = |name: &str| repository.folder.path().join(name);
+    let there = |name: &str| fs::write(file(name), "").expect("a file");
+    let gone = |name: &str| fs::remove_file(file(name)).expect("it is there");
+    let check = |arguments: &[&str], code: i32, expected: &[&str]| {
+        let text = repository.check(arguments, code);
+        assert!(expected.iter().all(|line| text.contains(line)), "{expected:?} in\n{text}");
+        text
+    };
+    // Nothing has passed yet: there is nothing to compare with, and that is said.
+    there("bad-a");
+    check(&["run"], 1, &[]);
+    gone("bad-a");
+    check(&["retry", "1", "--tests"], 0, &["build 2 passed"]);
+    let shown = repository.check(&["show", "2", "t"], 0);
+    assert!(shown.contains("nothing tells whether there are tests that were never run"), "{shown}");
+
+    check(&["run"], 0, &[]);
+    for name in ["bad-a", "bad-c"] {
+        there(name);
+    }
+    check(&["run"], 1, &[]);
+    gone("bad-a");
+    let told = "t: 2 tests that ran when it last passed whole, in build 3, have not run this time, `s b` among them";
+    let missing = "the retry was asked for 1 test, which passed; 2 tests that ran when the job last passed whole, in build 3, have not passed this time, `s b` among them: retry the job whole";
+    let text = check(&["retry", "4", "--tests"], 1, &[told, missing, "build 5 failed"]);
+    assert!(!text.contains("went on"), "{text}");
+    // A retry of the retry knows it too, and of it what ran meanwhile.
+    check(
+        &["retry", "5", "t", "--tests", "b"],
+        1,
+        &["t: 1 test that ran when it last passed whole, in build 3, has not run"],
+    );
+    check(&["retry", "6", "t", "--tests", "c"], 1, &["t: failed"]);
+    gone("bad-c");
+    check(&["retry", "7", "--tests"], 0, &["build 8 passed"]);
+    // A script that runs everything proves everything.
+    there("all");
+    check(&["retry", "4", "--tests"], 0, &["build 9 passed", "went on"]);
+    // What is whole is judged by its steps alone.
+    check(&["retry", "4", "--failed"], 0, &["build 10 passed"]);
+}
+
 #[test]
 fn secrets_reach_their_job_and_no_log() {
     let repository = Repository::new(

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use graph::{
     Answer, Artifact, AskedTests, AttemptNumber, BuildId, Digest, Ending, Graph, Job, JobName, Known, LeaseId, Need,
-    NeedResult, Outcome, Question, SkipReason, Timestamp, Verdict, WorkerId,
+    NeedResult, Outcome, Question, SkipReason, TestCase, Timestamp, Verdict, WorkerId,
 };
 use serde_json::Value;
 
@@ -100,7 +100,7 @@ pub(crate) struct Slot {
     pub canceled_by: Option<Arc<str>>,
     /// The concurrency group it entered.
     pub group: Option<Arc<str>>,
-    /// The tests to which somebody who retried it narrowed it.
+    /// The tests to which somebody who retried it narrowed it, or the try before this one that was narrowed.
     pub asked: Option<Arc<AskedTests>>,
     pub flags: Flags,
     pub place: Place,
@@ -595,11 +595,20 @@ impl Build {
     /// The tests to which a job's attempts are narrowed: by whoever retried it, else by the request.
     pub fn asked(&self, index: SlotIndex) -> Option<&Arc<AskedTests>> {
         let slot = self.slot(index);
-        if slot.flags.is_retried {
+        if slot.flags.is_retried || slot.asked.is_some() {
             return slot.asked.as_ref();
         }
         // Looked up for few builds: most requests ask for none.
         self.request.asked.get(&slot.name).filter(|asked| can_be_asked(&slot.job, asked))
+    }
+
+    /// An attempt that was narrowed to tests has reported this, and a further try follows by itself: what failed in between must pass
+    /// there too.
+    pub fn ask_again(&mut self, index: SlotIndex, reported: &[TestCase]) {
+        if let Some(asked) = self.asked(index) {
+            let again = asked.after(reported);
+            self.slot_mut(index).asked = Some(Arc::new(again));
+        }
     }
 
     /// The number of the last attempt at a job; zero if there was none. Looked up only for retries.

@@ -293,6 +293,9 @@ impl Engine {
         let urgency = self.urgency_of(job.0);
         let build = self.builds.get_mut(&job.0).expect("the caller found the job in it");
         let is_partial = build.asked(job.1).is_some();
+        if retry_at.is_some() {
+            build.ask_again(job.1, &report.tests);
+        }
         let slot = &mut build.slots[job.1 as usize];
         let Some(lease) = slot.lease.take_if(|lease| lease.attempt == attempt) else { return };
         self.schedule.note_stopped(&slot.job.pool, lease.end());

@@ -393,11 +393,15 @@ fn hold_to(asked: &AskedTests, report: &mut AttemptReport) {
     if !matches!(report.outcome, Outcome::Passed { .. }) {
         return;
     }
-    if let Err(reason) = asked.confirm(&report.tests) {
-        report.notes.push(reason);
-        // As of a step that passed and broke its word: an artifact that it did not make.
-        let step = u16::try_from(report.steps.len().saturating_sub(1)).unwrap_or(u16::MAX);
-        report.outcome = Outcome::Failed(Failure::Step { step, exit: EXIT_UNCONFIRMED });
+    match asked.confirm(&report.tests) {
+        Ok(()) if asked.never_run.is_none() => report.notes.push(AskedTests::UNCOMPARED.to_owned()),
+        Ok(()) => {}
+        Err(reason) => {
+            report.notes.push(reason);
+            // As of a step that passed and broke its word: an artifact that it did not make.
+            let step = u16::try_from(report.steps.len().saturating_sub(1)).unwrap_or(u16::MAX);
+            report.outcome = Outcome::Failed(Failure::Step { step, exit: EXIT_UNCONFIRMED });
+        }
     }
 }
 

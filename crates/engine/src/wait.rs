@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use graph::{AttemptNumber, BuildId, JobName, Resources, Timestamp, WorkerId};
+use graph::{AttemptNumber, BuildId, JobName, Partial, Resources, Timestamp, WorkerId};
 use serde::{Deserialize, Serialize};
 
 use crate::build::{COMING, GateState, OperationState, Place, Slot};
@@ -169,6 +169,15 @@ impl Engine {
             Place::Queued => self.why_queued((id, index)),
             Place::Sleeping(until) => Wait::Backoff { until },
         })
+    }
+
+    /// To how many of its tests the attempt at a job is narrowed that runs; `None` if none runs, or runs whole.
+    #[must_use]
+    pub fn partial(&self, id: BuildId, job: &JobName) -> Option<Partial> {
+        let build = self.builds.get(&id)?;
+        let index = *build.index_of.get(job)?;
+        build.slot(index).lease.as_ref()?;
+        build.asked(index).map(|asked| asked.partial())
     }
 
     fn why_needs(&self, id: BuildId, slot: &Slot) -> Wait {

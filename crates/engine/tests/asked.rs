@@ -4,8 +4,9 @@ mod world;
 
 use std::sync::Arc;
 
+use graph::asked::{Extent, KnownTests, RanWhole, Wanted};
 use graph::{
-    AskedTests, AttemptNumber, AttemptReport, BuildId, Digest, JobName, Outcome, Partial, TestCase, TestName,
+    AskedTests, AttemptNumber, AttemptReport, BuildId, Digest, JobName, NeverRun, Outcome, Partial, TestCase, TestName,
     TestOutcome,
 };
 use ropewalk_engine::{BuildOptions, BuildRequest, Effect, Engine, Fact, Input, What};
@@ -15,8 +16,17 @@ fn names(text: &str) -> Vec<TestName> {
     text.split_whitespace().map(|name| TestName { suite: String::new(), name: name.to_owned() }).collect()
 }
 
+/// Tests of a job that were compared with what ran in build 7, and found to have run.
 fn asked(tests: &str, others_failed: &str, of: u64) -> Arc<AskedTests> {
-    Arc::new(AskedTests { tests: names(tests), others_failed: names(others_failed), of, after: AttemptNumber(1) })
+    lacking(tests, others_failed, of, "")
+}
+
+/// As [`asked`], but for some that have not run.
+fn lacking(tests: &str, others_failed: &str, of: u64, never_run: &str) -> Arc<AskedTests> {
+    let never_run = names(never_run);
+    let never_run = Some(NeverRun { passed_in: BuildId(7), count: never_run.len() as u64, tests: never_run });
+    let (tests, others_failed) = (names(tests), names(others_failed));
+    Arc::new(AskedTests { tests, others_failed, of, after: AttemptNumber(1), never_run })
 }
 
 /// Job `a` of `jobs` has failed in build 1.
@@ -28,19 +38,27 @@ fn failed(jobs: &str) -> World {
     world
 }
 
-/// The steps of the running attempt of job `a` of build 1 pass, and its reports hold these tests: `+` passed, `-` failed.
-fn report(world: &mut World, tests: &str) {
-    let (attempt, lease) = world.lease(1, "a").expect("`a` runs");
+/// Tests as words: `+` passed, `-` failed, `~` skipped.
+fn cases(tests: &str) -> Vec<TestCase> {
     let case = |word: &str| TestCase {
         suite: String::new(),
         name: word[1..].to_owned(),
-        outcome: if word.starts_with('+') { TestOutcome::Passed } else { TestOutcome::Failed },
+        outcome: match &word[..1] {
+            "+" => TestOutcome::Passed,
+            "-" => TestOutcome::Failed,
+            _ => TestOutcome::Skipped,
+        },
         duration_ms: 0,
         message: String::new(),
         output: String::new(),
     };
-    let tests = tests.split_whitespace().map(case).collect();
-    let report = Box::new(AttemptReport { tests, ..AttemptReport::of(Outcome::passed(), world.now) });
+    tests.split_whitespace().map(case).collect()
+}
+
+/// The steps of the running attempt of job `a` of build 1 pass, and its reports hold these tests.
+fn report(world: &mut World, tests: &str) {
+    let (attempt, lease) = world.lease(1, "a").expect("`a` runs");
+    let report = Box::new(AttemptReport { tests: cases(tests), ..AttemptReport::of(Outcome::passed(), world.now) });
     world.feed(Input::AttemptFinished { build: BuildId(1), attempt, lease, report });
 }
 
@@ -96,6 +114,69 @@ fn an_attempt_whose_reports_lack_a_test_fails_whatever_its_steps_say() {
     check(asked("x", "", 9), "-x", FAILS, "the retry was asked for 1 test; `x` was not reported as passed");
     let others = "the retry was asked for 1 test, which passed; 1 other test of the job failed before and was not asked for, `z` among them";
     check(asked("x", "z", 9), "+x", FAILS, others);
+}
+
+#[test]
+fn what_never_ran_keeps_the_job_from_passing() {
+    let missing = "the retry was asked for 1 test, which passed; 2 tests that ran when the job last passed whole, in build 7, have not \
+                   passed this time, `y` among them: retry the job whole, also if tests were removed or renamed";
+    check(lacking("x", "", 9, "y z"), "+x", FAILS, missing);
+    check(lacking("x", "", 9, "y z"), "+x +y +z", PASSES, "");
+    let one = "the retry was asked for 1 test, which passed; 1 test that ran when the job last passed whole, in build 7, has not passed \
+               this time, `z` among them: retry the job whole, also if tests were removed or renamed";
+    check(lacking("x", "", 9, "y z"), "+x +y -z", FAILS, one);
+    // Where nothing is known with which to compare, that is told.
+    let uncompared = AskedTests { never_run: None, ..AskedTests::clone(&asked("x", "", 9)) };
+    check(Arc::new(uncompared), "+x", PASSES, AskedTests::UNCOMPARED);
+}
+
+#[test]
+fn a_retry_of_the_whole_job_forgets_what_never_ran() {
+    let mut world = failed("a [reports retry=0]:");
+    world.retry(1, "a", Some(lacking("x", "", 2, "y")));
+    report(&mut world, "+x");
+    world.act("retry a");
+    world.act("a passes");
+    let verdict = &world.facts.last().expect("facts").what;
+    assert!(matches!(verdict, What::BuildEnded { verdict } if verdict.word() == "passed"), "{verdict:?}");
+}
+
+/// Whatever is asked for, known and reported: a job passes only if of each test that ran before the newest report says that it passed.
+#[test]
+fn no_attempt_passes_while_a_test_that_is_known_of_has_not() {
+    let outcomes = ["+", "-", "~", ""];
+    let written = |which: usize, name: &str| match outcomes[which % 4] {
+        "" => String::new(),
+        sign => format!("{sign}{name} "),
+    };
+    let mut n_passed = 0;
+    for case in 0..4096 {
+        let digit = |place: u32| case / 4usize.pow(place);
+        let whole = "+a +b ~c ";
+        let first = format!("-a {}{}", written(digit(0), "b"), written(digit(1), "c"));
+        let second = format!("{}{}{}", written(digit(2), "a"), written(digit(3), "b"), written(digit(4), "c"));
+        let mut known = KnownTests::default();
+        cases(&first).iter().for_each(|case| known.add(AttemptNumber(1), Extent::Whole, case));
+        known.compare(RanWhole::new(BuildId(7), &cases(whole), 100));
+        let wanted = if digit(5) % 2 == 0 { Wanted::Failing } else { Wanted::Named(vec!["a".to_owned()]) };
+        let tests = Arc::new(AskedTests::choose(&known, &wanted).expect("`a` failed"));
+        let mut world = failed("a [reports]:");
+        world.retry(1, "a", Some(tests));
+        report(&mut world, &second);
+        cases(&second).iter().for_each(|case| known.add(AttemptNumber(2), Extent::Part, case));
+        let last = &world.facts.last().expect("facts").what;
+        if !matches!(last, What::BuildEnded { verdict } if verdict.word() == "passed") {
+            continue;
+        }
+        n_passed += 1;
+        // What fails while the steps pass is what the steps put up with.
+        let failed: Vec<&TestName> =
+            known.failed().filter(|test| !second.contains(&format!("-{}", test.name))).collect();
+        assert_eq!(failed, Vec::<&TestName>::new(), "{first}/ {second}");
+        let missing = known.never_run(&[]).expect("it was compared");
+        assert_eq!(missing.count, 0, "{first}/ {second}");
+    }
+    assert!(n_passed > 100, "{n_passed} passed");
 }
 
 #[test]

@@ -1,13 +1,13 @@
 //! Tests to which a retry of a job is narrowed: which they are, what is known of the others, and whether a report holds what
 //! was asked for. A job never becomes green because of what was not run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::attempt::{TestCase, TestOutcome};
-use crate::name::AttemptNumber;
+use crate::name::{AttemptNumber, BuildId};
 
 /// A test of a job, as its JUnit report names it. Tests are the same across attempts and builds if suite and name are.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -64,6 +64,77 @@ pub struct AskedTests {
     /// failed where this one did not.
     #[serde(default = "no_attempt")]
     pub after: AttemptNumber,
+    /// What ran when the job last passed whole and has not run this time. `None` if nothing is known with which to compare; facts of
+    /// versions that did not compare lack it too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub never_run: Option<NeverRun>,
+}
+
+/// Tests that ran when a job last passed whole, and not since: a runner that stops at its first failure leaves them out of its
+/// report. The job does not pass unless they pass.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NeverRun {
+    /// The build in which the job passed whole.
+    pub passed_in: BuildId,
+    /// How many they are.
+    pub count: u64,
+    /// The first of them, sorted, none twice: at most [`AskedTests::TESTS_MAX`], of [`AskedTests::BYTES_MAX`] together. If there are
+    /// more, only the whole job can pass.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tests: Vec<TestName>,
+}
+
+impl NeverRun {
+    fn of<'t>(passed_in: BuildId, tests: impl Iterator<Item = &'t TestName>, n_unnamed: u64) -> Self {
+        let mut never_run = Self { passed_in, count: n_unnamed, tests: Vec::new() };
+        let mut bytes = 0;
+        for test in tests {
+            never_run.count += 1;
+            bytes += size(test);
+            if never_run.tests.len() < AskedTests::TESTS_MAX && bytes <= AskedTests::BYTES_MAX {
+                never_run.tests.push(test.clone());
+            }
+        }
+        never_run
+    }
+
+    /// What of it keeps the job from passing, for people; `None` if `has_passed` holds for all.
+    fn missing(&self, has_passed: impl Fn(&TestName) -> bool) -> Option<String> {
+        let n_passed = self.tests.iter().filter(|test| has_passed(test)).count() as u64;
+        let n = self.count.max(self.tests.len() as u64) - n_passed;
+        let first = self.tests.iter().find(|test| !has_passed(test));
+        let among = first.map_or_else(String::new, |test| format!(", `{test}` among them"));
+        (n > 0).then(|| {
+            format!(
+                "{n} test{} ran when the job last passed whole, in build {}, ha{} not passed this time{among}: retry the job whole, \
+                 also if tests were removed or renamed",
+                if n == 1 { " that" } else { "s that" },
+                self.passed_in,
+                if n == 1 { "s" } else { "ve" },
+            )
+        })
+    }
+}
+
+/// As it is told before the tests run.
+impl fmt::Display for NeverRun {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { passed_in, count, tests } = self;
+        let (ends, have) = if *count == 1 { ("", "has") } else { ("s", "have") };
+        write!(
+            formatter,
+            "{count} test{ends} that ran when it last passed whole, in build {passed_in}, {have} not run this time"
+        )?;
+        if let [first, ..] = &**tests {
+            write!(formatter, ", `{first}` among them")?;
+        }
+        formatter.write_str(": unless they run too, only a retry of the whole job can pass")
+    }
+}
+
+/// The bytes of a test's line.
+fn size(test: &TestName) -> usize {
+    test.suite.len() + test.name.len() + 2
 }
 
 fn no_attempt() -> AttemptNumber {
@@ -184,6 +255,10 @@ impl AskedTests {
     /// 128 KiB for one variable (`MAX_ARG_STRLEN`).
     pub const BYTES_MAX: usize = 64 << 10;
 
+    /// What is said of an attempt that passed though nothing is known with which to compare its tests.
+    pub const UNCOMPARED: &'static str = "nothing tells whether there are tests that were never run: no earlier attempt is known in \
+        which the job passed whole and reported tests; if its runner stops at the first failure, retry the job whole";
+
     /// What is wanted of `known`.
     ///
     /// # Errors
@@ -204,7 +279,8 @@ impl AskedTests {
             return Err(Unaskable::NoneFailed);
         }
         let others_failed = known.failed().filter(|test| tests.binary_search(test).is_err()).cloned().collect();
-        let asked = Self { tests, others_failed, of: known.of(), after: known.last };
+        let never_run = known.never_run(&tests);
+        let asked = Self { tests, others_failed, of: known.of(), after: known.last, never_run };
         asked.check()?;
         Ok(asked)
     }
@@ -214,15 +290,17 @@ impl AskedTests {
     /// # Errors
     /// Says what is not.
     pub fn check(&self) -> Result<(), Unaskable> {
-        let bytes = |tests: &[TestName]| tests.iter().map(|test| test.suite.len() + test.name.len() + 2).sum::<usize>();
+        let bytes = |tests: &[TestName]| tests.iter().map(size).sum::<usize>();
+        let never_run = self.never_run.as_ref().map_or(&[][..], |never_run| &never_run.tests);
         match self {
             Self { tests, .. } if tests.is_empty() => Err(Unaskable::NothingNamed),
             Self { tests, .. } if tests.len() > Self::TESTS_MAX => Err(Unaskable::TooMany(tests.len())),
             Self { others_failed, .. } if others_failed.len() > Self::TESTS_MAX => {
                 Err(Unaskable::TooManyOthers(others_failed.len()))
             }
+            _ if never_run.len() > Self::TESTS_MAX => Err(Unaskable::TooManyOthers(never_run.len())),
             Self { tests, others_failed, .. } => {
-                let longest = bytes(tests).max(bytes(others_failed));
+                let longest = bytes(tests).max(bytes(others_failed)).max(bytes(never_run));
                 let unwritable = tests.iter().find(|test| !test.is_writable());
                 match unwritable {
                     Some(test) => Err(Unaskable::Unwritable(test.clone())),
@@ -246,8 +324,36 @@ impl AskedTests {
         Partial { asked: self.tests.len() as u64, of: self.of }
     }
 
+    /// What the next try by itself is asked for, after one that reported this: the same tests, and of the others those that failed now
+    /// count as failed, those that passed no longer. At the bounds the last of those that failed are left out.
+    #[must_use]
+    pub fn after(&self, reported: &[TestCase]) -> Self {
+        let mut known = KnownTests::default();
+        for case in reported {
+            known.add(AttemptNumber(0), Extent::Part, case);
+        }
+        let found = |test: &TestName| known.tests.get(test).map(|(_, outcome)| *outcome);
+        let has_passed = |test: &TestName| found(test) == Some(TestOutcome::Passed);
+        let before = self.others_failed.iter().filter(|test| !has_passed(test));
+        let now = known.failed().filter(|test| self.tests.binary_search(test).is_err());
+        let others: BTreeSet<&TestName> = before.chain(now).collect();
+        let mut bytes = 0;
+        let fits = |test: &&TestName| {
+            bytes += size(test);
+            bytes <= Self::BYTES_MAX
+        };
+        let others_failed = others.into_iter().take(Self::TESTS_MAX).take_while(fits).cloned().collect();
+        let never_run = self.never_run.as_ref().map(|never_run| {
+            let has_run = |test: &TestName| found(test).is_some_and(|outcome| outcome != TestOutcome::Skipped);
+            let tests: Vec<TestName> = never_run.tests.iter().filter(|test| !has_run(test)).cloned().collect();
+            let n_run = (never_run.tests.len() - tests.len()) as u64;
+            NeverRun { passed_in: never_run.passed_in, count: never_run.count.saturating_sub(n_run), tests }
+        });
+        Self { tests: self.tests.clone(), others_failed, never_run, ..*self }
+    }
+
     /// Whether the tests of an attempt's report make an attempt pass whose steps passed: each test asked for passed, and
-    /// so did those that failed before. A test that is reported twice passes if it never failed.
+    /// so did those that failed before and those that had not run. A test that is reported twice passes if it never failed.
     ///
     /// # Errors
     /// Why not, for people.
@@ -268,17 +374,19 @@ impl AskedTests {
         if let [first, more @ ..] = &*not_passed {
             return Err(format!("{asked_for}; {} not reported as passed", are(first, more.len())));
         }
-        let others: Vec<&TestName> =
-            self.others_failed.iter().filter(|test| found(test) != Some(TestOutcome::Passed)).collect();
-        match &*others {
-            [] => Ok(()),
-            [first, ..] => Err(format!(
-                "{asked_for}, which passed; {} other test{} of the job failed before and {} not asked for, `{first}` among them",
+        let has_passed = |test: &TestName| found(test) == Some(TestOutcome::Passed);
+        let others: Vec<&TestName> = self.others_failed.iter().filter(|test| !has_passed(test)).collect();
+        let mut missing = Vec::new();
+        if let [first, ..] = &*others {
+            missing.push(format!(
+                "{} other test{} of the job failed before and {} not asked for, `{first}` among them",
                 others.len(),
                 if others.len() == 1 { "" } else { "s" },
                 if others.len() == 1 { "was" } else { "were" },
-            )),
+            ));
         }
+        missing.extend(self.never_run.as_ref().and_then(|never_run| never_run.missing(has_passed)));
+        if missing.is_empty() { Ok(()) } else { Err(format!("{asked_for}, which passed; {}", missing.join("; "))) }
     }
 }
 
@@ -309,22 +417,62 @@ pub struct KnownTests {
     tests: BTreeMap<TestName, (AttemptNumber, TestOutcome)>,
     of: u64,
     last: AttemptNumber,
+    ran_whole: Option<RanWhole>,
+}
+
+/// The tests that ran when a job last passed whole.
+#[derive(Clone, Debug)]
+pub struct RanWhole {
+    build: BuildId,
+    tests: BTreeSet<TestName>,
+    n_unnamed: u64,
+}
+
+impl RanWhole {
+    /// Those of the report of an attempt of `build`, of at most `tests_max` tests: one with so many may have been cut, so there may be
+    /// more than it names. What it skipped did not run.
+    #[must_use]
+    pub fn new(build: BuildId, reported: &[TestCase], tests_max: usize) -> Self {
+        let ran = reported.iter().filter(|case| case.outcome != TestOutcome::Skipped);
+        Self { build, tests: ran.map(TestName::from).collect(), n_unnamed: u64::from(reported.len() >= tests_max) }
+    }
 }
 
 impl Default for KnownTests {
     fn default() -> Self {
-        Self { tests: BTreeMap::new(), of: 0, last: no_attempt() }
+        Self { tests: BTreeMap::new(), of: 0, last: no_attempt(), ran_whole: None }
     }
 }
 
 impl KnownTests {
     /// What is known of a job whose attempts were asked for `asked`, before anything is known of those: what was asked for
-    /// has not passed, and what failed before has failed.
+    /// has not passed, what failed before has failed, and what had not run has not.
     #[must_use]
     pub fn before(asked: &AskedTests) -> Self {
         let tests = asked.tests.iter().chain(&asked.others_failed);
         let tests = tests.map(|test| (test.clone(), (AttemptNumber(0), TestOutcome::Failed))).collect();
-        Self { tests, of: asked.of, last: no_attempt() }
+        let ran_whole = asked.never_run.as_ref().map(|never_run| RanWhole {
+            build: never_run.passed_in,
+            tests: never_run.tests.iter().cloned().collect(),
+            n_unnamed: never_run.count.saturating_sub(never_run.tests.len() as u64),
+        });
+        Self { tests, of: asked.of, last: no_attempt(), ran_whole }
+    }
+
+    /// With which tests these are compared.
+    pub fn compare(&mut self, ran_whole: RanWhole) {
+        self.ran_whole = Some(ran_whole);
+    }
+
+    /// What ran when the job last passed whole and not since, but for `asked`, which are sorted. What was only reported as skipped did
+    /// not run: so some runners call what they never came to.
+    #[must_use]
+    pub fn never_run(&self, asked: &[TestName]) -> Option<NeverRun> {
+        let whole = self.ran_whole.as_ref()?;
+        let has_run =
+            |test: &TestName| self.tests.get(test).is_some_and(|(_, outcome)| *outcome != TestOutcome::Skipped);
+        let never = whole.tests.iter().filter(|test| !has_run(test) && asked.binary_search(test).is_err());
+        Some(NeverRun::of(whole.build, never, whole.n_unnamed))
     }
 
     /// There was this attempt, whether it reported tests or not.
@@ -355,15 +503,19 @@ impl KnownTests {
         self.of.max(self.tests.len() as u64)
     }
 
+    /// The test of this name, among those that have not run too.
     fn named(&self, text: &str) -> Result<TestName, Unaskable> {
+        let ran_whole = self.ran_whole.as_ref().map(|whole| &whole.tests);
         if let Some((suite, name)) = text.split_once('\t') {
             let exact = TestName { suite: suite.to_owned(), name: name.to_owned() };
-            return match self.tests.contains_key(&exact) {
+            return match self.tests.contains_key(&exact) || ran_whole.is_some_and(|ran| ran.contains(&exact)) {
                 true => Ok(exact),
                 false => Err(Unaskable::Unknown(exact.to_string())),
             };
         }
-        let mut fitting = self.tests.keys().filter(|test| {
+        let others = ran_whole.into_iter().flatten().filter(|test| !self.tests.contains_key(*test));
+        let known = self.tests.keys().chain(others);
+        let mut fitting = known.filter(|test| {
             let of_both = || text.strip_prefix(test.suite.as_str()).and_then(|rest| rest.strip_prefix(' '));
             test.name == text || of_both() == Some(test.name.as_str())
         });
@@ -393,9 +545,9 @@ fn is_worse(outcome: TestOutcome, known: TestOutcome) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{AskedTests, Extent, KnownTests, TestName, Unaskable, Wanted};
+    use super::{AskedTests, Extent, KnownTests, RanWhole, TestName, Unaskable, Wanted};
     use crate::attempt::{TestCase, TestOutcome};
-    use crate::name::AttemptNumber;
+    use crate::name::{AttemptNumber, BuildId};
 
     /// Tests as words: `suite.name` and how it ended as `+` passed, `-` failed, `!` errored, `~` skipped.
     fn cases(text: &str) -> Vec<TestCase> {
@@ -525,5 +677,94 @@ mod tests {
         assert_eq!(shown(AskedTests::choose(&after, &Wanted::Failing)), "a, b; ; of 3");
         after.add(AttemptNumber(1), Extent::Part, &cases("+a")[0]);
         assert_eq!(shown(AskedTests::choose(&after, &named(&["a"]))), "a; b; of 3");
+    }
+
+    /// What is known after these attempts, compared with a report of build 7 in which the job passed whole.
+    fn compared(attempts: &str, whole: &str) -> KnownTests {
+        let mut known = known(attempts);
+        known.compare(RanWhole::new(BuildId(7), &cases(whole), AskedTests::TESTS_MAX + 100));
+        known
+    }
+
+    #[track_caller]
+    fn judge(known: &KnownTests, wanted: &Wanted, reported: &str, expected: Result<(), &str>) {
+        let asked = AskedTests::choose(known, wanted).unwrap();
+        assert_eq!(asked.confirm(&cases(reported)), expected.map_err(str::to_owned));
+    }
+
+    #[test]
+    fn what_ran_in_the_last_attempt_that_passed_whole_must_have_run() {
+        let failing = &Wanted::Failing;
+        let lacks_c = "the retry was asked for 1 test, which passed; 1 test that ran when the job last passed whole, in build 7, \
+                       has not passed this time, `c` among them: retry the job whole, also if tests were removed or renamed";
+        // A runner that stops at its first failure says nothing of the rest, or that it skipped them.
+        for attempts in ["+a -b", "+a -b ~c", "+a -b; part +a ~c", "+a -b +c; +a -b ~c"] {
+            judge(&compared(attempts, "+a +b +c"), failing, "+b", Err(lacks_c));
+            judge(&compared(attempts, "+a +b +c"), failing, "+b ~c", Err(lacks_c));
+            judge(&compared(attempts, "+a +b +c"), failing, "+b -c", Err(lacks_c));
+            judge(&compared(attempts, "+a +b +c"), failing, "+b +c", Ok(()));
+            judge(&compared(attempts, "+a +b ~c"), failing, "+b", Ok(()));
+        }
+        // What any attempt of the build ran has run, and what is new stands in no one's way.
+        for attempts in ["+a -b +c", "+a -b; part +c ~b", "+a +c -b +new"] {
+            judge(&compared(attempts, "+a +b +c"), failing, "+b", Ok(()));
+        }
+        let both = "the retry was asked for 1 test, which passed; 1 other test of the job failed before and was not asked for, `a` \
+                    among them; 2 tests that ran when the job last passed whole, in build 7, have not passed this time, `c` among them: \
+                    retry the job whole, also if tests were removed or renamed";
+        judge(&compared("-a -b", "+a +b +c +d"), &named(&["b"]), "+b", Err(both));
+        // They can be asked for by name.
+        judge(&compared("+a -b", "+a +b +s.c"), &named(&["b", "s c"]), "+b +s.c", Ok(()));
+        judge(&compared("+a -b", "+a +b +s.c"), &named(&["b", "s\tc"]), "+b +s.c", Ok(()));
+    }
+
+    #[test]
+    fn a_further_try_knows_what_the_one_before_it_reported() {
+        let asked = AskedTests::choose(&compared("-a -b -c", "+a +b +c +d +e"), &named(&["a"])).unwrap();
+        let again = asked.after(&cases("-a +b -d ~e -f"));
+        assert_eq!(shown(Ok(again.clone())), "a; c, d, f; of 3");
+        assert_eq!(again.never_run.map(|never| (never.count, never.tests)), Some((1, names("e"))));
+    }
+
+    #[test]
+    fn nothing_to_compare_with_is_told_from_nothing_missing() {
+        let never_run = |known: &KnownTests| AskedTests::choose(known, &Wanted::Failing).unwrap().never_run;
+        assert_eq!(never_run(&known("-a")), None);
+        let all = never_run(&compared("-a", "+a")).unwrap();
+        assert_eq!((all.passed_in, all.count, all.tests), (BuildId(7), 0, vec![]));
+    }
+
+    #[test]
+    fn what_had_not_run_is_known_of_in_a_retry_of_a_retry() {
+        let asked = AskedTests::choose(&compared("-a", "+a +b +c"), &Wanted::Failing).unwrap();
+        let mut after = KnownTests::before(&asked);
+        after.add(AttemptNumber(1), Extent::Part, &cases("-a")[0]);
+        after.add(AttemptNumber(1), Extent::Part, &cases("+c")[0]);
+        let again = AskedTests::choose(&after, &Wanted::Failing).unwrap();
+        assert_eq!((shown(Ok(again.clone())), again.never_run.unwrap().tests), ("a; ; of 2".to_owned(), names("b")));
+    }
+
+    fn names(text: &str) -> Vec<TestName> {
+        text.split_whitespace().map(|name| TestName { suite: String::new(), name: name.to_owned() }).collect()
+    }
+
+    #[test]
+    fn of_too_many_that_had_not_run_only_the_whole_job_can_pass() {
+        let many: String = (0..AskedTests::TESTS_MAX + 5).map(|n| format!("+t{n:04} ")).collect();
+        let known = compared("-a", &many);
+        let asked = AskedTests::choose(&known, &Wanted::Failing).unwrap();
+        let never_run = asked.never_run.clone().unwrap();
+        assert_eq!((never_run.count, never_run.tests.len()), (1005, AskedTests::TESTS_MAX));
+        assert_eq!(asked.check(), Ok(()));
+        let more = "the retry was asked for 1 test, which passed; 5 tests that ran when the job last passed whole, in build 7, have not \
+                    passed this time: retry the job whole, also if tests were removed or renamed";
+        judge(&known, &Wanted::Failing, &format!("+a {many}"), Err(more));
+        let again = KnownTests::before(&asked).never_run(&[]).unwrap();
+        assert_eq!((again.count, again.tests.len()), (1005, AskedTests::TESTS_MAX));
+        // So it is with a report that may have been cut.
+        let mut known = super::KnownTests::default();
+        known.add(AttemptNumber(1), Extent::Whole, &cases("-a")[0]);
+        known.compare(RanWhole::new(BuildId(7), &cases("+a +b"), 2));
+        assert_eq!(known.never_run(&names("a b")).unwrap().count, 1);
     }
 }

@@ -24,7 +24,7 @@ pub mod text;
 pub mod time;
 pub mod validate;
 
-pub use asked::{AskedTests, Partial, TestName};
+pub use asked::{AskedTests, NeverRun, Partial, TestName};
 pub use attempt::{
     Artifact, AttemptReport, AttemptSpec, CacheFound, CacheReport, CacheSaved, NeedResult, StepReport, TestCase,
     TestOutcome, Usage,

@@ -33,6 +33,7 @@ mod pool;
 mod problem;
 mod project;
 mod quarantine;
+mod ran_whole;
 mod relay;
 mod router;
 mod site;

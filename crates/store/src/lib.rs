@@ -20,6 +20,7 @@ mod store;
 mod table;
 mod transfer;
 mod unanswered;
+mod whole;
 
 pub use claim::{Claim, Claimant};
 pub use faulty::{Fault, FaultyStore};
@@ -35,3 +36,4 @@ pub use store::{
     TOMBSTONES_MAX, TRIED_MAX,
 };
 pub use transfer::{Backup, Portable, Transferred, transfer};
+pub use whole::ran_whole;

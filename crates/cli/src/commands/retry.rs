@@ -106,14 +106,25 @@ type Asked = (BTreeMap<JobName, Arc<AskedTests>>, Option<BTreeSet<String>>);
 
 fn asked(arguments: &Retry, places: &Places, old: BuildId, facts: &[Fact]) -> Result<Asked, Stop> {
     let Some(names) = &arguments.tests else { return Ok(Default::default()) };
-    let failed = Failed::of(old, facts);
-    let Some(job) = &arguments.job else {
-        tests_of_a_job(names)?;
-        return Ok((failed.failing()?, None));
+    let mut failed = Failed::of(old, facts);
+    let (asked, only) = match &arguments.job {
+        None => {
+            tests_of_a_job(names)?;
+            failed.compare(&*places.store, &failed.with_failing_tests())?;
+            (failed.failing()?, None)
+        }
+        Some(job) => {
+            let job = places.find_job(old, job)?;
+            failed.compare(&*places.store, &[job.clone()].into())?;
+            (failed.of_job(&job, names)?, Some([job.to_string()].into()))
+        }
     };
-    let job = places.find_job(old, job)?;
-    let asked = failed.of_job(&job, names)?;
-    Ok((asked, Some([job.to_string()].into())))
+    for (job, asked) in &asked {
+        if let Some(never_run) = asked.never_run.as_ref().filter(|never_run| never_run.count > 0) {
+            eprintln!("{job}: {}", crate::columns::one_line(&never_run.to_string()));
+        }
+    }
+    Ok((asked, only))
 }
 
 /// Tests are named within a job.
@@ -144,6 +155,7 @@ fn on_server(arguments: &Retry, there: &There, colour: Colour) -> Result<u8, Sto
             let jobs: Vec<&str> = retried.jobs.iter().map(String::as_str).take(NAMES_TOLD_MAX).collect();
             let more = if retried.jobs.len() > jobs.len() { ", …" } else { "" };
             eprintln!("build {}: {}{more} again", retried.build, jobs.join(", "));
+            retried.remarks.iter().for_each(|remark| eprintln!("{}", crate::columns::one_line(remark)));
             let ended = build.finished.filter(|_| retried.build == number);
             (retried.build, ended.map_or(Since::Beginning, |at| Since::Ended(at.into())))
         }

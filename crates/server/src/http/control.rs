@@ -16,6 +16,7 @@ use store::audit::AuditEntry;
 use store::rows::VerdictWord;
 use store::{BuildFilter, PAGE_ROWS_MAX};
 
+pub use self::narrowed::never_run;
 use super::answer::{self, Answered};
 use super::build::{Sight, request, row};
 use super::call::Call;
@@ -27,6 +28,9 @@ use crate::server::Effected;
 const TARGET_BYTES_MAX: usize = 2 << 10;
 /// The most bytes of what else an entry of the audit says; a longer text is cut.
 const DETAIL_BYTES_MAX: usize = 8 << 10;
+
+/// The most jobs of which an answer tells what keeps them from passing.
+const REMARKS_MAX: usize = 20;
 
 /// A reason, if it is short enough.
 pub fn reason(reason: String) -> Result<String, Problem> {
@@ -197,7 +201,8 @@ async fn put_back(app: Arc<App>, call: Call, build: BuildId, again: Again, why: 
     let told: Vec<String> = again.iter().map(|job| narrowed::told(job, tests.get(job))).collect();
     audit(&app, &call, &project, format!("build {build}"), format!("{why} {}", told.join(", ")).trim().to_owned())
         .await?;
-    answer::json(&Retried { jobs, build })
+    let remarks = again.iter().filter_map(|job| narrowed::remark(job, tests.get(job)?)).take(REMARKS_MAX).collect();
+    answer::json(&Retried { jobs, build, remarks })
 }
 
 pub async fn cancel_job(app: Arc<App>, call: Call) -> Answered {

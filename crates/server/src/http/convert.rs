@@ -8,6 +8,7 @@ use api::job::{
     Artifact, Attempt, AttemptEnd, Cause, Field, Gate, GateAnswered, Job, JobKey, JobState, Report, ReusedFrom, Test,
     outputs_of,
 };
+use api::test_history::{NEVER_RUN_NAMED_MAX, NeverRun};
 use graph::{AttemptReport, JobName};
 use store::cache::CacheRow;
 use store::rows::{
@@ -103,6 +104,7 @@ pub fn attempt(row: &AttemptRow, report: Option<&AttemptReport>) -> Attempt {
         try_number: row.try_number,
         worker: row.worker.to_string(),
         leased: row.leased.into(),
+        partial: report.and_then(|report| report.partial).map(Into::into),
         ended: row.ended.as_ref().map(|end| AttemptEnd {
             outcome: (&end.outcome).into(),
             cause: Cause::of(&end.outcome),
@@ -113,6 +115,11 @@ pub fn attempt(row: &AttemptRow, report: Option<&AttemptReport>) -> Attempt {
             report: report.map(Report::from),
         }),
     }
+}
+
+pub fn never_run(job: &JobName, tests: &graph::NeverRun) -> NeverRun {
+    let first = tests.tests.iter().take(NEVER_RUN_NAMED_MAX).map(ToString::to_string).collect();
+    NeverRun { job: job.to_string(), tests: tests.count, first, passed_in: tests.passed_in }
 }
 
 /// A test as it was reported; that it is in quarantine is not known here.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use api::job::{Job, JobState, TestOutcome};
+use api::job::{Attempt, Job, JobState, TestOutcome};
 use api::page::Page;
 use api::problem::Problem;
 use graph::{AttemptNumber, BuildId, Digest, Graph, JobName};
@@ -104,25 +104,48 @@ pub async fn attempts(app: Arc<App>, call: Call) -> Answered {
     let (limit, after) = (call.limit()?, call.cursor::<u32>()?);
     let job = call.text("job").map(JobName::from);
     let with_reports = call.wanted::<bool>("reports", "true or false")?.unwrap_or(false);
-    let page = app
+    let mut page = app
         .blocking(move |app| {
             let store = &app.server.store;
             let rows = store.attempts(build, job.as_ref()).map_err(problem::store)?;
+            // The first attempt at a job is never narrowed on a server; of later ones the reports say it.
+            let is_read = with_reports || (job.is_some() && rows.len() > 1);
             let reports =
-                if with_reports { store.reports(build, job.as_ref()).map_err(problem::store)? } else { Vec::new() };
+                if is_read { store.reports(build, job.as_ref()).map_err(problem::store)? } else { Vec::new() };
             let reports: std::collections::HashMap<_, _> = reports.into_iter().collect();
             let behind = rows.iter().filter(|row| after.is_none_or(|after| row.attempt.0 > after));
-            let attempts = behind.map(|row| convert::attempt(row, reports.get(&row.attempt)));
+            let attempts = behind.map(|row| {
+                let mut attempt = convert::attempt(row, reports.get(&row.attempt));
+                if let Some(end) = attempt.ended.as_mut().filter(|_| !with_reports) {
+                    end.report = None;
+                }
+                attempt
+            });
             Ok(cut(attempts, limit, |attempt| attempt.attempt.to_string()))
         })
         .await?;
+    tell_partial(&app, build, &mut page.items).await;
     answer::json(&page)
+}
+
+/// Of the attempts that run, how many tests each is asked for: that no report says yet. A standby knows no more than the store.
+async fn tell_partial(app: &Arc<App>, build: BuildId, attempts: &mut [Attempt]) {
+    let running: Vec<&mut Attempt> = attempts.iter_mut().filter(|attempt| attempt.ended.is_none()).collect();
+    if running.is_empty() {
+        return;
+    }
+    let jobs: Vec<JobName> = running.iter().map(|attempt| JobName::from(attempt.job.as_str())).collect();
+    let of = move |engine: &engine::Engine| jobs.iter().map(|job| engine.partial(build, job)).collect::<Vec<_>>();
+    let Ok(partials) = app.server.shell.ask(of).await else { return };
+    for (attempt, partial) in running.into_iter().zip(partials) {
+        attempt.partial = partial.map(Into::into);
+    }
 }
 
 pub async fn attempt(app: Arc<App>, call: Call) -> Answered {
     let build = call.build()?;
     let number = AttemptNumber(call.segment_as("attempt", "the number of an attempt")?);
-    let attempt = app
+    let mut attempt = app
         .blocking(move |app| {
             let rows = app.server.store.attempts(build, None).map_err(problem::store)?;
             let row = rows.into_iter().find(|row| row.attempt == number);
@@ -132,6 +155,7 @@ pub async fn attempt(app: Arc<App>, call: Call) -> Answered {
             Ok(convert::attempt(&row, report))
         })
         .await?;
+    tell_partial(&app, build, std::slice::from_mut(&mut attempt)).await;
     answer::json(&attempt)
 }
 

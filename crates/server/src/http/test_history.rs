@@ -19,7 +19,7 @@ use super::call::Call;
 use super::comparison::{TestKey, last_reports};
 use super::overview::{default_branch, newest, ref_of};
 use super::quarantine::Notes;
-use super::{App, convert, problem};
+use super::{App, control, convert, problem};
 use crate::records::Project as Stored;
 
 /// How many characters of a failure's message a history tells.
@@ -136,6 +136,7 @@ fn summary(app: &App, build: BuildId) -> Result<TestSummary, Problem> {
     let count = |wanted: fn(TestOutcome) -> bool| tests.values().filter(|row| wanted(row.case.outcome)).count() as u64;
     let failed = count(has_failed);
     let (earlier, on_default) = if failed == 0 { (Vec::new(), None) } else { before(app, &build_row)? };
+    let never_run = if failed == 0 { Vec::new() } else { control::never_run(app, build)? };
     let name = name_of(&build_row);
     let notes = Notes::of(app, &build_row.origin.project)?;
     let of_failure = |(key, row): (&TestKey, &TestRow)| {
@@ -165,6 +166,7 @@ fn summary(app: &App, build: BuildId) -> Result<TestSummary, Problem> {
         failures_left_off: failed - failures.len() as u64,
         failures,
         unsteady: passed_later.take(FAILURES_MAX).collect(),
+        never_run: never_run.into_iter().map(|(job, tests)| convert::never_run(&job, &tests)).collect(),
         slowest: slowest.into_iter().take(SLOWEST).map(|row| notes.told(brief(row))).collect(),
     })
 }

@@ -35,6 +35,16 @@ fn failed() -> Outcome {
     Outcome::Failed(Failure::Step { step: 0, exit: 1 })
 }
 
+/// A build whose job `t` passed whole, as did `plain`.
+async fn passed_whole(served: &Served, worker: &mut Worker, tests: &str) -> BuildId {
+    let source = manifest(&served.site, &[(".ropewalk/pipeline.yaml", JOBS)]);
+    let build = served.admin().build_submit(&submit(source)).await.unwrap().build;
+    attempt(served, worker, Outcome::passed(), tests).await;
+    attempt(served, worker, Outcome::passed(), "").await;
+    served.site.ended(build).await;
+    build
+}
+
 /// A build whose job `t` reported these tests and failed, as did `plain`.
 async fn built(served: &Served, worker: &mut Worker, tests: &str) -> BuildId {
     let source = manifest(&served.site, &[(".ropewalk/pipeline.yaml", JOBS)]);
@@ -144,5 +154,98 @@ async fn the_page_of_tests_retries_those_that_are_chosen_without_scripts() {
     served.site.ended(build).await;
     let page = browser.get("/builds/1/tests").await;
     assert!(page.text.contains("None of 3 failed"), "{}", page.text);
+    served.end().await;
+}
+
+/// The remarks of an attempt.
+async fn notes(served: &Served, build: BuildId, attempt: u32) -> Vec<String> {
+    served.admin().attempt_get(build, attempt).await.unwrap().ended.unwrap().report.unwrap().notes
+}
+
+#[tokio::test]
+async fn what_a_runner_that_stops_at_the_first_failure_never_ran_keeps_the_job_from_passing() {
+    let served = Served::new().await;
+    let admin = served.admin();
+    let mut worker = Worker::join(&served.site, "w", []).await;
+    passed_whole(&served, &mut worker, "+a +b +c ~d").await;
+    // What passed with a retry of some tests is nothing to compare with.
+    let partly = built(&served, &mut worker, "+a -b +c").await;
+    admin.job_retry(partly, "t", &named(&["b"])).await.unwrap();
+    attempt(&served, &mut worker, Outcome::passed(), "+b").await;
+    served.site.ended(partly).await;
+    assert_eq!(notes(&served, partly, 3).await, Vec::<String>::new(), "all ran");
+
+    let build = built(&served, &mut worker, "-a").await;
+    let summary = admin.test_summary(build).await.unwrap();
+    let never: Vec<_> = summary.never_run.iter().map(|never| (&*never.job, never.tests, never.passed_in.0)).collect();
+    assert_eq!(never, [("t", 2, 1)]);
+    assert_eq!(summary.never_run[0].first, ["s b", "s c"]);
+    let browser = Browser::new(&served, &served.token(&[Verb::Admin], None, None));
+    let page = browser.get(&format!("/builds/{build}/tests")).await;
+    assert!(page.text.contains("never ran in this build") && page.text.contains("<code>s b</code>"), "{}", page.text);
+
+    let retried = admin.job_retry(build, "t", &named(&["a"])).await.unwrap();
+    let remark = "t: 2 tests that ran when it last passed whole, in build 1, have not run this time, `s b` among them: unless they run \
+                  too, only a retry of the whole job can pass";
+    assert_eq!(retried.remarks, [remark]);
+    assert_eq!(attempt(&served, &mut worker, Outcome::passed(), "+a").await.as_deref(), Some("s\ta"));
+    served.site.ended(build).await;
+    let note = "the retry was asked for 1 test, which passed; 2 tests that ran when the job last passed whole, in build 1, have not \
+                passed this time, `s b` among them: retry the job whole, also if tests were removed or renamed";
+    assert_eq!(notes(&served, build, 3).await, [note]);
+    assert_eq!(admin.job_get(build, "t").await.unwrap().outcome, Some(api::job::OutcomeWord::Failed));
+
+    // They can be asked for too; what one attempt ran, another need not.
+    admin.job_retry(build, "t", &named(&["b"])).await.unwrap();
+    assert_eq!(attempt(&served, &mut worker, Outcome::passed(), "+b").await.as_deref(), Some("s\tb"));
+    served.site.ended(build).await;
+    let again = admin.job_retry(build, "t", &named(&["s c"])).await.unwrap();
+    assert_eq!(again.remarks, Vec::<String>::new());
+    attempt(&served, &mut worker, Outcome::passed(), "+c").await;
+    served.site.ended(build).await;
+    assert_eq!(admin.job_get(build, "t").await.unwrap().outcome, Some(api::job::OutcomeWord::Passed));
+    served.end().await;
+}
+
+#[tokio::test]
+async fn where_no_attempt_passed_whole_it_is_told_that_nothing_is_compared() {
+    let served = Served::new().await;
+    let admin = served.admin();
+    let mut worker = Worker::join(&served.site, "w", []).await;
+    let build = built(&served, &mut worker, "+a -b").await;
+    assert_eq!(admin.test_summary(build).await.unwrap().never_run, []);
+    admin.job_retry(build, "t", &named(&["b"])).await.unwrap();
+    attempt(&served, &mut worker, Outcome::passed(), "+b").await;
+    served.site.ended(build).await;
+    assert_eq!(notes(&served, build, 3).await, [graph::AskedTests::UNCOMPARED]);
+    assert_eq!(admin.job_get(build, "t").await.unwrap().outcome, Some(api::job::OutcomeWord::Passed));
+    served.end().await;
+}
+
+#[tokio::test]
+async fn tries_of_some_tests_are_marked_while_they_run_and_after() {
+    let served = Served::new().await;
+    let admin = served.admin();
+    let mut worker = Worker::join(&served.site, "w", []).await;
+    let build = built(&served, &mut worker, "+a -b -c").await;
+    admin.job_retry(build, "t", &named(&["b"])).await.unwrap();
+    let start = worker.start().await;
+    let browser = Browser::new(&served, &served.token(&[Verb::Admin], None, None));
+    let marked = async || {
+        let list = admin.attempt_list(build, Some("t"), &PageWanted::default()).await.unwrap();
+        let partials: Vec<Option<Partial>> = list.items.iter().map(|attempt| attempt.partial.map(Into::into)).collect();
+        assert_eq!(partials, [None, Some(Partial { asked: 1, of: 3 })]);
+        assert!(list.items.iter().all(|attempt| attempt.ended.as_ref().is_none_or(|end| end.report.is_none())));
+        let page = browser.get("/builds/1/jobs/t").await;
+        assert!(page.text.contains("<span class=\"quiet\"> 1 of 3 tests</span>"), "{}", page.text);
+        assert!(page.text.contains("Asked for 1 of 3 tests"), "{}", page.text);
+        let page = browser.get("/builds/1/jobs/t/attempts").await;
+        assert!(page.text.contains("asked for 1 of 3 tests"), "{}", page.text);
+    };
+    marked().await;
+    let told = graph::AttemptReport { tests: cases("+b"), ..report(failed(), "echo") };
+    worker.report(&served.site, &start.spec, told).await;
+    served.site.ended(build).await;
+    marked().await;
     served.end().await;
 }

@@ -8,8 +8,8 @@ use engine::fact::{Fact, What};
 use engine::{Adopted, BuildOptions, BuildRequest, Ended, FailurePolicy, Reused};
 use graph::{
     Answer, Artifact, AskedTests, AttemptNumber, AttemptReport, BuildId, Diagnostic, Digest, Event, EventKind, Failure,
-    Graph, Job, JobName, LeaseId, Location, Need, Origin, Outcome, Question, SkipReason, Step, StepReport, TestCase,
-    TestName, TestOutcome, Timestamp, Trust, Usage, Verdict, WorkerId,
+    Graph, Job, JobName, LeaseId, Location, Need, NeverRun, Origin, Outcome, Question, SkipReason, Step, StepReport,
+    TestCase, TestName, TestOutcome, Timestamp, Trust, Usage, Verdict, WorkerId,
 };
 
 pub fn at(second: i64) -> Timestamp {
@@ -55,8 +55,13 @@ pub fn leased(build: BuildId, job: &str, attempt: u32) -> Fact {
 pub fn asked_for_tests(build: BuildId) -> Vec<Fact> {
     let name = |suite: &str, name: &str| TestName { suite: suite.to_owned(), name: name.to_owned() };
     let tests = vec![name("", "alone"), name("suite", "x")];
-    let asked =
-        Arc::new(AskedTests { tests, others_failed: vec![name("suite", "y")], of: 240, after: AttemptNumber(1) });
+    let asked = Arc::new(AskedTests {
+        tests,
+        others_failed: vec![name("suite", "y")],
+        of: 240,
+        after: AttemptNumber(1),
+        never_run: None,
+    });
     let mut request = BuildRequest::new(Event::new(EventKind::Manual), "pipeline.yaml");
     request.asked = [("test".into(), Arc::clone(&asked))].into();
     let mut held = leased(build, "test", 2);
@@ -65,6 +70,16 @@ pub fn asked_for_tests(build: BuildId) -> Vec<Fact> {
     }
     let retried = What::JobRetried { job: "test".into(), by: "ann".to_owned(), tests: Some(asked) };
     vec![fact(build, 1, What::BuildCreated(Box::new(request))), fact(build, 9, retried), held]
+}
+
+/// A retry of which is known what has not run.
+pub fn compared_with_what_passed(build: BuildId) -> Vec<Fact> {
+    let name = |name: &str| TestName { suite: "suite".to_owned(), name: name.to_owned() };
+    let never_run = Some(NeverRun { passed_in: BuildId(1), count: 2, tests: vec![name("z"), name("zz")] });
+    let (tests, others_failed) = (vec![name("x")], Vec::new());
+    let asked = AskedTests { tests, others_failed, of: 240, after: AttemptNumber(1), never_run };
+    let tests = Some(Arc::new(asked));
+    vec![fact(build, 9, What::JobRetried { job: "test".into(), by: "ann".to_owned(), tests })]
 }
 
 pub fn finished(build: BuildId, job: &str, attempt: u32, outcome: Outcome, retry_at: Option<Timestamp>) -> Fact {

@@ -73,7 +73,7 @@ fn compared(attempts: &[Attempt], left_out: usize, job: &Job, ask: &Ask) -> Mark
                     (fact("Began", &|attempt| words::ago(attempt.leased, ask.now)))
                     (fact("Took", &|attempt| html! { (words::span(attempt.ended.as_ref().map_or(ask.now, |end| end.finished.0).ms_since(attempt.leased.0))) }))
                     (fact("Worker", &|attempt| html! { code { (attempt.worker.get(..16).unwrap_or(&attempt.worker)) } }))
-                    (fact("Tests", &|attempt| html! { @if let Some(end) = attempt.ended.as_ref().filter(|end| end.tests > 0) { (end.tests_failed) " failed of " (end.tests) @if let Some(partial) = end.report.as_ref().and_then(|report| report.partial) { span.why { "asked for " (graph::Partial::from(partial)) } } } }))
+                    (fact("Tests", &|attempt| html! { @if let Some(end) = attempt.ended.as_ref().filter(|end| end.tests > 0) { (end.tests_failed) " failed of " (end.tests) } @if let Some(partial) = attempt.partial { span.why { "asked for " (graph::Partial::from(partial)) } } }))
                     (fact("Peak memory", &|attempt| html! { @if let Some(report) = attempt.ended.as_ref().and_then(|end| end.report.as_ref()) { (words::bytes(report.usage.peak_memory_bytes)) } }))
                     @for index in 0..most.min(STEPS_MAX) { (step_row(attempts, index, &own)) }
                 }

@@ -156,7 +156,7 @@ fn header(job: &Job, attempts: &[Attempt], shown: Option<u64>, ask: &Ask, own: &
                 nav.attempts aria-label="Attempts" {
                     @for attempt in attempts {
                         @let standing = attempt.ended.as_ref().map_or(Standing::Running, |end| Standing::of_outcome(end.outcome));
-                        a href=(format!("{own}?attempt={}{step}", attempt.attempt)) aria-current=[(Some(u64::from(attempt.attempt)) == shown).then_some("true")] { (standing.mark()) " try " (attempt.try_number) }
+                        a href=(format!("{own}?attempt={}{step}", attempt.attempt)) aria-current=[(Some(u64::from(attempt.attempt)) == shown).then_some("true")] { (standing.mark()) " try " (attempt.try_number) @if let Some(partial) = attempt.partial { span.quiet { " " (graph::Partial::from(partial)) } } }
                     }
                     a href=(paths::attempts(job.build, &job.name)) { "Side by side" }
                 }
@@ -290,8 +290,8 @@ async fn shown(
                         ol.groups #groups data-source=[(lines >= groups::LINES_AT_ONCE).then(|| format!("/builds/{}/attempts/{number}/groups/{step}", build.id))] { (groups) }
                     }
                 } } }
+                @if let Some(partial) = attempt.partial { p.quiet { "Asked for " (graph::Partial::from(partial)) } }
                 @if let Some(report) = report {
-                    @if let Some(partial) = report.partial { p.quiet { "Asked for " (graph::Partial::from(partial)) } }
                     @if !report.notes.is_empty() { h2 { "Remarks" } ul { @for note in &report.notes { li { (note) } } } }
                     @if !report.outputs.is_empty() { h2 { "Outputs" } dl { @for (name, value) in &report.outputs { dt { code { (name) } } dd { code { (value) } } } } }
                     @if !report.summary.is_empty() { h2 { "Summary" } div.markdown { (crate::markdown::rendered(&report.summary).0) } }

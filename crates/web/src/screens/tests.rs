@@ -4,7 +4,7 @@ use api::build::Build;
 use api::job::{Test, TestOutcome};
 use api::page::Page;
 use api::problem::Problem;
-use api::test_history::{BuildName, FailureKind, TestFailure, TestSummary};
+use api::test_history::{BuildName, FailureKind, NeverRun, TestFailure, TestSummary};
 use maud::{Markup, html};
 
 use super::projects::name;
@@ -107,6 +107,23 @@ fn header(build: &Build, summary: &TestSummary) -> Markup {
                     button { "Retry " (words::count(jobs.len() as u64, "job", "jobs")) " with failures, whole" }
                 }
             }
+        }
+        @if build.finished.is_some() { @for never_run in &summary.never_run { (never_ran(build, never_run)) } }
+    }
+}
+
+/// That tests were left out, which a retry of those that failed does not mend.
+fn never_ran(build: &Build, never_run: &NeverRun) -> Markup {
+    let NeverRun { job, tests, first, passed_in } = never_run;
+    let left_off = tests.saturating_sub(first.len() as u64);
+    html! {
+        details.remark {
+            summary {
+                (words::count(*tests, "test", "tests")) " of " a href=(paths::job(build.id, job)) { (job) } " never ran in this build, though "
+                @if *tests == 1 { "it" } @else { "they" } " did when the job last passed whole, in " a href=(paths::job(*passed_in, job)) { "build " (passed_in) }
+                ". Unless a retry runs them too, only the whole job can pass."
+            }
+            ul { @for name in first { li { code { (name) } } } @if left_off > 0 { li.quiet { (left_off) " more" } } }
         }
     }
 }

@@ -379,6 +379,7 @@ fn tests_that_are_asked_for() {
             others_failed: Vec::new(),
             of: 3,
             after: graph::AttemptNumber(0),
+            never_run: None,
         };
         *ground.asked.borrow_mut() = Some(Arc::new(asked));
         let expected =

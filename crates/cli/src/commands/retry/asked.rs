@@ -1,27 +1,35 @@
 //! Which tests of a build on this machine are run again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use engine::Fact;
 use engine::fact::What;
 use graph::asked::{Extent, KnownTests, Unaskable, Wanted};
 use graph::{AskedTests, BuildId, Graph, JobName, Outcome};
+use store::{BuildFilter, Store};
 
 use crate::commands::Stop;
+
+/// The attempts of how many builds are looked at for one in which a job passed whole.
+const BUILDS_MAX: u32 = 200;
 
 /// The jobs of an ended build that failed, each with what is known of its tests.
 pub struct Failed {
     build: BuildId,
     graph: Arc<Graph>,
     jobs: BTreeMap<JobName, KnownTests>,
+    pipeline: String,
+    /// The jobs that the build was asked for some tests of: what it knows of the others it was told.
+    told: BTreeSet<JobName>,
 }
 
 impl Failed {
     /// Reads the facts of a build.
     #[must_use]
     pub fn of(build: BuildId, facts: &[Fact]) -> Self {
-        let mut failed = Self { build, graph: Arc::default(), jobs: BTreeMap::new() };
+        let (pipeline, told) = Default::default();
+        let mut failed = Self { build, graph: Arc::default(), jobs: BTreeMap::new(), pipeline, told };
         let mut extents = BTreeMap::new();
         let mut outcomes: BTreeMap<&JobName, &Outcome> = BTreeMap::new();
         for fact in facts {
@@ -29,6 +37,8 @@ impl Failed {
                 What::BuildCreated(request) => {
                     let before = request.asked.iter().map(|(job, asked)| (job.clone(), KnownTests::before(asked)));
                     failed.jobs = before.collect();
+                    failed.told = request.asked.keys().cloned().collect();
+                    failed.pipeline.clone_from(&request.pipeline);
                 }
                 What::Evaluated { graph, .. } => failed.graph = Arc::clone(graph),
                 What::AttemptLeased { attempt, partial: Some(_), .. } => drop(extents.insert(*attempt, Extent::Part)),
@@ -51,6 +61,29 @@ impl Failed {
             }
         }
         failed
+    }
+
+    /// The jobs of which a test failed.
+    #[must_use]
+    pub fn with_failing_tests(&self) -> BTreeSet<JobName> {
+        let has_failing = |known: &KnownTests| known.failed().next().is_some();
+        self.jobs.iter().filter(|(_, known)| has_failing(known)).map(|(job, _)| job.clone()).collect()
+    }
+
+    /// Compares these jobs with what each ran in the last build of the same pipeline here in which it passed whole.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn compare(&mut self, store: &dyn Store, jobs: &BTreeSet<JobName>) -> Result<(), Stop> {
+        let jobs = jobs.iter().filter(|job| !self.told.contains(*job)).cloned().collect();
+        let filter = BuildFilter { pipeline: Some(self.pipeline.clone()), ..BuildFilter::default() };
+        let builds = store.builds(&filter, None, BUILDS_MAX)?;
+        for (job, ran) in store::ran_whole(store, builds.iter().map(|row| row.build), jobs)? {
+            if let Some(known) = self.jobs.get_mut(&job) {
+                known.compare(ran);
+            }
+        }
+        Ok(())
     }
 
     /// The failing tests of every job that failed and reported some.
