@@ -7,8 +7,8 @@ use std::sync::Arc;
 use engine::warmth::SAVING_MS_MAX;
 use engine::{BuildRequest, Ended, Fact, Wait, What};
 use graph::{
-    Accepts, AttemptNumber, BuildId, Diagnostic, Digest, Ending, Failure, Graph, Job, JobName, Known, LeaseId, Outcome,
-    Question, SkipReason, Timestamp, Verdict, WorkerId,
+    Accepts, AttemptNumber, AttemptReport, BuildId, Diagnostic, Digest, Ending, Failure, Graph, Job, JobName, Known,
+    LeaseId, Outcome, Question, SkipReason, TestName, TestOutcome, Timestamp, Verdict, WorkerId,
 };
 
 use crate::pipeline::Pipeline;
@@ -32,6 +32,8 @@ pub struct Oracle {
     reported: BTreeMap<LeaseId, Outcome>,
     /// The true operations of jobs, whatever the engine was told.
     operations: BTreeMap<(BuildId, JobName), Digest>,
+    /// The tests that ran in attempts of whole jobs that passed.
+    whole: BTreeMap<(BuildId, JobName), BTreeSet<TestName>>,
     /// Operations that passed, by a job not retried.
     passed: BTreeSet<Digest>,
     /// Requests that were other builds.
@@ -72,6 +74,11 @@ struct Track {
     is_approved: bool,
     is_retried: bool,
     operation: Option<Digest>,
+    /// How each of its tests ended last, and those that ever ran.
+    tests: BTreeMap<TestName, TestOutcome>,
+    ran: BTreeSet<TestName>,
+    /// The build with which whoever retried some of its tests compared them.
+    compared: Option<BuildId>,
 }
 
 type Checked = Result<(), Violation>;
@@ -271,7 +278,8 @@ impl Oracle {
                 track.has_begun = true;
             }
             What::AttemptFinished { job, attempt, lease, report, retry_at } => {
-                self.check_finish(fact.build, job, (*attempt, *lease), &report.outcome)?;
+                self.check_finish(fact.build, job, (*attempt, *lease), report)?;
+                self.see_tests(fact.build, job, report)?;
                 let track = self.track(fact.build, job);
                 track.active = None;
                 if retry_at.is_none() {
@@ -325,7 +333,9 @@ impl Oracle {
             }
             What::CancelRequested { .. } => build.is_canceled = true,
             What::BuildEnded { .. } => build.is_over = true,
-            What::JobRetried { job, .. } => {
+            What::JobRetried { job, tests, .. } => {
+                let compared = tests.as_ref().and_then(|tests| tests.never_run.as_ref()).map(|never| never.passed_in);
+                build.jobs.entry(job.clone()).or_default().compared = compared;
                 build.is_revived |= build.is_over;
                 build.is_over = false;
                 put_back(build, job);
@@ -443,13 +453,58 @@ impl Oracle {
         demand(law, beside.is_none(), || format!("{id}.{name} runs beside an equal one"))
     }
 
-    fn check_finish(&self, id: BuildId, name: &JobName, held: (AttemptNumber, LeaseId), outcome: &Outcome) -> Checked {
+    /// An attempt at some of a job's tests passes only if none is known to have failed since it passed, and all ran that ran when the
+    /// job last passed whole.
+    fn see_tests(&mut self, id: BuildId, name: &JobName, report: &AttemptReport) -> Checked {
+        let track = self.track(id, name);
+        for case in &report.tests {
+            let is_run = case.outcome != TestOutcome::Skipped;
+            if is_run || report.partial.is_none() {
+                track.tests.insert(TestName::from(case), case.outcome);
+            }
+            if is_run {
+                track.ran.insert(TestName::from(case));
+            }
+        }
+        if !matches!(report.outcome, Outcome::Passed { .. }) {
+            return Ok(());
+        }
+        let track = &self.builds[&id].jobs[name];
+        if report.partial.is_none() {
+            let ran = report.tests.iter().filter(|case| case.outcome != TestOutcome::Skipped).map(TestName::from);
+            self.whole.insert((id, name.clone()), ran.collect());
+            return Ok(());
+        }
+        let failed = track.tests.iter().find(|(_, outcome)| **outcome == TestOutcome::Failed);
+        demand("no job passes by some tests while another failed", failed.is_none(), || {
+            format!("{id}.{name}: {failed:?}")
+        })?;
+        let before = track.compared.and_then(|build| self.whole.get(&(build, name.clone())));
+        let left_out = before.and_then(|before| before.difference(&track.ran).next());
+        demand("no job passes by some tests while another never ran", left_out.is_none(), || {
+            format!("{id}.{name}: {left_out:?}")
+        })
+    }
+
+    fn check_finish(
+        &self,
+        id: BuildId,
+        name: &JobName,
+        held: (AttemptNumber, LeaseId),
+        report: &AttemptReport,
+    ) -> Checked {
+        let outcome = &report.outcome;
         let at = || format!("attempt {} of {id}.{name} under lease {}", held.0, held.1);
         let active = self.builds[&id].jobs.get(name).and_then(|track| track.active.as_ref());
         let is_active = active.is_some_and(|active| (active.0, active.1) == held);
         demand("no result is counted twice or late", is_active, at)?;
         let is_ours = matches!(outcome, Outcome::Failed(Failure::Lost | Failure::Canceled { .. }));
-        let is_reported = self.reported.get(&held.1).is_some_and(|reported| reported == outcome);
+        // One that was asked for some tests may not count as passed though its steps did.
+        let is_doubted = report.partial.is_some() && matches!(outcome, Outcome::Failed(Failure::Step { .. }));
+        let is_reported = self
+            .reported
+            .get(&held.1)
+            .is_some_and(|reported| reported == outcome || (is_doubted && matches!(reported, Outcome::Passed { .. })));
         demand("results are those of their own attempt", is_ours || is_reported, at)
     }
 
@@ -515,6 +570,16 @@ impl Oracle {
         let unended: Vec<_> =
             created.iter().filter(|id| self.builds.get(id).is_none_or(|build| !build.is_over)).collect();
         demand("every job ends", unended.is_empty(), || format!("builds {unended:?} never ended"))
+    }
+
+    /// Jobs that failed and of which a test failed when it was reported last.
+    #[must_use]
+    pub fn with_failing_tests(&self) -> Vec<(BuildId, JobName)> {
+        let failed = self.tracks().filter(|(_, _, track)| {
+            let has_failed = |outcome: &TestOutcome| *outcome == TestOutcome::Failed;
+            matches!(track.outcome, Some(Outcome::Failed(_))) && track.tests.values().any(has_failed)
+        });
+        failed.map(|(id, name, _)| (id, name.clone())).collect()
     }
 
     /// Jobs that could be retried by name: those that failed.

@@ -200,6 +200,10 @@ fn job(random: &mut Random, earlier: &[JobName], order: usize) -> Job {
     if random.chance(20) {
         job.pool = "big".to_owned();
     }
+    // Some tell their tests.
+    if order % 3 == 1 {
+        job.reports.junit.push("r.xml".to_owned());
+    }
     if job.reuse != Reuse::Never && random.chance(70) {
         // Alike enough that one may go on for another.
         (job.resources, job.concurrency) = Default::default();

@@ -36,13 +36,17 @@ pub enum Sabotage {
     UnheldPool,
     /// Facts that a standing holds already are folded as new.
     ChargedTwice,
+    /// Which tests failed besides those that a retry asks for does not reach the engine.
+    ForgottenFailures,
+    /// Nor does which tests never ran.
+    ForgottenTests,
     /// While a job waits for a worker that has it warm, no time passes for the engine.
     EndlessPatience,
 }
 
 impl Sabotage {
     /// Every fault that storms must catch.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::StaleResult,
         Self::IgnoredNeed,
         Self::UnwrittenFact,
@@ -59,5 +63,7 @@ impl Sabotage {
         Self::UnheldPool,
         Self::ChargedTwice,
         Self::EndlessPatience,
+        Self::ForgottenFailures,
+        Self::ForgottenTests,
     ];
 }

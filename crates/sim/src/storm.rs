@@ -11,9 +11,10 @@ use engine::{
     BuildOptions, BuildRequest, Effect, Engine, Fact, FailurePolicy, Input, Intake, JobState, Presence, Reused, Wait,
     What,
 };
+use graph::asked::{Extent, KnownTests, RanWhole, Wanted};
 use graph::{
-    Answer, AttemptNumber, AttemptReport, AttemptSpec, BuildId, Digest, Evaluation, Event, EventKind, Known, LeaseId,
-    Outcome, Resources, Timestamp, WorkerId,
+    Answer, AskedTests, AttemptNumber, AttemptReport, AttemptSpec, BuildId, Digest, Evaluation, Event, EventKind,
+    JobName, Known, LeaseId, Outcome, Resources, TestCase, TestName, TestOutcome, Timestamp, WorkerId,
 };
 use store::{MemoryStore, Store};
 
@@ -32,6 +33,11 @@ const HOLDS_MS: u64 = 4000;
 const BUILDS_MAX: u64 = 6;
 /// Earlier inputs that may be said again.
 const MEMORY_MAX: usize = 64;
+
+/// How often some tests are retried of what has failed in the end.
+const RETRIES_OF_TESTS: usize = 3;
+/// The tests of every job that tells them.
+const TESTS: [&str; 3] = ["a", "b", "c"];
 
 /// A storm that broke a law.
 #[derive(Clone, Debug)]
@@ -71,6 +77,8 @@ pub struct Tally {
     pub leases: u64,
     /// Leases that were handed over.
     pub adoptions: u64,
+    /// Attempts that were narrowed to some tests and passed.
+    pub narrowed: u64,
     /// Jobs that waited for a worker that had them warm.
     pub affinities: u64,
     /// Restarts from a standing that left builds out which had ended.
@@ -87,6 +95,7 @@ impl std::ops::AddAssign for Tally {
         self.canceled += other.canceled;
         self.leases += other.leases;
         self.adoptions += other.adoptions;
+        self.narrowed += other.narrowed;
         self.affinities += other.affinities;
         self.left_out += other.left_out;
         self.deaths += other.deaths;
@@ -95,6 +104,8 @@ impl std::ops::AddAssign for Tally {
 
 struct Storm {
     random: Random,
+    /// For what becomes of tests.
+    dice: Random,
     sabotage: Sabotage,
     /// Whether the planted fault has been used where once is enough.
     is_planted: bool,
@@ -178,6 +189,7 @@ impl Storm {
         }
         Self {
             random,
+            dice: Random::new(!seed),
             sabotage,
             is_planted: false,
             now: Timestamp(1_000_000_000),
@@ -211,7 +223,17 @@ impl Storm {
         for _ in 0..HAPPENINGS {
             self.happen()?;
         }
-        self.calm()
+        self.calm()?;
+        for _ in 0..RETRIES_OF_TESTS {
+            for (build, job) in self.oracle.with_failing_tests() {
+                self.retry_some_tests(build, &job);
+            }
+            if self.mail.is_empty() {
+                break;
+            }
+            self.calm()?;
+        }
+        Ok(())
     }
 
     fn tally(&self) -> Tally {
@@ -223,6 +245,10 @@ impl Storm {
             canceled: count(|what| matches!(what, What::CancelRequested { .. })),
             leases: count(|what| matches!(what, What::AttemptLeased { .. })),
             adoptions: count(|what| matches!(what, What::AttemptAdopted { .. })),
+            narrowed: count(|what| {
+                matches!(what, What::AttemptFinished { report, .. }
+                    if report.partial.is_some() && matches!(report.outcome, Outcome::Passed { .. }))
+            }),
             affinities: self.n_affinities,
             left_out: self.n_left_out,
             deaths: self.n_deaths,
@@ -236,6 +262,11 @@ impl Storm {
 
     /// One thing, by the dice.
     fn happen(&mut self) -> Checked {
+        if self.dice.chance(6)
+            && let Some((build, job)) = self.dice.pick(&self.oracle.with_failing_tests()).cloned()
+        {
+            self.retry_some_tests(build, &job);
+        }
         match self.random.below(100) {
             0..4 => self.request(),
             4..12 => self.pass_time(),
@@ -340,9 +371,10 @@ impl Storm {
             _ => Outcome::Passed { outputs: BTreeMap::from([("lease".to_owned(), lease.0.into())]) },
         };
         let worker = &mut self.workers[index];
-        let (build, attempt, _) = worker.running.remove(&lease).expect("the caller saw it run");
+        let (build, attempt, spec) = worker.running.remove(&lease).expect("the caller saw it run");
+        let (outcome, tests) = self.run_tests(&spec, outcome);
         self.oracle.hear_report(lease, outcome.clone());
-        let mut report = Box::new(AttemptReport::of(outcome, self.now));
+        let mut report = Box::new(AttemptReport { tests, ..AttemptReport::of(outcome, self.now) });
         let took_ms = *self.random.pick(&[0, 400, 3000, 12_000]).expect("there are some");
         report.started = Timestamp(self.now.0 - took_ms * 1000);
         let worker = &mut self.workers[index];
@@ -352,6 +384,75 @@ impl Storm {
         } else {
             self.mail.push(input);
         }
+    }
+
+    /// What the tests of an attempt make of its outcome, and what is reported of them. Some runners stop at their first failure, some
+    /// run all tests whatever they are asked for, and some leave one out.
+    fn run_tests(&mut self, spec: &AttemptSpec, outcome: Outcome) -> (Outcome, Vec<TestCase>) {
+        let ends = matches!(outcome, Outcome::Passed { .. } | Outcome::Failed(graph::Failure::Step { .. }));
+        if spec.job.reports.junit.is_empty() || !ends {
+            return (outcome, Vec::new());
+        }
+        let (is_heeded, stops) = (self.dice.chance(85), self.dice.chance(50));
+        let asked = spec.asked.as_ref().filter(|_| is_heeded);
+        let mut tests = Vec::new();
+        let mut has_failed = false;
+        for name in TESTS.iter().map(|&name| test_named(name)) {
+            let is_run = asked.is_none_or(|asked| asked.tests.contains(&name)) && !self.dice.chance(4);
+            if !is_run || (stops && has_failed) {
+                if self.dice.chance(30) {
+                    tests.push(case(&name, TestOutcome::Skipped));
+                }
+                continue;
+            }
+            let is_failed = self.dice.chance(15);
+            has_failed |= is_failed;
+            tests.push(case(&name, if is_failed { TestOutcome::Failed } else { TestOutcome::Passed }));
+        }
+        match has_failed {
+            true => (Outcome::Failed(graph::Failure::Step { step: 0, exit: 1 }), tests),
+            false => (outcome, tests),
+        }
+    }
+
+    /// Somebody retries some tests of a job.
+    fn retry_some_tests(&mut self, build: BuildId, job: &JobName) {
+        if let Some(tests) = self.some_tests(build, job) {
+            let (job, by) = (job.clone(), "somebody".to_owned());
+            self.mail.push(Input::JobRetried { build, job, by, tests: Some(tests) });
+        }
+    }
+
+    /// Some tests of a job that failed, as a server finds them.
+    fn some_tests(&mut self, build: BuildId, job: &JobName) -> Option<Arc<AskedTests>> {
+        let mut known = KnownTests::default();
+        let mut ran_whole = None;
+        for fact in &self.facts {
+            match &fact.what {
+                What::AttemptLeased { job: of, attempt, .. } | What::AttemptAdopted { job: of, attempt, .. }
+                    if (fact.build, of) == (build, job) =>
+                {
+                    known.saw(*attempt);
+                }
+                What::AttemptFinished { job: of, attempt, report, .. } if (fact.build, of) == (build, job) => {
+                    let extent = if report.partial.is_some() { Extent::Part } else { Extent::Whole };
+                    report.tests.iter().for_each(|case| known.add(*attempt, extent, case));
+                }
+                What::AttemptFinished { job: of, report, .. } if of == job && fact.build < build => {
+                    let is_whole = report.partial.is_none() && !report.tests.is_empty();
+                    if is_whole && matches!(report.outcome, Outcome::Passed { .. }) {
+                        ran_whole = Some(RanWhole::new(fact.build, &report.tests, usize::MAX));
+                    }
+                }
+                _ => {}
+            }
+        }
+        ran_whole.map(|ran| known.compare(ran));
+        let wanted = match self.dice.chance(50) {
+            true => Wanted::Failing,
+            false => Wanted::Named(vec![(*self.dice.pick(&TESTS).expect("there are some")).to_owned()]),
+        };
+        AskedTests::choose(&known, &wanted).ok().map(Arc::new)
     }
 
     fn trouble_a_worker(&mut self) {
@@ -630,6 +731,16 @@ impl Storm {
                     *reason = None;
                 }
             }
+            Input::JobRetried { tests: Some(tests), .. } => match self.sabotage {
+                Sabotage::ForgottenFailures => Arc::make_mut(tests).others_failed.clear(),
+                Sabotage::ForgottenTests => {
+                    let never_run = Arc::make_mut(tests).never_run.as_mut();
+                    if let Some(never_run) = never_run {
+                        (never_run.count, never_run.tests) = (0, Vec::new());
+                    }
+                }
+                _ => {}
+            },
             _ => {}
         }
     }
@@ -701,6 +812,8 @@ impl Storm {
         self.check_standing(&before)?;
         self.is_folded_by_build = self.random.chance(50);
         self.engine = if self.is_folded_by_build { self.rebuilt_from_store()? } else { folded };
+        // All that it knows of time is what facts say: that the clock went back since it does not notice.
+        self.latest = self.facts.iter().map(|fact| fact.at).max().unwrap_or(Timestamp(0));
         self.plant_unfenced();
         self.plant_unread_adoption();
         self.oracle.forget_hearsay();
@@ -873,6 +986,15 @@ impl Storm {
         }
         Ok(())
     }
+}
+
+fn test_named(name: &str) -> TestName {
+    TestName { suite: String::new(), name: name.to_owned() }
+}
+
+fn case(name: &TestName, outcome: TestOutcome) -> TestCase {
+    let TestName { suite, name } = name.clone();
+    TestCase { suite, name, outcome, duration_ms: 0, message: String::new(), output: String::new() }
 }
 
 fn shown(what: &What) -> String {
