@@ -237,6 +237,18 @@ fn a_lost_attempt_is_asked_for_the_same_again_and_a_whole_retry_for_all() {
 }
 
 #[test]
+fn a_further_try_does_not_pass_while_what_failed_in_the_one_before_has_not() {
+    for (second, expected) in [("+x", "failed"), ("+x +y", "passed")] {
+        let mut world = asking("a [reports retry=1]:", asked("x", "", 3));
+        report(&mut world, "-x -y");
+        world.act("later 2000");
+        report(&mut world, second);
+        let last = &world.facts.last().expect("facts").what;
+        assert!(matches!(last, What::BuildEnded { verdict } if verdict.word() == expected), "{second}: {last:?}");
+    }
+}
+
+#[test]
 fn what_was_seen_before_a_later_attempt_is_not_retried() {
     let mut world = failed("a [reports]:");
     world.act("retry a");

@@ -447,7 +447,9 @@ impl Storm {
                 _ => {}
             }
         }
-        ran_whole.map(|ran| known.compare(ran));
+        if let Some(ran) = ran_whole {
+            known.compare(ran);
+        }
         let wanted = match self.dice.chance(50) {
             true => Wanted::Failing,
             false => Wanted::Named(vec![(*self.dice.pick(&TESTS).expect("there are some")).to_owned()]),
