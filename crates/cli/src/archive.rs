@@ -18,7 +18,7 @@ use store::BuildFilter;
 use store::log::{Item, LogReader, StreamKey, StreamSummary, Writing};
 use store::rows::{ArtifactRow, AttemptRow, BuildRow, GateRow, JobRow};
 
-pub use self::rows::{outcome, verdict};
+pub use self::rows::{diagnostic, outcome, verdict};
 pub use self::there::{News, Stream, There};
 use crate::args::Where;
 use crate::commands::Stop;

@@ -439,6 +439,53 @@ fn a_program_that_grows_is_asked_by_one_process() {
     assert_eq!(watching.ended(), Some(0));
 }
 
+/// A program with a test.
+const TESTED: &str = "use ropewalk::Ci;
+
+fn main() {
+    Ci::main(ci)
+}
+
+fn ci(ci: &Ci) {
+    ci.job(\"one\").run(\"echo it ran\");
+}
+
+#[test]
+fn arithmetic() {
+    assert_eq!(1 + 1, 3, \"the sum\");
+}
+";
+
+#[test]
+fn a_program_that_does_not_compile_or_pass_its_tests_runs_nothing() {
+    let site = Site::new("jobs: {}\n");
+    fs::remove_file(site.root().join(".ropewalk/pipeline.yaml")).expect("a file");
+    let write = |text: &str| fs::write(site.root().join(".ropewalk/pipeline.rs"), text).expect("a file");
+    let _server = site.serve();
+    let _worker = site.work("w1", &[]);
+    let refused = |parts: &[&str]| {
+        let text = site.submit(&[], 2);
+        for part in parts {
+            assert!(text.contains(part), "no `{part}` in:\n{text}");
+        }
+        assert!(!text.contains("| it ran") && !text.contains('\u{240a}'), "{text}");
+    };
+    write(TESTED);
+    refused(&["the tests of .ropewalk/pipeline.rs do not pass; nothing was run\n", "arithmetic", "the sum\n"]);
+    let (shown, _) = Site::told(site.there(&["show", "1"]), 0);
+    assert!(shown.contains("nothing was run\n") && shown.contains("the sum\n"), "{shown}");
+    // What the compiler says stands as it said it.
+    write(&TESTED.replace("ci.job(", "ci.jobb("));
+    refused(&[
+        "does not compile\nerror[E0599]: no method named `jobb`",
+        "--> .ropewalk/pipeline.rs:8:8\n",
+        "ci.jobb(\"one\")",
+    ]);
+    write(&TESTED.replace("3, ", "2, "));
+    let text = site.submit(&[], 0);
+    assert!(text.contains("one | it ran"), "{text}");
+}
+
 impl Site {
     /// A command about the server's builds; with the administrator's token.
     fn there(&self, arguments: &[&str]) -> Command {

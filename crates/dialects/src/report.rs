@@ -49,6 +49,11 @@ pub fn text(diagnostics: &[Diagnostic], sources: &Sources, color: Color) -> Stri
         }
         out.push_str(&renderer.render(&[group(diagnostic, sources)]));
         out.push('\n');
+        // What a compiler or a test said stands as it was said.
+        for line in diagnostic.message.lines().skip(1) {
+            out.push_str(harmless(line).trim_end());
+            out.push('\n');
+        }
     }
     out
 }
@@ -71,7 +76,8 @@ fn group(diagnostic: &Diagnostic, sources: &Sources) -> Group<'static> {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
     };
-    let title = level.primary_title(harmless(&diagnostic.message)).id(harmless(&diagnostic.code));
+    let first = diagnostic.message.lines().next().unwrap_or_default();
+    let title = level.primary_title(harmless(first)).id(harmless(&diagnostic.code));
     let mut group = Group::with_title(title);
     if let Some(location) = &diagnostic.location {
         group = place(group, location, &diagnostic.label, AnnotationKind::Primary, sources);

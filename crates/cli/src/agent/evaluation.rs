@@ -284,9 +284,7 @@ impl Session {
         let _ = self.child.kill();
         let status = self.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
         let said = self.said.take().and_then(|said| said.join().ok()).unwrap_or_default();
-        let said = said.trim();
-        let said = said.strip_prefix("error: ").unwrap_or(said);
-        if said.is_empty() { format!("the evaluation ended with {status}") } else { said.to_owned() }
+        if said.trim().is_empty() { format!("the evaluation ended with {status}") } else { headed(said.trim()) }
     }
 }
 
@@ -294,6 +292,16 @@ impl Drop for Session {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// What was said, with the error that it ended with first: what a compiler or tests printed stands above that.
+fn headed(said: &str) -> String {
+    let (above, last) = said.rsplit_once('\n').unwrap_or(("", said));
+    match (last.strip_prefix("error: "), above.trim_end()) {
+        (Some(error), "") => error.to_owned(),
+        (Some(error), above) => format!("{error}\n{above}"),
+        (None, _) => said.strip_prefix("error: ").unwrap_or(said).to_owned(),
     }
 }
 
@@ -314,6 +322,16 @@ fn said(mut stderr: impl Read) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_wrong_stands_above_what_was_said_of_it() {
+        assert_eq!(headed("error: it may not"), "it may not");
+        assert_eq!(
+            headed("error[E1]: a\n --> b\n\nerror: it does not compile"),
+            "it does not compile\nerror[E1]: a\n --> b"
+        );
+        assert_eq!(headed("error: one\n  of two lines"), "one\n  of two lines");
+    }
 
     #[test]
     fn what_is_the_same_is_left_alone() {

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, BufRead};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use dialects::native::SourceFile;
 use dialects::program::{self, Reply};
@@ -15,8 +16,12 @@ use serde::{Deserialize, Serialize};
 use super::Stop;
 use crate::args::Colour;
 use crate::pipeline::Pipeline;
+use crate::program::testing::{self, Tests};
 use crate::project::Project;
 use crate::{exit, output};
+
+/// How long the tests of a pipeline may take, with their compilation: half of what a server waits for an answer.
+const TESTS_MAX: Duration = Duration::from_secs(10 * 60);
 
 /// What a worker asks.
 #[derive(Debug, Serialize, Deserialize)]
@@ -57,10 +62,11 @@ pub enum More {
 }
 
 /// Answers questions about one pipeline, a line each, until there are no more. What the first one says of root, data and
-/// pipeline holds for all of them: the program is built and started once.
+/// pipeline holds for all of them: the program is built and started once. Before a build's first question its tests run, if it has any
+/// that did not pass with these sources before.
 ///
 /// # Errors
-/// If a line is no question, the program does not compile, or it cannot be asked.
+/// If a line is no question, the program does not compile, its tests do not pass, or it cannot be asked.
 pub fn run() -> Result<u8, Stop> {
     let mut stdin = io::stdin().lock();
     let mut asked: Option<Asked> = None;
@@ -93,13 +99,24 @@ struct Asked {
 impl Asked {
     fn load(question: &Question) -> Result<Self, Stop> {
         let project = Project { root: question.root.clone(), data: question.data.clone(), inside: None };
-        let pipeline = match question.pipeline.as_str() {
-            "" => Pipeline::load(&project, None, Colour::Never)?,
-            name => Pipeline::named(&project, name, Colour::Never)?,
+        let loaded = match question.pipeline.as_str() {
+            "" => Pipeline::load(&project, None, Colour::Never),
+            name => Pipeline::named(&project, name, Colour::Never),
         };
+        // What the compiler said stands above it.
+        let pipeline = loaded.map_err(|stop| match stop.message.is_empty() {
+            true => Stop { message: "the pipeline's program does not compile".to_owned(), ..stop },
+            false => stop,
+        })?;
         let Some(program) = pipeline.program() else {
             return Err(Stop::wrong(format!("{} is no program", question.pipeline)));
         };
+        // A build that has had answers passed them when it began.
+        if question.known.answers.is_empty()
+            && let Tests::Failed { .. } = testing::before_run(program, Some(TESTS_MAX))?
+        {
+            return Err(Stop::wrong(format!("the tests of {} do not pass; nothing was run", program.name)));
+        }
         let files: Vec<SourceFile> = pipeline
             .texts()
             .into_iter()

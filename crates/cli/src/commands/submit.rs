@@ -14,6 +14,7 @@ use api::client::{Client, JobsWanted, Logs, Moments, PageWanted};
 
 use api::event::{EventWanted, Moment};
 use api::job::{JobState, WaitReason};
+use dialects::tree::Sources;
 use graph::{BuildId, Digest};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
@@ -23,13 +24,13 @@ use crate::agent::sending::Sending;
 use crate::agent::source::{self, Gathered, Known};
 use crate::agent::watching::Watching;
 use crate::args::{Arguments, Colour, Output, Submit};
-use crate::event;
+use crate::columns::Paint;
 use crate::local::clock::now;
 use crate::project::Project;
 use crate::remote::stop;
 use crate::view::{self, Opening, View, Wants};
 use crate::whereabouts::Whereabouts;
-use crate::{exit, output, words};
+use crate::{archive, event, exit, faults, output, words};
 
 /// How often a source is gathered again while somebody edits its files.
 const GATHERINGS_MAX: usize = 5;
@@ -349,10 +350,23 @@ impl Watched {
         let watched = follow(client, self, &mut moments, &mut shown).await;
         shown.close();
         if let (Ok(exit::FAILED | exit::WRONG | exit::INFRA), false) = (&watched, self.output == Output::Json) {
+            if let Ok(exit::WRONG) = watched {
+                self.tell_faults(client).await;
+            }
             let show = self.whereabouts.command(format_args!("show {}", self.build));
             let _ = writeln!(std::io::stderr(), "\nwhat failed, and where:\n  {show}");
         }
         watched
+    }
+}
+
+impl Watched {
+    /// What is wrong with the pipeline. A server that does not say it now says it to `ropewalk show`.
+    async fn tell_faults(&self, client: &Client) {
+        let Ok(found) = client.build_diagnostics(self.build).await else { return };
+        let found: Vec<_> = found.items.into_iter().map(archive::diagnostic).collect();
+        let text = faults::text(&found, &Sources::new(), Paint::of(self.colour, &std::io::stderr()));
+        let _ = write!(std::io::stderr(), "\n{text}");
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal, Read, Write};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -97,16 +98,25 @@ pub fn find(name: &str) -> Option<PathBuf> {
 /// # Errors
 /// If there is no cargo, or it cannot be started.
 pub fn call(verb: Verb, package: &Package, colour: Colour) -> Result<Finished, Stop> {
+    call_within(verb, package, colour, None)
+}
+
+/// As [`call`]; cargo and all that it started is ended after so long, if a limit is given.
+///
+/// # Errors
+/// As [`call`], and if it took too long.
+pub fn call_within(verb: Verb, package: &Package, colour: Colour, limit: Option<Duration>) -> Result<Finished, Stop> {
     let has_lock = package.manifest.with_file_name("Cargo.lock").is_file();
     let mut flags: Vec<&str> = if has_lock { vec!["--locked"] } else { Vec::new() };
-    let mut finished = once(verb, package, colour, &flags)?;
+    let once = |flags: &[&str]| once(verb, package, colour, flags, limit);
+    let mut finished = once(&flags)?;
     if has_lock && !finished.status.success() && contains(&finished.stderr, &[LOCK_IS_OLD]) {
         flags.clear();
-        finished = once(verb, package, colour, &flags)?;
+        finished = once(&flags)?;
     }
     if !finished.status.success() && contains(&finished.stderr, &NO_NETWORK) {
         flags.push("--offline");
-        let offline = once(verb, package, colour, &flags)?;
+        let offline = once(&flags)?;
         if offline.status.success() {
             return Ok(offline);
         }
@@ -150,15 +160,32 @@ fn is_of_another_package(name: &OsStr) -> bool {
     name.to_str().is_some_and(|name| families.iter().any(|family| name.starts_with(family)))
 }
 
-fn once(verb: Verb, package: &Package, colour: Colour, flags: &[&str]) -> Result<Finished, Stop> {
+fn once(
+    verb: Verb,
+    package: &Package,
+    colour: Colour,
+    flags: &[&str],
+    limit: Option<Duration>,
+) -> Result<Finished, Stop> {
     let mut command = command(verb, package, colour, flags)?;
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    if limit.is_some() {
+        // What it starts is ended with it.
+        command.process_group(0);
+    }
     let child = command.spawn().map_err(|error| Stop::infra(format!("could not start cargo: {error}")))?;
-    collect(child, verb).map_err(|error| Stop::infra(format!("could not hear what cargo said: {error}")))
+    collect(child, verb, limit).map_err(|error| match error.kind() {
+        io::ErrorKind::TimedOut => Stop::wrong(format!(
+            "`cargo {}` of the pipeline did not end within {} seconds",
+            verb.word(),
+            limit.unwrap_or_default().as_secs()
+        )),
+        _ => Stop::infra(format!("could not hear what cargo said: {error}")),
+    })
 }
 
 /// Reads both streams to their ends. On a terminal a line tells what is waited for if it takes long, and goes away again.
-fn collect(mut child: Child, verb: Verb) -> io::Result<Finished> {
+fn collect(mut child: Child, verb: Verb, limit: Option<Duration>) -> io::Result<Finished> {
     let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());
     let (mut from_stdout, mut from_stderr) = (Vec::new(), Vec::new());
     let began = Instant::now();
@@ -169,6 +196,14 @@ fn collect(mut child: Child, verb: Verb) -> io::Result<Finished> {
             waiting = tell(verb);
             continue;
         }
+        let in_all = limit.map(|limit| limit.saturating_sub(began.elapsed()));
+        if in_all.is_some_and(|left| left.is_zero()) {
+            let group = rustix::process::Pid::from_child(&child);
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+            child.wait()?;
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let left = [left, in_all].into_iter().flatten().min();
         let timeout =
             left.map(|left| Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: i64::from(left.subsec_nanos()) });
         let (can_out, can_err) = {

@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use graph::Diagnostic;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -28,11 +28,11 @@ const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// How long after a change further changes count as the same: editors write several times.
 const SAME_CHANGE: Timespec = Timespec { tv_sec: 0, tv_nsec: 30_000_000 };
 
-/// Runs the tests of a program, if it has any that did not pass with these very sources before.
+/// Runs the tests of a program, if it has any that did not pass with these very sources before; for at most so long, if a limit is given.
 ///
 /// # Errors
-/// If cargo cannot be called.
-pub fn before_run(program: &Program) -> Result<Tests, Stop> {
+/// If cargo cannot be called, or the tests do not end in time.
+pub fn before_run(program: &Program, limit: Option<Duration>) -> Result<Tests, Stop> {
     if program.is_of_files() {
         return Ok(Tests::Passed);
     }
@@ -45,7 +45,7 @@ pub fn before_run(program: &Program) -> Result<Tests, Stop> {
     let before = Before::look(place);
     if has_tests(place, &before.paths) {
         let package = laid(place)?;
-        let finished = cargo::call(Verb::Test, &package, place.colour)?;
+        let finished = cargo::call_within(Verb::Test, &package, place.colour, limit)?;
         if !finished.status.success() {
             let mut stderr = io::stderr().lock();
             let _ = stderr.write_all(&finished.stdout).and_then(|()| stderr.write_all(&finished.stderr));

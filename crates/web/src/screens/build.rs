@@ -380,7 +380,8 @@ fn diagnostics(shown: &Shown) -> Markup {
     html! {
         @for found in &shown.diagnostics {
             article.diagnostic.(if found.severity == SeverityWord::Error { "failed" } else { "asking" }) {
-                p { strong { (found.message) } " " code.quiet { (found.code) } }
+                p { strong { (found.message.lines().next().unwrap_or_default()) } " " code.quiet { (found.code) } }
+                @if let Some((_, said)) = found.message.split_once('\n') { pre { (said) } }
                 @if let Some(file) = &found.file {
                     p { code { (file) @if let Some(line) = found.line { ":" (line) } @if let Some(column) = found.column { ":" (column) } } @if !found.label.is_empty() { " " (found.label) } }
                 }
