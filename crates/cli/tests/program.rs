@@ -232,6 +232,17 @@ fn a_package_is_tested_before_it_runs() {
     repository.prints(&["test", "arithmetic"], 1, &["arithmetic ... FAILED"]);
     repository.write(".ropewalk/tests/other.rs", "#[test]\nfn arithmetic() {\n    assert_eq!(1 + 1, 2);\n}\n");
     repository.prints(&["run"], 0, &["make | made\n", "build 3 passed"]);
+    // What passed before passes again without being run, also after other sources have passed.
+    let ran = tempfile::NamedTempFile::new().expect("a file");
+    let count = format!("std::fs::OpenOptions::new().append(true).open({:?})", ran.path());
+    for sum in [1, 2, 1, 2] {
+        let text = format!(
+            "#[test]\nfn arithmetic() {{\n    use std::io::Write;\n    writeln!({count}.unwrap(), \"{sum}\").unwrap();\n}}\n"
+        );
+        repository.write(".ropewalk/tests/other.rs", &text);
+        repository.prints(&["run"], 0, &["make | made\n"]);
+    }
+    assert_eq!(fs::read_to_string(ran.path()).expect("a file"), "1\n2\n");
     // Places are those of the package's file.
     repository.write(".ropewalk/src/main.rs", &program.replace(".run(", ".needs(\"nobody\").run("));
     repository.prints(&["check"], 2, &["--> .ropewalk/src/main.rs:"]);

@@ -179,9 +179,13 @@ impl Recipe {
         })
     }
 
-    /// The recipe kept at `path`, if the files below `root` and all else are the same.
+    /// The recipe kept at `path`, or one kept there before it, if the files below `root` and all else are the same.
     #[must_use]
     pub fn unchanged(path: &Path, root: &Path) -> Option<Self> {
+        (0..RECIPES_KEPT).find_map(|age| Self::unchanged_at(&aged(path, age), root))
+    }
+
+    fn unchanged_at(path: &Path, root: &Path) -> Option<Self> {
         if fs::metadata(path).ok()?.len() > FILE_BYTES_MAX {
             return None;
         }
@@ -194,13 +198,34 @@ impl Recipe {
         is_same.then_some(recipe)
     }
 
-    /// Keeps the recipe at `path`, whole or not at all.
+    /// Keeps the recipe at `path`, whole or not at all; those kept there before it stay, so that nothing is done again for who goes to and fro between branches.
     ///
     /// # Errors
     /// If it cannot be written.
     pub fn keep(&self, path: &Path) -> io::Result<()> {
+        let text = serde_json::to_vec(self)?;
+        let is_this = |age: &usize| fs::read(aged(path, *age)).is_ok_and(|there| there == text);
+        let freed = (0..RECIPES_KEPT).find(is_this).unwrap_or(RECIPES_KEPT - 1);
+        for age in (0..freed).rev() {
+            match fs::rename(aged(path, age), aged(path, age + 1)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
         keep(self, path)
     }
+}
+
+/// The most recipes that are kept of one program.
+const RECIPES_KEPT: usize = 8;
+
+/// Where a recipe is kept that was at `path` so many recipes ago.
+fn aged(path: &Path, age: usize) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    if age > 0 {
+        name.push(format!("~{age}"));
+    }
+    name.into()
 }
 
 fn keep(what: &impl Serialize, path: &Path) -> io::Result<()> {
