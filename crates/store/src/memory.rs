@@ -221,7 +221,9 @@ impl Store for MemoryStore {
         let mut created = HashSet::new();
         for fact in facts {
             if matches!(fact.what, What::BuildCreated(_)) {
-                created.insert(fact.build);
+                if !created.insert(fact.build) || kept.rows.builds.contains_key(&fact.build) {
+                    return Err(StoreError::NotEmpty);
+                }
             } else if !created.contains(&fact.build) && !kept.rows.builds.contains_key(&fact.build) {
                 return Err(StoreError::NoBuild(fact.build));
             }

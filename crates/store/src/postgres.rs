@@ -154,14 +154,13 @@ impl PostgresStore {
         }
     }
 
-    /// The next number of a counter, from 1. It need not be durable before something is stored under it, and then it is:
-    /// the database writes in order.
+    /// The next number of a counter, from 1. As durable as an append: the database may go and come back while we, who hold the
+    /// number, do not, and it would give the same number once more.
     fn count_up(&self, name: &str) -> Result<u64, StoreError> {
         let sql = "insert into counters (name, value) values ($1, 1) \
                    on conflict (name) do update set value = counters.value + 1 returning value";
-        let calls = || [Call::new("set local synchronous_commit = off", []), Call::new(sql, [text(name)])];
-        let answers = self.with(|session| session.transact(&calls()).map_err(|(_, error)| error))?;
-        answers[1].rows.first().map_or_else(|| Err(broken("a counter is missing")), |row| unsigned(row, 0))
+        let answer = self.call(sql, &[text(name)])?;
+        answer.rows.first().map_or_else(|| Err(broken("a counter is missing")), |row| unsigned(row, 0))
     }
 
     fn try_delete(&self, session: &Session, build: BuildId) -> Result<Option<Deleted>, StoreError> {

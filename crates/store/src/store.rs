@@ -70,7 +70,8 @@ pub trait Store: Send + Sync {
     /// first has to read the facts that there are.
     ///
     /// # Errors
-    /// `NoBuild` if a fact is about a build that was not created or has been deleted; `NotLeading` if this store has led
+    /// `NoBuild` if a fact is about a build that was not created or has been deleted; `NotEmpty` if one creates a build that
+    /// is there, so that no build takes the place of another; `NotLeading` if this store has led
     /// ([`Store::lead`]) and does so no more; else as the medium refuses.
     fn append(&self, facts: &[Fact]) -> Result<(), StoreError>;
 

@@ -111,6 +111,12 @@ pub fn call_within(verb: Verb, package: &Package, colour: Colour, limit: Option<
     let once = |flags: &[&str]| once(verb, package, colour, flags, limit);
     let mut finished = once(&flags)?;
     if has_lock && !finished.status.success() && contains(&finished.stderr, &[LOCK_IS_OLD]) {
+        let name = package.manifest.with_file_name("Cargo.lock");
+        let _ = writeln!(
+            io::stderr(),
+            "note: {} does not fit its Cargo.toml and is brought up to date: commit it",
+            name.display()
+        );
         flags.clear();
         finished = once(&flags)?;
     }

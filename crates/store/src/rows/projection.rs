@@ -273,6 +273,9 @@ impl Working {
             return Err(StoreError::NoBuild(fact.build));
         };
         let place = work.facts;
+        if place > 0 && matches!(fact.what, What::BuildCreated(_)) {
+            return Err(StoreError::NotEmpty);
+        }
         work.facts += 1;
         self.pending += 1;
         let mut at_hand = AtHand {

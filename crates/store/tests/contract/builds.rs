@@ -68,6 +68,23 @@ pub fn a_refused_append_leaves_nothing() {
 }
 
 #[test]
+pub fn no_build_takes_the_place_of_another() {
+    check(|store| {
+        let build = begun(store);
+        store.append(&[leased(build, "a", 1)]).unwrap();
+        let twice = [created(BuildId(77)), created(BuildId(77))];
+        for refused in [&[created(build)][..], &[leased(build, "b", 2), created(build)], &twice] {
+            let refused = store.append(refused);
+            assert!(matches!(refused, Err(StoreError::NotEmpty)), "{refused:?}");
+        }
+        assert_eq!(store.facts(build).unwrap(), [created(build), leased(build, "a", 1)]);
+        assert_eq!(store.facts(BuildId(77)).unwrap(), []);
+        store.append(&[leased(build, "b", 2)]).unwrap();
+        assert_eq!(store.jobs(build).unwrap().len(), 2);
+    });
+}
+
+#[test]
 pub fn an_empty_append_does_nothing() {
     check(|store| store.append(&[]).unwrap());
 }

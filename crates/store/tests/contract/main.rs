@@ -51,6 +51,7 @@ const CONTRACT: &[(&str, fn())] = &[
     ),
     ("builds::facts_come_back_as_they_were_and_in_order", builds::facts_come_back_as_they_were_and_in_order),
     ("builds::a_refused_append_leaves_nothing", builds::a_refused_append_leaves_nothing),
+    ("builds::no_build_takes_the_place_of_another", builds::no_build_takes_the_place_of_another),
     ("builds::an_empty_append_does_nothing", builds::an_empty_append_does_nothing),
     ("builds::builds_without_an_end_are_unfinished", builds::builds_without_an_end_are_unfinished),
     ("builds::a_row_of_a_job_follows_its_facts", builds::a_row_of_a_job_follows_its_facts),

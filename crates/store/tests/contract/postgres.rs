@@ -169,6 +169,20 @@ fn a_server_that_goes_and_comes_back_is_found_again() {
     assert!(store.lead(Duration::from_secs(20)).unwrap().is_some());
 }
 
+/// A server holds the number of its next build while the database goes and comes back.
+#[test]
+fn a_number_that_was_drawn_is_not_drawn_again_after_a_crash() {
+    let Some(mut database) = Database::start() else { return };
+    let url = database.create();
+    let store = open(&url);
+    for round in 0..5 {
+        let drawn = (store.reserve_build().unwrap(), store.reserve_number("sails").unwrap());
+        assert_eq!(drawn, (BuildId(round + 1), round + 1));
+        database.kill();
+        database.restart();
+    }
+}
+
 #[test]
 fn appends_are_stored_once_however_often_connections_are_cut() {
     let Some(database) = Database::start() else { return };
