@@ -1,7 +1,7 @@
 //! A lowered pipeline as the configuration of another system, as somebody would write it by hand.
 //!
 //! What a graph says for one event is written: its jobs, with legs of a matrix put together again (`legs.rs`), barriers
-//! resolved into needs, and skipped jobs named. Where the system has no word for a thing, a comment stands in its place
+//! resolved into needs, and skipped jobs named; the triggers are those that lead to them (`scope.rs`). Where the system has no word for a thing, a comment stands in its place
 //! (`notes` of a job, `Item::Comment` in the text). One file for each system knows its words; `shell.rs` is what GitLab
 //! and Buildkite share, since both hand scripts to a shell; `yaml.rs` writes.
 //!
@@ -11,12 +11,14 @@ mod buildkite;
 mod github;
 mod gitlab;
 mod legs;
+mod scope;
 mod shell;
 mod texts;
 mod yaml;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use expression::{Condition, ContextPath, Template};
 use graph::{
     Accepts, Carries, Concurrency, Ending, Environment, Graph, Hole, Job, JobName, Need, Network, Reuse, Shell,
     SkipReason, Text,
@@ -50,7 +52,10 @@ pub fn export(lowered: &Lowered, system: System) -> String {
 /// A pipeline as all three systems can take it.
 struct Plan<'a> {
     name: &'a str,
-    triggers: &'a Triggers,
+    /// The events that lead to these jobs.
+    triggers: Triggers,
+    /// Sentences about hooks and events that are not in it.
+    beside: Vec<String>,
     params: &'a BTreeMap<String, graph::Field>,
     jobs: Vec<Piece>,
     /// Variables that all jobs have, with finished values; no job has them beside.
@@ -74,6 +79,49 @@ struct Piece {
     needs: Vec<(String, Need)>,
     /// What could not be carried whatever the system.
     notes: Vec<String>,
+}
+
+impl Plan<'_> {
+    /// The job of this name, if a person gives this value at its gate.
+    fn gate_of(&self, job: &str, field: &str) -> Option<&Piece> {
+        let asks = |piece: &&Piece| piece.job.gate.as_ref().is_some_and(|gate| gate.fields.contains_key(field));
+        self.jobs.iter().filter(|piece| piece.id == job || piece.key == job).find(asks)
+    }
+
+    /// The values that a job reads and that a person gives at the gate of a job it needs; each with that job's id.
+    fn gate_values(&self, piece: &Piece) -> Vec<(String, String)> {
+        let mut found = BTreeSet::new();
+        for path in paths(&piece.job).iter().filter(|path| &*path.context == "needs") {
+            let (Some(job), Some("outputs"), Some(field)) = (path.name(0), path.name(1), path.name(2)) else {
+                continue;
+            };
+            if let Some(gate) = self.gate_of(job, field) {
+                found.insert((field.to_owned(), gate.id.clone()));
+            }
+        }
+        found.into_iter().collect()
+    }
+}
+
+/// Everything that a job's texts and conditions read.
+fn paths(job: &Job) -> Vec<ContextPath> {
+    fn below(value: &Value, key: &str, paths: &mut Vec<ContextPath>) {
+        match value {
+            Value::String(text) if key == "if" => {
+                paths.extend(Condition::parse(text).iter().flat_map(Condition::context_paths));
+            }
+            Value::String(text) if Template::is_needed(text) => {
+                paths.extend(Template::parse(text).iter().flat_map(Template::context_paths));
+            }
+            Value::Array(items) => items.iter().for_each(|item| below(item, key, paths)),
+            Value::Object(entries) => entries.iter().for_each(|(key, value)| below(value, key, paths)),
+            _ => {}
+        }
+    }
+    let mut paths = Vec::new();
+    // A job always serializes to JSON.
+    below(&serde_json::to_value(job).unwrap_or_default(), "", &mut paths);
+    paths
 }
 
 impl Piece {
@@ -187,6 +235,9 @@ fn plan(lowered: &Lowered) -> Plan<'_> {
     let mut remarks: Vec<String> =
         skipped.iter().map(|(name, why)| format!("`{name}` does not run for this event: {why}.")).collect();
     remarks.extend(graph.holes.iter().map(hole_remark));
+    remarks.extend(
+        graph.statuses.keys().map(|name| format!("Ropewalk shows the status `{name}`, which nothing shows here.")),
+    );
     let mut names: Vec<&JobName> =
         graph.jobs.keys().filter(|name| !is_barrier(name.as_str()) && !skipped.contains_key(name)).collect();
     names.sort_by_key(|name| (graph.jobs[*name].order, *name));
@@ -260,10 +311,26 @@ fn plan(lowered: &Lowered) -> Plan<'_> {
         piece.needs = needs.into_iter().collect();
         piece.needs.sort_by_key(|(key, _)| order.get(key.as_str()).copied());
         texts::rename_variables(&mut piece.job);
+        let id = piece.id.as_str();
+        let whole = |condition: &&(JobName, String)| {
+            condition.0.as_str() == id || id.strip_prefix(condition.0.as_str()).is_some_and(|leg| leg.starts_with('/'))
+        };
+        if let Some((_, condition)) = lowered.conditions.iter().find(whole) {
+            piece.notes.push(format!("Ropewalk runs it only for {condition}; here it runs every time."));
+        }
     }
     strengthen_barriers(&mut jobs);
     let env = common_env(&mut jobs);
-    Plan { name: &graph.name, triggers: &lowered.triggers, params: &lowered.params, jobs, env, remarks }
+    let scope = scope::scope(lowered);
+    Plan {
+        name: &graph.name,
+        triggers: scope.triggers,
+        beside: scope.notes,
+        params: &lowered.params,
+        jobs,
+        env,
+        remarks,
+    }
 }
 
 /// Order alone accepts a job that was skipped. Where none can be, since no condition waits for results, it is the plain

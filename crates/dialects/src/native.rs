@@ -35,13 +35,13 @@ mod when;
 use std::collections::{BTreeMap, BTreeSet};
 
 use expression::Value as ExpressionValue;
-use graph::{Diagnostic, Digest, Evaluation, Event, Field, Graph, Hole, Known, Question, Severity, Status};
+use graph::{Diagnostic, Digest, Evaluation, Event, Field, Graph, Hole, JobName, Known, Question, Severity, Status};
 use serde_json::Value;
 
 pub use placed::JobPlaces;
 pub use plugins::{Plugin, PluginOrigin, plugins};
 pub use schema::schema;
-pub use triggers::{Schedule, Triggered, Triggers};
+pub use triggers::{Part, Schedule, Triggered, Triggers};
 
 use crate::tree::{Node, Notation, Rules, Sources, Span};
 use check::{Author, Check};
@@ -89,6 +89,8 @@ pub struct Lowered {
     pub sources: Sources,
     /// Which events the pipeline answers to.
     pub triggers: Triggers,
+    /// Its parts that answer to events by themselves: the files first, if there are any, then the program's hooks in order.
+    pub parts: Vec<Part>,
     /// Whether it answers to this one; if not, the graph is empty.
     pub triggered: Triggered,
     /// What a person who starts it may fill in.
@@ -98,6 +100,8 @@ pub struct Lowered {
     pub filled: BTreeMap<String, Value>,
     /// Where its jobs were written.
     pub places: JobPlaces,
+    /// The `when` of jobs for which it holds or cannot be known, for people, by the id under which each was written.
+    pub conditions: Vec<(JobName, String)>,
 }
 
 impl Lowered {
@@ -142,6 +146,8 @@ pub(crate) struct Written {
     pub document: Option<Node>,
     /// The `on` of each of its hooks, if it has one.
     pub hooks: Vec<Option<Node>>,
+    /// The names of its hooks.
+    pub hook_names: Vec<String>,
     /// The jobs that will come, each with its place.
     pub holes: Vec<(Hole, Span)>,
     pub questions: BTreeSet<Question>,
@@ -249,7 +255,8 @@ pub(crate) fn lower_parts(parts: Parts, files: &[SourceFile], known: &Known, kep
     let holes = program.as_ref().map(|program| program.holes.as_slice()).unwrap_or_default();
     let given =
         edges::Given { merged: &merged, around: &around, known, params: &params, filled: &filled, files, holes, kept };
-    let edges::Woven { mut graph, mut questions, lowered, places } = edges::graph(&given, &mut patterns, &mut faults);
+    let edges::Woven { mut graph, mut questions, lowered, places, conditions } =
+        edges::graph(&given, &mut patterns, &mut faults);
     graph.name = merged.name.unwrap_or_else(|| stem(files)).to_owned();
     match &mut program {
         Some(program) if faults.count() == 0 => {
@@ -270,7 +277,17 @@ pub(crate) fn lower_parts(parts: Parts, files: &[SourceFile], known: &Known, kep
     }
     let diagnostics = faults.finish(&names);
     let evaluation = Evaluation { graph, questions, diagnostics, ..Evaluation::default() };
-    Lowered { evaluation, sources, triggers: heard.triggers, triggered: heard.triggered, params, filled, places }
+    Lowered {
+        evaluation,
+        sources,
+        triggers: heard.triggers,
+        parts: heard.parts,
+        triggered: heard.triggered,
+        params,
+        filled,
+        places,
+        conditions,
+    }
 }
 
 /// The first file's name without folders and extension: what a pipeline is called that does not say.

@@ -1,14 +1,15 @@
 //! Pipelines as other systems' configurations: one folder for each case, with what is written beside it.
 //!
-//! `tests/export/CASE/pipeline.yaml` becomes `github.yml`, `gitlab.yml` and `buildkite.yml`. A missing expectation is
-//! written, then read by a person.
+//! `tests/export/CASE/pipeline.yaml`, or a program's `reply.json`, becomes `github.yml`, `gitlab.yml` and `buildkite.yml`,
+//! for a push to `main` or what `known.json` says. A missing expectation is written, then read by a person.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use graph::{Event, EventKind, Known};
+use graph::{Digest, Event, EventKind, Known};
 use ropewalk_dialects::export::{System, export};
-use ropewalk_dialects::native::{self, SourceFile};
+use ropewalk_dialects::native::{self, Lowered, SourceFile};
+use ropewalk_dialects::program;
 use ropewalk_dialects::tree::{Notation, Rules, Sources};
 
 const SYSTEMS: [(System, &str); 3] =
@@ -28,10 +29,22 @@ fn pipelines_become_configurations() {
     assert!(wrong.is_empty(), "{wrong}");
 }
 
+fn lowered(case: &Path) -> Lowered {
+    let read = |name: &str| std::fs::read_to_string(case.join(name)).ok();
+    let push = Event { branch: Some("main".to_owned()), ..Event::new(EventKind::Push) };
+    let known = read("known.json").map_or_else(
+        || Known::of(push),
+        |text| serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: known.json: {error}", case.display())),
+    );
+    if let Some(reply) = read("reply.json") {
+        let reply = program::read(&reply).unwrap_or_else(|error| panic!("{}: {error}", case.display()));
+        return program::lower(reply, Vec::new(), &[], &known, Digest([7; 32]));
+    }
+    native::lower(&[SourceFile::new("pipeline.yaml", read("pipeline.yaml").expect("a case has a pipeline"))], &known)
+}
+
 fn check(case: &Path, wrong: &mut String) {
-    let text = std::fs::read(case.join("pipeline.yaml")).expect("a case has a pipeline");
-    let event = Event { branch: Some("main".to_owned()), ..Event::new(EventKind::Push) };
-    let lowered = native::lower(&[SourceFile::new("pipeline.yaml", text)], &Known::of(event));
+    let lowered = lowered(case);
     assert!(!lowered.is_wrong(), "{}: {:?}", case.display(), lowered.evaluation.diagnostics);
     for (system, name) in SYSTEMS {
         let found = export(&lowered, system);

@@ -119,10 +119,12 @@ fn unanswered(program: &Program, message: String) -> Lowered {
         evaluation: Evaluation { diagnostics: vec![diagnostic], ..Evaluation::default() },
         sources: Sources::new(),
         triggers: Triggers::Everything,
+        parts: Vec::new(),
         triggered: Triggered::Yes,
         params: BTreeMap::new(),
         filled: BTreeMap::new(),
         places: JobPlaces::default(),
+        conditions: Vec::new(),
     }
 }
 

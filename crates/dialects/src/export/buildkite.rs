@@ -21,7 +21,8 @@ pub(super) fn write(plan: &Plan<'_>) -> String {
         "The pipeline `{}`, for `buildkite-agent pipeline upload`: `$$` is a `$` of the script.",
         plan.name
     ));
-    if let Triggers::Listed { kinds, schedules } = plan.triggers {
+    plan.beside.iter().for_each(|note| file.comment(note.clone()));
+    if let Triggers::Listed { kinds, schedules } = &plan.triggers {
         let kinds: Vec<&str> = kinds.keys().map(|kind| kind.name()).collect();
         if !kinds.is_empty() {
             file.comment(format!("Ropewalk runs it on {}: set that in the pipeline's settings.", kinds.join(", ")));
@@ -37,7 +38,7 @@ pub(super) fn write(plan: &Plan<'_>) -> String {
         file.map("env", env);
     }
     let mut steps = Vec::new();
-    let asks = matches!(plan.triggers, Triggers::Listed { kinds, .. } if kinds.contains_key(&EventKind::Manual));
+    let asks = matches!(&plan.triggers, Triggers::Listed { kinds, .. } if kinds.contains_key(&EventKind::Manual));
     if asks && !plan.params.is_empty() {
         let mut input = Entries::default();
         input.text("input", "Parameters");
@@ -98,10 +99,11 @@ fn field(name: &str, field: &graph::Field) -> Yaml {
 fn block(piece: &Piece) -> Option<Entries> {
     let gate = piece.job.gate.as_ref()?;
     let mut notes = Vec::new();
-    let prompt = text(&gate.prompt, &mut notes);
+    let asked = [&gate.prompt, &piece.job.title].map(|asked| text(asked, &mut notes));
+    let asked = asked.into_iter().find(|asked| !asked.is_empty());
     let mut entries = Entries::default();
     notes.into_iter().for_each(|note| entries.comment(note));
-    entries.text("block", if prompt.is_empty() { format!("{}?", piece.id) } else { prompt });
+    entries.text("block", asked.unwrap_or_else(|| format!("{}?", piece.id)));
     entries.text("key", block_key(piece));
     entries.add("depends_on", depends_on(piece));
     if !gate.fields.is_empty() {
@@ -155,7 +157,13 @@ fn step(piece: &Piece, plan: &Plan<'_>) -> Entries {
     }
     matrix(piece, &mut entries);
     let mut lines = downloads(piece, plan);
-    let words = shell::Words { path: &path, variable: &own_variable, axis: &|axis| format!("{{{{matrix.{axis}}}}}") };
+    let path_of = |names: &[&str]| match names {
+        // What a person gave at a gate is kept under the field's name.
+        ["needs", job, "outputs", field] if plan.gate_of(job, field).is_some() => path(&["gate", field]),
+        _ => path(names),
+    };
+    let words =
+        shell::Words { path: &path_of, variable: &own_variable, axis: &|axis| format!("{{{{matrix.{axis}}}}}") };
     if !job.outputs.is_empty() {
         lines.push("export ROPEWALK_OUTPUT=\"$(mktemp)\"".to_owned());
     }

@@ -47,7 +47,8 @@ pub(super) fn write(plan: &Plan<'_>) -> String {
 }
 
 fn triggers(plan: &Plan<'_>, file: &mut Entries) {
-    let Triggers::Listed { kinds, schedules } = plan.triggers else {
+    plan.beside.iter().for_each(|note| file.comment(note.clone()));
+    let Triggers::Listed { kinds, schedules } = &plan.triggers else {
         file.comment("Ropewalk runs it on every event.");
         file.add("on", Yaml::Flow(["push", "pull_request", "workflow_dispatch"].map(str::to_owned).to_vec()));
         return;
@@ -91,7 +92,7 @@ fn triggers(plan: &Plan<'_>, file: &mut Entries) {
     }
     if let Some(names) = kinds.get(&EventKind::Command) {
         let names = if names.is_empty() { String::new() } else { format!(" ({})", names.join(", ")) };
-        on.comment(format!("Ropewalk also runs it by command{names}: start it by hand."));
+        on.comment(format!("Ropewalk runs it by command{names}: start it by hand."));
         if !kinds.contains_key(&EventKind::Manual) {
             on.add("workflow_dispatch", Yaml::Map(Vec::new()));
         }
@@ -184,6 +185,11 @@ fn inputs(plan: &Plan<'_>) -> Entries {
 fn job(piece: &Piece, plan: &Plan<'_>) -> (Entries, Vec<String>) {
     let job = &piece.job;
     let mut notes = piece.common_notes(Words { resources: false, cleanup: true });
+    for (field, gate) in plan.gate_values(piece) {
+        notes.push(format!(
+            "A person gives `{field}` at the gate `{gate}`; GitHub hands it to no other job: it is empty here."
+        ));
+    }
     let mut entries = Entries::default();
     if let Some(title) = common_title(piece).map(|title| text(&title, &mut notes)) {
         entries.text("name", title);

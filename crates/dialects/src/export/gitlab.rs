@@ -58,7 +58,8 @@ fn name(key: &str) -> String {
 }
 
 fn workflow(plan: &Plan<'_>, file: &mut Entries) {
-    let Triggers::Listed { kinds, schedules } = plan.triggers else { return };
+    plan.beside.iter().for_each(|note| file.comment(note.clone()));
+    let Triggers::Listed { kinds, schedules } = &plan.triggers else { return };
     let mut rules = Vec::new();
     for (kind, regexes) in kinds {
         let matches = |variable: &str| match regexes.as_slice() {
@@ -87,8 +88,11 @@ fn workflow(plan: &Plan<'_>, file: &mut Entries) {
                 "$CI_PIPELINE_SOURCE == \"pipeline\" || $CI_PIPELINE_SOURCE == \"parent_pipeline\"".to_owned()
             }
             EventKind::Command => {
-                file.comment("Ropewalk also runs it by command; here it is started by hand.");
-                continue;
+                file.comment("Ropewalk runs it by command; here it is started by hand.");
+                if kinds.contains_key(&EventKind::Manual) {
+                    continue;
+                }
+                "$CI_PIPELINE_SOURCE == \"web\"".to_owned()
             }
         };
         let mut rule = Entries::default();
@@ -112,8 +116,7 @@ fn variables(plan: &Plan<'_>, file: &mut Entries) {
     for (name, value) in &plan.env {
         variables.text(name, value.as_written().replace('$', "$$"));
     }
-    let asks = matches!(plan.triggers, Triggers::Listed { kinds, .. } if kinds.contains_key(&EventKind::Manual));
-    for (name, field) in plan.params.iter().filter(|_| asks) {
+    for (name, field) in plan.params {
         let mut variable = Entries::default();
         let default =
             field.default.as_ref().map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
@@ -139,6 +142,11 @@ fn variables(plan: &Plan<'_>, file: &mut Entries) {
 fn job(piece: &Piece, plan: &Plan<'_>) -> (Entries, Vec<String>) {
     let job = &piece.job;
     let mut notes = piece.common_notes(Words { resources: false, cleanup: false });
+    for (field, gate) in plan.gate_values(piece) {
+        notes.push(format!(
+            "A person gives `{field}` at the gate `{gate}`; GitLab hands it to no other job: it is empty here."
+        ));
+    }
     let mut entries = Entries::default();
     if let Some(title) = common_title(piece) {
         entries.comment(text(&title, &mut notes));

@@ -56,7 +56,20 @@ fn exports(env: &BTreeMap<String, Text>, words: &Words<'_>, notes: &mut Vec<Stri
 fn step(step: &Step, is_alone: bool, words: &Words<'_>, notes: &mut Vec<String>) -> Vec<String> {
     let called = step_name(step);
     if let Some(condition) = &step.condition {
-        notes.push(format!("The step{called} runs only if {condition}; here it always does."));
+        if &**condition == "false" {
+            notes.push(format!("The step{called} does not run for this event; it is left out."));
+            return Vec::new();
+        }
+        let also_failed = ["always(", "failure(", "cancelled("].iter().any(|function| condition.contains(function));
+        notes.push(match also_failed {
+            true => format!(
+                "The step{called} runs if {condition}, also once a step has failed; here the script stops at the first \
+                 command that fails, so it runs only if none has failed."
+            ),
+            false => format!(
+                "The step{called} runs only if {condition}; here it runs whenever no command before it has failed."
+            ),
+        });
     }
     if step.allow_failure {
         notes.push(format!("The step{called} may fail; here the job fails with it."));

@@ -59,6 +59,8 @@ pub(crate) struct Woven {
     pub lowered: QuickMap<String, (Option<SkipReason>, Arc<Job>)>,
     /// Where each job was written.
     pub places: JobPlaces,
+    /// See [`super::Lowered::conditions`].
+    pub conditions: Vec<(JobName, String)>,
 }
 
 /// A job with its shape and the names of its legs.
@@ -106,7 +108,9 @@ pub(crate) fn graph(given: &Given<'_>, patterns: &mut Patterns, faults: &mut Fau
         Shape::Legs(..) => (JobName::from(job.source.id), job.source.key.span),
         Shape::Single | Shape::Hole(_) => (job.names[0].clone(), job.source.key.span),
     });
-    Woven { graph, questions, lowered, places: JobPlaces::new(places.collect()) }
+    let places = JobPlaces::new(places.collect());
+    let holding = planned.iter().filter_map(|job| Some((job.source.id.into(), job.expansion.holds.clone()?)));
+    Woven { graph, questions, lowered, places, conditions: holding.collect() }
 }
 
 /// Where something stands in the text: the job's number, behind it or not, the leg's or barrier's number.

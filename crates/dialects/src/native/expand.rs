@@ -30,6 +30,8 @@ pub(crate) enum Shape {
 pub(crate) struct Expansion {
     pub shape: Shape,
     pub skip: Option<SkipReason>,
+    /// The `when` that holds or cannot be known, for people.
+    pub holds: Option<String>,
     /// How many places in the order of jobs it takes: the legs of a matrix that the file itself holds, else one. It is the
     /// same whatever is known, so that an answer never changes the place of a job that has begun.
     pub n_places: usize,
@@ -77,12 +79,13 @@ pub(crate) fn expand(
     faults: &mut Faults,
 ) -> Expansion {
     let mut skip = None;
+    let mut holds = None;
     let mut hole = None;
     if let Some(node) = job.body.get("when") {
         let condition = when::condition(node);
         let mut open = Vec::new();
         match when::decide(&condition, given.known, given.params, patterns, &mut open) {
-            Truth::Holds | Truth::Unknown => {}
+            Truth::Holds | Truth::Unknown => holds = Some(when::spoken(&condition)),
             Truth::Fails => skip = Some(SkipReason::Condition { text: when::spoken(&condition) }),
             Truth::Open => {
                 questions.append(&mut open);
@@ -115,7 +118,7 @@ pub(crate) fn expand(
     if let Some(after) = hole {
         shape = Shape::Hole(after);
     }
-    Expansion { shape, skip, n_places }
+    Expansion { shape, skip, holds, n_places }
 }
 
 struct Reading<'r, 'g> {

@@ -49,9 +49,22 @@ pub enum Triggered {
     },
 }
 
+/// A part of a pipeline that answers to events by itself: its files, or one hook of its program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// The hook's name; `None` for the files.
+    pub hook: Option<String>,
+    /// Which events it answers to.
+    pub triggers: Triggers,
+    /// Whether it answers to the event of the lowering, so that its jobs are in the graph.
+    pub answers: bool,
+}
+
 /// What of a pipeline answers to an event.
 pub(crate) struct Heard {
     pub triggers: Triggers,
+    /// The files first, if there are any, then the hooks in order.
+    pub parts: Vec<Part>,
     pub triggered: Triggered,
     /// Whether the files' part of it does, or there is none.
     pub files: bool,
@@ -65,15 +78,26 @@ pub(crate) fn heard(roots: &[Node], program: Option<&Written>, event: &Event, pa
     let of_files = triggers(&sections);
     let Some(program) = program else {
         let triggered = triggered(&of_files, event, patterns);
-        return Heard { triggers: of_files, triggered, files: true, params: params(&sections).to_vec() };
+        let part = Part { hook: None, triggers: of_files.clone(), answers: triggered == Triggered::Yes };
+        let params = params(&sections).to_vec();
+        return Heard { triggers: of_files, parts: vec![part], triggered, files: true, params };
     };
     let of_hook = |on: &Option<Node>| on.as_ref().map_or_else(|| of_files.clone(), |on| triggers(&[on]));
-    let mut parts: Vec<Triggers> = program.hooks.iter().map(of_hook).collect();
+    let mut of_parts: Vec<Triggers> = program.hooks.iter().map(of_hook).collect();
     let files = roots.is_empty() || triggered(&of_files, event, patterns) == Triggered::Yes;
-    if !roots.is_empty() || parts.is_empty() {
-        parts.push(of_files);
+    let mut part = |hook: Option<&String>, triggers: &Triggers| {
+        let answers = triggered(triggers, event, patterns) == Triggered::Yes;
+        Part { hook: hook.cloned(), triggers: triggers.clone(), answers }
+    };
+    let mut parts: Vec<Part> = Vec::with_capacity(of_parts.len() + 1);
+    if !roots.is_empty() || of_parts.is_empty() {
+        parts.push(part(None, &of_files));
     }
-    let joined = joined(parts);
+    parts.extend(program.hook_names.iter().zip(&of_parts).map(|(name, triggers)| part(Some(name), triggers)));
+    if !roots.is_empty() || of_parts.is_empty() {
+        of_parts.push(of_files);
+    }
+    let joined = joined(of_parts);
     let triggered_by = triggered(&joined, event, patterns);
     let is_asked = |on: &Node| triggered(&triggers(&[on]), event, patterns) == Triggered::Yes;
     let mut asked: Vec<&Node> = program.hooks.iter().flatten().collect();
@@ -86,7 +110,7 @@ pub(crate) fn heard(roots: &[Node], program: Option<&Written>, event: &Event, pa
         params.retain(|before| before.name() != entry.name());
         params.push(entry.clone());
     }
-    Heard { triggers: joined, triggered: triggered_by, files, params }
+    Heard { triggers: joined, parts, triggered: triggered_by, files, params }
 }
 
 /// Triggers that let in what any of these does.

@@ -119,6 +119,7 @@ pub(super) fn written(
     let location = |span: Span| all.location(resolved(span, unknown));
     Written {
         document,
+        hook_names: hooks.iter().map(|hook| hook.name.clone()).collect(),
         hooks: hooks.into_iter().map(|hook| hook.on).collect(),
         holes: holes
             .into_iter()
