@@ -3,10 +3,10 @@
 //! The program's verb `evaluate` reads one request a line and answers each with one line. The process stays for as long
 //! as its [`Evaluator`], so that a graph that grows costs no new process. It ends with whoever started it.
 //!
-//! The walls are bubblewrap's: a root that holds the system's libraries and the program, and nothing else. The clock
-//! cannot be taken away from here, because the dynamic linker reads it: the SDK does so before it calls the pipeline
-//! (`PR_SET_TSC`). A program that reads the time nevertheless dies by SIGSEGV, and [`EvaluatorError::Died`] says what
-//! that means.
+//! The walls are bubblewrap's: a root that holds the system's libraries and the program, and nothing else, and in which
+//! nothing can be written. The clock cannot be taken away from here, because the dynamic linker reads it: the SDK does so
+//! before it calls the pipeline (`PR_SET_TSC`). A program that reads the time nevertheless dies by SIGSEGV, and
+//! [`EvaluatorError::Died`] says what that means.
 
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
@@ -264,6 +264,8 @@ fn arguments(program: &Path) -> Vec<OsString> {
         }
     }
     options.extend(["--ro-bind".into(), program.into(), INSIDE.into(), "--chdir".into(), "/".into()]);
+    // The root is a file system in memory: a file there would stay for the next evaluation, and its time be a clock.
+    options.extend(["--remount-ro".into(), "/".into()]);
     options.extend(["--".into(), INSIDE.into()]);
     options
 }

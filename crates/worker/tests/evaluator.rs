@@ -21,6 +21,17 @@ fn main() {
             "environment" => format!("{:?}", std::env::vars().collect::<Vec<_>>()),
             "network" => format!("{:?}", std::net::TcpStream::connect("127.0.0.1:PORT").map(drop).map_err(|e| e.kind())),
             "file" => format!("{:?}", std::fs::read("FILE").map(drop).map_err(|e| e.kind())),
+            "write" => {
+                let written = |directory: String| {
+                    let at = format!("{directory}/ropewalk-evaluation");
+                    let file = std::fs::write(&at, "x").and_then(|()| std::fs::metadata(&at)?.modified());
+                    file.is_ok() || std::fs::create_dir(&at).is_ok()
+                };
+                let mut directories = vec![String::new(), "/tmp".into(), "/dev/shm".into(), "/var/tmp".into()];
+                let entries = std::fs::read_dir("/").unwrap().flatten();
+                directories.extend(entries.map(|entry| entry.path().display().to_string()));
+                format!("{:?}", directories.into_iter().filter(|at| written(at.clone())).collect::<Vec<_>>())
+            }
             "processes" => format!("{:?}", std::fs::read_dir("/proc").map(drop).map_err(|e| e.kind())),
             "spin" => loop { std::hint::spin_loop() },
             "large" => "x".repeat(3 << 20),
@@ -97,6 +108,12 @@ fn nothing_of_the_machine_is_seen() {
     assert_ne!(ask("network").unwrap(), "Ok(())", "{:?}", ground.listener);
     assert_eq!(ask("file").unwrap(), "Err(NotFound)");
     assert_eq!(ask("processes").unwrap(), "Err(NotFound)");
+}
+
+#[test]
+fn nothing_can_be_written() {
+    let Some(ground) = Ground::new() else { return };
+    assert_eq!(ground.ask("write", Limits::default()).unwrap(), "[]");
 }
 
 #[test]
