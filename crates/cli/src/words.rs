@@ -159,7 +159,10 @@ pub fn waiting(why: &api::job::Waiting) -> String {
     }
 }
 
-/// `text` with control characters made harmless, for a terminal. Colours (`ESC [ … m`) and tabs stay.
+/// The most bytes of a title, a link or the like that is taken for one: what has no end within them is text.
+const STRING_BYTES_MAX: usize = 4096;
+
+/// `text` with control characters made harmless, for a terminal. Colours (`ESC [ … m`) and tabs stay; all other sequences vanish as a whole.
 pub fn harmless(text: &str) -> std::borrow::Cow<'_, str> {
     if !text.chars().any(|letter| letter.is_control() && letter != '\t') {
         return text.into();
@@ -167,13 +170,12 @@ pub fn harmless(text: &str) -> std::borrow::Cow<'_, str> {
     let mut clean = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(letter) = rest.chars().next() {
-        if let Some(after) = rest.strip_prefix("\u{1b}[")
-            && let Some(end) = after.find(|letter: char| !letter.is_ascii_digit() && letter != ';')
-        {
-            if after[end..].starts_with('m') {
-                clean.push_str(&rest[..end + 3]);
+        if letter == '\u{1b}' {
+            let (sequence, after) = rest.split_at(escape_length(rest.as_bytes()));
+            if is_colour(sequence) {
+                clean.push_str(sequence);
             }
-            rest = &after[end + after[end..].chars().next().map_or(0, char::len_utf8)..];
+            rest = after;
             continue;
         }
         if !letter.is_control() || letter == '\t' {
@@ -182,6 +184,36 @@ pub fn harmless(text: &str) -> std::borrow::Cow<'_, str> {
         rest = &rest[letter.len_utf8()..];
     }
     clean.into()
+}
+
+/// How many bytes the sequence has that begins with the ESC at the beginning; 1 if it does not end. Source: ECMA-48, 5.4 and 5.6; ECMA-35, 13.2.
+fn escape_length(bytes: &[u8]) -> usize {
+    let up_to_final = |from: usize, between: std::ops::RangeInclusive<u8>, last: std::ops::RangeInclusive<u8>| {
+        let length = bytes[from..].iter().position(|byte| !between.contains(byte))? + from;
+        Some(if last.contains(&bytes[length]) { length + 1 } else { length })
+    };
+    let length = match bytes.get(1) {
+        Some(b'[') => up_to_final(2, b' '..=b'?', b'@'..=b'~'),
+        Some(b']' | b'P' | b'X' | b'^' | b'_') => {
+            let within = &bytes[..bytes.len().min(STRING_BYTES_MAX)];
+            let end = within[2..].iter().position(|byte| matches!(byte, 0x07 | 0x1b)).map(|length| length + 2);
+            end.and_then(|end| match (bytes[end], bytes.get(end + 1)) {
+                (0x07, _) => Some(end + 1),
+                (_, Some(b'\\')) => Some(end + 2),
+                _ => None,
+            })
+        }
+        // Intermediate bytes, as in `ESC ( B`.
+        Some(b' '..=b'/') => up_to_final(1, b' '..=b'/', b'0'..=b'~'),
+        Some(b'0'..=b'~') => Some(2),
+        _ => None,
+    };
+    length.unwrap_or(1)
+}
+
+fn is_colour(sequence: &str) -> bool {
+    let codes = sequence.strip_prefix("\u{1b}[").and_then(|sequence| sequence.strip_suffix('m'));
+    codes.is_some_and(|codes| codes.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b';' | b':')))
 }
 
 #[cfg(test)]
@@ -204,7 +236,18 @@ mod tests {
     fn only_colours_reach_the_terminal() {
         assert_eq!(harmless("\u{1b}[31mred\u{1b}[0m"), "\u{1b}[31mred\u{1b}[0m");
         assert_eq!(harmless("a\u{1b}[2Jb\u{7}c\rd"), "abcd");
-        assert_eq!(harmless("\u{1b}]0;title\u{7}x"), "]0;titlex");
+        assert_eq!(harmless("\u{1b}]0;title\u{7}x\u{1b}]8;;http://a\u{1b}\\link\u{1b}]8;;\u{1b}\\"), "xlink");
+        assert_eq!(harmless("\u{1b}]0;title"), "]0;title");
+        assert_eq!(harmless("\u{1b}[38:2::1:2:3mx\u{1b}[>4my"), "\u{1b}[38:2::1:2:3mxy");
+        assert_eq!(harmless("\u{1b}[?25lx\u{1b}[1é\u{1b}[2"), "xé[2");
         assert_eq!(harmless("\u{1b}[31"), "[31");
+    }
+
+    #[test]
+    fn sequences_with_intermediate_bytes_vanish_whole() {
+        assert_eq!(harmless("\u{1b}(Bplain\u{1b}[m"), "plain\u{1b}[m");
+        assert_eq!(harmless("\u{1b})0a\u{1b}#8b\u{1b}%Gc\u{1b}$(Cd\u{1b}([e\u{1b}7f\u{1b}="), "abcdef");
+        assert_eq!(harmless("\u{1b}(é\u{1b}(\u{1b}[2Jx\u{1b}"), "éx");
+        assert_eq!(crate::columns::colourless("\u{1b}(Bplain\u{1b}[m"), "plain");
     }
 }

@@ -152,6 +152,7 @@ mod tests {
         check("\x1b[38;2;255;0;0mx", "<span class=\"f196\">x</span>");
         check("\x1b[7mx", "<span class=\"inverse\">x</span>");
         check("\x1b[31;7mx", "<span class=\"b1\">x</span>");
+        check("\x1b(Bplain\x1b[m \x1b)0a\x1b#8b\x1b%Gc\x1b$(Cd\x1b([e", "plain abcde");
     }
 
     #[test]

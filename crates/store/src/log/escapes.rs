@@ -1,5 +1,6 @@
 //! Takes a terminal's language out of bytes: colours, cursor movements, titles, links. All other bytes stay as they are.
-//! A sequence may be cut between pieces of a line; the state carries over. Source: ECMA-48, 5.4 and 5.6.
+//! A sequence may be cut between pieces of a line; the state carries over. Source: ECMA-48, 5.4 and 5.6;
+//! ECMA-35, 13.2.
 
 /// What begins every sequence.
 pub const ESCAPE: u8 = 0x1b;
@@ -10,8 +11,10 @@ pub enum Escapes {
     /// In none.
     #[default]
     Text,
-    /// Behind ESC, or between it and a final byte.
+    /// Behind ESC.
     Begun,
+    /// Behind the first intermediate byte, as in `ESC ( B`, up to a byte from `0` to `~`.
+    Intermediate,
     /// In `ESC [ …`, up to a byte from `@` to `~`.
     Control,
     /// In `ESC ] …` and its like, up to BEL or `ESC \\`.
@@ -41,9 +44,9 @@ impl Escapes {
             (Self::Text, _) => Self::Begun,
             (Self::Begun, b'[') => Self::Control,
             (Self::Begun, b']' | b'P' | b'X' | b'^' | b'_') => Self::String,
-            // Intermediate bytes, as in `ESC ( B`.
-            (Self::Begun, b' '..=b'/' | ESCAPE) => Self::Begun,
-            (Self::Begun, _) | (Self::Control, b'@'..=b'~') | (Self::String, 0x07) => Self::Text,
+            (Self::Begun | Self::Intermediate, b' '..=b'/') => Self::Intermediate,
+            (Self::Begun | Self::Intermediate, ESCAPE) => Self::Begun,
+            (Self::Begun | Self::Intermediate, _) | (Self::Control, b'@'..=b'~') | (Self::String, 0x07) => Self::Text,
             (Self::Control, ESCAPE) => Self::Begun,
             (Self::Control, _) => Self::Control,
             (Self::String, ESCAPE) => Self::StringEnding,
@@ -74,6 +77,7 @@ mod tests {
         check(b"\x1b[2K\x1b[1Gx\x1b[?25l", b"x");
         check(b"\x1b]0;title\x07x\x1b]8;;http://a\x1b\\link\x1b]8;;\x1b\\", b"xlink");
         check(b"\x1b(Bx\x1bcy\x1b[3\x1b[31mz", b"xyz");
+        check(b"\x1b(Bplain\x1b[m \x1b)0a\x1b#8b\x1b%Gc\x1b$(Cd\x1b([e\x1b(\x1b[1mf", b"plain abcdef");
         check(b"lost\x1b[31", b"lost");
     }
 }

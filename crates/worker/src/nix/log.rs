@@ -243,9 +243,18 @@ fn without_colours(text: &str) -> String {
     bare.push_str(parts.next().unwrap_or_default());
     for part in parts {
         let rest = part.strip_prefix('[').and_then(|part| part.split_once(|letter: char| letter.is_ascii_alphabetic()));
-        bare.push_str(rest.map_or(part, |(_, rest)| rest));
+        bare.push_str(rest.map_or_else(|| without_designation(part), |(_, rest)| rest));
     }
     bare
+}
+
+/// What stands behind the rest of a sequence such as `ESC ( B`: intermediate bytes and a final one (ECMA-35, 13.2). All, if it is none.
+fn without_designation(part: &str) -> &str {
+    let behind = part.trim_start_matches(|letter| matches!(letter, ' '..='/'));
+    match behind.len() == part.len() {
+        true => part,
+        false => behind.strip_prefix(|letter| matches!(letter, '0'..='~')).unwrap_or(behind),
+    }
 }
 
 /// What several share that listen to one build.
@@ -439,5 +448,6 @@ mod tests {
         {
             assert_eq!(without_colours(text), bare);
         }
+        assert_eq!(without_colours("\x1b(Bplain\x1b[m\x1b$(Cx\x1b(é"), "plainxé");
     }
 }
