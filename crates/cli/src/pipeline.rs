@@ -13,7 +13,7 @@ use graph::{Diagnostic, Event, EventKind, Known, Severity};
 use crate::args::Colour;
 use crate::commands::Stop;
 use crate::program::{self, Program, Source, evaluation};
-use crate::project::Project;
+use crate::project::{PIPELINE_FOLDER, Project};
 use crate::{event, machine, output};
 
 /// The largest file of a pipeline.
@@ -34,6 +34,8 @@ pub struct Pipeline {
     program: Option<Program>,
     /// What is wrong with the plugins that the files name; they are not built then.
     faults: Vec<Diagnostic>,
+    /// The file that nothing reads because there is a package beside it.
+    unread: Option<Diagnostic>,
     /// The last lowering and what it knew: most are asked for again at once.
     last: RefCell<Option<(Known, Rc<Lowered>)>>,
 }
@@ -60,7 +62,8 @@ impl Pipeline {
                 project.root.display()
             )));
         }
-        Self::read(project, &paths, source, colour)
+        let unread = if file.is_none() { program::unread_file(project) } else { None };
+        Ok(Self { unread: unread.map(unread_beside_package), ..Self::read(project, &paths, source, colour)? })
     }
 
     /// Reads the files and the program that a build named.
@@ -99,7 +102,7 @@ impl Pipeline {
             }
         };
         let program = source.map(|source| Program::build(project, source, colour)).transpose()?;
-        Ok(Self { files, program, faults, last: RefCell::default() })
+        Ok(Self { files, program, faults, unread: None, last: RefCell::default() })
     }
 
     /// The files' names and the program's, as builds record them.
@@ -154,10 +157,12 @@ impl Pipeline {
 
     /// Every fault that the files have whatever happens, and their sources.
     pub fn faults(&self) -> Lowered {
-        match &self.program {
+        let mut lowered = match &self.program {
             None => self.lower_files(&Known::of(Event::new(EventKind::Push))),
             Some(program) => evaluation::faults(program, &self.files),
-        }
+        };
+        lowered.evaluation.diagnostics.splice(0..0, self.unread.clone());
+        lowered
     }
 
     /// What the program says to the same question three times: twice in one process, once in another. `None` for a
@@ -197,11 +202,11 @@ impl Pipeline {
             }
             let _ = writeln!(std::io::stderr(), "note: the pipeline does not answer to this event: {reason}");
         }
-        let diagnostics = &lowered.evaluation.diagnostics;
+        let diagnostics: Vec<Diagnostic> = self.unread.iter().chain(&lowered.evaluation.diagnostics).cloned().collect();
         if diagnostics.is_empty() {
             return Ok(());
         }
-        self.tell(diagnostics, &lowered, colour)
+        self.tell(&diagnostics, &lowered, colour)
     }
 
     /// Prints faults.
@@ -255,4 +260,13 @@ impl Pipeline {
             }
         }
     }
+}
+
+/// Warns of a file that is a program, and that nothing reads since a package is the program.
+fn unread_beside_package(file: String) -> Diagnostic {
+    let manifest = format!("{PIPELINE_FOLDER}/Cargo.toml");
+    let message = format!("nothing reads {file}: {manifest} is there too, and a package goes first");
+    let help =
+        format!("move what {file} says into the package's src/main.rs and remove the file, or remove {manifest}");
+    Diagnostic::warning("unread-program", message).help(help)
 }

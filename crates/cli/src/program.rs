@@ -74,6 +74,15 @@ pub fn find(project: &Project) -> Option<Source> {
     file.is_file().then_some(Source::File(file))
 }
 
+/// The file that would be the project's program if there were no package, as users know it. A manifest that names it makes it part of the
+/// package.
+pub fn unread_file(project: &Project) -> Option<String> {
+    let folder = project.root.join(PIPELINE_FOLDER);
+    let manifest = fs::read_to_string(folder.join("Cargo.toml")).ok()?;
+    let is_unread = folder.join("pipeline.rs").is_file() && !manifest.contains("pipeline.rs");
+    is_unread.then(|| format!("{PIPELINE_FOLDER}/pipeline.rs"))
+}
+
 /// The program that a path on the command line names, or without one the project's.
 pub fn source(project: &Project, path: Option<&Path>) -> Option<Source> {
     match path {
