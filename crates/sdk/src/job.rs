@@ -556,6 +556,13 @@ impl<V: 'static> Job<(), V> {
             let mut files = Vec::new();
             value.visit_files(&mut |path| files.push(path.clone()));
             let json = value.to_json();
+            if let Some((path, number)) = json.no_number() {
+                return Err(Stopped::Failed(Failure::new(format!(
+                    "the value that the function returned cannot be handed on: {} is {number}, which no JSON number is; \
+                     return an `Option<f64>` that is `None` then, or an `Err`",
+                    if path.is_empty() { "it" } else { &path }
+                ))));
+            }
             let with_files = move |places: &[String]| {
                 let mut places = places.iter();
                 value.visit_files(&mut |path| path.clone_from(places.next().expect("a place for each file")));

@@ -87,6 +87,22 @@ impl Json {
         if reader.at < text.len() { Err(reader.error("something stands after the value")) } else { Ok(value) }
     }
 
+    /// Where a number is that JSON cannot say, infinite or NaN, with what it is: `.ratios[2]`.
+    pub(crate) fn no_number(&self) -> Option<(String, f64)> {
+        match self {
+            Json::Float(number) if !number.is_finite() => Some((String::new(), *number)),
+            Json::List(items) => items.iter().enumerate().find_map(|(index, item)| {
+                let (path, number) = item.no_number()?;
+                Some((format!("[{index}]{path}"), number))
+            }),
+            Json::Object(entries) => entries.iter().find_map(|(name, value)| {
+                let (path, number) = value.no_number()?;
+                Some((format!(".{name}{path}"), number))
+            }),
+            _ => None,
+        }
+    }
+
     /// Appends the value without white space.
     pub fn write(&self, out: &mut String) {
         match self {

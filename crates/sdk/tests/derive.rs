@@ -142,3 +142,20 @@ fn files_are_found_everywhere() {
     assert!(Schema::of::<Files>().holds_files());
     assert!(!Schema::of::<Version>().holds_files());
 }
+
+/// JSON has no NaN and no infinity: who returns one fails, rather than who takes it.
+#[test]
+fn what_is_no_number_is_not_handed_on() {
+    use ropewalk::Ci;
+    use ropewalk::testing::{Recorded, push, run_fn};
+    let told = |rates: [f64; 2]| {
+        let pipeline = move |ci: &Ci| {
+            ci.job("rates").run_fn(move |_, ()| Ok(BTreeMap::from([("of".to_owned(), rates.to_vec())])));
+        };
+        let returned = run_fn::<BTreeMap<String, Vec<f64>>>(pipeline, push("main"), "rates", &Recorded::new());
+        returned.err().map(|failure| failure.message().to_owned())
+    };
+    assert_eq!(told([0.0, f64::MIN]), None);
+    assert!(told([0.5, f64::NAN]).unwrap().contains("cannot be handed on: .of[1] is NaN, which no JSON number is"));
+    assert!(told([f64::NEG_INFINITY, 0.0]).unwrap().contains("cannot be handed on: .of[0] is -inf"));
+}
