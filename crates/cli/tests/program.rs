@@ -219,6 +219,13 @@ fn a_package_is_tested_before_it_runs() {
     repository.prints(&["run"], 0, &["make | made\n", "build 1 passed"]);
     let link = fs::read_link(repository.root.join(".ropewalk/.sdk")).expect("the link is laid");
     assert!(link.join("ropewalk/src/lib.rs").is_file());
+    // Only the package is the program; a file beside it is told, unless the manifest names it.
+    repository.write(".ropewalk/pipeline.rs", "fn main() {}\n");
+    let unread = "nothing reads .ropewalk/pipeline.rs: .ropewalk/Cargo.toml is there too";
+    repository.prints(&["check"], 0, &[unread, "or remove .ropewalk/Cargo.toml", "1 warning"]);
+    repository.prints(&["plan"], 0, &[unread, "make"]);
+    fs::remove_file(repository.root.join(".ropewalk/pipeline.rs")).expect("it is there");
+    assert!(!repository.check(&["plan"], 0).contains("nothing reads"));
     // A test that fails ends the build before any job starts, also when only the test changed.
     let program = repository.read(".ropewalk/src/main.rs");
     repository.write(".ropewalk/tests/other.rs", "#[test]\nfn arithmetic() {\n    assert_eq!(1 + 1, 3);\n}\n");
@@ -230,6 +237,13 @@ fn a_package_is_tested_before_it_runs() {
     let kept = ["the tests of .ropewalk/Cargo.toml do not pass", "tests/other.rs:3:5", "left: 2"];
     repository.prints(&["show", "2"], 0, &kept);
     repository.prints(&["test", "arithmetic"], 1, &["arithmetic ... FAILED"]);
+    // So does one that gives a result to nobody.
+    let given = program.replace("push(\"main\")", "push(\"main\").given(\"mkae\", failed(1))");
+    assert_ne!(given, program);
+    repository.write(".ropewalk/src/main.rs", &given);
+    let told = "gives a result to `mkae`, but for this event the pipeline has no such job: did you mean `make`?";
+    repository.prints(&["test", "a_push_runs_every_job"], 1, &[told, "the pipeline has:\n  make"]);
+    repository.write(".ropewalk/src/main.rs", &program);
     repository.write(".ropewalk/tests/other.rs", "#[test]\nfn arithmetic() {\n    assert_eq!(1 + 1, 2);\n}\n");
     repository.prints(&["run"], 0, &["make | made\n", "build 3 passed"]);
     // What passed before passes again without being run, also after other sources have passed.
@@ -453,6 +467,7 @@ fn main() {
         let count = ci.job("counts").run("echo count=many >> $ROPEWALK_OUTPUT").output::<u32>("count");
         ci.job("takes").inputs(&count).run_fn(|_, _| Ok(()));
         ci.job("other").run_fn(|_, ()| Ok(()));
+        ci.job("rate").run_fn(|_, ()| Ok(vec![1.0, 0.0 / 0.0_f64]));
     })
 }
 "#;
@@ -462,6 +477,8 @@ fn main() {
         "takes: failed: the function's inputs are missing or cannot be read",
         "a build keeps to the program it began with",
         "handed on none, or none of that type",
+        "the value that the function returned cannot be handed on: [1] is NaN",
+        "rate: failed",
     ];
     repository.prints(&["run"], 1, &told);
 }

@@ -25,6 +25,9 @@
 mod evaluated;
 mod given;
 mod lower;
+mod unknown;
+
+use std::collections::BTreeSet;
 
 use crate::growth::Ended;
 use crate::hook::{Hook, Hooks};
@@ -46,24 +49,33 @@ pub const EVALUATIONS_MAX: usize = 10_000;
 /// What the pipeline comes to for this event and with the results that were given to it.
 ///
 /// # Panics
-/// If the binary cannot be asked: the message says what to do. What is wrong with the pipeline itself is in
-/// [`Evaluated::faults`], and makes every assertion fail.
+/// If the binary cannot be asked, or a result is given to a job that the pipeline does not have: the message says what to
+/// do. What is wrong with the pipeline itself is in [`Evaluated::faults`], and makes every assertion fail.
 #[track_caller]
 pub fn evaluate(pipeline: impl Hooks, event: Event) -> Evaluated {
     let hooks = pipeline.hooks();
     let mut binary = lower::Binary::start().unwrap_or_else(|message| panic!("{message}"));
     let numbers = matching(&hooks, &event, &mut binary);
     let mut known = event.known();
-    let mut reply = String::new();
+    let (mut reply, mut names) = (String::new(), BTreeSet::new());
     for _ in 0..EVALUATIONS_MAX {
         reply = wire::answer(&hooks, request(&known, &numbers));
         let read = Json::read(&reply).unwrap_or_else(|error| panic!("the pipeline's reply is no JSON: {error}"));
+        unknown::names_of(&read, &mut names);
         if !event.answer(&read, &mut known) {
             break;
         }
     }
     let lowered = binary.lower(&reply, &known).unwrap_or_else(|message| panic!("{message}"));
-    Evaluated::new(lowered)
+    let evaluated = Evaluated::new(lowered);
+    // Where the pipeline is wrong there may be no jobs at all, and the faults say why.
+    if evaluated.faults().is_empty() {
+        names.extend(evaluated.jobs().into_iter().map(str::to_owned));
+        if let Some(message) = unknown::told(&event, &names) {
+            panic!("{message}\n{}", evaluated.listing());
+        }
+    }
+    evaluated
 }
 
 /// The hooks that answer to the event. One without events answers to all but commands.
@@ -96,19 +108,24 @@ fn request(known: &Json, hooks: &[usize]) -> Request {
 /// What the function returned, or that an input is missing.
 ///
 /// # Panics
-/// If the pipeline has no such job, its job is no function, or it returns another type.
+/// If the pipeline has no such job, also none that a result is given to, its job is no function, or it returns another type.
 #[track_caller]
 pub fn run_fn<T: Data>(pipeline: impl Hooks, event: Event, job: &str, shell: &Recorded) -> Result<T, Failure> {
     let hooks = pipeline.hooks();
     let numbers: Vec<usize> = (0..hooks.len()).collect();
     let mut known = event.known();
+    let mut names = BTreeSet::new();
     let ci = loop {
         let ci = wire::evaluate(&hooks, request(&known, &numbers));
         let read = Json::read(&crate::document::reply(&ci, &[])).unwrap_or_default();
+        unknown::names_of(&read, &mut names);
         if !event.answer(&read, &mut known) {
             break ci;
         }
     };
+    if let Some(message) = unknown::told(&event, &names) {
+        panic!("{message}");
+    }
     let run = {
         let shared = ci.shared.borrow();
         let names = || shared.jobs.iter().map(|job| job.name.as_str()).collect::<Vec<_>>().join(", ");

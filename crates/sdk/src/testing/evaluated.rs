@@ -115,7 +115,7 @@ impl Evaluated {
     }
 
     /// All jobs with their needs, a line each.
-    fn listing(&self) -> String {
+    pub(super) fn listing(&self) -> String {
         let mut text = "the pipeline has:\n".to_owned();
         for (name, job) in self.entries() {
             let job = JobSeen { name, job };

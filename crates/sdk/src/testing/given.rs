@@ -66,7 +66,8 @@ impl Event {
         self
     }
 
-    /// The job of this name has ended so.
+    /// The job of this name has ended so. It must be there, from the start or once the pipeline has grown: [`evaluate`](super::evaluate) and
+    /// [`run_fn`](super::run_fn) fail the test where none has the name.
     #[must_use]
     pub fn given(mut self, job: &str, result: Given) -> Self {
         self.results.insert(job.to_owned(), result.outcome);
@@ -109,6 +110,11 @@ impl Event {
             }
         }
         answers.len() > before
+    }
+
+    /// The names of jobs that were given results.
+    pub(super) fn given_names(&self) -> impl Iterator<Item = &str> {
+        self.results.keys().map(String::as_str)
     }
 
     /// The result that was given to a job, as an answer.
