@@ -27,6 +27,7 @@ pub(crate) fn reply(ci: &Ci, hooks: &[Hook]) -> String {
     let hooks = wire::described(hooks, &mut shared.files);
     let _ = write!(out, ",\"hooks\":{hooks}");
     shared.tell_jobs_of_files();
+    shared.tell_values_of_matrices();
     out.push_str(",\"document\":");
     document(shared, &mut out);
     list(&mut out, "holes", &shared.holes());

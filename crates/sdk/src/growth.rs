@@ -23,6 +23,8 @@ pub(crate) struct Growth {
     pub name: String,
     /// The jobs whose outcomes it waits for.
     pub after: Vec<String>,
+    /// The values that its closure takes.
+    pub sources: Vec<Source>,
     pub mark: Mark,
     pub state: State,
     /// The jobs whose outcomes must be known, or what it adds is not reached.
@@ -222,7 +224,7 @@ impl Ci {
     pub fn after<O: Data, V, R>(&self, job: &Job<O, V>, grow: impl FnOnce(&Ci, Ended<O>) -> R) -> Grown<R> {
         let mark = Location::caller();
         let source = job.output_of_function().source;
-        let growth = self.begin_after(source.job.clone(), mark);
+        let growth = self.begin_after(source.clone(), mark);
         let inside = self.inside(growth);
         let result = self.ended(growth, &source).map(|ended| grow(&inside, ended));
         Grown { ci: self.clone(), growth, result }
@@ -272,15 +274,16 @@ impl Ci {
         }
         after.sort_unstable();
         after.dedup();
-        shared.add_growth(group, &self.scope, Waits { after, state, known }, mark)
+        shared.add_growth(group, &self.scope, Waits { after, sources: sources.list.clone(), state, known }, mark)
     }
 
     /// Notes a growth that waits for a job to end somehow.
-    fn begin_after(&self, job: String, mark: Mark) -> usize {
+    fn begin_after(&self, source: Source, mark: Mark) -> usize {
         let mut shared = self.shared.borrow_mut();
+        let job = source.job.clone();
         let state = if shared.ask(&job).is_some() { State::Grown } else { State::Waiting };
         let known = vec![job.clone()];
-        shared.add_growth(None, &self.scope, Waits { after: vec![job], state, known }, mark)
+        shared.add_growth(None, &self.scope, Waits { after: vec![job], sources: vec![source], state, known }, mark)
     }
 
     /// The values, if all are there. If one does not decode, that is a diagnostic, and the growth is closed.
@@ -337,6 +340,7 @@ type Read<V> = fn(&mut Reading<'_>) -> Result<V, DecodeError>;
 /// What a new growth waits for.
 struct Waits {
     after: Vec<String>,
+    sources: Vec<Source>,
     state: State,
     known: Vec<String>,
 }
@@ -407,9 +411,9 @@ impl Evaluation {
         };
         let name = self.hole_name(&name.replace('/', ":"));
         scope.growths.iter().for_each(|outer| self.growths[*outer].inner.push(index));
-        let Waits { after, state, known } = waits;
+        let Waits { after, sources, state, known } = waits;
         let known = scope.known.iter().cloned().chain(known).collect();
-        let growth = Growth { name, after, mark, state, known, jobs: Vec::new(), inner: Vec::new() };
+        let growth = Growth { name, after, sources, mark, state, known, jobs: Vec::new(), inner: Vec::new() };
         self.growths.push(growth);
         index
     }

@@ -1,12 +1,15 @@
 //! What flows between jobs: typed outputs, and the inputs that functions take.
 
+use std::collections::BTreeSet;
 use std::marker::PhantomData;
 use std::rc::Rc;
 
+use crate::ci::{Entry, Evaluation, Need, NeedOn};
 use crate::context::{Cx, Failure};
 use crate::data::{Data, DecodeError, Schema};
 use crate::job::Job;
 use crate::json::Json;
+use crate::mark::Mark;
 
 /// A value that a job will have handed on once it has passed. Passing it as an input makes the edge.
 ///
@@ -97,6 +100,48 @@ impl Source {
             (None, Some(value)) => typed(value, &self.schema),
             (Some(_), Some(value)) => text(value),
             (_, None) => Err(DecodeError::new(format!("the job `{}` handed on no `{name}`", self.job))),
+        }
+    }
+}
+
+/// Why no value is taken of a job with a matrix.
+pub(crate) const MATRIX_HAS_MANY: &str = "each of its legs returns one of its own";
+/// What to do instead.
+pub(crate) const MATRIX_HELP: &str = "make the jobs with `ci.matrix(name, values, |job, value| …)`, which gives a list of \
+     handles: its values come as a list";
+
+impl Evaluation {
+    /// Where the matrix of the job is said whose function's value this is, if it has one.
+    pub(crate) fn matrix_of(&self, source: &Source) -> Option<Mark> {
+        let job = &self.jobs[*self.by_name.get(&source.job)?];
+        let matrix = job.settings.0.iter().find(|setting| setting.key == "matrix")?;
+        // That all legs passed is one fact, and what a step wrote is that of the last leg that did (docs/manual/format.md).
+        (source.output.is_none() && source.schema != Schema::of::<()>().digest()).then_some(matrix.mark)
+    }
+
+    /// Tells where the value of a function is taken of which a matrix makes many: one leg's would be handed on by chance.
+    pub(crate) fn tell_values_of_matrices(&mut self) {
+        let mut taken: BTreeSet<(Mark, String, Mark)> = BTreeSet::new();
+        for (&job, run) in &self.functions {
+            let Entry { mark, needs, .. } = &self.jobs[job];
+            for source in &run.sources.list {
+                let Some(matrix) = self.matrix_of(source) else { continue };
+                let is_it = |need: &&Need| matches!(&need.on, NeedOn::Name(name) if *name == source.job);
+                let place = needs.iter().find(is_it).map_or(*mark, |need| need.mark);
+                taken.insert((place, source.job.clone(), matrix));
+            }
+        }
+        for growth in &self.growths {
+            for source in &growth.sources {
+                let Some(matrix) = self.matrix_of(source) else { continue };
+                taken.insert((growth.mark, source.job.clone(), matrix));
+            }
+        }
+        for (place, job, matrix) in taken {
+            let message =
+                format!("the job `{job}` has a matrix, so its function has no single value: {MATRIX_HAS_MANY}");
+            let related = [(matrix, "its matrix")];
+            self.fault("value-of-matrix", message, "its value is taken here", MATRIX_HELP, place, &related);
         }
     }
 }

@@ -55,7 +55,7 @@ pub use json::{Json, JsonError};
 pub use plugin::{Plugin, With};
 pub use ropewalk_derive::Data;
 pub use step::Step;
-pub use term::{Caught, Term, TermState};
+pub use term::{Caught, StatusText, Term, TermState};
 pub use texts::Texts;
 pub use words::{Cache, Concurrency, Environment, Matrix, Network, Pull, Retry, RetryOn, Reuse, Service, Workspace};
 

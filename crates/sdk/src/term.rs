@@ -15,7 +15,7 @@ use std::rc::Rc;
 use crate::ci::Ci;
 use crate::data::Data;
 use crate::growth::{Cause, Ended, Grown, State as GrowthState};
-use crate::inputs::{Output, Source};
+use crate::inputs::{MATRIX_HAS_MANY, MATRIX_HELP, Output, Source};
 use crate::job::Job;
 use crate::json::Json;
 
@@ -377,6 +377,10 @@ impl<R> Grown<R> {
 fn of_source<T: Data>(source: Source) -> Term<T> {
     Term::new(move |looking| {
         let outputs = looking.job(&source.job)?;
+        if looking.ci.shared.borrow().matrix_of(&source).is_some() {
+            let text = format!("the value of {} cannot be read: {MATRIX_HAS_MANY}, {MATRIX_HELP}", source.job);
+            return Err(Trouble::failed(&source.job, text));
+        }
         let unreadable =
             |error| Trouble::failed(&source.job, format!("the value of {} cannot be read: {error}", source.job));
         source.read(&outputs).map_err(unreadable)
@@ -402,17 +406,50 @@ impl Looking<'_> {
     }
 }
 
+/// A value that a status can show: anything that can be displayed, and `()`, which is shown by its state alone. `K` tells the two apart for
+/// the compiler; nobody names it.
+#[diagnostic::on_unimplemented(
+    message = "a status cannot show `{Self}`",
+    label = "its value is neither `()` nor can it be displayed",
+    note = "turn the value into a text: `term.map(|value| format!(…))`"
+)]
+pub trait StatusText<K> {
+    /// The text.
+    #[doc(hidden)]
+    fn status_text(&self) -> String;
+}
+
+/// The text of what can be displayed.
+#[doc(hidden)]
+pub enum Displayed {}
+
+/// The text of `()`.
+#[doc(hidden)]
+pub enum Untold {}
+
+impl<T: Display> StatusText<Displayed> for T {
+    fn status_text(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl StatusText<Untold> for () {
+    fn status_text(&self) -> String {
+        String::new()
+    }
+}
+
 /// Looks at a term: gives state and text.
 pub(crate) type Look = Rc<dyn Fn(&mut Looking<'_>) -> (&'static str, String)>;
 
 impl Ci {
-    /// Shows how this term stands as a status of the pipeline, under this name; the value is its text. A second one of the
-    /// same name is an error.
+    /// Shows how this term stands as a status of the pipeline, under this name; the value is its text, and `()` has none. A second one of
+    /// the same name is an error.
     #[track_caller]
-    pub fn status<T: Display + 'static>(&self, name: impl Into<String>, term: Term<T>) {
+    pub fn status<T: StatusText<K> + 'static, K>(&self, name: impl Into<String>, term: Term<T>) {
         let mark = std::panic::Location::caller();
         let look = move |looking: &mut Looking<'_>| {
-            let shown = |value: T| guarded(|| value.to_string());
+            let shown = |value: T| guarded(|| value.status_text());
             match term.look(looking).and_then(shown).map_or_else(Trouble::state, TermState::Ok) {
                 TermState::Ok(text) => ("ok", text),
                 TermState::Skipped(text) => ("skipped", text),

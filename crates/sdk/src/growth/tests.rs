@@ -324,3 +324,37 @@ fn a_forgiven_failure_gives_no_values() {
     assert_eq!(reply(Some("${{ event.branch }}"), &[failed("plan")]), (Some(both), None));
     assert_eq!(reply(None, &[passed("plan", &[("list", "[]")])]), (None, None));
 }
+
+#[test]
+fn a_matrix_of_functions_has_no_single_value() {
+    use crate::words::Matrix;
+    let ci = Ci::new(Json::Null, std::collections::HashMap::new(), vec![0]);
+    let matrix = || Matrix::new().axis("os", ["a", "b"]);
+    let many = ci.job("many").matrix(matrix()).run_fn(|_, ()| Ok(1_u8));
+    ci.job("takes").inputs(&many).run_fn(|_, _| Ok(()));
+    ci.then(vec![&many], |_, _| ());
+    ci.after(&many, |_, _| ());
+    // What only waits takes no value, nor does who takes what a step wrote.
+    ci.job("waits").needs(&many).run("true");
+    let none = ci.job("none").matrix(matrix()).run_fn(|_, ()| Ok(()));
+    ci.after(&none, |_, _| ());
+    ci.job("follows").inputs(&none).run_fn(|_, ()| Ok(()));
+    let written = ci.job("written").matrix(matrix()).run("true").output::<String>("os");
+    ci.job("written2").inputs(written).run_fn(|_, _| Ok(()));
+    let reply = Json::read(&crate::document::reply(&ci, &[])).unwrap();
+    let lines: Vec<String> = reply
+        .get("diagnostics")
+        .unwrap()
+        .items()
+        .iter()
+        .map(|fault| {
+            assert_eq!(fault.get("code"), Some(&"value-of-matrix".into()));
+            assert!(fault.get("help").unwrap().to_string().contains("ci.matrix(name, values"), "{fault}");
+            assert!(fault.get("message").unwrap().to_string().contains("`many` has a matrix"), "{fault}");
+            assert_eq!(fault.get("related").unwrap().items().len(), 1);
+            fault.get("@").unwrap().items()[1].to_string()
+        })
+        .collect();
+    let first: u32 = lines[0].parse().unwrap();
+    assert_eq!(lines, [first, first + 1, first + 2].map(|line| line.to_string()));
+}

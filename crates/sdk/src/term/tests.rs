@@ -312,3 +312,36 @@ fn a_status_stands_once() {
     let messages: Vec<&str> = shared.diagnostics.iter().filter_map(|it| it.get("message")?.as_str()).collect();
     assert_eq!(messages, ["the status `it` is there twice"]);
 }
+
+#[test]
+fn what_has_no_value_can_be_shown() {
+    let said = |stands: Stands| {
+        let ci = pipeline(&[("a", stands)]);
+        ci.status("all", Term::wait_for_all([("A", of(&ci, "a"))]));
+        ci.status("one", of(&ci, "a").wait_for("not yet", "no"));
+        ci.look_at_statuses();
+        let shared = ci.shared.borrow();
+        let text = |name: &str, key: &str| shared.statuses[name].get(key).and_then(Json::as_str).map(str::to_owned);
+        ["all", "one"].map(|name| (text(name, "state").unwrap(), text(name, "text")))
+    };
+    assert_eq!(said(Stands::Ok), [("ok".to_owned(), None), ("ok".to_owned(), None)]);
+    let failed = |text: &str| ("failed".to_owned(), Some(text.to_owned()));
+    assert_eq!(said(Stands::Failed), [failed("A failed"), failed("no")]);
+}
+
+#[test]
+fn a_matrix_has_no_value() {
+    let matrix = || crate::Matrix::new().axis("os", ["a", "b"]);
+    let answers = [("m", r#"{"outcome":"passed","outputs":{"value":"{}"}}"#), ("n", r#"{"outcome":"passed"}"#)];
+    let answer = |(job, outcome): (&str, &str)| {
+        (outcome_of(job).to_string(), Json::object([("outcome", Json::read(outcome).unwrap())]))
+    };
+    let ci = Ci::new(Json::Null, answers.map(answer).into(), Vec::new());
+    ci.status("value", ci.job("m").matrix(matrix()).run_fn(|_, ()| Ok(1_u8)).term());
+    ci.status("none", ci.job("n").matrix(matrix()).run("true").term());
+    ci.look_at_statuses();
+    let statuses = &ci.shared.borrow().statuses;
+    assert_eq!(statuses["none"].get("state"), Some(&"ok".into()));
+    assert_eq!(statuses["value"].get("state"), Some(&"failed".into()));
+    assert!(statuses["value"].get("text").unwrap().to_string().contains("each of its legs"), "{:?}", statuses["value"]);
+}
