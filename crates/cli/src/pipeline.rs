@@ -138,6 +138,14 @@ impl Pipeline {
         lowered
     }
 
+    /// The graph for what is known, with texts that read the event or its parameters as they are written.
+    pub fn as_written(&self, known: &Known) -> Lowered {
+        match &self.program {
+            None => native::lower_as_written(&self.files, known),
+            Some(program) => evaluation::as_written(program, &self.files, known),
+        }
+    }
+
     /// The last lowering, if there was one.
     pub fn last_lowering(&self) -> Option<Rc<Lowered>> {
         self.last.borrow().as_ref().map(|(_, lowered)| Rc::clone(lowered))

@@ -20,8 +20,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use expression::{Condition, ContextPath, Template};
 use graph::{
-    Accepts, Carries, Concurrency, Ending, Environment, Graph, Hole, Job, JobName, Need, Network, Reuse, Shell,
-    SkipReason, Text,
+    Accepts, Carries, Concurrency, Ending, Environment, EventKind, Graph, Hole, Job, JobName, Need, Network, Reuse,
+    Shell, SkipReason, Text,
 };
 use serde_json::Value;
 
@@ -41,9 +41,12 @@ pub enum System {
 /// The configuration as YAML. The pipeline should have no errors; what it says wrongly is missing.
 #[must_use]
 pub fn export(lowered: &Lowered, system: System) -> String {
-    let plan = plan(lowered);
+    let mut plan = plan(lowered);
     match system {
-        System::Github => github::write(&plan),
+        System::Github => {
+            github::fill_inputs(&mut plan);
+            github::write(&plan)
+        }
         System::Gitlab => gitlab::write(&plan),
         System::Buildkite => buildkite::write(&plan),
     }
@@ -82,6 +85,14 @@ struct Piece {
 }
 
 impl Plan<'_> {
+    /// Whether something else than a person who fills in parameters starts it.
+    fn starts_otherwise(&self) -> bool {
+        match &self.triggers {
+            Triggers::Everything => true,
+            Triggers::Listed { kinds, .. } => kinds.keys().any(|kind| *kind != EventKind::Manual),
+        }
+    }
+
     /// The job of this name, if a person gives this value at its gate.
     fn gate_of(&self, job: &str, field: &str) -> Option<&Piece> {
         let asks = |piece: &&Piece| piece.job.gate.as_ref().is_some_and(|gate| gate.fields.contains_key(field));
@@ -101,6 +112,16 @@ impl Plan<'_> {
         }
         found.into_iter().collect()
     }
+}
+
+/// The parameters that a job reads.
+fn read_params(job: &Job) -> BTreeSet<String> {
+    let of_path = |path: &ContextPath| match (&*path.context, path.name(0)) {
+        ("params", Some(name)) => Some(name.to_owned()),
+        ("event", Some("params")) => path.name(1).map(str::to_owned),
+        _ => None,
+    };
+    paths(job).iter().filter_map(of_path).collect()
 }
 
 /// Everything that a job's texts and conditions read.

@@ -49,6 +49,7 @@ pub(crate) use errors::Faults;
 pub(crate) use kept::{JobText, Kept, Words};
 use patterns::Patterns;
 pub(crate) use plugins::named as named_plugins;
+pub(crate) use texts::EventTexts;
 
 /// The files of a pipeline, in the order in which they are read and merged.
 pub const PIPELINE_FILES: [&str; 5] = [
@@ -127,7 +128,27 @@ pub fn is_barrier(name: &str) -> bool {
 pub fn lower(files: &[SourceFile], known: &Known) -> Lowered {
     let mut faults = Faults::default();
     let (sources, roots) = read(files, &mut faults);
-    lower_parts(Parts { sources, roots, program: None, faults }, files, known, &mut Kept::default())
+    lower_parts(
+        Parts { sources, roots, program: None, faults },
+        files,
+        known,
+        EventTexts::Finished,
+        &mut Kept::default(),
+    )
+}
+
+/// As [`lower`], with texts that read the event or its parameters as they are written: for [`crate::export`].
+#[must_use]
+pub fn lower_as_written(files: &[SourceFile], known: &Known) -> Lowered {
+    let mut faults = Faults::default();
+    let (sources, roots) = read(files, &mut faults);
+    lower_parts(
+        Parts { sources, roots, program: None, faults },
+        files,
+        known,
+        EventTexts::AsWritten,
+        &mut Kept::default(),
+    )
 }
 
 /// A pipeline that has been read.
@@ -175,7 +196,13 @@ pub(crate) fn triggered_hooks(roots: &[Node], hooks: &[Option<&Node>], event: &E
 }
 
 /// Lowers what has been read. A program's document is merged last; jobs of it that `kept` knows are not lowered again.
-pub(crate) fn lower_parts(parts: Parts, files: &[SourceFile], known: &Known, kept: &mut Kept) -> Lowered {
+pub(crate) fn lower_parts(
+    parts: Parts,
+    files: &[SourceFile],
+    known: &Known,
+    texts: EventTexts,
+    kept: &mut Kept,
+) -> Lowered {
     let Parts { sources, roots: mut file_roots, mut program, mut faults } = parts;
     let mut patterns = Patterns::default();
     let mut checking = |root: &Node, author, faults: &mut Faults| {
@@ -244,7 +271,7 @@ pub(crate) fn lower_parts(parts: Parts, files: &[SourceFile], known: &Known, kep
     if let Some(program) = &program {
         kept.look_around(&known.event, &filled, &merged, program.program);
     }
-    let values = event_values(known, &filled);
+    let values = event_values(known, &filled, texts);
     let around = jobs::Surroundings {
         sources: &sources,
         values: &values,
@@ -310,11 +337,11 @@ pub(crate) fn read(files: &[SourceFile], faults: &mut Faults) -> (Sources, Vec<N
     (sources, roots)
 }
 
-fn event_values(known: &Known, filled: &BTreeMap<String, Value>) -> texts::EventValues {
+fn event_values(known: &Known, filled: &BTreeMap<String, Value>, texts: EventTexts) -> texts::EventValues {
     let mut event = known.event.clone();
     event.params.clone_from(filled);
     // Our types serialize to JSON whatever they hold.
     let event = serde_json::to_value(event).expect("an event always serializes");
     let params = ExpressionValue::object(filled.iter().map(|(name, value)| (name.as_str(), value.into())));
-    texts::EventValues { event: ExpressionValue::from(&event), params }
+    texts::EventValues { texts, event: ExpressionValue::from(&event), params }
 }

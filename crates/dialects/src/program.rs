@@ -28,7 +28,7 @@ pub use reply::{
 use places::Places;
 pub use trial::answer;
 
-use crate::native::{self, Lowered, Parts, SourceFile};
+use crate::native::{self, EventTexts, Lowered, Parts, SourceFile};
 
 /// The version of the contract; program and binary must have the same.
 pub const PROTOCOL: u64 = 1;
@@ -122,7 +122,27 @@ pub fn lower(
     let mut reply = reply;
     places.marks.list = std::mem::take(&mut reply.marks);
     places.learn(&reply.files, &mut |name| NamedFile { name: name.to_owned(), text: texts.remove(name) });
-    lower_placed(reply, &mut places, files, known, program, &mut native::Kept::default())
+    lower_placed(reply, &mut places, files, known, program, EventTexts::Finished, &mut native::Kept::default())
+}
+
+/// Reads a reply and lowers it as [`lower_again`] does, with texts that read the event or its parameters as they are
+/// written: for [`crate::export`].
+///
+/// # Errors
+/// As [`read`].
+pub fn lower_as_written(
+    text: &str,
+    named: &mut dyn FnMut(&str) -> NamedFile,
+    files: &[SourceFile],
+    known: &Known,
+    program: Digest,
+) -> Result<Lowered, ProtocolError> {
+    let mut reply = read(text)?;
+    let mut places = Places::default();
+    places.marks.list = std::mem::take(&mut reply.marks);
+    places.learn(&reply.files, named);
+    let kept = &mut native::Kept::default();
+    Ok(lower_placed(reply, &mut places, files, known, program, EventTexts::AsWritten, kept))
 }
 
 /// A file of a program, as people know it.
@@ -203,7 +223,7 @@ fn lower_named(
     memory: &mut Memory,
 ) -> Lowered {
     memory.places.learn(&reply.files, named);
-    lower_placed(reply, &mut memory.places, files, known, program, &mut memory.kept)
+    lower_placed(reply, &mut memory.places, files, known, program, EventTexts::Finished, &mut memory.kept)
 }
 
 fn lower_placed(
@@ -212,10 +232,11 @@ fn lower_placed(
     files: &[SourceFile],
     known: &Known,
     program: Digest,
+    texts: EventTexts,
     kept: &mut native::Kept,
 ) -> Lowered {
     let mut faults = native::Faults::default();
     let (mut all, roots) = native::read(files, &mut faults);
     let written = places::written(reply, places, &roots, &mut all, program);
-    native::lower_parts(Parts { sources: all, roots, program: Some(written), faults }, files, known, kept)
+    native::lower_parts(Parts { sources: all, roots, program: Some(written), faults }, files, known, texts, kept)
 }

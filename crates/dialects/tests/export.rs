@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use graph::{Digest, Event, EventKind, Known};
 use ropewalk_dialects::export::{System, export};
 use ropewalk_dialects::native::{self, Lowered, SourceFile};
-use ropewalk_dialects::program;
+use ropewalk_dialects::program::{self, NamedFile};
 use ropewalk_dialects::tree::{Notation, Rules, Sources};
 
 const SYSTEMS: [(System, &str); 3] =
@@ -37,10 +37,15 @@ fn lowered(case: &Path) -> Lowered {
         |text| serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: known.json: {error}", case.display())),
     );
     if let Some(reply) = read("reply.json") {
-        let reply = program::read(&reply).unwrap_or_else(|error| panic!("{}: {error}", case.display()));
-        return program::lower(reply, Vec::new(), &[], &known, Digest([7; 32]));
+        let mut named = |file: &str| NamedFile { name: file.to_owned(), text: None };
+        let reply = program::lower_as_written(&reply, &mut named, &[], &known, Digest([7; 32]))
+            .unwrap_or_else(|error| panic!("{}: {error}", case.display()));
+        return reply;
     }
-    native::lower(&[SourceFile::new("pipeline.yaml", read("pipeline.yaml").expect("a case has a pipeline"))], &known)
+    native::lower_as_written(
+        &[SourceFile::new("pipeline.yaml", read("pipeline.yaml").expect("a case has a pipeline"))],
+        &known,
+    )
 }
 
 fn check(case: &Path, wrong: &mut String) {

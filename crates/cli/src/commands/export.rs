@@ -24,7 +24,7 @@ pub fn run(arguments: &Export, project: &Project, colour: Colour) -> Result<u8, 
     // What depends on the commit at hand is written for every commit: conditions on it count as true.
     let unknown = || Answer::Unknown("the configuration is for every commit".to_owned());
     known.answers.extend([(Question::ChangedFiles, unknown()), (Question::BranchesHolding, unknown())]);
-    let lowered = pipeline.lower(&known);
+    let lowered = pipeline.as_written(&known);
     if lowered.evaluation.graph.jobs.is_empty() {
         let _ = writeln!(std::io::stderr(), "note: no job runs for this event; choose another by `--event`");
     }

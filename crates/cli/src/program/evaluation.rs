@@ -23,6 +23,17 @@ pub fn lower(program: &Program, files: &[SourceFile], known: &Known) -> Lowered 
     evaluate().unwrap_or_else(|message| unanswered(program, message))
 }
 
+/// As [`lower`], with texts that read the event or its parameters as they are written.
+pub fn as_written(program: &Program, files: &[SourceFile], known: &Known) -> Lowered {
+    let evaluate = || {
+        let hooks = program::triggered_hooks(&*hooks(program, known)?, files, &known.event);
+        let reply = asked(program, files, known, &hooks)?;
+        program::lower_as_written(&reply, &mut named_file(program), files, known, program.digest)
+            .map_err(|error| error.to_string())
+    };
+    evaluate().unwrap_or_else(|message| unanswered(program, message))
+}
+
 /// Every fault of a program: evaluated for a push, and for each of its hooks.
 pub fn faults(program: &Program, files: &[SourceFile]) -> Lowered {
     let known = Known::of(Event::new(EventKind::Push));
@@ -101,14 +112,24 @@ fn hooks(program: &Program, known: &Known) -> Result<Rc<Reply>, String> {
 }
 
 fn evaluated(program: &Program, files: &[SourceFile], known: &Known, hooks: &[usize]) -> Result<Lowered, String> {
+    let reply = asked(program, files, known, hooks)?;
+    let memory = &mut *program.memory.borrow_mut();
+    program::lower_again(&reply, &mut named_file(program), files, known, program.digest, memory)
+        .map_err(|error| error.to_string())
+}
+
+/// What the program replies for these hooks.
+fn asked(program: &Program, files: &[SourceFile], known: &Known, hooks: &[usize]) -> Result<String, String> {
     let document = (!files.is_empty()).then(|| program::document(files));
-    let reply = program.ask(&program::request(known, Some(hooks), document.as_ref()))?;
-    let mut named = |file: &str| {
+    program.ask(&program::request(known, Some(hooks), document.as_ref()))
+}
+
+/// A file of the program by the name that a reply has for it.
+fn named_file(program: &Program) -> impl FnMut(&str) -> NamedFile {
+    |file| {
         let name = program.shown(file);
         NamedFile { text: program.text(&name), name }
-    };
-    let memory = &mut *program.memory.borrow_mut();
-    program::lower_again(&reply, &mut named, files, known, program.digest, memory).map_err(|error| error.to_string())
+    }
 }
 
 /// What is said where the program could not be asked.

@@ -160,6 +160,7 @@ fn step(piece: &Piece, plan: &Plan<'_>) -> Entries {
     let path_of = |names: &[&str]| match names {
         // What a person gave at a gate is kept under the field's name.
         ["needs", job, "outputs", field] if plan.gate_of(job, field).is_some() => path(&["gate", field]),
+        ["params", name] | ["event", "params", name] => Some(param(name, plan)),
         _ => path(names),
     };
     let words =
@@ -316,7 +317,7 @@ fn retry(piece: &Piece, entries: &mut Entries) {
 fn path(names: &[&str]) -> Option<String> {
     let variable = match names {
         ["needs", job, "outputs", output] => return Some(format!("$(buildkite-agent meta-data get {job}.{output})")),
-        ["gate" | "params", name] => return Some(format!("$(buildkite-agent meta-data get {name})")),
+        ["gate", name] => return Some(format!("$(buildkite-agent meta-data get {name})")),
         ["event", "branch"] => "BUILDKITE_BRANCH",
         ["event", "tag"] => "BUILDKITE_TAG",
         ["event", "commit"] => "BUILDKITE_COMMIT",
@@ -329,6 +330,17 @@ fn path(names: &[&str]) -> Option<String> {
         _ => return None,
     };
     Some(format!("${{{variable}}}"))
+}
+
+/// What a person filled in; where nobody was asked, the default, or else the command fails.
+fn param(name: &str, plan: &Plan<'_>) -> String {
+    let default = plan.params.get(name).and_then(|field| field.default.as_ref());
+    match default.map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned)) {
+        Some(default) => {
+            format!("$(buildkite-agent meta-data get {name} --default '{}')", default.replace('\'', "'\\''"))
+        }
+        None => format!("$(buildkite-agent meta-data get {name})"),
+    }
 }
 
 fn own_variable(name: &str) -> Option<&'static str> {

@@ -3,7 +3,7 @@
 use graph::{Accepts, Carries, ConcurrencyMode, Environment, EventKind, FieldKind, Need, Shell, Step, Text};
 use serde_json::Value;
 
-use super::texts::{in_words, own_variables, translated};
+use super::texts::{in_words, own_variables, single_path, translated};
 use super::yaml::{Entries, Yaml};
 use super::{Piece, Plan, Words, common_title, concurrency_note, minutes, retries_specially};
 use crate::native::Triggers;
@@ -44,6 +44,79 @@ pub(super) fn write(plan: &Plan<'_>) -> String {
     file.gap();
     file.add("jobs", jobs.into_yaml());
     file.file()
+}
+
+/// Puts the inputs in the place of parameters. They are there only where a person starts the workflow; so each has its
+/// default beside it, or the job a note.
+pub(super) fn fill_inputs(plan: &mut Plan<'_>) {
+    let by_other = plan.starts_otherwise();
+    let params = plan.params;
+    for piece in &mut plan.jobs {
+        let read = super::read_params(&piece.job);
+        if read.is_empty() {
+            continue;
+        }
+        let default_of = |name: &str| params.get(name).and_then(|field| field.default.as_ref());
+        for name in read.iter().filter(|name| by_other && default_of(name).is_none()) {
+            piece.notes.push(format!("Only a start by hand fills in inputs.{name}; on other events it is empty."));
+        }
+        let input = |name: &str| match default_of(name).filter(|_| by_other) {
+            Some(default) => or_default(name, default),
+            None => format!("inputs.{name}"),
+        };
+        // A job always serializes to JSON, and comes back.
+        let mut value = serde_json::to_value(&piece.job).unwrap_or_default();
+        with_inputs(&mut value, "", &input);
+        if let Ok(job) = serde_json::from_value(value) {
+            piece.job = job;
+        }
+    }
+}
+
+/// An input, or the default where no person started the workflow.
+fn or_default(name: &str, default: &Value) -> String {
+    match default {
+        Value::String(text) if text.is_empty() => format!("inputs.{name}"),
+        Value::String(text) => format!("inputs.{name} || '{}'", text.replace('\'', "''")),
+        // What is given may itself count as false.
+        Value::Bool(false) => format!("inputs.{name} || false"),
+        value if value.as_f64() == Some(0.0) => format!("inputs.{name} || 0"),
+        value => format!("github.event_name != 'workflow_dispatch' && {value} || inputs.{name}"),
+    }
+}
+
+/// Replaces parameters in all expressions under a value.
+fn with_inputs(value: &mut Value, key: &str, input: &impl Fn(&str) -> String) {
+    let replaced = |written: &str| {
+        let one = |names: &[&str]| match names {
+            ["params", name] | ["event", "params", name] => Some(input(name)),
+            _ => None,
+        };
+        if let Some(alone) = single_path(written).and_then(|names| one(&names)) {
+            return alone;
+        }
+        let path = |names: &[&str]| Some(one(names).map_or_else(|| joined(names), |input| format!("({input})")));
+        translated(written, path, |function| Some(function.to_owned())).unwrap_or_else(|| written.to_owned())
+    };
+    match value {
+        Value::String(text) if key == "if" => *text = replaced(text),
+        Value::String(text) if text.contains("${{") => {
+            let whole = Text::Template(text.as_str().into());
+            let marked =
+                in_words(&whole, super::legs::marked, |written| Some(format!("${{{{ {} }}}}", replaced(written))));
+            *text = marked.unwrap_or_default();
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| with_inputs(item, key, input)),
+        Value::Object(entries) => entries.iter_mut().for_each(|(key, value)| with_inputs(value, key, input)),
+        _ => {}
+    }
+}
+
+/// A path as it is written.
+fn joined(names: &[&str]) -> String {
+    let is_name = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+    let behind = |name: &&str| if is_name(name) { format!(".{name}") } else { format!("['{name}']") };
+    names.iter().take(1).map(|name| (*name).to_owned()).chain(names.iter().skip(1).map(behind)).collect()
 }
 
 fn triggers(plan: &Plan<'_>, file: &mut Entries) {
@@ -543,7 +616,7 @@ fn path(names: &[&str]) -> Option<String> {
         ["event", "message"] => "github.event.head_commit.message".to_owned(),
         ["event", "base"] => "github.base_ref".to_owned(),
         ["event", "pull_request"] => "github.event.number".to_owned(),
-        ["event", "params", name] => format!("inputs.{name}"),
+        ["event", "params", names @ ..] => format!("inputs{}", rest(names)),
         ["params", names @ ..] => format!("inputs{}", rest(names)),
         ["needs", job, names @ ..] => {
             let key: String = job
@@ -552,7 +625,7 @@ fn path(names: &[&str]) -> Option<String> {
                 .collect();
             format!("needs.{key}{}", rest(names))
         }
-        ["matrix" | "steps" | "env", ..] => names.join("."),
+        ["matrix" | "steps" | "env" | "inputs", ..] | ["github", "event_name"] => names.join("."),
         ["runner", "os" | "arch" | "name"] => names.join("."),
         ["build", "number"] => "github.run_number".to_owned(),
         ["job", "name"] => "github.job".to_owned(),

@@ -425,7 +425,7 @@ fn path(names: &[&str]) -> Option<String> {
         ["event", "message"] => "CI_COMMIT_MESSAGE",
         ["build", "number"] => "CI_PIPELINE_IID",
         ["job", "name"] => "CI_JOB_NAME",
-        ["params" | "gate" | "env" | "matrix", name] => name,
+        ["event", "params", name] | ["params" | "gate" | "env" | "matrix", name] => name,
         _ => return None,
     };
     Some(format!("${{{variable}}}"))

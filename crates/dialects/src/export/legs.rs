@@ -10,6 +10,11 @@ pub(super) const MARK: char = '\u{1}';
 /// The most characters that legs have in common in front of a difference and that still belong to an axis' value.
 const SHARED_MAX: usize = 64;
 
+/// What stands for the value of an axis.
+pub(super) fn marked(axis: &str) -> String {
+    format!("{MARK}{axis}{MARK}")
+}
+
 /// All legs as one.
 pub(super) struct Joined {
     pub job: Job,
@@ -142,7 +147,7 @@ fn unified_text(texts: &[&str], coordinates: &[BTreeMap<&str, String>]) -> Optio
         })?;
         let start = shared - back;
         out.push_str(&rest[0][..start]);
-        out.push_str(&format!("{MARK}{axis}{MARK}"));
+        out.push_str(&marked(axis));
         for (rest, of_leg) in rest.iter_mut().zip(coordinates) {
             *rest = &rest[start + of_leg[axis].len()..];
         }

@@ -534,7 +534,8 @@ impl<'a> Weaving<'a, '_> {
         if let Some(item) = barrier.gate {
             let (matrix, env) = (ExpressionValue::object::<&str>([]), BTreeMap::new());
             let around = self.given.around;
-            let at = AtPlan { values: around.values, matrix: &matrix, env: &env };
+            let at =
+                AtPlan { values: around.values, matrix: &matrix, env: &env, env_now: &env, texts: around.values.texts };
             let mut writing = Writing { sources: around.sources, faults: self.faults, at };
             job.title = item.get("name").map(|node| writing.text(node)).unwrap_or_default();
             job.gate = item.get("gate").map(|node| jobs::gate(node, &mut writing));

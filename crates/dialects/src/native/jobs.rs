@@ -19,7 +19,7 @@ use super::measure;
 use super::nodes;
 use super::patterns;
 use super::steps;
-use super::texts::{AtPlan, Decision, EventValues};
+use super::texts::{AtPlan, Decision, EventTexts, EventValues};
 use super::triggers;
 use crate::tree::{Entry, Node, Sources};
 
@@ -96,14 +96,19 @@ pub(crate) fn leg(
     lowered.matrix = coordinates.clone();
     let matrix = ExpressionValue::object(coordinates.iter().map(|(name, value)| (name.as_str(), value.into())));
     let empty = BTreeMap::new();
-    let mut writing =
-        Writing { sources: around.sources, faults, at: AtPlan { values: around.values, matrix: &matrix, env: &empty } };
-    let of_pipeline = writing.env(around.env.iter().copied());
-    writing.at.env = &of_pipeline;
-    let of_job = writing.env(job.body.get("env").and_then(Node::entries).unwrap_or_default());
-    let mut env = of_pipeline.clone();
-    env.extend(of_job);
-    writing.at.env = &env;
+    let at =
+        AtPlan { values: around.values, matrix: &matrix, env: &empty, env_now: &empty, texts: EventTexts::Finished };
+    let mut writing = Writing { sources: around.sources, faults, at };
+    let env_now = variables(job, around, &mut writing);
+    let env = match around.values.texts {
+        EventTexts::Finished => None,
+        texts => {
+            writing.at = AtPlan { texts, ..at };
+            Some(variables(job, around, &mut writing))
+        }
+    };
+    let env = env.as_ref().unwrap_or(&env_now);
+    writing.at = AtPlan { env, env_now: &env_now, texts: around.values.texts, ..at };
 
     let text = |name: &str| job.body.get(name);
     lowered.title = text("name").map(|node| writing.text(node)).unwrap_or_default();
@@ -124,8 +129,19 @@ pub(crate) fn leg(
     }
     fill(&mut lowered, job, around, &mut writing);
     lowered.steps = steps::steps(job, around, origin, &mut writing);
-    lowered.env = env;
+    lowered.env.clone_from(env);
     lowered
+}
+
+/// The environment variables of a leg: the pipeline's, overlaid by the job's.
+fn variables(job: &Source<'_>, around: &Surroundings<'_>, writing: &mut Writing<'_>) -> BTreeMap<String, Text> {
+    let of_pipeline = writing.env(around.env.iter().copied());
+    let at = AtPlan { env: &of_pipeline, env_now: &of_pipeline, ..writing.at };
+    let mut of_job = Writing { sources: writing.sources, faults: writing.faults, at };
+    let of_job = of_job.env(job.body.get("env").and_then(Node::entries).unwrap_or_default());
+    let mut env = of_pipeline.clone();
+    env.extend(of_job);
+    env
 }
 
 /// Fills in what must be plain text in the graph and differs from leg to leg.
@@ -230,7 +246,7 @@ impl Writing<'_> {
         if !expression::Template::is_needed(written) {
             return Some(written.to_owned());
         }
-        match self.at.text(written) {
+        match self.at.now().text(written) {
             Ok(Text::Plain(text)) => match filling.fault(&text) {
                 None => Some(text.into()),
                 // What does not parse is empty, and was told.
@@ -241,7 +257,7 @@ impl Writing<'_> {
                 }
             },
             Ok(Text::Template(_)) => {
-                if self.at.reads_only_variables_beyond(written) {
+                if self.at.now().reads_only_variables_beyond(written) {
                     self.faults.push(errors::not_known_yet(self.sources.location(node.span)));
                 }
                 None

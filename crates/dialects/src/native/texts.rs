@@ -5,8 +5,20 @@ use std::collections::BTreeMap;
 use expression::{CallError, Condition, ContextPath, Environment, Error, Template, Value, WORKFLOW_FUNCTIONS};
 use graph::Text;
 
+/// What becomes of texts that read the event or its parameters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EventTexts {
+    /// They are finished with the event's values.
+    #[default]
+    Finished,
+    /// They stay as written wherever the graph may hold an expression, so that they say the same of every event; so do
+    /// conditions that hold. What does not hold, and what must be plain, is decided for this event.
+    AsWritten,
+}
+
 /// What is known of the event, for all jobs.
 pub(crate) struct EventValues {
+    pub texts: EventTexts,
     pub event: Value,
     pub params: Value,
 }
@@ -19,6 +31,9 @@ pub(crate) struct AtPlan<'a> {
     pub matrix: &'a Value,
     /// Environment variables; only those with a finished text are known.
     pub env: &'a BTreeMap<String, Text>,
+    /// The same, finished with the event's values if [`EventTexts`] leaves them as written.
+    pub env_now: &'a BTreeMap<String, Text>,
+    pub texts: EventTexts,
 }
 
 impl Environment for AtPlan<'_> {
@@ -42,12 +57,18 @@ impl Environment for AtPlan<'_> {
 }
 
 impl AtPlan<'_> {
+    /// The same for what must be decided now.
+    pub(crate) fn now(self) -> Self {
+        Self { env: self.env_now, texts: EventTexts::Finished, ..self }
+    }
+
     /// Whether everything these paths read, with these functions, is known.
     fn knows(&self, paths: &[ContextPath], functions: &[&str]) -> bool {
         let calls_world = functions.iter().any(|name| WORKFLOW_FUNCTIONS.iter().any(|known| known.name == *name));
         !calls_world
             && paths.iter().all(|path| match &*path.context {
-                "event" | "params" | "matrix" => true,
+                "event" | "params" => self.texts == EventTexts::Finished,
+                "matrix" => true,
                 "env" => path.name(0).and_then(|name| self.env.get(name)).is_some_and(|text| text.as_plain().is_some()),
                 _ => false,
             })
@@ -87,10 +108,12 @@ impl AtPlan<'_> {
     pub(crate) fn decide(&self, written: &str) -> Result<Decision, Error> {
         let Ok(condition) = Condition::parse(written) else { return Ok(Decision::Holds) };
         let Some(expression) = condition.expression() else { return Ok(Decision::Holds) };
-        if !self.knows(&condition.context_paths(), &condition.functions()) {
+        let (paths, functions) = (condition.context_paths(), condition.functions());
+        if !self.now().knows(&paths, &functions) {
             return Ok(Decision::Later(expression.text().into()));
         }
-        Ok(match condition.is_true(self)? {
+        Ok(match condition.is_true(&self.now())? {
+            true if !self.knows(&paths, &functions) => Decision::Later(expression.text().into()),
             true => Decision::Holds,
             false => Decision::Fails(expression.text().to_owned()),
         })
