@@ -111,12 +111,11 @@ pub fn call_within(verb: Verb, package: &Package, colour: Colour, limit: Option<
     let once = |flags: &[&str]| once(verb, package, colour, flags, limit);
     let mut finished = once(&flags)?;
     if has_lock && !finished.status.success() && contains(&finished.stderr, &[LOCK_IS_OLD]) {
-        let name = package.manifest.with_file_name("Cargo.lock");
-        let _ = writeln!(
-            io::stderr(),
-            "note: {} does not fit its Cargo.toml and is brought up to date: commit it",
-            name.display()
-        );
+        // What is laid into the cache is nobody's to commit.
+        if package.manifest.starts_with(&package.folder) {
+            let name = package.manifest.with_file_name("Cargo.lock");
+            let _ = writeln!(io::stderr(), "note: {} is brought up to date for Cargo.toml: commit it", name.display());
+        }
         flags.clear();
         finished = once(&flags)?;
     }
