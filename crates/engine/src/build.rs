@@ -622,6 +622,10 @@ impl Build {
         slot.end = None;
         slot.canceled_by = None;
         slot.asked = None;
+        if !slot.flags.is_retried {
+            // It may have passed elsewhere since, and what it needs may hand on something else.
+            slot.operation = OperationState::Unasked;
+        }
         slot.n_waits_for = 0;
         slot.n_tries = 0;
         slot.ready_at = slot.ready_at.max(at);

@@ -659,5 +659,9 @@ fn put_back(build: &mut Modeled, name: &JobName) {
         track.outcome = None;
         track.is_cancel_wanted = false;
         track.is_retried |= other == name;
+        if !track.is_retried {
+            // It is asked for anew.
+            track.operation = None;
+        }
     }
 }

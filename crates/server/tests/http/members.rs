@@ -195,7 +195,7 @@ async fn the_role_on_every_project_is_taken_alone() {
     let eve = joined(&served, &admin, "eve", Role::Reader, None).await;
     let browser = Browser::new(&served, &served.token(&[Verb::Admin], None, None));
     let page = browser.get("/settings/members").await.text;
-    assert!(page.contains("Take the role of eve on every project away"), "{page}");
+    assert!(page.contains("Take away the role of eve on every project"), "{page}");
     let page = browser.post("/settings/members/eve/remove", "everywhere=true&role=reader", "same-origin").await;
     assert_eq!((page.status, page.to.as_str()), (303, "/settings/members"));
     assert!(eve.whoami().await.is_err() && ann.whoami().await.is_ok());

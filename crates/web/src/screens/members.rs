@@ -85,7 +85,7 @@ fn role_form(member: &Member, role: Role, project: Option<&str>, (base, of): (&s
             select name="role" aria-label=(format!("Role of {} on {on}", member.name)) { @for known in Role::ALL { option value=(known.name()) selected[known == role] { (known.name()) } } }
             span.quiet { "on " (on) }
             button aria-label=(format!("Change the role of {} on {on}", member.name)) { "Change" }
-            @if of.is_none() { button.quiet formaction=(format!("{path}/remove")) aria-label=(format!("Take the role of {} on {on} away", member.name)) { "Take away" } }
+            @if of.is_none() { button.quiet formaction=(format!("{path}/remove")) aria-label=(format!("Take away the role of {} on {on}", member.name)) { "Take away" } }
         }
     }
 }

@@ -97,7 +97,7 @@ fn remove(test: &Quarantined, own: &str) -> Markup {
             input type="hidden" name="suite" value=(test.suite);
             input type="hidden" name="name" value=(test.name);
             @if let Some(job) = &test.job { input type="hidden" name="job" value=(job); }
-            button aria-label=(format!("Take {} out of quarantine", title(test))) { "Take out" }
+            button aria-label=(format!("Take out of quarantine: {}", title(test))) { "Take out" }
         }
     }
 }
