@@ -126,29 +126,20 @@ pub fn is_barrier(name: &str) -> bool {
 /// named bounds of this module; takes time linear in what the files hold and in the jobs they make.
 #[must_use]
 pub fn lower(files: &[SourceFile], known: &Known) -> Lowered {
-    let mut faults = Faults::default();
-    let (sources, roots) = read(files, &mut faults);
-    lower_parts(
-        Parts { sources, roots, program: None, faults },
-        files,
-        known,
-        EventTexts::Finished,
-        &mut Kept::default(),
-    )
+    lower_files(files, known, EventTexts::Finished)
 }
 
 /// As [`lower`], with texts that read the event or its parameters as they are written: for [`crate::export`].
 #[must_use]
 pub fn lower_as_written(files: &[SourceFile], known: &Known) -> Lowered {
+    lower_files(files, known, EventTexts::AsWritten)
+}
+
+fn lower_files(files: &[SourceFile], known: &Known, texts: EventTexts) -> Lowered {
     let mut faults = Faults::default();
     let (sources, roots) = read(files, &mut faults);
-    lower_parts(
-        Parts { sources, roots, program: None, faults },
-        files,
-        known,
-        EventTexts::AsWritten,
-        &mut Kept::default(),
-    )
+    let parts = Parts { sources, roots, program: None, faults };
+    lower_parts(parts, files, known, texts, &mut Kept::default())
 }
 
 /// A pipeline that has been read.
