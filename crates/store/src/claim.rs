@@ -21,14 +21,16 @@ const TRY_WAIT: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub struct Claim {
     held: Held,
+    /// What is done before it is free.
+    undo: Undo,
 }
 
 #[derive(Debug)]
 enum Held {
     /// The locked file and its path. Closing it frees the lock.
     File { _file: File, path: PathBuf },
-    /// A mark in memory, and what else is to be undone.
-    Memory { build: BuildId, marks: Marks, undo: Undo },
+    /// A mark in memory.
+    Memory { build: BuildId, marks: Marks },
 }
 
 /// What is done when a claim is dropped.
@@ -53,14 +55,14 @@ pub struct Claimant {
 
 impl Drop for Claim {
     fn drop(&mut self) {
+        if let Some(undo) = self.undo.0.take() {
+            undo();
+        }
         match &mut self.held {
             // Removed while the lock is held, so that nobody's later claim is taken away. A file left behind is
             // harmless: only its lock counts.
             Held::File { path, .. } => drop(fs::remove_file(path)),
-            Held::Memory { build, marks, undo } => {
-                if let Some(undo) = undo.0.take() {
-                    undo();
-                }
+            Held::Memory { build, marks } => {
                 marks.lock().unwrap_or_else(PoisonError::into_inner).remove(build);
             }
         }
@@ -70,15 +72,12 @@ impl Drop for Claim {
 impl Claim {
     pub(crate) fn in_memory(build: BuildId, marks: &Marks) -> Option<Self> {
         let is_new = marks.lock().unwrap_or_else(PoisonError::into_inner).insert(build);
-        is_new.then(|| Self { held: Held::Memory { build, marks: Arc::clone(marks), undo: Undo::default() } })
+        is_new.then(|| Self { held: Held::Memory { build, marks: Arc::clone(marks) }, undo: Undo::default() })
     }
 
-    /// Has something more done when the claim is dropped.
-    #[cfg(feature = "postgres")]
-    pub(crate) fn and_then(mut self, more: impl FnOnce() + Send + Sync + 'static) -> Self {
-        if let Held::Memory { undo, .. } = &mut self.held {
-            undo.0 = Some(Box::new(more));
-        }
+    /// Has something done before the claim is free.
+    pub(crate) fn and_then(mut self, undo: impl FnOnce() + Send + Sync + 'static) -> Self {
+        self.undo.0 = Some(Box::new(undo));
         self
     }
 
@@ -101,7 +100,7 @@ impl Claim {
             }
             file.set_len(0)?;
             file.write_all(std::process::id().to_string().as_bytes())?;
-            return Ok(Some(Self { held: Held::File { _file: file, path } }));
+            return Ok(Some(Self { held: Held::File { _file: file, path }, undo: Undo::default() }));
         }
         Ok(None)
     }
@@ -126,7 +125,8 @@ pub(crate) fn claimant_on_file(folder: &Path, build: BuildId) -> io::Result<Opti
     }
 }
 
-fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+/// Whether this open file is the one at `path`.
+pub(crate) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     match fs::metadata(path) {
         Ok(named) => {
             let opened = file.metadata()?;

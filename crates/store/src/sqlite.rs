@@ -1,7 +1,8 @@
 //! A store in one SQLite file, `ropewalk.db`, shared by any number of processes of one machine.
 //!
 //! One connection writes, behind a lock; reads take a connection of their own from a pool, so that a long read
-//! never keeps an append waiting. The writer keeps the rows of running builds at hand; rows may follow their facts
+//! never keeps an append waiting. On a laptop, most appends stand in a file for some milliseconds before they come into the
+//! database, many at once (`sqlite/ahead.rs`). The writer keeps the rows of running builds at hand; rows may follow their facts
 //! some appends later, but nobody sees that (`sqlite/facts.rs`). Whether another process has written meanwhile is asked inside the transaction
 //! (`pragma data_version`); if so, what is at hand is dropped and read again.
 //!
@@ -9,6 +10,7 @@
 //! whole of an append; with [`Durability::Power`] nothing that was acknowledged. The death of the process alone
 //! takes nothing.
 
+mod ahead;
 mod caches;
 mod column;
 mod copy;
@@ -24,6 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use engine::Fact;
@@ -32,6 +35,7 @@ use graph::{AttemptNumber, AttemptReport, BuildId, Digest, Graph, JobName, Times
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 
+use self::ahead::{Ahead, Went};
 pub use self::copy::{BackupFile, restore_backup, verify_backup};
 use crate::audit::{self, AuditEntry, AuditFilter, AuditRow};
 use crate::cache::{CacheRead, CacheRow, CacheTotals, CacheUser, CacheWanted, Saved};
@@ -94,8 +98,16 @@ pub struct SqliteStore {
     durability: Durability,
     journal: Journal,
     fence: Arc<Fence>,
-    writer: Mutex<Writer>,
+    front: Arc<Front>,
     readers: Mutex<Vec<Connection>>,
+    /// Has the appends that went ahead stored. Begun with the first of them.
+    storing: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What writes, shared with the thread that has stored what went ahead.
+struct Front {
+    writer: Mutex<Writer>,
+    ahead: Ahead,
 }
 
 struct Writer {
@@ -151,22 +163,51 @@ impl SqliteStore {
             durability,
             journal,
             fence: Arc::default(),
-            writer: Mutex::new(writer),
+            front: Arc::new(Front { writer: Mutex::new(writer), ahead: Ahead::new(folder) }),
             readers: Mutex::default(),
+            storing: Mutex::default(),
         };
-        if journal == Journal::Kept && version == migration::VERSION {
-            store.write(facts::catch_up)?;
+        if version == migration::VERSION {
+            store.adopt()?;
+            if journal == Journal::Kept {
+                store.write(facts::catch_up)?;
+            }
         }
         Ok(store)
     }
 
     fn writer(&self) -> MutexGuard<'_, Writer> {
-        self.writer.lock().unwrap_or_else(|poisoned| {
-            // Somebody panicked in the middle of a write: what is at hand may be wrong.
-            let mut writer = PoisonError::into_inner(poisoned);
-            writer.working.clear();
-            writer
-        })
+        self.front.writer()
+    }
+
+    /// Stores what processes left that died before it was in the database.
+    fn adopt(&self) -> Result<(), StoreError> {
+        for left in self.front.ahead.left()? {
+            self.write(|writer| facts::adopt(writer, &left.records))?;
+            left.remove()?;
+        }
+        Ok(())
+    }
+
+    /// Whether appends may go ahead: not those that must survive the loss of power, nor those whose order over all builds is kept.
+    fn goes_ahead(&self) -> bool {
+        self.durability == Durability::Process && self.journal == Journal::Off
+    }
+
+    /// Begins, once, to have stored what went ahead.
+    fn begin_storing(&self) {
+        let mut storing = self.storing.lock().unwrap_or_else(PoisonError::into_inner);
+        if storing.is_none() {
+            let front = Arc::clone(&self.front);
+            let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || {
+                while front.ahead.next() {
+                    // An error is told to whoever appends next, who has it stored at once.
+                    drop(front.drain(&mut front.writer()));
+                }
+            });
+            // Without a thread it is stored by whoever reads or writes next.
+            *storing = thread.ok();
+        }
     }
 
     fn claims(&self) -> PathBuf {
@@ -175,6 +216,9 @@ impl SqliteStore {
 
     /// Reads in one snapshot.
     fn read<T>(&self, read: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        if self.front.ahead.is_waiting() {
+            self.front.drain(&mut self.writer())?;
+        }
         let pooled = self.readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let connection = match pooled {
             Some(connection) => connection,
@@ -221,19 +265,76 @@ impl SqliteStore {
         write: impl FnOnce(&mut Writer) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let mut writer = self.writer();
-        writer.last(durability)?;
-        writer.connection.prepare_cached("begin immediate")?.execute([])?;
-        let result = writer.refresh().and_then(|()| write(&mut writer)).and_then(|value| {
-            writer.connection.prepare_cached("commit")?.execute([])?;
-            Ok(value)
-        });
-        if result.is_err() {
+        self.front.drain(&mut writer)?;
+        writer.transact(durability, write)
+    }
+
+    /// Stores `facts` in the database at once, and notes from where on their builds may go ahead.
+    fn append_at_once(&self, facts: &[Fact]) -> Result<(), StoreError> {
+        let epoch = self.fence.check()?;
+        let mut writer = self.writer();
+        let mut ahead = self.front.drained(&mut writer)?;
+        writer.transact(self.durability, |writer| {
+            if let Some(epoch) = epoch
+                && counter(&writer.connection, EPOCH)? != epoch
+            {
+                self.fence.end();
+                return Err(StoreError::NotLeading);
+            }
+            facts::append(writer, facts)
+        })?;
+        for build in facts.iter().map(|fact| fact.build) {
+            let work = writer.working.builds.get(&build).filter(|work| work.build.row.finished.is_none());
+            ahead.note_place(build, work.map(|work| work.facts));
+        }
+        Ok(())
+    }
+}
+
+impl Front {
+    fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(|poisoned| {
+            // Somebody panicked in the middle of a write: what is at hand may be wrong.
+            let mut writer = PoisonError::into_inner(poisoned);
             writer.working.clear();
-            if !writer.connection.is_autocommit() {
-                writer.connection.prepare_cached("rollback")?.execute([])?;
+            writer
+        })
+    }
+
+    /// Stores what went ahead.
+    fn drain(&self, writer: &mut Writer) -> Result<(), StoreError> {
+        if !self.ahead.is_waiting() {
+            return Ok(());
+        }
+        let appends = self.ahead.take();
+        match writer.transact(Durability::Process, |writer| facts::append_ahead(writer, &appends)) {
+            Ok(gone) => self.ahead.stored(&gone),
+            Err(error) => {
+                self.ahead.give_back(appends);
+                Err(error)
             }
         }
-        result
+    }
+
+    /// A build is no longer claimed: what others then append has to come behind all that was appended here.
+    fn release(&self, build: BuildId) {
+        let mut writer = self.writer();
+        match self.drained(&mut writer) {
+            Ok(mut ahead) => ahead.release(build),
+            // The file keeps it for whoever comes next.
+            Err(_) => self.ahead.lock().release(build),
+        }
+    }
+
+    /// Stores what went ahead; nothing more does until what is returned is dropped.
+    fn drained(&self, writer: &mut Writer) -> Result<MutexGuard<'_, ahead::State>, StoreError> {
+        loop {
+            self.drain(writer)?;
+            let state = self.ahead.lock();
+            if !state.is_waiting() {
+                return Ok(state);
+            }
+        }
     }
 }
 
@@ -253,6 +354,27 @@ impl Writer {
         Ok(())
     }
 
+    /// Writes in one transaction that survives this much.
+    fn transact<T>(
+        &mut self,
+        durability: Durability,
+        write: impl FnOnce(&mut Self) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.last(durability)?;
+        self.connection.prepare_cached("begin immediate")?.execute([])?;
+        let result = self.refresh().and_then(|()| write(self)).and_then(|value| {
+            self.connection.prepare_cached("commit")?.execute([])?;
+            Ok(value)
+        });
+        if result.is_err() {
+            self.working.clear();
+            if !self.connection.is_autocommit() {
+                self.connection.prepare_cached("rollback")?.execute([])?;
+            }
+        }
+        result
+    }
+
     fn refresh(&mut self) -> Result<(), StoreError> {
         let found = self.connection.prepare_cached("pragma data_version")?.query_row([], |row| row.get(0))?;
         self.is_shared = self.data_version != -1 && found != self.data_version;
@@ -267,13 +389,22 @@ impl Writer {
 
 impl Drop for SqliteStore {
     fn drop(&mut self) {
+        self.front.ahead.close();
+        if let Some(thread) = self.storing.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+            // Whatever became of it, the rest is stored here.
+            drop(thread.join());
+        }
+        if self.front.drain(&mut self.writer()).is_ok() {
+            self.front.ahead.remove();
+        }
         let mut log = self.folder.join(DATABASE_FILE).into_os_string();
         log.push("-wal");
         let is_long = fs::metadata(log).is_ok_and(|log| log.len() >= FOLD_AT_CLOSE_BYTES);
         if !is_long {
-            let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
+            let writer = self.writer();
             // Each only a hint; folding would be right too.
             drop(writer.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true));
+            drop(writer);
             for reader in self.readers.get_mut().unwrap_or_else(PoisonError::into_inner) {
                 drop(reader.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true));
             }
@@ -346,16 +477,11 @@ impl Store for SqliteStore {
         if facts.is_empty() {
             return Ok(());
         }
-        let epoch = self.fence.check()?;
-        self.write(|writer| {
-            if let Some(epoch) = epoch
-                && counter(&writer.connection, EPOCH)? != epoch
-            {
-                self.fence.end();
-                return Err(StoreError::NotLeading);
-            }
-            facts::append(writer, facts)
-        })
+        if self.goes_ahead() && self.fence.check()?.is_none() && self.front.ahead.append(facts)? == Went::Ahead {
+            self.begin_storing();
+            return Ok(());
+        }
+        self.append_at_once(facts)
     }
 
     fn facts(&self, build: BuildId) -> Result<Vec<Fact>, StoreError> {
@@ -369,7 +495,15 @@ impl Store for SqliteStore {
     fn claim(&self, build: BuildId) -> Result<Option<Claim>, StoreError> {
         let folder = self.claims();
         fs::create_dir_all(&folder)?;
-        Ok(Claim::on_file(&folder, build)?)
+        let Some(claim) = Claim::on_file(&folder, build)? else { return Ok(None) };
+        // What its last holder told, should it have died.
+        self.adopt()?;
+        if !self.goes_ahead() {
+            return Ok(Some(claim));
+        }
+        self.front.ahead.lock().claim(build);
+        let front = Arc::clone(&self.front);
+        Ok(Some(claim.and_then(move || front.release(build))))
     }
 
     fn claimant(&self, build: BuildId) -> Result<Option<Claimant>, StoreError> {

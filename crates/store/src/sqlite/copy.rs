@@ -88,6 +88,7 @@ impl Portable for SqliteStore {
     fn backup(&self, file: &Path) -> Result<Backup, StoreError> {
         make_whole(file, |partial| {
             let Some(path) = partial.to_str() else { return Err(corrupt("the path of the copy is not UTF-8")) };
+            self.front.drain(&mut self.writer())?;
             // Reads one state while others write; the copy has no holes.
             let connection = connect(&self.folder.join(DATABASE_FILE), self.durability)?;
             connection.execute("vacuum into ?1", [path])?;

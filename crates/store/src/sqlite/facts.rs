@@ -9,7 +9,8 @@
 //! and a reader that had to project would wait for the disk. Every build's row says how many facts it shows, so whoever reads rows, in whichever
 //! process, first projects what is missing ([`catch_up`]); a crash takes no row either.
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use engine::Fact;
@@ -17,6 +18,7 @@ use engine::fact::What;
 use graph::{AttemptReport, BuildId, Digest, Graph};
 use rusqlite::{Connection, OptionalExtension};
 
+use super::ahead::{Append, LeftRecord, is_quiet, lines_of};
 use super::column::{DigestColumn, corrupt, signed, unsigned};
 use super::{Writer, journal, projected};
 use crate::graphs;
@@ -40,16 +42,25 @@ struct Lines {
     body: Vec<u8>,
 }
 
+impl Lines {
+    /// Makes room for the line of the fact at `place`.
+    fn begin(&mut self, place: u64) {
+        if self.facts == 0 {
+            self.first = place;
+        } else {
+            self.body.push(b'\n');
+        }
+        self.facts += 1;
+    }
+}
+
 pub(super) fn append(writer: &mut Writer, facts: &[Fact]) -> Result<(), StoreError> {
     let mut lines = BTreeMap::<BuildId, Lines>::new();
     let mut first = BTreeMap::<BuildId, u64>::new();
     for fact in facts {
         let Writer { connection, working, last_graph, .. } = writer;
         take_up(connection, working, fact.build, Some(fact))?;
-        let place = working.builds[&fact.build].facts;
-        if place >= FACTS_MAX || fact.build.0 > BUILD_ID_MAX {
-            return Err(StoreError::Full("the build has too many facts".into()));
-        }
+        let place = next_place(working, fact.build)?;
         first.entry(fact.build).or_insert(place);
         let open = lines.entry(fact.build).or_default();
         let digest = if let What::Evaluated { graph, questions, diagnostics } = &fact.what {
@@ -64,12 +75,7 @@ pub(super) fn append(writer: &mut Writer, facts: &[Fact]) -> Result<(), StoreErr
             insert(connection, position(fact.build, place), 1, &to_json(&pointing), Some(digest))?;
             Some(digest)
         } else {
-            if open.facts == 0 {
-                open.first = place;
-            } else {
-                open.body.push(b'\n');
-            }
-            open.facts += 1;
+            open.begin(place);
             // Our types serialize to JSON whatever they hold.
             serde_json::to_writer(&mut open.body, fact).expect("a fact always serializes");
             if open.body.len() >= ROW_BYTES {
@@ -85,21 +91,97 @@ pub(super) fn append(writer: &mut Writer, facts: &[Fact]) -> Result<(), StoreErr
     if writer.journal == Journal::Kept {
         journal::note(&writer.connection, &first, facts)?;
     }
-    let Writer { connection, working, is_shared, journal, .. } = writer;
-    let is_shown = *journal == Journal::Kept
-        || facts.iter().any(|fact| match fact.what {
-            What::AttemptLeased { .. }
-            | What::AttemptFinished { .. }
-            | What::JobEnded { .. }
-            | What::OperationKnown { .. }
-            | What::OperationUnknown { .. }
-            | What::Answered { .. } => working.builds[&fact.build].build.row.finished.is_some(),
-            _ => true,
-        });
+    let is_shown = writer.journal == Journal::Kept
+        || facts.iter().any(|fact| !is_quiet(fact) || writer.working.builds[&fact.build].build.row.finished.is_some());
+    show(writer, is_shown)
+}
+
+/// Writes the rows of what was appended if somebody has to see it, or if much waits.
+fn show(writer: &mut Writer, is_shown: bool) -> Result<(), StoreError> {
+    let Writer { connection, working, is_shared, .. } = writer;
     if is_shown || *is_shared || working.pending() >= FACTS_BEHIND_MAX {
         projected::write(connection, working)?;
     }
     Ok(())
+}
+
+/// The place of the next fact of a build at hand.
+fn next_place(working: &Working, build: BuildId) -> Result<u64, StoreError> {
+    let place = working.builds[&build].facts;
+    if place >= FACTS_MAX || build.0 > BUILD_ID_MAX {
+        return Err(StoreError::Full("the build has too many facts".into()));
+    }
+    Ok(place)
+}
+
+/// Stores appends that went ahead. Facts of builds that were deleted meanwhile are left out; says which these are.
+pub(super) fn append_ahead(writer: &mut Writer, appends: &[Append]) -> Result<BTreeSet<BuildId>, StoreError> {
+    let mut lines = BTreeMap::<BuildId, Lines>::new();
+    let mut gone = BTreeSet::new();
+    let Writer { connection, working, .. } = writer;
+    for append in appends {
+        for (fact, line) in append.facts.iter().zip(append.lines.split(|&byte| byte == b'\n')) {
+            match take_up(connection, working, fact.build, None) {
+                Err(StoreError::NoBuild(build)) => {
+                    gone.insert(build);
+                    continue;
+                }
+                taken_up => taken_up?,
+            }
+            let open = lines.entry(fact.build).or_default();
+            open.begin(next_place(working, fact.build)?);
+            open.body.extend_from_slice(line);
+            if open.body.len() >= ROW_BYTES {
+                flush(connection, fact.build, open)?;
+            }
+            working.apply(&mut projected::Stored(connection), fact, None)?;
+        }
+    }
+    for (build, mut open) in lines {
+        flush(connection, build, &mut open)?;
+    }
+    let is_shown = writer.journal == Journal::Kept
+        || appends.iter().flat_map(|append| &append.facts).any(|fact| {
+            writer.working.builds.get(&fact.build).is_some_and(|work| work.build.row.finished.is_some())
+        });
+    show(writer, is_shown)?;
+    Ok(gone)
+}
+
+/// Stores what a dead process wrote ahead, as far as it is not stored yet.
+pub(super) fn adopt(writer: &mut Writer, records: &[LeftRecord]) -> Result<(), StoreError> {
+    let mut stored = BTreeMap::<BuildId, u64>::new();
+    let mut appends = Vec::new();
+    for LeftRecord { first, facts } in records {
+        let mut places = first.clone();
+        let mut missing = Vec::new();
+        for fact in facts {
+            let place = places.entry(fact.build).or_default();
+            let stored = match stored.entry(fact.build) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(unknown) => unknown.insert(facts_of(writer, fact.build)?),
+            };
+            // Beyond a gap, which only the loss of power makes, nothing fits.
+            if place == stored {
+                missing.push(fact.clone());
+                *stored += 1;
+            }
+            *place += 1;
+        }
+        if !missing.is_empty() {
+            appends.push(Append { lines: lines_of(&missing), facts: missing });
+        }
+    }
+    append_ahead(writer, &appends).map(drop)
+}
+
+/// How many facts of a build are stored.
+fn facts_of(writer: &mut Writer, build: BuildId) -> Result<u64, StoreError> {
+    let Writer { connection, working, .. } = writer;
+    match take_up(connection, working, build, None) {
+        Err(StoreError::NoBuild(_)) => Ok(0),
+        taken_up => taken_up.map(|()| working.builds[&build].facts),
+    }
 }
 
 /// Makes sure that a build is at hand with all its stored facts projected.
