@@ -1,4 +1,5 @@
-//! Graphs of jobs that do nothing, run by Ropewalk, `make -j2`, `ninja` and a bare loop; no-ops; sandbox; start.
+//! Graphs of jobs that do nothing, run by Ropewalk, `make -j2`, `ninja` and a bare loop; no-ops; sandbox; start. Ropewalk and `ninja`
+//! run as many jobs at once as they do unasked: with two processors, three.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -117,12 +118,12 @@ pub fn graphs(bench: &Bench) -> Result<Vec<Row>, String> {
             let [ours, raw, make, ninja] = interleaved(
                 rounds,
                 [
-                    &mut || time_ms(&mut bench.ropewalk_in(&folder, &["run", "--output", "quiet", "-j2"])),
+                    &mut || time_ms(&mut bench.ropewalk_in(&folder, &["run", "--output", "quiet"])),
                     &mut || raw_spawn_ms(count, shape.threads()),
                     &mut || time_ms(Command::new("make").args(["-s", "-j2"]).current_dir(&folder)),
                     &mut || match has("ninja") {
                         // Its log would make the next run different; outputs never exist, so all runs again.
-                        true => time_ms(Command::new("ninja").args(["--quiet", "-j2"]).current_dir(&folder)),
+                        true => time_ms(Command::new("ninja").arg("--quiet").current_dir(&folder)),
                         false => Ok(f64::NAN),
                     },
                 ],
@@ -135,7 +136,7 @@ pub fn graphs(bench: &Bench) -> Result<Vec<Row>, String> {
                 Row::at_most(&what, "bare loop", per_job(ours), per_job(raw), "ms per job", 1.2)
             });
             rows.push(Row::compared(&what, "make -j2", per_job(ours), per_job(make), "ms per job"));
-            rows.push(Row::compared(&what, "ninja -j2", per_job(ours), per_job(ninja), "ms per job"));
+            rows.push(Row::compared(&what, "ninja", per_job(ours), per_job(ninja), "ms per job"));
         }
     }
     Ok(rows)
@@ -150,7 +151,7 @@ pub fn growth(bench: &Bench) -> Result<Vec<Row>, String> {
             bench.made(&format!("growth-{shape:?}-{count}"), &[(".ropewalk/pipeline.yaml", text)])
         };
         let (small, large) = (folder(1000)?, folder(10_000)?);
-        let run = |folder: &Path| time_ms(&mut bench.ropewalk_in(folder, &["run", "--output", "quiet", "-j2"]));
+        let run = |folder: &Path| time_ms(&mut bench.ropewalk_in(folder, &["run", "--output", "quiet"]));
         let [large, small] = interleaved(bench.rounds.min(3), [&mut || run(&large), &mut || run(&small)])?;
         let what = format!("{shape:?} of 10,000").to_lowercase();
         rows.push(Row::at_most(what, "the same of 1,000", large, small, "ms", 11.0));
@@ -173,15 +174,15 @@ pub fn noop(bench: &Bench) -> Result<Vec<Row>, String> {
     files.push((".gitignore".to_owned(), "out/\n.ninja_*\n".to_owned()));
     let files: Vec<_> = files.iter().map(|(name, text)| (name.as_str(), text.clone())).collect();
     let folder = bench.made("noop", &files)?;
-    time_ms(&mut bench.ropewalk_in(&folder, &["run", "--output", "quiet", "-j2"]))?;
+    time_ms(&mut bench.ropewalk_in(&folder, &["run", "--output", "quiet"]))?;
     if !has("ninja") {
         return Err("ninja is not installed (Debian: ninja-build)".to_owned());
     }
-    time_ms(Command::new("ninja").args(["--quiet", "-j2"]).current_dir(&folder))?;
+    time_ms(Command::new("ninja").arg("--quiet").current_dir(&folder))?;
     let [ours, theirs] = interleaved(
         bench.rounds.max(9),
-        [&mut || time_ms(&mut bench.ropewalk_in(&folder, &["run", "--output", "quiet", "-j2"])), &mut || {
-            time_ms(Command::new("ninja").args(["--quiet", "-j2"]).current_dir(&folder))
+        [&mut || time_ms(&mut bench.ropewalk_in(&folder, &["run", "--output", "quiet"])), &mut || {
+            time_ms(Command::new("ninja").arg("--quiet").current_dir(&folder))
         }],
     )?;
     Ok(vec![Row::at_most("10,000 jobs, nothing changed", "ninja, as many edges", ours, theirs, "ms", 1.0)])
@@ -197,7 +198,7 @@ pub fn sandbox(bench: &Bench) -> Result<Vec<Row>, String> {
     let plain = folder("plain", IN_PLACE)?;
     let overlay = folder("overlay", "defaults: { environment: host }")?;
     let sandbox = folder("sandbox", "defaults: { environment: sandbox }")?;
-    let run = |folder: &Path| time_ms(&mut bench.ropewalk_in(folder, &["run", "--output", "quiet", "-j2"]));
+    let run = |folder: &Path| time_ms(&mut bench.ropewalk_in(folder, &["run", "--output", "quiet"]));
     let [plain, overlay, sandbox] =
         interleaved(bench.rounds, [&mut || run(&plain), &mut || run(&overlay), &mut || run(&sandbox)])?;
     let per_job = |time: f64| (time - plain) / count as f64;

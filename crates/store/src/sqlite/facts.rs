@@ -141,9 +141,10 @@ pub(super) fn append_ahead(writer: &mut Writer, appends: &[Append]) -> Result<BT
         flush(connection, build, &mut open)?;
     }
     let is_shown = writer.journal == Journal::Kept
-        || appends.iter().flat_map(|append| &append.facts).any(|fact| {
-            writer.working.builds.get(&fact.build).is_some_and(|work| work.build.row.finished.is_some())
-        });
+        || appends
+            .iter()
+            .flat_map(|append| &append.facts)
+            .any(|fact| writer.working.builds.get(&fact.build).is_some_and(|work| work.build.row.finished.is_some()));
     show(writer, is_shown)?;
     Ok(gone)
 }
