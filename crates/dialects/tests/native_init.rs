@@ -124,6 +124,19 @@ fn python_without_packages() {
 }
 
 #[test]
+fn python_without_tests_is_installed() {
+    check_python(
+        &[("pyproject.toml", "[project]\n[tool.pytest]")],
+        "python -m pip install --quiet .; python -m pip check",
+    );
+    check_python(
+        &[("setup.py", ""), ("requirements.txt", "")],
+        "python -m pip install --quiet -r requirements.txt; python -m pip install --quiet .; python -m pip check",
+    );
+    check(&[("pyproject.toml", "[tool.black]")], &["python3"], "hello: echo \"nothing to build yet\"");
+}
+
+#[test]
 fn python_packages_that_are_declared() {
     let test = ("test_a.py", "from pytest import raises");
     check_python(

@@ -52,7 +52,7 @@ const PYTEST_PLUGINS: [(&str, &str); 6] = [
     ("DJANGO_SETTINGS_MODULE", "pytest-django"),
 ];
 
-/// Proposes `ruff` where it is set up, and the tests where there are some.
+/// Proposes `ruff` where it is set up, and the tests, or where there are none to install it.
 pub(super) fn look(repository: &Repository<'_>, found: &mut Found) {
     let files = ["pyproject.toml", "setup.py", "setup.cfg", "requirements.txt", "tox.ini"];
     if !files.iter().any(|file| repository.has(file)) {
@@ -63,7 +63,7 @@ pub(super) fn look(repository: &Repository<'_>, found: &mut Found) {
         found.add(repository, &["ruff"], job("ruff", "Looks for mistakes.", ["ruff check ."]));
     }
     if project.tests.is_empty() {
-        return;
+        return project.propose_install(found);
     }
     let test = project.test_command();
     for (lock, program) in [("uv.lock", "uv"), ("poetry.lock", "poetry")] {
@@ -86,13 +86,8 @@ pub(super) fn look(repository: &Repository<'_>, found: &mut Found) {
         found.add(repository, &["python3"], job("python", "Runs all tests.", [command]));
         return;
     }
-    // The virtual environment lives in the shell that opened it, and by its programs in the steps that follow.
-    let open = ["python3 -m venv .venv", ". .venv/bin/activate", r#"echo "$PWD/.venv/bin" >> "$ROPEWALK_PATH""#];
-    let mut script = open.map(str::to_owned).to_vec();
-    script.extend(install);
     let comment = "Runs all tests in a virtual environment of its own.";
-    let cache = kept(&project.declarations());
-    found.add(repository, &["python3"], Proposal { cache, ..job("python", comment, [script.join("\n"), test]) });
+    project.propose(found, comment, install, test);
 }
 
 /// The virtual environment, kept while these files say the same. There is no prefix to restore by: what another set of
@@ -136,6 +131,29 @@ impl<'a> Project<'a> {
             }
         }
         Project { repository, pyproject, settings, tests, imports, has_test_functions }
+    }
+
+    /// Without tests: whether it can be built and installed, and whether what it needs fits together.
+    fn propose_install(&self, found: &mut Found) {
+        let requirements =
+            self.requirements().into_iter().map(|file| format!("python -m pip install --quiet -r {file}"));
+        let itself = self.is_package().then(|| "python -m pip install --quiet .".to_owned());
+        let install: Vec<String> = requirements.chain(itself).collect();
+        if !install.is_empty() {
+            let comment = "Installs it in a virtual environment of its own. No tests were found.";
+            self.propose(found, comment, install, "python -m pip check".to_owned());
+        }
+    }
+
+    /// Proposes the job `python`: what installs, in one step with what opens the virtual environment, and a command in it.
+    fn propose(&self, found: &mut Found, comment: &'static str, install: Vec<String>, command: String) {
+        // The virtual environment lives in the shell that opened it, and by its programs in the steps that follow.
+        let open = ["python3 -m venv .venv", ". .venv/bin/activate", r#"echo "$PWD/.venv/bin" >> "$ROPEWALK_PATH""#];
+        let mut script = open.map(str::to_owned).to_vec();
+        script.extend(install);
+        let cache = kept(&self.declarations());
+        let run = [script.join("\n"), command];
+        found.add(self.repository, &["python3"], Proposal { cache, ..job("python", comment, run) });
     }
 
     /// What stands in `pyproject.toml` under these keys.
