@@ -24,8 +24,13 @@ const LINES_BEFORE: usize = 3;
 /// Lines before the first error among which the place is looked for that Node prints before what was thrown.
 const PLACE_LINES_MAX: usize = 6;
 /// Lines shown from the first error on. A Python traceback is shown to its end and a JavaScript stack to the user's own
-/// frames, if that is within twice as many.
+/// frames, if that is within twice as many; of a longer traceback its first line, and so many up to its end.
 const LINES_AFTER: usize = 12;
+/// The most lines of a traceback among which its end is looked for.
+const TRACEBACK_LINES_MAX: u64 = 2000;
+/// What Python says between the traceback of an exception and that of another to which it led.
+const TRACEBACK_GOES_ON: [&str; 2] =
+    ["During handling of the above exception", "The above exception was the direct cause"];
 /// Lines shown of a log without an error.
 const LAST_LINES: usize = 15;
 /// How much of a step's end is searched, by the average length of its lines.
@@ -42,7 +47,7 @@ const LINE_BYTES_MAX: usize = 500;
 /// Lines worth looking at first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Excerpt {
-    /// The lines, in order and without gaps, but that a function's message may stand far behind the rest.
+    /// The lines, in order and without gaps, but that a function's message or the end of a traceback may stand far behind the rest.
     pub lines: Vec<ExcerptLine>,
     /// The number of the line with the first error; `None` if these are the last lines.
     pub error: Option<u64>,
@@ -184,10 +189,45 @@ pub fn of_step(reader: &dyn Log, key: StreamKey, lines_before: u64) -> Result<Ex
     let number = lines_before + found + 1;
     let index = lines.iter().position(|line| line.number >= number).unwrap_or(0);
     let start = excerpt_start(&lines[..index]);
-    let end = excerpt_end(&lines[index..]);
-    lines.truncate(index + end);
+    match traceback_end(reader, key, found)? {
+        Some(last) if last - found < 2 * LINES_AFTER as u64 => {
+            lines.retain(|line| line.number <= lines_before + last + 1);
+        }
+        Some(last) => {
+            lines.truncate(index + 1);
+            let from = last + 1 - LINES_AFTER as u64;
+            lines.extend(texts(reader, key, from, LINES_AFTER, lines_before)?);
+        }
+        None => lines.truncate(index + excerpt_end(&lines[index..])),
+    }
     lines.drain(..start);
     Ok(Excerpt { lines, error: Some(number) })
+}
+
+/// The row of the exception with which a Python traceback that begins at row `found` ends: the last one, if it led to others.
+/// `None` if none begins there, or if it has no end.
+fn traceback_end(reader: &dyn Log, key: StreamKey, found: u64) -> Result<Option<u64>, Stop> {
+    let (mut end, mut is_open) = (None, false);
+    for item in reader.lines(key, found..found.saturating_add(TRACEBACK_LINES_MAX)) {
+        let Item::Line(line) = item? else { continue };
+        if line.stream == Stream::Note || line.start == LineStart::Continued {
+            continue;
+        }
+        let text = crate::columns::bare(&String::from_utf8_lossy(&line.bytes[..line.bytes.len().min(LINE_BYTES_MAX)]));
+        let text = text.trim_end();
+        if text.starts_with("Traceback (") {
+            is_open = true;
+        } else if line.number == found {
+            return Ok(None);
+        } else if is_open {
+            if !text.is_empty() && !text.starts_with([' ', '\t']) {
+                (end, is_open) = (Some(line.number), false);
+            }
+        } else if !text.is_empty() && !TRACEBACK_GOES_ON.iter().any(|words| text.starts_with(words)) {
+            break;
+        }
+    }
+    Ok(end)
 }
 
 /// As [`of_step`], of a job that ended so. Of a function that returned a failure, or could not be called, its message is
@@ -294,11 +334,6 @@ fn stack_end(lines: &[ExcerptLine]) -> Option<usize> {
 
 /// How many of these lines, which begin with the error, belong to it.
 fn excerpt_end(lines: &[ExcerptLine]) -> usize {
-    let is_traceback = lines.first().is_some_and(|line| line.text.starts_with("Traceback ("));
-    if is_traceback {
-        let last = lines.iter().skip(1).position(|line| !line.text.starts_with([' ', '\t']) && !line.text.is_empty());
-        return last.map_or(LINES_AFTER, |last| last + 2).min(lines.len());
-    }
     // Rust's frames say less than the place of the panic, and there are many.
     let is_panic = lines.first().is_some_and(|line| line.text.contains("panicked at "));
     let frames = lines.iter().position(|line| line.text.starts_with("stack backtrace:")).filter(|_| is_panic);
@@ -449,6 +484,28 @@ mod tests {
             "ok\nTraceback (most recent call last):\n  File \"a.py\", line 1\n    x()\nValueError: no\nbye\n",
             " 11 | ok\n>12 | Traceback (most recent call last):\n 13 |   File \"a.py\", line 1\n 14 |     x()\n 15 | ValueError: no\n",
         );
+    }
+
+    #[test]
+    fn of_a_long_traceback_its_end_is_shown_and_of_several_the_last() {
+        check(
+            "Traceback (most recent call last):\n  File \"a.py\", line 1\nKeyError: 'x'\n\nDuring handling of the above exception, \
+             another exception occurred:\n\nTraceback (most recent call last):\n  File \"a.py\", line 3\nValueError: no\nbye\n",
+            ">11 | Traceback (most recent call last):\n 12 |   File \"a.py\", line 1\n 13 | KeyError: 'x'\n 14 |\n \
+             15 | During handling of the above exception, another exception occurred:\n 16 |\n \
+             17 | Traceback (most recent call last):\n 18 |   File \"a.py\", line 3\n 19 | ValueError: no\n",
+        );
+        let frames: String = (1..=40).map(|line| format!("  File \"a.py\", line {line}\n")).collect();
+        let last: String = (30..=40).map(|line| format!(" {} |   File \"a.py\", line {line}\n", line + 11)).collect();
+        check(
+            &format!("Traceback (most recent call last):\n{frames}ValueError: no\nbye\n"),
+            &format!(">11 | Traceback (most recent call last):\n{last} 52 | ValueError: no\n"),
+        );
+        check(&format!("Traceback (most recent call last):\n{frames}"), &{
+            let shown: String =
+                (1..=11).map(|line| format!(" {} |   File \"a.py\", line {line}\n", line + 11)).collect();
+            format!(">11 | Traceback (most recent call last):\n{shown}")
+        });
     }
 
     #[test]
