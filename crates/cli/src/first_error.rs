@@ -221,7 +221,8 @@ fn traceback_end(reader: &dyn Log, key: StreamKey, found: u64) -> Result<Option<
             return Ok(None);
         } else if is_open {
             if !text.is_empty() && !text.starts_with([' ', '\t']) {
-                (end, is_open) = (Some(line.number), false);
+                // What is told may be a traceback, too.
+                (end, is_open) = (Some(line.number), text.ends_with("Traceback (most recent call last):"));
             }
         } else if !text.is_empty() && !TRACEBACK_GOES_ON.iter().any(|words| text.starts_with(words)) {
             break;
@@ -494,6 +495,12 @@ mod tests {
             ">11 | Traceback (most recent call last):\n 12 |   File \"a.py\", line 1\n 13 | KeyError: 'x'\n 14 |\n \
              15 | During handling of the above exception, another exception occurred:\n 16 |\n \
              17 | Traceback (most recent call last):\n 18 |   File \"a.py\", line 3\n 19 | ValueError: no\n",
+        );
+        check(
+            "Traceback (most recent call last):\n  File \"a.py\", line 1\nx.E: Traceback (most recent call last):\n  File \"b.py\", line 1\n\
+             ValueError: no\n\nbye\n",
+            ">11 | Traceback (most recent call last):\n 12 |   File \"a.py\", line 1\n 13 | x.E: Traceback (most recent call last):\n \
+             14 |   File \"b.py\", line 1\n 15 | ValueError: no\n",
         );
         let frames: String = (1..=40).map(|line| format!("  File \"a.py\", line {line}\n")).collect();
         let last: String = (30..=40).map(|line| format!(" {} |   File \"a.py\", line {line}\n", line + 11)).collect();
