@@ -22,7 +22,7 @@ use crate::patterns::{PatternFault, Patterns, by_bytes};
 mod changes;
 mod layers;
 
-pub(crate) use self::layers::LAYERS;
+pub(crate) use self::layers::{LAYERS, Shown};
 pub use self::layers::{Layers, remove_layers};
 
 /// The longest key, in bytes.
@@ -137,8 +137,8 @@ pub struct Restored {
     pub found: Found,
     /// What the entry's blobs hold.
     pub bytes: u64,
-    /// The files are not in their places yet: they are this layer, to be shown below the workspace.
-    pub layer: Option<PathBuf>,
+    /// The files are not in their places yet: they are these layers, to be shown below the workspace, the topmost first. Nothing if they are.
+    pub layers: Vec<PathBuf>,
     /// What is known of the files now.
     bases: Vec<Base>,
 }
@@ -147,7 +147,7 @@ impl Restored {
     /// Nothing was found, and nothing is known.
     #[must_use]
     pub fn nothing() -> Self {
-        Self { found: Found::Missed, bytes: 0, layer: None, bases: Vec::new() }
+        Self { found: Found::Missed, bytes: 0, layers: Vec::new(), bases: Vec::new() }
     }
 }
 
@@ -190,7 +190,7 @@ impl Cache {
         let Some(entry) = depot.find_cache(&self.scope(trust), &self.key, &self.restore)? else {
             return Ok(Restored { bases: self.record(places, &located).base(depot), ..Restored::nothing() });
         };
-        let mut layer = None;
+        let mut layers = Vec::new();
         let bases = match chunked::load(entry.digest, depot)? {
             Loaded::Index(index) => {
                 let index = Arc::new(index);
@@ -199,7 +199,7 @@ impl Cache {
                     shown.map(|layers| self.layer(entry.digest, &index, &located, layers, depot)).transpose()?;
                 match shown.flatten() {
                     Some(shown) => {
-                        layer = Some(shown.tree);
+                        layers = shown.trees;
                         vec![shown.base]
                     }
                     None => self.lay(entry.digest, index, places, &located, depot)?,
@@ -212,7 +212,7 @@ impl Cache {
             }
         };
         let found = if entry.key == self.key { Found::Exact } else { Found::Prefix(entry.key) };
-        Ok(Restored { found, bytes: entry.bytes, layer, bases })
+        Ok(Restored { found, bytes: entry.bytes, layers, bases })
     }
 
     /// Lays the files of an index, and says what is known of them now.
@@ -290,10 +290,10 @@ impl Cache {
         restored: &Restored,
         depot: &dyn Depot,
     ) -> Result<Option<Kept>, CacheFault> {
-        let (Some(layers), Some(layer), [base]) = (&places.layers, &restored.layer, &restored.bases[..]) else {
+        let (Some(layers), [_, ..], [base]) = (&places.layers, &restored.layers[..], &restored.bases[..]) else {
             return Ok(None);
         };
-        let Some(changes) = changes::changes(located, layers, Some(layer)) else { return Ok(None) };
+        let Some(changes) = changes::changes(located, layers, &restored.layers) else { return Ok(None) };
         match chunked::keep_changes(base, &changes, BOUNDS, depot)? {
             Some(kept) if kept.index.entries.is_empty() => Err(CacheFault::Nothing),
             kept => Ok(kept),
@@ -307,7 +307,8 @@ impl Cache {
             let patterns = Patterns::literal(Path::new(located.path));
             for file in files::find(&located.root, &patterns, Directories::Taken, FILES_MAX)? {
                 let rest = file.path.strip_prefix(located.path).unwrap_or(&file.path);
-                found.push((Path::new(&index.to_string()).join(rest), file));
+                let name = PathBuf::from(index.to_string());
+                found.push((if rest.as_os_str().is_empty() { name } else { name.join(rest) }, file));
             }
         }
         if found.is_empty() {

@@ -253,6 +253,7 @@ impl Place {
         Some(Layers {
             folder: data.join(LAYERS),
             workspaces: data.join("workspaces"),
+            shown: own.workspace.shown().to_owned(),
             repository: repository.to_owned(),
             prefix: prefix.to_owned(),
             upper,
@@ -260,10 +261,13 @@ impl Place {
         })
     }
 
-    /// Shows a layer below the job's own files. No process may be in the place. After an error it is as before, or [`Place::is_lost`].
-    pub async fn show(&mut self, layer: &Path, worker: &Worker) -> Result<(), ShowError> {
+    /// Shows layers below the job's own files, the topmost first. No process may be in the place. After an error it is as before, or
+    /// [`Place::is_lost`].
+    pub async fn show(&mut self, layers: &[PathBuf], worker: &Worker) -> Result<(), ShowError> {
         match &mut self.own {
-            Some(Own { workspace, open: Some(open), .. }) => workspace.show_above(layer, open, &worker.processes).await,
+            Some(Own { workspace, open: Some(open), .. }) => {
+                workspace.show_above(layers, open, &worker.processes).await
+            }
             _ => Ok(()),
         }
     }

@@ -2,13 +2,14 @@
 //!
 //! [`send`] makes one index of the layers that are kept of an attempt ([`crate::chunked`]: what was sent before is not put again) and a document
 //! that says what they are; [`fetch`] makes a workspace of it again, with the layers of the moment that somebody asks for and no others. Names in
-//! the index begin with the number of a layer, or with `above` and the number of a restored cache.
+//! the index begin with the number of a layer, or with `above` and the number of a restored cache. A cache that was shown as a layer does not travel:
+//! the document names its index, which storage has for as long as the cache's entry is kept.
 //!
 //! **Secrets.** Variables that held one are not in a [`LeftBehind`]. A file in which a secret's value stands does not travel: a whiteout stands for it,
 //! and whoever enters is told.
 
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::archive::{ArchiveFault, Bounds, Existing};
 use crate::attempt::{Arrived, LeftBehind};
+use crate::cache::{self, CacheFault, Shown};
 use crate::chunked::{self, Content, Index, Kind, Laying, Loaded};
 use crate::depot::{Depot, DepotError, Mask};
 use crate::entry::{EntryError, Moment, layer_of};
@@ -42,8 +44,11 @@ const LAID_BYTES_MAX: u64 = 16 << 30;
 /// The most bytes of a document.
 const DOCUMENT_BYTES_MAX: u64 = 16 << 20;
 
-/// The version of the documents that this program writes; it reads no later one.
-const VERSION: u32 = 1;
+/// The latest version of documents; this program reads no later one.
+const VERSION: u32 = 2;
+
+/// The version of documents that name no cache: they are written for older workers, too.
+const VERSION_WITHOUT_CACHES: u32 = 1;
 
 /// How deep a layer may be.
 const DEPTH_MAX: usize = 512;
@@ -86,6 +91,9 @@ pub enum TravelFault {
     /// What arrived is no such document.
     #[error("what was kept of it is damaged: {0}")]
     Damaged(String),
+    /// A cache that it was given cannot be had.
+    #[error("a cache that it was given cannot be had any more: {0}")]
+    Cache(#[from] CacheFault),
     /// There is no such moment.
     #[error(transparent)]
     Moment(#[from] EntryError),
@@ -187,6 +195,9 @@ struct Document {
     files: Files,
     /// How many restored caches stood above the tree.
     above: u16,
+    /// Those of them that are not in the index, by their number.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    caches: BTreeMap<u16, Shown>,
     /// Where the tree was for the steps.
     tree: PathBuf,
 }
@@ -208,8 +219,20 @@ pub fn send(
     let mut load = Load { mask, bytes_max, taken: Group::default(), withheld: BTreeSet::new() };
     let end = kept_layers(&left).max().map_or(0, |last| last.saturating_add(1));
     let mut first = parts_of(end, &directory);
-    for (number, layer) in outline.above.iter().enumerate() {
-        first.push((Path::new(ABOVE).join(number.to_string()), layer.clone()));
+    let (mut above, mut caches) = (0_u16, BTreeMap::new());
+    let mut trees = &outline.above[..];
+    while let [tree, rest @ ..] = trees {
+        trees = match Shown::of(tree) {
+            Some((shown, n_trees)) => {
+                caches.insert(above, shown);
+                rest.get(n_trees - 1..).unwrap_or_default()
+            }
+            None => {
+                first.push((Path::new(ABOVE).join(above.to_string()), tree.clone()));
+                rest
+            }
+        };
+        above = above.checked_add(1).ok_or(TravelFault::Files)?;
     }
     load.add(&first)?;
     let failed = left.steps.iter().find(|step| Some(step.step) == left.failed).map(|step| step.layer.clone());
@@ -228,9 +251,9 @@ pub fn send(
     // What has several names was counted once already.
     let bounds = Bounds { files_max: FILES_MAX, bytes_max: u64::MAX };
     let kept = chunked::keep_layers(&found, &marks, &[], bounds, depot)?;
-    let above = u16::try_from(outline.above.len()).map_err(|_| TravelFault::Files)?;
-    let document =
-        Document { version: VERSION, index: kept.digest, left, files: outline.files, above, tree: outline.tree };
+    let version = if caches.is_empty() { VERSION_WITHOUT_CACHES } else { VERSION };
+    let (files, tree) = (outline.files, outline.tree);
+    let document = Document { version, index: kept.digest, left, files, above, caches, tree };
     // Our own types serialize to JSON, but for names of files that are no text.
     let text = serde_json::to_vec(&document).map_err(|error| TravelFault::Damaged(error.to_string()))?;
     let bytes = kept.stored_bytes() + text.len() as u64;
@@ -497,6 +520,11 @@ fn make(
     let index = load_index(document.index, depot)?;
     let mut above = Vec::new();
     for number in 0..document.above {
+        if let Some(shown) = document.caches.get(&number) {
+            let layers = cache_layers(attempt.data, &workspace).ok_or(TravelFault::Copy)?;
+            above.extend(shown.trees(&layers, depot)?);
+            continue;
+        }
         let part = Path::new(ABOVE).join(number.to_string());
         let to = fresh.path().join(&part);
         fs::create_dir_all(&to).map_err(refused(&to))?;
@@ -522,6 +550,20 @@ fn make(
         other => other.map_err(refused(&directory))?,
     }
     Ok(index)
+}
+
+/// Where this worker has the layers of caches.
+fn cache_layers(data: &Path, workspace: &Workspace) -> Option<cache::Layers> {
+    let (upper, repository, prefix) = workspace.layers()?;
+    Some(cache::Layers {
+        folder: data.join(cache::LAYERS),
+        workspaces: data.join("workspaces"),
+        shown: workspace.shown().to_owned(),
+        repository: repository.to_owned(),
+        prefix: prefix.to_owned(),
+        upper,
+        lower: workspace.lower().to_vec(),
+    })
 }
 
 /// Lays what has names below `part` into a folder that is there. How many bytes.

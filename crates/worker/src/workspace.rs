@@ -254,25 +254,25 @@ impl Workspace {
         layer::make_like(&work, &self.manifest.repository).map_err(WorkspaceError::at(&work))
     }
 
-    /// Shows another layer below the job's own and above all others, in a workspace that no process is in. The descriptor that the workspace
-    /// is known by stays the same. Where the system refuses, it is as before.
+    /// Shows more layers, the topmost first, below the job's own and above all others, in a workspace that no process is in. The descriptor that
+    /// the workspace is known by stays the same. Where the system refuses, it is as before.
     ///
     /// # Errors
-    /// The layer cannot be shown, or the keeper is gone. [`OpenWorkspace::view`] is `None` if the workspace itself could not be
+    /// The layers cannot be shown, or the keeper is gone. [`OpenWorkspace::view`] is `None` if the workspace itself could not be
     /// shown again.
     pub async fn show_above(
         &mut self,
-        layer: &Path,
+        layers: &[PathBuf],
         open: &mut OpenWorkspace,
         processes: &Processes,
     ) -> Result<(), ShowError> {
-        self.manifest.above.insert(0, layer.to_owned());
-        self.lower.insert(0, layer.to_owned());
+        self.manifest.above.splice(0..0, layers.iter().cloned());
+        self.lower.splice(0..0, layers.iter().cloned());
         self.save()?;
         let shown = self.mount_again(open, processes).await;
         if shown.is_err() {
-            self.manifest.above.remove(0);
-            self.lower.remove(0);
+            self.manifest.above.drain(..layers.len());
+            self.lower.drain(..layers.len());
             self.save()?;
             self.mount_again(open, processes).await?;
         }
@@ -294,7 +294,7 @@ impl Workspace {
         self.renew()?;
         let Some(view) = self.view() else { return Ok(()) };
         let (view, held) = processes.open_view(&view).await?;
-        let opened = self.opened(Some(view), self.target().to_owned(), held, None)?;
+        let opened = self.opened(Some(view), self.shown().to_owned(), held, None)?;
         replace(open, &opened.held)?;
         open.view = opened.view;
         Ok(())
@@ -334,8 +334,9 @@ impl Workspace {
         Ok(temporary)
     }
 
-    /// Where an overlay is mounted.
-    fn target(&self) -> &Path {
+    /// Where an overlay is mounted: the same path for all checkouts of a project.
+    #[must_use]
+    pub fn shown(&self) -> &Path {
         self.manifest.shown.as_deref().unwrap_or(&self.manifest.repository)
     }
 
@@ -343,7 +344,7 @@ impl Workspace {
     #[must_use]
     pub fn view(&self) -> Option<View> {
         (self.manifest.form == Form::Overlay).then(|| View {
-            target: self.target().to_owned(),
+            target: self.shown().to_owned(),
             lower: self.lower.clone(),
             upper: self.directory.join("upper"),
             work: self.directory.join("work"),
@@ -357,7 +358,7 @@ impl Workspace {
     pub async fn open(&mut self, processes: &Processes, snapshot: &Snapshot) -> Result<OpenWorkspace, WorkspaceError> {
         let Some(view) = self.view() else { return self.open_copy(None) };
         match processes.open_view(&view).await {
-            Ok((view, held)) => self.opened(Some(view), self.target().to_owned(), held, None),
+            Ok((view, held)) => self.opened(Some(view), self.shown().to_owned(), held, None),
             Err(error) if error.is_lost() => Err(KeeperError::Lost.into()),
             Err(error) => self.fall_back(snapshot, error),
         }
@@ -463,7 +464,7 @@ impl Workspace {
     #[must_use]
     pub fn tree(&self) -> PathBuf {
         match self.manifest.form {
-            Form::Overlay => self.target().to_owned(),
+            Form::Overlay => self.shown().to_owned(),
             Form::Copy => self.copy_root(),
         }
     }

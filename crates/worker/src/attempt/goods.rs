@@ -91,8 +91,10 @@ impl Attempt<'_> {
                     return Ok(None);
                 }
             };
-            let Some(layer) = &restored.layer else { return Ok(Some(restored)) };
-            match place.show(layer, self.worker).await {
+            if restored.layers.is_empty() {
+                return Ok(Some(restored));
+            }
+            match place.show(&restored.layers, self.worker).await {
                 Ok(()) => return Ok(Some(restored)),
                 Err(fault) if place.is_lost() => {
                     let message = format!("the workspace was lost while a cache was restored: {fault}");

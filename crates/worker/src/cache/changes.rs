@@ -15,12 +15,12 @@ use crate::files::{DEPTH_MAX, Found};
 use crate::patterns::by_bytes;
 use crate::workspace::{is_moved, is_opaque, is_whiteout};
 
-/// What the job changed of the entry whose layer is `shown`; `None` if its own layer cannot tell.
-pub(super) fn changes(located: &[Located<'_>], layers: &Layers, shown: Option<&Path>) -> Option<Changes> {
+/// What the job changed of the entry whose layers are `shown`; `None` if its own layer cannot tell.
+pub(super) fn changes(located: &[Located<'_>], layers: &Layers, shown: &[PathBuf]) -> Option<Changes> {
     let mut looking = Looking { upper: &layers.upper, changes: Changes::default() };
     for (number, located) in located.iter().enumerate() {
         let path = layers.prefix.join(located.path);
-        let others = layers.lower.iter().filter(|layer| Some(layer.as_path()) != shown);
+        let others = layers.lower.iter().filter(|layer| !shown.contains(layer));
         if !is_alone(&path, others) {
             return None;
         }

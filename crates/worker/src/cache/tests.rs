@@ -137,8 +137,9 @@ fn layered(ground: &Ground) -> (Places, Restored) {
     let cache = cache("k-1", &["kept"]);
     ground.save(&cache, &places, &Restored::nothing());
     let layers = Layers {
-        folder: ground.path("layers"),
+        folder: ground.path(LAYERS),
         workspaces: ground.path("workspaces"),
+        shown: ground.path("one"),
         repository: ground.path("one"),
         prefix: PathBuf::new(),
         upper: ground.path("upper"),
@@ -147,8 +148,51 @@ fn layered(ground: &Ground) -> (Places, Restored) {
     ground.write("upper/other", b"");
     places.layers = Some(layers);
     let restored = ground.restore(&cache, &places);
-    places.layers.as_mut().unwrap().lower.insert(0, restored.layer.clone().unwrap());
+    places.layers.as_mut().unwrap().lower.splice(0..0, restored.layers.iter().cloned());
     (places, restored)
+}
+
+#[test]
+fn a_thin_layer_holds_what_changed_and_keeps_the_whole_one() {
+    let ground = Ground::new();
+    for number in 0..40 {
+        ground.write(&format!("one/kept/d/{number}"), &noise(&number.to_string(), 100));
+    }
+    ground.save(&cache("k-0", &["kept"]), &ground.places("one", Owner::Job), &Restored::nothing());
+    let mut places = ground.places("one", Owner::Job);
+    places.layers = Some(Layers {
+        folder: ground.path(LAYERS),
+        workspaces: ground.path("workspaces"),
+        shown: ground.path("one"),
+        repository: ground.path("one"),
+        prefix: PathBuf::new(),
+        upper: ground.path("upper"),
+        lower: Vec::new(),
+    });
+    let restored = |number: usize| ground.restore(&cache(&format!("k-{number}"), &["kept"]), &places).layers;
+    let [whole] = &restored(0)[..] else { panic!("one layer") };
+    let mut thin = PathBuf::new();
+    for number in 1..=6 {
+        ground.write(&format!("one/kept/d/{number}"), b"changed");
+        let _ = fs::remove_file(ground.path("one/kept/d/30"));
+        ground.save(&cache(&format!("k-{number}"), &["kept"]), &ground.places("one", Owner::Job), &Restored::nothing());
+        let [above, below] = &restored(number)[..] else { panic!("two layers") };
+        assert_eq!(below, whole);
+        assert_eq!(fs::read_dir(above.join("kept/d")).unwrap().count(), number + 1, "what changed, and a whiteout");
+        if number > 1 {
+            let inode = |tree: &Path| fs::metadata(tree.join("kept/d/1")).unwrap().ino();
+            assert_eq!(inode(above), inode(&thin), "what the one before has is there once");
+        }
+        thin.clone_from(above);
+    }
+    // Of a manifest that names the thin one alone, the whole one stays.
+    ground.write("workspaces/1/1/workspace.json", thin.display().to_string().as_bytes());
+    remove_layers(ground.directory.path());
+    assert!(whole.is_dir() && thin.is_dir());
+    assert_eq!(fs::read_dir(whole.parent().unwrap().parent().unwrap()).unwrap().count(), 2);
+    fs::remove_dir_all(whole).unwrap();
+    fs::remove_file(whole.with_file_name("index")).unwrap();
+    assert_eq!(restored(6).len(), 1, "a thin one alone is nothing");
 }
 
 #[test]

@@ -123,6 +123,13 @@ impl Index {
         self.entries.iter().filter(|entry| !entry.kind.is_directory()).count() as u64
     }
 
+    /// The entry of a name.
+    #[must_use]
+    pub fn entry(&self, name: &Path) -> Option<&Entry> {
+        let place = self.entries.binary_search_by(|entry| by_bytes(&entry.path, name)).ok()?;
+        self.entries.get(place)
+    }
+
     /// The bytes of all files.
     #[must_use]
     pub fn bytes(&self) -> u64 {

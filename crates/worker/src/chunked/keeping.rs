@@ -111,6 +111,8 @@ impl Changes {
     /// Whether an entry of the index is as it was.
     fn spare(&self, entry: &Entry) -> bool {
         let name = entry.path.as_os_str().as_bytes();
+        // What is cached itself was named with a slash at its end.
+        let name = name.strip_suffix(b"/").unwrap_or(name);
         let above = name.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(end, _)| &name[..end]);
         !self.covered.contains_key(name)
             && above.into_iter().all(|directory| self.covered.get(directory) != Some(&Covers::AllBelow))

@@ -71,6 +71,8 @@ pub struct Laying<'l> {
 pub enum Content {
     /// Files of people: whiteouts and opaque directories are refused, directories are made as usual.
     Files,
+    /// What changed of files of people, laid over those: whiteouts are made, directories as usual.
+    Change,
     /// Layers of overlays: these are made, and directories get their modes and times.
     Layers,
 }
@@ -105,6 +107,20 @@ pub fn lay<'r>(
     depot: &dyn Depot,
     place_of: &(dyn Fn(&Path) -> Option<(&'r Path, PathBuf)> + Sync),
 ) -> Result<Laid, ArchiveFault> {
+    lay_entries(index, index.entries.iter(), laying, depot, place_of)
+}
+
+/// As [`lay`], of these entries alone, whose chunks are the index's.
+///
+/// # Errors
+/// As [`lay`].
+pub fn lay_entries<'r, 'e>(
+    index: &Index,
+    entries: impl Iterator<Item = &'e Entry> + Clone,
+    laying: Laying<'_>,
+    depot: &dyn Depot,
+    place_of: &(dyn Fn(&Path) -> Option<(&'r Path, PathBuf)> + Sync),
+) -> Result<Laid, ArchiveFault> {
     if index.entries.len() as u64 > laying.bounds.files_max {
         return Err(ArchiveFault::TooMany(laying.bounds.files_max));
     }
@@ -119,15 +135,15 @@ pub fn lay<'r>(
         twins: laying.twin.map(|(path, twin)| Twins::new(path, twin)).transpose()?,
     };
     let mut folder = Folder::default();
-    for entry in index.entries.iter().filter(|entry| entry.kind.is_directory()) {
+    for entry in entries.clone().filter(|entry| entry.kind.is_directory()) {
         if let Some((root, path)) = place_of(&entry.path) {
-            if entry.kind == Kind::Opaque && laying.content == Content::Files {
+            if entry.kind == Kind::Opaque && laying.content != Content::Layers {
                 return Err(ArchiveFault::Kind { path });
             }
             folder.enter(root, &path)?;
         }
     }
-    let mut files: Vec<&Entry> = index.entries.iter().filter(|entry| !entry.kind.is_directory()).collect();
+    let mut files: Vec<&Entry> = entries.filter(|entry| !entry.kind.is_directory()).collect();
     if tree.twins.is_none() {
         files.sort_by_key(|entry| index.first_place(entry));
     }
@@ -160,7 +176,12 @@ impl Index {
     }
 
     /// Whether two files hold the same bytes.
-    fn is_same_content(&self, uses: &std::ops::Range<u32>, other: &Index, others: &std::ops::Range<u32>) -> bool {
+    pub(super) fn is_same_content(
+        &self,
+        uses: &std::ops::Range<u32>,
+        other: &Index,
+        others: &std::ops::Range<u32>,
+    ) -> bool {
         uses.len() == others.len()
             && self.chunks_of(uses).zip(other.chunks_of(others)).all(|(one, two)| one.digest == two.digest)
     }
@@ -170,20 +191,17 @@ impl Index {
 struct Twins<'l> {
     root: File,
     index: &'l Index,
-    places: HashMap<&'l Path, usize>,
 }
 
 impl<'l> Twins<'l> {
     fn new(path: &Path, index: &'l Index) -> Result<Self, ArchiveFault> {
         let root = File::open(path).map_err(refused(path))?;
-        let places = index.entries.iter().enumerate().map(|(place, entry)| (entry.path.as_path(), place)).collect();
-        Ok(Self { root, index, places })
+        Ok(Self { root, index })
     }
 
     /// Links the twin of an entry, if it has one. Whether it was linked.
     fn link(&self, index: &Index, entry: &Entry, place: &Place<'_>) -> bool {
-        let twin = self.places.get(entry.path.as_path()).map(|&place| &self.index.entries[place]);
-        let is_same = twin.is_some_and(|twin| {
+        let is_same = self.index.entry(&entry.path).is_some_and(|twin| {
             twin.mode == entry.mode
                 && twin.modified_ns == entry.modified_ns
                 && match (&entry.kind, &twin.kind) {

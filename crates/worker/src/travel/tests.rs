@@ -158,6 +158,38 @@ fn what_a_layer_has_arrives_as_it_was() {
 }
 
 #[test]
+fn a_restored_cache_is_named_and_not_sent() {
+    let ground = Ground::new();
+    ground.write("made/0/f", &vec![9; 500_000]);
+    let root = ground.directory("a").join("made");
+    let found = ["0", "0/f"].map(|name| {
+        let place = root.join(name);
+        let metadata = fs::metadata(&place).unwrap();
+        (PathBuf::from(name), Found { path: name.into(), place, metadata })
+    });
+    let kept = chunked::keep(&found, &[], Bounds { files_max: 9, bytes_max: 1 << 20 }, &ground.depot).unwrap();
+    let shown = Shown { index: kept.digest, paths: vec!["kept/here".to_owned()] };
+    let mut workspace = Workspace::reopen(&ground.directory("a")).unwrap();
+    let layers = cache_layers(&ground.path("a"), &workspace).unwrap();
+    let trees = shown.trees(&layers, &ground.depot).unwrap();
+    workspace.set_above(trees).unwrap();
+    let sent = ground.send(None, 1000).unwrap();
+    assert!(sent.bytes < 10_000, "{} bytes without the cache", sent.bytes);
+    assert!(!sent.blobs.contains(&kept.digest), "the cache is kept for as long as its entry");
+    for moment in ["", "1"] {
+        ground.fetch(sent.document, moment).unwrap();
+        let outline = Workspace::outline(&ground.directory("b")).unwrap().unwrap();
+        assert_eq!(outline.above.len(), 1);
+        assert!(outline.above[0].starts_with(ground.path("b/cache-layers")), "shared with jobs of this worker");
+        assert_eq!(fs::read(outline.above[0].join("kept/here/f")).unwrap(), vec![9; 500_000]);
+    }
+    workspace::remove_tree(&ground.path("b")).unwrap();
+    ground.depot.blobs.lock().unwrap().remove(&kept.digest);
+    let fault = ground.fetch(sent.document, "").unwrap_err().to_string();
+    assert!(fault.starts_with("a cache that it was given cannot be had any more: "), "{fault}");
+}
+
+#[test]
 fn a_file_with_a_secret_stays() {
     let ground = Ground::new();
     // It begins before the first cut and ends behind it.
@@ -205,7 +237,7 @@ fn what_is_damaged_or_hostile_is_refused() {
     }
     let document = ground.depot.blobs.lock().unwrap()[&sent.document].clone();
     let mut document: serde_json::Value = serde_json::from_slice(&document).unwrap();
-    document["version"] = 2.into();
+    document["version"] = (VERSION + 1).into();
     let digest = ground.depot.put(document.to_string().as_bytes()).unwrap();
     assert!(ground.fetch(digest, "").unwrap_err().to_string().contains("update the worker"));
     // A link in a layer, and a name below it.

@@ -308,7 +308,7 @@ fn restored_caches_are_layers_of_isolated_jobs() {
 
 /// Each change is made by a job to which the entry is shown as a layer; what the job saw at its end is what the next one is given.
 fn what_a_job_changes_of_a_restored_cache_is_saved() {
-    const FILL: &str = "mkdir -p c/d/e c/x/y two; for n in 1 2 3; do echo $n > c/$n; echo d$n > c/d/$n; echo e$n > c/d/e/$n; echo $n > c/x/y/$n; done; \
+    const FILL: &str = "mkdir -p c/d/e c/x/y two/many; for n in $(seq 80); do echo $n > two/many/$n; done; for n in 1 2 3; do echo $n > c/$n; echo d$n > c/d/$n; echo e$n > c/d/e/$n; echo $n > c/x/y/$n; done; \
                         echo more > two/f; ln -s 1 c/link; chmod 700 c/2";
     const LIST: &str = "find c two -type f -printf '%p %m %T@\\n' -o -printf '%p %y %l\\n' | sort; find c two -type f | sort | xargs grep .; true";
     let changes = [
@@ -337,6 +337,15 @@ fn what_a_job_changes_of_a_restored_cache_is_saved() {
             let (given, found) = run(LIST.to_owned()).await;
             assert_eq!((given, found), (seen, graph::CacheFound::Key), "{change}");
         }
+        let places = std::fs::read_dir(ground.data.join("cache-layers")).unwrap().flatten();
+        let layers = places.flat_map(|place| std::fs::read_dir(place.path()).unwrap().flatten());
+        let names: Vec<_> = layers.map(|layer| layer.file_name().into_string().unwrap()).collect();
+        let thin = names.iter().filter(|name| name.starts_with("thin-")).count();
+        assert_eq!(
+            (thin, names.len()),
+            (changes.len() - 1, changes.len()),
+            "one is whole, the others stand on it: {names:?}"
+        );
     });
 }
 
