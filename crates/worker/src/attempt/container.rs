@@ -302,9 +302,9 @@ impl Attempt<'_> {
             }
             Err(fault) => {
                 let message = super::chain(&fault);
-                self.fail(match fault {
-                    job::ContainerFault::Ended(_) => Failure::Setup { message },
-                    _ => Failure::Infra { message },
+                self.fail(match fault.is_infrastructure() {
+                    false => Failure::Setup { message },
+                    true => Failure::Infra { message },
                 });
                 Err(())
             }
@@ -413,6 +413,22 @@ impl Attempt<'_> {
             ServiceFault::Deaf { .. } | ServiceFault::Unwell { .. } => Failure::Step { step, exit: EXIT_BROKEN },
         });
         self.end_section(section, "failed", None);
+    }
+
+    /// Says of a step that failed in the container if the kernel killed something of it for want of memory.
+    pub(super) fn tell_memory_kills(&mut self, index: usize, recorder: &SharedRecorder) {
+        let killed = self.contained.as_mut().and_then(Contained::container).map_or(0, JobContainer::new_memory_kills);
+        if killed == 0 {
+            return;
+        }
+        let limit = match self.spec.job.resources.memory_bytes {
+            0 => "the machine has no more".to_owned(),
+            bytes => format!("the container may hold {} MiB (`resources`: `memory`)", bytes >> 20),
+        };
+        let what = if killed == 1 { "a process".to_owned() } else { format!("{killed} processes") };
+        let text = format!("the kernel killed {what} of it for want of memory: {limit}");
+        lock(recorder).note(&text);
+        self.note(format!("step {}: {text}", index + 1));
     }
 
     /// Removes what the job has with its engine, ends its logs, and takes the workspace back.

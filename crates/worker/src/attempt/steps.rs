@@ -223,7 +223,10 @@ impl Attempt<'_> {
             Some(Stopped::Canceled) => report.result = "canceled".to_owned(),
             Some(Stopped::TimedOut) => done.failure = Some(self.time_out(recorder, number(index), limit)),
             None if end.ending.code() == 0 => report.result = "passed".to_owned(),
-            None => done.failure = Some(Failure::Step { step: number(index), exit: end.ending.code() }),
+            None => {
+                self.tell_memory_kills(index, recorder);
+                done.failure = Some(Failure::Step { step: number(index), exit: end.ending.code() });
+            }
         }
     }
 

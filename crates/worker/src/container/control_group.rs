@@ -19,6 +19,8 @@ pub struct ControlGroup {
     /// The most memory that was held since it was made, or since [`ControlGroup::forget_peak`].
     peak: Option<File>,
     time: Option<Time>,
+    /// Where it stands how many of its processes the kernel killed for want of memory.
+    kills: Option<File>,
 }
 
 /// Where the time on processors stands.
@@ -53,14 +55,16 @@ impl ControlGroup {
         let mounts = mounts(&std::fs::read_to_string("/proc/self/mountinfo").ok()?);
         let folder = |controller: &str| group_folder(&mounts, &memberships, controller);
         let (memory, cpu, unified) = (folder("memory"), folder("cpuacct"), folder(""));
-        let of_version_1 = memory.and_then(|folder| open(&folder.join("memory.max_usage_in_bytes")));
+        let of_version_1 = memory.as_ref().and_then(|folder| open(&folder.join("memory.max_usage_in_bytes")));
         let peak = of_version_1.or_else(|| open(&unified.as_ref()?.join("memory.peak")));
         let accounts = cpu.and_then(|folder| {
             let file = |name: &str| File::open(folder.join(name)).ok();
             Some(Time::Accounts(file("cpuacct.usage_user")?, file("cpuacct.usage_sys")?))
         });
         let stat = || Some(Time::Stat(File::open(unified.as_ref()?.join("cpu.stat")).ok()?));
-        Some(Self { peak, time: accounts.or_else(stat) })
+        let kills = memory.and_then(|folder| File::open(folder.join("memory.oom_control")).ok());
+        let kills = kills.or_else(|| File::open(unified.as_ref()?.join("memory.events")).ok());
+        Some(Self { peak, time: accounts.or_else(stat), kills })
     }
 
     /// Begins a new peak where the kernel allows it (version 1, and version 2 since Linux 6.12, to whoever may write there). Elsewhere
@@ -73,6 +77,13 @@ impl ControlGroup {
     #[must_use]
     pub fn peak_memory_bytes(&self) -> u64 {
         let number = self.peak.as_ref().and_then(|file| text(file).ok()?.trim().parse().ok());
+        number.unwrap_or(0)
+    }
+
+    /// How many of its processes the kernel has killed for want of memory; 0 if it is not told.
+    #[must_use]
+    pub fn memory_kills(&self) -> u64 {
+        let number = self.kills.as_ref().and_then(|file| number_of(&text(file).ok()?, "oom_kill"));
         number.unwrap_or(0)
     }
 
@@ -103,11 +114,13 @@ fn text(file: &File) -> io::Result<String> {
 
 /// `user_usec` and `system_usec` of a `cpu.stat`. Source: the kernel's admin-guide/cgroup-v2.
 fn stat_times(text: &str) -> Option<(u64, u64)> {
-    let number = |name: &str| {
-        let mut lines = text.lines().filter_map(|line| line.split_once(' '));
-        lines.find(|(key, _)| *key == name).and_then(|(_, value)| value.trim().parse().ok())
-    };
-    Some((number("user_usec")?, number("system_usec")?))
+    Some((number_of(text, "user_usec")?, number_of(text, "system_usec")?))
+}
+
+/// The number behind a name, of a file with a name and a number in each line.
+fn number_of(text: &str, name: &str) -> Option<u64> {
+    let mut lines = text.lines().filter_map(|line| line.split_once(' '));
+    lines.find(|(key, _)| *key == name).and_then(|(_, value)| value.trim().parse().ok())
 }
 
 /// The hierarchies that `/proc/self/mountinfo` has. Source: proc(5).

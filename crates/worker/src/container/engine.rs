@@ -78,6 +78,14 @@ impl EngineError {
             && words.iter().any(|words| message.contains(words)))
     }
 
+    /// Whether the engine says, of a container that it was to make or to start, that the image has no such user or group. Only its words tell;
+    /// Docker and Podman have them from the same library.
+    #[must_use]
+    pub fn is_no_user(&self) -> bool {
+        let words = ["unable to find user", "unable to find group", "no matching entries in"];
+        matches!(self, Self::Refused { message, .. } if words.iter().any(|words| message.contains(words)))
+    }
+
     /// What a person can do about it.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
@@ -133,6 +141,12 @@ pub struct ImageFacts {
     pub repo_digests: Option<Vec<String>>,
     #[serde(default)]
     config: Option<ImageConfig>,
+    #[serde(default)]
+    os: String,
+    #[serde(default)]
+    architecture: String,
+    #[serde(default)]
+    variant: Option<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -153,11 +167,39 @@ impl ImageFacts {
         self.config.as_ref().and_then(|config| config.env.as_deref()).unwrap_or_default()
     }
 
+    /// What it is for, as `OS/ARCHITECTURE` with a variant behind it if it has one.
+    #[must_use]
+    pub fn platform(&self) -> String {
+        let variant = self.variant.as_deref().filter(|variant| !variant.is_empty());
+        let variant = variant.map(|variant| format!("/{variant}")).unwrap_or_default();
+        format!("{}/{}{variant}", self.os, self.architecture)
+    }
+
+    /// Whether it is for a platform, `OS/ARCHITECTURE` with or without a variant; an engine that does not tell is believed.
+    #[must_use]
+    pub fn is_for(&self, platform: &str) -> bool {
+        let same = |one: &str, two: &str| one.is_empty() || two.is_empty() || usual(one) == usual(two);
+        let mut parts = platform.split('/');
+        let mut part = || parts.next().unwrap_or_default();
+        same(part(), &self.os)
+            && same(part(), &self.architecture)
+            && same(part(), self.variant.as_deref().unwrap_or(""))
+    }
+
     /// Whether it says by itself what a container of it runs.
     #[must_use]
     pub fn has_program(&self) -> bool {
         let has_words = |words: &Option<Vec<String>>| words.as_ref().is_some_and(|words| !words.is_empty());
         self.config.as_ref().is_some_and(|config| has_words(&config.cmd) || has_words(&config.entrypoint))
+    }
+}
+
+/// The name by which images know an architecture.
+fn usual(name: &str) -> String {
+    match name.to_ascii_lowercase().as_str() {
+        "x86_64" | "x86-64" => "amd64".to_owned(),
+        "aarch64" => "arm64".to_owned(),
+        other => other.to_owned(),
     }
 }
 

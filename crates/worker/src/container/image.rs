@@ -63,6 +63,18 @@ pub enum ImageFault {
     /// It is not here, and is not to be fetched.
     #[error("the image `{0}` is not here, and `pull: never` forbids to fetch it")]
     Absent(String),
+    /// What is to be had is for another platform.
+    #[error("the image `{reference}` is for {found}, and the job wants `platform: {wanted}`{}", .forbidden)]
+    OtherPlatform {
+        /// As the job names it.
+        reference: String,
+        /// What it is for.
+        found: String,
+        /// What the job wants.
+        wanted: String,
+        /// Why no other is fetched, if that is so.
+        forbidden: &'static str,
+    },
     /// The build has it pinned to a digest that is not here and that no registry knows.
     #[error(
         "the image `{reference}` is {digest} in this build, and this engine has no such image: push it to a registry that all workers reach"
@@ -96,7 +108,7 @@ impl ImageFault {
         match self {
             Self::Engine(_) | Self::NotFetched { .. } => true,
             Self::Context(fault) => matches!(fault, ContextFault::File { .. }),
-            Self::Denied { .. } | Self::Unknown { .. } | Self::Absent(_) => false,
+            Self::Denied { .. } | Self::Unknown { .. } | Self::Absent(_) | Self::OtherPlatform { .. } => false,
             Self::PinnedAway { .. } | Self::Build { .. } | Self::Login(_) => false,
         }
     }
@@ -250,6 +262,18 @@ pub struct Wanted<'w> {
     pub pinned: &'w BTreeMap<String, String>,
 }
 
+impl Wanted<'_> {
+    /// Engines run what they have, whatever it is for.
+    fn check_platform(&self, facts: &ImageFacts) -> Result<(), ImageFault> {
+        if facts.is_for(self.platform) {
+            return Ok(());
+        }
+        let forbidden = if self.pull == Pull::Never { "; `pull: never` forbids to fetch another" } else { "" };
+        let (reference, wanted) = (self.reference.to_owned(), self.platform.to_owned());
+        Err(ImageFault::OtherPlatform { reference, found: facts.platform(), wanted, forbidden })
+    }
+}
+
 /// Takes lines of progress, for a log.
 pub type Progress<'p> = &'p (dyn Fn(&str) + Sync);
 
@@ -278,13 +302,14 @@ impl Pins {
             Pull::Missing | Pull::Never => found(engine, &name).await?,
         };
         let facts = match here {
-            Some(facts) => facts,
+            Some(facts) if wanted.pull == Pull::Never || facts.is_for(wanted.platform) => facts,
             None if wanted.pull == Pull::Never => return Err(ImageFault::Absent(reference.to_owned())),
-            None => {
+            _ => {
                 fetch(engine, wanted, &name, progress).await?;
                 engine.image(&name).await.map_err(ImageFault::Engine)?
             }
         };
+        wanted.check_platform(&facts)?;
         let pin = pin_of(reference, &facts);
         known.insert(reference.to_owned(), pin.clone());
         Ok(Resolved { pin, facts })
@@ -307,14 +332,22 @@ async fn pinned_image(
     progress: Progress<'_>,
 ) -> Result<ImageFacts, ImageFault> {
     if let Some(facts) = found(engine, pin).await? {
-        return Ok(facts);
+        let is_all_there_is = !pin.contains('@') || wanted.pull == Pull::Never;
+        if is_all_there_is {
+            wanted.check_platform(&facts)?;
+        }
+        if is_all_there_is || facts.is_for(wanted.platform) {
+            return Ok(facts);
+        }
     }
     if !pin.contains('@') || wanted.pull == Pull::Never {
         let (reference, digest) = (wanted.reference.to_owned(), pin.to_owned());
         return Err(ImageFault::PinnedAway { reference, digest });
     }
     fetch(engine, wanted, pin, progress).await?;
-    engine.image(pin).await.map_err(ImageFault::Engine)
+    let facts = engine.image(pin).await.map_err(ImageFault::Engine)?;
+    wanted.check_platform(&facts)?;
+    Ok(facts)
 }
 
 /// One line of what an engine tells while it works.

@@ -104,12 +104,57 @@ pub enum ContainerFault {
         /// Its words.
         source: io::Error,
     },
+    /// The program of `entrypoint` is not in the image.
+    #[error("the container cannot run its `entrypoint`: {0}")]
+    NoProgram(EngineError),
+    /// The image does not know the user.
+    #[error("the image does not know the user of `user: {user}`: {cause}; a number is taken without being known")]
+    NoUser {
+        /// As the job says.
+        user: String,
+        /// The engine's words.
+        cause: EngineError,
+    },
     /// It ended before it was ready.
-    #[error("the container ended at once, with code {0}: its image needs a POSIX shell at /bin/sh")]
-    Ended(i64),
+    #[error("the container ended at once, with code {code}: {}", needs(*.has_entrypoint))]
+    Ended {
+        /// Its code.
+        code: i64,
+        /// Whether the job says what starts the first process.
+        has_entrypoint: bool,
+    },
     /// It did nothing.
     #[error("the container was not ready within {} s", READY_MAX.as_secs())]
     Silent,
+}
+
+impl ContainerFault {
+    /// Whether the machine is to blame and not the pipeline.
+    #[must_use]
+    pub fn is_infrastructure(&self) -> bool {
+        !matches!(self, Self::NoProgram(_) | Self::NoUser { .. } | Self::Ended { .. })
+    }
+
+    /// What it means that a container was not made or not started.
+    fn not_started(cause: EngineError, settings: &graph::Container) -> Self {
+        if !settings.user.is_empty() && cause.is_no_user() {
+            Self::NoUser { user: settings.user.clone().into(), cause }
+        } else if cause.is_no_program() {
+            Self::NoProgram(cause)
+        } else {
+            Self::Engine(cause)
+        }
+    }
+}
+
+/// What a container that ended at once lacks.
+fn needs(has_entrypoint: bool) -> &'static str {
+    match has_entrypoint {
+        true => {
+            "its `entrypoint` must run the words that follow it, `/bin/sh` and a script, and its image needs that shell"
+        }
+        false => "its image needs a POSIX shell at /bin/sh",
+    }
 }
 
 /// A container that runs steps.
@@ -127,6 +172,8 @@ pub struct JobContainer {
     group: Option<ControlGroup>,
     /// What all steps so far have used.
     used: Usage,
+    /// How many of its processes were killed for want of memory, as far as was told.
+    memory_kills: u64,
 }
 
 /// How a step ended.
@@ -226,8 +273,9 @@ impl JobContainer {
                 .map_err(|error| at(&control_path)(error.into()))?;
         let end = register(end).map_err(at(folder))?;
         let (mount, volume) = files_mount(engine, plan).await?;
-        let id = engine.create(plan.name, description(plan, mount)).await?;
-        engine.start(&id).await?;
+        let refused = |cause| ContainerFault::not_started(cause, plan.settings);
+        let id = engine.create(plan.name, description(plan, mount)).await.map_err(refused)?;
+        engine.start(&id).await.map_err(refused)?;
         let mut container = Self {
             engine: engine.clone(),
             id,
@@ -239,10 +287,12 @@ impl JobContainer {
             n_steps: 0,
             group: None,
             used: Usage::default(),
+            memory_kills: 0,
         };
+        let has_entrypoint = !plan.settings.entrypoint.is_empty();
         // Asked while the first process starts.
         let id = container.id.clone();
-        let (facts, ready) = tokio::join!(engine.container(&id), container.until_ready());
+        let (facts, ready) = tokio::join!(engine.container(&id), container.until_ready(has_entrypoint));
         ready?;
         container.group = ControlGroup::of(facts?.state.pid, &id);
         container.used = container.group.as_ref().and_then(ControlGroup::usage).unwrap_or_default();
@@ -251,7 +301,7 @@ impl JobContainer {
         Ok(container)
     }
 
-    async fn until_ready(&mut self) -> Result<(), ContainerFault> {
+    async fn until_ready(&mut self, has_entrypoint: bool) -> Result<(), ContainerFault> {
         // One that cannot even start its first process opens nothing; so the engine is asked too.
         let latest = tokio::time::Instant::now() + READY_MAX;
         loop {
@@ -261,7 +311,7 @@ impl JobContainer {
             }
             let state = self.engine.container(&self.id).await?.state;
             if !state.running {
-                return Err(ContainerFault::Ended(state.exit_code));
+                return Err(ContainerFault::Ended { code: state.exit_code, has_entrypoint });
             }
             if tokio::time::Instant::now() > latest {
                 return Err(ContainerFault::Silent);
@@ -342,6 +392,12 @@ impl JobContainer {
         };
         self.used = all;
         Ok(Ended { ending: Ending::Exited(code), usage })
+    }
+
+    /// How many of its processes the kernel has killed for want of memory since this was asked last.
+    pub fn new_memory_kills(&mut self) -> u64 {
+        let all = self.group.as_ref().map_or(0, ControlGroup::memory_kills);
+        all - std::mem::replace(&mut self.memory_kills, all).min(all)
     }
 
     /// Why the first process has ended, as far as the engine knows.

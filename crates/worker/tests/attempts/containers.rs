@@ -53,6 +53,7 @@ fn jobs_in(kind: Kind) {
         steps_and_values(ground).await;
         entered(ground).await;
         settings_of_containers(ground).await;
+        settings_that_the_image_has_not(ground).await;
         limits(ground, &engine).await;
         usage(ground).await;
         services(ground, &engine).await;
@@ -192,6 +193,36 @@ async fn settings_of_containers(ground: &Ground) {
     let told =
         matches!(&report.outcome, Outcome::Failed(Failure::Setup { message }) if message.contains("pull: never"));
     assert!(told, "{:?}", report.outcome);
+}
+
+/// What the image cannot do is the file's fault, and is not tried again; what the kernel killed for want of memory is told.
+async fn settings_that_the_image_has_not(ground: &Ground) {
+    let never = |more: Value| with(json!({ "pull": "never" }), more);
+    for (container, told) in [
+        (json!({ "user": "bob" }), "the image does not know the user of `user: bob`"),
+        (json!({ "entrypoint": ["/bin/nonsense"] }), "the container cannot run its `entrypoint`: "),
+        (
+            json!({ "entrypoint": ["/bin/false"] }),
+            "the container ended at once, with code 1: its `entrypoint` must run",
+        ),
+        (never(json!({ "platform": "linux/s390x" })), "the image `box` is for linux/"),
+    ] {
+        let image = json!({ "image": "box", "container": container });
+        let (report, _) = ground.run(json!({ "environment": { "image": image }, "steps": steps(&["true"]) })).await;
+        let is_told =
+            matches!(&report.outcome, Outcome::Failed(Failure::Setup { message }) if message.starts_with(told));
+        assert!(is_told, "{:?}", report.outcome);
+    }
+    let hungry = json!({
+        "resources": { "memory_bytes": 32 << 20 },
+        "steps": steps(&["grep x /dev/zero"]),
+    });
+    let (report, _) = ground.run(in_image(hungry)).await;
+    assert!(matches!(report.outcome, Outcome::Failed(Failure::Step { step: 0, .. })), "{:?}", report.outcome);
+    let is_told = |note: &String| {
+        note.starts_with("step 1: the kernel killed ") && note.contains("of memory: the container may hold 32 MiB")
+    };
+    assert!(report.notes.iter().any(is_told), "{:?}", report.notes);
 }
 
 async fn limits(ground: &Ground, engine: &Engine) {
