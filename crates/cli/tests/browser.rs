@@ -173,9 +173,14 @@ impl Browser {
         self.try_call(method, &path, body).unwrap_or_else(|error| panic!("{method} {path} {body}: {error}"))
     }
 
+    /// Opens a page of ours and waits until its scripts are there.
     #[track_caller]
     fn go(&self, path: &str) {
         self.call("POST", "/url", &json!({ "url": format!("{}{path}", self.url) }));
+        if self.kind.get() != Kind::Plain {
+            let has_scripts = "document.querySelector('script[src$=\"/page.js\"]') !== null";
+            self.until_is(&format!("!({has_scripts}) || document.documentElement.hasAttribute('data-ready')"));
+        }
     }
 
     /// The folder of its own that it was given.

@@ -107,5 +107,8 @@ document.documentElement.setAttribute("data-scripts", "");
 tellTimes(document);
 setInterval(() => tellTimes(document), 10_000);
 keepLive(tellTimes);
-if (document.querySelector(".build-page")) import("./build.js").then((build) => build.open());
-if (document.querySelector("#log[data-source]")) import("./log.js").then((log) => log.open());
+// Until its module is there a page does what it does without scripts: links and forms lead to whole pages.
+const modules = [];
+if (document.querySelector(".build-page")) modules.push(import("./build.js").then((build) => build.open()));
+if (document.querySelector("#log[data-source]")) modules.push(import("./log.js").then((log) => log.open()));
+Promise.all(modules).then(() => document.documentElement.setAttribute("data-ready", ""));

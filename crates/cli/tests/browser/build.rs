@@ -198,6 +198,29 @@ fn a_row_of_the_waterfall_opens_to_its_steps() {
 }
 
 #[test]
+fn whoever_is_quicker_than_the_scripts_goes_without_them() {
+    if !has_browser() {
+        return;
+    }
+    let (_site, _processes, browser) = built();
+    // The page's own module does not come: as in the moment before it does.
+    browser.command("Network.enable", &json!({}));
+    browser.command("Network.setBlockedURLs", &json!({ "urls": ["*/build.js"] }));
+    let visit = |path: &str| browser.call("POST", "/url", &json!({ "url": format!("{}{path}", browser.url) }));
+    visit("/builds/2?view=time");
+    browser.ask("document.getElementById('steps-docs').focus()");
+    browser.press("\u{e007}");
+    browser.until(".time .step a[href*='step=1']", "find <b>links</b>");
+    assert_eq!(browser.path(), "/builds/2?open=docs&view=time");
+    browser.type_into("#search", "links\n");
+    browser.until("#tree", "1 job of 12");
+    browser.until(".time .step .found", "find <b>links</b>");
+    browser.click("#tree a[href='/builds/2/jobs/docs']");
+    browser.until("#log", "");
+    assert_eq!(browser.path(), "/builds/2/jobs/docs");
+}
+
+#[test]
 fn what_came_out_is_looked_at_and_runs_as_nobody() {
     if !has_browser() {
         return;
