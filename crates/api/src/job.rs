@@ -254,6 +254,9 @@ pub struct Report {
     /// What it read and wrote of keyed directories, in the order of the job's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub caches: Vec<CacheReport>,
+    /// What took time beside the steps, in order; nothing of what took less than 10 ms, caches aside.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub phases: Vec<Phase>,
     /// What its images were, by reference: `NAME@sha256:…` as its registry knows it, else the engine's own `sha256:…`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub images: BTreeMap<String, String>,
@@ -280,6 +283,32 @@ impl From<graph::Partial> for Partial {
 impl From<Partial> for graph::Partial {
     fn from(partial: Partial) -> Self {
         Self { asked: partial.asked, of: partial.of }
+    }
+}
+
+/// A stretch of an attempt's time before its first step or after its last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Phase {
+    /// `workspace`, `image`, `artifacts_taken`, `cache_restored`, `container`, `artifacts_kept`, `reports` or `cache_saved`; others may
+    /// come.
+    pub what: String,
+    /// The key of the cache; empty for the others.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// When it began.
+    pub started: Time,
+    /// When it had ended.
+    pub finished: Time,
+}
+
+impl From<&graph::Phase> for Phase {
+    fn from(phase: &graph::Phase) -> Self {
+        Self {
+            what: phase.what.clone(),
+            name: phase.name.clone(),
+            started: phase.started.into(),
+            finished: phase.finished.into(),
+        }
     }
 }
 
@@ -364,6 +393,7 @@ impl From<&AttemptReport> for Report {
             summary: report.summary.clone(),
             notes: report.notes.clone(),
             caches: report.caches.iter().map(CacheReport::from).collect(),
+            phases: report.phases.iter().map(Phase::from).collect(),
             partial: report.partial.map(Into::into),
             images: report.images.clone(),
         }

@@ -114,9 +114,27 @@ pub struct AttemptReport {
     /// What it read and wrote of keyed caches, in the order of the job's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub caches: Vec<CacheReport>,
+    /// What took time beside the steps, in order. Old readers pass over it; from old writers there is none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub phases: Vec<Phase>,
     /// Of how many of the job's tests it was asked, if not for the whole job. Filled in by the engine, whatever a worker says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partial: Option<Partial>,
+}
+
+/// A stretch of an attempt's time before its first step or after its last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Phase {
+    /// `workspace`, `image`, `artifacts_taken`, `cache_restored`, `container`, `artifacts_kept`, `reports` or `cache_saved`; others may
+    /// come.
+    pub what: String,
+    /// The key of the cache; empty for the others.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// When it began.
+    pub started: Timestamp,
+    /// When it had ended.
+    pub finished: Timestamp,
 }
 
 /// What an attempt did with one of its job's caches.
@@ -190,6 +208,7 @@ impl AttemptReport {
             images: BTreeMap::new(),
             notes: Vec::new(),
             caches: Vec::new(),
+            phases: Vec::new(),
             partial: None,
         }
     }

@@ -26,7 +26,7 @@ pub mod validate;
 
 pub use asked::{AskedTests, NeverRun, Partial, TestName};
 pub use attempt::{
-    Artifact, AttemptReport, AttemptSpec, CacheFound, CacheReport, CacheSaved, NeedResult, StepReport, TestCase,
+    Artifact, AttemptReport, AttemptSpec, CacheFound, CacheReport, CacheSaved, NeedResult, Phase, StepReport, TestCase,
     TestOutcome, Usage,
 };
 pub use condition::Condition;

@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use graph::{
-    Artifact, AttemptReport, AttemptSpec, CacheReport, Failure, Outcome, Reuse, StepReport, TestCase, Text, Timestamp,
-    Usage, WorkspaceKind, quarantine,
+    Artifact, AttemptReport, AttemptSpec, CacheReport, Failure, Outcome, Phase, Reuse, StepReport, TestCase, Text,
+    Timestamp, Usage, WorkspaceKind, quarantine,
 };
 use serde_json::Value;
 use tokio::time::Instant;
@@ -61,6 +61,12 @@ pub const NOTES_MAX: usize = 100;
 
 /// The most bytes of one note.
 pub const NOTE_BYTES_MAX: usize = 4 << 10;
+
+/// The most stretches of time beside the steps that are told.
+pub const PHASES_MAX: usize = 100;
+
+/// What takes less is not told, caches aside.
+const PHASE_MS_MIN: u64 = 10;
 
 /// The exit code that stands for a step which broke its word although its script passed: a file of values that cannot be
 /// read, a missing output or artifact.
@@ -141,6 +147,7 @@ struct Attempt<'w> {
     caches: Vec<(Cache, Restored)>,
     nix: nix::OfNix,
     cache_reports: Vec<CacheReport>,
+    phases: Vec<Phase>,
     steps: Vec<StepReport>,
     /// Logs that background processes may still add to, by step.
     held: Vec<(usize, SharedRecorder, Held)>,
@@ -195,6 +202,7 @@ impl<'w> Attempt<'w> {
             caches: Vec::new(),
             nix: nix::OfNix::default(),
             cache_reports: Vec::new(),
+            phases: Vec::new(),
             steps: Vec::with_capacity(spec.job.steps.len()),
             held: Vec::new(),
             visible: BTreeSet::new(),
@@ -230,6 +238,7 @@ impl<'w> Attempt<'w> {
         for note in place.notes() {
             self.note(note.clone());
         }
+        self.note_phase("workspace", String::new(), self.started);
         self.run_in(&mut place).await;
         if let Err(error) = place.close(self.worker).await {
             self.note(format!("the workspace was not let go of: {error}"));
@@ -253,10 +262,12 @@ impl<'w> Attempt<'w> {
             self.contexts = Some(contexts);
         }
         let before = self.look_at_inputs().await;
+        let began = now();
         if self.find_image(place).await.is_ok() {
+            self.note_phase("image", String::new(), began);
             self.environment = self.base_environment(place);
             self.note_quarantine();
-            if self.prepare(place).await.is_ok() && self.enter_container(place).await.is_ok() {
+            if self.prepare(place).await.is_ok() && self.enter(place).await.is_ok() {
                 self.run_steps(place).await;
             }
         }
@@ -286,8 +297,17 @@ impl<'w> Attempt<'w> {
     /// Environment, artifacts and caches before the first step.
     async fn prepare(&mut self, place: &mut Place) -> Result<(), ()> {
         self.add_job_environment().await?;
+        let began = now();
         self.restore_artifacts(place).await?;
+        self.note_phase("artifacts_taken", String::new(), began);
         self.restore_caches(place).await
+    }
+
+    async fn enter(&mut self, place: &mut Place) -> Result<(), ()> {
+        let began = now();
+        self.enter_container(place).await?;
+        self.note_phase("container", String::new(), began);
+        Ok(())
     }
 
     /// Remembers a cancel that came between steps.
@@ -345,8 +365,12 @@ impl<'w> Attempt<'w> {
             self.check_outputs();
         }
         if self.status != Status::Canceled {
+            let began = now();
             self.collect_artifacts(place).await;
+            self.note_phase("artifacts_kept", String::new(), began);
+            let began = now();
             self.read_reports(place).await;
+            self.note_phase("reports", String::new(), began);
         }
         // What some tests leave is not what the job leaves.
         if self.failure.is_none() && self.spec.asked.is_none() {
@@ -403,6 +427,16 @@ impl<'w> Attempt<'w> {
         }
     }
 
+    /// Tells how long something beside the steps took that ends now.
+    fn note_phase(&mut self, what: &str, name: String, started: Timestamp) {
+        let finished = now();
+        let is_worth_it = !name.is_empty() || finished.ms_since(started) >= PHASE_MS_MIN;
+        if is_worth_it && self.phases.len() < PHASES_MAX {
+            let name = self.secrets.hide(name);
+            self.phases.push(Phase { what: what.to_owned(), name, started, finished });
+        }
+    }
+
     fn report(mut self) -> AttemptReport {
         if let Some(slot) = self.slot.take() {
             self.worker.give_slot(slot);
@@ -425,6 +459,7 @@ impl<'w> Attempt<'w> {
             images: self.images,
             notes: self.notes,
             caches: self.cache_reports,
+            phases: self.phases,
             partial: None,
         }
     }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use api::build::{Build, VerdictWord};
 use api::job::{
-    Artifact, Attempt, CacheFound, CacheReport, CacheSaved, Cause, Gate, Job, JobState, OutcomeWord, Step, StepResult,
-    Test, TestOutcome, Usage,
+    Artifact, Attempt, CacheFound, CacheReport, CacheSaved, Cause, Gate, Job, JobState, OutcomeWord, Phase, Step,
+    StepResult, Test, TestOutcome, Usage,
 };
 use graph::{
     AttemptNumber, AttemptReport, BuildId, Checkout, Diagnostic, Event, Failure, JobName, LeaseId, Location, Origin,
@@ -204,9 +204,19 @@ pub fn report(attempt: &Attempt, tests: Vec<TestCase>) -> Option<AttemptReport> 
         summary: report.summary.clone(),
         notes: report.notes.clone(),
         caches: report.caches.iter().map(cache).collect(),
+        phases: report.phases.iter().map(phase).collect(),
         partial: report.partial.map(Into::into),
         ..AttemptReport::of(outcome(end.outcome, end.cause.as_ref(), &report.outputs), end.finished.0)
     })
+}
+
+fn phase(phase: &Phase) -> graph::Phase {
+    graph::Phase {
+        what: phase.what.clone(),
+        name: phase.name.clone(),
+        started: phase.started.0,
+        finished: phase.finished.0,
+    }
 }
 
 fn cache(cache: &CacheReport) -> graph::CacheReport {

@@ -188,6 +188,7 @@ fn full_report() -> AttemptReport {
         notes: vec!["a process was left behind".to_owned()],
         partial: None,
         caches: Vec::new(),
+        phases: Vec::new(),
     }
 }
 

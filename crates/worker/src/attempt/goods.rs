@@ -6,7 +6,7 @@ use std::sync::Arc;
 use graph::nix::ARTIFACT_PREFIX;
 use graph::{Artifact, CacheFound, CacheReport, CacheSaved, Failure, TestCase, WorkspaceKind};
 
-use super::{Attempt, blocking};
+use super::{Attempt, blocking, now};
 use crate::artifacts;
 use crate::cache::{Cache, Found, Owner, Places, Restored, Saved};
 use crate::depot;
@@ -55,7 +55,9 @@ impl Attempt<'_> {
             let key = key.map_err(|fault| self.break_word(format!("cache key {fault}")))?;
             restore.retain(|prefix| !prefix.is_empty());
             let cache = Cache { key, restore, paths: declared.paths.clone() };
+            let began = now();
             let restored = self.restore_cache(&cache, place).await?;
+            self.note_phase("cache_restored", cache.key.clone(), began);
             let (found, found_key) = match restored.as_ref().map(|restored| &restored.found) {
                 Some(Found::Exact) => (CacheFound::Key, cache.key.clone()),
                 Some(Found::Prefix(key)) => (CacheFound::Prefix, key.clone()),
@@ -185,7 +187,9 @@ impl Attempt<'_> {
             places.layers = place.cache_layers(self.worker);
             let (depot, trust) = (Arc::clone(&self.depot), self.spec.event.trust);
             let key = cache.key.clone();
+            let began = now();
             let saved = blocking(move || cache.save(trust, &places, &restored, &*depot)).await;
+            self.note_phase("cache_saved", key.clone(), began);
             if let Err(fault) = &saved {
                 self.note(format!("cache `{key}` was not saved: {fault}"));
             }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use api::job::{Attempt, CacheFound, Job, JobState};
+use api::job::{Attempt, CacheFound, CacheReport, CacheSaved, Job, JobState, Phase, Report};
 use graph::Timestamp;
 use maud::{Markup, html};
 
@@ -19,6 +19,8 @@ const MARKS: u64 = 4;
 const SAVINGS_MAX: usize = 10;
 /// How much of a wait for people is drawn, at the least, in milliseconds.
 const AFTER_LAST_MS: u64 = 100;
+/// What lies between two things that a worker did beside the steps, if it is shorter, counts as theirs, in milliseconds.
+const GAP_MS_MIN: u64 = 10;
 /// The least that is worth a word, in milliseconds.
 const SAVING_MIN_MS: u64 = 1_000;
 
@@ -81,8 +83,8 @@ impl Part {
     fn words(self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
-            Self::Starting => "starting",
-            Self::Restoring => "restoring (checkout, caches, environment)",
+            Self::Starting => "starting (checkout)",
+            Self::Restoring => "restoring (caches, environment)",
             Self::Running(_) => "running",
             Self::Saving => "saving (artifacts, caches)",
         }
@@ -91,10 +93,19 @@ impl Part {
 
 /// One stretch of a bar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Segment {
+struct Segment<'r> {
     part: Part,
+    /// What the worker says that it did in it, beside steps.
+    phase: Option<&'r Phase>,
     from: Timestamp,
     to: Timestamp,
+}
+
+impl Segment<'_> {
+    fn class(&self) -> String {
+        let is_cache = self.phase.is_some_and(|phase| phase.what.starts_with("cache_"));
+        format!("{}{}", self.part.class(), if is_cache { " cache" } else { "" })
+    }
 }
 
 /// When each job that has ended had.
@@ -166,41 +177,74 @@ fn savings<'j>(jobs: &'j [Job], critical: &BTreeSet<&str>, created: Timestamp) -
         .collect()
 }
 
-/// The stretches of a job's time, tries after one another, in order and without overlap.
-fn segments(job: &Job, attempts: &[&Attempt], ready: Option<Timestamp>, now: Timestamp) -> Vec<Segment> {
-    let mut segments = Vec::new();
-    let Some(mut at) = ready else { return segments };
-    let mut add = |part, to: Timestamp| {
-        if to > at {
-            segments.push(Segment { part, from: at, to });
-            at = to;
+/// Stretches one after another.
+struct Stretches<'r> {
+    segments: Vec<Segment<'r>>,
+    at: Timestamp,
+}
+
+impl<'r> Stretches<'r> {
+    /// From where the last one ended to `to`, if that is later.
+    fn add(&mut self, part: Part, to: Timestamp) {
+        self.add_phase(part, None, to);
+    }
+
+    fn add_phase(&mut self, part: Part, phase: Option<&'r Phase>, to: Timestamp) {
+        if to > self.at {
+            self.segments.push(Segment { part, phase, from: self.at, to });
+            self.at = to;
         }
-    };
+    }
+
+    /// As [`Stretches::add`], with what the worker says of this time told apart.
+    fn add_phases(&mut self, part: Part, phases: &'r [Phase], to: Timestamp) {
+        let (from, to) = (self.at, to.max(self.at));
+        let before = self.segments.len();
+        for phase in phases.iter().filter(|phase| phase.started.0 >= from && phase.finished.0 <= to) {
+            if phase.started.0.ms_since(self.at) >= GAP_MS_MIN {
+                self.add(part, phase.started.0);
+            }
+            self.add_phase(part, Some(phase), phase.finished.0);
+        }
+        let has_phases = self.segments.len() > before;
+        match self.segments.last_mut() {
+            Some(last) if has_phases && to.ms_since(self.at) < GAP_MS_MIN => (last.to, self.at) = (to, to),
+            _ => self.add(part, to),
+        }
+    }
+}
+
+/// The stretches of a job's time, tries after one another, in order and without overlap.
+fn segments<'r>(job: &Job, attempts: &[&'r Attempt], ready: Option<Timestamp>, now: Timestamp) -> Vec<Segment<'r>> {
+    let Some(ready) = ready else { return Vec::new() };
+    let mut bar = Stretches { segments: Vec::new(), at: ready };
     for attempt in attempts {
-        add(Part::Waiting, attempt.leased.0);
+        bar.add(Part::Waiting, attempt.leased.0);
         let Some(end) = &attempt.ended else {
-            add(Part::Running(Standing::Running), now);
+            bar.add(Part::Running(Standing::Running), now);
             continue;
         };
-        let ran = end.report.as_ref().and_then(|report| Some((report.steps.first()?, report.steps.last()?)));
-        add(Part::Starting, end.started.0);
+        let report = end.report.as_ref();
+        let phases = report.map_or(&[][..], |report| &report.phases);
+        let ran = report.and_then(|report| Some((report.steps.first()?, report.steps.last()?)));
+        bar.add(Part::Starting, end.started.0);
         if let Some((first, _)) = ran {
-            add(Part::Restoring, first.started.0);
+            bar.add_phases(Part::Restoring, phases, first.started.0);
         }
         let standing = Standing::of_outcome(end.outcome);
-        add(Part::Running(standing), ran.map_or(end.finished.0, |(_, last)| last.finished.0.max(last.started.0)));
-        add(Part::Saving, end.finished.0);
+        bar.add(Part::Running(standing), ran.map_or(end.finished.0, |(_, last)| last.finished.0.max(last.started.0)));
+        bar.add_phases(Part::Saving, phases, end.finished.0);
     }
     match (attempts.is_empty(), job.started, job.finished) {
         // Attempts are not known for all of a large build: then the job's own times have to do.
         (true, Some(began), end) => {
-            add(Part::Waiting, began.0);
-            add(Part::Running(Standing::of_job(job)), end.map_or(now, |end| end.0));
+            bar.add(Part::Waiting, began.0);
+            bar.add(Part::Running(Standing::of_job(job)), end.map_or(now, |end| end.0));
         }
-        _ if job.state == JobState::Waiting => add(Part::Waiting, now),
+        _ if job.state == JobState::Waiting => bar.add(Part::Waiting, now),
         _ => {}
     }
-    segments
+    bar.segments
 }
 
 /// What all rows need to know.
@@ -248,7 +292,7 @@ impl<'s> Times<'s> {
         }
     }
 
-    fn segments(&self, job: &Job) -> Vec<Segment> {
+    fn segments(&self, job: &Job) -> Vec<Segment<'s>> {
         let ready = ready(job, &self.ended, self.scale.from);
         let none = Vec::new();
         let attempts = self.attempts.get(job.name.as_str()).unwrap_or(&none);
@@ -260,19 +304,56 @@ impl<'s> Times<'s> {
 
     /// What a segment says when it is pointed at.
     fn said(&self, job: &Job, segment: Segment) -> String {
+        let took = words::span(segment.to.ms_since(segment.from));
+        if let Some(phase) = segment.phase {
+            let attempts = self.attempts.get(job.name.as_str()).map_or(&[][..], Vec::as_slice);
+            let reports = attempts.iter().filter_map(|attempt| attempt.ended.as_ref()?.report.as_ref());
+            let took = words::span(phase.finished.0.ms_since(phase.started.0));
+            return format!("{} {took}", said_of_phase(phase, reports));
+        }
         let why = self.shown.waiting.get(&job.name).filter(|_| segment.part == Part::Waiting && segment.to >= self.now);
         let caches = || {
             let attempts = self.attempts.get(job.name.as_str())?;
             let report = attempts.last()?.ended.as_ref()?.report.as_ref()?;
+            // Those that are told with their times stand on their own.
+            if report.phases.iter().any(|phase| phase.what == "cache_restored") {
+                return None;
+            }
             let found: Vec<String> = report.caches.iter().map(said_of_cache).collect();
             (segment.part == Part::Restoring && !found.is_empty()).then(|| format!(": {}", found.join(", ")))
         };
         let more = why.map(|why| format!(": {}", why.text)).or_else(caches).unwrap_or_default();
-        format!("{} {}{more}", segment.part.words(), words::span(segment.to.ms_since(segment.from)))
+        format!("{} {took}{more}", segment.part.words())
     }
 }
 
-fn said_of_cache(cache: &api::job::CacheReport) -> String {
+/// What a worker did beside the steps, by the reports of the job's attempts.
+fn said_of_phase<'r>(phase: &Phase, mut reports: impl Iterator<Item = &'r Report>) -> String {
+    let mut cache =
+        || reports.find(|report| report.phases.contains(phase))?.caches.iter().find(|cache| cache.key == phase.name);
+    match phase.what.as_str() {
+        "workspace" => "workspace".to_owned(),
+        "image" => "finding the image".to_owned(),
+        "container" => "starting the container".to_owned(),
+        "artifacts_taken" => "artifacts of other jobs".to_owned(),
+        "artifacts_kept" => "keeping artifacts".to_owned(),
+        "reports" => "reading reports of tests".to_owned(),
+        "cache_restored" => cache().map_or_else(|| format!("cache {}", phase.name), said_of_cache),
+        "cache_saved" => cache().map_or_else(|| format!("saving cache {}", phase.name), said_of_saving),
+        other => other.replace('_', " "),
+    }
+}
+
+fn said_of_saving(cache: &CacheReport) -> String {
+    match cache.saved {
+        CacheSaved::Written => format!("saving cache {} ({})", cache.key, words::bytes(cache.saved_bytes)),
+        CacheSaved::Kept => format!("cache {} was saved by another job meanwhile", cache.key),
+        CacheSaved::Refused => format!("cache {} could not be saved", cache.key),
+        CacheSaved::Not => format!("saving cache {}", cache.key),
+    }
+}
+
+fn said_of_cache(cache: &CacheReport) -> String {
     match cache.found {
         CacheFound::Key => format!("cache {} ({})", cache.key, words::bytes(cache.found_bytes)),
         CacheFound::Prefix => format!("cache {} ({})", cache.found_key, words::bytes(cache.found_bytes)),
@@ -287,7 +368,7 @@ pub(crate) fn show(shown: &Shown, units: &[Unit], choice: &Choice, ask: &Ask) ->
     let has_path = times.critical.len() > 1;
     html! {
         p.legend {
-            @for (class, text) in [("waiting", "waiting"), ("starting", "starting"), ("restoring", "restoring"), ("passed", "running"), ("saving", "saving")] {
+            @for (class, text) in [("waiting", "waiting"), ("starting", "starting"), ("restoring", "restoring"), ("restoring cache", "a cache"), ("passed", "running"), ("saving", "saving")] {
                 span { svg.swatch width="14" height="10" aria-hidden="true" { rect class=(class) width="14" height="10" {} } " " (text) }
             }
             @if has_path { span { svg.swatch width="14" height="10" aria-hidden="true" { rect.path y="8" width="14" height="2" {} } " decided how long it took" } }
@@ -356,7 +437,7 @@ fn bar(job: &Job, times: &Times, is_critical: bool) -> Markup {
             @for (segment, said) in segments.iter().zip(&said) {
                 @let from = scale.place(segment.from).min(WIDTH - 2);
                 @let (y, height) = if matches!(segment.part, Part::Waiting) { (7, 3) } else { (3, 11) };
-                rect class=(segment.part.class()) x=(from) y=(y) width=(scale.place(segment.to).saturating_sub(from).max(2)) height=(height) { title { (said) } }
+                rect class=(segment.class()) x=(from) y=(y) width=(scale.place(segment.to).saturating_sub(from).max(2)) height=(height) { title { (said) } }
             }
             @if let Some((began, ended)) = before {
                 @let from = scale.place_ms(*began).min(WIDTH - 2);
@@ -429,6 +510,13 @@ mod tests {
                 "tests": 0, "tests_failed": 0,
                 "report": {
                     "outputs": {}, "usage": { "peak_memory_bytes": 0, "cpu_user_us": 0, "cpu_system_us": 0 },
+                    "phases": [
+                        { "what": "cache_restored", "name": "deps", "started": "1970-01-01T00:00:04Z", "finished": "1970-01-01T00:00:05Z" },
+                        { "what": "cache_saved", "name": "deps", "started": "1970-01-01T00:00:09Z", "finished": "1970-01-01T00:00:10Z" },
+                    ],
+                    "caches": [{
+                        "key": "deps", "found": "key", "found_bytes": 2048, "saved": "written", "saved_bytes": 3072, "put_bytes": 0,
+                    }],
                     "steps": [{
                         "name": "make", "result": "passed", "started": "1970-01-01T00:00:05Z", "finished": "1970-01-01T00:00:09Z",
                         "lines": 0, "usage": { "peak_memory_bytes": 0, "cpu_user_us": 0, "cpu_system_us": 0 },
@@ -437,15 +525,29 @@ mod tests {
             },
         }))
         .expect("an attempt");
-        let parts: Vec<(Part, u64)> = segments(&job("a", &[], Some((2, 10))), &[&attempt], Some(at(1)), at(20))
-            .into_iter()
-            .map(|segment| (segment.part, segment.to.ms_since(segment.from) / 1000))
+        let job = job("a", &[], Some((2, 10)));
+        let told = segments(&job, &[&attempt], Some(at(1)), at(20));
+        let parts: Vec<(Part, bool, u64)> = told
+            .iter()
+            .map(|segment| (segment.part, segment.phase.is_some(), segment.to.ms_since(segment.from) / 1000))
             .collect();
         let running = Part::Running(Standing::Passed);
         assert_eq!(
             parts,
-            [(Part::Waiting, 1), (Part::Starting, 1), (Part::Restoring, 2), (running, 4), (Part::Saving, 1)]
+            [
+                (Part::Waiting, false, 1),
+                (Part::Starting, false, 1),
+                (Part::Restoring, false, 1),
+                (Part::Restoring, true, 1),
+                (running, false, 4),
+                (Part::Saving, true, 1),
+            ]
         );
+        let reports = || attempt.ended.iter().filter_map(|end| end.report.as_ref());
+        let said: Vec<String> =
+            told.iter().filter_map(|segment| Some(said_of_phase(segment.phase?, reports()))).collect();
+        assert_eq!(said, ["cache deps (2.0 KiB)", "saving cache deps (3.0 KiB)"]);
+        assert_eq!(told[3].class(), "restoring cache");
     }
 
     #[test]
@@ -456,7 +558,7 @@ mod tests {
         assert_eq!(ready(&jobs[0], &ended, at(1)), Some(at(1)));
         assert_eq!(ready(&jobs[1], &ended, at(1)), None);
         let parts = segments(&jobs[0], &[], Some(at(1)), at(3));
-        assert_eq!(parts, [Segment { part: Part::Waiting, from: at(1), to: at(3) }]);
+        assert_eq!(parts, [Segment { part: Part::Waiting, phase: None, from: at(1), to: at(3) }]);
     }
 
     #[test]
