@@ -23,6 +23,27 @@ pub struct Pool {
     pub workers: u64,
     /// How many attempts these run at once.
     pub slots: u64,
+    /// The jobs of builds under way that are still to come into it: they wait for other jobs, a person, a group or their next try.
+    #[serde(default)]
+    pub to_come: u64,
+    /// Whom the queue charges of those that wait in it, who goes first first; at most [`SHARES_MAX`]. For those alone who may read
+    /// the whole server.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shares: Vec<Share>,
+}
+
+/// The most clients whose share of a pool is told.
+pub const SHARES_MAX: usize = 100;
+
+/// How a client stands in a pool's queue. The queue charges it for the time of its attempts, in whatever pool; who has less goes first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Share {
+    /// Its name; empty for those who have none.
+    pub client: String,
+    /// Its jobs that wait in the pool.
+    pub waiting: u64,
+    /// How much it was charged beyond the share at which the queue has arrived, in milliseconds: the others catch up first.
+    pub ahead_ms: u64,
 }
 
 /// What somebody stopped, and why.

@@ -35,5 +35,5 @@ pub use input::{BuildOptions, BuildRequest, FailurePolicy, Input, Intake, PoolRe
 pub use judge::{EVALUATIONS_MAX, QUESTIONS_MAX};
 pub use standing::Standing;
 pub use state::JobState;
-pub use wait::{Estimate, Instead, PoolState, Wait};
+pub use wait::{ClientState, Estimate, Instead, PoolState, Wait};
 pub use warmth::Warm;

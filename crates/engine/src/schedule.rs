@@ -398,9 +398,11 @@ impl Schedule {
         for (demand, line) in self.lines.iter().filter(|(_, line)| line.n_queued > 0) {
             let pool = pools.entry(demand.pool.clone()).or_default();
             pool.queued += line.n_queued as u64;
-            for client in line.clients.keys() {
+            for (client, waiting) in &line.clients {
                 let charged_ms = self.clients.get(client).map_or(0, |account| account.charged_ms);
-                pool.clients.insert((**client).to_owned(), charged_ms);
+                let state = pool.clients.entry((**client).to_owned()).or_default();
+                state.queued += (waiting.urgent.len() + waiting.usual.len()) as u64;
+                (state.charged_ms, state.ahead_ms) = (charged_ms, charged_ms.saturating_sub(self.virtual_ms));
             }
         }
         for (pool, running) in &self.running {

@@ -146,8 +146,19 @@ pub struct PoolState {
     pub slots: u64,
     /// Why it is held, if it is.
     pub held: Option<String>,
-    /// Whom its queue charges: client and milliseconds so far. A client with less goes first.
-    pub clients: BTreeMap<String, u64>,
+    /// Whom its queue charges, of those that wait in it.
+    pub clients: BTreeMap<String, ClientState>,
+}
+
+/// How a client stands in a pool's queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientState {
+    /// Its jobs that wait in the pool.
+    pub queued: u64,
+    /// What it was charged in all pools, in milliseconds. A client with less goes first.
+    pub charged_ms: u64,
+    /// How much of this is beyond the share at which the queue has arrived, in milliseconds.
+    pub ahead_ms: u64,
 }
 
 impl Engine {
@@ -283,6 +294,20 @@ impl Engine {
             pool.pool.clone_from(name);
         }
         pools.into_values().collect()
+    }
+
+    /// How many jobs of builds under way are still to come into each pool, by the pool's name: they wait for other jobs, a person,
+    /// a group or their next try. Looks at all jobs.
+    #[must_use]
+    pub fn to_come(&self) -> BTreeMap<&str, u64> {
+        let mut to_come = BTreeMap::new();
+        for slot in self.builds.values().filter(|build| build.verdict.is_none()).flat_map(|build| &build.slots) {
+            let is_over = slot.flags.is_dropped || slot.flags.is_unwanted || slot.end.is_some();
+            if !is_over && slot.lease.is_none() && slot.place != Place::Queued {
+                *to_come.entry(slot.job.pool.as_str()).or_default() += 1;
+            }
+        }
+        to_come
     }
 
     /// The jobs that wait for a worker of a pool, oldest build first: at most `limit` of those after `after`.

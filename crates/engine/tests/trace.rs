@@ -1122,8 +1122,11 @@ fn every_job_that_waits_has_a_reason() {
     let pools = serde_json::to_string(&world.engine.pools()).expect("they serialize");
     assert_eq!(
         pools,
-        r#"[{"pool":"","queued":0,"running":2,"workers":2,"slots":3,"held":null,"clients":{}},{"pool":"far","queued":1,"running":0,"workers":0,"slots":0,"held":"moving","clients":{"":20000}}]"#
+        r#"[{"pool":"","queued":0,"running":2,"workers":2,"slots":3,"held":null,"clients":{}},{"pool":"far","queued":1,"running":0,"workers":0,"slots":0,"held":"moving","clients":{"":{"queued":1,"charged_ms":20000,"ahead_ms":0}}}]"#
     );
+    // `g` asks, `s` follows an equal job, `y` waits for its group, `again` for its next try.
+    let to_come: Vec<(&str, u64)> = world.engine.to_come().into_iter().collect();
+    assert_eq!(to_come, [("", 4)]);
 }
 
 #[test]

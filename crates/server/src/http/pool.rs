@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use api::job::Waiting;
 use api::page::Page;
-use api::pool::{Held, Hold, Pool, PoolHistory, PoolSample, Queued};
+use api::pool::{Held, Hold, Pool, PoolHistory, PoolSample, Queued, SHARES_MAX, Share};
 use api::problem::Problem;
-use engine::Engine;
+use engine::{ClientState, Engine, PoolState};
 use graph::{BuildId, JobName};
 
 use super::answer::{self, Answered};
@@ -27,12 +27,42 @@ pub fn held(said: &Said) -> Held {
     Held { by: said.by.clone(), reason: said.reason.clone(), at: said.at.into() }
 }
 
-/// All pools, by name: those that the engine knows, and those that are held.
-async fn pools(app: &Arc<App>) -> Result<BTreeMap<String, Pool>, Problem> {
-    let states = app.server.shell.ask(Engine::pools).await.map_err(problem::stopped)?;
+/// A pool of which nothing is known but its name.
+fn named(name: &str) -> Pool {
+    Pool {
+        name: name.to_owned(),
+        held: None,
+        waiting: 0,
+        running: 0,
+        workers: 0,
+        slots: 0,
+        to_come: 0,
+        shares: Vec::new(),
+    }
+}
+
+/// What the engine knows of pools, and how many jobs are still to come into each.
+fn known(engine: &Engine) -> (Vec<PoolState>, BTreeMap<String, u64>) {
+    let to_come = engine.to_come().into_iter().map(|(pool, n)| (pool.to_owned(), n)).collect();
+    (engine.pools(), to_come)
+}
+
+/// Adds how clients stand under one of a pool's names.
+fn add_shares(shares: &mut Vec<Share>, clients: BTreeMap<String, ClientState>) {
+    for (client, state) in clients {
+        match shares.iter_mut().find(|share| share.client == client) {
+            Some(share) => share.waiting += state.queued,
+            None => shares.push(Share { client, waiting: state.queued, ahead_ms: state.ahead_ms }),
+        }
+    }
+}
+
+/// All pools, by name: those that the engine knows, and those that are held. Clients, which are those of all projects, are told to
+/// whoever may read the whole server.
+async fn pools(app: &Arc<App>, call: &Call) -> Result<BTreeMap<String, Pool>, Problem> {
+    let (states, to_come) = app.server.shell.ask(known).await.map_err(problem::stopped)?;
     let records = app.blocking(|app| app.server.records.all::<PoolRecord>().map_err(problem::record)).await?;
     let mut pools: BTreeMap<String, Pool> = BTreeMap::new();
-    let named = |name: &str| Pool { name: name.to_owned(), held: None, waiting: 0, running: 0, workers: 0, slots: 0 };
     pools.insert(DEFAULT_POOL.to_owned(), named(DEFAULT_POOL));
     for state in states {
         // Jobs may name the default pool or no pool; its workers serve both names.
@@ -42,6 +72,19 @@ async fn pools(app: &Arc<App>) -> Result<BTreeMap<String, Pool>, Problem> {
         pool.running += state.running;
         pool.workers = pool.workers.max(state.workers);
         pool.slots = pool.slots.max(state.slots);
+        add_shares(&mut pool.shares, state.clients);
+    }
+    for (name, n) in to_come {
+        let name = pool_name(&name);
+        pools.entry(name.to_owned()).or_insert_with(|| named(name)).to_come += n;
+    }
+    let sees_clients = call.bearer()?.may(Verb::Read, &Target::SERVER, app.now()).is_ok();
+    for pool in pools.values_mut() {
+        if !sees_clients {
+            pool.shares.clear();
+        }
+        pool.shares.sort_by(|left, right| (left.ahead_ms, &left.client).cmp(&(right.ahead_ms, &right.client)));
+        pool.shares.truncate(SHARES_MAX);
     }
     for (name, record) in records {
         if let Some(said) = &record.held {
@@ -54,7 +97,7 @@ async fn pools(app: &Arc<App>) -> Result<BTreeMap<String, Pool>, Problem> {
 pub async fn list(app: Arc<App>, call: Call) -> Answered {
     let bearer = Arc::clone(call.bearer()?);
     let now = app.now();
-    let mut pools: Vec<Pool> = pools(&app).await?.into_values().collect();
+    let mut pools: Vec<Pool> = pools(&app, &call).await?.into_values().collect();
     pools.retain(|pool| bearer.may(Verb::Read, &Target::pool(&pool.name), now).is_ok());
     answer::page(pools)
 }
@@ -72,12 +115,12 @@ pub async fn history(app: Arc<App>, call: Call) -> Answered {
     answer::json(&PoolHistory { pool, every_ms: EVERY_MS, samples })
 }
 
-async fn one(app: &Arc<App>, name: &str) -> Result<Pool, Problem> {
-    pools(app).await?.remove(name).ok_or_else(|| problem::not_found(format_args!("pool `{name}`")))
+async fn one(app: &Arc<App>, call: &Call, name: &str) -> Result<Pool, Problem> {
+    pools(app, call).await?.remove(name).ok_or_else(|| problem::not_found(format_args!("pool `{name}`")))
 }
 
 pub async fn get(app: Arc<App>, call: Call) -> Answered {
-    answer::json(&one(&app, call.segment("pool")).await?)
+    answer::json(&one(&app, &call, call.segment("pool")).await?)
 }
 
 pub async fn hold(app: Arc<App>, call: Call) -> Answered {
@@ -86,16 +129,15 @@ pub async fn hold(app: Arc<App>, call: Call) -> Answered {
     let said = Said { by: call.who(), reason: reason.clone(), at: app.now() };
     app.server.hold_pool(&name, Some(said)).await.map_err(request)?;
     audit(&app, &call, "", format!("pool {name}"), reason).await?;
-    answer::json(&one(&app, &name).await?)
+    answer::json(&one(&app, &call, &name).await?)
 }
 
 pub async fn release(app: Arc<App>, call: Call) -> Answered {
     let name = call.segment("pool").to_owned();
     app.server.hold_pool(&name, None).await.map_err(request)?;
     audit(&app, &call, "", format!("pool {name}"), String::new()).await?;
-    let pool = Pool { name: name.clone(), held: None, waiting: 0, running: 0, workers: 0, slots: 0 };
     // A pool that nobody serves and nothing waits in is not there any more.
-    answer::json(&pools(&app).await?.remove(&name).unwrap_or(pool))
+    answer::json(&pools(&app, &call).await?.remove(&name).unwrap_or_else(|| named(&name)))
 }
 
 pub async fn queue(app: Arc<App>, call: Call) -> Answered {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use api::job::{JobKey, WaitReason};
 use api::page::Page;
-use api::pool::{Pool, PoolHistory, PoolSample, Queued};
+use api::pool::{Pool, PoolHistory, PoolSample, Queued, SHARES_MAX};
 use api::problem::{Problem, ProblemKind};
 use api::token::Version;
 use api::worker_view::{Worker, WorkerState};
@@ -57,7 +57,7 @@ pub(crate) async fn show(source: &impl Source, ask: &Ask) -> Result<Document, Pr
                 @match &workers {
                     None => p.empty { "Workers belong to all projects together: they are for those whose token grants " code { "read" } " on the whole server." },
                     Some(workers) if workers.is_empty() => (first_worker(ask)),
-                    Some(workers) => @for worker in workers { (tile(worker, &version, ask)) },
+                    Some(workers) => @for worker in workers { (tile(worker, workers, &pools, &version, ask)) },
                 }
             }
         }
@@ -82,7 +82,7 @@ fn pool_of(pool: &Pool, queue: &Page<Queued>, history: &PoolHistory, workers: &[
             h2 { "Pool " (pool.name) }
             p {
                 (pool.running) " running in " (words::count(pool.slots, "place", "places")) " of "
-                (words::count(pool.workers, "worker", "workers")) ", " (pool.waiting) " waiting"
+                (words::count(pool.workers, "worker", "workers")) ", " (pool.waiting) " waiting" @if pool.to_come > 0 { ", " (pool.to_come) " to come" }
                 @if let Some(text) = forecast(queue) { " · " (text) }
             }
             (places(pool))
@@ -96,11 +96,12 @@ fn pool_of(pool: &Pool, queue: &Page<Queued>, history: &PoolHistory, workers: &[
                         input name="reason" maxlength="1000" placeholder="Why; those who wait are told" aria-label="Why";
                         button { "Hold" }
                     }
-                    p.quiet { "Nothing new starts in it until it is released: " (words::count(pool.waiting, "job waits", "jobs wait")) " on. What runs goes on." }
+                    p.quiet { "Nothing new starts in it until it is released: " (affected(pool)) ". " (going_on(pool.running)) }
                 }
             }
             @if !queue.items.is_empty() { (reasons(pool, queue)) }
-            (shares(pool, queue, workers))
+            (of_projects(pool, queue, workers))
+            (shares(pool))
             @if !queue.items.is_empty() { (list(pool, queue)) }
         }
     }
@@ -204,8 +205,50 @@ fn held_by(holders: &[JobKey]) -> Markup {
     }
 }
 
+/// The jobs that nothing would start if a pool had no worker that takes any.
+fn affected(pool: &Pool) -> Markup {
+    html! {
+        @match (pool.waiting, pool.to_come) {
+            (0, 0) => "no job waits in it or is to come",
+            (waiting, 0) => (words::count(waiting, "job waits on", "jobs wait on")),
+            (0, to_come) => (words::count(to_come, "job that is to come would wait", "jobs that are to come would wait")),
+            (waiting, to_come) => { (words::count(waiting, "job waits on", "jobs wait on")) ", and so would " (to_come) " to come that wait for other jobs yet" },
+        }
+    }
+}
+
+fn going_on(running: u64) -> String {
+    match running {
+        0 => "Nothing runs in it.".to_owned(),
+        1 => "The one that runs goes on.".to_owned(),
+        n => format!("The {n} that run go on."),
+    }
+}
+
+/// Who goes first: how far each client is beyond its share, as the queue has charged it.
+fn shares(pool: &Pool) -> Markup {
+    let most = pool.shares.iter().map(|share| share.ahead_ms).max().unwrap_or(0);
+    let most = usize::try_from(most).unwrap_or(usize::MAX).max(1);
+    html! {
+        @if pool.shares.len() > 1 {
+            h3 { "Fair share" }
+            p.quiet { "The queue charges each client for the time of its attempts. Who has had less goes first; who is ahead waits until the others have caught up." }
+            div.reasons {
+                @for (index, each) in pool.shares.iter().take(REASONS).enumerate() {
+                    span.number { (index + 1) } (share(usize::try_from(each.ahead_ms).unwrap_or(usize::MAX).min(most), most, "running"))
+                    span {
+                        @if each.client.is_empty() { "those without a name" } @else { strong { (each.client) } } " "
+                        span.quiet { @if each.ahead_ms == 0 { "goes first" } @else { (words::span(each.ahead_ms)) " ahead" } ", " (each.waiting) " waiting" }
+                    }
+                }
+            }
+            @if pool.shares.len() > REASONS { p.quiet { (pool.shares.len() - REASONS) @if pool.shares.len() == SHARES_MAX { " or more" } " further clients wait." } }
+        }
+    }
+}
+
 /// Who has how much of a pool: what runs and waits of each project.
-fn shares(pool: &Pool, queue: &Page<Queued>, workers: &[Worker]) -> Markup {
+fn of_projects(pool: &Pool, queue: &Page<Queued>, workers: &[Worker]) -> Markup {
     let mut of_project: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
     let serving = workers.iter().filter(|worker| worker.pools.iter().any(|served| pool_name(served) == pool.name));
     for running in serving.flat_map(|worker| &worker.running) {
@@ -266,7 +309,18 @@ fn pool_name(pool: &str) -> &str {
     if pool.is_empty() { "default" } else { pool }
 }
 
-fn tile(worker: &Worker, version: &Version, ask: &Ask) -> Markup {
+/// The pools that would have no worker left that takes anything, were this one drained.
+fn left_alone<'p>(worker: &Worker, workers: &[Worker], pools: &'p [Pool]) -> Vec<&'p Pool> {
+    let serves = |worker: &Worker, pool: &Pool| worker.pools.iter().any(|served| pool_name(served) == pool.name);
+    let takes = |other: &Worker| other.state == WorkerState::Ready && other.closed.is_none();
+    let is_left = |pool: &&Pool| {
+        let others = workers.iter().filter(|other| other.id != worker.id);
+        serves(worker, pool) && !others.filter(|other| takes(other)).any(|other| serves(other, pool))
+    };
+    pools.iter().filter(is_left).collect()
+}
+
+fn tile(worker: &Worker, workers: &[Worker], pools: &[Pool], version: &Version, ask: &Ask) -> Markup {
     let (standing, word) = match worker.state {
         WorkerState::Ready if worker.running.is_empty() => (Standing::Passed, "idle"),
         WorkerState::Ready => (Standing::Running, "at work"),
@@ -296,13 +350,13 @@ fn tile(worker: &Worker, version: &Version, ask: &Ask) -> Markup {
                     span.quiet { (running.project) " build " (running.build) @if let Some(leased) = running.leased { " · for " (words::span(ask.now.ms_since(leased.0))) } " · lease " (running.lease) }
                 }
             } }
-            (controls(worker))
+            (controls(worker, &left_alone(worker, workers, pools)))
         }
     }
 }
 
 /// What can be done about a worker. All of it stands in the audit, with the reason.
-fn controls(worker: &Worker) -> Markup {
+fn controls(worker: &Worker, left_alone: &[&Pool]) -> Markup {
     let path = format!("/workers/{}", paths::encoded(&worker.id));
     let n_running = worker.running.len() as u64;
     let has_button = |verb: &str, text: &str| html! { button formaction=(format!("{path}/{verb}")) { (text) } };
@@ -315,10 +369,60 @@ fn controls(worker: &Worker) -> Markup {
                     (has_button("pause", "Pause")) (has_button("drain", "Drain")) (has_button("update", "Update"))
                 }
                 p.quiet { "Paused it takes nothing new. Drained it finishes the " (words::count(n_running, "job", "jobs")) " it runs and leaves; updated it comes again as the program on its disk." }
+                @for pool in left_alone { p.quiet { "No other worker takes anything of pool " (pool.name) ": without this one " (affected(pool)) "." } }
             },
             WorkerState::Away => details #(format!("control-{}", worker.id)) { summary.quiet { "Forget it" }
                 form.hold method="post" action=(format!("{path}/forget")) { button.danger { "Forget this worker" } }
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pool(name: &str, more: Value) -> Pool {
+        let mut pool = json!({ "name": name, "waiting": 3, "running": 1, "workers": 1, "slots": 2, "to_come": 2 });
+        pool.as_object_mut().expect("a map").extend(more.as_object().cloned().unwrap_or_default());
+        serde_json::from_value(pool).expect("a pool")
+    }
+
+    fn worker(id: &str, pools: &[&str], state: &str) -> Worker {
+        serde_json::from_value(json!({
+            "id": id, "name": id, "state": state, "pools": pools, "labels": [], "slots": 1, "cpu_milli": 0, "memory_bytes": 0,
+            "version": "1", "running": [],
+        }))
+        .expect("a worker")
+    }
+
+    #[test]
+    fn whoever_drains_a_worker_is_told_what_would_wait() {
+        let pools = [pool("default", json!({})), pool("gpu", json!({ "to_come": 0 })), pool("arm", json!({}))];
+        let workers =
+            [worker("a", &["", "gpu"], "ready"), worker("b", &[""], "ready"), worker("c", &["gpu"], "paused")];
+        let left: Vec<&str> = left_alone(&workers[0], &workers, &pools).iter().map(|pool| pool.name.as_str()).collect();
+        assert_eq!(left, ["gpu"]);
+        assert_eq!(affected(&pools[1]).into_string(), "3 jobs wait on");
+        assert_eq!(
+            affected(&pools[0]).into_string(),
+            "3 jobs wait on, and so would 2 to come that wait for other jobs yet"
+        );
+    }
+
+    #[test]
+    fn shares_tell_who_goes_first() {
+        let two = json!([{ "client": "ann", "waiting": 1, "ahead_ms": 0 }, { "client": "<b>", "waiting": 4, "ahead_ms": 90_000 }]);
+        let text = shares(&pool("default", json!({ "shares": two }))).into_string();
+        assert!(text.contains("goes first, 1 waiting"), "{text}");
+        assert!(text.contains("&lt;b&gt;</strong> <span class=\"quiet\">1 min 30 s ahead, 4 waiting"), "{text}");
+        // One alone shares with nobody.
+        assert_eq!(
+            shares(&pool("default", json!({ "shares": [{ "client": "", "waiting": 4, "ahead_ms": 9 }] })))
+                .into_string(),
+            ""
+        );
     }
 }
