@@ -75,7 +75,7 @@ function zoom() {
   let factor = 1;
   document.addEventListener("keydown", (event) => {
     const target = /** @type {HTMLElement} */ (event.target);
-    if (!canvas.querySelector(".time") || event.ctrlKey || event.metaKey || event.altKey || target.closest("input, select, textarea")) return;
+    if (!canvas.querySelector(".time, .flame") || event.ctrlKey || event.metaKey || event.altKey || target.closest("input, select, textarea")) return;
     const before = factor;
     if (event.key === "+" || event.key === "=") factor = Math.min(factor * 2, ZOOM_MAX);
     else if (event.key === "-") factor = Math.max(factor / 2, 1);
@@ -118,6 +118,45 @@ function withJob(page) {
   return address;
 }
 
+/** How wide the job beside the build may be, in hundredths of the window. */
+const PANEL_MIN = 25;
+const PANEL_MAX = 85;
+const PANEL_USUAL = 56;
+/** Under which name its width is kept in this browser. */
+const PANEL_KEPT = "panel-width";
+
+/** What the job beside the build is made wider and narrower by: drawn, or with the arrows. */
+function panelEdge() {
+  const edge = document.createElement("div");
+  edge.className = "edge";
+  edge.tabIndex = 0;
+  for (const [name, value] of [["role", "separator"], ["aria-orientation", "vertical"], ["aria-label", "Width of the job beside the build"], ["aria-valuemin", PANEL_MIN], ["aria-valuemax", PANEL_MAX]]) edge.setAttribute(String(name), String(value));
+  let width = PANEL_USUAL;
+  /** @param {number} wanted */
+  const set = (wanted) => {
+    width = Math.round(Math.min(PANEL_MAX, Math.max(PANEL_MIN, wanted)));
+    edge.setAttribute("aria-valuenow", String(width));
+    document.documentElement.style.setProperty("--panel", `${width}vw`);
+  };
+  const keep = () => { try { localStorage.setItem(PANEL_KEPT, String(width)); } catch { /* A browser that keeps nothing. */ } };
+  try {
+    const kept = Number(localStorage.getItem(PANEL_KEPT));
+    if (kept > 0) set(kept); else edge.setAttribute("aria-valuenow", String(width));
+  } catch { edge.setAttribute("aria-valuenow", String(width)); }
+  edge.addEventListener("pointerdown", (event) => { edge.setPointerCapture(event.pointerId); event.preventDefault(); });
+  edge.addEventListener("pointermove", (event) => { if (edge.hasPointerCapture(event.pointerId)) set((1 - event.clientX / innerWidth) * 100); });
+  edge.addEventListener("pointerup", keep);
+  edge.addEventListener("keydown", (event) => {
+    const by = event.key === "ArrowLeft" ? 4 : event.key === "ArrowRight" ? -4 : 0;
+    if (by === 0) return;
+    set(width + by);
+    keep();
+    event.preventDefault();
+    event.stopPropagation();
+  });
+  return edge;
+}
+
 /** Whether a click follows a link here, in this window. @param {MouseEvent} event */
 function isPlain(event) {
   return !event.defaultPrevented && event.button === 0 && !event.ctrlKey && !event.metaKey && !event.shiftKey && !event.altKey;
@@ -135,7 +174,7 @@ function panel() {
   close.append("Close ", Object.assign(document.createElement("kbd"), { textContent: "Esc" }));
   head.append(whole, close);
   const frame = document.createElement("iframe");
-  aside.append(head, frame);
+  aside.append(panelEdge(), head, frame);
   /** The link by which it was opened. */
   let opener = "";
   let isOpen = false;

@@ -23,7 +23,7 @@ export function tellTimes(root) {
 /** The keys of all pages; those of the log are its own. @type {[string, string][]} */
 const KEYS = [
   ["?", "show or hide these keys"], ["/", "search or filter"], ["f", "next failure"], ["g p", "projects"], ["g b", "builds"], ["g q", "queue"], ["g s", "settings"],
-  ["+ / − / 0", "in a waterfall: wider, narrower, whole"], ["j / k", "in a log: a line down, a line up"], ["n / p", "in a log: next and previous hit or error"],
+  ["+ / − / 0", "in a waterfall or flame: wider, narrower, whole"], ["j / k", "in a log: a line down, a line up"], ["n / p", "in a log: next and previous hit or error"],
   ["t", "in a log: times: none, clock, since the step began, since the line before"],
   ["w", "in a log: wrap long lines"], ["z", "in a log: fold or unfold all groups"], ["arrows", "in the tree of steps and groups: up, down, into and out of a group"], ["d", "in a log: dim what the last green run printed too"],
   ["G", "in a log: to the end, and follow"], ["l", "in a log: name the line in the address"], ["c", "in a log: copy without numbers"],
@@ -53,7 +53,7 @@ function showKeys() {
 
 let failure = -1;
 function nextFailure() {
-  const failures = [...document.querySelectorAll(".failure, .diagnostic.failed, tr.failed, .time li.failed, .test, .steps a.failed")];
+  const failures = [...document.querySelectorAll(".failure, .diagnostic.failed, tr.failed, .time li.failed, .flame a.failed, .test, .steps a.failed")];
   if (failures.length === 0) return;
   failure = (failure + 1) % failures.length;
   const at = failures[failure];
@@ -100,6 +100,24 @@ document.addEventListener("submit", (event) => {
 document.addEventListener("click", (event) => {
   const button = /** @type {HTMLElement | null} */ (/** @type {Element} */ (event.target).closest("[data-shell-at]"));
   if (button) openShell(button, button.dataset.shellAt);
+});
+
+/** Shows a picture of a log as large as there is room. @param {Element} button */
+function showPicture(button) {
+  const small = button.querySelector("img");
+  if (!small) return;
+  const dialog = document.createElement("dialog");
+  dialog.className = "shown-picture";
+  const close = Object.assign(document.createElement("button"), { type: "button", textContent: "Close" });
+  dialog.append(Object.assign(new Image(), { src: small.src, alt: button.textContent?.trim() ?? "" }), close);
+  dialog.addEventListener("click", () => dialog.close());
+  dialog.addEventListener("close", () => dialog.remove());
+  document.body.append(dialog);
+  dialog.showModal();
+}
+document.addEventListener("click", (event) => {
+  const button = /** @type {Element} */ (event.target).closest("button.picture");
+  if (button) showPicture(button);
 });
 
 // What only scripts can do is shown to whoever has them.

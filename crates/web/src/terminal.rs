@@ -4,6 +4,7 @@
 
 use maud::{Markup, html};
 
+mod picture;
 mod redraw;
 mod screen;
 
@@ -25,6 +26,8 @@ struct Style {
     is_inverse: bool,
     /// Into the line's links, from 1.
     link: usize,
+    /// Into the pictures, from 1: one stands in place of the letter.
+    picture: usize,
 }
 
 impl Style {

@@ -252,6 +252,19 @@ pub fn first_line(text: &str) -> String {
     cut
 }
 
+/// A sentence in which what stands between backticks is code.
+#[must_use]
+pub fn marked(text: &str) -> Markup {
+    let parts: Vec<&str> = text.split('`').collect();
+    // A backtick without another one is a letter like others.
+    let paired = parts.len() - (parts.len() + 1) % 2;
+    html! {
+        @for (index, part) in parts.iter().enumerate() {
+            @if index >= paired { "`" (part) } @else if index % 2 == 1 { code { (part) } } @else { (part) }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -278,5 +291,13 @@ mod tests {
             assert_eq!(bytes(n), text);
         }
         assert!(bytes(u64::MAX).ends_with("PiB"));
+    }
+
+    #[test]
+    fn what_stands_between_backticks_is_code() {
+        assert_eq!(marked("job `a<b>` and `c`").into_string(), "job <code>a&lt;b&gt;</code> and <code>c</code>");
+        assert_eq!(marked("one ` alone").into_string(), "one ` alone");
+        assert_eq!(marked("`a` and `").into_string(), "<code>a</code> and `");
+        assert_eq!(marked("plain").into_string(), "plain");
     }
 }

@@ -34,7 +34,9 @@ jobs:
         echo '- [x] thresholds hold in `ropes`'
         echo '- [ ] see [the report](https://example.org/r) <script>document.title = "ran"</script>'
       } >> "$ROPEWALK_SUMMARY"
+      mkdir -p deps; echo 1 > deps/one
     artifacts: { coverage: "report/**" }
+    cache: [{ key: deps-1, paths: [deps] }]
   unit: { needs: build, matrix: { part: [core, wire, store, web, cli, sim] }, run: 'echo "${{ matrix.part }}"' }
   browser-tests-against-the-staging-site: { needs: [build, lint], run: 'echo "error: expected 200, got 502"; exit 1' }
   package: { needs: [unit, lint], run: sleep 0.2 }
@@ -77,7 +79,7 @@ fn a_build_is_seen_as_graph_table_and_waterfall() {
     for kind in [Kind::Desk, Kind::Phone, Kind::Dark] {
         browser.turn(kind);
         browser.go("/builds/2");
-        for view in ["time", "table", "graph"] {
+        for view in ["time", "flame", "table", "graph"] {
             browser.ask("window.stays = true");
             browser.click(&format!("#view-{view}"));
             browser.until(&format!("#view-{view}[aria-current]"), "");
@@ -171,6 +173,10 @@ fn a_row_of_the_waterfall_opens_to_its_steps() {
                       const job = of(document.getElementById('steps-docs').closest('li')); \
                       return steps[0].left >= job.left - 1 && steps[0].right <= steps[1].left + 1 && steps[1].right <= job.right + 1 })()";
         assert_eq!(browser.ask(within), true, "steps stand elsewhere than their job");
+        // What was done with a cache stands in the bar.
+        let cached =
+            "document.querySelector('.time svg[aria-label*=\"cache deps-1 (\"] rect.restoring.cache') !== null";
+        assert_eq!(browser.ask(cached), true, "{}", browser.ask("document.querySelector('.time').outerHTML"));
         assert_eq!(browser.ask("window.stays"), true, "the page was loaded anew");
         browser.ask("document.querySelector('.drawn').scrollIntoView()");
         browser.screenshot("build-steps");
@@ -195,6 +201,40 @@ fn a_row_of_the_waterfall_opens_to_its_steps() {
     plain.click("#steps-docs");
     plain.until("#steps-docs[aria-expanded=false]", "▸");
     assert_eq!(plain.find(".time .step"), None);
+}
+
+#[test]
+fn a_flame_shows_what_ran_beside_what() {
+    if !has_browser() {
+        return;
+    }
+    let (_site, _processes, browser) = built();
+    browser.go("/builds/2?view=flame");
+    browser.until("svg.flame", "docs");
+    let bars =
+        browser.ask("document.querySelectorAll('.flame a.bar:not(.of-step)').length").as_u64().expect("a number");
+    assert!(bars >= 11, "{bars} of 11 jobs that ran");
+    let name = browser.name(".flame a.of-step[href*='/jobs/docs?']");
+    assert!(name.starts_with("write the pages ") && name.ends_with(", passed"), "{name}");
+    // No bar lies over another, and steps stand below their job.
+    let clear = "(() => { const boxes = [...document.querySelectorAll('.flame a.bar rect')].map((it) => it.getBoundingClientRect()); \
+                 return boxes.every((a, i) => boxes.every((b, j) => i <= j || a.right <= b.left + 3 || b.right <= a.left + 3 || a.bottom <= b.top + 1 || b.bottom <= a.top + 1)) })()";
+    assert_eq!(browser.ask(clear), true, "bars lie over one another");
+    let before = browser.ask("document.querySelector('.flame').clientWidth").as_u64().expect("a width");
+    browser.press("+");
+    let after = browser.ask("document.querySelector('.flame').clientWidth").as_u64().expect("a width");
+    assert!(after > before, "{before} {after}");
+    browser.press("0");
+    // It leads to the log, beside the build.
+    browser.ask("document.querySelector(\".flame a.bar.failed\").focus()");
+    browser.press("\u{e007}");
+    browser.until_is(&inside("page.querySelector('#log .marked .c')?.textContent.includes('got 502')"));
+    browser.is_content();
+    let plain = browser;
+    plain.turn(Kind::Plain);
+    plain.go("/builds/2");
+    plain.click("#view-flame");
+    plain.until("svg.flame", "docs");
 }
 
 #[test]
@@ -292,6 +332,13 @@ fn a_job_is_looked_at_beside_its_build() {
     assert_eq!(browser.ask(&inside("page.querySelectorAll('header.top').length")), 0);
     browser.ask(&inside("page.querySelector('#log .marked a.n').click()"));
     browser.until_is("location.hash === '#1:1'");
+    // It is as wide as one likes, for the next one too.
+    let width = "document.querySelector('.step-panel').getBoundingClientRect().width";
+    let before = browser.ask(width).as_f64().expect("a width");
+    browser.ask("document.querySelector('.step-panel .edge').focus()");
+    browser.press("\u{e012}");
+    let after = browser.ask(width).as_f64().expect("a width");
+    assert!(after > before, "{before} {after}");
     // It is left by a key, by the browser's own way back, and by its button; the page around it stays.
     browser.ask(&inside(
         "page.body.dispatchEvent(new KeyboardEvent('keydown', { key: 'Escape', bubbles: true })) && true",

@@ -393,6 +393,55 @@ fn a_log_is_read_over_a_slow_network() {
     browser.screenshot("log");
 }
 
+/// A picture of 8 pixels, with a length behind its end that no line of text has.
+const PICTURED: &str = r#"
+defaults: { environment: host }
+jobs:
+  shot:
+    run: |
+      echo before
+      picture=$({ echo iVBORw0KGgoAAAANSUhEUgAAAAQAAAACCAYAAAB/qH1jAAAAEklEQVR4nGM4EaDxHxkzoAsAAC+1Efn6TKJoAAAAAElFTkSuQmCC | base64 -d; head -c 40000 /dev/zero; } | base64 -w0)
+      printf 'the \033[1mpage\033[0m: \033]1337;File=name=%s;inline=1:%s\a done\n' "$(printf 'a <b>.png' | base64)" "$picture"
+      printf '\033]1337;File=inline=1:PHN2ZyBvbmxvYWQ9YWxlcnQoMSk+\a\n'
+      echo after
+"#;
+
+#[test]
+fn a_picture_that_a_step_prints_is_seen() {
+    if !has_browser() {
+        return;
+    }
+    let site = Site::new(PICTURED);
+    let (_server, _worker) = (site.serve(), site.work("w", &[]));
+    site.submit(&[], 0);
+    let browser = Browser::open(&site, Kind::Desk);
+    for kind in [Kind::Dark, Kind::Phone, Kind::Desk] {
+        browser.turn(kind);
+        browser.go("/builds/1/jobs/shot");
+        browser.until_is("document.querySelector('#log[data-drawn]') !== null");
+        browser.until(&format!("{} .c", row(4)), "after");
+        browser.until_is("document.querySelector('#log .picture img')?.naturalWidth === 4");
+        browser.until(&format!("{} .c", row(2)), "a <b>.png");
+        browser.until(&format!("{} .c", row(3)), "neither PNG, JPEG, GIF nor WebP");
+        // It does not move what stands below it.
+        let tall = browser.ask("document.querySelector('#log .picture').closest('.l').getBoundingClientRect().height");
+        assert_eq!(tall, 20);
+        browser.screenshot("picture");
+        browser.is_within_reach();
+        browser.click("#log .picture");
+        browser.until_is("document.querySelector('dialog.shown-picture[open] img')?.naturalWidth === 4");
+        browser.screenshot("picture-large");
+        browser.press("\u{e00c}");
+        browser.until_is("document.querySelector('dialog.shown-picture') === null");
+        browser.is_content();
+    }
+    // Copied it is its name.
+    let plain = browser;
+    plain.turn(Kind::Plain);
+    plain.go("/builds/1/jobs/shot");
+    plain.until("#log .picture", "a <b>.png");
+}
+
 /// How many lines the long log has: `$ROPEWALK_LOG_LINES`, for `cargo xtask bench pages`, else ten million in CI.
 fn very_many() -> u64 {
     let asked = std::env::var("ROPEWALK_LOG_LINES").ok().and_then(|text| text.parse().ok());

@@ -1,8 +1,9 @@
-//! One build: what failed and why, what asks for a person, every job as a tree and as a drawing, a table or a waterfall, and what
+//! One build: what failed and why, what asks for a person, every job as a tree and as a drawing, a table, a waterfall or a flame, and what
 //! came out: summaries, tests, artifacts.
 //!
 //! Whatever the size of a build, each part lists a bounded number of rows ([`jobs::ROWS_MAX`], [`graph::NODES_DRAWN`]) and leads to the rest.
 
+mod flame;
 mod graph;
 mod jobs;
 mod spans;
@@ -22,7 +23,7 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use self::jobs::{Choice, Unit, View};
-use super::log;
+use super::log::{self, Excerpt};
 use super::projects::name;
 use crate::markdown::{self, Extent};
 use crate::page::{Crumb, Document, Head, document};
@@ -35,6 +36,8 @@ pub const JOBS_MAX: usize = 20_000;
 const FAILURES: usize = 3;
 const FAILURES_NAMED: usize = 20;
 const WAITING: usize = 20;
+/// How many failed tests are named with their job.
+const TESTS_NAMED: usize = 5;
 /// How many failed tests are shown.
 const TESTS: u32 = 50;
 /// The most jobs of a build whose attempts are read with their reports: of a larger one, summaries stand on the pages of its jobs.
@@ -82,7 +85,7 @@ struct Tried {
 struct Failure {
     job: Job,
     step: Option<(u16, String)>,
-    excerpt: Markup,
+    excerpt: Excerpt,
 }
 
 /// Of a graph, what is not known yet.
@@ -114,13 +117,13 @@ pub(crate) async fn show(source: &impl Source, ask: &Ask, build: &str) -> Result
             (tree::show(&shown.build, &shown.jobs, &units, &choice, ask))
             div.build-main {
                 div.live #live-failures data-live { (diagnostics(&shown)) (gates(&shown, ask)) (failures(&shown, &choice)) }
-                section.drawn aria-labelledby="jobs-title" {
+                @if !shown.has_no_jobs() { section.drawn aria-labelledby="jobs-title" {
                     h2.unseen #jobs-title { "Jobs" }
                     nav.views #views data-live aria-label="How the jobs are shown" { @for view in View::ALL {
                         a data-in-page id=(format!("view-{}", view.word())) href=(choice.link(&[("view", view.word())])) aria-current=[(view == drawn).then_some("true")] { (view.title()) }
                     } }
                     div.canvas #canvas tabindex="0" role="region" aria-label="The jobs as they are shown" { div #jobs data-live { (drawing(&shown, &units, &choice, drawn, ask)) } }
-                }
+                } }
                 section #annotations data-source=(format!("{}/annotations", paths::build(id))) aria-label="Annotations" {}
                 div #results data-live { (summaries(&shown)) (tests(&shown)) (artifacts(&shown)) }
             }
@@ -147,6 +150,11 @@ async fn with_step(source: &impl Source, path: &str, text: &str) -> Result<BTree
 }
 
 impl Shown {
+    /// Whether it ended before it had any: its pipeline is wrong.
+    fn has_no_jobs(&self) -> bool {
+        self.jobs.is_empty() && self.build.finished.is_some()
+    }
+
     async fn read(source: &impl Source, path: &str, build: Build) -> Result<Self, Problem> {
         let (mut jobs, has_more_jobs) = read_all::<Job>(source, &format!("{path}/jobs"), JOBS_MAX).await?;
         jobs.sort_by(|left, right| (left.order, &left.name).cmp(&(right.order, &right.name)));
@@ -204,13 +212,16 @@ impl Shown {
         })
     }
 
-    /// What only the waterfall needs: attempts of a large build, and the build before of the same pipeline and branch.
+    /// What only times need: attempts of a large build, and for the waterfall the build before of the same pipeline and branch.
     async fn read_times(&mut self, source: &impl Source, path: &str, view: View) -> Result<(), Problem> {
-        if view != View::Time {
+        if !matches!(view, View::Time | View::Flame) {
             return Ok(());
         }
         if self.attempts.is_empty() {
             self.attempts = read_all(source, &format!("{path}/attempts"), JOBS_MAX).await?.0;
+        }
+        if view == View::Flame {
+            return Ok(());
         }
         let Build { id, project, pipeline, event, .. } = &self.build;
         let (project, pipeline) = (paths::encoded(project), paths::encoded(pipeline));
@@ -270,15 +281,17 @@ impl Shown {
 
 impl Failure {
     async fn read(source: &impl Source, build: &str, job: Job, attempt: Option<u32>) -> Result<Self, Problem> {
-        let Some(number) = attempt else { return Ok(Self { job, step: None, excerpt: html! {} }) };
+        let Some(number) = attempt else { return Ok(Self { job, step: None, excerpt: Excerpt::default() }) };
         let attempt: Attempt = read(source, &format!("{build}/attempts/{number}")).await?;
         let step = attempt.ended.as_ref().and_then(|end| end.cause.as_ref()?.step);
         let report = attempt.ended.and_then(|end| end.report);
-        let Some((step, report)) = step.zip(report) else { return Ok(Self { job, step: None, excerpt: html! {} }) };
+        let Some((step, report)) = step.zip(report) else {
+            return Ok(Self { job, step: None, excerpt: Excerpt::default() });
+        };
         let name = report.steps.get(usize::from(step)).map(|step| step.name.clone()).unwrap_or_default();
         let lines = report.steps.get(usize::from(step)).map_or(0, |step| step.lines);
         let excerpt = match lines {
-            0 => html! {},
+            0 => Excerpt::default(),
             lines => log::around_first_error(source, [job.build.0, number.into(), step.into()], lines).await?,
         };
         Ok(Self { job, step: Some((step, name)), excerpt })
@@ -334,8 +347,7 @@ fn actions(shown: &Shown) -> Markup {
             @if !is_running && !shown.jobs.is_empty() { form method="post" action=(format!("{path}/retry")) { button name="what" value="all" { "Retry all" } } }
             @if is_running { form method="post" action=(format!("{path}/cancel")) { button { "Cancel" } } }
             form method="post" action=(format!("{path}/rebuild")) { button title="a new build of the same files" { "Build again" } }
-            a href=(format!("{path}/tests")) { "Tests" }
-            a href=(format!("{path}/annotations")) { "Annotations" }
+            @if !shown.has_no_jobs() { a href=(format!("{path}/tests")) { "Tests" } a href=(format!("{path}/annotations")) { "Annotations" } }
             a href=(format!("{path}/compare")) { "Compare" }
         }
     }
@@ -358,7 +370,11 @@ fn tally(shown: &Shown) -> String {
     if counts.reused > 0 {
         said.push(format!("{} from the cache", counts.reused));
     }
-    if said.is_empty() { "none yet".to_owned() } else { said.join(", ") }
+    match said.is_empty() {
+        true if shown.has_no_jobs() => "none".to_owned(),
+        true => "none yet".to_owned(),
+        false => said.join(", "),
+    }
 }
 
 /// The jobs, as the reader chose to see them.
@@ -370,6 +386,7 @@ fn drawing(shown: &Shown, units: &[Unit], choice: &Choice, view: View, ask: &Ask
                 View::Graph => (graph::show(units, &shown.holes, choice, ask)),
                 View::Table => (table::show(shown, choice, ask)),
                 View::Time => (waterfall::show(shown, units, choice, ask)),
+                View::Flame => (flame::show(shown, choice, ask)),
             }
             @if shown.has_more_jobs { p.quiet { "Only the first " (JOBS_MAX) " jobs are listed." } }
         }
@@ -380,12 +397,12 @@ fn diagnostics(shown: &Shown) -> Markup {
     html! {
         @for found in &shown.diagnostics {
             article.diagnostic.(if found.severity == SeverityWord::Error { "failed" } else { "asking" }) {
-                p { strong { (found.message.lines().next().unwrap_or_default()) } " " code.quiet { (found.code) } }
+                p { strong { (words::marked(found.message.lines().next().unwrap_or_default())) } " " code.quiet { (found.code) } }
                 @if let Some((_, said)) = found.message.split_once('\n') { pre { (said) } }
                 @if let Some(file) = &found.file {
-                    p { code { (file) @if let Some(line) = found.line { ":" (line) } @if let Some(column) = found.column { ":" (column) } } @if !found.label.is_empty() { " " (found.label) } }
+                    p { code { (file) @if let Some(line) = found.line { ":" (line) } @if let Some(column) = found.column { ":" (column) } } @if !found.label.is_empty() { " " (words::marked(&found.label)) } }
                 }
-                @if let Some(help) = &found.help { p { "What to do: " (help) } }
+                @if let Some(help) = &found.help { p { "What to do: " (words::marked(help)) } }
             }
         }
     }
@@ -441,7 +458,11 @@ fn failures(shown: &Shown, choice: &Choice) -> Markup {
                 }
                 @if let Some((step, name)) = &failure.step {
                     p.quiet { "Step " (step + 1) ": " code { (words::first_line(name)) } }
-                    (failure.excerpt)
+                    @let tests: Vec<&Test> = shown.tests.items.iter().filter(|test| test.job == job.name).collect();
+                    @if tests.is_empty() { (failure.excerpt.lines) } @else {
+                        (failed_in(&tests, shown.build.id.0))
+                        details open[failure.excerpt.has_error] { summary { @if failure.excerpt.has_error { "The log around the first error" } @else { "The end of the log" } } (failure.excerpt.lines) }
+                    }
                     p { a href=(format!("{}?step={step}", paths::job(job.build, &job.name))) { "The whole log" } @if job.attempts > 1 { " · " a href=(paths::attempts(job.build, &job.name)) { (job.attempts) " tries side by side" } } }
                 }
             }
@@ -450,6 +471,19 @@ fn failures(shown: &Shown, choice: &Choice) -> Markup {
             ul.failures { @for Failure { job, .. } in named { li { (Standing::Failed.mark()) " " a href=(paths::job(job.build, &job.name)) { (title(job)) } @if let Some(cause) = &job.cause { " " span.quiet { (cause.text) } } } } }
         }
         @if count > shown.failures.len() { p { a data-in-page href=(choice.link(&[("state", "failed"), ("view", "table")])) { "All " (count) " that failed" } } }
+    }
+}
+
+/// The tests for which a job failed, with what each said first.
+fn failed_in(tests: &[&Test], build: u64) -> Markup {
+    html! {
+        ul.failures { @for test in tests.iter().take(TESTS_NAMED) {
+            li {
+                (Standing::of_test(test.outcome).mark()) " " code { @if !test.suite.is_empty() { (test.suite) " " } (test.name) }
+                @if !test.message.is_empty() { " " span.quiet { (words::first_line(&test.message)) } }
+            }
+        } }
+        p { a href=(format!("{}/tests", paths::build(build))) { @if tests.len() > TESTS_NAMED { "All " (tests.len()) " that failed, with what they said" } @else { "What they said, and since when they fail" } } }
     }
 }
 

@@ -18,6 +18,8 @@ const GREEN_BUILDS: u32 = 3;
 /// Lines before and after the first error in an excerpt.
 const BEFORE: u64 = 6;
 const AFTER: u64 = 14;
+/// The last lines of an excerpt without an error.
+const LAST: u64 = 12;
 /// What an error looks like, for a search that cannot know the language; the last lines are shown if nothing does. In
 /// ASCII alone, which is searched several times as fast.
 pub(crate) const ERROR: &str = r"(?i-u)^\s*(error|fatal|failed|failure|panicked|traceback|exception|assert|FAIL)\b|\b(error|fatal error|panicked at|exception):|AssertionError|Segmentation fault|: No such file|command not found|\bnot found$";
@@ -56,16 +58,25 @@ pub(crate) async fn first_error(
     Ok(hits.hits.first().map(|hit| hit.number))
 }
 
+/// Some lines of a log that are worth to be seen first.
+#[derive(Default)]
+pub(crate) struct Excerpt {
+    /// The lines.
+    pub lines: Markup,
+    /// Whether there is an error among them; else they are the last.
+    pub has_error: bool,
+}
+
 /// The lines around the first error of a step with so many lines.
-pub(crate) async fn around_first_error(source: &impl Source, of: [u64; 3], lines: u64) -> Result<Markup, Problem> {
+pub(crate) async fn around_first_error(source: &impl Source, of: [u64; 3], lines: u64) -> Result<Excerpt, Problem> {
     let error = first_error(source, of).await?;
-    let from = error.unwrap_or_else(|| lines.saturating_sub(BEFORE + AFTER)).saturating_sub(BEFORE);
+    let from = error.map_or(lines.saturating_sub(LAST), |error| error.saturating_sub(BEFORE));
     let range = Range { from, count: BEFORE + AFTER };
     let items = read_range(source, of, range, None).await?;
     let rows = Rows { step: None, base: None, marked: error, until: range.end(), redrawn: Redrawn::Folded };
-    Ok(
-        html! { div.log.excerpt role="group" aria-label="Lines around the first error" tabindex="0" { (written(&items, &rows)) } },
-    )
+    let label = if error.is_some() { "Lines around the first error" } else { "The last lines" };
+    let lines = html! { div.log.excerpt role="group" aria-label=(label) tabindex="0" { (written(&items, &rows)) } };
+    Ok(Excerpt { lines, has_error: error.is_some() })
 }
 
 /// An attempt with whose log lines are compared.

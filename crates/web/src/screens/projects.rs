@@ -105,7 +105,6 @@ pub(crate) fn bars(builds: &[Build], ask: &Ask) -> Markup {
     let span = |build: &Build| words::took(build.started, build.finished, ask.now).unwrap_or(0);
     let most = builds.iter().map(span).max().unwrap_or(0).max(1);
     let width = u64::from(BARS) * BAR_WIDTH;
-    let first = width - (builds.len() as u64).min(u64::from(BARS)) * BAR_WIDTH;
     html! {
         svg.bars viewBox=(format!("0 0 {width} {BAR_HEIGHT}")) role="group" aria-label="The last builds" {
             @for (index, build) in builds.iter().rev().enumerate() {
@@ -113,7 +112,7 @@ pub(crate) fn bars(builds: &[Build], ask: &Ask) -> Markup {
                 @let standing = Standing::of_build(build.verdict, build.open_gates);
                 a href=(paths::build(build.id)) aria-label=(format!("{} {}", name(build), standing.word())) {
                     title { (name(build)) ": " (build.text) ", " (words::span(span(build))) }
-                    rect class=(standing.word()) x=(first + index as u64 * BAR_WIDTH) y=(BAR_HEIGHT - height) width=(BAR_WIDTH - 2) height=(height) rx="1" {}
+                    rect class=(standing.word()) x=(index as u64 * BAR_WIDTH) y=(BAR_HEIGHT - height) width=(BAR_WIDTH - 2) height=(height) rx="1" {}
                 }
             }
         }

@@ -4,16 +4,17 @@ use api::problem::Problem;
 use maud::html;
 
 use crate::page::{Document, Head, document};
+use crate::words;
 
 /// Writes the page.
 #[must_use]
 pub fn show(problem: &Problem) -> Document {
     let main = html! {
         section.refusal {
-            h1 { (problem.title) }
-            @if !problem.detail.is_empty() { p { (problem.detail) } }
-            @for field in &problem.fields { p { code { (field.name) } " " (field.detail) } }
-            @if !problem.help.is_empty() { p { strong { "What to do: " } (problem.help) } }
+            h1.sentence { (problem.title) }
+            @if !problem.detail.is_empty() { p { (words::marked(&problem.detail)) } }
+            @for field in &problem.fields { p { code { (field.name) } " " (words::marked(&field.detail)) } }
+            @if !problem.help.is_empty() { p { strong { "What to do: " } (words::marked(&problem.help)) } }
             @if !problem.request.is_empty() { p.quiet { "In the server's log this is request " code { (problem.request) } "." } }
             p { a href="/" { "All projects" } }
         }

@@ -51,12 +51,12 @@ pub(crate) async fn show(source: &impl Source, ask: &Ask, build: &str) -> Result
             @if summary.failures_left_off > 0 { p.quiet { (summary.failures_left_off) " more failed; the list below has them all." } }
         }
         div #others data-live { (brief_list(&build, "Passed only on a later try", &summary.unsteady)) (brief_list(&build, "Slowest", &summary.slowest)) }
-        section aria-labelledby="all-title" {
+        @if summary.passed + summary.failed + summary.skipped > 0 { section aria-labelledby="all-title" {
             h2 #all-title { "All tests" }
             (filters(&own, ask))
             (list(&build, &tests.items))
             @if let Some(next) = &tests.next { p.pager { a rel="next" href=(pager(&own, ask, next)) { "More tests" } } }
-        }
+        } }
     };
     let mut crumbs = Vec::new();
     if !build.project.is_empty() {
@@ -86,7 +86,7 @@ fn header(build: &Build, summary: &TestSummary) -> Markup {
         @if total == 0 {
             p.empty { "No job of this build has reported tests. A job reports those of JUnit files that it names under " code { "reports" } ", for instance " code { "reports: { junit: target/junit.xml }" } "." }
         } @else {
-            p.verdict class=(if summary.failed > 0 { "failed" } else { "passed" }) {
+            p.verdict.(if summary.failed > 0 { "failed" } else { "passed" }) {
                 @if summary.failed > 0 { (summary.failed) " of " (total) " failed" @if !kinds.is_empty() { ": " (kinds.join(", ")) } } @else { "None of " (total) " failed" }
             }
             p.quiet { (summary.passed) " passed" @if summary.skipped > 0 { ", " (summary.skipped) " skipped" } @if !summary.compared.is_empty() { " · compared with " (words::count(summary.compared.len() as u64, "build", "builds")) " before, back to " (link(summary.compared.last())) } }

@@ -5,12 +5,16 @@ use std::collections::BTreeMap;
 use anstyle_parse::{DefaultCharAccumulator, Params, Parser, Perform};
 use maud::{Markup, html};
 
+use super::picture::Pictures;
 use super::{LETTERS_MAX, Style, cut_mark, extended, linked, low};
 
 /// How many rows above the lowest one the cursor reaches, as on a terminal of this height.
 pub(super) const ROWS_MAX: i64 = 200;
 /// The most letters that are kept of all rows together. Whoever writes more is not followed.
 const CELLS_MAX: usize = 500_000;
+
+/// What stands where a picture is: a sign for an object that is no letter.
+const PICTURE: char = '\u{fffc}';
 
 /// Whether the cursor leaves the row of the line that is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +62,7 @@ pub(super) struct Screen {
     column: usize,
     style: Style,
     links: Vec<String>,
+    pictures: Pictures,
     cells: usize,
     /// Which line is written, and the row of the last letter that it printed.
     line: usize,
@@ -75,6 +80,7 @@ impl Screen {
             column: 0,
             style: Style::default(),
             links: Vec::new(),
+            pictures: Pictures::default(),
             cells: 0,
             line: 0,
             printed_at: None,
@@ -121,7 +127,9 @@ impl Screen {
         }
         html! {
             @for (text, style) in &runs {
-                @if style.is_plain() {
+                @if style.picture > 0 {
+                    (self.pictures.markup(style.picture))
+                } @else if style.is_plain() {
                     (linked(text))
                 } @else if let Some(address) = style.link.checked_sub(1).and_then(|index| self.links.get(index)) {
                     a class=(style.classes()) href=(address) rel="noreferrer noopener nofollow" { (text) }
@@ -285,6 +293,10 @@ impl Perform for Screen {
                 self.links.push(address);
             }
             self.style.link = if is_safe { self.links.len() } else { 0 };
+        } else if let Some(picture) = self.pictures.take(params) {
+            let style = std::mem::replace(&mut self.style, Style { picture, ..Style::default() });
+            self.put(PICTURE);
+            self.style = style;
         }
     }
 }

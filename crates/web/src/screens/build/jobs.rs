@@ -90,11 +90,13 @@ pub(crate) enum View {
     Table,
     /// When what ran.
     Time,
+    /// What ran beside what.
+    Flame,
 }
 
 impl View {
     /// All, in the order of their links.
-    pub(crate) const ALL: [Self; 3] = [Self::Graph, Self::Table, Self::Time];
+    pub(crate) const ALL: [Self; 4] = [Self::Graph, Self::Table, Self::Time, Self::Flame];
 
     /// As the query and the cookie have it.
     pub(crate) fn word(self) -> &'static str {
@@ -102,6 +104,7 @@ impl View {
             Self::Graph => "graph",
             Self::Table => "table",
             Self::Time => "time",
+            Self::Flame => "flame",
         }
     }
 
@@ -111,6 +114,7 @@ impl View {
             Self::Graph => "Graph",
             Self::Table => "Table",
             Self::Time => "Waterfall",
+            Self::Flame => "Flame",
         }
     }
 }

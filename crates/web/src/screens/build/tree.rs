@@ -26,7 +26,7 @@ pub(crate) fn show(build: &Build, jobs: &[Job], units: &[Unit], choice: &Choice,
             }
             p.order #tree-order data-live { (order(Order::Pipeline, "order", "Pipeline order")) (order(Order::State, "state", "By state")) }
             div #tree data-live {
-                @if jobs.is_empty() { p.quiet { "No jobs yet." } }
+                @if jobs.is_empty() { p.quiet { @if build.finished.is_some() { "It had no jobs." } @else { "No jobs yet." } } }
                 @else if choice.is_narrowed() { (narrowed(jobs, choice, ask)) }
                 @else if choice.order == Order::State { (by_state(jobs, choice, ask)) }
                 @else { (in_order(units, choice, ask)) }
