@@ -89,7 +89,9 @@ pub struct Variable {
 pub enum VariableFrom {
     /// Ropewalk itself.
     Ropewalk,
-    /// `env` of the pipeline or of the job; the graph has the two as one.
+    /// `env` of the pipeline; the job says nothing else of it.
+    Pipeline,
+    /// `env` of the job; of builds of before, that of the pipeline too.
     Job,
     /// `secrets` of the job.
     Secret,

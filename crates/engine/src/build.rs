@@ -691,7 +691,7 @@ impl Slot {
         }
         let needs = || self.job.needs.iter().zip(&self.needs);
         let mut settled = needs().filter(|&(_, &needed)| needed != COMING).map(|(need, _)| need);
-        let with_needs_of_after = Job { needs: after.needs.clone(), order: after.order, ..Job::clone(&self.job) };
+        let with_needs_of_after = as_read(Job { needs: after.needs.clone(), ..Job::clone(&self.job) }, after);
         needs().any(|(_, &needed)| needed == COMING)
             && settled.all(|need| after.needs.contains(need))
             && with_needs_of_after == **after
@@ -744,10 +744,16 @@ pub(crate) fn is_accepted(need: &Need, ending: Ending, dependent: &Job) -> bool 
     need.accepts.holds(ending)
 }
 
-/// Whether two versions of a job are the same but for their place in the text.
+/// A version of a job with what only people read of another one.
+fn as_read(job: Job, as_in: &Job) -> Job {
+    Job { order: as_in.order, env_of_pipeline: as_in.env_of_pipeline.clone(), ..job }
+}
+
+/// Whether two versions of a job are the same but for what only people read: its place in the text, and where its variables stand.
 pub(crate) fn is_same_work(left: &Arc<Job>, right: &Arc<Job>) -> bool {
     if Arc::ptr_eq(left, right) || left == right {
         return true;
     }
-    left.order != right.order && Job { order: right.order, ..Job::clone(left) } == **right
+    let is_read_alike = left.order == right.order && left.env_of_pipeline == right.env_of_pipeline;
+    !is_read_alike && as_read(Job::clone(left), right) == **right
 }

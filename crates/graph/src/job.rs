@@ -100,6 +100,9 @@ pub struct Job {
     /// Environment variables of all steps: the pipeline's, overlaid by the job's.
     #[serde(skip_serializing_if = "is_default")]
     pub env: BTreeMap<String, Text>,
+    /// Those of them that stand in the pipeline and not in the job: for people, no part of the work.
+    #[serde(skip_serializing_if = "is_default")]
+    pub env_of_pipeline: BTreeSet<String>,
     /// Whether, and on what, an earlier result may be reused.
     #[serde(skip_serializing_if = "is_default")]
     pub reuse: Reuse,

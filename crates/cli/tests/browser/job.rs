@@ -52,6 +52,8 @@ fn a_job_shows_what_it_hands_on_and_what_it_ran_in() {
             "COLOUR",
             "<b>hi</b> ${{ job.name }}",
             "evaluated when it starts",
+            "env of the pipeline",
+            "env of the job",
             "env of step 1",
             "known to the worker alone",
         ] {

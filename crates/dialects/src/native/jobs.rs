@@ -108,6 +108,9 @@ pub(crate) fn leg(
         }
     };
     let env = env.as_ref().unwrap_or(&env_now);
+    let of_job: BTreeSet<&str> =
+        job.body.get("env").and_then(Node::entries).unwrap_or_default().iter().filter_map(Entry::name).collect();
+    lowered.env_of_pipeline = env.keys().filter(|name| !of_job.contains(name.as_str())).cloned().collect();
     writing.at = AtPlan { env, env_now: &env_now, texts: around.values.texts, ..at };
 
     let text = |name: &str| job.body.get(name);

@@ -75,7 +75,11 @@ fn variables(build: graph::BuildId, name: &JobName, job: &Job, event: &Event) ->
             Text::Template(text) => VariableValue::Expression { text: cut(text) },
         },
     };
-    variables.extend(job.env.iter().map(|it| written(it, VariableFrom::Job, None)));
+    let whose = |name: &str| match job.env_of_pipeline.contains(name) {
+        true => VariableFrom::Pipeline,
+        false => VariableFrom::Job,
+    };
+    variables.extend(job.env.iter().map(|it| written(it, whose(it.0), None)));
     let secret = |name: &String| Variable {
         name: name.clone(),
         from: VariableFrom::Secret,
@@ -126,14 +130,20 @@ mod tests {
         let env = |name: &str, text: Text| [(name.to_owned(), text)].into();
         let step = Step { env: env("C", "3".into()), ..Step::default() };
         let job = Job {
-            env: env("A", Text::Template("${{ matrix.n }}".into())),
+            env: [("A".to_owned(), Text::Template("${{ matrix.n }}".into())), ("B".to_owned(), "2".into())].into(),
+            env_of_pipeline: ["B".to_owned()].into(),
             secrets: ["TOKEN".to_owned()].into(),
             steps: vec![Step::default(), step],
             ..Job::default()
         };
         check(
             &job,
-            &["A Job Expression { text: \"${{ matrix.n }}\" }", "TOKEN Secret Secret", "C Step 1 Text { text: \"3\" }"],
+            &[
+                "A Job Expression { text: \"${{ matrix.n }}\" }",
+                "B Pipeline Text { text: \"2\" }",
+                "TOKEN Secret Secret",
+                "C Step 1 Text { text: \"3\" }",
+            ],
         );
     }
 

@@ -95,7 +95,8 @@ fn value(value: &VariableValue) -> Markup {
 fn from(variable: &Variable) -> String {
     match (variable.from, variable.step) {
         (VariableFrom::Ropewalk, _) => "Ropewalk".to_owned(),
-        (VariableFrom::Job, _) => "env of the pipeline or the job".to_owned(),
+        (VariableFrom::Pipeline, _) => "env of the pipeline".to_owned(),
+        (VariableFrom::Job, _) => "env of the job".to_owned(),
         (VariableFrom::Secret, _) => "secrets of the job".to_owned(),
         (VariableFrom::Step, Some(step)) => format!("env of step {}", step + 1),
         (VariableFrom::Step, None) => "env of a step".to_owned(),
