@@ -303,7 +303,8 @@ impl Engine {
         let mut to_come = BTreeMap::new();
         for slot in self.builds.values().filter(|build| build.verdict.is_none()).flat_map(|build| &build.slots) {
             let is_over = slot.flags.is_dropped || slot.flags.is_unwanted || slot.end.is_some();
-            if !is_over && slot.lease.is_none() && slot.place != Place::Queued {
+            let needs_worker = !slot.job.steps.is_empty();
+            if !is_over && needs_worker && slot.lease.is_none() && slot.place != Place::Queued {
                 *to_come.entry(slot.job.pool.as_str()).or_default() += 1;
             }
         }
