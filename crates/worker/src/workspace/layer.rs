@@ -69,16 +69,25 @@ fn times_of(metadata: &Metadata) -> Timestamps {
 
 /// Hides `relative` in the layers below `layer`.
 pub fn white_out(layer: &Path, model: &Path, relative: &Path, made: &mut Made) -> io::Result<()> {
+    use rustix::io::Errno;
     make_parents(layer, model, relative, made)?;
-    match rustix::fs::mknodat(CWD, layer.join(relative), FileType::CharacterDevice, Mode::empty(), 0) {
-        Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+    let make = |kind| rustix::fs::mknodat(CWD, layer.join(relative), kind, Mode::empty(), 0);
+    // An overlay, such as the root of most containers, takes no whiteout. The system mounts no layers that lie there either:
+    // then only copies are made of them, for which a sign of our own will do.
+    let hidden = make(FileType::CharacterDevice).or_else(|error| match error {
+        Errno::PERM => make(FileType::Socket),
+        error => Err(error),
+    });
+    match hidden {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }
 
-/// Whether it is a whiteout.
+/// Whether it is a whiteout: the kernel's, or a socket that nobody may open, our own.
 pub fn is_whiteout(metadata: &Metadata) -> bool {
-    metadata.file_type().is_char_device() && metadata.rdev() == 0
+    let kind = metadata.file_type();
+    kind.is_char_device() && metadata.rdev() == 0 || kind.is_socket() && metadata.mode() & 0o7777 == 0
 }
 
 /// Whether a directory of a layer hides what the layers below have in it, whoever made it so.
