@@ -12,7 +12,7 @@ struct Wall {
     floor: u8,
     /// Packages it must never import, and why.
     never: &'static [(&'static str, &'static str)],
-    /// If given: the only packages it imports, because users compile it on every fresh machine.
+    /// If given: the only packages it imports unless a feature asks for more, because users compile it on every fresh machine.
     only: Option<&'static [&'static str]>,
 }
 
@@ -107,6 +107,9 @@ struct Package {
 struct Dependency {
     name: String,
     kind: Option<String>,
+    /// Whether only a feature asks for it.
+    #[serde(default)]
+    optional: bool,
 }
 
 /// Checks the house.
@@ -145,7 +148,7 @@ fn arrows(metadata: &Metadata) -> Vec<String> {
             if let Some((_, why)) = wall.never.iter().find(|(never, _)| *never == other) {
                 faults.push(format!("`{name}` imports `{other}`: {why}"));
             }
-            if wall.only.is_some_and(|only| !only.contains(&other)) {
+            if !dependency.optional && wall.only.is_some_and(|only| !only.contains(&other)) {
                 faults.push(format!("`{name}` imports `{other}`: users compile it on every fresh machine"));
             }
             if let Some(below) = walls.get(other)
@@ -185,7 +188,8 @@ mod tests {
     use super::{Dependency, Metadata, Package, arrows, run};
 
     fn package(name: &str, imports: &[&str]) -> Metadata {
-        let dependencies = imports.iter().map(|name| Dependency { name: (*name).to_owned(), kind: None }).collect();
+        let dependencies =
+            imports.iter().map(|name| Dependency { name: (*name).to_owned(), kind: None, optional: false }).collect();
         Metadata { packages: vec![Package { name: name.to_owned(), manifest_path: String::new(), dependencies }] }
     }
 

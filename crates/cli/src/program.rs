@@ -30,6 +30,7 @@ use crate::args::Colour;
 use crate::commands::Stop;
 use crate::project::{PIPELINE_FOLDER, Project};
 use cargo::{Finished, Package, Verb};
+use sdk::Form;
 use stamp::{Made, Recipe, Stamp};
 
 /// How long a binary is kept that no build has used.
@@ -139,10 +140,20 @@ impl Place {
         self.source.path().parent().unwrap_or(&self.root)
     }
 
+    /// The form of the SDK that the program is built with.
+    fn form(&self) -> Form {
+        match &self.source {
+            // Their package lies outside of the repository's.
+            Source::File(_) | Source::Plugins(_) => Form::Whole,
+            Source::Package(manifest) => Form::of(&fs::read_to_string(manifest).unwrap_or_default()),
+        }
+    }
+
     fn stamp(&self, what: &str) -> PathBuf {
+        let sdk = sdk::name(self.form());
         let name = match &self.source {
-            Source::File(_) | Source::Package(_) => format!("{what}-{}", sdk::name()),
-            Source::Plugins(plugins) => format!("{what}-{}-{}", sdk::name(), plugins.digest()),
+            Source::File(_) | Source::Package(_) => format!("{what}-{sdk}"),
+            Source::Plugins(plugins) => format!("{what}-{sdk}-{}", plugins.digest()),
         };
         self.kept.join(name)
     }
@@ -155,8 +166,9 @@ impl Place {
     fn lay(&self) -> Result<Package, Stop> {
         let failed =
             |error: io::Error| Stop::infra(format!("could not lay the SDK into {}: {error}", self.cache.display()));
-        let sdk = sdk::lay(&self.cache).map_err(failed)?;
-        let target = self.kept.join(format!("target-{}", sdk::name()));
+        let form = self.form();
+        let sdk = sdk::lay(&self.cache, form).map_err(failed)?;
+        let target = self.kept.join(format!("target-{}", sdk::name(form)));
         let folder = self.folder().to_owned();
         let manifest = match &self.source {
             Source::File(file) => single::lay(file, &self.name, &self.kept.join("package"), &sdk)?,
@@ -198,16 +210,17 @@ impl Place {
 
     /// Whether what the package finds its SDK by is as this binary would make it.
     fn is_linked(&self) -> bool {
+        let is_ours = |target: &Path| target.ends_with(sdk::name(self.form())) && target.is_dir();
         match &self.source {
             Source::File(_) => true,
             Source::Package(_) => match fs::read_link(self.folder().join(".sdk")) {
-                Ok(target) => target.ends_with(sdk::name()) && target.is_dir(),
+                Ok(target) => is_ours(&target),
                 // A package that names a published version has none.
                 Err(_) => !fs::read_to_string(self.source.path()).is_ok_and(|text| text.contains(".sdk/")),
             },
-            Source::Plugins(plugins) => plugins.linked(&self.root).is_none_or(|folder| {
-                fs::read_link(folder.join(".sdk")).is_ok_and(|target| target.ends_with(sdk::name()) && target.is_dir())
-            }),
+            Source::Plugins(plugins) => plugins
+                .linked(&self.root)
+                .is_none_or(|folder| fs::read_link(folder.join(".sdk")).is_ok_and(|target| is_ours(&target))),
         }
     }
 
@@ -333,7 +346,7 @@ impl Place {
 
     /// Removes target folders of other versions of the SDK, and binaries that nobody has used for long.
     fn retire(&self) {
-        let current = format!("target-{}", sdk::name());
+        let current = format!("target-{}", sdk::name(self.form()));
         for entry in fs::read_dir(&self.kept).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let name = name.to_string_lossy();

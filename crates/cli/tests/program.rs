@@ -4,7 +4,7 @@
 //! the first run compiles the SDK. What a repository keeps of builds is made anew each time.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -300,6 +300,144 @@ fn a_published_version_of_the_sdk_can_be_named_and_vendored() {
     // What is locked stays as it is, and is enough.
     repository.prints(&["run"], 0, &["build 2 passed"]);
     assert_eq!(repository.read(".ropewalk/Cargo.lock"), lock);
+}
+
+const OF_SERDE: &str = r#"use std::collections::BTreeMap;
+
+use ropewalk::{Ci, Data, Serde};
+use serde::{Deserialize, Serialize};
+
+/// A type that knows serde and nothing of Ropewalk.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Release {
+    largest_size: u64,
+    by_target: BTreeMap<String, Option<Kind>>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+enum Kind {
+    Static,
+    Dynamic { libraries: Vec<String> },
+}
+
+#[derive(Data)]
+struct Packed {
+    count: u32,
+    release: Serde<Release>,
+}
+
+fn main() {
+    Ci::main(ci)
+}
+
+fn ci(ci: &Ci) {
+    let pack = ci.job("pack").run_fn(|_, ()| {
+        let by_target = BTreeMap::from([
+            ("gnu".to_owned(), Some(Kind::Dynamic { libraries: vec!["c".to_owned()] })),
+            ("musl".to_owned(), Some(Kind::Static)),
+            ("none".to_owned(), None),
+        ]);
+        Ok(Packed { count: 3, release: Serde(Release { largest_size: u64::MAX, by_target }) })
+    });
+    ci.job("show").inputs(&pack).run_fn(|_, packed: Packed| {
+        println!("{} of at most {} bytes", packed.count, packed.release.largest_size);
+        Ok(())
+    });
+    ci.then(&pack, |ci, packed: Packed| {
+        for (target, kind) in packed.release.0.by_target {
+            let libraries = match kind {
+                Some(Kind::Dynamic { libraries }) => libraries.join(","),
+                Some(Kind::Static) => "static".to_owned(),
+                None => "nothing".to_owned(),
+            };
+            ci.job(format!("ship/{target}")).run(format!("echo {target} with {libraries}"));
+        }
+    });
+    ci.job("ratio").allow_failure().run_fn(|_, ()| Ok(Serde(vec![1.0, f64::NAN])));
+}
+"#;
+
+/// The binary that was built last, and what it says to a push with these answers.
+fn evaluated(repository: &Repository) -> (PathBuf, serde_json::Value) {
+    let name = repository.root.file_name().expect("a name").to_string_lossy();
+    let mut projects = fs::read_dir(data(&name)).expect("projects are kept").flatten();
+    let project = projects.find(|entry| entry.path().join("programs").is_dir()).expect("a program was built").path();
+    let binaries = fs::read_dir(project.join("programs")).expect("programs are kept").flatten();
+    let binaries = binaries.filter(|entry| !entry.file_name().to_string_lossy().starts_with("recipe-"));
+    let newest =
+        binaries.max_by_key(|entry| entry.metadata().and_then(|metadata| metadata.modified()).expect("a time"));
+    let binary = newest.expect("a binary").path();
+    let mut command = Command::new(&binary);
+    let mut child = command.arg("evaluate").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
+    let request = r#"{"protocol":1,"event":{"kind":"push"},"answers":[],"hooks":[0]}"#;
+    writeln!(child.stdin.take().expect("a pipe"), "{request}").expect("it reads");
+    let output = child.wait_with_output().expect("it ends");
+    (binary, serde_json::from_slice(&output.stdout).expect("a reply"))
+}
+
+#[test]
+fn types_that_know_serde_cross_between_jobs() {
+    let repository = Repository::new("serde");
+    let frontmatter = "---\n[dependencies]\nropewalk = { version = \"*\", features = [\"serde\"] }\n\
+                       serde = { version = \"1\", features = [\"derive\"] }\n---\n";
+    let parts = [
+        "show | 3 of at most 18446744073709551615 bytes\n",
+        "ship/gnu | gnu with c\n",
+        "ship/musl | musl with static\n",
+        "ship/none | none with nothing\n",
+        "ratio | the value that the function returned cannot be handed on: [1] is NaN, which no JSON number is",
+    ];
+    repository.write(".ropewalk/pipeline.rs", &format!("{frontmatter}{OF_SERDE}"));
+    repository.prints(&["run"], 0, &parts);
+    let (_, before) = evaluated(&repository);
+    let payload = &before["document"]["jobs"]["show"]["run"][0];
+    assert!(payload["function"].is_object(), "{before}");
+
+    // A package has it in the same way, with the SDK that is laid beside it.
+    fs::remove_file(repository.root.join(".ropewalk/pipeline.rs")).expect("it is there");
+    let manifest = |features: &str| {
+        format!(
+            "[package]\nname = \"pipeline\"\nedition = \"2024\"\n\n[dependencies]\n\
+             ropewalk = {{ path = \".sdk/ropewalk\"{features} }}\n[workspace]\n"
+        )
+    };
+    let of_serde = manifest(", features = [\"serde\"]")
+        .replace("[workspace]", "serde = { version = \"1\", features = [\"derive\"] }\n[workspace]");
+    repository.write(".ropewalk/Cargo.toml", &of_serde);
+    repository.write(".ropewalk/src/main.rs", OF_SERDE);
+    repository.prints(&["run"], 0, &parts);
+
+    // A worker with another build of the program refuses what it would misread.
+    repository.write(
+        ".ropewalk/src/main.rs",
+        &OF_SERDE
+            .replace("libraries: Vec<String>", "libraries: Vec<char>")
+            .replace("libraries.join(\",\")", "libraries.into_iter().collect()")
+            .replace("\"c\".to_owned()", "'c'"),
+    );
+    repository.prints(&["plan"], 0, &["show"]);
+    let (other, after) = evaluated(&repository);
+    assert_ne!(&after["document"]["jobs"]["show"]["run"][0], payload);
+    let step = repository.root.join("step.json");
+    fs::write(&step, payload.to_string()).expect("a file");
+    fs::write(repository.root.join("context.json"), r#"{"event":{"kind":"push"},"needs":{}}"#).expect("a file");
+    let mut call = Command::new(other);
+    call.args(["run", "show"]).current_dir(&repository.root).env("ROPEWALK_STEP", &step);
+    let output = call.env("ROPEWALK_CONTEXT", repository.root.join("context.json")).output().expect("it starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(65), "{said}");
+    assert!(said.contains("the input of `show` from `pack` has another type"), "{said}");
+
+    // Who does not ask for it has nothing of it, not even in the lock.
+    repository.write(".ropewalk/Cargo.toml", &manifest(""));
+    repository.write(
+        ".ropewalk/src/main.rs",
+        "fn main() {\n    ropewalk::Ci::main(|ci: &ropewalk::Ci| drop(ci.job(\"a\").run(\"true\")))\n}\n",
+    );
+    repository.prints(&["run"], 0, &["passed"]);
+    let lock = repository.read(".ropewalk/Cargo.lock");
+    assert!(!lock.contains("serde"), "{lock}");
 }
 
 /// Tests may write into the package: what holds the same afterwards is no change.

@@ -146,7 +146,7 @@ impl DecodeError {
     #[must_use]
     pub fn expected(what: &str, json: &Json) -> Self {
         let came = match json {
-            Json::Null => "null",
+            Json::Null | Json::Unsayable(_) => "null",
             Json::Bool(_) => "a boolean",
             Json::Int(_) | Json::Float(_) => "a number",
             Json::Text(_) => "a string",
@@ -347,7 +347,7 @@ macro_rules! integer {
             }
 
             fn to_json(&self) -> Json {
-                i64::try_from(*self).map_or_else(|_| Json::Text(self.to_string()), Json::Int)
+                i64::try_from(*self).map_or_else(|_| Json::Text(self.to_string()), Json::from)
             }
 
             fn from_json(json: &Json) -> Result<Self, DecodeError> {

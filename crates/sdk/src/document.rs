@@ -108,7 +108,7 @@ impl Evaluation {
             ("job", self.jobs[job].name.as_str().into()),
             ("inputs", inputs),
             ("output", run.output.as_str().into()),
-            ("hooks", Json::List(self.hooks.iter().map(|hook| Json::Int(*hook as i64)).collect())),
+            ("hooks", Json::List(self.hooks.iter().map(|hook| Json::Int(*hook as i128)).collect())),
             ("passed", Json::List(passed)),
             ("answers", Json::List(answers)),
         ])

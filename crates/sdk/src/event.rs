@@ -122,7 +122,7 @@ impl Event {
     #[must_use]
     pub fn time_ms(&self) -> i64 {
         match self.json.get("time") {
-            Some(Json::Int(time)) => *time,
+            Some(Json::Int(time)) => i64::try_from(*time).unwrap_or_default(),
             _ => 0,
         }
     }

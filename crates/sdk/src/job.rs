@@ -203,7 +203,7 @@ macro_rules! settings_of_both {
         #[track_caller]
         pub fn cpu(self, cores: impl Into<f64>) -> Self {
             let cores = cores.into();
-            let whole = cores as i64;
+            let whole = cores as i128;
             let json = if whole as f64 == cores { Json::Int(whole) } else { Json::Float(cores) };
             self.insert("resources", "cpu".to_owned(), json)
         }
@@ -556,10 +556,9 @@ impl<V: 'static> Job<(), V> {
             let mut files = Vec::new();
             value.visit_files(&mut |path| files.push(path.clone()));
             let json = value.to_json();
-            if let Some((path, number)) = json.no_number() {
+            if let Some((path, what)) = json.unsayable() {
                 return Err(Stopped::Failed(Failure::new(format!(
-                    "the value that the function returned cannot be handed on: {} is {number}, which no JSON number is; \
-                     return an `Option<f64>` that is `None` then, or an `Err`",
+                    "the value that the function returned cannot be handed on: {} is {what}",
                     if path.is_empty() { "it" } else { &path }
                 ))));
             }

@@ -12,8 +12,8 @@ pub enum Json {
     Null,
     /// `true` or `false`.
     Bool(bool),
-    /// A whole number that fits.
-    Int(i64),
+    /// A whole number that fits; every `i64` and every `u64` does.
+    Int(i128),
     /// Any other number. Never infinite and never NaN: those are written as `null`.
     Float(f64),
     /// A string.
@@ -22,6 +22,8 @@ pub enum Json {
     List(Vec<Json>),
     /// An object, in the order of its making. A name stands once.
     Object(Vec<(String, Json)>),
+    /// A value that JSON cannot say, and why. It is written as `null`, and a function whose value holds one fails.
+    Unsayable(String),
 }
 
 /// How deep lists and objects may stand in one another.
@@ -87,17 +89,21 @@ impl Json {
         if reader.at < text.len() { Err(reader.error("something stands after the value")) } else { Ok(value) }
     }
 
-    /// Where a number is that JSON cannot say, infinite or NaN, with what it is: `.ratios[2]`.
-    pub(crate) fn no_number(&self) -> Option<(String, f64)> {
+    /// Where something is that JSON cannot say, such as NaN, with what it is and what to do: `.ratios[2]`.
+    pub(crate) fn unsayable(&self) -> Option<(String, String)> {
         match self {
-            Json::Float(number) if !number.is_finite() => Some((String::new(), *number)),
+            Json::Float(number) if !number.is_finite() => Some((
+                String::new(),
+                format!("{number}, which no JSON number is; return an `Option<f64>` that is `None` then, or an `Err`"),
+            )),
+            Json::Unsayable(why) => Some((String::new(), why.clone())),
             Json::List(items) => items.iter().enumerate().find_map(|(index, item)| {
-                let (path, number) = item.no_number()?;
-                Some((format!("[{index}]{path}"), number))
+                let (path, what) = item.unsayable()?;
+                Some((format!("[{index}]{path}"), what))
             }),
             Json::Object(entries) => entries.iter().find_map(|(name, value)| {
-                let (path, number) = value.no_number()?;
-                Some((format!(".{name}{path}"), number))
+                let (path, what) = value.unsayable()?;
+                Some((format!(".{name}{path}"), what))
             }),
             _ => None,
         }
@@ -115,7 +121,7 @@ impl Json {
             Json::Float(number) if number.is_finite() => {
                 let _ = write!(out, "{number:?}");
             }
-            Json::Float(_) => out.push_str("null"),
+            Json::Float(_) | Json::Unsayable(_) => out.push_str("null"),
             Json::Text(text) => write_text(text, out),
             // Plain loops and texts: see `write_text`.
             Json::List(items) => {
@@ -173,13 +179,13 @@ macro_rules! from_integer {
     ($($kind:ty),*) => {$(
         impl From<$kind> for Json {
             fn from(number: $kind) -> Self {
-                Json::Int(i64::from(number))
+                Json::Int(i128::from(number))
             }
         }
     )*};
 }
 
-from_integer!(i8, i16, i32, i64, u8, u16, u32);
+from_integer!(i8, i16, i32, i64, u8, u16, u32, u64);
 
 impl From<f64> for Json {
     fn from(number: f64) -> Self {

@@ -36,6 +36,8 @@ pub mod term;
 pub mod testing;
 pub mod texts;
 mod wire;
+#[cfg(feature = "serde")]
+mod with_serde;
 pub mod words;
 
 pub use build::Child;
@@ -57,6 +59,8 @@ pub use ropewalk_derive::Data;
 pub use step::Step;
 pub use term::{Caught, StatusText, Term, TermState};
 pub use texts::Texts;
+#[cfg(feature = "serde")]
+pub use with_serde::Serde;
 pub use words::{Cache, Concurrency, Environment, Matrix, Network, Pull, Retry, RetryOn, Reuse, Service, Workspace};
 
 // The derive names the crate by its own name.

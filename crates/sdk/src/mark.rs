@@ -18,13 +18,13 @@ impl Files {
     /// The mark as it travels: `[file, line, column]`.
     pub fn json(&mut self, mark: Mark) -> Json {
         let file = self.number_of(mark);
-        Json::List(vec![Json::Int(file), mark.line().into(), mark.column().into()])
+        Json::List(vec![file.into(), mark.line().into(), mark.column().into()])
     }
 
     /// A place that is no mark, as it travels.
     pub fn place(&mut self, file: &str, line: u32, column: u32) -> Json {
         let number = self.number(file, |file| Cow::Owned(file.to_owned()));
-        Json::List(vec![Json::Int(number), line.into(), column.into()])
+        Json::List(vec![number.into(), line.into(), column.into()])
     }
 
     /// The number of the mark's file.

@@ -89,9 +89,9 @@ fn matching(hooks: &[Hook], event: &Event, binary: &mut lower::Binary) -> Vec<us
 }
 
 fn request(known: &Json, hooks: &[usize]) -> Request {
-    let hooks = Json::List(hooks.iter().map(|&hook| Json::Int(hook as i64)).collect());
+    let hooks = Json::List(hooks.iter().map(|&hook| Json::Int(hook as i128)).collect());
     let line = Json::object([
-        ("protocol", Json::Int(wire::PROTOCOL)),
+        ("protocol", wire::PROTOCOL.into()),
         ("event", known.get("event").cloned().unwrap_or_default()),
         ("answers", known.get("answers").cloned().unwrap_or_default()),
         ("hooks", hooks),

@@ -119,7 +119,7 @@ impl Request {
     /// A sentence, if it is no request of this protocol.
     pub fn read(line: &str) -> Result<Self, String> {
         let json = Json::read(line).map_err(|error| format!("the request is no JSON: {error}"))?;
-        if json.get("protocol") != Some(&Json::Int(PROTOCOL)) {
+        if json.get("protocol") != Some(&Json::from(PROTOCOL)) {
             return Err(format!("the request has not protocol {PROTOCOL}"));
         }
         let hooks = match json.get("hooks") {

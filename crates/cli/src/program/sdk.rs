@@ -1,7 +1,12 @@
 //! The source of the SDK and of the plugins, which the binary carries: laid into the user's cache by version and digest.
 //!
+//! It is laid in two forms. Cargo takes what lies below the folder of a workspace for a member of it, also behind the link
+//! `.sdk`, and locks what members only might depend on: a package that has nothing to do with serde would need a registry
+//! for it. So where a package says nothing of serde, the SDK's manifest knows nothing of it either.
+//!
 //! A folder that is there is complete, since it is made under another name and renamed; nobody writes in it again.
 
+use std::borrow::Cow;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -13,8 +18,42 @@ static FILES: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/sdk.rs"));
 /// Characters of the digest in the folder's name.
 const DIGEST_CHARACTERS: usize = 12;
 
-/// The folder's name: `VERSION-DIGEST`.
-pub fn name() -> String {
+/// What stands in the place of the feature `serde` in [`Form::Plain`].
+const NO_SERDE: &str = "compile_error!(\n    \"this SDK was laid without serde, since .ropewalk/Cargo.toml does not ask for it; write there: \\\n     \
+    ropewalk = { path = \\\".sdk/ropewalk\\\", features = [\\\"serde\\\"] }\"\n);\npub struct Serde<T>(pub T);\n";
+
+/// What the SDK that is laid can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// It may have no dependency, whatever features are asked for.
+    Plain,
+    /// All features.
+    Whole,
+}
+
+impl Form {
+    /// The form that a package needs, by its manifest.
+    pub fn of(manifest: &str) -> Self {
+        if manifest.contains("serde") { Self::Whole } else { Self::Plain }
+    }
+
+    /// The text of a carried file in this form.
+    fn text(self, name: &str, text: &'static [u8]) -> Cow<'static, [u8]> {
+        match (self, name) {
+            (Self::Plain, "ropewalk/Cargo.toml") => {
+                let text = String::from_utf8_lossy(text);
+                let lines = text.lines().filter(|line| !line.starts_with("serde = {"));
+                let lines = lines.map(|line| if line.starts_with("serde = [") { "serde = []" } else { line });
+                Cow::Owned(lines.flat_map(|line| [line, "\n"]).collect::<String>().into_bytes())
+            }
+            (Self::Plain, "ropewalk/src/with_serde.rs") => Cow::Borrowed(NO_SERDE.as_bytes()),
+            _ => Cow::Borrowed(text),
+        }
+    }
+}
+
+/// The folder's name: `VERSION-DIGEST`, with what the form has.
+pub fn name(form: Form) -> String {
     let mut hasher = blake3::Hasher::new();
     for (name, text) in FILES {
         for part in [name.as_bytes(), text] {
@@ -23,7 +62,11 @@ pub fn name() -> String {
         }
     }
     let digest = hasher.finalize().to_hex();
-    format!("{}-{}", env!("CARGO_PKG_VERSION"), &digest[..DIGEST_CHARACTERS])
+    let name = format!("{}-{}", env!("CARGO_PKG_VERSION"), &digest[..DIGEST_CHARACTERS]);
+    match form {
+        Form::Plain => name,
+        Form::Whole => name + "-serde",
+    }
 }
 
 /// The names of the crates that are carried: `ropewalk`, `ropewalk-cargo`, ….
@@ -35,9 +78,9 @@ pub fn crates() -> impl Iterator<Item = &'static str> {
 ///
 /// # Errors
 /// If it cannot be written.
-pub fn lay(cache: &Path) -> io::Result<PathBuf> {
+pub fn lay(cache: &Path, form: Form) -> io::Result<PathBuf> {
     let parent = cache.join("sdk");
-    let folder = parent.join(name());
+    let folder = parent.join(name(form));
     if folder.is_dir() {
         return Ok(folder);
     }
@@ -46,7 +89,7 @@ pub fn lay(cache: &Path) -> io::Result<PathBuf> {
     for (name, text) in FILES {
         let path = fresh.path().join(name);
         fs::create_dir_all(path.parent().unwrap_or(&path))?;
-        fs::write(&path, text)?;
+        fs::write(&path, form.text(name, text))?;
         // Editors that follow a definition into it shall not change it for every project.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o444))?;
     }

@@ -87,13 +87,13 @@ pub(super) fn write_if_changed(path: &Path, text: &[u8]) -> io::Result<()> {
 
 /// The manifest: what the frontmatter says, completed.
 pub(super) fn manifest(frontmatter: &str, path: &str, sdk: &Path) -> String {
-    let carried = |name: &str| format!("{name} = {{ path = {:?} }}", sdk.join(name).display().to_string());
     let package =
         ["name = \"pipeline\"", "version = \"0.0.0\"", "edition = \"2024\"", "publish = false", "autobins = false"];
     let mut text = section(frontmatter, "package", &package.map(str::to_owned));
-    text = carry(&text, &carried);
+    text = carry(&text, sdk);
     if !text.lines().any(|line| line.trim() == "[dependencies.ropewalk]") {
-        text = section(&text, "dependencies", &[carried("ropewalk")]);
+        let path = sdk.join("ropewalk").display().to_string();
+        text = section(&text, "dependencies", &[format!("ropewalk = {{ path = {path:?} }}")]);
     }
     if !text.lines().any(|line| line.trim_start().starts_with("[workspace")) {
         text.push_str("\n[workspace]\n");
@@ -106,18 +106,68 @@ pub(super) fn manifest(frontmatter: &str, path: &str, sdk: &Path) -> String {
     format!("{text}\n[[bin]]\nname = \"pipeline\"\npath = {path:?}\n")
 }
 
-/// The manifest with `ropewalk-… = "*"` as the crates that the binary carries.
-fn carry(manifest: &str, carried: &impl Fn(&str) -> String) -> String {
+/// The manifest with `ropewalk-… = "*"` as the crates that the binary carries; what else a table says of one, such as `features`, stays.
+/// Each line stays on its line.
+fn carry(manifest: &str, sdk: &Path) -> String {
     let mut text = String::new();
+    let mut table = None;
     for line in manifest.lines() {
-        let name = super::sdk::crates().find(|name| {
-            let value = line.strip_prefix(name).and_then(|rest| rest.trim_start().strip_prefix('='));
-            value.is_some_and(|value| value.trim() == "\"*\"")
-        });
-        text.push_str(&name.map_or_else(|| line.to_owned(), carried));
+        if line.trim_start().starts_with('[') {
+            table = super::sdk::crates().find(|name| line.trim() == format!("[dependencies.{name}]"));
+        }
+        text.push_str(&carried_line(line, table, sdk).unwrap_or_else(|| line.to_owned()));
         text.push('\n');
     }
     text
+}
+
+/// A line that asks for any version of a carried crate, by the path of that; `table` is the crate whose table it stands in.
+fn carried_line(line: &str, table: Option<&str>, sdk: &Path) -> Option<String> {
+    let path = |name: &str| format!("path = {:?}", sdk.join(name).display().to_string());
+    let (key, value) = line.split_once('=')?;
+    let (key, value) = (key.trim(), without_remark(value).trim());
+    let is_any = |key: &str, value: &str| key == "version" && value == ANY_VERSION;
+    if let Some(name) = table {
+        return is_any(key, value).then(|| path(name));
+    }
+    if let Some(name) = super::sdk::crates().find(|name| key.strip_suffix(".version").map(str::trim_end) == Some(*name))
+    {
+        return (value == ANY_VERSION).then(|| format!("{name}.{}", path(name)));
+    }
+    let name = super::sdk::crates().find(|name| key == *name)?;
+    if value == ANY_VERSION {
+        return Some(format!("{name} = {{ {} }}", path(name)));
+    }
+    let fields = value.strip_prefix('{')?.strip_suffix('}')?;
+    let (mut parts, mut was_any) = (Vec::new(), false);
+    for part in fields_of(fields) {
+        let is_it = part.split_once('=').is_some_and(|(key, value)| is_any(key.trim(), value.trim()));
+        parts.push(if is_it { path(name) } else { part.trim().to_owned() });
+        was_any |= is_it;
+    }
+    was_any.then(|| format!("{name} = {{ {} }}", parts.join(", ")))
+}
+
+/// Any version, as a manifest has it.
+const ANY_VERSION: &str = "\"*\"";
+
+/// A value without the remark behind it. No value of ours holds `#`.
+fn without_remark(value: &str) -> &str {
+    value.split_once('#').map_or(value, |(value, _)| value)
+}
+
+/// The fields of an inline table: parted at commas that stand in no list or table.
+fn fields_of(text: &str) -> impl Iterator<Item = &str> {
+    let mut depth = 0_usize;
+    let parts = text.split(move |letter| {
+        depth = match letter {
+            '[' | '{' => depth + 1,
+            ']' | '}' => depth.saturating_sub(1),
+            _ => depth,
+        };
+        letter == ',' && depth == 0
+    });
+    parts.filter(|part| !part.trim().is_empty())
 }
 
 /// The manifest with these lines in a section; those whose key is there already stay as the user wrote them.
@@ -180,6 +230,33 @@ mod tests {
             assert_eq!(text.lines().filter(|there| *there == line).count(), 1, "`{line}` in\n{text}");
         }
         assert!(!text.contains("edition = \"2024\""), "the user's edition stays:\n{text}");
+    }
+
+    #[test]
+    fn any_version_of_a_carried_crate_is_the_carried_one() {
+        let carried = "path = \"/sdk/ropewalk\"";
+        for (asked, expected) in [
+            ("ropewalk = \"*\"", format!("ropewalk = {{ {carried} }}")),
+            ("  ropewalk=\"*\" # any", format!("ropewalk = {{ {carried} }}")),
+            (
+                "ropewalk = { version = \"*\", features = [\"serde\"] }",
+                format!("ropewalk = {{ {carried}, features = [\"serde\"] }}"),
+            ),
+            (
+                "ropewalk = {features=[\"a\", \"serde\"],version=\"*\",} # all",
+                format!("ropewalk = {{ features=[\"a\", \"serde\"], {carried} }}"),
+            ),
+            ("ropewalk.version = \"*\"\nropewalk.features = [\"serde\"]", format!("ropewalk.{carried}")),
+            ("ropewalk = { version = \"0.1\" }", "ropewalk = { version = \"0.1\" }".to_owned()),
+        ] {
+            let text = manifest(&format!("[dependencies]\n{asked}\n"), "p.rs", Path::new("/sdk"));
+            let ours = text.lines().filter(|line| line.trim().starts_with("ropewalk")).collect::<Vec<_>>();
+            assert_eq!(ours[0], expected, "for `{asked}`:\n{text}");
+            assert_eq!(ours.len(), asked.lines().count(), "for `{asked}`:\n{text}");
+        }
+        let text =
+            manifest("[dependencies.ropewalk]\nversion = \"*\"\nfeatures = [\"serde\"]\n", "p.rs", Path::new("/sdk"));
+        assert!(text.contains(&format!("[dependencies.ropewalk]\n{carried}\nfeatures")), "{text}");
     }
 
     #[test]
