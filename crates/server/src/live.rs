@@ -64,6 +64,15 @@ pub struct LiveEvent {
     pub moment: Moment,
 }
 
+/// Whether a follower is told what is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lines {
+    /// It is: all of it, before the end of its step.
+    Told,
+    /// It is not, and no log is read for it: it does not wait for what it would not be told.
+    Left,
+}
+
 /// Names an attempt as its worker and its log know it.
 type AttemptKey = (BuildId, AttemptNumber);
 
@@ -268,10 +277,15 @@ impl Live {
     ///
     /// # Errors
     /// [`LiveError`].
-    pub async fn follow(self: &Arc<Self>, build: BuildId, from: Option<&str>) -> Result<Follower, LiveError> {
+    pub async fn follow(
+        self: &Arc<Self>,
+        build: BuildId,
+        from: Option<&str>,
+        lines: Lines,
+    ) -> Result<Follower, LiveError> {
         let cursor = from.map_or_else(|| Ok(Cursor::default()), str::parse)?;
         let live = Arc::clone(self);
-        tokio::task::spawn_blocking(move || Follower::open(live, build, cursor))
+        tokio::task::spawn_blocking(move || Follower::open(live, build, cursor, lines))
             .await
             .map_err(|_| LiveError::Interrupted)?
     }
@@ -345,11 +359,12 @@ pub struct Follower {
 }
 
 impl Follower {
-    fn open(live: Arc<Live>, build: BuildId, cursor: Cursor) -> Result<Self, LiveError> {
+    fn open(live: Arc<Live>, build: BuildId, cursor: Cursor, lines: Lines) -> Result<Self, LiveError> {
         let changed = live.enter(build)?;
         let mut reader = Box::new(Reader {
             live,
             build,
+            lines,
             cursor: Cursor { facts: 0, attempts: BTreeMap::new() },
             telling: Telling::default(),
             running: BTreeMap::new(),
@@ -411,6 +426,7 @@ struct Running {
 struct Reader {
     live: Arc<Live>,
     build: BuildId,
+    lines: Lines,
     cursor: Cursor,
     telling: Telling,
     /// Attempts that run, by the name that their logs have.
@@ -434,6 +450,33 @@ struct Batch {
 impl Batch {
     fn is_full(&self) -> bool {
         self.events.len() >= EVENTS_MAX || self.bytes >= EVENT_BYTES_MAX
+    }
+
+    /// Tells what is new of a row or of a piece of one; `skip` bytes of the row were told before.
+    fn tell_line(&mut self, place: &StepPlace, line: &store::log::Line, told: &mut Told, skip: &mut u64) {
+        let length = line.bytes.len() as u64;
+        let is_open = line.end == LineEnd::Open;
+        if line.number != told.line {
+            (told.line, told.bytes, *skip) = (line.number, 0, 0);
+        }
+        let passed = length.min(*skip);
+        *skip -= passed;
+        if passed < length || !is_open {
+            let text = String::from_utf8_lossy(&line.bytes[passed as usize..]).into_owned();
+            self.bytes += text.len();
+            self.events.push_back(log_moment(place, line, text, is_open));
+        }
+        if is_open {
+            told.bytes += length - passed;
+        } else {
+            (told.line, told.bytes) = (line.number + 1, 0);
+        }
+    }
+
+    fn tell_gap(&mut self, place: &StepPlace, gap: &store::log::Gap) {
+        let (text, StepPlace { build, attempt, job, step }) = (gap_text(gap), place.clone());
+        let (job, attempt) = (job.to_string(), attempt.0);
+        self.events.push_back(Moment::LogGap { build, job, attempt, step, text });
     }
 }
 
@@ -575,7 +618,7 @@ impl Reader {
                 batch.events.push_back(place.started(&name, at));
                 told.begun = 1;
             }
-            if self.read_lines(batch, key, &place, &mut told)?.is_continue() {
+            if self.lines == Lines::Told && self.read_lines(batch, key, &place, &mut told)?.is_continue() {
                 break ControlFlow::Continue(());
             }
             match ended {
@@ -614,45 +657,28 @@ impl Reader {
     ) -> Result<ControlFlow<()>, LiveError> {
         let stream = StreamKey { attempt: key.1.0, step: place.step };
         let Some(pack) = self.pack(key.0)? else { return Ok(ControlFlow::Break(())) };
-        let mut skip = told.bytes;
-        for item in pack.lines(stream, told.line..u64::MAX) {
-            if batch.is_full() {
-                return Ok(ControlFlow::Continue(()));
+        loop {
+            // As many as a batch takes: what is behind them need not be looked for.
+            let end = told.line.saturating_add(EVENTS_MAX as u64);
+            let mut skip = told.bytes;
+            for item in pack.lines(stream, told.line..end) {
+                if batch.is_full() {
+                    return Ok(ControlFlow::Continue(()));
+                }
+                match item? {
+                    Item::Line(line) => batch.tell_line(place, &line, told, &mut skip),
+                    Item::Gap(gap) => {
+                        let after = gap.lines.map(|lines| gap.first_line + lines);
+                        let Some(after) = after.filter(|after| *after > told.line) else { continue };
+                        (told.line, told.bytes, skip) = (after, 0, 0);
+                        batch.tell_gap(place, &gap);
+                    }
+                }
             }
-            match item? {
-                Item::Line(line) => {
-                    let length = line.bytes.len() as u64;
-                    let is_open = line.end == LineEnd::Open;
-                    if line.number != told.line {
-                        (told.line, told.bytes, skip) = (line.number, 0, 0);
-                    }
-                    let passed = skip.min(length);
-                    skip -= passed;
-                    if passed < length || !is_open {
-                        let text = String::from_utf8_lossy(&line.bytes[passed as usize..]).into_owned();
-                        batch.bytes += text.len();
-                        batch.events.push_back(log_moment(place, &line, text, is_open));
-                    }
-                    if is_open {
-                        told.bytes += length - passed;
-                    } else {
-                        (told.line, told.bytes) = (line.number + 1, 0);
-                    }
-                }
-                Item::Gap(gap) => {
-                    let text = gap_text(&gap);
-                    let Some(after) = gap.lines.map(|lines| gap.first_line + lines).filter(|after| *after > told.line)
-                    else {
-                        continue;
-                    };
-                    (told.line, told.bytes, skip) = (after, 0, 0);
-                    let StepPlace { build, attempt, job, step } = place.clone();
-                    let (job, attempt) = (job.to_string(), attempt.0);
-                    batch.events.push_back(Moment::LogGap { build, job, attempt, step, text });
-                }
+            if told.line < end {
+                return Ok(ControlFlow::Break(()));
             }
         }
-        Ok(ControlFlow::Break(()))
     }
 }
 

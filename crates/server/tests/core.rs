@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use api::event::Moment;
 use api::worker::{FromWorker, ToWorker};
 use graph::{AttemptReport, BuildId, LeaseId, Outcome, Verdict};
+use ropewalk_server::live::Lines;
 use ropewalk_server::records::Sharing;
 use site::{Site, Worker, log_section, manifest, moments, said, wanted};
 
@@ -33,7 +34,7 @@ fn a_build_goes_its_way() {
         let (build, start) = begun(&site, &mut worker, ONE).await;
         assert_eq!(start.spec.name.as_str(), "hello");
         let lease = start.spec.lease;
-        let mut follower = site.server().live.follow(build, None).await.unwrap();
+        let mut follower = site.server().live.follow(build, None, Lines::Told).await.unwrap();
         let begins = FromWorker::StepStarted { lease, step: 0, name: "echo hello".into(), at: site::now() };
         let taken = worker.say(&site, &[said(&begins), log_section(&start.spec, 0, 0, b"hello\nwor", None)]).await;
         assert_eq!(taken.sections, 2);
@@ -72,21 +73,27 @@ fn a_stream_is_taken_up_again_anywhere() {
         worker.say(&site, &[log_section(&start.spec, 0, 3, b"c\nd\n", None)]).await;
         worker.finish(&site, &start.spec).await;
         site.ended(build).await;
-        let whole = moments(&mut site.server().live.follow(build, None).await.unwrap(), |_| false).await;
+        let whole = moments(&mut site.server().live.follow(build, None, Lines::Told).await.unwrap(), |_| false).await;
         assert_eq!(whole.len(), 11);
+        // Who is not told of lines is told of all else, in the same order.
+        let mut bare = whole.clone();
+        bare.retain(|moment| !moment.starts_with("log "));
+        assert_eq!(bare.len(), 7);
+        let mut unread = site.server().live.follow(build, None, Lines::Left).await.unwrap();
+        assert_eq!(moments(&mut unread, |_| false).await, bare);
         // Followed from the id of each batch on, nothing is told twice and nothing is missing.
-        let mut follower = site.server().live.follow(build, None).await.unwrap();
+        let mut follower = site.server().live.follow(build, None, Lines::Told).await.unwrap();
         let (mut n_told, mut ids) = (0, Vec::new());
         while let Some(batch) = follower.next().await.unwrap() {
             n_told += batch.len();
             ids.extend(batch.last().and_then(|event| event.id.clone()).map(|id| (n_told, id)));
         }
         for (n_told, id) in ids {
-            let mut rest = site.server().live.follow(build, Some(&id)).await.unwrap();
+            let mut rest = site.server().live.follow(build, Some(&id), Lines::Told).await.unwrap();
             assert_eq!(moments(&mut rest, |_| false).await, whole[n_told..], "behind {id}");
         }
         for wrong in ["x", "1_2", "99", "-1"] {
-            assert!(site.server().live.follow(build, Some(wrong)).await.is_err(), "{wrong}");
+            assert!(site.server().live.follow(build, Some(wrong), Lines::Told).await.is_err(), "{wrong}");
         }
         site.end().await;
     });
@@ -104,7 +111,7 @@ fn what_is_said_twice_counts_once() {
         worker.finish(&site, &start.spec).await;
         let again = worker.finish(&site, &start.spec).await;
         assert_eq!(again.stale, [start.spec.lease].into());
-        let told = moments(&mut site.server().live.follow(build, None).await.unwrap(), |_| false).await;
+        let told = moments(&mut site.server().live.follow(build, None, Lines::Told).await.unwrap(), |_| false).await;
         assert_eq!(told.iter().filter(|moment| moment.starts_with("log ")).count(), 1);
         assert_eq!(site.server().store.attempts(build, None).unwrap().len(), 1);
         site.end().await;
@@ -124,7 +131,7 @@ fn nobody_speaks_for_another_lease() {
         assert_eq!(site.server().store.build(build).unwrap().unwrap().verdict, Verdict::Running);
         worker.finish(&site, &start.spec).await;
         site.ended(build).await;
-        let told = moments(&mut site.server().live.follow(build, None).await.unwrap(), |_| false).await;
+        let told = moments(&mut site.server().live.follow(build, None, Lines::Told).await.unwrap(), |_| false).await;
         assert!(!told.iter().any(|moment| moment.contains("forged")), "{told:?}");
         assert!(site.server().dispatch.stale_sections() >= 2);
         site.end().await;
@@ -180,7 +187,7 @@ fn a_server_that_is_started_again_goes_on() {
         worker.finish(&site, &start.spec).await;
         site.ended(build).await;
         assert_eq!(site.server().store.attempts(build, None).unwrap().len(), 1);
-        let told = moments(&mut site.server().live.follow(build, None).await.unwrap(), |_| false).await;
+        let told = moments(&mut site.server().live.follow(build, None, Lines::Told).await.unwrap(), |_| false).await;
         assert!(told.contains(&"log hello 0.0 before".to_owned()) && told.contains(&"log hello 0.1 after".to_owned()));
         site.end().await;
     });
@@ -222,7 +229,7 @@ fn secrets_are_for_one_lease_and_for_nobody_else() {
         site.ended(build).await;
         let facts = serde_json::to_string(&site.server().store.facts(build).unwrap()).unwrap();
         assert!(!facts.contains("hush-hush"));
-        let told = moments(&mut site.server().live.follow(build, None).await.unwrap(), |_| false).await;
+        let told = moments(&mut site.server().live.follow(build, None, Lines::Told).await.unwrap(), |_| false).await;
         assert!(!told.iter().any(|moment| moment.contains("hush-hush")));
         let pipeline = "jobs:\n  hello:\n    secrets: [OTHER]\n    run:\n      - echo hello\n";
         let source = manifest(&site, &[(".ropewalk/pipeline.yaml", pipeline)]);
@@ -308,7 +315,7 @@ fn a_pipeline_that_is_wrong_makes_a_build_that_says_so() {
             manifest(&site, &[(".ropewalk/pipeline.yaml", "jobs:\n  a:\n    needs: [b]\n    run: ['true']\n")]);
         let build = site.server().submit(wanted(source)).await.unwrap().build;
         site.ended(build).await;
-        let told = moments(&mut site.server().live.follow(build, None).await.unwrap(), |_| false).await;
+        let told = moments(&mut site.server().live.follow(build, None, Lines::Told).await.unwrap(), |_| false).await;
         assert_eq!(told, ["build_started", "planned 0 unknown-need", "build_finished failed"]);
         let nothing = manifest(&site, &[("a", "1")]);
         assert!(site.server().submit(wanted(nothing)).await.is_err());

@@ -20,6 +20,7 @@ use ring::signature::{Ed25519KeyPair, KeyPair};
 use ropewalk_server::access::{GrantRequest, SealingKey, Subject, SubjectKind, Verb};
 use ropewalk_server::http::worker::{SIGNED_PREFIX, worker_id};
 use ropewalk_server::http::{App, router};
+use ropewalk_server::live::Lines;
 use ropewalk_server::secrets::Secrets;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -205,7 +206,7 @@ fn a_build_goes_its_way_over_the_wire() {
         // The answer means that it is stored.
         let row = served.site.server().store.build(build).unwrap().unwrap();
         assert_eq!(row.verdict, Verdict::Passed { note: None });
-        let told = moments(&mut served.site.server().live.follow(build, None).await.unwrap(), |_| false).await;
+        let told = moments(&mut served.site.server().live.follow(build, None, Lines::Told).await.unwrap(), |_| false).await;
         assert!(told.contains(&"log hello 0.0 hello".to_owned()), "{told:?}");
         served.end().await;
     });
@@ -280,7 +281,7 @@ fn a_post_that_is_cut_off_changes_nothing_and_is_sent_again() {
         let (status, _) = wire.post("/worker/outbox", body).await;
         assert_eq!(status, 200);
         served.site.ended(build).await;
-        let told = moments(&mut served.site.server().live.follow(build, None).await.unwrap(), |_| false).await;
+        let told = moments(&mut served.site.server().live.follow(build, None, Lines::Told).await.unwrap(), |_| false).await;
         assert_eq!(told.iter().filter(|moment| moment.starts_with("log ")).count(), 1);
         served.end().await;
     });

@@ -36,6 +36,7 @@ mod journal;
 mod logs;
 mod mask;
 mod merge;
+mod opened;
 mod pack;
 mod reader;
 mod search;

@@ -24,7 +24,7 @@ use super::build::Sight;
 use super::call::Call;
 use super::{App, problem};
 use crate::access::{Bearer, Verb};
-use crate::live::{Follower, LiveError, LiveEvent};
+use crate::live::{Follower, Lines, LiveError, LiveEvent};
 use crate::moments::Telling;
 use crate::server::{Ending, Server};
 
@@ -129,7 +129,6 @@ fn reading(mut follower: Follower) -> Reading {
 struct OfBuild {
     reading: Reading,
     form: Form,
-    logs: bool,
     ending: tokio::sync::watch::Receiver<Ending>,
     _permit: OwnedSemaphorePermit,
 }
@@ -137,12 +136,15 @@ struct OfBuild {
 pub async fn build(app: Arc<App>, call: Call) -> Answered {
     let build = call.build()?;
     let form = Form::of(&call.headers)?;
-    let logs = call.wanted::<bool>("logs", "true or false")?.unwrap_or(true);
+    let lines = match call.wanted::<bool>("logs", "true or false")? {
+        Some(false) => Lines::Left,
+        Some(true) | None => Lines::Told,
+    };
     let last = last_id(&call.headers)?;
     let permit = app.stream_permit()?;
     let ending = app.server.ending();
-    let follower = app.server.live.follow(build, last.as_deref()).await.map_err(live)?;
-    let stream = OfBuild { reading: reading(follower), form, logs, ending, _permit: permit };
+    let follower = app.server.live.follow(build, last.as_deref(), lines).await.map_err(live)?;
+    let stream = OfBuild { reading: reading(follower), form, ending, _permit: permit };
     let body = futures_util::stream::unfold(Some(stream), |stream| async move {
         let mut stream = stream?;
         let form = stream.form;
@@ -153,7 +155,7 @@ pub async fn build(app: Arc<App>, call: Call) -> Answered {
         match told {
             Err(_) => Some((Ok(Bytes::from_static(form.alive())), Some(stream))),
             Ok((follower, Ok(Some(events)))) => {
-                let piece = written(form, stream.logs, &events);
+                let piece = written(form, &events);
                 stream.reading = reading(follower);
                 Some((Ok(piece), Some(stream)))
             }
@@ -164,15 +166,10 @@ pub async fn build(app: Arc<App>, call: Call) -> Answered {
     Ok(with(StatusCode::OK, form.media(), Body::from_stream(body)))
 }
 
-fn written(form: Form, logs: bool, events: &[LiveEvent]) -> Bytes {
-    let is_told = |event: &&LiveEvent| logs || !matches!(event.moment, Moment::Log { .. } | Moment::LogGap { .. });
+fn written(form: Form, events: &[LiveEvent]) -> Bytes {
     let mut piece = Vec::new();
-    let mut told = events.iter().filter(is_told).peekable();
-    while let Some(event) = told.next() {
-        // The last that is told stands for all of the batch.
-        let is_last = told.peek().is_none();
-        let id = if is_last { events.last().and_then(|last| last.id.as_deref()) } else { event.id.as_deref() };
-        form.write(id, &event.moment, &mut piece);
+    for LiveEvent { id, moment } in events {
+        form.write(id.as_deref(), moment, &mut piece);
     }
     piece.into()
 }

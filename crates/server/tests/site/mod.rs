@@ -13,7 +13,7 @@ use graph::{
     Usage, WorkerId,
 };
 use ropewalk_server::access::{Access, RootKey, StoreLedger};
-use ropewalk_server::live::Follower;
+use ropewalk_server::live::{Follower, Lines};
 use ropewalk_server::outbox::{LOG, OutboxError, SAYING};
 use ropewalk_server::records::Sharing;
 use ropewalk_server::server::{Parts, Wanted};
@@ -105,12 +105,12 @@ impl Site {
 
     /// Waits until a build has ended.
     pub async fn ended(&self, build: BuildId) {
-        moments(&mut self.server().live.follow(build, None).await.unwrap(), |_| false).await;
+        moments(&mut self.server().live.follow(build, None, Lines::Told).await.unwrap(), |_| false).await;
     }
 
     /// Waits until a worker has an attempt of a build.
     pub async fn leased(&self, build: BuildId) {
-        let mut follower = self.server().live.follow(build, None).await.unwrap();
+        let mut follower = self.server().live.follow(build, None, Lines::Told).await.unwrap();
         moments(&mut follower, |told| told.iter().any(|moment| moment.starts_with("job_started"))).await;
     }
 }

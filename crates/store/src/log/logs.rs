@@ -22,6 +22,7 @@ use graph::{BuildId, Digest};
 
 use super::frame::Position;
 use super::journal::{self, Journal, Record, Wanted};
+use super::opened::Opened;
 use super::pack::{Pack, Pool, StreamEnd, lock};
 use super::shared::Shared;
 use super::{Batch, LogError, LogReader, LogWriter, Masker, SharedLogs, StepEnd, StreamKey, Writing, index, merge};
@@ -116,6 +117,7 @@ struct Inner {
     journal: Option<Journal>,
     shared: Option<Shared>,
     pool: Arc<Pool>,
+    opened: Opened,
     slots: Mutex<Slots>,
     watchers: Mutex<HashMap<BuildId, BTreeMap<u64, Callback>>>,
     next_watcher: AtomicU64,
@@ -165,6 +167,7 @@ impl Logs {
             journal: None,
             shared: settings.shared.map(Shared::new),
             pool: Arc::default(),
+            opened: Opened::default(),
             slots: Mutex::default(),
             watchers: Mutex::default(),
             next_watcher: AtomicU64::new(0),
@@ -230,7 +233,7 @@ impl Logs {
                 None => return Ok(None),
             },
         };
-        match LogReader::open(&path, writing) {
+        match self.inner.opened.open(&path, writing) {
             Ok(reader) => Ok(Some(reader)),
             Err(LogError::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -339,7 +342,7 @@ impl Logs {
             if left <= bytes_max {
                 break;
             }
-            merge::forget(&path)?;
+            self.inner.forget_pack(&path)?;
             left -= bytes;
         }
         Ok(left)
@@ -631,7 +634,7 @@ impl Inner {
         let slot = self.slot(build);
         let mut writer = lock(&slot.writer);
         *writer = None;
-        merge::forget(&path)?;
+        self.forget_pack(&path)?;
         self.shared.iter().for_each(|shared| shared.forget(build));
         Ok(Some(copy))
     }
@@ -642,7 +645,7 @@ impl Inner {
         let mut writer = lock(&slot.writer);
         *writer = None;
         let path = self.path(build);
-        merge::forget(&path)?;
+        self.forget_pack(&path)?;
         let prefix = format!("{}-", build.0);
         let files = match fs::read_dir(path.parent().expect("a pack is in a folder")) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -651,10 +654,15 @@ impl Inner {
         for file in files {
             let file = file?;
             if file.file_name().to_str().is_some_and(|name| name.starts_with(&prefix)) {
-                merge::forget(&file.path())?;
+                self.forget_pack(&file.path())?;
             }
         }
         Ok(())
+    }
+
+    fn forget_pack(&self, path: &Path) -> Result<(), LogError> {
+        self.opened.forget(path);
+        Ok(merge::forget(path)?)
     }
 
     /// Waits until a pack, if it is there, is on the disk.

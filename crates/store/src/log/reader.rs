@@ -177,7 +177,7 @@ pub enum RawPart {
     Gap(Gap),
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct StreamIndex {
     /// In the order of the file, which is that of the lines.
     frames: Vec<Entry>,
@@ -190,13 +190,14 @@ impl StreamIndex {
     }
 }
 
-/// Reads one pack, also while it is written. Holds about 100 bytes for each frame, and one frame for each iterator.
-#[derive(Debug)]
+/// Reads one pack, also while it is written. Holds about 100 bytes for each frame, and one frame for each iterator. A clone
+/// shares what is known of the frames until one of the two learns of more.
+#[derive(Clone, Debug)]
 pub struct LogReader {
     file: Arc<File>,
     path: PathBuf,
     writing: Writing,
-    streams: BTreeMap<StreamKey, StreamIndex>,
+    streams: BTreeMap<StreamKey, Arc<StreamIndex>>,
     /// Where the last whole frame ends.
     end: u64,
     tail: Tail,
@@ -276,7 +277,19 @@ impl LogReader {
         Ok(self.frames().saturating_sub(known))
     }
 
-    fn frames(&self) -> usize {
+    /// Whether the pack that is read still stands under its path.
+    pub(super) fn is_in_place(&self) -> bool {
+        let ours = self.file.metadata().map(|metadata| (metadata.dev(), metadata.ino()));
+        let there = std::fs::metadata(&self.path).map(|metadata| (metadata.dev(), metadata.ino()));
+        matches!((ours, there), (Ok(ours), Ok(there)) if ours == there)
+    }
+
+    pub(super) fn writing(&self) -> Writing {
+        self.writing
+    }
+
+    /// How many frames it knows.
+    pub(super) fn frames(&self) -> usize {
         self.streams.values().map(|stream| stream.frames.len()).sum()
     }
 
@@ -304,7 +317,7 @@ impl LogReader {
 
     fn add(&mut self, entries: &[Entry]) {
         for entry in entries {
-            let stream = self.streams.entry(entry.header.key).or_default();
+            let stream = Arc::make_mut(self.streams.entry(entry.header.key).or_default());
             stream.closed = entry.header.position == Position::Last;
             stream.frames.push(*entry);
         }
@@ -341,7 +354,7 @@ impl LogReader {
     /// The last `count` rows.
     #[must_use]
     pub fn tail(&self, key: StreamKey, count: u64) -> Lines {
-        let end = self.streams.get(&key).map_or(0, StreamIndex::end_line);
+        let end = self.streams.get(&key).map_or(0, |stream| stream.end_line());
         self.lines(key, end.saturating_sub(count)..u64::MAX)
     }
 
@@ -402,7 +415,7 @@ impl LogReader {
     /// The frames with these rows, and the gaps between them.
     fn parts(&self, key: StreamKey, rows: &Range<u64>) -> Parts {
         let empty = StreamIndex::default();
-        let stream = self.streams.get(&key).unwrap_or(&empty);
+        let stream = self.streams.get(&key).map_or(&empty, |stream| stream);
         let from = stream.frames.partition_point(|entry| entry.header.end_line() <= rows.start);
         let mut expected = match from.checked_sub(1).map(|before| &stream.frames[before].header) {
             Some(before) => Place { line: before.end_line(), byte: before.end_byte() },

@@ -460,3 +460,32 @@ proptest! {
         prop_assert_eq!(text(merged.lines(KEY, 0..u64::MAX)), before);
     }
 }
+
+#[test]
+fn a_large_log_is_read_as_it_stands_however_often_it_was_opened() {
+    check(|place| {
+        let logs = place.open();
+        let mut next_byte = 0;
+        let mut print = |logs: &Logs, count: u64| {
+            let line = |_| {
+                let text = format!("{next_byte}\n");
+                let printed = batch(next_byte, &text);
+                next_byte = printed.next_byte();
+                printed
+            };
+            let batches: Vec<Batch> = (0..count).map(line).collect();
+            let receipts = logs.append(&batches);
+            assert!(receipts.iter().all(|receipt| matches!(receipt.verdict, Verdict::Taken)));
+        };
+        let count = |logs: &Logs| lines(logs, LogPlace::Live).lines().count();
+        print(&logs, 100);
+        assert_eq!([count(&logs), count(&logs)], [100; 2]);
+        let before = logs.reader(BUILD, LogPlace::Live).unwrap().unwrap();
+        print(&logs, 2000);
+        // Joined meanwhile, maybe: the pack is another file then.
+        assert_eq!([count(&logs), count(&logs)], [2100; 2]);
+        assert_eq!(before.stream(KEY).unwrap().lines, 100, "a reader learns of more when it is asked to");
+        logs.delete(BUILD).unwrap();
+        assert_eq!(lines(&logs, LogPlace::Live), "none");
+    });
+}
