@@ -107,7 +107,7 @@ pub fn examine(settings: &Settings, data: &Path, depth: Depth, now: Timestamp) -
     if !is_installation(data) {
         return checks;
     }
-    checks.extend([keys(data), room(data), address(settings)]);
+    checks.extend([keys(data), room(data), address(settings, data)]);
     let (check, database) = database(settings, data);
     checks.push(check);
     let Some(database) = database else { return checks };
@@ -528,8 +528,16 @@ fn tokens(ledger: StoreLedger, now: Timestamp) -> Checked {
     check.saw(format!("{count} made"))
 }
 
-fn address(settings: &Settings) -> Checked {
+/// The file in a data folder that says where its server listens, which `--listen` may have told.
+pub const ADDRESS: &str = "address";
+
+fn address(settings: &Settings, data: &Path) -> Checked {
     let mut check = Checked::new("address");
+    let told = fs::read_to_string(data.join(ADDRESS)).ok();
+    let told = told.and_then(|url| url.trim().strip_prefix("http://")?.parse::<SocketAddr>().ok());
+    if let Some(told) = told.filter(|told| matches!(health(local(*told)), Ok(Health::Good))) {
+        return check.saw(format!("a server answers at {told}"));
+    }
     let listen = settings.listen;
     match TcpListener::bind(listen) {
         Ok(_) => return check.saw(format!("{listen} is free: no server runs there")),

@@ -16,7 +16,6 @@ use std::time::Duration;
 
 use axum::serve::ListenerExt;
 use rustix::process::{Pid, Signal, kill_process};
-use server::Server;
 use server::access::{Access, GrantRequest, RootKey, SealingKey, StoreLedger, Subject, SubjectKind, Verb};
 use server::http::{App, front, router};
 use server::lead::{LeadError, Role, Seat, is_shared};
@@ -25,6 +24,7 @@ use server::records::Records;
 use server::secrets::Secrets;
 use server::server::Parts;
 use server::settings::{OnOff, Settings, for_the_next_start};
+use server::{Server, doctor};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -52,8 +52,6 @@ const STARTED: Duration = Duration::from_secs(10);
 
 /// Threads that answer requests.
 const THREADS: usize = 2;
-
-const ADDRESS: &str = "address";
 
 /// Runs the command.
 ///
@@ -245,7 +243,7 @@ fn open(settings: &Settings, folder: &Path) -> Result<Opened, Stop> {
 /// Where the worker beside the server finds it.
 fn write_address(settings: &Settings, folder: &Path) -> Result<(), Stop> {
     let local = local_address(settings.listen);
-    write_whole(&folder.join(ADDRESS), format!("http://{local}\n").as_bytes(), 0o644)
+    write_whole(&folder.join(doctor::ADDRESS), format!("http://{local}\n").as_bytes(), 0o644)
         .map_err(|error| refused(folder, &error))
 }
 
@@ -277,6 +275,8 @@ async fn wait(
                         say(&format!("the next start takes {later}, this one does not"));
                     }
                 }
+                // What is wrong in the file was told above, with its place.
+                Err(stop) if stop.message.is_empty() => say("the settings stay as they were, for what stands above"),
                 Err(stop) => say(&format!("the settings stay as they were: {}", stop.message)),
             },
         }
@@ -376,7 +376,7 @@ impl LocalWorker {
             write_whole(&token, text.as_bytes(), 0o600).map_err(|error| refused(&data, &error))?;
         }
         let pools = settings.local_pools.0.clone();
-        Ok(Self { data, address: folder.join(ADDRESS), token, pools, slots: settings.local_slots })
+        Ok(Self { data, address: folder.join(doctor::ADDRESS), token, pools, slots: settings.local_slots })
     }
 
     fn start(&self) -> io::Result<Child> {
