@@ -72,7 +72,16 @@ async fn join(client: &Client, name: &str, slots: u32) -> Result<Session, Client
     let pools = BTreeSet::from(["default".to_owned()]);
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let offer = Offer { name: name.to_owned(), pools, slots, version, ..Offer::default() };
-    client.worker_session(&Join { key, nonce: challenge.nonce, signature, offer, leases: BTreeSet::new() }).await
+    client
+        .worker_session(&Join {
+            key,
+            nonce: challenge.nonce,
+            signature,
+            offer,
+            leases: BTreeSet::new(),
+            is_draining: false,
+        })
+        .await
 }
 
 fn hear(line: Result<Option<ToWorker>, ClientError>, waiting: &mut Vec<u8>) -> Result<(), String> {

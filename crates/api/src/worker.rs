@@ -40,7 +40,7 @@ pub struct Challenge {
 
 /// `POST /api/v1/worker/session`, under the worker's token: opens a session. The answer is a stream of [`ToWorker`], one
 /// JSON object a line. A later session of the same key ends the earlier one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Join {
     /// The key of [`Hello`].
     pub key: String,
@@ -53,6 +53,10 @@ pub struct Join {
     /// The leases that it still holds, from sessions before.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub leases: BTreeSet<LeaseId>,
+    /// Whether a server has drained it and it has not left yet: the session before was lost. An earlier worker does not say so, and
+    /// is taken for one that was started anew; an earlier server passes over it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_draining: bool,
 }
 
 /// What a worker offers.
@@ -116,6 +120,8 @@ pub enum ToWorker {
         #[serde(default)]
         then: Then,
     },
+    /// Take jobs again and stay, after [`ToWorker::Drain`]. An earlier worker passes over it, and leaves.
+    Resume,
     /// A word of a later release. A worker that does not know it passes it over; a server says none that must not be passed over to a worker
     /// of an earlier [`PROTOCOL`].
     #[serde(other)]

@@ -57,7 +57,7 @@ fn settings_are_read_again_without_a_restart() {
     read_again("builds.auto_cancel = \"off\"\nworker.heartbeat = \"1s\"\n", &["the settings were read again"]);
     let second = site.submit_only(&[]);
     site.shows(&first, "running");
-    read_again("builds.auto_cancel = \"no\"\n", &["the settings stay as they were"]);
+    read_again("builds.auto_cancel = \"no\"\n", &["the settings stay as they were, for what stands above"]);
     read_again(
         "worker.heartbeat = \"2s\"\n",
         &["the settings were read again", "the next start takes `worker.heartbeat`"],
@@ -360,6 +360,26 @@ fn a_worker_starts_its_new_program_once_nothing_runs() {
     let listed = list.arg(site.path("admin.token")).output().expect("ropewalk starts");
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
     assert_eq!(listed.matches("\"name\": \"w1\"").count(), 1, "{listed}");
+}
+
+#[test]
+fn a_worker_that_is_drained_leaves_once_and_stays_away() {
+    let site = Site::new("jobs:\n  a:\n    run: echo\n");
+    let _server = site.serve();
+    for _ in 0..3 {
+        let mut worker = site.work("w1", &[]);
+        let mut drain =
+            site.command(&["workers", "drain", "w1", "--reason", "a new kernel", "--wait", "--server", &site.url()]);
+        assert!(drain.arg("--token").arg(site.path("admin.token")).status().expect("ropewalk starts").success());
+        assert_eq!(worker.process.ended(), Some(0));
+        let said = worker.said.rest().join("\n");
+        assert!(said.contains("finishing what runs, then leaving: a new kernel"), "{said}");
+        assert_eq!(said.matches("joined").count(), 1, "{said}");
+        let mut list = site.command(&["workers", "list", "--output", "json", "--server", &site.url(), "--token"]);
+        let listed = list.arg(site.path("admin.token")).output().expect("ropewalk starts");
+        let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+        assert!(listed.contains("\"reason\": \"a new kernel\""), "{listed}");
+    }
 }
 
 #[test]

@@ -295,14 +295,15 @@ impl Dispatch {
         let holds_ms = self.holds_ms();
         let mut state = self.state();
         let session = state.sessions.get_mut(worker)?;
-        let drain = match &intake {
+        let was_drained = matches!(session.intake, records::Intake::Draining(_));
+        let told = match &intake {
             records::Intake::Draining(said) => Some(ToWorker::Drain { reason: said.reason.clone(), then }),
-            records::Intake::Open | records::Intake::Paused(_) => None,
+            records::Intake::Open | records::Intake::Paused(_) => was_drained.then_some(ToWorker::Resume),
         };
         session.intake = intake;
         let presence = session.presence(holds_ms);
-        if let Some(drain) = drain {
-            state.say(worker, &drain);
+        if let Some(told) = told {
+            state.say(worker, &told);
         }
         drop(state);
         self.joined.notify_waiters();

@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
 
-use api::worker::{Offer, Then};
+use api::worker::{Join, Offer, Then, ToWorker};
 use dialects::native::Triggered;
 use engine::fact::What;
 use engine::{BuildOptions, BuildRequest, Engine, Fact, Input};
 use graph::{
-    BuildId, Digest, Event, EventKind, Failure, JobName, Known, LeaseId, Origin, Outcome, Timestamp, Verdict, WorkerId,
+    BuildId, Digest, Event, EventKind, Failure, JobName, Known, Origin, Outcome, Timestamp, Verdict, WorkerId,
 };
 use serde_json::Value;
 use store::blob::Blobs;
@@ -602,14 +602,9 @@ impl Server {
     ///
     /// # Errors
     /// [`JoinError`].
-    pub async fn join(
-        self: &Arc<Self>,
-        worker: WorkerId,
-        key: String,
-        offer: Offer,
-        leases: BTreeSet<LeaseId>,
-    ) -> Result<Joined, JoinError> {
+    pub async fn join(self: &Arc<Self>, worker: WorkerId, join: Join) -> Result<Joined, JoinError> {
         let at = self.now();
+        let Join { key, offer, leases, is_draining, .. } = join;
         let (records, id, joining) = (self.records.clone(), worker.clone(), offer.clone());
         let record = blocking(move || {
             records.change(&id.to_string(), at, |record: Option<WorkerRecord>| {
@@ -619,9 +614,14 @@ impl Server {
             })
         });
         let intake = record.await.map_err(|_| JoinError::Interrupted)??.intake;
-        // A worker that was drained and comes again was meant to come again.
-        let intake = if matches!(intake, Intake::Draining(_)) { self.resumed(&worker).await? } else { intake };
+        let was_drained = matches!(intake, Intake::Draining(_));
+        // A worker that was drained, has left and comes again was meant to come again.
+        let intake = if was_drained && !is_draining { self.resumed(&worker).await? } else { intake };
         let joined = self.dispatch.join(&worker, offer, leases, intake, at)?;
+        if is_draining && !was_drained {
+            // Somebody said so while it was away.
+            self.dispatch.tell(&worker, &ToWorker::Resume);
+        }
         if let Some(presence) = self.dispatch.present(&worker, None, at) {
             self.shell.put_and_wait(vec![Input::WorkerPresent { worker: worker.clone(), presence }]).await?;
         }

@@ -7,10 +7,10 @@ mod site;
 use std::collections::BTreeMap;
 
 use api::event::Moment;
-use api::worker::{FromWorker, ToWorker};
+use api::worker::{FromWorker, Then, ToWorker};
 use graph::{AttemptReport, BuildId, LeaseId, Outcome, Verdict};
 use ropewalk_server::live::Lines;
-use ropewalk_server::records::Sharing;
+use ropewalk_server::records::{Intake, Said, Sharing, WorkerRecord};
 use site::{Site, Worker, log_section, manifest, moments, said, wanted};
 
 const ONE: &str = "jobs:\n  hello:\n    run:\n      - echo hello\n";
@@ -95,6 +95,32 @@ fn a_stream_is_taken_up_again_anywhere() {
         for wrong in ["x", "1_2", "99", "-1"] {
             assert!(site.server().live.follow(build, Some(wrong), Lines::Told).await.is_err(), "{wrong}");
         }
+        site.end().await;
+    });
+}
+
+#[test]
+fn a_worker_drains_until_it_has_left_or_is_resumed() {
+    run(async {
+        let site = Site::new();
+        let mut worker = Worker::join(&site, "w1", []).await;
+        let id = worker.id.clone();
+        let said = Said { reason: "a new kernel".to_owned(), ..Said::default() };
+        let drained = Intake::Draining(said);
+        site.server().set_intake(&id, drained.clone(), Then::Leave).await.unwrap();
+        worker.heard(|line| matches!(line, ToWorker::Drain { .. })).await;
+        let intake = || site.server().records.read::<WorkerRecord>(&id.to_string()).unwrap().unwrap().0.intake;
+        // Its session was lost: that changes nothing.
+        let mut again = Worker::join_again(&site, "w1").await;
+        assert_eq!(intake(), drained);
+        site.server().set_intake(&id, Intake::Open, Then::Leave).await.unwrap();
+        again.heard(|line| *line == ToWorker::Resume).await;
+        // Resumed while no session told it.
+        Worker::join_again(&site, "w1").await.heard(|line| *line == ToWorker::Resume).await;
+        // One that was started anew was meant to come again.
+        site.server().set_intake(&id, drained, Then::Leave).await.unwrap();
+        Worker::join(&site, "w1", []).await;
+        assert_eq!(intake(), Intake::Open);
         site.end().await;
     });
 }

@@ -468,7 +468,8 @@ fn readers_who_stop_hold_no_thread() {
         let admin = served.admin();
         let offer =
             api::worker::Offer { pools: BTreeSet::from(["default".to_owned()]), slots: 1, ..Default::default() };
-        let joined = served.site.server().join(graph::WorkerId("w1".into()), "00".to_owned(), offer, BTreeSet::new());
+        let join = api::worker::Join { key: "00".to_owned(), offer, ..Default::default() };
+        let joined = served.site.server().join(graph::WorkerId("w1".into()), join);
         let joined = joined.await.unwrap();
         let worker = served.client(&joined.secret);
         // More than the buffers of a connection take.
@@ -634,7 +635,7 @@ fn pools_and_workers_are_held_and_seen() {
         assert_eq!(queue.next, None);
         assert_eq!(queue.items.iter().map(|queued| queued.build).collect::<Vec<_>>(), [build]);
         assert_eq!(admin.pool_get("default").await.unwrap().waiting, 1);
-        admin.pool_release("default").await.unwrap();
+        admin.pool_release("default", &Hold { reason: "upgraded".to_owned() }).await.unwrap();
         let why = admin.job_why(build, "hello").await.unwrap();
         assert!(matches!(why.reason, WaitReason::NoWorker { .. }), "{why:?}");
         let mut worker = Worker::join(&served.site, "w1", []).await;
@@ -643,7 +644,10 @@ fn pools_and_workers_are_held_and_seen() {
         assert_eq!((seen.state, seen.running[0].lease), (WorkerState::Ready, start.spec.lease.0));
         let paused = admin.worker_pause("w1", &Stop { reason: "disk".to_owned() }).await.unwrap();
         assert_eq!((paused.state, paused.held.unwrap().reason.as_str()), (WorkerState::Paused, "disk"));
-        assert_eq!(admin.worker_resume("w1").await.unwrap().state, WorkerState::Ready);
+        let back = Stop { reason: "a new disk".to_owned() };
+        assert_eq!(admin.worker_resume("w1", &back).await.unwrap().state, WorkerState::Ready);
+        let said = admin.audit_list(&AuditWanted::default(), &PageWanted::default()).await.unwrap().items;
+        assert_eq!((said[0].verb.as_str(), said[0].detail.as_str()), ("worker_resume", "a new disk"));
         assert_eq!(admin.worker_drain("w1", &Stop::default()).await.unwrap().state, WorkerState::Draining);
         let error = admin.worker_forget("w1").await.unwrap_err();
         assert_eq!(refused(&error), Some(ProblemKind::Conflict));

@@ -125,6 +125,7 @@ impl Wire {
             signature: hex(&forge(signature.as_ref().to_vec())),
             offer: Offer { name: "w".to_owned(), pools, slots: 1, ..Offer::default() },
             leases: leases.into_iter().collect(),
+            is_draining: false,
         };
         let request = http.post(format!("{url}/worker/session")).bearer_auth(token);
         let request = request.header("content-type", "application/json");
@@ -206,7 +207,8 @@ fn a_build_goes_its_way_over_the_wire() {
         // The answer means that it is stored.
         let row = served.site.server().store.build(build).unwrap().unwrap();
         assert_eq!(row.verdict, Verdict::Passed { note: None });
-        let told = moments(&mut served.site.server().live.follow(build, None, Lines::Told).await.unwrap(), |_| false).await;
+        let told =
+            moments(&mut served.site.server().live.follow(build, None, Lines::Told).await.unwrap(), |_| false).await;
         assert!(told.contains(&"log hello 0.0 hello".to_owned()), "{told:?}");
         served.end().await;
     });
@@ -281,7 +283,8 @@ fn a_post_that_is_cut_off_changes_nothing_and_is_sent_again() {
         let (status, _) = wire.post("/worker/outbox", body).await;
         assert_eq!(status, 200);
         served.site.ended(build).await;
-        let told = moments(&mut served.site.server().live.follow(build, None, Lines::Told).await.unwrap(), |_| false).await;
+        let told =
+            moments(&mut served.site.server().live.follow(build, None, Lines::Told).await.unwrap(), |_| false).await;
         assert_eq!(told.iter().filter(|moment| moment.starts_with("log ")).count(), 1);
         served.end().await;
     });

@@ -426,8 +426,8 @@ impl Client {
     }
 
     /// Releases a pool.
-    pub async fn pool_release(&self, pool: &str) -> Result<Pool, ClientError> {
-        self.call("pool_release", &[&pool]).answer().await
+    pub async fn pool_release(&self, pool: &str, hold: &Hold) -> Result<Pool, ClientError> {
+        self.call("pool_release", &[&pool]).json(hold).answer().await
     }
 
     /// The jobs that wait in a pool, with reasons.
@@ -451,8 +451,8 @@ impl Client {
     }
 
     /// Lets a worker take jobs again.
-    pub async fn worker_resume(&self, worker: &str) -> Result<Worker, ClientError> {
-        self.call("worker_resume", &[&worker]).answer().await
+    pub async fn worker_resume(&self, worker: &str, stop: &Stop) -> Result<Worker, ClientError> {
+        self.call("worker_resume", &[&worker]).json(stop).answer().await
     }
 
     /// Drains a worker.

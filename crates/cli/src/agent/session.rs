@@ -256,7 +256,8 @@ impl Agent {
         let challenge = client.worker_hello(&hello).await.map_err(|error| refused(&error))?;
         let signature = self.identity.sign(&challenge.nonce);
         let (offer, leases) = (self.settings.offer.clone(), self.outbox.leases());
-        let join = Join { key, nonce: challenge.nonce, signature, offer, leases };
+        let is_draining = self.then.get().is_some();
+        let join = Join { key, nonce: challenge.nonce, signature, offer, leases, is_draining };
         let session = client.worker_session(&join).await.map_err(|error| match refused(&error) {
             // The token was taken a moment ago: it is the challenge that this server does not know, since another one made
             // it, or it was used up by a call whose answer got lost.
@@ -321,10 +322,14 @@ impl Agent {
                         if matches!(said, ToWorker::Start(_)) {
                             (beats_at_rest, rest) = (0, None);
                         }
+                        let was_leaving = leaving;
                         self.hear(said, evaluate, &mut leaving);
+                        if leaving < was_leaving {
+                            self.say_present(closed, leaving);
+                        }
                     }
-                    Ok(None) => return Over::Lost("the server ended it".to_owned()),
-                    Err(error) => return Over::Lost(Stop::of(&error).message),
+                    Ok(None) => return self.over(leaving, "the server ended it".to_owned()),
+                    Err(error) => return self.over(leaving, Stop::of(&error).message),
                 },
                 (sent, taken) = finished(&mut posting) => {
                     posting = None;
@@ -338,7 +343,7 @@ impl Agent {
                             hold = is_stuck.then(|| Instant::now() + heartbeat / 8);
                         }
                         Err(error) if error.is_passing() => hold = Some(Instant::now() + heartbeat / 8),
-                        Err(error) => return Over::Lost(Stop::of(&error).message),
+                        Err(error) => return self.over(leaving, Stop::of(&error).message),
                     }
                 }
                 () = outbox.wake.notified(), if posting.is_none() && hold.is_none() => gathering = None,
@@ -365,6 +370,15 @@ impl Agent {
                 () = until(last_words) => return Over::Left(Then::Leave),
                 () = sleep_until(dead) => return Over::Lost("nothing was heard of it".to_owned()),
             }
+        }
+    }
+
+    /// What the end of a session means. A server ends it when it hears that the worker leaves, maybe before it answers the post
+    /// that said so: to join again would undo that.
+    fn over(&self, leaving: Leaving, why: String) -> Over {
+        match leaving {
+            Leaving::Said => Over::Left(self.then.get().unwrap_or(Then::Leave)),
+            Leaving::No | Leaving::Asked => Over::Lost(why),
         }
     }
 
@@ -421,6 +435,14 @@ impl Agent {
                 say(&format!("finishing what runs, then {what}: {reason}"));
                 self.then.set(Some(then));
                 *leaving = (*leaving).max(Leaving::Asked);
+            }
+            ToWorker::Resume => {
+                // Who has said that it leaves is not held back any more.
+                if *leaving == Leaving::Asked {
+                    say("taking jobs again");
+                    self.then.set(None);
+                    *leaving = Leaving::No;
+                }
             }
         }
     }

@@ -56,8 +56,8 @@ pub enum WorkersCommand {
     Drain(WorkerDrain),
     /// Have a worker finish what runs, then start the program that is on its disk now, as the same worker.
     Update(WorkerUpdate),
-    /// Give a worker jobs again.
-    Resume(WorkerName),
+    /// Give a worker jobs again, also one that finishes what runs in order to leave.
+    Resume(WorkerResume),
     /// Forget a worker that is away, and what was said of it.
     Forget(WorkerName),
 }
@@ -77,6 +77,16 @@ pub struct WorkerStop {
     #[command(flatten)]
     pub which: WorkerName,
     /// Why; shown to those who wait.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub reason: String,
+}
+
+/// One worker that is to take jobs again.
+#[derive(Debug, Args)]
+pub struct WorkerResume {
+    #[command(flatten)]
+    pub which: WorkerName,
+    /// Why; kept in the audit.
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub reason: String,
 }
@@ -147,6 +157,9 @@ pub enum PoolsCommand {
         remote: Remote,
         /// The pool.
         pool: String,
+        /// Why; kept in the audit.
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
     },
 }
 

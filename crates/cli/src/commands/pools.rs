@@ -40,9 +40,10 @@ pub fn run(arguments: &Pools, colour: Colour) -> Result<u8, Stop> {
                 pool.name, pool.name, pool.waiting, pool.running
             )
         }
-        PoolsCommand::Release { remote, pool } => {
+        PoolsCommand::Release { remote, pool, reason } => {
             let client = remote.client()?;
-            let pool = ask(async { client.pool_release(pool).await.map_err(stop) })?;
+            let hold = Hold { reason: reason.clone() };
+            let pool = ask(async { client.pool_release(pool, &hold).await.map_err(stop) })?;
             format!("jobs start in {} again\n", pool.name)
         }
     };

@@ -70,11 +70,12 @@ pub fn run(arguments: &Workers, colour: Colour) -> Result<u8, Stop> {
                 })
             })?
         }
-        WorkersCommand::Resume(which) => {
-            let client = which.remote.client()?;
+        WorkersCommand::Resume(resume) => {
+            let client = resume.which.remote.client()?;
+            let reason = worker_view::Stop { reason: resume.reason.clone() };
             let worker = ask(async {
-                let id = find(&client, &which.worker).await?;
-                client.worker_resume(&id).await.map_err(stop)
+                let id = find(&client, &resume.which.worker).await?;
+                client.worker_resume(&id, &reason).await.map_err(stop)
             })?;
             format!("{} takes jobs again\n", worker.name)
         }

@@ -134,8 +134,9 @@ pub async fn hold(app: Arc<App>, call: Call) -> Answered {
 
 pub async fn release(app: Arc<App>, call: Call) -> Answered {
     let name = call.segment("pool").to_owned();
+    let reason = reason(call.json_or_default::<Hold>()?.reason)?;
     app.server.hold_pool(&name, None).await.map_err(request)?;
-    audit(&app, &call, "", format!("pool {name}"), String::new()).await?;
+    audit(&app, &call, "", format!("pool {name}"), reason).await?;
     // A pool that nobody serves and nothing waits in is not there any more.
     answer::json(&pools(&app, &call).await?.remove(&name).unwrap_or_else(|| named(&name)))
 }

@@ -77,7 +77,7 @@ pub async fn session(server: Arc<Server>, call: Call) -> Answered {
     }
     let signed = format!("{SIGNED_PREFIX}{}", join.nonce);
     UnparsedPublicKey::new(&ED25519, &key).verify(signed.as_bytes(), &signature).map_err(|_| refused())?;
-    let mut offer = join.offer;
+    let mut offer = join.offer.clone();
     let bearer = Arc::clone(call.bearer()?);
     let asked = offer.pools.clone();
     offer.pools.retain(|pool| bearer.may(Verb::Work, &Target::pool(pool), now).is_ok());
@@ -87,7 +87,7 @@ pub async fn session(server: Arc<Server>, call: Call) -> Answered {
             .help("`ropewalk token create --worker --pool POOL` makes one that does"));
     }
     let worker = worker_id(&key);
-    let joined = server.join(worker.clone(), join.key, offer, join.leases).await.map_err(join_problem)?;
+    let joined = server.join(worker.clone(), Join { offer, ..join }).await.map_err(join_problem)?;
     Ok(with(StatusCode::OK, NDJSON, stream(&server, worker, joined)))
 }
 

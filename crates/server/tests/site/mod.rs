@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use api::event::Moment;
 use api::source::{File, Manifest, VERSION};
-use api::worker::{FromWorker, Offer, Start, Taken, ToWorker};
+use api::worker::{FromWorker, Join, Offer, Start, Taken, ToWorker};
 use engine::BuildOptions;
 use graph::{
     AttemptReport, AttemptSpec, BuildId, Digest, Event, EventKind, LeaseId, Outcome, StepReport, Timestamp, Trust,
@@ -229,10 +229,19 @@ pub struct Worker {
 impl Worker {
     pub async fn join(site: &Site, name: &str, leases: impl IntoIterator<Item = LeaseId>) -> Self {
         let id = WorkerId(name.into());
-        let pools = ["default".to_owned()].into();
-        let offer = Offer { name: name.to_owned(), pools, slots: 2, version: "0.1.0".to_owned(), ..Offer::default() };
         let leases = leases.into_iter().collect();
-        let joined = site.server().join(id.clone(), "00".to_owned(), offer, leases).await.unwrap();
+        Self::join_as(site, id, Join { leases, ..Join::default() }).await
+    }
+
+    /// As one that was drained, and whose session was lost before it had left.
+    pub async fn join_again(site: &Site, name: &str) -> Self {
+        Self::join_as(site, WorkerId(name.into()), Join { is_draining: true, ..Join::default() }).await
+    }
+
+    async fn join_as(site: &Site, id: WorkerId, join: Join) -> Self {
+        let (pools, name) = (["default".to_owned()].into(), id.to_string());
+        let offer = Offer { name, pools, slots: 2, version: "0.1.0".to_owned(), ..Offer::default() };
+        let joined = site.server().join(id.clone(), Join { key: "00".to_owned(), offer, ..join }).await.unwrap();
         Self { id, lines: joined.lines, unread: Vec::new() }
     }
 
