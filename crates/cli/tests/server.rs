@@ -626,7 +626,8 @@ fn builds_of_a_server_are_told_as_those_here() {
             keys(&value, "", &mut names);
             names
         });
-        let missing: Vec<_> = here.difference(&there).collect();
+        // What takes no time is no phase.
+        let missing: Vec<_> = here.difference(&there).filter(|name| !name.contains(".report.phases")).collect();
         assert!(missing.is_empty(), "{arguments:?} of a server has no {missing:?}");
     }
 }
