@@ -137,12 +137,16 @@ const CONSEQUENCES: &[&str] = &[
     r"^error: aborting due to",
     r"[Ee]xit (code|status):? [1-9]",
     r"^error Command failed",
+    // Nix: the builder's own error stands above.
+    r"^error: \d+ dependencies of derivation ",
     r"^g?make(\[\d+\])?: (Entering|Leaving|Target|\*\*\* Waiting)",
 ];
 
 /// What looks like an error and is none.
 const HARMLESS: &[&str] = &[
     r"^::(group|endgroup|pending|warning)::",
+    // Nix tries again, or does without.
+    r"^warning: (error: )?unable to download ",
     r"(?i)\b(0|no) (errors?|failures?|failed)\b",
     r"(?i)\b(errors?|failures?|failed)[:=]\s*0\b",
     r"^test .* \.\.\. ok$",
@@ -450,6 +454,16 @@ mod tests {
              error: could not compile `x`\n",
             " 12 |    Compiling x\n 13 | 0 errors so far\n 14 | some error: maybe\n\
              >15 | error[E0308]: mismatched types\n 16 |  --> src/main.rs:1:1\n 17 | error: could not compile `x`\n",
+        );
+    }
+
+    #[test]
+    fn of_nix_the_builder_is_shown_and_not_what_it_does_without() {
+        check(
+            "warning: error: unable to download 'https://cache.nixos.org/nix-cache-info': Couldn't resolve host\nbad-0.1> expected a number\n\
+             error: builder for '/nix/store/x-bad-0.1.drv' failed with exit code 3\nerror: 1 dependencies of derivation '/nix/store/y.drv' failed to build\n",
+            " 12 | warning: error: unable to download 'https://cache.nixos.org/nix-cache-info': Couldn't resolve h…\n 13 | bad-0.1> expected a number\n\
+             >14 | error: builder for '/nix/store/x-bad-0.1.drv' failed with exit code 3\n 15 | error: 1 dependencies of derivation '/nix/store/y.drv' failed to build\n",
         );
     }
 

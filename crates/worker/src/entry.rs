@@ -169,7 +169,8 @@ impl Entry {
         let left: Option<LeftBehind> = left.and_then(|text| serde_json::from_slice(&text).ok());
         let found = match (&left, moment) {
             (Some(left), moment) if *moment != Moment::End || left.arrived.is_some() => Some(find(left, moment)?),
-            (_, Moment::End) => None,
+            // It failed before its first step ran: the end is how that left them.
+            (None, Moment::Failed) | (_, Moment::End) => None,
             (_, _) => return Err(EntryError::Unknown),
         };
         let workspace = Workspace::reopen(&directory)?;

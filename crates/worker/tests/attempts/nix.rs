@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use graph::{Failure, Outcome};
+use ropewalk_worker::entry::{Entry, Moment};
 use serde_json::json;
 
 use crate::Case;
@@ -131,13 +132,17 @@ fn a_shell() {
 fn a_shell_that_cannot_be_had() {
     with_nix(async |ground| {
         let job = json!({
-            "environment": { "nix": { "nix": ".#wrong" } }, "steps": [{ "run": "echo never" }, { "run": "echo never" }],
+            "workspace": "isolated", "environment": { "nix": { "nix": ".#wrong" } }, "steps": [{ "run": "echo never" }, { "run": "echo never" }],
         });
         let (report, log) = ground.run(job).await;
         assert_eq!(report.outcome, Outcome::Failed(Failure::Step { step: 0, exit: 1 }));
         assert_eq!(report.notes, ["step 1: the development shell `.#wrong` could not be had (exit code 1)"]);
         let text: Vec<u8> = log.0.lock().unwrap().pieces.iter().flat_map(|(_, _, text)| text.clone()).collect();
         assert!(String::from_utf8_lossy(&text).contains("this flake is wrong"), "Nix's words are in the log");
+        // What people are told to do then.
+        let (build, attempt) = (graph::BuildId(7), ground.last_attempt());
+        Entry::open(&ground.data, build, attempt, &Moment::Failed).expect("its files open as they are");
+        assert!(Entry::open(&ground.data, build, attempt, &Moment::Start).is_err(), "nothing was noted of its steps");
     });
 }
 
