@@ -11,6 +11,7 @@ mod pages;
 mod rust;
 mod scheduler;
 mod server;
+mod shells;
 mod site;
 
 use std::path::{Path, PathBuf};
@@ -137,6 +138,7 @@ const MEASUREMENTS: &[(&str, Measurement)] = &[
     ("server-rest", server::rest),
     ("server-build", server::build),
     ("server-live", server::live),
+    ("server-shell", shells::shells),
     ("server-log", server::log),
     ("server-jobs", server::jobs),
     ("server-executed", server::executed),
