@@ -147,6 +147,7 @@ const MEASUREMENTS: &[(&str, Measurement)] = &[
     ("server-buildbot", buildbot::buildbot),
     ("server-past", server::past),
     ("pages", pages::pages),
+    ("pages-log", pages::log),
 ];
 
 /// Runs the measurements named, or all. `--rounds=N` changes how often each is taken. `--small` runs those of the server with a

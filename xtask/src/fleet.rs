@@ -104,12 +104,20 @@ impl Fleet {
     pub fn new(binary: &Path, folder: &Path, environment: &[(&str, &str)], listen: Listen) -> Result<Self, String> {
         let _ = fs::remove_dir_all(folder);
         fs::create_dir_all(folder.join("data")).map_err(|error| error.to_string())?;
-        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let folder = folder.canonicalize().map_err(|error| error.to_string())?;
-        let fleet = Self { binary: binary.to_owned(), folder, address: free_address()?, listen, environment };
+        let fleet = Self::at(binary, folder, environment, listen)?;
         fleet.token("worker", &["--worker", "--name", "worker"])?;
         fleet.token("admin", &["--admin", "--name", "admin"])?;
         Ok(fleet)
+    }
+
+    /// The installation that [`Fleet::new`] made in this folder before, at another port.
+    ///
+    /// # Errors
+    /// If the folder is not there, or no port is free.
+    pub fn at(binary: &Path, folder: &Path, environment: &[(&str, &str)], listen: Listen) -> Result<Self, String> {
+        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let folder = folder.canonicalize().map_err(|error| format!("{}: {error}", folder.display()))?;
+        Ok(Self { binary: binary.to_owned(), folder, address: free_address()?, listen, environment })
     }
 
     fn token(&self, name: &str, flags: &[&str]) -> Result<(), String> {

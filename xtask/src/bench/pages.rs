@@ -1,55 +1,116 @@
 //! The pages: what the server takes to write each with very many builds stored, what the first load of a build's page brings over
 //! the wire, what thousand readers of one log cost, and how soon a log of ten million lines is there in a browser. The goals
-//! are those of issue 6; `$ROPEWALK_PAST_BUILDS` says how many builds to fill in.
+//! are those of issue 6; `$ROPEWALK_PAST_BUILDS` says how many builds to fill in, and `$ROPEWALK_PAST_SITE` a folder in which the
+//! installation with them is kept for the next run.
 
 use std::fs;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use api::client::PageWanted;
+use api::client::{Logs, PageWanted};
+use api::event::Moment;
+use api::project::ProjectSettings;
 use graph::BuildId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::server::{PAST_LIMIT, fill};
-use super::site::{Goal, HEAD, Rows, Site, Workers, family, ms, part, quantile, resident_mib, row, text, timed};
+use super::site::{
+    ENVIRONMENT, Goal, HEAD, Rows, Site, Workers, family, ms, part, quantile, resident_mib, row, text, timed,
+};
 use super::{Bench, Row};
-use crate::fleet;
+use crate::fleet::{self, Fleet, Listen, PATIENCE};
 
 /// How often each page is asked for.
 const ASKED: usize = 300;
 /// How many readers follow one log.
 const READERS: usize = 1000;
+/// Of how many projects the builds are that are filled in (`crates/store/examples/past_builds.rs`).
+const PAST_PROJECTS: usize = 100;
 /// Jobs of the build whose page's first load is weighed.
 const JOBS: usize = 50;
+/// Builds that report tests, some of which fail: a page of tests looks at those before its own.
+const TESTED_BUILDS: usize = 60;
+/// Their pipeline, without its head.
+const TESTED: &str = r#"jobs:
+  lint: { environment: sandbox, inputs: [".ropewalk/**"], run: "echo fine" }
+  test:
+    run: |
+      { echo '<testsuite name="s">'; seq 1 495 | sed 's|.*|<testcase name="t&" time="0.1"/>|'
+        seq 496 500 | sed 's|.*|<testcase name="t&"><failure>expected &</failure></testcase>|'; echo '</testsuite>'; } > r.xml
+      exit 1
+    reports: { junit: r.xml }
+    artifacts: { report: r.xml }
+"#;
 /// Lines of the log that a browser opens.
 const LINES: u64 = 10_000_000;
 
-/// All rows.
+/// What the server takes for them.
 pub fn pages(bench: &Bench) -> Rows {
-    let mut rows = part(bench, "pages", PAST_LIMIT * 2, server_side)?;
-    rows.extend(in_browser().unwrap_or_else(|error| {
-        eprintln!("  the log in a browser: {error}");
-        let row = row(&format!("the log in a browser: {error}"), f64::NAN, "", Goal::None);
-        vec![Row { met: false, goal: "to be measured".to_owned(), ..row }]
-    }));
-    Ok(rows)
+    match filled(bench) {
+        Ok(Filled { fleet, many }) => {
+            part(bench, "pages", PAST_LIMIT, async move |_: &Bench| server_side(fleet.take(), many).await)
+        }
+        Err(error) => Ok(vec![unmeasured(&format!("pages: {error}"))]),
+    }
 }
 
-async fn server_side(bench: &Bench) -> Rows {
-    let many = std::env::var("ROPEWALK_PAST_BUILDS").ok().and_then(|text| text.parse().ok()).unwrap_or(1_000_000_u64);
-    let mut site = Site::new(bench, Workers::Real(1, 2)).await?;
-    let fleet = site.end().await;
-    fill(bench, &fleet, many)?;
-    site = Site::of(fleet, Workers::Real(1, 2)).await?;
+/// What a browser takes for a long log.
+pub fn log(_: &Bench) -> Rows {
+    Ok(in_browser().unwrap_or_else(|error| vec![unmeasured(&format!("the log in a browser: {error}"))]))
+}
+
+fn unmeasured(why: &str) -> Row {
+    eprintln!("  {why}");
+    Row { met: false, goal: "to be measured".to_owned(), ..row(why, f64::NAN, "", Goal::None) }
+}
+
+/// An installation whose server is not running, with builds that ended long ago.
+struct Filled {
+    /// Taken once.
+    fleet: std::cell::Cell<Option<Fleet>>,
+    many: u64,
+}
+
+/// What is measured beside: made, or found in `$ROPEWALK_PAST_SITE` where an earlier run left it.
+fn filled(bench: &Bench) -> Result<Filled, String> {
+    let many = std::env::var("ROPEWALK_PAST_BUILDS").ok().and_then(|text| text.parse().ok()).unwrap_or(1_000_000_usize);
+    let many = bench.sized(many) as u64;
+    let kept = std::env::var_os("ROPEWALK_PAST_SITE").map(PathBuf::from);
+    let folder = kept.unwrap_or_else(|| bench.folder.join("site"));
+    let mark = folder.join("filled");
+    let fleet = if fs::read_to_string(&mark).is_ok_and(|said| said == many.to_string()) {
+        Fleet::at(&bench.ropewalk, &folder, &ENVIRONMENT, Listen::Loopback)?
+    } else {
+        let fleet = Fleet::new(&bench.ropewalk, &folder, &ENVIRONMENT, Listen::Loopback)?;
+        fill(bench, &fleet, many)?;
+        fs::write(mark, many.to_string()).map_err(text)?;
+        fleet
+    };
+    Ok(Filled { fleet: Some(fleet).into(), many })
+}
+
+async fn server_side(fleet: Option<Fleet>, many: u64) -> Rows {
+    let site = Site::of(fleet.ok_or("the installation was used")?, Workers::Real(1, 2)).await?;
+    // The builds that were filled in say only what their projects are called.
+    for index in 0..PAST_PROJECTS {
+        site.client.project_put(&format!("past-{index}"), &ProjectSettings::default()).await.map_err(text)?;
+    }
     let mut pipeline = format!("{HEAD}jobs:\n");
     for index in 0..JOBS {
         pipeline.push_str(&format!("  job{index:02}: {{ run: \"seq 1 200; exit {}\" }}\n", u8::from(index == 7)));
     }
     let source = fleet::upload(&site.client, &pipeline).await?;
     let build = site.submit(source, "pages".to_owned()).await?;
-    timed(&site.client, build, Instant::now()).await?;
+    until_ended(&site, build).await?;
+    let source = fleet::upload(&site.client, &format!("{HEAD}{TESTED}")).await?;
+    let mut tested = build;
+    for index in 0..TESTED_BUILDS {
+        tested = site.submit(source, format!("tested {index}")).await?;
+        until_ended(&site, tested).await?;
+    }
     let reader = Reader::new(&site)?;
-    let mut rows = times(&reader, build, many).await?;
+    let mut rows = times(&reader, build, tested, many).await?;
     let wire = reader.first_load(&format!("/builds/{build}")).await?;
     rows.push(row(
         &format!("first load of the page of a build of {JOBS} jobs, over the wire"),
@@ -62,20 +123,57 @@ async fn server_side(bench: &Bench) -> Rows {
     Ok(rows)
 }
 
+/// Waits until a build has ended, however.
+async fn until_ended(site: &Site, build: BuildId) -> Result<(), String> {
+    let mut moments = site.client.build_stream(build, Logs::Without, None);
+    loop {
+        let next = tokio::time::timeout(PATIENCE, moments.next()).await;
+        let Some(told) = next.map_err(|_| "a build did not end")?.map_err(text)? else { break };
+        if matches!(told.moment, Moment::BuildFinished { .. }) {
+            return Ok(());
+        }
+    }
+    Err("a stream ended before its build".to_owned())
+}
+
 /// The server's time for each page.
-async fn times(reader: &Reader, build: BuildId, many: u64) -> Rows {
-    let past = build.0 / 2;
-    let pages = [
-        ("projects", "/".to_owned()),
-        ("all builds", "/builds".to_owned()),
-        ("a project", "/projects/past-7".to_owned()),
-        ("failed builds of a project", "/projects/past-50?verdict=failed".to_owned()),
+async fn times(reader: &Reader, build: BuildId, tested: BuildId, many: u64) -> Rows {
+    let past = many / 2;
+    let tests = format!("/builds/{tested}/tests");
+    let fixed = |name: &'static str, path: &str| (name, path.to_owned());
+    let mut pages = vec![
+        fixed("projects", "/"),
+        fixed("all builds", "/builds"),
+        fixed("a project", "/projects/past-7"),
+        fixed("a project's search", "/projects/past-7?q=branch-3"),
+        fixed("failed builds of a project", "/projects/past-50?verdict=failed"),
+        fixed("a project's settings", "/projects/past-7/settings"),
+        fixed("a project's quarantine", "/projects/fleet/quarantine"),
         ("a past build", format!("/builds/{past}")),
         ("a build of 50 jobs", format!("/builds/{build}")),
+        ("its waterfall with open steps", format!("/builds/{build}?view=time&open=job07%0Ajob08")),
+        ("its table", format!("/builds/{build}?view=table")),
+        ("its annotations", format!("/builds/{build}/annotations")),
+        ("a build compared", format!("/builds/{tested}/compare")),
         ("a failed job with its log", format!("/builds/{build}/jobs/job07")),
         ("a passed job with its log", format!("/builds/{build}/jobs/job08")),
+        ("a job's artifacts", format!("/builds/{tested}/jobs/test?tab=artifacts")),
+        ("a job's environment", format!("/builds/{tested}/jobs/test?tab=environment")),
+        ("a job's tries", format!("/builds/{build}/jobs/job07/attempts")),
+        ("a failing build's tests", tests.clone()),
         ("the queue", "/queue".to_owned()),
+        fixed("settings", "/settings"),
+        fixed("members", "/settings/members"),
+        fixed("tokens", "/settings/tokens"),
+        fixed("the audit", "/settings/audit"),
+        fixed("caches", "/settings/caches"),
     ];
+    let history = reader.link(&tests, "/projects/fleet/tests?").await?;
+    pages.push(("a test's history", history));
+    let artifact = reader.link(&format!("/builds/{tested}"), "/artifacts/").await?;
+    pages.push(("an artifact", artifact));
+    let result = reader.link("/settings/caches", "/settings/caches/").await?;
+    pages.push(("a kept result", result));
     let mut rows = Vec::new();
     for (name, path) in pages {
         let mut times = Vec::new();
@@ -98,6 +196,8 @@ async fn times(reader: &Reader, build: BuildId, many: u64) -> Rows {
 /// What it costs the server that very many follow one log.
 async fn readers(site: &Site, reader: &Reader) -> Result<Row, String> {
     let sign = site.fleet.folder().join("go-on");
+    // That of an earlier run.
+    let _ = fs::remove_file(&sign);
     let script = format!("seq 1 10000; while [ ! -e {} ]; do echo tick; sleep 0.2; done", sign.display());
     let source = fleet::upload(&site.client, &format!("{HEAD}jobs:\n  a:\n    run: |\n      {script}\n")).await?;
     let build = site.submit(source, "followed".to_owned()).await?;
@@ -169,6 +269,14 @@ impl Reader {
         Ok(answer)
     }
 
+    /// The first link of a page that has this in it.
+    async fn link(&self, page: &str, part: &str) -> Result<String, String> {
+        let answer = String::from_utf8_lossy(&self.get(page, "").await?).into_owned();
+        let mut links = answer.split("href=\"").skip(1).filter_map(|rest| rest.split('"').next());
+        let found = links.find(|link| link.contains(part));
+        found.map(|link| link.replace("&amp;", "&")).ok_or_else(|| format!("{page} has no link with {part}"))
+    }
+
     /// All bytes that a browser takes for a page that it has never seen, heads included.
     async fn first_load(&self, path: &str) -> Result<usize, String> {
         const TAKES: &str = "accept-encoding: gzip, deflate, br, zstd\r\n";
@@ -176,12 +284,12 @@ impl Reader {
         let mut wire = self.get(path, TAKES).await?.len();
         let files = plain.split('"').filter(|part| part.starts_with("/assets/"));
         let mut files: Vec<String> = files.map(str::to_owned).collect();
-        // What the page's script imports at once.
+        // What the page's script imports, at once or after it.
         let script = files.iter().find(|file| file.ends_with("/page.js")).cloned().unwrap_or_default();
         let code = String::from_utf8_lossy(&self.get(&script, "").await?).into_owned();
         let folder = script.trim_end_matches("page.js");
-        let imports = code.lines().filter(|line| line.starts_with("import ")).filter_map(|line| line.split('"').nth(1));
-        files.extend(imports.map(|name| format!("{folder}{}", name.trim_start_matches("./"))));
+        let imports = ["live.js", "build.js"].into_iter().filter(|name| code.contains(&format!("\"./{name}\"")));
+        files.extend(imports.map(|name| format!("{folder}{name}")));
         files.sort();
         files.dedup();
         for file in files {

@@ -15,6 +15,9 @@ use crate::fleet::{self, Fleet, Listen, PATIENCE, PROJECT, Process};
 
 /// What stands first in pipelines here.
 pub const HEAD: &str = "defaults: { environment: host }\n";
+/// What servers are told: no build ends another one, and builds that were filled in are as old as they are and stay.
+pub const ENVIRONMENT: [(&str, &str); 2] =
+    [("ROPEWALK_BUILDS_AUTO_CANCEL", "off"), ("ROPEWALK_BUILDS_KEEP_FOR", "36500d")];
 /// How long a burst or a large log may take before its row is given up.
 pub const LONGEST: Duration = Duration::from_secs(120);
 
@@ -95,16 +98,8 @@ impl Site {
     /// # Errors
     /// If one of them does not come.
     pub async fn new(bench: &Bench, workers: Workers) -> Result<Self, String> {
-        Self::of(
-            Fleet::new(
-                &bench.ropewalk,
-                &bench.folder.join("site"),
-                &[("ROPEWALK_BUILDS_AUTO_CANCEL", "off")],
-                Listen::Loopback,
-            )?,
-            workers,
-        )
-        .await
+        Self::of(Fleet::new(&bench.ropewalk, &bench.folder.join("site"), &ENVIRONMENT, Listen::Loopback)?, workers)
+            .await
     }
 
     /// A server of this installation with workers.
