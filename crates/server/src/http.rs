@@ -23,6 +23,7 @@ mod groups;
 mod idempotency;
 mod isolated;
 mod job;
+mod known_tests;
 mod likeness;
 mod log;
 mod member;
@@ -62,6 +63,8 @@ pub(crate) use wait::pool_name;
 pub const BLOCKING_MAX: usize = 64;
 /// The most streams and long answers that are open at one time; further ones are refused.
 pub const STREAMS_MAX: usize = 10_000;
+/// How many of those who follow logs and events read at once.
+const TURNS_MAX: usize = 8;
 
 /// What handlers work with.
 pub struct App {
@@ -71,9 +74,12 @@ pub struct App {
     under_way: idempotency::UnderWay,
     blocking: Semaphore,
     streams: Arc<Semaphore>,
+    /// Turns of those who follow to read what is new: all of them wake at once, and each thread that reads costs memory.
+    turns: Arc<Semaphore>,
     search: SearchBounds,
     found: log::FoundBefore,
     known_parts: likeness::KnownParts,
+    known_tests: known_tests::KnownTests,
 }
 
 impl App {
@@ -87,9 +93,11 @@ impl App {
             under_way: idempotency::UnderWay::default(),
             blocking: Semaphore::new(BLOCKING_MAX),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            turns: Arc::new(Semaphore::new(TURNS_MAX)),
             search: SearchBounds::DEFAULT,
             found: log::FoundBefore::default(),
             known_parts: likeness::KnownParts::default(),
+            known_tests: known_tests::KnownTests::default(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Two builds side by side.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -80,12 +81,13 @@ fn is_same_job(here: &JobSide, there: &JobSide) -> bool {
 }
 
 /// The tests of a build, each as its last attempt reported it.
-pub fn last_reports(rows: Vec<TestRow>) -> BTreeMap<TestKey, TestRow> {
+pub fn last_reports<R: Borrow<TestRow>>(rows: impl IntoIterator<Item = R>) -> BTreeMap<TestKey, R> {
     // By attempt already; later ones take the place of earlier ones, but for what a partial one left out.
     let mut last = BTreeMap::new();
     for row in rows {
-        let key = (row.job.clone(), row.case.suite.clone(), row.case.name.clone());
-        if replaces(row.extent, row.case.outcome) || !last.contains_key(&key) {
+        let TestRow { job, extent, case, .. } = row.borrow();
+        let key = (job.clone(), case.suite.clone(), case.name.clone());
+        if replaces(*extent, case.outcome) || !last.contains_key(&key) {
             last.insert(key, row);
         }
     }
@@ -140,9 +142,9 @@ pub async fn get(app: Arc<App>, call: Call) -> Answered {
                     here,
                     there,
                 });
-            let reports = |build| app.server.store.tests(build).map(last_reports).map_err(problem::store);
             let sides = |build| {
-                let sides = reports(build)?.into_iter().map(|(key, row)| (key, test_side(&row)));
+                let rows = app.known_tests.of(&*app.server.store, build).map_err(problem::store)?;
+                let sides = last_reports(rows.iter()).into_iter().map(|(key, row)| (key, test_side(row)));
                 Ok::<BTreeMap<_, _>, Problem>(sides.collect())
             };
             let (of_here, of_there) = (sides(build)?, sides(there.build)?);

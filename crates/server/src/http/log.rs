@@ -21,7 +21,7 @@ use store::log::{
     Stream, StreamKey, StreamState, StreamSummary, Watch,
 };
 use store::rows::AttemptRow;
-use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::answer::{self, Answered, More, PIECE_BYTES, Wanted, by_pieces, range, ranged, with};
 use super::call::{Call, invalid};
@@ -378,6 +378,7 @@ struct Follower {
     woken: Arc<Notify>,
     stored: tokio::sync::watch::Receiver<u64>,
     ending: tokio::sync::watch::Receiver<crate::server::Ending>,
+    turns: Arc<Semaphore>,
     _watch: Watch,
     _permit: OwnedSemaphorePermit,
 }
@@ -407,6 +408,7 @@ async fn followed(
         woken,
         stored,
         ending,
+        turns: Arc::clone(&app.turns),
         _watch: watch,
         _permit: permit,
     };
@@ -420,8 +422,10 @@ async fn followed(
     let stream = futures_util::stream::unfold(Some(follower), |follower| async move {
         let mut follower = follower?;
         loop {
+            let turn = Arc::clone(&follower.turns).acquire_owned().await;
             let read = tokio::task::spawn_blocking(move || {
                 let piece = follower.read();
+                drop(turn);
                 (follower, piece)
             });
             let (read, piece) = match read.await {

@@ -77,7 +77,8 @@ fn passed_last(app: &App, project: &str, tests: &[Entry]) -> Result<Vec<u32>, Pr
     let (builds, _) = newest(app, project)?;
     let mut counts: Vec<(u32, bool)> = vec![(0, true); tests.len()];
     for build in builds.iter().filter(|build| build.finished.is_some() && build.jobs > 0).take(RUNS) {
-        let rows: BTreeMap<TestKey, _> = last_reports(app.server.store.tests(build.build).map_err(problem::store)?);
+        let rows = app.known_tests.of(&*app.server.store, build.build).map_err(problem::store)?;
+        let rows: BTreeMap<TestKey, _> = last_reports(rows.iter());
         let mut reports: BTreeMap<(&str, &str), Vec<(&JobName, TestOutcome)>> = BTreeMap::new();
         for ((job, suite, name), row) in &rows {
             reports.entry((suite, name)).or_default().push((job, row.case.outcome));

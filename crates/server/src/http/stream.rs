@@ -17,7 +17,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use engine::Fact;
 use graph::BuildId;
 use store::Sequence;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::answer::{Answered, with};
 use super::build::Sight;
@@ -184,6 +184,7 @@ struct OfAll {
     tellings: HashMap<BuildId, (Telling, bool)>,
     stored: tokio::sync::watch::Receiver<u64>,
     ending: tokio::sync::watch::Receiver<Ending>,
+    turns: Arc<Semaphore>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -206,6 +207,7 @@ pub async fn events(app: Arc<App>, call: Call) -> Answered {
         tellings: HashMap::new(),
         stored,
         ending,
+        turns: Arc::clone(&app.turns),
         _permit: permit,
     };
     let body = futures_util::stream::unfold(Some((stream, true)), |stream| async move {
@@ -216,8 +218,10 @@ pub async fn events(app: Arc<App>, call: Call) -> Answered {
             return Some((Ok(alive), Some((stream, false))));
         }
         loop {
+            let turn = Arc::clone(&stream.turns).acquire_owned().await;
             let read = tokio::task::spawn_blocking(move || {
                 let piece = stream.read();
+                drop(turn);
                 (stream, piece)
             });
             let (read, piece) = match read.await {

@@ -17,13 +17,11 @@ use super::answer::{self, Answered};
 use super::build::row;
 use super::call::Call;
 use super::comparison::{TestKey, last_reports};
+use super::known_tests::MESSAGE_CHARS_MAX;
 use super::overview::{default_branch, newest, ref_of};
 use super::quarantine::Notes;
 use super::{App, control, convert, problem};
 use crate::records::Project as Stored;
-
-/// How many characters of a failure's message a history tells.
-const MESSAGE_CHARS_MAX: usize = 1000;
 
 /// What builds reported that came before.
 struct Earlier {
@@ -57,9 +55,9 @@ fn unsteady(rows: &[TestRow]) -> BTreeSet<TestKey> {
 /// What the builds of these rows reported.
 fn reported(app: &App, builds: &[&BuildRow]) -> Result<Vec<Earlier>, Problem> {
     let of = |build: &&BuildRow| {
-        let rows = app.server.store.tests(build.build).map_err(problem::store)?;
+        let rows = app.known_tests.of(&*app.server.store, build.build).map_err(problem::store)?;
         let unsteady = unsteady(&rows);
-        let outcomes = last_reports(rows).into_iter().map(|(key, row)| (key, row.case.outcome)).collect();
+        let outcomes = last_reports(rows.iter()).into_iter().map(|(key, row)| (key, row.case.outcome)).collect();
         Ok(Earlier { name: name_of(build), outcomes, unsteady })
     };
     builds.iter().map(of).collect()
@@ -132,14 +130,14 @@ fn summary(app: &App, build: BuildId) -> Result<TestSummary, Problem> {
     let build_row = row(app, build)?;
     let rows = app.server.store.tests(build).map_err(problem::store)?;
     let comes_and_goes = unsteady(&rows);
-    let tests = last_reports(rows);
+    let tests = last_reports(&rows);
     let count = |wanted: fn(TestOutcome) -> bool| tests.values().filter(|row| wanted(row.case.outcome)).count() as u64;
     let failed = count(has_failed);
     let (earlier, on_default) = if failed == 0 { (Vec::new(), None) } else { before(app, &build_row)? };
     let never_run = if failed == 0 { Vec::new() } else { control::never_run(app, build)? };
     let name = name_of(&build_row);
     let notes = Notes::of(app, &build_row.origin.project)?;
-    let of_failure = |(key, row): (&TestKey, &TestRow)| {
+    let of_failure = |(key, row): (&TestKey, &&TestRow)| {
         let failure = judged(row, &name, comes_and_goes.contains(key), &earlier, on_default.as_ref());
         let test = notes.told(failure.test);
         let kind = if test.quarantine.is_some() { FailureKind::Quarantined } else { failure.kind };
@@ -150,7 +148,7 @@ fn summary(app: &App, build: BuildId) -> Result<TestSummary, Problem> {
     failures.sort_by_key(|failure| failure.kind);
     let quarantined = failures.iter().filter(|failure| failure.kind == FailureKind::Quarantined).count() as u64;
     failures.truncate(FAILURES_MAX);
-    let mut slowest: Vec<&TestRow> = tests.values().collect();
+    let mut slowest: Vec<&TestRow> = tests.values().copied().collect();
     slowest.sort_by_key(|row| std::cmp::Reverse(row.case.duration_ms));
     let passed_later = tests
         .iter()
@@ -177,7 +175,7 @@ pub async fn summarize(app: Arc<App>, call: Call) -> Answered {
 }
 
 /// How a test ended in one build, if that reported it.
-fn run_of(build: &BuildRow, rows: &[TestRow]) -> Option<TestRun> {
+fn run_of(build: &BuildRow, rows: &[&TestRow]) -> Option<TestRun> {
     let last = rows.last()?;
     let is_unsteady = rows.iter().any(|row| has_failed(row.case.outcome) != has_failed(last.case.outcome));
     Some(TestRun {
@@ -208,13 +206,13 @@ pub async fn history(app: Arc<App>, call: Call) -> Answered {
             let builds = app.server.store.builds(&filter, before, limit).map_err(problem::store)?;
             let mut items = Vec::new();
             for build in &builds {
-                let mut rows = app.server.store.tests(build.build).map_err(problem::store)?;
-                rows.retain(|row| {
+                let rows = app.known_tests.of(&*app.server.store, build.build).map_err(problem::store)?;
+                let is_it = |row: &&TestRow| {
                     row.case.name == name
                         && row.case.suite == suite
                         && job.as_deref().is_none_or(|job| row.job.as_str() == job)
-                });
-                items.extend(run_of(build, &rows));
+                };
+                items.extend(run_of(build, &rows.iter().filter(is_it).collect::<Vec<_>>()));
             }
             let is_full = builds.len() == limit as usize;
             let next = builds.last().filter(|_| is_full).map(|last| last.build.to_string());

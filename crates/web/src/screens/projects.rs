@@ -11,7 +11,7 @@ use crate::words::{self, Standing};
 use crate::{Ask, Source, paths, read};
 
 /// How many projects a page has.
-const PROJECTS: u32 = 50;
+const PROJECTS: u32 = 24;
 /// Of how many builds there are bars.
 const BARS: u32 = 30;
 /// The bars' height and the width of each with its gap, in units of the drawing.
