@@ -67,6 +67,19 @@ impl Stop {
     }
 }
 
+impl From<server::parts::PartError> for Stop {
+    fn from(error: server::parts::PartError) -> Self {
+        if let server::parts::PartError::Setting(text) = error {
+            return Self::wrong(text);
+        }
+        let mut stop = Self::of(&error);
+        if let Some(next) = error.next() {
+            stop.message.push_str(&format!("; {next}"));
+        }
+        stop
+    }
+}
+
 impl From<store::log::LogError> for Stop {
     fn from(error: store::log::LogError) -> Self {
         Self::of(&error)

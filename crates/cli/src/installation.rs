@@ -138,7 +138,7 @@ impl Installation {
         let folder = self.folder();
         self.require(&folder)?;
         let loaded = self.settings(&[], colour)?;
-        server::parts::open_store(&loaded.settings, &folder).map_err(|error| Stop::of(&error))
+        Ok(server::parts::open_store(&loaded.settings, &folder)?)
     }
 
     /// What makes and checks the tokens of an installation that is there.

@@ -10,6 +10,7 @@ use std::process::{Command, Output, Stdio};
 
 use installation::{Site, Worker};
 use process::{Process, Reader, appears};
+use serde_json::Value;
 
 #[test]
 fn a_directory_is_built_as_it_stands() {
@@ -360,6 +361,36 @@ fn a_worker_starts_its_new_program_once_nothing_runs() {
     let listed = list.arg(site.path("admin.token")).output().expect("ropewalk starts");
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
     assert_eq!(listed.matches("\"name\": \"w1\"").count(), 1, "{listed}");
+}
+
+#[test]
+fn a_servers_own_log_is_for_programs_if_it_is_to_be() {
+    let site = Site::new("jobs:\n  a:\n    run: echo\n");
+    let mut command = site.command(&["serve", "--local-worker", "off", "--listen", &site.address, "--data"]);
+    command.arg(site.path("data")).env("ROPEWALK_SERVER_LOG", "json").stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut server = Process(command.spawn().expect("ropewalk starts"));
+    Reader::new(server.0.stdout.take().expect("a pipe")).until("serving http://");
+    let mut said = Reader::new(server.0.stderr.take().expect("a pipe"));
+    server.signal("HUP");
+    let line: Value = serde_json::from_str(&said.until("the settings were read again")).expect("JSON");
+    assert_eq!((&line["level"], &line["message"]), (&"info".into(), &"the settings were read again".into()));
+    server.signal("TERM");
+    assert_eq!(server.ended(), Some(0));
+    // All of it is.
+    let rest = said.rest();
+    assert!(rest.iter().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{rest:?}");
+}
+
+#[test]
+fn a_database_that_cannot_be_opened_is_told_with_what_to_do() {
+    let site = Site::new("jobs:\n  a:\n    run: echo\n");
+    let mut command = site.command(&["serve", "--listen", "127.0.0.1:0", "--data"]);
+    command.arg(site.path("other")).env("ROPEWALK_STORE_URL", "postgres://ann:hush@127.0.0.1:1/ropewalk");
+    let output = command.output().expect("ropewalk starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("see that the database runs and that `store.url` names its address"), "{said}");
+    assert!(!said.contains("hush"), "{said}");
 }
 
 #[test]

@@ -20,7 +20,9 @@ use crate::absences::Absences;
 use crate::access::{Ledger, StoreLedger};
 use crate::backup::{KEYS, packs, read_blob};
 use crate::named::Mentions;
-use crate::parts::{Database, PartError, Places, is_installation, open_blobs_beside, open_database};
+use crate::parts::{
+    Database, NEXT_OF_BLOBS, PartError, Places, is_installation, next_of, open_blobs_beside, open_database,
+};
 use crate::records::{Intake, RecordError, Records, WorkerRecord};
 use crate::settings::{OnOff, Settings};
 use crate::world::full;
@@ -255,20 +257,7 @@ fn database(settings: &Settings, data: &Path) -> (Checked, Option<std::sync::Arc
 }
 
 fn refused_store(check: &mut Checked, error: &StoreError) {
-    let next = match error {
-        StoreError::Newer { .. } => "update Ropewalk, or put a backup of this version back",
-        StoreError::Corrupt(_) => {
-            "put a backup back with `ropewalk restore`; keep the damaged file until it has been looked at"
-        }
-        StoreError::Busy(_) => "find who holds it, such as another program that has the file open",
-        StoreError::Full(_) => "make room on its disk",
-        StoreError::Denied(_) => {
-            "see that this user may open it: permissions of the files, or user and password in `store.url`"
-        }
-        StoreError::Lost(_) => "see that the database runs and that `store.url` names its address",
-        _ => "look at the reason given",
-    };
-    check.add("the database cannot be used", full(error), next);
+    check.add("the database cannot be used", full(error), next_of(error));
 }
 
 fn clock(store: &dyn Store, now: Timestamp) -> Checked {
@@ -298,8 +287,7 @@ fn blobs(settings: &Settings, data: &Path, store: &dyn Store, depth: Depth, now:
     let blobs = match open_blobs_beside(settings, data) {
         Ok(blobs) => blobs,
         Err(error) => {
-            let next = "see `blobs.url`, `blobs.endpoint`, the key of the bucket, and the network";
-            check.add(format!("{place} cannot be used"), full(&error), next);
+            check.add(format!("{place} cannot be used"), full(&error), NEXT_OF_BLOBS);
             return check;
         }
     };

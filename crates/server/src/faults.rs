@@ -13,6 +13,7 @@ use std::time::Duration;
 use store::blob::{BlobFault, Blobs, FaultyBlobs};
 use store::{Fault, FaultyStore};
 
+use crate::notices;
 use crate::parts::Database;
 
 /// Where it is written how often calls go wrong.
@@ -38,7 +39,7 @@ impl Schedule {
         let (one_in, file) = text.split_once(':').expect("ROPEWALK_FAULTS is ONE_IN:FILE");
         let one_in = one_in.parse().ok().filter(|one_in| *one_in > 0).expect("ONE_IN is a number from 1");
         let seed = (u64::from(std::process::id()) << 8) ^ salt;
-        eprintln!("faults: about one of {one_in} calls goes wrong while there is {file}");
+        notices::info(&format!("faults: about one of {one_in} calls goes wrong while there is {file}"));
         Some(Self {
             one_in,
             file: PathBuf::from(file),
@@ -60,7 +61,7 @@ impl Schedule {
             return None;
         }
         let kind = kinds[usize::try_from(self.draw() % kinds.len() as u64).ok()?];
-        eprintln!("fault: {call} {kind:?}");
+        notices::info(&format!("fault: {call} {kind:?}"));
         Some(kind)
     }
 }

@@ -51,6 +51,7 @@ use std::sync::Arc;
 use api::problem::{Problem, ProblemKind};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::notices;
 use crate::secrets::Secrets;
 use crate::server::Server;
 
@@ -118,7 +119,7 @@ impl App {
         let done = tokio::task::spawn_blocking(move || work(&app)).await;
         drop(permit);
         done.unwrap_or_else(|error| {
-            eprintln!("error: a request broke off: {error}");
+            notices::error(&format!("a request broke off: {error}"));
             Err(Problem::new(ProblemKind::Internal, "").help("tell whoever runs this server; its log says more"))
         })
     }

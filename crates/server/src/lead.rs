@@ -20,6 +20,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use crate::http::{App, router};
+use crate::notices;
 use crate::records::{Document, RecordError, Records};
 use crate::request::ShellHandle;
 use crate::secrets::Secrets;
@@ -254,10 +255,12 @@ impl Seat {
             match tokio::task::spawn_blocking(move || store.depose(LEADER_SILENT_MAX)).await {
                 Ok(Ok(Looked::Deposed)) => {
                     let silent = LEADER_SILENT_MAX.as_secs();
-                    eprintln!("warning: the leader has said nothing for {silent} seconds; its lock was taken from it");
+                    notices::warning(&format!(
+                        "the leader has said nothing for {silent} seconds; its lock was taken from it"
+                    ));
                 }
                 Ok(Err(error)) if !is_passing(&error) && !has_warned => {
-                    eprintln!("warning: a leader that stands still cannot be deposed: {}", full(&error));
+                    notices::warning(&format!("a leader that stands still cannot be deposed: {}", full(&error)));
                     has_warned = true;
                 }
                 _ => {}
@@ -266,7 +269,7 @@ impl Seat {
     }
 
     async fn pause(&self, what: &str, error: &StoreError) {
-        eprintln!("warning: {what}: {}; trying again", full(error));
+        notices::warning(&format!("{what}: {}; trying again", full(error)));
         self.role.send_replace(Role::Standby);
         tokio::time::sleep(AGAIN).await;
     }
@@ -308,7 +311,7 @@ impl Seat {
         let router = router(Arc::new(App::new(Arc::clone(&server), Arc::clone(&self.secrets))));
         let shell = server.shell.clone();
         self.role.send_replace(Role::Leading(Arc::new(Leading { server, router })));
-        eprintln!("leading, as number {}", leadership.epoch());
+        notices::info(&format!("leading, as number {}", leadership.epoch()));
         let stopped = tokio::select! {
             () = told(ends) => Stopped::Told,
             () = running.failed() => Stopped::Failed,
@@ -321,7 +324,7 @@ impl Seat {
             (Stopped::Told, ended) => ended.map(|()| Next::End).map_err(LeadError::Shell),
             (_, Err(ShellError::Store(error))) if !is_passing(&error) => Err(ShellError::Store(error).into()),
             (Stopped::Failed | Stopped::LockLost, _) => {
-                eprintln!("warning: leading no more: the database, or another server, has taken the lock; standing by");
+                notices::warning("leading no more: the database, or another server, has taken the lock; standing by");
                 Ok(Next::StandBy)
             }
         }

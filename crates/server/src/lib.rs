@@ -34,6 +34,7 @@ mod faults;
 pub mod backup;
 pub mod doctor;
 pub mod named;
+pub mod notices;
 pub mod retention;
 
 pub mod secrets;

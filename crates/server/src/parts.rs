@@ -86,6 +86,40 @@ pub enum PartError {
     Logs(#[from] LogError),
 }
 
+impl PartError {
+    /// What to do about it, if its text does not say that.
+    #[must_use]
+    pub fn next(&self) -> Option<&'static str> {
+        match self {
+            Self::Store(error) => Some(next_of(error)),
+            Self::Blobs(_) => Some(NEXT_OF_BLOBS),
+            Self::Folder { .. } | Self::Logs(_) => Some("see permissions and room of the data folder"),
+            Self::Setting(_) => None,
+        }
+    }
+}
+
+/// What to do about a database that refuses.
+#[must_use]
+pub fn next_of(error: &StoreError) -> &'static str {
+    match error {
+        StoreError::Newer { .. } => "update Ropewalk, or put a backup of this version back",
+        StoreError::Corrupt(_) => {
+            "put a backup back with `ropewalk restore`; keep the damaged file until it has been looked at"
+        }
+        StoreError::Busy(_) => "find who holds it, such as another program that has the file open",
+        StoreError::Full(_) => "make room on its disk",
+        StoreError::Denied(_) => {
+            "see that this user may open it: permissions of the files, or user and password in `store.url`"
+        }
+        StoreError::Lost(_) => "see that the database runs and that `store.url` names its address",
+        _ => "look at the reason given",
+    }
+}
+
+/// What to do about blobs that cannot be opened.
+pub const NEXT_OF_BLOBS: &str = "see `blobs.url`, `blobs.endpoint`, the key of the bucket, and the network";
+
 /// Everything that a server keeps, opened.
 pub struct Storage {
     /// Facts, rows, records.

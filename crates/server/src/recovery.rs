@@ -16,6 +16,7 @@ use store::record::BODY_BYTES_MAX;
 use store::{PAGE_ROWS_MAX, Sequence, Store, StoreError};
 
 use crate::lead::Term;
+use crate::notices;
 use crate::records::{Document, RecordError, Records};
 use crate::request::{ShellHandle, Stopped};
 use crate::world::full;
@@ -180,7 +181,7 @@ pub async fn save(
     match written.await {
         Ok(Ok(saved)) => Ok(saved),
         Ok(Err(error)) => {
-            eprintln!("warning: the standing of clients was not saved: {}", full(&error));
+            notices::warning(&format!("the standing of clients was not saved: {}", full(&error)));
             Ok(last)
         }
         Err(_) => Ok(last),

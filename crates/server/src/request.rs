@@ -9,6 +9,7 @@ use store::{Store, StoreError};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::notices;
 use crate::shell::{BATCH_MAX, Doneness};
 use crate::world::full;
 
@@ -181,7 +182,7 @@ impl Requests {
                 Request::Recall { build, done } => match recall(build, engine, store) {
                     Ok(held) => drop(done.send(held)),
                     // Nothing was changed: whoever asked is told to ask again, and all others go on.
-                    Err(error) => eprintln!("warning: build {build} was not called back: {}", full(&error)),
+                    Err(error) => notices::warning(&format!("build {build} was not called back: {}", full(&error))),
                 },
                 Request::End => self.ending = Doneness::Done,
             }

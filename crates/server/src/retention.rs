@@ -19,6 +19,7 @@ use store::{BuildFilter, PAGE_ROWS_MAX, Store, StoreError};
 
 use crate::backup;
 use crate::named::Mentions;
+use crate::notices;
 use crate::records::{LogPhase, Project, RecordError, Records, StoredLayers, StoredLog};
 use crate::request::Stopped;
 use crate::server::{Ending, Server};
@@ -157,11 +158,11 @@ pub async fn keep(server: Arc<Server>) {
                 }
                 is_due |= swept.left_blobs();
                 if let Some(words) = swept.words() {
-                    eprintln!("retention: {words}");
+                    notices::info(&format!("retention: {words}"));
                 }
             }
             Err(SweepError::Stopped(_)) => return,
-            Err(error) => eprintln!("warning: the sweep of old builds and blobs ended early: {}", full(&error)),
+            Err(error) => notices::warning(&format!("the sweep of old builds and blobs ended early: {}", full(&error))),
         }
         let mut ending = server.ending();
         let ends = ending.wait_for(|ending| *ending == Ending::Begun);
@@ -229,7 +230,9 @@ fn collect_blobs(server: &Server) -> Result<Collected, SweepError> {
     let named = Mentions::of_store(&*server.store)?.resolve(&*server.blobs)?;
     if !named.unreadable.is_empty() {
         let count = named.unreadable.len();
-        eprintln!("warning: the files of {count} builds cannot be told, since their manifests are missing or damaged");
+        notices::warning(&format!(
+            "the files of {count} builds cannot be told, since their manifests are missing or damaged"
+        ));
     }
     let ending = server.ending();
     // A server that ends deletes nothing more.

@@ -12,6 +12,8 @@ use graph::{AttemptReport, BuildId, JobName, Outcome, Timestamp, Verdict};
 use serde_json::{Value, json};
 use store::rows::{AttemptRow, BuildRow};
 
+use crate::notices;
+
 /// The most spans of one trace; the steps of later attempts are left out beyond it, and the trace says so.
 pub const SPANS_MAX: usize = 50_000;
 
@@ -214,7 +216,7 @@ pub fn of_build(store: &dyn store::Store, build: BuildId, version: &str) -> Resu
 /// standard error and lost: builds do not wait for it.
 pub async fn send(store: Arc<dyn store::Store>, build: BuildId, collector: String) {
     if let Err(error) = post(store, build, &collector).await {
-        eprintln!("warning: the trace of build {build} was not sent to {collector}: {error}");
+        notices::warning(&format!("the trace of build {build} was not sent to {collector}: {error}"));
     }
 }
 

@@ -27,6 +27,7 @@ use crate::dispatch::{Dispatch, Fault, Given};
 use crate::figures::Figures;
 use crate::live::Live;
 use crate::lowering::Lowering;
+use crate::notices;
 use crate::records::Records;
 use crate::shell::{Doneness, Inbox, World};
 use crate::source::{Sources, read_patiently};
@@ -259,7 +260,7 @@ impl ServerWorld {
             match self.means.store.facts(build) {
                 Ok(facts) => return Some(facts),
                 Err(error) if tries == FACTS_AGAIN_MAX => {
-                    eprintln!("error: build {build} stands still until the next start: {}", full(&error));
+                    notices::error(&format!("build {build} stands still until the next start: {}", full(&error)));
                     return None;
                 }
                 Err(_) => std::thread::sleep(Duration::from_millis(10 << tries)),
@@ -384,7 +385,7 @@ impl ServerWorld {
         let means = Arc::clone(&self.means);
         self.means.tasks.spawn_blocking(move || {
             if let Err(error) = means.records.end_log(&means.logs, build, (means.clock)()) {
-                eprintln!("warning: the log of build {build} could not be finished: {error}");
+                notices::warning(&format!("the log of build {build} could not be finished: {error}"));
             }
         });
     }
@@ -595,7 +596,7 @@ fn keep_all(means: &Means, queue: &mpsc::Receiver<ToKeep>) {
         if !rows.is_empty()
             && let Err(error) = means.store.record_operations(&rows)
         {
-            eprintln!("warning: {} results were not kept for reuse: {}", rows.len(), full(&error));
+            notices::warning(&format!("{} results were not kept for reuse: {}", rows.len(), full(&error)));
         }
         let tried: Vec<_> = tried.iter().map(|(digest, manifest)| (*digest, manifest)).collect();
         if !tried.is_empty() {

@@ -579,8 +579,7 @@ fn evaluate_now(link: &Link, data: &std::path::Path, question: Evaluate) -> Resu
     Ok(Box::new(ProgramReply { text, program: answer.program, files: answer.files }))
 }
 
-/// Tells whoever watches the worker's own output.
+/// Tells whoever watches the process.
 pub fn say(text: &str) {
-    use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "{}", crate::words::harmless(text));
+    server::notices::info(&crate::words::harmless(text));
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{EventArguments, Installation, Output, Remote};
+use super::{EventArguments, Installation, ListForm, Output, Remote};
 use crate::agent::health::Room;
 
 /// `ropewalk serve`.
@@ -72,6 +72,9 @@ pub struct Work {
     /// Seconds between asking a job to end and killing it.
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     pub grace: u64,
+    /// How it writes its own log to standard error: lines for people, or one JSON object a line.
+    #[arg(long, value_enum, default_value_t = ListForm::Human, value_name = "FORM")]
+    pub log: ListForm,
     /// End after so many seconds without any server.
     #[arg(long, value_name = "SECONDS", hide = true)]
     pub orphaned_after: Option<u64>,

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use server::parts::{PartError, open_database};
+use server::parts::open_database;
 use server::settings::{Secret, Settings};
 use store::{StoreError, transfer};
 
@@ -29,7 +29,7 @@ pub fn run(arguments: &MigrateStore, colour: Colour) -> Result<u8, Stop> {
     let lock = installation::lock(&data, "migrate-store");
     let lock = lock.map_err(|error| Stop::infra(format!("cannot use {}: {error}", data.display())))?;
     let _lock = lock.map_err(|_| runs())?;
-    let opened = |settings: &Settings| open_database(settings, &data).map_err(|error| refused(&error));
+    let opened = |settings: &Settings| open_database(settings, &data).map_err(Stop::from);
     let (from, to) = (opened(&settings)?, opened(&target)?);
     // No other server may write meanwhile, wherever it runs.
     let Some(_leads) = from.lead(Duration::ZERO)? else { return Err(runs()) };
@@ -49,13 +49,6 @@ pub fn run(arguments: &MigrateStore, colour: Colour) -> Result<u8, Stop> {
 
 fn runs() -> Stop {
     Stop::wrong("a server runs with these records: stop it first, and start it again with the new `store.url`")
-}
-
-fn refused(error: &PartError) -> Stop {
-    match error {
-        PartError::Setting(text) => Stop::wrong(text.clone()),
-        error => Stop::of(error),
-    }
 }
 
 fn taken(arguments: &MigrateStore, data: &Path) -> String {

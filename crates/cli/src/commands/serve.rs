@@ -19,11 +19,12 @@ use rustix::process::{Pid, Signal, kill_process};
 use server::access::{Access, GrantRequest, RootKey, SealingKey, StoreLedger, Subject, SubjectKind, Verb};
 use server::http::{App, front, router};
 use server::lead::{LeadError, Role, Seat, is_shared};
+use server::notices;
 use server::parts::{Places, Storage, open_storage};
 use server::records::Records;
 use server::secrets::Secrets;
 use server::server::Parts;
-use server::settings::{OnOff, Settings, for_the_next_start};
+use server::settings::{LogForm, OnOff, Settings, for_the_next_start};
 use server::{Server, doctor};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -105,6 +106,7 @@ fn settings(serve: &Serve, colour: Colour) -> Result<Settings, Stop> {
 }
 
 async fn at_service(serve: &Serve, mut settings: Settings, folder: &Path, colour: Colour) -> Result<(), Stop> {
+    notices::set_form(settings.log);
     let began = settings.clone();
     let listener = TcpListener::bind(settings.listen).await.map_err(|error| {
         Stop::wrong(format!("cannot listen on {}: {error}; give another address by --listen", settings.listen))
@@ -200,15 +202,15 @@ fn unseated(over: Result<Result<(), LeadError>, tokio::task::JoinError>) -> Stop
 /// Says what several servers on one database would miss.
 fn warn(settings: &Settings) {
     if settings.logs_shared == OnOff::Off {
-        say(
-            "warning: `logs.shared` is off: logs of running builds stay on this machine, and no other server can go on with them",
+        notices::warning(
+            "`logs.shared` is off: logs of running builds stay on this machine, and no other server can go on with them",
         );
     }
     if settings.blobs_url == "directory" {
-        say("warning: `blobs.url` is a folder of this server alone: no other server can read what is in it");
+        notices::warning("`blobs.url` is a folder of this server alone: no other server can read what is in it");
     }
     if settings.url.is_none() && settings.listen.ip().is_unspecified() {
-        say("warning: `server.url` is not set: other servers cannot reach this one when it leads");
+        notices::warning("`server.url` is not set: other servers cannot reach this one when it leads");
     }
 }
 
@@ -222,7 +224,7 @@ struct Opened {
 
 fn open(settings: &Settings, folder: &Path) -> Result<Opened, Stop> {
     let stop = |error: &dyn std::error::Error| Stop::of(error);
-    let Storage { store, blobs, logs } = open_storage(settings, folder).map_err(|error| stop(&error))?;
+    let Storage { store, blobs, logs } = open_storage(settings, folder)?;
     let root = RootKey::of(folder).map_err(|error| stop(&error))?;
     let sealing = SealingKey::of(folder).map_err(|error| stop(&error))?;
     let keys = format!("{} {}", root.fingerprint(), sealing.fingerprint());
@@ -351,6 +353,7 @@ struct LocalWorker {
     token: PathBuf,
     pools: Vec<String>,
     slots: u64,
+    log: LogForm,
 }
 
 impl LocalWorker {
@@ -376,7 +379,14 @@ impl LocalWorker {
             write_whole(&token, text.as_bytes(), 0o600).map_err(|error| refused(&data, &error))?;
         }
         let pools = settings.local_pools.0.clone();
-        Ok(Self { data, address: folder.join(doctor::ADDRESS), token, pools, slots: settings.local_slots })
+        Ok(Self {
+            data,
+            address: folder.join(doctor::ADDRESS),
+            token,
+            pools,
+            slots: settings.local_slots,
+            log: settings.log,
+        })
     }
 
     fn start(&self) -> io::Result<Child> {
@@ -386,6 +396,9 @@ impl LocalWorker {
         command.arg("--orphaned-after").arg(ORPHANED_AFTER.to_string());
         for pool in &self.pools {
             command.arg("--pool").arg(pool);
+        }
+        if self.log == LogForm::Json {
+            command.args(["--log", "json"]);
         }
         if self.slots > 0 {
             command.arg("--capacity").arg(self.slots.to_string());

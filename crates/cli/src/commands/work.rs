@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use api::worker::{Offer, Then};
 use graph::Resources;
+use server::notices;
+use server::settings::LogForm;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use worker::keeper::{Keeper, Processes};
@@ -22,7 +24,7 @@ use crate::agent::identity::{Identity, IfTaken};
 use crate::agent::link::Link;
 use crate::agent::outbox::Outbox;
 use crate::agent::session::{Agent, Ending, Place, Settings, say};
-use crate::args::Work;
+use crate::args::{ListForm, Work};
 use crate::exit;
 
 /// The fewest bytes that contents may take.
@@ -33,6 +35,10 @@ const CONTENTS_BYTES_MIN: u64 = 64 << 20;
 /// # Errors
 /// If the worker cannot begin, or the server refuses it for good.
 pub fn run(work: &Work) -> Result<u8, Stop> {
+    notices::set_form(match work.log {
+        ListForm::Human => LogForm::Human,
+        ListForm::Json => LogForm::Json,
+    });
     // Of now: the file may be replaced, and its name is then that of the new one.
     let program = std::env::current_exe().map_err(|error| Stop::infra(error.to_string()))?;
     // Before there is any thread.

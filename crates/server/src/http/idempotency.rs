@@ -19,6 +19,7 @@ use super::answer::{Answered as Answer, with};
 use super::call::Call;
 use super::router::Handler;
 use super::{App, problem};
+use crate::notices;
 use crate::records::Answered;
 
 /// After so many written answers those that are too old are removed.
@@ -181,7 +182,7 @@ async fn write(app: &Arc<App>, key: String, answered: Answered) {
         })
         .await;
     if let Err(refusal) = written {
-        eprintln!("warning: an answer was not kept for repetitions of its call: {refusal}");
+        notices::warning(&format!("an answer was not kept for repetitions of its call: {refusal}"));
     }
 }
 

@@ -8,6 +8,7 @@ use store::blob::BlobError;
 use store::log::LogError;
 
 use crate::access::{Denied, LedgerError};
+use crate::notices;
 use crate::records::RecordError;
 use crate::request::Stopped;
 use crate::world::full;
@@ -35,7 +36,7 @@ pub fn not_found(what: impl std::fmt::Display) -> Problem {
 
 /// A fault of ours, told in the log and not to the caller.
 pub fn internal(error: &dyn std::error::Error) -> Problem {
-    eprintln!("error: a request failed: {}", full(error));
+    notices::error(&format!("a request failed: {}", full(error)));
     Problem::new(ProblemKind::Internal, "").help("tell whoever runs this server; its log says more")
 }
 
@@ -87,7 +88,7 @@ pub fn blob(error: BlobError) -> Problem {
 
 /// What a blob store refused to a call that can be repeated.
 pub fn blob_for_now(error: &BlobError) -> Problem {
-    eprintln!("warning: contents cannot be read now: {}", full(error));
+    notices::warning(&format!("contents cannot be read now: {}", full(error)));
     unavailable(error, "try again; if it lasts, the server's log and `ropewalk doctor` say more")
 }
 
