@@ -31,6 +31,8 @@ const LIMIT: Duration = Duration::from_secs(400);
 const PATIENCE: Duration = Duration::from_secs(120);
 /// When a log that still comes is given up: what came by then tells the speed.
 const LOG_PATIENCE: Duration = Duration::from_secs(60);
+/// How often a question is asked again whose answer cannot be read.
+const ASKED_AGAIN_MAX: usize = 20;
 /// How often it is asked whether a build has ended.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -153,12 +155,24 @@ impl Master {
         command.args(["start", "--nodaemon", "."]).current_dir(folder);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let master = Self { process: command.spawn().map_err(text)?, address };
-        until(PATIENCE, || Ok(master.ask("GET", "/builders", "").is_ok()))?;
+        until(PATIENCE, || Ok(master.ask_once("GET", "/builders", "").is_ok()))?;
         Ok(master)
     }
 
-    /// Calls its REST interface.
+    /// Calls its REST interface. Under load an answer of it has no body now and then: a question is asked again.
     fn ask(&self, method: &str, path: &str, body: &str) -> Result<Value, String> {
+        let mut asked = self.ask_once(method, path, body);
+        for _ in 0..ASKED_AGAIN_MAX {
+            if asked.is_ok() || method != "GET" {
+                break;
+            }
+            sleep(LOOK * 10);
+            asked = self.ask_once(method, path, body);
+        }
+        asked
+    }
+
+    fn ask_once(&self, method: &str, path: &str, body: &str) -> Result<Value, String> {
         let mut stream = TcpStream::connect(&self.address).map_err(text)?;
         stream.set_read_timeout(Some(PATIENCE)).map_err(text)?;
         let request = format!(
@@ -169,8 +183,9 @@ impl Master {
         stream.write_all(request.as_bytes()).map_err(text)?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).map_err(text)?;
-        let (_, body) = answer.split_once("\r\n\r\n").ok_or("no answer of HTTP")?;
-        serde_json::from_str(body).map_err(|error| format!("{path}: {error}: {body}"))
+        let (head, body) = answer.split_once("\r\n\r\n").ok_or("no answer of HTTP")?;
+        let status = head.lines().next().unwrap_or_default();
+        serde_json::from_str(body).map_err(|error| format!("{path}: {status}: {error}: {body}"))
     }
 
     fn builder(&self, name: &str) -> Result<u64, String> {
