@@ -92,7 +92,7 @@ impl Cause {
     fn of_failure(failure: &Failure) -> Self {
         let cause = Self::new(failure.kind(), words::failure(failure));
         match failure {
-            Failure::Step { step, exit } => Self { step: Some(*step), exit: Some(*exit), ..cause },
+            Failure::Step { step, exit, .. } => Self { step: Some(*step), exit: Some(*exit), ..cause },
             Failure::Timeout { step, limit_ms } => Self { step: *step, limit_ms: Some(*limit_ms), ..cause },
             Failure::Canceled { by } => Self { by: Some(by.clone()), ..cause },
             Failure::Infra { .. } | Failure::Setup { .. } | Failure::Lost => cause,

@@ -483,7 +483,7 @@ mod tests {
         let check = |kept: &Kept, exit: i32, expected: &str| {
             let log = kept.places().log_reader(graph::BuildId(1), Writing::Over);
             let reader = log.expect("it reads").expect("a log");
-            let outcome = Outcome::Failed(graph::Failure::Step { step: 0, exit });
+            let outcome = Outcome::Failed(graph::Failure::Step { step: 0, exit, message: None });
             let key = StreamKey { attempt: 1, step: 0 };
             let excerpt = of_ending(&reader, key, 0, Some(&job), Some(&outcome)).expect("it reads");
             assert_eq!(excerpt.text(Paint::Plain, 0, 100), expected);

@@ -118,7 +118,7 @@ const FUNCTION_INPUTS: i32 = 66;
 const FUNCTION_PANICKED: i32 = 101;
 
 fn function_exit(job: &Job, failure: &Failure) -> Option<i32> {
-    let Failure::Step { step, exit } = failure else { return None };
+    let Failure::Step { step, exit, .. } = failure else { return None };
     let step = job.steps.get(usize::from(*step))?;
     matches!(step.shell, graph::Shell::Program(_)).then_some(*exit)
 }

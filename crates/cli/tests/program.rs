@@ -638,3 +638,31 @@ fn what_is_no_program_has_no_tests() {
     let repository = Repository::new("none");
     repository.prints(&["test"], 2, &["only pipelines that are Rust programs have tests"]);
 }
+#[test]
+fn what_a_function_said_of_its_failure_reaches_what_comes_after() {
+    let repository = Repository::new("words");
+    let program = r#"use ropewalk::{Ci, Ended, Failure};
+
+fn main() {
+    Ci::main(|ci: &Ci| {
+        let check = ci.job("check").allow_failure().run_fn(|_, ()| -> Result<(), Failure> {
+            Err(Failure::new("the tag v1 is taken\nby ada"))
+        });
+        let panics = ci.job("panics").allow_failure().run_fn(|_, ()| if true { panic!("no such shard") } else { Ok(()) });
+        let script = ci.job("script").allow_failure().run("exit 3");
+        let tell = |ci: &Ci, name: &str, message: String| drop(ci.job(name).env("SAID", message).run("echo \"$SAID\""));
+        ci.after(&check, move |ci, ended| if let Ended::Failed { message, .. } = ended { tell(ci, "tell", message) });
+        ci.after(&panics, move |ci, ended| if let Ended::Failed { message, .. } = ended { tell(ci, "panic", message) });
+        ci.after(&script, move |ci, ended| if let Ended::Failed { message, .. } = ended { tell(ci, "other", message) });
+    })
+}
+"#;
+    repository.write(".ropewalk/pipeline.rs", program);
+    let said = [
+        "tell | the tag v1 is taken\ntell | by ada\n",
+        "panic | the function panicked: no such shard\n",
+        "other | step 1 ended with exit code 3\n",
+    ];
+    repository.prints(&["run", "-j1"], 0, &said);
+}
+

@@ -400,7 +400,7 @@ fn hold_to(asked: &AskedTests, report: &mut AttemptReport) {
             report.notes.push(reason);
             // As of a step that passed and broke its word: an artifact that it did not make.
             let step = u16::try_from(report.steps.len().saturating_sub(1)).unwrap_or(u16::MAX);
-            report.outcome = Outcome::Failed(Failure::Step { step, exit: EXIT_UNCONFIRMED });
+            report.outcome = Outcome::Failed(Failure::Step { step, exit: EXIT_UNCONFIRMED, message: None });
         }
     }
 }

@@ -276,7 +276,7 @@ impl Gitlab<'_> {
             "play" | "retry" => self.feed(Input::JobRetried { build: BUILD, job: name, by, tests: None }),
             "run" => self.lease(job),
             "success" => self.finish(job, Outcome::passed()),
-            "drop" => self.finish(job, Outcome::Failed(Failure::Step { step: 0, exit: 1 })),
+            "drop" => self.finish(job, Outcome::Failed(Failure::Step { step: 0, exit: 1, message: None })),
             "cancel" => self.finish(job, Outcome::Failed(Failure::Canceled { by })),
             other => panic!("no event `{other}`"),
         }

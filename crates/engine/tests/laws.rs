@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 fn failure() -> impl Strategy<Value = Failure> {
     prop_oneof![
-        (0..3u16, 1..200i32).prop_map(|(step, exit)| Failure::Step { step, exit }),
+        (0..3u16, 1..200i32).prop_map(|(step, exit)| Failure::Step { step, exit, message: None }),
         Just(Failure::Timeout { step: None, limit_ms: 1000 }),
         Just(Failure::Infra { message: "disk full".to_owned() }),
         Just(Failure::Lost),

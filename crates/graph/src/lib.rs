@@ -42,6 +42,6 @@ pub use job::{
 pub use known::{Answer, Evaluation, Known, Moved, Question};
 pub use name::{AttemptNumber, BuildId, JobName, LeaseId, WorkerId};
 pub use need::{Accepts, Carries, Ending, Need};
-pub use outcome::{Failure, Outcome, SkipReason, Verdict};
+pub use outcome::{FAILURE_BYTES_MAX, Failure, Outcome, SkipReason, Verdict};
 pub use text::Text;
 pub use time::Timestamp;

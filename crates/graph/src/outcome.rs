@@ -25,6 +25,9 @@ pub enum Outcome {
     Skipped(SkipReason),
 }
 
+/// The most bytes that are kept of what a function said of its failure; what is longer is cut.
+pub const FAILURE_BYTES_MAX: usize = 4096;
+
 /// Why a job failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "cause", rename_all = "snake_case")]
@@ -35,6 +38,10 @@ pub enum Failure {
         step: u16,
         /// The exit code, or 128 + the signal's number.
         exit: i32,
+        /// What the step said of it, if it is a function of the pipeline's program: its failure's words. At most
+        /// [`FAILURE_BYTES_MAX`] bytes, without secrets. Not there in what older versions wrote, which pass over it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        message: Option<String>,
     },
     /// Time ran out: the step's if `step` is given, else the job's.
     Timeout {

@@ -17,6 +17,7 @@ use crate::event::Event;
 use crate::growth;
 use crate::inputs::{Run, Source, Stopped};
 use crate::json::Json;
+use crate::wire;
 
 /// The function passed.
 pub(crate) const EXIT_PASSED: i32 = 0;
@@ -53,8 +54,8 @@ enum Refused {
     Inputs(DecodeError),
     /// The function, or handing on its value, failed.
     Failed(Failure),
-    /// It panicked; the message stands on stderr already.
-    Panicked,
+    /// It panicked, with these words; they stand on stderr already.
+    Panicked(String),
 }
 
 impl Refused {
@@ -64,7 +65,7 @@ impl Refused {
             Self::Inputs(_) => EXIT_INPUTS,
             Self::Failed(failure) if failure.is_canceled() => EXIT_CANCELED,
             Self::Failed(_) => EXIT_FAILED,
-            Self::Panicked => EXIT_PANICKED,
+            Self::Panicked(_) => EXIT_PANICKED,
         }
     }
 }
@@ -78,7 +79,7 @@ impl fmt::Display for Refused {
             }
             Self::Inputs(error) => write!(f, "the inputs cannot be read: {error}"),
             Self::Failed(failure) => f.write_str(failure.message()),
-            Self::Panicked => f.write_str("the function panicked"),
+            Self::Panicked(said) => write!(f, "the function panicked: {said}"),
         }
     }
 }
@@ -98,7 +99,16 @@ pub(crate) fn run(job: &str, evaluate: impl FnOnce(Place) -> Ci) -> i32 {
     match call(job, evaluate) {
         Ok(()) => EXIT_PASSED,
         Err(refused) => {
-            eprintln!("{refused}");
+            let message = refused.to_string();
+            match refused {
+                // Rust's own words are there already, with the place.
+                Refused::Panicked(_) => eprintln!("the function panicked"),
+                _ => eprintln!("{message}"),
+            }
+            if let Some(path) = std::env::var_os(OUTPUT_VARIABLE) {
+                // What cannot be told so stands on stderr.
+                let _ = handed::write_failure(&PathBuf::from(path), &message);
+            }
             refused.exit()
         }
     }
@@ -125,7 +135,7 @@ fn call(job: &str, evaluate: impl FnOnce(Place) -> Ci) -> Result<(), Refused> {
         Ok(Ok(returned)) => returned,
         Ok(Err(Stopped::Inputs(error))) => return Err(Refused::Inputs(error)),
         Ok(Err(Stopped::Failed(failure))) => return Err(Refused::Failed(failure)),
-        Err(_) => return Err(Refused::Panicked),
+        Err(payload) => return Err(Refused::Panicked(wire::said(&*payload))),
     };
     cx.end_heading();
     let places = handed::lay(&workspace, job, &returned.files).map_err(failed)?;

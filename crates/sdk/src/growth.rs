@@ -55,7 +55,7 @@ pub enum Ended<O = ()> {
     Failed {
         /// By what.
         cause: Cause,
-        /// The same for people: `step 1 ended with exit code 2`.
+        /// The same for people: what the function said of its failure, or `step 1 ended with exit code 2`.
         message: String,
     },
     /// It did not run.
@@ -141,7 +141,9 @@ fn failed(outcome: &Json, text: &dyn Fn(&str) -> String) -> Result<Ended<Json>, 
     let (cause, message) = match text("cause").as_str() {
         "step" => {
             let (step, exit) = (number("step") as u16, number("exit") as i32);
-            (Cause::Step { step, exit }, format!("step {} ended with exit code {exit}", u32::from(step) + 1))
+            let said = Some(text("message")).filter(|message| !message.is_empty());
+            let said = said.unwrap_or_else(|| format!("step {} ended with exit code {exit}", u32::from(step) + 1));
+            (Cause::Step { step, exit }, said)
         }
         "timeout" => {
             let limit_ms = number("limit_ms") as u64;

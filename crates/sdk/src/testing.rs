@@ -39,8 +39,8 @@ use crate::{Cx, Data, Failure};
 pub use crate::context::Recorded;
 pub use evaluated::{Evaluated, JobSeen};
 pub use given::{
-    Event, Given, answered, canceled, command, failed, manual, passed, pull_request, push, schedule, skipped, tag,
-    timed_out,
+    Event, Given, answered, canceled, command, failed, failed_with, manual, passed, pull_request, push, schedule,
+    skipped, tag, timed_out,
 };
 
 /// The most times that a pipeline is evaluated for one test: each time at least one given result is new.
@@ -54,19 +54,29 @@ pub const EVALUATIONS_MAX: usize = 10_000;
 #[track_caller]
 pub fn evaluate(pipeline: impl Hooks, event: Event) -> Evaluated {
     let hooks = pipeline.hooks();
-    let mut binary = lower::Binary::start().unwrap_or_else(|message| panic!("{message}"));
+    // Not by closures: a panic in one names its own line, and not the test's.
+    let mut binary = match lower::Binary::start() {
+        Ok(binary) => binary,
+        Err(message) => panic!("{message}"),
+    };
     let numbers = matching(&hooks, &event, &mut binary);
     let mut known = event.known();
     let (mut reply, mut names) = (String::new(), BTreeSet::new());
     for _ in 0..EVALUATIONS_MAX {
         reply = wire::answer(&hooks, request(&known, &numbers));
-        let read = Json::read(&reply).unwrap_or_else(|error| panic!("the pipeline's reply is no JSON: {error}"));
+        let read = match Json::read(&reply) {
+            Ok(read) => read,
+            Err(error) => panic!("the pipeline's reply is no JSON: {error}"),
+        };
         unknown::names_of(&read, &mut names);
         if !event.answer(&read, &mut known) {
             break;
         }
     }
-    let lowered = binary.lower(&reply, &known).unwrap_or_else(|message| panic!("{message}"));
+    let lowered = match binary.lower(&reply, &known) {
+        Ok(lowered) => lowered,
+        Err(message) => panic!("{message}"),
+    };
     let evaluated = Evaluated::new(lowered);
     // Where the pipeline is wrong there may be no jobs at all, and the faults say why.
     if evaluated.faults().is_empty() {
@@ -79,13 +89,17 @@ pub fn evaluate(pipeline: impl Hooks, event: Event) -> Evaluated {
 }
 
 /// The hooks that answer to the event. One without events answers to all but commands.
+#[track_caller]
 fn matching(hooks: &[Hook], event: &Event, binary: &mut lower::Binary) -> Vec<usize> {
     if hooks.iter().all(|hook| hook.triggers.is_none()) {
         return (0..hooks.len()).collect();
     }
     let described = Request { hooks: None, ..request(&event.known(), &[]) };
     let reply = wire::answer(hooks, described);
-    binary.hooks(&reply, &event.known()).unwrap_or_else(|message| panic!("{message}"))
+    match binary.hooks(&reply, &event.known()) {
+        Ok(hooks) => hooks,
+        Err(message) => panic!("{message}"),
+    }
 }
 
 fn request(known: &Json, hooks: &[usize]) -> Request {
@@ -129,8 +143,12 @@ pub fn run_fn<T: Data>(pipeline: impl Hooks, event: Event, job: &str, shell: &Re
     let run = {
         let shared = ci.shared.borrow();
         let names = || shared.jobs.iter().map(|job| job.name.as_str()).collect::<Vec<_>>().join(", ");
-        let index = shared.by_name.get(job).unwrap_or_else(|| panic!("no job `{job}`; there are: {}", names()));
-        let run = shared.functions.get(index).unwrap_or_else(|| panic!("the job `{job}` is no function"));
+        let Some(index) = shared.by_name.get(job) else {
+            panic!("no job `{job}`; there are: {}", names());
+        };
+        let Some(run) = shared.functions.get(index) else {
+            panic!("the job `{job}` is no function: its steps are looked at by `evaluate(…).job(\"{job}\")`");
+        };
         run.clone()
     };
     let mut cx = Cx::new(shell.clone(), crate::Event::new(known.get("event").cloned().unwrap_or_default()));
@@ -139,11 +157,14 @@ pub fn run_fn<T: Data>(pipeline: impl Hooks, event: Event, job: &str, shell: &Re
         _ => Json::Null,
     };
     match (run.call)(&mut cx, &outputs_of) {
-        Ok(returned) => Ok(T::from_json(&returned.value)
-            .unwrap_or_else(|error| panic!("the job `{job}` returned another type: {error}"))),
+        Ok(returned) => match T::from_json(&returned.value) {
+            Ok(value) => Ok(value),
+            Err(error) => panic!("the job `{job}` returned another type: {error}"),
+        },
         Err(Stopped::Failed(failure)) => Err(failure),
-        Err(Stopped::Inputs(error)) => {
-            Err(Failure::new(format!("an input of `{job}` cannot be read ({error}): give its job a result")))
-        }
+        Err(Stopped::Inputs(error)) => Err(Failure::new(format!(
+            "an input of `{job}` cannot be read ({error}): {}",
+            event.missing_input(&run.sources)
+        ))),
     }
 }

@@ -233,10 +233,15 @@ fn note_panics() {
     }));
 }
 
+/// The words of a panic.
+pub(crate) fn said(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("a value that is no text").to_owned()
+}
+
 fn panicked(hook: &Hook, ci: &Ci, payload: &(dyn Any + Send)) {
-    let said = payload.downcast_ref::<&str>().copied();
-    let said =
-        said.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("a value that is no text");
+    let said = said(payload);
     let mut shared = ci.shared.borrow_mut();
     let of_hook = shared.files.json(hook.mark);
     let place = match PANICKED_AT.take() {

@@ -270,7 +270,8 @@ mod tests {
             outputs: Default::default(),
             lines: 3,
         };
-        let mut report = AttemptReport::of(Outcome::Failed(Failure::Step { step: 1, exit: 2 }), Timestamp(40));
+        let mut report =
+            AttemptReport::of(Outcome::Failed(Failure::Step { step: 1, exit: 2, message: None }), Timestamp(40));
         report.finished = Timestamp(90);
         report.steps = vec![
             step("prepare", "passed", Some(0), 41, 50),

@@ -317,7 +317,7 @@ fn builds_are_canceled_and_jobs_tried_again_also_when_they_were_forgotten() {
         worker.end(&site, &start.spec, Outcome::Failed(graph::Failure::Canceled { by: "ada".into() })).await;
         site.ended(build).await;
         let (build, start) = begun(&site, &mut worker, "jobs:\n  b:\n    run:\n      - 'false'\n").await;
-        worker.end(&site, &start.spec, Outcome::Failed(graph::Failure::Step { step: 0, exit: 1 })).await;
+        worker.end(&site, &start.spec, Outcome::Failed(graph::Failure::Step { step: 0, exit: 1, message: None })).await;
         site.ended(build).await;
         let site = site.restart().await;
         let mut worker = Worker::join(&site, "w1", []).await;

@@ -555,7 +555,7 @@ fn builds_are_canceled_retried_and_built_anew() {
         let mut worker = Worker::join(&served.site, "w1", []).await;
         let build = asked(&served, &admin, ONE).await;
         let start = worker.start().await;
-        worker.end(&served.site, &start.spec, Outcome::Failed(Failure::Step { step: 0, exit: 1 })).await;
+        worker.end(&served.site, &start.spec, Outcome::Failed(Failure::Step { step: 0, exit: 1, message: None })).await;
         served.site.ended(build).await;
         let failed = admin.build_get(build).await.unwrap();
         assert_eq!((failed.verdict, failed.because.as_deref()), (VerdictWord::Failed, Some("hello")));

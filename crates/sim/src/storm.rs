@@ -364,7 +364,7 @@ impl Storm {
             _ if is_stopping && self.random.chance(80) => {
                 Outcome::Failed(graph::Failure::Canceled { by: "the engine".to_owned() })
             }
-            0..4 => Outcome::Failed(graph::Failure::Step { step: 0, exit: 1 }),
+            0..4 => Outcome::Failed(graph::Failure::Step { step: 0, exit: 1, message: None }),
             4 => Outcome::Failed(graph::Failure::Infra { message: "disk full".to_owned() }),
             5 => Outcome::Failed(graph::Failure::Timeout { step: None, limit_ms: 7 }),
             // Every attempt's result is unlike every other's, so that one taken for another shows.
@@ -410,7 +410,7 @@ impl Storm {
             tests.push(case(&name, if is_failed { TestOutcome::Failed } else { TestOutcome::Passed }));
         }
         match has_failed {
-            true => (Outcome::Failed(graph::Failure::Step { step: 0, exit: 1 }), tests),
+            true => (Outcome::Failed(graph::Failure::Step { step: 0, exit: 1, message: None }), tests),
             false => (outcome, tests),
         }
     }

@@ -382,7 +382,7 @@ impl<'w> Attempt<'w> {
     fn break_word(&mut self, fault: String) {
         self.note(fault);
         let step = number(self.steps.len().saturating_sub(1));
-        self.fail(Failure::Step { step, exit: EXIT_BROKEN });
+        self.fail(Failure::Step { step, exit: EXIT_BROKEN, message: None });
     }
 
     async fn evaluate(&self, text: &Text) -> Result<String, String> {

@@ -217,7 +217,7 @@ impl Watching {
             && let Some(exit) = report.steps[step].exit
         {
             let step = u16::try_from(step).unwrap_or(u16::MAX);
-            report.outcome = Outcome::Failed(Failure::Step { step, exit });
+            report.outcome = Outcome::Failed(Failure::Step { step, exit, message: None });
         }
         let (attempt, lease) = (AttemptNumber(*attempt), LeaseId(0));
         let retry_at = retried.then_some(finished);

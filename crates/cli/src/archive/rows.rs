@@ -120,7 +120,7 @@ pub fn outcome(outcome: OutcomeWord, cause: Option<&Cause>, outputs: &BTreeMap<S
 
 fn failure(cause: &Cause) -> Failure {
     match (cause.kind.as_str(), cause.step, cause.exit, cause.limit_ms) {
-        ("step", Some(step), Some(exit), _) => Failure::Step { step, exit },
+        ("step", Some(step), Some(exit), _) => Failure::Step { step, exit, message: None },
         ("timeout", step, _, Some(limit_ms)) => Failure::Timeout { step, limit_ms },
         ("lost", ..) => Failure::Lost,
         ("setup", ..) => Failure::Setup { message: cause.text.clone() },
@@ -341,7 +341,7 @@ mod tests {
         let by = || "ada".to_owned();
         for there in [
             Outcome::Passed { outputs: BTreeMap::from([("a".to_owned(), Value::from(1))]) },
-            Outcome::Failed(Failure::Step { step: 2, exit: 101 }),
+            Outcome::Failed(Failure::Step { step: 2, exit: 101, message: None }),
             Outcome::Failed(Failure::Timeout { step: Some(1), limit_ms: 90_000 }),
             Outcome::Failed(Failure::Timeout { step: None, limit_ms: 5 }),
             Outcome::Failed(Failure::Infra { message: "the disk is full".to_owned() }),

@@ -142,7 +142,7 @@ fn given_outcome(given: &str) -> Result<(JobName, Outcome), String> {
     let outputs = given_outputs(outputs).ok_or_else(form)?;
     let outcome = match word {
         "passed" => Outcome::Passed { outputs },
-        "failed" => Outcome::Failed(Failure::Step { step: 0, exit: 1 }),
+        "failed" => Outcome::Failed(Failure::Step { step: 0, exit: 1, message: None }),
         "canceled" => Outcome::Failed(Failure::Canceled { by: "--given".to_owned() }),
         "skipped" => Outcome::Skipped(SkipReason::Condition { text: "--given".to_owned() }),
         _ => return Err(format!("`{word}` is no outcome: passed, failed, canceled, skipped")),

@@ -117,7 +117,7 @@ impl KeptBuild<'_> {
     pub fn fail(&mut self, job: &str, exit: i32) -> &mut Self {
         self.failed = Some(job.into());
         self.attempt(job, 1500, |report| {
-            report.outcome = Outcome::Failed(Failure::Step { step: 0, exit });
+            report.outcome = Outcome::Failed(Failure::Step { step: 0, exit, message: None });
             report.steps[0].exit = Some(exit);
             report.steps[0].result = "failed".to_owned();
         })

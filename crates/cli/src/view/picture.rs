@@ -36,7 +36,7 @@ fn screen() -> Screen {
     run.lease(110, "build/linux");
     run.finish(1_310, "format", Outcome::passed());
     run.lease(1_320, "lint");
-    run.finish(5_420, "lint", Outcome::Failed(Failure::Step { step: 0, exit: 101 }));
+    run.finish(5_420, "lint", Outcome::Failed(Failure::Step { step: 0, exit: 101, message: None }));
     run.lease(5_430, "build/arm");
     run.finish(9_210, "build/linux", Outcome::passed());
     run.lease(9_220, "test/linux");

@@ -159,7 +159,7 @@ impl World {
             Some((build, job)) => (build.parse().expect("a build's number"), job.to_owned()),
             None => (1, text.to_owned()),
         };
-        let failed = Outcome::Failed(Failure::Step { step: 0, exit: 1 });
+        let failed = Outcome::Failed(Failure::Step { step: 0, exit: 1, message: None });
         match words[..] {
             [job, "passes"] => self.finish(job_of(job).0, &job_of(job).1, Outcome::passed()),
             [job, "passes", "after", ms] => {

@@ -145,6 +145,21 @@ pub(super) fn write_outputs(path: &Path, schema: &str, value: Json, declared: &[
     written.map_err(|error| format!("the outputs cannot be written: {error}"))
 }
 
+/// The most bytes of a failure's words that are handed on.
+const FAILURE_BYTES_MAX: usize = 4096;
+
+/// Writes why the function failed, for those that look at its outcome.
+///
+/// # Errors
+/// If the file cannot be written.
+pub(super) fn write_failure(path: &Path, message: &str) -> io::Result<()> {
+    let message = &message[..message.floor_char_boundary(FAILURE_BYTES_MAX)];
+    // A command may have left its last line open.
+    let mut out = String::from("\n");
+    write_entry("failure", &message.replace('\0', " "), &mut out);
+    fs::OpenOptions::new().create(true).append(true).open(path)?.write_all(out.as_bytes())
+}
+
 /// `name=value`, or with a delimiter that no line of the value is.
 fn write_entry(name: &str, value: &str, out: &mut String) {
     if !value.contains('\n') && !value.ends_with('\r') {

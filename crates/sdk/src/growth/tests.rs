@@ -168,6 +168,7 @@ fn after_sees_every_ending() {
     check(failed("build"), "Step { step: 1, exit: 7 } step 2 ended with exit code 7");
     let cause = |rest: &str| ended("build", &format!(r#""outcome":"failed","cause":{rest}"#));
     check(cause(r#""timeout","limit_ms":90000"#), "Timeout { limit_ms: 90000 } it ran longer than 90 s");
+    check(cause(r#""step","step":0,"exit":1,"message":"no tag""#), "Step { step: 0, exit: 1 } no tag");
     check(cause(r#""infra","message":"disk full""#), "Infra disk full");
     check(cause(r#""lost""#), "Lost its worker fell silent");
     check(cause(r#""canceled","by":"ann""#), "canceled ann");

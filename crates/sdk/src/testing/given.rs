@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::data::{Data, Schema};
+use crate::inputs::{Source, Sources};
 use crate::json::Json;
 
 /// What a test says has happened.
@@ -117,6 +118,25 @@ impl Event {
         self.results.keys().map(String::as_str)
     }
 
+    /// What a test has to say so that a function has its inputs.
+    pub(super) fn missing_input(&self, sources: &Sources) -> String {
+        let lacks = |source: &&Source| match self.results.get(&source.job) {
+            None => true,
+            Some(outcome) => {
+                let name = source.output.as_deref().unwrap_or("value");
+                outcome.get("outputs").and_then(|outputs| outputs.get(name)).is_none()
+            }
+        };
+        let source = sources.list.iter().find(lacks).or(sources.list.first());
+        let Some(Source { job, output, .. }) = source else { return "give its job a result".to_owned() };
+        match output {
+            Some(output) => format!("add `.given(\"{job}\", passed().output(\"{output}\", …))` to the event"),
+            None => format!(
+                "add `.given(\"{job}\", passed().value(&…))` to the event, with a value of what its function returns"
+            ),
+        }
+    }
+
     /// The result that was given to a job, as an answer.
     pub(super) fn result_of(&self, job: &str) -> Json {
         match self.results.get(job) {
@@ -221,6 +241,12 @@ pub fn answered() -> Given {
 #[must_use]
 pub fn failed(exit: u8) -> Given {
     Given::new("failed").with("cause", "step".into()).with("step", 0.into()).with("exit", exit.into())
+}
+
+/// Its function returned a failure with these words.
+#[must_use]
+pub fn failed_with(message: &str) -> Given {
+    failed(1).with("message", message.into())
 }
 
 /// Time ran out, after an hour.

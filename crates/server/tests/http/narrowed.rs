@@ -32,7 +32,7 @@ fn cases(text: &str) -> Vec<TestCase> {
 }
 
 fn failed() -> Outcome {
-    Outcome::Failed(Failure::Step { step: 0, exit: 1 })
+    Outcome::Failed(Failure::Step { step: 0, exit: 1, message: None })
 }
 
 /// A build whose job `t` passed whole, as did `plain`.

@@ -40,7 +40,8 @@ async fn built(
     let build = admin.build_submit(&Submit { event, ..submit(source) }).await.unwrap().build;
     let start = worker.start().await;
     let has_failed = tests.iter().any(|case| case.outcome == graph::TestOutcome::Failed);
-    let outcome = if has_failed { Outcome::Failed(Failure::Step { step: 0, exit: 1 }) } else { Outcome::passed() };
+    let outcome =
+        if has_failed { Outcome::Failed(Failure::Step { step: 0, exit: 1, message: None }) } else { Outcome::passed() };
     let report = Box::new(graph::AttemptReport { tests, ..report(outcome, "echo") });
     worker.say(&served.site, &[said(&FromWorker::Finished { lease: start.spec.lease, report })]).await;
     served.site.ended(build).await;

@@ -97,7 +97,7 @@ async fn a_log_has_its_groups_and_tells_what_a_passed_build_printed_too() {
         ("--- build\ntook 3 s\n", Outcome::passed()),
         (
             "--- build\ntook 14 s\n+++ test\n<b>\n::group::one\n",
-            Outcome::Failed(graph::Failure::Step { step: 0, exit: 1 }),
+            Outcome::Failed(graph::Failure::Step { step: 0, exit: 1, message: None }),
         ),
     ] {
         let build = asked(&served, &admin, ONE).await;
@@ -217,7 +217,7 @@ async fn no_text_from_outside_is_taken_for_html() {
     let start = worker.start().await;
     let line = format!("{HOSTILE}\n\u{1b}]8;;javascript:alert(1)\u{7}link\u{1b}]8;;\u{7}\n");
     worker.say(&served.site, &[log_section(&start.spec, 0, 0, line.as_bytes(), None)]).await;
-    let failed = Outcome::Failed(graph::Failure::Step { step: 0, exit: 1 });
+    let failed = Outcome::Failed(graph::Failure::Step { step: 0, exit: 1, message: None });
     let report = graph::AttemptReport {
         summary: format!("# {HOSTILE}\n\n[link](javascript:alert(1)) ![picture](x.png)\n\n{HOSTILE}"),
         notes: vec![HOSTILE.to_owned()],

@@ -64,7 +64,7 @@ async fn built(served: &Served, worker: &mut Worker, tests: &str) -> (BuildId, S
 
 fn ended(tests: &str) -> Outcome {
     let has_failed = tests.contains('-');
-    if has_failed { Outcome::Failed(Failure::Step { step: 0, exit: 1 }) } else { Outcome::passed() }
+    if has_failed { Outcome::Failed(Failure::Step { step: 0, exit: 1, message: None }) } else { Outcome::passed() }
 }
 
 #[tokio::test]

@@ -34,7 +34,7 @@ async fn fill(served: &Served, admin: &Client) {
     admin.project_put("sails", &ProjectSettings::default()).await.unwrap();
     admin.secret_put("sails", "TOKEN", &SecretValue { value: "hush".to_owned() }).await.unwrap();
     let mut worker = Worker::join(&served.site, "w1", []).await;
-    let failed = Outcome::Failed(Failure::Step { step: 0, exit: 1 });
+    let failed = Outcome::Failed(Failure::Step { step: 0, exit: 1, message: None });
     for (name, outcome) in [("hello", Outcome::passed()), ("hallo", failed)] {
         let build = asked(served, admin, &ONE.replace("hello", name)).await;
         let start = worker.start().await;

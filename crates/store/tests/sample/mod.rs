@@ -127,7 +127,7 @@ pub fn passed() -> Outcome {
 }
 
 pub fn failed(exit: i32) -> Outcome {
-    Outcome::Failed(Failure::Step { step: 0, exit })
+    Outcome::Failed(Failure::Step { step: 0, exit, message: None })
 }
 
 fn full_event() -> Event {

@@ -222,7 +222,7 @@ impl Attempt<'_> {
         }
         self.fail(match (fault, section) {
             (ImageFault::Build { .. }, Some(section)) => {
-                Failure::Step { step: self.section_number(section), exit: EXIT_BROKEN }
+                Failure::Step { step: self.section_number(section), exit: EXIT_BROKEN, message: None }
             }
             _ if fault.is_infrastructure() => Failure::Infra { message },
             _ => Failure::Setup { message },
@@ -408,9 +408,11 @@ impl Attempt<'_> {
             ServiceFault::Engine(_) => Failure::Infra { message },
             ServiceFault::Idle { .. } | ServiceFault::NoProgram { .. } => Failure::Setup { message },
             ServiceFault::Ended { code, .. } => {
-                Failure::Step { step, exit: i32::try_from(*code).unwrap_or(EXIT_BROKEN) }
+                Failure::Step { step, exit: i32::try_from(*code).unwrap_or(EXIT_BROKEN), message: None }
             }
-            ServiceFault::Deaf { .. } | ServiceFault::Unwell { .. } => Failure::Step { step, exit: EXIT_BROKEN },
+            ServiceFault::Deaf { .. } | ServiceFault::Unwell { .. } => {
+                Failure::Step { step, exit: EXIT_BROKEN, message: None }
+            }
         });
         self.end_section(section, "failed", None);
     }

@@ -225,7 +225,7 @@ impl Attempt<'_> {
             None if end.ending.code() == 0 => report.result = "passed".to_owned(),
             None => {
                 self.tell_memory_kills(index, recorder);
-                done.failure = Some(Failure::Step { step: number(index), exit: end.ending.code() });
+                done.failure = Some(Failure::Step { step: number(index), exit: end.ending.code(), message: None });
             }
         }
     }
@@ -295,7 +295,7 @@ impl Attempt<'_> {
         let fault = self.secrets.hide(fault.to_owned());
         lock(recorder).note(&fault);
         self.note(format!("step {}: {fault}", index + 1));
-        Failure::Step { step: number(index), exit }
+        Failure::Step { step: number(index), exit, message: None }
     }
 
     /// Leaves pipes that background processes hold to a thread of their own.

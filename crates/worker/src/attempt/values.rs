@@ -1,11 +1,14 @@
 //! What steps hand on by files: outputs, variables, directories, the summary.
 
-use graph::{Step, StepReport};
+use graph::{FAILURE_BYTES_MAX, Failure, Shell, Step, StepReport};
 
 use super::steps::Done;
 use super::{Attempt, EXIT_BROKEN};
 use crate::file_commands::{self, CommandFault, CommandFile, CommandFiles};
 use crate::output::SharedRecorder;
+
+/// The output by which a function that failed says why; it is the outcome's, and no value that the step hands on.
+const FAILURE_OUTPUT: &str = "failure";
 
 /// The most bytes of summaries of one attempt; what is longer is cut.
 pub const SUMMARY_BYTES_MAX: usize = 1 << 20;
@@ -16,6 +19,9 @@ impl Attempt<'_> {
         let Some(slot) = self.slot.take() else { return };
         let taken = self.take_files(&slot, &mut done.report);
         self.slot = Some(slot);
+        if matches!(step.shell, Shell::Program(_)) {
+            take_message(done);
+        }
         let fault = taken.err().or_else(|| {
             let missing = step.outputs.iter().find(|name| !done.report.outputs.contains_key(*name))?;
             let is_due = done.report.result == "passed";
@@ -86,4 +92,12 @@ impl Attempt<'_> {
             self.break_word(fault);
         }
     }
+}
+
+/// Moves what a function said of its failure into the failure.
+fn take_message(done: &mut Done) {
+    let Some(Failure::Step { message, .. }) = &mut done.failure else { return };
+    let Some(mut said) = done.report.outputs.remove(FAILURE_OUTPUT) else { return };
+    said.truncate(said.floor_char_boundary(FAILURE_BYTES_MAX));
+    *message = Some(said);
 }

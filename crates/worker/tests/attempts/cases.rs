@@ -111,7 +111,7 @@ fn conditions() {
         let mut job = steps(&["echo wrong"]);
         job["steps"][0]["if"] = json!("fromJSON('{')");
         let (report, _) = ground.run(job).await;
-        assert!(matches!(report.outcome, Outcome::Failed(graph::Failure::Step { step: 0, exit: 1 })));
+        assert!(matches!(report.outcome, Outcome::Failed(graph::Failure::Step { step: 0, exit: 1, .. })));
         assert!(report.notes[0].starts_with("step 1: if: `fromJSON('{')`: "), "{:?}", report.notes);
     });
 }

@@ -156,7 +156,7 @@ async fn entered(ground: &Ground) {
         "env": { "WORD": "it's" },
     });
     let (report, _) = ground.run(in_image(job)).await;
-    assert_eq!(report.outcome, Outcome::Failed(Failure::Step { step: 1, exit: 3 }));
+    assert_eq!(report.outcome, Outcome::Failed(Failure::Step { step: 1, exit: 3, message: None }));
     let script = "cat made; ls folder; echo \"$WORD $FROM_IMAGE\"; pwd; echo visited > made; exit 4";
     let root = ground.root.display();
     for (moment, made) in [("1", "one"), ("failed", "two"), ("1", "one")] {
@@ -262,7 +262,7 @@ async fn services(ground: &Ground, engine: &Engine) {
     let sick = json!({ "image": "web", "health": { "command": "false", "interval_ms": 1, "retries": 2 } });
     let job = json!({ "services": { "pages": sick }, "steps": steps(&["echo never"]) });
     let (report, _) = ground.run(in_image(job)).await;
-    assert_eq!(report.outcome, Outcome::Failed(Failure::Step { step: 1, exit: 1 }));
+    assert_eq!(report.outcome, Outcome::Failed(Failure::Step { step: 1, exit: 1, message: None }));
     services_without_a_program(ground).await;
     let words = "the service `pages` was not well after 2 tries: its health command ended with code 1";
     assert!(report.notes.iter().any(|note| note == words), "{:?}", report.notes);
@@ -343,7 +343,11 @@ async fn builds(ground: &Ground) {
     let mut environment = built("");
     environment["dockerfile"]["args"] = args;
     let (report, _) = ground.run(json!({ "environment": environment, "steps": steps(&["true"]) })).await;
-    assert_eq!(report.outcome, Outcome::Failed(Failure::Step { step: 1, exit: 1 }), "the last stage fails");
+    assert_eq!(
+        report.outcome,
+        Outcome::Failed(Failure::Step { step: 1, exit: 1, message: None }),
+        "the last stage fails"
+    );
     assert_eq!(report.steps[1].result, "failed");
     assert!(report.steps[1].lines > 0, "the build's output is in its log");
 }

@@ -237,7 +237,7 @@ pub fn compare(report: &AttemptReport, log: &MemoryLog, expected: &str) {
 fn shown(report: &AttemptReport, log: &MemoryLog) -> String {
     let mut text = match &report.outcome {
         Outcome::Passed { outputs } => format!("passed {}\n", serde_json::to_string(outputs).unwrap()),
-        Outcome::Failed(Failure::Step { step, exit }) => format!("failed: step {step}, exit {exit}\n"),
+        Outcome::Failed(Failure::Step { step, exit, .. }) => format!("failed: step {step}, exit {exit}\n"),
         Outcome::Failed(Failure::Timeout { step, .. }) => format!("timed out: {step:?}\n"),
         Outcome::Failed(Failure::Infra { message }) => format!("infra: {message}\n"),
         Outcome::Failed(Failure::Canceled { by }) => format!("canceled by {by}\n"),

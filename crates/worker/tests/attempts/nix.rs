@@ -135,7 +135,7 @@ fn a_shell_that_cannot_be_had() {
             "workspace": "isolated", "environment": { "nix": { "nix": ".#wrong" } }, "steps": [{ "run": "echo never" }, { "run": "echo never" }],
         });
         let (report, log) = ground.run(job).await;
-        assert_eq!(report.outcome, Outcome::Failed(Failure::Step { step: 0, exit: 1 }));
+        assert_eq!(report.outcome, Outcome::Failed(Failure::Step { step: 0, exit: 1, message: None }));
         assert_eq!(report.notes, ["step 1: the development shell `.#wrong` could not be had (exit code 1)"]);
         let text: Vec<u8> = log.0.lock().unwrap().pieces.iter().flat_map(|(_, _, text)| text.clone()).collect();
         assert!(String::from_utf8_lossy(&text).contains("this flake is wrong"), "Nix's words are in the log");
@@ -196,7 +196,7 @@ fn a_build_that_fails() {
             "steps": [{ "name": "build", "run": "", "nix_build": [".#next", ".#app", ".#bad"] }],
         });
         let (report, _) = ground.run(job).await;
-        assert_eq!(report.outcome, Outcome::Failed(Failure::Step { step: 0, exit: 1 }));
+        assert_eq!(report.outcome, Outcome::Failed(Failure::Step { step: 0, exit: 1, message: None }));
         let told: Vec<String> = report.tests.iter().map(|test| format!("{} {:?}", test.name, test.outcome)).collect();
         assert_eq!(told, ["bad Failed", "next Skipped", "app-2 Passed", "base-1 Passed"]);
         let bad = &report.tests[0];

@@ -74,7 +74,7 @@ fn directories() {
             .await;
         job["steps"][0]["working_directory"] = json!("absent");
         let (report, _) = ground.run(job).await;
-        assert!(matches!(report.outcome, Outcome::Failed(Failure::Step { step: 0, exit: 126 })));
+        assert!(matches!(report.outcome, Outcome::Failed(Failure::Step { step: 0, exit: 126, .. })));
         assert!(report.notes[0].contains("absent`: No such file or directory"), "{:?}", report.notes);
     });
 }
@@ -290,7 +290,7 @@ fn a_server_for_later_steps() {
 fn killed_by_a_signal() {
     on_ground(&[], async |ground| {
         let (report, _) = ground.run(steps(&["kill -SEGV $$"])).await;
-        assert_eq!(report.outcome, Outcome::Failed(Failure::Step { step: 0, exit: 139 }));
+        assert_eq!(report.outcome, Outcome::Failed(Failure::Step { step: 0, exit: 139, message: None }));
         assert_eq!((report.steps[0].signal, report.steps[0].exit), (Some(11), Some(139)));
     });
 }
@@ -358,7 +358,12 @@ fn an_environment_too_large() {
     on_ground(&[], async |ground| {
         let script = "{ printf BIG=; head -c 900000 /dev/zero | tr '\\0' x; echo; } >> $ROPEWALK_ENV";
         let (report, _) = ground.run(steps(&[script, "echo never"])).await;
-        assert_eq!(report.outcome, Outcome::Failed(Failure::Step { step: 1, exit: 126 }), "{:?}", report.notes);
+        assert_eq!(
+            report.outcome,
+            Outcome::Failed(Failure::Step { step: 1, exit: 126, message: None }),
+            "{:?}",
+            report.notes
+        );
         assert!(
             report.notes[0].starts_with("step 2: arguments and environment are too long for this system"),
             "{:?}",

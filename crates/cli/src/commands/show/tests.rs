@@ -41,7 +41,7 @@ fn failed() -> Kept {
         report.outcome = Outcome::Passed { outputs: BTreeMap::from([("version".to_owned(), json!("1.2"))]) };
     });
     build.attempt("test", 1500, |report| {
-        report.outcome = Outcome::Failed(Failure::Step { step: 0, exit: 101 });
+        report.outcome = Outcome::Failed(Failure::Step { step: 0, exit: 101, message: None });
         report.steps[0].exit = Some(101);
         report.steps[0].result = "failed".to_owned();
         report.steps[0].lines = 3;
