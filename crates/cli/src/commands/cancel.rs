@@ -126,15 +126,23 @@ fn give_up(places: &Places, build: BuildId, by: &str) -> Result<(), Stop> {
     Ok(places.store.append(&[Fact { build, at: now(), what: What::BuildEnded { verdict } }])?)
 }
 
-/// The build to cancel. `last` means the newest that a process runs, if there is one.
+/// The build to cancel. `last` means the newest that a process runs, if there is one, and rather one that somebody asked for.
 fn find(places: &Places, text: &str) -> Result<BuildRow, Stop> {
     if text == "last" {
+        // A build that somebody asked for before those that its jobs asked for.
+        let mut child = None;
         for build in places.store.unfinished()?.into_iter().rev() {
             if places.is_run(build)?
                 && let Some(row) = places.store.build(build)?
             {
-                return Ok(row);
+                if places::is_asked_for(&row) {
+                    return Ok(row);
+                }
+                child = child.or(Some(row));
             }
+        }
+        if let Some(child) = child {
+            return Ok(child);
         }
     }
     places::find_build(&*places.store, text)

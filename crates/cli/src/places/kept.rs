@@ -8,7 +8,7 @@ use engine::operation::{Manifest, operation};
 use engine::{BuildRequest, Fact, Reused};
 use graph::{
     Artifact, AttemptNumber, AttemptReport, BuildId, Digest, Event, EventKind, Failure, Graph, Job, JobName, LeaseId,
-    Outcome, Step, StepReport, Timestamp, Usage, Verdict, WorkerId,
+    Outcome, Parent, Step, StepReport, Timestamp, Usage, Verdict, Waits, WorkerId,
 };
 use store::blob::MemoryBlobs;
 use store::log::{LogWriter, Masker, Stream, StreamKey};
@@ -67,11 +67,22 @@ impl Kept {
         KeptBuild { kept: self, build, graph, attempts: 0, failed: None }
     }
 
+    /// Begins a build with a job `a` that the job `a` of another one asked for.
+    pub fn child(&mut self, parent: u64, waits: Waits) -> KeptBuild<'_> {
+        let parent = Parent { build: BuildId(parent), job: JobName::from("a"), depth: 1, waits };
+        self.begin(Some(parent), vec![("a", job("make"))])
+    }
+
     /// Begins a build of these jobs, in this order.
     pub fn build_of(&mut self, jobs: Vec<(&str, Job)>) -> KeptBuild<'_> {
+        self.begin(None, jobs)
+    }
+
+    fn begin(&mut self, parent: Option<Parent>, jobs: Vec<(&str, Job)>) -> KeptBuild<'_> {
         let build = self.store.reserve_build().expect("a number");
         let mut event = Event::new(EventKind::Push);
         event.branch = Some("main".to_owned());
+        event.parent = parent;
         event.commit = "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d".to_owned();
         let request =
             BuildRequest { client: "local".to_owned(), ..BuildRequest::new(event, ".ropewalk/pipeline.yaml") };
