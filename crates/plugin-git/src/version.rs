@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use ropewalk::data::{DecodeError, Schema};
-use ropewalk::{Data, FieldType, Json};
+use ropewalk::{Data, FieldType, Fill, Json};
 
 /// A version: three numbers, and perhaps what it is before a release. Build metadata (`+…`) is left out. Source: semver.org, 2.0.0.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
@@ -93,10 +93,12 @@ impl fmt::Display for Version {
     }
 }
 
+impl Fill for Version {
+    const FIELD: FieldType = FieldType::Text;
+}
+
 /// Travels as its text, so that `${{ needs.describe.outputs.version }}` reads well.
 impl Data for Version {
-    const FIELD: Option<FieldType> = Some(FieldType::Text);
-
     fn schema(schema: &mut Schema) {
         schema.word("version");
     }

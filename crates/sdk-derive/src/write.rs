@@ -13,9 +13,10 @@ pub(crate) fn implementation(item: &Item) -> TokenStream {
         Body::Struct(fields) => writing.of_struct(fields),
         Body::Enum(variants) => writing.of_enum(variants),
     };
-    let head = writing.head(item);
+    let fill = writing.fill(item);
+    let head = writing.head(item, DATA, "");
     let text = format!(
-        "#[automatically_derived] {head} {{
+        "{fill} #[automatically_derived] {head} {{
             {constants}
             fn schema(schema: &mut ::ropewalk::data::Schema) {{
                 schema.named(::core::any::type_name::<Self>(), |schema| {{ {schema} }});
@@ -43,6 +44,7 @@ struct Writing {
 }
 
 const DATA: &str = "::ropewalk::Data";
+const FILL: &str = "::ropewalk::Fill";
 
 impl Writing {
     /// The place of these tokens in the text.
@@ -51,7 +53,25 @@ impl Writing {
         format!("__KIND_{}", self.kinds.len() - 1)
     }
 
-    fn head(&mut self, item: &Item) -> String {
+    /// The implementation of `Fill`, of what may be filled in: a choice, or a tuple struct around what may.
+    fn fill(&mut self, item: &Item) -> String {
+        let (bound, field) = match &item.body {
+            Body::Struct(Fields::Unnamed(kinds)) if kinds.len() == 1 => {
+                let kind = self.kind(&kinds[0]);
+                // Bound over a lifetime, or the compiler refuses a bound that does not hold instead of passing over it.
+                (format!("for<'__fill> {kind}: {FILL}, "), format!("<{kind} as {FILL}>::FIELD"))
+            }
+            Body::Enum(variants) if is_choice(variants) => {
+                (String::new(), format!("::ropewalk::FieldType::Choice(&[{}])", words_of(variants)))
+            }
+            _ => return String::new(),
+        };
+        let head = self.head(item, FILL, &bound);
+        format!("#[automatically_derived] {head} {{ const FIELD: ::ropewalk::FieldType = {field}; }}")
+    }
+
+    /// How an implementation of this trait begins, with a bound of its own: empty, or with a comma behind it.
+    fn head(&mut self, item: &Item, of: &str, bound: &str) -> String {
         let mut declared = String::new();
         let mut names = String::new();
         let mut bounds = String::new();
@@ -62,10 +82,11 @@ impl Writing {
                 let _ = write!(bounds, "{}: {DATA}, ", parameter.name);
             }
         }
+        bounds.push_str(bound);
         if !item.bounds.is_empty() {
             bounds.push_str(&self.kind(&item.bounds));
         }
-        format!("impl<{declared}> {DATA} for {}<{names}> where {bounds}", item.name)
+        format!("impl<{declared}> {of} for {}<{names}> where {bounds}", item.name)
     }
 
     fn of_struct(&mut self, fields: &Fields) -> Bodies {
@@ -80,7 +101,7 @@ impl Writing {
             Fields::Unnamed(kinds) if kinds.len() == 1 => {
                 let kind = self.kind(&kinds[0]);
                 (
-                    format!("const FIELD: ::core::option::Option<::ropewalk::FieldType> = <{kind} as {DATA}>::FIELD;"),
+                    String::new(),
                     format!("<{kind} as {DATA}>::schema(schema);"),
                     format!("<{kind} as {DATA}>::to_json(&self.0)"),
                     format!("<{kind} as {DATA}>::from_json(json).map(Self)"),
@@ -113,16 +134,7 @@ impl Writing {
     }
 
     fn of_enum(&mut self, variants: &[Variant]) -> Bodies {
-        let is_choice = !variants.is_empty() && variants.iter().all(|variant| matches!(variant.fields, Fields::Unit));
-        let words: Vec<String> = variants.iter().map(|variant| quoted(&variant.word)).collect();
-        let words = words.join(", ");
-        let constants = match is_choice {
-            true => format!(
-                "const FIELD: ::core::option::Option<::ropewalk::FieldType> =
-                    ::core::option::Option::Some(::ropewalk::FieldType::Choice(&[{words}]));"
-            ),
-            false => String::new(),
-        };
+        let words = words_of(variants);
         let mut schema = "schema.word(\"<\");".to_owned();
         let (mut to_json, mut plain, mut filled, mut visit) = Default::default();
         for variant in variants {
@@ -140,7 +152,7 @@ impl Writing {
             }}
             ::core::result::Result::Err(::ropewalk::data::DecodeError::variant(&[{words}], json))"
         );
-        (constants, schema, format!("match *self {{ {to_json} }}"), from_json, format!("match *self {{ {visit} }}"))
+        (String::new(), schema, format!("match *self {{ {to_json} }}"), from_json, format!("match *self {{ {visit} }}"))
     }
 
     /// Appends what a variant adds to `schema`, `to_json`, the two halves of `from_json`, and `visit_files`.
@@ -290,6 +302,16 @@ impl Writing {
         };
         tokens.into_iter().flat_map(replace).collect()
     }
+}
+
+/// Whether a value is one of some words.
+fn is_choice(variants: &[Variant]) -> bool {
+    !variants.is_empty() && variants.iter().all(|variant| matches!(variant.fields, Fields::Unit))
+}
+
+/// The words of variants in JSON, as strings of Rust.
+fn words_of(variants: &[Variant]) -> String {
+    variants.iter().map(|variant| quoted(&variant.word)).collect::<Vec<_>>().join(", ")
 }
 
 /// `a: field_0, b: field_1`

@@ -5,8 +5,8 @@
 use std::panic::Location;
 
 use crate::ci::Ci;
-use crate::data::Data;
 use crate::event::EventKind;
+use crate::fields::Fill;
 use crate::inputs::Output;
 use crate::job::Job;
 use crate::json::Json;
@@ -103,10 +103,9 @@ impl Child {
     }
 
     /// A parameter that is an output of a job, which must pass first. `T` is a type that a person could fill in, see [`crate::field`];
-    /// another does not build.
+    /// another does not compile.
     #[must_use]
-    pub fn param_of<T: Data>(mut self, name: &str, output: &Output<T>) -> Self {
-        const { assert!(T::FIELD.is_some(), "a parameter is a text, a number, a `bool` or a word") }
+    pub fn param_of<T: Fill>(mut self, name: &str, output: &Output<T>) -> Self {
         let job = &output.source.job;
         let value = match &output.source.output {
             Some(output) => format!("needs['{job}'].outputs['{output}']"),

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 
-use crate::fields::FieldType;
+use crate::fields::{FieldType, Fill};
 use crate::json::Json;
 
 /// A value that jobs hand on.
@@ -32,10 +32,6 @@ use crate::json::Json;
 /// struct Borrowed<'a>(&'a str);
 /// ```
 pub trait Data: Sized + 'static {
-    /// What a person may fill in for a value of the type, at a gate or before a manual start; `None` if nobody can.
-    /// Enums without fields give their words.
-    const FIELD: Option<FieldType> = None;
-
     /// The names of a struct's fields; where a function returns it, each is an output of its own for expressions and
     /// other notations.
     const PARTS: &'static [&'static str] = &[];
@@ -305,9 +301,11 @@ impl Data for () {
     }
 }
 
-impl Data for bool {
-    const FIELD: Option<FieldType> = Some(FieldType::Boolean);
+impl Fill for bool {
+    const FIELD: FieldType = FieldType::Boolean;
+}
 
+impl Data for bool {
     fn schema(schema: &mut Schema) {
         schema.word("bool");
     }
@@ -321,9 +319,11 @@ impl Data for bool {
     }
 }
 
-impl Data for String {
-    const FIELD: Option<FieldType> = Some(FieldType::Text);
+impl Fill for String {
+    const FIELD: FieldType = FieldType::Text;
+}
 
+impl Data for String {
     fn schema(schema: &mut Schema) {
         schema.word("text");
     }
@@ -339,9 +339,11 @@ impl Data for String {
 
 macro_rules! integer {
     ($($kind:ident),*) => {$(
-        impl Data for $kind {
-            const FIELD: Option<FieldType> = Some(FieldType::Number);
+        impl Fill for $kind {
+            const FIELD: FieldType = FieldType::Number;
+        }
 
+        impl Data for $kind {
             fn schema(schema: &mut Schema) {
                 schema.word(stringify!($kind));
             }
@@ -365,9 +367,11 @@ macro_rules! integer {
 
 integer!(i8, i16, i32, i64, u8, u16, u32, u64, usize);
 
-impl Data for f64 {
-    const FIELD: Option<FieldType> = Some(FieldType::Number);
+impl Fill for f64 {
+    const FIELD: FieldType = FieldType::Number;
+}
 
+impl Data for f64 {
     fn schema(schema: &mut Schema) {
         schema.word("f64");
     }
@@ -470,9 +474,11 @@ impl<T: Data> Data for BTreeMap<String, T> {
     }
 }
 
-impl<T: Data> Data for Box<T> {
-    const FIELD: Option<FieldType> = T::FIELD;
+impl<T: Fill> Fill for Box<T> {
+    const FIELD: FieldType = T::FIELD;
+}
 
+impl<T: Data> Data for Box<T> {
     fn schema(schema: &mut Schema) {
         T::schema(schema);
     }

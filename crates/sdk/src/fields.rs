@@ -5,7 +5,19 @@ use std::marker::PhantomData;
 use crate::data::Data;
 use crate::json::Json;
 
-/// What a person may fill in for values of a type: [`Data::FIELD`].
+/// A value that a person can fill in, at a gate or before a manual start: a `String`, a number, a `bool`. `#[derive(Data)]` makes it of an
+/// enum without fields, which gives its words, and of a tuple struct around one of these.
+#[diagnostic::on_unimplemented(
+    message = "a person cannot fill in a value of the type `{Self}`",
+    label = "neither text, number, boolean nor choice",
+    note = "take a `String`, a number, a `bool`, or a type with `#[derive(Data)]`: an enum without fields, or a tuple struct around one of these"
+)]
+pub trait Fill: Data {
+    /// What is filled in.
+    const FIELD: FieldType;
+}
+
+/// What a person may fill in for values of a type: [`Fill::FIELD`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldType {
     /// Any text.
@@ -27,14 +39,17 @@ pub struct Field<T> {
     is: PhantomData<fn() -> T>,
 }
 
-/// A thing to fill in, under this name. `T` is a `String`, a number, a `bool`, an enum without fields, or a tuple struct around one of these;
-/// another type does not build.
+/// A thing to fill in, under this name. Of what nobody can fill in there is no field:
+///
+/// ```compile_fail,E0277
+/// let names = ropewalk::field::<Vec<String>>("names");
+/// ```
 #[must_use]
-pub fn field<T: Data>(name: impl Into<String>) -> Field<T> {
+pub fn field<T: Fill>(name: impl Into<String>) -> Field<T> {
     Field { name: name.into(), default: None, help: None, is: PhantomData }
 }
 
-impl<T: Data> Field<T> {
+impl<T: Fill> Field<T> {
     /// Taken when nothing is filled in. Without it the field must be filled in.
     #[must_use]
     pub fn default(mut self, value: impl Into<T>) -> Self {
@@ -51,13 +66,7 @@ impl<T: Data> Field<T> {
 
     /// The name, and the field as the native format has it.
     pub(crate) fn entry(self) -> (String, Json) {
-        let kind = const {
-            match T::FIELD {
-                Some(kind) => kind,
-                None => panic!("a person cannot fill in a value of this type: see `ropewalk::field`"),
-            }
-        };
-        (self.name, form(kind, self.default, self.help))
+        (self.name, form(T::FIELD, self.default, self.help))
     }
 }
 

@@ -5,8 +5,8 @@ use std::panic::Location;
 
 use crate::ci::Ci;
 use crate::condition::Condition;
-use crate::data::{Data, DecodeError, Schema};
-use crate::fields::{self, FieldType};
+use crate::data::{DecodeError, Schema};
+use crate::fields::{self, Fill};
 use crate::inputs::{Inputs, Output, Reading, Source, Sources};
 use crate::job::{Job, NeedList, Needs};
 use crate::json::Json;
@@ -88,9 +88,9 @@ impl Gate {
     }
 
     /// Something to fill in, under this name: a `String`, a number, a `bool`, an enum without fields, or a tuple struct
-    /// around one of these; another type does not build.
+    /// around one of these; another type does not compile.
     #[track_caller]
-    pub fn field<T: Data>(&self, name: &str) -> Answer<T> {
+    pub fn field<T: Fill>(&self, name: &str) -> Answer<T> {
         let mark = Location::caller();
         let id = identifier(name);
         let help = (id != name).then(|| name.to_owned());
@@ -141,12 +141,7 @@ impl Inputs for Gate {
     }
 }
 
-impl<T: Data> Answer<T> {
-    const KIND: FieldType = match T::FIELD {
-        Some(kind) => kind,
-        None => panic!("a person cannot fill in a value of this type: see `ropewalk::field`"),
-    };
-
+impl<T: Fill> Answer<T> {
     /// Taken when nothing is filled in. Without it the field must be filled in.
     pub fn default(mut self, value: impl Into<T>) -> Self {
         self.default = Some(value.into().to_json());
@@ -177,7 +172,7 @@ impl<T: Data> Answer<T> {
 
     /// Writes the field, as it stands, to the gate.
     fn write(&self) {
-        let form = fields::form(Self::KIND, self.default.clone(), self.help.clone());
+        let form = fields::form(T::FIELD, self.default.clone(), self.help.clone());
         let mut shared = self.job.ci.shared.borrow_mut();
         let gate = shared.entry(self.job.index, "gate", Json::Object(Vec::new()), self.mark);
         let Json::Object(gate) = gate else { return };
@@ -199,7 +194,7 @@ impl<T> Needs for Answer<T> {
     }
 }
 
-impl<T: Data> Inputs for Answer<T> {
+impl<T: Fill> Inputs for Answer<T> {
     type Values = T;
 
     fn sources(&self, out: &mut Sources) {

@@ -6,9 +6,8 @@ use std::rc::Rc;
 use crate::ci::Ci;
 use crate::condition::Tag;
 use crate::context::Failure;
-use crate::data::Data;
 use crate::event::EventKind;
-use crate::fields::Field;
+use crate::fields::{Field, Fill};
 use crate::json::Json;
 use crate::mark::Mark;
 use crate::texts::Texts;
@@ -302,7 +301,7 @@ pub fn manual() -> Manual {
 impl Manual {
     /// Something that the person fills in: `${{ params.NAME }}`, [`crate::Event::param`].
     #[must_use]
-    pub fn param<T: Data>(mut self, field: Field<T>) -> Self {
+    pub fn param<T: Fill>(mut self, field: Field<T>) -> Self {
         self.params.push(field.entry());
         self
     }

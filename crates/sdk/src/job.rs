@@ -10,7 +10,7 @@ use crate::condition::Condition;
 use crate::context::{Cx, Failure};
 use crate::data::DecodeError;
 use crate::data::{Data, Schema};
-use crate::fields::Field;
+use crate::fields::{Field, Fill};
 use crate::inputs::{Inputs, Output, Reading, Returned, Run, Source, Sources, Stopped};
 use crate::json::Json;
 use crate::mark::Mark;
@@ -435,7 +435,7 @@ impl<O, V> Job<O, V> {
 
     /// Something that is filled in with the approval: `${{ gate.NAME }}`.
     #[track_caller]
-    pub fn gate_field<T: Data>(self, field: Field<T>) -> Self {
+    pub fn gate_field<T: Fill>(self, field: Field<T>) -> Self {
         let mark = Location::caller();
         let (name, form) = field.entry();
         let mut shared = self.ci.shared.borrow_mut();

@@ -47,7 +47,7 @@ pub use context::{Cx, Failure};
 pub use data::{Data, Dir, File};
 pub use event::{Event, EventKind};
 pub use extension::{JobView, Origin};
-pub use fields::{Field, FieldType, field};
+pub use fields::{Field, FieldType, Fill, field};
 pub use gate::{Answer, Gate};
 pub use growth::{Cause, Ended, Grown};
 pub use hook::{Hook, on};
