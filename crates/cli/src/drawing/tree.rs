@@ -39,7 +39,10 @@ pub fn draw(graph: &Graph) -> String {
         push(&mut stack, &children, Some(entry.names[0]), &deeper, depth + 1);
     }
     for hole in &graph.holes {
-        let _ = writeln!(text, "… {} grows after {}", hole.name, some(&hole.after.iter().collect::<Vec<_>>()));
+        let _ = match hole.after.is_empty() {
+            true => writeln!(text, "… {} grows later", hole.name),
+            false => writeln!(text, "… {} grows after {}", hole.name, some(&hole.after.iter().collect::<Vec<_>>())),
+        };
     }
     if !graph.statuses.is_empty() {
         let _ = write!(text, "statuses:\n{}", super::statuses(graph, Paint::Plain));

@@ -123,13 +123,18 @@ pub fn holes(holes: &[Hole]) -> Option<String> {
     let mut after: Vec<String> = holes.iter().flat_map(|hole| &hole.after).map(|job| job.as_str().to_owned()).collect();
     after.sort();
     after.dedup();
-    (!holes.is_empty()).then(|| format!("grows after {}", some(&after)))
+    (!holes.is_empty()).then(|| grows(&after))
 }
 
 /// `… then:plan  grows after plan`.
 pub fn hole(hole: &Hole) -> String {
     let after: Vec<String> = hole.after.iter().map(|job| job.as_str().to_owned()).collect();
-    format!("… {}  grows after {}", columns::one_line(&hole.name), some(&after))
+    format!("… {}  {}", columns::one_line(&hole.name), grows(&after))
+}
+
+/// What lets it grow. A hole inside another waits for no job itself.
+fn grows(after: &[String]) -> String {
+    if after.is_empty() { "grows later".to_owned() } else { format!("grows after {}", some(after)) }
 }
 
 /// The first of these names, and how many more there are.

@@ -254,8 +254,12 @@ impl Check<'_> {
     fn name(&mut self, node: &Node, name: &str, kind: NameKind) {
         let fault = if kind == NameKind::JobId { id_fault(name, self.author) } else { name_fault(name, kind) };
         if let Some(help) = fault {
+            let help = match (kind, allowed(name, self.author)) {
+                (NameKind::JobId | NameKind::Id, Some(allowed)) => format!("`{allowed}` would do: {help}"),
+                _ => help.to_owned(),
+            };
             let message = format!("`{name}` cannot be a name here");
-            let fault = errors::bad_value("bad-name", self.at(node), message, "not allowed here", help);
+            let fault = errors::bad_value("bad-name", self.at(node), message, "not allowed here", &help);
             self.faults.push(fault);
         }
     }
@@ -421,6 +425,23 @@ pub(crate) fn id_fault(id: &str, author: Author) -> Option<&'static str> {
             }
         },
     }
+}
+
+/// The nearest name that is allowed for a job or another thing with an id, if there is one.
+fn allowed(name: &str, author: Author) -> Option<String> {
+    let plain = |part: &str| {
+        let letters =
+            part.chars().map(|letter| if letter.is_ascii_alphanumeric() || letter == '_' { letter } else { '-' });
+        let parts: String = letters.collect();
+        parts.split('-').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-")
+    };
+    let allowed = match author {
+        Author::User => plain(name),
+        Author::Program => name.split('/').map(plain).filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/"),
+    };
+    let allowed =
+        if allowed.starts_with(|first: char| first.is_ascii_digit()) { format!("_{allowed}") } else { allowed };
+    (!allowed.is_empty() && id_fault(&allowed, author).is_none()).then_some(allowed)
 }
 
 /// What to do about a name that is not allowed; `None` if it is.
