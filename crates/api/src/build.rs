@@ -359,8 +359,38 @@ pub struct Diagnostic {
     pub line: Option<u32>,
     /// The column in characters, from 1.
     pub column: Option<u32>,
+    /// The line itself, if the build's files are at hand: at most [`LINE_CHARACTERS_MAX`] characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// How many characters of the line are meant, from `column` on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub length: Option<u32>,
     /// What to do next.
     pub help: Option<String>,
+}
+
+/// The most characters of a line that travel with a [`Diagnostic`].
+pub const LINE_CHARACTERS_MAX: usize = 400;
+
+impl Diagnostic {
+    /// The same with its line, out of the whole text of its file; `start` and `end` are the bytes that are meant. A line that is longer than
+    /// [`LINE_CHARACTERS_MAX`] does not travel.
+    #[must_use]
+    pub fn with_line_of(mut self, text: &str, start: u32, end: u32) -> Self {
+        let (start, end) = (start as usize, end as usize);
+        let Some(meant) = text.get(start..end.max(start)) else { return self };
+        // Bytes of another text than this one lead to another line.
+        if self.line.is_none_or(|line| text[..start].matches('\n').count() + 1 != line as usize) {
+            return self;
+        }
+        let begin = text[..start].rfind('\n').map_or(0, |before| before + 1);
+        let line = text[begin..].lines().next().unwrap_or_default();
+        if line.chars().count() <= LINE_CHARACTERS_MAX {
+            self.length = u32::try_from(meant.lines().next().unwrap_or_default().chars().count().max(1)).ok();
+            self.text = Some(line.to_owned());
+        }
+        self
+    }
 }
 
 /// How bad a [`Diagnostic`] is.
@@ -387,6 +417,8 @@ impl From<&graph::Diagnostic> for Diagnostic {
             file: location.map(|location| location.file.to_string()),
             line: location.map(|location| location.line),
             column: location.map(|location| location.column),
+            text: None,
+            length: None,
             help: Some(found.help.clone()).filter(|help| !help.is_empty()),
         }
     }

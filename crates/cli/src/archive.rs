@@ -11,6 +11,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use api::job::Waiting;
+use dialects::tree::Sources;
 use engine::Fact;
 use engine::operation::Manifest;
 use graph::{AttemptNumber, AttemptReport, BuildId, Digest, Graph, JobName};
@@ -18,7 +19,7 @@ use store::BuildFilter;
 use store::log::{Item, LogReader, StreamKey, StreamSummary, Writing};
 use store::rows::{ArtifactRow, AttemptRow, BuildRow, GateRow, JobRow};
 
-pub use self::rows::{diagnostic, outcome, verdict};
+pub use self::rows::{diagnostics, outcome, verdict};
 pub use self::there::{News, Stream, There};
 use crate::args::Where;
 use crate::commands::Stop;
@@ -64,6 +65,10 @@ pub trait Archive {
     fn is_run(&self, build: &BuildRow) -> Result<bool, Stop>;
     /// The facts that tell of a build's evaluations, as far as they are known.
     fn evaluations(&self, build: BuildId) -> Result<Vec<Fact>, Stop>;
+    /// The texts in which the places of those evaluations lie, if they are not those of the project's files.
+    fn sources(&self, _build: BuildId) -> Result<Option<Sources>, Stop> {
+        Ok(None)
+    }
     /// The log of a build; `None` if there is none. Of one job, all that is needed is there.
     fn log(&self, build: BuildId, job: Option<&JobName>, writing: Writing) -> Result<Option<Box<dyn Log>>, Stop>;
     /// How one learns that a build goes on.

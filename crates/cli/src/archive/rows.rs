@@ -7,6 +7,7 @@ use api::job::{
     Artifact, Attempt, CacheFound, CacheReport, CacheSaved, Cause, Gate, Job, JobState, OutcomeWord, Phase, Step,
     StepResult, Test, TestOutcome, Usage,
 };
+use dialects::tree::Sources;
 use graph::{
     AttemptNumber, AttemptReport, BuildId, Checkout, Diagnostic, Event, Failure, JobName, LeaseId, Location, Origin,
     Outcome, Parent, Severity, SkipReason, StepReport, TestCase, Verdict, Waits, WorkerId,
@@ -309,14 +310,51 @@ pub fn gate(gate: Gate) -> GateRow {
     }
 }
 
-/// A fault without the place in the bytes of its file, which does not travel.
-pub fn diagnostic(found: api::build::Diagnostic) -> Diagnostic {
+/// Faults with those lines of their files that travelled: texts that are empty but for them, in which the faults have their places.
+pub fn diagnostics(found: Vec<api::build::Diagnostic>) -> (Vec<Diagnostic>, Sources) {
+    let mut lines: BTreeMap<String, BTreeMap<u32, String>> = BTreeMap::new();
+    for found in &found {
+        if let (Some(file), Some(line @ 1..=LINES_MAX), Some(text)) = (&found.file, found.line, &found.text) {
+            lines.entry(file.clone()).or_default().insert(line, text.replace(['\n', '\r'], " "));
+        }
+    }
+    let mut sources = Sources::new();
+    for (file, lines) in &lines {
+        let last = lines.keys().next_back().copied().unwrap_or_default();
+        let text: Vec<&str> = (1..=last).map(|line| lines.get(&line).map_or("", String::as_str)).collect();
+        sources.add(file, text.join("\n").into());
+    }
+    let placed = found.into_iter().map(|found| {
+        let bytes = bytes_of(&found, &lines);
+        diagnostic(found, bytes)
+    });
+    (placed.collect(), sources)
+}
+
+/// The highest number of a line that is shown.
+const LINES_MAX: u32 = 1_000_000;
+
+/// The first byte that is meant and the one behind the last, in the text that [`diagnostics`] makes of the lines; zeros without a line.
+fn bytes_of(found: &api::build::Diagnostic, lines: &BTreeMap<String, BTreeMap<u32, String>>) -> (u32, u32) {
+    let place = || {
+        let (lines, line) = (lines.get(found.file.as_ref()?)?, found.line?);
+        let text = lines.get(&line)?;
+        let above: usize = lines.range(..line).map(|(_, text)| text.len()).sum::<usize>() + line as usize - 1;
+        let byte = |column: u32| text.char_indices().nth(column as usize).map_or(text.len(), |(byte, _)| byte);
+        let first = found.column?.saturating_sub(1);
+        let (start, end) = (byte(first), byte(first.saturating_add(found.length.unwrap_or(1))));
+        Some((u32::try_from(above + start).ok()?, u32::try_from(above + end).ok()?))
+    };
+    place().unwrap_or_default()
+}
+
+fn diagnostic(found: api::build::Diagnostic, (start, end): (u32, u32)) -> Diagnostic {
     let location = found.file.map(|file| Location {
         file: file.into(),
         line: found.line.unwrap_or(1),
         column: found.column.unwrap_or(1),
-        start: 0,
-        end: 0,
+        start,
+        end,
     });
     Diagnostic {
         code: found.code.into(),
@@ -335,6 +373,24 @@ pub fn diagnostic(found: api::build::Diagnostic) -> Diagnostic {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn faults_of_a_server_are_shown_with_their_lines() {
+        let text = "one\n    needs: [\u{e9}t\u{e9}, nope]\nthree\n";
+        let start = text.find("nope").expect("it is there") as u32;
+        let location = Location { file: "p.yaml".into(), line: 2, column: 18, start, end: start + 4 };
+        let fault = Diagnostic::error("unknown-need", "no such job").at(location, "here").help("name one");
+        let sent = api::build::Diagnostic::from(&fault).with_line_of(text, start, start + 4);
+        assert_eq!((sent.text.as_deref(), sent.length), (Some("    needs: [\u{e9}t\u{e9}, nope]"), Some(4)));
+        let (found, sources) = diagnostics(vec![sent.clone(), sent]);
+        let shown = dialects::report::text(&found[..1], &sources, dialects::report::Color::Never);
+        assert!(shown.contains("2 |     needs: [\u{e9}t\u{e9}, nope]"), "{shown}");
+        assert!(shown.contains("^^^^ here"), "{shown}");
+        // Bytes of another text show nothing.
+        let sent =
+            api::build::Diagnostic::from(&fault).with_line_of("nothing of that\nstands here, in this text\n", 5, 9);
+        assert_eq!(sent.text, None);
+    }
 
     #[test]
     fn outcomes_come_back_as_they_went() {

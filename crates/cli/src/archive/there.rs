@@ -10,6 +10,7 @@ use api::event::Moment;
 use api::job::{WaitReason, Waiting};
 use api::page::{LIMIT_MAX, Page};
 use api::problem::ProblemKind;
+use dialects::tree::Sources;
 use engine::Fact;
 use engine::fact::What;
 use engine::operation::Manifest;
@@ -322,9 +323,13 @@ impl Archive for There {
         let what = What::Evaluated {
             graph: Arc::default(),
             questions: Vec::new(),
-            diagnostics: diagnostics.into_iter().map(rows::diagnostic).collect(),
+            diagnostics: rows::diagnostics(diagnostics).0,
         };
         Ok(vec![Fact { build, at: graph::Timestamp(0), what }])
+    }
+
+    fn sources(&self, build: BuildId) -> Result<Option<Sources>, Stop> {
+        Ok(Some(rows::diagnostics(self.link.ask(self.link.client.build_diagnostics(build))?.items).1))
     }
 
     fn log(&self, build: BuildId, job: Option<&JobName>, _writing: Writing) -> Result<Option<Box<dyn Log>>, Stop> {

@@ -14,7 +14,6 @@ use api::client::{Client, JobsWanted, Logs, Moments, PageWanted};
 
 use api::event::{EventWanted, Moment};
 use api::job::{JobState, WaitReason};
-use dialects::tree::Sources;
 use graph::{BuildId, Digest};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
@@ -364,8 +363,8 @@ impl Watched {
     /// What is wrong with the pipeline. A server that does not say it now says it to `ropewalk show`.
     async fn tell_faults(&self, client: &Client) {
         let Ok(found) = client.build_diagnostics(self.build).await else { return };
-        let found: Vec<_> = found.items.into_iter().map(archive::diagnostic).collect();
-        let text = faults::text(&found, &Sources::new(), Paint::of(self.colour, &std::io::stderr()));
+        let (found, sources) = archive::diagnostics(found.items);
+        let text = faults::text(&found, &sources, Paint::of(self.colour, &std::io::stderr()));
         let _ = write!(std::io::stderr(), "\n{text}");
     }
 }

@@ -10,7 +10,7 @@ use api::problem::{Problem, ProblemKind};
 use axum::http::StatusCode;
 use engine::fact::What;
 use engine::{BuildOptions, BuildRequest, FailurePolicy, PoolReach};
-use graph::{BuildId, Checkout, Event, EventKind, Trust};
+use graph::{BuildId, Checkout, Digest, Event, EventKind, Trust};
 use store::rows::{BuildRow, VerdictWord};
 use store::{BuildFilter, PAGE_ROWS_MAX};
 
@@ -22,7 +22,7 @@ use super::{App, convert, problem};
 use crate::access::{Bearer, Target, Verb};
 use crate::records::{DEFAULT_POOL, Sharing};
 use crate::server::{Made, RequestError, Wanted};
-use crate::source::SourceError;
+use crate::source::{PIPELINE_BYTES_MAX, SourceError, Sources};
 
 /// How many pages of builds that the token may not see are passed over in one call.
 const PAGES_PASSED_MAX: u32 = 20;
@@ -174,13 +174,51 @@ pub async fn graph(app: Arc<App>, call: Call) -> Answered {
 
 pub async fn diagnostics(app: Arc<App>, call: Call) -> Answered {
     let build = call.build()?;
-    let facts = app.blocking(move |app| app.server.store.facts(build).map_err(problem::store)).await?;
-    let last = facts.iter().rev().find_map(|fact| match &fact.what {
-        What::Evaluated { diagnostics, .. } => Some(diagnostics),
-        _ => None,
-    });
-    let found: Vec<api::build::Diagnostic> = last.into_iter().flatten().map(Into::into).collect();
+    let found = app
+        .blocking(move |app| {
+            let facts = app.server.store.facts(build).map_err(problem::store)?;
+            let source = facts.iter().find_map(|fact| match &fact.what {
+                What::BuildCreated(request) => request.origin.source,
+                _ => None,
+            });
+            let last = facts.iter().rev().find_map(|fact| match &fact.what {
+                What::Evaluated { diagnostics, .. } => Some(diagnostics),
+                _ => None,
+            });
+            Ok(with_lines(&app.server.sources, source, last.map_or(&[], Vec::as_slice)))
+        })
+        .await?;
     answer::page(found)
+}
+
+/// How many files are read to show lines of them.
+const FILES_SHOWN_MAX: usize = 20;
+
+/// The diagnostics as they travel, with the lines that they point at. A file that is not there any more is told by name, line and column alone.
+fn with_lines(
+    sources: &Sources,
+    source: Option<Digest>,
+    diagnostics: &[graph::Diagnostic],
+) -> Vec<api::build::Diagnostic> {
+    let source = source.and_then(|source| sources.open(source).ok());
+    let mut texts: HashMap<&str, Option<String>> = HashMap::new();
+    let read = |file: &str| {
+        let bytes = sources.content(source.as_deref()?, file, PIPELINE_BYTES_MAX).ok()?;
+        String::from_utf8(bytes).ok()
+    };
+    let shown = diagnostics.iter().map(|found| {
+        let shown = api::build::Diagnostic::from(found);
+        let Some(location) = found.location.as_ref().filter(|location| location.end > 0) else { return shown };
+        let file = &*location.file;
+        if !texts.contains_key(file) && texts.len() >= FILES_SHOWN_MAX {
+            return shown;
+        }
+        match texts.entry(file).or_insert_with(|| read(file)) {
+            Some(text) => shown.with_line_of(text, location.start, location.end),
+            None => shown,
+        }
+    });
+    shown.collect()
 }
 
 pub async fn submit(app: Arc<App>, call: Call) -> Answered {

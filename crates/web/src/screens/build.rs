@@ -401,6 +401,7 @@ fn diagnostics(shown: &Shown) -> Markup {
                 @if let Some((_, said)) = found.message.split_once('\n') { pre { (said) } }
                 @if let Some(file) = &found.file {
                     p { code { (file) @if let Some(line) = found.line { ":" (line) } @if let Some(column) = found.column { ":" (column) } } @if !found.label.is_empty() { " " (words::marked(&found.label)) } }
+                    @if let Some(text) = &found.text { pre { (text.trim()) } }
                 }
                 @if let Some(help) = &found.help { p { "What to do: " (words::marked(help)) } }
             }

@@ -29,6 +29,8 @@ pub struct History {
     growths: Vec<(Timestamp, Growth)>,
     /// Of the last evaluation that had any.
     diagnostics: Vec<Diagnostic>,
+    /// The texts in which they have their places, if those are not the project's files.
+    sources: Option<Sources>,
     created: Timestamp,
 }
 
@@ -40,7 +42,9 @@ impl History {
         if !is_program && row.errors == 0 && row.warnings == 0 {
             return Ok(Self { created, ..Self::default() });
         }
-        Ok(Self { created, ..Self::of_facts(&archive.evaluations(row.build)?) })
+        let history = Self::of_facts(&archive.evaluations(row.build)?);
+        let sources = if history.diagnostics.is_empty() { None } else { archive.sources(row.build)? };
+        Ok(Self { created, sources, ..history })
     }
 
     fn of_facts(facts: &[Fact]) -> Self {
@@ -79,7 +83,15 @@ impl History {
             return;
         }
         title(page, paint, "the pipeline");
-        page.push_str(&faults::text(&self.diagnostics, &self.sources(root), paint));
+        let read;
+        let sources = match &self.sources {
+            Some(sources) => sources,
+            None => {
+                read = self.sources(root);
+                &read
+            }
+        };
+        page.push_str(&faults::text(&self.diagnostics, sources, paint));
     }
 
     fn sources(&self, root: &Path) -> Sources {
