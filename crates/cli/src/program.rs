@@ -266,7 +266,7 @@ impl Place {
         let package = self.lay()?;
         let began = SystemTime::now();
         let finished = cargo::call(Verb::Build, &package, self.colour)?;
-        let _ = io::stderr().write_all(&finished.stderr);
+        let _ = io::stderr().write_all(&self.said(&package, &finished));
         if !finished.status.success() {
             return Err(Stop { code: crate::exit::WRONG, message: String::new() });
         }
@@ -285,6 +285,14 @@ impl Place {
         self.keep_stamp(&made, &package, began, digest);
         self.retire();
         Ok(digest)
+    }
+
+    /// What cargo said. The manifest that was laid for a single file is the file, in which it stands on the same lines.
+    fn said(&self, package: &Package, finished: &Finished) -> Vec<u8> {
+        let Source::File(_) = &self.source else { return finished.stderr.clone() };
+        let text = String::from_utf8_lossy(&finished.stderr);
+        let laid = package.manifest.display().to_string();
+        text.replace(&laid, &self.name).into_bytes()
     }
 
     /// The one binary that is the pipeline.
@@ -423,7 +431,7 @@ impl Program {
             // Warnings are told by the build that follows.
             return Ok(());
         }
-        let _ = io::stderr().write_all(&finished.stderr);
+        let _ = io::stderr().write_all(&place.said(&package, &finished));
         Err(Stop { code: crate::exit::WRONG, message: String::new() })
     }
 

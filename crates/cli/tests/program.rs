@@ -148,6 +148,17 @@ fn faults_point_into_the_program(repository: &Repository) {
     repository.write(".ropewalk/pipeline.rs", "---\nfn main() {}\n");
     repository.prints(&["plan"], 2, &["error: .ropewalk/pipeline.rs:1: nothing closes the frontmatter"]);
     // A panic is told as what is wrong with the pipeline.
+    // What cargo says of the frontmatter is said of the file, on its lines.
+    repository.write(
+        ".ropewalk/pipeline.rs",
+        "#!/usr/bin/env ropewalk\n\n---\n[dependencies]\nropewalk = \"*\n---\nfn main() {}\n",
+    );
+    let said = repository.prints(&["check"], 2, &[".ropewalk/pipeline.rs:5:13"]);
+    assert!(!said.contains("package/Cargo.toml"), "{said}");
+    repository
+        .write(".ropewalk/pipeline.rs", "---\n[dependencies]\nno-such = { path = \"nowhere\" }\n---\nfn main() {}\n");
+    let said = repository.prints(&["check"], 2, &["no-such"]);
+    assert!(!said.contains("package/Cargo.toml"), "{said}");
     let panics = "use ropewalk::Ci;\n\nfn main() {\n    Ci::main(|_: &Ci| -> () { panic!(\"no such shard\") })\n}\n";
     repository.write(".ropewalk/pipeline.rs", panics);
     repository.prints(&["plan"], 2, &["no such shard", ".ropewalk/pipeline.rs:4:31"]);
@@ -188,7 +199,25 @@ fn main() {
     repository.prints(&["run"], 1, &[versions, lines[0], lines[1]]);
     let silent = "fn main() {\n    std::process::exit(7)\n}\n";
     repository.write(".ropewalk/pipeline.rs", silent);
-    repository.prints(&["plan"], 2, &["the pipeline's program ended while it was evaluated (exit code 7)"]);
+    let place = "--> .ropewalk/pipeline.rs:1:1";
+    repository.prints(&["plan"], 2, &["ended without an answer: exit code 7: nothing in it may end it", place]);
+    // Each with what happened, where, and what to do.
+    for (program, said) in [
+        ("fn main() {}\n", "its `main` came to its end; it has to call `ropewalk::Ci::main`"),
+        (
+            "fn main() {\n    println!(\"hello\");\n}\n",
+            "it begins with `hello`): its `main` has to call `ropewalk::Ci::main`",
+        ),
+        ("fn main() {\n    panic!(\"no\")\n}\n", "it panicked outside of the pipeline's function"),
+        (
+            "fn deep(n: u64) -> u64 {\n    if n == u64::MAX { 0 } else { 1 + deep(n + 1) }\n}\n\nfn main() {\n    \
+             ropewalk::Ci::main(|ci: &ropewalk::Ci| drop(ci.job(\"a\").run(deep(0).to_string())))\n}\n",
+            "its stack is full: look for a function that calls itself without end",
+        ),
+    ] {
+        repository.write(".ropewalk/pipeline.rs", program);
+        repository.prints(&["plan"], 2, &["error[program-failed]", said, "the program begins here"]);
+    }
 }
 
 fn only_what_is_unchanged_is_skipped(repository: &Repository) {
@@ -622,23 +651,6 @@ fn main() {
 }
 
 #[test]
-fn another_pipeline_is_moved_aside() {
-    let repository = Repository::new("aside");
-    repository.write(".ropewalk/pipeline.yaml", "jobs: { old: { run: echo old } }\n");
-    repository.prints(&["init", "--rust"], 2, &["pipeline.yaml is there already"]);
-    let moved = "moved .ropewalk/pipeline.yaml to .ropewalk/pipeline.yaml.before, which nothing reads";
-    repository.prints(&["init", "--rust", "--force"], 0, &[moved, "wrote a package"]);
-    assert!(repository.read(".ropewalk/pipeline.yaml.before").contains("echo old"));
-    let moved = "moved .ropewalk/Cargo.toml to .ropewalk/Cargo.toml.before";
-    repository.prints(&["init", "--force"], 0, &[moved, "wrote .ropewalk/pipeline.yaml"]);
-}
-
-#[test]
-fn what_is_no_program_has_no_tests() {
-    let repository = Repository::new("none");
-    repository.prints(&["test"], 2, &["only pipelines that are Rust programs have tests"]);
-}
-#[test]
 fn what_a_function_said_of_its_failure_reaches_what_comes_after() {
     let repository = Repository::new("words");
     let program = r#"use ropewalk::{Ci, Ended, Failure};
@@ -666,3 +678,20 @@ fn main() {
     repository.prints(&["run", "-j1"], 0, &said);
 }
 
+#[test]
+fn another_pipeline_is_moved_aside() {
+    let repository = Repository::new("aside");
+    repository.write(".ropewalk/pipeline.yaml", "jobs: { old: { run: echo old } }\n");
+    repository.prints(&["init", "--rust"], 2, &["pipeline.yaml is there already"]);
+    let moved = "moved .ropewalk/pipeline.yaml to .ropewalk/pipeline.yaml.before, which nothing reads";
+    repository.prints(&["init", "--rust", "--force"], 0, &[moved, "wrote a package"]);
+    assert!(repository.read(".ropewalk/pipeline.yaml.before").contains("echo old"));
+    let moved = "moved .ropewalk/Cargo.toml to .ropewalk/Cargo.toml.before";
+    repository.prints(&["init", "--force"], 0, &[moved, "wrote .ropewalk/pipeline.yaml"]);
+}
+
+#[test]
+fn what_is_no_program_has_no_tests() {
+    let repository = Repository::new("none");
+    repository.prints(&["test"], 2, &["only pipelines that are Rust programs have tests"]);
+}

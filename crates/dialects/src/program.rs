@@ -63,7 +63,11 @@ impl fmt::Display for ProtocolError {
             Self::TooLarge { bytes } => {
                 write!(f, "the pipeline's program replied with {bytes} bytes, the most is {REPLY_BYTES_MAX}")
             }
-            Self::Malformed { cause } => write!(f, "the pipeline's program replied with what is no reply: {cause}"),
+            Self::Malformed { cause } => write!(
+                f,
+                "the pipeline's program replied with what is no reply ({cause}): its `main` has to call `ropewalk::Ci::main` and may \
+                 print nothing to standard output before"
+            ),
         }
     }
 }

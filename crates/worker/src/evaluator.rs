@@ -69,7 +69,7 @@ pub enum EvaluatorError {
         limit: usize,
     },
     /// It ended.
-    #[error("the pipeline's program ended while it was evaluated ({how}){}", quoted(said))]
+    #[error("the pipeline's program ended without an answer: {how}{}", quoted(said))]
     Died {
         /// With which code or signal, and what that commonly means.
         how: String,
@@ -204,8 +204,9 @@ impl Evaluator {
         };
         self.take_errors();
         self.kill();
-        let how = status.map_or_else(|| "it closed its answers".to_owned(), how);
-        EvaluatorError::Died { how, said: String::from_utf8_lossy(&self.said).into_owned() }
+        let said = String::from_utf8_lossy(&self.said).into_owned();
+        let how = status.map_or_else(|| "it closed its answers".to_owned(), |status| how(status, &said));
+        EvaluatorError::Died { how, said }
     }
 
     fn kill(&mut self) {
@@ -232,16 +233,43 @@ fn read_some(from: &mut impl Read, to: &mut Vec<u8>) -> io::Result<usize> {
     Ok(bytes)
 }
 
-/// How a program ended, with what that commonly means. Through bubblewrap a signal arrives as 128 and its number.
-fn how(status: ExitStatus) -> String {
+/// What Rust prints where a program's stack is full.
+const STACK_IS_FULL: &str = "has overflowed its stack";
+/// What it prints where memory is refused.
+const MEMORY_IS_REFUSED: &str = "memory allocation of";
+/// The exit code of a program of Rust that panicked.
+const EXIT_PANICKED: i32 = 101;
+
+/// How a program ended and what it printed last, as what happened and what to do. Through bubblewrap a signal arrives as 128 and its number.
+fn how(status: ExitStatus, said: &str) -> String {
     let signal = status.signal().or_else(|| status.code().filter(|code| *code > 128).map(|code| code - 128));
     match (signal, status.code()) {
-        (Some(libc::SIGSEGV), _) => "signal SEGV; it may have read the clock, which evaluations do not have: take the \
-             time from the event, or do it in a job"
+        (Some(libc::SIGABRT), _) if said.contains(STACK_IS_FULL) => {
+            "its stack is full: look for a function that calls itself without end, and keep what is large in a `Box` or `Vec`"
+                .to_owned()
+        }
+        (Some(libc::SIGABRT), _) if said.contains(MEMORY_IS_REFUSED) => {
+            "it asked for more memory than an evaluation has: let a job do what is large".to_owned()
+        }
+        // Within the walls a program does not see its own stack, so that it cannot tell these two apart either.
+        (Some(libc::SIGSEGV), _) => "signal SEGV: its stack is full: look for a function that calls itself without end; or it read \
+             the clock, which evaluations do not have: take the time from the event, or do it in a job"
             .to_owned(),
         (Some(libc::SIGABRT), _) => "signal ABRT; it may have asked for more memory than an evaluation has".to_owned(),
         (Some(signal), _) => format!("signal {signal}"),
-        (None, Some(code)) => format!("exit code {code}"),
+        (None, Some(0)) => {
+            "its `main` came to its end; it has to call `ropewalk::Ci::main`, which answers, and nothing may end it before"
+                .to_owned()
+        }
+        (None, Some(EXIT_PANICKED)) if said.contains("panicked at") => {
+            "it panicked outside of the pipeline's function: `main` may only call `ropewalk::Ci::main`, where a panic is told \
+             with its line"
+                .to_owned()
+        }
+        (None, Some(code)) => format!(
+            "exit code {code}: nothing in it may end it, such as `std::process::exit`; a pipeline that cannot go on returns \
+             an `Err` from its function"
+        ),
         (None, None) => "no exit code".to_owned(),
     }
 }

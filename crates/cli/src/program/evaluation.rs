@@ -5,10 +5,10 @@ use std::rc::Rc;
 
 use dialects::native::{JobPlaces, Lowered, SourceFile, Triggered, Triggers};
 use dialects::program::{self, NamedFile, Reply};
-use dialects::tree::Sources;
+use dialects::tree::{Sources, Span};
 use graph::{Diagnostic, Evaluation, Event, EventKind, Known};
 
-use super::Program;
+use super::{Program, Source};
 
 /// The largest source that is read to show lines of it.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -135,10 +135,18 @@ fn named_file(program: &Program) -> impl FnMut(&str) -> NamedFile {
 /// What is said where the program could not be asked.
 fn unanswered(program: &Program, message: String) -> Lowered {
     let help = format!("`ropewalk check` asks {} again; an evaluation computes, it waits for nothing", program.name);
-    let diagnostic = Diagnostic::error("program-failed", message).help(help);
+    let mut diagnostic = Diagnostic::error("program-failed", message).help(help);
+    let mut sources = Sources::new();
+    if let Some((name, text)) = program.main_file()
+        && let Some(start) = text.find(MAIN).and_then(|start| u32::try_from(start).ok())
+    {
+        let source = sources.add(&name, text.into());
+        let location = sources.location(Span { source, start, end: start + MAIN.len() as u32 });
+        diagnostic = diagnostic.at(location, "the program begins here");
+    }
     Lowered {
         evaluation: Evaluation { diagnostics: vec![diagnostic], ..Evaluation::default() },
-        sources: Sources::new(),
+        sources,
         triggers: Triggers::Everything,
         parts: Vec::new(),
         triggered: Triggered::Yes,
@@ -149,7 +157,23 @@ fn unanswered(program: &Program, message: String) -> Lowered {
     }
 }
 
+/// How a program's `main` is written.
+const MAIN: &str = "fn main()";
+
 impl Program {
+    /// The file that `main` is commonly in, by its name for users, and its text.
+    fn main_file(&self) -> Option<(String, String)> {
+        let name = match &self.place.source {
+            Source::File(_) => self.name.clone(),
+            Source::Package(manifest) => {
+                let file = manifest.with_file_name("src").join("main.rs");
+                file.strip_prefix(&self.place.root).ok()?.display().to_string()
+            }
+            Source::Plugins(_) => return None,
+        };
+        Some((name.clone(), self.text(&name)?))
+    }
+
     /// The text of a source, by its name for users, as it was when it was first asked for.
     fn text(&self, name: &str) -> Option<String> {
         let mut texts = self.texts.borrow_mut();

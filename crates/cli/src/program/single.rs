@@ -30,7 +30,14 @@ pub fn lay(file: &Path, shown: &str, folder: &Path, sdk: &Path) -> Result<PathBu
         frontmatter::part(&text).map_err(|fault| Stop::wrong(format!("{shown}:{}: {}", fault.line, fault.message)))?;
     // Names that lead out of the package are no names in it.
     let inside = if shown.starts_with('/') || shown.contains("..") { "pipeline.rs" } else { shown };
-    let manifest = manifest(parted.manifest.unwrap_or_default(), inside, sdk);
+    let manifest = match parted.manifest {
+        // On the lines where it stands in the file, so that what cargo says of a line is true of the file.
+        Some(frontmatter) => {
+            let n_above = text.split(frontmatter).next().map_or(0, |above| above.matches('\n').count());
+            manifest(&format!("{}{frontmatter}", "\n".repeat(n_above)), inside, sdk)
+        }
+        None => manifest("", inside, sdk),
+    };
     write(file, parted.program.as_deref(), inside, &manifest, folder).map_err(|error| {
         Stop::infra(format!("could not write the pipeline's package {}: {error}", folder.display()))
     })?;
@@ -91,9 +98,10 @@ pub(super) fn manifest(frontmatter: &str, path: &str, sdk: &Path) -> String {
         ["name = \"pipeline\"", "version = \"0.0.0\"", "edition = \"2024\"", "publish = false", "autobins = false"];
     let mut text = section(frontmatter, "package", &package.map(str::to_owned));
     text = carry(&text, sdk);
-    if !text.lines().any(|line| line.trim() == "[dependencies.ropewalk]") {
+    if !names_sdk(&text) {
         let path = sdk.join("ropewalk").display().to_string();
-        text = section(&text, "dependencies", &[format!("ropewalk = {{ path = {path:?} }}")]);
+        // At the end: what stands above keeps its lines.
+        text.push_str(&format!("\n[dependencies.ropewalk]\npath = {path:?}\n"));
     }
     if !text.lines().any(|line| line.trim_start().starts_with("[workspace")) {
         text.push_str("\n[workspace]\n");
@@ -170,6 +178,18 @@ fn fields_of(text: &str) -> impl Iterator<Item = &str> {
     parts.filter(|part| !part.trim().is_empty())
 }
 
+/// Whether a manifest has the SDK among its dependencies.
+fn names_sdk(manifest: &str) -> bool {
+    let mut table = "";
+    manifest.lines().map(str::trim).any(|line| {
+        if line.starts_with('[') {
+            table = line;
+        }
+        let key = line.split(['=', '.']).next().unwrap_or_default().trim();
+        table == "[dependencies.ropewalk]" || (table == "[dependencies]" && key == "ropewalk")
+    })
+}
+
 /// The manifest with these lines in a section; those whose key is there already stay as the user wrote them.
 fn section(manifest: &str, name: &str, lines: &[String]) -> String {
     let header = format!("[{name}]");
@@ -223,7 +243,8 @@ mod tests {
         for line in [
             "edition = \"2021\"",
             "log = \"0.4\"",
-            "ropewalk = { path = \"/sdk/ropewalk\" }",
+            "[dependencies.ropewalk]",
+            "path = \"/sdk/ropewalk\"",
             "[workspace]",
             "path = \".ropewalk/pipeline.rs\"",
         ] {

@@ -109,6 +109,13 @@ pub(super) struct DiagnosticReply {
     pub related: Vec<(Span, String)>,
 }
 
+/// The most characters of a text that is no reply that are told.
+const TOLD_CHARACTERS_MAX: usize = 60;
+
+fn beginning(text: &str) -> String {
+    text.chars().take(TOLD_CHARACTERS_MAX).map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
+}
+
 /// Reads a program's reply.
 ///
 /// # Errors
@@ -125,7 +132,9 @@ pub fn read(text: &str) -> Result<Reply, ProtocolError> {
         .and_then(|reply| deserializer.end().map(|()| reply));
     match (read, version.get().or_else(|| protocol_of(text))) {
         (_, Some(found)) if found != PROTOCOL => Err(ProtocolError::Version { found }),
-        (Err(error), _) => Err(ProtocolError::Malformed { cause: error.to_string() }),
+        (Err(error), _) => {
+            Err(ProtocolError::Malformed { cause: format!("{error}; it begins with `{}`", beginning(text)) })
+        }
         (Ok(_), None) => Err(ProtocolError::Malformed { cause: "it does not say its `protocol`".to_owned() }),
         (Ok(mut reply), Some(_)) => {
             reply.marks = reading.into_marks().list;
