@@ -359,7 +359,7 @@ pub struct Diagnostic {
     pub line: Option<u32>,
     /// The column in characters, from 1.
     pub column: Option<u32>,
-    /// The line itself, if the build's files are at hand: at most [`LINE_CHARACTERS_MAX`] characters.
+    /// The line itself, if the build's files are at hand and it has at most 400 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
     /// How many characters of the line are meant, from `column` on.
