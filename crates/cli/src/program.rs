@@ -291,8 +291,10 @@ impl Place {
     fn said(&self, package: &Package, finished: &Finished) -> Vec<u8> {
         let Source::File(_) = &self.source else { return finished.stderr.clone() };
         let text = String::from_utf8_lossy(&finished.stderr);
-        let laid = package.manifest.display().to_string();
-        text.replace(&laid, &self.name).into_bytes()
+        // Cargo names it from where it works, or from the root.
+        let from_here = path_from(&package.folder, &package.manifest).display().to_string();
+        let from_root = package.manifest.display().to_string();
+        text.replace(&from_here, &self.name).replace(&from_root, &self.name).into_bytes()
     }
 
     /// The one binary that is the pipeline.
@@ -494,6 +496,13 @@ impl Program {
     pub fn shown(&self, file: &str) -> String {
         self.place.shown(file)
     }
+}
+
+/// The path by which a file is found from a folder; both are absolute.
+fn path_from(folder: &Path, file: &Path) -> PathBuf {
+    let n_shared = folder.components().zip(file.components()).take_while(|(one, other)| one == other).count();
+    let up = folder.components().skip(n_shared).map(|_| Path::new(".."));
+    up.chain(file.components().skip(n_shared).map(|part| Path::new(part.as_os_str()))).collect()
 }
 
 /// The most dep-info files that are read.
