@@ -153,7 +153,7 @@ fn faults_point_into_the_program(repository: &Repository) {
         ".ropewalk/pipeline.rs",
         "#!/usr/bin/env ropewalk\n\n---\n[dependencies]\nropewalk = \"*\n---\nfn main() {}\n",
     );
-    let said = repository.prints(&["check"], 2, &[".ropewalk/pipeline.rs:5:13"]);
+    let said = repository.prints(&["check"], 2, &[".ropewalk/pipeline.rs:5:14"]);
     assert!(!said.contains("package/Cargo.toml"), "{said}");
     repository
         .write(".ropewalk/pipeline.rs", "---\n[dependencies]\nno-such = { path = \"nowhere\" }\n---\nfn main() {}\n");
