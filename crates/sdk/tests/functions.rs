@@ -137,6 +137,9 @@ fn entries(text: &str) -> Vec<(String, String)> {
     let mut entries = Vec::new();
     let mut lines = text.lines();
     while let Some(line) = lines.next() {
+        if line.is_empty() {
+            continue;
+        }
         let is_plain = line.find('=').unwrap_or(usize::MAX) < line.find("<<").unwrap_or(usize::MAX);
         let (name, value) = match is_plain {
             true => line.split_once('=').map(|(name, value)| (name, value.to_owned())).unwrap(),
