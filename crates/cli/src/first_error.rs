@@ -166,6 +166,10 @@ fn grade(line: &[u8]) -> Option<Grade> {
     if harmless.is_match(line) {
         return None;
     }
+    // It names the exit code of the builder, which elsewhere follows from something.
+    if line.starts_with(b"error: builder for '") {
+        return Some(Grade::Cause);
+    }
     if consequences.is_match(line) {
         return Some(Grade::Consequence);
     }
@@ -462,8 +466,8 @@ mod tests {
         check(
             "warning: error: unable to download 'https://cache.nixos.org/nix-cache-info': Couldn't resolve host\nbad-0.1> expected a number\n\
              error: builder for '/nix/store/x-bad-0.1.drv' failed with exit code 3\nerror: 1 dependencies of derivation '/nix/store/y.drv' failed to build\n",
-            " 12 | warning: error: unable to download 'https://cache.nixos.org/nix-cache-info': Couldn't resolve h…\n 13 | bad-0.1> expected a number\n\
-             >14 | error: builder for '/nix/store/x-bad-0.1.drv' failed with exit code 3\n 15 | error: 1 dependencies of derivation '/nix/store/y.drv' failed to build\n",
+            " 11 | warning: error: unable to download 'https://cache.nixos.org/nix-cache-info': Couldn't resolve…\n 12 | bad-0.1> expected a number\n\
+             >13 | error: builder for '/nix/store/x-bad-0.1.drv' failed with exit code 3\n 14 | error: 1 dependencies of derivation '/nix/store/y.drv' failed to build\n",
         );
     }
 
