@@ -51,6 +51,8 @@ impl Kind {
             }
         }
         let log = std::fs::File::create(at("log")).expect("a file");
+        // Podman's conmon leaves a file where it works when a container has no memory left.
+        command.current_dir(folder);
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a file")).stderr(log);
         command
     }
