@@ -128,6 +128,19 @@ fn a_saving_puts_what_changed_and_no_more() {
     assert_eq!(fs::read_dir(ground.path("three/d")).unwrap().count(), 199);
 }
 
+/// Where the layers of the place `one` lie, over these.
+fn layers(ground: &Ground, lower: Vec<PathBuf>) -> Layers {
+    Layers {
+        folder: ground.path(LAYERS),
+        workspaces: ground.path("workspaces"),
+        shown: ground.path("one"),
+        repository: ground.path("one"),
+        prefix: PathBuf::new(),
+        upper: ground.path("upper"),
+        lower,
+    }
+}
+
 /// A job's own layer, what it is made of, and what steps see, laid by hand.
 fn layered(ground: &Ground) -> (Places, Restored) {
     let mut places = ground.places("one", Owner::Job);
@@ -136,17 +149,8 @@ fn layered(ground: &Ground) -> (Places, Restored) {
     }
     let cache = cache("k-1", &["kept"]);
     ground.save(&cache, &places, &Restored::nothing());
-    let layers = Layers {
-        folder: ground.path(LAYERS),
-        workspaces: ground.path("workspaces"),
-        shown: ground.path("one"),
-        repository: ground.path("one"),
-        prefix: PathBuf::new(),
-        upper: ground.path("upper"),
-        lower: vec![ground.path("below")],
-    };
     ground.write("upper/other", b"");
-    places.layers = Some(layers);
+    places.layers = Some(layers(ground, vec![ground.path("below")]));
     let restored = ground.restore(&cache, &places);
     places.layers.as_mut().unwrap().lower.splice(0..0, restored.layers.iter().cloned());
     (places, restored)
@@ -160,15 +164,7 @@ fn a_thin_layer_holds_what_changed_and_keeps_the_whole_one() {
     }
     ground.save(&cache("k-0", &["kept"]), &ground.places("one", Owner::Job), &Restored::nothing());
     let mut places = ground.places("one", Owner::Job);
-    places.layers = Some(Layers {
-        folder: ground.path(LAYERS),
-        workspaces: ground.path("workspaces"),
-        shown: ground.path("one"),
-        repository: ground.path("one"),
-        prefix: PathBuf::new(),
-        upper: ground.path("upper"),
-        lower: Vec::new(),
-    });
+    places.layers = Some(layers(&ground, Vec::new()));
     let restored = |number: usize| ground.restore(&cache(&format!("k-{number}"), &["kept"]), &places).layers;
     let [whole] = &restored(0)[..] else { panic!("one layer") };
     let mut thin = PathBuf::new();
