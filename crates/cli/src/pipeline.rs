@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use dialects::native::{self, Lowered, SourceFile, Triggered};
 use dialects::report;
-use graph::{Diagnostic, Event, EventKind, Known, Severity};
+use graph::{Checkout, Diagnostic, Event, EventKind, Known, Severity};
 
 use crate::args::Colour;
 use crate::commands::Stop;
@@ -123,8 +123,11 @@ impl Pipeline {
         files.chain(self.program.as_ref().map(|program| (program.name.as_str(), program.digest.0.as_slice()))).collect()
     }
 
-    /// The graph for what is known.
+    /// The graph for what is known. Whether the files are those of the commit is nothing to a pipeline: it is asked once,
+    /// though that is found out meanwhile.
     pub fn lower(&self, known: &Known) -> Rc<Lowered> {
+        let event = Event { checkout: Checkout::default(), ..known.event.clone() };
+        let known = &Known { event, answers: known.answers.clone() };
         if let Some((then, lowered)) = &*self.last.borrow()
             && then == known
         {
@@ -277,4 +280,22 @@ fn unread_beside_package(file: String) -> Diagnostic {
     let help =
         format!("move what {file} says into the package's src/main.rs and remove the file, or remove {manifest}");
     Diagnostic::warning("unread-program", message).help(help)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipeline_is_asked_once_whether_or_not_the_tree_is_as_committed() {
+        let text = b"jobs: { a: { run: \"echo '${{ event.kind }}'\" } }".to_vec();
+        let files = vec![SourceFile { name: "pipeline.yaml".into(), notation: dialects::tree::Notation::Yaml, text }];
+        let pipeline = Pipeline { files, program: None, faults: Vec::new(), unread: None, last: RefCell::default() };
+        let event = Event::new(EventKind::Push);
+        let before = pipeline.lower(&Known::of(event.clone()));
+        let changed = Event { checkout: Checkout::Changed, ..event.clone() };
+        assert!(Rc::ptr_eq(&before, &pipeline.lower(&Known::of(changed))));
+        let other = Event { branch: Some("next".into()), ..event };
+        assert!(!Rc::ptr_eq(&before, &pipeline.lower(&Known::of(other))));
+    }
 }

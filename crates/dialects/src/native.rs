@@ -35,7 +35,9 @@ mod when;
 use std::collections::{BTreeMap, BTreeSet};
 
 use expression::Value as ExpressionValue;
-use graph::{Diagnostic, Digest, Evaluation, Event, Field, Graph, Hole, JobName, Known, Question, Severity, Status};
+use graph::{
+    Checkout, Diagnostic, Digest, Evaluation, Event, Field, Graph, Hole, JobName, Known, Question, Severity, Status,
+};
 use serde_json::Value;
 
 pub use placed::JobPlaces;
@@ -329,7 +331,8 @@ pub(crate) fn read(files: &[SourceFile], faults: &mut Faults) -> (Sources, Vec<N
 }
 
 fn event_values(known: &Known, filled: &BTreeMap<String, Value>, texts: EventTexts) -> texts::EventValues {
-    let mut event = known.event.clone();
+    // A pipeline says the same whether or not the files are those of the commit.
+    let mut event = Event { checkout: Checkout::default(), ..known.event.clone() };
     event.params.clone_from(filled);
     // Our types serialize to JSON whatever they hold.
     let event = serde_json::to_value(event).expect("an event always serializes");
