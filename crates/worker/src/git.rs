@@ -43,7 +43,11 @@ pub(crate) const MISLEADING: [&str; 7] = [
 /// # Errors
 /// [`GitError`].
 pub fn ask<S: AsRef<OsStr>>(directory: &Path, arguments: &[S]) -> Result<Vec<u8>, GitError> {
-    let mut child = start(directory, arguments)?;
+    answer(start(directory, arguments)?)
+}
+
+/// What a git that was [`start`]ed prints; waits for its end.
+pub(crate) fn answer(mut child: Child) -> Result<Vec<u8>, GitError> {
     let mut answer = Vec::new();
     let mut complaint = Vec::new();
     let refused = |error: std::io::Error| GitError::Refused(error.to_string());

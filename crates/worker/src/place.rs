@@ -183,6 +183,8 @@ impl Place {
 
     /// The tree itself, at the place where it is to be seen.
     async fn in_place(worker: &Worker) -> Result<Self, PlaceFault> {
+        // Its steps write to the tree.
+        drop(worker.take_seen());
         let root = worker.settings.root.clone();
         let mut notes = worker.settings.notes.clone();
         if let Some(Shown { tree, at }) = &worker.settings.shown {

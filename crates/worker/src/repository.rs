@@ -6,9 +6,6 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::process::Child;
-
-use graph::Checkout;
 
 use crate::git::{self, GitError};
 
@@ -205,41 +202,6 @@ pub fn changed_files(directory: &Path, base: &str, until: Until<'_>) -> Result<V
     Ok(files.into_iter().collect())
 }
 
-/// A look at whether a checkout differs from its commit, by a git that works while its asker does something else.
-#[derive(Debug)]
-pub struct Look {
-    git: Option<Child>,
-}
-
-impl Look {
-    /// Begins to look at the checkout at or above `directory`.
-    #[must_use]
-    pub fn begin(directory: &Path) -> Self {
-        const STATUS: [&str; 5] = ["status", "--porcelain", "-z", "--no-renames", "--untracked-files=normal"];
-        Self { git: checkout_root(directory).and_then(|root| git::start(root, &STATUS).ok()) }
-    }
-
-    /// What was seen, as soon as it is. [`Checkout::AsCommitted`] also if git does not say.
-    #[must_use]
-    pub fn end(mut self) -> Checkout {
-        let Some(mut git) = self.git.take() else { return Checkout::AsCommitted };
-        // One change is enough: git need not tell the others.
-        let seen = git.stdout.take().is_some_and(|mut stdout| matches!(stdout.read(&mut [0]), Ok(1)));
-        let _ = git.kill();
-        let _ = git.wait();
-        if seen { Checkout::Changed } else { Checkout::AsCommitted }
-    }
-}
-
-impl Drop for Look {
-    fn drop(&mut self) {
-        if let Some(git) = &mut self.git {
-            let _ = git.kill();
-            let _ = git.wait();
-        }
-    }
-}
-
 /// The branches, by short name, that hold the commit: sorted, no duplicates. Remote ones without the remote's name.
 ///
 /// # Errors
@@ -281,10 +243,8 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    use graph::Checkout;
-
     use super::{
-        Head, Look, Standing, Until, branches_holding, changed_files, head, head_from_files, head_from_git, standing,
+        Head, Standing, Until, branches_holding, changed_files, head, head_from_files, head_from_git, standing,
     };
     use crate::git::GitError;
 
@@ -399,25 +359,6 @@ mod tests {
         check("ignored", None);
         check("ignored/deep", None);
         assert_eq!(standing(tempfile::tempdir().unwrap().path()), Ok(None));
-    }
-
-    #[test]
-    fn a_look_sees_whether_files_are_as_committed() {
-        let repository = repository();
-        let root = repository.path();
-        let check = |expected: Checkout| assert_eq!(Look::begin(root).end(), expected);
-        check(Checkout::AsCommitted);
-        fs::write(root.join("a"), "changed").unwrap();
-        check(Checkout::Changed);
-        git(root, &["commit", "-q", "-a", "-m", "two"]);
-        check(Checkout::AsCommitted);
-        fs::write(root.join("new"), "1").unwrap();
-        check(Checkout::Changed);
-        fs::write(root.join(".git/info/exclude"), "new\n").unwrap();
-        check(Checkout::AsCommitted);
-        fs::remove_file(root.join("a")).unwrap();
-        check(Checkout::Changed);
-        assert_eq!(Look::begin(tempfile::tempdir().unwrap().path()).end(), Checkout::AsCommitted);
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::output::FreeChannels;
 use crate::place::snapshot_directory;
 use crate::sandbox::Sandbox;
 use crate::variables::Variables;
-use crate::workspace::{Budget, Snapshot, StepBounds, WorkspaceError};
+use crate::workspace::{Budget, Seen, Snapshot, StepBounds, WorkspaceError};
 
 /// How long a canceled or timed-out step has between TERM and KILL, if nothing else is said.
 pub const GRACE: Duration = Duration::from_secs(10);
@@ -108,6 +108,8 @@ pub struct Worker {
     marker: String,
     /// The state of the tree at the first job that asked for it.
     snapshot: OnceCell<Arc<Snapshot>>,
+    /// What was seen of the tree, as long as no job could write to it.
+    seen: Mutex<Option<Seen>>,
     sandbox: OnceCell<Result<Sandbox, String>>,
     /// What the layers of steps may still take.
     pub(crate) budget: Arc<Budget>,
@@ -227,6 +229,7 @@ impl Worker {
             listed: Listed::default(),
             marker,
             snapshot: OnceCell::new(),
+            seen: Mutex::new(None),
             sandbox: OnceCell::new(),
             budget,
             engine: OnceCell::new(),
@@ -242,6 +245,16 @@ impl Worker {
         self
     }
 
+    /// What git has just said of the tree: the first job that wants a copy of it need not ask again.
+    pub fn note_seen(&self, seen: Seen) {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen);
+    }
+
+    /// What was seen, for one who uses it or is about to make it untrue.
+    pub(crate) fn take_seen(&self) -> Option<Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// A directory of this process alone, on the same file system as the data; removed at its end.
     #[must_use]
     pub fn scratch(&self) -> &Path {
@@ -253,11 +266,12 @@ impl Worker {
         let taken = self.snapshot.get_or_try_init(|| async {
             let directory = snapshot_directory(&self.settings.data, self.settings.build);
             let root = self.settings.root.clone();
+            let seen = self.take_seen();
             let taken = tokio::task::spawn_blocking(move || match Snapshot::reopen(&directory) {
                 Ok(snapshot) => Ok(snapshot),
                 Err(_) => {
                     let _ = crate::workspace::remove_tree(&directory);
-                    Snapshot::take(&root, &directory)
+                    Snapshot::take_seen(&root, &directory, seen.as_ref())
                 }
             });
             taken.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())).map(Arc::new)

@@ -23,6 +23,7 @@ use crate::keeper::{KeeperError, Processes, View, ViewError, ViewId};
 
 mod checkout;
 mod layer;
+mod look;
 mod snapshot;
 mod steps;
 mod watch;
@@ -31,6 +32,7 @@ mod watch;
 pub(crate) use layer::make_opaque;
 pub use layer::remove_tree;
 pub(crate) use layer::{is_moved, is_opaque, is_whiteout};
+pub use look::{Look, Seen};
 pub use snapshot::{Layers, Snapshot};
 pub use steps::{
     BUILD_BYTES_MAX, BUILD_FILES_MAX, Budget, Layer, STEP_BYTES_MAX, STEP_FILES_MAX, StepBounds, StepLayers, Unkept,

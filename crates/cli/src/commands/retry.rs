@@ -45,7 +45,7 @@ pub fn run(arguments: &Retry, project: &Project, colour: Colour) -> Result<u8, S
         )));
     }
     let keeper = Keeper::start().map_err(|error| Stop::of(&error))?;
-    let look = worker::repository::Look::begin(&project.root);
+    let look = worker::workspace::Look::begin(&project.root);
     let places = Places::open(project)?;
     let old = places.build(&arguments.build)?;
     let facts = places.store.facts(old)?;
@@ -59,7 +59,7 @@ pub fn run(arguments: &Retry, project: &Project, colour: Colour) -> Result<u8, S
     let (asked, only) = asked(arguments, &places, old, &facts)?;
     let given = if is_rest_given { passed(&facts) } else { BTreeMap::new() };
     // The files are those of now, whatever they were.
-    let event = Event { checkout: look.end(), ..request.event.clone() };
+    let event = Event { checkout: look.checkout(), ..request.event.clone() };
     let request = BuildRequest {
         event,
         options: BuildOptions {

@@ -11,7 +11,7 @@ use engine::{BuildOptions, BuildRequest, Engine, Fact, FailurePolicy, Input};
 use graph::{BuildId, Diagnostic, Event, JobName, Known, Verdict, Waits, WorkerId};
 use server::Shell;
 use worker::keeper::{Keeper, Processes};
-use worker::repository::Look;
+use worker::workspace::{Look, Seen};
 
 use super::Stop;
 use crate::args::{Colour, Output, Run, RunHow};
@@ -110,7 +110,7 @@ fn run_inside(
     pipeline.check(&mut event, event::kind_choice(&arguments.event), colour)?;
     pipeline.check_names(&event, &options.only)?;
     pipeline.check_machine(&event, &options.only, colour)?;
-    event.checkout = look.end();
+    event.checkout = look.checkout();
     let request = request(event.clone(), &pipeline, options);
     child::refuse_circle(&request, &*places.store)?;
     if arguments.later {
@@ -362,7 +362,8 @@ async fn build_to_end(
                 writeln!(std::io::stderr(), "note: what a killed run had left in containers was not removed: {error}");
         }
     }
-    let worker = worker::Worker::new(processes.clone(), settings).await.map_err(|error| Stop::of(&error))?;
+    let worker =
+        worker::Worker::new(processes.clone(), settings).await.map(Rc::new).map_err(|error| Stop::of(&error))?;
     let (inbox, inputs) = server::shell::inbox();
     let (parallel, slots) = slots_of(how, &start.event, project, places)?;
     let lent = control::Lent { count: parallel, slots: slots.to_lend() };
@@ -378,7 +379,7 @@ async fn build_to_end(
         view: view.clone(),
         root: project.root.clone(),
         inputs: Inputs::new(&project.root, project.data.join("stats")),
-        worker: Rc::new(worker),
+        worker: Rc::clone(&worker),
         secrets,
         reuse: if how.no_reuse { ReusePolicy::RunAll } else { ReusePolicy::AsDeclared },
         gates: Cell::new(if form == Output::Live || project.inside.is_some() {
@@ -396,7 +397,9 @@ async fn build_to_end(
     let signals = tokio::task::spawn_local(wait_for_signals(world.interrupter(), view.wants()));
     for mut input in start.inputs {
         if let (Input::BuildRequested { request, .. }, Some(look)) = (&mut input, start.look.take()) {
-            request.event.checkout = look.end();
+            let seen = look.end();
+            request.event.checkout = seen.as_ref().map_or(graph::Checkout::AsCommitted, Seen::checkout);
+            seen.into_iter().for_each(|seen| worker.note_seen(seen));
         }
         let _ = inbox.send(input).await;
     }

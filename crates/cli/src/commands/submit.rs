@@ -133,12 +133,12 @@ fn gather(submit: &Submit, project: &Project, event: &EventWanted) -> Result<Gat
 /// The event, as the flags and the repository tell it; who and when, the server knows itself.
 fn event(submit: &Submit, project: &Project) -> Result<EventWanted, Stop> {
     let mut event = event::of(&submit.event, project, now()).map_err(Stop::wrong)?;
-    let mut look = Some(worker::repository::Look::begin(&project.root));
+    let mut look = Some(worker::workspace::Look::begin(&project.root));
     if let Some(commit) = &submit.commit {
         event.commit = source::commit_id(&project.root, commit).map_err(Stop::wrong)?;
         look = None;
     }
-    let checkout = look.map_or(graph::Checkout::AsCommitted, worker::repository::Look::end);
+    let checkout = look.map_or(graph::Checkout::AsCommitted, worker::workspace::Look::checkout);
     let message = if event.commit.is_empty() { String::new() } else { subject(&project.root, &event.commit) };
     Ok(EventWanted {
         kind: Some(event.kind.into()),

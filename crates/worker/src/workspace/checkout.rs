@@ -35,20 +35,22 @@ pub struct Status {
     pub ignored: Vec<PathBuf>,
 }
 
-/// The state of a checkout and its submodules.
-pub fn status(root: &Path) -> Result<Status, GitError> {
-    let mut status = Status::default();
-    let mut waiting = vec![PathBuf::new()];
-    while let Some(place) = waiting.pop() {
-        let directory = root.join(&place);
-        read_status(&directory, &place, &mut status)?;
-        waiting.extend(submodules(&directory)?.into_iter().map(|path| place.join(path)));
-    }
-    Ok(status)
+/// Whether the state of submodules is compared too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Submodules {
+    /// A submodule that differs from the commit is told.
+    Compared,
+    /// Nothing is said of submodules.
+    LeftOut,
 }
 
-fn read_status(directory: &Path, place: &Path, status: &mut Status) -> Result<(), GitError> {
-    const ARGUMENTS: [&str; 8] = [
+/// What to ask git for a checkout's state; [`status_after`] reads the answer.
+pub fn status_of(submodules: Submodules) -> [&'static str; 8] {
+    let submodules = match submodules {
+        Submodules::Compared => "--ignore-submodules=none",
+        Submodules::LeftOut => "--ignore-submodules=all",
+    };
+    [
         "status",
         "--porcelain=v2",
         "--branch",
@@ -56,9 +58,34 @@ fn read_status(directory: &Path, place: &Path, status: &mut Status) -> Result<()
         "--untracked-files=all",
         "--ignored=matching",
         "--no-renames",
-        "--ignore-submodules=all",
-    ];
-    let answer = git::ask(directory, &ARGUMENTS)?;
+        submodules,
+    ]
+}
+
+/// Whether git told of anything but what is ignored.
+pub fn has_changes(answer: &[u8]) -> bool {
+    answer.split(|byte| *byte == 0).filter_map(|line| line.first()).any(|kind| !matches!(kind, b'#' | b'!'))
+}
+
+/// The state of a checkout and its submodules.
+pub fn status(root: &Path) -> Result<Status, GitError> {
+    status_after(root, &git::ask(root, &status_of(Submodules::LeftOut))?)
+}
+
+/// As [`status`], where git has said already what it knows of the repository itself.
+pub fn status_after(root: &Path, answer: &[u8]) -> Result<Status, GitError> {
+    let mut status = Status::default();
+    read_status(answer, Path::new(""), &mut status);
+    let mut waiting = submodules(root)?;
+    while let Some(place) = waiting.pop() {
+        let directory = root.join(&place);
+        read_status(&git::ask(&directory, &status_of(Submodules::LeftOut))?, &place, &mut status);
+        waiting.extend(submodules(&directory)?.into_iter().map(|path| place.join(path)));
+    }
+    Ok(status)
+}
+
+fn read_status(answer: &[u8], place: &Path, status: &mut Status) {
     let mut commit = None;
     for line in answer.split(|byte| *byte == 0).filter(|line| !line.is_empty()) {
         let path =
@@ -69,6 +96,8 @@ fn read_status(directory: &Path, place: &Path, status: &mut Status) -> Result<()
                     commit = Some(String::from_utf8_lossy(oid).into_owned());
                 }
             }
+            // A submodule has a state of its own, which it is asked for.
+            b'1' | b'u' if line.split(|byte| *byte == b' ').nth(2).is_some_and(|kind| kind.starts_with(b"S")) => {}
             b'1' => {
                 let is_gone = line.splitn(7, |byte| *byte == b' ').nth(5) == Some(b"000000");
                 if is_gone { status.gone.extend(path(8)) } else { status.present.extend(path(8)) }
@@ -80,7 +109,6 @@ fn read_status(directory: &Path, place: &Path, status: &mut Status) -> Result<()
         }
     }
     status.checkouts.push(Checkout { place: place.to_owned(), commit });
-    Ok(())
 }
 
 /// A path that git printed; directories come with a slash at the end, which is dropped.

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::checkout::{self, Checkout, Tracked};
 use super::layer::{self, Made, Whiteouts};
+use super::look::Seen;
 use super::watch::{Changes, Watch};
 use super::{WorkspaceError, read_json, write_json};
 use crate::repository::{self, Standing};
@@ -77,6 +78,14 @@ impl Snapshot {
     /// # Errors
     /// git's words, or the system's about a file.
     pub fn take(project: &Path, directory: &Path) -> Result<Self, WorkspaceError> {
+        Self::take_seen(project, directory, None)
+    }
+
+    /// As [`Snapshot::take`], by what was seen a moment ago, if that was this checkout.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn take_seen(project: &Path, directory: &Path, seen: Option<&Seen>) -> Result<Self, WorkspaceError> {
         let project = fs::canonicalize(project).map_err(WorkspaceError::at(project))?;
         fs::create_dir_all(directory).map_err(WorkspaceError::at(directory))?;
         let directory = fs::canonicalize(directory).map_err(WorkspaceError::at(directory))?;
@@ -91,7 +100,8 @@ impl Snapshot {
         let delta = directory.join("delta");
         layer::make_like(&delta, &repository).map_err(WorkspaceError::at(&delta))?;
         let checkouts = if is_checkout {
-            let status = checkout::status(&repository)?;
+            let seen = seen.and_then(|seen| seen.status(&repository));
+            let status = seen.unwrap_or_else(|| checkout::status(&repository))?;
             write_delta(&repository, &delta, &status).map_err(WorkspaceError::at(&delta))?;
             status.checkouts
         } else {
