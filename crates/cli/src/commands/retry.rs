@@ -9,7 +9,7 @@ use std::sync::Arc;
 use api::build::Rebuild;
 use engine::fact::{Ended, What};
 use engine::{BuildOptions, BuildRequest, Engine, Fact, Input, Reused};
-use graph::{AskedTests, BuildId, Event, JobName, Outcome};
+use graph::{AskedTests, BuildId, JobName, Outcome};
 use worker::keeper::Keeper;
 
 use self::asked::Failed;
@@ -58,10 +58,7 @@ pub fn run(arguments: &Retry, project: &Project, colour: Colour) -> Result<u8, S
     }
     let (asked, only) = asked(arguments, &places, old, &facts)?;
     let given = if is_rest_given { passed(&facts) } else { BTreeMap::new() };
-    // The files are those of now, whatever they were.
-    let event = Event { checkout: look.checkout(), ..request.event.clone() };
     let request = BuildRequest {
-        event,
         options: BuildOptions {
             retry_of: Some(old),
             only: only.unwrap_or_else(|| request.options.only.clone()),
@@ -77,7 +74,17 @@ pub fn run(arguments: &Retry, project: &Project, colour: Colour) -> Result<u8, S
     let build = places.store.reserve_build()?;
     let inputs = vec![Input::BuildRequested { build, request: Box::new(request) }];
     execute(
-        Start { look: None, build, engine: Engine::new(), history: Vec::new(), inputs, event, pipeline, key: None },
+        // The files are those of now, whatever they were.
+        Start {
+            look: Some(look),
+            build,
+            engine: Engine::new(),
+            history: Vec::new(),
+            inputs,
+            event,
+            pipeline,
+            key: None,
+        },
         keeper,
         &places,
         &arguments.how,
