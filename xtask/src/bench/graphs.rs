@@ -208,19 +208,21 @@ pub fn sandbox(bench: &Bench) -> Result<Vec<Row>, String> {
     ])
 }
 
-/// From the start of `ropewalk run` to the first byte of the first step, seen through a named pipe.
+/// From the start of `ropewalk run` to the first byte of the first step, seen through a named pipe: of a job in the tree
+/// itself, and of one with a workspace of its own.
 pub fn start(bench: &Bench) -> Result<Vec<Row>, String> {
-    let folder = bench.made(
-        "start",
-        &[(
-            ".ropewalk/pipeline.yaml",
-            format!(
-                "{IN_PLACE}\njobs:\n  hello: {{ run: \"printf x > \\\"$FIRST\\\"\" , env: {{ FIRST: {} }} }}\n",
-                bench.folder.join("first").display()
-            ),
-        )],
-    )?;
-    let pipe = bench.folder.join("first");
+    let mut in_place = start_ms(bench, "start", IN_PLACE)?;
+    let mut overlay = start_ms(bench, "start-overlay", "defaults: { environment: host }")?;
+    Ok(vec![
+        Row::at_most("start of run to first byte", "10 ms", median(&mut in_place), 10.0, "ms", 1.0),
+        Row::compared("start of run to first byte, overlay", "10 ms", median(&mut overlay), 10.0, "ms"),
+    ])
+}
+
+fn start_ms(bench: &Bench, name: &str, defaults: &str) -> Result<Vec<f64>, String> {
+    let pipe = bench.folder.join(format!("{name}-pipe"));
+    let job = format!("{{ run: \"printf x > \\\"$FIRST\\\"\", env: {{ FIRST: {} }} }}", pipe.display());
+    let folder = bench.made(name, &[(".ropewalk/pipeline.yaml", format!("{defaults}\njobs:\n  hello: {job}\n"))])?;
     crate::run(Command::new("mkfifo").arg(&pipe))?;
     let mut values = Vec::new();
     for round in 0..=bench.rounds.max(15) {
@@ -237,5 +239,5 @@ pub fn start(bench: &Bench) -> Result<Vec<Row>, String> {
         }
         child.wait().map_err(|error| error.to_string())?;
     }
-    Ok(vec![Row::at_most("start of run to first byte", "10 ms", median(&mut values), 10.0, "ms", 1.0)])
+    Ok(values)
 }
