@@ -151,6 +151,11 @@ impl Piece {
         need.accepts == Accepts::SUCCESS && !need.optional
     }
 
+    /// Whether it is a function of a program.
+    fn is_function(&self) -> bool {
+        self.job.steps.iter().any(|step| matches!(step.shell, Shell::Program(_)))
+    }
+
     /// Whether a step hands this output on, by its index.
     fn writer_of(&self, output: &str) -> Option<usize> {
         let declared = self.job.steps.iter().position(|step| step.outputs.contains(output));
@@ -170,7 +175,7 @@ impl Piece {
             };
             notes.push(format!("Ropewalk runs it again only if {what} changed; here it runs every time."));
         }
-        if self.job.steps.iter().any(|step| matches!(step.shell, Shell::Program(_))) {
+        if self.is_function() {
             notes.push("A function of the pipeline's program: only Ropewalk can call it.".to_owned());
         }
         if !with.resources && (self.job.resources.cpu_milli > 0 || self.job.resources.memory_bytes > 0) {
@@ -312,6 +317,10 @@ fn plan(lowered: &Lowered) -> Plan<'_> {
         });
     }
     for piece in &mut jobs {
+        if piece.is_function() {
+            // It fails there, so it hands nothing on.
+            piece.job.outputs.clear();
+        }
         let mut needs: BTreeMap<String, Need> = BTreeMap::new();
         for need in through_barriers(&piece.job.needs, graph) {
             match keys.get(&need.job) {
@@ -321,10 +330,15 @@ fn plan(lowered: &Lowered) -> Plan<'_> {
                         *known = need;
                     }
                 }
-                None if graph.holes.iter().any(|hole| hole.name == need.job.as_str()) => {
+                None => {
+                    let Some(hole) = graph.holes.iter().find(|hole| hole.name == need.job.as_str()) else { continue };
                     piece.notes.push(format!("It waits for the jobs that come in the place of `{}`.", need.job));
+                    // They come once these have ended, so it can begin no earlier.
+                    for key in hole.after.iter().filter_map(|job| keys.get(job)) {
+                        let waits = Need { job: need.job.clone(), carries: Carries::Order, ..need.clone() };
+                        needs.entry(key.clone()).or_insert(waits);
+                    }
                 }
-                None => {}
             }
         }
         let order: BTreeMap<&str, u32> =

@@ -23,7 +23,11 @@ pub(super) fn write(plan: &Plan<'_>) -> String {
     ));
     plan.beside.iter().for_each(|note| file.comment(note.clone()));
     if let Triggers::Listed { kinds, schedules } = &plan.triggers {
-        let kinds: Vec<&str> = kinds.keys().map(|kind| kind.name()).collect();
+        if kinds.keys().any(|kind| *kind == EventKind::Command) {
+            file.comment("Ropewalk runs it by command: start a build of it by hand.");
+        }
+        let by_event = kinds.keys().filter(|kind| **kind != EventKind::Command);
+        let kinds: Vec<&str> = by_event.map(|kind| kind.name()).collect();
         if !kinds.is_empty() {
             file.comment(format!("Ropewalk runs it on {}: set that in the pipeline's settings.", kinds.join(", ")));
         }

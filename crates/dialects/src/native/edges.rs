@@ -444,6 +444,10 @@ impl<'a> Weaving<'a, '_> {
         let is_before = |id: &str| self.ids.jobs.get(id).is_some_and(|&read| self.after(read).contains(&index));
         let outputs = |id: &str| {
             let body = self.planned[*self.ids.jobs.get(id)?].source.body;
+            // What a plugin was to write is not known where it was not asked.
+            if body.get("use").is_some() {
+                return None;
+            }
             let listed = body.get("outputs").map(nodes::list).unwrap_or_default();
             let mut outputs: Vec<String> = listed.iter().filter_map(Node::as_str).map(str::to_owned).collect();
             // A gate alone hands on what was filled in.
