@@ -365,30 +365,64 @@ pub struct Diagnostic {
     /// How many characters of the line are meant, from `column` on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub length: Option<u32>,
+    /// Further places that explain it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub related: Vec<Related>,
     /// What to do next.
     pub help: Option<String>,
 }
 
+/// A further place that explains a [`Diagnostic`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Related {
+    /// What is there.
+    pub remark: String,
+    /// The file.
+    pub file: String,
+    /// The line, from 1.
+    pub line: u32,
+    /// The column in characters, from 1.
+    pub column: u32,
+    /// The line itself, if the build's files are at hand: at most [`LINE_CHARACTERS_MAX`] characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// How many characters of the line are meant, from `column` on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub length: Option<u32>,
+}
+
 /// The most characters of a line that travel with a [`Diagnostic`].
 pub const LINE_CHARACTERS_MAX: usize = 400;
+
+/// The line of this number that holds these bytes of a file's text, and how many characters of it are meant. `None` if they lead to another
+/// line, so that the text is another one than that of the fault, and of a line that is longer than [`LINE_CHARACTERS_MAX`].
+fn line_of(text: &str, line: u32, start: u32, end: u32) -> Option<(String, u32)> {
+    let (start, end) = (start as usize, end as usize);
+    let meant = text.get(start..end.max(start))?;
+    if text[..start].matches('\n').count() + 1 != line as usize {
+        return None;
+    }
+    let begin = text[..start].rfind('\n').map_or(0, |before| before + 1);
+    let line = text[begin..].lines().next().unwrap_or_default();
+    let length = u32::try_from(meant.lines().next().unwrap_or_default().chars().count().max(1)).ok()?;
+    (line.chars().count() <= LINE_CHARACTERS_MAX).then(|| (line.to_owned(), length))
+}
 
 impl Diagnostic {
     /// The same with its line, out of the whole text of its file; `start` and `end` are the bytes that are meant. A line that is longer than
     /// [`LINE_CHARACTERS_MAX`] does not travel.
     #[must_use]
     pub fn with_line_of(mut self, text: &str, start: u32, end: u32) -> Self {
-        let (start, end) = (start as usize, end as usize);
-        let Some(meant) = text.get(start..end.max(start)) else { return self };
-        // Bytes of another text than this one lead to another line.
-        if self.line.is_none_or(|line| text[..start].matches('\n').count() + 1 != line as usize) {
-            return self;
-        }
-        let begin = text[..start].rfind('\n').map_or(0, |before| before + 1);
-        let line = text[begin..].lines().next().unwrap_or_default();
-        if line.chars().count() <= LINE_CHARACTERS_MAX {
-            self.length = u32::try_from(meant.lines().next().unwrap_or_default().chars().count().max(1)).ok();
-            self.text = Some(line.to_owned());
-        }
+        (self.text, self.length) = self.line.and_then(|line| line_of(text, line, start, end)).unzip();
+        self
+    }
+}
+
+impl Related {
+    /// The same with its line, as [`Diagnostic::with_line_of`].
+    #[must_use]
+    pub fn with_line_of(mut self, text: &str, start: u32, end: u32) -> Self {
+        (self.text, self.length) = line_of(text, self.line, start, end).unzip();
         self
     }
 }
@@ -419,7 +453,21 @@ impl From<&graph::Diagnostic> for Diagnostic {
             column: location.map(|location| location.column),
             text: None,
             length: None,
+            related: found.related.iter().map(Into::into).collect(),
             help: Some(found.help.clone()).filter(|help| !help.is_empty()),
+        }
+    }
+}
+
+impl From<&(graph::Location, String)> for Related {
+    fn from((place, remark): &(graph::Location, String)) -> Self {
+        Self {
+            remark: remark.clone(),
+            file: place.file.to_string(),
+            line: place.line,
+            column: place.column,
+            text: None,
+            length: None,
         }
     }
 }

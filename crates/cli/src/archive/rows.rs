@@ -310,13 +310,22 @@ pub fn gate(gate: Gate) -> GateRow {
     }
 }
 
+/// A place as it travels: file, line, column, how many characters are meant.
+type Place<'a> = (&'a str, u32, u32, Option<u32>);
+/// The lines that travelled, by file and number.
+type Lines = BTreeMap<String, BTreeMap<u32, String>>;
+
 /// Faults with those lines of their files that travelled: texts that are empty but for them, in which the faults have their places.
 pub fn diagnostics(found: Vec<api::build::Diagnostic>) -> (Vec<Diagnostic>, Sources) {
-    let mut lines: BTreeMap<String, BTreeMap<u32, String>> = BTreeMap::new();
-    for found in &found {
-        if let (Some(file), Some(line @ 1..=LINES_MAX), Some(text)) = (&found.file, found.line, &found.text) {
-            lines.entry(file.clone()).or_default().insert(line, text.replace(['\n', '\r'], " "));
+    let mut lines = Lines::new();
+    let mut keep = |file: &str, line: u32, text: &Option<String>| {
+        if let (1..=LINES_MAX, Some(text)) = (line, text) {
+            lines.entry(file.to_owned()).or_default().insert(line, text.replace(['\n', '\r'], " "));
         }
+    };
+    for found in &found {
+        keep(found.file.as_deref().unwrap_or_default(), found.line.unwrap_or_default(), &found.text);
+        found.related.iter().for_each(|related| keep(&related.file, related.line, &related.text));
     }
     let mut sources = Sources::new();
     for (file, lines) in &lines {
@@ -324,37 +333,33 @@ pub fn diagnostics(found: Vec<api::build::Diagnostic>) -> (Vec<Diagnostic>, Sour
         let text: Vec<&str> = (1..=last).map(|line| lines.get(&line).map_or("", String::as_str)).collect();
         sources.add(file, text.join("\n").into());
     }
-    let placed = found.into_iter().map(|found| {
-        let bytes = bytes_of(&found, &lines);
-        diagnostic(found, bytes)
-    });
-    (placed.collect(), sources)
+    (found.into_iter().map(|found| diagnostic(found, &lines)).collect(), sources)
 }
 
 /// The highest number of a line that is shown.
 const LINES_MAX: u32 = 1_000_000;
 
-/// The first byte that is meant and the one behind the last, in the text that [`diagnostics`] makes of the lines; zeros without a line.
-fn bytes_of(found: &api::build::Diagnostic, lines: &BTreeMap<String, BTreeMap<u32, String>>) -> (u32, u32) {
-    let place = || {
-        let (lines, line) = (lines.get(found.file.as_ref()?)?, found.line?);
+/// The place with its bytes in the text that [`diagnostics`] makes of the lines; they are zero without a line.
+fn location((file, line, column, length): Place<'_>, lines: &Lines) -> Location {
+    let bytes = || {
+        let lines = lines.get(file)?;
         let text = lines.get(&line)?;
         let above: usize = lines.range(..line).map(|(_, text)| text.len()).sum::<usize>() + line as usize - 1;
         let byte = |column: u32| text.char_indices().nth(column as usize).map_or(text.len(), |(byte, _)| byte);
-        let first = found.column?.saturating_sub(1);
-        let (start, end) = (byte(first), byte(first.saturating_add(found.length.unwrap_or(1))));
+        let first = column.saturating_sub(1);
+        let (start, end) = (byte(first), byte(first.saturating_add(length.unwrap_or(1))));
         Some((u32::try_from(above + start).ok()?, u32::try_from(above + end).ok()?))
     };
-    place().unwrap_or_default()
+    let (start, end) = bytes().unwrap_or_default();
+    Location { file: file.into(), line, column, start, end }
 }
 
-fn diagnostic(found: api::build::Diagnostic, (start, end): (u32, u32)) -> Diagnostic {
-    let location = found.file.map(|file| Location {
-        file: file.into(),
-        line: found.line.unwrap_or(1),
-        column: found.column.unwrap_or(1),
-        start,
-        end,
+fn diagnostic(found: api::build::Diagnostic, lines: &Lines) -> Diagnostic {
+    let place =
+        found.file.as_deref().map(|file| (file, found.line.unwrap_or(1), found.column.unwrap_or(1), found.length));
+    let related = found.related.iter().map(|related| {
+        let place = (&*related.file, related.line, related.column, related.length);
+        (location(place, lines), related.remark.clone())
     });
     Diagnostic {
         code: found.code.into(),
@@ -363,10 +368,10 @@ fn diagnostic(found: api::build::Diagnostic, (start, end): (u32, u32)) -> Diagno
             api::build::SeverityWord::Warning => Severity::Warning,
         },
         message: found.message,
-        location,
+        location: place.map(|place| location(place, lines)),
         label: found.label,
         help: found.help.unwrap_or_default(),
-        related: Vec::new(),
+        related: related.collect(),
     }
 }
 
@@ -379,13 +384,19 @@ mod tests {
         let text = "one\n    needs: [\u{e9}t\u{e9}, nope]\nthree\n";
         let start = text.find("nope").expect("it is there") as u32;
         let location = Location { file: "p.yaml".into(), line: 2, column: 18, start, end: start + 4 };
+        let further = Location { file: "p.yaml".into(), line: 3, column: 1, start: start + 6, end: start + 11 };
         let fault = Diagnostic::error("unknown-need", "no such job").at(location, "here").help("name one");
-        let sent = api::build::Diagnostic::from(&fault).with_line_of(text, start, start + 4);
+        let fault = fault.related(further, "the first one");
+        let mut sent = api::build::Diagnostic::from(&fault).with_line_of(text, start, start + 4);
+        let related = sent.related.remove(0).with_line_of(text, start + 6, start + 11);
+        assert_eq!((related.text.as_deref(), related.length), (Some("three"), Some(5)));
+        sent.related.push(related);
         assert_eq!((sent.text.as_deref(), sent.length), (Some("    needs: [\u{e9}t\u{e9}, nope]"), Some(4)));
         let (found, sources) = diagnostics(vec![sent.clone(), sent]);
         let shown = dialects::report::text(&found[..1], &sources, dialects::report::Color::Never);
         assert!(shown.contains("2 |     needs: [\u{e9}t\u{e9}, nope]"), "{shown}");
         assert!(shown.contains("^^^^ here"), "{shown}");
+        assert!(shown.contains("3 | three\n  | ----- the first one"), "{shown}");
         // Bytes of another text show nothing.
         let sent =
             api::build::Diagnostic::from(&fault).with_line_of("nothing of that\nstands here, in this text\n", 5, 9);

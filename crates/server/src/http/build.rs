@@ -22,7 +22,7 @@ use super::{App, convert, problem};
 use crate::access::{Bearer, Target, Verb};
 use crate::records::{DEFAULT_POOL, Sharing};
 use crate::server::{Made, RequestError, Wanted};
-use crate::source::{PIPELINE_BYTES_MAX, SourceError, Sources};
+use crate::source::{PIPELINE_BYTES_MAX, Source, SourceError, Sources};
 
 /// How many pages of builds that the token may not see are passed over in one call.
 const PAGES_PASSED_MAX: u32 = 20;
@@ -202,23 +202,38 @@ fn with_lines(
 ) -> Vec<api::build::Diagnostic> {
     let source = source.and_then(|source| sources.open(source).ok());
     let mut texts: HashMap<&str, Option<String>> = HashMap::new();
-    let read = |file: &str| {
-        let bytes = sources.content(source.as_deref()?, file, PIPELINE_BYTES_MAX).ok()?;
-        String::from_utf8(bytes).ok()
-    };
     let shown = diagnostics.iter().map(|found| {
-        let shown = api::build::Diagnostic::from(found);
-        let Some(location) = found.location.as_ref().filter(|location| location.end > 0) else { return shown };
-        let file = &*location.file;
-        if !texts.contains_key(file) && texts.len() >= FILES_SHOWN_MAX {
-            return shown;
+        let mut shown = api::build::Diagnostic::from(found);
+        if let Some(place) = &found.location
+            && let Some(text) = text_of(sources, source.as_deref(), place, &mut texts)
+        {
+            shown = shown.with_line_of(text, place.start, place.end);
         }
-        match texts.entry(file).or_insert_with(|| read(file)) {
-            Some(text) => shown.with_line_of(text, location.start, location.end),
-            None => shown,
-        }
+        let further = found.related.iter().zip(shown.related);
+        shown.related = further
+            .map(|((place, _), shown)| match text_of(sources, source.as_deref(), place, &mut texts) {
+                Some(text) => shown.with_line_of(text, place.start, place.end),
+                None => shown,
+            })
+            .collect();
+        shown
     });
     shown.collect()
+}
+
+/// The text of the file in which a place lies, read once; of at most [`FILES_SHOWN_MAX`] files.
+fn text_of<'a, 'f>(
+    sources: &Sources,
+    source: Option<&Source>,
+    place: &'f graph::Location,
+    texts: &'a mut HashMap<&'f str, Option<String>>,
+) -> Option<&'a str> {
+    let file = &*place.file;
+    if place.end == 0 || (!texts.contains_key(file) && texts.len() >= FILES_SHOWN_MAX) {
+        return None;
+    }
+    let read = || String::from_utf8(sources.content(source?, file, PIPELINE_BYTES_MAX).ok()?).ok();
+    texts.entry(file).or_insert_with(read).as_deref()
 }
 
 pub async fn submit(app: Arc<App>, call: Call) -> Answered {

@@ -403,6 +403,10 @@ fn diagnostics(shown: &Shown) -> Markup {
                     p { code { (file) @if let Some(line) = found.line { ":" (line) } @if let Some(column) = found.column { ":" (column) } } @if !found.label.is_empty() { " " (words::marked(&found.label)) } }
                     @if let Some(text) = &found.text { pre { (text.trim()) } }
                 }
+                @for related in &found.related {
+                    p { code { (related.file) ":" (related.line) ":" (related.column) } " " (words::marked(&related.remark)) }
+                    @if let Some(text) = &related.text { pre { (text.trim()) } }
+                }
                 @if let Some(help) = &found.help { p { "What to do: " (words::marked(help)) } }
             }
         }
