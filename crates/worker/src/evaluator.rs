@@ -5,8 +5,8 @@
 //!
 //! The walls are bubblewrap's: a root that holds the system's libraries and the program, and nothing else, and in which
 //! nothing can be written. The clock cannot be taken away from here, because the dynamic linker reads it: the SDK does so
-//! before it calls the pipeline (`PR_SET_TSC`). A program that reads the time nevertheless dies by SIGSEGV, and
-//! [`EvaluatorError::Died`] says what that means.
+//! before it calls the pipeline (`sdk/clock.rs`). A program that reads the time nevertheless dies by SIGSYS, or by SIGSEGV if it
+//! reads the processor's counter, and [`EvaluatorError::Died`] says what that means.
 
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
@@ -40,6 +40,9 @@ impl Default for Limits {
 
 /// The most bytes of stderr that an error quotes: the last ones.
 const QUOTED_BYTES_MAX: usize = 16 << 10;
+
+/// How long a program has to end after the last question.
+const ENDING: Duration = Duration::from_millis(100);
 
 /// Directories of the system that a dynamically linked program needs to start.
 const SYSTEM: [&str; 6] = ["/usr", "/lib", "/lib64", "/lib32", "/nix/store", "/gnu/store"];
@@ -86,7 +89,8 @@ fn quoted(said: &str) -> String {
 #[derive(Debug)]
 pub struct Evaluator {
     child: Child,
-    requests: ChildStdin,
+    /// `None` when nothing more is asked.
+    requests: Option<ChildStdin>,
     answers: ChildStdout,
     errors: ChildStderr,
     limits: Limits,
@@ -124,6 +128,7 @@ impl Evaluator {
         for pipe in [requests.as_fd(), answers.as_fd(), errors.as_fd()] {
             rustix::io::ioctl_fionbio(pipe, true).map_err(|error| failed(error.into()))?;
         }
+        let requests = Some(requests);
         Ok(Self { child, requests, answers, errors, limits, rest: Vec::new(), said: Vec::new() })
     }
 
@@ -157,10 +162,10 @@ impl Evaluator {
             }
             self.wait(written < line.len(), left);
             if written < line.len() {
-                match self.requests.write(&line[written..]) {
-                    Ok(bytes) => written += bytes,
-                    Err(error) if is_not_now(&error) => {}
-                    Err(_) => return Err(self.died()),
+                match self.requests.as_mut().map(|requests| requests.write(&line[written..])) {
+                    Some(Ok(bytes)) => written += bytes,
+                    Some(Err(error)) if is_not_now(&error) => {}
+                    Some(Err(_)) | None => return Err(self.died()),
                 }
             }
             match read_some(&mut self.answers, &mut self.rest) {
@@ -177,7 +182,7 @@ impl Evaluator {
     fn wait(&self, is_writing: bool, left: Duration) {
         let mut pipes = vec![PollFd::new(&self.answers, PollFlags::IN), PollFd::new(&self.errors, PollFlags::IN)];
         if is_writing {
-            pipes.push(PollFd::new(&self.requests, PollFlags::OUT));
+            pipes.extend(self.requests.iter().map(|requests| PollFd::new(requests, PollFlags::OUT)));
         }
         let timeout = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: i64::from(left.subsec_nanos()) };
         // An interrupted wait is followed by another.
@@ -194,19 +199,24 @@ impl Evaluator {
 
     /// Reaps the process and says how it ended.
     fn died(&mut self) -> EvaluatorError {
-        let until = Instant::now() + Duration::from_secs(1);
-        let status = loop {
-            match self.child.try_wait() {
-                Ok(None) if Instant::now() < until => std::thread::sleep(Duration::from_millis(1)),
-                Ok(Some(status)) => break Some(status),
-                _ => break None,
-            }
-        };
+        let status = self.ended_within(Duration::from_secs(1));
         self.take_errors();
         self.kill();
         let said = String::from_utf8_lossy(&self.said).into_owned();
         let how = status.map_or_else(|| "it closed its answers".to_owned(), |status| how(status, &said));
         EvaluatorError::Died { how, said }
+    }
+
+    /// How the process ended; `None` if it has not within this time.
+    fn ended_within(&mut self, limit: Duration) -> Option<ExitStatus> {
+        let until = Instant::now() + limit;
+        loop {
+            match self.child.try_wait() {
+                Ok(None) if Instant::now() < until => std::thread::sleep(Duration::from_micros(500)),
+                Ok(status) => return status,
+                Err(_) => return None,
+            }
+        }
     }
 
     fn kill(&mut self) {
@@ -216,8 +226,12 @@ impl Evaluator {
 }
 
 impl Drop for Evaluator {
+    /// Without another question the program ends, and its sandbox as a whole; of one that is killed a part ends later.
     fn drop(&mut self) {
-        self.kill();
+        self.requests = None;
+        if self.ended_within(ENDING).is_none() {
+            self.kill();
+        }
     }
 }
 
@@ -251,9 +265,13 @@ fn how(status: ExitStatus, said: &str) -> String {
         (Some(libc::SIGABRT), _) if said.contains(MEMORY_IS_REFUSED) => {
             "it asked for more memory than an evaluation has: let a job do what is large".to_owned()
         }
-        // Within the walls a program does not see its own stack, so that it cannot tell these two apart either.
-        (Some(libc::SIGSEGV), _) => "signal SEGV: its stack is full: look for a function that calls itself without end; or it read \
-             the clock, which evaluations do not have: take the time from the event, or do it in a job"
+        // Within the walls a program does not see its own stack, so that it cannot tell these two apart either. What reads the
+        // clock by a function of the system does not end here.
+        (Some(libc::SIGSEGV), _) => "signal SEGV: its stack is full: look for a function that calls itself without end, and keep what \
+             is large in a `Box` or `Vec`; or it read the processor's time stamp counter, which evaluations do not have"
+            .to_owned(),
+        (Some(libc::SIGSYS), _) => "signal SYS: it read the clock, which evaluations do not have: take the time from the event, or do it \
+             in a job"
             .to_owned(),
         (Some(libc::SIGABRT), _) => "signal ABRT; it may have asked for more memory than an evaluation has".to_owned(),
         (Some(signal), _) => format!("signal {signal}"),
