@@ -137,6 +137,17 @@ impl Child {
         self
     }
 
+    /// What it is called where it failed: `build of the command release`.
+    fn title(&self) -> String {
+        let flag = |wanted: &str| self.flags.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value.as_str());
+        match (&self.file, flag("--command"), flag("--event")) {
+            (Some(file), ..) => format!("build of {file}"),
+            (None, Some(command), _) => format!("build of the command {command}"),
+            (None, None, Some(kind)) => format!("build of the event {kind}"),
+            (None, None, None) => "build of this pipeline".to_owned(),
+        }
+    }
+
     /// The step, with every text from outside in a variable: none of them is read by the shell.
     #[track_caller]
     fn step(&self) -> Step {
@@ -158,7 +169,7 @@ impl Child {
         if self.waits == Waits::No {
             script = script.replacen(" run", " run --later", 1);
         }
-        let step = Step::sh(script);
+        let step = Step::sh(script).name(self.title());
         variables.into_iter().fold(step, |step, (name, value)| step.env(name, value))
     }
 }

@@ -204,7 +204,10 @@ impl Given {
     fn output_json(mut self, name: &str, value: Json) -> Self {
         let Json::Object(entries) = &mut self.outcome else { return self };
         match entries.iter_mut().find(|(entry, _)| entry == "outputs") {
-            Some((_, Json::Object(outputs))) => outputs.push((name.to_owned(), value)),
+            Some((_, Json::Object(outputs))) => {
+                outputs.retain(|(output, _)| output != name);
+                outputs.push((name.to_owned(), value));
+            }
             _ => entries.push(("outputs".to_owned(), Json::Object(vec![(name.to_owned(), value)]))),
         }
         self
@@ -216,12 +219,19 @@ impl Given {
         self.output_json(name, value.into())
     }
 
-    /// Its function returned this.
+    /// Its function returned this. The fields of a struct are outputs of their own, as in a build.
     #[must_use]
     pub fn value<T: Data>(self, value: &T) -> Self {
         let schema = Schema::of::<T>().digest();
-        let typed = Json::object([("schema", schema.into()), ("value", value.to_json())]);
-        self.output_json("value", Json::Text(typed.to_string()))
+        let json = value.to_json();
+        let fields: Vec<_> =
+            json.entries().iter().filter(|(name, _)| T::PARTS.contains(&name.as_str())).cloned().collect();
+        let given = fields.into_iter().fold(self, |given, (name, field)| {
+            let text = if let Json::Text(text) = field { text } else { field.to_string() };
+            given.output_json(&name, Json::Text(text))
+        });
+        let typed = Json::object([("schema", schema.into()), ("value", json)]);
+        given.output_json("value", Json::Text(typed.to_string()))
     }
 }
 
@@ -265,4 +275,27 @@ pub fn canceled() -> Given {
 #[must_use]
 pub fn skipped() -> Given {
     Given::new("skipped").with("reason", "condition".into()).with("text", "the test says so".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::passed;
+    use crate::Data;
+
+    #[derive(Data)]
+    struct Plan {
+        version: String,
+        shards: Vec<u32>,
+    }
+
+    #[test]
+    fn fields_of_a_value_are_outputs_of_their_own() {
+        let plan = Plan { version: "1.2".to_owned(), shards: vec![1, 2] };
+        let outcome = passed().output("version", "older").value(&plan).output("note", "x").outcome;
+        let outputs = outcome.get("outputs").expect("it hands something on").entries();
+        let told: Vec<_> = outputs.iter().map(|(name, value)| (&**name, value.as_str().unwrap_or_default())).collect();
+        assert_eq!(told[..2], [("version", "1.2"), ("shards", "[1,2]")]);
+        assert_eq!(told[3..], [("note", "x")]);
+        assert_eq!(told[2].0, "value");
+    }
 }
