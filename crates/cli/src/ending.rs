@@ -80,7 +80,13 @@ pub fn show(
     }
     match &world.verdict {
         None => {
-            let approve = at.command(format_args!("approve {build} GATE"));
+            let gates = places.store.open_gates(build)?;
+            let job = |gate: &JobName| world.graph.as_ref()?.jobs.get(gate).map(|job| &**job);
+            let asked: Vec<_> = gates.iter().map(|gate| words::approve(build, &gate.job, job(&gate.job))).collect();
+            let approve = match asked.as_slice() {
+                [one] => at.command(one),
+                _ => at.command(format_args!("approve {build} GATE")),
+            };
             let _ = writeln!(text, "build {build} waits at a gate: {approve} goes on with it");
         }
         Some(verdict) if is_live => {

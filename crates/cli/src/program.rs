@@ -294,7 +294,12 @@ impl Place {
         // Cargo names it from where it works, or from the root.
         let from_here = path_from(&package.folder, &package.manifest).display().to_string();
         let from_root = package.manifest.display().to_string();
-        text.replace(&from_here, &self.name).replace(&from_root, &self.name).into_bytes()
+        let text = text.replace(&from_here, &self.name).replace(&from_root, &self.name);
+        // Where the manifest lies is what a fault of a dependency names.
+        let folders = [&from_here, &from_root].map(|manifest| manifest.trim_end_matches("/Cargo.toml"));
+        let text =
+            folders.iter().fold(text, |text, folder| text.replace(&format!("({folder})"), &format!("({})", self.name)));
+        text.into_bytes()
     }
 
     /// The one binary that is the pipeline.

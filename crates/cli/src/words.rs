@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 
 pub use api::words::{duration, failure, skip_reason, verdict};
-use graph::{AttemptReport, Failure, Job, JobName, Outcome};
+use graph::{AttemptReport, BuildId, Failure, Job, JobName, Outcome};
 
 use crate::columns;
 
 /// The widest a step's name gets within a sentence; its whole name stands in `show`.
 const STEP_CELLS_MAX: usize = 40;
+
+/// The widest the default of a gate's field gets where what to type is told.
+const FIELD_CELLS_MAX: usize = 60;
 
 /// `1 job`, `2 jobs`.
 pub fn count(number: usize, noun: &str) -> String {
@@ -121,6 +124,22 @@ fn function_exit(job: &Job, failure: &Failure) -> Option<i32> {
     let Failure::Step { step, exit, .. } = failure else { return None };
     let step = job.steps.get(usize::from(*step))?;
     matches!(step.shell, graph::Shell::Program(_)).then_some(*exit)
+}
+
+/// What to type at a gate, without the program's name: `approve 3 ship --field region=VALUE --field copies=1`. Each field of
+/// the gate is named: those with a default with it, so that they may be left as they are or left out.
+pub fn approve(build: BuildId, gate: &JobName, job: Option<&Job>) -> String {
+    let mut text = format!("approve {build} {gate}");
+    for (name, field) in job.and_then(|job| job.gate.as_ref()).into_iter().flat_map(|gate| &gate.fields) {
+        let value = match &field.default {
+            None => "VALUE".to_owned(),
+            Some(serde_json::Value::String(text)) => text.clone(),
+            Some(value) => value.to_string(),
+        };
+        let value = columns::cut(&columns::bare(&value.replace('\n', " ")), FIELD_CELLS_MAX);
+        text.push_str(&format!(" --field {}", crate::whereabouts::quoted(&format!("{name}={value}"))));
+    }
+    text
 }
 
 /// What happened at a gate: `approved by ada: region = eu`.

@@ -532,7 +532,15 @@ fn a_program_that_does_not_compile_or_pass_its_tests_runs_nothing() {
         "--> .ropewalk/pipeline.rs:8:8\n",
         "ci.jobb(\"one\")",
     ]);
-    write(&TESTED.replace("3, ", "2, "));
+    let right = TESTED.replace("3, ", "2, ");
+    // Every place that a fault names is shown with its line, while it is watched and afterwards.
+    let added = "    ci.job(\"one\").run(\"echo it ran\");\n";
+    write(&right.replace(added, &added.repeat(2)));
+    let lines = ["8 |     ci.job(\"one\")", "the first time", "9 |     ci.job(\"one\")", "the second time"];
+    refused(&[&["error[job-twice]: the job `one` is added twice"][..], &lines].concat());
+    let (shown, _) = Site::told(site.there(&["show", "last"]), 0);
+    assert!(lines.iter().all(|line| shown.contains(line)), "{shown}");
+    write(&right);
     let text = site.submit(&[], 0);
     assert!(text.contains("one | it ran"), "{text}");
 }
@@ -936,6 +944,11 @@ fn a_gate_of_a_server_is_answered_as_its_hint_says() {
     let (mut watching, mut shown) = site.watch(&[]);
     let hint = shown.until("to go on: ");
     let words = hint.split("to go on: ropewalk ").nth(1).expect("a command").to_owned();
+    // The stream of a build does not tell what the gate asks for; who looks at the build is told.
+    let (shown, _) = Site::told(site.there(&["show", "1"]), 0);
+    assert!(shown.contains("approve 1 ship --field region=VALUE --server "), "{shown}");
+    let (listed, _) = Site::told(site.there(&["builds"]), 0);
+    assert!(listed.contains("approve 1 ship --field region=VALUE --server "), "{listed}");
     let words: Vec<&str> = words.split(' ').collect();
     let (_, err) = Site::told(site.command(&words), 2);
     assert!(err.contains("field `region` is missing: give --field region=VALUE"), "{err}");

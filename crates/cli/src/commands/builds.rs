@@ -150,8 +150,11 @@ fn remark(row: &BuildRow, archive: &dyn Archive) -> Result<String, Stop> {
         Verdict::Running if row.open_gates > 0 => {
             let gates = archive.gates(row.build)?;
             let gate = gates.iter().find(|gate| gate.answered.is_none());
-            let gate = gate.map(|gate| gate.job.to_string()).unwrap_or_default();
-            format!("waits: {}", archive.whereabouts().command(format_args!("approve {} {gate}", row.build)))
+            let Some(gate) = gate else { return Ok("waits at a gate".to_owned()) };
+            let graph = archive.graph(row.build)?;
+            let job = graph.as_ref().and_then(|graph| graph.jobs.get(&gate.job));
+            let approve = words::approve(row.build, &gate.job, job.map(|job| &**job));
+            format!("waits: {}", archive.whereabouts().command(approve))
         }
         Verdict::Running if !archive.is_run(row)? => {
             format!("killed: ropewalk run --resume {}", row.build)

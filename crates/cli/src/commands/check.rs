@@ -38,10 +38,10 @@ pub fn run(arguments: &Check, project: &Project, colour: Colour) -> Result<u8, S
         ReportForm::Json => output::print(report::json(diagnostics) + "\n")?,
         ReportForm::Sarif => output::print(report::sarif(diagnostics, sources, env!("CARGO_PKG_VERSION")) + "\n")?,
     }
-    if arguments.twice {
+    let is_wrong = diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
+    if arguments.twice && !is_wrong {
         same(&pipeline)?;
     }
-    let is_wrong = diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
     Ok(if is_wrong { exit::WRONG } else { exit::PASSED })
 }
 

@@ -125,9 +125,13 @@ fn line(graph: &Graph, entry: &Entry) -> String {
         format!("{} ×{}: {shown}{more}", first.id(), legs.len())
     };
     let mut marks = marks(job);
-    let after: Vec<_> = entry.also_after.iter().copied().filter(|need| need.id() != first.id()).collect();
+    let mut after: Vec<_> = entry.also_after.iter().copied().filter(|need| need.id() != first.id()).collect();
+    // What is still to grow is no job to hang under.
+    let is_hole = |need: &&JobName| graph.holes.iter().any(|hole| hole.name == need.as_str());
+    after.extend(job.needs.iter().map(|need| &need.job).filter(is_hole));
     if !after.is_empty() {
-        marks.insert(0, format!("also after {}", some(&after)));
+        let hangs = job.needs.iter().any(|need| graph.jobs.contains_key(&need.job));
+        marks.insert(0, format!("{} {}", if hangs { "also after" } else { "after" }, some(&after)));
     }
     if !marks.is_empty() {
         let _ = write!(text, "  ({})", marks.join("; "));
@@ -148,7 +152,7 @@ fn some(names: &[&JobName]) -> String {
 mod tests {
     use std::sync::Arc;
 
-    use graph::{Graph, Job, Need};
+    use graph::{Graph, Hole, Job, Need};
 
     use super::draw;
 
@@ -169,6 +173,20 @@ mod tests {
             &[("lint", &[]), ("build", &[]), ("test", &["build"]), ("ship", &["test", "lint"])],
             "demo: 4 jobs\n├─ lint\n└─ build\n   └─ test\n      └─ ship  (also after lint)\n",
         );
+    }
+
+    #[test]
+    fn what_waits_for_jobs_that_are_still_to_come_says_so() {
+        let job = |needs: &[&str]| {
+            Arc::new(Job { needs: needs.iter().map(|need| Need::success(*need)).collect(), ..Job::default() })
+        };
+        let jobs = [("plan", job(&[])), ("sum", job(&["test"])), ("tell", job(&["plan", "test"]))];
+        let hole = Hole { name: "test".to_owned(), after: ["plan".into()].into() };
+        let jobs = jobs.into_iter().map(|(name, job)| (name.into(), job)).collect();
+        let graph = Graph { name: "demo".to_owned(), jobs, holes: vec![hole], ..Graph::default() };
+        let tree =
+            "demo: 3 jobs\n├─ plan\n│  └─ tell  (also after test)\n└─ sum  (after test)\n… test grows after plan\n";
+        assert_eq!(draw(&graph), tree);
     }
 
     #[test]

@@ -248,7 +248,8 @@ impl<W: Write> Live<W> {
             drawn += 1;
         }
         for (name, prompt) in self.waiting.iter().take(shown.saturating_sub(drawn)) {
-            let approve = self.opening.whereabouts.command(format_args!("approve {} {name}", self.opening.build));
+            let words = words::approve(self.opening.build, name, self.growing.job(name));
+            let approve = self.opening.whereabouts.command(words);
             let text = format!("? {name}  {prompt}  → {approve}");
             let _ = writeln!(frame, "{}", self.paint.text(Style::Ask, &cut(&text, columns)));
             drawn += 1;

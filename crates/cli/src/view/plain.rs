@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
 use engine::fact::{Ended, What};
-use graph::{JobName, Outcome, Timestamp};
+use graph::{JobName, Outcome, Question, Timestamp};
 
 use super::annotation::{Annotation, Headings, Shown, Tally};
-use super::growth::Growing;
+use super::growth::{Growing, Growth};
 use super::lines::Lines;
 use super::{Moment, Opening, Stream, View, Wants};
 use crate::columns::{self, Paint};
@@ -32,6 +32,8 @@ pub struct Plain<W: Write> {
     started: Option<Timestamp>,
     reused: u64,
     growing: Growing,
+    /// What the graph grew by that is not said yet.
+    held: Option<Growth>,
     /// Of the steps that run.
     headings: BTreeMap<(JobName, u16), Headings>,
     /// Of the jobs that run and had something to say.
@@ -52,18 +54,33 @@ impl<W: Write> Plain<W> {
             started: None,
             reused: 0,
             growing: Growing::default(),
+            held: None,
             headings: BTreeMap::new(),
             tallies: BTreeMap::new(),
             told: BTreeSet::new(),
         }
     }
 
-    fn fact(&mut self, fact: &engine::Fact) -> io::Result<()> {
-        if let Some(growth) = self.growing.take(fact)
-            && let Some(graph) = self.growing.graph()
-        {
-            writeln!(self.writer, "{}", growth.text(graph))?;
+    /// How the graph grew. How many jobs there are is said when all is known that needs no job to end, which is in a moment.
+    fn growth(&mut self, fact: &engine::Fact) -> io::Result<()> {
+        let growth =
+            self.growing.take(fact).or_else(|| self.held.take_if(|_| matches!(fact.what, What::Evaluated { .. })));
+        let Some(growth) = growth else { return Ok(()) };
+        let asks = |question: &Question| !matches!(question, Question::Outcome(_));
+        let is_asking = matches!(&fact.what, What::Evaluated { questions, .. } if questions.iter().any(asks));
+        if is_asking && growth.because.is_empty() {
+            self.held = Some(growth);
+            return Ok(());
         }
+        self.held = None;
+        match self.growing.graph() {
+            Some(graph) => writeln!(self.writer, "{}", growth.text(graph)),
+            None => Ok(()),
+        }
+    }
+
+    fn fact(&mut self, fact: &engine::Fact) -> io::Result<()> {
+        self.growth(fact)?;
         match &fact.what {
             What::BuildCreated(request) => {
                 self.started = Some(fact.at);
@@ -74,7 +91,7 @@ impl<W: Write> Plain<W> {
                 let asked = if asked.is_empty() { asked } else { format!(": {asked}") };
                 let build = fact.build;
                 writeln!(self.writer, "{job}: waits for approval{asked}")?;
-                let approve = self.opening.whereabouts.command(format_args!("approve {build} {job}"));
+                let approve = self.opening.whereabouts.command(words::approve(build, job, self.growing.job(job)));
                 writeln!(self.writer, "{job}: to go on: {approve}")
             }
             What::GateAnswered { job, answer, by } => {

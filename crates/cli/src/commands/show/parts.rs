@@ -115,7 +115,7 @@ fn detail(shown: &Shown, job: &ShownJob, calendar: &Calendar) -> String {
         parts.push(words::waiting(why));
     }
     if open_gate(shown, &job.name) {
-        parts.push(shown.whereabouts.command(format_args!("approve {} {}", shown.row.build, job.name)));
+        parts.push(shown.whereabouts.command(words::approve(shown.row.build, &job.name, job.job.as_deref())));
     }
     parts.join("; ")
 }
@@ -287,7 +287,8 @@ pub fn gates(page: &mut String, shown: &Shown, calendar: &Calendar, paint: Paint
         let prompt = columns::cut(&columns::one_line(&prompt), 100);
         let state = match &gate.answered {
             None => {
-                let words = format_args!("approve {} {}{}", shown.row.build, gate.job, fields(shown, &gate.job));
+                let job = shown.job(&gate.job).and_then(|job| job.job.as_deref());
+                let words = words::approve(shown.row.build, &gate.job, job);
                 let command = shown.whereabouts.command(words);
                 paint.text(Style::Ask, &command)
             }
@@ -302,13 +303,6 @@ pub fn gates(page: &mut String, shown: &Shown, calendar: &Calendar, paint: Paint
         page.push_str(&format!("  {}: {prompt}\n      {state}\n", gate.job));
     }
     more(page, shown.gates.len(), ROWS_MAX, "gates", shown);
-}
-
-/// The fields that must be filled in.
-fn fields(shown: &Shown, job: &JobName) -> String {
-    let gate = shown.job(job).and_then(|job| job.job.as_ref()?.gate.as_ref());
-    let required = gate.into_iter().flat_map(|gate| &gate.fields).filter(|(_, field)| field.default.is_none());
-    required.map(|(name, _)| format!(" --field {name}=…")).collect()
 }
 
 /// Remarks of the last attempts; what holds for several jobs stands once.

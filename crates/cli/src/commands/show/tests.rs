@@ -180,12 +180,12 @@ build 1 is running
   push on main, 1a2b3c4d5e6f
   2026-11-21 04:00:00, 5 min ago, for 5 m 00 s, .ropewalk/pipeline.yaml
 
-  ?  deploy  gate  ropewalk approve 1 deploy
+  ?  deploy  gate  ropewalk approve 1 deploy --field ticket=VALUE
   1 job: 1 not ended
 
 gates
   deploy: Now?
-      ropewalk approve 1 deploy --field ticket=…
+      ropewalk approve 1 deploy --field ticket=VALUE
 ",
     );
 }
