@@ -1,11 +1,12 @@
 //! Who is let in: the token, or the session, and what the line of the table demands of it.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use api::problem::{Problem, ProblemKind};
 use api::routes::{Access as Needs, Method, On, Route};
 use axum::http::{HeaderMap, header};
-use graph::WorkerId;
+use graph::{BuildId, WorkerId};
 
 use super::call::Call;
 use super::{App, pages, problem};
@@ -18,6 +19,34 @@ pub struct Admitted {
     pub bearer: Option<Arc<Bearer>>,
     /// By the session of a worker.
     pub worker: Option<WorkerId>,
+}
+
+/// What was found out while one page was made of several calls, all with the same credentials: who looks, and which builds they may
+/// read. It ends with the page, so that the next one learns of a token that was revoked.
+#[derive(Default)]
+pub struct Look {
+    bearer: OnceLock<Arc<Bearer>>,
+    readable: Mutex<BTreeSet<BuildId>>,
+}
+
+impl Look {
+    fn readable(&self) -> MutexGuard<'_, BTreeSet<BuildId>> {
+        self.readable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Who has a token, as the store says it, or as the page that asks knows already.
+async fn bearer_of(app: &Arc<App>, text: String, look: Option<&Look>) -> Result<Arc<Bearer>, Problem> {
+    if let Some(known) = look.and_then(|look| look.bearer.get()) {
+        return Ok(Arc::clone(known));
+    }
+    let bearer = app.blocking(move |app| app.server.access.admit(&text).map_err(problem::denied)).await?;
+    let bearer = Arc::new(bearer);
+    if let Some(look) = look {
+        // Whoever was first has said the same.
+        let _ = look.bearer.set(Arc::clone(&bearer));
+    }
+    Ok(bearer)
 }
 
 /// The credentials of a request: those it names, else, where nothing can be changed, the cookie of a browser.
@@ -39,7 +68,12 @@ fn credentials<'h>(route: &Route, headers: &'h HeaderMap) -> &'h str {
 ///
 /// # Errors
 /// `Unauthorized`, `Forbidden`, and what the list of tokens refuses.
-pub async fn admit(app: &Arc<App>, route: &'static Route, headers: &HeaderMap) -> Result<Admitted, Problem> {
+pub async fn admit(
+    app: &Arc<App>,
+    route: &'static Route,
+    headers: &HeaderMap,
+    look: Option<&Look>,
+) -> Result<Admitted, Problem> {
     if route.access == Needs::Public {
         return Ok(Admitted::default());
     }
@@ -49,7 +83,7 @@ pub async fn admit(app: &Arc<App>, route: &'static Route, headers: &HeaderMap) -
         let admitted = app.blocking(move |app| app.server.access.admit(&text).map_err(problem::denied)).await;
         let now = app.now();
         let holds = |bearer: &Bearer| bearer.grant.until.is_none_or(|until| until >= now);
-        return Ok(admitted.ok().filter(holds).map(Admitted::of).unwrap_or_default());
+        return Ok(admitted.ok().filter(holds).map(Arc::new).map(Admitted::of).unwrap_or_default());
     }
     if matches!(route.access, Needs::Session | Needs::Sender)
         && let Some(worker) = app.server.dispatch.worker_of(&text)
@@ -63,7 +97,7 @@ pub async fn admit(app: &Arc<App>, route: &'static Route, headers: &HeaderMap) -
         };
         return Err(Problem::new(kind, detail).help("join again by /api/v1/worker/hello"));
     }
-    let bearer = app.blocking(move |app| app.server.access.admit(&text).map_err(problem::denied)).await?;
+    let bearer = bearer_of(app, text, look).await?;
     let now = app.now();
     if bearer.grant.until.is_some_and(|until| until < now) {
         return Err(Problem::new(ProblemKind::Unauthorized, "the token has expired")
@@ -82,8 +116,8 @@ pub async fn admit(app: &Arc<App>, route: &'static Route, headers: &HeaderMap) -
 }
 
 impl Admitted {
-    fn of(bearer: Bearer) -> Self {
-        Self { bearer: Some(Arc::new(bearer)), worker: None }
+    fn of(bearer: Arc<Bearer>) -> Self {
+        Self { bearer: Some(bearer), worker: None }
     }
 }
 
@@ -91,7 +125,7 @@ impl Admitted {
 ///
 /// # Errors
 /// `Forbidden`; `NotFound` for a build that is not there or that the token may not even see.
-pub async fn demand(app: &Arc<App>, call: &Call) -> Result<(), Problem> {
+pub async fn demand(app: &Arc<App>, call: &Call, look: Option<&Look>) -> Result<(), Problem> {
     let Needs::Grant(verb, on) = call.route.access else { return Ok(()) };
     let (verb, now) = (verb_of(verb), app.now());
     match on {
@@ -112,14 +146,17 @@ pub async fn demand(app: &Arc<App>, call: &Call) -> Result<(), Problem> {
             }
             call.demand(verb, &Target::pool(pool), now)
         }
-        On::Build => demand_build(app, call, verb).await,
+        On::Build => demand_build(app, call, verb, look).await,
         // The handler looks into the body, or gives only what may be seen.
         On::Body | On::Each => Ok(()),
     }
 }
 
-async fn demand_build(app: &Arc<App>, call: &Call, verb: Verb) -> Result<(), Problem> {
+async fn demand_build(app: &Arc<App>, call: &Call, verb: Verb, look: Option<&Look>) -> Result<(), Problem> {
     let build = call.build()?;
+    if verb == Verb::Read && look.is_some_and(|look| look.readable().contains(&build)) {
+        return Ok(());
+    }
     let row = app.blocking(move |app| app.server.store.build(build).map_err(problem::store)).await?;
     let missing = || problem::not_found(format_args!("build {build}"));
     let row = row.ok_or_else(missing)?;
@@ -132,7 +169,11 @@ async fn demand_build(app: &Arc<App>, call: &Call, verb: Verb) -> Result<(), Pro
         } else {
             denied
         }
-    })
+    })?;
+    if let Some(look) = look.filter(|_| verb == Verb::Read) {
+        look.readable().insert(build);
+    }
+    Ok(())
 }
 
 /// A build as the target of a verb.

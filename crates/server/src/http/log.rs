@@ -537,8 +537,6 @@ pub async fn search(app: Arc<App>, call: Call) -> Answered {
     if text.len() > REGEX_BYTES_MAX {
         return Err(wrong(format!("a regular expression has at most {REGEX_BYTES_MAX} bytes")));
     }
-    let regex = regex::bytes::RegexBuilder::new(text).size_limit(1 << 20).build();
-    let regex = regex.map_err(|error| wrong(error.to_string()))?;
     let limit = match call.text("limit") {
         Some(_) => call.limit()?.min(HITS_MAX),
         None => HITS_DEFAULT,
@@ -553,6 +551,12 @@ pub async fn search(app: Arc<App>, call: Call) -> Answered {
     let within = bounded(&call, "within_ms", WITHIN_MS_MAX)?;
     let time = within.map_or(app.search.time, |ms| app.search.time.min(Duration::from_millis(ms.into())));
     let _permit = app.stream_permit()?;
+    // What was found in a log that is whole holds as long as its build is there, which was looked at for the reader's rights.
+    if let Some(found) = app.found.find(&wanted) {
+        return answer::json(&*found);
+    }
+    let regex = regex::bytes::RegexBuilder::new(text).size_limit(1 << 20).build();
+    let regex = regex.map_err(|error| wrong(error.to_string()))?;
     let Some(reader) = app.blocking(move |app| Ok(open(app, build, number)?.1)).await? else {
         return answer::json(&LogHits::default());
     };
@@ -597,7 +601,7 @@ pub async fn groups(app: Arc<App>, call: Call) -> Answered {
 }
 
 /// A number of the query from 1 to `most`.
-fn bounded(call: &Call, name: &'static str, most: u32) -> Result<Option<u32>, Problem> {
+pub fn bounded(call: &Call, name: &'static str, most: u32) -> Result<Option<u32>, Problem> {
     let what = format!("a number from 1 to {most}");
     match call.wanted::<u32>(name, &what)? {
         Some(number) if !(1..=most).contains(&number) => Err(invalid(name, &number.to_string(), &what)),
@@ -625,14 +629,20 @@ enum Reached {
     Bounds,
 }
 
-/// How many answers of searches are kept, those that were asked for last.
-const FOUND_KEPT: usize = 64;
-/// The largest of them, in bytes of lines.
+/// How many answers of searches are kept, those that were asked for last: most find nothing, as those for annotations.
+const FOUND_KEPT: usize = 512;
+/// The largest of them, and all together, in bytes of lines.
 const FOUND_BYTES_MAX: usize = 64 * 1024;
+const FOUND_BYTES_KEPT: usize = 4 << 20;
 
 /// Answers of searches of logs that are whole: everybody who opens a failed job asks for its first error.
 #[derive(Default)]
 pub struct FoundBefore(Mutex<VecDeque<(Wish, Arc<LogHits>)>>);
+
+/// What an answer counts for: the bytes of its lines.
+fn found_bytes(found: &LogHits) -> usize {
+    found.hits.iter().map(|hit| hit.text.len()).sum()
+}
 
 impl FoundBefore {
     fn find(&self, wish: &Wish) -> Option<Arc<LogHits>> {
@@ -645,14 +655,16 @@ impl FoundBefore {
     }
 
     fn keep(&self, wish: Wish, found: &Arc<LogHits>) {
-        if found.hits.iter().map(|hit| hit.text.len()).sum::<usize>() > FOUND_BYTES_MAX {
+        if found_bytes(found) > FOUND_BYTES_MAX {
             return;
         }
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() >= FOUND_KEPT {
-            kept.pop_front();
-        }
         kept.push_back((wish, Arc::clone(found)));
+        let mut bytes: usize = kept.iter().map(|(_, found)| found_bytes(found)).sum();
+        while kept.len() > FOUND_KEPT || bytes > FOUND_BYTES_KEPT {
+            let Some((_, gone)) = kept.pop_front() else { break };
+            bytes -= found_bytes(&gone);
+        }
     }
 }
 

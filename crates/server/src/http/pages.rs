@@ -15,6 +15,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use tower_service::Service;
 use web::{Action, Ask, Document, Place, Source};
 
+use super::admission::Look;
 use super::call::parse_query;
 use super::{App, answer, encoding, isolated, problem};
 
@@ -34,6 +35,8 @@ struct Api {
     router: Router,
     token: HeaderValue,
     from: Option<ConnectInfo<std::net::SocketAddr>>,
+    /// What the calls of one page need not find out again.
+    look: Arc<Look>,
 }
 
 impl Api {
@@ -48,6 +51,7 @@ impl Api {
         if let Some(from) = self.from {
             request.extensions_mut().insert(from);
         }
+        request.extensions_mut().insert(Arc::clone(&self.look));
         let mut router = self.router.clone();
         let answered = match router.call(request).await {
             Ok(answered) => answered,
@@ -273,7 +277,7 @@ fn cookie<'h>(headers: &'h HeaderMap, wanted: &str) -> Option<&'h str> {
 fn source(router: Router, parts: &axum::http::request::Parts) -> Api {
     let token = token_of(&parts.headers).and_then(|token| HeaderValue::from_str(&format!("Bearer {token}")).ok());
     let from = parts.extensions.get::<ConnectInfo<std::net::SocketAddr>>().copied();
-    Api { router, token: token.unwrap_or_else(|| HeaderValue::from_static("")), from }
+    Api { router, token: token.unwrap_or_else(|| HeaderValue::from_static("")), from, look: Arc::default() }
 }
 
 /// Whether a request was sent by a page of this server, as the browser says it (Fetch Metadata; where that is absent, by

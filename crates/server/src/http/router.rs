@@ -16,6 +16,7 @@ use axum::extract::{ConnectInfo, RawPathParams, Request};
 use axum::http::{HeaderMap, HeaderValue, Response, header};
 use axum::routing::{MethodFilter, MethodRouter, on};
 
+use super::admission::Look;
 use super::answer::Answered;
 use super::call::{Call, parse_query};
 use super::{
@@ -225,7 +226,8 @@ async fn run(
     id: &str,
 ) -> Answered {
     // First of all, so that nobody learns anything without it.
-    let admitted = admission::admit(&app, route, request.headers()).await?;
+    let look = request.extensions().get::<Arc<Look>>().cloned();
+    let admitted = admission::admit(&app, route, request.headers(), look.as_deref()).await?;
     let path = path.map_err(|()| Problem::new(ProblemKind::Invalid, "the path is not UTF-8"))?;
     let path: HashMap<String, String> = path.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let query = parse_query(request.uri().query().unwrap_or_default())?;
@@ -249,7 +251,7 @@ async fn run(
         from,
         id: id.to_owned(),
     };
-    admission::demand(&app, &call).await?;
+    admission::demand(&app, &call, look.as_deref()).await?;
     idempotency::once(app, call, handler).await
 }
 

@@ -1,6 +1,6 @@
 //! Tests over builds: what a failure is beside the builds before, and how one test did in each of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use api::page::Page;
@@ -44,28 +44,36 @@ fn key(row: &TestRow) -> TestKey {
     (row.job.clone(), row.case.suite.clone(), row.case.name.clone())
 }
 
-/// The tests that attempts of one build reported both as passed and as failed.
-fn unsteady(rows: &[TestRow]) -> BTreeSet<TestKey> {
-    let of = |wanted: fn(TestOutcome) -> bool| -> BTreeSet<TestKey> {
-        rows.iter().filter(|row| wanted(row.case.outcome)).map(key).collect()
-    };
-    &of(has_failed) & &of(|outcome| outcome == TestOutcome::Passed)
+/// A test within a build, borrowed from where it was reported.
+type Named<'r> = (&'r str, &'r str, &'r str);
+
+fn named(row: &TestRow) -> Named<'_> {
+    (row.job.as_str(), &row.case.suite, &row.case.name)
 }
 
-/// What the builds of these rows reported.
-fn reported(app: &App, builds: &[&BuildRow]) -> Result<Vec<Earlier>, Problem> {
+/// The tests that attempts of one build reported both as passed and as failed.
+fn unsteady<'r>(rows: impl IntoIterator<Item = &'r TestRow> + Clone) -> BTreeSet<TestKey> {
+    let failed = rows.clone().into_iter().filter(|row| has_failed(row.case.outcome));
+    let failed: HashSet<Named> = failed.map(named).collect();
+    let passed = rows.into_iter().filter(|row| row.case.outcome == TestOutcome::Passed);
+    passed.filter(|row| failed.contains(&named(row))).map(key).collect()
+}
+
+/// What the builds of these rows reported of these tests. Of a build with very many, all others are passed over uncopied.
+fn reported(app: &App, builds: &[&BuildRow], tests: &HashSet<Named>) -> Result<Vec<Earlier>, Problem> {
     let of = |build: &&BuildRow| {
         let rows = app.known_tests.of(&*app.server.store, build.build).map_err(problem::store)?;
-        let unsteady = unsteady(&rows);
-        let outcomes = last_reports(rows.iter()).into_iter().map(|(key, row)| (key, row.case.outcome)).collect();
+        let rows = rows.iter().filter(|row| tests.contains(&named(row)));
+        let unsteady = unsteady(rows.clone());
+        let outcomes = last_reports(rows).into_iter().map(|(key, row)| (key, row.case.outcome)).collect();
         Ok(Earlier { name: name_of(build), outcomes, unsteady })
     };
     builds.iter().map(of).collect()
 }
 
-/// With what a build is compared: the builds before it of the same branch or pull request, and the last one of the default
+/// With what these tests of a build are compared: the builds before it of the same branch or pull request, and the last one of the default
 /// branch if it is of another.
-fn before(app: &App, build: &BuildRow) -> Result<(Vec<Earlier>, Option<Earlier>), Problem> {
+fn before(app: &App, build: &BuildRow, tests: &HashSet<Named>) -> Result<(Vec<Earlier>, Option<Earlier>), Problem> {
     let project = &build.origin.project;
     if project.is_empty() {
         return Ok((Vec::new(), None));
@@ -85,8 +93,8 @@ fn before(app: &App, build: &BuildRow) -> Result<(Vec<Earlier>, Option<Earlier>)
         true => rows.iter().find(|row| comparable(row) && is_default(row)),
         false => None,
     };
-    let on_default = reported(app, on_default.as_slice())?.pop();
-    Ok((reported(app, &same)?, on_default))
+    let on_default = reported(app, on_default.as_slice(), tests)?.pop();
+    Ok((reported(app, &same, tests)?, on_default))
 }
 
 /// What one failure is beside the builds before.
@@ -133,7 +141,8 @@ fn summary(app: &App, build: BuildId) -> Result<TestSummary, Problem> {
     let tests = last_reports(&rows);
     let count = |wanted: fn(TestOutcome) -> bool| tests.values().filter(|row| wanted(row.case.outcome)).count() as u64;
     let failed = count(has_failed);
-    let (earlier, on_default) = if failed == 0 { (Vec::new(), None) } else { before(app, &build_row)? };
+    let failing = tests.values().filter(|row| has_failed(row.case.outcome)).map(|row| named(row)).collect();
+    let (earlier, on_default) = if failed == 0 { (Vec::new(), None) } else { before(app, &build_row, &failing)? };
     let never_run = if failed == 0 { Vec::new() } else { control::never_run(app, build)? };
     let name = name_of(&build_row);
     let notes = Notes::of(app, &build_row.origin.project)?;

@@ -2,7 +2,7 @@
 //!
 //! Nobody collects them while jobs run. The logs are searched when somebody looks, as a reader could search them, within bounds that the page tells.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::build::Build;
 use api::job::Job;
@@ -179,14 +179,16 @@ impl Found {
         order.sort_by_key(|index| Standing::of_job(&jobs[*index]) != Standing::Failed);
         let (logged, mut searched, mut cut, mut searches) = (order.len(), 0, 0, 0);
         let (mut annotations, mut seen) = (Vec::new(), BTreeSet::new());
+        let logs = read_all::<LogSummary>(source, &format!("{of_build}/logs"), JOBS_MAX).await?.0;
+        let logs: BTreeMap<u32, LogSummary> = logs.into_iter().map(|log| (log.attempt, log)).collect();
         for index in order.into_iter().take(SEARCHED_JOBS_MAX) {
             let Some(attempt) = jobs[index].attempt else { continue };
             if searches >= SEARCHES_MAX {
                 break;
             }
             searched += 1;
-            let summary: LogSummary = read(source, &format!("{of_build}/attempts/{attempt}/log")).await?;
-            for step in summary.steps.iter().filter(|step| step.lines > 0) {
+            let steps = logs.get(&attempt).into_iter().flat_map(|log| &log.steps);
+            for step in steps.filter(|step| step.lines > 0) {
                 if searches >= SEARCHES_MAX {
                     cut += 1;
                     continue;
