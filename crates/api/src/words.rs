@@ -2,6 +2,9 @@
 
 use graph::{Failure, SkipReason, Verdict};
 
+/// How much of the first line of a message is told.
+const LINE_CHARACTERS_MAX: usize = 300;
+
 /// `3 ms`, `1.2 s`, `2 m 05 s`, `1 h 02 m`.
 #[must_use]
 pub fn duration(milliseconds: u64) -> String {
@@ -29,6 +32,7 @@ pub fn skip_reason(reason: &SkipReason) -> String {
 #[must_use]
 pub fn failure(failure: &Failure) -> String {
     match failure {
+        Failure::Step { message: Some(message), .. } => first_line(message),
         Failure::Step { exit, .. } if *exit > 128 && *exit <= 192 => {
             format!("a step was ended by signal {} ({exit})", exit - 128)
         }
@@ -38,6 +42,15 @@ pub fn failure(failure: &Failure) -> String {
         Failure::Infra { message } | Failure::Setup { message } => message.clone(),
         Failure::Lost => "its worker fell silent".to_owned(),
         Failure::Canceled { by } => format!("canceled by {by}"),
+    }
+}
+
+/// The first line of what was said of a failure.
+fn first_line(message: &str) -> String {
+    let line = message.lines().find(|line| !line.trim().is_empty()).unwrap_or_default().trim();
+    match line.char_indices().nth(LINE_CHARACTERS_MAX) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line.to_owned(),
     }
 }
 

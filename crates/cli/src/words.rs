@@ -63,7 +63,9 @@ pub fn report(report: &AttemptReport, job: Option<&Job>) -> String {
 /// Why a job failed, as the end of a sentence, with the step's name, or its command if it has no other name.
 pub fn failure_of(reason: &Failure, report: Option<&AttemptReport>) -> String {
     let step = match reason {
-        Failure::Step { step, .. } | Failure::Timeout { step: Some(step), .. } => Some(usize::from(*step)),
+        Failure::Step { step, message: None, .. } | Failure::Timeout { step: Some(step), .. } => {
+            Some(usize::from(*step))
+        }
         _ => None,
     };
     let name = step.and_then(|step| report?.steps.get(step)).map(|step| columns::one_line(&step.name));

@@ -305,6 +305,27 @@ fn retry_runs_only_what_did_not_pass() {
     assert_eq!(fs::read_to_string(repository.folder.path().join("count")).expect("there"), "ran\n");
 }
 
+#[test]
+fn a_job_that_breaks_its_word_says_how() {
+    let repository = Repository::new(
+        "jobs:\n  files: { artifacts: { app: 'out/*' }, run: 'true' }\n  value: { outputs: [v], run: 'true' }\n  \
+         line: { run: ['true', 'echo v >> $ROPEWALK_OUTPUT'] }\n  folder: { working_directory: absent, run: 'true' }\n",
+    );
+    let text = repository.check(&["run"], 1);
+    let broken = [
+        "files: failed: artifact `app`: `out/*` matches no file",
+        "value: failed: the job declares the output `v` and no step wrote it to $ROPEWALK_OUTPUT",
+        "line: failed: step 2: $ROPEWALK_OUTPUT: line 1: `v` is neither `name=value` nor `name<<DELIMITER`",
+        "folder: failed: step 1: cannot enter the directory",
+    ];
+    for words in broken {
+        assert_eq!(text.matches(words).count(), 2, "where it ends, and at the end of the build: {words}\n{text}");
+    }
+    assert!(!text.contains("note:") && !text.contains("ended with code"), "{text}");
+    let text = repository.check(&["show", "last"], 0);
+    assert!(text.contains(&broken[0]["files: failed: ".len()..]) && !text.contains("notes"), "{text}");
+}
+
 /// Runs the tests that it is asked for, or all: a and b pass once there is a file for each, c always. Does nothing where a file
 /// says so.
 const TESTS: &str = r#"

@@ -11,7 +11,7 @@ use crate::digest::Digest;
 use crate::event::{Event, Origin};
 use crate::job::Job;
 use crate::name::{AttemptNumber, BuildId, JobName, LeaseId};
-use crate::outcome::Outcome;
+use crate::outcome::{Failure, Outcome};
 use crate::time::Timestamp;
 
 /// Everything a worker knows of an attempt. It holds no secret: those come by a way of their own, under the lease.
@@ -211,6 +211,15 @@ impl AttemptReport {
             phases: Vec::new(),
             partial: None,
         }
+    }
+
+    /// The notes, but for one that its failure says already.
+    pub fn remarks(&self) -> impl Iterator<Item = &String> {
+        let told = match &self.outcome {
+            Outcome::Failed(Failure::Step { message, .. }) => message.as_ref(),
+            _ => None,
+        };
+        self.notes.iter().filter(move |note| Some(*note) != told)
     }
 }
 

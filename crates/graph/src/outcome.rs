@@ -38,8 +38,9 @@ pub enum Failure {
         step: u16,
         /// The exit code, or 128 + the signal's number.
         exit: i32,
-        /// What the step said of it, if it is a function of the pipeline's program: its failure's words. At most
-        /// [`FAILURE_BYTES_MAX`] bytes, without secrets. Not there in what older versions wrote, which pass over it.
+        /// What the exit code does not say: the words of a function of the pipeline's program that failed, or what the job broke
+        /// though its script said nothing, such as an artifact that is not there. At most [`FAILURE_BYTES_MAX`] bytes, without
+        /// secrets. Not there in what older versions wrote, which pass over it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         message: Option<String>,
     },

@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use graph::{
-    Artifact, AttemptReport, AttemptSpec, CacheReport, Failure, Outcome, Phase, Reuse, StepReport, TestCase, Text,
-    Timestamp, Usage, WorkspaceKind, quarantine,
+    Artifact, AttemptReport, AttemptSpec, CacheReport, FAILURE_BYTES_MAX, Failure, Outcome, Phase, Reuse, StepReport,
+    TestCase, Text, Timestamp, Usage, WorkspaceKind, quarantine,
 };
 use serde_json::Value;
 use tokio::time::Instant;
@@ -380,9 +380,17 @@ impl<'w> Attempt<'w> {
 
     /// Fails the job for something that no script told.
     fn break_word(&mut self, fault: String) {
-        self.note(fault);
+        let message = Some(self.told(fault));
         let step = number(self.steps.len().saturating_sub(1));
-        self.fail(Failure::Step { step, exit: EXIT_BROKEN, message: None });
+        self.fail(Failure::Step { step, exit: EXIT_BROKEN, message });
+    }
+
+    /// The words for what is wrong, noted too: a failure that is tolerated, or comes second, is told by nothing else.
+    fn told(&mut self, fault: String) -> String {
+        let mut fault = self.secrets.hide(fault);
+        fault.truncate(fault.floor_char_boundary(FAILURE_BYTES_MAX));
+        self.note(fault.clone());
+        fault
     }
 
     async fn evaluate(&self, text: &Text) -> Result<String, String> {

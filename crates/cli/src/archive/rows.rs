@@ -121,7 +121,11 @@ pub fn outcome(outcome: OutcomeWord, cause: Option<&Cause>, outputs: &BTreeMap<S
 
 fn failure(cause: &Cause) -> Failure {
     match (cause.kind.as_str(), cause.step, cause.exit, cause.limit_ms) {
-        ("step", Some(step), Some(exit), _) => Failure::Step { step, exit, message: None },
+        ("step", Some(step), Some(exit), _) => {
+            // Without a message the text names nothing but the step and its code.
+            let message = Some(cause.text.clone()).filter(|text| !text.starts_with("a step "));
+            Failure::Step { step, exit, message }
+        }
         ("timeout", step, _, Some(limit_ms)) => Failure::Timeout { step, limit_ms },
         ("lost", ..) => Failure::Lost,
         ("setup", ..) => Failure::Setup { message: cause.text.clone() },

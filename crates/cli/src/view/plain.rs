@@ -102,7 +102,7 @@ impl<W: Write> Plain<W> {
             }
             What::AttemptFinished { job, report, retry_at, .. } => {
                 let time = words::duration(report.finished.ms_since(report.started));
-                for note in report.notes.iter().filter(|note| self.told.insert((*note).clone())) {
+                for note in report.remarks().filter(|note| self.told.insert((*note).clone())) {
                     writeln!(self.writer, "{job}: note: {}", words::harmless(note))?;
                 }
                 let again = if retry_at.is_some() { "; it will be tried again" } else { "" };

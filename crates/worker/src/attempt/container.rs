@@ -400,18 +400,17 @@ impl Attempt<'_> {
     }
 
     fn refuse_service(&mut self, section: usize, fault: &ServiceFault) {
-        let message = self.secrets.hide(fault.to_string());
+        let message = self.told(fault.to_string());
         lock(&self.sections[section].recorder).note(&message);
-        self.note(message.clone());
         let step = self.section_number(section);
         self.fail(match fault {
             ServiceFault::Engine(_) => Failure::Infra { message },
             ServiceFault::Idle { .. } | ServiceFault::NoProgram { .. } => Failure::Setup { message },
             ServiceFault::Ended { code, .. } => {
-                Failure::Step { step, exit: i32::try_from(*code).unwrap_or(EXIT_BROKEN), message: None }
+                Failure::Step { step, exit: i32::try_from(*code).unwrap_or(EXIT_BROKEN), message: Some(message) }
             }
             ServiceFault::Deaf { .. } | ServiceFault::Unwell { .. } => {
-                Failure::Step { step, exit: EXIT_BROKEN, message: None }
+                Failure::Step { step, exit: EXIT_BROKEN, message: Some(message) }
             }
         });
         self.end_section(section, "failed", None);

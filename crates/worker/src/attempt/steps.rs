@@ -294,8 +294,8 @@ impl Attempt<'_> {
     pub(super) fn broken(&mut self, index: usize, recorder: &SharedRecorder, exit: i32, fault: &str) -> Failure {
         let fault = self.secrets.hide(fault.to_owned());
         lock(recorder).note(&fault);
-        self.note(format!("step {}: {fault}", index + 1));
-        Failure::Step { step: number(index), exit, message: None }
+        let message = Some(self.told(format!("step {}: {fault}", index + 1)));
+        Failure::Step { step: number(index), exit, message }
     }
 
     /// Leaves pipes that background processes hold to a thread of their own.

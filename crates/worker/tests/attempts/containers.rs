@@ -262,9 +262,10 @@ async fn services(ground: &Ground, engine: &Engine) {
     let sick = json!({ "image": "web", "health": { "command": "false", "interval_ms": 1, "retries": 2 } });
     let job = json!({ "services": { "pages": sick }, "steps": steps(&["echo never"]) });
     let (report, _) = ground.run(in_image(job)).await;
-    assert_eq!(report.outcome, Outcome::Failed(Failure::Step { step: 1, exit: 1, message: None }));
-    services_without_a_program(ground).await;
     let words = "the service `pages` was not well after 2 tries: its health command ended with code 1";
+    let message = Some(words.to_owned());
+    assert_eq!(report.outcome, Outcome::Failed(Failure::Step { step: 1, exit: 1, message }));
+    services_without_a_program(ground).await;
     assert!(report.notes.iter().any(|note| note == words), "{:?}", report.notes);
     assert_eq!(left(ground, engine).await, 0);
 }

@@ -135,8 +135,10 @@ fn a_shell_that_cannot_be_had() {
             "workspace": "isolated", "environment": { "nix": { "nix": ".#wrong" } }, "steps": [{ "run": "echo never" }, { "run": "echo never" }],
         });
         let (report, log) = ground.run(job).await;
-        assert_eq!(report.outcome, Outcome::Failed(Failure::Step { step: 0, exit: 1, message: None }));
-        assert_eq!(report.notes, ["step 1: the development shell `.#wrong` could not be had (exit code 1)"]);
+        let message = "step 1: the development shell `.#wrong` could not be had (exit code 1)";
+        assert_eq!(report.notes, [message]);
+        let message = Some(message.to_owned());
+        assert_eq!(report.outcome, Outcome::Failed(Failure::Step { step: 0, exit: 1, message }));
         let text: Vec<u8> = log.0.lock().unwrap().pieces.iter().flat_map(|(_, _, text)| text.clone()).collect();
         assert!(String::from_utf8_lossy(&text).contains("this flake is wrong"), "Nix's words are in the log");
         // What people are told to do then.

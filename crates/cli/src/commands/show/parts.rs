@@ -310,7 +310,7 @@ pub fn notes(page: &mut String, shown: &Shown, paint: Paint) {
     let mut notes: Vec<(&str, Vec<&str>)> = Vec::new();
     let mut places: std::collections::HashMap<&str, usize> = std::collections::HashMap::new();
     for (job, report) in shown.jobs.iter().filter_map(|job| Some((job, shown.report(job)?))) {
-        for note in &report.notes {
+        for note in report.remarks() {
             let place = *places.entry(note).or_insert(notes.len());
             if place == notes.len() {
                 notes.push((note, Vec::new()));
