@@ -87,7 +87,8 @@ pub struct Live<W: Write> {
     told: BTreeSet<String>,
     /// Lines that scroll by, not yet written.
     above: String,
-    drawn_rows: usize,
+    /// The cells of each line of the frame that stands below.
+    drawn: Vec<usize>,
     drawn_at: Timestamp,
 }
 
@@ -114,7 +115,7 @@ impl<W: Write> Live<W> {
             tolerated: BTreeSet::new(),
             told: BTreeSet::new(),
             above: String::new(),
-            drawn_rows: 0,
+            drawn: Vec::new(),
             drawn_at: Timestamp::default(),
         }
     }
@@ -158,7 +159,7 @@ impl<W: Write> Live<W> {
                 let told = words::report(report, self.growing.job(job));
                 self.ended(job, &report.outcome, &told, &time, &again);
                 self.said(job, &ran);
-                for note in report.notes.iter().filter(|note| self.told.insert((*note).clone())) {
+                for note in report.remarks().filter(|note| self.told.insert((*note).clone())) {
                     let note = self.paint.text(Style::Dim, &format!("note: {}", words::harmless(note)));
                     let _ = writeln!(self.above, "    {note}");
                 }
@@ -238,41 +239,44 @@ impl<W: Write> Live<W> {
         let columns = usize::from(columns.max(20));
         let rows = usize::from(rows.max(4)).saturating_sub(2);
         let mut frame = String::from("\x1b[?25l");
-        self.erase(&mut frame);
+        self.erase(&mut frame, columns);
         frame.push_str(&std::mem::take(&mut self.above));
-        let mut drawn = 0;
-        let shown = rows.saturating_sub(1);
-        for (name, running) in self.running.iter().take(shown) {
-            let line = self.running_line(name, running, now, columns);
+        let lines = self.frame(now, columns, rows.saturating_sub(1));
+        for line in &lines {
             let _ = writeln!(frame, "{line}");
-            drawn += 1;
         }
-        for (name, prompt) in self.waiting.iter().take(shown.saturating_sub(drawn)) {
-            let words = words::approve(self.opening.build, name, self.growing.job(name));
-            let approve = self.opening.whereabouts.command(words);
-            let text = format!("? {name}  {prompt}  → {approve}");
-            let _ = writeln!(frame, "{}", self.paint.text(Style::Ask, &cut(&text, columns)));
-            drawn += 1;
-        }
-        let holes = self.growing.graph().map_or(&[][..], |graph| &graph.holes);
-        for hole in holes.iter().take(HOLES_SHOWN_MAX.min(shown.saturating_sub(drawn))) {
-            let text = growth::hole(hole);
-            let _ = writeln!(frame, "{}", self.paint.text(Style::Dim, &cut(&text, columns)));
-            drawn += 1;
-        }
-        let _ = writeln!(frame, "{}", self.paint.text(Style::Dim, &cut(&self.totals(now), columns)));
-        drawn += 1;
-        self.drawn_rows = drawn;
+        self.drawn = lines.iter().map(|line| columns::cells(&columns::bare(line))).collect();
         self.drawn_at = now;
         self.writer.write_all(frame.as_bytes())?;
         self.writer.flush()
     }
 
-    fn erase(&mut self, frame: &mut String) {
-        if self.drawn_rows > 0 {
-            let _ = write!(frame, "\x1b[{}A\r\x1b[J", self.drawn_rows);
+    /// What stands below the lines that scroll by: at most `shown` jobs and holes, then the totals.
+    fn frame(&self, now: Timestamp, columns: usize, shown: usize) -> Vec<String> {
+        let running = self.running.iter().take(shown);
+        let mut lines: Vec<String> =
+            running.map(|(name, running)| self.running_line(name, running, now, columns)).collect();
+        for (name, prompt) in self.waiting.iter().take(shown.saturating_sub(lines.len())) {
+            let words = words::approve(self.opening.build, name, self.growing.job(name));
+            let approve = self.opening.whereabouts.command(words);
+            let text = format!("? {name}  {prompt}  → {approve}");
+            lines.push(self.paint.text(Style::Ask, &cut(&text, columns)));
         }
-        self.drawn_rows = 0;
+        let holes = self.growing.graph().map_or(&[][..], |graph| &graph.holes);
+        for hole in holes.iter().take(HOLES_SHOWN_MAX.min(shown.saturating_sub(lines.len()))) {
+            lines.push(self.paint.text(Style::Dim, &cut(&growth::hole(hole), columns)));
+        }
+        lines.push(self.paint.text(Style::Dim, &cut(&self.totals(now), columns)));
+        lines
+    }
+
+    /// Takes away the frame. A terminal that has become narrower since has broken its lines, each into as many rows as it now needs.
+    fn erase(&mut self, frame: &mut String, columns: usize) {
+        let rows: usize = self.drawn.iter().map(|cells| cells.div_ceil(columns).max(1)).sum();
+        if rows > 0 {
+            let _ = write!(frame, "\x1b[{rows}A\r\x1b[J");
+        }
+        self.drawn.clear();
     }
 
     fn running_line(&self, name: &JobName, running: &Running, now: Timestamp, columns: usize) -> String {
@@ -397,7 +401,8 @@ impl<W: Write> View for Live<W> {
 
     fn close(&mut self) -> io::Result<()> {
         let mut frame = String::new();
-        self.erase(&mut frame);
+        let columns = usize::from((self.size)().0.max(20));
+        self.erase(&mut frame, columns);
         frame.push_str(&std::mem::take(&mut self.above));
         frame.push_str("\x1b[?25h");
         self.writer.write_all(frame.as_bytes())?;
@@ -455,6 +460,18 @@ mod tests {
         check(12, 5000, "⠋ test/1   …");
         check_of("測試", "編譯中 🚀 まだまだ", 40, 5000, "⠋ 測試     5.0 s  編譯中 🚀 まだまだ");
         check_of("測試", "編譯中 🚀 まだまだ", 32, 5000, "⠋ 測試     5.0 s  編譯中 🚀 ま…");
+    }
+
+    #[test]
+    fn a_frame_goes_whole_when_the_terminal_has_become_narrower() {
+        let opening = Opening { build: BuildId(1), usual_ms: BTreeMap::new(), whereabouts: Default::default() };
+        let mut live = Live::new(Vec::new(), || (80, 24), Paint::Plain, opening);
+        live.drawn = vec![80, 41, 40, 0];
+        let mut frame = String::new();
+        live.erase(&mut frame, 40);
+        assert_eq!(frame, "\x1b[6A\r\x1b[J");
+        live.erase(&mut frame, 40);
+        assert_eq!(frame, "\x1b[6A\r\x1b[J", "nothing is left to take away");
     }
 
     #[test]
