@@ -3,6 +3,8 @@
 
 use std::fmt::Display;
 
+use engine::ReusePolicy;
+
 use crate::args::{RunHow, Where};
 use crate::commands::Stop;
 use crate::remote::{SERVER_VARIABLE, variable};
@@ -98,6 +100,12 @@ pub fn not_here(flag: &str, is_given: bool) -> Result<(), Stop> {
 }
 
 impl RunHow {
+    /// Whether results of earlier builds are looked for.
+    #[must_use]
+    pub fn reuse(&self) -> ReusePolicy {
+        if self.no_reuse { ReusePolicy::RunAll } else { ReusePolicy::AsDeclared }
+    }
+
     /// Refuses what says how a build runs on this machine.
     ///
     /// # Errors

@@ -200,6 +200,9 @@ fn equal_work_is_done_once_and_explained() {
     assert!(text.contains("file.txt"), "{text}");
     let text = repository.check(&["explain"], 0);
     assert!(text.contains("file file.txt changed") && text.contains("b in build 3: runs every time"), "{text}");
+    repository.check(&["run", "--no-reuse"], 0);
+    let text = repository.check(&["explain", "a"], 0);
+    assert!(text.contains("a in build 4: ran\n  the build was told to run everything (`--no-reuse`)"), "{text}");
 }
 
 #[test]

@@ -202,6 +202,27 @@ pub struct BuildOptions {
     /// Whether its jobs may name other pools. Whoever evaluates the pipeline sees to it.
     #[serde(skip_serializing_if = "PoolReach::is_every")]
     pub pools: PoolReach,
+    /// Whether earlier results are looked for. Whoever works out operations sees to it; old readers pass over it.
+    #[serde(skip_serializing_if = "ReusePolicy::is_as_declared")]
+    pub reuse: ReusePolicy,
+}
+
+/// Whether results of earlier builds are looked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReusePolicy {
+    /// For jobs that may be reused.
+    #[default]
+    AsDeclared,
+    /// For no job: all run. What they give is kept for later builds all the same.
+    RunAll,
+}
+
+impl ReusePolicy {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+    fn is_as_declared(&self) -> bool {
+        *self == Self::AsDeclared
+    }
 }
 
 /// Which pools the jobs of a build may name.

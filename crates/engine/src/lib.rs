@@ -31,7 +31,7 @@ pub mod warmth;
 pub use effect::Effect;
 pub use engine::{Engine, Step};
 pub use fact::{Adopted, Ended, Fact, Reused, What};
-pub use input::{BuildOptions, BuildRequest, FailurePolicy, Input, Intake, PoolReach, Presence};
+pub use input::{BuildOptions, BuildRequest, FailurePolicy, Input, Intake, PoolReach, Presence, ReusePolicy};
 pub use judge::{EVALUATIONS_MAX, QUESTIONS_MAX};
 pub use standing::Standing;
 pub use state::JobState;

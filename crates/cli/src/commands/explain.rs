@@ -7,9 +7,9 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use engine::Fact;
 use engine::fact::What;
 use engine::operation::{Difference, Manifest, differences, operation};
+use engine::{Fact, ReusePolicy};
 use graph::{BuildId, Carries, Digest, Graph, Job, JobName, NeedResult, Outcome, Reuse, Timestamp};
 use serde::Serialize;
 use serde_json::json;
@@ -104,7 +104,9 @@ enum Why {
     /// The build was told to take it from an earlier one.
     Given { from: ReusedFrom },
     /// It runs each time.
-    NotReusable { hint: &'static str },
+    NotReusable { cause: &'static str, hint: &'static str },
+    /// The build reuses nothing.
+    ToldToRun,
     /// It may be reused, but what it depends on could not be worked out.
     NoOperation { reason: String },
     /// It neither ran nor was reused.
@@ -195,14 +197,22 @@ impl<'p> Case<'p> {
         match row.map(|row| (row.attempts, &row.outcome)) {
             Some((0, Some(outcome))) => return Ok(Why::NotRun { outcome: outcome.clone() }),
             _ if job.is_some_and(|job| job.reuse == Reuse::Never) => {
-                return Ok(Why::NotReusable { hint: hint(job) });
+                return Ok(not_reusable(job));
             }
             _ => {}
         }
         match (row.and_then(|row| row.operation), job) {
+            (Some(_), _) if self.is_told_to_run()? => Ok(Why::ToldToRun),
             (Some(operation), Some(job)) => self.miss(name, job, operation),
             _ => self.without_operation(name, row.map_or(0, |row| row.attempts)),
         }
+    }
+
+    fn is_told_to_run(&self) -> Result<bool, Stop> {
+        Ok(self.facts()?.iter().any(|fact| match &fact.what {
+            What::BuildCreated(request) => request.options.reuse == ReusePolicy::RunAll,
+            _ => false,
+        }))
     }
 
     fn without_operation(&self, name: &JobName, attempts: u32) -> Result<Why, Stop> {
@@ -268,14 +278,19 @@ impl<'p> Case<'p> {
     }
 }
 
-fn hint(job: Option<&Arc<Job>>) -> &'static str {
-    match job {
+/// Why a job runs each time, and what would change that.
+fn not_reusable(job: Option<&Arc<Job>>) -> Why {
+    let says_inputs = job.is_some_and(|job| job.sees.is_some());
+    let cause = if says_inputs { "it declares its inputs" } else { "nothing says what its result depends on" };
+    let hint = match job {
         Some(job) if job.gate.is_some() => "it has a gate: it is reused only if it says `reuse: true`",
         Some(job) if !job.secrets.is_empty() => "it has secrets: it is reused only if it says `reuse: true`",
+        _ if says_inputs => "it says `reuse: false`: without that it would be reused",
         _ => {
             "declare `inputs: [globs]` (the files its result depends on; `[]` for none), or `reuse: true` (the whole tree)"
         }
-    }
+    };
+    Why::NotReusable { cause, hint }
 }
 
 fn hit(store: &dyn Store, build: &BuildRow, row: &JobRow, reused: &ReusedFrom) -> Result<Why, Stop> {
@@ -407,9 +422,8 @@ impl Why {
             Self::Given { from } => {
                 format!("taken over\n  it passed in build {}, which this build tries again\n", from.build)
             }
-            Self::NotReusable { hint } => {
-                format!("runs every time\n  nothing says what its result depends on\n  {hint}\n")
-            }
+            Self::NotReusable { cause, hint } => format!("runs every time\n  {cause}\n  {hint}\n"),
+            Self::ToldToRun => "ran\n  the build was told to run everything (`--no-reuse`)\n".to_owned(),
             Self::NoOperation { reason } => {
                 format!("ran without reuse\n  {}\n", crate::columns::bare(reason))
             }
@@ -679,14 +693,21 @@ plain in build 2: runs every time
             "test in build 2: runs every time\n  nothing says what its result depends on\n  \
              it has secrets: it is reused only if it says `reuse: true`\n",
         );
+        let never = Job { sees: Some(vec!["src/**".to_owned()]), ..job("make") };
+        kept.build_of(vec![("test", never)]).pass("test", 1).end();
+        check(
+            &kept,
+            "test in build 3: runs every time\n  it declares its inputs\n  it says `reuse: false`: without that it would be \
+             reused\n",
+        );
         let outcome = Outcome::Skipped(graph::SkipReason::Need { because: "lib".into() });
         let how = engine::Ended::Decided;
         kept.build(&["lib", "test"]).fail("lib", 1).fact(What::JobEnded { job: "test".into(), outcome, how }).end();
-        check(&kept, "test in build 3: did not run\n  skipped: `lib` did not end as needed\n");
+        check(&kept, "test in build 4: did not run\n  skipped: `lib` did not end as needed\n");
         passed(&mut kept, "make", &[]);
         check(
             &kept,
-            "test in build 4: ran, because it never passed before\n  no result of test is kept from before build 4\n",
+            "test in build 5: ran, because it never passed before\n  no result of test is kept from before build 5\n",
         );
     }
 

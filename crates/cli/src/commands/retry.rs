@@ -61,6 +61,7 @@ pub fn run(arguments: &Retry, project: &Project, colour: Colour) -> Result<u8, S
     let request = BuildRequest {
         options: BuildOptions {
             retry_of: Some(old),
+            reuse: arguments.how.reuse(),
             only: only.unwrap_or_else(|| request.options.only.clone()),
             ..request.options.clone()
         },

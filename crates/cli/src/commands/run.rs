@@ -22,7 +22,7 @@ use crate::local::clock::now;
 use crate::local::inputs::Inputs;
 use crate::local::secrets::SecretSource;
 use crate::local::slots::{Lender, Slots};
-use crate::local::world::{GatePolicy, LocalWorld, Parts, ReusePolicy, WORKER};
+use crate::local::world::{GatePolicy, LocalWorld, Parts, WORKER};
 use crate::pipeline::Pipeline;
 use crate::places::Places;
 use crate::program::testing::{self, Tests};
@@ -58,6 +58,7 @@ pub fn run(arguments: &Run, project: &Project, colour: Colour) -> Result<u8, Sto
     let on_failure = if arguments.fail_fast { FailurePolicy::FailFast } else { FailurePolicy::KeepGoing };
     let options = BuildOptions { only, on_failure, ..BuildOptions::default() };
     if let Some(inside) = &project.inside {
+        let options = BuildOptions { reuse: arguments.how.reuse(), ..options };
         return run_inside(inside, event, options, (pipeline, look), arguments, project, colour);
     }
     if arguments.later || !arguments.hand_on.is_empty() {
@@ -79,6 +80,7 @@ pub fn run(arguments: &Run, project: &Project, colour: Colour) -> Result<u8, Sto
     let places = Places::open(project)?;
     child::tell_forgotten(&places)?;
     let build = places.store.reserve_build()?;
+    let options = BuildOptions { reuse: arguments.how.reuse(), ..options };
     let request = request(event.clone(), &pipeline, options);
     let start = Start {
         look: Some(look),
@@ -381,7 +383,7 @@ async fn build_to_end(
         inputs: Inputs::new(&project.root, project.data.join("stats")),
         worker: Rc::clone(&worker),
         secrets,
-        reuse: if how.no_reuse { ReusePolicy::RunAll } else { ReusePolicy::AsDeclared },
+        reuse: how.reuse(),
         gates: Cell::new(if form == Output::Live || project.inside.is_some() {
             // A job waits for this build, so it has a process anyway.
             GatePolicy::Wait

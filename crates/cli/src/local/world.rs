@@ -10,7 +10,7 @@ use std::task::Poll;
 
 use engine::fact::{Ended, What};
 use engine::operation::{Manifest, operation};
-use engine::{Effect, Fact, Input, Presence, Reused};
+use engine::{Effect, Fact, Input, Presence, ReusePolicy, Reused};
 use futures_util::future::{Either, select};
 use graph::{
     Answer, AttemptReport, AttemptSpec, BuildId, Digest, Failure, Job, JobName, Known, LeaseId, NeedResult, Outcome,
@@ -35,15 +35,6 @@ use crate::view::{Moment, SlotHeld};
 
 /// The name of this machine's worker.
 pub const WORKER: &str = "local";
-
-/// Whether earlier results may stand for a job's own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReusePolicy {
-    /// As the jobs say.
-    AsDeclared,
-    /// Every job runs.
-    RunAll,
-}
 
 /// Whether the process goes on while nothing is left but gates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
