@@ -309,6 +309,36 @@ fn retry_runs_only_what_did_not_pass() {
 }
 
 #[test]
+fn a_plan_with_given_results_shows_what_they_keep_from_running() {
+    let repository = Repository::new(
+        "jobs:\n  build: { outputs: [v], run: 'true' }\n  \
+         test: { needs: [build], matrix: { n: [1, 2] }, run: 'true' }\n  \
+         ver: { needs: [build], if: \"${{ needs.build.outputs.v == '1' }}\", run: 'true' }\n  \
+         rescue: { needs: [{ job: test, on: failure }], run: 'true' }\n  \
+         ship: { needs: [test, ver], run: 'true' }\n",
+    );
+    let check = |given: &[&str], expected: &str| {
+        let flags = given.iter().flat_map(|given| ["--given", given]);
+        let arguments: Vec<&str> = ["plan"].into_iter().chain(flags).collect();
+        let text = repository.check(&arguments, 0);
+        let told: Vec<&str> = text.lines().filter(|line| line.contains("skipped")).map(str::trim).collect();
+        assert_eq!(told.join("\n"), expected, "{text}");
+    };
+    check(&[], "");
+    check(&["build=passed,v=1"], "");
+    check(
+        &["build=passed,v=2", "test=passed"],
+        "│  └─ rescue  (skipped: `test/1` did not end as needed)\n\
+         └─ ver  (if needs.build.outputs.v == '1'; skipped: `needs.build.outputs.v == '1'` does not hold)\n\
+         └─ ship  (also after test/1, test/2; skipped: `ver` did not end as needed)",
+    );
+    check(
+        &["build=passed,v=1", "test/1=failed"],
+        "└─ ship  (also after test/1, test/2; skipped: `test/1` did not end as needed)",
+    );
+}
+
+#[test]
 fn a_job_that_breaks_its_word_says_how() {
     let repository = Repository::new(
         "jobs:\n  files: { artifacts: { app: 'out/*' }, run: 'true' }\n  value: { outputs: [v], run: 'true' }\n  \

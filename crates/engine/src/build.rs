@@ -737,7 +737,8 @@ pub(crate) fn can_be_asked(job: &Job, asked: &AskedTests) -> bool {
 
 /// Whether `ending` satisfies `need` of `dependent`. A canceled job satisfies `finished` only for cleanup: others
 /// would go on with work that somebody wanted stopped. Sets of endings that are not `finished` mean what they say.
-pub(crate) fn is_accepted(need: &Need, ending: Ending, dependent: &Job) -> bool {
+#[must_use]
+pub fn is_accepted(need: &Need, ending: Ending, dependent: &Job) -> bool {
     if ending == Ending::Canceled && need.accepts == graph::Accepts::FINISHED {
         return dependent.cleanup;
     }

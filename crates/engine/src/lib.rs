@@ -28,6 +28,7 @@ pub mod state;
 pub mod wait;
 pub mod warmth;
 
+pub use build::is_accepted;
 pub use effect::Effect;
 pub use engine::{Engine, Step};
 pub use fact::{Adopted, Ended, Fact, Reused, What};

@@ -2,8 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::sync::Arc;
 
-use graph::{Answer, Failure, Job, JobName, Known, Outcome, Question, Shell, SkipReason, canonical};
+use engine::fact::{Ended, What};
+use engine::{BuildRequest, Engine, Input, Reused, is_accepted};
+use graph::{
+    Answer, AttemptNumber, BuildId, Ending, Evaluation, Failure, Graph, Job, JobName, Known, Outcome, Question, Shell,
+    SkipReason, canonical,
+};
 use serde_json::Value;
 
 use super::Stop;
@@ -15,6 +21,8 @@ use crate::{drawing, event, exit, output};
 
 /// The most evaluations of one plan: each follows a new answer.
 const EVALUATIONS_MAX: usize = 1000;
+
+type Jobs = BTreeMap<JobName, Arc<Job>>;
 
 /// Runs the command.
 ///
@@ -35,7 +43,8 @@ pub fn run(arguments: &Plan, project: &Project, colour: Colour) -> Result<u8, St
         files.sort();
         known.answers.insert(Question::ChangedFiles, Answer::Files(files));
     }
-    let graph = settle(&pipeline, &mut known, &mut given, project);
+    let mut graph = settle(&pipeline, &mut known, &mut given, project);
+    decide(&mut graph, &known);
     let text = match arguments.output {
         GraphForm::Tree => drawing::tree::draw(&graph),
         GraphForm::Json => canonical::graph_json(&graph) + "\n",
@@ -52,20 +61,15 @@ pub fn run(arguments: &Plan, project: &Project, colour: Colour) -> Result<u8, St
 
 /// Evaluates until no question that this machine or `given` can answer is left. A given result is told once its job is in the
 /// graph, and taken out of `given`.
-fn settle(
-    pipeline: &Pipeline,
-    known: &mut Known,
-    given: &mut BTreeMap<JobName, Outcome>,
-    project: &Project,
-) -> graph::Graph {
+fn settle(pipeline: &Pipeline, known: &mut Known, given: &mut BTreeMap<JobName, Outcome>, project: &Project) -> Graph {
     for _ in 0..EVALUATIONS_MAX {
         let lowered = pipeline.lower(known);
         let evaluation = &lowered.evaluation;
         let jobs = &evaluation.graph.jobs;
-        let told: Vec<_> = given.extract_if(.., |name, _| jobs.contains_key(name)).collect();
+        let told: Vec<_> = given.extract_if(.., |name, _| legs(jobs, name).next().is_some()).collect();
         let has_told = !told.is_empty();
         for (name, outcome) in told {
-            let outcome = as_function(&jobs[&name], outcome);
+            let outcome = legs(jobs, &name).next().map_or(outcome.clone(), |(_, job)| as_function(job, outcome));
             known.answers.insert(Question::Outcome(name), Answer::Outcome(outcome));
         }
         let open: Vec<_> = evaluation
@@ -83,6 +87,73 @@ fn settle(
         }
     }
     pipeline.lower(known).evaluation.graph.clone()
+}
+
+/// The job of this name, or all legs of the matrix that has it as its id.
+fn legs<'g>(jobs: &'g Jobs, name: &JobName) -> impl Iterator<Item = (&'g JobName, &'g Arc<Job>)> {
+    let is_job = jobs.contains_key(name);
+    jobs.iter().filter(move |(job, _)| if is_job { *job == name } else { job.id() == name.as_str() })
+}
+
+/// Marks the jobs that given results keep from running. The engine says which: what `plan` shows is what `run` would do.
+fn decide(graph: &mut Graph, known: &Known) {
+    let given: BTreeMap<_, _> = known
+        .answers
+        .iter()
+        .filter_map(|(question, answer)| match (question, answer) {
+            (Question::Outcome(name), Answer::Outcome(outcome)) => Some((name, outcome)),
+            _ => None,
+        })
+        .flat_map(|(name, outcome)| legs(&graph.jobs, name).map(move |(job, _)| (job.clone(), outcome.clone())))
+        .map(|(job, outcome)| {
+            let artifacts = BTreeMap::new();
+            let from = Reused { build: BuildId(0), attempt: AttemptNumber(0), job: job.clone(), artifacts };
+            (job, (from, outcome))
+        })
+        .collect();
+    if given.is_empty() {
+        return;
+    }
+    let mut ends: BTreeMap<JobName, Outcome> =
+        given.iter().map(|(job, (_, outcome))| (job.clone(), outcome.clone())).collect();
+    let build = BuildId(1);
+    let request = BuildRequest { given, ..BuildRequest::new(known.event.clone(), String::new()) };
+    // What is still to grow out of other results decides nothing about the jobs that are there.
+    let whole = Graph { holes: Vec::new(), ..graph.clone() };
+    let evaluation = Evaluation { graph: whole, ..Evaluation::default() };
+    let mut engine = Engine::new();
+    let now = known.event.time;
+    engine.step(now, vec![Input::BuildRequested { build, request: Box::new(request) }]);
+    let evaluated = Input::Evaluated { build, answers_known: 0, evaluation: Box::new(evaluation) };
+    for fact in engine.step(now, vec![evaluated]).facts {
+        if let What::JobEnded { job, outcome, how: Ended::Decided } = fact.what {
+            ends.insert(job, outcome);
+        }
+    }
+    // The engine waits for all needs of a job before it skips it; one that is not as needed is enough to know.
+    let names: Vec<JobName> = drawing::layers(graph).rows.into_iter().flatten().cloned().collect();
+    for name in names {
+        let reason = match ends.get(&name) {
+            Some(Outcome::Skipped(reason)) => Some(reason.clone()),
+            Some(_) => None,
+            None => refused_by(graph, &name, &ends).map(|because| SkipReason::Need { because }),
+        };
+        let Some(reason) = reason else { continue };
+        ends.entry(name.clone()).or_insert_with(|| Outcome::Skipped(reason.clone()));
+        if let Some(job) = graph.jobs.get_mut(&name).filter(|job| job.skip.is_none()) {
+            Arc::make_mut(job).skip = Some(reason);
+        }
+    }
+}
+
+/// A need of the job whose end is known and not as needed.
+fn refused_by(graph: &Graph, name: &JobName, ends: &BTreeMap<JobName, Outcome>) -> Option<JobName> {
+    let job = &graph.jobs[name];
+    let refused = job.needs.iter().find(|need| {
+        let end = ends.get(&need.job).zip(graph.jobs.get(&need.job));
+        end.is_some_and(|(outcome, needed)| !is_accepted(need, Ending::of(outcome, needed.toleration()), job))
+    });
+    refused.map(|need| need.job.clone())
 }
 
 /// The outcome as a job that is a function of the program hands it on: `value` with the digest of its type, and each field of

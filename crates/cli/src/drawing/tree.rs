@@ -70,23 +70,18 @@ fn push<'a>(
 fn children<'a>(graph: &'a Graph, layers: &Layers<'a>) -> Children<'a> {
     let mut children: Children = BTreeMap::new();
     // A whole matrix hangs under the first of its legs.
-    let mut first_leg: BTreeMap<(&str, Vec<&JobName>), &JobName> = BTreeMap::new();
+    let mut first_leg: BTreeMap<Kind, &JobName> = BTreeMap::new();
     for name in layers.rows.iter().flatten().copied() {
-        let mut needs: Vec<&JobName> = graph.jobs[name]
-            .needs
-            .iter()
-            .filter_map(|need| graph.jobs.get_key_value(&need.job).map(|(name, _)| name))
-            .collect();
-        needs.sort_by_key(|need| (layers.of.get(need).copied(), graph.jobs[*need].order));
-        let key = (name.id(), needs.clone());
-        if let Some(&first) = first_leg.get(&key) {
+        let kind = kind(graph, layers, name);
+        let mut needs = kind.needs.clone();
+        if let Some(&first) = first_leg.get(&kind) {
             let entry = children.values_mut().flatten().find(|entry| entry.names[0] == first);
             if let Some(entry) = entry {
                 entry.names.push(name);
             }
             continue;
         }
-        first_leg.insert(key, name);
+        first_leg.insert(kind, name);
         let parent = needs.pop().map(|parent| representative(graph, &first_leg, layers, parent));
         // The other legs of the matrix that it hangs under are said by that.
         needs.retain(|need| Some(representative(graph, &first_leg, layers, need)) != parent);
@@ -95,20 +90,32 @@ fn children<'a>(graph: &'a Graph, layers: &Layers<'a>) -> Children<'a> {
     children
 }
 
+/// What the legs of one entry have in common.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Kind<'a> {
+    id: &'a str,
+    /// The last that it waits for stands last.
+    needs: Vec<&'a JobName>,
+    /// Why they do not run.
+    skipped: Option<String>,
+}
+
+fn kind<'a>(graph: &'a Graph, layers: &Layers<'a>, name: &'a JobName) -> Kind<'a> {
+    let job = &graph.jobs[name];
+    let known = job.needs.iter().filter_map(|need| graph.jobs.get_key_value(&need.job));
+    let mut needs: Vec<&JobName> = known.map(|(name, _)| name).collect();
+    needs.sort_by_key(|need| (layers.of.get(need).copied(), graph.jobs[*need].order));
+    Kind { id: name.id(), needs, skipped: job.skip.as_ref().map(crate::words::skip_reason) }
+}
+
 /// The leg that stands for all legs of `job`'s entry.
 fn representative<'a>(
     graph: &'a Graph,
-    first_leg: &BTreeMap<(&str, Vec<&'a JobName>), &'a JobName>,
+    first_leg: &BTreeMap<Kind<'a>, &'a JobName>,
     layers: &Layers<'a>,
     job: &'a JobName,
 ) -> &'a JobName {
-    let mut needs: Vec<&JobName> = graph.jobs[job]
-        .needs
-        .iter()
-        .filter_map(|need| graph.jobs.get_key_value(&need.job).map(|(name, _)| name))
-        .collect();
-    needs.sort_by_key(|need| (layers.of.get(need).copied(), graph.jobs[*need].order));
-    first_leg.get(&(job.id(), needs)).copied().unwrap_or(job)
+    first_leg.get(&kind(graph, layers, job)).copied().unwrap_or(job)
 }
 
 fn line(graph: &Graph, entry: &Entry) -> String {
