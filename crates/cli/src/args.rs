@@ -406,7 +406,8 @@ pub struct Retry {
     /// Only this job, in the same build; on a server. With `--tests` also here.
     #[arg(conflicts_with = "failed")]
     pub job: Option<String>,
-    /// Only what did not pass; the rest is taken from that build. On a server it runs in the same build.
+    /// Only what did not pass, and what needs it; the rest is taken from that build. On a server it runs in the same build, where what passed
+    /// stays.
     #[arg(long)]
     pub failed: bool,
     /// Only the tests that failed, or these of the job: by name, or by suite and name with a blank between them. The job's

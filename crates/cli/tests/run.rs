@@ -309,6 +309,24 @@ fn retry_runs_only_what_did_not_pass() {
 }
 
 #[test]
+fn retry_runs_what_needs_what_did_not_pass_too() {
+    let repository = Repository::new(
+        "jobs:\n  a: { run: 'echo ran >> ../count' }\n  b: { needs: [a], run: 'test -e ../ok' }\n  \
+         never: { needs: [a], when: { branch: other }, run: 'true' }\n  \
+         apart: { needs: [a, { job: never, on: finished }], run: 'echo ran >> ../count' }\n  \
+         report: { needs: [{ job: b, on: finished }], env: { B: '${{ needs.b.result }}' }, run: 'echo b has $B' }\n  \
+         rescue: { needs: [{ job: b, on: failure }], run: echo rescued }\n",
+    );
+    let text = repository.check(&["run"], 1);
+    assert!(text.contains("report | b has failed") && text.contains("rescue | rescued"), "{text}");
+    fs::write(repository.folder.path().join("ok"), "").expect("a file");
+    let text = repository.check(&["retry", "last", "--failed"], 0);
+    assert!(text.contains("report | b has passed") && text.contains("rescue: skipped: `b` did not end"), "{text}");
+    assert!(text.contains("apart: cached, from build 1"), "{text}");
+    assert_eq!(fs::read_to_string(repository.folder.path().join("count")).expect("there"), "ran\nran\n");
+}
+
+#[test]
 fn a_plan_with_given_results_shows_what_they_keep_from_running() {
     let repository = Repository::new(
         "jobs:\n  build: { outputs: [v], run: 'true' }\n  \

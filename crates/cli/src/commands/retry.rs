@@ -1,5 +1,5 @@
-//! `ropewalk retry`: the same event through the pipeline again, as a new build; with `--failed` the jobs that passed
-//! are taken from the old one, and with `--tests` those that failed are asked for some of their tests only.
+//! `ropewalk retry`: the same event through the pipeline again, as a new build; with `--failed` the jobs that passed,
+//! and need nothing that runs again, are taken from the old one, and with `--tests` those that failed are asked for some of their tests only.
 
 mod asked;
 
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use api::build::Rebuild;
 use engine::fact::{Ended, What};
 use engine::{BuildOptions, BuildRequest, Engine, Fact, Input, Reused};
-use graph::{AskedTests, BuildId, JobName, Outcome};
+use graph::{AskedTests, BuildId, Graph, JobName, Outcome, SkipReason};
 use worker::keeper::Keeper;
 
 use self::asked::Failed;
@@ -57,7 +57,7 @@ pub fn run(arguments: &Retry, project: &Project, colour: Colour) -> Result<u8, S
         return Err(Stop::wrong(format!("build {old} has not ended: `ropewalk run --resume {old}` goes on with it")));
     }
     let (asked, only) = asked(arguments, &places, old, &facts)?;
-    let given = if is_rest_given { passed(&facts) } else { BTreeMap::new() };
+    let given = if is_rest_given { untouched(&facts) } else { BTreeMap::new() };
     let request = BuildRequest {
         options: BuildOptions {
             retry_of: Some(old),
@@ -203,4 +203,41 @@ fn passed(facts: &[Fact]) -> BTreeMap<JobName, (Reused, Outcome)> {
         }
     }
     passed
+}
+
+/// The jobs that passed in these facts and need nothing that runs again: a report on tests that failed speaks of those, and what
+/// ran because they failed has no reason left.
+fn untouched(facts: &[Fact]) -> BTreeMap<JobName, (Reused, Outcome)> {
+    let mut passed = passed(facts);
+    let Some(graph) = facts.iter().rev().find_map(evaluated) else { return passed };
+    let decided: BTreeSet<&JobName> = facts.iter().filter_map(decided_again).collect();
+    let mut dependents: BTreeMap<&JobName, Vec<&JobName>> = BTreeMap::new();
+    for (name, job) in &graph.jobs {
+        job.needs.iter().for_each(|need| dependents.entry(&need.job).or_default().push(name));
+    }
+    let mut again: Vec<&JobName> =
+        graph.jobs.keys().filter(|job| !passed.contains_key(*job) && !decided.contains(job)).collect();
+    let mut seen: BTreeSet<&JobName> = again.iter().copied().collect();
+    while let Some(job) = again.pop() {
+        let more = dependents.get(job).into_iter().flatten().copied();
+        again.extend(more.filter(|dependent| seen.insert(dependent)));
+    }
+    passed.retain(|job, _| !seen.contains(job));
+    passed
+}
+
+fn evaluated(fact: &Fact) -> Option<&Graph> {
+    match &fact.what {
+        What::Evaluated { graph, .. } => Some(graph),
+        _ => None,
+    }
+}
+
+/// A job that did not run, and of which the same will be decided if what it needs ends the same.
+fn decided_again(fact: &Fact) -> Option<&JobName> {
+    match &fact.what {
+        What::JobEnded { outcome: Outcome::Skipped(SkipReason::Refused { .. }), .. } => None,
+        What::JobEnded { job, outcome: Outcome::Passed { .. } | Outcome::Skipped(_), .. } => Some(job),
+        _ => None,
+    }
 }
