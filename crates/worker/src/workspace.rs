@@ -359,6 +359,15 @@ impl Workspace {
     /// The keeper is gone, or the copy failed.
     pub async fn open(&mut self, processes: &Processes, snapshot: &Snapshot) -> Result<OpenWorkspace, WorkspaceError> {
         let Some(view) = self.view() else { return self.open_copy(None) };
+        if let (Files::All, Some(foreign)) = (&self.manifest.files, snapshot.foreign()) {
+            let note = format!(
+                "the workspace is a copy at another path, because `{}` belongs to another user or group, and an overlay of yours \
+                 cannot write in it: `chown` makes it yours",
+                foreign.display()
+            );
+            self.copy(snapshot)?;
+            return self.open_copy(Some(note));
+        }
         match processes.open_view(&view).await {
             Ok((view, held)) => self.opened(Some(view), self.shown().to_owned(), held, None),
             Err(error) if error.is_lost() => Err(KeeperError::Lost.into()),

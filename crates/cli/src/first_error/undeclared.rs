@@ -1,4 +1,5 @@
-//! Files that a job missed because it did not declare them: in a sandbox a job with `inputs` sees nothing else of the tree.
+//! Files that a job missed because it did not declare them: in a sandbox a job with `inputs` sees nothing else of the tree. Also
+//! files that it could not write because they are somebody else's.
 
 use std::path::{Component, Path, PathBuf};
 use std::sync::LazyLock;
@@ -10,6 +11,12 @@ use worker::tree::Tree;
 
 use super::ExcerptLine;
 use crate::columns;
+
+/// What the system says (`EOVERFLOW`) where a program writes, in an overlay of a user namespace, a file that is not of its one user
+/// and group.
+const OF_SOMEBODY_ELSE: &str = "Value too large for defined data type";
+const OF_SOMEBODY_ELSE_HELP: &str = "the file may belong to another user or group, and an overlay of yours cannot change it: `chown` \
+                                     makes it yours, `workspace: in_place` works in your tree itself";
 
 /// A name that more files of the tree end with tells nothing.
 const FILES_MAX: usize = 3;
@@ -44,8 +51,11 @@ static MODULE: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"No module named '
 const ENDS: &[&str] = &["", ".py", "/__init__.py", ".js", ".ts", ".mjs", ".cjs", ".json", "/index.js", "/index.ts"];
 
 /// A hint about files of the tree at `root` that `lines` miss and `job` does not declare; `None` if there are none, or it
-/// sees the whole tree.
+/// sees the whole tree. About files that it could not write in any case.
 pub fn hint(root: &Path, name: &JobName, job: &Job, lines: &[ExcerptLine]) -> Option<String> {
+    if lines.iter().any(|line| line.text.contains(OF_SOMEBODY_ELSE)) {
+        return Some(OF_SOMEBODY_ELSE_HELP.to_owned());
+    }
     if !matches!(job.environment, Environment::Sandbox { .. }) {
         return None;
     }

@@ -50,13 +50,23 @@ pub fn make_like(directory: &Path, model: &Path) -> io::Result<()> {
 /// Gives a file or directory the mode, times and, for an administrator, the owner of another.
 pub fn assume(path: &Path, like: &Metadata) -> io::Result<()> {
     if rustix::process::geteuid().is_root() {
-        std::os::unix::fs::lchown(path, Some(like.uid()), Some(like.gid()))?;
+        given(std::os::unix::fs::lchown(path, Some(like.uid()), Some(like.gid())))?;
     }
     if !like.is_symlink() {
         fs::set_permissions(path, fs::Permissions::from_mode(like.mode() & 0o7777))?;
     }
     rustix::fs::utimensat(CWD, path, &times_of(like), AtFlags::SYMLINK_NOFOLLOW)?;
     Ok(())
+}
+
+/// An administrator of a namespace, or without `CAP_CHOWN`, may not give a file to just anybody: then it stays his.
+fn given(chown: io::Result<()>) -> io::Result<()> {
+    let is_refused =
+        |error: &io::Error| matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::PermissionDenied);
+    match chown {
+        Err(error) if is_refused(&error) => Ok(()),
+        other => other,
+    }
 }
 
 fn times_of(metadata: &Metadata) -> Timestamps {
@@ -235,7 +245,7 @@ pub fn copy_new_file(from: &Path, to: &Path, metadata: &Metadata, sharing: &Shar
     let is_own =
         metadata.uid() == rustix::process::geteuid().as_raw() && metadata.gid() == rustix::process::getegid().as_raw();
     if !is_own && rustix::process::geteuid().is_root() {
-        std::os::unix::fs::fchown(&target, Some(metadata.uid()), Some(metadata.gid()))?;
+        given(std::os::unix::fs::fchown(&target, Some(metadata.uid()), Some(metadata.gid())))?;
     }
     target.set_permissions(fs::Permissions::from_mode(metadata.mode() & 0o7777))?;
     Ok(rustix::fs::futimens(&target, &times_of(metadata))?)

@@ -8,8 +8,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +19,11 @@ use super::layer::{self, Made, Whiteouts};
 use super::look::Seen;
 use super::watch::{Changes, Watch};
 use super::{WorkspaceError, read_json, write_json};
+use crate::keeper::Right;
 use crate::repository::{self, Standing};
+
+/// How many entries of a tree's top are looked at for a foreign owner.
+const FOREIGN_LOOKED_AT_MAX: usize = 10_000;
 
 /// What a snapshot needs to be opened again.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -54,6 +59,8 @@ pub struct Snapshot {
     manifest: Manifest,
     /// The paths in the delta: whatever becomes of them in the live tree, jobs do not see it.
     shadowed: HashSet<PathBuf>,
+    /// Looked for once, when the first job asks.
+    foreign: OnceLock<Option<PathBuf>>,
     state: Mutex<State>,
 }
 
@@ -157,7 +164,7 @@ impl Snapshot {
             _ => Watch::none(),
         };
         let state = State { watch, changed: BTreeSet::new(), fix: None, fixes: next_fix(&directory) };
-        Ok(Self { directory, manifest, shadowed, state: Mutex::new(state) })
+        Ok(Self { directory, manifest, shadowed, foreign: OnceLock::new(), state: Mutex::new(state) })
     }
 
     /// The tree's root.
@@ -175,6 +182,20 @@ impl Snapshot {
     /// Where jobs see the tree.
     pub(super) fn shown(&self) -> Option<&Path> {
         self.manifest.shown.as_deref()
+    }
+
+    /// A directory at the top of a person's tree, relative, that belongs to another user or group. Who mounts overlays in a user
+    /// namespace has only his own ids there, and the kernel refuses to write in what belongs to others. `None` if there is none, or
+    /// this process has every right.
+    pub(super) fn foreign(&self) -> Option<&Path> {
+        let look = || {
+            if self.manifest.tree == TreeKind::Immutable || Right::of_this_process() == Right::Administrator {
+                return None;
+            }
+            let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+            foreign_directory(&self.manifest.repository, &self.directory.join("delta"), own)
+        };
+        self.foreign.get_or_init(look).as_deref()
     }
 
     /// Where its layers are.
@@ -395,6 +416,18 @@ impl Snapshot {
     }
 }
 
+/// The first directory at the top of `root` that `delta` does not hide and that is not of this user and group.
+fn foreign_directory(root: &Path, delta: &Path, own: (u32, u32)) -> Option<PathBuf> {
+    let entries = fs::read_dir(root).ok()?.flatten().take(FOREIGN_LOOKED_AT_MAX);
+    let mut foreign = entries.filter(|entry| {
+        let is_foreign = |there: &fs::Metadata| there.is_dir() && (there.uid(), there.gid()) != own;
+        let is_hidden =
+            || fs::symlink_metadata(delta.join(entry.file_name())).is_ok_and(|there| layer::is_whiteout(&there));
+        entry.metadata().is_ok_and(|there| is_foreign(&there)) && !is_hidden()
+    });
+    foreign.next().map(|entry| entry.file_name().into())
+}
+
 /// Whether the live tree is watched.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Watching {
@@ -441,4 +474,22 @@ fn ignored_without_git(root: &Path) -> Vec<PathBuf> {
     }
     ignored.sort();
     ignored
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_of_somebody_else_is_found_unless_it_is_hidden() {
+        let (root, delta) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        fs::write(root.path().join("file"), "").unwrap();
+        let found = |own| foreign_directory(root.path(), delta.path(), own);
+        assert_eq!((found(own), found((own.0, own.1 + 1))), (None, None), "a file can be replaced");
+        fs::create_dir(root.path().join("src")).unwrap();
+        assert_eq!((found(own), found((own.0, own.1 + 1))), (None, Some("src".into())));
+        layer::white_out(delta.path(), root.path(), Path::new("src"), &mut Made::default()).unwrap();
+        assert_eq!(found((own.0 + 1, own.1)), None);
+    }
 }
