@@ -33,7 +33,10 @@ pub mod token;
 pub mod work;
 pub mod workers;
 
+use std::error::Error;
+
 use crate::exit;
+use crate::project::data_home;
 
 /// Why a command could not do what it was asked.
 #[derive(Debug)]
@@ -56,7 +59,7 @@ impl Stop {
     }
 
     /// The failure and all its causes, as one line.
-    pub fn of(error: &dyn std::error::Error) -> Self {
+    pub fn of(error: &dyn Error) -> Self {
         let mut message = error.to_string();
         let mut cause = error.source();
         while let Some(error) = cause {
@@ -65,6 +68,25 @@ impl Stop {
         }
         Self::infra(message)
     }
+
+    /// The same of what keeps builds on this machine: if its disk is full, with what to do.
+    pub fn kept(error: &(dyn Error + 'static)) -> Self {
+        let mut stop = Self::of(error);
+        let is_full = wants_room(error) || error.source().is_some_and(wants_room);
+        if let (true, Ok(data)) = (is_full, data_home()) {
+            let hint = "make room on the disk of";
+            let next = "`ropewalk run --resume` then goes on with a build that was running";
+            stop.message.push_str(&format!("; {hint} `{}`: {next}", data.display()));
+        }
+        stop
+    }
+}
+
+/// Whether nothing is wrong but that the disk with what is kept is full.
+fn wants_room(error: &(dyn Error + 'static)) -> bool {
+    matches!(error.downcast_ref(), Some(store::StoreError::Full(_)))
+        || matches!(error.downcast_ref(), Some(store::log::LogError::Full(_)))
+        || matches!(error.downcast_ref(), Some(store::blob::BlobError::Full(_)))
 }
 
 impl From<server::parts::PartError> for Stop {

@@ -2,7 +2,7 @@
 //! files to the blobs, cache entries to the index. Secrets are masked before anything is kept or shown.
 
 use std::borrow::Cow;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -20,15 +20,32 @@ use crate::view::{self, Moment, View, Wants};
 /// The view of a build, shared with the threads that move heavy output.
 #[derive(Clone)]
 pub struct SharedView {
-    view: Arc<Mutex<Box<dyn View + Send>>>,
+    held: Arc<Mutex<Held>>,
     wants: Wants,
+}
+
+struct Held {
+    view: Box<dyn View + Send>,
+    /// Why something was not written, the first time.
+    refused: Option<io::Error>,
+}
+
+impl Held {
+    /// A reader that has gone away wants nothing more, and is no fault.
+    fn look_at(&mut self, written: io::Result<()>) {
+        if let Err(error) = written
+            && error.kind() != io::ErrorKind::BrokenPipe
+        {
+            self.refused.get_or_insert(error);
+        }
+    }
 }
 
 impl SharedView {
     /// A view that may be shared.
     pub fn new(view: Box<dyn View + Send>) -> Self {
         let wants = view.wants();
-        Self { view: Arc::new(Mutex::new(view)), wants }
+        Self { held: Arc::new(Mutex::new(Held { view, refused: None })), wants }
     }
 
     /// What the view asks for.
@@ -36,18 +53,26 @@ impl SharedView {
         self.wants
     }
 
-    /// Shows moments and hands them to the reader. A reader that has gone away does not stop the build.
+    /// Shows moments and hands them to the reader. A reader that has gone away, or takes nothing, does not stop the build.
     pub fn show<'a>(&self, moments: impl IntoIterator<Item = Moment<'a>>) {
-        let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         for moment in moments {
-            let _ = view.show(moment);
+            let written = held.view.show(moment);
+            held.look_at(written);
         }
-        let _ = view.flush();
+        let written = held.view.flush();
+        held.look_at(written);
     }
 
     /// Writes out what is held back.
-    pub fn close(&self) {
-        let _ = self.view.lock().unwrap_or_else(PoisonError::into_inner).close();
+    ///
+    /// # Errors
+    /// Why something was not written, now or before.
+    pub fn close(&self) -> io::Result<()> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = held.view.close();
+        held.look_at(written);
+        held.refused.take().map_or(Ok(()), Err)
     }
 }
 
@@ -147,10 +172,9 @@ impl LogSink for LocalSink {
 }
 
 fn log_error(error: &store::log::LogError) -> LogError {
-    let text = chain(error);
     match error {
-        store::log::LogError::Full(_) => LogError::Full(text),
-        _ => LogError::Refused(text),
+        store::log::LogError::Full(cause) => LogError::Full(cause.to_string()),
+        _ => LogError::Refused(chain(error)),
     }
 }
 

@@ -37,11 +37,13 @@ impl Places {
     /// As the medium refuses.
     pub fn open(project: &Project) -> Result<Self, Stop> {
         let data = project.data.clone();
-        std::fs::create_dir_all(data.join(LOGS))
-            .map_err(|error| Stop::infra(format!("failed to make `{}`: {error}", data.display())))?;
-        let store = Arc::new(SqliteStore::open(&data)?);
+        std::fs::create_dir_all(data.join(LOGS)).map_err(|error| {
+            let help = "ROPEWALK_DATA names another folder for what is kept";
+            Stop::infra(format!("failed to make `{}`: {error}; {help}", data.display()))
+        })?;
+        let store = Arc::new(SqliteStore::open(&data).map_err(|error| Stop::kept(&error))?);
         let blobs = DirectoryBlobs::open(&data.join("blobs"), Durability::Process, Verify::Never)
-            .map_err(|error| Stop::of(&error))?;
+            .map_err(|error| Stop::kept(&error))?;
         Ok(Self { data, store, blobs: Arc::new(blobs) })
     }
 

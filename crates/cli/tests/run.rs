@@ -357,6 +357,19 @@ fn a_plan_with_given_results_shows_what_they_keep_from_running() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn output_that_cannot_be_written_is_told() {
+    let repository = Repository::new("jobs: { a: { run: echo hello } }");
+    for form in ["plain", "json"] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("there");
+        let output = repository.command(&["run", "--output", form]).stdout(full).output().expect("ropewalk starts");
+        let text = text(&output);
+        assert_eq!(output.status.code(), Some(0), "the build passed: {text}");
+        assert!(text.contains("not all of this output could be written: No space left on device"), "{text}");
+    }
+}
+
+#[test]
 fn a_job_that_breaks_its_word_says_how() {
     let repository = Repository::new(
         "jobs:\n  files: { artifacts: { app: 'out/*' }, run: 'true' }\n  value: { outputs: [v], run: 'true' }\n  \

@@ -413,9 +413,14 @@ async fn build_to_end(
     if let Some(ticks) = ticks {
         ticks.abort();
     }
-    view.close();
+    if let Err(error) = view.close() {
+        let _ = writeln!(
+            std::io::stderr(),
+            "note: not all of this output could be written: {error}; `ropewalk show {build}` and `ropewalk logs {build}` have it"
+        );
+    }
     processes.close().await;
-    ended.map_err(|error| Stop::of(&error))
+    ended.map_err(|error| Stop::kept(&error))
 }
 
 /// One more than there are processors, so that none stands idle while the end of a job is recorded and the next one begins.
