@@ -273,12 +273,16 @@ impl Step {
     /// The most characters of a script's line that stand for its name.
     const TITLE_CHARS_MAX: usize = 100;
 
+    /// Begins the names of variables that hand values of `${{ }}` to a script; a number follows.
+    pub const EXPRESSION_VARIABLE: &str = "ROPEWALK_EXPR_";
+
     /// What a step without a name is called: the first line of its script that is not blank, with `…` after it where it is cut or more
-    /// lines follow, so that nobody takes the first command for the whole.
+    /// lines follow, so that nobody takes the first command for the whole. Of a value that the script is handed stands there what its
+    /// author wrote, or what is known of it.
     #[must_use]
     pub fn script_title(&self) -> String {
         let mut lines = self.run.lines().map(str::trim).filter(|line| !line.is_empty());
-        let first = lines.next().unwrap_or_default();
+        let first = self.as_its_author_wrote(lines.next().unwrap_or_default());
         let mut title: String = first.chars().take(Self::TITLE_CHARS_MAX).collect();
         if title.len() < first.len() {
             title.push('…');
@@ -286,6 +290,21 @@ impl Step {
             title.push_str(" …");
         }
         title
+    }
+
+    /// A line of the script without the variables that stand for `${{ }}`.
+    fn as_its_author_wrote(&self, line: &str) -> String {
+        let mut line = line.to_owned();
+        let made = self.env.iter().filter(|(name, _)| name.starts_with(Self::EXPRESSION_VARIABLE));
+        for (name, value) in made {
+            let value = value.as_written();
+            if !value.contains(char::is_control) {
+                for stand in [format!("'\"${{{name}}}\"'"), format!("\"${{{name}}}\""), format!("${{{name}}}")] {
+                    line = line.replace(&stand, value);
+                }
+            }
+        }
+        line
     }
 }
 
@@ -691,5 +710,15 @@ mod tests {
         check("make\nmake install", "make …");
         check(&long[1..], &long[1..]);
         check(&format!("{long}\nmore"), &format!("{}…", &long[1..]));
+        let step = Step {
+            run: "a \"${ROPEWALK_EXPR_1}\" \"of ${ROPEWALK_EXPR_2}\" 'x'\"${ROPEWALK_EXPR_1}\"'' \"${HOME}\"".into(),
+            env: [
+                ("ROPEWALK_EXPR_1".to_owned(), crate::Text::Template("${{ gate.x }}".into())),
+                ("ROPEWALK_EXPR_2".to_owned(), crate::Text::Plain("main".into())),
+            ]
+            .into(),
+            ..Step::default()
+        };
+        assert_eq!(step.script_title(), "a ${{ gate.x }} \"of main\" 'x${{ gate.x }}' \"${HOME}\"");
     }
 }

@@ -15,8 +15,6 @@ use crate::tree::Node;
 
 /// Shells whose quoting is POSIX's, by the name of the program.
 const POSIX_SHELLS: [&str; 8] = ["sh", "bash", "dash", "ash", "ksh", "mksh", "zsh", "busybox"];
-/// What hands an expression's value to a script; a number follows.
-const VARIABLE: &str = "ROPEWALK_EXPR_";
 
 /// The steps of a job leg in order.
 pub(crate) fn steps(
@@ -153,7 +151,7 @@ fn script_of(
         }
         let count = names.len() + 1;
         let name = names.entry(expression.text().to_owned()).or_insert_with(|| {
-            let name = format!("{VARIABLE}{count}");
+            let name = format!("{}{count}", Step::EXPRESSION_VARIABLE);
             given.push((name.clone(), format!("${{{{ {} }}}}", expression.text())));
             name
         });

@@ -89,7 +89,7 @@ impl Attempt<'_> {
         if !name.is_empty() {
             return self.secrets.hide(name);
         }
-        step.script_title()
+        self.secrets.hide(step.script_title())
     }
 
     async fn wants_step(&mut self, step: &Step) -> Result<bool, String> {
