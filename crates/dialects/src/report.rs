@@ -47,8 +47,10 @@ pub fn text(diagnostics: &[Diagnostic], sources: &Sources, color: Color) -> Stri
         if index > 0 {
             out.push('\n');
         }
-        out.push_str(&renderer.render(&[group(diagnostic, sources)]));
-        out.push('\n');
+        for line in renderer.render(&[group(diagnostic, sources)]).lines().filter(|line| !is_nameless(line)) {
+            out.push_str(line);
+            out.push('\n');
+        }
         // What a compiler or a test said stands as it was said.
         for line in diagnostic.message.lines().skip(1) {
             out.push_str(harmless(line).trim_end());
@@ -56,6 +58,18 @@ pub fn text(diagnostics: &[Diagnostic], sources: &Sources, color: Color) -> Stri
         }
     }
     out
+}
+
+/// Whether a rendered line is the `:::` over a source without a name: its name stands over it already.
+fn is_nameless(line: &str) -> bool {
+    let mut bare = String::new();
+    let mut rest = line;
+    while let Some((before, after)) = rest.split_once('\u{1b}') {
+        bare.push_str(before);
+        rest = after.split_once('m').map_or("", |(_, after)| after);
+    }
+    bare.push_str(rest);
+    bare.trim() == ":::"
 }
 
 /// The count for the last line: "2 errors, 1 warning", "1 error", "nothing is wrong".
@@ -151,7 +165,8 @@ impl ShownLine {
         // A point is shown under the character after it.
         let point = first_characters(after, 1).len();
         let (marked, rest) = after.split_at((end - start).min(after.len()).max(point));
-        let (before, marked, rest) = (visible(before), visible(marked), visible(rest));
+        let ellipsis = if cut == Cut::Before { "…" } else { "" };
+        let (before, marked, rest) = (format!("{ellipsis}{}", visible(before)), visible(marked), visible(rest));
         let (start, end) = (before.len(), before.len() + marked.len());
         ShownLine { text: format!("{before}{marked}{rest}"), start, end, cut }
     }

@@ -460,7 +460,13 @@ impl<'r, 's> Yaml<'r, 's> {
         if *error.kind() == ErrorKind::RecursionLimitExceeded {
             return self.reading.too_deep(span);
         }
-        let (message, help) = explain(error.kind());
+        let (message, help) = match error.kind() {
+            ErrorKind::UnexpectedCharacter { character } if character.is_control() => (
+                Some("a control character stands here"),
+                "remove it, or write it as an escape in double quotes: `\"\\u0007\"`",
+            ),
+            kind => explain(kind),
+        };
         let message = message.map_or_else(|| format!("this is no YAML: {}", error.info()), str::to_owned);
         syntax("yaml-syntax", message, self.reading.location(span), "the reader gave up here", help)
     }

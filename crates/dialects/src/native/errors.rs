@@ -104,7 +104,14 @@ pub(crate) fn wrong_type(place: Location, what: &str, takes: &str, found: &str) 
         "a number" | "a whole number" | "a boolean" if takes.contains("a string") => "put it in quotes",
         "nothing" => "remove the key, or give it a value",
         "a number" | "a whole number" if takes.contains("a duration") => "say the unit: `30s`, `20m`",
-        _ => "",
+        "a number" | "a whole number" if takes.contains("a size") => "say the unit: `512MiB`, `4GiB`",
+        _ if takes.contains("`true` or `false`") => "write `true` or `false`, without quotes",
+        "a string" if takes.starts_with("a number") || takes.starts_with("a whole number") => {
+            "write a number, without quotes"
+        }
+        _ if takes.contains("a list") => "write a list: `[one, two]`",
+        _ if takes.contains("a map") => "write a map: `{ KEY: VALUE }`, or a `KEY: VALUE` in each line",
+        _ => "write one value",
     };
     Diagnostic::error("wrong-type", format!("`{what}` takes {takes}, not {found}"))
         .at(place, format!("this is {found}"))
