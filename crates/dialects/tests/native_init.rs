@@ -7,7 +7,11 @@ use ropewalk_dialects::native::{SourceFile, init, lower};
 fn propose(files: &[(&str, &str)], programs: &[&str]) -> (String, String) {
     let paths: Vec<String> = files.iter().map(|(path, _)| (*path).to_owned()).collect();
     let read = |path: &str| files.iter().find(|(name, _)| *name == path).map(|(_, text)| (*text).to_owned());
-    let text = init::propose(&paths, &read, &|program| programs.contains(&program));
+    let proposed = init::propose(&paths, &read, &|program| programs.contains(&program));
+    let text = proposed.text;
+    let is_empty = text.contains("This builds and tests nothing");
+    assert_eq!(proposed.content, if is_empty { init::Content::Nothing } else { init::Content::Work });
+    assert!(proposed.remarks.iter().all(|remark| text.contains(&format!("# {remark}\n"))), "{text}");
     assert!(text.starts_with("# yaml-language-server: $schema=pipeline.schema.json\n"), "{text}");
     let known = Known::of(Event { branch: Some("main".into()), ..Event::new(EventKind::Push) });
     let lowered = lower(&[SourceFile::new("pipeline.yaml", text.as_str())], &known);
@@ -90,6 +94,12 @@ fn python_keeps_its_environment_while_its_declarations_stay() {
         "cache: { key: \"venv-${{ hash_files('uv.lock') }}\", paths: [.venv] }"
     );
     assert_eq!(cache_of(&[("tox.ini", ""), test], &["python3"]), "", "nothing says what is installed");
+}
+
+#[test]
+fn perl() {
+    check(&[("Makefile.PL", "")], &["perl", "make"], "perl: perl Makefile.PL; make; make test");
+    check(&[("Build.PL", ""), ("Makefile.PL", "")], &["perl"], "perl: perl Build.PL; ./Build; ./Build test");
 }
 
 #[test]

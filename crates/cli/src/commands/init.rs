@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use dialects::native;
+use dialects::native::init::{Content, Proposed};
 
 use super::Stop;
 use crate::args::Init;
@@ -25,7 +26,8 @@ pub fn run(arguments: &Init, project: &Project) -> Result<u8, Stop> {
         if length > FILE_BYTES_MAX { None } else { std::fs::read_to_string(path).ok() }
     };
     let propose = if arguments.rust { native::init::propose_program } else { native::init::propose };
-    let text = propose(&paths, &read, &is_program);
+    let proposed = propose(&paths, &read, &is_program);
+    let text = &proposed.text;
     if arguments.print {
         output::print(text)?;
         return Ok(exit::PASSED);
@@ -42,16 +44,31 @@ pub fn run(arguments: &Init, project: &Project) -> Result<u8, Stop> {
     let folder = project.root.join(PIPELINE_FOLDER);
     move_aside(project, if arguments.rust { "Cargo.toml" } else { "pipeline.yaml" })?;
     if arguments.rust {
-        return write_package(&folder, &text);
+        write_package(&folder, text)?;
+        tell_missing(&proposed);
+        return Ok(exit::PASSED);
     }
-    write(&folder, "pipeline.yaml", &text)?;
+    write(&folder, "pipeline.yaml", text)?;
     let schema = serde_json::to_string_pretty(&native::schema()).map_err(|error| Stop::infra(error.to_string()))?;
     write(&folder, "pipeline.schema.json", &(schema + "\n"))?;
     output::print(format!(
         "wrote {PIPELINE_FOLDER}/pipeline.yaml, and {PIPELINE_FOLDER}/pipeline.schema.json for your editor\n\
          look at it with `ropewalk plan`, then `ropewalk run`\n"
     ))?;
+    tell_missing(&proposed);
     Ok(exit::PASSED)
+}
+
+/// Says what a green build of the proposal would not mean.
+fn tell_missing(proposed: &Proposed) {
+    for remark in &proposed.remarks {
+        eprintln!("note: {}", crate::columns::one_line(remark));
+    }
+    if proposed.content == Content::Nothing {
+        eprintln!(
+            "note: it builds and tests nothing yet: no build tool that runs here was recognised; put your commands in"
+        );
+    }
 }
 
 /// Moves what else is a pipeline out of the way of the one that is written as `written`: both together would be one
@@ -100,15 +117,14 @@ debug-assertions = false
 "#;
 
 /// Writes a package with this program.
-fn write_package(folder: &Path, program: &str) -> Result<u8, Stop> {
+fn write_package(folder: &Path, program: &str) -> Result<(), Stop> {
     write(folder, "Cargo.toml", MANIFEST)?;
     write(folder, "src/main.rs", program)?;
     write(folder, ".gitignore", "/.sdk\n/target\n")?;
     output::print(format!(
         "wrote a package to {PIPELINE_FOLDER}: Cargo.toml, src/main.rs with a test, .gitignore\n\
          look at its jobs with `ropewalk plan`, run its test with `ropewalk test`, then `ropewalk run`\n"
-    ))?;
-    Ok(exit::PASSED)
+    ))
 }
 
 fn write(folder: &Path, name: &str, text: &str) -> Result<(), Stop> {

@@ -19,17 +19,36 @@ pub const SCHEMA_FILE: &str = "pipeline.schema.json";
 /// Bytes of a file that are looked at.
 const FILE_BYTES_MAX: usize = 1 << 20;
 
+/// A pipeline that is proposed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proposed {
+    /// The file's text.
+    pub text: String,
+    /// What was recognised but cannot run here, a sentence each; comments of the text say so too.
+    pub remarks: Vec<String>,
+    /// What is in it.
+    pub content: Content,
+}
+
+/// What a proposed pipeline does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// It builds or tests what was recognised.
+    Work,
+    /// It has one job that only prints a line, as a place for commands.
+    Nothing,
+}
+
 /// A commented YAML pipeline for the repository of these tracked paths.
 ///
-/// `read` gives a tracked file's text; `program_exists` says whether a command can be found. What is recognised but
-/// cannot run here stands in the file as a comment that says what is missing.
+/// `read` gives a tracked file's text; `program_exists` says whether a command can be found.
 #[must_use]
 pub fn propose(
     paths: &[String],
     read: &dyn Fn(&str) -> Option<String>,
     program_exists: &dyn Fn(&str) -> bool,
-) -> String {
-    write(&look(paths, read, program_exists))
+) -> Proposed {
+    look(paths, read, program_exists).proposed(write)
 }
 
 /// The same jobs as [`propose`] has, as the `main.rs` of a Rust program with a test.
@@ -38,14 +57,15 @@ pub fn propose_program(
     paths: &[String],
     read: &dyn Fn(&str) -> Option<String>,
     program_exists: &dyn Fn(&str) -> bool,
-) -> String {
-    program::write(&look(paths, read, program_exists))
+) -> Proposed {
+    look(paths, read, program_exists).proposed(program::write)
 }
 
 fn look(paths: &[String], read: &dyn Fn(&str) -> Option<String>, program_exists: &dyn Fn(&str) -> bool) -> Found {
     let repository = Repository { paths: paths.iter().map(String::as_str).collect(), read, program_exists };
     let mut found = Found::default();
-    let looks = [rust, node::look, go, python::look, java, elixir, ruby, others, cmake, meson, autotools, make, nix];
+    let looks =
+        [rust, node::look, go, python::look, java, elixir, ruby, perl, others, cmake, meson, autotools, make, nix];
     for look in looks {
         look(&repository, &mut found);
     }
@@ -99,6 +119,11 @@ struct Kept {
 }
 
 impl Found {
+    fn proposed(self, write: fn(&Found) -> String) -> Proposed {
+        let content = if self.jobs.is_empty() { Content::Nothing } else { Content::Work };
+        Proposed { text: write(&self), remarks: self.remarks, content }
+    }
+
     /// Adds a job if its programs are there, else a remark.
     fn add(&mut self, repository: &Repository<'_>, programs: &[&str], proposal: Proposal) {
         if self.jobs.iter().any(|job| job.id == proposal.id) || proposal.run.is_empty() {
@@ -185,6 +210,15 @@ fn ruby(repository: &Repository<'_>, found: &mut Found) {
         return;
     };
     found.add(repository, &["bundle"], job("ruby", "Installs gems and runs all tests.", ["bundle install", test]));
+}
+
+fn perl(repository: &Repository<'_>, found: &mut Found) {
+    let comment = "Configures, builds, and runs all tests.";
+    if repository.has("Build.PL") {
+        found.add(repository, &["perl"], job("perl", comment, ["perl Build.PL", "./Build", "./Build test"]));
+    } else if repository.has("Makefile.PL") {
+        found.add(repository, &["perl", "make"], job("perl", comment, ["perl Makefile.PL", "make", "make test"]));
+    }
 }
 
 fn cmake(repository: &Repository<'_>, found: &mut Found) {
@@ -314,7 +348,7 @@ fn write(found: &Found) -> String {
     text.push_str("jobs:\n");
     if found.jobs.is_empty() {
         text.push_str(
-            "  # Nothing was recognised: put the commands here that build and test this project.\n  \
+            "  # This builds and tests nothing: put the commands here that do.\n  \
              hello:\n    run: echo \"nothing to build yet\"\n",
         );
     }

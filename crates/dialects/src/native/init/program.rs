@@ -11,7 +11,7 @@ const CHAIN_CHARACTERS_MAX: usize = 36;
 pub(super) fn write(found: &Found) -> String {
     let hello = Proposal {
         id: "hello",
-        comment: "Nothing was recognised: put the commands here that build and test this project.",
+        comment: "This builds and tests nothing: put the commands here that do.",
         run: vec!["echo \"nothing to build yet\"".to_owned()],
         cache: None,
     };
