@@ -60,7 +60,7 @@ pub enum SandboxError {
     #[error("no program `bwrap` was found: install the package `bubblewrap`")]
     NotInstalled,
     /// It is there and the system lets it do nothing.
-    #[error("bubblewrap cannot make a sandbox here: {words}{}", hint.map(|hint| format!("\n{hint}")).unwrap_or_default())]
+    #[error("bubblewrap cannot make a sandbox here: {words}{}", hint.map(|hint| format!("; {hint}")).unwrap_or_default())]
     Refused {
         /// Its own words.
         words: String,
