@@ -90,6 +90,40 @@ function zoom() {
   });
 }
 
+/** Where a run stands, in whatever way the jobs are shown: what runs, else the gate at which it waits. */
+const RUNNING = "#jobs :is(.node, li, tr, .flame a).running";
+const AT_GATE = "#jobs .node.gated.waiting";
+
+/** A button, and `j`, that keep what runs in sight while a build goes on, until the reader scrolls. */
+function followRun() {
+  const canvas = /** @type {HTMLElement | null} */ (document.querySelector("#canvas"));
+  if (!canvas || !document.body.dataset.stream) return;
+  const button = Object.assign(document.createElement("button"), { type: "button", className: "follow-run", textContent: "Follow what runs" });
+  button.title = "j";
+  let isOn = false;
+  const look = () => {
+    const running = [...document.querySelectorAll(RUNNING)].at(-1) ?? document.querySelector(AT_GATE);
+    if (!isOn || !running) return;
+    const [at, box] = [running.getBoundingClientRect(), canvas.getBoundingClientRect()];
+    const behavior = matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth";
+    canvas.scrollBy({ left: at.left + at.width / 2 - box.left - box.width / 2, top: at.top + at.height / 2 - box.top - box.height / 2, behavior });
+  };
+  /** @param {boolean} wanted */
+  const set = (wanted) => { isOn = wanted; button.setAttribute("aria-pressed", String(isOn)); look(); };
+  set(false);
+  button.addEventListener("click", () => set(!isOn));
+  for (const name of ["wheel", "touchmove", "pointerdown"]) canvas.addEventListener(name, () => set(false), { passive: true });
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "j" && !event.ctrlKey && !event.metaKey && !event.altKey && !/** @type {HTMLElement} */ (event.target).closest("input, select, textarea")) set(!isOn);
+  });
+  new MutationObserver(() => {
+    look();
+    // A build that has ended is followed no more.
+    if (!document.querySelector("p.verdict:is(.running, .asking)")) { set(false); button.hidden = true; }
+  }).observe(document.querySelector("main") ?? canvas, { childList: true, subtree: true });
+  canvas.before(button);
+}
+
 /** The job that a path is the page of; nothing if it is of none of this build. @param {string} path */
 function jobOf(path) {
   const start = `${/^\/builds\/[^/]+/.exec(location.pathname)?.[0]}/jobs/`;
@@ -118,36 +152,65 @@ function withJob(page) {
   return address;
 }
 
-/** How wide the job beside the build may be, in hundredths of the window. */
+/** How much of the window the job beside or below the build may take, in hundredths of its width or height. */
 const PANEL_MIN = 25;
 const PANEL_MAX = 85;
 const PANEL_USUAL = 56;
-/** Under which name its width is kept in this browser. */
+/** Under which names its size, and whether it stands below, are kept in this browser. */
 const PANEL_KEPT = "panel-width";
+const DOCK_KEPT = "panel-dock";
 
-/** What the job beside the build is made wider and narrower by: drawn, or with the arrows. */
+/** What is kept in this browser under a name; nothing in one that keeps nothing. @param {string} name */
+function keptHere(name) {
+  try { return localStorage.getItem(name); } catch { return null; }
+}
+
+/** @param {string} name @param {string} value */
+function keepHere(name, value) {
+  try { localStorage.setItem(name, value); } catch { /* A browser that keeps nothing. */ }
+}
+
+/** Whether the job stands below the build. */
+const isBelow = () => document.documentElement.dataset.dock === "below";
+
+/** The button that moves the job from beside the build to below it, and back. @param {HTMLElement} edge */
+function dockButton(edge) {
+  const button = Object.assign(document.createElement("button"), { type: "button", className: "dock" });
+  /** @param {string} where */
+  const set = (where) => {
+    document.documentElement.dataset.dock = where;
+    button.textContent = isBelow() ? "Beside the build" : "Below the build";
+    edge.setAttribute("aria-orientation", isBelow() ? "horizontal" : "vertical");
+    edge.setAttribute("aria-label", isBelow() ? "Height of the job below the build" : "Width of the job beside the build");
+  };
+  set(keptHere(DOCK_KEPT) === "below" ? "below" : "beside");
+  button.addEventListener("click", () => { set(isBelow() ? "beside" : "below"); keepHere(DOCK_KEPT, isBelow() ? "below" : "beside"); });
+  return button;
+}
+
+/** What the job beside or below the build is made larger and smaller by: drawn, or with the arrows. */
 function panelEdge() {
   const edge = document.createElement("div");
   edge.className = "edge";
   edge.tabIndex = 0;
-  for (const [name, value] of [["role", "separator"], ["aria-orientation", "vertical"], ["aria-label", "Width of the job beside the build"], ["aria-valuemin", PANEL_MIN], ["aria-valuemax", PANEL_MAX]]) edge.setAttribute(String(name), String(value));
+  for (const [name, value] of [["role", "separator"], ["aria-valuemin", PANEL_MIN], ["aria-valuemax", PANEL_MAX]]) edge.setAttribute(String(name), String(value));
   let width = PANEL_USUAL;
   /** @param {number} wanted */
   const set = (wanted) => {
     width = Math.round(Math.min(PANEL_MAX, Math.max(PANEL_MIN, wanted)));
     edge.setAttribute("aria-valuenow", String(width));
     document.documentElement.style.setProperty("--panel", `${width}vw`);
+    document.documentElement.style.setProperty("--panel-high", `${width}vh`);
   };
-  const keep = () => { try { localStorage.setItem(PANEL_KEPT, String(width)); } catch { /* A browser that keeps nothing. */ } };
-  try {
-    const kept = Number(localStorage.getItem(PANEL_KEPT));
-    if (kept > 0) set(kept); else edge.setAttribute("aria-valuenow", String(width));
-  } catch { edge.setAttribute("aria-valuenow", String(width)); }
+  const keep = () => keepHere(PANEL_KEPT, String(width));
+  const kept = Number(keptHere(PANEL_KEPT));
+  if (kept > 0) set(kept); else edge.setAttribute("aria-valuenow", String(width));
   edge.addEventListener("pointerdown", (event) => { edge.setPointerCapture(event.pointerId); event.preventDefault(); });
-  edge.addEventListener("pointermove", (event) => { if (edge.hasPointerCapture(event.pointerId)) set((1 - event.clientX / innerWidth) * 100); });
+  edge.addEventListener("pointermove", (event) => { if (edge.hasPointerCapture(event.pointerId)) set((1 - (isBelow() ? event.clientY / innerHeight : event.clientX / innerWidth)) * 100); });
   edge.addEventListener("pointerup", keep);
   edge.addEventListener("keydown", (event) => {
-    const by = event.key === "ArrowLeft" ? 4 : event.key === "ArrowRight" ? -4 : 0;
+    const [larger, smaller] = isBelow() ? ["ArrowUp", "ArrowDown"] : ["ArrowLeft", "ArrowRight"];
+    const by = event.key === larger ? 4 : event.key === smaller ? -4 : 0;
     if (by === 0) return;
     set(width + by);
     keep();
@@ -172,9 +235,12 @@ function panel() {
   const close = document.createElement("button");
   close.type = "button";
   close.append("Close ", Object.assign(document.createElement("kbd"), { textContent: "Esc" }));
-  head.append(whole, close);
+  const edge = panelEdge();
+  const ways = document.createElement("div");
+  ways.append(dockButton(edge), " ", close);
+  head.append(whole, ways);
   const frame = document.createElement("iframe");
-  aside.append(panelEdge(), head, frame);
+  aside.append(edge, head, frame);
   /** The link by which it was opened. */
   let opener = "";
   let isOpen = false;
@@ -296,6 +362,7 @@ export function open() {
   search();
   graph();
   zoom();
+  followRun();
   panel();
   annotations();
   setInterval(tick, 1000);

@@ -27,7 +27,7 @@ const KEYS = [
   ["t", "in a log: times: none, clock, since the step began, since the line before"],
   ["w", "in a log: wrap long lines"], ["z", "in a log: fold or unfold all groups"], ["arrows", "in the tree of steps and groups: up, down, into and out of a group"], ["d", "in a log: dim what the last green run printed too"],
   ["G", "in a log: to the end, and follow"], ["l", "in a log: name the line in the address"], ["c", "in a log: copy without numbers"],
-  ["Esc", "on a build: close the job beside it"], ["Ctrl+Shift+.", "in a shell: leave the terminal, and come back"],
+  ["j", "on a build that goes on: keep what runs in sight"], ["Esc", "on a build: close the job beside it"], ["Ctrl+Shift+.", "in a shell: leave the terminal, and come back"],
 ];
 
 function showKeys() {

@@ -142,6 +142,19 @@ fn the_drawing_answers_to_keys_and_pointers() {
     browser.until("ol.time", "package");
     browser.until("#tree", "failed");
     browser.go("/builds/2");
+    // What runs or asks is kept in sight, until the reader scrolls.
+    browser.turn(Kind::Phone);
+    browser.go("/builds/2?view=graph");
+    assert_eq!(browser.ask("document.querySelector('#canvas').scrollLeft"), 0);
+    browser.ask("document.body.dispatchEvent(new KeyboardEvent('keydown', { key: 'j', bubbles: true }))");
+    browser.until_is("document.querySelector('#canvas').scrollLeft > 0");
+    browser.turn(Kind::Desk);
+    browser.go("/builds/2");
+    browser.click(".follow-run");
+    browser.until(".follow-run[aria-pressed=true]", "");
+    browser.screenshot("build-followed");
+    browser.ask("document.querySelector('#canvas').dispatchEvent(new Event('wheel'))");
+    browser.until(".follow-run[aria-pressed=false]", "");
     // A search narrows the tree as one types.
     browser.type_into("#search", "brow");
     browser.until("#tree", "1 job of 12");
@@ -339,6 +352,21 @@ fn a_job_is_looked_at_beside_its_build() {
     browser.press("\u{e012}");
     let after = browser.ask(width).as_f64().expect("a width");
     assert!(after > before, "{before} {after}");
+    // It stands below the build if one likes, made higher by the arrows, and so does the next one.
+    browser.click(".step-panel .dock");
+    let height = "document.querySelector('.step-panel').getBoundingClientRect().height";
+    let before = browser.ask(height).as_f64().expect("a height");
+    assert_eq!(browser.ask(width), browser.ask("document.documentElement.clientWidth"));
+    browser.ask("document.querySelector('.step-panel .edge').focus()");
+    browser.press("\u{e013}");
+    let after = browser.ask(height).as_f64().expect("a height");
+    assert!(after > before, "{before} {after}");
+    browser.screenshot("build-panel-below");
+    browser.is_within_reach();
+    browser.is_content();
+    assert_eq!(browser.ask("localStorage.getItem('panel-dock')"), "below");
+    browser.click(".step-panel .dock");
+    browser.ask(&inside("page.querySelector('#log').focus() ?? true"));
     // It is left by a key, by the browser's own way back, and by its button; the page around it stays.
     browser.ask(&inside(
         "page.body.dispatchEvent(new KeyboardEvent('keydown', { key: 'Escape', bubbles: true })) && true",
@@ -355,7 +383,7 @@ fn a_job_is_looked_at_beside_its_build() {
     // Who is given the address sees the same.
     browser.go("/builds/2?job=browser-tests-against-the-staging-site&step=0#1:1");
     browser.until_is(&inside("page.querySelector('#log .marked .c')?.textContent.includes('got 502')"));
-    browser.click(".step-panel header button");
+    browser.click(".step-panel header button:last-child");
     browser.until_is("document.querySelector('.step-panel') === null && location.search === ''");
     browser.is_content();
     let phone = browser;
