@@ -71,6 +71,51 @@ pub struct Build {
     pub open_gates: u64,
 }
 
+/// A build in short: what a bar of it takes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct BuildBrief {
+    /// Names it on this server, over all projects.
+    #[schemars(with = "u64")]
+    pub id: BuildId,
+    /// Its number in the project, from 1; absent if it belongs to none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<u64>,
+    /// The branch that it is of; absent if it is of a pull request or a tag.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
+    /// When it was asked for.
+    pub created: Time,
+    /// When its first attempt was leased.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<Time>,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished: Option<Time>,
+    /// How it ended, or that it has not.
+    pub verdict: VerdictWord,
+    /// The same with the reason, for people.
+    pub text: String,
+    /// The gates that wait for an answer.
+    pub open_gates: u64,
+}
+
+impl From<&Build> for BuildBrief {
+    fn from(build: &Build) -> Self {
+        let of_branch = build.event.pull_request.is_none() && build.event.tag.is_none();
+        Self {
+            id: build.id,
+            number: build.number,
+            branch: build.event.branch.clone().filter(|_| of_branch),
+            created: build.created,
+            started: build.started,
+            finished: build.finished,
+            verdict: build.verdict,
+            text: build.text.clone(),
+            open_gates: build.open_gates,
+        }
+    }
+}
+
 /// A digest as 64 lower-case hexadecimal digits: BLAKE3.
 #[derive(JsonSchema)]
 #[schemars(rename = "Digest")]

@@ -90,6 +90,43 @@ pub struct PoolSample {
     pub slots: u64,
     /// The workers that served it and were there.
     pub workers: u64,
+    /// How long those that waited had waited; absent if nobody did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits: Option<Waits>,
+}
+
+/// How long the jobs that wait in a pool have waited for a worker, each the nearest rank, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Waits {
+    /// Half of them at most so long.
+    pub p50_ms: u64,
+    /// 95 of a hundred at most so long.
+    pub p95_ms: u64,
+    /// The one that waits longest.
+    pub longest_ms: u64,
+}
+
+/// What workers were busy with, by project: their time over attempts that ended within the last seven days, as far back as the server counts since it started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct WorkerTime {
+    /// Since when it was counted.
+    pub since: Time,
+    /// Those that may be seen, who took most first; at most [`WORKER_TIME_PROJECTS_MAX`].
+    pub projects: Vec<ProjectTime>,
+}
+
+/// Of how many projects the time of workers is told.
+pub const WORKER_TIME_PROJECTS_MAX: usize = 100;
+
+/// The time that workers spent on one project.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ProjectTime {
+    /// Its name; empty for builds of none.
+    pub project: String,
+    /// The attempts that ended.
+    pub attempts: u64,
+    /// How long they took from the worker's taking up to their end, together, in milliseconds.
+    pub worker_ms: u64,
 }
 
 /// One job in a pool's queue.

@@ -3,12 +3,20 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::build::{Build, BuildBrief};
 use crate::time::Time;
 
 /// The longest value of a secret in bytes.
 pub const SECRET_BYTES_MAX: usize = 64 * 1024;
 /// The most secrets of a project.
 pub const SECRETS_MAX: usize = 1000;
+
+/// The most tags of a project.
+pub const TAGS_MAX: usize = 20;
+/// The most builds of each project that a list of projects tells.
+pub const LISTED_BUILDS_MAX: u32 = 30;
+/// The most projects that a page of such a list has.
+pub const LISTED_WITH_BUILDS_MAX: u32 = 50;
 
 /// What the name of a project has to match.
 pub const NAME_PATTERN: &str = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$";
@@ -33,7 +41,7 @@ pub fn is_secret_name(name: &str) -> bool {
 }
 
 /// A project.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Project {
     /// Its name.
     #[schemars(regex(pattern = NAME_PATTERN))]
@@ -42,6 +50,12 @@ pub struct Project {
     pub created: Time,
     /// Its settings.
     pub settings: ProjectSettings,
+    /// Its newest build, if builds were asked for (`builds`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<Box<Build>>,
+    /// As many of its newest builds as were asked for, that one among them, the newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub builds: Vec<BuildBrief>,
 }
 
 /// The settings of a project. What is absent is the server's default.
@@ -76,6 +90,10 @@ pub struct ProjectSettings {
     /// Whether anybody may see the badge, without a token. No if not said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub public_badge: Option<bool>,
+    /// Words by which projects are found together, as a team's name; each like the name of a project.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20), inner(regex(pattern = NAME_PATTERN)))]
+    pub tags: Vec<String>,
 }
 
 /// A secret: its name alone.

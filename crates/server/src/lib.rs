@@ -27,6 +27,7 @@ pub mod access;
 pub mod http;
 pub mod parts;
 pub mod pool_history;
+pub mod worker_time;
 
 #[cfg(feature = "faults")]
 mod faults;

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use api::pool::Waits;
 use engine::Engine;
 use engine::wait::PoolState;
 use graph::Timestamp;
@@ -34,6 +35,8 @@ pub struct Sample {
     pub slots: u64,
     /// The workers that served it and were there.
     pub workers: u64,
+    /// How long those that waited had waited; `None` if nobody did.
+    pub waits: Option<Waits>,
 }
 
 /// The samples of all pools.
@@ -66,17 +69,50 @@ impl PoolHistory {
     }
 }
 
+/// What is seen when somebody looks: pools, and since when each job waits for a worker, by the name of its pool.
+pub type Seen = (Vec<PoolState>, BTreeMap<String, Vec<Timestamp>>);
+
+/// What an engine shows.
+fn seen(engine: &Engine) -> Seen {
+    let mut waits: BTreeMap<String, Vec<Timestamp>> = BTreeMap::new();
+    for (pool, since) in engine.builds().flat_map(|build| engine.waits(build)) {
+        match waits.get_mut(pool) {
+            Some(waits) => waits.push(since),
+            None => drop(waits.insert(pool.to_owned(), vec![since])),
+        }
+    }
+    (engine.pools(), waits)
+}
+
+/// How long these have waited; `None` of none.
+fn percentiles(at: Timestamp, mut since: Vec<Timestamp>) -> Option<Waits> {
+    // Who waits longest last.
+    since.sort_unstable_by(|left, right| right.cmp(left));
+    let rank = |of_hundred: usize| since.get((since.len() * of_hundred).div_ceil(100).max(1) - 1);
+    let waited = |of_hundred| Some(at.ms_since(*rank(of_hundred)?));
+    Some(Waits { p50_ms: waited(50)?, p95_ms: waited(95)?, longest_ms: waited(100)? })
+}
+
 /// Pools by the names that people know them by, all that is told of one name together.
 #[must_use]
-pub fn together(at: Timestamp, states: Vec<PoolState>, name: impl Fn(&str) -> String) -> BTreeMap<String, Sample> {
+pub fn together(at: Timestamp, (states, waits): Seen, name: impl Fn(&str) -> String) -> BTreeMap<String, Sample> {
     let mut pools: BTreeMap<String, Sample> = BTreeMap::new();
+    let mut since: BTreeMap<String, Vec<Timestamp>> = BTreeMap::new();
+    for (pool, waits) in waits {
+        since.entry(name(&pool)).or_default().extend(waits);
+    }
     for state in states {
-        let none = Sample { at, waiting: 0, running: 0, slots: 0, workers: 0 };
+        let none = Sample { at, waiting: 0, running: 0, slots: 0, workers: 0, waits: None };
         let pool = pools.entry(name(&state.pool)).or_insert(none);
         pool.waiting += state.queued;
         pool.running += state.running;
         pool.slots = pool.slots.max(state.slots);
         pool.workers = pool.workers.max(state.workers);
+    }
+    for (name, since) in since {
+        if let Some(pool) = pools.get_mut(&name) {
+            pool.waits = percentiles(at, since);
+        }
     }
     pools
 }
@@ -84,9 +120,9 @@ pub fn together(at: Timestamp, states: Vec<PoolState>, name: impl Fn(&str) -> St
 /// Looks at the pools until the server ends.
 pub(crate) async fn keep(server: Arc<Server>) {
     loop {
-        let Ok(states) = server.shell.ask(Engine::pools).await else { return };
+        let Ok(seen) = server.shell.ask(seen).await else { return };
         let at = server.now();
-        server.pool_history.note(at, together(at, states, |name| crate::http::pool_name(name).to_owned()));
+        server.pool_history.note(at, together(at, seen, |name| crate::http::pool_name(name).to_owned()));
         tokio::time::sleep(Duration::from_millis(EVERY_MS)).await;
     }
 }
@@ -98,7 +134,7 @@ mod tests {
     #[test]
     fn an_hour_is_kept_of_each_pool() {
         let history = PoolHistory::default();
-        let sample = |at: i64| Sample { at: Timestamp(at), waiting: 1, running: 0, slots: 0, workers: 0 };
+        let sample = |at: i64| Sample { at: Timestamp(at), waiting: 1, running: 0, slots: 0, workers: 0, waits: None };
         let every = i64::try_from(EVERY_MS * 1000).expect("it is short");
         let n = i64::try_from(SAMPLES_MAX).expect("there are few") + 10;
         history.note(Timestamp(0), [("gone".to_owned(), sample(0))].into());
@@ -109,5 +145,18 @@ mod tests {
         let kept = history.of("default");
         assert_eq!((kept.len(), kept[0].at.0), (SAMPLES_MAX, 10 * every));
         assert_eq!(history.of("gone"), []);
+    }
+
+    #[test]
+    fn waits_are_told_by_the_nearest_rank_over_all_names_of_a_pool() {
+        let second = |second: i64| Timestamp(second * 1_000_000);
+        let pools = ["", "default", "idle"].map(|pool| PoolState { pool: pool.to_owned(), ..PoolState::default() });
+        // They came after 1 to 20 seconds, in any order.
+        let waits = [("", (11..=20).collect::<Vec<i64>>()), ("default", (1..=10).rev().collect())];
+        let waits = waits.map(|(pool, since)| (pool.to_owned(), since.into_iter().map(second).collect()));
+        let name = |pool: &str| if pool.is_empty() { "default".to_owned() } else { pool.to_owned() };
+        let told = together(second(21), (pools.to_vec(), waits.into()), name);
+        let expected = Waits { p50_ms: 10_000, p95_ms: 19_000, longest_ms: 20_000 };
+        assert_eq!((told["default"].waits, told["idle"].waits), (Some(expected), None));
     }
 }

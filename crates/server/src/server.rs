@@ -41,6 +41,7 @@ use crate::settings::{OnOff, Settings};
 use crate::shell::{Inbox, Shell, ShellError, inbox};
 use crate::source::{SourceError, Sources};
 use crate::visits::Visits;
+use crate::worker_time::WorkerTime;
 use crate::world::{Duplicates, Means, SecretSource, ServerWorld, send_start};
 
 /// For how many projects the number of the next build is drawn ahead.
@@ -87,6 +88,8 @@ pub struct Server {
     pub live: Arc<Live>,
     /// What is counted.
     pub figures: Arc<Figures>,
+    /// How long workers were busy for each project.
+    pub worker_time: Arc<WorkerTime>,
     /// The engine.
     pub shell: ShellHandle,
     settings: RwLock<Arc<Settings>>,
@@ -297,6 +300,7 @@ impl Server {
         let dispatch = Arc::new(Dispatch::new(settings.heartbeat.0));
         let live = Arc::new(Live::new(Arc::clone(&store), Arc::clone(&logs), records.clone()));
         let figures = Arc::new(Figures::default());
+        let worker_time = Arc::new(WorkerTime::new(clock()));
         let means = Arc::new(Means {
             store: Arc::clone(&store),
             blobs: Arc::clone(&blobs),
@@ -307,6 +311,7 @@ impl Server {
             dispatch: Arc::clone(&dispatch),
             live: Arc::clone(&live),
             figures: Arc::clone(&figures),
+            worker_time: Arc::clone(&worker_time),
             secrets,
             duplicates: Arc::new(Duplicates::default()),
             otlp: settings.otlp.clone(),
@@ -325,6 +330,7 @@ impl Server {
             visits: Arc::default(),
             live,
             figures,
+            worker_time,
             shell,
             settings: RwLock::new(Arc::new(settings)),
             removals: tokio::sync::RwLock::default(),

@@ -31,6 +31,7 @@ use crate::notices;
 use crate::records::Records;
 use crate::shell::{Doneness, Inbox, World};
 use crate::source::{Sources, read_patiently};
+use crate::worker_time::WorkerTime;
 
 /// The most operations that are looked up, and the most results that are written, at a time.
 pub const TOGETHER_MAX: usize = 256;
@@ -110,6 +111,8 @@ pub struct Means {
     pub live: Arc<Live>,
     /// What is counted.
     pub figures: Arc<Figures>,
+    /// How long workers were busy for each project.
+    pub worker_time: Arc<WorkerTime>,
     /// Values of secrets.
     pub secrets: Arc<dyn SecretSource>,
     /// Requests that are answered by another build.
@@ -340,6 +343,7 @@ impl ServerWorld {
             What::AttemptAdopted { attempt, lease, .. } => self.means.dispatch.hand_on(*lease, (build, *attempt)),
             What::AttemptFinished { job, attempt, lease, report, retry_at } => {
                 let given = self.means.dispatch.take_of(*lease, (build, *attempt));
+                self.count_time(fact, report);
                 if let Some(given) = given
                     && let Outcome::Failed(failure) = &report.outcome
                     && matches!(failure, Failure::Infra { .. } | Failure::Setup { .. } | Failure::Lost)
@@ -365,6 +369,14 @@ impl ServerWorld {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Counts what a worker spent on an attempt for its project.
+    fn count_time(&self, fact: &Fact, report: &AttemptReport) {
+        if let Some(request) = self.builds.get(&fact.build) {
+            let spent_ms = report.finished.ms_since(report.started);
+            self.means.worker_time.ended(&request.origin.project, fact.at, spent_ms);
         }
     }
 

@@ -30,6 +30,15 @@ export let readAgain = async () => {};
 /** The longest time between two readings while something runs: bars grow also when nothing happens. */
 const SLOW_MS = 10_000;
 
+/** After how long without an answer a page that hangs on a wall says that it may be old. */
+const STALE_MS = 45_000;
+let answeredAt = Date.now();
+
+/** Says whether what a wall shows may be old. */
+function tellStale() {
+  document.getElementById("stale")?.toggleAttribute("hidden", Date.now() - answeredAt < STALE_MS);
+}
+
 /** Follows the page's stream, if it has one. @param {(root: ParentNode) => void} seen told of what is new */
 export function keepLive(seen) {
   const stream = document.body.dataset.stream;
@@ -55,6 +64,9 @@ export function keepLive(seen) {
           return;
         }
         takeOver(fresh, seen);
+        // A page to sign in is no news.
+        if (fresh.body.className === document.body.className) answeredAt = Date.now();
+        tellStale();
         isOver = !fresh.body.dataset.stream;
         if (isOver) events?.close();
       } else if (answer.status >= 500) setTimeout(read, SLOW_MS / 5); // A server too busy to answer: what the reader asked for still comes.
@@ -69,5 +81,5 @@ export function keepLive(seen) {
   events = new EventSource(stream);
   events.onmessage = read;
   events.onerror = () => { if (events?.readyState === EventSource.CLOSED) read(); };
-  setInterval(() => { if (!isOver && !document.hidden) read(); }, SLOW_MS);
+  setInterval(() => { if (!isOver && !document.hidden) read(); tellStale(); }, SLOW_MS);
 }

@@ -98,6 +98,8 @@ impl Ask {
 pub enum Screen {
     /// All projects.
     Projects,
+    /// How all projects stand, to be seen from afar.
+    Wall,
     /// One project with its builds.
     Project {
         /// Its name.
@@ -209,6 +211,7 @@ impl Screen {
         let parts: Vec<&str> = path.iter().map(String::as_str).collect();
         Some(match parts.as_slice() {
             [] => Self::Projects,
+            ["wall"] => Self::Wall,
             ["projects", project] => Self::Project { project: (*project).to_owned() },
             ["projects", project, "tests"] => Self::Test { project: (*project).to_owned() },
             ["projects", project, "quarantine"] => Self::Quarantine { project: (*project).to_owned() },
@@ -255,6 +258,7 @@ pub async fn show(source: &impl Source, ask: &Ask) -> Result<Document, Problem> 
     })?;
     match screen {
         Screen::Projects => screens::projects::show(source, ask).await,
+        Screen::Wall => screens::wall::show(source, ask).await,
         Screen::Project { project } => screens::project::show(source, ask, &project).await,
         Screen::Test { project } => screens::test::show(source, ask, &project).await,
         Screen::Quarantine { project } => screens::quarantine::show(source, ask, &project).await,

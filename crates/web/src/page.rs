@@ -103,6 +103,21 @@ pub(crate) fn alone(title: &str, main: &Markup) -> Document {
     Document { status: 200, text: text.into_string() }
 }
 
+/// A page for a screen that hangs on a wall: no way to other pages but its own links.
+pub(crate) fn wall(head: &Head, main: &Markup) -> Document {
+    let text = html! {
+        (DOCTYPE)
+        html lang="en" {
+            (head_of(head.title, Scripts::OfPages))
+            body.wall data-stream=[head.stream.as_deref()] {
+                p #stale .stale role="alert" hidden { "Nothing has been heard of the server for a while: what stands here may be old." }
+                main #main { (main) }
+            }
+        }
+    };
+    Document { status: 200, text: text.into_string() }
+}
+
 /// A whole page.
 #[must_use]
 pub fn document(head: &Head, main: &Markup) -> Document {

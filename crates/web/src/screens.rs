@@ -20,3 +20,4 @@ pub mod settings;
 pub mod sign_in;
 pub mod test;
 pub mod tests;
+pub mod wall;

@@ -16,7 +16,7 @@ use crate::log::{LogGroups, LogHits, LogSummary};
 use crate::member::{Invitation, Join, Member, NewMember, NewRole, Taken};
 use crate::overview::Overview;
 use crate::page::Page;
-use crate::pool::{Hold, Pool, PoolHistory, Queued};
+use crate::pool::{Hold, Pool, PoolHistory, Queued, WorkerTime};
 use crate::project::{Project, ProjectSettings, Secret, SecretValue};
 use crate::quarantine::{NewQuarantine, Quarantined, Runs};
 use crate::test_history::{TestRun, TestSummary};
@@ -418,6 +418,11 @@ impl Client {
     /// How a pool stood over the last hour.
     pub async fn pool_history(&self, pool: &str) -> Result<PoolHistory, ClientError> {
         self.call("pool_history", &[&pool]).answer().await
+    }
+
+    /// How long workers were busy for each project.
+    pub async fn worker_time(&self) -> Result<WorkerTime, ClientError> {
+        self.call("worker_time", &[]).answer().await
     }
 
     /// Holds a pool.

@@ -18,7 +18,7 @@ use crate::log::{LogFormat, LogGroups, LogHits, LogItem, LogSummary};
 use crate::member::{Invitation, Join, Member, NewMember, NewRole};
 use crate::overview::Overview;
 use crate::page::{Page, cursor_shape, id_shape, limit_shape};
-use crate::pool::{Hold, Pool, PoolHistory, Queued};
+use crate::pool::{Hold, Pool, PoolHistory, Queued, WorkerTime};
 use crate::problem::ProblemKind;
 use crate::project::{Project, ProjectSettings, Secret, SecretValue};
 use crate::quarantine::{NewQuarantine, Quarantined};
@@ -42,6 +42,12 @@ const fn query(name: &'static str, shape: Shape, text: &'static str) -> Paramete
 const LIMIT: Parameter = query("limit", limit_shape, "how many items the page has at most");
 const CURSOR: Parameter = query("cursor", cursor_shape, "the `next` of the page before");
 const PROJECT: Parameter = query("project", shape::<String>, "only of this project");
+const TAG: Parameter = query("tag", shape::<String>, "only those that have this tag");
+const LISTED_BUILDS: Parameter = query(
+    "builds",
+    shape::<u32>,
+    "with this many of the newest builds of each, at most 30; a page has at most 50 projects then",
+);
 const MEMBER_OF: Parameter =
     query("project", shape::<String>, "the role on this project; all roles if neither is said");
 const EVERYWHERE: Parameter = query("everywhere", shape::<bool>, "the role on every project, and none on single ones");
@@ -276,7 +282,7 @@ pub const ROUTES: &[Route] = &[
         tag: Tag::Projects,
         summary: "Lists projects, by name",
         access: Access::Grant(Verb::Read, On::Each),
-        parameters: &[CURSOR, LIMIT],
+        parameters: &[TAG, LISTED_BUILDS, CURSOR, LIMIT],
         body: None,
         answers: &[json(200, shape::<Page<Project>>, "projects")],
         also_refused: &[],
@@ -895,6 +901,18 @@ pub const ROUTES: &[Route] = &[
         parameters: &[],
         body: None,
         answers: &[json(200, shape::<PoolHistory>, "what the server saw; no samples of a pool that was not there")],
+        also_refused: &[],
+    },
+    Route {
+        operation: "worker_time",
+        method: Method::Get,
+        path: "/api/v1/worker-time",
+        tag: Tag::Pools,
+        summary: "Tells how long workers were busy for each project over the last seven days, since the server started",
+        access: Access::Grant(Verb::Read, On::Each),
+        parameters: &[],
+        body: None,
+        answers: &[json(200, shape::<WorkerTime>, "what workers were busy with")],
         also_refused: &[],
     },
     Route {

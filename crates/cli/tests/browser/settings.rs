@@ -93,6 +93,7 @@ fn projects_tests_queue_and_settings_are_looked_at() {
     desk.until(".reasons", "a worker: the pool `gpu` has no worker");
     desk.is_content();
     let pages = [
+        ("wall", "/wall".to_owned()),
         ("project", format!("/projects/{project}")),
         ("branches", format!("/projects/{project}?group=branch")),
         ("project-settings", format!("/projects/{project}/settings")),

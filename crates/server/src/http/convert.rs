@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use api::build::{Build, Counts};
+use api::build::{Build, BuildBrief, Counts};
 use api::cache::{CacheAct, CacheUse, Evicted, KeyedCache, Operation};
 use api::job::{
     Artifact, Attempt, AttemptEnd, Cause, Field, Gate, GateAnswered, Job, JobKey, JobState, Report, ReusedFrom, Test,
@@ -50,6 +50,23 @@ pub fn build(row: &BuildRow) -> Build {
         errors: row.errors,
         warnings: row.warnings,
         // A canceled build asks nobody any more.
+        open_gates: if row.finished.is_some() { 0 } else { row.open_gates },
+    }
+}
+
+/// A build in short.
+pub fn brief(row: &BuildRow) -> BuildBrief {
+    let event = &row.event;
+    let of_branch = event.pull_request.is_none() && event.tag.is_none();
+    BuildBrief {
+        id: row.build,
+        number: Some(row.origin.number).filter(|number| *number > 0),
+        branch: event.branch.clone().filter(|_| of_branch),
+        created: row.created.into(),
+        started: row.started.map(Into::into),
+        finished: row.finished.map(Into::into),
+        verdict: (&row.verdict).into(),
+        text: api::words::verdict(&row.verdict),
         open_gates: if row.finished.is_some() { 0 } else { row.open_gates },
     }
 }

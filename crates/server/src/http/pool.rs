@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use api::job::Waiting;
 use api::page::Page;
-use api::pool::{Held, Hold, Pool, PoolHistory, PoolSample, Queued, SHARES_MAX, Share};
+use api::pool::{
+    Held, Hold, Pool, PoolHistory, PoolSample, Queued, SHARES_MAX, Share, WORKER_TIME_PROJECTS_MAX, WorkerTime,
+};
 use api::problem::Problem;
 use engine::{ClientState, Engine, PoolState};
 use graph::{BuildId, JobName};
@@ -110,9 +112,22 @@ pub async fn history(app: Arc<App>, call: Call) -> Answered {
         running: sample.running,
         slots: sample.slots,
         workers: sample.workers,
+        waits: sample.waits,
     };
     let samples = app.server.pool_history.of(&pool).into_iter().map(sample).collect();
     answer::json(&PoolHistory { pool, every_ms: EVERY_MS, samples })
+}
+
+/// How long workers were busy for each project in sight.
+pub async fn worker_time(app: Arc<App>, call: Call) -> Answered {
+    let bearer = Arc::clone(call.bearer()?);
+    let now = app.now();
+    let mut sight = Sight::new(&bearer, Verb::Read, now);
+    let mut projects = app.server.worker_time.projects(now);
+    projects.retain(|time| sight.project(&time.project));
+    projects.sort_by(|left, right| (right.worker_ms, &left.project).cmp(&(left.worker_ms, &right.project)));
+    projects.truncate(WORKER_TIME_PROJECTS_MAX);
+    answer::json(&WorkerTime { since: app.server.worker_time.since(now).into(), projects })
 }
 
 async fn one(app: &Arc<App>, call: &Call, name: &str) -> Result<Pool, Problem> {

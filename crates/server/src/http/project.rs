@@ -4,14 +4,19 @@ use std::sync::Arc;
 
 use api::page::LIMIT_MAX;
 use api::problem::{Problem, ProblemKind};
-use api::project::{Project, ProjectSettings, SECRET_BYTES_MAX, Secret, SecretValue, is_secret_name};
+use api::project::{
+    LISTED_BUILDS_MAX, LISTED_WITH_BUILDS_MAX, Project, ProjectSettings, SECRET_BYTES_MAX, Secret, SecretValue,
+    TAGS_MAX, is_name, is_secret_name,
+};
+use store::BuildFilter;
 
 use super::answer::{self, Answered};
 use super::build::Sight;
 use super::call::Call;
 use super::control::audit;
 use super::job::cut;
-use super::{App, problem};
+use super::log::bounded;
+use super::{App, convert, problem};
 use crate::access::Verb;
 use crate::records::{API_SETTINGS, Project as Stored, ProjectSettings as StoredSettings, Superseding};
 use crate::secrets::SecretError;
@@ -26,7 +31,8 @@ const BRANCH_MAX: usize = 255;
 pub fn shown(name: String, stored: &Stored) -> Project {
     let settings = stored.settings.of_api();
     let auto_cancel = stored.settings.superseding.map(|superseding| superseding == Superseding::CancelsEarlier);
-    Project { name, created: stored.created.into(), settings: ProjectSettings { auto_cancel, ..settings } }
+    let settings = ProjectSettings { auto_cancel, ..settings };
+    Project { name, created: stored.created.into(), settings, last: None, builds: Vec::new() }
 }
 
 fn stored(settings: &ProjectSettings, before: StoredSettings) -> StoredSettings {
@@ -41,8 +47,25 @@ fn stored(settings: &ProjectSettings, before: StoredSettings) -> StoredSettings 
     StoredSettings { superseding, other, ..before }
 }
 
+/// Whether a project has this tag, or none is asked for.
+fn is_tagged(project: &Project, tag: Option<&str>) -> bool {
+    tag.is_none_or(|tag| project.settings.tags.iter().any(|own| own == tag))
+}
+
+/// Tells a project's newest builds with it. Blocks.
+fn add_builds(app: &App, project: &mut Project, most: u32) -> Result<(), Problem> {
+    let filter = BuildFilter { project: Some(project.name.clone()), ..BuildFilter::default() };
+    let rows = app.server.store.builds(&filter, None, most).map_err(problem::store)?;
+    project.last = rows.first().map(|row| Box::new(convert::build(row)));
+    project.builds = rows.iter().map(convert::brief).collect();
+    Ok(())
+}
+
 pub async fn list(app: Arc<App>, call: Call) -> Answered {
-    let (limit, after) = (call.limit()?, call.cursor::<String>()?);
+    let builds = bounded(&call, "builds", LISTED_BUILDS_MAX)?;
+    let most = if builds.is_some() { LISTED_WITH_BUILDS_MAX } else { LIMIT_MAX };
+    let (limit, after) = (call.limit()?.min(most), call.cursor::<String>()?);
+    let tag = call.text("tag").filter(|tag| !tag.is_empty()).map(str::to_owned);
     let bearer = Arc::clone(call.bearer()?);
     let page = app
         .blocking(move |app| {
@@ -54,11 +77,15 @@ pub async fn list(app: Arc<App>, call: Call) -> Answered {
                 let page = app.server.records.list::<Stored>(last.as_deref(), LIMIT_MAX).map_err(problem::record)?;
                 let Some((key, _)) = page.last() else { break };
                 last = Some(key.clone());
-                projects.extend(page.into_iter().filter(|(name, _)| sight.project(name)));
+                let seen = page.into_iter().filter(|(name, _)| sight.project(name));
+                let seen = seen.map(|(name, project)| shown(name, &project));
+                projects.extend(seen.filter(|project| is_tagged(project, tag.as_deref())));
             }
-            Ok(cut(projects.into_iter().map(|(name, project)| shown(name, &project)), limit, |project| {
-                project.name.clone()
-            }))
+            let mut page = cut(projects.into_iter(), limit, |project| project.name.clone());
+            for project in page.items.iter_mut().filter(|_| builds.is_some()) {
+                add_builds(app, project, builds.unwrap_or(0))?;
+            }
+            Ok(page)
         })
         .await?;
     answer::json(&page)
@@ -94,6 +121,15 @@ fn check(settings: &ProjectSettings) -> Result<(), Problem> {
             Err(too_long("default_branch", BRANCH_MAX))
         }
         _ => Ok(()),
+    }?;
+    match settings.tags.iter().find(|tag| !is_name(tag)) {
+        Some(tag) => Err(Problem::new(ProblemKind::Unprocessable, format!("`{tag}` cannot be a tag"))
+            .field("tags", "letters, digits and `._-`, at most 100, a letter or digit first")),
+        None if settings.tags.len() > TAGS_MAX => {
+            Err(Problem::new(ProblemKind::Unprocessable, "these are too many tags")
+                .field("tags", format!("at most {TAGS_MAX}")))
+        }
+        None => Ok(()),
     }
 }
 

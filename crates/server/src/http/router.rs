@@ -106,6 +106,7 @@ handlers! {
         "pool_list" => pool::list,
         "pool_get" => pool::get,
         "pool_history" => pool::history,
+        "worker_time" => pool::worker_time,
         "pool_hold" => pool::hold,
         "pool_release" => pool::release,
         "pool_queue" => pool::queue,

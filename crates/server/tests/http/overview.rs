@@ -5,7 +5,8 @@ use api::client::{Client, PageWanted, TestWanted};
 use api::event::{EventWanted, EventWord};
 use api::job::{OutcomeWord, TestOutcome};
 use api::overview::RefKind;
-use api::project::ProjectSettings;
+use api::page::Page;
+use api::project::{Project, ProjectSettings};
 use api::test_history::FailureKind;
 use api::worker::FromWorker;
 use graph::{BuildId, Failure, Outcome, TestCase};
@@ -103,6 +104,61 @@ async fn a_project_is_told_by_its_newest_builds() {
         let page = browser.get(path).await;
         assert!(page.status == 200 && !page.text.contains("<img src=x"), "{path}: {}", page.text);
     }
+    served.end().await;
+}
+
+#[tokio::test]
+async fn projects_are_listed_with_their_newest_builds_and_found_by_tags() {
+    let served = Served::new().await;
+    let admin = served.admin();
+    let mut worker = Worker::join(&served.site, "w", []).await;
+    for n in 1..=3 {
+        built(
+            &served,
+            &admin,
+            &mut worker,
+            n,
+            on("main", 'a'),
+            vec![case("t", if n == 2 { FAILED } else { PASSED }, 1)],
+        )
+        .await;
+    }
+    let settings = ProjectSettings { tags: vec!["web".to_owned(), "core".to_owned()], ..ProjectSettings::default() };
+    admin.project_put("sails", &settings).await.unwrap();
+    let token = served.token(&[Verb::Read], Some("sails"), None);
+    let browser = Browser::new(&served, &token);
+    let list = async |query: &str| -> (u16, Page<Project>) {
+        let page = browser.get(&format!("/api/v1/projects?{query}")).await;
+        (page.status, serde_json::from_str(&page.text).unwrap_or_default())
+    };
+    let (_, plain) = list("").await;
+    assert!(plain.items[0].last.is_none() && plain.items[0].builds.is_empty() && plain.items[0].settings == settings);
+    let (_, told) = list("builds=2&tag=core").await;
+    let project = &told.items[0];
+    let briefs: Vec<_> =
+        project.builds.iter().map(|build| (build.id.0, build.verdict, build.branch.as_deref())).collect();
+    assert_eq!(briefs, [(3, VerdictWord::Passed, Some("main")), (2, VerdictWord::Failed, Some("main"))]);
+    assert_eq!(project.last.as_deref(), Some(&admin.build_get(BuildId(3)).await.unwrap()));
+    assert_eq!(project.builds[0], api::build::BuildBrief::from(project.last.as_deref().unwrap()));
+    assert_eq!(list("tag=other").await.1.items, []);
+    assert_eq!((list("builds=0").await.0, list("builds=31").await.0), (400, 400));
+    for tags in [vec![HOSTILE.to_owned()], vec!["a b".to_owned()], vec!["a".to_owned(); 21]] {
+        assert!(admin.project_put("sails", &ProjectSettings { tags, ..settings.clone() }).await.is_err());
+    }
+    // Pages have the same: cards by tag, and a wall.
+    for path in ["/", "/?tag=core", "/wall", "/wall?tag=core"] {
+        let page = browser.get(path).await;
+        assert!(page.status == 200 && page.text.contains("sails</a>"), "{path}: {}", page.text);
+    }
+    assert!(browser.get("/?tag=web").await.text.contains("class=\"tag\" href=\"/?tag=core\""));
+    assert!(browser.get("/wall").await.text.contains("tile passed"));
+    for path in ["/?tag=%3Cimg%20src=x", "/wall?tag=%3Cimg%20src=x"] {
+        let page = browser.get(path).await;
+        assert!(page.text.contains("has this tag") && !page.text.contains("<img src=x"), "{path}: {}", page.text);
+    }
+    // Who may not see the project sees no tile of it.
+    let foreign = Browser::new(&served, &served.token(&[Verb::Read], Some("other"), None));
+    assert!(!foreign.get("/wall").await.text.contains("sails"));
     served.end().await;
 }
 

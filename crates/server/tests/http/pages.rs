@@ -227,6 +227,7 @@ async fn no_text_from_outside_is_taken_for_html() {
     let browser = Browser::new(&served, &served.token(&[Verb::Admin], None, None));
     for path in [
         "/",
+        "/wall",
         "/builds",
         "/projects/sails",
         "/builds/1",

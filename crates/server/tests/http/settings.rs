@@ -40,8 +40,14 @@ fn token_of(page: &Page) -> String {
 async fn a_project_is_set_from_its_form() {
     let served = Served::new().await;
     let browser = admin(&served).await;
-    let form =
-        [("description", HOSTILE), ("keep_days", "7"), ("auto_cancel", "true"), ("pool", ""), ("public_badge", "true")];
+    let form = [
+        ("description", HOSTILE),
+        ("keep_days", "7"),
+        ("auto_cancel", "true"),
+        ("pool", ""),
+        ("public_badge", "true"),
+        ("tags", "web core"),
+    ];
     let page = sent(&browser, "/projects/sails/settings", &form).await;
     assert_eq!((page.status, page.to.as_str()), (303, "/projects/sails/settings"), "{}", page.text);
     let settings = served.admin().project_get("sails").await.unwrap().settings;
@@ -50,6 +56,7 @@ async fn a_project_is_set_from_its_form() {
         keep_days: Some(7),
         auto_cancel: Some(true),
         public_badge: Some(true),
+        tags: vec!["web".to_owned(), "core".to_owned()],
         ..ProjectSettings::default()
     };
     assert_eq!(settings, expected);
@@ -205,7 +212,14 @@ async fn pools_and_workers_are_told_and_held() {
     served.site.ended(build).await;
     let told = client.worker_get("w").await.unwrap();
     assert_eq!(told.fault.map(|fault| (fault.build, fault.text)), Some((build, HOSTILE.to_owned())));
+    // What it took counts for its project, for those who may see that.
+    let time = client.worker_time().await.unwrap();
+    let told: Vec<_> = time.projects.iter().map(|time| (time.project.as_str(), time.attempts)).collect();
+    assert_eq!(told, [("sails", 1)]);
+    let foreign = Browser::new(&served, &served.token(&[Verb::Read], Some("other"), None));
+    assert!(foreign.get("/api/v1/worker-time").await.text.contains("\"projects\":[]"));
     let page = browser.get("/queue").await;
+    assert!(page.text.contains("Time of workers") && page.text.contains("in 1 attempt"), "{}", page.text);
     assert!(page.text.contains("Last fault") && !page.text.contains("<img src=x"), "{}", page.text);
     sent(&browser, "/workers/w/pause", &[("reason", "looking at it")]).await;
     assert_eq!(client.worker_get("w").await.unwrap().state, WorkerState::Paused);

@@ -209,6 +209,8 @@ fn settings(form: &BTreeMap<String, String>) -> Value {
             settings.insert(name.to_owned(), Value::from(text));
         } else if VALUES.contains(&name) {
             settings.insert(name.to_owned(), as_read(text));
+        } else if name == "tags" {
+            settings.insert(name.to_owned(), json!(names(text)));
         }
     }
     Value::Object(settings)
@@ -267,9 +269,15 @@ mod tests {
 
     #[test]
     fn settings_are_put_as_a_whole() {
-        let form =
-            [("description", "a b"), ("keep_days", "7"), ("pool", ""), ("auto_cancel", "true"), ("quota_bytes", "x")];
-        let body = json!({ "description": "a b", "keep_days": 7, "auto_cancel": true, "quota_bytes": "x" });
+        let form = [
+            ("description", "a b"),
+            ("keep_days", "7"),
+            ("pool", ""),
+            ("auto_cancel", "true"),
+            ("quota_bytes", "x"),
+            ("tags", " web, core "),
+        ];
+        let body = json!({ "description": "a b", "keep_days": 7, "auto_cancel": true, "quota_bytes": "x", "tags": ["web", "core"] });
         check(&["projects", "sails", "settings"], &form, Some((Method::Put, "/api/v1/projects/sails", body)));
         let body = json!({ "value": " hush " });
         let form = [("secret", "A/B"), ("value", " hush ")];

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use api::build::Build;
+use api::build::{Build, BuildBrief};
 use api::overview::{Figures, Overview, RefKind, RefState};
 use api::page::Page;
 use api::problem::Problem;
@@ -196,7 +196,7 @@ async fn history(source: &impl Source, overview: &Overview, ask: &Ask, own: &str
             h2 #builds-title { "Builds" }
             (builds::filters(own, ask))
             div #builds data-live[is_first] {
-                @if is_first && !page.items.is_empty() { (bars(&page.items[..page.items.len().min(BARS as usize)], ask)) }
+                @if is_first && !page.items.is_empty() { (bars(&page.items.iter().take(BARS as usize).map(BuildBrief::from).collect::<Vec<_>>(), ask)) }
                 @if page.items.is_empty() && is_whole { (first_build(ask)) }
                 @else { (builds::table(&page.items, Some(project), &usual_of(overview), ask)) }
             }

@@ -75,6 +75,7 @@ fn general(settings: &ProjectSettings, own: &str, may_change: bool) -> Markup {
             fieldset.tall disabled[!may_change] {
                 legend { "What is left empty is as the server has it" }
                 label { "Description " (text("description", Some(&settings.description), "what people see")) }
+                label { "Tags " (text("tags", Some(settings.tags.join(" ")).filter(|tags| !tags.is_empty()).as_deref(), "words apart by blanks, as the team's name")) span.quiet { "by which projects are found together" } }
                 label { "Default branch " (text("default_branch", settings.default_branch.as_deref(), "main, master, or the one built most")) }
                 label { "Pool of jobs that name none " (text("pool", settings.pool.as_deref(), "default")) }
                 label { "A later build of a branch or pull request " (choice("auto_cancel", settings.auto_cancel, ["does as the server says", "cancels earlier ones", "lets earlier ones go on"])) }

@@ -1,9 +1,10 @@
 //! All projects with their last builds; on a fresh server, what to do first.
 
-use api::build::Build;
+use api::build::{Build, BuildBrief};
 use api::page::Page;
 use api::problem::Problem;
 use api::project::Project;
+use graph::BuildId;
 use maud::{Markup, html};
 
 use crate::page::{Document, Head, document};
@@ -24,21 +25,31 @@ pub(crate) async fn show(source: &impl Source, ask: &Ask) -> Result<Document, Pr
         "" => String::new(),
         cursor => format!("&cursor={}", paths::encoded(cursor)),
     };
-    let page: Page<Project> = read(source, &format!("/api/v1/projects?limit={PROJECTS}{cursor}")).await?;
-    let mut cards = Vec::with_capacity(page.items.len());
-    for project in &page.items {
-        let path = format!("/api/v1/builds?project={}&limit={BARS}", paths::encoded(&project.name));
-        let builds: Page<Build> = read(source, &path).await?;
-        cards.push(card(project, &builds.items, ask));
-    }
+    let tag = tag_of(ask);
+    let page: Page<Project> =
+        read(source, &format!("/api/v1/projects?limit={PROJECTS}&builds={BARS}{tag}{cursor}")).await?;
     let main = html! {
-        h1 { "Projects" }
-        @if cards.is_empty() { (first_steps(ask)) }
-        div.cards #projects data-live { @for card in &cards { (card) } }
-        @if let Some(next) = &page.next { p.pager { a href=(format!("/?cursor={}", paths::encoded(next))) { "More projects" } } }
+        h1 { "Projects" @if !tag.is_empty() { " " span.quiet { "with the tag " (ask.text("tag")) } } }
+        @if !tag.is_empty() || !page.items.is_empty() { p.ways {
+            @if !tag.is_empty() { a href="/" { "All projects" } }
+            a href=(format!("/wall?{}", tag.trim_start_matches('&'))) { "On a wall" }
+        } }
+        @if page.items.is_empty() {
+            @if tag.is_empty() { (first_steps(ask)) } @else { p.empty { "No project that you may see has this tag. A project's settings say which it has." } }
+        }
+        div.cards #projects data-live { @for project in &page.items { (card(project, ask)) } }
+        @if let Some(next) = &page.next { p.pager { a href=(format!("/?cursor={}{tag}", paths::encoded(next))) { "More projects" } } }
     };
     let head = Head { title: "Projects", crumbs: Vec::new(), stream: Some("/api/v1/events".to_owned()) };
     Ok(document(&head, &main))
+}
+
+/// The tag that is asked for, as a part of a query; empty if none is.
+pub(crate) fn tag_of(ask: &Ask) -> String {
+    match ask.text("tag") {
+        "" => String::new(),
+        tag => format!("&tag={}", paths::encoded(tag)),
+    }
 }
 
 /// The way to the first build, in commands to copy.
@@ -61,14 +72,16 @@ fn first_steps(ask: &Ask) -> Markup {
     }
 }
 
-fn card(project: &Project, builds: &[Build], ask: &Ask) -> Markup {
-    let ended: Vec<&Build> = builds.iter().filter(|build| build.finished.is_some()).collect();
+fn card(project: &Project, ask: &Ask) -> Markup {
+    let builds = &project.builds;
+    let ended: Vec<&BuildBrief> = builds.iter().filter(|build| build.finished.is_some()).collect();
     let n_passed = ended.iter().filter(|build| Standing::of_build(build.verdict, 0) == Standing::Passed).count();
     html! {
         article.card #(format!("project-{}", project.name)) {
             h2 { a href=(paths::project(&project.name)) { (project.name) } }
             @if !project.settings.description.is_empty() { p.quiet { (project.settings.description) } }
-            @match builds.first() {
+            @if !project.settings.tags.is_empty() { p.tags { @for tag in &project.settings.tags { a.tag href=(format!("/?tag={}", paths::encoded(tag))) { (tag) } " " } } }
+            @match &project.last {
                 None => p.quiet { "No build yet." },
                 Some(last) => {
                     p.last {
@@ -88,10 +101,15 @@ fn card(project: &Project, builds: &[Build], ask: &Ask) -> Markup {
 
 /// A build by its number in its project, or on the server.
 pub(crate) fn name(build: &Build) -> String {
-    build.number.map_or_else(|| format!("build {}", build.id), |number| format!("#{number}"))
+    numbered(build.number, build.id)
 }
 
-fn median(builds: &[&Build]) -> Option<u64> {
+/// The same of a build of which little is known.
+pub(crate) fn numbered(number: Option<u64>, id: BuildId) -> String {
+    number.map_or_else(|| format!("build {id}"), |number| format!("#{number}"))
+}
+
+fn median(builds: &[&BuildBrief]) -> Option<u64> {
     let mut spans: Vec<u64> = builds
         .iter()
         .filter_map(|build| words::took(build.started, build.finished, graph::Timestamp::default()))
@@ -101,17 +119,17 @@ fn median(builds: &[&Build]) -> Option<u64> {
 }
 
 /// The last builds, the oldest at the left: colour is the verdict, height the duration.
-pub(crate) fn bars(builds: &[Build], ask: &Ask) -> Markup {
-    let span = |build: &Build| words::took(build.started, build.finished, ask.now).unwrap_or(0);
+pub(crate) fn bars(builds: &[BuildBrief], ask: &Ask) -> Markup {
+    let span = |build: &BuildBrief| words::took(build.started, build.finished, ask.now).unwrap_or(0);
     let most = builds.iter().map(span).max().unwrap_or(0).max(1);
     let width = u64::from(BARS) * BAR_WIDTH;
     html! {
-        svg.bars viewBox=(format!("0 0 {width} {BAR_HEIGHT}")) role="group" aria-label="The last builds" {
+        svg.bars viewBox=(format!("0 0 {width} {BAR_HEIGHT}")) preserveAspectRatio="xMinYMax" role="group" aria-label="The last builds" {
             @for (index, build) in builds.iter().rev().enumerate() {
                 @let height = (span(build) * BAR_HEIGHT / most).clamp(4, BAR_HEIGHT);
                 @let standing = Standing::of_build(build.verdict, build.open_gates);
-                a href=(paths::build(build.id)) aria-label=(format!("{} {}", name(build), standing.word())) {
-                    title { (name(build)) ": " (build.text) ", " (words::span(span(build))) }
+                a href=(paths::build(build.id)) aria-label=(format!("{} {}", numbered(build.number, build.id), standing.word())) {
+                    title { (numbered(build.number, build.id)) ": " (build.text) ", " (words::span(span(build))) }
                     rect class=(standing.word()) x=(index as u64 * BAR_WIDTH) y=(BAR_HEIGHT - height) width=(BAR_WIDTH - 2) height=(height) rx="1" {}
                 }
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use api::job::{JobKey, WaitReason};
 use api::page::Page;
-use api::pool::{Pool, PoolHistory, PoolSample, Queued, SHARES_MAX};
+use api::pool::{Pool, PoolHistory, PoolSample, Queued, SHARES_MAX, WorkerTime};
 use api::problem::{Problem, ProblemKind};
 use api::token::Version;
 use api::worker_view::{Worker, WorkerState};
@@ -45,12 +45,14 @@ pub(crate) async fn show(source: &impl Source, ask: &Ask) -> Result<Document, Pr
             read(source, &format!("/api/v1/pools/{}/history", paths::encoded(&pool.name))).await?;
         shown.push(pool_of(pool, &queue, &history, workers.as_deref().unwrap_or_default(), ask));
     }
+    let worker_time: WorkerTime = read(source, "/api/v1/worker-time").await?;
     let main = html! {
         h1 { "Queue and workers" }
         div #pools data-live {
             @if shown.is_empty() { p.empty { "No pool has a worker, and nothing waits." } }
             @for pool in &shown { (pool) }
         }
+        div #worker-time data-live { (busy_for(&worker_time, ask)) }
         section aria-labelledby="workers-title" {
             h2 #workers-title { "Workers" }
             div.cards #workers data-live {
@@ -86,6 +88,7 @@ fn pool_of(pool: &Pool, queue: &Page<Queued>, history: &PoolHistory, workers: &[
                 @if let Some(text) = forecast(queue) { " · " (text) }
             }
             (places(pool))
+            (waits(history))
             (chart(history))
             @if let Some(held) = &pool.held {
                 p.problem { "Held by " (held.by) " since " (words::ago(held.at, ask.now)) @if !held.reason.is_empty() { ": " (held.reason) } }
@@ -103,6 +106,52 @@ fn pool_of(pool: &Pool, queue: &Page<Queued>, history: &PoolHistory, workers: &[
             (of_projects(pool, queue, workers))
             (shares(pool))
             @if !queue.items.is_empty() { (list(pool, queue)) }
+        }
+    }
+}
+
+/// How long those that wait have waited, and how bad it was.
+fn waits(history: &PoolHistory) -> Markup {
+    let samples = &history.samples;
+    let (Some(first), Some(last)) = (samples.first(), samples.last()) else { return html! {} };
+    let (now, span) = (last.waits, last.at.0.ms_since(first.at.0).max(history.every_ms));
+    let worst = samples.iter().filter_map(|sample| sample.waits).map(|waits| waits.p95_ms).max();
+    let worst = worst.filter(|worst| now.is_none_or(|now| now.p95_ms < *worst));
+    html! {
+        @if now.is_some() || worst.is_some() {
+            p.quiet {
+                @match now {
+                    Some(waits) if waits.p50_ms == waits.longest_ms => { "What waits longest has waited " strong { (words::span(waits.longest_ms)) } },
+                    Some(waits) => { "Half of those that wait have waited " strong { (words::span(waits.p50_ms)) } " at most, 95 % " strong { (words::span(waits.p95_ms)) } ", the one that waits longest " strong { (words::span(waits.longest_ms)) } },
+                    None => "Nobody waits now",
+                }
+                @if let Some(worst) = worst { " · at worst within the last " (words::span(span)) ", 95 % had waited " (words::span(worst)) }
+            }
+        }
+    }
+}
+
+/// What workers were busy with, by project.
+fn busy_for(time: &WorkerTime, ask: &Ask) -> Markup {
+    let total: u64 = time.projects.iter().map(|project| project.worker_ms).sum();
+    let of_hundred = |ms: u64| ms.saturating_mul(100) / total.max(1);
+    let thousandths = |ms: u64| usize::try_from(ms.saturating_mul(1000) / total.max(1)).unwrap_or(0);
+    html! {
+        @if !time.projects.is_empty() {
+            section.pool aria-labelledby="worker-time-title" {
+                h2 #worker-time-title { "Time of workers" }
+                p.quiet { "What attempts took that ended within seven days, counted since " (words::ago(time.since, ask.now)) ": " strong { (words::span(total)) } " in all." }
+                div.reasons {
+                    @for project in time.projects.iter().take(REASONS) {
+                        span.number { (of_hundred(project.worker_ms)) " %" } (share(thousandths(project.worker_ms), 1000, "running"))
+                        span {
+                            @if project.project.is_empty() { "builds of no project" } @else { a href=(paths::project(&project.project)) { (project.project) } } " "
+                            span.quiet { (words::span(project.worker_ms)) " in " (words::count(project.attempts, "attempt", "attempts")) }
+                        }
+                    }
+                }
+                @if time.projects.len() > REASONS { p.quiet { (time.projects.len() - REASONS) " further projects took less." } }
+            }
         }
     }
 }
@@ -410,6 +459,41 @@ mod tests {
             affected(&pools[0]).into_string(),
             "3 jobs wait on, and so would 2 to come that wait for other jobs yet"
         );
+    }
+
+    fn history(waits: &[Value]) -> PoolHistory {
+        let sample = |(index, waits): (usize, &Value)| {
+            let at = format!("2026-01-01T00:00:{:02}Z", index * 15);
+            json!({ "at": at, "waiting": 1, "running": 0, "slots": 1, "workers": 1, "waits": waits })
+        };
+        let samples: Vec<Value> = waits.iter().enumerate().map(sample).collect();
+        serde_json::from_value(json!({ "pool": "default", "every_ms": 15_000, "samples": samples })).expect("a history")
+    }
+
+    #[test]
+    fn waits_are_told_as_they_are_and_as_they_were_at_worst() {
+        let (short, long) = (
+            json!({ "p50_ms": 500, "p95_ms": 2_000, "longest_ms": 3_000 }),
+            json!({ "p50_ms": 1, "p95_ms": 90_000, "longest_ms": 90_000 }),
+        );
+        let text = waits(&history(&[long.clone(), short])).into_string();
+        assert!(text.contains("<strong>500 ms</strong>") && text.contains("95 % had waited 1 min 30 s"), "{text}");
+        let one = json!({ "p50_ms": 7, "p95_ms": 7, "longest_ms": 7 });
+        let text = waits(&history(&[one])).into_string();
+        assert_eq!(text, "<p class=\"quiet\">What waits longest has waited <strong>7 ms</strong></p>");
+        assert!(waits(&history(&[long, Value::Null])).into_string().contains("Nobody waits now"));
+        assert_eq!(waits(&history(&[Value::Null])).into_string(), "");
+        assert_eq!(waits(&history(&[])).into_string(), "");
+    }
+
+    #[test]
+    fn the_time_of_workers_is_told_in_shares() {
+        let time = json!({ "since": "2026-01-01T00:00:00Z", "projects": [
+            { "project": "<b>", "attempts": 1, "worker_ms": 7_200_000 }, { "project": "", "attempts": 2, "worker_ms": 2_400_000 },
+        ] });
+        let text = busy_for(&serde_json::from_value(time).expect("it is one"), &Ask::default()).into_string();
+        assert!(text.contains("75 %") && text.contains("25 %") && text.contains("2 h 40 min"), "{text}");
+        assert!(text.contains("&lt;b&gt;</a> <span class=\"quiet\">2 h 0 min in 1 attempt<"), "{text}");
     }
 
     #[test]
