@@ -18,7 +18,7 @@ use crate::container::{Engine, EngineError};
 use crate::file_commands::{CommandFiles, is_reserved};
 use crate::keeper::Processes;
 use crate::output::FreeChannels;
-use crate::place::snapshot_directory;
+use crate::place::{make_workspaces, snapshot_directory};
 use crate::sandbox::Sandbox;
 use crate::variables::Variables;
 use crate::workspace::{Budget, Seen, Snapshot, StepBounds, WorkspaceError};
@@ -178,6 +178,7 @@ fn make_scratch(settings: &Settings) -> Result<PathBuf, WorkerError> {
     let scratch = scratches.join(format!("{}.{number}.{}", settings.build, std::process::id()));
     let failed = |source| WorkerError::Data { path: scratch.clone(), source };
     remove_abandoned(&scratches);
+    make_workspaces(&settings.data).map_err(failed)?;
     fs::create_dir_all(&scratch).map_err(failed)?;
     scratch.canonicalize().map_err(failed)
 }
