@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::frame::{self, Codec, HEADER_BYTES, Header, Joint, Position, Run};
 use super::index::{self, Entry, Tail};
+use super::opened::Frames;
 use super::{Batch, LogError, StepEnd, Stream, StreamKey};
 use graph::BuildId;
 
@@ -201,6 +202,8 @@ pub struct LogReader {
     /// Where the last whole frame ends.
     end: u64,
     tail: Tail,
+    /// Where frames go of which a part was read.
+    frames: Option<Arc<Frames>>,
 }
 
 impl LogReader {
@@ -216,10 +219,17 @@ impl LogReader {
             streams: BTreeMap::new(),
             end: 0,
             tail: Tail::Clean,
+            frames: None,
         };
         reader.read_index()?;
         reader.refresh()?;
         Ok(reader)
+    }
+
+    /// The same reader, which leaves frames of which a part was read to those who read on.
+    pub(super) fn with_frames(mut self, frames: &Arc<Frames>) -> Self {
+        self.frames = Some(Arc::clone(frames));
+        self
     }
 
     /// Learns of the frames that the side file names. It may be that of a pack that has taken the place of ours at
@@ -348,7 +358,8 @@ impl LogReader {
     #[must_use]
     pub fn lines(&self, key: StreamKey, range: Range<u64>) -> Lines {
         let parts = self.parts(key, &range);
-        Lines { range, parts, frame: None }
+        let kept = self.frames.as_ref().map(|frames| (Arc::clone(frames), self.path.clone()));
+        Lines { range, parts: Parts { kept, ..parts }, frame: None }
     }
 
     /// The last `count` rows.
@@ -436,7 +447,8 @@ impl LogReader {
         if self.writing == Writing::Over && !stream.closed {
             parts.extend(self.gap_at_end(key, expected).map(Part::Gap));
         }
-        Parts { file: Arc::clone(&self.file), parts: parts.into_iter(), decoder: Decoder::default() }
+        let file = Arc::clone(&self.file);
+        Parts { file, parts: parts.into_iter(), decoder: Decoder::default(), kept: None, last: None }
     }
 
     /// What is known of the end that a stream lacks. A torn frame of a step that has no other is a gap of that step.
@@ -507,6 +519,10 @@ struct Parts {
     file: Arc<File>,
     parts: std::vec::IntoIter<Part>,
     decoder: Decoder,
+    /// The frames of which somebody has read a part, and the pack's path.
+    kept: Option<(Arc<Frames>, PathBuf)>,
+    /// The frame that was given last.
+    last: Option<Entry>,
 }
 
 impl Parts {
@@ -515,6 +531,12 @@ impl Parts {
             Part::Gap(gap) => return Some(Ok(DecodedPart::Gap(gap))),
             Part::Frame(entry) => entry,
         };
+        self.last = Some(entry);
+        if let Some(payload) = self.kept.as_ref().and_then(|(frames, path)| frames.find(path, &entry))
+            && let Some(decoded) = Decoded::of(entry.header, payload)
+        {
+            return Some(Ok(DecodedPart::Frame(Box::new(decoded))));
+        }
         match self.decoder.decode(&self.file, &entry) {
             Err(error) => Some(Err(error.into())),
             Ok(Some(decoded)) => Some(Ok(DecodedPart::Frame(Box::new(decoded)))),
@@ -568,18 +590,20 @@ impl Decoder {
         if buffer.len() != header.raw_length as usize {
             return Ok(None);
         }
-        let content_length = header.content_length as usize;
-        let Some(runs) = frame::decode_runs(&buffer[content_length..], header.first_time_us, content_length) else {
-            return Ok(None);
-        };
         self.last = Arc::clone(&payload);
-        let number = header.first_line;
-        let runs = runs.into_iter();
-        Ok(Some(Decoded { header, payload, runs, at: 0, run: None, number, joint: Joint::Fresh, plain_end: 0 }))
+        Ok(Decoded::of(header, payload))
     }
 }
 
 impl Decoded {
+    /// Over the content of a frame, of the length that its header says; `None` if the frame is damaged.
+    fn of(header: Header, payload: Arc<Vec<u8>>) -> Option<Self> {
+        let content_length = header.content_length as usize;
+        let runs = frame::decode_runs(&payload[content_length..], header.first_time_us, content_length)?.into_iter();
+        let number = header.first_line;
+        Some(Self { header, payload, runs, at: 0, run: None, number, joint: Joint::Fresh, plain_end: 0 })
+    }
+
     /// The next row or piece.
     fn next_line(&mut self) -> Option<Line> {
         if self.run.is_none() {
@@ -707,6 +731,17 @@ impl Lines {
         let frame = self.frame.as_mut()?;
         let passed = frame.pass_over(most, finds);
         Some((passed, frame.number))
+    }
+}
+
+impl Drop for Lines {
+    /// Whoever reads on begins with this frame.
+    fn drop(&mut self) {
+        if let (Some(frame), Some((frames, path)), Some(entry)) = (&self.frame, &self.parts.kept, &self.parts.last)
+            && frame.header.line_count > 1
+        {
+            frames.keep(path, entry, &frame.payload);
+        }
     }
 }
 

@@ -100,6 +100,36 @@ fn repeats_are_cut_and_gaps_refused() {
 }
 
 #[test]
+fn a_frame_that_is_told_in_parts_is_read_once() {
+    let place = Place::alone(Durability::Process);
+    let logs = place.open();
+    let rows: String = (0..5000).map(|row| format!("this is row {row}\n")).collect();
+    answer(&logs, closed(batch(0, &rows)));
+    let read = |logs: &Logs, rows: std::ops::Range<u64>| {
+        let reader = logs.reader(BUILD, LogPlace::Live).unwrap().unwrap();
+        text(reader.lines(KEY, rows).take(3))
+    };
+    let begun = read(&logs, 0..512);
+    assert!(begun.starts_with("0 out@1 [this is row 0]\n"), "{begun}");
+    // From here on it is not there to be read, and what remains of it is told all the same.
+    let path = place.folder.path().join("logs/0c/12.log");
+    let mut pack = std::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let (mut bytes, half) = (Vec::new(), std::fs::metadata(&path).unwrap().len() / 2);
+    std::io::Read::read_to_end(&mut pack, &mut bytes).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&pack, b"xxxx", half).unwrap();
+    let rest = read(&logs, 512..1024);
+    assert!(rest.starts_with("512 out@1 [this is row 512]\n"), "{rest}");
+    // Who begins anew reads the file.
+    let anew = read(&place.open(), 512..1024);
+    assert!(anew.contains("gap"), "{anew}");
+    // What another pack has at the same place is not taken for it.
+    std::os::unix::fs::FileExt::write_all_at(&pack, &bytes, 0).unwrap();
+    logs.delete(BUILD).unwrap();
+    answer(&logs, closed(batch(0, &rows.replace("row", "ROW"))));
+    assert!(read(&logs, 0..512).starts_with("0 out@1 [this is ROW 0]\n"));
+}
+
+#[test]
 fn a_closed_step_takes_no_more() {
     check(|place| {
         let logs = place.open();
