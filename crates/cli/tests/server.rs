@@ -402,6 +402,10 @@ fn a_worker_that_is_drained_leaves_once_and_stays_away() {
         let mut drain =
             site.command(&["workers", "drain", "w1", "--reason", "a new kernel", "--wait", "--server", &site.url()]);
         assert!(drain.arg("--token").arg(site.path("admin.token")).status().expect("ropewalk starts").success());
+        // What it held is free by then.
+        let lock = fs::File::open(site.path("w1/lock")).expect("a worker's folder");
+        assert!(lock.try_lock().is_ok(), "the folder is held by a worker that has left");
+        drop(lock);
         assert_eq!(worker.process.ended(), Some(0));
         let said = worker.said.rest().join("\n");
         assert!(said.contains("finishing what runs, then leaving: a new kernel"), "{said}");

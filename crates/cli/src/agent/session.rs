@@ -24,6 +24,7 @@ use super::health::Health;
 use super::identity::Identity;
 use super::link::Link;
 use super::outbox::{Outbox, Post, Presence};
+use super::spool::{Kind, put_section, text_of};
 use super::visit;
 use crate::commands::Stop;
 
@@ -47,6 +48,10 @@ const SILENT_BEATS: u32 = 3;
 
 /// How long a second signal waits until what ended has been told.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// How often a server is told that the worker leaves, and the wait in between, if it takes nothing for the moment.
+const FAREWELLS_MAX: u32 = 20;
+const FAREWELL_WAIT: Duration = Duration::from_millis(200);
 
 /// How long the beginning of a step waits for the first thing that the step prints, or for its end, to leave together with it.
 const GATHERING: Duration = Duration::from_millis(3);
@@ -131,8 +136,53 @@ pub struct Agent {
 enum Over {
     /// The connection is, or the server.
     Lost(String),
-    /// The worker has left, and does this now.
-    Left(Then),
+    /// The worker leaves.
+    Left(Left),
+}
+
+/// A worker that runs nothing any more and has nothing to tell, but that it leaves.
+pub struct Left {
+    /// What it does then.
+    pub then: Then,
+    /// Where that is to be told, if a server is there.
+    pub farewell: Option<Farewell>,
+}
+
+impl Left {
+    /// With nobody to tell.
+    fn alone(then: Then) -> Self {
+        Self { then, farewell: None }
+    }
+}
+
+/// A session that is open until its server hears that the worker leaves: for people it has left then, so that is told when it has
+/// let go of all it held.
+pub struct Farewell {
+    client: Client,
+    session: Session,
+}
+
+impl Farewell {
+    /// Tells the server. One that does not take it notices the silence.
+    pub async fn say(mut self) {
+        let mut body = Vec::new();
+        put_section(Kind::Word, &text_of(&FromWorker::Leaving), &mut body);
+        let body = bytes::Bytes::from(body);
+        let told = async {
+            for _ in 0..FAREWELLS_MAX {
+                match self.client.worker_outbox(body.clone()).await {
+                    Err(error) if error.is_passing() => tokio::time::sleep(FAREWELL_WAIT).await,
+                    // Also one that is refused: the session is over then, maybe since it was heard before.
+                    Ok(_) | Err(_) => return,
+                }
+            }
+        };
+        let over = async { while let Ok(Some(_)) = self.session.next().await {} };
+        let either = async {
+            tokio::select! { () = told => {} () = over => {} }
+        };
+        let _ = tokio::time::timeout(LAST_WORDS, either).await;
+    }
 }
 
 /// What becomes of an attempt to join.
@@ -150,7 +200,7 @@ impl Agent {
     ///
     /// # Errors
     /// What the server refuses for good.
-    pub async fn run(self, health: Health) -> Result<Then, Stop> {
+    pub async fn run(&self, health: Health) -> Result<Left, Stop> {
         let (closed_sender, mut closed) = watch::channel(None);
         let (evaluate, questions) = mpsc::channel(EVALUATIONS_MAX);
         let evaluations = tokio::task::spawn_local(answer_questions(
@@ -173,7 +223,7 @@ impl Agent {
         closed: &mut watch::Receiver<Option<String>>,
         evaluate: &mpsc::Sender<Evaluate>,
         beat: &mpsc::Sender<()>,
-    ) -> Result<Then, Stop> {
+    ) -> Result<Left, Stop> {
         let mut failures = 0;
         let mut told = String::new();
         let mut last_heard = Instant::now();
@@ -192,7 +242,7 @@ impl Agent {
                         failures = 0;
                     }
                     match over {
-                        Over::Left(then) => return Ok(then),
+                        Over::Left(left) => return Ok(left),
                         Over::Lost(why) => say(&format!("the session with {} is over: {why}", server.server())),
                     }
                 }
@@ -211,10 +261,10 @@ impl Agent {
                 say("no server was there for so long that this worker ends");
                 self.attempts.end_all();
                 self.attempts_ended().await;
-                return Ok(Then::Leave);
+                return Ok(Left::alone(Then::Leave));
             }
             if self.is_left_alone(wait(failures)).await {
-                return Ok(Then::Leave);
+                return Ok(Left::alone(Then::Leave));
             }
         }
         Err(Stop::wrong("no server is named: give --server URL"))
@@ -310,9 +360,9 @@ impl Agent {
                 self.attempts.end_all();
                 last_words = Some(Instant::now() + LAST_WORDS);
             }
-            leaving = self.leave(leaving, posting.is_some());
-            if leaving == Leaving::Said && posting.is_none() && !outbox.is_waiting() {
-                return Over::Left(self.then.get().unwrap_or(Then::Leave));
+            if self.is_to_leave(leaving, posting.is_some()) {
+                let then = self.then.get().unwrap_or(Then::Leave);
+                return Over::Left(Left { then, farewell: Some(Farewell { client, session }) });
             }
             let dead = heard + heartbeat * SILENT_BEATS;
             tokio::select! {
@@ -328,8 +378,8 @@ impl Agent {
                             self.say_present(closed, leaving);
                         }
                     }
-                    Ok(None) => return self.over(leaving, "the server ended it".to_owned()),
-                    Err(error) => return self.over(leaving, Stop::of(&error).message),
+                    Ok(None) => return Over::Lost("the server ended it".to_owned()),
+                    Err(error) => return Over::Lost(Stop::of(&error).message),
                 },
                 (sent, taken) = finished(&mut posting) => {
                     posting = None;
@@ -343,7 +393,7 @@ impl Agent {
                             hold = is_stuck.then(|| Instant::now() + heartbeat / 8);
                         }
                         Err(error) if error.is_passing() => hold = Some(Instant::now() + heartbeat / 8),
-                        Err(error) => return self.over(leaving, Stop::of(&error).message),
+                        Err(error) => return Over::Lost(Stop::of(&error).message),
                     }
                 }
                 () = outbox.wake.notified(), if posting.is_none() && hold.is_none() => gathering = None,
@@ -367,32 +417,16 @@ impl Agent {
                 Ok(()) = ending.changed() => self.say_present(closed, leaving),
                 () = self.attempts_ended(), if self.attempts.count() > 0 => {}
                 () = self.attempts.sent(), if self.attempts.count() == 0 && !self.attempts.is_idle() => {}
-                () = until(last_words) => return Over::Left(Then::Leave),
+                () = until(last_words) => return Over::Left(Left::alone(Then::Leave)),
                 () = sleep_until(dead) => return Over::Lost("nothing was heard of it".to_owned()),
             }
         }
     }
 
-    /// What the end of a session means. A server ends it when it hears that the worker leaves, maybe before it answers the post
-    /// that said so: to join again would undo that.
-    fn over(&self, leaving: Leaving, why: String) -> Over {
-        match leaving {
-            Leaving::Said => Over::Left(self.then.get().unwrap_or(Then::Leave)),
-            Leaving::No | Leaving::Asked => Over::Lost(why),
-        }
-    }
-
-    /// Says that it leaves, once there is nothing left to do and nothing of it to tell.
-    fn leave(&self, leaving: Leaving, is_posting: bool) -> Leaving {
+    /// Whether it is to leave, and there is nothing left to do and nothing to tell.
+    fn is_to_leave(&self, leaving: Leaving, is_posting: bool) -> bool {
         let is_asked = leaving == Leaving::Asked || *self.ending.borrow() != Ending::No;
-        let is_done = self.attempts.is_idle() && !is_posting && !self.outbox.is_waiting();
-        match leaving {
-            Leaving::No | Leaving::Asked if is_asked && is_done => {
-                self.outbox.say(&FromWorker::Leaving);
-                Leaving::Said
-            }
-            leaving => leaving,
-        }
+        is_asked && self.attempts.is_idle() && !is_posting && !self.outbox.is_waiting()
     }
 
     fn say_present(&self, closed: &mut watch::Receiver<Option<String>>, leaving: Leaving) {
@@ -434,10 +468,9 @@ impl Agent {
                 };
                 say(&format!("finishing what runs, then {what}: {reason}"));
                 self.then.set(Some(then));
-                *leaving = (*leaving).max(Leaving::Asked);
+                *leaving = Leaving::Asked;
             }
             ToWorker::Resume => {
-                // Who has said that it leaves is not held back any more.
                 if *leaving == Leaving::Asked {
                     say("taking jobs again");
                     self.then.set(None);
@@ -448,14 +481,11 @@ impl Agent {
     }
 }
 
-/// How far a worker is with leaving.
+/// Whether a server has asked the worker to leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Leaving {
     No,
-    /// The server asked for it.
     Asked,
-    /// The server has been told, or is being.
-    Said,
 }
 
 fn unanswered(place: &Place) -> Refused {

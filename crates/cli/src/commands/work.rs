@@ -112,7 +112,6 @@ async fn at_work(work: &Work, keeper: Keeper, identity: Identity, data: PathBuf)
     let here = data.clone();
     let agent = Agent { settings, identity, link, outbox, attempts, data, ending, then };
     let worked = agent.run(health).await;
-    signals.abort();
     // A worker that is refused for good may run something yet: it ends and is told in the next life. No thread may wait for a
     // server once the runtime is gone.
     running.end_all();
@@ -122,7 +121,16 @@ async fn at_work(work: &Work, keeper: Keeper, identity: Identity, data: PathBuf)
     let shells = crate::agent::visit::marker_prefix(&here);
     let _ = tokio::task::spawn_blocking(move || worker::keeper::kill_leftovers(&shells)).await;
     processes.close().await;
-    worked
+    let Agent { identity, link, outbox, attempts, .. } = agent;
+    drop((running, link, outbox, attempts));
+    // The last that is held: the folder is free for another worker from here on.
+    drop(identity);
+    let left = worked?;
+    if let Some(farewell) = left.farewell {
+        farewell.say().await;
+    }
+    signals.abort();
+    Ok(left.then)
 }
 
 /// `--data`, else a folder of this user's.
