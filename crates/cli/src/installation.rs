@@ -121,7 +121,9 @@ impl Installation {
     /// If anything is.
     pub fn settings(&self, flags: &[(&str, String)], colour: Colour) -> Result<Loaded, Stop> {
         let file = self.file()?;
-        load(flags, file.as_ref(), |name| std::env::var(name).ok()).map_err(|fault| {
+        let environment =
+            std::env::vars_os().map(|(name, value)| (name.to_string_lossy().into_owned(), value)).collect();
+        load(flags, file.as_ref(), &environment).map_err(|fault| {
             let color =
                 if output::coloured(colour, &std::io::stderr()) { report::Color::Always } else { report::Color::Never };
             let text = report::text(&fault.diagnostics, &fault.sources, color);

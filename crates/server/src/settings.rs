@@ -8,7 +8,7 @@
 mod reading;
 mod value;
 
-pub use reading::{Loaded, SettingFault, SettingsFile, Source, load};
+pub use reading::{Environment, Loaded, SettingFault, SettingsFile, Source, load};
 pub use value::{Bytes, Choice, Days, Durability, LogForm, Millis, OnOff, Secret, Setting, Texts};
 
 use std::net::SocketAddr;
@@ -21,6 +21,9 @@ pub enum Reload {
     /// At the next start.
     Start,
 }
+
+/// What stands before the key in the name of a variable of the environment.
+const PREFIX: &str = "ROPEWALK_";
 
 /// One row of the table.
 pub struct Key {
@@ -48,7 +51,7 @@ impl Key {
     /// The variable of the environment that gives it.
     #[must_use]
     pub fn variable(&self) -> String {
-        format!("ROPEWALK_{}", self.name.to_uppercase().replace('.', "_"))
+        format!("{PREFIX}{}", self.name.to_uppercase().replace('.', "_"))
     }
 
     /// The value that `settings` has, as it would stand in a file; a secret is hidden.

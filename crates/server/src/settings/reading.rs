@@ -1,12 +1,16 @@
 //! Reading settings from a file, the environment and flags, with every fault told at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 
-use dialects::suggest::did_you_mean;
+use dialects::suggest::{did_you_mean, nearest};
 use dialects::tree::{Node, NodeValue, Notation, Rules, Sources};
 use graph::Diagnostic;
 
-use super::{KEYS, Key, Settings, key};
+use super::{KEYS, Key, PREFIX, Settings, key};
+
+/// The variables of a process.
+pub type Environment = BTreeMap<String, OsString>;
 
 /// Where a value came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,26 +64,27 @@ pub struct SettingFault {
     pub sources: Sources,
 }
 
-/// Reads all of them. `flags` are keys with values; `variable` looks into the environment.
+/// Reads all of them. `flags` are keys with values; `environment` has every variable of the process.
 ///
 /// # Errors
-/// [`SettingFault`] with every unknown key, wrong value and broken line.
+/// [`SettingFault`] with every unknown key or variable, wrong value and broken line.
 pub fn load(
     flags: &[(&str, String)],
     file: Option<&SettingsFile>,
-    variable: impl Fn(&str) -> Option<String>,
+    environment: &Environment,
 ) -> Result<Loaded, Box<SettingFault>> {
     let mut loaded =
         Loaded { settings: Settings::default(), sources: KEYS.iter().map(|key| (key.name, Source::Default)).collect() };
     let mut fault = SettingFault { diagnostics: Vec::new(), sources: Sources::new() };
     for key in KEYS {
-        if let Some(text) = variable(&key.variable())
-            && let Err(expected) = loaded.take(key, Source::Environment, &text)
-        {
-            let message = format!("the variable {} holds `{text}`: expected {expected}", key.variable());
+        let Some(text) = environment.get(&key.variable()) else { continue };
+        let taken = text.to_str().ok_or_else(|| "UTF-8".to_owned());
+        if let Err(expected) = taken.and_then(|text| loaded.take(key, Source::Environment, text)) {
+            let message = format!("the variable {} holds `{}`: expected {expected}", key.variable(), text.display());
             fault.diagnostics.push(Diagnostic::error("setting-value", message));
         }
     }
+    fault.diagnostics.extend(unknown_variables(environment));
     if let Some(file) = file {
         read_file(file, &mut loaded, &mut fault);
     }
@@ -105,6 +110,36 @@ impl Loaded {
 
 fn names() -> Vec<&'static str> {
     KEYS.iter().map(|key| key.name).collect()
+}
+
+/// The variables that look as if they gave a setting that there is not: those of a section, and those a slip away from one.
+fn unknown_variables(environment: &Environment) -> impl Iterator<Item = Diagnostic> {
+    let known: Vec<String> = KEYS.iter().map(Key::variable).collect();
+    let sections: BTreeSet<&str> = KEYS.iter().filter_map(|key| Some(key.name.split_once('.')?.0)).collect();
+    environment.keys().filter_map(move |name| {
+        let (section, _) = name.strip_prefix(PREFIX)?.split_once('_')?;
+        if known.contains(name) || is_service_link(name, environment) {
+            return None;
+        }
+        let near = nearest(name.get(PREFIX.len()..)?, known.iter().filter_map(|known| known.strip_prefix(PREFIX)));
+        let is_of_section = sections.contains(section.to_lowercase().as_str());
+        if !is_of_section && (near.is_none() || nearest(section, sections.iter().copied()).is_none()) {
+            return None;
+        }
+        let meant = near.map(|near| format!("did you mean `{PREFIX}{near}`? ")).unwrap_or_default();
+        let help = format!(
+            "{meant}`ropewalk config` prints every setting; unset the variable if it is meant for something else"
+        );
+        Some(Diagnostic::error("setting-unknown", format!("the variable {name} gives no setting")).help(help))
+    })
+}
+
+/// Whether Kubernetes gives this variable to every container for a service: `P_SERVICE_HOST` and its companions `P_SERVICE_PORT…`
+/// and `P_PORT…` (kubernetes.io/docs/concepts/services-networking/service, "Environment variables").
+fn is_service_link(name: &str, environment: &Environment) -> bool {
+    ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT"].iter().any(|part| {
+        name.match_indices(part).any(|(at, _)| environment.contains_key(&format!("{}_SERVICE_HOST", &name[..at])))
+    })
 }
 
 fn read_file(file: &SettingsFile, loaded: &mut Loaded, fault: &mut SettingFault) {
@@ -178,16 +213,16 @@ mod tests {
         SettingsFile { name: "settings.toml".to_owned(), text: text.as_bytes().to_vec() }
     }
 
+    fn environment(variables: &[(&str, &str)]) -> Environment {
+        variables.iter().map(|(name, value)| ((*name).to_owned(), OsString::from(value))).collect()
+    }
+
     #[test]
     fn a_flag_wins_over_the_file_and_that_over_the_environment() {
         let file =
             toml("[server]\nlisten = \"0.0.0.0:1\"\ngrace = \"5s\"\n[worker]\nlocal = false\npools = [\"a\", \"b\"]\n");
-        let variable = |name: &str| match name {
-            "ROPEWALK_SERVER_GRACE" => Some("9s".to_owned()),
-            "ROPEWALK_CACHES_QUOTA" => Some("3GiB".to_owned()),
-            _ => None,
-        };
-        let loaded = load(&[("server.listen", "0.0.0.0:2".to_owned())], Some(&file), variable).expect("loaded");
+        let environment = environment(&[("ROPEWALK_SERVER_GRACE", "9s"), ("ROPEWALK_CACHES_QUOTA", "3GiB")]);
+        let loaded = load(&[("server.listen", "0.0.0.0:2".to_owned())], Some(&file), &environment).expect("loaded");
         let settings = &loaded.settings;
         assert_eq!(settings.listen.port(), 2);
         assert_eq!(settings.grace, Millis(5000));
@@ -204,7 +239,7 @@ mod tests {
     #[test]
     fn every_fault_is_told_at_its_line() {
         let file = toml("[server]\nlisten = \"here\"\ngrase = \"5s\"\n[sto]\nurl = 1\n");
-        let fault = load(&[("worker.slots", "many".to_owned())], Some(&file), |_| None).expect_err("faults");
+        let fault = load(&[("worker.slots", "many".to_owned())], Some(&file), &Environment::new()).expect_err("faults");
         let told: Vec<String> = fault
             .diagnostics
             .iter()
@@ -219,6 +254,49 @@ mod tests {
         5 there is no setting `sto.url` not known | did you mean `store.url`? `ropewalk config` prints every setting
         0 worker.slots=many: expected a whole number, 0 or more  |
         ");
+    }
+
+    #[test]
+    fn a_variable_that_gives_no_setting_is_told_with_the_nearest_that_does() {
+        let names =
+            ["SERVER_LISTN", "SEVER_LISTEN", "WORKER_COUNT", "STORE_DURABILITY_", "Server_URL", "BUILD_KEEP_FOR"];
+        let names: Vec<String> = names.iter().map(|name| format!("ROPEWALK_{name}")).collect();
+        let variables: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "1")).collect();
+        let fault = load(&[], None, &environment(&variables)).expect_err("faults");
+        let told = |it: &Diagnostic| format!("{} | {}", it.message, it.help.split('`').nth(1).unwrap_or_default());
+        let told: Vec<String> = fault.diagnostics.iter().map(told).collect();
+        insta::assert_snapshot!(told.join("\n"), @r"
+        the variable ROPEWALK_BUILD_KEEP_FOR gives no setting | ROPEWALK_BUILDS_KEEP_FOR
+        the variable ROPEWALK_SERVER_LISTN gives no setting | ROPEWALK_SERVER_LISTEN
+        the variable ROPEWALK_SEVER_LISTEN gives no setting | ROPEWALK_SERVER_LISTEN
+        the variable ROPEWALK_STORE_DURABILITY_ gives no setting | ROPEWALK_STORE_DURABILITY
+        the variable ROPEWALK_Server_URL gives no setting | ROPEWALK_SERVER_URL
+        the variable ROPEWALK_WORKER_COUNT gives no setting | ROPEWALK_WORKER_LOCAL
+        ");
+    }
+
+    #[test]
+    fn variables_of_others_pass() {
+        let jobs =
+            ["BUILD", "JOB", "STEP", "OUTPUT", "WORKSPACE", "EXPR_0", "SERVER", "TOKEN_FILE", "DATA", "KEEP_BUILDS"];
+        let machinery = ["FAULTS", "PAST_BUILDS", "KEEP_CACHES_BYTES", "SEND_STEPS_BYTES"];
+        // What Kubernetes gives where services have the names `ropewalk-server` and `ropewalk-store-db`.
+        let links = [
+            "SERVER_SERVICE_HOST",
+            "SERVER_SERVICE_PORT",
+            "SERVER_SERVICE_PORT_HTTP",
+            "SERVER_PORT",
+            "SERVER_PORT_7070_TCP",
+            "SERVER_PORT_7070_TCP_ADDR",
+            "STORE_DB_SERVICE_HOST",
+            "STORE_DB_PORT",
+        ];
+        let names = [&jobs[..], &machinery, &links].concat();
+        let names: Vec<String> = names.iter().map(|name| format!("ROPEWALK_{name}")).collect();
+        let variables: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "1")).collect();
+        assert!(load(&[], None, &environment(&variables)).is_ok());
+        let alone = load(&[], None, &environment(&[("ROPEWALK_SERVER_PORT", "7070")])).expect_err("no service has it");
+        assert_eq!(alone.diagnostics.len(), 1);
     }
 
     #[test]
