@@ -949,8 +949,8 @@ fn a_gate_of_a_server_is_answered_as_its_hint_says() {
     let hint = shown.until("to go on: ");
     let words = hint.split("to go on: ropewalk ").nth(1).expect("a command").to_owned();
     // The stream of a build does not tell what the gate asks for; who looks at the build is told.
-    let (shown, _) = Site::told(site.there(&["show", "1"]), 0);
-    assert!(shown.contains("approve 1 ship --field region=VALUE --server "), "{shown}");
+    let (described, _) = Site::told(site.there(&["show", "1"]), 0);
+    assert!(described.contains("approve 1 ship --field region=VALUE --server "), "{described}");
     let (listed, _) = Site::told(site.there(&["builds"]), 0);
     assert!(listed.contains("approve 1 ship --field region=VALUE --server "), "{listed}");
     let words: Vec<&str> = words.split(' ').collect();

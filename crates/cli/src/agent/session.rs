@@ -137,7 +137,7 @@ enum Over {
     /// The connection is, or the server.
     Lost(String),
     /// The worker leaves.
-    Left(Left),
+    Left(Box<Left>),
 }
 
 /// A worker that runs nothing any more and has nothing to tell, but that it leaves.
@@ -242,7 +242,7 @@ impl Agent {
                         failures = 0;
                     }
                     match over {
-                        Over::Left(left) => return Ok(left),
+                        Over::Left(left) => return Ok(*left),
                         Over::Lost(why) => say(&format!("the session with {} is over: {why}", server.server())),
                     }
                 }
@@ -362,7 +362,7 @@ impl Agent {
             }
             if self.is_to_leave(leaving, posting.is_some()) {
                 let then = self.then.get().unwrap_or(Then::Leave);
-                return Over::Left(Left { then, farewell: Some(Farewell { client, session }) });
+                return Over::Left(Box::new(Left { then, farewell: Some(Farewell { client, session }) }));
             }
             let dead = heard + heartbeat * SILENT_BEATS;
             tokio::select! {
@@ -417,7 +417,7 @@ impl Agent {
                 Ok(()) = ending.changed() => self.say_present(closed, leaving),
                 () = self.attempts_ended(), if self.attempts.count() > 0 => {}
                 () = self.attempts.sent(), if self.attempts.count() == 0 && !self.attempts.is_idle() => {}
-                () = until(last_words) => return Over::Left(Left::alone(Then::Leave)),
+                () = until(last_words) => return Over::Left(Box::new(Left::alone(Then::Leave))),
                 () = sleep_until(dead) => return Over::Lost("nothing was heard of it".to_owned()),
             }
         }
