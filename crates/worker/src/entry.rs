@@ -10,13 +10,14 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use graph::{AttemptNumber, BuildId, Environment};
 
 use crate::attempt::{LeftBehind, LeftStep};
 use crate::container::VisitError;
-use crate::container::visit::Visit;
+use crate::container::visit::{Visit, Visiting};
 use crate::keeper::{self, View};
 use crate::place::{environment_file, program_file, workspace_directory};
 use crate::sandbox::{Sandbox, SandboxError, Walls};
@@ -116,6 +117,8 @@ pub struct Entry {
     views: Vec<View>,
     /// What becomes a sandbox's `/tmp`.
     temporary: PathBuf,
+    /// What commands have with a container engine. Taken away before the files are.
+    visits: Mutex<Vec<Visiting>>,
     /// Goes with this.
     _fresh: Option<Fresh>,
 }
@@ -192,7 +195,19 @@ impl Entry {
             let views = workspace.view().into_iter().collect();
             let when = "as it left them".to_owned();
             let data = data.to_owned();
-            return Ok(Self { data, workspace, left, variables, directory, when, views, temporary, _fresh: None });
+            let visits = Mutex::default();
+            return Ok(Self {
+                data,
+                workspace,
+                left,
+                variables,
+                directory,
+                when,
+                views,
+                temporary,
+                visits,
+                _fresh: None,
+            });
         };
         match layer {
             Layer::Unkept(reason) => return Err(EntryError::Unkept { when, reason }),
@@ -216,7 +231,8 @@ impl Entry {
         fs::create_dir_all(&temporary)?;
         let views = [view].into_iter().chain(shown).collect();
         let data = data.to_owned();
-        Ok(Self { data, workspace, left, variables, directory, when, views, temporary, _fresh: Some(fresh) })
+        let (visits, _fresh) = (Mutex::default(), Some(fresh));
+        Ok(Self { data, workspace, left, variables, directory, when, views, temporary, visits, _fresh })
     }
 
     /// Which files one sees, in words: `as step 2 (make) left them`.
@@ -274,14 +290,17 @@ impl Entry {
         let environment = self.left.as_ref().map_or(Environment::Host, |left| left.environment.clone());
         let mut inside = self.plain(program, arguments);
         match environment {
+            // A shell enters the directory, so that its variable PWD is right.
+            Environment::Host => {
+                let directory = self.directory.clone().into_os_string();
+                behind(&mut inside, "cd \"$0\" || exit; exec \"$@\"", [directory]);
+            }
             // What a Nix shell gives are variables, which are kept as all others.
-            Environment::Host | Environment::Nix { .. } => {
-                // A shell enters the directory, so that its variable PWD is right.
-                let script = ["-c", "cd \"$0\" || exit; exec \"$@\""].map(OsString::from);
-                let program = std::mem::replace(&mut inside.program, "/bin/sh".into());
-                let arguments = std::mem::take(&mut inside.arguments);
-                inside.arguments = script.into_iter().chain([self.directory.clone().into(), program]).collect();
-                inside.arguments.extend(arguments);
+            Environment::Nix { nix } => {
+                let program = crate::nix::find().map(PathBuf::into_os_string).unwrap_or_default();
+                let (root, directory) = (self.workspace.root().into(), self.directory.clone().into());
+                let reference = nix.as_plain().unwrap_or_default().into();
+                behind(&mut inside, crate::nix::ENTRY_SCRIPT, ["enter".into(), program, reference, root, directory]);
             }
             Environment::Sandbox { network } => {
                 let (tree, hidden) = (self.workspace.tree(), [self.data.clone()]);
@@ -321,6 +340,7 @@ impl Entry {
         }
         let tree = self.workspace.tree();
         let visit = Visit {
+            data: &self.data,
             left,
             settings: &settings,
             view: self.views.first(),
@@ -329,7 +349,9 @@ impl Entry {
             directory: &self.directory,
             variables: &self.variables,
         };
-        Ok(visit.command(program, arguments)?)
+        let (command, visiting) = visit.command(program, arguments)?;
+        self.visits.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(visiting);
+        Ok(command)
     }
 
     fn plain(&self, program: &OsStr, arguments: &[OsString]) -> keeper::Command {
@@ -354,6 +376,14 @@ impl Entry {
         command.args(inside.arguments).env_clear().envs(inside.environment.iter());
         command
     }
+}
+
+/// Has a command started by a script of `/bin/sh`, which finds these words before the command's own, the first as `$0`.
+fn behind<const N: usize>(command: &mut keeper::Command, script: &str, words: [OsString; N]) {
+    let program = std::mem::replace(&mut command.program, "/bin/sh".into());
+    let arguments = std::mem::take(&mut command.arguments);
+    command.arguments = ["-c".into(), script.into()].into_iter().chain(words).chain([program]).collect();
+    command.arguments.extend(arguments);
 }
 
 /// A moment that was found.

@@ -68,6 +68,31 @@ eval "$__ropewalk_form" || exit
 "$__ropewalk_env" -0 > "$__ropewalk_directory/variables"
 "#;
 
+/// Starts a command with the variables of a shell that was evaluated before. Arguments: `nix`, or nothing; the flake's reference, or nothing; the
+/// project's folder; the directory to begin in; the command. If the store has not what `PATH` names, as on another machine or after a collection
+/// of garbage, the shell is evaluated again for its paths, which are the same, and nothing else of it is taken.
+pub const ENTRY_SCRIPT: &str = r#"
+nix=$1 reference=$2 root=$3 directory=$4
+shift 4
+missing() (
+    set -f
+    IFS=:
+    for folder in $PATH; do
+        case $folder in "${NIX_STORE_DIR:-/nix/store}"/*) test -e "$folder" || return 0 ;; esac
+    done
+    return 1
+)
+if missing; then
+    echo "fetching what the development shell names and the store of this machine has not" >&2
+    if test -n "$nix" && test -n "$reference"; then
+        (cd "$root" && "$nix" --extra-experimental-features 'nix-command flakes' print-dev-env "$reference" > /dev/null)
+    fi
+    if missing; then echo "not all could be had: programs of the development shell are missing here" >&2; fi
+fi
+cd "$directory" || exit
+exec "$@"
+"#;
+
 /// Builds installables and says which came to what. Arguments: `nix`, a directory for links, then the installables. Nix's log
 /// goes to stderr, JSON to stdout: first that of all together, then, if there are several, of each alone, since Nix tells
 /// them in an order of its own. If the build failed, what is still to be built, instead.

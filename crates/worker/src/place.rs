@@ -216,7 +216,7 @@ impl Place {
                     let folder = root.strip_prefix(tree).unwrap_or(Path::new("")).to_owned();
                     let files = PathBuf::from(format!("/proc/self/fd/{}", held.as_raw_fd())).join(&folder);
                     let moved = Some(Moved { view, from: tree.clone(), _held: held });
-                    let (tree, root) = (at.clone(), at.join(folder));
+                    let (tree, root) = (at.clone(), workspace::below(at, &folder));
                     return Ok(Self { tree, root, files, own: None, moved, walls: None, contained: None, notes });
                 }
                 Err(error) if error.is_lost() => return Err(WorkspaceError::from(KeeperError::Lost).into()),

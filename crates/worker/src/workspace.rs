@@ -427,11 +427,11 @@ impl Workspace {
         let prefix = &self.manifest.prefix;
         let mut folder = held;
         for name in prefix {
-            let below = rustix::fs::openat(&folder, name, FOLDER, Mode::empty());
-            folder = below.map_err(|error| WorkspaceError::at(&tree.join(prefix))(error.into()))?;
+            let next = rustix::fs::openat(&folder, name, FOLDER, Mode::empty());
+            folder = next.map_err(|error| WorkspaceError::at(&tree.join(prefix))(error.into()))?;
         }
         let files = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd()));
-        Ok(OpenWorkspace { view, root: tree.join(prefix), tree, files, note, held: folder })
+        Ok(OpenWorkspace { view, root: below(&tree, prefix), tree, files, note, held: folder })
     }
 
     /// The tree that the snapshot of a kept workspace was taken of; it must be there when the workspace is reopened.
@@ -468,7 +468,7 @@ impl Workspace {
     /// The project's folder as a job sees it.
     #[must_use]
     pub fn root(&self) -> PathBuf {
-        self.tree().join(&self.manifest.prefix)
+        below(&self.tree(), &self.manifest.prefix)
     }
 
     /// The root of the whole tree as a job sees it.
@@ -550,6 +550,11 @@ impl Workspace {
     pub fn remove(self) -> Result<(), WorkspaceError> {
         layer::remove_tree(&self.directory).map_err(WorkspaceError::at(&self.directory))
     }
+}
+
+/// A folder of a tree; the tree itself, without a slash at its end, if the folder has no name.
+pub(crate) fn below(tree: &Path, folder: &Path) -> PathBuf {
+    if folder.as_os_str().is_empty() { tree.to_owned() } else { tree.join(folder) }
 }
 
 /// Makes the directories that lead to `relative` in a layer, with the modes that they have in `model`.

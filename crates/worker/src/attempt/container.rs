@@ -292,7 +292,7 @@ impl Attempt<'_> {
         match self.not_stopped(started)? {
             Ok(container) => {
                 if let Some(contained) = &mut self.contained {
-                    self.left.note_container(LeftContainer::new(&contained.engine, &contained.image.facts.id));
+                    self.left.note_container(LeftContainer::new(&contained.engine, &contained.image));
                     contained.container = Some(container);
                 }
                 if let Some(contexts) = self.contexts.as_mut().filter(|_| layers.is_some()) {
@@ -435,6 +435,7 @@ impl Attempt<'_> {
     /// Removes what the job has with its engine, ends its logs, and takes the workspace back.
     pub(super) async fn leave_container(&mut self, place: &mut Place) {
         if let Some(contained) = self.contained.take() {
+            self.give_back(&contained, place).await;
             self.remove(contained).await;
         }
         self.close_sections().await;
@@ -445,6 +446,23 @@ impl Attempt<'_> {
                 }
             }
             Err(fault) => self.refuse(&fault),
+        }
+    }
+
+    /// Where steps ran as somebody else, the files that they made become those of this process, which otherwise could not read or remove them.
+    async fn give_back(&mut self, contained: &Contained, place: &Place) {
+        let user = self.spec.job.environment.container().map_or("", |container| &container.user);
+        let Some(container) = contained.container.as_ref().filter(|_| !user.is_empty()) else { return };
+        if rustix::process::getuid().is_root() && !contained.engine.is_rootless {
+            return;
+        }
+        let (_, tree) = place.directory();
+        let slot = self.slot.as_ref().map(|slot| slot.directory().to_owned());
+        let paths: Vec<&Path> = [tree.as_path(), Path::new("/tmp")].into_iter().chain(slot.as_deref()).collect();
+        if let Err(why) = container.give_back(&paths).await {
+            self.note(format!(
+                "files that the user `{user}` made could not be given to the user of `ropewalk`, who may be unable to read and remove them: {why}"
+            ));
         }
     }
 

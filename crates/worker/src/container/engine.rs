@@ -5,6 +5,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -112,6 +113,8 @@ pub struct Engine {
     socket: PathBuf,
     /// Its name and version, for people.
     pub version: String,
+    /// Whether it runs as an ordinary user, who is root inside its containers.
+    pub is_rootless: bool,
 }
 
 /// The body of a call.
@@ -200,6 +203,25 @@ fn usual(name: &str) -> String {
         "x86_64" | "x86-64" => "amd64".to_owned(),
         "aarch64" => "arm64".to_owned(),
         other => other.to_owned(),
+    }
+}
+
+/// What is read of an engine.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct EngineFacts {
+    /// Podman's word.
+    #[serde(default)]
+    rootless: bool,
+    /// Docker's words.
+    #[serde(default)]
+    security_options: Option<Vec<String>>,
+}
+
+impl EngineFacts {
+    fn is_rootless(&self) -> bool {
+        let mut words = self.security_options.iter().flatten().flat_map(|option| option.split(','));
+        self.rootless || words.any(|word| word == "name=rootless")
     }
 }
 
@@ -370,16 +392,32 @@ impl Engine {
     /// # Errors
     /// It does not answer.
     pub async fn at(socket: &Path) -> Result<Self, EngineError> {
-        let mut engine = Self { socket: socket.to_owned(), version: String::new() };
+        let mut engine = Self { socket: socket.to_owned(), version: String::new(), is_rootless: false };
         let asked = engine.call(Method::GET, "/_ping", &[], Sent::Nothing);
         let answer = tokio::time::timeout(CALL_MAX, asked).await.unwrap_or_else(|_| Err(engine.silent()))?;
         engine.version = version_of(answer.headers());
+        // The question takes an engine its time, and root's socket is that of an engine of root.
+        if std::fs::metadata(socket).is_ok_and(|socket| socket.uid() != 0) {
+            let facts: EngineFacts = engine.read(Method::GET, "/info", Sent::Nothing).await?;
+            engine.is_rootless = facts.is_rootless();
+        }
         Ok(engine)
     }
 
     /// Whether it is Podman, which answers as Docker does.
-    fn is_podman(&self) -> bool {
+    #[must_use]
+    pub fn is_podman(&self) -> bool {
         self.version.starts_with("Podman ")
+    }
+
+    /// The user and group inside a container whose files are this process's own outside: its ids, but with an engine of an ordinary user that
+    /// user's, which are those of root inside.
+    #[must_use]
+    pub fn own_user(&self) -> String {
+        match self.is_rootless {
+            true => "0:0".to_owned(),
+            false => format!("{}:{}", rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw()),
+        }
     }
 
     /// Where it listens.
@@ -567,19 +605,20 @@ impl Engine {
         }
     }
 
-    /// Runs a script with a container's `/bin/sh` and waits for its end; its code.
+    /// Runs a script with a container's `/bin/sh` and waits for its end; its code. `user` is empty for that of the container.
     ///
     /// # Errors
     /// As for all calls.
-    pub async fn execute(&self, container: &str, script: &str) -> Result<i32, EngineError> {
+    pub async fn execute(&self, container: &str, user: &str, script: &str) -> Result<i32, EngineError> {
         #[derive(Serialize)]
         #[serde(rename_all = "PascalCase")]
         struct Exec<'a> {
             cmd: [&'a str; 3],
+            user: &'a str,
             attach_stdout: bool,
             attach_stderr: bool,
         }
-        let exec = Exec { cmd: ["/bin/sh", "-c", script], attach_stdout: true, attach_stderr: true };
+        let exec = Exec { cmd: ["/bin/sh", "-c", script], user, attach_stdout: true, attach_stderr: true };
         let exec = serde_json::to_value(exec).unwrap_or_default();
         let path = format!("/containers/{container}/exec");
         let made: Made = self.read(Method::POST, &path, Sent::Json(exec)).await?;
@@ -658,6 +697,18 @@ mod tests {
         );
         check(&[("DOCKER_HOST", "unix:///x y")], Ok(&["/x y"]));
         check(&[("DOCKER_HOST", "tcp://far:2375")], Err("tcp://far:2375"));
+    }
+
+    #[test]
+    fn an_engine_tells_whether_it_is_rootless() {
+        let check = |answer: &str, expected| {
+            let facts: EngineFacts = serde_json::from_str(answer).unwrap();
+            assert_eq!(facts.is_rootless(), expected, "{answer}");
+        };
+        check(r#"{"SecurityOptions":["name=seccomp,profile=default"],"Rootless":true}"#, true);
+        check(r#"{"SecurityOptions":["name=seccomp,profile=default","name=rootless"]}"#, true);
+        check(r#"{"SecurityOptions":["name=seccomp,profile=default","name=cgroupns"],"Rootless":false}"#, false);
+        check(r#"{"SecurityOptions":null}"#, false);
     }
 
     #[test]

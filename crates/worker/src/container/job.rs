@@ -78,6 +78,16 @@ pub enum Files<'p> {
     },
 }
 
+impl Files<'_> {
+    /// Where steps see them.
+    fn target(&self) -> &Path {
+        match self {
+            Self::Layers(view) => &view.target,
+            Self::Directory { at, .. } => at,
+        }
+    }
+}
+
 /// What steps may do with something shared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -272,9 +282,12 @@ impl JobContainer {
             rustix::fs::open(&control_path, OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
                 .map_err(|error| at(&control_path)(error.into()))?;
         let end = register(end).map_err(at(folder))?;
+        let mut targets = vec![folder, plan.files.target()];
+        targets.extend(plan.shared.iter().map(|(path, _)| path.as_path()).filter(|path| path.is_dir()));
+        make_mount_points(plan.temporary, &targets).map_err(at(plan.temporary))?;
         let (mount, volume) = files_mount(engine, plan).await?;
         let refused = |cause| ContainerFault::not_started(cause, plan.settings);
-        let id = engine.create(plan.name, description(plan, mount)).await.map_err(refused)?;
+        let id = engine.create(plan.name, description(plan, mount, engine.own_user())).await.map_err(refused)?;
         engine.start(&id).await.map_err(refused)?;
         let mut container = Self {
             engine: engine.clone(),
@@ -419,6 +432,28 @@ impl JobContainer {
         Stopper { engine: self.engine.clone(), id: self.id.clone() }
     }
 
+    /// Gives what other users have made below these paths to the user of this process, who could neither read nor remove it. Nobody may
+    /// run in it any more.
+    ///
+    /// # Errors
+    /// Why that cannot be.
+    pub async fn give_back(&self, paths: &[&Path]) -> Result<(), String> {
+        let own = self.engine.own_user();
+        let user = own.split(':').next().unwrap_or_default();
+        let mut script = b"exec find".to_vec();
+        for path in paths {
+            script.push(b' ');
+            quote(&mut script, path.as_os_str().as_encoded_bytes());
+        }
+        // The layers' other files are this user's already, so that nothing of them is copied.
+        script.extend_from_slice(format!(" ! -user {user} -exec chown -h {own} {{}} +").as_bytes());
+        match self.engine.execute(&self.id, "0", &String::from_utf8_lossy(&script)).await {
+            Ok(0) => Ok(()),
+            Ok(_) => Err("the image has no `find` and `chown` that can do it".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
     /// Removes it, with all that runs in it.
     ///
     /// # Errors
@@ -447,11 +482,20 @@ impl Stopper {
             Signal::Interrupt => "INT",
             Signal::Kill => "KILL",
         };
-        let sent = self.engine.execute(&self.id, &format!("kill -s {name} -- -1")).await;
+        let sent = self.engine.execute(&self.id, "", &format!("kill -s {name} -- -1")).await;
         if sent.is_err() && signal == Signal::Kill {
             let _ = self.engine.remove(Kind::Container, &self.id).await;
         }
     }
+}
+
+/// Makes the places in what becomes `/tmp` at which something else will be mounted: an engine would make them as root, and nobody else could
+/// remove them.
+pub(super) fn make_mount_points(temporary: &Path, targets: &[&Path]) -> io::Result<()> {
+    for target in targets.iter().filter_map(|target| target.strip_prefix("/tmp").ok()) {
+        std::fs::create_dir_all(temporary.join(target))?;
+    }
+    Ok(())
 }
 
 /// How the files are mounted, and the volume that was made for it.
@@ -481,14 +525,13 @@ async fn files_mount(engine: &Engine, plan: &Plan<'_>) -> Result<(Value, Option<
 }
 
 /// The container as the engine is told.
-fn description(plan: &Plan<'_>, files: Value) -> Value {
+fn description(plan: &Plan<'_>, files: Value, own: String) -> Value {
     let bind = |source: &Path, target: &Path, access: Access| json!({ "Type": "bind", "Source": source, "Target": target, "ReadOnly": access == Access::Read });
     let mut mounts = vec![files, bind(plan.temporary, Path::new("/tmp"), Access::Write)];
     mounts.push(bind(plan.folder, plan.folder, Access::Read));
     mounts.extend(plan.shared.iter().map(|(path, access)| bind(path, path, *access)));
-    let own = || format!("{}:{}", rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
     let settings = plan.settings;
-    let user = if settings.user.is_empty() { own() } else { settings.user.to_string() };
+    let user = if settings.user.is_empty() { own } else { settings.user.to_string() };
     let hosts: Vec<String> = plan.hosts.iter().map(|(name, address)| format!("{name}:{address}")).collect();
     let mut entrypoint = settings.entrypoint.clone();
     let mut command = vec![plan.folder.join("first.sh").display().to_string(), plan.folder.display().to_string()];

@@ -11,6 +11,7 @@ use graph::{AttemptNumber, BuildId};
 use serde_json::{Value, json};
 
 use super::engine::{Engine, EngineError, Kind};
+use super::visit::remove_left_visits;
 use crate::worker::data_marker_prefix;
 
 /// On everything that belongs to a data directory; see [`crate::data_marker_prefix`].
@@ -35,7 +36,7 @@ pub fn labels(data: &Path, build: BuildId, attempt: AttemptNumber) -> Value {
     })
 }
 
-fn notes_directory(data: &Path) -> PathBuf {
+pub(super) fn notes_directory(data: &Path) -> PathBuf {
     data.join("containers")
 }
 
@@ -62,7 +63,7 @@ pub fn forget(data: &Path, build: BuildId, worker: &str) {
 /// What the engine said last of what it did not remove.
 pub async fn remove_leftovers(data: &Path, is_alive: impl Fn(BuildId) -> bool) -> Result<usize, EngineError> {
     let names = fs::read_dir(notes_directory(data)).into_iter().flatten().flatten();
-    let noted: Vec<(BuildId, PathBuf)> = names
+    let mut noted: Vec<(BuildId, PathBuf)> = names
         .filter_map(|entry| {
             let name = entry.file_name();
             let (build, _) = name.to_str()?.split_once('.')?;
@@ -75,15 +76,23 @@ pub async fn remove_leftovers(data: &Path, is_alive: impl Fn(BuildId) -> bool) -
         sockets.extend(fs::read_to_string(path).map(PathBuf::from));
     }
     let dead: BTreeSet<String> = noted.iter().map(|(build, _)| build.to_string()).collect();
-    let mut removed = 0;
+    let of_visits = data.to_owned();
+    let visits = tokio::task::spawn_blocking(move || remove_left_visits(&of_visits)).await.unwrap_or(0);
+    let (mut removed, mut refused) = (visits, None);
     for socket in sockets {
-        let engine = Engine::at(&socket).await?;
-        removed += remove_of(&engine, data, &dead).await?;
+        let of_engine = async { remove_of(&Engine::at(&socket).await?, data, &dead).await };
+        match of_engine.await {
+            Ok(count) => removed += count,
+            Err(error) => {
+                noted.retain(|(_, path)| fs::read_to_string(path).map(PathBuf::from).ok().as_ref() != Some(&socket));
+                refused = Some(error);
+            }
+        }
     }
     for (_, path) in noted {
         let _ = fs::remove_file(path);
     }
-    Ok(removed)
+    refused.map_or(Ok(removed), Err)
 }
 
 async fn remove_of(engine: &Engine, data: &Path, dead: &BTreeSet<String>) -> Result<usize, EngineError> {

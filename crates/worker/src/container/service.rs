@@ -199,7 +199,7 @@ impl Running {
     async fn until_well(&self, name: &str, health: &Health) -> Result<(), ServiceFault> {
         let mut code = 0;
         for number in 1..=health.retries.max(1) {
-            let executed = self.engine.execute(&self.id, &health.command).await;
+            let executed = self.engine.execute(&self.id, "", &health.command).await;
             code = match executed {
                 Ok(0) => return Ok(()),
                 Ok(code) => code,

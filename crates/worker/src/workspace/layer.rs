@@ -337,7 +337,10 @@ fn open_up(directory: &Path, depth: usize) {
     let Ok(entries) = fs::read_dir(directory) else { return };
     for entry in entries.flatten() {
         if depth < DEPTH_MAX && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            open_up(&entry.path(), depth + 1);
+            // An empty one goes whosever it is: root's, where an engine mounted the layers for a user.
+            if fs::remove_dir(entry.path()).is_err() {
+                open_up(&entry.path(), depth + 1);
+            }
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -13,18 +15,20 @@ use ropewalk_worker::depot::Secrets;
 use ropewalk_worker::entry::{Entry, Moment};
 use serde_json::{Value, json};
 
-use super::engines::{self, Kind, make_image};
+use super::engines::{self, Kind, ORDINARY, make_image};
 use super::ground::{Ground, MemoryLog, compare, on_ground, on_ground_with};
 use super::{Case, connection, registry};
 
 pub const CASES: &[Case] = &[
     ("jobs_in_docker", || jobs_in(Kind::Docker)),
     ("jobs_in_podman", || jobs_in(Kind::Podman)),
+    ("jobs_in_a_rootless_engine", jobs_in_a_rootless_engine),
     ("no_engine", no_engine),
 ];
 
 /// A test's other half, which is started by it and never by itself.
-pub const HALVES: &[Case] = &[("half_that_is_killed", half_that_is_killed)];
+pub const HALVES: &[Case] =
+    &[("half_that_is_killed", half_that_is_killed), ("half_of_an_ordinary_user", half_of_an_ordinary_user)];
 
 /// Where the half finds its data directory.
 const DATA_VARIABLE: &str = "ROPEWALK_TEST_DATA";
@@ -59,10 +63,12 @@ fn jobs_in(kind: Kind) {
         services(ground, &engine).await;
         builds(ground).await;
         pins(ground, &engine).await;
+        visits(ground, &engine).await;
         assert_eq!(left(ground, &engine).await, 0, "{}", running.log());
         assert_eq!(monitors(ground), Vec::<String>::new(), "of Podman");
         after_a_kill(ground, &engine).await;
     });
+    ordinary_user(&running.socket());
     if kind == Kind::Docker {
         registry::images_of_a_registry();
         connection::a_connection_that_drops(&running.socket());
@@ -169,6 +175,40 @@ async fn entered(ground: &Ground) {
         assert_eq!(said, format!("{made}\nit's yes\n{root}\n"), "{moment}: {complaint}");
         assert_eq!(output.status.code(), Some(4), "{complaint}");
     }
+}
+
+/// A shell that is killed leaves nothing with the engine: it is taken away when the entry ends, or by the next start.
+async fn visits(ground: &Ground, engine: &Engine) {
+    ground.run(in_image(json!({ "steps": steps(&["true", "exit 3"]) }))).await;
+    let open = || {
+        let entry =
+            Entry::open(&ground.data, graph::BuildId(7), ground.last_attempt(), &Moment::Failed).expect("it is kept");
+        let mut command =
+            entry.command("/bin/sh".as_ref(), &["-c".into(), "echo in; sleep 1000".into()]).expect("a command");
+        let mut shell = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("it starts");
+        let mut lines = BufReader::new(shell.stdout.take().expect("a pipe")).lines();
+        assert!(lines.any(|line| line.is_ok_and(|line| line == "in")), "a shell opened");
+        shell.kill().expect("killed");
+        shell.wait().expect("reaped");
+        entry
+    };
+    let entry = open();
+    assert_eq!(left(ground, engine).await, 2, "a container and a volume");
+    drop(entry);
+    assert_eq!(left(ground, engine).await, 0);
+
+    // As if this process had been killed: nobody takes it away, and no process has its number.
+    std::mem::forget(open());
+    let notes = ground.data.join("containers");
+    let all = std::fs::read_dir(&notes).expect("a list").flatten().map(|entry| entry.path());
+    let note = all.into_iter().find(|path| path.to_string_lossy().contains("/visit.")).expect("a note");
+    assert_eq!(remove_leftovers(&ground.data, |_| true).await, Ok(0), "whoever opened it lives");
+    let mut gone = Command::new("true").spawn().expect("it starts");
+    let number = gone.id();
+    gone.wait().expect("reaped");
+    std::fs::rename(note, notes.join(format!("visit.{number}.0"))).expect("renamed");
+    assert_eq!(remove_leftovers(&ground.data, |_| true).await, Ok(1));
+    assert_eq!(left(ground, engine).await, 0);
 }
 
 async fn settings_of_containers(ground: &Ground) {
@@ -392,6 +432,63 @@ async fn after_a_kill(ground: &Ground, engine: &Engine) {
     assert_eq!(remove_leftovers(&ground.data, |_| false).await, Ok(count));
     assert_eq!(left(ground, engine).await, 0);
     assert_eq!(remove_leftovers(&ground.data, |_| false).await, Ok(0));
+}
+
+/// The user of an engine that is no root's is root inside, so that the files are theirs.
+fn jobs_in_a_rootless_engine() {
+    let Some(running) = engines::start(Kind::Rootless) else { return };
+    ordinary_user(&running.socket());
+}
+
+/// Jobs of an ordinary user with an engine of root's, whose mounts leave folders of root's, and whose steps may be root's too.
+fn ordinary_user(socket: &std::path::Path) {
+    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o666)).expect("a mode");
+    // Where this program is, another user may not look.
+    let folder =
+        tempfile::Builder::new().permissions(std::fs::Permissions::from_mode(0o755)).tempdir().expect("a folder");
+    let program = folder.path().join("attempts");
+    let own = std::env::current_exe().expect("the test program has a path");
+    std::fs::copy(own, &program).expect("copied");
+    let mut half = Command::new(program);
+    half.args(["half_of_an_ordinary_user", "--exact"]).uid(ORDINARY).gid(ORDINARY).current_dir("/");
+    assert!(half.env("HOME", "/nowhere").status().expect("the half starts").success());
+}
+
+fn half_of_an_ordinary_user() {
+    on_ground_with(FILES, Duration::from_secs(1), None, async |ground| {
+        let mine = "id -u; id -g; umask 077; echo more >> hello; mkdir made; echo one > made/file";
+        let engine = ground.worker.engine().await.expect("an engine");
+        if engine.is_rootless {
+            // Without a name there is no network either.
+            make_image(&engine, "box", "first\n", &[]).await;
+        }
+        let own = if engine.is_rootless { 0 } else { ORDINARY };
+        for (user, id) in [("", own), ("root", 0)] {
+            let container = json!({ "user": user, "network": "off" });
+            let job = json!({
+                "environment": { "image": { "image": "box", "container": container } },
+                "steps": steps(&[mine, "cat made/file hello"]),
+                "artifacts": { "all": ["made"] },
+            });
+            let expected = format!(
+                "passed {{}}
+                passed 0: {mine}
+                passed 0: cat made/file hello
+                0 Stdout: {id}
+                0 Stdout: {id}
+                1 Stdout: one
+                1 Stdout: hello
+                1 Stdout: more"
+            );
+            let (mut report, log) = ground.run(job).await;
+            // Of root's private files the state between steps is not kept, and a note says so.
+            report.notes.retain(|note| !note.contains("cannot open step 1"));
+            compare(&report, &log, &expected);
+            assert_eq!(report.artifacts["all"].files, 1, "what was made is this user's in the end");
+        }
+        let workspaces = ground.data.join("workspaces");
+        ropewalk_worker::workspace::remove_tree(&workspaces).expect("all of it can be removed");
+    });
 }
 
 fn half_that_is_killed() {

@@ -1,6 +1,7 @@
 //! Real container engines for tests: started with folders of their own, ended with the test, and images made on the spot.
 
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -16,7 +17,12 @@ const START_MAX: Duration = Duration::from_secs(120);
 pub enum Kind {
     Docker,
     Podman,
+    /// Podman as an ordinary user, who is root inside.
+    Rootless,
 }
+
+/// A user and group of no name.
+pub const ORDINARY: u32 = 4217;
 
 /// An engine that runs until this is dropped.
 pub struct Running {
@@ -28,7 +34,7 @@ impl Kind {
     fn programs(self) -> &'static [&'static str] {
         match self {
             Self::Docker => &["dockerd", "busybox"],
-            Self::Podman => &["podman", "runc", "busybox"],
+            Self::Podman | Self::Rootless => &["podman", "runc", "busybox"],
         }
     }
 
@@ -41,12 +47,24 @@ impl Kind {
                 command.arg("--data-root").arg(at("data")).arg("--exec-root").arg(at("exec"));
                 command.args(["-H", &socket, "--pidfile"]).arg(at("pid"));
             }
-            Self::Podman => {
+            Self::Podman | Self::Rootless => {
                 // Where a sandbox allows fewer open files than Podman asks for.
                 let limits = "[containers]\ndefault_ulimits=[\"nofile=1024:1024\",\"nproc=4096:4096\"]\n";
                 std::fs::write(at("containers.conf"), limits).expect("written");
                 command.env("CONTAINERS_CONF", at("containers.conf")).args(["--runtime", "runc"]);
                 command.arg("--root").arg(at("root")).arg("--runroot").arg(at("run")).arg("--tmpdir").arg(at("tmp"));
+                if self == Self::Rootless {
+                    command.uid(ORDINARY).gid(ORDINARY).env("HOME", folder).env("XDG_RUNTIME_DIR", folder);
+                    // A user of one id and without a session.
+                    command.args([
+                        "--storage-driver",
+                        "vfs",
+                        "--cgroup-manager",
+                        "cgroupfs",
+                        "--events-backend",
+                        "file",
+                    ]);
+                }
                 command.args(["system", "service", "-t", "0", &socket]);
             }
         }
@@ -74,6 +92,9 @@ pub fn start(kind: Kind) -> Option<Running> {
     }
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).expect("a mode");
+    if kind == Kind::Rootless {
+        std::os::unix::fs::chown(folder.path(), Some(ORDINARY), Some(ORDINARY)).expect("an owner");
+    }
     let child = kind.command(folder.path()).spawn().expect("the engine starts");
     let mut running = Running { child, folder };
     let socket = running.socket();
@@ -116,9 +137,9 @@ impl Drop for Running {
 }
 
 /// The applets that tests call.
-const APPLETS: [&str; 16] = [
-    "cat", "chmod", "env", "false", "grep", "head", "httpd", "id", "ls", "mkdir", "ps", "rm", "sh", "sleep", "touch",
-    "wget",
+const APPLETS: [&str; 18] = [
+    "cat", "chmod", "chown", "env", "false", "find", "grep", "head", "httpd", "id", "ls", "mkdir", "ps", "rm", "sh",
+    "sleep", "touch", "wget",
 ];
 
 /// Makes an image of busybox with a file `/which` that holds `word`; `changes` as `docker import` takes them.

@@ -12,6 +12,7 @@ use crate::trouble::when_it_prints;
 
 pub const CASES: &[Case] = &[
     ("nix::a_shell", a_shell),
+    ("nix::a_shell_whose_paths_are_gone", a_shell_whose_paths_are_gone),
     ("nix::a_shell_that_cannot_be_had", a_shell_that_cannot_be_had),
     ("nix::a_build", a_build),
     ("nix::a_build_that_fails", a_build_that_fails),
@@ -33,6 +34,10 @@ const FLAKE: &str = r#"{
       shellHook = "greet() { echo \"$GREETING from \${hooks[0]}\"; }; hooks=(a 'function'); export HOOKED=yes; echo hook >&2";
     };
     devShells.x86_64-linux.plain = shell { };
+    devShells.x86_64-linux.tools = shell {
+      tool = make "tool" "PATH=/usr/bin:/bin; mkdir -p $out/bin; printf '#!/bin/sh\necho a tool\n' > $out/bin/tool; chmod 755 $out/bin/tool" { };
+      shellHook = "export PATH=$tool/bin:$PATH";
+    };
     devShells.x86_64-linux.wrong = throw "this flake is wrong";
     packages.x86_64-linux = rec {
       base = make "base-1" "echo base > $out" { };
@@ -126,6 +131,29 @@ fn a_shell() {
         let scratch = std::fs::read_dir(ground.worker.scratch()).expect("a directory").flatten();
         let left = scratch.filter(|entry| entry.path().extension().is_some_and(|extension| extension == "nix"));
         assert_eq!(left.count(), 0, "nothing of the shell is left");
+    });
+}
+
+/// After a collection of garbage, as on another machine, whoever enters has what the shell's `PATH` names fetched or built again.
+fn a_shell_whose_paths_are_gone() {
+    with_nix(async |ground| {
+        let job = json!({
+            "workspace": "isolated", "environment": { "nix": { "nix": ".#tools" } },
+            "steps": [{ "run": "tool > said" }, { "run": "exit 3" }],
+        });
+        let (report, _) = ground.run(job).await;
+        assert_eq!(report.outcome, Outcome::Failed(Failure::Step { step: 1, exit: 3, message: None }));
+        let collected = std::process::Command::new("nix-store").arg("--gc").output().expect("it starts");
+        assert!(collected.status.success(), "{collected:?}");
+        for is_missing in [true, false] {
+            let entry = Entry::open(&ground.data, graph::BuildId(7), ground.last_attempt(), &Moment::Failed);
+            let entry = entry.expect("it is kept");
+            let mut command = entry.command("sh".as_ref(), &["-c".into(), "tool; cat said".into()]).expect("a command");
+            let output = command.output().expect("it starts");
+            let complaint = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(String::from_utf8_lossy(&output.stdout), "a tool\na tool\n", "{complaint}");
+            assert_eq!(complaint.contains("the store of this machine has not"), is_missing, "{complaint}");
+        }
     });
 }
 

@@ -11,6 +11,7 @@ use ropewalk_worker::Cancel;
 use ropewalk_worker::container::Engine;
 use ropewalk_worker::container::engine::Sent;
 use ropewalk_worker::depot::Secrets;
+use ropewalk_worker::entry::{Entry, Moment};
 use serde_json::{Value, json};
 
 use super::containers::{steps, take_pieces_of};
@@ -26,6 +27,9 @@ const LOGIN: &str = "ada:wonderland-1865";
 const PASSWORD_LINE: &str = "ada:$2b$04$sU2GfH7KmMRepQt3DU3vjOlR5cCf4X/gST6Vjtm6RXJ.pLEn9m5/q\n";
 /// The login as the engine's API has it: JSON with `username` and `password`, in base64.
 const LOGIN_HEADER: &str = "eyJ1c2VybmFtZSI6ICJhZGEiLCAicGFzc3dvcmQiOiAid29uZGVybGFuZC0xODY1In0=";
+
+/// The login as `docker login` keeps it.
+const LOGIN_KEPT: &str = "YWRhOndvbmRlcmxhbmQtMTg2NQ==";
 
 /// How long the registry may take to start: machines differ.
 const START_MAX: Duration = Duration::from_secs(120);
@@ -80,6 +84,12 @@ fn start() -> Option<Registry> {
 /// Every policy, a tag that moves, logins right and wrong.
 pub fn images_of_a_registry() {
     let Some(registry) = start() else { return };
+    let home = tempfile::tempdir().expect("a folder");
+    let known = json!({ "auths": { (registry.address.as_str()): { "auth": LOGIN_KEPT } } });
+    std::fs::create_dir(home.path().join(".docker")).expect("a folder");
+    std::fs::write(home.path().join(".docker/config.json"), known.to_string()).expect("written");
+    // SAFETY: there is one thread.
+    unsafe { std::env::set_var("HOME", home.path()) };
     let box_image = format!("{}/box", registry.address);
     let mut pins = BTreeMap::new();
     on_ground(&[], async |ground| {
@@ -102,6 +112,7 @@ pub fn images_of_a_registry() {
         *ground.images.borrow_mut() = pins.clone();
         let pin = which(ground, &box_image, "missing", "first\n", Fetched::Yes).await;
         assert_eq!(pin, pins[&box_image]);
+        visit(ground, &engine, &pin).await;
     });
     // A build that knows of nothing: `always` asks the registry although the engine has the name.
     on_ground(&[], async |ground| {
@@ -176,6 +187,16 @@ async fn logins(ground: &Ground, registry: &str, image: &str) {
     let absent = format!("{image}:none");
     let unknown = format!("the registry {registry} has no `{absent}`: ");
     check(job(&absent, "missing", "LOGIN"), secret("LOGIN", LOGIN), &[&unknown]).await;
+}
+
+/// Whoever enters a job where its image is not has it fetched, by the login that the machine's own user has.
+async fn visit(ground: &Ground, engine: &Engine, pin: &str) {
+    forget(engine, pin).await;
+    let entry = Entry::open(&ground.data, graph::BuildId(7), ground.last_attempt(), &Moment::End).expect("it is kept");
+    let mut command = entry.command("/bin/cat".as_ref(), &["/which".into()]).expect("a command");
+    let output = command.stdin(Stdio::null()).output().expect("it starts");
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "first\n", "{complaint}");
 }
 
 /// Makes an image and has the registry keep it under its tag.
