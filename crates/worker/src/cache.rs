@@ -14,7 +14,7 @@ use graph::{Digest, Trust};
 use serde::{Deserialize, Serialize};
 
 use crate::archive::{self, ArchiveFault, Bounds, Existing, Links, Times, Unpacking};
-use crate::chunked::{self, Base, Content, Index, Kept, Laid, Laying, Loaded};
+use crate::chunked::{self, Base, Content, Equal, Index, Kept, Laid, Laying, Loaded};
 use crate::depot::{CacheEntry, CacheSaved, CacheScope, Depot, DepotError};
 use crate::files::{self, Directories, FilesFault};
 use crate::patterns::{PatternFault, Patterns, by_bytes};
@@ -238,7 +238,9 @@ impl Cache {
                 let located = located.get(index).filter(|located| located.owner == owner)?;
                 Some((located.root.as_path(), Path::new(located.path).join(rest)))
             };
-            let laying = Laying { bounds: BOUNDS, existing, base: before.first(), twin: None, content: Content::Files };
+            // A job writes into these files, and a file is not to change with another.
+            let (base, content, equal) = (before.first(), Content::Files, Equal::Apart);
+            let laying = Laying { bounds: BOUNDS, existing, base, twin: None, content, equal };
             let now = chunked::lay(&index, laying, depot, &place_of)?;
             laid.files += now.files;
             laid.kept.extend(now.kept);

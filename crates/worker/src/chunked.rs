@@ -27,7 +27,7 @@ pub use cut::{CHUNK_BYTES_MAX, CHUNK_BYTES_MEAN, CHUNK_BYTES_MIN, first_chunk};
 pub use difference::difference;
 pub use index::{Chunk, Entry, INDEX_BYTES_MAX, Index, IndexFault, Kind, MAGIC, PATH_BYTES_MAX, Pack};
 pub use keeping::{Changes, Covers, Kept, keep, keep_changes, keep_layers};
-pub use laying::{Content, Laid, Laying, Loaded, lay, lay_entries, load};
+pub use laying::{Content, Equal, Laid, Laying, Loaded, lay, lay_entries, load};
 pub use pack::PACK_BYTES_MAX;
 
 /// A tree as it was known at a moment.

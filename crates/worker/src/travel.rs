@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::archive::{ArchiveFault, Bounds, Existing};
 use crate::attempt::{Arrived, LeftBehind};
 use crate::cache::{self, CacheFault, Shown};
-use crate::chunked::{self, Content, Index, Kind, Laying, Loaded};
+use crate::chunked::{self, Content, Equal, Index, Kind, Laying, Loaded};
 use crate::depot::{Depot, DepotError, Mask};
 use crate::entry::{EntryError, Moment, layer_of};
 use crate::files::Found;
@@ -577,7 +577,8 @@ fn lay(index: &Index, part: &Path, to: &Path, depot: &dyn Depot) -> Result<u64, 
     // The bound above is of the part; that of the whole is what an index may hold.
     let bounds = Bounds { files_max: FILES_MAX, bytes_max: u64::MAX };
     let (existing, content) = (Existing::Replaced, Content::Layers);
-    let laying = Laying { bounds, existing, base: None, twin: None, content };
+    // Whoever enters works in a layer above.
+    let laying = Laying { bounds, existing, base: None, twin: None, content, equal: Equal::Linked };
     let place_of = |name: &Path| {
         let rest = name.strip_prefix(part).ok()?;
         Some((to, rest.to_owned()))

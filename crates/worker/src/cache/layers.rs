@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{BOUNDS, Cache, CacheFault, Located, Owner, Places, indexed};
 use crate::archive::{ArchiveFault, Existing, refused};
-use crate::chunked::{self, Base, Content, Index, Laying, Loaded};
+use crate::chunked::{self, Base, Content, Equal, Index, Laying, Loaded};
 use crate::depot::Depot;
 use crate::workspace;
 
@@ -271,7 +271,7 @@ struct There {
 
 fn laying(content: Content, twin: Option<&There>) -> Laying<'_> {
     let twin = twin.map(|twin| (twin.tree.as_path(), &twin.index));
-    Laying { bounds: BOUNDS, existing: Existing::Replaced, base: None, twin, content }
+    Laying { bounds: BOUNDS, existing: Existing::Replaced, base: None, twin, content, equal: Equal::Linked }
 }
 
 /// The layer of a place that was used last, of those that are laid over another, or of whole ones.

@@ -192,6 +192,29 @@ fn a_thin_layer_holds_what_changed_and_keeps_the_whole_one() {
 }
 
 #[test]
+fn hard_links_stay_links_in_a_layer_alone() {
+    let ground = Ground::new();
+    ground.write("one/kept/deps/program", &noise("program", 100_000));
+    fs::hard_link(ground.path("one/kept/deps/program"), ground.path("one/kept/program")).unwrap();
+    // Of another time, so that nobody can have linked them.
+    ground.write("one/kept/other", &noise("program", 100_000));
+    let cache = cache("k-1", &["kept"]);
+    ground.save(&cache, &ground.places("one", Owner::Job), &Restored::nothing());
+    let names = |tree: &Path| {
+        let inode = |name: &str| fs::metadata(tree.join("kept").join(name)).unwrap().ino();
+        ["deps/program", "program", "other"].map(inode)
+    };
+    let mut places = ground.places("one", Owner::Job);
+    places.layers = Some(layers(&ground, Vec::new()));
+    let [deep, near, other] = names(&ground.restore(&cache, &places).layers[0]);
+    assert!(deep == near && near != other);
+    // A job may write into these.
+    ground.restore(&cache, &ground.places("two", Owner::Job));
+    let [deep, near, _] = names(&ground.path("two"));
+    assert!(deep != near);
+}
+
+#[test]
 fn what_changed_of_a_layer_is_told_by_the_jobs_own() {
     let ground = Ground::new();
     let (places, restored) = layered(&ground);

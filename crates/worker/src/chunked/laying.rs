@@ -64,6 +64,17 @@ pub struct Laying<'l> {
     pub twin: Option<(&'l Path, &'l Index)>,
     /// What the index is of.
     pub content: Content,
+    /// Files that are the same, with modes and times.
+    pub equal: Equal,
+}
+
+/// What becomes of files that are the same, with modes and times, as hard links that were kept are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Equal {
+    /// Each is a file of its own.
+    Apart,
+    /// They are one file of several names, where nobody will write into it.
+    Linked,
 }
 
 /// What an index is of.
@@ -144,6 +155,13 @@ pub fn lay_entries<'r, 'e>(
         }
     }
     let mut files: Vec<&Entry> = entries.filter(|entry| !entry.kind.is_directory()).collect();
+    let again = match laying.equal {
+        Equal::Apart => Vec::new(),
+        Equal::Linked => {
+            files.retain(|entry| place_of(&entry.path).is_some());
+            take_again(index, &mut files)
+        }
+    };
     if tree.twins.is_none() {
         files.sort_by_key(|entry| index.first_place(entry));
     }
@@ -160,10 +178,28 @@ pub fn lay_entries<'r, 'e>(
         }
         Ok::<_, ArchiveFault>(())
     })?;
+    laid.add(tree.link_again(&again, depot)?);
     if laying.content == Content::Layers {
         tree.finish_directories()?;
     }
     Ok(laid)
+}
+
+/// Takes out those files that another one before them is the same as, each with that one. Empty files are not worth it.
+fn take_again<'e>(index: &Index, files: &mut Vec<&'e Entry>) -> Vec<(&'e Entry, &'e Entry)> {
+    let mut firsts: HashMap<(u16, i64, &[u32]), &Entry> = HashMap::new();
+    let mut again = Vec::new();
+    files.retain(|&entry| {
+        let Kind::File { uses, bytes: 1.. } = &entry.kind else { return true };
+        let uses = &index.uses[uses.start as usize..uses.end as usize];
+        let first = *firsts.entry((entry.mode, entry.modified_ns, uses)).or_insert(entry);
+        let is_first = std::ptr::eq(first, entry);
+        if !is_first {
+            again.push((entry, first));
+        }
+        is_first
+    });
+    again
 }
 
 impl Index {
@@ -260,6 +296,30 @@ impl Tree<'_, '_> {
             }
             laid.files += 1;
             laid.bytes += self.write(entry, &place, &mut packs)?;
+        }
+        Ok(laid)
+    }
+
+    /// Makes files second names of others that were laid; where that is refused, files of their own.
+    fn link_again(&self, again: &[(&Entry, &Entry)], depot: &dyn Depot) -> Result<Laid, ArchiveFault> {
+        let mut laid = Laid::default();
+        let (mut folder, mut folder_of_first) = (Folder::default(), Folder::default());
+        for (entry, first) in again {
+            let (Some((root, path)), Some((root_of_first, first))) =
+                ((self.place_of)(&entry.path), (self.place_of)(&first.path))
+            else {
+                continue;
+            };
+            let (Some(name), Some(name_of_first)) = (path.file_name(), first.file_name()) else {
+                return Err(ArchiveFault::NameOutside { path });
+            };
+            let from = folder_of_first.enter(root_of_first, first.parent().unwrap_or(Path::new("")))?.as_fd();
+            let to = folder.enter(root, path.parent().unwrap_or(Path::new("")))?.as_fd();
+            match rustix::fs::linkat(from, name_of_first, to, name, AtFlags::empty()) {
+                Ok(()) => laid.files += 1,
+                // Something is in the way, or it has too many names.
+                Err(_) => laid.add(self.lay(&[entry], PackReader::new(depot))?),
+            }
         }
         Ok(laid)
     }
