@@ -345,8 +345,13 @@ impl Live {
         self.state().attempts.get(&key).and_then(|steps| steps.get(&step)).cloned().unwrap_or_default()
     }
 
-    fn has_later_step(&self, key: AttemptKey, step: u16) -> bool {
-        self.state().attempts.get(&key).is_some_and(|steps| steps.range(step.saturating_add(1)..).next().is_some())
+    /// Whether a step behind this one has begun, of the first `n_steps`: what comes after them (images, services) goes on beside them and says
+    /// nothing of their ends.
+    fn has_later_step(&self, key: AttemptKey, step: u16, n_steps: u16) -> bool {
+        let later = step.saturating_add(1);
+        let is_among =
+            |steps: &BTreeMap<u16, StepLive>| later < n_steps && steps.range(later..n_steps).next().is_some();
+        self.state().attempts.get(&key).is_some_and(is_among)
     }
 }
 
@@ -590,6 +595,8 @@ impl Reader {
         report: Option<&AttemptReport>,
     ) -> Result<ControlFlow<()>, LiveError> {
         let mut told = self.cursor.attempts.get(&key).copied().unwrap_or_default();
+        let n_steps =
+            self.telling.job(&running.job).map_or(u16::MAX, |job| u16::try_from(job.steps.len()).unwrap_or(u16::MAX));
         let progress = loop {
             if batch.is_full() {
                 break ControlFlow::Continue(());
@@ -601,7 +608,8 @@ impl Reader {
             let place =
                 StepPlace { build: self.build, attempt: running.attempt, job: running.job.clone(), step: told.step };
             let live = self.live.step_live(key, told.step);
-            let is_over = live.report.is_some() || report.is_some() || self.live.has_later_step(key, told.step);
+            let is_over =
+                live.report.is_some() || report.is_some() || self.live.has_later_step(key, told.step, n_steps);
             if is_over {
                 // Whoever says that a step is over has sent all of its log before: read on to its end.
                 self.refresh(key.0)?;

@@ -64,6 +64,35 @@ fn a_build_goes_its_way() {
 }
 
 #[test]
+fn what_goes_on_beside_the_steps_ends_none_of_them() {
+    run(async {
+        let site = Site::new();
+        let mut worker = Worker::join(&site, "w1", []).await;
+        let (build, start) = begun(&site, &mut worker, ONE).await;
+        let lease = start.spec.lease;
+        let mut follower = site.server().live.follow(build, None, Lines::Told).await.unwrap();
+        let begins = |step, name: &str| FromWorker::StepStarted { lease, step, name: name.into(), at: site::now() };
+        // A service has the number after those of the steps, and begins before them.
+        let of_service = [said(&begins(1, "service db")), log_section(&start.spec, 1, 0, b"ready\n", None)];
+        worker.say(&site, &of_service).await;
+        worker.say(&site, &[said(&begins(0, "echo hello")), log_section(&start.spec, 0, 0, b"hel", None)]).await;
+        let mut told = moments(&mut follower, |told| told.iter().any(|moment| moment.contains("hel…"))).await;
+        worker.say(&site, &[log_section(&start.spec, 0, 3, b"lo\n", None)]).await;
+        worker.finish(&site, &start.spec).await;
+        told.extend(moments(&mut follower, |_| false).await);
+        let of_step: Vec<&str> = told.iter().map(String::as_str).filter(|moment| moment.contains("hello 0")).collect();
+        let expected = [
+            "step_started hello 0 echo hello",
+            "log hello 0.0 hel…",
+            "log hello 0.0 lo",
+            "step_finished hello 0 passed",
+        ];
+        assert_eq!(of_step, expected, "{told:?}");
+        site.end().await;
+    });
+}
+
+#[test]
 fn a_stream_is_taken_up_again_anywhere() {
     run(async {
         let site = Site::new();
