@@ -10,7 +10,7 @@ use std::process::{Command, Output, Stdio};
 
 use installation::{Site, Worker};
 use process::{Process, Reader, appears};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 #[test]
 fn a_directory_is_built_as_it_stands() {
@@ -566,6 +566,21 @@ impl Site {
         (out, err)
     }
 
+    /// Asks for a build of the files of build 1, as for a pull request of somebody who is not trusted.
+    fn submit_untrusted(&self, branch: &str) {
+        let token = fs::read_to_string(self.path("client.token")).expect("a token");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let client = api::client::Client::new(api::client::Server::parse(&self.url()), &token).expect("a client");
+            let source = client.build_get(graph::BuildId(1)).await.expect("a build").source;
+            let event = json!({ "kind": "pull_request", "pull_request": 7, "branch": branch, "trust": "untrusted" });
+            let wanted =
+                json!({ "project": "repository", "source": source, "event": event, "options": { "join": false } });
+            let wanted = serde_json::from_value(wanted).expect("a request");
+            client.build_submit(&wanted).await.expect("it is taken");
+        });
+    }
+
     /// Asks for a build and does not wait for it; its number as it was printed.
     fn submit_only(&self, flags: &[&str]) -> String {
         let flags = [&["--no-wait", "--separate"], flags].concat();
@@ -822,6 +837,35 @@ fn who_read_and_missed_a_cache_of_a_server_is_told() {
     let acts: Vec<&str> =
         json["uses"].as_array().expect("uses").iter().filter_map(|used| used["act"].as_str()).collect();
     assert_eq!(acts, ["written", "read"]);
+}
+
+#[test]
+fn what_an_untrusted_build_wrote_into_a_cache_a_trusted_one_never_reads() {
+    let pipeline = "jobs:\n  a:\n    cache: [{ key: \"k-${{ event.branch }}\", restore: [k-], paths: [made] }]\n    \
+        run: 'cat made/by 2> /dev/null || echo nothing; mkdir -p made; echo \"written by build $ROPEWALK_BUILD\" > made/by'\n";
+    let site = Site::new(pipeline);
+    let _server = site.serve();
+    let _worker = site.work("w1", &[]);
+    let read = |build: u64| Site::told(site.there(&["logs", &build.to_string(), "a"]), 0).0;
+    let trusted = |build, branch| {
+        site.submit(&["--separate", "--branch", branch], 0);
+        read(build)
+    };
+    let untrusted = |build: u64, branch| {
+        site.submit_untrusted(branch);
+        site.shows(&build.to_string(), "passed");
+        read(build)
+    };
+    assert_eq!(trusted(1, "one"), "nothing\n");
+    assert_eq!(untrusted(2, "two"), "written by build 1\n", "down may be read");
+    // The key is that of an untrusted entry, and so is the newest entry that the prefix fits.
+    assert_eq!(trusted(3, "two"), "written by build 1\n");
+    assert_eq!(untrusted(4, "two"), "written by build 2\n", "its own comes first, and was not replaced");
+    assert_eq!(untrusted(5, "one"), "written by build 2\n");
+    assert_eq!(trusted(6, "one"), "written by build 1\n");
+    assert_eq!(trusted(7, "three"), "written by build 3\n");
+    let told = Site::told(site.there(&["cache", "explain", "k-two"]), 0).0;
+    assert!(told.contains("which is not trusted"), "{told}");
 }
 
 /// What a step may do to a tree: it changes, removes and replaces files and folders of it, in a sandbox with a `/tmp` of its own; one of its files
