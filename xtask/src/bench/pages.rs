@@ -143,6 +143,7 @@ async fn times(reader: &Reader, build: BuildId, tested: BuildId, many: u64) -> R
     let fixed = |name: &'static str, path: &str| (name, path.to_owned());
     let mut pages = vec![
         fixed("projects", "/"),
+        fixed("the wall", "/wall"),
         fixed("all builds", "/builds"),
         fixed("a project", "/projects/past-7"),
         fixed("a project's search", "/projects/past-7?q=branch-3"),

@@ -15,7 +15,7 @@ use crate::words::{self, Standing};
 use crate::{Ask, Source, paths, read};
 
 /// How many projects a wall has, and of how many builds of each there are bars.
-const PROJECTS: u32 = 48;
+const PROJECTS: u32 = 24;
 const BUILDS: u32 = 30;
 /// The branches that matter most where nobody says otherwise.
 const USUAL_BRANCHES: [&str; 2] = ["main", "master"];
