@@ -62,9 +62,6 @@ pub fn report(report: &AttemptReport, job: Option<&Job>) -> String {
 
 /// Why a job failed, as the end of a sentence, with the step's name, or its command if it has no other name.
 pub fn failure_of(reason: &Failure, report: Option<&AttemptReport>) -> String {
-    if let Some(fault) = report.and_then(|report| after_its_steps(reason, report)) {
-        return columns::one_line(fault);
-    }
     let step = match reason {
         Failure::Step { step, message: None, .. } | Failure::Timeout { step: Some(step), .. } => {
             Some(usize::from(*step))
@@ -80,14 +77,6 @@ pub fn failure_of(reason: &Failure, report: Option<&AttemptReport>) -> String {
         }
         _ => failure(reason),
     }
-}
-
-/// What was wrong although the step that failed passed: something that the job was to hand on.
-fn after_its_steps<'r>(reason: &'r Failure, report: &'r AttemptReport) -> Option<&'r str> {
-    let Failure::Step { step, message, .. } = reason else { return None };
-    let step = report.steps.get(usize::from(*step))?;
-    let said = message.as_ref().or(report.notes.last()).map(String::as_str);
-    said.filter(|_| step.result == "passed" && step.exit == Some(0))
 }
 
 /// How a function failed, by the exit code of the program that ran it; `None` if the job failed otherwise.
@@ -250,9 +239,7 @@ fn is_colour(sequence: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use graph::Timestamp;
-
-    use super::*;
+    use super::{duration, harmless, size, thousands};
 
     #[test]
     fn numbers_for_people() {
@@ -264,23 +251,6 @@ mod tests {
         assert_eq!(size(1023), "1023 B");
         assert_eq!(size(1536), "1.5 KiB");
         assert_eq!(size(1 << 30), "1.0 GiB");
-    }
-
-    #[test]
-    fn what_is_wrong_after_the_steps_is_no_steps_fault() {
-        let check = |result: &str, exit, message: Option<&str>, expected: &str| {
-            let failure = Failure::Step { step: 0, exit: 1, message: message.map(str::to_owned) };
-            let mut report = AttemptReport::of(Outcome::Failed(failure.clone()), Timestamp(0));
-            report.notes = vec!["artifact `files`: `x` matches no file".to_owned()];
-            let step =
-                serde_json::json!({ "name": "make", "result": result, "exit": exit, "started": 0, "finished": 0 });
-            report.steps = vec![serde_json::from_value(step).unwrap()];
-            assert_eq!(failure_of(&failure, Some(&report)), expected);
-        };
-        check("failed", Some(1), None, "`make` ended with code 1");
-        check("passed", Some(0), Some("the job declares the output `a`"), "the job declares the output `a`");
-        // As a server tells it.
-        check("passed", Some(0), None, "artifact `files`: `x` matches no file");
     }
 
     #[test]
