@@ -149,7 +149,7 @@ pub struct Run {
 #[derive(Clone, Debug, Args)]
 pub struct RunHow {
     /// How many jobs run at once; one more than there are processors by default.
-    #[arg(short = 'j', long, value_name = "N")]
+    #[arg(short = 'j', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub parallel: Option<u32>,
     /// How to show the build: `live` on a terminal, else `plain`, unless you say otherwise.
     #[arg(long, value_enum, default_value_t = Output::Auto, value_name = "FORM")]
@@ -309,7 +309,7 @@ pub struct Init {
 #[derive(Debug, Args)]
 pub struct Builds {
     /// How many.
-    #[arg(short = 'n', long, default_value_t = 20, value_name = "N")]
+    #[arg(short = 'n', long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub limit: u32,
     /// Only builds older than this one.
     #[arg(long, value_name = "BUILD")]

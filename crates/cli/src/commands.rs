@@ -110,6 +110,10 @@ impl From<store::log::LogError> for Stop {
 
 impl From<store::StoreError> for Stop {
     fn from(error: store::StoreError) -> Self {
-        Self::of(&error)
+        let mut stop = Self::of(&error);
+        if wants_room(&error) {
+            stop.message.push_str("; make room on its disk");
+        }
+        stop
     }
 }

@@ -278,7 +278,7 @@ impl Step {
 
     /// What a step without a name is called: the first line of its script that is not blank, with `…` after it where it is cut or more
     /// lines follow, so that nobody takes the first command for the whole. Of a value that the script is handed stands there what its
-    /// author wrote, or what is known of it.
+    /// author wrote, or the value if it is known and of one line.
     #[must_use]
     pub fn script_title(&self) -> String {
         let mut lines = self.run.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -297,11 +297,9 @@ impl Step {
         let mut line = line.to_owned();
         let made = self.env.iter().filter(|(name, _)| name.starts_with(Self::EXPRESSION_VARIABLE));
         for (name, value) in made {
-            let value = value.as_written();
-            if !value.contains(char::is_control) {
-                for stand in [format!("'\"${{{name}}}\"'"), format!("\"${{{name}}}\""), format!("${{{name}}}")] {
-                    line = line.replace(&stand, value);
-                }
+            let value = Some(value.as_written()).filter(|value| !value.contains(char::is_control)).unwrap_or("…");
+            for stand in [format!("'\"${{{name}}}\"'"), format!("\"${{{name}}}\""), format!("${{{name}}}")] {
+                line = line.replace(&stand, value);
             }
         }
         line
