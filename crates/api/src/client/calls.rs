@@ -470,9 +470,10 @@ impl Client {
         self.call("worker_update", &[&worker]).json(stop).answer().await
     }
 
-    /// Forgets a worker that is away.
-    pub async fn worker_forget(&self, worker: &str) -> Result<(), ClientError> {
-        self.call("worker_forget", &[&worker]).done().await
+    /// Forgets a worker that is away; the audit keeps why.
+    pub async fn worker_forget(&self, worker: &str, stop: &Stop) -> Result<(), ClientError> {
+        let reason = Some(&stop.reason).filter(|reason| !reason.is_empty());
+        self.call("worker_forget", &[&worker]).query("reason", reason).done().await
     }
 
     /// Results that are kept, newest first, of one job if it is named.

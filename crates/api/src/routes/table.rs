@@ -41,6 +41,7 @@ const fn query(name: &'static str, shape: Shape, text: &'static str) -> Paramete
 
 const LIMIT: Parameter = query("limit", limit_shape, "how many items the page has at most");
 const CURSOR: Parameter = query("cursor", cursor_shape, "the `next` of the page before");
+const REASON: Parameter = query("reason", shape::<String>, "why, for the audit; at most 1,000 characters");
 const PROJECT: Parameter = query("project", shape::<String>, "only of this project");
 const TAG: Parameter = query("tag", shape::<String>, "only those that have this tag");
 const LISTED_BUILDS: Parameter = query(
@@ -1030,7 +1031,7 @@ pub const ROUTES: &[Route] = &[
         tag: Tag::Workers,
         summary: "Forgets a worker that is away",
         access: Access::Grant(Verb::Admin, On::Server),
-        parameters: &[],
+        parameters: &[REASON],
         body: None,
         answers: &[none("it is not there any more")],
         also_refused: &[ProblemKind::Conflict],

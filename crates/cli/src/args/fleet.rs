@@ -57,9 +57,9 @@ pub enum WorkersCommand {
     /// Have a worker finish what runs, then start the program that is on its disk now, as the same worker.
     Update(WorkerUpdate),
     /// Give a worker jobs again, also one that finishes what runs in order to leave.
-    Resume(WorkerResume),
+    Resume(WorkerChange),
     /// Forget a worker that is away, and what was said of it.
-    Forget(WorkerName),
+    Forget(WorkerChange),
 }
 
 /// One worker.
@@ -81,9 +81,9 @@ pub struct WorkerStop {
     pub reason: String,
 }
 
-/// One worker that is to take jobs again.
+/// One worker that is to take jobs again, or that is no more.
 #[derive(Debug, Args)]
-pub struct WorkerResume {
+pub struct WorkerChange {
     #[command(flatten)]
     pub which: WorkerName,
     /// Why; kept in the audit.

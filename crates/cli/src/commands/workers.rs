@@ -79,11 +79,12 @@ pub fn run(arguments: &Workers, colour: Colour) -> Result<u8, Stop> {
             })?;
             format!("{} takes jobs again\n", worker.name)
         }
-        WorkersCommand::Forget(which) => {
-            let client = which.remote.client()?;
+        WorkersCommand::Forget(forget) => {
+            let client = forget.which.remote.client()?;
+            let reason = worker_view::Stop { reason: forget.reason.clone() };
             ask(async {
-                let id = find(&client, &which.worker).await?;
-                client.worker_forget(&id).await.map_err(stop)?;
+                let id = find(&client, &forget.which.worker).await?;
+                client.worker_forget(&id, &reason).await.map_err(stop)?;
                 Ok(format!("forgot {id}\n"))
             })?
         }

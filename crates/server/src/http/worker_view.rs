@@ -154,6 +154,7 @@ pub async fn resume(app: Arc<App>, call: Call) -> Answered {
 
 pub async fn forget(app: Arc<App>, call: Call) -> Answered {
     let id = call.segment("worker").to_owned();
+    let reason = reason(call.text("reason").unwrap_or_default().to_owned())?;
     if app.server.dispatch.sessions().iter().any(|session| *session.worker.0 == *id) {
         return Err(Problem::new(ProblemKind::Conflict, format!("worker `{id}` is there"))
             .help("drain it, and forget it once it has left"));
@@ -161,6 +162,6 @@ pub async fn forget(app: Arc<App>, call: Call) -> Answered {
     let worker = WorkerId(id.as_str().into());
     app.server.forget_worker(&worker).await.map_err(request)?;
     app.server.dispatch.forget(&worker);
-    audit(&app, &call, "", format!("worker {id}"), String::new()).await?;
+    audit(&app, &call, "", format!("worker {id}"), reason).await?;
     answer::nothing()
 }

@@ -22,7 +22,7 @@ pub(super) fn of(parts: &[&str], form: &BTreeMap<String, String>, now: Timestamp
     let action = match *parts {
         ["workers", worker, "forget"] => Action {
             method: Method::Delete,
-            path: format!("/api/v1/workers/{}", paths::encoded(worker)),
+            path: format!("/api/v1/workers/{}?reason={}", paths::encoded(worker), paths::encoded(text("reason"))),
             next: "/queue".to_owned(),
             ..Action::default()
         },

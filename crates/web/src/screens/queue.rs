@@ -421,7 +421,10 @@ fn controls(worker: &Worker, left_alone: &[&Pool]) -> Markup {
                 @for pool in left_alone { p.quiet { "No other worker takes anything of pool " (pool.name) ": without this one " (affected(pool)) "." } }
             },
             WorkerState::Away => details #(format!("control-{}", worker.id)) { summary.quiet { "Forget it" }
-                form.hold method="post" action=(format!("{path}/forget")) { button.danger { "Forget this worker" } }
+                form.hold method="post" action=(format!("{path}/forget")) {
+                    input name="reason" maxlength="1000" placeholder="Why" aria-label="Why";
+                    button.danger { "Forget this worker" }
+                }
             },
         }
     }
