@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Event, EventWanted, EventWord};
+use crate::job::Waiting;
 use crate::time::Time;
 
 /// The most jobs that one call names.
@@ -267,6 +268,10 @@ pub struct Submitted {
     pub number: u64,
     /// Whether it was made for this request.
     pub made: Made,
+    /// The jobs that no worker which is there could run, and why, the first 20. Of a pipeline that is a program, and of jobs that
+    /// grow later, nothing is known yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unmatched: Vec<Waiting>,
 }
 
 /// Whether a build was made for a request.

@@ -148,14 +148,21 @@ fn a_job_that_nobody_can_run_says_so() {
         Site::new("jobs:\n  a:\n    pool: gpu\n    run: echo never\n  b:\n    needs: [a]\n    run: echo never\n");
     let _server = site.serve();
     let _worker = site.work("w1", &[]);
-    let (mut watching, mut shown) = site.watch(&["--output", "json"]);
+    // Whoever asks is told at once, who waits for the end and who does not.
+    let (out, err) = Site::told(site.submit_command(&["--no-wait"]), 0);
+    let missing = "waits: the pool `gpu` has no worker; `ropewalk work --pool gpu` starts one";
+    assert!(err.contains(&format!("a {missing}\n")) && !err.contains(&format!("b {missing}")), "{err}");
+    let (answer, _) = Site::told(site.submit_command(&["--no-wait", "--output", "json"]), 0);
+    let answer: serde_json::Value = serde_json::from_str(&answer).expect("JSON");
+    assert_eq!((answer["build"].to_string().as_str(), &answer["made"]), (out.trim(), &"joined".into()), "{answer}");
+    assert_eq!(answer["unmatched"][0]["reason"]["kind"], "no_worker", "{answer}");
+    let (mut watching, mut shown) = site.watch(&["--output", "json", "--separate"]);
+    shown.until("a waits: the pool `gpu` has no worker");
     shown.until("\"kind\":\"planned\"");
     let mut list = site.command(&["pools", "queue", "gpu", "--server", &site.url(), "--token"]);
     let output = list.arg(site.path("admin.token")).output().expect("ropewalk starts");
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(text.contains("no worker"), "{text}");
-    // Whoever watches is told without asking.
-    shown.until("a waits: the pool `gpu` has no worker");
     // So is whoever looks, in words and as data.
     site.shows("last", "a  waiting  the pool `gpu` has no worker; `ropewalk work --pool gpu` starts one");
     site.shows("last", "b  waiting  it waits for `a`");

@@ -18,6 +18,8 @@ use crate::line::JobRef;
 pub const NAMES_MAX: usize = 20;
 /// How many times shorter or longer than the estimate a wait may well be.
 pub const ESTIMATE_SPREAD: u64 = 2;
+/// The most different demands (pool, labels, resources) of one build that [`Engine::unmatched_of`] compares with the workers.
+pub const DEMANDS_MAX: usize = 50;
 
 /// What a job waits for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -255,6 +257,35 @@ impl Engine {
         of_pool.map(|(build, slot)| (build, slot.name.clone())).collect()
     }
 
+    /// The jobs of a build that no open worker could run even if it were idle, whatever else they wait for: the first `limit` in the
+    /// order of the graph, each with what there is instead. Looks at all jobs of the build, and for each of the first
+    /// [`DEMANDS_MAX`] different demands at each worker; jobs with further demands are passed over.
+    #[must_use]
+    pub fn unmatched_of(&self, id: BuildId, limit: usize) -> Vec<(JobName, Wait)> {
+        let Some(build) = self.builds.get(&id) else { return Vec::new() };
+        let mut known: Vec<(&Slot, Option<Instead>)> = Vec::new();
+        let mut unmatched = Vec::new();
+        for slot in build.slots.iter().filter(|slot| is_to_run(slot)) {
+            if unmatched.len() == limit {
+                break;
+            }
+            let place = match known.iter().position(|(other, _)| is_same_demand(other, slot)) {
+                Some(place) => place,
+                None if known.len() == DEMANDS_MAX => continue,
+                None => {
+                    known.push((slot, self.instead_of_worker(slot)));
+                    known.len() - 1
+                }
+            };
+            if let Some(instead) = known[place].1.clone() {
+                let (pool, labels) = (slot.job.pool.clone(), slot.job.wanted_labels());
+                unmatched
+                    .push((slot.name.clone(), Wait::Worker { pool, labels, resources: slot.job.resources, instead }));
+            }
+        }
+        unmatched
+    }
+
     /// What there is if no open worker could run this job even if it were idle.
     fn instead_of_worker(&self, slot: &Slot) -> Option<Instead> {
         let mut closed = Vec::new();
@@ -302,9 +333,7 @@ impl Engine {
     pub fn to_come(&self) -> BTreeMap<&str, u64> {
         let mut to_come = BTreeMap::new();
         for slot in self.builds.values().filter(|build| build.verdict.is_none()).flat_map(|build| &build.slots) {
-            let is_over = slot.flags.is_dropped || slot.flags.is_unwanted || slot.end.is_some();
-            let needs_worker = !slot.job.steps.is_empty();
-            if !is_over && needs_worker && slot.lease.is_none() && slot.place != Place::Queued {
+            if is_to_run(slot) && slot.place != Place::Queued {
                 *to_come.entry(slot.job.pool.as_str()).or_default() += 1;
             }
         }
@@ -322,6 +351,18 @@ impl Engine {
         let keys = self.schedule.queue(pool, after, limit);
         keys.into_iter().map(|(build, _, index)| (build, self.slot((build, index)).name.clone())).collect()
     }
+}
+
+/// Whether a job is still to be given to a worker.
+fn is_to_run(slot: &Slot) -> bool {
+    let is_over = slot.flags.is_dropped || slot.flags.is_unwanted || slot.end.is_some();
+    !is_over && !slot.job.steps.is_empty() && slot.lease.is_none()
+}
+
+/// Whether whatever worker can run one of two jobs can run the other.
+fn is_same_demand(left: &Slot, right: &Slot) -> bool {
+    let demand = |slot: &Slot| (slot.job.resources, slot.job.wanted_labels());
+    left.job.pool == right.job.pool && demand(left) == demand(right)
 }
 
 /// What a worker lacks to run a job, labels first.

@@ -3,6 +3,7 @@
 mod world;
 
 use graph::{BuildId, Evaluation, Hole, JobName, Location, Moved, Outcome, Question};
+use ropewalk_engine::wait::DEMANDS_MAX;
 use ropewalk_engine::{BuildOptions, Effect, Engine, Fact, FailurePolicy, Input, Presence, What};
 use world::{World, graph, trace};
 
@@ -1127,6 +1128,26 @@ fn every_job_that_waits_has_a_reason() {
     // `g` asks, `s` follows an equal job, `y` waits for its group, `again` for its next try.
     let to_come: Vec<(&str, u64)> = world.engine.to_come().into_iter().collect();
     assert_eq!(to_come, [("", 4)]);
+}
+
+#[test]
+fn jobs_that_no_worker_could_run_are_known_before_they_wait_for_one() {
+    let mut world = World::new();
+    world.worker("w", 1, "", 0);
+    world.build(1, graph("a:; b: a; far [pool=far]: a; off [pool=far]:; g [gate]: a"), BuildOptions::default());
+    let unmatched = |world: &World, limit: usize| {
+        let unmatched = world.engine.unmatched_of(BuildId(1), limit);
+        unmatched.into_iter().map(|(job, why)| (job.to_string(), serde_json::to_string(&why).expect("it serializes")))
+    };
+    let nobody = r#"{"wait":"worker","pool":"far","labels":[],"resources":{},"instead":{"there_is":"nobody"}}"#;
+    let both = ["far", "off"].map(|job| (job.to_owned(), nobody.to_owned()));
+    assert_eq!(unmatched(&world, 20).collect::<Vec<_>>(), both);
+    assert_eq!(unmatched(&world, 1).collect::<Vec<_>>(), both[..1]);
+    assert_eq!(world.engine.unmatched_of(BuildId(2), 20), []);
+    // More demands than are compared: the rest is not judged, which costs nothing.
+    let many: String = (0..DEMANDS_MAX + 9).map(|index| format!("j{index} [pool=p{index}]:; ")).collect();
+    world.build(3, graph(&many), BuildOptions::default());
+    assert_eq!(world.engine.unmatched_of(BuildId(3), 1000).len(), DEMANDS_MAX);
 }
 
 #[test]

@@ -12,6 +12,7 @@ use std::thread;
 use api::worker::{Join, Offer, Then, ToWorker};
 use dialects::native::Triggered;
 use engine::fact::What;
+use engine::wait::Wait;
 use engine::{BuildOptions, BuildRequest, Engine, Fact, Input};
 use graph::{
     BuildId, Digest, Event, EventKind, Failure, JobName, Known, Origin, Outcome, Timestamp, Verdict, WorkerId,
@@ -43,6 +44,9 @@ use crate::source::{SourceError, Sources};
 use crate::visits::Visits;
 use crate::worker_time::WorkerTime;
 use crate::world::{Duplicates, Means, SecretSource, ServerWorld, send_start};
+
+/// The most jobs that no worker could run that a request's answer names.
+pub const UNMATCHED_TOLD_MAX: usize = 20;
 
 /// For how many projects the number of the next build is drawn ahead.
 const PROJECTS_DRAWN_MAX: usize = 1000;
@@ -174,7 +178,7 @@ pub struct Wanted {
 }
 
 /// The build that stands for a request, durably.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Submitted {
     /// The build.
     pub build: BuildId,
@@ -182,6 +186,8 @@ pub struct Submitted {
     pub number: u64,
     /// Whether it was made for the request.
     pub made: Made,
+    /// The jobs that no worker which is there could run, as far as they are known, the first [`UNMATCHED_TOLD_MAX`].
+    pub unmatched: Vec<(JobName, Wait)>,
 }
 
 /// Whether a build was made for a request.
@@ -394,16 +400,24 @@ impl Server {
         // What is known already is said at once: the facts from the request to the first lease are stored together.
         let inputs =
             [Input::BuildRequested { build, request: Box::new(request) }].into_iter().chain(evaluated).collect();
-        self.shell.put_and_wait(inputs).await?;
+        let (stored, unmatched) = tokio::join!(self.shell.put_and_wait(inputs), self.unmatched(build));
+        stored?;
         let (server, project) = (Arc::clone(self), project);
         // Not awaited: the next request finds its numbers drawn.
         drop(tokio::task::spawn_blocking(move || server.draw_ahead(&project)));
         let Some(of) = self.means.duplicates.take(build) else {
-            return Ok(Submitted { build, number, made: Made::New });
+            return Ok(Submitted { build, number, made: Made::New, unmatched: unmatched? });
         };
+        let unmatched = self.unmatched(of).await?;
         let store = Arc::clone(&self.store);
         let row = blocking(move || store.build(of)).await??;
-        Ok(Submitted { build: of, number: row.map_or(0, |row| row.origin.number), made: Made::Joined })
+        let number = row.map_or(0, |row| row.origin.number);
+        Ok(Submitted { build: of, number, made: Made::Joined, unmatched })
+    }
+
+    /// The jobs of a build that no worker could run.
+    async fn unmatched(&self, build: BuildId) -> Result<Vec<(JobName, Wait)>, Stopped> {
+        self.shell.ask(move |engine| engine.unmatched_of(build, UNMATCHED_TOLD_MAX)).await
     }
 
     /// Reads the pipeline, fills in what nobody said, and draws the numbers. Blocks.

@@ -8,9 +8,11 @@ use std::collections::BTreeMap;
 
 use api::event::Moment;
 use api::worker::{FromWorker, Then, ToWorker};
+use engine::What;
 use graph::{AttemptReport, BuildId, LeaseId, Outcome, Verdict};
 use ropewalk_server::live::Lines;
 use ropewalk_server::records::{Intake, Said, Sharing, WorkerRecord};
+use ropewalk_server::server::Wanted;
 use site::{Site, Worker, log_section, manifest, moments, said, wanted};
 
 const ONE: &str = "jobs:\n  hello:\n    run:\n      - echo hello\n";
@@ -304,6 +306,16 @@ fn equal_requests_are_one_build_while_it_waits() {
         let first = site.server().submit(wanted(source)).await.unwrap();
         let second = site.server().submit(wanted(source)).await.unwrap();
         assert_eq!((second.build, second.made), (first.build, ropewalk_server::server::Made::Joined));
+        // Whoever asks: the queue charges the first, and what ends the build ends it for all.
+        let other = site.server().submit(Wanted { client: "bob".to_owned(), ..wanted(source) }).await.unwrap();
+        assert_eq!((other.build, other.made), (first.build, ropewalk_server::server::Made::Joined));
+        let asked = site.server().store.facts(first.build).unwrap();
+        assert!(matches!(&asked[0].what, What::BuildCreated(request) if request.client == "ada"), "{asked:?}");
+        // No worker is there, and each of them is told so.
+        for submitted in [&first, &second, &other] {
+            let unmatched: Vec<String> = submitted.unmatched.iter().map(|(job, _)| job.to_string()).collect();
+            assert_eq!(unmatched, ["hello"]);
+        }
         let mut own = wanted(source);
         own.sharing = Sharing::EachItsOwn;
         assert_ne!(site.server().submit(own).await.unwrap().build, first.build);

@@ -117,7 +117,8 @@ pub struct Submit {
     /// How to show the build: `live` on a terminal, else `plain`, unless you say otherwise.
     #[arg(long, value_enum, default_value_t = Output::Auto, value_name = "FORM")]
     pub output: Output,
-    /// Print the build's number and do not wait for its end.
+    /// Print the build's number and do not wait for its end; with `--output json` an object that also names the jobs which no worker
+    /// that is there could run.
     #[arg(long)]
     pub no_wait: bool,
 }

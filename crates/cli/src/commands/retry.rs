@@ -150,11 +150,11 @@ fn on_server(arguments: &Retry, there: &There, colour: Colour) -> Result<u8, Sto
     let number = build.build;
     let reason = arguments.reason.clone().unwrap_or_default();
     let client = &there.link.client;
-    let (again, since) = match &arguments.job {
+    let (again, since, told) = match &arguments.job {
         None if !arguments.failed && arguments.tests.is_none() => {
             let submitted = there.link.ask(client.build_rebuild(number, &Rebuild { reason }))?;
             super::submit::tell(&submitted);
-            (submitted.build, Since::Beginning)
+            (submitted.build, Since::Beginning, submitted.unmatched)
         }
         job => {
             let job = job.as_ref().map(|job| there.find_job(number, job)).transpose()?.map(|job| job.to_string());
@@ -165,15 +165,15 @@ fn on_server(arguments: &Retry, there: &There, colour: Colour) -> Result<u8, Sto
             eprintln!("build {}: {}{more} again", retried.build, jobs.join(", "));
             retried.remarks.iter().for_each(|remark| eprintln!("{}", crate::columns::one_line(remark)));
             let ended = build.finished.filter(|_| retried.build == number);
-            (retried.build, ended.map_or(Since::Beginning, |at| Since::Ended(at.into())))
+            (retried.build, ended.map_or(Since::Beginning, |at| Since::Ended(at.into())), Vec::new())
         }
     };
     if arguments.no_wait {
         output::print(format!("{again}\n"))?;
         return Ok(exit::PASSED);
     }
-    let watched =
-        Watched { build: again, since, output: arguments.how.output, colour, whereabouts: there.whereabouts() };
+    let (output, whereabouts) = (arguments.how.output, there.whereabouts());
+    let watched = Watched { build: again, since, told, output, colour, whereabouts };
     there.link.wait(watched.watch(client))
 }
 

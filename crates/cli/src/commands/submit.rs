@@ -13,7 +13,7 @@ use api::build::{Cancel, Made, Submit as Wanted, SubmitOptions, Submitted};
 use api::client::{Client, JobsWanted, Logs, Moments, PageWanted};
 
 use api::event::{EventWanted, Moment};
-use api::job::{JobState, WaitReason};
+use api::job::{JobState, WaitReason, Waiting};
 use graph::{BuildId, Digest};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
@@ -63,12 +63,12 @@ pub fn run(submit: &Submit, arguments: &Arguments) -> Result<u8, Stop> {
     let submitted = runtime.block_on(client.build_submit(&wanted)).map_err(stop)?;
     tell(&submitted);
     if submit.no_wait {
-        output::print(format!("{}\n", submitted.build))?;
-        return Ok(exit::PASSED);
+        return leave(&submitted, submit.output);
     }
     let watched = Watched {
         build: submitted.build,
         since: Since::Beginning,
+        told: submitted.unmatched,
         output: submit.output,
         colour: arguments.color,
         whereabouts: Whereabouts::there(submit.remote.server.as_deref(), submit.remote.token.as_deref()),
@@ -195,7 +195,17 @@ fn upload(gathered: &Gathered, client: &Client, runtime: &tokio::runtime::Runtim
     sending.flush().map_err(stop)
 }
 
-/// Says which build it is, for those who read no stream.
+/// Prints the build that nobody waits for: its number, or with `--output json` what the server answered.
+fn leave(submitted: &Submitted, output: Output) -> Result<u8, Stop> {
+    let text = match output {
+        Output::Json => serde_json::to_string(submitted).map_err(|error| Stop::infra(error.to_string()))?,
+        _ => submitted.build.to_string(),
+    };
+    output::print(text + "\n")?;
+    Ok(exit::PASSED)
+}
+
+/// Says which build it is, for those who read no stream, and which of its jobs no worker could run.
 pub fn tell(submitted: &Submitted) {
     let joined = match submitted.made {
         Made::New => "",
@@ -208,6 +218,13 @@ pub fn tell(submitted: &Submitted) {
         words::harmless(&submitted.project),
         submitted.number
     );
+    for waiting in &submitted.unmatched {
+        let _ = writeln!(std::io::stderr(), "{}", told_of(waiting));
+    }
+}
+
+fn told_of(waiting: &Waiting) -> String {
+    format!("{} waits: {}", words::harmless(&waiting.job), words::harmless(&waiting.text))
 }
 
 /// Where a build is shown.
@@ -331,6 +348,8 @@ impl Since {
 pub struct Watched {
     pub build: BuildId,
     pub since: Since,
+    /// Jobs that no worker could run of which people were told.
+    pub told: Vec<Waiting>,
     pub output: Output,
     pub colour: Colour,
     pub whereabouts: Whereabouts,
@@ -379,7 +398,7 @@ async fn follow(client: &Client, watched: &Watched, moments: &mut Moments, shown
     let wants_ticks = shown.wants() == Wants::OutputAndTicks;
     let mut asked = Asked::Nothing;
     let mut told = false;
-    let mut waits = Waits::default();
+    let mut waits = Waits { told: watched.told.iter().map(|waiting| waiting.text.clone()).collect(), ask_at: None };
     loop {
         tokio::select! {
             () = waits.quiet() => waits.tell(client, build, shown).await,
@@ -430,7 +449,6 @@ const QUIET: Duration = Duration::from_secs(1);
 const ASKED_MAX: u32 = 20;
 
 /// Tells of jobs that no worker which is there can run: each reason once.
-#[derive(Default)]
 struct Waits {
     /// When to ask; nobody asks twice about one silence.
     ask_at: Option<Instant>,
@@ -466,7 +484,7 @@ impl Waits {
         for job in jobs.items {
             let Ok(why) = client.job_why(build, &job.name).await else { return };
             if matches!(why.reason, WaitReason::NoWorker { .. }) && self.told.insert(why.text.clone()) {
-                note(shown, &format!("{} waits: {}", words::harmless(&job.name), words::harmless(&why.text)));
+                note(shown, &told_of(&why));
             }
         }
     }

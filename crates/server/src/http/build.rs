@@ -322,7 +322,9 @@ async fn made(app: &Arc<App>, call: &Call, wanted: Wanted, reason: String) -> An
     if !reason.is_empty() || call.route.operation != "build_submit" {
         audit(app, call, &project, format!("build {}", submitted.build), reason).await?;
     }
-    let submitted = Submitted { build: submitted.build, project, number: submitted.number, made };
+    let crate::server::Submitted { build, number, unmatched, .. } = submitted;
+    let unmatched = unmatched.iter().map(|(job, why)| super::wait::told(build, job, Some(why), "")).collect();
+    let submitted = Submitted { build, project, number, made, unmatched };
     answer::json_as(status, &submitted)
 }
 
