@@ -189,7 +189,7 @@ fn main() {
     let differs = "the program says something else in job `first`, key `env.COUNT`";
     repository.prints(&["check", "--twice"], 2, &[differs]);
     let versions = "error[diverged]: job `first` had begun, and a later evaluation changes it";
-    let before_and_after = "  env.COUNT\n    - \"1\"\n    + \"2\"\n";
+    let before_and_after = "  env.COUNT\n    - \"0\"\n    + \"1\"\n";
     // With the line that adds it, in both.
     let place = "--> .ropewalk/pipeline.rs:9:24";
     let line = "both versions are added here";
@@ -198,7 +198,7 @@ fn main() {
     let moving = counting
         .replace(
             "let first = ci.job(",
-            "let first = if count > 1 { ci.job(\"first\").env(\"COUNT\", \"late\") } else { ci.job(",
+            "let first = if count > 0 { ci.job(\"first\").env(\"COUNT\", \"late\") } else { ci.job(",
         )
         .replace(".run(\"true\");\n        ci.after", "}\n            .run(\"true\");\n        ci.after");
     repository.write(".ropewalk/pipeline.rs", &moving);

@@ -449,7 +449,8 @@ fn a_trivial_job_makes_no_file() {
         let count = |path: &std::path::Path| std::fs::read_dir(path).unwrap().count();
         let slot = ground.worker.scratch().join("slot-1");
         assert_eq!((count(&slot), count(ground.worker.scratch()), count(&ground.root)), (0, 1, 1));
-        assert_eq!(count(&ground.data), 1, "nothing but the scratch directory");
+        assert_eq!(count(&ground.data), 2, "nothing but the scratch directory and that of workspaces");
+        assert_eq!(count(&ground.data.join("workspaces")), 0);
     });
 }
 
