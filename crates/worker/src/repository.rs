@@ -239,7 +239,7 @@ pub fn user_name() -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::fs;
     use std::path::Path;
 
@@ -248,13 +248,13 @@ mod tests {
     };
     use crate::git::GitError;
 
-    fn git(directory: &Path, arguments: &[&str]) -> String {
+    pub(crate) fn git(directory: &Path, arguments: &[&str]) -> String {
         let mut all = vec!["-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"];
         all.extend(arguments);
         String::from_utf8(crate::git::ask(directory, &all).unwrap()).unwrap().trim().to_owned()
     }
 
-    fn repository() -> tempfile::TempDir {
+    pub(crate) fn repository() -> tempfile::TempDir {
         let scratch = tempfile::tempdir().unwrap();
         git(scratch.path(), &["init", "-q"]);
         fs::write(scratch.path().join("a"), "1").unwrap();

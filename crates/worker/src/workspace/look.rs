@@ -9,8 +9,12 @@ use super::checkout;
 use crate::git::{self, GitError};
 use crate::repository::checkout_root;
 
-/// How long after a look began its answer may stand for the state of the tree.
-const FRESH: Duration = Duration::from_secs(1);
+/// How long after git looked its answer may stand for the state of the tree: what is edited later and before the snapshot
+/// watches the tree is noticed by neither.
+const FRESH: Duration = Duration::from_millis(100);
+
+/// How long git may look. Of one that takes longer it is not known when: it may have waited for its reader.
+const LOOKING: Duration = Duration::from_secs(1);
 
 /// A look under way.
 #[derive(Debug)]
@@ -23,7 +27,8 @@ pub struct Look {
 /// What git said of a checkout.
 #[derive(Debug)]
 pub struct Seen {
-    began: Instant,
+    /// When it looked, or earlier.
+    at: Instant,
     root: PathBuf,
     answer: Vec<u8>,
 }
@@ -44,8 +49,11 @@ impl Look {
     /// What was seen, as soon as it is; `None` where there is no checkout, or git does not say.
     #[must_use]
     pub fn end(mut self) -> Option<Seen> {
-        let answer = git::answer(self.git.take()?).ok()?;
-        Some(Seen { began: self.began, root: std::mem::take(&mut self.root), answer })
+        let mut git = self.git.take()?;
+        let still_looks = self.began.elapsed() < LOOKING && matches!(git.try_wait(), Ok(None));
+        let answer = git::answer(git).ok()?;
+        let at = if still_looks { Instant::now() } else { self.began };
+        Some(Seen { at, root: std::mem::take(&mut self.root), answer })
     }
 
     /// Whether the files are those of the commit. [`graph::Checkout::AsCommitted`] also if git does not say.
@@ -77,33 +85,18 @@ impl Seen {
     /// The state of the checkout at `root` and its submodules; `None` if this was seen of another one, or too long ago.
     pub(super) fn status(&self, root: &Path) -> Option<Result<checkout::Status, GitError>> {
         let is_of_it = self.root == root || self.root.canonicalize().is_ok_and(|seen| seen == root);
-        (is_of_it && self.began.elapsed() < FRESH).then(|| checkout::status_after(root, &self.answer))
+        (is_of_it && self.at.elapsed() < FRESH).then(|| checkout::status_after(root, &self.answer))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::path::Path;
 
     use graph::Checkout;
 
-    use super::Look;
-
-    fn git(directory: &Path, arguments: &[&str]) {
-        let mut all = vec!["-c", "user.name=a", "-c", "user.email=a@b", "-c", "protocol.file.allow=always"];
-        all.extend(arguments);
-        crate::git::ask(directory, &all).unwrap();
-    }
-
-    fn repository() -> tempfile::TempDir {
-        let scratch = tempfile::tempdir().unwrap();
-        git(scratch.path(), &["init", "-q"]);
-        fs::write(scratch.path().join("a"), "1").unwrap();
-        git(scratch.path(), &["add", "a"]);
-        git(scratch.path(), &["commit", "-q", "-m", "one"]);
-        scratch
-    }
+    use super::{Look, checkout};
+    use crate::repository::tests::{git, repository};
 
     #[test]
     fn a_look_sees_whether_files_are_as_committed() {
@@ -128,7 +121,8 @@ mod tests {
     fn a_look_tells_a_snapshot_what_git_would() {
         let (outer, inner) = (repository(), repository());
         let root = outer.path();
-        git(root, &["submodule", "add", "-q", inner.path().to_str().unwrap(), "sub"]);
+        let source = inner.path().to_str().unwrap();
+        git(root, &["-c", "protocol.file.allow=always", "submodule", "add", "-q", source, "sub"]);
         git(root, &["commit", "-q", "-m", "sub"]);
         assert_eq!(Look::begin(root).checkout(), Checkout::AsCommitted);
         fs::write(root.join("sub/a"), "changed").unwrap();
@@ -138,8 +132,8 @@ mod tests {
         fs::write(root.join(".git/info/exclude"), "ignored\n").unwrap();
         fs::remove_file(root.join("a")).unwrap();
         let seen = Look::begin(root).end().unwrap();
-        let told = format!("{:?}", seen.status(root).unwrap().unwrap());
-        assert_eq!(told, format!("{:?}", super::checkout::status(root).unwrap()));
+        let told = format!("{:?}", checkout::status_after(root, &seen.answer).unwrap());
+        assert_eq!(told, format!("{:?}", checkout::status(root).unwrap()));
         assert!(told.contains(r#"present: ["new", "sub/a"]"#), "{told}");
         assert!(seen.status(inner.path()).is_none());
     }
