@@ -53,7 +53,7 @@ impl From<&Outcome> for OutcomeWord {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Cause {
     /// Of a failure: `step`, `timeout`, `infra`, `setup`, `lost`, `canceled`; of a skipped job: `condition`, `need`, `not_wanted`,
-    /// `dropped`, `refused`.
+    /// `dropped`, `rejected`.
     pub kind: String,
     /// The same for people.
     pub text: String,
@@ -66,7 +66,7 @@ pub struct Cause {
     /// The time that it might have taken, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit_ms: Option<u64>,
-    /// Who canceled or refused it.
+    /// Who canceled or rejected it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
     /// The job because of which it was skipped.
@@ -103,7 +103,7 @@ impl Cause {
         let cause = Self::new(reason.kind(), words::skip_reason(reason));
         match reason {
             SkipReason::Need { because } => Self { because: Some(because.to_string()), ..cause },
-            SkipReason::Refused { by } => Self { by: Some(by.clone()), ..cause },
+            SkipReason::Rejected { by } => Self { by: Some(by.clone()), ..cause },
             SkipReason::Condition { .. } | SkipReason::NotWanted { .. } | SkipReason::Dropped => cause,
         }
     }

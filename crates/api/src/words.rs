@@ -24,7 +24,7 @@ pub fn skip_reason(reason: &SkipReason) -> String {
         SkipReason::Need { because } => format!("`{because}` did not end as needed"),
         SkipReason::NotWanted { text } => text.clone(),
         SkipReason::Dropped => "the pipeline no longer has it".to_owned(),
-        SkipReason::Refused { by } => format!("refused by {by}"),
+        SkipReason::Rejected { by } => format!("rejected by {by}"),
     }
 }
 

@@ -456,7 +456,7 @@ pub struct Approve {
     pub fields: Vec<String>,
     /// Say no: the job and what needs it are skipped.
     #[arg(long)]
-    pub refuse: bool,
+    pub reject: bool,
     /// Why; kept in a server's audit.
     #[arg(long, value_name = "TEXT", conflicts_with = "local")]
     pub reason: Option<String>,

@@ -292,8 +292,8 @@ fn a_gate_waits_without_a_process() {
     assert!(text.contains("ship | to eu") && text.contains("after | after"), "{text}");
     let text = repository.check(&["run"], 4);
     assert!(text.contains("build 2"), "{text}");
-    let text = repository.check(&["approve", "2", "ship", "--refuse"], 0);
-    assert!(text.contains("refused"), "{text}");
+    let text = repository.check(&["approve", "2", "ship", "--reject"], 0);
+    assert!(text.contains("rejected"), "{text}");
 }
 
 #[test]

@@ -1017,9 +1017,9 @@ fn a_gate_of_a_server_is_answered_as_its_hint_says() {
     assert!(err.contains("no gate of it waits"), "{err}");
     let build = site.submit_only(&[]);
     site.shows(&build, "gate");
-    let (out, _) = Site::told(site.there(&["approve", &build, "ship", "--refuse", "--reason", "not today"]), 0);
-    assert_eq!(out, "ship: refused\n");
-    site.shows(&build, "refused by");
+    let (out, _) = Site::told(site.there(&["approve", &build, "ship", "--reject", "--reason", "not today"]), 0);
+    assert_eq!(out, "ship: rejected\n");
+    site.shows(&build, "rejected by");
 }
 
 #[test]

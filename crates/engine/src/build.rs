@@ -136,7 +136,7 @@ pub(crate) enum GateState {
     Closed,
     Open,
     Answered(Arc<BTreeMap<String, Value>>),
-    Refused(Arc<str>),
+    Rejected(Arc<str>),
 }
 
 /// What is known of a job's operation.
@@ -550,7 +550,7 @@ impl Build {
         let slot = self.slot_mut(index);
         slot.flags.is_retried = true;
         slot.operation = OperationState::Unknown;
-        if matches!(slot.gate, GateState::Refused(_)) {
+        if matches!(slot.gate, GateState::Rejected(_)) {
             slot.gate = GateState::Closed;
         }
         let mut back = vec![index];

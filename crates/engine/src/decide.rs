@@ -166,7 +166,7 @@ impl Engine {
                 Err(message) => return wrong("the gate's prompt", message),
             }),
             GateState::Open => Some(Move::Stay),
-            GateState::Refused(by) => end(Outcome::Skipped(SkipReason::Refused { by: (**by).to_owned() })),
+            GateState::Rejected(by) => end(Outcome::Skipped(SkipReason::Rejected { by: (**by).to_owned() })),
             GateState::Answered(answer) if slot.job.steps.is_empty() => {
                 end(Outcome::Passed { outputs: (**answer).clone() })
             }
@@ -527,7 +527,7 @@ impl Engine {
             needs: need_results(build, slot, Carries::Outputs),
             gate: match &slot.gate {
                 GateState::Answered(answer) => Some((**answer).clone()),
-                GateState::Closed | GateState::Open | GateState::Refused(_) => None,
+                GateState::Closed | GateState::Open | GateState::Rejected(_) => None,
             },
             operation: match slot.operation {
                 OperationState::Known(digest) => Some(digest),

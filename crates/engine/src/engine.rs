@@ -155,7 +155,7 @@ impl Engine {
                 slot.ready_at = fact.at;
                 slot.gate = match answer {
                     Some(answer) => GateState::Answered(Arc::new(answer.clone())),
-                    None => GateState::Refused(by.as_str().into()),
+                    None => GateState::Rejected(by.as_str().into()),
                 };
             }
             What::OperationKnown { operation, .. } => {

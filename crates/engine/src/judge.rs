@@ -189,7 +189,7 @@ impl Engine {
                 end.outcome,
                 Outcome::Failed(_)
                     | Outcome::Skipped(
-                        SkipReason::Condition { .. } | SkipReason::Refused { .. } | SkipReason::NotWanted { .. }
+                        SkipReason::Condition { .. } | SkipReason::Rejected { .. } | SkipReason::NotWanted { .. }
                     )
             )
         });

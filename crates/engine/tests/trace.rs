@@ -230,8 +230,8 @@ fn a_gate_waits_for_a_person_once() {
         a passed
         b approved
         b passed
-        c refused
-        c skipped Refused { by: \"me\" }
+        c rejected
+        c skipped Rejected { by: \"me\" }
         d skipped because of c
         build passed",
     );

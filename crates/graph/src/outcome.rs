@@ -117,8 +117,9 @@ pub enum SkipReason {
     },
     /// An evaluation no longer holds it.
     Dropped,
-    /// A person said no at its gate.
-    Refused {
+    /// A person said no at its gate. Builds of before 2026-11-22 have it as `refused`.
+    #[serde(alias = "refused")]
+    Rejected {
         /// Who.
         by: String,
     },
@@ -133,7 +134,7 @@ impl SkipReason {
             Self::Need { .. } => "need",
             Self::NotWanted { .. } => "not_wanted",
             Self::Dropped => "dropped",
-            Self::Refused { .. } => "refused",
+            Self::Rejected { .. } => "rejected",
         }
     }
 }

@@ -131,7 +131,7 @@ fn skip_reason(reason: &str, text: &dyn Fn(&str) -> String) -> String {
         "need" => format!("because of {}", text("because")),
         "not_wanted" => text("text"),
         "dropped" => "the pipeline no longer holds it".to_owned(),
-        "refused" => format!("refused by {}", text("by")),
+        "rejected" => format!("rejected by {}", text("by")),
         other => other.to_owned(),
     }
 }

@@ -69,7 +69,7 @@ struct Track {
     active: Option<(AttemptNumber, LeaseId, WorkerId)>,
     is_cancel_wanted: bool,
     has_begun: bool,
-    /// A person was asked, and has not refused.
+    /// A person was asked, and has not rejected it.
     is_gate_seen: bool,
     is_approved: bool,
     is_retried: bool,
@@ -653,7 +653,7 @@ fn put_back(build: &mut Modeled, name: &JobName) {
     }
     for other in &back {
         let track = build.jobs.entry(other.clone()).or_default();
-        if other == name && matches!(track.outcome, Some(Outcome::Skipped(SkipReason::Refused { .. }))) {
+        if other == name && matches!(track.outcome, Some(Outcome::Skipped(SkipReason::Rejected { .. }))) {
             track.is_gate_seen = false;
         }
         track.outcome = None;

@@ -137,7 +137,7 @@ fn skip_reason(cause: &Cause) -> SkipReason {
     let condition = || cause.text.strip_prefix('`')?.strip_suffix("` does not hold");
     match (cause.kind.as_str(), &cause.because, &cause.by) {
         ("need", Some(because), _) => SkipReason::Need { because: JobName::from(because.as_str()) },
-        ("refused", _, Some(by)) => SkipReason::Refused { by: by.clone() },
+        ("rejected" | "refused", _, Some(by)) => SkipReason::Rejected { by: by.clone() },
         ("dropped", ..) => SkipReason::Dropped,
         ("condition", ..) if condition().is_some() => {
             SkipReason::Condition { text: condition().unwrap_or_default().to_owned() }
@@ -423,7 +423,7 @@ mod tests {
             Outcome::Skipped(SkipReason::Need { because: "build".into() }),
             Outcome::Skipped(SkipReason::NotWanted { text: "not asked for".to_owned() }),
             Outcome::Skipped(SkipReason::Dropped),
-            Outcome::Skipped(SkipReason::Refused { by: by() }),
+            Outcome::Skipped(SkipReason::Rejected { by: by() }),
         ] {
             let (word, cause) = (OutcomeWord::from(&there), Cause::of(&there));
             assert_eq!(outcome(word, cause.as_ref(), &api::job::outputs_of(&there)), there);

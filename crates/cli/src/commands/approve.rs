@@ -62,7 +62,7 @@ fn asked(arguments: &Approve, archive: &dyn Archive) -> Result<Asked, Stop> {
         return Err(Stop::wrong(format!("`{}` is no gate of build {build} that waits: {hint}", arguments.gate)));
     };
     let job = gate.job.clone();
-    let answer = if arguments.refuse { None } else { Some(answer(arguments, archive, build, &job)?) };
+    let answer = if arguments.reject { None } else { Some(answer(arguments, archive, build, &job)?) };
     Ok(Asked { build, job, answer })
 }
 
@@ -80,7 +80,7 @@ fn on_server(arguments: &Approve, there: &There) -> Result<u8, Stop> {
 }
 
 fn said(job: &JobName, is_yes: bool) -> Result<u8, Stop> {
-    output::print(format!("{job}: {}\n", if is_yes { "approved" } else { "refused" }))?;
+    output::print(format!("{job}: {}\n", if is_yes { "approved" } else { "rejected" }))?;
     Ok(exit::PASSED)
 }
 

@@ -159,7 +159,7 @@ fn nobody(data: &Path, store: &dyn Store, build: &BuildRow) -> Result<String, St
     if let Some(gate) = store.open_gates(number)?.first() {
         let job = &gate.job;
         return Ok(format!(
-            "no process runs build {number}: it waits at the gate `{job}`; `ropewalk approve {number} {job} --refuse` ends it"
+            "no process runs build {number}: it waits at the gate `{job}`; `ropewalk approve {number} {job} --reject` ends it"
         ));
     }
     Ok(format!(
@@ -189,7 +189,7 @@ mod tests {
         check(&kept, "last", killed);
         let mut kept = Kept::new();
         kept.build(&["a"]).fact(engine::What::GateOpened { job: "a".into(), prompt: "go?".to_owned() });
-        check(&kept, "1", "no process runs build 1: it waits at the gate `a`; `ropewalk approve 1 a --refuse` ends it");
+        check(&kept, "1", "no process runs build 1: it waits at the gate `a`; `ropewalk approve 1 a --reject` ends it");
     }
 
     #[test]

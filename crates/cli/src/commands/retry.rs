@@ -236,7 +236,7 @@ fn evaluated(fact: &Fact) -> Option<&Graph> {
 /// A job that did not run, and of which the same will be decided if what it needs ends the same.
 fn decided_again(fact: &Fact) -> Option<&JobName> {
     match &fact.what {
-        What::JobEnded { outcome: Outcome::Skipped(SkipReason::Refused { .. }), .. } => None,
+        What::JobEnded { outcome: Outcome::Skipped(SkipReason::Rejected { .. }), .. } => None,
         What::JobEnded { job, outcome: Outcome::Passed { .. } | Outcome::Skipped(_), .. } => Some(job),
         _ => None,
     }

@@ -235,7 +235,7 @@ fn line(fact: &Fact) -> String {
         }
         What::GateOpened { job, prompt } => format!("{job} asks {prompt}"),
         What::GateAnswered { job, answer, .. } => {
-            format!("{job} {}", if answer.is_some() { "approved" } else { "refused" })
+            format!("{job} {}", if answer.is_some() { "approved" } else { "rejected" })
         }
         What::OperationKnown { job, operation } => format!("{job} is operation {}", operation.0[0]),
         What::OperationUnknown { job, reason } => format!("{job} has no operation: {reason}"),

@@ -175,7 +175,7 @@ fn after_sees_every_ending() {
     check(skipped("build"), "skipped because of x");
     let skip = |rest: &str| ended("build", &format!(r#""outcome":"skipped","reason":{rest}"#));
     check(skip(r#""condition","text":"tag v.*""#), "skipped its condition does not hold: tag v.*");
-    check(skip(r#""refused","by":"bob""#), "skipped refused by bob");
+    check(skip(r#""rejected","by":"bob""#), "skipped rejected by bob");
 }
 
 #[test]

@@ -293,7 +293,7 @@ pub fn gates(page: &mut String, shown: &Shown, calendar: &Calendar, paint: Paint
                 paint.text(Style::Ask, &command)
             }
             Some(answer) => {
-                let word = if answer.answer.is_some() { "approved" } else { "refused" };
+                let word = if answer.answer.is_some() { "approved" } else { "rejected" };
                 let by = columns::one_line(&answer.by);
                 let said = answer.answer.as_ref().map(words::answer).filter(|said| !said.is_empty());
                 let said = said.map(|said| format!("\n      {said}")).unwrap_or_default();
