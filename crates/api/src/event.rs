@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::build::{Diagnostic, VerdictWord};
-use crate::job::{Cause, OutcomeWord, StepResult, Usage};
+use crate::job::{Cause, Field, OutcomeWord, StepResult, Usage};
 use crate::log::LogStream;
 use crate::time::Time;
 
@@ -261,7 +261,7 @@ pub enum Moment {
         jobs: usize,
         /// The ids under which jobs are still to come.
         holes: Vec<String>,
-        /// The jobs that came with this evaluation, if it was not the first.
+        /// The jobs that were not there before this evaluation.
         added: Vec<String>,
         /// The jobs whose outcomes made it grow.
         because: Vec<String>,
@@ -432,6 +432,9 @@ pub enum Moment {
         job: String,
         /// The question.
         prompt: String,
+        /// What is to be filled in, by name. A stream of all builds that began in the midst of this one does not tell it.
+        #[serde(default)]
+        fields: BTreeMap<String, Field>,
     },
     /// A person has answered.
     GateAnswered {
@@ -444,6 +447,9 @@ pub enum Moment {
         job: String,
         /// Whether it was a yes.
         approved: bool,
+        /// What was filled in.
+        #[serde(default)]
+        fields: BTreeMap<String, Value>,
         /// Who.
         by: String,
     },

@@ -654,6 +654,18 @@ impl From<&graph::Field> for Field {
     }
 }
 
+impl From<&Field> for graph::Field {
+    fn from(field: &Field) -> Self {
+        let kind = match field.kind {
+            FieldKind::String => graph::FieldKind::String,
+            FieldKind::Number => graph::FieldKind::Number,
+            FieldKind::Boolean => graph::FieldKind::Boolean,
+            FieldKind::Choice => graph::FieldKind::Choice { options: field.options.clone() },
+        };
+        Self { kind, default: field.default.clone(), help: field.help.clone() }
+    }
+}
+
 /// What a person said at a gate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct GateAnswered {

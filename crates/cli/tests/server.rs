@@ -992,18 +992,26 @@ fn a_shell_ends_with_whoever_sits_before_it() {
 #[test]
 fn a_gate_of_a_server_is_answered_as_its_hint_says() {
     let site = Site::new(
-        "jobs:\n  ship:\n    gate:\n      prompt: Ship it?\n      fields:\n        region: { type: choice, options: [eu, us] }\n    run: echo \"to ${{ gate.region }}\"\n",
+        "jobs:\n  build: { run: echo built }\n  ship:\n    needs: [build]\n    name: Ship it?\n    gate:\n      fields:\n        region: { type: choice, options: [eu, us] }\n    run: echo \"to ${{ gate.region }}\"\n",
     );
     let _server = site.serve();
     let _worker = site.work("w1", &[]);
     let (mut watching, mut shown) = site.watch(&[]);
+    // A gate without a question asks what its title says, as gates of Rust programs do.
+    shown.until("ship: waits for approval: Ship it?");
     let hint = shown.until("to go on: ");
     let words = hint.split("to go on: ropewalk ").nth(1).expect("a command").to_owned();
-    // The stream of a build does not tell what the gate asks for; who looks at the build is told.
+    assert!(words.starts_with("approve 1 ship --field region=VALUE --server "), "{words}");
+    let words = words.replace(" --field region=VALUE", "");
     let (described, _) = Site::told(site.there(&["show", "1"]), 0);
     assert!(described.contains("approve 1 ship --field region=VALUE --server "), "{described}");
     let (listed, _) = Site::told(site.there(&["builds"]), 0);
     assert!(listed.contains("approve 1 ship --field region=VALUE --server "), "{listed}");
+    let mut command = site.there(&["logs", "1", "ship", "--follow"]);
+    let mut following = Process(command.stderr(Stdio::piped()).spawn().expect("ropewalk starts"));
+    let mut noted = Reader::new(following.0.stderr.take().expect("a pipe"));
+    noted.until("note: build 1 waits at a gate: ropewalk approve 1 ship --field region=VALUE --server ");
+    following.kill();
     let words: Vec<&str> = words.split(' ').collect();
     let (_, err) = Site::told(site.command(&words), 2);
     assert!(err.contains("field `region` is missing: give --field region=VALUE"), "{err}");
@@ -1011,6 +1019,8 @@ fn a_gate_of_a_server_is_answered_as_its_hint_says() {
     assert!(err.contains("region"), "{err}");
     let (out, _) = Site::told(site.command(&[&words[..], &["--field", "region=eu"]].concat()), 0);
     assert_eq!(out, "ship: approved\n");
+    let answered = shown.until("ship: approved by ");
+    assert!(answered.ends_with(": region = eu"), "{answered}");
     shown.until("ship | to eu");
     assert_eq!(watching.ended(), Some(0));
     let (_, err) = Site::told(site.there(&["approve", "1", "ship", "--field", "region=eu"]), 2);

@@ -162,6 +162,10 @@ impl Engine {
         let gate = slot.job.gate.as_ref()?;
         match &slot.gate {
             GateState::Closed => Some(match contexts.text(&gate.prompt) {
+                // A gate that asks nothing else asks what its title says.
+                Ok(prompt) if prompt.is_empty() => {
+                    Move::OpenGate(slot.job.title.as_plain().unwrap_or_default().to_owned())
+                }
                 Ok(prompt) => Move::OpenGate((*prompt).to_owned()),
                 Err(message) => return wrong("the gate's prompt", message),
             }),

@@ -105,11 +105,24 @@ impl Telling {
                 Moment::JobRetried { build, time, job: job.to_string(), by: by.clone() }
             }
             What::GateOpened { job, prompt } => {
-                Moment::GateOpened { build, time, job: job.to_string(), prompt: prompt.clone() }
+                let gate = self.job(job).and_then(|job| job.gate.as_ref());
+                let fields = gate.into_iter().flat_map(|gate| &gate.fields);
+                Moment::GateOpened {
+                    build,
+                    time,
+                    job: job.to_string(),
+                    prompt: prompt.clone(),
+                    fields: fields.map(|(name, field)| (name.clone(), field.into())).collect(),
+                }
             }
-            What::GateAnswered { job, answer, by } => {
-                Moment::GateAnswered { build, time, job: job.to_string(), approved: answer.is_some(), by: by.clone() }
-            }
+            What::GateAnswered { job, answer, by } => Moment::GateAnswered {
+                build,
+                time,
+                job: job.to_string(),
+                approved: answer.is_some(),
+                fields: answer.clone().unwrap_or_default(),
+                by: by.clone(),
+            },
             What::CancelRequested { by } => Moment::CancelRequested { build, time, job: None, by: by.clone() },
             What::JobCancelRequested { job, by } => {
                 Moment::CancelRequested { build, time, job: Some(job.to_string()), by: by.clone() }

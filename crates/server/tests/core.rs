@@ -415,6 +415,7 @@ fn moments_have_the_words_of_json_output() {
         time: site::now().into(),
         job: "a".into(),
         prompt: "b".into(),
+        fields: BTreeMap::new(),
     });
     assert_eq!(text.unwrap()["kind"], "gate_opened");
 }

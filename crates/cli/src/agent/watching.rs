@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use api::build::VerdictWord;
 use api::event::Moment;
-use api::job::Cause;
+use api::job::{Cause, Field};
 use api::log::LogStream;
 use engine::fact::{Ended, What};
 use engine::{BuildRequest, Fact, Reused};
@@ -80,6 +80,10 @@ impl Watching {
             }
             Moment::StepFinished { .. } => self.step_finished(moment, view),
             _ => {
+                if let Moment::GateOpened { job, fields, .. } = moment {
+                    self.describe(job, fields);
+                    self.catch_up(view);
+                }
                 if let Some((at, what)) = self.fact(moment) {
                     let _ = view.show(view::Moment::Fact(&Fact { build: self.shown, at, what }));
                 }
@@ -142,9 +146,9 @@ impl Watching {
                 let job = JobName::from(job.as_str());
                 (time.0, What::GateOpened { job, prompt: prompt.clone() })
             }
-            Moment::GateAnswered { time, job, approved, by, .. } => {
+            Moment::GateAnswered { time, job, approved, fields, by, .. } => {
                 let job = JobName::from(job.as_str());
-                (time.0, What::GateAnswered { job, answer: approved.then(BTreeMap::new), by: by.clone() })
+                (time.0, What::GateAnswered { job, answer: approved.then(|| fields.clone()), by: by.clone() })
             }
             Moment::CancelRequested { time, job: None, by, .. } => (time.0, What::CancelRequested { by: by.clone() }),
             Moment::BuildFinished { time, verdict, text, .. } => {
@@ -167,6 +171,13 @@ impl Watching {
         self.unnamed = unnamed;
         self.graph.holes = holes.iter().map(|name| Hole { name: name.clone(), after: Vec::new() }).collect();
         What::Evaluated { graph: Arc::new(self.graph.clone()), questions: Vec::new(), diagnostics: Vec::new() }
+    }
+
+    /// What a gate asks for, at its job, where a view looks for it; of a job that the stream has not named it is not told.
+    fn describe(&mut self, gate: &str, fields: &BTreeMap<String, Field>) {
+        let Some(job) = self.graph.jobs.get_mut(&JobName::from(gate)) else { return };
+        let fields = fields.iter().map(|(name, field)| (name.clone(), field.into())).collect();
+        Arc::make_mut(job).gate = Some(graph::Gate { prompt: graph::Text::default(), fields });
     }
 
     fn job_finished(&mut self, moment: &Moment) -> Option<(Timestamp, What)> {
@@ -321,6 +332,32 @@ mod tests {
              build 7 failed because of `a` in 0 ms\n",
             exit::FAILED,
         );
+    }
+
+    #[test]
+    fn a_gate_elsewhere_is_told_with_its_fields() {
+        let [one, ..] = begun();
+        let planned = json!({ "kind": "planned", "jobs": 2, "holes": [], "added": ["build", "ship"], "because": [],
+                              "statuses": {}, "diagnostics": [] });
+        let fields = json!({ "copies": { "type": "number", "default": 2 },
+                             "region": { "type": "choice", "options": ["eu", "us"] } });
+        let opened = json!({ "kind": "gate_opened", "job": "ship", "prompt": "Ship it?", "fields": fields });
+        let answer = json!({ "copies": 2, "region": "eu" });
+        let answered =
+            json!({ "kind": "gate_answered", "job": "ship", "approved": true, "by": "ada", "fields": answer });
+        let mut older = opened.clone();
+        older.as_object_mut().expect("an object").remove("fields");
+        let head = "build 7: push on main, 123456789012 + local changes\n2 jobs\n";
+        let tail = "ship: approved by ada: copies = 2, region = eu\nbuild 7 passed in 0 ms\n";
+        for (opened, words) in [(opened, "ship --field copies=2 --field region=VALUE"), (older, "ship")] {
+            check(
+                &[one.clone(), planned.clone(), opened, answered.clone(), finished("passed", "passed")],
+                &format!(
+                    "{head}ship: waits for approval: Ship it?\nship: to go on: ropewalk approve 7 {words}\n{tail}"
+                ),
+                exit::PASSED,
+            );
+        }
     }
 
     #[test]

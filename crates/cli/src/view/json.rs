@@ -33,6 +33,13 @@ impl<W: Write> Json<W> {
         self.writer.write_all(b"\n")
     }
 
+    /// What a gate asks for, by name, as the API tells it.
+    fn fields(&self, gate: &JobName) -> BTreeMap<String, api::job::Field> {
+        let gate = self.growing.job(gate).and_then(|job| job.gate.as_ref());
+        let fields = gate.into_iter().flat_map(|gate| &gate.fields);
+        fields.map(|(name, field)| (name.clone(), field.into())).collect()
+    }
+
     fn fact(&mut self, fact: &engine::Fact) -> io::Result<()> {
         let growth = self.growing.take(fact);
         let build = fact.build.0;
@@ -86,11 +93,16 @@ impl<W: Write> Json<W> {
                     "outputs": outputs(outcome), "duration_ms": 0,
                 }))
             }
-            What::GateOpened { job, prompt } => self
-                .write(&json!({ "kind": "gate_opened", "build": build, "time": time, "job": job, "prompt": prompt })),
+            What::GateOpened { job, prompt } => {
+                let fields = self.fields(job);
+                self.write(&json!({
+                    "kind": "gate_opened", "build": build, "time": time, "job": job, "prompt": prompt,
+                    "fields": fields,
+                }))
+            }
             What::GateAnswered { job, answer, by } => self.write(&json!({
                 "kind": "gate_answered", "build": build, "time": time, "job": job,
-                "approved": answer.is_some(), "by": by,
+                "approved": answer.is_some(), "fields": answer.clone().unwrap_or_default(), "by": by,
             })),
             What::CancelRequested { by } => {
                 self.write(&json!({ "kind": "cancel_requested", "build": build, "time": time, "by": by }))

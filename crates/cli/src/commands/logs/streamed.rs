@@ -13,6 +13,7 @@ use super::{Asked, End, Session};
 use crate::archive::Archive;
 use crate::archive::Stream as Told;
 use crate::commands::Stop;
+use crate::words;
 
 /// One step as the stream tells it.
 #[derive(Default)]
@@ -89,7 +90,10 @@ impl<W: Write> Session<W> {
     fn tell_gate(&self, archive: &dyn Archive, build: graph::BuildId, job: &JobName) -> Result<(), Stop> {
         let gates = archive.gates(build)?;
         if gates.iter().any(|gate| gate.job == *job && gate.answered.is_none()) {
-            let approve = archive.whereabouts().command(format_args!("approve {build} {job}"));
+            let graph = archive.graph(build)?;
+            let described = graph.as_ref().and_then(|graph| graph.jobs.get(job));
+            let approve = words::approve(build, job, described.map(|job| &**job));
+            let approve = archive.whereabouts().command(approve);
             let _ = writeln!(io::stderr(), "note: build {build} waits at a gate: {approve}");
         }
         Ok(())
