@@ -746,7 +746,7 @@ pub fn is_accepted(need: &Need, ending: Ending, dependent: &Job) -> bool {
 }
 
 /// A version of a job with what only people read of another one.
-fn as_read(job: Job, as_in: &Job) -> Job {
+pub(crate) fn as_read(job: Job, as_in: &Job) -> Job {
     Job { order: as_in.order, env_of_pipeline: as_in.env_of_pipeline.clone(), ..job }
 }
 

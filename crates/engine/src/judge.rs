@@ -10,7 +10,7 @@ use graph::{
 };
 use serde_json::Value;
 
-use crate::build::{Build, GateState, Halt, Place, Slot, can_be_asked};
+use crate::build::{Build, GateState, Halt, Place, Slot, as_read, can_be_asked};
 use crate::effect::Effect;
 use crate::engine::{Engine, Step};
 use crate::fact::{Ended, Reused, What};
@@ -422,7 +422,8 @@ fn divergence(build: &Build, graph: &graph::Graph, moved: &BTreeMap<JobName, Mov
         // Our types serialize to JSON whatever they hold.
         graph::canonical::to_text(&serde_json::to_value(job).expect("a job always serializes"))
     };
-    let after = graph.jobs.get(&slot.name).map_or_else(|| "no such job".to_owned(), |job| shown(job));
+    let after = graph.jobs.get(&slot.name).map(|job| as_read(graph::Job::clone(job), &slot.job));
+    let after = after.map_or_else(|| "no such job".to_owned(), |job| shown(&job));
     let name = &slot.name;
     let message = format!("job `{name}` had begun, and a later evaluation changes it");
     let mut diagnostic = Diagnostic::error("diverged", message);

@@ -467,7 +467,8 @@ fn both_versions_of_what_diverged_are_shown() {
     world.act("plan passes");
     let place = |line| Location { file: "p.rs".into(), line, column: 1, start: line, end: line + 1 };
     let moved = Moved { before: Some(place(3)), after: Some(place(9)) };
-    world.evaluated(1, 1, Evaluation { moved: [("plan".into(), moved)].into(), ..grown("plan [allow]:", true) });
+    let changed = grown("new:; plan [allow]:", true);
+    world.evaluated(1, 1, Evaluation { moved: [("plan".into(), moved)].into(), ..changed });
     let evaluated = world.facts.iter().rev().find_map(|fact| match &fact.what {
         What::Evaluated { diagnostics, .. } => Some(diagnostics.clone()),
         _ => None,
@@ -476,6 +477,8 @@ fn both_versions_of_what_diverged_are_shown() {
     let (before, after) = diagnostic.label.split_once("; after: ").expect("both versions");
     assert!(before.starts_with("before: {") && !before.contains("allow_failure"), "{before}");
     assert!(after.contains("\"allow_failure\":true"), "{after}");
+    // Its place among the others is for people, and no change.
+    assert!(before.contains("\"order\":0") && after.contains("\"order\":0"), "{before} {after}");
     assert_eq!(diagnostic.location, Some(place(9)));
     assert_eq!(diagnostic.related, [(place(3), "the version that began was added here".to_owned())]);
 }
