@@ -41,7 +41,7 @@ use graph::{
 use serde_json::Value;
 
 pub use placed::JobPlaces;
-pub use plugins::{Plugin, PluginOrigin, plugins};
+pub use plugins::{BROUGHT_PLUGINS, Plugin, PluginOrigin, plugins};
 pub use schema::schema;
 pub use triggers::{Part, Schedule, Triggered, Triggers};
 

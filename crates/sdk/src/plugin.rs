@@ -20,6 +20,9 @@ use crate::mark::Mark;
 /// Names longer than this are not compared with what was mistyped.
 const COMPARED_CHARACTERS_MAX: usize = 64;
 
+/// The plugins that Ropewalk brings.
+const BROUGHT: [&str; 2] = ["cargo", "git"];
+
 /// What a crate gives to pipelines: jobs by name, and extensions of jobs that others wrote.
 #[derive(Clone)]
 pub struct Plugin {
@@ -287,11 +290,24 @@ impl Evaluation {
         });
         for (name, place) in missing.collect::<Vec<_>>() {
             let message = format!("the program beside this file does not have the plugin `{name}`");
-            let help = format!(
-                "add `ci.plugin(ropewalk_{name}::plugin());` to the program, and the crate to its dependencies"
-            );
+            let help = self.help_to_plugin(&name);
             self.tell("unknown-plugin", message, "not there", &help, place);
         }
+    }
+
+    /// What to do about a plugin that the program does not have: which one was meant, or how it gets this one.
+    fn help_to_plugin(&self, name: &str) -> String {
+        let of_program = nearest(name, self.plugins.iter().map(|known| known.name.as_str()));
+        let (meant, brought) = match (nearest(name, BROUGHT.into_iter()), of_program) {
+            (Some(brought), _) if brought == name => (String::new(), brought),
+            (_, Some(near)) => return format!("did you mean `{near}`?"),
+            (Some(near), None) => (format!("did you mean `{near}`? Then "), near),
+            (None, None) => (String::new(), name),
+        };
+        let module = brought.replace('-', "_");
+        format!(
+            "{meant}add `ci.plugin(ropewalk_{module}::plugin());` to the program, and the crate to its dependencies"
+        )
     }
 
     /// The plugin's job that a file names; tells if there is none.
@@ -302,7 +318,7 @@ impl Evaluation {
             let is_named = self.document.get("plugins").is_some_and(|named| named.get(plugin).is_some());
             if !is_named {
                 let message = format!("the job `{}` uses a plugin that is not there: `{plugin}`", of_file.id);
-                let help = did_you_mean(plugin, self.plugins.iter().map(|known| known.name.as_str()));
+                let help = self.help_to_plugin(plugin);
                 self.tell("unknown-plugin", message, "named here", &help, of_file.place());
             }
             return None;
@@ -402,31 +418,42 @@ fn add_document(step: &mut Json, of_file: &Use) {
 
 /// The sentence for a help line: the nearest known name, or all of them.
 fn did_you_mean<'k>(name: &str, known: impl Iterator<Item = &'k str> + Clone) -> String {
-    let near = known.clone().filter_map(|known| Some((distance(name, known)?, known)));
-    if let Some((_, known)) = near.min_by_key(|(distance, _)| *distance) {
-        return format!("did you mean `{known}`?");
+    if let Some(near) = nearest(name, known.clone()) {
+        return format!("did you mean `{near}`?");
     }
     let known: Vec<String> = known.map(|known| format!("`{known}`")).collect();
     if known.is_empty() { "there are none".to_owned() } else { format!("there are: {}", known.join(", ")) }
 }
 
-/// How many letters differ, if a slip of the fingers may have led from one to the other: at most a third.
+/// The known name that was meant, if one is near.
+fn nearest<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+    let near = known.filter_map(|known| Some((distance(name, known)?, known)));
+    near.min_by_key(|(distance, _)| *distance).map(|(_, known)| known)
+}
+
+/// How many letters differ, if a slip of the fingers may have led from one to the other: at most a third. Two neighbours in each
+/// other's place are one slip.
 fn distance(first: &str, second: &str) -> Option<usize> {
     let (first, second): (Vec<char>, Vec<char>) = (first.chars().collect(), second.chars().collect());
     let longer = first.len().max(second.len());
     if longer > COMPARED_CHARACTERS_MAX {
         return None;
     }
-    let mut row: Vec<usize> = (0..=second.len()).collect();
-    for (above, letter) in first.iter().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], above + 1);
+    let mut before: Vec<usize> = Vec::new();
+    let mut above: Vec<usize> = (0..=second.len()).collect();
+    for (at, letter) in first.iter().enumerate() {
+        let mut row = vec![at + 1];
         for (left, other) in second.iter().enumerate() {
-            let replaced = diagonal + usize::from(letter != other);
-            diagonal = row[left + 1];
-            row[left + 1] = replaced.min(diagonal + 1).min(row[left] + 1);
+            let replaced = above[left] + usize::from(letter != other);
+            let mut least = replaced.min(above[left + 1] + 1).min(row[left] + 1);
+            if at > 0 && left > 0 && first[at - 1] == *other && second[left - 1] == *letter {
+                least = least.min(before[left - 1] + 1);
+            }
+            row.push(least);
         }
+        before = std::mem::replace(&mut above, row);
     }
-    let distance = row[second.len()];
+    let distance = above[second.len()];
     (distance <= (longer / 3).max(1) && distance < longer).then_some(distance)
 }
 

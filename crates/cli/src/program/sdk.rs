@@ -117,3 +117,17 @@ pub fn link(package: &Path, sdk: &Path) -> io::Result<()> {
     std::os::unix::fs::symlink(sdk, &made)?;
     fs::rename(&made, &link)
 }
+
+#[cfg(test)]
+mod tests {
+    /// The SDK and the native format name the nearest of these where a plugin is mistyped.
+    #[test]
+    fn the_plugins_that_are_carried_are_those_that_hints_know() {
+        let mut carried: Vec<&str> = super::crates().filter_map(|name| name.strip_prefix("ropewalk-")).collect();
+        carried.sort_unstable();
+        assert_eq!(carried, dialects::native::BROUGHT_PLUGINS);
+        let of_sdk = format!("const BROUGHT: [&str; {}] = {carried:?};", carried.len());
+        let (_, text) = super::FILES.iter().find(|(name, _)| *name == "ropewalk/src/plugin.rs").expect("it is carried");
+        assert!(String::from_utf8_lossy(text.as_ref()).contains(&of_sdk), "{of_sdk}");
+    }
+}

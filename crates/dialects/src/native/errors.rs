@@ -4,6 +4,7 @@
 
 use graph::{Diagnostic, Location};
 
+use super::plugins::BROUGHT_PLUGINS;
 use crate::suggest;
 
 /// The most faults of one pipeline that are told.
@@ -261,7 +262,12 @@ pub(crate) fn nothing_to_run(place: Location, job: &str) -> Diagnostic {
 pub(crate) fn unnamed_plugin(place: Location, job: &str, plugin: &str, named: &[&str]) -> Diagnostic {
     let help = match suggest::nearest(plugin, named.iter().copied()) {
         Some(near) => format!("did you mean `{near}`?"),
-        None => format!("name it at the top of the file: `plugins: [{plugin}]`"),
+        None => match suggest::nearest(plugin, BROUGHT_PLUGINS) {
+            Some(near) if near != plugin => {
+                format!("did you mean `{near}`? Then name it at the top of the file: `plugins: [{near}]`")
+            }
+            _ => format!("name it at the top of the file: `plugins: [{plugin}]`"),
+        },
     };
     Diagnostic::error(
         "unknown-plugin",

@@ -14,6 +14,9 @@ use crate::tree::{Node, Sources};
 const CODES: [&str; 6] =
     ["unknown-plugin", "unknown-plugin-job", "unknown-option", "bad-option", "plugin-panicked", "plugin-twice"];
 
+/// The plugins that Ropewalk brings.
+pub const BROUGHT_PLUGINS: [&str; 2] = ["cargo", "git"];
+
 /// A plugin that files name under `plugins`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plugin {

@@ -96,13 +96,27 @@ fn unknown_names_are_told_where_the_file_says_them() {
         &document.replace('\n', ""),
         &[
             "[-1,1,12] unknown-plugin: the program beside this file does not have the plugin `tolls`; \
-             add `ci.plugin(ropewalk_tolls::plugin());` to the program, and the crate to its dependencies",
+             did you mean `tools`?",
             "[-1,2,1] unknown-plugin-job: the plugin `tools` has no job `lnt`; did you mean `lint`?",
             "[-1,3,1] unknown-plugin: the job `b` uses a plugin that is not there: `tool`; did you mean `tools`?",
             "[-1,6,1] unknown-option: `tools.lint` has no option `strcit`; did you mean `strict`?",
             "[-1,6,9] bad-option: the option `level` of `tools.lint` is wrong: a string was expected, a list came; ",
         ],
     );
+}
+
+#[test]
+fn a_plugin_that_the_program_lacks_is_told_by_its_right_name() {
+    let check = |name: &str, help: &str| {
+        let document = r#"{"jobs":{"a":{"@use":[-1,2,1],"use":"NAME.fmt"}}}"#.replace("NAME", name);
+        let told = format!("[-1,2,1] unknown-plugin: the job `a` uses a plugin that is not there: `{name}`; {help}");
+        check_told(|ci| ci.plugin(tools()), &document, &[&told]);
+    };
+    let add = "add `ci.plugin(ropewalk_cargo::plugin());` to the program, and the crate to its dependencies";
+    check("cargo", add);
+    check("crago", &format!("did you mean `cargo`? Then {add}"));
+    check("tolls", "did you mean `tools`?");
+    check("our-house", &add.replace("cargo", "our_house"));
 }
 
 #[test]
