@@ -87,6 +87,7 @@ pub fn function_failure(job: &Job, failure: &Failure) -> Option<&'static str> {
         FUNCTION_OTHER_BUILD => "the program has changed since it planned the job",
         FUNCTION_INPUTS => "the function's inputs are missing or cannot be read",
         FUNCTION_PANICKED => "the function panicked",
+        UNSTARTED | NOT_FOUND => "the pipeline's program cannot start in the job's environment",
         _ => return None,
     })
 }
@@ -106,6 +107,10 @@ pub fn function_help(job: &Job, failure: &Failure) -> Option<&'static str> {
             "a job that the function takes a value from handed on none, or none of that type: its outputs stand in \
              `ropewalk show last JOB`"
         }
+        UNSTARTED | NOT_FOUND => {
+            "the environment needs the C library that the program is linked with: take an image that has it, or link the \
+             program statically, as docs/manual/rust.md shows"
+        }
         _ => return None,
     })
 }
@@ -121,6 +126,9 @@ pub fn where_it_failed(job: &JobName, outcome: Option<&Outcome>) -> String {
 const FUNCTION_OTHER_BUILD: i32 = 65;
 const FUNCTION_INPUTS: i32 = 66;
 const FUNCTION_PANICKED: i32 = 101;
+/// What a shell says of a program that cannot be executed, and of one that is not there or whose loader is not.
+const UNSTARTED: i32 = 126;
+const NOT_FOUND: i32 = 127;
 
 fn function_exit(job: &Job, failure: &Failure) -> Option<i32> {
     let Failure::Step { step, exit, .. } = failure else { return None };
@@ -239,7 +247,21 @@ fn is_colour(sequence: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{duration, harmless, size, thousands};
+    use super::{duration, function_failure, function_help, harmless, size, thousands};
+
+    #[test]
+    fn a_function_that_cannot_start_is_told_as_that() {
+        let step = graph::Step { shell: graph::Shell::Program(graph::Digest([0; 32])), ..graph::Step::default() };
+        let function = graph::Job { steps: vec![step], ..graph::Job::default() };
+        let script = graph::Job { steps: vec![graph::Step::default()], ..graph::Job::default() };
+        for exit in [126, 127] {
+            let failure = graph::Failure::Step { step: 0, exit, message: None };
+            let told = "the pipeline's program cannot start in the job's environment";
+            assert_eq!(function_failure(&function, &failure), Some(told));
+            assert!(function_help(&function, &failure).is_some_and(|help| help.contains("C library")));
+            assert_eq!(function_failure(&script, &failure), None);
+        }
+    }
 
     #[test]
     fn numbers_for_people() {

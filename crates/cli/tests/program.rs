@@ -172,6 +172,24 @@ fn faults_point_into_the_program(repository: &Repository) {
 }
 
 fn evaluations_that_are_not_pure_are_told(repository: &Repository) {
+    let shuffled = "use ropewalk::Ci;
+
+fn main() {
+    Ci::main(|ci: &Ci| {
+        let variables = std::env::vars_os().count();
+        ci.job(\"a-first-job-of-which-all-know\").run(format!(\"test {variables} = 0\"));
+        for name in std::collections::HashSet::from([1, 2, 3, 4, 5, 6, 7, 8, 9]) {
+            ci.job(format!(\"job-{name}\")).run(\"true\");
+        }
+    })
+}
+";
+    repository.write(".ropewalk/pipeline.rs", shuffled);
+    let differs =
+        ["the program says something else, the same in another order", "before: …", "nor on the order of a `HashMap`"];
+    repository.prints(&["check", "--twice"], 2, &differs);
+    // Where nothing runs behind walls the program is asked without an environment, too.
+    repository.prints(&["run"], 0, &["passed"]);
     let counting = "use ropewalk::Ci;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 

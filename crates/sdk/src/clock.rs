@@ -1,4 +1,4 @@
-//! Takes the clock away from an evaluation. But for where replies go, the only unsafe code of the evaluating half.
+//! Takes the clock away from an evaluation. But for where replies go and the environment (`wire.rs`), the only unsafe code of the evaluating half.
 //!
 //! Three ways lead to the time: the processor's counter, functions that the kernel lays into every process (vDSO), which read
 //! a page of the kernel without calling it, and system calls. The first is refused by a flag of the thread. The second are

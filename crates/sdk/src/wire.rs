@@ -66,6 +66,7 @@ pub(crate) fn main(hooks: &[Hook]) -> i32 {
 fn serve(hooks: &[Hook]) -> io::Result<()> {
     let mut replies = replies_alone()?;
     note_panics();
+    forget_environment();
     clock::take_away();
     let mut requests = io::stdin().lock();
     let mut line = Vec::new();
@@ -99,6 +100,14 @@ fn replies_alone() -> io::Result<File> {
         return Err(io::Error::last_os_error());
     }
     Ok(File::from(stdout))
+}
+
+/// Takes away what the sandbox itself says: bubblewrap tells the program by `PWD` where it has put it.
+fn forget_environment() {
+    for (name, _) in std::env::vars_os() {
+        // SAFETY: the program has begun no other thread of ours, and what runs in an evaluation has no environment to read.
+        unsafe { std::env::remove_var(name) };
+    }
 }
 
 /// What the binary asks.

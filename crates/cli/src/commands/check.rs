@@ -47,6 +47,8 @@ pub fn run(arguments: &Check, project: &Project, colour: Colour) -> Result<u8, S
 
 /// The most characters of a value that are shown where two evaluations differ.
 const VALUE_CHARACTERS_MAX: usize = 200;
+/// The most characters that are shown before the first that differs.
+const SAME_CHARACTERS_MAX: usize = 40;
 
 /// Whether a program says the same to the same question.
 ///
@@ -60,12 +62,17 @@ fn same(pipeline: &Pipeline) -> Result<(), Stop> {
         }
         let read = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
         let place = difference(&read(&first), &read(&other), Vec::new());
-        let (path, before, after) = place.unwrap_or_else(|| (Vec::new(), first.clone(), other.clone()));
+        let (place, before, after) = match place {
+            Some((path, before, after)) => (named(&path), before, after),
+            None => {
+                let (before, after) = from_where_they_differ(&first, &other);
+                (", the same in another order".to_owned(), before, after)
+            }
+        };
         return Err(Stop::wrong(format!(
-            "{}: evaluated {when}, the program says something else{}\n  before: {}\n  after:  {}\nan evaluation may \
+            "{}: evaluated {when}, the program says something else{place}\n  before: {}\n  after:  {}\nan evaluation may \
              depend on the event and on answers alone: not on addresses, nor on the order of a `HashMap`",
             pipeline.name(),
-            named(&path),
             shortened(&before),
             shortened(&after),
         )));
@@ -88,6 +95,15 @@ fn named(path: &[String]) -> String {
         [] => String::new(),
         path => format!(" in `{}`", path.join(".")),
     }
+}
+
+/// Both texts from a little before the first character in which they differ.
+fn from_where_they_differ(before: &str, after: &str) -> (String, String) {
+    let same = before.chars().zip(after.chars()).take_while(|(left, right)| left == right).count();
+    let skipped = same.saturating_sub(SAME_CHARACTERS_MAX);
+    let dots = if skipped > 0 { "…" } else { "" };
+    let rest = |text: &str| format!("{dots}{}", text.chars().skip(skipped).collect::<String>());
+    (rest(before), rest(after))
 }
 
 fn shortened(text: &str) -> String {
