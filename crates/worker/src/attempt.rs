@@ -231,7 +231,10 @@ impl<'w> Attempt<'w> {
             return;
         }
         let slot = self.slot.as_ref().map(|slot| slot.directory().to_owned()).unwrap_or_default();
-        let mut place = match Place::open(self.worker, &self.spec, &slot).await {
+        self.worker.note_opening(&self.spec);
+        let opened = Place::open(self.worker, &self.spec, &slot).await;
+        self.worker.note_opened();
+        let mut place = match opened {
             Ok(place) => place,
             Err(fault) => return self.refuse(&fault),
         };

@@ -118,6 +118,18 @@ pub struct Worker {
     pub(crate) pins: Pins,
     /// Whether something may be left with the engine.
     containers: AtomicU8,
+    askers: Mutex<Askers>,
+}
+
+/// Who may still ask what has changed in the tree.
+#[derive(Default)]
+struct Askers {
+    /// Attempts that are getting their files.
+    opening: usize,
+    /// Whether other attempts are expected.
+    is_last: bool,
+    /// Whether an attempt asks at its end, since its result may be reused.
+    compares: bool,
 }
 
 /// [`Worker::containers`]: it never had any.
@@ -236,6 +248,7 @@ impl Worker {
             engine: OnceCell::new(),
             pins: Pins::default(),
             containers: AtomicU8::new(NO_CONTAINERS),
+            askers: Mutex::default(),
         }
     }
 
@@ -278,6 +291,34 @@ impl Worker {
             taken.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())).map(Arc::new)
         });
         taken.await.cloned()
+    }
+
+    /// Tells that no attempt is expected but those that were begun. Should one come all the same, git tells it what changed in the tree.
+    pub fn expect_no_more(&self) {
+        self.askers().is_last = true;
+    }
+
+    fn askers(&self) -> std::sync::MutexGuard<'_, Askers> {
+        self.askers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes note that an attempt is about to get its files; [`Worker::note_opened`] follows.
+    pub(crate) fn note_opening(&self, spec: &graph::AttemptSpec) {
+        let mut askers = self.askers();
+        askers.opening += 1;
+        askers.compares |= spec.operation.is_some();
+    }
+
+    /// Takes note that an attempt has its files. If it is the last one to want any, the tree is not watched any more.
+    pub(crate) fn note_opened(&self) {
+        let mut askers = self.askers();
+        askers.opening = askers.opening.saturating_sub(1);
+        if askers.opening > 0 || askers.compares || !askers.is_last {
+            return;
+        }
+        if let Some(snapshot) = self.snapshot.get().map(Arc::clone) {
+            tokio::task::spawn_blocking(move || snapshot.rest());
+        }
     }
 
     /// What makes sandboxes here; asked of the system when the first job wants one.

@@ -1,7 +1,7 @@
 //! Performs the effects of one build on this machine and answers through the inbox. Nothing here decides what runs.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
@@ -94,6 +94,8 @@ pub struct LocalWorld {
     /// The jobs that were asked for; all if empty.
     only: BTreeSet<String>,
     open_gates: usize,
+    /// The jobs that were begun here or have ended.
+    settled: HashSet<JobName>,
     /// How the build ended, once it has.
     pub verdict: Option<Verdict>,
     /// How each job ended that did not pass.
@@ -119,6 +121,7 @@ impl LocalWorld {
             trust: Trust::default(),
             only: BTreeSet::new(),
             open_gates: 0,
+            settled: HashSet::new(),
             verdict: None,
             failed: BTreeMap::new(),
             graph: None,
@@ -198,9 +201,13 @@ impl LocalWorld {
         });
     }
 
-    fn start(&self, spec: Box<AttemptSpec>) {
+    fn start(&mut self, spec: Box<AttemptSpec>) {
         if self.running.borrow().contains_key(&spec.lease) {
             return;
+        }
+        self.settled.insert(spec.name.clone());
+        if self.graph.as_ref().is_some_and(|graph| self.settled.len() >= graph.jobs.len()) {
+            self.parts.worker.expect_no_more();
         }
         let cancel = worker::Cancel::new();
         self.running.borrow_mut().insert(spec.lease, cancel.clone());
@@ -284,6 +291,9 @@ impl LocalWorld {
             }
             What::BuildEnded { verdict } => self.verdict = Some(verdict.clone()),
             _ => {}
+        }
+        if let What::JobEnded { job, .. } = &fact.what {
+            self.settled.insert(job.clone());
         }
     }
 

@@ -540,6 +540,15 @@ impl Engine {
         self.ask(Method::POST, &format!("/containers/{container}/kill"), Sent::Nothing).await.map(drop)
     }
 
+    /// Waits until nothing runs in a container any more.
+    ///
+    /// # Errors
+    /// As for all calls.
+    pub async fn ended(&self, container: &str) -> Result<(), EngineError> {
+        let path = format!("/containers/{container}/wait?condition=not-running");
+        self.ask(Method::POST, &path, Sent::Nothing).await.map(drop)
+    }
+
     /// How a container is.
     ///
     /// # Errors

@@ -36,6 +36,9 @@ const READY_MAX: Duration = Duration::from_secs(120);
 /// How often the engine is asked whether the first process runs, while it says nothing.
 const READY_ASKED_EVERY: Duration = Duration::from_millis(500);
 
+/// How long the first process may take to end by itself before it is killed.
+const ENDS_MAX: Duration = Duration::from_secs(2);
+
 /// The most bytes that the end of a step is told in.
 const END_BYTES_MAX: usize = 4096;
 
@@ -178,6 +181,8 @@ pub struct JobContainer {
     /// What was read of `end` and not yet understood.
     told: Vec<u8>,
     n_steps: u32,
+    /// Whether a step was begun whose end was not told.
+    is_busy: bool,
     /// Where the kernel counts what it uses, if that can be seen.
     group: Option<ControlGroup>,
     /// What all steps so far have used.
@@ -298,6 +303,7 @@ impl JobContainer {
             end,
             told: Vec::new(),
             n_steps: 0,
+            is_busy: false,
             group: None,
             used: Usage::default(),
             memory_kills: 0,
@@ -381,6 +387,7 @@ impl JobContainer {
             group.forget_peak();
         }
         rustix::io::write(&self.control, format!("{number}\n").as_bytes())?;
+        self.is_busy = true;
         Ok(())
     }
 
@@ -390,6 +397,7 @@ impl JobContainer {
             Ok(told) => told,
             Err(_) => return Err(Gone(self.how_it_ended().await)),
         };
+        self.is_busy = false;
         let lines: Vec<&str> = told.lines().collect();
         let code = lines.first().and_then(|line| line.trim().parse().ok()).unwrap_or(0);
         let all = match self.group.as_ref().map(ControlGroup::usage) {
@@ -459,11 +467,18 @@ impl JobContainer {
     /// # Errors
     /// The engine cannot be reached, or refuses.
     pub async fn remove(self) -> Result<(), EngineError> {
-        self.engine.remove(Kind::Container, &self.id).await?;
-        if let Some(volume) = &self.volume {
-            self.engine.remove(Kind::Volume, volume).await?;
+        let Self { engine, id, volume, folder, control, is_busy, .. } = self;
+        // Its first process ends by itself then, and all others with it. Docker starts a program to kill one; Podman asks only four times a
+        // second whether one has ended.
+        drop(control);
+        if !is_busy && !engine.is_podman() {
+            let _ = tokio::time::timeout(ENDS_MAX, engine.ended(&id)).await;
         }
-        let _ = std::fs::remove_dir_all(&self.folder);
+        engine.remove(Kind::Container, &id).await?;
+        if let Some(volume) = &volume {
+            engine.remove(Kind::Volume, volume).await?;
+        }
+        let _ = std::fs::remove_dir_all(&folder);
         Ok(())
     }
 }

@@ -243,6 +243,14 @@ impl Snapshot {
         Ok(self.up_to_date()?.changed.iter().cloned().collect())
     }
 
+    /// Watches the live tree no longer; whoever asks what changed has git look from now on. Blocks while the kernel lets go of its watches,
+    /// which may take it 10 ms and more: at the end of a process it would be waited for.
+    pub fn rest(&self) {
+        // Dropped when nobody waits for the state any more.
+        let watch = std::mem::replace(&mut self.lock().watch, Watch::none());
+        drop(watch);
+    }
+
     /// The state with a fix for everything that changed up to now.
     fn up_to_date(&self) -> Result<MutexGuard<'_, State>, WorkspaceError> {
         let mut state = self.lock();

@@ -16,6 +16,7 @@ pub const CASES: &[Case] = &[
     ("workspace::what_a_job_writes_stays_apart", what_a_job_writes_stays_apart),
     ("workspace::edits_during_a_build_are_not_seen_by_later_jobs", edits_during_a_build_are_not_seen_by_later_jobs),
     ("workspace::a_tree_too_large_to_watch_is_asked_of_git", a_tree_too_large_to_watch_is_asked_of_git),
+    ("workspace::a_tree_that_is_watched_no_longer_is_asked_of_git", a_tree_that_is_watched_no_longer_is_asked_of_git),
     ("workspace::a_copy_shows_the_same", a_copy_shows_the_same),
     ("workspace::a_copy_shares_bytes_where_the_file_system_can", a_copy_shares_bytes_where_the_file_system_can),
     ("workspace::a_refused_overlay_is_a_copy_and_says_so", a_refused_overlay_is_a_copy_and_says_so),
@@ -307,6 +308,19 @@ fn a_tree_too_large_to_watch_is_asked_of_git() {
         assert_eq!(job(&processes, &reopened, "1", &format!("rmdir fresh-directory; {LISTING}")).await, DIRTY);
         repository.commit();
         assert_eq!(job(&processes, &reopened, "2", &format!("rmdir fresh-directory; {LISTING}")).await, DIRTY);
+    });
+}
+
+fn a_tree_that_is_watched_no_longer_is_asked_of_git() {
+    check(|processes| async move {
+        let repository = dirty_repository();
+        let snapshot = snapshot(&repository);
+        repository.write("clean", "disturbed");
+        // What the kernel had noted is not lost.
+        snapshot.rest();
+        assert_eq!(job(&processes, &snapshot, "1", LISTING).await, DIRTY);
+        disturb(&repository);
+        assert_eq!(job(&processes, &snapshot, "2", &format!("rmdir fresh-directory; {LISTING}")).await, DIRTY);
     });
 }
 
