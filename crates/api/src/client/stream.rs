@@ -139,14 +139,15 @@ impl Moments {
 
     async fn connect(&mut self) -> Result<(), ClientError> {
         let connecting = self.connecting.get_or_insert_with(|| {
-            let wait = match self.failures {
-                0 => Duration::ZERO,
-                failures => Duration::from_millis((REPEAT_MS << failures.min(16)).min(RESUME_MS_MAX)),
-            };
+            let wait = (self.failures > 0)
+                .then(|| Duration::from_millis((REPEAT_MS << self.failures.min(16)).min(RESUME_MS_MAX)));
             self.failures += 1;
             let (client, what, last) = (self.client.clone(), self.what.clone(), self.last.clone());
             Box::pin(async move {
-                tokio::time::sleep(wait).await;
+                // The clock ticks in milliseconds: no wait at all is another thing than a wait of nothing, which takes one or two.
+                if let Some(wait) = wait {
+                    tokio::time::sleep(wait).await;
+                }
                 call(&client, &what, last.as_ref()).once().await
             })
         });
