@@ -404,7 +404,11 @@ impl Server {
         stored?;
         let (server, project) = (Arc::clone(self), project);
         // Not awaited: the next request finds its numbers drawn.
-        drop(tokio::task::spawn_blocking(move || server.draw_ahead(&project)));
+        drop(tokio::spawn(async move {
+            // What the build has set going is told first.
+            tokio::task::yield_now().await;
+            drop(tokio::task::spawn_blocking(move || server.draw_ahead(&project)).await);
+        }));
         let Some(of) = self.means.duplicates.take(build) else {
             return Ok(Submitted { build, number, made: Made::New, unmatched: unmatched? });
         };

@@ -362,7 +362,6 @@ impl ServerWorld {
             What::JobRetried { .. } => self.ended.retain(|(ended, _)| *ended != build),
             What::BuildEnded { .. } => {
                 self.ended.push_back((build, fact.at));
-                self.end_log(build);
                 if let Some(collector) = self.means.otlp.clone() {
                     let store = Arc::clone(&self.means.store);
                     self.means.tasks.spawn(crate::telemetry::send(store, build, collector));
@@ -430,6 +429,9 @@ impl World for ServerWorld {
         }
         self.means.figures.told(facts);
         self.means.live.told(facts);
+        // Whoever waits for the end of a build is told first.
+        let ended = facts.iter().filter(|fact| matches!(fact.what, What::BuildEnded { .. }));
+        ended.for_each(|fact| self.end_log(fact.build));
     }
 
     fn stored(&mut self, took: Duration) {

@@ -78,6 +78,8 @@ pub async fn once(app: Arc<App>, call: Call, handler: Handler) -> Answer {
             }
             Ok((response, Some(answered))) => {
                 tokio::spawn(async move {
+                    // The answer goes on its way first.
+                    tokio::task::yield_now().await;
                     write(&app, key.clone(), answered).await;
                     app.under_way.leave(&key, guard);
                 });

@@ -290,6 +290,7 @@ impl Logs {
             LogPlace::Live | LogPlace::Ended => self.inner.fetch(build).and_then(|_| self.inner.end(build, record)),
         };
         self.inner.wake(build);
+        self.inner.make_next_folder(build);
         ended
     }
 
@@ -557,6 +558,17 @@ impl Inner {
             }
         }
         Ok(writer.as_ref().expect("opened above"))
+    }
+
+    /// Makes the folder of the build after this one, if it is not there, so that nobody waits for it before that build's first line: a
+    /// fresh installation needs a new one for each of its first builds, and the file system looks for a place for it all over the disk.
+    fn make_next_folder(&self, build: BuildId) {
+        if let Some(next) = build.0.checked_add(1)
+            && let Some(folder) = self.path(BuildId(next)).parent()
+        {
+            // Whoever needs it makes it, or says why not.
+            let _ = fs::create_dir(folder);
+        }
     }
 
     fn with_pack<T>(&self, build: BuildId, work: impl FnOnce(&Pack) -> Result<T, LogError>) -> Result<T, LogError> {

@@ -216,6 +216,21 @@ fn watchers_are_told_of_appends_the_end_and_deletion() {
 }
 
 #[test]
+fn the_end_of_a_log_makes_the_folder_of_the_next() {
+    check(|place| {
+        let logs = place.open();
+        answer(&logs, batch(0, "one\n"));
+        let folder = |build: u64| place.folder.path().join(format!("logs/{build:02x}"));
+        assert!(folder(BUILD.0).is_dir() && !folder(BUILD.0 + 1).exists());
+        logs.end(BUILD, LogPlace::Live, |_| Ok(())).unwrap();
+        assert!(folder(BUILD.0 + 1).is_dir());
+        // That it is there already is no fault, nor that there is no next build.
+        logs.end(BUILD, LogPlace::Ended, |_| Ok(())).unwrap();
+        assert!(logs.end(BuildId(u64::MAX), LogPlace::Live, |_| Ok(())).unwrap().is_none());
+    });
+}
+
+#[test]
 fn watchers_have_a_bound() {
     let logs = Place::alone(Durability::Process).open();
     let watches: Vec<_> = (0..WATCHERS_MAX).map(|_| logs.watch(BUILD, || {}).unwrap()).collect();
