@@ -137,6 +137,22 @@ pub(crate) fn make_workspaces(data: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// The folder that the next build's workspaces will be, below [`WORKSPACES`].
+const ASIDE: &str = ".aside";
+
+/// Makes the folder for the workspaces of a build to come, unless one waits: the file system looks all over the disk for a place for it,
+/// which takes as long as all else of a workspace. Whoever finds none makes its own.
+pub fn set_aside(data: &Path) {
+    let _ = fs::create_dir(data.join(WORKSPACES).join(ASIDE));
+}
+
+/// Gives the folder that was set aside to a build that has none.
+pub fn take_aside(data: &Path, build: BuildId) {
+    let workspaces = data.join(WORKSPACES);
+    // A folder that is there and has something in it is not replaced.
+    let _ = fs::rename(workspaces.join(ASIDE), workspaces.join(build.to_string()));
+}
+
 /// Where the state of a build's start is kept.
 #[must_use]
 pub fn snapshot_directory(data: &Path, build: BuildId) -> PathBuf {
@@ -231,10 +247,29 @@ impl Place {
 
     async fn isolated(worker: &Worker, spec: &AttemptSpec, sees_inputs_only: bool) -> Result<Self, PlaceFault> {
         let snapshot = worker.snapshot().await?;
-        let directory = workspace_directory(&worker.settings.data, spec.build, spec.attempt);
         let globs = spec.job.inputs().filter(|_| sees_inputs_only).map(<[String]>::to_vec);
-        let from = Arc::clone(&snapshot);
-        let listed = worker.listed();
+        let made = if globs.is_none() { worker.take_made(spec.attempt) } else { None };
+        let mut workspace = match made {
+            Some(made) => made,
+            None => Self::made(worker, spec, &snapshot, globs).await?,
+        };
+        let open = workspace.open(&worker.processes, &snapshot).await?;
+        let notes = worker.settings.notes.iter().cloned();
+        let notes = notes.chain(open.note.clone()).chain(snapshot.note().map(str::to_owned)).collect();
+        let (tree, root, files) = (open.tree.clone(), open.root.clone(), open.files.clone());
+        let own = Some(Own { workspace, open: Some(open), snapshot });
+        Ok(Self { tree, root, files, own, moved: None, walls: None, contained: None, notes })
+    }
+
+    /// A workspace with all files, or with those that the globs name.
+    async fn made(
+        worker: &Worker,
+        spec: &AttemptSpec,
+        snapshot: &Arc<Snapshot>,
+        globs: Option<Vec<String>>,
+    ) -> Result<Workspace, PlaceFault> {
+        let directory = workspace_directory(&worker.settings.data, spec.build, spec.attempt);
+        let (from, listed) = (Arc::clone(snapshot), worker.listed());
         let root = worker.settings.root.clone();
         let created = tokio::task::spawn_blocking(move || {
             // What an earlier life of this attempt left is not the state of the start.
@@ -245,13 +280,7 @@ impl Place {
             };
             Ok::<_, PlaceFault>(Workspace::create(&from, &directory, files)?)
         });
-        let mut workspace = created.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
-        let open = workspace.open(&worker.processes, &snapshot).await?;
-        let notes = worker.settings.notes.iter().cloned();
-        let notes = notes.chain(open.note.clone()).chain(snapshot.note().map(str::to_owned)).collect();
-        let (tree, root, files) = (open.tree.clone(), open.root.clone(), open.files.clone());
-        let own = Some(Own { workspace, open: Some(open), snapshot });
-        Ok(Self { tree, root, files, own, moved: None, walls: None, contained: None, notes })
+        created.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
     }
 
     /// The workspace's root as steps see it: the project's folder.
@@ -425,6 +454,24 @@ impl Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_set_aside_is_the_next_builds_unless_that_has_one() {
+        let data = tempfile::tempdir().expect("a folder");
+        make_workspaces(data.path()).expect("the folder of all");
+        let folder = |name: &str| data.path().join(WORKSPACES).join(name);
+        // Nothing is set aside yet.
+        take_aside(data.path(), BuildId(1));
+        assert!(!folder("1").exists());
+        set_aside(data.path());
+        set_aside(data.path());
+        take_aside(data.path(), BuildId(1));
+        assert!(folder("1").is_dir() && !folder(ASIDE).exists());
+        set_aside(data.path());
+        fs::write(folder("1").join("kept"), "").expect("a file");
+        take_aside(data.path(), BuildId(1));
+        assert!(folder("1/kept").is_file() && folder(ASIDE).is_dir());
+    }
 
     #[test]
     fn workspaces_of_builds_lie_apart_where_the_file_system_can() {

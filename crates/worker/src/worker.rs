@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
-use graph::{BuildId, JobName, StepReport, Timestamp};
+use graph::{AttemptNumber, BuildId, JobName, StepReport, Timestamp};
 
 use crate::container::image::Pins;
 use crate::container::{Engine, EngineError};
@@ -21,7 +21,7 @@ use crate::output::FreeChannels;
 use crate::place::{make_workspaces, snapshot_directory};
 use crate::sandbox::Sandbox;
 use crate::variables::Variables;
-use crate::workspace::{Budget, Seen, Snapshot, StepBounds, WorkspaceError};
+use crate::workspace::{Budget, Seen, Snapshot, StepBounds, Workspace, WorkspaceError};
 
 /// How long a canceled or timed-out step has between TERM and KILL, if nothing else is said.
 pub const GRACE: Duration = Duration::from_secs(10);
@@ -108,6 +108,8 @@ pub struct Worker {
     marker: String,
     /// The state of the tree at the first job that asked for it.
     snapshot: OnceCell<Arc<Snapshot>>,
+    /// The workspace of an attempt that will ask for it, made together with the snapshot.
+    made: Mutex<Option<(AttemptNumber, Workspace)>>,
     /// What was seen of the tree, as long as no job could write to it.
     seen: Mutex<Option<Seen>>,
     sandbox: OnceCell<Result<Sandbox, String>>,
@@ -242,6 +244,7 @@ impl Worker {
             listed: Listed::default(),
             marker,
             snapshot: OnceCell::new(),
+            made: Mutex::new(None),
             seen: Mutex::new(None),
             sandbox: OnceCell::new(),
             budget,
@@ -257,6 +260,19 @@ impl Worker {
     pub fn with_snapshot(mut self, snapshot: Snapshot) -> Self {
         self.snapshot = OnceCell::new_with(Some(Arc::new(snapshot)));
         self
+    }
+
+    /// With the fresh workspace of an attempt, made of all files of the snapshot; another attempt does not touch it.
+    #[must_use]
+    pub fn with_workspace(mut self, attempt: AttemptNumber, workspace: Workspace) -> Self {
+        self.made = Mutex::new(Some((attempt, workspace)));
+        self
+    }
+
+    /// The workspace that was made for this attempt; once.
+    pub(crate) fn take_made(&self, attempt: AttemptNumber) -> Option<Workspace> {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        made.take_if(|(whose, _)| *whose == attempt).map(|(_, workspace)| workspace)
     }
 
     /// What git has just said of the tree: the first job that wants a copy of it need not ask again.

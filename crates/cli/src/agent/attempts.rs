@@ -15,13 +15,13 @@ use std::time::Duration;
 
 use api::worker::{FromWorker, Start};
 use graph::{
-    AttemptReport, AttemptSpec, BuildId, Digest, Failure, JobName, LeaseId, Outcome, Shell, StepReport, Timestamp,
-    WorkspaceKind,
+    AttemptReport, AttemptSpec, BuildId, Digest, Environment, Failure, JobName, LeaseId, Outcome, Shell, StepReport,
+    Timestamp, WorkspaceKind,
 };
 use store::log::Masker;
 use tokio::sync::Notify;
 use worker::keeper::Processes;
-use worker::workspace::{Snapshot, collect_layers};
+use worker::workspace::{Files, Snapshot, Workspace, WorkspaceError, collect_layers};
 
 use super::checkout::{self, Checkout};
 use super::depot::RemoteDepot;
@@ -34,6 +34,9 @@ use crate::local::clock::now;
 
 /// How many builds are kept open for their next attempt.
 const BUILDS_OPEN_MAX: usize = 16;
+
+/// How long the builds that are open for no good reason any more wait behind the end of an attempt.
+const BEFORE_CLOSING: Duration = Duration::from_millis(1);
 
 /// How many of the newest builds keep the workspaces of their jobs.
 const BUILDS_WITH_WORKSPACES: usize = 20;
@@ -188,6 +191,24 @@ impl Attempts {
         }
     }
 
+    /// Closes builds once the last word of an attempt is on its way.
+    fn close_builds_behind(self: &Rc<Self>) {
+        let attempts = Rc::downgrade(self);
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(BEFORE_CLOSING).await;
+            if let Some(attempts) = attempts.upgrade() {
+                attempts.close_builds();
+            }
+        });
+    }
+
+    /// Closes the builds that were used longest ago, but for so many.
+    fn close_builds(&self) {
+        let mut builds = self.builds.borrow_mut();
+        let n_closed = builds.len().saturating_sub(BUILDS_OPEN_MAX);
+        builds.drain(..n_closed);
+    }
+
     /// Sends what attempts of an earlier life left.
     pub fn send_earlier(self: &Rc<Self>) {
         let earlier = self.sends.earlier();
@@ -239,6 +260,7 @@ impl Attempts {
             attempts.outbox.say_of(lease, &FromWorker::Finished { lease, report: Box::new(report) });
             attempts.running.borrow_mut().remove(&lease);
             attempts.sends.stir();
+            attempts.close_builds_behind();
             if let Some(sending) = sending {
                 let attempts = Rc::clone(&attempts);
                 tokio::task::spawn_local(async move { attempts.sends.send(sending).await });
@@ -344,11 +366,7 @@ impl Attempts {
             return Ok(open);
         }
         let open = Rc::new(self.open(spec, checkout).await?);
-        let mut builds = self.builds.borrow_mut();
-        builds.push(Rc::clone(&open));
-        if builds.len() > BUILDS_OPEN_MAX {
-            builds.remove(0);
-        }
+        self.builds.borrow_mut().push(Rc::clone(&open));
         Ok(open)
     }
 
@@ -363,15 +381,39 @@ impl Attempts {
 
     /// Opens a build over a checkout that nobody changes.
     async fn open(&self, spec: &AttemptSpec, checkout: Checkout) -> Result<OpenBuild, String> {
-        let directory = worker::snapshot_directory(&self.data, spec.build);
+        let (data, build, attempt) = (self.data.clone(), spec.build, spec.attempt);
+        let sees_all = !matches!(spec.job.environment, Environment::Sandbox { .. }) || spec.job.inputs().is_none();
         let Checkout { tree, folder, shown, .. } = checkout.clone();
-        let taken = tokio::task::spawn_blocking(move || {
-            Snapshot::of_immutable(&tree, &folder, &shown, &directory)
-                .map_err(|error| crate::commands::Stop::of(&error))
-        });
-        let snapshot = taken.await.map_err(|error| error.to_string())?.map_err(|stop| stop.message)?;
-        let open = self.open_at(spec, checkout, None).await?;
-        Ok(OpenBuild { worker: open.worker.with_snapshot(snapshot), ..open })
+        let make = move || {
+            let data = &data;
+            worker::take_aside(data, build);
+            let directory = worker::snapshot_directory(data, build);
+            let snapshot = Snapshot::of_immutable(&tree, &folder, &shown, &directory)?;
+            let directory = worker::workspace_directory(data, build, attempt);
+            // What an earlier life of this attempt left is not the state of the start.
+            let _ = worker::workspace::remove_tree(&directory);
+            let workspace = sees_all.then(|| Workspace::create(&snapshot, &directory, Files::All)).transpose()?;
+            Ok::<_, WorkspaceError>((snapshot, workspace))
+        };
+        let (tell, made) = tokio::sync::oneshot::channel();
+        let data = self.data.clone();
+        // The snapshot and the first workspace at once: each change of threads costs as much as a file. The next build's folder is made
+        // while this one's overlay is mounted.
+        drop(tokio::task::spawn_blocking(move || {
+            if tell.send(make()).is_ok() {
+                worker::set_aside(&data);
+            }
+        }));
+        let open = self.open_at(spec, checkout, None).await;
+        let made = made.await.map_err(|_| "the workspace was not made to its end".to_owned())?;
+        let open = open?;
+        let (snapshot, workspace) = made.map_err(|error| crate::commands::Stop::of(&error).message)?;
+        let worker = open.worker.with_snapshot(snapshot);
+        let worker = match workspace {
+            Some(workspace) => worker.with_workspace(attempt, workspace),
+            None => worker,
+        };
+        Ok(OpenBuild { worker, ..open })
     }
 
     /// Opens a build for one attempt over a copy of the checkout.
