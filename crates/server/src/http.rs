@@ -23,6 +23,8 @@ mod groups;
 mod idempotency;
 mod isolated;
 mod job;
+mod known_builds;
+mod known_failures;
 mod known_tests;
 mod likeness;
 mod log;
@@ -80,6 +82,8 @@ pub struct App {
     search: SearchBounds,
     found: log::FoundBefore,
     known_parts: likeness::KnownParts,
+    known_builds: known_builds::KnownBuilds,
+    known_failures: known_failures::KnownFailures,
     known_tests: known_tests::KnownTests,
 }
 
@@ -98,6 +102,8 @@ impl App {
             search: SearchBounds::DEFAULT,
             found: log::FoundBefore::default(),
             known_parts: likeness::KnownParts::default(),
+            known_builds: known_builds::KnownBuilds::default(),
+            known_failures: known_failures::KnownFailures::default(),
             known_tests: known_tests::KnownTests::default(),
         }
     }

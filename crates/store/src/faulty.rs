@@ -244,6 +244,7 @@ pass_on! {
     fn claimant(&self, build: BuildId) -> Option<Claimant>, Nothing;
     fn delete_build(&self, build: BuildId) -> Option<Deleted>, Nothing;
     fn builds(&self, filter: &BuildFilter, before: Option<BuildId>, limit: u32) -> Vec<BuildRow>, Nothing;
+    fn build_versions(&self, filter: &BuildFilter, before: Option<BuildId>, limit: u32) -> Vec<(BuildId, u64)>, Nothing;
     fn build(&self, build: BuildId) -> Option<BuildRow>, Nothing;
     fn graph(&self, build: BuildId) -> Option<Arc<Graph>>, Nothing;
     fn jobs(&self, build: BuildId) -> Vec<JobRow>, Nothing;

@@ -166,6 +166,26 @@ impl Kept {
         })
     }
 
+    /// The builds that pass `filter`, newest first, below `before`.
+    fn listed<'k>(
+        &'k self,
+        filter: &'k BuildFilter,
+        before: Option<BuildId>,
+        limit: u32,
+    ) -> impl Iterator<Item = &'k Work> {
+        let passes = move |row: &BuildRow| {
+            before.is_none_or(|before| row.build < before)
+                && filter.branch.as_ref().is_none_or(|branch| row.event.branch.as_ref() == Some(branch))
+                && filter.kind.is_none_or(|kind| row.event.kind == kind)
+                && filter.verdict.is_none_or(|verdict| row.verdict.word() == verdict.word())
+                && filter.pipeline.as_ref().is_none_or(|pipeline| row.pipeline == *pipeline)
+                && filter.project.as_ref().is_none_or(|project| row.origin.project == *project)
+                && filter.commit.as_ref().is_none_or(|commit| row.event.commit == *commit)
+        };
+        let newest_first = self.facts.keys().rev().filter_map(|build| self.rows.builds.get(build));
+        newest_first.filter(move |work| passes(&work.build.row)).take(limit.min(PAGE_ROWS_MAX) as usize)
+    }
+
     fn referenced_blobs(&self) -> BTreeSet<Digest> {
         let artifacts = self.artifacts.values().flatten().map(|row| row.artifact.digest);
         let live = self.operations.values().filter(|row| row.evicted.is_none());
@@ -410,19 +430,16 @@ impl Store for MemoryStore {
     }
 
     fn builds(&self, filter: &BuildFilter, before: Option<BuildId>, limit: u32) -> Result<Vec<BuildRow>, StoreError> {
-        let kept = self.kept();
-        let passes = |row: &&BuildRow| {
-            before.is_none_or(|before| row.build < before)
-                && filter.branch.as_ref().is_none_or(|branch| row.event.branch.as_ref() == Some(branch))
-                && filter.kind.is_none_or(|kind| row.event.kind == kind)
-                && filter.verdict.is_none_or(|verdict| row.verdict.word() == verdict.word())
-                && filter.pipeline.as_ref().is_none_or(|pipeline| row.pipeline == *pipeline)
-                && filter.project.as_ref().is_none_or(|project| row.origin.project == *project)
-                && filter.commit.as_ref().is_none_or(|commit| row.event.commit == *commit)
-        };
-        let newest_first = kept.facts.keys().rev().filter_map(|build| kept.rows.builds.get(build));
-        let rows = newest_first.map(|work| &work.build.row).filter(passes);
-        Ok(rows.take(limit.min(PAGE_ROWS_MAX) as usize).cloned().collect())
+        Ok(self.kept().listed(filter, before, limit).map(|work| work.build.row.clone()).collect())
+    }
+
+    fn build_versions(
+        &self,
+        filter: &BuildFilter,
+        before: Option<BuildId>,
+        limit: u32,
+    ) -> Result<Vec<(BuildId, u64)>, StoreError> {
+        Ok(self.kept().listed(filter, before, limit).map(|work| (work.build.row.build, work.facts)).collect())
     }
 
     fn build(&self, build: BuildId) -> Result<Option<BuildRow>, StoreError> {

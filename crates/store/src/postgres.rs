@@ -490,6 +490,15 @@ impl Store for PostgresStore {
         self.rows(|| rows::builds(filter, before, limit), |row| Ok(rows::build_row(row)?.0))
     }
 
+    fn build_versions(
+        &self,
+        filter: &BuildFilter,
+        before: Option<BuildId>,
+        limit: u32,
+    ) -> Result<Vec<(BuildId, u64)>, StoreError> {
+        self.rows(|| rows::build_versions(filter, before, limit), rows::build_version)
+    }
+
     fn build(&self, build: BuildId) -> Result<Option<BuildRow>, StoreError> {
         let sql = format!("select {} from builds where id = $1", BUILDS.names());
         let rows = self.rows(|| Call::new(sql.as_str(), [number(build.0)]), |row| Ok(rows::build_row(row)?.0))?;

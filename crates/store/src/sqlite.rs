@@ -596,6 +596,15 @@ impl Store for SqliteStore {
         self.read_rows(|connection| projected::builds(connection, filter, before, limit))
     }
 
+    fn build_versions(
+        &self,
+        filter: &BuildFilter,
+        before: Option<BuildId>,
+        limit: u32,
+    ) -> Result<Vec<(BuildId, u64)>, StoreError> {
+        self.read_rows(|connection| projected::build_versions(connection, filter, before, limit))
+    }
+
     fn build(&self, build: BuildId) -> Result<Option<BuildRow>, StoreError> {
         self.read_rows(|connection| projected::build(connection, build))
     }

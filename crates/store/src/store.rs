@@ -233,6 +233,18 @@ pub trait Store: Send + Sync {
     /// As the medium refuses.
     fn builds(&self, filter: &BuildFilter, before: Option<BuildId>, limit: u32) -> Result<Vec<BuildRow>, StoreError>;
 
+    /// The builds that [`Store::builds`] lists, each with how many facts its rows show: whoever saw a build at the same number saw what is
+    /// there now, for rows follow facts alone.
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn build_versions(
+        &self,
+        filter: &BuildFilter,
+        before: Option<BuildId>,
+        limit: u32,
+    ) -> Result<Vec<(BuildId, u64)>, StoreError>;
+
     /// One build.
     ///
     /// # Errors

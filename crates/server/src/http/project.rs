@@ -2,21 +2,22 @@
 
 use std::sync::Arc;
 
-use api::page::LIMIT_MAX;
+use api::page::{LIMIT_MAX, Page};
 use api::problem::{Problem, ProblemKind};
 use api::project::{
     LISTED_BUILDS_MAX, LISTED_WITH_BUILDS_MAX, Project, ProjectSettings, SECRET_BYTES_MAX, Secret, SecretValue,
     TAGS_MAX, is_name, is_secret_name,
 };
-use store::BuildFilter;
+use serde::Serialize;
 
 use super::answer::{self, Answered};
 use super::build::Sight;
 use super::call::Call;
 use super::control::audit;
 use super::job::cut;
+use super::known_builds::Newest;
 use super::log::bounded;
-use super::{App, convert, problem};
+use super::{App, problem};
 use crate::access::Verb;
 use crate::records::{API_SETTINGS, Project as Stored, ProjectSettings as StoredSettings, Superseding};
 use crate::secrets::SecretError;
@@ -52,13 +53,13 @@ fn is_tagged(project: &Project, tag: Option<&str>) -> bool {
     tag.is_none_or(|tag| project.settings.tags.iter().any(|own| own == tag))
 }
 
-/// Tells a project's newest builds with it. Blocks.
-fn add_builds(app: &App, project: &mut Project, most: u32) -> Result<(), Problem> {
-    let filter = BuildFilter { project: Some(project.name.clone()), ..BuildFilter::default() };
-    let rows = app.server.store.builds(&filter, None, most).map_err(problem::store)?;
-    project.last = rows.first().map(|row| Box::new(convert::build(row)));
-    project.builds = rows.iter().map(convert::brief).collect();
-    Ok(())
+/// A project with its newest builds, as the API's `Project` is sent.
+#[derive(Serialize)]
+struct Listed {
+    #[serde(flatten)]
+    project: Project,
+    #[serde(flatten)]
+    newest: Option<Newest>,
 }
 
 pub async fn list(app: Arc<App>, call: Call) -> Answered {
@@ -81,11 +82,13 @@ pub async fn list(app: Arc<App>, call: Call) -> Answered {
                 let seen = seen.map(|(name, project)| shown(name, &project));
                 projects.extend(seen.filter(|project| is_tagged(project, tag.as_deref())));
             }
-            let mut page = cut(projects.into_iter(), limit, |project| project.name.clone());
-            for project in page.items.iter_mut().filter(|_| builds.is_some()) {
-                add_builds(app, project, builds.unwrap_or(0))?;
-            }
-            Ok(page)
+            let page = cut(projects.into_iter(), limit, |project| project.name.clone());
+            let told = |project: Project| {
+                let newest = builds.map(|most| app.known_builds.newest(&*app.server.store, &project.name, most));
+                Ok(Listed { newest: newest.transpose().map_err(problem::store)?, project })
+            };
+            let items = page.items.into_iter().map(told).collect::<Result<Vec<_>, Problem>>()?;
+            Ok(Page { items, next: page.next })
         })
         .await?;
     answer::json(&page)

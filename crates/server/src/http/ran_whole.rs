@@ -14,7 +14,7 @@ use super::{App, problem};
 use crate::records::Project as Stored;
 
 /// Among how many earlier builds is chosen, the newest.
-const CANDIDATES_MAX: u32 = 200;
+pub const CANDIDATES_MAX: u32 = 200;
 /// The attempts of how many of them are looked at.
 const BUILDS_MAX: usize = 50;
 

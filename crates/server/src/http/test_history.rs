@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
+use api::overview::OVERVIEW_BUILDS;
 use api::page::Page;
 use api::problem::Problem;
 use api::test_history::{
@@ -17,9 +18,11 @@ use super::answer::{self, Answered};
 use super::build::row;
 use super::call::Call;
 use super::comparison::{TestKey, last_reports};
+use super::known_failures::Seen;
 use super::known_tests::MESSAGE_CHARS_MAX;
 use super::overview::{default_branch, newest, ref_of};
 use super::quarantine::Notes;
+use super::ran_whole::CANDIDATES_MAX;
 use super::{App, control, convert, problem};
 use crate::records::Project as Stored;
 
@@ -134,47 +137,90 @@ fn brief(row: &TestRow) -> api::job::Test {
     api::job::Test { message: String::new(), output: String::new(), ..convert::test(row) }
 }
 
+/// What was looked at to tell which failures of a build are new: the same again tells the same.
+fn seen(app: &App, build: &BuildRow) -> Result<Seen, Problem> {
+    let project = &build.origin.project;
+    let stored = app.server.records.read::<Stored>(project).map_err(problem::record)?;
+    let default_branch = stored.and_then(|(project, _)| project.settings.of_api().default_branch);
+    let of_project = BuildFilter { project: Some(project.clone()), ..BuildFilter::default() };
+    let of_pipeline = BuildFilter { pipeline: Some(build.pipeline.clone()), ..of_project.clone() };
+    let versions = |filter, before, limit| app.server.store.build_versions(filter, before, limit);
+    // Its own is the first of them.
+    let above = BuildId(build.build.0.saturating_add(1));
+    let before = versions(&of_pipeline, Some(above), CANDIDATES_MAX + 1).map_err(problem::store)?;
+    let newest = versions(&of_project, None, OVERVIEW_BUILDS + 1).map_err(problem::store)?;
+    Ok(Seen { build: build.build, before, newest, default_branch })
+}
+
 fn summary(app: &App, build: BuildId) -> Result<TestSummary, Problem> {
     let build_row = row(app, build)?;
+    let seen = seen(app, &build_row)?;
+    let found = app.known_failures.find(&seen);
+    let compared = match found {
+        Some(known) => known,
+        None => {
+            let told = Arc::new(compared(app, &build_row)?);
+            app.known_failures.keep(seen, &told);
+            told
+        }
+    };
+    with_notes((*compared).clone(), &Notes::of(app, &build_row.origin.project)?)
+}
+
+/// With what is in quarantine now, and no more failures than are told.
+fn with_notes(mut summary: TestSummary, notes: &Notes) -> Result<TestSummary, Problem> {
+    for failure in &mut summary.failures {
+        failure.test.quarantine = notes.note(&failure.test.job, &failure.test.suite, &failure.test.name);
+        if failure.test.quarantine.is_some() {
+            failure.kind = FailureKind::Quarantined;
+        }
+    }
+    summary.failures.sort_by_key(|failure| failure.kind);
+    summary.quarantined =
+        summary.failures.iter().filter(|failure| failure.kind == FailureKind::Quarantined).count() as u64;
+    summary.failures.truncate(FAILURES_MAX);
+    summary.failures_left_off = summary.failed - summary.failures.len() as u64;
+    for test in summary.unsteady.iter_mut().chain(&mut summary.slowest) {
+        test.quarantine = notes.note(&test.job, &test.suite, &test.name);
+    }
+    Ok(summary)
+}
+
+/// The tests of a build beside those before, all failures in the order of jobs and names, whatever is in quarantine.
+fn compared(app: &App, build_row: &BuildRow) -> Result<TestSummary, Problem> {
+    let build = build_row.build;
     let rows = app.server.store.tests(build).map_err(problem::store)?;
     let comes_and_goes = unsteady(&rows);
     let tests = last_reports(&rows);
     let count = |wanted: fn(TestOutcome) -> bool| tests.values().filter(|row| wanted(row.case.outcome)).count() as u64;
     let failed = count(has_failed);
     let failing = tests.values().filter(|row| has_failed(row.case.outcome)).map(|row| named(row)).collect();
-    let (earlier, on_default) = if failed == 0 { (Vec::new(), None) } else { before(app, &build_row, &failing)? };
+    let (earlier, on_default) = if failed == 0 { (Vec::new(), None) } else { before(app, build_row, &failing)? };
     let never_run = if failed == 0 { Vec::new() } else { control::never_run(app, build)? };
-    let name = name_of(&build_row);
-    let notes = Notes::of(app, &build_row.origin.project)?;
+    let name = name_of(build_row);
     let of_failure = |(key, row): (&TestKey, &&TestRow)| {
-        let failure = judged(row, &name, comes_and_goes.contains(key), &earlier, on_default.as_ref());
-        let test = notes.told(failure.test);
-        let kind = if test.quarantine.is_some() { FailureKind::Quarantined } else { failure.kind };
-        TestFailure { test, kind, ..failure }
+        judged(row, &name, comes_and_goes.contains(key), &earlier, on_default.as_ref())
     };
-    let mut failures: Vec<TestFailure> =
+    let failures: Vec<TestFailure> =
         tests.iter().filter(|(_, row)| has_failed(row.case.outcome)).map(of_failure).collect();
-    failures.sort_by_key(|failure| failure.kind);
-    let quarantined = failures.iter().filter(|failure| failure.kind == FailureKind::Quarantined).count() as u64;
-    failures.truncate(FAILURES_MAX);
     let mut slowest: Vec<&TestRow> = tests.values().copied().collect();
     slowest.sort_by_key(|row| std::cmp::Reverse(row.case.duration_ms));
     let passed_later = tests
         .iter()
         .filter(|(key, row)| comes_and_goes.contains(*key) && row.case.outcome == TestOutcome::Passed)
-        .map(|(_, row)| notes.told(brief(row)));
+        .map(|(_, row)| brief(row));
     Ok(TestSummary {
         build,
         passed: count(|outcome| outcome == TestOutcome::Passed),
         failed,
         skipped: count(|outcome| outcome == TestOutcome::Skipped),
-        quarantined,
+        quarantined: 0,
         compared: earlier.iter().map(|earlier| earlier.name.clone()).collect(),
-        failures_left_off: failed - failures.len() as u64,
+        failures_left_off: 0,
         failures,
         unsteady: passed_later.take(FAILURES_MAX).collect(),
         never_run: never_run.into_iter().map(|(job, tests)| convert::never_run(&job, &tests)).collect(),
-        slowest: slowest.into_iter().take(SLOWEST).map(|row| notes.told(brief(row))).collect(),
+        slowest: slowest.into_iter().take(SLOWEST).map(brief).collect(),
     })
 }
 

@@ -140,6 +140,28 @@ async fn projects_are_listed_with_their_newest_builds_and_found_by_tags() {
     assert_eq!(briefs, [(3, VerdictWord::Passed, Some("main")), (2, VerdictWord::Failed, Some("main"))]);
     assert_eq!(project.last.as_deref(), Some(&admin.build_get(BuildId(3)).await.unwrap()));
     assert_eq!(project.builds[0], api::build::BuildBrief::from(project.last.as_deref().unwrap()));
+    // The same again; then what has changed since, and only that.
+    assert_eq!(list("builds=2&tag=core").await.1, told);
+    let running = admin
+        .build_submit(&Submit {
+            event: on("main", 'b'),
+            ..submit(manifest(&served.site, &[(".ropewalk/pipeline.yaml", "jobs:\n  hello:\n    run: echo 4\n")]))
+        })
+        .await
+        .unwrap()
+        .build;
+    let start = worker.start().await;
+    let newest = async || {
+        let builds = list("builds=2").await.1.items.remove(0).builds;
+        builds.into_iter().map(|build| (build.id.0, build.verdict)).collect::<Vec<_>>()
+    };
+    assert_eq!(newest().await, [(4, VerdictWord::Running), (3, VerdictWord::Passed)]);
+    let passed = Box::new(report(Outcome::passed(), "echo"));
+    worker.say(&served.site, &[said(&FromWorker::Finished { lease: start.spec.lease, report: passed })]).await;
+    served.site.ended(running).await;
+    assert_eq!(newest().await, [(4, VerdictWord::Passed), (3, VerdictWord::Passed)]);
+    assert!(served.site.server().store.delete_build(BuildId(3)).unwrap().is_some());
+    assert_eq!(newest().await, [(4, VerdictWord::Passed), (2, VerdictWord::Failed)]);
     assert_eq!(list("tag=other").await.1.items, []);
     assert_eq!((list("builds=0").await.0, list("builds=31").await.0), (400, 400));
     for tags in [vec![HOSTILE.to_owned()], vec!["a b".to_owned()], vec!["a".to_owned(); 21]] {
@@ -226,16 +248,22 @@ async fn failures_are_told_by_what_was_before() {
         told(admin.test_summary(of_side).await.unwrap()).into_iter().map(|it| (it.0, it.3)).collect();
     let (failed, passed) = (Some(TestOutcome::Failed), Some(TestOutcome::Passed));
     assert_eq!(on_default, [("comes".to_owned(), passed), ("known".to_owned(), failed), ("new".to_owned(), failed)]);
+    // What was told once is told anew as soon as anything is different of which it was told.
+    let settings = ProjectSettings { default_branch: Some("side".to_owned()), ..ProjectSettings::default() };
+    admin.project_put("sails", &settings).await.unwrap();
+    let of_default = admin.test_summary(of_side).await.unwrap();
+    assert_eq!(of_default.failures.iter().filter(|failure| failure.on_default_branch.is_some()).count(), 0);
+    admin.project_put("sails", &ProjectSettings::default()).await.unwrap();
+    assert_eq!(admin.test_summary(of_main).await.unwrap().compared.len(), 3);
+    assert!(served.site.server().store.delete_build(BuildId(2)).unwrap().is_some());
+    let without = admin.test_summary(of_main).await.unwrap();
+    let since: Vec<_> = without.failures.iter().map(|failure| failure.since.number).collect();
+    assert_eq!((without.compared.len(), since), (2, vec![Some(4), Some(3)]));
     // One test over all builds, newest first, and only where it was reported.
     let wanted = TestWanted { suite: HOSTILE.to_owned(), name: "new".to_owned(), ..TestWanted::default() };
     let runs = admin.test_history("sails", &wanted, &PageWanted::default()).await.unwrap();
     let runs: Vec<_> = runs.items.iter().map(|run| (run.build.number, run.outcome)).collect();
-    let expected = [
-        (Some(5), TestOutcome::Failed),
-        (Some(4), TestOutcome::Failed),
-        (Some(2), TestOutcome::Passed),
-        (Some(1), TestOutcome::Passed),
-    ];
+    let expected = [(Some(5), TestOutcome::Failed), (Some(4), TestOutcome::Failed), (Some(1), TestOutcome::Passed)];
     assert_eq!(runs, expected);
     let browser = Browser::new(&served, &served.token(&[Verb::Read, Verb::Control], None, None));
     let page = browser.get(&format!("/builds/{of_main}/tests")).await;

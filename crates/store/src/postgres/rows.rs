@@ -79,6 +79,11 @@ pub(super) fn build_row(row: &Row) -> Result<(BuildRow, u64), StoreError> {
     Ok((build, unsigned(row, 15)?))
 }
 
+/// A row with the columns of [`build_versions`].
+pub(super) fn build_version(row: &Row) -> Result<(BuildId, u64), StoreError> {
+    Ok((BuildId(unsigned(row, 0)?), unsigned(row, 1)?))
+}
+
 pub(super) fn job_cells(row: &JobRow) -> Vec<Cell> {
     let reused = row.reused.as_ref();
     vec![
@@ -213,7 +218,16 @@ pub(super) fn history_row(row: &Row) -> Result<(JobName, History), StoreError> {
 }
 
 pub(super) fn builds(filter: &BuildFilter, before: Option<BuildId>, limit: u32) -> Call {
-    let mut sql = format!("select {} from builds where id < $1", BUILDS.names());
+    listing(&BUILDS.names(), filter, before, limit)
+}
+
+/// As [`builds`], of each its id and how many facts its rows show.
+pub(super) fn build_versions(filter: &BuildFilter, before: Option<BuildId>, limit: u32) -> Call {
+    listing("id, facts", filter, before, limit)
+}
+
+fn listing(columns: &str, filter: &BuildFilter, before: Option<BuildId>, limit: u32) -> Call {
+    let mut sql = format!("select {columns} from builds where id < $1");
     let mut values = vec![before.map_or(Value::Integer(i64::MAX), |before| number(before.0))];
     let mut add = |condition: &str, value: Option<&str>| {
         if let Some(value) = value {

@@ -371,9 +371,26 @@ pub(super) fn builds(
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
+pub(super) fn build_versions(
+    connection: &Connection,
+    filter: &BuildFilter,
+    before: Option<BuildId>,
+    limit: u32,
+) -> Result<Vec<(BuildId, u64)>, StoreError> {
+    let (sql, values) = listing("select id, facts from builds", filter, before, limit);
+    let mut statement = connection.prepare_cached(&sql)?;
+    let rows =
+        statement.query_map(params_from_iter(values), |row| Ok((BuildId(unsigned(row, 0)?), unsigned(row, 1)?)))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
 /// The statement that lists builds, and its values.
 pub(super) fn builds_query(filter: &BuildFilter, before: Option<BuildId>, limit: u32) -> (String, Vec<Value>) {
-    let mut sql = concat!(select_builds!(), " where id < ?").to_owned();
+    listing(select_builds!(), filter, before, limit)
+}
+
+fn listing(select: &str, filter: &BuildFilter, before: Option<BuildId>, limit: u32) -> (String, Vec<Value>) {
+    let mut sql = format!("{select} where id < ?");
     // The indexes of projects and of commits do not hold builds without one.
     if filter.project.as_ref().is_some_and(|project| !project.is_empty()) {
         sql.push_str(" and project <> ''");

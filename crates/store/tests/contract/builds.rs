@@ -216,6 +216,9 @@ pub fn builds_are_listed_newest_first_page_by_page() {
         store.append(&[ended(BuildId(4), Verdict::Failed { because: None })]).unwrap();
         let listed = |filter: &BuildFilter, before, limit| {
             let rows = store.builds(filter, before, limit).unwrap();
+            let versions = store.build_versions(filter, before, limit).unwrap();
+            let facts = |build: BuildId| store.facts(build).unwrap().len() as u64;
+            assert_eq!(versions, rows.iter().map(|row| (row.build, facts(row.build))).collect::<Vec<_>>());
             rows.into_iter().map(|row| row.build.0).collect::<Vec<_>>()
         };
         let all = BuildFilter::default();
@@ -233,6 +236,10 @@ pub fn builds_are_listed_newest_first_page_by_page() {
         assert_eq!(listed(&pushes, None, 9), [0; 0]);
         let pipeline = BuildFilter { pipeline: Some("other.yaml".to_owned()), ..BuildFilter::default() };
         assert_eq!(listed(&pipeline, None, 9), [0; 0]);
+        store.append(&[ended(BuildId(5), Verdict::Failed { because: None })]).unwrap();
+        assert_eq!(listed(&failed, None, 9), [5, 4]);
+        store.delete_build(BuildId(5)).unwrap().unwrap();
+        assert_eq!(listed(&failed, None, 9), [4]);
     });
 }
 
