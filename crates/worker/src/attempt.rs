@@ -440,7 +440,11 @@ impl<'w> Attempt<'w> {
 
     /// Tells how long something beside the steps took that ends now.
     fn note_phase(&mut self, what: &str, name: String, started: Timestamp) {
-        let finished = now();
+        self.note_span(what, name, started, now());
+    }
+
+    /// As [`Attempt::note_phase`], of what has ended before.
+    fn note_span(&mut self, what: &str, name: String, started: Timestamp, finished: Timestamp) {
         let is_worth_it = !name.is_empty() || finished.ms_since(started) >= PHASE_MS_MIN;
         if is_worth_it && self.phases.len() < PHASES_MAX {
             let name = self.secrets.hide(name);

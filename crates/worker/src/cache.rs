@@ -10,13 +10,14 @@ use std::collections::HashSet;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use graph::{Digest, Trust};
+use graph::{Digest, Timestamp, Trust};
 use serde::{Deserialize, Serialize};
 
 use crate::archive::{self, ArchiveFault, Bounds, Existing, Links, Times, Unpacking};
 use crate::chunked::{self, Base, Content, Equal, Index, Kept, Laid, Laying, Loaded};
 use crate::depot::{CacheEntry, CacheSaved, CacheScope, Depot, DepotError};
 use crate::files::{self, Directories, FilesFault};
+use crate::output::now_us;
 use crate::patterns::{PatternFault, Patterns, by_bytes};
 
 mod changes;
@@ -139,6 +140,8 @@ pub struct Restored {
     pub bytes: u64,
     /// The files are not in their places yet: they are these layers, to be shown below the workspace, the topmost first. Nothing if they are.
     pub layers: Vec<PathBuf>,
+    /// When it was known which entry there is; `None` if there is none.
+    pub looked_up: Option<Timestamp>,
     /// What is known of the files now.
     bases: Vec<Base>,
 }
@@ -147,7 +150,7 @@ impl Restored {
     /// Nothing was found, and nothing is known.
     #[must_use]
     pub fn nothing() -> Self {
-        Self { found: Found::Missed, bytes: 0, layers: Vec::new(), bases: Vec::new() }
+        Self { found: Found::Missed, bytes: 0, layers: Vec::new(), looked_up: None, bases: Vec::new() }
     }
 }
 
@@ -190,6 +193,7 @@ impl Cache {
         let Some(entry) = depot.find_cache(&self.scope(trust), &self.key, &self.restore)? else {
             return Ok(Restored { bases: self.record(places, &located).base(depot), ..Restored::nothing() });
         };
+        let looked_up = Some(Timestamp(i64::try_from(now_us()).unwrap_or(i64::MAX)));
         let mut layers = Vec::new();
         let bases = match chunked::load(entry.digest, depot)? {
             Loaded::Index(index) => {
@@ -212,7 +216,7 @@ impl Cache {
             }
         };
         let found = if entry.key == self.key { Found::Exact } else { Found::Prefix(entry.key) };
-        Ok(Restored { found, bytes: entry.bytes, layers, bases })
+        Ok(Restored { found, bytes: entry.bytes, layers, looked_up, bases })
     }
 
     /// Lays the files of an index, and says what is known of them now.

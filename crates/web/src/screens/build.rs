@@ -58,6 +58,8 @@ struct Shown {
     jobs: Vec<Job>,
     has_more_jobs: bool,
     gates: Vec<Gate>,
+    /// For the waterfall, all gates that opened, by job.
+    asked: BTreeMap<String, Gate>,
     diagnostics: Vec<Diagnostic>,
     tests: Page<Test>,
     /// Those that failed and are in quarantine.
@@ -193,12 +195,13 @@ impl Shown {
             true => read_all(source, &format!("{path}/attempts?reports=true"), JOBS_MAX).await?.0,
             false => Vec::new(),
         };
-        let (before, opened) = (waterfall::Before::default(), BTreeMap::new());
+        let (before, opened, asked) = (waterfall::Before::default(), BTreeMap::new(), BTreeMap::new());
         Ok(Self {
             build,
             jobs,
             has_more_jobs,
             gates,
+            asked,
             diagnostics,
             tests,
             quarantined,
@@ -222,6 +225,10 @@ impl Shown {
         }
         if view == View::Flame {
             return Ok(());
+        }
+        if self.jobs.iter().any(|job| job.gate) {
+            let gates = read::<Page<Gate>>(source, &format!("{path}/gates")).await?.items;
+            self.asked = gates.into_iter().map(|gate| (gate.job.clone(), gate)).collect();
         }
         let Build { id, project, pipeline, event, .. } = &self.build;
         let (project, pipeline) = (paths::encoded(project), paths::encoded(pipeline));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use graph::nix::ARTIFACT_PREFIX;
 use graph::{Artifact, CacheFound, CacheReport, CacheSaved, Failure, TestCase, WorkspaceKind};
 
-use super::{Attempt, blocking, now};
+use super::{Attempt, PHASE_MS_MIN, blocking, now};
 use crate::artifacts;
 use crate::cache::{Cache, Found, Owner, Places, Restored, Saved};
 use crate::depot;
@@ -55,8 +55,13 @@ impl Attempt<'_> {
             let key = key.map_err(|fault| self.break_word(format!("cache key {fault}")))?;
             restore.retain(|prefix| !prefix.is_empty());
             let cache = Cache { key, restore, paths: declared.paths.clone() };
-            let began = now();
+            let mut began = now();
             let restored = self.restore_cache(&cache, place).await?;
+            let looked_up = restored.as_ref().and_then(|restored| restored.looked_up);
+            if let Some(at) = looked_up.filter(|at| at.ms_since(began) >= PHASE_MS_MIN) {
+                self.note_span("cache_looked_up", cache.key.clone(), began, at);
+                began = at;
+            }
             self.note_phase("cache_restored", cache.key.clone(), began);
             let (found, found_key) = match restored.as_ref().map(|restored| &restored.found) {
                 Some(Found::Exact) => (CacheFound::Key, cache.key.clone()),

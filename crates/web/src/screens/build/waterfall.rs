@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use api::job::{Attempt, CacheFound, CacheReport, CacheSaved, Job, JobState, Phase, Report};
+use api::job::{Attempt, CacheFound, CacheReport, CacheSaved, Gate, Job, JobState, Phase, Report};
 use graph::Timestamp;
 use maud::{Markup, html};
 
@@ -21,6 +21,9 @@ const SAVINGS_MAX: usize = 10;
 const AFTER_LAST_MS: u64 = 100;
 /// What lies between two things that a worker did beside the steps, if it is shorter, counts as theirs, in milliseconds.
 const GAP_MS_MIN: u64 = 10;
+/// The shortest wait of which it is told what ended it, and how soon after the end of one attempt its worker takes the next, in milliseconds.
+const WAIT_MS_MIN: u64 = 100;
+const FREED_MS_MAX: u64 = 1_000;
 /// The least that is worth a word, in milliseconds.
 const SAVING_MIN_MS: u64 = 1_000;
 
@@ -59,6 +62,8 @@ impl Scale {
 enum Part {
     /// It could have begun and had no worker.
     Waiting,
+    /// Its gate was open: a person was asked.
+    Asking,
     /// A worker had it and had not taken it up.
     Starting,
     /// Checkout, caches, environment: all before the first step.
@@ -73,6 +78,7 @@ impl Part {
     fn class(self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
+            Self::Asking => "asking",
             Self::Starting => "starting",
             Self::Restoring => "restoring",
             Self::Running(standing) => standing.word(),
@@ -83,6 +89,7 @@ impl Part {
     fn words(self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
+            Self::Asking => "waiting for a person",
             Self::Starting => "starting (checkout)",
             Self::Restoring => "restoring (caches, environment)",
             Self::Running(_) => "running",
@@ -215,9 +222,20 @@ impl<'r> Stretches<'r> {
 }
 
 /// The stretches of a job's time, tries after one another, in order and without overlap.
-fn segments<'r>(job: &Job, attempts: &[&'r Attempt], ready: Option<Timestamp>, now: Timestamp) -> Vec<Segment<'r>> {
+fn segments<'r>(
+    job: &Job,
+    gate: Option<&Gate>,
+    attempts: &[&'r Attempt],
+    ready: Option<Timestamp>,
+    now: Timestamp,
+) -> Vec<Segment<'r>> {
     let Some(ready) = ready else { return Vec::new() };
     let mut bar = Stretches { segments: Vec::new(), at: ready };
+    if let Some(gate) = gate {
+        let until = gate.answered.as_ref().map(|answered| answered.at).or(job.finished);
+        bar.add(Part::Waiting, gate.opened.0);
+        bar.add(Part::Asking, until.map_or(now, |until| until.0.min(now)));
+    }
     for attempt in attempts {
         bar.add(Part::Waiting, attempt.leased.0);
         let Some(end) = &attempt.ended else {
@@ -297,7 +315,8 @@ impl<'s> Times<'s> {
         let none = Vec::new();
         let attempts = self.attempts.get(job.name.as_str()).unwrap_or(&none);
         let is_under_way = self.shown.build.finished.is_none();
-        let mut segments = segments(job, attempts, ready, self.now);
+        let gate = self.shown.asked.get(&job.name);
+        let mut segments = segments(job, gate, attempts, ready, self.now);
         segments.retain(|segment| is_under_way || job.started.is_some() || segment.part != Part::Waiting);
         segments
     }
@@ -322,8 +341,43 @@ impl<'s> Times<'s> {
             let found: Vec<String> = report.caches.iter().map(said_of_cache).collect();
             (segment.part == Part::Restoring && !found.is_empty()).then(|| format!(": {}", found.join(", ")))
         };
-        let more = why.map(|why| format!(": {}", why.text)).or_else(caches).unwrap_or_default();
+        let asked = || self.shown.asked.get(&job.name).filter(|_| segment.part == Part::Asking).map(said_of_gate);
+        let over = || (segment.part == Part::Waiting).then(|| self.over(job, segment))?.map(|why| format!(": {why}"));
+        let more = why.map(|why| format!(": {}", why.text));
+        let more = more.or_else(asked).or_else(over).or_else(caches).unwrap_or_default();
         format!("{} {took}{more}", segment.part.words())
+    }
+}
+
+impl Times<'_> {
+    /// What ended a wait that is over, as far as this build's own attempts tell it; `None` of a wait of no length.
+    fn over(&self, job: &Job, segment: Segment) -> Option<String> {
+        if segment.to.ms_since(segment.from) < WAIT_MS_MIN {
+            return None;
+        }
+        let own = self.attempts.get(job.name.as_str())?;
+        let taken = own.iter().find(|attempt| attempt.leased.0 == segment.to)?;
+        let ended = |attempt: &Attempt| attempt.ended.as_ref().map(|end| end.finished.0);
+        let frees = |attempt: &&Attempt| {
+            attempt.worker == taken.worker
+                && attempt.job != job.name
+                && ended(attempt).is_some_and(|at| at <= segment.to && segment.to.ms_since(at) <= FREED_MS_MAX)
+        };
+        let freed = self.shown.attempts.iter().filter(frees).max_by_key(|attempt| ended(attempt));
+        let is_again = taken.try_number > 1;
+        match freed {
+            Some(freed) => Some(format!("taken up when {} had ended on {}", freed.job, taken.worker)),
+            None if is_again => Some("for its next try".to_owned()),
+            None => Some(format!("taken up by {}", taken.worker)),
+        }
+    }
+}
+
+/// What came of a question.
+fn said_of_gate(gate: &Gate) -> String {
+    match &gate.answered {
+        Some(answered) => format!(": {} said {}", answered.by, if answered.approved { "yes" } else { "no" }),
+        None => format!(": {}", gate.prompt),
     }
 }
 
@@ -339,6 +393,7 @@ fn said_of_phase<'r>(phase: &Phase, mut reports: impl Iterator<Item = &'r Report
         "artifacts_kept" => "keeping artifacts".to_owned(),
         "reports" => "reading reports of tests".to_owned(),
         "cache_restored" => cache().map_or_else(|| format!("cache {}", phase.name), said_of_cache),
+        "cache_looked_up" => format!("looking for cache {}", phase.name),
         "cache_saved" => cache().map_or_else(|| format!("saving cache {}", phase.name), said_of_saving),
         other => other.replace('_', " "),
     }
@@ -368,7 +423,7 @@ pub(crate) fn show(shown: &Shown, units: &[Unit], choice: &Choice, ask: &Ask) ->
     let has_path = times.critical.len() > 1;
     html! {
         p.legend {
-            @for (class, text) in [("waiting", "waiting"), ("starting", "starting"), ("restoring", "restoring"), ("restoring cache", "a cache"), ("passed", "running"), ("saving", "saving")] {
+            @for (class, text) in [("waiting", "waiting"), ("asking", "for a person"), ("starting", "starting"), ("restoring", "restoring"), ("restoring cache", "a cache"), ("passed", "running"), ("saving", "saving")].into_iter().filter(|(class, _)| *class != "asking" || !shown.asked.is_empty()) {
                 span { svg.swatch width="14" height="10" aria-hidden="true" { rect class=(class) width="14" height="10" {} } " " (text) }
             }
             @if has_path { span { svg.swatch width="14" height="10" aria-hidden="true" { rect.path y="8" width="14" height="2" {} } " decided how long it took" } }
@@ -436,7 +491,7 @@ fn bar(job: &Job, times: &Times, is_critical: bool) -> Markup {
         svg.waterfall viewBox=(format!("0 0 {WIDTH} 20")) preserveAspectRatio="none" role="img" aria-label=(text) {
             @for (segment, said) in segments.iter().zip(&said) {
                 @let from = scale.place(segment.from).min(WIDTH - 2);
-                @let (y, height) = if matches!(segment.part, Part::Waiting) { (7, 3) } else { (3, 11) };
+                @let (y, height) = if matches!(segment.part, Part::Waiting | Part::Asking) { (7, 3) } else { (3, 11) };
                 rect class=(segment.class()) x=(from) y=(y) width=(scale.place(segment.to).saturating_sub(from).max(2)) height=(height) { title { (said) } }
             }
             @if let Some((began, ended)) = before {
@@ -526,7 +581,7 @@ mod tests {
         }))
         .expect("an attempt");
         let job = job("a", &[], Some((2, 10)));
-        let told = segments(&job, &[&attempt], Some(at(1)), at(20));
+        let told = segments(&job, None, &[&attempt], Some(at(1)), at(20));
         let parts: Vec<(Part, bool, u64)> = told
             .iter()
             .map(|segment| (segment.part, segment.phase.is_some(), segment.to.ms_since(segment.from) / 1000))
@@ -557,8 +612,25 @@ mod tests {
         let ended = ends(&jobs);
         assert_eq!(ready(&jobs[0], &ended, at(1)), Some(at(1)));
         assert_eq!(ready(&jobs[1], &ended, at(1)), None);
-        let parts = segments(&jobs[0], &[], Some(at(1)), at(3));
+        let parts = segments(&jobs[0], None, &[], Some(at(1)), at(3));
         assert_eq!(parts, [Segment { part: Part::Waiting, phase: None, from: at(1), to: at(3) }]);
+        // While its gate is open, and after it was answered.
+        let mut gate: Gate = serde_json::from_value(json!({
+            "build": 1, "job": "a", "prompt": "Ship it?", "fields": {}, "opened": "1970-01-01T00:00:02Z",
+        }))
+        .expect("a gate");
+        let told = |gate: &Gate| {
+            let told = segments(&jobs[0], Some(gate), &[], Some(at(1)), at(9));
+            told.iter().map(|it| (it.part, it.to.ms_since(it.from) / 1000)).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            (told(&gate), said_of_gate(&gate)),
+            (vec![(Part::Waiting, 1), (Part::Asking, 7)], ": Ship it?".to_owned())
+        );
+        gate.answered =
+            serde_json::from_value(json!({ "approved": true, "by": "ann", "at": "1970-01-01T00:00:05Z" })).ok();
+        let expected = vec![(Part::Waiting, 1), (Part::Asking, 3), (Part::Waiting, 4)];
+        assert_eq!((told(&gate), said_of_gate(&gate)), (expected, ": ann said yes".to_owned()));
     }
 
     #[test]
