@@ -257,6 +257,7 @@ impl Server {
             // An inbox that nobody reads yet has room for all pools.
             let _ = inbox.try_send(input);
         }
+        server.take_up_charts();
         let mut world = ServerWorld::new(Arc::clone(&server.means))?;
         for (build, request) in recovered.requests {
             world.remember(build, request);
@@ -285,6 +286,15 @@ impl Server {
         let sweeps = tokio::spawn(retention::keep(Arc::clone(&server)));
         let samples = tokio::spawn(pool_history::keep(Arc::clone(&server)));
         Ok(Running { server, shell: thread, ended, sweeps, samples })
+    }
+
+    /// Goes on with what charts showed before the start. What cannot be read begins anew.
+    fn take_up_charts(&self) {
+        let now = self.now();
+        let taken = self.pool_history.take_up(&self.records, now);
+        if let Err(error) = taken.and_then(|()| self.worker_time.take_up(&self.records, now)) {
+            crate::notices::warning(&format!("the charts of the queue begin anew: {error}"));
+        }
     }
 
     /// A server without an engine, which answers what the store alone can answer; whatever needs the engine is told that it
@@ -774,6 +784,7 @@ impl Running {
         let _ = self.sweeps.await;
         self.samples.abort();
         let _ = self.samples.await;
+        pool_history::write(&self.server).await;
         let Server { shell, store, records, term, .. } = &*self.server;
         // A start that finds none that is up to date reads more.
         let _ = recovery::save(shell, store, records, self.server.means.clock, *term, Sequence::default()).await;
