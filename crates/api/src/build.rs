@@ -294,6 +294,16 @@ pub struct Cancel {
     pub reason: String,
 }
 
+/// Puts a build before those that are not urgent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Urge {
+    /// Why; kept in the audit.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1000))]
+    pub reason: String,
+}
+
 /// The builds that a call has touched.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Touched {

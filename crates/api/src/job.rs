@@ -152,6 +152,9 @@ pub struct Job {
     /// Whether it waits for a person before it begins.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub gate: bool,
+    /// Whether its gate is open: a person is asked now.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub asking: bool,
     /// Whether the verdict ignores its failure.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub allow_failure: bool,

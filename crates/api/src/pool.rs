@@ -66,7 +66,7 @@ pub struct Hold {
     pub reason: String,
 }
 
-/// How a pool stood over the last hour, as far back as the server has looked since it started.
+/// How a pool stood over the last hour, as far back as a server has looked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PoolHistory {
     /// Its name.
@@ -106,7 +106,7 @@ pub struct Waits {
     pub longest_ms: u64,
 }
 
-/// What workers were busy with, by project: their time over attempts that ended within the last seven days, as far back as the server counts since it started.
+/// What workers were busy with, by project: their time over attempts that ended within the last seven days, as far back as a server has counted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WorkerTime {
     /// Since when it was counted.
@@ -139,6 +139,9 @@ pub struct Queued {
     pub project: String,
     /// Whom the queue charges.
     pub client: String,
+    /// Whether its build goes before those that are not urgent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub urgent: bool,
     /// Why it has not begun.
     pub waiting: Waiting,
 }

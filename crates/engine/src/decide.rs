@@ -329,7 +329,7 @@ impl Engine {
         }
     }
 
-    fn enqueue(&mut self, job: JobRef) {
+    pub(crate) fn enqueue(&mut self, job: JobRef) {
         let urgency = self.urgency_of(job.0);
         let build = &self.builds[&job.0];
         let slot = build.slot(job.1);
@@ -337,7 +337,7 @@ impl Engine {
         self.slot_mut(job).place = Place::Queued;
     }
 
-    fn unqueue(&mut self, job: JobRef) {
+    pub(crate) fn unqueue(&mut self, job: JobRef) {
         let urgency = self.urgency_of(job.0);
         let build = &self.builds[&job.0];
         let slot = build.slot(job.1);

@@ -118,6 +118,7 @@ impl Engine {
                 }
             }
             What::Evaluated { graph, questions, .. } => self.apply_evaluated(fact, graph, questions),
+            What::MadeUrgent { .. } => self.apply_urgent(fact.build),
             What::CancelRequested { by } => {
                 if let Some(build) = self.builds.get_mut(&fact.build) {
                     build.set_halt(Some(Halt::Canceled { by: by.clone() }));
@@ -193,6 +194,7 @@ impl Engine {
             What::BuildCreated(_)
             | What::Answered { .. }
             | What::Evaluated { .. }
+            | What::MadeUrgent { .. }
             | What::CancelRequested { .. }
             | What::BuildEnded { .. } => {}
         }
@@ -220,6 +222,24 @@ impl Engine {
             (0..build.slots.len() as SlotIndex).filter(|&index| is_open(build.slot(index))).collect();
         for index in open {
             self.consider((fact.build, index));
+        }
+    }
+
+    /// What waits of the build takes its place anew, and what runs counts as urgent from now on.
+    fn apply_urgent(&mut self, id: BuildId) {
+        let Some(build) = self.builds.get(&id).filter(|build| !build.request.options.urgent) else { return };
+        let all = 0..build.slots.len() as SlotIndex;
+        let queued: Vec<SlotIndex> = all.filter(|&index| build.slot(index).place == Place::Queued).collect();
+        for &index in &queued {
+            self.unqueue((id, index));
+        }
+        let build = self.builds.get_mut(&id).expect("it was there a moment ago");
+        build.request.options.urgent = true;
+        for _ in build.slots.iter().filter(|slot| slot.lease.is_some()) {
+            self.schedule.note_urgent(&build.request.client, Urgency::Urgent, true);
+        }
+        for index in queued {
+            self.enqueue((id, index));
         }
     }
 

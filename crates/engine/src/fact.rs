@@ -156,6 +156,11 @@ pub enum What {
         /// Who or what.
         by: String,
     },
+    /// Somebody put the build before those that are not urgent: what waits of it, and what is to come.
+    MadeUrgent {
+        /// Who.
+        by: String,
+    },
     /// Somebody asked that the build be canceled.
     CancelRequested {
         /// Who or what.

@@ -114,6 +114,13 @@ pub enum Input {
         /// Why, for people; `None` releases it.
         reason: Option<String>,
     },
+    /// Somebody wants the build to go before those that are not urgent. Of one that has ended or is urgent nothing comes.
+    MadeUrgent {
+        /// The build.
+        build: BuildId,
+        /// Who.
+        by: String,
+    },
     /// Somebody wants the build canceled.
     CancelRequested {
         /// The build.

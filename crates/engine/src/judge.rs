@@ -47,6 +47,12 @@ impl Engine {
             Input::JobRetried { build, job, by, tests } => self.judge_retry(step, build, job, by, tests),
             Input::JobCanceled { build, job, by } => self.judge_cancel(step, build, job, by),
             Input::PoolHeld { pool, reason } => self.schedule.hold(pool, reason),
+            Input::MadeUrgent { build, by } => {
+                let is_to_go_before = |build: &Build| build.verdict.is_none() && !build.request.options.urgent;
+                if self.builds.get(&build).is_some_and(is_to_go_before) {
+                    self.record(step, build, What::MadeUrgent { by });
+                }
+            }
             Input::CancelRequested { build, by } => {
                 let is_running = |build: &Build| build.verdict.is_none() && !is_canceled(build);
                 if self.builds.get(&build).is_some_and(is_running) {

@@ -184,6 +184,12 @@ impl Engine {
         })
     }
 
+    /// Whether a build under way goes before those that are not urgent.
+    #[must_use]
+    pub fn is_urgent(&self, id: BuildId) -> bool {
+        self.builds.get(&id).is_some_and(|build| build.verdict.is_none() && build.request.options.urgent)
+    }
+
     /// To how many of its tests the attempt at a job is narrowed that runs; `None` if none runs, or runs whole.
     #[must_use]
     pub fn partial(&self, id: BuildId, job: &JobName) -> Option<Partial> {

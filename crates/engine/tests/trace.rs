@@ -1178,6 +1178,39 @@ fn urgent_jobs_go_first_until_their_client_has_its_share_of_them() {
 }
 
 #[test]
+fn a_build_that_is_made_urgent_goes_first() {
+    let mut world = World::new();
+    for (build, client) in [(1, "bob"), (2, "ann")] {
+        let request = ropewalk_engine::BuildRequest {
+            client: client.to_owned(),
+            ..ropewalk_engine::BuildRequest::new(graph::Event::new(graph::EventKind::Push), "pipeline")
+        };
+        world.feed(Input::BuildRequested { build: BuildId(build), request: Box::new(request) });
+        world.evaluated(build, 0, Evaluation { graph: graph("a:; b: a"), ..Evaluation::default() });
+    }
+    let place = |world: &World, build: u64, job: &str| match world.engine.why(BuildId(build), &job.into()) {
+        Some(ropewalk_engine::Wait::Queue { position, .. }) => position,
+        other => panic!("{other:?}"),
+    };
+    world.worker("w", 0, "", 0);
+    world.act("urge 2");
+    assert!(world.engine.is_urgent(BuildId(2)) && !world.engine.is_urgent(BuildId(1)));
+    world.worker("w", 1, "", 0);
+    assert!(world.lease(2, "a").is_some());
+    // What comes of it later goes first too, and a second time changes nothing.
+    world.act("urge 2");
+    world.act("2.a passes");
+    assert!(world.lease(2, "b").is_some());
+    assert_eq!(place(&world, 1, "a"), 1);
+    world.act("2.b passes");
+    assert!(world.lease(1, "a").is_some() && !world.engine.is_urgent(BuildId(2)));
+    // One that has ended stays as it is.
+    let n_facts = world.facts.len();
+    world.act("urge 2");
+    assert_eq!(world.facts.len(), n_facts);
+}
+
+#[test]
 fn places_in_the_queue_follow_the_fair_share_of_clients() {
     let mut world = World::new();
     for (build, client) in [(1, "ann"), (2, "bob")] {

@@ -135,7 +135,10 @@ impl Telling {
                 duration_ms: fact.at.ms_since(self.created),
                 statuses: json!(self.graph.as_ref().map(|graph| &graph.statuses)),
             },
-            What::Answered { .. } | What::OperationKnown { .. } | What::OperationUnknown { .. } => return None,
+            What::Answered { .. }
+            | What::OperationKnown { .. }
+            | What::OperationUnknown { .. }
+            | What::MadeUrgent { .. } => return None,
         })
     }
 

@@ -526,6 +526,17 @@ impl Server {
         Ok(Effected::of(facts.iter().any(|fact| matches!(fact.what, What::CancelRequested { .. }))))
     }
 
+    /// Puts a build before those that are not urgent. Gives whether anything came of it.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub async fn urge(&self, build: BuildId, by: &str) -> Result<Effected, RequestError> {
+        self.check_build(build).await?;
+        let input = Input::MadeUrgent { build, by: by.to_owned() };
+        let facts = self.shell.put_about(vec![input], Some(build)).await?;
+        Ok(Effected::of(facts.iter().any(|fact| matches!(fact.what, What::MadeUrgent { .. }))))
+    }
+
     /// Cancels one job of a build. Gives whether anything came of it.
     ///
     /// # Errors

@@ -331,6 +331,7 @@ impl Oracle {
             What::JobCancelRequested { job, .. } => {
                 build.jobs.entry(job.clone()).or_default().is_cancel_wanted = true;
             }
+            What::MadeUrgent { .. } => {}
             What::CancelRequested { .. } => build.is_canceled = true,
             What::BuildEnded { .. } => build.is_over = true,
             What::JobRetried { job, tests, .. } => {

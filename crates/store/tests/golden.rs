@@ -55,6 +55,7 @@ fn kind(what: &What) -> usize {
         What::BuildEnded { .. } => 12,
         What::AttemptAdopted { .. } => 13,
         What::JobCancelRequested { .. } => 14,
+        What::MadeUrgent { .. } => 15,
     }
 }
 
@@ -62,7 +63,7 @@ fn kind(what: &What) -> usize {
 fn every_kind_of_fact_is_among_them() {
     let mut kinds: Vec<_> = sample::every_kind(BuildId(2)).iter().map(|fact| kind(&fact.what)).collect();
     kinds.dedup();
-    assert_eq!(kinds, (0..=14).collect::<Vec<_>>());
+    assert_eq!(kinds, (0..=15).collect::<Vec<_>>());
 }
 
 /// What events may have since then. Old facts lack it, and old readers pass over it.

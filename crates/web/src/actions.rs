@@ -79,6 +79,12 @@ impl Action {
                 next: paths::build(paths::encoded(build)),
                 ..Self::default()
             },
+            ["builds", build, "urge"] => Self {
+                path: format!("/api/v1/builds/{}/urge", paths::encoded(build)),
+                body: said,
+                next: "/queue".to_owned(),
+                ..Self::default()
+            },
             ["builds", build, "retry"] => {
                 let what = form.get("what").map_or("failed", String::as_str);
                 Self {
@@ -162,6 +168,7 @@ mod tests {
             &[("reason", "flaky")],
             Some(("/api/v1/builds/7/jobs/test%2F1.80/retry", json!({ "reason": "flaky" }))),
         );
+        check(&["builds", "7", "urge"], &[], Some(("/api/v1/builds/7/urge", json!({ "reason": "" }))));
         // A part of the path stays a part.
         check(
             &["builds", "7/../8", "cancel"],

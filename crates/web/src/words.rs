@@ -84,6 +84,7 @@ impl Standing {
         match (job.state, job.outcome) {
             (JobState::Running, _) => Self::Running,
             (_, Some(outcome)) => Self::of_outcome(outcome),
+            (JobState::Waiting, None) if job.asking => Self::Asking,
             (JobState::Waiting | JobState::Ended, None) => Self::Waiting,
         }
     }

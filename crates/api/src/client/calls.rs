@@ -5,7 +5,7 @@ use graph::{BuildId, Digest};
 use super::{Client, ClientError};
 use crate::audit::AuditEntry;
 use crate::build::{
-    Build, BuildFilter, Cancel, Diagnostic, Rebuild, Retried, Retry, RetryJob, Submit, Submitted, Touched,
+    Build, BuildFilter, Cancel, Diagnostic, Rebuild, Retried, Retry, RetryJob, Submit, Submitted, Touched, Urge,
 };
 use crate::cache::{CacheTotals, CacheUse, Evict, Explained, KeyedCache, Operation};
 use crate::comparison::Comparison;
@@ -234,6 +234,11 @@ impl Client {
     /// A build.
     pub async fn build_get(&self, build: BuildId) -> Result<Build, ClientError> {
         self.call("build_get", &[&build]).answer().await
+    }
+
+    /// Puts a build before those that are not urgent.
+    pub async fn build_urge(&self, build: BuildId, said: &Urge) -> Result<Build, ClientError> {
+        self.call("build_urge", &[&build]).json(said).answer().await
     }
 
     /// Cancels a build.

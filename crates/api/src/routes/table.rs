@@ -7,7 +7,7 @@ use super::{
 use crate::audit::AuditEntry;
 use crate::blob::{BLOB_BYTES_MAX, Digests, Stored};
 use crate::build::{
-    Build, Cancel, Diagnostic, Rebuild, Retried, Retry, RetryJob, Submit, Submitted, Touched, VerdictWord,
+    Build, Cancel, Diagnostic, Rebuild, Retried, Retry, RetryJob, Submit, Submitted, Touched, Urge, VerdictWord,
 };
 use crate::cache::{CacheTotals, CacheUse, Evict, Explained, KeyedCache, Operation};
 use crate::comparison::Comparison;
@@ -493,6 +493,18 @@ pub const ROUTES: &[Route] = &[
         parameters: &[],
         body: Some(body_or_none(shape::<Cancel>)),
         answers: &[json(200, shape::<Build>, "the request is kept; the build ends when its jobs have")],
+        also_refused: &[ProblemKind::Conflict],
+    },
+    Route {
+        operation: "build_urge",
+        method: Method::Post,
+        path: "/api/v1/builds/{build}/urge",
+        tag: Tag::Builds,
+        summary: "Moves a build to the top of the queue: it goes before those that are not urgent",
+        access: Access::Grant(Verb::Control, On::Build),
+        parameters: &[],
+        body: Some(body_or_none(shape::<Urge>)),
+        answers: &[json(200, shape::<Build>, "what waits of the build, and what is to come of it, is urgent")],
         also_refused: &[ProblemKind::Conflict],
     },
     Route {

@@ -192,6 +192,10 @@ impl World {
                 let build = BuildId(build.parse().expect("a build's number"));
                 self.feed(Input::CancelRequested { build, by: "me".to_owned() });
             }
+            ["urge", build] => {
+                let build = BuildId(build.parse().expect("a build's number"));
+                self.feed(Input::MadeUrgent { build, by: "me".to_owned() });
+            }
             ["approve", job] => self.answer_gate(job, Some(BTreeMap::new())),
             ["refuse", job] => self.answer_gate(job, None),
             ["retry", job] => {
@@ -253,6 +257,7 @@ fn line(fact: &Fact) -> String {
         }
         What::JobRetried { job, .. } => format!("{job} retried"),
         What::JobCancelRequested { job, by } => format!("{job} to be canceled by {by}"),
+        What::MadeUrgent { by } => format!("urgent by {by}"),
         What::CancelRequested { by } => format!("cancel by {by}"),
         What::BuildEnded { verdict } => format!("build {}", verdict.word()),
     };

@@ -7,7 +7,7 @@ mod narrowed;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use api::build::{Cancel, REASON_BYTES_MAX, Retried, Retry, RetryJob, Touched};
+use api::build::{Cancel, REASON_BYTES_MAX, Retried, Retry, RetryJob, Touched, Urge};
 use api::job::GateAnswer;
 use api::problem::{Problem, ProblemKind};
 use graph::{AskedTests, BuildId, JobName};
@@ -105,6 +105,23 @@ pub async fn cancel(app: Arc<App>, call: Call) -> Answered {
         if row.canceled_by.is_none() {
             return Err(Problem::new(ProblemKind::Conflict, format!("build {build} has ended")));
         }
+    }
+    audit(&app, &call, &project, format!("build {build}"), reason).await?;
+    shown(&app, build).await
+}
+
+/// The build goes before those that are not urgent. One that does already is told as it is.
+pub async fn urge(app: Arc<App>, call: Call) -> Answered {
+    let build = call.build()?;
+    let reason = reason(call.json_or_default::<Urge>()?.reason)?;
+    let project = project_of(&app, build).await?;
+    if app.server.urge(build, &call.who()).await.map_err(request)? == Effected::No {
+        let row = app.blocking(move |app| row(app, build)).await?;
+        if row.finished.is_some() {
+            return Err(Problem::new(ProblemKind::Conflict, format!("build {build} has ended"))
+                .help("retry its jobs, or ask for a new build with `--urgent`"));
+        }
+        return answer::json(&convert::build(&row));
     }
     audit(&app, &call, &project, format!("build {build}"), reason).await?;
     shown(&app, build).await

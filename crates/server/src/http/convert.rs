@@ -102,6 +102,7 @@ pub fn job(
         needs: spec.map(|spec| spec.needs.iter().map(|need| need.job.to_string()).collect()).unwrap_or_default(),
         pool: spec.map(|spec| spec.pool.clone()).unwrap_or_default(),
         gate: spec.is_some_and(|spec| spec.gate.is_some()),
+        asking: false,
         allow_failure: spec.is_some_and(|spec| spec.allow_failure),
         attempts: row.map_or(0, |row| row.attempts),
         attempt: row.and_then(|row| row.attempt).map(|attempt| attempt.0),

@@ -31,7 +31,22 @@ pub fn one(app: &App, build: BuildId, name: &JobName) -> Result<Job, Problem> {
         return Err(problem::not_found(format_args!("job `{name}` in build {build}")));
     }
     let usual = app.server.store.usual_duration_ms(name).map_err(problem::store)?;
-    Ok(convert::job(build, name, spec.map(|spec| &**spec), row.as_ref(), usual))
+    let mut job = convert::job(build, name, spec.map(|spec| &**spec), row.as_ref(), usual);
+    add_asking(app, build, std::slice::from_mut(&mut job))?;
+    Ok(job)
+}
+
+/// Tells of jobs of a build whether their gates are open.
+fn add_asking(app: &App, build: BuildId, jobs: &mut [Job]) -> Result<(), Problem> {
+    if !jobs.iter().any(|job| job.gate && job.state == JobState::Waiting) {
+        return Ok(());
+    }
+    let open = app.server.store.open_gates(build).map_err(problem::store)?;
+    let open: std::collections::BTreeSet<&str> = open.iter().map(|gate| gate.job.as_str()).collect();
+    for job in jobs.iter_mut().filter(|job| job.state == JobState::Waiting) {
+        job.asking = open.contains(job.name.as_str());
+    }
+    Ok(())
 }
 
 pub async fn list(app: Arc<App>, call: Call) -> Answered {
@@ -60,6 +75,7 @@ pub async fn list(app: Arc<App>, call: Call) -> Answered {
             for job in &mut page.items {
                 job.usual_ms = usual.get(job.name.as_str()).copied();
             }
+            add_asking(app, build, &mut page.items)?;
             Ok(page)
         })
         .await?;

@@ -167,7 +167,7 @@ pub async fn queue(app: Arc<App>, call: Call) -> Answered {
             let mut sight = Sight::new(&bearer, Verb::Read, app.now());
             let mut items = Vec::new();
             let mut at_hand: Option<store::rows::BuildRow> = None;
-            for waiting in waiting {
+            for (waiting, urgent) in waiting {
                 if at_hand.as_ref().is_none_or(|row| row.build != waiting.build) {
                     at_hand = app.server.store.build(waiting.build).map_err(problem::store)?;
                 }
@@ -175,7 +175,7 @@ pub async fn queue(app: Arc<App>, call: Call) -> Answered {
                 let project = &row.origin.project;
                 if sight.build(project, row.build) {
                     let (project, client) = (project.clone(), row.client.clone());
-                    items.push(Queued { build: row.build, project, client, waiting });
+                    items.push(Queued { build: row.build, project, client, urgent, waiting });
                 }
             }
             Ok(Page { items, next: next.map(|next| next.to_string()) })
@@ -210,9 +210,14 @@ impl FromStr for Cursor {
     }
 }
 
-/// A page of a pool's queue with the reason of each job, and where the next one begins. The default pool is asked by both
+/// A page of a pool's queue with the reason of each job and whether it is urgent, and where the next one begins. The default pool is asked by both
 /// of its names.
-fn waiting_in(engine: &Engine, pool: &str, after: Option<Cursor>, limit: u32) -> (Vec<Waiting>, Option<Cursor>) {
+fn waiting_in(
+    engine: &Engine,
+    pool: &str,
+    after: Option<Cursor>,
+    limit: u32,
+) -> (Vec<(Waiting, bool)>, Option<Cursor>) {
     let names: &[&str] = if pool == DEFAULT_POOL { &["", DEFAULT_POOL] } else { &[pool] };
     let most = usize::try_from(limit).unwrap_or(usize::MAX);
     let (mut waiting, mut last) = (Vec::new(), None);
@@ -226,7 +231,8 @@ fn waiting_in(engine: &Engine, pool: &str, after: Option<Cursor>, limit: u32) ->
             if waiting.len() == most {
                 return (waiting, last);
             }
-            waiting.push(wait::told(build, &job, engine.why(build, &job).as_ref(), ""));
+            let told = wait::told(build, &job, engine.why(build, &job).as_ref(), "");
+            waiting.push((told, engine.is_urgent(build)));
             last = Some(Cursor { name: index, build, job });
         }
     }

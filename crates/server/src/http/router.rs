@@ -74,6 +74,7 @@ handlers! {
         "build_submit" => build::submit,
         "build_get" => build::get,
         "build_cancel" => control::cancel,
+        "build_urge" => control::urge,
         "build_retry" => control::retry,
         "build_rebuild" => build::rebuild,
         "build_stream" => stream::build,

@@ -190,6 +190,8 @@ async fn a_gate_is_answered_from_its_form() {
         let page = browser.get("/builds/1").await;
         if page.text.contains("Ship it?") {
             assert!(page.text.contains("name=\"field.region\""), "{}", page.text);
+            // The job is seen to ask, in the tree and in the drawing.
+            assert!(page.text.contains("mark asking") && page.text.contains("node asking"), "{}", page.text);
             break;
         }
     }

@@ -203,6 +203,20 @@ async fn pools_and_workers_are_told_and_held() {
         }
     };
     assert!(page.text.contains("Held by ada") && !page.text.contains("<img src=x"), "{}", page.text);
+    // A build is moved to the top, once, by whoever may control it; the audit says who.
+    assert!(page.text.contains(&format!("Move build {waits} to the top")), "{}", page.text);
+    let reader = Browser::new(&served, &served.token(&[Verb::Read], None, None));
+    assert_eq!(sent(&reader, &format!("/builds/{waits}/urge"), &[]).await.status, 403);
+    let moved = sent(&browser, &format!("/builds/{waits}/urge"), &[]).await;
+    assert_eq!((moved.status, moved.to.as_str()), (303, "/queue"), "{}", moved.text);
+    let page = browser.get("/queue").await;
+    assert!(page.text.contains(">urgent<") && !page.text.contains("to the top"), "{}", page.text);
+    assert_eq!(client.build_urge(waits, &api::build::Urge::default()).await.unwrap().id, waits);
+    let audit = client.audit_list(&AuditWanted::default(), &PageWanted::default()).await.unwrap().items;
+    assert_eq!(
+        audit.iter().filter(|entry| entry.verb == "build_urge" && entry.target == format!("build {waits}")).count(),
+        1
+    );
     // Who may see another project only sees the pools, no worker and nothing that waits.
     let foreign = Browser::new(&served, &served.token(&[Verb::Read], Some("other"), None)).get("/queue").await;
     assert!(foreign.status == 200 && !foreign.text.contains("sails"), "{}", foreign.text);

@@ -388,7 +388,7 @@ impl<S: Source> AtHand<'_, S> {
                 build.verdict = Verdict::Running;
                 build.finished = None;
             }
-            What::JobCancelRequested { .. } => {}
+            What::JobCancelRequested { .. } | What::MadeUrgent { .. } => {}
             What::CancelRequested { by } => {
                 self.build().canceled_by.get_or_insert_with(|| by.clone());
             }

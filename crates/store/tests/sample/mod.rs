@@ -277,6 +277,7 @@ pub fn every_kind(build: BuildId) -> Vec<Fact> {
             handed: 1,
         },
         What::JobCancelRequested { job: job("make"), by: "ann".to_owned() },
+        What::MadeUrgent { by: "ann".to_owned() },
     ];
     let times = 1_i64..;
     times.zip(whats).map(|(second, what)| fact(build, second, what)).collect()

@@ -22,6 +22,8 @@ const REASONS: usize = 8;
 const HOLDERS: usize = 3;
 /// The fewest samples of which there is a chart, and its size in units of the drawing.
 const CHARTED_MIN: usize = 4;
+/// How many looks apart two samples may be that a line joins.
+const GAP_LOOKS: u64 = 4;
 const CHART_WIDTH: u64 = 1000;
 const CHART_HEIGHT: u64 = 100;
 
@@ -88,6 +90,7 @@ fn pool_of(pool: &Pool, queue: &Page<Queued>, history: &PoolHistory, workers: &[
                 @if let Some(text) = forecast(queue) { " · " (text) }
             }
             (places(pool))
+            (donut(pool, workers))
             (waits(history))
             (chart(history))
             @if let Some(held) = &pool.held {
@@ -165,16 +168,19 @@ fn chart(history: &PoolHistory) -> Markup {
     let (Some(first), Some(last)) = (samples.first(), samples.last()) else { return html! {} };
     let span = last.at.0.ms_since(first.at.0);
     if samples.len() < CHARTED_MIN {
-        return html! { p.quiet { "A chart of waiting and running jobs begins in a minute: the server keeps it since it started." } };
+        return html! { p.quiet { "A chart of waiting and running jobs begins in a minute." } };
     }
     let most = samples.iter().map(|it| it.waiting.max(it.running).max(it.slots)).max().unwrap_or(0).max(1);
-    let line = |of: Figure| {
+    let line = |samples: &[PoolSample], of: Figure| {
         let point = |it: &PoolSample| {
             let x = it.at.0.ms_since(first.at.0).saturating_mul(CHART_WIDTH) / span.max(1);
             format!("{x},{}", CHART_HEIGHT - of(it).saturating_mul(CHART_HEIGHT) / most)
         };
         samples.iter().map(point).collect::<Vec<_>>().join(" ")
     };
+    // A time in which nobody looked, for want of a server, stays empty.
+    let is_one = |left: &PoolSample, right: &PoolSample| right.at.0.ms_since(left.at.0) <= history.every_ms * GAP_LOOKS;
+    let stretches: Vec<&[PoolSample]> = samples.chunk_by(is_one).collect();
     let busiest = |of: Figure| samples.iter().map(of).max().unwrap_or(0);
     let lines: [(&str, &str, Figure); 3] = [
         ("line-slots", "places", |it| it.slots),
@@ -184,7 +190,7 @@ fn chart(history: &PoolHistory) -> Markup {
     let told: Vec<String> = lines.iter().map(|(_, word, of)| format!("at most {} {word}", busiest(*of))).collect();
     html! {
         svg.chart viewBox=(format!("0 -2 {CHART_WIDTH} {}", CHART_HEIGHT + 4)) preserveAspectRatio="none" role="img" aria-label=(format!("The last {}: {}", words::span(span), told.join(", "))) {
-            @for (class, _, of) in lines { polyline class=(class) points=(line(of)) vector-effect="non-scaling-stroke" {} }
+            @for (class, _, of) in lines { @for stretch in &stretches { polyline class=(class) points=(line(stretch, of)) vector-effect="non-scaling-stroke" {} } }
         }
         p.legend {
             @for (class, word, of) in lines { span { svg viewBox="0 0 12 6" aria-hidden="true" { rect class=(class) width="12" height="6" rx="1" {} } " " (word) ", at most " (busiest(of)) } }
@@ -322,22 +328,44 @@ fn of_projects(pool: &Pool, queue: &Page<Queued>, workers: &[Worker]) -> Markup 
     }
 }
 
+/// Its place among those that wait for a free place, if it waits for that.
+fn place(queued: &Queued) -> Option<u64> {
+    match queued.waiting.reason {
+        WaitReason::Queue { position, .. } => Some(position),
+        _ => None,
+    }
+}
+
+/// What waits, in the order in which it is to begin; last what waits for something else than a free place.
 fn list(pool: &Pool, queue: &Page<Queued>) -> Markup {
+    let mut items: Vec<&Queued> = queue.items.iter().collect();
+    items.sort_by_key(|queued| place(queued).unwrap_or(u64::MAX));
     html! {
         table.list.queued {
-            thead { tr { th.number { "Place" } th { "Job" } th { "Waits for" } th.number { "Begins in" } } }
-            tbody { @for (index, queued) in queue.items.iter().take(LISTED).enumerate() {
+            thead { tr { th.number { "Place" } th { "Job" } th { "Waits for" } th.number { "Begins in" } th { span.unseen { "Do" } } } }
+            tbody { @for queued in items.into_iter().take(LISTED) {
                 @let waiting = &queued.waiting;
                 @let holders = short(&waiting.reason).1;
                 tr {
-                    td.number { (index + 1) }
-                    td { a.quiet href=(paths::build(queued.build)) { (queued.project) " " (queued.build) } " " a.name href=(paths::job(queued.build, &waiting.job)) { (waiting.job) } @if !queued.client.is_empty() { " " span.quiet { "for " (queued.client) } } }
+                    td.number { @match place(queued) { Some(place) => (place), None => "–" } }
+                    td { a.quiet href=(paths::build(queued.build)) { (queued.project) " " (queued.build) } " " a.name href=(paths::job(queued.build, &waiting.job)) { (waiting.job) } @if !queued.client.is_empty() { " " span.quiet { "for " (queued.client) } } @if queued.urgent { " " span.tag { "urgent" } } }
                     td { (waiting.text) @if !holders.is_empty() { span.why { "held by " (held_by(holders)) } } }
                     td.number { @if let Some(estimate) = waiting.estimate { (words::span(estimate.low_ms)) " to " (words::span(estimate.high_ms)) } }
+                    td { @if !queued.urgent && place(queued).is_none_or(|place| place > 1) { (to_the_top(queued)) } }
                 }
             } }
         }
         @if queue.items.len() > LISTED || queue.next.is_some() { p.quiet { "The first " (queue.items.len().min(LISTED)) " of " (pool.waiting) " are listed." } }
+    }
+}
+
+/// Puts the build of a job before others.
+fn to_the_top(queued: &Queued) -> Markup {
+    let title = "All that waits of this build, and what is to come of it, goes before builds that are not urgent, until its client has its share of urgent places. The audit names who did it.";
+    html! {
+        form method="post" action=(format!("{}/urge", paths::build(queued.build))) {
+            button title=(title) aria-label=(format!("Move build {} to the top", queued.build)) { "To the top" }
+        }
     }
 }
 
@@ -349,6 +377,47 @@ fn places(pool: &Pool) -> Markup {
         svg.places viewBox="0 0 1000 10" preserveAspectRatio="none" role="img" aria-label=(format!("{} of {} places taken", pool.running, pool.slots)) {
             rect.free x="0" y="0" width="1000" height="10" {}
             rect.running x="0" y="0" width=(taken) height="10" {}
+        }
+    }
+}
+
+/// How the workers of a pool stand, in the order drawn: class, word and whether such a worker is meant.
+type OfWorkers = (&'static str, &'static str, fn(&Worker) -> bool);
+const WORKERS: [OfWorkers; 4] = [
+    ("running", "at work", |worker| worker.state == WorkerState::Ready && !worker.running.is_empty()),
+    ("passed", "idle", |worker| worker.state == WorkerState::Ready && worker.running.is_empty()),
+    ("asking", "held", |worker| matches!(worker.state, WorkerState::Paused | WorkerState::Draining)),
+    ("skipped", "away", |worker| worker.state == WorkerState::Away),
+];
+
+/// The workers of a pool as a ring: who is at work, idle, held or away.
+fn donut(pool: &Pool, workers: &[Worker]) -> Markup {
+    let serving: Vec<&Worker> =
+        workers.iter().filter(|worker| worker.pools.iter().any(|served| pool_name(served) == pool.name)).collect();
+    let counts =
+        WORKERS.map(|(class, word, is_so)| (class, word, serving.iter().filter(|worker| is_so(worker)).count()));
+    let told: Vec<(usize, &str, &str, usize)> = counts
+        .iter()
+        .scan(0, |before, (class, word, n)| {
+            let from = *before;
+            *before += n;
+            Some((from, *class, *word, *n))
+        })
+        .filter(|(.., n)| *n > 0)
+        .collect();
+    let text: Vec<String> = told.iter().map(|(_, _, word, n)| format!("{n} {word}")).collect();
+    let all = serving.len();
+    html! {
+        @if all > 0 {
+            div.workers-ring {
+                svg.donut viewBox="0 0 36 36" role="img" aria-label=(format!("{}: {}", words::count(all as u64, "worker", "workers"), text.join(", "))) {
+                    @for (from, class, _, n) in &told {
+                        circle class=(class) cx="18" cy="18" r="15" pathLength=(all) stroke-dasharray=(format!("{n} {}", all - n)) stroke-dashoffset=(format!("-{from}")) {}
+                    }
+                    text x="18" y="18" { (all) }
+                }
+                p.legend { @for (_, class, word, n) in &told { span { svg viewBox="0 0 12 6" aria-hidden="true" { rect class=(class) width="12" height="6" rx="1" {} } " " (n) " " (word) } } }
+            }
         }
     }
 }
