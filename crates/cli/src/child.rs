@@ -82,7 +82,9 @@ impl Inside {
     ) -> Result<(), Stop> {
         let Some(parent) = store.build(self.build)? else {
             return Err(Stop::wrong(format!(
-                "build {}, whose job `{}` runs this, is not in `{}`: a job in a sandbox cannot run builds",
+                "build {}, whose job `{}` runs this, is not in `{}`: a job in a sandbox cannot run builds, nor can jobs of a \
+                 server's builds, which ask the server instead: `ropewalk submit --server URL --token FILE .` with a token \
+                 among the job's secrets (`ropewalk token create --submit`)",
                 self.build,
                 self.job,
                 self.data.display()

@@ -115,6 +115,19 @@ fn a_pipeline_that_asks_for_itself_is_told() {
 }
 
 #[test]
+fn where_the_parent_is_not_kept_the_job_fails_and_says_what_to_do() {
+    // As a worker's own folder holds no builds of the server for which it works.
+    let parent = r#"jobs: { a: { reuse: false, run: 'ROPEWALK_PROJECT_DATA="$PWD/other" exec "$ROPEWALK_BINARY" run .ropewalk/child.yaml' } }"#;
+    let repository = Repository::new(&[("pipeline.yaml", parent), ("child.yaml", "jobs: { one: { run: echo one } }")]);
+    let text = repository.check(&["run"], 1);
+    in_order(
+        &text,
+        &["build 1, whose job `a` runs this, is not in `", "`ropewalk submit --server URL", "build 1 failed"],
+    );
+    assert!(!text.contains("echo one"), "{text}");
+}
+
+#[test]
 fn depth_has_a_bound() {
     let deeper = r#"on: { push: {}, manual: { params: { n: { type: number, default: 0 } } } }
 jobs: { a: { reuse: false, env: { N: '${{ params.n }}' }, run: 'exec "$ROPEWALK_BINARY" run --event manual --param n=$((N + 1))' } }"#;
