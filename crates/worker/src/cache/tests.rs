@@ -329,6 +329,23 @@ fn packs_that_are_gone_or_mostly_waste_are_packed_anew() {
 }
 
 #[test]
+fn of_a_large_file_that_changed_only_what_changed_is_put() {
+    let ground = Ground::new();
+    let large = noise("large", 20 << 20);
+    ground.write("one/d/large", &large);
+    ground.save(&cache("k-1", &["d"]), &ground.places("one", Owner::Job), &Restored::nothing());
+    let (next, places) = (cache("k-2", &["d"]), ground.places("two", Owner::Job));
+    let restored = ground.restore(&next, &places);
+    // All behind it is moved on.
+    let changed = [b"a beginning", &large[..]].concat();
+    ground.write("two/d/large", &changed);
+    let put = ground.save(&next, &places, &restored);
+    assert!(put < 600_000, "{put} bytes");
+    ground.restore(&next, &ground.places("three", Owner::Job));
+    assert!(fs::read(ground.path("three/d/large")).unwrap() == changed);
+}
+
+#[test]
 fn an_entry_that_is_one_archive_is_restored() {
     let ground = Ground::new();
     let cache = cache("k-1", &["d"]);

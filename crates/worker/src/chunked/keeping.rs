@@ -77,8 +77,11 @@ pub fn keep_layers(
     if files.len() as u64 > bounds.files_max {
         return Err(ArchiveFault::TooMany(bounds.files_max));
     }
-    let unchanged = unchanged(files, bases);
-    let dropped = dropped_packs(unchanged.iter().flatten().copied(), bases, depot)?;
+    let places: Vec<Places<'_>> = bases.iter().map(|base| (base, base.places())).collect();
+    let unchanged = unchanged(files, &places);
+    // Of a file that changed most chunks may be those that it had.
+    let there = files.iter().flat_map(|(name, _)| of_name(name, &places));
+    let dropped = dropped_packs(there.map(|(base, entry)| (&*base.index, entry)), bases, depot)?;
     let mut keeping = Keeping::new(known_chunks(bases, &dropped), bounds, depot);
     for ((name, found), base) in files.iter().zip(unchanged) {
         match marks.get(name) {
@@ -136,7 +139,9 @@ pub fn keep_changes(
         return Err(ArchiveFault::TooMany(bounds.files_max));
     }
     let bases = std::slice::from_ref(base);
-    let dropped = dropped_packs(same.iter().map(|entry| (index, *entry)), bases, depot)?;
+    let is_found = |entry: &Entry| changes.found.binary_search_by(|(name, _)| by_bytes(name, &entry.path)).is_ok();
+    let there = index.entries.iter().filter(|entry| changes.spare(entry) || is_found(entry));
+    let dropped = dropped_packs(there.map(|entry| (index, entry)), bases, depot)?;
     let mut keeping = Keeping::new(known_chunks(bases, &dropped), bounds, depot);
     if same.iter().any(|entry| !keeping.knows(index, entry)) {
         return Ok(None);
@@ -157,25 +162,31 @@ pub fn keep_changes(
 /// For each file the base and the entry that say what is in it.
 type Unchanged<'b> = Vec<Option<(&'b Index, &'b Entry)>>;
 
-fn unchanged<'b>(files: &[(PathBuf, Found)], bases: &'b [Base]) -> Unchanged<'b> {
-    let places: Vec<_> = bases.iter().map(|base| (base, base.places())).collect();
+/// A base with the numbers of its entries by name.
+type Places<'b> = (&'b Base, HashMap<&'b Path, usize>);
+
+/// What the bases have of a name.
+fn of_name<'b>(name: &Path, places: &[Places<'b>]) -> impl Iterator<Item = (&'b Base, &'b Entry)> {
+    places.iter().filter_map(move |(base, places)| Some((*base, &base.index.entries[*places.get(name)?])))
+}
+
+fn unchanged<'b>(files: &[(PathBuf, Found)], places: &[Places<'b>]) -> Unchanged<'b> {
     let find = |(name, found): &(PathBuf, Found)| {
-        places.iter().find_map(|(base, places)| {
-            let entry = &base.index.entries[*places.get(name.as_path())?];
-            base.is_same(entry, &found.metadata).then_some((&*base.index, entry))
-        })
+        let same = of_name(name, places).find(|(base, entry)| base.is_same(entry, &found.metadata));
+        same.map(|(base, entry)| (&*base.index, entry))
     };
     files.iter().map(find).collect()
 }
 
-/// The packs of the bases that are not to be named again: they are gone, or hold too little that is needed.
+/// The packs of the bases that are not to be named again: they are gone, or hold too little of `there`, the entries of what is there still,
+/// changed or not.
 fn dropped_packs<'b>(
-    unchanged: impl Iterator<Item = (&'b Index, &'b Entry)>,
+    there: impl Iterator<Item = (&'b Index, &'b Entry)>,
     bases: &[Base],
     depot: &dyn Depot,
 ) -> Result<HashSet<Digest>, ArchiveFault> {
     let mut needed: HashMap<Digest, HashMap<u32, u32>> = HashMap::new();
-    for (index, entry) in unchanged {
+    for (index, entry) in there {
         let Kind::File { uses, .. } = &entry.kind else { continue };
         for chunk in index.chunks_of(uses) {
             needed.entry(index.packs[chunk.pack as usize].digest).or_default().insert(chunk.offset, chunk.length);
