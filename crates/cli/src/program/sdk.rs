@@ -128,6 +128,6 @@ mod tests {
         assert_eq!(carried, dialects::native::BROUGHT_PLUGINS);
         let of_sdk = format!("const BROUGHT: [&str; {}] = {carried:?};", carried.len());
         let (_, text) = super::FILES.iter().find(|(name, _)| *name == "ropewalk/src/plugin.rs").expect("it is carried");
-        assert!(String::from_utf8_lossy(text.as_ref()).contains(&of_sdk), "{of_sdk}");
+        assert!(String::from_utf8_lossy(text).contains(&of_sdk), "{of_sdk}");
     }
 }
