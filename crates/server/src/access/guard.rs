@@ -11,7 +11,7 @@ use super::keys::RootKey;
 use super::ledger::{Ledger, LedgerError};
 use super::member::Member;
 use super::token::{GrantRequest, Subject, TOKEN_BYTES_MAX, TokenError, inspect, mint};
-use super::verb::{Target, Verb};
+use super::verb::{Target, Verb, pool_name};
 
 /// What a token's checks may cost; a token is made by whoever holds it, so its checks are not ours. The time is that of the wall,
 /// so a busy machine can use it up for any token ([`Denied::Slow`]). They are given to the builder of each authorizer too, since
@@ -300,7 +300,7 @@ impl Bearer {
             facts.push(("on_project({value});", Term::from(project)));
         }
         match target.pool {
-            Some(pool) => facts.push(("on_pool({value});", Term::from(pool))),
+            Some(pool) => facts.push(("on_pool({value});", Term::from(pool_name(pool)))),
             None => facts.push(("on_no_pool({value});", Term::from(true))),
         }
         if let Some(build) = target.build {
@@ -321,7 +321,8 @@ impl Bearer {
                 checks.push("check if every_project(true) or on_project($p), project($p);");
             }
             if target.pool.is_some() {
-                checks.push("check if every_pool(true) or on_pool($p), pool($p);");
+                // The default pool, by its other name.
+                checks.push("check if every_pool(true) or on_pool($p), pool($p) or on_pool(\"default\"), pool(\"\");");
             }
             if target.project.is_none() && target.pool.is_none() {
                 // Nothing in particular: the server as a whole, which a grant on some projects does not cover.

@@ -6,7 +6,7 @@ use biscuit_auth::builder::{BlockBuilder, Term};
 use graph::{BuildId, Timestamp};
 
 use super::token::{TOKEN_BYTES_MAX, TokenError, read, refused};
-use super::verb::Verb;
+use super::verb::{Verb, pool_name};
 
 /// What the weaker token is limited to; empty fields limit nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,10 +41,11 @@ pub fn narrow(text: &str, narrowing: &Narrowing) -> Result<String, TokenError> {
         |names: &BTreeSet<String>| names.iter().map(|name| Term::from(name.as_str())).collect::<BTreeSet<Term>>();
     let verbs = narrowing.verbs.iter().map(|verb| Term::from(verb.name())).collect();
     let builds = narrowing.builds.iter().map(|build| Term::from(i64::try_from(build.0).unwrap_or(i64::MAX))).collect();
+    let pools = narrowing.pools.iter().map(|name| Term::from(pool_name(name))).collect();
     let checks: [(&str, BTreeSet<Term>); 4] = [
         ("check if operation($it), {value}.contains($it);", verbs),
         ("check if on_project($it), {value}.contains($it);", names(&narrowing.projects)),
-        ("check if on_no_pool(true) or on_pool($it), {value}.contains($it);", names(&narrowing.pools)),
+        ("check if on_no_pool(true) or on_pool($it), {value}.contains($it);", pools),
         ("check if on_build($it), {value}.contains($it);", builds),
     ];
     let mut block = BlockBuilder::new();

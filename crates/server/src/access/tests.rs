@@ -127,6 +127,26 @@ fn whoever_holds_a_token_narrows_it_and_never_widens_it() {
 }
 
 #[test]
+fn the_default_pool_is_one_whatever_name_a_token_has_for_it() {
+    let office = office();
+    for (granted, narrowed) in [("", "default"), ("default", "")] {
+        let token = office.token(GrantRequest { pools: Some(names(&[granted])), ..grant(&[Verb::Submit]) });
+        let narrowed = narrow(&token, &Narrowing { pools: names(&[narrowed]), ..Narrowing::default() });
+        for token in [token, narrowed.expect("narrowed")] {
+            let pool = |pool| (Verb::Submit, Target::pool(pool));
+            office.check(&token, &[pool(""), pool("default")], &[pool("p")]);
+        }
+    }
+    // Whoever has it not has it by neither name.
+    let other = office.token(GrantRequest { pools: Some(names(&["p"])), ..grant(&[Verb::Submit]) });
+    office.check(
+        &other,
+        &[(Verb::Submit, Target::pool("p"))],
+        &["", "default"].map(|it| (Verb::Submit, Target::pool(it))),
+    );
+}
+
+#[test]
 fn a_pool_narrows_what_is_about_pools() {
     let office = office();
     let token = office.token(grant(&[Verb::Read, Verb::Submit]));

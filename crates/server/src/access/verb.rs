@@ -5,6 +5,8 @@ use std::fmt;
 use graph::BuildId;
 use serde::{Deserialize, Serialize};
 
+use crate::records::DEFAULT_POOL;
+
 /// What a token lets its holder do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -86,6 +88,11 @@ impl<'a> Target<'a> {
     pub fn pool(pool: &'a str) -> Self {
         Self { pool: Some(pool), ..Self::SERVER }
     }
+}
+
+/// The name by which checks know a pool: jobs and workers may leave that of the default pool out.
+pub(super) fn pool_name(pool: &str) -> &str {
+    if pool.is_empty() { DEFAULT_POOL } else { pool }
 }
 
 impl fmt::Display for Target<'_> {
