@@ -5,7 +5,7 @@
 //! again, the stream goes on after it, also on a server that was restarted. What differs then is at most the order in which
 //! attempts at the same time are told.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::ops::ControlFlow;
 use std::str::FromStr;
@@ -87,18 +87,46 @@ struct Told {
     bytes: u64,
 }
 
+/// Names what goes on beside the steps of an attempt, an image's build or a service, by its number behind those of the steps.
+type SectionKey = (AttemptKey, u16);
+
+/// How far what goes on beside the steps was told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Beside {
+    told: Told,
+    /// Whether its end was told too.
+    ended: bool,
+}
+
 /// How far a stream was told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cursor {
     facts: usize,
     attempts: BTreeMap<AttemptKey, Told>,
+    /// Of attempts that run.
+    sections: BTreeMap<SectionKey, Beside>,
 }
+
+impl Cursor {
+    /// Forgets attempts that do not run.
+    fn keep(&mut self, runs: impl Fn(&AttemptKey) -> bool) {
+        self.attempts.retain(|key, _| runs(key));
+        self.sections.retain(|(key, _), _| runs(key));
+    }
+}
+
+/// Before the numbers of what goes on beside the steps.
+const SECTION_SIGN: char = 's';
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.facts)?;
         for ((build, attempt), told) in &self.attempts {
             write!(f, "_{build}.{attempt}.{}.{}.{}.{}", told.step, told.begun, told.line, told.bytes)?;
+        }
+        for (((build, attempt), section), Beside { told, ended }) in &self.sections {
+            let reached = told.begun + u8::from(*ended);
+            write!(f, "_{SECTION_SIGN}{build}.{attempt}.{section}.{reached}.{}.{}", told.line, told.bytes)?;
         }
         Ok(())
     }
@@ -114,16 +142,21 @@ impl FromStr for Cursor {
         }
         let mut parts = text.split('_');
         let facts = parts.next().and_then(|facts| facts.parse().ok()).ok_or_else(bad)?;
-        let mut attempts = BTreeMap::new();
+        let (mut attempts, mut sections) = (BTreeMap::new(), BTreeMap::new());
         for part in parts {
+            let (is_section, part) = part.strip_prefix(SECTION_SIGN).map_or((false, part), |part| (true, part));
             let numbers: Vec<u64> = part.split('.').map_while(|number| number.parse().ok()).collect();
             let [build, attempt, step, begun, line, bytes] = numbers[..] else { return Err(bad()) };
             let attempt = AttemptNumber(u32::try_from(attempt).map_err(|_| bad())?);
             let step = u16::try_from(step).map_err(|_| bad())?;
             let told = Told { step, begun: u8::from(begun > 0), line, bytes };
-            attempts.insert((BuildId(build), attempt), told);
+            let key = (BuildId(build), attempt);
+            match is_section {
+                true => drop(sections.insert((key, step), Beside { told, ended: begun > 1 })),
+                false => drop(attempts.insert(key, told)),
+            }
         }
-        Ok(Self { facts, attempts })
+        Ok(Self { facts, attempts, sections })
     }
 }
 
@@ -353,6 +386,17 @@ impl Live {
             |steps: &BTreeMap<u16, StepLive>| later < n_steps && steps.range(later..n_steps).next().is_some();
         self.state().attempts.get(&key).is_some_and(is_among)
     }
+
+    /// The numbers from this one on of what its worker said of an attempt.
+    fn numbers_from(&self, key: AttemptKey, first: u16) -> BTreeSet<u16> {
+        self.state()
+            .attempts
+            .get(&key)
+            .into_iter()
+            .flat_map(|steps| steps.range(first..))
+            .map(|(step, _)| *step)
+            .collect()
+    }
 }
 
 /// One reader of a build. Dropped, it leaves no trace.
@@ -370,7 +414,7 @@ impl Follower {
             live,
             build,
             lines,
-            cursor: Cursor { facts: 0, attempts: BTreeMap::new() },
+            cursor: Cursor::default(),
             telling: Telling::default(),
             running: BTreeMap::new(),
             packs: HashMap::new(),
@@ -498,7 +542,7 @@ impl Reader {
         }
         self.cursor = cursor;
         let running = &self.running;
-        self.cursor.attempts.retain(|key, _| running.contains_key(key));
+        self.cursor.keep(|key| running.contains_key(key));
         Ok(())
     }
 
@@ -562,7 +606,7 @@ impl Reader {
             What::AttemptFinished { attempt, .. } => {
                 self.running.retain(|_, running| running.attempt != *attempt);
                 let running = &self.running;
-                self.cursor.attempts.retain(|key, _| running.contains_key(key));
+                self.cursor.keep(|key| running.contains_key(key));
             }
             What::BuildEnded { .. } => self.has_ended = Ended::Yes,
             _ => {}
@@ -603,7 +647,20 @@ impl Reader {
             }
             let index = usize::from(told.step);
             if report.is_some_and(|report| index >= report.steps.len()) {
-                break ControlFlow::Break(());
+                // Of what the report does not name, such as what a worker had begun when it broke off, there may be lines.
+                self.read_sections(batch, key, running, n_steps)?;
+                break match batch.is_full() {
+                    true => ControlFlow::Continue(()),
+                    false => ControlFlow::Break(()),
+                };
+            }
+            if told.step >= n_steps {
+                // What went on beside the steps, of which most was told while they ran.
+                if self.read_section(batch, key, running, (told.step, report))?.is_continue() {
+                    break ControlFlow::Continue(());
+                }
+                told = Told { step: told.step.saturating_add(1), ..Told::default() };
+                continue;
             }
             let place =
                 StepPlace { build: self.build, attempt: running.attempt, job: running.job.clone(), step: told.step };
@@ -638,7 +695,70 @@ impl Reader {
             told = Told { step: told.step.saturating_add(1), ..Told::default() };
         };
         self.cursor.attempts.insert(key, told);
+        if report.is_none() {
+            self.read_sections(batch, key, running, n_steps)?;
+        }
         Ok(progress)
+    }
+
+    /// Tells what is new of all that goes on beside the steps of an attempt that runs.
+    fn read_sections(
+        &mut self,
+        batch: &mut Batch,
+        key: AttemptKey,
+        running: &Running,
+        n_steps: u16,
+    ) -> Result<(), LiveError> {
+        let mut sections = self.live.numbers_from(key, n_steps);
+        // A server that has just started knows of none, but the one before it has told of some.
+        sections.extend(self.cursor.sections.range((key, n_steps)..=(key, u16::MAX)).map(|((_, section), _)| *section));
+        for section in sections {
+            if batch.is_full() {
+                return Ok(());
+            }
+            let _ = self.read_section(batch, key, running, (section, None))?;
+        }
+        Ok(())
+    }
+
+    /// Tells what is new of something that goes on beside the steps. `Break` if all of it was told.
+    fn read_section(
+        &mut self,
+        batch: &mut Batch,
+        key: AttemptKey,
+        running: &Running,
+        (section, report): (u16, Option<&AttemptReport>),
+    ) -> Result<ControlFlow<()>, LiveError> {
+        let mut beside = self.cursor.sections.get(&(key, section)).copied().unwrap_or_default();
+        if beside.ended {
+            return Ok(ControlFlow::Break(()));
+        }
+        let place = StepPlace { build: self.build, attempt: running.attempt, job: running.job.clone(), step: section };
+        let live = self.live.step_live(key, section);
+        let of_report = || report.and_then(|report| report.steps.get(usize::from(section)).cloned()).map(Arc::new);
+        let ended = live.report.or_else(of_report);
+        if ended.is_some() {
+            self.refresh(key.0)?;
+        }
+        if beside.told.begun == 0 {
+            let of_ended = || ended.as_ref().map(|report| (report.name.clone(), report.started));
+            let Some((name, at)) = live.started.or_else(of_ended) else { return Ok(ControlFlow::Continue(())) };
+            batch.events.push_back(place.started(&name, at));
+            beside.told.begun = 1;
+        }
+        let lines = match self.lines {
+            Lines::Told => self.read_lines(batch, key, &place, &mut beside.told)?,
+            Lines::Left => ControlFlow::Break(()),
+        };
+        if let (ControlFlow::Break(()), Some(report)) = (lines, &ended) {
+            batch.events.push_back(place.finished(report));
+            beside.ended = true;
+        }
+        self.cursor.sections.insert((key, section), beside);
+        Ok(match beside.ended {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        })
     }
 
     /// What is known of a step's beginning when nobody said so: it printed something.

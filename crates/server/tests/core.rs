@@ -95,6 +95,55 @@ fn what_goes_on_beside_the_steps_ends_none_of_them() {
 }
 
 #[test]
+fn what_goes_on_beside_the_steps_is_told_as_it_goes() {
+    run(async {
+        let site = Site::new();
+        let mut worker = Worker::join(&site, "w1", []).await;
+        let (build, start) = begun(&site, &mut worker, ONE).await;
+        let lease = start.spec.lease;
+        let mut follower = site.server().live.follow(build, None, Lines::Told).await.unwrap();
+        let begins = |step, name: &str| FromWorker::StepStarted { lease, step, name: name.into(), at: site::now() };
+        let of_service = [said(&begins(1, "service db")), log_section(&start.spec, 1, 0, b"ready\n", None)];
+        worker.say(&site, &of_service).await;
+        // No step has begun, and the service has not ended.
+        let mut told = moments(&mut follower, |told| told.iter().any(|moment| moment.contains("ready"))).await;
+        worker.say(&site, &[said(&begins(0, "echo hello")), log_section(&start.spec, 0, 0, b"a\n", None)]).await;
+        told.extend(moments(&mut follower, |told| told.iter().any(|moment| moment.contains("0.0 a"))).await);
+        worker.say(&site, &[log_section(&start.spec, 1, 6, b"asked\n", None)]).await;
+        told.extend(moments(&mut follower, |told| told.iter().any(|moment| moment.contains("asked"))).await);
+        let expected = [
+            "step_started hello 1 service db",
+            "log hello 1.0 ready",
+            "step_started hello 0 echo hello",
+            "log hello 0.0 a",
+            "log hello 1.1 asked",
+        ];
+        let n_before = told.len() - expected.len();
+        assert_eq!(told[n_before..], expected);
+        // Who was told of it is not told again, also where the stream was left between two of its lines.
+        let mut whole = site.server().live.follow(build, None, Lines::Told).await.unwrap();
+        let batch = whole.next().await.unwrap().unwrap();
+        let id = batch.last().and_then(|event| event.id.clone()).unwrap();
+        assert!(id.contains("_s"), "{id}");
+        let mut rest = site.server().live.follow(build, Some(&id), Lines::Told).await.unwrap();
+        worker.say(&site, &[log_section(&start.spec, 1, 12, b"left\n", None)]).await;
+        worker.finish(&site, &start.spec).await;
+        for follower in [&mut rest, &mut follower] {
+            let mut told = moments(follower, |_| false).await;
+            let expected = [
+                "build_finished passed",
+                "job_finished hello passed",
+                "log hello 1.2 left",
+                "step_finished hello 0 passed",
+            ];
+            told.sort();
+            assert_eq!(told, expected);
+        }
+        site.end().await;
+    });
+}
+
+#[test]
 fn a_stream_is_taken_up_again_anywhere() {
     run(async {
         let site = Site::new();

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 
 use graph::{Environment, Failure, Job, Network, Pull, Service, Shell, StepReport, Text};
@@ -174,19 +175,25 @@ impl Attempt<'_> {
     ) -> Result<Resolved, ()> {
         let pinned = self.spec.images.clone();
         let wanted = Wanted { reference, pull, platform, login, pinned: &pinned };
-        let lines = std::sync::Mutex::new(Vec::new());
-        let progress =
-            |line: &str| lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(line.to_owned());
-        let resolved = self.worker.pins.resolve(engine, &wanted, &progress);
-        let resolved = unless_stopped(&self.cancel, self.deadline, resolved).await;
-        let lines = lines.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let section = (!lines.is_empty()).then(|| {
-            let section = self.open_section(format!("image {reference}"));
-            for line in lines {
-                lock(&self.sections[section].recorder).write(Stream::Stdout, format!("{line}\n").as_bytes());
+        let (told, mut lines) = tokio::sync::mpsc::unbounded_channel();
+        let progress = |line: &str| drop(told.send(format!("{line}\n")));
+        let (cancel, deadline, worker) = (self.cancel.clone(), self.deadline, self.worker);
+        let mut resolving = pin!(unless_stopped(&cancel, deadline, worker.pins.resolve(engine, &wanted, &progress)));
+        let mut section = None;
+        let mut write = |line: String| {
+            let section = *section.get_or_insert_with(|| self.open_section(format!("image {reference}")));
+            lock(&self.sections[section].recorder).write(Stream::Stdout, line.as_bytes());
+        };
+        let resolved = loop {
+            tokio::select! {
+                biased;
+                Some(line) = lines.recv() => write(line),
+                resolved = &mut resolving => break resolved,
             }
-            section
-        });
+        };
+        while let Ok(line) = lines.try_recv() {
+            write(line);
+        }
         let resolved = self.not_stopped(resolved)?.map_err(|fault| self.refuse_image(section, &fault))?;
         if let Some(section) = section {
             self.end_section(section, "passed", Some(0));
