@@ -92,7 +92,7 @@ function zoom() {
 
 /** Where a run stands, in whatever way the jobs are shown: what runs, else the gate at which it waits. */
 const RUNNING = "#jobs :is(.node, li, tr, .flame a).running";
-const AT_GATE = "#jobs .node.gated.waiting";
+const AT_GATE = "#jobs :is(.node, li, tr, .flame a).asking";
 
 /** A button, and `j`, that keep what runs in sight while a build goes on, until the reader scrolls. */
 function followRun() {

@@ -124,12 +124,12 @@ impl Generations {
     }
 
     fn keep(&mut self, (build, facts): (BuildId, u64), text: &Text) {
+        if text.get().len() > BYTES_KEPT {
+            return;
+        }
         if self.bytes + text.get().len() > BYTES_KEPT {
             self.old = std::mem::take(&mut self.young);
             self.bytes = 0;
-        }
-        if text.get().len() > BYTES_KEPT {
-            return;
         }
         self.bytes += text.get().len();
         if let Some((_, before)) = self.young.insert(build, (facts, Arc::clone(text))) {

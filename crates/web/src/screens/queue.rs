@@ -342,7 +342,7 @@ fn list(pool: &Pool, queue: &Page<Queued>) -> Markup {
     items.sort_by_key(|queued| place(queued).unwrap_or(u64::MAX));
     html! {
         table.list.queued {
-            thead { tr { th.number { "Place" } th { "Job" } th { "Waits for" } th.number { "Begins in" } th { span.unseen { "Do" } } } }
+            thead { tr { th.number { "Place" } th { "Job" } th { "Waits for" } th.number { "Begins in" } } }
             tbody { @for queued in items.into_iter().take(LISTED) {
                 @let waiting = &queued.waiting;
                 @let holders = short(&waiting.reason).1;
@@ -350,13 +350,17 @@ fn list(pool: &Pool, queue: &Page<Queued>) -> Markup {
                     td.number { @match place(queued) { Some(place) => (place), None => "–" } }
                     td { a.quiet href=(paths::build(queued.build)) { (queued.project) " " (queued.build) } " " a.name href=(paths::job(queued.build, &waiting.job)) { (waiting.job) } @if !queued.client.is_empty() { " " span.quiet { "for " (queued.client) } } @if queued.urgent { " " span.tag { "urgent" } } }
                     td { (waiting.text) @if !holders.is_empty() { span.why { "held by " (held_by(holders)) } } }
-                    td.number { @if let Some(estimate) = waiting.estimate { (words::span(estimate.low_ms)) " to " (words::span(estimate.high_ms)) } }
-                    td { @if !queued.urgent && place(queued).is_none_or(|place| place > 1) { (to_the_top(queued)) } }
+                    td.number { @if let Some(estimate) = waiting.estimate { (words::span(estimate.low_ms)) " to " (words::span(estimate.high_ms)) " " } @if !queued.urgent && is_behind(queued) { (to_the_top(queued)) } }
                 }
             } }
         }
         @if queue.items.len() > LISTED || queue.next.is_some() { p.quiet { "The first " (queue.items.len().min(LISTED)) " of " (pool.waiting) " are listed." } }
     }
+}
+
+/// Whether a job could begin sooner if its build went before others.
+fn is_behind(queued: &Queued) -> bool {
+    matches!(queued.waiting.reason, WaitReason::Queue { position: 2.., .. } | WaitReason::Held { .. })
 }
 
 /// Puts the build of a job before others.

@@ -197,6 +197,7 @@ fn node_of_job(job: &Job, ask: &Ask) -> Node {
         (Some(from), _) => format!("cached from build {}", from.build),
         (None, Some(took)) => took,
         (None, None) if job.gate && standing == Standing::Waiting => "asks first".to_owned(),
+        (None, None) if standing == Standing::Asking => "waits for an answer".to_owned(),
         (None, None) => standing.word().to_owned(),
     };
     let state = if about == standing.word() { String::new() } else { format!(", {}", standing.word()) };
