@@ -91,8 +91,7 @@ fn pool_of(pool: &Pool, queue: &Page<Queued>, history: &PoolHistory, workers: &[
             }
             (places(pool))
             (donut(pool, workers))
-            (waits(history))
-            (chart(history))
+            @if is_current(history, ask) { (waits(history)) (chart(history)) }
             @if let Some(held) = &pool.held {
                 p.problem { "Held by " (held.by) " since " (words::ago(held.at, ask.now)) @if !held.reason.is_empty() { ": " (held.reason) } }
                 form.hold method="post" action=(format!("{path}/release")) { button.main { "Release the pool" } }
@@ -111,6 +110,11 @@ fn pool_of(pool: &Pool, queue: &Page<Queued>, history: &PoolHistory, workers: &[
             @if !queue.items.is_empty() { (list(pool, queue)) }
         }
     }
+}
+
+/// Whether somebody looked lately: what an earlier server saw last tells nothing of now.
+fn is_current(history: &PoolHistory, ask: &Ask) -> bool {
+    history.samples.last().is_some_and(|last| ask.now.ms_since(last.at.0) <= history.every_ms * GAP_LOOKS)
 }
 
 /// How long those that wait have waited, and how bad it was.
