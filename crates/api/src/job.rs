@@ -292,8 +292,8 @@ impl From<Partial> for graph::Partial {
 /// A stretch of an attempt's time before its first step or after its last.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Phase {
-    /// `workspace`, `image`, `artifacts_taken`, `cache_restored`, `container`, `artifacts_kept`, `reports` or `cache_saved`; others may
-    /// come.
+    /// `workspace`, `image`, `artifacts_taken`, `cache_looked_up`, `cache_restored`, `container`, `artifacts_kept`, `reports` or
+    /// `cache_saved`; others may come.
     pub what: String,
     /// The key of the cache; empty for the others.
     #[serde(default, skip_serializing_if = "String::is_empty")]

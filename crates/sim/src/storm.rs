@@ -276,7 +276,7 @@ impl Storm {
             46..66 => self.do_tasks(),
             66..70 => self.answer_a_gate(),
             70..73 => self.lie(),
-            73..75 => self.cancel_or_retry(),
+            73..75 => self.cancel_retry_or_urge(),
             80..82 => self.hold_or_close(),
             75..78 => self.say_again(),
             78..80 => return self.die(),
@@ -595,9 +595,12 @@ impl Storm {
         self.mail.push(input);
     }
 
-    fn cancel_or_retry(&mut self) {
+    fn cancel_retry_or_urge(&mut self) {
         let by = "somebody".to_owned();
-        if self.random.chance(30) {
+        if self.random.chance(10) {
+            let build = BuildId(1 + self.random.below(4) as u64);
+            self.mail.push(Input::MadeUrgent { build, by });
+        } else if self.random.chance(30) {
             // Mostly one that runs, so that its work may be wanted by another.
             let running: Vec<BuildId> =
                 self.workers.iter().flat_map(|worker| worker.running.values()).map(|(build, _, _)| *build).collect();
