@@ -28,6 +28,10 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// How long the engine may take for a call that starts nothing.
 const CALL_MAX: Duration = Duration::from_secs(120);
 
+/// After which times a container that was just ending is removed once more.
+const REMOVED_AGAIN_AFTER: [Duration; 3] =
+    [Duration::from_millis(50), Duration::from_millis(200), Duration::from_secs(1)];
+
 /// What to do where no engine is.
 pub const INSTALL_HINT: &str = "install Docker (`apt install docker.io`) or Podman (`apt install podman` and `systemctl enable --now podman.socket`), \
      or name its socket in DOCKER_HOST";
@@ -67,6 +71,13 @@ impl EngineError {
     #[must_use]
     pub fn is_absent(&self) -> bool {
         matches!(self, Self::Refused { status: 404, .. })
+    }
+
+    /// Whether the engine says, of a container that it was to kill, that it ended meanwhile. Podman refuses to remove it then, this once;
+    /// only its words tell.
+    #[must_use]
+    pub fn is_just_ending(&self) -> bool {
+        matches!(self, Self::Refused { message, .. } if message.contains("container state improper"))
     }
 
     /// Whether the engine says, of a container that it was to start, that the image lacks the program or that it is none.
@@ -584,7 +595,15 @@ impl Engine {
             Kind::Volume => "?force=1",
         };
         let path = format!("/{}/{name}{force}", kind.path());
-        match self.ask(Method::DELETE, &path, Sent::Nothing).await {
+        let mut answer = self.ask(Method::DELETE, &path, Sent::Nothing).await;
+        for pause in REMOVED_AGAIN_AFTER {
+            if !answer.as_ref().is_err_and(EngineError::is_just_ending) {
+                break;
+            }
+            tokio::time::sleep(pause).await;
+            answer = self.ask(Method::DELETE, &path, Sent::Nothing).await;
+        }
+        match answer {
             Err(error) if !error.is_absent() => Err(error),
             _ => {
                 if kind == Kind::Container && self.is_podman() {

@@ -468,13 +468,17 @@ impl JobContainer {
     /// The engine cannot be reached, or refuses.
     pub async fn remove(self) -> Result<(), EngineError> {
         let Self { engine, id, volume, folder, control, is_busy, .. } = self;
-        // Its first process ends by itself then, and all others with it. Docker starts a program to kill one; Podman asks only four times a
-        // second whether one has ended.
-        drop(control);
-        if !is_busy && !engine.is_podman() {
+        // Without its pipe the first process ends by itself, and all others with it: Docker would start a program to kill one. Podman asks
+        // only four times a second whether one has ended, and refuses to kill one that is just ending.
+        let held = if is_busy || engine.is_podman() {
+            Some(control)
+        } else {
+            drop(control);
             let _ = tokio::time::timeout(ENDS_MAX, engine.ended(&id)).await;
-        }
+            None
+        };
         engine.remove(Kind::Container, &id).await?;
+        drop(held);
         if let Some(volume) = &volume {
             engine.remove(Kind::Volume, volume).await?;
         }
