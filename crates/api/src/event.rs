@@ -290,6 +290,22 @@ pub enum Moment {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         partial: Option<crate::job::Partial>,
     },
+    /// A job has the build that it asked for. It has ended with that build, or at once if it does not wait for it.
+    ChildMade {
+        /// The build.
+        #[schemars(with = "u64")]
+        build: BuildId,
+        /// When.
+        time: Time,
+        /// The job.
+        job: String,
+        /// Which try at the job it is, from 1.
+        #[serde(rename = "try")]
+        try_number: u32,
+        /// The id of the build that it asked for.
+        #[schemars(with = "u64")]
+        child: BuildId,
+    },
     /// A step begins.
     StepStarted {
         /// The build.
@@ -492,6 +508,7 @@ impl Moment {
             Self::BuildStarted { build, .. }
             | Self::Planned { build, .. }
             | Self::JobStarted { build, .. }
+            | Self::ChildMade { build, .. }
             | Self::StepStarted { build, .. }
             | Self::Log { build, .. }
             | Self::LogGap { build, .. }

@@ -18,7 +18,7 @@ use crate::words;
 pub enum JobState {
     /// It has not begun, or waits for its next try.
     Waiting,
-    /// A worker holds an attempt at it.
+    /// A worker holds an attempt at it, or it waits for the build that it asked for.
     Running,
     /// It has ended.
     Ended,
@@ -176,6 +176,10 @@ pub struct Job {
     /// When its next try may begin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_at: Option<Time>,
+    /// The id of the build that it asked for last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<u64>")]
+    pub child: Option<BuildId>,
     /// How long it usually runs, in milliseconds: the median of its last ten passes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usual_ms: Option<u64>,
@@ -774,6 +778,15 @@ pub enum WaitReason {
         holders: Vec<JobKey>,
         /// Its place among those that wait, from 1.
         position: u64,
+    },
+    /// A build that it asked for has not ended.
+    Build {
+        /// The id of that build.
+        #[schemars(with = "u64")]
+        build: BuildId,
+        /// A job of it, or of a build that it waits for in turn, that waits for a person, or for a worker that is not there.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stuck: Option<JobKey>,
     },
     /// Its pool is held.
     Held {

@@ -25,8 +25,8 @@ use crate::places::Places;
 use crate::project::Project;
 use crate::{exit, output};
 
-/// The most builds that may stand above a build. At the bound the child is refused, and with it the job fails.
-pub const DEPTH_MAX: u32 = 8;
+/// The most builds that may stand above a build.
+const DEPTH_MAX: u32 = Parent::DEPTH_MAX;
 
 /// How far above a build's number those of its children are looked for.
 pub const CHILDREN_WITHIN: u64 = 500;
@@ -82,9 +82,9 @@ impl Inside {
     ) -> Result<(), Stop> {
         let Some(parent) = store.build(self.build)? else {
             return Err(Stop::wrong(format!(
-                "build {}, whose job `{}` runs this, is not in `{}`: a job in a sandbox cannot run builds, nor can jobs of a \
-                 server's builds, which ask the server instead: `ropewalk submit --server URL --token FILE .` with a token \
-                 among the job's secrets (`ropewalk token create --submit`)",
+                "build {}, whose job `{}` runs this, is not in `{}`: a job in a sandbox cannot run builds, nor can scripts of a \
+                 server's builds: there a job asks for a build by its only step, `run: [{{ build: {{ file: … }} }}]` (in a Rust \
+                 program: `ci.build`), and the server makes it",
                 self.build,
                 self.job,
                 self.data.display()
@@ -124,7 +124,7 @@ impl Inside {
 /// If there is such an ancestor.
 pub fn refuse_circle(request: &BuildRequest, store: &dyn Store) -> Result<(), Stop> {
     for ancestor in ancestors(store, &request.event)? {
-        if ancestor.pipeline == request.pipeline && same_event(&ancestor.event, &request.event) {
+        if ancestor.pipeline == request.pipeline && ancestor.event.says_the_same(&request.event) {
             return Err(Stop::wrong(format!(
                 "build {} runs {} for the same event and would be asked for by itself, for ever: another event, parameter \
                  or pipeline ends the circle",
@@ -133,14 +133,6 @@ pub fn refuse_circle(request: &BuildRequest, store: &dyn Store) -> Result<(), St
         }
     }
     Ok(())
-}
-
-fn same_event(left: &Event, right: &Event) -> bool {
-    let said = |event: &Event| {
-        let (time, checkout) = Default::default();
-        Event { time, checkout, parent: None, ..event.clone() }
-    };
-    said(left) == said(right)
 }
 
 /// The builds above one with this event, the nearest first. Those that are not kept any more end the list.
@@ -187,7 +179,7 @@ pub fn ask(request: BuildRequest, places: &Places) -> Result<u8, Stop> {
     let is_same = |row: &BuildRow| {
         row.event.parent == request.event.parent
             && row.pipeline == request.pipeline
-            && same_event(&row.event, &request.event)
+            && row.event.says_the_same(&request.event)
     };
     let build = match requests(places)?.iter().find(|row| is_same(row)) {
         Some(row) => row.build,

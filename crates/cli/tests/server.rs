@@ -1,5 +1,7 @@
 //! A server, its workers and people's programs: every one a real process of the binary, over real sockets.
 
+#[path = "server/children.rs"]
+mod children;
 mod installation;
 mod process;
 

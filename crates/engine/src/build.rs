@@ -45,6 +45,8 @@ pub(crate) struct Build {
     pub images: BTreeMap<String, String>,
     /// Jobs of the graph that have not ended.
     pub n_unended: usize,
+    /// How many builds its jobs asked for.
+    pub n_children: u32,
     /// Those of them that wait for needs.
     pub n_blocked: usize,
     /// Why nothing more starts.
@@ -95,6 +97,8 @@ pub(crate) struct Slot {
     pub operation: OperationState,
     pub end: Option<Box<End>>,
     pub lease: Option<Box<Lease>>,
+    /// The build that it asked for, as long as it waits for it.
+    pub child: Option<Child>,
     pub retry_at: Option<Timestamp>,
     /// Who wants its attempt to stop, though its build goes on.
     pub canceled_by: Option<Arc<str>>,
@@ -166,6 +170,13 @@ pub(crate) enum Source {
     Reused { build: BuildId, attempt: AttemptNumber, job: JobName },
 }
 
+/// A build for which a job waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Child {
+    pub build: BuildId,
+    pub since: Timestamp,
+}
+
 /// An attempt in a worker's hands.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Lease {
@@ -208,7 +219,9 @@ pub(crate) enum Place {
     Grouped,
     /// It waits for a worker.
     Queued,
-    /// It waits for the time of its next try.
+    /// The world prepares the build that it asks for; the number tells this asking from earlier ones.
+    Asking(u64),
+    /// It waits for the time of its next try, or for the end of the time that its child has.
     Sleeping(Timestamp),
 }
 
@@ -226,6 +239,7 @@ impl Build {
             legs_asked: BTreeMap::new(),
             images: BTreeMap::new(),
             n_unended: 0,
+            n_children: 0,
             n_blocked: 0,
             halt: None,
             verdict: None,
@@ -492,6 +506,7 @@ impl Build {
         }
         slot.end = Some(Box::new(end));
         slot.lease = None;
+        slot.child = None;
         slot.retry_at = None;
         if slot.flags.is_dropped {
             return Vec::new();
@@ -655,6 +670,7 @@ impl Slot {
             operation: OperationState::Unasked,
             end: None,
             lease: None,
+            child: None,
             retry_at: None,
             canceled_by: None,
             group: None,

@@ -14,6 +14,7 @@ use graph::{
 
 use crate::affinity::Placement;
 use crate::build::{Build, GateState, Halt, OperationState, Place, Slot, SlotIndex};
+use crate::child::asks_for_build;
 use crate::contexts::{JobContexts, need_results};
 use crate::effect::Effect;
 use crate::engine::{Engine, Step};
@@ -22,7 +23,7 @@ use crate::judge::never_filled;
 use crate::line::{Arrival, JobRef};
 
 /// What a job does next.
-enum Move {
+pub(crate) enum Move {
     /// Nothing, until something happens.
     Stay,
     /// Its end is an answer to the pipeline.
@@ -43,7 +44,13 @@ enum Move {
     EnterGroup(Arc<str>, ConcurrencyMode),
     /// It waits for a worker.
     Queue,
-    /// It waits for the time of its next try.
+    /// The build that it wants is asked for.
+    Ask,
+    /// The build that it waits for is told to end.
+    CancelChild(BuildId, String),
+    /// The build that it waited for failed; it tries again.
+    TryAgain(BuildId, Outcome, Timestamp),
+    /// It waits for the time of its next try, or for the end of its child's time.
     Sleep(Timestamp),
 }
 
@@ -57,7 +64,7 @@ impl Engine {
                     self.advance(step, job);
                 }
             } else if let Some(group) = self.groups_agenda.pop() {
-                self.offer_group(&group);
+                self.offer_group(step, &group);
             } else if let Some(build) = self.builds_agenda.pop_first() {
                 self.look_at_build(step, build);
             } else {
@@ -90,6 +97,13 @@ impl Engine {
             Move::Follow(digest) => self.follow(job, digest),
             Move::EnterGroup(group, mode) => self.enter_group(step, job, group, mode),
             Move::Queue => self.enqueue(job),
+            Move::Ask => self.ask_child(step, job),
+            Move::CancelChild(child, by) => {
+                self.record(step, child, What::CancelRequested { by });
+            }
+            Move::TryAgain(child, outcome, retry_at) => {
+                self.record(step, job.0, What::ChildFailed { job: name, child, outcome, retry_at });
+            }
             Move::Sleep(at) => {
                 self.slot_mut(job).place = Place::Sleeping(at);
                 self.timers.insert((at, job.0, job.1));
@@ -113,6 +127,9 @@ impl Engine {
                 return Move::Stay;
             }
             return self.adopter_of(job).map_or(Move::Stop, Move::HandOver);
+        }
+        if let Some(child) = slot.child {
+            return self.move_of_parent(job, child);
         }
         if slot.is_under_way() {
             return match halted(build, slot) {
@@ -203,13 +220,14 @@ impl Engine {
             }
             OperationState::Unasked | OperationState::Unknown => {}
         }
-        let Some(concurrency) = &slot.job.concurrency else { return Move::Queue };
+        let go = if asks_for_build(build, slot) { Move::Ask } else { Move::Queue };
+        let Some(concurrency) = &slot.job.concurrency else { return go };
         match JobContexts::new(build, job.1).text(&concurrency.group) {
             Err(message) => {
                 let message = format!("the concurrency group cannot be evaluated: {message}");
                 Move::End(Outcome::Failed(Failure::Infra { message }), Ended::Decided)
             }
-            Ok(group) if self.groups.get(&group).is_some_and(|group| group.holders.contains(&job)) => Move::Queue,
+            Ok(group) if self.groups.get(&group).is_some_and(|group| group.holders.contains(&job)) => go,
             Ok(group) => Move::EnterGroup(group, concurrency.mode),
         }
     }
@@ -281,7 +299,9 @@ impl Engine {
             self.cancel_waiting(step, (build, index), &by);
         }
         for holder in holders.into_iter().filter(|_| mode == ConcurrencyMode::CancelRunning) {
-            if self.slot(holder).lease.is_none() {
+            if self.slot(holder).child.is_some() {
+                self.cancel_child_of(step, holder, &by);
+            } else if self.slot(holder).lease.is_none() {
                 self.cancel_waiting(step, holder, &by);
             } else if !self.slot(holder).flags.is_stopping {
                 self.stop(step, holder);
@@ -298,7 +318,7 @@ impl Engine {
     }
 
     /// Lets the first of those that wait for a free group stand in the queue, and no other.
-    fn offer_group(&mut self, name: &Arc<str>) {
+    fn offer_group(&mut self, step: &mut Step, name: &Arc<str>) {
         let Some(group) = self.groups.get_mut(name) else { return };
         let next = if group.holders.is_empty() { group.waiting.first().copied() } else { None };
         let before = std::mem::replace(&mut group.offered, next);
@@ -309,13 +329,19 @@ impl Engine {
             return;
         }
         if let Some((_, build, index)) = before
-            && self.slot((build, index)).place == Place::Queued
+            && matches!(self.slot((build, index)).place, Place::Queued | Place::Asking(_))
         {
-            self.unqueue((build, index));
+            if self.slot((build, index)).place == Place::Queued {
+                self.unqueue((build, index));
+            }
             self.slot_mut((build, index)).place = Place::Grouped;
         }
         if let Some((_, build, index)) = next {
-            self.enqueue((build, index));
+            if asks_for_build(&self.builds[&build], self.slot((build, index))) {
+                self.ask_child(step, (build, index));
+            } else {
+                self.enqueue((build, index));
+            }
         }
     }
 
@@ -351,7 +377,7 @@ impl Engine {
         let place = std::mem::take(&mut slot.place);
         let (operation, group) = (slot.operation, slot.group.clone());
         match place {
-            Place::Nowhere | Place::Resolving | Place::Grouped => {}
+            Place::Nowhere | Place::Resolving | Place::Grouped | Place::Asking(_) => {}
             Place::Following => {
                 if let OperationState::Known(digest) = operation
                     && let Some(operation) = self.operations.get_mut(&digest)
@@ -364,7 +390,7 @@ impl Engine {
                 self.timers.remove(&(at, job.0, job.1));
             }
         }
-        if matches!(place, Place::Queued | Place::Grouped)
+        if matches!(place, Place::Queued | Place::Grouped | Place::Asking(_))
             && let Some(name) = group
         {
             let group = self.groups.entry(Arc::clone(&name)).or_default();
@@ -577,8 +603,10 @@ impl Engine {
                 effects.extend(answer_effects(build));
             }
             for index in 0..build.slots.len() as SlotIndex {
-                if build.slot(index).place == Place::Resolving {
-                    effects.push(self.resolve_effect((id, index)));
+                match build.slot(index).place {
+                    Place::Resolving => effects.push(self.resolve_effect((id, index))),
+                    Place::Asking(asking) => effects.extend(self.ask_effect((id, index), asking).ok()),
+                    _ => {}
                 }
             }
         }

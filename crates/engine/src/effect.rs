@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use graph::{AttemptSpec, BuildId, Job, JobName, Known, LeaseId, NeedResult, Question, Timestamp, WorkerId};
+use graph::{AttemptSpec, BuildId, ChildBuild, Job, JobName, Known, LeaseId, NeedResult, Question, Timestamp, WorkerId};
 
 /// One thing to do. Performed only after the facts of the same step are stored.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +34,17 @@ pub enum Effect {
         spec: Arc<Job>,
         /// What came along its edges.
         needs: BTreeMap<JobName, NeedResult>,
+    },
+    /// Prepare the build that a job asks for; answer with `Input::ChildPrepared`.
+    AskChild {
+        /// The build whose job asks.
+        build: BuildId,
+        /// The job.
+        job: JobName,
+        /// Of which asking the answer is.
+        asking: u64,
+        /// What is asked for, with its expressions evaluated.
+        child: Box<ChildBuild>,
     },
     /// Hand an attempt to a worker; it ends with `Input::AttemptFinished`.
     Start {

@@ -62,6 +62,8 @@ pub struct Engine {
     pub(crate) builds_agenda: BTreeSet<BuildId>,
     /// Groups to look at.
     pub(crate) groups_agenda: Vec<Arc<str>>,
+    /// How often a build was asked for that jobs want. Not kept.
+    pub(crate) n_askings: u64,
 }
 
 impl Engine {
@@ -129,6 +131,7 @@ impl Engine {
                 if let Some(build) = self.builds.get_mut(&fact.build) {
                     build.verdict = Some(verdict.clone());
                     self.requests.note_ended(fact.build, &build.request);
+                    self.wake_parent(fact.build);
                 }
             }
             What::GateOpened { job, .. }
@@ -138,6 +141,8 @@ impl Engine {
             | What::AttemptLeased { job, .. }
             | What::AttemptAdopted { job, .. }
             | What::JobCancelRequested { job, .. }
+            | What::ChildMade { job, .. }
+            | What::ChildFailed { job, .. }
             | What::AttemptFinished { job, .. }
             | What::JobEnded { job, .. }
             | What::JobRetried { job, .. } => {
@@ -175,13 +180,20 @@ impl Engine {
                 let lease = Lease::new(id, attempt, worker.clone(), fact.at);
                 self.apply_leased(job, try_number, Lease { from: Some(Box::new(from.clone())), handed, ..lease });
             }
+            &What::ChildMade { try_number, child, .. } => self.apply_child(job, try_number, child, fact.at),
+            What::ChildFailed { retry_at, .. } => {
+                self.leave_lines(job);
+                let slot = self.slot_mut(job);
+                slot.child = None;
+                slot.retry_at = Some(*retry_at);
+            }
             What::JobCancelRequested { by, .. } => self.slot_mut(job).canceled_by = Some(by.as_str().into()),
             What::AttemptFinished { attempt, report, retry_at, .. } => {
                 self.apply_finished(fact.at, job, *attempt, report, *retry_at);
             }
             What::JobEnded { outcome, how, .. } => {
                 let (artifacts, source) = match how {
-                    Ended::Decided => (BTreeMap::new(), Source::Decided),
+                    Ended::Decided | Ended::Child { .. } => (BTreeMap::new(), Source::Decided),
                     Ended::Reused(reused) => {
                         let job = reused.job.clone();
                         let source = Source::Reused { build: reused.build, attempt: reused.attempt, job };

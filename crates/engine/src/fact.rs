@@ -115,6 +115,27 @@ pub enum What {
         /// How often the lease was handed over, this time among them.
         handed: u32,
     },
+    /// A job that asks for a build has it: the child is created with the facts of the same step. The job runs until the child ends,
+    /// if it waits for it.
+    ChildMade {
+        /// The job.
+        job: JobName,
+        /// Which try at the job it is, from 1.
+        try_number: u32,
+        /// The child.
+        child: BuildId,
+    },
+    /// The child that a job waited for did not pass, and the job tries again by itself.
+    ChildFailed {
+        /// The job.
+        job: JobName,
+        /// The child.
+        child: BuildId,
+        /// How the try ended.
+        outcome: Outcome,
+        /// When the next one may begin.
+        retry_at: Timestamp,
+    },
     /// The attempt ended, or was given up as lost.
     AttemptFinished {
         /// The job.
@@ -192,6 +213,11 @@ pub enum Ended {
     Decided,
     /// An equal operation had passed before.
     Reused(Reused),
+    /// The build that it asked for ended, or was made and is not waited for.
+    Child {
+        /// The child.
+        build: BuildId,
+    },
 }
 
 /// An earlier result that stands for a job's own.

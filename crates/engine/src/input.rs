@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use graph::quarantine::QuarantinedTest;
 use graph::{
-    Answer, AskedTests, AttemptNumber, AttemptReport, BuildId, Digest, Evaluation, Event, JobName, LeaseId, Origin,
+    Answer, AskedTests, AttemptNumber, AttemptReport, BuildId, Digest, Evaluation, Event, Failure, JobName, LeaseId, Origin,
     Outcome, Question, Resources, WorkerId,
 };
 use serde::{Deserialize, Serialize};
@@ -51,6 +51,17 @@ pub enum Input {
         operation: Result<Digest, String>,
         /// An earlier result and its outcome, if there is one that may be reused.
         hit: Option<(Reused, Outcome)>,
+    },
+    /// The build that a job asks for can be made, or why not.
+    ChildPrepared {
+        /// The build whose job asks.
+        build: BuildId,
+        /// The job.
+        job: JobName,
+        /// Of which asking it is the answer; that of an earlier one is ignored.
+        asking: u64,
+        /// The child's number, drawn by the store, and what is wanted of it.
+        child: Result<(BuildId, Box<BuildRequest>), Failure>,
     },
     /// A person answered a gate.
     GateAnswered {

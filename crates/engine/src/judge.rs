@@ -38,6 +38,7 @@ impl Engine {
             Input::OperationResolved { build, job, operation, hit } => {
                 self.judge_operation(step, build, job, operation, hit);
             }
+            Input::ChildPrepared { build, job, asking, child } => self.judge_child(step, build, job, asking, child),
             Input::GateAnswered { build, job, answer, by } => self.judge_gate(step, build, job, answer, by),
             Input::WorkerPresent { worker, presence } => self.judge_presence(step, &worker, presence),
             Input::WorkerLeft { worker } => self.lose_worker(step, &worker),
@@ -47,12 +48,7 @@ impl Engine {
             Input::JobRetried { build, job, by, tests } => self.judge_retry(step, build, job, by, tests),
             Input::JobCanceled { build, job, by } => self.judge_cancel(step, build, job, by),
             Input::PoolHeld { pool, reason } => self.schedule.hold(pool, reason),
-            Input::MadeUrgent { build, by } => {
-                let is_to_go_before = |build: &Build| build.verdict.is_none() && !build.request.options.urgent;
-                if self.builds.get(&build).is_some_and(is_to_go_before) {
-                    self.record(step, build, What::MadeUrgent { by });
-                }
-            }
+            Input::MadeUrgent { build, by } => self.urge(step, build, &by),
             Input::CancelRequested { build, by } => {
                 let is_running = |build: &Build| build.verdict.is_none() && !is_canceled(build);
                 if self.builds.get(&build).is_some_and(is_running) {
@@ -108,7 +104,10 @@ impl Engine {
                 continue;
             }
             match slot.lease.clone() {
-                None => self.record(step, id, What::JobEnded { job: name, outcome, how: Ended::Decided }),
+                None => {
+                    self.cancel_child_of(step, job, &by);
+                    self.record(step, id, What::JobEnded { job: name, outcome, how: Ended::Decided });
+                }
                 Some(lease) => {
                     let report = Box::new(AttemptReport::of(outcome, self.now));
                     let resources = slot.job.resources;
@@ -214,7 +213,7 @@ impl Engine {
         if self.builds[&id].verdict.is_some() || slot.end.is_some() || slot.flags.is_dropped {
             return;
         }
-        if slot.lease.is_none() {
+        if slot.lease.is_none() && slot.child.is_none() {
             self.cancel_waiting(step, (id, index), &by);
         } else if slot.canceled_by.is_none() {
             self.record(step, id, What::JobCancelRequested { job, by });

@@ -11,6 +11,7 @@ pub mod operation;
 
 mod adoption;
 pub mod affinity;
+pub mod child;
 mod decide;
 mod engine;
 mod judge;

@@ -31,6 +31,13 @@ pub enum JobState<'a> {
         /// The worker.
         worker: &'a WorkerId,
     },
+    /// The build that it wants is being made.
+    Asking,
+    /// It waits for the end of a build that it asked for.
+    Child {
+        /// That build.
+        build: BuildId,
+    },
     /// It waits for its next try.
     Sleeping {
         /// When that may begin.
@@ -123,6 +130,9 @@ fn state_of(slot: &Slot) -> JobState<'_> {
     if let Some(lease) = &slot.lease {
         return JobState::Leased { attempt: lease.attempt, lease: lease.id, worker: &lease.worker };
     }
+    if let Some(child) = slot.child {
+        return JobState::Child { build: child.build };
+    }
     match slot.place {
         Place::Nowhere if slot.gate == GateState::Open => JobState::Gated,
         Place::Nowhere => JobState::Waiting,
@@ -130,6 +140,7 @@ fn state_of(slot: &Slot) -> JobState<'_> {
         Place::Following => JobState::Following,
         Place::Grouped => JobState::Grouped,
         Place::Queued => JobState::Queued,
+        Place::Asking(_) => JobState::Asking,
         Place::Sleeping(until) => JobState::Sleeping { until },
     }
 }
@@ -138,8 +149,15 @@ fn paint(build: &Build, text: &mut String) {
     // Writing to a string cannot fail.
     let _ = writeln!(
         text,
-        "build {} {:?} {:?} unended {} evaluations {} attempts {:?} answers {:?}",
-        build.id, build.verdict, build.halt, build.n_unended, build.n_evaluations, build.attempts, build.known.answers,
+        "build {} {:?} {:?} unended {} evaluations {} attempts {:?} children {} answers {:?}",
+        build.id,
+        build.verdict,
+        build.halt,
+        build.n_unended,
+        build.n_evaluations,
+        build.attempts,
+        build.n_children,
+        build.known.answers,
     );
     for slot in &build.slots {
         let flags = crate::build::Flags { is_on_agenda: false, is_stopping: false, ..slot.flags };
@@ -147,7 +165,7 @@ fn paint(build: &Build, text: &mut String) {
         let group = slot.group.as_ref().filter(|_| slot.flags.has_begun);
         let _ = writeln!(
             text,
-            "  {} waits {} ready {:?} tries {} gate {:?} {:?} {:?} {:?} {:?} {group:?} {flags:?} {:?}",
+            "  {} waits {} ready {:?} tries {} gate {:?} {:?} {:?} {:?} {:?} {:?} {group:?} {flags:?} {:?}",
             slot.name,
             slot.n_waits_for,
             slot.ready_at,
@@ -156,6 +174,7 @@ fn paint(build: &Build, text: &mut String) {
             slot.operation,
             slot.end,
             lease,
+            slot.child,
             slot.retry_at,
             slot.asked,
         );

@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use graph::{AttemptNumber, BuildId, JobName, Partial, Resources, Timestamp, WorkerId};
 use serde::{Deserialize, Serialize};
 
-use crate::build::{COMING, GateState, OperationState, Place, Slot};
+use crate::build::{Build, COMING, GateState, OperationState, Place, Slot};
+use crate::child::asks_for_build;
 use crate::engine::Engine;
 use crate::input::{Intake, Presence};
 use crate::line::JobRef;
@@ -93,6 +94,15 @@ pub enum Wait {
         /// What there is instead.
         instead: Instead,
     },
+    /// For the end of a build that it asked for.
+    Child {
+        /// That build.
+        build: BuildId,
+        /// A job of it, or of a build that it waits for in turn, that needs somebody's help, and why it waits: for a person, or for a
+        /// worker that is not there.
+        #[serde(default)]
+        stuck: Option<(BuildId, JobName, Box<Wait>)>,
+    },
     /// For the time of its next try.
     Backoff {
         /// When that may begin.
@@ -173,10 +183,13 @@ impl Engine {
         if slot.flags.is_dropped || slot.end.is_some() || slot.lease.is_some() {
             return None;
         }
+        if let Some(child) = slot.child {
+            return Some(Wait::Child { build: child.build, stuck: self.stuck(child.build) });
+        }
         Some(match slot.place {
             Place::Nowhere if slot.n_waits_for > 0 => self.why_needs(id, slot),
             Place::Nowhere if slot.gate == GateState::Open => Wait::Gate,
-            Place::Nowhere | Place::Resolving => Wait::Resolving,
+            Place::Nowhere | Place::Resolving | Place::Asking(_) => Wait::Resolving,
             Place::Following => self.why_following(slot).unwrap_or(Wait::Resolving),
             Place::Grouped => self.why_grouped((id, index)).unwrap_or(Wait::Resolving),
             Place::Queued => self.why_queued((id, index)),
@@ -197,6 +210,23 @@ impl Engine {
         let index = *build.index_of.get(job)?;
         build.slot(index).lease.as_ref()?;
         build.asked(index).map(|asked| asked.partial())
+    }
+
+    /// The first job of a build, or of those for which it waits, that goes on only with somebody's help.
+    fn stuck(&self, id: BuildId) -> Option<(BuildId, JobName, Box<Wait>)> {
+        let mut open = vec![id];
+        while let Some(id) = open.pop() {
+            let Some(build) = self.builds.get(&id).filter(|build| build.verdict.is_none()) else { continue };
+            if let Some((job, wait)) = self.unmatched_of(id, 1).pop() {
+                return Some((id, job, Box::new(wait)));
+            }
+            let is_asking = |slot: &&Slot| slot.gate == GateState::Open && slot.end.is_none() && !slot.flags.is_dropped;
+            if let Some(slot) = build.slots.iter().find(is_asking) {
+                return Some((id, slot.name.clone(), Box::new(Wait::Gate)));
+            }
+            open.extend(build.slots.iter().filter_map(|slot| slot.child).map(|child| child.build));
+        }
+        None
     }
 
     fn why_needs(&self, id: BuildId, slot: &Slot) -> Wait {
@@ -271,7 +301,7 @@ impl Engine {
         let Some(build) = self.builds.get(&id) else { return Vec::new() };
         let mut known: Vec<(&Slot, Option<Instead>)> = Vec::new();
         let mut unmatched = Vec::new();
-        for slot in build.slots.iter().filter(|slot| is_to_run(slot)) {
+        for slot in build.slots.iter().filter(|slot| is_to_run(build, slot)) {
             if unmatched.len() == limit {
                 break;
             }
@@ -338,8 +368,8 @@ impl Engine {
     #[must_use]
     pub fn to_come(&self) -> BTreeMap<&str, u64> {
         let mut to_come = BTreeMap::new();
-        for slot in self.builds.values().filter(|build| build.verdict.is_none()).flat_map(|build| &build.slots) {
-            if is_to_run(slot) && slot.place != Place::Queued {
+        for build in self.builds.values().filter(|build| build.verdict.is_none()) {
+            for slot in build.slots.iter().filter(|slot| is_to_run(build, slot) && slot.place != Place::Queued) {
                 *to_come.entry(slot.job.pool.as_str()).or_default() += 1;
             }
         }
@@ -360,9 +390,9 @@ impl Engine {
 }
 
 /// Whether a job is still to be given to a worker.
-fn is_to_run(slot: &Slot) -> bool {
+fn is_to_run(build: &Build, slot: &Slot) -> bool {
     let is_over = slot.flags.is_dropped || slot.flags.is_unwanted || slot.end.is_some();
-    !is_over && !slot.job.steps.is_empty() && slot.lease.is_none()
+    !is_over && !asks_for_build(build, slot) && !slot.job.steps.is_empty() && slot.lease.is_none()
 }
 
 /// Whether whatever worker can run one of two jobs can run the other.

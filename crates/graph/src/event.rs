@@ -97,16 +97,33 @@ pub struct Parent {
 }
 
 /// Whether the job that asked for a build waits for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Waits {
     /// It does; the child's verdict is its outcome.
+    #[default]
     ForVerdict,
-    /// It has passed when the child is asked for; the child begins once the parent build has ended.
+    /// It has passed when the child is asked for. On a server the child begins at once, on a laptop when the parent build has ended.
     No,
 }
 
+impl Parent {
+    /// The most builds that may stand above a build. At the bound the child is refused, and with it the job fails.
+    pub const DEPTH_MAX: u32 = 8;
+}
+
 impl Event {
+    /// Whether two say the same but for when, and who asked: a build that asks for one with the same event and pipeline as its own
+    /// would ask for it for ever.
+    #[must_use]
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        let said = |event: &Self| {
+            let (time, checkout) = Default::default();
+            Self { time, checkout, parent: None, ..event.clone() }
+        };
+        said(self) == said(other)
+    }
+
     /// An event of `kind` with everything else empty.
     #[must_use]
     pub fn new(kind: EventKind) -> Self {

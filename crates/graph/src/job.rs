@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::event::{EventKind, Waits};
 use crate::fields::Field;
 use crate::name::JobName;
 use crate::need::Need;
@@ -162,6 +163,15 @@ impl Job {
     /// The most logs that an attempt has beside those of its steps: of fetching or building images, and of services.
     pub const SECTIONS_MAX: usize = 1 + 2 * Self::SERVICES_MAX;
 
+    /// The build that it asks for, if it is a job that does nothing else.
+    #[must_use]
+    pub fn child(&self) -> Option<&ChildBuild> {
+        match self.steps.as_slice() {
+            [step] => step.build.as_deref(),
+            _ => None,
+        }
+    }
+
     /// Whether it needs a container engine.
     #[must_use]
     pub fn needs_engine(&self) -> bool {
@@ -264,6 +274,54 @@ pub struct Step {
     /// of the step. An older worker runs `run`.
     #[serde(skip_serializing_if = "is_default")]
     pub nix_build: Vec<String>,
+    /// Another build that the step asks for. `run` then does so, on a laptop, and for other systems; a server makes the build
+    /// itself. Such a step stands alone in its job.
+    #[serde(skip_serializing_if = "is_default")]
+    pub build: Option<Box<ChildBuild>>,
+}
+
+/// A build that a job asks for: which pipeline of the same files, and what its event says. What is not said is as with the build
+/// that asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ChildBuild {
+    /// The pipeline's file, relative to the repository's root; `None` is what the repository has.
+    #[serde(skip_serializing_if = "is_default")]
+    pub file: Option<Text>,
+    /// The kind of its event. `None`: that of its command or its tag, else a build's.
+    #[serde(skip_serializing_if = "is_default")]
+    pub event: Option<EventKind>,
+    /// The command that is asked for.
+    #[serde(skip_serializing_if = "is_default")]
+    pub command: Option<Text>,
+    /// The branch of its event.
+    #[serde(skip_serializing_if = "is_default")]
+    pub branch: Option<Text>,
+    /// The tag of its event.
+    #[serde(skip_serializing_if = "is_default")]
+    pub tag: Option<Text>,
+    /// Its parameters, as a person would type them.
+    #[serde(skip_serializing_if = "is_default")]
+    pub params: BTreeMap<String, Text>,
+    /// What its jobs hand on that the job hands on too, by name: `JOB.OUTPUT`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub hand_on: BTreeMap<String, String>,
+    /// Whether the job waits for it.
+    #[serde(skip_serializing_if = "is_default")]
+    pub waits: Waits,
+}
+
+impl ChildBuild {
+    /// The kind of the child's event.
+    #[must_use]
+    pub fn kind(&self) -> EventKind {
+        match self.event {
+            Some(kind) => kind,
+            None if self.command.is_some() => EventKind::Command,
+            None if self.tag.is_some() => EventKind::Tag,
+            None => EventKind::Build,
+        }
+    }
 }
 
 impl Step {

@@ -35,7 +35,7 @@ pub use digest::Digest;
 pub use event::{Checkout, Event, EventKind, Origin, Parent, Trust, Waits};
 pub use fields::{Field, FieldKind};
 pub use job::{
-    CacheUse, Concurrency, ConcurrencyMode, Container, ENGINE_LABEL, Environment, Gate, Graph, Health, Hole, Job,
+    CacheUse, ChildBuild, Concurrency, ConcurrencyMode, Container, ENGINE_LABEL, Environment, Gate, Graph, Health, Hole, Job,
     Network, Pull, Reports, Resources, Retry, RetryOn, Reuse, Service, Shell, Status, StatusState, Step, Toleration,
     WorkspaceKind,
 };

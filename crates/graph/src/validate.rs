@@ -86,6 +86,10 @@ fn bounds_passed(name: &JobName, job: &Job) -> Vec<(&'static str, String)> {
             format!("job `{name}` has Nix build in the environment `{place}`: it can on the host and in a Nix shell");
         passed.push(("nix-build-elsewhere", message));
     }
+    if job.steps.len() > 1 && job.steps.iter().any(|step| step.build.is_some()) {
+        let message = format!("job `{name}` asks for a build and has other steps: such a step stands alone in its job");
+        passed.push(("build-among-steps", message));
+    }
     if job.retry.max > Retry::MAX_MAX {
         passed.push(("too-many-retries", format!("job `{name}` asks for more than {} retries", Retry::MAX_MAX)));
     }

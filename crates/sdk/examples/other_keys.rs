@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ropewalk::condition::{all, any, branch, changed, event, not, param, tag};
 use ropewalk::{
-    Cache, Ci, Concurrency, Environment, EventKind, Json, Matrix, Network, Pull, Retry, RetryOn, Reuse, Service, Step,
+    Cache, Child, Ci, Concurrency, Environment, EventKind, Json, Matrix, Network, Pull, Retry, RetryOn, Reuse, Service, Step,
     Workspace, field,
 };
 
@@ -111,6 +111,10 @@ fn keys(ci: &Ci) {
         .environment(Environment::host())
         .artifacts(["nix:app"])
         .step(Step::nix_build([".#app", ".#packages.${{ event.branch }}.doc"]).id("all"));
+    ci.job("number").outputs(["n"]).run("./number");
+    let whole = Child::file(".ropewalk/child.yaml").kind(EventKind::Push).branch("b").tag("v1").hand_on("pack", "url");
+    ci.build("child", whole.param("n", "${{ needs.number.outputs.n }}").param("dry", true)).needs("number");
+    ci.build("swept", Child::command("sweep").no_wait());
     let container = Json::object([("image", "x".into())]);
     let pod = Json::object([("containers", Json::List(vec![container]))]);
     ci.job("pod").environment(Environment::kubernetes(pod)).run("true");

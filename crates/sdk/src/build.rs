@@ -1,6 +1,6 @@
 //! Builds that jobs ask for: children of the build, of the same project.
 //!
-//! A child is an ordinary job of one step, `"$ROPEWALK_BINARY" run …`: YAML can say the same. Nothing of it is decided here.
+//! A child is a job of one step, `build: {…}`: YAML says the same. Nothing of it is decided here.
 
 use std::panic::Location;
 
@@ -18,12 +18,10 @@ use crate::words::Reuse;
 /// [`EventKind::Build`], that of a command [`EventKind::Command`].
 #[derive(Clone, Debug)]
 pub struct Child {
-    /// The pipeline's file; `None` is all that the repository has.
-    file: Option<String>,
-    /// Flags of `ropewalk run`, each with its value.
-    flags: Vec<(&'static str, String)>,
+    /// What is said of it, by the keys of the format.
+    said: Vec<(&'static str, Json)>,
     parameters: Vec<Parameter>,
-    /// `JOB.OUTPUT=NAME`, and NAME.
+    /// The job's output, and `JOB.OUTPUT`.
     handed_on: Vec<(String, String)>,
     secrets: Vec<String>,
     waits: Waits,
@@ -31,8 +29,9 @@ pub struct Child {
 
 #[derive(Clone, Debug)]
 struct Parameter {
-    /// `NAME=VALUE`; may hold `${{ }}`.
-    text: String,
+    name: String,
+    /// May hold `${{ }}`.
+    value: String,
     /// The job that the value comes from.
     of: Option<String>,
 }
@@ -47,13 +46,13 @@ impl Child {
     /// The pipeline of this file, relative to the repository's root.
     #[must_use]
     pub fn file(path: impl Into<String>) -> Self {
-        Self { file: Some(path.into()), ..Self::whole() }
+        Self::whole().say("file", path.into())
     }
 
     /// What the repository's pipeline has under this command's name: `on(command("release"))`.
     #[must_use]
     pub fn command(name: impl Into<String>) -> Self {
-        Self::whole().flag("--command", name.into())
+        Self::whole().say("command", name.into())
     }
 
     /// What the repository's pipeline runs for an event of this kind: `on(schedule(…))`.
@@ -63,59 +62,65 @@ impl Child {
     }
 
     fn whole() -> Self {
-        let (flags, parameters, handed_on, secrets) = Default::default();
-        Self { file: None, flags, parameters, handed_on, secrets, waits: Waits::ForVerdict }
+        let (said, parameters, handed_on, secrets) = Default::default();
+        Self { said, parameters, handed_on, secrets, waits: Waits::ForVerdict }
     }
 
-    fn flag(mut self, name: &'static str, value: String) -> Self {
-        self.flags.retain(|(other, _)| *other != name);
-        self.flags.push((name, value));
+    fn say(mut self, key: &'static str, value: String) -> Self {
+        self.said.retain(|(other, _)| *other != key);
+        self.said.push((key, Json::Text(value)));
         self
     }
 
     /// The kind of its event.
     #[must_use]
     pub fn kind(self, kind: EventKind) -> Self {
-        self.flag("--event", kind.name().to_owned())
+        self.say("event", kind.name().to_owned())
     }
 
     /// The branch in its event; what is built are the files of this build all the same.
     #[must_use]
     pub fn branch(self, name: impl Into<String>) -> Self {
-        self.flag("--branch", name.into())
+        self.say("branch", name.into())
     }
 
     /// The tag in its event. Without a kind, the event is that of a tag.
     #[must_use]
     pub fn tag(self, name: impl Into<String>) -> Self {
-        self.flag("--tag", name.into())
+        self.say("tag", name.into())
     }
 
     /// A parameter; a text may hold `${{ }}`.
     #[must_use]
-    pub fn param(mut self, name: &str, value: impl Into<Json>) -> Self {
+    pub fn param(self, name: &str, value: impl Into<Json>) -> Self {
         let value = match value.into() {
             Json::Text(text) => text,
             value => value.to_string(),
         };
-        self.parameters.push(Parameter { text: format!("{name}={value}"), of: None });
-        self
+        self.put(Parameter { name: name.to_owned(), value, of: None })
     }
 
     /// A parameter that is an output of a job, which must pass first. `T` is a type that a person could fill in, see [`crate::field`];
     /// another does not compile.
     #[must_use]
-    pub fn param_of<T: Fill>(mut self, name: &str, output: &Output<T>) -> Self {
+    pub fn param_of<T: Fill>(self, name: &str, output: &Output<T>) -> Self {
         let job = &output.source.job;
         let value = match &output.source.output {
             Some(output) => format!("needs['{job}'].outputs['{output}']"),
             None => format!("fromJSON(needs['{job}'].outputs.value).value"),
         };
-        self.parameters.push(Parameter { text: format!("{name}=${{{{ {value} }}}}"), of: Some(job.clone()) });
+        let value = format!("${{{{ {value} }}}}");
+        self.put(Parameter { name: name.to_owned(), value, of: Some(job.clone()) })
+    }
+
+    /// The last value of a parameter counts.
+    fn put(mut self, parameter: Parameter) -> Self {
+        self.parameters.retain(|other| other.name != parameter.name);
+        self.parameters.push(parameter);
         self
     }
 
-    /// Secrets of the job that the child may use, by name.
+    /// Secrets of the job that the child may use on a laptop, by name. A build on a server has those of its project.
     #[must_use]
     pub fn secrets(mut self, names: impl Texts) -> Self {
         self.secrets.extend(names.texts());
@@ -126,51 +131,36 @@ impl Child {
     /// not waited for hands on nothing.
     #[must_use]
     pub fn hand_on(mut self, job: &str, output: &str) -> Self {
-        self.handed_on.push((format!("{job}.{output}={output}"), output.to_owned()));
+        self.handed_on.retain(|(name, _)| name != output);
+        self.handed_on.push((output.to_owned(), format!("{job}.{output}")));
         self
     }
 
-    /// The job passes as soon as the child is asked for. It begins when the build has ended.
+    /// The job passes as soon as the child is asked for. On a server it begins at once, on a laptop when the build has ended.
     #[must_use]
     pub fn no_wait(mut self) -> Self {
         self.waits = Waits::No;
         self
     }
 
-    /// What it is called where it failed: `build of the command release`.
-    fn title(&self) -> String {
-        let flag = |wanted: &str| self.flags.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value.as_str());
-        match (&self.file, flag("--command"), flag("--event")) {
-            (Some(file), ..) => format!("build of {file}"),
-            (None, Some(command), _) => format!("build of the command {command}"),
-            (None, None, Some(kind)) => format!("build of the event {kind}"),
-            (None, None, None) => "build of this pipeline".to_owned(),
-        }
-    }
-
-    /// The step, with every text from outside in a variable: none of them is read by the shell.
+    /// The step, as the format says it.
     #[track_caller]
     fn step(&self) -> Step {
-        let mut script = r#"exec "$ROPEWALK_BINARY" run"#.to_owned();
-        let mut variables = Vec::new();
-        let mut word = |flag: &str, value: &str| {
-            let variable = format!("CHILD_{}", variables.len() + 1);
-            script.push_str(&format!(" {flag}\"${variable}\""));
-            variables.push((variable, value.to_owned()));
+        let said = self.said.iter().map(|(key, value)| ((*key).to_owned(), value.clone()));
+        let mut said: Vec<(String, Json)> = said.collect();
+        let mut map = |key: &str, entries: Vec<(String, Json)>| {
+            if !entries.is_empty() {
+                said.push((key.to_owned(), Json::Object(entries)));
+            }
         };
-        self.flags.iter().for_each(|(flag, value)| word(&format!("{flag}="), value));
-        self.parameters.iter().for_each(|parameter| word("--param=", &parameter.text));
+        let text = |name: &String, value: &String| (name.clone(), Json::Text(value.clone()));
+        map("params", self.parameters.iter().map(|parameter| text(&parameter.name, &parameter.value)).collect());
         if self.waits == Waits::ForVerdict {
-            self.handed_on.iter().for_each(|(wanted, _)| word("--hand-on=", wanted));
+            map("hand_on", self.handed_on.iter().map(|(name, from)| text(name, from)).collect());
+        } else {
+            said.push(("wait".to_owned(), Json::Bool(false)));
         }
-        if let Some(file) = &self.file {
-            word("-- ", file);
-        }
-        if self.waits == Waits::No {
-            script = script.replacen(" run", " run --later", 1);
-        }
-        let step = Step::sh(script).name(self.title());
-        variables.into_iter().fold(step, |step, (name, value)| step.env(name, value))
+        Step::build(Json::Object(said))
     }
 }
 
@@ -190,7 +180,7 @@ impl Ci {
         if !child.secrets.is_empty() {
             job = job.secrets(child.secrets);
         }
-        let names: Vec<String> = child.handed_on.into_iter().map(|(_, name)| name).collect();
+        let names: Vec<String> = child.handed_on.into_iter().map(|(name, _)| name).collect();
         if names.is_empty() {
             return job;
         }
@@ -209,6 +199,14 @@ mod tests {
     use crate::ci::Ci;
     use crate::json::Json;
 
+    /// Takes the marks of places out.
+    fn bare(json: &mut Json) {
+        if let Json::Object(entries) = json {
+            entries.retain(|(name, _)| !name.starts_with('@'));
+            entries.iter_mut().for_each(|(_, value)| bare(value));
+        }
+    }
+
     /// What the job `ship` comes to: keys that a child sets, its needs, and what is wrong.
     #[track_caller]
     fn check(pipeline: impl FnOnce(&Ci), expected: &[&str]) {
@@ -219,12 +217,9 @@ mod tests {
         let mut lines = Vec::new();
         let steps = shared.jobs[ship].settings.entry("run", Json::Null, std::panic::Location::caller()).clone();
         for step in steps.items() {
-            lines.push(step.get("run").and_then(Json::as_str).unwrap_or_default().to_owned());
-            if let Some(Json::Object(variables)) = step.get("env") {
-                let is_mark = |name: &str| name.starts_with('@');
-                let shown = variables.iter().filter(|(name, _)| !is_mark(name));
-                lines.extend(shown.map(|(name, value)| format!("{name}: {}", value.as_str().unwrap_or("no text"))));
-            }
+            let mut build = step.get("build").cloned().unwrap_or(Json::Null);
+            bare(&mut build);
+            lines.push(build.to_string());
         }
         lines.extend(shared.jobs[ship].needs.iter().map(|need| format!("needs {:?}", need.on)));
         lines.extend(shared.diagnostics.iter().filter_map(|it| Some(it.get("message")?.as_str()?.to_owned())));
@@ -235,11 +230,11 @@ mod tests {
     fn a_file_and_a_command() {
         check(
             |ci| drop(ci.build("ship", Child::file("-it's.yaml"))),
-            &[r#"exec "$ROPEWALK_BINARY" run -- "$CHILD_1""#, "CHILD_1: -it's.yaml"],
+            &[r#"{"file":"-it's.yaml"}"#],
         );
         check(
             |ci| drop(ci.build("ship", Child::command("release").no_wait())),
-            &[r#"exec "$ROPEWALK_BINARY" run --later --command="$CHILD_1""#, "CHILD_1: release"],
+            &[r#"{"command":"release","wait":false}"#],
         );
     }
 
@@ -253,11 +248,7 @@ mod tests {
         check(
             pipeline,
             &[
-                r#"exec "$ROPEWALK_BINARY" run --command="$CHILD_1" --param="$CHILD_2" --param="$CHILD_3" --hand-on="$CHILD_4""#,
-                "CHILD_1: release",
-                "CHILD_2: dry=true",
-                "CHILD_3: version=${{ needs['build'].outputs['version'] }}",
-                "CHILD_4: pack.url=url",
+                r#"{"command":"release","params":{"dry":"true","version":"${{ needs['build'].outputs['version'] }}"},"hand_on":{"url":"pack.url"}}"#,
                 r#"needs Name("build")"#,
             ],
         );
@@ -268,8 +259,7 @@ mod tests {
         check(
             |ci| drop(ci.build("ship", Child::file("a.yaml").hand_on("pack", "url").no_wait())),
             &[
-                r#"exec "$ROPEWALK_BINARY" run --later -- "$CHILD_1""#,
-                "CHILD_1: a.yaml",
+                r#"{"file":"a.yaml","wait":false}"#,
                 "nothing is handed on by a build that nobody waits for",
             ],
         );

@@ -37,6 +37,15 @@ impl Step {
         Self { settings, mark }
     }
 
+    /// Another build, as the format says it.
+    #[track_caller]
+    pub(crate) fn build(child: Json) -> Self {
+        let mark = Location::caller();
+        let mut settings = Settings::default();
+        settings.set("build", child, mark);
+        Self { settings, mark }
+    }
+
     /// Shown to people. Without it: the script's first line.
     #[track_caller]
     #[must_use]

@@ -6,6 +6,7 @@ pub mod request;
 pub mod shell;
 
 pub mod absences;
+pub mod children;
 pub mod dispatch;
 pub mod figures;
 pub mod lead;

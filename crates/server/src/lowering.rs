@@ -5,10 +5,10 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use api::worker::ProgramReply;
-use dialects::native::{self, Lowered};
+use dialects::native::{self, Lowered, Triggered};
 use dialects::program::{self, NamedFile, REPLY_BYTES_MAX};
 use engine::{BuildOptions, BuildRequest, PoolReach};
-use graph::{BuildId, Diagnostic, Digest, Evaluation, Event, Known};
+use graph::{BuildId, Diagnostic, Digest, Evaluation, Event, EventKind, Known};
 use store::blob::Blobs;
 
 use crate::records::DEFAULT_POOL;
@@ -197,6 +197,10 @@ impl Lowering {
         let lowered = program::lower_again(&text, &mut named, &pipeline.files, known, reply.program, &mut memory)
             .map_err(|error| error.to_string())?;
         let mut evaluation = lowered.evaluation.clone();
+        if let (EventKind::Command, Triggered::No { reason }) = (request.event.kind, &lowered.triggered) {
+            // Somebody asked for it by name: nothing to do is not what they meant.
+            evaluation.diagnostics.push(Diagnostic::error("no-such-command", reason.clone()));
+        }
         if let Some(last) = &last {
             evaluation.moved = lowered.moved_since(last);
         }
@@ -231,7 +235,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use api::source::{File, Manifest, VERSION};
-    use graph::{EventKind, Graph, Job, JobName};
+    use graph::{Graph, Job, JobName};
     use store::blob::MemoryBlobs;
 
     use super::*;

@@ -7,7 +7,7 @@ use api::event::Moment;
 use api::job::{Cause, StepResult, outputs_of};
 use engine::fact::{Ended, What};
 use engine::{BuildRequest, Fact};
-use graph::{AttemptNumber, BuildId, Graph, Job, JobName, StepReport, Timestamp};
+use graph::{AttemptNumber, BuildId, Graph, Job, JobName, Outcome, StepReport, Timestamp};
 use serde_json::json;
 
 /// What is known of a build after some of its facts.
@@ -17,6 +17,8 @@ pub struct Telling {
     graph: Option<Arc<Graph>>,
     /// How jobs ended for which a hole waited.
     ended: Vec<JobName>,
+    /// Since when jobs wait for builds that they asked for.
+    waiting: BTreeMap<JobName, Timestamp>,
 }
 
 impl Telling {
@@ -59,6 +61,11 @@ impl Telling {
                     _ => None,
                 },
             },
+            What::ChildMade { job, try_number, child } => {
+                self.waiting.insert(job.clone(), fact.at);
+                Moment::ChildMade { build, time, job: job.to_string(), try_number: *try_number, child: *child }
+            }
+            What::ChildFailed { job, outcome, .. } => self.end_without_attempt(fact, job, outcome, (None, true)),
             What::AttemptFinished { job, attempt, report, retry_at, .. } => {
                 if retry_at.is_none() {
                     self.end(job);
@@ -83,23 +90,9 @@ impl Telling {
                 self.end(job);
                 let cached_from = match how {
                     Ended::Reused(reused) => Some(reused.build),
-                    Ended::Decided => None,
+                    Ended::Decided | Ended::Child { .. } => None,
                 };
-                Moment::JobFinished {
-                    build,
-                    time,
-                    job: job.to_string(),
-                    attempt: None,
-                    outcome: outcome.into(),
-                    cause: Cause::of(outcome),
-                    cached: cached_from.is_some(),
-                    cached_from,
-                    outputs: outputs_of(outcome),
-                    duration_ms: 0,
-                    usage: None,
-                    notes: Vec::new(),
-                    retried: false,
-                }
+                self.end_without_attempt(fact, job, outcome, (cached_from, false))
             }
             What::JobRetried { job, by, .. } => {
                 Moment::JobRetried { build, time, job: job.to_string(), by: by.clone() }
@@ -140,6 +133,31 @@ impl Telling {
             | What::OperationUnknown { .. }
             | What::MadeUrgent { .. } => return None,
         })
+    }
+
+    /// How a job, or a try at it, ended of which no worker had an attempt.
+    fn end_without_attempt(
+        &mut self,
+        fact: &Fact,
+        job: &JobName,
+        outcome: &Outcome,
+        (cached_from, retried): (Option<BuildId>, bool),
+    ) -> Moment {
+        Moment::JobFinished {
+            build: fact.build,
+            time: fact.at.into(),
+            job: job.to_string(),
+            attempt: None,
+            outcome: outcome.into(),
+            cause: Cause::of(outcome),
+            cached: cached_from.is_some(),
+            cached_from,
+            outputs: outputs_of(outcome),
+            duration_ms: self.waiting.remove(job).map_or(0, |since| fact.at.ms_since(since)),
+            usage: None,
+            notes: Vec::new(),
+            retried,
+        }
     }
 
     fn end(&mut self, job: &JobName) {

@@ -324,6 +324,19 @@ impl ServerWorld {
         }
     }
 
+    /// Prepares the build that a job asks for.
+    fn ask_child(&mut self, build: BuildId, job: JobName, asking: u64, child: Box<graph::ChildBuild>) {
+        let Some(request) = self.request(build) else { return };
+        let means = Arc::clone(&self.means);
+        self.means.tasks.spawn(async move {
+            let (blocking, asker) = (Arc::clone(&means), job.clone());
+            let prepare = move || crate::children::prepare(&blocking, (build, &request), &asker, &child);
+            let child = tokio::task::spawn_blocking(prepare).await;
+            let child = child.unwrap_or_else(|error| Err(Failure::Infra { message: error.to_string() }));
+            let _ = means.inbox.send(Input::ChildPrepared { build, job, asking, child }).await;
+        });
+    }
+
     fn start(&mut self, worker: graph::WorkerId, spec: AttemptSpec) {
         let Some(request) = self.request(spec.build) else { return };
         let spec = Arc::new(spec);
@@ -416,6 +429,7 @@ impl World for ServerWorld {
             Effect::Evaluate { build, pipeline, known } => self.evaluate(build, pipeline, &known),
             Effect::Answer { build, question } => self.find_answer(build, question),
             Effect::Resolve { build, job, spec, needs } => self.resolve(build, job, spec, needs),
+            Effect::AskChild { build, job, asking, child } => self.ask_child(build, job, asking, child),
             Effect::Start { worker, spec } => self.start(worker, *spec),
             Effect::Stop { worker, lease, by } => self.means.dispatch.stop(&worker, lease, by),
             Effect::Duplicate { requested, of } => self.means.duplicates.put(requested, of),

@@ -498,6 +498,8 @@ impl Storm {
 
     fn perform(&mut self, effect: Effect) {
         match effect {
+            // No job of a storm asks for a build.
+            Effect::AskChild { .. } => {}
             Effect::Evaluate { build, known, .. } => {
                 let mut evaluation = Box::new(self.pipelines[&build].evaluate(&known));
                 if self.sabotage == Sabotage::MeltedJob {

@@ -109,6 +109,8 @@ pub struct JobRow {
     pub finished: Option<Timestamp>,
     /// When its next try may begin.
     pub retry_at: Option<Timestamp>,
+    /// The build that it asked for last.
+    pub child: Option<BuildId>,
 }
 
 /// Where a job stands.
@@ -117,7 +119,7 @@ pub struct JobRow {
 pub enum JobState {
     /// It has not begun, or waits for its next try.
     Waiting,
-    /// A worker holds an attempt at it.
+    /// A worker holds an attempt at it, or it waits for the build that it asked for.
     Running,
     /// It has ended.
     Ended,
@@ -367,7 +369,7 @@ pub(crate) fn count_of<'a>(counts: &'a mut Counts, outcome: &Outcome) -> &'a mut
 /// The earlier result behind a job that ended without an attempt.
 pub(crate) fn reused_of(how: &Ended) -> Option<&Reused> {
     match how {
-        Ended::Decided => None,
+        Ended::Decided | Ended::Child { .. } => None,
         Ended::Reused(reused) => Some(reused),
     }
 }

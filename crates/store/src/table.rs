@@ -95,6 +95,7 @@ pub const JOBS: Table = Table {
         ("started_at", Integer),
         ("finished_at", Integer),
         ("retry_at", Integer),
+        ("child", Integer),
     ],
 };
 

@@ -56,14 +56,17 @@ fn kind(what: &What) -> usize {
         What::AttemptAdopted { .. } => 13,
         What::JobCancelRequested { .. } => 14,
         What::MadeUrgent { .. } => 15,
+        What::ChildMade { .. } => 16,
+        What::ChildFailed { .. } => 17,
     }
 }
 
 #[test]
 fn every_kind_of_fact_is_among_them() {
     let mut kinds: Vec<_> = sample::every_kind(BuildId(2)).iter().map(|fact| kind(&fact.what)).collect();
+    kinds.sort_unstable();
     kinds.dedup();
-    assert_eq!(kinds, (0..=15).collect::<Vec<_>>());
+    assert_eq!(kinds, (0..=17).collect::<Vec<_>>());
 }
 
 /// What events may have since then. Old facts lack it, and old readers pass over it.

@@ -39,7 +39,7 @@ fn any_outcome() -> impl Strategy<Value = Outcome> {
 fn any_fact() -> impl Strategy<Value = Fact> {
     let build = (1..=BUILDS).prop_map(BuildId);
     let job = prop_oneof![Just("a"), Just("b/1"), Just("c")];
-    (build, job, 1..5_u32, any_outcome(), 0..13_u8).prop_map(|(build, job, attempt, outcome, kind)| {
+    (build, job, 1..5_u32, any_outcome(), 0..15_u8).prop_map(|(build, job, attempt, outcome, kind)| {
         let name = JobName::from(job);
         match kind {
             0 => leased(build, job, attempt),
@@ -54,6 +54,8 @@ fn any_fact() -> impl Strategy<Value = Fact> {
             9 => fact(build, 53, What::OperationKnown { job: name, operation: sample::digest(job) }),
             10 => fact(build, 54, What::BuildEnded { verdict: Verdict::Failed { because: Some(name) } }),
             11 => fact(build, 55, What::CancelRequested { by: job.to_owned() }),
+            12 => fact(build, 56, What::ChildMade { job: name, try_number: attempt, child: BuildId(9) }),
+            13 => fact(build, 57, What::ChildFailed { job: name, child: BuildId(9), outcome, retry_at: at(60) }),
             _ => evaluated(build, Default::default()),
         }
     })

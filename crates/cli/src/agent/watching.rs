@@ -32,14 +32,16 @@ pub struct Watching {
     steps: BTreeMap<JobName, Vec<StepReport>>,
     /// Why jobs failed that were not tried again.
     failed: BTreeMap<JobName, Option<Cause>>,
+    /// The builds for which jobs wait.
+    children: BTreeMap<JobName, BuildId>,
     ended: Option<u8>,
 }
 
 impl Watching {
     /// A build that is shown under this number.
     pub fn new(shown: BuildId) -> Self {
-        let (graph, unnamed, steps, failed, ended) = Default::default();
-        Self { shown, graph, unnamed, steps, failed, ended }
+        let (graph, unnamed, steps, failed, children, ended) = Default::default();
+        Self { shown, graph, unnamed, steps, failed, children, ended }
     }
 
     /// The exit code that tells how the build ended, once it has.
@@ -141,6 +143,12 @@ impl Watching {
                 };
                 (time.0, what)
             }
+            Moment::ChildMade { time, job, try_number, child, .. } => {
+                let job = JobName::from(job.as_str());
+                self.failed.remove(&job);
+                self.children.insert(job.clone(), *child);
+                (time.0, What::ChildMade { job, try_number: *try_number, child: *child })
+            }
             Moment::JobFinished { .. } => return self.job_finished(moment),
             Moment::GateOpened { time, job, prompt, .. } => {
                 let job = JobName::from(job.as_str());
@@ -206,14 +214,19 @@ impl Watching {
         }
         let finished = time.0;
         let Some(attempt) = attempt else {
-            let how = match cached_from {
-                Some(build) => Ended::Reused(Reused {
+            let child = self.children.remove(&job);
+            if let Some(child) = child.filter(|_| *retried) {
+                return Some((finished, What::ChildFailed { job, child, outcome, retry_at: finished }));
+            }
+            let how = match (cached_from, child) {
+                (_, Some(build)) => Ended::Child { build },
+                (Some(build), None) => Ended::Reused(Reused {
                     build: *build,
                     attempt: AttemptNumber(0),
                     job: job.clone(),
                     artifacts: BTreeMap::new(),
                 }),
-                None => Ended::Decided,
+                (None, None) => Ended::Decided,
             };
             return Some((finished, What::JobEnded { job, outcome, how }));
         };

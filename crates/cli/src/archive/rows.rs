@@ -173,6 +173,7 @@ pub fn job(job: &Job) -> Option<JobRow> {
         started: job.started.map(|at| at.0),
         finished: job.finished.map(|at| at.0),
         retry_at: job.retry_at.map(|at| at.0),
+        child: job.child,
     })
 }
 

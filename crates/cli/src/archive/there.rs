@@ -296,9 +296,16 @@ impl Archive for There {
         }
     }
 
-    /// Jobs of a server ask for no builds.
-    fn children(&self, _build: BuildId) -> Result<Vec<BuildRow>, Stop> {
-        Ok(Vec::new())
+    /// Those that its jobs asked for last.
+    fn children(&self, build: BuildId) -> Result<Vec<BuildRow>, Stop> {
+        let mut children: Vec<BuildId> = self.jobs_there(build)?.iter().filter_map(|job| job.child).collect();
+        children.sort_unstable();
+        let mut found = Vec::new();
+        for child in children {
+            // One that was removed since, or that the token does not grant, is left out.
+            found.extend(known(self.link.wait(self.link.client.build_get(child)))?.as_ref().map(rows::build));
+        }
+        Ok(found)
     }
 
     fn waits(&self, build: BuildId, names: &[JobName]) -> Result<BTreeMap<JobName, Waiting>, Stop> {

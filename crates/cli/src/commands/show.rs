@@ -115,6 +115,11 @@ impl ShownJob {
         self.row.as_ref().is_none_or(|row| row.outcome.is_none() && row.state == JobState::Waiting)
     }
 
+    /// Whether it waits for a build that it asked for.
+    fn waits_for_child(&self) -> bool {
+        self.row.as_ref().is_some_and(|row| row.state == JobState::Running && row.child.is_some())
+    }
+
     fn is_failed(&self) -> bool {
         matches!(self.outcome(), Some(Outcome::Failed(failure)) if !matches!(failure, Failure::Canceled { .. }))
     }
@@ -143,7 +148,8 @@ impl Shown {
         });
         let names: Vec<JobName> = jobs.iter().map(|job| job.name.clone()).collect();
         let is_run = archive.is_run(&row)?;
-        let waiting = jobs.iter().filter(|job| is_run && job.is_waiting()).map(|job| job.name.clone());
+        let waits = |job: &&ShownJob| job.is_waiting() || job.waits_for_child();
+        let waiting = jobs.iter().filter(|job| is_run && waits(job)).map(|job| job.name.clone());
         let waits = archive.waits(row.build, &waiting.collect::<Vec<_>>())?;
         let is_wanted = |name: &JobName| only.is_none_or(|only| only == name);
         Ok(Self {

@@ -286,7 +286,7 @@ impl LocalWorld {
                     self.failed.insert(job.clone(), outcome.clone());
                 }
             },
-            What::JobEnded { job, outcome: outcome @ Outcome::Failed(_), how: Ended::Decided } => {
+            What::JobEnded { job, outcome: outcome @ Outcome::Failed(_), how: Ended::Decided | Ended::Child { .. } } => {
                 self.failed.insert(job.clone(), outcome.clone());
             }
             What::BuildEnded { verdict } => self.verdict = Some(verdict.clone()),
@@ -377,7 +377,8 @@ impl World for LocalWorld {
                 }
             }
             // A laptop's requests have no identity.
-            Effect::Duplicate { .. } | Effect::Wake { .. } => {}
+            // Here a job that asks for a build is a step that runs it.
+            Effect::AskChild { .. } | Effect::Duplicate { .. } | Effect::Wake { .. } => {}
         }
     }
 

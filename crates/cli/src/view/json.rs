@@ -82,10 +82,13 @@ impl<W: Write> Json<W> {
                     "notes": report.notes, "retried": retry_at.is_some(),
                 }))
             }
+            What::ChildMade { job, try_number, child } => self.write(&json!({
+                "kind": "child_made", "build": build, "time": time, "job": job, "try": try_number, "child": child,
+            })),
             What::JobEnded { job, outcome, how } => {
                 let from = match how {
                     Ended::Reused(reused) => Some(reused.build.0),
-                    Ended::Decided => None,
+                    Ended::Decided | Ended::Child { .. } => None,
                 };
                 self.write(&json!({
                     "kind": "job_finished", "build": build, "time": time, "job": job, "outcome": outcome.word(),

@@ -164,11 +164,25 @@ impl<W: Write> Live<W> {
                     let _ = writeln!(self.above, "    {note}");
                 }
             }
+            What::ChildMade { job, child, .. } => {
+                self.running.insert(job.clone(), Running { started: fact.at, ..Running::default() });
+                let show = self.opening.whereabouts.command(format_args!("show {child}"));
+                let _ = writeln!(self.above, "  {job}  build {child}: {show}");
+            }
+            What::ChildFailed { job, outcome, .. } => {
+                let time = self.ran(job, fact.at);
+                self.ended(job, outcome, &words::outcome(outcome), &time, "  (will be tried again)");
+            }
+            What::JobEnded { job, outcome, how: Ended::Child { .. } } => {
+                let time = self.ran(job, fact.at);
+                self.count(job, outcome);
+                self.ended(job, outcome, &words::outcome(outcome), &time, "");
+            }
             What::JobEnded { job, outcome, how } => {
                 self.waiting.remove(job);
                 match how {
                     Ended::Reused(_) => self.reused += 1,
-                    Ended::Decided => {
+                    Ended::Decided | Ended::Child { .. } => {
                         self.count(job, outcome);
                         if !matches!(outcome, Outcome::Passed { .. }) {
                             self.ended(job, outcome, &words::outcome(outcome), "", "");
@@ -204,6 +218,12 @@ impl<W: Write> Live<W> {
             Outcome::Failed(_) => &mut self.failed,
         };
         *count += 1;
+    }
+
+    /// How long a job ran of which no worker had an attempt.
+    fn ran(&mut self, job: &JobName, now: Timestamp) -> String {
+        let running = self.running.remove(job);
+        running.map_or_else(String::new, |ran| words::duration(now.ms_since(ran.started)))
     }
 
     fn ended(&mut self, job: &JobName, outcome: &Outcome, words_of: &str, time: &str, again: &str) {

@@ -38,6 +38,8 @@ pub struct Plain<W: Write> {
     headings: BTreeMap<(JobName, u16), Headings>,
     /// Of the jobs that run and had something to say.
     tallies: BTreeMap<JobName, Tally>,
+    /// Since when jobs have the builds that they asked for.
+    children: BTreeMap<JobName, Timestamp>,
     /// Notes told already: what holds for all jobs is told once.
     told: BTreeSet<String>,
 }
@@ -57,6 +59,7 @@ impl<W: Write> Plain<W> {
             held: None,
             headings: BTreeMap::new(),
             tallies: BTreeMap::new(),
+            children: BTreeMap::new(),
             told: BTreeSet::new(),
         }
     }
@@ -77,6 +80,12 @@ impl<W: Write> Plain<W> {
             Some(graph) => writeln!(self.writer, "{}", growth.text(graph)),
             None => Ok(()),
         }
+    }
+
+    /// ` in 3.2 s`: how long a job had the build that it asked for.
+    fn waited(&mut self, job: &JobName, now: Timestamp) -> String {
+        let since = self.children.remove(job);
+        since.map_or_else(String::new, |since| format!(" in {}", words::duration(now.ms_since(since))))
     }
 
     fn fact(&mut self, fact: &engine::Fact) -> io::Result<()> {
@@ -116,6 +125,19 @@ impl<W: Write> Plain<W> {
             What::JobEnded { job, how: Ended::Reused(reused), .. } => {
                 self.reused += 1;
                 writeln!(self.writer, "{job}: cached, from build {}", reused.build)
+            }
+            What::ChildMade { job, child, .. } => {
+                self.children.insert(job.clone(), fact.at);
+                let show = self.opening.whereabouts.command(format_args!("show {child}"));
+                writeln!(self.writer, "{job}: build {child}: {show}")
+            }
+            What::ChildFailed { job, outcome, .. } => {
+                let time = self.waited(job, fact.at);
+                writeln!(self.writer, "{job}: {}{time}; it will be tried again", words::harmless(&words::outcome(outcome)))
+            }
+            What::JobEnded { job, outcome, how: Ended::Child { .. } } => {
+                let time = self.waited(job, fact.at);
+                writeln!(self.writer, "{job}: {}{time}", words::harmless(&words::outcome(outcome)))
             }
             What::JobEnded { job, outcome, how: Ended::Decided } => match outcome {
                 Outcome::Passed { .. } => Ok(()),

@@ -131,19 +131,43 @@ impl Check<'_> {
         }
     }
 
-    /// A step is exactly one of a script, a build by Nix and, in a program's reply, a function.
+    /// A step is exactly one of a script, a build by Nix, another build and, in a program's reply, a function.
     fn step(&mut self, node: &Node) {
         let is_function = self.author == Author::Program && node.get("function").is_some();
-        match (node.get("run"), node.get("nix_build")) {
-            (None, None) if !is_function => {
+        let mut said = ["run", "nix_build", "build"].into_iter().filter_map(|key| node.get(key));
+        match (said.next(), said.next()) {
+            (None, _) if !is_function => {
                 let fault = errors::missing_key(self.at(node), "run", "step");
                 self.faults.push(fault);
             }
-            (Some(_), Some(build)) => {
-                let fault = errors::script_and_build(self.at(build));
+            (Some(_), Some(other)) => {
+                let fault = errors::script_and_build(self.at(other));
                 self.faults.push(fault);
             }
             _ => {}
+        }
+        if let Some(child) = node.get("build") {
+            self.child(child);
+        }
+    }
+
+    /// What is handed on names a job and its output; nothing is of a build that nobody waits for.
+    fn child(&mut self, node: &Node) {
+        let Some(handed_on) = node.get("hand_on") else { return };
+        if node.get("wait").and_then(Node::as_bool) == Some(false) {
+            let message = "nothing is handed on by a build that nobody waits for".to_owned();
+            let help = "leave out `wait: false`, or what is handed on";
+            let fault = errors::bad_value("hand-on-later", self.at(handed_on), message, "not waited for", help);
+            self.faults.push(fault);
+        }
+        for entry in handed_on.entries().unwrap_or_default() {
+            let text = entry.value.as_str().unwrap_or_default();
+            if !text.rsplit_once('.').is_some_and(|(job, output)| !job.is_empty() && !output.is_empty()) {
+                let message = format!("`{text}` names no output of a job");
+                let help = "write the job and its output: `pack.url`";
+                let fault = errors::bad_value("bad-value", self.at(&entry.value), message, "not understood", help);
+                self.faults.push(fault);
+            }
         }
     }
 

@@ -320,10 +320,14 @@ pub(crate) fn timeout(node: Option<&Node>, sources: &Sources, faults: &mut Fault
     Some(limit)
 }
 
-/// `inputs` or `reuse: true` make a job reusable; secrets or a gate only the latter; `reuse: false` never.
+/// `inputs` or `reuse: true` make a job reusable, but for one that asks for a build; secrets or a gate only the latter; `reuse: false` never.
 fn reuse(body: &Node, job: &Job) -> Reuse {
     let says = body.get("reuse").and_then(Node::as_bool);
     let inputs = body.get("inputs").map(nodes::texts);
+    if body.get("run").is_some_and(|run| nodes::list(run).iter().any(|step| step.get("build").is_some())) {
+        // Its result is another build's, whose own jobs are reused.
+        return Reuse::Never;
+    }
     let needs_word = !job.secrets.is_empty() || body.get("gate").is_some();
     match (says, inputs) {
         (Some(false), _) | (None, None) => Reuse::Never,

@@ -87,6 +87,8 @@ pub(crate) enum Phase {
     Matrix,
     /// When the job is ready: its `if`, its gate, its concurrency group.
     Ready,
+    /// When the job asks for another build: it is ready, and its gate was answered.
+    Asking,
     /// When the job is ready, by its `if`: with the status functions.
     ReadyCondition,
     /// When a worker starts the job.
@@ -104,7 +106,9 @@ impl Phase {
             Phase::Plan => &["event", "params", "matrix", "env"],
             Phase::Matrix => &["event", "params", "needs"],
             Phase::Ready => &["event", "params", "matrix", "env", "needs", "job", "build"],
-            Phase::ReadyCondition => &["event", "params", "matrix", "env", "needs", "gate", "job", "build"],
+            Phase::Asking | Phase::ReadyCondition => {
+                &["event", "params", "matrix", "env", "needs", "gate", "job", "build"]
+            }
             Phase::Start => &["event", "params", "matrix", "env", "needs", "gate", "job", "build", "runner"],
             Phase::Step | Phase::StepCondition => {
                 &["event", "params", "matrix", "env", "needs", "gate", "job", "build", "runner", "steps"]
@@ -116,7 +120,7 @@ impl Phase {
     pub(crate) fn functions(self) -> &'static [Signature<'static>] {
         // The status functions stand first, the two spellings of `hash_files` last.
         match self {
-            Phase::Plan | Phase::Matrix | Phase::Ready => &[],
+            Phase::Plan | Phase::Matrix | Phase::Ready | Phase::Asking => &[],
             Phase::ReadyCondition => &WORKFLOW_FUNCTIONS[..4],
             Phase::Start | Phase::Step => &WORKFLOW_FUNCTIONS[4..],
             Phase::StepCondition => WORKFLOW_FUNCTIONS,
@@ -604,6 +608,11 @@ pub(crate) static STEP: Record = Record {
             "Instead of `run`: Nix installables such as `.#app`. Each derivation is reported; the store path of each is an output of the step.",
         ),
         key!(
+            "build",
+            Type::Record(&CHILD_BUILD),
+            "Instead of `run`: another build of the same files, in the same project. It is the only step of its job. `{}` is the repository's own pipeline.",
+        ),
+        key!(
             "if",
             Type::Either(&[Type::Condition(Phase::StepCondition), Type::Boolean]),
             "An expression; the step is skipped where it does not hold. Default: `success()`.",
@@ -614,6 +623,21 @@ pub(crate) static STEP: Record = Record {
         TIMEOUT,
         ALLOW_FAILURE,
         OUTPUTS,
+    ],
+};
+
+static CHILD_BUILD: Record = Record {
+    name: "build",
+    documentation: "Another build: its pipeline, and what its event says. What is not said is as with the build that asks.",
+    keys: &[
+        key!("file", Type::Template(Phase::Asking), "The pipeline's file, relative to the repository's root. Default: what the repository has."),
+        key!("event", Type::Word(EVENTS), "The kind of its event. Default: that of `command` or `tag`, else `build`."),
+        key!("command", Type::Template(Phase::Asking), "The command that is asked for, of a pipeline that is a program."),
+        key!("branch", Type::Template(Phase::Asking), "The branch of its event. What is built are the files of this build all the same."),
+        key!("tag", Type::Template(Phase::Asking), "The tag of its event."),
+        key!("params", Type::Map(NameKind::Id, &Type::Template(Phase::Asking)), "Its parameters, by name."),
+        key!("hand_on", Type::Map(NameKind::Id, &Type::Text), "What the job hands on of the outputs of its jobs: `{url: pack.url}`. Name them in the job's `outputs` too."),
+        key!("wait", Type::Boolean, "Whether the job waits for it and ends as it does. Default: true."),
     ],
 };
 

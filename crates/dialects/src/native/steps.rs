@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use expression::{Expression, Template};
-use graph::{Shell, Step, Text};
+use graph::{ChildBuild, EventKind, Shell, Step, Text, Waits};
 
 use super::errors;
 use super::files::Source;
@@ -79,7 +79,79 @@ fn step(node: &Node, index: usize, defaults: &Defaults<'_>, origin: Origin, writ
         lowered.nix_build = installables(node, writing);
         lowered.run = nix_script(&lowered.nix_build).into();
     }
+    if let Some(node) = node.get("build") {
+        ask(&mut lowered, child(node, writing));
+    }
     lowered
+}
+
+/// The build that a step asks for.
+fn child(node: &Node, writing: &mut Writing<'_>) -> ChildBuild {
+    let mut text = |name: &str| node.get(name).map(|node| writing.text(node));
+    let (file, command, branch, tag) = (text("file"), text("command"), text("branch"), text("tag"));
+    let handed_on = node.get("hand_on").and_then(Node::entries).unwrap_or_default();
+    let handed_on = handed_on.iter().filter_map(|entry| Some((entry.name()?.to_owned(), entry.value.as_str()?.to_owned())));
+    ChildBuild {
+        file,
+        event: node.get("event").and_then(Node::as_str).and_then(|word| EventKind::from_name(&word.replace('-', "_"))),
+        command,
+        branch,
+        tag,
+        params: writing.env(node.get("params").and_then(Node::entries).unwrap_or_default()),
+        hand_on: handed_on.collect(),
+        waits: if node.get("wait").and_then(Node::as_bool) == Some(false) { Waits::No } else { Waits::ForVerdict },
+    }
+}
+
+/// Makes a step one that asks for a build. On a laptop and for other systems it is a script that does so, with every text from
+/// outside in a variable: none of them is read by the shell.
+fn ask(step: &mut Step, child: ChildBuild) {
+    let mut script = r#"exec "$ROPEWALK_BINARY" run"#.to_owned();
+    if child.waits == Waits::No {
+        script.push_str(" --later");
+    }
+    let mut variables = Vec::new();
+    let mut word = |flag: &str, value: Text| {
+        let variable = format!("CHILD_{}", variables.len() + 1);
+        script.push_str(&format!(" {flag}\"${variable}\""));
+        variables.push((variable, value));
+    };
+    let event = child.event.map(|kind| Text::from(kind.name()));
+    let flags =
+        [("--event=", &event), ("--command=", &child.command), ("--branch=", &child.branch), ("--tag=", &child.tag)];
+    for (flag, value) in flags {
+        if let Some(value) = value {
+            word(flag, value.clone());
+        }
+    }
+    for (name, value) in &child.params {
+        word("--param=", match value {
+            Text::Plain(value) => Text::Plain(format!("{name}={value}").into()),
+            Text::Template(value) => Text::Template(format!("{name}={value}").into()),
+        });
+    }
+    for (name, from) in &child.hand_on {
+        word("--hand-on=", Text::Plain(format!("{from}={name}").into()));
+    }
+    if let Some(file) = &child.file {
+        word("-- ", file.clone());
+    }
+    if step.name == Text::default() {
+        step.name = Text::Plain(title(&child).into());
+    }
+    step.run = script.into();
+    step.env.extend(variables);
+    step.build = Some(Box::new(child));
+}
+
+/// What the step is called where it failed: `build of the command release`.
+fn title(child: &ChildBuild) -> String {
+    match (&child.file, &child.command, child.event) {
+        (Some(file), ..) => format!("build of {file}"),
+        (None, Some(command), _) => format!("build of the command {command}"),
+        (None, None, Some(kind)) => format!("build of the event {}", kind.name()),
+        (None, None, None) => "build of this pipeline".to_owned(),
+    }
 }
 
 /// What Nix is to build, without what cannot be, which is told.

@@ -2,7 +2,8 @@
 //!
 //! Graph: `name [attribute…]: need…; …`. A need is a job's name, with `!` for on failure, `~` for finished, `|` for a
 //! barrier. Attributes: `cleanup`, `allow`, `empty`, `gate`, `reports`, `reuse`, `group=G`, `waiting=G` and `running=G` for the
-//! modes of a concurrency group, `retry=N` (on steps too), `if=EXPRESSION` without blanks, `pool=P`, `image=I`.
+//! modes of a concurrency group, `retry=N` (on steps too), `if=EXPRESSION` without blanks, `pool=P`, `image=I`; `child` and `later`
+//! ask for a build and wait for it or do not, with `hands=JOB.OUTPUT` and `limit=MILLISECONDS`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -42,6 +43,16 @@ fn attribute(job: &mut Job, text: &str) {
     let (name, value) = text.split_once('=').unwrap_or((text, ""));
     let mut group = |mode| job.concurrency = Some(Concurrency { group: value.into(), mode });
     match name {
+        "child" => job.steps[0].build = Some(Box::default()),
+        "later" => {
+            job.steps[0].build = Some(Box::new(ChildBuild { waits: Waits::No, ..ChildBuild::default() }));
+        }
+        "hands" => {
+            let child = job.steps[0].build.as_mut().expect("`child` stands before");
+            child.hand_on.insert("out".to_owned(), value.to_owned());
+            job.outputs.insert("out".to_owned());
+        }
+        "limit" => job.timeout_ms = value.parse().ok(),
         "cleanup" => job.cleanup = true,
         "allow" => job.allow_failure = true,
         "empty" => job.steps.clear(),
@@ -60,6 +71,11 @@ fn attribute(job: &mut Job, text: &str) {
         "image" => job.environment = Environment::Image { image: value.into(), container: Box::default() },
         other => panic!("no attribute `{other}`"),
     }
+}
+
+/// Where builds of a server belong.
+pub fn origin() -> Origin {
+    Origin { project: "sails".to_owned(), number: 1, source: Some(Digest([1; 32])) }
 }
 
 /// An engine, the time, and what the engine asked for.
@@ -94,6 +110,10 @@ impl World {
 
     pub fn request(&mut self, number: u64, options: BuildOptions) {
         let request = BuildRequest { options, ..BuildRequest::new(Event::new(EventKind::Push), "pipeline") };
+        self.request_as(number, request);
+    }
+
+    pub fn request_as(&mut self, number: u64, request: BuildRequest) {
         self.feed(Input::BuildRequested { build: BuildId(number), request: Box::new(request) });
     }
 
@@ -196,6 +216,14 @@ impl World {
                 let build = BuildId(build.parse().expect("a build's number"));
                 self.feed(Input::MadeUrgent { build, by: "me".to_owned() });
             }
+            ["made", child, job, ..] => {
+                let jobs = graph(&words[3..].join(" ").replace(',', ";"));
+                self.child(child.parse().expect("a build's number"), job_of(job).0, &job_of(job).1, jobs);
+            }
+            [job, "refused"] => {
+                let refused = ropewalk_engine::child::refused("no such file".to_owned());
+                self.feed(self.prepared(job_of(job).0, &job_of(job).1, Err(refused)));
+            }
             ["approve", job] => self.answer_gate(job, Some(BTreeMap::new())),
             ["refuse", job] => self.answer_gate(job, None),
             ["retry", job] => {
@@ -215,6 +243,32 @@ impl World {
             }
             _ => panic!("cannot `{sentence}`"),
         }
+    }
+
+    /// The answer to what a job asked for last.
+    pub fn prepared(
+        &self,
+        build: u64,
+        job: &str,
+        child: Result<(BuildId, Box<BuildRequest>), Failure>,
+    ) -> Input {
+        let asking = self.effects.iter().rev().find_map(|effect| match effect {
+            Effect::AskChild { build: of, job: asks, asking, .. } if *of == BuildId(build) && asks.as_str() == job => {
+                Some(*asking)
+            }
+            _ => None,
+        });
+        let asking = asking.unwrap_or_else(|| panic!("`{job}` asks for nothing"));
+        Input::ChildPrepared { build: BuildId(build), job: job.into(), asking, child }
+    }
+
+    /// A job gets the build that it asked for, with these jobs.
+    pub fn child(&mut self, number: u64, build: u64, job: &str, graph: Graph) {
+        let parent = Parent { build: BuildId(build), job: job.into(), depth: 1, waits: Waits::ForVerdict };
+        let event = Event { parent: Some(parent), ..Event::new(EventKind::Build) };
+        let request = Box::new(BuildRequest { origin: origin(), ..BuildRequest::new(event, "child") });
+        self.feed(self.prepared(build, job, Ok((BuildId(number), request))));
+        self.evaluated(number, 0, Evaluation { graph, ..Evaluation::default() });
     }
 
     fn answer_gate(&mut self, job: &str, answer: Option<BTreeMap<String, serde_json::Value>>) {
@@ -255,6 +309,11 @@ fn line(fact: &Fact) -> String {
         What::JobEnded { job, outcome, how: Ended::Reused(reused) } => {
             format!("{job} {} as {}.{}", outcome_line(outcome), reused.build, reused.job)
         }
+        What::JobEnded { job, outcome, how: Ended::Child { build } } => {
+            format!("{job} {} with build {build}", outcome_line(outcome))
+        }
+        What::ChildMade { job, try_number, child } => format!("{job} has build {child} try {try_number}"),
+        What::ChildFailed { job, outcome, .. } => format!("{job} {}, again", outcome_line(outcome)),
         What::JobRetried { job, .. } => format!("{job} retried"),
         What::JobCancelRequested { job, by } => format!("{job} to be canceled by {by}"),
         What::MadeUrgent { by } => format!("urgent by {by}"),

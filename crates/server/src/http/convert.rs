@@ -110,6 +110,7 @@ pub fn job(
         started: row.and_then(|row| row.started).map(Into::into),
         finished: row.and_then(|row| row.finished).map(Into::into),
         retry_at: row.and_then(|row| row.retry_at).map(Into::into),
+        child: row.and_then(|row| row.child),
         usual_ms,
     }
 }

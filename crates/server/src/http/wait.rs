@@ -80,6 +80,16 @@ fn reason(wait: &Wait) -> (WaitReason, String) {
             (WaitReason::Held { pool, reason: reason.clone() }, text)
         }
         Wait::Worker { pool, labels: _, resources: _, instead } => no_worker(pool_name(pool), instead),
+        Wait::Child { build, stuck } => {
+            let stuck = stuck.as_ref().map(|(build, job, wait)| (JobKey { build: *build, job: job.to_string() }, reason(wait).1));
+            let text = match &stuck {
+                None => format!("it waits for build {build}"),
+                Some((key, text)) => {
+                    format!("it waits for build {build}, where `{}` of build {} waits: {text}", key.job, key.build)
+                }
+            };
+            (WaitReason::Build { build: *build, stuck: stuck.map(|(key, _)| key) }, text)
+        }
         Wait::Backoff { until } => {
             let at = api::time::Time(*until);
             (WaitReason::Retry { at }, format!("its next try may begin at {at}"))

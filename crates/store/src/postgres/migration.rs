@@ -17,8 +17,10 @@ pub(super) struct Migration {
 }
 
 /// All steps, in order.
-pub(super) const MIGRATIONS: &[Migration] =
-    &[Migration { name: "everything", sql: include_str!("migrations/0001_everything.sql"), readable_from: 1 }];
+pub(super) const MIGRATIONS: &[Migration] = &[
+    Migration { name: "everything", sql: include_str!("migrations/0001_everything.sql"), readable_from: 1 },
+    Migration { name: "children", sql: include_str!("migrations/0002_children.sql"), readable_from: 1 },
+];
 
 /// The version that this program writes.
 pub(super) const VERSION: u32 = MIGRATIONS.len() as u32;

@@ -100,6 +100,7 @@ pub(super) fn job_cells(row: &JobRow) -> Vec<Cell> {
         row.started.into(),
         row.finished.into(),
         row.retry_at.into(),
+        row.child.map(|child| child.0).into(),
     ]
 }
 
@@ -125,6 +126,7 @@ pub(super) fn job_row(row: &Row) -> Result<JobRow, StoreError> {
         started: maybe_time(row, 10)?,
         finished: maybe_time(row, 11)?,
         retry_at: maybe_time(row, 12)?,
+        child: maybe_unsigned(row, 13)?.map(BuildId),
     })
 }
 

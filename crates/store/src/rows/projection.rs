@@ -360,6 +360,11 @@ impl<S: Source> AtHand<'_, S> {
                 };
                 self.lease(row)?;
             }
+            What::ChildMade { job, child, .. } => self.begin_child(job, *child, at)?,
+            What::ChildFailed { job, retry_at, .. } => {
+                self.reopen_job(job)?;
+                self.job(job)?.retry_at = Some(*retry_at);
+            }
             What::AttemptFinished { job, attempt, report, retry_at, .. } => {
                 self.finish_attempt(*attempt, report, place)?;
                 self.add_artifacts(job, *attempt, &report.artifacts);
@@ -429,6 +434,7 @@ impl<S: Source> AtHand<'_, S> {
                 started: None,
                 finished: None,
                 retry_at: None,
+                child: None,
             });
             self.work.jobs.insert(name.clone(), Slot::clean(row));
             *self.rows += 1;
@@ -458,6 +464,19 @@ impl<S: Source> AtHand<'_, S> {
         if !is_known {
             self.changes.attempts.push((self.id, attempt));
             *self.rows += 1;
+        }
+        Ok(())
+    }
+
+    fn begin_child(&mut self, job: &JobName, child: BuildId, at: Timestamp) -> Result<(), StoreError> {
+        self.reopen_job(job)?;
+        let job = self.job(job)?;
+        job.state = JobState::Running;
+        job.started = Some(at);
+        job.retry_at = None;
+        job.child = Some(child);
+        if self.work.build.row.started.is_none() {
+            self.build().started = Some(at);
         }
         Ok(())
     }

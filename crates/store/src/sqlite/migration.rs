@@ -28,6 +28,7 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         sql: include_str!("migrations/0003_projects_and_servers.sql"),
         readable_from: 2,
     },
+    Migration { name: "children", sql: include_str!("migrations/0004_children.sql"), readable_from: 2 },
 ];
 
 /// The version that this program writes.

@@ -24,7 +24,7 @@ macro_rules! select_builds {
 macro_rules! select_jobs {
     () => {
         "select build, name, state, outcome, reused_build, reused_attempt, reused_job, attempts, attempt, operation, \
-         started_at, finished_at, retry_at from jobs where build = ?1"
+         started_at, finished_at, retry_at, child from jobs where build = ?1"
     };
 }
 macro_rules! select_attempts {
@@ -154,13 +154,13 @@ fn update_build(connection: &Connection, work: &Work) -> Result<(), StoreError> 
 
 fn write_jobs<'a>(connection: &Connection, rows: impl Iterator<Item = &'a JobRow>) -> Result<(), StoreError> {
     let sql = "insert into jobs (build, name, state, outcome, reused_build, reused_attempt, reused_job, attempts, \
-               attempt, operation, started_at, finished_at, retry_at) \
-               values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) \
+               attempt, operation, started_at, finished_at, retry_at, child) \
+               values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14) \
                on conflict (build, name) do update set state = excluded.state, outcome = excluded.outcome, \
                reused_build = excluded.reused_build, reused_attempt = excluded.reused_attempt, \
                reused_job = excluded.reused_job, attempts = excluded.attempts, attempt = excluded.attempt, \
                operation = excluded.operation, started_at = excluded.started_at, \
-               finished_at = excluded.finished_at, retry_at = excluded.retry_at";
+               finished_at = excluded.finished_at, retry_at = excluded.retry_at, child = excluded.child";
     let mut statement = connection.prepare_cached(sql)?;
     for row in rows {
         let reused = row.reused.as_ref();
@@ -178,6 +178,7 @@ fn write_jobs<'a>(connection: &Connection, rows: impl Iterator<Item = &'a JobRow
             row.started.map(TimeColumn),
             row.finished.map(TimeColumn),
             row.retry_at.map(TimeColumn),
+            row.child.map(|child| signed(child.0)),
         ])?;
     }
     Ok(())
@@ -297,6 +298,7 @@ fn job_row(row: &Row<'_>) -> rusqlite::Result<JobRow> {
         started: maybe_time(row, 10)?,
         finished: maybe_time(row, 11)?,
         retry_at: maybe_time(row, 12)?,
+        child: maybe_unsigned(row, 13)?.map(BuildId),
     })
 }
 

@@ -15,7 +15,12 @@ use crate::rows::{BuildRows, VerdictWord, rows_of};
 use crate::store::{BuildFilter, Store, StoreError};
 
 /// Data as each version of the schema held it, one file per migration. Added with the migration, never edited.
-const DATA: &[&str] = &[include_str!("tests/0001.sql"), include_str!("tests/0002.sql"), include_str!("tests/0003.sql")];
+const DATA: &[&str] = &[
+    include_str!("tests/0001.sql"),
+    include_str!("tests/0002.sql"),
+    include_str!("tests/0003.sql"),
+    include_str!("tests/0004.sql"),
+];
 
 fn database(folder: &Path) -> Connection {
     Connection::open(folder.join(DATABASE_FILE)).expect("the database opens")

@@ -278,6 +278,14 @@ pub fn every_kind(build: BuildId) -> Vec<Fact> {
         },
         What::JobCancelRequested { job: job("make"), by: "ann".to_owned() },
         What::MadeUrgent { by: "ann".to_owned() },
+        What::ChildMade { job: job("test"), try_number: 1, child: BuildId(3) },
+        What::ChildFailed {
+            job: job("test"),
+            child: BuildId(3),
+            outcome: Outcome::Failed(Failure::Step { step: 0, exit: 1, message: Some("build 3 failed".to_owned()) }),
+            retry_at: at(40),
+        },
+        What::JobEnded { job: job("test"), outcome: passed(), how: Ended::Child { build: BuildId(3) } },
     ];
     let times = 1_i64..;
     times.zip(whats).map(|(second, what)| fact(build, second, what)).collect()

@@ -183,7 +183,10 @@ impl Shown {
         }
         let is_running = build.verdict == VerdictWord::Running;
         let mut waiting = BTreeMap::new();
-        for job in jobs.iter().filter(|job| is_running && job.state == JobState::Waiting).take(WAITING) {
+        let waits = |job: &&Job| {
+            job.state == JobState::Waiting || job.state == JobState::Running && job.child.is_some()
+        };
+        for job in jobs.iter().filter(|job| is_running && waits(job)).take(WAITING) {
             let why = read(source, &format!("{}/why", paths::api_job(build.id, &job.name))).await?;
             waiting.insert(job.name.clone(), why);
         }
@@ -337,6 +340,7 @@ fn facts(shown: &Shown, ask: &Ask) -> Markup {
                 div { dt { @if build.finished.is_some() { "Took" } @else { "Running for" } } dd data-since=[build.started.filter(|_| build.finished.is_none())] { (words::span(ms)) } }
             }
             div { dt { "Jobs" } dd { (tally(shown)) } }
+            @if let Some(parent) = &event.parent { div { dt { "Asked for by" } dd { a href=(paths::job(parent.build, &parent.job)) { "build " (parent.build) ", job " (parent.job) } } } }
             @if let Some(of) = build.retry_of { div { dt { "Again" } dd { a href=(paths::build(of)) { "build " (of) } } } }
             @if let Some(by) = &build.canceled_by { div { dt { "Canceled by" } dd { (by) } } }
         }

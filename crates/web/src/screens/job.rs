@@ -123,6 +123,15 @@ fn tabs(shown: Tab, artifacts: usize, attempt: Option<u64>, own: &str) -> Markup
 }
 
 async fn not_begun(source: &impl Source, build: &Build, job: &Job) -> Result<Markup, Problem> {
+    if let Some(child) = job.child {
+        let why: Option<Waiting> = match job.state {
+            JobState::Ended => None,
+            _ => Some(read(source, &format!("{}/why", paths::api_job(build.id, &job.name))).await?),
+        };
+        return Ok(html! { div #job-body data-live {
+            p.empty { "No worker runs it: it asked for " a href=(paths::build(child)) { "build " (child) } "." @if let Some(why) = why { " Now " (why.text) "." } }
+        } });
+    }
     if job.state == JobState::Ended {
         return Ok(
             html! { div #job-body data-live { p.empty { "It did not run" @if let Some(cause) = &job.cause { ": " (cause.text) } "." } } },
@@ -147,6 +156,7 @@ fn header(job: &Job, attempts: &[Attempt], shown: Option<u64>, ask: &Ask, own: &
         dl.facts {
             @if let Some(ms) = words::took(job.started, job.finished, ask.now) { div { dt { "Took" } dd { (words::against_usual(ms, job.usual_ms)) } } }
             @if let Some(at) = job.started { div { dt { "Began" } dd { (words::ago(at, ask.now)) } } }
+            @if let Some(child) = job.child { div { dt { "Asked for" } dd { a href=(paths::build(child)) { "build " (child) } } } }
             @if let Some(from) = &job.reused { div { dt { "Result" } dd { "taken from " a href=(paths::job(from.build, &from.job)) { "build " (from.build) } } } }
             @if !job.needs.is_empty() { div { dt { "Needs" } dd { @for (index, need) in job.needs.iter().enumerate() { @if index > 0 { ", " } a href=(paths::job(job.build, need)) { (need) } } } } }
             @if let Some(attempt) = attempts.iter().find(|attempt| Some(u64::from(attempt.attempt)) == shown) { div { dt { "Worker" } dd { code { (attempt.worker.get(..16).unwrap_or(&attempt.worker)) } } } }

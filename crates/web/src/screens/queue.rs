@@ -221,6 +221,7 @@ fn short(reason: &WaitReason) -> (String, &[JobKey]) {
         WaitReason::Same { .. } => ("an equal job that is under way".to_owned(), &[]),
         WaitReason::Retry { .. } => ("the time of their next try".to_owned(), &[]),
         WaitReason::Concurrency { group, holders, .. } => (format!("the group {group}"), holders),
+        WaitReason::Build { .. } => ("a build that they asked for".to_owned(), &[]),
         WaitReason::Held { .. } => ("the pool, which is held".to_owned(), &[]),
         WaitReason::NoWorker { missing, .. } => (format!("a worker: {missing}"), &[]),
         WaitReason::Queue { .. } => ("a free place".to_owned(), &[]),

@@ -74,7 +74,7 @@ fn open_gate(shown: &Shown, job: &JobName) -> bool {
 
 /// How long the last attempt took, or has taken so far.
 pub fn took_ms(job: &ShownJob, calendar: &Calendar) -> Option<u64> {
-    let row = job.row.as_ref().filter(|row| row.attempt.is_some())?;
+    let row = job.row.as_ref().filter(|row| row.attempt.is_some() || row.child.is_some())?;
     let started = row.started?;
     match (row.finished, row.state) {
         (Some(finished), _) => Some(finished.ms_since(started)),
@@ -98,6 +98,9 @@ fn detail(shown: &Shown, job: &ShownJob, calendar: &Calendar) -> String {
         if let Some(reused) = &row.reused {
             let other = if reused.job == job.name { String::new() } else { format!(", {}", reused.job) };
             parts.push(format!("from build {}{other}", reused.build));
+        }
+        if let Some(child) = row.child.filter(|_| !shown.waits.contains_key(&job.name)) {
+            parts.push(format!("build {child}"));
         }
         if row.attempts > 1 {
             parts.push(format!("try {}", row.attempts));

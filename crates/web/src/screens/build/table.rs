@@ -59,6 +59,7 @@ fn row(job: &Job, shown: &Shown, ask: &Ask) -> Markup {
             td { (standing.mark()) }
             td {
                 a.name href=(paths::job(job.build, &job.name)) { (title(job)) }
+                @if let Some(child) = job.child { " " span.tag { a href=(paths::build(child)) { "build " (child) } } }
                 @if let Some(from) = &job.reused { " " span.tag { "cached from " a href=(paths::build(from.build)) { "build " (from.build) } } }
                 @if job.gate { " " span.tag { "gate" } }
                 @if job.allow_failure { " " span.tag title="its failure does not fail the build" { "may fail" } }

@@ -1,0 +1,182 @@
+//! Builds that jobs of a server's builds ask for: made by the server itself, for workers as any other.
+
+use std::fs;
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use crate::installation::Site;
+use crate::process::{Process, Reader};
+
+/// A pipeline of one job `a` that asks for the pipeline `child.yaml`, with more of what is said of that build.
+fn asking(more: &str) -> String {
+    format!("jobs:\n  a:\n    run: [{{ build: {{ file: .ropewalk/child.yaml{more} }} }}]\n")
+}
+
+/// A site whose pipeline may ask for a child.
+fn site(pipeline: &str, child: &str) -> Site {
+    let site = Site::new(pipeline);
+    fs::write(site.root().join(".ropewalk/child.yaml"), child).expect("a file");
+    site
+}
+
+fn shown(site: &Site, build: &str) -> Value {
+    let (out, _) = Site::told(site.there(&["show", build, "--output", "json"]), 0);
+    serde_json::from_str(&out).expect("JSON")
+}
+
+/// The builds of the server, by id, with how each ended.
+fn verdicts(site: &Site) -> Vec<(u64, String)> {
+    let (out, _) = Site::told(site.there(&["builds", "--output", "json"]), 0);
+    let list: Value = serde_json::from_str(&out).expect("JSON");
+    let rows = list.as_array().or_else(|| list["builds"].as_array()).expect("a list of builds");
+    let row = |row: &Value| {
+        (row["build"].as_u64().expect("an id"), row["verdict"]["verdict"].as_str().expect("a verdict").to_owned())
+    };
+    let mut found: Vec<_> = rows.iter().map(row).collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn a_job_waits_for_the_build_it_asks_for_and_hands_on_what_that_hands_on() {
+    let pipeline = "jobs:\n  prep: { outputs: [to], run: echo to=moon >> $ROPEWALK_OUTPUT }\n  a:\n    needs: [prep]\n    outputs: [v]\n    run:\n      - build:\n          file: .ropewalk/child.yaml\n          params: { to: '${{ needs.prep.outputs.to }}' }\n          hand_on: { v: one.version }\n  b: { needs: [a], run: 'echo got ${{ needs.a.outputs.v }}' }\n";
+    let child = "on: { manual: { params: { to: { type: string }, n: { type: number, default: 3 } } } }\njobs:\n  one: { outputs: [version], run: 'cat new; echo to ${{ params.to }} ${{ params.n }} on ${{ event.branch }}; echo version=1.2 >> $ROPEWALK_OUTPUT' }\n";
+    let site = site(pipeline, child);
+    fs::write(site.root().join("new"), "not committed\n").expect("a file");
+    let _server = site.serve();
+    // One slot: who waits for a build takes none.
+    let _worker = site.work("w1", &[]);
+    let text = site.submit(&[], 0);
+    for line in ["a: build 2: ropewalk show 2 --server", "a: passed in ", "b | got 1.2", "build 1 passed"] {
+        assert!(text.contains(line), "no `{line}` in:\n{text}");
+    }
+    assert!(!text.contains("note: "), "{text}");
+    let (log, _) = Site::told(site.there(&["logs", "2", "one"]), 0);
+    assert_eq!(log, "not committed\nto moon 3 on main\n");
+    site.shows("1", "build 2 passed, for a: .ropewalk/child.yaml");
+    site.shows("2", "by t, for a of build 1");
+    let (parent, child) = (shown(&site, "1"), shown(&site, "2"));
+    let of = |name: &str| parent["jobs"].as_array().expect("jobs").iter().find(|job| job["name"] == name).cloned();
+    assert_eq!(of("a").expect("a job")["child"], 2, "{parent}");
+    assert_eq!(parent["children"][0]["build"], 2, "{parent}");
+    assert_eq!(child["build"]["event"]["parent"]["build"], 1, "{child}");
+    // The same again: `prep` and `a` are run, since what has another build for its result is never taken over.
+    let text = site.submit(&["--separate", "--output", "json"], 0);
+    assert!(text.contains("\"kind\":\"child_made\"") && text.contains("\"child\":4"), "{text}");
+}
+
+#[test]
+fn a_child_that_fails_fails_its_job_and_a_retry_makes_another() {
+    let site = site(&asking(""), "jobs: { one: { run: 'echo trying; test -e MARK' } }");
+    let mark = site.path("mark");
+    let child = format!("jobs: {{ one: {{ run: 'echo trying; test -e {}' }} }}", mark.display());
+    fs::write(site.root().join(".ropewalk/child.yaml"), child).expect("a file");
+    let _server = site.serve();
+    let _worker = site.work("w1", &[]);
+    let text = site.submit(&[], 1);
+    assert!(text.contains("a: failed: build 2 failed because of `one` in "), "{text}");
+    assert!(text.contains("build 1 failed because of `a`"), "{text}");
+    site.shows("1", "build 2 failed because of `one`");
+    fs::write(&mark, "").expect("a file");
+    let (out, _) = Site::told(site.there(&["retry", "1", "a"]), 0);
+    assert!(out.contains("a: build 3: ") && out.contains("build 1 passed"), "{out}");
+    site.shows("1", "build 3 passed, for a");
+    let expected = [(1, "passed"), (2, "failed"), (3, "passed")];
+    assert_eq!(verdicts(&site), expected.map(|(build, word)| (build, word.to_owned())));
+}
+
+#[test]
+fn who_does_not_wait_passes_at_once() {
+    let site = site(&asking(", wait: false"), "jobs: { one: { pool: none, run: echo never } }");
+    let _server = site.serve();
+    let text = site.submit(&[], 0);
+    assert!(text.contains("a: build 2: ") && text.contains("build 1 passed"), "{text}");
+    site.shows("2", "one  waiting  the pool `none` has no worker");
+    assert!(shown(&site, "1")["jobs"][0]["finished"].is_number() || shown(&site, "1")["jobs"][0]["finished"].is_string());
+}
+
+#[test]
+fn a_child_that_cannot_begin_says_so_in_its_parent_and_is_canceled_with_it() {
+    let site = site(&asking(""), "jobs: { one: { pool: gpu, run: echo never } }");
+    let _server = site.serve();
+    let build = site.submit_only(&[]);
+    site.shows(&build, "a  running");
+    site.shows(
+        &build,
+        "it waits for build 2, where `one` of build 2 waits: the pool `gpu` has no worker; `ropewalk work --pool gpu` starts one",
+    );
+    let reason = || shown(&site, &build)["jobs"][0]["waiting"]["reason"].clone();
+    let expected = serde_json::json!({ "kind": "build", "build": 2, "stuck": { "build": 2, "job": "one" } });
+    assert_eq!(reason(), expected);
+    Site::told(site.there(&["cancel", &build, "--reason", "enough"]), 0);
+    site.shows(&build, "build 1 was canceled by");
+    site.shows("2", "build 2 was canceled by");
+}
+
+#[test]
+fn a_child_is_trusted_no_more_than_its_parent() {
+    let child = "jobs: { one: { secrets: [TOKEN], run: 'echo never' }, two: { run: 'echo $ROPEWALK_BUILD' } }";
+    let site = site(&asking(""), child);
+    let _server = site.serve();
+    let _worker = site.work("w1", &[]);
+    let mut set = site.there(&["secrets", "put", "repository", "TOKEN"]);
+    let mut setting = Process(set.stdin(Stdio::piped()).spawn().expect("ropewalk starts"));
+    std::io::Write::write_all(&mut setting.0.stdin.take().expect("a pipe"), b"a long secret").expect("it is read");
+    assert_eq!(setting.ended(), Some(0));
+    site.submit(&[], 0);
+    site.submit_untrusted("fork");
+    site.shows("3", "failed because of `a`");
+    let child = shown(&site, "4");
+    assert_eq!(child["build"]["event"]["trust"], "untrusted", "{child}");
+    assert_eq!(child["build"]["event"]["parent"]["build"], 3, "{child}");
+    site.shows("4", "TOKEN");
+    assert_eq!(shown(&site, "2")["build"]["event"]["trust"], "trusted");
+}
+
+#[test]
+fn what_cannot_be_made_is_told() {
+    let site = site("jobs:\n  a: { run: [{ build: { file: nowhere.yaml } }] }\n  b: { run: [{ build: {} }] }\n", "");
+    let _server = site.serve();
+    let text = site.submit(&[], 1);
+    assert!(text.contains("a: failed: the source has no file `nowhere.yaml`"), "{text}");
+    assert!(text.contains("b: failed: build 1 runs .ropewalk/pipeline.yaml for the same event"), "{text}");
+}
+
+#[test]
+fn depth_has_a_bound() {
+    let deeper = "on: { push: {}, manual: { params: { n: { type: string, default: '' } } } }\njobs:\n  a: { run: [{ build: { event: manual, params: { n: '${{ params.n }}+' } } }] }\n";
+    let site = site(deeper, "");
+    let _server = site.serve();
+    let text = site.submit(&[], 1);
+    assert!(text.contains("a: failed: build 2 failed because of `a`"), "{text}");
+    site.shows("9", "8 builds stand above this one, the most there may be: build 1 asked for 2 asked for 3");
+    assert_eq!(verdicts(&site).len(), 9);
+}
+
+/// The server is killed again and again while jobs ask for builds, and while those run: none is lost, and none is made twice.
+#[test]
+fn a_server_that_dies_loses_no_child_and_makes_none_twice() {
+    let jobs: String =
+        (0..8).map(|number| format!("  a{number}: {{ run: [{{ build: {{ file: .ropewalk/child.yaml }} }}] }}\n")).collect();
+    let site = site(&format!("jobs:\n{jobs}"), "jobs: { one: { run: sleep 0.3 } }");
+    let mut server = site.serve();
+    let _worker = site.work("w1", &[]);
+    let build = site.submit_only(&[]);
+    for wait in [0, 20, 5, 40, 80, 160] {
+        std::thread::sleep(std::time::Duration::from_millis(wait));
+        server.kill();
+        server = site.serve();
+    }
+    let mut follow = site.there(&["logs", &build, "--follow"]);
+    let mut following = Process(follow.stdout(Stdio::piped()).spawn().expect("ropewalk starts"));
+    let said = Reader::new(following.0.stdout.take().expect("a pipe"));
+    assert_eq!(following.ended(), Some(0));
+    drop(said.rest());
+    site.shows(&build, &format!("build {build} passed"));
+    let verdicts = verdicts(&site);
+    assert_eq!(verdicts.len(), 9, "{verdicts:?}");
+    assert!(verdicts.iter().all(|(_, verdict)| verdict == "passed"), "{verdicts:?}");
+    let children = shown(&site, &build)["children"].as_array().map(Vec::len);
+    assert_eq!(children, Some(8));
+}

@@ -1,0 +1,2 @@
+-- The build that a job asked for last.
+alter table jobs add column child integer;
