@@ -143,18 +143,19 @@ impl Installation {
         Ok(server::parts::open_store(&loaded.settings, &folder)?)
     }
 
-    /// What makes and checks the tokens of an installation that is there.
+    /// What makes and checks the tokens of an installation that is there, and its records.
     ///
     /// # Errors
     /// As [`Installation::store`].
-    pub fn access(&self, colour: Colour) -> Result<server::access::Access, Stop> {
+    pub fn access(&self, colour: Colour) -> Result<(server::access::Access, Arc<dyn store::Store>), Stop> {
         let folder = self.folder();
         self.require(&folder)?;
         std::fs::create_dir_all(&folder)
             .map_err(|error| Stop::wrong(format!("cannot make {}: {error}", folder.display())))?;
         let root = server::access::RootKey::of(&folder).map_err(|error| Stop::of(&error))?;
         let store = self.store(colour)?;
-        Ok(server::access::Access::new(root, Arc::new(server::access::StoreLedger(store))))
+        let ledger = server::access::StoreLedger(Arc::clone(&store));
+        Ok((server::access::Access::new(root, Arc::new(ledger)), store))
     }
 
     /// A wrong folder must not become an installation by a slip of the pen; an empty one that was named may, so that tokens

@@ -47,6 +47,12 @@ impl Remote {
             return Err(Stop::wrong(format!("{} is too large for a token", file.display())));
         }
         let token = std::fs::read_to_string(&file).map_err(refused)?;
+        if token.trim().is_empty() {
+            let file = file.display();
+            return Err(Stop::wrong(format!(
+                "{file} is empty: it has to hold a token, as `ropewalk token create` prints it"
+            )));
+        }
         Client::new(Server::parse(&server), &token).map_err(stop)
     }
 }

@@ -147,3 +147,59 @@ fn records_move_to_postgresql_and_back() {
         assert_eq!(place.clients(data), clients, "{data}");
     }
 }
+
+#[test]
+fn what_is_done_to_tokens_on_the_servers_machine_is_audited() {
+    let place = Place::new();
+    let made = place.check(&["token", "create", "--data", "data", "--submit", "--client", "dee"], 0, "", "");
+    std::fs::write(place.path("dee.token"), &made.out).unwrap();
+    let narrowed = place.check(&["token", "attenuate", "dee.token", "--verb", "read"], 0, "", "");
+    std::fs::write(place.path("weaker.token"), &narrowed.out).unwrap();
+    place.check(&["token", "revoke", "--data", "data", "--token", "weaker.token"], 0, "", "revoked this narrowing of");
+    place.check(
+        &["token", "revoke", "--data", "data", "--token", "dee.token"],
+        0,
+        "",
+        "with all that was narrowed from it",
+    );
+    place.check(&["token", "revoke", "--data", "data", "nobody"], 2, "", "there is no token nobody");
+    // What is refused was not done, and is not told as done.
+    place.check(&["token", "create", "--data", "data", "--submit", "--client", "ann"], 2, "", "has a token already");
+    let store = server::parts::open_store(&server::settings::Settings::default(), &place.path("data")).unwrap();
+    let entries = store.audit(&store::audit::AuditFilter::default(), None, 10).unwrap();
+    let told: Vec<_> = entries.iter().map(|row| (row.entry.verb.as_str(), row.entry.detail.as_str())).collect();
+    let narrowing = entries[1].entry.detail.as_str();
+    assert!(narrowing.starts_with("its narrowing "), "{entries:?}");
+    let expected = [
+        ("token_revoke", ""),
+        ("token_revoke", narrowing),
+        ("token_create", "for client dee"),
+        ("token_create", "for client cy"),
+        ("token_create", "for client bob"),
+        ("token_create", "for client ann"),
+    ];
+    assert_eq!(told, expected);
+    let of_dee = entries[2].entry.clone();
+    assert!(of_dee.target.starts_with("token ") && of_dee.from == "the server's machine", "{of_dee:?}");
+    assert!(
+        entries[..3].iter().all(|row| row.entry.target == of_dee.target && row.entry.who == of_dee.who),
+        "{entries:?}"
+    );
+}
+
+#[test]
+fn a_file_that_holds_no_token_is_named() {
+    let place = Place::new();
+    std::fs::write(place.path("empty.token"), "\n").unwrap();
+    std::fs::write(place.path("other"), "hello").unwrap();
+    place.check(&["token", "inspect", "other"], 2, "", "other: this is no token of Ropewalk");
+    place.check(&["token", "attenuate", "other", "--verb", "read"], 2, "", "other: this is no token of Ropewalk");
+    place.check(
+        &["token", "attenuate", "other", "--verb", "raed"],
+        2,
+        "",
+        "there is no verb `raed`; did you mean `read`?",
+    );
+    let builds = ["builds", "--server", "http://127.0.0.1:1", "--token", "empty.token"];
+    place.check(&builds, 2, "", "empty.token is empty: it has to hold a token");
+}

@@ -155,8 +155,8 @@ impl Intake {
     pub fn closed(&self) -> Option<String> {
         match self {
             Self::Open => None,
-            Self::Paused(said) => Some(format!("paused by {}: {}", said.by, said.reason)),
-            Self::Draining(said) => Some(format!("drained by {}: {}", said.by, said.reason)),
+            Self::Paused(said) => Some(format!("paused {}", said.in_words())),
+            Self::Draining(said) => Some(format!("drained {}", said.in_words())),
         }
     }
 }
@@ -170,6 +170,14 @@ pub struct Said {
     pub reason: String,
     /// When.
     pub at: Timestamp,
+}
+
+impl Said {
+    /// By whom, and why if they said it.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        if self.reason.is_empty() { format!("by {}", self.by) } else { format!("by {}: {}", self.by, self.reason) }
+    }
 }
 
 /// One pool about which somebody said something.

@@ -823,7 +823,7 @@ fn held_pools(records: &Records) -> Result<Vec<Input>, RecordError> {
 
 /// The default pool has two names: its own, and the empty one of jobs that name none.
 fn pool_held(pool: &str, held: Option<&Said>) -> Vec<Input> {
-    let reason = held.map(|said| format!("held by {}: {}", said.by, said.reason));
+    let reason = held.map(|said| format!("held {}", said.in_words()));
     let mut names = vec![pool.to_owned()];
     if pool == crate::records::DEFAULT_POOL {
         names.push(String::new());

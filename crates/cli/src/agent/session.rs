@@ -300,6 +300,12 @@ impl Agent {
         let token = std::fs::read_to_string(&self.settings.token).map_err(|error| {
             Refused::ForGood(format!("cannot read the token in {}: {error}", self.settings.token.display()))
         })?;
+        if token.trim().is_empty() {
+            let file = self.settings.token.display();
+            return Err(Refused::ForGood(format!(
+                "{file} is empty: it has to hold a token, as `ropewalk token create` prints it"
+            )));
+        }
         let client = Client::new(server, &token).map_err(|error| Refused::ForGood(Stop::of(&error).message))?;
         let key = self.identity.key();
         let hello = Hello { key: key.clone(), protocol: PROTOCOL };
@@ -466,7 +472,8 @@ impl Agent {
                     Then::Leave => "leaving",
                     Then::StartAnew => "starting anew",
                 };
-                say(&format!("finishing what runs, then {what}: {reason}"));
+                let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+                say(&format!("finishing what runs, then {what}{why}"));
                 self.then.set(Some(then));
                 *leaving = Leaving::Asked;
             }

@@ -58,7 +58,7 @@ fn table(pools: &[Pool], paint: Paint) -> String {
     let mut columns = Columns::default();
     columns.titles(["pool", "waiting", "running", "slots", "workers", "held"]);
     for pool in pools {
-        let held = pool.held.as_ref().map(|held| format!("by {}: {}", held.by, held.reason));
+        let held = pool.held.as_ref().map(|held| format!("by {}", super::workers::said(&held.by, &held.reason)));
         columns.row([
             Cell::new(&pool.name),
             Cell::right(pool.waiting.to_string()),

@@ -6,7 +6,11 @@ use std::io::{Read, Write};
 use std::path::Path;
 
 use graph::{BuildId, Timestamp};
-use server::access::{GrantRequest, Inspected, Narrowing, Subject, SubjectKind, TokenRow, Verb, inspect, narrow};
+use server::access::{
+    GrantRequest, Inspected, Narrowing, Subject, SubjectKind, TokenError, TokenRow, Verb, inspect, narrow,
+};
+use store::Store;
+use store::audit::AuditEntry;
 
 use super::Stop;
 use crate::args::{
@@ -16,6 +20,9 @@ use crate::calendar::Calendar;
 use crate::columns::{Cell, Columns, Paint, Style};
 use crate::local::clock::now;
 use crate::{exit, output};
+
+/// Who made or revoked a token, where its row says so.
+const BY: &str = "the server's machine";
 
 /// Runs the command.
 ///
@@ -55,13 +62,30 @@ fn create(arguments: &TokenCreate, colour: Colour) -> Result<(), Stop> {
         pools: some(&arguments.pools),
         until: arguments.until.as_deref().map(until).transpose()?,
     };
-    let access = arguments.installation.access(colour)?;
+    let (access, store) = arguments.installation.access(colour)?;
     if arguments.submit {
         refuse_second(&access, name)?;
     }
     let id = server::parts::fresh_id();
-    let text = access.create(&id, grant, "the server's machine", now()).map_err(|error| Stop::of(&error))?;
+    note(&*store, "token_create", &id, format!("for {}", grant.subject))?;
+    let text = access.create(&id, grant, BY, now()).map_err(|error| Stop::of(&error))?;
     output::print(format!("{text}\n"))
+}
+
+/// Notes what is about to be done to a token here, under the word that it has over HTTP: nothing is done that is not noted.
+fn note(store: &dyn Store, verb: &str, token: &str, detail: String) -> Result<(), Stop> {
+    let user = rustix::process::getuid().as_raw();
+    let entry = AuditEntry {
+        at: now(),
+        who: std::env::var("USER").map_or_else(|_| format!("user {user}"), |name| format!("user {user}, {name}")),
+        verb: verb.to_owned(),
+        target: format!("token {token}"),
+        from: BY.to_owned(),
+        detail,
+        ..AuditEntry::default()
+    };
+    store.append_audit(&entry)?;
+    Ok(())
 }
 
 /// A client has one token, so that revoking it is the end of it.
@@ -95,14 +119,18 @@ pub fn pool_name(name: &str) -> String {
     if name == "default" { String::new() } else { name.to_owned() }
 }
 
+/// A pool as people know it.
+pub fn shown_pool(name: &str) -> &str {
+    if name.is_empty() { "default" } else { name }
+}
+
 fn verbs(names: &[String]) -> Result<BTreeSet<Verb>, Stop> {
     let all = Verb::ALL.map(Verb::name);
     names
         .iter()
         .map(|name| {
             Verb::from_name(name).ok_or_else(|| {
-                let near = dialects::suggest::did_you_mean(name, &all);
-                Stop::wrong(format!("there is no verb `{name}`; the verbs are {}. {near}", all.join(", ")))
+                Stop::wrong(format!("there is no verb `{name}`; {}", dialects::suggest::did_you_mean(name, &all)))
             })
         })
         .collect()
@@ -138,6 +166,11 @@ fn read(path: &Path) -> Result<String, Stop> {
     Ok(text)
 }
 
+/// What is wrong with the token of a file.
+fn wrong(file: &Path, error: &TokenError) -> Stop {
+    Stop::wrong(format!("{}: {error}", file.display()))
+}
+
 fn attenuate(arguments: &TokenAttenuate) -> Result<(), Stop> {
     let narrowing = Narrowing {
         verbs: verbs(&arguments.verbs)?,
@@ -149,12 +182,14 @@ fn attenuate(arguments: &TokenAttenuate) -> Result<(), Stop> {
     if narrowing.is_empty() {
         return Err(Stop::wrong("say what to limit the token to: --verb, --project, --pool, --build or --until"));
     }
-    let text = narrow(&read(&arguments.token)?, &narrowing).map_err(|error| Stop::wrong(error.to_string()))?;
+    let file = &arguments.token;
+    let text = narrow(&read(file)?, &narrowing).map_err(|error| wrong(file, &error))?;
     output::print(format!("{text}\n"))
 }
 
 fn say(arguments: &TokenInspect) -> Result<(), Stop> {
-    let said = inspect(&read(&arguments.token)?).map_err(|error| Stop::wrong(error.to_string()))?;
+    let file = &arguments.token;
+    let said = inspect(&read(file)?).map_err(|error| wrong(file, &error))?;
     let text = match arguments.output {
         ListForm::Json => format!("{:#}\n", serde_json::to_value(&said).unwrap_or_default()),
         ListForm::Human => in_words(&said),
@@ -164,9 +199,8 @@ fn say(arguments: &TokenInspect) -> Result<(), Stop> {
 
 fn in_words(said: &Inspected) -> String {
     let all = |name: &str| said.grants.get(name).map(|values| values.join(", "));
-    let pools = said.grants.get("pool").map(|names| {
-        names.iter().map(|name| if name.is_empty() { "default" } else { name }).collect::<Vec<_>>().join(", ")
-    });
+    let pools =
+        said.grants.get("pool").map(|names| names.iter().map(|name| shown_pool(name)).collect::<Vec<_>>().join(", "));
     let rows = [
         ("id", all("id")),
         ("holder", said.subject().map(|subject| subject.to_string())),
@@ -187,37 +221,35 @@ fn in_words(said: &Inspected) -> String {
 }
 
 fn revoke(arguments: &TokenRevoke, colour: Colour) -> Result<(), Stop> {
-    let access = arguments.installation.access(colour)?;
-    let by = "the server's machine";
-    let told = match (&arguments.id, &arguments.token) {
-        (Some(id), _) => {
-            if !access.revoke(id, by, now()).map_err(|error| Stop::of(&error))? {
-                return Err(Stop::wrong(format!("there is no token {id}: `ropewalk token list` shows all")));
-            }
-            format!("revoked {id}, with all that was narrowed from it\n")
-        }
+    let (access, store) = arguments.installation.access(colour)?;
+    let (id, narrowing) = match (&arguments.id, &arguments.token) {
+        (Some(id), _) => (id.clone(), None),
         (None, Some(file)) => {
-            let said = inspect(&read(file)?).map_err(|error| Stop::wrong(error.to_string()))?;
-            let id = said.grant("id").unwrap_or_default().to_owned();
-            match said.revocation.as_slice() {
-                [] | [_] => {
-                    access.revoke(&id, by, now()).map_err(|error| Stop::of(&error))?;
-                    format!("revoked {id}, with all that was narrowed from it\n")
-                }
-                [.., last] => {
-                    access.ledger().revoke_narrowing(last, now()).map_err(|error| Stop::of(&error))?;
-                    format!("revoked this narrowing of {id}, with all that was narrowed from it\n")
-                }
-            }
+            let said = inspect(&read(file)?).map_err(|error| wrong(file, &error))?;
+            let narrowing = said.revocation.last().filter(|_| said.revocation.len() > 1).cloned();
+            (said.grant("id").unwrap_or_default().to_owned(), narrowing)
         }
         (None, None) => unreachable!("one of them is required"),
     };
-    let _ = std::io::stderr().write_all(told.as_bytes());
+    if access.ledger().token(&id).map_err(|error| Stop::of(&error))?.is_none() {
+        return Err(Stop::wrong(format!("there is no token {id}: `ropewalk token list` shows all")));
+    }
+    let (what, detail) = match &narrowing {
+        Some(narrowing) => (format!("this narrowing of {id}"), format!("its narrowing {narrowing}")),
+        None => (id.clone(), String::new()),
+    };
+    note(&*store, "token_revoke", &id, detail)?;
+    match &narrowing {
+        Some(narrowing) => access.ledger().revoke_narrowing(narrowing, now()),
+        None => access.revoke(&id, BY, now()).map(drop),
+    }
+    .map_err(|error| Stop::of(&error))?;
+    let _ = writeln!(std::io::stderr(), "revoked {what}, with all that was narrowed from it");
     Ok(())
 }
 
 fn list(arguments: &TokenList, colour: Colour) -> Result<(), Stop> {
-    let rows = rows(&arguments.installation.access(colour)?)?;
+    let rows = rows(&arguments.installation.access(colour)?.0)?;
     if arguments.output == ListForm::Json {
         return output::print(format!("{:#}\n", serde_json::to_value(&rows).unwrap_or_default()));
     }
@@ -230,9 +262,7 @@ fn list(arguments: &TokenList, colour: Colour) -> Result<(), Stop> {
     for row in &rows {
         let names = |names: &Option<BTreeSet<String>>| match names {
             None => "every one".to_owned(),
-            Some(names) => {
-                names.iter().map(|name| if name.is_empty() { "default" } else { name }).collect::<Vec<_>>().join(", ")
-            }
+            Some(names) => names.iter().map(|name| shown_pool(name)).collect::<Vec<_>>().join(", "),
         };
         let state = match (&row.revoked, row.grant.until) {
             (Some(_), _) => Cell::new("revoked").style(Style::Dim),

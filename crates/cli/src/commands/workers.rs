@@ -113,6 +113,11 @@ async fn find(client: &Client, wanted: &str) -> Result<String, Stop> {
     Err(Stop::wrong(format!("there is no worker {wanted}: `ropewalk workers list` shows all")))
 }
 
+/// Who closed it, and why if they said it.
+pub fn said(by: &str, reason: &str) -> String {
+    if reason.is_empty() { by.to_owned() } else { format!("{by}: {reason}") }
+}
+
 fn table(workers: &[Worker], paint: Paint) -> String {
     if workers.is_empty() {
         return "no worker has joined: `ropewalk work --server URL --token FILE` starts one\n".to_owned();
@@ -127,7 +132,7 @@ fn table(workers: &[Worker], paint: Paint) -> String {
             (WorkerState::Draining, _) => ("draining", Style::Warning),
             (WorkerState::Away, _) => ("away", Style::Dim),
         };
-        let held = worker.held.as_ref().map(|held| format!("{}: {}", held.by, held.reason));
+        let held = worker.held.as_ref().map(|held| said(&held.by, &held.reason));
         let why: Vec<String> = held.into_iter().chain(worker.closed.clone()).collect();
         columns.row([
             Cell::new(crate::columns::cut(&worker.id, 12)),
@@ -135,7 +140,7 @@ fn table(workers: &[Worker], paint: Paint) -> String {
             Cell::new(word).style(style),
             Cell::new(format!("{}/{}", worker.running.len(), worker.slots)),
             Cell::new(&worker.version),
-            Cell::new(worker.pools.join(", ")),
+            Cell::new(worker.pools.iter().map(|pool| super::token::shown_pool(pool)).collect::<Vec<_>>().join(", ")),
             Cell::new(worker.labels.join(", ")),
             Cell::new(why.join("; ")),
         ]);

@@ -72,6 +72,8 @@ struct Genuine {
     /// What revokes it, or a narrowing of it.
     revocation: Vec<String>,
     biscuit: Biscuit,
+    /// When its own checks end it.
+    ends: Option<Timestamp>,
     answers: Answers,
     granted: Mutex<HashSet<Asked>>,
 }
@@ -99,9 +101,11 @@ impl Genuine {
         let mut authorizer = AuthorizerBuilder::new().set_limits(LIMITS).build(&biscuit).map_err(damaged)?;
         let ids: Vec<(String,)> = authorizer.query_with_limits("data($id) <- id($id)", LIMITS).map_err(damaged)?;
         let [(id,)] = ids.as_slice() else { return Err(none("this token has no id")) };
-        let is_plain = inspect(text).is_ok_and(|said| said.checks.is_empty() && said.narrowed.is_empty());
+        let said = inspect(text).ok();
+        let is_plain = said.as_ref().is_some_and(|said| said.checks.is_empty() && said.narrowed.is_empty());
         let answers = if is_plain { Answers::Fixed } else { Answers::Varying };
-        Ok(Self { id: id.clone(), revocation, biscuit, answers, granted: Mutex::default() })
+        let ends = said.and_then(|said| said.ends);
+        Ok(Self { id: id.clone(), revocation, biscuit, ends, answers, granted: Mutex::default() })
     }
 
     fn asked(verb: Verb, target: &Target<'_>) -> Asked {
@@ -206,7 +210,7 @@ impl Access {
         let none = |why: &str| Denied::NoToken(why.to_owned());
         let text = text.trim();
         if text.is_empty() {
-            return Err(none("a token is needed: send it as `Authorization: Bearer TOKEN`"));
+            return Err(none("a token is needed"));
         }
         if text.len() > TOKEN_BYTES_MAX {
             return Err(Denied::NoToken(TokenError::TooLong.to_string()));
@@ -260,6 +264,12 @@ pub enum CreateError {
 }
 
 impl Bearer {
+    /// Whether the token's time is up, as it was made or as somebody narrowed it: it grants nothing more, whatever it is asked.
+    #[must_use]
+    pub fn has_ended(&self, now: Timestamp) -> bool {
+        self.grant.until.into_iter().chain(self.genuine.ends).any(|until| until < now)
+    }
+
     /// Whether the token grants `verb` on `target` at `now`.
     ///
     /// # Errors
@@ -267,8 +277,7 @@ impl Bearer {
     pub fn may(&self, verb: Verb, target: &Target<'_>, now: Timestamp) -> Result<(), Denied> {
         if let Some(member) = &self.member {
             // Roles change; only what a holder added is left to the token.
-            let has_ended = self.grant.until.is_some_and(|until| until < now);
-            if has_ended || !member.grants(verb, target) {
+            if self.has_ended(now) || !member.grants(verb, target) {
                 return Err(Denied::Forbidden { verb, target: target.to_string() });
             }
             if self.genuine.answers == Answers::Fixed {

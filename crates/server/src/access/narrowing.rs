@@ -73,10 +73,10 @@ pub(super) fn in_words(statement: &str) -> String {
         ("on_no_pool(true) or on_pool($it), ", "pools"),
         ("on_build($it), ", "builds"),
     ];
-    let Some(check) = statement.strip_prefix("check if ") else { return statement.to_owned() };
-    if let Some(until) = check.strip_prefix("time_us($now), $now <= ").and_then(|until| until.parse().ok()) {
-        return format!("until {}", in_utc(Timestamp(until)));
+    if let Some(until) = end_in(statement) {
+        return format!("until {}", in_utc(until));
     }
+    let Some(check) = statement.strip_prefix("check if ") else { return statement.to_owned() };
     for (form, name) in FORMS {
         if let Some(set) = check.strip_prefix(form).and_then(|rest| rest.strip_suffix(".contains($it)")) {
             let set = set.trim_matches(|bracket| matches!(bracket, '{' | '}' | '[' | ']'));
@@ -84,6 +84,11 @@ pub(super) fn in_words(statement: &str) -> String {
         }
     }
     statement.to_owned()
+}
+
+/// The time at which a check of our making ends a token.
+pub(super) fn end_in(statement: &str) -> Option<Timestamp> {
+    statement.strip_prefix("check if time_us($now), $now <= ")?.parse().ok().map(Timestamp)
 }
 
 /// A time as RFC 3339 to the second.

@@ -165,9 +165,11 @@ fn time_ends_a_token() {
     let bearer = office.access.admit(&token).expect("admitted");
     assert!(bearer.may(Verb::Read, &Target::SERVER, Timestamp(NOW.0 + 10)).is_ok());
     assert!(bearer.may(Verb::Read, &Target::SERVER, Timestamp(NOW.0 + 11)).is_err());
+    assert!(!bearer.has_ended(Timestamp(NOW.0 + 10)) && bearer.has_ended(Timestamp(NOW.0 + 11)));
     let narrowed = narrow(&token, &Narrowing { until: Some(NOW), ..Narrowing::default() }).expect("narrowed");
     let bearer = office.access.admit(&narrowed).expect("admitted");
     assert!(bearer.may(Verb::Read, &Target::SERVER, Timestamp(NOW.0 + 1)).is_err());
+    assert!(!bearer.has_ended(NOW) && bearer.has_ended(Timestamp(NOW.0 + 1)));
 }
 
 #[test]

@@ -143,6 +143,9 @@ pub struct Inspected {
     pub narrowed: Vec<Vec<String>>,
     /// What revokes it: that of the whole token first, then that of each narrowing.
     pub revocation: Vec<String>,
+    /// When the first of its checks ends it.
+    #[serde(skip)]
+    pub ends: Option<Timestamp>,
 }
 
 impl Inspected {
@@ -171,6 +174,7 @@ pub fn inspect(text: &str) -> Result<Inspected, TokenError> {
         checks: Vec::new(),
         narrowed: Vec::new(),
         revocation: token.revocation_identifiers().iter().map(|id| super::keys::hex(id)).collect(),
+        ends: None,
     };
     for block in 0..token.block_count() {
         let source = token.print_block_source(block).map_err(|_| TokenError::Malformed)?;
@@ -179,7 +183,11 @@ pub fn inspect(text: &str) -> Result<Inspected, TokenError> {
         for statement in statements {
             match fact(statement) {
                 Some((name, value)) if block == 0 => inspected.grants.entry(name).or_default().push(value),
-                _ => checks.push(super::narrowing::in_words(statement)),
+                _ => {
+                    let end = super::narrowing::end_in(statement);
+                    inspected.ends = inspected.ends.into_iter().chain(end).min();
+                    checks.push(super::narrowing::in_words(statement));
+                }
             }
         }
         if block == 0 {

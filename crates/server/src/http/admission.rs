@@ -82,7 +82,7 @@ pub async fn admit(
         // Who has nothing that holds is a visitor like any other: the call says what those may see.
         let admitted = app.blocking(move |app| app.server.access.admit(&text).map_err(problem::denied)).await;
         let now = app.now();
-        let holds = |bearer: &Bearer| bearer.grant.until.is_none_or(|until| until >= now);
+        let holds = |bearer: &Bearer| !bearer.has_ended(now);
         return Ok(admitted.ok().filter(holds).map(Arc::new).map(Admitted::of).unwrap_or_default());
     }
     if matches!(route.access, Needs::Session | Needs::Sender)
@@ -99,7 +99,7 @@ pub async fn admit(
     }
     let bearer = bearer_of(app, text, look).await?;
     let now = app.now();
-    if bearer.grant.until.is_some_and(|until| until < now) {
+    if bearer.has_ended(now) {
         return Err(Problem::new(ProblemKind::Unauthorized, "the token has expired")
             .help("ask whoever runs this server for a new one"));
     }

@@ -115,9 +115,8 @@ pub async fn inspect(app: Arc<App>, call: Call) -> Answered {
     let TokenText { token } = call.json()?;
     let said = crate::access::inspect(&token).map_err(|error| refused(&error))?;
     let held = app.blocking(move |app| app.server.access.admit(&token).map_err(problem::denied)).await;
-    let until = held.as_ref().ok().and_then(|bearer| bearer.grant.until);
     let refused = match held {
-        Ok(_) if until.is_some_and(|until| until < app.now()) => "the token has expired".to_owned(),
+        Ok(bearer) if bearer.has_ended(app.now()) => "the token has expired".to_owned(),
         Ok(_) => String::new(),
         Err(problem) => problem.detail,
     };
