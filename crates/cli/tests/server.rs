@@ -43,6 +43,25 @@ fn the_worker_beside_the_server_needs_nothing() {
 }
 
 #[test]
+fn a_job_names_the_default_pool_or_none() {
+    let pipeline = "jobs:\n  named:\n    pool: default\n    run: echo by its name\n  unnamed:\n    run: echo by none\n";
+    let site = Site::new(pipeline);
+    let _server = site.serve();
+    let _worker = site.work("w1", &[]);
+    let text = site.submit(&[], 0);
+    assert!(text.contains("named | by its name") && text.contains("unnamed | by none"), "{text}");
+    // What is too large for the worker is so by either name, and says by how much.
+    fs::write(
+        site.root().join(".ropewalk/pipeline.yaml"),
+        "jobs:\n  a:\n    pool: default\n    resources: { memory: 9000GiB }\n    run: echo never\n",
+    )
+    .expect("a file");
+    let (_, err) = Site::told(site.submit_command(&["--no-wait"]), 0);
+    let missing = "a waits: no worker of the pool `default` has all it asks for; w1 lacks ";
+    assert!(err.contains(missing) && err.contains(" MiB of memory\n"), "{err}");
+}
+
+#[test]
 fn settings_are_read_again_without_a_restart() {
     let site = Site::new("jobs:\n  a:\n    pool: nobody\n    run: echo never\n");
     let mut command = site.command(&["serve", "--local-worker", "off", "--listen", &site.address, "--data"]);
@@ -66,7 +85,8 @@ fn settings_are_read_again_without_a_restart() {
         &["the settings were read again", "the next start takes `worker.heartbeat`"],
     );
     let third = site.submit_only(&[]);
-    site.shows(&first, "which supersedes it");
+    // It is named as `show` and `builds` name it.
+    site.shows(&first, &format!("by build {third}, which supersedes it"));
     site.shows(&second, "running");
     site.shows(&third, "running");
     server.signal("TERM");

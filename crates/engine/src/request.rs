@@ -107,7 +107,7 @@ impl Engine {
         let rivals: Vec<BuildId> = self.requests.rivals(&request).into_iter().filter(is_going_on).collect();
         self.record(step, id, What::BuildCreated(request));
         let Some(last) = rivals.iter().copied().chain([id]).max() else { return };
-        let by = format!("build {}, which supersedes it", self.number_of(last));
+        let by = format!("build {last}, which supersedes it");
         for superseded in rivals.into_iter().chain([id]).filter(|&rival| rival != last) {
             self.record(step, superseded, What::CancelRequested { by: by.clone() });
         }
@@ -133,12 +133,6 @@ impl Engine {
         // One that a failure stopped before anything began is no longer what is wanted.
         let is_going_on = |of: &&BuildId| self.builds.get(of).is_some_and(|build| build.halt.is_none());
         self.requests.identities.get(&key)?.iter().find(is_going_on).copied()
-    }
-
-    /// The number by which people know a build.
-    fn number_of(&self, id: BuildId) -> u64 {
-        let number = self.builds.get(&id).map_or(0, |build| build.request.origin.number);
-        if number == 0 { id.0 } else { number }
     }
 }
 

@@ -1058,13 +1058,13 @@ fn a_later_build_takes_the_place_of_earlier_ones_of_its_branch() {
         2.created
         101.created
         4.created
-        cancel by build 1004, which supersedes it
+        cancel by build 4, which supersedes it
         build canceled
         3.created
-        3.cancel by build 1004, which supersedes it
+        3.cancel by build 4, which supersedes it
         3.build canceled
         5.created
-        4.cancel by build 1005, which supersedes it
+        4.cancel by build 5, which supersedes it
         4.build canceled",
     );
 }

@@ -323,6 +323,14 @@ impl Dispatch {
         self.state().sessions.get(worker).map(|session| session.number)
     }
 
+    /// A worker as people know it: by its name while it is joined, else by the beginning of its id.
+    #[must_use]
+    pub fn name_of(&self, worker: &WorkerId) -> String {
+        let state = self.state();
+        let name = state.sessions.get(worker).map(|session| session.offer.name.clone()).filter(|name| !name.is_empty());
+        name.unwrap_or_else(|| worker.to_string().chars().take(12).collect())
+    }
+
     /// Who is joined, in order of id.
     #[must_use]
     pub fn sessions(&self) -> Vec<SessionView> {
@@ -534,9 +542,9 @@ impl Session {
 
     fn presence(&self, holds_ms: u64) -> Presence {
         let mut pools = self.offer.pools.clone();
-        if pools.contains(DEFAULT_POOL) {
-            // Jobs that name no pool are in it.
-            pools.insert(String::new());
+        // The default pool has two names: its own, and the empty one of jobs that name none. Who serves one serves both.
+        if pools.contains(DEFAULT_POOL) || pools.contains("") {
+            pools.extend([String::new(), DEFAULT_POOL.to_owned()]);
         }
         Presence {
             pools,

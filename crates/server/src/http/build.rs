@@ -10,7 +10,7 @@ use api::problem::{Problem, ProblemKind};
 use axum::http::StatusCode;
 use engine::fact::What;
 use engine::{BuildOptions, BuildRequest, FailurePolicy, PoolReach};
-use graph::{BuildId, Checkout, Digest, Event, EventKind, Trust};
+use graph::{BuildId, Checkout, Digest, Event, EventKind, Trust, WorkerId};
 use store::rows::{BuildRow, VerdictWord};
 use store::{BuildFilter, PAGE_ROWS_MAX};
 
@@ -323,7 +323,8 @@ async fn made(app: &Arc<App>, call: &Call, wanted: Wanted, reason: String) -> An
         audit(app, call, &project, format!("build {}", submitted.build), reason).await?;
     }
     let crate::server::Submitted { build, number, unmatched, .. } = submitted;
-    let unmatched = unmatched.iter().map(|(job, why)| super::wait::told(build, job, Some(why), "")).collect();
+    let name_of = |worker: &WorkerId| app.server.dispatch.name_of(worker);
+    let unmatched = unmatched.iter().map(|(job, why)| super::wait::told(build, job, Some(why), "", &name_of)).collect();
     let submitted = Submitted { build, project, number, made, unmatched };
     answer::json_as(status, &submitted)
 }

@@ -275,7 +275,7 @@ pub async fn why(app: Arc<App>, call: Call) -> Answered {
             one(app, build, &name)?;
             let gates = app.server.store.open_gates(build).map_err(problem::store)?;
             let prompt = gates.into_iter().find(|gate| gate.job == name).map(|gate| gate.prompt).unwrap_or_default();
-            Ok(wait::told(build, &name, wait.as_ref(), &prompt))
+            Ok(wait::told(build, &name, wait.as_ref(), &prompt, &|worker| app.server.dispatch.name_of(worker)))
         })
         .await?;
     answer::json(&waiting)

@@ -12,7 +12,7 @@ use api::pool::{
 };
 use api::problem::Problem;
 use engine::{ClientState, Engine, PoolState};
-use graph::{BuildId, JobName};
+use graph::{BuildId, JobName, WorkerId};
 
 use super::answer::{self, Answered};
 use super::build::{Sight, request};
@@ -160,7 +160,9 @@ pub async fn queue(app: Arc<App>, call: Call) -> Answered {
     let name = call.segment("pool").to_owned();
     let (limit, after) = (call.limit()?, call.cursor::<Cursor>()?);
     let bearer = Arc::clone(call.bearer()?);
-    let asked = move |engine: &Engine| waiting_in(engine, &name, after, limit);
+    let dispatch = Arc::clone(&app.server.dispatch);
+    let asked =
+        move |engine: &Engine| waiting_in(engine, &name, after, limit, &|worker: &WorkerId| dispatch.name_of(worker));
     let (waiting, next) = app.server.shell.ask(asked).await.map_err(problem::stopped)?;
     let page = app
         .blocking(move |app| {
@@ -217,6 +219,7 @@ fn waiting_in(
     pool: &str,
     after: Option<Cursor>,
     limit: u32,
+    name_of: wait::NameOf<'_>,
 ) -> (Vec<(Waiting, bool)>, Option<Cursor>) {
     let names: &[&str] = if pool == DEFAULT_POOL { &["", DEFAULT_POOL] } else { &[pool] };
     let most = usize::try_from(limit).unwrap_or(usize::MAX);
@@ -231,7 +234,7 @@ fn waiting_in(
             if waiting.len() == most {
                 return (waiting, last);
             }
-            let told = wait::told(build, &job, engine.why(build, &job).as_ref(), "");
+            let told = wait::told(build, &job, engine.why(build, &job).as_ref(), "", name_of);
             waiting.push((told, engine.is_urgent(build)));
             last = Some(Cursor { name: index, build, job });
         }

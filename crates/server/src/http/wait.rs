@@ -2,7 +2,7 @@
 
 use api::job::{Estimate, JobKey, WaitReason, Waiting};
 use engine::wait::{Instead, Wait};
-use graph::{BuildId, JobName, Resources};
+use graph::{BuildId, JobName, WorkerId};
 
 use crate::records::DEFAULT_POOL;
 
@@ -11,14 +11,17 @@ pub fn pool_name(pool: &str) -> &str {
     if pool.is_empty() { DEFAULT_POOL } else { pool }
 }
 
+/// What people call a worker.
+pub type NameOf<'a> = &'a dyn Fn(&WorkerId) -> String;
+
 /// The reason, as data and as a sentence. `prompt` is the question of the job's gate, if it is open.
-pub fn told(build: BuildId, job: &JobName, wait: Option<&Wait>, prompt: &str) -> Waiting {
+pub fn told(build: BuildId, job: &JobName, wait: Option<&Wait>, prompt: &str, name_of: NameOf<'_>) -> Waiting {
     let (reason, text) = match wait {
         None => (WaitReason::Nothing, "it runs or has ended".to_owned()),
         Some(Wait::Gate) => {
             (WaitReason::Gate { prompt: prompt.to_owned() }, format!("it waits for a person: {prompt}"))
         }
-        Some(wait) => reason(wait),
+        Some(wait) => reason(wait, name_of),
     };
     let estimate = match wait {
         Some(Wait::Queue { estimate: Some(estimate), .. }) => {
@@ -33,7 +36,7 @@ fn key((build, job): &(BuildId, JobName)) -> JobKey {
     JobKey { build: *build, job: job.to_string() }
 }
 
-fn reason(wait: &Wait) -> (WaitReason, String) {
+fn reason(wait: &Wait, name_of: NameOf<'_>) -> (WaitReason, String) {
     match wait {
         Wait::Gate => (WaitReason::Gate { prompt: String::new() }, "it waits for a person".to_owned()),
         Wait::Resolving => (
@@ -71,7 +74,7 @@ fn reason(wait: &Wait) -> (WaitReason, String) {
         }
         Wait::Affinity { worker, until } => {
             let until = api::time::Time(*until);
-            let text = format!("it waits for the worker {worker}, which has what it needs, until {until}");
+            let text = format!("it waits for the worker {}, which has what it needs, until {until}", name_of(worker));
             (WaitReason::Affinity { worker: worker.to_string(), until }, text)
         }
         Wait::Held { pool, reason } => {
@@ -79,9 +82,9 @@ fn reason(wait: &Wait) -> (WaitReason, String) {
             let text = format!("the pool `{pool}` is {reason}");
             (WaitReason::Held { pool, reason: reason.clone() }, text)
         }
-        Wait::Worker { pool, labels: _, resources: _, instead } => no_worker(pool_name(pool), instead),
+        Wait::Worker { pool, labels: _, resources: _, instead } => no_worker(pool_name(pool), instead, name_of),
         Wait::Child { build, stuck } => {
-            let stuck = stuck.as_ref().map(|(build, job, wait)| (JobKey { build: *build, job: job.to_string() }, reason(wait).1));
+            let stuck = stuck.as_ref().map(|(build, job, wait)| (JobKey { build: *build, job: job.to_string() }, reason(wait, name_of).1));
             let text = match &stuck {
                 None => format!("it waits for build {build}"),
                 Some((key, text)) => {
@@ -97,7 +100,7 @@ fn reason(wait: &Wait) -> (WaitReason, String) {
     }
 }
 
-fn no_worker(pool: &str, instead: &Instead) -> (WaitReason, String) {
+fn no_worker(pool: &str, instead: &Instead, name_of: NameOf<'_>) -> (WaitReason, String) {
     let missing = match instead {
         Instead::Nobody => format!("the pool `{pool}` has no worker; `ropewalk work --pool {pool}` starts one"),
         Instead::Closed { workers } => {
@@ -114,14 +117,14 @@ fn no_worker(pool: &str, instead: &Instead) -> (WaitReason, String) {
                     label => format!("the label `{label}`"),
                 })
                 .collect();
-            let Resources { cpu_milli: cpu, memory_bytes: memory } =
-                Resources { cpu_milli: *cpu_milli, memory_bytes: *memory_bytes };
-            if cpu > 0 {
-                lacks.push(format!("{cpu} thousandths of a core"));
+            if *cpu_milli > 0 {
+                lacks.push(format!("{} of a processor's cores", thousandths(*cpu_milli)));
             }
-            if memory > 0 {
-                lacks.push(format!("{memory} bytes of memory"));
+            if *memory_bytes > 0 {
+                // Upwards: so much more is enough.
+                lacks.push(format!("{} MiB of memory", memory_bytes.div_ceil(1 << 20)));
             }
+            let worker = name_of(worker);
             format!("no worker of the pool `{pool}` has all it asks for; {worker} lacks {}", lacks.join(", "))
         }
     };
@@ -132,4 +135,30 @@ fn no_worker(pool: &str, instead: &Instead) -> (WaitReason, String) {
         Instead::Nobody | Instead::Nearest { .. } => std::collections::BTreeMap::new(),
     };
     (WaitReason::NoWorker { pool: pool.to_owned(), missing: missing.clone(), closed }, missing)
+}
+
+/// A number of thousandths as people write it: `2`, `1.5`, `0.25`.
+fn thousandths(number: u64) -> String {
+    let text = format!("{}.{:03}", number / 1000, number % 1000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_worker_lacks_is_told_in_words() {
+        let instead = Instead::Nearest {
+            worker: WorkerId("669be2337a3c30fcc9299fc07720bd90".into()),
+            labels: ["gpu".to_owned()].into(),
+            cpu_milli: 1500,
+            memory_bytes: (3 << 30) + 1,
+        };
+        let (_, text) = no_worker("linux", &instead, &|_| "beta".to_owned());
+        let expected = "no worker of the pool `linux` has all it asks for; beta lacks the label `gpu`, 1.5 of a processor's cores, \
+                        3073 MiB of memory";
+        assert_eq!(text, expected);
+        assert_eq!([2000, 250, 1001].map(thousandths), ["2", "0.25", "1.001"]);
+    }
 }
