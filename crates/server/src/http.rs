@@ -43,6 +43,7 @@ mod site;
 mod stream;
 mod test_history;
 mod token;
+mod troubles;
 mod visit;
 mod wait;
 pub mod worker;
@@ -74,6 +75,7 @@ pub struct App {
     server: Arc<Server>,
     secrets: Arc<Secrets>,
     metrics: metrics::Metrics,
+    troubles: troubles::Troubles,
     under_way: idempotency::UnderWay,
     blocking: Semaphore,
     streams: Arc<Semaphore>,
@@ -95,6 +97,7 @@ impl App {
             server,
             secrets,
             metrics: metrics::Metrics::default(),
+            troubles: troubles::Troubles::default(),
             under_way: idempotency::UnderWay::default(),
             blocking: Semaphore::new(BLOCKING_MAX),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),

@@ -245,6 +245,9 @@ fn what_is_not_in_the_table_is_not_there() {
             let answer = http.request(method, format!("{}{path}", served.address)).send().await.unwrap();
             assert_eq!(answer.status().as_u16(), status, "{path}");
             assert_eq!(answer.headers()["content-type"], "application/problem+json", "{path}");
+            let id = answer.headers()["x-request-id"].to_str().unwrap().to_owned();
+            let refusal: api::problem::Problem = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
+            assert_eq!(refusal.request, id, "{path}");
         }
         let admin = served.token(&[server::access::Verb::Admin], None, None);
         for (query, status) in [("?limit=0", 400), ("?limit=1001", 400), ("?cursor=x", 400), ("?colour=red", 400)] {

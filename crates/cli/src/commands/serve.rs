@@ -20,11 +20,12 @@ use server::access::{Access, GrantRequest, RootKey, SealingKey, StoreLedger, Sub
 use server::http::{App, front, router};
 use server::lead::{LeadError, Role, Seat, is_shared};
 use server::notices;
-use server::parts::{Places, Storage, open_storage};
+use server::parts::{Places, Storage, next_of, open_storage};
 use server::records::Records;
 use server::secrets::Secrets;
 use server::server::Parts;
 use server::settings::{LogForm, OnOff, Settings, for_the_next_start};
+use server::shell::ShellError;
 use server::{Server, doctor};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -50,6 +51,9 @@ const RAN_WELL: Duration = Duration::from_secs(60);
 
 /// After this time what only the start needed is given back.
 const STARTED: Duration = Duration::from_secs(10);
+
+/// What a server says last that could not store facts.
+const UNKEPT: &str = "the server cannot keep what happens, and ends";
 
 /// Threads that answer requests.
 const THREADS: usize = 2;
@@ -80,7 +84,8 @@ pub fn run(serve: &Serve, colour: Colour) -> Result<u8, Stop> {
 }
 
 fn refused(folder: &Path, error: &io::Error) -> Stop {
-    Stop::infra(format!("cannot use the server's folder {}: {error}", folder.display()))
+    let next = "see its permissions and the room on its disk, or give another by --data DIR";
+    Stop::infra(format!("cannot use the server's folder {}: {error}; {next}", folder.display()))
 }
 
 /// Two servers in one folder would be one too many.
@@ -132,15 +137,24 @@ async fn at_service(serve: &Serve, mut settings: Settings, folder: &Path, colour
     };
     let failed = async {
         running.failed().await;
-        Stop::infra("the server cannot keep what happens, and ends")
+        Stop::infra(UNKEPT)
     };
     let failed = wait(serve, colour, &began, reload, failed).await;
     let grace = server.settings().grace.0;
     beside.end(grace).await;
     let ended = running.end().await;
     let _ = tokio::time::timeout(Duration::from_millis(grace), http).await;
-    failed?;
-    ended.map_err(|error| Stop::of(&error))
+    // Why the shell ended says more than that it did.
+    ended.map_err(|error| unkept(&error))?;
+    failed
+}
+
+/// Why a server ended by itself, and what to do.
+fn unkept(ShellError::Store(error): &ShellError) -> Stop {
+    let mut stop = Stop::of(error);
+    stop.message =
+        format!("{UNKEPT}: {}; {}, then start it again: it goes on where it was", stop.message, next_of(error));
+    stop
 }
 
 /// As one of several servers on one database.
@@ -472,7 +486,22 @@ fn reap(mut child: Child) {
 
 #[cfg(test)]
 mod tests {
-    use super::local_address;
+    use server::shell::ShellError;
+    use store::StoreError;
+
+    use super::{local_address, unkept};
+
+    #[test]
+    fn a_server_that_cannot_keep_what_happens_says_why_and_what_to_do() {
+        let stop = unkept(&ShellError::Store(StoreError::Full("disk full".into())));
+        assert_eq!(stop.code, crate::exit::INFRA);
+        assert!(
+            stop.message.starts_with("the server cannot keep what happens, and ends: no space is left"),
+            "{}",
+            stop.message
+        );
+        assert!(stop.message.contains("; make room on its disk, then start it again"), "{}", stop.message);
+    }
 
     #[test]
     fn a_worker_beside_the_server_reaches_it() {

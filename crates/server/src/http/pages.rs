@@ -17,6 +17,7 @@ use web::{Action, Ask, Document, Place, Source};
 
 use super::admission::Look;
 use super::call::parse_query;
+use super::router::stray;
 use super::{App, answer, encoding, isolated, problem};
 
 /// The cookie that holds a token.
@@ -361,7 +362,7 @@ fn asset(edition: &str, name: &str, headers: &HeaderMap) -> Response<Body> {
 
 /// There is nothing at this path.
 pub fn nowhere() -> Response<Body> {
-    problem::response(&Problem::new(ProblemKind::NotFound, "there is no such path").help("see /openapi.json"))
+    stray(Problem::new(ProblemKind::NotFound, "there is no such path").help("see /openapi.json"))
 }
 
 /// The parts of a path between slashes, decoded.

@@ -192,7 +192,25 @@ fn table(app: Arc<App>) -> Router {
 }
 
 async fn wrong_method() -> Response<Body> {
-    problem::response(&Problem::new(ProblemKind::MethodNotAllowed, "").help("see /openapi.json"))
+    stray(Problem::new(ProblemKind::MethodNotAllowed, "").help("see /openapi.json"))
+}
+
+/// The refusal of what is no line of the table.
+pub(super) fn stray(mut refusal: Problem) -> Response<Body> {
+    refusal.request = crate::parts::fresh_id();
+    let mut response = problem::response(&refusal);
+    mark(&mut response, &refusal.request);
+    response
+}
+
+/// What every answer carries, whatever it says.
+fn mark(response: &mut Response<Body>, id: &str) {
+    if let Ok(value) = HeaderValue::from_str(id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // What steps wrote stays what it is said to be, also in a browser.
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 }
 
 /// The one road.
@@ -207,14 +225,10 @@ async fn serve(
     let done = run(Arc::clone(&app), route, handler, path, request, &id).await;
     let mut response = done.unwrap_or_else(|mut refusal| {
         refusal.request.clone_from(&id);
+        app.troubles.note(route.operation, &refusal);
         problem::response(&refusal)
     });
-    if let Ok(value) = HeaderValue::from_str(&id) {
-        response.headers_mut().insert(REQUEST_ID, value);
-    }
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    // What steps wrote stays what it is said to be, also in a browser.
-    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    mark(&mut response, &id);
     app.metrics.answered(index, response.status().as_u16(), begun.elapsed());
     response
 }

@@ -1,0 +1,89 @@
+//! Refusals that are the server's own fault, told in its log under the id that the caller was given. One that comes again and again,
+//! as when a disk is full, is told once in a while, with how many were like it.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use api::problem::Problem;
+
+use crate::notices;
+
+/// How long a refusal of an operation keeps others of it from being told.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// When a refusal of an operation with a status was told last, and how many were not told since. As many as the table has routes, times
+/// the few statuses of a server's fault.
+#[derive(Default)]
+pub struct Troubles(Mutex<BTreeMap<(&'static str, u16), (Instant, u64)>>);
+
+impl Troubles {
+    /// Tells of a refusal, if it is the server's fault and the like has not been told a moment ago.
+    pub fn note(&self, operation: &'static str, refusal: &Problem) {
+        if let Some(line) = self.line(operation, refusal, Instant::now()) {
+            notices::warning(&line);
+        }
+    }
+
+    fn line(&self, operation: &'static str, refusal: &Problem, now: Instant) -> Option<String> {
+        let Problem { status, title, detail, help, request, .. } = refusal;
+        if *status < 500 {
+            return None;
+        }
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let untold = match told.get_mut(&(operation, *status)) {
+            Some((at, untold)) if now.saturating_duration_since(*at) < QUIET => {
+                *untold += 1;
+                return None;
+            }
+            Some((_, untold)) => *untold,
+            None => 0,
+        };
+        told.insert((operation, *status), (now, 0));
+        let mut line = format!("`{operation}` was refused with {status}, request {request}: ");
+        line.push_str(if detail.is_empty() { title } else { detail });
+        // What an inner fault's help says is for callers: that this log says more.
+        if *status != 500 && !help.is_empty() {
+            line.push_str(&format!("; {help}"));
+        }
+        if untold > 0 {
+            line.push_str(&format!(" ({untold} more like it before)"));
+        }
+        Some(line)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use api::problem::ProblemKind;
+
+    use super::*;
+
+    #[test]
+    fn what_comes_again_and_again_is_told_once_in_a_while() {
+        let troubles = Troubles::default();
+        let began = Instant::now();
+        let full = |request: &str| {
+            let refusal = Problem::new(ProblemKind::Unavailable, "no space is left").help("make room");
+            Problem { request: request.to_owned(), ..refusal }
+        };
+        let first = troubles.line("build_submit", &full("r1"), began);
+        let expected = "`build_submit` was refused with 503, request r1: no space is left; make room";
+        assert_eq!(first.as_deref(), Some(expected));
+        assert_eq!(troubles.line("build_submit", &full("r2"), began + QUIET / 2), None);
+        assert_eq!(troubles.line("build_submit", &full("r3"), began + QUIET / 2), None);
+        // Another operation has its own word.
+        assert!(troubles.line("pool_hold", &full("r4"), began + QUIET / 2).is_some());
+        let later = troubles.line("build_submit", &full("r5"), began + QUIET).unwrap();
+        assert!(later.contains("request r5") && later.ends_with("(2 more like it before)"), "{later}");
+        // What callers did wrong is theirs to read.
+        assert_eq!(troubles.line("build_get", &Problem::new(ProblemKind::NotFound, "no build 9"), began), None);
+        let inner =
+            Problem { request: "r6".to_owned(), ..Problem::new(ProblemKind::Internal, "").help("its log says more") };
+        let told = troubles.line("build_get", &inner, began).unwrap();
+        assert!(
+            told.starts_with("`build_get` was refused with 500, request r6: ") && !told.contains("says more"),
+            "{told}"
+        );
+    }
+}
