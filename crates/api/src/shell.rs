@@ -100,6 +100,9 @@ pub struct Opened {
     /// The names of secrets that the job had and the shell has not.
     #[serde(default)]
     pub withheld: Vec<String>,
+    /// What is not there without them, in words that `when` says too. A worker of an older version says nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hidden: Option<String>,
     /// Whether what is changed there stays.
     pub is_lasting: bool,
 }
@@ -230,7 +233,8 @@ mod tests {
     #[test]
     fn frames_come_whole_however_they_are_cut() {
         let size = Size { rows: 300, columns: 2 };
-        let opened = Opened { shell: "s".into(), when: "now".into(), withheld: vec!["T".into()], is_lasting: false };
+        let (withheld, hidden) = (vec!["T".into()], Some("without files".into()));
+        let opened = Opened { shell: "s".into(), when: "now".into(), withheld, hidden, is_lasting: false };
         let frames = [
             Frame::Alive,
             Frame::Bytes(b"out".to_vec()),

@@ -841,6 +841,31 @@ fn a_step_is_entered_through_the_server_also_after_a_restart() {
 }
 
 #[test]
+fn what_holds_a_secret_is_not_shown_through_the_server_without_it() {
+    let site =
+        Site::new("jobs: { a: { secrets: [TOKEN], run: ['echo $TOKEN > held', 'echo plain > plain; exit 3'] } }\n");
+    site.token("shell.token", "shell");
+    let _server = site.serve();
+    let _worker = site.work("w1", &[]);
+    site.fail_in_steps();
+    let hidden = "without files that hold a secret: `held`";
+    let look = "cat plain; cat held 2>/dev/null; rm -f held plain; exit 4";
+    for (place, plain) in [("a@1", ""), ("a@failed", "plain\n"), ("a", "plain\n")] {
+        let look = format!("touch plain; {look}");
+        let told = Site::told(site.shell("shell.token", &[place], &look), 4);
+        let notes = format!("not given: the job's secrets TOKEN; --secret TOKEN gives them anew\n{hidden}\n");
+        assert_eq!(told, (plain.to_owned(), notes), "{place}");
+        let mut guessed = site.shell("shell.token", &[place, "--secret", "TOKEN"], &look);
+        guessed.env("TOKEN", "a-guess");
+        let notes = format!("{hidden} (the job had another value of TOKEN than the one that was given)\n");
+        assert_eq!(Site::told(guessed, 4), (plain.to_owned(), notes), "{place}");
+        let mut given = site.shell("shell.token", &[place, "--secret", "TOKEN"], &look);
+        given.env("TOKEN", "a-secret-value");
+        assert_eq!(Site::told(given, 4), (format!("{plain}a-secret-value\n"), String::new()), "{place}");
+    }
+}
+
+#[test]
 fn who_read_and_missed_a_cache_of_a_server_is_told() {
     let pipeline = "jobs:\n  a:\n    cache: [{ key: \"k-${{ event.branch }}\", restore: [k-], paths: [made] }]\n    run: 'mkdir -p made; date +%N > made/f'\n";
     let site = Site::new(pipeline);

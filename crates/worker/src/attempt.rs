@@ -242,7 +242,9 @@ impl<'w> Attempt<'w> {
             self.note(note.clone());
         }
         self.note_phase("workspace", String::new(), self.started);
-        self.run_in(&mut place).await;
+        if self.note_secrets().await.is_ok() {
+            self.run_in(&mut place).await;
+        }
         if let Err(error) = place.close(self.worker).await {
             self.note(format!("the workspace was not let go of: {error}"));
         }
@@ -279,6 +281,7 @@ impl<'w> Attempt<'w> {
         self.close_held().await;
         self.compare_inputs(place, before).await;
         self.collect(place).await;
+        self.find_withheld().await;
         self.keep_left();
     }
 

@@ -1,8 +1,8 @@
 //! Entering what an attempt left: a command among the files, variables and walls that a step of it ended with. Nothing runs again.
 //!
 //! Whoever enters the end works in the kept workspace itself; whoever enters another moment works in a fresh layer above what is kept of it,
-//! which goes when they leave, so that the next finds the same. What kind of place is entered is told by [`graph::Environment`]:
-//! [`Entry::command`] is where another kind is added.
+//! which goes when they leave, so that the next finds the same. So does whoever is given secrets, or does not see all. What kind of place is
+//! entered is told by [`graph::Environment`]: [`Entry::command`] is where another kind is added.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -22,7 +22,8 @@ use crate::keeper::{self, View};
 use crate::place::{environment_file, program_file, workspace_directory};
 use crate::sandbox::{Sandbox, SandboxError, Walls};
 use crate::variables::Variables;
-use crate::workspace::{Layer, Workspace, WorkspaceError, layer_directory, remove_tree};
+use crate::withheld::{self, Shut, Veil};
+use crate::workspace::{Layer, TEMPORARY, UPPER, Workspace, WorkspaceError, layer_directory, remove_tree};
 
 /// The most steps that an error lists.
 const STEPS_LISTED_MAX: usize = 12;
@@ -86,6 +87,14 @@ pub enum EntryError {
     /// The job had no such secret.
     #[error("the job had no secret `{0}`")]
     NoSecret(String),
+    /// Its files may hold secrets that were not given.
+    #[error("its files are not shown without its secrets, since {reason}{}", flags(.names))]
+    Shut {
+        /// Why they cannot be told apart.
+        reason: String,
+        /// The secrets that are needed.
+        names: Vec<String>,
+    },
     /// It ran where nobody can be let in.
     #[error("a shell cannot be opened in the environment `{0}` here")]
     NoExecutor(&'static str),
@@ -103,12 +112,20 @@ pub enum EntryError {
     Refused(#[from] io::Error),
 }
 
+/// What to do about secrets that are needed.
+fn flags(names: &[String]) -> String {
+    let flags: Vec<String> = names.iter().map(|name| format!("--secret {name}")).collect();
+    if flags.is_empty() { String::new() } else { format!("; {} gives them anew", flags.join(" ")) }
+}
+
 /// An opened moment of an attempt.
 #[derive(Debug)]
 pub struct Entry {
     data: PathBuf,
     workspace: Workspace,
     left: Option<LeftBehind>,
+    /// The names of the secrets that the steps had.
+    names: BTreeSet<String>,
     variables: BTreeMap<String, String>,
     directory: PathBuf,
     /// `before the first step`, `as step 2 (make) left them`.
@@ -117,10 +134,14 @@ pub struct Entry {
     views: Vec<View>,
     /// What becomes a sandbox's `/tmp`.
     temporary: PathBuf,
+    /// What is not shown, in words: files that hold a secret which was not given.
+    hidden: Option<String>,
+    /// What is seen in place of all kept workspaces, if any file of this one is to be hidden.
+    covered: Option<PathBuf>,
     /// What commands have with a container engine. Taken away before the files are.
     visits: Mutex<Vec<Visiting>>,
     /// Goes with this.
-    _fresh: Option<Fresh>,
+    fresh: Option<Fresh>,
 }
 
 /// A directory of one visit, removed at its end.
@@ -159,11 +180,18 @@ impl Fresh {
 }
 
 impl Entry {
-    /// Opens an attempt of which something is kept in `data`, at a moment. The build's snapshot must be there.
+    /// Opens an attempt of which something is kept in `data`, at a moment, with these of its secrets given anew. The build's snapshot must be
+    /// there. Without all of its secrets, files that hold one are not there; with any, nothing that is changed stays.
     ///
     /// # Errors
-    /// [`EntryError`].
-    pub fn open(data: &Path, build: BuildId, attempt: AttemptNumber, moment: &Moment) -> Result<Self, EntryError> {
+    /// [`EntryError`]; [`EntryError::NoSecret`] for a secret that the steps did not have.
+    pub fn open(
+        data: &Path,
+        build: BuildId,
+        attempt: AttemptNumber,
+        moment: &Moment,
+        secrets: BTreeMap<String, String>,
+    ) -> Result<Self, EntryError> {
         let directory = workspace_directory(data, build, attempt);
         if !directory.join("workspace.json").is_file() {
             return Err(EntryError::Gone);
@@ -176,8 +204,21 @@ impl Entry {
             (None, Moment::Failed) | (_, Moment::End) => None,
             (_, _) => return Err(EntryError::Unknown),
         };
+        let names = secrets_of(&directory, left.as_ref());
+        if let Some(name) = secrets.keys().find(|name| !names.contains(*name)) {
+            return Err(EntryError::NoSecret(name.clone()));
+        }
+        let veil = Veil::of(&directory, left.as_ref(), &secrets);
+        let veil = veil.map_err(|Shut { reason, names }| EntryError::Shut { reason, names })?;
         let workspace = Workspace::reopen(&directory)?;
-        Self::at(data, workspace, left, found)
+        let found = match found {
+            None if !veil.is_empty() || !secrets.is_empty() => end_above(&workspace, &left, &veil, &names)?,
+            found => found,
+        };
+        let mut entry = Self::at(data, workspace, left, found, &veil)?;
+        entry.names = names;
+        entry.variables.extend(secrets);
+        Ok(entry)
     }
 
     fn at(
@@ -185,28 +226,25 @@ impl Entry {
         workspace: Workspace,
         left: Option<LeftBehind>,
         found: Option<Found>,
+        veil: &Veil,
     ) -> Result<Self, EntryError> {
-        let Some(Found { layer, variables, directory, when }) = found else {
+        let Some(Found { layer, variables, directory, mut when }) = found else {
             let temporary = workspace.temporary()?;
-            let (variables, directory) = match &left {
-                Some(left) => (left.variables.clone(), left.directory.clone()),
-                None => (std::env::vars().collect(), workspace.root()),
-            };
-            let views = workspace.view().into_iter().collect();
-            let when = "as it left them".to_owned();
-            let data = data.to_owned();
-            let visits = Mutex::default();
+            let (variables, directory) = variables_at_end(&workspace, left.as_ref());
             return Ok(Self {
-                data,
+                data: data.to_owned(),
+                views: workspace.view().into_iter().collect(),
                 workspace,
                 left,
+                names: BTreeSet::new(),
                 variables,
                 directory,
-                when,
-                views,
+                when: AT_END.to_owned(),
                 temporary,
-                visits,
-                _fresh: None,
+                hidden: None,
+                covered: None,
+                visits: Mutex::default(),
+                fresh: None,
             });
         };
         match layer {
@@ -229,10 +267,43 @@ impl Entry {
             None => fresh.0.join("tmp"),
         };
         fs::create_dir_all(&temporary)?;
-        let views = [view].into_iter().chain(shown).collect();
+        let parts: Vec<PathBuf> = [UPPER, TEMPORARY].iter().filter_map(|part| layer.part(part)).collect();
+        for (part, view) in parts.iter().zip([Some(&view), shown.as_ref()]) {
+            if let Some(view) = view {
+                veil.draw(workspace.directory(), part, &view.upper)?;
+            }
+        }
+        let covered = fresh.0.join("nothing");
+        fs::create_dir(&covered)?;
+        let covered = (!veil.is_empty()).then_some(covered);
+        let hidden = veil.words(&parts);
+        if let Some(hidden) = &hidden {
+            when = format!("{when}; {hidden}");
+        }
         let data = data.to_owned();
-        let (visits, _fresh) = (Mutex::default(), Some(fresh));
-        Ok(Self { data, workspace, left, variables, directory, when, views, temporary, visits, _fresh })
+        let views = [view].into_iter().chain(shown).collect();
+        let (names, visits, fresh) = (BTreeSet::new(), Mutex::default(), Some(fresh));
+        Ok(Self {
+            data,
+            workspace,
+            left,
+            names,
+            variables,
+            directory,
+            when,
+            views,
+            temporary,
+            hidden,
+            covered,
+            visits,
+            fresh,
+        })
+    }
+
+    /// What is not there, in words, since not all of the job's secrets were given; [`Entry::when`] says it too.
+    #[must_use]
+    pub fn hidden(&self) -> Option<&str> {
+        self.hidden.as_deref()
     }
 
     /// Which files one sees, in words: `as step 2 (make) left them`.
@@ -244,26 +315,13 @@ impl Entry {
     /// Whether what is changed here is there the next time.
     #[must_use]
     pub fn is_lasting(&self) -> bool {
-        self._fresh.is_none()
+        self.fresh.is_none()
     }
 
     /// The names of the secrets that the steps had.
     #[must_use]
     pub fn secrets(&self) -> &BTreeSet<String> {
-        static NONE: BTreeSet<String> = BTreeSet::new();
-        self.left.as_ref().map_or(&NONE, |left| &left.withheld)
-    }
-
-    /// Gives secrets anew.
-    ///
-    /// # Errors
-    /// [`EntryError::NoSecret`] for one that the steps did not have.
-    pub fn grant(&mut self, secrets: BTreeMap<String, String>) -> Result<(), EntryError> {
-        if let Some(name) = secrets.keys().find(|name| !self.secrets().contains(*name)) {
-            return Err(EntryError::NoSecret(name.clone()));
-        }
-        self.variables.extend(secrets);
-        Ok(())
+        &self.names
     }
 
     /// The shell of a person who names none: their own, but in a container, which has not the machine's programs, the one that its steps
@@ -289,6 +347,9 @@ impl Entry {
     pub fn command(&self, program: &OsStr, arguments: &[OsString]) -> Result<Command, EntryError> {
         let environment = self.left.as_ref().map_or(Environment::Host, |left| left.environment.clone());
         let mut inside = self.plain(program, arguments);
+        // A sandbox does not see the worker's folder, but is made of things in it.
+        let is_walled = matches!(environment, Environment::Sandbox { .. });
+        let cover = self.cover().filter(|_| !is_walled);
         match environment {
             // A shell enters the directory, so that its variable PWD is right.
             Environment::Host => {
@@ -323,7 +384,14 @@ impl Entry {
             }
             other @ Environment::Kubernetes { .. } => return Err(EntryError::NoExecutor(other.word())),
         }
-        Ok(self.entering(inside))
+        Ok(self.entering(inside, cover))
+    }
+
+    /// An empty folder over all kept workspaces, where something is hidden and no walls stand before the layers that it is hidden in.
+    fn cover(&self) -> Option<View> {
+        let nothing = self.covered.as_ref()?;
+        let target = crate::place::workspaces(&self.data);
+        Some(View { target, lower: Vec::new(), upper: nothing.clone(), work: nothing.clone() })
     }
 
     fn in_container(
@@ -344,6 +412,7 @@ impl Entry {
             left,
             settings: &settings,
             view: self.views.first(),
+            temporary_view: self.views.get(1),
             tree: &tree,
             temporary: &self.temporary,
             directory: &self.directory,
@@ -371,8 +440,9 @@ impl Entry {
         }
     }
 
-    fn entering(&self, inside: keeper::Command) -> Command {
-        let mut command = self.workspace.command(inside.program, self.views.clone());
+    fn entering(&self, inside: keeper::Command, cover: Option<View>) -> Command {
+        let views = self.views.iter().cloned().chain(cover).collect();
+        let mut command = self.workspace.command(inside.program, views);
         command.args(inside.arguments).env_clear().envs(inside.environment.iter());
         command
     }
@@ -384,6 +454,45 @@ fn behind<const N: usize>(command: &mut keeper::Command, script: &str, words: [O
     let arguments = std::mem::take(&mut command.arguments);
     command.arguments = ["-c".into(), script.into()].into_iter().chain(words).chain([program]).collect();
     command.arguments.extend(arguments);
+}
+
+/// The names of the secrets that an attempt had.
+fn secrets_of(directory: &Path, left: Option<&LeftBehind>) -> BTreeSet<String> {
+    match left {
+        Some(left) => left.withheld.clone(),
+        None => withheld::noted_names(directory),
+    }
+}
+
+/// Which files the end has.
+const AT_END: &str = "as it left them";
+
+fn variables_at_end(workspace: &Workspace, left: Option<&LeftBehind>) -> (BTreeMap<String, String>, PathBuf) {
+    match left {
+        Some(left) => (left.variables.clone(), left.directory.clone()),
+        None => (std::env::vars().collect(), workspace.root()),
+    }
+}
+
+/// The end for somebody who sees not all of it, or has secrets: below a layer of their own. A copy has no layers: it is entered itself, by whoever
+/// has all secrets, and nobody else afterwards.
+fn end_above(
+    workspace: &Workspace,
+    left: &Option<LeftBehind>,
+    veil: &Veil,
+    names: &BTreeSet<String>,
+) -> Result<Option<Found>, EntryError> {
+    if workspace.view().is_some() {
+        let (variables, directory) = variables_at_end(workspace, left.as_ref());
+        return Ok(Some(Found { layer: Layer::End, variables, directory, when: AT_END.to_owned() }));
+    }
+    if veil.is_empty() {
+        withheld::forget(workspace.directory())?;
+        return Ok(None);
+    }
+    let reason =
+        "some hold one, and the workspace is a copy at another path, in which nothing can be hidden".to_owned();
+    Err(EntryError::Shut { reason, names: names.iter().cloned().collect() })
 }
 
 /// A moment that was found.

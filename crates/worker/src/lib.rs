@@ -41,6 +41,8 @@ pub mod workspace;
 pub mod entry;
 #[cfg(target_os = "linux")]
 pub mod travel;
+#[cfg(target_os = "linux")]
+mod withheld;
 
 pub mod git;
 pub mod repository;

@@ -121,6 +121,11 @@ fn temporary_below(slot: &Path) -> Result<PathBuf, PlaceFault> {
 /// Below a worker's data: the workspaces of all builds, a folder for each build.
 const WORKSPACES: &str = "workspaces";
 
+/// The folder of all workspaces that a worker keeps.
+pub(crate) fn workspaces(data: &Path) -> PathBuf {
+    data.join(WORKSPACES)
+}
+
 /// Makes the folder of the workspaces, and has the file system lay the files of each build in a part of the disk of their own, where it can
 /// (ext4: `chattr +T`, chattr(1)). A workspace is some twenty new files and folders, and ext4 passes over each that was deleted in
 /// the same part within the last minutes: behind old workspaces that were taken away, a new file takes ten times as long.

@@ -422,7 +422,7 @@ fn below_part(name: &Path) -> PathBuf {
 }
 
 /// Whether a file has something in it, looked through piece by piece.
-fn holds(place: &Path, is_in: &dyn Fn(&[u8]) -> bool) -> io::Result<bool> {
+pub(crate) fn holds(place: &Path, is_in: &dyn Fn(&[u8]) -> bool) -> io::Result<bool> {
     let mut file = File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(place)?;
     let mut window = Vec::new();
     loop {

@@ -28,15 +28,15 @@ mod snapshot;
 mod steps;
 mod watch;
 
-#[cfg(test)]
-pub(crate) use layer::make_opaque;
 pub use layer::remove_tree;
-pub(crate) use layer::{is_moved, is_opaque, is_whiteout};
+pub(crate) use layer::{assume, is_moved, is_opaque, is_whiteout};
+#[cfg(test)]
+pub(crate) use layer::{entries, make_opaque};
 pub use look::{Look, Seen};
 pub use snapshot::{Layers, Snapshot};
 pub use steps::{
-    BUILD_BYTES_MAX, BUILD_FILES_MAX, Budget, Layer, STEP_BYTES_MAX, STEP_FILES_MAX, StepBounds, StepLayers, Unkept,
-    collect_layers, has_layers, layer_directory, note_layers,
+    BUILD_BYTES_MAX, BUILD_FILES_MAX, Budget, Layer, STEP_BYTES_MAX, STEP_FILES_MAX, StepBounds, StepLayers, TEMPORARY,
+    UPPER, Unkept, collect_layers, has_layers, layer_directory, note_layers,
 };
 pub use watch::DIRECTORIES_MAX;
 
@@ -487,12 +487,10 @@ impl Workspace {
     /// The system refuses a directory.
     pub fn view_above(&self, layer: &Layer, above: &Path) -> Result<Option<View>, WorkspaceError> {
         let Some(view) = self.view() else { return Ok(None) };
-        let below = match layer {
-            Layer::End => Some(view.upper),
-            Layer::Nothing => None,
-            Layer::Kept(folder) => Some(layer_directory(&self.directory, *folder).join("upper")),
-            Layer::Unkept(_) => return Ok(None),
-        };
+        if let Layer::Unkept(_) = layer {
+            return Ok(None);
+        }
+        let below = layer.part(UPPER).map(|part| self.directory.join(part));
         let lower = below.into_iter().chain(view.lower).collect();
         Ok(Some(Self::fresh_view(view.target, lower, above, &self.manifest.repository)?))
     }
@@ -502,11 +500,7 @@ impl Workspace {
     /// # Errors
     /// The system refuses a directory.
     pub fn temporary_above(&self, layer: &Layer, above: &Path) -> Result<Option<View>, WorkspaceError> {
-        let below = match layer {
-            Layer::End => self.directory.join("tmp"),
-            Layer::Kept(folder) => layer_directory(&self.directory, *folder).join("tmp"),
-            Layer::Nothing | Layer::Unkept(_) => return Ok(None),
-        };
+        let Some(below) = layer.part(TEMPORARY).map(|part| self.directory.join(part)) else { return Ok(None) };
         if !below.is_dir() {
             return Ok(None);
         }

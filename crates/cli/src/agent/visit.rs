@@ -3,6 +3,7 @@
 //! Two calls carry it, both made from here: one reads what is typed, the other sends what is printed. Whichever breaks ends the shell with
 //! everything it started. Nothing is kept of either; what waits is bounded.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -173,9 +174,9 @@ fn moment_of(start: &StartShell) -> Moment {
 fn open(data: &Path, start: StartShell, marker: &str) -> Result<(Entry, Command, Opened), EntryError> {
     let moment = moment_of(&start);
     let StartShell { shell, build, attempt, open, .. } = start;
-    let mut entry = Entry::open(data, build, attempt, &moment)?;
-    let withheld = entry.secrets().iter().filter(|name| !open.secrets.contains_key(*name)).cloned().collect();
-    entry.grant(open.secrets)?;
+    let given: BTreeSet<String> = open.secrets.keys().cloned().collect();
+    let mut entry = Entry::open(data, build, attempt, &moment, open.secrets)?;
+    let withheld = entry.secrets().difference(&given).cloned().collect();
     let (program, arguments) = match open.command.split_first() {
         Some((program, arguments)) => (program.clone(), arguments.iter().map(Into::into).collect()),
         None => (entry.shell(interactive()), Vec::new()),
@@ -185,7 +186,8 @@ fn open(data: &Path, start: StartShell, marker: &str) -> Result<(Entry, Command,
         entry.set("PS1", &format!("{build} $ "));
     }
     entry.set(worker::keeper::MARKER_VARIABLE, marker);
-    let opened = Opened { shell, when: entry.when().to_owned(), withheld, is_lasting: entry.is_lasting() };
+    let hidden = entry.hidden().map(str::to_owned);
+    let opened = Opened { shell, when: entry.when().to_owned(), withheld, hidden, is_lasting: entry.is_lasting() };
     let command = entry.command(program.as_ref(), &arguments)?;
     Ok((entry, command, opened))
 }

@@ -1,7 +1,7 @@
 //! `ropewalk shell`: opens the kept workspace of a job that ended, with the variables and in the directory of its last step, or of another
 //! one. Nothing runs again; secrets are not there unless they are given anew.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -36,19 +36,17 @@ pub fn run(arguments: &Shell, project: &Project) -> Result<u8, Stop> {
         None => first_failed(&places, build),
     })?;
     let (build, attempt) = producer(&places, build, &job)?;
-    let mut entry = match Entry::open(&places.data, build, attempt, &moment) {
+    let secrets = given(&arguments.secrets)?;
+    let names: BTreeSet<String> = secrets.keys().cloned().collect();
+    let mut entry = match Entry::open(&places.data, build, attempt, &moment, secrets) {
         Ok(entry) => entry,
         Err(EntryError::Gone) => return Err(nothing_kept(&places, build, &job, &moment)?),
         Err(error) => return Err(refused(&job, build, error)),
     };
-    let secrets = given(&arguments.secrets)?;
-    let withheld: Vec<&str> =
-        entry.secrets().iter().filter(|name| !secrets.contains_key(*name)).map(String::as_str).collect();
+    let withheld: Vec<&str> = entry.secrets().difference(&names).map(String::as_str).collect();
     let withheld = withheld_note(&withheld);
-    if !secrets.is_empty() {
-        let names: Vec<String> = secrets.keys().cloned().collect();
-        entry.grant(secrets).map_err(|error| refused(&job, build, error))?;
-        record(&places, build, &job, entry.when(), &names)?;
+    if !names.is_empty() {
+        record(&places, build, &job, entry.when(), &Vec::from_iter(names))?;
     }
     if let Ok(terminal) = std::env::var("TERM") {
         entry.set("TERM", &terminal);
@@ -63,6 +61,10 @@ pub fn run(arguments: &Shell, project: &Project) -> Result<u8, Stop> {
     }
     if let Some(withheld) = withheld {
         eprintln!("{withheld}");
+    }
+    // A greeting has said it.
+    if let Some(hidden) = entry.hidden().filter(|_| !arguments.command.is_empty()) {
+        eprintln!("{}", crate::words::harmless(hidden));
     }
     let rest: Vec<OsString> = rest.iter().map(OsString::from).collect();
     let command = entry.command(program.as_ref(), &rest).map_err(|error| refused(&job, build, error))?;

@@ -1,8 +1,8 @@
 //! `ropewalk shell`: what is found of a job after it ended, at its end and at each of its steps.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use super::{Repository, text};
+use super::{Repository, text, wait_for};
 
 /// Runs a script in a shell of build 1 and compares both streams.
 #[track_caller]
@@ -112,17 +112,21 @@ fn files_that_do_not_change_are_kept_once() {
     assert_eq!(links, ["1", "4", "4", "4", "4"]);
 }
 
+/// Runs with the secrets of these tests, each with another word behind it.
+fn with_secrets(repository: &Repository, arguments: &[&str], code: i32, behind: &str) -> String {
+    let mut command = repository.command(arguments);
+    command.env("TOKEN", format!("s3cr3t-value{behind}")).env("OTHER", format!("0ther-value{behind}"));
+    let output = command.output().expect("ropewalk starts");
+    assert_eq!(output.status.code(), Some(code), "{}", text(&output));
+    text(&output)
+}
+
 #[test]
 fn secrets_are_given_anew_or_not_at_all() {
     let repository = Repository::new(
-        "jobs: { a: { secrets: [TOKEN, OTHER], run: ['echo \"$TOKEN\" > f; echo \"COPY=$TOKEN\" >> $ROPEWALK_ENV', 'false'] } }",
+        "jobs: { a: { secrets: [TOKEN, OTHER], run: ['echo \"COPY=$TOKEN\" >> $ROPEWALK_ENV', 'false'] } }",
     );
-    let with = |arguments: &[&str], code: i32| {
-        let output = repository.command(arguments).env("TOKEN", "s3cr3t-value").env("OTHER", "0ther-value").output();
-        let output = output.expect("ropewalk starts");
-        assert_eq!(output.status.code(), Some(code), "{}", text(&output));
-        text(&output)
-    };
+    let with = |arguments: &[&str], code: i32| with_secrets(&repository, arguments, code, "");
     with(&["run"], 1);
     let look = ["--", "sh", "-c", "echo \"<$TOKEN> <$OTHER> <$COPY>\""];
     let shell = |flags: &[&'static str]| [&["shell", "1", "a@failed"], flags, &look].concat();
@@ -138,6 +142,106 @@ fn secrets_are_given_anew_or_not_at_all() {
     assert!(refusal.contains("the job had no secret `HOME`"), "{refusal}");
     let refusal = repository.check(&shell(&["--secret", "TOKEN"]), 2);
     assert!(refusal.contains("no value for the secrets TOKEN: export them"), "{refusal}");
+}
+
+/// A job that writes its secrets into files, in two steps.
+const WRITES_SECRETS: &str = r#"
+jobs:
+  a:
+    environment: ENVIRONMENT
+    secrets: [TOKEN, OTHER]
+    run:
+      - 'mkdir -p sub; echo "is $TOKEN" > sub/held; echo "$OTHER" | base64 > coded; ln sub/held twin; echo plain > sub/plain; echo "$TOKEN" > /tmp/TEMPORARY'
+      - 'echo plain > coded; echo of the second step > second; test -s /tmp/TEMPORARY; exit 3'
+"#;
+
+/// What a shell sees of it, its notes aside: the first line is of the files at that moment.
+const LOOK_FOR_SECRETS: [&str; 4] = [
+    "--",
+    "sh",
+    "-c",
+    "cat sub/held coded twin sub/plain; cat second; ls sub; cat /tmp/TEMPORARY; echo more > sub/more; true",
+];
+
+#[test]
+fn what_holds_a_secret_is_not_shown_without_it() {
+    let has_sandbox = Command::new("bwrap").arg("--version").output().is_ok();
+    assert!(has_sandbox || std::env::var_os("CI").is_none(), "bubblewrap is needed");
+    for environment in ["host", "sandbox"].into_iter().take(1 + usize::from(has_sandbox)) {
+        // A host job's `/tmp` is the machine's, of which nothing is kept.
+        let temporary = format!("of-a-test-{}-{environment}", std::process::id());
+        let fill = |text: &str| text.replace("ENVIRONMENT", environment).replace("TEMPORARY", &temporary);
+        let repository = Repository::new(&fill(WRITES_SECRETS));
+        with_secrets(&repository, &["run"], 1, "");
+        let look = LOOK_FOR_SECRETS.map(fill);
+        let shell = |moment: &str, flags: &[&str], behind: &str| {
+            let look = look.iter().map(String::as_str);
+            let words: Vec<&str> =
+                ["shell", "1", moment].into_iter().chain(flags.iter().copied()).chain(look).collect();
+            with_secrets(&repository, &words, 0, behind)
+        };
+        let all = ["--secret", "TOKEN", "--secret", "OTHER"];
+        for moment in ["a@1", "a@failed", "a"] {
+            let is_first = moment == "a@1";
+            let mut held = vec!["sub/held", "twin"];
+            held.splice(0..0, is_first.then_some("coded"));
+            let temporary = format!("/tmp/{temporary}");
+            if environment == "sandbox" {
+                held.insert(0, &temporary);
+            }
+            for (flags, behind) in [(&[][..], ""), (&["--secret", "TOKEN"], ""), (&all, "-of-another-day")] {
+                let said = shell(moment, flags, behind);
+                let named: Vec<String> = held.iter().map(|name| format!("`{name}`")).collect();
+                let note = format!("without files that hold a secret: {}", named.join(", "));
+                assert!(said.contains(&note), "{environment} {moment}: {said}");
+                let is_other = said.contains("(the job had another value of OTHER, TOKEN than the one that was given)");
+                assert_eq!(is_other, behind != "", "{said}");
+                let said = if environment == "host" { without_machine_s(&said) } else { said };
+                assert!(
+                    !said.contains("s3cr3t-value") && !said.contains("MHRoZXItdmFsdWU"),
+                    "{environment} {moment}: {said}"
+                );
+                let plain = if is_first { "plain\n" } else { "plain\nplain\nof the second step\n" };
+                assert!(said.starts_with(&format!("{plain}plain\n")), "{environment} {moment}: {said}");
+            }
+            let said = shell(moment, &all, "");
+            let coded = if is_first { "MHRoZXItdmFsdWUK" } else { "plain" };
+            let files = format!("is s3cr3t-value\n{coded}\nis s3cr3t-value\nplain\n");
+            assert!(said.starts_with(&files) && !said.contains("without files"), "{environment} {moment}: {said}");
+            assert!(
+                said.contains("held\nplain\ns3cr3t-value"),
+                "what shells before changed is gone, {environment}: {said}"
+            );
+        }
+        // A shell on the machine itself does not find them where they are kept either.
+        let find = format!("grep -rl s3cr3t-value '{}' 2>&1; true", repository.folder.path().join("data").display());
+        let words = ["shell", "1", "a", "--", "sh", "-c", &find];
+        let said = with_secrets(&repository, &words, 0, "");
+        assert!(!said.contains("upper"), "{environment}: {said}");
+        let _ = std::fs::remove_file(format!("/tmp/{temporary}"));
+    }
+}
+
+/// Without the line of the machine's own `/tmp`.
+fn without_machine_s(said: &str) -> String {
+    said.replacen("s3cr3t-value\n", "", 1)
+}
+
+#[test]
+fn a_job_with_secrets_that_was_killed_is_not_shown_without_them() {
+    let repository =
+        Repository::new("jobs: { a: { secrets: [TOKEN, OTHER], run: 'echo $TOKEN > held; echo ready; sleep 1000' } }");
+    let mut command = repository.command(&["run", "--output", "plain"]);
+    command.env("TOKEN", "s3cr3t-value").env("OTHER", "0ther-value").stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut run = command.spawn().expect("ropewalk starts");
+    drop(wait_for(&mut run, "a | ready"));
+    run.kill().expect("kill -9");
+    run.wait().expect("a child");
+    let shell = |flags: &[&'static str]| [&["shell", "1", "a"], flags, &["--", "cat", "held"]].concat();
+    let refusal = with_secrets(&repository, &shell(&["--secret", "TOKEN"]), 2, "");
+    assert!(refusal.contains("--secret OTHER --secret TOKEN gives them anew"), "{refusal}");
+    let said = with_secrets(&repository, &shell(&["--secret", "TOKEN", "--secret", "OTHER"]), 0, "");
+    assert!(said.starts_with("s3cr3t-value\n"), "{said}");
 }
 
 #[test]

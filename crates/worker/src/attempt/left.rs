@@ -8,13 +8,15 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use graph::{Digest, Environment, Shell, Step, WorkspaceKind};
+use graph::{Digest, Environment, Failure, Shell, Step, WorkspaceKind};
 use serde::{Deserialize, Serialize};
 
-use super::{Attempt, blocking, number};
+use super::{Attempt, blocking, infrastructure, number};
 use crate::container::LeftContainer;
-use crate::place::Place;
+use crate::depot::Secrets;
+use crate::place::{Place, workspace_directory};
 use crate::variables::Variables;
+use crate::withheld;
 use crate::workspace::{Layer, StepLayers, Unkept};
 
 /// What is kept of an attempt beside its files, for a person's shell. Holds no secret. Old fields stay; new ones have defaults.
@@ -143,6 +145,33 @@ impl Attempt<'_> {
             Some(directory) => self.left.layers = Some(StepLayers::new(directory)),
             None => self.left.why_not = "the workspace is a copy at another path, of which the end alone is kept",
         }
+    }
+
+    /// Notes that the attempt has secrets, before any step can write one: what it leaves is not entered without them until
+    /// [`Attempt::find_withheld`] has looked.
+    pub(super) async fn note_secrets(&mut self) -> Result<(), ()> {
+        let Some((directory, secrets)) = self.withholding() else { return Ok(()) };
+        let noted = blocking(move || withheld::begin(&directory, &secrets)).await;
+        noted.map_err(|error| {
+            self.fail(Failure::Infra { message: infrastructure("note that the job has secrets", &error) })
+        })
+    }
+
+    /// Finds out which of the files that the attempt leaves hold a secret.
+    pub(super) async fn find_withheld(&mut self) {
+        let Some((directory, secrets)) = self.withholding() else { return };
+        if let Err(error) = blocking(move || withheld::find(&directory, &secrets)).await {
+            self.note(format!(
+                "a shell in this workspace needs the job's secrets: its files were not looked through for them: {error}"
+            ));
+        }
+    }
+
+    /// The workspace of an attempt that has secrets and leaves files.
+    fn withholding(&self) -> Option<(PathBuf, Secrets)> {
+        let is_own = self.spec.job.workspace == WorkspaceKind::Isolated && self.secrets.mask.is_some();
+        let data = &self.worker.settings.data;
+        is_own.then(|| (workspace_directory(data, self.spec.build, self.spec.attempt), self.secrets.clone()))
     }
 
     /// Keeps the files as the step left them that ran last, or as they are before the first: another is about to run.

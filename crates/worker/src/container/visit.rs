@@ -126,6 +126,11 @@ impl Drop for Visiting {
     }
 }
 
+/// The volume of a visit's `/tmp`.
+fn temporary_volume(visit: &str) -> String {
+    format!("{visit}-tmp")
+}
+
 /// Takes away what a note tells of, and the note. It stays where the engine does not answer.
 fn remove(note: &Path) {
     let Ok(text) = fs::read_to_string(note) else { return };
@@ -135,8 +140,9 @@ fn remove(note: &Path) {
             command.arg(reach).args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
             command.status().is_ok_and(|status| status.success())
         };
-        // Of a container that is not there an engine complains.
+        // Of a container that is not there an engine complains, and some do of a volume.
         call(&["rm", "-f", name]);
+        call(&["volume", "rm", "-f", &temporary_volume(name)]);
         if !call(&["volume", "rm", "-f", name]) {
             return;
         }
@@ -170,7 +176,9 @@ pub struct Visit<'v> {
     pub view: Option<&'v View>,
     /// The tree, as steps saw it.
     pub tree: &'v Path,
-    /// What becomes `/tmp`.
+    /// The layers of `/tmp`, if it is seen through any.
+    pub temporary_view: Option<&'v View>,
+    /// What becomes `/tmp` otherwise.
     pub temporary: &'v Path,
     /// Where the command begins.
     pub directory: &'v Path,
@@ -199,23 +207,28 @@ impl Visit<'_> {
         let process = format!("{}.{}", std::process::id(), VISITS.fetch_add(1, Ordering::Relaxed));
         let name = format!("ropewalk-{}-visit-{process}", data_label(self.data));
         let options = self.view.map(layer_options).transpose()?.unwrap_or_default();
+        let temporary_options = self.temporary_view.map(layer_options).transpose()?.unwrap_or_default();
         let visiting = Visiting { note: notes_directory(self.data).join(format!("{NOTE}{process}")) };
         fs::create_dir_all(notes_directory(self.data)).map_err(VisitError::Prepare)?;
         let text = format!("{}\n{reach}\n{name}\n", client.display());
         fs::write(&visiting.note, text).map_err(VisitError::Prepare)?;
         let target = self.view.map_or(self.tree, |view| &view.target);
-        make_mount_points(self.temporary, &[target]).map_err(VisitError::Prepare)?;
+        let temporary = self.temporary_view.map_or(self.temporary, |view| &view.upper);
+        make_mount_points(temporary, &[target]).map_err(VisitError::Prepare)?;
         let fetched = if fetching == Fetching::Needed { image } else { "" };
         let label = format!("{DATA_LABEL}={}", data_label(self.data));
         let mut command = Command::new("/bin/sh");
         command.arg("-c").arg(VISIT).arg("visit").arg(client).args([&reach, &name, &options, fetched, &label]);
-        command.arg(&visiting.note);
+        command.arg(&visiting.note).arg(&temporary_options);
         let mount = |from: &dyn std::fmt::Display, at: &Path| format!("--volume={from}:{}", at.display());
         match self.view {
             Some(view) => command.arg(mount(&name, &view.target)),
             None => command.arg(mount(&self.tree.display(), self.tree)),
         };
-        command.arg(mount(&self.temporary.display(), Path::new("/tmp")));
+        match self.temporary_view {
+            Some(_) => command.arg(mount(&temporary_volume(&name), Path::new("/tmp"))),
+            None => command.arg(mount(&self.temporary.display(), Path::new("/tmp"))),
+        };
         command.arg("--workdir").arg(self.directory).args(["--security-opt", "no-new-privileges"]);
         let user = if self.settings.user.is_empty() { engine.own_user() } else { self.settings.user.to_string() };
         command.arg("--user").arg(user);

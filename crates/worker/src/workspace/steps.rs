@@ -132,6 +132,18 @@ pub enum Layer {
     Unkept(String),
 }
 
+impl Layer {
+    /// Where a part of it is, [`UPPER`] or [`TEMPORARY`], relative to the workspace's directory; `None` if it has no files.
+    #[must_use]
+    pub fn part(&self, part: &str) -> Option<PathBuf> {
+        match self {
+            Self::End => Some(PathBuf::from(part)),
+            Self::Kept(folder) => Some(layer_directory(Path::new(""), *folder).join(part)),
+            Self::Nothing | Self::Unkept(_) => None,
+        }
+    }
+}
+
 /// The file beside the workspaces of a build that says how many bytes each attempt keeps of its steps.
 const ACCOUNT: &str = "steps";
 
@@ -456,8 +468,14 @@ const THREADS_MAX: usize = 4;
 /// Fewer entries than this are placed by one thread.
 const ENTRIES_OF_A_THREAD_MIN: usize = 500;
 
-/// The parts of a workspace that a step's layer holds: the changed files, and a sandbox's `/tmp`.
-const PARTS: [&str; 2] = ["upper", "tmp"];
+/// The part of a workspace that holds the changed files.
+pub const UPPER: &str = "upper";
+
+/// The part of a workspace that is the `/tmp` of a sandbox or container.
+pub const TEMPORARY: &str = "tmp";
+
+/// The parts of a workspace that a step's layer holds.
+const PARTS: [&str; 2] = [UPPER, TEMPORARY];
 
 fn refused(path: &Path) -> impl Fn(io::Error) -> Unkept + use<> {
     let path = path.to_owned();

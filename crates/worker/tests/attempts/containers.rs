@@ -16,7 +16,7 @@ use ropewalk_worker::entry::{Entry, Moment};
 use serde_json::{Value, json};
 
 use super::engines::{self, Kind, ORDINARY, make_image};
-use super::ground::{Ground, MemoryLog, compare, on_ground, on_ground_with};
+use super::ground::{Ground, MemoryLog, compare, on_ground, on_ground_with, secret};
 use super::{Case, connection, registry};
 
 pub const CASES: &[Case] = &[
@@ -56,6 +56,7 @@ fn jobs_in(kind: Kind) {
             .await;
         steps_and_values(ground).await;
         entered(ground).await;
+        secrets_are_hidden(ground).await;
         settings_of_containers(ground).await;
         settings_that_the_image_has_not(ground).await;
         limits(ground, &engine).await;
@@ -158,22 +159,48 @@ async fn steps_and_values(ground: &Ground) {
 /// What a job left is entered in a container like its own: its image, files, variables and directory.
 async fn entered(ground: &Ground) {
     let job = json!({
-        "steps": steps(&["echo one > made; rm folder/inner", "echo two > made; exit 3"]),
+        "steps": steps(&["echo one > made; cp made /tmp/made; rm folder/inner", "echo two > made; cp made /tmp/made; exit 3"]),
         "env": { "WORD": "it's" },
     });
     let (report, _) = ground.run(in_image(job)).await;
     assert_eq!(report.outcome, Outcome::Failed(Failure::Step { step: 1, exit: 3, message: None }));
-    let script = "cat made; ls folder; echo \"$WORD $FROM_IMAGE\"; pwd; echo visited > made; exit 4";
+    let script = "cat made /tmp/made; ls folder; echo \"$WORD $FROM_IMAGE\"; pwd; echo visited > made; cp made /tmp/made; exit 4";
     let root = ground.root.display();
     for (moment, made) in [("1", "one"), ("failed", "two"), ("1", "one")] {
-        let entry = Entry::open(&ground.data, graph::BuildId(7), ground.last_attempt(), &Moment::read(moment))
-            .expect("it is kept");
+        let entry =
+            Entry::open(&ground.data, graph::BuildId(7), ground.last_attempt(), &Moment::read(moment), BTreeMap::new())
+                .expect("it is kept");
         assert_eq!(entry.shell("/usr/bin/fish".to_owned()), "/bin/sh", "the image need not have another");
         let mut command = entry.command("/bin/sh".as_ref(), &["-c".into(), script.into()]).expect("a command");
         let output = command.stdin(Stdio::null()).output().expect("it starts");
         let (said, complaint) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert_eq!(said, format!("{made}\nit's yes\n{root}\n"), "{moment}: {complaint}");
+        assert_eq!(said, format!("{made}\n{made}\nit's yes\n{root}\n"), "{moment}: {complaint}");
         assert_eq!(output.status.code(), Some(4), "{complaint}");
+    }
+}
+
+/// What a job in a container wrote a secret into is seen by whoever is given it anew, and by nobody else.
+async fn secrets_are_hidden(ground: &Ground) {
+    let scripts = ["echo \"$TOKEN\" | tee held > /tmp/held; echo plain > plain", "echo more >> plain; exit 3"];
+    let (job, secrets) = (in_image(json!({ "steps": steps(&scripts) })), secret("TOKEN", "s3cr3t-value"));
+    ground.run_with(job, BTreeMap::new(), secrets, Cancel::new(), MemoryLog::default()).await;
+    let script = "cat held /tmp/held; cat plain; echo mine > held";
+    for (moment, plain) in [("1", "plain\n"), ("failed", "plain\nmore\n"), ("end", "plain\nmore\n")] {
+        let seen = |secrets: &[&str]| {
+            let moment = if moment == "end" { Moment::End } else { Moment::read(moment) };
+            let secrets = secrets.iter().map(|value| ("TOKEN".to_owned(), (*value).to_owned())).collect();
+            let entry = Entry::open(&ground.data, graph::BuildId(7), ground.last_attempt(), &moment, secrets);
+            let entry = entry.expect("it is kept");
+            let mut command = entry.command("/bin/sh".as_ref(), &["-c".into(), script.into()]).expect("a command");
+            let output = command.stdin(Stdio::null()).output().expect("it starts");
+            (String::from_utf8_lossy(&output.stdout).into_owned(), entry.hidden().unwrap_or_default().to_owned())
+        };
+        let hidden = "without files that hold a secret: `/tmp/held`, `held`";
+        assert_eq!(seen(&[]), (plain.to_owned(), hidden.to_owned()), "{moment}");
+        let (said, hidden_as_well) = seen(&["guessed"]);
+        assert!(said == plain && hidden_as_well.starts_with(hidden), "{moment}: {said} {hidden_as_well}");
+        let all = format!("s3cr3t-value\ns3cr3t-value\n{plain}");
+        assert_eq!(seen(&["s3cr3t-value"]), (all, String::new()), "{moment}");
     }
 }
 
@@ -182,7 +209,8 @@ async fn visits(ground: &Ground, engine: &Engine) {
     ground.run(in_image(json!({ "steps": steps(&["true", "exit 3"]) }))).await;
     let open = || {
         let entry =
-            Entry::open(&ground.data, graph::BuildId(7), ground.last_attempt(), &Moment::Failed).expect("it is kept");
+            Entry::open(&ground.data, graph::BuildId(7), ground.last_attempt(), &Moment::Failed, BTreeMap::new())
+                .expect("it is kept");
         let mut command =
             entry.command("/bin/sh".as_ref(), &["-c".into(), "echo in; sleep 1000".into()]).expect("a command");
         let mut shell = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("it starts");
@@ -193,7 +221,7 @@ async fn visits(ground: &Ground, engine: &Engine) {
         entry
     };
     let entry = open();
-    assert_eq!(left(ground, engine).await, 2, "a container and a volume");
+    assert_eq!(left(ground, engine).await, 3, "a container, its files and its /tmp");
     drop(entry);
     assert_eq!(left(ground, engine).await, 0);
 

@@ -1,5 +1,6 @@
 //! Jobs with Nix itself, in a store of each test's own: nothing is fetched, and builders are the machine's shells.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use graph::{Failure, Outcome};
@@ -146,7 +147,8 @@ fn a_shell_whose_paths_are_gone() {
         let collected = std::process::Command::new("nix-store").arg("--gc").output().expect("it starts");
         assert!(collected.status.success(), "{collected:?}");
         for is_missing in [true, false] {
-            let entry = Entry::open(&ground.data, graph::BuildId(7), ground.last_attempt(), &Moment::Failed);
+            let entry =
+                Entry::open(&ground.data, graph::BuildId(7), ground.last_attempt(), &Moment::Failed, BTreeMap::new());
             let entry = entry.expect("it is kept");
             let mut command = entry.command("sh".as_ref(), &["-c".into(), "tool; cat said".into()]).expect("a command");
             let output = command.output().expect("it starts");
@@ -171,8 +173,12 @@ fn a_shell_that_cannot_be_had() {
         assert!(String::from_utf8_lossy(&text).contains("this flake is wrong"), "Nix's words are in the log");
         // What people are told to do then.
         let (build, attempt) = (graph::BuildId(7), ground.last_attempt());
-        Entry::open(&ground.data, build, attempt, &Moment::Failed).expect("its files open as they are");
-        assert!(Entry::open(&ground.data, build, attempt, &Moment::Start).is_err(), "nothing was noted of its steps");
+        Entry::open(&ground.data, build, attempt, &Moment::Failed, BTreeMap::new())
+            .expect("its files open as they are");
+        assert!(
+            Entry::open(&ground.data, build, attempt, &Moment::Start, BTreeMap::new()).is_err(),
+            "nothing was noted of its steps"
+        );
     });
 }
 

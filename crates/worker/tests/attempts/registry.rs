@@ -192,7 +192,8 @@ async fn logins(ground: &Ground, registry: &str, image: &str) {
 /// Whoever enters a job where its image is not has it fetched, by the login that the machine's own user has.
 async fn visit(ground: &Ground, engine: &Engine, pin: &str) {
     forget(engine, pin).await;
-    let entry = Entry::open(&ground.data, graph::BuildId(7), ground.last_attempt(), &Moment::End).expect("it is kept");
+    let entry = Entry::open(&ground.data, graph::BuildId(7), ground.last_attempt(), &Moment::End, BTreeMap::new())
+        .expect("it is kept");
     let mut command = entry.command("/bin/cat".as_ref(), &["/which".into()]).expect("a command");
     let output = command.stdin(Stdio::null()).output().expect("it starts");
     let complaint = String::from_utf8_lossy(&output.stderr);

@@ -137,6 +137,9 @@ impl Visit<'_> {
             eprintln!("{}", crate::words::harmless(&withheld));
         }
         if !self.is_interactive {
+            if let Some(hidden) = &opened.hidden {
+                eprintln!("{}", crate::words::harmless(hidden));
+            }
             return Ok(None);
         }
         Raw::new().map(Some).map_err(|error| Stop::infra(format!("cannot use the terminal: {error}")))
