@@ -56,7 +56,7 @@ const COPY: &str = "copy";
 struct Note {
     /// Makes digests of equal values differ from attempt to attempt.
     salt: Digest,
-    /// Of the secrets, by their names.
+    /// Of the secrets, by their names. Empty once it is known that there is nothing to withhold.
     values: BTreeMap<String, Digest>,
     /// `None` if all files are to be withheld.
     files: Option<Vec<Withheld>>,
@@ -104,11 +104,12 @@ pub(crate) fn find(directory: &Path, secrets: &Secrets) -> io::Result<()> {
         Ok(()) => {
             let withheld = search.found();
             let is_few = withheld.len() <= WITHHELD_MAX;
-            note.reason = if is_few {
-                String::new()
-            } else {
-                format!("more than {WITHHELD_MAX} hold a secret, or are too large")
-            };
+            note.reason =
+                if is_few { String::new() } else { format!("more than {WITHHELD_MAX} hold a secret, or are too large") };
+            if withheld.is_empty() && !directory.join(COPY).is_dir() {
+                // Nobody has to be known: nothing is left by which a value could be guessed.
+                note.values.clear();
+            }
             note.files = is_few.then_some(withheld);
         }
         Err(reason) => note.reason = reason,

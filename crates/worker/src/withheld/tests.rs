@@ -138,8 +138,7 @@ fn what_was_not_looked_for_is_withheld_with_all_else() {
     assert!(ground.veil(&all).unwrap().is_empty());
     ground.find();
     assert!(ground.veil(&[]).unwrap().is_empty());
-    forget(ground.path()).unwrap();
-    assert!(ground.veil(&[]).unwrap_err().reason.contains("a shell that had its secrets"));
+    assert_eq!(noted_names(ground.path()), BTreeSet::new(), "of which nothing is left to guess by");
     fs::write(ground.path().join(NOTE), "{").unwrap();
     assert!(ground.veil(&all).unwrap_err().reason.contains("cannot be read"));
     // What cannot be read may be readable for whoever enters; root reads all.
@@ -164,4 +163,11 @@ fn of_a_copy_only_what_the_job_changed_counts() {
     ground.write("copy/of-the-job", "s3cret");
     ground.find();
     assert_eq!(ground.words(&["copy"]).as_deref(), Some("without files that hold a secret: `of-the-job`"));
+    // Whoever had them may have written them anywhere.
+    fs::remove_file(ground.path().join("copy/of-the-job")).unwrap();
+    ground.find();
+    assert!(ground.veil(&[]).unwrap().is_empty());
+    forget(ground.path()).unwrap();
+    assert!(ground.veil(&[]).unwrap_err().reason.contains("a shell that had its secrets"));
+    assert!(ground.veil(&[("A", "s3cret"), ("B", "other")]).unwrap().is_empty());
 }
