@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
@@ -267,6 +268,10 @@ impl Entry {
             None => fresh.0.join("tmp"),
         };
         fs::create_dir_all(&temporary)?;
+        if shown.is_none() && left.as_ref().is_some_and(|left| left.container.is_some()) {
+            // Whoever the image's user is writes there.
+            fs::set_permissions(&temporary, fs::Permissions::from_mode(0o1777))?;
+        }
         let parts: Vec<PathBuf> = [UPPER, TEMPORARY].iter().filter_map(|part| layer.part(part)).collect();
         for (part, view) in parts.iter().zip([Some(&view), shown.as_ref()]) {
             if let Some(view) = view {

@@ -104,8 +104,11 @@ pub(crate) fn find(directory: &Path, secrets: &Secrets) -> io::Result<()> {
         Ok(()) => {
             let withheld = search.found();
             let is_few = withheld.len() <= WITHHELD_MAX;
-            note.reason =
-                if is_few { String::new() } else { format!("more than {WITHHELD_MAX} hold a secret, or are too large") };
+            note.reason = if is_few {
+                String::new()
+            } else {
+                format!("more than {WITHHELD_MAX} hold a secret, or are too large")
+            };
             if withheld.is_empty() && !directory.join(COPY).is_dir() {
                 // Nobody has to be known: nothing is left by which a value could be guessed.
                 note.values.clear();

@@ -495,13 +495,14 @@ impl Workspace {
         Ok(Some(Self::fresh_view(view.target, lower, above, &self.manifest.repository)?))
     }
 
-    /// A sandbox's `/tmp` as a step left it: a view that shows it at `above/shown`, or nothing if there was none.
+    /// The `/tmp` of a sandbox or container as a step left it: a view that shows it at `above/shown`, or nothing if it had no file.
     ///
     /// # Errors
     /// The system refuses a directory.
     pub fn temporary_above(&self, layer: &Layer, above: &Path) -> Result<Option<View>, WorkspaceError> {
         let Some(below) = layer.part(TEMPORARY).map(|part| self.directory.join(part)) else { return Ok(None) };
-        if !below.is_dir() {
+        // What has no file is as good as an empty folder, and an empty folder needs no mount.
+        if std::fs::read_dir(&below).map_or(true, |mut entries| entries.next().is_none()) {
             return Ok(None);
         }
         let shown = above.join("shown");

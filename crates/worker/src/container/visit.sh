@@ -1,7 +1,7 @@
-# A visit to what a container job left: its files as a volume of the same layers, if there are any, and one container of its image.
+# A visit to what a container job left: its files and its /tmp as volumes of the same layers, if there are any, and one container of its image.
 # $1 the engine's program, $2 how to reach the engine, $3 the name of container and volume, $4 the volume's options or nothing, $5 an image to
-# fetch or nothing, $6 a label, $7 the note that there is a visit, $8 the options of a volume for /tmp or nothing; then the arguments of `run`. HOME is that of the engine's program, which has its
-# logins for registries there.
+# fetch or nothing, $6 a label, $7 the note that there is a visit, $8 the options of a volume for /tmp or nothing; then the arguments of `run`.
+# HOME is that of the engine's program, which has its logins for registries there.
 engine=$1 reach=$2 name=$3 options=$4 image=$5 label=$6 note=$7 temporary=$8
 shift 8
 if [ -t 0 ]; then set -- -t "$@"; fi
@@ -21,6 +21,7 @@ if [ $code = 0 ]; then
     "$engine" "$reach" run --rm -i --name "$name" --label "$label" "$@"
     code=$?
 fi
-if [ -n "$temporary" ]; then "$engine" "$reach" volume rm -f "$name-tmp" >/dev/null || exit "$code"; fi
-if [ -z "$options" ] || "$engine" "$reach" volume rm -f "$name" >/dev/null; then rm -f "$note"; fi
+if [ -n "$temporary" ]; then set -- "$name-tmp"; else set --; fi
+if [ -n "$options" ]; then set -- "$@" "$name"; fi
+if [ $# = 0 ] || "$engine" "$reach" volume rm -f "$@" >/dev/null; then rm -f "$note"; fi
 exit "$code"
