@@ -68,6 +68,8 @@ pub enum Command {
     Retry(Retry),
     /// Cancel a build that is running.
     Cancel(Cancel),
+    /// Move a build of a server to the top of the queue.
+    Urge(Urge),
     /// Answer a gate, and go on with the build.
     Approve(Approve),
     /// Say why a job was reused, or why not.
@@ -439,6 +441,19 @@ pub struct Cancel {
     pub commit: Option<String>,
     /// Why; kept in a server's audit.
     #[arg(long, value_name = "TEXT", conflicts_with = "local")]
+    pub reason: Option<String>,
+    #[command(flatten)]
+    pub at: Where,
+}
+
+/// `ropewalk urge`.
+#[derive(Debug, Args)]
+pub struct Urge {
+    /// The build's number, or `last`.
+    #[arg(default_value = "last")]
+    pub build: String,
+    /// Why; kept in the server's audit.
+    #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
     #[command(flatten)]
     pub at: Where,

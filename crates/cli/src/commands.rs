@@ -30,6 +30,7 @@ pub mod show;
 pub mod submit;
 pub mod test;
 pub mod token;
+pub mod urge;
 pub mod work;
 pub mod workers;
 

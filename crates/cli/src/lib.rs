@@ -104,6 +104,7 @@ fn run(arguments: &Arguments) -> Result<u8, Stop> {
         Command::Show(show) => commands::show::run(show, &project, arguments.color),
         Command::Logs(logs) => commands::logs::run(logs, &project, arguments.color),
         Command::Cancel(cancel) => commands::cancel::run(cancel, &project),
+        Command::Urge(urge) => commands::urge::run(urge, &project),
         Command::Explain(explain) => commands::explain::run(explain, &project),
         Command::Cache(cache) => commands::cache::run(cache, &project),
         Command::Export(export) => commands::export::run(export, &project, arguments.color),

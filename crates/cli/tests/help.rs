@@ -31,6 +31,7 @@ fn help_pages_are_as_the_manual_has_them() {
         "logs",
         "retry",
         "cancel",
+        "urge",
         "approve",
         "explain",
         "cache list",

@@ -1220,6 +1220,13 @@ fn builds_of_a_server_are_tried_again_and_canceled() {
     fs::write(&pipeline, "jobs:\n  a:\n    run: sleep 600\n  b:\n    run: sleep 600\n").expect("a file");
     let build = site.submit_only(&[]);
     site.shows(&build, "●  a");
+    // Moved to the top it says so, and a second time it does no harm.
+    for _ in 0..2 {
+        let (out, _) = Site::told(site.there(&["urge", &build, "--reason", "a fix"]), 0);
+        assert!(out.contains(&format!("build {build} goes before those that are not urgent")), "{out}");
+    }
+    let (_, err) = Site::told(site.there(&["urge", "2"]), 2);
+    assert!(err.contains("build 2 has ended already: it passed"), "{err}");
     let (out, _) = Site::told(site.there(&["cancel", &build, "a", "--reason", "a trial"]), 0);
     assert!(out.contains(&format!("a of build {build} is asked to end")), "{out}");
     site.shows(&build, "■  a");
