@@ -150,10 +150,24 @@ pub fn bytes(bytes: u64) -> String {
     if unit == "B" { format!("{bytes} B") } else { format!("{}.{} {unit}", tenths / 10, tenths % 10) }
 }
 
-/// `1 job`, `2 jobs`.
+/// A number in groups of three digits: `999`, `10,000`.
+#[must_use]
+pub fn number(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `1 job`, `2,000 jobs`.
 #[must_use]
 pub fn count(n: u64, one: &str, many: &str) -> String {
-    format!("{n} {}", if n == 1 { one } else { many })
+    format!("{} {}", number(n), if n == 1 { one } else { many })
 }
 
 /// A point in time: how long ago for who reads, the clock's in the reader's zone once the browser has seen it.
@@ -283,6 +297,13 @@ mod tests {
             (90_000_000, "1 d 1 h"),
         ] {
             assert_eq!(span(ms), text);
+        }
+    }
+
+    #[test]
+    fn numbers_have_groups_of_three_digits() {
+        for (n, text) in [(0, "0 lines"), (1, "1 line"), (999, "999 lines"), (1_000, "1,000 lines"), (1_234_567, "1,234,567 lines")] {
+            assert_eq!(count(n, "line", "lines"), text);
         }
     }
 

@@ -321,7 +321,7 @@ fn step_link(line: &StepLine, to: &str, is_here: bool) -> Markup {
     html! {
         a class=(line.standing.word()) #(format!("step-{}", line.index + 1)) title=[words::used(line.usage)] href=(to) aria-current=[is_here.then_some("true")] {
             (line.standing.mark()) " " span.name { (words::first_line(&line.name)) }
-            span.quiet { @if let Some(ms) = line.took_ms { (words::span(ms)) } @if let Some(exit) = line.exit.filter(|exit| *exit != 0) { " exit " (exit) } " " (words::count(line.lines, "line", "lines")) }
+            span.quiet { @if let Some(ms) = line.took_ms { (words::span(ms)) " · " } @if let Some(exit) = line.exit.filter(|exit| *exit != 0) { "exit " (exit) " · " } (words::count(line.lines, "line", "lines")) }
         }
     }
 }
@@ -446,7 +446,7 @@ async fn viewer(source: &impl Source, ask: &Ask, shown: &Shown<'_>) -> Result<Ma
     let until = if end < step.lines { end } else { u64::MAX };
     let rows = log::Rows { step: Some(index), base: Some(base), marked: error, until, redrawn: log::Redrawn::Folded };
     Ok(html! {
-        @if from > 0 { p.pager.before { a href=(format!("{base}{plain}&from=0")) { "First lines" } " " a href=(format!("{base}{plain}&from={earlier}")) { "Earlier lines" } " " span.quiet { (from) " lines above" } } }
+        @if from > 0 { p.pager.before { a href=(format!("{base}{plain}&from=0")) { "First lines" } " " a href=(format!("{base}{plain}&from={earlier}")) { "Earlier lines" } " " span.quiet { (words::count(from, "line", "lines")) " above" } } }
         div.stage {
             div #log class=(if shown.green.is_some() { "log dims" } else { "log" }) role="region" aria-label="Lines" tabindex="0" data-lines=(step.lines) data-from=(from) data-open[step.is_open]
                 data-source=[(!is_plain).then_some(source)] data-step=(index + 1)
@@ -455,7 +455,7 @@ async fn viewer(source: &impl Source, ask: &Ask, shown: &Shown<'_>) -> Result<Ma
                 (PreEscaped(log::written(&items, &rows).0))
             }
         }
-        @if end < step.lines { p.pager.after { a href=(format!("{base}{plain}&from={end}")) { "Later lines" } " " a href=(format!("{base}{plain}&from={last}")) { "Last lines" } " " span.quiet { (step.lines - end) " lines below" } } }
+        @if end < step.lines { p.pager.after { a href=(format!("{base}{plain}&from={end}")) { "Later lines" } " " a href=(format!("{base}{plain}&from={last}")) { "Last lines" } " " span.quiet { (words::count(step.lines - end, "line", "lines")) " below" } } }
         (footer(shown))
     })
 }
