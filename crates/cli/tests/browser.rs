@@ -343,6 +343,21 @@ fn a_build_is_watched_to_its_end() {
 }
 
 #[test]
+fn focus_stays_where_it_is_while_a_page_changes() {
+    if !has_browser() {
+        return;
+    }
+    let (site, _processes) = site();
+    let browser = Browser::open(&site, Kind::Desk);
+    browser.until("#builds", "#1");
+    browser.ask("document.querySelector('#builds a.name[href=\"/builds/1\"]').focus()");
+    site.submit(&["--no-wait"], 0);
+    browser.until("#builds", "#2");
+    assert_eq!(browser.ask("document.activeElement.getAttribute('href')"), "/builds/1");
+    browser.is_content();
+}
+
+#[test]
 fn a_long_log_opens_at_its_first_error() {
     if !has_browser() {
         return;

@@ -5,6 +5,16 @@
 /** The shortest time between two readings. */
 const PAUSE_MS = 400;
 
+/** How an element is found again in new content: by its id, else by where it leads or what it sends, and which of those it is.
+ * @param {Element | null} element @param {Element} within */
+function placeOf(element, within) {
+  if (!element || !within.contains(element)) return null;
+  const of = (/** @type {string} */ name, /** @type {Element | null} */ it = element) => it?.hasAttribute(name) ? `[${name}="${CSS.escape(it.getAttribute(name) ?? "")}"]` : "";
+  const form = of("action", element.closest("form"));
+  const selector = of("id") || of("href") || `${form && `form${form} `}${element.localName}${of("name")}${of("value")}`;
+  return { selector, index: [...within.querySelectorAll(selector)].indexOf(element) };
+}
+
 /** Takes over what has changed. @param {Document} fresh @param {(root: ParentNode) => void} seen */
 function takeOver(fresh, seen) {
   for (const now of document.querySelectorAll("[data-live][id]")) {
@@ -12,13 +22,13 @@ function takeOver(fresh, seen) {
     if (!then || then.innerHTML === now.getAttribute("data-was")) continue;
     const was = then.innerHTML;
     const open = new Set([...now.querySelectorAll("details[open][id]")].map((it) => it.id));
-    const focused = now.contains(document.activeElement) ? document.activeElement?.id : "";
+    const focused = placeOf(document.activeElement, now);
     // A form that somebody fills in is not taken from under their hands.
     if (document.activeElement?.closest("form") && now.contains(document.activeElement) && document.activeElement.matches("input, select")) continue;
     now.replaceChildren(...document.adoptNode(then).childNodes);
     now.setAttribute("data-was", was);
     for (const it of now.querySelectorAll("details[id]")) if (open.has(it.id)) it.setAttribute("open", "");
-    if (focused) document.getElementById(focused)?.focus();
+    if (focused) /** @type {HTMLElement | SVGElement | undefined} */ (now.querySelectorAll(focused.selector)[focused.index])?.focus({ preventScroll: true });
     seen(now);
   }
   if (fresh.title) document.title = fresh.title;
