@@ -315,7 +315,7 @@ async function visit(wanted, terminal, fit, { call, over, say, ended }) {
 /** @param {{ when: string, withheld: string[], is_lasting: boolean }} opened */
 function greeting({ when, withheld, is_lasting }) {
   const secrets = withheld.length === 0 ? "" : `without ${withheld.length === 1 ? "the secret" : "the secrets"} ${withheld.join(", ")}, which nothing keeps: \`ropewalk shell --secret NAME\` gives it anew`;
-  return sentences(`open, with the files ${when}`, is_lasting ? "what you change stays" : "what you change goes when the shell ends", secrets, "`exit` ends it");
+  return sentences(`open, with the files ${when}`, is_lasting ? "what you change stays" : "what you change goes when the shell ends", secrets, "The command exit ends it");
 }
 
 /**

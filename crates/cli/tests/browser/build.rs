@@ -233,6 +233,16 @@ fn a_flame_shows_what_ran_beside_what() {
     let clear = "(() => { const boxes = [...document.querySelectorAll('.flame a.bar rect')].map((it) => it.getBoundingClientRect()); \
                  return boxes.every((a, i) => boxes.every((b, j) => i <= j || a.right <= b.left + 3 || b.right <= a.left + 3 || a.bottom <= b.top + 1 || b.bottom <= a.top + 1)) })()";
     assert_eq!(browser.ask(clear), true, "bars lie over one another");
+    // On every screen: each bar has a size.
+    let seen =
+        "[...document.querySelectorAll('.flame a.bar rect')].every((it) => it.getBoundingClientRect().width > 0)";
+    for kind in [Kind::Phone, Kind::Dark, Kind::Desk] {
+        browser.turn(kind);
+        browser.go("/builds/2?view=flame");
+        browser.until_is(seen);
+        browser.ask("document.querySelector('.drawn').scrollIntoView()");
+        browser.screenshot("flame");
+    }
     let before = browser.ask("document.querySelector('.flame').clientWidth").as_u64().expect("a width");
     browser.press("+");
     let after = browser.ask("document.querySelector('.flame').clientWidth").as_u64().expect("a width");

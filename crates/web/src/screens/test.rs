@@ -33,7 +33,7 @@ pub(crate) async fn show(source: &impl Source, ask: &Ask, project: &str) -> Resu
     let main = html! {
         header.build {
             h1 { code { (ask.text("name")) } }
-            p.quiet { @if !ask.text("suite").is_empty() { (ask.text("suite")) " · " } @if !ask.text("job").is_empty() { "job " (ask.text("job")) } }
+            p.quiet { (ask.text("suite")) @if !ask.text("job").is_empty() { @if !ask.text("suite").is_empty() { " · " } "job " (ask.text("job")) } }
             (figures(&page.items))
             (super::quarantine::of_test(&quarantined, project, ask))
         }
