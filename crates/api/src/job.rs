@@ -212,14 +212,45 @@ pub struct Attempt {
     pub try_number: u32,
     /// The id of the worker that held it.
     pub worker: String,
+    /// That worker's name, if the server still knows it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub worker_name: String,
     /// When it was leased.
     pub leased: Time,
     /// Set if it is asked for some of the job's tests only. Lists of all jobs without reports tell it only of attempts that run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partial: Option<Partial>,
+    /// Whose end let it begin, if it had waited and that ended its wait. Lists without reports tell it only of attempts that run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waited_for: Option<WaitedFor>,
     /// How it ended, once it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<AttemptEnd>,
+}
+
+/// The job whose end let an attempt begin that had waited.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct WaitedFor {
+    /// Its build.
+    #[schemars(with = "u64")]
+    pub build: BuildId,
+    /// Its name.
+    pub job: String,
+    /// The concurrency group that it had held; absent if it left room on the attempt's worker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+}
+
+impl From<&graph::WaitedFor> for WaitedFor {
+    fn from(told: &graph::WaitedFor) -> Self {
+        Self { build: told.build, job: told.job.to_string(), group: told.group.clone() }
+    }
+}
+
+impl From<&WaitedFor> for graph::WaitedFor {
+    fn from(told: &WaitedFor) -> Self {
+        Self { build: told.build, job: told.job.as_str().into(), group: told.group.clone() }
+    }
 }
 
 /// How an attempt ended.

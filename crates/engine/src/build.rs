@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use graph::{
     Answer, Artifact, AskedTests, AttemptNumber, BuildId, Digest, Ending, Graph, Job, JobName, Known, LeaseId, Need,
-    NeedResult, Outcome, Question, SkipReason, TestCase, Timestamp, Verdict, WorkerId,
+    NeedResult, Outcome, Question, SkipReason, TestCase, Timestamp, Verdict, WaitedFor, WorkerId,
 };
 use serde_json::Value;
 
@@ -192,11 +192,13 @@ pub(crate) struct Lease {
     pub handed: u32,
     /// How it found its worker.
     pub start: Start,
+    /// Whose end let it begin, if its job had waited.
+    pub waited_for: Option<Box<WaitedFor>>,
 }
 
 impl Lease {
     pub fn new(id: LeaseId, attempt: AttemptNumber, worker: WorkerId, since: Timestamp) -> Self {
-        Self { id, attempt, worker, since, charged_ms: 0, from: None, handed: 0, start: Start::Cold }
+        Self { id, attempt, worker, since, charged_ms: 0, from: None, handed: 0, start: Start::Cold, waited_for: None }
     }
 
     /// When it should end, by what was estimated.

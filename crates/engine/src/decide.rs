@@ -9,7 +9,7 @@ use std::sync::Arc;
 use graph::outcome::{Scope, is_reusable, verdict};
 use graph::{
     Answer, AttemptSpec, BuildId, Carries, ConcurrencyMode, Digest, Failure, JobName, LeaseId, Outcome, Question,
-    Reuse, SkipReason, Timestamp, Verdict, WorkerId,
+    Reuse, SkipReason, Timestamp, Verdict, WaitedFor, WorkerId,
 };
 
 use crate::affinity::Placement;
@@ -21,6 +21,9 @@ use crate::engine::{Engine, Step};
 use crate::fact::{Ended, Reused, What};
 use crate::judge::never_filled;
 use crate::line::{Arrival, JobRef};
+
+/// The shortest wait of which it is told whose end it waited for, in milliseconds.
+const WAIT_TOLD_MS_MIN: u64 = 100;
 
 /// What a job does next.
 pub(crate) enum Move {
@@ -351,6 +354,7 @@ impl Engine {
         if let Some(group) = self.groups.get_mut(&name)
             && group.holders.remove(&job)
         {
+            self.let_go.groups.insert(Arc::clone(&name), job);
             self.groups_agenda.push(name);
         }
     }
@@ -532,9 +536,26 @@ impl Engine {
         let (name, try_number) = (slot.name.clone(), slot.n_tries + 1);
         let lease = LeaseId(self.last_lease.0 + 1);
         let partial = build.asked(job.1).map(|asked| asked.partial());
-        let what = What::AttemptLeased { job: name, attempt, try_number, lease, worker: worker.clone(), partial };
+        let waited_for = self.whose_end(job, &worker);
+        let what = What::AttemptLeased { job: name, attempt, try_number, lease, worker, partial, waited_for };
         self.record(step, job.0, what);
         step.effects.extend(self.start_effect(job));
+    }
+
+    /// Whose end in this step lets a job begin on this worker; `None` if it has hardly waited, or its wait ends by something else.
+    fn whose_end(&self, job: JobRef, worker: &WorkerId) -> Option<Box<WaitedFor>> {
+        let slot = self.slot(job);
+        if self.now.ms_since(slot.ready_at) < WAIT_TOLD_MS_MIN {
+            return None;
+        }
+        let held = slot.group.as_ref().and_then(|name| Some((name, self.let_go.groups.get(name)?)));
+        let (group, ended) = match held {
+            Some((name, ended)) => (Some(name.to_string()), ended),
+            None => (None, self.let_go.workers.get(worker)?),
+        };
+        // A further try on the same worker waits for its time, not for room.
+        let build = self.builds.get(&ended.0).filter(|_| *ended != job)?;
+        Some(Box::new(WaitedFor { build: ended.0, job: build.slot(ended.1).name.clone(), group }))
     }
 
     fn start_effect(&self, job: JobRef) -> Option<Effect> {

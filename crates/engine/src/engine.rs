@@ -64,6 +64,14 @@ pub struct Engine {
     pub(crate) groups_agenda: Vec<Arc<str>>,
     /// How often a build was asked for that jobs want. Not kept.
     pub(crate) n_askings: u64,
+    pub(crate) let_go: LetGo,
+}
+
+/// Whose ends left room in the step that is decided: on workers, and in concurrency groups. Not kept: what it tells stands in facts.
+#[derive(Debug, Default)]
+pub(crate) struct LetGo {
+    pub workers: HashMap<WorkerId, JobRef>,
+    pub groups: HashMap<Arc<str>, JobRef>,
 }
 
 impl Engine {
@@ -85,6 +93,7 @@ impl Engine {
     pub fn step(&mut self, now: Timestamp, inputs: Vec<Input>) -> Step {
         self.now = self.now.max(now);
         let mut step = Step::default();
+        self.let_go = LetGo::default();
         self.workers.await_known(self.now);
         self.settle(&mut step);
         for input in inputs {
@@ -172,9 +181,9 @@ impl Engine {
                 self.leave_lines(job);
                 self.slot_mut(job).operation = OperationState::Unknown;
             }
-            &What::AttemptLeased { attempt, try_number, lease: id, ref worker, .. } => {
+            &What::AttemptLeased { attempt, try_number, lease: id, ref worker, ref waited_for, .. } => {
                 let lease = Lease::new(id, attempt, worker.clone(), fact.at);
-                self.apply_leased(job, try_number, lease);
+                self.apply_leased(job, try_number, Lease { waited_for: waited_for.clone(), ..lease });
             }
             &What::AttemptAdopted { attempt, try_number, lease: id, ref worker, ref from, handed, .. } => {
                 let lease = Lease::new(id, attempt, worker.clone(), fact.at);
@@ -369,6 +378,7 @@ impl Engine {
         if self.leases.get(&lease.id) == Some(&job) {
             self.leases.remove(&lease.id);
             self.workers.take(&lease.worker, lease.id);
+            self.let_go.workers.insert(lease.worker.clone(), job);
         }
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use graph::{
     Answer, Artifact, AskedTests, AttemptNumber, AttemptReport, BuildId, Diagnostic, Digest, Graph, JobName, LeaseId,
-    Outcome, Partial, Question, Timestamp, Verdict, WorkerId,
+    Outcome, Partial, Question, Timestamp, Verdict, WaitedFor, WorkerId,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -96,6 +96,10 @@ pub enum What {
         /// Of how many of the job's tests it is asked, if not for the whole job.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         partial: Option<Partial>,
+        /// Whose end lets it begin, if the job has waited and its wait ends by that. Old readers pass over it; from old writers there is
+        /// none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        waited_for: Option<Box<WaitedFor>>,
     },
     /// An attempt that runs for an equal job, which is no longer wanted, goes on as this job's: the lease stays, its
     /// holder runs on. The other job ends with the next facts.

@@ -283,6 +283,7 @@ impl Engine {
         let slot = self.slot(job);
         let Some(held) = &slot.lease else { return };
         let (attempt, lease) = (held.attempt, held.id);
+        report.waited_for.clone_from(&held.waited_for);
         let is_unwanted = slot.flags.is_stopping || slot.canceled_by.is_some();
         let stopped_by = is_unwanted.then(|| self.stopped_by(job));
         let mut retry_at = None;

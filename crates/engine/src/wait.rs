@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use graph::{AttemptNumber, BuildId, JobName, Partial, Resources, Timestamp, WorkerId};
+use graph::{AttemptNumber, BuildId, JobName, Partial, Resources, Timestamp, WaitedFor, WorkerId};
 use serde::{Deserialize, Serialize};
 
 use crate::build::{Build, COMING, GateState, OperationState, Place, Slot};
@@ -227,6 +227,13 @@ impl Engine {
             open.extend(build.slots.iter().filter_map(|slot| slot.child).map(|child| child.build));
         }
         None
+    }
+
+    /// Whose end let the attempt at a job begin that runs; `None` if none runs, or it hardly waited, or something else ended its wait.
+    #[must_use]
+    pub fn waited_for(&self, id: BuildId, job: &JobName) -> Option<&WaitedFor> {
+        let build = self.builds.get(&id)?;
+        build.slot(*build.index_of.get(job)?).lease.as_ref()?.waited_for.as_deref()
     }
 
     fn why_needs(&self, id: BuildId, slot: &Slot) -> Wait {

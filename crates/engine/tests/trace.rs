@@ -1410,3 +1410,48 @@ fn an_image_is_the_same_for_a_whole_build() {
         2
     );
 }
+
+#[test]
+fn whose_end_let_an_attempt_begin_is_told_over_builds() {
+    let mut world = World::new();
+    for sentence in [
+        "worker w 1",
+        "build 1 a: , after: a",
+        "build 2 b:",
+        "later 1000",
+        "1.a passes",
+        "later 1000",
+        "1.after passes",
+        "worker w 3",
+        "build 3 first [group=g]:",
+        "build 4 second [group=g]:",
+        "later 1000",
+        "3.first passes",
+    ] {
+        world.act(sentence);
+    }
+    let told: Vec<String> = world
+        .facts
+        .iter()
+        .filter_map(|fact| match &fact.what {
+            What::AttemptLeased { job, waited_for, .. } => Some((job, waited_for)),
+            _ => None,
+        })
+        .map(|(job, told)| match told.as_deref() {
+            None => format!("{job} at once"),
+            Some(told) => {
+                format!("{job} after {}.{} {}", told.build, told.job, told.group.as_deref().unwrap_or("on w"))
+            }
+        })
+        .collect();
+    assert_eq!(told, ["a at once", "after at once", "b after 1.after on w", "first at once", "second after 3.first g"]);
+    // It is told of what runs, and stays in its report.
+    let second = "second".into();
+    assert_eq!(world.engine.waited_for(BuildId(4), &second).map(|told| told.build), Some(BuildId(3)));
+    world.act("4.second passes");
+    let report = world.facts.iter().find_map(|fact| match &fact.what {
+        What::AttemptFinished { job, report, .. } if *job == second => report.waited_for.as_ref(),
+        _ => None,
+    });
+    assert_eq!(report.map(|told| told.job.to_string()), Some("first".to_owned()));
+}

@@ -120,6 +120,22 @@ pub struct AttemptReport {
     /// Of how many of the job's tests it was asked, if not for the whole job. Filled in by the engine, whatever a worker says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partial: Option<Partial>,
+    /// Whose end let it begin, if it had waited. Filled in by the engine, whatever a worker says. Old readers pass over it; from old
+    /// writers there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waited_for: Option<Box<WaitedFor>>,
+}
+
+/// The job whose end let an attempt begin that had waited.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitedFor {
+    /// Its build.
+    pub build: BuildId,
+    /// Its name.
+    pub job: JobName,
+    /// The concurrency group that it had held; `None` if it left room on the attempt's worker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
 }
 
 /// A stretch of an attempt's time before its first step or after its last.
@@ -210,6 +226,7 @@ impl AttemptReport {
             caches: Vec::new(),
             phases: Vec::new(),
             partial: None,
+            waited_for: None,
         }
     }
 

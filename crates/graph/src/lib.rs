@@ -27,7 +27,7 @@ pub mod validate;
 pub use asked::{AskedTests, NeverRun, Partial, TestName};
 pub use attempt::{
     Artifact, AttemptReport, AttemptSpec, CacheFound, CacheReport, CacheSaved, NeedResult, Phase, StepReport, TestCase,
-    TestOutcome, Usage,
+    TestOutcome, Usage, WaitedFor,
 };
 pub use condition::Condition;
 pub use diagnostic::{Diagnostic, Location, Severity};

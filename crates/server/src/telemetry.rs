@@ -291,6 +291,7 @@ mod tests {
                     lease,
                     worker: WorkerId("w1".into()),
                     partial: None,
+                    waited_for: None,
                 },
             ),
             fact(91, What::AttemptFinished { job, attempt, lease, report: Box::new(report), retry_at: None }),

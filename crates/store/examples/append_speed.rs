@@ -147,7 +147,18 @@ fn job_facts(build: BuildId) -> Vec<Fact> {
     let leased = |index: u32| {
         let (attempt, lease) = (AttemptNumber(index + 1), LeaseId(u64::from(index) + 1));
         let worker = WorkerId("local".into());
-        fact(build, What::AttemptLeased { job: name(index), attempt, try_number: 1, lease, worker, partial: None })
+        fact(
+            build,
+            What::AttemptLeased {
+                job: name(index),
+                attempt,
+                try_number: 1,
+                lease,
+                worker,
+                partial: None,
+                waited_for: None,
+            },
+        )
     };
     let finished = |index: u32| {
         let at = Timestamp(1_763_700_000_000_000);

@@ -57,7 +57,15 @@ fn past(build: BuildId) -> [Fact; 4] {
     };
     [
         What::BuildCreated(Box::new(request)),
-        What::AttemptLeased { job, attempt, try_number: 1, lease, worker: WorkerId("worker".into()), partial: None },
+        What::AttemptLeased {
+            job,
+            attempt,
+            try_number: 1,
+            lease,
+            worker: WorkerId("worker".into()),
+            partial: None,
+            waited_for: None,
+        },
         What::AttemptFinished { job: "test".into(), attempt, lease, report, retry_at: None },
         What::BuildEnded { verdict },
     ]

@@ -2,7 +2,7 @@
 
 use api::build::{Build, VerdictWord};
 use api::event::{Event, EventWord};
-use api::job::{Job, JobState, OutcomeWord, StepResult, TestOutcome, Usage};
+use api::job::{Attempt, Job, JobState, OutcomeWord, StepResult, TestOutcome, Usage};
 use api::quarantine::QuarantineNote;
 use api::time::Time;
 use graph::Timestamp;
@@ -134,6 +134,16 @@ pub fn span(ms: u64) -> String {
     }
 }
 
+/// What follows `the last`, of a span in whole minutes: `minute`, `12 minutes`, `hour`.
+#[must_use]
+pub fn lately(ms: u64) -> String {
+    match (ms + 30_000) / 60_000 {
+        0 | 1 => "minute".to_owned(),
+        60 => "hour".to_owned(),
+        minutes => format!("{minutes} minutes"),
+    }
+}
+
 /// A number of bytes: `812 B`, `1.4 MiB`.
 #[must_use]
 pub fn bytes(bytes: u64) -> String {
@@ -244,6 +254,15 @@ pub fn used(usage: Usage) -> Option<String> {
         .then(|| format!("processor {}, peak memory {}", span(cpu_us / 1000), bytes(usage.peak_memory_bytes)))
 }
 
+/// A worker by its name, else by the beginning of its id.
+#[must_use]
+pub fn worker(attempt: &Attempt) -> &str {
+    match attempt.worker_name.as_str() {
+        "" => attempt.worker.get(..16).unwrap_or(&attempt.worker),
+        name => name,
+    }
+}
+
 /// What is said of a test in quarantine.
 #[must_use]
 pub fn quarantined(note: &QuarantineNote) -> String {
@@ -302,7 +321,9 @@ mod tests {
 
     #[test]
     fn numbers_have_groups_of_three_digits() {
-        for (n, text) in [(0, "0 lines"), (1, "1 line"), (999, "999 lines"), (1_000, "1,000 lines"), (1_234_567, "1,234,567 lines")] {
+        for (n, text) in
+            [(0, "0 lines"), (1, "1 line"), (999, "999 lines"), (1_000, "1,000 lines"), (1_234_567, "1,234,567 lines")]
+        {
             assert_eq!(count(n, "line", "lines"), text);
         }
     }

@@ -479,6 +479,7 @@ impl<'w> Attempt<'w> {
             caches: self.cache_reports,
             phases: self.phases,
             partial: None,
+            waited_for: None,
         }
     }
 }

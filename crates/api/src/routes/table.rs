@@ -49,6 +49,7 @@ const LISTED_BUILDS: Parameter = query(
     shape::<u32>,
     "with this many of the newest builds of each, at most 30; a page has at most 50 projects then",
 );
+const WITH_BUILDS: Parameter = query("builds", shape::<u32>, "with this many of its newest builds, at most 30");
 const MEMBER_OF: Parameter =
     query("project", shape::<String>, "the role on this project; all roles if neither is said");
 const EVERYWHERE: Parameter = query("everywhere", shape::<bool>, "the role on every project, and none on single ones");
@@ -295,7 +296,7 @@ pub const ROUTES: &[Route] = &[
         tag: Tag::Projects,
         summary: "Gives a project",
         access: Access::Grant(Verb::Read, On::Project),
-        parameters: &[],
+        parameters: &[WITH_BUILDS],
         body: None,
         answers: &[json(200, shape::<Project>, "the project")],
         also_refused: &[],

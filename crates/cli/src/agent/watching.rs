@@ -140,6 +140,7 @@ impl Watching {
                     worker: WorkerId(worker.as_str().into()),
                     try_number: *try_number,
                     partial: partial.map(Into::into),
+                    waited_for: None,
                 };
                 (time.0, what)
             }

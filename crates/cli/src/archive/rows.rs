@@ -212,6 +212,7 @@ pub fn report(attempt: &Attempt, tests: Vec<TestCase>) -> Option<AttemptReport> 
         caches: report.caches.iter().map(cache).collect(),
         phases: report.phases.iter().map(phase).collect(),
         partial: report.partial.map(Into::into),
+        waited_for: attempt.waited_for.as_ref().map(|it| Box::new(it.into())),
         ..AttemptReport::of(outcome(end.outcome, end.cause.as_ref(), &report.outputs), end.finished.0)
     })
 }

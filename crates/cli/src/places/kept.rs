@@ -140,7 +140,15 @@ impl KeptBuild<'_> {
         let attempt = AttemptNumber(self.attempts);
         let lease = LeaseId(u64::from(self.attempts));
         let worker = WorkerId("local".into());
-        self.fact(What::AttemptLeased { job: job.into(), attempt, try_number: 1, lease, worker, partial: None });
+        self.fact(What::AttemptLeased {
+            job: job.into(),
+            attempt,
+            try_number: 1,
+            lease,
+            worker,
+            partial: None,
+            waited_for: None,
+        });
         attempt
     }
 

@@ -90,7 +90,18 @@ impl Run {
         self.started.insert(job.into(), at(ms));
         let worker = WorkerId("local".into());
         let (attempt, lease) = (AttemptNumber(1), LeaseId(1));
-        self.fact(ms, What::AttemptLeased { job: job.into(), attempt, try_number: 1, lease, worker, partial: None });
+        self.fact(
+            ms,
+            What::AttemptLeased {
+                job: job.into(),
+                attempt,
+                try_number: 1,
+                lease,
+                worker,
+                partial: None,
+                waited_for: None,
+            },
+        );
     }
 
     fn finish(&mut self, ms: u64, job: &str, outcome: Outcome) {

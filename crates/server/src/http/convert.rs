@@ -122,8 +122,10 @@ pub fn attempt(row: &AttemptRow, report: Option<&AttemptReport>) -> Attempt {
         job: row.job.to_string(),
         try_number: row.try_number,
         worker: row.worker.to_string(),
+        worker_name: String::new(),
         leased: row.leased.into(),
         partial: report.and_then(|report| report.partial).map(Into::into),
+        waited_for: report.and_then(|report| report.waited_for.as_deref()).map(Into::into),
         ended: row.ended.as_ref().map(|end| AttemptEnd {
             outcome: (&end.outcome).into(),
             cause: Cause::of(&end.outcome),

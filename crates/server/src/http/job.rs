@@ -1,5 +1,6 @@
 //! Jobs of a build, their attempts, tests, artifacts and gates, and why a job waits.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use api::job::{Attempt, Job, JobState, TestOutcome};
@@ -14,6 +15,7 @@ use super::call::Call;
 use super::comparison::last_reports;
 use super::quarantine::Notes;
 use super::{App, convert, environment, problem, wait};
+use crate::records::WorkerRecord;
 
 /// The media type of an artifact.
 const TAR: &str = "application/x-tar";
@@ -128,7 +130,7 @@ pub async fn attempts(app: Arc<App>, call: Call) -> Answered {
             let is_read = with_reports || (job.is_some() && rows.len() > 1);
             let reports =
                 if is_read { store.reports(build, job.as_ref()).map_err(problem::store)? } else { Vec::new() };
-            let reports: std::collections::HashMap<_, _> = reports.into_iter().collect();
+            let reports: HashMap<_, _> = reports.into_iter().collect();
             let behind = rows.iter().filter(|row| after.is_none_or(|after| row.attempt.0 > after));
             let attempts = behind.map(|row| {
                 let mut attempt = convert::attempt(row, reports.get(&row.attempt));
@@ -137,24 +139,43 @@ pub async fn attempts(app: Arc<App>, call: Call) -> Answered {
                 }
                 attempt
             });
-            Ok(cut(attempts, limit, |attempt| attempt.attempt.to_string()))
+            let mut page = cut(attempts, limit, |attempt| attempt.attempt.to_string());
+            name_workers(app, &mut page.items)?;
+            Ok(page)
         })
         .await?;
-    tell_partial(&app, build, &mut page.items).await;
+    tell_of_running(&app, build, &mut page.items).await;
     answer::json(&page)
 }
 
-/// Of the attempts that run, how many tests each is asked for: that no report says yet. A standby knows no more than the store.
-async fn tell_partial(app: &Arc<App>, build: BuildId, attempts: &mut [Attempt]) {
+/// Says the names of the workers of these attempts, of those that are still known.
+fn name_workers(app: &App, attempts: &mut [Attempt]) -> Result<(), Problem> {
+    let mut names: HashMap<String, String> = HashMap::new();
+    for attempt in attempts {
+        if !names.contains_key(&attempt.worker) {
+            let known = app.server.records.read::<WorkerRecord>(&attempt.worker).map_err(problem::record)?;
+            names.insert(attempt.worker.clone(), known.map(|(record, _)| record.name).unwrap_or_default());
+        }
+        attempt.worker_name.clone_from(&names[&attempt.worker]);
+    }
+    Ok(())
+}
+
+/// Of the attempts that run, how many tests each is asked for and what it waited for: that no report says yet. A standby knows no more than the store.
+async fn tell_of_running(app: &Arc<App>, build: BuildId, attempts: &mut [Attempt]) {
     let running: Vec<&mut Attempt> = attempts.iter_mut().filter(|attempt| attempt.ended.is_none()).collect();
     if running.is_empty() {
         return;
     }
     let jobs: Vec<JobName> = running.iter().map(|attempt| JobName::from(attempt.job.as_str())).collect();
-    let of = move |engine: &engine::Engine| jobs.iter().map(|job| engine.partial(build, job)).collect::<Vec<_>>();
-    let Ok(partials) = app.server.shell.ask(of).await else { return };
-    for (attempt, partial) in running.into_iter().zip(partials) {
+    let of = move |engine: &engine::Engine| {
+        let told = |job| (engine.partial(build, job), engine.waited_for(build, job).map(Into::into));
+        jobs.iter().map(told).collect::<Vec<_>>()
+    };
+    let Ok(told) = app.server.shell.ask(of).await else { return };
+    for (attempt, (partial, waited_for)) in running.into_iter().zip(told) {
         attempt.partial = partial.map(Into::into);
+        attempt.waited_for = waited_for;
     }
 }
 
@@ -168,10 +189,12 @@ pub async fn attempt(app: Arc<App>, call: Call) -> Answered {
             let row = row.ok_or_else(|| problem::not_found(format_args!("attempt {number} of build {build}")))?;
             let reports = app.server.store.reports(build, Some(&row.job)).map_err(problem::store)?;
             let report = reports.iter().find(|(attempt, _)| *attempt == number).map(|(_, report)| report);
-            Ok(convert::attempt(&row, report))
+            let mut attempt = convert::attempt(&row, report);
+            name_workers(app, std::slice::from_mut(&mut attempt))?;
+            Ok(attempt)
         })
         .await?;
-    tell_partial(&app, build, std::slice::from_mut(&mut attempt)).await;
+    tell_of_running(&app, build, std::slice::from_mut(&mut attempt)).await;
     answer::json(&attempt)
 }
 

@@ -96,11 +96,13 @@ pub async fn list(app: Arc<App>, call: Call) -> Answered {
 
 pub async fn get(app: Arc<App>, call: Call) -> Answered {
     let name = call.segment("project").to_owned();
+    let builds = bounded(&call, "builds", LISTED_BUILDS_MAX)?;
     let project = app
         .blocking(move |app| {
             let found = app.server.records.read::<Stored>(&name).map_err(problem::record)?;
             let (project, _) = found.ok_or_else(|| problem::not_found(format_args!("project `{name}`")))?;
-            Ok(shown(name, &project))
+            let newest = builds.map(|most| app.known_builds.newest(&*app.server.store, &name, most));
+            Ok(Listed { newest: newest.transpose().map_err(problem::store)?, project: shown(name, &project) })
         })
         .await?;
     answer::json(&project)

@@ -9,7 +9,7 @@ use engine::{Adopted, BuildOptions, BuildRequest, Ended, FailurePolicy, Reused};
 use graph::{
     Answer, Artifact, AskedTests, AttemptNumber, AttemptReport, BuildId, Diagnostic, Digest, Event, EventKind, Failure,
     Graph, Job, JobName, LeaseId, Location, Need, NeverRun, Origin, Outcome, Question, SkipReason, Step, StepReport,
-    TestCase, TestName, TestOutcome, Timestamp, Trust, Usage, Verdict, WorkerId,
+    TestCase, TestName, TestOutcome, Timestamp, Trust, Usage, Verdict, WaitedFor, WorkerId,
 };
 
 pub fn at(second: i64) -> Timestamp {
@@ -47,6 +47,7 @@ pub fn leased(build: BuildId, job: &str, attempt: u32) -> Fact {
         lease: LeaseId(u64::from(attempt) + 100),
         worker: WorkerId("local".into()),
         partial: None,
+        waited_for: None,
     };
     fact(build, 10, what)
 }
@@ -70,6 +71,19 @@ pub fn asked_for_tests(build: BuildId) -> Vec<Fact> {
     }
     let retried = What::JobRetried { job: "test".into(), by: "ann".to_owned(), tests: Some(asked) };
     vec![fact(build, 1, What::BuildCreated(Box::new(request))), fact(build, 9, retried), held]
+}
+
+/// An attempt that had waited for its concurrency group, and its end.
+pub fn waited_for_a_group(build: BuildId) -> Vec<Fact> {
+    let told = WaitedFor { build: BuildId(1), job: "deploy".into(), group: Some("prod".to_owned()) };
+    let (mut held, mut ended) = (leased(build, "test", 3), finished(build, "test", 3, passed(), None));
+    if let What::AttemptLeased { waited_for, .. } = &mut held.what {
+        *waited_for = Some(Box::new(told.clone()));
+    }
+    if let What::AttemptFinished { report, .. } = &mut ended.what {
+        report.waited_for = Some(Box::new(told));
+    }
+    vec![held, ended]
 }
 
 /// A retry of which is known what has not run.
@@ -187,6 +201,7 @@ fn full_report() -> AttemptReport {
         images: BTreeMap::new(),
         notes: vec!["a process was left behind".to_owned()],
         partial: None,
+        waited_for: None,
         caches: Vec::new(),
         phases: Vec::new(),
     }
@@ -250,6 +265,7 @@ pub fn every_kind(build: BuildId) -> Vec<Fact> {
             lease: LeaseId(7),
             worker: WorkerId("local".into()),
             partial: None,
+            waited_for: None,
         },
         What::AttemptFinished {
             job: job("make"),

@@ -69,10 +69,10 @@ fn compared(attempts: &[Attempt], left_out: usize, job: &Job, ask: &Ask) -> Mark
             table.list.tries {
                 thead { tr { th { span.unseen { "What" } } @for (index, attempt) in attempts.iter().enumerate() { th scope="col" { a href=(format!("{own}?attempt={}", attempt.attempt)) { (standing(attempt).mark()) " try " (left_out + index + 1) } } } } }
                 tbody {
-                    (fact("Ended", &|attempt| html! { (standing(attempt).word()) @if let Some(cause) = attempt.ended.as_ref().and_then(|end| end.cause.as_ref()) { span.why { (cause.text) } } }))
+                    (fact("Ended", &|attempt| html! { (standing(attempt).word()) @if let Some(cause) = attempt.ended.as_ref().and_then(|end| end.cause.as_ref()) { span.why { (words::marked(&cause.text)) } } }))
                     (fact("Began", &|attempt| words::ago(attempt.leased, ask.now)))
                     (fact("Took", &|attempt| html! { (words::span(attempt.ended.as_ref().map_or(ask.now, |end| end.finished.0).ms_since(attempt.leased.0))) }))
-                    (fact("Worker", &|attempt| html! { code { (attempt.worker.get(..16).unwrap_or(&attempt.worker)) } }))
+                    (fact("Worker", &|attempt| html! { span title=(attempt.worker) { (words::worker(attempt)) } }))
                     (fact("Tests", &|attempt| html! { @if let Some(end) = attempt.ended.as_ref().filter(|end| end.tests > 0) { (end.tests_failed) " failed of " (end.tests) } @if let Some(partial) = attempt.partial { span.why { "asked for " (graph::Partial::from(partial)) } } }))
                     (fact("Peak memory", &|attempt| html! { @if let Some(report) = attempt.ended.as_ref().and_then(|end| end.report.as_ref()) { (words::bytes(report.usage.peak_memory_bytes)) } }))
                     @for index in 0..most.min(STEPS_MAX) { (step_row(attempts, index, &own)) }

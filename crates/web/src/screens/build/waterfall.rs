@@ -350,13 +350,22 @@ impl<'s> Times<'s> {
 }
 
 impl Times<'_> {
-    /// What ended a wait that is over, as far as this build's own attempts tell it; `None` of a wait of no length.
+    /// What ended a wait that is over, as the engine told it, else as far as this build's own attempts tell it; `None` of a wait of no
+    /// length.
     fn over(&self, job: &Job, segment: Segment) -> Option<String> {
         if segment.to.ms_since(segment.from) < WAIT_MS_MIN {
             return None;
         }
         let own = self.attempts.get(job.name.as_str())?;
         let taken = own.iter().find(|attempt| attempt.leased.0 == segment.to)?;
+        if let Some(told) = &taken.waited_for {
+            let of = if told.build == job.build { String::new() } else { format!(" of build {}", told.build) };
+            let what = match &told.group {
+                Some(group) => format!(", which held the concurrency group {group}"),
+                None => format!(" on {}", words::worker(taken)),
+            };
+            return Some(format!("taken up when {}{of} had ended{what}", told.job));
+        }
         let ended = |attempt: &Attempt| attempt.ended.as_ref().map(|end| end.finished.0);
         let frees = |attempt: &&Attempt| {
             attempt.worker == taken.worker
@@ -366,9 +375,9 @@ impl Times<'_> {
         let freed = self.shown.attempts.iter().filter(frees).max_by_key(|attempt| ended(attempt));
         let is_again = taken.try_number > 1;
         match freed {
-            Some(freed) => Some(format!("taken up when {} had ended on {}", freed.job, taken.worker)),
+            Some(freed) => Some(format!("taken up when {} had ended on {}", freed.job, words::worker(taken))),
             None if is_again => Some("for its next try".to_owned()),
-            None => Some(format!("taken up by {}", taken.worker)),
+            None => Some(format!("taken up by {}", words::worker(taken))),
         }
     }
 }

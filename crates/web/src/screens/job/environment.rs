@@ -51,7 +51,7 @@ fn place(environment: &JobEnvironment, attempt: Option<&Attempt>) -> Markup {
             @if let Some(user) = &environment.user { dt { "User" } dd { code { (user) } } }
             @if let Some(platform) = &environment.platform { dt { "Platform" } dd { code { (platform) } } }
             @for (name, value) in &environment.matrix { dt { "Matrix" } dd { code { (name) " = " @if let Some(text) = value.as_str() { (text) } @else { (value) } } } }
-            @if let Some(attempt) = attempt { dt { "Worker" } dd { code { (attempt.worker) } } }
+            @if let Some(attempt) = attempt { dt { "Worker" } dd { @if !attempt.worker_name.is_empty() { (attempt.worker_name) " " } code { (attempt.worker) } } }
             dt { "Pool" } dd { @if environment.pool.is_empty() { "the default one" } @else { code { (environment.pool) } } }
             @if !environment.labels.is_empty() { dt { "Labels" } dd { @for (index, label) in environment.labels.iter().enumerate() { @if index > 0 { ", " } code { (label) } } " must all be the worker's" } }
             dt { "Processors" } dd { @if environment.cpu_milli == 0 { "the worker's default" } @else { (cores(environment.cpu_milli)) } }
