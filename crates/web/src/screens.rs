@@ -6,6 +6,7 @@ pub mod attempts;
 pub mod build;
 pub mod builds;
 pub mod compare;
+pub mod first;
 pub(crate) mod groups;
 pub mod job;
 pub mod log;

@@ -211,6 +211,7 @@ async fn sent(
     match segments {
         [one] if one == "sign-in" => return sign_in(app, &parts.headers, &form).await,
         [one] if one == "join" => return join(source(api, parts), &parts.headers, &form).await,
+        [one] if one == "first" => return first(source(api, parts), &form).await,
         [one] if one == "sign-out" => return with_cookie(see_other("/sign-in"), "", 0, &parts.headers),
         _ => {}
     }
@@ -247,6 +248,20 @@ async fn sign_in(app: &Arc<App>, headers: &HeaderMap, form: &BTreeMap<String, St
             web::paths::encoded(&problem.detail)
         )),
     }
+}
+
+/// The first administrator's token is made, and shown.
+async fn first(api: Api, form: &BTreeMap<String, String>) -> Response<Body> {
+    let text = |name: &str| form.get(name).map_or("", |text| text.trim());
+    let body = serde_json::json!({ "token": text("token"), "name": text("name") });
+    let made = api.call(Method::POST, "/setup", Some(serde_json::to_vec(&body).unwrap_or_default())).await;
+    let document = match made.map(|answered| serde_json::from_slice::<api::token::Created>(&answered)) {
+        Ok(Ok(made)) => web::screens::first::made(&made.token),
+        Ok(Err(error)) => web::screens::refusal::show(&problem::internal(&error)),
+        Err(problem) => web::screens::refusal::show(&problem),
+    };
+    // It may hold a secret: it goes as it is.
+    page(&document, &HeaderMap::new())
 }
 
 /// A member signs in by a link.
@@ -328,7 +343,8 @@ fn see_other(to: &str) -> Response<Body> {
     guarded(response)
 }
 
-fn page(document: &Document, headers: &HeaderMap) -> Response<Body> {
+/// A page as it is sent, packed if `headers` of the request allow it.
+pub fn page(document: &Document, headers: &HeaderMap) -> Response<Body> {
     let status = StatusCode::from_u16(document.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = guarded(answer::with(status, web::page::HTML, Body::empty()));
     if is_panel(headers) {

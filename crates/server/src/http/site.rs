@@ -3,23 +3,17 @@
 use std::sync::Arc;
 
 use api::problem::{Problem, ProblemKind};
-use api::routes::{HTML, JSON};
+use api::routes::JSON;
 use api::token::{Created, Health, HealthStatus, Setup, Version};
 use axum::body::Body;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 
 use super::answer::{self, Answered, with};
 use super::call::Call;
 use super::control::audit;
-use super::{App, metrics as figures, problem};
+use super::{App, metrics as figures, pages, problem};
 use crate::server::Ending;
 use crate::setup::{self, SetupError};
-
-/// The page that makes the first administrator. It holds nothing from outside: the script reads the address itself.
-const SETUP_PAGE: &str = include_str!("setup.html");
-/// What the page may do: its own script and style, calls to this server, nothing else.
-const SETUP_POLICY: &str =
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'";
 
 pub async fn health(_: Arc<App>, _: Call) -> Answered {
     answer::json(&Health { status: HealthStatus::Ok, text: String::new() })
@@ -54,12 +48,8 @@ pub async fn metrics(app: Arc<App>, _: Call) -> Answered {
     Ok(with(StatusCode::OK, media, Body::from(text)))
 }
 
-pub async fn setup_page(_: Arc<App>, _: Call) -> Answered {
-    let mut response = with(StatusCode::OK, HTML, Body::from(SETUP_PAGE));
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(SETUP_POLICY));
-    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    Ok(response)
+pub async fn setup_page(_: Arc<App>, call: Call) -> Answered {
+    Ok(pages::page(&web::screens::first::show(call.text("token").unwrap_or_default()), &HeaderMap::new()))
 }
 
 pub async fn setup(app: Arc<App>, call: Call) -> Answered {

@@ -54,6 +54,36 @@ impl Browser {
 }
 
 #[tokio::test]
+async fn the_first_administrator_comes_by_a_page() {
+    let served = Served::new().await;
+    let server = served.site.server();
+    let secret = server::setup::link(&server.access, &server.records, super::site::now()).unwrap().expect("nobody yet");
+    let nobody = Browser::new(&served, "");
+    let page = nobody.get("/setup?token=%22%3E%3Cscript%3E").await;
+    assert!(page.status == 200 && page.policy.contains("script-src 'self'"), "{}", page.policy);
+    assert!(
+        page.text.contains("value=\"&quot;&gt;&lt;script&gt;\"") && !page.text.contains("<script"),
+        "{}",
+        page.text
+    );
+    let form = format!("token={secret}&name=Ada+%3Cb%3E");
+    assert_eq!(nobody.post("/first", &form, "cross-site").await.status, 403);
+    assert_eq!(nobody.post("/first", "token=0&name=eve", "same-origin").await.status, 403);
+    assert_eq!(nobody.post("/first", &format!("token={secret}&name=+"), "same-origin").await.status, 400);
+    let page = nobody.post("/first", &form, "same-origin").await;
+    assert_eq!((page.status, page.encoding.as_str()), (200, ""));
+    let token = page.text.split("name=\"token\" value=\"").nth(1).and_then(|rest| rest.split('"').next());
+    let signed_in = nobody.post("/sign-in", &format!("token={}", token.expect("a token")), "same-origin").await;
+    assert_eq!((signed_in.status, signed_in.to.as_str()), (303, "/"));
+    let ada = Browser::new(&served, token.expect("a token"));
+    assert!(ada.get("/settings").await.text.contains("Ada &lt;b&gt;"));
+    // A link is good once.
+    let page = nobody.post("/first", &form, "same-origin").await;
+    assert!(page.status == 410 && page.text.contains("What to do"), "{} {}", page.status, page.text);
+    served.end().await;
+}
+
+#[tokio::test]
 async fn who_is_nobody_signs_in_first() {
     let served = Served::new().await;
     let token = served.token(&[Verb::Admin], None, None);
