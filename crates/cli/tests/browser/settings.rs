@@ -52,7 +52,13 @@ fn projects_tests_queue_and_settings_are_looked_at() {
     desk.until("#tests-header", "2 of 3 failed: 1 new, 1 failing before");
     desk.until(".test[open] .difference .added", "actual <img");
     desk.until(".test[open] .output", "what it printed");
-    let history = desk.ask("document.querySelector('.test[open] .ways a:nth-child(2)').getAttribute('href')");
+    // From a failure to a shell in what it left, and to its history.
+    let shell = desk.ask("document.querySelector('.test[open] .ways a:nth-child(2)').getAttribute('href')");
+    let history = desk.ask("document.querySelector('.test[open] .ways a:nth-child(3)').getAttribute('href')");
+    desk.go(shell.as_str().expect("a path"));
+    desk.until("#open-shell", "Open a shell here");
+    desk.until("#job-header", "Worker\nw");
+    desk.until_is("(({ top, bottom }) => top >= 0 && bottom <= innerHeight)(document.querySelector('#open-shell').getBoundingClientRect())");
     desk.go(history.as_str().expect("a path"));
     desk.until("dl.facts", "50 %");
     // A form is sent, its answer is shown once, and the page after it says what there is.
@@ -90,7 +96,7 @@ fn projects_tests_queue_and_settings_are_looked_at() {
     desk.go("/builds/2/tests");
     desk.until("#failures", "quarantined by ann until");
     desk.go("/queue");
-    desk.until(".reasons", "a worker: the pool `gpu` has no worker");
+    desk.until(".reasons", "a worker: the pool gpu has no worker");
     desk.is_content();
     let pages = [
         ("wall", "/wall".to_owned()),

@@ -131,7 +131,7 @@ async fn tokens_are_made_narrowed_looked_into_and_revoked() {
     let verbs: Vec<&str> = audit.items.iter().map(|entry| entry.verb.as_str()).collect();
     assert_eq!(verbs[..4], ["token_revoke", "token_narrow", "token_narrow", "token_create"]);
     let page = browser.get("/settings/audit").await;
-    assert!(page.text.contains("token_narrow") && !page.text.contains("<img src=x"), "{}", page.text);
+    assert!(page.text.contains("token_<wbr>narrow") && !page.text.contains("<img src=x"), "{}", page.text);
     let page = browser.get("/settings/audit?who=nobody").await;
     assert!(page.text.contains("Nobody has done anything like that"), "{}", page.text);
     served.end().await;

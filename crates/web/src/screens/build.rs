@@ -318,7 +318,7 @@ fn header(shown: &Shown, ask: &Ask) -> Markup {
         header.build #build-header data-live {
             h1 { (standing.mark()) " " (if event.message.is_empty() { name(build) } else { title }) }
             @if !rest.is_empty() { details #message { summary.quiet { "The whole message" } pre { (event.message) } } }
-            p.verdict.(standing.word()) { @if standing == Standing::Asking { "waits for an answer" } @else if let Some(because) = &build.because { (build.verdict.word()) " because of " a href=(paths::job(build.id, because)) { (because) } } @else { (build.text) } }
+            p.verdict.(standing.word()) { @if standing == Standing::Asking { "waits for an answer" @if build.counts.failed > 0 { ", " (super::builds::failed_so_far(build)) } } @else if let Some(because) = &build.because { (build.verdict.word()) " because of " a href=(paths::job(build.id, because)) { (because) } } @else { (words::marked(&build.text)) } }
             (facts(shown, ask))
             (actions(shown))
         }
@@ -470,7 +470,7 @@ fn failures(shown: &Shown, choice: &Choice) -> Markup {
             article.failure #(format!("failure-{index}")) {
                 h2 {
                     (Standing::Failed.mark()) " " a href=(paths::job(job.build, &job.name)) { (title(job)) }
-                    @if let Some(cause) = &job.cause { " " span.quiet { (cause.text) } }
+                    @if let Some(cause) = &job.cause { " " span.quiet { (words::marked(&cause.text)) } }
                 }
                 @if let Some((step, name)) = &failure.step {
                     p.quiet { "Step " (step + 1) ": " code { (words::first_line(name)) } }
@@ -484,7 +484,7 @@ fn failures(shown: &Shown, choice: &Choice) -> Markup {
             }
         }
         @if !named.is_empty() {
-            ul.failures { @for Failure { job, .. } in named { li { (Standing::Failed.mark()) " " a href=(paths::job(job.build, &job.name)) { (title(job)) } @if let Some(cause) = &job.cause { " " span.quiet { (cause.text) } } } } }
+            ul.failures { @for Failure { job, .. } in named { li { (Standing::Failed.mark()) " " a href=(paths::job(job.build, &job.name)) { (title(job)) } @if let Some(cause) = &job.cause { " " span.quiet { (words::marked(&cause.text)) } } } } }
         }
         @if count > shown.failures.len() { p { a data-in-page href=(choice.link(&[("state", "failed"), ("view", "table")])) { "All " (count) " that failed" } } }
     }

@@ -1,11 +1,12 @@
 //! Builds of all projects, the newest first, with filters and search; and the parts of such lists.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
-use api::build::Build;
+use api::build::{Build, BuildBrief, VerdictWord};
 use api::overview::RefKind;
 use api::page::Page;
 use api::problem::Problem;
+use api::project::Project;
 use maud::{Markup, html};
 
 use super::projects::name;
@@ -21,7 +22,13 @@ const FILTERS: [&str; 6] = ["search", "branch", "verdict", "event", "commit", "p
 const VERDICTS: [&str; 5] = ["running", "passed", "failed", "canceled", "diverged"];
 const EVENTS: [&str; 8] = ["push", "pull_request", "tag", "schedule", "manual", "api", "build", "command"];
 
-/// How long builds usually take, in milliseconds.
+/// Of how many projects it is asked how long their builds usually take, and by how many of their newest builds.
+const PROJECTS_ASKED_MAX: usize = 24;
+const BUILDS_COMPARED: u32 = 30;
+/// With so many builds of its own that passed, a branch is compared with itself.
+const OWN_USUAL: usize = 3;
+
+/// How long builds of a project usually take, in milliseconds.
 #[derive(Default)]
 pub(crate) struct Usual {
     /// Those of one branch, pull request or tag.
@@ -36,6 +43,44 @@ impl Usual {
         let of = RefKind::of(event.kind, event.pull_request, event.tag.as_deref(), event.branch.as_deref());
         self.of_ref.get(&of).copied().or(self.of_all)
     }
+
+    /// Of these builds that passed: the median of each branch that has enough, and of all.
+    pub(crate) fn by_builds(builds: &[BuildBrief]) -> Self {
+        let mut of_branch: HashMap<&str, Vec<u64>> = HashMap::new();
+        let mut all = Vec::new();
+        for build in builds.iter().filter(|build| build.verdict == VerdictWord::Passed) {
+            let Some((started, finished)) = build.started.zip(build.finished) else { continue };
+            let took = finished.0.ms_since(started.0);
+            all.push(took);
+            if let Some(branch) = &build.branch {
+                of_branch.entry(branch).or_default().push(took);
+            }
+        }
+        let enough = of_branch.into_iter().filter(|(_, spans)| spans.len() >= OWN_USUAL);
+        let of_ref = enough.filter_map(|(name, spans)| Some(((RefKind::Branch, name.to_owned()), median(spans)?)));
+        Self { of_ref: of_ref.collect(), of_all: median(all) }
+    }
+}
+
+/// The one in the middle; of an even number the later of both.
+fn median(mut spans: Vec<u64>) -> Option<u64> {
+    spans.sort_unstable();
+    spans.get(spans.len() / 2).copied()
+}
+
+/// How long builds of the projects of these usually take, by project; beyond [`PROJECTS_ASKED_MAX`] projects it is not asked.
+async fn usual_of(source: &impl Source, builds: &[Build]) -> HashMap<String, Usual> {
+    let projects: BTreeSet<&String> =
+        builds.iter().map(|build| &build.project).filter(|project| !project.is_empty()).collect();
+    let mut usual = HashMap::new();
+    for project in projects.into_iter().take(PROJECTS_ASKED_MAX) {
+        let path = format!("/api/v1/projects/{}?builds={BUILDS_COMPARED}", paths::encoded(project));
+        // What a list says beside its rows is no reason to show none.
+        if let Ok(told) = read::<Project>(source, &path).await {
+            usual.insert(project.clone(), Usual::by_builds(&told.builds));
+        }
+    }
+    usual
 }
 
 /// Writes the page.
@@ -44,10 +89,11 @@ pub(crate) async fn show(source: &impl Source, ask: &Ask) -> Result<Document, Pr
     let (filter, cursor) = (filter_of(ask), cursor_of(ask));
     let page: Page<Build> = read(source, &format!("/api/v1/builds?limit={BUILDS}{filter}{cursor}")).await?;
     let is_first = cursor.is_empty();
+    let usual = usual_of(source, &page.items).await;
     let main = html! {
         h1 { "Builds" }
         (filters(own, ask))
-        div #builds data-live[is_first] { (table(&page.items, None, &Usual::default(), ask)) }
+        div #builds data-live[is_first] { (table(&page.items, None, &|project| usual.get(project), ask)) }
         (pager(own, &filter, page.next.as_deref(), page.items.is_empty()))
     };
     let stream = Some("/api/v1/events".to_owned()).filter(|_| is_first);
@@ -102,21 +148,26 @@ pub(crate) fn filters(own: &str, ask: &Ask) -> Markup {
     }
 }
 
-/// Builds as rows.
-pub(crate) fn table(builds: &[Build], project: Option<&str>, usual: &Usual, ask: &Ask) -> Markup {
+/// Builds as rows. `usual` tells by project how long builds take.
+pub(crate) fn table<'u>(
+    builds: &[Build],
+    project: Option<&str>,
+    usual: &dyn Fn(&str) -> Option<&'u Usual>,
+    ask: &Ask,
+) -> Markup {
     html! {
         @if builds.is_empty() {
             p.empty { "No build is like that." }
         } @else {
             table.list.builds {
                 thead { tr { th { span.unseen { "State" } } th { "Build" } th { "What happened" } th.number { "Took" } th.wide { "When" } th.wide { span.unseen { "Compare" } } } }
-                tbody { @for build in builds { (row(build, project, usual, ask)) } }
+                tbody { @for build in builds { (row(build, project, usual(&build.project), ask)) } }
             }
         }
     }
 }
 
-fn row(build: &Build, project: Option<&str>, usual: &Usual, ask: &Ask) -> Markup {
+fn row(build: &Build, project: Option<&str>, usual: Option<&Usual>, ask: &Ask) -> Markup {
     let standing = Standing::of_build(build.verdict, build.open_gates);
     html! {
         tr class=(standing.word()) {
@@ -138,8 +189,8 @@ fn row(build: &Build, project: Option<&str>, usual: &Usual, ask: &Ask) -> Markup
 }
 
 /// How long a build took, beside what is usual once it has ended.
-pub(crate) fn took(build: &Build, usual: &Usual, ask: &Ask) -> Markup {
-    let usual = usual.of(build).filter(|_| build.finished.is_some());
+pub(crate) fn took(build: &Build, usual: Option<&Usual>, ask: &Ask) -> Markup {
+    let usual = usual.and_then(|usual| usual.of(build)).filter(|_| build.finished.is_some());
     html! { @if let Some(ms) = words::took(build.started, build.finished, ask.now) { (words::against_usual(ms, usual)) } }
 }
 
@@ -152,10 +203,39 @@ pub(crate) fn why(build: &Build, standing: Standing) -> Markup {
                 a href=(paths::job(build.id, because)) { (because) } @if others > 0 { " and " (words::count(others, "other", "others")) } " failed"
             },
             (Standing::Failed, None) if build.errors > 0 => span.why { "the pipeline has " (words::count(build.errors, "error", "errors")) },
-            (Standing::Failed | Standing::Canceled, _) => span.why { (build.text) },
-            (Standing::Asking, _) => span.why { "waits for an answer" },
-            (Standing::Running, _) if build.counts.failed > 0 => span.why { (words::count(build.counts.failed, "job", "jobs")) " failed so far" },
+            (Standing::Failed | Standing::Canceled, _) => span.why { (words::marked(&build.text)) },
+            (Standing::Asking, _) => span.why { "waits for an answer" @if build.counts.failed > 0 { ", " (failed_so_far(build)) } },
+            (Standing::Running, _) if build.counts.failed > 0 => span.why { (failed_so_far(build)) },
             _ => {},
         }
+    }
+}
+
+/// How many jobs of a build that has not ended have failed.
+pub(crate) fn failed_so_far(build: &Build) -> String {
+    format!("{} failed so far", words::count(build.counts.failed, "job", "jobs"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_usual_is_told_by_the_branch_if_it_has_passed_often_enough() {
+        let brief = |branch: &str, verdict: &str, took: u64| {
+            serde_json::from_value::<BuildBrief>(json!({
+                "id": 1, "branch": branch, "created": "1970-01-01T00:00:00Z", "started": "1970-01-01T00:00:00Z",
+                "finished": format!("1970-01-01T00:00:{took:02}Z"), "verdict": verdict, "text": "", "open_gates": 0,
+            }))
+            .expect("a build")
+        };
+        let of_main = [5, 7, 30].map(|took| brief("main", "passed", took));
+        let others = [brief("main", "failed", 1), brief("fix", "passed", 40), brief("fix", "passed", 50)];
+        let usual = Usual::by_builds(&[of_main.as_slice(), &others].concat());
+        assert_eq!(usual.of_ref, HashMap::from([((RefKind::Branch, "main".to_owned()), 7_000)]));
+        assert_eq!(usual.of_all, Some(30_000));
+        assert_eq!(Usual::by_builds(&others[..1]).of_all, None);
     }
 }

@@ -156,7 +156,7 @@ fn job_side(side: Option<&JobSide>, path: &str, usual: Option<u64>) -> Markup {
                 (standing_of(side).mark()) " " a href=(path) { (standing_of(side).word()) }
                 @if side.reused { " " span.tag { "cached" } }
                 @if let Some(ms) = side.took_ms { " " (words::against_usual(ms, usual)) }
-                @if !side.text.is_empty() { span.why { (side.text) } }
+                @if !side.text.is_empty() { span.why { (words::marked(&side.text)) } }
             }
         }
     }

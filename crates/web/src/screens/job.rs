@@ -134,12 +134,12 @@ async fn not_begun(source: &impl Source, build: &Build, job: &Job) -> Result<Mar
     }
     if job.state == JobState::Ended {
         return Ok(
-            html! { div #job-body data-live { p.empty { "It did not run" @if let Some(cause) = &job.cause { ": " (cause.text) } "." } } },
+            html! { div #job-body data-live { p.empty { "It did not run" @if let Some(cause) = &job.cause { ": " (words::marked(&cause.text)) } "." } } },
         );
     }
     let why: Waiting = read(source, &format!("{}/why", paths::api_job(build.id, &job.name))).await?;
     Ok(
-        html! { div #job-body data-live { p.empty { (why.text) @if let Some(estimate) = why.estimate { " It may take " (words::span(estimate.low_ms)) " to " (words::span(estimate.high_ms)) "." } } } },
+        html! { div #job-body data-live { p.empty { (words::marked(&why.text)) @if let Some(estimate) = why.estimate { " It may take " (words::span(estimate.low_ms)) " to " (words::span(estimate.high_ms)) "." } } } },
     )
 }
 
@@ -152,14 +152,14 @@ fn header(job: &Job, attempts: &[Attempt], shown: Option<u64>, ask: &Ask, own: &
     }
     html! {
         h1 { (standing.mark()) " " (super::build::title(job)) }
-        @if let Some(cause) = &job.cause { p.verdict.(standing.word()) { (cause.text) } }
+        @if let Some(cause) = &job.cause { p.verdict.(standing.word()) { (words::marked(&cause.text)) } }
         dl.facts {
             @if let Some(ms) = words::took(job.started, job.finished, ask.now) { div { dt { "Took" } dd { (words::against_usual(ms, job.usual_ms)) } } }
             @if let Some(at) = job.started { div { dt { "Began" } dd { (words::ago(at, ask.now)) } } }
             @if let Some(child) = job.child { div { dt { "Asked for" } dd { a href=(paths::build(child)) { "build " (child) } } } }
             @if let Some(from) = &job.reused { div { dt { "Result" } dd { "taken from " a href=(paths::job(from.build, &from.job)) { "build " (from.build) } } } }
             @if !job.needs.is_empty() { div { dt { "Needs" } dd { @for (index, need) in job.needs.iter().enumerate() { @if index > 0 { ", " } a href=(paths::job(job.build, need)) { (need) } } } } }
-            @if let Some(attempt) = attempts.iter().find(|attempt| Some(u64::from(attempt.attempt)) == shown) { div { dt { "Worker" } dd { code { (attempt.worker.get(..16).unwrap_or(&attempt.worker)) } } } }
+            @if let Some(attempt) = attempts.iter().find(|attempt| Some(u64::from(attempt.attempt)) == shown) { div { dt { "Worker" } dd title=(attempt.worker) { (words::worker(attempt)) } } }
         }
         div.actions {
             @if attempts.len() > 1 {
@@ -473,10 +473,10 @@ fn footer(shown: &Shown) -> Markup {
                     (None, None) => { (step.standing.word()) }
                 }
                 @if let Some(ms) = step.took_ms { " after " (words::span(ms)) }
-                @if let Some(cause) = cause { ": " (cause.text) }
+                @if let Some(cause) = cause { ": " (words::marked(&cause.text)) }
                 @if let Some(green) = &shown.green { span.quiet { " · dimmed lines are as in " a href=(format!("{}?attempt={}&step={}", paths::job(green.build, &shown.job.name), green.attempt, shown.step)) { "build " (green.build) } ", where it passed" } }
             }
-            @if !moments(shown).is_empty() { " " button.needs-scripts type="button" data-shell-at=(moment_here(shown)) { "Open a shell here" } }
+            @if !moments(shown).is_empty() { " " button #open-shell .needs-scripts type="button" data-shell-at=(moment_here(shown)) { "Open a shell here" } }
         }
     }
 }

@@ -154,7 +154,7 @@ fn refs(overview: &Overview, states: &[&RefState], ask: &Ask, own: &str) -> Mark
                         a href=(paths::build(last.id)) { (name(last)) } " " (words::first_line(&last.event.message))
                         (builds::why(last, standing))
                     }
-                    td.number { (builds::took(last, &usual, ask)) }
+                    td.number { (builds::took(last, Some(&usual), ask)) }
                     td.number.wide { @let judged = state.figures.passed + state.figures.failed; @if judged > 0 { (state.figures.passed) " of " (judged) } }
                     td.wide { (words::ago(last.created, ask.now)) }
                 }
@@ -184,6 +184,7 @@ async fn history(source: &impl Source, overview: &Overview, ask: &Ask, own: &str
     leading.sort_by_key(|state| !is_default(overview, state));
     let n_more = leading.len().saturating_sub(REFS);
     leading.truncate(REFS);
+    let usual = usual_of(overview);
     Ok(html! {
         @if is_whole && leading.len() > 1 {
             section aria-labelledby="refs-title" {
@@ -198,7 +199,7 @@ async fn history(source: &impl Source, overview: &Overview, ask: &Ask, own: &str
             div #builds data-live[is_first] {
                 @if is_first && !page.items.is_empty() { (bars(&page.items.iter().take(BARS as usize).map(BuildBrief::from).collect::<Vec<_>>(), ask)) }
                 @if page.items.is_empty() && is_whole { (first_build(ask)) }
-                @else { (builds::table(&page.items, Some(project), &usual_of(overview), ask)) }
+                @else { (builds::table(&page.items, Some(project), &|_| Some(&usual), ask)) }
             }
             (builds::pager(own, &filter, page.next.as_deref(), page.items.is_empty()))
         }

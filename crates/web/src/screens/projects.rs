@@ -7,6 +7,7 @@ use api::project::Project;
 use graph::BuildId;
 use maud::{Markup, html};
 
+use super::builds::{self, Usual};
 use crate::page::{Document, Head, document};
 use crate::words::{self, Standing};
 use crate::{Ask, Source, paths, read};
@@ -84,10 +85,16 @@ fn card(project: &Project, ask: &Ask) -> Markup {
             @match &project.last {
                 None => p.quiet { "No build yet." },
                 Some(last) => {
+                    @let standing = Standing::of_build(last.verdict, last.open_gates);
                     p.last {
-                        (Standing::of_build(last.verdict, last.open_gates).mark()) " "
-                        a href=(paths::build(last.id)) { (name(last)) } " "
-                        span.quiet { (words::happening(&last.event)) " · " (words::ago(last.created, ask.now)) }
+                        (standing.mark()) " "
+                        a href=(paths::build(last.id)) { (name(last)) } " " (words::first_line(&last.event.message))
+                        (builds::why(last, standing))
+                    }
+                    p.quiet {
+                        (words::happening(&last.event)) " · "
+                        @if last.finished.is_some() { (builds::took(last, Some(&Usual::by_builds(builds)), ask)) " · " }
+                        (words::ago(last.created, ask.now))
                     }
                     (bars(builds, ask))
                     @if !ended.is_empty() {

@@ -132,7 +132,7 @@ fn waits(history: &PoolHistory) -> Markup {
                     Some(waits) => { "Half of those that wait have waited " strong { (words::span(waits.p50_ms)) } " at most, 95 % " strong { (words::span(waits.p95_ms)) } ", the one that waits longest " strong { (words::span(waits.longest_ms)) } },
                     None => "Nobody waits now",
                 }
-                @if let Some(worst) = worst { " · at worst within the last " (words::span(span)) ", 95 % had waited " (words::span(worst)) }
+                @if let Some(worst) = worst { " · at worst within the last " (words::lately(span)) ", 95 % had waited " (words::span(worst)) }
             }
         }
     }
@@ -193,12 +193,12 @@ fn chart(history: &PoolHistory) -> Markup {
     ];
     let told: Vec<String> = lines.iter().map(|(_, word, of)| format!("at most {} {word}", busiest(*of))).collect();
     html! {
-        svg.chart viewBox=(format!("0 -2 {CHART_WIDTH} {}", CHART_HEIGHT + 4)) preserveAspectRatio="none" role="img" aria-label=(format!("The last {}: {}", words::span(span), told.join(", "))) {
+        svg.chart viewBox=(format!("0 -2 {CHART_WIDTH} {}", CHART_HEIGHT + 4)) preserveAspectRatio="none" role="img" aria-label=(format!("The last {}: {}", words::lately(span), told.join(", "))) {
             @for (class, _, of) in lines { @for stretch in &stretches { polyline class=(class) points=(line(stretch, of)) vector-effect="non-scaling-stroke" {} } }
         }
         p.legend {
             @for (class, word, of) in lines { span { svg viewBox="0 0 12 6" aria-hidden="true" { rect class=(class) width="12" height="6" rx="1" {} } " " (word) ", at most " (busiest(of)) } }
-            span { "the last " (words::span(span)) }
+            span { "the last " (words::lately(span)) }
         }
     }
 }
@@ -250,7 +250,7 @@ fn reasons(pool: &Pool, queue: &Page<Queued>) -> Markup {
         div.reasons {
             @for (text, (n, holders)) in counts.iter().take(REASONS) {
                 span.number { (n) } (share(*n, most, "asking"))
-                span { (text) @if !holders.is_empty() { ", held by " (held_by(holders)) } }
+                span { (words::marked(text)) @if !holders.is_empty() { ", held by " (held_by(holders)) } }
             }
         }
     }
@@ -354,7 +354,7 @@ fn list(pool: &Pool, queue: &Page<Queued>) -> Markup {
                 tr {
                     td.number { @match place(queued) { Some(place) => (place), None => "–" } }
                     td { a.quiet href=(paths::build(queued.build)) { (queued.project) " " (queued.build) } " " a.name href=(paths::job(queued.build, &waiting.job)) { (waiting.job) } @if !queued.client.is_empty() { " " span.quiet { "for " (queued.client) } } @if queued.urgent { " " span.tag { "urgent" } } }
-                    td { (waiting.text) @if !holders.is_empty() { span.why { "held by " (held_by(holders)) } } }
+                    td { (words::marked(&waiting.text)) @if !holders.is_empty() { span.why { "held by " (held_by(holders)) } } }
                     td.number { @if let Some(estimate) = waiting.estimate { (words::span(estimate.low_ms)) " to " (words::span(estimate.high_ms)) " " } @if !queued.urgent && is_behind(queued) { (to_the_top(queued)) } }
                 }
             } }
@@ -470,7 +470,7 @@ fn tile(worker: &Worker, workers: &[Worker], pools: &[Pool], version: &Version, 
             @if !worker.labels.is_empty() { p { @for label in &worker.labels { span.tag { (label) } " " } } }
             @if let Some(held) = &worker.held { p.problem { (word) " by " (held.by) " " (words::ago(held.at, ask.now)) @if !held.reason.is_empty() { ": " (held.reason) } } }
             @if let Some(closed) = &worker.closed { p.problem { "Takes nothing new: " (closed) } }
-            @if let Some(fault) = &worker.fault { p { span.quiet { "Last fault " (words::ago(fault.at, ask.now)) ": " } (fault.text) " " a href=(paths::job(fault.build, &fault.job)) { (fault.job) } } }
+            @if let Some(fault) = &worker.fault { p { span.quiet { "Last fault " (words::ago(fault.at, ask.now)) ": " } (words::marked(&fault.text)) " " a href=(paths::job(fault.build, &fault.job)) { (fault.job) } } }
             ul.running-list { @for running in &worker.running {
                 li {
                     (Standing::Running.mark()) " " a href=(paths::job(running.build, &running.job)) { (running.job) } " "

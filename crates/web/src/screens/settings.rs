@@ -241,7 +241,7 @@ pub(crate) async fn audit(source: &impl Source, ask: &Ask) -> Result<Document, P
                         tr {
                             td { (words::ago(entry.at, ask.now)) }
                             td { (entry.who) }
-                            td { code { (entry.verb) } }
+                            td { code { @for (index, word) in entry.verb.split('_').enumerate() { @if index > 0 { "_" wbr; } (word) } } }
                             td { (entry.target) @if !entry.project.is_empty() { " " span.quiet { "in " (entry.project) } } @if !entry.detail.is_empty() { span.why { (entry.detail) } } }
                             td.wide { (entry.from) }
                         }

@@ -183,7 +183,7 @@ fn failed(build: &Build, failure: &TestFailure, ask: &Ask) -> Markup {
     let of_job = paths::job(build.id, &test.job);
     html! {
         p.story {
-            @if failure.since.build == build.id { "Fails since this build" } @else { "Fails since " (link(Some(&failure.since))) }
+            @if failure.since.build == build.id { "Fails since this build" @if let Some(commit) = &failure.since.commit { " " code.quiet { (commit.get(..8).unwrap_or(commit)) } } } @else { "Fails since " (link(Some(&failure.since))) }
             @if let Some(passed) = &failure.passed { "; passed last in " (link(Some(passed))) }
             @if let Some(outcome) = failure.on_default_branch { "; " (match outcome { TestOutcome::Passed => "passes", TestOutcome::Skipped => "is skipped", TestOutcome::Failed | TestOutcome::Errored => "fails too" }) " on the default branch" }
             "."
@@ -192,6 +192,7 @@ fn failed(build: &Build, failure: &TestFailure, ask: &Ask) -> Markup {
         @if !test.output.is_empty() { h3 { "What it printed" } pre.output { (test.output) } }
         p.ways {
             a href=(format!("{of_job}?attempt={}&q={}", test.attempt, paths::encoded(&as_regex(&test.name)))) { "In the log" }
+            a href=(format!("{of_job}?attempt={}#open-shell", test.attempt)) { "Shell" }
             a href=(history(build, test)) { "History" }
             @if !build.project.is_empty() && test.quarantine.is_none() { a href=(quarantine(build, test)) { "Quarantine" } }
         }

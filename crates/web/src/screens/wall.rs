@@ -96,7 +96,7 @@ fn tile(told: &Told, ask: &Ask) -> Markup {
             @match told.newest {
                 None => p { "No build yet." },
                 Some(build) => {
-                    p.said { a href=(paths::build(build.id)) { (numbered(build.number, build.id)) } " " (build.text) }
+                    p.said { a href=(paths::build(build.id)) { (numbered(build.number, build.id)) } " " @if build.open_gates > 0 { "waits for an answer" } @else { (words::marked(&build.text)) } }
                     p.quiet {
                         @if let Some(branch) = told.branch { (branch) " · " }
                         (words::ago(build.finished.unwrap_or(build.created), ask.now))

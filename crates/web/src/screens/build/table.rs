@@ -63,8 +63,8 @@ fn row(job: &Job, shown: &Shown, ask: &Ask) -> Markup {
                 @if let Some(from) = &job.reused { " " span.tag { "cached from " a href=(paths::build(from.build)) { "build " (from.build) } } }
                 @if job.gate { " " span.tag { "gate" } }
                 @if job.allow_failure { " " span.tag title="its failure does not fail the build" { "may fail" } }
-                @if let Some(cause) = &job.cause { span.why { (cause.text) } }
-                @if let Some(waiting) = shown.waiting.get(&job.name) { span.why { (waiting.text) } }
+                @if let Some(cause) = &job.cause { span.why { (words::marked(&cause.text)) } }
+                @if let Some(waiting) = shown.waiting.get(&job.name) { span.why { (words::marked(&waiting.text)) } }
             }
             td.number { @if let Some(ms) = words::took(job.started, job.finished, ask.now) { (words::against_usual(ms, job.usual_ms)) } }
             td.number.wide { @if let Some(ms) = job.usual_ms { (words::span(ms)) } }
