@@ -122,7 +122,11 @@ fn where_the_parent_is_not_kept_the_job_fails_and_says_what_to_do() {
     let text = repository.check(&["run"], 1);
     in_order(
         &text,
-        &["build 1, whose job `a` runs this, is not in `", "by its only step, `run: [{ build: { file: … } }]`", "build 1 failed"],
+        &[
+            "build 1, whose job `a` runs this, is not in `",
+            "by its only step, `run: [{ build: { file: … } }]`",
+            "build 1 failed",
+        ],
     );
     assert!(!text.contains("echo one"), "{text}");
 }

@@ -217,9 +217,7 @@ impl Engine {
             };
         };
         let outcome = match (outcome_of(made, verdict, slot), deadline) {
-            (Outcome::Failed(_), _) if is_unwanted => {
-                Outcome::Failed(Failure::Canceled { by: self.stopped_by(job) })
-            }
+            (Outcome::Failed(_), _) if is_unwanted => Outcome::Failed(Failure::Canceled { by: self.stopped_by(job) }),
             (Outcome::Failed(Failure::Canceled { .. }), Some((_, limit_ms))) if is_late => {
                 Outcome::Failed(Failure::Timeout { step: None, limit_ms })
             }
@@ -246,12 +244,14 @@ fn outcome_of(child: &Build, verdict: &Verdict, slot: &Slot) -> Outcome {
             Ok(outputs) => Outcome::Passed { outputs },
             Err(what) => failed(EXIT_WRONG, what),
         },
-        Verdict::Canceled { by } => {
-            Outcome::Failed(Failure::Canceled { by: format!("the end of build {}, which was canceled by {by}", child.id) })
-        }
+        Verdict::Canceled { by } => Outcome::Failed(Failure::Canceled {
+            by: format!("the end of build {}, which was canceled by {by}", child.id),
+        }),
         Verdict::Failed { because: Some(job) } => failed(EXIT_FAILED, format!("failed because of `{job}`")),
         Verdict::Diverged { job } => failed(EXIT_FAILED, format!("changed `{job}` after it had begun")),
-        Verdict::Failed { because: None } | Verdict::Running => failed(EXIT_WRONG, "failed: its pipeline is wrong".to_owned()),
+        Verdict::Failed { because: None } | Verdict::Running => {
+            failed(EXIT_WRONG, "failed: its pipeline is wrong".to_owned())
+        }
     }
 }
 

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use graph::{AttemptSpec, BuildId, ChildBuild, Job, JobName, Known, LeaseId, NeedResult, Question, Timestamp, WorkerId};
+use graph::{
+    AttemptSpec, BuildId, ChildBuild, Job, JobName, Known, LeaseId, NeedResult, Question, Timestamp, WorkerId,
+};
 
 /// One thing to do. Performed only after the facts of the same step are stored.
 #[derive(Clone, Debug, PartialEq)]

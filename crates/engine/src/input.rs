@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use graph::quarantine::QuarantinedTest;
 use graph::{
-    Answer, AskedTests, AttemptNumber, AttemptReport, BuildId, Digest, Evaluation, Event, Failure, JobName, LeaseId, Origin,
-    Outcome, Question, Resources, WorkerId,
+    Answer, AskedTests, AttemptNumber, AttemptReport, BuildId, Digest, Evaluation, Event, Failure, JobName, LeaseId,
+    Origin, Outcome, Question, Resources, WorkerId,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

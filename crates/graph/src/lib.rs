@@ -35,9 +35,9 @@ pub use digest::Digest;
 pub use event::{Checkout, Event, EventKind, Origin, Parent, Trust, Waits};
 pub use fields::{Field, FieldKind};
 pub use job::{
-    CacheUse, ChildBuild, Concurrency, ConcurrencyMode, Container, ENGINE_LABEL, Environment, Gate, Graph, Health, Hole, Job,
-    Network, Pull, Reports, Resources, Retry, RetryOn, Reuse, Service, Shell, Status, StatusState, Step, Toleration,
-    WorkspaceKind,
+    CacheUse, ChildBuild, Concurrency, ConcurrencyMode, Container, ENGINE_LABEL, Environment, Gate, Graph, Health,
+    Hole, Job, Network, Pull, Reports, Resources, Retry, RetryOn, Reuse, Service, Shell, Status, StatusState, Step,
+    Toleration, WorkspaceKind,
 };
 pub use known::{Answer, Evaluation, Known, Moved, Question};
 pub use name::{AttemptNumber, BuildId, JobName, LeaseId, WorkerId};

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use ropewalk::condition::{all, any, branch, changed, event, not, param, tag};
 use ropewalk::{
-    Cache, Child, Ci, Concurrency, Environment, EventKind, Json, Matrix, Network, Pull, Retry, RetryOn, Reuse, Service, Step,
-    Workspace, field,
+    Cache, Child, Ci, Concurrency, Environment, EventKind, Json, Matrix, Network, Pull, Retry, RetryOn, Reuse, Service,
+    Step, Workspace, field,
 };
 
 fn keys(ci: &Ci) {

@@ -228,10 +228,7 @@ mod tests {
 
     #[test]
     fn a_file_and_a_command() {
-        check(
-            |ci| drop(ci.build("ship", Child::file("-it's.yaml"))),
-            &[r#"{"file":"-it's.yaml"}"#],
-        );
+        check(|ci| drop(ci.build("ship", Child::file("-it's.yaml"))), &[r#"{"file":"-it's.yaml"}"#]);
         check(
             |ci| drop(ci.build("ship", Child::command("release").no_wait())),
             &[r#"{"command":"release","wait":false}"#],
@@ -258,10 +255,7 @@ mod tests {
     fn nothing_is_handed_on_without_waiting() {
         check(
             |ci| drop(ci.build("ship", Child::file("a.yaml").hand_on("pack", "url").no_wait())),
-            &[
-                r#"{"file":"a.yaml","wait":false}"#,
-                "nothing is handed on by a build that nobody waits for",
-            ],
+            &[r#"{"file":"a.yaml","wait":false}"#, "nothing is handed on by a build that nobody waits for"],
         );
     }
 }

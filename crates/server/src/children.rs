@@ -54,8 +54,7 @@ pub fn prepare(
         reuse: parent.options.reuse,
         ..BuildOptions::default()
     };
-    let mut request =
-        BuildRequest { options, client: parent.client.clone(), ..BuildRequest::new(event, pipeline) };
+    let mut request = BuildRequest { options, client: parent.client.clone(), ..BuildRequest::new(event, pipeline) };
     let project = parent.origin.project.clone();
     request.origin = Origin { project: project.clone(), source: Some(source), ..Origin::default() };
     fill_in(means, &mut request, asked)?;

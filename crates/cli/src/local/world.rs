@@ -286,7 +286,11 @@ impl LocalWorld {
                     self.failed.insert(job.clone(), outcome.clone());
                 }
             },
-            What::JobEnded { job, outcome: outcome @ Outcome::Failed(_), how: Ended::Decided | Ended::Child { .. } } => {
+            What::JobEnded {
+                job,
+                outcome: outcome @ Outcome::Failed(_),
+                how: Ended::Decided | Ended::Child { .. },
+            } => {
                 self.failed.insert(job.clone(), outcome.clone());
             }
             What::BuildEnded { verdict } => self.verdict = Some(verdict.clone()),

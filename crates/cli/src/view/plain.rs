@@ -133,7 +133,11 @@ impl<W: Write> Plain<W> {
             }
             What::ChildFailed { job, outcome, .. } => {
                 let time = self.waited(job, fact.at);
-                writeln!(self.writer, "{job}: {}{time}; it will be tried again", words::harmless(&words::outcome(outcome)))
+                writeln!(
+                    self.writer,
+                    "{job}: {}{time}; it will be tried again",
+                    words::harmless(&words::outcome(outcome))
+                )
             }
             What::JobEnded { job, outcome, how: Ended::Child { .. } } => {
                 let time = self.waited(job, fact.at);

@@ -195,7 +195,7 @@ fn what_holds_a_secret_is_not_shown_without_it() {
                 let note = format!("without files that hold a secret: {}", named.join(", "));
                 assert!(said.contains(&note), "{environment} {moment}: {said}");
                 let is_other = said.contains("(the job had another value of OTHER, TOKEN than the one that was given)");
-                assert_eq!(is_other, behind != "", "{said}");
+                assert_eq!(is_other, !behind.is_empty(), "{said}");
                 let said = if environment == "host" { without_machine_s(&said) } else { said };
                 assert!(
                     !said.contains("s3cr3t-value") && !said.contains("MHRoZXItdmFsdWU"),

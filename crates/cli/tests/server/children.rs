@@ -93,7 +93,9 @@ fn who_does_not_wait_passes_at_once() {
     let text = site.submit(&[], 0);
     assert!(text.contains("a: build 2: ") && text.contains("build 1 passed"), "{text}");
     site.shows("2", "one  waiting  the pool `none` has no worker");
-    assert!(shown(&site, "1")["jobs"][0]["finished"].is_number() || shown(&site, "1")["jobs"][0]["finished"].is_string());
+    assert!(
+        shown(&site, "1")["jobs"][0]["finished"].is_number() || shown(&site, "1")["jobs"][0]["finished"].is_string()
+    );
 }
 
 #[test]
@@ -157,8 +159,9 @@ fn depth_has_a_bound() {
 /// The server is killed again and again while jobs ask for builds, and while those run: none is lost, and none is made twice.
 #[test]
 fn a_server_that_dies_loses_no_child_and_makes_none_twice() {
-    let jobs: String =
-        (0..8).map(|number| format!("  a{number}: {{ run: [{{ build: {{ file: .ropewalk/child.yaml }} }}] }}\n")).collect();
+    let jobs: String = (0..8)
+        .map(|number| format!("  a{number}: {{ run: [{{ build: {{ file: .ropewalk/child.yaml }} }}] }}\n"))
+        .collect();
     let site = site(&format!("jobs:\n{jobs}"), "jobs: { one: { run: sleep 0.3 } }");
     let mut server = site.serve();
     let _worker = site.work("w1", &[]);

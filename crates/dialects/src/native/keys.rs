@@ -630,13 +630,29 @@ static CHILD_BUILD: Record = Record {
     name: "build",
     documentation: "Another build: its pipeline, and what its event says. What is not said is as with the build that asks.",
     keys: &[
-        key!("file", Type::Template(Phase::Asking), "The pipeline's file, relative to the repository's root. Default: what the repository has."),
+        key!(
+            "file",
+            Type::Template(Phase::Asking),
+            "The pipeline's file, relative to the repository's root. Default: what the repository has."
+        ),
         key!("event", Type::Word(EVENTS), "The kind of its event. Default: that of `command` or `tag`, else `build`."),
-        key!("command", Type::Template(Phase::Asking), "The command that is asked for, of a pipeline that is a program."),
-        key!("branch", Type::Template(Phase::Asking), "The branch of its event. What is built are the files of this build all the same."),
+        key!(
+            "command",
+            Type::Template(Phase::Asking),
+            "The command that is asked for, of a pipeline that is a program."
+        ),
+        key!(
+            "branch",
+            Type::Template(Phase::Asking),
+            "The branch of its event. What is built are the files of this build all the same."
+        ),
         key!("tag", Type::Template(Phase::Asking), "The tag of its event."),
         key!("params", Type::Map(NameKind::Id, &Type::Template(Phase::Asking)), "Its parameters, by name."),
-        key!("hand_on", Type::Map(NameKind::Id, &Type::Text), "What the job hands on of the outputs of its jobs: `{url: pack.url}`. Name them in the job's `outputs` too."),
+        key!(
+            "hand_on",
+            Type::Map(NameKind::Id, &Type::Text),
+            "What the job hands on of the outputs of its jobs: `{url: pack.url}`. Name them in the job's `outputs` too."
+        ),
         key!("wait", Type::Boolean, "Whether the job waits for it and ends as it does. Default: true."),
     ],
 };

@@ -90,7 +90,8 @@ fn child(node: &Node, writing: &mut Writing<'_>) -> ChildBuild {
     let mut text = |name: &str| node.get(name).map(|node| writing.text(node));
     let (file, command, branch, tag) = (text("file"), text("command"), text("branch"), text("tag"));
     let handed_on = node.get("hand_on").and_then(Node::entries).unwrap_or_default();
-    let handed_on = handed_on.iter().filter_map(|entry| Some((entry.name()?.to_owned(), entry.value.as_str()?.to_owned())));
+    let handed_on =
+        handed_on.iter().filter_map(|entry| Some((entry.name()?.to_owned(), entry.value.as_str()?.to_owned())));
     ChildBuild {
         file,
         event: node.get("event").and_then(Node::as_str).and_then(|word| EventKind::from_name(&word.replace('-', "_"))),
@@ -125,10 +126,13 @@ fn ask(step: &mut Step, child: ChildBuild) {
         }
     }
     for (name, value) in &child.params {
-        word("--param=", match value {
-            Text::Plain(value) => Text::Plain(format!("{name}={value}").into()),
-            Text::Template(value) => Text::Template(format!("{name}={value}").into()),
-        });
+        word(
+            "--param=",
+            match value {
+                Text::Plain(value) => Text::Plain(format!("{name}={value}").into()),
+                Text::Template(value) => Text::Template(format!("{name}={value}").into()),
+            },
+        );
     }
     for (name, from) in &child.hand_on {
         word("--hand-on=", Text::Plain(format!("{from}={name}").into()));

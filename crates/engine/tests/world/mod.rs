@@ -246,12 +246,7 @@ impl World {
     }
 
     /// The answer to what a job asked for last.
-    pub fn prepared(
-        &self,
-        build: u64,
-        job: &str,
-        child: Result<(BuildId, Box<BuildRequest>), Failure>,
-    ) -> Input {
+    pub fn prepared(&self, build: u64, job: &str, child: Result<(BuildId, Box<BuildRequest>), Failure>) -> Input {
         let asking = self.effects.iter().rev().find_map(|effect| match effect {
             Effect::AskChild { build: of, job: asks, asking, .. } if *of == BuildId(build) && asks.as_str() == job => {
                 Some(*asking)

@@ -12,10 +12,13 @@ use crate::notices;
 /// How long a refusal of an operation keeps others of it from being told.
 const QUIET: Duration = Duration::from_secs(10);
 
-/// When a refusal of an operation with a status was told last, and how many were not told since. As many as the table has routes, times
-/// the few statuses of a server's fault.
+/// An operation of the table, and the status of its refusal.
+type Kind = (&'static str, u16);
+
+/// When a kind of refusal was told last, and how many were not told since. As many as the table has routes, times the few statuses of a
+/// server's fault.
 #[derive(Default)]
-pub struct Troubles(Mutex<BTreeMap<(&'static str, u16), (Instant, u64)>>);
+pub struct Troubles(Mutex<BTreeMap<Kind, (Instant, u64)>>);
 
 impl Troubles {
     /// Tells of a refusal, if it is the server's fault and the like has not been told a moment ago.

@@ -84,7 +84,9 @@ fn reason(wait: &Wait, name_of: NameOf<'_>) -> (WaitReason, String) {
         }
         Wait::Worker { pool, labels: _, resources: _, instead } => no_worker(pool_name(pool), instead, name_of),
         Wait::Child { build, stuck } => {
-            let stuck = stuck.as_ref().map(|(build, job, wait)| (JobKey { build: *build, job: job.to_string() }, reason(wait, name_of).1));
+            let stuck = stuck
+                .as_ref()
+                .map(|(build, job, wait)| (JobKey { build: *build, job: job.to_string() }, reason(wait, name_of).1));
             let text = match &stuck {
                 None => format!("it waits for build {build}"),
                 Some((key, text)) => {

@@ -183,9 +183,8 @@ impl Shown {
         }
         let is_running = build.verdict == VerdictWord::Running;
         let mut waiting = BTreeMap::new();
-        let waits = |job: &&Job| {
-            job.state == JobState::Waiting || job.state == JobState::Running && job.child.is_some()
-        };
+        let waits =
+            |job: &&Job| job.state == JobState::Waiting || job.state == JobState::Running && job.child.is_some();
         for job in jobs.iter().filter(|job| is_running && waits(job)).take(WAITING) {
             let why = read(source, &format!("{}/why", paths::api_job(build.id, &job.name))).await?;
             waiting.insert(job.name.clone(), why);
