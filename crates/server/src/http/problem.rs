@@ -1,5 +1,7 @@
 //! What went wrong inside, as people outside are told.
 
+use std::io::ErrorKind;
+
 use api::problem::{MEDIA_TYPE, Problem, ProblemKind};
 use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
@@ -82,6 +84,9 @@ pub fn blob(error: BlobError) -> Problem {
             Problem::new(ProblemKind::Gone, error.to_string()).help("it was collected or evicted: run the job again")
         }
         BlobError::Full(_) => unavailable(&error, "make room on the server's disk"),
+        BlobError::Io(cause) if matches!(cause.kind(), ErrorKind::TimedOut | ErrorKind::ConnectionReset) => {
+            unavailable(&error, "try again; if it lasts, the server does not reach its bucket: see `blobs.endpoint`")
+        }
         _ => internal(&error),
     }
 }
@@ -117,5 +122,21 @@ pub fn denied(denied: Denied) -> Problem {
             .help("ask whoever runs this server for a token that grants it"),
         Denied::Slow => unavailable(&Denied::Slow, "try again"),
         Denied::Ledger(error) => ledger(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_that_is_not_reached_is_no_fault_of_the_servers_program() {
+        let refused = |kind: ErrorKind| blob(BlobError::Io(std::io::Error::new(kind, "connection refused")));
+        let away = refused(ErrorKind::ConnectionReset);
+        assert_eq!(away.status, 503);
+        assert!(away.detail.contains("connection refused") && away.help.contains("`blobs.endpoint`"), "{away:?}");
+        // Of others its log knows what to say, and callers nothing.
+        let inner = refused(ErrorKind::PermissionDenied);
+        assert_eq!((inner.status, inner.detail.as_str()), (500, ""));
     }
 }
