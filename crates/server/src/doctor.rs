@@ -17,13 +17,13 @@ use store::log::{LogReader, Raw, RawPart, Selection, Writing};
 use store::{BuildFilter, DATABASE_FILE, Store, StoreError, verify_backup};
 
 use crate::absences::Absences;
-use crate::access::{Ledger, StoreLedger};
+use crate::access::{Ledger, ROOT_KEY_FILE, RootKey, SealingKey, StoreLedger};
 use crate::backup::{KEYS, packs, read_blob};
 use crate::named::Mentions;
 use crate::parts::{
     Database, NEXT_OF_BLOBS, PartError, Places, is_installation, next_of, open_blobs_beside, open_database,
 };
-use crate::records::{Intake, RecordError, Records, WorkerRecord};
+use crate::records::{Document, Intake, RecordError, Records, StoredLog, WorkerRecord};
 use crate::settings::{OnOff, Settings};
 use crate::world::full;
 
@@ -180,7 +180,16 @@ fn keys(data: &Path) -> Checked {
                 "who has read it can make any token, or read the secrets of projects",
                 format!("chmod 600 {}; if others can have read it, make new tokens and secrets", path.display()),
             ),
-            Ok(_) => {}
+            Ok(_) => {
+                let read = if key == ROOT_KEY_FILE { RootKey::of(data).err() } else { SealingKey::of(data).err() };
+                if let Some(error) = read {
+                    check.add(
+                        format!("{} cannot be used", path.display()),
+                        full(&error),
+                        "put it back from a backup (`keys/`): a server does not start without it",
+                    );
+                }
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => check.add(
                 format!("{} is missing", path.display()),
                 "the tokens or secrets that were made with it are worth nothing without it",
@@ -363,6 +372,10 @@ fn logs(data: &Path, store: &dyn Store, depth: Depth) -> Checked {
     }
     let (mut unreadable, mut orphans) = (Vec::new(), Vec::new());
     for (build, path) in &all {
+        // What another server of the database finished stands in a blob, which is looked at as such; here is what this one had of it.
+        if matches!(store.record(StoredLog::KIND, &build.to_string()), Ok(Some(_))) {
+            continue;
+        }
         let row = store.build(*build);
         let has_ended = matches!(&row, Ok(Some(row)) if row.finished.is_some());
         if let Err(why) = read_log(path, if has_ended { Writing::Over } else { Writing::Going }) {

@@ -16,7 +16,7 @@ use ropewalk_server::backup::{self, BackupError};
 use ropewalk_server::doctor::{Depth, examine};
 use ropewalk_server::named::Mentions;
 use ropewalk_server::parts::{Storage, open_storage};
-use ropewalk_server::records::{Project, ProjectSettings};
+use ropewalk_server::records::{Project, ProjectSettings, Records, StoredLog};
 use ropewalk_server::retention::{Collecting, Policy, Removal, Swept, evict, outdated, sweep};
 use ropewalk_server::server::{Parts, RequestError};
 use ropewalk_server::settings::{Bytes, Days, Settings};
@@ -157,7 +157,7 @@ impl Filled {
         let data = scratch.path().join("data");
         let storage = open_storage(&settings(), &data).unwrap();
         for key in backup::KEYS {
-            fs::write(data.join(key), "00").unwrap();
+            fs::write(data.join(key), "0f".repeat(32)).unwrap();
             fs::set_permissions(data.join(key), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         }
         let builds = (0..3).map(|_| add_build(&storage)).collect();
@@ -244,11 +244,21 @@ fn a_doctor_says_what_is_wrong() {
         overwrite(&filled.data().join("logs/02/2.log"), |bytes| *bytes.last_mut().unwrap() ^= 1);
     };
     check(&lose, &[("logs", "1 of 3 logs")]);
+    // Of a log that stands in a blob, what is here may be any part.
+    let finished_elsewhere = |filled: &Filled| {
+        lose(filled);
+        let storage = open_storage(&settings(), &filled.data()).unwrap();
+        let digest = storage.blobs.put(b"the whole log").unwrap();
+        Records::new(storage.store).write("2", &StoredLog { digest }, at(2)).unwrap();
+    };
+    check(&finished_elsewhere, &[]);
     let open = |filled: &Filled| {
         fs::set_permissions(filled.data().join("root.key"), std::os::unix::fs::PermissionsExt::from_mode(0o644))
             .unwrap();
     };
     check(&open, &[("keys", "others than its owner may read")]);
+    let scrawl = |filled: &Filled| fs::write(filled.data().join("secrets.key"), "no key\n").unwrap();
+    check(&scrawl, &[("keys", "secrets.key cannot be used")]);
     let tear = |filled: &Filled| {
         let records = filled.data().join("records");
         fs::write(records.join("ropewalk.db"), "no database at all").unwrap();
