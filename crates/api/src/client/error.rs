@@ -58,13 +58,6 @@ pub enum ClientError {
     Body(#[source] std::io::Error),
 }
 
-/// Whether somebody answered, but not with TLS, or with a certificate that is not believed.
-fn is_no_tls(error: &reqwest::Error) -> bool {
-    std::iter::successors(std::error::Error::source(error), |cause| cause.source())
-        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
-        .any(|error| error.kind() == std::io::ErrorKind::InvalidData)
-}
-
 fn shown(text: &str) -> String {
     if text.is_empty() { String::new() } else { format!(": {text}") }
 }
@@ -75,9 +68,6 @@ impl ClientError {
     pub fn help(&self) -> String {
         match self {
             Self::Address { .. } => "give it as http://HOST:PORT, https://HOST or unix:/PATH/OF/SOCKET".to_owned(),
-            Self::Unreachable { server, source } if is_no_tls(source) => format!(
-                "see whether {server} ends TLS with a certificate that this machine trusts; `ropewalk serve` itself speaks http://"
-            ),
             Self::Unreachable { server, .. } => {
                 format!("see whether the server runs (`ropewalk serve`) and whether {server} is its address")
             }
