@@ -3,6 +3,7 @@
 //!
 //! All of it blocks. Nothing is recorded here but numbers that are drawn: a child exists once the engine says so.
 
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use dialects::native::Triggered;
@@ -69,8 +70,9 @@ pub fn prepare(
     let time = request.event.time;
     request.quarantine = crate::quarantine::in_force(&means.records, &project, time)
         .map_err(|error| Failure::Infra { message: full(&error) })?;
-    let child = patiently(|| means.store.reserve_build())?;
-    request.origin.number = patiently(|| means.store.reserve_number(&project))?;
+    let (child, number) = means.drawn.lock().unwrap_or_else(PoisonError::into_inner).take(&project);
+    let child = child.map_or_else(|| patiently(|| means.store.reserve_build()), Ok)?;
+    request.origin.number = number.map_or_else(|| patiently(|| means.store.reserve_number(&project)), Ok)?;
     Ok((child, Box::new(request)))
 }
 

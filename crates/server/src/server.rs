@@ -106,19 +106,19 @@ pub struct Server {
     means: Arc<Means>,
     scratch: PathBuf,
     term: Term,
-    drawn: Mutex<Drawn>,
     ending: watch::Sender<Ending>,
 }
 
 /// Numbers drawn for builds to come. Those left over when the server ends are gaps.
 #[derive(Default)]
-struct Drawn {
+pub(crate) struct Drawn {
     build: Option<BuildId>,
     numbers: HashMap<String, u64>,
 }
 
 impl Drawn {
-    fn take(&mut self, project: &str) -> (Option<BuildId>, Option<u64>) {
+    /// Takes out what was drawn for a build of a project.
+    pub(crate) fn take(&mut self, project: &str) -> (Option<BuildId>, Option<u64>) {
         (self.build.take(), self.numbers.remove(project))
     }
 }
@@ -330,6 +330,7 @@ impl Server {
             worker_time: Arc::clone(&worker_time),
             secrets,
             duplicates: Arc::new(Duplicates::default()),
+            drawn: Mutex::default(),
             otlp: settings.otlp.clone(),
             clock,
             inbox,
@@ -355,7 +356,6 @@ impl Server {
             means,
             scratch,
             term,
-            drawn: Mutex::default(),
             ending: watch::Sender::new(Ending::No),
         }
     }
@@ -479,7 +479,7 @@ impl Server {
     }
 
     fn drawn(&self) -> MutexGuard<'_, Drawn> {
-        self.drawn.lock().unwrap_or_else(PoisonError::into_inner)
+        self.means.drawn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Draws the numbers of the next build of a project: each costs a wait for the disk. Blocks.

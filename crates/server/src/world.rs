@@ -29,6 +29,7 @@ use crate::live::Live;
 use crate::lowering::Lowering;
 use crate::notices;
 use crate::records::Records;
+use crate::server::Drawn;
 use crate::shell::{Doneness, Inbox, World};
 use crate::source::{Sources, read_patiently};
 use crate::worker_time::WorkerTime;
@@ -117,6 +118,8 @@ pub struct Means {
     pub secrets: Arc<dyn SecretSource>,
     /// Requests that are answered by another build.
     pub duplicates: Arc<Duplicates>,
+    /// Numbers drawn for builds to come.
+    pub(crate) drawn: Mutex<Drawn>,
     /// Where traces of builds go, if anywhere.
     pub otlp: Option<String>,
     /// The present time.

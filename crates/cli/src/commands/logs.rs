@@ -261,6 +261,10 @@ impl Subject {
             return Ok((Some(Self { build, job: Some(job), from_attempt }), String::new()));
         }
         let row = archive.jobs(build)?.into_iter().find(|row| row.name == job);
+        if let Some(child) = row.as_ref().and_then(|row| row.child) {
+            let note = format!("{job} of build {build} asked for build {child}: this is its log");
+            return Ok((Some(Self { build: child, job: None, from_attempt: 0 }), note));
+        }
         let reused = row.as_ref().and_then(|row| row.reused.clone());
         if let Some(reused) = reused {
             let note = format!("{job} was cached in build {build}: this is its log of build {}", reused.build);

@@ -25,6 +25,13 @@ fn shown(site: &Site, build: &str) -> Value {
     serde_json::from_str(&out).expect("JSON")
 }
 
+/// The build that a job asked for last.
+fn child_of(site: &Site, build: &str, job: &str) -> String {
+    let parent = shown(site, build);
+    let found = parent["jobs"].as_array().expect("jobs").iter().find(|row| row["name"] == job);
+    found.expect("the job")["row"]["child"].as_u64().expect("a build").to_string()
+}
+
 /// The builds of the server, by id, with how each ended.
 fn verdicts(site: &Site) -> Vec<(u64, String)> {
     let (out, _) = Site::told(site.there(&["builds", "--output", "json"]), 0);
@@ -48,22 +55,25 @@ fn a_job_waits_for_the_build_it_asks_for_and_hands_on_what_that_hands_on() {
     // One slot: who waits for a build takes none.
     let _worker = site.work("w1", &[]);
     let text = site.submit(&[], 0);
-    for line in ["a: build 2: ropewalk show 2 --server", "a: passed in ", "b | got 1.2", "build 1 passed"] {
+    let child = child_of(&site, "1", "a");
+    let begun = format!("a: build {child}: ropewalk show {child} --server");
+    for line in [begun.as_str(), "a: passed in ", "b | got 1.2", "build 1 passed"] {
         assert!(text.contains(line), "no `{line}` in:\n{text}");
     }
     assert!(!text.contains("note: "), "{text}");
-    let (log, _) = Site::told(site.there(&["logs", "2", "one"]), 0);
+    let (log, _) = Site::told(site.there(&["logs", &child, "one"]), 0);
     assert_eq!(log, "not committed\nto moon 3 on main\n");
-    site.shows("1", "build 2 passed, for a: .ropewalk/child.yaml");
-    site.shows("2", "by t, for a of build 1");
-    let (parent, child) = (shown(&site, "1"), shown(&site, "2"));
-    let of = |name: &str| parent["jobs"].as_array().expect("jobs").iter().find(|job| job["name"] == name).cloned();
-    assert_eq!(of("a").expect("a job")["child"], 2, "{parent}");
-    assert_eq!(parent["children"][0]["build"], 2, "{parent}");
-    assert_eq!(child["build"]["event"]["parent"]["build"], 1, "{child}");
-    // The same again: `prep` and `a` are run, since what has another build for its result is never taken over.
+    let (log, note) = Site::told(site.there(&["logs", "1", "a"]), 0);
+    assert!(log.contains("to moon 3 on main"), "{log}");
+    assert!(note.contains(&format!("a of build 1 asked for build {child}: this is its log")), "{note}");
+    site.shows("1", &format!("build {child} passed, for a: .ropewalk/child.yaml"));
+    site.shows(&child, "by t, for a of build 1");
+    assert_eq!(shown(&site, "1")["children"][0]["build"].to_string(), child);
+    let told = shown(&site, &child);
+    assert_eq!(told["build"]["event"]["parent"]["build"], 1, "{told}");
+    // The same again: what has another build for its result is never taken over.
     let text = site.submit(&["--separate", "--output", "json"], 0);
-    assert!(text.contains("\"kind\":\"child_made\"") && text.contains("\"child\":4"), "{text}");
+    assert!(text.contains("\"kind\":\"child_made\""), "{text}");
 }
 
 #[test]
@@ -75,15 +85,17 @@ fn a_child_that_fails_fails_its_job_and_a_retry_makes_another() {
     let _server = site.serve();
     let _worker = site.work("w1", &[]);
     let text = site.submit(&[], 1);
-    assert!(text.contains("a: failed: build 2 failed because of `one` in "), "{text}");
+    let first = child_of(&site, "1", "a");
+    assert!(text.contains(&format!("a: failed: build {first} failed because of `one` in ")), "{text}");
     assert!(text.contains("build 1 failed because of `a`"), "{text}");
-    site.shows("1", "build 2 failed because of `one`");
+    site.shows("1", &format!("build {first} failed because of `one`"));
     fs::write(&mark, "").expect("a file");
     let (out, _) = Site::told(site.there(&["retry", "1", "a"]), 0);
-    assert!(out.contains("a: build 3: ") && out.contains("build 1 passed"), "{out}");
-    site.shows("1", "build 3 passed, for a");
-    let expected = [(1, "passed"), (2, "failed"), (3, "passed")];
-    assert_eq!(verdicts(&site), expected.map(|(build, word)| (build, word.to_owned())));
+    let second = child_of(&site, "1", "a");
+    assert!(out.contains(&format!("a: build {second}: ")) && out.contains("build 1 passed"), "{out}");
+    site.shows("1", &format!("build {second} passed, for a"));
+    let verdicts: Vec<String> = verdicts(&site).into_iter().map(|(_, verdict)| verdict).collect();
+    assert_eq!(verdicts, ["passed", "failed", "passed"]);
 }
 
 #[test]
@@ -91,11 +103,9 @@ fn who_does_not_wait_passes_at_once() {
     let site = site(&asking(", wait: false"), "jobs: { one: { pool: none, run: echo never } }");
     let _server = site.serve();
     let text = site.submit(&[], 0);
-    assert!(text.contains("a: build 2: ") && text.contains("build 1 passed"), "{text}");
-    site.shows("2", "one  waiting  the pool `none` has no worker");
-    assert!(
-        shown(&site, "1")["jobs"][0]["finished"].is_number() || shown(&site, "1")["jobs"][0]["finished"].is_string()
-    );
+    let child = child_of(&site, "1", "a");
+    assert!(text.contains(&format!("a: build {child}: ")) && text.contains("build 1 passed"), "{text}");
+    site.shows(&child, "one  waiting  the pool `none` has no worker");
 }
 
 #[test]
@@ -104,16 +114,16 @@ fn a_child_that_cannot_begin_says_so_in_its_parent_and_is_canceled_with_it() {
     let _server = site.serve();
     let build = site.submit_only(&[]);
     site.shows(&build, "a  running");
-    site.shows(
-        &build,
-        "it waits for build 2, where `one` of build 2 waits: the pool `gpu` has no worker; `ropewalk work --pool gpu` starts one",
-    );
-    let reason = || shown(&site, &build)["jobs"][0]["waiting"]["reason"].clone();
-    let expected = serde_json::json!({ "kind": "build", "build": 2, "stuck": { "build": 2, "job": "one" } });
-    assert_eq!(reason(), expected);
+    let child = child_of(&site, &build, "a");
+    let waits =
+        format!("it waits for build {child}, where `one` of build {child} waits: the pool `gpu` has no worker; ");
+    site.shows(&build, &format!("{waits}`ropewalk work --pool gpu` starts one"));
+    let number: u64 = child.parse().expect("a number");
+    let expected = serde_json::json!({ "kind": "build", "build": number, "stuck": { "build": number, "job": "one" } });
+    assert_eq!(shown(&site, &build)["jobs"][0]["waiting"]["reason"], expected);
     Site::told(site.there(&["cancel", &build, "--reason", "enough"]), 0);
-    site.shows(&build, "build 1 was canceled by");
-    site.shows("2", "build 2 was canceled by");
+    site.shows(&build, &format!("build {build} was canceled by"));
+    site.shows(&child, &format!("build {child} was canceled by"));
 }
 
 #[test]
@@ -127,22 +137,37 @@ fn a_child_is_trusted_no_more_than_its_parent() {
     std::io::Write::write_all(&mut setting.0.stdin.take().expect("a pipe"), b"a long secret").expect("it is read");
     assert_eq!(setting.ended(), Some(0));
     site.submit(&[], 0);
+    let trusted = shown(&site, &child_of(&site, "1", "a"));
+    assert_eq!(trusted["build"]["event"]["trust"], "trusted", "{trusted}");
     site.submit_untrusted("fork");
-    site.shows("3", "failed because of `a`");
-    let child = shown(&site, "4");
-    assert_eq!(child["build"]["event"]["trust"], "untrusted", "{child}");
-    assert_eq!(child["build"]["event"]["parent"]["build"], 3, "{child}");
-    site.shows("4", "TOKEN");
-    assert_eq!(shown(&site, "2")["build"]["event"]["trust"], "trusted");
+    let builds = verdicts(&site).into_iter().map(|(build, _)| build.to_string());
+    let is_it = |build: &String| shown(&site, build)["build"]["event"]["kind"] == "pull_request";
+    let parent = builds.into_iter().find(is_it).expect("the untrusted build");
+    site.shows(&parent, "failed because of `a`");
+    let child = child_of(&site, &parent, "a");
+    let told = shown(&site, &child);
+    assert_eq!(told["build"]["event"]["trust"], "untrusted", "{told}");
+    site.shows(&child, "builds of untrusted events get no secrets");
+    site.shows(&child, "failed because of `one`");
 }
 
 #[test]
 fn what_cannot_be_made_is_told() {
-    let site = site("jobs:\n  a: { run: [{ build: { file: nowhere.yaml } }] }\n  b: { run: [{ build: {} }] }\n", "");
+    let site = site("jobs:\n  a: { run: [{ build: { file: nowhere.yaml } }] }\n", "");
     let _server = site.serve();
     let text = site.submit(&[], 1);
     assert!(text.contains("a: failed: the source has no file `nowhere.yaml`"), "{text}");
-    assert!(text.contains("b: failed: build 1 runs .ropewalk/pipeline.yaml for the same event"), "{text}");
+}
+
+#[test]
+fn a_pipeline_that_asks_for_itself_is_told() {
+    let site = site("jobs:\n  a: { run: [{ build: {} }] }\n", "");
+    let _server = site.serve();
+    let text = site.submit(&[], 1);
+    let child = child_of(&site, "1", "a");
+    assert!(text.contains(&format!("a: failed: build {child} failed because of `a`")), "{text}");
+    site.shows(&child, &format!("build {child} runs .ropewalk/pipeline.yaml for the same event"));
+    assert_eq!(verdicts(&site).len(), 2);
 }
 
 #[test]
@@ -150,9 +175,12 @@ fn depth_has_a_bound() {
     let deeper = "on: { push: {}, manual: { params: { n: { type: string, default: '' } } } }\njobs:\n  a: { run: [{ build: { event: manual, params: { n: '${{ params.n }}+' } } }] }\n";
     let site = site(deeper, "");
     let _server = site.serve();
-    let text = site.submit(&[], 1);
-    assert!(text.contains("a: failed: build 2 failed because of `a`"), "{text}");
-    site.shows("9", "8 builds stand above this one, the most there may be: build 1 asked for 2 asked for 3");
+    site.submit(&[], 1);
+    let mut deepest = "1".to_owned();
+    for _ in 0..8 {
+        deepest = child_of(&site, &deepest, "a");
+    }
+    site.shows(&deepest, "8 builds stand above this one, the most there may be: build 1 asked for ");
     assert_eq!(verdicts(&site).len(), 9);
 }
 

@@ -132,7 +132,7 @@ pub(crate) fn unknown_word(place: Location, what: &str, word: &str, known: &[&st
 pub(crate) fn script_and_build(place: Location) -> Diagnostic {
     Diagnostic::error("bad-value", "a step has a script or something to build, not both".to_owned())
         .at(place, "beside `run`")
-        .help("make two steps of it")
+        .help("make two steps of it, or two jobs where `build` asks for a build")
 }
 
 pub(crate) fn installable_twice(place: Location, name: &str) -> Diagnostic {
