@@ -224,9 +224,49 @@ fn what_does_not_belong_is_refused() {
 
     let url = database.create();
     drop(open(&url));
-    database.run(&url, "insert into migrations values (2, 'later', '', 1)");
+    let known = version(&database, &url);
+    let later = |number: u32, usable: u32| {
+        database.run(&url, &format!("insert into migrations values ({number}, 'later', '', {usable})"));
+    };
+    later(known + 1, known);
     assert_eq!(begun(&open(&url)), BuildId(1), "a newer one that says we may use it is used");
-    database.run(&url, "insert into migrations values (3, 'much later', '', 3)");
+    later(known + 2, known + 2);
     let error = refused(&url);
-    assert!(matches!(error, StoreError::Newer { found: 3, known: 1 }), "{error:?}");
+    let expected = (known + 2, known);
+    assert!(matches!(error, StoreError::Newer { found, known } if (found, known) == expected), "{error:?}");
+}
+
+/// Which version of the schema a database has.
+fn version(database: &Database, url: &str) -> u32 {
+    database.run(url, "select max(number) from migrations").parse().expect("it has one")
+}
+
+/// What each step added, taken away again: the database as the version before it left it.
+const UNDONE: &[&str] = &["alter table jobs drop column child"];
+
+#[test]
+fn a_filled_database_of_an_older_version_is_brought_to_this_one() {
+    let Some(database) = Database::start() else { return };
+    let url = database.create();
+    let store = open(&url);
+    let build = begun(&store);
+    store.append(&[leased(build, "a", 1), leased(build, "b", 1)]).unwrap();
+    let told = |store: &PostgresStore| {
+        let rows = (store.build(build).unwrap(), store.jobs(build).unwrap(), store.attempts(build, None).unwrap());
+        (store.facts(build).unwrap(), rows, store.journal(Sequence(0), 99).unwrap())
+    };
+    let before = told(&store);
+    drop(store);
+    let newest = version(&database, &url);
+    assert_eq!(newest as usize, 1 + UNDONE.len(), "each step after the first says how it is undone");
+    for older in 1..newest {
+        for number in (older + 1..=newest).rev() {
+            let undone = UNDONE[number as usize - 2];
+            database.run(&url, &format!("{undone}; delete from migrations where number = {number}"));
+        }
+        assert_eq!(version(&database, &url), older);
+        let store = open(&url);
+        assert_eq!(version(&database, &url), newest);
+        assert_eq!(told(&store), before);
+    }
 }
