@@ -176,8 +176,8 @@ pub fn run(arguments: &[&str]) -> Result<(), String> {
         if names.is_empty() || names.iter().any(|wanted| is_of(name, wanted)) {
             eprintln!("measuring {name} …");
             let began = Instant::now();
-            let _ = std::fs::remove_dir_all(&bench.folder);
-            std::fs::create_dir_all(&bench.folder).map_err(|error| error.to_string())?;
+            // What is left of an earlier run would be measured with it.
+            empty(&bench.folder)?;
             // What one cannot measure takes nothing from the others.
             match measurement(&bench) {
                 Ok(found) => rows.extend(found),
@@ -196,6 +196,20 @@ pub fn run(arguments: &[&str]) -> Result<(), String> {
         write(&target.join("bench.json"), &rows)?;
     }
     if failed.is_empty() { Ok(()) } else { Err(failed.join("\n")) }
+}
+
+/// Makes the folder, with nothing in it.
+///
+/// # Errors
+/// What stands in the way, such as a mount that an engine left there when it was killed.
+fn empty(folder: &Path) -> Result<(), String> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(format!(
+            "{} cannot be emptied: {error}; see whether something is mounted there or runs in it, and remove it",
+            folder.display()
+        )),
+        _ => std::fs::create_dir_all(folder).map_err(|error| format!("could not make {}: {error}", folder.display())),
+    }
 }
 
 /// Whether a measurement is the one wanted, or of the group wanted: `server-log` is of `server`.

@@ -15,7 +15,7 @@ pub const SECRETS_MAX: usize = 1000;
 pub const TAGS_MAX: usize = 20;
 /// The most builds of each project that a list of projects tells.
 pub const LISTED_BUILDS_MAX: u32 = 30;
-/// The most projects that a page of such a list has.
+/// The most projects that a page of such a list has, and that are asked for by name.
 pub const LISTED_WITH_BUILDS_MAX: u32 = 50;
 
 /// What the name of a project has to match.

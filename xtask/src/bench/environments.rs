@@ -67,9 +67,11 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        // Gently: it unmounts what it has mounted.
+        // Gently: it unmounts what it has mounted but its own folder, with which the next measurement could not begin.
         let _ = Command::new("kill").arg(self.daemon.id().to_string()).status();
         let _ = self.daemon.wait();
+        let data = self.socket.with_file_name("data");
+        let _ = Command::new("umount").args(["--quiet", "--lazy"]).arg(data).stderr(Stdio::null()).status();
     }
 }
 

@@ -150,6 +150,7 @@ async fn times(reader: &Reader, build: BuildId, tested: BuildId, many: u64) -> R
         fixed("failed builds of a project", "/projects/past-50?verdict=failed"),
         fixed("a project's settings", "/projects/past-7/settings"),
         fixed("a project's quarantine", "/projects/fleet/quarantine"),
+        ("builds of many projects", format!("/builds?cursor={past}")),
         ("a past build", format!("/builds/{past}")),
         ("a build of 50 jobs", format!("/builds/{build}")),
         ("its waterfall with open steps", format!("/builds/{build}?view=time&open=job07%0Ajob08")),

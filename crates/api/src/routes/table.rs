@@ -44,6 +44,11 @@ const CURSOR: Parameter = query("cursor", cursor_shape, "the `next` of the page 
 const REASON: Parameter = query("reason", shape::<String>, "why, for the audit; at most 1,000 characters");
 const PROJECT: Parameter = query("project", shape::<String>, "only of this project");
 const TAG: Parameter = query("tag", shape::<String>, "only those that have this tag");
+const NAMES: Parameter = query(
+    "names",
+    shape::<String>,
+    "only those with these names, at most 50, commas between them; unknown names are left out",
+);
 const LISTED_BUILDS: Parameter = query(
     "builds",
     shape::<u32>,
@@ -284,7 +289,7 @@ pub const ROUTES: &[Route] = &[
         tag: Tag::Projects,
         summary: "Lists projects, by name",
         access: Access::Grant(Verb::Read, On::Each),
-        parameters: &[TAG, LISTED_BUILDS, CURSOR, LIMIT],
+        parameters: &[NAMES, TAG, LISTED_BUILDS, CURSOR, LIMIT],
         body: None,
         answers: &[json(200, shape::<Page<Project>>, "projects")],
         also_refused: &[],

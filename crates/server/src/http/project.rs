@@ -1,5 +1,6 @@
 //! Projects and their secrets.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use api::page::{LIMIT_MAX, Page};
@@ -19,7 +20,7 @@ use super::known_builds::Newest;
 use super::log::bounded;
 use super::{App, problem};
 use crate::access::Verb;
-use crate::records::{API_SETTINGS, Project as Stored, ProjectSettings as StoredSettings, Superseding};
+use crate::records::{API_SETTINGS, Project as Stored, ProjectSettings as StoredSettings, RecordError, Superseding};
 use crate::secrets::SecretError;
 
 /// The longest description and the longest name of a pool, in characters, as the schema says.
@@ -62,11 +63,29 @@ struct Listed {
     newest: Option<Newest>,
 }
 
+/// The names in a query that projects may have.
+fn named(text: &str) -> Result<BTreeSet<String>, Problem> {
+    let names: BTreeSet<String> = text.split(',').filter(|name| is_name(name)).map(str::to_owned).collect();
+    if names.len() > LISTED_WITH_BUILDS_MAX as usize {
+        return Err(Problem::new(ProblemKind::Invalid, "these are too many names")
+            .field("names", format!("at most {LISTED_WITH_BUILDS_MAX}; ask for the others by themselves")));
+    }
+    Ok(names)
+}
+
+/// The projects with these names behind `after`, in the order of names.
+fn read(app: &App, names: &BTreeSet<String>, after: Option<&str>) -> Result<Vec<(String, Stored)>, RecordError> {
+    let names = names.iter().filter(|name| after.is_none_or(|after| name.as_str() > after));
+    let found = names.map(|name| Ok(app.server.records.read(name)?.map(|(project, _)| (name.clone(), project))));
+    found.filter_map(Result::transpose).collect()
+}
+
 pub async fn list(app: Arc<App>, call: Call) -> Answered {
     let builds = bounded(&call, "builds", LISTED_BUILDS_MAX)?;
     let most = if builds.is_some() { LISTED_WITH_BUILDS_MAX } else { LIMIT_MAX };
     let (limit, after) = (call.limit()?.min(most), call.cursor::<String>()?);
     let tag = call.text("tag").filter(|tag| !tag.is_empty()).map(str::to_owned);
+    let names = call.text("names").map(named).transpose()?;
     let bearer = Arc::clone(call.bearer()?);
     let page = app
         .blocking(move |app| {
@@ -75,7 +94,11 @@ pub async fn list(app: Arc<App>, call: Call) -> Answered {
             let mut last = after;
             // One more than wanted says whether there is a next page.
             while projects.len() <= limit as usize {
-                let page = app.server.records.list::<Stored>(last.as_deref(), LIMIT_MAX).map_err(problem::record)?;
+                let page = match &names {
+                    Some(names) => read(&app, names, last.as_deref()),
+                    None => app.server.records.list::<Stored>(last.as_deref(), LIMIT_MAX),
+                };
+                let page = page.map_err(problem::record)?;
                 let Some((key, _)) = page.last() else { break };
                 last = Some(key.clone());
                 let seen = page.into_iter().filter(|(name, _)| sight.project(name));

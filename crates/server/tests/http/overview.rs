@@ -142,6 +142,10 @@ async fn projects_are_listed_with_their_newest_builds_and_found_by_tags() {
     assert_eq!(project.builds[0], api::build::BuildBrief::from(project.last.as_deref().unwrap()));
     // The same again; then what has changed since, and only that.
     assert_eq!(list("builds=2&tag=core").await.1, told);
+    assert_eq!(list("builds=2&names=nobody,sails,%00,sails,").await.1, told);
+    assert_eq!(list("names=nobody").await.1.items, []);
+    let many: Vec<String> = (0..51).map(|number| number.to_string()).collect();
+    assert_eq!(list(&format!("names={}", many.join(","))).await.0, 400);
     let running = admin
         .build_submit(&Submit {
             event: on("main", 'b'),

@@ -6,7 +6,7 @@ use api::build::{Build, BuildBrief, VerdictWord};
 use api::overview::RefKind;
 use api::page::Page;
 use api::problem::Problem;
-use api::project::Project;
+use api::project::{LISTED_WITH_BUILDS_MAX, Project};
 use maud::{Markup, html};
 
 use super::projects::name;
@@ -22,8 +22,7 @@ const FILTERS: [&str; 6] = ["search", "branch", "verdict", "event", "commit", "p
 const VERDICTS: [&str; 5] = ["running", "passed", "failed", "canceled", "diverged"];
 const EVENTS: [&str; 8] = ["push", "pull_request", "tag", "schedule", "manual", "api", "build", "command"];
 
-/// Of how many projects it is asked how long their builds usually take, and by how many of their newest builds.
-const PROJECTS_ASKED_MAX: usize = 24;
+/// By how many of a project's newest builds it is told how long they usually take.
 const BUILDS_COMPARED: u32 = 30;
 /// With so many builds of its own that passed, a branch is compared with itself.
 const OWN_USUAL: usize = 3;
@@ -68,19 +67,21 @@ fn median(mut spans: Vec<u64>) -> Option<u64> {
     spans.get(spans.len() / 2).copied()
 }
 
-/// How long builds of the projects of these usually take, by project; beyond [`PROJECTS_ASKED_MAX`] projects it is not asked.
+/// How long builds of the projects of these usually take, by project.
 async fn usual_of(source: &impl Source, builds: &[Build]) -> HashMap<String, Usual> {
-    let projects: BTreeSet<&String> =
-        builds.iter().map(|build| &build.project).filter(|project| !project.is_empty()).collect();
-    let mut usual = HashMap::new();
-    for project in projects.into_iter().take(PROJECTS_ASKED_MAX) {
-        let path = format!("/api/v1/projects/{}?builds={BUILDS_COMPARED}", paths::encoded(project));
-        // What a list says beside its rows is no reason to show none.
-        if let Ok(told) = read::<Project>(source, &path).await {
-            usual.insert(project.clone(), Usual::by_builds(&told.builds));
-        }
+    let projects: BTreeSet<&str> =
+        builds.iter().map(|build| build.project.as_str()).filter(|project| !project.is_empty()).collect();
+    if projects.is_empty() {
+        return HashMap::new();
     }
-    usual
+    let names: Vec<&str> = projects.into_iter().take(LISTED_WITH_BUILDS_MAX as usize).collect();
+    let path = format!(
+        "/api/v1/projects?limit={LISTED_WITH_BUILDS_MAX}&builds={BUILDS_COMPARED}&names={}",
+        paths::encoded(&names.join(","))
+    );
+    // What a list says beside its rows is no reason to show none.
+    let told = read::<Page<Project>>(source, &path).await.map(|page| page.items).unwrap_or_default();
+    told.into_iter().map(|project| (project.name, Usual::by_builds(&project.builds))).collect()
 }
 
 /// Writes the page.
