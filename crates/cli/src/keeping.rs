@@ -196,6 +196,10 @@ impl Mask for LocalMask {
     fn mask<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
         self.0.mask(bytes)
     }
+
+    fn is_in_content(&self, bytes: &[u8]) -> bool {
+        self.0.is_in_content(bytes)
+    }
 }
 
 /// Artifacts and caches of one job of a build.

@@ -282,7 +282,7 @@ impl<'w> Attempt<'w> {
         self.compare_inputs(place, before).await;
         self.collect(place).await;
         self.find_withheld().await;
-        self.keep_left();
+        self.keep_left(place);
     }
 
     /// Whether anything is to be evaluated at all.
@@ -328,11 +328,16 @@ impl<'w> Attempt<'w> {
         match self.worker.processes.end_job(&self.marker).await {
             Ok(left) if left.is_empty() => {}
             Ok(left) => {
+                // The keeper of a `ropewalk` that was a step ends by itself, right behind it.
+                let told: Vec<_> = left.iter().filter(|process| !process.is_keeper()).collect();
                 let names: Vec<String> =
-                    left.iter().take(10).map(|process| format!("{} ({})", process.name, process.pid)).collect();
-                let more = if left.len() > names.len() { ", …" } else { "" };
-                let plural = if left.len() == 1 { "process" } else { "processes" };
-                self.note(format!("ended {} {plural} that steps left running: {}{more}", left.len(), names.join(", ")));
+                    told.iter().take(10).map(|process| format!("{} ({})", process.name, process.pid)).collect();
+                let more = if told.len() > names.len() { ", …" } else { "" };
+                let plural = if told.len() == 1 { "process" } else { "processes" };
+                if !told.is_empty() {
+                    let names = names.join(", ");
+                    self.note(format!("ended {} {plural} that steps left running: {names}{more}", told.len()));
+                }
                 if let Some(slot) = &self.slot {
                     slot.clear();
                 }

@@ -4,9 +4,13 @@
 //! wherever the workspace and the home directory are. It keeps times, since build tools go by them. In a directory
 //! that is not the job's own (the user's tree, the user's home) nothing that is there is ever replaced.
 //!
+//! A job's secret never reaches an entry: what the job changed is looked through before any of it is put.
+//!
 //! Entries of earlier releases are one archive each; they are still restored, and what is saved next is an index.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,8 +19,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::archive::{self, ArchiveFault, Bounds, Existing, Links, Times, Unpacking};
 use crate::chunked::{self, Base, Content, Equal, Index, Kept, Laid, Laying, Loaded};
-use crate::depot::{CacheEntry, CacheSaved, CacheScope, Depot, DepotError};
-use crate::files::{self, Directories, FilesFault};
+use crate::depot::{CacheEntry, CacheSaved, CacheScope, Depot, DepotError, Secrets};
+use crate::files::{self, Directories, FilesFault, holds};
 use crate::output::now_us;
 use crate::patterns::{PatternFault, Patterns, by_bytes};
 
@@ -101,6 +105,14 @@ pub enum CacheFault {
     /// A path is no path.
     #[error(transparent)]
     Pattern(#[from] PatternFault),
+    /// A file holds one of the job's secrets, or is named by one.
+    #[error(
+        "`{path}` holds one of the job's secrets, which other builds would find there: keep the file out of the cache's paths"
+    )]
+    Secret {
+        /// The file, without the secret.
+        path: String,
+    },
     /// The archive was refused.
     #[error(transparent)]
     Archive(#[from] ArchiveFault),
@@ -263,7 +275,8 @@ impl Cache {
         Ok(bases)
     }
 
-    /// Keeps what the paths hold under the key, unless it has an entry: what has not changed since `restored` is not read.
+    /// Keeps what the paths hold under the key, unless it has an entry: what has not changed since `restored` is not read. Nothing is kept if
+    /// one of these secrets stands in what has.
     ///
     /// # Errors
     /// [`CacheFault`].
@@ -272,14 +285,21 @@ impl Cache {
         trust: Trust,
         places: &Places,
         restored: &Restored,
+        secrets: &Secrets,
         depot: &dyn Depot,
     ) -> Result<Saved, CacheFault> {
         self.check_key()?;
         let since_ns = chunked::moment_ns();
         let located = self.located(places)?;
-        let kept = match self.keep_changes(&located, places, restored, depot)? {
+        let kept = match self.keep_changes(&located, places, restored, secrets, depot)? {
             Some(kept) => kept,
-            None => chunked::keep(&self.found(&located)?, &restored.bases, BOUNDS, depot)?,
+            None => {
+                let found = self.found(&located)?;
+                if secrets.mask.is_some() {
+                    check_secrets(&chunked::changed(&found, &restored.bases), secrets)?;
+                }
+                chunked::keep(&found, &restored.bases, BOUNDS, depot)?
+            }
         };
         let bytes = kept.stored_bytes();
         let entry = CacheEntry { key: self.key.clone(), digest: kept.digest, bytes, packs: kept.index.packs };
@@ -294,12 +314,14 @@ impl Cache {
         located: &[Located<'_>],
         places: &Places,
         restored: &Restored,
+        secrets: &Secrets,
         depot: &dyn Depot,
     ) -> Result<Option<Kept>, CacheFault> {
         let (Some(layers), [_, ..], [base]) = (&places.layers, &restored.layers[..], &restored.bases[..]) else {
             return Ok(None);
         };
         let Some(changes) = changes::changes(located, layers, &restored.layers) else { return Ok(None) };
+        check_secrets(&changes.found.iter().map(|(_, found)| found).collect::<Vec<_>>(), secrets)?;
         match chunked::keep_changes(base, &changes, BOUNDS, depot)? {
             Some(kept) if kept.index.entries.is_empty() => Err(CacheFault::Nothing),
             kept => Ok(kept),
@@ -346,6 +368,30 @@ impl Cache {
         let known = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
         Record { path: Some(path), known }
     }
+}
+
+/// Looks for secrets in what other builds are to find.
+fn check_secrets(files: &[&files::Found], secrets: &Secrets) -> Result<(), CacheFault> {
+    let Some(mask) = secrets.mask.as_deref() else { return Ok(()) };
+    let is_in = |bytes: &[u8]| matches!(mask.mask(bytes), Cow::Owned(_));
+    let bytes = files.iter().map(|file| file.metadata.len()).fold(0, u64::saturating_add);
+    if bytes > BYTES_MAX {
+        return Err(ArchiveFault::TooLarge(BYTES_MAX).into());
+    }
+    for file in files {
+        let in_content = match &file.metadata {
+            metadata if metadata.is_symlink() => {
+                std::fs::read_link(&file.place).map(|target| is_in(target.as_os_str().as_bytes()))
+            }
+            metadata if metadata.is_file() => holds(&file.place, &|bytes| mask.is_in_content(bytes)),
+            _ => Ok(false),
+        };
+        let in_content = in_content.map_err(|source| FilesFault::Read { path: file.path.clone(), source })?;
+        if in_content || is_in(file.path.as_os_str().as_bytes()) {
+            return Err(CacheFault::Secret { path: secrets.hide(file.path.display().to_string()) });
+        }
+    }
+    Ok(())
 }
 
 /// Whose files these paths are, and what becomes of files that are there: a job's are replaced, a user's stay.

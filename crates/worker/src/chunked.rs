@@ -26,6 +26,7 @@ mod laying;
 pub use cut::{CHUNK_BYTES_MAX, CHUNK_BYTES_MEAN, CHUNK_BYTES_MIN, first_chunk};
 pub use difference::difference;
 pub use index::{Chunk, Entry, INDEX_BYTES_MAX, Index, IndexFault, Kind, MAGIC, PATH_BYTES_MAX, Pack};
+pub(crate) use keeping::changed;
 pub use keeping::{Changes, Covers, Kept, keep, keep_changes, keep_layers};
 pub use laying::{Content, Equal, Laid, Laying, Loaded, lay, lay_entries, load};
 pub use pack::PACK_BYTES_MAX;

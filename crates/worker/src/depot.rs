@@ -163,6 +163,12 @@ pub enum DepotError {
 pub trait Mask: Send + Sync {
     /// The bytes with every secret replaced; the same bytes if there is none.
     fn mask<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]>;
+
+    /// Whether a secret stands in the content of a file. Of a secret of several lines not every line counts by itself: `users:` stands in
+    /// files that have nothing to do with it.
+    fn is_in_content(&self, bytes: &[u8]) -> bool {
+        matches!(self.mask(bytes), Cow::Owned(_))
+    }
 }
 
 /// The secrets of one attempt. Held for as long as it runs; its debug text shows none.

@@ -23,7 +23,7 @@ use crate::keeper::{self, View};
 use crate::place::{environment_file, program_file, workspace_directory};
 use crate::sandbox::{Sandbox, SandboxError, Walls};
 use crate::variables::Variables;
-use crate::withheld::{self, Shut, Veil};
+use crate::withheld::{self, Drawn, Shut, Veil};
 use crate::workspace::{Layer, TEMPORARY, UPPER, Workspace, WorkspaceError, layer_directory, remove_tree};
 
 /// The most steps that an error lists.
@@ -135,9 +135,10 @@ pub struct Entry {
     views: Vec<View>,
     /// What becomes a sandbox's `/tmp`.
     temporary: PathBuf,
-    /// What is not shown, in words: files that hold a secret which was not given.
+    /// What is not shown, in words: files that hold a secret which was not given, or did not come from the worker that ran it.
     hidden: Option<String>,
-    /// What is seen in place of all kept workspaces, if any file of this one is to be hidden.
+    /// What is seen in place of all kept workspaces: other jobs' files are not for whoever enters this one. `None` for a copy, which lies
+    /// among them.
     covered: Option<PathBuf>,
     /// What commands have with a container engine. Taken away before the files are.
     visits: Mutex<Vec<Visiting>>,
@@ -232,9 +233,12 @@ impl Entry {
         let Some(Found { layer, variables, directory, mut when }) = found else {
             let temporary = workspace.temporary()?;
             let (variables, directory) = variables_at_end(&workspace, left.as_ref());
+            let view = workspace.view();
+            let covered = view.as_ref().map(|_| workspace.directory().join("nothing"));
+            covered.as_ref().map_or(Ok(()), fs::create_dir_all)?;
             return Ok(Self {
                 data: data.to_owned(),
-                views: workspace.view().into_iter().collect(),
+                views: view.into_iter().collect(),
                 workspace,
                 left,
                 names: BTreeSet::new(),
@@ -243,7 +247,7 @@ impl Entry {
                 when: AT_END.to_owned(),
                 temporary,
                 hidden: None,
-                covered: None,
+                covered,
                 visits: Mutex::default(),
                 fresh: None,
             });
@@ -275,16 +279,23 @@ impl Entry {
         let parts: Vec<PathBuf> = [UPPER, TEMPORARY].iter().filter_map(|part| layer.part(part)).collect();
         for (part, view) in parts.iter().zip([Some(&view), shown.as_ref()]) {
             if let Some(view) = view {
-                veil.draw(workspace.directory(), part, &view.upper)?;
+                match veil.draw(workspace.directory(), part, &view.upper)? {
+                    Drawn::All => {}
+                    Drawn::NotThere => return Err(not_there(workspace.directory(), left.as_ref())),
+                }
             }
         }
         let covered = fresh.0.join("nothing");
         fs::create_dir(&covered)?;
-        let covered = (!veil.is_empty()).then_some(covered);
+        let covered = Some(covered);
         let hidden = veil.words(&parts);
         if let Some(hidden) = &hidden {
             when = format!("{when}; {hidden}");
         }
+        // What stayed on the worker that ran it is in these words already.
+        let arrived = left.as_ref().and_then(|left| left.arrived.as_ref());
+        let hidden =
+            hidden.or_else(|| arrived.map(|arrived| arrived.notes.join("; ")).filter(|notes| !notes.is_empty()));
         let data = data.to_owned();
         let views = [view].into_iter().chain(shown).collect();
         let (names, visits, fresh) = (BTreeSet::new(), Mutex::default(), Some(fresh));
@@ -305,7 +316,7 @@ impl Entry {
         })
     }
 
-    /// What is not there, in words, since not all of the job's secrets were given; [`Entry::when`] says it too.
+    /// What is not there, in words, since not all of the job's secrets were given or it came from another worker; [`Entry::when`] says it too.
     #[must_use]
     pub fn hidden(&self) -> Option<&str> {
         self.hidden.as_deref()
@@ -392,7 +403,7 @@ impl Entry {
         Ok(self.entering(inside, cover))
     }
 
-    /// An empty folder over all kept workspaces, where something is hidden and no walls stand before the layers that it is hidden in.
+    /// An empty folder over all kept workspaces, for whoever no walls keep from looking into them.
     fn cover(&self) -> Option<View> {
         let nothing = self.covered.as_ref()?;
         let target = crate::place::workspaces(&self.data);
@@ -469,6 +480,12 @@ fn secrets_of(directory: &Path, left: Option<&LeftBehind>) -> BTreeSet<String> {
     }
 }
 
+/// What is to be hidden cannot be.
+fn not_there(directory: &Path, left: Option<&LeftBehind>) -> EntryError {
+    let reason = "files that hold a secret are not where they were noted (was the data folder copied?)".to_owned();
+    EntryError::Shut { reason, names: secrets_of(directory, left).into_iter().collect() }
+}
+
 /// Which files the end has.
 const AT_END: &str = "as it left them";
 
@@ -491,13 +508,21 @@ fn end_above(
         let (variables, directory) = variables_at_end(workspace, left.as_ref());
         return Ok(Some(Found { layer: Layer::End, variables, directory, when: AT_END.to_owned() }));
     }
+    let names: Vec<String> = names.iter().cloned().collect();
+    if !veil.others().is_empty() {
+        let others = veil.others().join(", ");
+        let reason = format!(
+            "the job had another value of {others} than the one that was given, and the workspace is a copy at another path, in which what a shell with secrets writes would stay"
+        );
+        return Err(EntryError::Shut { reason, names });
+    }
     if veil.is_empty() {
         withheld::forget(workspace.directory())?;
         return Ok(None);
     }
     let reason =
         "some hold one, and the workspace is a copy at another path, in which nothing can be hidden".to_owned();
-    Err(EntryError::Shut { reason, names: names.iter().cloned().collect() })
+    Err(EntryError::Shut { reason, names })
 }
 
 /// A moment that was found.
@@ -571,3 +596,6 @@ fn find_step<'a>(left: &'a LeftBehind, text: &str) -> Result<&'a LeftStep, Entry
         EntryError::NoStep { wanted: text.chars().take(100).collect(), ran: ran.join(", ") }
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,16 +1,22 @@
-//! The files of a workspace, found from outside by globs. Links are never followed.
+//! The files of a workspace, found from outside by globs, and what stands in one. Links are never followed.
 //!
 //! The root may be a descriptor's path (`/proc/self/fd/N`) into a job's own mount. To be used when no step of the job
 //! runs.
 
-use std::fs::{self, Metadata};
-use std::io;
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use crate::patterns::{Patterns, by_bytes};
 
 /// How deep directories may be nested.
 pub const DEPTH_MAX: usize = 512;
+
+/// How much of a file is looked through at once, and how much of it again with what comes next: as long as all forms of all secrets
+/// together may be, so that none hides in a cut.
+pub(crate) const WINDOW_BYTES: usize = 16 << 20;
+const OVERLAP_BYTES: usize = 4 << 20;
 
 /// A file, link or directory of a workspace.
 #[derive(Clone, Debug)]
@@ -153,6 +159,23 @@ impl Walk<'_> {
         }
         self.found.push(Found { path: path.to_owned(), place: self.root.join(path), metadata });
         Ok(())
+    }
+}
+
+/// Whether a file has something in it, looked through piece by piece.
+pub(crate) fn holds(place: &Path, is_in: &dyn Fn(&[u8]) -> bool) -> io::Result<bool> {
+    let mut file = File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(place)?;
+    let mut window = Vec::new();
+    loop {
+        let room = (WINDOW_BYTES - window.len()) as u64;
+        let read = (&mut file).take(room).read_to_end(&mut window)?;
+        if is_in(&window) {
+            return Ok(true);
+        }
+        if (read as u64) < room {
+            return Ok(false);
+        }
+        window.drain(..window.len().saturating_sub(OVERLAP_BYTES));
     }
 }
 

@@ -5,15 +5,16 @@
 //! the index begin with the number of a layer, or with `above` and the number of a restored cache. A cache that was shown as a layer does not travel:
 //! the document names its index, which storage has for as long as the cache's entry is kept.
 //!
-//! **Secrets.** Variables that held one are not in a [`LeftBehind`]. A file in which a secret's value stands does not travel: a whiteout stands for it,
-//! and whoever enters is told.
+//! **Secrets.** Variables that held one are not in a [`LeftBehind`]. A file in which a secret's value stands does not travel: a whiteout stands for it.
+//! What has one in its path does not either, nor a whiteout for it. Whoever enters is told.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::fs::{self, File, Metadata};
+use std::ffi::OsString;
+use std::fs::{self, Metadata};
 use std::io::{self, Read};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use graph::{AttemptNumber, BuildId, Digest};
@@ -25,7 +26,7 @@ use crate::cache::{self, CacheFault, Shown};
 use crate::chunked::{self, Content, Equal, Index, Kind, Laying, Loaded};
 use crate::depot::{Depot, DepotError, Mask};
 use crate::entry::{EntryError, Moment, layer_of};
-use crate::files::Found;
+use crate::files::{Found, holds};
 use crate::patterns::by_bytes;
 use crate::place::{environment_file, workspace_directory};
 use crate::workspace::{
@@ -55,11 +56,6 @@ const DEPTH_MAX: usize = 512;
 
 /// The most files with secrets that are named to people.
 const WITHHELD_NAMED_MAX: usize = 5;
-
-/// How much of a file is looked through at once, and how much of it again with what comes next: as long as all forms of all secrets
-/// together may be, so that none hides in a cut.
-const WINDOW_BYTES: usize = 16 << 20;
-const OVERLAP_BYTES: usize = 4 << 20;
 
 /// The file beside an arrived workspace's that says from which document it was made.
 const ARRIVED: &str = "arrived";
@@ -346,22 +342,31 @@ impl Load<'_> {
         depth: usize,
         group: &mut Group,
     ) -> Result<(), TravelFault> {
+        let path = below_part(name);
+        if let Some(masked) = self.masked(&path) {
+            // A whiteout would tell the name.
+            self.withheld.insert(masked);
+            return Ok(());
+        }
         if (self.taken.found.len() + group.found.len()) as u64 >= FILES_MAX || depth > DEPTH_MAX {
             return Err(TravelFault::Files);
         }
         let is_directory = metadata.is_dir();
-        if self.is_secret(name, place, &metadata, group)? {
-            self.withheld.insert(below_part(name));
+        let is_new = metadata.is_file() && is_new(&metadata, &self.taken, group);
+        let bytes = group.bytes.saturating_add(if is_new { metadata.len() } else { 0 });
+        if bytes > self.bytes_max {
+            // Before anybody looks for secrets in it.
+            return Err(TravelFault::Bytes(self.bytes_max));
+        }
+        if self.is_secret(place, &metadata, group)? {
+            self.withheld.insert(path);
             group.marks.insert(name.to_owned(), Kind::Whiteout);
         } else if is_whiteout(&metadata) {
             group.marks.insert(name.to_owned(), Kind::Whiteout);
         } else if is_directory && is_opaque(place) {
             group.marks.insert(name.to_owned(), Kind::Opaque);
-        } else if metadata.is_file() && is_new(&metadata, &self.taken, group) {
-            group.bytes = group.bytes.saturating_add(metadata.len());
-            if group.bytes > self.bytes_max {
-                return Err(TravelFault::Bytes(self.bytes_max));
-            }
+        } else if is_new {
+            group.bytes = bytes;
             group.files.insert((metadata.dev(), metadata.ino()), false);
         }
         let is_left_out = is_directory && group.marks.get(name) == Some(&Kind::Whiteout);
@@ -370,28 +375,28 @@ impl Load<'_> {
             for entry in fs::read_dir(place).map_err(refused(place))? {
                 let entry = entry.map_err(refused(place))?;
                 let path = entry.path();
-                let metadata = entry.metadata().map_err(refused(&path))?;
+                // The entry's own name may be a secret.
+                let metadata = entry.metadata().map_err(refused(place))?;
                 self.walk(&name.join(entry.file_name()), &path, metadata, depth + 1, group)?;
             }
         }
         Ok(())
     }
 
-    /// Whether a secret stands in a name, in a link, or in a file.
-    fn is_secret(
-        &self,
-        name: &Path,
-        place: &Path,
-        metadata: &Metadata,
-        group: &mut Group,
-    ) -> Result<bool, TravelFault> {
-        let Some(mask) = self.mask else { return Ok(false) };
-        let is_in = |bytes: &[u8]| matches!(mask.mask(bytes), Cow::Owned(_));
-        if name.file_name().is_some_and(|name| is_in(name.as_bytes())) {
-            return Ok(true);
+    /// The path without the secret that stands in it; `None` if none does.
+    fn masked(&self, path: &Path) -> Option<PathBuf> {
+        match self.mask?.mask(path.as_os_str().as_bytes()) {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(masked) => Some(PathBuf::from(OsString::from_vec(masked))),
         }
+    }
+
+    /// Whether a secret stands in a link, or in a file.
+    fn is_secret(&self, place: &Path, metadata: &Metadata, group: &mut Group) -> Result<bool, TravelFault> {
+        let Some(mask) = self.mask else { return Ok(false) };
         if metadata.is_symlink() {
-            return Ok(is_in(fs::read_link(place).map_err(refused(place))?.as_os_str().as_bytes()));
+            let target = fs::read_link(place).map_err(refused(place))?;
+            return Ok(matches!(mask.mask(target.as_os_str().as_bytes()), Cow::Owned(_)));
         }
         if !metadata.is_file() {
             return Ok(false);
@@ -400,7 +405,7 @@ impl Load<'_> {
         if let Some(known) = self.taken.files.get(&identity).or_else(|| group.files.get(&identity)) {
             return Ok(*known);
         }
-        let is_secret = holds(place, &is_in).map_err(refused(place))?;
+        let is_secret = holds(place, &|bytes| mask.is_in_content(bytes)).map_err(refused(place))?;
         if is_secret {
             group.files.insert(identity, true);
         }
@@ -419,23 +424,6 @@ fn below_part(name: &Path) -> PathBuf {
     let (_, part) = (components.next(), components.next());
     let rest = components.as_path();
     if part == Some(Component::Normal("tmp".as_ref())) { Path::new("/tmp").join(rest) } else { rest.to_owned() }
-}
-
-/// Whether a file has something in it, looked through piece by piece.
-pub(crate) fn holds(place: &Path, is_in: &dyn Fn(&[u8]) -> bool) -> io::Result<bool> {
-    let mut file = File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(place)?;
-    let mut window = Vec::new();
-    loop {
-        let room = (WINDOW_BYTES - window.len()) as u64;
-        let read = (&mut file).take(room).read_to_end(&mut window)?;
-        if is_in(&window) {
-            return Ok(true);
-        }
-        if (read as u64) < room {
-            return Ok(false);
-        }
-        window.drain(..window.len().saturating_sub(OVERLAP_BYTES));
-    }
 }
 
 /// Makes what a document says of an attempt a workspace of this worker, with the layers of one moment; what is there already stays. The

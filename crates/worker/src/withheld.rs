@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::collections::hash_map::Entry as Slot;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;
-use std::fs::{self, File, Metadata};
+use std::fs::{self, DirEntry, File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirEntryExt, MetadataExt};
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::attempt::LeftBehind;
 use crate::depot::{Mask, Secrets};
-use crate::travel::holds;
+use crate::files::holds;
 use crate::workspace::assume;
 
 /// The most files, links and directories of one attempt that are looked at.
@@ -115,7 +115,10 @@ pub(crate) fn find(directory: &Path, secrets: &Secrets) -> io::Result<()> {
             }
             note.files = is_few.then_some(withheld);
         }
-        Err(reason) => note.reason = reason,
+        Err(reason) => {
+            note.files = None;
+            note.reason = reason;
+        }
     }
     write(directory, &note)
 }
@@ -160,6 +163,9 @@ struct Search<'s> {
     /// What of a copy was changed before is not the job's.
     begun: i128,
     seen: usize,
+    attribute_bytes: u64,
+    /// What an attribute is read into.
+    buffer: Vec<u8>,
     candidates: Vec<Candidate>,
     by_inode: HashMap<(u64, u64), usize>,
     withheld: Vec<Withheld>,
@@ -168,7 +174,8 @@ struct Search<'s> {
 impl<'s> Search<'s> {
     fn new(directory: &'s Path, mask: &'s dyn Mask, secrets: &'s Secrets, begun: i128) -> Self {
         let (candidates, by_inode, withheld) = (Vec::new(), HashMap::new(), Vec::new());
-        Self { directory, mask, secrets, begun, seen: 0, candidates, by_inode, withheld }
+        let buffer = vec![0; ATTRIBUTE_BYTES_MAX];
+        Self { directory, mask, secrets, begun, seen: 0, attribute_bytes: 0, buffer, candidates, by_inode, withheld }
     }
 
     fn is_in(&self, bytes: &[u8]) -> bool {
@@ -178,6 +185,10 @@ impl<'s> Search<'s> {
     /// Goes through all parts; why it could not, in words.
     fn look(&mut self) -> Result<(), String> {
         for part in parts(self.directory) {
+            let root = self.directory.join(&part);
+            if self.look_at_attributes(&root) != Looked::Nothing {
+                return Err("an attribute of the tree's own folder may hold one, which cannot be hidden".to_owned());
+            }
             self.look_below(&part, 0)?;
         }
         Ok(())
@@ -185,65 +196,87 @@ impl<'s> Search<'s> {
 
     fn look_below(&mut self, directory: &Path, depth: usize) -> Result<(), String> {
         let path = self.directory.join(directory);
-        let refused = |error: io::Error| format!("they could not be looked through for its secrets: {error}");
-        for entry in fs::read_dir(&path).map_err(refused)? {
-            let entry = entry.map_err(refused)?;
-            let metadata = entry.metadata().map_err(refused)?;
+        let name = self.secrets.hide(Path::new("./").join(as_the_job_knows(directory)).display().to_string());
+        let refused = |error: io::Error| format!("they could not be looked through for its secrets: `{name}`: {error}");
+        for entry in fs::read_dir(&path).map_err(&refused)? {
+            let entry = entry.map_err(&refused)?;
             self.seen += 1;
             if self.seen > FILES_MAX || depth > DEPTH_MAX {
                 return Err(format!("they are more than {FILES_MAX}, or nested deeper than {DEPTH_MAX}"));
             }
-            self.look_at(directory, &entry.file_name(), &entry.path(), &metadata, depth)?;
+            match entry.metadata() {
+                Ok(metadata) => self.look_at(directory, &entry, &metadata, depth)?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                // Its directory can be listed and not entered here; whoever enters the attempt may do both.
+                Err(_) => {
+                    let path = as_the_job_knows(&directory.join(entry.file_name()));
+                    self.withheld.push(self.noted(directory, &entry, &path, true));
+                }
+            }
         }
         Ok(())
     }
 
-    fn look_at(
-        &mut self,
-        directory: &Path,
-        name: &OsStr,
-        place: &Path,
-        metadata: &Metadata,
-        depth: usize,
-    ) -> Result<(), String> {
-        let is_new = !directory.starts_with(COPY) || changed_ns(metadata) + TICK_NS >= self.begun;
-        let path = as_the_job_knows(&directory.join(name));
-        let withheld = |is_unread| Withheld {
+    fn noted(&self, directory: &Path, entry: &DirEntry, path: &Path, is_unread: bool) -> Withheld {
+        Withheld {
             directory: directory.as_os_str().as_bytes().to_vec(),
-            inode: metadata.ino(),
+            inode: entry.ino(),
             name: self.secrets.hide(path.display().to_string()),
             is_unread,
-        };
+        }
+    }
+
+    fn look_at(&mut self, directory: &Path, entry: &DirEntry, metadata: &Metadata, depth: usize) -> Result<(), String> {
+        let (place, name) = (entry.path(), directory.join(entry.file_name()));
+        let path = as_the_job_knows(&name);
+        let is_new = !directory.starts_with(COPY) || changed_ns(metadata) + TICK_NS >= self.begun;
         if is_new && self.is_in(path.as_os_str().as_bytes()) {
-            self.withheld.push(withheld(false));
-        } else if metadata.is_dir() {
+            self.withheld.push(self.noted(directory, entry, &path, false));
+            return Ok(());
+        }
+        let has_attributes = is_new && (metadata.is_dir() || metadata.is_file());
+        let looked = if has_attributes { self.look_at_attributes(&place) } else { Looked::Nothing };
+        if looked != Looked::Nothing {
+            self.withheld.push(self.noted(directory, entry, &path, looked == Looked::Unread));
+            return Ok(());
+        }
+        if metadata.is_dir() {
             // What cannot be listed here may be listed by whoever enters.
-            if fs::read_dir(place).is_err() {
-                self.withheld.push(withheld(true));
+            if fs::read_dir(&place).is_err() {
+                self.withheld.push(self.noted(directory, entry, &path, true));
                 return Ok(());
             }
-            self.look_below(&directory.join(name), depth + 1)?;
+            self.look_below(&name, depth + 1)?;
         } else if metadata.is_symlink() && is_new {
-            match fs::read_link(place) {
+            match fs::read_link(&place) {
                 Ok(target) if !self.is_in(target.as_os_str().as_bytes()) => {}
-                read => self.withheld.push(withheld(read.is_err())),
+                read => self.withheld.push(self.noted(directory, entry, &path, read.is_err())),
             }
         } else if metadata.is_file() && is_new && metadata.len() > 0 {
-            let name = withheld(false);
+            let noted = self.noted(directory, entry, &path, false);
             let number = match self.by_inode.entry((metadata.dev(), metadata.ino())) {
                 Slot::Occupied(known) => *known.get(),
                 Slot::Vacant(slot) => {
-                    self.candidates.push(Candidate {
-                        place: place.to_owned(),
-                        bytes: metadata.len(),
-                        names: Vec::new(),
-                    });
+                    self.candidates.push(Candidate { place, bytes: metadata.len(), names: Vec::new() });
                     *slot.insert(self.candidates.len() - 1)
                 }
             };
-            self.candidates[number].names.push(name);
+            self.candidates[number].names.push(noted);
         }
         Ok(())
+    }
+
+    /// Whether a secret stands in what users may note beside a file's content.
+    fn look_at_attributes(&mut self, place: &Path) -> Looked {
+        let Ok(attributes) = attributes(place, &mut self.buffer) else { return Looked::Unread };
+        if attributes.is_empty() {
+            return Looked::Nothing;
+        }
+        self.attribute_bytes += attributes.iter().map(|text| text.len() as u64).sum::<u64>();
+        if self.attribute_bytes > BYTES_MAX {
+            return Looked::Unread;
+        }
+        if attributes.iter().any(|text| self.is_in(text)) { Looked::Secret } else { Looked::Nothing }
     }
 
     /// Everything that is to be withheld, after the candidates were looked through, the small ones first.
@@ -277,7 +310,7 @@ impl<'s> Search<'s> {
             while let number = next.fetch_add(1, Ordering::Relaxed)
                 && let Some(candidate) = candidates.get(number)
             {
-                read.push((number, holds(&candidate.place, &|bytes| self.is_in(bytes))));
+                read.push((number, holds(&candidate.place, &|bytes| self.mask.is_in_content(bytes))));
             }
             read
         };
@@ -292,6 +325,33 @@ impl<'s> Search<'s> {
         read.sort_unstable_by_key(|(number, _)| *number);
         read.into_iter().map(|(_, holds)| holds).collect()
     }
+}
+
+/// What came of a look.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Looked {
+    Nothing,
+    Secret,
+    Unread,
+}
+
+/// The most bytes of the names of one file's attributes, or of one value, as Linux has it.
+const ATTRIBUTE_BYTES_MAX: usize = 64 << 10;
+
+/// The names and values of the attributes of a file or directory that any job may set.
+fn attributes(place: &Path, buffer: &mut [u8]) -> rustix::io::Result<Vec<Vec<u8>>> {
+    let length = match rustix::fs::llistxattr(place, &mut *buffer) {
+        Ok(length) => length,
+        Err(rustix::io::Errno::NOTSUP | rustix::io::Errno::NOENT) => 0,
+        Err(error) => return Err(error),
+    };
+    let mut attributes = Vec::new();
+    let names = buffer[..length].to_vec();
+    for name in names.split(|byte| *byte == 0).filter(|name| name.starts_with(b"user.")) {
+        let length = rustix::fs::lgetxattr(place, name, &mut *buffer)?;
+        attributes.extend([name.to_vec(), buffer[..length].to_vec()]);
+    }
+    Ok(attributes)
 }
 
 /// Where an attempt has files of its own, relative to its directory; those that are there.
@@ -320,6 +380,16 @@ pub(crate) struct Veil {
     files: Vec<Withheld>,
     /// The names of the secrets of which another value was given.
     others: Vec<String>,
+}
+
+/// What came of hiding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Drawn {
+    /// All that was to be hidden is.
+    All,
+    /// Something is not where it was noted, so nobody knows where it is.
+    NotThere,
 }
 
 /// Why an attempt is not entered without its secrets, and which these are.
@@ -390,11 +460,16 @@ impl Veil {
         self.files.is_empty()
     }
 
+    /// The names of the secrets of which another value was given than the job's.
+    pub(crate) fn others(&self) -> &[String] {
+        &self.others
+    }
+
     /// Hides what is in one part of the attempt's directory, by whiteouts in a layer that is to stand above it.
     ///
     /// # Errors
     /// The system's words.
-    pub(crate) fn draw(&self, directory: &Path, part: &Path, layer: &Path) -> io::Result<()> {
+    pub(crate) fn draw(&self, directory: &Path, part: &Path, layer: &Path) -> io::Result<Drawn> {
         let mut hidden: BTreeMap<PathBuf, BTreeSet<u64>> = BTreeMap::new();
         for file in &self.files {
             if let Ok(below) = Path::new(OsStr::from_bytes(&file.directory)).strip_prefix(part) {
@@ -407,19 +482,28 @@ impl Veil {
             fs::create_dir(layer.join(parent))?;
         }
         for (below, inodes) in &hidden {
-            for entry in fs::read_dir(directory.join(part).join(below))? {
+            let mut missed = inodes.clone();
+            let entries = match fs::read_dir(directory.join(part).join(below)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Drawn::NotThere),
+                entries => entries?,
+            };
+            for entry in entries {
                 let entry = entry?;
                 if inodes.contains(&entry.ino()) {
+                    missed.remove(&entry.ino());
                     let at = layer.join(below).join(entry.file_name());
                     rustix::fs::mknodat(CWD, &at, FileType::CharacterDevice, Mode::empty(), 0)?;
                 }
+            }
+            if !missed.is_empty() {
+                return Ok(Drawn::NotThere);
             }
         }
         // Last, and what is in a directory before it: one that may not be written could not be filled.
         for parent in parents.iter().rev() {
             assume(&layer.join(parent), &fs::symlink_metadata(directory.join(part).join(parent))?)?;
         }
-        Ok(())
+        Ok(Drawn::All)
     }
 
     /// What people should know who see these parts; `None` if nothing of them is hidden.

@@ -222,6 +222,19 @@ fn what_holds_a_secret_is_not_shown_without_it() {
     }
 }
 
+#[test]
+fn a_job_without_secrets_does_not_show_those_of_another() {
+    let repository = Repository::new(
+        "jobs: { login: { secrets: [TOKEN, OTHER], run: 'echo $TOKEN > netrc; exit 1' }, lint: { run: ['echo 1 > f', 'echo 2 > f; exit 1'] } }",
+    );
+    with_secrets(&repository, &["run"], 1, "");
+    let data = repository.folder.path().join("data");
+    let find = format!("cat f; find '{}' -path '*/workspaces*' -printf '%f\\n'; echo more >> f", data.display());
+    for (moment, content) in [("lint", "2\n"), ("lint", "2\nmore\n"), ("lint@1", "1\n")] {
+        check(&repository, moment, &find, &format!("{content}workspaces\n"));
+    }
+}
+
 /// Without the line of the machine's own `/tmp`.
 fn without_machine_s(said: &str) -> String {
     said.replacen("s3cr3t-value\n", "", 1)

@@ -3,6 +3,8 @@
 //! A secret is looked for in the forms in which tools print it: as it is, each of its lines, base64 (standard and URL
 //! alphabet, at each of the three places it can take within a longer text), hexadecimal, URL-encoded, escaped in JSON,
 //! quoted by a shell. The longest form that begins first wins; what is masked is no longer searched.
+//!
+//! A file is found to hold a secret by the same forms, but not by every line of it: see [`Masker::is_in_content`].
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -17,6 +19,9 @@ pub const MASK: &[u8] = b"***";
 /// Forms shorter than this are not looked for: they would blot out ordinary output and, by where they do so, tell
 /// themselves.
 pub const MASKED_BYTES_MIN: usize = 4;
+
+/// A single line of a secret of several lines that is shorter than this does not tell that a file holds the secret.
+const TELLING_BYTES_MIN: usize = 16;
 
 /// Bound of all forms of all secrets together. Above it [`Masker::new`] refuses.
 pub const PATTERN_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -45,6 +50,8 @@ pub struct Masker {
 
 struct Forms {
     search: AhoCorasick,
+    /// For what counts in files; `None` if it is all.
+    content: Option<AhoCorasick>,
     /// Sorted, so that those with a common beginning stand together.
     patterns: Vec<Vec<u8>>,
     longest: usize,
@@ -73,6 +80,7 @@ impl Masker {
     /// If all forms together are longer than [`PATTERN_BYTES_MAX`].
     pub fn new<S: AsRef<[u8]>>(secrets: impl IntoIterator<Item = S>) -> Result<Self, MaskerError> {
         let mut patterns = BTreeSet::new();
+        let (mut content, mut is_all_content) = (BTreeSet::new(), true);
         let mut too_short = 0;
         let mut pattern_bytes = 0;
         for secret in secrets {
@@ -80,8 +88,16 @@ impl Masker {
             if (1..MASKED_BYTES_MIN).contains(&secret.len()) {
                 too_short += 1;
             }
-            for form in forms(secret) {
-                if form.len() >= MASKED_BYTES_MIN && !patterns.contains(&form) {
+            let whole = forms(secret).into_iter().map(|form| (form, true));
+            for (form, is_telling) in whole.chain(lines(secret).map(|line| (line.to_vec(), tells(line)))) {
+                if form.len() < MASKED_BYTES_MIN {
+                    continue;
+                }
+                match is_telling {
+                    true => drop(content.insert(form.clone())),
+                    false => is_all_content = false,
+                }
+                if !patterns.contains(&form) {
                     pattern_bytes += form.len();
                     patterns.insert(form);
                 }
@@ -93,17 +109,19 @@ impl Masker {
         if patterns.is_empty() {
             return Ok(Self { forms: None, too_short });
         }
-        let search = AhoCorasick::builder()
-            .match_kind(MatchKind::LeftmostLongest)
-            .build(&patterns)
-            .map_err(|_| MaskerError { pattern_bytes })?;
+        let search = |forms: &BTreeSet<Vec<u8>>| {
+            let search = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(forms);
+            search.map_err(|_| MaskerError { pattern_bytes })
+        };
+        let content = if is_all_content { None } else { Some(search(&content)?) };
+        let search = search(&patterns)?;
         let patterns: Vec<Vec<u8>> = patterns.into_iter().collect();
         let longest = patterns.iter().map(Vec::len).max().unwrap_or(0);
         let mut begins = [false; 256];
         for first in patterns.iter().filter_map(|pattern| pattern.first()) {
             begins[usize::from(*first)] = true;
         }
-        Ok(Self { forms: Some(Arc::new(Forms { search, patterns, longest, begins })), too_short })
+        Ok(Self { forms: Some(Arc::new(Forms { search, content, patterns, longest, begins })), too_short })
     }
 
     /// How many secrets are so short that they are not masked. Their owner should be told.
@@ -128,6 +146,15 @@ impl Masker {
         }
         masked.extend_from_slice(&bytes[rest..]);
         Cow::Owned(masked)
+    }
+
+    /// Whether a secret stands in the content of a file: in any of its forms, or by one of several lines if that has at least
+    /// 16 bytes and does not begin with `-----`. Shorter ones, and the marks around a key, stand in files that have nothing to do
+    /// with it.
+    #[must_use]
+    pub fn is_in_content(&self, bytes: &[u8]) -> bool {
+        let Some(forms) = &self.forms else { return false };
+        forms.content.as_ref().unwrap_or(&forms.search).is_match(bytes)
     }
 
     /// A state for one stream; `None` if there is nothing to mask.
@@ -215,12 +242,20 @@ impl MaskedStream {
     }
 }
 
-/// All forms of one secret. Some may be too short to be used.
+/// The lines of a secret that has several.
+fn lines(secret: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let has_several = secret.contains(&b'\n');
+    secret.split(|byte| *byte == b'\n').filter(move |_| has_several).map(<[u8]>::trim_ascii)
+}
+
+/// Whether a line tells that there is the secret.
+fn tells(line: &[u8]) -> bool {
+    line.len() >= TELLING_BYTES_MIN && !line.starts_with(b"-----")
+}
+
+/// All forms of one whole secret. Some may be too short to be used.
 fn forms(secret: &[u8]) -> Vec<Vec<u8>> {
     let mut forms = vec![secret.to_vec()];
-    for line in secret.split(|byte| *byte == b'\n') {
-        forms.push(line.trim_ascii().to_vec());
-    }
     for alphabet in [STANDARD, URL_SAFE] {
         forms.extend(base64_forms(secret, alphabet));
     }

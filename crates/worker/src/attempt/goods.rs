@@ -190,10 +190,10 @@ impl Attempt<'_> {
             }
             let mut places = self.places(place);
             places.layers = place.cache_layers(self.worker);
-            let (depot, trust) = (Arc::clone(&self.depot), self.spec.event.trust);
+            let (depot, trust, secrets) = (Arc::clone(&self.depot), self.spec.event.trust, self.secrets.clone());
             let key = cache.key.clone();
             let began = now();
-            let saved = blocking(move || cache.save(trust, &places, &restored, &*depot)).await;
+            let saved = blocking(move || cache.save(trust, &places, &restored, &secrets, &*depot)).await;
             self.note_phase("cache_saved", key.clone(), began);
             if let Err(fault) = &saved {
                 self.note(format!("cache `{key}` was not saved: {fault}"));

@@ -3,9 +3,11 @@
 //! The files of a step are kept when the next one is about to run, and not before: those of the last step are the workspace itself.
 //! A job of one step pays nothing for it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use graph::{Digest, Environment, Failure, Shell, Step, WorkspaceKind};
@@ -24,7 +26,7 @@ use crate::workspace::{Layer, StepLayers, Unkept};
 pub struct LeftBehind {
     /// The environment of the last step that was to start.
     pub variables: BTreeMap<String, String>,
-    /// Its directory, as seen inside the workspace.
+    /// Its directory, as seen inside the workspace; the workspace's root, as for every step, if a secret stands in it.
     pub directory: PathBuf,
     /// Where the steps ran.
     #[serde(default)]
@@ -236,7 +238,7 @@ impl Attempt<'_> {
     }
 
     /// Writes what is known of the steps, without secrets, beside the workspace's files.
-    pub(super) fn keep_left(&mut self) {
+    pub(super) fn keep_left(&mut self, place: &Place) {
         let left = std::mem::take(&mut self.left);
         if let Some(reason) = &left.reason {
             self.note(missed_note(&left.missed, reason));
@@ -247,7 +249,7 @@ impl Attempt<'_> {
         let Some(found) = self.found.take() else { return };
         let data = &self.worker.settings.data;
         let path = crate::place::environment_file(data, self.spec.build, self.spec.attempt);
-        let left = self.left_behind(left, &found);
+        let left = self.left_behind(left, &found, place.root());
         let written =
             serde_json::to_vec(&left).map_err(std::io::Error::from).and_then(|text| std::fs::write(&path, text));
         if let Err(error) = written {
@@ -255,20 +257,24 @@ impl Attempt<'_> {
         }
     }
 
-    fn left_behind(&self, left: Left, found: &Arc<(Variables, PathBuf)>) -> LeftBehind {
+    fn left_behind(&self, left: Left, found: &Arc<(Variables, PathBuf)>, root: &Path) -> LeftBehind {
+        let shown = |directory: &Path| match self.is_told(directory.as_os_str()) {
+            true => directory.to_owned(),
+            false => root.to_owned(),
+        };
         let variables = self.without_secrets(&found.0);
         let failed = left.failed.or_else(|| self.failure.as_ref().and(left.steps.last()).map(|ran| ran.step));
         let step = |ran: Ran| {
             let (differs, directory) = match &ran.found {
-                Some(here) if here.0.iter().eq(found.0.iter()) => (BTreeMap::new(), here.1.clone()),
-                Some(here) => (differences(&variables, &self.without_secrets(&here.0)), here.1.clone()),
-                None => (BTreeMap::new(), found.1.clone()),
+                Some(here) if here.0.iter().eq(found.0.iter()) => (BTreeMap::new(), shown(&here.1)),
+                Some(here) => (differences(&variables, &self.without_secrets(&here.0)), shown(&here.1)),
+                None => (BTreeMap::new(), shown(&found.1)),
             };
             let id = self.spec.job.steps.get(usize::from(ran.step)).and_then(|step| step.id.as_deref());
             LeftStep { step: ran.step, name: ran.name, id: id.map(str::to_owned), layer: ran.layer, directory, differs }
         };
         LeftBehind {
-            directory: found.1.clone(),
+            directory: shown(&found.1),
             environment: self.spec.job.environment.clone(),
             container: left.container,
             programs: self.spec.job.steps.iter().filter_map(program).collect(),
@@ -281,11 +287,17 @@ impl Attempt<'_> {
         }
     }
 
+    /// Whether no secret stands in it.
+    fn is_told(&self, text: &OsStr) -> bool {
+        let mask = self.secrets.mask.as_deref();
+        mask.is_none_or(|mask| matches!(mask.mask(text.as_bytes()), Cow::Borrowed(_)))
+    }
+
     fn without_secrets(&self, variables: &Variables) -> BTreeMap<String, String> {
         let text = |value: &OsStr| self.secrets.hide(value.to_string_lossy().into_owned());
         variables
             .iter()
-            .filter(|(name, _)| !self.secrets.values.contains_key(&*name.to_string_lossy()))
+            .filter(|(name, _)| !self.secrets.values.contains_key(&*name.to_string_lossy()) && self.is_told(name))
             .map(|(name, value)| (name.to_string_lossy().into_owned(), text(value)))
             .collect()
     }

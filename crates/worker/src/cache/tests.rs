@@ -53,7 +53,10 @@ impl Ground {
     /// Saves, and says how many bytes were put.
     fn save(&self, cache: &Cache, places: &Places, restored: &Restored) -> usize {
         self.depot.clear();
-        assert_eq!(cache.save(Trust::Trusted, places, restored, &self.depot).unwrap().saved, CacheSaved::Saved);
+        assert_eq!(
+            cache.save(Trust::Trusted, places, restored, &Secrets::default(), &self.depot).unwrap().saved,
+            CacheSaved::Saved
+        );
         *self.depot.put_bytes.lock().unwrap()
     }
 }

@@ -178,6 +178,13 @@ fn unchanged<'b>(files: &[(PathBuf, Found)], places: &[Places<'b>]) -> Unchanged
     files.iter().map(find).collect()
 }
 
+/// Those of the files that no base knows as they are.
+pub(crate) fn changed<'f>(files: &'f [(PathBuf, Found)], bases: &[Base]) -> Vec<&'f Found> {
+    let places: Vec<Places<'_>> = bases.iter().map(|base| (base, base.places())).collect();
+    let of_files = files.iter().zip(unchanged(files, &places));
+    of_files.filter(|(_, base)| base.is_none()).map(|((_, found), _)| found).collect()
+}
+
 /// The packs of the bases that are not to be named again: they are gone, or hold too little of `there`, the entries of what is there still,
 /// changed or not.
 fn dropped_packs<'b>(

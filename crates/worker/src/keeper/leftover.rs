@@ -11,6 +11,14 @@ pub struct Leftover {
     pub name: String,
 }
 
+impl Leftover {
+    /// Whether it is the keeper of another `ropewalk`.
+    #[must_use]
+    pub fn is_keeper(&self) -> bool {
+        self.name.as_bytes() == tree::KEEPER_NAME.to_bytes()
+    }
+}
+
 /// How often [`kill_leftovers`] looks again before it gives up on processes that keep starting others.
 const LOOKS_MAX: usize = 100;
 

@@ -10,6 +10,8 @@ use rustix::fs::{CWD, FileType, Mode};
 use super::*;
 use crate::attempt::LeftStep;
 use crate::depot::memory::Kept;
+use crate::entry::Entry;
+use crate::files::WINDOW_BYTES;
 
 const BUILD: BuildId = BuildId(1);
 const NUMBER: AttemptNumber = AttemptNumber(1);
@@ -214,6 +216,49 @@ fn a_file_with_a_secret_stays() {
     let notes = &left.arrived.as_ref().unwrap().notes;
     assert_eq!(notes[0], "without files that hold a secret: `/tmp/it`, `link`, `long`, `one`, `sub/short`");
     assert_eq!(notes.len(), 2, "and where its tree was");
+    let entry = Entry::open(&ground.path("b"), BUILD, NUMBER, &Moment::End, BTreeMap::new()).unwrap();
+    assert_eq!(entry.hidden(), Some(notes.join("; ").as_str()), "a shell of one command says it, too");
+}
+
+#[test]
+fn a_name_with_a_secret_stays() {
+    let ground = Ground::new();
+    for path in ["upper/a-hushed-name", "upper/the-hushed/below", "tmp/hush", "steps/0/upper/sub/se-hushed"] {
+        ground.write(path, b"plain");
+    }
+    // Of the name that goes on over a slash, too.
+    ground.write("upper/se/cr", b"plain");
+    let sent = ground.send(Some(&OneSecret(b"hushed")), BYTES_MAX).unwrap();
+    let other = ground.send(Some(&OneSecret(b"se/cr")), BYTES_MAX).unwrap();
+    let note = ground.fetch(other.document, "").unwrap().arrived.unwrap().notes.swap_remove(0);
+    assert_eq!(note, "without files that hold a secret: `***`");
+    for (digest, bytes) in &*ground.depot.blobs.lock().unwrap() {
+        let is_sent = sent.blobs.contains(digest);
+        assert!(!is_sent || !bytes.windows(6).any(|window| window == b"hushed"), "{digest}");
+    }
+    let left = ground.fetch(sent.document, "").unwrap();
+    let arrived = crate::workspace::entries(&ground.arrived(&left, &Moment::End)).unwrap();
+    let arrived: BTreeSet<PathBuf> = arrived.into_iter().collect();
+    assert_eq!(arrived, ["one", "se/cr", "two"].map(PathBuf::from).into());
+    let notes = &left.arrived.as_ref().unwrap().notes;
+    assert_eq!(notes[0], "without files that hold a secret: `***`");
+}
+
+/// A secret that is in nothing, and is not looked for in so much.
+struct NotIn(usize);
+
+impl Mask for NotIn {
+    fn mask<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+        assert!(bytes.len() < self.0, "{} bytes are looked through", bytes.len());
+        Cow::Borrowed(bytes)
+    }
+}
+
+#[test]
+fn what_is_too_much_is_not_looked_through() {
+    let ground = Ground::new();
+    ground.write("upper/large", &[1; 3000]);
+    assert!(matches!(ground.send(Some(&NotIn(2000)), 2000), Err(TravelFault::Bytes(2000))));
 }
 
 #[test]

@@ -3,6 +3,8 @@
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::sync::Arc;
 
+use rustix::fs::XattrFlags;
+
 use super::*;
 use crate::workspace::is_whiteout;
 
@@ -57,7 +59,7 @@ impl Ground {
     /// The names that are hidden of a part, by a layer above it; a folder's behind a slash.
     fn hidden(&self, part: &str) -> Vec<String> {
         let layer = tempfile::tempdir().unwrap();
-        self.veil(&[]).unwrap().draw(self.path(), Path::new(part), layer.path()).unwrap();
+        assert_eq!(self.veil(&[]).unwrap().draw(self.path(), Path::new(part), layer.path()).unwrap(), Drawn::All);
         let mut hidden: Vec<String> = crate::workspace::entries(layer.path())
             .unwrap()
             .into_iter()
@@ -150,6 +152,89 @@ fn what_was_not_looked_for_is_withheld_with_all_else() {
         let expected = "without files that hold a secret or were not looked through for one: `shut`";
         assert_eq!(ground.words(&["upper"]).as_deref(), Some(expected));
     }
+}
+
+#[test]
+fn what_is_not_where_it_was_noted_is_not_taken_for_hidden() {
+    for moved in ["upper/sub/held", "upper/sub"] {
+        let ground = Ground::new();
+        ground.write("upper/sub/held", "s3cret");
+        ground.write("upper/sub/also", "s3cret");
+        ground.find();
+        // As in a copy of the folder, in which all inodes are others.
+        fs::rename(ground.path().join(moved), ground.path().join("elsewhere")).unwrap();
+        let layer = tempfile::tempdir().unwrap();
+        let drawn = ground.veil(&[]).unwrap().draw(ground.path(), Path::new("upper"), layer.path()).unwrap();
+        assert_eq!(drawn, Drawn::NotThere, "{moved}");
+    }
+}
+
+#[test]
+fn a_directory_that_cannot_be_entered_shuts_nothing_else() {
+    let look = || {
+        // SAFETY: it is a call of this thread alone, which makes files as another user from now on.
+        unsafe { libc::setfsuid(65534) };
+        let ground = Ground::new();
+        ground.write("upper/out/inner", "plain");
+        ground.write("upper/held", "s3cret");
+        let layer = tempfile::tempdir().unwrap();
+        let of = |mode| fs::Permissions::from_mode(mode);
+        fs::set_permissions(ground.path().join("upper/out"), of(0o644)).unwrap();
+        ground.find();
+        let drawn = ground.veil(&[]).unwrap().draw(ground.path(), Path::new("upper"), layer.path()).unwrap();
+        for out in [ground.path().join("upper/out"), layer.path().join("out")] {
+            fs::set_permissions(out, of(0o755)).unwrap();
+        }
+        assert!(is_whiteout(&fs::symlink_metadata(layer.path().join("out/inner")).unwrap()));
+        (drawn, ground.words(&["upper"]))
+    };
+    let (drawn, words) = std::thread::spawn(look).join().unwrap();
+    assert_eq!(drawn, Drawn::All);
+    let expected = "without files that hold a secret or were not looked through for one: `held`, `out/inner`";
+    assert_eq!(words.as_deref(), Some(expected));
+}
+
+#[test]
+fn what_has_a_secret_in_an_attribute_is_hidden() {
+    let ground = Ground::new();
+    for (path, value) in [("upper/held", "a s3cret"), ("upper/plain", "a word"), ("upper/folder/inner", "")] {
+        ground.write(path, "");
+        let is_set = rustix::fs::setxattr(ground.path().join(path), "user.t", value.as_bytes(), XattrFlags::empty());
+        if is_set == Err(rustix::io::Errno::NOTSUP) {
+            println!("skipped: no attributes on this file system");
+            return;
+        }
+    }
+    rustix::fs::setxattr(ground.path().join("upper/folder"), "user.s3cret", b"", XattrFlags::empty()).unwrap();
+    ground.find();
+    assert_eq!(ground.hidden("upper"), ["folder", "held"]);
+    rustix::fs::setxattr(ground.path().join("upper"), "user.t", b"s3cret", XattrFlags::empty()).unwrap();
+    ground.find();
+    assert!(ground.veil(&[]).unwrap_err().reason.starts_with("an attribute of the tree's own folder"));
+}
+
+/// Of two lines, the second of which is an ordinary word.
+struct TwoLines;
+
+impl Mask for TwoLines {
+    fn mask<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+        let is_there = ["s3cret", "users:"].iter().any(|line| String::from_utf8_lossy(bytes).contains(line));
+        if is_there { Cow::Owned(b"***".to_vec()) } else { Cow::Borrowed(bytes) }
+    }
+
+    fn is_in_content(&self, bytes: &[u8]) -> bool {
+        String::from_utf8_lossy(bytes).contains("s3cret")
+    }
+}
+
+#[test]
+fn content_is_looked_through_for_what_tells_a_secret() {
+    let ground = Ground::new();
+    ground.write("upper/held", "a s3cret");
+    ground.write("upper/config", "users: []");
+    ground.write("upper/users:", "plain");
+    find(ground.path(), &Secrets { mask: Some(Arc::new(TwoLines)), ..Ground::secrets() }).unwrap();
+    assert_eq!(ground.hidden("upper"), ["held", "users:"]);
 }
 
 #[test]

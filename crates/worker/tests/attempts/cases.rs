@@ -23,6 +23,8 @@ pub const CASES: &[Case] = &[
     ("cases::shells", shells),
     ("cases::isolated_jobs_leave_the_tree_alone", isolated_jobs_leave_the_tree_alone),
     ("cases::caches", caches),
+    ("cases::a_secret_reaches_no_cache", a_secret_reaches_no_cache),
+    ("cases::what_is_kept_for_a_shell_holds_no_secret", what_is_kept_for_a_shell_holds_no_secret),
     ("cases::tests_that_are_asked_for", tests_that_are_asked_for),
     ("cases::restored_caches_are_layers_of_isolated_jobs", restored_caches_are_layers_of_isolated_jobs),
     ("cases::what_a_job_changes_of_a_restored_cache_is_saved", what_a_job_changes_of_a_restored_cache_is_saved),
@@ -261,6 +263,52 @@ fn caches() {
         job["steps"][0]["run"] = json!("true");
         let (report, _) = ground.run(job).await;
         assert!(report.notes[0].contains("`../x` cannot be cached"), "{:?}", report.notes);
+    });
+}
+
+fn a_secret_reaches_no_cache() {
+    on_ground(&[], async |ground| {
+        for (key, run, note) in [
+            ("k-1", "mkdir dir; echo fine > dir/f; echo \"password $TOKEN\" > dir/netrc", "dir/netrc"),
+            ("k-1", "mkdir dir; echo fine > dir/f; ln -s f dir/link", ""),
+            ("k-2", "echo fine > \"dir/of-$TOKEN\"", "dir/of-***"),
+            ("k-2", "ln -sf /of/$TOKEN dir/link", "dir/link"),
+            ("k-2", "echo $TOKEN >> dir/f", "dir/f"),
+        ] {
+            let job = json!({
+                "steps": [{ "run": run }],
+                "workspace": "isolated",
+                "cache": [{ "key": key, "restore": ["k-"], "paths": ["dir"] }],
+            });
+            let secrets = secret("TOKEN", "hunter2");
+            let (report, _) = ground.run_with(job, BTreeMap::new(), secrets, Cancel::new(), MemoryLog::default()).await;
+            assert!(matches!(report.outcome, Outcome::Passed { .. }), "{report:?}");
+            let expected: Vec<String> = match note {
+                "" => Vec::new(),
+                path => vec![format!(
+                    "cache `{key}` was not saved: `{path}` holds one of the job's secrets, which other builds would find there: keep the file out of the cache's paths"
+                )],
+            };
+            assert_eq!(report.notes, expected, "{run}");
+        }
+        assert_eq!(ground.depot.keys(), ["k-1"]);
+    });
+}
+
+fn what_is_kept_for_a_shell_holds_no_secret() {
+    on_ground(&[], async |ground| {
+        let job = json!({ "workspace": "isolated", "steps": [
+            { "run": "mkdir of-$TOKEN; echo \"OF_$TOKEN=1\" >> $ROPEWALK_ENV; echo OTHER=$TOKEN >> $ROPEWALK_ENV" },
+            { "run": "true", "working_directory": "of-hunter2" },
+            { "run": "exit 1", "working_directory": "of-hunter2" },
+        ] });
+        let secrets = secret("TOKEN", "hunter2");
+        ground.run_with(job, BTreeMap::new(), secrets, Cancel::new(), MemoryLog::default()).await;
+        let file = ropewalk_worker::environment_file(&ground.data, graph::BuildId(7), ground.last_attempt());
+        let left = std::fs::read_to_string(file).unwrap();
+        assert!(left.contains("OTHER") && !left.contains("hunter2"), "{left}");
+        let left: ropewalk_worker::LeftBehind = serde_json::from_str(&left).unwrap();
+        assert!(left.steps.iter().all(|step| step.directory == left.directory), "{left:?}");
     });
 }
 

@@ -76,6 +76,24 @@ fn each_line_of_a_secret_with_several() {
 }
 
 #[test]
+fn a_line_that_stands_in_other_files_does_not_tell_that_a_file_holds_the_secret() {
+    let key = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0\nusers:\n-----END PRIVATE KEY-----";
+    let masker = masker(&[key, "users: [7]"]);
+    for (text, is_in) in [
+        ("users:\n- name: ada", false),
+        ("-----BEGIN PRIVATE KEY-----\nof another", false),
+        ("key: MIIEvQIBADANBgkqhkiG9w0", true),
+        ("users: [7]", true),
+        (&format!("before {key} behind"), true),
+        (&key.replace('\n', r"\n"), true),
+    ] {
+        assert_eq!(masker.is_in_content(text.as_bytes()), is_in, "{text}");
+        assert!(matches!(masker.mask(text.as_bytes()), Cow::Owned(_)), "in logs every line counts: {text}");
+    }
+    assert!(!Masker::none().is_in_content(key.as_bytes()));
+}
+
+#[test]
 fn short_secrets_are_counted_and_let_through() {
     let short = "a".repeat(MASKED_BYTES_MIN - 1);
     let masker = masker(&[&short, "", "\n"]);
