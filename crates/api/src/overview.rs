@@ -66,7 +66,8 @@ impl RefKind {
     #[must_use]
     pub fn of(kind: EventWord, pull_request: Option<u64>, tag: Option<&str>, branch: Option<&str>) -> (Self, String) {
         match (kind, pull_request, tag, branch) {
-            (EventWord::PullRequest, Some(number), _, _) => (Self::PullRequest, number.to_string()),
+            // A build that a job of one asked for is one of it, too.
+            (_, Some(number), _, _) => (Self::PullRequest, number.to_string()),
             (EventWord::PullRequest, None, _, Some(branch)) => (Self::PullRequest, branch.to_owned()),
             (EventWord::Tag, _, Some(tag), _) | (_, _, Some(tag), None) => (Self::Tag, tag.to_owned()),
             (_, _, _, Some(branch)) => (Self::Branch, branch.to_owned()),

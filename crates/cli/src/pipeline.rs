@@ -19,6 +19,20 @@ use crate::{event, machine, output};
 /// The largest file of a pipeline.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
+/// Why a pipeline was not read, and what to do if there is no such file.
+pub fn unread(shown: &str, error: &std::io::Error) -> Stop {
+    let help = match error.kind() {
+        // A word alone may have been meant for a job.
+        std::io::ErrorKind::NotFound if !shown.contains(['/', '.']) => {
+            let job = format!("run --job {}", crate::whereabouts::quoted(shown));
+            format!("; `ropewalk {job}` runs one job of the pipeline, `ropewalk init` writes one")
+        }
+        std::io::ErrorKind::NotFound => "; `ropewalk init` writes one".to_owned(),
+        _ => String::new(),
+    };
+    Stop::wrong(format!("cannot read the pipeline {shown}: {error}{help}"))
+}
+
 /// Whether the user said what kind of event it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KindChoice {
@@ -85,7 +99,7 @@ impl Pipeline {
         let mut files = Vec::new();
         for path in paths {
             let shown = path.strip_prefix(&project.root).unwrap_or(path).display().to_string();
-            let refused = |error: std::io::Error| Stop::wrong(format!("cannot read the pipeline {shown}: {error}"));
+            let refused = |error: std::io::Error| unread(&shown, &error);
             let length = std::fs::metadata(path).map_err(refused)?.len();
             if length > FILE_BYTES_MAX {
                 return Err(Stop::wrong(format!(
@@ -210,6 +224,15 @@ impl Pipeline {
             if event.kind == EventKind::Command {
                 // Somebody asked for it by name: nothing to do is not what they meant.
                 return Err(Stop::wrong(reason.clone()));
+            }
+            if event.parent.is_some() {
+                // The job that asked for it would pass though nothing ran.
+                return Err(Stop::wrong(format!(
+                    "{} does not answer to the event `{}`: {reason}; say in the job that asks for it by which event, branch or \
+                     command it is meant",
+                    self.name(),
+                    event.kind.name()
+                )));
             }
             let _ = writeln!(std::io::stderr(), "note: the pipeline does not answer to this event: {reason}");
         }

@@ -7,7 +7,8 @@
 
 use std::collections::BTreeMap;
 
-use graph::{BuildId, ChildBuild, Failure, JobName, Outcome, Text, Timestamp, Verdict, Waits};
+use expression::{PathKey, Template};
+use graph::{BuildId, ChildBuild, Failure, JobName, Outcome, Parent, Text, Timestamp, Verdict, Waits};
 
 use crate::build::{Build, Child, Halt, Place, Slot};
 use crate::contexts::JobContexts;
@@ -17,11 +18,19 @@ use crate::engine::{Engine, Step};
 use crate::fact::{Ended, What};
 use crate::input::BuildRequest;
 use crate::line::JobRef;
+use crate::report::OUTPUTS_BYTES_MAX;
 
 /// The most builds that the jobs of one build may ask for, those of further tries among them.
 pub const CHILDREN_MAX: u32 = 100;
 /// The most builds of one project that jobs asked for and that have not ended.
 pub const CHILDREN_RUNNING_MAX: usize = 500;
+
+/// The most parameters of a build that a job asks for.
+pub const PARAMS_MAX: usize = 1000;
+/// The longest of the texts by which a job asks for a build, in bytes.
+pub const TEXT_BYTES_MAX: usize = 64 << 10;
+/// The most bytes that all of these texts have.
+pub const TEXTS_BYTES_MAX: usize = 4 << 20;
 
 /// The exit codes of `ropewalk run`, which is what the job runs on a laptop.
 const EXIT_FAILED: i32 = 1;
@@ -38,9 +47,19 @@ pub fn refused(message: String) -> Failure {
     Failure::Step { step: 0, exit: EXIT_WRONG, message: Some(message) }
 }
 
+/// How a job fails whose build has asked for as many as it may.
+fn too_many_of(parent: BuildId) -> Failure {
+    refused(format!(
+        "the jobs of build {parent} have asked for {CHILDREN_MAX} builds, the most there may be: let one build do more"
+    ))
+}
+
 impl Engine {
     /// The build that a job wants is asked for.
     pub(crate) fn ask_child(&mut self, step: &mut Step, job: JobRef) {
+        if self.builds[&job.0].n_children >= CHILDREN_MAX {
+            return self.end_asking(step, job, Outcome::Failed(too_many_of(job.0)));
+        }
         self.n_askings += 1;
         let asking = self.n_askings;
         match self.ask_effect(job, asking) {
@@ -50,7 +69,7 @@ impl Engine {
             }
             Err(message) => {
                 let message = format!("what it asks for cannot be evaluated: {message}");
-                self.end_asking(step, job, Outcome::Failed(Failure::Infra { message }));
+                self.end_asking(step, job, Outcome::Failed(refused(message)));
             }
         }
     }
@@ -59,18 +78,34 @@ impl Engine {
     pub(crate) fn ask_effect(&self, job: JobRef, asking: u64) -> Result<Effect, String> {
         let slot = self.slot(job);
         let contexts = JobContexts::new(&self.builds[&job.0], job.1);
-        let text = |text: &Text| contexts.text(text).map(|text| Text::Plain((&*text).into()));
-        let maybe = |written: &Option<Text>| written.as_ref().map(text).transpose();
-        let child = slot.job.child().cloned().unwrap_or_default();
-        let params = child.params.iter().map(|(name, value)| Ok((name.clone(), text(value)?)));
-        let child = ChildBuild {
-            file: maybe(&child.file)?,
-            command: maybe(&child.command)?,
-            branch: maybe(&child.branch)?,
-            tag: maybe(&child.tag)?,
-            params: params.collect::<Result<_, String>>()?,
-            ..child
+        let mut bytes = 0;
+        let env = &slot.job.env;
+        let mut text = |text: &Text| {
+            if let Some(unknown) = unknown_variable(text, env) {
+                return Err(format!(
+                    "`env.{unknown}` has expressions, which only a worker evaluates, and none runs this job: write them here"
+                ));
+            }
+            let text = contexts.text(text)?;
+            bytes += text.len();
+            if text.len() > TEXT_BYTES_MAX || bytes > TEXTS_BYTES_MAX {
+                return Err(format!(
+                    "it has more text than a build may be asked for with, {TEXT_BYTES_MAX} bytes in one place and \
+                     {TEXTS_BYTES_MAX} in all: hand files on as artifacts"
+                ));
+            }
+            Ok(Text::Plain((&*text).into()))
         };
+        let mut maybe = |written: &Option<Text>| written.as_ref().map(&mut text).transpose();
+        let child = slot.job.child().cloned().unwrap_or_default();
+        if child.params.len() > PARAMS_MAX {
+            return Err(format!("it has more than {PARAMS_MAX} parameters"));
+        }
+        let (file, command) = (maybe(&child.file)?, maybe(&child.command)?);
+        let (branch, tag) = (maybe(&child.branch)?, maybe(&child.tag)?);
+        let params = child.params.iter().map(|(name, value)| Ok((name.clone(), text(value)?)));
+        let params = params.collect::<Result<_, String>>()?;
+        let child = ChildBuild { file, command, branch, tag, params, ..child };
         Ok(Effect::AskChild { build: job.0, job: slot.name.clone(), asking, child: Box::new(child) })
     }
 
@@ -113,13 +148,16 @@ impl Engine {
         child: (BuildId, Box<BuildRequest>),
     ) -> Result<(BuildId, Box<BuildRequest>), Failure> {
         if self.builds[&parent].n_children >= CHILDREN_MAX {
-            return Err(refused(format!(
-                "the jobs of build {parent} have asked for {CHILDREN_MAX} builds, the most there may be: let one build do more"
-            )));
+            return Err(too_many_of(parent));
         }
         let project = &child.1.origin.project;
+        // What forks ask for takes no room from what is trusted.
         let is_child = |build: &&Build| {
-            build.verdict.is_none() && build.request.event.parent.is_some() && build.request.origin.project == *project
+            let Build { verdict, request, .. } = build;
+            verdict.is_none()
+                && request.event.parent.is_some()
+                && request.event.trust == child.1.event.trust
+                && request.origin.project == *project
         };
         if self.builds.values().filter(is_child).count() >= CHILDREN_RUNNING_MAX {
             return Err(refused(format!(
@@ -162,6 +200,21 @@ impl Engine {
         }
     }
 
+    /// The job that holds a group and waits for this build, or for one that stands above it: who waited for it would wait for ever.
+    pub(crate) fn holder_above(&self, build: BuildId, group: &str) -> Option<JobRef> {
+        let holders = &self.groups.get(group)?.holders;
+        let mut below = build;
+        for _ in 0..=Parent::DEPTH_MAX {
+            let parent = self.builds.get(&below)?.request.event.parent.as_ref()?;
+            let job = (parent.build, self.index_of(parent.build, &parent.job)?);
+            if holders.contains(&job) && self.slot(job).child.is_some_and(|child| child.build == below) {
+                return Some(job);
+            }
+            below = parent.build;
+        }
+        None
+    }
+
     /// Puts a build before those that are not urgent, and with it the builds for which its jobs wait.
     pub(crate) fn urge(&mut self, step: &mut Step, build: BuildId, by: &str) {
         let mut open = vec![build];
@@ -176,7 +229,11 @@ impl Engine {
 
     /// Tells the build for which a job waits to end, if it has not.
     pub(crate) fn cancel_child_of(&mut self, step: &mut Step, job: JobRef, by: &str) {
-        let Some(child) = self.slot(job).child else { return };
+        let Slot { child: Some(child), job: asking, .. } = self.slot(job) else { return };
+        if asking.child().is_some_and(|asked| asked.waits == Waits::No) {
+            return;
+        }
+        let child = *child;
         if self.is_child_going_on(child.build) {
             self.record(step, child.build, What::CancelRequested { by: by.to_owned() });
         }
@@ -233,6 +290,18 @@ impl Engine {
     }
 }
 
+/// The first variable of a job that a text reads and that has expressions of its own.
+fn unknown_variable(text: &Text, env: &BTreeMap<String, Text>) -> Option<String> {
+    let Text::Template(text) = text else { return None };
+    let paths = Template::parse(text).ok()?.context_paths();
+    let is_plain = |name: &str| env.get(name).is_none_or(|text| text.as_plain().is_some());
+    let read = paths.iter().filter(|path| &*path.context == "env").filter_map(|path| match path.keys.first()? {
+        PathKey::Name(name) => Some(&**name),
+        _ => None,
+    });
+    read.filter(|name| !is_plain(name)).map(str::to_owned).next()
+}
+
 /// How a job ends whose child ended so, with what it hands on of the outputs of the child's jobs.
 fn outcome_of(child: &Build, verdict: &Verdict, slot: &Slot) -> Outcome {
     let failed = |exit: i32, what: String| {
@@ -259,6 +328,7 @@ fn outcome_of(child: &Build, verdict: &Verdict, slot: &Slot) -> Outcome {
 fn handed_on(child: &Build, slot: &Slot) -> Result<BTreeMap<String, serde_json::Value>, String> {
     let wanted = slot.job.child().map(|asked| &asked.hand_on);
     let mut outputs = BTreeMap::new();
+    let mut bytes = 0;
     for (name, from) in wanted.into_iter().flatten() {
         let (job, output) = from.rsplit_once('.').unwrap_or((from, ""));
         let end = child.index_of.get(&JobName::from(job)).and_then(|&index| child.slot(index).end.as_ref());
@@ -267,6 +337,12 @@ fn handed_on(child: &Build, slot: &Slot) -> Result<BTreeMap<String, serde_json::
             _ => None,
         };
         let value = value.ok_or_else(|| format!("passed, and its job `{job}` handed on no `{output}`"))?;
+        bytes += name.len() + value.as_str().map_or_else(|| value.to_string().len(), str::len);
+        if bytes > OUTPUTS_BYTES_MAX {
+            return Err(format!(
+                "passed, and what is handed on of it has more than {OUTPUTS_BYTES_MAX} bytes: hand on less"
+            ));
+        }
         outputs.insert(name.clone(), value.clone());
     }
     match slot.job.outputs.iter().find(|name| !outputs.contains_key(*name)) {

@@ -14,7 +14,7 @@ use graph::{
 
 use crate::affinity::Placement;
 use crate::build::{Build, GateState, Halt, OperationState, Place, Slot, SlotIndex};
-use crate::child::asks_for_build;
+use crate::child::{asks_for_build, refused};
 use crate::contexts::{JobContexts, need_results};
 use crate::effect::Effect;
 use crate::engine::{Engine, Step};
@@ -231,7 +231,18 @@ impl Engine {
                 Move::End(Outcome::Failed(Failure::Infra { message }), Ended::Decided)
             }
             Ok(group) if self.groups.get(&group).is_some_and(|group| group.holders.contains(&job)) => go,
-            Ok(group) => Move::EnterGroup(group, concurrency.mode),
+            Ok(group) => match self.holder_above(job.0, &group) {
+                Some(holder) => {
+                    let message = format!(
+                        "the group `{group}` is held by job `{}` of build {}, which waits for this build: name the group in one of \
+                         them",
+                        self.slot(holder).name,
+                        holder.0
+                    );
+                    Move::End(Outcome::Failed(refused(message)), Ended::Decided)
+                }
+                None => Move::EnterGroup(group, concurrency.mode),
+            },
         }
     }
 

@@ -250,6 +250,26 @@ fn a_group_holds_one_child_at_a_time() {
     );
 }
 
+#[test]
+fn a_child_does_not_wait_for_the_group_that_its_parent_holds() {
+    check(
+        "a [child] [group=g]:",
+        "made 2 a b [child]:; made 3 2.b x [group=g]:",
+        "2.created
+        a has build 2 try 1
+        2.evaluated 1
+        3.created
+        2.b has build 3 try 1
+        3.evaluated 1
+        3.x failed by step
+        3.build failed
+        2.b failed by step with build 3
+        2.build failed
+        a failed by step with build 2
+        build failed",
+    );
+}
+
 /// Whoever was killed between two of its acts asks again, and makes one child.
 #[test]
 fn an_engine_rebuilt_asks_once_more_and_takes_one_answer() {

@@ -124,6 +124,13 @@ impl Event {
         said(self) == said(other)
     }
 
+    /// Whether the build is one of a pull request, be it that a job of such a build asked for it: its branch is somebody's
+    /// own, whatever it is called.
+    #[must_use]
+    pub fn is_of_pull_request(&self) -> bool {
+        self.kind == EventKind::PullRequest || self.pull_request.is_some() || self.trust == Trust::Untrusted
+    }
+
     /// An event of `kind` with everything else empty.
     #[must_use]
     pub fn new(kind: EventKind) -> Self {

@@ -17,8 +17,8 @@ use crate::lowering::First;
 use crate::source::{SourceError, read_patiently};
 use crate::world::{Means, full};
 
-/// How often a store that refuses is asked again, each time after twice the wait.
-const AGAIN_MAX: u32 = 5;
+/// How often a store that refuses is asked again, each time after twice the wait: ten seconds in all.
+const AGAIN_MAX: u32 = 10;
 const AGAIN_WAIT: Duration = Duration::from_millis(10);
 
 /// Works out what the job of a build asks for, and draws the child's numbers.
@@ -68,8 +68,7 @@ pub fn prepare(
         )));
     }
     let time = request.event.time;
-    request.quarantine = crate::quarantine::in_force(&means.records, &project, time)
-        .map_err(|error| Failure::Infra { message: full(&error) })?;
+    request.quarantine = patiently(|| crate::quarantine::in_force(&means.records, &project, time))?;
     let (child, number) = means.drawn.lock().unwrap_or_else(PoisonError::into_inner).take(&project);
     let child = child.map_or_else(|| patiently(|| means.store.reserve_build()), Ok)?;
     request.origin.number = number.map_or_else(|| patiently(|| means.store.reserve_number(&project)), Ok)?;
@@ -112,8 +111,16 @@ fn fill_in(means: &Means, request: &mut BuildRequest, asked: &ChildBuild) -> Res
             (*request, lowered) = (by_hand, manual);
         }
     }
-    if let (EventKind::Command, Triggered::No { reason }) = (request.event.kind, &lowered.triggered) {
-        return Err(refused(reason.clone()));
+    // A build in which nothing runs would pass, and its job with it.
+    if let Triggered::No { reason } = &lowered.triggered {
+        return Err(refused(match request.event.kind {
+            EventKind::Command => reason.clone(),
+            kind => format!(
+                "{} does not answer to the event `{}`: {reason}; say `event`, `branch` or `params` so that it does",
+                request.pipeline,
+                kind.name()
+            ),
+        }));
     }
     if !lowered.is_wrong() {
         request.event.params.clone_from(&lowered.filled);
@@ -142,7 +149,7 @@ fn read<T>(read: impl FnMut() -> Result<T, SourceError>) -> Result<T, Failure> {
 }
 
 /// Asks the store, again while it refuses.
-fn patiently<T>(mut ask: impl FnMut() -> Result<T, StoreError>) -> Result<T, Failure> {
+fn patiently<T, E: std::error::Error>(mut ask: impl FnMut() -> Result<T, E>) -> Result<T, Failure> {
     let mut tries = 0;
     loop {
         match ask() {

@@ -197,9 +197,17 @@ impl Lowering {
         let lowered = program::lower_again(&text, &mut named, &pipeline.files, known, reply.program, &mut memory)
             .map_err(|error| error.to_string())?;
         let mut evaluation = lowered.evaluation.clone();
-        if let (EventKind::Command, Triggered::No { reason }) = (request.event.kind, &lowered.triggered) {
-            // Somebody asked for it by name: nothing to do is not what they meant.
-            evaluation.diagnostics.push(Diagnostic::error("no-such-command", reason.clone()));
+        // Somebody asked for it by name, or a job asked for it: nothing to do is not what they meant.
+        match (&lowered.triggered, request.event.kind) {
+            (Triggered::No { reason }, EventKind::Command) => {
+                evaluation.diagnostics.push(Diagnostic::error("no-such-command", reason.clone()));
+            }
+            (Triggered::No { reason }, kind) if request.event.parent.is_some() => {
+                let message = format!("the program does not answer to the event `{}`: {reason}", kind.name());
+                let help = "say in the job that asks for it by which event, branch or command it is meant";
+                evaluation.diagnostics.push(Diagnostic::error("not-answered", message).help(help));
+            }
+            _ => {}
         }
         if let Some(last) = &last {
             evaluation.moved = lowered.moved_since(last);

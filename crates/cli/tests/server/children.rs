@@ -160,6 +160,32 @@ fn what_cannot_be_made_is_told() {
 }
 
 #[test]
+fn a_child_in_which_nothing_would_run_fails_its_job() {
+    let child = "on: { push: { branches: [main] } }\njobs:\n  b: { run: 'true' }\n";
+    let site = site(&asking(""), child);
+    let _server = site.serve();
+    let text = site.submit(&[], 1);
+    assert!(text.contains("a: failed: .ropewalk/child.yaml does not answer to the event `build`: "), "{text}");
+    assert_eq!(verdicts(&site), [(1, "failed".to_owned())]);
+}
+
+#[test]
+fn what_only_a_worker_could_evaluate_is_told() {
+    let pipeline = "jobs:\n  prep: { run: 'echo v=3 >> $ROPEWALK_OUTPUT', outputs: [v] }\n  a:\n    needs: prep\n    env: { V: '${{ needs.prep.outputs.v }}', W: plain }\n    \
+                    run: [{ build: { file: .ropewalk/child.yaml, params: { w: '${{ env.W }}', v: '${{ env.V }}' } } }]\n";
+    let site = site(pipeline, "jobs:\n  b: { run: 'true' }\n");
+    let _server = site.serve();
+    let _worker = site.work("w1", &[]);
+    let text = site.submit(&[], 1);
+    assert!(text.contains("`env.V` has expressions, which only a worker evaluates"), "{text}");
+    let pipeline = "jobs:\n  prep: { run: 'printf \"v=%070000d\\n\" 0 >> $ROPEWALK_OUTPUT', outputs: [v] }\n  a:\n    needs: prep\n    \
+                    run: [{ build: { file: .ropewalk/child.yaml, params: { v: '${{ needs.prep.outputs.v }}' } } }]\n";
+    fs::write(site.root().join(".ropewalk/pipeline.yaml"), pipeline).expect("a file");
+    let text = site.submit(&[], 1);
+    assert!(text.contains("it has more text than a build may be asked for with"), "{text}");
+}
+
+#[test]
 fn a_pipeline_that_asks_for_itself_is_told() {
     let site = site("jobs:\n  a: { run: [{ build: {} }] }\n", "");
     let _server = site.serve();

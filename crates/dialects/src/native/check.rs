@@ -11,6 +11,7 @@ use super::errors::{self, Faults};
 use super::kept::Kept;
 use super::keys::{self, AXIS, MATRIX_FORM, NameKind, Phase, Presence, Record, Type};
 use super::measure;
+use super::nodes;
 use super::patterns::Patterns;
 use crate::suggest;
 use crate::tree::{Node, NodeValue, Sources, Span};
@@ -129,6 +130,9 @@ impl Check<'_> {
         if std::ptr::eq(record, &raw const keys::STEP) {
             self.step(node);
         }
+        if [&raw const keys::JOB, &raw const keys::LISTED_JOB].contains(&std::ptr::from_ref(record)) {
+            self.job(node);
+        }
     }
 
     /// A step is exactly one of a script, a build by Nix, another build and, in a program's reply, a function.
@@ -148,6 +152,44 @@ impl Check<'_> {
         }
         if let Some(child) = node.get("build") {
             self.child(child);
+            self.beside_build(node);
+        }
+    }
+
+    /// Where a server runs the job there is no process that a step's keys could be about: what is said beside `build` would be
+    /// forgotten, and a condition among it.
+    fn beside_build(&mut self, step: &Node) {
+        const OF_JOB: [&str; 3] = ["if", "timeout", "allow_failure"];
+        const OF_SCRIPT: [&str; 4] = ["env", "working_directory", "shell", "outputs"];
+        for key in OF_JOB.into_iter().chain(OF_SCRIPT) {
+            let Some(value) = step.get(key) else { continue };
+            let message = format!("`{key}` of a step that asks for a build");
+            let help = match key {
+                _ if OF_JOB.contains(&key) => "say it of the job, whose only step it is",
+                "outputs" => "`hand_on` says which outputs of its jobs are handed on; name them in the job's `outputs`",
+                _ => "no script runs here: `params` hand values on to the build",
+            };
+            let fault = errors::bad_value("beside-build", self.at(value), message, "not of this step", help);
+            self.faults.push(fault);
+        }
+    }
+
+    /// A job that asks for a build gives what that build gives, and is never reused itself.
+    fn job(&mut self, job: &Node) {
+        let asks = |run: &Node| nodes::list(run).iter().any(|step| step.get("build").is_some());
+        if !job.get("run").is_some_and(asks) {
+            return;
+        }
+        for key in ["inputs", "reuse", "artifacts", "reports", "cache", "services"] {
+            let Some(value) = job.get(key).filter(|value| value.as_bool() != Some(false)) else { continue };
+            let help = match key {
+                "inputs" | "reuse" => "say it of that build's jobs: they are reused, and this one asks each time",
+                "artifacts" => "hand outputs on by `hand_on`; the artifacts are that build's",
+                _ => "say it of that build's jobs, which are what runs",
+            };
+            let message = format!("`{key}` of a job that asks for a build");
+            let fault = errors::bad_value("beside-build", self.at(value), message, "not of this job", help);
+            self.faults.push(fault);
         }
     }
 

@@ -8,7 +8,7 @@ use api::problem::{Problem, ProblemKind};
 use api::routes::SVG;
 use axum::body::Body;
 use axum::http::StatusCode;
-use graph::{Event, EventKind, Timestamp, Verdict};
+use graph::{Event, Timestamp, Verdict};
 use store::BuildFilter;
 use store::rows::BuildRow;
 use web::badge::{self, Badge};
@@ -127,7 +127,7 @@ pub async fn get(app: Arc<App>, call: Call) -> Answered {
 fn badge_of(app: &App, project: &str, branch: Option<String>) -> Result<String, Problem> {
     let filter = BuildFilter { project: Some(project.to_owned()), branch, ..BuildFilter::default() };
     let rows = app.server.store.builds(&filter, None, BADGE_BUILDS).map_err(problem::store)?;
-    let mut own = rows.iter().filter(|row| row.event.kind != EventKind::PullRequest);
+    let mut own = rows.iter().filter(|row| !row.event.is_of_pull_request());
     let state = match own.find(|row| row.finished.is_some()).map(|row| &row.verdict) {
         Some(Verdict::Passed { .. }) => Badge::Passed,
         Some(Verdict::Failed { .. } | Verdict::Diverged { .. }) => Badge::Failed,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use api::problem::Problem;
 use graph::asked::RanWhole;
-use graph::{BuildId, EventKind, JobName, Trust};
+use graph::{BuildId, JobName, Trust};
 use store::BuildFilter;
 use store::rows::BuildRow;
 
@@ -43,7 +43,7 @@ fn candidates(app: &App, build: &BuildRow) -> Result<Vec<BuildId>, Problem> {
     let stored = app.server.records.read::<Stored>(project).map_err(problem::record)?;
     let default = default_branch(stored.and_then(|(project, _)| project.settings.of_api().default_branch), &rows);
     let own = ref_of(&build.event);
-    let of_others = |row: &BuildRow| row.event.kind == EventKind::PullRequest && ref_of(&row.event) != own;
+    let of_others = |row: &BuildRow| row.event.is_of_pull_request() && ref_of(&row.event) != own;
     let is_doubtful = |row: &BuildRow| row.event.trust == Trust::Untrusted && build.event.trust == Trust::Trusted;
     rows.retain(|row| row.counts.passed > 0 && !of_others(row) && !is_doubtful(row));
     rows.sort_by_key(|row| match &row.event {

@@ -10,7 +10,7 @@ use api::test_history::{
     BuildName, COMPARED_BUILDS, FAILURES_MAX, FailureKind, HISTORY_BUILDS_MAX, SLOWEST, TestFailure, TestRun,
     TestSummary,
 };
-use graph::{BuildId, EventKind, TestOutcome};
+use graph::{BuildId, TestOutcome};
 use store::BuildFilter;
 use store::rows::{BuildRow, TestRow};
 
@@ -91,7 +91,7 @@ fn before(app: &App, build: &BuildRow, tests: &HashSet<Named>) -> Result<(Vec<Ea
     let own = ref_of(&build.event);
     let same: Vec<&BuildRow> =
         rows.iter().filter(comparable).filter(|row| ref_of(&row.event) == own).take(COMPARED_BUILDS).collect();
-    let is_default = |row: &BuildRow| row.event.branch == default && row.event.kind != EventKind::PullRequest;
+    let is_default = |row: &BuildRow| row.event.branch == default && !row.event.is_of_pull_request();
     let on_default = match default.is_some() && !is_default(build) {
         true => rows.iter().find(|row| comparable(row) && is_default(row)),
         false => None,
