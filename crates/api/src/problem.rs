@@ -26,12 +26,15 @@ pub struct Problem {
     /// What to do about it, for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub help: String,
-    /// Names this call in the server's log.
+    /// Names this call; the server's log has it if the fault is the server's own.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub request: String,
     /// What is wrong with which field or parameter.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<FieldProblem>,
+    /// What went wrong within, for the log of whoever refuses: never sent.
+    #[serde(skip)]
+    pub cause: String,
 }
 
 /// What is wrong with one field or parameter.
@@ -183,6 +186,7 @@ impl Problem {
             help: String::new(),
             request: String::new(),
             fields: Vec::new(),
+            cause: String::new(),
         }
     }
 

@@ -24,7 +24,7 @@ pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 pub const IDEMPOTENCY_SECONDS: u64 = 24 * 3600;
 /// The header by which a stream goes on where another ended: the `id` of the last object that was seen.
 pub const LAST_EVENT_ID: &str = "last-event-id";
-/// Names a call in the server's log; an answer has it, and a call may bring its own.
+/// Names a call; an answer has it, a call may bring its own, and the server's log has it if the fault is the server's own.
 pub const REQUEST_ID: &str = "x-request-id";
 /// The largest body of a call that has a JSON body, in bytes.
 pub const JSON_BYTES_MAX: usize = 1024 * 1024;

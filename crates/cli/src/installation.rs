@@ -106,8 +106,13 @@ impl Installation {
     /// If one was named that cannot be read, or it is too large.
     fn file(&self) -> Result<Option<SettingsFile>, Stop> {
         let Some(path) = self.settings_path() else { return Ok(None) };
-        let refused =
-            |error: std::io::Error| Stop::wrong(format!("cannot read the settings {}: {error}", path.display()));
+        let refused = |error: std::io::Error| {
+            let help = match error.kind() {
+                std::io::ErrorKind::NotFound => "; `ropewalk config --output toml` prints some to begin with",
+                _ => "",
+            };
+            Stop::wrong(format!("cannot read the settings {}: {error}{help}", path.display()))
+        };
         if std::fs::metadata(&path).map_err(refused)?.len() > SETTINGS_BYTES_MAX {
             return Err(Stop::wrong(format!("{} is larger than {SETTINGS_BYTES_MAX} bytes", path.display())));
         }

@@ -129,19 +129,22 @@ pub fn log_path(data: &Path, build: BuildId) -> PathBuf {
 /// How many builds are looked at to find one that somebody asked for.
 const LOOKED_AT_MAX: usize = 10_000;
 /// How many of them at once.
-const PAGE_ROWS: u32 = 50;
+const PAGE_ROWS: usize = 50;
 
-/// The newest build that passes, among those that `is_meant`; if none of the newest is, the newest that passes.
-fn newest(
-    store: &dyn Store,
-    filter: &BuildFilter,
+/// The newest of the builds that `is_meant`; if none of the newest is, the newest of all. `builds` gives at most so many, newest
+/// first, that are older than a build.
+///
+/// # Errors
+/// As `builds` fails.
+pub fn newest(
+    builds: impl Fn(Option<BuildId>, usize) -> Result<Vec<BuildRow>, Stop>,
     is_meant: impl Fn(&BuildRow) -> bool,
 ) -> Result<Option<BuildRow>, Stop> {
     let (mut newest, mut before, mut n_builds) = (None, None, 0);
     while n_builds < LOOKED_AT_MAX {
         // Mostly it is the first.
         let limit = if before.is_none() { 1 } else { PAGE_ROWS };
-        let page = store.builds(filter, before, limit)?;
+        let page = builds(before, limit)?;
         let Some(last) = page.last() else { break };
         (before, n_builds) = (Some(last.build), n_builds + page.len());
         newest = newest.or_else(|| page.first().cloned());
@@ -157,20 +160,24 @@ pub fn is_asked_for(build: &BuildRow) -> bool {
     build.event.parent.is_none()
 }
 
+/// Whether it failed by itself: the failure of a build that a job waits for is that of the job's build too.
+pub fn is_own_failure(build: &BuildRow) -> bool {
+    build.event.parent.as_ref().is_none_or(|parent| parent.waits == Waits::No)
+}
+
 /// The build that `text` names: `last` that somebody asked for, `last-failed`, `12` or `#12`.
 ///
 /// # Errors
 /// Clear words if there is no such build.
 pub fn find_build(store: &dyn Store, text: &str) -> Result<BuildRow, Stop> {
     let all = BuildFilter::default();
+    let of =
+        |filter| move |before, limit| Ok(store.builds(filter, before, u32::try_from(limit).unwrap_or(u32::MAX))?);
     match text {
-        "last" => newest(store, &all, is_asked_for)?.ok_or_else(|| Stop::wrong(NO_BUILDS)),
+        "last" => newest(of(&all), is_asked_for)?.ok_or_else(|| Stop::wrong(NO_BUILDS)),
         "last-failed" => {
             let failed = BuildFilter { verdict: Some(VerdictWord::Failed), ..BuildFilter::default() };
-            // The failure of a build that a job waits for is that of the job's build too.
-            let is_meant =
-                |build: &BuildRow| build.event.parent.as_ref().is_none_or(|parent| parent.waits == Waits::No);
-            newest(store, &failed, is_meant)?.ok_or_else(|| Stop::wrong("no build has failed"))
+            newest(of(&failed), is_own_failure)?.ok_or_else(|| Stop::wrong("no build has failed"))
         }
         text => {
             let number = text.strip_prefix('#').unwrap_or(text).parse().map(BuildId).map_err(|_| {
@@ -182,7 +189,7 @@ pub fn find_build(store: &dyn Store, text: &str) -> Result<BuildRow, Stop> {
             if let Some(build) = store.build(number)? {
                 return Ok(build);
             }
-            Err(Stop::wrong(match newest(store, &all, |_| true)? {
+            Err(Stop::wrong(match newest(of(&all), |_| true)? {
                 Some(last) => {
                     format!("there is no build {number}; the newest is {} (see `ropewalk builds`)", last.build)
                 }

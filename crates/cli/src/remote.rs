@@ -1,9 +1,13 @@
 //! Asking a server over its API: which server, with which token, and what to say when it refuses.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::future::Future;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
 use api::client::{Client, ClientError, Server};
+use api::problem::ProblemKind;
 
 use crate::args::Remote;
 use crate::commands::Stop;
@@ -26,40 +30,73 @@ impl Remote {
     /// # Errors
     /// If no server or token is named, or the token's file cannot be read.
     pub fn client(&self) -> Result<Client, Stop> {
-        let server = match (&self.server, variable(SERVER_VARIABLE)) {
-            (Some(server), _) => server.clone(),
-            (None, Some(server)) => server.to_string_lossy().into_owned(),
-            (None, None) => {
-                return Err(Stop::wrong(format!("which server? Give it by --server URL, or in ${SERVER_VARIABLE}")));
-            }
-        };
-        let file = match (&self.token, variable(TOKEN_VARIABLE)) {
-            (Some(file), _) => file.clone(),
-            (None, Some(file)) => file.into(),
-            (None, None) => {
-                return Err(Stop::wrong(format!(
-                    "a token is needed: name its file by --token FILE, or in ${TOKEN_VARIABLE}"
-                )));
-            }
-        };
-        let refused = |error: std::io::Error| Stop::wrong(format!("cannot read the token {}: {error}", file.display()));
-        if std::fs::metadata(&file).map_err(refused)?.len() > TOKEN_FILE_BYTES_MAX {
-            return Err(Stop::wrong(format!("{} is too large for a token", file.display())));
-        }
-        let token = std::fs::read_to_string(&file).map_err(refused)?;
-        if token.trim().is_empty() {
-            let file = file.display();
-            return Err(Stop::wrong(format!(
-                "{file} is empty: it has to hold a token, as `ropewalk token create` prints it"
-            )));
-        }
+        let server = server_named(self.server.as_deref())?;
+        let token = token_in(&token_file(self.token.as_deref())?)?;
         Client::new(Server::parse(&server), &token).map_err(stop)
     }
 }
 
+/// The server that a flag or the variable names.
+///
+/// # Errors
+/// If none does.
+pub fn server_named(flag: Option<&str>) -> Result<String, Stop> {
+    let named = flag.map(str::to_owned);
+    let named = named.or_else(|| Some(variable(SERVER_VARIABLE)?.to_string_lossy().into_owned()));
+    named.ok_or_else(|| Stop::wrong(format!("which server? Give it by --server URL, or in ${SERVER_VARIABLE}")))
+}
+
+/// The file of the token that a flag or the variable names.
+///
+/// # Errors
+/// If none does.
+pub fn token_file(flag: Option<&Path>) -> Result<PathBuf, Stop> {
+    let named = flag.map(Path::to_owned).or_else(|| Some(variable(TOKEN_VARIABLE)?.into()));
+    named.ok_or_else(|| {
+        Stop::wrong(format!("a token is needed: name its file by --token FILE, or in ${TOKEN_VARIABLE}"))
+    })
+}
+
+/// The token that a file holds.
+///
+/// # Errors
+/// If it cannot be read, is empty, or is too large for a token.
+pub fn token_in(file: &Path) -> Result<String, Stop> {
+    let name = file.display();
+    let opened = File::open(file).map_err(|error| Stop::wrong(format!("cannot read the token {name}: {error}")))?;
+    token_of(opened, &name.to_string())
+}
+
+/// The token that is read from there; people know it by `name`.
+///
+/// # Errors
+/// As [`token_in`].
+pub fn token_of(from: impl Read, name: &str) -> Result<String, Stop> {
+    let mut text = String::new();
+    let read = from.take(TOKEN_FILE_BYTES_MAX + 1).read_to_string(&mut text);
+    read.map_err(|error| Stop::wrong(format!("cannot read the token {name}: {error}")))?;
+    if text.len() as u64 > TOKEN_FILE_BYTES_MAX {
+        return Err(Stop::wrong(format!("{name} is too large for a token")));
+    }
+    if text.trim().is_empty() {
+        return Err(Stop::wrong(format!(
+            "{name} is empty: it has to hold a token, as `ropewalk token create` prints it"
+        )));
+    }
+    Ok(text)
+}
+
+/// What to do about an error, as a sentence; empty if nobody knows. Who has this program names a token by its file.
+pub fn help(error: &ClientError) -> String {
+    if error.is(ProblemKind::Unauthorized) {
+        return format!("name another by --token FILE, or in ${TOKEN_VARIABLE}; `ropewalk token create` makes one");
+    }
+    error.help()
+}
+
 /// The refusal as the user reads it, with what to do.
 pub fn stop(error: ClientError) -> Stop {
-    let help = error.help();
+    let help = help(&error);
     let mut stop = Stop::of(&error);
     if !help.is_empty() {
         stop.message.push_str(&format!("; {help}"));

@@ -115,6 +115,12 @@ pub fn function_help(job: &Job, failure: &Failure) -> Option<&'static str> {
     })
 }
 
+/// Whether a text names this build: `build 1` is not named by `build 12`.
+pub fn names_build(text: &str, build: BuildId) -> bool {
+    let name = format!("build {build}");
+    text.split(&name).skip(1).any(|after| !after.starts_with(|next: char| next.is_ascii_digit()))
+}
+
 /// What `ropewalk shell` is told to open a job where it failed: `test@failed`, or `test` if no step of it did.
 pub fn where_it_failed(job: &JobName, outcome: Option<&Outcome>) -> String {
     match outcome {
@@ -247,7 +253,7 @@ fn is_colour(sequence: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{duration, function_failure, function_help, harmless, size, thousands};
+    use super::{duration, function_failure, function_help, harmless, names_build, size, thousands};
 
     #[test]
     fn a_function_that_cannot_start_is_told_as_that() {
@@ -260,6 +266,15 @@ mod tests {
             assert_eq!(function_failure(&function, &failure), Some(told));
             assert!(function_help(&function, &failure).is_some_and(|help| help.contains("C library")));
             assert_eq!(function_failure(&script, &failure), None);
+        }
+    }
+
+    #[test]
+    fn a_build_is_named_by_its_whole_number() {
+        for (text, expected) in
+            [("build 1 failed", true), ("build 12 failed", false), ("build 12, then build 1", true), ("1", false)]
+        {
+            assert_eq!(names_build(text, graph::BuildId(1)), expected, "{text}");
         }
     }
 

@@ -200,6 +200,24 @@ fn a_file_that_holds_no_token_is_named() {
         "",
         "there is no verb `raed`; did you mean `read`?",
     );
-    let builds = ["builds", "--server", "http://127.0.0.1:1", "--token", "empty.token"];
-    place.check(&builds, 2, "", "empty.token is empty: it has to hold a token");
+    std::fs::write(place.path("large.token"), "a".repeat(100_000)).unwrap();
+    let (empty, large) = ("empty.token is empty: it has to hold a token", "large.token is too large for a token");
+    for (file, expected) in
+        [("empty.token", empty), ("large.token", large), ("none.token", "cannot read the token none.token")]
+    {
+        place.check(&["builds", "--server", "http://127.0.0.1:1", "--token", file], 2, "", expected);
+        place.check(&["token", "inspect", file], 2, "", expected);
+        place.check(&["work", "--server", "http://127.0.0.1:1", "--data", "worker", "--token", file], 2, "", expected);
+    }
+}
+
+#[test]
+fn settings_that_are_not_there_are_told_with_how_to_begin() {
+    let place = Place::new();
+    let help = "; `ropewalk config --output toml` prints some to begin with";
+    for command in ["config", "serve"] {
+        let said = place.check(&[command, "--config", "none.toml"], 2, "", help);
+        assert!(said.err.contains("cannot read the settings none.toml: "), "{said:?}");
+    }
+    place.check(&["config", "--output", "toml"], 0, "listen", "");
 }

@@ -119,6 +119,18 @@ fn a_build_that_fails_says_where_and_how_to_go_on() {
 }
 
 #[test]
+fn a_file_that_is_not_there_is_told_with_what_may_have_been_meant() {
+    let repository = Repository::new("jobs: { test: { run: 'true' } }");
+    let text = repository.check(&["run", "test"], 2);
+    let expected = "; `ropewalk run --job test` runs one job of the pipeline, `ropewalk init` writes one\n";
+    assert!(text.contains("cannot read the pipeline test: ") && text.contains(expected), "{text}");
+    for file in ["ci/none.yaml", "ci/none.rs"] {
+        let text = repository.check(&["check", file], 2);
+        assert!(text.contains("; `ropewalk init` writes one\n") && !text.contains("--job"), "{text}");
+    }
+}
+
+#[test]
 fn a_wrong_pipeline_runs_nothing() {
     let repository = Repository::new("jobs: { a: { rnu: echo one } }");
     let text = repository.check(&["run"], 2);

@@ -3,6 +3,8 @@
 #[path = "server/children.rs"]
 mod children;
 mod installation;
+#[path = "server/named.rs"]
+mod named;
 mod process;
 
 use std::fs;
@@ -342,6 +344,37 @@ fn a_worker_without_the_right_is_told_so() {
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{text}");
     assert!(text.contains("the server refused"), "{text}");
+}
+
+#[test]
+fn a_worker_finds_its_server_and_token_by_variables_too() {
+    let site = Site::new("jobs:\n  a:\n    run: echo\n");
+    let _server = site.serve();
+    let mut work = site.command(&["work", "--data"]);
+    work.arg(site.path("w1"));
+    let (_, err) = Site::told(work, 2);
+    assert!(err.contains("which server? Give it by --server URL, or in $ROPEWALK_SERVER"), "{err}");
+    assert!(!site.path("w1").exists());
+    let mut work = site.command(&["work", "--data"]);
+    work.arg(site.path("w1")).env("ROPEWALK_SERVER", site.url());
+    work.env("ROPEWALK_TOKEN_FILE", site.path("worker.token")).stderr(Stdio::piped());
+    let mut process = Process(work.spawn().expect("ropewalk starts"));
+    Reader::new(process.0.stderr.take().expect("a pipe")).until("joined http://");
+}
+
+#[test]
+fn a_wrong_token_is_told_with_how_to_name_another() {
+    let site = Site::new("jobs:\n  a:\n    run: echo\n");
+    let _server = site.serve();
+    let token = fs::read_to_string(site.path("client.token")).expect("a token");
+    fs::write(site.path("wrong.token"), token.replace(|letter: char| letter.is_ascii_digit(), "0")).expect("a file");
+    for (subcommand, more) in [("builds", &[][..]), ("work", &["--data", "w1"])] {
+        let mut command = site.command(&[subcommand, "--server", &site.url(), "--token"]);
+        command.arg(site.path("wrong.token")).args(more);
+        let (_, err) = Site::told(command, 2);
+        assert!(err.contains("; name another by --token FILE, or in $ROPEWALK_TOKEN_FILE; "), "{err}");
+        assert!(!err.contains("Bearer"), "{err}");
+    }
 }
 
 /// A job that begins, waits until it may go on, and says when it has.

@@ -59,6 +59,18 @@ pub fn link(access: &Access, records: &Records, at: Timestamp) -> Result<Option<
     Ok(Some(secret))
 }
 
+/// Whether a link would make the first administrator. Looking changes nothing.
+///
+/// # Errors
+/// [`SetupError`].
+pub fn look(access: &Access, records: &Records, secret: &str, at: Timestamp) -> Result<(), SetupError> {
+    if is_done(access, records)? {
+        return Err(SetupError::Done);
+    }
+    let (FirstLink(link), _) = records.read::<FirstLink>(KEY)?.ok_or(SetupError::Bad)?;
+    if link.opens(secret, at) { Ok(()) } else { Err(SetupError::Bad) }
+}
+
 /// Makes the first administrator's token: its id and its text.
 ///
 /// # Errors
@@ -70,12 +82,9 @@ pub fn redeem(
     name: &str,
     at: Timestamp,
 ) -> Result<(String, String), SetupError> {
-    if is_done(access, records)? {
-        return Err(SetupError::Done);
-    }
-    let (FirstLink(link), _) = records.read::<FirstLink>(KEY)?.ok_or(SetupError::Bad)?;
+    look(access, records, secret, at)?;
     // Whoever removes it is the one.
-    if !link.opens(secret, at) || !records.remove::<FirstLink>(KEY)? {
+    if !records.remove::<FirstLink>(KEY)? {
         return Err(SetupError::Bad);
     }
     let grant = GrantRequest {

@@ -27,6 +27,7 @@ use super::outbox::{Outbox, Post, Presence};
 use super::spool::{Kind, put_section, text_of};
 use super::visit;
 use crate::commands::Stop;
+use crate::remote;
 
 /// The wait before a server is tried again; doubled each time, up to [`WAIT_MAX`], and spread by a third.
 const WAIT_MIN: Duration = Duration::from_millis(50);
@@ -297,15 +298,7 @@ impl Agent {
 
     async fn join(&self, place: &Place) -> Result<(Client, Session), Refused> {
         let server = place.server().map_err(Refused::Passing)?;
-        let token = std::fs::read_to_string(&self.settings.token).map_err(|error| {
-            Refused::ForGood(format!("cannot read the token in {}: {error}", self.settings.token.display()))
-        })?;
-        if token.trim().is_empty() {
-            let file = self.settings.token.display();
-            return Err(Refused::ForGood(format!(
-                "{file} is empty: it has to hold a token, as `ropewalk token create` prints it"
-            )));
-        }
+        let token = remote::token_in(&self.settings.token).map_err(|stop| Refused::ForGood(stop.message))?;
         let client = Client::new(server, &token).map_err(|error| Refused::ForGood(Stop::of(&error).message))?;
         let key = self.identity.key();
         let hello = Hello { key: key.clone(), protocol: PROTOCOL };
@@ -502,7 +495,7 @@ fn unanswered(place: &Place) -> Refused {
 
 fn refused(error: &ClientError) -> Refused {
     let text = Stop::of(error).message;
-    let help = error.help();
+    let help = remote::help(error);
     let text = if help.is_empty() { text } else { format!("{text}; {help}") };
     // A challenge that came too late is asked for again.
     let is_late = [ProblemKind::Conflict, ProblemKind::Gone].into_iter().any(|kind| error.is(kind));

@@ -119,18 +119,23 @@ impl There {
         }
     }
 
-    /// As [`Archive::find_build`]; `last` means the newest that runs, if there is one.
+    /// As [`Archive::find_build`]; `last` means the newest that runs, if there is one, and rather one that somebody asked for.
     ///
     /// # Errors
     /// Clear words if there is no such build.
     pub fn find_running(&self, text: &str) -> Result<BuildRow, Stop> {
         if text == "last" {
             let running = BuildFilter { verdict: Some(VerdictWord::Running), ..BuildFilter::default() };
-            if let Some(build) = self.builds(&running, None, 1)?.into_iter().next() {
+            if let Some(build) = self.newest(&running, places::is_asked_for)? {
                 return Ok(build);
             }
         }
         self.find_build(text)
+    }
+
+    /// As [`places::newest`], of the builds that the filter lets pass.
+    fn newest(&self, filter: &BuildFilter, is_meant: fn(&BuildRow) -> bool) -> Result<Option<BuildRow>, Stop> {
+        places::newest(|before, limit| self.builds(filter, before, limit), is_meant)
     }
 
     fn numbered(&self, project: &str, number: u64) -> Result<BuildRow, Stop> {
@@ -173,13 +178,16 @@ impl There {
 }
 
 impl Archive for There {
-    /// `12` as `submit` prints it, `#12` in the project, `NAME#12` in another one, `last`, `last-failed`.
+    /// `12` as `submit` prints it, `#12` in the project, `NAME#12` in another one, `last` that somebody asked for, `last-failed`.
     fn find_build(&self, text: &str) -> Result<BuildRow, Stop> {
-        let newest = |filter: &BuildFilter| Ok::<_, Stop>(self.builds(filter, None, 1)?.into_iter().next());
         match (text, text.split_once('#')) {
-            ("last", _) => newest(&BuildFilter::default())?.ok_or_else(|| Stop::wrong(self.nothing())),
+            ("last", _) => {
+                let newest = self.newest(&BuildFilter::default(), places::is_asked_for)?;
+                newest.ok_or_else(|| Stop::wrong(self.nothing()))
+            }
             ("last-failed", _) => {
-                newest(&BuildFilter { verdict: Some(VerdictWord::Failed), ..BuildFilter::default() })?
+                let failed = BuildFilter { verdict: Some(VerdictWord::Failed), ..BuildFilter::default() };
+                self.newest(&failed, places::is_own_failure)?
                     .ok_or_else(|| Stop::wrong(format!("no build of {} has failed", self.project)))
             }
             (_, Some((project, number))) if number.parse::<u64>().is_ok() => {

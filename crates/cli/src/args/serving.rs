@@ -33,12 +33,12 @@ pub enum Switch {
 #[derive(Debug, Args)]
 pub struct Work {
     /// The server: `http://HOST:PORT`, `https://HOST`, `unix:/PATH/OF/SOCKET`, or `file:PATH` of a file that holds one of them;
-    /// given several times, they are tried in turn.
-    #[arg(long = "server", value_name = "URL", required = true)]
+    /// given several times, they are tried in turn. `$ROPEWALK_SERVER` by default.
+    #[arg(long = "server", value_name = "URL")]
     pub servers: Vec<String>,
-    /// The file with the worker's token.
+    /// The file with the worker's token; `$ROPEWALK_TOKEN_FILE` by default.
     #[arg(long, value_name = "FILE")]
-    pub token: PathBuf,
+    pub token: Option<PathBuf>,
     /// A pool whose jobs it runs; may be given several times. Without any, jobs that name no pool.
     #[arg(long = "pool", value_name = "POOL")]
     pub pools: Vec<String>,

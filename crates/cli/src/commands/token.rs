@@ -2,7 +2,7 @@
 //! anywhere.
 
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::Path;
 
 use graph::{BuildId, Timestamp};
@@ -19,6 +19,7 @@ use crate::args::{
 use crate::calendar::Calendar;
 use crate::columns::{Cell, Columns, Paint, Style};
 use crate::local::clock::now;
+use crate::remote::{token_in, token_of};
 use crate::{exit, output};
 
 /// Who made or revoked a token, where its row says so.
@@ -154,16 +155,9 @@ fn until(text: &str) -> Result<Timestamp, Stop> {
     Ok(now().plus_ms(millis))
 }
 
+/// The token of a file, or of standard input if that is `-`.
 fn read(path: &Path) -> Result<String, Stop> {
-    let mut text = String::new();
-    let refused = |error: std::io::Error| Stop::wrong(format!("cannot read a token from {}: {error}", path.display()));
-    let limit = server::access::TOKEN_BYTES_MAX as u64 + 1024;
-    if path == Path::new("-") {
-        std::io::stdin().take(limit).read_to_string(&mut text).map_err(refused)?;
-    } else {
-        std::fs::File::open(path).map_err(refused)?.take(limit).read_to_string(&mut text).map_err(refused)?;
-    }
-    Ok(text)
+    if path == Path::new("-") { token_of(std::io::stdin(), "standard input") } else { token_in(path) }
 }
 
 /// What is wrong with the token of a file.

@@ -6,6 +6,7 @@ use super::Stop;
 use crate::archive::Archive;
 use crate::args::Urge;
 use crate::project::Project;
+use crate::remote::SERVER_VARIABLE;
 use crate::{exit, output, words};
 
 /// Runs the command.
@@ -14,14 +15,17 @@ use crate::{exit, output, words};
 /// If no server is named, or there is no such build there, or it has ended.
 pub fn run(arguments: &Urge, project: &Project) -> Result<u8, Stop> {
     let Some(there) = arguments.at.there(project)? else {
-        return Err(Stop::wrong("nothing waits behind other builds on this machine: name a server by --server URL"));
+        return Err(Stop::wrong(format!(
+            "on this machine no build waits behind others: name a server by --server URL, or in ${SERVER_VARIABLE}"
+        )));
     };
     let build = there.find_running(&arguments.build)?;
     let number = build.build;
     if build.verdict != Verdict::Running {
+        let (at, verdict) = (there.whereabouts(), words::verdict(&build.verdict));
+        let (retry, submit) = (at.command(format_args!("retry {number}")), at.command("submit --urgent"));
         return Err(Stop::wrong(format!(
-            "build {number} has ended already: it {}; `retry` its jobs, or `submit --urgent` asks for a new build",
-            words::verdict(&build.verdict)
+            "build {number} has ended already: it {verdict}; `{retry}` tries it again, `{submit}` asks for a new build"
         )));
     }
     let said = api::build::Urge { reason: arguments.reason.clone().unwrap_or_default() };

@@ -25,7 +25,7 @@ use crate::agent::link::Link;
 use crate::agent::outbox::Outbox;
 use crate::agent::session::{Agent, Ending, Place, Settings, say};
 use crate::args::{ListForm, Work};
-use crate::exit;
+use crate::{exit, remote};
 
 /// The fewest bytes that contents may take.
 const CONTENTS_BYTES_MIN: u64 = 64 << 20;
@@ -39,6 +39,7 @@ pub fn run(work: &Work) -> Result<u8, Stop> {
         ListForm::Human => LogForm::Human,
         ListForm::Json => LogForm::Json,
     });
+    let settings = settings(work)?;
     // Of now: the file may be replaced, and its name is then that of the new one.
     let program = std::env::current_exe().map_err(|error| Stop::infra(error.to_string()))?;
     // Before there is any thread.
@@ -57,7 +58,7 @@ pub fn run(work: &Work) -> Result<u8, Stop> {
         .build()
         .map_err(|error| Stop::infra(format!("could not start: {error}")))?;
     let local = tokio::task::LocalSet::new();
-    let worked = local.block_on(&runtime, at_work(work, keeper, identity, data));
+    let worked = local.block_on(&runtime, at_work(work, settings, keeper, identity, data));
     runtime.shutdown_background();
     match worked? {
         Then::Leave => Ok(exit::PASSED),
@@ -73,7 +74,27 @@ fn start_anew(program: &Path) -> Stop {
     Stop::infra(format!("cannot start {}: {error}", program.display()))
 }
 
-async fn at_work(work: &Work, keeper: Keeper, identity: Identity, data: PathBuf) -> Result<Then, Stop> {
+/// What the worker goes by: the servers and the token that flags name, or else variables.
+fn settings(work: &Work) -> Result<Settings, Stop> {
+    let servers = match work.servers.as_slice() {
+        [] => vec![remote::server_named(None)?],
+        named => named.to_vec(),
+    };
+    Ok(Settings {
+        servers: servers.iter().map(|text| Place::parse(text)).collect(),
+        token: remote::token_file(work.token.as_deref())?,
+        offer: offer(work),
+        orphaned_after: work.orphaned_after.map(Duration::from_secs),
+    })
+}
+
+async fn at_work(
+    work: &Work,
+    settings: Settings,
+    keeper: Keeper,
+    identity: Identity,
+    data: PathBuf,
+) -> Result<Then, Stop> {
     let failed =
         |error: std::io::Error| Stop::infra(format!("cannot use the worker's folder {}: {error}", data.display()));
     let processes = Processes::attach(keeper).map_err(|error| Stop::of(&error))?;
@@ -93,12 +114,6 @@ async fn at_work(work: &Work, keeper: Keeper, identity: Identity, data: PathBuf)
     }
     let (sender, ending) = watch::channel(Ending::No);
     let signals = tokio::task::spawn_local(wait_for_signals(sender));
-    let settings = Settings {
-        servers: work.servers.iter().map(|text| Place::parse(text)).collect(),
-        token: work.token.clone(),
-        offer: offer(work),
-        orphaned_after: work.orphaned_after.map(Duration::from_secs),
-    };
     let health = Health {
         data: data.clone(),
         room: work.min_free.unwrap_or(Room::Usual),

@@ -19,7 +19,7 @@ const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// # Errors
 /// If the file cannot be read, its frontmatter is wrong, or the package cannot be written.
 pub fn lay(file: &Path, shown: &str, folder: &Path, sdk: &Path) -> Result<PathBuf, Stop> {
-    let refused = |error: io::Error| Stop::wrong(format!("cannot read the pipeline {shown}: {error}"));
+    let refused = |error: io::Error| crate::pipeline::unread(shown, &error);
     if fs::metadata(file).map_err(refused)?.len() > FILE_BYTES_MAX {
         return Err(Stop::wrong(format!(
             "{shown} is larger than {FILE_BYTES_MAX} bytes, the most a pipeline may have"

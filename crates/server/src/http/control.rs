@@ -72,7 +72,7 @@ pub async fn audit_by(
     let line = format!("{} by {} on {}", entry.verb, entry.who, entry.target);
     let noted = app.blocking(move |app| app.server.store.append_audit(&entry).map_err(problem::store)).await;
     noted.map(drop).map_err(|refusal| {
-        notices::warning(&format!("the audit lacks `{line}`: {refusal}"));
+        notices::warning(&format!("the audit lacks `{line}`: {}", problem::told(&refusal)));
         Problem::new(ProblemKind::Unavailable, format!("it was done, but the audit cannot be stored: {refusal}"))
             .help("look at what there is now before you repeat it; `ropewalk doctor` looks at the store")
     })

@@ -184,7 +184,8 @@ async fn write(app: &Arc<App>, key: String, answered: Answered) {
         })
         .await;
     if let Err(refusal) = written {
-        notices::warning(&format!("an answer was not kept for repetitions of its call: {refusal}"));
+        let why = problem::told(&refusal);
+        notices::warning(&format!("an answer was not kept for repetitions of its call: {why}"));
     }
 }
 

@@ -434,7 +434,7 @@ async fn followed(
             };
             follower = read;
             match piece {
-                Err(error) => return Some((Err(io::Error::other(error.to_string())), None)),
+                Err(refusal) => return Some((Err(problem::broken_off(&refusal)), None)),
                 Ok(piece) if !piece.is_empty() => return Some((Ok(Bytes::from(piece)), Some(follower))),
                 Ok(_) if follower.has_ended => return None,
                 Ok(_) => {}

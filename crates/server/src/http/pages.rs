@@ -19,6 +19,7 @@ use super::admission::Look;
 use super::call::parse_query;
 use super::router::stray;
 use super::{App, answer, encoding, isolated, problem};
+use crate::notices;
 
 /// The cookie that holds a token.
 const COOKIE: &str = "ropewalk";
@@ -257,8 +258,8 @@ async fn first(api: Api, form: &BTreeMap<String, String>) -> Response<Body> {
     let made = api.call(Method::POST, "/setup", Some(serde_json::to_vec(&body).unwrap_or_default())).await;
     let document = match made.map(|answered| serde_json::from_slice::<api::token::Created>(&answered)) {
         Ok(Ok(made)) => web::screens::first::made(&made.token),
-        Ok(Err(error)) => web::screens::refusal::show(&problem::internal(&error)),
-        Err(problem) => web::screens::refusal::show(&problem),
+        Ok(Err(error)) => web::screens::first::refused(&unread(&error)),
+        Err(problem) => web::screens::first::refused(&problem),
     };
     // It may hold a secret: it goes as it is.
     page(&document, &HeaderMap::new())
@@ -274,8 +275,15 @@ async fn join(api: Api, headers: &HeaderMap, form: &BTreeMap<String, String>) ->
     };
     match made {
         Ok(made) => with_cookie(see_other("/"), &made.token, crate::members::SESSION_MS / 1000, headers),
-        Err(error) => page(&web::screens::refusal::show(&problem::internal(&error)), headers),
+        Err(error) => page(&web::screens::refusal::show(&unread(&error)), headers),
     }
+}
+
+/// The refusal if an answer of the API cannot be read, told in the log.
+fn unread(error: &serde_json::Error) -> Problem {
+    let refusal = problem::internal(error);
+    notices::error(&format!("an answer of the API cannot be read: {}", refusal.cause));
+    refusal
 }
 
 /// The token that a browser's cookie holds.

@@ -15,8 +15,14 @@ use crate::records::RecordError;
 use crate::request::Stopped;
 use crate::world::full;
 
-/// The refusal as an answer.
+/// The most of a cause that is told.
+const CAUSE_BYTES_MAX: usize = 2000;
+
+/// The refusal as an answer. A cause that nobody has told is told in the log, not to the caller.
 pub fn response(problem: &Problem) -> Response<Body> {
+    if !problem.cause.is_empty() {
+        notices::error(&format!("a request failed: {}", problem.cause));
+    }
     let body = serde_json::to_vec(problem).unwrap_or_default();
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -36,10 +42,30 @@ pub fn not_found(what: impl std::fmt::Display) -> Problem {
     Problem::new(ProblemKind::NotFound, format!("there is no {what}, or the token may not see it"))
 }
 
-/// A fault of ours, told in the log and not to the caller.
+/// A fault of ours; its cause is for the log.
 pub fn internal(error: &dyn std::error::Error) -> Problem {
-    notices::error(&format!("a request failed: {}", full(error)));
-    Problem::new(ProblemKind::Internal, "").help("tell whoever runs this server; its log says more")
+    let mut cause = full(error);
+    if cause.len() > CAUSE_BYTES_MAX {
+        cause.truncate(cause.floor_char_boundary(CAUSE_BYTES_MAX));
+        cause.push('…');
+    }
+    Problem {
+        cause,
+        ..Problem::new(ProblemKind::Internal, "").help("tell whoever runs this server; its log says more")
+    }
+}
+
+/// The end of a stream in which something went wrong after it had begun, told in the log.
+pub fn broken_off(problem: &Problem) -> std::io::Error {
+    if !problem.cause.is_empty() {
+        notices::error(&format!("a stream broke off: {}", problem.cause));
+    }
+    std::io::Error::other(problem.to_string())
+}
+
+/// The refusal with its cause, for the log.
+pub fn told(problem: &Problem) -> String {
+    if problem.cause.is_empty() { problem.to_string() } else { format!("{problem}: {}", problem.cause) }
 }
 
 fn unavailable(error: &dyn std::error::Error, help: &str) -> Problem {
@@ -93,7 +119,6 @@ pub fn blob(error: BlobError) -> Problem {
 
 /// What a blob store refused to a call that can be repeated.
 pub fn blob_for_now(error: &BlobError) -> Problem {
-    notices::warning(&format!("contents cannot be read now: {}", full(error)));
     unavailable(error, "try again; if it lasts, the server's log and `ropewalk doctor` say more")
 }
 
@@ -137,6 +162,16 @@ mod tests {
         assert!(away.detail.contains("connection refused") && away.help.contains("`blobs.endpoint`"), "{away:?}");
         // Of others its log knows what to say, and callers nothing.
         let inner = refused(ErrorKind::PermissionDenied);
-        assert_eq!((inner.status, inner.detail.as_str()), (500, ""));
+        let told = "reading or writing a blob was refused: connection refused";
+        assert_eq!((inner.status, inner.detail.as_str(), inner.cause.as_str()), (500, "", told));
+        assert!(!serde_json::to_string(&inner).expect("JSON").contains("connection refused"));
+    }
+
+    #[test]
+    fn what_is_told_of_a_cause_has_a_bound() {
+        let long = BlobError::Io(std::io::Error::other("é".repeat(CAUSE_BYTES_MAX)));
+        let problem = internal(&long);
+        assert!(problem.cause.ends_with("é…") && problem.cause.len() <= CAUSE_BYTES_MAX + '…'.len_utf8());
+        assert!(told(&problem).starts_with("the server has a fault: "), "{}", told(&problem));
     }
 }

@@ -95,7 +95,7 @@ pub async fn list(app: Arc<App>, call: Call) -> Answered {
             // One more than wanted says whether there is a next page.
             while projects.len() <= limit as usize {
                 let page = match &names {
-                    Some(names) => read(&app, names, last.as_deref()),
+                    Some(names) => read(app, names, last.as_deref()),
                     None => app.server.records.list::<Stored>(last.as_deref(), LIMIT_MAX),
                 };
                 let page = page.map_err(problem::record)?;

@@ -225,7 +225,7 @@ async fn serve(
     let done = run(Arc::clone(&app), route, handler, path, request, &id).await;
     let mut response = done.unwrap_or_else(|mut refusal| {
         refusal.request.clone_from(&id);
-        app.troubles.note(route.operation, &refusal);
+        app.troubles.note(route.operation, &mut refusal);
         problem::response(&refusal)
     });
     mark(&mut response, &id);

@@ -7,6 +7,7 @@ use api::routes::JSON;
 use api::token::{Created, Health, HealthStatus, Setup, Version};
 use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode};
+use web::screens::first;
 
 use super::answer::{self, Answered, with};
 use super::call::Call;
@@ -19,14 +20,18 @@ pub async fn health(_: Arc<App>, _: Call) -> Answered {
     answer::json(&Health { status: HealthStatus::Ok, text: String::new() })
 }
 
-pub async fn ready(app: Arc<App>, _: Call) -> Answered {
+pub async fn ready(app: Arc<App>, call: Call) -> Answered {
     let is_ending = *app.server.ending().borrow() == Ending::Begun;
     let engine = app.server.shell.ask(|_| ()).await;
     let store = app.blocking(|app| app.server.store.last_sequence().map_err(problem::store)).await;
     let text = match (is_ending, engine, store) {
         (true, ..) => "the server ends".to_owned(),
         (_, Err(error), _) => error.to_string(),
-        (_, _, Err(refusal)) => refusal.to_string(),
+        (_, _, Err(mut refusal)) => {
+            refusal.request.clone_from(&call.id);
+            app.troubles.note(call.route.operation, &mut refusal);
+            refusal.to_string()
+        }
         (false, Ok(()), Ok(_)) => return answer::json(&Health { status: HealthStatus::Ok, text: String::new() }),
     };
     answer::json_as(StatusCode::SERVICE_UNAVAILABLE, &Health { status: HealthStatus::Unavailable, text })
@@ -48,8 +53,30 @@ pub async fn metrics(app: Arc<App>, _: Call) -> Answered {
     Ok(with(StatusCode::OK, media, Body::from(text)))
 }
 
-pub async fn setup_page(_: Arc<App>, call: Call) -> Answered {
-    Ok(pages::page(&web::screens::first::show(call.text("token").unwrap_or_default()), &HeaderMap::new()))
+pub async fn setup_page(app: Arc<App>, call: Call) -> Answered {
+    let secret = call.text("token").unwrap_or_default().to_owned();
+    let looked = app.blocking(move |app| {
+        let (access, records) = (&app.server.access, &app.server.records);
+        match setup::look(access, records, &secret, app.now()) {
+            Ok(()) => Ok(first::show(&secret)),
+            Err(SetupError::Bad) => Ok(first::link_is_bad()),
+            Err(SetupError::Done) => Ok(first::is_done()),
+            Err(error) => Err(refused(error)),
+        }
+    });
+    Ok(pages::page(&looked.await?, &HeaderMap::new()))
+}
+
+fn refused(error: SetupError) -> Problem {
+    match error {
+        SetupError::Bad => Problem::new(ProblemKind::Forbidden, error.to_string())
+            .help("take the link that the server printed when it last started"),
+        SetupError::Done => Problem::new(ProblemKind::Gone, error.to_string())
+            .help("ask the administrator, or `ropewalk token create --admin` on the server's machine"),
+        SetupError::Ledger(error) => problem::ledger(error),
+        SetupError::Record(error) => problem::record(error),
+        SetupError::Create(error) => problem::internal(&error),
+    }
 }
 
 pub async fn setup(app: Arc<App>, call: Call) -> Answered {
@@ -64,15 +91,7 @@ pub async fn setup(app: Arc<App>, call: Call) -> Answered {
         .blocking(move |app| {
             let at = app.now();
             let (access, records) = (&app.server.access, &app.server.records);
-            setup::redeem(access, records, &wanted.token, &wanted.name, at).map_err(|error| match error {
-                SetupError::Bad => Problem::new(ProblemKind::Forbidden, error.to_string())
-                    .help("take the link that the server printed when it last started"),
-                SetupError::Done => Problem::new(ProblemKind::Gone, error.to_string())
-                    .help("ask the administrator, or `ropewalk token create --admin` on the server's machine"),
-                SetupError::Ledger(error) => problem::ledger(error),
-                SetupError::Record(error) => problem::record(error),
-                SetupError::Create(error) => problem::internal(&error),
-            })
+            setup::redeem(access, records, &wanted.token, &wanted.name, at).map_err(refused)
         })
         .await?;
     let (id, token) = made;

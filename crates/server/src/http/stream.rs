@@ -230,7 +230,7 @@ pub async fn events(app: Arc<App>, call: Call) -> Answered {
             };
             stream = read;
             match piece {
-                Err(error) => return Some((Err(io::Error::other(error.to_string())), None)),
+                Err(refusal) => return Some((Err(problem::broken_off(&refusal)), None)),
                 Ok(Some(piece)) if !piece.is_empty() => return Some((Ok(piece), Some((stream, false)))),
                 // There was something, and nothing for this reader: there may be more.
                 Ok(Some(_)) => continue,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use api::problem::Problem;
+use api::problem::{Problem, ProblemKind};
 
 use crate::notices;
 
@@ -21,15 +21,20 @@ type Kind = (&'static str, u16);
 pub struct Troubles(Mutex<BTreeMap<Kind, (Instant, u64)>>);
 
 impl Troubles {
-    /// Tells of a refusal, if it is the server's fault and the like has not been told a moment ago.
-    pub fn note(&self, operation: &'static str, refusal: &Problem) {
-        if let Some(line) = self.line(operation, refusal, Instant::now()) {
-            notices::warning(&line);
+    /// Tells of a refusal and its cause, if it is the server's fault and the like has not been told a moment ago. The refusal is left
+    /// without its cause.
+    pub fn note(&self, operation: &'static str, refusal: &mut Problem) {
+        let line = self.line(operation, refusal, Instant::now());
+        refusal.cause.clear();
+        match line {
+            Some(line) if refusal.status == ProblemKind::Internal.status() => notices::error(&line),
+            Some(line) => notices::warning(&line),
+            None => {}
         }
     }
 
     fn line(&self, operation: &'static str, refusal: &Problem, now: Instant) -> Option<String> {
-        let Problem { status, title, detail, help, request, .. } = refusal;
+        let Problem { status, title, detail, help, request, cause, .. } = refusal;
         if *status < 500 {
             return None;
         }
@@ -44,7 +49,8 @@ impl Troubles {
         };
         told.insert((operation, *status), (now, 0));
         let mut line = format!("`{operation}` was refused with {status}, request {request}: ");
-        line.push_str(if detail.is_empty() { title } else { detail });
+        let said = [cause, detail, title].into_iter().find(|said| !said.is_empty());
+        line.extend(said.map(String::as_str));
         // What an inner fault's help says is for callers: that this log says more.
         if *status != 500 && !help.is_empty() {
             line.push_str(&format!("; {help}"));
@@ -58,8 +64,6 @@ impl Troubles {
 
 #[cfg(test)]
 mod tests {
-    use api::problem::ProblemKind;
-
     use super::*;
 
     #[test]
@@ -83,9 +87,16 @@ mod tests {
         assert_eq!(troubles.line("build_get", &Problem::new(ProblemKind::NotFound, "no build 9"), began), None);
         let inner =
             Problem { request: "r6".to_owned(), ..Problem::new(ProblemKind::Internal, "").help("its log says more") };
+        let inner = Problem { cause: "a row cannot be read".to_owned(), ..inner };
         let told = troubles.line("build_get", &inner, began).unwrap();
+        assert_eq!(told, "`build_get` was refused with 500, request r6: a row cannot be read");
+        let mut inner = inner;
+        troubles.note("build_get", &mut inner);
+        assert_eq!(inner.cause, "", "it is told once");
+        let told = troubles.line("job_get", &inner, began).unwrap();
         assert!(
-            told.starts_with("`build_get` was refused with 500, request r6: ") && !told.contains("says more"),
+            told.starts_with("`job_get` was refused with 500, request r6: the server has a fault")
+                && !told.contains("says more"),
             "{told}"
         );
     }

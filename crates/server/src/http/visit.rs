@@ -60,7 +60,13 @@ async fn attempt_of(app: &Arc<App>, build: BuildId, job: JobName) -> Result<Atte
         let jobs = store.jobs(build).map_err(problem::store)?;
         let row = jobs.into_iter().find(|row| row.name == job);
         let row = row.ok_or_else(|| problem::not_found(format_args!("job {job} of build {build}")))?;
-        let reused = row.reused.ok_or_else(|| conflict(format!("`{job}` did not run in build {build}")))?;
+        let none = || match row.child {
+            Some(child) => {
+                conflict(format!("`{job}` asked for build {child}")).help("open a shell in a job of that build")
+            }
+            None => conflict(format!("`{job}` did not run in build {build}")),
+        };
+        let reused = row.reused.ok_or_else(none)?;
         let attempts = store.attempts(reused.build, Some(&reused.job)).map_err(problem::store)?;
         let attempt = attempts.into_iter().find(|attempt| attempt.attempt == reused.attempt);
         attempt.ok_or_else(|| problem::not_found(format_args!("attempt {} of build {}", reused.attempt, reused.build)))

@@ -59,17 +59,24 @@ async fn the_first_administrator_comes_by_a_page() {
     let server = served.site.server();
     let secret = server::setup::link(&server.access, &server.records, super::site::now()).unwrap().expect("nobody yet");
     let nobody = Browser::new(&served, "");
-    let page = nobody.get("/setup?token=%22%3E%3Cscript%3E").await;
+    let page = nobody.get(&format!("/setup?token={secret}")).await;
     assert!(page.status == 200 && page.policy.contains("script-src 'self'"), "{}", page.policy);
-    assert!(
-        page.text.contains("value=\"&quot;&gt;&lt;script&gt;\"") && !page.text.contains("<script"),
-        "{}",
-        page.text
-    );
+    assert!(page.text.contains(&format!("value=\"{secret}\"")) && !page.text.contains("<script"), "{}", page.text);
+    // A link that does not open has no form.
+    for bad in ["/setup", "/setup?token=%22%3E%3Cscript%3E"] {
+        let page = nobody.get(bad).await;
+        let is_told = page.text.contains("This link is not good any more: take the one that the server printed");
+        assert!(is_told && !page.text.contains("<form") && !page.text.contains("script>"), "{}", page.text);
+    }
     let form = format!("token={secret}&name=Ada+%3Cb%3E");
     assert_eq!(nobody.post("/first", &form, "cross-site").await.status, 403);
-    assert_eq!(nobody.post("/first", "token=0&name=eve", "same-origin").await.status, 403);
-    assert_eq!(nobody.post("/first", &format!("token={secret}&name=+"), "same-origin").await.status, 400);
+    // Nobody is signed in: what is refused has no frame with a way out.
+    let page = nobody.post("/first", "token=0&name=eve", "same-origin").await;
+    assert!(page.status == 403 && page.text.contains("This link is not good any more"), "{}", page.text);
+    assert!(!page.text.contains("Sign out"), "{}", page.text);
+    let page = nobody.post("/first", &format!("token={secret}&name=+"), "same-origin").await;
+    assert!(page.status == 400 && page.text.contains("the administrator needs a name"), "{}", page.text);
+    assert!(!page.text.contains("Sign out"), "{}", page.text);
     let page = nobody.post("/first", &form, "same-origin").await;
     assert_eq!((page.status, page.encoding.as_str()), (200, ""));
     let token = page.text.split("name=\"token\" value=\"").nth(1).and_then(|rest| rest.split('"').next());
@@ -79,7 +86,13 @@ async fn the_first_administrator_comes_by_a_page() {
     assert!(ada.get("/settings").await.text.contains("Ada &lt;b&gt;"));
     // A link is good once.
     let page = nobody.post("/first", &form, "same-origin").await;
-    assert!(page.status == 410 && page.text.contains("What to do"), "{} {}", page.status, page.text);
+    assert!(page.status == 410 && page.text.contains("This server has its administrator"), "{}", page.text);
+    assert!(!page.text.contains("Sign out"), "{}", page.text);
+    for late in [format!("/setup?token={secret}"), "/setup".to_owned()] {
+        let page = nobody.get(&late).await;
+        assert!(page.text.contains("This server has its administrator: sign in, or run"), "{}", page.text);
+        assert!(page.text.contains("href=\"/sign-in\"") && !page.text.contains("<form"), "{}", page.text);
+    }
     served.end().await;
 }
 

@@ -156,7 +156,7 @@ fn header(job: &Job, attempts: &[Attempt], shown: Option<u64>, ask: &Ask, own: &
         dl.facts {
             @if let Some(ms) = words::took(job.started, job.finished, ask.now) { div { dt { "Took" } dd { (words::against_usual(ms, job.usual_ms)) } } }
             @if let Some(at) = job.started { div { dt { "Began" } dd { (words::ago(at, ask.now)) } } }
-            @if let Some(child) = job.child { div { dt { "Asked for" } dd { a href=(paths::build(child)) { "build " (child) } } } }
+            @if let Some(child) = job.child { div { dt { "Its build" } dd { a href=(paths::build(child)) { "build " (child) } } } }
             @if let Some(from) = &job.reused { div { dt { "Result" } dd { "taken from " a href=(paths::job(from.build, &from.job)) { "build " (from.build) } } } }
             @if !job.needs.is_empty() { div { dt { "Needs" } dd { @for (index, need) in job.needs.iter().enumerate() { @if index > 0 { ", " } a href=(paths::job(job.build, need)) { (need) } } } } }
             @if let Some(attempt) = attempts.iter().find(|attempt| Some(u64::from(attempt.attempt)) == shown) { div { dt { "Worker" } dd title=(attempt.worker) { (words::worker(attempt)) } } }

@@ -120,9 +120,7 @@ fn next(page: &mut String, shown: &Shown, paint: Paint) {
     if let Some(blamed) = blamed(shown) {
         let job = &blamed.name;
         commands.push(at.command(format_args!("show {build} {job}")));
-        commands.push(at.command(format_args!("logs {build} {job}")));
-        let place = words::where_it_failed(job, blamed.row.as_ref().and_then(|row| row.outcome.as_ref()));
-        commands.push(at.command(format_args!("shell {build} {place}")));
+        commands.extend(parts::commands(shown, blamed));
         if shown.row.verdict != Verdict::Running {
             commands.push(at.command(format_args!("retry {build} --failed")));
         }

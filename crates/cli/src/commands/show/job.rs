@@ -271,14 +271,7 @@ fn inputs(page: &mut String, archive: &dyn Archive, job: &ShownJob, paint: Paint
 
 fn next(page: &mut String, shown: &Shown, job: &ShownJob, paint: Paint) {
     let (build, name, at) = (shown.row.build, &job.name, &shown.whereabouts);
-    let mut commands = Vec::new();
-    if job.row.as_ref().is_some_and(|row| row.attempt.is_some() || row.reused.is_some()) {
-        commands.push(at.command(format_args!("logs {build} {name}")));
-    }
-    if job.row.as_ref().is_some_and(|row| row.attempt.is_some() && row.outcome.is_some()) {
-        let place = words::where_it_failed(name, job.row.as_ref().and_then(|row| row.outcome.as_ref()));
-        commands.push(at.command(format_args!("shell {build} {place}")));
-    }
+    let mut commands = parts::commands(shown, job);
     if let Some(reused) = job.row.as_ref().and_then(|row| row.reused.as_ref()) {
         commands.push(at.command(format_args!("show {} {}", reused.build, reused.job)));
     }

@@ -1,7 +1,7 @@
 //! What a build's page and a job's page have in common: lines about jobs, tests, artifacts, gates, notes, summaries.
 
 use api::job::{WaitReason, Waiting};
-use graph::{AttemptReport, JobName, Outcome, TestCase, TestOutcome, Timestamp, Verdict};
+use graph::{AttemptReport, BuildId, JobName, Outcome, TestCase, TestOutcome, Timestamp, Verdict};
 
 use super::{Shown, ShownJob};
 use crate::calendar::Calendar;
@@ -99,7 +99,10 @@ fn detail(shown: &Shown, job: &ShownJob, calendar: &Calendar) -> String {
             let other = if reused.job == job.name { String::new() } else { format!(", {}", reused.job) };
             parts.push(format!("from build {}{other}", reused.build));
         }
-        if let Some(child) = row.child.filter(|_| !shown.waits.contains_key(&job.name)) {
+        let is_told = |child: &BuildId| {
+            shown.waits.contains_key(&job.name) || parts.iter().any(|part| words::names_build(part, *child))
+        };
+        if let Some(child) = row.child.filter(|child| !is_told(child)) {
             parts.push(format!("build {child}"));
         }
         if row.attempts > 1 {
@@ -121,6 +124,28 @@ fn detail(shown: &Shown, job: &ShownJob, calendar: &Calendar) -> String {
         parts.push(shown.whereabouts.command(words::approve(shown.row.build, &job.name, job.job.as_deref())));
     }
     parts.join("; ")
+}
+
+/// What to type to see more of a job: its log and the shell in what it left; of one that asked for a build, that build.
+pub fn commands(shown: &Shown, job: &ShownJob) -> Vec<String> {
+    let (build, name, at) = (shown.row.build, &job.name, &shown.whereabouts);
+    let Some(row) = &job.row else { return Vec::new() };
+    if let Some(child) = shown.children.iter().find(|child| row.child == Some(child.build)) {
+        let mut commands = vec![at.command(format_args!("show {}", child.build))];
+        if let Verdict::Failed { because: Some(blamed) } = &child.verdict {
+            commands.push(at.command(format_args!("logs {} {blamed}", child.build)));
+        }
+        return commands;
+    }
+    let mut commands = Vec::new();
+    if row.attempt.is_some() || row.reused.is_some() {
+        commands.push(at.command(format_args!("logs {build} {name}")));
+    }
+    if row.attempt.is_some() && row.outcome.is_some() {
+        let place = words::where_it_failed(name, row.outcome.as_ref());
+        commands.push(at.command(format_args!("shell {build} {place}")));
+    }
+    commands
 }
 
 /// What happened, when it began, how long it took.

@@ -69,7 +69,7 @@ fn row(job: &Job, shown: &Shown, ask: &Ask) -> Markup {
             td.number { @if let Some(ms) = words::took(job.started, job.finished, ask.now) { (words::against_usual(ms, job.usual_ms)) } }
             td.number.wide { @if let Some(ms) = job.usual_ms { (words::span(ms)) } }
             td.number.wide { @if let Some(at) = job.started { "+" (words::span(at.0.ms_since(shown.build.created.0))) } }
-            td.number.wide { @if job.attempts > 1 { a href=(paths::attempts(job.build, &job.name)) { (job.attempts) } } @else { (job.attempts) } }
+            td.number.wide { @if job.attempts > 1 { a href=(paths::attempts(job.build, &job.name)) { (job.attempts) } } @else if job.attempts == 0 && job.child.is_some() { "–" } @else { (job.attempts) } }
         }
     }
 }
