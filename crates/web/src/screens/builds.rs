@@ -1,6 +1,7 @@
 //! Builds of all projects, the newest first, with filters and search; and the parts of such lists.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::RangeInclusive;
 
 use api::build::{Build, BuildBrief, VerdictWord};
 use api::overview::RefKind;
@@ -22,8 +23,10 @@ const FILTERS: [&str; 6] = ["search", "branch", "verdict", "event", "commit", "p
 const VERDICTS: [&str; 5] = ["running", "passed", "failed", "canceled", "diverged"];
 const EVENTS: [&str; 8] = ["push", "pull_request", "tag", "schedule", "manual", "api", "build", "command"];
 
-/// By how many of a project's newest builds it is told how long they usually take.
-const BUILDS_COMPARED: u32 = 30;
+/// By how many of a project's newest builds it is told how long they usually take: fewer where there are many projects.
+const COMPARED: RangeInclusive<usize> = 10..=30;
+/// About how many builds of all projects together are compared.
+const COMPARED_IN_ALL: usize = 500;
 /// With so many builds of its own that passed, a branch is compared with itself.
 const OWN_USUAL: usize = 3;
 
@@ -75,8 +78,9 @@ async fn usual_of(source: &impl Source, builds: &[Build]) -> HashMap<String, Usu
         return HashMap::new();
     }
     let names: Vec<&str> = projects.into_iter().take(LISTED_WITH_BUILDS_MAX as usize).collect();
+    let compared = (COMPARED_IN_ALL / names.len()).clamp(*COMPARED.start(), *COMPARED.end());
     let path = format!(
-        "/api/v1/projects?limit={LISTED_WITH_BUILDS_MAX}&builds={BUILDS_COMPARED}&names={}",
+        "/api/v1/projects?limit={LISTED_WITH_BUILDS_MAX}&builds={compared}&names={}",
         paths::encoded(&names.join(","))
     );
     // What a list says beside its rows is no reason to show none.
