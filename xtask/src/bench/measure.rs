@@ -90,6 +90,9 @@ pub fn repository(folder: &Path, files: &[(&str, String)]) -> Result<(), String>
     }
     for arguments in [
         &["init", "-q", "-b", "main"][..],
+        // A commit of very many files has git pack them behind our back, into a folder that the next part empties.
+        &["config", "maintenance.auto", "false"],
+        &["config", "gc.auto", "0"],
         &["add", "-A"],
         &["-c", "user.name=bench", "-c", "user.email=bench@localhost", "commit", "-qm", "bench"],
     ] {
