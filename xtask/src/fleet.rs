@@ -303,24 +303,37 @@ impl Fleet {
     }
 }
 
+/// The file of the pipeline that a build is of, if it names no other.
+const PIPELINE: &str = ".ropewalk/pipeline.yaml";
+
 /// Sends a checkout that holds this pipeline alone; its digest.
 ///
 /// # Errors
 /// If the server refuses.
 pub async fn upload(client: &Client, pipeline: &str) -> Result<Digest, String> {
+    upload_beside(client, pipeline, &[]).await
+}
+
+/// Sends a checkout that holds this pipeline and beside it these files of this content; its digest.
+///
+/// # Errors
+/// If the server refuses.
+pub async fn upload_beside(client: &Client, pipeline: &str, beside: &[(&str, &str)]) -> Result<Digest, String> {
     let digest = |content: &[u8]| Digest(*blake3::hash(content).as_bytes());
-    let content = pipeline.as_bytes();
-    let file = source::File::Plain { digest: digest(content), bytes: content.len() as u64 };
-    let files = BTreeMap::from([(".ropewalk/pipeline.yaml".to_owned(), file)]);
-    let manifest = Manifest { version: source::VERSION, files, ..Manifest::default() };
-    let manifest = serde_json::to_vec(&manifest).map_err(|error| error.to_string())?;
-    let mut parcel = Vec::new();
-    for content in [content, &manifest] {
+    let (mut files, mut parcel) = (BTreeMap::new(), Vec::new());
+    let mut put = |content: &[u8]| {
         parcel.extend_from_slice(&parcel_head(digest(content), content.len() as u64));
         parcel.extend_from_slice(content);
+        digest(content)
+    };
+    for (path, text) in std::iter::once(&(PIPELINE, pipeline)).chain(beside) {
+        let file = source::File::Plain { digest: put(text.as_bytes()), bytes: text.len() as u64 };
+        files.insert((*path).to_owned(), file);
     }
+    let manifest = Manifest { version: source::VERSION, files, ..Manifest::default() };
+    let manifest = put(&serde_json::to_vec(&manifest).map_err(|error| error.to_string())?);
     client.blob_put_bytes(parcel.into()).await.map_err(|error| error.to_string())?;
-    Ok(digest(&manifest))
+    Ok(manifest)
 }
 
 /// Asks for a build of its own of a source, under a name that tells it from others.

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
-use api::build::{BuildFilter, VerdictWord};
+use api::build::{BuildFilter, Cancel, VerdictWord};
 use api::client::{Client, ClientError, Logs, PageWanted};
 use api::event::Moment;
 use api::log::LogStream;
@@ -45,6 +45,9 @@ const SERVES_WITHIN: Duration = Duration::from_secs(10);
 const RUNNING_MAX: usize = 30;
 /// How many people ask for builds at once.
 const DRIVERS: usize = 3;
+/// Of a hundred builds, so many are asked to be canceled, within so long.
+const CANCELED: u64 = 15;
+const CANCELED_WITHIN_MS: u64 = 500;
 /// How many builds are followed at once.
 const FOLLOWERS_MAX: usize = 12;
 /// How long everything may take to end once the storm is over: more than the server's patience with silent workers.
@@ -65,6 +68,16 @@ pub struct Submission {
     kind: usize,
     /// The build, if the server said that it keeps it.
     acknowledged: Option<BuildId>,
+    /// The server was asked to cancel it.
+    may_be_canceled: bool,
+    /// The server said that it is canceled, or had ended.
+    is_canceled: bool,
+}
+
+impl Submission {
+    fn new(name: String, kind: usize) -> Self {
+        Self { name, kind, acknowledged: None, may_be_canceled: false, is_canceled: false }
+    }
 }
 
 /// What is known so far.
@@ -288,7 +301,8 @@ async fn storm(fleet: &Rc<Fleet>, state: &Rc<State>, plan: &Rc<Plan>) -> Result<
     let kinds = Rc::new(load::kinds());
     let mut sources = Vec::new();
     for kind in kinds.iter() {
-        sources.push(fleet::upload(&client, &kind.pipeline).await?);
+        let child = kind.child.as_ref().map(|child| (load::CHILD, child.pipeline.as_str()));
+        sources.push(fleet::upload_beside(&client, &kind.pipeline, child.as_slice()).await?);
     }
     let sources: Rc<[Digest]> = sources.into();
     let mut tasks = vec![tokio::task::spawn_local(look(client.clone(), Rc::clone(state)))];
@@ -351,7 +365,7 @@ async fn drive(client: Client, sources: Rc<[Digest]>, state: Rc<State>, mut draw
         let kind = draw.below(sources.len() as u64) as usize;
         let index = state.submissions.borrow().len();
         let name = format!("storm-{index}");
-        state.submissions.borrow_mut().push(Submission { name: name.clone(), kind, acknowledged: None });
+        state.submissions.borrow_mut().push(Submission::new(name.clone(), kind));
         match timeout(fleet::PATIENCE, client.build_submit(&fleet::request(sources[kind], name.clone()))).await {
             Err(_) => state.violation(format!("{name}: the server did not answer to a submission")),
             Ok(Err(error)) if error.is_passing() => state.count("submissions that failed, outcome unknown", 1),
@@ -362,11 +376,33 @@ async fn drive(client: Client, sources: Rc<[Digest]>, state: Rc<State>, mut draw
             Ok(Ok(submitted)) => {
                 state.count("submissions acknowledged", 1);
                 state.submissions.borrow_mut()[index].acknowledged = Some(submitted.build);
+                if draw.below(100) < CANCELED {
+                    let after = draw.ms(0, CANCELED_WITHIN_MS);
+                    tokio::task::spawn_local(cancel(client.clone(), submitted.build, index, after, Rc::clone(&state)));
+                }
                 if state.followers.get() < FOLLOWERS_MAX {
                     state.followers.set(state.followers.get() + 1);
                     tokio::task::spawn_local(follow(client.clone(), submitted.build, Rc::clone(&state)));
                 }
             }
+        }
+    }
+}
+
+/// Asks once, after a while, that a build be canceled.
+async fn cancel(client: Client, build: BuildId, index: usize, after: Duration, state: Rc<State>) {
+    sleep(after).await;
+    state.submissions.borrow_mut()[index].may_be_canceled = true;
+    match timeout(fleet::PATIENCE, client.build_cancel(build, &Cancel::default())).await {
+        Err(_) => state.violation(format!("build {build}: the server did not answer to a cancel")),
+        Ok(Err(error)) if error.is_passing() || state.is_faulty.get() && is_internal(&error) => {
+            state.count("cancels that failed, outcome unknown", 1);
+        }
+        Ok(Err(error)) if error.is(ProblemKind::Conflict) => state.count("cancels of what had ended", 1),
+        Ok(Err(error)) => state.violation(format!("build {build}: its cancel was refused: {error}")),
+        Ok(Ok(_)) => {
+            state.count("cancels acknowledged", 1);
+            state.submissions.borrow_mut()[index].is_canceled = true;
         }
     }
 }

@@ -1,15 +1,16 @@
 //! What must hold when a storm is over, asked of the server as anybody could.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
-use api::build::{Build, BuildFilter};
+use api::build::{Build, BuildFilter, VerdictWord};
 use api::client::{Client, JobsWanted, LogWanted, PageWanted};
 use api::job::{Attempt, Job, OutcomeWord};
 use api::log::{LogItem, LogStream};
 use graph::BuildId;
 
-use super::load::{Kind, line};
-use super::{State, Submission};
+use super::State;
+use super::load::{ASKS, Kind, line};
 use crate::fleet::PROJECT;
 
 /// The most items of a page.
@@ -21,8 +22,12 @@ const PAGE: u32 = 1000;
 /// If the server does not answer.
 pub async fn check(client: &Client, kinds: &[Kind], state: &State) -> Result<(), String> {
     let mut builds: BTreeMap<String, Vec<Build>> = BTreeMap::new();
+    let mut children: BTreeMap<(BuildId, String), Vec<Build>> = BTreeMap::new();
     for build in all_builds(client).await? {
-        builds.entry(build.event.message.clone()).or_default().push(build);
+        match &build.event.parent {
+            Some(parent) => children.entry((parent.build, parent.job.clone())).or_default().push(build),
+            None => builds.entry(build.event.message.clone()).or_default().push(build),
+        }
     }
     let submissions = state.submissions.borrow().clone();
     for submission in &submissions {
@@ -36,11 +41,59 @@ pub async fn check(client: &Client, kinds: &[Kind], state: &State) -> Result<(),
             }
         }
         for build in &found {
-            check_build(client, submission, &kinds[submission.kind], build, state).await?;
+            let named = format!("build {} ({})", build.id, submission.name);
+            let kind = &kinds[submission.kind];
+            let is_canceled = build.verdict == VerdictWord::Canceled;
+            if is_canceled && !submission.may_be_canceled {
+                state.violation(format!("{named} was canceled, and nobody asked for it"));
+            }
+            if submission.is_canceled && !is_canceled {
+                state.violation(format!("{named} ended `{}` though its cancel was acknowledged", build.text));
+            }
+            let asked_for = check_build(client, &named, kind, build, state).await?;
+            if let Some(child) = &kind.child {
+                let found = children.remove(&(build.id, ASKS.to_owned())).unwrap_or_default();
+                check_children(client, &named, child, build, asked_for, &found, state).await?;
+            }
         }
     }
     for name in builds.keys() {
         state.violation(format!("a build that nobody asked for: `{name}`"));
+    }
+    for ((parent, job), found) in &children {
+        let ids: Vec<_> = found.iter().map(|build| build.id).collect();
+        state.violation(format!("`{job}` of build {parent} asks for no build, and is said to have asked for {ids:?}"));
+    }
+    Ok(())
+}
+
+/// The builds that one job asked for: one, or none where its build was canceled before.
+async fn check_children(
+    client: &Client,
+    parent_named: &str,
+    kind: &Kind,
+    parent: &Build,
+    asked_for: Option<BuildId>,
+    found: &[Build],
+    state: &State,
+) -> Result<(), String> {
+    let ids: Vec<_> = found.iter().map(|build| build.id).collect();
+    let is_canceled = parent.verdict == VerdictWord::Canceled;
+    match (asked_for, ids.as_slice()) {
+        (Some(wanted), [id]) if *id == wanted => {}
+        (None, []) if is_canceled => {}
+        (wanted, ids) => state.violation(format!("{parent_named} asked for {wanted:?}, there are {ids:?}")),
+    }
+    for child in found {
+        state.count("builds that a job asked for", 1);
+        let named = format!("build {}, asked for by {parent_named}", child.id);
+        if child.finished > parent.finished {
+            state.violation(format!("{named} ended at {:?}, after that at {:?}", child.finished, parent.finished));
+        }
+        if child.verdict == VerdictWord::Canceled && !is_canceled {
+            state.violation(format!("{named} was canceled without it"));
+        }
+        check_build(client, &named, kind, child, state).await?;
     }
     Ok(())
 }
@@ -58,36 +111,54 @@ async fn all_builds(client: &Client) -> Result<Vec<Build>, String> {
     }
 }
 
+/// Checks a build against its kind; gives the build that its job asked for, if one did.
 async fn check_build(
     client: &Client,
-    submission: &Submission,
+    named: &str,
     kind: &Kind,
     build: &Build,
     state: &State,
-) -> Result<(), String> {
+) -> Result<Option<BuildId>, String> {
     state.count("builds", 1);
-    let named = format!("build {} ({})", build.id, submission.name);
-    if build.verdict != kind.verdict {
+    let is_canceled = build.verdict == VerdictWord::Canceled;
+    if is_canceled {
+        state.count("builds canceled", 1);
+    } else if build.verdict != kind.verdict {
         state.violation(format!("{named} ended `{}`, not {:?}", build.text, kind.verdict));
     }
     let page = PageWanted { cursor: None, limit: Some(PAGE) };
     let refused = |error: api::client::ClientError| format!("{named}: {error}");
     let jobs = client.job_list(build.id, &JobsWanted::default(), &page).await.map_err(refused)?.items;
     let attempts = client.attempt_list(build.id, None, &page).await.map_err(refused)?.items;
+    let mut asked_for = None;
     for (name, outcome, lines) in &kind.jobs {
         state.count("jobs", 1);
         let job = jobs.iter().find(|job| job.name == *name);
-        if job.and_then(|job| job.outcome) != Some(*outcome) {
+        let as_it_must = match job {
+            // A build that was canceled before it had jobs has none.
+            None => is_canceled,
+            Some(job) if is_canceled => job.outcome.is_some(),
+            Some(job) => job.outcome == Some(*outcome),
+        };
+        if !as_it_must {
             let found = job.map(|job| (job.state, job.outcome, job.cause.clone()));
             state.violation(format!("{named}: job {name} is {found:?}, not {outcome:?}"));
         }
         let attempts: Vec<_> = attempts.iter().filter(|attempt| attempt.job == *name).collect();
-        check_attempts(&named, *outcome, job, &attempts, state);
+        let asks = kind.child.is_some() && name == ASKS;
+        let most = usize::from(*outcome != OutcomeWord::Skipped && !asks);
+        check_attempts(named, if is_canceled { 0..=most } else { most..=most }, job, &attempts, state);
+        if asks {
+            asked_for = job.and_then(|job| job.child);
+        }
         for attempt in attempts {
+            if build.finished.is_some_and(|finished| attempt.leased > finished) {
+                state.violation(format!("{named}: attempt {} at {name} began after its end", attempt.attempt));
+            }
             check_log(client, build.id, name, *lines, attempt, state).await?;
         }
     }
-    Ok(())
+    Ok(asked_for)
 }
 
 /// Whether an attempt's end is the job's own word, not that of those who ran it.
@@ -96,13 +167,13 @@ fn counts(attempt: &Attempt) -> bool {
     ended.outcome == OutcomeWord::Passed || ended.cause.as_ref().is_some_and(|cause| cause.kind == "step")
 }
 
-fn check_attempts(build: &str, outcome: OutcomeWord, job: Option<&Job>, attempts: &[&Attempt], state: &State) {
+/// Judges the attempts at a job, of which so many may count.
+fn check_attempts(build: &str, wanted: RangeInclusive<usize>, job: Option<&Job>, attempts: &[&Attempt], state: &State) {
     let counted: Vec<_> = attempts.iter().filter(|attempt| counts(attempt)).collect();
-    let wanted = usize::from(outcome != OutcomeWord::Skipped);
     let name = job.map_or("?", |job| &job.name);
-    if counted.len() != wanted {
+    if !wanted.contains(&counted.len()) {
         let ends: Vec<_> = attempts.iter().map(|attempt| (attempt.attempt, &attempt.ended)).collect();
-        state.violation(format!("{build}: {} attempts at {name} count, not {wanted}: {ends:?}", counted.len()));
+        state.violation(format!("{build}: {} attempts at {name} count, not {wanted:?}: {ends:?}", counted.len()));
     }
     if let (Some(job), Some(counted)) = (job, counted.first())
         && job.attempt != Some(counted.attempt)
