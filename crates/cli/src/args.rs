@@ -199,15 +199,15 @@ pub struct Source {
 #[derive(Clone, Debug, Default, Args)]
 pub struct EventArguments {
     /// The kind of event.
-    #[arg(long, value_name = "KIND", value_parser = ["push", "tag", "pull_request", "schedule", "manual", "build"])]
+    #[arg(long, value_name = "KIND", value_parser = ["push", "tag", "pull_request", "schedule", "manual", "api", "build"])]
     pub event: Option<String>,
     /// Run what the pipeline has under this command's name.
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["event", "tag"])]
+    #[arg(long, value_name = "NAME", conflicts_with = "event")]
     pub command: Option<String>,
     /// The branch; by default the one checked out.
     #[arg(long, value_name = "NAME")]
     pub branch: Option<String>,
-    /// The tag; makes the event a tag event.
+    /// The tag; makes the event a tag event, unless another kind is said.
     #[arg(long, value_name = "NAME")]
     pub tag: Option<String>,
     /// What to compare with for `changed`: a branch or a commit; by default the commit before, and what is not committed.

@@ -59,7 +59,7 @@ pub enum WorkspaceError {
         source: io::Error,
     },
     /// The layers would lie in the tree they hide; the kernel refuses that.
-    #[error("the workspace's directory `{}` lies inside the repository `{}`", directory.display(), repository.display())]
+    #[error("the workspace's directory `{}` lies inside the repository `{}`: set ROPEWALK_DATA to a folder outside it", directory.display(), repository.display())]
     Inside {
         /// Where the layers were to go.
         directory: PathBuf,

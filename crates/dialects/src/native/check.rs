@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use expression::{Condition, Error, Scope, Template};
-use graph::{JobName, Location};
+use graph::{EventKind, JobName, Location};
 
 use super::errors::{self, Faults};
 use super::kept::Kept;
@@ -193,8 +193,9 @@ impl Check<'_> {
         }
     }
 
-    /// What is handed on names a job and its output; nothing is of a build that nobody waits for.
+    /// A build has one event. What is handed on names a job and its output; nothing is of a build that nobody waits for.
     fn child(&mut self, node: &Node) {
+        self.event_of_child(node);
         let Some(handed_on) = node.get("hand_on") else { return };
         if node.get("wait").and_then(Node::as_bool) == Some(false) {
             let message = "nothing is handed on by a build that nobody waits for".to_owned();
@@ -211,6 +212,17 @@ impl Check<'_> {
                 self.faults.push(fault);
             }
         }
+    }
+
+    /// A command is a kind of event, and has a name.
+    fn event_of_child(&mut self, node: &Node) {
+        let Some(kind) = node.get("event") else { return };
+        let (message, help) = match (node.get("command"), kind.as_str() == Some(EventKind::Command.name())) {
+            (Some(_), false) => ("a command is a kind of event: the build has no other", "leave out one of the two"),
+            (None, true) => ("the command has no name", "write `command: NAME` instead of `event: command`"),
+            _ => return,
+        };
+        self.faults.push(errors::bad_value("build-event", self.at(kind), message.to_owned(), "not understood", help));
     }
 
     /// Whether a key says which of a program's functions a step is.

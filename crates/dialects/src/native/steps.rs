@@ -117,7 +117,8 @@ fn ask(step: &mut Step, child: ChildBuild) {
         script.push_str(&format!(" {flag}\"${variable}\""));
         variables.push((variable, value));
     };
-    let event = child.event.map(|kind| Text::from(kind.name()));
+    // A command says the kind.
+    let event = child.event.filter(|kind| *kind != EventKind::Command).map(|kind| Text::from(kind.name()));
     let flags =
         [("--event=", &event), ("--command=", &child.command), ("--branch=", &child.branch), ("--tag=", &child.tag)];
     for (flag, value) in flags {
