@@ -260,7 +260,7 @@ pub struct Check {
     #[command(flatten)]
     pub source: Source,
     /// The form of the report.
-    #[arg(long, alias = "output", value_enum, default_value_t = ReportForm::Human, value_name = "FORM")]
+    #[arg(long, visible_alias = "output", value_enum, default_value_t = ReportForm::Human, value_name = "FORM")]
     pub format: ReportForm,
     /// Evaluate a program again, in the same process and in another, and compare: it must say the same.
     #[arg(long)]

@@ -6,6 +6,7 @@
 //! has ended, in the same process ([`go_on`]). There is no list of requests beside the store: a request is a build that was
 //! created and never begun.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use std::process::Command;
 
 use clap::ValueEnum;
 use engine::{BuildRequest, Fact, fact::What};
-use graph::{BuildId, Event, EventKind, JobName, Outcome, Parent, Verdict, Waits};
+use graph::{BuildId, Event, EventKind, JobName, NeedResult, Outcome, Parent, Verdict, Waits};
 use serde_json::Value;
 use store::rows::BuildRow;
 use store::{BuildFilter, Store};
@@ -23,6 +24,7 @@ use crate::commands::Stop;
 use crate::local::clock::now;
 use crate::places::Places;
 use crate::project::Project;
+use crate::whereabouts::quoted;
 use crate::{exit, output};
 
 /// The most builds that may stand above a build.
@@ -359,7 +361,7 @@ pub fn hand_on(wanted: &[String], build: BuildId, store: &dyn Store) -> Result<(
     let path = std::env::var_os("ROPEWALK_OUTPUT").ok_or_else(|| {
         Stop::wrong("--hand-on is for steps of a build: there is no ROPEWALK_OUTPUT to hand anything on")
     })?;
-    let rows = store.jobs(build)?;
+    let results = results(store, build)?;
     let mut text = String::new();
     for one in wanted {
         let (from, name) = match one.split_once('=') {
@@ -369,14 +371,11 @@ pub fn hand_on(wanted: &[String], build: BuildId, store: &dyn Store) -> Result<(
         let (job, output) = from
             .rsplit_once('.')
             .ok_or_else(|| Stop::wrong(format!("--hand-on takes JOB.OUTPUT or JOB.OUTPUT=NAME, not `{one}`")))?;
-        let outcome = rows.iter().find(|row| row.name.as_str() == job).and_then(|row| row.outcome.as_ref());
-        let value = match outcome {
-            Some(Outcome::Passed { outputs }) => outputs.get(output),
-            _ => None,
-        };
+        let value = results.get(&JobName::from(job)).and_then(|result| result.outputs.get(output));
         let value = value.ok_or_else(|| {
             Stop::wrong(format!(
-                "the job `{job}` of build {build} handed on no `{output}`: see `ropewalk show {build} {job}`"
+                "the job `{job}` of build {build} handed on no `{output}`: see `ropewalk show {build} {}`",
+                quoted(job)
             ))
         })?;
         text.push_str(&entry(name.unwrap_or(output), value));
@@ -384,6 +383,21 @@ pub fn hand_on(wanted: &[String], build: BuildId, store: &dyn Store) -> Result<(
     let mut file =
         std::fs::OpenOptions::new().append(true).create(true).open(&path).map_err(|error| Stop::of(&error))?;
     file.write_all(text.as_bytes()).map_err(|error| Stop::of(&error))
+}
+
+/// What the jobs of a build handed on; of a matrix also under its id, as `needs` tells it.
+fn results(store: &dyn Store, build: BuildId) -> Result<BTreeMap<JobName, NeedResult>, Stop> {
+    let graph = store.graph(build)?.unwrap_or_default();
+    let ended = store.jobs(build)?.into_iter().filter_map(|row| Some((row.name, row.outcome?)));
+    let mut results: BTreeMap<JobName, NeedResult> = ended
+        .map(|(name, outcome)| {
+            let result = outcome.word().to_owned();
+            let outputs = if let Outcome::Passed { outputs } = outcome { outputs } else { BTreeMap::new() };
+            (name, NeedResult { result, outputs, artifacts: BTreeMap::new() })
+        })
+        .collect();
+    graph::legs::join(&mut results, |name| graph.jobs.get(name).map_or(u32::MAX, |job| job.order));
+    Ok(results)
 }
 
 /// `name<<END`, the lines, `END`, with an end that is none of the lines.

@@ -34,6 +34,11 @@ pub fn of(arguments: &EventArguments, project: &Project, now: Timestamp) -> Resu
         (None, _) => head.branch,
     };
     event.base.clone_from(&arguments.base);
+    if let Some(base) = &event.base {
+        crate::agent::source::commit_id(&project.root, base).map_err(|fault| {
+            format!("--base: {fault}; give a branch, a tag or a commit that git knows here, or leave it out for the commit before")
+        })?;
+    }
     event.actor = arguments.actor.clone().unwrap_or_else(worker::repository::user_name);
     event.time = now;
     for param in &arguments.params {

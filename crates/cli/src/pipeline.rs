@@ -243,6 +243,17 @@ impl Pipeline {
         self.tell(&diagnostics, &lowered, colour)
     }
 
+    /// Prints the faults that came with answers: those of the lowering that the first one, which was told, has not.
+    ///
+    /// # Errors
+    /// If one of them is an error.
+    pub fn check_grown(&self, first: &Lowered, grown: &Lowered, colour: Colour) -> Result<(), Stop> {
+        let told = &first.evaluation.diagnostics;
+        let all = grown.evaluation.diagnostics.iter();
+        let brought: Vec<Diagnostic> = all.filter(|diagnostic| !told.contains(diagnostic)).cloned().collect();
+        if brought.is_empty() { Ok(()) } else { self.tell(&brought, grown, colour) }
+    }
+
     /// Prints faults.
     ///
     /// # Errors
@@ -283,10 +294,14 @@ impl Pipeline {
             .jobs
             .keys()
             .flat_map(|name| [name.id(), name.as_str()])
-            .chain(graph.holes.iter().map(|hole| hole.name.as_str()))
+            // What a program names with a colon, as `then:plan`, no job will be called.
+            .chain(graph.holes.iter().map(|hole| hole.name.as_str()).filter(|name| !name.contains(':')))
             .collect();
         match wanted.iter().find(|name| !names.contains(name.as_str())) {
             None => Ok(()),
+            Some(name) if graph.holes.iter().any(|hole| hole.name == *name) => Err(Stop::wrong(format!(
+                "`{name}` is where a program's jobs grow, and no job: name one that needs them, or run the whole pipeline"
+            ))),
             Some(name) => {
                 let hint = dialects::suggest::nearest(name, names.iter().copied())
                     .map_or_else(|| "`ropewalk plan` shows all".to_owned(), |near| format!("did you mean `{near}`?"));

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use graph::{BuildId, Digest, Event, Graph, Reuse, Timestamp};
 use rustix::fs::{AtFlags, Mode, OFlags};
 
-use crate::local::inputs::Seen;
+use crate::local::inputs::{self, Seen};
 
 /// The first bytes of the file; another format is passed over.
 const MAGIC: &[u8; 24] = b"ropewalk shortcut 1     ";
@@ -142,7 +142,7 @@ fn open_folder(root: &Path) -> Option<File> {
     rustix::fs::open(root, flags, Mode::empty()).ok().map(File::from)
 }
 
-/// Keeps a shortcut for a build in which every job passed and all may be reused. Nothing is kept if something it depends on
+/// Keeps a shortcut for a build in which every job passed, all may be reused and none asks a person. Nothing is kept if something it depends on
 /// changed so lately that the next change might not show.
 ///
 /// # Errors
@@ -169,6 +169,9 @@ pub fn keep(data: &Path, root: &Path, key: &Key, build: BuildId, graph: &Graph, 
 
 /// Everything the build depended on, as it was when it was looked at. `None` if that cannot be told.
 fn entries(root: &Path, graph: &Graph, seen: &Seen) -> Option<Vec<(PathBuf, Stamp)>> {
+    if graph.jobs.values().any(|job| job.gate.is_some()) {
+        return None;
+    }
     let folder = open_folder(root)?;
     let mut places = BTreeSet::new();
     let mut folders = BTreeSet::new();
@@ -176,15 +179,17 @@ fn entries(root: &Path, graph: &Graph, seen: &Seen) -> Option<Vec<(PathBuf, Stam
         let globs = match &job.reuse {
             Reuse::Never => return None,
             Reuse::Tree => {
-                places.extend(0..seen.tree.paths().len());
+                places.extend(0..seen.paths.len());
                 folders.insert(PathBuf::from("."));
                 continue;
             }
             Reuse::Inputs(globs) => globs,
         };
+        // Such a job is never reused.
+        inputs::refuse_only_negated(globs).ok()?;
         let patterns = worker::patterns::Patterns::new(globs).ok()?;
-        let selected = patterns.select(seen.tree.paths());
-        let names: BTreeSet<&Path> = selected.iter().map(|&place| seen.tree.paths()[place].as_path()).collect();
+        let selected = patterns.select(&seen.paths);
+        let names: BTreeSet<&Path> = selected.iter().map(|&place| seen.paths[place].as_path()).collect();
         // Globs that name just the files they select need no folder watched.
         let is_exact =
             names.len() == globs.len() && globs.iter().all(|glob| is_literal(glob) && names.contains(Path::new(glob)));
@@ -201,7 +206,7 @@ fn entries(root: &Path, graph: &Graph, seen: &Seen) -> Option<Vec<(PathBuf, Stam
     let mut entries = Vec::with_capacity(places.len());
     for place in places {
         let stamp = (*seen.stamps.as_ref()?.get(place)?)?;
-        let path = &seen.tree.paths()[place];
+        let path = &seen.paths[place];
         // A job that works in the tree itself may have changed it since.
         if !stamp.is_settled(seen.looked_at) || Stamp::of(&folder, path) != Some(stamp) {
             return None;
@@ -225,7 +230,7 @@ fn entries(root: &Path, graph: &Graph, seen: &Seen) -> Option<Vec<(PathBuf, Stam
 /// also the folders of the checkout above it, if these were looked at.
 fn watched_folders(seen: &Seen, roots: &BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
     let mut watched = roots.clone();
-    for path in seen.tree.paths() {
+    for path in &seen.paths {
         let is_below = |root: &PathBuf| root == Path::new(".") || path.starts_with(root);
         if !roots.iter().any(is_below) {
             continue;
@@ -261,7 +266,8 @@ fn rules_of_git(root: &Path) -> Vec<PathBuf> {
     rules.filter(|path| !path.as_os_str().is_empty() && root.join(path).exists()).collect()
 }
 
-fn is_literal(glob: &str) -> bool {
+/// Whether a glob names one path.
+pub fn is_literal(glob: &str) -> bool {
     !glob.contains(['*', '?', '[', '{', '!', '\\'])
 }
 

@@ -39,7 +39,8 @@ impl Whereabouts {
         matches!(self, Self::There(_))
     }
 
-    /// `ropewalk` with these words, so that it reaches the same builds.
+    /// `ropewalk` with these words, so that it reaches the same builds. Names among them go through [`quoted`]: a job's output may
+    /// name legs, and whoever copies the command would run what it says.
     pub fn command(&self, words: impl Display) -> String {
         let flags = match self {
             Self::Here => "",

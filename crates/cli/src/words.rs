@@ -6,6 +6,7 @@ pub use api::words::{duration, failure, skip_reason, verdict};
 use graph::{AttemptReport, BuildId, Failure, Job, JobName, Outcome};
 
 use crate::columns;
+use crate::whereabouts::quoted;
 
 /// The widest a step's name gets within a sentence; its whole name stands in `show`.
 const STEP_CELLS_MAX: usize = 40;
@@ -121,11 +122,11 @@ pub fn names_build(text: &str, build: BuildId) -> bool {
     text.split(&name).skip(1).any(|after| !after.starts_with(|next: char| next.is_ascii_digit()))
 }
 
-/// What `ropewalk shell` is told to open a job where it failed: `test@failed`, or `test` if no step of it did.
+/// What `ropewalk shell` is told to open a job where it failed, as one word of a shell: `test@failed`, or `test` if no step of it did.
 pub fn where_it_failed(job: &JobName, outcome: Option<&Outcome>) -> String {
     match outcome {
-        Some(Outcome::Failed(failure)) if failure.step().is_some() => format!("{job}@failed"),
-        _ => job.to_string(),
+        Some(Outcome::Failed(failure)) if failure.step().is_some() => quoted(&format!("{job}@failed")),
+        _ => quoted(job.as_str()),
     }
 }
 
@@ -145,7 +146,7 @@ fn function_exit(job: &Job, failure: &Failure) -> Option<i32> {
 /// What to type at a gate, without the program's name: `approve 3 ship --field region=VALUE --field copies=1`. Each field of
 /// the gate is named: those with a default with it, so that they may be left as they are or left out.
 pub fn approve(build: BuildId, gate: &JobName, job: Option<&Job>) -> String {
-    let mut text = format!("approve {build} {gate}");
+    let mut text = format!("approve {build} {}", quoted(gate.as_str()));
     for (name, field) in job.and_then(|job| job.gate.as_ref()).into_iter().flat_map(|gate| &gate.fields) {
         let value = match &field.default {
             None => "VALUE".to_owned(),
@@ -153,7 +154,7 @@ pub fn approve(build: BuildId, gate: &JobName, job: Option<&Job>) -> String {
             Some(value) => value.to_string(),
         };
         let value = columns::cut(&columns::bare(&value.replace('\n', " ")), FIELD_CELLS_MAX);
-        text.push_str(&format!(" --field {}", crate::whereabouts::quoted(&format!("{name}={value}"))));
+        text.push_str(&format!(" --field {}", quoted(&format!("{name}={value}"))));
     }
     text
 }
@@ -253,7 +254,9 @@ fn is_colour(sequence: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{duration, function_failure, function_help, harmless, names_build, size, thousands};
+    use super::{
+        approve, duration, function_failure, function_help, harmless, names_build, size, thousands, where_it_failed,
+    };
 
     #[test]
     fn a_function_that_cannot_start_is_told_as_that() {
@@ -267,6 +270,18 @@ mod tests {
             assert!(function_help(&function, &failure).is_some_and(|help| help.contains("C library")));
             assert_eq!(function_failure(&script, &failure), None);
         }
+    }
+
+    #[test]
+    fn names_in_commands_are_words_of_a_shell() {
+        let failed = graph::Outcome::Failed(graph::Failure::Step { step: 0, exit: 1, message: None });
+        let check = |name: &str, place: &str, approved: &str| {
+            let name = graph::JobName::from(name);
+            assert_eq!(where_it_failed(&name, Some(&failed)), place);
+            assert_eq!(approve(graph::BuildId(3), &name, None), approved);
+        };
+        check("ship", "ship@failed", "approve 3 ship");
+        check("ship/a;b", "'ship/a;b@failed'", "approve 3 'ship/a;b'");
     }
 
     #[test]

@@ -99,6 +99,16 @@ fn a_job_waits_for_its_child_and_hands_on_what_it_hands_on() {
 }
 
 #[test]
+fn a_job_hands_on_what_the_legs_of_a_matrix_hand_on_together() {
+    let parent = "jobs:\n  a: { outputs: [last, one], run: [{ build: { file: .ropewalk/child.yaml, hand_on: { last: m.n, one: m/1.n } } }] }\n  b: { needs: [a], run: 'echo got ${{ needs.a.outputs.last }} ${{ needs.a.outputs.one }}' }\n";
+    let child =
+        "jobs: { m: { matrix: { n: [1, 2] }, outputs: [n], run: 'echo n=${{ matrix.n }}0 >> $ROPEWALK_OUTPUT' } }";
+    let repository = Repository::new(&[("pipeline.yaml", parent), ("child.yaml", child)]);
+    let text = repository.check(&["run"], 0);
+    assert!(text.contains("got 20 10"), "{text}");
+}
+
+#[test]
 fn a_child_that_fails_fails_its_job() {
     let child = "jobs: { one: { run: exit 7 } }";
     let repository = Repository::new(&[("pipeline.yaml", &waiting("")), ("child.yaml", child)]);

@@ -624,13 +624,19 @@ fn what_waits_for_a_matrix_grows_when_all_its_legs_have_ended() {
 fn main() {
     Ci::main(|ci: &Ci| {
         let test = ci.job("test").matrix(Matrix::new().axis("os", ["a", "b"])).run("echo on ${{ matrix.os }}");
-        ci.after(&test, |ci, _| drop(ci.job("report").run("echo reported")));
+        let grown = ci.after(&test, |ci, _| ci.job("report").run("echo reported"));
+        ci.job("last").needs(&grown).run("echo at last");
+        ci.job("other").run("echo another");
     })
 }
 "#;
     repository.write(".ropewalk/pipeline.rs", program);
     repository.prints(&["plan"], 0, &["test/a", "test/b", "grows after"]);
-    repository.prints(&["run"], 0, &["test/a | on a\n", "test/b | on b\n", "report | reported\n"]);
+    let all = ["test/a | on a\n", "test/b | on b\n", "report | reported\n", "last | at last\n"];
+    repository.prints(&["run"], 0, &all);
+    let text = repository.prints(&["run", "--job", "last"], 0, &all);
+    assert!(!text.contains("another"), "{text}");
+    repository.prints(&["run", "--job", "then:test"], 2, &["`then:test` is where a program's jobs grow, and no job"]);
 }
 
 #[test]

@@ -9,6 +9,8 @@ use serde_json::Value;
 
 #[path = "run/shell.rs"]
 mod shell;
+#[path = "run/start.rs"]
+mod start;
 
 /// A repository and a data folder of its own.
 struct Repository {
@@ -270,6 +272,22 @@ fn ctrl_c_ends_gently_and_cleanup_still_runs() {
     std::io::Read::read_to_string(&mut reader, &mut rest).expect("readable output");
     assert_eq!(child.wait().expect("it ends").code(), Some(130), "{rest}");
     assert!(rest.contains("a | asked") && rest.contains("b | swept") && !rest.contains("never"), "{rest}");
+}
+
+#[test]
+fn the_end_of_the_terminal_ends_gently_too() {
+    let repository = Repository::new(
+        "jobs:\n  a: { run: 'trap \"exit 0\" TERM; echo ready; while :; do sleep 0.05; done' }\n  b: { needs: [{ job: a, on: finished }], cleanup: true, run: echo swept > ../swept }\n",
+    );
+    let mut child = repository.start(&["run", "--output", "plain"]);
+    // Nobody reads on.
+    drop(wait_for(&mut child, "a | ready"));
+    let pid = rustix::process::Pid::from_child(&child);
+    for _ in 0..2 {
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).expect("a signal is sent");
+    }
+    assert_eq!(child.wait().expect("it ends").code(), Some(130));
+    assert!(repository.folder.path().join("swept").is_file());
 }
 
 #[test]
@@ -545,6 +563,89 @@ fn a_job_and_what_it_needs_can_be_run_alone() {
     assert!(text.contains("a | a") && text.contains("b | b") && !text.contains("c | c"), "{text}");
     let text = repository.check(&["run", "--job", "bb"], 2);
     assert!(text.contains("did you mean `b`?"), "{text}");
+}
+
+/// A pipeline of `plan`, which hands on `parts`, and of `m`, which grows a leg out of each.
+fn growing(parts: &str) -> String {
+    format!(
+        "jobs:\n  plan:\n    outputs: [parts]\n    run: |\n      cat >> \"$ROPEWALK_OUTPUT\" <<'END'\n      parts={parts}\n      END\n  \
+         lint: {{ run: echo linted }}\n  other: {{ run: echo other }}\n  \
+         m:\n    needs: [plan, lint]\n    matrix: {{ part: '${{{{ fromJSON(needs.plan.outputs.parts) }}}}' }}\n    \
+         run: 'echo leg \"${{{{ matrix.part }}}}\"; exit 3'\n  after: {{ needs: [{{ job: m, on: finished }}], run: echo after }}\n"
+    )
+}
+
+#[test]
+fn a_job_that_is_still_to_grow_can_be_run_alone() {
+    let repository = Repository::new(&growing(r#"["x"]"#));
+    let text = repository.check(&["run", "--job", "m"], 1);
+    assert!(
+        text.contains("lint | linted") && text.contains("m/x | leg x") && !text.contains("other | other"),
+        "{text}"
+    );
+    assert!(!text.contains("after | after"), "{text}");
+    let text = repository.check(&["run", "--job", "after"], 1);
+    assert!(
+        text.contains("m/x | leg x") && text.contains("after | after") && !text.contains("other | other"),
+        "{text}"
+    );
+}
+
+#[test]
+fn commands_to_copy_hold_a_name_from_outside_as_one_word() {
+    let repository = Repository::new(&growing(r#"["$(touch${IFS}PWNED)"]"#));
+    let check = |arguments: &[&str], code: i32, expected: &[&str]| {
+        let text = repository.check(arguments, code);
+        for command in expected {
+            assert!(text.contains(command), "no `{command}` in:\n{text}");
+        }
+        let commands = text.lines().filter_map(|line| line.split_once("ropewalk "));
+        let bare = commands.filter(|(_, words)| words.contains(" m/"));
+        assert_eq!(bare.count(), 0, "a name stands bare in:\n{text}");
+    };
+    let shell = "ropewalk shell 1 'm/$(touch${IFS}PWNED)@failed'";
+    let logs = "ropewalk logs 1 'm/$(touch${IFS}PWNED)'";
+    check(&["run"], 1, &[shell]);
+    check(&["show", "1"], 0, &["ropewalk show 1 'm/$(touch${IFS}PWNED)'", logs, shell]);
+    let explain = "ropewalk explain 'm/$(touch${IFS}PWNED)' --build 1";
+    check(&["show", "1", "m/$(touch${IFS}PWNED)"], 0, &[logs, shell, explain]);
+}
+
+#[test]
+fn faults_that_given_results_bring_are_told() {
+    let repository = Repository::new(&growing("[]"));
+    let check = |parts: &str, code: i32, expected: &str| {
+        let text = repository.check(&["plan", "--given", &format!("plan=passed,parts={parts}")], code);
+        assert!(text.contains(expected), "no `{expected}` in:\n{text}");
+    };
+    check(r#"["a","b"]"#, 0, "m ×2: a, b");
+    for (parts, expected) in [(r#"["a","a"]"#, "error["), ("oops", "error["), ("{}", "error[")] {
+        check(parts, 2, expected);
+    }
+}
+
+#[test]
+fn a_base_that_is_no_revision_is_told() {
+    let repository = Repository::new("jobs: { a: { when: { changed: ['x'] }, run: echo a } }");
+    for command in ["plan", "run"] {
+        let text = repository.check(&[command, "--base", "nope"], 2);
+        assert!(text.contains("--base: there is no commit `nope` here"), "{text}");
+    }
+    repository.check(&["plan", "--base", "main"], 0);
+}
+
+#[test]
+fn variables_that_are_read_late_have_their_values() {
+    let repository = Repository::new(
+        "env: { REGISTRY: '${{ needs.v.outputs.registry }}', PLAIN: plain }\njobs:\n  \
+         v: { outputs: [registry, version], env: { REGISTRY: none }, run: 'printf \"registry=reg.io\\nversion=7\\n\" >> $ROPEWALK_OUTPUT' }\n  \
+         b:\n    needs: [v]\n    env: { IMAGE: '${{ env.REGISTRY }}/app:${{ needs.v.outputs.version }}', HOME_OF: '${{ env.PLAIN }} ${{ runner.os }}' }\n    \
+         run:\n      - run: echo got $IMAGE $HOME_OF ${{ env.IMAGE }}\n      \
+         - { run: \"echo step ${{ env.TAG }} $TAG\", env: { TAG: '${{ env.IMAGE }}-${{ job.id }}' } }\n",
+    );
+    let text = repository.check(&["run"], 0);
+    assert!(text.contains("got reg.io/app:7 plain linux reg.io/app:7"), "{text}");
+    assert!(text.contains("step reg.io/app:7-b reg.io/app:7-b"), "{text}");
 }
 
 #[test]

@@ -6,6 +6,10 @@ mod installation;
 #[path = "server/named.rs"]
 mod named;
 mod process;
+#[path = "server/realms.rs"]
+mod realms;
+#[path = "server/tokens.rs"]
+mod tokens;
 
 use std::fs;
 use std::io::Write;

@@ -280,3 +280,23 @@ fn a_server_with_other_keys_is_refused() {
     told.said.until("copy root.key and secrets.key");
     assert_eq!(told.process.ended(), Some(2));
 }
+
+#[test]
+fn a_form_of_a_standbys_page_is_taken_as_it_came_there() {
+    let Some(site) = Site::new("jobs:\n  a:\n    run: echo\n") else { return };
+    let _first = site.serve(0);
+    let mut second = site.serve(1);
+    second.said.until("standing by");
+    let token = fs::read_to_string(site.path("admin.token")).expect("a token");
+    let mut form = Command::new("curl");
+    form.args(["-s", "-i", "--max-time", "60", "--interface", "127.0.0.2", "-H"]);
+    form.arg(format!("cookie: ropewalk={}", token.trim())).arg("-H").arg(format!("origin: {}", site.url(1)));
+    // Others than servers say nothing of where they are.
+    form.args(["-H", "x-ropewalk-host: elsewhere", "-H", "x-ropewalk-from: 192.0.2.7:1"]);
+    form.args(["-d", "name=bob&role=reader"]).arg(format!("{}/settings/members", site.url(1)));
+    let page = String::from_utf8_lossy(&form.output().expect("curl").stdout).into_owned();
+    assert!(page.starts_with("HTTP/1.1 200"), "{page}");
+    assert!(page.contains(&format!("{}/join?link=", site.url(1))), "{page}");
+    let audit = site.get(0, "/api/v1/audit");
+    assert!(audit.contains("\"verb\":\"member_add\"") && audit.contains("\"from\":\"127.0.0.2\""), "{audit}");
+}

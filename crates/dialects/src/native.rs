@@ -27,6 +27,7 @@ mod plugins;
 mod references;
 mod schema;
 mod script;
+mod spelled;
 mod steps;
 mod texts;
 mod triggers;

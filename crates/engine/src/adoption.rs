@@ -17,7 +17,10 @@ impl Engine {
     pub(crate) fn adopter_of(&self, job: JobRef) -> Option<JobRef> {
         let (build, slot) = (&self.builds[&job.0], self.slot(job));
         let OperationState::Known(digest) = slot.operation else { return None };
-        let operation = self.operations.get(&digest).filter(|operation| operation.leader == Some(job))?;
+        let operation = self
+            .operations
+            .get(&self.operation_key(job.0, digest))
+            .filter(|operation| operation.leader == Some(job))?;
         let is_fit = |other: &JobRef| {
             let (its_build, its) = (&self.builds[&other.0], self.slot(*other));
             its.place == Place::Following

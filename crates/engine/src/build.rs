@@ -7,13 +7,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use graph::{
-    Answer, Artifact, AskedTests, AttemptNumber, BuildId, Digest, Ending, Graph, Job, JobName, Known, LeaseId, Need,
-    NeedResult, Outcome, Question, SkipReason, TestCase, Timestamp, Verdict, WaitedFor, WorkerId,
+    Answer, Artifact, AskedTests, AttemptNumber, BuildId, Digest, Ending, Graph, Hole, Job, JobName, Known, LeaseId,
+    Need, NeedResult, Outcome, Question, SkipReason, TestCase, Timestamp, Verdict, WaitedFor, WorkerId,
 };
 use serde_json::Value;
 
 use crate::fact::{Adopted, Reused};
 use crate::input::BuildRequest;
+use crate::line::GroupKey;
 use crate::warmth::Start;
 
 /// A job's number within its build: dense, kept for the build's life.
@@ -103,7 +104,7 @@ pub(crate) struct Slot {
     /// Who wants its attempt to stop, though its build goes on.
     pub canceled_by: Option<Arc<str>>,
     /// The concurrency group it entered.
-    pub group: Option<Arc<str>>,
+    pub group: Option<GroupKey>,
     /// The tests to which somebody who retried it narrowed it, or the try before this one that was narrowed.
     pub asked: Option<Arc<AskedTests>>,
     pub flags: Flags,
@@ -121,6 +122,8 @@ pub(crate) struct Flags {
     pub is_dropped: bool,
     /// The build did not ask for it.
     pub is_unwanted: bool,
+    /// The build did not ask for it, but for jobs that are still to come, and they may need it.
+    pub is_undecided: bool,
     /// An eager need was not accepted.
     pub is_refused: bool,
     /// Some job before it failed.
@@ -431,11 +434,16 @@ impl Build {
         let slot = self.slot(index);
         let mut n_waits_for = 0;
         let mut flags = Flags { is_refused: false, after_failure: false, ..slot.flags };
+        // Once nothing more starts, nothing more comes; cleanup must not wait for it.
+        let is_growing = self.halt.is_none();
+        if flags.is_undecided {
+            flags.is_unwanted = !is_growing;
+            n_waits_for += u32::from(is_growing && !flags.is_retried);
+        }
         for (need, &needed) in slot.job.needs.iter().zip(&slot.needs) {
             match needed {
                 ABSENT => {}
-                // Once nothing more starts, nothing more comes; cleanup must not wait for it.
-                COMING => n_waits_for += u32::from(self.halt.is_none()),
+                COMING => n_waits_for += u32::from(is_growing),
                 needed => match self.slot(needed).ending() {
                     None => n_waits_for += 1,
                     Some(ending) => {
@@ -475,7 +483,8 @@ impl Build {
             && !is_asking()
     }
 
-    /// Marks the jobs that `only` leaves out: all but those named and what they need.
+    /// Marks the jobs that `only` leaves out: all but those named, what they need, and what must end before those of them
+    /// that are still to come do. As long as one of these is to come, nobody knows what it will need, so the others wait.
     fn mark_unwanted(&mut self, graph: &Graph) {
         let only = &self.request.options.only;
         if only.is_empty() {
@@ -489,12 +498,55 @@ impl Build {
                 open.push(index as SlotIndex);
             }
         }
-        while let Some(index) = open.pop() {
-            let needs = self.slot(index).needs.clone();
-            for needed in needs.into_iter().filter(|&needed| needed < COMING) {
-                if std::mem::take(&mut self.slot_mut(needed).flags.is_unwanted) {
-                    open.push(needed);
+        let mut to_come: Vec<JobName> = only.iter().map(|name| JobName::from(name.as_str())).collect();
+        let mut holes: Vec<&Hole> = graph.holes.iter().collect();
+        loop {
+            while let Some(index) = open.pop() {
+                let needs = self.slot(index).needs.clone();
+                for (position, needed) in needs.into_iter().enumerate() {
+                    match needed {
+                        ABSENT => {}
+                        COMING => to_come.push(self.slot(index).job.needs[position].job.clone()),
+                        needed => open.extend(self.want(needed)),
+                    }
                 }
+            }
+            let Some(name) = to_come.pop() else { break };
+            let is_meant = |hole: &mut &Hole| hole.name == name.id() || hole.name == name.as_str();
+            for awaited in holes.extract_if(.., is_meant).flat_map(|hole| &hole.after) {
+                to_come.push(awaited.clone());
+                for index in self.named(awaited) {
+                    open.extend(self.want(index));
+                }
+            }
+        }
+        self.leave_undecided(holes.len() < graph.holes.len());
+    }
+
+    /// The jobs that a name means: one, or all legs of a matrix.
+    fn named(&self, name: &JobName) -> Vec<SlotIndex> {
+        match self.index_of.get(name) {
+            Some(&index) => vec![index],
+            None => {
+                let all = 0..self.slots.len() as SlotIndex;
+                all.filter(|&index| self.slot(index).name.id() == name.as_str()).collect()
+            }
+        }
+    }
+
+    /// Takes back that a job is unwanted; gives it if it was.
+    fn want(&mut self, index: SlotIndex) -> Option<SlotIndex> {
+        std::mem::take(&mut self.slot_mut(index).flags.is_unwanted).then_some(index)
+    }
+
+    /// Lets what is unwanted so far wait, if a job that is wanted is still to come.
+    fn leave_undecided(&mut self, is_growing: bool) {
+        for index in 0..self.slots.len() {
+            let flags = &mut self.slots[index].flags;
+            let was_undecided = flags.is_undecided;
+            flags.is_undecided = is_growing && flags.is_unwanted;
+            if flags.is_undecided || was_undecided {
+                self.recount(index as SlotIndex);
             }
         }
     }

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use expression::{PathKey, Template};
-use graph::{BuildId, ChildBuild, Failure, JobName, Outcome, Parent, Text, Timestamp, Verdict, Waits};
+use graph::{BuildId, ChildBuild, Failure, JobName, NeedResult, Outcome, Parent, Text, Timestamp, Verdict, Waits};
 
 use crate::build::{Build, Child, Halt, Place, Slot};
 use crate::contexts::JobContexts;
@@ -17,7 +17,7 @@ use crate::effect::Effect;
 use crate::engine::{Engine, Step};
 use crate::fact::{Ended, What};
 use crate::input::BuildRequest;
-use crate::line::JobRef;
+use crate::line::{GroupKey, JobRef};
 use crate::report::OUTPUTS_BYTES_MAX;
 
 /// The most builds that the jobs of one build may ask for, those of further tries among them.
@@ -201,7 +201,7 @@ impl Engine {
     }
 
     /// The job that holds a group and waits for this build, or for one that stands above it: who waited for it would wait for ever.
-    pub(crate) fn holder_above(&self, build: BuildId, group: &str) -> Option<JobRef> {
+    pub(crate) fn holder_above(&self, build: BuildId, group: &GroupKey) -> Option<JobRef> {
         let holders = &self.groups.get(group)?.holders;
         let mut below = build;
         for _ in 0..=Parent::DEPTH_MAX {
@@ -324,6 +324,22 @@ fn outcome_of(child: &Build, verdict: &Verdict, slot: &Slot) -> Outcome {
     }
 }
 
+/// What a job of a build gave, or the legs of a matrix by this id together, as `needs` tells it.
+fn outputs_of(build: &Build, job: &JobName) -> BTreeMap<String, serde_json::Value> {
+    let is_it = |slot: &&Slot| slot.name == *job || slot.name.leg().is_some() && slot.name.id() == job.as_str();
+    let passed = build.slots.iter().filter(is_it).filter_map(|slot| match &slot.end.as_ref()?.outcome {
+        Outcome::Passed { outputs } => {
+            let (result, artifacts) = ("passed".to_owned(), BTreeMap::new());
+            let result = NeedResult { result, outputs: outputs.clone(), artifacts };
+            Some((slot.name.clone(), result))
+        }
+        Outcome::Failed(_) | Outcome::Skipped(_) => None,
+    });
+    let mut results: BTreeMap<JobName, NeedResult> = passed.collect();
+    graph::legs::join(&mut results, |name| build.slot(build.index_of[name]).job.order);
+    results.remove(job).map(|result| result.outputs).unwrap_or_default()
+}
+
 /// The outputs that the job hands on, or what is missing of them.
 fn handed_on(child: &Build, slot: &Slot) -> Result<BTreeMap<String, serde_json::Value>, String> {
     let wanted = slot.job.child().map(|asked| &asked.hand_on);
@@ -331,11 +347,7 @@ fn handed_on(child: &Build, slot: &Slot) -> Result<BTreeMap<String, serde_json::
     let mut bytes = 0;
     for (name, from) in wanted.into_iter().flatten() {
         let (job, output) = from.rsplit_once('.').unwrap_or((from, ""));
-        let end = child.index_of.get(&JobName::from(job)).and_then(|&index| child.slot(index).end.as_ref());
-        let value = match end.map(|end| &end.outcome) {
-            Some(Outcome::Passed { outputs }) => outputs.get(output),
-            _ => None,
-        };
+        let value = outputs_of(child, &JobName::from(job)).remove(output);
         let value = value.ok_or_else(|| format!("passed, and its job `{job}` handed on no `{output}`"))?;
         bytes += name.len() + value.as_str().map_or_else(|| value.to_string().len(), str::len);
         if bytes > OUTPUTS_BYTES_MAX {
@@ -343,7 +355,7 @@ fn handed_on(child: &Build, slot: &Slot) -> Result<BTreeMap<String, serde_json::
                 "passed, and what is handed on of it has more than {OUTPUTS_BYTES_MAX} bytes: hand on less"
             ));
         }
-        outputs.insert(name.clone(), value.clone());
+        outputs.insert(name.clone(), value);
     }
     match slot.job.outputs.iter().find(|name| !outputs.contains_key(*name)) {
         Some(missing) => Err(format!("passed, and nothing of it is handed on as `{missing}`: name it under `hand_on`")),

@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use expression::{CallError, Condition, Environment, Template, Value};
+use expression::{CallError, Condition, ContextPath, Environment, Template, Value};
 use graph::{Carries, Ending, JobName, NeedResult, Text};
 
 use crate::build::{Build, COMING, Halt, Slot, SlotIndex};
@@ -43,6 +43,7 @@ impl<'a> JobContexts<'a> {
     /// Whether a condition holds.
     pub fn holds(&self, condition: &str) -> Result<bool, String> {
         let parsed = Condition::parse(condition).map_err(|error| error.to_string())?;
+        self.check_variables(&parsed.context_paths())?;
         parsed.is_true(self).map_err(|error| error.to_string())
     }
 
@@ -50,10 +51,24 @@ impl<'a> JobContexts<'a> {
     pub fn text(&self, text: &Text) -> Result<Arc<str>, String> {
         match text {
             Text::Plain(text) => Ok(Arc::from(&**text)),
-            Text::Template(template) => Template::parse(template)
-                .and_then(|template| template.evaluate(self))
-                .map(Arc::from)
-                .map_err(|error| error.to_string()),
+            Text::Template(template) => {
+                let parsed = Template::parse(template).map_err(|error| error.to_string())?;
+                self.check_variables(&parsed.context_paths())?;
+                parsed.evaluate(self).map(Arc::from).map_err(|error| error.to_string())
+            }
+        }
+    }
+
+    /// Refuses to read a variable whose own expressions only a worker evaluates: it would be empty.
+    fn check_variables(&self, paths: &[ContextPath]) -> Result<(), String> {
+        let env = &self.slot.job.env;
+        let is_unknown = |name: &&str| env.get(*name).is_some_and(|text| text.as_plain().is_none());
+        let mut read = paths.iter().filter(|path| &*path.context == "env").filter_map(|path| path.name(0));
+        match read.find(is_unknown) {
+            Some(name) => Err(format!(
+                "`env.{name}` has expressions of its own, which only a worker evaluates, and none runs the job yet: write them here"
+            )),
+            None => Ok(()),
         }
     }
 

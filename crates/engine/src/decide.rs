@@ -20,7 +20,7 @@ use crate::effect::Effect;
 use crate::engine::{Engine, Step};
 use crate::fact::{Ended, Reused, What};
 use crate::judge::never_filled;
-use crate::line::{Arrival, JobRef};
+use crate::line::{Arrival, GroupKey, JobRef};
 
 /// The shortest wait of which it is told whose end it waited for, in milliseconds.
 const WAIT_TOLD_MS_MIN: u64 = 100;
@@ -44,7 +44,7 @@ pub(crate) enum Move {
     /// It waits for an equal operation.
     Follow(Digest),
     /// It waits for its concurrency group.
-    EnterGroup(Arc<str>, ConcurrencyMode),
+    EnterGroup(GroupKey, ConcurrencyMode),
     /// It waits for a worker.
     Queue,
     /// The build that it wants is asked for.
@@ -216,8 +216,8 @@ impl Engine {
                 if let Some((reused, outcome)) = self.shared_result(job, digest) {
                     return Move::End(outcome, Ended::Reused(reused));
                 }
-                let leader = self.operations.get(&digest).and_then(|operation| operation.leader);
-                if leader != Some(job) {
+                let leader = self.leader_of(job);
+                if leader != Some(job) && leader.is_none_or(|leader| self.may_follow(job, leader)) {
                     return Move::Follow(digest);
                 }
             }
@@ -230,25 +230,28 @@ impl Engine {
                 let message = format!("the concurrency group cannot be evaluated: {message}");
                 Move::End(Outcome::Failed(Failure::Infra { message }), Ended::Decided)
             }
-            Ok(group) if self.groups.get(&group).is_some_and(|group| group.holders.contains(&job)) => go,
-            Ok(group) => match self.holder_above(job.0, &group) {
-                Some(holder) => {
-                    let message = format!(
-                        "the group `{group}` is held by job `{}` of build {}, which waits for this build: name the group in one of \
-                         them",
-                        self.slot(holder).name,
-                        holder.0
-                    );
-                    Move::End(Outcome::Failed(refused(message)), Ended::Decided)
-                }
-                None => Move::EnterGroup(group, concurrency.mode),
-            },
+            Ok(name) => self.move_into_group(job, self.group_key(job.0, name), concurrency.mode).unwrap_or(go),
         }
+    }
+
+    /// The move of a job that would go on but for its group; `None` if it holds it.
+    fn move_into_group(&self, job: JobRef, group: GroupKey, mode: ConcurrencyMode) -> Option<Move> {
+        if self.groups.get(&group).is_some_and(|group| group.holders.contains(&job)) {
+            return None;
+        }
+        Some(match self.holder_behind(job, &group, mode) {
+            Some(holder) => Move::End(Outcome::Failed(refused(self.why_refused(job, &group, holder))), Ended::Decided),
+            None => Move::EnterGroup(group, mode),
+        })
     }
 
     /// The result that an equal operation had in a build that is still here.
     fn shared_result(&self, job: JobRef, digest: Digest) -> Option<(Reused, Outcome)> {
-        let result = self.operations.get(&digest)?.result.filter(|_| !self.slot(job).flags.is_retried)?;
+        let result = self
+            .operations
+            .get(&self.operation_key(job.0, digest))?
+            .result
+            .filter(|_| !self.slot(job).flags.is_retried)?;
         let (reused, outcome) = self.builds.get(&result.0)?.slot(result.1).as_reused(result.0)?;
         let scope = if result.0 == job.0 { Scope::SameBuild } else { Scope::OtherBuild };
         is_reusable(outcome, scope).then(|| (reused, outcome.clone()))
@@ -257,7 +260,7 @@ impl Engine {
     /// Joins those that want an operation. The first leads: it goes on at once.
     fn follow(&mut self, job: JobRef, digest: Digest) {
         let arrival = self.arrival(job);
-        let operation = self.operations.entry(digest).or_default();
+        let operation = self.operations.entry(self.operation_key(job.0, digest)).or_default();
         if operation.leader.is_none() {
             operation.leader = Some(job);
             self.consider(job);
@@ -269,7 +272,8 @@ impl Engine {
 
     /// The leader of an operation has ended or left: others take its result, or the first of them leads.
     pub(crate) fn release_operation(&mut self, digest: Digest, job: JobRef, is_reusable: bool) {
-        let Some(operation) = self.operations.get_mut(&digest) else { return };
+        let key = self.operation_key(job.0, digest);
+        let Some(operation) = self.operations.get_mut(&key) else { return };
         if is_reusable {
             operation.result = Some(job);
         }
@@ -286,7 +290,7 @@ impl Engine {
             Vec::new()
         };
         if operation.is_idle() {
-            self.operations.remove(&digest);
+            self.operations.remove(&key);
         }
         for (_, build, index) in woken {
             self.slot_mut((build, index)).place = Place::Nowhere;
@@ -294,13 +298,13 @@ impl Engine {
         }
     }
 
-    fn enter_group(&mut self, step: &mut Step, job: JobRef, name: Arc<str>, mode: ConcurrencyMode) {
+    fn enter_group(&mut self, step: &mut Step, job: JobRef, key: GroupKey, mode: ConcurrencyMode) {
         let arrival = self.arrival(job);
         let by = format!("job `{}` of build {}", self.slot(job).name, job.0);
         let slot = self.slot_mut(job);
-        slot.group = Some(Arc::clone(&name));
+        slot.group = Some(key.clone());
         slot.place = Place::Grouped;
-        let group = self.groups.entry(Arc::clone(&name)).or_default();
+        let group = self.groups.entry(key.clone()).or_default();
         group.waiting.insert(arrival);
         let holders: Vec<JobRef> = group.holders.iter().copied().collect();
         let earlier: Vec<Arrival> = match mode {
@@ -321,7 +325,8 @@ impl Engine {
                 self.stop(step, holder);
             }
         }
-        self.groups_agenda.push(name);
+        self.groups_agenda.push(key);
+        self.break_ring(job);
     }
 
     /// Ends a job that is in nobody's hands as canceled.
@@ -332,12 +337,12 @@ impl Engine {
     }
 
     /// Lets the first of those that wait for a free group stand in the queue, and no other.
-    fn offer_group(&mut self, step: &mut Step, name: &Arc<str>) {
-        let Some(group) = self.groups.get_mut(name) else { return };
+    fn offer_group(&mut self, step: &mut Step, key: &GroupKey) {
+        let Some(group) = self.groups.get_mut(key) else { return };
         let next = if group.holders.is_empty() { group.waiting.first().copied() } else { None };
         let before = std::mem::replace(&mut group.offered, next);
         if group.is_idle() {
-            self.groups.remove(name);
+            self.groups.remove(key);
         }
         if before == next {
             return;
@@ -361,12 +366,12 @@ impl Engine {
 
     /// The holder of a group has ended.
     pub(crate) fn release_group(&mut self, job: JobRef) {
-        let Some(name) = self.slot(job).group.clone() else { return };
-        if let Some(group) = self.groups.get_mut(&name)
+        let Some(key) = self.slot(job).group.clone() else { return };
+        if let Some(group) = self.groups.get_mut(&key)
             && group.holders.remove(&job)
         {
-            self.let_go.groups.insert(Arc::clone(&name), job);
-            self.groups_agenda.push(name);
+            self.let_go.groups.insert(key.clone(), job);
+            self.groups_agenda.push(key);
         }
     }
 
@@ -394,10 +399,11 @@ impl Engine {
         match place {
             Place::Nowhere | Place::Resolving | Place::Grouped | Place::Asking(_) => {}
             Place::Following => {
-                if let OperationState::Known(digest) = operation
-                    && let Some(operation) = self.operations.get_mut(&digest)
-                {
-                    operation.followers.remove(&arrival);
+                if let OperationState::Known(digest) = operation {
+                    let key = self.operation_key(job.0, digest);
+                    if let Some(operation) = self.operations.get_mut(&key) {
+                        operation.followers.remove(&arrival);
+                    }
                 }
             }
             Place::Queued => self.unqueue(job),
@@ -406,14 +412,14 @@ impl Engine {
             }
         }
         if matches!(place, Place::Queued | Place::Grouped | Place::Asking(_))
-            && let Some(name) = group
+            && let Some(key) = group
         {
-            let group = self.groups.entry(Arc::clone(&name)).or_default();
+            let group = self.groups.entry(key.clone()).or_default();
             group.waiting.remove(&arrival);
             if group.offered == Some(arrival) {
                 group.offered = None;
             }
-            self.groups_agenda.push(name);
+            self.groups_agenda.push(key);
         }
     }
 
@@ -429,14 +435,17 @@ impl Engine {
         (self.slot(job).ready_at, job.0, job.1)
     }
 
-    /// Tells the worker of a leased job to stop, once.
+    /// Tells the worker of a leased job to stop; it is told again whenever it says that it holds the lease.
     fn stop(&mut self, step: &mut Step, job: JobRef) {
-        let by = self.stopped_by(job);
-        let slot = self.slot_mut(job);
-        slot.flags.is_stopping = true;
-        if let Some(lease) = &slot.lease {
-            step.effects.push(Effect::Stop { worker: lease.worker.clone(), lease: lease.id, by });
-        }
+        self.slot_mut(job).flags.is_stopping = true;
+        step.effects.extend(self.stop_effect(job));
+    }
+
+    /// What tells the worker of a job to stop, if it is to.
+    pub(crate) fn stop_effect(&self, job: JobRef) -> Option<Effect> {
+        let slot = self.slot(job);
+        let lease = slot.lease.as_ref().filter(|_| slot.flags.is_stopping)?;
+        Some(Effect::Stop { worker: lease.worker.clone(), lease: lease.id, by: self.stopped_by(job) })
     }
 
     fn look_at_build(&mut self, step: &mut Step, id: BuildId) {
@@ -559,7 +568,7 @@ impl Engine {
         if self.now.ms_since(slot.ready_at) < WAIT_TOLD_MS_MIN {
             return None;
         }
-        let held = slot.group.as_ref().and_then(|name| Some((name, self.let_go.groups.get(name)?)));
+        let held = slot.group.as_ref().and_then(|key| Some((&key.name, self.let_go.groups.get(key)?)));
         let (group, ended) = match held {
             Some((name, ended)) => (Some(name.to_string()), ended),
             None => (None, self.let_go.workers.get(worker)?),
@@ -622,11 +631,7 @@ impl Engine {
         let mut effects = Vec::new();
         for &job in self.leases.values() {
             effects.extend(self.start_effect(job));
-            let slot = self.slot(job);
-            if let (true, Some(lease)) = (slot.flags.is_stopping, &slot.lease) {
-                let by = self.stopped_by(job);
-                effects.push(Effect::Stop { worker: lease.worker.clone(), lease: lease.id, by });
-            }
+            effects.extend(self.stop_effect(job));
         }
         for (&id, build) in self.builds.iter().filter(|(_, build)| build.verdict.is_none()) {
             if build.halt.is_none() && build.asked_with.is_some() && build.is_evaluation_due() {

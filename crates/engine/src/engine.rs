@@ -19,7 +19,7 @@ use crate::effect::Effect;
 use crate::fact::{Ended, Fact, What};
 use crate::input::{FailurePolicy, Input};
 use crate::lease::Workers;
-use crate::line::{Group, JobRef, Operation};
+use crate::line::{Group, GroupKey, JobRef, Operation, OperationKey};
 use crate::request::Requests;
 use crate::schedule::{Schedule, Urgency};
 use crate::standing::Charging;
@@ -52,8 +52,8 @@ pub struct Engine {
     /// Whether facts that are applied charge clients. Not kept.
     pub(crate) charging: Charging,
     pub(crate) requests: Requests,
-    pub(crate) groups: HashMap<Arc<str>, Group>,
-    pub(crate) operations: HashMap<Digest, Operation>,
+    pub(crate) groups: HashMap<GroupKey, Group>,
+    pub(crate) operations: HashMap<OperationKey, Operation>,
     /// Jobs that wait for the time of their next try.
     pub(crate) timers: BTreeSet<(Timestamp, BuildId, SlotIndex)>,
     /// Jobs to look at.
@@ -61,7 +61,7 @@ pub struct Engine {
     /// Builds to look at.
     pub(crate) builds_agenda: BTreeSet<BuildId>,
     /// Groups to look at.
-    pub(crate) groups_agenda: Vec<Arc<str>>,
+    pub(crate) groups_agenda: Vec<GroupKey>,
     /// How often a build was asked for that jobs want. Not kept.
     pub(crate) n_askings: u64,
     pub(crate) let_go: LetGo,
@@ -71,7 +71,7 @@ pub struct Engine {
 #[derive(Debug, Default)]
 pub(crate) struct LetGo {
     pub workers: HashMap<WorkerId, JobRef>,
-    pub groups: HashMap<Arc<str>, JobRef>,
+    pub groups: HashMap<GroupKey, JobRef>,
 }
 
 impl Engine {
@@ -317,7 +317,7 @@ impl Engine {
             group.offered = None;
         }
         if let OperationState::Known(digest) = operation {
-            let operation = self.operations.entry(digest).or_default();
+            let operation = self.operations.entry(self.operation_key(job.0, digest)).or_default();
             operation.leader = Some(job);
             operation.begun.insert(job);
         }
@@ -341,17 +341,17 @@ impl Engine {
         let Some(lease) = slot.lease.take_if(|lease| lease.attempt == attempt) else { return };
         self.schedule.note_stopped(&slot.job.pool, lease.end());
         slot.flags.is_stopping = false;
-        let took_ms = report.finished.ms_since(report.started);
-        // Who took the attempt over pays for the rest.
-        let owed_ms = if lease.handed > 0 { took_ms.min(at.ms_since(lease.since)) } else { took_ms };
+        // A worker's clock may have been set meanwhile, and who took the attempt over pays for the rest.
+        let took_ms = report.finished.ms_since(report.started).min(at.ms_since(lease.since));
         self.schedule.note_urgent(&build.request.client, urgency, false);
         let is_charged = matches!(self.charging, Charging::Now);
         if is_charged {
-            self.schedule.settle(&build.request.client, lease.charged_ms, owed_ms);
+            self.schedule.settle(&build.request.client, lease.charged_ms, took_ms);
         }
         let is_passed = matches!(report.outcome, Outcome::Passed { .. });
-        // Some of its tests tell nothing of how long the whole job takes.
-        if is_charged && is_passed && !is_partial {
+        // Some of its tests tell nothing of how long the whole job takes, nor does the rest of an attempt.
+        let is_whole = is_passed && !is_partial && lease.handed == 0;
+        if is_charged && is_whole {
             self.schedule.learn(slot.name.id(), took_ms);
         }
         slot.retry_at = retry_at;
@@ -361,7 +361,7 @@ impl Engine {
         // Of one that broke off nobody knows how far it got.
         if is_charged && (is_passed || matches!(report.outcome, Outcome::Failed(Failure::Step { .. }))) {
             // How it found its worker before it was handed over is not known here.
-            let took = (is_passed && !is_partial && lease.handed == 0).then_some((lease.start, took_ms));
+            let took = is_whole.then_some((lease.start, took_ms));
             let key = warmth_key(build, build.slot(job.1));
             self.warmth.note(key, &lease.worker, took);
         }
@@ -414,7 +414,8 @@ impl Engine {
         let OperationState::Known(digest) = self.slot(job).operation else {
             return self.put_back(job, tests, at);
         };
-        if let Some(operation) = self.operations.get_mut(&digest)
+        let key = self.operation_key(job.0, digest);
+        if let Some(operation) = self.operations.get_mut(&key)
             && operation.result == Some(job)
         {
             operation.result = None;
@@ -450,16 +451,17 @@ impl Engine {
             return false;
         }
         let build = self.builds.remove(&id).expect("it was found just now");
+        let trust = build.request.event.trust;
         self.requests.note_forgotten(id, &build.request);
         for (index, slot) in build.slots.iter().enumerate() {
             if let OperationState::Known(digest) = slot.operation
-                && let Some(operation) = self.operations.get_mut(&digest)
+                && let Some(operation) = self.operations.get_mut(&(trust, digest))
             {
                 if operation.result == Some((id, index as SlotIndex)) {
                     operation.result = None;
                 }
                 if operation.is_idle() {
-                    self.operations.remove(&digest);
+                    self.operations.remove(&(trust, digest));
                 }
             }
         }
@@ -505,13 +507,25 @@ impl Engine {
     }
 
     /// The concurrency group of a job, if it is in one whose name can be evaluated.
-    pub(crate) fn group_of(&self, job: JobRef) -> Option<Arc<str>> {
+    pub(crate) fn group_of(&self, job: JobRef) -> Option<GroupKey> {
         let slot = self.slot(job);
         let concurrency = slot.job.concurrency.as_ref()?;
         if let Some(group) = &slot.group {
-            return Some(Arc::clone(group));
+            return Some(group.clone());
         }
-        JobContexts::new(&self.builds[&job.0], job.1).text(&concurrency.group).ok()
+        let name = JobContexts::new(&self.builds[&job.0], job.1).text(&concurrency.group).ok()?;
+        Some(self.group_key(job.0, name))
+    }
+
+    /// The key of the group that jobs of a build call by this name.
+    pub(crate) fn group_key(&self, build: BuildId, name: Arc<str>) -> GroupKey {
+        let request = &self.builds[&build].request;
+        GroupKey { project: request.origin.project.as_str().into(), trust: request.event.trust, name }
+    }
+
+    /// The key of an operation that a build wants.
+    pub(crate) fn operation_key(&self, build: BuildId, digest: Digest) -> OperationKey {
+        (self.builds[&build].request.event.trust, digest)
     }
 
     /// When something happens by itself next.

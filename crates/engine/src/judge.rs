@@ -223,8 +223,12 @@ impl Engine {
     fn judge_presence(&mut self, step: &mut Step, id: &WorkerId, presence: Presence) {
         let ours: Vec<LeaseId> = self.leases_of(id);
         for &lease in &ours {
-            let since = self.slot(self.leases[&lease]).lease.as_ref().map_or(self.now, |lease| lease.since);
-            if !presence.leases.contains(&lease) && self.now.ms_since(since) >= LEASE_UNCLAIMED_MS {
+            let job = self.leases[&lease];
+            let since = self.slot(job).lease.as_ref().map_or(self.now, |lease| lease.since);
+            if presence.leases.contains(&lease) {
+                // What it was told may have been lost on the way.
+                step.effects.extend(self.stop_effect(job));
+            } else if self.now.ms_since(since) >= LEASE_UNCLAIMED_MS {
                 self.lose_lease(step, lease);
             }
         }

@@ -23,6 +23,7 @@ mod contexts;
 pub mod lease;
 mod line;
 mod ranked;
+pub mod ring;
 pub mod schedule;
 pub mod standing;
 pub mod state;

@@ -1,8 +1,9 @@
 //! Lines of jobs over all builds: concurrency groups, and operations that are under way.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use graph::{BuildId, Timestamp};
+use graph::{BuildId, Digest, Timestamp, Trust};
 
 use crate::build::SlotIndex;
 
@@ -11,6 +12,20 @@ pub(crate) type JobRef = (BuildId, SlotIndex);
 
 /// A job's place among those that wait: when it was ready, its build's age, its slot.
 pub(crate) type Arrival = (Timestamp, BuildId, SlotIndex);
+
+/// What names a concurrency group: builds of one project and one trust share it. So nobody without a right on a project holds or
+/// cancels its jobs, neither from another project nor from a fork.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct GroupKey {
+    pub project: Arc<str>,
+    pub trust: Trust,
+    /// As the pipeline says it.
+    pub name: Arc<str>,
+}
+
+/// What names an operation that is under way or has ended here. Its digest tells its project; a trusted build neither
+/// waits for nor takes what an untrusted one runs.
+pub(crate) type OperationKey = (Trust, Digest);
 
 /// A concurrency group: one job holds it from its first lease to its end, over all its tries.
 #[derive(Debug, Default)]

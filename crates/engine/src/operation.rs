@@ -13,22 +13,37 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct Manifest(pub BTreeMap<String, String>);
 
-/// The operation of `job`: its digest and what it is made of.
+/// What an operation is worked out of.
+#[derive(Clone, Copy, Debug)]
+pub struct Work<'a> {
+    /// The job's name.
+    pub name: &'a JobName,
+    /// What it does.
+    pub job: &'a Job,
+    /// The inputs of the tree: path and content digest, sorted by path.
+    pub files: &'a [(String, Digest)],
+    /// What came along the edges.
+    pub needs: &'a BTreeMap<JobName, NeedResult>,
+    /// What happened.
+    pub event: &'a Event,
+    /// The build that wants it.
+    pub build: BuildId,
+    /// The project on a server, so that none takes what another made, with its secrets perhaps; empty on a laptop, where
+    /// each project keeps its own.
+    pub project: &'a str,
+    /// The tests that its steps may leave out: what passed with them says nothing of a job without.
+    pub quarantine: &'a [TestName],
+}
+
+/// The operation of a job: its digest and what it is made of.
 ///
-/// `files` are the inputs of the tree: path and content digest, sorted by path. `needs` are what came along
-/// the edges. Of the event, only what the job's unevaluated expressions may read is part of it: all of it but its
+/// Of the event, only what the job's unevaluated expressions may read is part of it: all of it but its
 /// time if one names `event`, the parameters if one names `params`; one that names `build`, `job` or `runner` reads
-/// what no other attempt has, so the attempt's own `build` makes the operation like no other. `quarantine` are the tests that its
-/// steps may leave out: what passed with them says nothing of a job without. Values longer than [`VALUE_BYTES_MAX`] stand in the manifest as their digest.
+/// what no other attempt has, so the attempt's own `build` makes the operation like no other. Of the variables that a worker gives to each step
+/// those count that a script or a text of the job names. Values longer than [`VALUE_BYTES_MAX`] stand in the manifest as their digest.
 #[must_use]
-pub fn operation(
-    job: &Job,
-    files: &[(String, Digest)],
-    needs: &BTreeMap<JobName, NeedResult>,
-    event: &Event,
-    build: BuildId,
-    quarantine: &[TestName],
-) -> (Digest, Manifest) {
+pub fn operation(work: &Work<'_>) -> (Digest, Manifest) {
+    let Work { job, files, needs, event, build, quarantine, .. } = *work;
     let mut parts = BTreeMap::new();
     let mut put = |name: String, value: String| {
         let value = if value.len() > VALUE_BYTES_MAX {
@@ -58,6 +73,20 @@ pub fn operation(
     put("artifacts".to_owned(), json(&job.artifacts));
     put("cache".to_owned(), json(&job.cache));
     put("secrets".to_owned(), json(&job.secrets));
+    if !work.project.is_empty() {
+        put("project".to_owned(), work.project.to_owned());
+    }
+    // What passes on one kind of machine says nothing of another.
+    if !job.pool.is_empty() {
+        put("pool".to_owned(), job.pool.clone());
+    }
+    let labels = job.wanted_labels();
+    if !labels.is_empty() {
+        put("labels".to_owned(), json(&labels));
+    }
+    for (variable, value) in named_variables(work) {
+        put(format!("variable:{variable}"), value);
+    }
     let read = contexts_read(job);
     if read.contains("event") {
         // Its time differs always and is nothing that work should depend on; nor is whether the files are committed.
@@ -99,6 +128,29 @@ pub fn operation(
         }
     }
     (Digest(*hasher.finalize().as_bytes()), Manifest(parts))
+}
+
+/// The variables about its build that a worker gives to each step, as far as a text of the job names them, with what they hold.
+fn named_variables<'a>(work: &Work<'a>) -> Vec<(&'static str, String)> {
+    let Work { job, event, .. } = *work;
+    let texts = serde_json::to_string(&(&job.steps, &job.env, &job.services)).unwrap_or_default();
+    let text = |value: Option<&'a str>| value.unwrap_or_default().to_owned();
+    let variables = [
+        ("ROPEWALK_BUILD", work.build.to_string()),
+        ("ROPEWALK_JOB", work.name.to_string()),
+        ("ROPEWALK_EVENT", event.kind.name().to_owned()),
+        ("ROPEWALK_BRANCH", text(event.branch.as_deref())),
+        ("ROPEWALK_TAG", text(event.tag.as_deref())),
+        ("ROPEWALK_COMMIT", event.commit.clone()),
+    ];
+    variables.into_iter().filter(|(name, _)| names(&texts, name)).collect()
+}
+
+/// Whether a JSON text holds a variable's name; `ROPEWALK_BUILDS` does not name `ROPEWALK_BUILD`. What stands before it may be
+/// the end of an escape, and is not looked at.
+fn names(text: &str, variable: &str) -> bool {
+    let goes_on = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+    text.match_indices(variable).any(|(at, _)| !text.as_bytes().get(at + variable.len()).is_some_and(goes_on))
 }
 
 /// The contexts that the job's expressions name, as far as they are not evaluated yet. A text that cannot be parsed
@@ -174,14 +226,29 @@ mod erased {
 mod tests {
     use std::collections::BTreeMap;
 
-    use graph::{BuildId, Digest, Event, EventKind, Job, Step, Text};
+    use graph::{BuildId, Digest, Event, EventKind, Job, JobName, Step, TestName, Text};
 
-    use super::{Manifest, differences, operation};
+    use super::{Manifest, Work, differences, operation};
 
-    fn manifest(job: &Job, branch: &str, build: u64) -> (Digest, Manifest) {
+    /// The operation of a job named `j` in a build of a project.
+    fn operation_of(project: &str, job: &Job, branch: &str, build: u64) -> (Digest, Manifest) {
         let mut event = Event::new(EventKind::Push);
         event.branch = Some(branch.to_owned());
-        operation(job, &[("a".to_owned(), Digest([1; 32]))], &BTreeMap::new(), &event, BuildId(build), &[])
+        let (name, files, needs) = (JobName::from("j"), [("a".to_owned(), Digest([1; 32]))], BTreeMap::new());
+        operation(&Work {
+            name: &name,
+            job,
+            files: &files,
+            needs: &needs,
+            event: &event,
+            build: BuildId(build),
+            project,
+            quarantine: &[],
+        })
+    }
+
+    fn manifest(job: &Job, branch: &str, build: u64) -> (Digest, Manifest) {
+        operation_of("", job, branch, build)
     }
 
     fn job_with(text: Text) -> Job {
@@ -201,12 +268,49 @@ mod tests {
     }
 
     #[test]
+    fn a_variable_of_the_worker_counts_if_a_text_names_it() {
+        let says = |run: &str| Job { steps: vec![Step { run: run.into(), ..Step::default() }], ..Job::default() };
+        let plain = says("echo $ROPEWALK_BRANCHES");
+        assert_eq!(manifest(&plain, "main", 1), manifest(&plain, "other", 2));
+        let reading = says("echo \"${ROPEWALK_BRANCH#a}\"");
+        assert_ne!(manifest(&reading, "main", 1).0, manifest(&reading, "other", 1).0);
+        assert_eq!(manifest(&reading, "main", 1), manifest(&reading, "main", 2));
+        let named = says("./test.sh $ROPEWALK_JOB");
+        assert_eq!(manifest(&named, "main", 1).1.0["variable:ROPEWALK_JOB"], "j");
+    }
+
+    #[test]
+    fn a_project_and_a_kind_of_machine_count() {
+        let (job, of) = (job_with("1".into()), |job: &Job| manifest(job, "main", 1).0);
+        let of_project = |name: &str| operation_of(name, &job, "main", 1).0;
+        assert_ne!(of_project("sails"), of_project("ropes"));
+        assert_ne!(of(&job), of_project("sails"));
+        let arm = Job { labels: ["arm64".to_owned()].into(), ..job.clone() };
+        let pool = Job { pool: "arm".to_owned(), ..job.clone() };
+        assert_ne!(of(&job), of(&arm));
+        assert_ne!(of(&job), of(&pool));
+    }
+
+    #[test]
     fn what_may_be_left_out_counts() {
-        let event = Event::new(EventKind::Push);
         let with = |names: &[&str]| {
-            let test = |name: &&str| graph::TestName { suite: "s".to_owned(), name: (*name).to_owned() };
+            let test = |name: &&str| TestName { suite: "s".to_owned(), name: (*name).to_owned() };
             let tests: Vec<_> = names.iter().map(test).collect();
-            operation(&job_with("1".into()), &[], &BTreeMap::new(), &event, BuildId(1), &tests)
+            let mut event = Event::new(EventKind::Push);
+            event.branch = Some("main".to_owned());
+            let (name, needs) = (JobName::from("j"), BTreeMap::new());
+            let (job, build) = (job_with("1".into()), BuildId(1));
+            let work = Work {
+                name: &name,
+                job: &job,
+                files: &[],
+                needs: &needs,
+                event: &event,
+                build,
+                project: "",
+                quarantine: &tests,
+            };
+            operation(&work)
         };
         let (none, one, two) = (with(&[]), with(&["a"]), with(&["a", "b"]));
         assert!(!none.1.0.contains_key("quarantine") && one.1.0["quarantine"] == "s\ta");

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use graph::{BuildId, Digest};
+use graph::{BuildId, Digest, Trust};
 
 use crate::build::{Build, Halt};
 use crate::effect::Effect;
@@ -22,8 +22,8 @@ pub(crate) struct Requests {
     identities: HashMap<(String, Digest), BTreeSet<BuildId>>,
     /// The builds that are held, by the key of the request that made them.
     keys: HashMap<Digest, BuildId>,
-    /// The builds that have not ended, by project and by what lets a later one take their place.
-    rivals: HashMap<(String, String), BTreeSet<BuildId>>,
+    /// The builds that have not ended, by what lets a later one take their place.
+    rivals: HashMap<Rivalry, BTreeSet<BuildId>>,
     /// Requests that were other builds. Not kept.
     duplicates: BTreeMap<BuildId, BuildId>,
 }
@@ -88,13 +88,25 @@ impl Requests {
     }
 }
 
-fn rivalry(request: &BuildRequest) -> Option<(String, String)> {
-    Some((request.origin.project.clone(), request.supersedes.clone()?))
+/// What builds share of which a later one takes the place of the earlier ones: project, trust, and what the request names. Nobody
+/// ends by a build that is not trusted one that is.
+type Rivalry = (String, Trust, String);
+
+fn rivalry(request: &BuildRequest) -> Option<Rivalry> {
+    Some((request.origin.project.clone(), request.event.trust, request.supersedes.clone()?))
+}
+
+/// Whether a build takes the place of an earlier rival. One that tries another again is no newer than that one: it takes only its
+/// place, and that of earlier tries at it.
+fn takes_place_of(later: (BuildId, &BuildRequest), earlier: (BuildId, &BuildRequest)) -> bool {
+    let is_later = earlier.0 < later.0;
+    let (of, before) = (later.1.options.retry_of, earlier.1.options.retry_of);
+    is_later && (of.is_none() || of == Some(earlier.0) || of == before)
 }
 
 impl Engine {
-    /// Judges a request: it is a new build, or one that waits for its first attempt, or was heard before. Of builds of
-    /// which each takes the place of the earlier ones, the one with the largest number goes on.
+    /// Judges a request: it is a new build, or one that waits for its first attempt, or was heard before. Of rivals each ends of
+    /// which a later one takes the place.
     pub(crate) fn judge_request(&mut self, step: &mut Step, id: BuildId, request: Box<BuildRequest>) {
         if self.builds.contains_key(&id) || self.forgotten.contains(&id) {
             return;
@@ -106,10 +118,15 @@ impl Engine {
         let is_going_on = |other: &BuildId| self.builds.get(other).is_some_and(|build| !is_canceled(build));
         let rivals: Vec<BuildId> = self.requests.rivals(&request).into_iter().filter(is_going_on).collect();
         self.record(step, id, What::BuildCreated(request));
-        let Some(last) = rivals.iter().copied().chain([id]).max() else { return };
-        let by = format!("build {last}, which supersedes it");
-        for superseded in rivals.into_iter().chain([id]).filter(|&rival| rival != last) {
-            self.record(step, superseded, What::CancelRequested { by: by.clone() });
+        let of = |rival: BuildId| (rival, &self.builds[&rival].request);
+        let (superseded, others): (Vec<_>, Vec<_>) =
+            rivals.into_iter().partition(|&rival| takes_place_of(of(id), of(rival)));
+        // A request may come late.
+        let newer = others.into_iter().filter(|&rival| takes_place_of(of(rival), of(id))).max();
+        let ends =
+            superseded.into_iter().map(|rival| (rival, newer.unwrap_or(id))).chain(newer.map(|newer| (id, newer)));
+        for (superseded, last) in ends.collect::<Vec<_>>() {
+            self.record(step, superseded, What::CancelRequested { by: format!("build {last}, which supersedes it") });
         }
     }
 

@@ -79,4 +79,13 @@ impl Engine {
         after.into_iter().for_each(|fact| engine.apply(fact));
         engine
     }
+
+    /// Holds a build again that has ended and was forgotten, by all its facts. They charge nobody and teach nothing: they did when they
+    /// were new.
+    pub fn recall<'a>(&mut self, facts: impl IntoIterator<Item = &'a Fact>) {
+        let (running, warm) = Default::default();
+        let charging = std::mem::replace(&mut self.charging, Charging::Before { running, warm });
+        facts.into_iter().for_each(|fact| self.apply(fact));
+        self.charging = charging;
+    }
 }

@@ -1,5 +1,6 @@
 //! What an engine can be asked about: builds, jobs, workers. Nothing here changes anything.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use graph::{AttemptNumber, BuildId, JobName, LeaseId, Outcome, Timestamp, Verdict, WorkerId};
@@ -48,9 +49,23 @@ pub enum JobState<'a> {
 }
 
 impl Engine {
+    /// The latest time that it was told, also by facts.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.now
+    }
+
     /// The builds that it holds, ended ones among them until they are forgotten, oldest first.
     pub fn builds(&self) -> impl Iterator<Item = BuildId> {
         self.builds.keys().copied()
+    }
+
+    /// Those of these leases whose attempts are to stop.
+    #[must_use]
+    pub fn stopping(&self, leases: &[LeaseId]) -> BTreeSet<LeaseId> {
+        let is_stopping =
+            |lease: &&LeaseId| self.leases.get(lease).is_some_and(|&job| self.slot(job).flags.is_stopping);
+        leases.iter().filter(is_stopping).copied().collect()
     }
 
     /// How a build ended, or that it runs; `None` if there is no such build.

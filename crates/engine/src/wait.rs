@@ -190,7 +190,7 @@ impl Engine {
             Place::Nowhere if slot.n_waits_for > 0 => self.why_needs(id, slot),
             Place::Nowhere if slot.gate == GateState::Open => Wait::Gate,
             Place::Nowhere | Place::Resolving | Place::Asking(_) => Wait::Resolving,
-            Place::Following => self.why_following(slot).unwrap_or(Wait::Resolving),
+            Place::Following => self.why_following((id, index)).unwrap_or(Wait::Resolving),
             Place::Grouped => self.why_grouped((id, index)).unwrap_or(Wait::Resolving),
             Place::Queued => self.why_queued((id, index)),
             Place::Sleeping(until) => Wait::Backoff { until },
@@ -243,13 +243,18 @@ impl Engine {
             COMING => true,
             needed => needed < COMING && build.slot(needed).end.is_none(),
         });
-        let jobs = open.map(|(need, _)| need.job.clone()).take(NAMES_MAX).collect();
+        let graph = build.graph();
+        // Whether the build asks for it is decided by what these bring.
+        let deciding =
+            graph.holes.iter().filter(|_| slot.flags.is_undecided).map(|hole| JobName::from(hole.name.as_str()));
+        let jobs = open.map(|(need, _)| need.job.clone()).chain(deciding).take(NAMES_MAX).collect();
         Wait::Needs { jobs, count: u64::from(slot.n_waits_for) }
     }
 
-    fn why_following(&self, slot: &Slot) -> Option<Wait> {
+    fn why_following(&self, job: JobRef) -> Option<Wait> {
+        let slot = self.slot(job);
         let OperationState::Known(digest) = slot.operation else { return None };
-        let leader = self.operations.get(&digest)?.leader?;
+        let leader = self.operations.get(&self.operation_key(job.0, digest))?.leader?;
         let leading = self.slot(leader);
         let attempt = leading.lease.as_ref().map(|lease| lease.attempt);
         Some(Wait::Same { build: leader.0, job: leading.name.clone(), attempt })
@@ -257,13 +262,13 @@ impl Engine {
 
     fn why_grouped(&self, job: JobRef) -> Option<Wait> {
         let slot = self.slot(job);
-        let name = slot.group.as_ref()?;
-        let group = self.groups.get(name)?;
+        let key = slot.group.as_ref()?;
+        let group = self.groups.get(key)?;
         let offered = group.offered.map(|(_, build, index)| (build, index));
         let holders = group.holders.iter().copied().chain(offered).take(NAMES_MAX);
         let holders = holders.map(|holder| (holder.0, self.slot(holder).name.clone())).collect();
         let position = group.waiting.range(..=(slot.ready_at, job.0, job.1)).count() as u64;
-        Some(Wait::Group { group: (**name).to_owned(), holders, position })
+        Some(Wait::Group { group: key.name.to_string(), holders, position })
     }
 
     fn why_queued(&self, job: JobRef) -> Wait {

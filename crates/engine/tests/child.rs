@@ -11,16 +11,25 @@ use world::{World, graph, origin, trace};
 fn world_of(jobs: &str) -> World {
     let mut world = World::new();
     world.worker("w", 1, "", 0);
-    let event = Event::new(EventKind::Push);
-    world.request_as(1, BuildRequest { origin: origin(), ..BuildRequest::new(event, "pipeline") });
-    world.evaluated(1, 0, graph::Evaluation { graph: graph(jobs), ..Default::default() });
+    add(&mut world, 1, jobs);
     world
+}
+
+fn add(world: &mut World, number: u64, jobs: &str) {
+    let event = Event::new(EventKind::Push);
+    world.request_as(number, BuildRequest { origin: origin(), ..BuildRequest::new(event, "pipeline") });
+    world.evaluated(number, 0, graph::Evaluation { graph: graph(jobs), ..Default::default() });
 }
 
 /// Runs `script` and compares the facts after the evaluation; they rebuild the engine, in any order of builds.
 #[track_caller]
 fn check(jobs: &str, script: &str, expected: &str) -> World {
-    let mut world = world_of(jobs);
+    check_in(world_of(jobs), script, expected)
+}
+
+/// Runs `script` in a world, as [`check`] does; the first two facts are not compared.
+#[track_caller]
+fn check_in(mut world: World, script: &str, expected: &str) -> World {
     for sentence in script.split(';').map(str::trim).filter(|sentence| !sentence.is_empty()) {
         world.act(sentence);
     }
@@ -228,6 +237,23 @@ fn what_a_child_does_not_hand_on_is_missed() {
 }
 
 #[test]
+fn what_a_matrix_hands_on_is_what_its_last_leg_gave() {
+    let mut world = check(
+        "a [child] [hands=m.url]:",
+        "made 2 a m/1:, m/2: m/1",
+        "2.created
+        a has build 2 try 1
+        2.evaluated 2
+        2.m/1 leased 1 try 1",
+    );
+    for (leg, url) in [("m/1", "first"), ("m/2", "last")] {
+        world.finish(2, leg, Outcome::Passed { outputs: [("url".to_owned(), url.into())].into() });
+    }
+    let handed_on = Outcome::Passed { outputs: [("out".to_owned(), "last".into())].into() };
+    assert_eq!(world.engine.job(BuildId(1), &"a".into()), Some(JobState::Ended(&handed_on)));
+}
+
+#[test]
 fn a_group_holds_one_child_at_a_time() {
     check(
         "a [child] [group=g]:; b [child] [group=g]:",
@@ -267,6 +293,133 @@ fn a_child_does_not_wait_for_the_group_that_its_parent_holds() {
         2.build failed
         a failed by step with build 2
         build failed",
+    );
+}
+
+/// The words with which a job failed.
+#[track_caller]
+fn message_of(world: &World, build: u64, job: &str) -> String {
+    match world.engine.job(BuildId(build), &job.into()) {
+        Some(JobState::Ended(Outcome::Failed(Failure::Step { message: Some(message), .. }))) => message.clone(),
+        state => panic!("it failed with words: {state:?}"),
+    }
+}
+
+#[test]
+fn two_children_do_not_wait_for_the_groups_that_their_parents_hold_crosswise() {
+    let mut world = world_of("a [child] [group=g1]:");
+    add(&mut world, 5, "b [child] [group=g2]:");
+    let world = check_in(
+        world,
+        "made 7 a x [group=g2]:; made 6 5.b y [group=g1]:; 7.x passes",
+        "5.created
+        5.evaluated 1
+        7.created
+        a has build 7 try 1
+        7.evaluated 1
+        6.created
+        5.b has build 6 try 1
+        6.evaluated 1
+        6.y failed by step
+        6.build failed
+        5.b failed by step with build 6
+        5.build failed
+        7.x leased 1 try 1
+        7.x passed
+        7.build passed
+        a passed with build 7
+        build passed",
+    );
+    assert_eq!(
+        message_of(&world, 6, "y"),
+        "the group `g1` is held by job `a` of build 1, which waits in turn, for other groups, for this build: let all builds enter \
+         the groups in one order"
+    );
+}
+
+#[test]
+fn who_cancels_the_holder_of_its_group_waits_for_nobody() {
+    let mut world = world_of("a [child] [group=g1]:");
+    add(&mut world, 5, "b [child] [group=g2]:");
+    check_in(
+        world,
+        "made 7 a x [group=g2]:; made 6 5.b y [running=g1]:; 6.y passes",
+        "5.created
+        5.evaluated 1
+        7.created
+        a has build 7 try 1
+        7.evaluated 1
+        6.created
+        5.b has build 6 try 1
+        6.evaluated 1
+        7.cancel by job `y` of build 6
+        7.x canceled by job `y` of build 6
+        7.build canceled
+        a canceled by the end of build 7, which was canceled by job `y` of build 6 with build 7
+        build failed
+        6.y leased 1 try 1
+        6.y passed
+        6.build passed
+        5.b passed with build 6
+        5.build passed",
+    );
+}
+
+#[test]
+fn a_child_runs_what_it_would_wait_for_if_that_waits_for_its_parent() {
+    let mut world = world_of("h [child] [group=g]:");
+    add(&mut world, 5, "l [reuse] [group=g]:");
+    check_in(
+        world,
+        "5.l resolves 7; made 2 h y [reuse]:; 2.y resolves 7; 2.y passes; 5.l passes",
+        "5.created
+        5.evaluated 1
+        5.l is operation 7
+        2.created
+        h has build 2 try 1
+        2.evaluated 1
+        2.y is operation 7
+        2.y leased 1 try 1
+        2.y passed
+        2.build passed
+        h passed with build 2
+        build passed
+        5.l leased 2 try 1
+        5.l passed
+        5.build passed",
+    );
+}
+
+/// The wait for the group comes last: who waits for an equal operation lets go.
+#[test]
+fn a_child_no_longer_waits_for_equal_work_once_that_waits_for_its_parent() {
+    let mut world = world_of("z [reuse]:");
+    add(&mut world, 5, "h [child] [group=g]:");
+    add(&mut world, 2, "l [reuse] [group=g]:");
+    check_in(
+        world,
+        "z resolves 7; 2.l resolves 7; made 6 5.h y [reuse]:; 6.y resolves 7; z fails; 6.y passes; 2.l passes",
+        "5.created
+        5.evaluated 1
+        2.created
+        2.evaluated 1
+        z is operation 7
+        z leased 1 try 1
+        2.l is operation 7
+        6.created
+        5.h has build 6 try 1
+        6.evaluated 1
+        6.y is operation 7
+        z failed by step
+        build failed
+        6.y leased 2 try 1
+        6.y passed
+        6.build passed
+        5.h passed with build 6
+        5.build passed
+        2.l leased 3 try 1
+        2.l passed
+        2.build passed",
     );
 }
 

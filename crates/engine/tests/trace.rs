@@ -3,6 +3,7 @@
 mod world;
 
 use graph::{BuildId, Evaluation, Hole, JobName, Location, Moved, Outcome, Question};
+use ropewalk_engine::operation::{Work, operation};
 use ropewalk_engine::wait::DEMANDS_MAX;
 use ropewalk_engine::{BuildOptions, Effect, Engine, Fact, FailurePolicy, Input, Presence, What};
 use world::{World, graph, trace};
@@ -200,6 +201,59 @@ fn only_the_jobs_asked_for_and_what_they_need() {
     );
 }
 
+/// `plan` asked for with `lint` and what grows out of it, and only the job `only` wanted: what becomes of each.
+#[track_caller]
+fn check_only_of_growing(only: &str, expected: &str) {
+    let mut world = World::new();
+    world.worker("w", 4, "", 0);
+    world.request(1, BuildOptions { only: [only.to_owned()].into(), ..BuildOptions::default() });
+    world.evaluated(1, 0, grown("plan:; lint:; other:; late: test", false));
+    check_why(&world, 1, "other", r#"{"wait":"needs","jobs":["test"],"count":1}"#);
+    world.act("plan passes");
+    world.evaluated(1, 1, grown("plan:; lint:; other:; test/1: plan lint; late: test/1", true));
+    for sentence in ["lint passes", "test/1 fails"] {
+        world.act(sentence);
+    }
+    compare(&world, 2, expected);
+}
+
+#[test]
+fn a_growing_job_that_is_asked_for_comes_with_what_it_waits_for_and_needs() {
+    let expected = "plan leased 1 try 1
+        plan passed
+        answered Outcome(\"plan\")
+        evaluated 5
+        other skipped NotWanted { text: \"the build did not ask for it\" }
+        lint leased 2 try 1
+        lint passed
+        test/1 leased 3 try 1
+        test/1 failed by step";
+    let left_out = "other skipped NotWanted { text: \"the build did not ask for it\" }";
+    let late_too = format!("late skipped NotWanted {{ text: \"the build did not ask for it\" }}\n{left_out}");
+    check_only_of_growing("test", &format!("{}\nbuild failed", expected.replace(left_out, &late_too)));
+    check_only_of_growing("late", &format!("{expected}\nlate skipped because of test/1\nbuild failed"));
+}
+
+#[test]
+fn what_nobody_asked_for_is_left_out_when_a_build_stops_before_it_has_grown() {
+    let mut world = World::new();
+    world.worker("w", 4, "", 0);
+    world.request(1, BuildOptions { only: ["test".to_owned()].into(), ..BuildOptions::default() });
+    world.evaluated(1, 0, grown("plan:; other [cleanup]:; plain:", false));
+    world.act("cancel");
+    world.act("plan stops");
+    compare(
+        &world,
+        2,
+        "plan leased 1 try 1
+        cancel by me
+        other skipped NotWanted { text: \"the build did not ask for it\" }
+        plain canceled by me
+        plan canceled by me
+        build canceled",
+    );
+}
+
 #[test]
 fn conditions_see_needs_and_status() {
     check(
@@ -213,6 +267,27 @@ fn conditions_see_needs_and_status() {
         d leased 3 try 1
         b passed
         d passed
+        build failed",
+    );
+}
+
+#[test]
+fn a_condition_does_not_read_a_variable_that_only_a_worker_evaluates() {
+    let mut world = World::new();
+    world.worker("w", 4, "", 0);
+    let mut graph = graph("b [if=env.LATE==null]:; c [if=env.NOW=='1'&&env.NONE==null]:");
+    for job in graph.jobs.values_mut() {
+        let env = [("LATE", graph::Text::Template("${{ runner.os }}".into())), ("NOW", "1".into())];
+        std::sync::Arc::make_mut(job).env = env.map(|(name, text)| (name.to_owned(), text)).into();
+    }
+    world.build(1, graph, BuildOptions::default());
+    world.act("c passes");
+    compare(
+        &world,
+        2,
+        "b failed: `if` cannot be evaluated: `env.LATE` has expressions of its own, which only a worker evaluates, and none runs the job yet: write them here
+        c leased 1 try 1
+        c passed
         build failed",
     );
 }
@@ -796,14 +871,24 @@ fn the_outputs_of_legs_reach_the_worker_and_the_operation() {
     };
     let needs = needs_of("early", "late");
     assert_eq!(needs[&JobName::from("m")].outputs["x"], "late", "in the order of the matrix, not of the names");
-    let operation = |needs| {
+    let operation_of = |needs| {
         let event = graph::Event::new(graph::EventKind::Push);
-        ropewalk_engine::operation::operation(&graph::Job::default(), &[], &needs, &event, BuildId(1), &[])
+        operation(&Work {
+            name: &"a".into(),
+            job: &graph::Job::default(),
+            files: &[],
+            needs: &needs,
+            event: &event,
+            build: BuildId(1),
+            project: "",
+            quarantine: &[],
+        })
     };
-    let parts: Vec<String> = operation(needs).1.0.into_iter().map(|(name, value)| format!("{name} {value}")).collect();
+    let parts: Vec<String> =
+        operation_of(needs).1.0.into_iter().map(|(name, value)| format!("{name} {value}")).collect();
     let outputs: Vec<&String> = parts.iter().filter(|part| part.starts_with("output:")).collect();
     assert_eq!(outputs, ["output:m/10:x \"late\"", "output:m/9:x \"early\"", "output:m:x \"late\""]);
-    assert_ne!(operation(needs_of("1", "2")).0, operation(needs_of("2", "1")).0);
+    assert_ne!(operation_of(needs_of("1", "2")).0, operation_of(needs_of("2", "1")).0);
 }
 
 /// Two builds that want the same work, which the first runs.
@@ -938,11 +1023,21 @@ fn a_canceled_job_whose_worker_is_lost_is_not_tried_again() {
 
 /// A request of the `identity` that supersedes those of the same branch, both named by one letter; `-` for none.
 fn request(world: &mut World, number: u64, identity: &str, branch: &str) {
+    request_with(world, number, (identity, branch), |_| {});
+}
+
+fn request_with(
+    world: &mut World,
+    number: u64,
+    (identity, branch): (&str, &str),
+    change: impl FnOnce(&mut ropewalk_engine::BuildRequest),
+) {
     let mut request = ropewalk_engine::BuildRequest::new(graph::Event::new(graph::EventKind::Push), "pipeline");
     request.identity = (identity != "-").then(|| graph::Digest([identity.as_bytes()[0]; 32]));
     request.supersedes = (branch != "-").then(|| branch.to_owned());
     request.origin.project = if number > 100 { "another".to_owned() } else { "project".to_owned() };
     request.origin.number = number + 1000;
+    change(&mut request);
     world.feed(Input::BuildRequested { build: BuildId(number), request: Box::new(request) });
 }
 
@@ -1066,6 +1161,58 @@ fn a_later_build_takes_the_place_of_earlier_ones_of_its_branch() {
         5.created
         4.cancel by build 5, which supersedes it
         4.build canceled",
+    );
+}
+
+#[test]
+fn who_tries_a_build_again_takes_the_place_of_no_newer_one() {
+    let mut world = World::new();
+    let again = |world: &mut World, number, of| {
+        request_with(world, number, ("-", "b"), |request| request.options.retry_of = Some(BuildId(of)));
+    };
+    request(&mut world, 2, "-", "b");
+    again(&mut world, 3, 1);
+    again(&mut world, 4, 1);
+    again(&mut world, 5, 2);
+    request(&mut world, 6, "-", "b");
+    compare(
+        &world,
+        0,
+        "2.created
+        3.created
+        4.created
+        3.cancel by build 4, which supersedes it
+        3.build canceled
+        5.created
+        2.cancel by build 5, which supersedes it
+        2.build canceled
+        6.created
+        4.cancel by build 6, which supersedes it
+        5.cancel by build 6, which supersedes it
+        4.build canceled
+        5.build canceled",
+    );
+}
+
+#[test]
+fn a_build_takes_the_place_only_of_those_that_are_trusted_as_it_is() {
+    let mut world = World::new();
+    let untrusted = |request: &mut ropewalk_engine::BuildRequest| request.event.trust = graph::Trust::Untrusted;
+    request(&mut world, 1, "-", "b");
+    request_with(&mut world, 2, ("-", "b"), untrusted);
+    request_with(&mut world, 3, ("-", "b"), untrusted);
+    request(&mut world, 4, "-", "b");
+    compare(
+        &world,
+        0,
+        "created
+        2.created
+        3.created
+        2.cancel by build 3, which supersedes it
+        2.build canceled
+        4.created
+        cancel by build 4, which supersedes it
+        build canceled",
     );
 }
 
@@ -1337,6 +1484,33 @@ fn a_restart_knows_where_jobs_are_warm() {
     )
     .expect("what an older server saved loads");
     assert!(older.warmth.is_empty() && older.warm.is_empty());
+}
+
+#[test]
+fn what_a_worker_says_of_time_counts_only_as_far_as_it_had_the_job() {
+    let mut world = check_workers("worker w 1; build 1 a:", &["1.a w"]);
+    world.now = world.now.plus_ms(5000);
+    let mut report = Box::new(graph::AttemptReport::of(Outcome::passed(), world.now.plus_ms(3_600_000)));
+    report.started = graph::Timestamp(0);
+    let (attempt, lease) = (graph::AttemptNumber(1), graph::LeaseId(1));
+    world.feed(Input::AttemptFinished { build: BuildId(1), attempt, lease, report });
+    let standing = world.engine.standing();
+    assert_eq!(standing.charges.values().collect::<Vec<_>>(), [&5000]);
+    assert_eq!(standing.estimates.values().collect::<Vec<_>>(), [&5000]);
+}
+
+#[test]
+fn who_is_called_back_charges_nobody_and_teaches_nothing_again() {
+    let mut world = check_workers(&format!("{MEASURED} 3.x passes; build 4 a:"), &["1.a w", "2.a w", "3.x w", "4.a w"]);
+    let before = world.engine.standing();
+    for build in 1..=2 {
+        assert!(world.engine.forget(BuildId(build)));
+        world.engine.recall(world.facts.iter().filter(|fact| fact.build == BuildId(build)));
+        assert!(world.engine.verdict(BuildId(build)).is_some());
+    }
+    assert_eq!(world.engine.standing(), before);
+    world.act("4.a passes after 1000");
+    assert_ne!(world.engine.standing(), before, "what is new counts");
 }
 
 /// A worker with a container engine shows itself.

@@ -15,6 +15,7 @@ use serde::Serialize;
 use thiserror::Error;
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use crate::access::Pass;
 use crate::records::{self, DEFAULT_POOL};
 
 /// The most lines that wait for one worker; a worker that leaves more unread loses its session and joins again.
@@ -89,12 +90,24 @@ pub struct SessionView {
     pub closed: Option<String>,
 }
 
+/// A session, by its secret.
+#[derive(Clone, Debug)]
+pub struct SessionPass {
+    /// Who.
+    pub worker: WorkerId,
+    /// The number of the session.
+    pub number: u64,
+    /// The token by which the worker joined.
+    pub pass: Arc<Pass>,
+}
+
 /// What a pipeline's program said, or what went wrong.
 type Reply = Result<Box<ProgramReply>, String>;
 
 struct Session {
     number: u64,
     secret: Arc<str>,
+    pass: Arc<Pass>,
     offer: Offer,
     since: Timestamp,
     heard: Timestamp,
@@ -192,7 +205,7 @@ impl Dispatch {
         taken.is_some_and(|(_, _, at)| now.ms_since(at) <= CHALLENGE_MS)
     }
 
-    /// A worker that has proved its key opens a session; an earlier one of it ends. Its first line is
+    /// A worker that has proved its key opens a session by a token; an earlier one of it ends. Its first line is
     /// [`ToWorker::Welcome`].
     ///
     /// # Errors
@@ -203,7 +216,7 @@ impl Dispatch {
         offer: Offer,
         leases: BTreeSet<LeaseId>,
         intake: records::Intake,
-        now: Timestamp,
+        (pass, now): (Arc<Pass>, Timestamp),
     ) -> Result<Joined, JoinRefusal> {
         if offer.pools.len() > OFFERED_MAX || offer.labels.len() > OFFERED_MAX || leases.len() > LEASES_MAX {
             return Err(JoinRefusal::TooMuch);
@@ -220,6 +233,7 @@ impl Dispatch {
         let session = Session {
             number,
             secret: Arc::clone(&secret),
+            pass,
             offer,
             since: now,
             heard: now,
@@ -243,6 +257,26 @@ impl Dispatch {
     #[must_use]
     pub fn worker_of(&self, secret: &str) -> Option<WorkerId> {
         self.state().secrets.get(secret).cloned()
+    }
+
+    /// A session, by its secret.
+    #[must_use]
+    pub fn session_of(&self, secret: &str) -> Option<SessionPass> {
+        let state = self.state();
+        let worker = state.secrets.get(secret)?;
+        let session = state.sessions.get(worker)?;
+        Some(SessionPass { worker: worker.clone(), number: session.number, pass: Arc::clone(&session.pass) })
+    }
+
+    /// Ends the session of this number for a reason, if it is the worker's present one. Gives the worker's presence as the engine takes it from then
+    /// on: it takes nothing new, and what it holds is lost unless it joins again in time.
+    pub fn expel(&self, worker: &WorkerId, number: u64, reason: String) -> Option<Presence> {
+        let holds_ms = self.holds_ms();
+        let mut state = self.state();
+        let session = state.sessions.get(worker).filter(|session| session.number == number)?;
+        let presence = Presence { intake: Intake::Closed { reason }, ..session.presence(holds_ms) };
+        state.end_session(worker);
+        Some(presence)
     }
 
     /// Ends the session of this number, if it is the worker's present one.

@@ -20,6 +20,7 @@ mod convert;
 mod encoding;
 mod environment;
 mod groups;
+mod guarded;
 mod idempotency;
 mod isolated;
 mod job;
@@ -50,6 +51,7 @@ pub mod worker;
 mod worker_view;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::problem::{Problem, ProblemKind};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -82,6 +84,8 @@ pub struct App {
     /// Turns of those who follow to read what is new: all of them wake at once, and each thread that reads costs memory.
     turns: Arc<Semaphore>,
     search: SearchBounds,
+    /// How often streams ask for their readers' tokens.
+    asked_every: Duration,
     found: log::FoundBefore,
     known_parts: likeness::KnownParts,
     known_builds: known_builds::KnownBuilds,
@@ -103,6 +107,7 @@ impl App {
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             turns: Arc::new(Semaphore::new(TURNS_MAX)),
             search: SearchBounds::DEFAULT,
+            asked_every: guarded::ASKED_EVERY,
             found: log::FoundBefore::default(),
             known_parts: likeness::KnownParts::default(),
             known_builds: known_builds::KnownBuilds::default(),
@@ -115,6 +120,12 @@ impl App {
     #[must_use]
     pub fn with_search_bounds(self, search: SearchBounds) -> Self {
         Self { search, ..self }
+    }
+
+    /// The same, where streams ask so often whether their readers may go on.
+    #[must_use]
+    pub fn with_readers_asked(self, asked_every: Duration) -> Self {
+        Self { asked_every, ..self }
     }
 
     /// Does what blocks where it may.

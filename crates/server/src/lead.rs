@@ -172,6 +172,11 @@ impl Seat {
         Ok(Arc::new(Self { standby, reads, parts, secrets, keys, url, role, unreached, found }))
     }
 
+    /// What all servers sign by.
+    pub(crate) fn address_key(&self) -> &ring::hmac::Key {
+        self.secrets.address_key()
+    }
+
     /// What it does, and when that changes.
     #[must_use]
     pub fn role(&self) -> watch::Receiver<Role> {

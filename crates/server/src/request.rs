@@ -4,7 +4,7 @@
 //! and its effects begun: what was acknowledged is durable. Nothing here decides.
 
 use engine::{Engine, Fact, Input};
-use graph::BuildId;
+use graph::{BuildId, Verdict};
 use store::{Store, StoreError};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
@@ -141,12 +141,19 @@ pub(crate) struct Requests {
     received: Vec<Request>,
     owed: Vec<(Option<BuildId>, oneshot::Sender<Vec<Fact>>)>,
     asked: Vec<Question>,
+    recalled: Vec<BuildId>,
     ending: Doneness,
 }
 
 impl Requests {
     pub(crate) fn new(receiver: mpsc::Receiver<Request>) -> Self {
-        Self { receiver, received: Vec::new(), owed: Vec::new(), asked: Vec::new(), ending: Doneness::GoOn }
+        let (received, owed, asked, recalled) = Default::default();
+        Self { receiver, received, owed, asked, recalled, ending: Doneness::GoOn }
+    }
+
+    /// The ended builds that somebody has asked to be held, since this was asked last.
+    pub(crate) fn take_recalled(&mut self) -> Vec<BuildId> {
+        std::mem::take(&mut self.recalled)
     }
 
     /// Waits for the first input or request, then takes all that wait. Gives how many came; 0 if no more can come.
@@ -180,7 +187,10 @@ impl Requests {
                 }
                 Request::Ask(ask) => self.asked.push(ask),
                 Request::Recall { build, done } => match recall(build, engine, store) {
-                    Ok(held) => drop(done.send(held)),
+                    Ok(verdict) => {
+                        self.recalled.extend(verdict.iter().filter(|it| **it != Verdict::Running).map(|_| build));
+                        let _ = done.send(verdict.is_some());
+                    }
                     // Nothing was changed: whoever asked is told to ask again, and all others go on.
                     Err(error) => notices::warning(&format!("build {build} was not called back: {}", full(&error))),
                 },
@@ -203,12 +213,11 @@ impl Requests {
     }
 }
 
-/// Folds a forgotten build again. It happens between two steps, so that no fact of it can come between.
-fn recall(build: BuildId, engine: &mut Engine, store: &dyn Store) -> Result<bool, StoreError> {
+/// Folds a build again if it is forgotten, and gives how it stands. It happens between two steps, so that no fact of it can come
+/// between.
+fn recall(build: BuildId, engine: &mut Engine, store: &dyn Store) -> Result<Option<Verdict>, StoreError> {
     if engine.verdict(build).is_none() {
-        for fact in store.facts(build)? {
-            engine.apply(&fact);
-        }
+        engine.recall(&store.facts(build)?);
     }
-    Ok(engine.verdict(build).is_some())
+    Ok(engine.verdict(build))
 }

@@ -15,7 +15,8 @@ use engine::fact::What;
 use engine::wait::Wait;
 use engine::{BuildOptions, BuildRequest, Engine, Fact, Input};
 use graph::{
-    BuildId, Digest, Event, EventKind, Failure, JobName, Known, Origin, Outcome, Timestamp, Verdict, WorkerId,
+    AttemptReport, BuildId, Digest, Event, EventKind, Failure, JobName, Known, Origin, Outcome, Timestamp, Verdict,
+    WorkerId,
 };
 use serde_json::Value;
 use store::blob::Blobs;
@@ -25,12 +26,13 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use crate::absences;
-use crate::access::Access;
-use crate::dispatch::{Dispatch, JoinRefusal, Joined};
+use crate::access::{Access, Denied, Pass};
+use crate::dispatch::{Dispatch, Given, JoinRefusal, Joined, SessionPass};
 use crate::figures::Figures;
 use crate::lead::Term;
 use crate::live::Live;
 use crate::lowering::{First, Lowering};
+use crate::notices;
 use crate::pool_history::{self, PoolHistory};
 use crate::records::{
     Intake, PoolRecord, Project, RecordError, Records, Said, Sharing, Superseding, WorkerRecord, is_name,
@@ -293,7 +295,7 @@ impl Server {
         let now = self.now();
         let taken = self.pool_history.take_up(&self.records, now);
         if let Err(error) = taken.and_then(|()| self.worker_time.take_up(&self.records, now)) {
-            crate::notices::warning(&format!("the charts of the queue begin anew: {error}"));
+            notices::warning(&format!("the charts of the queue begin anew: {error}"));
         }
     }
 
@@ -643,11 +645,11 @@ impl Server {
 
     // Workers and pools.
 
-    /// A worker that has proved its key joins. Blocks not; the first line of its session is there when this returns.
+    /// A worker that has proved its key joins by a token. Blocks not; the first line of its session is there when this returns.
     ///
     /// # Errors
     /// [`JoinError`].
-    pub async fn join(self: &Arc<Self>, worker: WorkerId, join: Join) -> Result<Joined, JoinError> {
+    pub async fn join(self: &Arc<Self>, worker: WorkerId, join: Join, pass: Arc<Pass>) -> Result<Joined, JoinError> {
         let at = self.now();
         let Join { key, offer, leases, is_draining, .. } = join;
         let (records, id, joining) = (self.records.clone(), worker.clone(), offer.clone());
@@ -662,7 +664,7 @@ impl Server {
         let was_drained = matches!(intake, Intake::Draining(_));
         // A worker that was drained, has left and comes again was meant to come again.
         let intake = if was_drained && !is_draining { self.resumed(&worker).await? } else { intake };
-        let joined = self.dispatch.join(&worker, offer, leases, intake, at)?;
+        let joined = self.dispatch.join(&worker, offer, leases, intake, (pass, at))?;
         if is_draining && !was_drained {
             // Somebody said so while it was away.
             self.dispatch.tell(&worker, &ToWorker::Resume);
@@ -670,10 +672,52 @@ impl Server {
         if let Some(presence) = self.dispatch.present(&worker, None, at) {
             self.shell.put_and_wait(vec![Input::WorkerPresent { worker: worker.clone(), presence }]).await?;
         }
-        for given in self.dispatch.unheard(&worker) {
+        self.say_starts_again(&worker).await?;
+        Ok(joined)
+    }
+
+    /// Starts what a worker that has joined should run and has not heard of. What is to stop by now is not begun: nobody runs it.
+    async fn say_starts_again(&self, worker: &WorkerId) -> Result<(), Stopped> {
+        let unheard = self.dispatch.unheard(worker);
+        if unheard.is_empty() {
+            return Ok(());
+        }
+        let leases: Vec<_> = unheard.iter().map(|given| given.spec.lease).collect();
+        let stopping = self.shell.ask(move |engine| engine.stopping(&leases)).await?;
+        let (ended, begun): (Vec<_>, Vec<_>) =
+            unheard.into_iter().partition(|given| stopping.contains(&given.spec.lease));
+        for given in begun {
             send_start(&self.means, given.spec, given.trust);
         }
-        Ok(joined)
+        let lost = |given: Given| Input::AttemptFinished {
+            build: given.spec.build,
+            attempt: given.spec.attempt,
+            lease: given.spec.lease,
+            report: Box::new(AttemptReport::of(Outcome::Failed(Failure::Lost), self.now())),
+        };
+        self.shell.put_and_wait(ended.into_iter().map(lost).collect()).await
+    }
+
+    /// Asks whether the token by which a worker joined is good still. If not its session ends: nothing more is handed to it, no word of it is taken, and what it
+    /// runs is lost once it has been silent for long enough, unless it joins again by a token that is good.
+    ///
+    /// # Errors
+    /// [`Denied`], once the session has ended for that.
+    pub async fn ask_session(self: &Arc<Self>, session: &SessionPass) -> Result<(), Denied> {
+        let (server, pass) = (Arc::clone(self), Arc::clone(&session.pass));
+        let asked = tokio::task::spawn_blocking(move || pass.ask(&server.access, server.now())).await;
+        // A task that broke has said nothing.
+        let Ok(Err(denied)) = asked else { return Ok(()) };
+        let worker = &session.worker;
+        let name = self.dispatch.name_of(worker);
+        let reason = format!("its token is not good any more: {denied}");
+        if let Some(presence) = self.dispatch.expel(worker, session.number, reason.clone()) {
+            self.visits.end_of(worker);
+            notices::warning(&format!("the session of worker {name} was ended; {reason}"));
+            // A server that is ending has told it already.
+            let _ = self.shell.put(Input::WorkerPresent { worker: worker.clone(), presence }).await;
+        }
+        Err(denied)
     }
 
     async fn resumed(&self, worker: &WorkerId) -> Result<Intake, JoinError> {

@@ -55,6 +55,14 @@ pub struct Seat {
     pub printed: mpsc::Receiver<Bytes>,
 }
 
+impl Seat {
+    /// Whether the visit goes on, by the server's word.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.visits.state().contains_key(&self.shell)
+    }
+}
+
 impl Drop for Seat {
     fn drop(&mut self) {
         self.visits.state().remove(&self.shell);
@@ -80,6 +88,11 @@ impl Visits {
         let (to_worker, next) = (Some(to_worker), Arc::default());
         state.insert(shell.clone(), Visit { worker, build, typed, to_worker, printed: Some(sender), next });
         Ok(Seat { visits: Arc::clone(self), shell, printed })
+    }
+
+    /// Ends the visits to what a worker holds: nothing more is typed there, and what it prints has no reader.
+    pub fn end_of(&self, worker: &WorkerId) {
+        self.state().retain(|_, visit| visit.worker != *worker);
     }
 
     /// Hands on what was typed, waiting until there is room. A post that was taken before is taken for done.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use api::worker::Evaluate;
 use engine::fact::What;
-use engine::operation::{Manifest, operation};
+use engine::operation::{Manifest, Work, operation};
 use engine::{BuildRequest, Effect, Fact, Input, Reused};
 use graph::{
     Answer, AttemptNumber, AttemptReport, AttemptSpec, BuildId, Diagnostic, Digest, Evaluation, Failure, Job, JobName,
@@ -455,6 +455,12 @@ impl World for ServerWorld {
         self.means.figures.appends.took(took);
     }
 
+    /// It is held as long as one that has just ended, unless a job of it is retried.
+    fn recalled(&mut self, build: BuildId) {
+        self.ended.retain(|(ended, _)| *ended != build);
+        self.ended.push_back((build, self.now()));
+    }
+
     fn is_done(&self, _: Option<Timestamp>) -> Doneness {
         Doneness::GoOn
     }
@@ -548,9 +554,22 @@ fn operation_of(means: &Means, asked: &ToResolve) -> Result<(Digest, Manifest), 
     let digest = asked.request.origin.source.ok_or("the build has no files")?;
     let source = read_patiently(|| means.sources.open(digest)).map_err(|error| full(&error))?;
     let files = source.inputs(&asked.spec.reuse)?;
+    let request = &asked.request;
+    if request.event.trust == Trust::Untrusted && !asked.spec.all_secrets().is_empty() {
+        return Err("a build of an untrusted event takes nothing that was made with secrets".to_owned());
+    }
     // Whatever has expired since: what an attempt was told is never more than this.
     let quarantine = graph::quarantine::of_job(&asked.request.quarantine, &asked.job, &asked.spec);
-    Ok(operation(&asked.spec, &files, &asked.needs, &asked.request.event, asked.build, &quarantine))
+    Ok(operation(&Work {
+        name: &asked.job,
+        job: &asked.spec,
+        files: &files,
+        needs: &asked.needs,
+        event: &request.event,
+        build: asked.build,
+        project: &request.origin.project,
+        quarantine: &quarantine,
+    }))
 }
 
 /// Answers questions for operations, many at a time, until the world has gone.

@@ -280,6 +280,51 @@ fn a_start_that_was_lost_on_the_way_is_said_again() {
 }
 
 #[test]
+fn a_cancel_reaches_a_worker_that_was_away() {
+    run(async {
+        let site = Site::new();
+        let mut worker = Worker::join(&site, "w1", []).await;
+        let (build, start) = begun(&site, &mut worker, ONE).await;
+        let lease = start.spec.lease;
+        drop(worker);
+        site.server().cancel(build, "ada").await.unwrap();
+        let is_stop = |line: &ToWorker| *line == ToWorker::Stop { lease, by: "ada".to_owned() };
+        let mut worker = Worker::join(&site, "w1", [lease]).await;
+        worker.heard(is_stop).await;
+        // One that was told so by a server that is no more.
+        let site = site.restart().await;
+        let mut worker = Worker::join(&site, "w1", [lease]).await;
+        worker.heard(is_stop).await;
+        worker.end(&site, &start.spec, Outcome::Failed(graph::Failure::Canceled { by: "ada".into() })).await;
+        site.ended(build).await;
+        site.end().await;
+    });
+}
+
+#[test]
+fn what_was_canceled_before_its_worker_heard_of_it_is_not_begun() {
+    run(async {
+        let site = Site::new();
+        let worker = Worker::join(&site, "w1", []).await;
+        let source = manifest(&site, &[(".ropewalk/pipeline.yaml", ONE)]);
+        let build = site.server().submit(wanted(source)).await.unwrap().build;
+        site.leased(build).await;
+        drop(worker);
+        site.server().cancel(build, "ada").await.unwrap();
+        let mut worker = Worker::join(&site, "w1", []).await;
+        site.ended(build).await;
+        let row = site.server().store.build(build).unwrap().unwrap();
+        assert_eq!(row.verdict, Verdict::Canceled { by: "ada".to_owned() });
+        // The first that it hears of is the next build.
+        let source = manifest(&site, &[(".ropewalk/pipeline.yaml", "jobs:\n  other:\n    run:\n      - 'true'\n")]);
+        site.server().submit(wanted(source)).await.unwrap();
+        let heard = worker.heard(|line| matches!(line, ToWorker::Start(_) | ToWorker::Stop { .. })).await;
+        assert!(matches!(heard, ToWorker::Start(start) if start.spec.name.as_str() == "other"));
+        site.end().await;
+    });
+}
+
+#[test]
 fn a_server_that_is_started_again_goes_on() {
     run(async {
         let site = Site::new();

@@ -18,6 +18,10 @@ mod schema;
 mod settings;
 #[allow(dead_code, reason = "other tests use the rest of it")]
 mod site;
+#[path = "http/streams.rs"]
+mod streams;
+#[path = "http/tokens.rs"]
+mod tokens;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -58,15 +62,19 @@ struct Served {
 
 impl Served {
     async fn new() -> Self {
-        Self::with_search_bounds(SearchBounds::DEFAULT).await
+        Self::with(|app| app).await
     }
 
     async fn with_search_bounds(search: SearchBounds) -> Self {
+        Self::with(|app| app.with_search_bounds(search)).await
+    }
+
+    async fn with(change: impl FnOnce(App) -> App) -> Self {
         let site = Site::new();
         let keys = tempfile::tempdir().unwrap();
         let key = Arc::new(SealingKey::of(keys.path()).unwrap());
         let secrets = Arc::new(Secrets::new(site.server().records.clone(), key));
-        let app = Arc::new(App::new(Arc::clone(site.server()), secrets).with_search_bounds(search));
+        let app = Arc::new(change(App::new(Arc::clone(site.server()), secrets)));
         let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", socket.local_addr().unwrap());
         let service = router(app).into_make_service_with_connect_info::<std::net::SocketAddr>();
@@ -479,7 +487,8 @@ fn readers_who_stop_hold_no_thread() {
         let offer =
             api::worker::Offer { pools: BTreeSet::from(["default".to_owned()]), slots: 1, ..Default::default() };
         let join = api::worker::Join { key: "00".to_owned(), offer, ..Default::default() };
-        let joined = served.site.server().join(graph::WorkerId("w1".into()), join);
+        let pass = served.site.pass(&served.site.worker_token());
+        let joined = served.site.server().join(graph::WorkerId("w1".into()), join, pass);
         let joined = joined.await.unwrap();
         let worker = served.client(&joined.secret);
         // More than the buffers of a connection take.

@@ -8,23 +8,24 @@ use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::blob::{Digests, PARCEL_HEAD_BYTES, Stored, parcel_head, read_parcel_head};
 use api::worker::{
     CacheEntry, CacheSaved, Challenge, FindCache, FoundCache, FromWorker, Hello, Join, Offer, PROTOCOL, SaveCache,
     SavedCache, Start, Taken, ToWorker,
 };
-use graph::{Digest, LeaseId, Outcome, Verdict};
+use graph::{Digest, LeaseId, Outcome, Timestamp, Verdict, WorkerId};
 use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair};
-use ropewalk_server::access::{GrantRequest, SealingKey, Subject, SubjectKind, Verb};
+use ropewalk_server::access::{GrantRequest, Narrowing, SealingKey, Subject, SubjectKind, Verb, narrow};
 use ropewalk_server::http::worker::{SIGNED_PREFIX, worker_id};
 use ropewalk_server::http::{App, router};
 use ropewalk_server::live::Lines;
 use ropewalk_server::secrets::Secrets;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use site::{Site, log_section, manifest, moments, report, said, wanted};
+use site::{Site, Worker, log_section, manifest, moments, report, said, wanted};
 
 const ONE: &str = "jobs:\n  hello:\n    run:\n      - echo hello\n";
 
@@ -38,7 +39,10 @@ struct Served {
 
 impl Served {
     async fn new() -> Self {
-        let site = Site::new();
+        Self::of(Site::new()).await
+    }
+
+    async fn of(site: Site) -> Self {
         let keys = tempfile::tempdir().unwrap();
         let key = Arc::new(SealingKey::of(keys.path()).unwrap());
         let secrets = Arc::new(Secrets::new(site.server().records.clone(), key));
@@ -357,6 +361,127 @@ fn caches_are_found_by_lease_and_never_read_upwards() {
         assert_eq!(wire.ask::<FoundCache>("/worker/caches/find", &find(lease, "k2")).await.unwrap().entry, Some(entry));
         let foreign = wire.ask::<FoundCache>("/worker/caches/find", &find(LeaseId(1), "k2")).await;
         assert_eq!(foreign.err(), Some(409));
+        served.end().await;
+    });
+}
+
+/// A worker of the default pool by a token, whose key is always the same.
+async fn same_worker(served: &Served, token: &str, leases: impl IntoIterator<Item = LeaseId>) -> Result<Wire, u16> {
+    let key = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
+    Wire::join_with(served, token, &["default"], key, |signature| signature, leases).await
+}
+
+#[test]
+fn nothing_is_handed_to_a_worker_whose_token_was_revoked() {
+    run(async {
+        let served = Served::new().await;
+        let token = served.token("default");
+        let wire = same_worker(&served, &token, []).await.unwrap();
+        served.site.revoke(&token);
+        gets_nothing(served, wire, &token).await;
+    });
+}
+
+#[test]
+fn nothing_is_handed_to_a_worker_whose_token_has_come_to_its_end() {
+    run(async {
+        let served = Served::new().await;
+        let end = Timestamp(site::now().0 + 1_000_000);
+        let token = narrow(&served.token("default"), &Narrowing { until: Some(end), ..Narrowing::default() }).unwrap();
+        let wire = same_worker(&served, &token, []).await.unwrap();
+        while site::now() <= end {
+            tokio::task::yield_now().await;
+        }
+        gets_nothing(served, wire, &token).await;
+    });
+}
+
+/// A worker is handed no attempt, and is out.
+async fn gets_nothing(served: Served, mut wire: Wire, token: &str) {
+    let source = manifest(&served.site, &[(".ropewalk/pipeline.yaml", ONE)]);
+    served.site.server().submit(wanted(source)).await.unwrap();
+    assert_eq!(wire.next().await, None, "the attempt stays with the server");
+    assert_eq!(wire.post("/worker/outbox", Vec::new()).await.0, 410);
+    assert_eq!(same_worker(&served, token, []).await.err(), Some(401));
+    served.end().await;
+}
+
+#[test]
+fn what_a_worker_with_a_revoked_token_runs_is_tried_elsewhere() {
+    run(async {
+        let served = Served::of(Site::with_heartbeat(100)).await;
+        let token = served.token("default");
+        let mut wire = same_worker(&served, &token, []).await.unwrap();
+        let source = manifest(&served.site, &[(".ropewalk/pipeline.yaml", ONE)]);
+        let build = served.site.server().submit(wanted(source)).await.unwrap().build;
+        let first = wire.start().await;
+        served.site.revoke(&token);
+        while wire.next().await.is_some() {}
+        let mut other = Worker::join(&served.site, "other", []).await;
+        let present = said(&FromWorker::Present { leases: BTreeSet::new(), closed: None });
+        let second = loop {
+            other.say(&served.site, std::slice::from_ref(&present)).await;
+            if let Ok(start) = tokio::time::timeout(Duration::from_millis(50), other.start()).await {
+                break start;
+            }
+        };
+        assert_ne!(first.spec.attempt, second.spec.attempt);
+        // What the first has to say counts for nothing.
+        let report = Box::new(report(Outcome::passed(), "echo hello"));
+        let finished = said(&FromWorker::Finished { lease: first.spec.lease, report });
+        assert_eq!(wire.post("/worker/outbox", finished).await.0, 410);
+        other.finish(&served.site, &second.spec).await;
+        served.site.ended(build).await;
+        let attempts = served.site.server().store.attempts(build, None).unwrap();
+        let passed =
+            attempts.iter().filter(|row| matches!(&row.ended, Some(ended) if ended.outcome == Outcome::passed()));
+        assert_eq!((attempts.len(), passed.count()), (2, 1));
+        served.end().await;
+    });
+}
+
+#[test]
+fn a_worker_that_is_given_another_token_in_time_goes_on_with_what_it_runs() {
+    run(async {
+        let served = Served::of(Site::with_heartbeat(2000)).await;
+        let token = served.token("default");
+        let mut wire = same_worker(&served, &token, []).await.unwrap();
+        let source = manifest(&served.site, &[(".ropewalk/pipeline.yaml", ONE)]);
+        let build = served.site.server().submit(wanted(source)).await.unwrap().build;
+        let start = wire.start().await;
+        served.site.revoke(&token);
+        while wire.next().await.is_some() {}
+        let lease = start.spec.lease;
+        let wire = same_worker(&served, &served.token("default"), [lease]).await.unwrap();
+        let report = Box::new(report(Outcome::passed(), "echo hello"));
+        let taken = wire.say(&[said(&FromWorker::Finished { lease, report })]).await;
+        assert_eq!(taken.stale, BTreeSet::new());
+        served.site.ended(build).await;
+        assert_eq!(served.site.server().store.attempts(build, None).unwrap().len(), 1);
+        served.end().await;
+    });
+}
+
+#[test]
+fn a_worker_that_does_not_read_its_session_is_asked_for_its_token_too() {
+    run(async {
+        let served = Served::of(Site::with_heartbeat(10)).await;
+        let token = served.site.worker_token();
+        let join = Join { key: "00".to_owned(), ..Join::default() };
+        let joined = served.site.server().join(WorkerId("w".into()), join, served.site.pass(&token)).await.unwrap();
+        served.site.revoke(&token);
+        let http = reqwest::Client::new();
+        let refused = loop {
+            let post = http.post(format!("http://{}/api/v1/worker/outbox", served.address)).bearer_auth(&joined.secret);
+            let answer = post.header("content-type", "application/octet-stream").send().await.unwrap();
+            if answer.status().as_u16() != 200 {
+                break answer;
+            }
+        };
+        assert_eq!(refused.status().as_u16(), 401);
+        let text = refused.text().await.unwrap();
+        assert!(text.contains("this token was revoked"), "{text}");
+        assert!(served.site.server().dispatch.sessions().is_empty());
         served.end().await;
     });
 }

@@ -8,7 +8,7 @@ use engine::warmth::SAVING_MS_MAX;
 use engine::{BuildRequest, Ended, Fact, Wait, What};
 use graph::{
     Accepts, AttemptNumber, AttemptReport, BuildId, Diagnostic, Digest, Ending, Failure, Graph, Job, JobName, Known,
-    LeaseId, Outcome, Question, SkipReason, TestName, TestOutcome, Timestamp, Verdict, WorkerId,
+    LeaseId, Outcome, Question, SkipReason, TestName, TestOutcome, Timestamp, Trust, Verdict, WorkerId,
 };
 
 use crate::pipeline::Pipeline;
@@ -55,6 +55,7 @@ struct Modeled {
     /// What makes it the same as another, and what lets a later one take its place.
     identity: Option<Digest>,
     supersedes: Option<String>,
+    trust: Trust,
     is_created: bool,
     is_canceled: bool,
     is_over: bool,
@@ -102,12 +103,18 @@ impl Oracle {
             melted,
             identity,
             supersedes,
+            trust: request.event.trust,
             is_created,
             is_canceled,
             is_over,
             is_revived,
         };
         self.builds.insert(build, modeled);
+    }
+
+    /// How far the author of a build is trusted.
+    pub fn trust_of(&self, build: BuildId) -> Trust {
+        self.builds[&build].trust
     }
 
     /// A worker's word about whether it takes new attempts reached the engine.
@@ -174,7 +181,7 @@ impl Oracle {
         for (id, build) in &self.builds {
             let is_live = build.is_created && !build.is_over && !build.is_canceled && !build.is_revived;
             let Some(branch) = build.supersedes.as_ref().filter(|_| is_live) else { continue };
-            let other = rivals.insert(branch, id);
+            let other = rivals.insert((branch, build.trust), id);
             demand("a later build supersedes earlier ones", other.is_none(), || format!("{id} beside {other:?}"))?;
         }
         Ok(())
@@ -233,6 +240,25 @@ impl Oracle {
         };
         let idle = workers.find(|id| !is_busy(id));
         demand("no worker idles while a job waits for it", idle.is_none(), || format!("{build}.{job}: {idle:?}"))
+    }
+
+    /// Checks that nobody wants one of these attempts to stop; their workers have not heard so.
+    ///
+    /// # Errors
+    /// The law that it breaks.
+    pub fn check_untold(&self, leases: impl Iterator<Item = LeaseId>) -> Checked {
+        let leases: BTreeSet<LeaseId> = leases.collect();
+        for (id, name, track) in self.tracks() {
+            let lease = track.active.as_ref().map(|(_, lease, _)| *lease).filter(|lease| leases.contains(lease));
+            let Some(lease) = lease else { continue };
+            let build = &self.builds[&id];
+            let is_cleanup = build.graph.jobs.get(name).is_some_and(|job| job.cleanup);
+            let is_unwanted = track.is_cancel_wanted || build.is_canceled && !is_cleanup;
+            demand("who runs what was canceled is told to stop", !is_unwanted, || {
+                format!("lease {lease} of {id}.{name}")
+            })?;
+        }
+        Ok(())
     }
 
     /// A worker with so many slots exists.
@@ -429,7 +455,8 @@ impl Oracle {
             let other_job = self.builds[&build].graph.jobs.get(other);
             let is_in_group = other_job
                 .and_then(|job| job.concurrency.as_ref())
-                .is_some_and(|other| other.group == concurrency.group);
+                .is_some_and(|other| other.group == concurrency.group)
+                && self.builds[&build].trust == self.builds[&id].trust;
             let is_holding = track.has_begun && track.outcome.is_none() && !track.is_retried || track.active.is_some();
             (build, other) != (id, name) && is_in_group && is_holding
         });
@@ -527,8 +554,12 @@ impl Oracle {
             }
             Outcome::Passed { .. } => {
                 demand("no job passes before its needs accept", needs_accept(build, job), at)?;
-                let is_earned = job.steps.is_empty() || matches!(how, Ended::Reused(_));
-                demand("no job with steps passes without them", is_earned, at)
+                let true_operation = |build: BuildId, name: &JobName| self.operations.get(&(build, name.clone()));
+                if let Ended::Reused(reused) = how {
+                    let is_equal = true_operation(id, name) == true_operation(reused.build, &reused.job);
+                    return demand("only equal work is taken over", is_equal, at);
+                }
+                demand("no job with steps passes without them", job.steps.is_empty(), at)
             }
             _ => Ok(()),
         }

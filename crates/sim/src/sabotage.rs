@@ -42,11 +42,13 @@ pub enum Sabotage {
     ForgottenTests,
     /// While a job waits for a worker that has it warm, no time passes for the engine.
     EndlessPatience,
+    /// That an attempt is to stop never reaches its worker.
+    LostStop,
 }
 
 impl Sabotage {
     /// Every fault that storms must catch.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::StaleResult,
         Self::IgnoredNeed,
         Self::UnwrittenFact,
@@ -65,5 +67,6 @@ impl Sabotage {
         Self::EndlessPatience,
         Self::ForgottenFailures,
         Self::ForgottenTests,
+        Self::LostStop,
     ];
 }

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use engine::operation::{Work, operation};
 use engine::{
     BuildOptions, BuildRequest, Effect, Engine, Fact, FailurePolicy, Input, Intake, JobState, Presence, Reused, Wait,
     What,
@@ -14,7 +15,7 @@ use engine::{
 use graph::asked::{Extent, KnownTests, RanWhole, Wanted};
 use graph::{
     Answer, AskedTests, AttemptNumber, AttemptReport, AttemptSpec, BuildId, Digest, Evaluation, Event, EventKind,
-    JobName, Known, LeaseId, Outcome, Resources, TestCase, TestName, TestOutcome, Timestamp, WorkerId,
+    JobName, Known, LeaseId, Outcome, Resources, TestCase, TestName, TestOutcome, Timestamp, Trust, WorkerId,
 };
 use store::{MemoryStore, Store};
 
@@ -294,7 +295,8 @@ impl Storm {
         let others: Vec<&Pipeline> = self.pipelines.values().filter(|_| self.random.clone().chance(50)).collect();
         let other = self.random.pick(&others).map(|&other| other.clone());
         let pipeline = other.unwrap_or_else(|| Pipeline::new(&mut self.random));
-        let event = Event::new(EventKind::Push);
+        let mut event = Event::new(EventKind::Push);
+        event.trust = if self.random.chance(20) { Trust::Untrusted } else { Trust::Trusted };
         let on_failure = if self.random.chance(25) { FailurePolicy::FailFast } else { FailurePolicy::KeepGoing };
         let urgent = self.random.chance(20);
         let options = BuildOptions { on_failure, urgent, ..BuildOptions::default() };
@@ -520,14 +522,26 @@ impl Storm {
             }
             Effect::Resolve { build, job, spec, needs } => {
                 let event = graph::Event::new(graph::EventKind::Push);
-                let (mut digest, _) = engine::operation::operation(&spec, &[], &needs, &event, build, &[]);
+                let (mut digest, _) = operation(&Work {
+                    name: &job,
+                    job: &spec,
+                    files: &[],
+                    needs: &needs,
+                    event: &event,
+                    build,
+                    project: "",
+                    quarantine: &[],
+                });
+                let mut true_digest = digest;
                 if self.sabotage == Sabotage::UnequalOperation {
                     digest.0[0] ^= self.random.number() as u8;
                 }
-                let (true_digest, _) = engine::operation::operation(&spec, &[], &needs, &event, build, &[]);
+                // Nothing crosses from what is not trusted: to those who judge, its work is other work.
+                true_digest.0[31] ^= u8::from(self.oracle.trust_of(build) == Trust::Untrusted);
                 self.operations.insert((build, job.clone()), true_digest);
                 self.oracle.hear_operation(build, job.clone(), true_digest);
-                let hit = self.results.get(&digest).filter(|_| self.sabotage != Sabotage::UnequalOperation).cloned();
+                let is_honest = self.sabotage != Sabotage::UnequalOperation;
+                let hit = self.results.get(&true_digest).filter(|_| is_honest).cloned();
                 let operation = if self.random.chance(5) { Err("no tree".to_owned()) } else { Ok(digest) };
                 let hit = hit.filter(|_| operation.is_ok());
                 self.mail.push(Input::OperationResolved { build, job, operation, hit });
@@ -535,6 +549,9 @@ impl Storm {
             Effect::Start { worker, spec } => self.start(&worker, spec),
             Effect::Stop { worker, lease, .. } => {
                 let worker = self.workers.iter_mut().find(|other| other.id == worker);
+                // The worker's session may be cut off at this moment.
+                let is_lost = self.sabotage == Sabotage::LostStop || !self.is_calm && self.dice.chance(30);
+                let worker = worker.filter(|_| !is_lost);
                 if let Some(worker) = worker.filter(|worker| !worker.is_silent && worker.running.contains_key(&lease)) {
                     worker.stopping.insert(lease);
                 }
@@ -707,7 +724,9 @@ impl Storm {
             _ => None,
         });
         self.n_affinities += self.oracle.hear_waits(&told, self.latest, wake.min())?;
-        if !self.is_calm {
+        // What an attempt uses that is no longer wanted is in no fact.
+        let is_anything_running = self.workers.iter().any(|worker| !worker.running.is_empty());
+        if !self.is_calm || is_anything_running {
             return Ok(());
         }
         // All have just told the truth, and what has been handed out since stands in facts.
@@ -941,6 +960,27 @@ impl Storm {
         self.engine = engine;
     }
 
+    /// All workers have shown themselves: who runs what nobody wants any more has heard so, whatever was lost before.
+    fn check_stops(&mut self) -> Checked {
+        // In the first round starts come that were on their way.
+        for _ in 0..2 {
+            for index in 0..self.workers.len() {
+                let input = self.presence(index);
+                self.mail.push(input);
+            }
+            let mail = std::mem::take(&mut self.mail);
+            self.step(mail)?;
+            while let Some(effect) = self.tasks.pop_front() {
+                self.perform(effect);
+            }
+        }
+        for worker in &self.workers {
+            let untold = worker.running.keys().filter(|lease| !worker.stopping.contains(lease));
+            self.oracle.check_untold(untold.copied())?;
+        }
+        Ok(())
+    }
+
     /// Everybody behaves until nothing is left to do.
     fn calm(&mut self) -> Checked {
         self.is_calm = true;
@@ -948,6 +988,7 @@ impl Storm {
             self.workers[index].is_closed = false;
             self.bring_back(index);
         }
+        self.check_stops()?;
         self.held.clear();
         // Also of a pool that is not held any more: an older word may have come later.
         for pool in ["", "big"] {

@@ -299,6 +299,14 @@ pub fn marked(text: &str) -> Markup {
     }
 }
 
+/// A text as one word of a shell, for commands to copy: a job's output may name legs.
+#[must_use]
+pub fn of_shell(text: &str) -> String {
+    let is_plain =
+        !text.is_empty() && text.chars().all(|letter| letter.is_ascii_alphanumeric() || "-_./@=+:,".contains(letter));
+    if is_plain { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -32,6 +32,7 @@ use crate::output::{Held, SharedRecorder, now_us};
 use crate::place::{Place, PlaceFault};
 use crate::variables::Variables;
 use crate::worker::Worker;
+use crate::workspace::WorkspaceError;
 
 use self::left::Left;
 
@@ -254,7 +255,7 @@ impl<'w> Attempt<'w> {
         let message = chain(fault);
         self.fail(match fault {
             // Another try would find none either.
-            PlaceFault::Engine(_) => Failure::Setup { message },
+            PlaceFault::Engine(_) | PlaceFault::Workspace(WorkspaceError::Moved(_)) => Failure::Setup { message },
             _ => Failure::Infra { message },
         });
     }
@@ -268,7 +269,7 @@ impl<'w> Attempt<'w> {
         }
         let before = self.look_at_inputs().await;
         let began = now();
-        if self.find_image(place).await.is_ok() {
+        if self.evaluate_variables().await.is_ok() && self.find_image(place).await.is_ok() {
             self.note_phase("image", String::new(), began);
             self.environment = self.base_environment(place);
             self.note_quarantine();
@@ -302,7 +303,7 @@ impl<'w> Attempt<'w> {
 
     /// Environment, artifacts and caches before the first step.
     async fn prepare(&mut self, place: &mut Place) -> Result<(), ()> {
-        self.add_job_environment().await?;
+        self.add_secrets();
         let began = now();
         self.restore_artifacts(place).await?;
         self.note_phase("artifacts_taken", String::new(), began);

@@ -6,8 +6,8 @@
 //! blocks all signals but SIGCHLD, which it takes only while it waits.
 //!
 //! Reading order: here what callers use; [`message`] what travels; [`service`] the keeper's own loop; [`launch`] how
-//! one step is started; [`turn`] how soon both get a processor; [`tree`] who descends from whom; [`leftover`] what an
-//! earlier `ropewalk` left behind.
+//! one step is started; [`turn`] how soon both get a processor; [`tree`] who descends from whom; [`orphans`] whose the
+//! processes are that outlived their parents; [`leftover`] what an earlier `ropewalk` left behind.
 //!
 //! **Pitfalls.** What runs between `clone` and `exec` shares its memory with the keeper: it must not panic and must not
 //! return. In `view` the keeper is suspended meanwhile; in `launch` it is not, so nothing there may allocate or touch
@@ -33,6 +33,7 @@ use tokio::task::JoinHandle;
 mod launch;
 mod leftover;
 mod message;
+mod orphans;
 mod service;
 pub(crate) mod socket;
 mod tree;
@@ -451,8 +452,8 @@ impl Processes {
     /// Kills what an attempt's steps left running, and comes back when it is dead. Sorted by process id, no duplicates; empty
     /// without asking anybody if the last step to end left nothing. To be called when no step of it runs.
     ///
-    /// Found by descent from the keeper and the marker in its environment. A process that wiped its environment and left its
-    /// session is found too once no step of another attempt runs.
+    /// Found by descent from the keeper, and by the marker in its environment, its session or its view of the files. A process
+    /// that tells none of these dies with the last of the attempts that had processes when it was first seen.
     ///
     /// # Errors
     /// The keeper is gone.

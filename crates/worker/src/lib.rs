@@ -56,6 +56,6 @@ pub use cancel::Cancel;
 pub use place::{environment_file, program_file, set_aside, snapshot_directory, take_aside, workspace_directory};
 pub use variables::Variables;
 pub use worker::{
-    BINARY_VARIABLE, GRACE_VARIABLE, Observer, PROJECT_DATA_VARIABLE, Scratches, Settings, Shown, Worker, WorkerError,
-    data_marker_prefix, marker_prefix,
+    BINARY_VARIABLE, GRACE_VARIABLE, Observer, PROJECT_DATA_VARIABLE, Scratches, Settings, Shown, Start, Worker,
+    WorkerError, data_marker_prefix, marker_prefix,
 };

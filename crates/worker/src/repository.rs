@@ -106,7 +106,8 @@ fn head_from_files(root: &Path) -> Option<Head> {
     None
 }
 
-fn git_directory(root: &Path) -> Option<PathBuf> {
+/// Where the repository of a checkout keeps what is its own; `None` of a folder that is none.
+pub(crate) fn git_directory(root: &Path) -> Option<PathBuf> {
     let path = root.join(".git");
     if path.is_dir() {
         return Some(path);

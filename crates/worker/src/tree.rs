@@ -4,19 +4,24 @@
 //! stat is not trusted if the file changed so shortly before it was hashed that a later change could have the same
 //! time ("racy"). Paths are bytes, names that are not UTF-8 included.
 
+use std::cell::LazyCell;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use graph::Digest;
+use ignore::gitignore::gitconfig_excludes_path;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 
+use self::outer::Outer;
 use crate::git::{self, GitError};
 use crate::patterns::{Patterns, by_bytes};
-use crate::repository;
+use crate::repository::{self, checkout_root};
+
+mod outer;
 
 /// The most files of a tree.
 pub const FILES_MAX: usize = 5_000_000;
@@ -103,7 +108,8 @@ pub struct Content {
 
 impl Tree {
     /// The files below `root`, without what is ignored and without `.git`. Files that git tracks but that are not there
-    /// are listed; nested repositories are listed file by file.
+    /// are listed; nested repositories are listed file by file, without what the repository around them ignores and they do not track. A
+    /// folder that is ignored as a whole is listed by its own rules and those around it, but for the ones that name it.
     ///
     /// # Errors
     /// [`TreeError`].
@@ -128,7 +134,7 @@ impl Tree {
             Ok(()) if paths.iter().any(|path| !path.starts_with("..")) || is_in_git() => Source::Git,
             Ok(()) | Err(TreeError::Git(GitError::NoProgram | GitError::NoRepository)) => {
                 paths.clear();
-                list_walk(root, &mut paths)?;
+                list_walk(root, Some(around(root)), &mut paths)?;
                 Source::Walk
             }
             Err(error) => return Err(error),
@@ -230,15 +236,22 @@ fn list_git(
     if extent == Extent::Checkout {
         arguments.extend(["--", ":/"]);
     }
+    // git knows nothing of what lies around the repository that it is asked about.
+    let folder = without_parents(&root.join(below));
+    let outer = LazyCell::new(|| Outer::between(checkout_root(root).unwrap_or(root), &folder));
     let answer = git::ask(&root.join(below), &arguments)?;
     for line in answer.split(|byte| *byte == 0).filter(|line| !line.is_empty()) {
         if paths.len() == FILES_MAX {
             return Err(TreeError::TooMany);
         }
         // An untracked directory is named, with a slash at its end, only if it is a repository of its own.
-        let (mode, name) = tracked(line).unwrap_or((b"", line));
+        let (mode, name) = tracked(line).unwrap_or((UNTRACKED, line));
         let is_nested = mode == GITLINK_MODE || name.ends_with(b"/");
-        let path = below.join(OsString::from_vec(name.strip_suffix(b"/").unwrap_or(name).to_vec()));
+        let name = OsString::from_vec(name.strip_suffix(b"/").unwrap_or(name).to_vec());
+        if nesting > 0 && mode == UNTRACKED && outer.hides(&folder.join(&name), is_nested) {
+            continue;
+        }
+        let path = below.join(name);
         if !is_nested {
             paths.push(path);
         } else if nesting < NESTING_MAX && root.join(&path).join(".git").symlink_metadata().is_ok() {
@@ -246,12 +259,28 @@ fn list_git(
         } else if mode == GITLINK_MODE && root.join(&path).is_dir() {
             // In a checkout on a worker a submodule has its files and no repository of its own.
             let first = paths.len();
-            list_walk(&root.join(&path), paths)?;
+            // What it tracks is not known, and all of that belongs here.
+            list_walk(&root.join(&path), None, paths)?;
             paths[first..].iter_mut().for_each(|below| *below = path.join(&*below));
         }
     }
     Ok(())
 }
+
+/// The same path without `..`, as of a checkout's files in which no link leads elsewhere.
+fn without_parents(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::ParentDir => drop(plain.pop()),
+            component => plain.push(component),
+        }
+    }
+    plain
+}
+
+/// Stands for the mode of a file that git's index does not have.
+const UNTRACKED: &[u8] = b"";
 
 /// The mode that git's index has for a repository within a repository.
 const GITLINK_MODE: &[u8] = b"160000";
@@ -271,10 +300,29 @@ fn tracked(line: &[u8]) -> Option<(&[u8], &[u8])> {
     is_tracked.then_some((mode, name))
 }
 
-fn list_walk(root: &Path, paths: &mut Vec<PathBuf>) -> Result<(), TreeError> {
+/// The rules around a folder that git says nothing of: those of the checkout that ignores it, if one does, and the user's own.
+fn around(folder: &Path) -> Outer {
+    let outer = Outer::between(checkout_root(folder).unwrap_or(folder), folder);
+    match gitconfig_excludes_path() {
+        Some(file) => outer.with_rules_for_all(&file),
+        None => outer,
+    }
+}
+
+/// A walk through a folder without git, by its own ignore files and those around it.
+fn walk_of(root: &Path, outer: Option<Outer>) -> ignore::WalkBuilder {
     let mut walk = ignore::WalkBuilder::new(root);
     walk.hidden(false).require_git(false).parents(false).git_global(false).follow_links(false);
-    walk.filter_entry(|entry| entry.file_name() != ".git");
+    walk.filter_entry(move |entry| {
+        let is_directory = entry.file_type().is_some_and(|kind| kind.is_dir());
+        let is_hidden = || outer.as_ref().is_some_and(|outer| outer.hides(entry.path(), is_directory));
+        entry.file_name() != ".git" && (entry.depth() == 0 || !is_hidden())
+    });
+    walk
+}
+
+fn list_walk(root: &Path, outer: Option<Outer>, paths: &mut Vec<PathBuf>) -> Result<(), TreeError> {
+    let walk = walk_of(root, outer);
     for entry in walk.build() {
         let entry = entry.map_err(|error| {
             let source = error.into_io_error().unwrap_or_else(|| io::Error::other("the walk failed"));
@@ -606,6 +654,53 @@ mod tests {
         fs::remove_file(root.join("gone")).unwrap();
         check(root, Source::Git, ".gitignore a a\tb free/d gone new/b sub/c");
         check(&root.join("new"), Source::Git, "b");
+    }
+
+    #[test]
+    fn of_nested_repositories_what_they_track_and_what_no_rule_around_them_names() {
+        let scratch = scratch(&[
+            (".gitignore", ".env\n/sub/nested/secret\ntracked\n/sub/module\n"),
+            ("sub/nested/.env", ""),
+            ("sub/nested/secret", ""),
+            ("sub/nested/tracked", ""),
+            ("sub/nested/untracked", ""),
+            ("sub/module/.env", ""),
+            ("sub/module/.gitignore", "!deep/.env"),
+            ("sub/module/deep/.env", ""),
+            ("sub/module/untracked", ""),
+        ]);
+        let root = scratch.path();
+        for (nested, tracked) in [("sub/nested", "tracked"), ("sub/module", ".gitignore")] {
+            git(&root.join(nested), &["init", "-q"]);
+            git(&root.join(nested), &["add", "-f", tracked]);
+            git(&root.join(nested), &["commit", "-q", "-m", "x"]);
+        }
+        git(root, &["init", "-q"]);
+        git(root, &["add", "-f", "sub/module"]);
+        let module = "sub/module/.gitignore sub/module/deep/.env sub/module/untracked";
+        check(root, Source::Git, &format!(".gitignore {module} sub/nested/tracked sub/nested/untracked"));
+        check(&root.join("sub/nested"), Source::Git, ".env secret tracked untracked");
+        fs::create_dir(root.join("app")).unwrap();
+        fs::write(root.join("app/.gitignore"), "untracked\n").unwrap();
+        let whole = Tree::list_checkout(&root.join("app")).unwrap();
+        let nested: Vec<_> = whole.paths().iter().filter(|path| path.starts_with("../sub/nested")).collect();
+        assert_eq!(nested, [Path::new("../sub/nested/tracked"), Path::new("../sub/nested/untracked")]);
+    }
+
+    #[test]
+    fn of_an_ignored_folder_what_no_rule_names_but_those_for_itself() {
+        let scratch = scratch(&[
+            (".gitignore", ".env\nignored/\n"),
+            ("ignored/app/.env", ""),
+            ("ignored/app/a", ""),
+            ("ignored/app/kept/.env", ""),
+            ("ignored/app/kept/.gitignore", "!.env"),
+        ]);
+        let root = scratch.path();
+        git(root, &["init", "-q"]);
+        check(&root.join("ignored/app"), Source::Walk, "a kept/.env kept/.gitignore");
+        check(&root.join("ignored"), Source::Walk, "app/a app/kept/.env app/kept/.gitignore");
+        check(root, Source::Git, ".gitignore");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
-use graph::{AttemptNumber, BuildId, JobName, StepReport, Timestamp};
+use graph::{AttemptNumber, BuildId, Checkout, JobName, StepReport, Timestamp};
 
 use crate::container::image::Pins;
 use crate::container::{Engine, EngineError};
@@ -21,7 +21,7 @@ use crate::output::FreeChannels;
 use crate::place::{make_workspaces, snapshot_directory};
 use crate::sandbox::Sandbox;
 use crate::variables::Variables;
-use crate::workspace::{Budget, Seen, Snapshot, StepBounds, Workspace, WorkspaceError};
+use crate::workspace::{Budget, Moved, Seen, Snapshot, StepBounds, Workspace, WorkspaceError};
 
 /// How long a canceled or timed-out step has between TERM and KILL, if nothing else is said.
 pub const GRACE: Duration = Duration::from_secs(10);
@@ -106,12 +106,14 @@ pub struct Worker {
     pub(crate) channels: FreeChannels,
     listed: Listed,
     marker: String,
-    /// The state of the tree at the first job that asked for it.
+    /// The state of the tree at the build's start, once something wants it.
     snapshot: OnceCell<Arc<Snapshot>>,
     /// The workspace of an attempt that will ask for it, made together with the snapshot.
     made: Mutex<Option<(AttemptNumber, Workspace)>>,
     /// What was seen of the tree, as long as no job could write to it.
     seen: Mutex<Option<Seen>>,
+    /// Of which state a snapshot must be; of any if nobody said.
+    start: Mutex<Option<Start>>,
     sandbox: OnceCell<Result<Sandbox, String>>,
     /// What the layers of steps may still take.
     pub(crate) budget: Arc<Budget>,
@@ -121,6 +123,30 @@ pub struct Worker {
     /// Whether something may be left with the engine.
     containers: AtomicU8,
     askers: Mutex<Askers>,
+}
+
+/// What is known of the state of a build's start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// The commit that was checked out; empty without one, which says nothing.
+    pub commit: String,
+    /// Of an earlier process of the build: whether the files were those of the commit. That they still are is all that can be told, should
+    /// the state not be kept.
+    pub files: Option<Checkout>,
+}
+
+impl Start {
+    /// Whether a state that was taken now is that of the start, as far as it can be told.
+    fn allow(&self, taken: &Snapshot) -> Result<(), Moved> {
+        let now = taken.commit().unwrap_or_default();
+        if !self.commit.is_empty() && now != self.commit {
+            return Err(Moved::Commit { was: self.commit.clone(), now: now.to_owned() });
+        }
+        match self.files {
+            Some(files) if [files, taken.checkout()] != [Checkout::AsCommitted; 2] => Err(Moved::Files),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Who may still ask what has changed in the tree.
@@ -146,6 +172,15 @@ const CONTAINERS_LEFT: u8 = 2;
 struct Slots {
     free: Vec<CommandFiles>,
     made: usize,
+    /// The lock by which others know that the scratch directory is in use: see [`hold`].
+    _held: Option<fs::File>,
+}
+
+impl Slots {
+    /// None yet, of a directory that is in use from now on.
+    fn of(scratch: &Path) -> Self {
+        Self { _held: hold(scratch), ..Self::default() }
+    }
 }
 
 /// Scratch directories of workers that are no more, for those to come of the same process and data: to make directories and to take them
@@ -204,7 +239,8 @@ impl Worker {
     /// [`WorkerError`].
     pub async fn new(processes: Processes, settings: Settings) -> Result<Self, WorkerError> {
         let scratch = make_scratch(&settings)?;
-        Ok(Self::over(processes, settings, scratch, Slots::default(), None))
+        let slots = Slots::of(&scratch);
+        Ok(Self::over(processes, settings, scratch, slots, None))
     }
 
     /// As [`Worker::new`], with the scratch directory of a worker that is no more, and leaves its own to a later one.
@@ -218,7 +254,11 @@ impl Worker {
     ) -> Result<Self, WorkerError> {
         let (scratch, slots) = match scratches.take() {
             Some(kept) => kept,
-            None => (make_scratch(&settings)?, Slots::default()),
+            None => {
+                let scratch = make_scratch(&settings)?;
+                let slots = Slots::of(&scratch);
+                (scratch, slots)
+            }
         };
         Ok(Self::over(processes, settings, scratch, slots, Some(Arc::clone(scratches))))
     }
@@ -246,6 +286,7 @@ impl Worker {
             snapshot: OnceCell::new(),
             made: Mutex::new(None),
             seen: Mutex::new(None),
+            start: Mutex::new(None),
             sandbox: OnceCell::new(),
             budget,
             engine: OnceCell::new(),
@@ -275,7 +316,12 @@ impl Worker {
         made.take_if(|(whose, _)| *whose == attempt).map(|(_, workspace)| workspace)
     }
 
-    /// What git has just said of the tree: the first job that wants a copy of it need not ask again.
+    /// Says of which state a snapshot must be that is not there yet.
+    pub fn note_start(&self, start: Start) {
+        *self.start.lock().unwrap_or_else(PoisonError::into_inner) = Some(start);
+    }
+
+    /// What git has just said of the tree: whoever takes its state need not ask again.
     pub fn note_seen(&self, seen: Seen) {
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen);
     }
@@ -291,17 +337,33 @@ impl Worker {
         &self.scratch
     }
 
-    /// The state of the tree: that of an earlier run of the same build, else taken now.
+    /// Takes the state of the tree for the jobs to come, unless it is kept. To be called before anything of the build runs or waits for a
+    /// person.
+    ///
+    /// # Errors
+    /// Why it cannot be had; each job that wants it tries again.
+    pub async fn hold_start(&self) -> Result<(), WorkspaceError> {
+        self.snapshot().await.map(drop)
+    }
+
+    /// The state of the build's start: kept by an earlier run of the same build, or taken now.
     pub(crate) async fn snapshot(&self) -> Result<Arc<Snapshot>, WorkspaceError> {
         let taken = self.snapshot.get_or_try_init(|| async {
             let directory = snapshot_directory(&self.settings.data, self.settings.build);
             let root = self.settings.root.clone();
             let seen = self.take_seen();
+            let start = self.start.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let taken = tokio::task::spawn_blocking(move || match Snapshot::reopen(&directory) {
                 Ok(snapshot) => Ok(snapshot),
                 Err(_) => {
                     let _ = crate::workspace::remove_tree(&directory);
-                    Snapshot::take_seen(&root, &directory, seen.as_ref())
+                    let taken = Snapshot::take_seen(&root, &directory, seen.as_ref())?;
+                    if let Some(Err(moved)) = start.map(|start| start.allow(&taken)) {
+                        // Nobody shall find it.
+                        let _ = crate::workspace::remove_tree(&directory);
+                        return Err(moved.into());
+                    }
+                    Ok(taken)
                 }
             });
             taken.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())).map(Arc::new)
@@ -465,7 +527,15 @@ pub fn data_marker_prefix(data: &Path) -> String {
     format!("{}/", &hash[..12])
 }
 
-/// Removes what processes left that were killed.
+/// Locks a directory until the file is closed, by this process's end too; `None` if another holds it, or the file system has no locks.
+fn hold(directory: &Path) -> Option<fs::File> {
+    let file = fs::File::open(directory).ok()?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).ok()?;
+    Some(file)
+}
+
+/// Removes what processes left that were killed. One that has no process here may have one elsewhere, in a container that shares the
+/// data directory: its lock says so.
 fn remove_abandoned(scratches: &Path) {
     for entry in fs::read_dir(scratches).into_iter().flatten().flatten() {
         let name = entry.file_name();
@@ -473,7 +543,7 @@ fn remove_abandoned(scratches: &Path) {
         let process = process.and_then(rustix::process::Pid::from_raw);
         let is_gone =
             process.is_some_and(|process| rustix::process::test_kill_process(process) == Err(rustix::io::Errno::SRCH));
-        if is_gone {
+        if is_gone && let Some(_held) = hold(&entry.path()) {
             let _ = fs::remove_dir_all(entry.path());
         }
     }
@@ -566,12 +636,26 @@ mod tests {
         let slot = CommandFiles::new(scratch.join("slot-1")).expect("a slot");
         leave(&scratch);
         let scratches = Scratches::default();
-        let removed = scratches.give(scratch.clone(), Slots { free: vec![slot], made: 1 });
+        let removed = scratches.give(scratch.clone(), Slots { free: vec![slot], made: 1, _held: None });
         let back = scratches.take().map(|(path, slots)| {
             assert_eq!((path.as_path(), slots.free.len()), (scratch.as_path(), 1));
             fs::read_dir(path.join("slot-1")).expect("the slot").count()
         });
         assert_eq!((back, removed.is_none()), (expected, expected.is_some()));
+    }
+
+    #[test]
+    fn what_is_in_use_elsewhere_is_not_abandoned() {
+        let scratches = tempfile::tempdir().expect("a folder");
+        // No process of this machine has the number.
+        let scratch = scratches.path().join("1.0.2000000000");
+        fs::create_dir(&scratch).expect("made");
+        let slots = Slots::of(&scratch);
+        remove_abandoned(scratches.path());
+        assert!(scratch.is_dir());
+        drop(slots);
+        remove_abandoned(scratches.path());
+        assert!(!scratch.exists());
     }
 
     #[test]

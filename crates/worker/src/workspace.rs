@@ -78,6 +78,39 @@ pub enum WorkspaceError {
     /// The keeper is gone.
     #[error(transparent)]
     Keeper(#[from] KeeperError),
+    /// The tree is not that of the build's start any more, which is not kept.
+    #[error(transparent)]
+    Moved(#[from] Moved),
+}
+
+/// What the state of a build's start is not, and is not kept.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Moved {
+    /// Another commit is checked out.
+    #[error(
+        "the build began at commit {}, and commit {} is checked out now: `ropewalk run` begins a build of what is there",
+        short(was),
+        short(now)
+    )]
+    Commit {
+        /// That of the start; empty before the first one.
+        was: String,
+        /// That of now.
+        now: String,
+    },
+    /// The files were not those of the commit, then or now.
+    #[error(
+        "the files that the build began with are not kept, and were not those of its commit, or are not any more: `ropewalk run` begins a build of what is there"
+    )]
+    Files,
+}
+
+fn short(commit: &str) -> &str {
+    match commit.get(..12) {
+        Some(short) => short,
+        None if commit.is_empty() => "(none)",
+        None => commit,
+    }
 }
 
 impl WorkspaceError {

@@ -47,6 +47,9 @@ const ATTEMPTS_UNTIDIED_MAX: u32 = 64;
 /// How long a worker is idle before it tidies: what comes at once after an attempt is more urgent.
 const IDLE_BEFORE_TIDYING: Duration = Duration::from_secs(1);
 
+/// Of how many leases it is remembered that they are to stop though they have not begun here; of the smallest it is forgotten first.
+const EARLY_STOPS_MAX: usize = 1024;
+
 /// What all attempts share.
 pub struct Attempts {
     data: PathBuf,
@@ -55,6 +58,8 @@ pub struct Attempts {
     link: Arc<Link>,
     outbox: Arc<Outbox>,
     running: RefCell<BTreeMap<LeaseId, Running>>,
+    /// Leases that are to stop and have not begun here, and who says so: the start waits for its secrets, and may come later.
+    early_stops: RefCell<BTreeMap<LeaseId, String>>,
     /// The most recently used last.
     builds: RefCell<Vec<Rc<OpenBuild>>>,
     /// Builds that are being opened, each by one attempt; others wait for it.
@@ -156,6 +161,7 @@ impl Attempts {
             link,
             outbox,
             running: RefCell::default(),
+            early_stops: RefCell::default(),
             builds: RefCell::default(),
             opening: tokio::sync::Mutex::default(),
             holds: Holds::default(),
@@ -250,6 +256,9 @@ impl Attempts {
         }
         self.sends.stir();
         let cancel = worker::Cancel::new();
+        if let Some(by) = self.early_stops.borrow_mut().remove(&lease) {
+            cancel.gently(&by);
+        }
         let running = Running { cancel: cancel.clone(), _held: self.holds.hold(spec.build) };
         self.running.borrow_mut().insert(lease, running);
         let attempts = Rc::clone(self);
@@ -286,16 +295,24 @@ impl Attempts {
         Some(Sending { build: spec.build, attempt: spec.attempt, mask, _held: self.holds.hold(spec.build) })
     }
 
-    /// Ends an attempt gently; its report says by whom.
+    /// Ends an attempt gently, also one that begins later; its report says by whom. No harm if it is asked twice.
     pub fn stop(&self, lease: LeaseId, by: &str) {
         if let Some(running) = self.running.borrow().get(&lease) {
-            running.cancel.gently(by);
+            return running.cancel.gently(by);
+        }
+        if !self.outbox.holds(lease) {
+            let mut early_stops = self.early_stops.borrow_mut();
+            early_stops.insert(lease, by.to_owned());
+            if early_stops.len() > EARLY_STOPS_MAX {
+                early_stops.pop_first();
+            }
         }
     }
 
     /// Ends an attempt at once; nothing more is said of it.
     pub fn forget(&self, lease: LeaseId) {
         self.outbox.forget(lease);
+        self.early_stops.borrow_mut().remove(&lease);
         if let Some(running) = self.running.borrow().get(&lease) {
             running.cancel.at_once("the server gave the job to another worker");
         }

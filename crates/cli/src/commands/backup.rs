@@ -52,6 +52,6 @@ fn told(description: &Description, to: &Path) -> String {
         let missing = description.blobs_missing;
         text.push_str(&format!("{missing} blobs that are named were not there: see `ropewalk doctor --all`\n"));
     }
-    text.push_str(&format!("next: ropewalk restore --verify {}\n", to.display()));
+    text.push_str(&format!("next: ropewalk restore --verify {}\n", crate::whereabouts::quoted(&to.to_string_lossy())));
     text
 }

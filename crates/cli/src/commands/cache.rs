@@ -265,7 +265,7 @@ fn clear(places: &Places, job: Option<&str>, at: Timestamp) -> Result<String, St
 
 /// Evicts what a job, by full name or id, has kept.
 fn clear_job(store: &dyn Store, job: &str, at: Timestamp) -> Result<(u64, u64), Stop> {
-    let reason = format!("`ropewalk cache clear --job {job}`");
+    let reason = format!("`ropewalk cache clear --job {}`", crate::whereabouts::quoted(job));
     let results = store.evict_job(&job.into(), &reason, at)?;
     let is_meant = |name: &graph::JobName| name.as_str() == job || name.id() == job;
     let mut caches = 0;

@@ -15,7 +15,7 @@ use crate::control::{self, Request, Sent};
 use crate::local::clock::now;
 use crate::places::{self, Places};
 use crate::project::Project;
-use crate::whereabouts::{Whereabouts, not_here};
+use crate::whereabouts::{Whereabouts, not_here, quoted};
 use crate::{exit, output, words};
 
 /// Runs the command.
@@ -30,7 +30,7 @@ pub fn run(arguments: &Cancel, project: &Project) -> Result<u8, Stop> {
     if let Some(job) = &arguments.job {
         return Err(Stop::wrong(format!(
             "one job alone is canceled on a server: here `ropewalk cancel {}` cancels the build with `{job}`",
-            arguments.build
+            quoted(&arguments.build)
         )));
     }
     let places = Places::kept(project)?;
@@ -83,7 +83,7 @@ fn on_server(arguments: &Cancel, there: &There) -> Result<u8, Stop> {
             Some(job) => {
                 let job = there.find_job(number, job)?;
                 there.link.ask(client.job_cancel(number, job.as_str(), &reason))?;
-                let show = there.whereabouts().command(format_args!("show {number} {job}"));
+                let show = there.whereabouts().command(format_args!("show {number} {}", quoted(job.as_str())));
                 format!("{job} of build {number} is asked to end: {show}\n")
             }
             None => {
@@ -159,7 +159,8 @@ fn nobody(data: &Path, store: &dyn Store, build: &BuildRow) -> Result<String, St
     if let Some(gate) = store.open_gates(number)?.first() {
         let job = &gate.job;
         return Ok(format!(
-            "no process runs build {number}: it waits at the gate `{job}`; `ropewalk approve {number} {job} --reject` ends it"
+            "no process runs build {number}: it waits at the gate `{job}`; `ropewalk approve {number} {} --reject` ends it",
+            quoted(job.as_str())
         ));
     }
     Ok(format!(

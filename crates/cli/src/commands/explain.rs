@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use engine::fact::What;
-use engine::operation::{Difference, Manifest, differences, operation};
+use engine::operation::{Difference, Manifest, Work, differences, operation};
 use engine::{Fact, ReusePolicy};
 use graph::{BuildId, Carries, Digest, Graph, Job, JobName, NeedResult, Outcome, Reuse, Timestamp};
 use serde::Serialize;
@@ -252,7 +252,9 @@ impl<'p> Case<'p> {
         }
         let (manifest, compared) = match store.manifest(digest)? {
             Some(manifest) => (manifest, Compared::Everything),
-            None => (without_files(job, &needs(store, build.build, job, &self.jobs)?, build), Compared::AllButFiles),
+            None => {
+                (without_files(name, job, &needs(store, build.build, job, &self.jobs)?, build), Compared::AllButFiles)
+            }
         };
         let earlier = recent.into_iter().filter(|(row, _)| row.build < build.build && row.digest != digest);
         let earlier = earlier.map(|(row, before)| {
@@ -372,8 +374,9 @@ fn needs(store: &dyn Store, build: BuildId, job: &Job, jobs: &[JobRow]) -> Resul
     Ok(needs)
 }
 
-fn without_files(job: &Job, needs: &BTreeMap<JobName, NeedResult>, build: &BuildRow) -> Manifest {
-    operation(job, &[], needs, &build.event, build.build, &[]).1
+fn without_files(name: &JobName, job: &Job, needs: &BTreeMap<JobName, NeedResult>, build: &BuildRow) -> Manifest {
+    let (event, build) = (&build.event, build.build);
+    operation(&Work { name, job, files: &[], needs, event, build, project: "", quarantine: &[] }).1
 }
 
 fn told_differences(before: &Manifest, after: &Manifest, compared: Compared) -> Vec<Difference> {
@@ -436,7 +439,8 @@ impl Why {
             ),
             Self::Gone { build } => {
                 format!(
-                    "ran, because its result was evicted\n  an equal run passed in build {build}; its result was cleared since\n"
+                    "ran, although an equal run passed in build {build}\n  \
+                     its files were cleared since, or the tree had changed since this build began\n"
                 )
             }
             Self::FailedBefore { build, outcome } => format!(

@@ -28,6 +28,7 @@ use crate::columns::{self, Paint};
 use crate::exit;
 use crate::places::{self, Places};
 use crate::project::Project;
+use crate::whereabouts::quoted;
 use crate::words;
 
 /// The widest a job's name is padded to.
@@ -434,7 +435,8 @@ impl<W: Write> Session<W> {
         }
         Ok(match archive.gates(build)?.iter().find(|gate| gate.answered.is_none()) {
             Some(gate) => {
-                let approve = archive.whereabouts().command(format_args!("approve {build} {}", gate.job));
+                let approve =
+                    archive.whereabouts().command(format_args!("approve {build} {}", quoted(gate.job.as_str())));
                 format!("build {build} waits at a gate: {approve}")
             }
             None => format!("build {build} has not ended and no process runs it: ropewalk run --resume {build}"),

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::rc::Rc;
 use std::sync::Arc;
 
+use dialects::native::Lowered;
 use engine::fact::{Ended, What};
 use engine::{BuildRequest, Engine, Input, Reused, is_accepted};
 use graph::{
@@ -43,7 +45,10 @@ pub fn run(arguments: &Plan, project: &Project, colour: Colour) -> Result<u8, St
         files.sort();
         known.answers.insert(Question::ChangedFiles, Answer::Files(files));
     }
-    let mut graph = settle(&pipeline, &mut known, &mut given, project);
+    let first = pipeline.lower(&Known::of(known.event.clone()));
+    let settled = settle(&pipeline, &mut known, &mut given, project);
+    pipeline.check_grown(&first, &settled, colour)?;
+    let mut graph = settled.evaluation.graph.clone();
     decide(&mut graph, &known);
     let text = match arguments.output {
         GraphForm::Tree => drawing::tree::draw(&graph),
@@ -61,7 +66,12 @@ pub fn run(arguments: &Plan, project: &Project, colour: Colour) -> Result<u8, St
 
 /// Evaluates until no question that this machine or `given` can answer is left. A given result is told once its job is in the
 /// graph, and taken out of `given`.
-fn settle(pipeline: &Pipeline, known: &mut Known, given: &mut BTreeMap<JobName, Outcome>, project: &Project) -> Graph {
+fn settle(
+    pipeline: &Pipeline,
+    known: &mut Known,
+    given: &mut BTreeMap<JobName, Outcome>,
+    project: &Project,
+) -> Rc<Lowered> {
     for _ in 0..EVALUATIONS_MAX {
         let lowered = pipeline.lower(known);
         let evaluation = &lowered.evaluation;
@@ -79,14 +89,14 @@ fn settle(pipeline: &Pipeline, known: &mut Known, given: &mut BTreeMap<JobName, 
             .cloned()
             .collect();
         if open.is_empty() && !has_told {
-            return evaluation.graph.clone();
+            return lowered;
         }
         for question in open {
             let answer = crate::local::world::answer_from_repository(&project.root, &known.event, &question);
             known.answers.insert(question, answer);
         }
     }
-    pipeline.lower(known).evaluation.graph.clone()
+    pipeline.lower(known)
 }
 
 /// The job of this name, or all legs of the matrix that has it as its id.

@@ -37,7 +37,10 @@ pub fn run(arguments: &Pools, colour: Colour) -> Result<u8, Stop> {
             let pool = ask(async { client.pool_hold(pool, &hold).await.map_err(stop) })?;
             format!(
                 "nothing starts in {} until `ropewalk pools release {}`; {} wait, {} run on\n",
-                pool.name, pool.name, pool.waiting, pool.running
+                pool.name,
+                crate::whereabouts::quoted(&pool.name),
+                pool.waiting,
+                pool.running
             )
         }
         PoolsCommand::Release { remote, pool, reason } => {

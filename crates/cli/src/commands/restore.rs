@@ -53,7 +53,7 @@ fn summary(description: &Description) -> String {
 }
 
 fn next(description: &Description, data: &Path, installation: &Installation, colour: Colour) -> String {
-    let shown = data.display();
+    let shown = crate::whereabouts::quoted(&data.to_string_lossy());
     let mut text = format!("restored {} builds into {shown}\n", description.builds);
     let settings = installation.settings(&[], colour);
     if settings.is_ok_and(|loaded| loaded.settings.store_url.0 != "sqlite") {

@@ -1,5 +1,5 @@
 //! `ropewalk retry`: the same event through the pipeline again, as a new build; with `--failed` the jobs that passed,
-//! and need nothing that runs again, are taken from the old one, and with `--tests` those that failed are asked for some of their tests only.
+//! and need nothing that runs again, are taken from the old one, unless the files are others now, and with `--tests` those that failed are asked for some of their tests only.
 
 mod asked;
 
@@ -9,19 +9,20 @@ use std::sync::Arc;
 use api::build::Rebuild;
 use engine::fact::{Ended, What};
 use engine::{BuildOptions, BuildRequest, Engine, Fact, Input, Reused};
-use graph::{AskedTests, BuildId, Graph, JobName, Outcome, SkipReason};
+use graph::{AskedTests, BuildId, Checkout, Event, Graph, JobName, Outcome, SkipReason};
 use worker::keeper::Keeper;
+use worker::workspace::{Seen, Snapshot};
 
 use self::asked::Failed;
 use super::Stop;
-use super::run::{Start, execute};
+use super::run::{Sight, Start, execute};
 use super::submit::{Since, Watched};
 use crate::archive::{Archive, There};
 use crate::args::{Colour, Retry};
 use crate::pipeline::{KindChoice, Pipeline};
 use crate::places::Places;
 use crate::project::Project;
-use crate::whereabouts::not_here;
+use crate::whereabouts::{not_here, quoted};
 use crate::{exit, output};
 
 /// How many of the jobs that run again are named.
@@ -39,9 +40,10 @@ pub fn run(arguments: &Retry, project: &Project, colour: Colour) -> Result<u8, S
     not_here("--no-wait", arguments.no_wait)?;
     if let Some(job) = arguments.job.as_ref().filter(|_| arguments.tests.is_none()) {
         return Err(Stop::wrong(format!(
-            "one job alone is tried again on a server: here `ropewalk run --job {job}` runs it with what it needs, and \
+            "one job alone is tried again on a server: here `ropewalk run --job {}` runs it with what it needs, and \
              `ropewalk retry {} --failed` all that did not pass",
-            arguments.build
+            quoted(job),
+            quoted(&arguments.build)
         )));
     }
     let keeper = Keeper::start().map_err(|error| Stop::of(&error))?;
@@ -57,8 +59,24 @@ pub fn run(arguments: &Retry, project: &Project, colour: Colour) -> Result<u8, S
         return Err(Stop::wrong(format!("build {old} has not ended: `ropewalk run --resume {old}` goes on with it")));
     }
     let (asked, only) = asked(arguments, &places, old, &facts)?;
-    let given = if is_rest_given { untouched(&facts) } else { BTreeMap::new() };
+    let seen = look.end();
+    let is_same_tree = is_tree_of(old, &request.event, seen.as_ref(), project);
+    let given = match (is_rest_given, is_same_tree) {
+        (true, true) => untouched(&facts),
+        (true, false) => {
+            eprintln!(
+                "note: the files are not those of build {old} any more: what passed then runs again with what did not"
+            );
+            BTreeMap::new()
+        }
+        (false, _) => BTreeMap::new(),
+    };
+    let mut event = request.event.clone();
+    if !is_same_tree {
+        stand_where_head_is(&mut event, project);
+    }
     let request = BuildRequest {
+        event: event.clone(),
         options: BuildOptions {
             retry_of: Some(old),
             reuse: arguments.how.reuse(),
@@ -70,14 +88,13 @@ pub fn run(arguments: &Retry, project: &Project, colour: Colour) -> Result<u8, S
         ..request.clone()
     };
     let pipeline = Pipeline::named(project, &request.pipeline, colour)?;
-    let mut event = request.event.clone();
     pipeline.check(&mut event, KindChoice::Said, colour)?;
     let build = places.store.reserve_build()?;
     let inputs = vec![Input::BuildRequested { build, request: Box::new(request) }];
     execute(
         // The files are those of now, whatever they were.
         Start {
-            look: Some(look),
+            sight: Sight::There(seen),
             build,
             engine: Engine::new(),
             history: Vec::new(),
@@ -92,6 +109,27 @@ pub fn run(arguments: &Retry, project: &Project, colour: Colour) -> Result<u8, S
         project,
         colour,
     )
+}
+
+/// Whether the files are those that a build began with. Without git nobody can tell, and they are taken for it.
+fn is_tree_of(old: BuildId, event: &Event, seen: Option<&Seen>, project: &Project) -> bool {
+    let Some(seen) = seen else { return true };
+    if seen.commit().unwrap_or_default() != event.commit {
+        return false;
+    }
+    match Snapshot::reopen(&worker::snapshot_directory(&project.data, old)) {
+        Ok(start) => start.changed_since_start().is_ok_and(|changed| changed.is_empty()),
+        Err(_) => [event.checkout, seen.checkout()] == [Checkout::AsCommitted; 2],
+    }
+}
+
+/// Gives an event the commit that is checked out, and its branch, if the event has one.
+fn stand_where_head_is(event: &mut Event, project: &Project) {
+    let Ok(head) = worker::repository::head(&project.root) else { return };
+    event.commit = head.commit.unwrap_or_default();
+    if event.branch.is_some() {
+        event.branch = head.branch;
+    }
 }
 
 /// What a server is asked for, but for the whole build.

@@ -11,7 +11,7 @@ use engine::{BuildOptions, BuildRequest, Engine, Fact, FailurePolicy, Input};
 use graph::{BuildId, Diagnostic, Event, JobName, Known, Verdict, Waits, WorkerId};
 use server::Shell;
 use worker::keeper::{Keeper, Processes};
-use worker::workspace::{Look, Seen};
+use worker::workspace::{Look, Seen, Snapshot};
 
 use super::Stop;
 use crate::args::{Colour, Output, Run, RunHow};
@@ -19,7 +19,7 @@ use crate::child::{self, Inside};
 use crate::columns::Paint;
 use crate::keeping::SharedView;
 use crate::local::clock::now;
-use crate::local::inputs::Inputs;
+use crate::local::inputs::{self, Begun, Inputs};
 use crate::local::secrets::SecretSource;
 use crate::local::slots::{Lender, Slots};
 use crate::local::world::{GatePolicy, LocalWorld, Parts, WORKER};
@@ -83,7 +83,7 @@ pub fn run(arguments: &Run, project: &Project, colour: Colour) -> Result<u8, Sto
     let options = BuildOptions { reuse: arguments.how.reuse(), ..options };
     let request = request(event.clone(), &pipeline, options);
     let start = Start {
-        look: Some(look),
+        sight: Sight::Coming(look),
         build,
         engine: Engine::new(),
         history: Vec::new(),
@@ -121,8 +121,16 @@ fn run_inside(
     let build = places.store.reserve_build()?;
     let inputs = vec![Input::BuildRequested { build, request: Box::new(request) }];
     // No shortcut: the files of a workspace are never those of the next one.
-    let start =
-        Start { look: None, build, engine: Engine::new(), history: Vec::new(), inputs, event, pipeline, key: None };
+    let start = Start {
+        sight: Sight::Unasked,
+        build,
+        engine: Engine::new(),
+        history: Vec::new(),
+        inputs,
+        event,
+        pipeline,
+        key: None,
+    };
     let how = RunHow { grace: inside.grace(arguments.how.grace), ..arguments.how.clone() };
     let code = execute(start, keeper, &places, &how, project, colour)?;
     if code == exit::PASSED {
@@ -222,19 +230,50 @@ pub fn resume(
     let lost = engine.step(now(), vec![Input::WorkerLeft { worker: WorkerId(WORKER.into()) }]);
     places.store.append(&lost.facts)?;
     let facts = facts.into_iter().chain(lost.facts).collect();
+    tell_moved(build, &request.event, project);
     let pipeline = Pipeline::named(project, &request.pipeline, colour)?;
-    let start = Start { look: None, build, engine, history: facts, inputs, event: request.event, pipeline, key: None };
+    let start = Start {
+        sight: Sight::Unasked,
+        build,
+        engine,
+        history: facts,
+        inputs,
+        event: request.event,
+        pipeline,
+        key: None,
+    };
     execute(start, keeper, &places, how, project, colour)
+}
+
+/// Says that jobs which work in the tree itself will find another commit than the build's.
+fn tell_moved(build: BuildId, event: &Event, project: &Project) {
+    let Some(now) = worker::repository::head(&project.root).ok().and_then(|head| head.commit) else { return };
+    if event.parent.is_none() && !event.commit.is_empty() && now != event.commit {
+        let short = |commit: &str| commit.get(..12).unwrap_or(commit).to_owned();
+        let (was, now) = (short(&event.commit), short(&now));
+        let text = "its jobs have the files of its start, but for those that work in the tree itself";
+        let _ = writeln!(std::io::stderr(), "note: build {build} began at {was}, and {now} is checked out now: {text}");
+    }
 }
 
 fn run_by_another(build: BuildId) -> Stop {
     Stop::wrong(format!("build {build} is run by another process; `ropewalk logs {build} --follow` shows it"))
 }
 
+/// What git says of the checkout that a build begins with.
+pub enum Sight {
+    /// It is being asked.
+    Coming(Look),
+    /// It has said it; nothing where there is no checkout.
+    There(Option<Seen>),
+    /// The request knows already.
+    Unasked,
+}
+
 /// A build that is to begin or to go on.
 pub struct Start {
-    /// What git is asked of the checkout; the answer goes into the request.
-    pub look: Option<Look>,
+    /// What git says goes into the request.
+    pub sight: Sight,
     /// Its number.
     pub build: BuildId,
     /// An engine that holds its facts so far.
@@ -284,6 +323,7 @@ pub fn execute(
     if let (Some(key), Some(Verdict::Passed { note: None })) = (&key, &world.verdict)
         && let (Some(graph), Some(seen)) = (&world.graph, world.seen())
         && !world.has_asked
+        && world.failed.is_empty()
     {
         // Losing it costs time only.
         let _ = shortcut::keep(&project.data, &project.root, key, build, graph, &seen);
@@ -366,11 +406,14 @@ async fn build_to_end(
     }
     let worker =
         worker::Worker::new(processes.clone(), settings).await.map(Rc::new).map_err(|error| Stop::of(&error))?;
+    note_start(&mut start, &worker);
     let (inbox, inputs) = server::shell::inbox();
     let (parallel, slots) = slots_of(how, &start.event, project, places)?;
     let lent = control::Lent { count: parallel, slots: slots.to_lend() };
     let _listener = control::Listener::start(&project.data, build, inbox.clone(), lent)
         .map_err(|error| Stop::infra(format!("could not listen for `cancel` and `approve`: {error}")))?;
+    let stats = project.data.join("stats");
+    let inputs_file = worker::snapshot_directory(&project.data, build).with_file_name("inputs");
     let mut world = LocalWorld::new(Parts {
         build,
         event: start.event,
@@ -380,7 +423,13 @@ async fn build_to_end(
         log: places.log_writer(build)?,
         view: view.clone(),
         root: project.root.clone(),
-        inputs: Inputs::new(&project.root, project.data.join("stats")),
+        inputs: match start.history.is_empty() {
+            true => Inputs::new(&project.root, stats, Begun::Here, None),
+            false => {
+                let kept = inputs::Seen::kept(&inputs_file).or_else(|| still_there(build, project, &stats));
+                Inputs::new(&project.root, stats, Begun::Earlier, kept)
+            }
+        },
         worker: Rc::clone(&worker),
         secrets,
         reuse: how.reuse(),
@@ -397,12 +446,7 @@ async fn build_to_end(
     world.remember(&start.history);
     let ticks = (view.wants() == Wants::OutputAndTicks).then(|| tokio::task::spawn_local(tick(view.clone())));
     let signals = tokio::task::spawn_local(wait_for_signals(world.interrupter(), view.wants()));
-    for mut input in start.inputs {
-        if let (Input::BuildRequested { request, .. }, Some(look)) = (&mut input, start.look.take()) {
-            let seen = look.end();
-            request.event.checkout = seen.as_ref().map_or(graph::Checkout::AsCommitted, Seen::checkout);
-            seen.into_iter().for_each(|seen| worker.note_seen(seen));
-        }
+    for input in start.inputs {
         let _ = inbox.send(input).await;
     }
     // A task of its own: the future that the runtime was begun with is woken through a descriptor, each time.
@@ -410,6 +454,13 @@ async fn build_to_end(
     let ended = tokio::task::spawn_local(shell.run()).await;
     let ended = ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
     signals.abort();
+    if let Ok(world) = &ended
+        && world.verdict.is_none()
+        && let Err(error) = world.keep_inputs(&inputs_file)
+    {
+        let text = "the state of inputs was not kept, so that no earlier result is used when this build goes on";
+        let _ = writeln!(std::io::stderr(), "note: {text}: {error}");
+    }
     if let Some(ticks) = ticks {
         ticks.abort();
     }
@@ -421,6 +472,42 @@ async fn build_to_end(
     }
     processes.close().await;
     ended.map_err(|error| Stop::kept(&error))
+}
+
+/// What the tree holds, if it has not changed since the start of a build that was killed before it kept that.
+fn still_there(build: BuildId, project: &Project, stats: &std::path::Path) -> Option<inputs::Seen> {
+    let start = Snapshot::reopen(&worker::snapshot_directory(&project.data, build)).ok()?;
+    // Looked at first, so that a change meanwhile is told.
+    let seen = inputs::look(&project.root, stats, inputs::Extent::Checkout).ok()?;
+    start.changed_since_start().is_ok_and(|changed| changed.is_empty()).then_some(seen)
+}
+
+/// Has git tell in the request how the tree stands, and the worker of which state the files of jobs are to be.
+fn note_start(start: &mut Start, worker: &worker::Worker) {
+    let seen = match std::mem::replace(&mut start.sight, Sight::Unasked) {
+        Sight::Coming(look) => look.end(),
+        Sight::There(seen) => seen,
+        Sight::Unasked => {
+            // A child's files are those of a workspace, and its commit that of its parent.
+            if start.event.parent.is_none() && !start.history.is_empty() {
+                let (commit, files) = (start.event.commit.clone(), Some(start.event.checkout));
+                worker.note_start(worker::Start { commit, files });
+            }
+            return;
+        }
+    };
+    for input in &mut start.inputs {
+        if let Input::BuildRequested { request, .. } = input {
+            request.event.checkout = seen.as_ref().map_or(graph::Checkout::AsCommitted, Seen::checkout);
+            if let Some(seen) = &seen {
+                // Somebody may have checked out another one since the event was made.
+                request.event.commit = seen.commit().unwrap_or_default();
+                start.event.commit.clone_from(&request.event.commit);
+            }
+        }
+    }
+    worker.note_start(worker::Start { commit: start.event.commit.clone(), files: None });
+    seen.into_iter().for_each(|seen| worker.note_seen(seen));
 }
 
 /// One more than there are processors, so that none stands idle while the end of a job is recorded and the next one begins.
@@ -476,18 +563,21 @@ async fn tick(view: SharedView) {
     }
 }
 
-/// The first Ctrl-C or SIGTERM asks for an end, the second kills. A live view says so itself: other lines would shift it.
+/// The first Ctrl-C or SIGTERM asks for an end, the second kills. The terminal's end asks too, and never kills: kernel and shell both
+/// tell of it. A live view says so itself: other lines would shift it.
 async fn wait_for_signals(interrupter: crate::local::world::Interrupter, wants: Wants) {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut interrupts), Ok(mut terminates)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {
         return;
     };
+    let mut hangups = if ignores_hangups() { None } else { signal(SignalKind::hangup()).ok() };
     let mut count = 0;
     loop {
         let by = tokio::select! {
             _ = interrupts.recv() => "Ctrl-C",
             _ = terminates.recv() => "SIGTERM",
+            _ = async { hangups.as_mut()?.recv().await }, if hangups.is_some() && count == 0 => "SIGHUP",
         };
         count += 1;
         if count == 1 {
@@ -499,6 +589,14 @@ async fn wait_for_signals(interrupter: crate::local::world::Interrupter, wants: 
             interrupter.second(by);
         }
     }
+}
+
+/// Whether whoever started us wants the build to outlive the terminal, as `nohup` does.
+fn ignores_hangups() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // Source: proc_pid_status(5): a mask, of which the first signal, SIGHUP, is the lowest bit.
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }
 
 fn code_of(verdict: &Verdict, world: &LocalWorld) -> u8 {

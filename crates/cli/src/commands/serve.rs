@@ -332,7 +332,7 @@ async fn greet(server: &Arc<Server>, settings: &Settings, folder: &Path, post: P
     let link = tokio::task::spawn_blocking(move || server::setup::link(&asking.access, &asking.records, asking.now()));
     let link = link.await.map_err(|error| Stop::infra(error.to_string()))?.map_err(|error| Stop::of(&error))?;
     if let Some(secret) = link {
-        let data = folder.display();
+        let data = crate::whereabouts::quoted(&folder.to_string_lossy());
         text.push_str(&format!(
             "the first administrator, once, within a day: {url}/setup?token={secret}\n\
              next: ropewalk token create --data {data} --submit --client NAME > token\n\

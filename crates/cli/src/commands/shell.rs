@@ -20,6 +20,7 @@ use crate::local::clock::now;
 use crate::local::secrets::SecretSource;
 use crate::places::Places;
 use crate::project::Project;
+use crate::whereabouts::quoted;
 
 /// Runs the command; its exit code is the shell's.
 ///
@@ -57,7 +58,7 @@ pub fn run(arguments: &Shell, project: &Project) -> Result<u8, Stop> {
     };
     if arguments.command.is_empty() {
         eprintln!("{}", greeting(&entry, build, &job));
-        adorn(&mut entry, &program, &format!("{build}/{job}"));
+        adorn(&mut entry, &program, &in_prompt(&format!("{build}/{job}")));
     }
     if let Some(withheld) = withheld {
         eprintln!("{withheld}");
@@ -154,6 +155,12 @@ fn adorn(entry: &mut Entry, program: &str, place: &str) {
     entry.set("PS1", &format!("{place} $ "));
 }
 
+/// A name as part of a prompt, in which shells would run what stands in `$( )`: what may mean something to one is `?`.
+fn in_prompt(name: &str) -> String {
+    let is_plain = |letter: char| letter.is_alphanumeric() || "-_./:@+=, ".contains(letter);
+    name.chars().map(|letter| if is_plain(letter) { letter } else { '?' }).collect()
+}
+
 fn wait(mut command: Command, program: &str) -> Result<u8, Stop> {
     let status = command
         .status()
@@ -185,7 +192,8 @@ fn producer(places: &Places, build: BuildId, job: &JobName) -> Result<(BuildId, 
         return match attempt.ended {
             Some(_) => Ok((build, attempt.attempt)),
             None if places.is_run(build)? => {
-                Err(Stop::wrong(format!("`{job}` is still running: `ropewalk logs {build} {job} --follow` shows it")))
+                let name = quoted(job.as_str());
+                Err(Stop::wrong(format!("`{job}` is still running: `ropewalk logs {build} {name} --follow` shows it")))
             }
             None => Ok((build, attempt.attempt)),
         };
@@ -214,4 +222,15 @@ fn nothing_kept(places: &Places, build: BuildId, job: &JobName, moment: &Moment)
             "the workspace of `{job}` in build {build} is not kept any more; `ropewalk retry {build}` runs it again"
         ),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::in_prompt;
+
+    #[test]
+    fn a_prompt_runs_nothing() {
+        assert_eq!(in_prompt("1/m/a b-1.80"), "1/m/a b-1.80");
+        assert_eq!(in_prompt(r#"1/m/$(touch x)`y`\w"!"#), "1/m/??touch x??y??w??");
+    }
 }

@@ -1,30 +1,64 @@
-//! Digests of the files that jobs declare as inputs. The tree is listed and looked at once, at the state of the start;
-//! again only for jobs that work in the tree itself after another such job has run.
+//! Digests of the files that jobs declare as inputs. A build has one state, that of its start: the tree is listed and looked at
+//! once, before anything runs, and what was seen is kept for whoever goes on with the build. Only of jobs that work in the tree
+//! itself is it looked at again.
 
 use std::cell::Cell;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
 use graph::{Digest, Timestamp, WorkspaceKind};
 use tokio::sync::Mutex;
-use worker::patterns::Patterns;
-use worker::tree::{Content, Kind, StatCache, Tree};
+use worker::patterns::{Patterns, by_bytes};
+use worker::tree::{Content, Kind, Source, StatCache, Tree};
 
 use super::clock::now;
 use crate::shortcut::{self, Stamp};
+
+/// How many remarks there are on the inputs of a job.
+const REMARKS_MAX: usize = 10;
 
 /// The tree of a build.
 pub struct Inputs {
     root: PathBuf,
     cache: PathBuf,
-    seen: Mutex<Option<Rc<Seen>>>,
-    is_stale: Cell<bool>,
+    extent: Cell<Extent>,
+    begun: Begun,
+    start: Mutex<Option<Rc<Seen>>>,
+    /// The last look at the tree as it is, with its number.
+    live: Mutex<Option<(u64, Rc<Seen>)>>,
+    live_looks: Cell<u64>,
+    progress: Cell<Progress>,
+}
+
+/// Which process began the build.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begun {
+    /// This one: what it sees before anything runs is the state of the start.
+    Here,
+    /// An earlier one, which has kept what it saw, or was killed before it could.
+    Earlier,
+}
+
+/// What may have happened to the tree since the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    /// Nothing has run and nobody was waited for.
+    None,
+    /// Something has; only other people change the tree.
+    Running,
+    /// A job has worked in the tree itself.
+    Worked,
 }
 
 /// What the tree held when it was looked at.
 pub struct Seen {
-    /// Which files there are.
-    pub tree: Tree,
+    /// Which files there are: sorted by bytes, no duplicates.
+    pub paths: Vec<PathBuf>,
     /// What each holds.
     pub contents: Vec<Option<Content>>,
     /// How each looked before it was read.
@@ -33,6 +67,8 @@ pub struct Seen {
     pub looked_at: Timestamp,
     /// How much of the checkout it is.
     pub extent: Extent,
+    /// Who said which files there are.
+    pub source: Source,
 }
 
 /// How much of a checkout is looked at.
@@ -44,60 +80,214 @@ pub enum Extent {
     Checkout,
 }
 
+/// The inputs of a job.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Digests {
+    /// Path and digest of each file, sorted by path.
+    pub files: Vec<(String, Digest)>,
+    /// Of which state.
+    pub state: State,
+}
+
+/// Which state of the tree was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// That of the build's start, and what its own jobs have made of it.
+    OfBuild,
+    /// Maybe another one: an earlier result that fits it does not stand for the build.
+    Other,
+}
+
 impl Inputs {
-    /// The tree at `root`; `cache` is the file in which stats are kept between builds.
-    pub fn new(root: &Path, cache: PathBuf) -> Self {
-        Self { root: root.to_path_buf(), cache, seen: Mutex::default(), is_stale: Cell::new(false) }
+    /// The tree at `root`; `cache` is the file in which stats are kept between builds, `kept` what an earlier process saw at the
+    /// start.
+    pub fn new(root: &Path, cache: PathBuf, begun: Begun, kept: Option<Seen>) -> Self {
+        let progress = match begun {
+            Begun::Here => Progress::None,
+            Begun::Earlier => Progress::Running,
+        };
+        Self {
+            root: root.to_path_buf(),
+            cache,
+            extent: Cell::new(Extent::Folder),
+            begun,
+            start: Mutex::new(kept.map(Rc::new)),
+            live: Mutex::default(),
+            live_looks: Cell::new(0),
+            progress: Cell::new(progress),
+        }
+    }
+
+    /// Says that some job's inputs may be the whole checkout.
+    pub fn widen(&self) {
+        self.extent.set(Extent::Checkout);
+    }
+
+    /// Looks at the tree, if nobody has, since jobs are about to run, or a person to be waited for.
+    pub async fn hold_start(&self) {
+        if self.progress.get() == Progress::None {
+            // Whoever asks for digests is told what is wrong.
+            let _ = self.start(self.extent.get()).await;
+        }
+    }
+
+    /// Says that jobs run from now on, or a person is waited for.
+    pub fn note_progress(&self) {
+        if self.progress.get() == Progress::None {
+            self.progress.set(Progress::Running);
+        }
     }
 
     /// Says that a job has worked in the tree itself.
     pub fn tree_may_have_changed(&self) {
-        self.is_stale.set(true);
+        self.progress.set(Progress::Worked);
     }
 
-    /// Path and digest of each file that `globs` name, sorted by path; of all files that steps see if `None`: also those
-    /// of the checkout that lie above the project, whose paths begin with `..`.
+    /// The files that `globs` name; all files that steps see if `None`: also those of the checkout that lie above the project,
+    /// whose paths begin with `..`.
     ///
     /// # Errors
     /// A sentence: a glob is wrong, or the tree cannot be read.
-    pub async fn digests(
+    pub async fn digests(&self, globs: Option<&[String]>, workspace: WorkspaceKind) -> Result<Digests, String> {
+        let extent = self.extent_of(globs);
+        let (seen, state) = self.start(extent).await?;
+        let of_start = self.select(&seen, globs, workspace)?;
+        if self.progress.get() == Progress::None || !sees_tree(&seen, workspace) {
+            return Ok(Digests { files: of_start, state });
+        }
+        let files = self.select(&*self.live(extent).await?, globs, workspace)?;
+        // What a job has written is of the build; anything else that changed is somebody's other tree.
+        let is_of_build = self.progress.get() == Progress::Worked || state == State::OfBuild && of_start == files;
+        Ok(Digests { files, state: if is_of_build { State::OfBuild } else { State::Other } })
+    }
+
+    /// The first input that a job which sees the tree itself has found otherwise than its operation's manifest has it; `None` for other
+    /// jobs, which see the start.
+    ///
+    /// # Errors
+    /// As [`Inputs::digests`].
+    pub async fn changed(
         &self,
         globs: Option<&[String]>,
         workspace: WorkspaceKind,
-    ) -> Result<Vec<(String, Digest)>, String> {
-        if workspace == WorkspaceKind::InPlace && self.is_stale.get() {
-            self.seen.lock().await.take();
-            self.is_stale.set(false);
+        manifest: &BTreeMap<String, String>,
+    ) -> Result<Option<String>, String> {
+        let extent = self.extent_of(globs);
+        let (seen, _) = self.start(extent).await?;
+        if !sees_tree(&seen, workspace) {
+            return Ok(None);
         }
-        let extent = if globs.is_some() { Extent::Folder } else { Extent::Checkout };
-        let seen = self.seen(extent).await?;
-        let places: Vec<usize> = match globs {
-            None => (0..seen.tree.paths().len()).collect(),
-            Some(globs) => Patterns::new(globs).map_err(|fault| fault.to_string())?.select(seen.tree.paths()),
-        };
-        let digest = |place: usize| {
-            let content = seen.contents[place]?;
-            Some((seen.tree.paths()[place].to_string_lossy().into_owned(), of_kind(content)))
-        };
-        Ok(places.into_iter().filter_map(digest).collect())
+        Ok(difference(manifest, &self.select(&*self.live(extent).await?, globs, workspace)?))
     }
 
-    /// The tree as it was last looked at, if anybody did.
+    fn extent_of(&self, globs: Option<&[String]>) -> Extent {
+        let needed = if globs.is_some() { Extent::Folder } else { Extent::Checkout };
+        needed.max(self.extent.get())
+    }
+
+    fn select(
+        &self,
+        seen: &Seen,
+        globs: Option<&[String]>,
+        workspace: WorkspaceKind,
+    ) -> Result<Vec<(String, Digest)>, String> {
+        let Some(globs) = globs else {
+            return Ok((0..seen.paths.len()).filter_map(|place| seen.digest(place)).collect());
+        };
+        refuse_only_negated(globs)?;
+        let places = Patterns::new(globs).map_err(|fault| fault.to_string())?.select(&seen.paths);
+        let mut files: Vec<_> = places.into_iter().filter_map(|place| seen.digest(place)).collect();
+        if workspace == WorkspaceKind::InPlace {
+            // A job in the tree itself sees what is ignored, too.
+            let ignored = globs.iter().filter(|glob| shortcut::is_literal(glob));
+            let ignored = ignored.filter(|glob| seen.place(Path::new(glob)).is_none());
+            files.extend(ignored.filter_map(|glob| Some((glob.clone(), digest_of(&self.root.join(glob))?))));
+            files.sort();
+            files.dedup();
+        }
+        Ok(files)
+    }
+
+    /// What people should know of the inputs of a job that runs: globs that take nothing, links that lead to what is no input.
+    pub async fn remarks(&self, globs: &[String], workspace: WorkspaceKind) -> Vec<String> {
+        let Some(seen) = self.start.lock().await.clone() else { return Vec::new() };
+        let mut remarks: Vec<String> = refuse_only_negated(globs).err().into_iter().collect();
+        let takes = |glob: &&String| !glob.starts_with('!');
+        let is_missing = |glob: &&String| {
+            let selected = Patterns::new(&[glob]).map(|patterns| patterns.select(&seen.paths));
+            selected.is_ok_and(|places| places.iter().all(|place| seen.contents[*place].is_none()))
+        };
+        let missing = globs.iter().filter(takes).filter(is_missing);
+        remarks.extend(missing.filter_map(|glob| match (fs::symlink_metadata(self.root.join(glob)), workspace) {
+            (Err(_), _) => Some(format!("inputs: `{glob}` matches no file")),
+            (Ok(there), WorkspaceKind::InPlace) if !there.is_dir() => None,
+            (Ok(_), WorkspaceKind::InPlace) => {
+                Some(format!("inputs: `{glob}` is ignored by git: a change in it is not noticed"))
+            }
+            (Ok(_), WorkspaceKind::Isolated) => {
+                Some(format!("inputs: `{glob}` is ignored by git: the job does not see it"))
+            }
+        }));
+        remarks.extend(Patterns::new(globs).into_iter().flat_map(|patterns| self.links_out(&seen, &patterns)));
+        remarks.truncate(REMARKS_MAX);
+        remarks
+    }
+
+    /// The links among the inputs that lead to files which are none.
+    fn links_out(&self, seen: &Seen, patterns: &Patterns) -> Vec<String> {
+        let is_link = |place: &usize| seen.contents[*place].is_some_and(|content| content.kind == Kind::Link);
+        let links = patterns.select(&seen.paths).into_iter().filter(is_link).map(|place| &seen.paths[place]);
+        let leads_out = |link: &&PathBuf| {
+            let target = fs::read_link(self.root.join(link)).unwrap_or_default();
+            let target = normal(&link.parent().unwrap_or(Path::new("")).join(target));
+            !target.is_some_and(|target| is_input(seen, patterns, &target))
+        };
+        let told = |link: &PathBuf| {
+            format!("inputs: {} is a link to what is no input; a change there is not noticed", name(link))
+        };
+        links.filter(leads_out).take(REMARKS_MAX).map(told).collect()
+    }
+
+    /// The tree as it was at the start, if anybody looked at it then in this process.
     pub fn looked(&self) -> Option<Rc<Seen>> {
-        self.seen.try_lock().ok()?.clone()
+        match self.begun {
+            Begun::Here => self.start.try_lock().ok()?.clone(),
+            Begun::Earlier => None,
+        }
     }
 
-    /// At least so much of the tree, looked at if it has not been. Thousands of jobs may ask at once: one looks, the others
-    /// wait.
-    async fn seen(&self, extent: Extent) -> Result<Rc<Seen>, String> {
-        let mut slot = self.seen.lock().await;
+    /// At least so much of the tree as it was at the start. Thousands of jobs may ask at once: one looks, the others wait.
+    async fn start(&self, extent: Extent) -> Result<(Rc<Seen>, State), String> {
+        let mut slot = self.start.lock().await;
         if let Some(seen) = slot.as_ref().filter(|seen| seen.extent >= extent) {
+            return Ok((Rc::clone(seen), State::OfBuild));
+        }
+        if self.progress.get() != Progress::None {
+            drop(slot);
+            return Ok((self.live(extent).await?, State::Other));
+        }
+        let seen = self.look(extent).await?;
+        Ok((Rc::clone(slot.insert(seen)), State::OfBuild))
+    }
+
+    /// The tree as it is: looked at after this was called. Those who ask meanwhile share the next look.
+    async fn live(&self, extent: Extent) -> Result<Rc<Seen>, String> {
+        let begun = self.live_looks.get();
+        let mut slot = self.live.lock().await;
+        if let Some((_, seen)) = slot.as_ref().filter(|(number, seen)| *number > begun && seen.extent >= extent) {
             return Ok(Rc::clone(seen));
         }
+        let number = self.live_looks.get() + 1;
+        self.live_looks.set(number);
+        let seen = self.look(extent).await?;
+        *slot = Some((number, Rc::clone(&seen)));
+        Ok(seen)
+    }
+
+    async fn look(&self, extent: Extent) -> Result<Rc<Seen>, String> {
         let (root, cache) = (self.root.clone(), self.cache.clone());
         let looked = tokio::task::spawn_blocking(move || look(&root, &cache, extent)).await;
-        let seen = Rc::new(looked.map_err(|error| error.to_string())??);
-        Ok(Rc::clone(slot.insert(seen)))
+        Ok(Rc::new(looked.map_err(|error| error.to_string())??))
     }
 }
 
@@ -117,7 +307,140 @@ pub fn look(root: &Path, cache: &Path, extent: Extent) -> Result<Seen, String> {
     let contents = tree.contents(&mut stats).map_err(|error| error.to_string())?;
     // Losing it costs time only.
     let _ = stats.save(cache);
-    Ok(Seen { tree, contents, stamps, looked_at, extent })
+    Ok(Seen { paths: tree.paths().to_vec(), contents, stamps, looked_at, extent, source: tree.source() })
+}
+
+/// The first bytes of the file in which a look is kept.
+const MAGIC: &[u8] = b"ropewalk inputs 1\n";
+
+impl Seen {
+    fn place(&self, path: &Path) -> Option<usize> {
+        self.paths.binary_search_by(|there| by_bytes(there, path)).ok()
+    }
+
+    fn digest(&self, place: usize) -> Option<(String, Digest)> {
+        Some((name(&self.paths[place]), of_kind(self.contents[place]?)))
+    }
+
+    /// Keeps what was seen, for whoever goes on with the build.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn keep(&self, file: &Path) -> io::Result<()> {
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend([self.extent as u8, self.source as u8]);
+        for (path, content) in self.paths.iter().zip(&self.contents) {
+            let Some(content) = content else { continue };
+            bytes.push(content.kind as u8);
+            bytes.extend_from_slice(&content.digest.0);
+            bytes.extend_from_slice(path.as_os_str().as_bytes());
+            bytes.push(0);
+        }
+        let sum = blake3::hash(&bytes);
+        bytes.extend_from_slice(sum.as_bytes());
+        fs::create_dir_all(file.parent().unwrap_or(Path::new("/")))?;
+        fs::write(file, bytes)
+    }
+
+    /// What [`Seen::keep`] kept; `None` if nothing was, or not all of it.
+    pub fn kept(file: &Path) -> Option<Self> {
+        let bytes = fs::read(file).ok()?;
+        let (body, sum) = bytes.split_last_chunk::<32>()?;
+        if blake3::hash(body).as_bytes() != sum {
+            return None;
+        }
+        let ([extent, source], mut rest) = body.strip_prefix(MAGIC)?.split_first_chunk::<2>()?;
+        let source = if *source == Source::Git as u8 { Source::Git } else { Source::Walk };
+        let extent = if *extent == Extent::Folder as u8 { Extent::Folder } else { Extent::Checkout };
+        let (mut paths, mut contents) = (Vec::new(), Vec::new());
+        while let Some((kind, after)) = rest.split_first() {
+            let kind = [Kind::File, Kind::Executable, Kind::Link].into_iter().find(|known| *known as u8 == *kind)?;
+            let (digest, after) = after.split_first_chunk::<32>()?;
+            let end = after.iter().position(|byte| *byte == 0)?;
+            paths.push(PathBuf::from(OsStr::from_bytes(&after[..end])));
+            contents.push(Some(Content { kind, digest: Digest(*digest) }));
+            rest = &after[end + 1..];
+        }
+        Some(Self { paths, contents, stamps: None, looked_at: Timestamp::default(), extent, source })
+    }
+}
+
+/// The first path that only one of two lists of inputs has, or has otherwise. `before` are those of an operation's manifest.
+fn difference(before: &BTreeMap<String, String>, now: &[(String, Digest)]) -> Option<String> {
+    let of_file = |(part, digest): (&String, &String)| Some((part.strip_prefix("file:")?.to_owned(), digest.clone()));
+    let before: BTreeSet<(String, String)> = before.iter().filter_map(of_file).collect();
+    let now: BTreeSet<(String, String)> = now.iter().map(|(path, digest)| (path.clone(), digest.to_string())).collect();
+    before.symmetric_difference(&now).next().map(|(path, _)| path.clone())
+}
+
+/// Globs that take nothing would make a job that is the same for ever.
+///
+/// # Errors
+/// A sentence that says so.
+pub fn refuse_only_negated(globs: &[String]) -> Result<(), String> {
+    match !globs.is_empty() && globs.iter().all(|glob| glob.starts_with('!')) {
+        true => Err("`inputs` only takes files away: begin it with what it takes, such as `**`".to_owned()),
+        false => Ok(()),
+    }
+}
+
+/// Whether a job sees the tree as it is: where there is no git, every job does.
+fn sees_tree(seen: &Seen, workspace: WorkspaceKind) -> bool {
+    workspace == WorkspaceKind::InPlace || seen.source == Source::Walk
+}
+
+/// Whether a file is an input, or a folder holds one.
+fn is_input(seen: &Seen, patterns: &Patterns, target: &Path) -> bool {
+    if patterns.matches(target) {
+        return true;
+    }
+    let below = target.join("");
+    let first = seen.paths.partition_point(|path| by_bytes(path, &below).is_lt());
+    seen.paths[first..].iter().take_while(|path| path.starts_with(target)).any(|path| patterns.matches(path))
+}
+
+/// A relative path without `.` and `..`; `None` if it leads out of the root.
+fn normal(path: &Path) -> Option<PathBuf> {
+    let mut normal = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => normal.push(name),
+            Component::CurDir => {}
+            Component::ParentDir if normal.pop() => {}
+            _ => return None,
+        }
+    }
+    Some(normal)
+}
+
+/// A path as a text of its own: one that is not UTF-8 begins with `./`, as no other does, and has `\xNN` for bytes that are no
+/// text and `\\` for `\`.
+fn name(path: &Path) -> String {
+    if let Some(text) = path.to_str() {
+        return text.to_owned();
+    }
+    let mut name = "./".to_owned();
+    for chunk in path.as_os_str().as_bytes().utf8_chunks() {
+        name.push_str(&chunk.valid().replace('\\', r"\\"));
+        chunk.invalid().iter().for_each(|byte| name.push_str(&format!(r"\x{byte:02x}")));
+    }
+    name
+}
+
+/// The digest of a file or link that no tree lists.
+fn digest_of(path: &Path) -> Option<Digest> {
+    let there = fs::symlink_metadata(path).ok()?;
+    let digest = |bytes: &[u8]| Digest(*blake3::hash(bytes).as_bytes());
+    if there.is_symlink() {
+        let target = fs::read_link(path).ok()?.into_os_string().into_vec();
+        return Some(of_kind(Content { kind: Kind::Link, digest: digest(&target) }));
+    }
+    let file = fs::File::open(path).ok().filter(|_| there.is_file())?;
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(file).ok()?;
+    let is_executable = std::os::unix::fs::MetadataExt::mode(&there) & 0o100 != 0;
+    let kind = if is_executable { Kind::Executable } else { Kind::File };
+    Some(of_kind(Content { kind, digest: Digest(*hasher.finalize().as_bytes()) }))
 }
 
 /// The digest of a file's content and kind, so that a changed executable bit is a change.
@@ -130,5 +453,37 @@ fn of_kind(content: Content) -> Digest {
             hasher.update(&content.digest.0);
             Digest(*hasher.finalize().as_bytes())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_are_not_utf8_are_told_apart() {
+        let of = |bytes: &[u8]| name(Path::new(OsStr::from_bytes(bytes)));
+        let names = [&b"a\xff"[..], b"a\xfe", br"a\xff", b"\\a\xff", b"../a\xff", b"a"].map(of);
+        assert_eq!(names, [r"./a\xff", r"./a\xfe", r"a\xff", r"./\\a\xff", r"./../a\xff", "a"]);
+    }
+
+    #[test]
+    fn what_was_seen_is_kept_whole() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path().join("root");
+        fs::create_dir_all(&root).expect("a folder");
+        fs::write(root.join("a"), "a").expect("a file");
+        fs::write(root.join(OsStr::from_bytes(b"b\xff")), "b").expect("a file");
+        std::os::unix::fs::symlink("a", root.join("c")).expect("a link");
+        let seen = look(&root, &folder.path().join("stats"), Extent::Checkout).expect("a look");
+        let file = folder.path().join("kept/inputs");
+        seen.keep(&file).expect("kept");
+        let kept = Seen::kept(&file).expect("whole");
+        assert_eq!((kept.paths, kept.contents), (seen.paths, seen.contents));
+        assert_eq!((kept.extent, kept.source), (Extent::Checkout, Source::Walk));
+        let mut bytes = fs::read(&file).expect("there");
+        bytes.pop();
+        fs::write(&file, bytes).expect("a file");
+        assert!(Seen::kept(&file).is_none());
     }
 }

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use engine::fact::{Ended, What};
-use engine::operation::{Manifest, operation};
+use engine::operation::{Manifest, Work, operation};
 use engine::{Effect, Fact, Input, Presence, ReusePolicy, Reused};
-use futures_util::future::{Either, select};
+use futures_util::future::{Either, FutureExt, LocalBoxFuture, Shared, select};
 use graph::{
     Answer, AttemptReport, AttemptSpec, BuildId, Digest, Failure, Job, JobName, Known, LeaseId, NeedResult, Outcome,
     Question, Resources, Reuse, Timestamp, Trust, Verdict, WorkerId, WorkspaceKind,
@@ -25,7 +25,7 @@ use store::rows::OperationRow;
 use worker::repository;
 
 use super::clock::now;
-use super::inputs::Inputs;
+use super::inputs::{self, Inputs, State};
 use super::secrets::SecretSource;
 use super::slots::{Slot, Slots};
 use crate::keeping::{LocalDepot, LocalLog, LocalMask, SharedView};
@@ -81,6 +81,9 @@ pub struct Parts {
     pub inbox: Inbox,
 }
 
+/// Done once the state of a build's start is kept.
+type Held = Shared<LocalBoxFuture<'static, ()>>;
+
 /// The world of one local build.
 pub struct LocalWorld {
     parts: Rc<Parts>,
@@ -96,6 +99,8 @@ pub struct LocalWorld {
     open_gates: usize,
     /// The jobs that were begun here or have ended.
     settled: HashSet<JobName>,
+    /// The state of the start being kept for the jobs of this graph; `None` until one of them runs or waits for a person.
+    held: Option<Held>,
     /// How the build ended, once it has.
     pub verdict: Option<Verdict>,
     /// How each job ended that did not pass.
@@ -122,6 +127,7 @@ impl LocalWorld {
             only: BTreeSet::new(),
             open_gates: 0,
             settled: HashSet::new(),
+            held: None,
             verdict: None,
             failed: BTreeMap::new(),
             graph: None,
@@ -139,6 +145,57 @@ impl LocalWorld {
     /// What the tree held, if anybody looked.
     pub fn seen(&self) -> Option<Rc<super::inputs::Seen>> {
         self.parts.inputs.looked()
+    }
+
+    /// Keeps what the tree held at the start, if anybody looked, for the process that goes on with the build.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn keep_inputs(&self, file: &std::path::Path) -> std::io::Result<()> {
+        self.seen().map_or(Ok(()), |seen| seen.keep(file))
+    }
+
+    /// Keeps the state of the start for the jobs to come, before anything runs or waits for a person: a copy of the files for those that
+    /// have one, the digests of inputs for those that may be reused. Of a build all of whose jobs are reused nothing is kept.
+    fn hold_start(&mut self) -> Held {
+        if let Some(held) = &self.held {
+            return held.clone();
+        }
+        let Some(graph) = self.graph.clone() else { return futures_util::future::ready(()).boxed_local().shared() };
+        let to_come = graph.jobs.iter().filter(|(name, job)| !job.steps.is_empty() && !self.settled.contains(*name));
+        let grows = !graph.holes.is_empty();
+        let (mut wants_files, mut wants_inputs) = (grows, grows);
+        for (_, job) in to_come {
+            wants_files |= job.workspace == WorkspaceKind::Isolated;
+            wants_inputs |= job.reuse != Reuse::Never;
+        }
+        let parts = Rc::clone(&self.parts);
+        let hold = async move {
+            let files = async {
+                if wants_files {
+                    // Each job that wants them asks again, and is told what is wrong.
+                    let _ = parts.worker.hold_start().await;
+                }
+            };
+            let inputs = async {
+                if wants_inputs {
+                    parts.inputs.hold_start().await;
+                }
+            };
+            futures_util::future::join(files, inputs).await;
+            parts.inputs.note_progress();
+        };
+        self.held.insert(hold.boxed_local().shared()).clone()
+    }
+
+    /// Keeps the state of the start before a person is waited for, which may be without a process.
+    fn hold_start_for_gate(&mut self) {
+        let held = self.hold_start();
+        // A word without meaning, so that the shell looks again whether it may end.
+        self.answer(async move {
+            held.await;
+            Input::WorkerLeft { worker: WorkerId("nobody".into()) }
+        });
     }
 
     /// A handle for the task that waits for signals.
@@ -189,7 +246,7 @@ impl LocalWorld {
         let manifests = Rc::clone(&self.manifests);
         let trust = self.trust;
         self.answer(async move {
-            let resolved = resolve(&parts, &spec, &needs, trust).await;
+            let resolved = resolve(&parts, &job, &spec, &needs, trust).await;
             let (operation, hit) = match resolved {
                 Ok((digest, manifest, hit)) => {
                     manifests.borrow_mut().insert(job.clone(), (digest, manifest));
@@ -205,6 +262,7 @@ impl LocalWorld {
         if self.running.borrow().contains_key(&spec.lease) {
             return;
         }
+        let held = self.hold_start();
         self.settled.insert(spec.name.clone());
         if self.graph.as_ref().is_some_and(|graph| self.settled.len() >= graph.jobs.len()) {
             self.parts.worker.expect_no_more();
@@ -212,15 +270,19 @@ impl LocalWorld {
         let cancel = worker::Cancel::new();
         self.running.borrow_mut().insert(spec.lease, cancel.clone());
         let (parts, running) = (Rc::clone(&self.parts), Rc::clone(&self.running));
+        let manifests = Rc::clone(&self.manifests);
         self.answer(async move {
             let (build, attempt, lease) = (spec.build, spec.attempt, spec.lease);
-            let spec_is_in_place = spec.job.workspace == WorkspaceKind::InPlace;
-            let slot = slot(&parts, &spec.name, &cancel).await;
-            let report = run(&parts, *spec, cancel).await;
+            let (name, job) = (spec.name.clone(), Arc::clone(&spec.job));
+            held.await;
+            let slot = slot(&parts, &name, &cancel).await;
+            let mut report = run(&parts, *spec, cancel).await;
             drop(slot);
-            if spec_is_in_place {
+            if job.workspace == WorkspaceKind::InPlace {
                 parts.inputs.tree_may_have_changed();
             }
+            let manifest = manifests.borrow().get(&name).map(|(_, manifest)| manifest.clone());
+            report.notes.extend(remarks(&parts, &job, manifest.as_ref(), &report).await);
             running.borrow_mut().remove(&lease);
             Input::AttemptFinished { build, attempt, lease, report: Box::new(report) }
         });
@@ -275,6 +337,10 @@ impl LocalWorld {
                 let fresh = diagnostics.iter().filter(|diagnostic| !self.first_faults.contains(diagnostic));
                 self.faults = fresh.cloned().collect();
                 self.graph = Some(Arc::clone(graph));
+                self.held = None;
+                if !graph.holes.is_empty() || graph.jobs.values().any(|job| job.reuse == Reuse::Tree) {
+                    self.parts.inputs.widen();
+                }
                 self.offer(graph);
             }
             What::GateOpened { .. } => self.open_gates += 1,
@@ -390,6 +456,9 @@ impl World for LocalWorld {
         for fact in facts {
             self.record(fact);
         }
+        if facts.iter().any(|fact| matches!(fact.what, What::GateOpened { .. })) {
+            self.hold_start_for_gate();
+        }
         self.parts.view.show(facts.iter().map(Moment::Fact));
     }
 
@@ -450,22 +519,48 @@ async fn run(parts: &Parts, spec: AttemptSpec, cancel: worker::Cancel) -> Attemp
     worker::run_attempt(&parts.worker, spec, secrets, Arc::new(log), Arc::new(depot), cancel).await
 }
 
+/// What people should know of the inputs of a job that has run: among it whether the operation was made of others.
+async fn remarks(parts: &Parts, job: &Job, manifest: Option<&Manifest>, report: &AttemptReport) -> Vec<String> {
+    let globs = match &job.reuse {
+        Reuse::Never => return Vec::new(),
+        Reuse::Inputs(globs) => Some(globs.as_slice()),
+        Reuse::Tree => None,
+    };
+    let mut remarks = match globs {
+        Some(globs) => parts.inputs.remarks(globs, job.workspace).await,
+        None => Vec::new(),
+    };
+    let is_told = report.notes.iter().any(|note| note.starts_with(worker::INPUT_CHANGED));
+    if let Some(manifest) = manifest.filter(|_| !is_told)
+        && matches!(report.outcome, Outcome::Passed { .. })
+    {
+        // The digest was taken before the job waited for its turn; its own look at the inputs begins with it.
+        let changed = parts.inputs.changed(globs, job.workspace, &manifest.0).await.unwrap_or_else(Some);
+        let told = |path| format!("{}, or before it: {path}; its result is not kept for reuse", worker::INPUT_CHANGED);
+        remarks.extend(changed.map(told));
+    }
+    remarks
+}
+
 type Resolved = (Digest, Manifest, Option<(Reused, Outcome)>);
 
 /// The operation of a job, and an earlier result of it if that may stand for the job's own.
 async fn resolve(
     parts: &Parts,
+    name: &JobName,
     job: &Job,
     needs: &BTreeMap<JobName, NeedResult>,
     trust: Trust,
 ) -> Result<Resolved, String> {
-    let files = match &job.reuse {
+    let inputs::Digests { files, state } = match &job.reuse {
         Reuse::Never => return Err("the job is not reusable".to_owned()),
         Reuse::Inputs(globs) => parts.inputs.digests(Some(globs), job.workspace).await?,
         Reuse::Tree => parts.inputs.digests(None, job.workspace).await?,
     };
-    let (digest, manifest) = operation(job, &files, needs, &parts.event, parts.build, &[]);
-    if parts.reuse == ReusePolicy::RunAll {
+    let (event, build) = (&parts.event, parts.build);
+    let work = Work { name, job, files: &files, needs, event, build, project: "", quarantine: &[] };
+    let (digest, manifest) = operation(&work);
+    if parts.reuse == ReusePolicy::RunAll || state == State::Other {
         return Ok((digest, manifest, None));
     }
     let Ok(Some(row)) = parts.store.operation(digest, trust) else { return Ok((digest, manifest, None)) };

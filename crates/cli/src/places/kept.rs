@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use engine::fact::{Ended, What};
-use engine::operation::{Manifest, operation};
+use engine::operation::{Manifest, Work, operation};
 use engine::{BuildRequest, Fact, Reused};
 use graph::{
     Artifact, AttemptNumber, AttemptReport, BuildId, Digest, Event, EventKind, Failure, Graph, Job, JobName, LeaseId,
@@ -191,7 +191,16 @@ impl KeptBuild<'_> {
             .map(|(path, text)| ((*path).to_owned(), Digest(*blake3::hash(text.as_bytes()).as_bytes())))
             .collect();
         let event = graph::Event::new(graph::EventKind::Push);
-        let (digest, manifest) = operation(&self.graph.jobs[job], &files, &BTreeMap::new(), &event, self.build, &[]);
+        let (digest, manifest) = operation(&Work {
+            name: &job.into(),
+            job: &self.graph.jobs[job],
+            files: &files,
+            needs: &BTreeMap::new(),
+            event: &event,
+            build: self.build,
+            project: "",
+            quarantine: &[],
+        });
         self.fact(What::OperationKnown { job: job.into(), operation: digest });
         (digest, manifest)
     }

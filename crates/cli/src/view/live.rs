@@ -13,6 +13,7 @@ use super::growth::{self, Growing};
 use super::lines::Lines;
 use super::{Moment, Opening, SlotHeld, Stream, View, Wants};
 use crate::columns::{self, Paint, Style, cut};
+use crate::whereabouts::quoted;
 use crate::words;
 
 /// The least time between two drawings, in milliseconds.
@@ -248,7 +249,8 @@ impl<W: Write> Live<W> {
         }
         let more = (ran.tally.warnings + ran.tally.errors).saturating_sub(ran.said.len());
         if more > 0 {
-            let logs = self.opening.whereabouts.command(format_args!("logs {} {job}", self.opening.build));
+            let words = format_args!("logs {} {}", self.opening.build, quoted(job.as_str()));
+            let logs = self.opening.whereabouts.command(words);
             let hint = format!("… and {more} more: {logs}");
             let _ = writeln!(self.above, "    {}", self.paint.text(Style::Dim, &hint));
         }

@@ -107,10 +107,11 @@ impl Check<'_> {
                 None if self.is_function(record, name) => {
                     self.value(&entry.value, &keys::FUNCTION, name);
                 }
+                Some(key) if has_axes => self.axis(&entry.value, &key.takes, name),
                 Some(key) => self.value(&entry.value, &key.takes, name),
                 None if has_axes => {
                     self.name(&entry.key, name, NameKind::Id);
-                    self.value(&entry.value, &AXIS, name);
+                    self.axis(&entry.value, &AXIS, name);
                 }
                 None => {
                     let sources = self.sources;
@@ -132,6 +133,29 @@ impl Check<'_> {
         }
         if [&raw const keys::JOB, &raw const keys::LISTED_JOB].contains(&std::ptr::from_ref(record)) {
             self.job(node);
+        }
+    }
+
+    /// The values of an axis, or what `include` and `exclude` hold: written as they are, or all of them by one expression.
+    fn axis(&mut self, node: &Node, takes: &Type, what: &str) {
+        if node.scalar_text().is_some_and(|text| !Template::is_needed(text)) {
+            let fault = errors::wrong_type(self.at(node), what, "a list, or an expression that gives one", node.kind());
+            return self.faults.push(fault);
+        }
+        self.value(node, takes, what);
+        node.items().unwrap_or_default().iter().for_each(|item| self.literal(item, what));
+    }
+
+    /// Tells every expression in a value of a matrix.
+    fn literal(&mut self, node: &Node, axis: &str) {
+        if node.as_str().is_some_and(Template::is_needed) {
+            let fault = errors::matrix_not_evaluated(self.at(node), axis);
+            self.faults.push(fault);
+        }
+        node.items().unwrap_or_default().iter().for_each(|item| self.literal(item, axis));
+        for entry in node.entries().unwrap_or_default() {
+            self.literal(&entry.key, axis);
+            self.literal(&entry.value, axis);
         }
     }
 
@@ -174,8 +198,19 @@ impl Check<'_> {
         }
     }
 
-    /// A job that asks for a build gives what that build gives, and is never reused itself.
     fn job(&mut self, job: &Node) {
+        if let Some(matrix) = job.get("matrix")
+            && matrix.scalar_text().is_some_and(|text| !Template::is_needed(text))
+        {
+            let takes = "a map of axes, or an expression that gives one";
+            let fault = errors::wrong_type(self.at(matrix), "matrix", takes, matrix.kind());
+            self.faults.push(fault);
+        }
+        self.job_of_build(job);
+    }
+
+    /// A job that asks for a build gives what that build gives, and is never reused itself.
+    fn job_of_build(&mut self, job: &Node) {
         let asks = |run: &Node| nodes::list(run).iter().any(|step| step.get("build").is_some());
         if !job.get("run").is_some_and(asks) {
             return;

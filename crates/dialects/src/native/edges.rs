@@ -12,7 +12,9 @@ use std::sync::Arc;
 
 use expression::Value as ExpressionValue;
 use graph::validate::{self, JOBS_MAX};
-use graph::{Accepts, Carries, Field, Graph, Hole, Job, JobName, Known, Location, Need, Question, SkipReason};
+use graph::{
+    Accepts, Carries, Field, Gate, Graph, Hole, Job, JobName, Known, Location, Need, Question, SkipReason, Text,
+};
 use serde_json::Value;
 
 use super::SourceFile;
@@ -25,7 +27,7 @@ use super::nodes;
 use super::patterns::Patterns;
 use super::placed::JobPlaces;
 use super::references::{self, Names};
-use super::texts::AtPlan;
+use super::texts::{AtPlan, EventTexts};
 use crate::hashing::{QuickMap, QuickSet};
 use crate::suggest;
 use crate::tree::{Node, Notation, Span};
@@ -324,8 +326,8 @@ impl<'a> Weaving<'a, '_> {
         job
     }
 
-    /// The needs of a job as written, each with its node.
-    fn written_needs(source: &Source<'a>) -> Vec<(&'a str, &'a Node, Accepts)> {
+    /// The needs of a job as written, each with its node; in EDN under the name that the needed job has.
+    fn written_needs(&self, source: &Source<'a>) -> Vec<(Cow<'a, str>, &'a Node, Accepts)> {
         let nodes = source.body.get("needs").map(nodes::list).unwrap_or_default();
         let read = |node: &'a Node| {
             let job = node.get("job").unwrap_or(node);
@@ -334,7 +336,7 @@ impl<'a> Weaving<'a, '_> {
                 Some("finished") => Accepts::FINISHED,
                 _ => Accepts::SUCCESS,
             };
-            Some((job.as_str()?, job, accepts))
+            Some((self.meant(job.as_str()?, job), job, accepts))
         };
         nodes.iter().filter_map(read).collect()
     }
@@ -347,16 +349,17 @@ impl<'a> Weaving<'a, '_> {
                 needs.insert(job.clone(), Need::new(job.clone(), Accepts::FINISHED, Carries::Outputs));
             }
         }
-        for (name, node, accepts) in Self::written_needs(source) {
-            let Some(jobs) = self.resolve(name, node) else {
-                self.unknown_need(source, name, node);
+        for (name, node, accepts) in self.written_needs(source) {
+            let Some(jobs) = self.named(&name) else {
+                self.unknown_need(source, &name, node);
                 continue;
             };
+            self.failure_of_all(source, &name, node, accepts);
             for job in jobs.iter() {
                 let need = Need::new(job.clone(), accepts, Carries::Artifacts);
                 if needs.insert(job.clone(), need).is_some_and(|before| before.accepts != accepts) {
                     let place = self.given.around.sources.location(node.span);
-                    self.faults.push(errors::needed_twice(place, source.id, name));
+                    self.faults.push(errors::needed_twice(place, source.id, &name));
                 }
             }
         }
@@ -374,13 +377,34 @@ impl<'a> Weaving<'a, '_> {
         needs.into_values().collect()
     }
 
-    /// The jobs that a name in `needs` means: those of an id or group, one leg, or a hole.
-    fn resolve(&self, name: &str, node: &Node) -> Option<Cow<'a, [JobName]>> {
-        let is_edn = self.given.files.get(node.span.source as usize).is_some_and(|file| file.notation == Notation::Edn);
-        // EDN's keywords as keys have lost their dashes.
-        self.named(name).or_else(|| is_edn.then(|| self.named(&name.replace('-', "_")))?)
+    /// A need of a matrix's id is one of every leg: tells one that waits for failures, of which most would be content with one.
+    fn failure_of_all(&mut self, source: &Source<'_>, name: &str, node: &Node, accepts: Accepts) {
+        let Some(&index) = self.ids.jobs.get(name).filter(|_| accepts == Accepts::FAILURE) else { return };
+        let needed = &self.planned[index];
+        let has_several = match &needed.expansion.shape {
+            Shape::Single => false,
+            Shape::Legs(legs, _) => legs.len() > 1,
+            Shape::Hole(_) => needed.source.body.get("matrix").is_some(),
+        };
+        if has_several {
+            let place = self.given.around.sources.location(node.span);
+            self.faults.push(errors::every_leg_must_fail(place, source.id, name));
+        }
     }
 
+    /// The name that is meant where this one stands: EDN's keywords as keys of `jobs` have lost their dashes.
+    fn meant(&self, name: &'a str, node: &Node) -> Cow<'a, str> {
+        let is_edn = self.given.files.get(node.span.source as usize).is_some_and(|file| file.notation == Notation::Edn);
+        if !is_edn || !name.contains('-') || self.named(name).is_some() {
+            return Cow::Borrowed(name);
+        }
+        // A leg's values keep theirs.
+        let of_leg = name.split_once('/').map(|(id, leg)| format!("{}/{leg}", id.replace('-', "_")));
+        let mut possible = of_leg.into_iter().chain([name.replace('-', "_")]);
+        possible.find(|name| self.named(name).is_some()).map_or(Cow::Borrowed(name), Cow::Owned)
+    }
+
+    /// The jobs that a name in `needs` means: those of an id or group, one leg, or a hole.
     fn named(&self, name: &str) -> Option<Cow<'a, [JobName]>> {
         if let Some(&index) = self.ids.jobs.get(name) {
             return Some(Cow::Borrowed(&self.planned[index].names));
@@ -464,10 +488,15 @@ impl<'a> Weaving<'a, '_> {
                 Shape::Single | Shape::Legs(..) => job.names.iter().any(|leg| leg.as_str() == name),
             })
         };
+        let has_legs = |id: &str| match self.ids.jobs.get(id) {
+            Some(&index) => self.planned[index].source.body.get("matrix").is_some(),
+            None => self.ids.owner(id).is_none(),
+        };
+        let needs = self.written_needs(source);
         let names = Names {
-            needs: Self::written_needs(source)
-                .into_iter()
-                .flat_map(|(name, ..)| [name, name.split_once('/').map_or(name, |(id, _)| id)])
+            needs: needs
+                .iter()
+                .flat_map(|(name, ..)| [&**name, name.split_once('/').map_or(&**name, |(id, _)| id)])
                 .collect(),
             axes: references::axes(source.body.get("matrix")),
             params: self.given.params.keys().map(String::as_str).collect(),
@@ -475,6 +504,7 @@ impl<'a> Weaving<'a, '_> {
             outputs: &outputs,
             is_leg: &is_leg,
             is_before: &is_before,
+            has_legs: &has_legs,
         };
         let mut faults = Faults::default();
         let read_beyond = references::check(source, &names, self.given.around.sources, &mut faults);
@@ -509,8 +539,8 @@ impl<'a> Weaving<'a, '_> {
         let (n_jobs, barriers) = (self.planned.len(), &self.given.merged.barriers);
         let mut dependents = vec![Vec::new(); n_jobs + barriers.len()];
         for (index, job) in self.planned.iter().enumerate() {
-            for (name, ..) in Self::written_needs(job.source) {
-                for &needed in self.ids.meant(name).iter().chain(&self.ids.owner(name)) {
+            for (name, ..) in self.written_needs(job.source) {
+                for &needed in self.ids.meant(&name).iter().chain(&self.ids.owner(&name)) {
                     dependents[needed].push(index);
                 }
             }
@@ -536,15 +566,30 @@ impl<'a> Weaving<'a, '_> {
         needs.sort_by(|left, right| left.job.cmp(&right.job));
         let mut job = Job { needs, ..Job::default() };
         if let Some(item) = barrier.gate {
-            let (matrix, env) = (ExpressionValue::object::<&str>([]), BTreeMap::new());
-            let around = self.given.around;
-            let at =
-                AtPlan { values: around.values, matrix: &matrix, env: &env, env_now: &env, texts: around.values.texts };
-            let mut writing = Writing { sources: around.sources, faults: self.faults, at };
-            job.title = item.get("name").map(|node| writing.text(node)).unwrap_or_default();
-            job.gate = item.get("gate").map(|node| jobs::gate(node, &mut writing));
+            let (gate, env) = self.gate(item);
+            (job.title, job.gate) = gate;
+            // Read where the prompt is evaluated.
+            if job.gate.as_ref().is_some_and(|gate| gate.prompt.as_plain().is_none()) {
+                job.env = env;
+            }
         }
         (JobName::from(barrier.name.as_str()), job)
+    }
+
+    /// The title and the gate of an item of a list, and the pipeline's variables, which they may read.
+    fn gate(&mut self, item: &Node) -> ((Text, Option<Gate>), BTreeMap<String, Text>) {
+        let (matrix, none) = (ExpressionValue::object::<&str>([]), BTreeMap::new());
+        let around = self.given.around;
+        let texts = EventTexts::Finished;
+        let at = AtPlan { values: around.values, matrix: &matrix, env: &none, env_now: &none, texts };
+        let mut writing = Writing { sources: around.sources, faults: self.faults, at };
+        let env_now = writing.env(around.env.iter().copied());
+        writing.at = AtPlan { texts: around.values.texts, ..at };
+        let env = writing.env(around.env.iter().copied());
+        writing.at = AtPlan { env: &env, env_now: &env_now, ..writing.at };
+        let title = item.get("name").map(|node| writing.text_of_plan(node)).unwrap_or_default();
+        let gate = item.get("gate").map(|node| jobs::gate(node, &mut writing));
+        ((title, gate), env)
     }
 
     /// Behind the last job before it.
@@ -565,7 +610,7 @@ impl<'a> Weaving<'a, '_> {
         let node = need.and_then(|need| {
             let is_in_group = |group: &str| need.as_str().strip_prefix(group).is_some_and(|rest| rest.starts_with('/'));
             let means = |name: &str| name == need.as_str() || is_in_group(name);
-            Self::written_needs(source).into_iter().find(|(name, ..)| means(name)).map(|(_, node, _)| node)
+            self.written_needs(source).into_iter().find(|(name, ..)| means(name)).map(|(_, node, _)| node)
         });
         Some(self.given.around.sources.location(node.unwrap_or(source.key).span))
     }

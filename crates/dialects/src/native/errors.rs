@@ -181,6 +181,17 @@ pub(crate) fn not_known_yet(place: Location) -> Diagnostic {
         .help("read the matrix, the parameters or the event here, or a variable with a plain value")
 }
 
+/// The engine says the same of what it meets; see its `contexts.rs`.
+pub(crate) fn variable_not_known_yet(place: Location, name: &str, written: &str) -> Diagnostic {
+    let message =
+        format!("`env.{name}` has expressions of its own, which only a worker evaluates, and none runs the job yet");
+    let help = match expression::Template::parse(written) {
+        Ok(template) if template.single().is_some() => format!("write them here: `{written}` instead of `env.{name}`"),
+        _ => format!("write them here: the variable is `{written}`"),
+    };
+    Diagnostic::error("not-known-yet", message).at(place, "not known when this is evaluated").help(help)
+}
+
 pub(crate) fn artifact_twice(place: Location, name: &str) -> Diagnostic {
     Diagnostic::error("artifact-twice", format!("two artifacts of this job have the name `{name}`"))
         .at(place, "the second one")
@@ -199,6 +210,15 @@ pub(crate) fn not_evaluated(place: Location, what: &str) -> Diagnostic {
         .help("write the value itself, or make it an environment variable of the job")
 }
 
+pub(crate) fn matrix_not_evaluated(place: Location, axis: &str) -> Diagnostic {
+    Diagnostic::error(
+        "not-evaluated",
+        format!("`{axis}` holds `${{{{ }}}}` inside its list, which is not evaluated there"),
+    )
+    .at(place, "this would stand as it is")
+    .help(format!("let one expression give the whole list: `{axis}: \"${{{{ fromJSON(…) }}}}\"`"))
+}
+
 pub(crate) fn status_function(place: Location) -> Diagnostic {
     Diagnostic::warning("status-function", "status functions in a job's `if` cannot make it run after a failure")
         .at(place, "the job's needs decide first")
@@ -209,6 +229,29 @@ pub(crate) fn unknown_reference(place: Location, kind: &str, name: &str, known: 
     let known = suggest::nearest(name, known.iter().copied());
     let help = known.map_or_else(|| help.to_owned(), |nearest| format!("did you mean `{nearest}`?"));
     Diagnostic::error("unknown-reference", format!("`{name}` is no {kind}")).at(place, "not known here").help(help)
+}
+
+pub(crate) fn unknown_property(place: Location, of: &str, name: &str, known: &[&str]) -> Diagnostic {
+    Diagnostic::error("unknown-reference", format!("`{name}` is no property of {of}"))
+        .at(place, "this is always empty")
+        .help(suggest::did_you_mean(name, known))
+}
+
+pub(crate) fn never_equal(place: Location, what: &str, word: &str, known: &[&str]) -> Diagnostic {
+    // GitHub's words.
+    let meant = match word.to_ascii_lowercase().as_str() {
+        "success" => Some("passed"),
+        "failure" => Some("failed"),
+        "cancelled" => Some("canceled"),
+        _ => None,
+    };
+    let help = match meant {
+        Some(meant) => format!("did you mean `{meant}`?"),
+        None => suggest::did_you_mean(word, known),
+    };
+    Diagnostic::warning("never-equal", format!("`{what}` is never `{word}`"))
+        .at(place, "no result has this name")
+        .help(help)
 }
 
 pub(crate) fn unknown_need(
@@ -330,6 +373,71 @@ pub(crate) fn never_holds(place: Location, job: &str, condition: &str) -> Diagno
     .help("look at the kinds of events under `on`, and at the parameters; or remove the job")
 }
 
+pub(crate) fn param_of_another_type(place: Location, name: &str, takes: &str, help: &str) -> Diagnostic {
+    Diagnostic::warning("never-holds", format!("the parameter `{name}` {takes}, and never has this value"))
+        .at(place, "never true here")
+        .help(help)
+}
+
+pub(crate) fn globs_only_take_away(place: Location) -> Diagnostic {
+    Diagnostic::warning("never-holds", "these globs hold for no file: all of them only take away")
+        .at(place, "never true here")
+        .help("say first what they take away from: `changed: [\"**\", \"!docs/**\"]`")
+}
+
+pub(crate) fn empty_condition(place: Location, key: &str) -> Diagnostic {
+    Diagnostic::warning("never-holds", format!("`{key}` is an empty list, and holds for no event"))
+        .at(place, "nothing to hold")
+        .help(format!("write what may hold, or remove `{key}`"))
+}
+
+pub(crate) fn never_fails_before(place: Location, job: &str, needed: &str, barrier: &str) -> Diagnostic {
+    let message = format!(
+        "job `{job}` never runs: it waits for a failure of `{needed}`, which would let nothing pass {}",
+        spoken_barrier(barrier)
+    );
+    Diagnostic::warning("never-runs", message)
+        .at(place, "this job stands behind that")
+        .help(format!("let `{job}` stand where it does not wait for that: {}", beside(barrier)))
+}
+
+pub(crate) fn cleanup_behind_barrier(place: Location, job: &str, barrier: &str) -> Diagnostic {
+    let message = format!(
+        "job `{job}` is for cleanup, and is skipped if a job before {} fails or is canceled",
+        spoken_barrier(barrier)
+    );
+    Diagnostic::warning("cleanup-skipped", message).at(place, "what it waits for must have passed").help(format!(
+        "let it wait for any ending, `needs: [{{ job: JOB, on: finished }}]`, and stand apart: {}",
+        beside(barrier)
+    ))
+}
+
+/// A barrier by its name, as people say it.
+fn spoken_barrier(name: &str) -> String {
+    match name.split_once(':') {
+        Some(("stage", stage)) => format!("the end of the stage `{stage}`"),
+        Some((kind, number)) => format!("`{kind}` {number} of the list"),
+        None => format!("`{name}`"),
+    }
+}
+
+/// Where a job stands that shall not wait for this barrier.
+fn beside(barrier: &str) -> String {
+    match barrier.split_once(':') {
+        Some(("stage", _)) => "without `stage`".to_owned(),
+        Some((kind, _)) => format!("before the `{kind}`"),
+        None => "before it".to_owned(),
+    }
+}
+
+pub(crate) fn every_leg_must_fail(place: Location, job: &str, needed: &str) -> Diagnostic {
+    Diagnostic::warning("every-leg", format!("job `{job}` runs only if every leg of `{needed}` fails"))
+        .at(place, "a need of all legs")
+        .help(format!(
+            "to run if any of them fails: `needs: [{{ job: {needed}, on: finished }}]` with `if: needs.{needed}.result == 'failed'`"
+        ))
+}
+
 pub(crate) fn unused_param(place: Location, name: &str) -> Diagnostic {
     Diagnostic::warning("unused-param", format!("nothing reads the parameter `{name}`"))
         .at(place, "declared here")
@@ -352,9 +460,17 @@ pub(crate) fn excludes_nothing(place: Location) -> Diagnostic {
         .help("remove it, or repair its values; `1` and `\"1\"` differ")
 }
 
+pub(crate) fn exclude_by_no_axis(place: Location, key: &str, axes: &[&str]) -> Diagnostic {
+    Diagnostic::error("bad-matrix", format!("an `exclude` has `{key}`, which is no axis of this matrix"))
+        .at(place, "not usable as a matrix")
+        .help(suggest::did_you_mean(key, axes))
+}
+
 pub(crate) fn rounded_number(place: Location, written: &str, value: &str) -> Diagnostic {
+    let label =
+        if written.contains('.') && written.ends_with('0') { "zeros at the end are lost" } else { "digits are lost" };
     Diagnostic::warning("rounded-number", format!("`{written}` is a number and becomes `{value}`"))
-        .at(place, "zeros at the end are lost")
+        .at(place, label)
         .help(format!("write \"{written}\" in quotes"))
 }
 

@@ -14,7 +14,7 @@ use super::matrix::{self, LEGS_MAX, Leg, Legs, Matrix, Values};
 use super::nodes;
 use super::patterns::Patterns;
 use super::when::{self, Truth};
-use crate::tree::Node;
+use crate::tree::{Entry, Node, NodeValue};
 
 /// What a job becomes.
 pub(crate) enum Shape {
@@ -131,11 +131,18 @@ struct Reading<'r, 'g> {
 impl Reading<'_, '_> {
     fn legs(&mut self, job: &Source<'_>, node: &Node, matrix: &Matrix) -> Option<Vec<Leg>> {
         let place = self.around.sources.location(node.span);
-        let Ok(Legs { legs, idle_excludes }) = matrix::legs(matrix) else {
+        let Ok(Legs { legs, idle_excludes, strange_excludes }) = matrix::legs(matrix) else {
             self.faults.push(errors::too_many_legs(place, job.id, LEGS_MAX));
             return None;
         };
         let excludes = node.get("exclude").and_then(Node::items).unwrap_or_default();
+        // Those that are written as they are were told by `excludes_by_axes`.
+        if let Some((_, key)) = strange_excludes.first().filter(|_| excludes.is_empty()) {
+            let node = node.get("exclude").unwrap_or(node);
+            let axes: Vec<&str> = matrix.axes.iter().map(|(name, _)| name.as_str()).collect();
+            self.faults.push(errors::exclude_by_no_axis(self.around.sources.location(node.span), key, &axes));
+            return None;
+        }
         for exclude in idle_excludes.into_iter().filter_map(|index| excludes.get(index)) {
             self.faults.push(errors::excludes_nothing(self.around.sources.location(exclude.span)));
         }
@@ -178,13 +185,32 @@ impl Reading<'_, '_> {
                 Err(other) => return Err(other),
             }
         }
+        self.excludes_by_axes(node);
         pending.sort();
         pending.dedup();
         if is_whole { Ok(matrix) } else { Err(NoMatrix::Pending(pending)) }
     }
 
+    /// Tells every key of an `exclude` that is no axis: without it the rest would take out more than is meant.
+    fn excludes_by_axes(&mut self, node: &Node) {
+        let names = node.entries().unwrap_or_default().iter().filter_map(Entry::name);
+        let axes: Vec<&str> = names.filter(|name| !matches!(*name, "include" | "exclude")).collect();
+        let excludes = node.get("exclude").and_then(Node::items).unwrap_or_default();
+        for entry in excludes.iter().filter_map(Node::entries).flatten() {
+            if let Some(name) = entry.name().filter(|name| !axes.contains(name)) {
+                let place = self.around.sources.location(entry.key.span);
+                let help = "an `exclude` takes combinations out by axes that the matrix has";
+                self.faults.push(errors::unknown_reference(place, "axis of this matrix", name, &axes, help));
+            }
+        }
+    }
+
     fn add_literal(&mut self, matrix: &mut Matrix, name: &str, node: &Node) {
         let items = node.items().unwrap_or_default();
+        // What is left out is only compared.
+        if name != "exclude" {
+            items.iter().for_each(|item| self.warn_of_rounding(item));
+        }
         let of_map = |node: &Node| -> Values {
             let entries = node.entries().unwrap_or_default().iter();
             entries.filter_map(|entry| Some((entry.name()?.to_owned(), nodes::json(&entry.value)))).collect()
@@ -192,22 +218,23 @@ impl Reading<'_, '_> {
         match name {
             "include" => matrix.include = items.iter().map(of_map).collect(),
             "exclude" => matrix.exclude = items.iter().map(of_map).collect(),
-            _ => {
-                items.iter().for_each(|item| self.warn_of_rounding(item));
-                matrix.axes.push((name.to_owned(), items.iter().map(nodes::json).collect()));
-            }
+            _ => matrix.axes.push((name.to_owned(), items.iter().map(nodes::json).collect())),
         }
     }
 
-    /// `3.10` as a version of Python is a slip that costs an afternoon.
+    /// `3.10` as a version of Python is a slip that costs an afternoon; so is `012345678901` as a number of something.
     fn warn_of_rounding(&mut self, node: &Node) {
-        if let crate::tree::NodeValue::Float { value, raw } = &node.value
-            && raw.contains('.')
-            && raw.ends_with('0')
+        if let NodeValue::Integer { raw, .. } | NodeValue::Float { raw, .. } = &node.value
+            && is_decimal(raw)
         {
-            let place = self.around.sources.location(node.span);
-            self.faults.push(errors::rounded_number(place, raw, &value.to_string()));
+            let value = ExpressionValue::from(&nodes::json(node));
+            let value = value.to_text();
+            if *value != **raw {
+                self.faults.push(errors::rounded_number(self.around.sources.location(node.span), raw, &value));
+            }
         }
+        let entries = node.entries().unwrap_or_default().iter().map(|entry| &entry.value);
+        node.items().unwrap_or_default().iter().chain(entries).for_each(|node| self.warn_of_rounding(node));
     }
 
     fn add_value(
@@ -246,6 +273,10 @@ impl Reading<'_, '_> {
     fn evaluate(&mut self, node: &Node) -> Result<ExpressionValue, NoMatrix> {
         self.origin = Origin::Outside;
         let text = node.scalar_text().unwrap_or_default();
+        // Where a list or a map should stand, that was told.
+        if !Template::is_needed(text) {
+            return Err(NoMatrix::Faulty);
+        }
         let Ok(template) = Template::parse(text) else { return Err(NoMatrix::Faulty) };
         if template.single().is_none() {
             return self.unfit(node, "a list or a map: it is not exactly one `${{ }}`");
@@ -301,4 +332,11 @@ impl Reading<'_, '_> {
             NoMatrix::Faulty
         })
     }
+}
+
+/// Whether a number is written as digits and perhaps a point, in which nobody expects other digits.
+fn is_decimal(written: &str) -> bool {
+    let digits = written.strip_prefix('-').unwrap_or(written);
+    digits.starts_with(|first: char| first.is_ascii_digit())
+        && digits.chars().all(|letter| letter.is_ascii_digit() || letter == '.')
 }

@@ -2,7 +2,8 @@
 //!
 //! Files are read in the order given. `name` and `stages`: the last one stands. `env` and `defaults`: by key, the later
 //! value stands. `on`: by kind of event, the later stands. `jobs`: by id; a second definition is an error unless it says
-//! `override: true`, then it stands whole, in the place of the first. Barriers of a list order the jobs of that list alone.
+//! `override: true`, then it stands whole, in the place of the first: it waits for every barrier that the first waited for,
+//! and for those of its own list. Barriers of a list order the jobs of that list alone.
 
 use super::check::{Author, id_fault};
 use super::errors::{self, Faults};
@@ -166,7 +167,7 @@ impl<'n> Adding<'_, 'n> {
         self.merged.barriers.len() - 1
     }
 
-    /// Adds a job; gives its place if it is a new one.
+    /// Adds a job; gives its place if it stands.
     fn job(&mut self, id: &'n str, key: &'n Node, body: &'n Node, after: Option<BarrierIndex>) -> Option<usize> {
         if id_fault(id, self.author).is_some() || (body.entries().is_none() && !body.is_null()) {
             return None;
@@ -180,12 +181,13 @@ impl<'n> Adding<'_, 'n> {
                 let first = &mut self.merged.jobs[index];
                 let is_later_file = first.file != self.file;
                 if overrides && is_later_file {
-                    // What a program changes stays where its list of jobs had it.
-                    let after = if is_program { std::mem::take(&mut first.after) } else { source.after.clone() };
+                    // Nobody who replaces a job can take it out from behind a gate.
+                    let mut after = std::mem::take(&mut first.after);
+                    after.extend(&source.after);
                     *first = Source { after, ..source };
-                } else {
-                    self.faults.push(errors::job_twice(place(), self.sources.location(first.key.span), id));
+                    return Some(index);
                 }
+                self.faults.push(errors::job_twice(place(), self.sources.location(first.key.span), id));
                 None
             }
             None => {

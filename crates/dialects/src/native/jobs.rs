@@ -18,6 +18,7 @@ use super::keys::NameKind;
 use super::measure;
 use super::nodes;
 use super::patterns;
+use super::spelled;
 use super::steps;
 use super::texts::{AtPlan, Decision, EventTexts, EventValues};
 use super::triggers;
@@ -114,7 +115,7 @@ pub(crate) fn leg(
     writing.at = AtPlan { env, env_now: &env_now, texts: around.values.texts, ..at };
 
     let text = |name: &str| job.body.get(name);
-    lowered.title = text("name").map(|node| writing.text(node)).unwrap_or_default();
+    lowered.title = text("name").map(|node| writing.text_of_plan(node)).unwrap_or_default();
     lowered.environment =
         field(job, around, "environment").map(|node| environment(node, &mut writing)).unwrap_or_default();
     lowered.services =
@@ -127,7 +128,10 @@ pub(crate) fn leg(
         match writing.decide(node) {
             Decision::Holds => {}
             Decision::Fails(text) => lowered.skip = Some(SkipReason::Condition { text }),
-            Decision::Later(expression) => lowered.condition = Some(expression),
+            Decision::Later(expression) => {
+                writing.tell_unfinished(node);
+                lowered.condition = Some(expression);
+            }
         }
     }
     fill(&mut lowered, job, around, &mut writing);
@@ -237,6 +241,41 @@ impl Writing<'_> {
             self.evaluation_fault(node, &error);
             Text::default()
         })
+    }
+
+    /// The same, of a text that nobody finishes later.
+    pub(crate) fn text_of_plan(&mut self, node: &Node) -> Text {
+        let written = node.scalar_text().unwrap_or_default();
+        if matches!(self.at.now().text(written), Ok(Text::Template(_)))
+            && self.at.now().reads_only_variables_beyond(written)
+        {
+            self.faults.push(errors::not_known_yet(self.sources.location(node.span)));
+        }
+        self.text(node)
+    }
+
+    /// The same, of a text that is finished once the job is ready, before a worker has it.
+    fn text_of_ready(&mut self, node: &Node) -> Text {
+        let text = self.text(node);
+        if text.as_plain().is_none() {
+            self.tell_unfinished(node);
+        }
+        text
+    }
+
+    /// Tells a variable that is read before a worker can have finished it.
+    fn tell_unfinished(&mut self, node: &Node) {
+        let written = node.scalar_text().unwrap_or_default();
+        let paths = match expression::Template::is_needed(written) {
+            true => expression::Template::parse(written).map(|template| template.context_paths()),
+            false => expression::Condition::parse(written).map(|condition| condition.context_paths()),
+        };
+        let paths = paths.unwrap_or_default();
+        if let Some((path, variable)) = self.at.unfinished(&paths) {
+            let span = check::place_in(self.sources, node, written, spelled::place(written, path, 0..=1));
+            let name = path.name(0).unwrap_or_default();
+            self.faults.push(errors::variable_not_known_yet(self.sources.location(span), name, variable));
+        }
     }
 
     /// The texts of a string or of a list, filled in. What cannot be filled is told and left out.
@@ -551,11 +590,11 @@ fn cache(node: &Node, writing: &mut Writing<'_>) -> CacheUse {
 /// The gate of a job or of a list; a scalar is the prompt.
 pub(crate) fn gate(node: &Node, writing: &mut Writing<'_>) -> Gate {
     if node.scalar_text().is_some() {
-        return Gate { prompt: writing.text(node), fields: BTreeMap::new() };
+        return Gate { prompt: writing.text_of_ready(node), fields: BTreeMap::new() };
     }
     let fields = node.get("fields").and_then(Node::entries).unwrap_or_default();
     Gate {
-        prompt: node.get("prompt").map(|node| writing.text(node)).unwrap_or_default(),
+        prompt: node.get("prompt").map(|node| writing.text_of_ready(node)).unwrap_or_default(),
         fields: triggers::fields(fields, writing.sources, writing.faults),
     }
 }
@@ -567,5 +606,5 @@ fn concurrency(node: &Node, writing: &mut Writing<'_>) -> Concurrency {
         _ => ConcurrencyMode::Queue,
     };
     let group = node.get("group").unwrap_or(node);
-    Concurrency { group: writing.text(group), mode }
+    Concurrency { group: writing.text_of_ready(group), mode }
 }

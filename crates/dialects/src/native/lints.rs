@@ -11,7 +11,7 @@ use super::files::{Merged, Source};
 use super::nodes;
 use super::triggers::{self, Triggers};
 use super::when;
-use crate::tree::{Node, Sources};
+use crate::tree::{Entry, Node, Sources};
 
 /// What lints look at.
 pub(crate) struct Lints<'a> {
@@ -27,6 +27,7 @@ impl Lints<'_> {
     pub(crate) fn tell(&self, faults: &mut Faults) {
         for job in &self.merged.jobs {
             self.cleanup(job, faults);
+            self.behind_barriers(job, faults);
             self.when(job, faults);
         }
         self.unused_params(faults);
@@ -45,8 +46,43 @@ impl Lints<'_> {
         }
     }
 
+    /// A barrier lets nothing through after a failure: what waits for one before it, or cleans up after it, is skipped.
+    fn behind_barriers(&self, job: &Source<'_>, faults: &mut Faults) {
+        let needs = job.body.get("needs").map(nodes::list).unwrap_or_default();
+        let ending = |need: &Node, word: &str| need.get("on").and_then(Node::as_str) == Some(word);
+        let barrier_behind = |need: &Node| self.barrier_between(need.get("job").unwrap_or(need).as_str()?, job);
+        for need in needs.iter().filter(|need| ending(need, "failure")) {
+            if let Some(barrier) = barrier_behind(need) {
+                let node = need.get("job").unwrap_or(need);
+                let needed = node.as_str().unwrap_or_default();
+                faults.push(errors::never_fails_before(self.sources.location(node.span), job.id, needed, barrier));
+            }
+        }
+        let Some(cleanup) = job.body.get("cleanup").filter(|node| node.as_bool() == Some(true)) else { return };
+        // One that also waits for any ending of a job beside it cleans up after that.
+        let is_for_others = needs.iter().any(|need| ending(need, "finished") && barrier_behind(need).is_none());
+        let waits_for_success = !needs.is_empty() && !needs.iter().any(|need| ending(need, "finished"));
+        if let Some(&barrier) = job.after.first().filter(|_| !is_for_others && !waits_for_success) {
+            let barrier = &self.merged.barriers[barrier];
+            faults.push(errors::cleanup_behind_barrier(self.sources.location(cleanup.span), job.id, &barrier.name));
+        }
+    }
+
+    /// The barrier before a job that the needed job stands before.
+    fn barrier_between(&self, needed: &str, job: &Source<'_>) -> Option<&str> {
+        let by_id = |name: &str| self.merged.by_id.get(name).copied();
+        let needed = by_id(needed).or_else(|| by_id(needed.split_once('/')?.0))?;
+        let barriers = &self.merged.barriers;
+        job.after.iter().find_map(|&nearest| {
+            let mut all = std::iter::successors(Some(nearest), |&barrier| barriers[barrier].previous);
+            all.find(|&barrier| barriers[barrier].members.contains(&needed))
+                .map(|barrier| barriers[barrier].name.as_str())
+        })
+    }
+
     fn when(&self, job: &Source<'_>, faults: &mut Faults) {
         let Some(node) = job.body.get("when") else { return };
+        self.parts_of_when(node, faults);
         let condition = when::condition(node);
         let kinds: BTreeSet<EventKind> = match self.triggers {
             Triggers::Everything => EventKind::ALL.into(),
@@ -56,6 +92,44 @@ impl Lints<'_> {
             let spoken = when::spoken(&condition);
             faults.push(errors::never_holds(self.sources.location(node.span), job.id, &spoken));
         }
+    }
+
+    /// Tells parts of a condition that hold for no event, wherever they stand in it.
+    fn parts_of_when(&self, node: &Node, faults: &mut Faults) {
+        node.items().unwrap_or_default().iter().for_each(|node| self.parts_of_when(node, faults));
+        for entry in node.entries().unwrap_or_default() {
+            let (key, value) = (entry.name().unwrap_or_default(), &entry.value);
+            match key {
+                "param" => {
+                    for entry in value.entries().unwrap_or_default() {
+                        self.value_of_param(entry, faults);
+                    }
+                }
+                "any" | "branch" | "tag" | "actor" | "event" | "changed"
+                    if value.items().is_some_and(<[Node]>::is_empty) =>
+                {
+                    faults.push(errors::empty_condition(self.sources.location(value.span), key));
+                }
+                "changed" if only_take_away(&nodes::texts(value)) => {
+                    faults.push(errors::globs_only_take_away(self.sources.location(value.span)));
+                }
+                "all" | "any" | "not" => self.parts_of_when(value, faults),
+                _ => {}
+            }
+        }
+    }
+
+    /// Tells a value that is of another type than the parameter. A choice that has no such option is told with the condition.
+    fn value_of_param(&self, entry: &Entry, faults: &mut Faults) {
+        let Some((name, field)) = entry.name().and_then(|name| self.params.get_key_value(name)) else { return };
+        let (takes, help) = match (&field.kind, nodes::json(&entry.value)) {
+            (FieldKind::Choice { .. }, Value::String(_)) => return,
+            (_, value) if field.admits(&value) => return,
+            (FieldKind::Number, _) => ("is a number", "write the number without quotes"),
+            (FieldKind::Boolean, _) => ("is `true` or `false`", "write `true` or `false`, without quotes"),
+            (FieldKind::String | FieldKind::Choice { .. }, _) => ("is a text", "put the value in quotes"),
+        };
+        faults.push(errors::param_of_another_type(self.sources.location(entry.value.span), name, takes, help));
     }
 
     /// The kinds of events for which the condition may hold; no kind is left out that is not surely impossible.
@@ -107,6 +181,11 @@ impl Lints<'_> {
             }
         }
     }
+}
+
+/// Whether there are globs, and each takes away what others would match.
+fn only_take_away(globs: &[String]) -> bool {
+    !globs.is_empty() && globs.iter().all(|glob| glob.starts_with('!'))
 }
 
 /// The parameters that anything in the files reads, in lower case.

@@ -37,11 +37,14 @@ pub(crate) struct Leg {
     pub coordinates: BTreeMap<String, Value>,
 }
 
-/// All combinations in order, and which of `exclude` fitted none.
+/// All combinations in order.
 #[derive(Debug)]
 pub(crate) struct Legs {
     pub legs: Vec<Leg>,
+    /// Which of `exclude` fitted none.
     pub idle_excludes: Vec<usize>,
+    /// Which of `exclude` have a key that is no axis, each with the first such key. They take nothing out.
+    pub strange_excludes: Vec<(usize, String)>,
 }
 
 /// There are more combinations or comparisons than are taken.
@@ -58,12 +61,21 @@ pub(crate) fn legs(matrix: &Matrix) -> Result<Legs, TooLarge> {
         return Err(TooLarge);
     }
     let mut combinations: Vec<Vec<&Value>> = (0..product).map(|index| combination(&matrix.axes, index)).collect();
+    let strange_excludes: Vec<(usize, String)> = matrix
+        .exclude
+        .iter()
+        .enumerate()
+        .filter_map(|(index, values)| Some((index, stranger(matrix, values)?)))
+        .collect();
     let mut used = vec![false; matrix.exclude.len()];
-    let excludes: Vec<_> = matrix.exclude.iter().map(|values| by_axis(&matrix.axes, values)).collect();
+    strange_excludes.iter().for_each(|&(index, _)| used[index] = true);
+    let whole = (0..matrix.exclude.len()).filter(|&index| !used[index]);
+    let excludes: Vec<_> = whole.map(|index| (index, by_axis(&matrix.axes, &matrix.exclude[index]))).collect();
     combinations.retain(|combination| {
-        let fits: Vec<usize> = (0..excludes.len()).filter(|&index| fits(combination, &excludes[index])).collect();
-        fits.iter().for_each(|&index| used[index] = true);
-        fits.is_empty()
+        let fitting: Vec<usize> =
+            excludes.iter().filter(|(_, values)| fits(combination, values)).map(|&(index, _)| index).collect();
+        fitting.iter().for_each(|&index| used[index] = true);
+        fitting.is_empty()
     });
     let mut all: Vec<Values> = combinations.iter().map(|combination| named(&matrix.axes, combination)).collect();
     for include in &matrix.include {
@@ -84,7 +96,13 @@ pub(crate) fn legs(matrix: &Matrix) -> Result<Legs, TooLarge> {
     }
     let legs = all.into_iter().map(|values| leg(&matrix.axes, values)).collect();
     let idle_excludes = (0..used.len()).filter(|&index| !used[index]).collect();
-    Ok(Legs { legs, idle_excludes })
+    Ok(Legs { legs, idle_excludes, strange_excludes })
+}
+
+/// The first name of these values that is no axis.
+fn stranger(matrix: &Matrix, values: &Values) -> Option<String> {
+    let is_axis = |name: &str| matrix.axes.iter().any(|(axis, _)| axis == name);
+    values.iter().map(|(name, _)| name).find(|name| !is_axis(name)).cloned()
 }
 
 /// The combination of that number; the last axis changes first.
@@ -242,6 +260,13 @@ mod tests {
         );
         let idle = legs(&matrix(&json!({"a": [1], "exclude": [{"a": "1"}]}))).unwrap();
         assert_eq!(idle.idle_excludes, [0]);
+    }
+
+    #[test]
+    fn excludes_by_no_axis_take_nothing() {
+        let found = legs(&matrix(&json!({"a": [1, 2], "exclude": [{"a": 1, "b": 1}, {"a": 2}]}))).unwrap();
+        assert_eq!(found.legs.iter().map(|leg| leg.name.as_str()).collect::<Vec<_>>(), ["1"]);
+        assert_eq!((found.strange_excludes, found.idle_excludes), (vec![(0, "b".to_owned())], Vec::new()));
     }
 
     #[test]

@@ -3,16 +3,18 @@
 //! A mistyped name would be null and so, silently, false or nothing.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::sync::OnceLock;
 
 use expression::{Condition, ContextPath, Template};
-use graph::{Event, EventKind};
+use graph::{Event, EventKind, Location};
 
 use super::check::place_in;
 use super::errors::{self, Faults};
 use super::files::Source;
 use super::kept;
 use super::nodes;
+use super::spelled;
 use crate::tree::{Node, Sources};
 
 /// The names that a job's expressions may read.
@@ -28,7 +30,20 @@ pub(crate) struct Names<'a> {
     pub is_leg: &'a dyn Fn(&str) -> bool,
     /// Whether a job that is not among its needs has ended all the same before it starts.
     pub is_before: &'a dyn Fn(&str) -> bool,
+    /// Whether an id may stand for several legs.
+    pub has_legs: &'a dyn Fn(&str) -> bool,
 }
+
+/// What a step that has ended has; the worker's `contexts.rs` gives it.
+const OF_STEP: &[&str] = &["outputs", "outcome", "conclusion", "exit"];
+/// What is known of a job before a worker has it, by the engine's `contexts.rs`; a worker knows more.
+const OF_JOB: &[&str] = &["id", "name"];
+const OF_RUNNING_JOB: &[&str] = &["id", "name", "attempt", "status"];
+const OF_BUILD: &[&str] = &["number"];
+const OF_RUNNER: &[&str] = &["name", "os", "arch"];
+/// How a job or a step may end, and how a job stands.
+const RESULTS: &[&str] = &["passed", "failed", "skipped", "canceled"];
+const STATUSES: &[&str] = &["passed", "failed", "canceled"];
 
 /// The axes of a matrix as far as they are written; `None` if an expression gives some.
 pub(crate) fn axes(matrix: Option<&Node>) -> Option<Vec<&str>> {
@@ -55,11 +70,15 @@ pub(crate) fn are_needed(body: &Node) -> bool {
 /// Tells every name that the job's expressions read and that does not exist. Gives the jobs whose outputs they read
 /// without needing them directly; those are needed by others that this job needs.
 pub(crate) fn check(job: &Source<'_>, names: &Names<'_>, sources: &Sources, faults: &mut Faults) -> BTreeSet<String> {
-    let mut checking = Checking { names, steps: Vec::new(), sources, faults, read_beyond: BTreeSet::new() };
+    let mut checking =
+        Checking { names, steps: Vec::new(), of_job: OF_RUNNING_JOB, sources, faults, read_beyond: BTreeSet::new() };
     for entry in job.body.entries().unwrap_or_default() {
+        let is_before_worker = matches!(entry.name(), Some("if" | "gate" | "concurrency"));
+        checking.of_job = if is_before_worker { OF_JOB } else { OF_RUNNING_JOB };
         match entry.name() {
             Some("run") => {
                 for step in nodes::list(&entry.value) {
+                    checking.of_job = if step.get("build").is_some() { OF_JOB } else { OF_RUNNING_JOB };
                     checking.node(step, "run");
                     if let Some(node) = step.get("id") {
                         checking.step_id(node);
@@ -77,6 +96,8 @@ struct Checking<'a, 'f> {
     names: &'a Names<'a>,
     /// Ids of the steps before the one that is looked at.
     steps: Vec<&'a str>,
+    /// What is known of the job where it is looked at.
+    of_job: &'static [&'static str],
     sources: &'a Sources,
     faults: &'f mut Faults,
     /// Jobs that are read and have ended, but are not needed directly.
@@ -113,6 +134,7 @@ impl<'a> Checking<'a, '_> {
             for path in paths.unwrap_or_default() {
                 self.path(node, text, &path);
             }
+            self.comparisons(node, text);
         }
         node.items().unwrap_or_default().iter().for_each(|item| self.node(item, key));
         for entry in node.entries().unwrap_or_default() {
@@ -122,7 +144,7 @@ impl<'a> Checking<'a, '_> {
     }
 
     fn path(&mut self, node: &Node, text: &str, path: &ContextPath) {
-        let Some(name) = path.name(0) else { return };
+        let Some(name) = path.name(0) else { return self.property(node, text, path) };
         let (kind, known, help) = match &*path.context {
             "needs" => ("needed job", self.names.needs.as_slice(), "add it to this job's `needs`"),
             "steps" => ("step before this one", self.steps.as_slice(), "give the step an `id`"),
@@ -133,9 +155,10 @@ impl<'a> Checking<'a, '_> {
             "params" => ("parameter", self.names.params.as_slice(), "declare it: `on: { manual: { params: … } }`"),
             "gate" => ("field of this job's gate", self.names.gate.as_slice(), "add it to the gate's `fields`"),
             "event" => ("property of an event", event_names(), "see the manual for what an event has"),
-            _ => return,
+            _ => return self.property(node, text, path),
         };
         if known.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+            self.property(node, text, path);
             return self.output(node, text, path);
         }
         if &*path.context == "needs"
@@ -143,21 +166,68 @@ impl<'a> Checking<'a, '_> {
             && self.names.needs.contains(&id)
             && (self.names.is_leg)(name)
         {
+            self.property(node, text, path);
             return self.output(node, text, path);
         }
         if &*path.context == "needs" && (self.names.is_before)(name) {
             self.read_beyond.insert(name.to_owned());
+            self.property(node, text, path);
             return self.output(node, text, path);
         }
-        let written = format!("{}.{name}", path.context);
-        let range = text.find(&written).map_or(0..0, |start| start..start + written.len());
-        let place = self.sources.location(place_in(self.sources, node, text, range));
-        let fault = errors::unknown_reference(place, kind, name, known, help);
+        let fault = errors::unknown_reference(self.place(node, text, path, 0..=1), kind, name, known, help);
         self.faults.push(fault);
+    }
+
+    /// Where a path stands from one key to another; the context is the first.
+    fn place(&self, node: &Node, text: &str, path: &ContextPath, keys: RangeInclusive<usize>) -> Location {
+        let range = spelled::place(text, path, keys);
+        self.sources.location(place_in(self.sources, node, text, range))
     }
 }
 
 impl Checking<'_, '_> {
+    /// Tells what nothing of this kind has.
+    fn property(&mut self, node: &Node, text: &str, path: &ContextPath) {
+        let (of, known, at) = match &*path.context {
+            "needs" => {
+                let has_legs = path.name(0).is_none_or(|name| (self.names.has_legs)(name));
+                let known: &[&str] = if has_legs { &["result", "outputs", "legs"] } else { &["result", "outputs"] };
+                ("a needed job", known, 1)
+            }
+            "steps" => ("a step", OF_STEP, 1),
+            "job" => ("a job where this is evaluated", self.of_job, 0),
+            "build" => ("a build", OF_BUILD, 0),
+            "runner" => ("a runner", OF_RUNNER, 0),
+            _ => return,
+        };
+        let Some(name) = path.name(at) else { return };
+        if !known.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+            let place = self.place(node, text, path, 0..=at + 1);
+            self.faults.push(errors::unknown_property(place, of, name, known));
+        }
+    }
+
+    /// Tells comparisons of results with words that no result has.
+    fn comparisons(&mut self, node: &Node, text: &str) {
+        for spelled in spelled::spelled(text) {
+            let Some((word, range)) = &spelled.compared else { continue };
+            let keys: Vec<String> = spelled.keys.iter().map(|key| key.to_ascii_lowercase()).collect();
+            let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+            let known = match keys.as_slice() {
+                ["needs", _, "result"] | ["needs", _, "legs", _, "result"] | ["steps", _, "outcome" | "conclusion"] => {
+                    RESULTS
+                }
+                ["job", "status"] => STATUSES,
+                _ => continue,
+            };
+            // What is not there yet is like the empty text.
+            if !word.is_empty() && !known.iter().any(|known| known.eq_ignore_ascii_case(word)) {
+                let place = self.sources.location(place_in(self.sources, node, text, range.clone()));
+                self.faults.push(errors::never_equal(place, &spelled.keys.join("."), word, known));
+            }
+        }
+    }
+
     /// Tells an output that the needed job never hands on.
     fn output(&mut self, node: &Node, text: &str, path: &ContextPath) {
         let ("needs", Some(name), Some(property), Some(output)) =
@@ -168,9 +238,7 @@ impl Checking<'_, '_> {
         let id = name.split_once('/').map_or(name, |(id, _)| id);
         let Some(known) = (self.names.outputs)(id).filter(|_| property.eq_ignore_ascii_case("outputs")) else { return };
         if !known.iter().any(|known| known.eq_ignore_ascii_case(output)) {
-            let written = format!("outputs.{output}");
-            let range = text.find(&written).map_or(0..0, |start| start..start + written.len());
-            let place = self.sources.location(place_in(self.sources, node, text, range));
+            let place = self.place(node, text, path, 2..=3);
             let known: Vec<&str> = known.iter().map(String::as_str).collect();
             self.faults.push(errors::unknown_output(place, id, output, &known));
         }

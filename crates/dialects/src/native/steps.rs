@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use expression::{Expression, Template};
 use graph::{ChildBuild, EventKind, Shell, Step, Text, Waits};
 
+use super::check::is_word;
 use super::errors;
 use super::files::Source;
 use super::jobs::{Filling, Origin, Surroundings, Writing, field, timeout};
 use super::nodes;
 use super::script::{self, Reader, Stand};
 use super::texts::Decision;
-use crate::tree::Node;
+use crate::tree::{Entry, Node};
 
 /// Shells whose quoting is POSIX's, by the name of the program.
 const POSIX_SHELLS: [&str; 8] = ["sh", "bash", "dash", "ash", "ksh", "mksh", "zsh", "busybox"];
@@ -23,8 +24,11 @@ pub(crate) fn steps(
     origin: Origin,
     writing: &mut Writing<'_>,
 ) -> Vec<Step> {
-    let defaults =
-        Defaults { shell: field(job, around, "shell"), working_directory: field(job, around, "working_directory") };
+    let defaults = Defaults {
+        shell: field(job, around, "shell"),
+        working_directory: field(job, around, "working_directory"),
+        outputs: job.body.get("outputs").map(nodes::texts).unwrap_or_default(),
+    };
     let Some(run) = job.body.get("run") else { return Vec::new() };
     let items = nodes::list(run);
     let lower = |(index, node): (usize, &Node)| {
@@ -47,6 +51,8 @@ pub(crate) fn steps(
 struct Defaults<'n> {
     shell: Option<&'n Node>,
     working_directory: Option<&'n Node>,
+    /// What the job hands on.
+    outputs: Vec<String>,
 }
 
 fn step(node: &Node, index: usize, defaults: &Defaults<'_>, origin: Origin, writing: &mut Writing<'_>) -> Step {
@@ -80,18 +86,25 @@ fn step(node: &Node, index: usize, defaults: &Defaults<'_>, origin: Origin, writ
         lowered.run = nix_script(&lowered.nix_build).into();
     }
     if let Some(node) = node.get("build") {
-        ask(&mut lowered, child(node, writing));
+        ask(&mut lowered, child(node, &defaults.outputs, writing));
     }
     lowered
 }
 
-/// The build that a step asks for.
-fn child(node: &Node, writing: &mut Writing<'_>) -> ChildBuild {
+/// The build that a step asks for, in a job with these outputs.
+fn child(node: &Node, outputs: &[String], writing: &mut Writing<'_>) -> ChildBuild {
     let mut text = |name: &str| node.get(name).map(|node| writing.text(node));
     let (file, command, branch, tag) = (text("file"), text("command"), text("branch"), text("tag"));
     let handed_on = node.get("hand_on").and_then(Node::entries).unwrap_or_default();
-    let handed_on =
-        handed_on.iter().filter_map(|entry| Some((entry.name()?.to_owned(), entry.value.as_str()?.to_owned())));
+    let name = |entry: &Entry| {
+        let name = entry.name()?;
+        // EDN's keywords as keys have lost their dashes; those in the list of outputs have them.
+        let is_keyword = writing.sources.text(entry.key.span).starts_with(':');
+        let meant = outputs.iter().find(|output| is_keyword && is_word(output, name));
+        Some(meant.filter(|_| !outputs.iter().any(|output| output == name)).map_or(name, String::as_str).to_owned())
+    };
+    let handed_on = handed_on.iter().filter_map(|entry| Some((name(entry)?, entry.value.as_str()?.to_owned())));
+    let handed_on = handed_on.collect();
     ChildBuild {
         file,
         event: node.get("event").and_then(Node::as_str).and_then(|word| EventKind::from_name(&word.replace('-', "_"))),
@@ -99,7 +112,7 @@ fn child(node: &Node, writing: &mut Writing<'_>) -> ChildBuild {
         branch,
         tag,
         params: writing.env(node.get("params").and_then(Node::entries).unwrap_or_default()),
-        hand_on: handed_on.collect(),
+        hand_on: handed_on,
         waits: if node.get("wait").and_then(Node::as_bool) == Some(false) { Waits::No } else { Waits::ForVerdict },
     }
 }

@@ -101,6 +101,14 @@ impl AtPlan<'_> {
         })
     }
 
+    /// The first of these paths that reads a variable whose own text is not finished, with that text.
+    pub(crate) fn unfinished<'p>(&self, paths: &'p [ContextPath]) -> Option<(&'p ContextPath, &str)> {
+        paths.iter().filter(|path| &*path.context == "env").find_map(|path| match self.env_now.get(path.name(0)?)? {
+            Text::Plain(_) => None,
+            Text::Template(written) => Some((path, &**written)),
+        })
+    }
+
     /// What a condition comes to now.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! The gate of every request: is the token genuine, is it listed, does it grant this.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use biscuit_auth::builder::{AuthorizerBuilder, Term};
@@ -33,6 +33,9 @@ pub enum Denied {
     /// The token was revoked.
     #[error("this token was revoked: ask whoever runs this server for a new one")]
     Revoked,
+    /// Its time is up.
+    #[error("the token has expired")]
+    Ended,
     /// It does not grant this.
     #[error("this token does not grant `{verb}` on {target}")]
     Forbidden {
@@ -74,6 +77,8 @@ struct Genuine {
     biscuit: Biscuit,
     /// When its own checks end it.
     ends: Option<Timestamp>,
+    /// What its holders' checks leave of projects and of pools.
+    limits: BTreeMap<&'static str, BTreeSet<String>>,
     answers: Answers,
     granted: Mutex<HashSet<Asked>>,
 }
@@ -104,8 +109,8 @@ impl Genuine {
         let said = inspect(text).ok();
         let is_plain = said.as_ref().is_some_and(|said| said.checks.is_empty() && said.narrowed.is_empty());
         let answers = if is_plain { Answers::Fixed } else { Answers::Varying };
-        let ends = said.and_then(|said| said.ends);
-        Ok(Self { id: id.clone(), revocation, biscuit, ends, answers, granted: Mutex::default() })
+        let (ends, limits) = said.map(|said| (said.ends, said.limits)).unwrap_or_default();
+        Ok(Self { id: id.clone(), revocation, biscuit, ends, limits, answers, granted: Mutex::default() })
     }
 
     fn asked(verb: Verb, target: &Target<'_>) -> Asked {
@@ -215,8 +220,20 @@ impl Access {
         if text.len() > TOKEN_BYTES_MAX {
             return Err(Denied::NoToken(TokenError::TooLong.to_string()));
         }
-        let genuine = self.genuine(text)?;
-        let row = self.ledger.token(&genuine.id)?.ok_or_else(|| none("this token is not listed on this server"))?;
+        self.listed(self.genuine(text)?)
+    }
+
+    /// Who was let in before, as the list of tokens and the members say it now.
+    ///
+    /// # Errors
+    /// [`Denied`], never `Forbidden`.
+    pub fn admit_again(&self, before: &Bearer) -> Result<Bearer, Denied> {
+        self.listed(Arc::clone(&before.genuine))
+    }
+
+    fn listed(&self, genuine: Arc<Genuine>) -> Result<Bearer, Denied> {
+        let unlisted = || Denied::NoToken("this token is not listed on this server".to_owned());
+        let row = self.ledger.token(&genuine.id)?.ok_or_else(unlisted)?;
         if row.revoked.is_some() || self.ledger.is_revoked(&genuine.revocation)? {
             return Err(Denied::Revoked);
         }
@@ -268,6 +285,17 @@ impl Bearer {
     #[must_use]
     pub fn has_ended(&self, now: Timestamp) -> bool {
         self.grant.until.into_iter().chain(self.genuine.ends).any(|until| until < now)
+    }
+
+    /// Whether the token granted `verb` on something, before it was narrowed.
+    #[must_use]
+    pub fn has_verb(&self, verb: Verb) -> bool {
+        self.grant.verbs.contains(&verb) || self.grant.verbs.contains(&Verb::Admin)
+    }
+
+    /// Whether the same token grants the same as it did.
+    pub(super) fn stands_as(&self, before: &Self) -> bool {
+        self.grant == before.grant && self.member == before.member
     }
 
     /// Whether the token grants `verb` on `target` at `now`.
@@ -350,5 +378,40 @@ impl Bearer {
     /// As [`Bearer::may`].
     pub fn may_everywhere(&self, verb: Verb, now: Timestamp) -> Result<(), Denied> {
         self.may(verb, &Target::SERVER, now)
+    }
+
+    /// Whether the token, narrowed as it is, grants `verb` on some project and some pool, and on no build in particular.
+    ///
+    /// # Errors
+    /// As [`Bearer::may`].
+    pub fn may_somewhere(&self, verb: Verb, now: Timestamp) -> Result<(), Denied> {
+        let left = |limited| self.genuine.limits.get(limited);
+        let granted_pools = self.grant.pools.as_ref().map(|pools| pools.iter().map(|pool| pool_name(pool).to_owned()));
+        let projects = names_of(self.grant.projects.clone(), left("projects"));
+        let pools = names_of(granted_pools.map(Iterator::collect), left("pools"));
+        let grants = |project: &&String| {
+            self.member.as_ref().is_none_or(|member| member.grants(verb, &Target::project(project)))
+        };
+        // On each that is left it grants the same.
+        let found = projects.iter().find(grants).zip(pools.first());
+        let granted = found.map(|(project, pool)| {
+            self.may(verb, &Target { project: Some(project), pool: Some(pool), build: None }, now)
+        });
+        match granted {
+            None | Some(Err(Denied::Forbidden { .. })) => {
+                Err(Denied::Forbidden { verb, target: "anything".to_owned() })
+            }
+            Some(answer) => answer,
+        }
+    }
+}
+
+/// The names that are granted and that no check excludes. If every one is, that is some name.
+fn names_of(granted: Option<BTreeSet<String>>, left: Option<&BTreeSet<String>>) -> BTreeSet<String> {
+    match (granted, left) {
+        (None, None) => BTreeSet::from(["any".to_owned()]),
+        (None, Some(left)) => left.clone(),
+        (Some(granted), None) => granted,
+        (Some(granted), Some(left)) => granted.intersection(left).cloned().collect(),
     }
 }

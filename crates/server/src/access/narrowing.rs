@@ -67,23 +67,26 @@ pub fn narrow(text: &str, narrowing: &Narrowing) -> Result<String, TokenError> {
 
 /// A check as people read it; one that is not of our making stays as it stands.
 pub(super) fn in_words(statement: &str) -> String {
+    if let Some(until) = end_in(statement) {
+        return format!("until {}", in_utc(until));
+    }
+    limit_in(statement).map_or_else(|| statement.to_owned(), |(limited, names)| format!("{limited}: {names}"))
+}
+
+/// What a check of our making limits, `projects` or `pools` for two, and to which, parted by commas.
+pub(super) fn limit_in(statement: &str) -> Option<(&'static str, String)> {
     const FORMS: [(&str, &str); 4] = [
         ("operation($it), ", "verbs"),
         ("on_project($it), ", "projects"),
         ("on_no_pool(true) or on_pool($it), ", "pools"),
         ("on_build($it), ", "builds"),
     ];
-    if let Some(until) = end_in(statement) {
-        return format!("until {}", in_utc(until));
-    }
-    let Some(check) = statement.strip_prefix("check if ") else { return statement.to_owned() };
-    for (form, name) in FORMS {
-        if let Some(set) = check.strip_prefix(form).and_then(|rest| rest.strip_suffix(".contains($it)")) {
-            let set = set.trim_matches(|bracket| matches!(bracket, '{' | '}' | '[' | ']'));
-            return format!("{name}: {}", set.replace('"', ""));
-        }
-    }
-    statement.to_owned()
+    let check = statement.strip_prefix("check if ")?;
+    FORMS.iter().find_map(|(form, name)| {
+        let set = check.strip_prefix(form)?.strip_suffix(".contains($it)")?;
+        let set = set.trim_matches(|bracket| matches!(bracket, '{' | '}' | '[' | ']'));
+        Some((*name, set.replace('"', "")))
+    })
 }
 
 /// The time at which a check of our making ends a token.

@@ -127,6 +127,35 @@ fn whoever_holds_a_token_narrows_it_and_never_widens_it() {
 }
 
 #[test]
+fn a_token_says_whether_it_grants_a_verb_on_anything() {
+    let office = office();
+    let all = Narrowing::default;
+    let limited =
+        GrantRequest { projects: Some(names(&["a", "b"])), pools: Some(names(&["", "p"])), ..grant(&[Verb::Submit]) };
+    for (granted, narrowings, expected) in [
+        (grant(&[Verb::Submit]), vec![], true),
+        (grant(&[Verb::Admin]), vec![], true),
+        (grant(&[Verb::Read]), vec![], false),
+        (limited.clone(), vec![], true),
+        (grant(&[Verb::Submit]), vec![Narrowing { verbs: [Verb::Read].into(), ..all() }], false),
+        (grant(&[Verb::Submit]), vec![Narrowing { builds: [BuildId(7)].into(), ..all() }], false),
+        (grant(&[Verb::Submit]), vec![Narrowing { until: Some(Timestamp(NOW.0 - 1)), ..all() }], false),
+        (grant(&[Verb::Submit]), vec![Narrowing { projects: names(&["a", "c"]), ..all() }], true),
+        (limited.clone(), vec![Narrowing { projects: names(&["c", "b"]), pools: names(&["default"]), ..all() }], true),
+        (limited.clone(), vec![Narrowing { projects: names(&["c"]), ..all() }], false),
+        (limited, vec![Narrowing { pools: names(&["q"]), ..all() }], false),
+        (grant(&[Verb::Submit]), [["a"], ["b"]].map(|it| Narrowing { projects: names(&it), ..all() }).to_vec(), false),
+    ] {
+        let token = office.token(granted);
+        let token = narrowings.iter().fold(token, |token, narrowing| narrow(&token, narrowing).expect("narrowed"));
+        let bearer = office.access.admit(&token).expect("admitted");
+        let granted = bearer.may_somewhere(Verb::Submit, NOW);
+        assert_eq!(granted.is_ok(), expected, "{narrowings:?}");
+        assert!(granted.is_ok() || matches!(granted, Err(Denied::Forbidden { .. })));
+    }
+}
+
+#[test]
 fn the_default_pool_is_one_whatever_name_a_token_has_for_it() {
     let office = office();
     for (granted, narrowed) in [("", "default"), ("default", "")] {

@@ -146,6 +146,9 @@ pub struct Inspected {
     /// When the first of its checks ends it.
     #[serde(skip)]
     pub ends: Option<Timestamp>,
+    /// What the holders' checks together leave of `projects`, of `pools` and so on; what none of them limits is not there.
+    #[serde(skip)]
+    pub limits: BTreeMap<&'static str, BTreeSet<String>>,
 }
 
 impl Inspected {
@@ -175,6 +178,7 @@ pub fn inspect(text: &str) -> Result<Inspected, TokenError> {
         narrowed: Vec::new(),
         revocation: token.revocation_identifiers().iter().map(|id| super::keys::hex(id)).collect(),
         ends: None,
+        limits: BTreeMap::new(),
     };
     for block in 0..token.block_count() {
         let source = token.print_block_source(block).map_err(|_| TokenError::Malformed)?;
@@ -186,6 +190,11 @@ pub fn inspect(text: &str) -> Result<Inspected, TokenError> {
                 _ => {
                     let end = super::narrowing::end_in(statement);
                     inspected.ends = inspected.ends.into_iter().chain(end).min();
+                    if let Some((limited, names)) = super::narrowing::limit_in(statement) {
+                        let names: BTreeSet<String> = names.split(", ").map(str::to_owned).collect();
+                        let left = inspected.limits.entry(limited).or_insert_with(|| names.clone());
+                        left.retain(|name| names.contains(name));
+                    }
                     checks.push(super::narrowing::in_words(statement));
                 }
             }

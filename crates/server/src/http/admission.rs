@@ -10,7 +10,10 @@ use graph::{BuildId, WorkerId};
 
 use super::call::Call;
 use super::{App, pages, problem};
-use crate::access::{Bearer, Target, Verb};
+use crate::access::{Bearer, Denied, Target, Verb};
+
+/// After so many heartbeats in which nobody has asked for a session's token it is asked for before the next call of the worker.
+const HEARTBEATS_UNASKED_MAX: u64 = 2;
 
 /// Whoever was let in.
 #[derive(Default)]
@@ -86,9 +89,14 @@ pub async fn admit(
         return Ok(admitted.ok().filter(holds).map(Arc::new).map(Admitted::of).unwrap_or_default());
     }
     if matches!(route.access, Needs::Session | Needs::Sender)
-        && let Some(worker) = app.server.dispatch.worker_of(&text)
+        && let Some(session) = app.server.dispatch.session_of(&text)
     {
-        return Ok(Admitted { bearer: None, worker: Some(worker) });
+        // Whoever reads the session's stream is asked there with each heartbeat.
+        let most_ms = app.server.dispatch.heartbeat_ms() * HEARTBEATS_UNASKED_MAX;
+        if session.pass.is_older(most_ms, app.now()) {
+            app.server.ask_session(&session).await.map_err(problem::denied)?;
+        }
+        return Ok(Admitted { bearer: None, worker: Some(session.worker) });
     }
     if route.access == Needs::Session {
         let (kind, detail) = match text.is_empty() {
@@ -100,19 +108,21 @@ pub async fn admit(
     let bearer = bearer_of(app, text, look).await?;
     let now = app.now();
     if bearer.has_ended(now) {
-        return Err(Problem::new(ProblemKind::Unauthorized, "the token has expired")
-            .help("ask whoever runs this server for a new one"));
+        return Err(problem::denied(Denied::Ended));
     }
     let verb = match route.access {
         Needs::Grant(verb, _) => verb_of(verb),
         Needs::Sender => Verb::Submit,
         Needs::Public | Needs::Visitor | Needs::Token | Needs::Session => return Ok(Admitted::of(bearer)),
     };
-    if bearer.grant.verbs.contains(&verb) || bearer.grant.verbs.contains(&Verb::Admin) {
-        return Ok(Admitted::of(bearer));
+    if !bearer.has_verb(verb) {
+        return Err(problem::denied(Denied::Forbidden { verb, target: "anything".to_owned() }));
     }
-    let help = "ask whoever runs this server for a token that grants it";
-    Err(Problem::new(ProblemKind::Forbidden, format!("this token does not grant `{verb}` on anything")).help(help))
+    if route.access == Needs::Sender {
+        // What is sent belongs to no project yet.
+        bearer.may_somewhere(verb, now).map_err(problem::denied)?;
+    }
+    Ok(Admitted::of(bearer))
 }
 
 impl Admitted {

@@ -243,7 +243,7 @@ pub async fn submit(app: Arc<App>, call: Call) -> Answered {
     let pool = submit.pool.as_deref().unwrap_or(DEFAULT_POOL);
     let target = Target { project: Some(&submit.project), pool: Some(pool), build: None };
     call.demand(Verb::Submit, &target, now)?;
-    let pools = reach(&call, &submit.project, now);
+    let pools = reach(&call, Verb::Submit, &submit.project, now);
     let options = submit.options;
     let wanted = Wanted {
         project: submit.project.clone(),
@@ -272,9 +272,9 @@ pub async fn submit(app: Arc<App>, call: Call) -> Answered {
 const NO_POOL: &str = "\n";
 
 /// Whether the jobs of a build may name any pool: only if whoever asks for it may use every one.
-fn reach(call: &Call, project: &str, now: graph::Timestamp) -> PoolReach {
+fn reach(call: &Call, verb: Verb, project: &str, now: graph::Timestamp) -> PoolReach {
     let target = Target { project: Some(project), pool: Some(NO_POOL), build: None };
-    if call.demand(Verb::Submit, &target, now).is_ok() { PoolReach::Every } else { PoolReach::Own }
+    if call.demand(verb, &target, now).is_ok() { PoolReach::Every } else { PoolReach::Own }
 }
 
 /// What happened, by the word of whoever says so.
@@ -343,12 +343,17 @@ pub async fn rebuild(app: Arc<App>, call: Call) -> Answered {
         Problem::new(ProblemKind::Conflict, format!("build {build} has no files of its own"))
             .help("ask for a build of the files")
     })?;
+    // It is a new build: whoever may do this to the old one alone, or not in its pool, may not ask for it.
+    let pool = if options.pool.is_empty() { DEFAULT_POOL } else { &options.pool };
+    let now = app.now();
+    call.demand(Verb::Control, &Target { project: Some(&origin.project), pool: Some(pool), build: None }, now)?;
+    let pools = reach(&call, Verb::Control, &origin.project, now);
     let again = Wanted {
         project: origin.project,
         source,
         event,
         pipeline: Some(pipeline),
-        options: BuildOptions { only: BTreeSet::clone(&options.only), retry_of: Some(build), ..options },
+        options: BuildOptions { only: BTreeSet::clone(&options.only), retry_of: Some(build), pools, ..options },
         client,
         sharing: Sharing::EachItsOwn,
         key: super::idempotency::name_of(&call)?,

@@ -23,10 +23,13 @@ use store::log::{
 use store::rows::AttemptRow;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
+use super::admission::target_of;
 use super::answer::{self, Answered, More, PIECE_BYTES, Wanted, by_pieces, range, ranged, with};
 use super::call::{Call, invalid};
+use super::guarded::{guarded, pass};
 use super::likeness::{Earlier, Likeness};
 use super::{App, build, groups, job, problem};
+use crate::access::{Pass, Verb};
 use crate::records::LogPhase;
 use crate::server::Server;
 
@@ -188,14 +191,10 @@ pub async fn read(app: Arc<App>, call: Call) -> Answered {
     }
     let permit = app.stream_permit()?;
     if follow {
-        return followed(
-            &app,
-            Place { build, attempt: attempt_row(&app, build, number).await?, key },
-            part,
-            format,
-            permit,
-        )
-        .await;
+        let project = app.blocking(move |app| build::row(app, build)).await?.origin.project;
+        let pass = pass(&app, &call, Verb::Read, &[target_of(&project, build)])?;
+        let place = Place { build, attempt: attempt_row(&app, build, number).await?, key };
+        return followed(&app, place, (part, format), permit, pass).await;
     }
     let (_, reader, _) = app.blocking(move |app| open(app, build, number)).await?;
     match (format, reader) {
@@ -386,9 +385,9 @@ struct Follower {
 async fn followed(
     app: &Arc<App>,
     place: Place,
-    part: Part,
-    format: LogFormat,
+    (part, format): (Part, LogFormat),
     permit: OwnedSemaphorePermit,
+    pass: Arc<Pass>,
 ) -> Answered {
     let server = Arc::clone(&app.server);
     let woken = Arc::new(Notify::new());
@@ -447,7 +446,7 @@ async fn followed(
             }
         }
     });
-    Ok(with(StatusCode::OK, media(format), Body::from_stream(stream)))
+    Ok(with(StatusCode::OK, media(format), Body::from_stream(guarded(Arc::clone(app), pass, stream))))
 }
 
 impl Follower {

@@ -143,6 +143,8 @@ pub fn denied(denied: Denied) -> Problem {
         Denied::NoToken(why) => Problem::new(ProblemKind::Unauthorized, why)
             .help("send `Authorization: Bearer TOKEN`; `ropewalk token create` makes one"),
         Denied::Revoked => Problem::new(ProblemKind::Unauthorized, Denied::Revoked.to_string()),
+        Denied::Ended => Problem::new(ProblemKind::Unauthorized, Denied::Ended.to_string())
+            .help("ask whoever runs this server for a new one"),
         Denied::Forbidden { .. } => Problem::new(ProblemKind::Forbidden, denied.to_string())
             .help("ask whoever runs this server for a token that grants it"),
         Denied::Slow => unavailable(&Denied::Slow, "try again"),

@@ -2,7 +2,10 @@
 //! come, in both directions, and keeps none of them.
 //!
 //! How a server itself is ([`OWN`]) it answers itself. While nobody leads, a standby answers what the store alone can; all else
-//! waits a moment for a leader, then is refused in a way that clients take for passing.
+//! waits a moment for a leader, then is refused in a way that clients take for passing. The leader learns how a request came to the
+//! server that was asked ([`arrival`]).
+
+mod arrival;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,6 +80,7 @@ pub fn front(seat: Arc<Seat>) -> Result<Router, RelayError> {
 
 impl Relay {
     async fn answer(&self, request: Request) -> Response<Body> {
+        let request = arrival::take_over(self.seat.address_key(), request, self.seat.standby.now());
         let role = self.seat.role().borrow().clone();
         match role {
             Role::Leading(leading) => through(&leading.router, request).await,
@@ -134,7 +138,7 @@ impl Relay {
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
         let mut headers = parts.headers.clone();
         strip(&mut headers);
-        headers.remove(header::HOST);
+        arrival::tell(self.seat.address_key(), &parts, &mut headers, self.seat.standby.now());
         headers.insert(RELAYED, HeaderValue::from_static("1"));
         let mut sent = self.http.request(parts.method.clone(), format!("{}{path}", leader.url)).headers(headers);
         if has_body(&parts.headers) {

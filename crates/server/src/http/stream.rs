@@ -19,11 +19,13 @@ use graph::BuildId;
 use store::Sequence;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::admission::target_of;
 use super::answer::{Answered, with};
-use super::build::Sight;
+use super::build::{Sight, row};
 use super::call::Call;
+use super::guarded::{guarded, pass};
 use super::{App, problem};
-use crate::access::{Bearer, Verb};
+use crate::access::{Bearer, Pass, Verb};
 use crate::live::{Follower, Lines, LiveError, LiveEvent};
 use crate::moments::Telling;
 use crate::server::{Ending, Server};
@@ -142,6 +144,8 @@ pub async fn build(app: Arc<App>, call: Call) -> Answered {
     };
     let last = last_id(&call.headers)?;
     let permit = app.stream_permit()?;
+    let project = app.blocking(move |app| row(app, build)).await?.origin.project;
+    let pass = pass(&app, &call, Verb::Read, &[target_of(&project, build)])?;
     let ending = app.server.ending();
     let follower = app.server.live.follow(build, last.as_deref(), lines).await.map_err(live)?;
     let stream = OfBuild { reading: reading(follower), form, ending, _permit: permit };
@@ -163,7 +167,7 @@ pub async fn build(app: Arc<App>, call: Call) -> Answered {
             Ok((_, Err(error))) => Some((Err(io::Error::other(error)), None)),
         }
     });
-    Ok(with(StatusCode::OK, form.media(), Body::from_stream(body)))
+    Ok(with(StatusCode::OK, form.media(), Body::from_stream(guarded(app, pass, body))))
 }
 
 fn written(form: Form, events: &[LiveEvent]) -> Bytes {
@@ -174,14 +178,24 @@ fn written(form: Form, events: &[LiveEvent]) -> Bytes {
     piece.into()
 }
 
+/// One build, as the stream of all builds tells it.
+struct Told {
+    telling: Telling,
+    project: String,
+    /// Whether this reader is told of it.
+    is_seen: bool,
+}
+
 /// The stream of all builds.
 struct OfAll {
     server: Arc<Server>,
+    pass: Arc<Pass>,
+    /// Whose rights the tellings were judged by.
     bearer: Arc<Bearer>,
     form: Form,
     project: Option<String>,
     after: Sequence,
-    tellings: HashMap<BuildId, (Telling, bool)>,
+    tellings: HashMap<BuildId, Told>,
     stored: tokio::sync::watch::Receiver<u64>,
     ending: tokio::sync::watch::Receiver<Ending>,
     turns: Arc<Semaphore>,
@@ -198,9 +212,12 @@ pub async fn events(app: Arc<App>, call: Call) -> Answered {
         Some(id) => Sequence(id.parse().map_err(|_| bad_id(&id))?),
         None => app.blocking(|app| app.server.store.last_sequence().map_err(problem::store)).await?,
     };
+    // Which builds are told is looked at for each.
+    let pass = pass(&app, &call, Verb::Read, &[])?;
     let stream = OfAll {
         server: Arc::clone(&app.server),
-        bearer: Arc::clone(call.bearer()?),
+        bearer: pass.bearer(),
+        pass: Arc::clone(&pass),
         form,
         project: call.text("project").map(str::to_owned),
         after,
@@ -249,7 +266,7 @@ pub async fn events(app: Arc<App>, call: Call) -> Answered {
             }
         }
     });
-    Ok(with(StatusCode::OK, form.media(), Body::from_stream(body)))
+    Ok(with(StatusCode::OK, form.media(), Body::from_stream(guarded(app, pass, body))))
 }
 
 impl OfAll {
@@ -259,8 +276,15 @@ impl OfAll {
         if appends.is_empty() {
             return Ok(None);
         }
-        let bearer = Arc::clone(&self.bearer);
+        let bearer = self.pass.bearer();
         let mut sight = Sight::new(&bearer, Verb::Read, self.server.now());
+        if !Arc::ptr_eq(&bearer, &self.bearer) {
+            // The reader's roles have changed.
+            self.bearer = Arc::clone(&bearer);
+            for (build, told) in &mut self.tellings {
+                told.is_seen = is_wanted(self.project.as_ref(), &told.project) && sight.build(&told.project, *build);
+            }
+        }
         let mut piece = Vec::new();
         for (sequence, facts) in appends {
             self.after = sequence;
@@ -287,16 +311,20 @@ impl OfAll {
             }
             let row = self.server.store.build(build).map_err(problem::store)?;
             let Some(row) = row else { return Ok(None) };
-            let project = &row.origin.project;
-            let is_wanted = self.project.as_ref().is_none_or(|wanted| wanted == project);
-            let is_seen = is_wanted && sight.build(project, build);
-            self.tellings.insert(build, (Telling::default(), is_seen));
+            let project = row.origin.project;
+            let is_seen = is_wanted(self.project.as_ref(), &project) && sight.build(&project, build);
+            self.tellings.insert(build, Told { telling: Telling::default(), project, is_seen });
         }
-        let Some((telling, true)) = self.tellings.get_mut(&build) else { return Ok(None) };
+        let Some(Told { telling, is_seen: true, .. }) = self.tellings.get_mut(&build) else { return Ok(None) };
         let told = telling.tell(fact);
         if matches!(told, Some(Moment::BuildFinished { .. })) {
             self.tellings.remove(&build);
         }
         Ok(told)
     }
+}
+
+/// Whether a build of this project is among those that were asked for.
+fn is_wanted(wanted: Option<&String>, project: &str) -> bool {
+    wanted.is_none_or(|wanted| wanted == project)
 }

@@ -1,6 +1,7 @@
 //! Shells in what steps left: who may, which worker holds the files, and the bytes on their way.
 
 use std::convert::Infallible;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use api::shell::{ALIVE_MS, Frame, FrameReader, INPUT_BYTES_MAX, OpenShell, SECRE
 use api::worker::{Offer, ToWorker};
 use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 use graph::{BuildId, Digest, JobName, Origin, WorkerId};
 use store::rows::AttemptRow;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -20,6 +21,7 @@ use super::answer::{Answered, json, nothing, with};
 use super::build::row;
 use super::call::Call;
 use super::control::audit;
+use super::guarded::{guarded_to, pass};
 use super::worker::worker_of;
 use super::{App, problem};
 use crate::access::Verb;
@@ -96,11 +98,14 @@ pub async fn open(app: Arc<App>, call: Call) -> Answered {
     let open: OpenShell = call.json()?;
     check(&open)?;
     let permit = app.stream_permit()?;
+    let project = app.blocking(move |app| row(app, build)).await?.origin.project;
     let attempt = attempt_of(&app, build, JobName::from(call.segment("job"))).await?;
     let of = attempt.build;
     let origin: Origin = app.blocking(move |app| row(app, of)).await?.origin;
     // A job that was reused may come from a build that the token does not reach.
     call.demand(Verb::Shell, &target_of(&origin.project, of), app.now())?;
+    let targets = [target_of(&project, build), target_of(&origin.project, of)];
+    let pass = pass(&app, &call, Verb::Shell, &targets)?;
     let hosts = app.blocking({
         let attempt = attempt.clone();
         move |app| hosts(app, &attempt)
@@ -127,7 +132,12 @@ pub async fn open(app: Arc<App>, call: Call) -> Answered {
         let wait = if place + 1 == workers.len() { OPEN_WAIT } else { NEXT_WAIT };
         let opened = tokio::time::timeout(wait, first_of(&app, worker, &mut seat));
         problem = match opened.await {
-            Ok(Ok(held)) => return Ok(with(StatusCode::OK, BYTES, stream(held, seat, permit))),
+            Ok(Ok(held)) => {
+                let stream = guarded_to(Arc::clone(&app), pass, stream(held, seat, permit), |refusal| {
+                    Ok(Frame::Refused(refusal.to_string()).encode().into())
+                });
+                return Ok(with(StatusCode::OK, BYTES, Body::from_stream(stream)));
+            }
             Ok(Err(problem)) if problem.status == ProblemKind::Unavailable.status() => problem,
             Ok(Err(problem)) => return Err(problem),
             Err(_) => {
@@ -233,13 +243,15 @@ async fn first(seat: &mut Seat) -> Result<Vec<u8>, Problem> {
     }
 }
 
-fn stream(held: Vec<u8>, seat: Seat, permit: OwnedSemaphorePermit) -> Body {
-    let first = futures_util::stream::once(async move { Ok::<_, Infallible>(Bytes::from(held)) });
+fn stream(held: Vec<u8>, seat: Seat, permit: OwnedSemaphorePermit) -> impl Stream<Item = io::Result<Bytes>> {
+    let first = futures_util::stream::once(async move { Ok(Bytes::from(held)) });
     // The permit goes with the stream, and so does the visit.
     let rest = futures_util::stream::unfold((seat, permit), |(mut seat, permit)| async move {
-        Some((Ok(next_or_alive(&mut seat.printed).await?), (seat, permit)))
+        let piece = next_or_alive(&mut seat.printed).await?;
+        // A worker that was put out prints on, and nobody hears it.
+        seat.is_open().then_some((Ok(piece), (seat, permit)))
     });
-    Body::from_stream(first.chain(rest))
+    first.chain(rest)
 }
 
 /// What comes next, or that there is nothing yet; `None` at the end.

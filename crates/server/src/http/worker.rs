@@ -21,8 +21,8 @@ use tokio::sync::mpsc;
 use super::answer::{Answered, json, with};
 use super::call::Call;
 use super::problem;
-use crate::access::{Target, Verb};
-use crate::dispatch::{Dispatch, Given, JoinRefusal, Joined};
+use crate::access::{Ground, Pass, Target, Verb};
+use crate::dispatch::{Given, JoinRefusal, Joined, SessionPass};
 use crate::outbox::OutboxError;
 use crate::records::StoredLayers;
 use crate::server::{JoinError, Server};
@@ -87,8 +87,11 @@ pub async fn session(server: Arc<Server>, call: Call) -> Answered {
             .help("`ropewalk token create --worker --pool POOL` makes one that does"));
     }
     let worker = worker_id(&key);
-    let joined = server.join(worker.clone(), Join { offer, ..join }).await.map_err(join_problem)?;
-    Ok(with(StatusCode::OK, NDJSON, stream(&server, worker, joined)))
+    let grounds = offer.pools.iter().map(|pool| Ground::from(&Target::pool(pool))).collect();
+    let pass = Arc::new(Pass::new(bearer, Verb::Work, grounds, now));
+    let joined = server.join(worker.clone(), Join { offer, ..join }, Arc::clone(&pass)).await.map_err(join_problem)?;
+    let session = SessionPass { worker, number: joined.number, pass };
+    Ok(with(StatusCode::OK, NDJSON, stream(server, session, joined)))
 }
 
 fn join_problem(error: JoinError) -> Problem {
@@ -102,30 +105,32 @@ fn join_problem(error: JoinError) -> Problem {
 
 /// One session's stream; when nobody reads it any more the session is over.
 struct Stream {
-    dispatch: Arc<Dispatch>,
-    worker: WorkerId,
-    number: u64,
+    server: Arc<Server>,
+    session: SessionPass,
     lines: mpsc::Receiver<Bytes>,
     heartbeat: Duration,
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.dispatch.leave(&self.worker, self.number);
+        self.server.dispatch.leave(&self.session.worker, self.session.number);
     }
 }
 
-fn stream(server: &Server, worker: WorkerId, joined: Joined) -> Body {
-    let dispatch = Arc::clone(&server.dispatch);
-    let heartbeat = Duration::from_millis(dispatch.heartbeat_ms().max(1));
-    let stream = Stream { dispatch, worker, number: joined.number, lines: joined.lines, heartbeat };
+fn stream(server: Arc<Server>, session: SessionPass, joined: Joined) -> Body {
+    let heartbeat = Duration::from_millis(server.dispatch.heartbeat_ms().max(1));
+    let stream = Stream { server, session, lines: joined.lines, heartbeat };
     Body::from_stream(futures_util::stream::unfold(stream, |mut stream| async move {
         let mut lines = Vec::new();
-        match tokio::time::timeout(stream.heartbeat, stream.lines.recv_many(&mut lines, LINES_TOGETHER_MAX)).await {
-            Ok(0) => None,
-            Ok(_) => Some((Ok::<_, Infallible>(joined_lines(lines)), stream)),
-            Err(_) => Some((Ok(alive()), stream)),
-        }
+        let waited = tokio::time::timeout(stream.heartbeat, stream.lines.recv_many(&mut lines, LINES_TOGETHER_MAX));
+        let piece = match waited.await {
+            Ok(0) => return None,
+            Ok(_) => joined_lines(lines),
+            Err(_) => alive(),
+        };
+        // Nothing leaves by a token that is not good any more: attempts come with secrets.
+        stream.server.ask_session(&stream.session).await.ok()?;
+        Some((Ok::<_, Infallible>(piece), stream))
     }))
 }
 

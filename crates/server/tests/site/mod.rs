@@ -12,12 +12,12 @@ use graph::{
     AttemptReport, AttemptSpec, BuildId, Digest, Event, EventKind, LeaseId, Outcome, StepReport, Timestamp, Trust,
     Usage, WorkerId,
 };
-use ropewalk_server::access::{Access, RootKey, StoreLedger};
+use ropewalk_server::access::{Access, GrantRequest, Pass, RootKey, StoreLedger, Subject, SubjectKind, Verb};
 use ropewalk_server::live::{Follower, Lines};
 use ropewalk_server::outbox::{LOG, OutboxError, SAYING};
 use ropewalk_server::records::Sharing;
 use ropewalk_server::server::{Parts, Wanted};
-use ropewalk_server::settings::Settings;
+use ropewalk_server::settings::{Millis, Settings};
 use ropewalk_server::world::{NoValue, SecretSource};
 use ropewalk_server::{Running, Server};
 use store::blob::{self, DirectoryBlobs, Verify};
@@ -49,10 +49,11 @@ impl SecretSource for Known {
 pub struct Site {
     folder: tempfile::TempDir,
     secrets: BTreeMap<String, String>,
+    settings: Settings,
     running: Running,
 }
 
-fn start(folder: &tempfile::TempDir, secrets: &BTreeMap<String, String>) -> Running {
+fn start(folder: &tempfile::TempDir, secrets: &BTreeMap<String, String>, settings: Settings) -> Running {
     let path = folder.path();
     let records = path.join("records");
     std::fs::create_dir_all(&records).unwrap();
@@ -68,7 +69,7 @@ fn start(folder: &tempfile::TempDir, secrets: &BTreeMap<String, String>) -> Runn
         clock: now,
         store,
     };
-    Server::start(Settings::default(), parts).unwrap()
+    Server::start(settings, parts).unwrap()
 }
 
 impl Site {
@@ -77,9 +78,18 @@ impl Site {
     }
 
     pub fn with_secrets(secrets: BTreeMap<String, String>) -> Self {
+        Self::with(secrets, Settings::default())
+    }
+
+    /// Whose workers say something so often.
+    pub fn with_heartbeat(heartbeat_ms: u64) -> Self {
+        Self::with(BTreeMap::new(), Settings { heartbeat: Millis(heartbeat_ms), ..Settings::default() })
+    }
+
+    fn with(secrets: BTreeMap<String, String>, settings: Settings) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let running = start(&folder, &secrets);
-        Self { folder, secrets, running }
+        let running = start(&folder, &secrets, settings.clone());
+        Self { folder, secrets, settings, running }
     }
 
     pub fn server(&self) -> &Arc<Server> {
@@ -93,14 +103,38 @@ impl Site {
 
     /// Ends the server and starts another on the same data.
     pub async fn restart(self) -> Self {
-        let Self { folder, secrets, running } = self;
+        let Self { folder, secrets, settings, running } = self;
         running.end().await.unwrap();
-        let running = start(&folder, &secrets);
-        Self { folder, secrets, running }
+        let running = start(&folder, &secrets, settings.clone());
+        Self { folder, secrets, settings, running }
     }
 
     pub async fn end(self) {
         self.running.end().await.unwrap();
+    }
+
+    /// A token for workers of every pool.
+    pub fn worker_token(&self) -> String {
+        let grant = GrantRequest {
+            subject: Subject { kind: SubjectKind::Worker, name: "w".to_owned() },
+            verbs: [Verb::Work].into(),
+            projects: None,
+            pools: None,
+            until: None,
+        };
+        self.server().access.create(&ropewalk_server::parts::fresh_id(), grant, "test", now()).unwrap()
+    }
+
+    /// What a worker goes on by that joined by this token.
+    pub fn pass(&self, token: &str) -> Arc<Pass> {
+        let bearer = Arc::new(self.server().access.admit(token).unwrap());
+        Arc::new(Pass::new(bearer, Verb::Work, Vec::new(), now()))
+    }
+
+    /// Revokes a token.
+    pub fn revoke(&self, token: &str) {
+        let said = ropewalk_server::access::inspect(token).unwrap();
+        assert!(self.server().access.revoke(said.grant("id").unwrap(), "test", now()).unwrap());
     }
 
     /// Waits until a build has ended.
@@ -222,6 +256,10 @@ pub fn report(outcome: Outcome, name: &str) -> AttemptReport {
 /// A worker that follows a script.
 pub struct Worker {
     pub id: WorkerId,
+    /// By what it joined.
+    pub token: String,
+    /// Its session's.
+    pub secret: String,
     lines: mpsc::Receiver<bytes::Bytes>,
     unread: Vec<u8>,
 }
@@ -241,8 +279,9 @@ impl Worker {
     async fn join_as(site: &Site, id: WorkerId, join: Join) -> Self {
         let (pools, name) = (["default".to_owned()].into(), id.to_string());
         let offer = Offer { name, pools, slots: 2, version: "0.1.0".to_owned(), ..Offer::default() };
-        let joined = site.server().join(id.clone(), Join { key: "00".to_owned(), offer, ..join }).await.unwrap();
-        Self { id, lines: joined.lines, unread: Vec::new() }
+        let (join, token) = (Join { key: "00".to_owned(), offer, ..join }, site.worker_token());
+        let joined = site.server().join(id.clone(), join, site.pass(&token)).await.unwrap();
+        Self { id, token, secret: joined.secret, lines: joined.lines, unread: Vec::new() }
     }
 
     /// The next line of the session; `None` once it is over.

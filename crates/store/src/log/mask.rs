@@ -2,16 +2,18 @@
 //!
 //! A secret is looked for in the forms in which tools print it: as it is, each of its lines, base64 (standard and URL
 //! alphabet, at each of the three places it can take within a longer text), hexadecimal, URL-encoded, escaped in JSON,
-//! quoted by a shell. The longest form that begins first wins; what is masked is no longer searched.
+//! quoted by a shell; and by the lines that `base64`, `openssl` and `xxd -p` make of a long secret that they are given alone.
+//! The longest form that begins first wins; what is masked is no longer searched.
 //!
 //! A file is found to hold a secret by the same forms, but not by every line of it: see [`Masker::is_in_content`].
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, BuildError, Input, MatchKind};
 
 /// Stands where a secret was.
 pub const MASK: &[u8] = b"***";
@@ -20,8 +22,21 @@ pub const MASK: &[u8] = b"***";
 /// themselves.
 pub const MASKED_BYTES_MIN: usize = 4;
 
-/// A single line of a secret of several lines that is shorter than this does not tell that a file holds the secret.
+/// A line of a secret of several lines that is shorter than this does not tell that a file holds the secret. A last line of base64 or
+/// hexadecimal text that stands for less of a secret is not looked for by itself.
 const TELLING_BYTES_MIN: usize = 16;
+
+/// After how many digits tools begin a new line of base64: PEM and `openssl`; MIME and `base64`.
+const BASE64_WIDTHS: [usize; 2] = [64, 76];
+
+/// After how many digits `xxd -p` does.
+const HEXADECIMAL_WIDTH: usize = 60;
+
+/// The fewest digits of a line that is looked for: those of base64 that [`TELLING_BYTES_MIN`] make up alone.
+const DIGITS_MIN: usize = TELLING_BYTES_MIN * 8 / 6;
+
+/// Up to so many bytes of forms a table of all next states is worth its memory, some 400 bytes for each of them.
+const TABLE_BYTES_MAX: usize = 64 * 1024;
 
 /// Bound of all forms of all secrets together. Above it [`Masker::new`] refuses.
 pub const PATTERN_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -49,19 +64,17 @@ pub struct Masker {
 }
 
 struct Forms {
-    search: AhoCorasick,
+    search: Search,
     /// For what counts in files; `None` if it is all.
-    content: Option<AhoCorasick>,
-    /// Sorted, so that those with a common beginning stand together.
-    patterns: Vec<Vec<u8>>,
-    longest: usize,
-    /// The bytes that forms begin with.
-    begins: [bool; 256],
+    content: Option<Search>,
+    /// Of whole forms, and of lines of forms, which are much shorter.
+    beginnings: [Beginnings; 2],
 }
 
 impl fmt::Debug for Masker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let forms = self.forms.as_ref().map_or(0, |forms| forms.patterns.len());
+        let count = |forms: &Arc<Forms>| forms.beginnings.iter().map(|known| known.patterns.len()).sum();
+        let forms: usize = self.forms.as_ref().map_or(0, count);
         f.debug_struct("Masker").field("forms", &forms).field("too_short", &self.too_short).finish()
     }
 }
@@ -79,49 +92,42 @@ impl Masker {
     /// # Errors
     /// If all forms together are longer than [`PATTERN_BYTES_MAX`].
     pub fn new<S: AsRef<[u8]>>(secrets: impl IntoIterator<Item = S>) -> Result<Self, MaskerError> {
-        let mut patterns = BTreeSet::new();
-        let (mut content, mut is_all_content) = (BTreeSet::new(), true);
+        let (mut printed, mut content, mut is_all_content) = (Patterns::default(), Patterns::default(), true);
         let mut too_short = 0;
-        let mut pattern_bytes = 0;
         for secret in secrets {
-            let secret = secret.as_ref().trim_ascii();
+            // What encodes a secret alone begins with the white space before it.
+            let alone = secret.as_ref().trim_ascii_end();
+            let secret = alone.trim_ascii_start();
             if (1..MASKED_BYTES_MIN).contains(&secret.len()) {
                 too_short += 1;
             }
-            let whole = forms(secret).into_iter().map(|form| (form, true));
-            for (form, is_telling) in whole.chain(lines(secret).map(|line| (line.to_vec(), tells(line)))) {
-                if form.len() < MASKED_BYTES_MIN {
-                    continue;
+            let whole = forms(secret).into_iter().map(|form| (form, Tells::Secret));
+            let parts = lines(secret).map(|line| (line.to_vec(), tells(line)));
+            for (form, tells) in whole.chain(parts).filter(|(form, _)| form.len() >= MASKED_BYTES_MIN) {
+                match tells {
+                    Tells::Secret => content.add_form(form.clone()),
+                    Tells::Nothing => is_all_content = false,
                 }
-                match is_telling {
-                    true => drop(content.insert(form.clone())),
-                    false => is_all_content = false,
-                }
-                if !patterns.contains(&form) {
-                    pattern_bytes += form.len();
-                    patterns.insert(form);
-                }
-                if pattern_bytes > PATTERN_BYTES_MAX {
-                    return Err(MaskerError { pattern_bytes });
-                }
+                printed.add_form(form);
             }
+            printed.check()?;
+            for (line, tells) in wrapped(alone) {
+                match tells {
+                    Tells::Secret => content.add_line(line.clone()),
+                    Tells::Nothing => is_all_content = false,
+                }
+                printed.add_line(line);
+            }
+            printed.check()?;
         }
-        if patterns.is_empty() {
+        if printed.forms.is_empty() {
             return Ok(Self { forms: None, too_short });
         }
-        let search = |forms: &BTreeSet<Vec<u8>>| {
-            let search = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(forms);
-            search.map_err(|_| MaskerError { pattern_bytes })
-        };
-        let content = if is_all_content { None } else { Some(search(&content)?) };
-        let search = search(&patterns)?;
-        let patterns: Vec<Vec<u8>> = patterns.into_iter().collect();
-        let longest = patterns.iter().map(Vec::len).max().unwrap_or(0);
-        let mut begins = [false; 256];
-        for first in patterns.iter().filter_map(|pattern| pattern.first()) {
-            begins[usize::from(*first)] = true;
-        }
-        Ok(Self { forms: Some(Arc::new(Forms { search, content, patterns, longest, begins })), too_short })
+        let refused = |_| MaskerError { pattern_bytes: printed.bytes };
+        let content = if is_all_content { None } else { Some(Search::new(&content).map_err(refused)?) };
+        let search = Search::new(&printed).map_err(refused)?;
+        let beginnings = [printed.forms, printed.wrapped].map(Beginnings::of);
+        Ok(Self { forms: Some(Arc::new(Forms { search, content, beginnings })), too_short })
     }
 
     /// How many secrets are so short that they are not masked. Their owner should be told.
@@ -134,23 +140,24 @@ impl Masker {
     #[must_use]
     pub fn mask<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
         let Some(forms) = &self.forms else { return Cow::Borrowed(bytes) };
-        if forms.search.find(bytes).is_none() {
+        let mut found = forms.search.find_iter(bytes).peekable();
+        if found.peek().is_none() {
             return Cow::Borrowed(bytes);
         }
         let mut masked = Vec::with_capacity(bytes.len());
         let mut rest = 0;
-        for found in forms.search.find_iter(bytes) {
-            masked.extend_from_slice(&bytes[rest..found.start()]);
+        for found in found {
+            masked.extend_from_slice(&bytes[rest..found.start]);
             masked.extend_from_slice(MASK);
-            rest = found.end();
+            rest = found.end;
         }
         masked.extend_from_slice(&bytes[rest..]);
         Cow::Owned(masked)
     }
 
-    /// Whether a secret stands in the content of a file: in any of its forms, or by one of several lines if that has at least
-    /// 16 bytes and does not begin with `-----`. Shorter ones, and the marks around a key, stand in files that have nothing to do
-    /// with it.
+    /// Whether a secret stands in the content of a file: in any of its forms, or by one of several lines, its own or those of a form,
+    /// if that has at least 16 bytes of it and they do not begin with `-----`. Shorter ones, and the marks around a key, stand in files
+    /// that have nothing to do with it.
     #[must_use]
     pub fn is_in_content(&self, bytes: &[u8]) -> bool {
         let Some(forms) = &self.forms else { return false };
@@ -164,15 +171,145 @@ impl Masker {
     }
 }
 
+/// What is looked for.
+#[derive(Default)]
+struct Patterns {
+    forms: BTreeSet<Vec<u8>>,
+    /// Lines of forms, which begin with [`DIGITS_MIN`] digits at least.
+    wrapped: BTreeSet<Vec<u8>>,
+    bytes: usize,
+}
+
+impl Patterns {
+    fn add_form(&mut self, form: Vec<u8>) {
+        let bytes = form.len();
+        self.bytes += if self.forms.insert(form) { bytes } else { 0 };
+    }
+
+    fn add_line(&mut self, line: Vec<u8>) {
+        let bytes = line.len();
+        self.bytes += if self.wrapped.insert(line) { bytes } else { 0 };
+    }
+
+    fn check(&self) -> Result<(), MaskerError> {
+        if self.bytes > PATTERN_BYTES_MAX { Err(MaskerError { pattern_bytes: self.bytes }) } else { Ok(()) }
+    }
+}
+
+/// Finds patterns, the longest that begins first. Lines of forms are many, and few patterns are found much faster than many: they are
+/// looked for only where so many digits stand together.
+struct Search {
+    forms: AhoCorasick,
+    wrapped: Option<AhoCorasick>,
+}
+
+impl Search {
+    fn new(patterns: &Patterns) -> Result<Self, BuildError> {
+        let search = |patterns: &BTreeSet<Vec<u8>>, kind| {
+            AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).kind(kind).build(patterns)
+        };
+        let without_table = Some(AhoCorasickKind::ContiguousNFA);
+        let is_small = patterns.forms.iter().map(Vec::len).sum::<usize>() <= TABLE_BYTES_MAX;
+        let forms = search(&patterns.forms, if is_small { None } else { without_table })?;
+        let has_lines = !patterns.wrapped.is_empty();
+        let wrapped = has_lines.then(|| search(&patterns.wrapped, without_table)).transpose()?;
+        Ok(Self { forms, wrapped })
+    }
+
+    fn is_match(&self, bytes: &[u8]) -> bool {
+        self.forms.is_match(bytes) || self.next_wrapped(bytes, 0).is_some()
+    }
+
+    fn find_iter<'f>(&'f self, bytes: &'f [u8]) -> impl Iterator<Item = Range<usize>> {
+        let (mut form, mut line) = (self.next_form(bytes, 0), self.next_wrapped(bytes, 0));
+        std::iter::from_fn(move || {
+            let order = |found: &Range<usize>| (found.start, std::cmp::Reverse(found.end));
+            let found = form.iter().chain(&line).min_by_key(|found| order(found))?.clone();
+            if form.as_ref().is_some_and(|form| form.start < found.end) {
+                form = self.next_form(bytes, found.end);
+            }
+            if line.as_ref().is_some_and(|line| line.start < found.end) {
+                line = self.next_wrapped(bytes, found.end);
+            }
+            Some(found)
+        })
+    }
+
+    fn next_form(&self, bytes: &[u8], from: usize) -> Option<Range<usize>> {
+        self.forms.find(Input::new(bytes).range(from..)).map(|found| found.range())
+    }
+
+    fn next_wrapped(&self, bytes: &[u8], mut from: usize) -> Option<Range<usize>> {
+        let wrapped = self.wrapped.as_ref()?;
+        while let Some(digits) = next_digits(bytes, from) {
+            // With what may stand behind them: a line break and a short last line.
+            let end = bytes.len().min(digits.end + DIGITS_MIN * 2);
+            let found = wrapped.find(Input::new(bytes).range(digits.start..end)).map(|found| found.range());
+            if found.as_ref().is_some_and(|found| found.start < digits.end) {
+                return found;
+            }
+            from = digits.end;
+        }
+        None
+    }
+}
+
+/// The first digits of base64, hexadecimal ones among them, that are at least [`DIGITS_MIN`] together.
+fn next_digits(bytes: &[u8], from: usize) -> Option<Range<usize>> {
+    let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    // So many together have one at each such distance from any place before them.
+    let mut probe = from + DIGITS_MIN - 1;
+    while probe < bytes.len() {
+        let after = bytes[probe..].iter().take_while(|byte| is_digit(byte)).count();
+        if after == 0 {
+            probe += DIGITS_MIN;
+            continue;
+        }
+        let before = bytes[from..probe].iter().rev().take_while(|byte| is_digit(byte)).count();
+        if before + after >= DIGITS_MIN {
+            return Some(probe - before..probe + after);
+        }
+        probe += after + DIGITS_MIN;
+    }
+    None
+}
+
 impl Forms {
-    /// Whether more bytes could turn this into a form: it is the proper beginning of one.
+    /// The first place from `from` on whose bytes up to the end could be the beginning of a pattern.
+    fn beginning(&self, bytes: &[u8], from: usize) -> usize {
+        let [forms, wrapped] = &self.beginnings;
+        forms.first(bytes, from).min(wrapped.first(bytes, from))
+    }
+}
+
+/// Tells what patterns begin with.
+struct Beginnings {
+    /// Sorted, so that those with a common beginning stand together.
+    patterns: Vec<Vec<u8>>,
+    longest: usize,
+    /// The bytes that patterns begin with.
+    begins: [bool; 256],
+}
+
+impl Beginnings {
+    fn of(patterns: BTreeSet<Vec<u8>>) -> Self {
+        let patterns: Vec<Vec<u8>> = patterns.into_iter().collect();
+        let longest = patterns.iter().map(Vec::len).max().unwrap_or(0);
+        let mut begins = [false; 256];
+        for first in patterns.iter().filter_map(|pattern| pattern.first()) {
+            begins[usize::from(*first)] = true;
+        }
+        Self { patterns, longest, begins }
+    }
+
+    /// Whether more bytes could turn this into a pattern: it is the proper beginning of one.
     fn is_beginning(&self, bytes: &[u8]) -> bool {
         let after = self.patterns.partition_point(|pattern| pattern.as_slice() <= bytes);
         self.patterns.get(after).is_some_and(|pattern| pattern.starts_with(bytes))
     }
 
-    /// The first place from `from` on whose bytes up to the end could be the beginning of a form.
-    fn beginning(&self, bytes: &[u8], from: usize) -> usize {
+    /// The first place from `from` on whose bytes up to the end could be a beginning.
+    fn first(&self, bytes: &[u8], from: usize) -> usize {
         let earliest = (bytes.len() + 1).saturating_sub(self.longest).max(from);
         let begins = |start: &usize| self.begins[usize::from(bytes[*start])] && self.is_beginning(&bytes[*start..]);
         (earliest..bytes.len()).find(begins).unwrap_or(bytes.len())
@@ -206,9 +343,9 @@ impl MaskedStream {
         let held = std::mem::take(&mut self.held);
         let mut rest = 0;
         for found in self.forms.search.find_iter(&held) {
-            emit(&held[rest..found.start()]);
+            emit(&held[rest..found.start]);
             emit(MASK);
-            rest = found.end();
+            rest = found.end;
         }
         emit(&held[rest..]);
     }
@@ -223,14 +360,14 @@ impl MaskedStream {
         let mut rest = 0;
         let mut open = self.forms.beginning(bytes, 0);
         for found in self.forms.search.find_iter(bytes) {
-            if found.start() >= open {
+            if found.start >= open {
                 break;
             }
-            if found.start() > rest {
-                emit(&bytes[rest..found.start()]);
+            if found.start > rest {
+                emit(&bytes[rest..found.start]);
             }
             emit(MASK);
-            rest = found.end();
+            rest = found.end;
             if rest > open {
                 open = self.forms.beginning(bytes, rest);
             }
@@ -248,9 +385,57 @@ fn lines(secret: &[u8]) -> impl Iterator<Item = &[u8]> {
     secret.split(|byte| *byte == b'\n').filter(move |_| has_several).map(<[u8]>::trim_ascii)
 }
 
-/// Whether a line tells that there is the secret.
-fn tells(line: &[u8]) -> bool {
-    line.len() >= TELLING_BYTES_MIN && !line.starts_with(b"-----")
+/// Whether a file in which a part of a secret stands holds the secret.
+#[derive(Clone, Copy)]
+enum Tells {
+    Secret,
+    Nothing,
+}
+
+fn tells(part: &[u8]) -> Tells {
+    if part.len() >= TELLING_BYTES_MIN && !part.starts_with(b"-----") { Tells::Secret } else { Tells::Nothing }
+}
+
+/// The lines of a secret that is encoded alone, where that makes several, and what they tell. They are not much longer together than
+/// the encoded texts, one for each width.
+fn wrapped(secret: &[u8]) -> Vec<(Vec<u8>, Tells)> {
+    let mut lines = Vec::new();
+    let with_feed = [secret, b"\n"].concat();
+    let digits = base64(secret, STANDARD);
+    // Of the last digit not all bits are the secret's: what follows the secret makes them up, the end, a line feed or anything.
+    let texts = [&digits[..secret.len() * 8 / 6], &digits, &padded(&digits), &padded(&base64(&with_feed, STANDARD))];
+    for width in BASE64_WIDTHS {
+        lines.extend(wrapped_at(width, width * 6 / 8, secret, &texts));
+    }
+    for case in [Case::Lower, Case::Upper] {
+        let texts = [hexadecimal(secret, case), hexadecimal(&with_feed, case)];
+        lines.extend(wrapped_at(
+            HEXADECIMAL_WIDTH,
+            HEXADECIMAL_WIDTH / 2,
+            secret,
+            &texts.each_ref().map(Vec::as_slice),
+        ));
+    }
+    lines
+}
+
+/// The lines of `width` digits, each of which stands for `bytes` of the secret, of texts that differ at their ends only. A last line
+/// that stands for fewer than [`TELLING_BYTES_MIN`] counts only directly behind the line before it: alone it could be anything.
+fn wrapped_at(width: usize, bytes: usize, secret: &[u8], texts: &[&[u8]]) -> Vec<(Vec<u8>, Tells)> {
+    let parts: Vec<&[u8]> = secret.chunks(bytes).collect();
+    let [before @ .., last] = parts.as_slice() else { return Vec::new() };
+    let Some(line_before) = before.last() else { return Vec::new() };
+    let digits = &texts[0][..before.len() * width];
+    let mut lines: Vec<_> = digits.chunks(width).zip(before).map(|(line, part)| (line.to_vec(), tells(part))).collect();
+    for end in texts.iter().map(|text| &text[digits.len()..]) {
+        if last.len() >= TELLING_BYTES_MIN {
+            lines.push((end.to_vec(), tells(last)));
+            continue;
+        }
+        let line = &digits[digits.len() - width..];
+        lines.extend([&b"\n"[..], b"\r\n"].map(|feed| ([line, feed, end].concat(), tells(line_before))));
+    }
+    lines
 }
 
 /// All forms of one whole secret. Some may be too short to be used.
@@ -259,8 +444,7 @@ fn forms(secret: &[u8]) -> Vec<Vec<u8>> {
     for alphabet in [STANDARD, URL_SAFE] {
         forms.extend(base64_forms(secret, alphabet));
     }
-    forms.push(escaped(secret, |byte| Escape::Text(format!("{byte:02x}"))));
-    forms.push(escaped(secret, |byte| Escape::Text(format!("{byte:02X}"))));
+    forms.extend([hexadecimal(secret, Case::Lower), hexadecimal(secret, Case::Upper)]);
     // RFC 3986 leaves letters, digits and `-._~`; browsers leave `!'()*` too; forms write a blank as `+`.
     for unreserved in [&b"-._~"[..], b"-._~!'()*", b"-._*"] {
         let kept = |byte: u8| byte.is_ascii_alphanumeric() || unreserved.contains(&byte);
@@ -274,7 +458,9 @@ fn forms(secret: &[u8]) -> Vec<Vec<u8>> {
             byte => Escape::Text(format!("%{byte:02X}")),
         }));
     }
-    forms.push(escaped(secret, json_escape));
+    for (case, marks) in [(Case::Lower, Marks::Kept), (Case::Lower, Marks::Escaped), (Case::Upper, Marks::Escaped)] {
+        forms.push(json(secret, case, marks));
+    }
     forms.push(escaped(secret, |byte| if byte == b'\'' { Escape::Text(r"'\''".into()) } else { Escape::Kept }));
     forms
 }
@@ -295,16 +481,53 @@ fn escaped(secret: &[u8], escape: impl Fn(u8) -> Escape) -> Vec<u8> {
     form
 }
 
-fn json_escape(byte: u8) -> Escape {
-    Escape::Text(match byte {
-        b'"' => r#"\""#.into(),
-        b'\\' => r"\\".into(),
-        b'\n' => r"\n".into(),
-        b'\r' => r"\r".into(),
-        b'\t' => r"\t".into(),
-        0..=0x1f => format!("\\u{byte:04x}"),
-        _ => return Escape::Kept,
+/// How the digits above 9 are written.
+#[derive(Clone, Copy)]
+enum Case {
+    Lower,
+    Upper,
+}
+
+fn hexadecimal(bytes: &[u8], case: Case) -> Vec<u8> {
+    escaped(bytes, |byte| {
+        Escape::Text(match case {
+            Case::Lower => format!("{byte:02x}"),
+            Case::Upper => format!("{byte:02X}"),
+        })
     })
+}
+
+/// What becomes in JSON of characters that mean something in HTML (`<`, `>`, `&`) or end a line in scripts (U+2028, U+2029).
+#[derive(Clone, Copy)]
+enum Marks {
+    Kept,
+    /// As Go does it, unless it is told not to, and Ruby on Rails.
+    Escaped,
+}
+
+/// RFC 8259. Bytes that are not UTF-8 stay.
+fn json(secret: &[u8], case: Case, marks: Marks) -> Vec<u8> {
+    let coded = |character: char| match case {
+        Case::Lower => format!("\\u{:04x}", u32::from(character)),
+        Case::Upper => format!("\\u{:04X}", u32::from(character)),
+    };
+    let mut form = Vec::with_capacity(secret.len());
+    for chunk in secret.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            let escape = match (character, marks) {
+                ('"', _) => r#"\""#.into(),
+                ('\\', _) => r"\\".into(),
+                ('\n', _) => r"\n".into(),
+                ('\r', _) => r"\r".into(),
+                ('\t', _) => r"\t".into(),
+                ('\0'..='\x1f', _) | ('<' | '>' | '&' | '\u{2028}' | '\u{2029}', Marks::Escaped) => coded(character),
+                _ => character.into(),
+            };
+            form.extend_from_slice(escape.as_bytes());
+        }
+        form.extend_from_slice(chunk.invalid());
+    }
+    form
 }
 
 const STANDARD: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -314,12 +537,7 @@ const URL_SAFE: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 /// before and after the secret, for each of the three places it can begin at.
 fn base64_forms(secret: &[u8], alphabet: &[u8; 64]) -> Vec<Vec<u8>> {
     let whole = base64(secret, alphabet);
-    let mut forms = vec![whole.clone()];
-    let mut padded = whole;
-    while !padded.len().is_multiple_of(4) {
-        padded.push(b'=');
-    }
-    forms.push(padded);
+    let mut forms = vec![padded(&whole), whole];
     for before in 0..3 {
         let mut text = vec![0; before];
         text.extend_from_slice(secret);
@@ -328,6 +546,12 @@ fn base64_forms(secret: &[u8], alphabet: &[u8; 64]) -> Vec<Vec<u8>> {
         forms.push(encoded.get(own).unwrap_or_default().to_vec());
     }
     forms
+}
+
+fn padded(base64: &[u8]) -> Vec<u8> {
+    let mut padded = base64.to_vec();
+    padded.resize(base64.len().next_multiple_of(4), b'=');
+    padded
 }
 
 /// RFC 4648, without padding.

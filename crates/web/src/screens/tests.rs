@@ -196,15 +196,8 @@ fn failed(build: &Build, failure: &TestFailure, ask: &Ask) -> Markup {
             a href=(history(build, test)) { "History" }
             @if !build.project.is_empty() && test.quarantine.is_none() { a href=(quarantine(build, test)) { "Quarantine" } }
         }
-        p.quiet { "Look where it ran: " code { "ropewalk shell " (build.id) " " (shell_word(&format!("{}@failed", test.job))) " --server " (ask.address) } " · run its job here: " code { "ropewalk run " (shell_word(&test.job)) } }
+        p.quiet { "Look where it ran: " code { "ropewalk shell " (build.id) " " (words::of_shell(&format!("{}@failed", test.job))) " --server " (words::of_shell(&ask.address)) } " · run its job here: " code { "ropewalk run --job " (words::of_shell(&test.job)) } }
     }
-}
-
-/// A text as one word of a shell.
-fn shell_word(text: &str) -> String {
-    let is_plain =
-        !text.is_empty() && text.chars().all(|letter| letter.is_ascii_alphanumeric() || "-_./@=+:,".contains(letter));
-    if is_plain { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
 /// A text as a regular expression that matches it alone.
@@ -290,8 +283,8 @@ mod escapes {
 
     #[test]
     fn names_are_words_of_a_shell_and_regular_expressions() {
-        assert_eq!(shell_word("test/1.80@failed"), "test/1.80@failed");
-        assert_eq!(shell_word("a b'c;rm"), r"'a b'\''c;rm'");
+        assert_eq!(words::of_shell("test/1.80@failed"), "test/1.80@failed");
+        assert_eq!(words::of_shell("a b'c;rm"), r"'a b'\''c;rm'");
         assert_eq!(as_regex("a[1].b(c)"), r"a\[1\]\.b\(c\)");
     }
 }

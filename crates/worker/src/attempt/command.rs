@@ -33,10 +33,7 @@ impl Attempt<'_> {
             path.push(old);
             environment.insert("PATH", path);
         }
-        for (name, text) in &step.env {
-            let value = self.evaluate(text).await.map_err(|fault| Unstarted::Job(format!("env `{name}`: {fault}")))?;
-            environment.insert(name, value);
-        }
+        self.add_variables_of_step(step, &mut environment).await.map_err(Unstarted::Job)?;
         let directory = match &step.working_directory {
             None => place.root().to_owned(),
             Some(text) => {

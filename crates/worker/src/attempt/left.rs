@@ -19,7 +19,7 @@ use crate::depot::Secrets;
 use crate::place::{Place, workspace_directory};
 use crate::variables::Variables;
 use crate::withheld;
-use crate::workspace::{Layer, StepLayers, Unkept};
+use crate::workspace::{Layer, StepLayers, TEMPORARY, Unkept};
 
 /// What is kept of an attempt beside its files, for a person's shell. Holds no secret. Old fields stay; new ones have defaults.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -242,6 +242,16 @@ impl Attempt<'_> {
         let left = std::mem::take(&mut self.left);
         if let Some(reason) = &left.reason {
             self.note(missed_note(&left.missed, reason));
+        }
+        for path in left.layers.iter().flat_map(StepLayers::unreadable) {
+            let shown = match path.strip_prefix(TEMPORARY) {
+                Ok(below) => Path::new("/tmp").join(below),
+                Err(_) => path.components().skip(1).collect(),
+            };
+            let shown = shown.display();
+            self.note(format!(
+                "`ropewalk shell` cannot show what steps of this job left in `{shown}`: its mode lets nobody read it"
+            ));
         }
         if let Some(Err(error)) = left.layers.as_ref().map(StepLayers::account) {
             self.note(format!("what is kept of the steps could not be accounted for: {error}"));

@@ -26,7 +26,7 @@ const LARGE_LOG_BYTES: u64 = 256 << 10;
 /// The exit code of a step that could not be started by its own fault. Source: POSIX, "Exit Status for Commands".
 pub const EXIT_CANNOT_START: i32 = 126;
 
-/// How long steps that run after a gentle cancel (`if: always()`) may take altogether.
+/// How long steps that run after a gentle cancel or after the job's limit (`if: always()`) may take altogether.
 pub const CLEANUP_MAX: Duration = Duration::from_secs(5 * 60);
 
 impl Attempt<'_> {
@@ -183,9 +183,12 @@ impl Attempt<'_> {
     fn limit(&self, step: &Step) -> (Option<Instant>, Limit) {
         let own = step.timeout_ms.and_then(|limit| Instant::now().checked_add(Duration::from_millis(limit)));
         let of_step = own.map(|at| (at, Limit::Step(step.timeout_ms.unwrap_or(0))));
-        let of_job = self.deadline.map(|at| (at, Limit::Job(self.spec.job.timeout_ms.unwrap_or(0))));
-        let of_cleanup = self.cleanup_deadline.map(|at| (at, Limit::Cleanup));
-        let nearest = [of_step, of_job, of_cleanup].into_iter().flatten().min_by_key(|(at, _)| *at);
+        // What cleans up after the job's limit, or after a cancel, has a limit of its own.
+        let of_all = match self.cleanup_deadline {
+            Some(at) => Some((at, Limit::Cleanup)),
+            None => self.deadline.map(|at| (at, Limit::Job(self.spec.job.timeout_ms.unwrap_or(0)))),
+        };
+        let nearest = [of_step, of_all].into_iter().flatten().min_by_key(|(at, _)| *at);
         nearest.map_or((None, Limit::Cleanup), |(at, limit)| (Some(at), limit))
     }
 
@@ -207,7 +210,11 @@ impl Attempt<'_> {
         let end = match went.end {
             Ok(end) => end,
             Err(no_end) => {
-                done.failure = Some(self.judge_no_end(index, recorder, no_end, largest));
+                match (no_end, went.stopped) {
+                    // What stopped the step stopped its container too.
+                    (NoEnd::ContainerLost(_), Some(stopped)) => self.stop(index, recorder, &stopped, limit, done),
+                    (no_end, _) => done.failure = Some(self.judge_no_end(index, recorder, no_end, largest)),
+                }
                 return;
             }
         };
@@ -219,14 +226,21 @@ impl Attempt<'_> {
             report.signal = Some(signal);
         }
         match went.stopped {
-            // The job's failure is the cancel itself; see `heed_cancel`.
-            Some(Stopped::Canceled) => report.result = "canceled".to_owned(),
-            Some(Stopped::TimedOut) => done.failure = Some(self.time_out(recorder, number(index), limit)),
+            Some(stopped) => self.stop(index, recorder, &stopped, limit, done),
             None if end.ending.code() == 0 => report.result = "passed".to_owned(),
             None => {
                 self.tell_memory_kills(index, recorder);
                 done.failure = Some(Failure::Step { step: number(index), exit: end.ending.code(), message: None });
             }
+        }
+    }
+
+    /// The result of a step that was made to end.
+    fn stop(&mut self, index: usize, recorder: &SharedRecorder, stopped: &Stopped, limit: Limit, done: &mut Done) {
+        match stopped {
+            // The job's failure is the cancel itself; see `heed_cancel`.
+            Stopped::Canceled => done.report.result = "canceled".to_owned(),
+            Stopped::TimedOut => done.failure = Some(self.time_out(recorder, number(index), limit)),
         }
     }
 
@@ -236,10 +250,14 @@ impl Attempt<'_> {
             Limit::Job(limit_ms) => (None, limit_ms, "the job's limit"),
             Limit::Cleanup => {
                 let limit_ms = u64::try_from(CLEANUP_MAX.as_millis()).unwrap_or(u64::MAX);
-                (Some(step), limit_ms, "the limit for all steps after a cancel")
+                (Some(step), limit_ms, "the limit for all steps after a cancel or after the job's limit")
             }
         };
-        self.is_timed_out |= !matches!(limit, Limit::Step(_));
+        match limit {
+            Limit::Step(_) => {}
+            Limit::Job(_) => self.cleanup_deadline = Instant::now().checked_add(CLEANUP_MAX),
+            Limit::Cleanup => self.is_timed_out = true,
+        }
         lock(recorder).note(&format!("stopped: {whose} of {limit_ms} ms is over"));
         Failure::Timeout { step, limit_ms }
     }

@@ -27,6 +27,9 @@ use graph::Usage;
 /// The program of the first process.
 const FIRST: &str = include_str!("first.sh");
 
+/// Sends `$signal` to all processes but `$process`, those above it, and itself.
+const SIGNAL_ALL: &str = include_str!("signal.sh");
+
 /// The longest options that the kernel takes for a mount: a page, its end included.
 const MOUNT_OPTIONS_BYTES_MAX: usize = 4095;
 
@@ -181,6 +184,9 @@ pub struct JobContainer {
     /// What was read of `end` and not yet understood.
     told: Vec<u8>,
     n_steps: u32,
+    /// The process id, within the container, of the shell that runs the steps. The container's own first process is another one
+    /// if an entrypoint started it.
+    shell: u32,
     /// Whether a step was begun whose end was not told.
     is_busy: bool,
     /// Where the kernel counts what it uses, if that can be seen.
@@ -303,6 +309,7 @@ impl JobContainer {
             end,
             told: Vec::new(),
             n_steps: 0,
+            shell: 1,
             is_busy: false,
             group: None,
             used: Usage::default(),
@@ -324,8 +331,9 @@ impl JobContainer {
         // One that cannot even start its first process opens nothing; so the engine is asked too.
         let latest = tokio::time::Instant::now() + READY_MAX;
         loop {
-            let told = tokio::time::timeout(READY_ASKED_EVERY, self.told_until(b"ready\n")).await;
-            if let Ok(Ok(_)) = told {
+            let told = tokio::time::timeout(READY_ASKED_EVERY, self.told_until(b" ready\n")).await;
+            if let Ok(Ok(told)) = told {
+                self.shell = told.trim().parse().unwrap_or(1);
                 return Ok(());
             }
             let state = self.engine.container(&self.id).await?.state;
@@ -397,9 +405,11 @@ impl JobContainer {
             Ok(told) => told,
             Err(_) => return Err(Gone(self.how_it_ended().await)),
         };
+        let Some(code) = code(&told) else {
+            return Err(Gone(format!("the container's shell told the step's end as {told:?}, which is no exit code")));
+        };
         self.is_busy = false;
         let lines: Vec<&str> = told.lines().collect();
-        let code = lines.first().and_then(|line| line.trim().parse().ok()).unwrap_or(0);
         let all = match self.group.as_ref().map(ControlGroup::usage) {
             Some(used) => used,
             // The second line of `times` is that of the children.
@@ -434,10 +444,10 @@ impl JobContainer {
         }
     }
 
-    /// What ends the step: a signal to all processes of the container but the first; where the engine cannot give it, the
-    /// container's end.
+    /// What ends the step: a signal to all processes of the container but its shell and what started that; where the engine
+    /// cannot give it, the container's end.
     pub fn stopper(&self) -> Stopper {
-        Stopper { engine: self.engine.clone(), id: self.id.clone() }
+        Stopper { engine: self.engine.clone(), id: self.id.clone(), shell: self.shell }
     }
 
     /// Gives what other users have made below these paths to the user of this process, who could neither read nor remove it. Nobody may
@@ -491,21 +501,36 @@ impl JobContainer {
 pub struct Stopper {
     engine: Engine,
     id: String,
+    shell: u32,
 }
 
 impl Stopper {
-    /// Sends it to all processes but the first.
+    /// Sends it to all processes but the shell that runs the steps and what started that.
     pub async fn signal(&self, signal: Signal) {
         let name = match signal {
             Signal::Terminate => "TERM",
             Signal::Interrupt => "INT",
             Signal::Kill => "KILL",
         };
-        let sent = self.engine.execute(&self.id, "", &format!("kill -s {name} -- -1")).await;
+        let sent = self.engine.execute(&self.id, "", &signal_script(name, self.shell)).await;
         if sent.is_err() && signal == Signal::Kill {
             let _ = self.engine.remove(Kind::Container, &self.id).await;
         }
     }
+}
+
+/// What sends a signal to every process of a container but this shell, what started that, and itself.
+fn signal_script(name: &str, shell: u32) -> String {
+    if shell == 1 {
+        // The kernel spares the first process, and lets none be born meanwhile.
+        return format!("kill -s {name} -- -1");
+    }
+    format!("signal={name} process={shell}\n{SIGNAL_ALL}")
+}
+
+/// The end of a step as the container's shell told it.
+fn code(told: &str) -> Option<i32> {
+    told.lines().next()?.trim().parse().ok()
 }
 
 /// Makes the places in what becomes `/tmp` at which something else will be mounted: an engine would make them as root, and nobody else could
@@ -680,6 +705,13 @@ mod tests {
         let expected =
             "cd '/a b' || exit 126\nexport A='x'\\''\ny'\nexec env 'odd-name=$(z)' '/bin/sh' '-e' 'it'\\''s'\n";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn an_end_that_cannot_be_read_is_none() {
+        assert_eq!(code("143\n0m0.010s 0m0.000s\n0m1.250s 0m0.010s"), Some(143));
+        assert_eq!(code(""), None);
+        assert_eq!(code("sh: out of memory\n0"), None);
     }
 
     #[test]

@@ -16,8 +16,9 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use super::launch::{LaunchFailure, Launcher, Order, Stdio};
 use super::message::{self, Incoming, LaunchStage, Spawn};
+use super::orphans::{Orphans, Trace, session_of};
 use super::view::{self, OpenView, ViewError};
-use super::{COMMAND_BYTES_MAX, Ending, Left, Leftover, MARKER_VARIABLE, Role, Signal, StepEnd};
+use super::{COMMAND_BYTES_MAX, Ending, Left, Leftover, Role, Signal, StepEnd};
 use super::{socket, tree};
 use crate::{memory, usage};
 
@@ -102,6 +103,7 @@ struct Service {
     /// By the direct child's process id, which is its session's id too.
     closing: BTreeMap<i32, ClosingStep>,
     ending: Vec<EndingJob>,
+    known: Orphans,
     views: HashMap<u64, OpenView>,
     launcher: Launcher,
 }
@@ -109,6 +111,8 @@ struct Service {
 struct RunningStep {
     id: u64,
     marker: Vec<u8>,
+    /// Zero is none.
+    view: u64,
     role: Role,
     started: Timestamp,
     clock: Instant,
@@ -151,6 +155,7 @@ impl Service {
             running: HashMap::new(),
             closing: BTreeMap::new(),
             ending: Vec::new(),
+            known: Orphans::default(),
             views: HashMap::new(),
             launcher: Launcher::new(pid),
         }
@@ -274,8 +279,9 @@ impl Service {
         if spawn.view != 0 && view.is_none() {
             return self.not_started(&spawn, LaunchFailure { stage: LaunchStage::NoView, number: 0 });
         }
-        let (id, marker, role) = (spawn.id, spawn.marker.to_vec(), spawn.role);
-        let step = RunningStep { id, marker, role, started: now(), clock: Instant::now(), usage: Usage::default() };
+        let (id, marker, view_id, role) = (spawn.id, spawn.marker.to_vec(), spawn.view, spawn.role);
+        let (started, clock, usage) = (now(), Instant::now(), Usage::default());
+        let step = RunningStep { id, marker, view: view_id, role, started, clock, usage };
         let order = Order::new(spawn, view, stdio);
         match self.launcher.launch(packet, order) {
             Ok(pid) => drop(self.running.insert(pid, step)),
@@ -303,9 +309,11 @@ impl Service {
     fn look_after_children(&mut self) {
         let mut ended = Vec::new();
         let mut left = Left::Nothing;
+        let mut n_deaths = 0;
         loop {
             match next_death() {
                 Death::Of(pid) => {
+                    n_deaths += 1;
                     let step = self.reap(pid, &mut ended);
                     ended.extend(step);
                 }
@@ -316,11 +324,18 @@ impl Service {
                 Death::NoChildren => break,
             }
         }
+        let mut has_unseen = n_deaths > 0 && !self.known.is_empty();
         if !ended.is_empty() {
-            if left == Left::Processes {
-                left = self.left_processes();
-            }
+            left = match left {
+                Left::Processes => self.left_processes(),
+                Left::Nothing => self.nothing_left(),
+            };
+            has_unseen |= left == Left::Processes;
             self.report(ended, left);
+        }
+        // Whose it is that the dead have left is known now or never.
+        if has_unseen {
+            self.know_orphans();
         }
         if !self.closing.is_empty() {
             self.look_after_closing();
@@ -366,6 +381,9 @@ impl Service {
     fn report(&mut self, ended: Vec<(RunningStep, StepEnd)>, left: Left) {
         for (step, mut end) in ended {
             end.left = left;
+            if left == Left::Processes {
+                self.known.step_ended(Trace { marker: step.marker, session: end.pid, view: step.view });
+            }
             if step.role == Role::Wrapper && left == Left::Processes {
                 self.closing.insert(end.pid, ClosingStep { id: step.id, end });
             } else {
@@ -400,8 +418,20 @@ impl Service {
         self.children.list().into_iter().filter(|pid| !self.running.contains_key(pid)).collect()
     }
 
-    fn left_processes(&self) -> Left {
-        if self.orphans().is_empty() { Left::Nothing } else { Left::Processes }
+    fn left_processes(&mut self) -> Left {
+        if self.orphans().is_empty() { self.nothing_left() } else { Left::Processes }
+    }
+
+    fn nothing_left(&mut self) -> Left {
+        self.known.none_left();
+        Left::Nothing
+    }
+
+    /// Finds out whose the orphans are that were not there before.
+    fn know_orphans(&mut self) {
+        let running = self.running.iter();
+        let running = running.map(|(pid, step)| Trace { marker: step.marker.clone(), session: *pid, view: step.view });
+        self.known.look(&self.orphans(), running.collect(), &self.views);
     }
 
     fn signal_step(&self, id: u64, signal: Signal) {
@@ -410,10 +440,11 @@ impl Service {
         self.signal_trees(vec![(*pid, step.role)], orphans.collect(), signal);
     }
 
-    fn signal_job(&self, marker: &[u8], signal: Signal) {
+    fn signal_job(&mut self, marker: &[u8], signal: Signal) {
+        let orphans = self.orphans_of(marker);
         let steps = self.running.iter().filter(|(_, step)| step.marker == marker);
         let steps = steps.map(|(pid, step)| (*pid, step.role)).collect();
-        self.signal_trees(steps, self.orphans_of(marker), signal);
+        self.signal_trees(steps, orphans, signal);
     }
 
     fn signal_trees(&self, steps: Vec<(i32, Role)>, orphans: Vec<i32>, signal: Signal) {
@@ -436,17 +467,10 @@ impl Service {
         kill_trees(&roots, signal);
     }
 
-    /// The orphans that belong to an attempt: by their environment; those that wiped it count as everybody's once nobody else
-    /// runs.
-    fn orphans_of(&self, marker: &[u8]) -> Vec<i32> {
-        let is_alone = self.running.values().all(|step| step.marker == marker);
-        let belongs = |pid: &i32| match tree::variable_after_exec(*pid, MARKER_VARIABLE) {
-            Some(found) => found == marker,
-            None => {
-                is_alone || self.running.iter().any(|(root, step)| step.marker == marker && session_of(*pid) == *root)
-            }
-        };
-        self.orphans().into_iter().filter(belongs).collect()
+    /// The orphans that belong to an attempt and can belong to no other.
+    fn orphans_of(&mut self, marker: &[u8]) -> Vec<i32> {
+        self.know_orphans();
+        self.known.of(marker, self.orphans())
     }
 
     fn look_after_endings(&mut self) {
@@ -463,6 +487,7 @@ impl Service {
                 let leftovers: Vec<Leftover> =
                     job.killed.iter().map(|(pid, name)| Leftover { pid: *pid, name: name.clone() }).collect();
                 self.answer(&message::job_ended(job.id, &leftovers));
+                self.known.attempt_ended(&job.marker);
             }
             !found.is_empty()
         });
@@ -542,12 +567,6 @@ fn wait_for(pid: i32) -> Option<(i32, Usage)> {
         let reaped = libc::wait4(pid, &raw mut status, libc::WNOHANG, &raw mut rusage);
         (reaped == pid).then(|| (status, usage::from_rusage(&rusage)))
     }
-}
-
-/// The session a process is in; 0 if it is gone.
-fn session_of(pid: i32) -> i32 {
-    // SAFETY: a system call on a number.
-    unsafe { libc::getsid(pid) }.max(0)
 }
 
 fn now() -> Timestamp {

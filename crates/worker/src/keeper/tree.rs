@@ -88,6 +88,12 @@ pub fn name(pid: i32) -> String {
     String::from_utf8_lossy(&name).trim_end().to_owned()
 }
 
+/// Names the mount namespace of a process; `None` if it is gone or may not be looked into.
+pub fn mounts(pid: i32) -> Option<(u64, u64)> {
+    let stat = rustix::fs::stat(format!("/proc/{pid}/ns/mnt")).ok()?;
+    Some((stat.st_dev, stat.st_ino))
+}
+
 /// Whether a process has ended and only waits to be reaped.
 pub fn is_zombie(pid: i32) -> bool {
     let stat = std::fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();

@@ -162,6 +162,14 @@ pub struct OpenView {
     pub mount: OwnedFd,
 }
 
+impl OpenView {
+    /// Names its mount namespace, as `tree::mounts` does that of a process.
+    pub(super) fn mounts(&self) -> Option<(u64, u64)> {
+        let stat = rustix::fs::fstat(&self.mount).ok()?;
+        Some((stat.st_dev, stat.st_ino))
+    }
+}
+
 /// What [`open`] made.
 pub struct Opened {
     pub view: OpenView,

@@ -67,6 +67,16 @@ pub fn has_changes(answer: &[u8]) -> bool {
     answer.split(|byte| *byte == 0).filter_map(|line| line.first()).any(|kind| !matches!(kind, b'#' | b'!'))
 }
 
+/// The commit that git told of; `None` before the first one.
+pub fn commit_of(answer: &[u8]) -> Option<String> {
+    answer.split(|byte| *byte == 0).find_map(told_commit)
+}
+
+fn told_commit(line: &[u8]) -> Option<String> {
+    let id = line.strip_prefix(b"# branch.oid ").filter(|id| *id != b"(initial)")?;
+    Some(String::from_utf8_lossy(id).into_owned())
+}
+
 /// The state of a checkout and its submodules.
 pub fn status(root: &Path) -> Result<Status, GitError> {
     status_after(root, &git::ask(root, &status_of(Submodules::LeftOut))?)
@@ -91,11 +101,7 @@ fn read_status(answer: &[u8], place: &Path, status: &mut Status) {
         let path =
             |fields: usize| line.splitn(fields + 1, |byte| *byte == b' ').nth(fields).map(|path| at(place, path));
         match line[0] {
-            b'#' => {
-                if let Some(oid) = line.strip_prefix(b"# branch.oid ").filter(|oid| *oid != b"(initial)") {
-                    commit = Some(String::from_utf8_lossy(oid).into_owned());
-                }
-            }
+            b'#' => commit = commit.or_else(|| told_commit(line)),
             // A submodule has a state of its own, which it is asked for.
             b'1' | b'u' if line.split(|byte| *byte == b' ').nth(2).is_some_and(|kind| kind.starts_with(b"S")) => {}
             b'1' => {

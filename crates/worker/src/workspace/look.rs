@@ -1,25 +1,18 @@
 //! A look at a checkout, by a git that works while its asker does something else. What it saw serves twice: people are told
-//! whether the files are those of the commit, and the first job's snapshot need not ask again.
+//! whether the files are those of the commit, and the build's snapshot need not ask again, unless a file was touched since.
 
 use std::path::{Path, PathBuf};
 use std::process::Child;
-use std::time::{Duration, Instant};
 
 use super::checkout;
+use super::watch::Moment;
 use crate::git::{self, GitError};
 use crate::repository::checkout_root;
-
-/// How long after git looked its answer may stand for the state of the tree: what is edited later and before the snapshot
-/// watches the tree is noticed by neither.
-const FRESH: Duration = Duration::from_millis(100);
-
-/// How long git may look. Of one that takes longer it is not known when: it may have waited for its reader.
-const LOOKING: Duration = Duration::from_secs(1);
 
 /// A look under way.
 #[derive(Debug)]
 pub struct Look {
-    began: Instant,
+    began: Moment,
     root: PathBuf,
     git: Option<Child>,
 }
@@ -27,8 +20,8 @@ pub struct Look {
 /// What git said of a checkout.
 #[derive(Debug)]
 pub struct Seen {
-    /// When it looked, or earlier.
-    at: Instant,
+    /// Before it looked.
+    began: Moment,
     root: PathBuf,
     answer: Vec<u8>,
 }
@@ -37,7 +30,7 @@ impl Look {
     /// Begins to look at the checkout at or above `directory`.
     #[must_use]
     pub fn begin(directory: &Path) -> Self {
-        let began = Instant::now();
+        let began = Moment::now();
         let Some(root) = checkout_root(directory) else { return Self { began, root: PathBuf::new(), git: None } };
         Self {
             began,
@@ -49,11 +42,8 @@ impl Look {
     /// What was seen, as soon as it is; `None` where there is no checkout, or git does not say.
     #[must_use]
     pub fn end(mut self) -> Option<Seen> {
-        let mut git = self.git.take()?;
-        let still_looks = self.began.elapsed() < LOOKING && matches!(git.try_wait(), Ok(None));
-        let answer = git::answer(git).ok()?;
-        let at = if still_looks { Instant::now() } else { self.began };
-        Some(Seen { at, root: std::mem::take(&mut self.root), answer })
+        let answer = git::answer(self.git.take()?).ok()?;
+        Some(Seen { began: self.began, root: std::mem::take(&mut self.root), answer })
     }
 
     /// Whether the files are those of the commit. [`graph::Checkout::AsCommitted`] also if git does not say.
@@ -82,10 +72,16 @@ impl Seen {
         }
     }
 
-    /// The state of the checkout at `root` and its submodules; `None` if this was seen of another one, or too long ago.
-    pub(super) fn status(&self, root: &Path) -> Option<Result<checkout::Status, GitError>> {
+    /// The commit that was checked out; `None` before the first one.
+    #[must_use]
+    pub fn commit(&self) -> Option<String> {
+        checkout::commit_of(&self.answer)
+    }
+
+    /// The state of the checkout at `root` and its submodules, with a moment before git looked; `None` if this was seen of another one.
+    pub(super) fn status(&self, root: &Path) -> Option<(Moment, Result<checkout::Status, GitError>)> {
         let is_of_it = self.root == root || self.root.canonicalize().is_ok_and(|seen| seen == root);
-        (is_of_it && self.at.elapsed() < FRESH).then(|| checkout::status_after(root, &self.answer))
+        is_of_it.then(|| (self.began, checkout::status_after(root, &self.answer)))
     }
 }
 

@@ -6,8 +6,10 @@
 //! the tree a running job may still see an edit of a file that it has not written itself.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -17,8 +19,9 @@ use serde::{Deserialize, Serialize};
 use super::checkout::{self, Checkout, Tracked};
 use super::layer::{self, Made, Whiteouts};
 use super::look::Seen;
-use super::watch::{Changes, Watch};
+use super::watch::{Changes, Moment, Touched, Watch};
 use super::{WorkspaceError, read_json, write_json};
+use crate::git::GitError;
 use crate::keeper::Right;
 use crate::repository::{self, Standing};
 
@@ -59,6 +62,8 @@ pub struct Snapshot {
     manifest: Manifest,
     /// The paths in the delta: whatever becomes of them in the live tree, jobs do not see it.
     shadowed: HashSet<PathBuf>,
+    /// Those of them that the commit has and the tree had not. The other whiteouts stand over what is ignored.
+    gone: HashSet<PathBuf>,
     /// Looked for once, when the first job asks.
     foreign: OnceLock<Option<PathBuf>>,
     state: Mutex<State>,
@@ -69,6 +74,8 @@ struct State {
     watch: Watch,
     /// What changed since the start and is not shadowed.
     changed: BTreeSet<PathBuf>,
+    /// What changed since the start and is shadowed, but for what is ignored.
+    edited: BTreeSet<PathBuf>,
     /// The latest fix; `None` while nothing has changed.
     fix: Option<PathBuf>,
     fixes: u32,
@@ -88,7 +95,7 @@ impl Snapshot {
         Self::take_seen(project, directory, None)
     }
 
-    /// As [`Snapshot::take`], by what was seen a moment ago, if that was this checkout.
+    /// As [`Snapshot::take`], by what was seen before, if that was this checkout and nothing in it was touched since.
     ///
     /// # Errors
     /// As there.
@@ -106,19 +113,24 @@ impl Snapshot {
             standing.unwrap_or_else(|| Standing { root: project, prefix: PathBuf::new() });
         let delta = directory.join("delta");
         layer::make_like(&delta, &repository).map_err(WorkspaceError::at(&delta))?;
-        let checkouts = if is_checkout {
-            let seen = seen.and_then(|seen| seen.status(&repository));
-            let status = seen.unwrap_or_else(|| checkout::status(&repository))?;
-            write_delta(&repository, &delta, &status).map_err(WorkspaceError::at(&delta))?;
-            status.checkouts
-        } else {
+        let make = |checkouts| {
+            let manifest =
+                Manifest { repository: repository.clone(), prefix, checkouts, tree: TreeKind::Live, shown: None };
+            write_json(&directory.join("snapshot.json"), &manifest)?;
+            Ok::<_, WorkspaceError>(manifest)
+        };
+        if !is_checkout {
             let ignored = ignored_without_git(&repository);
             write_whiteouts(&repository, &delta, &ignored).map_err(WorkspaceError::at(&delta))?;
-            Vec::new()
-        };
-        let manifest = Manifest { repository, prefix, checkouts, tree: TreeKind::Live, shown: None };
-        write_json(&directory.join("snapshot.json"), &manifest)?;
-        Self::with(directory, manifest, Watching::Yes)
+            let manifest = make(Vec::new())?;
+            return Self::with(directory, manifest, Watch::none());
+        }
+        let (status, watch) = stand_still(&repository, seen)?;
+        write_delta(&repository, &delta, &status).map_err(WorkspaceError::at(&delta))?;
+        write_gone(&directory, &status.gone)?;
+        let manifest = make(status.checkouts)?;
+        // What was edited while the delta was written is told by the watch, to whoever asks for the layers.
+        Self::with(directory, manifest, watch)
     }
 
     /// The state of a tree that nobody changes, all of whose files jobs see: git is not asked and nothing is listed or
@@ -135,7 +147,7 @@ impl Snapshot {
         let (prefix, checkouts) = (prefix.to_owned(), Vec::new());
         let manifest = Manifest { repository, prefix, checkouts, tree: TreeKind::Immutable, shown };
         write_json(&directory.join("snapshot.json"), &manifest)?;
-        Self::with(directory, manifest, Watching::No)
+        Self::with(directory, manifest, Watch::none())
     }
 
     /// Opens a snapshot that was taken into `directory` earlier, maybe by another process.
@@ -145,10 +157,10 @@ impl Snapshot {
     pub fn reopen(directory: &Path) -> Result<Self, WorkspaceError> {
         let directory = fs::canonicalize(directory).map_err(WorkspaceError::at(directory))?;
         let manifest: Manifest = read_json(&directory.join("snapshot.json"))?;
-        Self::with(directory, manifest, Watching::No)
+        Self::with(directory, manifest, Watch::none())
     }
 
-    fn with(directory: PathBuf, manifest: Manifest, watching: Watching) -> Result<Self, WorkspaceError> {
+    fn with(directory: PathBuf, manifest: Manifest, watch: Watch) -> Result<Self, WorkspaceError> {
         let shadowed = match manifest.tree {
             TreeKind::Live => {
                 let delta = directory.join("delta");
@@ -157,14 +169,11 @@ impl Snapshot {
             // It stands still by itself: nothing has to hide it.
             TreeKind::Immutable => HashSet::new(),
         };
-        let watch = match watching {
-            Watching::Yes if !manifest.checkouts.is_empty() => {
-                Watch::place(&manifest.repository, |path| shadowed.contains(path))
-            }
-            _ => Watch::none(),
-        };
-        let state = State { watch, changed: BTreeSet::new(), fix: None, fixes: next_fix(&directory) };
-        Ok(Self { directory, manifest, shadowed, foreign: OnceLock::new(), state: Mutex::new(state) })
+        let gone = read_gone(&directory);
+        let shadowed = shadowed.union(&gone).cloned().collect();
+        let fixes = next_fix(&directory);
+        let state = State { watch, changed: BTreeSet::new(), edited: BTreeSet::new(), fix: None, fixes };
+        Ok(Self { directory, manifest, shadowed, gone, foreign: OnceLock::new(), state: Mutex::new(state) })
     }
 
     /// The tree's root.
@@ -210,6 +219,16 @@ impl Snapshot {
         self.manifest.checkouts.first()?.commit.as_deref()
     }
 
+    /// Whether the files were those of the commit, apart from what is ignored.
+    #[must_use]
+    pub fn checkout(&self) -> graph::Checkout {
+        let is_copy = |path: &PathBuf| !self.is_whited_out(path);
+        match self.gone.is_empty() && !self.shadowed.iter().any(is_copy) {
+            true => graph::Checkout::AsCommitted,
+            false => graph::Checkout::Changed,
+        }
+    }
+
     /// Something people should know about what jobs will see; `None` in an ordinary checkout.
     #[must_use]
     pub fn note(&self) -> Option<&'static str> {
@@ -234,13 +253,14 @@ impl Snapshot {
         Ok(Layers(layers))
     }
 
-    /// What the live tree has changed of what jobs see since the start, as far as it was looked at; relative, sorted. For the
-    /// note at a job's end that it may have seen an edit.
+    /// What has changed in the live tree since the start, as far as it was looked at, but for what is ignored; relative, sorted.
+    /// Jobs see none of it, but for an edit of a file while they run; whoever looks at the live tree does.
     ///
     /// # Errors
     /// git's words.
     pub fn changed_since_start(&self) -> Result<Vec<PathBuf>, WorkspaceError> {
-        Ok(self.up_to_date()?.changed.iter().cloned().collect())
+        let state = self.up_to_date()?;
+        Ok(state.changed.union(&state.edited).cloned().collect())
     }
 
     /// Watches the live tree no longer; whoever asks what changed has git look from now on. Blocks while the kernel lets go of its watches,
@@ -254,7 +274,9 @@ impl Snapshot {
     /// The state with a fix for everything that changed up to now.
     fn up_to_date(&self) -> Result<MutexGuard<'_, State>, WorkspaceError> {
         let mut state = self.lock();
-        let fresh = self.new_changes(&mut state)?;
+        let (shadowed, fresh): (BTreeSet<_>, BTreeSet<_>) =
+            self.new_changes(&mut state)?.into_iter().partition(|path| self.is_shadowed(path));
+        state.edited.extend(shadowed);
         if !fresh.is_empty() {
             let all: BTreeSet<PathBuf> = state.changed.union(&fresh).cloned().collect();
             let fix = self.directory.join(format!("fix-{}", state.fixes));
@@ -274,13 +296,40 @@ impl Snapshot {
         if self.manifest.checkouts.is_empty() {
             return Ok(BTreeSet::new());
         }
-        let paths = match state.watch.changes() {
+        let known = |path: &PathBuf| state.changed.contains(path) || state.edited.contains(path);
+        let mut paths = match state.watch.changes() {
             Changes::Paths(paths) => paths,
             Changes::Unknown => {
-                checkout::differences(&self.manifest.repository, &self.manifest.checkouts)?.into_iter().collect()
+                let mut paths = checkout::differences(&self.manifest.repository, &self.manifest.checkouts)?;
+                // Of what differed already the commit does not tell whether it is as it was.
+                paths.retain(|path| !self.is_shadowed(path));
+                let edited = |path: &&PathBuf| !self.is_ignored(path) && !self.is_as_in_delta(path);
+                paths.extend(self.shadowed.iter().filter(edited).cloned());
+                paths.into_iter().collect()
             }
         };
-        Ok(paths.into_iter().filter(|path| !state.changed.contains(path) && !self.is_shadowed(path)).collect())
+        paths.retain(|path| !known(path) && !self.is_ignored(path));
+        Ok(paths)
+    }
+
+    /// Whether the delta hides the path or a directory above it because it is ignored.
+    fn is_ignored(&self, path: &Path) -> bool {
+        let is_hidden = |above: &Path| !self.gone.contains(above) && self.is_whited_out(above);
+        path.ancestors().any(|above| self.shadowed.contains(above) && is_hidden(above))
+    }
+
+    fn is_whited_out(&self, path: &Path) -> bool {
+        let there = fs::symlink_metadata(self.directory.join("delta").join(path));
+        there.is_ok_and(|there| layer::is_whiteout(&there))
+    }
+
+    /// Whether the live tree has at a path what the delta has there.
+    fn is_as_in_delta(&self, path: &Path) -> bool {
+        let live = self.manifest.repository.join(path);
+        if self.gone.contains(path) {
+            return fs::symlink_metadata(&live).is_err();
+        }
+        is_same(&live, &self.directory.join("delta").join(path)).unwrap_or(false)
     }
 
     /// Whether the delta has the path or hides a directory above it.
@@ -436,11 +485,87 @@ fn foreign_directory(root: &Path, delta: &Path, own: (u32, u32)) -> Option<PathB
     foreign.next().map(|entry| entry.file_name().into())
 }
 
-/// Whether the live tree is watched.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Watching {
-    Yes,
-    No,
+/// How often the tree is looked at anew because somebody edits it.
+const LOOKS_MAX: usize = 2;
+
+/// What git says of a tree, and a watch under which nothing has been touched since: if something was, git is asked again, under the
+/// watch.
+fn stand_still(repository: &Path, seen: Option<&Seen>) -> Result<(checkout::Status, Watch), WorkspaceError> {
+    let (mut since, status) = seen.and_then(|seen| seen.status(repository)).unwrap_or_else(|| look(repository));
+    let mut status = status?;
+    let mut looks = 0;
+    loop {
+        let ignored: HashSet<&Path> = status.ignored.iter().map(PathBuf::as_path).collect();
+        let (watch, touched) = Watch::place(repository, since, |path| ignored.contains(path));
+        if touched == Touched::No {
+            return Ok((status, watch));
+        }
+        if looks == LOOKS_MAX {
+            // git tells what differs.
+            return Ok((status, Watch::none()));
+        }
+        let (now, again) = look(repository);
+        let again = again?;
+        // Then the watch is where it should be.
+        if again.ignored == status.ignored {
+            return Ok((again, watch));
+        }
+        (since, status) = (now, again);
+        looks += 1;
+    }
+}
+
+fn look(repository: &Path) -> (Moment, Result<checkout::Status, GitError>) {
+    let now = Moment::now();
+    (now, checkout::status(repository))
+}
+
+/// Keeps which files of the commit were not there; their names need not be UTF-8.
+fn write_gone(directory: &Path, gone: &[PathBuf]) -> Result<(), WorkspaceError> {
+    let path = directory.join(GONE);
+    let names: Vec<&[u8]> = gone.iter().map(|path| path.as_os_str().as_bytes()).collect();
+    match names.is_empty() {
+        true => Ok(()),
+        false => fs::write(&path, names.join(&0)).map_err(WorkspaceError::at(&path)),
+    }
+}
+
+/// What [`write_gone`] kept.
+fn read_gone(directory: &Path) -> HashSet<PathBuf> {
+    let names = fs::read(directory.join(GONE)).unwrap_or_default();
+    let names = names.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    names.map(|name| PathBuf::from(OsStr::from_bytes(name))).collect()
+}
+
+/// The file of [`write_gone`], beside the snapshot's layers.
+const GONE: &str = "gone";
+
+/// Whether two files, links or directories hold the same.
+fn is_same(left: &Path, right: &Path) -> io::Result<bool> {
+    let (first, second) = (fs::symlink_metadata(left)?, fs::symlink_metadata(right)?);
+    if first.file_type() != second.file_type() {
+        return Ok(false);
+    }
+    if first.is_symlink() {
+        return Ok(fs::read_link(left)? == fs::read_link(right)?);
+    }
+    if first.is_dir() {
+        let names = |directory: &Path| -> io::Result<BTreeSet<_>> {
+            fs::read_dir(directory)?.map(|entry| entry.map(|entry| entry.file_name())).collect()
+        };
+        let names_left = names(left)?;
+        if names_left != names(right)? {
+            return Ok(false);
+        }
+        for name in names_left {
+            if !is_same(&left.join(&name), &right.join(&name))? {
+                return Ok(false);
+            }
+        }
+        return Ok(true);
+    }
+    let is_alike = first.len() == second.len() && first.mode() & 0o111 == second.mode() & 0o111;
+    Ok(is_alike && fs::read(left)? == fs::read(right)?)
 }
 
 /// The number after the last fix in a directory.
@@ -455,7 +580,10 @@ fn write_delta(repository: &Path, delta: &Path, status: &checkout::Status) -> io
     for path in &status.present {
         layer::copy_into(repository, delta, path, &mut made)?;
     }
-    for path in status.gone.iter().chain(&status.ignored) {
+    // In a directory that is gone itself the kernel would show the whiteout.
+    let is_hidden =
+        |path: &&PathBuf| repository.join(path).parent().is_some_and(|above| above.symlink_metadata().is_ok());
+    for path in status.gone.iter().filter(is_hidden).chain(&status.ignored) {
         layer::white_out(delta, repository, path, &mut made)?;
     }
     Ok(())

@@ -5,13 +5,14 @@
 //! nothing is different nothing is made: the step is told to look as the one before. Only the upper layer is walked: what it costs
 //! depends on what the job has changed, not on how large its tree is.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, Metadata};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::time::ClockId;
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,9 @@ pub const BUILD_BYTES_MAX: u64 = 4 << 30;
 /// A file that was touched so shortly before it was looked at may be touched again and show the same times: the kernel's clock for
 /// files ticks at most every 10 ms (`CONFIG_HZ=100`).
 const SETTLED_NS: i128 = 20_000_000;
+
+/// How many files and directories are told of an attempt that may not be read.
+pub const UNREADABLE_MAX: usize = 10;
 
 /// How deep a layer may be: one beyond what a path of the longest length can name.
 const DEPTH_MAX: usize = 2_048;
@@ -261,6 +265,8 @@ pub struct StepLayers {
     /// What the layers so far have added.
     bytes: u64,
     sharing: layer::Sharing,
+    /// What layers lack because its modes forbid to read it, even to its owner. Bounded by [`UNREADABLE_MAX`].
+    unreadable: Mutex<BTreeSet<PathBuf>>,
 }
 
 impl StepLayers {
@@ -268,7 +274,14 @@ impl StepLayers {
     #[must_use]
     pub fn new(workspace: &Path) -> Self {
         let last = Last { layer: Layer::Nothing, stamps: HashMap::new() };
-        Self { workspace: workspace.to_owned(), last, next: 0, bytes: 0, sharing: layer::Sharing::default() }
+        Self {
+            workspace: workspace.to_owned(),
+            last,
+            next: 0,
+            bytes: 0,
+            sharing: layer::Sharing::default(),
+            unreadable: Mutex::default(),
+        }
     }
 
     /// Whether the job has changed nothing yet: a look at two directories, for a caller who may not wait for a disk.
@@ -307,6 +320,23 @@ impl StepLayers {
         if self.next == 0 { Ok(()) } else { note_layers(&self.workspace, self.bytes) }
     }
 
+    /// What layers lack because its modes forbid to read it, relative to the workspace's directory; at most [`UNREADABLE_MAX`].
+    #[must_use]
+    pub fn unreadable(&self) -> Vec<PathBuf> {
+        self.lock_unreadable().iter().cloned().collect()
+    }
+
+    fn note_unreadable(&self, path: &Path) {
+        let mut unreadable = self.lock_unreadable();
+        if unreadable.len() < UNREADABLE_MAX {
+            unreadable.insert(path.to_owned());
+        }
+    }
+
+    fn lock_unreadable(&self) -> MutexGuard<'_, BTreeSet<PathBuf>> {
+        self.unreadable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn look(&self, files_max: u64) -> Result<Look, Unkept> {
         let mut look = Look { found: Vec::new(), at: now_ns() };
         for part in PARTS {
@@ -320,11 +350,21 @@ impl StepLayers {
 
     fn look_below(&self, directory: &Path, depth: usize, files_max: u64, look: &mut Look) -> Result<(), Unkept> {
         let path = self.workspace.join(directory);
-        let entries = fs::read_dir(&path).and_then(Iterator::collect::<io::Result<Vec<_>>>).map_err(refused(&path))?;
+        let entries = match fs::read_dir(&path).and_then(Iterator::collect::<io::Result<Vec<_>>>) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                self.note_unreadable(directory);
+                return Ok(());
+            }
+            other => other.map_err(refused(&path))?,
+        };
         for entry in entries {
             // What goes while we look was left behind by a process that goes on.
             let metadata = match entry.metadata() {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    self.note_unreadable(directory);
+                    return Ok(());
+                }
                 other => other.map_err(refused(&entry.path()))?,
             };
             if look.found.len() as u64 >= files_max {
@@ -412,6 +452,10 @@ impl StepLayers {
         }
         match layer::copy_entry(&from, &to, &found.metadata, &self.sharing) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Placed::Gone),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && found.metadata.is_file() => {
+                self.note_unreadable(&found.path);
+                Ok(Placed::Gone)
+            }
             other => other.map(|()| Placed::There).map_err(refused(&from)),
         }
     }
@@ -458,7 +502,7 @@ impl StepLayers {
 enum Placed {
     /// It has.
     There,
-    /// It was taken away meanwhile, by a process that goes on.
+    /// It was taken away meanwhile, by a process that goes on, or may not be read.
     Gone,
 }
 
@@ -486,4 +530,44 @@ fn refused(path: &Path) -> impl Fn(io::Error) -> Unkept + use<> {
 fn now_ns() -> i128 {
     let now = rustix::time::clock_gettime(ClockId::RealtimeCoarse);
     i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use rustix::thread::CapabilitySet;
+
+    use super::*;
+
+    /// Takes from this thread what lets root read everything.
+    fn become_ordinary() {
+        let mut sets = rustix::thread::capabilities(None).expect("they are told");
+        sets.effective.remove(CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH);
+        rustix::thread::set_capabilities(None, sets).expect("less is always allowed");
+    }
+
+    #[test]
+    fn what_may_not_be_read_is_left_out_and_told() {
+        become_ordinary();
+        let workspace = tempfile::tempdir().expect("a folder");
+        let at = |path: &str| workspace.path().join(path);
+        let set_mode =
+            |path: &str, mode| fs::set_permissions(at(path), fs::Permissions::from_mode(mode)).expect("it is ours");
+        fs::create_dir_all(at("upper/shut")).expect("made");
+        for path in ["upper/open", "upper/secret", "upper/shut/inner"] {
+            fs::write(at(path), "text").expect("written");
+        }
+        set_mode("upper/secret", 0);
+        set_mode("upper/shut", 0);
+        let mut layers = StepLayers::new(workspace.path());
+        let kept = layers.keep(&Budget::new(StepBounds::default())).expect("the rest is kept");
+        assert_eq!(kept, Layer::Kept(0));
+        assert_eq!(fs::read_to_string(at("steps/0/upper/open")).expect("it is kept"), "text");
+        assert!(!at("steps/0/upper/secret").exists());
+        assert_eq!(layers.unreadable(), [Path::new("upper/secret"), Path::new("upper/shut")]);
+        for path in ["upper/shut", "steps/0/upper/shut"] {
+            set_mode(path, 0o700);
+        }
+    }
 }

@@ -19,6 +19,8 @@ pub const CASES: &[Case] = &[
     ("cases::conditions", conditions),
     ("cases::a_tolerated_failure", a_tolerated_failure),
     ("cases::expressions", expressions),
+    ("cases::variables_see_those_of_the_maps_around_theirs", variables_see_those_of_the_maps_around_theirs),
+    ("cases::variables_of_one_map_do_not_see_each_other", variables_of_one_map_do_not_see_each_other),
     ("cases::needs_and_artifacts", needs_and_artifacts),
     ("cases::shells", shells),
     ("cases::isolated_jobs_leave_the_tree_alone", isolated_jobs_leave_the_tree_alone),
@@ -161,6 +163,55 @@ fn expressions() {
             1 Stdout: on-main 7 passed unit 5 passed
             1 Stdout: 1",
         );
+    });
+}
+
+fn variables_see_those_of_the_maps_around_theirs() {
+    on_ground(&[], async |ground| {
+        let written = |text: &str| json!({ "template": text });
+        let mut job = steps(&["echo $IMAGE $OS; echo N=2 >> $ROPEWALK_ENV", "echo $A $B $N $ROPEWALK_EXPR_1"]);
+        job["env"] = json!({
+            "A_IMAGE": "plain", "IMAGE": written("${{ env.REGISTRY }}/app:${{ job.id }}"), "OS": written("${{ env.ON }}-${{ env.NONE }}"),
+            "REGISTRY": written("reg-${{ job.id }}"), "ON": "on"
+        });
+        job["env_of_pipeline"] = json!(["ON", "REGISTRY"]);
+        job["steps"][1]["env"] = json!({
+            "A": written("${{ env.IMAGE }}"), "B": "b", "N": written("${{ env.N }}0"),
+            "ROPEWALK_EXPR_1": written("${{ env.B }} ${{ env.N }} ${{ env.REGISTRY }}")
+        });
+        ground
+            .check(
+                job,
+                "passed {}
+                passed 0: echo $IMAGE $OS; echo N=2 >> $ROPEWALK_ENV
+                passed 0: echo $A $B $N $ROPEWALK_EXPR_1
+                0 Stdout: reg-unit/app:unit on-
+                1 Stdout: reg-unit/app:unit b 20 b 20 reg-unit",
+            )
+            .await;
+    });
+}
+
+fn variables_of_one_map_do_not_see_each_other() {
+    on_ground(&[], async |ground| {
+        let beside = |name: &str| {
+            format!(
+                "env `B`: it reads `env.{name}`, which is set beside it, and variables of one `env` do not see each other: \
+                 write its value here, or set it under a name of its own in the `env` around this one"
+            )
+        };
+        let mut job = steps(&["echo no"]);
+        job["env"] = json!({ "A": "a", "B": { "template": "${{ env.A }}/${{ job.id }}" } });
+        let (report, _) = ground.run(job.clone()).await;
+        assert!(matches!(report.outcome, Outcome::Failed(graph::Failure::Step { step: 0, exit: 1, .. })));
+        assert_eq!(report.notes, [beside("A")]);
+        job["env_of_pipeline"] = json!(["A", "B"]);
+        let (report, _) = ground.run(job.clone()).await;
+        assert_eq!(report.notes, [beside("A")]);
+        job["env"] = json!({});
+        job["steps"][0]["env"] = json!({ "B": { "template": "${{ env.B }}:${{ job.id }}" } });
+        let (report, _) = ground.run(job).await;
+        assert_eq!(report.notes, [format!("step 1: {}", beside("B"))]);
     });
 }
 

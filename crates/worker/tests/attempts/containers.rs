@@ -242,7 +242,8 @@ async fn visits(ground: &Ground, engine: &Engine) {
 async fn settings_of_containers(ground: &Ground) {
     let container = json!({ "user": "ada", "network": "off", "entrypoint": ["/bin/env", "ENTERED=yes"] });
     let job = json!({
-        "environment": { "image": { "image": "box", "container": container } },
+        "environment": { "image": { "image": { "template": "${{ env.BOX }}" }, "container": container } },
+        "env": { "BOX": { "template": "b${{ 'ox' }}" } },
         "steps": steps(&["id -un; echo $ENTERED; grep -c : /proc/net/dev; echo a=b >> \"$ROPEWALK_OUTPUT\""]),
         "outputs": ["a"],
     });
@@ -302,6 +303,7 @@ async fn limits(ground: &Ground, engine: &Engine) {
     let pieces = log.0.lock().unwrap().pieces.clone();
     let printed = |step: u16, text: &str| pieces.iter().any(|(of, _, bytes)| *of == step && bytes == text.as_bytes());
     assert!(printed(1, "after\n"), "the container outlives a step that ran out of time");
+    limits_below_an_entrypoint(ground).await;
 
     let cancel = Cancel::new();
     let log = MemoryLog::default();
@@ -312,6 +314,20 @@ async fn limits(ground: &Ground, engine: &Engine) {
     assert_eq!(report.outcome, Outcome::Failed(Failure::Canceled { by: "ada".to_owned() }));
     assert_eq!(report.steps[0].exit, Some(143), "it heeded TERM");
     assert_eq!(left(ground, engine).await, 0);
+}
+
+/// As [`limits`], when the first process is not the shell that runs the steps, nor what started that.
+async fn limits_below_an_entrypoint(ground: &Ground) {
+    let entrypoint = json!(["/bin/sh", "-c", "/bin/sh -c '\"$@\"; exit 9' sh \"$@\"; exit 8", "sh"]);
+    let image = json!({ "image": "box", "container": { "entrypoint": entrypoint } });
+    for (step, exit) in [("sleep 1000", 143), ("trap '' TERM; sleep 1000 & wait; sleep 1000", 137)] {
+        let after = json!({ "run": "echo after", "if": "always()" });
+        let job = json!({ "environment": { "image": image }, "steps": [{ "run": step, "timeout_ms": 1000 }, after] });
+        let (report, log) = ground.run(job).await;
+        let timed_out = Outcome::Failed(Failure::Timeout { step: Some(0), limit_ms: 1000 });
+        assert_eq!((report.outcome, report.steps[0].exit), (timed_out, Some(exit)), "{:?}", report.notes);
+        assert!(take_pieces_of(&log, 1).contains("after"), "{step}");
+    }
 }
 
 async fn services(ground: &Ground, engine: &Engine) {

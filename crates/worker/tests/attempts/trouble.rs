@@ -96,12 +96,25 @@ fn limits_on_time() {
                 2 Stdout: after",
             )
             .await;
-        let mut job = steps(&["exec sleep 1000", "echo never"]);
+        let mut job = steps(&["exec sleep 1000", "echo never", "echo clean; exec sleep 1000", "echo last"]);
         job["timeout_ms"] = json!(50);
         job["steps"][0]["allow_failure"] = json!(true);
-        job["steps"][1]["if"] = json!("always()");
+        job["steps"][2]["if"] = json!("failure()");
+        job["steps"][2]["timeout_ms"] = json!(70);
+        job["steps"][3]["if"] = json!("always()");
         ground
-            .check(job, "timed out: None\nfailed 143: exec sleep 1000\nskipped: echo never\n0 Note: stopped: the job's limit of 50 ms is over")
+            .check(
+                job,
+                "timed out: None
+                failed 143: exec sleep 1000
+                skipped: echo never
+                failed 143: echo clean; exec sleep 1000
+                passed 0: echo last
+                0 Note: stopped: the job's limit of 50 ms is over
+                2 Stdout: clean
+                2 Note: stopped: the step's limit of 70 ms is over
+                3 Stdout: last",
+            )
             .await;
     });
 }

@@ -26,6 +26,15 @@ pub const CASES: &[Case] = &[
     ("keeper::a_daemon_does_not_hold_its_step", a_daemon_does_not_hold_its_step),
     ("keeper::a_daemon_without_marker_dies_with_its_job", a_daemon_without_marker_dies_with_its_job),
     ("keeper::a_job_that_ends_spares_another", a_job_that_ends_spares_another),
+    (
+        "keeper::a_job_that_ends_spares_one_that_is_between_two_steps",
+        a_job_that_ends_spares_one_that_is_between_two_steps,
+    ),
+    ("keeper::a_daemon_of_one_of_two_jobs_dies_with_the_last", a_daemon_of_one_of_two_jobs_dies_with_the_last),
+    (
+        "keeper::a_daemon_without_marker_is_known_by_the_files_it_sees",
+        a_daemon_without_marker_is_known_by_the_files_it_sees,
+    ),
     ("keeper::term_is_heard_and_kill_is_not_refused", term_is_heard_and_kill_is_not_refused),
     ("keeper::term_reaches_a_whole_tree", term_reaches_a_whole_tree),
     ("keeper::a_tree_that_forks_on_is_killed", a_tree_that_forks_on_is_killed),
@@ -195,9 +204,7 @@ fn a_daemon_does_not_hold_its_step() {
 
 fn a_daemon_without_marker_dies_with_its_job() {
     with_keeper(|processes| async move {
-        let mut running = processes.spawn(script(&DAEMON.replace("setsid", "env -i setsid"))).await.expect("a shell");
-        let daemon = first_line(&running).await;
-        running.ended().await.expect("an end");
+        let daemon = leave_daemon(&processes, nobodys_daemon()).await;
         assert_eq!(processes.end_job(&marker()).await.expect("the keeper").len(), 1);
         assert!(!is_alive(&daemon));
     });
@@ -217,6 +224,75 @@ fn a_job_that_ends_spares_another() {
         assert!(!is_alive(&daemon) && is_alive(&others_daemon));
         assert_eq!(processes.end_job("other/1/1").await.expect("the keeper").len(), 1);
         assert!(!is_alive(&others_daemon));
+    });
+}
+
+/// [`DAEMON`], which tells nothing of whose it is.
+fn nobodys_daemon() -> Command {
+    script(&DAEMON.replace("setsid", "env -i setsid"))
+}
+
+/// Runs a step that leaves a daemon; gives the daemon's process id.
+async fn leave_daemon(processes: &Processes, command: Command) -> String {
+    let mut running = processes.spawn(command).await.expect("a shell");
+    let daemon = first_line(&running).await;
+    running.ended().await.expect("an end");
+    daemon
+}
+
+fn a_job_that_ends_spares_one_that_is_between_two_steps() {
+    with_keeper(|processes| async move {
+        let mut other = nobodys_daemon();
+        other.marker = "other/1/1".into();
+        let others_daemon = leave_daemon(&processes, other).await;
+        assert_eq!(sh(&processes, "true").await.end.left, Left::Processes);
+        assert!(processes.end_job(&marker()).await.expect("the keeper").is_empty());
+        assert!(is_alive(&others_daemon));
+        assert_eq!(processes.end_job("other/1/1").await.expect("the keeper").len(), 1);
+        assert!(!is_alive(&others_daemon));
+    });
+}
+
+fn a_daemon_of_one_of_two_jobs_dies_with_the_last() {
+    with_keeper(|processes| async move {
+        let mut other = program("sleep", &["1000"]);
+        other.marker = "other/1/1".into();
+        let mut other = processes.spawn(other).await.expect("a request");
+        let daemon = leave_daemon(&processes, nobodys_daemon()).await;
+        assert!(processes.end_job(&marker()).await.expect("the keeper").is_empty());
+        assert!(is_alive(&daemon));
+        processes.signal_step(other.id, Signal::Kill).await.expect("the keeper");
+        other.ended().await.expect("an end");
+        assert_eq!(processes.end_job("other/1/1").await.expect("the keeper").len(), 1);
+        assert!(!is_alive(&daemon));
+    });
+}
+
+fn a_daemon_without_marker_is_known_by_the_files_it_sees() {
+    let holder = tempfile::tempdir().expect("a directory");
+    let [target, lower, upper, work] = ["target", "lower", "upper", "work"].map(|name| {
+        let path = holder.path().join(name);
+        std::fs::create_dir(&path).expect("a directory");
+        path
+    });
+    let view = View { target: target.clone(), lower: vec![lower], upper, work };
+    with_keeper(|processes| async move {
+        let (id, _files) = match processes.open_view(&view).await {
+            Ok(opened) => opened,
+            Err(error) => {
+                assert!(std::env::var_os("CI").is_none(), "{error}");
+                return println!("skipped: {error}");
+            }
+        };
+        let mut other = program("sleep", &["1000"]);
+        other.marker = "other/1/1".into();
+        let other = processes.spawn(other).await.expect("a request");
+        let mut command = nobodys_daemon();
+        (command.view, command.directory) = (Some(id), target);
+        let daemon = leave_daemon(&processes, command).await;
+        assert_eq!(processes.end_job(&marker()).await.expect("the keeper").len(), 1);
+        assert!(!is_alive(&daemon));
+        processes.signal_step(other.id, Signal::Kill).await.expect("the keeper");
     });
 }
 

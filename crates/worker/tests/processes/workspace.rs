@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use ropewalk_worker::keeper::Processes;
-use ropewalk_worker::workspace::{Files, OpenWorkspace, Snapshot, Workspace};
+use ropewalk_worker::workspace::{Files, Look, OpenWorkspace, Snapshot, Workspace};
 
 use crate::Case;
 use crate::ground::{Repository, SharingGround, git_in, is_missing, run, script, with_keeper};
@@ -15,6 +15,14 @@ pub const CASES: &[Case] = &[
     ),
     ("workspace::what_a_job_writes_stays_apart", what_a_job_writes_stays_apart),
     ("workspace::edits_during_a_build_are_not_seen_by_later_jobs", edits_during_a_build_are_not_seen_by_later_jobs),
+    (
+        "workspace::what_differed_already_is_compared_where_nobody_watched",
+        what_differed_already_is_compared_where_nobody_watched,
+    ),
+    (
+        "workspace::what_changed_after_git_had_looked_is_of_the_start_too",
+        what_changed_after_git_had_looked_is_of_the_start_too,
+    ),
     ("workspace::a_tree_too_large_to_watch_is_asked_of_git", a_tree_too_large_to_watch_is_asked_of_git),
     ("workspace::a_tree_that_is_watched_no_longer_is_asked_of_git", a_tree_that_is_watched_no_longer_is_asked_of_git),
     ("workspace::a_copy_shows_the_same", a_copy_shows_the_same),
@@ -83,7 +91,8 @@ fn a_project_in_a_folder_is_frozen_too() {
         assert_eq!(job(&processes, &snapshot, "2", WHOLE).await, WHOLE_SEEN);
         let seen = job(&processes, &snapshot, "3", "pwd; cat ../../shared/lib; git rev-parse --show-prefix").await;
         assert_eq!(seen, format!("{}/deep/app\nshareddeep/app/\n", repository.root.display()));
-        let expected = ["deep/app/clean", "deep/app/fresh", "shared/lib"].map(PathBuf::from);
+        let expected =
+            ["deep/app/clean", "deep/app/edited", "deep/app/fresh", "shared/lib", "shared/new"].map(PathBuf::from);
         assert_eq!(snapshot.changed_since_start().expect("git"), expected);
         // Opened again, later, for a person.
         let workspace = Workspace::reopen(&repository.data.join("1")).expect("kept");
@@ -283,10 +292,10 @@ fn edits_during_a_build_are_not_seen_by_later_jobs() {
         disturb(&repository);
         assert_eq!(job(&processes, &snapshot, "2", LISTING).await, DIRTY);
         let changed = snapshot.changed_since_start().expect("git");
-        assert!(
-            changed.contains(&PathBuf::from("clean")) && !changed.contains(&PathBuf::from("edited")),
-            "{changed:?}"
-        );
+        // Also what differed from the commit already: a digest of the live tree is of no job's files.
+        for path in ["clean", "edited", "untracked", "deleted"] {
+            assert!(changed.contains(&PathBuf::from(path)), "{path} in {changed:?}");
+        }
         // Directories that go and come again, and commits.
         repository.remove("lib");
         assert_eq!(job(&processes, &snapshot, "3", LISTING).await, DIRTY);
@@ -295,6 +304,44 @@ fn edits_during_a_build_are_not_seen_by_later_jobs() {
         assert_eq!(job(&processes, &snapshot, "4", LISTING).await, DIRTY);
         repository.commit();
         assert_eq!(job(&processes, &snapshot, "5", LISTING).await, DIRTY);
+    });
+}
+
+fn what_differed_already_is_compared_where_nobody_watched() {
+    check(|_| async {
+        let repository = dirty_repository();
+        snapshot(&repository);
+        let changed = || {
+            let reopened = Snapshot::reopen(&repository.data).expect("a snapshot");
+            reopened
+                .changed_since_start()
+                .expect("git")
+                .iter()
+                .map(|path| path.display().to_string())
+                .collect::<Vec<_>>()
+        };
+        repository.write("lib/a.o", "ignored then and now");
+        assert_eq!(changed(), [""; 0]);
+        repository.write("edited", "newer");
+        assert_eq!(changed(), ["edited"]);
+        repository.write("deleted", "deleted");
+        repository.remove("untracked");
+        repository.write("lib/new/c", "c");
+        assert_eq!(changed(), ["deleted", "edited", "untracked"]);
+    });
+}
+
+fn what_changed_after_git_had_looked_is_of_the_start_too() {
+    check(|processes| async move {
+        let repository = dirty_repository();
+        let seen = Look::begin(&repository.root).end().expect("git looks");
+        repository.write("clean", "later");
+        repository.remove("lib/deep");
+        let snapshot = Snapshot::take_seen(&repository.root, &repository.data, Some(&seen)).expect("a snapshot");
+        let later = DIRTY.replace("clean=clean", "clean=later").replace("./lib/deep/b=b ", "");
+        assert_eq!(job(&processes, &snapshot, "1", LISTING).await, later);
+        disturb(&repository);
+        assert_eq!(job(&processes, &snapshot, "2", LISTING).await, later);
     });
 }
 

@@ -44,6 +44,7 @@ pub fn lines(difference: &Difference) -> Vec<String> {
         "result" => vec![value_line(&format!("result of {rest}"), before, after)],
         "env" => vec![value_line(&format!("variable {rest}"), before, after)],
         "matrix" => vec![value_line(&format!("matrix value {rest}"), before, after)],
+        "variable" => vec![value_line(&format!("${rest}"), before, after)],
         "quarantine" => vec![value_line("tests in quarantine", before, after)],
         "step" => step_lines(rest, before, after),
         _ => vec![value_line(&difference.part, before, after)],

@@ -7,6 +7,7 @@ use super::{Shown, ShownJob, Stop};
 use crate::archive::Archive;
 use crate::calendar::Calendar;
 use crate::columns::{self, Columns, Paint, Style};
+use crate::whereabouts::quoted;
 use crate::words;
 
 /// A build with more jobs is shown without those that passed, and then with at most so many lines.
@@ -118,7 +119,7 @@ fn next(page: &mut String, shown: &Shown, paint: Paint) {
     let at = &shown.whereabouts;
     let mut commands = Vec::new();
     if let Some(blamed) = blamed(shown) {
-        let job = &blamed.name;
+        let job = quoted(blamed.name.as_str());
         commands.push(at.command(format_args!("show {build} {job}")));
         commands.extend(parts::commands(shown, blamed));
         if shown.row.verdict != Verdict::Running {

@@ -9,6 +9,7 @@ use crate::calendar::Calendar;
 use crate::columns::{self, Cell, Columns, Paint, Style};
 use crate::view::Stream;
 use crate::view::annotation::Annotation;
+use crate::whereabouts::quoted;
 use crate::words;
 
 /// How many inputs are listed.
@@ -242,7 +243,8 @@ fn said(page: &mut String, shown: &Shown, archive: &dyn Archive, job: &ShownJob,
     page.push_str(&table.text(paint, 2));
     if count > lines.len() {
         let more = words::thousands((count - lines.len()) as u64);
-        let logs = shown.whereabouts.command(format_args!("logs {} {} --folded", shown.row.build, job.name));
+        let logs =
+            shown.whereabouts.command(format_args!("logs {} {} --folded", shown.row.build, quoted(job.name.as_str())));
         page.push_str(&format!("  … {more} more: {logs}\n"));
     }
     Ok(())
@@ -273,10 +275,10 @@ fn next(page: &mut String, shown: &Shown, job: &ShownJob, paint: Paint) {
     let (build, name, at) = (shown.row.build, &job.name, &shown.whereabouts);
     let mut commands = parts::commands(shown, job);
     if let Some(reused) = job.row.as_ref().and_then(|row| row.reused.as_ref()) {
-        commands.push(at.command(format_args!("show {} {}", reused.build, reused.job)));
+        commands.push(at.command(format_args!("show {} {}", reused.build, quoted(reused.job.as_str()))));
     }
     if !at.is_there() {
-        commands.push(at.command(format_args!("explain {name} --build {build}")));
+        commands.push(at.command(format_args!("explain {} --build {build}", quoted(name.as_str()))));
     }
     if commands.is_empty() {
         return;

@@ -8,6 +8,7 @@ use crate::calendar::Calendar;
 use crate::child;
 use crate::columns::{self, Cell, Columns, Paint, Style};
 use crate::first_error::{Excerpt, undeclared};
+use crate::whereabouts::quoted;
 use crate::words;
 
 /// How many failed tests are shown with their messages.
@@ -133,13 +134,13 @@ pub fn commands(shown: &Shown, job: &ShownJob) -> Vec<String> {
     if let Some(child) = shown.children.iter().find(|child| row.child == Some(child.build)) {
         let mut commands = vec![at.command(format_args!("show {}", child.build))];
         if let Verdict::Failed { because: Some(blamed) } = &child.verdict {
-            commands.push(at.command(format_args!("logs {} {blamed}", child.build)));
+            commands.push(at.command(format_args!("logs {} {}", child.build, quoted(blamed.as_str()))));
         }
         return commands;
     }
     let mut commands = Vec::new();
     if row.attempt.is_some() || row.reused.is_some() {
-        commands.push(at.command(format_args!("logs {build} {name}")));
+        commands.push(at.command(format_args!("logs {build} {}", quoted(name.as_str()))));
     }
     if row.attempt.is_some() && row.outcome.is_some() {
         let place = words::where_it_failed(name, row.outcome.as_ref());

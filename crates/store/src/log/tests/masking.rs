@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::super::{MASKED_BYTES_MIN, MaskerError, PATTERN_BYTES_MAX};
+use super::super::{MASK, MASKED_BYTES_MIN, MaskerError, PATTERN_BYTES_MAX};
 use super::*;
 
 fn masker(secrets: &[&str]) -> Masker {
@@ -64,6 +64,104 @@ fn hexadecimal_url_json_and_shell() {
     check_mask(&["a/b c\"d'"], "a%2Fb%20c%22d%27 a%2fb%20c%22d%27 a%2Fb+c%22d%27 a%2Fb%20c%22d'", "*** *** *** ***");
     check_mask(&["a/b c\"d'"], r#"{"key":"a/b c\"d'"}"#, r#"{"key":"***"}"#);
     check_mask(&["a/b c\"d'"], r#"'a/b c"d'\'''"#, "'***'");
+}
+
+#[test]
+fn json_as_go_and_rails_write_it() {
+    let secret = "p&ss<w>\u{2028}d\u{1b}";
+    let text = concat!(
+        r"p\u0026ss\u003cw\u003e\u2028d\u001b p\u0026ss\u003Cw\u003E\u2028d\u001B ",
+        "p&ss<w>\u{2028}d",
+        r"\u001b"
+    );
+    check_mask(&[secret], text, "*** *** ***");
+}
+
+/// A secret of so many bytes, no two parts of which are equal.
+fn long_secret(bytes: usize) -> String {
+    let mut secret: String = (0..).map(|number| format!("{:x}", number * 7919 + 1_000_003)).take(bytes).collect();
+    secret.truncate(bytes);
+    secret
+}
+
+/// What a tool prints that begins a new line after so many digits.
+fn wrapped(text: &str, width: usize, line_break: &str) -> String {
+    let lines: Vec<&str> = text.as_bytes().chunks(width).map(|line| std::str::from_utf8(line).unwrap()).collect();
+    lines.join(line_break) + line_break
+}
+
+/// As `base64` prints it.
+fn base64(text: &str) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut digits = String::new();
+    for group in text.as_bytes().chunks(3) {
+        let bits = group.iter().chain([&0; 2]).take(3).fold(0, |bits, byte| bits << 8 | usize::from(*byte));
+        digits.extend((0..=group.len()).map(|digit| char::from(DIGITS[bits >> (18 - 6 * digit) & 63])));
+    }
+    digits + ["", "", "==", "="][(text.len() % 3 + 1) % 4]
+}
+
+#[test]
+fn every_line_of_a_long_secret_in_base64_and_hexadecimal() {
+    for bytes in (100..=160).chain([1_700]) {
+        let secret = long_secret(bytes);
+        let masker = masker(&[&secret]);
+        for line_break in ["\n", "\r\n"] {
+            for printed in [secret.clone(), format!("{secret}\n")] {
+                let hex: String = printed.bytes().map(|byte| format!("{byte:02x}")).collect();
+                for (digits, width, line_bytes) in [
+                    (base64(&printed), 64, 48),
+                    (base64(&printed), 76, 57),
+                    (hex.clone(), 60, 30),
+                    (hex.to_uppercase(), 60, 30),
+                ] {
+                    let text = wrapped(&digits, width, line_break);
+                    for masked in [
+                        masker.mask(text.as_bytes()).into_owned(),
+                        masked_in_pieces(&masker, text.as_bytes().chunks(7)),
+                    ] {
+                        let masked = String::from_utf8(masked).unwrap();
+                        let rest = masked.replace("***", "").replace(line_break, "");
+                        // Where the secret fills its last line, the line feed behind it is one of its own.
+                        let is_right =
+                            rest.is_empty() || bytes % line_bytes == 0 && matches!(&*rest, "Cg==" | "0a" | "0A");
+                        assert!(is_right, "{bytes} bytes at {width}: {text} became {masked}");
+                        assert!(masker.is_in_content(text.as_bytes()));
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_last_line_of_a_wrapped_form_counts_behind_another_one_if_it_is_short() {
+    let secret = long_secret(57 + 12);
+    let digits = base64(&secret);
+    let (line, rest) = digits.split_at(76);
+    check_mask(&[&secret], rest, rest);
+    check_mask(&[&secret], &format!("{line}\n{rest}\n{line}\r\n{rest}"), "***\n***");
+    check_mask(&[&secret], &format!("12 {line}\n12 {rest}"), &format!("12 ***\n12 {rest}"));
+    check_mask(&[&secret], &format!("a/b/c{line}{line}a {line}"), "a/b/c******a ***");
+}
+
+#[test]
+fn a_line_of_a_wrapped_form_tells_that_a_file_holds_the_secret_but_for_the_marks_around_a_key() {
+    let key =
+        format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----", wrapped(&long_secret(300), 64, "\n"));
+    let masker = masker(&[&key]);
+    let text = wrapped(&base64(&key), 76, "\n");
+    let (first, others) = text.split_once('\n').unwrap();
+    assert!(!masker.is_in_content(first.as_bytes()), "as other keys begin");
+    assert!(masker.is_in_content(others.as_bytes()));
+    assert_eq!(masker.mask(first.as_bytes()).as_ref(), MASK);
+}
+
+#[test]
+fn the_longest_secrets_can_be_masked_two_at_a_time() {
+    let lines = |from: usize| wrapped(&base64(&long_secret(48_500))[from..], 64, "\n");
+    let secrets = [lines(0), lines(2)].map(|secret| secret[..64 << 10].to_owned());
+    assert!(Masker::new(&secrets).is_ok());
 }
 
 #[test]

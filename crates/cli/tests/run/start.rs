@@ -1,0 +1,228 @@
+//! A build has one state of the files, that of its start: for its jobs, for the digests of their inputs, and for whoever goes on with it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use crate::{Repository, text};
+
+/// How long a step may take to come to a point.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A step that says by `../waits` that it runs, and ends once there is `../go`.
+const WAIT: &str = "touch ../waits; until [ -e ../go ]; do sleep 0.02; done";
+
+impl Repository {
+    fn beside(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn commit(&self, file: &str) {
+        self.write("file.txt", file);
+        self.git(&["-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qam", file.trim()]);
+    }
+
+    /// Begins a build and comes back when its waiting step runs.
+    fn start_and_wait(&self, arguments: &[&str]) -> Child {
+        let child = self.start(arguments);
+        let began = Instant::now();
+        while !self.beside("waits").exists() {
+            assert!(began.elapsed() < PATIENCE, "no step said that it runs");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        child
+    }
+
+    /// Lets the waiting step end, and the build.
+    #[track_caller]
+    fn let_go(&self, child: Child, code: i32) -> String {
+        fs::write(self.beside("go"), "").expect("a file");
+        let output = child.wait_with_output().expect("it ends");
+        for name in ["go", "waits"] {
+            let _ = fs::remove_file(self.beside(name));
+        }
+        assert_eq!(output.status.code(), Some(code), "{}", text(&output));
+        text(&output)
+    }
+}
+
+fn pipeline(jobs: &str) -> String {
+    format!("jobs:\n  slow: {{ run: '{WAIT}' }}\n{jobs}")
+}
+
+#[test]
+fn no_result_of_another_tree_stands_for_a_build() {
+    let repository =
+        Repository::new(&pipeline("  check: { needs: [slow], inputs: [file.txt], run: grep committed file.txt }\n"));
+    let child = repository.start_and_wait(&["run"]);
+    repository.let_go(child, 0);
+    repository.commit("bad\n");
+    let child = repository.start_and_wait(&["run"]);
+    repository.git(&["checkout", "-q", "HEAD~1"]);
+    let text = repository.let_go(child, 1);
+    assert!(text.contains("check: failed") && !text.contains("cached"), "{text}");
+}
+
+#[test]
+fn after_a_gate_inputs_are_those_of_the_start() {
+    let repository = Repository::new(
+        "jobs:\n  ok: { gate: {} }\n  check: { needs: [ok], inputs: [file.txt], run: grep committed file.txt }\n",
+    );
+    repository.check(&["run"], 4);
+    repository.check(&["approve", "1", "ok"], 0);
+    repository.commit("bad\n");
+    repository.check(&["run"], 4);
+    repository.git(&["checkout", "-q", "HEAD~1"]);
+    let text = repository.check(&["approve", "2", "ok"], 1);
+    assert!(text.contains("check: failed"), "{text}");
+    // What the build began with counts, not what was checked out meanwhile.
+    repository.check(&["run"], 4);
+    repository.write("file.txt", "bad\n");
+    let text = repository.check(&["approve", "3", "ok"], 0);
+    assert!(text.contains("check: cached, from build 1"), "{text}");
+}
+
+#[test]
+fn a_build_that_was_killed_takes_results_of_its_own_tree_only() {
+    let repository = Repository::new(&pipeline("  check: { needs: [slow], inputs: [file.txt], run: cat file.txt }\n"));
+    repository.write("file.txt", "dirty\n");
+    let child = repository.start_and_wait(&["run"]);
+    repository.let_go(child, 0);
+    for (meanwhile, expected) in [("dirty\n", "check: cached, from build 1"), ("other\n", "check | dirty")] {
+        let mut child = repository.start_and_wait(&["run"]);
+        child.kill().expect("kill -9");
+        // The pipe's other end is held by everything the build had started.
+        child.wait_with_output().expect("it ends");
+        repository.write("file.txt", meanwhile);
+        fs::write(repository.beside("go"), "").expect("a file");
+        let text = repository.check(&["run", "--resume"], 0);
+        assert!(text.contains(expected), "{text}");
+        for name in ["go", "waits"] {
+            fs::remove_file(repository.beside(name)).expect("there");
+        }
+        repository.write("file.txt", "dirty\n");
+    }
+}
+
+#[test]
+fn after_a_gate_files_are_those_of_the_start() {
+    let repository = Repository::new("jobs:\n  ok: { gate: {} }\n  publish: { needs: [ok], run: cat file.txt }\n");
+    repository.check(&["run"], 4);
+    repository.check(&["run"], 4);
+    repository.commit("later\n");
+    let text = repository.check(&["approve", "1", "ok"], 0);
+    assert!(text.contains("publish | committed") && text.contains("is checked out now"), "{text}");
+    fs::remove_dir_all(workspaces(&repository.beside("data")).join("2")).expect("kept for the next process");
+    let text = repository.check(&["approve", "2", "ok"], 1);
+    assert!(text.contains("publish: failed: the build began at commit") && !text.contains("later"), "{text}");
+}
+
+/// The folder of that name below another.
+fn workspaces(folder: &Path) -> PathBuf {
+    let mut waiting = vec![folder.to_owned()];
+    while let Some(folder) = waiting.pop() {
+        let folders = fs::read_dir(folder).expect("a folder").flatten().map(|entry| entry.path());
+        for folder in folders.filter(|path| path.is_dir()) {
+            if folder.ends_with("workspaces") {
+                return folder;
+            }
+            waiting.push(folder);
+        }
+    }
+    panic!("no workspaces are kept")
+}
+
+#[test]
+fn a_job_in_the_tree_that_finds_other_inputs_than_were_looked_at_is_not_kept() {
+    let repository =
+        Repository::new(&pipeline("  there: { workspace: in_place, inputs: [file.txt], run: cat file.txt }\n"));
+    let child = repository.start_and_wait(&["run", "-j", "1"]);
+    repository.write("file.txt", "edited\n");
+    let text = repository.let_go(child, 0);
+    assert!(text.contains("there | edited"), "{text}");
+    repository.write("file.txt", "committed\n");
+    let child = repository.start_and_wait(&["run", "-j", "1"]);
+    let text = repository.let_go(child, 0);
+    assert!(text.contains("there | committed"), "{text}");
+}
+
+#[test]
+fn without_git_a_job_is_kept_only_for_what_it_found() {
+    let jobs = "  check: { needs: [slow], inputs: [file.txt], run: cat file.txt }\n";
+    let repository = Repository { folder: tempfile::tempdir().expect("a scratch folder") };
+    repository.write(".ropewalk/pipeline.yaml", &pipeline(jobs));
+    repository.write("file.txt", "first\n");
+    let child = repository.start_and_wait(&["run"]);
+    repository.write("file.txt", "edited\n");
+    let text = repository.let_go(child, 0);
+    assert!(text.contains("check | edited"), "{text}");
+    repository.write("file.txt", "first\n");
+    let child = repository.start_and_wait(&["run"]);
+    let text = repository.let_go(child, 0);
+    assert!(text.contains("check | first"), "{text}");
+}
+
+#[test]
+fn no_shortcut_passes_a_gate_or_a_job_that_failed() {
+    let repository =
+        Repository::new(&format!("jobs:\n  ok: {{ gate: {{}} }}\n  a: {{ inputs: [file.txt], run: '{WAIT}' }}\n"));
+    // So that nothing changed just before the files were looked at.
+    std::thread::sleep(Duration::from_millis(60));
+    let child = repository.start_and_wait(&["run"]);
+    repository.check(&["approve", "1", "ok"], 0);
+    repository.let_go(child, 0);
+    let text = repository.check(&["run"], 4);
+    assert!(text.contains("a: cached"), "{text}");
+    let repository = Repository::new("jobs: { a: { allow_failure: true, inputs: [file.txt], run: 'false' } }");
+    std::thread::sleep(Duration::from_millis(60));
+    repository.check(&["run"], 0);
+    let text = repository.check(&["run"], 0);
+    assert!(text.contains("a: failed") && !text.contains("nothing changed"), "{text}");
+}
+
+#[test]
+fn a_retry_is_of_the_tree_as_it_is() {
+    let repository = Repository::new("jobs:\n  a: { run: cat file.txt }\n  b: { run: test -e ../ok }\n");
+    repository.check(&["run"], 1);
+    fs::write(repository.beside("ok"), "").expect("a file");
+    let text = repository.check(&["retry", "1", "--failed"], 0);
+    assert!(text.contains("a: cached, from build 1") && !text.contains("any more"), "{text}");
+    repository.write("file.txt", "edited\n");
+    let text = repository.check(&["retry", "1", "--failed"], 0);
+    assert!(text.contains("the files are not those of build 1 any more") && text.contains("a | edited"), "{text}");
+    assert!(text.contains("+ local changes"), "{text}");
+    repository.git(&["checkout", "-qb", "other"]);
+    repository.commit("later\n");
+    let text = repository.check(&["retry", "1"], 0);
+    assert!(text.contains("on other, ") && text.contains("a | later") && !text.contains("local changes"), "{text}");
+}
+
+#[test]
+fn inputs_that_say_less_than_they_seem_to_are_told() {
+    let repository = Repository::new(
+        "jobs:\n  a: { inputs: ['none/**', link, 'file.txt'], run: 'true' }\n  b: { inputs: ['!file.txt'], run: 'true' }\n",
+    );
+    repository.write("aim", "1");
+    std::os::unix::fs::symlink("aim", repository.root().join("link")).expect("a link");
+    repository.check(&["run"], 0);
+    let text = repository.check(&["show", "last", "a"], 0);
+    assert!(text.contains("inputs: `none/**` matches no file"), "{text}");
+    assert!(text.contains("inputs: link is a link to what is no input"), "{text}");
+    assert_eq!(text.matches("inputs: ").count(), 2, "{text}");
+    let text = repository.check(&["run"], 0);
+    assert!(text.contains("a: cached") && !text.contains("b: cached"), "{text}");
+}
+
+#[test]
+fn an_ignored_input_of_a_job_in_the_tree_counts() {
+    let repository = Repository::new("jobs: { a: { workspace: in_place, inputs: [local.txt], run: 'cat local.txt' } }");
+    repository.write(".gitignore", "local.txt\n");
+    repository.write("local.txt", "one\n");
+    repository.check(&["run"], 0);
+    let text = repository.check(&["run"], 0);
+    assert!(text.contains("cached"), "{text}");
+    repository.write("local.txt", "two\n");
+    let text = repository.check(&["run"], 0);
+    assert!(text.contains("a | two"), "{text}");
+}

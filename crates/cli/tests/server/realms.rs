@@ -1,0 +1,63 @@
+//! Results are taken over within a project, from builds that are trusted as much, and from machines of the same kind.
+
+use std::fs;
+use std::io::Write;
+use std::process::Stdio;
+
+use crate::installation::Site;
+use crate::process::Process;
+
+/// Puts a project's secret.
+fn put_secret(site: &Site, project: &str, name: &str, value: &[u8]) {
+    let mut command = site.there(&["secrets", "put", project, name]);
+    let mut process = Process(command.stdin(Stdio::piped()).spawn().expect("ropewalk starts"));
+    process.0.stdin.take().expect("a pipe").write_all(value).expect("it is read");
+    assert_eq!(process.ended(), Some(0));
+}
+
+#[test]
+fn no_project_takes_what_another_made() {
+    let site = Site::new("jobs: { made: { reuse: true, run: echo made } }");
+    let _server = site.serve();
+    let _worker = site.work("w1", &[]);
+    let made = "made | made";
+    assert!(site.submit(&[], 0).contains(made));
+    assert!(site.submit(&["--separate"], 0).contains("made: cached, from build 1"));
+    let text = site.submit(&["--project", "ropes"], 0);
+    assert!(text.contains(made) && !text.contains("cached"), "{text}");
+    let text = site.submit(&["--project", "ropes", "--separate"], 0);
+    assert!(text.contains("made: cached, from build 3"), "{text}");
+}
+
+#[test]
+fn no_untrusted_build_takes_what_was_made_with_secrets() {
+    let pipeline = "jobs:\n  config: { reuse: true, secrets: [TOKEN], run: 'rev <<< $TOKEN > conf', artifacts: { conf: [conf] }, shell: bash }\n  use: { needs: [config], run: cat conf }\n";
+    let site = Site::new(pipeline);
+    let _server = site.serve();
+    let _worker = site.work("w1", &[]);
+    put_secret(&site, "repository", "TOKEN", b"a long secret");
+    assert!(site.submit(&[], 0).contains("use | terces gnol a"));
+    assert!(site.submit(&["--separate"], 0).contains("config: cached, from build 1"));
+    site.submit_untrusted("fork");
+    site.shows("3", "builds of untrusted events get no secrets");
+    site.shows("3", "failed because of `config`");
+}
+
+#[test]
+fn no_job_takes_what_ran_on_another_kind_of_machine() {
+    let job = |name: &str| format!("  {name}: {{ labels: [{name}], inputs: [], run: 'test -e {{}}' }}\n");
+    let site = Site::new("jobs: {}");
+    let mark = site.path("mark").display().to_string();
+    let jobs = format!("jobs:\n{}{}", job("arm"), job("x86")).replace("{}", &mark);
+    fs::write(site.root().join(".ropewalk/pipeline.yaml"), jobs).expect("a file");
+    let _server = site.serve();
+    let worker = site.work("w1", &["--labels", "x86"]);
+    fs::write(&mark, "").expect("a file");
+    let build = site.submit_only(&[]);
+    site.shows(&build, "no worker");
+    site.shows(&build, "✓  x86  passed");
+    fs::remove_file(&mark).expect("it is there");
+    drop(worker);
+    let _worker = site.work("w2", &["--labels", "arm"]);
+    site.shows(&build, "failed because of `arm`");
+}

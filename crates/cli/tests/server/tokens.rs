@@ -1,0 +1,67 @@
+//! Tokens that are revoked while somebody works by them.
+
+use std::fs;
+
+use crate::installation::Site;
+use crate::process::appears;
+use crate::waiting;
+
+impl Site {
+    /// Revokes a token on the server's machine.
+    fn revoke(&self, token: &str) {
+        let mut revoke = self.command(&["token", "revoke", "--data"]);
+        revoke.arg(self.path("data")).arg("--token").arg(self.path(token));
+        Self::told(revoke, 0);
+    }
+
+    /// Puts another token into the workers' file.
+    fn renew_workers_token(&self) {
+        let mut create = self.command(&["token", "create", "--worker", "--name", "w", "--data"]);
+        create.arg(self.path("data"));
+        let (token, _) = Self::told(create, 0);
+        fs::write(self.path("worker.token"), token).expect("a file");
+    }
+}
+
+#[test]
+fn a_worker_whose_token_was_revoked_says_so_and_another_runs_what_it_ran() {
+    let marks = tempfile::tempdir().expect("a folder");
+    let site = Site::new(&waiting(marks.path()));
+    let mut server = site.serve();
+    let mut worker = site.work("w1", &[]);
+    let (mut watching, shown) = site.watch(&[]);
+    appears(&marks.path().join("begun"));
+    site.revoke("worker.token");
+    assert_eq!(worker.process.ended(), Some(2));
+    let said = worker.said.rest().join("\n");
+    let expected = "this token was revoked: ask whoever runs this server for a new one; name another by --token FILE";
+    assert!(said.contains(expected), "{said}");
+    fs::rename(site.path("worker.token"), site.path("old.token")).expect("a token");
+    site.renew_workers_token();
+    let _other = site.work("w2", &[]);
+    fs::write(marks.path().join("go"), "").expect("a file");
+    assert_eq!(watching.ended(), Some(0), "{}", shown.rest().join("\n"));
+    // A server that is started anew does not believe it either.
+    server.kill();
+    let _server = site.serve();
+    let mut again = site.command(&["work", "--server", &site.url(), "--token"]);
+    again.arg(site.path("old.token")).arg("--data").arg(site.path("w1"));
+    let (_, err) = Site::told(again, 2);
+    assert!(err.contains(expected), "{err}");
+}
+
+#[test]
+fn a_worker_whose_token_was_exchanged_before_it_was_revoked_goes_on() {
+    let marks = tempfile::tempdir().expect("a folder");
+    let site = Site::new(&waiting(marks.path()));
+    let _server = site.serve();
+    let mut worker = site.work("w1", &[]);
+    let (mut watching, shown) = site.watch(&[]);
+    appears(&marks.path().join("begun"));
+    fs::copy(site.path("worker.token"), site.path("old.token")).expect("a file");
+    site.renew_workers_token();
+    site.revoke("old.token");
+    worker.said.until("joined http://");
+    fs::write(marks.path().join("go"), "").expect("a file");
+    assert_eq!(watching.ended(), Some(0), "{}", shown.rest().join("\n"));
+}
