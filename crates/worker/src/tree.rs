@@ -301,7 +301,7 @@ fn tracked(line: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// The rules around a folder that git says nothing of: those of the checkout that ignores it, if one does, and the user's own.
-fn around(folder: &Path) -> Outer {
+pub(crate) fn around(folder: &Path) -> Outer {
     let outer = Outer::between(checkout_root(folder).unwrap_or(folder), folder);
     match gitconfig_excludes_path() {
         Some(file) => outer.with_rules_for_all(&file),

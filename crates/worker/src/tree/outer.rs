@@ -13,7 +13,7 @@ use crate::repository::git_directory;
 
 /// The rules around one folder.
 #[derive(Debug)]
-pub(super) struct Outer {
+pub(crate) struct Outer {
     folder: PathBuf,
     /// Those that decide come first.
     rules: Vec<Gitignore>,
@@ -39,7 +39,7 @@ impl Outer {
     }
 
     /// Whether a path in the folder is ignored. What an ignore file of the folder takes back is not.
-    pub(super) fn hides(&self, path: &Path, is_directory: bool) -> bool {
+    pub(crate) fn hides(&self, path: &Path, is_directory: bool) -> bool {
         let judge = |rules: &Gitignore| rules.matched_path_or_any_parents(path, is_directory).map(|_| ());
         let decided = self.rules.iter().map(judge).find(|judged| !judged.is_none());
         matches!(decided, Some(Match::Ignore(()))) && !self.is_taken_back(path, is_directory)

@@ -598,6 +598,12 @@ fn write_whiteouts(repository: &Path, delta: &Path, paths: &[PathBuf]) -> io::Re
 fn ignored_without_git(root: &Path) -> Vec<PathBuf> {
     let mut walk = ignore::WalkBuilder::new(root);
     walk.hidden(false).git_global(false).git_exclude(false).require_git(false).parents(false).follow_links(false);
+    // As the listing has it: what a server would not be sent is not shown here either.
+    let outer = crate::tree::around(root);
+    walk.filter_entry(move |entry| {
+        let is_directory = entry.file_type().is_some_and(|kind| kind.is_dir());
+        entry.depth() == 0 || !outer.hides(entry.path(), is_directory)
+    });
     let seen: HashSet<PathBuf> = walk.build().flatten().map(ignore::DirEntry::into_path).collect();
     let mut ignored = Vec::new();
     for directory in seen.iter().filter(|path| path.is_dir() && !path.is_symlink()) {
