@@ -250,7 +250,7 @@ impl Attempt<'_> {
             };
             let shown = shown.display();
             self.note(format!(
-                "`ropewalk shell` cannot show what steps of this job left in `{shown}`: its mode lets nobody read it"
+                "`ropewalk shell` cannot show what steps of this job left in `{shown}`: its owner or mode does not let Ropewalk read it"
             ));
         }
         if let Some(Err(error)) = left.layers.as_ref().map(StepLayers::account) {
