@@ -1,6 +1,6 @@
 //! Judges inputs: what is late, repeated or wrong becomes nothing, the rest becomes facts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use graph::outcome::{Scope, is_reusable};
@@ -72,6 +72,7 @@ impl Engine {
             if !graph.holes.is_empty() && questions.iter().all(|question| build.known.answers.contains_key(question)) {
                 diagnostics.push(never_filled(&graph));
             }
+            diagnostics.extend(never_there(build, &graph));
             if let Some((job, diagnostic)) = divergence(build, &graph, &moved) {
                 diagnostics.push(diagnostic);
                 verdict = Verdict::Diverged { job };
@@ -413,6 +414,19 @@ fn hold_to(asked: &AskedTests, report: &mut AttemptReport) {
             report.outcome = Outcome::Failed(Failure::Step { step, exit: EXIT_UNCONFIRMED, message: None });
         }
     }
+}
+
+/// A job that the build was asked for alone, of a graph that is complete and has none of this name: all others would be skipped, and
+/// the build pass.
+fn never_there(build: &Build, graph: &graph::Graph) -> Option<Diagnostic> {
+    let only = &build.request.options.only;
+    if only.is_empty() || !graph.holes.is_empty() {
+        return None;
+    }
+    let names: BTreeSet<&str> = graph.jobs.keys().flat_map(|name| [name.id(), name.as_str()]).collect();
+    let name = only.iter().find(|name| !names.contains(name.as_str()))?;
+    let message = format!("the pipeline has no job `{name}`, which the build was asked for");
+    Some(Diagnostic::error("unknown-job", message).help("`ropewalk plan` shows the jobs that there are"))
 }
 
 /// Holes for which no question is open.

@@ -203,6 +203,20 @@ fn only_the_jobs_asked_for_and_what_they_need() {
 
 /// `plan` asked for with `lint` and what grows out of it, and only the job `only` wanted: what becomes of each.
 #[track_caller]
+#[test]
+fn a_build_of_a_job_that_is_not_there_fails() {
+    let options = || BuildOptions { only: ["nope".to_owned()].into(), ..BuildOptions::default() };
+    let mut world = World::new();
+    world.worker("w", 1, "", 0);
+    world.build(1, graph("a:; b: a"), options());
+    assert!(trace(&world.facts).ends_with("build failed"), "{}", trace(&world.facts));
+    let told = world.facts.iter().find_map(|fact| match &fact.what {
+        What::Evaluated { diagnostics, .. } => diagnostics.first().map(|told| told.message.clone()),
+        _ => None,
+    });
+    assert_eq!(told.as_deref(), Some("the pipeline has no job `nope`, which the build was asked for"));
+}
+
 fn check_only_of_growing(only: &str, expected: &str) {
     let mut world = World::new();
     world.worker("w", 4, "", 0);
