@@ -268,6 +268,10 @@ pub struct Submitted {
     pub number: u64,
     /// Whether it was made for this request.
     pub made: Made,
+    /// Earlier builds of the same client whose place it takes: they are canceled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<u64>")]
+    pub superseded: Vec<BuildId>,
     /// The jobs that no worker which is there could run, and why, the first 20. Of a pipeline that is a program, and of jobs that
     /// grow later, nothing is known yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -33,6 +33,8 @@ pub const REPEATS_MAX: u32 = 4;
 pub const REPEAT_MS: u64 = 50;
 /// The longest wait before a stream is taken up again.
 pub const RESUME_MS_MAX: u64 = 5_000;
+/// A call that has not succeeded after this time is late.
+pub const LATE_MS: u64 = 2_000;
 /// The largest answer that is taken into memory.
 pub const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
 
@@ -74,7 +76,22 @@ pub struct Client {
     /// As people know it.
     server: Arc<Server>,
     token: Arc<str>,
+    tell_late: Option<TellLate>,
 }
+
+/// A call that has not succeeded within [`LATE_MS`] and is waited for further.
+#[derive(Debug)]
+pub struct Late<'a> {
+    /// Who is called.
+    pub server: &'a Server,
+    /// What became of the last try, if it is not the first.
+    pub failed: Option<&'a ClientError>,
+    /// How often it is tried again at most, beside the try that is under way.
+    pub tries_left: u32,
+}
+
+/// Tells people of a call that is late.
+pub type TellLate = fn(&Late<'_>);
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -110,13 +127,19 @@ impl Client {
             }
         };
         let http = builder.build().map_err(|error| address(error.to_string()))?;
-        Ok(Self { http, base: base.into(), server: server.into(), token: token.trim().into() })
+        Ok(Self { http, base: base.into(), server: server.into(), token: token.trim().into(), tell_late: None })
     }
 
     /// The same server and connections, another token: that of a worker's session, for instance.
     #[must_use]
     pub fn with_token(&self, token: &str) -> Self {
         Self { token: token.trim().into(), ..self.clone() }
+    }
+
+    /// The same, but each call that is late is told of, once. Large bodies and streams take their time, and are not.
+    #[must_use]
+    pub fn telling(self, late: TellLate) -> Self {
+        Self { tell_late: Some(late), ..self }
     }
 
     /// The server, as it was given.

@@ -142,6 +142,9 @@ pub struct Queued {
     /// Whether its build goes before those that are not urgent.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub urgent: bool,
+    /// Its place in the pool's queue, from 1, also while the pool is held or has no worker for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<u64>,
     /// Why it has not begun.
     pub waiting: Waiting,
 }

@@ -166,12 +166,6 @@ impl ProblemKind {
             Self::Internal => "the server has a fault",
         }
     }
-
-    /// The kind of this status, the first of [`ProblemKind::ALL`].
-    #[must_use]
-    pub fn from_status(status: u16) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.status() == status)
-    }
 }
 
 impl Problem {

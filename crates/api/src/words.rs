@@ -16,6 +16,17 @@ pub fn duration(milliseconds: u64) -> String {
     }
 }
 
+/// A text as one word of a shell, for commands that people copy. Names among their words go through this: a job's output may name legs,
+/// and whoever copies the command would run what it says.
+#[must_use]
+pub fn quoted(text: &str) -> String {
+    let is_plain = |letter: char| letter.is_alphanumeric() || "-_./:@%+=,".contains(letter);
+    match !text.is_empty() && text.chars().all(is_plain) {
+        true => text.to_owned(),
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
+}
+
 /// Why a job did not run, as the end of a sentence.
 #[must_use]
 pub fn skip_reason(reason: &SkipReason) -> String {
@@ -65,5 +76,24 @@ pub fn verdict(verdict: &Verdict) -> String {
         Verdict::Failed { because: None } => "failed: the pipeline is wrong".to_owned(),
         Verdict::Canceled { by } => format!("was canceled by {by}"),
         Verdict::Diverged { job } => format!("diverged: the pipeline changed `{job}` after it had begun"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quoted;
+
+    #[test]
+    fn names_are_words_of_a_shell() {
+        for (text, word) in [
+            ("test/1.80@failed", "test/1.80@failed"),
+            ("größe", "größe"),
+            ("", "''"),
+            ("a b", "'a b'"),
+            ("a b'c;rm", r"'a b'\''c;rm'"),
+            ("$(reboot)", "'$(reboot)'"),
+        ] {
+            assert_eq!(quoted(text), word);
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! What a worker and its server say to each other (`docs/design/2026-11-21-server.md`, "Workers").
+//! What a worker and its server say to each other (`docs/design/2026-11-21-server.md`, "Identity, leases, presence").
 //!
 //! A worker connects outward. It proves that it holds its key ([`Hello`], [`Join`]), then reads one endless answer of
 //! [`ToWorker`] lines, and sends what it has to say as [`FromWorker`] and log batches in `outbox` posts, one at a time and

@@ -9,6 +9,7 @@
 pub mod session;
 
 pub mod attempts;
+pub mod departure;
 pub mod depot;
 pub mod evaluation;
 pub mod health;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use server::settings::{Millis, Setting};
 
 mod administration;
 mod fleet;
@@ -18,15 +19,18 @@ pub use fleet::{
 };
 pub use serving::{Serve, Submit, Switch, Work};
 
-/// Run pipelines: on this machine, in isolation, with everything recorded.
+/// The place in help pages of the flags that every command has: behind its own.
+const EVERYWHERE: usize = 500;
+
+/// Run CI pipelines: on this machine, or on a server with any number of workers, in isolation, with everything recorded.
 #[derive(Debug, Parser)]
 #[command(name = "ropewalk", version, disable_help_subcommand = true, propagate_version = true)]
 pub struct Arguments {
     /// Work as if started in this directory.
-    #[arg(short = 'C', long = "directory", global = true, value_name = "DIR")]
+    #[arg(short = 'C', long = "directory", global = true, value_name = "DIR", display_order = EVERYWHERE)]
     pub directory: Option<PathBuf>,
     /// When to use colours.
-    #[arg(long, global = true, value_enum, default_value_t = Colour::Auto, value_name = "WHEN")]
+    #[arg(long, global = true, value_enum, default_value_t = Colour::Auto, value_name = "WHEN", display_order = EVERYWHERE)]
     pub color: Colour,
     /// What to do.
     #[command(subcommand)]
@@ -88,9 +92,9 @@ pub enum Command {
     Submit(Submit),
     /// Look after the workers of a server: list, pause, drain, update, resume, forget.
     Workers(Workers),
-    /// Look after the queues of a server: list, hold, release.
+    /// Look after the pools of a server, in which jobs wait for workers: list, queue, hold, release.
     Pools(Pools),
-    /// Put and remove the secrets of a project on a server.
+    /// Put, list and remove the secrets of a project on a server. Nobody reads their values back.
     Secrets(Secrets),
     /// Put tests that come and go into quarantine, with an owner, a reason and an end; list them, take them out.
     Quarantine(Quarantine),
@@ -159,8 +163,8 @@ pub struct RunHow {
     /// Take secrets from this file of `NAME=value` lines as well as from the environment.
     #[arg(long, value_name = "FILE")]
     pub secrets: Option<PathBuf>,
-    /// Seconds between asking a job to end and killing it.
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    /// How long a job has to end once it is asked to, before it is killed: in seconds, or as `500ms`, `30s`, `2m`.
+    #[arg(long, value_name = "TIME", default_value = "10", value_parser = seconds)]
     pub grace: u64,
     /// Run every job, also those whose result could be reused.
     #[arg(long)]
@@ -195,10 +199,19 @@ pub struct Source {
     pub pipeline: Option<PathBuf>,
 }
 
+/// The whole seconds of a time that is written as a number of them or with a unit; a part of one counts as one.
+fn seconds(text: &str) -> Result<u64, String> {
+    if let Ok(seconds) = text.parse() {
+        return Ok(seconds);
+    }
+    let time = <Millis as Setting>::parse(text).map_err(|expected| format!("this is not {expected}"))?;
+    Ok(time.0.div_ceil(1000))
+}
+
 /// What happened, as far as it is not taken from the repository.
 #[derive(Clone, Debug, Default, Args)]
 pub struct EventArguments {
-    /// The kind of event.
+    /// The kind of event; by default `tag` with `--tag`, `manual` with `--param`, else `push`.
     #[arg(long, value_name = "KIND", value_parser = ["push", "tag", "pull_request", "schedule", "manual", "api", "build"])]
     pub event: Option<String>,
     /// Run what the pipeline has under this command's name.
@@ -235,7 +248,7 @@ pub struct Plan {
     /// Take these files as changed instead of asking git.
     #[arg(long, value_name = "PATH")]
     pub changed: Vec<String>,
-    /// The form of the graph.
+    /// How to print the graph.
     #[arg(long, value_enum, default_value_t = GraphForm::Tree, value_name = "FORM")]
     pub output: GraphForm,
 }
@@ -259,7 +272,7 @@ pub enum GraphForm {
 pub struct Check {
     #[command(flatten)]
     pub source: Source,
-    /// The form of the report.
+    /// How to print the faults.
     #[arg(long, visible_alias = "output", value_enum, default_value_t = ReportForm::Human, value_name = "FORM")]
     pub format: ReportForm,
     /// Evaluate a program again, in the same process and in another, and compare: it must say the same.
@@ -310,7 +323,7 @@ pub struct Init {
 /// `ropewalk builds`.
 #[derive(Debug, Args)]
 pub struct Builds {
-    /// How many.
+    /// How many builds, at most.
     #[arg(short = 'n', long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub limit: u32,
     /// Only builds older than this one.
@@ -331,7 +344,7 @@ pub struct Builds {
     /// Only builds of the pipeline of this name.
     #[arg(long, value_name = "NAME")]
     pub pipeline: Option<String>,
-    /// The form of the list.
+    /// How to print it.
     #[arg(long, value_enum, default_value_t = ListForm::Human, value_name = "FORM")]
     pub output: ListForm,
     #[command(flatten)]
@@ -356,7 +369,7 @@ pub struct Show {
     pub build: String,
     /// Show only this job, with its steps, outputs, tests and what it used.
     pub job: Option<String>,
-    /// The form.
+    /// How to print it.
     #[arg(long, value_enum, default_value_t = ListForm::Human, value_name = "FORM")]
     pub output: ListForm,
     #[command(flatten)]
@@ -369,9 +382,9 @@ pub struct Logs {
     /// The build's number, `last`, or `last-failed`.
     #[arg(default_value = "last")]
     pub build: String,
-    /// Only this job; without the prefix of its name.
+    /// Only this job, without its name before each line.
     pub job: Option<String>,
-    /// Go on until the build has ended.
+    /// Print lines as they come, until the job has ended, or the build if no job is named.
     #[arg(short, long)]
     pub follow: bool,
     /// Only lines that match this regular expression; exit code 1 if there is none.
@@ -383,7 +396,7 @@ pub struct Logs {
     /// Only these lines of the job's log, counted from 1: `FROM-TO`.
     #[arg(long, value_name = "RANGE", requires = "job")]
     pub lines: Option<String>,
-    /// Only the last lines.
+    /// Only so many of the last lines.
     #[arg(long, value_name = "N")]
     pub tail: Option<u64>,
     /// With the time of each line.
@@ -436,7 +449,7 @@ pub struct Cancel {
     pub build: String,
     /// Only this job and what needs it; on a server.
     pub job: Option<String>,
-    /// All builds of this commit that have not ended, given in full.
+    /// All builds of this commit that have not ended; its first seven digits do, if they are those of one commit.
     #[arg(long, value_name = "COMMIT")]
     pub commit: Option<String>,
     /// Why; kept in a server's audit.
@@ -489,7 +502,7 @@ pub struct Explain {
     /// The build's number, or `last`.
     #[arg(long, default_value = "last")]
     pub build: String,
-    /// The form.
+    /// How to print it.
     #[arg(long, value_enum, default_value_t = ListForm::Human, value_name = "FORM")]
     pub output: ListForm,
     #[command(flatten)]
@@ -509,7 +522,7 @@ pub struct Cache {
 pub enum CacheCommand {
     /// List kept results and caches.
     List {
-        /// The form.
+        /// How to print it.
         #[arg(long, value_enum, default_value_t = ListForm::Human, value_name = "FORM")]
         output: ListForm,
     },
@@ -517,7 +530,7 @@ pub enum CacheCommand {
     Explain {
         /// The key.
         key: String,
-        /// The form.
+        /// How to print it.
         #[arg(long, value_enum, default_value_t = ListForm::Human, value_name = "FORM")]
         output: ListForm,
         #[command(flatten)]
@@ -525,7 +538,7 @@ pub enum CacheCommand {
     },
     /// Forget kept results and caches, so that jobs run again.
     Clear {
-        /// Only those of this job.
+        /// Forget only what this job has kept.
         #[arg(long, value_name = "JOB")]
         job: Option<String>,
     },
@@ -557,7 +570,7 @@ pub struct Export {
     pub source: Source,
     #[command(flatten)]
     pub event: EventArguments,
-    /// The system.
+    /// The system whose configuration is written.
     #[arg(long, value_enum, value_name = "SYSTEM")]
     pub to: ExportSystem,
 }
@@ -576,7 +589,23 @@ pub enum ExportSystem {
 /// `ropewalk completions`.
 #[derive(Debug, Args)]
 pub struct Completions {
-    /// For which shell.
+    /// The shell that is to complete commands.
     #[arg(value_enum)]
     pub shell: clap_complete::Shell,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::seconds;
+
+    #[test]
+    fn a_time_is_a_number_of_seconds_or_has_a_unit() {
+        let check = |text: &str, expected: Option<u64>| assert_eq!(seconds(text).ok(), expected, "{text}");
+        check("2", Some(2));
+        check("2s", Some(2));
+        check("1m", Some(60));
+        check("500ms", Some(1));
+        check("soon", None);
+        check("-1", None);
+    }
 }

@@ -17,7 +17,7 @@ use engine::{BuildRequest, Fact, fact::What};
 use graph::{BuildId, Event, EventKind, JobName, NeedResult, Outcome, Parent, Verdict, Waits};
 use serde_json::Value;
 use store::rows::BuildRow;
-use store::{BuildFilter, Store};
+use store::{BuildFilter, Store, builds_above};
 
 use crate::args::{Colour, EventArguments, RunHow};
 use crate::commands::Stop;
@@ -125,7 +125,7 @@ impl Inside {
 /// # Errors
 /// If there is such an ancestor.
 pub fn refuse_circle(request: &BuildRequest, store: &dyn Store) -> Result<(), Stop> {
-    for ancestor in ancestors(store, &request.event)? {
+    for ancestor in builds_above(store, &request.event)? {
         if ancestor.pipeline == request.pipeline && ancestor.event.says_the_same(&request.event) {
             return Err(Stop::wrong(format!(
                 "build {} runs {} for the same event and would be asked for by itself, for ever: another event, parameter \
@@ -137,18 +137,6 @@ pub fn refuse_circle(request: &BuildRequest, store: &dyn Store) -> Result<(), St
     Ok(())
 }
 
-/// The builds above one with this event, the nearest first. Those that are not kept any more end the list.
-fn ancestors(store: &dyn Store, event: &Event) -> Result<Vec<BuildRow>, Stop> {
-    let mut above: Vec<BuildRow> = Vec::new();
-    let mut parent = event.parent.clone();
-    while let Some(next) = parent.filter(|_| above.len() < DEPTH_MAX as usize) {
-        let Some(row) = store.build(next.build)? else { break };
-        parent = row.event.parent.clone();
-        above.push(row);
-    }
-    Ok(above)
-}
-
 /// The outermost of the builds above one with this event that wait for what is below them.
 ///
 /// # Errors
@@ -158,14 +146,14 @@ pub fn waiting_above(store: &dyn Store, event: &Event) -> Result<Option<BuildId>
     if !waits(event) {
         return Ok(None);
     }
-    let above = ancestors(store, event)?;
+    let above = builds_above(store, event)?;
     let n_waiting = above.iter().take_while(|row| waits(&row.event)).count();
     Ok(above.get(n_waiting).or(above.last()).map(|row| row.build))
 }
 
 fn chain(store: &dyn Store, last: BuildRow) -> Result<String, Stop> {
     let mut numbers = vec![last.build.to_string()];
-    numbers.extend(ancestors(store, &last.event)?.iter().map(|row| row.build.to_string()));
+    numbers.extend(builds_above(store, &last.event)?.iter().map(|row| row.build.to_string()));
     numbers.reverse();
     Ok(format!("build {}", numbers.join(" asked for ")))
 }
@@ -177,7 +165,7 @@ fn chain(store: &dyn Store, last: BuildRow) -> Result<String, Stop> {
 /// As the store refuses.
 pub fn ask(request: BuildRequest, places: &Places) -> Result<u8, Stop> {
     let store = &*places.store;
-    let outermost = ancestors(store, &request.event)?.last().map(|row| row.build).unwrap_or_default();
+    let outermost = builds_above(store, &request.event)?.last().map(|row| row.build).unwrap_or_default();
     let is_same = |row: &BuildRow| {
         row.event.parent == request.event.parent
             && row.pipeline == request.pipeline
@@ -238,7 +226,7 @@ pub fn newest_unfinished(store: &dyn Store) -> Result<Option<BuildId>, Stop> {
 pub fn tell_forgotten(places: &Places) -> Result<(), Stop> {
     for row in requests(places)? {
         let mut is_coming = false;
-        for ancestor in ancestors(&*places.store, &row.event)? {
+        for ancestor in builds_above(&*places.store, &row.event)? {
             is_coming |= ancestor.verdict == Verdict::Running && places.is_run(ancestor.build)?;
         }
         if !is_coming {
@@ -298,7 +286,7 @@ pub fn go_on(
     for row in requests(places)? {
         // In order of number, so that none that cannot begin is tried for ever.
         let is_next = row.build > build;
-        if !is_next || ancestors(&*places.store, &row.event)?.iter().all(|above| above.build != outermost) {
+        if !is_next || builds_above(&*places.store, &row.event)?.iter().all(|above| above.build != outermost) {
             continue;
         }
         if code == exit::CANCELED {

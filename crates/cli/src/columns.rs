@@ -261,10 +261,14 @@ pub fn verdict_mark(verdict: &Verdict) -> Cell {
     Cell::new(format!("{mark} {}", verdict.word())).style(style)
 }
 
+/// What took longer than the usual time so many times over waited for something, a person mostly: no comparison says anything.
+const TIMES_MAX: u64 = 10;
+
 /// `+35 %▲` or `-20 %▼` if `took_ms` is unlike `usual_ms`: by a fifth and by a tenth of a second at least.
 pub fn against_usual(took_ms: u64, usual_ms: u64) -> Option<Cell> {
     let difference = took_ms.abs_diff(usual_ms);
-    if difference < 100 || difference.saturating_mul(5) < usual_ms || usual_ms == 0 {
+    let is_strange = took_ms > usual_ms.saturating_mul(TIMES_MAX);
+    if difference < 100 || difference.saturating_mul(5) < usual_ms || usual_ms == 0 || is_strange {
         return None;
     }
     let percent = difference.saturating_mul(100) / usual_ms;
@@ -327,5 +331,7 @@ mod tests {
         check(600, 1000, Some("▼ -40 %"));
         check(99, 1, None);
         check(500, 0, None);
+        check(10_000, 1000, Some("▲ +900 %"));
+        check(10_001, 1000, None);
     }
 }

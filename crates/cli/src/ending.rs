@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use dialects::tree::Sources;
+use graph::outcome::JobEnd;
 use graph::{BuildId, Failure, JobName, Outcome, Toleration, Verdict};
 use store::log::{StreamKey, Writing};
 
@@ -14,11 +15,14 @@ use crate::commands::Stop;
 use crate::first_error::{self, Excerpt, ExcerptLine, undeclared};
 use crate::local::LocalWorld;
 use crate::places::Places;
-use crate::whereabouts::Whereabouts;
-use crate::{drawing, faults, words};
+use crate::whereabouts::{Whereabouts, quoted};
+use crate::words::LeftBehind;
+use crate::{drawing, failed_test, faults, words};
 
 /// Failed jobs shown with their lines; the rest are only named.
 const JOBS_SHOWN_MAX: usize = 5;
+/// Failed tests shown of a job.
+const TESTS_SHOWN_MAX: usize = 5;
 
 /// Prints the ending to standard error, so that what a pipe reads stays as it is. Nothing for JSON.
 ///
@@ -39,20 +43,12 @@ pub fn show(
     let paint = Paint::of(colour, &std::io::stderr());
     let at = Whereabouts::here();
     let mut text = String::new();
-    let mut failed: Vec<_> = world
-        .failed
-        .iter()
-        .filter(|(_, outcome)| !matches!(outcome, Outcome::Failed(Failure::Canceled { .. })))
-        .collect();
-    let graph = if failed.is_empty() { None } else { places.store.graph(build)? };
-    let toleration = |name: &JobName| {
-        let job = graph.as_ref().and_then(|graph| graph.jobs.get(name));
-        job.map_or(Toleration::Required, |job| job.toleration())
-    };
-    // What made the build fail comes first, and is what the last hint is about.
-    failed.sort_by_key(|(job, _)| toleration(job) == Toleration::AllowFailure);
-    for &(job, outcome) in failed.iter().take(JOBS_SHOWN_MAX) {
-        let described = graph.as_ref().and_then(|graph| graph.jobs.get(job));
+    let graph = if world.failed.is_empty() { None } else { places.store.graph(build)? };
+    let failed = world.failures(graph.as_deref());
+    let job_of = |name: &JobName| graph.as_ref().and_then(|graph| graph.jobs.get(name));
+    let toleration = |name: &JobName| job_of(name).map_or(Toleration::Required, |job| job.toleration());
+    for &JobEnd { name: job, outcome, .. } in failed.iter().take(JOBS_SHOWN_MAX) {
+        let described = job_of(job);
         let (shown, lines) = failed_job(places, build, (job, described), outcome, toleration(job), paint)?;
         text.push_str(&shown);
         if let (Some(described), Outcome::Failed(failure)) = (described, outcome)
@@ -100,12 +96,21 @@ pub fn show(
         }
         Some(_) => {}
     }
-    if let (Some((job, outcome)), true) = (failed.first(), world.verdict.is_some()) {
-        let _ = writeln!(
-            text,
-            "\nto look around where it failed, without running it again:\n  {}",
-            at.command(format_args!("shell {build} {}", words::where_it_failed(job, Some(outcome))))
-        );
+    if let (Some(first), true) = (failed.first(), world.verdict.is_some()) {
+        let report = places.store.reports(build, Some(first.name))?.pop();
+        let described = job_of(first.name).map(|job| &**job);
+        match words::left_behind(described, report.as_ref().map(|(_, report)| report)) {
+            LeftBehind::Nothing => {}
+            LeftBehind::InTree => {
+                let _ =
+                    writeln!(text, "\n`{}` worked in your tree itself (workspace: in_place): look there", first.name);
+            }
+            LeftBehind::Workspace => {
+                let place = words::where_it_failed(first.name, Some(first.outcome));
+                let shell = at.command(format_args!("shell {build} {place}"));
+                let _ = writeln!(text, "\nto look around where it failed, without running it again:\n  {shell}");
+            }
+        }
     }
     let mut stderr = std::io::stderr().lock();
     let _ = stderr.write_all(text.as_bytes());
@@ -134,9 +139,22 @@ fn failed_job(
     let mark = paint.text(Style::Bad, &format!("✗ {job}"));
     let report = places.store.reports(build, Some(job))?.pop();
     let described = described.map(|job| &**job);
-    let told = report.map_or_else(|| words::outcome(outcome), |(_, report)| words::report(&report, described));
+    let told = report.as_ref().map_or_else(|| words::outcome(outcome), |(_, report)| words::report(report, described));
     let aside = if toleration == Toleration::AllowFailure { "; may fail" } else { "" };
     let mut text = format!("\n{mark}: {}{aside}\n", words::harmless(&told));
+    let tests = report.iter().flat_map(|(_, report)| &report.tests).filter(|test| test.outcome.is_failure());
+    let tests: Vec<_> = tests.collect();
+    for test in tests.iter().take(TESTS_SHOWN_MAX) {
+        text.push_str(&failed_test::text(test, None, paint));
+    }
+    if tests.len() > TESTS_SHOWN_MAX {
+        let show = Whereabouts::here().command(format_args!("show {build} {}", quoted(job.as_str())));
+        let _ = writeln!(
+            text,
+            "  … {} more failed tests: {show}",
+            words::thousands((tests.len() - TESTS_SHOWN_MAX) as u64)
+        );
+    }
     let step = match outcome {
         Outcome::Failed(Failure::Step { step, .. } | Failure::Timeout { step: Some(step), .. }) => Some(*step),
         _ => None,

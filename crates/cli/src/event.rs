@@ -6,7 +6,7 @@ use graph::{Event, EventKind, Field, Timestamp};
 use serde_json::Value;
 
 use crate::args::EventArguments;
-use crate::pipeline::KindChoice;
+use crate::pipeline::{KindChoice, Unanswered};
 use crate::project::Project;
 
 /// The event that `arguments` and the repository tell. Parameters are still texts: [`typed_params`] gives them
@@ -52,6 +52,13 @@ pub fn of(arguments: &EventArguments, project: &Project, now: Timestamp) -> Resu
 pub fn kind_choice(arguments: &EventArguments) -> KindChoice {
     let is_said = arguments.event.is_some() || arguments.tag.is_some() || arguments.command.is_some();
     if is_said { KindChoice::Said } else { KindChoice::Free }
+}
+
+/// What becomes of a build by the event of these arguments if the pipeline does not answer it: a mistyped flag is not green.
+pub fn unanswered(arguments: &EventArguments) -> Unanswered {
+    let EventArguments { event, branch, tag, command, .. } = arguments;
+    let is_said = event.is_some() || branch.is_some() || tag.is_some() || command.is_some();
+    if is_said { Unanswered::Refused } else { Unanswered::Noted }
 }
 
 /// Who asks for values.

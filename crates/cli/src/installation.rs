@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dialects::report;
+use server::access::{Keys, KeysError, NewKeys};
 use server::settings::{Loaded, SettingsFile, load};
 
 use crate::args::{Colour, Installation};
 use crate::commands::Stop;
+use crate::local::clock::now;
 use crate::output;
 
 /// The file of settings in the data folder.
@@ -66,6 +68,17 @@ fn read_holder(file: &mut File) -> Holder {
     let _ = file.take(LOCK_BYTES_MAX).read_to_string(&mut text);
     let text = crate::words::harmless(text.trim()).to_string();
     Holder(if text.is_empty() { "a process that has not said which".to_owned() } else { text })
+}
+
+/// The keys of a data folder, which are those of its records.
+///
+/// # Errors
+/// If they are not, or cannot be used.
+pub fn keys(folder: &Path, store: &Arc<dyn store::Store>, new: NewKeys) -> Result<Keys, Stop> {
+    Keys::open(folder, store, new, now()).map_err(|error| match error {
+        KeysError::Missing { .. } | KeysError::Foreign { .. } => Stop::wrong(error.to_string()),
+        error => Stop::of(&error),
+    })
 }
 
 /// The data folder of a server that was given none.
@@ -157,8 +170,8 @@ impl Installation {
         self.require(&folder)?;
         std::fs::create_dir_all(&folder)
             .map_err(|error| Stop::wrong(format!("cannot make {}: {error}", folder.display())))?;
-        let root = server::access::RootKey::of(&folder).map_err(|error| Stop::of(&error))?;
         let store = self.store(colour)?;
+        let root = keys(&folder, &store, NewKeys::Refused)?.root;
         let ledger = server::access::StoreLedger(Arc::clone(&store));
         Ok((server::access::Access::new(root, Arc::new(ledger)), store))
     }

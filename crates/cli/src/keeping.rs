@@ -12,7 +12,7 @@ use store::cache::{CacheAct, CacheRow, CacheUse, CacheUser, CacheWanted, Saved, 
 use store::log::{LogWriter, MaskedStream, Masker, StreamKey, StreamWriter};
 use store::{Store, StoreError};
 use worker::depot::{
-    AttemptLog, CacheEntry, CacheSaved, CacheScope, Depot, DepotError, LogEnd, LogError, LogSink, Mask, Stream,
+    AttemptLog, CacheEntry, CacheSaved, CacheScope, Depot, DepotError, LogEnd, LogError, LogSink, Mask, Reach, Stream,
 };
 
 use crate::view::{self, Moment, View, Wants};
@@ -200,6 +200,10 @@ impl Mask for LocalMask {
     fn is_in_content(&self, bytes: &[u8]) -> bool {
         self.0.is_in_content(bytes)
     }
+
+    fn is_in_cached(&self, bytes: &[u8]) -> bool {
+        self.0.is_in_cached(bytes)
+    }
 }
 
 /// Artifacts and caches of one job of a build.
@@ -244,6 +248,10 @@ impl LocalDepot {
 }
 
 impl Depot for LocalDepot {
+    fn reach(&self) -> Reach {
+        Reach::ThisMachine
+    }
+
     fn put(&self, bytes: &[u8]) -> Result<Digest, DepotError> {
         self.blobs.put(bytes).map_err(|error| blob_error(&error))
     }

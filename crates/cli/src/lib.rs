@@ -15,6 +15,7 @@ mod drawing;
 mod ending;
 mod event;
 mod exit;
+mod failed_test;
 mod faults;
 mod first_error;
 mod installation;
@@ -34,7 +35,7 @@ mod whereabouts;
 mod words;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 
 use args::{Arguments, Command};
@@ -64,67 +65,44 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<u8, Stop> {
-    if let Command::Completions(completions) = &arguments.command {
-        return commands::completions::run(completions);
-    }
-    if let Command::Lower = arguments.command {
-        return commands::lower::run();
-    }
-    if let Command::Evaluate = arguments.command {
-        return commands::evaluate::run();
-    }
+    let color = arguments.color;
+    let project = || {
+        let directory = arguments.directory.as_deref().unwrap_or(Path::new("."));
+        Project::find(directory).map_err(Stop::wrong)
+    };
     match &arguments.command {
-        Command::Serve(serve) => return commands::serve::run(serve, arguments.color),
-        Command::Work(work) => return commands::work::run(work),
-        Command::Submit(submit) => return commands::submit::run(submit, arguments),
-        Command::Workers(workers) => return commands::workers::run(workers, arguments.color),
-        Command::Pools(pools) => return commands::pools::run(pools, arguments.color),
-        Command::Secrets(secrets) => return commands::secrets::run(secrets),
-        Command::Quarantine(quarantine) => return commands::quarantine::run(quarantine, arguments.color),
-        Command::Member(members) => return commands::members::run(members, arguments.color),
-        Command::Token(token) => return commands::token::run(token, arguments.color),
-        Command::Config(config) => return commands::config::run(config, arguments.color),
-        Command::Doctor(doctor) => return commands::doctor::run(doctor, arguments.color),
-        Command::Backup(backup) => return commands::backup::run(backup, arguments.color),
-        Command::Restore(restore) => return commands::restore::run(restore, arguments.color),
-        Command::MigrateStore(migrate) => return commands::migrate_store::run(migrate, arguments.color),
-        _ => {}
-    }
-    let directory = arguments.directory.clone().unwrap_or_else(|| PathBuf::from("."));
-    let project = Project::find(&directory).map_err(Stop::wrong)?;
-    match &arguments.command {
-        Command::Run(run) => commands::run::run(run, &project, arguments.color),
-        Command::Retry(retry) => commands::retry::run(retry, &project, arguments.color),
-        Command::Approve(approve) => commands::approve::run(approve, &project, arguments.color),
-        Command::Plan(plan) => commands::plan::run(plan, &project, arguments.color),
-        Command::Check(check) => commands::check::run(check, &project, arguments.color),
-        Command::Test(test) => commands::test::run(test, &project, arguments.color),
-        Command::Init(init) => commands::init::run(init, &project),
-        Command::Builds(builds) => commands::builds::run(builds, &project, arguments.color),
-        Command::Show(show) => commands::show::run(show, &project, arguments.color),
-        Command::Logs(logs) => commands::logs::run(logs, &project, arguments.color),
-        Command::Cancel(cancel) => commands::cancel::run(cancel, &project),
-        Command::Urge(urge) => commands::urge::run(urge, &project),
-        Command::Explain(explain) => commands::explain::run(explain, &project),
-        Command::Cache(cache) => commands::cache::run(cache, &project),
-        Command::Export(export) => commands::export::run(export, &project, arguments.color),
-        Command::Shell(shell) => commands::shell::run(shell, &project),
-        Command::Completions(_)
-        | Command::Lower
-        | Command::Evaluate
-        | Command::Serve(_)
-        | Command::Work(_)
-        | Command::Submit(_)
-        | Command::Workers(_)
-        | Command::Pools(_)
-        | Command::Secrets(_)
-        | Command::Quarantine(_)
-        | Command::Member(_)
-        | Command::Token(_)
-        | Command::Config(_)
-        | Command::Doctor(_)
-        | Command::Backup(_)
-        | Command::Restore(_)
-        | Command::MigrateStore(_) => unreachable!("it needs no project and was done above"),
+        Command::Run(run) => commands::run::run(run, &project()?, color),
+        Command::Retry(retry) => commands::retry::run(retry, &project()?, color),
+        Command::Approve(approve) => commands::approve::run(approve, &project()?, color),
+        Command::Plan(plan) => commands::plan::run(plan, &project()?, color),
+        Command::Check(check) => commands::check::run(check, &project()?, color),
+        Command::Test(test) => commands::test::run(test, &project()?, color),
+        Command::Init(init) => commands::init::run(init, &project()?),
+        Command::Builds(builds) => commands::builds::run(builds, &project()?, color),
+        Command::Show(show) => commands::show::run(show, &project()?, color),
+        Command::Logs(logs) => commands::logs::run(logs, &project()?, color),
+        Command::Cancel(cancel) => commands::cancel::run(cancel, &project()?),
+        Command::Urge(urge) => commands::urge::run(urge, &project()?),
+        Command::Explain(explain) => commands::explain::run(explain, &project()?),
+        Command::Cache(cache) => commands::cache::run(cache, &project()?),
+        Command::Export(export) => commands::export::run(export, &project()?, color),
+        Command::Shell(shell) => commands::shell::run(shell, &project()?),
+        Command::Completions(completions) => commands::completions::run(completions),
+        Command::Lower => commands::lower::run(),
+        Command::Evaluate => commands::evaluate::run(),
+        Command::Serve(serve) => commands::serve::run(serve, color),
+        Command::Work(work) => commands::work::run(work),
+        Command::Submit(submit) => commands::submit::run(submit, arguments),
+        Command::Workers(workers) => commands::workers::run(workers, color),
+        Command::Pools(pools) => commands::pools::run(pools, color),
+        Command::Secrets(secrets) => commands::secrets::run(secrets),
+        Command::Quarantine(quarantine) => commands::quarantine::run(quarantine, color),
+        Command::Member(members) => commands::members::run(members, color),
+        Command::Token(token) => commands::token::run(token, color),
+        Command::Config(config) => commands::config::run(config, color),
+        Command::Doctor(doctor) => commands::doctor::run(doctor, color),
+        Command::Backup(backup) => commands::backup::run(backup, color),
+        Command::Restore(restore) => commands::restore::run(restore, color),
+        Command::MigrateStore(migrate) => commands::migrate_store::run(migrate, color),
     }
 }

@@ -19,6 +19,10 @@ use crate::{event, machine, output};
 /// The largest file of a pipeline.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
+/// The kinds of events that are tried where a pipeline does not answer: those that need no flag but their own.
+const TRIED: [EventKind; 5] =
+    [EventKind::Push, EventKind::PullRequest, EventKind::Schedule, EventKind::Manual, EventKind::Api];
+
 /// Why a pipeline was not read, and what to do if there is no such file.
 pub fn unread(shown: &str, error: &std::io::Error) -> Stop {
     let help = match error.kind() {
@@ -40,6 +44,15 @@ pub enum KindChoice {
     Said,
     /// It may become a manual start if the pipeline does not answer otherwise.
     Free,
+}
+
+/// What becomes of a build by an event that the pipeline does not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unanswered {
+    /// There is nothing to do, and a note says so.
+    Noted,
+    /// Somebody asked for just this event, and a green build would hide that they mistyped it.
+    Refused,
 }
 
 /// A pipeline as its files and its program say it.
@@ -203,8 +216,14 @@ impl Pipeline {
     /// Gives the event's parameters their types, and prints every fault.
     ///
     /// # Errors
-    /// If the pipeline is wrong (it has been said then), or a parameter is.
-    pub fn check(&self, event: &mut Event, choice: KindChoice, colour: Colour) -> Result<(), Stop> {
+    /// If the pipeline is wrong (it has been said then), or a parameter is, or it does not answer the event and that is refused.
+    pub fn check(
+        &self,
+        event: &mut Event,
+        choice: KindChoice,
+        unanswered: Unanswered,
+        colour: Colour,
+    ) -> Result<(), Stop> {
         let mut lowered = self.lower(&Known::of(event.clone()));
         if choice == KindChoice::Free && lowered.triggered != Triggered::Yes {
             // What a person starts by hand is a manual start, if the pipeline takes one.
@@ -234,13 +253,33 @@ impl Pipeline {
                     event.kind.name()
                 )));
             }
-            let _ = writeln!(std::io::stderr(), "note: the pipeline does not answer to this event: {reason}");
+            let told = format!("the pipeline does not answer to this event: {reason}; {}", self.other_events(event));
+            if unanswered == Unanswered::Refused {
+                return Err(Stop::wrong(told));
+            }
+            let _ = writeln!(std::io::stderr(), "note: {told}");
         }
         let diagnostics: Vec<Diagnostic> = self.unread.iter().chain(&lowered.evaluation.diagnostics).cloned().collect();
         if diagnostics.is_empty() {
             return Ok(());
         }
         self.tell(&diagnostics, &lowered, colour)
+    }
+
+    /// By which flags the pipeline is run, if not by this event.
+    fn other_events(&self, event: &Event) -> String {
+        let answers = |kind: &EventKind| {
+            let other = Event { kind: *kind, ..event.clone() };
+            self.lower(&Known::of(other)).triggered == Triggered::Yes
+        };
+        // A program is only asked what it is meant to answer: each question takes a while.
+        let kinds = if self.program.is_some() { &[][..] } else { &TRIED[..] };
+        let flags: Vec<String> =
+            kinds.iter().filter(|kind| answers(kind)).map(|kind| format!("`--event {}`", kind.name())).collect();
+        match flags.is_empty() {
+            true => "`--branch NAME`, `--tag NAME` or `--event KIND` say by which event it is run".to_owned(),
+            false => format!("{} would run it", flags.join(" or ")),
+        }
     }
 
     /// Prints the faults that came with answers: those of the lowering that the first one, which was told, has not.

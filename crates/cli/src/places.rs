@@ -12,6 +12,8 @@ use store::{BuildFilter, DATABASE_FILE, SqliteStore, Store};
 use crate::commands::Stop;
 use crate::project::Project;
 
+mod unchanged;
+
 /// The folder of the logs.
 const LOGS: &str = "logs";
 /// How many names a hint lists.
@@ -69,14 +71,6 @@ impl Places {
     /// Clear words if there is no such build.
     pub fn build(&self, text: &str) -> Result<BuildId, Stop> {
         Ok(find_build(&*self.store, text)?.build)
-    }
-
-    /// The job of `build` that `text` names, see [`find_job`].
-    ///
-    /// # Errors
-    /// Clear words with the nearest name.
-    pub fn job(&self, build: BuildId, text: &str) -> Result<JobName, Stop> {
-        find_job(&*self.store, build, text)
     }
 
     /// Writes the log of a build.
@@ -199,26 +193,6 @@ pub fn find_build(store: &dyn Store, text: &str) -> Result<BuildRow, Stop> {
     }
 }
 
-/// The job of `build` that `text` names: its full name, or its id if it has one leg.
-///
-/// # Errors
-/// Clear words with the nearest name, or with the legs of a matrix.
-pub fn find_job(store: &dyn Store, build: BuildId, text: &str) -> Result<JobName, Stop> {
-    let name = JobName::from(text);
-    // What has run is found without reading the build's graph, which may be large.
-    if !store.attempts(build, Some(&name))?.is_empty() {
-        return Ok(name);
-    }
-    let mut names: Vec<JobName> = match store.graph(build)? {
-        Some(graph) => graph.jobs.keys().cloned().collect(),
-        None => Vec::new(),
-    };
-    names.extend(store.jobs(build)?.into_iter().map(|job| job.name));
-    names.sort_unstable();
-    names.dedup();
-    job_among(build, text, &names)
-}
-
 /// The job that `text` names among these, which are all of a build, in order.
 ///
 /// # Errors
@@ -305,7 +279,7 @@ mod tests {
         let mut kept = Kept::new();
         kept.build(&["build", "lint/x", "test/a", "test/b"]).pass("build", 1);
         let check = |text: &str, expected: Result<&str, &str>| {
-            let found = find_job(kept.store(), BuildId(1), text).map_err(|stop| stop.message);
+            let found = kept.places().job(BuildId(1), text).map_err(|stop| stop.message);
             assert_eq!(found, expected.map(JobName::from).map_err(str::to_owned), "{text}");
         };
         check("build", Ok("build"));

@@ -3,10 +3,11 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::future::Future;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 
-use api::client::{Client, ClientError, Server};
+use api::client::{Client, ClientError, LATE_MS, Late, Server};
 use api::problem::ProblemKind;
 
 use crate::args::Remote;
@@ -32,8 +33,25 @@ impl Remote {
     pub fn client(&self) -> Result<Client, Stop> {
         let server = server_named(self.server.as_deref())?;
         let token = token_in(&token_file(self.token.as_deref())?)?;
-        Client::new(Server::parse(&server), &token).map_err(stop)
+        Client::new(Server::parse(&server), &token).map(|client| client.telling(tell_late)).map_err(stop)
     }
+}
+
+/// Says, once, that the server is waited for.
+fn tell_late(late: &Late<'_>) {
+    static TOLD: Once = Once::new();
+    TOLD.call_once(|| drop(writeln!(std::io::stderr(), "note: {}", late_words(late))));
+}
+
+fn late_words(late: &Late<'_>) -> String {
+    let Some(error) = late.failed else {
+        return format!("{} has not answered for {} s; waiting (Ctrl-C ends it)", late.server, LATE_MS / 1000);
+    };
+    let tries = match late.tries_left {
+        0 => "this is the last try".to_owned(),
+        left => format!("trying {} more", crate::words::count(left as usize, "time")),
+    };
+    format!("{} does not take it yet: {}; {tries} (Ctrl-C ends it)", late.server, Stop::of(error).message)
 }
 
 /// The server that a flag or the variable names.

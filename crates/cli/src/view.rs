@@ -9,6 +9,7 @@ pub mod live;
 #[cfg(test)]
 mod picture;
 pub mod plain;
+pub mod unwanted;
 
 use std::collections::BTreeMap;
 use std::io;

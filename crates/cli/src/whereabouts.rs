@@ -3,6 +3,7 @@
 
 use std::fmt::Display;
 
+pub use api::words::quoted;
 use engine::ReusePolicy;
 
 use crate::args::{RunHow, Where};
@@ -48,15 +49,6 @@ impl Whereabouts {
             Self::There(flags) => flags,
         };
         format!("ropewalk {words}{flags}")
-    }
-}
-
-/// `text` as one word of a shell.
-pub fn quoted(text: &str) -> String {
-    let is_plain = |letter: char| letter.is_alphanumeric() || "-_./:@%+=,".contains(letter);
-    match !text.is_empty() && text.chars().all(is_plain) {
-        true => text.to_owned(),
-        false => format!("'{}'", text.replace('\'', r"'\''")),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 pub use api::words::{duration, failure, skip_reason, verdict};
-use graph::{AttemptReport, BuildId, Failure, Job, JobName, Outcome};
+use graph::{AttemptReport, BuildId, Failure, Job, JobName, Outcome, WorkspaceKind};
 
 use crate::columns;
 use crate::whereabouts::quoted;
@@ -17,6 +17,12 @@ const FIELD_CELLS_MAX: usize = 60;
 /// `1 job`, `2 jobs`.
 pub fn count(number: usize, noun: &str) -> String {
     format!("{} {noun}{}", thousands(number as u64), if number == 1 { "" } else { "s" })
+}
+
+/// Which try has failed of how many there may be, where there will be a next one.
+pub fn again(try_number: u32, job: Option<&graph::Job>) -> String {
+    let of = job.map_or_else(String::new, |job| format!(" of {}", job.retry.max + 1));
+    format!("try {try_number}{of}, it will be tried again")
 }
 
 /// `12,345`.
@@ -127,6 +133,27 @@ pub fn where_it_failed(job: &JobName, outcome: Option<&Outcome>) -> String {
     match outcome {
         Some(Outcome::Failed(failure)) if failure.step().is_some() => quoted(&format!("{job}@failed")),
         _ => quoted(job.as_str()),
+    }
+}
+
+/// What a job leaves for a shell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeftBehind {
+    /// No step of it began, or nothing was reported.
+    Nothing,
+    /// It worked in the tree itself.
+    InTree,
+    /// Its workspace, as long as it is kept.
+    Workspace,
+}
+
+/// What the last attempt of a job leaves for a shell, by what is known of the job and by its report.
+pub fn left_behind(job: Option<&Job>, report: Option<&AttemptReport>) -> LeftBehind {
+    let has_begun = report.is_some_and(|report| report.steps.iter().any(|step| step.result != "skipped"));
+    match job.map(|job| job.workspace) {
+        _ if !has_begun => LeftBehind::Nothing,
+        Some(WorkspaceKind::InPlace) => LeftBehind::InTree,
+        _ => LeftBehind::Workspace,
     }
 }
 

@@ -1,58 +1,52 @@
-//! The help pages are golden: `docs/manual/help.txt` holds what `--help` of every command prints.
+//! The help pages are golden: `docs/manual/help.txt` holds what `--help` of every command prints, hidden ones apart. Every one of them
+//! stands in the table of `docs/manual/commands.md` too.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-fn help(arguments: &[&str]) -> String {
+fn manual(page: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/manual").join(page)
+}
+
+fn help(command: &[String]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_ropewalk"))
-        .args(arguments)
+        .args(command)
         .arg("--help")
         .env("NO_COLOR", "1")
         .env("COLUMNS", "100")
         .output()
         .expect("ropewalk starts");
-    assert!(output.status.success(), "--help of {arguments:?} ended with {}", output.status);
+    assert!(output.status.success(), "--help of {command:?} ended with {}", output.status);
     String::from_utf8(output.stdout).expect("help is UTF-8")
+}
+
+/// The names under `Commands:` of a help page, in its order. A name stands two blanks in; its text, where it wraps, further.
+fn subcommands(page: &str) -> Vec<String> {
+    page.lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| line.is_empty() || line.starts_with(' '))
+        .filter_map(|line| line.strip_prefix("  ").filter(|line| !line.starts_with(' ')))
+        .filter_map(|line| line.split_whitespace().next().map(str::to_owned))
+        .collect()
+}
+
+/// This command and every one under it, each before those under it, with their help pages.
+fn pages(command: &[String]) -> Vec<(Vec<String>, String)> {
+    let page = help(command);
+    let below = subcommands(&page);
+    let mut all = vec![(command.to_vec(), page)];
+    all.extend(below.into_iter().flat_map(|name| pages(&[command, &[name]].concat())));
+    all
 }
 
 #[test]
 fn help_pages_are_as_the_manual_has_them() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/manual/help.txt");
-    let commands = [
-        "",
-        "run",
-        "plan",
-        "check",
-        "test",
-        "init",
-        "builds",
-        "show",
-        "logs",
-        "retry",
-        "cancel",
-        "urge",
-        "approve",
-        "explain",
-        "cache list",
-        "cache explain",
-        "cache clear",
-        "shell",
-        "export",
-        "serve",
-        "work",
-        "submit",
-        "doctor",
-        "backup",
-        "restore",
-        "migrate-store",
-        "completions",
-    ];
+    let path = manual("help.txt");
     let mut text = String::new();
-    for command in commands {
-        let arguments: Vec<&str> = command.split_whitespace().collect();
-        text.push_str(&format!("$ ropewalk {}\n", [arguments.as_slice(), &["--help"]].concat().join(" ")));
-        let page = help(&arguments);
+    for (command, page) in pages(&[]) {
+        text.push_str(&format!("$ ropewalk {}\n", [command, vec!["--help".to_owned()]].concat().join(" ")));
         for line in page.lines() {
             text.push_str(line.trim_end());
             text.push('\n');
@@ -64,4 +58,24 @@ fn help_pages_are_as_the_manual_has_them() {
     }
     let golden = fs::read_to_string(&path).expect("docs/manual/help.txt: make it with `cargo xtask accept`");
     assert_eq!(text, golden, "the help pages changed: read them, then `cargo xtask accept`");
+}
+
+/// Of each row of the tables of a page, the words that stand as code in its first cell.
+fn rows(page: &str) -> Vec<Vec<&str>> {
+    let cells = page.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
+    cells.map(|cell| cell.split('`').skip(1).step_by(2).flat_map(str::split_whitespace).collect()).collect()
+}
+
+#[test]
+fn every_command_has_its_row_in_the_manual() {
+    let page = fs::read_to_string(manual("commands.md")).expect("docs/manual/commands.md");
+    let rows = rows(&page);
+    for (command, _) in pages(&[]) {
+        let is_named = rows.iter().any(|row| command.iter().all(|word| row.contains(&word.as_str())));
+        assert!(
+            is_named,
+            "no row of docs/manual/commands.md names `ropewalk {}`: say there what it does",
+            command.join(" ")
+        );
+    }
 }

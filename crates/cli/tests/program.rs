@@ -719,6 +719,44 @@ fn main() {
     repository.prints(&["run", "-j1"], 0, &said);
 }
 
+const READERS: &str = r#"use ropewalk::Ci;
+
+fn main() {
+    Ci::main(|ci: &Ci| {
+        ci.job("deaf").input_files(["file.txt"]).run_fn(|cx, ()| cx.sh("echo ran"));
+        let branch = ci.event().branch().unwrap_or_default().to_owned();
+        ci.job("takes").input_files(["file.txt"]).run_fn(move |cx, ()| cx.sh(format!("echo on {branch}")));
+        ci.job("looks").input_files(["file.txt"]).run_fn(|cx, ()| {
+            let length = cx.event().commit().len();
+            cx.log(format!("at {length}"));
+            Ok(())
+        });
+    })
+}
+"#;
+
+#[test]
+fn what_a_function_reads_of_the_event_counts_for_reuse() {
+    let repository = Repository::new("readers");
+    repository.write(".ropewalk/pipeline.rs", READERS);
+    let git = |arguments: &[&str]| {
+        let mut command = Command::new("git");
+        command.args(["-c", "user.name=t", "-c", "user.email=t@localhost"]).args(arguments);
+        assert!(command.current_dir(&repository.root).status().expect("git").success(), "git {arguments:?}");
+    };
+    git(&["add", "-A"]);
+    git(&["commit", "-qm", "one"]);
+    repository.prints(&["run"], 0, &["deaf | ran\n", "takes | on main\n", "looks | at 40\n"]);
+    let note = "a function read of the event while it ran: commit; its result is not kept for reuse";
+    repository.prints(&["show", "last", "looks"], 0, &[note]);
+    repository.prints(&["run"], 0, &["deaf: cached, from build 1", "takes: cached, from build 1", "looks | at 40\n"]);
+    git(&["commit", "-qm", "two", "--allow-empty"]);
+    repository.prints(&["run"], 0, &["deaf: cached, from build 1", "takes: cached, from build 1", "looks | at 40\n"]);
+    git(&["checkout", "-qb", "next"]);
+    repository.prints(&["run"], 0, &["deaf: cached, from build 1", "takes | on next\n", "looks | at 40\n"]);
+    repository.prints(&["explain", "takes"], 0, &["event.branch: \"main\" → \"next\""]);
+}
+
 #[test]
 fn another_pipeline_is_moved_aside() {
     let repository = Repository::new("aside");

@@ -7,6 +7,14 @@ use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 
+#[path = "run/agent.rs"]
+mod agent;
+#[path = "run/background.rs"]
+mod background;
+#[path = "run/event.rs"]
+mod event;
+#[path = "run/failed.rs"]
+mod failed;
 #[path = "run/shell.rs"]
 mod shell;
 #[path = "run/start.rs"]
@@ -387,6 +395,27 @@ fn a_plan_with_given_results_shows_what_they_keep_from_running() {
 }
 
 #[test]
+fn a_plan_says_which_results_were_given_and_refuses_those_of_no_job() {
+    let repository = Repository::new(
+        "jobs:\n  build: { outputs: [v], run: 'true' }\n  test: { needs: [build], matrix: { n: [1, 2] }, run: 'true' }\n",
+    );
+    let check = |given: &str, code: i32, expected: &str| {
+        let text = repository.check(&["plan", "--given", given], code);
+        assert!(text.contains(expected), "no `{expected}` in:\n{text}");
+        text
+    };
+    check("biuld=failed", 2, "error: --given names `biuld`, and the pipeline has no such job: did you mean `build`?");
+    let text = check("build=passed,v=1", 0, "└─ build  (given: passed)\n");
+    assert!(!text.contains("note:"), "{text}");
+    check("build=passed,bogus=1", 0, "note: --given: `build` hands on no output `bogus`: it has `v`\n");
+    check("test/1=canceled", 0, "test/1  (given: canceled)\n");
+    check("test=failed", 0, "test ×2: 1, 2  (given: failed)\n");
+    let repository = Repository::new(&growing("[]"));
+    let text = repository.check(&["plan", "--given", "m/x=passed"], 2);
+    assert!(text.contains("names `m/x`, which is still to grow: give a result of plan, too"), "{text}");
+}
+
+#[test]
 #[cfg(target_os = "linux")]
 fn output_that_cannot_be_written_is_told() {
     let repository = Repository::new("jobs: { a: { run: echo hello } }");
@@ -531,6 +560,17 @@ fn tests_that_a_runner_never_came_to_are_missed_by_a_retry_of_those_that_failed(
 }
 
 #[test]
+fn a_very_short_secret_turns_no_cache_off() {
+    let repository = Repository::new(
+        "jobs:\n  a: { secrets: [USER_NAME, TOKEN], cache: [{ key: short, paths: [short] }, { key: long, paths: [long] }], run: 'mkdir short long; echo administrator > short/admin.js; echo $TOKEN > long/f' }\n",
+    );
+    let output = repository.command(&["run"]).env("USER_NAME", "admin").env("TOKEN", "s3cr3t-value").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("cache `long` was not saved: `long/f` holds one of the job's secrets"), "{text}");
+    assert!(!text.contains("cache `short`"), "{text}");
+}
+
+#[test]
 fn secrets_reach_their_job_and_no_log() {
     let repository = Repository::new(
         "jobs:\n  a: { secrets: [TOKEN], run: 'echo \"got $TOKEN\"; printf %s \"$TOKEN\" | base64; test \"$TOKEN\" = s3cr3t-value' }\n  b: { run: 'test -z \"$TOKEN\"' }\n",
@@ -543,6 +583,15 @@ fn secrets_reach_their_job_and_no_log() {
     assert!(logs.contains("got ***") && !logs.contains("s3cr3t"), "{logs}");
     let text = repository.check(&["run"], 1);
     assert!(text.contains("TOKEN") && text.contains("--secrets"), "{text}");
+}
+
+#[test]
+fn secrets_that_are_too_long_to_mask_fail_their_job_once() {
+    let repository = Repository::new("jobs: { a: { secrets: [TOKEN], run: echo never } }");
+    let file = repository.folder.path().join("secrets");
+    fs::write(&file, format!("TOKEN={}\n", "+".repeat(1_000_000))).expect("a file");
+    let text = repository.check(&["run", "--secrets", &file.to_string_lossy()], 1);
+    assert!(text.contains("a: failed: the secrets have ") && !text.contains("tried again"), "{text}");
 }
 
 #[test]
@@ -561,8 +610,34 @@ fn a_job_and_what_it_needs_can_be_run_alone() {
         Repository::new("jobs: { a: { run: echo a }, b: { needs: [a], run: echo b }, c: { run: echo c } }");
     let text = repository.check(&["run", "--job", "b"], 0);
     assert!(text.contains("a | a") && text.contains("b | b") && !text.contains("c | c"), "{text}");
+    assert!(text.contains("c: skipped: the build did not ask for it\n"), "{text}");
     let text = repository.check(&["run", "--job", "bb"], 2);
     assert!(text.contains("did you mean `b`?"), "{text}");
+}
+
+#[test]
+fn a_shell_that_is_not_there_is_not_looked_for_again() {
+    let repository = Repository::new(
+        "jobs:\n  a: { shell: 'zish {0}', run: echo a }\n  b: { retry: { max: 1, on: [step], backoff: 0s }, run: exit 3 }\n",
+    );
+    let text = repository.check(&["run"], 1);
+    assert!(text.contains("a: failed: the shell `zish` was not found: install it where the job runs, or"), "{text}");
+    assert_eq!(text.matches("tried again").count(), 1, "{text}");
+    assert!(text.contains("; try 1 of 2, it will be tried again\n"), "{text}");
+}
+
+#[test]
+fn jobs_that_were_not_asked_for_are_one_line() {
+    let repository =
+        Repository::new("jobs: { m: { matrix: { n: [1, 2, 3, 4] }, run: echo m }, b: { run: echo b } }");
+    let text = repository.check(&["run", "--job", "b"], 0);
+    assert_eq!(text.matches("4 jobs not asked for\n").count(), 1, "{text}");
+    assert!(!text.contains("m/1"), "{text}");
+    let repository = Repository::new(
+        "jobs: { a: { run: exit 1 }, m: { matrix: { n: [1, 2, 3, 4] }, run: sleep 5 }, z: { needs: [m], run: echo z } }",
+    );
+    let text = repository.check(&["run", "--fail-fast", "-j1"], 1);
+    assert!(text.contains(" jobs skipped: the build stopped when `a` failed\n"), "{text}");
 }
 
 /// A pipeline of `plan`, which hands on `parts`, and of `m`, which grows a leg out of each.

@@ -2,6 +2,8 @@
 
 #[path = "server/children.rs"]
 mod children;
+#[path = "server/departure.rs"]
+mod departure;
 mod installation;
 #[path = "server/named.rs"]
 mod named;
@@ -81,16 +83,27 @@ fn settings_are_read_again_without_a_restart() {
         expected.iter().for_each(|words| drop(said.until(words)));
     };
     // A later build of the branch takes the place of an earlier one, unless settings say otherwise.
-    let first = site.submit_only(&[]);
+    let submitted = |changed: &str| {
+        fs::write(site.root().join("changed"), changed).expect("a file");
+        let (out, err) = Site::told(site.submit_command(&["--no-wait"]), 0);
+        (out.trim().to_owned(), err)
+    };
+    let (first, _) = submitted("one");
     read_again("builds.auto_cancel = \"off\"\nworker.heartbeat = \"1s\"\n", &["the settings were read again"]);
-    let second = site.submit_only(&[]);
+    let (second, _) = submitted("two");
     site.shows(&first, "running");
     read_again("builds.auto_cancel = \"no\"\n", &["the settings stay as they were, for what stands above"]);
     read_again(
         "worker.heartbeat = \"2s\"\n",
         &["the settings were read again", "the next start takes `worker.heartbeat`"],
     );
-    let third = site.submit_only(&[]);
+    // One of its own stands outside.
+    let own = site.submit_only(&[]);
+    let (third, err) = submitted("three");
+    let told =
+        format!("build {third} takes the place of build {first}, which is canceled; `--separate` lets both run\n");
+    assert!(err.contains(&told) && err.matches("takes the place").count() == 1, "{err}");
+    site.shows(&own, "running");
     // It is named as `show` and `builds` name it.
     site.shows(&first, &format!("by build {third}, which supersedes it"));
     site.shows(&second, "running");
@@ -134,12 +147,7 @@ fn secrets_leave_no_worker_unmasked() {
     let _worker = site.work("w1", &[]);
     let text = site.submit(&[], 1);
     assert!(text.contains("`ropewalk secrets put repository TOKEN` sets it"), "{text}");
-    let mut put = site.command(&["secrets", "put", "--server", &site.url(), "--token"]);
-    put.arg(site.path("admin.token")).args(["repository", "TOKEN"]).stdin(Stdio::piped()).stderr(Stdio::piped());
-    let mut put = put.spawn().expect("ropewalk starts");
-    put.stdin.take().expect("a pipe").write_all(b"hunter2hunter2").expect("it reads");
-    let output = put.wait_with_output().expect("it ends");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    site.put_secret("TOKEN", b"hunter2hunter2");
     let text = site.submit(&[], 0);
     assert!(text.contains("a | it is ***"), "{text}");
     assert!(!text.contains("hunter2") && !text.contains("aHVudGVyMmh1bnRlcjI"), "{text}");
@@ -635,6 +643,26 @@ impl Site {
         (out, err)
     }
 
+    /// Sets a secret of the project `repository`.
+    fn put_secret(&self, name: &str, value: &[u8]) {
+        let mut put = self.there(&["secrets", "put", "repository", name]);
+        let mut put = put.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("ropewalk starts");
+        put.stdin.take().expect("a pipe").write_all(value).expect("it reads");
+        let output = put.wait_with_output().expect("it ends");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Evicts the results of a job.
+    fn evict(&self, job: &str) {
+        let token = fs::read_to_string(self.path("admin.token")).expect("a token");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let client = api::client::Client::new(api::client::Server::parse(&self.url()), &token).expect("a client");
+            let evict = api::cache::Evict::Job { job: job.to_owned(), reason: "stale".to_owned() };
+            client.cache_evict(&evict).await.expect("it is evicted");
+        });
+    }
+
     /// Asks for a build of the files of build 1, as for a pull request of somebody who is not trusted.
     fn submit_untrusted(&self, branch: &str) {
         let token = fs::read_to_string(self.path("client.token")).expect("a token");
@@ -820,10 +848,7 @@ impl Site {
 
     /// Builds the steps, which fail.
     fn fail_in_steps(&self) {
-        let mut put = self.command(&["secrets", "put", "repository", "TOKEN", "--server", &self.url(), "--token"]);
-        let mut put = put.arg(self.path("admin.token")).stdin(Stdio::piped()).spawn().expect("ropewalk starts");
-        put.stdin.take().expect("a pipe").write_all(b"a-secret-value").expect("it reads");
-        assert!(put.wait().expect("a child").success());
+        self.put_secret("TOKEN", b"a-secret-value");
         self.submit(&[], 1);
     }
 }
@@ -1122,7 +1147,7 @@ fn a_gate_of_a_server_is_answered_as_its_hint_says() {
 #[test]
 fn a_log_is_followed_over_a_server_that_dies() {
     let site = Site::new(
-        "jobs:\n  other:\n    run: echo from another job\n  count:\n    run: |\n      i=0; while test $i -lt 2000; do echo line-$i; i=$((i+1)); test $((i % 10)) = 0 && sleep 0.01; done; true\n",
+        "jobs:\n  other:\n    run: echo from another job\n  count:\n    run: |\n      i=0; while test $i -lt 2000; do echo line-$i; i=$((i+1)); test $((i % 10)) = 0 && sleep 0.01; done; true\n  last:\n    needs: [count]\n    gate: { prompt: The build goes on? }\n    run: 'true'\n",
     );
     let mut server = site.serve();
     let _worker = site.work("w1", &[]);

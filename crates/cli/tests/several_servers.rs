@@ -270,6 +270,29 @@ fn a_leader_that_stands_still_in_the_middle_of_a_build_is_deposed() {
 }
 
 #[test]
+fn servers_that_nobody_leads_are_not_ready_and_commands_say_that_they_wait() {
+    let Some(mut site) = Site::new("jobs:\n  a:\n    run: echo built\n") else { return };
+    let _first = site.serve(0);
+    let mut second = site.serve(1);
+    second.said.until("standing by");
+    let are = |site: &Site, status: &str| {
+        let began = Instant::now();
+        while [0, 1].iter().any(|server| !site.get(*server, "/ready").starts_with(status)) {
+            assert!(began.elapsed() < process::PATIENCE, "they are not all {status}");
+        }
+    };
+    are(&site, "HTTP/1.1 200");
+    site._database.kill();
+    are(&site, "HTTP/1.1 503");
+    let mut told = site.submit(1);
+    // What came of a try that has ended meanwhile is told, too.
+    let note = told.said.until(&format!("note: {} ", site.url(1)));
+    assert!(note.ends_with(" (Ctrl-C ends it)"), "{note}");
+    site._database.restart();
+    are(&site, "HTTP/1.1 200");
+}
+
+#[test]
 fn a_server_with_other_keys_is_refused() {
     let Some(site) = Site::new("jobs:\n  a:\n    run: echo built\n") else { return };
     let _first = site.serve(0);

@@ -11,6 +11,7 @@ pub mod init;
 
 mod check;
 mod edges;
+mod environment_files;
 mod errors;
 mod expand;
 pub(crate) mod files;
@@ -36,9 +37,7 @@ mod when;
 use std::collections::{BTreeMap, BTreeSet};
 
 use expression::Value as ExpressionValue;
-use graph::{
-    Checkout, Diagnostic, Digest, Evaluation, Event, Field, Graph, Hole, JobName, Known, Question, Severity, Status,
-};
+use graph::{Diagnostic, Digest, Evaluation, Event, Field, Graph, Hole, JobName, Known, Question, Severity, Status};
 use serde_json::Value;
 
 pub use placed::JobPlaces;
@@ -332,11 +331,7 @@ pub(crate) fn read(files: &[SourceFile], faults: &mut Faults) -> (Sources, Vec<N
 }
 
 fn event_values(known: &Known, filled: &BTreeMap<String, Value>, texts: EventTexts) -> texts::EventValues {
-    // A pipeline says the same whether or not the files are those of the commit.
-    let mut event = Event { checkout: Checkout::default(), ..known.event.clone() };
-    event.params.clone_from(filled);
-    // Our types serialize to JSON whatever they hold.
-    let event = serde_json::to_value(event).expect("an event always serializes");
+    let event = Event { params: filled.clone(), ..known.event.clone() }.context();
     let params = ExpressionValue::object(filled.iter().map(|(name, value)| (name.as_str(), value.into())));
     texts::EventValues { texts, event: ExpressionValue::from(&event), params }
 }

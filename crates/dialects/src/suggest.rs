@@ -19,6 +19,10 @@ pub fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Opti
             continue;
         }
         let distance = distance(&word, &folded);
+        // Nothing of either would be left: such words have nothing in common.
+        if distance >= word.len().max(folded.len()) {
+            continue;
+        }
         let rank = (distance, word.len().abs_diff(folded.len()));
         if distance <= distance_max && best.is_none_or(|(least, _)| rank < least) {
             best = Some((rank, candidate));
@@ -100,6 +104,7 @@ mod tests {
         check("", None);
         check("x", None);
         check("a", None);
+        assert_eq!(nearest("c", ["a", "b"]), None, "one letter for another is no slip");
         check(&"n".repeat(100_000), None);
     }
 

@@ -39,7 +39,11 @@ fn rust() {
 fn node() {
     let package = r#"{"scripts": {"test": "jest", "build": "tsc", "lint": ""}, "devDependencies": {"jest": "1"}}"#;
     let with = |lock: &'static str| [("package.json", package), (lock, "")];
-    check(&with("package-lock.json"), &["node", "npm"], "node: npm ci; npm run build; npm run test");
+    check(
+        &with("package-lock.json"),
+        &["node", "npm"],
+        "node: npm ci --cache .npm --prefer-offline; npm run build; npm run test",
+    );
     check(&with("yarn.lock"), &["node", "yarn"], "node: yarn install --frozen-lockfile; yarn run build; yarn run test");
     check(
         &with("pnpm-lock.yaml"),
@@ -246,12 +250,53 @@ fn others() {
     check(&[("Makefile", "X := 1\nall: a\n\techo\ntest check: all\n")], &["make"], "make: make all; make check");
     check(&[("App.csproj", "")], &["dotnet"], "dotnet: dotnet test");
     check(&[("deno.json", "")], &["deno"], "deno: deno test");
-    check(&[("Makefile", "a:\n")], &["make"], "make: make");
     check(
         &[("flake.nix", ""), ("Makefile", "test:\n")],
         &["make", "nix"],
         "flake: nix --extra-experimental-features 'nix-command flakes' flake check\nmake: make test",
     );
+}
+
+#[test]
+fn plain_make_only_where_its_first_target_is_known_to_be_harmless() {
+    let makes = |text: &str| check(&[("Makefile", text)], &["make"], "make: make");
+    makes("X = a:b\ncompile: x\n\tcc x.c\nclean:\n\trm x\n");
+    makes("app: main.c\n\tcc -o $@ main.c\n");
+    makes("app: main.o\n");
+    makes(".PHONY: deploy\n.SUFFIXES:\npage.html: page.md\n\tmarkdown page.md > page.html\n");
+    makes(".DEFAULT_GOAL := compile\ndeploy:\n\t./deploy\n");
+    let leaves_out = |text: &str, why: &str| {
+        let (jobs, proposed) = propose(&[("Makefile", text)], &["make"]);
+        assert_eq!(jobs, "hello: echo \"nothing to build yet\"", "{proposed}");
+        assert!(proposed.contains(&format!("# plain `make` is left out: {why}")), "{proposed}");
+    };
+    for target in ["deploy", "install", "clean", "publish.sh", "a"] {
+        leaves_out(&format!("{target}:\n\techo\nlint:\n\techo\n"), &format!("it would make `{target}`"));
+    }
+    leaves_out("deploy: dist.tar\n\tcc -o dist.tar\n", "it would make `deploy`");
+    leaves_out(".DEFAULT_GOAL = deploy\nlint:\n\techo\n", "it would make `deploy`");
+    leaves_out("include rules.mk\nlint:\n\techo\n", "which target it would make is not seen in Makefile");
+    leaves_out("X := 1\n", "which target");
+}
+
+#[test]
+fn npm_keeps_what_it_fetched_while_the_lock_stays() {
+    let package = r#"{"scripts": {"test": "jest"}, "devDependencies": {"jest": "1"}}"#;
+    let (_, text) = propose(&[("package.json", package), ("package-lock.json", "")], &["node", "npm"]);
+    let cache = r#"cache: { key: "npm-${{ hash_files('package-lock.json') }}", restore: ["npm-"], paths: [.npm] }"#;
+    assert!(text.contains(cache), "{text}");
+    let (jobs, text) = propose(&[("package.json", package)], &["node", "npm"]);
+    assert_eq!(jobs, "node: npm install --no-package-lock; npm run test");
+    assert!(!text.contains("cache:"), "nothing says what is installed: {text}");
+}
+
+#[test]
+fn projects_in_folders_are_named() {
+    let (jobs, text) = propose(&[("a/package.json", ""), ("b/Makefile", ""), ("c/d/Makefile", "")], &["make"]);
+    assert_eq!(jobs, "hello: echo \"nothing to build yet\"");
+    assert!(text.contains("# a/package.json, b/Makefile: only the root was looked at"), "{text}");
+    let (_, text) = propose(&[("Makefile", "test:\n"), ("b/Makefile", "")], &["make"]);
+    assert!(!text.contains("only the root"), "{text}");
 }
 
 #[test]

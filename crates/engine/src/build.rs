@@ -36,6 +36,8 @@ pub(crate) struct Build {
     pub event: Arc<graph::Event>,
     /// What the last evaluation said; `None` before the first.
     pub evaluated: Option<Evaluated>,
+    /// Where jobs were to grow in any evaluation, and what was waited for there. Of builds of some jobs only.
+    grown: BTreeMap<String, BTreeSet<JobName>>,
     pub slots: Vec<Slot>,
     pub index_of: HashMap<JobName, SlotIndex>,
     /// The slot of each attempt, by number from 1.
@@ -96,6 +98,8 @@ pub(crate) struct Slot {
     pub n_tries: u32,
     pub gate: GateState,
     pub operation: OperationState,
+    /// When results of the operation were evicted last, as was known when it was worked out.
+    pub evicted: Option<Timestamp>,
     pub end: Option<Box<End>>,
     pub lease: Option<Box<Lease>>,
     /// The build that it asked for, as long as it waits for it.
@@ -238,6 +242,7 @@ impl Build {
             event: Arc::new(request.event.clone()),
             request,
             evaluated: None,
+            grown: BTreeMap::new(),
             slots: Vec::new(),
             index_of: HashMap::new(),
             attempts: Vec::new(),
@@ -300,6 +305,9 @@ impl Build {
                 }
                 Some(&index) => self.slots[index as usize].change(job),
             }
+        }
+        for hole in graph.holes.iter().filter(|_| !self.request.options.only.is_empty()) {
+            self.grown.entry(hole.name.clone()).or_default().extend(hole.after.iter().cloned());
         }
         self.mark_asked(&graph, &questions);
         self.link(&graph);
@@ -500,6 +508,11 @@ impl Build {
         }
         let mut to_come: Vec<JobName> = only.iter().map(|name| JobName::from(name.as_str())).collect();
         let mut holes: Vec<&Hole> = graph.holes.iter().collect();
+        if to_come.iter().any(|name| !is_there(graph, name) && !holes.iter().any(|hole| is_of(hole, name))) {
+            // It may grow wherever what grows has no name yet.
+            let unnamed = graph.holes.iter().filter(|hole| !names_its_jobs(&hole.name));
+            to_come.extend(unnamed.map(|hole| JobName::from(hole.name.as_str())));
+        }
         loop {
             while let Some(index) = open.pop() {
                 let needs = self.slot(index).needs.clone();
@@ -512,8 +525,7 @@ impl Build {
                 }
             }
             let Some(name) = to_come.pop() else { break };
-            let is_meant = |hole: &mut &Hole| hole.name == name.id() || hole.name == name.as_str();
-            for awaited in holes.extract_if(.., is_meant).flat_map(|hole| &hole.after) {
+            for awaited in holes.extract_if(.., |hole| is_of(hole, &name)).flat_map(|hole| &hole.after) {
                 to_come.push(awaited.clone());
                 for index in self.named(awaited) {
                     open.extend(self.want(index));
@@ -521,6 +533,20 @@ impl Build {
             }
         }
         self.leave_undecided(holes.len() < graph.holes.len());
+    }
+
+    /// Whether a name that the build was asked for, and that a graph without holes has not, came to nothing as it does when the whole
+    /// pipeline is built: a matrix grew no legs, or what was waited for has not passed, so that its jobs never grow.
+    pub fn came_to_nothing(&self, name: &JobName, graph: &Graph) -> bool {
+        let id = JobName::from(name.id());
+        let has_not_passed = |awaited: &JobName| {
+            let ends = self.named(awaited).into_iter().filter_map(|index| self.slot(index).end.as_ref());
+            ends.into_iter().any(|end| !matches!(end.outcome, Outcome::Passed { .. }))
+        };
+        let never_grew = |(_, after): (&String, &BTreeSet<JobName>)| after.iter().any(has_not_passed);
+        self.grown.contains_key(name.as_str())
+            || self.grown.contains_key(id.as_str()) && !is_there(graph, &id)
+            || self.grown.iter().filter(|(hole, _)| !names_its_jobs(hole)).any(never_grew)
     }
 
     /// The jobs that a name means: one, or all legs of a matrix.
@@ -722,6 +748,7 @@ impl Slot {
             n_tries: 0,
             gate: GateState::Closed,
             operation: OperationState::Unasked,
+            evicted: None,
             end: None,
             lease: None,
             child: None,
@@ -773,7 +800,7 @@ impl Slot {
     }
 
     /// Whether it was skipped only because its build had stopped.
-    fn is_left_out(&self) -> bool {
+    pub fn is_left_out(&self) -> bool {
         let is_unwanted = |end: &End| matches!(end.outcome, Outcome::Skipped(SkipReason::NotWanted { .. }));
         !self.flags.is_unwanted && !self.flags.is_dropped && self.end.as_deref().is_some_and(is_unwanted)
     }
@@ -798,6 +825,23 @@ impl Slot {
         };
         Some((Reused { build, attempt, job, artifacts: end.artifacts.clone() }, &end.outcome))
     }
+}
+
+/// Whether a graph has the job of a name, or legs of a matrix by this id.
+pub(crate) fn is_there(graph: &Graph, name: &JobName) -> bool {
+    let legs = JobName::from(format!("{name}/").as_str())..;
+    graph.jobs.contains_key(name) || graph.jobs.range(legs).next().is_some_and(|(job, _)| job.id() == name.as_str())
+}
+
+/// Whether jobs of this name grow in the hole, or it is its own.
+fn is_of(hole: &Hole, name: &JobName) -> bool {
+    hole.name == name.id() || hole.name == name.as_str()
+}
+
+/// Whether the name of a hole is the id of what will grow there. What a program names with a colon, as `then:plan`, no job will be
+/// called.
+fn names_its_jobs(hole: &str) -> bool {
+    !hole.contains(':')
 }
 
 /// Whether a job can be narrowed to these tests: its reports tell what became of them.

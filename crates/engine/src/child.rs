@@ -7,7 +7,6 @@
 
 use std::collections::BTreeMap;
 
-use expression::{PathKey, Template};
 use graph::{BuildId, ChildBuild, Failure, JobName, NeedResult, Outcome, Parent, Text, Timestamp, Verdict, Waits};
 
 use crate::build::{Build, Child, Halt, Place, Slot};
@@ -19,6 +18,7 @@ use crate::fact::{Ended, What};
 use crate::input::BuildRequest;
 use crate::line::{GroupKey, JobRef};
 use crate::report::OUTPUTS_BYTES_MAX;
+use crate::standing::Charging;
 
 /// The most builds that the jobs of one build may ask for, those of further tries among them.
 pub const CHILDREN_MAX: u32 = 100;
@@ -79,13 +79,7 @@ impl Engine {
         let slot = self.slot(job);
         let contexts = JobContexts::new(&self.builds[&job.0], job.1);
         let mut bytes = 0;
-        let env = &slot.job.env;
         let mut text = |text: &Text| {
-            if let Some(unknown) = unknown_variable(text, env) {
-                return Err(format!(
-                    "`env.{unknown}` has expressions, which only a worker evaluates, and none runs this job: write them here"
-                ));
-            }
             let text = contexts.text(text)?;
             bytes += text.len();
             if text.len() > TEXT_BYTES_MAX || bytes > TEXTS_BYTES_MAX {
@@ -181,7 +175,7 @@ impl Engine {
         slot.retry_at = None;
         slot.flags.has_begun = true;
         slot.group.clone_from(&group);
-        if let Some(group) = group {
+        if let Some(group) = group.filter(|_| !matches!(self.charging, Charging::Recalled)) {
             let group = self.groups.entry(group).or_default();
             group.holders.insert(job);
             group.offered = None;
@@ -207,7 +201,10 @@ impl Engine {
         for _ in 0..=Parent::DEPTH_MAX {
             let parent = self.builds.get(&below)?.request.event.parent.as_ref()?;
             let job = (parent.build, self.index_of(parent.build, &parent.job)?);
-            if holders.contains(&job) && self.slot(job).child.is_some_and(|child| child.build == below) {
+            if self.slot(job).child.is_none_or(|child| child.build != below) {
+                return None;
+            }
+            if holders.contains(&job) {
                 return Some(job);
             }
             below = parent.build;
@@ -288,18 +285,6 @@ impl Engine {
             _ => Move::End(outcome, how),
         }
     }
-}
-
-/// The first variable of a job that a text reads and that has expressions of its own.
-fn unknown_variable(text: &Text, env: &BTreeMap<String, Text>) -> Option<String> {
-    let Text::Template(text) = text else { return None };
-    let paths = Template::parse(text).ok()?.context_paths();
-    let is_plain = |name: &str| env.get(name).is_none_or(|text| text.as_plain().is_some());
-    let read = paths.iter().filter(|path| &*path.context == "env").filter_map(|path| match path.keys.first()? {
-        PathKey::Name(name) => Some(&**name),
-        _ => None,
-    });
-    read.filter(|name| !is_plain(name)).map(str::to_owned).next()
 }
 
 /// How a job ends whose child ended so, with what it hands on of the outputs of the child's jobs.

@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use expression::{CallError, Condition, ContextPath, Environment, Template, Value};
+use expression::{CallError, Condition, ContextPath, Environment, Object, Template, Value};
 use graph::{Carries, Ending, JobName, NeedResult, Text};
 
 use crate::build::{Build, COMING, Halt, Slot, SlotIndex};
@@ -59,17 +59,25 @@ impl<'a> JobContexts<'a> {
         }
     }
 
-    /// Refuses to read a variable whose own expressions only a worker evaluates: it would be empty.
+    /// Refuses to read variables that only a worker knows: they would be empty. All others are those of the job, by their exact names,
+    /// as the worker has them.
     fn check_variables(&self, paths: &[ContextPath]) -> Result<(), String> {
         let env = &self.slot.job.env;
-        let is_unknown = |name: &&str| env.get(*name).is_some_and(|text| text.as_plain().is_none());
-        let mut read = paths.iter().filter(|path| &*path.context == "env").filter_map(|path| path.name(0));
-        match read.find(is_unknown) {
-            Some(name) => Err(format!(
-                "`env.{name}` has expressions of its own, which only a worker evaluates, and none runs the job yet: write them here"
-            )),
-            None => Ok(()),
+        let is_unfinished = |text: &&Text| text.as_plain().is_none();
+        for path in paths.iter().filter(|path| &*path.context == "env") {
+            let Some(name) = path.name(0) else {
+                match env.iter().find(|(_, text)| is_unfinished(text)) {
+                    Some((name, _)) => return Err(unfinished(name)),
+                    None => continue,
+                }
+            };
+            match env.get(name) {
+                None => return Err(unset(name)),
+                Some(text) if is_unfinished(&text) => return Err(unfinished(name)),
+                Some(_) => {}
+            }
         }
+        Ok(())
     }
 
     fn endings(&self) -> impl Iterator<Item = Ending> {
@@ -108,6 +116,22 @@ pub(crate) fn need_results(build: &Build, slot: &Slot, carries: Carries) -> BTre
     results
 }
 
+fn unfinished(variable: &str) -> String {
+    format!(
+        "`env.{variable}` has expressions of its own, which only a worker evaluates, and none runs the job yet: write them here"
+    )
+}
+
+fn unset(variable: &str) -> String {
+    let advice = match graph::text::instead_of_variable(variable) {
+        Some(context) => format!("read `{context}`"),
+        None => "set it in the `env` of the job or of the pipeline".to_owned(),
+    };
+    format!(
+        "no `env` sets `{variable}`, and what a worker has of its own is not known before it runs the job: {advice}"
+    )
+}
+
 fn as_value(shape: &impl serde::Serialize) -> Value {
     // Our types serialize to JSON whatever they hold.
     Value::from(&serde_json::to_value(shape).expect("the words of a graph always serialize"))
@@ -117,14 +141,17 @@ impl Environment for JobContexts<'_> {
     fn context(&self, name: &str) -> Option<Value> {
         let slot = self.slot;
         let value = match name {
-            "event" => self.event.get_or_init(|| as_value(&*self.build.event)),
+            "event" => self.event.get_or_init(|| Value::from(&self.build.event.context())),
             "params" => self.params.get_or_init(|| as_value(&self.build.event.params)),
             "needs" => self.needs.get_or_init(|| self.needs()),
             "matrix" => self.matrix.get_or_init(|| as_value(&slot.job.matrix)),
             "env" => self.env.get_or_init(|| {
-                let plain =
-                    slot.job.env.iter().filter_map(|(name, text)| Some((name.as_str(), text.as_plain()?.into())));
-                Value::object(plain)
+                let plain = slot
+                    .job
+                    .env
+                    .iter()
+                    .filter_map(|(name, text)| Some((name.as_str().into(), text.as_plain()?.into())));
+                Value::Object(Arc::new(Object::with_exact_names(plain)))
             }),
             "gate" => self.gate.get_or_init(|| match &slot.gate {
                 crate::build::GateState::Answered(answer) => as_value(&**answer),

@@ -247,12 +247,16 @@ impl Engine {
 
     /// The result that an equal operation had in a build that is still here.
     fn shared_result(&self, job: JobRef, digest: Digest) -> Option<(Reused, Outcome)> {
-        let result = self
-            .operations
-            .get(&self.operation_key(job.0, digest))?
-            .result
-            .filter(|_| !self.slot(job).flags.is_retried)?;
-        let (reused, outcome) = self.builds.get(&result.0)?.slot(result.1).as_reused(result.0)?;
+        let operation = self.operations.get(&self.operation_key(job.0, digest))?;
+        let result = operation.result.filter(|_| !self.slot(job).flags.is_retried)?;
+        let slot = self.builds.get(&result.0)?.slot(result.1);
+        let ended = slot.end.as_ref()?.at;
+        // Where facts are folded build by build, the operation may not have heard of it.
+        let evicted = operation.evicted.max(self.slot(job).evicted);
+        if evicted.is_some_and(|evicted| ended <= evicted) {
+            return None;
+        }
+        let (reused, outcome) = slot.as_reused(result.0)?;
         let scope = if result.0 == job.0 { Scope::SameBuild } else { Scope::OtherBuild };
         is_reusable(outcome, scope).then(|| (reused, outcome.clone()))
     }
@@ -273,8 +277,12 @@ impl Engine {
     /// The leader of an operation has ended or left: others take its result, or the first of them leads.
     pub(crate) fn release_operation(&mut self, digest: Digest, job: JobRef, is_reusable: bool) {
         let key = self.operation_key(job.0, digest);
+        let end_of = |job: JobRef| self.builds.get(&job.0)?.slot(job.1).end.as_ref().map(|end| end.at);
+        let before = self.operations.get(&key).and_then(|operation| operation.result);
+        // An older one comes later where facts are folded build by build.
+        let is_newest = before.is_none_or(|before| end_of(before) <= end_of(job));
         let Some(operation) = self.operations.get_mut(&key) else { return };
-        if is_reusable {
+        if is_reusable && is_newest {
             operation.result = Some(job);
         }
         operation.begun.remove(&job);
@@ -506,7 +514,7 @@ impl Engine {
         let build = &self.builds[&id];
         let end_of = |name: &JobName| {
             let slot = build.slot(*build.index_of.get(name)?);
-            slot.end.as_ref().map(|end| &end.outcome)
+            slot.end.as_ref().map(|end| (&end.outcome, end.at))
         };
         let graph = build.graph();
         let verdict = match (&build.halt, verdict(&graph, end_of)) {

@@ -74,6 +74,15 @@ pub(crate) struct LetGo {
     pub groups: HashMap<GroupKey, JobRef>,
 }
 
+/// Who may take a job's outcome for their own.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sharing {
+    /// Jobs of the same operation.
+    Equals,
+    /// Nobody: it is not the job's own, or was made of more than its operation holds.
+    Nobody,
+}
+
 impl Engine {
     /// An engine without builds and workers.
     #[must_use]
@@ -173,9 +182,14 @@ impl Engine {
                     None => GateState::Rejected(by.as_str().into()),
                 };
             }
-            What::OperationKnown { operation, .. } => {
+            &What::OperationKnown { operation: digest, evicted, .. } => {
                 self.leave_lines(job);
-                self.slot_mut(job).operation = OperationState::Known(*operation);
+                self.slot_mut(job).operation = OperationState::Known(digest);
+                self.slot_mut(job).evicted = evicted;
+                let key = self.operation_key(job.0, digest);
+                if let Some(operation) = self.operations.get_mut(&key) {
+                    operation.evicted = operation.evicted.max(evicted);
+                }
             }
             What::OperationUnknown { .. } => {
                 self.leave_lines(job);
@@ -209,7 +223,8 @@ impl Engine {
                         (reused.artifacts.clone(), source)
                     }
                 };
-                self.apply_end(job, End { outcome: outcome.clone(), artifacts, source, at: fact.at });
+                let end = End { outcome: outcome.clone(), artifacts, source, at: fact.at };
+                self.apply_end(job, end, Sharing::Nobody);
             }
             What::JobRetried { tests, .. } => self.apply_retried(job, tests.clone(), fact.at),
             What::BuildCreated(_)
@@ -281,6 +296,7 @@ impl Engine {
                 let start = if warm.contains(&id) { Start::Warm } else { Start::Cold };
                 (running.get(&id).copied().unwrap_or_default(), start)
             }
+            Charging::Recalled => (0, Start::Cold),
         };
         self.schedule.note_urgent(client, urgency, true);
         if build.attempts.is_empty() {
@@ -310,6 +326,9 @@ impl Engine {
         if !is_handed_on {
             self.leases.insert(id, job);
             self.workers.give(&worker, id, resources);
+        }
+        if matches!(self.charging, Charging::Recalled) {
+            return;
         }
         if let Some(group) = group {
             let group = self.groups.entry(group).or_default();
@@ -369,7 +388,8 @@ impl Engine {
         if retry_at.is_none() {
             let outcome = report.outcome.clone();
             let artifacts = report.artifacts.clone();
-            self.apply_end(job, End { outcome, artifacts, source: Source::Attempt(attempt), at });
+            let sharing = if report.may_stand_for_others() { Sharing::Equals } else { Sharing::Nobody };
+            self.apply_end(job, End { outcome, artifacts, source: Source::Attempt(attempt), at }, sharing);
         }
     }
 
@@ -382,8 +402,7 @@ impl Engine {
         }
     }
 
-    fn apply_end(&mut self, job: JobRef, end: End) {
-        let is_own = matches!(end.source, Source::Attempt(_));
+    fn apply_end(&mut self, job: JobRef, end: End, sharing: Sharing) {
         self.leave_lines(job);
         let build = self.builds.get_mut(&job.0).expect("the caller found the job in it");
         if let Some(lease) = build.slot_mut(job.1).lease.take() {
@@ -398,14 +417,17 @@ impl Engine {
         let slot = build.slot(job.1);
         let outcome = &slot.end.as_ref().expect("it has just ended").outcome;
         let is_failure = graph::outcome::fails_build(&slot.job, outcome);
-        let is_reusable = is_own && graph::outcome::is_reusable(outcome, graph::outcome::Scope::SameBuild);
+        let is_reusable =
+            sharing == Sharing::Equals && graph::outcome::is_reusable(outcome, graph::outcome::Scope::SameBuild);
         let operation = slot.operation;
         if is_failure && build.halt.is_none() && build.request.options.on_failure == FailurePolicy::FailFast {
             let halt = Halt::FirstFailure { because: slot.name.clone() };
             self.builds.get_mut(&job.0).expect("it is there").set_halt(Some(halt));
         }
         self.release_group(job);
-        if let OperationState::Known(digest) = operation {
+        if let OperationState::Known(digest) = operation
+            && !matches!(self.charging, Charging::Recalled)
+        {
             self.release_operation(digest, job, is_reusable);
         }
     }
@@ -450,21 +472,20 @@ impl Engine {
         if self.builds.get(&id).is_none_or(|build| build.verdict.is_none()) {
             return false;
         }
-        let build = self.builds.remove(&id).expect("it was found just now");
-        let trust = build.request.event.trust;
-        self.requests.note_forgotten(id, &build.request);
-        for (index, slot) in build.slots.iter().enumerate() {
-            if let OperationState::Known(digest) = slot.operation
-                && let Some(operation) = self.operations.get_mut(&(trust, digest))
-            {
-                if operation.result == Some((id, index as SlotIndex)) {
-                    operation.result = None;
-                }
-                if operation.is_idle() {
-                    self.operations.remove(&(trust, digest));
-                }
+        let digests = self.builds[&id].slots.iter().map(|slot| slot.operation);
+        for (index, operation) in digests.collect::<Vec<_>>().into_iter().enumerate() {
+            let OperationState::Known(digest) = operation else { continue };
+            let key = self.operation_key(id, digest);
+            let Some(operation) = self.operations.get_mut(&key) else { continue };
+            if operation.result == Some((id, index as SlotIndex)) {
+                operation.result = None;
+            }
+            if operation.is_idle() {
+                self.operations.remove(&key);
             }
         }
+        let build = self.builds.remove(&id).expect("it was found just now");
+        self.requests.note_forgotten(id, &build.request);
         self.forgotten.insert(id);
         true
     }
@@ -525,7 +546,8 @@ impl Engine {
 
     /// The key of an operation that a build wants.
     pub(crate) fn operation_key(&self, build: BuildId, digest: Digest) -> OperationKey {
-        (self.builds[&build].request.event.trust, digest)
+        let request = &self.builds[&build].request;
+        OperationKey { project: request.origin.project.as_str().into(), trust: request.event.trust, digest }
     }
 
     /// When something happens by itself next.

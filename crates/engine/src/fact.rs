@@ -73,6 +73,10 @@ pub enum What {
         job: JobName,
         /// Its identity.
         operation: Digest,
+        /// When results of it were evicted last: none that had ended by then is taken. Old readers pass over it; from old writers
+        /// there is none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        evicted: Option<Timestamp>,
     },
     /// A reusable job has no operation after all; it runs without reuse.
     OperationUnknown {

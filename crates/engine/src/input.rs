@@ -6,7 +6,7 @@ use std::sync::Arc;
 use graph::quarantine::QuarantinedTest;
 use graph::{
     Answer, AskedTests, AttemptNumber, AttemptReport, BuildId, Digest, Evaluation, Event, Failure, JobName, LeaseId,
-    Origin, Outcome, Question, Resources, WorkerId,
+    Origin, Outcome, Question, Resources, Timestamp, WorkerId,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -51,6 +51,9 @@ pub enum Input {
         operation: Result<Digest, String>,
         /// An earlier result and its outcome, if there is one that may be reused.
         hit: Option<(Reused, Outcome)>,
+        /// When results of the operation were evicted last, if none that came after may be reused: those that the engine still holds
+        /// from before count no more.
+        evicted: Option<Timestamp>,
     },
     /// The build that a job asks for can be made, or why not.
     ChildPrepared {
@@ -214,6 +217,10 @@ pub struct BuildOptions {
     pub urgent: bool,
     /// The build that this one tries again.
     pub retry_of: Option<BuildId>,
+    /// The build since which nothing has changed, so that none of its jobs was looked at: its records stand for theirs. Whoever runs a build
+    /// without the engine fills it in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unchanged_since: Option<BuildId>,
     /// The pool of its jobs that name none; empty is the default pool. Whoever evaluates the pipeline fills it in.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub pool: String,

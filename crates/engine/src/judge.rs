@@ -1,16 +1,16 @@
 //! Judges inputs: what is late, repeated or wrong becomes nothing, the rest becomes facts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use graph::outcome::{Scope, is_reusable};
 use graph::{
     Answer, AskedTests, AttemptNumber, AttemptReport, BuildId, Diagnostic, Digest, Evaluation, Failure, JobName,
-    LeaseId, Moved, Outcome, Question, Severity, SkipReason, Verdict, WorkerId,
+    LeaseId, Moved, Outcome, Question, Severity, SkipReason, Timestamp, Verdict, WorkerId,
 };
 use serde_json::Value;
 
-use crate::build::{Build, GateState, Halt, Place, Slot, as_read, can_be_asked};
+use crate::build::{Build, GateState, Halt, Place, Slot, as_read, can_be_asked, is_there};
 use crate::effect::Effect;
 use crate::engine::{Engine, Step};
 use crate::fact::{Ended, Reused, What};
@@ -35,7 +35,8 @@ impl Engine {
                 self.judge_evaluation(step, build, answers_known, *evaluation);
             }
             Input::Answered { build, question, answer } => self.judge_answer(step, build, question, answer),
-            Input::OperationResolved { build, job, operation, hit } => {
+            Input::OperationResolved { build, job, operation, hit, evicted } => {
+                let operation = operation.map(|operation| (operation, evicted));
                 self.judge_operation(step, build, job, operation, hit);
             }
             Input::ChildPrepared { build, job, asking, child } => self.judge_child(step, build, job, asking, child),
@@ -143,18 +144,18 @@ impl Engine {
         step: &mut Step,
         id: BuildId,
         job: JobName,
-        operation: Result<Digest, String>,
+        operation: Result<(Digest, Option<Timestamp>), String>,
         hit: Option<(Reused, Outcome)>,
     ) {
         let Some(index) = self.index_of(id, &job) else { return };
         if self.slot((id, index)).place != Place::Resolving {
             return;
         }
-        let operation = match operation {
+        let (operation, evicted) = match operation {
             Ok(operation) => operation,
             Err(reason) => return self.record(step, id, What::OperationUnknown { job, reason }),
         };
-        self.record(step, id, What::OperationKnown { job: job.clone(), operation });
+        self.record(step, id, What::OperationKnown { job: job.clone(), operation, evicted });
         let is_fresh_wanted = self.slot((id, index)).flags.is_retried;
         if let Some((reused, outcome)) = hit
             && !is_fresh_wanted
@@ -289,6 +290,10 @@ impl Engine {
         let Some(held) = &slot.lease else { return };
         let (attempt, lease) = (held.attempt, held.id);
         report.waited_for.clone_from(&held.waited_for);
+        // Who lost it does not know when it began.
+        if report.outcome == Outcome::Failed(Failure::Lost) {
+            report.started = held.since.min(report.finished);
+        }
         let is_unwanted = slot.flags.is_stopping || slot.canceled_by.is_some();
         let stopped_by = is_unwanted.then(|| self.stopped_by(job));
         let mut retry_at = None;
@@ -325,10 +330,7 @@ impl Engine {
 
     fn lose_lease(&mut self, step: &mut Step, lease: LeaseId) {
         if let Some(&job) = self.leases.get(&lease) {
-            let since = self.slot(job).lease.as_ref().map_or(self.now, |lease| lease.since);
-            let mut report = AttemptReport::of(Outcome::Failed(Failure::Lost), self.now);
-            report.started = since;
-            self.finish(step, job, Box::new(report));
+            self.finish(step, job, Box::new(AttemptReport::of(Outcome::Failed(Failure::Lost), self.now)));
         }
     }
 
@@ -417,14 +419,21 @@ fn hold_to(asked: &AskedTests, report: &mut AttemptReport) {
 }
 
 /// A job that the build was asked for alone, of a graph that is complete and has none of this name: all others would be skipped, and
-/// the build pass.
+/// the build pass. What was to grow and came to nothing is no fault.
 fn never_there(build: &Build, graph: &graph::Graph) -> Option<Diagnostic> {
     let only = &build.request.options.only;
     if only.is_empty() || !graph.holes.is_empty() {
         return None;
     }
-    let names: BTreeSet<&str> = graph.jobs.keys().flat_map(|name| [name.id(), name.as_str()]).collect();
-    let name = only.iter().find(|name| !names.contains(name.as_str()))?;
+    let is_missing = |name: &JobName| !is_there(graph, name) && !build.came_to_nothing(name, graph);
+    let name = only.iter().map(|name| JobName::from(name.as_str())).find(is_missing)?;
+    if graph.jobs.is_empty() {
+        let kind = build.event.kind.name();
+        let message =
+            format!("the pipeline has no jobs for the event `{kind}`, and the build was asked for job `{name}`");
+        let help = "ask for the job by an event that the pipeline's `on` names";
+        return Some(Diagnostic::error("no-jobs-for-event", message).help(help));
+    }
     let message = format!("the pipeline has no job `{name}`, which the build was asked for");
     Some(Diagnostic::error("unknown-job", message).help("`ropewalk plan` shows the jobs that there are"))
 }

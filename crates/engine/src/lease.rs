@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use graph::{LeaseId, Resources, Timestamp, WorkerId};
 
+use crate::engine::Engine;
 use crate::input::{Intake, Presence};
 
 /// How long a rebuilt engine waits for a worker that holds leases to show itself.
@@ -15,6 +16,14 @@ pub const RECOVERY_GRACE_MS: u64 = 60_000;
 pub const LEASE_UNCLAIMED_MS: u64 = 10_000;
 /// The most workers; further ones are ignored until others leave.
 pub const WORKERS_MAX: usize = 20_000;
+
+impl Engine {
+    /// The workers that have attempts in their hands, with the leases.
+    #[must_use]
+    pub fn holders(&self) -> BTreeMap<WorkerId, BTreeSet<LeaseId>> {
+        self.workers.holders().map(|(id, leases)| (id.clone(), leases)).collect()
+    }
+}
 
 #[derive(Debug, Default)]
 pub(crate) struct Workers {
@@ -117,6 +126,12 @@ impl Workers {
     /// The leases in a worker's hands.
     pub fn held(&self, id: &WorkerId) -> impl Iterator<Item = LeaseId> {
         self.workers.get(id).into_iter().flat_map(|worker| worker.held.keys().copied())
+    }
+
+    /// Who has leases, by its own word or ours.
+    pub fn holders(&self) -> impl Iterator<Item = (&WorkerId, BTreeSet<LeaseId>)> {
+        let holders = self.workers.iter().filter(|(_, worker)| !worker.held.is_empty());
+        holders.map(|(id, worker)| (id, worker.held.keys().copied().collect()))
     }
 
     /// The workers whose offer may have changed since this was asked last.

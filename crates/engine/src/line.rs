@@ -23,9 +23,15 @@ pub(crate) struct GroupKey {
     pub name: Arc<str>,
 }
 
-/// What names an operation that is under way or has ended here. Its digest tells its project; a trusted build neither
+/// What names an operation that is under way or has ended here: builds of one project and one trust share it. A trusted build neither
 /// waits for nor takes what an untrusted one runs.
-pub(crate) type OperationKey = (Trust, Digest);
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct OperationKey {
+    /// The digest tells it too, but for those that an earlier version worked out.
+    pub project: Arc<str>,
+    pub trust: Trust,
+    pub digest: Digest,
+}
 
 /// A concurrency group: one job holds it from its first lease to its end, over all its tries.
 #[derive(Debug, Default)]
@@ -50,6 +56,8 @@ pub(crate) struct Operation {
     pub followers: BTreeSet<Arrival>,
     /// A job that ran it to an end others may share.
     pub result: Option<JobRef>,
+    /// When its results were evicted last: what had ended by then is shared no more.
+    pub evicted: Option<Timestamp>,
 }
 
 impl Group {

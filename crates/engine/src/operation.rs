@@ -13,6 +13,17 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct Manifest(pub BTreeMap<String, String>);
 
+/// Parts that no second build has: its number, and the time of its event.
+const OF_ONE_BUILD: [&str; 4] = ["build", "variable:ROPEWALK_BUILD", "read:time", "read:event"];
+
+impl Manifest {
+    /// Whether another build may come to the same.
+    #[must_use]
+    pub fn may_recur(&self) -> bool {
+        !OF_ONE_BUILD.iter().any(|part| self.0.contains_key(*part))
+    }
+}
+
 /// What an operation is worked out of.
 #[derive(Clone, Copy, Debug)]
 pub struct Work<'a> {
@@ -37,6 +48,9 @@ pub struct Work<'a> {
 
 /// The operation of a job: its digest and what it is made of.
 ///
+/// What a pipeline's program had read of the event before it gave a job its function is a part, since the function may have taken it along. What it reads
+/// while it runs is not known here: such a result is not kept ([`graph::AttemptReport::may_stand_for_others`]).
+///
 /// Of the event, only what the job's unevaluated expressions may read is part of it: all of it but its
 /// time if one names `event`, the parameters if one names `params`; one that names `build`, `job` or `runner` reads
 /// what no other attempt has, so the attempt's own `build` makes the operation like no other. Of the variables that a worker gives to each step
@@ -56,7 +70,13 @@ pub fn operation(work: &Work<'_>) -> (Digest, Manifest) {
     let json = |value: &dyn erased::Json| value.text();
     for (index, step) in job.steps.iter().enumerate() {
         let name = step.id.as_deref().map_or_else(|| index.to_string(), str::to_owned);
-        put(format!("step:{index}:{name}"), json(step));
+        match step.without_reads() {
+            None => put(format!("step:{index}:{name}"), json(step)),
+            Some((read, step)) => {
+                put(format!("step:{index}:{name}"), json(&step));
+                read.iter().for_each(|(part, value)| put(format!("read:{part}"), value.to_string()));
+            }
+        }
     }
     for (name, text) in &job.env {
         put(format!("env:{name}"), json(text));
@@ -226,7 +246,7 @@ mod erased {
 mod tests {
     use std::collections::BTreeMap;
 
-    use graph::{BuildId, Digest, Event, EventKind, Job, JobName, Step, TestName, Text};
+    use graph::{BuildId, Digest, Event, EventKind, Job, JobName, Shell, Step, TestName, Text};
 
     use super::{Manifest, Work, differences, operation};
 
@@ -265,6 +285,21 @@ mod tests {
         assert_eq!(manifest(&reading, "main", 1), manifest(&reading, "main", 2));
         let own = job_with(Text::Template("${{ build.number }}".into()));
         assert_ne!(manifest(&own, "main", 1).0, manifest(&own, "main", 2).0);
+    }
+
+    #[test]
+    fn what_a_program_read_before_its_function_counts() {
+        let function = |branch: &str| {
+            let run = format!(r#"{{"job":"j","read":{{"branch":"{branch}"}}}}"#).into();
+            Job {
+                steps: vec![Step { run, shell: Shell::Program(Digest([2; 32])), ..Step::default() }],
+                ..Job::default()
+            }
+        };
+        let (before, after) = (manifest(&function("main"), "main", 1), manifest(&function("next"), "next", 2));
+        assert_eq!(before, manifest(&function("main"), "main", 3));
+        let parts: Vec<_> = differences(&before.1, &after.1).into_iter().map(|difference| difference.part).collect();
+        assert_eq!(parts, ["read:branch"]);
     }
 
     #[test]

@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use graph::{BuildId, Digest, Trust};
 
-use crate::build::{Build, Halt};
+use crate::build::{Build, GateState, Halt, Slot, SlotIndex};
 use crate::effect::Effect;
 use crate::engine::{Engine, Step};
-use crate::fact::What;
+use crate::fact::{Fact, What};
 use crate::input::BuildRequest;
 
 /// The most requests remembered that were other builds; of earlier ones a repetition is judged anew.
@@ -88,12 +88,39 @@ impl Requests {
     }
 }
 
-/// What builds share of which a later one takes the place of the earlier ones: project, trust, and what the request names. Nobody
-/// ends by a build that is not trusted one that is.
-type Rivalry = (String, Trust, String);
+/// What builds share of which a later one takes the place of the earlier ones.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Rivalry {
+    project: String,
+    /// Nobody ends a build of somebody else.
+    client: String,
+    /// Nobody ends by a build that is not trusted one that is.
+    trust: Trust,
+    /// What the request names.
+    supersedes: String,
+    /// Nobody ends by some jobs a build of others.
+    only: BTreeSet<String>,
+}
 
 fn rivalry(request: &BuildRequest) -> Option<Rivalry> {
-    Some((request.origin.project.clone(), request.event.trust, request.supersedes.clone()?))
+    Some(Rivalry {
+        project: request.origin.project.clone(),
+        client: request.client.clone(),
+        trust: request.event.trust,
+        supersedes: request.supersedes.clone()?,
+        only: BTreeSet::clone(&request.options.only),
+    })
+}
+
+/// Who is said to have canceled a build whose place `later` takes.
+fn superseding(later: BuildId) -> String {
+    format!("build {later}, which supersedes it")
+}
+
+/// Whether a fact says that `later` takes the place of the fact's build.
+#[must_use]
+pub fn is_superseded_by(fact: &Fact, later: BuildId) -> bool {
+    matches!(&fact.what, What::CancelRequested { by } if fact.build != later && *by == superseding(later))
 }
 
 /// Whether a build takes the place of an earlier rival. One that tries another again is no newer than that one: it takes only its
@@ -106,7 +133,7 @@ fn takes_place_of(later: (BuildId, &BuildRequest), earlier: (BuildId, &BuildRequ
 
 impl Engine {
     /// Judges a request: it is a new build, or one that waits for its first attempt, or was heard before. Of rivals each ends of
-    /// which a later one takes the place.
+    /// which a later one takes the place, but those that somebody let past a gate.
     pub(crate) fn judge_request(&mut self, step: &mut Step, id: BuildId, request: Box<BuildRequest>) {
         if self.builds.contains_key(&id) || self.forgotten.contains(&id) {
             return;
@@ -121,12 +148,12 @@ impl Engine {
         let of = |rival: BuildId| (rival, &self.builds[&rival].request);
         let (superseded, others): (Vec<_>, Vec<_>) =
             rivals.into_iter().partition(|&rival| takes_place_of(of(id), of(rival)));
+        let superseded = superseded.into_iter().filter(|rival| !self.builds[rival].is_past_gate());
         // A request may come late.
         let newer = others.into_iter().filter(|&rival| takes_place_of(of(rival), of(id))).max();
-        let ends =
-            superseded.into_iter().map(|rival| (rival, newer.unwrap_or(id))).chain(newer.map(|newer| (id, newer)));
+        let ends = superseded.map(|rival| (rival, newer.unwrap_or(id))).chain(newer.map(|newer| (id, newer)));
         for (superseded, last) in ends.collect::<Vec<_>>() {
-            self.record(step, superseded, What::CancelRequested { by: format!("build {last}, which supersedes it") });
+            self.record(step, superseded, What::CancelRequested { by: superseding(last) });
         }
     }
 
@@ -155,4 +182,27 @@ impl Engine {
 
 fn is_canceled(build: &Build) -> bool {
     matches!(build.halt, Some(Halt::Canceled { .. }))
+}
+
+impl Build {
+    /// Whether a gate was approved, here or in the build that it takes outcomes from, so that what runs is what a person wanted.
+    fn is_past_gate(&self) -> bool {
+        self.slots
+            .iter()
+            .any(|slot| matches!(slot.gate, GateState::Answered(_)) || slot.flags.has_begun && self.needs_gate(slot))
+    }
+
+    /// Whether a gate stands before a job, however many jobs are between.
+    fn needs_gate(&self, slot: &Slot) -> bool {
+        let mut seen = BTreeSet::new();
+        let mut open: Vec<SlotIndex> = slot.needs.to_vec();
+        while let Some(index) = open.pop() {
+            let Some(before) = self.slots.get(index as usize).filter(|_| seen.insert(index)) else { continue };
+            if before.job.gate.is_some() {
+                return true;
+            }
+            open.extend(before.needs.iter());
+        }
+        false
+    }
 }

@@ -32,7 +32,7 @@ pub struct Standing {
     pub now: Timestamp,
 }
 
-/// Whether facts charge clients.
+/// What facts do besides telling of their build: whether they charge clients, and whether others share what it runs.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum Charging {
     /// They do: they are new.
@@ -45,6 +45,9 @@ pub(crate) enum Charging {
         /// Those of them that found their worker warm.
         warm: BTreeSet<LeaseId>,
     },
+    /// They charge nobody, and are of a build that had ended and been forgotten. Others have gone on without its results and groups
+    /// since: what it runs is nobody's any more, and of its results the store knows which still count.
+    Recalled,
 }
 
 impl Engine {
@@ -81,10 +84,9 @@ impl Engine {
     }
 
     /// Holds a build again that has ended and was forgotten, by all its facts. They charge nobody and teach nothing: they did when they
-    /// were new.
+    /// were new. Operations and groups stay as other builds have made them since.
     pub fn recall<'a>(&mut self, facts: impl IntoIterator<Item = &'a Fact>) {
-        let (running, warm) = Default::default();
-        let charging = std::mem::replace(&mut self.charging, Charging::Before { running, warm });
+        let charging = std::mem::replace(&mut self.charging, Charging::Recalled);
         facts.into_iter().for_each(|fact| self.apply(fact));
         self.charging = charging;
     }

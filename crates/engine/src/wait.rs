@@ -285,10 +285,7 @@ impl Engine {
         if let Some((worker, until)) = self.schedule.waits_for(key) {
             return Wait::Affinity { worker: worker.clone(), until };
         }
-        let urgency = self.urgency_of(job.0);
-        let client = &self.builds[&job.0].request.client;
-        let typical_ms = self.schedule.estimate_ms(slot.name.id());
-        let ahead = self.schedule.ahead(client, urgency, key, &pool, typical_ms);
+        let (ahead, typical_ms) = self.ahead(job);
         let (_, n_slots) = self.workers.of_pool(&pool);
         let estimate = self.schedule.wait_ms(&pool, ahead, typical_ms, n_slots, self.now).map(|middle_ms| Estimate {
             low_ms: middle_ms / ESTIMATE_SPREAD,
@@ -296,6 +293,23 @@ impl Engine {
         });
         let holders = self.holders_of_pool(&pool);
         Wait::Queue { pool, position: ahead + 1, ahead, holders, estimate }
+    }
+
+    /// How many queued jobs of its pool go before one, and how long it usually takes.
+    fn ahead(&self, job: JobRef) -> (u64, u64) {
+        let slot = self.slot(job);
+        let key = (job.0, slot.job.order, job.1);
+        let typical_ms = self.schedule.estimate_ms(slot.name.id());
+        let (client, urgency) = (&self.builds[&job.0].request.client, self.urgency_of(job.0));
+        (self.schedule.ahead(client, urgency, key, &slot.job.pool, typical_ms), typical_ms)
+    }
+
+    /// The place of a job among those that wait for a worker of its pool, from 1, also while none takes any; `None` if it does not stand
+    /// there.
+    #[must_use]
+    pub fn place_in_queue(&self, id: BuildId, job: &JobName) -> Option<u64> {
+        let index = self.index_of(id, job)?;
+        (self.slot((id, index)).place == Place::Queued).then(|| self.ahead((id, index)).0 + 1)
     }
 
     /// What runs in a pool, by age of lease, the first [`NAMES_MAX`].

@@ -288,7 +288,7 @@ fn a_build_that_asks_for_tests_neither_takes_nor_gives_a_result_for_reuse() {
     let mut world = asking("a [reports] [reuse]:", asked("x", "", 3));
     assert!(!world.effects.iter().any(|effect| matches!(effect, Effect::Resolve { .. })));
     let operation = Ok(Digest([1; 32]));
-    world.feed(Input::OperationResolved { build: BuildId(1), job: "a".into(), operation, hit: None });
+    world.feed(Input::OperationResolved { build: BuildId(1), job: "a".into(), operation, hit: None, evicted: None });
     report(&mut world, "+x");
     assert_eq!(trace(&world.facts[2..]), "a leased 1 try 1\na passed\nbuild passed");
     world.act("build 2 a [reports] [reuse]:");

@@ -2,7 +2,7 @@
 
 mod world;
 
-use graph::{BuildId, Event, EventKind, Failure, Outcome};
+use graph::{BuildId, Evaluation, Event, EventKind, Failure, Outcome, Parent, Waits};
 use ropewalk_engine::child::CHILDREN_MAX;
 use ropewalk_engine::{BuildRequest, Effect, Engine, Fact, JobState, Wait};
 use world::{World, graph, origin, trace};
@@ -335,6 +335,22 @@ fn two_children_do_not_wait_for_the_groups_that_their_parents_hold_crosswise() {
         "the group `g1` is held by job `a` of build 1, which waits in turn, for other groups, for this build: let all builds enter \
          the groups in one order"
     );
+}
+
+#[test]
+fn who_is_no_longer_waited_for_waits_for_a_group_like_any_other() {
+    let mut world = world_of("a [child] [group=g]:");
+    for sentence in ["made 7 a x [child]:", "made 8 7.x y:"] {
+        world.act(sentence);
+    }
+    let parent = Parent { build: BuildId(7), job: "x".into(), depth: 2, waits: Waits::ForVerdict };
+    let event = Event { parent: Some(parent), ..Event::new(EventKind::Build) };
+    world.request_as(9, BuildRequest { origin: origin(), ..BuildRequest::new(event, "pipeline") });
+    world.evaluated(9, 0, Evaluation { graph: graph("z [group=g]:"), ..Evaluation::default() });
+    assert!(matches!(world.engine.job(BuildId(9), &"z".into()), Some(JobState::Grouped)));
+    for sentence in ["8.y passes", "9.z passes"] {
+        world.act(sentence);
+    }
 }
 
 #[test]

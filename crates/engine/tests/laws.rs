@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use graph::outcome::{Scope, combine, fails_build, is_reusable, verdict};
-use graph::{Ending, Failure, Graph, Job, JobName, Outcome, Retry, RetryOn, SkipReason, Toleration, Verdict};
+use graph::outcome::{JobEnd, Scope, fails_build, failures, is_reusable, verdict};
+use graph::{
+    Ending, Failure, Graph, Job, JobName, Outcome, Retry, RetryOn, SkipReason, Timestamp, Toleration, Verdict,
+};
 use proptest::prelude::*;
 
 fn failure() -> impl Strategy<Value = Failure> {
@@ -24,10 +26,6 @@ fn outcome() -> impl Strategy<Value = Outcome> {
     ]
 }
 
-fn state() -> impl Strategy<Value = (JobName, Option<Outcome>)> {
-    ("[a-c]", proptest::option::of(outcome())).prop_map(|(name, outcome)| (JobName::from(name), outcome))
-}
-
 fn job() -> impl Strategy<Value = (bool, Option<Outcome>)> {
     (any::<bool>(), proptest::option::of(outcome()))
 }
@@ -38,17 +36,45 @@ fn verdict_of(jobs: &[(bool, Option<Outcome>)]) -> Verdict {
     for (index, &(allow_failure, _)) in jobs.iter().enumerate() {
         graph.jobs.insert(format!("j{index}").into(), Arc::new(Job { allow_failure, ..Job::default() }));
     }
-    verdict(&graph, |name| jobs[name.as_str()[1..].parse::<usize>().expect("an index")].1.as_ref())
+    verdict(&graph, |name| {
+        let index = index_of(name);
+        Some((jobs[index].1.as_ref()?, Timestamp(0)))
+    })
+}
+
+fn index_of(name: &JobName) -> usize {
+    name.as_str()[1..].parse().expect("an index")
 }
 
 proptest! {
     #[test]
-    fn combine_does_not_care_for_order(a in state(), b in state(), c in state()) {
-        let [a, b, c] = [&a, &b, &c].map(|(name, outcome)| (name, outcome.as_ref()));
-        // Two states of one job do not occur together; the rest is told apart by name.
-        prop_assume!(a.0 != b.0 && b.0 != c.0 && a.0 != c.0);
-        prop_assert_eq!(combine(a, b), combine(b, a));
-        prop_assert_eq!(combine(combine(a, b), c), combine(a, combine(b, c)));
+    fn a_build_fails_because_of_the_job_that_failed_first(ends in proptest::collection::vec((job(), 0..4_i64), 1..6)) {
+        let mut graph = Graph::default();
+        for (index, &((allow_failure, _), _)) in ends.iter().enumerate() {
+            // The pipeline's order is not that of the names.
+            let job = Job { allow_failure, order: 10 - index as u32, ..Job::default() };
+            graph.jobs.insert(format!("j{index}").into(), Arc::new(job));
+        }
+        let end_of = |index: usize| Some((ends[index].0.1.as_ref()?, Timestamp(ends[index].1)));
+        let names: Vec<JobName> = graph.jobs.keys().cloned().collect();
+        let all = names.iter().filter_map(|name| {
+            let (outcome, at) = end_of(index_of(name))?;
+            Some(JobEnd { name, outcome, at })
+        });
+        let first = failures(Some(&graph), all).first().filter(|end| fails_build(&graph.jobs[end.name], end.outcome)).copied();
+        if let Verdict::Failed { because } = verdict(&graph, |name| end_of(index_of(name))) {
+            let because = because.expect("a job");
+            let (outcome, at) = end_of(index_of(&because)).expect("it has ended");
+            prop_assert_eq!(first.map(|end| end.name), (!outcome.is_canceled()).then_some(&because));
+            for name in &names {
+                let Some((other, then)) = end_of(index_of(name)) else { continue };
+                if fails_build(&graph.jobs[name], other) && other.is_canceled() == outcome.is_canceled() {
+                    prop_assert!((at, graph.jobs[&because].order) <= (then, graph.jobs[name].order));
+                }
+            }
+        } else {
+            prop_assert_eq!(first, None);
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 #[expect(dead_code, reason = "its traces are for other tests")]
 mod world;
 
-use graph::{BuildId, Digest, Event, EventKind, JobName, Trust};
+use graph::{AttemptReport, BuildId, Digest, Event, EventKind, JobName, Outcome, StepReport, Trust};
 use ropewalk_engine::{BuildRequest, Input, JobState};
 use world::{World, graph, origin};
 
@@ -32,7 +32,7 @@ fn runs(world: &World, number: u64) -> bool {
 /// Tells the operation of the job `a` of a build, the same for all.
 fn resolve(world: &mut World, number: u64) {
     let (build, job) = (BuildId(number), JobName::from("a"));
-    world.feed(Input::OperationResolved { build, job, operation: Ok(Digest([7; 32])), hit: None });
+    world.feed(Input::OperationResolved { build, job, operation: Ok(Digest([7; 32])), hit: None, evicted: None });
 }
 
 #[test]
@@ -75,5 +75,72 @@ fn a_trusted_build_neither_waits_for_nor_takes_what_an_untrusted_one_runs() {
         assert!(!runs(&world, 4), "it waits for the second");
         world.act("2.a passes");
         assert!(matches!(state(&world, 4), Some(JobState::Ended(_))));
+    }
+}
+
+#[test]
+fn a_build_neither_waits_for_nor_takes_what_another_project_runs() {
+    let mut world = World::new();
+    world.worker("w", 2, "", 0);
+    for (number, project) in [(1, "sails"), (2, "ropes"), (3, "sails")] {
+        build(&mut world, number, project, Trust::Trusted, "a [reuse]:");
+        // As an earlier version worked it out: its digests did not tell the project.
+        resolve(&mut world, number);
+    }
+    assert!(runs(&world, 1) && runs(&world, 2) && !runs(&world, 3));
+    world.act("1.a passes");
+    assert!(runs(&world, 2), "no result crosses");
+    assert!(matches!(state(&world, 3), Some(JobState::Ended(_))));
+}
+
+#[test]
+fn what_was_evicted_is_taken_from_no_build() {
+    let mut world = World::new();
+    world.worker("w", 2, "", 0);
+    for number in [1, 2, 3, 4, 5] {
+        build(&mut world, number, "sails", Trust::Trusted, "a [reuse]:");
+    }
+    world.act("1.a resolves 7");
+    world.act("1.a passes");
+    world.act("2.a resolves 7");
+    assert!(matches!(state(&world, 2), Some(JobState::Ended(_))), "the engine holds the result");
+    world.act("3.a resolves 7 evicted");
+    assert!(runs(&world, 3));
+    // What ends later is another result.
+    world.act("4.a resolves 7");
+    world.act("later 1");
+    world.act("3.a passes");
+    assert!(matches!(state(&world, 4), Some(JobState::Ended(_))));
+    world.act("5.a resolves 7");
+    assert!(matches!(state(&world, 5), Some(JobState::Ended(_))));
+}
+
+#[test]
+fn what_was_made_of_more_than_its_operation_is_taken_by_nobody() {
+    let reads = |report: &mut AttemptReport| {
+        let (name, result, at) = ("f".to_owned(), "passed".to_owned(), report.started);
+        let outputs = [(graph::attempt::EVENT_READ.to_owned(), "branch".to_owned())].into();
+        let (usage, exit, signal) = (graph::Usage::default(), Some(0), None);
+        report.steps =
+            vec![StepReport { name, exit, signal, result, started: at, finished: at, usage, outputs, lines: 0 }];
+    };
+    let changed = |report: &mut AttemptReport| report.notes = vec![format!("{}: a", graph::attempt::INPUT_CHANGED)];
+    for spoil in [&reads as &dyn Fn(&mut AttemptReport), &changed] {
+        let mut world = World::new();
+        world.worker("w", 2, "", 0);
+        for number in [1, 2, 3] {
+            build(&mut world, number, "sails", Trust::Trusted, "a [reuse]:");
+        }
+        resolve(&mut world, 1);
+        resolve(&mut world, 2);
+        assert!(!runs(&world, 2), "it waits for the first");
+        let (attempt, lease) = world.lease(1, "a").expect("it runs");
+        let mut report = Box::new(AttemptReport::of(Outcome::passed(), world.now));
+        spoil(&mut report);
+        world.feed(Input::AttemptFinished { build: BuildId(1), attempt, lease, report });
+        assert!(runs(&world, 2));
+        world.act("2.a passes");
+        resolve(&mut world, 3);
+        assert!(matches!(state(&world, 3), Some(JobState::Ended(_))), "the second made it of its operation alone");
     }
 }

@@ -143,6 +143,23 @@ fn a_lost_worker_loses_its_leases_and_its_late_result_counts_for_nothing() {
 }
 
 #[test]
+fn an_attempt_that_its_worker_tells_as_lost_took_the_time_since_its_lease() {
+    let mut world = World::new();
+    world.worker("w", 1, "", 0);
+    world.build(1, graph("a:"), BuildOptions::default());
+    let (attempt, lease) = world.lease(1, "a").expect("it runs");
+    world.act("later 2000");
+    // A worker that was killed and is back knows no more of it.
+    let report = Box::new(graph::AttemptReport::of(Outcome::Failed(graph::Failure::Lost), world.now));
+    world.feed(Input::AttemptFinished { build: BuildId(1), attempt, lease, report });
+    let told = world.facts.iter().find_map(|fact| match &fact.what {
+        What::AttemptFinished { report, .. } => Some(report.finished.ms_since(report.started)),
+        _ => None,
+    });
+    assert_eq!(told, Some(2000));
+}
+
+#[test]
 fn silence_loses_a_lease() {
     let mut world = World::new();
     world.worker("w", 1, "", 5000);
@@ -201,22 +218,83 @@ fn only_the_jobs_asked_for_and_what_they_need() {
     );
 }
 
-/// `plan` asked for with `lint` and what grows out of it, and only the job `only` wanted: what becomes of each.
+/// What a build of `only` says of a pipeline with which it is refused.
 #[track_caller]
-#[test]
-fn a_build_of_a_job_that_is_not_there_fails() {
-    let options = || BuildOptions { only: ["nope".to_owned()].into(), ..BuildOptions::default() };
+fn check_refused(only: &str, jobs: &str, expected: &str) {
     let mut world = World::new();
     world.worker("w", 1, "", 0);
-    world.build(1, graph("a:; b: a"), options());
+    world.build(1, graph(jobs), BuildOptions { only: [only.to_owned()].into(), ..BuildOptions::default() });
     assert!(trace(&world.facts).ends_with("build failed"), "{}", trace(&world.facts));
     let told = world.facts.iter().find_map(|fact| match &fact.what {
         What::Evaluated { diagnostics, .. } => diagnostics.first().map(|told| told.message.clone()),
         _ => None,
     });
-    assert_eq!(told.as_deref(), Some("the pipeline has no job `nope`, which the build was asked for"));
+    assert_eq!(told.as_deref(), Some(expected));
 }
 
+#[test]
+fn a_build_of_a_job_that_is_not_there_fails() {
+    check_refused("nope", "a:; b: a", "the pipeline has no job `nope`, which the build was asked for");
+}
+
+#[test]
+fn a_build_of_a_job_by_an_event_that_starts_nothing_says_so() {
+    let expected = "the pipeline has no jobs for the event `push`, and the build was asked for job `a`";
+    check_refused("a", "", expected);
+}
+
+/// `plan` waited for by `hole`, ends as `sentence` says, and then `jobs` are all: what becomes of a build of `only`.
+#[track_caller]
+fn check_only_of_grown(only: &str, hole: &str, sentence: &str, jobs: &str, expected: &str) {
+    let mut world = World::new();
+    world.worker("w", 4, "", 0);
+    world.request(1, BuildOptions { only: [only.to_owned()].into(), ..BuildOptions::default() });
+    let mut first = grown("plan:; other:", false);
+    first.graph.holes[0].name = hole.to_owned();
+    world.evaluated(1, 0, first);
+    world.act(sentence);
+    world.evaluated(1, 1, grown(jobs, true));
+    compare(&world, 2, expected);
+}
+
+#[test]
+fn a_growing_job_that_is_asked_for_and_comes_to_nothing_is_no_fault() {
+    let expected = "plan leased 1 try 1
+        plan passed
+        answered Outcome(\"plan\")
+        evaluated 2
+        other skipped NotWanted { text: \"the build did not ask for it\" }
+        build passed";
+    for only in ["test", "test/1"] {
+        check_only_of_grown(only, "test", "plan passes", "plan:; other:", expected);
+    }
+    let failed = expected.replace("plan passed", "plan failed by step").replace("build passed", "build failed");
+    for (only, hole) in [("test", "test"), ("deploy", "then:plan")] {
+        check_only_of_grown(only, hole, "plan fails", "plan:; other:", &failed);
+    }
+}
+
+#[test]
+fn what_a_program_has_not_named_yet_is_waited_for_by_a_build_of_an_unknown_job() {
+    let expected = "plan leased 1 try 1
+        plan passed
+        answered Outcome(\"plan\")
+        evaluated 3
+        other skipped NotWanted { text: \"the build did not ask for it\" }
+        deploy leased 2 try 1";
+    check_only_of_grown("deploy", "then:plan", "plan passes", "plan:; other:; deploy: plan", expected);
+    let missing = "plan leased 1 try 1
+        plan passed
+        answered Outcome(\"plan\")
+        evaluated 2 unknown-job
+        other canceled by the pipeline
+        build failed";
+    check_only_of_grown("deploy", "then:plan", "plan passes", "plan:; other:", missing);
+    check_only_of_grown("test/2", "test", "plan passes", "plan:; other:; test/1: plan", missing);
+}
+
+/// `plan` asked for with `lint` and what grows out of it, and only the job `only` wanted: what becomes of each.
+#[track_caller]
 fn check_only_of_growing(only: &str, expected: &str) {
     let mut world = World::new();
     world.worker("w", 4, "", 0);
@@ -285,25 +363,42 @@ fn conditions_see_needs_and_status() {
     );
 }
 
-#[test]
-fn a_condition_does_not_read_a_variable_that_only_a_worker_evaluates() {
+/// How a job ends whose `if` is this, with these variables.
+#[track_caller]
+fn check_variables(condition: &str, env: &[(&str, graph::Text)], expected: &str) {
     let mut world = World::new();
     world.worker("w", 4, "", 0);
-    let mut graph = graph("b [if=env.LATE==null]:; c [if=env.NOW=='1'&&env.NONE==null]:");
+    let mut graph = graph(&format!("a [if={condition}]:"));
     for job in graph.jobs.values_mut() {
-        let env = [("LATE", graph::Text::Template("${{ runner.os }}".into())), ("NOW", "1".into())];
-        std::sync::Arc::make_mut(job).env = env.map(|(name, text)| (name.to_owned(), text)).into();
+        std::sync::Arc::make_mut(job).env = env.iter().map(|(name, text)| ((*name).to_owned(), text.clone())).collect();
     }
     world.build(1, graph, BuildOptions::default());
-    world.act("c passes");
-    compare(
-        &world,
-        2,
-        "b failed: `if` cannot be evaluated: `env.LATE` has expressions of its own, which only a worker evaluates, and none runs the job yet: write them here
-        c leased 1 try 1
-        c passed
-        build failed",
-    );
+    let ended = trace(&world.facts[2..]);
+    assert_eq!(ended.lines().next(), Some(expected), "{condition}");
+}
+
+#[test]
+fn a_condition_does_not_read_a_variable_that_only_a_worker_knows() {
+    let env = [("LATE", graph::Text::Template("${{ runner.os }}".into())), ("NOW", "1".into())];
+    let unfinished = "a failed: `if` cannot be evaluated: `env.LATE` has expressions of its own, which only a worker evaluates, and none \
+                      runs the job yet: write them here";
+    for condition in ["env.LATE==null", "env[format('L{0}','ATE')]==null", "toJSON(env)!=''", "contains(env.*,'1')"] {
+        check_variables(condition, &env, unfinished);
+    }
+    let unset = |name: &str, advice: &str| {
+        format!(
+            "a failed: `if` cannot be evaluated: no `env` sets `{name}`, and what a worker has of its own is not known before it runs \
+             the job: {advice}"
+        )
+    };
+    let set_it = "set it in the `env` of the job or of the pipeline";
+    for name in ["late", "now", "NONE"] {
+        check_variables(&format!("env.{name}==null"), &env, &unset(name, set_it));
+    }
+    let of_worker = unset("ROPEWALK_BRANCH", "read `event.branch`");
+    check_variables("env['ROPEWALK_BRANCH']=='main'", &env, &of_worker);
+    check_variables("env.NOW=='1'", &env, "a leased 1 try 1");
+    check_variables("env[format('N{0}','OW')]=='1'", &env[1..], "a leased 1 try 1");
 }
 
 #[test]
@@ -1231,6 +1326,97 @@ fn a_build_takes_the_place_only_of_those_that_are_trusted_as_it_is() {
 }
 
 #[test]
+fn a_build_of_some_jobs_takes_the_place_only_of_those_of_the_same() {
+    let mut world = World::new();
+    let only = |request: &mut ropewalk_engine::BuildRequest| request.options.only = ["a".to_owned()].into();
+    request(&mut world, 1, "-", "b");
+    request_with(&mut world, 2, ("-", "b"), only);
+    request_with(&mut world, 3, ("-", "b"), only);
+    request(&mut world, 4, "-", "b");
+    compare(
+        &world,
+        0,
+        "created
+        2.created
+        3.created
+        2.cancel by build 3, which supersedes it
+        2.build canceled
+        4.created
+        cancel by build 4, which supersedes it
+        build canceled",
+    );
+}
+
+#[test]
+fn a_build_takes_the_place_only_of_those_of_its_own_client() {
+    let mut world = World::new();
+    let of =
+        |client: &'static str| move |request: &mut ropewalk_engine::BuildRequest| request.client = client.to_owned();
+    request_with(&mut world, 1, ("-", "b"), of("ann"));
+    request_with(&mut world, 2, ("-", "b"), of("bob"));
+    request_with(&mut world, 3, ("-", "b"), of("ann"));
+    compare(
+        &world,
+        0,
+        "created
+        2.created
+        3.created
+        cancel by build 3, which supersedes it
+        build canceled",
+    );
+    assert!(world.facts.iter().any(|fact| ropewalk_engine::is_superseded_by(fact, BuildId(3))));
+    assert!(!world.facts.iter().any(|fact| ropewalk_engine::is_superseded_by(fact, BuildId(2))));
+}
+
+#[test]
+fn no_build_takes_the_place_of_one_that_was_let_past_a_gate() {
+    let mut world = World::new();
+    request(&mut world, 1, "-", "b");
+    world.evaluated(1, 0, Evaluation { graph: graph("g [gate empty]:; d: g"), ..Evaluation::default() });
+    world.act("approve g");
+    // The same gate was passed in another build, whose jobs this one takes over.
+    request_with(&mut world, 2, ("-", "c"), |request| {
+        let reused = ropewalk_engine::Reused {
+            build: BuildId(1),
+            attempt: graph::AttemptNumber(1),
+            job: JobName::from("g"),
+            artifacts: Default::default(),
+        };
+        request.given.insert(JobName::from("g"), (reused, Outcome::passed()));
+    });
+    world.evaluated(2, 0, Evaluation { graph: graph("g [gate empty]:; e: g"), ..Evaluation::default() });
+    world.worker("w", 2, "", 0);
+    request(&mut world, 3, "-", "c");
+    world.evaluated(3, 0, Evaluation { graph: graph("g [gate empty]:; f: g"), ..Evaluation::default() });
+    request(&mut world, 4, "-", "b");
+    // One that waits at its gate ends.
+    request(&mut world, 5, "-", "c");
+    compare(
+        &world,
+        0,
+        "created
+        evaluated 2
+        g asks go?
+        g approved
+        g passed
+        2.created
+        2.evaluated 2
+        2.g passed as 1.g
+        d leased 1 try 1
+        2.e leased 2 try 1
+        3.created
+        3.evaluated 2
+        3.g asks go?
+        4.created
+        5.created
+        3.cancel by build 5, which supersedes it
+        3.f canceled by build 5, which supersedes it
+        3.g canceled by build 5, which supersedes it
+        3.build canceled",
+    );
+}
+
+#[test]
 fn a_closed_worker_and_a_held_pool_get_nothing_new() {
     let mut world = World::new();
     world.closed_worker("w", "low disk");
@@ -1525,6 +1711,29 @@ fn who_is_called_back_charges_nobody_and_teaches_nothing_again() {
     assert_eq!(world.engine.standing(), before);
     world.act("4.a passes after 1000");
     assert_ne!(world.engine.standing(), before, "what is new counts");
+}
+
+#[test]
+fn who_is_called_back_brings_no_result_back_and_changes_no_line() {
+    let mut world = World::new();
+    world.worker("w", 1, "", 0);
+    let recall = |world: &mut World, build| {
+        assert!(world.engine.forget(BuildId(build)));
+        world.engine.recall(world.facts.iter().filter(|fact| fact.build == BuildId(build)));
+    };
+    let act = |world: &mut World, sentences: &str| sentences.split(';').for_each(|sentence| world.act(sentence.trim()));
+    act(&mut world, "build 1 a [reuse]:; 1.a resolves 7; 1.a passes");
+    recall(&mut world, 1);
+    // The world has told that there is none.
+    act(&mut world, "build 2 a [reuse]:; 2.a resolves 7");
+    assert!(world.lease(2, "a").is_some(), "it was evicted");
+    act(&mut world, "2.a fails; build 3 x:; build 4 a [reuse]:; 4.a resolves 7; build 5 a [reuse]:; 5.a resolves 7");
+    recall(&mut world, 2);
+    act(&mut world, "worker w 3; 3.x passes");
+    assert!(world.lease(4, "a").is_some(), "it leads");
+    assert!(world.lease(5, "a").is_none(), "it waits for its equal");
+    act(&mut world, "4.a passes");
+    assert!(matches!(world.engine.job(BuildId(5), &"a".into()), Some(ropewalk_engine::JobState::Ended(_))));
 }
 
 /// A worker with a container engine shows itself.

@@ -208,7 +208,32 @@ pub enum CacheSaved {
     Refused,
 }
 
+/// The beginning of a worker's note that an input changed while the job ran. Workers of every version say it so.
+pub const INPUT_CHANGED: &str = "an input changed while the job ran";
+
+/// The output of a step by which a function of the pipeline's program names the parts of the event that it read and that its job's
+/// operation does not hold, with `, ` between.
+pub const EVENT_READ: &str = "event.read";
+
 impl AttemptReport {
+    /// Whether its result may stand for other jobs of the same operation: it was made of nothing else.
+    #[must_use]
+    pub fn may_stand_for_others(&self) -> bool {
+        !self.notes.iter().any(|note| note.starts_with(INPUT_CHANGED)) && self.undeclared_reads().next().is_none()
+    }
+
+    /// What its functions read of the event though the operation does not hold it: a sentence for people for each step.
+    pub fn undeclared_reads(&self) -> impl Iterator<Item = String> {
+        let told = |step: &StepReport| {
+            let parts = step.outputs.get(EVENT_READ)?;
+            Some(format!(
+                "a function read of the event while it ran: {parts}; its result is not kept for reuse. What the pipeline reads before \
+                 `run_fn`, and the function takes with it, counts for reuse instead"
+            ))
+        };
+        self.steps.iter().filter_map(told)
+    }
+
     /// A report of nothing but an outcome at one point in time.
     #[must_use]
     pub fn of(outcome: Outcome, at: Timestamp) -> Self {
@@ -322,4 +347,12 @@ pub enum TestOutcome {
     Errored,
     /// It did not run.
     Skipped,
+}
+
+impl TestOutcome {
+    /// Whether it ran and did not pass.
+    #[must_use]
+    pub fn is_failure(self) -> bool {
+        matches!(self, Self::Failed | Self::Errored)
+    }
 }

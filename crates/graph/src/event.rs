@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::digest::Digest;
 use crate::name::{BuildId, JobName};
@@ -129,6 +129,26 @@ impl Event {
     #[must_use]
     pub fn is_of_pull_request(&self) -> bool {
         self.kind == EventKind::PullRequest || self.pull_request.is_some() || self.trust == Trust::Untrusted
+    }
+
+    /// What `event` is in an expression, whoever evaluates it: who makes the graph, the engine, or a worker. Every property is
+    /// always there, null or empty where the event has none of it; `time` is RFC 3339 in UTC. The user's manual lists them.
+    #[must_use]
+    pub fn context(&self) -> Value {
+        json!({
+            "kind": self.kind.name(),
+            "commit": self.commit,
+            "branch": self.branch,
+            "tag": self.tag,
+            "base": self.base,
+            "command": self.command,
+            "pull_request": self.pull_request,
+            "actor": self.actor,
+            "message": self.message,
+            "time": self.time.rfc3339(),
+            "params": self.params,
+            "trust": self.trust,
+        })
     }
 
     /// An event of `kind` with everything else empty.

@@ -325,6 +325,17 @@ impl ChildBuild {
 }
 
 impl Step {
+    /// Of a function of the pipeline's program: what the program had read of the event before it gave the function to the job, by part,
+    /// and the step without that. The function may have taken it with it.
+    #[must_use]
+    pub fn without_reads(&self) -> Option<(serde_json::Map<String, Value>, Self)> {
+        let Shell::Program(_) = self.shell else { return None };
+        let mut payload: serde_json::Map<String, Value> = serde_json::from_str(&self.run).ok()?;
+        let Some(Value::Object(read)) = payload.remove("read") else { return None };
+        let run = Value::Object(payload).to_string().into();
+        Some((read, Self { run, ..self.clone() }))
+    }
+
     /// The most installables of one step.
     pub const INSTALLABLES_MAX: usize = 1000;
 
@@ -656,6 +667,13 @@ impl Retry {
                 (RetryOn::Exit(codes), Failure::Step { exit, .. }) => codes.contains(exit),
                 _ => false,
             })
+    }
+
+    /// What holds for a job with a gate: one run of it was approved. How far it came whose worker fell silent nobody knows, so that it is not
+    /// tried again unasked.
+    #[must_use]
+    pub fn of_a_gate() -> Self {
+        Self { on: vec![RetryOn::Infra], ..Self::default() }
     }
 
     /// The wait after try number `number` (from 1), in milliseconds.

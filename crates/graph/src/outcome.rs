@@ -1,4 +1,4 @@
-//! How a job and a build end. One table (docs/design: outcomes), tested as properties.
+//! How a job and a build end. One table (`docs/design/2026-11-23-outcomes.md`), tested as properties.
 
 use std::collections::BTreeMap;
 
@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::job::{Graph, Job};
 use crate::name::JobName;
 use crate::need::Ending;
+use crate::time::Timestamp;
 
 /// How a job ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -146,15 +147,6 @@ impl Outcome {
         Self::Passed { outputs: BTreeMap::new() }
     }
 
-    /// The place in the order failed > skipped > passed that [`combine`] uses; higher wins.
-    fn weight(&self) -> u8 {
-        match self {
-            Self::Failed(_) => 3,
-            Self::Skipped(_) => 1,
-            Self::Passed { .. } => 0,
-        }
-    }
-
     /// The word for people and JSON: `passed`, `failed`, `skipped` or `canceled`.
     #[must_use]
     pub fn word(&self) -> &'static str {
@@ -165,21 +157,11 @@ impl Outcome {
             Self::Skipped(_) => "skipped",
         }
     }
-}
 
-/// The one of several jobs' states that decides for all: Failed > Pending > Skipped > Ok, ties by the smallest
-/// name. `None` as a state means that the job has not ended. Associative and commutative.
-#[must_use]
-pub fn combine<'a>(
-    left: (&'a JobName, Option<&'a Outcome>),
-    right: (&'a JobName, Option<&'a Outcome>),
-) -> (&'a JobName, Option<&'a Outcome>) {
-    let weight = |outcome: Option<&Outcome>| outcome.map_or(2, Outcome::weight);
-    match weight(left.1).cmp(&weight(right.1)) {
-        std::cmp::Ordering::Greater => left,
-        std::cmp::Ordering::Less => right,
-        std::cmp::Ordering::Equal if left.0 <= right.0 => left,
-        std::cmp::Ordering::Equal => right,
+    /// Whether somebody or something ended it before it could.
+    #[must_use]
+    pub fn is_canceled(&self) -> bool {
+        matches!(self, Self::Failed(Failure::Canceled { .. }))
     }
 }
 
@@ -197,7 +179,7 @@ pub enum Verdict {
     },
     /// A required job failed.
     Failed {
-        /// That job; the smallest name if there are several. `None` if the pipeline itself is wrong.
+        /// That job; the first of several. `None` if the pipeline itself is wrong.
         because: Option<JobName>,
     },
     /// Somebody canceled it.
@@ -226,21 +208,54 @@ impl Verdict {
     }
 }
 
+/// How a job ended, and when.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct JobEnd<'a> {
+    /// The job.
+    pub name: &'a JobName,
+    /// How it ended.
+    pub outcome: &'a Outcome,
+    /// When.
+    pub at: Timestamp,
+}
+
 /// The verdict over a graph's jobs by the outcome table: Failed if a required job failed (at once, while others
-/// still run); else Running if one has not ended; else Passed. No jobs: Passed with a note.
-pub fn verdict<'a>(graph: &'a Graph, outcome_of: impl Fn(&JobName) -> Option<&'a Outcome>) -> Verdict {
+/// still run), because of the [first](`failures`) that did; else Running if one has not ended; else Passed. No jobs: Passed with a note.
+pub fn verdict<'a>(graph: &'a Graph, end_of: impl Fn(&JobName) -> Option<(&'a Outcome, Timestamp)>) -> Verdict {
     if graph.jobs.is_empty() && graph.holes.is_empty() {
         return Verdict::Passed { note: Some("nothing to do".to_owned()) };
     }
     let mut running = !graph.holes.is_empty();
+    let mut first = None;
     for (name, job) in &graph.jobs {
-        match outcome_of(name) {
-            None => running = true,
-            Some(outcome) if fails_build(job, outcome) => return Verdict::Failed { because: Some(name.clone()) },
-            Some(_) => {}
+        let Some((outcome, at)) = end_of(name) else {
+            running = true;
+            continue;
+        };
+        if fails_build(job, outcome) {
+            let rank = (outcome.is_canceled(), at, job.order, name);
+            first = Some(first.map_or(rank, |earlier| rank.min(earlier)));
         }
     }
-    if running { Verdict::Running } else { Verdict::Passed { note: None } }
+    match first {
+        Some((.., name)) => Verdict::Failed { because: Some(name.clone()) },
+        None if running => Verdict::Running,
+        None => Verdict::Passed { note: None },
+    }
+}
+
+/// The jobs that failed by themselves, in the order in which people look at them: those that make the build fail before those whose failure
+/// is allowed, each by when they ended, then in the pipeline's order.
+#[must_use]
+pub fn failures<'a>(graph: Option<&Graph>, ends: impl IntoIterator<Item = JobEnd<'a>>) -> Vec<JobEnd<'a>> {
+    let failed = |end: &JobEnd| matches!(end.outcome, Outcome::Failed(_)) && !end.outcome.is_canceled();
+    let mut failures: Vec<_> = ends.into_iter().filter(failed).collect();
+    failures.sort_by_key(|end| {
+        let job = graph.and_then(|graph| graph.jobs.get(end.name));
+        let is_allowed = job.is_some_and(|job| !fails_build(job, end.outcome));
+        (is_allowed, end.at, job.map_or(u32::MAX, |job| job.order), end.name)
+    });
+    failures
 }
 
 /// Whether a job that ended so makes its build fail.

@@ -17,6 +17,21 @@ pub enum Text {
     Template(Box<str>),
 }
 
+/// What an expression reads instead of a variable that a worker sets for every step, where no worker has the job yet. `None` for
+/// variables that nothing else tells.
+#[must_use]
+pub fn instead_of_variable(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "ROPEWALK_BUILD" => "build.number",
+        "ROPEWALK_JOB" => "job.name",
+        "ROPEWALK_EVENT" => "event.kind",
+        "ROPEWALK_BRANCH" => "event.branch",
+        "ROPEWALK_TAG" => "event.tag",
+        "ROPEWALK_COMMIT" => "event.commit",
+        _ => return None,
+    })
+}
+
 impl Text {
     /// The text as written, whether finished or not.
     #[must_use]

@@ -31,6 +31,13 @@ fn pipeline(ci: &Ci) {
     });
     ci.job("hand-on").run_fn(|cx, ()| Ok(File::new(cx.env("PATH_TO_HAND_ON").unwrap_or_default())));
     ci.job("hand-on-dir").run_fn(|cx, ()| Ok(Dir::new(cx.env("PATH_TO_HAND_ON").unwrap_or_default())));
+    ci.job("deaf").run_fn(|_, ()| Ok(()));
+    let branch = ci.event().branch().unwrap_or_default().to_owned();
+    ci.job("hears").run_fn(move |cx, ()| Ok(branch == cx.event().branch().unwrap_or_default()));
+    ci.job("listens").run_fn(|cx, ()| {
+        cx.sh("echo \"$ROPEWALK_TAG\"")?;
+        Ok(cx.env("ROPEWALK_COMMIT").is_none() && cx.event().message().is_empty() && cx.event().branch().is_none())
+    });
     ci.job("large").run_fn(|_, ()| Ok("x".repeat(1 << 20)));
     ci.job("fail").run_fn(|cx, ()| cx.sh("exit 7"));
     ci.job("no-command").run_fn(|cx, ()| cx.command(["/no/such/program"]));

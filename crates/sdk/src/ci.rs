@@ -17,6 +17,7 @@ use crate::job::Job;
 use crate::json::Json;
 use crate::mark::{Files, Mark, Settings};
 use crate::plugin::{FunctionOfFile, Known};
+use crate::reads::Reads;
 use crate::term::Look;
 use crate::texts::Texts;
 
@@ -51,6 +52,8 @@ pub(crate) struct Scope {
 pub(crate) struct Evaluation {
     /// The event, as the binary gave it.
     pub event: Json,
+    /// What the program has read of it, where it stands.
+    pub reads: Reads,
     /// The answers so far: question (as canonical text) to answer.
     pub answers: HashMap<String, Json>,
     pub files: Files,
@@ -161,10 +164,21 @@ impl Ci {
         Job::new(self.clone(), index)
     }
 
-    /// What happened.
+    /// What happened. What was read of it before a job gets its function counts for the reuse of that job's result.
     #[must_use]
     pub fn event(&self) -> Event {
-        Event::new(self.shared.borrow().event.clone())
+        let shared = self.shared.borrow();
+        Event::new(shared.event.clone(), shared.reads.clone())
+    }
+
+    /// Calls a closure of the program that other evaluations may not reach: what it reads of the event is for the jobs in it, and no
+    /// word about those after it.
+    pub(crate) fn aside<R>(&self, call: impl FnOnce() -> R) -> R {
+        let reads = self.shared.borrow().reads.clone();
+        let outside = reads.parts();
+        let result = call();
+        reads.reset(outside);
+        result
     }
 
     /// The pipeline's name, for people.

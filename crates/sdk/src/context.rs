@@ -134,6 +134,7 @@ impl Cx {
         if self.is_canceled() {
             return Err(Failure::canceled());
         }
+        self.event.reads().note_variables(&command.text());
         self.shell.log(&format!("$ {}", command.headline()));
         let finished = self.shell.run(command);
         if self.is_canceled() {
@@ -211,15 +212,17 @@ impl Cx {
         self.shell.is_canceled()
     }
 
-    /// What happened, and so why there is a build.
+    /// What happened, and so why there is a build. What is read of it here, and was not before [`Job::run_fn`](crate::Job::run_fn), keeps the
+    /// job's result from being reused: take it from [`Ci::event`](crate::Ci::event) there, and let the function take the value.
     #[must_use]
     pub fn event(&self) -> &Event {
         &self.event
     }
 
-    /// The environment variable of this name.
+    /// The environment variable of this name. One that holds a part of the event (`ROPEWALK_TAG`) counts as [`Cx::event`] does.
     #[must_use]
     pub fn env(&self, name: &str) -> Option<String> {
+        self.event.reads().note_variables(name);
         self.shell.variable(name)
     }
 

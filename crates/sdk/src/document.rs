@@ -12,6 +12,7 @@ use crate::hook::Hook;
 use crate::inputs::Run;
 use crate::json::{Json, write_number, write_text};
 use crate::mark::{Mark, Setting};
+use crate::reads;
 use crate::wire;
 
 /// The most needs of all jobs together; at the bound the others are left out, with an error that names it.
@@ -104,14 +105,30 @@ impl Evaluation {
                 answers.push(Json::List(vec![growth::outcome_of(name), answer.clone()]));
             }
         }
-        Json::object([
+        let mut payload = vec![
             ("job", self.jobs[job].name.as_str().into()),
             ("inputs", inputs),
             ("output", run.output.as_str().into()),
             ("hooks", Json::List(self.hooks.iter().map(|hook| Json::Int(*hook as i128)).collect())),
             ("passed", Json::List(passed)),
             ("answers", Json::List(answers)),
-        ])
+        ];
+        let read: Vec<(String, Json)> = self.reads.parts().into_iter().map(|part| self.part_of_event(part)).collect();
+        if !read.is_empty() {
+            payload.push(("read", Json::Object(read)));
+        }
+        Json::Object(payload.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+    }
+
+    /// A part of the event by its name in [`crate::reads`].
+    fn part_of_event(&self, part: String) -> (String, Json) {
+        let value = match part.split_once('.') {
+            _ if part == reads::WHOLE => Some(&self.event),
+            Some((of, name)) => self.event.get(of).and_then(|of| of.get(name)),
+            None => self.event.get(&part),
+        };
+        let value = value.cloned().unwrap_or_default();
+        (part, value)
     }
 
     /// Puts a step before or after the steps of these jobs.

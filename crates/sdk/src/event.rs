@@ -1,7 +1,8 @@
-//! The event that a pipeline is evaluated for: data, and the only source of time and identity.
+//! The event that a pipeline is evaluated for: data, and the only source of time and identity. It notes what is read of it.
 
 use crate::data::{Data, DecodeError};
 use crate::json::Json;
+use crate::reads::{Reads, WHOLE};
 
 /// The kind of an [`Event`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -46,18 +47,42 @@ impl EventKind {
 }
 
 /// What happened, and so why there is a build.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone)]
 pub struct Event {
     json: Json,
+    reads: Reads,
+}
+
+impl std::fmt::Debug for Event {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Event").field("json", self.json()).finish()
+    }
+}
+
+impl PartialEq for Event {
+    fn eq(&self, other: &Self) -> bool {
+        self.json() == other.json()
+    }
 }
 
 impl Event {
-    pub(crate) fn new(json: Json) -> Self {
-        Self { json }
+    /// An event that notes in `reads` what is read of it.
+    pub(crate) fn new(json: Json, reads: Reads) -> Self {
+        Self { json, reads }
+    }
+
+    /// What is read of it.
+    pub(crate) fn reads(&self) -> &Reads {
+        &self.reads
+    }
+
+    fn part(&self, name: &str) -> Option<&Json> {
+        self.reads.note(name);
+        self.json.get(name)
     }
 
     fn text(&self, name: &str) -> Option<&str> {
-        self.json.get(name).and_then(Json::as_str).filter(|text| !text.is_empty())
+        self.part(name).and_then(Json::as_str).filter(|text| !text.is_empty())
     }
 
     /// The kind of happening. A kind that this SDK does not know is [`EventKind::Api`].
@@ -100,7 +125,7 @@ impl Event {
     /// The number of the pull request.
     #[must_use]
     pub fn pull_request(&self) -> Option<u64> {
-        match self.json.get("pull_request") {
+        match self.part("pull_request") {
             Some(Json::Int(number)) => u64::try_from(*number).ok(),
             _ => None,
         }
@@ -121,7 +146,7 @@ impl Event {
     /// When it happened, in milliseconds since 1970. The only time there is in an evaluation.
     #[must_use]
     pub fn time_ms(&self) -> i64 {
-        match self.json.get("time") {
+        match self.part("time") {
             Some(Json::Int(time)) => i64::try_from(*time).unwrap_or_default(),
             _ => 0,
         }
@@ -132,6 +157,7 @@ impl Event {
     /// # Errors
     /// If the value has not the type's shape.
     pub fn param<T: Data>(&self, name: &str) -> Result<T, DecodeError> {
+        self.reads.note(&format!("params.{name}"));
         let value = self.json.get("params").and_then(|params| params.get(name)).unwrap_or(&Json::Null);
         T::from_json(value).map_err(|error| error.in_field(name).in_field("params"))
     }
@@ -139,6 +165,7 @@ impl Event {
     /// The event as the binary gave it.
     #[must_use]
     pub fn json(&self) -> &Json {
+        self.reads.note(WHOLE);
         &self.json
     }
 }

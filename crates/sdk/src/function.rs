@@ -1,11 +1,12 @@
 //! The verb `run`, by which a worker calls the function of a job.
 //!
 //! The program evaluates itself again to find the function, by the event and the answers that the payload names. All digests
-//! of types are compared before anything is decoded.
+//! of types are compared before anything is decoded. What the function reads of the event that the payload does not hold is told to the
+//! worker: its result fits no other event.
 
 mod handed;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use crate::event::Event;
 use crate::growth;
 use crate::inputs::{Run, Source, Stopped};
 use crate::json::Json;
+use crate::reads::{Reads, WHOLE};
 use crate::wire;
 
 /// The function passed.
@@ -124,13 +126,15 @@ fn call(job: &str, evaluate: impl FnOnce(Place) -> Ci) -> Result<(), Refused> {
         let outputs = needs.and_then(|needs| needs.get(job)).and_then(|need| need.get("outputs"));
         outputs.cloned().unwrap_or_default()
     };
-    let (run, declared) = find(payload, event.clone(), &outputs_of, evaluate)?;
+    let Found { run, declared, reads } = find(payload, event.clone(), &outputs_of, evaluate)?;
     let workspace =
         std::env::var_os(WORKSPACE_VARIABLE).map_or_else(std::env::current_dir, |path| Ok(PathBuf::from(path)));
     let workspace = workspace.map_err(|error| Refused::Call(format!("the workspace is not known: {error}")))?;
     let failed = |error: String| Refused::Failed(Failure::new(error));
     handed::clear(&workspace, job).map_err(failed)?;
-    let mut cx = Cx::new(Processes::new(workspace.clone()), Event::new(event));
+    // An event that the function has caught notes there too.
+    reads.reset(BTreeSet::new());
+    let mut cx = Cx::new(Processes::new(workspace.clone()), Event::new(event, reads.clone()));
     let returned = match catch_unwind(AssertUnwindSafe(|| (run.call)(&mut cx, &outputs_of))) {
         Ok(Ok(returned)) => returned,
         Ok(Err(Stopped::Inputs(error))) => return Err(Refused::Inputs(error)),
@@ -143,7 +147,10 @@ fn call(job: &str, evaluate: impl FnOnce(Place) -> Ci) -> Result<(), Refused> {
     let Some(path) = std::env::var_os(OUTPUT_VARIABLE) else {
         return Err(Refused::Call(format!("`{OUTPUT_VARIABLE}` is not set")));
     };
-    handed::write_outputs(&PathBuf::from(path), &run.output, value, &declared).map_err(failed)
+    let planned = payload.get("read");
+    let is_told = |part: &String| planned.is_some_and(|read| read.get(part).or_else(|| read.get(WHOLE)).is_some());
+    let untold: Vec<String> = reads.parts().into_iter().filter(|part| !is_told(part)).collect();
+    handed::write_outputs(&PathBuf::from(path), &run.output, value, &declared, &untold).map_err(failed)
 }
 
 fn read_file(variable: &str) -> Result<Json, Refused> {
@@ -155,13 +162,22 @@ fn read_file(variable: &str) -> Result<Json, Refused> {
     Json::read(&text).map_err(|error| Refused::Call(format!("the file of `{variable}` is no JSON: {error}")))
 }
 
-/// Evaluates up to the function that the payload names, and compares all types. Gives the names of its job's outputs too.
+/// A function that a payload names.
+struct Found {
+    run: Run,
+    /// The names of its job's outputs.
+    declared: Vec<String>,
+    /// What the program's events note what is read of them in.
+    reads: Reads,
+}
+
+/// Evaluates up to the function that the payload names, and compares all types.
 fn find(
     payload: &Json,
     event: Json,
     outputs_of: &dyn Fn(&str) -> Json,
     evaluate: impl FnOnce(Place) -> Ci,
-) -> Result<(Run, Vec<String>), Refused> {
+) -> Result<Found, Refused> {
     let Some(name) = payload.get("job").and_then(Json::as_str) else {
         return Err(Refused::Call("the payload names no job".to_owned()));
     };
@@ -205,7 +221,7 @@ fn find(
             return Err(Refused::OtherBuild(format!("the input of `{name}` from `{from}` has another type")));
         }
     }
-    Ok((run, declared))
+    Ok(Found { run, declared, reads: shared.reads.clone() })
 }
 
 impl Evaluation {

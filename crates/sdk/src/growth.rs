@@ -217,7 +217,7 @@ impl Ci {
         let sources = Sources::of(&inputs);
         let growth = self.begin(None, &sources, mark);
         let inside = self.inside(growth);
-        let result = self.values(growth, &sources, I::read).map(|values| grow(&inside, values));
+        let result = self.values(growth, &sources, I::read).map(|values| self.aside(|| grow(&inside, values)));
         Grown { ci: self.clone(), growth, result }
     }
 
@@ -228,7 +228,7 @@ impl Ci {
         let source = job.output_of_function().source;
         let growth = self.begin_after(source.clone(), mark);
         let inside = self.inside(growth);
-        let result = self.ended(growth, &source).map(|ended| grow(&inside, ended));
+        let result = self.ended(growth, &source).map(|ended| self.aside(|| grow(&inside, ended)));
         Grown { ci: self.clone(), growth, result }
     }
 
@@ -246,7 +246,8 @@ impl Ci {
         inside.scope.prefix.push_str(name);
         inside.scope.prefix.push('/');
         let items = self.values(growth, &sources, I::read);
-        let result = items.map(|items| items.into_iter().map(|item| grow(&inside, item)).collect());
+        let mut grow = |items: Vec<T>| items.into_iter().map(|item| grow(&inside, item)).collect();
+        let result = items.map(|items| self.aside(|| grow(items)));
         Grown { ci: self.clone(), growth, result }
     }
 

@@ -30,6 +30,7 @@ pub mod job;
 mod json;
 mod mark;
 pub mod plugin;
+mod reads;
 pub mod scope;
 pub mod step;
 pub mod term;

@@ -243,7 +243,7 @@ fn complete_job(ci: &Ci, of_file: &Use, complete: &Complete) -> Option<Json> {
     let with = With::of(of_file.options());
     let outside = Ci { scope: crate::ci::Scope::default(), ..ci.clone() };
     let index = ci.shared.borrow().jobs.len();
-    let ended = panic::catch_unwind(AssertUnwindSafe(|| complete(outside.job(&of_file.id), &with)));
+    let ended = ci.aside(|| panic::catch_unwind(AssertUnwindSafe(|| complete(outside.job(&of_file.id), &with))));
     let mut shared = ci.shared.borrow_mut();
     if shared.jobs.len() == index {
         // At the bound on jobs, which has been told.

@@ -151,7 +151,10 @@ pub fn run_fn<T: Data>(pipeline: impl Hooks, event: Event, job: &str, shell: &Re
         };
         run.clone()
     };
-    let mut cx = Cx::new(shell.clone(), crate::Event::new(known.get("event").cloned().unwrap_or_default()));
+    let mut cx = Cx::new(
+        shell.clone(),
+        crate::Event::new(known.get("event").cloned().unwrap_or_default(), ci.shared.borrow().reads.clone()),
+    );
     let outputs_of = |name: &str| match Ended::read(&event.result_of(name)) {
         Ok(Ended::Passed(outputs)) => outputs,
         _ => Json::Null,

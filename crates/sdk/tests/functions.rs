@@ -178,6 +178,21 @@ fn a_value_is_handed_on_whole_and_by_field() {
 }
 
 #[test]
+fn what_a_function_reads_of_the_event_is_planned_or_told() {
+    let mut scene = Scene::new("event");
+    let read = |job: &str| scene.payload(job).get("read").map(Json::to_string);
+    assert_eq!(read("deaf"), None);
+    // What the program has read by then the function may hold; what it reads of that is nothing new.
+    assert_eq!(read("hears").as_deref(), Some(r#"{"branch":null}"#));
+    assert_eq!(scene.pass("hears").outputs.len(), 1);
+    assert_eq!(read_of(&scene.pass("listens")), "commit, message, tag");
+}
+
+fn read_of(ended: &Ended) -> &str {
+    output(ended, "event.read")
+}
+
+#[test]
 fn files_are_laid_by_hard_link_with_what_is_in_them() {
     let mut scene = Scene::new("files");
     scene.pass("build");

@@ -6,6 +6,7 @@
 //! the narrowing it came from was revoked. What is not granted is refused.
 
 mod guard;
+mod held;
 mod keys;
 mod ledger;
 mod member;
@@ -16,6 +17,7 @@ mod token;
 mod verb;
 
 pub use guard::{Access, Bearer, CreateError, Denied};
+pub use held::{Keys, KeysError, NewKeys, foreign_key, lost};
 pub use keys::{KeyError, ROOT_KEY_FILE, RootKey};
 pub use ledger::{Ledger, LedgerError, StoreLedger, TokenRow};
 pub use member::{Member, Role};

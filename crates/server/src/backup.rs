@@ -15,18 +15,21 @@
 //! Blobs and the logs of ended builds never change, so that they are hard links where the file system allows. A log may
 //! grow behind what is counted here, and so may its link; what is behind is not part of the backup.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use graph::{BuildId, Digest, Timestamp};
+use graph::{BuildId, Digest, JobName, Timestamp};
 use serde::{Deserialize, Serialize};
 use store::blob::{self, BlobError, Blobs, DirectoryBlobs, Verify};
 use store::log::{LogReader, Writing};
 use store::record::Expect;
-use store::{BackupFile, DATABASE_FILE, Portable, Store, StoreError, restore_backup, verify_backup};
+use store::{
+    BackupFile, BuildFilter, DATABASE_FILE, PAGE_ROWS_MAX, Portable, Store, StoreError, restore_backup, verify_backup,
+};
 
 use crate::named::Mentions;
 use crate::parts::{PartError, Places, fresh_id, open_blobs_beside, open_database};
@@ -305,7 +308,7 @@ fn take_blob(from: &Path, to: &Path, digest: Digest) -> Result<Option<u64>, Back
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => return Err(at(&source)(error)),
             Ok(metadata) => {
-                link_or_copy(&source, &target, u64::MAX, 0o444)?;
+                link_or_copy(&source, &target, 0o444)?;
                 return Ok(Some(metadata.len()));
             }
         }
@@ -314,15 +317,15 @@ fn take_blob(from: &Path, to: &Path, digest: Digest) -> Result<Option<u64>, Back
 }
 
 /// A file that does not change, or only grows.
-fn link_or_copy(from: &Path, to: &Path, bytes_max: u64, mode: u32) -> Result<(), BackupError> {
+fn link_or_copy(from: &Path, to: &Path, mode: u32) -> Result<(), BackupError> {
     if let Some(folder) = to.parent() {
         make_folder(folder)?;
     }
-    if bytes_max == u64::MAX && fs::hard_link(from, to).is_ok() {
+    if fs::hard_link(from, to).is_ok() {
         return Ok(());
     }
-    let file = File::open(from).map_err(at(from))?;
-    write_new(to, mode, &mut file.take(bytes_max)).map_err(at(to))
+    let mut file = File::open(from).map_err(at(from))?;
+    write_new(to, mode, &mut file).map_err(at(to))
 }
 
 struct CopiedLogs {
@@ -347,7 +350,7 @@ fn copy_logs(data: &Path, to: &Path, names: &BackupFile) -> Result<CopiedLogs, B
             Err(error) => return Err(at(&path)(error)),
         };
         let copy = target.join(relative);
-        link_or_copy(&path, &copy, u64::MAX, 0o600)?;
+        link_or_copy(&path, &copy, 0o600)?;
         let (digest, bytes) = read_whole(&copy, length).map_err(at(&copy))?;
         let _ = writeln!(list, "{} {bytes} {}", relative.display(), digest.to_hex());
         (count, all_bytes) = (count + 1, all_bytes + bytes);
@@ -574,6 +577,23 @@ impl ListedLog {
             && name.strip_suffix(".log")?.chars().all(|digit| digit.is_ascii_digit());
         is_plain.then(|| Self { file: file.to_owned(), bytes, digest })
     }
+
+    fn build(&self) -> Option<BuildId> {
+        let name = self.file.rsplit('/').next()?;
+        name.strip_suffix(".log")?.parse().ok().map(BuildId)
+    }
+
+    /// What becomes of it; `None` if it is what it was.
+    fn gap(&self, logs: &Path) -> Option<LogGap> {
+        let path = logs.join(&self.file);
+        let is_whole =
+            read_whole(&path, self.bytes).is_ok_and(|(digest, bytes)| (digest, bytes) == (self.digest, self.bytes));
+        match LogReader::open(&path, Writing::Going) {
+            Ok(_) if is_whole => None,
+            Ok(_) => Some(LogGap::Kept),
+            Err(_) => Some(LogGap::Lost),
+        }
+    }
 }
 
 /// The lines of a list that is part of a backup.
@@ -603,35 +623,149 @@ fn list(folder: &Path, name: &str, digest: Digest, faults: &mut Faults) -> Vec<S
 pub fn restore(folder: &Path, data: &Path) -> Result<Description, BackupError> {
     let description = describe(folder)?;
     make_empty(data)?;
+    restore_records(folder, data)?;
     let (from, to) = (Places::of(folder), Places::of(data));
-    make_folder(&to.records())?;
-    restore_backup(&from.records().join(DATABASE_FILE), &to.records())?;
-    let mut faults = Faults::default();
-    if description.blobs_in == BlobsIn::Backup {
-        make_folder(&to.blobs())?;
-        for line in list(folder, BLOBS_LIST, description.blobs_list, &mut faults) {
-            if let Ok(digest) = line.parse() {
-                take_blob(&from.blobs(), &to.blobs(), digest)?;
+    for digest in blobs_in(folder, data, &description)? {
+        take_blob(&from.blobs(), &to.blobs(), digest)?;
+    }
+    make_folder(&to.logs())?;
+    for log in listed_logs(folder, &description) {
+        restore_log(&log, &from.logs(), &to.logs())?;
+    }
+    for (path, target) in secrets_of(folder, data, &description) {
+        copy_secret(&path, &target).map_err(at(&path))?;
+    }
+    sync(data)?;
+    Ok(description)
+}
+
+/// What could not be put back of a damaged backup.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Gaps {
+    /// Artifacts that have lost a file or all of them: their build, job and name, sorted.
+    pub artifacts: BTreeSet<(BuildId, JobName, String)>,
+    /// How many blobs are missing in all; those of no artifact are of sources, caches, results and logs kept for long.
+    pub blobs: u64,
+    /// The builds whose logs are not what they were, with what was done with them.
+    pub logs: Vec<(BuildId, LogGap)>,
+    /// The files of keys and settings that are missing.
+    pub files: Vec<String>,
+}
+
+/// What became of a log that is not what it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogGap {
+    /// It is put back as it is; lines of it may be wrong or missing.
+    Kept,
+    /// It cannot be read at all.
+    Lost,
+}
+
+/// Puts back what there is of a damaged backup, into the data folder `data`, which must be empty or not there. Its database must be
+/// readable.
+///
+/// # Errors
+/// [`BackupError`]; `data` is of no use then.
+pub fn restore_damaged(folder: &Path, data: &Path) -> Result<(Description, Gaps), BackupError> {
+    let description = describe(folder)?;
+    make_empty(data)?;
+    restore_records(folder, data)?;
+    let (from, to) = (Places::of(folder), Places::of(data));
+    let mut gaps = Gaps::default();
+    let mut lost = BTreeSet::new();
+    let digests = blobs_in(folder, data, &description)?;
+    if !digests.is_empty() {
+        let blobs = DirectoryBlobs::open(&from.blobs(), blob::Durability::Process, Verify::Always)?;
+        for digest in digests {
+            if read_blob(&blobs, digest).is_err() || take_blob(&from.blobs(), &to.blobs(), digest)?.is_none() {
+                lost.insert(digest);
             }
         }
     }
+    (gaps.blobs, gaps.artifacts) = (lost.len() as u64, artifacts_of(data, &lost)?);
     make_folder(&to.logs())?;
-    for line in list(folder, LOGS_LIST, description.logs_list, &mut faults) {
-        let Some(log) = ListedLog::parse(&line) else { continue };
-        // A server appends to its logs, so that they are never links.
-        link_or_copy(&from.logs().join(&log.file), &to.logs().join(&log.file), log.bytes, 0o600)?;
+    for log in listed_logs(folder, &description) {
+        let gap = log.gap(&from.logs());
+        gaps.logs.extend(log.build().zip(gap));
+        if gap != Some(LogGap::Lost) {
+            restore_log(&log, &from.logs(), &to.logs())?;
+        }
     }
-    for key in description.keys.iter().filter(|key| KEYS.contains(&key.as_str())) {
-        let path = folder.join("keys").join(key);
-        copy_secret(&path, &data.join(key)).map_err(at(&path))?;
+    for (path, target) in secrets_of(folder, data, &description) {
+        if copy_secret(&path, &target).is_err() {
+            gaps.files.extend(target.file_name().map(|name| name.to_string_lossy().into_owned()));
+        }
     }
+    sync(data)?;
+    Ok((description, gaps))
+}
+
+fn restore_records(folder: &Path, data: &Path) -> Result<(), BackupError> {
+    let (from, to) = (Places::of(folder).records(), Places::of(data).records());
+    make_folder(&to)?;
+    restore_backup(&from.join(DATABASE_FILE), &to)?;
+    Ok(())
+}
+
+/// The blobs that are to be put back, with a folder for them; none of a bucket.
+fn blobs_in(folder: &Path, data: &Path, description: &Description) -> Result<Vec<Digest>, BackupError> {
+    if description.blobs_in == BlobsIn::Bucket {
+        return Ok(Vec::new());
+    }
+    make_folder(&Places::of(data).blobs())?;
+    let lines = list(folder, BLOBS_LIST, description.blobs_list, &mut Faults::default());
+    Ok(lines.iter().filter_map(|line| line.parse().ok()).collect())
+}
+
+fn listed_logs(folder: &Path, description: &Description) -> Vec<ListedLog> {
+    let lines = list(folder, LOGS_LIST, description.logs_list, &mut Faults::default());
+    lines.iter().filter_map(|line| ListedLog::parse(line)).collect()
+}
+
+/// A server appends to its logs, so that they are never links.
+fn restore_log(log: &ListedLog, from: &Path, to: &Path) -> Result<(), BackupError> {
+    let target = to.join(&log.file);
+    if let Some(folder) = target.parent() {
+        make_folder(folder)?;
+    }
+    let source = from.join(&log.file);
+    let file = File::open(&source).map_err(at(&source))?;
+    write_new(&target, 0o600, &mut file.take(log.bytes)).map_err(at(&target))
+}
+
+/// The keys and the settings: from where to where.
+fn secrets_of(folder: &Path, data: &Path, description: &Description) -> Vec<(PathBuf, PathBuf)> {
+    let keys = description.keys.iter().filter(|key| KEYS.contains(&key.as_str()));
+    let mut files: Vec<_> = keys.map(|key| (folder.join("keys").join(key), data.join(key))).collect();
     if description.settings == FileKept::Yes {
-        let path = folder.join(SETTINGS);
-        copy_secret(&path, &data.join(SETTINGS)).map_err(at(&path))?;
+        files.push((folder.join(SETTINGS), data.join(SETTINGS)));
     }
+    files
+}
+
+fn sync(data: &Path) -> Result<(), BackupError> {
     let opened = File::open(data).map_err(at(data))?;
-    rustix::fs::syncfs(&opened).map_err(|error| at(data)(error.into()))?;
-    Ok(description)
+    rustix::fs::syncfs(&opened).map_err(|error| at(data)(error.into()))
+}
+
+/// The artifacts of the builds of a data folder that name one of these blobs.
+fn artifacts_of(data: &Path, blobs: &BTreeSet<Digest>) -> Result<BTreeSet<(BuildId, JobName, String)>, BackupError> {
+    let mut artifacts = BTreeSet::new();
+    if blobs.is_empty() {
+        return Ok(artifacts);
+    }
+    let store = open_database(&Settings::default(), data)?;
+    let mut before = None;
+    loop {
+        let builds = store.builds(&BuildFilter::default(), before, PAGE_ROWS_MAX)?;
+        let Some(last) = builds.last() else { return Ok(artifacts) };
+        before = Some(last.build);
+        for build in &builds {
+            let rows = store.artifacts(build.build)?;
+            let lost = rows.into_iter().filter(|row| blobs.contains(&row.artifact.digest));
+            artifacts.extend(lost.map(|row| (row.build, row.job, row.name)));
+        }
+    }
 }
 
 /// The digest and length of the first `bytes_max` bytes of a file.

@@ -33,7 +33,7 @@ pub fn prepare(
 ) -> Result<(BuildId, Box<BuildRequest>), Failure> {
     let source = parent.origin.source.ok_or_else(|| refused("the build has no files of its own".to_owned()))?;
     let depth = parent.event.parent.as_ref().map_or(0, |above| above.depth) + 1;
-    let above = patiently(|| ancestors(means, build))?;
+    let above = patiently(|| with_above(means, build))?;
     if depth > Parent::DEPTH_MAX {
         let mut numbers: Vec<String> = above.iter().map(|row| row.build.to_string()).collect();
         numbers.reverse();
@@ -128,16 +128,11 @@ fn fill_in(means: &Means, request: &mut BuildRequest, asked: &ChildBuild) -> Res
     Ok(())
 }
 
-/// A build and those above it, the nearest first. One that is not kept any more ends the list.
-fn ancestors(means: &Means, build: BuildId) -> Result<Vec<BuildRow>, StoreError> {
-    let mut above: Vec<BuildRow> = Vec::new();
-    let mut next = Some(build);
-    while let Some(build) = next.take().filter(|_| above.len() <= Parent::DEPTH_MAX as usize) {
-        let Some(row) = means.store.build(build)? else { break };
-        next = row.event.parent.as_ref().map(|parent| parent.build);
-        above.push(row);
-    }
-    Ok(above)
+/// A build and those above it, the nearest first.
+fn with_above(means: &Means, build: BuildId) -> Result<Vec<BuildRow>, StoreError> {
+    let Some(row) = means.store.build(build)? else { return Ok(Vec::new()) };
+    let above = store::builds_above(&*means.store, &row.event)?;
+    Ok([row].into_iter().chain(above).collect())
 }
 
 /// Reads the files of a build.

@@ -575,13 +575,8 @@ impl Session {
     }
 
     fn presence(&self, holds_ms: u64) -> Presence {
-        let mut pools = self.offer.pools.clone();
-        // The default pool has two names: its own, and the empty one of jobs that name none. Who serves one serves both.
-        if pools.contains(DEFAULT_POOL) || pools.contains("") {
-            pools.extend([String::new(), DEFAULT_POOL.to_owned()]);
-        }
         Presence {
-            pools,
+            pools: with_both_names(self.offer.pools.clone()),
             labels: self.offer.labels.clone(),
             slots: self.offer.slots,
             resources: self.offer.resources,
@@ -591,6 +586,16 @@ impl Session {
             intake: self.closed().map_or(Intake::Open, |reason| Intake::Closed { reason }),
         }
     }
+}
+
+/// The pools that a worker serves, as jobs name them. The default pool has two names: its own, and the empty one of jobs that name none. Who
+/// serves one serves both.
+#[must_use]
+pub fn with_both_names(mut pools: BTreeSet<String>) -> BTreeSet<String> {
+    if pools.contains(DEFAULT_POOL) || pools.contains("") {
+        pools.extend([String::new(), DEFAULT_POOL.to_owned()]);
+    }
+    pools
 }
 
 impl State {

@@ -10,14 +10,16 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
-use graph::{BuildId, Digest, Timestamp};
+use api::words::quoted;
+use graph::{BuildId, Digest, Failure, Outcome, Timestamp};
 use serde::Serialize;
 use store::blob::{self, BlobError, Blobs};
-use store::log::{LogReader, Raw, RawPart, Selection, Writing};
+use store::log::{GapCause, LogReader, Raw, RawPart, Selection, Writing};
+use store::rows::AttemptRow;
 use store::{BuildFilter, DATABASE_FILE, Store, StoreError, verify_backup};
 
 use crate::absences::Absences;
-use crate::access::{Ledger, ROOT_KEY_FILE, RootKey, SealingKey, StoreLedger};
+use crate::access::{Ledger, ROOT_KEY_FILE, RootKey, SealingKey, StoreLedger, foreign_key, lost};
 use crate::backup::{KEYS, packs, read_blob};
 use crate::named::Mentions;
 use crate::parts::{
@@ -102,18 +104,35 @@ impl Checked {
     }
 }
 
+/// Whether a server runs with a data folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Serving {
+    /// One does, or it cannot be told.
+    Maybe,
+    /// None does.
+    No,
+}
+
 /// Looks at the installation with this data folder.
 #[must_use]
-pub fn examine(settings: &Settings, data: &Path, depth: Depth, now: Timestamp) -> Vec<Checked> {
+pub fn examine(settings: &Settings, data: &Path, serving: Serving, depth: Depth, now: Timestamp) -> Vec<Checked> {
     let mut checks = vec![folder(data)];
     if !is_installation(data) {
         return checks;
     }
-    checks.extend([keys(data), room(data), address(settings, data)]);
+    let at_keys = checks.len();
+    checks.extend([keys(data), room(data), address(settings, data, serving)]);
     let (check, database) = database(settings, data);
     checks.push(check);
     let Some(database) = database else { return checks };
     let records = Records::new(std::sync::Arc::clone(&database) as std::sync::Arc<dyn Store>);
+    if let Some(path) = foreign_key(data, &records) {
+        checks[at_keys].add(
+            format!("{} is not the key with which the records were made", path.display()),
+            format!("with this one {}", lost(&path)),
+            "put the right one back from a backup (`keys/`), or let `ropewalk serve --new-keys` go on with this one",
+        );
+    }
     checks.push(clock(&*database, now));
     checks.push(blobs(settings, data, &*database, depth, now));
     checks.push(logs(data, &*database, depth));
@@ -193,7 +212,7 @@ fn keys(data: &Path) -> Checked {
             Err(error) if error.kind() == io::ErrorKind::NotFound => check.add(
                 format!("{} is missing", path.display()),
                 "the tokens or secrets that were made with it are worth nothing without it",
-                "put it back from a backup (`keys/`), or start the server, which makes a new one",
+                "put it back from a backup (`keys/`), or let `ropewalk serve --new-keys` make a new one",
             ),
             Err(error) => {
                 check.add(format!("{} cannot be looked at", path.display()), error.to_string(), "mend its permissions")
@@ -378,7 +397,8 @@ fn logs(data: &Path, store: &dyn Store, depth: Depth) -> Checked {
         }
         let row = store.build(*build);
         let has_ended = matches!(&row, Ok(Some(row)) if row.finished.is_some());
-        if let Err(why) = read_log(path, if has_ended { Writing::Over } else { Writing::Going }) {
+        let writing = if has_ended { Writing::Over } else { Writing::Going };
+        if let Err(why) = read_log(path, writing, &cut_short(store, *build)) {
             unreadable.push(format!("build {build}: {why}"));
         }
         if matches!(row, Ok(None)) {
@@ -402,8 +422,18 @@ fn logs(data: &Path, store: &dyn Store, depth: Depth) -> Checked {
     check.saw(format!("{count} there, {} read", all.len()))
 }
 
+/// The attempts of a build whose output may end before its end, as is shown: those that nobody could finish. None if that cannot be told.
+fn cut_short(store: &dyn Store, build: BuildId) -> BTreeSet<u32> {
+    let is_cut_short = |row: &AttemptRow| {
+        let outcome = row.ended.as_ref().map(|end| &end.outcome);
+        matches!(outcome, Some(Outcome::Failed(Failure::Lost | Failure::Canceled { .. })))
+    };
+    let rows = store.attempts(build, None).unwrap_or_default();
+    rows.into_iter().filter(is_cut_short).map(|row| row.attempt.0).collect()
+}
+
 /// Reads a log to its end.
-fn read_log(path: &Path, writing: Writing) -> Result<(), String> {
+fn read_log(path: &Path, writing: Writing, cut_short: &BTreeSet<u32>) -> Result<(), String> {
     let reader = match LogReader::open(path, writing) {
         Ok(reader) => reader,
         // It went with its build.
@@ -415,6 +445,7 @@ fn read_log(path: &Path, writing: Writing) -> Result<(), String> {
         let raw: Raw = reader.raw(key, Selection::All);
         for part in raw {
             match part {
+                Ok(RawPart::Gap(gap)) if gap.cause == GapCause::CutShort && cut_short.contains(&key.attempt) => {}
                 Ok(RawPart::Gap(_)) => return Err("a part of it is lost".to_owned()),
                 Ok(_) => {}
                 Err(error) => return Err(full(&error)),
@@ -493,8 +524,10 @@ fn workers(settings: &Settings, records: &Records, now: Timestamp) -> Checked {
             format!("no worker of the pool `{pool}` is there"),
             format!("the last one, {name}, is away since {}, as the server saw it last", api::time::Time(since)),
             format!(
-                "start it again where it was (`ropewalk work`), or remove it by `ropewalk workers forget {name}` if nobody \
-                 needs the pool; `ropewalk pools queue {pool}` shows what waits there"
+                "start it again where it was (`ropewalk work`), or remove it by `ropewalk workers forget {}` if nobody \
+                 needs the pool; `ropewalk pools queue {}` shows what waits there",
+                quoted(name),
+                quoted(pool),
             ),
         );
     }
@@ -532,8 +565,11 @@ fn tokens(ledger: StoreLedger, now: Timestamp) -> Checked {
 /// The file in a data folder that says where its server listens, which `--listen` may have told.
 pub const ADDRESS: &str = "address";
 
-fn address(settings: &Settings, data: &Path) -> Checked {
+fn address(settings: &Settings, data: &Path, serving: Serving) -> Checked {
     let mut check = Checked::new("address");
+    if serving == Serving::No {
+        return unserved(settings.listen, check);
+    }
     let told = fs::read_to_string(data.join(ADDRESS)).ok();
     let told = told.and_then(|url| url.trim().strip_prefix("http://")?.parse::<SocketAddr>().ok());
     if let Some(told) = told.filter(|told| matches!(health(local(*told)), Ok(Health::Good))) {
@@ -569,6 +605,28 @@ fn address(settings: &Settings, data: &Path) -> Checked {
     }
 }
 
+/// The address of a folder with which no server runs.
+fn unserved(listen: SocketAddr, mut check: Checked) -> Checked {
+    match TcpListener::bind(listen) {
+        Ok(_) => return check.saw(format!("{listen} is free: no server runs there")),
+        Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
+            check.add(format!("nobody can listen on {listen}"), error.to_string(), "change `server.listen`");
+        }
+        Err(_) => {
+            let who = match health(local(listen)) {
+                Ok(Health::Good) => "a server with another data folder answers there",
+                Ok(Health::Other) | Err(_) => "what listens there is no server of this folder",
+            };
+            check.add(
+                format!("{listen} is taken by another program"),
+                format!("{who}, and no server runs with this one"),
+                "end that program, or change `server.listen`",
+            );
+        }
+    }
+    check
+}
+
 /// The address by which this machine reaches what listens.
 fn local(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
@@ -595,4 +653,65 @@ fn health(address: SocketAddr) -> io::Result<Health> {
     let answer = String::from_utf8_lossy(&answer);
     let is_ours = answer.starts_with("HTTP/1.1 200") && answer.contains("\"status\":\"ok\"");
     Ok(if is_ours { Health::Good } else { Health::Other })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use store::MemoryStore;
+
+    use super::*;
+
+    #[test]
+    fn the_commands_about_a_pool_without_workers_can_be_copied() {
+        let records = Records::new(Arc::new(MemoryStore::default()));
+        let record =
+            WorkerRecord { name: "a b".to_owned(), pools: ["c;d".to_owned()].into(), ..WorkerRecord::default() };
+        records.write("1", &record, Timestamp(1)).expect("a store in memory takes it");
+        let absences = Absences { away: [("1".to_owned(), Timestamp(1))].into() };
+        records.write(Absences::KEY, &absences, Timestamp(1)).expect("a store in memory takes it");
+        let checked = workers(&Settings::default(), &records, Timestamp(2));
+        let next = &checked.findings[0].next;
+        assert!(
+            next.contains("`ropewalk workers forget 'a b'`") && next.contains("`ropewalk pools queue 'c;d'`"),
+            "{next}"
+        );
+    }
+
+    #[test]
+    fn output_that_nobody_could_finish_is_no_damage() {
+        use store::log::{Batch, Logs, LogsSettings, Stream, StreamKey};
+
+        let folder = tempfile::tempdir().expect("a folder");
+        let settings =
+            LogsSettings { root: folder.path().to_owned(), durability: store::Durability::Process, shared: None };
+        let logs = Logs::open(settings).expect("opened");
+        let mut batch = Batch::new(BuildId(1), StreamKey { attempt: 1, step: 0 }, 0);
+        batch.push(Stream::Stdout, 7, b"half a log\n");
+        assert_eq!(logs.append(&[batch]).len(), 1);
+        drop(logs);
+        let (_, path) = packs(folder.path()).expect("listed").pop().expect("one");
+        let read = |attempts: &[u32]| read_log(&path, Writing::Over, &attempts.iter().copied().collect());
+        assert_eq!(read(&[1]), Ok(()));
+        assert_eq!(read(&[2]), Err("a part of it is lost".to_owned()));
+    }
+
+    #[test]
+    fn the_server_of_another_folder_is_not_ours() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("an address");
+        let listen = listener.local_addr().expect("an address");
+        std::thread::spawn(move || {
+            while let Ok((mut stream, _)) = listener.accept() {
+                let mut asked = [0; 512];
+                let _ = stream.read(&mut asked);
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{\"status\":\"ok\"}");
+            }
+        });
+        let settings = Settings { listen, ..Settings::default() };
+        let folder = tempfile::tempdir().expect("a folder");
+        assert_eq!(address(&settings, folder.path(), Serving::Maybe).findings, []);
+        let checked = address(&settings, folder.path(), Serving::No);
+        assert!(checked.findings[0].why.starts_with("a server with another data folder answers there"), "{checked:?}");
+    }
 }

@@ -130,6 +130,21 @@ pub struct WorkerRecord {
     pub last_joined: Timestamp,
     /// Whether people let it take attempts.
     pub intake: Intake,
+    /// Of the token by which it joined last; `None` if an earlier version noted it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pass: Option<KeptPass>,
+}
+
+/// What is kept of the token by which something long began, so that a server that is started anew can ask of it. Its text is not.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KeptPass {
+    /// The token's id.
+    pub token: String,
+    /// What revokes it, or a narrowing of it.
+    pub revocation: Vec<String>,
+    /// When it ends, as it was made or as somebody narrowed it.
+    pub until: Option<Timestamp>,
 }
 
 impl Document for WorkerRecord {

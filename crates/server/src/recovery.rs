@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use engine::fact::What;
 use engine::{BuildRequest, Engine, Fact, Standing, Warm};
-use graph::{BuildId, LeaseId, Timestamp};
+use graph::{AttemptNumber, BuildId, LeaseId, Timestamp};
 use serde::{Deserialize, Serialize};
 use store::record::BODY_BYTES_MAX;
 use store::{PAGE_ROWS_MAX, Sequence, Store, StoreError};
@@ -53,6 +53,8 @@ pub struct Recovered {
     pub requests: BTreeMap<BuildId, Arc<BuildRequest>>,
     /// Those of them that have ended, and when.
     pub ended: Vec<(BuildId, Timestamp)>,
+    /// When the attempts began that had not ended.
+    pub begun: BTreeMap<(BuildId, AttemptNumber), Timestamp>,
     /// When a standing is to be saved first.
     pub first_save: FirstSave,
 }
@@ -87,11 +89,17 @@ pub fn recover(store: &dyn Store, records: &Records, now: Timestamp) -> Result<R
         facts.truncate(facts.len().saturating_sub(later.get(&build).copied().unwrap_or(0)));
         before.extend(facts);
     }
-    let (mut requests, mut ended) = (BTreeMap::new(), BTreeMap::new());
+    let (mut requests, mut ended, mut begun) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     for fact in before.iter().chain(&after) {
         match &fact.what {
             What::BuildCreated(request) => {
                 requests.insert(fact.build, Arc::new((**request).clone()));
+            }
+            What::AttemptLeased { attempt, .. } | What::AttemptAdopted { attempt, .. } => {
+                begun.insert((fact.build, *attempt), fact.at);
+            }
+            What::AttemptFinished { attempt, .. } => {
+                begun.remove(&(fact.build, *attempt));
             }
             What::BuildEnded { .. } => {
                 ended.insert(fact.build, fact.at);
@@ -112,7 +120,8 @@ pub fn recover(store: &dyn Store, records: &Records, now: Timestamp) -> Result<R
         }
     };
     let first_save = if after.len() >= FOLDED_MAX { FirstSave::Now } else { FirstSave::Later };
-    Ok(Recovered { engine, requests, ended: ended.into_iter().collect(), first_save })
+    begun.retain(|(build, _), _| !ended.contains_key(build));
+    Ok(Recovered { engine, requests, ended: ended.into_iter().collect(), begun, first_save })
 }
 
 /// All facts stored after an append, in their order.

@@ -84,7 +84,8 @@ impl ShellHandle {
         self.put_about(inputs, None).await.map(drop)
     }
 
-    /// As [`ShellHandle::put_and_wait`]; gives the facts of `about` that were stored in the same step.
+    /// As [`ShellHandle::put_and_wait`]; gives the facts of `about` that were stored in the same step, and those of builds whose place
+    /// it takes.
     ///
     /// # Errors
     /// [`Stopped`]: whether they were taken is unknown.
@@ -203,7 +204,7 @@ impl Requests {
     /// Answers all who wait, now that `facts` are stored. Says whether the shell is to end.
     pub(crate) fn answer(&mut self, engine: &Engine, facts: &[Fact]) -> Doneness {
         for (about, done) in self.owed.drain(..) {
-            let told = about.map(|build| facts.iter().filter(|fact| fact.build == build).cloned().collect());
+            let told = about.map(|build| facts.iter().filter(|fact| is_about(fact, build)).cloned().collect());
             let _ = done.send(told.unwrap_or_default());
         }
         for ask in self.asked.drain(..) {
@@ -211,6 +212,10 @@ impl Requests {
         }
         self.ending
     }
+}
+
+fn is_about(fact: &Fact, build: BuildId) -> bool {
+    fact.build == build || engine::is_superseded_by(fact, build)
 }
 
 /// Folds a build again if it is forgotten, and gives how it stands. It happens between two steps, so that no fact of it can come

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use api::words::quoted;
 use graph::{Timestamp, Trust};
 use serde::{Deserialize, Serialize};
 
@@ -152,7 +153,8 @@ impl SecretSource for Secrets {
 /// Says which secrets a project does not have, and how each is set.
 fn what_sets(project: &str, names: &[&String]) -> String {
     let listed: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
-    let puts: Vec<String> = names.iter().map(|name| format!("`ropewalk secrets put {project} {name}`")).collect();
+    let put = |name: &&String| format!("`ropewalk secrets put {} {}`", quoted(project), quoted(name));
+    let puts: Vec<String> = names.iter().map(put).collect();
     let (what, sets) = if names.len() == 1 { ("secret", "sets it") } else { ("secrets", "set them") };
     format!("project `{project}` has no {what} {}: {} {sets}; then retry", listed.join(", "), puts.join(", "))
 }
@@ -174,4 +176,19 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
         return None;
     }
     (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_commands_that_set_secrets_can_be_copied() {
+        let (plain, other) = ("A".to_owned(), "b c".to_owned());
+        let told = what_sets("web", &[&plain, &other]);
+        assert!(
+            told.ends_with(": `ropewalk secrets put web A`, `ropewalk secrets put web 'b c'` set them; then retry"),
+            "{told}"
+        );
+    }
 }

@@ -12,11 +12,12 @@ use std::thread;
 use api::worker::{Join, Offer, Then, ToWorker};
 use dialects::native::Triggered;
 use engine::fact::What;
+use engine::pools::{PoolsUsed, SetGoing};
 use engine::wait::Wait;
-use engine::{BuildOptions, BuildRequest, Engine, Fact, Input};
+use engine::{BuildOptions, BuildRequest, Engine, Fact, Input, Presence};
 use graph::{
-    AttemptReport, BuildId, Digest, Event, EventKind, Failure, JobName, Known, Origin, Outcome, Timestamp, Verdict,
-    WorkerId,
+    AttemptReport, BuildId, Digest, Event, EventKind, Failure, JobName, Known, Origin, Outcome, Resources, Timestamp,
+    Verdict, WorkerId,
 };
 use serde_json::Value;
 use store::blob::Blobs;
@@ -27,7 +28,7 @@ use tokio::sync::watch;
 
 use crate::absences;
 use crate::access::{Access, Denied, Pass};
-use crate::dispatch::{Dispatch, Given, JoinRefusal, Joined, SessionPass};
+use crate::dispatch::{Dispatch, Given, JoinRefusal, Joined, SessionPass, with_both_names};
 use crate::figures::Figures;
 use crate::lead::Term;
 use crate::live::Live;
@@ -175,6 +176,8 @@ pub struct Wanted {
     pub client: String,
     /// Whether an equal build that waits may stand for it.
     pub sharing: Sharing,
+    /// Whether it may take the place of earlier ones of its client, and a later one its place, where project and server let that be.
+    pub superseding: Superseding,
     /// Names the request, if it may be repeated: a repetition is the same build.
     pub key: Option<Digest>,
 }
@@ -188,6 +191,8 @@ pub struct Submitted {
     pub number: u64,
     /// Whether it was made for the request.
     pub made: Made,
+    /// The builds whose place it takes: they are canceled.
+    pub superseded: Vec<BuildId>,
     /// The jobs that no worker which is there could run, as far as they are known, the first [`UNMATCHED_TOLD_MAX`].
     pub unmatched: Vec<(JobName, Wait)>,
 }
@@ -255,8 +260,8 @@ impl Server {
         let (shell, requests) = requests();
         let server = Self::assemble(settings, parts, inbox.clone(), shell, term);
         let recovered = recover(&*server.store, &server.records, server.now())?;
-        for input in held_pools(&server.records)? {
-            // An inbox that nobody reads yet has room for all pools.
+        for input in held_pools(&server.records)?.into_iter().chain(server.revoked_holders(&recovered.engine)?) {
+            // An inbox that nobody reads yet has room for all pools, and for most workers; others are waited for.
             let _ = inbox.try_send(input);
         }
         server.take_up_charts();
@@ -264,6 +269,7 @@ impl Server {
         for (build, request) in recovered.requests {
             world.remember(build, request);
         }
+        world.remember_begun(recovered.begun);
         world.remember_ended(recovered.ended);
         let (engine, first_save) = (recovered.engine, recovered.first_save);
         let (told_end, ended) = watch::channel(false);
@@ -288,6 +294,29 @@ impl Server {
         let sweeps = tokio::spawn(retention::keep(Arc::clone(&server)));
         let samples = tokio::spawn(pool_history::keep(Arc::clone(&server)));
         Ok(Running { server, shell: thread, ended, sweeps, samples })
+    }
+
+    /// What the engine is told of workers with attempts in their hands whose token has become worth nothing: as when that is found while
+    /// they are joined, they have three heartbeats to join by another one.
+    fn revoked_holders(&self, engine: &Engine) -> Result<Vec<Input>, RecordError> {
+        let mut inputs = Vec::new();
+        for (worker, leases) in engine.holders() {
+            let Some((record, _)) = self.records.read::<WorkerRecord>(&worker.to_string())? else { continue };
+            let Some(Err(denied)) = record.pass.map(|pass| self.access.ask_kept(&pass, self.now())) else { continue };
+            let reason = no_good_token(&denied);
+            notices::warning(&format!("worker {} goes on only by another token; {reason}", record.name));
+            let presence = Presence {
+                pools: with_both_names(record.pools),
+                labels: record.labels,
+                slots: 0,
+                resources: Resources::default(),
+                leases,
+                holds_ms: self.dispatch.holds_ms(),
+                intake: engine::Intake::Closed { reason },
+            };
+            inputs.push(Input::WorkerPresent { worker, presence });
+        }
+        Ok(inputs)
     }
 
     /// Goes on with what charts showed before the start. What cannot be read begins anew.
@@ -412,8 +441,9 @@ impl Server {
         // What is known already is said at once: the facts from the request to the first lease are stored together.
         let inputs =
             [Input::BuildRequested { build, request: Box::new(request) }].into_iter().chain(evaluated).collect();
-        let (stored, unmatched) = tokio::join!(self.shell.put_and_wait(inputs), self.unmatched(build));
-        stored?;
+        let (stored, unmatched) = tokio::join!(self.shell.put_about(inputs, Some(build)), self.unmatched(build));
+        let is_superseded = |fact: &&Fact| engine::is_superseded_by(fact, build);
+        let superseded = stored?.iter().filter(is_superseded).map(|fact| fact.build).collect();
         let (server, project) = (Arc::clone(self), project);
         // Not awaited: the next request finds its numbers drawn.
         drop(tokio::spawn(async move {
@@ -422,13 +452,13 @@ impl Server {
             drop(tokio::task::spawn_blocking(move || server.draw_ahead(&project)).await);
         }));
         let Some(of) = self.means.duplicates.take(build) else {
-            return Ok(Submitted { build, number, made: Made::New, unmatched: unmatched? });
+            return Ok(Submitted { build, number, made: Made::New, superseded, unmatched: unmatched? });
         };
         let unmatched = self.unmatched(of).await?;
         let store = Arc::clone(&self.store);
         let row = blocking(move || store.build(of)).await??;
         let number = row.map_or(0, |row| row.origin.number);
-        Ok(Submitted { build: of, number, made: Made::Joined, unmatched })
+        Ok(Submitted { build: of, number, made: Made::Joined, superseded, unmatched })
     }
 
     /// The jobs of a build that no worker could run.
@@ -438,7 +468,8 @@ impl Server {
 
     /// Reads the pipeline, fills in what nobody said, and draws the numbers. Blocks.
     fn prepare(&self, wanted: Wanted) -> Result<(BuildId, BuildRequest), RequestError> {
-        let Wanted { project, source, mut event, pipeline, options, client, sharing, key } = wanted;
+        let Wanted { project, source, mut event, pipeline, options, client, sharing, superseding: wanted, key } =
+            wanted;
         if !is_name(&project) {
             return Err(RequestError::BadName(project));
         }
@@ -459,7 +490,7 @@ impl Server {
             OnOff::On => Superseding::CancelsEarlier,
             OnOff::Off => Superseding::KeepsEarlier,
         });
-        if superseding == Superseding::CancelsEarlier {
+        if [superseding, wanted] == [Superseding::CancelsEarlier; 2] {
             request.supersedes = supersedes(&request);
         }
         if let First::Lowered(lowered) = self.means.lowering.first(&request)? {
@@ -554,8 +585,39 @@ impl Server {
         Ok(Effected::of(facts.iter().any(is_about)))
     }
 
-    /// Puts jobs of a build back: these, or all that failed, were canceled or were never run if none is named; those of
-    /// which tests are asked for are narrowed to them. Gives the jobs that run again.
+    /// The pools in which would run what somebody is about to set going in a build.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub async fn pools_used(&self, build: BuildId, what: SetGoing) -> Result<PoolsUsed, RequestError> {
+        Ok(self.shell.ask(move |engine| engine.pools_used(build, &what)).await?)
+    }
+
+    /// The jobs of a build that a retry is about: these, or all that failed, were canceled or were never run if none is named. With the
+    /// pools in which would run what it sets going.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub async fn to_retry(
+        &self,
+        build: BuildId,
+        jobs: BTreeSet<JobName>,
+    ) -> Result<(BTreeSet<JobName>, PoolsUsed), RequestError> {
+        let _stays = self.removals.read().await;
+        self.check_build(build).await?;
+        if !self.shell.recall(build).await? {
+            return Err(RequestError::NoBuild(build));
+        }
+        let found = move |engine: &Engine| {
+            let jobs = retried(engine, build, &jobs)?;
+            let used = engine.pools_used(build, &SetGoing::Again(jobs.clone()));
+            Ok((jobs, used))
+        };
+        self.shell.ask(found).await?.map_err(RequestError::NoJob)
+    }
+
+    /// Puts jobs of a build back, as far as they can be; those of which tests are asked for are narrowed to them. Gives the jobs that run
+    /// again.
     ///
     /// # Errors
     /// [`RequestError`].
@@ -571,9 +633,6 @@ impl Server {
         if !self.shell.recall(build).await? {
             return Err(RequestError::NoBuild(build));
         }
-        let wanted: BTreeSet<JobName> = jobs.into_iter().chain(tests.keys().cloned()).collect();
-        let jobs = self.shell.ask(move |engine| retried(engine, build, &wanted)).await?;
-        let jobs = jobs.map_err(RequestError::NoJob)?;
         let input = |job: JobName| {
             let tests = tests.get(&job).cloned();
             Input::JobRetried { build, job, by: by.to_owned(), tests }
@@ -653,11 +712,13 @@ impl Server {
         let at = self.now();
         let Join { key, offer, leases, is_draining, .. } = join;
         let (records, id, joining) = (self.records.clone(), worker.clone(), offer.clone());
+        let kept = pass.kept();
         let record = blocking(move || {
             records.change(&id.to_string(), at, |record: Option<WorkerRecord>| {
                 let record = record.unwrap_or_else(|| WorkerRecord { first_joined: at, ..WorkerRecord::default() });
                 let Offer { name, pools, labels, version, .. } = joining.clone();
-                WorkerRecord { key: key.clone(), name, pools, labels, version, last_joined: at, ..record }
+                let pass = Some(kept.clone());
+                WorkerRecord { key: key.clone(), name, pools, labels, version, last_joined: at, pass, ..record }
             })
         });
         let intake = record.await.map_err(|_| JoinError::Interrupted)??.intake;
@@ -710,7 +771,7 @@ impl Server {
         let Ok(Err(denied)) = asked else { return Ok(()) };
         let worker = &session.worker;
         let name = self.dispatch.name_of(worker);
-        let reason = format!("its token is not good any more: {denied}");
+        let reason = no_good_token(&denied);
         if let Some(presence) = self.dispatch.expel(worker, session.number, reason.clone()) {
             self.visits.end_of(worker);
             notices::warning(&format!("the session of worker {name} was ended; {reason}"));
@@ -851,6 +912,10 @@ impl Running {
     }
 }
 
+fn no_good_token(denied: &Denied) -> String {
+    format!("its token is not good any more: {denied}")
+}
+
 /// Runs what blocks on the pool of blocking threads.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, RequestError> {
     tokio::task::spawn_blocking(work).await.map_err(|_| RequestError::Interrupted)
@@ -903,7 +968,7 @@ fn supersedes(request: &BuildRequest) -> Option<String> {
 }
 
 /// Which jobs are to be put back, or why one of them cannot be.
-fn retried(engine: &Engine, build: BuildId, wanted: &BTreeSet<JobName>) -> Result<Vec<JobName>, String> {
+fn retried(engine: &Engine, build: BuildId, wanted: &BTreeSet<JobName>) -> Result<BTreeSet<JobName>, String> {
     let has_failed = |state: &engine::JobState<'_>| {
         matches!(state, engine::JobState::Ended(Outcome::Failed(failure)) if !matches!(failure, Failure::Canceled { .. }))
             || matches!(state, engine::JobState::Ended(Outcome::Failed(Failure::Canceled { .. })))
@@ -913,6 +978,6 @@ fn retried(engine: &Engine, build: BuildId, wanted: &BTreeSet<JobName>) -> Resul
     }
     match wanted.iter().find(|job| engine.job(build, job).is_none()) {
         Some(unknown) => Err(format!("build {build} has no job `{unknown}`")),
-        None => Ok(wanted.iter().cloned().collect()),
+        None => Ok(wanted.clone()),
     }
 }

@@ -135,15 +135,15 @@ settings! {
     "builds.keep" builds_keep: u64 = "1000", Live,
         "How many of a project's newest builds are kept in any case";
     "builds.keep_for" builds_keep_for: Days = "90d", Live,
-        "How long builds beyond these are kept";
+        "How long builds beyond these are kept; 0d is for ever";
     "builds.quota" builds_quota: Bytes = "0B", Live,
         "How much a project's artifacts and logs may take before its oldest builds go; 0B is without limit";
     "caches.keep_for" caches_keep_for: Days = "14d", Live,
-        "How long a cache or a result that nobody uses is kept";
+        "How long a cache or a result that nobody uses is kept; 0d is for ever";
     "caches.quota" caches_quota: Bytes = "20GiB", Live,
         "How much all caches may take before the longest unused go; 0B is without limit";
     "steps.keep_for" steps_keep_for: Days = "7d", Live,
-        "How long the files that jobs left are kept, for shells on other workers than the one that ran the job";
+        "How long the files that jobs left are kept, for shells on other workers than the one that ran the job; 0d is for ever";
     "steps.quota" steps_quota: Bytes = "20GiB", Live,
         "How much all these files may take before the oldest go; 0B is without limit";
     "telemetry.otlp" otlp: Option<String> = "", Start,

@@ -13,12 +13,15 @@ use serde_json::{Value, json};
 use store::rows::{AttemptRow, BuildRow};
 
 use crate::notices;
+use crate::settings::Setting;
 
 /// The most spans of one trace; the steps of later attempts are left out beyond it, and the trace says so.
 pub const SPANS_MAX: usize = 50_000;
 
 /// How long a collector may take.
 const SEND_WAIT: Duration = Duration::from_secs(10);
+/// How long is waited before a trace that did not arrive is sent again.
+const SEND_AGAIN: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(25)];
 
 /// Status codes of OTLP.
 const STATUS_OK: u8 = 1;
@@ -212,10 +215,19 @@ pub fn of_build(store: &dyn store::Store, build: BuildId, version: &str) -> Resu
     Ok(Some(trace(&row, &attempts, version)))
 }
 
-/// Sends the trace of a build that has ended to a collector (`http://HOST:4318`). A trace that does not arrive is told on
-/// standard error and lost: builds do not wait for it.
+/// Sends the trace of a build that has ended to a collector (`http://HOST:4318`), several times if need be. A trace that does not arrive
+/// then is told on standard error and lost: builds do not wait for it.
 pub async fn send(store: Arc<dyn store::Store>, build: BuildId, collector: String) {
-    if let Err(error) = post(store, build, &collector).await {
+    let mut sent = post(Arc::clone(&store), build, &collector).await;
+    for wait in SEND_AGAIN {
+        if sent.is_ok() {
+            return;
+        }
+        tokio::time::sleep(wait).await;
+        sent = post(Arc::clone(&store), build, &collector).await;
+    }
+    if let Err(error) = sent {
+        let collector = Some(collector).show();
         notices::warning(&format!("the trace of build {build} was not sent to {collector}: {error}"));
     }
 }
@@ -336,10 +348,12 @@ mod tests {
     }
 
     #[test]
-    fn a_collector_gets_the_trace() {
+    fn a_collector_gets_the_trace_if_not_at_once() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let collector = format!("http://{}/", listener.local_addr().expect("its address"));
         let received = std::thread::spawn(move || {
+            // The first caller is not answered.
+            drop(listener.accept().expect("a caller"));
             let (mut stream, _) = listener.accept().expect("a caller");
             let mut request = Vec::new();
             let mut piece = [0; 4096];
@@ -360,7 +374,7 @@ mod tests {
         store.append(&facts()).expect("stored");
         let wanted = of_build(&*store, BuildId(1), env!("CARGO_PKG_VERSION")).expect("read").expect("a trace");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        runtime.block_on(post(store, BuildId(1), &collector)).expect("sent");
+        runtime.block_on(send(store, BuildId(1), collector));
         let (line, trace) = received.join().expect("received");
         assert_eq!(line, "POST /v1/traces HTTP/1.1");
         assert_eq!(trace, wanted);

@@ -178,6 +178,8 @@ pub struct ServerWorld {
     builds: HashMap<BuildId, Arc<BuildRequest>>,
     /// Jobs whose operation was asked for and that have not ended: what it is made of can be worked out again.
     resolving: HashMap<(BuildId, JobName), MadeOf>,
+    /// When the attempts that run began, by this server's clock.
+    begun: HashMap<BuildId, BTreeMap<AttemptNumber, Timestamp>>,
     /// Builds that have ended, in that order.
     ended: VecDeque<(BuildId, Timestamp)>,
     /// Evaluations under way: the build and how many answers were known.
@@ -222,6 +224,7 @@ impl ServerWorld {
             means,
             builds: HashMap::new(),
             resolving: HashMap::new(),
+            begun: HashMap::new(),
             ended: VecDeque::new(),
             evaluating: Arc::default(),
             evaluations: Arc::new(Semaphore::new(EVALUATIONS_MAX)),
@@ -233,6 +236,13 @@ impl ServerWorld {
     /// Takes in a build whose facts were folded before this process began.
     pub fn remember(&mut self, build: BuildId, request: Arc<BuildRequest>) {
         self.builds.insert(build, request);
+    }
+
+    /// Takes in when attempts began that run since before this process did.
+    pub fn remember_begun(&mut self, begun: BTreeMap<(BuildId, AttemptNumber), Timestamp>) {
+        for ((build, attempt), at) in begun {
+            self.begun.entry(build).or_default().insert(attempt, at);
+        }
     }
 
     /// Takes in which builds have ended that the engine holds; their logs are finished if that was still to do.
@@ -356,10 +366,14 @@ impl ServerWorld {
             What::BuildCreated(request) => {
                 self.builds.insert(build, Arc::new((**request).clone()));
             }
-            What::AttemptAdopted { attempt, lease, .. } => self.means.dispatch.hand_on(*lease, (build, *attempt)),
+            What::AttemptLeased { attempt, .. } => self.begins(fact, *attempt),
+            What::AttemptAdopted { attempt, lease, .. } => {
+                self.begins(fact, *attempt);
+                self.means.dispatch.hand_on(*lease, (build, *attempt));
+            }
             What::AttemptFinished { job, attempt, lease, report, retry_at } => {
                 let given = self.means.dispatch.take_of(*lease, (build, *attempt));
-                self.count_time(fact, report);
+                self.count_time(fact, *attempt, report);
                 if let Some(given) = given
                     && let Outcome::Failed(failure) = &report.outcome
                     && matches!(failure, Failure::Infra { .. } | Failure::Setup { .. } | Failure::Lost)
@@ -377,6 +391,7 @@ impl ServerWorld {
             }
             What::JobRetried { .. } => self.ended.retain(|(ended, _)| *ended != build),
             What::BuildEnded { .. } => {
+                self.begun.remove(&build);
                 self.ended.push_back((build, fact.at));
                 if let Some(collector) = self.means.otlp.clone() {
                     let store = Arc::clone(&self.means.store);
@@ -387,10 +402,17 @@ impl ServerWorld {
         }
     }
 
-    /// Counts what a worker spent on an attempt for its project.
-    fn count_time(&self, fact: &Fact, report: &AttemptReport) {
+    fn begins(&mut self, fact: &Fact, attempt: AttemptNumber) {
+        self.begun.entry(fact.build).or_default().insert(attempt, fact.at);
+    }
+
+    /// Counts what a worker spent on an attempt for its project: never more than went by here. It may be less by the worker's word, since
+    /// an end may be told late.
+    fn count_time(&mut self, fact: &Fact, attempt: AttemptNumber, report: &AttemptReport) {
+        let begun = self.begun.get_mut(&fact.build).and_then(|begun| begun.remove(&attempt));
         if let Some(request) = self.builds.get(&fact.build) {
-            let spent_ms = report.finished.ms_since(report.started);
+            let went_by_ms = begun.map_or(0, |begun| fact.at.ms_since(begun));
+            let spent_ms = report.finished.ms_since(report.started).min(went_by_ms);
             self.means.worker_time.ended(&request.origin.project, fact.at, spent_ms);
         }
     }
@@ -398,7 +420,7 @@ impl ServerWorld {
     fn keep(&mut self, fact: &Fact, job: &JobName, attempt: AttemptNumber, report: &AttemptReport) {
         let Some((spec, needs)) = self.resolving.remove(&(fact.build, job.clone())) else { return };
         let Some(request) = self.request(fact.build) else { return };
-        if report.notes.iter().any(|note| note.starts_with(INPUT_CHANGED)) {
+        if !report.may_stand_for_others() {
             return;
         }
         let made_of = ToResolve { request, build: fact.build, job: job.clone(), spec, needs };
@@ -417,10 +439,6 @@ impl ServerWorld {
         });
     }
 }
-
-/// The beginning of a worker's note that an input changed while the job ran: such a result is not kept for reuse. The
-/// same words as in the worker, held to them by a test of the binary.
-pub const INPUT_CHANGED: &str = "an input changed while the job ran";
 
 impl World for ServerWorld {
     fn now(&self) -> Timestamp {
@@ -585,6 +603,9 @@ fn resolve_all(means: &Means, queue: &mpsc::Receiver<ToResolve>) {
             let rows = if digests.is_empty() { BTreeMap::new() } else { reusable(means, &digests, trust) };
             found.extend(rows.into_iter().map(|(digest, row)| ((trust, digest), row)));
         }
+        // The engine may still hold a result that was evicted.
+        let all: Vec<Digest> = operations.iter().filter_map(|operation| operation.clone().ok()).collect();
+        let evictions = if all.is_empty() { BTreeMap::new() } else { evictions(means, &all) };
         let used: Vec<Digest> = found.keys().map(|(_, digest)| *digest).collect();
         if !used.is_empty() {
             let _ = means.store.touch_operations(&used, (means.clock)());
@@ -595,7 +616,9 @@ fn resolve_all(means: &Means, queue: &mpsc::Receiver<ToResolve>) {
                 let (job, artifacts) = (row.job.clone(), row.artifacts.clone());
                 (Reused { build: row.build, attempt: row.attempt, job, artifacts }, row.outcome.clone())
             });
-            let input = Input::OperationResolved { build: asked.build, job: asked.job, operation, hit };
+            let evicted = operation.as_ref().ok().and_then(|digest| evictions.get(digest)).copied();
+            let evicted = evicted.filter(|_| hit.is_none());
+            let input = Input::OperationResolved { build: asked.build, job: asked.job, operation, hit, evicted };
             if means.inbox.blocking_send(input).is_err() {
                 return;
             }
@@ -611,6 +634,12 @@ fn reusable(means: &Means, digests: &[Digest], trust: Trust) -> BTreeMap<Digest,
         matches!(row.outcome, Outcome::Passed { .. }) && row.artifacts.values().all(is_there)
     });
     rows
+}
+
+/// When results of these operations were evicted last. What cannot be looked up is taken for evicted now.
+fn evictions(means: &Means, digests: &[Digest]) -> BTreeMap<Digest, Timestamp> {
+    let all_now = |_| digests.iter().map(|digest| (*digest, (means.clock)())).collect();
+    means.store.evictions(digests).unwrap_or_else(all_now)
 }
 
 /// Writes results down, many at a time, until the world has gone.

@@ -345,6 +345,67 @@ fn a_server_that_is_started_again_goes_on() {
 }
 
 #[test]
+fn a_worker_whose_token_was_revoked_while_the_server_was_away_is_put_out_at_the_start() {
+    run(async {
+        let site = Site::new();
+        let mut worker = Worker::join(&site, "w1", []).await;
+        let (build, start) = begun(&site, &mut worker, ONE).await;
+        site.revoke(&worker.token);
+        let site = site.restart().await;
+        let other = manifest(&site, &[(".ropewalk/pipeline.yaml", "jobs: { other: { run: 'true' } }")]);
+        let unmatched = site.server().submit(wanted(other)).await.unwrap().unmatched;
+        let told = format!("{unmatched:?}");
+        assert!(told.contains("its token is not good any more: this token was revoked"), "{told}");
+        // By another token it goes on with what it runs, as if the server had been there.
+        let mut worker = Worker::join(&site, "w1", [start.spec.lease]).await;
+        worker.finish(&site, &start.spec).await;
+        site.ended(build).await;
+        assert_eq!(site.server().store.attempts(build, None).unwrap().len(), 1);
+        assert_eq!(worker.start().await.spec.name.as_str(), "other");
+        site.end().await;
+    });
+}
+
+#[test]
+fn what_workers_spent_is_measured_by_the_servers_clock() {
+    run(async {
+        let site = Site::new();
+        let mut worker = Worker::join(&site, "w1", []).await;
+        let began = site::now();
+        let (build, start) = begun(&site, &mut worker, ONE).await;
+        let leased = site::now();
+        while site::now().ms_since(leased) < 3 {
+            tokio::task::yield_now().await;
+        }
+        // Also of what began before this server did.
+        let site = site.restart().await;
+        let worker = Worker::join(&site, "w1", [start.spec.lease]).await;
+        let by_its_clock = |ms: u64| {
+            let report = site::report(Outcome::passed(), "echo hello");
+            AttemptReport { finished: report.started.plus_ms(ms), ..report }
+        };
+        worker.report(&site, &start.spec, by_its_clock(u64::MAX / 2000)).await;
+        site.ended(build).await;
+        let spent = |site: &Site| {
+            let told = site.server().worker_time.projects(site::now()).remove(0);
+            (told.attempts, told.worker_ms)
+        };
+        let (attempts, spent_ms) = spent(&site);
+        assert_eq!(attempts, 1);
+        assert!((3..=site::now().ms_since(began)).contains(&spent_ms), "{spent_ms} ms");
+        // Less it may be: the end may have been told late.
+        let mut worker = worker;
+        let source = manifest(&site, &[(".ropewalk/pipeline.yaml", "jobs: { other: { run: 'true' } }")]);
+        let build = site.server().submit(wanted(source)).await.unwrap().build;
+        let start = worker.start().await;
+        worker.report(&site, &start.spec, by_its_clock(0)).await;
+        site.ended(build).await;
+        assert_eq!(spent(&site), (2, spent_ms));
+        site.end().await;
+    });
+}
+
+#[test]
 fn leases_only_grow_over_restarts_and_what_ended_stays_ended() {
     run(async {
         let mut site = Site::new();
@@ -456,14 +517,16 @@ fn builds_are_canceled_and_jobs_tried_again_also_when_they_were_forgotten() {
         site.ended(build).await;
         let site = site.restart().await;
         let mut worker = Worker::join(&site, "w1", []).await;
-        let again = site.server().retry(build, [].into(), [].into(), "ada").await.unwrap();
+        let (jobs, used) = site.server().to_retry(build, [].into()).await.unwrap();
+        assert_eq!((used.named, used.unknown), ([String::new()].into(), engine::PoolReach::Own));
+        let again = site.server().retry(build, jobs, [].into(), "ada").await.unwrap();
         assert_eq!(again.into_iter().map(|job| job.to_string()).collect::<Vec<_>>(), ["b"]);
         let start = worker.start().await;
         assert_eq!((start.spec.build, start.spec.attempt.0), (build, 2));
         worker.finish(&site, &start.spec).await;
         site.ended(build).await;
         assert_eq!(site.server().store.build(build).unwrap().unwrap().verdict, Verdict::Passed { note: None });
-        assert!(site.server().retry(BuildId(99), [].into(), [].into(), "ada").await.is_err());
+        assert!(site.server().to_retry(BuildId(99), [].into()).await.is_err());
         site.end().await;
     });
 }

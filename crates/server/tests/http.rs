@@ -84,8 +84,19 @@ impl Served {
 
     /// A token's text.
     fn token(&self, verbs: &[server::access::Verb], project: Option<&str>, until: Option<Timestamp>) -> String {
+        self.token_of("ada", verbs, project, until)
+    }
+
+    /// A token's text, of this holder.
+    fn token_of(
+        &self,
+        name: &str,
+        verbs: &[server::access::Verb],
+        project: Option<&str>,
+        until: Option<Timestamp>,
+    ) -> String {
         let grant = GrantRequest {
-            subject: Subject { kind: SubjectKind::Person, name: "ada".to_owned() },
+            subject: Subject { kind: SubjectKind::Person, name: name.to_owned() },
             verbs: verbs.iter().copied().collect(),
             projects: project.map(|project| BTreeSet::from([project.to_owned()])),
             pools: None,
@@ -603,6 +614,44 @@ fn builds_are_canceled_retried_and_built_anew() {
 }
 
 #[test]
+fn who_submits_is_told_whose_place_the_build_takes() {
+    run(async {
+        let served = Served::new().await;
+        let ada = served.admin();
+        let bob = served.client(&served.token_of("bob", &[server::access::Verb::Submit], None, None));
+        let source = manifest(&served.site, &[(".ropewalk/pipeline.yaml", GATED)]);
+        let asked = |message: &str, join: Option<bool>| {
+            let mut submit = submit(source);
+            submit.event.kind = Some(api::event::EventWord::Push);
+            submit.event.message = message.to_owned();
+            submit.options.join = join;
+            submit
+        };
+        let first = ada.build_submit(&asked("one", None)).await.unwrap();
+        // Neither somebody else's build nor one of its own ends it.
+        let others = [
+            bob.build_submit(&asked("two", None)).await.unwrap(),
+            ada.build_submit(&asked("one", Some(false))).await.unwrap(),
+        ];
+        for other in &others {
+            assert_eq!((other.made, other.superseded.as_slice()), (Made::New, &[][..]));
+        }
+        let second = ada.build_submit(&asked("three", None)).await.unwrap();
+        assert_eq!(second.superseded, [first.build]);
+        for kept in others.iter().chain([&second]) {
+            assert_eq!(ada.build_get(kept.build).await.unwrap().canceled_by, None);
+        }
+        let audit = ada.audit_list(&AuditWanted::default(), &PageWanted::default()).await.unwrap().items;
+        let entry = &audit[0];
+        assert_eq!(
+            (entry.who.as_str(), entry.verb.as_str(), entry.target.as_str(), entry.detail.as_str()),
+            ("ada", "build_submit", "build 1", "canceled: build 4 takes its place")
+        );
+        served.end().await;
+    });
+}
+
+#[test]
 fn a_gate_is_answered_as_it_asks() {
     run(async {
         let served = Served::new().await;
@@ -652,7 +701,22 @@ fn pools_and_workers_are_held_and_seen() {
         assert!(matches!(&why.reason, WaitReason::Held { reason, .. } if reason == "held by ada: repairs"), "{why:?}");
         let queue = admin.pool_queue("default", &PageWanted { limit: Some(1), cursor: None }).await.unwrap();
         assert_eq!(queue.next, None);
-        assert_eq!(queue.items.iter().map(|queued| queued.build).collect::<Vec<_>>(), [build]);
+        assert_eq!(
+            queue.items.iter().map(|queued| (queued.build, queued.position)).collect::<Vec<_>>(),
+            [(build, Some(1))]
+        );
+        let urgent = Submit {
+            options: SubmitOptions { urgent: true, ..SubmitOptions::default() },
+            ..submit(manifest(&served.site, &[(".ropewalk/pipeline.yaml", ONE)]))
+        };
+        let urgent = admin.build_submit(&urgent).await.unwrap().build;
+        let mut stream = admin.build_stream(urgent, Logs::Without, None);
+        while !matches!(stream.next().await.unwrap().expect("it goes on").moment, Moment::Planned { .. }) {}
+        let queue = admin.pool_queue("default", &PageWanted::default()).await.unwrap().items;
+        let places: Vec<_> = queue.iter().map(|queued| (queued.build, queued.position)).collect();
+        assert_eq!(places, [(urgent, Some(1)), (build, Some(2))]);
+        admin.build_cancel(urgent, &Cancel::default()).await.unwrap();
+        served.site.ended(urgent).await;
         assert_eq!(admin.pool_get("default").await.unwrap().waiting, 1);
         admin.pool_release("default", &Hold { reason: "upgraded".to_owned() }).await.unwrap();
         let why = admin.job_why(build, "hello").await.unwrap();

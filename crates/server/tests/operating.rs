@@ -12,8 +12,8 @@ use engine::fact::What;
 use engine::{BuildRequest, Ended, Fact, Reused};
 use graph::{Artifact, AttemptNumber, BuildId, Digest, Event, EventKind, Origin, Outcome, Timestamp, Trust, Verdict};
 use ropewalk_server::access::{Access, RootKey, StoreLedger};
-use ropewalk_server::backup::{self, BackupError};
-use ropewalk_server::doctor::{Depth, examine};
+use ropewalk_server::backup::{self, BackupError, LogGap};
+use ropewalk_server::doctor::{Depth, Serving, examine};
 use ropewalk_server::named::Mentions;
 use ropewalk_server::parts::{Storage, open_storage};
 use ropewalk_server::records::{Project, ProjectSettings, Records, StoredLog};
@@ -211,6 +211,24 @@ fn a_verification_finds_what_is_damaged() {
 }
 
 #[test]
+fn what_there_is_of_a_damaged_backup_is_put_back_and_the_gaps_are_named() {
+    let (copy, filled) = Filled::new().backed_up();
+    fs::remove_file(filled.blob(&copy)).unwrap();
+    fs::remove_file(copy.join("logs/02/2.log")).unwrap();
+    overwrite(&copy.join("logs/03/3.log"), |bytes| bytes.truncate(bytes.len() - 3));
+    let to = filled.scratch.path().join("restored");
+    let (_, gaps) = backup::restore_damaged(&copy, &to).unwrap();
+    assert_eq!(gaps.blobs, 1);
+    let artifacts: Vec<BuildId> = gaps.artifacts.iter().map(|(build, ..)| *build).collect();
+    assert_eq!(artifacts, [filled.builds[1]]);
+    assert_eq!(gaps.logs, [(BuildId(2), LogGap::Lost), (BuildId(3), LogGap::Kept)]);
+    let back = open_storage(&settings(), &to).unwrap();
+    assert_eq!(seen(&back, filled.builds[0]).1, line(filled.builds[0]));
+    let whole = store::blob::digest(content(filled.builds[0]).as_bytes());
+    assert_eq!(back.blobs.get(whole, 1 << 20).unwrap(), content(filled.builds[0]).into_bytes());
+}
+
+#[test]
 fn a_backup_takes_no_place_of_another_and_none_is_made_of_half_of_one() {
     let (copy, filled) = Filled::new().backed_up();
     let again = backup::make(&settings(), &filled.data(), None, &copy, at(2));
@@ -228,7 +246,7 @@ fn a_doctor_says_what_is_wrong() {
         damage(&filled);
         // Any free port.
         let settings = Settings { listen: "127.0.0.1:0".parse().unwrap(), ..settings() };
-        let checks = examine(&settings, &filled.data(), Depth::All, at(30_000));
+        let checks = examine(&settings, &filled.data(), Serving::Maybe, Depth::All, at(30_000));
         // How much room the disk of the tests has is not ours to say.
         let findings = checks.iter().filter(|check| check.name != "room").flat_map(|check| &check.findings);
         let found: Vec<(&str, &str)> = findings.map(|finding| (finding.check, finding.what.as_str())).collect();

@@ -36,6 +36,12 @@ pub struct Oracle {
     whole: BTreeMap<(BuildId, JobName), BTreeSet<TestName>>,
     /// Operations that passed, by a job not retried.
     passed: BTreeSet<Digest>,
+    /// How much has happened; tells what was before what.
+    n_happened: u64,
+    /// When each attempt passed, when results of operations were evicted last, and when jobs' operations were first worked out.
+    passed_at: BTreeMap<(BuildId, AttemptNumber), u64>,
+    evicted_at: BTreeMap<Digest, u64>,
+    asked_at: BTreeMap<(BuildId, JobName), u64>,
     /// Requests that were other builds.
     duplicates: BTreeMap<BuildId, BuildId>,
     /// Workers that take nothing new, and pools of which nothing is handed out, by what the engine was told last.
@@ -56,6 +62,7 @@ struct Modeled {
     identity: Option<Digest>,
     supersedes: Option<String>,
     trust: Trust,
+    client: String,
     is_created: bool,
     is_canceled: bool,
     is_over: bool,
@@ -104,6 +111,7 @@ impl Oracle {
             identity,
             supersedes,
             trust: request.event.trust,
+            client: request.client.clone(),
             is_created,
             is_canceled,
             is_over,
@@ -179,9 +187,11 @@ impl Oracle {
         }
         let mut rivals = BTreeMap::new();
         for (id, build) in &self.builds {
-            let is_live = build.is_created && !build.is_over && !build.is_canceled && !build.is_revived;
+            let is_past_gate = build.jobs.values().any(|track| track.is_approved);
+            let is_live =
+                build.is_created && !build.is_over && !build.is_canceled && !build.is_revived && !is_past_gate;
             let Some(branch) = build.supersedes.as_ref().filter(|_| is_live) else { continue };
-            let other = rivals.insert((branch, build.trust), id);
+            let other = rivals.insert((branch, build.trust, &build.client), id);
             demand("a later build supersedes earlier ones", other.is_none(), || format!("{id} beside {other:?}"))?;
         }
         Ok(())
@@ -273,7 +283,16 @@ impl Oracle {
 
     /// This is a job's operation, worked out anew from its job and needs.
     pub fn hear_operation(&mut self, build: BuildId, job: JobName, operation: Digest) {
+        self.n_happened += 1;
+        self.asked_at.entry((build, job.clone())).or_insert(self.n_happened);
         self.operations.insert((build, job), operation);
+    }
+
+    /// Results of an operation are kept no more: it may run again.
+    pub fn hear_eviction(&mut self, operation: Digest) {
+        self.n_happened += 1;
+        self.evicted_at.insert(operation, self.n_happened);
+        self.passed.remove(&operation);
     }
 
     /// Checks one fact against all that went before.
@@ -312,6 +331,8 @@ impl Oracle {
                     track.outcome = Some(report.outcome.clone());
                 }
                 let (operation, is_retried) = (track.operation, track.is_retried);
+                self.n_happened += 1;
+                self.passed_at.insert((fact.build, *attempt), self.n_happened);
                 if let (Some(operation), Outcome::Passed { .. }, false) = (operation, &report.outcome, is_retried) {
                     self.passed.insert(operation);
                 }
@@ -557,7 +578,12 @@ impl Oracle {
                 let true_operation = |build: BuildId, name: &JobName| self.operations.get(&(build, name.clone()));
                 if let Ended::Reused(reused) = how {
                     let is_equal = true_operation(id, name) == true_operation(reused.build, &reused.job);
-                    return demand("only equal work is taken over", is_equal, at);
+                    demand("only equal work is taken over", is_equal, at)?;
+                    let made = self.passed_at.get(&(reused.build, reused.attempt));
+                    let evicted = true_operation(id, name).and_then(|operation| self.evicted_at.get(operation));
+                    let asked = self.asked_at.get(&(id, name.clone()));
+                    let is_gone = made < evicted && evicted < asked;
+                    return demand("nothing evicted is taken over", !is_gone, at);
                 }
                 demand("no job with steps passes without them", job.steps.is_empty(), at)
             }

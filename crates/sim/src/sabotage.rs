@@ -44,11 +44,13 @@ pub enum Sabotage {
     EndlessPatience,
     /// That an attempt is to stop never reaches its worker.
     LostStop,
+    /// That results were evicted does not reach the engine.
+    UntoldEviction,
 }
 
 impl Sabotage {
     /// Every fault that storms must catch.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::StaleResult,
         Self::IgnoredNeed,
         Self::UnwrittenFact,
@@ -68,5 +70,6 @@ impl Sabotage {
         Self::ForgottenFailures,
         Self::ForgottenTests,
         Self::LostStop,
+        Self::UntoldEviction,
     ];
 }

@@ -107,6 +107,8 @@ struct Storm {
     random: Random,
     /// For what becomes of tests.
     dice: Random,
+    /// For what becomes of results.
+    evictor: Random,
     sabotage: Sabotage,
     /// Whether the planted fault has been used where once is enough.
     is_planted: bool,
@@ -132,6 +134,8 @@ struct Storm {
     gates: BTreeSet<(BuildId, graph::JobName)>,
     /// Results that passed, by operation.
     results: BTreeMap<Digest, (Reused, Outcome)>,
+    /// When results of an operation were evicted last.
+    evicted: BTreeMap<Digest, Timestamp>,
     operations: BTreeMap<(BuildId, graph::JobName), Digest>,
     oracle: Oracle,
     /// What was asked for; a request that was neither created nor answered is made again.
@@ -191,6 +195,7 @@ impl Storm {
         Self {
             random,
             dice: Random::new(!seed),
+            evictor: Random::new(seed.rotate_left(32)),
             sabotage,
             is_planted: false,
             now: Timestamp(1_000_000_000),
@@ -208,6 +213,7 @@ impl Storm {
             memory: Vec::new(),
             gates: BTreeSet::new(),
             results: BTreeMap::new(),
+            evicted: BTreeMap::new(),
             operations: BTreeMap::new(),
             oracle,
             requests: BTreeMap::new(),
@@ -268,6 +274,9 @@ impl Storm {
         {
             self.retry_some_tests(build, &job);
         }
+        if self.evictor.chance(3) && self.now >= self.latest {
+            self.evict()?;
+        }
         match self.random.below(100) {
             0..4 => self.request(),
             4..12 => self.pass_time(),
@@ -317,10 +326,24 @@ impl Storm {
         self.mail.push(input);
     }
 
+    /// Somebody throws away the results of an operation that are kept for reuse.
+    fn evict(&mut self) -> Checked {
+        let kept: Vec<Digest> = self.results.keys().copied().collect();
+        let Some(&digest) = self.evictor.pick(&kept) else { return Ok(()) };
+        self.results.remove(&digest);
+        self.evicted.insert(digest, self.now);
+        self.oracle.hear_eviction(digest);
+        // What ends in the same millisecond would be taken for evicted.
+        self.now = self.now.plus_ms(1);
+        self.step(Vec::new())
+    }
+
     fn pass_time(&mut self) {
         let jumps = [1, 10, 200, 1500, 1500, 20_000];
         let jump = *self.random.pick(&jumps).expect("there are some");
-        self.now = if self.random.chance(3) { Timestamp(self.now.0 - 5_000_000) } else { self.now.plus_ms(jump) };
+        // Nor is time told twice, to which results and evictions belong.
+        let goes_back = self.random.chance(3) && self.evicted.is_empty();
+        self.now = if goes_back { Timestamp(self.now.0 - 5_000_000) } else { self.now.plus_ms(jump) };
     }
 
     fn beat(&mut self) {
@@ -544,7 +567,9 @@ impl Storm {
                 let hit = self.results.get(&true_digest).filter(|_| is_honest).cloned();
                 let operation = if self.random.chance(5) { Err("no tree".to_owned()) } else { Ok(digest) };
                 let hit = hit.filter(|_| operation.is_ok());
-                self.mail.push(Input::OperationResolved { build, job, operation, hit });
+                let is_told = hit.is_none() && self.sabotage != Sabotage::UntoldEviction;
+                let evicted = self.evicted.get(&true_digest).copied().filter(|_| is_told);
+                self.mail.push(Input::OperationResolved { build, job, operation, hit, evicted });
             }
             Effect::Start { worker, spec } => self.start(&worker, spec),
             Effect::Stop { worker, lease, .. } => {
@@ -608,7 +633,13 @@ impl Storm {
                 report,
             },
             1 => Input::GateAnswered { build, job: "j01".into(), answer: None, by: "a liar".to_owned() },
-            2 => Input::OperationResolved { build, job: "j00".into(), operation: Err("a lie".to_owned()), hit: None },
+            2 => Input::OperationResolved {
+                build,
+                job: "j00".into(),
+                operation: Err("a lie".to_owned()),
+                hit: None,
+                evicted: None,
+            },
             _ => Input::Evaluated { build, answers_known: 77, evaluation: Box::default() },
         };
         self.mail.push(input);

@@ -187,7 +187,7 @@ fn job_facts(build: BuildId) -> Vec<Fact> {
 fn reuse_facts(build: BuildId) -> Vec<Fact> {
     let known = |index: u32| {
         let operation = Digest(*blake3::hash(&index.to_le_bytes()).as_bytes());
-        fact(build, What::OperationKnown { job: name(index), operation })
+        fact(build, What::OperationKnown { job: name(index), operation, evicted: None })
     };
     let reused = |index: u32| {
         let reused = Reused { build, attempt: AttemptNumber(index), job: name(index), artifacts: BTreeMap::new() };

@@ -257,6 +257,7 @@ pass_on! {
     fn record_operations(&self, operations: &[(OperationRow, &Manifest)]) -> (), Nothing;
     fn record_tried(&self, tried: &[(Digest, &Manifest)], at: Timestamp) -> (), Nothing;
     fn operations(&self, digests: &[Digest], trust: Trust) -> BTreeMap<Digest, OperationRow>, Nothing;
+    fn evictions(&self, digests: &[Digest]) -> BTreeMap<Digest, Timestamp>, Nothing;
     fn manifest(&self, digest: Digest) -> Option<Manifest>, Nothing;
     fn recent_operations(&self, job_id: &str, limit: u32) -> Vec<(OperationRow, Manifest)>, Nothing;
     fn list_operations(&self, limit: u32) -> Vec<OperationRow>, Nothing;

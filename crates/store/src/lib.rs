@@ -1,5 +1,6 @@
 //! Facts, the rows projected from them, logs and blobs.
 
+mod above;
 pub mod audit;
 pub mod blob;
 pub mod cache;
@@ -22,6 +23,7 @@ mod transfer;
 mod unanswered;
 mod whole;
 
+pub use above::builds_above;
 pub use claim::{Claim, Claimant};
 pub use faulty::{Fault, FaultyStore};
 pub use leadership::{Leadership, Looked};

@@ -531,6 +531,17 @@ impl Store for MemoryStore {
         Ok(digests.iter().filter_map(|digest| Some((*digest, find(digest)?))).collect())
     }
 
+    fn evictions(&self, digests: &[Digest]) -> Result<BTreeMap<Digest, Timestamp>, StoreError> {
+        let kept = self.kept();
+        let last = |&digest: &Digest| {
+            let row = |trust| kept.operations.get(&(digest, trust_word(trust)));
+            let tombstones =
+                [Trust::Trusted, Trust::Untrusted].into_iter().filter_map(|trust| row(trust)?.evicted.as_ref());
+            Some((digest, tombstones.map(|tombstone| tombstone.at).max()?))
+        };
+        Ok(digests.iter().filter_map(last).collect())
+    }
+
     fn manifest(&self, digest: Digest) -> Result<Option<Manifest>, StoreError> {
         Ok(self.kept().manifests.get(&digest).cloned())
     }

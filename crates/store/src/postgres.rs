@@ -559,6 +559,10 @@ impl Store for PostgresStore {
         self.with(|session| operations::find(session, digests, trust))
     }
 
+    fn evictions(&self, digests: &[Digest]) -> Result<BTreeMap<Digest, Timestamp>, StoreError> {
+        self.with(|session| operations::evictions(session, digests))
+    }
+
     fn manifest(&self, digest: Digest) -> Result<Option<Manifest>, StoreError> {
         self.with(|session| operations::manifest(session, digest))
     }

@@ -667,6 +667,10 @@ impl Store for SqliteStore {
         self.read(|connection| operations::find(connection, digests, trust))
     }
 
+    fn evictions(&self, digests: &[Digest]) -> Result<BTreeMap<Digest, Timestamp>, StoreError> {
+        self.read(|connection| operations::evictions(connection, digests))
+    }
+
     fn manifest(&self, digest: Digest) -> Result<Option<Manifest>, StoreError> {
         self.read(|connection| operations::manifest(connection, digest))
     }

@@ -1,8 +1,9 @@
 //! The door to everything kept about builds: facts, the rows projected from them, operations and keyed caches.
 //!
 //! A store is blocking and may be shared between threads. It reads no clock: times come in as arguments. Blobs and
-//! logs have doors of their own; here they are only named. Two implementations pass one contract
-//! (`tests/contract.rs`): [`crate::MemoryStore`] and [`crate::SqliteStore`].
+//! logs have doors of their own; here they are only named. Three implementations pass one contract
+//! (`tests/contract/`): [`crate::MemoryStore`], [`crate::SqliteStore`] and, with its feature, `PostgresStore`.
+//! [`crate::FaultyStore`] is one of them with faults on purpose, and passes it too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
@@ -353,6 +354,13 @@ pub trait Store: Send + Sync {
     fn operation(&self, digest: Digest, trust: Trust) -> Result<Option<OperationRow>, StoreError> {
         Ok(self.operations(&[digest], trust)?.remove(&digest))
     }
+
+    /// When the results of these operations were evicted last, of whatever trust; without those of which none was since the newest was
+    /// recorded.
+    ///
+    /// # Errors
+    /// As the medium refuses.
+    fn evictions(&self, digests: &[Digest]) -> Result<BTreeMap<Digest, Timestamp>, StoreError>;
 
     /// What an operation is made of, if it was ever recorded, also after it was evicted.
     ///

@@ -5,6 +5,7 @@ use api::event::{Event, EventWord};
 use api::job::{Attempt, Job, JobState, OutcomeWord, StepResult, TestOutcome, Usage};
 use api::quarantine::QuarantineNote;
 use api::time::Time;
+pub use api::words::quoted;
 use graph::Timestamp;
 use maud::{Markup, html};
 
@@ -297,14 +298,6 @@ pub fn marked(text: &str) -> Markup {
             @if index >= paired { "`" (part) } @else if index % 2 == 1 { code { (part) } } @else { (part) }
         }
     }
-}
-
-/// A text as one word of a shell, for commands to copy: a job's output may name legs.
-#[must_use]
-pub fn of_shell(text: &str) -> String {
-    let is_plain =
-        !text.is_empty() && text.chars().all(|letter| letter.is_ascii_alphanumeric() || "-_./@=+:,".contains(letter));
-    if is_plain { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
 #[cfg(test)]

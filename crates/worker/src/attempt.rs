@@ -255,7 +255,10 @@ impl<'w> Attempt<'w> {
         let message = chain(fault);
         self.fail(match fault {
             // Another try would find none either.
-            PlaceFault::Engine(_) | PlaceFault::Workspace(WorkspaceError::Moved(_)) => Failure::Setup { message },
+            PlaceFault::Engine(_)
+            | PlaceFault::Workspace(WorkspaceError::Moved(_) | WorkspaceError::Unreadable { .. }) => {
+                Failure::Setup { message }
+            }
             _ => Failure::Infra { message },
         });
     }
@@ -360,13 +363,15 @@ impl<'w> Attempt<'w> {
     }
 
     async fn compare_inputs(&mut self, place: &Place, before: Option<Looked>) {
-        let changed = match before {
-            Some(before) => self.look_at_inputs().await.and_then(|after| before.difference(&after)),
-            None if self.spec.operation.is_some() => place.changed(&self.spec.job.reuse).await,
-            None => None,
+        let (changed, when) = match before {
+            Some(before) => (self.look_at_inputs().await.and_then(|after| before.difference(&after)), ""),
+            None if self.spec.operation.is_some() => {
+                (place.changed(&self.spec.job.reuse).await, " or before it, since the build began")
+            }
+            None => return,
         };
         if let Some(path) = changed {
-            self.note(format!("{INPUT_CHANGED}: {}; its result is not kept for reuse", path.display()));
+            self.note(format!("{INPUT_CHANGED}{when}: {}; its result is not kept for reuse", path.display()));
         }
     }
 

@@ -8,7 +8,6 @@
 //!
 //! Entries of earlier releases are one archive each; they are still restored, and what is saved next is an index.
 
-use std::borrow::Cow;
 use std::collections::HashSet;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
@@ -107,7 +106,8 @@ pub enum CacheFault {
     Pattern(#[from] PatternFault),
     /// A file holds one of the job's secrets, or is named by one.
     #[error(
-        "`{path}` holds one of the job's secrets, which other builds would find there: keep the file out of the cache's paths"
+        "`{path}` holds one of the job's secrets, which other builds would find there: keep the file out of the cache's paths, \
+         or, if the value is none (a user's name, say), give it by `env`"
     )]
     Secret {
         /// The file, without the secret.
@@ -373,7 +373,7 @@ impl Cache {
 /// Looks for secrets in what other builds are to find.
 fn check_secrets(files: &[&files::Found], secrets: &Secrets) -> Result<(), CacheFault> {
     let Some(mask) = secrets.mask.as_deref() else { return Ok(()) };
-    let is_in = |bytes: &[u8]| matches!(mask.mask(bytes), Cow::Owned(_));
+    let is_in = |bytes: &[u8]| mask.is_in_cached(bytes);
     let bytes = files.iter().map(|file| file.metadata.len()).fold(0, u64::saturating_add);
     if bytes > BYTES_MAX {
         return Err(ArchiveFault::TooLarge(BYTES_MAX).into());
@@ -383,7 +383,7 @@ fn check_secrets(files: &[&files::Found], secrets: &Secrets) -> Result<(), Cache
             metadata if metadata.is_symlink() => {
                 std::fs::read_link(&file.place).map(|target| is_in(target.as_os_str().as_bytes()))
             }
-            metadata if metadata.is_file() => holds(&file.place, &|bytes| mask.is_in_content(bytes)),
+            metadata if metadata.is_file() => holds(&file.place, &is_in),
             _ => Ok(false),
         };
         let in_content = in_content.map_err(|source| FilesFault::Read { path: file.path.clone(), source })?;

@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use expression::{CallError, Condition, Environment, Error, ErrorKind, Template, Value};
-use graph::{AttemptSpec, StepReport, Text, Trust};
+use graph::{AttemptSpec, StepReport, Text};
 
 use crate::files::{self, Directories};
 use crate::patterns::Patterns;
@@ -72,7 +72,7 @@ impl Contexts {
         ]);
         let build = Value::object([("number", Value::from(spec.build.0 as f64))]);
         let fixed = vec![
-            ("event", event(spec)),
+            ("event", Value::from(&spec.event.context())),
             ("params", json(&spec.event.params)),
             ("needs", Value::from(&graph::legs::context(&spec.needs))),
             ("matrix", json(&spec.job.matrix)),
@@ -253,50 +253,4 @@ fn hash_files(root: &Path, globs: &[Value]) -> Result<Value, String> {
         is_empty = false;
     }
     Ok(if is_empty { Value::from("") } else { Value::from(hasher.finalize().to_hex().as_str()) })
-}
-
-fn event(spec: &AttemptSpec) -> Value {
-    let event = &spec.event;
-    let optional = |text: &Option<String>| text.as_deref().map_or(Value::Null, Value::from);
-    Value::object([
-        ("kind", Value::from(event.kind.name())),
-        ("commit", Value::from(event.commit.as_str())),
-        ("branch", optional(&event.branch)),
-        ("tag", optional(&event.tag)),
-        ("base", optional(&event.base)),
-        ("pull_request", event.pull_request.map_or(Value::Null, |number| Value::from(number as f64))),
-        ("actor", Value::from(event.actor.as_str())),
-        ("message", Value::from(event.message.as_str())),
-        ("time", Value::from(rfc3339(event.time.0))),
-        ("params", Value::object(event.params.iter().map(|(name, value)| (name.as_str(), Value::from(value))))),
-        ("trusted", Value::from(event.trust == Trust::Trusted)),
-    ])
-}
-
-/// A point in time as RFC 3339 in UTC, to the second. The calendar is Howard Hinnant's `civil_from_days`.
-fn rfc3339(microseconds: i64) -> String {
-    let seconds = microseconds.div_euclid(1_000_000);
-    let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::rfc3339;
-
-    #[test]
-    fn times_are_dates() {
-        assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
-        assert_eq!(rfc3339(951_827_696_000_000), "2000-02-29T12:34:56Z");
-        assert_eq!(rfc3339(-1), "1969-12-31T23:59:59Z");
-    }
 }

@@ -73,8 +73,22 @@ pub enum LogError {
     Refused(String),
 }
 
+/// Where other tries of an attempt's job may run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// On this machine alone.
+    ThisMachine,
+    /// On any worker.
+    Workers,
+}
+
 /// Files of artifacts and caches, by content.
 pub trait Depot: Send + Sync {
+    /// Where other tries of the job may run.
+    fn reach(&self) -> Reach {
+        Reach::Workers
+    }
+
     /// Keeps these bytes.
     ///
     /// # Errors
@@ -168,6 +182,12 @@ pub trait Mask: Send + Sync {
     /// files that have nothing to do with it.
     fn is_in_content(&self, bytes: &[u8]) -> bool {
         matches!(self.mask(bytes), Cow::Owned(_))
+    }
+
+    /// Whether a secret stands in the content or the name of a file that a cache is to hold. A very short one does not count: it stands by
+    /// chance in what a job fetches.
+    fn is_in_cached(&self, bytes: &[u8]) -> bool {
+        self.is_in_content(bytes)
     }
 }
 

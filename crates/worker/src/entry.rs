@@ -29,9 +29,6 @@ use crate::workspace::{Layer, TEMPORARY, UPPER, Workspace, WorkspaceError, layer
 /// The most steps that an error lists.
 const STEPS_LISTED_MAX: usize = 12;
 
-/// The most bytes of the text that names a step.
-pub const STEP_TEXT_BYTES_MAX: usize = 4 << 10;
-
 /// At which moment of a job somebody enters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Moment {

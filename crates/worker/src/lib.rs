@@ -57,5 +57,5 @@ pub use place::{environment_file, program_file, set_aside, snapshot_directory, t
 pub use variables::Variables;
 pub use worker::{
     BINARY_VARIABLE, GRACE_VARIABLE, Observer, PROJECT_DATA_VARIABLE, Scratches, Settings, Shown, Start, Worker,
-    WorkerError, data_marker_prefix, marker_prefix,
+    WorkerError, data_marker_prefix, files_at_end, marker_prefix,
 };

@@ -16,7 +16,6 @@ use crate::container::Engine;
 use crate::keeper::{Command, KeeperError, View, ViewId};
 use crate::patterns::{PatternFault, Patterns};
 use crate::sandbox::{Sandbox, Walls};
-use crate::tree::{Tree, TreeError};
 use crate::variables::Variables;
 use crate::worker::{Inheritance, Listed, Shown, Worker};
 use crate::workspace::{self, Files, OpenWorkspace, ShowError, Snapshot, Workspace, WorkspaceError};
@@ -82,9 +81,6 @@ pub(crate) enum PlaceFault {
     /// The workspace could not be made.
     #[error(transparent)]
     Workspace(#[from] WorkspaceError),
-    /// The inputs cannot be told.
-    #[error(transparent)]
-    Tree(#[from] TreeError),
     /// An input is no glob.
     #[error("inputs: {0}")]
     Pattern(#[from] PatternFault),
@@ -93,18 +89,18 @@ pub(crate) enum PlaceFault {
     Temporary(#[from] std::io::Error),
 }
 
-/// The files that a sandboxed job with declared inputs sees.
-fn input_paths(tree: &Tree, prefix: &Path, globs: &[String]) -> Result<Vec<PathBuf>, PlaceFault> {
+/// The files that a sandboxed job with declared inputs sees, relative to the repository.
+fn input_paths(files: &[PathBuf], prefix: &Path, globs: &[String]) -> Result<Vec<PathBuf>, PlaceFault> {
     let patterns = Patterns::new(globs)?;
-    Ok(patterns.select(tree.paths()).into_iter().map(|place| prefix.join(&tree.paths()[place])).collect())
+    Ok(patterns.select(files).into_iter().map(|place| prefix.join(&files[place])).collect())
 }
 
-/// The files of the tree, listed at the first job of a build that asks: all of its jobs see the state of the start.
-fn listed_once(listed: &Listed, root: &Path) -> Result<Arc<Tree>, TreeError> {
+/// The files that a build began with, listed at its first job that asks.
+fn listed_once(listed: &Listed, snapshot: &Snapshot) -> Result<Arc<[PathBuf]>, WorkspaceError> {
     let mut listed = listed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     match &*listed {
-        Some(tree) => Ok(Arc::clone(tree)),
-        None => Ok(Arc::clone(listed.insert(Arc::new(Tree::list(root)?)))),
+        Some(files) => Ok(Arc::clone(files)),
+        None => Ok(Arc::clone(listed.insert(snapshot.files()?.into()))),
     }
 }
 
@@ -275,13 +271,12 @@ impl Place {
     ) -> Result<Workspace, PlaceFault> {
         let directory = workspace_directory(&worker.settings.data, spec.build, spec.attempt);
         let (from, listed) = (Arc::clone(snapshot), worker.listed());
-        let root = worker.settings.root.clone();
         let created = tokio::task::spawn_blocking(move || {
             // What an earlier life of this attempt left is not the state of the start.
             let _ = crate::workspace::remove_tree(&directory);
             let files = match globs {
                 None => Files::All,
-                Some(globs) => Files::Only(input_paths(&*listed_once(&listed, &root)?, from.prefix(), &globs)?),
+                Some(globs) => Files::Only(input_paths(&listed_once(&listed, &from)?, from.prefix(), &globs)?),
             };
             Ok::<_, PlaceFault>(Workspace::create(&from, &directory, files)?)
         });

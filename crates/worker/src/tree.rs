@@ -16,7 +16,7 @@ use graph::Digest;
 use ignore::gitignore::gitconfig_excludes_path;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 
-use self::outer::Outer;
+pub(crate) use self::outer::Outer;
 use crate::git::{self, GitError};
 use crate::patterns::{Patterns, by_bytes};
 use crate::repository::{self, checkout_root};
@@ -191,6 +191,14 @@ impl Tree {
     }
 }
 
+/// What paths hold now, all of them read; as [`Tree::contents`].
+///
+/// # Errors
+/// As there.
+pub(crate) fn contents(root: &Path, paths: &[PathBuf]) -> Result<Vec<Option<Content>>, TreeError> {
+    contents_of(root, paths, &[]).map(|looked| looked.contents)
+}
+
 /// The digest of some files of a tree: of their names, kinds and contents, and of nothing else. `contents` is what
 /// [`Tree::contents`] gave; files that are not there are passed over.
 #[must_use]
@@ -267,6 +275,16 @@ fn list_git(
     Ok(())
 }
 
+/// What [`Tree::list`] has of a repository within `root`; relative to `root`, in no order.
+///
+/// # Errors
+/// [`TreeError`].
+pub(crate) fn list_nested(root: &Path, place: &Path) -> Result<Vec<PathBuf>, TreeError> {
+    let mut paths = Vec::new();
+    list_git(root, place, Extent::Folder, 1, &mut paths)?;
+    Ok(paths)
+}
+
 /// The same path without `..`, as of a checkout's files in which no link leads elsewhere.
 fn without_parents(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
@@ -283,11 +301,11 @@ fn without_parents(path: &Path) -> PathBuf {
 const UNTRACKED: &[u8] = b"";
 
 /// The mode that git's index has for a repository within a repository.
-const GITLINK_MODE: &[u8] = b"160000";
+pub(crate) const GITLINK_MODE: &[u8] = b"160000";
 
 /// The mode and name of a line about a tracked file: `MODE ID STAGE<TAB>NAME`. `None` for an untracked one, which is
 /// its name alone.
-fn tracked(line: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(crate) fn tracked(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let tab = memchr::memchr(b'\t', line)?;
     let (about, name) = (&line[..tab], &line[tab + 1..]);
     let mut fields = about.split(|byte| *byte == b' ');

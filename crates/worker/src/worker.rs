@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
-use graph::{AttemptNumber, BuildId, Checkout, JobName, StepReport, Timestamp};
+use graph::{AttemptNumber, BuildId, Checkout, Digest, JobName, StepReport, Timestamp};
 
 use crate::container::image::Pins;
 use crate::container::{Engine, EngineError};
@@ -21,7 +21,7 @@ use crate::output::FreeChannels;
 use crate::place::{make_workspaces, snapshot_directory};
 use crate::sandbox::Sandbox;
 use crate::variables::Variables;
-use crate::workspace::{Budget, Moved, Seen, Snapshot, StepBounds, Workspace, WorkspaceError};
+use crate::workspace::{Beginning, Budget, Moment, Moved, Seen, Snapshot, StepBounds, Workspace, WorkspaceError};
 
 /// How long a canceled or timed-out step has between TERM and KILL, if nothing else is said.
 pub const GRACE: Duration = Duration::from_secs(10);
@@ -90,8 +90,8 @@ pub enum WorkerError {
     },
 }
 
-/// The files of a build's tree, listed once.
-pub(crate) type Listed = Arc<Mutex<Option<Arc<crate::tree::Tree>>>>;
+/// The files that a build began with, relative to the project's folder, sorted by bytes; listed once.
+pub(crate) type Listed = Arc<Mutex<Option<Arc<[PathBuf]>>>>;
 
 /// Runs attempts, many at once, in one thread.
 pub struct Worker {
@@ -112,6 +112,8 @@ pub struct Worker {
     made: Mutex<Option<(AttemptNumber, Workspace)>>,
     /// What was seen of the tree, as long as no job could write to it.
     seen: Mutex<Option<Seen>>,
+    /// How it stood then.
+    beginning: Mutex<Option<Beginning>>,
     /// Of which state a snapshot must be; of any if nobody said.
     start: Mutex<Option<Start>>,
     sandbox: OnceCell<Result<Sandbox, String>>,
@@ -286,6 +288,7 @@ impl Worker {
             snapshot: OnceCell::new(),
             made: Mutex::new(None),
             seen: Mutex::new(None),
+            beginning: Mutex::new(None),
             start: Mutex::new(None),
             sandbox: OnceCell::new(),
             budget,
@@ -323,7 +326,21 @@ impl Worker {
 
     /// What git has just said of the tree: whoever takes its state need not ask again.
     pub fn note_seen(&self, seen: Seen) {
+        *self.beginning.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen.beginning());
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen);
+    }
+
+    /// Keeps which files the build ends with, for [`files_at_end`], if only jobs that worked among them have changed any: in these spans of time.
+    /// Blocks while git looks.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn keep_end(&self, worked: &[(Moment, Moment)]) -> io::Result<()> {
+        let beginning = self.beginning.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(digest) = beginning.and_then(|beginning| beginning.digest_now(worked)) else { return Ok(()) };
+        let file = end_file(&self.settings.data, self.settings.build);
+        fs::create_dir_all(file.parent().unwrap_or(Path::new("/")))?;
+        fs::write(file, digest.0)
     }
 
     /// What was seen, for one who uses it or is about to make it untrue.
@@ -338,16 +355,34 @@ impl Worker {
     }
 
     /// Takes the state of the tree for the jobs to come, unless it is kept. To be called before anything of the build runs or waits for a
-    /// person.
+    /// person. Who has read files of the tree since `since` asks [`Worker::changed_since`] which are those.
     ///
     /// # Errors
     /// Why it cannot be had; each job that wants it tries again.
-    pub async fn hold_start(&self) -> Result<(), WorkspaceError> {
-        self.snapshot().await.map(drop)
+    pub async fn hold_start(&self, since: Moment) -> Result<(), WorkspaceError> {
+        self.snapshot_since(since).await.map(drop)
+    }
+
+    /// As [`Snapshot::changed_since`], relative to the project's folder: what lies outside begins with `..`. `None` if no state was taken.
+    pub async fn changed_since(&self, since: Moment) -> Option<Vec<PathBuf>> {
+        let snapshot = self.snapshot.get().cloned()?;
+        let changed = tokio::task::spawn_blocking(move || {
+            let changed = snapshot.changed_since(since)?;
+            let inside = |path: PathBuf| match path.strip_prefix(snapshot.prefix()) {
+                Ok(inside) => inside.to_owned(),
+                Err(_) => Path::new("..").join(path),
+            };
+            Some(changed.into_iter().map(inside).collect())
+        });
+        changed.await.ok()?
     }
 
     /// The state of the build's start: kept by an earlier run of the same build, or taken now.
     pub(crate) async fn snapshot(&self) -> Result<Arc<Snapshot>, WorkspaceError> {
+        self.snapshot_since(Moment::now()).await
+    }
+
+    async fn snapshot_since(&self, since: Moment) -> Result<Arc<Snapshot>, WorkspaceError> {
         let taken = self.snapshot.get_or_try_init(|| async {
             let directory = snapshot_directory(&self.settings.data, self.settings.build);
             let root = self.settings.root.clone();
@@ -357,7 +392,7 @@ impl Worker {
                 Ok(snapshot) => Ok(snapshot),
                 Err(_) => {
                     let _ = crate::workspace::remove_tree(&directory);
-                    let taken = Snapshot::take_seen(&root, &directory, seen.as_ref())?;
+                    let taken = Snapshot::take_seen(&root, &directory, seen.as_ref(), since)?;
                     if let Some(Err(moved)) = start.map(|start| start.allow(&taken)) {
                         // Nobody shall find it.
                         let _ = crate::workspace::remove_tree(&directory);
@@ -436,7 +471,7 @@ impl Worker {
         self.scratch.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    /// The files of the tree, once somebody has listed them.
+    /// The files of the start, once somebody has listed them.
     pub(crate) fn listed(&self) -> Listed {
         Arc::clone(&self.listed)
     }
@@ -510,6 +545,17 @@ impl Drop for Worker {
             let _ = fs::remove_dir_all(left);
         }
     }
+}
+
+/// The digest of the files that a build ended with, if that was kept: see [`Worker::keep_end`]; that of [`Seen::digest`] is another one if
+/// the files are others now.
+#[must_use]
+pub fn files_at_end(data: &Path, build: BuildId) -> Option<Digest> {
+    Some(Digest(fs::read(end_file(data, build)).ok()?.try_into().ok()?))
+}
+
+fn end_file(data: &Path, build: BuildId) -> PathBuf {
+    snapshot_directory(data, build).with_file_name("end")
 }
 
 /// What the markers of a build's processes begin with, for `keeper::kill_leftovers`. Two data directories have different

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use self::layer::Made;
 use crate::git::GitError;
 use crate::keeper::{KeeperError, Processes, View, ViewError, ViewId};
+use crate::tree::TreeError;
 
 mod checkout;
 mod layer;
@@ -32,13 +33,13 @@ pub use layer::remove_tree;
 pub(crate) use layer::{assume, is_moved, is_opaque, is_whiteout};
 #[cfg(test)]
 pub(crate) use layer::{entries, make_opaque};
-pub use look::{Look, Seen};
+pub use look::{Beginning, Look, Seen};
 pub use snapshot::{Layers, Snapshot};
 pub use steps::{
     BUILD_BYTES_MAX, BUILD_FILES_MAX, Budget, Layer, STEP_BYTES_MAX, STEP_FILES_MAX, StepBounds, StepLayers, TEMPORARY,
     UPPER, Unkept, collect_layers, has_layers, layer_directory, note_layers,
 };
-pub use watch::DIRECTORIES_MAX;
+pub use watch::{DIRECTORIES_MAX, Moment, Vigil};
 
 /// How folders are held: for their paths only, and never through a link.
 const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -58,6 +59,22 @@ pub enum WorkspaceError {
         #[source]
         source: io::Error,
     },
+    /// A file of the tree that differs from the commit cannot be copied.
+    #[error(
+        "jobs are given a copy of `{}`, which is not as in the commit, and it cannot be read: make it readable, or, if git does not track it, \
+         name it in a .gitignore",
+        path.display()
+    )]
+    Unreadable {
+        /// Which, relative to the repository.
+        path: PathBuf,
+        /// The system's words.
+        #[source]
+        source: io::Error,
+    },
+    /// The files of the tree cannot be listed.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
     /// The layers would lie in the tree they hide; the kernel refuses that.
     #[error("the workspace's directory `{}` lies inside the repository `{}`: set ROPEWALK_DATA to a folder outside it", directory.display(), repository.display())]
     Inside {
@@ -114,6 +131,12 @@ fn short(commit: &str) -> &str {
 }
 
 impl WorkspaceError {
+    /// What cannot be read at or below a path of the repository; `None` if all of it can.
+    fn unreadable(repository: &Path, path: &Path) -> Option<Self> {
+        let (path, source) = layer::unreadable(&repository.join(path))?;
+        Some(Self::Unreadable { path: path.strip_prefix(repository).unwrap_or(&path).to_owned(), source })
+    }
+
     fn at(path: &Path) -> impl Fn(io::Error) -> Self + use<> {
         let path = path.to_owned();
         move |source| Self::File { path: path.clone(), source }

@@ -6,8 +6,9 @@ use std::time::Duration;
 use reqwest::{Response, StatusCode, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 
-use super::{ANSWER_BYTES_MAX, Client, ClientError, REPEAT_MS, REPEATS_MAX};
+use super::{ANSWER_BYTES_MAX, Client, ClientError, LATE_MS, Late, REPEAT_MS, REPEATS_MAX, TellLate};
 use crate::problem::{MEDIA_TYPE, Problem};
 use crate::routes::{IDEMPOTENCY_KEY, JSON, Method, Route};
 
@@ -23,6 +24,8 @@ pub(super) struct Call<'c> {
     headers: Vec<(&'static str, String)>,
     body: Option<(&'static str, bytes::Bytes)>,
     is_safe: bool,
+    /// Whether people are told if it is late.
+    is_timed: bool,
 }
 
 impl Client {
@@ -41,7 +44,7 @@ impl Client {
             }
         }
         let is_safe = route.method != Method::Post || route.takes_key();
-        Call { client: self, route, path, has_query: false, headers: Vec::new(), body: None, is_safe }
+        Call { client: self, route, path, has_query: false, headers: Vec::new(), body: None, is_safe, is_timed: true }
     }
 }
 
@@ -95,6 +98,12 @@ impl Call<'_> {
         self
     }
 
+    /// A call that takes its time: it waits for more than the server.
+    pub fn untimed(mut self) -> Self {
+        self.is_timed = false;
+        self
+    }
+
     /// Does the call and reads the answer.
     pub async fn answer<T: DeserializeOwned>(self) -> Result<T, ClientError> {
         let operation = self.route.operation;
@@ -120,8 +129,11 @@ impl Call<'_> {
             self.headers.push((IDEMPOTENCY_KEY, fresh_key()));
         }
         let mut repeats = 0;
+        let mut watch = self.watch();
+        let mut last = None;
         loop {
-            let failed = match self.once().await {
+            let late = Late { server: &self.client.server, failed: last.as_ref(), tries_left: REPEATS_MAX - repeats };
+            let failed = match told_if_late(self.once(), &mut watch, &late).await {
                 Ok(response) => return Ok(response),
                 Err(error) => error,
             };
@@ -132,7 +144,15 @@ impl Call<'_> {
             }
             tokio::time::sleep(Duration::from_millis(REPEAT_MS << repeats)).await;
             repeats += 1;
+            last = Some(failed);
         }
+    }
+
+    /// When the call is late, and who is to be told then.
+    fn watch(&self) -> Option<(Instant, TellLate)> {
+        let is_small = self.body.as_ref().is_none_or(|(media, _)| *media == JSON);
+        let tell = self.client.tell_late.filter(|_| is_small && self.is_timed)?;
+        Some((Instant::now() + Duration::from_millis(LATE_MS), tell))
     }
 
     /// Does the call once.
@@ -155,6 +175,22 @@ impl Call<'_> {
         let body = read(self.client, response, ANSWER_BYTES_MAX).await?;
         serde_json::from_slice(&body).map_err(|source| ClientError::Unreadable { operation, source })
     }
+}
+
+/// Waits for a try; if the call becomes late meanwhile, or was before, that is told, once.
+async fn told_if_late<T>(
+    tried: impl Future<Output = T>,
+    watch: &mut Option<(Instant, TellLate)>,
+    late: &Late<'_>,
+) -> T {
+    let mut tried = std::pin::pin!(tried);
+    let Some((at, tell)) = *watch else { return tried.await };
+    if let Ok(answered) = tokio::time::timeout_at(at, &mut tried).await {
+        return answered;
+    }
+    *watch = None;
+    tell(late);
+    tried.await
 }
 
 impl Client {

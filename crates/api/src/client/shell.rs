@@ -39,7 +39,7 @@ impl Frames {
 impl Client {
     /// Opens a shell; its frames. Dropped, it is ended.
     pub async fn shell_open(&self, build: BuildId, job: &str, open: &OpenShell) -> Result<Frames, ClientError> {
-        let response = self.call("shell_open", &[&build, &job]).json(open).send().await?;
+        let response = self.call("shell_open", &[&build, &job]).json(open).untimed().send().await?;
         Ok(Frames { client: self.clone(), response, reader: FrameReader::default() })
     }
 

@@ -185,8 +185,12 @@ pub const ROUTES: &[Route] = &[
         parameters: &[],
         body: None,
         answers: &[
-            json(200, shape::<Health>, "it does, or stands by to"),
-            json(503, shape::<Health>, "it does not: it starts, ends or has failed"),
+            json(200, shape::<Health>, "it does, or hands requests on to the server that leads"),
+            json(
+                503,
+                shape::<Health>,
+                "it does not: it starts, ends or has failed, or stands by while no server leads",
+            ),
         ],
         also_refused: &[],
     },

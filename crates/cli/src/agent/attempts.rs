@@ -24,6 +24,7 @@ use worker::keeper::Processes;
 use worker::workspace::{Files, Snapshot, Workspace, WorkspaceError, collect_layers};
 
 use super::checkout::{self, Checkout};
+use super::departure::Departure;
 use super::depot::RemoteDepot;
 use super::holding::{Held, Holds};
 use super::layers::{Sending, Sends};
@@ -57,6 +58,7 @@ pub struct Attempts {
     grace: Duration,
     link: Arc<Link>,
     outbox: Arc<Outbox>,
+    departure: Departure,
     running: RefCell<BTreeMap<LeaseId, Running>>,
     /// Leases that are to stop and have not begun here, and who says so: the start waits for its secrets, and may come later.
     early_stops: RefCell<BTreeMap<LeaseId, String>>,
@@ -147,6 +149,7 @@ impl Attempts {
         grace: Duration,
         link: Arc<Link>,
         outbox: Arc<Outbox>,
+        departure: Departure,
         lost: &[LeaseId],
     ) -> Self {
         for lease in lost {
@@ -160,6 +163,7 @@ impl Attempts {
             grace,
             link,
             outbox,
+            departure,
             running: RefCell::default(),
             early_stops: RefCell::default(),
             builds: RefCell::default(),
@@ -264,7 +268,8 @@ impl Attempts {
         let attempts = Rc::clone(self);
         let sending = self.to_send(&spec, &secrets);
         tokio::task::spawn_local(async move {
-            let report = attempts.run(spec, secrets, cancel).await.unwrap_or_else(infra);
+            let mut report = attempts.run(spec, secrets, cancel).await.unwrap_or_else(infra);
+            attempts.departure.judge(&mut report).await;
             // Of a lease that was forgotten the outbox says nothing.
             attempts.outbox.say_of(lease, &FromWorker::Finished { lease, report: Box::new(report) });
             attempts.running.borrow_mut().remove(&lease);
@@ -318,8 +323,9 @@ impl Attempts {
         }
     }
 
-    /// Ends all attempts at once.
+    /// Ends all attempts at once; that it was the worker's end is told of each.
     pub fn end_all(&self) {
+        self.departure.cut_short();
         for running in self.running.borrow().values() {
             running.cancel.at_once("the worker is being stopped");
         }
@@ -331,7 +337,13 @@ impl Attempts {
         values: BTreeMap<String, String>,
         cancel: worker::Cancel,
     ) -> Result<AttemptReport, String> {
-        let masker = Masker::new(values.values()).map_err(|error| error.to_string())?;
+        let masker = match Masker::new(values.values()) {
+            Ok(masker) => masker,
+            // The same values would be too much again.
+            Err(error) => {
+                return Ok(AttemptReport::of(Outcome::Failed(Failure::Setup { message: error.to_string() }), now()));
+            }
+        };
         self.fetch_programs(&spec).await?;
         let build = match spec.job.workspace {
             WorkspaceKind::Isolated => self.open_build(&spec).await?,
@@ -345,7 +357,13 @@ impl Attempts {
         let (outbox, attempt) = (Arc::clone(&self.outbox), spec.attempt);
         let log = LeaseLog { outbox, lease, build: spec.build, attempt, masker };
         let depot = RemoteDepot::new(Arc::clone(&self.link), lease);
-        let report = worker::run_attempt(&build.worker, spec, secrets, Arc::new(log), Arc::new(depot), cancel).await;
+        let is_reusable = spec.operation.is_some();
+        let log = Arc::new(log);
+        let mut report = worker::run_attempt(&build.worker, spec, secrets, log, Arc::new(depot), cancel).await;
+        if is_reusable {
+            let reads: Vec<String> = report.undeclared_reads().collect();
+            report.notes.extend(reads);
+        }
         build.observer.end(&name, lease);
         Ok(report)
     }

@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep_until};
 use worker::memory;
 
 use super::attempts::Attempts;
+use super::departure::Ending;
 use super::evaluation::{About, SESSION_IDLE_MAX};
 use super::health::Health;
 use super::identity::Identity;
@@ -98,19 +99,8 @@ pub struct Settings {
     pub token: PathBuf,
     /// What it offers.
     pub offer: Offer,
-    /// After so long without any server it ends.
+    /// After so long without any server it ends, once nothing runs.
     pub orphaned_after: Option<Duration>,
-}
-
-/// How people want a worker to end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Ending {
-    /// Not at all.
-    No,
-    /// When what runs has ended.
-    Drain,
-    /// At once.
-    Now,
 }
 
 /// A worker at work.
@@ -228,6 +218,7 @@ impl Agent {
         let mut failures = 0;
         let mut told = String::new();
         let mut last_heard = Instant::now();
+        let mut has_told_orphaned = false;
         for place in self.settings.servers.clone().iter().cycle() {
             let joined = tokio::time::timeout(JOIN_WAIT, self.join(place)).await;
             match joined.unwrap_or_else(|_| Err(unanswered(place))) {
@@ -238,6 +229,7 @@ impl Agent {
                     self.link.set_client(None);
                     self.outbox.set_presence(Presence::Away);
                     last_heard = Instant::now();
+                    has_told_orphaned = false;
                     // A session that ends at once is no success: the next one is not begun at once.
                     if began.elapsed() >= LIVED {
                         failures = 0;
@@ -257,11 +249,7 @@ impl Agent {
                 }
             }
             failures += 1;
-            let is_orphaned = self.settings.orphaned_after.is_some_and(|limit| last_heard.elapsed() >= limit);
-            if is_orphaned {
-                say("no server was there for so long that this worker ends");
-                self.attempts.end_all();
-                self.attempts_ended().await;
+            if self.is_orphaned(last_heard, &mut has_told_orphaned) {
                 return Ok(Left::alone(Then::Leave));
             }
             if self.is_left_alone(wait(failures)).await {
@@ -269,6 +257,22 @@ impl Agent {
             }
         }
         Err(Stop::wrong("no server is named: give --server URL"))
+    }
+
+    /// Whether no server was there for so long that the worker ends. What runs goes on to its end first, and what is not told
+    /// by then waits on the disk for the next life; a server that comes back meanwhile has the worker back.
+    fn is_orphaned(&self, last_heard: Instant, has_told: &mut bool) -> bool {
+        let Some(limit) = self.settings.orphaned_after.filter(|limit| last_heard.elapsed() >= *limit) else {
+            return false;
+        };
+        let what = match self.attempts.count() {
+            0 => "leaving",
+            _ => "finishing what runs, then leaving, unless a server comes back",
+        };
+        if !std::mem::replace(has_told, true) || self.attempts.count() == 0 {
+            say(&format!("no server was there for {} s: {what}", limit.as_secs()));
+        }
+        self.attempts.count() == 0
     }
 
     /// Waits before the next joining; whether the worker has ended meanwhile.

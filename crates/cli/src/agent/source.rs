@@ -122,7 +122,7 @@ fn files_of(root: &Path, stats: &Path) -> Result<Files, String> {
         let length = lengths.next_if(|(known, _)| *known == path).map(|(_, length)| length);
         let Some(content) = content else { continue };
         let Ok(name) = text_of(path) else {
-            unsendable.push(path.to_string_lossy().into_owned());
+            unsendable.push(escaped(path));
             continue;
         };
         match file_of(&root.join(path), *content, length)? {
@@ -142,7 +142,8 @@ fn file_of(path: &Path, content: Content, length: Option<u64>) -> Result<Option<
     let cannot_read = |error: io::Error| format!("cannot read {}: {error}", path.display());
     if content.kind == Kind::Link {
         let target = fs::read_link(path).map_err(cannot_read)?;
-        return Ok(Some(File::Link { target: text_of(&target)?.to_owned() }));
+        let target = target.into_os_string().into_string().map_err(|_| link_fault(path))?;
+        return Ok(Some(File::Link { target }));
     }
     let bytes = match length {
         Some(length) => length,
@@ -162,8 +163,18 @@ fn file_of(path: &Path, content: Content, length: Option<u64>) -> Result<Option<
 
 fn text_of(path: &Path) -> Result<&str, String> {
     let shown =
-        || format!("the name `{}` is not UTF-8 and cannot be sent: rename it, or have git ignore it", path.display());
+        || format!("the name `{}` is not UTF-8 and cannot be sent: rename it, or have git ignore it", escaped(path));
     path.to_str().ok_or_else(shown)
+}
+
+/// A name for people, with `\xNN` for each byte that is no text: two names never look the same.
+fn escaped(path: &Path) -> String {
+    let mut name = String::new();
+    for chunk in path.as_os_str().as_bytes().utf8_chunks() {
+        name.push_str(chunk.valid());
+        chunk.invalid().iter().for_each(|byte| name.push_str(&format!(r"\x{byte:02x}")));
+    }
+    name
 }
 
 fn refuse_unsendable(names: &[String]) -> Result<(), String> {
@@ -198,7 +209,7 @@ pub fn of_commit(project: &Path, commit: &str, kept: Known<'_>, base: Option<&st
     let mut unsendable = Vec::new();
     for object in listed {
         let Some(name) = object.path.to_str() else {
-            unsendable.push(object.path.to_string_lossy().into_owned());
+            unsendable.push(escaped(&object.path));
             continue;
         };
         let file = match object.kind {
@@ -294,8 +305,14 @@ fn link_target(object: &Object) -> Result<String, String> {
         target = Some(bytes);
         Ok(())
     })?;
-    String::from_utf8(target.unwrap_or_default())
-        .map_err(|_| format!("the target of the link `{}` is not UTF-8 and cannot be sent", object.path.display()))
+    String::from_utf8(target.unwrap_or_default()).map_err(|_| link_fault(&object.path))
+}
+
+fn link_fault(link: &Path) -> String {
+    let link = escaped(link);
+    format!(
+        "the target of the link `{link}` is not UTF-8 and cannot be sent: link to another name, or have git ignore the link"
+    )
 }
 
 /// The digests of git's objects, kept between builds; losing them costs time only.
@@ -612,9 +629,19 @@ mod tests {
     #[test]
     fn names_that_are_no_text_are_told() {
         let (scratch, root) = repository();
-        fs::write(root.join(OsStr::from_bytes(b"a\xff")), "").expect("a file");
-        let fault = of_directory(&root, known(&scratch), "HEAD").map(|_| ()).expect_err("it is refused");
-        assert_eq!(fault, "names that are not UTF-8 cannot be sent: `a\u{fffd}`; rename them, or have git ignore them");
+        let fault = || of_directory(&root, known(&scratch), "HEAD").map(|_| ()).expect_err("it is refused");
+        std::os::unix::fs::symlink(OsStr::from_bytes(b"\xfe"), root.join("alias")).expect("a link");
+        let said = fault();
+        assert!(
+            said.contains("alias` is not UTF-8 and cannot be sent: link to another name, or have git ignore"),
+            "{said}"
+        );
+        fs::remove_file(root.join("alias")).expect("there");
+        for name in [b"\xc3\xbc\xfe", b"\xc3\xbc\xff"] {
+            fs::write(root.join(OsStr::from_bytes(name)), "").expect("a file");
+        }
+        let told = r"names that are not UTF-8 cannot be sent: `ü\xfe`, `ü\xff`; rename them, or have git ignore them";
+        assert_eq!(fault(), told);
     }
 
     #[test]

@@ -19,11 +19,11 @@ use crate::whereabouts::Whereabouts;
 
 impl Archive for Places {
     fn find_build(&self, text: &str) -> Result<BuildRow, Stop> {
-        places::find_build(&*self.store, text)
+        self.whole(places::find_build(&*self.store, text)?)
     }
 
     fn find_job(&self, build: BuildId, text: &str) -> Result<JobName, Stop> {
-        places::find_job(&*self.store, build, text)
+        self.job(build, text)
     }
 
     /// A store gives at most a page at once.
@@ -34,21 +34,23 @@ impl Archive for Places {
             let page = self.store.builds(filter, before, room)?;
             let Some(last) = page.last() else { break };
             before = Some(last.build);
-            builds.extend(page);
+            for row in page {
+                builds.push(self.whole(row)?);
+            }
         }
         Ok(builds)
     }
 
     fn build(&self, build: BuildId) -> Result<Option<BuildRow>, Stop> {
-        Ok(self.store.build(build)?)
+        self.store.build(build)?.map(|row| self.whole(row)).transpose()
     }
 
     fn graph(&self, build: BuildId) -> Result<Option<Arc<Graph>>, Stop> {
-        Ok(self.store.graph(build)?)
+        self.graph_of(build)
     }
 
     fn jobs(&self, build: BuildId) -> Result<Vec<JobRow>, Stop> {
-        Ok(self.store.jobs(build)?)
+        self.jobs_of(build)
     }
 
     fn attempts(&self, build: BuildId, job: Option<&JobName>) -> Result<Vec<AttemptRow>, Stop> {
@@ -60,7 +62,7 @@ impl Archive for Places {
     }
 
     fn artifacts(&self, build: BuildId) -> Result<Vec<ArtifactRow>, Stop> {
-        Ok(self.store.artifacts(build)?)
+        self.artifacts_of(build)
     }
 
     fn gates(&self, build: BuildId) -> Result<Vec<GateRow>, Stop> {

@@ -22,7 +22,7 @@ pub struct Installation {
 pub struct Config {
     #[command(flatten)]
     pub installation: Installation,
-    /// The form: a table for people, TOML that can be a file of settings, or JSON.
+    /// How to print it.
     #[arg(long, value_enum, default_value_t = ConfigForm::Human, value_name = "FORM")]
     pub output: ConfigForm,
 }
@@ -59,6 +59,9 @@ pub struct Restore {
     /// Only look whether the backup is whole: the database, every blob, every log.
     #[arg(long)]
     pub verify: bool,
+    /// Restore what there is of a damaged backup whose database is readable, and tell what is missing: builds, artifacts.
+    #[arg(long, conflicts_with = "verify")]
+    pub damaged: bool,
 }
 
 /// `ropewalk migrate-store`.
@@ -82,7 +85,7 @@ pub struct Doctor {
     /// Read every blob and every log, instead of some.
     #[arg(long)]
     pub all: bool,
-    /// The form.
+    /// How to print it.
     #[arg(long, value_enum, default_value_t = ListForm::Human, value_name = "FORM")]
     pub output: ListForm,
 }
@@ -104,7 +107,7 @@ pub enum TokenCommand {
     Attenuate(TokenAttenuate),
     /// Say what a token grants, without the server.
     Inspect(TokenInspect),
-    /// Revoke a token by its id, or one that was narrowed by its text; on the server's machine.
+    /// Revoke a token by its id, or a narrowed one by its file, on the server's machine.
     Revoke(TokenRevoke),
     /// List the tokens that were made, on the server's machine.
     List(TokenList),
@@ -119,13 +122,13 @@ pub struct TokenCreate {
     /// For a worker: it may take jobs of the pools given.
     #[arg(long)]
     pub worker: bool,
-    /// For a client that submits builds and reads what becomes of them; one a client.
+    /// For a client that submits builds and reads what becomes of them; make one for each client.
     #[arg(long, requires = "client")]
     pub submit: bool,
     /// For an administrator: everything.
     #[arg(long)]
     pub admin: bool,
-    /// For anything else: these verbs (read, submit, control, shell, work, admin).
+    /// For anything else: this verb (read, submit, control, shell, work, admin); may be given several times.
     #[arg(long = "verb", value_name = "VERB")]
     pub verbs: Vec<String>,
     /// The name under which the queue charges what it submits.
@@ -140,7 +143,7 @@ pub struct TokenCreate {
     /// Only this project; may be given several times. All if none is given.
     #[arg(long = "project", value_name = "PROJECT")]
     pub projects: Vec<String>,
-    /// Until then: a duration from now (12h, 30d) or a time (2026-12-31T00:00:00Z).
+    /// When it ends: a duration from now (12h, 30d) or a time (2026-12-31T00:00:00Z).
     #[arg(long, value_name = "WHEN")]
     pub until: Option<String>,
 }
@@ -150,7 +153,7 @@ pub struct TokenCreate {
 pub struct TokenAttenuate {
     /// The file that holds the token; `-` is standard input.
     pub token: PathBuf,
-    /// Only this verb; may be given several times.
+    /// Only this verb of those that it grants (read, submit, control, shell, work, admin); may be given several times.
     #[arg(long = "verb", value_name = "VERB")]
     pub verbs: Vec<String>,
     /// Only requests about this project; may be given several times.
@@ -162,7 +165,7 @@ pub struct TokenAttenuate {
     /// Only requests about this build; may be given several times.
     #[arg(long = "build", value_name = "BUILD")]
     pub builds: Vec<u64>,
-    /// Until then: a duration from now (12h, 30d) or a time (2026-12-31T00:00:00Z).
+    /// When it ends: a duration from now (12h, 30d) or a time (2026-12-31T00:00:00Z).
     #[arg(long, value_name = "WHEN")]
     pub until: Option<String>,
 }
@@ -172,7 +175,7 @@ pub struct TokenAttenuate {
 pub struct TokenInspect {
     /// The file that holds the token; `-` is standard input.
     pub token: PathBuf,
-    /// The form.
+    /// How to print it.
     #[arg(long, value_enum, default_value_t = ListForm::Human, value_name = "FORM")]
     pub output: ListForm,
 }
@@ -195,7 +198,7 @@ pub struct TokenRevoke {
 pub struct TokenList {
     #[command(flatten)]
     pub installation: Installation,
-    /// The form.
+    /// How to print it.
     #[arg(long, value_enum, default_value_t = ListForm::Human, value_name = "FORM")]
     pub output: ListForm,
 }

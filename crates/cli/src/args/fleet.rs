@@ -46,7 +46,7 @@ pub enum WorkersCommand {
     List {
         #[command(flatten)]
         remote: Remote,
-        /// The form.
+        /// How to print it.
         #[arg(long, value_enum, default_value_t = ListForm::Human, value_name = "FORM")]
         output: ListForm,
     },
@@ -77,7 +77,7 @@ pub struct WorkerStop {
     #[command(flatten)]
     pub which: WorkerName,
     /// Why; shown to those who wait.
-    #[arg(long, value_name = "TEXT", default_value = "")]
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub reason: String,
 }
 
@@ -87,7 +87,7 @@ pub struct WorkerChange {
     #[command(flatten)]
     pub which: WorkerName,
     /// Why; kept in the audit.
-    #[arg(long, value_name = "TEXT", default_value = "")]
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub reason: String,
 }
 
@@ -126,18 +126,18 @@ pub enum PoolsCommand {
     List {
         #[command(flatten)]
         remote: Remote,
-        /// The form.
+        /// How to print it.
         #[arg(long, value_enum, default_value_t = ListForm::Human, value_name = "FORM")]
         output: ListForm,
     },
-    /// List what waits in a pool, in order, and why each waits.
+    /// List what waits in a pool, what goes first before others, and why each waits.
     Queue {
         #[command(flatten)]
         remote: Remote,
         /// The pool; `default` is the one of jobs that name none.
         #[arg(default_value = "default")]
         pool: String,
-        /// The form.
+        /// How to print it.
         #[arg(long, value_enum, default_value_t = ListForm::Human, value_name = "FORM")]
         output: ListForm,
     },
@@ -147,8 +147,11 @@ pub enum PoolsCommand {
         remote: Remote,
         /// The pool.
         pool: String,
+        /// Hold it also if no worker serves it and no job names it.
+        #[arg(long)]
+        new: bool,
         /// Why; shown to those who wait.
-        #[arg(long, value_name = "TEXT", default_value = "")]
+        #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
         reason: String,
     },
     /// Start jobs in a pool again.
@@ -158,7 +161,7 @@ pub enum PoolsCommand {
         /// The pool.
         pool: String,
         /// Why; kept in the audit.
-        #[arg(long, value_name = "TEXT", default_value = "")]
+        #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
         reason: String,
     },
 }
@@ -174,14 +177,14 @@ pub struct Secrets {
 /// What to do with the secrets of a project on a server. Their values can be put and never be read.
 #[derive(Debug, Subcommand)]
 pub enum SecretsCommand {
-    /// List the names.
+    /// List the names of a project's secrets.
     List {
         #[command(flatten)]
         remote: Remote,
         /// The project.
         project: String,
     },
-    /// Put a value, read from standard input.
+    /// Put a secret, its value read from standard input, in place of the one that was there.
     Put {
         #[command(flatten)]
         remote: Remote,
@@ -190,7 +193,7 @@ pub enum SecretsCommand {
         /// The secret's name, as jobs name it.
         name: String,
     },
-    /// Remove one.
+    /// Remove a secret.
     Remove {
         #[command(flatten)]
         remote: Remote,
@@ -213,17 +216,17 @@ pub struct Quarantine {
 /// then on name them to their steps in ROPEWALK_QUARANTINE. No outcome changes by it alone.
 #[derive(Debug, Subcommand)]
 pub enum QuarantineCommand {
-    /// List them: expired ones first, then by their end, with how each did of late.
+    /// List the tests in quarantine: expired entries first, then by their end, with how each test did of late.
     List {
         #[command(flatten)]
         remote: Remote,
         /// The project.
         project: String,
-        /// The form.
+        /// How to print it.
         #[arg(long, value_enum, default_value_t = ListForm::Human, value_name = "FORM")]
         output: ListForm,
     },
-    /// Put one there, or change what is said of it.
+    /// Put a test into quarantine, or change what is said of it.
     Add {
         #[command(flatten)]
         remote: Remote,
@@ -234,7 +237,7 @@ pub enum QuarantineCommand {
         /// Its suite, as its report has it.
         #[arg(long, value_name = "SUITE", default_value = "", hide_default_value = true)]
         suite: String,
-        /// Only as the job of this full name reports it.
+        /// Only where the job of this full name reports it.
         #[arg(long, value_name = "JOB")]
         job: Option<String>,
         /// Who looks after it.
@@ -247,7 +250,7 @@ pub enum QuarantineCommand {
         #[arg(long, value_name = "DAY")]
         until: String,
     },
-    /// Take one out.
+    /// Take a test out.
     Remove {
         #[command(flatten)]
         remote: Remote,
@@ -258,7 +261,7 @@ pub enum QuarantineCommand {
         /// Its suite.
         #[arg(long, value_name = "SUITE", default_value = "", hide_default_value = true)]
         suite: String,
-        /// The job as of which it was put there.
+        /// The job for which it was put there, if for one alone.
         #[arg(long, value_name = "JOB")]
         job: Option<String>,
     },
@@ -292,10 +295,10 @@ pub enum MembersCommand {
     List {
         #[command(flatten)]
         remote: Remote,
-        /// Of this project alone.
+        /// Only those with a role on this project.
         #[arg(long, value_name = "NAME")]
         project: Option<String>,
-        /// The form.
+        /// How to print it.
         #[arg(long, value_enum, default_value_t = ListForm::Human, value_name = "FORM")]
         output: ListForm,
     },
@@ -303,9 +306,9 @@ pub enum MembersCommand {
     Role {
         #[command(flatten)]
         remote: Remote,
-        /// The member.
+        /// The member's name.
         name: String,
-        /// The role.
+        /// What the member may do from now on.
         role: MemberRole,
         /// On this project; on every project by default.
         #[arg(long, value_name = "NAME")]
@@ -315,14 +318,14 @@ pub enum MembersCommand {
     Link {
         #[command(flatten)]
         remote: Remote,
-        /// The member.
+        /// The member's name.
         name: String,
     },
     /// Remove a member; all their sessions end at once.
     Remove {
         #[command(flatten)]
         remote: Remote,
-        /// The member.
+        /// The member's name.
         name: String,
         /// Only the role on this project; with the last role the member goes.
         #[arg(long, value_name = "NAME", conflicts_with = "everywhere")]
@@ -336,10 +339,10 @@ pub enum MembersCommand {
 /// What a member may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum MemberRole {
-    /// Look.
+    /// Look, and change nothing.
     Reader,
     /// Also build, cancel, retry, answer gates, open shells.
     Developer,
-    /// Do everything, members among it.
+    /// Do everything, also manage members, tokens and secrets.
     Administrator,
 }

@@ -18,14 +18,17 @@ pub struct Serve {
     /// Whether a worker runs on this machine beside the server; `on` unless the settings say otherwise.
     #[arg(long, value_enum, value_name = "SWITCH")]
     pub local_worker: Option<Switch>,
+    /// Go on with new keys, or other ones than the records were made with: tokens and secrets that were made before are worth nothing then.
+    #[arg(long)]
+    pub new_keys: bool,
 }
 
 /// On or off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Switch {
-    /// It is.
+    /// A worker runs beside it.
     On,
-    /// It is not.
+    /// The server alone: jobs wait for workers that join it.
     Off,
 }
 
@@ -69,8 +72,8 @@ pub struct Work {
     /// How much it keeps of files that were fetched or made, so that they are not fetched again; 20 GiB by default.
     #[arg(long, value_name = "SIZE")]
     pub keep_contents: Option<Room>,
-    /// Seconds between asking a job to end and killing it.
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    /// How long a job has to end once it is asked to, before it is killed: in seconds, or as `500ms`, `30s`, `2m`.
+    #[arg(long, value_name = "TIME", default_value = "10", value_parser = super::seconds)]
     pub grace: u64,
     /// How it writes its own log to standard error: lines for people, or one JSON object a line.
     #[arg(long, value_enum, default_value_t = ListForm::Human, value_name = "FORM")]
@@ -111,7 +114,8 @@ pub struct Submit {
     /// Go before builds that are not urgent.
     #[arg(long)]
     pub urgent: bool,
-    /// Make a build of its own, also if one of the same files and inputs waits already.
+    /// Make a build of its own, also if one of the same files and inputs waits already; it takes the place of no earlier build of yours, and
+    /// none takes its place.
     #[arg(long)]
     pub separate: bool,
     /// How to show the build: `live` on a terminal, else `plain`, unless you say otherwise.

@@ -23,8 +23,9 @@ const BUILDS_COMPARED_MIN: usize = 3;
 /// If what is kept cannot be read.
 pub fn run(arguments: &Builds, project: &Project, colour: Colour) -> Result<u8, Stop> {
     let paint = Paint::of(colour, &std::io::stdout());
+    let width = output::columns(&std::io::stdout());
     let text = match arguments.at.archive(project)? {
-        Some(archive) => list(arguments, &*archive, &Calendar::system(), paint)?,
+        Some(archive) => list(arguments, &*archive, &Calendar::system(), (paint, width))?,
         None if arguments.output == ListForm::Json => "[]\n".to_owned(),
         None => format!("{}\n", places::NO_BUILDS),
     };
@@ -43,14 +44,19 @@ fn filter(arguments: &Builds) -> BuildFilter {
     }
 }
 
-fn list(arguments: &Builds, archive: &dyn Archive, calendar: &Calendar, paint: Paint) -> Result<String, Stop> {
+fn list(
+    arguments: &Builds,
+    archive: &dyn Archive,
+    calendar: &Calendar,
+    (paint, width): (Paint, usize),
+) -> Result<String, Stop> {
     let builds = archive.builds(&filter(arguments), arguments.before.map(BuildId), arguments.limit as usize)?;
     let listed: Vec<Listed> = builds.into_iter().map(|row| Listed::of(row, archive)).collect::<Result<_, _>>()?;
     if arguments.output == ListForm::Json {
         let listed: Vec<Value> = listed.iter().map(|build| build.json(calendar)).collect();
         return Ok(format!("{:#}\n", Value::from(listed)));
     }
-    Ok(if listed.is_empty() { nothing(arguments, archive) } else { table(&listed, calendar, paint) })
+    Ok(if listed.is_empty() { nothing(arguments, archive) } else { table(&listed, calendar, paint, width) })
 }
 
 /// That there is none of what was asked for.
@@ -94,16 +100,48 @@ impl Listed {
     }
 }
 
-fn table(listed: &[Listed], calendar: &Calendar, paint: Paint) -> String {
+/// The builds as a table that no line of which is wider than the terminal: first columns go that say least, then remarks are cut.
+fn table(listed: &[Listed], calendar: &Calendar, paint: Paint, width: usize) -> String {
+    let fits = |left_out: &usize| {
+        let text = whole_table(listed, calendar, Paint::Plain, &LEFT_OUT[..*left_out], REMARK_CELLS_MIN);
+        text.lines().all(|line| columns::cells(line) <= width)
+    };
+    let left_out = (0..LEFT_OUT.len()).find(fits).unwrap_or(LEFT_OUT.len());
+    let text = whole_table(listed, calendar, paint, &LEFT_OUT[..left_out], REMARK_CELLS_MAX);
+    // A colour that was on where a line is cut must not run into the next.
+    let end = if paint == Paint::Coloured { "\u{1b}[0m\n" } else { "\n" };
+    text.lines().map(|line| columns::cut_coloured(line, width) + end).collect()
+}
+
+/// The columns that a narrow terminal has no room for, in this order.
+const LEFT_OUT: [usize; 4] = [STARTED, AGAINST, COMMIT, EVENT];
+const EVENT: usize = 2;
+const COMMIT: usize = 3;
+const STARTED: usize = 4;
+const AGAINST: usize = 7;
+/// Cells of a remark.
+const REMARK_CELLS_MAX: usize = 120;
+/// So many cells of a remark are worth more than a column.
+const REMARK_CELLS_MIN: usize = 24;
+
+fn whole_table(
+    listed: &[Listed],
+    calendar: &Calendar,
+    paint: Paint,
+    left_out: &[usize],
+    remark_cells: usize,
+) -> String {
     let mut columns = Columns::default();
-    columns.titles([">build", "verdict", "event", "commit", "started", "", ">took", "", ""]);
+    let age = if left_out.contains(&STARTED) { "started" } else { "" };
+    let titles = [">build", "verdict", "event", "commit", "started", age, ">took", "", ""];
+    columns.titles(std::array::from_fn::<_, 9, _>(|index| if left_out.contains(&index) { "" } else { titles[index] }));
     for build in listed {
         let row = &build.row;
         let took_ms = build.took_ms(calendar);
         let usual_ms = usual_ms(listed, row, calendar);
         let is_compared = matches!(row.verdict, Verdict::Passed { .. });
         let against = usual_ms.filter(|_| is_compared).and_then(|usual| columns::against_usual(took_ms, usual));
-        columns.row([
+        let cells = [
             Cell::right(row.build.to_string()).style(Style::Strong),
             columns::verdict_mark(&row.verdict),
             Cell::new(event(&row.event)),
@@ -112,8 +150,10 @@ fn table(listed: &[Listed], calendar: &Calendar, paint: Paint) -> String {
             Cell::new(calendar.age(row.created)).style(Style::Dim),
             Cell::right(words::duration(took_ms)),
             against.unwrap_or_default(),
-            Cell::new(columns::cut(&build.remark, 120)),
-        ]);
+            Cell::new(columns::cut(&build.remark, remark_cells)),
+        ];
+        let shown = |(index, cell)| if left_out.contains(&index) { Cell::default() } else { cell };
+        columns.row(cells.into_iter().enumerate().map(shown));
     }
     columns.text(paint, 0)
 }
@@ -225,7 +265,8 @@ mod tests {
 
     #[track_caller]
     fn check(kept: &Kept, arguments: &Builds, expected: &str) {
-        let text = list(arguments, &kept.places(), &kept.calendar(), Paint::Plain).map_err(|stop| stop.message);
+        let text =
+            list(arguments, &kept.places(), &kept.calendar(), (Paint::Plain, usize::MAX)).map_err(|stop| stop.message);
         assert_eq!(text.as_deref(), Ok(expected));
     }
 
@@ -254,6 +295,25 @@ build  verdict    event      commit    started                              took
     }
 
     #[test]
+    fn a_list_is_no_wider_than_its_terminal() {
+        let mut kept = Kept::new();
+        for _ in 0..3 {
+            kept.build(&["a", "b"]).pass("a", 1000).reuse("b", 1, 1).end();
+        }
+        kept.build(&["a"]).fail("a", 101).end();
+        let at = |width| {
+            let human = arguments(ListForm::Human);
+            let text = list(&human, &kept.places(), &kept.calendar(), (Paint::Plain, width));
+            text.map_err(|stop| stop.message).expect("there are builds")
+        };
+        for width in [90, 70, 40] {
+            assert!(at(width).lines().all(|line| columns::cells(line) <= width), "{}", at(width));
+        }
+        let expected = "    4  ✗ failed  push main  6 min ago  1.5 s  a: `make` ended with co…\n";
+        assert!(at(70).contains(expected), "{}", at(70));
+    }
+
+    #[test]
     fn an_empty_list_says_what_to_do() {
         let kept = Kept::new();
         check(&kept, &arguments(ListForm::Human), "no builds yet: start one with `ropewalk run`\n");
@@ -266,7 +326,7 @@ build  verdict    event      commit    started                              took
     fn json_has_the_row_and_the_remark() {
         let mut kept = Kept::new();
         kept.build(&["a"]).fail("a", 101).end();
-        let text = list(&arguments(ListForm::Json), &kept.places(), &kept.calendar(), Paint::Plain);
+        let text = list(&arguments(ListForm::Json), &kept.places(), &kept.calendar(), (Paint::Plain, usize::MAX));
         let value: Value = serde_json::from_str(&text.map_err(|stop| stop.message).expect("a list")).expect("JSON");
         assert_eq!(value[0]["build"], 1);
         assert_eq!(value[0]["verdict"]["verdict"], "failed");

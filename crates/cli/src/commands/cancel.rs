@@ -1,11 +1,12 @@
 //! `ropewalk cancel`: asks the process or the server that runs a build to end it.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
-use engine::{Fact, fact::What};
-use graph::{BuildId, Verdict};
-use store::Store;
-use store::rows::BuildRow;
+use engine::{Engine, Fact, Input, fact::What};
+use graph::{BuildId, Verdict, WorkerId};
+use store::rows::{BuildRow, VerdictWord};
+use store::{BuildFilter, Store};
 
 use super::Stop;
 use crate::archive::{Archive, There};
@@ -13,10 +14,20 @@ use crate::args::Cancel;
 use crate::child;
 use crate::control::{self, Request, Sent};
 use crate::local::clock::now;
+use crate::local::world::WORKER;
 use crate::places::{self, Places};
 use crate::project::Project;
 use crate::whereabouts::{Whereabouts, not_here, quoted};
 use crate::{exit, output, words};
+
+/// The digits of a commit in full, by SHA-1 and by SHA-256.
+const COMMIT_LENGTHS: [usize; 2] = [40, 64];
+/// The fewest digits by which a commit is known.
+const COMMIT_DIGITS_MIN: usize = 7;
+/// The most commits that are told where one is meant.
+const COMMITS_TOLD_MAX: usize = 5;
+/// The most running builds that are looked through for a commit.
+const RUNNING_MAX: usize = 10_000;
 
 /// Runs the command.
 ///
@@ -34,8 +45,7 @@ pub fn run(arguments: &Cancel, project: &Project) -> Result<u8, Stop> {
         )));
     }
     let places = Places::kept(project)?;
-    let by = std::env::var("USER").ok().filter(|user| !user.is_empty());
-    let by = by.unwrap_or_else(|| "somebody at this machine".to_owned());
+    let by = worker::repository::user_name();
     let said = match &arguments.commit {
         Some(commit) => cancel_commit(&places, commit, &by)?,
         None => cancel(&places, &arguments.build, &by)?,
@@ -45,15 +55,40 @@ pub fn run(arguments: &Cancel, project: &Project) -> Result<u8, Stop> {
 }
 
 /// Cancels all builds of a commit that a process runs.
-fn cancel_commit(places: &Places, commit: &str, by: &str) -> Result<String, Stop> {
-    let mut said = String::new();
+fn cancel_commit(places: &Places, text: &str, by: &str) -> Result<String, Stop> {
+    let mut running = Vec::new();
     for build in places.store.unfinished()? {
-        let is_wanted = places.store.build(build)?.is_some_and(|row| row.event.commit == commit);
-        if is_wanted && places.is_run(build)? {
-            said.push_str(&cancel(places, &build.to_string(), by)?);
+        if places.is_run(build)? {
+            running.extend(places.store.build(build)?);
         }
     }
-    if said.is_empty() { Err(none_of(commit)) } else { Ok(said) }
+    let commit = meant(text, &running)?;
+    let wanted = running.iter().filter(|row| row.event.commit == commit);
+    wanted.map(|row| cancel(places, &row.build.to_string(), by)).collect()
+}
+
+/// The commit of builds that run which a name means: in full, or the first digits of one alone.
+fn meant(text: &str, running: &[BuildRow]) -> Result<String, Stop> {
+    let wanted = text.to_ascii_lowercase();
+    let begins = |commit: &&str| commit.starts_with(&wanted);
+    let commits: BTreeSet<&str> = running.iter().map(|row| &*row.event.commit).filter(begins).collect();
+    let mut found = commits.iter();
+    match (found.next(), found.next()) {
+        (Some(commit), _) if **commit == wanted => Ok(wanted),
+        _ if wanted.len() < COMMIT_DIGITS_MIN => {
+            let text = words::harmless(text);
+            Err(Stop::wrong(format!("`{text}` may be many commits: give at least {COMMIT_DIGITS_MIN} digits of it")))
+        }
+        (None, _) => Err(none_of(text)),
+        (Some(commit), None) => Ok((*commit).to_owned()),
+        (Some(_), Some(_)) => {
+            let commits: Vec<&str> = commits.into_iter().take(COMMITS_TOLD_MAX).collect();
+            let (text, commits) = (words::harmless(text), commits.join(", "));
+            Err(Stop::wrong(format!(
+                "builds of several commits run that begin with {text}: {commits}; give more digits"
+            )))
+        }
+    }
 }
 
 fn none_of(commit: &str) -> Stop {
@@ -68,9 +103,16 @@ fn on_server(arguments: &Cancel, there: &There) -> Result<u8, Stop> {
         format!("build {build} is asked to end: {show}\n")
     };
     let said = if let Some(commit) = &arguments.commit {
-        let touched = there.link.ask(client.commit_cancel(commit, Some(there.project()?), &reason))?;
+        let commit = match COMMIT_LENGTHS.contains(&commit.len()) {
+            true => commit.to_ascii_lowercase(),
+            false => {
+                let running = BuildFilter { verdict: Some(VerdictWord::Running), ..BuildFilter::default() };
+                meant(commit, &there.builds(&running, None, RUNNING_MAX)?)?
+            }
+        };
+        let touched = there.link.ask(client.commit_cancel(&commit, Some(there.project()?), &reason))?;
         if touched.builds.is_empty() {
-            return Err(none_of(commit));
+            return Err(none_of(&commit));
         }
         touched.builds.into_iter().map(ended).collect()
     } else {
@@ -112,18 +154,35 @@ fn cancel(places: &Places, text: &str, by: &str) -> Result<String, Stop> {
             let show = Whereabouts::here().command(format_args!("show {number}"));
             Ok(format!("build {number} is asked to end: {show}\n"))
         }
-        Sent::NobodyThere if child::is_request(&build) && places.store.claimant(number)?.is_none() => {
-            give_up(places, number, by)?;
-            Ok(format!("build {number} is given up: it had not begun\n"))
-        }
-        Sent::NobodyThere => Err(Stop::wrong(nobody(&places.data, &*places.store, &build)?)),
+        Sent::NobodyThere => match places.store.claim(number)? {
+            Some(_claim) => give_up(places, &build, by),
+            None => Err(Stop::wrong(is_deaf(&places.data, &*places.store, number)?)),
+        },
     }
 }
 
-/// Ends a build that was asked for and has not begun.
-fn give_up(places: &Places, build: BuildId, by: &str) -> Result<(), Stop> {
-    let verdict = Verdict::Canceled { by: by.to_owned() };
-    Ok(places.store.append(&[Fact { build, at: now(), what: What::BuildEnded { verdict } }])?)
+/// Ends a build that nobody runs: one that was asked for and has not begun, that waits for a person, or whose process was killed.
+fn give_up(places: &Places, build: &BuildRow, by: &str) -> Result<String, Stop> {
+    let number = build.build;
+    if child::is_request(build) {
+        let verdict = Verdict::Canceled { by: by.to_owned() };
+        places.store.append(&[Fact { build: number, at: now(), what: What::BuildEnded { verdict } }])?;
+        return Ok(format!("build {number} is given up: it had not begun\n"));
+    }
+    let mut engine = Engine::new();
+    for fact in &places.store.facts(number)? {
+        engine.apply(fact);
+    }
+    // What ran is lost: its process died, and whatever it had started with it.
+    let left = Input::WorkerLeft { worker: WorkerId(WORKER.into()) };
+    let ends = engine.step(now(), vec![left, Input::CancelRequested { build: number, by: by.to_owned() }]);
+    places.store.append(&ends.facts)?;
+    if ends.facts.iter().any(|fact| matches!(fact.what, What::BuildEnded { .. })) {
+        return Ok(format!("build {number} is given up: no process ran it\n"));
+    }
+    Ok(format!(
+        "build {number} is canceled; what cleans up after it has not run: `ropewalk run --resume {number}` runs that, and nothing else\n"
+    ))
 }
 
 /// The build to cancel. `last` means the newest that a process runs, if there is one, and rather one that somebody asked for.
@@ -148,25 +207,11 @@ fn find(places: &Places, text: &str) -> Result<BuildRow, Stop> {
     places::find_build(&*places.store, text)
 }
 
-/// What to say of a build that has not ended and that nobody answers for.
-fn nobody(data: &Path, store: &dyn Store, build: &BuildRow) -> Result<String, Stop> {
-    let number = build.build;
-    if let Some(claimant) = store.claimant(number)? {
-        let process = claimant.process.map(|process| format!(" (process {process})")).unwrap_or_default();
-        let socket = control::path(data, number);
-        return Ok(format!("build {number} is run{process}, but nobody listens at `{}`", socket.display()));
-    }
-    if let Some(gate) = store.open_gates(number)?.first() {
-        let job = &gate.job;
-        return Ok(format!(
-            "no process runs build {number}: it waits at the gate `{job}`; `ropewalk approve {number} {} --reject` ends it",
-            quoted(job.as_str())
-        ));
-    }
-    Ok(format!(
-        "no process runs build {number}: whoever ran it was killed, and nothing of it is left running; \
-         `ropewalk run --resume {number}` goes on with it"
-    ))
+/// What to say of a build that somebody runs who does not listen.
+fn is_deaf(data: &Path, store: &dyn Store, build: BuildId) -> Result<String, Stop> {
+    let process = store.claimant(build)?.and_then(|claimant| claimant.process);
+    let process = process.map(|process| format!(" (process {process})")).unwrap_or_default();
+    Ok(format!("build {build} is run{process}, but nobody listens at `{}`", control::path(data, build).display()))
 }
 
 #[cfg(test)]
@@ -185,12 +230,46 @@ mod tests {
         kept.build(&["a"]).fail("a", 1).end();
         kept.build(&["a"]).lease("a");
         check(&kept, "1", "build 1 has ended already: it failed because of `a`");
-        let killed = "no process runs build 2: whoever ran it was killed, and nothing of it is left running; \
-                      `ropewalk run --resume 2` goes on with it";
-        check(&kept, "last", killed);
+    }
+
+    #[test]
+    fn a_build_that_nobody_runs_is_given_up() {
         let mut kept = Kept::new();
+        kept.build(&["a"]).lease("a");
         kept.build(&["a"]).fact(engine::What::GateOpened { job: "a".into(), prompt: "go?".to_owned() });
-        check(&kept, "1", "no process runs build 1: it waits at the gate `a`; `ropewalk approve 1 a --reject` ends it");
+        for number in [1, 2] {
+            let said = cancel(&kept.places(), &number.to_string(), "ada").map_err(|stop| stop.message);
+            assert_eq!(said, Ok(format!("build {number} is given up: no process ran it\n")));
+            let ended = kept.store().build(graph::BuildId(number)).expect("the store answers").expect("it is there");
+            assert_eq!(ended.verdict, Verdict::Canceled { by: "ada".to_owned() });
+            check(&kept, &number.to_string(), &format!("build {number} has ended already: it was canceled by ada"));
+        }
+    }
+
+    #[test]
+    fn a_commit_is_known_by_its_first_digits() {
+        let mut kept = Kept::new();
+        kept.build(&["a"]);
+        let row = kept.places().store.build(BuildId(1)).expect("the store answers").expect("a build");
+        let of = |commit: &str| {
+            let mut row = row.clone();
+            row.event.commit = commit.into();
+            row
+        };
+        let (first, second) = (format!("2342b35b{:032}", 0), format!("2342b35c{:032}", 0));
+        let running = [of(&first), of(&first), of(&second)];
+        let check = |text: &str, told: &str| {
+            let found = meant(text, &running).unwrap_or_else(|stop| stop.message);
+            assert_eq!(found, told);
+        };
+        check("2342b35b", &first);
+        check("2342B35B0", &first);
+        check(&second, &second);
+        check("2342b3", "`2342b3` may be many commits: give at least 7 digits of it");
+        check("2342b36", "no build of commit 2342b36 is running");
+        let several =
+            format!("builds of several commits run that begin with 2342b35: {first}, {second}; give more digits");
+        check("2342b35", &several);
     }
 
     #[test]

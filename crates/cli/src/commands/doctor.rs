@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use server::doctor::{Checked, Depth, examine};
+use server::doctor::{Checked, Depth, Serving, examine};
 use server::settings::{OnOff, Settings};
 
 use super::Stop;
@@ -21,8 +21,10 @@ pub fn run(arguments: &Doctor, colour: Colour) -> Result<u8, Stop> {
     let checks = match installation.settings(&[], colour) {
         Ok(loaded) => {
             let mut checks = vec![sound(&loaded.settings)];
-            checks.push(lock(&installation.folder()));
-            checks.extend(examine(&loaded.settings, &installation.folder(), depth, now()));
+            let folder = installation.folder();
+            checks.push(lock(&folder));
+            let serving = if matches!(holder(&folder), Ok(None)) { Serving::No } else { Serving::Maybe };
+            checks.extend(examine(&loaded.settings, &folder, serving, depth, now()));
             if loaded.settings.local_worker == OnOff::On {
                 checks.push(isolation());
             }
@@ -71,6 +73,10 @@ fn lock(folder: &Path) -> Checked {
     check
 }
 
+/// What jobs of the worker beside the server may do that have no walls.
+pub const HOST_JOBS: &str = "jobs that run on the host do so as the server's user and can read its keys, so who may submit can do everything: \
+                             unless that is meant, set `worker.local` to `off` and run workers as another user or elsewhere";
+
 /// The worker beside the server puts steps into walls.
 fn isolation() -> Checked {
     let mut check = Checked::new("isolation");
@@ -81,7 +87,7 @@ fn isolation() -> Checked {
             "install bubblewrap and allow it user namespaces, or set `worker.local` to `off`",
         );
     }
-    check.seen = "bubblewrap works".to_owned();
+    check.seen = format!("bubblewrap works; {HOST_JOBS}");
     check
 }
 

@@ -159,7 +159,7 @@ enum Compared {
 
 impl<'p> Case<'p> {
     fn open(places: &'p Places, build: BuildRow, compared_max: u32) -> Result<Self, Stop> {
-        let (jobs, graph) = (places.store.jobs(build.build)?, places.store.graph(build.build)?);
+        let (jobs, graph) = (places.jobs_of(build.build)?, places.graph_of(build.build)?);
         Ok(Self { places, build, jobs, graph, facts: OnceCell::new(), compared_max })
     }
 
@@ -455,7 +455,7 @@ impl Why {
                 name.id()
             ),
             Self::Miss { nearest, differences, compared } => {
-                let text = miss_text(nearest, differences, *compared, name);
+                let text = miss_text(nearest, differences, *compared);
                 format!(
                     "{text}  compared with build {}{}, {}\n{}",
                     nearest.build,
@@ -472,7 +472,7 @@ fn leg(nearest: &Nearest, name: &JobName) -> String {
     if nearest.job == *name { String::new() } else { format!(", {}", nearest.job) }
 }
 
-fn miss_text(nearest: &Nearest, differences: &[Difference], compared: Compared, _name: &JobName) -> String {
+fn miss_text(nearest: &Nearest, differences: &[Difference], compared: Compared) -> String {
     let since = match (nearest.ended, &nearest.evicted) {
         (Ended::NotPassed, _) => ", which did not pass",
         (Ended::Passed, Some(_)) => ", evicted since",

@@ -8,7 +8,7 @@ use graph::{Answer, Known, Question};
 use super::Stop;
 use crate::args::{Colour, Export, ExportSystem};
 use crate::local::clock::now;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, Unanswered};
 use crate::project::Project;
 use crate::{event, exit, output};
 
@@ -19,7 +19,7 @@ use crate::{event, exit, output};
 pub fn run(arguments: &Export, project: &Project, colour: Colour) -> Result<u8, Stop> {
     let pipeline = Pipeline::load(project, arguments.source.pipeline.as_deref(), colour)?;
     let mut event = event::of(&arguments.event, project, now()).map_err(Stop::wrong)?;
-    pipeline.check(&mut event, event::kind_choice(&arguments.event), colour)?;
+    pipeline.check(&mut event, event::kind_choice(&arguments.event), Unanswered::Noted, colour)?;
     let mut known = Known::of(event);
     // What depends on the commit at hand is written for every commit: conditions on it count as true.
     let unknown = || Answer::Unknown("the configuration is for every commit".to_owned());

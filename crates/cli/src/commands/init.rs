@@ -65,9 +65,8 @@ fn tell_missing(proposed: &Proposed) {
         eprintln!("note: {}", crate::columns::one_line(remark));
     }
     if proposed.content == Content::Nothing {
-        eprintln!(
-            "note: it builds and tests nothing yet: no build tool that runs here was recognised; put your commands in"
-        );
+        let why = if proposed.remarks.is_empty() { " no build tool that runs here was recognised;" } else { "" };
+        eprintln!("note: it builds and tests nothing yet:{why} put your commands in");
     }
 }
 

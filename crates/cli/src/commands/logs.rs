@@ -15,6 +15,7 @@ use std::ops::Range;
 use graph::{BuildId, JobName};
 use regex::bytes::Regex;
 use store::log::{Item, Line, LineEnd, LogError, LogReader, StreamKey, StreamState, Writing};
+use store::rows::JobRow;
 
 use self::follow::Watch;
 use self::grep::{CONTEXT_LINES_MAX, Grep, TAIL_LINES_MAX};
@@ -232,7 +233,7 @@ fn rows(text: &str) -> Result<Range<u64>, Stop> {
 enum Follows {
     /// Only what is there.
     No,
-    /// Until nobody runs the build any more.
+    /// Until the job has ended, or nobody runs the build any more.
     ToTheEnd,
 }
 
@@ -383,7 +384,7 @@ impl<W: Write> Session<W> {
         }
     }
 
-    /// Tells what there is and what comes, until nobody runs the build any more.
+    /// Tells what there is and what comes, until the job has ended or nobody runs the build any more.
     fn follow(&mut self, archive: &dyn Archive, asked: &Asked) -> Result<String, End> {
         match archive.news(self.subject.build) {
             News::Files(places) => self.follow_files(places, asked),
@@ -396,8 +397,9 @@ impl<W: Write> Session<W> {
         let watch = Watch::new(&places.data.join("logs"));
         let mut opened: Option<LogReader> = None;
         loop {
-            // Asked first, so that what came before the end is told.
+            // Asked first, so that what came before the end is told. A job has ended once all it printed can be read.
             let is_over = !is_going(places, build)?;
+            let has_ended = is_over || self.job_has_ended(places)?;
             if let Some(reader) = &mut opened {
                 if is_over {
                     reader.writing_is_over()?
@@ -417,7 +419,7 @@ impl<W: Write> Session<W> {
                 }
             }
             self.page.flush()?;
-            if is_over {
+            if has_ended {
                 break;
             }
             watch.wait();
@@ -426,11 +428,27 @@ impl<W: Write> Session<W> {
         Ok(self.ending(places)?)
     }
 
+    /// Whether the job has ended whose lines are told, if it is one.
+    fn job_has_ended(&self, archive: &dyn Archive) -> Result<bool, Stop> {
+        let Some(job) = &self.subject.job else { return Ok(false) };
+        // Looked up alone, and often: an attempt that goes on is enough to know.
+        if archive.attempts(self.subject.build, Some(job))?.last().is_some_and(|attempt| attempt.ended.is_none()) {
+            return Ok(false);
+        }
+        Ok(archive.jobs(self.subject.build)?.iter().any(|row| row.name == *job && row.outcome.is_some()))
+    }
+
     /// What to say when a build that was followed is not run any more.
     fn ending(&self, archive: &dyn Archive) -> Result<String, Stop> {
         let build = self.subject.build;
         let is_running = archive.build(build)?.is_some_and(|row| row.verdict == graph::Verdict::Running);
-        if !is_running {
+        if self.speakers.names.is_empty()
+            && let Some(job) = &self.subject.job
+            && let Some(row) = archive.jobs(build)?.into_iter().find(|row| row.name == *job)
+        {
+            return Ok(unspoken(build, &row, archive));
+        }
+        if !is_running || self.job_has_ended(archive)? {
             return Ok(String::new());
         }
         Ok(match archive.gates(build)?.iter().find(|gate| gate.answered.is_none()) {
@@ -596,6 +614,16 @@ impl<W: Write> Session<W> {
             grep.end(&mut self.page)?;
         }
         Ok(self.page.end()?)
+    }
+}
+
+/// What to say of a job that was followed and ended without running here.
+fn unspoken(build: BuildId, row: &JobRow, archive: &dyn Archive) -> String {
+    let logs = || archive.whereabouts().command(format_args!("logs {build} {}", quoted(row.name.as_str())));
+    match &row.outcome {
+        Some(_) if row.reused.is_some() || row.child.is_some() => format!("{} ended elsewhere: {}", row.name, logs()),
+        Some(outcome) => format!("{} did not run in build {build}: {}", row.name, words::outcome(outcome)),
+        None => String::new(),
     }
 }
 

@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::Stop;
 use crate::args::{Colour, GraphForm, Plan};
 use crate::local::clock::now;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, Unanswered};
 use crate::project::Project;
 use crate::{drawing, event, exit, output};
 
@@ -33,7 +33,7 @@ type Jobs = BTreeMap<JobName, Arc<Job>>;
 pub fn run(arguments: &Plan, project: &Project, colour: Colour) -> Result<u8, Stop> {
     let pipeline = Pipeline::load(project, arguments.source.pipeline.as_deref(), colour)?;
     let mut event = event::of(&arguments.event, project, now()).map_err(Stop::wrong)?;
-    pipeline.check(&mut event, event::kind_choice(&arguments.event), colour)?;
+    pipeline.check(&mut event, event::kind_choice(&arguments.event), Unanswered::Noted, colour)?;
     let mut known = Known::of(event);
     let mut given = BTreeMap::new();
     for text in &arguments.given {
@@ -49,19 +49,80 @@ pub fn run(arguments: &Plan, project: &Project, colour: Colour) -> Result<u8, St
     let settled = settle(&pipeline, &mut known, &mut given, project);
     pipeline.check_grown(&first, &settled, colour)?;
     let mut graph = settled.evaluation.graph.clone();
+    refuse_strangers(&given, &graph)?;
     decide(&mut graph, &known);
+    let told = outcomes_of(&known, &graph);
     let text = match arguments.output {
-        GraphForm::Tree => drawing::tree::draw(&graph),
+        GraphForm::Tree => drawing::tree::draw(&graph, &words_of(&told)),
         GraphForm::Json => canonical::graph_json(&graph) + "\n",
         GraphForm::Dot => drawing::dot::draw(&graph),
         GraphForm::Svg => drawing::svg::draw(&graph),
     };
     output::print(text)?;
-    if !given.is_empty() {
-        let names: Vec<_> = given.keys().map(JobName::as_str).collect();
-        let _ = writeln!(std::io::stderr(), "note: --given names jobs that are not in the graph: {}", names.join(", "));
+    for note in undeclared_outputs(&told, &graph) {
+        let _ = writeln!(std::io::stderr(), "note: {note}");
     }
     Ok(exit::PASSED)
+}
+
+/// Refuses results of jobs that are not in the graph, and nowhere where others grow.
+fn refuse_strangers(given: &BTreeMap<JobName, Outcome>, graph: &Graph) -> Result<(), Stop> {
+    let Some(name) = given.keys().next() else { return Ok(()) };
+    if let Some(hole) = graph.holes.iter().find(|hole| hole.name == name.id()) {
+        let after: Vec<_> = hole.after.iter().map(JobName::as_str).collect();
+        let after = if after.is_empty() { "others".to_owned() } else { after.join(", ") };
+        return Err(Stop::wrong(format!(
+            "--given names `{name}`, which is still to grow: give a result of {after}, too"
+        )));
+    }
+    let known: Vec<&str> = graph.jobs.keys().flat_map(|job| [job.id(), job.as_str()]).collect();
+    let hint = dialects::suggest::nearest(name.as_str(), known)
+        .map_or_else(|| "`ropewalk plan` shows all".to_owned(), |near| format!("did you mean `{near}`?"));
+    Err(Stop::wrong(format!("--given names `{name}`, and the pipeline has no such job: {hint}")))
+}
+
+/// The given outcomes, by job.
+fn outcomes_of(known: &Known, graph: &Graph) -> BTreeMap<JobName, Outcome> {
+    let of_question = |(question, answer): (&Question, &Answer)| match (question, answer) {
+        (Question::Outcome(name), Answer::Outcome(outcome)) => Some((name.clone(), outcome.clone())),
+        _ => None,
+    };
+    let told = known.answers.iter().filter_map(of_question);
+    told.flat_map(|(name, outcome)| {
+        legs(&graph.jobs, &name).map(|(job, _)| (job.clone(), outcome.clone())).collect::<Vec<_>>()
+    })
+    .collect()
+}
+
+/// What the tree says of jobs whose outcomes are given.
+fn words_of(told: &BTreeMap<JobName, Outcome>) -> BTreeMap<JobName, String> {
+    let word = |outcome: &Outcome| match outcome {
+        Outcome::Passed { .. } => "passed",
+        Outcome::Failed(Failure::Canceled { .. }) => "canceled",
+        Outcome::Failed(_) => "failed",
+        Outcome::Skipped(_) => "skipped",
+    };
+    told.iter().map(|(job, outcome)| (job.clone(), format!("given: {}", word(outcome)))).collect()
+}
+
+/// Outputs that were given and that their jobs do not hand on: nothing reads them. Those of functions are told by their types.
+fn undeclared_outputs(told: &BTreeMap<JobName, Outcome>, graph: &Graph) -> Vec<String> {
+    let mut notes = Vec::new();
+    for (name, outcome) in told {
+        let (Outcome::Passed { outputs }, Some(job)) = (outcome, graph.jobs.get(name)) else { continue };
+        if job.steps.iter().any(|step| matches!(step.shell, Shell::Program(_))) {
+            continue;
+        }
+        let strangers: Vec<_> = outputs.keys().filter(|output| !job.outputs.contains(*output)).cloned().collect();
+        if !strangers.is_empty() {
+            let known: Vec<_> = job.outputs.iter().map(|output| format!("`{output}`")).collect();
+            let known =
+                if known.is_empty() { "it has none".to_owned() } else { format!("it has {}", known.join(", ")) };
+            let strangers = strangers.join("`, `");
+            notes.push(format!("--given: `{name}` hands on no output `{strangers}`: {known}"));
+        }
+    }
+    notes
 }
 
 /// Evaluates until no question that this machine or `given` can answer is left. A given result is told once its job is in the
@@ -107,14 +168,8 @@ fn legs<'g>(jobs: &'g Jobs, name: &JobName) -> impl Iterator<Item = (&'g JobName
 
 /// Marks the jobs that given results keep from running. The engine says which: what `plan` shows is what `run` would do.
 fn decide(graph: &mut Graph, known: &Known) {
-    let given: BTreeMap<_, _> = known
-        .answers
-        .iter()
-        .filter_map(|(question, answer)| match (question, answer) {
-            (Question::Outcome(name), Answer::Outcome(outcome)) => Some((name, outcome)),
-            _ => None,
-        })
-        .flat_map(|(name, outcome)| legs(&graph.jobs, name).map(move |(job, _)| (job.clone(), outcome.clone())))
+    let given: BTreeMap<_, _> = outcomes_of(known, graph)
+        .into_iter()
         .map(|(job, outcome)| {
             let artifacts = BTreeMap::new();
             let from = Reused { build: BuildId(0), attempt: AttemptNumber(0), job: job.clone(), artifacts };

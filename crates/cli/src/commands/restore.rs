@@ -2,12 +2,15 @@
 
 use std::path::Path;
 
-use server::backup::{self, BlobsIn, Description, Verified};
+use server::backup::{self, BlobsIn, Description, Gaps, LogGap, Verified};
 
 use super::Stop;
 use super::backup::refused;
 use crate::args::{Colour, Installation, Restore};
-use crate::{exit, output};
+use crate::{exit, output, words};
+
+/// The most artifacts, and logs, that are told one by one as missing.
+const GAPS_TOLD_MAX: usize = 1000;
 
 /// Runs the command.
 ///
@@ -15,7 +18,7 @@ use crate::{exit, output};
 /// If there is no backup, it is damaged, or it cannot be put where it is to go.
 pub fn run(arguments: &Restore, colour: Colour) -> Result<u8, Stop> {
     let verified = backup::verify(&arguments.from).map_err(|error| refused(&error))?;
-    if verified.n_faults > 0 {
+    if verified.n_faults > 0 && !arguments.damaged {
         output::print(faults(&verified))?;
         return Ok(exit::FAILED);
     }
@@ -25,12 +28,53 @@ pub fn run(arguments: &Restore, colour: Colour) -> Result<u8, Stop> {
     }
     let installation = Installation { data: arguments.data.clone(), config: None };
     let data = installation.folder();
+    if verified.n_faults > 0 {
+        let restored = backup::restore_damaged(&arguments.from, &data).map_err(|error| refused(&error))?;
+        output::print(told(&verified) + &missing(&restored.1) + &next(&restored.0, &data, &installation, colour))?;
+        return Ok(exit::PASSED);
+    }
     let description = backup::restore(&arguments.from, &data).map_err(|error| refused(&error))?;
     output::print(next(&description, &data, &installation, colour))?;
     Ok(exit::PASSED)
 }
 
+/// What the restored server has not, a line each.
+fn missing(gaps: &Gaps) -> String {
+    let mut text = String::new();
+    for (build, job, name) in gaps.artifacts.iter().take(GAPS_TOLD_MAX) {
+        text.push_str(&format!("missing: the artifact `{name}` of `{job}` in build {build}\n"));
+    }
+    for (build, gap) in gaps.logs.iter().take(GAPS_TOLD_MAX) {
+        text.push_str(&match gap {
+            LogGap::Kept => format!("damaged: the log of build {build}, put back as it is\n"),
+            LogGap::Lost => format!("missing: the log of build {build}\n"),
+        });
+    }
+    let untold = [gaps.artifacts.len(), gaps.logs.len()].map(|count| count.saturating_sub(GAPS_TOLD_MAX));
+    if untold != [0, 0] {
+        text.push_str(&format!(
+            "and {} and {} more\n",
+            words::count(untold[0], "artifact"),
+            words::count(untold[1], "log")
+        ));
+    }
+    if gaps.blobs > 0 {
+        text.push_str(&format!(
+            "{} missing: what is of no artifact above is of sources, caches or earlier results; jobs make the latter anew\n",
+            words::count(usize::try_from(gaps.blobs).unwrap_or(usize::MAX), "blob")
+        ));
+    }
+    for file in &gaps.files {
+        text.push_str(&format!("missing: {file}\n"));
+    }
+    text
+}
+
 fn faults(verified: &Verified) -> String {
+    told(verified) + "the backup is not whole: use another one, or restore what there is of it by --damaged\n"
+}
+
+fn told(verified: &Verified) -> String {
     let mut text = String::new();
     for fault in &verified.faults {
         text.push_str(&format!("damaged: {fault}\n"));
@@ -39,7 +83,6 @@ fn faults(verified: &Verified) -> String {
     if untold > 0 {
         text.push_str(&format!("and {untold} more\n"));
     }
-    text.push_str("the backup is not whole: use another one\n");
     text
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use api::build::Rebuild;
 use engine::fact::{Ended, What};
-use engine::{BuildOptions, BuildRequest, Engine, Fact, Input, Reused};
+use engine::{BuildOptions, BuildRequest, Fact, Reused};
 use graph::{AskedTests, BuildId, Checkout, Event, Graph, JobName, Outcome, SkipReason};
 use worker::keeper::Keeper;
 use worker::workspace::{Seen, Snapshot};
@@ -19,7 +19,7 @@ use super::run::{Sight, Start, execute};
 use super::submit::{Since, Watched};
 use crate::archive::{Archive, There};
 use crate::args::{Colour, Retry};
-use crate::pipeline::{KindChoice, Pipeline};
+use crate::pipeline::{KindChoice, Pipeline, Unanswered};
 use crate::places::Places;
 use crate::project::Project;
 use crate::whereabouts::{not_here, quoted};
@@ -75,8 +75,10 @@ pub fn run(arguments: &Retry, project: &Project, colour: Colour) -> Result<u8, S
     if !is_same_tree {
         stand_where_head_is(&mut event, project);
     }
+    let pipeline = Pipeline::named(project, &request.pipeline, colour)?;
+    pipeline.check(&mut event, KindChoice::Said, Unanswered::Noted, colour)?;
     let request = BuildRequest {
-        event: event.clone(),
+        event,
         options: BuildOptions {
             retry_of: Some(old),
             reuse: arguments.how.reuse(),
@@ -87,33 +89,19 @@ pub fn run(arguments: &Retry, project: &Project, colour: Colour) -> Result<u8, S
         asked,
         ..request.clone()
     };
-    let pipeline = Pipeline::named(project, &request.pipeline, colour)?;
-    pipeline.check(&mut event, KindChoice::Said, colour)?;
     let build = places.store.reserve_build()?;
-    let inputs = vec![Input::BuildRequested { build, request: Box::new(request) }];
-    execute(
-        // The files are those of now, whatever they were.
-        Start {
-            sight: Sight::There(seen),
-            build,
-            engine: Engine::new(),
-            history: Vec::new(),
-            inputs,
-            event,
-            pipeline,
-            key: None,
-        },
-        keeper,
-        &places,
-        &arguments.how,
-        project,
-        colour,
-    )
+    // The files are those of now, whatever they were.
+    let start = Start::new(build, request, pipeline, Sight::There(seen));
+    execute(start, keeper, &places, &arguments.how, project, colour)
 }
 
-/// Whether the files are those that a build began with. Without git nobody can tell, and they are taken for it.
+/// Whether the files are those that a build began with, or those that its own jobs have made of them. Without git nobody can tell, and they are taken for it.
 fn is_tree_of(old: BuildId, event: &Event, seen: Option<&Seen>, project: &Project) -> bool {
     let Some(seen) = seen else { return true };
+    if let Some(end) = worker::files_at_end(&project.data, old) {
+        // What its jobs have made of the tree itself is of it.
+        return seen.digest() == Some(end);
+    }
     if seen.commit().unwrap_or_default() != event.commit {
         return false;
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use engine::fact::What;
 use engine::{BuildOptions, BuildRequest, Engine, Fact, FailurePolicy, Input};
-use graph::{BuildId, Diagnostic, Event, JobName, Known, Verdict, Waits, WorkerId};
+use graph::{BuildId, Diagnostic, Event, Graph, Job, JobName, Known, Verdict, Waits, WorkerId, WorkspaceKind};
 use server::Shell;
 use worker::keeper::{Keeper, Processes};
 use worker::workspace::{Look, Seen, Snapshot};
@@ -74,24 +74,15 @@ pub fn run(arguments: &Run, project: &Project, colour: Colour) -> Result<u8, Sto
     }
     // Forked before anything can start a thread.
     let keeper = Keeper::start().map_err(|error| Stop::of(&error))?;
-    pipeline.check(&mut event, event::kind_choice(&arguments.event), colour)?;
+    pipeline.check(&mut event, event::kind_choice(&arguments.event), event::unanswered(&arguments.event), colour)?;
     pipeline.check_names(&event, &options.only)?;
     pipeline.check_machine(&event, &options.only, colour)?;
     let places = Places::open(project)?;
     child::tell_forgotten(&places)?;
     let build = places.store.reserve_build()?;
     let options = BuildOptions { reuse: arguments.how.reuse(), ..options };
-    let request = request(event.clone(), &pipeline, options);
-    let start = Start {
-        sight: Sight::Coming(look),
-        build,
-        engine: Engine::new(),
-        history: Vec::new(),
-        inputs: vec![Input::BuildRequested { build, request: Box::new(request) }],
-        event,
-        pipeline,
-        key: Some(key),
-    };
+    let request = request(event, &pipeline, options);
+    let start = Start { key: Some(key), ..Start::new(build, request, pipeline, Sight::Coming(look)) };
     execute(start, keeper, &places, &arguments.how, project, colour)
 }
 
@@ -109,28 +100,18 @@ fn run_inside(
     let places = Places::open(project)?;
     let waits = if arguments.later { Waits::No } else { Waits::ForVerdict };
     inside.adopt(&mut event, &arguments.event, waits, &*places.store)?;
-    pipeline.check(&mut event, event::kind_choice(&arguments.event), colour)?;
+    pipeline.check(&mut event, event::kind_choice(&arguments.event), event::unanswered(&arguments.event), colour)?;
     pipeline.check_names(&event, &options.only)?;
     pipeline.check_machine(&event, &options.only, colour)?;
     event.checkout = look.checkout();
-    let request = request(event.clone(), &pipeline, options);
+    let request = request(event, &pipeline, options);
     child::refuse_circle(&request, &*places.store)?;
     if arguments.later {
         return child::ask(request, &places);
     }
     let build = places.store.reserve_build()?;
-    let inputs = vec![Input::BuildRequested { build, request: Box::new(request) }];
     // No shortcut: the files of a workspace are never those of the next one.
-    let start = Start {
-        sight: Sight::Unasked,
-        build,
-        engine: Engine::new(),
-        history: Vec::new(),
-        inputs,
-        event,
-        pipeline,
-        key: None,
-    };
+    let start = Start::new(build, request, pipeline, Sight::Unasked);
     let how = RunHow { grace: inside.grace(arguments.how.grace), ..arguments.how.clone() };
     let code = execute(start, keeper, &places, &how, project, colour)?;
     if code == exit::PASSED {
@@ -154,6 +135,8 @@ fn nothing_changed(unchanged: &Unchanged, project: &Project, request: BuildReque
     );
     let at = now();
     let verdict = Verdict::Passed { note: Some(note.clone()) };
+    let options = BuildOptions { unchanged_since: Some(unchanged.build), ..request.options };
+    let request = BuildRequest { options, ..request };
     let facts = [What::BuildCreated(Box::new(request)), What::BuildEnded { verdict }];
     places.store.append(&facts.map(|what| Fact { build, at, what }))?;
     output::print(format!("build {build}: {note}\n"))?;
@@ -290,6 +273,15 @@ pub struct Start {
     pub key: Option<Key>,
 }
 
+impl Start {
+    /// A build that begins by this request, and for which no shortcut is kept.
+    pub fn new(build: BuildId, request: BuildRequest, pipeline: Pipeline, sight: Sight) -> Self {
+        let event = request.event.clone();
+        let inputs = vec![Input::BuildRequested { build, request: Box::new(request) }];
+        Self { sight, build, engine: Engine::new(), history: Vec::new(), inputs, event, pipeline, key: None }
+    }
+}
+
 /// Runs a build to its end, or until only gates are left and nobody watches.
 ///
 /// # Errors
@@ -375,8 +367,9 @@ async fn build_to_end(
     let build = start.build;
     let stdout = std::io::stdout();
     let form = form(how.output, &stdout);
-    let names: Vec<JobName> =
-        start.pipeline.lower(&Known::of(start.event.clone())).evaluation.graph.jobs.keys().cloned().collect();
+    let lowered = start.pipeline.lower(&Known::of(start.event.clone()));
+    let graph = &lowered.evaluation.graph;
+    let names: Vec<JobName> = graph.jobs.keys().cloned().collect();
     let usual_ms = if form == Output::Live { places.store.durations(&names)? } else { Default::default() };
     let view = SharedView::new(view(form, colour, Opening { build, usual_ms, whereabouts: Whereabouts::here() }));
     let processes = Processes::attach(keeper).map_err(|error| Stop::of(&error))?;
@@ -406,7 +399,7 @@ async fn build_to_end(
     }
     let worker =
         worker::Worker::new(processes.clone(), settings).await.map(Rc::new).map_err(|error| Stop::of(&error))?;
-    note_start(&mut start, &worker);
+    note_start(&mut start, graph, &worker)?;
     let (inbox, inputs) = server::shell::inbox();
     let (parallel, slots) = slots_of(how, &start.event, project, places)?;
     let lent = control::Lent { count: parallel, slots: slots.to_lend() };
@@ -483,7 +476,10 @@ fn still_there(build: BuildId, project: &Project, stats: &std::path::Path) -> Op
 }
 
 /// Has git tell in the request how the tree stands, and the worker of which state the files of jobs are to be.
-fn note_start(start: &mut Start, worker: &worker::Worker) {
+///
+/// # Errors
+/// Jobs of the graph are to have a copy of a file that cannot be read.
+fn note_start(start: &mut Start, graph: &Graph, worker: &worker::Worker) -> Result<(), Stop> {
     let seen = match std::mem::replace(&mut start.sight, Sight::Unasked) {
         Sight::Coming(look) => look.end(),
         Sight::There(seen) => seen,
@@ -493,9 +489,15 @@ fn note_start(start: &mut Start, worker: &worker::Worker) {
                 let (commit, files) = (start.event.commit.clone(), Some(start.event.checkout));
                 worker.note_start(worker::Start { commit, files });
             }
-            return;
+            return Ok(());
         }
     };
+    let is_copied = |job: &Job| job.workspace == WorkspaceKind::Isolated && !job.steps.is_empty();
+    if let Some(seen) = &seen
+        && graph.jobs.values().any(|job| is_copied(job))
+    {
+        seen.check_readable().map_err(|error| Stop::wrong(Stop::of(&error).message))?;
+    }
     for input in &mut start.inputs {
         if let Input::BuildRequested { request, .. } = input {
             request.event.checkout = seen.as_ref().map_or(graph::Checkout::AsCommitted, Seen::checkout);
@@ -508,6 +510,7 @@ fn note_start(start: &mut Start, worker: &worker::Worker) {
     }
     worker.note_start(worker::Start { commit: start.event.commit.clone(), files: None });
     seen.into_iter().for_each(|seen| worker.note_seen(seen));
+    Ok(())
 }
 
 /// One more than there are processors, so that none stands idle while the end of a job is recorded and the next one begins.
@@ -610,7 +613,7 @@ fn code_of(verdict: &Verdict, world: &LocalWorld) -> u8 {
                 matches!(outcome, graph::Outcome::Failed(graph::Failure::Infra { .. } | graph::Failure::Lost))
             };
             // Only if nothing but the machine is to blame.
-            let failures = world.failed.values();
+            let failures = world.failed.values().map(|(outcome, _)| outcome);
             if failures.clone().next().is_some() && failures.into_iter().all(is_infra) {
                 exit::INFRA
             } else {

@@ -1,7 +1,7 @@
 //! `ropewalk serve`: a server for a team, and a worker beside it.
 //!
-//! The worker is a process of its own, which outlives this one for a minute: what it runs goes on when the server is
-//! replaced. It finds the server by a file in the data folder.
+//! The worker is a process of its own, which outlives this one until what it runs has ended, and for a minute: it goes on with
+//! the next server of the folder, or leaves its results there. It finds the server by a file in the data folder.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use axum::serve::ListenerExt;
 use rustix::process::{Pid, Signal, kill_process};
-use server::access::{Access, GrantRequest, RootKey, SealingKey, StoreLedger, Subject, SubjectKind, Verb};
+use server::access::{Access, GrantRequest, Keys, NewKeys, StoreLedger, Subject, SubjectKind, Verb};
 use server::http::{App, front, router};
 use server::lead::{LeadError, Role, Seat, is_shared};
 use server::notices;
@@ -39,7 +39,7 @@ use crate::installation::{self, Holder};
 use crate::local::clock::now;
 use crate::{exit, output};
 
-/// How long the worker beside the server goes on without one.
+/// How many seconds the worker beside the server goes on without one when it runs nothing.
 const ORPHANED_AFTER: u64 = 60;
 
 /// The waits before the worker is started again: the first, and the longest.
@@ -117,7 +117,8 @@ async fn at_service(serve: &Serve, mut settings: Settings, folder: &Path, colour
         Stop::wrong(format!("cannot listen on {}: {error}; give another address by --listen", settings.listen))
     })?;
     settings.listen = listener.local_addr().map_err(|error| Stop::infra(error.to_string()))?;
-    let opened = open(&settings, folder)?;
+    let new_keys = if serve.new_keys { NewKeys::Wanted } else { NewKeys::Refused };
+    let opened = open(&settings, folder, new_keys)?;
     if is_shared(&settings) {
         return at_shared_service(serve, settings, folder, colour, opened, listener).await;
     }
@@ -236,12 +237,11 @@ struct Opened {
     keys: String,
 }
 
-fn open(settings: &Settings, folder: &Path) -> Result<Opened, Stop> {
-    let stop = |error: &dyn std::error::Error| Stop::of(error);
+fn open(settings: &Settings, folder: &Path, new_keys: NewKeys) -> Result<Opened, Stop> {
     let Storage { store, blobs, logs } = open_storage(settings, folder)?;
-    let root = RootKey::of(folder).map_err(|error| stop(&error))?;
-    let sealing = SealingKey::of(folder).map_err(|error| stop(&error))?;
-    let keys = format!("{} {}", root.fingerprint(), sealing.fingerprint());
+    let held = installation::keys(folder, &store, new_keys)?;
+    let keys = held.fingerprint();
+    let Keys { root, sealing } = held;
     let access = Access::new(root, Arc::new(StoreLedger(Arc::clone(&store))));
     let secrets = Arc::new(Secrets::new(Records::new(Arc::clone(&store)), Arc::new(sealing)));
     let parts = Parts {
@@ -362,6 +362,7 @@ fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 
 /// The worker beside the server.
 struct LocalWorker {
+    program: PathBuf,
     data: PathBuf,
     address: PathBuf,
     token: PathBuf,
@@ -393,7 +394,9 @@ impl LocalWorker {
             write_whole(&token, text.as_bytes(), 0o600).map_err(|error| refused(&data, &error))?;
         }
         let pools = settings.local_pools.0.clone();
+        let program = super::work::own_program().map_err(|error| Stop::infra(error.to_string()))?;
         Ok(Self {
+            program,
             data,
             address: folder.join(doctor::ADDRESS),
             token,
@@ -404,7 +407,7 @@ impl LocalWorker {
     }
 
     fn start(&self) -> io::Result<Child> {
-        let mut command = Command::new(std::env::current_exe()?);
+        let mut command = Command::new(&self.program);
         command.arg("work").arg("--server").arg(format!("file:{}", self.address.display()));
         command.arg("--token").arg(&self.token).arg("--data").arg(&self.data).args(["--name", "local"]);
         command.arg("--orphaned-after").arg(ORPHANED_AFTER.to_string());

@@ -7,8 +7,10 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Command;
 
-use graph::{AttemptNumber, BuildId, Failure, JobName, Outcome, WorkspaceKind};
+use graph::outcome::{JobEnd, failures};
+use graph::{AttemptNumber, BuildId, Graph, JobName, Timestamp};
 use store::audit::AuditEntry;
+use store::rows::JobRow;
 use worker::entry::{Entry, EntryError, Moment};
 
 mod there;
@@ -21,6 +23,7 @@ use crate::local::secrets::SecretSource;
 use crate::places::Places;
 use crate::project::Project;
 use crate::whereabouts::quoted;
+use crate::words::{self, LeftBehind};
 
 /// Runs the command; its exit code is the shell's.
 ///
@@ -34,14 +37,14 @@ pub fn run(arguments: &Shell, project: &Project) -> Result<u8, Stop> {
     let build = places.build(&arguments.build)?;
     let (job, moment) = job_and_moment(arguments.job.as_deref(), |job| match job {
         Some(job) => places.job(build, job),
-        None => first_failed(&places, build),
+        None => first_failed(build, places.graph_of(build)?.as_deref(), &places.jobs_of(build)?),
     })?;
     let (build, attempt) = producer(&places, build, &job)?;
     let secrets = given(&arguments.secrets)?;
     let names: BTreeSet<String> = secrets.keys().cloned().collect();
     let mut entry = match Entry::open(&places.data, build, attempt, &moment, secrets) {
         Ok(entry) => entry,
-        Err(EntryError::Gone) => return Err(nothing_kept(&places, build, &job, &moment)?),
+        Err(EntryError::Gone) => return Err(nothing_kept(&places, (build, attempt), &job, &moment)?),
         Err(error) => return Err(refused(&job, build, error)),
     };
     let withheld: Vec<&str> = entry.secrets().difference(&names).map(String::as_str).collect();
@@ -169,19 +172,20 @@ fn wait(mut command: Command, program: &str) -> Result<u8, Stop> {
     Ok(u8::try_from(code).unwrap_or(u8::MAX))
 }
 
-/// The first job of `build` that failed, in the pipeline's order.
-fn first_failed(places: &Places, build: BuildId) -> Result<JobName, Stop> {
-    let graph = places.store.graph(build)?;
-    let order = |job: &JobName| graph.as_ref().and_then(|graph| graph.jobs.get(job)).map_or(u32::MAX, |job| job.order);
-    let failed =
-        |outcome: &Outcome| matches!(outcome, Outcome::Failed(failure) if !matches!(failure, Failure::Canceled { .. }));
-    let mut jobs: Vec<JobName> = Vec::new();
-    for attempt in places.store.attempts(build, None)? {
-        if attempt.ended.as_ref().is_some_and(|end| failed(&end.outcome)) {
-            jobs.push(attempt.job);
-        }
-    }
-    jobs.into_iter().min_by_key(order).ok_or_else(|| {
+/// Which of the jobs of `build` is meant by one that failed: the one that a person should look at first.
+///
+/// # Errors
+/// None has failed.
+fn first_failed(build: BuildId, graph: Option<&Graph>, jobs: &[JobRow]) -> Result<JobName, Stop> {
+    let ends = jobs.iter().filter_map(|row| {
+        Some(JobEnd {
+            name: &row.name,
+            outcome: row.outcome.as_ref()?,
+            at: row.finished.unwrap_or(Timestamp(i64::MAX)),
+        })
+    });
+    let first = failures(graph, ends).first().map(|end| end.name.clone());
+    first.ok_or_else(|| {
         Stop::wrong(format!("no job of build {build} has failed: name one, as in `ropewalk shell {build} JOB`"))
     })
 }
@@ -198,24 +202,32 @@ fn producer(places: &Places, build: BuildId, job: &JobName) -> Result<(BuildId, 
             None => Ok((build, attempt.attempt)),
         };
     }
-    for fact in places.store.facts(build)? {
-        if let engine::fact::What::JobEnded { job: ended, how: engine::Ended::Reused(reused), .. } = fact.what
-            && ended == *job
-        {
-            return Ok((reused.build, reused.attempt));
-        }
+    let rows = places.jobs_of(build)?;
+    if let Some(reused) = rows.into_iter().find(|row| row.name == *job).and_then(|row| row.reused) {
+        return Ok((reused.build, reused.attempt));
     }
     Err(Stop::wrong(format!("`{job}` did not run in build {build}; `ropewalk show {build}` says why")))
 }
 
-fn nothing_kept(places: &Places, build: BuildId, job: &JobName, moment: &Moment) -> Result<Stop, Stop> {
+fn nothing_kept(
+    places: &Places,
+    (build, attempt): (BuildId, AttemptNumber),
+    job: &JobName,
+    moment: &Moment,
+) -> Result<Stop, Stop> {
     let graph = places.store.graph(build)?;
-    let kind = graph.as_ref().and_then(|graph| graph.jobs.get(job)).map(|job| job.workspace);
-    Ok(Stop::wrong(match (kind, moment) {
-        (Some(WorkspaceKind::InPlace), Moment::End) => {
+    let described = graph.as_ref().and_then(|graph| graph.jobs.get(job)).map(|job| &**job);
+    let reports = places.store.reports(build, Some(job))?;
+    let report = reports.iter().find(|(number, _)| *number == attempt).map(|(_, report)| report);
+    Ok(Stop::wrong(match (words::left_behind(described, report), moment) {
+        (LeftBehind::Nothing, _) if report.is_some() => {
+            let told = report.map_or_else(String::new, |report| words::report(report, described));
+            format!("no step of `{job}` began in build {build}, so it left nothing: {told}")
+        }
+        (LeftBehind::InTree, Moment::End) => {
             format!("`{job}` worked in your tree itself (workspace: in_place): look there")
         }
-        (Some(WorkspaceKind::InPlace), _) => format!(
+        (LeftBehind::InTree, _) => format!(
             "`{job}` worked in your tree itself (workspace: in_place): of its steps nothing is kept, and its end is your tree"
         ),
         _ => format!(

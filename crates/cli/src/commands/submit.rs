@@ -218,6 +218,13 @@ pub fn tell(submitted: &Submitted) {
         words::harmless(&submitted.project),
         submitted.number
     );
+    for earlier in &submitted.superseded {
+        let _ = writeln!(
+            std::io::stderr(),
+            "build {} takes the place of build {earlier}, which is canceled; `--separate` lets both run",
+            submitted.build
+        );
+    }
     for waiting in &submitted.unmatched {
         let _ = writeln!(std::io::stderr(), "{}", told_of(waiting));
     }

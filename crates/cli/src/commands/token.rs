@@ -9,6 +9,8 @@ use graph::{BuildId, Timestamp};
 use server::access::{
     GrantRequest, Inspected, Narrowing, Subject, SubjectKind, TokenError, TokenRow, Verb, inspect, narrow,
 };
+use server::parts::Places;
+use server::settings::OnOff;
 use store::Store;
 use store::audit::AuditEntry;
 
@@ -24,6 +26,9 @@ use crate::{exit, output};
 
 /// Who made or revoked a token, where its row says so.
 const BY: &str = "the server's machine";
+
+/// How much of a token's id stands for its holder.
+const SHORT_ID: usize = 8;
 
 /// Runs the command.
 ///
@@ -50,8 +55,10 @@ fn create(arguments: &TokenCreate, colour: Colour) -> Result<(), Stop> {
     } else {
         (SubjectKind::Person, verbs(&arguments.verbs)?)
     };
-    let default = if arguments.worker { "worker" } else { "somebody" };
-    let name = arguments.client.as_deref().or(arguments.name.as_deref()).unwrap_or(default);
+    let id = server::parts::fresh_id();
+    // Who was given no name is known by the token.
+    let default = if arguments.worker { "worker".to_owned() } else { format!("token {}", &id[..SHORT_ID]) };
+    let name = arguments.client.as_deref().or(arguments.name.as_deref()).unwrap_or(&default);
     if name.is_empty() || name.len() > 200 || name.chars().any(char::is_control) {
         return Err(Stop::wrong("a name has 1 to 200 characters, none of them a control character"));
     }
@@ -67,9 +74,14 @@ fn create(arguments: &TokenCreate, colour: Colour) -> Result<(), Stop> {
     if arguments.submit {
         refuse_second(&access, name)?;
     }
-    let id = server::parts::fresh_id();
     note(&*store, "token_create", &id, format!("for {}", grant.subject))?;
     let text = access.create(&id, grant, BY, now()).map_err(|error| Stop::of(&error))?;
+    let settings = arguments.installation.settings(&[], colour)?.settings;
+    // A flag may keep it away, too: then it has no folder.
+    let has_worked = Places::of(&arguments.installation.folder()).local_worker().exists();
+    if arguments.submit && settings.local_worker == OnOff::On && has_worked {
+        let _ = writeln!(std::io::stderr(), "note: {}", super::doctor::HOST_JOBS);
+    }
     output::print(format!("{text}\n"))
 }
 
@@ -186,12 +198,12 @@ fn say(arguments: &TokenInspect) -> Result<(), Stop> {
     let said = inspect(&read(file)?).map_err(|error| wrong(file, &error))?;
     let text = match arguments.output {
         ListForm::Json => format!("{:#}\n", serde_json::to_value(&said).unwrap_or_default()),
-        ListForm::Human => in_words(&said),
+        ListForm::Human => in_words(&said, now()),
     };
     output::print(text)
 }
 
-fn in_words(said: &Inspected) -> String {
+fn in_words(said: &Inspected, now: Timestamp) -> String {
     let all = |name: &str| said.grants.get(name).map(|values| values.join(", "));
     let pools =
         said.grants.get("pool").map(|names| names.iter().map(|name| shown_pool(name)).collect::<Vec<_>>().join(", "));
@@ -209,6 +221,9 @@ fn in_words(said: &Inspected) -> String {
     }
     for narrowed in &said.narrowed {
         text.push_str(&format!("{:<10}{}\n", "narrowed", narrowed.join("; ")));
+    }
+    if let Some(ended) = said.ends.filter(|ends| *ends <= now) {
+        text.push_str(&format!("It came to its end at {}: the server refuses it.\n", api::time::Time(ended)));
     }
     text.push_str("Only the server can tell whether it is genuine and not revoked.\n");
     text

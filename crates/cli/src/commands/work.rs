@@ -2,6 +2,8 @@
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,11 +21,12 @@ use worker::keeper::{Keeper, Processes};
 
 use super::Stop;
 use crate::agent::attempts::Attempts;
+use crate::agent::departure::{Departure, Ending};
 use crate::agent::health::{Health, Room};
 use crate::agent::identity::{Identity, IfTaken};
 use crate::agent::link::Link;
 use crate::agent::outbox::Outbox;
-use crate::agent::session::{Agent, Ending, Place, Settings, say};
+use crate::agent::session::{Agent, Place, Settings, say};
 use crate::args::{ListForm, Work};
 use crate::{exit, remote};
 
@@ -41,7 +44,7 @@ pub fn run(work: &Work) -> Result<u8, Stop> {
     });
     let settings = settings(work)?;
     // Of now: the file may be replaced, and its name is then that of the new one.
-    let program = std::env::current_exe().map_err(|error| Stop::infra(error.to_string()))?;
+    let program = own_program().map_err(|error| Stop::infra(error.to_string()))?;
     // Before there is any thread.
     let keeper = Keeper::start().map_err(|error| Stop::of(&error))?;
     let data = data_folder(work)?;
@@ -72,6 +75,28 @@ fn start_anew(program: &Path) -> Stop {
     say(&format!("starting {} anew", program.display()));
     let error = Command::new(program).args(std::env::args_os().skip(1)).exec();
     Stop::infra(format!("cannot start {}: {error}", program.display()))
+}
+
+/// The file of this program under the name by which it was started: a link may lead to a newer one by the time that it is
+/// started again.
+///
+/// # Errors
+/// If the system does not say which file it is.
+pub fn own_program() -> io::Result<PathBuf> {
+    let running = std::env::current_exe()?;
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let named = std::env::args_os().next().zip(std::env::current_dir().ok());
+    let named = named.and_then(|(name, directory)| named_program(Path::new(&name), &path, &directory));
+    // Whoever starts a program may call it anything.
+    Ok(named.filter(|named| named.canonicalize().is_ok_and(|named| named == running)).unwrap_or(running))
+}
+
+/// The file that a shell in `directory` starts by this name.
+fn named_program(name: &Path, path: &OsStr, directory: &Path) -> Option<PathBuf> {
+    if name.parent().is_some_and(|parent| !parent.as_os_str().is_empty()) {
+        return Some(directory.join(name));
+    }
+    std::env::split_paths(path).map(|folder| directory.join(folder).join(name)).find(|file| file.is_file())
 }
 
 /// What the worker goes by: the servers and the token that flags name, or else variables.
@@ -106,14 +131,16 @@ async fn at_work(
     let (outbox, lost) = Outbox::open(data.join("spool")).map_err(failed)?;
     let outbox = Arc::new(outbox);
     let grace = Duration::from_secs(work.grace);
-    let attempts = Attempts::new(&data, processes.clone(), grace, Arc::clone(&link), Arc::clone(&outbox), &lost);
+    let (sender, ending) = watch::channel(Ending::No);
+    let signals = tokio::task::spawn_local(wait_for_signals(sender));
+    let departure = Departure::new(ending.clone());
+    let attempts =
+        Attempts::new(&data, processes.clone(), grace, Arc::clone(&link), Arc::clone(&outbox), departure, &lost);
     match worker::container::remove_leftovers(&data, |_| false).await {
         Ok(0) => {}
         Ok(count) => say(&format!("removed {count} containers, networks and volumes that a killed worker had left")),
         Err(error) => say(&format!("containers that a killed worker had left were not removed: {}", error.with_hint())),
     }
-    let (sender, ending) = watch::channel(Ending::No);
-    let signals = tokio::task::spawn_local(wait_for_signals(sender));
     let health = Health {
         data: data.clone(),
         room: work.min_free.unwrap_or(Room::Usual),
@@ -209,7 +236,30 @@ async fn wait_for_signals(ending: watch::Sender<Ending>) {
             say("finishing what runs, then leaving; once more ends it at once");
             let _ = ending.send(Ending::Drain);
         } else {
+            if *ending.borrow() == Ending::Drain {
+                say("ending what runs at once; its jobs are tried again, here or elsewhere");
+            }
             let _ = ending.send(Ending::Now);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_found_by_the_name_by_which_it_was_started() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let directory = folder.path();
+        std::fs::create_dir(directory.join("bin")).expect("a folder");
+        std::fs::write(directory.join("bin/ropewalk"), "").expect("a file");
+        let bin = directory.join("bin");
+        let path = std::env::join_paths([Path::new("/nowhere"), &bin]).expect("a path");
+        let found = |name: &str| named_program(Path::new(name), &path, directory);
+        assert_eq!(found("ropewalk"), Some(bin.join("ropewalk")));
+        assert_eq!(found("./bin/ropewalk"), Some(directory.join("./bin/ropewalk")));
+        assert_eq!(found("/opt/ropewalk"), Some(PathBuf::from("/opt/ropewalk")));
+        assert_eq!(found("other"), None);
     }
 }

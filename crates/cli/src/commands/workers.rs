@@ -77,7 +77,10 @@ pub fn run(arguments: &Workers, colour: Colour) -> Result<u8, Stop> {
                 let id = find(&client, &resume.which.worker).await?;
                 client.worker_resume(&id, &reason).await.map_err(stop)
             })?;
-            format!("{} takes jobs again\n", worker.name)
+            match worker.state {
+                WorkerState::Away => format!("{} is away; it takes jobs again once it has joined\n", worker.name),
+                _ => format!("{} takes jobs again\n", worker.name),
+            }
         }
         WorkersCommand::Forget(forget) => {
             let client = forget.which.remote.client()?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use graph::{Graph, JobName};
+use graph::{Accepts, Graph, Job, JobName, Need, Toleration};
 
 use super::{Layers, layers, marks, title};
 use crate::columns::Paint;
@@ -13,6 +13,9 @@ const DEPTH_MAX: usize = 12;
 /// How many names are listed before "and N more".
 const NAMES_MAX: usize = 4;
 
+/// What there is to say of jobs beside what they are.
+pub type Remarks = BTreeMap<JobName, String>;
+
 /// Jobs of one id that hang on the same jobs: legs of a matrix are one entry.
 struct Entry<'a> {
     names: Vec<&'a JobName>,
@@ -20,17 +23,17 @@ struct Entry<'a> {
     also_after: Vec<&'a JobName>,
 }
 
-/// The tree of `graph`, one line an entry.
-pub fn draw(graph: &Graph) -> String {
+/// The tree of `graph`, one line an entry, with remarks on some of its jobs.
+pub fn draw(graph: &Graph, remarks: &Remarks) -> String {
     let layers = layers(graph);
-    let children = children(graph, &layers);
+    let children = children(graph, remarks, &layers);
     let name = if graph.name.is_empty() { "pipeline" } else { &graph.name };
     let mut text = format!("{name}: {}\n", crate::words::count(super::work(graph), "job"));
     // What is still to be drawn, last first: an entry, its guides, its branch, its depth.
     let mut stack: Vec<(&Entry, String, &str, usize)> = Vec::new();
     push(&mut stack, &children, None, "", 0);
     while let Some((entry, indent, branch, depth)) = stack.pop() {
-        let _ = writeln!(text, "{indent}{branch}{}", line(graph, entry));
+        let _ = writeln!(text, "{indent}{branch}{}", line(graph, remarks, entry));
         let deeper = match branch {
             _ if depth >= DEPTH_MAX => indent,
             "└─ " => format!("{indent}   "),
@@ -67,12 +70,12 @@ fn push<'a>(
 }
 
 /// The entries under each job; under none stand those that wait for nothing.
-fn children<'a>(graph: &'a Graph, layers: &Layers<'a>) -> Children<'a> {
+fn children<'a>(graph: &'a Graph, remarks: &'a Remarks, layers: &Layers<'a>) -> Children<'a> {
     let mut children: Children = BTreeMap::new();
     // A whole matrix hangs under the first of its legs.
     let mut first_leg: BTreeMap<Kind, &JobName> = BTreeMap::new();
     for name in layers.rows.iter().flatten().copied() {
-        let kind = kind(graph, layers, name);
+        let kind = kind(graph, remarks, layers, name);
         let mut needs = kind.needs.clone();
         if let Some(&first) = first_leg.get(&kind) {
             let entry = children.values_mut().flatten().find(|entry| entry.names[0] == first);
@@ -82,9 +85,9 @@ fn children<'a>(graph: &'a Graph, layers: &Layers<'a>) -> Children<'a> {
             continue;
         }
         first_leg.insert(kind, name);
-        let parent = needs.pop().map(|parent| representative(graph, &first_leg, layers, parent));
+        let parent = needs.pop().map(|parent| representative(graph, remarks, &first_leg, layers, parent));
         // The other legs of the matrix that it hangs under are said by that.
-        needs.retain(|need| Some(representative(graph, &first_leg, layers, need)) != parent);
+        needs.retain(|need| Some(representative(graph, remarks, &first_leg, layers, need)) != parent);
         children.entry(parent).or_default().push(Entry { names: vec![name], also_after: needs });
     }
     children
@@ -98,27 +101,40 @@ struct Kind<'a> {
     needs: Vec<&'a JobName>,
     /// Why they do not run.
     skipped: Option<String>,
+    remark: Option<&'a str>,
 }
 
-fn kind<'a>(graph: &'a Graph, layers: &Layers<'a>, name: &'a JobName) -> Kind<'a> {
+fn kind<'a>(graph: &'a Graph, remarks: &'a Remarks, layers: &Layers<'a>, name: &'a JobName) -> Kind<'a> {
     let job = &graph.jobs[name];
     let known = job.needs.iter().filter_map(|need| graph.jobs.get_key_value(&need.job));
     let mut needs: Vec<&JobName> = known.map(|(name, _)| name).collect();
     needs.sort_by_key(|need| (layers.of.get(need).copied(), graph.jobs[*need].order));
-    Kind { id: name.id(), needs, skipped: job.skip.as_ref().map(crate::words::skip_reason) }
+    let skipped = job.skip.as_ref().map(crate::words::skip_reason);
+    Kind { id: name.id(), needs, skipped, remark: remarks.get(name).map(String::as_str) }
 }
 
 /// The leg that stands for all legs of `job`'s entry.
 fn representative<'a>(
     graph: &'a Graph,
+    remarks: &'a Remarks,
     first_leg: &BTreeMap<Kind<'a>, &'a JobName>,
     layers: &Layers<'a>,
     job: &'a JobName,
 ) -> &'a JobName {
-    first_leg.get(&kind(graph, layers, job)).copied().unwrap_or(job)
+    first_leg.get(&kind(graph, remarks, layers, job)).copied().unwrap_or(job)
 }
 
-fn line(graph: &Graph, entry: &Entry) -> String {
+/// Why a job can never run, if one of its needs says so.
+fn never_runs(graph: &Graph, job: &Job) -> Option<String> {
+    let waits_in_vain = |need: &&Need| {
+        let needed = graph.jobs.get(&need.job);
+        need.accepts == Accepts::FAILURE && needed.is_some_and(|job| job.toleration() == Toleration::AllowFailure)
+    };
+    let need = job.needs.iter().find(waits_in_vain)?;
+    Some(format!("never runs: `{}` may fail, and then passes", need.job))
+}
+
+fn line(graph: &Graph, remarks: &Remarks, entry: &Entry) -> String {
     let first = entry.names[0];
     let job = &graph.jobs[first];
     let mut text = if entry.names.len() == 1 {
@@ -132,6 +148,8 @@ fn line(graph: &Graph, entry: &Entry) -> String {
         format!("{} ×{}: {shown}{more}", first.id(), legs.len())
     };
     let mut marks = marks(job);
+    marks.extend(never_runs(graph, job).filter(|_| job.skip.is_none()));
+    marks.extend(remarks.get(first).cloned());
     let mut after: Vec<_> = entry.also_after.iter().copied().filter(|need| need.id() != first.id()).collect();
     // What is still to grow is no job to hang under.
     let is_hole = |need: &&JobName| graph.holes.iter().any(|hole| hole.name == need.as_str());
@@ -161,7 +179,7 @@ mod tests {
 
     use graph::{Graph, Hole, Job, Need};
 
-    use super::draw;
+    use super::{Remarks, draw};
 
     #[track_caller]
     fn check(jobs: &[(&str, &[&str])], expected: &str) {
@@ -171,7 +189,7 @@ mod tests {
             let order = u32::try_from(order).expect("few jobs");
             graph.jobs.insert((*name).into(), Arc::new(Job { order, needs, ..Job::default() }));
         }
-        assert_eq!(draw(&graph), expected);
+        assert_eq!(draw(&graph, &Remarks::new()), expected);
     }
 
     #[test]
@@ -193,7 +211,17 @@ mod tests {
         let graph = Graph { name: "demo".to_owned(), jobs, holes: vec![hole], ..Graph::default() };
         let tree =
             "demo: 3 jobs\n├─ plan\n│  └─ tell  (also after test)\n└─ sum  (after test)\n… test grows after plan\n";
-        assert_eq!(draw(&graph), tree);
+        assert_eq!(draw(&graph, &Remarks::new()), tree);
+    }
+
+    #[test]
+    fn what_waits_for_a_failure_that_is_allowed_never_runs() {
+        let b = Job { allow_failure: true, ..Job::default() };
+        let tell = Job { order: 1, needs: vec![Need::failure("b")], ..Job::default() };
+        let jobs = [("b", b), ("tell", tell)].map(|(name, job)| (name.into(), Arc::new(job)));
+        let graph = Graph { name: "demo".to_owned(), jobs: jobs.into(), ..Graph::default() };
+        let tree = "demo: 2 jobs\n└─ b  (may fail)\n   └─ tell  (never runs: `b` may fail, and then passes)\n";
+        assert_eq!(draw(&graph, &Remarks::new()), tree);
     }
 
     #[test]
@@ -209,7 +237,7 @@ mod tests {
             let needs = index.checked_sub(1).map(|before| Need::success(names[before].as_str())).into_iter().collect();
             graph.jobs.insert(name.as_str().into(), Arc::new(Job { needs, ..Job::default() }));
         }
-        let text = draw(&graph);
+        let text = draw(&graph, &Remarks::new());
         assert_eq!(text.lines().count(), 5001);
         assert!(text.lines().all(|line| line.chars().count() < 100));
     }

@@ -2,7 +2,7 @@
 //! once, before anything runs, and what was seen is kept for whoever goes on with the build. Only of jobs that work in the tree
 //! itself is it looked at again.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
@@ -15,12 +15,19 @@ use graph::{Digest, Timestamp, WorkspaceKind};
 use tokio::sync::Mutex;
 use worker::patterns::{Patterns, by_bytes};
 use worker::tree::{Content, Kind, Source, StatCache, Tree};
+use worker::workspace::{Moment, Vigil};
 
 use super::clock::now;
 use crate::shortcut::{self, Stamp};
 
 /// How many remarks there are on the inputs of a job.
 const REMARKS_MAX: usize = 10;
+
+/// The look from which on the tree is watched no more: jobs or people keep changing it.
+const VIGILS_MAX: u64 = 5;
+
+/// How often the tree is looked at anew because somebody changes it while the build begins.
+const LOOKS_MAX: usize = 2;
 
 /// The tree of a build.
 pub struct Inputs {
@@ -29,10 +36,39 @@ pub struct Inputs {
     extent: Cell<Extent>,
     begun: Begun,
     start: Mutex<Option<Rc<Seen>>>,
-    /// The last look at the tree as it is, with its number.
-    live: Mutex<Option<(u64, Rc<Seen>)>>,
+    /// The last look at the tree as it is.
+    live: Mutex<Option<Live>>,
     live_looks: Cell<u64>,
     progress: Cell<Progress>,
+    /// When the first look at the state of the start began.
+    looked_since: Cell<Option<Moment>>,
+    /// Whether it was looked at again since.
+    is_renewed: Cell<bool>,
+    agreement: RefCell<Agreement>,
+}
+
+/// A look at the tree as it is.
+struct Live {
+    number: u64,
+    seen: Rc<Seen>,
+    /// Began before the look: as long as nothing is touched, it holds.
+    vigil: Option<Vigil>,
+}
+
+impl Live {
+    fn holds(&mut self) -> bool {
+        self.vigil.as_mut().is_some_and(Vigil::is_untouched)
+    }
+}
+
+/// Whether what was seen at the start is what jobs with files of their own see.
+enum Agreement {
+    /// It is, as far as anybody knows.
+    Full,
+    /// But for these, and what lies below them.
+    Apart(BTreeSet<PathBuf>),
+    /// Nobody knows.
+    None,
 }
 
 /// Which process began the build.
@@ -115,6 +151,9 @@ impl Inputs {
             live: Mutex::default(),
             live_looks: Cell::new(0),
             progress: Cell::new(progress),
+            looked_since: Cell::default(),
+            is_renewed: Cell::default(),
+            agreement: RefCell::new(Agreement::Full),
         }
     }
 
@@ -129,6 +168,41 @@ impl Inputs {
             // Whoever asks for digests is told what is wrong.
             let _ = self.start(self.extent.get()).await;
         }
+    }
+
+    /// When the first look at the state of the start began; this moment if there was none.
+    pub fn looked_since(&self) -> Moment {
+        self.looked_since.get().unwrap_or_else(Moment::now)
+    }
+
+    /// Looks at the tree again if it may have changed between the first look and the copy of it that jobs are given. `changed_since` tells what of it
+    /// has changed since a moment and since the copy; `None` if it cannot.
+    pub async fn agree(&self, changed_since: impl AsyncFn(Moment) -> Option<Vec<PathBuf>>) {
+        let Some(mut since) = self.looked_since.get().filter(|_| self.progress.get() == Progress::None) else { return };
+        for _ in 0..=LOOKS_MAX {
+            let mut slot = self.start.lock().await;
+            // Where there is no git, jobs see the tree as it is.
+            let Some(extent) = slot.as_ref().filter(|seen| seen.source == Source::Git).map(|seen| seen.extent) else {
+                return;
+            };
+            if let Some(changed) = changed_since(since).await {
+                if !changed.is_empty() {
+                    *self.agreement.borrow_mut() = Agreement::Apart(changed.into_iter().collect());
+                }
+                return;
+            }
+            since = Moment::now();
+            self.is_renewed.set(true);
+            let seen = self.look(extent.max(self.extent.get())).await.ok();
+            // Without stamps there is no shortcut: some job may have been judged by the first look.
+            *slot = seen.and_then(Rc::into_inner).map(|seen| Rc::new(Seen { stamps: None, ..seen }));
+        }
+        *self.agreement.borrow_mut() = Agreement::None;
+    }
+
+    /// Whether the state of the start was looked at again, so that what was worked out before may be of another one.
+    pub fn is_renewed(&self) -> bool {
+        self.is_renewed.get()
     }
 
     /// Says that jobs run from now on, or a person is waited for.
@@ -152,7 +226,11 @@ impl Inputs {
         let extent = self.extent_of(globs);
         let (seen, state) = self.start(extent).await?;
         let of_start = self.select(&seen, globs, workspace)?;
-        if self.progress.get() == Progress::None || !sees_tree(&seen, workspace) {
+        if !sees_tree(&seen, workspace) {
+            let state = if self.is_apart(globs, &of_start) { State::Other } else { state };
+            return Ok(Digests { files: of_start, state });
+        }
+        if self.progress.get() == Progress::None {
             return Ok(Digests { files: of_start, state });
         }
         let files = self.select(&*self.live(extent).await?, globs, workspace)?;
@@ -161,8 +239,22 @@ impl Inputs {
         Ok(Digests { files, state: if is_of_build { State::OfBuild } else { State::Other } })
     }
 
-    /// The first input that a job which sees the tree itself has found otherwise than its operation's manifest has it; `None` for other
-    /// jobs, which see the start.
+    /// Whether a job that is given a copy of the files may find other inputs in it than these.
+    fn is_apart(&self, globs: Option<&[String]>, files: &[(String, Digest)]) -> bool {
+        let apart = match &*self.agreement.borrow() {
+            Agreement::Full => return false,
+            Agreement::None => return true,
+            Agreement::Apart(paths) => paths.clone(),
+        };
+        let Some(globs) = globs else { return true };
+        let patterns = Patterns::new(globs);
+        let is_meant = |path: &PathBuf| patterns.as_ref().is_ok_and(|patterns| patterns.matches(path));
+        let is_below = |(name, _): &(String, Digest)| Path::new(name).ancestors().any(|above| apart.contains(above));
+        apart.iter().any(is_meant) || files.iter().any(is_below)
+    }
+
+    /// The first input that a job has found otherwise than its operation's manifest has it: in the tree itself, if it sees that, or in the state
+    /// of the start, if that was looked at again after the operation was worked out.
     ///
     /// # Errors
     /// As [`Inputs::digests`].
@@ -174,10 +266,11 @@ impl Inputs {
     ) -> Result<Option<String>, String> {
         let extent = self.extent_of(globs);
         let (seen, _) = self.start(extent).await?;
-        if !sees_tree(&seen, workspace) {
-            return Ok(None);
+        match (sees_tree(&seen, workspace), self.is_renewed.get()) {
+            (true, _) => Ok(difference(manifest, &self.select(&*self.live(extent).await?, globs, workspace)?)),
+            (false, true) => Ok(difference(manifest, &self.select(&seen, globs, workspace)?)),
+            (false, false) => Ok(None),
         }
-        Ok(difference(manifest, &self.select(&*self.live(extent).await?, globs, workspace)?))
     }
 
     fn extent_of(&self, globs: Option<&[String]>) -> Extent {
@@ -248,11 +341,11 @@ impl Inputs {
         links.filter(leads_out).take(REMARKS_MAX).map(told).collect()
     }
 
-    /// The tree as it was at the start, if anybody looked at it then in this process.
+    /// The tree as it was at the start, if anybody looked at it then in this process, and it is what jobs saw.
     pub fn looked(&self) -> Option<Rc<Seen>> {
-        match self.begun {
-            Begun::Here => self.start.try_lock().ok()?.clone(),
-            Begun::Earlier => None,
+        match (self.begun, &*self.agreement.borrow()) {
+            (Begun::Here, Agreement::Full) => self.start.try_lock().ok()?.clone(),
+            _ => None,
         }
     }
 
@@ -266,6 +359,9 @@ impl Inputs {
             drop(slot);
             return Ok((self.live(extent).await?, State::Other));
         }
+        if self.looked_since.get().is_none() {
+            self.looked_since.set(Some(Moment::now()));
+        }
         let seen = self.look(extent).await?;
         Ok((Rc::clone(slot.insert(seen)), State::OfBuild))
     }
@@ -274,14 +370,25 @@ impl Inputs {
     async fn live(&self, extent: Extent) -> Result<Rc<Seen>, String> {
         let begun = self.live_looks.get();
         let mut slot = self.live.lock().await;
-        if let Some((_, seen)) = slot.as_ref().filter(|(number, seen)| *number > begun && seen.extent >= extent) {
-            return Ok(Rc::clone(seen));
+        if let Some(live) = slot.as_mut().filter(|live| live.seen.extent >= extent)
+            && (live.number > begun || live.holds())
+        {
+            return Ok(Rc::clone(&live.seen));
         }
         let number = self.live_looks.get() + 1;
         self.live_looks.set(number);
+        // Where git lists files, its index decides too, which nobody watches. The first look may be the only one.
+        let is_worth_it =
+            (2..=VIGILS_MAX).contains(&number) && slot.as_ref().is_some_and(|live| live.seen.source == Source::Walk);
+        let vigil = if is_worth_it { self.begin_vigil().await } else { None };
         let seen = self.look(extent).await?;
-        *slot = Some((number, Rc::clone(&seen)));
+        *slot = Some(Live { number, seen: Rc::clone(&seen), vigil });
         Ok(seen)
+    }
+
+    async fn begin_vigil(&self) -> Option<Vigil> {
+        let root = self.root.clone();
+        tokio::task::spawn_blocking(move || Vigil::begin(&root)).await.ok()?
     }
 
     async fn look(&self, extent: Extent) -> Result<Rc<Seen>, String> {
@@ -485,5 +592,82 @@ mod tests {
         bytes.pop();
         fs::write(&file, bytes).expect("a file");
         assert!(Seen::kept(&file).is_none());
+    }
+
+    /// A repository with two committed files, and the inputs of a build that begins in it.
+    fn start() -> (tempfile::TempDir, Inputs) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path().join("root");
+        fs::create_dir_all(&root).expect("a folder");
+        for name in ["a", "b"] {
+            fs::write(root.join(name), "1").expect("a file");
+        }
+        for arguments in [&["init", "-q"][..], &["add", "a", "b"]] {
+            let status = std::process::Command::new("git").args(arguments).current_dir(&root).status().expect("git");
+            assert!(status.success());
+        }
+        let inputs = Inputs::new(&root, folder.path().join("stats"), Begun::Here, None);
+        (folder, inputs)
+    }
+
+    async fn isolated(inputs: &Inputs, glob: &str) -> Digests {
+        inputs.digests(Some(&[glob.to_owned()]), WorkspaceKind::Isolated).await.expect("digests")
+    }
+
+    fn manifest(digests: &Digests) -> BTreeMap<String, String> {
+        digests.files.iter().map(|(path, digest)| (format!("file:{path}"), digest.to_string())).collect()
+    }
+
+    #[tokio::test]
+    async fn what_changed_before_jobs_were_given_their_copy_is_looked_at_again() {
+        let (folder, inputs) = start();
+        let before = (isolated(&inputs, "a").await, isolated(&inputs, "b").await);
+        fs::write(folder.path().join("root/a"), "other").expect("a file");
+        let looked_since = inputs.looked_since();
+        // Of the first look nobody can tell, the second was under the watch.
+        inputs.agree(async |since| (since > looked_since || inputs.is_renewed()).then(Vec::new)).await;
+        inputs.note_progress();
+        let after = (isolated(&inputs, "a").await, isolated(&inputs, "b").await);
+        assert_eq!((before.0 == after.0, before.1 == after.1), (false, true));
+        assert_eq!((before.0.state, after.0.state), (State::OfBuild, State::OfBuild));
+        let changed = async |glob: &str, judged: &Digests| {
+            inputs.changed(Some(&[glob.to_owned()]), WorkspaceKind::Isolated, &manifest(judged)).await.expect("told")
+        };
+        assert_eq!(changed("a", &before.0).await, Some("a".to_owned()), "it was judged by what no job saw");
+        assert_eq!((changed("a", &after.0).await, changed("b", &before.1).await), (None, None));
+        assert!(inputs.looked().is_some_and(|seen| seen.stamps.is_none()), "no shortcut");
+    }
+
+    #[tokio::test]
+    async fn no_earlier_result_is_taken_for_what_changed_while_it_was_looked_at() {
+        let (_folder, inputs) = start();
+        isolated(&inputs, "**").await;
+        inputs.agree(async |_| Some(vec!["a".into()])).await;
+        inputs.note_progress();
+        let state = async |glob: &str| isolated(&inputs, glob).await.state;
+        assert_eq!((state("a").await, state("b").await), (State::Other, State::OfBuild));
+        assert!(!inputs.is_renewed() && inputs.looked().is_none());
+        let (_folder, inputs) = start();
+        isolated(&inputs, "**").await;
+        inputs.agree(async |_| None).await;
+        assert_eq!(isolated(&inputs, "b").await.state, State::Other, "nobody can tell");
+    }
+
+    #[tokio::test]
+    async fn without_git_a_tree_that_nobody_touches_is_looked_at_twice() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path().join("root");
+        fs::create_dir_all(&root).expect("a folder");
+        fs::write(root.join("a"), "1").expect("a file");
+        let inputs = Inputs::new(&root, folder.path().join("stats"), Begun::Here, None);
+        let first = isolated(&inputs, "a").await;
+        inputs.note_progress();
+        for _ in 0..5 {
+            assert_eq!(isolated(&inputs, "a").await, first);
+        }
+        assert_eq!(inputs.live_looks.get(), 2);
+        fs::write(root.join("a"), "2").expect("a file");
+        assert_ne!(isolated(&inputs, "a").await.files, first.files);
+        assert_eq!(inputs.live_looks.get(), 3);
     }
 }

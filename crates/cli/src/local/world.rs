@@ -1,6 +1,6 @@
 //! Performs the effects of one build on this machine and answers through the inbox. Nothing here decides what runs.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::future::poll_fn;
 use std::pin::pin;
@@ -12,6 +12,7 @@ use engine::fact::{Ended, What};
 use engine::operation::{Manifest, Work, operation};
 use engine::{Effect, Fact, Input, Presence, ReusePolicy, Reused};
 use futures_util::future::{Either, FutureExt, LocalBoxFuture, Shared, select};
+use graph::outcome::{JobEnd, failures};
 use graph::{
     Answer, AttemptReport, AttemptSpec, BuildId, Digest, Failure, Job, JobName, Known, LeaseId, NeedResult, Outcome,
     Question, Resources, Reuse, Timestamp, Trust, Verdict, WorkerId, WorkspaceKind,
@@ -81,8 +82,11 @@ pub struct Parts {
     pub inbox: Inbox,
 }
 
-/// Done once the state of a build's start is kept.
-type Held = Shared<LocalBoxFuture<'static, ()>>;
+/// Done once the state of a build's start is kept; an error says why no job may run on it.
+type Held = Shared<LocalBoxFuture<'static, Result<(), String>>>;
+
+/// The jobs for which earlier results stand, with their manifests.
+type TakenOver = Rc<RefCell<Vec<(JobName, Arc<Job>, Manifest)>>>;
 
 /// The world of one local build.
 pub struct LocalWorld {
@@ -93,6 +97,9 @@ pub struct LocalWorld {
     running: Rc<RefCell<HashMap<LeaseId, worker::Cancel>>>,
     /// The manifests of operations that are known, by job.
     manifests: Rc<RefCell<HashMap<JobName, (Digest, Manifest)>>>,
+    taken_over: TakenOver,
+    /// Whether what was taken over before the first job ran fits the state of the start, once that is known.
+    fits: Rc<OnceCell<Result<(), String>>>,
     trust: Trust,
     /// The jobs that were asked for; all if empty.
     only: BTreeSet<String>,
@@ -103,13 +110,17 @@ pub struct LocalWorld {
     held: Option<Held>,
     /// How the build ended, once it has.
     pub verdict: Option<Verdict>,
+    /// When jobs worked in the tree itself.
+    worked: Rc<RefCell<Vec<(worker::workspace::Moment, worker::workspace::Moment)>>>,
     /// How each job ended that did not pass.
-    pub failed: BTreeMap<JobName, Outcome>,
+    pub failed: BTreeMap<JobName, (Outcome, Timestamp)>,
     /// The graph as last evaluated.
     pub graph: Option<Arc<graph::Graph>>,
     /// Whether the pipeline asked something of the repository; then the state of its jobs' inputs does not tell whether
     /// it would say the same again.
     pub has_asked: bool,
+    /// Whether a job was made of more than its operation holds, so that its result was not kept.
+    has_unkept: bool,
     /// What was wrong with the pipeline when it was evaluated last and was not at first, which has been told.
     pub faults: Vec<graph::Diagnostic>,
     first_faults: Vec<graph::Diagnostic>,
@@ -123,15 +134,19 @@ impl LocalWorld {
             in_flight: Rc::default(),
             running: Rc::default(),
             manifests: Rc::default(),
+            taken_over: TakenOver::default(),
+            fits: Rc::default(),
             trust: Trust::default(),
             only: BTreeSet::new(),
             open_gates: 0,
             settled: HashSet::new(),
             held: None,
             verdict: None,
+            worked: Rc::default(),
             failed: BTreeMap::new(),
             graph: None,
             has_asked: false,
+            has_unkept: false,
             faults: Vec::new(),
             first_faults: Vec::new(),
         }
@@ -142,9 +157,10 @@ impl LocalWorld {
         self.parts.pipeline.last_lowering()
     }
 
-    /// What the tree held, if anybody looked.
+    /// What the tree held, if anybody looked and it decides what comes of the same event again: then every job may be reused.
     pub fn seen(&self) -> Option<Rc<super::inputs::Seen>> {
-        self.parts.inputs.looked()
+        let may_recur = self.manifests.borrow().values().all(|(_, manifest)| manifest.may_recur());
+        self.parts.inputs.looked().filter(|_| may_recur && !self.has_unkept)
     }
 
     /// Keeps what the tree held at the start, if anybody looked, for the process that goes on with the build.
@@ -152,7 +168,7 @@ impl LocalWorld {
     /// # Errors
     /// The file cannot be written.
     pub fn keep_inputs(&self, file: &std::path::Path) -> std::io::Result<()> {
-        self.seen().map_or(Ok(()), |seen| seen.keep(file))
+        self.parts.inputs.looked().map_or(Ok(()), |seen| seen.keep(file))
     }
 
     /// Keeps the state of the start for the jobs to come, before anything runs or waits for a person: a copy of the files for those that
@@ -161,7 +177,9 @@ impl LocalWorld {
         if let Some(held) = &self.held {
             return held.clone();
         }
-        let Some(graph) = self.graph.clone() else { return futures_util::future::ready(()).boxed_local().shared() };
+        let Some(graph) = self.graph.clone() else {
+            return futures_util::future::ready(Ok(())).boxed_local().shared();
+        };
         let to_come = graph.jobs.iter().filter(|(name, job)| !job.steps.is_empty() && !self.settled.contains(*name));
         let grows = !graph.holes.is_empty();
         let (mut wants_files, mut wants_inputs) = (grows, grows);
@@ -169,12 +187,13 @@ impl LocalWorld {
             wants_files |= job.workspace == WorkspaceKind::Isolated;
             wants_inputs |= job.reuse != Reuse::Never;
         }
-        let parts = Rc::clone(&self.parts);
+        let (parts, taken_over, fits) = (Rc::clone(&self.parts), Rc::clone(&self.taken_over), Rc::clone(&self.fits));
         let hold = async move {
+            let since = parts.inputs.looked_since();
             let files = async {
                 if wants_files {
                     // Each job that wants them asks again, and is told what is wrong.
-                    let _ = parts.worker.hold_start().await;
+                    let _ = parts.worker.hold_start(since).await;
                 }
             };
             let inputs = async {
@@ -183,7 +202,15 @@ impl LocalWorld {
                 }
             };
             futures_util::future::join(files, inputs).await;
+            if wants_files {
+                parts.inputs.agree(async |since| parts.worker.changed_since(since).await).await;
+            }
+            if fits.get().is_none() {
+                let found = mixed(&parts, &taken_over).await;
+                let _ = fits.set(found);
+            }
             parts.inputs.note_progress();
+            fits.get().cloned().unwrap_or(Ok(()))
         };
         self.held.insert(hold.boxed_local().shared()).clone()
     }
@@ -193,7 +220,8 @@ impl LocalWorld {
         let held = self.hold_start();
         // A word without meaning, so that the shell looks again whether it may end.
         self.answer(async move {
-            held.await;
+            // Whoever is to run is told what is wrong.
+            let _ = held.await;
             Input::WorkerLeft { worker: WorkerId("nobody".into()) }
         });
     }
@@ -243,18 +271,21 @@ impl LocalWorld {
 
     fn resolve(&self, build: BuildId, job: JobName, spec: Arc<Job>, needs: BTreeMap<JobName, NeedResult>) {
         let parts = Rc::clone(&self.parts);
-        let manifests = Rc::clone(&self.manifests);
+        let (manifests, taken_over) = (Rc::clone(&self.manifests), Rc::clone(&self.taken_over));
         let trust = self.trust;
         self.answer(async move {
             let resolved = resolve(&parts, &job, &spec, &needs, trust).await;
             let (operation, hit) = match resolved {
                 Ok((digest, manifest, hit)) => {
+                    if hit.is_some() {
+                        taken_over.borrow_mut().push((job.clone(), Arc::clone(&spec), manifest.clone()));
+                    }
                     manifests.borrow_mut().insert(job.clone(), (digest, manifest));
                     (Ok(digest), hit)
                 }
                 Err(reason) => (Err(reason), None),
             };
-            Input::OperationResolved { build, job, operation, hit }
+            Input::OperationResolved { build, job, operation, hit, evicted: None }
         });
     }
 
@@ -270,14 +301,23 @@ impl LocalWorld {
         let cancel = worker::Cancel::new();
         self.running.borrow_mut().insert(spec.lease, cancel.clone());
         let (parts, running) = (Rc::clone(&self.parts), Rc::clone(&self.running));
-        let manifests = Rc::clone(&self.manifests);
+        let (manifests, worked) = (Rc::clone(&self.manifests), Rc::clone(&self.worked));
         self.answer(async move {
             let (build, attempt, lease) = (spec.build, spec.attempt, spec.lease);
             let (name, job) = (spec.name.clone(), Arc::clone(&spec.job));
-            held.await;
-            let slot = slot(&parts, &name, &cancel).await;
-            let mut report = run(&parts, *spec, cancel).await;
-            drop(slot);
+            let mut report = match held.await {
+                Ok(()) => {
+                    let slot = slot(&parts, &name, &cancel).await;
+                    let began = worker::workspace::Moment::now();
+                    let report = run(&parts, *spec, cancel).await;
+                    drop(slot);
+                    if job.workspace == WorkspaceKind::InPlace {
+                        worked.borrow_mut().push((began, worker::workspace::Moment::end_of_now()));
+                    }
+                    report
+                }
+                Err(message) => AttemptReport::of(Outcome::Failed(Failure::Setup { message }), now()),
+            };
             if job.workspace == WorkspaceKind::InPlace {
                 parts.inputs.tree_may_have_changed();
             }
@@ -305,13 +345,18 @@ impl LocalWorld {
         self.answer(async move { input });
     }
 
+    /// The jobs that failed, the one to be looked at first in front.
+    pub fn failures(&self, graph: Option<&graph::Graph>) -> Vec<JobEnd<'_>> {
+        failures(graph, self.failed.iter().map(|(name, (outcome, at))| JobEnd { name, outcome, at: *at }))
+    }
+
     /// Takes in what had happened before this process began, and offers this machine to what is left.
     pub fn remember(&mut self, history: &[Fact]) {
         for fact in history {
             match &fact.what {
                 What::AttemptFinished { job, report, retry_at: None, .. } => {
                     if let outcome @ Outcome::Failed(_) = &report.outcome {
-                        self.failed.insert(job.clone(), outcome.clone());
+                        self.failed.insert(job.clone(), (outcome.clone(), fact.at));
                     }
                 }
                 What::BuildCreated(_) => {
@@ -346,10 +391,13 @@ impl LocalWorld {
             What::GateOpened { .. } => self.open_gates += 1,
             What::GateAnswered { .. } => self.open_gates = self.open_gates.saturating_sub(1),
             What::AttemptFinished { job, attempt, report, retry_at: None, .. } => match &report.outcome {
-                Outcome::Passed { .. } => self.keep_result(fact, job, *attempt, report),
+                Outcome::Passed { .. } => {
+                    self.has_unkept |= !report.may_stand_for_others();
+                    self.keep_result(fact, job, *attempt, report);
+                }
                 outcome => {
                     self.keep_manifest(fact, job);
-                    self.failed.insert(job.clone(), outcome.clone());
+                    self.failed.insert(job.clone(), (outcome.clone(), fact.at));
                 }
             },
             What::JobEnded {
@@ -357,13 +405,24 @@ impl LocalWorld {
                 outcome: outcome @ Outcome::Failed(_),
                 how: Ended::Decided | Ended::Child { .. },
             } => {
-                self.failed.insert(job.clone(), outcome.clone());
+                self.failed.insert(job.clone(), (outcome.clone(), fact.at));
             }
             What::BuildEnded { verdict } => self.verdict = Some(verdict.clone()),
             _ => {}
         }
         if let What::JobEnded { job, .. } = &fact.what {
             self.settled.insert(job.clone());
+        }
+    }
+
+    /// Keeps which files a build ends with whose jobs work in the tree itself, so that `retry --failed` knows them.
+    fn keep_end(&self) {
+        if self.worked.borrow().is_empty() {
+            return;
+        }
+        if let Err(error) = self.parts.worker.keep_end(&self.worked.borrow()) {
+            let text = "what the build ended with was not kept: `ropewalk retry --failed` may run again what passed";
+            eprintln!("note: {text}: {error}");
         }
     }
 
@@ -380,7 +439,7 @@ impl LocalWorld {
     fn keep_result(&self, fact: &Fact, job: &JobName, attempt: graph::AttemptNumber, report: &AttemptReport) {
         let manifests = self.manifests.borrow();
         let Some((digest, manifest)) = manifests.get(job) else { return };
-        if report.notes.iter().any(|note| note.starts_with(worker::INPUT_CHANGED)) {
+        if !report.may_stand_for_others() {
             return;
         }
         let row = OperationRow {
@@ -460,6 +519,10 @@ impl World for LocalWorld {
             self.hold_start_for_gate();
         }
         self.parts.view.show(facts.iter().map(Moment::Fact));
+        let has_failed = |verdict: &Verdict| !matches!(verdict, Verdict::Passed { .. });
+        if facts.iter().any(|fact| matches!(&fact.what, What::BuildEnded { verdict } if has_failed(verdict))) {
+            self.keep_end();
+        }
     }
 
     fn is_done(&self, next_wake: Option<Timestamp>) -> Doneness {
@@ -493,7 +556,6 @@ async fn slot(parts: &Parts, job: &JobName, cancel: &worker::Cancel) -> Option<S
 
 /// Runs one attempt with its secrets, its log and its depot.
 async fn run(parts: &Parts, spec: AttemptSpec, cancel: worker::Cancel) -> AttemptReport {
-    let infra = |message: String| AttemptReport::of(Outcome::Failed(Failure::Infra { message }), now());
     let values = match parts.secrets.values(&spec.job.all_secrets()) {
         Ok(values) => values,
         Err(missing) => {
@@ -504,7 +566,8 @@ async fn run(parts: &Parts, spec: AttemptSpec, cancel: worker::Cancel) -> Attemp
     };
     let masker = match Masker::new(values.values()) {
         Ok(masker) => masker,
-        Err(error) => return infra(error.to_string()),
+        // The same values would be too much again.
+        Err(error) => return AttemptReport::of(Outcome::Failed(Failure::Setup { message: error.to_string() }), now()),
     };
     let mask = (!values.is_empty()).then(|| Arc::new(LocalMask(masker.clone())) as Arc<dyn worker::depot::Mask>);
     let secrets = worker::depot::Secrets { values, mask };
@@ -536,10 +599,43 @@ async fn remarks(parts: &Parts, job: &Job, manifest: Option<&Manifest>, report: 
     {
         // The digest was taken before the job waited for its turn; its own look at the inputs begins with it.
         let changed = parts.inputs.changed(globs, job.workspace, &manifest.0).await.unwrap_or_else(Some);
-        let told = |path| format!("{}, or before it: {path}; its result is not kept for reuse", worker::INPUT_CHANGED);
+        let told = |path| {
+            format!(
+                "{} or before it, since the build began: {path}; its result is not kept for reuse",
+                worker::INPUT_CHANGED
+            )
+        };
         remarks.extend(changed.map(told));
     }
+    if manifest.is_some() {
+        remarks.extend(report.undeclared_reads());
+    }
     remarks
+}
+
+/// Whether the files that jobs are about to see are those for which earlier results were taken over.
+///
+/// # Errors
+/// They are not: somebody has changed one meanwhile.
+async fn mixed(parts: &Parts, taken_over: &TakenOver) -> Result<(), String> {
+    if !parts.inputs.is_renewed() {
+        return Ok(());
+    }
+    let judged = taken_over.borrow().clone();
+    for (name, job, manifest) in judged {
+        let globs = match &job.reuse {
+            Reuse::Inputs(globs) => Some(globs.as_slice()),
+            Reuse::Tree | Reuse::Never => None,
+        };
+        let changed = parts.inputs.changed(globs, job.workspace, &manifest.0).await;
+        if let Some(path) = changed.unwrap_or_else(Some) {
+            return Err(format!(
+                "{path} was changed while the build began, and an earlier result had been taken for {name}, which depends on it: run the build \
+                 again"
+            ));
+        }
+    }
+    Ok(())
 }
 
 type Resolved = (Digest, Manifest, Option<(Reused, Outcome)>);

@@ -201,7 +201,7 @@ impl KeptBuild<'_> {
             project: "",
             quarantine: &[],
         });
-        self.fact(What::OperationKnown { job: job.into(), operation: digest });
+        self.fact(What::OperationKnown { job: job.into(), operation: digest, evicted: None });
         (digest, manifest)
     }
 

@@ -1,10 +1,10 @@
 //! One JSON object a line; the shapes are in the manual and do not change without a note in the changelog.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
 use engine::fact::{Ended, What};
-use graph::{JobName, Outcome, Timestamp};
+use graph::{BuildId, JobName, Outcome, Timestamp};
 use serde_json::{Value, json};
 
 use super::growth::Growing;
@@ -19,13 +19,18 @@ pub struct Json<W: Write> {
     started: BTreeMap<JobName, Timestamp>,
     build_started: Timestamp,
     growing: Growing,
+    /// Gates that wait for an answer.
+    gates: BTreeSet<JobName>,
+    /// The build and the time of the last fact.
+    last: Option<(BuildId, Timestamp)>,
 }
 
 impl<W: Write> Json<W> {
     /// A view that writes to `writer`.
     pub fn new(writer: W) -> Self {
         let build_started = Timestamp::default();
-        Self { writer, lines: Lines::default(), started: BTreeMap::new(), build_started, growing: Growing::default() }
+        let (started, growing) = (BTreeMap::new(), Growing::default());
+        Self { writer, lines: Lines::default(), started, build_started, growing, gates: BTreeSet::new(), last: None }
     }
 
     fn write(&mut self, object: &Value) -> io::Result<()> {
@@ -44,6 +49,7 @@ impl<W: Write> Json<W> {
         let growth = self.growing.take(fact);
         let build = fact.build.0;
         let time = rfc3339(fact.at);
+        self.last = Some((fact.build, fact.at));
         match &fact.what {
             What::BuildCreated(request) => {
                 self.build_started = fact.at;
@@ -73,11 +79,17 @@ impl<W: Write> Json<W> {
                 }))
             }
             What::AttemptFinished { job, report, retry_at, .. } => {
-                let cause = cause(&report.outcome);
+                let cause = match &report.outcome {
+                    Outcome::Failed(failure) => {
+                        json!({ "kind": failure.kind(), "text": words::failure_of(failure, Some(report)) })
+                    }
+                    outcome => cause(outcome),
+                };
                 let duration_ms = report.finished.ms_since(report.started);
                 self.write(&json!({
                     "kind": "job_finished", "build": build, "time": time, "job": job,
                     "outcome": report.outcome.word(), "cause": cause, "cached": false,
+                    "cached_from": null,
                     "outputs": outputs(&report.outcome), "duration_ms": duration_ms, "usage": report.usage,
                     "notes": report.notes, "retried": retry_at.is_some(),
                 }))
@@ -93,24 +105,29 @@ impl<W: Write> Json<W> {
                 self.write(&json!({
                     "kind": "job_finished", "build": build, "time": time, "job": job, "outcome": outcome.word(),
                     "cause": cause(outcome), "cached": from.is_some(), "cached_from": from,
-                    "outputs": outputs(outcome), "duration_ms": 0,
+                    "outputs": outputs(outcome), "duration_ms": 0, "usage": null, "notes": [], "retried": false,
                 }))
             }
             What::GateOpened { job, prompt } => {
                 let fields = self.fields(job);
+                self.gates.insert(job.clone());
                 self.write(&json!({
                     "kind": "gate_opened", "build": build, "time": time, "job": job, "prompt": prompt,
                     "fields": fields,
                 }))
             }
-            What::GateAnswered { job, answer, by } => self.write(&json!({
-                "kind": "gate_answered", "build": build, "time": time, "job": job,
-                "approved": answer.is_some(), "fields": answer.clone().unwrap_or_default(), "by": by,
-            })),
+            What::GateAnswered { job, answer, by } => {
+                self.gates.remove(job);
+                self.write(&json!({
+                    "kind": "gate_answered", "build": build, "time": time, "job": job,
+                    "approved": answer.is_some(), "fields": answer.clone().unwrap_or_default(), "by": by,
+                }))
+            }
             What::CancelRequested { by } => {
                 self.write(&json!({ "kind": "cancel_requested", "build": build, "time": time, "by": by }))
             }
             What::BuildEnded { verdict } => {
+                self.gates.clear();
                 let duration_ms = fact.at.ms_since(self.build_started);
                 let statuses = self.growing.graph().map(|graph| &graph.statuses);
                 let statuses = json!(statuses);
@@ -199,7 +216,16 @@ impl<W: Write> View for Json<W> {
         self.writer.flush()
     }
 
+    /// A build that is left at a gate ends its stream with that.
     fn close(&mut self) -> io::Result<()> {
+        let gates = std::mem::take(&mut self.gates);
+        if let Some((build, at)) = self.last.filter(|_| !gates.is_empty()) {
+            let duration_ms = at.ms_since(self.build_started);
+            self.write(&json!({
+                "kind": "build_waiting", "build": build.0, "time": rfc3339(at), "gates": gates,
+                "duration_ms": duration_ms,
+            }))?;
+        }
         self.writer.flush()
     }
 
@@ -213,9 +239,46 @@ mod tests {
     use std::sync::Arc;
 
     use engine::Fact;
-    use graph::{BuildId, Graph, Hole, Job, Status, StatusState};
+    use graph::{AttemptNumber, AttemptReport, Graph, Hole, Job, LeaseId, Status, StatusState};
 
     use super::*;
+
+    #[test]
+    fn a_build_that_is_left_at_a_gate_ends_its_stream_with_that() {
+        let last = |answered: bool| {
+            let mut json = Json::new(Vec::new());
+            let mut facts = vec![What::GateOpened { job: "ship".into(), prompt: String::new() }];
+            let answer = What::GateAnswered { job: "ship".into(), answer: None, by: "ada".to_owned() };
+            facts.extend(Some(answer).filter(|_| answered));
+            for what in facts {
+                json.fact(&Fact { build: BuildId(7), at: Timestamp(0), what }).expect("memory takes it");
+            }
+            json.close().expect("memory takes it");
+            let written = String::from_utf8(json.writer).expect("text");
+            serde_json::from_str::<Value>(written.lines().last().expect("a line")).expect("JSON")
+        };
+        let expected = json!({
+            "kind": "build_waiting", "build": 7, "time": "1970-01-01T00:00:00.000000Z", "gates": ["ship"],
+            "duration_ms": 0,
+        });
+        assert_eq!(last(false), expected);
+        assert_eq!(last(true)["kind"], "gate_answered");
+    }
+
+    #[test]
+    fn every_end_of_a_job_has_the_same_fields() {
+        let keys = |what: What| {
+            let mut json = Json::new(Vec::new());
+            json.fact(&Fact { build: BuildId(1), at: Timestamp(0), what }).expect("memory takes it");
+            let value: Value = serde_json::from_slice(&json.writer).expect("JSON");
+            value.as_object().expect("an object").keys().cloned().collect::<Vec<_>>()
+        };
+        let report = Box::new(AttemptReport::of(Outcome::passed(), Timestamp(0)));
+        let (attempt, lease) = (AttemptNumber(1), LeaseId(1));
+        let ran = What::AttemptFinished { job: "a".into(), attempt, lease, report, retry_at: None };
+        let left_out = What::JobEnded { job: "a".into(), outcome: Outcome::passed(), how: Ended::Decided };
+        assert_eq!(keys(ran), keys(left_out));
+    }
 
     #[test]
     fn what_grew_is_told_by_name() {

@@ -11,6 +11,7 @@ use graph::{Failure, JobName, Outcome, Timestamp};
 use super::annotation::{Annotation, Tally};
 use super::growth::{self, Growing};
 use super::lines::Lines;
+use super::unwanted::Unwanted;
 use super::{Moment, Opening, SlotHeld, Stream, View, Wants};
 use crate::columns::{self, Paint, Style, cut};
 use crate::whereabouts::quoted;
@@ -38,6 +39,8 @@ struct Running {
     /// It has not begun: others have all slots.
     has_no_slot: bool,
     tally: Tally,
+    /// Which try it is, from 1.
+    try_number: u32,
     /// The first of its warnings and errors, as they are shown.
     said: Vec<String>,
 }
@@ -75,6 +78,7 @@ pub struct Live<W: Write> {
     running: BTreeMap<JobName, Running>,
     waiting: BTreeMap<JobName, String>,
     growing: Growing,
+    unwanted: Unwanted,
     jobs: usize,
     passed: u64,
     failed: u64,
@@ -106,6 +110,7 @@ impl<W: Write> Live<W> {
             running: BTreeMap::new(),
             waiting: BTreeMap::new(),
             growing: Growing::default(),
+            unwanted: Unwanted::default(),
             jobs: 0,
             passed: 0,
             failed: 0,
@@ -132,6 +137,10 @@ impl<W: Write> Live<W> {
             let cause = self.paint.text(Style::Strong, &growth.cause());
             let _ = writeln!(self.above, "… {cause}: {}", growth.change());
         }
+        if self.unwanted.holds(fact) {
+            self.skipped += 1;
+            return;
+        }
         match &fact.what {
             What::BuildCreated(request) => {
                 self.started = Some(fact.at);
@@ -144,13 +153,17 @@ impl<W: Write> Live<W> {
                 let tolerated = graph.jobs.iter().filter(|(_, job)| job.allow_failure);
                 self.tolerated = tolerated.map(|(name, _)| name.clone()).collect();
             }
-            What::AttemptLeased { job, .. } => {
-                self.running.insert(job.clone(), Running { started: fact.at, ..Running::default() });
+            What::AttemptLeased { job, try_number, .. } => {
+                let running = Running { started: fact.at, try_number: *try_number, ..Running::default() };
+                self.running.insert(job.clone(), running);
             }
             What::AttemptFinished { job, report, retry_at, .. } => {
                 let ran = self.running.remove(job).unwrap_or_default();
                 let time = words::duration(report.finished.ms_since(report.started));
-                let mut again = if retry_at.is_some() { "  (will be tried again)".to_owned() } else { String::new() };
+                let mut again = match retry_at {
+                    Some(_) => format!("  ({})", words::again(ran.try_number.max(1), self.growing.job(job))),
+                    None => String::new(),
+                };
                 if ran.tally != Tally::default() {
                     again.insert_str(0, &format!("  {}", self.paint.text(Style::Warning, &ran.tally.text())));
                 }
@@ -165,14 +178,17 @@ impl<W: Write> Live<W> {
                     let _ = writeln!(self.above, "    {note}");
                 }
             }
-            What::ChildMade { job, child, .. } => {
-                self.running.insert(job.clone(), Running { started: fact.at, ..Running::default() });
+            What::ChildMade { job, child, try_number } => {
+                let running = Running { started: fact.at, try_number: *try_number, ..Running::default() };
+                self.running.insert(job.clone(), running);
                 let show = self.opening.whereabouts.command(format_args!("show {child}"));
                 let _ = writeln!(self.above, "  {job}  build {child}: {show}");
             }
             What::ChildFailed { job, outcome, .. } => {
+                let try_number = self.running.get(job).map_or(1, |running| running.try_number.max(1));
+                let again = format!("  ({})", words::again(try_number, self.growing.job(job)));
                 let time = self.ran(job, fact.at);
-                self.ended(job, outcome, &words::outcome(outcome), &time, "  (will be tried again)");
+                self.ended(job, outcome, &words::outcome(outcome), &time, &again);
             }
             What::JobEnded { job, outcome, how: Ended::Child { .. } } => {
                 let time = self.ran(job, fact.at);
@@ -207,6 +223,17 @@ impl<W: Write> Live<W> {
             What::BuildEnded { .. } | What::Answered { .. } | What::OperationKnown { .. } => {}
             #[allow(unreachable_patterns, reason = "facts that later versions add are not shown")]
             _ => {}
+        }
+    }
+
+    /// The jobs that were left out since the last time.
+    fn left_out(&mut self) {
+        for left_out in self.unwanted.told() {
+            let mark = self.paint.text(Style::Dim, "-");
+            let _ = match left_out.job {
+                Some(job) => writeln!(self.above, "{mark} {job}  {}", left_out.text),
+                None => writeln!(self.above, "{mark} {}", left_out.text),
+            };
         }
     }
 
@@ -275,10 +302,19 @@ impl<W: Write> Live<W> {
 
     /// What stands below the lines that scroll by: at most `shown` jobs and holes, then the totals.
     fn frame(&self, now: Timestamp, columns: usize, shown: usize) -> Vec<String> {
-        let running = self.running.iter().take(shown);
+        // What waits for a person is never pushed out by what runs.
+        let n_gates = self.waiting.len().min(shown.div_ceil(2));
+        let room = shown - n_gates;
+        let is_whole = self.running.len() <= room;
+        let n_running = if is_whole { self.running.len() } else { room.saturating_sub(1) };
+        let running = self.running.iter().take(n_running);
         let mut lines: Vec<String> =
             running.map(|(name, running)| self.running_line(name, running, now, columns)).collect();
-        for (name, prompt) in self.waiting.iter().take(shown.saturating_sub(lines.len())) {
+        if !is_whole && room > 0 {
+            let more = format!("… and {} more", words::thousands((self.running.len() - n_running) as u64));
+            lines.push(self.paint.text(Style::Dim, &cut(&more, columns)));
+        }
+        for (name, prompt) in self.waiting.iter().take(n_gates) {
             let words = words::approve(self.opening.build, name, self.growing.job(name));
             let approve = self.opening.whereabouts.command(words);
             let text = format!("? {name}  {prompt}  → {approve}");
@@ -418,10 +454,12 @@ impl<W: Write> View for Live<W> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        self.left_out();
         Ok(())
     }
 
     fn close(&mut self) -> io::Result<()> {
+        self.left_out();
         let mut frame = String::new();
         let columns = usize::from((self.size)().0.max(20));
         self.erase(&mut frame, columns);
@@ -494,6 +532,21 @@ mod tests {
         assert_eq!(frame, "\x1b[6A\r\x1b[J");
         live.erase(&mut frame, 40);
         assert_eq!(frame, "\x1b[6A\r\x1b[J", "nothing is left to take away");
+    }
+
+    #[test]
+    fn what_has_no_row_is_counted_and_a_gate_always_has_one() {
+        let opening = Opening { build: BuildId(1), usual_ms: BTreeMap::new(), whereabouts: Default::default() };
+        let mut live = Live::new(Vec::new(), || (80, 12), Paint::Plain, opening);
+        for number in 10..36 {
+            live.running.insert(JobName::from(format!("job-{number}").as_str()), Running::default());
+        }
+        let lines = live.frame(Timestamp(0), 80, 9);
+        assert_eq!((lines.len(), lines[8].as_str()), (10, "… and 18 more"));
+        live.waiting.insert("ship".into(), "Ship it?".to_owned());
+        let lines = live.frame(Timestamp(0), 80, 9);
+        assert_eq!((lines.len(), lines[7].as_str()), (10, "… and 19 more"));
+        assert!(lines[8].starts_with("? ship  Ship it?  → "), "{}", lines[8]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use graph::{JobName, Outcome, Question, Timestamp};
 use super::annotation::{Annotation, Headings, Shown, Tally};
 use super::growth::{Growing, Growth};
 use super::lines::Lines;
+use super::unwanted::Unwanted;
 use super::{Moment, Opening, Stream, View, Wants};
 use crate::columns::{self, Paint};
 use crate::words;
@@ -34,10 +35,13 @@ pub struct Plain<W: Write> {
     growing: Growing,
     /// What the graph grew by that is not said yet.
     held: Option<Growth>,
+    unwanted: Unwanted,
     /// Of the steps that run.
     headings: BTreeMap<(JobName, u16), Headings>,
     /// Of the jobs that run and had something to say.
     tallies: BTreeMap<JobName, Tally>,
+    /// Which try runs of jobs that are not at their first.
+    tries: BTreeMap<JobName, u32>,
     /// Since when jobs have the builds that they asked for.
     children: BTreeMap<JobName, Timestamp>,
     /// Notes told already: what holds for all jobs is told once.
@@ -57,8 +61,10 @@ impl<W: Write> Plain<W> {
             reused: 0,
             growing: Growing::default(),
             held: None,
+            unwanted: Unwanted::default(),
             headings: BTreeMap::new(),
             tallies: BTreeMap::new(),
+            tries: BTreeMap::new(),
             children: BTreeMap::new(),
             told: BTreeSet::new(),
         }
@@ -82,14 +88,42 @@ impl<W: Write> Plain<W> {
         }
     }
 
+    /// `; try 1 of 3, it will be tried again`.
+    fn again(&self, job: &JobName) -> String {
+        let try_number = self.tries.get(job).copied().unwrap_or(1);
+        format!("; {}", words::again(try_number, self.growing.job(job)))
+    }
+
     /// ` in 3.2 s`: how long a job had the build that it asked for.
     fn waited(&mut self, job: &JobName, now: Timestamp) -> String {
         let since = self.children.remove(job);
         since.map_or_else(String::new, |since| format!(" in {}", words::duration(now.ms_since(since))))
     }
 
+    /// The jobs that were left out since the last time.
+    fn left_out(&mut self) -> io::Result<()> {
+        for left_out in self.unwanted.told() {
+            match left_out.job {
+                Some(job) => writeln!(self.writer, "{job}: skipped: {}", left_out.text)?,
+                None => writeln!(self.writer, "{}", left_out.text)?,
+            }
+        }
+        Ok(())
+    }
+
     fn fact(&mut self, fact: &engine::Fact) -> io::Result<()> {
         self.growth(fact)?;
+        if self.unwanted.holds(fact) {
+            return Ok(());
+        }
+        if matches!(fact.what, What::BuildEnded { .. }) {
+            self.left_out()?;
+        }
+        if let What::AttemptLeased { job, try_number, .. } | What::ChildMade { job, try_number, .. } = &fact.what
+            && *try_number > 1
+        {
+            self.tries.insert(job.clone(), *try_number);
+        }
         match &fact.what {
             What::BuildCreated(request) => {
                 self.started = Some(fact.at);
@@ -114,7 +148,7 @@ impl<W: Write> Plain<W> {
                 for note in report.remarks().filter(|note| self.told.insert((*note).clone())) {
                     writeln!(self.writer, "{job}: note: {}", words::harmless(note))?;
                 }
-                let again = if retry_at.is_some() { "; it will be tried again" } else { "" };
+                let again = if retry_at.is_some() { self.again(job) } else { String::new() };
                 let said = self.tallies.remove(job).map(|tally| format!(", {}", tally.text())).unwrap_or_default();
                 writeln!(
                     self.writer,
@@ -133,11 +167,7 @@ impl<W: Write> Plain<W> {
             }
             What::ChildFailed { job, outcome, .. } => {
                 let time = self.waited(job, fact.at);
-                writeln!(
-                    self.writer,
-                    "{job}: {}{time}; it will be tried again",
-                    words::harmless(&words::outcome(outcome))
-                )
+                writeln!(self.writer, "{job}: {}{time}{}", words::harmless(&words::outcome(outcome)), self.again(job))
             }
             What::JobEnded { job, outcome, how: Ended::Child { .. } } => {
                 let time = self.waited(job, fact.at);
@@ -244,11 +274,12 @@ impl<W: Write> View for Plain<W> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        self.left_out()?;
         self.writer.flush()
     }
 
     fn close(&mut self) -> io::Result<()> {
-        self.writer.flush()
+        self.flush()
     }
 
     fn wants(&self) -> Wants {

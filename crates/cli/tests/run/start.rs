@@ -1,9 +1,12 @@
 //! A build has one state of the files, that of its start: for its jobs, for the digests of their inputs, and for whoever goes on with it.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::{Duration, Instant};
+
+use rustix::thread::CapabilitySet;
 
 use crate::{Repository, text};
 
@@ -44,6 +47,16 @@ impl Repository {
         }
         assert_eq!(output.status.code(), Some(code), "{}", text(&output));
         text(&output)
+    }
+}
+
+const AUTHOR: [&str; 4] = ["-c", "user.name=t", "-c", "user.email=t@localhost"];
+
+/// Makes a repository within the repository, with one file in its commit.
+fn nest(repository: &Repository, place: &str) {
+    repository.write(&format!("{place}/f"), "start\n");
+    for arguments in [&["init", "-q"][..], &["add", "f"], &["commit", "-qm", "nested"]] {
+        repository.git(&[&["-C", place], &AUTHOR[..], arguments].concat());
     }
 }
 
@@ -199,6 +212,52 @@ fn a_retry_is_of_the_tree_as_it_is() {
 }
 
 #[test]
+fn a_retry_takes_over_what_ran_in_the_tree_as_its_own_jobs_left_it() {
+    let repository = Repository::new(
+        "jobs:\n  made: { workspace: in_place, run: 'date > made.txt' }\n  a: { run: cat file.txt }\n  b: { needs: [made, a], workspace: in_place, run: test -e ../ok }\n",
+    );
+    repository.write("file.txt", "dirty\n");
+    nest(&repository, "nested");
+    // So that nothing changed just before the files were looked at.
+    std::thread::sleep(Duration::from_millis(60));
+    repository.check(&["run"], 1);
+    let text = repository.check(&["retry", "1", "--failed"], 1);
+    assert!(text.contains("made: cached, from build 1") && text.contains("a: cached, from build 1"), "{text}");
+    assert!(!text.contains("any more"), "{text}");
+    repository.write("made.txt", "edited\n");
+    let text = repository.check(&["retry", "1", "--failed"], 1);
+    assert!(text.contains("the files are not those of build 1 any more") && !text.contains("cached"), "{text}");
+}
+
+#[test]
+fn a_retry_takes_over_nothing_of_files_that_somebody_edited_meanwhile() {
+    let repository = Repository::new(&format!(
+        "jobs:\n  a: {{ workspace: in_place, run: cat file.txt }}\n  b: {{ needs: [a], run: '{WAIT}' }}\n  c: {{ needs: [b], run: 'false' }}\n"
+    ));
+    let child = repository.start_and_wait(&["run"]);
+    repository.write("file.txt", "edited\n");
+    repository.let_go(child, 1);
+    fs::write(repository.beside("go"), "").expect("a file");
+    let text = repository.check(&["retry", "1", "--failed"], 1);
+    assert!(text.contains("the files are not those of build 1 any more") && text.contains("a | edited"), "{text}");
+}
+
+#[test]
+fn a_retry_knows_a_repository_within_that_nobody_changed() {
+    let repository = Repository::new("jobs:\n  a: { run: cat nested/f }\n  b: { run: test -e ../ok }\n");
+    nest(&repository, "nested");
+    repository.check(&["run"], 1);
+    // git writes its index anew.
+    repository.write("nested/f", "start\n");
+    repository.git(&["-C", "nested", "status"]);
+    let text = repository.check(&["retry", "1", "--failed"], 1);
+    assert!(text.contains("a: cached, from build 1") && !text.contains("any more"), "{text}");
+    repository.write("nested/f", "edited\n");
+    let text = repository.check(&["retry", "1", "--failed"], 1);
+    assert!(text.contains("a | edited"), "{text}");
+}
+
+#[test]
 fn inputs_that_say_less_than_they_seem_to_are_told() {
     let repository = Repository::new(
         "jobs:\n  a: { inputs: ['none/**', link, 'file.txt'], run: 'true' }\n  b: { inputs: ['!file.txt'], run: 'true' }\n",
@@ -225,4 +284,79 @@ fn an_ignored_input_of_a_job_in_the_tree_counts() {
     repository.write("local.txt", "two\n");
     let text = repository.check(&["run"], 0);
     assert!(text.contains("a | two"), "{text}");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named_before_a_build_begins() {
+    become_ordinary();
+    let repository = Repository::new("jobs: { a: { run: 'true' }, b: { run: 'true' } }");
+    repository.write("keys/private", "");
+    let private = repository.root().join("keys/private");
+    fs::set_permissions(&private, fs::Permissions::from_mode(0)).expect("it is ours");
+    let text = repository.check(&["run"], 2);
+    let told = "error: jobs are given a copy of `keys/private`, which is not as in the commit, and it cannot be read: make it readable, \
+                or, if git does not track it, name it in a .gitignore: Permission denied (os error 13)\n";
+    assert_eq!(text, told);
+    repository.write(".ropewalk/pipeline.yaml", "jobs: { a: { workspace: in_place, run: 'true' } }");
+    repository.check(&["run"], 0);
+}
+
+/// Takes from this thread, and from what it starts, what lets root read everything.
+fn become_ordinary() {
+    for capability in [CapabilitySet::DAC_OVERRIDE, CapabilitySet::DAC_READ_SEARCH] {
+        // Who is not root has neither.
+        let _ = rustix::thread::remove_capability_from_bounding_set(capability);
+    }
+}
+
+#[test]
+fn a_sandbox_shows_the_inputs_that_a_build_began_with() {
+    let repository = Repository::new(&pipeline(
+        "  check: { needs: [slow], environment: sandbox, inputs: ['data/**'], run: 'echo $(ls data)' }\n",
+    ));
+    repository.write("data/kept", "");
+    repository.git(&["add", "-A"]);
+    repository.commit("other\n");
+    repository.write("data/new", "");
+    let child = repository.start_and_wait(&["run"]);
+    fs::remove_file(repository.root().join("data/new")).expect("there");
+    repository.git(&["rm", "-q", "data/kept"]);
+    repository.write("data/later", "");
+    let text = repository.let_go(child, 0);
+    assert!(text.contains("check | kept new\n"), "{text}");
+}
+
+#[test]
+fn what_is_ignored_around_a_repository_is_not_seen_in_it() {
+    let repository = Repository::new(
+        "jobs: { a: { inputs: ['**'], run: 'test ! -e known/a.o && test ! -e foreign/a.o && cat known/f foreign/f' } }",
+    );
+    repository.write(".gitignore", "*.o\n");
+    for place in ["known", "foreign"] {
+        nest(&repository, place);
+        repository.write(&format!("{place}/a.o"), "1");
+    }
+    repository.git(&["add", ".gitignore", "known"]);
+    repository.commit("other\n");
+    let text = repository.check(&["run"], 0);
+    assert_eq!(text.matches("a | start").count(), 2, "{text}");
+}
+
+#[test]
+fn a_repository_in_the_index_is_of_the_start_too() {
+    let repository =
+        Repository::new("jobs:\n  ok: { gate: {} }\n  a: { needs: [ok], inputs: ['**'], run: cat nested/f }\n");
+    nest(&repository, "nested");
+    repository.git(&["add", "nested"]);
+    repository.commit("other\n");
+    repository.check(&["run"], 4);
+    repository.write("nested/f", "later\n");
+    let text = repository.check(&["approve", "1", "ok"], 0);
+    assert!(text.contains("a | start"), "{text}");
+    let text = repository.check(&["show", "1", "a"], 0);
+    let told = "an input changed while the job ran or before it, since the build began: nested/f; its result is not kept for reuse";
+    assert!(text.contains(told), "{text}");
+    repository.check(&["run"], 4);
+    let text = repository.check(&["approve", "2", "ok"], 0);
+    assert!(text.contains("a | later"), "{text}");
 }

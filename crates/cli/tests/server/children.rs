@@ -94,8 +94,13 @@ fn a_child_that_fails_fails_its_job_and_a_retry_makes_another() {
     let second = child_of(&site, "1", "a");
     assert!(out.contains(&format!("a: build {second}: ")) && out.contains("build 1 passed"), "{out}");
     site.shows("1", &format!("build {second} passed, for a"));
-    let verdicts: Vec<String> = verdicts(&site).into_iter().map(|(_, verdict)| verdict).collect();
-    assert_eq!(verdicts, ["passed", "failed", "passed"]);
+    let all: Vec<String> = verdicts(&site).into_iter().map(|(_, verdict)| verdict).collect();
+    assert_eq!(all, ["passed", "failed", "passed"]);
+    // The child itself again is a build that a person asked for, and no job.
+    Site::told(site.there(&["retry", &first]), 0);
+    let again = verdicts(&site).last().expect("a build").0.to_string();
+    let event = &shown(&site, &again)["build"]["event"];
+    assert!(event["parent"].is_null() && event["kind"] == "build", "{event}");
 }
 
 #[test]
@@ -132,10 +137,7 @@ fn a_child_is_trusted_no_more_than_its_parent() {
     let site = site(&asking(""), child);
     let _server = site.serve();
     let _worker = site.work("w1", &[]);
-    let mut set = site.there(&["secrets", "put", "repository", "TOKEN"]);
-    let mut setting = Process(set.stdin(Stdio::piped()).spawn().expect("ropewalk starts"));
-    std::io::Write::write_all(&mut setting.0.stdin.take().expect("a pipe"), b"a long secret").expect("it is read");
-    assert_eq!(setting.ended(), Some(0));
+    site.put_secret("TOKEN", b"a long secret");
     site.submit(&[], 0);
     let trusted = shown(&site, &child_of(&site, "1", "a"));
     assert_eq!(trusted["build"]["event"]["trust"], "trusted", "{trusted}");
@@ -177,7 +179,11 @@ fn what_only_a_worker_could_evaluate_is_told() {
     let _server = site.serve();
     let _worker = site.work("w1", &[]);
     let text = site.submit(&[], 1);
-    assert!(text.contains("`env.V` has expressions, which only a worker evaluates"), "{text}");
+    assert!(text.contains("`env.V` has expressions of its own, which only a worker evaluates"), "{text}");
+    let other_case = pipeline.replace("env.V }}", "env.v }}");
+    fs::write(site.root().join(".ropewalk/pipeline.yaml"), other_case).expect("a file");
+    let text = site.submit(&[], 1);
+    assert!(text.contains("no `env` sets `v`, and what a worker has of its own is not known"), "{text}");
     let pipeline = "jobs:\n  prep: { run: 'printf \"v=%070000d\\n\" 0 >> $ROPEWALK_OUTPUT', outputs: [v] }\n  a:\n    needs: prep\n    \
                     run: [{ build: { file: .ropewalk/child.yaml, params: { v: '${{ needs.prep.outputs.v }}' } } }]\n";
     fs::write(site.root().join(".ropewalk/pipeline.yaml"), pipeline).expect("a file");

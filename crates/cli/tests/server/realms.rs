@@ -1,19 +1,8 @@
 //! Results are taken over within a project, from builds that are trusted as much, and from machines of the same kind.
 
 use std::fs;
-use std::io::Write;
-use std::process::Stdio;
 
 use crate::installation::Site;
-use crate::process::Process;
-
-/// Puts a project's secret.
-fn put_secret(site: &Site, project: &str, name: &str, value: &[u8]) {
-    let mut command = site.there(&["secrets", "put", project, name]);
-    let mut process = Process(command.stdin(Stdio::piped()).spawn().expect("ropewalk starts"));
-    process.0.stdin.take().expect("a pipe").write_all(value).expect("it is read");
-    assert_eq!(process.ended(), Some(0));
-}
 
 #[test]
 fn no_project_takes_what_another_made() {
@@ -35,7 +24,7 @@ fn no_untrusted_build_takes_what_was_made_with_secrets() {
     let site = Site::new(pipeline);
     let _server = site.serve();
     let _worker = site.work("w1", &[]);
-    put_secret(&site, "repository", "TOKEN", b"a long secret");
+    site.put_secret("TOKEN", b"a long secret");
     assert!(site.submit(&[], 0).contains("use | terces gnol a"));
     assert!(site.submit(&["--separate"], 0).contains("config: cached, from build 1"));
     site.submit_untrusted("fork");
@@ -60,4 +49,17 @@ fn no_job_takes_what_ran_on_another_kind_of_machine() {
     drop(worker);
     let _worker = site.work("w2", &["--labels", "arm"]);
     site.shows(&build, "failed because of `arm`");
+}
+
+#[test]
+fn no_build_takes_what_was_evicted() {
+    let site = Site::new("jobs: { made: { reuse: true, run: 'echo it > f', artifacts: { f: [f] } } }");
+    let _server = site.serve();
+    let _worker = site.work("w1", &[]);
+    assert!(site.submit(&[], 0).contains("made: passed"));
+    assert!(site.submit(&["--separate"], 0).contains("made: cached, from build 1"));
+    site.evict("made");
+    let text = site.submit(&["--separate"], 0);
+    assert!(text.contains("made: passed") && !text.contains("cached"), "{text}");
+    assert!(site.submit(&["--separate"], 0).contains("made: cached, from build 3"));
 }

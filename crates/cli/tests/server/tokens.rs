@@ -1,9 +1,10 @@
 //! Tokens that are revoked while somebody works by them.
 
 use std::fs;
+use std::process::Stdio;
 
 use crate::installation::Site;
-use crate::process::appears;
+use crate::process::{Process, Reader, appears};
 use crate::waiting;
 
 impl Site {
@@ -64,4 +65,27 @@ fn a_worker_whose_token_was_exchanged_before_it_was_revoked_goes_on() {
     worker.said.until("joined http://");
     fs::write(marks.path().join("go"), "").expect("a file");
     assert_eq!(watching.ended(), Some(0), "{}", shown.rest().join("\n"));
+}
+
+#[test]
+fn what_a_worker_ran_whose_token_was_revoked_while_the_server_was_away_is_tried_elsewhere() {
+    let marks = tempfile::tempdir().expect("a folder");
+    let site = Site::new(&waiting(marks.path()));
+    let mut server = site.serve();
+    let mut worker = site.work("w1", &[]);
+    let build = site.submit_only(&[]);
+    appears(&marks.path().join("begun"));
+    server.kill();
+    site.revoke("worker.token");
+    let mut serve = site.command(&["serve", "--listen", &site.address, "--local-worker", "off", "--data"]);
+    serve.arg(site.path("data")).stderr(Stdio::piped());
+    let mut server = Process(serve.spawn().expect("ropewalk starts"));
+    let mut said = Reader::new(server.0.stderr.take().expect("a pipe"));
+    said.until("worker w1 goes on only by another token; its token is not good any more: this token was revoked");
+    assert_eq!(worker.process.ended(), Some(2));
+    site.renew_workers_token();
+    let _other = site.work("w2", &[]);
+    fs::write(marks.path().join("go"), "").expect("a file");
+    site.shows(&build, &format!("build {build} passed"));
+    drop(server);
 }

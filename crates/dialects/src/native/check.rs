@@ -14,7 +14,7 @@ use super::measure;
 use super::nodes;
 use super::patterns::Patterns;
 use crate::suggest;
-use crate::tree::{Node, NodeValue, Sources, Span};
+use crate::tree::{Entry, Node, NodeValue, Sources, Span};
 
 /// The longest name of a job, axis, field or variable, in bytes.
 const NAME_BYTES_MAX: usize = 100;
@@ -122,6 +122,12 @@ impl Check<'_> {
                 }
             }
         }
+        let has_scripts = [&raw const keys::STEP, &raw const keys::JOB, &raw const keys::LISTED_JOB];
+        if has_scripts.contains(&std::ptr::from_ref(record))
+            && let Some(run) = node.get_entry("run")
+        {
+            self.empty_scripts(run);
+        }
         for key in record.keys.iter().filter(|key| key.presence == Presence::Required) {
             if node.get(key.name).is_none() {
                 let fault = errors::missing_key(self.at(node), key.name, record.name);
@@ -130,6 +136,14 @@ impl Check<'_> {
         }
         if std::ptr::eq(record, &raw const keys::STEP) {
             self.step(node);
+        }
+        if std::ptr::eq(record, &raw const keys::CACHE_FORM)
+            && let Some(key) = node.get("key").filter(|key| key.as_str() == Some(""))
+        {
+            let message = "a cache without a key is no cache".to_owned();
+            let help = "write what the content depends on: `deps-${{ hash_files('**/lock') }}`";
+            let fault = errors::bad_value("bad-value", self.at(key), message, "empty", help);
+            self.faults.push(fault);
         }
         if [&raw const keys::JOB, &raw const keys::LISTED_JOB].contains(&std::ptr::from_ref(record)) {
             self.job(node);
@@ -156,6 +170,18 @@ impl Check<'_> {
         for entry in node.entries().unwrap_or_default() {
             self.literal(&entry.key, axis);
             self.literal(&entry.value, axis);
+        }
+    }
+
+    /// Warns of scripts in which there is nothing: they pass.
+    fn empty_scripts(&mut self, run: &Entry) {
+        let is_empty = |node: &Node| node.as_str().is_some_and(|text| text.trim().is_empty());
+        // An empty block has no place of its own.
+        let alone = is_empty(&run.value).then_some(&run.key);
+        let listed = run.value.items().unwrap_or_default().iter().filter(|item| is_empty(item));
+        for node in alone.into_iter().chain(listed) {
+            let fault = errors::empty_script(self.at(node));
+            self.faults.push(fault);
         }
     }
 
@@ -186,7 +212,7 @@ impl Check<'_> {
         const OF_JOB: [&str; 3] = ["if", "timeout", "allow_failure"];
         const OF_SCRIPT: [&str; 4] = ["env", "working_directory", "shell", "outputs"];
         for key in OF_JOB.into_iter().chain(OF_SCRIPT) {
-            let Some(value) = step.get(key) else { continue };
+            let Some(value) = step.get(key).filter(|value| !says_nothing(key, value)) else { continue };
             let message = format!("`{key}` of a step that asks for a build");
             let help = match key {
                 _ if OF_JOB.contains(&key) => "say it of the job, whose only step it is",
@@ -216,7 +242,7 @@ impl Check<'_> {
             return;
         }
         for key in ["inputs", "reuse", "artifacts", "reports", "cache", "services"] {
-            let Some(value) = job.get(key).filter(|value| value.as_bool() != Some(false)) else { continue };
+            let Some(value) = job.get(key).filter(|value| !says_nothing(key, value)) else { continue };
             let help = match key {
                 "inputs" | "reuse" => "say it of that build's jobs: they are reused, and this one asks each time",
                 "artifacts" => "hand outputs on by `hand_on`; the artifacts are that build's",
@@ -324,6 +350,11 @@ impl Check<'_> {
             Type::Size if node.as_integer().is_none_or(|bytes| bytes < 0) && measure::size_bytes(text).is_none() => {
                 Some((format!("`{text}` is no size"), "not understood", "write `512MiB` or `4GiB`"))
             }
+            Type::Size
+                if node.as_integer().map_or_else(|| measure::size_bytes(text) == Some(0), |bytes| bytes == 0) =>
+            {
+                Some((format!("`{what}` is above zero"), "nothing fits", "write `512MiB` or `4GiB`, or leave it out"))
+            }
             Type::Integer(least, most) if node.as_integer().is_none_or(|value| value < *least || value > *most) => {
                 Some((
                     format!("`{what}` lies between {least} and {most}"),
@@ -428,6 +459,13 @@ impl Check<'_> {
         };
         self.faults.push(errors::expression(place, error, help));
     }
+}
+
+/// Whether what stands beside a `build` is what holds without it: a flag that is off, a list or a map of nothing. An empty list of
+/// `inputs` says that no file counts, and `if: false` that nothing runs.
+fn says_nothing(key: &str, value: &Node) -> bool {
+    let is_empty = value.items().is_some_and(<[_]>::is_empty) || value.entries().is_some_and(<[_]>::is_empty);
+    !matches!(key, "inputs" | "if") && (is_empty || value.as_bool() == Some(false))
 }
 
 /// Words in backquotes, parted by commas.

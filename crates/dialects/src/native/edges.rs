@@ -76,6 +76,7 @@ struct Planned<'a> {
 /// The graph and its open questions.
 pub(crate) fn graph(given: &Given<'_>, patterns: &mut Patterns, faults: &mut Faults) -> Woven {
     let ids = Ids::of(given, faults);
+    references::check_variables(given.around.env.iter().copied(), &QuickSet::default(), given.around.sources, faults);
     let (planned, questions) = plan(given, &ids, patterns, faults);
     let mut weaving = Weaving {
         given,
@@ -386,7 +387,7 @@ impl<'a> Weaving<'a, '_> {
             Shape::Legs(legs, _) => legs.len() > 1,
             Shape::Hole(_) => needed.source.body.get("matrix").is_some(),
         };
-        if has_several {
+        if has_several && !needed.source.allows_failure() {
             let place = self.given.around.sources.location(node.span);
             self.faults.push(errors::every_leg_must_fail(place, source.id, name));
         }
@@ -494,6 +495,7 @@ impl<'a> Weaving<'a, '_> {
         };
         let needs = self.written_needs(source);
         let names = Names {
+            env: self.given.around.env,
             needs: needs
                 .iter()
                 .flat_map(|(name, ..)| [&**name, name.split_once('/').map_or(&**name, |(id, _)| id)])

@@ -5,6 +5,7 @@
 use graph::{Diagnostic, Location};
 
 use super::plugins::BROUGHT_PLUGINS;
+use super::spelled::Comparison;
 use crate::suggest;
 
 /// The most faults of one pipeline that are told.
@@ -110,6 +111,7 @@ pub(crate) fn wrong_type(place: Location, what: &str, takes: &str, found: &str) 
         "a string" if takes.starts_with("a number") || takes.starts_with("a whole number") => {
             "write a number, without quotes"
         }
+        _ if what == "schedule" => "write a list of times: `schedule: [{ cron: \"0 4 * * *\" }]`",
         _ if takes.contains("a list") => "write a list: `[one, two]`",
         _ if takes.contains("a map") => "write a map: `{ KEY: VALUE }`, or a `KEY: VALUE` in each line",
         _ => "write one value",
@@ -117,6 +119,12 @@ pub(crate) fn wrong_type(place: Location, what: &str, takes: &str, found: &str) 
     Diagnostic::error("wrong-type", format!("`{what}` takes {takes}, not {found}"))
         .at(place, format!("this is {found}"))
         .help(help)
+}
+
+pub(crate) fn empty_script(place: Location) -> Diagnostic {
+    Diagnostic::warning("empty-script", "this script is empty: it does nothing, and passes")
+        .at(place, "nothing runs")
+        .help("write the commands here, or remove it")
 }
 
 pub(crate) fn bad_key(place: Location, what: &str) -> Diagnostic {
@@ -185,11 +193,57 @@ pub(crate) fn not_known_yet(place: Location) -> Diagnostic {
 pub(crate) fn variable_not_known_yet(place: Location, name: &str, written: &str) -> Diagnostic {
     let message =
         format!("`env.{name}` has expressions of its own, which only a worker evaluates, and none runs the job yet");
-    let help = match expression::Template::parse(written) {
-        Ok(template) if template.single().is_some() => format!("write them here: `{written}` instead of `env.{name}`"),
-        _ => format!("write them here: the variable is `{written}`"),
+    let help = write_instead(name, written);
+    Diagnostic::error("not-known-yet", message).at(place, "not known when this is evaluated").help(help)
+}
+
+pub(crate) fn variables_not_known_yet(place: Location, unfinished: &str) -> Diagnostic {
+    let message = format!(
+        "any variable may be read here, and `env.{unfinished}` has expressions of its own, which only a worker evaluates, and none runs \
+         the job yet"
+    );
+    Diagnostic::error("not-known-yet", message)
+        .at(place, "not all are known when this is evaluated")
+        .help("name the variable that is meant, as `env.NAME`")
+}
+
+/// The engine says the same of what it meets; see its `contexts.rs`.
+pub(crate) fn variable_unset(place: Location, name: &str, known: &[&str]) -> Diagnostic {
+    let message =
+        format!("no `env` sets `{name}`, and what a worker has of its own is not known before it runs the job");
+    let help = match (graph::text::instead_of_variable(name), suggest::nearest(name, known.iter().copied())) {
+        (Some(context), _) => format!("read `{context}`"),
+        (None, Some(nearest)) => format!("did you mean `env.{nearest}`? Letter case counts"),
+        (None, None) => "set it in the `env` of the job or of the pipeline".to_owned(),
     };
     Diagnostic::error("not-known-yet", message).at(place, "not known when this is evaluated").help(help)
+}
+
+pub(crate) fn variable_covered(place: Location, name: &str, written: &str) -> Diagnostic {
+    let message = format!(
+        "`env.{name}` of the pipeline has expressions, which only a worker evaluates, and the job's own `{name}` takes its place there"
+    );
+    let help = format!("{}; or give the job's variable a name of its own", write_instead(name, written));
+    Diagnostic::error("not-known-yet", message).at(place, "the pipeline's is not known here").help(help)
+}
+
+/// How to do without a variable whose text has expressions.
+fn write_instead(name: &str, written: &str) -> String {
+    match expression::Template::parse(written) {
+        Ok(template) if template.single().is_some() => format!("write them here: `{written}` instead of `env.{name}`"),
+        _ => format!("write them here: the variable is `{written}`"),
+    }
+}
+
+/// The worker says the same of what it meets; see its `environment.rs`.
+pub(crate) fn set_beside(place: Location, name: &str, read: &str) -> Diagnostic {
+    let message = match name == read {
+        true => format!("the variable `{name}` reads itself, and no `env` around it sets it"),
+        false => format!("the variable `{name}` reads `env.{read}`, which is set beside it"),
+    };
+    Diagnostic::error("set-beside", message).at(place, "variables of one `env` do not see each other").help(
+        "write its value here; or set it in an `env` around this one: a step's sees the job's, a job's the pipeline's",
+    )
 }
 
 pub(crate) fn artifact_twice(place: Location, name: &str) -> Diagnostic {
@@ -237,7 +291,7 @@ pub(crate) fn unknown_property(place: Location, of: &str, name: &str, known: &[&
         .help(suggest::did_you_mean(name, known))
 }
 
-pub(crate) fn never_equal(place: Location, what: &str, word: &str, known: &[&str]) -> Diagnostic {
+pub(crate) fn never_equal(place: Location, what: &str, by: Comparison, word: &str, known: &[&str]) -> Diagnostic {
     // GitHub's words.
     let meant = match word.to_ascii_lowercase().as_str() {
         "success" => Some("passed"),
@@ -249,9 +303,11 @@ pub(crate) fn never_equal(place: Location, what: &str, word: &str, known: &[&str
         Some(meant) => format!("did you mean `{meant}`?"),
         None => suggest::did_you_mean(word, known),
     };
-    Diagnostic::warning("never-equal", format!("`{what}` is never `{word}`"))
-        .at(place, "no result has this name")
-        .help(help)
+    let (never, label) = match by {
+        Comparison::Whole => ("is never", "no result has this name"),
+        Comparison::Part => ("never contains", "no result has this in its name"),
+    };
+    Diagnostic::warning("never-equal", format!("`{what}` {never} `{word}`")).at(place, label).help(help)
 }
 
 pub(crate) fn unknown_need(
@@ -281,6 +337,15 @@ pub(crate) fn job_twice(place: Location, first: Location, job: &str) -> Diagnost
         .at(place, "the second definition")
         .related(first, "the first one")
         .help("rename one of them, or let the one in the later file say `override: true`")
+}
+
+pub(crate) fn replaced_by_later_file(place: Location, replaced: Location, section: &str, key: &str) -> Diagnostic {
+    let what = if key.is_empty() { section.to_owned() } else { format!("{section}.{key}") };
+    let message = format!("two files say different things in `{what}`, and the later one holds for the jobs of both");
+    Diagnostic::warning("replaced-by-later-file", message)
+        .at(place, "this holds")
+        .related(replaced, "this is not read")
+        .help("say it in one file alone; what holds for one job stands in that job")
 }
 
 pub(crate) fn group_and_job(place: Location, job: Location, member: &str, group: &str) -> Diagnostic {
@@ -364,6 +429,21 @@ pub(crate) fn cleanup_never_cleans(place: Location, job: &str, needed: &str) -> 
         .help(format!("wait for any ending: `needs: [{{ job: {needed}, on: finished }}]`"))
 }
 
+pub(crate) fn image_of_whole_project(place: Location, job: &str) -> Diagnostic {
+    whole_tree(place, job, "the build of its image sees the whole project")
+        .help("put the Dockerfile and what it copies into a folder of their own, and say `context: FOLDER`; or say `inputs: [\"**\"]`")
+}
+
+pub(crate) fn shell_of_whole_checkout(place: Location, job: &str) -> Diagnostic {
+    whole_tree(place, job, "its flake sees the whole repository")
+        .help("put the flake into a folder of its own, and say `nix: path:FOLDER`; or say `inputs: [\"**\"]`")
+}
+
+fn whole_tree(place: Location, job: &str, cause: &str) -> Diagnostic {
+    let message = format!("a change in any file runs job `{job}` again, whatever its `inputs` say: {cause}");
+    Diagnostic::warning("inputs-of-environment", message).at(place, "made of any file")
+}
+
 pub(crate) fn never_holds(place: Location, job: &str, condition: &str) -> Diagnostic {
     Diagnostic::warning(
         "never-holds",
@@ -399,6 +479,15 @@ pub(crate) fn never_fails_before(place: Location, job: &str, needed: &str, barri
     Diagnostic::warning("never-runs", message)
         .at(place, "this job stands behind that")
         .help(format!("let `{job}` stand where it does not wait for that: {}", beside(barrier)))
+}
+
+pub(crate) fn failure_is_allowed(place: Location, job: &str, needed: &str) -> Diagnostic {
+    let id = needed.split_once('/').map_or(needed, |(id, _)| id);
+    let read = if id == needed { format!("needs.{id}") } else { format!("needs['{needed}']") };
+    let message = format!("job `{job}` never runs: it waits for a failure of `{needed}`, and `{id}` allows failures");
+    Diagnostic::warning("never-runs", message).at(place, "a failure that is allowed counts as passed here").help(format!(
+        "take `needs: [{{ job: {needed}, on: finished }}]` with `if: {read}.result == 'failed'`; or remove the `allow_failure` of `{id}`"
+    ))
 }
 
 pub(crate) fn cleanup_behind_barrier(place: Location, job: &str, barrier: &str) -> Diagnostic {

@@ -7,6 +7,7 @@
 
 use super::check::{Author, id_fault};
 use super::errors::{self, Faults};
+use super::nodes;
 use crate::hashing::QuickMap;
 use crate::tree::{Entry, Node, Sources};
 
@@ -37,6 +38,13 @@ pub(crate) struct Source<'n> {
     pub after: Vec<BarrierIndex>,
 }
 
+impl Source<'_> {
+    /// Whether a failure of the job is only a warning.
+    pub(crate) fn allows_failure(&self) -> bool {
+        self.body.get("allow_failure").and_then(Node::as_bool) == Some(true)
+    }
+}
+
 /// A place that all jobs before it must have passed.
 pub(crate) struct Barrier<'n> {
     /// `stage:build`, `wait:1` or `gate:1`; no job's id has a colon.
@@ -58,11 +66,15 @@ pub(crate) fn merge<'n>(
 ) -> Merged<'n> {
     let mut merged = Merged::default();
     let mut stages: Option<&Node> = None;
+    let mut said = SaidBefore { by_key: QuickMap::default(), sources };
     let of_files = roots.iter().enumerate().map(|(file, root)| (file, root, Author::User));
     let of_program = document.map(|document| (roots.len(), document, Author::Program));
     for (file, root, author) in of_files.chain(of_program) {
         for entry in root.entries().unwrap_or_default() {
             let value = &entry.value;
+            if author == Author::User {
+                said.tell_if_replaced(entry, file, faults);
+            }
             match entry.name() {
                 Some("name") => merged.name = value.as_str().or(merged.name),
                 Some("env") => merge_env(&mut merged.env, value),
@@ -86,6 +98,40 @@ pub(crate) fn merge<'n>(
     }
     add_stages(&mut merged, stages, sources, faults);
     merged
+}
+
+/// Values that hold for all files, as the files read so far say them.
+struct SaidBefore<'a, 'n> {
+    /// By the section and its key: the number of the file and the value.
+    by_key: QuickMap<(&'n str, &'n str), (usize, &'n Node)>,
+    sources: &'a Sources,
+}
+
+impl<'n> SaidBefore<'_, 'n> {
+    /// Warns of each value in which another file said something else: the jobs of that file have it no more.
+    fn tell_if_replaced(&mut self, section: &'n Entry, file: usize, faults: &mut Faults) {
+        let name = section.name().unwrap_or_default();
+        match name {
+            "name" | "stages" => self.value(name, "", &section.value, file, faults),
+            "env" | "defaults" | "on" => {
+                for entry in section.value.entries().unwrap_or_default() {
+                    self.value(name, entry.name().unwrap_or_default(), &entry.value, file, faults);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn value(&mut self, section: &'n str, key: &'n str, value: &'n Node, file: usize, faults: &mut Faults) {
+        let before = self.by_key.insert((section, key), (file, value));
+        if let Some((other, replaced)) = before
+            && other != file
+            && nodes::canonical(replaced) != nodes::canonical(value)
+        {
+            let place = |node: &Node| self.sources.location(node.span);
+            faults.push(errors::replaced_by_later_file(place(value), place(replaced), section, key));
+        }
+    }
 }
 
 fn merge_env<'n>(env: &mut Vec<&'n Entry>, value: &'n Node) {

@@ -4,6 +4,7 @@
 //! proposed (a test script, a `Makefile` target), and only where its program is present, so that the first run is green
 //! where the project is.
 
+mod make;
 mod node;
 mod program;
 mod python;
@@ -64,8 +65,23 @@ pub fn propose_program(
 fn look(paths: &[String], read: &dyn Fn(&str) -> Option<String>, program_exists: &dyn Fn(&str) -> bool) -> Found {
     let repository = Repository { paths: paths.iter().map(String::as_str).collect(), read, program_exists };
     let mut found = Found::default();
-    let looks =
-        [rust, node::look, go, python::look, java, elixir, ruby, perl, others, cmake, meson, autotools, make, nix];
+    let looks = [
+        rust,
+        node::look,
+        go,
+        python::look,
+        java,
+        elixir,
+        ruby,
+        perl,
+        others,
+        cmake,
+        meson,
+        autotools,
+        make::look,
+        nix,
+        in_folders,
+    ];
     for look in looks {
         look(&repository, &mut found);
     }
@@ -288,25 +304,6 @@ fn autotools(repository: &Repository<'_>, found: &mut Found) {
     found.add(repository, programs, job("make", "Configures, builds, and runs the tests there are.", run));
 }
 
-/// Only where nothing else was found: a `Makefile` beside another build mostly calls it.
-fn make(repository: &Repository<'_>, found: &mut Found) {
-    let Some(file) = ["GNUmakefile", "makefile", "Makefile"].into_iter().find(|file| repository.has(file)) else {
-        return;
-    };
-    if !found.jobs.is_empty() {
-        return;
-    }
-    let text = repository.text(file);
-    let has = |target: &&str| has_target(&text, target);
-    let build = ["build", "all"].into_iter().find(has).map(|target| format!("make {target}"));
-    let test = ["check", "test"].into_iter().find(has).map(|target| format!("make {target}"));
-    let mut run: Vec<String> = build.into_iter().chain(test).collect();
-    if run.is_empty() {
-        run.push("make".to_owned());
-    }
-    found.add(repository, &["make"], job("make", "Makes the targets of the Makefile.", run));
-}
-
 fn nix(repository: &Repository<'_>, found: &mut Found) {
     if repository.has("flake.nix") {
         let check = "nix --extra-experimental-features 'nix-command flakes' flake check";
@@ -316,6 +313,42 @@ fn nix(repository: &Repository<'_>, found: &mut Found) {
             job("flake", "Builds the flake's checks and evaluates the rest of it.", [check]),
         );
     }
+}
+
+/// Files by which a project is known, for those that lie in folders of their own.
+const PROJECT_FILES: [&str; 10] = [
+    "Cargo.toml",
+    "package.json",
+    "go.mod",
+    "pyproject.toml",
+    "setup.py",
+    "pom.xml",
+    "Gemfile",
+    "CMakeLists.txt",
+    "meson.build",
+    "Makefile",
+];
+/// The most of them that a remark names.
+const FOLDERS_NAMED_MAX: usize = 5;
+
+/// Only where nothing was found at the root: names the projects in its folders, which nothing is proposed for.
+fn in_folders(repository: &Repository<'_>, found: &mut Found) {
+    if !found.jobs.is_empty() {
+        return;
+    }
+    let of_folder = |path: &&str| path.split_once('/').is_some_and(|(_, file)| PROJECT_FILES.contains(&file));
+    let there: Vec<&str> = repository.paths.iter().copied().filter(of_folder).collect();
+    if there.is_empty() {
+        return;
+    }
+    let more = match there.len().saturating_sub(FOLDERS_NAMED_MAX) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let named = there[..there.len().min(FOLDERS_NAMED_MAX)].join(", ");
+    found.remarks.push(format!(
+        "{named}{more}: only the root was looked at; give each of these folders a job with `working_directory`"
+    ));
 }
 
 fn has_target(makefile: &str, target: &str) -> bool {

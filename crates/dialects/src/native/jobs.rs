@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use expression::Value as ExpressionValue;
+use expression::{ContextPath, Template, Value as ExpressionValue};
 use graph::{
     CacheUse, Concurrency, ConcurrencyMode, Container, Digest, Environment, Gate, Health, Job, Network, Pull, Reports,
     Resources, Retry, RetryOn, Reuse, Service, SkipReason, Text, WorkspaceKind,
@@ -12,6 +12,7 @@ use graph::{
 use serde_json::Value;
 
 use super::check::{self, is_word};
+use super::environment_files::{self, Whole};
 use super::errors::{self, Faults};
 use super::files::Source;
 use super::keys::NameKind;
@@ -65,7 +66,11 @@ pub(crate) fn base(job: &Source<'_>, around: &Surroundings<'_>, faults: &mut Fau
         reports: Reports {
             junit: own("reports").and_then(|node| node.get("junit")).map(nodes::texts).unwrap_or_default(),
         },
-        retry: or_default("retry").map(retry).unwrap_or_default(),
+        retry: match (or_default("retry"), own("gate")) {
+            (Some(node), _) => retry(node),
+            (None, Some(_)) => Retry::of_a_gate(),
+            (None, None) => Retry::default(),
+        },
         timeout_ms,
         allow_failure: flag("allow_failure"),
         cleanup: flag("cleanup"),
@@ -76,6 +81,9 @@ pub(crate) fn base(job: &Source<'_>, around: &Surroundings<'_>, faults: &mut Fau
         ..Job::default()
     };
     base.reuse = reuse(job.body, &base);
+    if let (Reuse::Inputs(globs), Some(node)) = (&base.reuse, or_default("environment")) {
+        tell_whole_tree(job, globs, node, around.sources, faults);
+    }
     if base.reuse == Reuse::Never {
         base.sees = own("inputs").map(nodes::texts);
     }
@@ -135,6 +143,7 @@ pub(crate) fn leg(
         }
     }
     fill(&mut lowered, job, around, &mut writing);
+    environment_files::add(&mut lowered);
     lowered.steps = steps::steps(job, around, origin, &mut writing);
     lowered.env.clone_from(env);
     lowered
@@ -145,10 +154,65 @@ fn variables(job: &Source<'_>, around: &Surroundings<'_>, writing: &mut Writing<
     let of_pipeline = writing.env(around.env.iter().copied());
     let at = AtPlan { env: &of_pipeline, env_now: &of_pipeline, ..writing.at };
     let mut of_job = Writing { sources: writing.sources, faults: writing.faults, at };
-    let of_job = of_job.env(job.body.get("env").and_then(Node::entries).unwrap_or_default());
+    let entries = job.body.get("env").and_then(Node::entries).unwrap_or_default();
+    let of_job = of_job.env(entries);
     let mut env = of_pipeline.clone();
-    env.extend(of_job);
+    for (name, text) in &of_job {
+        let text = match text {
+            Text::Template(written) => Text::Template(uncovered(written, &of_pipeline, &of_job).into()),
+            Text::Plain(_) => text.clone(),
+        };
+        env.insert(name.clone(), text);
+    }
+    if writing.at.texts == EventTexts::Finished {
+        entries.iter().for_each(|entry| tell_covered(entry, &of_pipeline, &env, &of_job, writing));
+    }
     env
+}
+
+/// The text of a job's variable with the pipeline's values in it of those variables that the job has too: a worker has only the job's.
+fn uncovered(written: &str, of_pipeline: &BTreeMap<String, Text>, of_job: &BTreeMap<String, Text>) -> String {
+    let mut text = written.to_owned();
+    while let Some((path, Text::Plain(value))) = covered(&text, of_pipeline, of_job) {
+        let place = spelled::place(&text, &path, 0..=1);
+        if place.is_empty() {
+            break;
+        }
+        text.replace_range(place, &format!("'{}'", value.replace('\'', "''")));
+    }
+    text
+}
+
+/// The first of the pipeline's variables that a text reads and the job has too, those first whose values are known.
+fn covered<'e>(
+    text: &str,
+    of_pipeline: &'e BTreeMap<String, Text>,
+    of_job: &BTreeMap<String, Text>,
+) -> Option<(ContextPath, &'e Text)> {
+    let paths = Template::parse(text).ok()?.context_paths();
+    let of_env = paths.into_iter().filter(|path| &*path.context == "env");
+    let meant = |path: ContextPath| {
+        let name = path.name(0).filter(|name| of_job.contains_key(*name))?;
+        Some((of_pipeline.get(name)?, path)).map(|(text, path)| (path, text))
+    };
+    of_env.filter_map(meant).min_by_key(|(_, text)| text.as_plain().is_none())
+}
+
+/// Tells a job's variable that reads one of the pipeline's which the worker has to evaluate and does not get.
+fn tell_covered(
+    entry: &Entry,
+    of_pipeline: &BTreeMap<String, Text>,
+    env: &BTreeMap<String, Text>,
+    of_job: &BTreeMap<String, Text>,
+    writing: &mut Writing<'_>,
+) {
+    let Some(Text::Template(text)) = entry.name().and_then(|name| env.get(name)) else { return };
+    if let Some((path, Text::Template(value))) = covered(text, of_pipeline, of_job) {
+        let written = entry.value.scalar_text().unwrap_or_default();
+        let span = check::place_in(writing.sources, &entry.value, written, spelled::place(written, &path, 0..=1));
+        let name = path.name(0).unwrap_or_default();
+        writing.faults.push(errors::variable_covered(writing.sources.location(span), name, value));
+    }
 }
 
 /// Fills in what must be plain text in the graph and differs from leg to leg.
@@ -263,7 +327,7 @@ impl Writing<'_> {
         text
     }
 
-    /// Tells a variable that is read before a worker can have finished it.
+    /// Tells a variable that is read before a worker can have finished or set it.
     fn tell_unfinished(&mut self, node: &Node) {
         let written = node.scalar_text().unwrap_or_default();
         let paths = match expression::Template::is_needed(written) {
@@ -275,6 +339,14 @@ impl Writing<'_> {
             let span = check::place_in(self.sources, node, written, spelled::place(written, path, 0..=1));
             let name = path.name(0).unwrap_or_default();
             self.faults.push(errors::variable_not_known_yet(self.sources.location(span), name, variable));
+        } else if let Some((path, name)) = self.at.unfinished_of_all(&paths) {
+            let span = check::place_in(self.sources, node, written, spelled::place(written, path, 0..=0));
+            self.faults.push(errors::variables_not_known_yet(self.sources.location(span), name));
+        } else if let Some(path) = self.at.unset(&paths) {
+            let span = check::place_in(self.sources, node, written, spelled::place(written, path, 0..=1));
+            let known: Vec<&str> = self.at.env_now.keys().map(String::as_str).collect();
+            let name = path.name(0).unwrap_or_default();
+            self.faults.push(errors::variable_unset(self.sources.location(span), name, &known));
         }
     }
 
@@ -373,6 +445,19 @@ fn reuse(body: &Node, job: &Job) -> Reuse {
         (None, Some(_)) if needs_word => Reuse::Never,
         (_, Some(inputs)) => Reuse::Inputs(inputs),
         (Some(true), None) => Reuse::Tree,
+    }
+}
+
+/// Tells an environment that may be made of any file, so that inputs which name some of them spare nothing.
+fn tell_whole_tree(job: &Source<'_>, globs: &[String], environment: &Node, sources: &Sources, faults: &mut Faults) {
+    let takes_all = |glob: &String| matches!(glob.as_str(), "." | environment_files::WHOLE_PROJECT);
+    let whole = environment_files::whole_of(environment);
+    if let Some(whole) = whole.filter(|_| !globs.iter().any(takes_all)) {
+        let place = sources.location(environment.span);
+        faults.push(match whole {
+            Whole::OfDockerfile => errors::image_of_whole_project(place, job.id),
+            Whole::OfFlake => errors::shell_of_whole_checkout(place, job.id),
+        });
     }
 }
 

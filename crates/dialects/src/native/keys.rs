@@ -749,7 +749,7 @@ static HEALTH: Record = Record {
     ],
 };
 
-static CACHE_FORM: Record = Record {
+pub(crate) static CACHE_FORM: Record = Record {
     name: "cache",
     documentation: "Directories kept across builds under a key.",
     keys: &[

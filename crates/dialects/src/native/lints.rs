@@ -27,6 +27,7 @@ impl Lints<'_> {
     pub(crate) fn tell(&self, faults: &mut Faults) {
         for job in &self.merged.jobs {
             self.cleanup(job, faults);
+            self.on_failure(job, faults);
             self.behind_barriers(job, faults);
             self.when(job, faults);
         }
@@ -37,31 +38,38 @@ impl Lints<'_> {
     fn cleanup(&self, job: &Source<'_>, faults: &mut Faults) {
         let Some(cleanup) = job.body.get("cleanup").filter(|node| node.as_bool() == Some(true)) else { return };
         let needs = job.body.get("needs").map(nodes::list).unwrap_or_default();
-        let is_finished = |need: &Node| need.get("on").and_then(Node::as_str) == Some("finished");
         if let Some(first) = needs.first()
-            && !needs.iter().any(is_finished)
+            && !needs.iter().any(|need| is_on(need, "finished"))
         {
             let needed = first.get("job").unwrap_or(first).as_str().unwrap_or_default();
             faults.push(errors::cleanup_never_cleans(self.sources.location(cleanup.span), job.id, needed));
         }
     }
 
-    /// A barrier lets nothing through after a failure: what waits for one before it, or cleans up after it, is skipped.
-    fn behind_barriers(&self, job: &Source<'_>, faults: &mut Faults) {
+    /// A failure that is allowed is none for those who wait for one, and after any other a barrier lets nothing through.
+    fn on_failure(&self, job: &Source<'_>, faults: &mut Faults) {
         let needs = job.body.get("needs").map(nodes::list).unwrap_or_default();
-        let ending = |need: &Node, word: &str| need.get("on").and_then(Node::as_str) == Some(word);
-        let barrier_behind = |need: &Node| self.barrier_between(need.get("job").unwrap_or(need).as_str()?, job);
-        for need in needs.iter().filter(|need| ending(need, "failure")) {
-            if let Some(barrier) = barrier_behind(need) {
-                let node = need.get("job").unwrap_or(need);
-                let needed = node.as_str().unwrap_or_default();
-                faults.push(errors::never_fails_before(self.sources.location(node.span), job.id, needed, barrier));
+        for need in needs.iter().filter(|need| is_on(need, "failure")) {
+            let node = need.get("job").unwrap_or(need);
+            let needed = node.as_str().unwrap_or_default();
+            let is_allowed = self.written(needed).is_some_and(|index| self.merged.jobs[index].allows_failure());
+            let place = self.sources.location(node.span);
+            if is_allowed {
+                faults.push(errors::failure_is_allowed(place, job.id, needed));
+            } else if let Some(barrier) = self.barrier_between(needed, job) {
+                faults.push(errors::never_fails_before(place, job.id, needed, barrier));
             }
         }
+    }
+
+    /// A barrier lets nothing through after a failure: what cleans up behind it is skipped.
+    fn behind_barriers(&self, job: &Source<'_>, faults: &mut Faults) {
+        let needs = job.body.get("needs").map(nodes::list).unwrap_or_default();
+        let barrier_behind = |need: &Node| self.barrier_between(need.get("job").unwrap_or(need).as_str()?, job);
         let Some(cleanup) = job.body.get("cleanup").filter(|node| node.as_bool() == Some(true)) else { return };
         // One that also waits for any ending of a job beside it cleans up after that.
-        let is_for_others = needs.iter().any(|need| ending(need, "finished") && barrier_behind(need).is_none());
-        let waits_for_success = !needs.is_empty() && !needs.iter().any(|need| ending(need, "finished"));
+        let is_for_others = needs.iter().any(|need| is_on(need, "finished") && barrier_behind(need).is_none());
+        let waits_for_success = !needs.is_empty() && !needs.iter().any(|need| is_on(need, "finished"));
         if let Some(&barrier) = job.after.first().filter(|_| !is_for_others && !waits_for_success) {
             let barrier = &self.merged.barriers[barrier];
             faults.push(errors::cleanup_behind_barrier(self.sources.location(cleanup.span), job.id, &barrier.name));
@@ -70,14 +78,19 @@ impl Lints<'_> {
 
     /// The barrier before a job that the needed job stands before.
     fn barrier_between(&self, needed: &str, job: &Source<'_>) -> Option<&str> {
-        let by_id = |name: &str| self.merged.by_id.get(name).copied();
-        let needed = by_id(needed).or_else(|| by_id(needed.split_once('/')?.0))?;
+        let needed = self.written(needed)?;
         let barriers = &self.merged.barriers;
         job.after.iter().find_map(|&nearest| {
             let mut all = std::iter::successors(Some(nearest), |&barrier| barriers[barrier].previous);
             all.find(|&barrier| barriers[barrier].members.contains(&needed))
                 .map(|barrier| barriers[barrier].name.as_str())
         })
+    }
+
+    /// The place in `jobs` of the job that a need names, or one of whose legs it names.
+    fn written(&self, needed: &str) -> Option<usize> {
+        let by_id = |name: &str| self.merged.by_id.get(name).copied();
+        by_id(needed).or_else(|| by_id(needed.split_once('/')?.0))
     }
 
     fn when(&self, job: &Source<'_>, faults: &mut Faults) {
@@ -119,11 +132,13 @@ impl Lints<'_> {
         }
     }
 
-    /// Tells a value that is of another type than the parameter. A choice that has no such option is told with the condition.
+    /// Tells a value that is of another type than the parameter. A choice that has no such option is told with the condition,
+    /// and what no parameter can be by `check.rs`.
     fn value_of_param(&self, entry: &Entry, faults: &mut Faults) {
         let Some((name, field)) = entry.name().and_then(|name| self.params.get_key_value(name)) else { return };
         let (takes, help) = match (&field.kind, nodes::json(&entry.value)) {
             (FieldKind::Choice { .. }, Value::String(_)) => return,
+            (_, Value::Null | Value::Array(_) | Value::Object(_)) => return,
             (_, value) if field.admits(&value) => return,
             (FieldKind::Number, _) => ("is a number", "write the number without quotes"),
             (FieldKind::Boolean, _) => ("is `true` or `false`", "write `true` or `false`, without quotes"),
@@ -146,7 +161,9 @@ impl Lints<'_> {
             Condition::Any(parts) => parts.iter().fold(BTreeSet::new(), |sum, part| &sum | &self.possible(part)),
             Condition::Not(part) => match &**part {
                 Condition::Event(kind) => &all() - &BTreeSet::from([*kind]),
-                Condition::Any(kinds) if kinds.iter().all(|kind| matches!(kind, Condition::Event(_))) => {
+                Condition::Any(kinds)
+                    if !kinds.is_empty() && kinds.iter().all(|kind| matches!(kind, Condition::Event(_))) =>
+                {
                     &all() - &self.possible(part)
                 }
                 _ => all(),
@@ -181,6 +198,11 @@ impl Lints<'_> {
             }
         }
     }
+}
+
+/// Whether a need says that it waits for this ending.
+fn is_on(need: &Node, ending: &str) -> bool {
+    need.get("on").and_then(Node::as_str) == Some(ending)
 }
 
 /// Whether there are globs, and each takes away what others would match.

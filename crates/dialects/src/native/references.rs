@@ -14,11 +14,14 @@ use super::errors::{self, Faults};
 use super::files::Source;
 use super::kept;
 use super::nodes;
-use super::spelled;
-use crate::tree::{Node, Sources};
+use super::spelled::{self, Comparison};
+use crate::hashing::QuickSet;
+use crate::tree::{Entry, Node, Sources};
 
 /// The names that a job's expressions may read.
 pub(crate) struct Names<'a> {
+    /// The pipeline's variables.
+    pub env: &'a [&'a Entry],
     pub needs: Vec<&'a str>,
     /// `None` if they come from an expression.
     pub axes: Option<Vec<&'a str>>,
@@ -77,6 +80,9 @@ pub(crate) fn check(job: &Source<'_>, names: &Names<'_>, sources: &Sources, faul
         checking.of_job = if is_before_worker { OF_JOB } else { OF_RUNNING_JOB };
         match entry.name() {
             Some("run") => {
+                if let Some(step) = nodes::list(&entry.value).first() {
+                    checking.variables_of_first_step(job, step);
+                }
                 for step in nodes::list(&entry.value) {
                     checking.of_job = if step.get("build").is_some() { OF_JOB } else { OF_RUNNING_JOB };
                     checking.node(step, "run");
@@ -89,7 +95,36 @@ pub(crate) fn check(job: &Source<'_>, names: &Names<'_>, sources: &Sources, faul
             None => {}
         }
     }
+    if let Some(own) = job.body.get("env").and_then(Node::entries) {
+        check_variables(own, &names_of(names.env.iter().copied()), sources, checking.faults);
+    }
     checking.read_beyond
+}
+
+/// Tells variables of one map that read what only their own map sets: a worker evaluates all of them before any is there.
+/// `around` are the names that the map sees.
+pub(crate) fn check_variables<'n>(
+    entries: impl IntoIterator<Item = &'n Entry> + Clone,
+    around: &QuickSet<&str>,
+    sources: &Sources,
+    faults: &mut Faults,
+) {
+    let beside = names_of(entries.clone());
+    for entry in entries {
+        let (Some(name), Some(text)) = (entry.name(), entry.value.as_str()) else { continue };
+        let paths = Template::parse(text).map(|template| template.context_paths()).unwrap_or_default();
+        for path in paths.iter().filter(|path| &*path.context == "env") {
+            let Some(read) = path.name(0).filter(|read| beside.contains(read) && !around.contains(read)) else {
+                continue;
+            };
+            let span = place_in(sources, &entry.value, text, spelled::place(text, path, 0..=1));
+            faults.push(errors::set_beside(sources.location(span), name, read));
+        }
+    }
+}
+
+fn names_of<'n>(entries: impl IntoIterator<Item = &'n Entry>) -> QuickSet<&'n str> {
+    entries.into_iter().filter_map(Entry::name).collect()
 }
 
 struct Checking<'a, 'f> {
@@ -119,6 +154,14 @@ impl<'a> Checking<'a, '_> {
             ));
         }
         self.steps.push(id);
+    }
+
+    /// Those of a later step may be there before it: a step before may have written them to `$ROPEWALK_ENV`.
+    fn variables_of_first_step(&mut self, job: &Source<'_>, step: &Node) {
+        let Some(own) = step.get("env").and_then(Node::entries) else { return };
+        let of_job = job.body.get("env").and_then(Node::entries).unwrap_or_default();
+        let around = names_of(self.names.env.iter().copied().chain(of_job));
+        check_variables(own, &around, self.sources, self.faults);
     }
 
     /// All texts under a node; `key` is the nearest key above.
@@ -210,7 +253,7 @@ impl Checking<'_, '_> {
     /// Tells comparisons of results with words that no result has.
     fn comparisons(&mut self, node: &Node, text: &str) {
         for spelled in spelled::spelled(text) {
-            let Some((word, range)) = &spelled.compared else { continue };
+            let Some(compared) = &spelled.compared else { continue };
             let keys: Vec<String> = spelled.keys.iter().map(|key| key.to_ascii_lowercase()).collect();
             let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
             let known = match keys.as_slice() {
@@ -220,10 +263,16 @@ impl Checking<'_, '_> {
                 ["job", "status"] => STATUSES,
                 _ => continue,
             };
-            // What is not there yet is like the empty text.
-            if !word.is_empty() && !known.iter().any(|known| known.eq_ignore_ascii_case(word)) {
-                let place = self.sources.location(place_in(self.sources, node, text, range.clone()));
-                self.faults.push(errors::never_equal(place, &spelled.keys.join("."), word, known));
+            let word = compared.text.to_ascii_lowercase();
+            let may_be = match compared.by {
+                // What is not there yet is like the empty text.
+                Comparison::Whole => word.is_empty() || known.contains(&&*word),
+                Comparison::Part => known.iter().any(|known| known.contains(&*word)),
+            };
+            if !may_be {
+                let place = self.sources.location(place_in(self.sources, node, text, compared.place.clone()));
+                let path = spelled.keys.join(".");
+                self.faults.push(errors::never_equal(place, &path, compared.by, compared.text, known));
             }
         }
     }
@@ -249,21 +298,8 @@ impl Checking<'_, '_> {
 fn event_names() -> &'static [&'static str] {
     static NAMES: OnceLock<Vec<&'static str>> = OnceLock::new();
     NAMES.get_or_init(|| {
-        let text = || "x".to_owned();
-        let event = Event {
-            commit: text(),
-            branch: Some(text()),
-            tag: Some(text()),
-            base: Some(text()),
-            command: Some(text()),
-            pull_request: Some(1),
-            actor: text(),
-            message: text(),
-            params: [(text(), serde_json::Value::Null)].into(),
-            ..Event::new(EventKind::Push)
-        };
-        let value = serde_json::to_value(event).unwrap_or_default();
-        let names = value.as_object().into_iter().flat_map(|object| object.keys());
+        let context = Event::new(EventKind::Push).context();
+        let names = context.as_object().into_iter().flat_map(|object| object.keys());
         names.map(|name| &*Box::leak(name.clone().into_boxed_str())).collect()
     })
 }

@@ -14,8 +14,25 @@ pub(crate) struct Spelled<'t> {
     pub keys: Vec<&'t str>,
     /// Where each of the keys stands, those in brackets with what closes them.
     places: Vec<Range<usize>>,
-    /// The text with which it is compared by `==`, `!=` or as `contains(it, 'text')`; and where that stands, with its quotes.
-    pub compared: Option<(&'t str, Range<usize>)>,
+    pub compared: Option<Compared<'t>>,
+}
+
+/// A text with which what is read is compared.
+#[derive(Debug)]
+pub(crate) struct Compared<'t> {
+    pub text: &'t str,
+    /// Where it stands, with its quotes.
+    pub place: Range<usize>,
+    pub by: Comparison,
+}
+
+/// How something is compared with a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Comparison {
+    /// By `==` or `!=`; or as `contains(it, 'text')` with each of all.
+    Whole,
+    /// As `contains(it, 'text')` with one text, which is also true of a part of it.
+    Part,
 }
 
 impl Spelled<'_> {
@@ -99,29 +116,34 @@ fn spelled_in(text: &str, place: Range<usize>) -> Vec<Spelled<'_>> {
             places.push(words[at + 1].range.start..words[next - 1].range.end);
             at = next;
         }
-        let compared = compared(&words, first, at);
+        let is_all = keys.contains(&"*");
+        let compared = compared(&words, first, at).map(|(text, place, by)| Compared {
+            text,
+            place,
+            by: if is_all { Comparison::Whole } else { by },
+        });
         found.push(Spelled { keys, places, compared });
     }
     found
 }
 
 /// The string with which what stands from `first` to before `behind` is compared.
-fn compared<'t>(words: &[Word<'t>], first: usize, behind: usize) -> Option<(&'t str, Range<usize>)> {
+fn compared<'t>(words: &[Word<'t>], first: usize, behind: usize) -> Option<(&'t str, Range<usize>, Comparison)> {
     let word = |at: Option<usize>| at.and_then(|at| words.get(at));
     let is_comparison = |word: Option<&Word<'_>>| word.is_some_and(|word| matches!(word.text, "==" | "!="));
     let (before, next) = (word(first.checked_sub(1)), word(Some(behind)));
-    let string = if is_comparison(next) && before.is_none_or(|word| word.text != "!") {
-        word(Some(behind + 1))
+    let (string, by) = if is_comparison(next) && before.is_none_or(|word| word.text != "!") {
+        (word(Some(behind + 1)), Comparison::Whole)
     } else if is_comparison(before) && next.is_none_or(|word| !matches!(word.text, "." | "[")) {
-        word(first.checked_sub(2))
+        (word(first.checked_sub(2)), Comparison::Whole)
     } else {
         let is_contains = before.is_some_and(|word| word.text == "(")
             && word(first.checked_sub(2)).is_some_and(|word| word.text.eq_ignore_ascii_case("contains"))
             && next.is_some_and(|word| word.text == ",")
             && word(Some(behind + 2)).is_some_and(|word| word.text == ")");
-        word(Some(behind + 1)).filter(|_| is_contains)
+        (word(Some(behind + 1)).filter(|_| is_contains), Comparison::Part)
     };
-    string.and_then(|word| Some((word.string()?, word.range.clone())))
+    string.and_then(|word| Some((word.string()?, word.range.clone(), by)))
 }
 
 fn words(text: &str, place: Range<usize>) -> Vec<Word<'_>> {
@@ -161,14 +183,16 @@ fn string_length(text: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::spelled;
+    use super::{Comparison, spelled};
 
     #[track_caller]
     fn check(text: &str, expected: &[&str]) {
         let found: Vec<String> = spelled(text)
             .iter()
             .map(|spelled| {
-                let compared = spelled.compared.as_ref().map(|(text, _)| format!(" = {text}")).unwrap_or_default();
+                let sign = |by| if by == Comparison::Whole { "=" } else { "~" };
+                let compared = spelled.compared.as_ref();
+                let compared = compared.map(|with| format!(" {} {}", sign(with.by), with.text)).unwrap_or_default();
                 let (first, last) = (&spelled.places[0], &spelled.places[spelled.places.len() - 1]);
                 format!("{}: {}{compared}", spelled.keys.join("/"), &text[first.start..last.end])
             })
@@ -197,6 +221,7 @@ mod tests {
             &["needs/a/result: needs.a.result = x", "job/status: job.status = y"],
         );
         check("contains(needs.*.result, 'x')", &["needs/*/result: needs.*.result = x"]);
+        check("contains(needs.a.result, 'x')", &["needs/a/result: needs.a.result ~ x"]);
         check(
             "!job.status == 'x' || job.status == job.name || contains('x', job.name)",
             &["job/status: job.status", "job/status: job.status", "job/name: job.name", "job/name: job.name"],

@@ -109,6 +109,19 @@ impl AtPlan<'_> {
         })
     }
 
+    /// The first of these paths that reads variables whose names are not written there, if one of them is not finished: that one.
+    pub(crate) fn unfinished_of_all<'p>(&self, paths: &'p [ContextPath]) -> Option<(&'p ContextPath, &str)> {
+        let path = paths.iter().find(|path| &*path.context == "env" && path.name(0).is_none())?;
+        let (name, _) = self.env_now.iter().find(|(_, text)| text.as_plain().is_none())?;
+        Some((path, name))
+    }
+
+    /// The first of these paths that reads a variable which no `env` sets.
+    pub(crate) fn unset<'p>(&self, paths: &'p [ContextPath]) -> Option<&'p ContextPath> {
+        let is_unset = |path: &&ContextPath| path.name(0).is_some_and(|name| !self.env_now.contains_key(name));
+        paths.iter().filter(|path| &*path.context == "env").find(is_unset)
+    }
+
     /// What a condition comes to now.
     ///
     /// # Errors

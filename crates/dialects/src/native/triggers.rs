@@ -191,7 +191,9 @@ pub(crate) fn triggered(triggers: &Triggers, event: &Event, patterns: &mut Patte
     };
     let spoken = name.map_or_else(|| format!("`{}`", event.kind.name()), |name| format!("{what} `{name}`"));
     let Some(regexes) = kinds.get(&event.kind) else {
-        return Triggered::No { reason: format!("the pipeline's `on` does not list {spoken}") };
+        let listed: Vec<String> = kinds.keys().map(|kind| format!("`{}`", kind.name())).collect();
+        let only = if listed.is_empty() { String::new() } else { format!(", only {}", listed.join(", ")) };
+        return Triggered::No { reason: format!("the pipeline's `on` does not list {spoken}{only}") };
     };
     let name = name.unwrap_or_default();
     let admits = |pattern: &String| patterns.regex(pattern).is_ok_and(|regex| regex.is_match(name));

@@ -238,11 +238,20 @@ impl World {
             }
             [job, "resolves", digit] => {
                 let (build, job) = job_of(job);
-                let operation = Ok(Digest([digit.parse().expect("a small number"); 32]));
-                self.feed(Input::OperationResolved { build: BuildId(build), job: job.into(), operation, hit: None });
+                self.resolve(build, &job, digit, None);
+            }
+            // All results that there are of it were evicted a moment ago.
+            [job, "resolves", digit, "evicted"] => {
+                let (build, job) = job_of(job);
+                self.resolve(build, &job, digit, Some(self.now));
             }
             _ => panic!("cannot `{sentence}`"),
         }
+    }
+
+    fn resolve(&mut self, build: u64, job: &str, digit: &str, evicted: Option<graph::Timestamp>) {
+        let operation = Ok(Digest([digit.parse().expect("a small number"); 32]));
+        self.feed(Input::OperationResolved { build: BuildId(build), job: job.into(), operation, hit: None, evicted });
     }
 
     /// The answer to what a job asked for last.
@@ -290,7 +299,7 @@ fn line(fact: &Fact) -> String {
         What::GateAnswered { job, answer, .. } => {
             format!("{job} {}", if answer.is_some() { "approved" } else { "rejected" })
         }
-        What::OperationKnown { job, operation } => format!("{job} is operation {}", operation.0[0]),
+        What::OperationKnown { job, operation, .. } => format!("{job} is operation {}", operation.0[0]),
         What::OperationUnknown { job, reason } => format!("{job} has no operation: {reason}"),
         What::AttemptLeased { job, try_number, lease, .. } => format!("{job} leased {lease} try {try_number}"),
         What::AttemptAdopted { job, try_number, lease, from, .. } => {

@@ -3,9 +3,10 @@
 use super::{Command, Cx, Failure, Recorded};
 use crate::event::Event;
 use crate::json::Json;
+use crate::reads::Reads;
 
 fn cx(shell: &Recorded) -> Cx {
-    Cx::new(shell.clone(), Event::new(Json::Null))
+    Cx::new(shell.clone(), Event::new(Json::Null, Reads::default()))
 }
 
 /// The lines of the log that these calls write.

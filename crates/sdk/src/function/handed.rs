@@ -118,11 +118,22 @@ fn link(from: &Path, to: &Path) -> io::Result<()> {
     fs::hard_link(from, to).or_else(|_| fs::copy(from, to).map(drop))
 }
 
-/// Writes `value`, and each field of it that is `declared` as an output, as the worker reads them.
+/// The output that names what the function read of the event and its job's operation does not hold, with `, ` between. No field of a
+/// value has a name with a dot.
+const EVENT_READ: &str = "event.read";
+
+/// Writes `value`, and each field of it that is `declared` as an output, as the worker reads them; and the parts of the event that were `read`
+/// though the payload does not tell them.
 ///
 /// # Errors
 /// If that cannot be written, is longer than a worker reads, or a text holds NUL.
-pub(super) fn write_outputs(path: &Path, schema: &str, value: Json, declared: &[String]) -> Result<(), String> {
+pub(super) fn write_outputs(
+    path: &Path,
+    schema: &str,
+    value: Json,
+    declared: &[String],
+    read: &[String],
+) -> Result<(), String> {
     let mut out = String::new();
     let fields = value.entries().to_vec();
     let whole = Json::object([("schema", schema.into()), ("value", value)]);
@@ -133,6 +144,9 @@ pub(super) fn write_outputs(path: &Path, schema: &str, value: Json, declared: &[
             return Err(format!("the field `{name}` of the value holds NUL, which an output cannot"));
         }
         write_entry(&name, &text, &mut out);
+    }
+    if !read.is_empty() {
+        write_entry(EVENT_READ, &read.join(", "), &mut out);
     }
     if out.len() > OUTPUT_BYTES_MAX {
         return Err(format!(

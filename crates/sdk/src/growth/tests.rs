@@ -256,6 +256,36 @@ fn functions_know_the_answers_that_they_depend_on() {
 }
 
 #[test]
+fn what_a_closure_reads_of_the_event_is_for_its_own_jobs() {
+    let event = Json::object([
+        ("branch", "main".into()),
+        ("tag", "v1".into()),
+        ("params", Json::object([("x", Json::Int(1))])),
+    ]);
+    let read = |answers: Vec<(String, Json)>| {
+        let ci = Ci::new(event.clone(), answers.into_iter().collect(), vec![0]);
+        assert_eq!(ci.event().branch(), Some("main"));
+        let function = |ci: &Ci, name: &str| drop(ci.job(name).run_fn(|_, ()| Ok(())));
+        function(&ci, "before");
+        ci.then(list(&ci, "plan"), |ci, _| {
+            assert_eq!(ci.event().param("x"), Ok(1_u8));
+            function(ci, "inside");
+        });
+        function(&ci, "after");
+        let shared = ci.shared.borrow();
+        let of = |job: &str| {
+            let steps = shared.jobs[*shared.by_name.get(job)?].settings.get("run")?;
+            steps.items()[0].get("function")?.get("read").map(Json::to_string)
+        };
+        ["before", "inside", "after"].map(|job| of(job).unwrap_or_default())
+    };
+    let outside = r#"{"branch":"main"}"#;
+    let inside = r#"{"branch":"main","params.x":1}"#;
+    assert_eq!(read(vec![passed("plan", &[("list", "[]")])]), [outside, inside, outside]);
+    assert_eq!(read(vec![]), [outside, "", outside]);
+}
+
+#[test]
 fn how_a_job_failed_is_written_into_functions_that_depend_on_it() {
     let ci = Ci::new(Json::Null, [failed("build")].into_iter().collect(), vec![0]);
     ci.after(&ci.job("build").run("make"), |ci, _| ci.job("tell").run_fn(|_, ()| Ok(())));

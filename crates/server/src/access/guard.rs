@@ -12,6 +12,7 @@ use super::ledger::{Ledger, LedgerError};
 use super::member::Member;
 use super::token::{GrantRequest, Subject, TOKEN_BYTES_MAX, TokenError, inspect, mint};
 use super::verb::{Target, Verb, pool_name};
+use crate::records::KeptPass;
 
 /// What a token's checks may cost; a token is made by whoever holds it, so its checks are not ours. The time is that of the wall,
 /// so a busy machine can use it up for any token ([`Denied::Slow`]). They are given to the builder of each authorizer too, since
@@ -231,12 +232,18 @@ impl Access {
         self.listed(Arc::clone(&before.genuine))
     }
 
-    fn listed(&self, genuine: Arc<Genuine>) -> Result<Bearer, Denied> {
+    /// What is listed of a token, if neither it nor a narrowing of it was revoked.
+    pub(super) fn row(&self, id: &str, revocation: &[String]) -> Result<super::TokenRow, Denied> {
         let unlisted = || Denied::NoToken("this token is not listed on this server".to_owned());
-        let row = self.ledger.token(&genuine.id)?.ok_or_else(unlisted)?;
-        if row.revoked.is_some() || self.ledger.is_revoked(&genuine.revocation)? {
+        let row = self.ledger.token(id)?.ok_or_else(unlisted)?;
+        if row.revoked.is_some() || self.ledger.is_revoked(revocation)? {
             return Err(Denied::Revoked);
         }
+        Ok(row)
+    }
+
+    fn listed(&self, genuine: Arc<Genuine>) -> Result<Bearer, Denied> {
+        let row = self.row(&genuine.id, &genuine.revocation)?;
         let (grant, member) = self.standing(&row)?;
         Ok(Bearer { subject: row.grant.subject, token: row.id, grant, member, genuine })
     }
@@ -285,6 +292,12 @@ impl Bearer {
     #[must_use]
     pub fn has_ended(&self, now: Timestamp) -> bool {
         self.grant.until.into_iter().chain(self.genuine.ends).any(|until| until < now)
+    }
+
+    /// What is kept of it.
+    pub(super) fn kept(&self) -> KeptPass {
+        let until = self.grant.until.into_iter().chain(self.genuine.ends).min();
+        KeptPass { token: self.token.clone(), revocation: self.genuine.revocation.clone(), until }
     }
 
     /// Whether the token granted `verb` on something, before it was narrowed.

@@ -9,6 +9,7 @@ use graph::{BuildId, Timestamp};
 
 use super::guard::{Access, Bearer, Denied};
 use super::verb::{Target, Verb};
+use crate::records::KeptPass;
 
 /// What a pass is used on; as [`Target`], kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,6 +31,22 @@ impl From<&Target<'_>> for Ground {
 impl Ground {
     fn target(&self) -> Target<'_> {
         Target { project: self.project.as_deref(), pool: self.pool.as_deref(), build: self.build }
+    }
+}
+
+impl Access {
+    /// Asks whether a token of which this is kept is good still. A list of tokens that cannot be read ends nothing. Blocks.
+    ///
+    /// # Errors
+    /// [`Denied`], for good.
+    pub fn ask_kept(&self, kept: &KeptPass, now: Timestamp) -> Result<(), Denied> {
+        if kept.until.is_some_and(|until| until < now) {
+            return Err(Denied::Ended);
+        }
+        match self.row(&kept.token, &kept.revocation) {
+            Ok(_) | Err(Denied::Ledger(_)) => Ok(()),
+            Err(denied) => Err(denied),
+        }
     }
 }
 
@@ -63,6 +80,12 @@ impl Pass {
     #[must_use]
     pub fn bearer(&self) -> Arc<Bearer> {
         Arc::clone(&self.state().bearer)
+    }
+
+    /// What is kept of its token.
+    #[must_use]
+    pub fn kept(&self) -> KeptPass {
+        self.bearer().kept()
     }
 
     /// Whether it was asked longer ago than this.

@@ -314,3 +314,33 @@ fn checks_that_took_too_long_say_nothing_about_the_token() {
     assert!(matches!(bearer.may_within(Verb::Read, &Target::SERVER, NOW, &at_once), Err(Denied::Slow)));
     assert!(bearer.may_within(Verb::Read, &Target::SERVER, NOW, &later).is_ok());
 }
+
+#[test]
+fn keys_are_those_with_which_the_records_were_made() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |file: &str| folder.path().join(file);
+    let store: Arc<dyn store::Store> = Arc::new(MemoryStore::new());
+    let open = |new| Keys::open(folder.path(), &store, new, NOW);
+    let made = open(NewKeys::Refused).expect("made for records that hold nothing").fingerprint();
+    assert_eq!(open(NewKeys::Refused).expect("the same").fingerprint(), made);
+    for file in [ROOT_KEY_FILE, SEALING_KEY_FILE] {
+        let right = std::fs::read(path(file)).expect("read");
+        std::fs::remove_file(path(file)).expect("removed");
+        let refused = open(NewKeys::Refused);
+        assert!(matches!(&refused, Err(KeysError::Missing { path: of }) if *of == path(file)), "{refused:?}");
+        assert!(!path(file).exists());
+        match file {
+            ROOT_KEY_FILE => drop(RootKey::of(folder.path()).expect("another")),
+            _ => drop(SealingKey::of(folder.path()).expect("another")),
+        }
+        let refused = open(NewKeys::Refused);
+        assert!(matches!(&refused, Err(KeysError::Foreign { path: of }) if *of == path(file)), "{refused:?}");
+        let records = crate::records::Records::new(Arc::clone(&store));
+        assert_eq!(foreign_key(folder.path(), &records), Some(path(file)));
+        std::fs::write(path(file), right).expect("written");
+    }
+    std::fs::remove_file(path(ROOT_KEY_FILE)).expect("removed");
+    let new = open(NewKeys::Wanted).expect("made by somebody's word").fingerprint();
+    assert_ne!(new, made);
+    assert_eq!(open(NewKeys::Refused).expect("the new ones").fingerprint(), new);
+}

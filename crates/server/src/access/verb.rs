@@ -15,13 +15,13 @@ pub enum Verb {
     Read,
     /// Ask for builds.
     Submit,
-    /// Cancel, retry, answer gates, hold pools, pause workers.
+    /// Cancel, retry, urge, answer gates, hold pools, put tests into quarantine.
     Control,
     /// Open shells in what steps left.
     Shell,
     /// Take jobs and report what became of them.
     Work,
-    /// Everything, tokens, secrets and settings among it.
+    /// Everything, tokens, workers, secrets and settings among it.
     Admin,
 }
 

@@ -20,7 +20,7 @@ use super::call::Call;
 use super::control::audit;
 use super::{App, convert, problem};
 use crate::access::{Bearer, Target, Verb};
-use crate::records::{DEFAULT_POOL, Sharing};
+use crate::records::{DEFAULT_POOL, Sharing, Superseding};
 use crate::server::{Made, RequestError, Wanted};
 use crate::source::{PIPELINE_BYTES_MAX, Source, SourceError, Sources};
 
@@ -245,6 +245,11 @@ pub async fn submit(app: Arc<App>, call: Call) -> Answered {
     call.demand(Verb::Submit, &target, now)?;
     let pools = reach(&call, Verb::Submit, &submit.project, now);
     let options = submit.options;
+    // A build of its own has no other's place, and no other has its.
+    let (sharing, superseding) = match options.join {
+        Some(false) => (Sharing::EachItsOwn, Superseding::KeepsEarlier),
+        Some(true) | None => (Sharing::OneBuild, Superseding::CancelsEarlier),
+    };
     let wanted = Wanted {
         project: submit.project.clone(),
         source: submit.source,
@@ -259,17 +264,15 @@ pub async fn submit(app: Arc<App>, call: Call) -> Answered {
             ..BuildOptions::default()
         },
         client: call.who(),
-        sharing: match options.join {
-            Some(false) => Sharing::EachItsOwn,
-            Some(true) | None => Sharing::OneBuild,
-        },
+        sharing,
+        superseding,
         key: super::idempotency::name_of(&call)?,
     };
     made(&app, &call, wanted, String::new()).await
 }
 
-/// A name that no pool has.
-const NO_POOL: &str = "\n";
+/// A name that no pool has: whoever may use it may use every pool.
+pub const NO_POOL: &str = "\n";
 
 /// Whether the jobs of a build may name any pool: only if whoever asks for it may use every one.
 fn reach(call: &Call, verb: Verb, project: &str, now: graph::Timestamp) -> PoolReach {
@@ -322,10 +325,14 @@ async fn made(app: &Arc<App>, call: &Call, wanted: Wanted, reason: String) -> An
     if !reason.is_empty() || call.route.operation != "build_submit" {
         audit(app, call, &project, format!("build {}", submitted.build), reason).await?;
     }
-    let crate::server::Submitted { build, number, unmatched, .. } = submitted;
+    let crate::server::Submitted { build, number, superseded, unmatched, .. } = submitted;
+    for earlier in &superseded {
+        let detail = format!("canceled: build {build} takes its place");
+        audit(app, call, &project, format!("build {earlier}"), detail).await?;
+    }
     let name_of = |worker: &WorkerId| app.server.dispatch.name_of(worker);
     let unmatched = unmatched.iter().map(|(job, why)| super::wait::told(build, job, Some(why), "", &name_of)).collect();
-    let submitted = Submitted { build, project, number, made, unmatched };
+    let submitted = Submitted { build, project, number, made, superseded, unmatched };
     answer::json_as(status, &submitted)
 }
 
@@ -338,7 +345,7 @@ pub async fn rebuild(app: Arc<App>, call: Call) -> Answered {
         _ => None,
     });
     let asked = asked.ok_or_else(|| problem::not_found(format_args!("build {build}")))?;
-    let BuildRequest { event, pipeline, options, client, origin, .. } = asked;
+    let BuildRequest { event, pipeline, options, client, origin, supersedes, .. } = asked;
     let source = origin.source.ok_or_else(|| {
         Problem::new(ProblemKind::Conflict, format!("build {build} has no files of its own"))
             .help("ask for a build of the files")
@@ -351,11 +358,13 @@ pub async fn rebuild(app: Arc<App>, call: Call) -> Answered {
     let again = Wanted {
         project: origin.project,
         source,
-        event,
+        // No job waits for it, or asked for it: a person does.
+        event: Event { parent: None, ..event },
         pipeline: Some(pipeline),
         options: BuildOptions { only: BTreeSet::clone(&options.only), retry_of: Some(build), pools, ..options },
         client,
         sharing: Sharing::EachItsOwn,
+        superseding: if supersedes.is_some() { Superseding::CancelsEarlier } else { Superseding::KeepsEarlier },
         key: super::idempotency::name_of(&call)?,
     };
     made(&app, &call, again, super::control::reason(wanted.reason)?).await

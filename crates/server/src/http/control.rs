@@ -10,18 +10,21 @@ use std::sync::Arc;
 use api::build::{Cancel, REASON_BYTES_MAX, Retried, Retry, RetryJob, Touched, Urge};
 use api::job::GateAnswer;
 use api::problem::{Problem, ProblemKind};
-use graph::{AskedTests, BuildId, JobName};
+use engine::PoolReach;
+use engine::pools::{PoolsUsed, SetGoing};
+use graph::{AskedTests, BuildId, JobName, Timestamp};
 use serde_json::Value;
 use store::audit::AuditEntry;
 use store::rows::VerdictWord;
 use store::{BuildFilter, PAGE_ROWS_MAX};
 
 pub use self::narrowed::never_run;
+use super::admission::target_of;
 use super::answer::{self, Answered};
-use super::build::{Sight, request, row};
+use super::build::{NO_POOL, Sight, request, row};
 use super::call::Call;
 use super::{App, convert, job, problem};
-use crate::access::Verb;
+use crate::access::{Target, Verb};
 use crate::notices;
 use crate::server::Effected;
 
@@ -96,6 +99,23 @@ async fn project_of(app: &Arc<App>, build: BuildId) -> Result<String, Problem> {
     Ok(app.blocking(move |app| row(app, build)).await?.origin.project)
 }
 
+/// Refuses whoever may not use every pool in which would run what is set going in this build.
+fn demand_pools(call: &Call, build: &Target<'_>, used: &PoolsUsed, now: Timestamp) -> Result<(), Problem> {
+    let demand = |pool| call.demand(Verb::Control, &Target { pool: Some(pool), ..*build }, now);
+    used.named.iter().try_for_each(|pool| demand(pool))?;
+    if used.unknown == PoolReach::Own {
+        return Ok(());
+    }
+    demand(NO_POOL).map_err(|refusal| match refusal.status == ProblemKind::Forbidden.status() {
+        true => Problem::new(
+            ProblemKind::Forbidden,
+            "this sets going jobs that are not known yet, which may be of any pool, and this token does not grant every one",
+        )
+        .help("ask whoever runs this server for a token that is limited to no pool"),
+        false => refusal,
+    })
+}
+
 pub async fn cancel(app: Arc<App>, call: Call) -> Answered {
     let build = call.build()?;
     let reason = reason(call.json_or_default::<Cancel>()?.reason)?;
@@ -115,6 +135,8 @@ pub async fn urge(app: Arc<App>, call: Call) -> Answered {
     let build = call.build()?;
     let reason = reason(call.json_or_default::<Urge>()?.reason)?;
     let project = project_of(&app, build).await?;
+    let used = app.server.pools_used(build, SetGoing::Everything).await.map_err(request)?;
+    demand_pools(&call, &target_of(&project, build), &used, app.now())?;
     if app.server.urge(build, &call.who()).await.map_err(request)? == Effected::No {
         let row = app.blocking(move |app| row(app, build)).await?;
         if row.finished.is_some() {
@@ -210,6 +232,9 @@ async fn put_back(app: Arc<App>, call: Call, build: BuildId, again: Again, why: 
         Again::Whole(jobs) => (jobs, BTreeMap::new()),
         Again::Tests(tests) => (BTreeSet::new(), tests),
     };
+    let wanted = jobs.into_iter().chain(tests.keys().cloned()).collect();
+    let (jobs, used) = app.server.to_retry(build, wanted).await.map_err(request)?;
+    demand_pools(&call, &target_of(&project, build), &used, app.now())?;
     let again = app.server.retry(build, jobs, tests.clone(), &call.who()).await.map_err(request)?;
     if again.is_empty() {
         return Err(Problem::new(ProblemKind::Conflict, "none of these jobs can run again")
@@ -254,6 +279,8 @@ pub async fn answer_gate(app: Arc<App>, call: Call) -> Answered {
     if gate.answered.is_some() {
         return Err(Problem::new(ProblemKind::Conflict, format!("the gate `{name}` was answered")));
     }
+    let used = app.server.pools_used(build, SetGoing::BehindGate(name.clone())).await.map_err(request)?;
+    demand_pools(&call, &target_of(&project, build), &used, app.now())?;
     let answer = answer.map(|fields| filled(&spec, fields)).transpose()?;
     let is_yes = answer.is_some();
     if app.server.answer_gate(build, name.clone(), answer, &call.who()).await.map_err(request)? == Effected::No {

@@ -169,7 +169,7 @@ pub async fn queue(app: Arc<App>, call: Call) -> Answered {
             let mut sight = Sight::new(&bearer, Verb::Read, app.now());
             let mut items = Vec::new();
             let mut at_hand: Option<store::rows::BuildRow> = None;
-            for (waiting, urgent) in waiting {
+            for (waiting, position, urgent) in waiting {
                 if at_hand.as_ref().is_none_or(|row| row.build != waiting.build) {
                     at_hand = app.server.store.build(waiting.build).map_err(problem::store)?;
                 }
@@ -177,9 +177,10 @@ pub async fn queue(app: Arc<App>, call: Call) -> Answered {
                 let project = &row.origin.project;
                 if sight.build(project, row.build) {
                     let (project, client) = (project.clone(), row.client.clone());
-                    items.push(Queued { build: row.build, project, client, urgent, waiting });
+                    items.push(Queued { build: row.build, project, client, urgent, position, waiting });
                 }
             }
+            items.sort_by_key(|queued| (queued.position, queued.build));
             Ok(Page { items, next: next.map(|next| next.to_string()) })
         })
         .await?;
@@ -212,7 +213,7 @@ impl FromStr for Cursor {
     }
 }
 
-/// A page of a pool's queue with the reason of each job and whether it is urgent, and where the next one begins. The default pool is asked by both
+/// A page of a pool's queue, oldest builds first, with the reason of each job, its place and whether it is urgent, and where the next one begins. The default pool is asked by both
 /// of its names.
 fn waiting_in(
     engine: &Engine,
@@ -220,7 +221,7 @@ fn waiting_in(
     after: Option<Cursor>,
     limit: u32,
     name_of: wait::NameOf<'_>,
-) -> (Vec<(Waiting, bool)>, Option<Cursor>) {
+) -> (Vec<(Waiting, Option<u64>, bool)>, Option<Cursor>) {
     let names: &[&str] = if pool == DEFAULT_POOL { &["", DEFAULT_POOL] } else { &[pool] };
     let most = usize::try_from(limit).unwrap_or(usize::MAX);
     let (mut waiting, mut last) = (Vec::new(), None);
@@ -235,7 +236,7 @@ fn waiting_in(
                 return (waiting, last);
             }
             let told = wait::told(build, &job, engine.why(build, &job).as_ref(), "", name_of);
-            waiting.push((told, engine.is_urgent(build)));
+            waiting.push((told, engine.place_in_queue(build, &job), engine.is_urgent(build)));
             last = Some(Cursor { name: index, build, job });
         }
     }

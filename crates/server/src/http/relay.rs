@@ -92,20 +92,47 @@ impl Relay {
 
     async fn own(&self, request: Request) -> Response<Body> {
         match request.uri().path() {
-            "/ready" => {
-                let text = match self.seat.leader(Duration::ZERO).await {
-                    Some(leader) => format!("standby; {} leads", leader.url),
-                    None => "standby; no server leads now".to_owned(),
-                };
-                let answered = answer::json(&Health { status: HealthStatus::Ok, text });
-                answered.unwrap_or_else(|refusal| problem::response(&refusal))
-            }
+            // Asked by a standby that took this one for the leader.
+            "/ready" if request.headers().contains_key(RELAYED) => nobody_leads(request.headers()),
+            "/ready" => self.ready().await,
             "/metrics" => {
                 let text = "# HELP ropewalk_standby Whether this server stands by.\n# TYPE ropewalk_standby gauge\n\
                             ropewalk_standby 1\n";
                 answer::with(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", Body::from(text))
             }
             _ => through(&self.seat.reads, request).await,
+        }
+    }
+
+    /// Whether a request that comes here is answered: by the leader, since this one only hands it on.
+    async fn ready(&self) -> Response<Body> {
+        let leader = self.seat.leader(Duration::ZERO).await;
+        let (status, health, text) = match leader {
+            Some(leader) if self.is_ready(&leader).await => {
+                (StatusCode::OK, HealthStatus::Ok, format!("standby; {} leads", leader.url))
+            }
+            Some(leader) => {
+                let text = format!("standby; {} leads and takes no requests now", leader.url);
+                (StatusCode::SERVICE_UNAVAILABLE, HealthStatus::Unavailable, text)
+            }
+            None => {
+                let text = "standby; no server leads now".to_owned();
+                (StatusCode::SERVICE_UNAVAILABLE, HealthStatus::Unavailable, text)
+            }
+        };
+        let answered = answer::json_as(status, &Health { status: health, text });
+        answered.unwrap_or_else(|refusal| problem::response(&refusal))
+    }
+
+    /// Whether the leader says that it takes requests.
+    async fn is_ready(&self, leader: &Leader) -> bool {
+        let asked = self.http.get(format!("{}/ready", leader.url)).header(RELAYED, "1").timeout(READ_WAIT);
+        match asked.send().await {
+            Ok(answered) if !answered.headers().contains_key(NOT_LEADING) => answered.status().is_success(),
+            Ok(_) | Err(_) => {
+                self.seat.unreached(leader);
+                false
+            }
         }
     }
 

@@ -12,7 +12,7 @@ use api::worker::{Offer, ToWorker};
 use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
 use futures_util::{Stream, StreamExt};
-use graph::{BuildId, Digest, JobName, Origin, WorkerId};
+use graph::{BuildId, Digest, Job, JobName, Origin, WorkerId};
 use store::rows::AttemptRow;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
@@ -24,7 +24,7 @@ use super::control::audit;
 use super::guarded::{guarded_to, pass};
 use super::worker::worker_of;
 use super::{App, problem};
-use crate::access::Verb;
+use crate::access::{Target, Verb};
 use crate::dispatch::SessionView;
 use crate::records::{DEFAULT_POOL, StoredLayers};
 use crate::server::Server;
@@ -102,13 +102,18 @@ pub async fn open(app: Arc<App>, call: Call) -> Answered {
     let attempt = attempt_of(&app, build, JobName::from(call.segment("job"))).await?;
     let of = attempt.build;
     let origin: Origin = app.blocking(move |app| row(app, of)).await?.origin;
-    // A job that was reused may come from a build that the token does not reach.
-    call.demand(Verb::Shell, &target_of(&origin.project, of), app.now())?;
-    let targets = [target_of(&project, build), target_of(&origin.project, of)];
-    let pass = pass(&app, &call, Verb::Shell, &targets)?;
-    let hosts = app.blocking({
+    let job = app.blocking({
         let attempt = attempt.clone();
-        move |app| hosts(app, &attempt)
+        move |app| job_of(app, &attempt)
+    });
+    let job = job.await?;
+    // A job that was reused may come from a build that the token does not reach, and it runs on a worker of its pool.
+    let ran = Target { pool: Some(pool_of(&job)), ..target_of(&origin.project, of) };
+    call.demand(Verb::Shell, &ran, app.now())?;
+    let pass = pass(&app, &call, Verb::Shell, &[target_of(&project, build), ran])?;
+    let hosts = app.blocking({
+        let (attempt, job) = (attempt.clone(), Arc::clone(&job));
+        move |app| hosts(app, &attempt, &job)
     });
     let Hosts { workers, layers } = hosts.await?;
     let names: Vec<&str> = open.secrets.keys().map(String::as_str).collect();
@@ -160,18 +165,14 @@ struct Hosts {
 
 /// The workers that are asked one after the other: the one that ran the attempt; if its files were sent, others of the same pool that have the
 /// labels which the job wants, those with the fewest attempts first.
-fn hosts(app: &App, attempt: &AttemptRow) -> Result<Hosts, Problem> {
-    let store = &app.server.store;
+fn hosts(app: &App, attempt: &AttemptRow, job: &Job) -> Result<Hosts, Problem> {
     let key = StoredLayers::key(attempt.build, attempt.attempt);
     let stored = app.server.records.read::<StoredLayers>(&key).map_err(problem::record)?.map(|(stored, _)| stored);
     let layers = stored.as_ref().and_then(|stored| stored.document);
     let sessions = app.server.dispatch.sessions();
     let is_owner = |session: &&SessionView| session.worker == attempt.worker;
     let mut workers: Vec<WorkerId> = sessions.iter().filter(is_owner).map(|session| session.worker.clone()).collect();
-    let graph = store.graph(attempt.build).map_err(problem::store)?.unwrap_or_default();
-    let job = graph.jobs.get(&attempt.job);
-    let pool = job.map(|job| job.pool.as_str()).filter(|pool| !pool.is_empty()).unwrap_or(DEFAULT_POOL);
-    let labels = job.map(|job| job.wanted_labels()).unwrap_or_default();
+    let (pool, labels) = (pool_of(job), job.wanted_labels());
     if layers.is_some() {
         let may = |session: &&SessionView| {
             let offer = &session.offer;
@@ -201,6 +202,16 @@ fn hosts(app: &App, attempt: &AttemptRow) -> Result<Hosts, Problem> {
     };
     Err(Problem::new(ProblemKind::Conflict, detail)
         .help("start the worker again that ran it, or another of its pool, or run the job again"))
+}
+
+/// The job of an attempt; one that asks for nothing if its build does not have it any more. Blocks.
+fn job_of(app: &App, attempt: &AttemptRow) -> Result<Arc<Job>, Problem> {
+    let graph = app.server.store.graph(attempt.build).map_err(problem::store)?.unwrap_or_default();
+    Ok(graph.jobs.get(&attempt.job).cloned().unwrap_or_default())
+}
+
+fn pool_of(job: &Job) -> &str {
+    if job.pool.is_empty() { DEFAULT_POOL } else { &job.pool }
 }
 
 /// Whether a worker takes jobs of a pool. Who offers the pool without a name takes those of the default one.

@@ -1,6 +1,7 @@
 //! Why a job waits: the engine's reason as people and programs are told.
 
 use api::job::{Estimate, JobKey, WaitReason, Waiting};
+use api::words::quoted;
 use engine::wait::{Instead, Wait};
 use graph::{BuildId, JobName, WorkerId};
 
@@ -104,7 +105,9 @@ fn reason(wait: &Wait, name_of: NameOf<'_>) -> (WaitReason, String) {
 
 fn no_worker(pool: &str, instead: &Instead, name_of: NameOf<'_>) -> (WaitReason, String) {
     let missing = match instead {
-        Instead::Nobody => format!("the pool `{pool}` has no worker; `ropewalk work --pool {pool}` starts one"),
+        Instead::Nobody => {
+            format!("the pool `{pool}` has no worker; `ropewalk work --pool {}` starts one", quoted(pool))
+        }
         Instead::Closed { workers } => {
             let first = workers.first().map(|(_, reason)| format!(": {reason}")).unwrap_or_default();
             format!("the workers of the pool `{pool}` that could run it take nothing new{first}")
@@ -148,6 +151,12 @@ fn thousandths(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_command_that_starts_a_worker_can_be_copied() {
+        let (_, text) = no_worker("a b; reboot", &Instead::Nobody, &|_| String::new());
+        assert_eq!(text, "the pool `a b; reboot` has no worker; `ropewalk work --pool 'a b; reboot'` starts one");
+    }
 
     #[test]
     fn what_a_worker_lacks_is_told_in_words() {

@@ -2,6 +2,9 @@
 
 use std::net::SocketAddr;
 
+/// What stands for what is not shown.
+const HIDDEN: &str = "(hidden)";
+
 /// A type that a setting may have.
 pub trait Setting: Sized {
     /// What may stand there, for people.
@@ -36,8 +39,13 @@ impl Setting for Option<String> {
         Ok((!text.is_empty()).then(|| text.to_owned()))
     }
 
+    /// Of an address, who is let in is hidden.
     fn show(&self) -> String {
-        self.clone().unwrap_or_default()
+        let text = self.as_deref().unwrap_or_default();
+        match text.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1))) {
+            Some((scheme, place)) => format!("{scheme}://{HIDDEN}@{place}"),
+            None => text.to_owned(),
+        }
     }
 }
 
@@ -170,19 +178,38 @@ impl Setting for Secret {
         Ok(Self(text.to_owned()))
     }
 
-    /// A single word such as `sqlite` is no secret; of an address with a password, the password is hidden.
+    /// The words for what needs no address are no secret; of an address, the passwords are hidden.
     fn show(&self) -> String {
         match self.0.split_once("://") {
-            None if self.0.len() <= 8 => self.0.clone(),
-            None => "(hidden)".to_owned(),
-            Some((scheme, rest)) => match rest.rsplit_once('@') {
-                None => self.0.clone(),
-                Some((user, place)) => {
-                    let user = user.split(':').next().unwrap_or_default();
-                    format!("{scheme}://{user}:(hidden)@{place}")
-                }
-            },
+            None if matches!(self.0.as_str(), "" | "sqlite" | "directory") => self.0.clone(),
+            None => HIDDEN.to_owned(),
+            Some((scheme, rest)) => format!("{scheme}://{}", without_passwords(rest)),
         }
+    }
+}
+
+/// An address after its scheme, without the passwords before its host and in its query.
+fn without_passwords(rest: &str) -> String {
+    let (place, query) = rest.split_once('?').map_or((rest, None), |(place, query)| (place, Some(query)));
+    let place = match place.rsplit_once('@') {
+        Some((user, place)) => match user.split_once(':') {
+            Some((user, _)) => format!("{user}:{HIDDEN}@{place}"),
+            None => format!("{user}@{place}"),
+        },
+        // The question mark may stand in a password.
+        None if rest.contains('@') => return HIDDEN.to_owned(),
+        None => place.to_owned(),
+    };
+    let pairs = query.map(|query| query.split('&').map(without_password).collect::<Vec<_>>().join("&"));
+    pairs.map_or(place.clone(), |pairs| format!("{place}?{pairs}"))
+}
+
+/// One `NAME=VALUE` of a query.
+fn without_password(pair: &str) -> String {
+    let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+    match name.to_lowercase().contains("password") || value.contains('@') {
+        true => format!("{name}={HIDDEN}"),
+        false => pair.to_owned(),
     }
 }
 
@@ -254,4 +281,36 @@ choice! {
 fn split_unit(text: &str) -> Option<(u64, &str)> {
     let end = text.find(|letter: char| !letter.is_ascii_digit())?;
     Some((text[..end].parse().ok()?, text[end..].trim_start()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Secret, Setting};
+
+    #[test]
+    fn no_password_is_shown() {
+        let shown = |text: &str| Secret(text.to_owned()).show();
+        for harmless in ["", "sqlite", "directory", "postgres://h/d", "postgres://u@h/d?sslmode=require"] {
+            assert_eq!(shown(harmless), harmless);
+        }
+        assert_eq!(shown("SKSKSKSK"), "(hidden)");
+        assert_eq!(shown("s"), "(hidden)");
+        assert_eq!(shown("host=h password=pw"), "(hidden)");
+        assert_eq!(shown("postgres://u:p@w:x@h/d"), "postgres://u:(hidden)@h/d");
+        assert_eq!(shown("postgres://u:pw?x@h/d"), "postgres://(hidden)");
+        assert_eq!(
+            shown("postgres://h/d?user=u&password=pw&sslPassword=pw"),
+            "postgres://h/d?user=u&password=(hidden)&sslPassword=(hidden)"
+        );
+        assert_eq!(shown("postgres://u:pw@h/d?user=u@x"), "postgres://u:(hidden)@h/d?user=(hidden)");
+    }
+
+    #[test]
+    fn nobody_who_is_let_in_at_an_address_is_shown() {
+        let shown = |text: &str| Some(text.to_owned()).show();
+        assert_eq!(shown("http://user:pw@h:4318/v1"), "http://(hidden)@h:4318/v1");
+        assert_eq!(shown("http://token@h"), "http://(hidden)@h");
+        assert_eq!(shown("http://h:4318"), "http://h:4318");
+        assert_eq!(None::<String>.show(), "");
+    }
 }

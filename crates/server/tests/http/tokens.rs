@@ -1,12 +1,16 @@
 //! What tokens that their holders have narrowed let through where no project, or another build, is named.
 
 use api::blob::{Digests, parcel_head};
-use api::client::Client;
+use api::build::Retry;
+use api::client::{Client, ClientError};
+use api::job::GateAnswer;
 use api::member::{Join, NewMember, Role};
 use api::problem::ProblemKind;
-use graph::BuildId;
+use api::shell::OpenShell;
+use graph::{BuildId, Failure, Outcome};
 use server::access::{Narrowing, Verb, narrow};
 
+use super::site::Worker;
 use super::{ONE, Served, asked, manifest, passed, refused, submit};
 
 /// What became of sending a content, and of asking whether it is there.
@@ -87,5 +91,127 @@ async fn what_is_built_anew_reaches_the_pools_of_whoever_asks() {
     served.site.ended(again).await;
     let told = serde_json::to_string(&admin.build_diagnostics(again).await.unwrap().items).unwrap();
     assert!(told.contains("gpu"), "{told}");
+    served.end().await;
+}
+
+/// A job, one of another pool behind it, and one alone.
+const TWO_POOLS: &str = "jobs:\n  a: { run: echo }\n  b: { pool: gpu, needs: a, run: echo }\n  c: { run: echo }\n";
+
+/// Somebody whose token is limited to these pools; to none if none is named.
+fn of_pools(served: &Served, pools: &[&str]) -> Client {
+    let token = served.token(&[Verb::Read, Verb::Control, Verb::Shell], None, None);
+    let pools = pools.iter().map(|&pool| pool.to_owned()).collect();
+    served.client(&narrow(&token, &Narrowing { pools, ..Narrowing::default() }).expect("narrowed"))
+}
+
+/// Whether it was refused for what the token does not grant.
+fn is_forbidden<T>(answer: &Result<T, ClientError>) -> bool {
+    answer.as_ref().err().is_some_and(|error| refused(error) == Some(ProblemKind::Forbidden))
+}
+
+/// A build of which every job that runs on the worker has failed.
+async fn failed(served: &Served, worker: &mut Worker, pipeline: &str, n_attempts: usize) -> BuildId {
+    let build = asked(served, &served.admin(), pipeline).await;
+    for _ in 0..n_attempts {
+        let start = worker.start().await;
+        let failure = Failure::Step { step: 0, exit: 1, message: None };
+        worker.end(&served.site, &start.spec, Outcome::Failed(failure)).await;
+    }
+    served.site.ended(build).await;
+    build
+}
+
+#[tokio::test]
+async fn jobs_are_tried_again_only_by_who_may_use_the_pools_of_all_that_runs_then() {
+    let served = Served::new().await;
+    let mut worker = Worker::join(&served.site, "w1", []).await;
+    let build = failed(&served, &mut worker, TWO_POOLS, 2).await;
+    let all = || Retry::Failed { reason: String::new() };
+    // `b` was skipped and would run too.
+    for pools in [&["default"][..], &["gpu"]] {
+        let client = of_pools(&served, pools);
+        assert!(is_forbidden(&client.job_retry(build, "a", &Default::default()).await), "{pools:?}");
+        assert!(is_forbidden(&client.build_retry(build, &all()).await), "{pools:?}");
+    }
+    let n_attempts = || served.site.server().store.attempts(build, None).unwrap().len();
+    assert_eq!(n_attempts(), 2);
+    assert_eq!(of_pools(&served, &["default"]).job_retry(build, "c", &Default::default()).await.unwrap().jobs, ["c"]);
+    let start = worker.start().await;
+    worker.finish(&served.site, &start.spec).await;
+    served.site.ended(build).await;
+    assert_eq!(of_pools(&served, &["", "gpu"]).build_retry(build, &all()).await.unwrap().jobs, ["a"]);
+    served.end().await;
+}
+
+#[tokio::test]
+async fn a_build_is_moved_up_only_by_who_may_use_the_pools_of_all_that_waits() {
+    let served = Served::new().await;
+    let build = asked(&served, &served.admin(), TWO_POOLS).await;
+    for pools in [&["default"][..], &["gpu"]] {
+        let urged = of_pools(&served, pools).build_urge(build, &Default::default()).await;
+        assert!(is_forbidden(&urged), "{pools:?}");
+    }
+    assert!(of_pools(&served, &["default", "gpu"]).build_urge(build, &Default::default()).await.is_ok());
+    let other = asked(&served, &served.admin(), "jobs: { a: { run: echo 2 } }").await;
+    assert!(of_pools(&served, &["default"]).build_urge(other, &Default::default()).await.is_ok());
+    served.end().await;
+}
+
+/// Waits until a gate is open.
+async fn opened(client: &Client, build: BuildId) {
+    while client.gate_list(build).await.unwrap().items.is_empty() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_gate_is_answered_only_by_who_may_use_the_pools_of_what_it_holds_back() {
+    let served = Served::new().await;
+    let admin = served.admin();
+    let gated =
+        "jobs:\n  ask: { gate: { prompt: Go? } }\n  b: { pool: gpu, needs: ask, run: echo }\n  c: { run: echo }\n";
+    let build = asked(&served, &admin, gated).await;
+    opened(&admin, build).await;
+    let yes = || GateAnswer::Approve { fields: Default::default(), reason: String::new() };
+    let no = || GateAnswer::Reject { reason: String::new() };
+    for answer in [yes(), no()] {
+        assert!(is_forbidden(&of_pools(&served, &["default"]).gate_answer(build, "ask", &answer).await));
+    }
+    assert!(of_pools(&served, &["gpu"]).gate_answer(build, "ask", &yes()).await.is_ok());
+    // What nobody knows yet may be of any pool, where the build may name any.
+    for behind in [
+        "  b: { needs: ask, run: [{ build: { file: .ropewalk/other.yaml } }] }\n",
+        "  b: { needs: ask, outputs: [list], run: echo }\n  d: { matrix: { x: \"${{ fromJSON(needs.b.outputs.list) }}\" }, needs: b, run: echo }\n",
+    ] {
+        let gated = format!("jobs:\n  ask: {{ gate: {{ prompt: Go? }} }}\n{behind}");
+        let build = asked(&served, &admin, &gated).await;
+        opened(&admin, build).await;
+        let error = of_pools(&served, &["default"]).gate_answer(build, "ask", &yes()).await.unwrap_err();
+        assert!(error.to_string().contains("jobs that are not known yet"), "{error}");
+        assert!(of_pools(&served, &[]).gate_answer(build, "ask", &yes()).await.is_ok());
+        // Of a build that may use no other pool they are of that one.
+        let token = served.token(&[Verb::Read, Verb::Submit], None, None);
+        let of_default = Narrowing { pools: ["default".to_owned()].into(), ..Narrowing::default() };
+        let ann = served.client(&narrow(&token, &of_default).expect("narrowed"));
+        let build = asked(&served, &ann, &gated).await;
+        opened(&admin, build).await;
+        assert!(is_forbidden(&of_pools(&served, &["gpu"]).gate_answer(build, "ask", &yes()).await));
+        assert!(of_pools(&served, &["default"]).gate_answer(build, "ask", &yes()).await.is_ok());
+    }
+    served.end().await;
+}
+
+#[tokio::test]
+async fn a_shell_is_opened_only_by_who_may_use_the_pool_of_its_job() {
+    let served = Served::new().await;
+    let mut worker = Worker::join(&served.site, "w1", []).await;
+    let build = failed(&served, &mut worker, ONE, 1).await;
+    // Nobody is there who could open it.
+    drop(worker);
+    served.site.server().dispatch.end_all();
+    let open = async |pools: &[&str]| of_pools(&served, pools).shell_open(build, "hello", &OpenShell::default()).await;
+    assert!(is_forbidden(&open(&["gpu"]).await));
+    let error = open(&["default"]).await.err().unwrap();
+    assert_eq!(refused(&error), Some(ProblemKind::Conflict), "{error}");
     served.end().await;
 }

@@ -15,7 +15,7 @@ use graph::{
 use ropewalk_server::access::{Access, GrantRequest, Pass, RootKey, StoreLedger, Subject, SubjectKind, Verb};
 use ropewalk_server::live::{Follower, Lines};
 use ropewalk_server::outbox::{LOG, OutboxError, SAYING};
-use ropewalk_server::records::Sharing;
+use ropewalk_server::records::{Sharing, Superseding};
 use ropewalk_server::server::{Parts, Wanted};
 use ropewalk_server::settings::{Millis, Settings};
 use ropewalk_server::world::{NoValue, SecretSource};
@@ -207,6 +207,7 @@ pub fn wanted(source: Digest) -> Wanted {
         options: BuildOptions::default(),
         client: "ada".to_owned(),
         sharing: Sharing::OneBuild,
+        superseding: Superseding::CancelsEarlier,
         key: None,
     }
 }

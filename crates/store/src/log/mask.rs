@@ -2,7 +2,8 @@
 //!
 //! A secret is looked for in the forms in which tools print it: as it is, each of its lines, base64 (standard and URL
 //! alphabet, at each of the three places it can take within a longer text), hexadecimal, URL-encoded, escaped in JSON,
-//! quoted by a shell; and by the lines that `base64`, `openssl` and `xxd -p` make of a long secret that they are given alone.
+//! quoted by a shell; by the lines that `base64`, `openssl` and `xxd -p` make of a long secret that they are given alone; and by those that
+//! the first two make of a longer text, if a line break falls into a secret that is not too long.
 //! The longest form that begins first wins; what is masked is no longer searched.
 //!
 //! A file is found to hold a secret by the same forms, but not by every line of it: see [`Masker::is_in_content`].
@@ -10,7 +11,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, BuildError, Input, MatchKind};
@@ -22,6 +23,10 @@ pub const MASK: &[u8] = b"***";
 /// themselves.
 pub const MASKED_BYTES_MIN: usize = 4;
 
+/// A secret shorter than this does not keep a cache from being saved: names and words as short as that (`admin`), and four digits in
+/// random text, stand by chance in what a job fetches, and each build would be cold.
+pub const CACHED_BYTES_MIN: usize = 8;
+
 /// A line of a secret of several lines that is shorter than this does not tell that a file holds the secret. A last line of base64 or
 /// hexadecimal text that stands for less of a secret is not looked for by itself.
 const TELLING_BYTES_MIN: usize = 16;
@@ -32,11 +37,24 @@ const BASE64_WIDTHS: [usize; 2] = [64, 76];
 /// After how many digits `xxd -p` does.
 const HEXADECIMAL_WIDTH: usize = 60;
 
+/// Of secrets up to this length the lines of longer texts in base64 are looked for, wherever a line break falls into the secret. They
+/// are more than a hundred times as long as the secret.
+const BROKEN_BYTES_MAX: usize = 512;
+
+/// Begins and ends the lines around a key, which are the same for all keys.
+const KEY_MARK: &[u8] = b"-----";
+
+/// What ends a line.
+const FEEDS: [&[u8]; 2] = [b"\n", b"\r\n"];
+
 /// The fewest digits of a line that is looked for: those of base64 that [`TELLING_BYTES_MIN`] make up alone.
 const DIGITS_MIN: usize = TELLING_BYTES_MIN * 8 / 6;
 
 /// Up to so many bytes of forms a table of all next states is worth its memory, some 400 bytes for each of them.
 const TABLE_BYTES_MAX: usize = 64 * 1024;
+
+/// The most padding behind digits of base64.
+const PADDING_BYTES_MAX: usize = 2;
 
 /// Bound of all forms of all secrets together. Above it [`Masker::new`] refuses.
 pub const PATTERN_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -67,6 +85,8 @@ struct Forms {
     search: Search,
     /// For what counts in files; `None` if it is all.
     content: Option<Search>,
+    /// For what counts in caches; `None` if it is what counts in files.
+    cached: Option<Search>,
     /// Of whole forms, and of lines of forms, which are much shorter.
     beginnings: [Beginnings; 2],
 }
@@ -92,7 +112,7 @@ impl Masker {
     /// # Errors
     /// If all forms together are longer than [`PATTERN_BYTES_MAX`].
     pub fn new<S: AsRef<[u8]>>(secrets: impl IntoIterator<Item = S>) -> Result<Self, MaskerError> {
-        let (mut printed, mut content, mut is_all_content) = (Patterns::default(), Patterns::default(), true);
+        let mut collected = Collected::default();
         let mut too_short = 0;
         for secret in secrets {
             // What encodes a secret alone begins with the white space before it.
@@ -101,33 +121,28 @@ impl Masker {
             if (1..MASKED_BYTES_MIN).contains(&secret.len()) {
                 too_short += 1;
             }
+            collected.is_cached = secret.len() >= CACHED_BYTES_MIN;
             let whole = forms(secret).into_iter().map(|form| (form, Tells::Secret));
             let parts = lines(secret).map(|line| (line.to_vec(), tells(line)));
             for (form, tells) in whole.chain(parts).filter(|(form, _)| form.len() >= MASKED_BYTES_MIN) {
-                match tells {
-                    Tells::Secret => content.add_form(form.clone()),
-                    Tells::Nothing => is_all_content = false,
-                }
-                printed.add_form(form);
+                collected.add(Kind::Form, form, tells);
             }
-            printed.check()?;
-            for (line, tells) in wrapped(alone) {
-                match tells {
-                    Tells::Secret => content.add_line(line.clone()),
-                    Tells::Nothing => is_all_content = false,
-                }
-                printed.add_line(line);
+            collected.printed.check()?;
+            for (line, tells) in wrapped(alone).into_iter().chain(broken(secret)) {
+                collected.add(Kind::Line, line, tells);
             }
-            printed.check()?;
+            collected.printed.check()?;
         }
+        let Collected { printed, content, cached, is_all_content, is_all_cached, .. } = collected;
         if printed.forms.is_empty() {
             return Ok(Self { forms: None, too_short });
         }
-        let refused = |_| MaskerError { pattern_bytes: printed.bytes };
-        let content = if is_all_content { None } else { Some(Search::new(&content).map_err(refused)?) };
-        let search = Search::new(&printed).map_err(refused)?;
+        let search = |patterns| Search::new(patterns).map_err(|_| MaskerError { pattern_bytes: printed.bytes });
+        let content = if is_all_content { None } else { Some(search(&content)?) };
+        let cached = if is_all_cached { None } else { Some(search(&cached)?) };
+        let search = search(&printed)?;
         let beginnings = [printed.forms, printed.wrapped].map(Beginnings::of);
-        Ok(Self { forms: Some(Arc::new(Forms { search, content, beginnings })), too_short })
+        Ok(Self { forms: Some(Arc::new(Forms { search, content, cached, beginnings })), too_short })
     }
 
     /// How many secrets are so short that they are not masked. Their owner should be told.
@@ -140,7 +155,7 @@ impl Masker {
     #[must_use]
     pub fn mask<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
         let Some(forms) = &self.forms else { return Cow::Borrowed(bytes) };
-        let mut found = forms.search.find_iter(bytes).peekable();
+        let mut found = forms.search.find_iter(bytes, 0).peekable();
         if found.peek().is_none() {
             return Cow::Borrowed(bytes);
         }
@@ -164,10 +179,53 @@ impl Masker {
         forms.content.as_ref().unwrap_or(&forms.search).is_match(bytes)
     }
 
+    /// Whether a secret stands in what a cache is to hold, a name or a content: as [`Masker::is_in_content`] says, but for secrets of fewer
+    /// than [`CACHED_BYTES_MIN`] bytes.
+    #[must_use]
+    pub fn is_in_cached(&self, bytes: &[u8]) -> bool {
+        let Some(forms) = &self.forms else { return false };
+        forms.cached.as_ref().map_or_else(|| self.is_in_content(bytes), |cached| cached.is_match(bytes))
+    }
+
     /// A state for one stream; `None` if there is nothing to mask.
     #[must_use]
     pub fn stream(&self) -> Option<MaskedStream> {
-        self.forms.as_ref().map(|forms| MaskedStream { forms: Arc::clone(forms), held: Vec::new() })
+        self.forms.as_ref().map(|forms| MaskedStream { forms: Arc::clone(forms), held: Vec::new(), digits_before: 0 })
+    }
+}
+
+/// What is looked for in each place.
+struct Collected {
+    printed: Patterns,
+    /// Of these what counts in files, and of those what counts in caches.
+    content: Patterns,
+    cached: Patterns,
+    is_all_content: bool,
+    is_all_cached: bool,
+    /// Whether the secret whose patterns are added counts in caches.
+    is_cached: bool,
+}
+
+impl Default for Collected {
+    fn default() -> Self {
+        let [printed, content, cached] = [(); 3].map(|()| Patterns::default());
+        Self { printed, content, cached, is_all_content: true, is_all_cached: true, is_cached: true }
+    }
+}
+
+impl Collected {
+    fn add(&mut self, kind: Kind, pattern: Vec<u8>, tells: Tells) {
+        match tells {
+            Tells::Secret => {
+                if self.is_cached {
+                    self.cached.add(kind, pattern.clone());
+                }
+                self.content.add(kind, pattern.clone());
+            }
+            Tells::Nothing => self.is_all_content = false,
+        }
+        self.is_all_cached &= self.is_cached;
+        self.printed.add(kind, pattern);
     }
 }
 
@@ -180,15 +238,21 @@ struct Patterns {
     bytes: usize,
 }
 
-impl Patterns {
-    fn add_form(&mut self, form: Vec<u8>) {
-        let bytes = form.len();
-        self.bytes += if self.forms.insert(form) { bytes } else { 0 };
-    }
+/// Which of [`Patterns`] it is.
+#[derive(Clone, Copy)]
+enum Kind {
+    Form,
+    Line,
+}
 
-    fn add_line(&mut self, line: Vec<u8>) {
-        let bytes = line.len();
-        self.bytes += if self.wrapped.insert(line) { bytes } else { 0 };
+impl Patterns {
+    fn add(&mut self, kind: Kind, pattern: Vec<u8>) {
+        let bytes = pattern.len();
+        let patterns = match kind {
+            Kind::Form => &mut self.forms,
+            Kind::Line => &mut self.wrapped,
+        };
+        self.bytes += if patterns.insert(pattern) { bytes } else { 0 };
     }
 
     fn check(&self) -> Result<(), MaskerError> {
@@ -217,11 +281,12 @@ impl Search {
     }
 
     fn is_match(&self, bytes: &[u8]) -> bool {
-        self.forms.is_match(bytes) || self.next_wrapped(bytes, 0).is_some()
+        self.forms.is_match(bytes) || self.next_wrapped(bytes, 0, 0).is_some()
     }
 
-    fn find_iter<'f>(&'f self, bytes: &'f [u8]) -> impl Iterator<Item = Range<usize>> {
-        let (mut form, mut line) = (self.next_form(bytes, 0), self.next_wrapped(bytes, 0));
+    /// All that is found, in order; so many digits stand before the bytes.
+    fn find_iter<'f>(&'f self, bytes: &'f [u8], digits_before: usize) -> impl Iterator<Item = Range<usize>> {
+        let (mut form, mut line) = (self.next_form(bytes, 0), self.next_wrapped(bytes, 0, digits_before));
         std::iter::from_fn(move || {
             let order = |found: &Range<usize>| (found.start, std::cmp::Reverse(found.end));
             let found = form.iter().chain(&line).min_by_key(|found| order(found))?.clone();
@@ -229,7 +294,7 @@ impl Search {
                 form = self.next_form(bytes, found.end);
             }
             if line.as_ref().is_some_and(|line| line.start < found.end) {
-                line = self.next_wrapped(bytes, found.end);
+                line = self.next_wrapped(bytes, found.end, 0);
             }
             Some(found)
         })
@@ -239,34 +304,45 @@ impl Search {
         self.forms.find(Input::new(bytes).range(from..)).map(|found| found.range())
     }
 
-    fn next_wrapped(&self, bytes: &[u8], mut from: usize) -> Option<Range<usize>> {
+    fn next_wrapped(&self, bytes: &[u8], mut from: usize, mut digits_before: usize) -> Option<Range<usize>> {
         let wrapped = self.wrapped.as_ref()?;
-        while let Some(digits) = next_digits(bytes, from) {
-            // With what may stand behind them: a line break and a short last line.
-            let end = bytes.len().min(digits.end + DIGITS_MIN * 2);
+        while let Some(digits) = next_digits(bytes, from, digits_before) {
+            // With what may stand behind them: more lines, or padding.
+            let is_broken = bytes[digits.end..].starts_with(b"\n") || bytes[digits.end..].starts_with(b"\r\n");
+            let length = if is_broken { wrapped.max_pattern_len() } else { PADDING_BYTES_MAX };
+            let end = bytes.len().min(digits.end + length);
             let found = wrapped.find(Input::new(bytes).range(digits.start..end)).map(|found| found.range());
             if found.as_ref().is_some_and(|found| found.start < digits.end) {
                 return found;
             }
-            from = digits.end;
+            (from, digits_before) = (digits.end, 0);
         }
         None
     }
 }
 
-/// The first digits of base64, hexadecimal ones among them, that are at least [`DIGITS_MIN`] together.
-fn next_digits(bytes: &[u8], from: usize) -> Option<Range<usize>> {
-    let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+fn is_digit(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/')
+}
+
+/// How many digits stand at the end.
+fn digits_at_end(bytes: &[u8]) -> usize {
+    bytes.iter().rev().take_while(|byte| is_digit(byte)).count()
+}
+
+/// The first digits of base64, hexadecimal ones among them, that are at least [`DIGITS_MIN`] together. Those before `from` count too.
+fn next_digits(bytes: &[u8], from: usize, digits_before: usize) -> Option<Range<usize>> {
     // So many together have one at each such distance from any place before them.
-    let mut probe = from + DIGITS_MIN - 1;
+    let mut probe = from + (DIGITS_MIN - 1).saturating_sub(digits_before);
     while probe < bytes.len() {
         let after = bytes[probe..].iter().take_while(|byte| is_digit(byte)).count();
         if after == 0 {
             probe += DIGITS_MIN;
             continue;
         }
-        let before = bytes[from..probe].iter().rev().take_while(|byte| is_digit(byte)).count();
-        if before + after >= DIGITS_MIN {
+        let before = digits_at_end(&bytes[from..probe]);
+        let further = if before == probe - from { digits_before } else { 0 };
+        if further + before + after >= DIGITS_MIN {
             return Some(probe - before..probe + after);
         }
         probe += after + DIGITS_MIN;
@@ -275,11 +351,32 @@ fn next_digits(bytes: &[u8], from: usize) -> Option<Range<usize>> {
 }
 
 impl Forms {
-    /// The first place from `from` on whose bytes up to the end could be the beginning of a pattern.
-    fn beginning(&self, bytes: &[u8], from: usize) -> usize {
+    /// The first place from `from` on whose bytes up to the end could be the beginning of a pattern; so many digits stand before it.
+    fn beginning(&self, bytes: &[u8], from: usize, digits_before: usize) -> usize {
         let [forms, wrapped] = &self.beginnings;
-        forms.first(bytes, from).min(wrapped.first(bytes, from))
+        let lines = from + lines_at_end(&bytes[from..], digits_before, wrapped.longest);
+        forms.first(bytes, from).min(wrapped.first(bytes, lines))
     }
+}
+
+/// Where the lines of digits begin that stand at the end, as far as they can matter to a pattern of `longest` bytes. All but the last
+/// have [`DIGITS_MIN`] digits, with those before the bytes.
+fn lines_at_end(bytes: &[u8], digits_before: usize, longest: usize) -> usize {
+    let end = bytes.strip_suffix(b"=").unwrap_or(bytes).len();
+    let mut start = end - digits_at_end(&bytes[..end]);
+    // A read may have come between the two bytes of a line break.
+    let mut lines = bytes[..start].strip_suffix(b"\r").filter(|_| start == bytes.len()).unwrap_or(&bytes[..start]);
+    while bytes.len() - start < longest {
+        lines = lines.strip_suffix(b"\n").map(|line| line.strip_suffix(b"\r").unwrap_or(line)).unwrap_or(lines);
+        let digits = digits_at_end(lines);
+        let further = if digits == lines.len() { digits_before } else { 0 };
+        if digits == 0 || digits + further < DIGITS_MIN {
+            break;
+        }
+        start = lines.len() - digits;
+        lines = &lines[..start];
+    }
+    start
 }
 
 /// Tells what patterns begin with.
@@ -322,6 +419,8 @@ impl Beginnings {
 pub struct MaskedStream {
     forms: Arc<Forms>,
     held: Vec<u8>,
+    /// How many digits stood at the end of what was given out.
+    digits_before: usize,
 }
 
 impl MaskedStream {
@@ -342,7 +441,7 @@ impl MaskedStream {
     pub fn finish(&mut self, emit: &mut dyn FnMut(&[u8])) {
         let held = std::mem::take(&mut self.held);
         let mut rest = 0;
-        for found in self.forms.search.find_iter(&held) {
+        for found in self.forms.search.find_iter(&held, self.digits_before) {
             emit(&held[rest..found.start]);
             emit(MASK);
             rest = found.end;
@@ -356,10 +455,10 @@ impl MaskedStream {
 
     /// Returns how many bytes are dealt with. A match counts only if no byte before or at its start could begin a
     /// longer form that goes beyond the end of the bytes.
-    fn emit_certain(&self, bytes: &[u8], emit: &mut dyn FnMut(&[u8])) -> usize {
-        let mut rest = 0;
-        let mut open = self.forms.beginning(bytes, 0);
-        for found in self.forms.search.find_iter(bytes) {
+    fn emit_certain(&mut self, bytes: &[u8], emit: &mut dyn FnMut(&[u8])) -> usize {
+        let (mut rest, mut before) = (0, self.digits_before);
+        let mut open = self.forms.beginning(bytes, 0, before);
+        for found in self.forms.search.find_iter(bytes, before) {
             if found.start >= open {
                 break;
             }
@@ -367,14 +466,16 @@ impl MaskedStream {
                 emit(&bytes[rest..found.start]);
             }
             emit(MASK);
-            rest = found.end;
+            (rest, before) = (found.end, 0);
             if rest > open {
-                open = self.forms.beginning(bytes, rest);
+                open = self.forms.beginning(bytes, rest, before);
             }
         }
         if open > rest {
             emit(&bytes[rest..open]);
         }
+        let digits = digits_at_end(&bytes[rest..open]);
+        self.digits_before = if digits == open - rest { before.saturating_add(digits) } else { digits };
         open
     }
 }
@@ -393,7 +494,8 @@ enum Tells {
 }
 
 fn tells(part: &[u8]) -> Tells {
-    if part.len() >= TELLING_BYTES_MIN && !part.starts_with(b"-----") { Tells::Secret } else { Tells::Nothing }
+    let is_mark = part.starts_with(KEY_MARK) || part.ends_with(KEY_MARK);
+    if part.len() >= TELLING_BYTES_MIN && !is_mark { Tells::Secret } else { Tells::Nothing }
 }
 
 /// The lines of a secret that is encoded alone, where that makes several, and what they tell. They are not much longer together than
@@ -433,9 +535,62 @@ fn wrapped_at(width: usize, bytes: usize, secret: &[u8], texts: &[&[u8]]) -> Vec
             continue;
         }
         let line = &digits[digits.len() - width..];
-        lines.extend([&b"\n"[..], b"\r\n"].map(|feed| ([line, feed, end].concat(), tells(line_before))));
+        lines.extend(FEEDS.map(|feed| ([line, feed, end].concat(), tells(line_before))));
     }
     lines
+}
+
+/// The lines of a longer text, encoded in base64, of which the secret is a part, if a line break falls into the secret: what of them
+/// depends on the secret alone, for each place where the break can be. A part of fewer than [`TELLING_BYTES_MIN`] counts only together
+/// with the line next to it.
+fn broken(secret: &[u8]) -> Vec<(Vec<u8>, Tells)> {
+    let mut lines = Vec::new();
+    if !(MASKED_BYTES_MIN..=BROKEN_BYTES_MAX).contains(&secret.len()) {
+        return lines;
+    }
+    for before in 0..3 {
+        let digits = base64(&[&[0; 2][..before], secret].concat(), STANDARD);
+        let own = own_digits(before, secret);
+        for width in BASE64_WIDTHS {
+            let bytes = width * 6 / 8;
+            // Before a line break stand whole groups of three bytes.
+            for first in (1..=bytes.min(secret.len() - 1)).filter(|first| (before + first) % 3 == 0) {
+                let (head, tail) = secret.split_at(first);
+                let parts: Vec<&[u8]> = std::iter::once(head).chain(tail.chunks(bytes)).collect();
+                let (head, tail) = digits[own.clone()].split_at((before + first) * 8 / 6 - own.start);
+                let pieces: Vec<&[u8]> = std::iter::once(head).chain(tail.chunks(width)).collect();
+                add_broken(&parts, &pieces, &mut lines);
+            }
+        }
+    }
+    lines
+}
+
+/// Adds the lines in which these parts of a secret are these digits. None tells that has some of the marks around a key; all of them
+/// together always do.
+fn add_broken(parts: &[&[u8]], pieces: &[&[u8]], lines: &mut Vec<(Vec<u8>, Tells)>) {
+    let is_short = |index: usize| parts[index].len() < TELLING_BYTES_MIN;
+    let tells = |together: &RangeInclusive<usize>| {
+        let part = parts[together.clone()].concat();
+        if part.windows(KEY_MARK.len()).any(|bytes| bytes == KEY_MARK) { Tells::Nothing } else { Tells::Secret }
+    };
+    let last = pieces.len() - 1;
+    let alone = (0..=last).filter(|&index| !is_short(index)).map(|index| index..=index);
+    let joined = match (is_short(0), is_short(last)) {
+        (true, true) if last <= 2 => vec![0..=last],
+        (true, true) => vec![0..=1, last - 1..=last],
+        (true, false) => vec![0..=1],
+        (false, true) => vec![last - 1..=last],
+        (false, false) => Vec::new(),
+    };
+    let mut found: Vec<_> = alone.chain(joined).map(|together| (tells(&together), together)).collect();
+    if found.iter().all(|(tells, _)| matches!(tells, Tells::Nothing)) {
+        found.push((Tells::Secret, 0..=last));
+    }
+    for (tells, together) in found {
+        let feeds = if together.start() == together.end() { &FEEDS[..1] } else { &FEEDS };
+        lines.extend(feeds.iter().map(|feed| (pieces[together.clone()].join(*feed), tells)));
+    }
 }
 
 /// All forms of one whole secret. Some may be too short to be used.
@@ -542,10 +697,14 @@ fn base64_forms(secret: &[u8], alphabet: &[u8; 64]) -> Vec<Vec<u8>> {
         let mut text = vec![0; before];
         text.extend_from_slice(secret);
         let encoded = base64(&text, alphabet);
-        let own = (before * 8).div_ceil(6)..text.len() * 8 / 6;
-        forms.push(encoded.get(own).unwrap_or_default().to_vec());
+        forms.push(encoded.get(own_digits(before, secret)).unwrap_or_default().to_vec());
     }
     forms
+}
+
+/// The digits of base64 all of whose bits are the secret's, if so many bytes stand before it.
+fn own_digits(before: usize, secret: &[u8]) -> Range<usize> {
+    (before * 8).div_ceil(6)..(before + secret.len()) * 8 / 6
 }
 
 fn padded(base64: &[u8]) -> Vec<u8> {

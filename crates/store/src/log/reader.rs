@@ -369,14 +369,6 @@ impl LogReader {
         self.lines(key, end.saturating_sub(count)..u64::MAX)
     }
 
-    /// The number of a row shortly before or at this time, at most a frame off.
-    #[must_use]
-    pub fn line_near_time(&self, key: StreamKey, time_us: u64) -> u64 {
-        let Some(stream) = self.streams.get(&key) else { return 0 };
-        let frame = stream.frames.partition_point(|entry| entry.header.last_time_us < time_us);
-        stream.frames.get(frame).map_or(stream.end_line(), |entry| entry.header.first_line)
-    }
-
     /// Exactly the bytes that were written, in pieces of at most a frame.
     #[must_use]
     pub fn raw(&self, key: StreamKey, selection: Selection) -> Raw {

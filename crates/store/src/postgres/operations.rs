@@ -167,6 +167,19 @@ pub(super) fn find(
     Ok(found)
 }
 
+pub(super) fn evictions(session: &Session, digests: &[Digest]) -> Result<BTreeMap<Digest, Timestamp>, StoreError> {
+    let sql = select("where digest = any($1) and evicted_at is not null");
+    let answer = session.call(Call::new(sql, [all_bytes(digests.iter().copied())]))?;
+    let mut found: BTreeMap<Digest, Timestamp> = BTreeMap::new();
+    for row in &answer.rows {
+        let row = operation_row(row)?;
+        let Some(tombstone) = row.evicted else { continue };
+        let last = found.entry(row.digest).or_insert(tombstone.at);
+        *last = tombstone.at.max(*last);
+    }
+    Ok(found)
+}
+
 fn unpacked(body: &[u8]) -> Result<Manifest, StoreError> {
     let parsed = match body.first() {
         Some(b'{') => serde_json::from_slice(body),

@@ -344,7 +344,7 @@ impl<S: Source> AtHand<'_, S> {
             What::GateAnswered { job, answer, by } => {
                 self.answer_gate(job, GateAnswer { answer: answer.clone(), by: by.clone(), at })?;
             }
-            What::OperationKnown { job, operation } => self.job(job)?.operation = Some(*operation),
+            What::OperationKnown { job, operation, .. } => self.job(job)?.operation = Some(*operation),
             What::OperationUnknown { job, .. } => self.job(job)?.operation = None,
             What::AttemptLeased { job, attempt, try_number, lease, worker, .. }
             | What::AttemptAdopted { job, attempt, try_number, lease, worker, .. } => {

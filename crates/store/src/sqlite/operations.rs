@@ -151,6 +151,19 @@ pub(super) fn find(
     Ok(found)
 }
 
+pub(super) fn evictions(
+    connection: &Connection,
+    digests: &[Digest],
+) -> Result<BTreeMap<Digest, Timestamp>, StoreError> {
+    let mut statement = connection.prepare_cached("select max(evicted_at) from operations where digest = ?1")?;
+    let mut found = BTreeMap::new();
+    for &digest in digests {
+        let last: Option<TimeColumn> = statement.query_row([DigestColumn(digest)], |row| row.get(0))?;
+        found.extend(last.map(|TimeColumn(at)| (digest, at)));
+    }
+    Ok(found)
+}
+
 pub(super) fn manifest(connection: &Connection, digest: Digest) -> Result<Option<Manifest>, StoreError> {
     let mut statement = connection.prepare_cached("select body from manifests where digest = ?1")?;
     let mut rows = statement.query([DigestColumn(digest)])?;

@@ -329,9 +329,12 @@ pub fn an_operation_is_found_until_it_is_evicted_and_then_explained() {
         store.touch_operations(&[row.digest], at(8)).unwrap();
         assert_eq!(store.operation(row.digest, Trust::Trusted).unwrap().unwrap().used_at, at(9));
 
+        assert_eq!(store.evictions(&[row.digest, digest("none")]).unwrap(), BTreeMap::new());
         store.evict(row.digest, "no room", at(20)).unwrap();
         store.evict(row.digest, "again", at(21)).unwrap();
         assert_eq!(store.operation(row.digest, Trust::Trusted).unwrap(), None);
+        let evictions = store.evictions(&[row.digest, digest("none")]).unwrap();
+        assert_eq!(evictions, BTreeMap::from([(row.digest, at(20))]));
         let (found, kept) = store.recent_operations("test", 5).unwrap().remove(0);
         let tombstone = found.evicted.unwrap();
         assert_eq!((tombstone.reason.as_str(), tombstone.at, kept), ("no room", at(20), long.clone()));
@@ -344,6 +347,7 @@ pub fn an_operation_is_found_until_it_is_evicted_and_then_explained() {
             store.record_operations(&[(again.clone(), &long)]).unwrap();
             let expected = OperationRow { replaced: replaced.clone(), ..again };
             assert_eq!(store.operation(row.digest, Trust::Trusted).unwrap(), Some(expected));
+            assert_eq!(store.evictions(&[row.digest]).unwrap(), BTreeMap::new());
         }
         assert_eq!(store.referenced_blobs().unwrap(), BTreeSet::from([artifact("one").digest]));
     });

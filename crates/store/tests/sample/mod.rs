@@ -256,7 +256,7 @@ pub fn every_kind(build: BuildId) -> Vec<Fact> {
         What::GateOpened { job: job("test"), prompt: "go on?".to_owned() },
         What::GateAnswered { job: job("test"), answer: Some(outputs), by: "ann".to_owned() },
         What::GateAnswered { job: job("test"), answer: None, by: "ann".to_owned() },
-        What::OperationKnown { job: job("make"), operation: digest("make") },
+        What::OperationKnown { job: job("make"), operation: digest("make"), evicted: None },
         What::OperationUnknown { job: job("make"), reason: "too many files".to_owned() },
         What::AttemptLeased {
             job: job("make"),

@@ -332,7 +332,7 @@ fn tools(ask: &Ask, shown: &Shown) -> Markup {
     let (id, number) = (build.id, attempt.attempt);
     let text = format!("{}?format=text", shown.log_path());
     let file = format!("build-{id}-{}-{}.log", job.name.replace('/', "-"), step + 1);
-    let place = words::of_shell(&format!("{}@{}", job.name, step + 1));
+    let place = words::quoted(&format!("{}@{}", job.name, step + 1));
     html! {
         form.find method="get" role="search" {
             input type="hidden" name="attempt" value=(number); input type="hidden" name="step" value=(step);
@@ -407,7 +407,7 @@ fn shell(shown: &Shown, place: &str, address: &str) -> Markup {
         }
         @if shown.attempt.ended.is_some() {
             p { "In a terminal of yours:" }
-            pre #shell-command { "ropewalk shell " (shown.build.id) " " (place) " --server " (words::of_shell(address)) }
+            pre #shell-command { "ropewalk shell " (shown.build.id) " " (place) " --server " (words::quoted(address)) }
             p.quiet { "It asks for your token by " code { "--token FILE" } " or " code { "ROPEWALK_TOKEN_FILE" } "." }
         }
     }

@@ -210,7 +210,7 @@ fn first_build(ask: &Ask) -> Markup {
     html! {
         div.empty {
             p { "Nothing was built here yet. From a directory with a pipeline:" }
-            pre { code { "ropewalk submit --server " (words::of_shell(&ask.address)) " --token submit.token" } }
+            pre { code { "ropewalk submit --server " (words::quoted(&ask.address)) " --token submit.token" } }
         }
     }
 }

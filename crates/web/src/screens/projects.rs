@@ -65,7 +65,7 @@ fn first_steps(ask: &Ask) -> Markup {
                 }
                 li {
                     p { "A directory with a pipeline. In any repository of yours; " code { "init" } " writes one that fits:" }
-                    pre { code { "ropewalk init\nropewalk submit --server " (words::of_shell(&ask.address)) " --token submit.token --pool default" } }
+                    pre { code { "ropewalk init\nropewalk submit --server " (words::quoted(&ask.address)) " --token submit.token --pool default" } }
                 }
             }
             p { "This page shows the build by itself as soon as it is there." }

@@ -74,7 +74,7 @@ fn first_worker(ask: &Ask) -> Markup {
     html! {
         div {
             p { "No worker has ever joined. One is started on any machine that reaches this server:" }
-            pre { code { "ropewalk token create --data DIR --worker --pool default > worker.token   # beside the server\nropewalk work --server " (words::of_shell(&ask.address)) " --token worker.token --pool default" } }
+            pre { code { "ropewalk token create --data DIR --worker --pool default > worker.token   # beside the server\nropewalk work --server " (words::quoted(&ask.address)) " --token worker.token --pool default" } }
         }
     }
 }

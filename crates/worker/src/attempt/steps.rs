@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Duration;
 
-use graph::{Failure, Shell, Step, StepReport, Text, Timestamp, Usage};
+use graph::{Environment, Failure, Shell, Step, StepReport, Text, Timestamp, Usage};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -14,7 +14,7 @@ use super::container::Contained;
 use super::{Attempt, EXIT_BROKEN, blocking, infrastructure, now, number};
 use crate::cancel::Asked;
 use crate::contexts::Status;
-use crate::depot::{LogEnd, LogError};
+use crate::depot::{LogEnd, LogError, Reach};
 use crate::keeper::{Command, Ending, SpawnFailure};
 use crate::output::{Held, Recorder, SharedRecorder, lock};
 use crate::place::Place;
@@ -282,12 +282,12 @@ impl Attempt<'_> {
         match failure {
             SpawnFailure::NoProgram(program) => {
                 let hint = match &self.spec.job.steps[index].shell {
-                    Shell::Sh => "a POSIX shell has to be installed on this worker",
-                    Shell::Bash => "install bash on this worker, or take `shell: sh`",
-                    Shell::Custom(_) => "install it on this worker, or correct the step's `shell`",
+                    Shell::Sh => "a POSIX shell has to be installed where the job runs",
+                    Shell::Bash => "install bash where the job runs, or take `shell: sh`",
+                    Shell::Custom(_) => "install it where the job runs, or correct the step's `shell`",
                     Shell::Program(_) => "the pipeline's program was taken away while the job ran: run it again",
                 };
-                self.infra(recorder, format!("the shell `{program}` was not found: {hint}"))
+                self.no_shell(recorder, format!("the shell `{program}` was not found: {hint}"))
             }
             SpawnFailure::TooLong { .. } => {
                 let largest = largest.to_string_lossy();
@@ -306,6 +306,18 @@ impl Attempt<'_> {
         let message = self.secrets.hide(message);
         lock(recorder).note(&message);
         Failure::Infra { message }
+    }
+
+    /// A shell that is not there. Another worker may have it; where there is no other, or the job brings its own programs, no further try
+    /// finds it.
+    fn no_shell(&self, recorder: &SharedRecorder, message: String) -> Failure {
+        let is_of_machine = matches!(self.spec.job.environment, Environment::Host | Environment::Sandbox { .. });
+        match self.infra(recorder, message) {
+            Failure::Infra { message } if !is_of_machine || self.depot.reach() == Reach::ThisMachine => {
+                Failure::Setup { message }
+            }
+            failure => failure,
+        }
     }
 
     /// A failure of the step that its script did not tell, told in the step's log and in the report.

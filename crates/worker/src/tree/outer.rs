@@ -3,8 +3,10 @@
 //!
 //! A rule that names the folder itself, or one above it, says nothing of what is in it: whoever lists the folder wants it.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ignore::Match;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
@@ -17,11 +19,13 @@ pub(crate) struct Outer {
     folder: PathBuf,
     /// Those that decide come first.
     rules: Vec<Gitignore>,
+    /// Those of the directories in the folder, as far as they were asked for; `None` for one that has none.
+    inside: Mutex<HashMap<PathBuf, Option<Arc<Gitignore>>>>,
 }
 
 impl Outer {
     /// The rules of the directories from `top` down to the one that `folder` is in.
-    pub(super) fn between(top: &Path, folder: &Path) -> Self {
+    pub(crate) fn between(top: &Path, folder: &Path) -> Self {
         let mut rules = Vec::new();
         for directory in folder.ancestors().skip(1).take_while(|directory| directory.starts_with(top)) {
             rules.extend(rules_of(&directory.join(".gitignore"), directory, folder));
@@ -29,7 +33,7 @@ impl Outer {
                 rules.extend(rules_of(&git.join("info/exclude"), directory, folder));
             }
         }
-        Self { folder: folder.to_owned(), rules }
+        Self { folder: folder.to_owned(), rules, inside: Mutex::default() }
     }
 
     /// The same, and a user's own rules for all folders, which come last.
@@ -48,8 +52,19 @@ impl Outer {
     fn is_taken_back(&self, path: &Path, is_directory: bool) -> bool {
         let directories = path.ancestors().skip(1).take_while(|directory| directory.starts_with(&self.folder));
         directories
-            .filter_map(|directory| read(&directory.join(".gitignore"), directory))
-            .any(|(_, rules)| rules.matched_path_or_any_parents(path, is_directory).is_whitelist())
+            .filter_map(|directory| self.rules_inside(directory))
+            .any(|rules| rules.matched_path_or_any_parents(path, is_directory).is_whitelist())
+    }
+
+    /// The rules of a directory in the folder; they are read once.
+    fn rules_inside(&self, directory: &Path) -> Option<Arc<Gitignore>> {
+        let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = inside.get(directory) {
+            return known.clone();
+        }
+        let rules = read(&directory.join(".gitignore"), directory).map(|(_, rules)| Arc::new(rules));
+        inside.insert(directory.to_owned(), rules.clone());
+        rules
     }
 }
 
@@ -118,5 +133,19 @@ mod tests {
         check(&rules, "app", &["a.o", "d/a.swp", "top"], &["keep.o", "d/top"]);
         check(&[(".gitignore", "*.o\n"), ("sub/.gitignore", "!keep.o\n")], "sub/app", &["a.o"], &["keep.o"]);
         check(&[(".gitignore", "*.o\n"), ("app/d/.gitignore", "!keep.o\n")], "app", &["keep.o"], &["d/keep.o"]);
+    }
+
+    #[test]
+    fn the_rules_of_a_directory_are_read_once() {
+        let scratch = tempfile::tempdir().unwrap();
+        let folder = scratch.path().join("app");
+        fs::create_dir(&folder).unwrap();
+        fs::write(scratch.path().join(".gitignore"), "*.o\n").unwrap();
+        fs::write(folder.join(".gitignore"), "!keep.o\n").unwrap();
+        let outer = Outer::between(scratch.path(), &folder);
+        let hidden = || ["keep.o", "deep/keep.o", "a.o"].map(|path| outer.hides(&folder.join(path), false));
+        assert_eq!(hidden(), [false, false, true]);
+        fs::remove_file(folder.join(".gitignore")).unwrap();
+        assert_eq!(hidden(), [false, false, true]);
     }
 }

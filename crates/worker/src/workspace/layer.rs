@@ -156,10 +156,7 @@ fn copy_tree_at(
     if is_skipped(from) {
         return Ok(());
     }
-    let metadata = match fs::symlink_metadata(from) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => other?,
-    };
+    let Some(metadata) = if_there(fs::symlink_metadata(from))? else { return Ok(()) };
     if is_whiteout(&metadata) {
         return match whiteouts {
             Whiteouts::Leave => Ok(()),
@@ -175,7 +172,7 @@ fn copy_tree_at(
             remove_tree(to)?;
             fs::create_dir(to)?;
         }
-        for entry in fs::read_dir(from)? {
+        for entry in if_there(fs::read_dir(from))?.into_iter().flatten() {
             let name = entry?.file_name();
             copy_tree_at(&from.join(&name), &to.join(&name), whiteouts, is_skipped, depth + 1)?;
         }
@@ -183,16 +180,47 @@ fn copy_tree_at(
         return assume(to, &metadata);
     }
     if metadata.is_symlink() {
+        let Some(target) = if_there(fs::read_link(from))? else { return Ok(()) };
         let _ = fs::remove_file(to);
-        symlink(fs::read_link(from)?, to)?;
+        symlink(target, to)?;
         return assume(to, &metadata);
     }
     if metadata.is_file() { copy_file(from, to, &metadata) } else { Ok(()) }
 }
 
+/// `None` for what has gone meanwhile, or the directory above it.
+fn if_there<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    match found {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+/// The first file or directory at or below a path that cannot be read, and why.
+pub fn unreadable(path: &Path) -> Option<(PathBuf, io::Error)> {
+    let mut waiting = vec![path.to_owned()];
+    while let Some(path) = waiting.pop() {
+        let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
+        let found = if metadata.is_dir() {
+            let entries = fs::read_dir(&path);
+            entries.map(|entries| waiting.extend(entries.flatten().map(|entry| entry.path())))
+        } else if metadata.is_file() {
+            File::open(&path).map(drop)
+        } else {
+            Ok(())
+        };
+        if let Err(error) = found
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            return Some((path, error));
+        }
+    }
+    None
+}
+
 /// Copies a file's bytes, mode and times; shares the bytes where the file system can.
 fn copy_file(from: &Path, to: &Path, metadata: &Metadata) -> io::Result<()> {
-    let mut source = File::open(from)?;
+    let Some(mut source) = if_there(File::open(from))? else { return Ok(()) };
     let _ = fs::remove_file(to);
     let mut target = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
     if rustix::fs::ioctl_ficlone(&target, &source).is_err() {

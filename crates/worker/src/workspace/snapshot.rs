@@ -16,14 +16,15 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use super::checkout::{self, Checkout, Tracked};
+use super::checkout::{self, Checkout, Tracked, is_of_git};
 use super::layer::{self, Made, Whiteouts};
 use super::look::Seen;
 use super::watch::{Changes, Moment, Touched, Watch};
 use super::{WorkspaceError, read_json, write_json};
-use crate::git::GitError;
 use crate::keeper::Right;
+use crate::patterns::by_bytes;
 use crate::repository::{self, Standing};
+use crate::tree::Tree;
 
 /// How many entries of a tree's top are looked at for a foreign owner.
 const FOREIGN_LOOKED_AT_MAX: usize = 10_000;
@@ -66,6 +67,8 @@ pub struct Snapshot {
     gone: HashSet<PathBuf>,
     /// Looked for once, when the first job asks.
     foreign: OnceLock<Option<PathBuf>>,
+    /// Since when the tree is known to have stood still until it was taken; `None` if it was taken by another process, or nobody can say.
+    still_since: Option<Moment>,
     state: Mutex<State>,
 }
 
@@ -92,14 +95,20 @@ impl Snapshot {
     /// # Errors
     /// git's words, or the system's about a file.
     pub fn take(project: &Path, directory: &Path) -> Result<Self, WorkspaceError> {
-        Self::take_seen(project, directory, None)
+        Self::take_seen(project, directory, None, Moment::now())
     }
 
-    /// As [`Snapshot::take`], by what was seen before, if that was this checkout and nothing in it was touched since.
+    /// As [`Snapshot::take`], by what was seen before, if that was this checkout and nothing in it was touched since. Somebody has read files of
+    /// it since `since`: see [`Snapshot::changed_since`].
     ///
     /// # Errors
     /// As there.
-    pub fn take_seen(project: &Path, directory: &Path, seen: Option<&Seen>) -> Result<Self, WorkspaceError> {
+    pub fn take_seen(
+        project: &Path,
+        directory: &Path,
+        seen: Option<&Seen>,
+        since: Moment,
+    ) -> Result<Self, WorkspaceError> {
         let project = fs::canonicalize(project).map_err(WorkspaceError::at(project))?;
         fs::create_dir_all(directory).map_err(WorkspaceError::at(directory))?;
         let directory = fs::canonicalize(directory).map_err(WorkspaceError::at(directory))?;
@@ -125,12 +134,13 @@ impl Snapshot {
             let manifest = make(Vec::new())?;
             return Self::with(directory, manifest, Watch::none());
         }
-        let (status, watch) = stand_still(&repository, seen)?;
-        write_delta(&repository, &delta, &status).map_err(WorkspaceError::at(&delta))?;
+        let Still { status, watch, since } = stand_still(&repository, seen, since)?;
+        write_delta(&repository, &delta, &status)?;
         write_gone(&directory, &status.gone)?;
         let manifest = make(status.checkouts)?;
         // What was edited while the delta was written is told by the watch, to whoever asks for the layers.
-        Self::with(directory, manifest, watch)
+        let taken = Self::with(directory, manifest, watch)?;
+        Ok(Self { still_since: Some(since.unwrap_or_else(Moment::now)), ..taken })
     }
 
     /// The state of a tree that nobody changes, all of whose files jobs see: git is not asked and nothing is listed or
@@ -173,7 +183,8 @@ impl Snapshot {
         let shadowed = shadowed.union(&gone).cloned().collect();
         let fixes = next_fix(&directory);
         let state = State { watch, changed: BTreeSet::new(), edited: BTreeSet::new(), fix: None, fixes };
-        Ok(Self { directory, manifest, shadowed, gone, foreign: OnceLock::new(), state: Mutex::new(state) })
+        let (foreign, state) = (OnceLock::new(), Mutex::new(state));
+        Ok(Self { directory, manifest, shadowed, gone, foreign, still_since: None, state })
     }
 
     /// The tree's root.
@@ -263,6 +274,14 @@ impl Snapshot {
         Ok(state.changed.union(&state.edited).cloned().collect())
     }
 
+    /// What of the tree may not be as jobs see it, for one who has read files since a moment: of all else he has read what they read. Relative,
+    /// sorted. `None` if the tree may have changed before it was taken, or nobody can tell.
+    #[must_use]
+    pub fn changed_since(&self, since: Moment) -> Option<Vec<PathBuf>> {
+        let is_known = self.still_since.is_some_and(|still| still <= since);
+        is_known.then(|| self.changed_since_start().ok())?
+    }
+
     /// Watches the live tree no longer; whoever asks what changed has git look from now on. Blocks while the kernel lets go of its watches,
     /// which may take it 10 ms and more: at the end of a process it would be waited for.
     pub fn rest(&self) {
@@ -308,7 +327,8 @@ impl Snapshot {
                 paths.into_iter().collect()
             }
         };
-        paths.retain(|path| !known(path) && !self.is_ignored(path));
+        // Of a repository that the commit does not know the delta has `.git` too, in which git itself writes.
+        paths.retain(|path| !is_of_git(path) && !known(path) && !self.is_ignored(path));
         Ok(paths)
     }
 
@@ -319,8 +339,16 @@ impl Snapshot {
     }
 
     fn is_whited_out(&self, path: &Path) -> bool {
-        let there = fs::symlink_metadata(self.directory.join("delta").join(path));
-        there.is_ok_and(|there| layer::is_whiteout(&there))
+        self.in_delta(path).is_some_and(|there| layer::is_whiteout(&there))
+    }
+
+    /// Whether the delta holds something at a path, which it does not hide.
+    fn is_in_delta(&self, path: &Path) -> bool {
+        self.in_delta(path).is_some_and(|there| !layer::is_whiteout(&there))
+    }
+
+    fn in_delta(&self, path: &Path) -> Option<fs::Metadata> {
+        fs::symlink_metadata(self.directory.join("delta").join(path)).ok()
     }
 
     /// Whether the live tree has at a path what the delta has there.
@@ -438,6 +466,30 @@ impl Snapshot {
         Ok(())
     }
 
+    /// The project's files as they were at the start, relative to its folder, sorted by bytes; where there is no git, those that are there now.
+    ///
+    /// # Errors
+    /// git's words.
+    pub fn files(&self) -> Result<Vec<PathBuf>, WorkspaceError> {
+        let Manifest { repository, prefix, checkouts, .. } = &self.manifest;
+        let mut files = Vec::new();
+        for checkout in checkouts {
+            let tracked = checkout::tracked(repository, checkout, None)?;
+            files.extend(tracked.into_iter().map(|file| checkout.place.join(file.path)));
+        }
+        files.retain(|path| !self.is_shadowed(path));
+        let own = self.shadowed.iter().filter(|path| !is_of_git(path) && self.is_in_delta(path));
+        files.extend(own.cloned());
+        let mut files: Vec<PathBuf> =
+            files.iter().filter_map(|path| path.strip_prefix(prefix).ok()).map(Path::to_owned).collect();
+        if checkouts.is_empty() {
+            files.extend_from_slice(Tree::list(&repository.join(prefix))?.paths());
+        }
+        files.sort_unstable_by(|left, right| by_bytes(left, right));
+        files.dedup();
+        Ok(files)
+    }
+
     /// Copies single files, relative to the repository, as they were at the start into `target`; those that were not there are left out.
     ///
     /// # Errors
@@ -488,34 +540,44 @@ fn foreign_directory(root: &Path, delta: &Path, own: (u32, u32)) -> Option<PathB
 /// How often the tree is looked at anew because somebody edits it.
 const LOOKS_MAX: usize = 2;
 
-/// What git says of a tree, and a watch under which nothing has been touched since: if something was, git is asked again, under the
-/// watch.
-fn stand_still(repository: &Path, seen: Option<&Seen>) -> Result<(checkout::Status, Watch), WorkspaceError> {
-    let (mut since, status) = seen.and_then(|seen| seen.status(repository)).unwrap_or_else(|| look(repository));
-    let mut status = status?;
+/// A tree that stands still, or is watched.
+struct Still {
+    /// What git says of it.
+    status: checkout::Status,
+    watch: Watch,
+    /// Nothing was touched from then until the watch; `None` if there is none.
+    since: Option<Moment>,
+}
+
+/// What git says of a tree, and a watch under which nothing has been touched since `since`, nor since git looked: if something was, git is
+/// asked again, under the watch.
+fn stand_still(repository: &Path, seen: Option<&Seen>, since: Moment) -> Result<Still, WorkspaceError> {
+    let (looked, status) = seen.and_then(|seen| seen.status(repository)).unwrap_or_else(|| look(repository));
+    let (mut since, mut status) = (since.min(looked), status?);
     let mut looks = 0;
     loop {
         let ignored: HashSet<&Path> = status.ignored.iter().map(PathBuf::as_path).collect();
         let (watch, touched) = Watch::place(repository, since, |path| ignored.contains(path));
         if touched == Touched::No {
-            return Ok((status, watch));
+            let since = Some(since).filter(|_| watch.is_placed());
+            return Ok(Still { status, watch, since });
         }
         if looks == LOOKS_MAX {
             // git tells what differs.
-            return Ok((status, Watch::none()));
+            return Ok(Still { status, watch: Watch::none(), since: None });
         }
         let (now, again) = look(repository);
         let again = again?;
         // Then the watch is where it should be.
         if again.ignored == status.ignored {
-            return Ok((again, watch));
+            return Ok(Still { status: again, watch, since: Some(now) });
         }
         (since, status) = (now, again);
         looks += 1;
     }
 }
 
-fn look(repository: &Path) -> (Moment, Result<checkout::Status, GitError>) {
+fn look(repository: &Path) -> (Moment, Result<checkout::Status, WorkspaceError>) {
     let now = Moment::now();
     (now, checkout::status(repository))
 }
@@ -575,16 +637,18 @@ fn next_fix(directory: &Path) -> u32 {
     numbers.max().map_or(0, |last| last + 1)
 }
 
-fn write_delta(repository: &Path, delta: &Path, status: &checkout::Status) -> io::Result<()> {
+fn write_delta(repository: &Path, delta: &Path, status: &checkout::Status) -> Result<(), WorkspaceError> {
+    let at_delta = WorkspaceError::at(delta);
     let mut made = Made::default();
     for path in &status.present {
-        layer::copy_into(repository, delta, path, &mut made)?;
+        let copied = layer::copy_into(repository, delta, path, &mut made);
+        copied.map_err(|error| WorkspaceError::unreadable(repository, path).unwrap_or_else(|| at_delta(error)))?;
     }
     // In a directory that is gone itself the kernel would show the whiteout.
     let is_hidden =
         |path: &&PathBuf| repository.join(path).parent().is_some_and(|above| above.symlink_metadata().is_ok());
     for path in status.gone.iter().filter(is_hidden).chain(&status.ignored) {
-        layer::white_out(delta, repository, path, &mut made)?;
+        layer::white_out(delta, repository, path, &mut made).map_err(&at_delta)?;
     }
     Ok(())
 }
@@ -620,7 +684,182 @@ fn ignored_without_git(root: &Path) -> Vec<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::super::look::Look;
+    use super::super::steps::tests::become_ordinary;
+    use super::super::watch::tests::pass;
     use super::*;
+    use crate::repository::tests::{git, repository};
+
+    /// The layers of one snapshot after the other.
+    fn take(repository: &Path) -> (tempfile::TempDir, Result<Snapshot, WorkspaceError>) {
+        let data = tempfile::tempdir().unwrap();
+        let taken = Snapshot::take(repository, &data.path().join("snapshot"));
+        (data, taken)
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_named() {
+        become_ordinary();
+        let repository = repository();
+        let at = |path: &str| repository.path().join(path);
+        let shut = |path: &str| fs::set_permissions(at(path), fs::Permissions::from_mode(0)).unwrap();
+        let named = || match take(repository.path()).1 {
+            Ok(_) => None,
+            Err(WorkspaceError::Unreadable { path, .. }) => Some(path),
+            Err(error) => panic!("{error}"),
+        };
+        let told = || Look::begin(repository.path()).end().unwrap().check_readable().map_err(|error| error.to_string());
+        symlink("nowhere", at("dangling")).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, at("pipe"), rustix::fs::FileType::Fifo, rustix::fs::Mode::empty(), 0)
+            .unwrap();
+        assert_eq!((named(), told()), (None, Ok(())), "neither is read");
+        shut("a");
+        assert_eq!((named(), told()), (None, Ok(())), "it is as in the commit");
+        fs::create_dir(at("b")).unwrap();
+        fs::write(at("b/secret"), "").unwrap();
+        shut("b/secret");
+        assert_eq!(named(), Some("b/secret".into()));
+        let text = "jobs are given a copy of `b/secret`, which is not as in the commit, and it cannot be read: make it readable, or, if git \
+                    does not track it, name it in a .gitignore";
+        assert_eq!(told(), Err(text.to_owned()));
+        fs::write(at(".gitignore"), "secret\n").unwrap();
+        assert_eq!((named(), told()), (None, Ok(())));
+        git(repository.path(), &["init", "-q", "inner"]);
+        fs::write(at("inner/file"), "").unwrap();
+        shut("inner/file");
+        assert_eq!(named(), Some("inner/file".into()));
+    }
+
+    #[test]
+    fn what_has_gone_since_git_looked_is_left_out() {
+        let (root, delta) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::write(root.path().join("file"), "").unwrap();
+        let present = ["file", "file/below", "gone", "gone/below"].map(PathBuf::from).to_vec();
+        let status = checkout::Status { present, ..checkout::Status::default() };
+        write_delta(root.path(), delta.path(), &status).unwrap();
+        assert_eq!(layer::entries(delta.path()).unwrap(), ["file".into()].into());
+    }
+
+    #[test]
+    fn files_are_those_of_the_start() {
+        let repository = repository();
+        let root = repository.path();
+        let write = |path: &str| {
+            fs::create_dir_all(root.join(path).parent().unwrap()).unwrap();
+            fs::write(root.join(path), "1").unwrap();
+        };
+        write("tracked/b");
+        git(root, &["add", "."]);
+        git(root, &["commit", "-q", "-m", "two"]);
+        git(root, &["rm", "-q", "a"]);
+        write("new/c");
+        write("out/ignored");
+        fs::write(root.join(".gitignore"), "out\n").unwrap();
+        let (_data, taken) = take(root);
+        let snapshot = taken.unwrap();
+        fs::remove_file(root.join("new/c")).unwrap();
+        git(root, &["rm", "-q", "-r", "tracked"]);
+        write("later");
+        let expected = [".gitignore", "new/c", "tracked/b"].map(PathBuf::from);
+        assert_eq!(snapshot.files().unwrap(), expected);
+        git(root, &["reset", "-q", "--hard"]);
+        git(root, &["init", "-q", "inner"]);
+        for path in ["inner/d", "inner/out/ignored"] {
+            write(path);
+        }
+        let (_data, taken) = take(&root.join("inner"));
+        assert_eq!(taken.unwrap().files().unwrap(), ["d", "out/ignored"].map(PathBuf::from));
+        let (_data, taken) = take(root);
+        let listed: Vec<PathBuf> = taken.unwrap().files().unwrap();
+        assert_eq!(listed, Tree::list(root).unwrap().paths(), "without what is ignored, and its .git");
+        assert!(listed.contains(&"inner/d".into()));
+    }
+
+    /// The files of a tree, but for those in a `.git`; relative.
+    fn files_in(root: &Path) -> BTreeSet<PathBuf> {
+        layer::entries(root).unwrap().into_iter().filter(|path| !is_of_git(path)).collect()
+    }
+
+    #[test]
+    fn of_repositories_within_jobs_see_what_has_a_digest() {
+        let repository = repository();
+        let root = repository.path();
+        let write = |path: &str, text: &str| {
+            fs::create_dir_all(root.join(path).parent().unwrap()).unwrap();
+            fs::write(root.join(path), text).unwrap();
+        };
+        write(".gitignore", "*.o\n");
+        for (nested, tracked) in
+            [("known", "kept.o"), ("foreign", "kept.o"), ("foreign/deep", "f"), ("known/within", "f")]
+        {
+            for name in [tracked, "new", "a.o", "made/a.o", "own"] {
+                write(&format!("{nested}/{name}"), "start");
+            }
+            write(&format!("{nested}/.gitignore"), "own\n");
+            let within = root.join(nested);
+            git(&within, &["init", "-q"]);
+            git(&within, &["add", "-f", tracked, ".gitignore"]);
+            git(&within, &["commit", "-q", "-m", "x"]);
+        }
+        git(root, &["-c", "advice.addEmbeddedRepo=false", "add", "-f", "known"]);
+        fs::create_dir(root.join("foreign/empty")).unwrap();
+        let seen = Look::begin(root).end().unwrap();
+        let (data, taken) = take(root);
+        let expected: BTreeSet<PathBuf> = Tree::list(root).unwrap().paths().iter().cloned().collect();
+        for path in
+            ["known/kept.o", "known/new", "foreign/kept.o", "foreign/deep/f", "foreign/deep/new", "known/within/f"]
+        {
+            assert!(expected.contains(Path::new(path)), "{path} in {expected:?}");
+        }
+        assert!(!expected.iter().any(|path| path.ends_with("a.o") || path.ends_with("own")), "{expected:?}");
+        let check = |snapshot: &Snapshot, name: &str| {
+            assert_eq!(snapshot.files().unwrap().into_iter().collect::<BTreeSet<_>>(), expected);
+            let copy = data.path().join(name);
+            snapshot.copy_to(&copy).unwrap();
+            assert_eq!(files_in(&copy), expected);
+            assert_eq!(fs::read_to_string(copy.join("known/kept.o")).unwrap(), "start");
+            assert_eq!(fs::read_to_string(copy.join("foreign/kept.o")).unwrap(), "start");
+            assert!(copy.join("foreign/.git/index").exists());
+        };
+        let snapshot = taken.unwrap();
+        check(&snapshot, "first");
+        for nested in ["foreign", "known"] {
+            // git writes its index anew.
+            write(&format!("{nested}/kept.o"), "start");
+            git(&root.join(nested), &["status"]);
+            write(&format!("{nested}/a.o"), "other");
+        }
+        let directory = data.path().join("snapshot");
+        assert_eq!(Snapshot::reopen(&directory).unwrap().changed_since_start().unwrap(), Vec::<PathBuf>::new());
+        for nested in ["foreign", "known"] {
+            write(&format!("{nested}/kept.o"), "other");
+            write(&format!("{nested}/later"), "other");
+        }
+        check(&snapshot, "second");
+        check(&Snapshot::reopen(&directory).unwrap(), "third");
+        let seen = Snapshot::take_seen(root, &data.path().join("seen"), Some(&seen), Moment::now()).unwrap();
+        assert_eq!(seen.files().unwrap(), Tree::list(root).unwrap().paths());
+    }
+
+    #[test]
+    fn who_read_files_before_they_were_taken_is_told_what_changed() {
+        let repository = repository();
+        let root = repository.path();
+        let since = pass();
+        let take = |name: &str, seen: Option<&Seen>| {
+            let data = tempfile::tempdir().unwrap();
+            (Snapshot::take_seen(root, &data.path().join(name), seen, since).unwrap(), data)
+        };
+        let (snapshot, _data) = take("still", None);
+        assert_eq!(snapshot.changed_since(since), Some(Vec::new()));
+        fs::write(root.join("a"), "later").unwrap();
+        assert_eq!(snapshot.changed_since(since), Some(vec!["a".into()]));
+        let (snapshot, _data) = take("touched", Look::begin(root).end().as_ref());
+        assert_eq!(snapshot.changed_since(since), None, "he may have read what was there before");
+        assert_eq!(snapshot.changed_since(Moment::now()), Some(Vec::new()));
+    }
 
     #[test]
     fn a_directory_of_somebody_else_is_found_unless_it_is_hidden() {

@@ -533,7 +533,7 @@ fn now_ns() -> i128 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use rustix::thread::CapabilitySet;
@@ -541,7 +541,7 @@ mod tests {
     use super::*;
 
     /// Takes from this thread what lets root read everything.
-    fn become_ordinary() {
+    pub(in crate::workspace) fn become_ordinary() {
         let mut sets = rustix::thread::capabilities(None).expect("they are told");
         sets.effective.remove(CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH);
         rustix::thread::set_capabilities(None, sets).expect("less is always allowed");

@@ -36,8 +36,19 @@ pub struct Moment {
 
 impl Moment {
     /// This moment.
+    #[must_use]
     pub fn now() -> Self {
-        let now = clock_gettime(ClockId::RealtimeCoarse);
+        Self::of(ClockId::RealtimeCoarse)
+    }
+
+    /// The end of this moment: what has changed already has no later time.
+    #[must_use]
+    pub fn end_of_now() -> Self {
+        Self::of(ClockId::Realtime)
+    }
+
+    fn of(clock: ClockId) -> Self {
+        let now = clock_gettime(clock);
         Self { seconds: now.tv_sec, nanos: now.tv_nsec }
     }
 
@@ -46,6 +57,17 @@ impl Moment {
         let changed = Self { seconds: there.ctime(), nanos: there.ctime_nsec() };
         // Some file systems keep whole seconds.
         changed >= self || changed.nanos == 0 && changed.seconds >= self.seconds
+    }
+
+    /// Whether a file or directory was changed last before this moment.
+    pub(super) fn is_after_changes(self, there: &fs::Metadata) -> bool {
+        !self.may_precede_change(there)
+    }
+
+    /// Whether a file or directory was changed last between this moment and another, both included.
+    pub(super) fn spans_change(self, until: Self, there: &fs::Metadata) -> bool {
+        let changed = Self { seconds: there.ctime(), nanos: there.ctime_nsec() };
+        self.may_precede_change(there) && changed <= until
     }
 }
 
@@ -105,6 +127,11 @@ impl Watch {
         Self { notifier: None, directories: HashMap::new() }
     }
 
+    /// Whether it is watched.
+    pub fn is_placed(&self) -> bool {
+        self.notifier.is_some()
+    }
+
     /// What changed since this was last asked.
     pub fn changes(&mut self) -> Changes {
         let Some(notifier) = &self.notifier else { return Changes::Unknown };
@@ -122,6 +149,29 @@ impl Watch {
                 Err(_) => return Changes::Paths(changed),
             }
         }
+    }
+}
+
+/// Tells whether anything in a directory has been touched, at any depth but for what is in a `.git`.
+#[derive(Debug)]
+pub struct Vigil(Watch);
+
+impl Vigil {
+    /// Begins to watch; `None` for a tree that cannot be watched.
+    #[must_use]
+    pub fn begin(root: &Path) -> Option<Self> {
+        // Times are not asked for: everything has changed since then.
+        let (watch, _) = Watch::place(root, Moment { seconds: i64::MIN, nanos: 0 }, |_| false);
+        watch.is_placed().then_some(Self(watch))
+    }
+
+    /// Whether nothing has been touched since this was begun. Once something was, nobody knows: a new directory is not watched.
+    pub fn is_untouched(&mut self) -> bool {
+        let is_untouched = self.0.changes() == Changes::Paths(BTreeSet::new());
+        if !is_untouched {
+            self.0 = Watch::none();
+        }
+        is_untouched
     }
 }
 
@@ -144,4 +194,40 @@ fn path_of(directories: &HashMap<i32, PathBuf>, event: &inotify::Event) -> Optio
     }
     let name = std::ffi::OsStr::from_bytes(event.file_name()?.to_bytes());
     (name != ".git").then(|| directories.get(&event.wd()).map(|directory| directory.join(name)))?
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// Waits until this moment is later than every change so far: a clock's last tick may have come late.
+    pub(in crate::workspace) fn pass() -> Moment {
+        for _ in 0..3 {
+            let now = Moment::now();
+            while Moment::now() == now {
+                std::thread::yield_now();
+            }
+        }
+        Moment::now()
+    }
+
+    #[test]
+    fn whatever_is_touched_ends_a_vigil() {
+        let touches: [fn(&Path); 4] = [
+            |root| fs::write(root.join("deep/a"), "2").unwrap(),
+            |root| fs::remove_file(root.join("deep/a")).unwrap(),
+            |root| fs::create_dir(root.join("new")).unwrap(),
+            |root| fs::rename(root.join("deep"), root.join("other")).unwrap(),
+        ];
+        for touch in touches {
+            let root = tempfile::tempdir().unwrap();
+            fs::create_dir_all(root.path().join("deep")).unwrap();
+            fs::write(root.path().join("deep/a"), "1").unwrap();
+            let mut vigil = Vigil::begin(root.path()).unwrap();
+            assert!(vigil.is_untouched() && vigil.is_untouched());
+            touch(root.path());
+            assert!(!vigil.is_untouched() && !vigil.is_untouched());
+        }
+        assert!(Vigil::begin(Path::new("/nowhere")).is_none());
+    }
 }

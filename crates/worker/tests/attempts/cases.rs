@@ -337,7 +337,8 @@ fn a_secret_reaches_no_cache() {
             let expected: Vec<String> = match note {
                 "" => Vec::new(),
                 path => vec![format!(
-                    "cache `{key}` was not saved: `{path}` holds one of the job's secrets, which other builds would find there: keep the file out of the cache's paths"
+                    "cache `{key}` was not saved: `{path}` holds one of the job's secrets, which other builds would find there: keep the file out of the cache's paths, \
+                     or, if the value is none (a user's name, say), give it by `env`"
                 )],
             };
             assert_eq!(report.notes, expected, "{run}");

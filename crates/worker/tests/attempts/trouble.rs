@@ -49,10 +49,10 @@ fn a_vanished_shell() {
         ground
             .check(
                 job.clone(),
-                "infra: the shell `bash` was not found: install bash on this worker, or take `shell: sh`
+                "infra: the shell `bash` was not found: install bash where the job runs, or take `shell: sh`
                 failed: echo hi
                 skipped: echo never
-                0 Note: the shell `bash` was not found: install bash on this worker, or take `shell: sh`",
+                0 Note: the shell `bash` was not found: install bash where the job runs, or take `shell: sh`",
             )
             .await;
         job["steps"][0]["shell"] = json!({ "custom": ["no-such-interpreter", "{0}"] });
@@ -60,7 +60,7 @@ fn a_vanished_shell() {
         let Outcome::Failed(Failure::Infra { message }) = report.outcome else { panic!("{:?}", report.outcome) };
         assert_eq!(
             message,
-            "the shell `no-such-interpreter` was not found: install it on this worker, or correct the step's `shell`"
+            "the shell `no-such-interpreter` was not found: install it where the job runs, or correct the step's `shell`"
         );
     });
 }

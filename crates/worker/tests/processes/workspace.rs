@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use ropewalk_worker::keeper::Processes;
-use ropewalk_worker::workspace::{Files, Look, OpenWorkspace, Snapshot, Workspace};
+use ropewalk_worker::workspace::{Files, Look, Moment, OpenWorkspace, Snapshot, Workspace};
 
 use crate::Case;
 use crate::ground::{Repository, SharingGround, git_in, is_missing, run, script, with_keeper};
@@ -337,7 +337,8 @@ fn what_changed_after_git_had_looked_is_of_the_start_too() {
         let seen = Look::begin(&repository.root).end().expect("git looks");
         repository.write("clean", "later");
         repository.remove("lib/deep");
-        let snapshot = Snapshot::take_seen(&repository.root, &repository.data, Some(&seen)).expect("a snapshot");
+        let snapshot =
+            Snapshot::take_seen(&repository.root, &repository.data, Some(&seen), Moment::now()).expect("a snapshot");
         let later = DIRTY.replace("clean=clean", "clean=later").replace("./lib/deep/b=b ", "");
         assert_eq!(job(&processes, &snapshot, "1", LISTING).await, later);
         disturb(&repository);

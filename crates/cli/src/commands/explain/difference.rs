@@ -44,6 +44,8 @@ pub fn lines(difference: &Difference) -> Vec<String> {
         "result" => vec![value_line(&format!("result of {rest}"), before, after)],
         "env" => vec![value_line(&format!("variable {rest}"), before, after)],
         "matrix" => vec![value_line(&format!("matrix value {rest}"), before, after)],
+        "read" if rest == "event" => vec![value_line("event", before, after)],
+        "read" => vec![value_line(&format!("event.{rest}"), before, after)],
         "variable" => vec![value_line(&format!("${rest}"), before, after)],
         "quarantine" => vec![value_line("tests in quarantine", before, after)],
         "step" => step_lines(rest, before, after),

@@ -176,6 +176,9 @@ impl<W: Write> Page<W> {
         if self.form.numbers {
             write!(self.writer, "{}", paint.text(Style::Dim, &format!("{}: ", row.number)))?;
         }
+        if row.stream == Stream::Note {
+            write!(self.writer, "{} ", paint.text(Style::Ask, "note:"))?;
+        }
         Ok(())
     }
 

@@ -28,7 +28,7 @@ struct Step {
 }
 
 impl<W: Write> Session<W> {
-    /// Tells what the server tells, until the build has ended. With `--tail` what is there is read first, and not told again.
+    /// Tells what the server tells, until the job or the build has ended. With `--tail` what is there is read first, and not told again.
     pub(super) fn follow_stream(
         &mut self,
         archive: &dyn Archive,
@@ -49,12 +49,22 @@ impl<W: Write> Session<W> {
         let mut steps = BTreeMap::new();
         while let Some(moment) = stream.next()? {
             self.moment(archive, asked, &moment, &mut steps)?;
+            if self.is_end_of_job(&moment) {
+                break;
+            }
             if !stream.is_at_hand() {
                 self.page.flush()?;
             }
         }
         self.end()?;
         Ok(String::new())
+    }
+
+    /// Whether the one job that is followed ends with this. The server tells that behind all it printed.
+    fn is_end_of_job(&self, moment: &Moment) -> bool {
+        let Moment::JobFinished { job, attempt, retried: false, .. } = moment else { return false };
+        let is_subject = self.subject.job.as_ref().is_some_and(|wanted| wanted.as_str() == job);
+        is_subject && attempt.unwrap_or(u32::MAX) >= self.subject.from_attempt
     }
 
     fn moment(

@@ -1,6 +1,8 @@
 //! `logs` over real packs.
 
 use clap::Parser;
+use engine::fact::What;
+use graph::{AttemptNumber, AttemptReport, LeaseId, Outcome, Timestamp};
 use store::log::{Masker, Stream, StreamKey};
 
 use super::*;
@@ -121,15 +123,15 @@ fn bytes_go_without_colours_into_a_pipe_and_harmless_to_a_terminal() {
         (1, 0, Stream::Note, "noted\n"),
         (1, 0, OUT, "end"),
     ]);
-    check(&kept, "1 a", "10%\r20%\r\nred\u{7}\nnoted\nend\n");
+    check(&kept, "1 a", "10%\r20%\r\nred\u{7}\nnote: noted\nend\n");
     check(&kept, "1 a --grep ^red", "red\u{7}\n");
     let forced = told(&kept, "1 a", Reader::Pipe(Paint::Coloured)).expect("it tells").0;
-    assert_eq!(forced, "10%\r20%\r\n\u{1b}[31mred\u{7}\nnoted\nend\n");
+    assert_eq!(forced, "10%\r20%\r\n\u{1b}[31mred\u{7}\n\u{1b}[36mnote:\u{1b}[0m noted\nend\n");
     check(&kept, "1 a --raw", "10%\r20%\r\n\u{1b}[31mred\u{7}\nend");
     let plain = told(&kept, "1 a", Reader::Terminal(Paint::Plain)).expect("it tells").0;
-    assert_eq!(plain, "20%\nred\nnoted\nend\n");
+    assert_eq!(plain, "20%\nred\nnote: noted\nend\n");
     let coloured = told(&kept, "1 a", Reader::Terminal(Paint::Coloured)).expect("it tells").0;
-    assert_eq!(coloured, "20%\n\u{1b}[31mred\u{1b}[0m\nnoted\nend\n");
+    assert_eq!(coloured, "20%\n\u{1b}[31mred\u{1b}[0m\n\u{1b}[36mnote:\u{1b}[0m noted\nend\n");
 }
 
 #[test]
@@ -193,6 +195,34 @@ fn a_build_that_is_followed_is_told_to_its_end() {
     let expected = "build 1 has not ended and no process runs it: ropewalk run --resume 1";
     assert_eq!(said.map(|said| said.note).as_deref(), Ok(expected));
     assert_eq!(written.try_iter().collect::<String>(), "");
+}
+
+#[test]
+fn a_job_that_is_followed_is_told_to_its_end_though_its_build_goes_on() {
+    let mut kept = Kept::new();
+    kept.build(&["a", "b"]).lease("a");
+    let places = kept.places();
+    let _claim = places.store.claim(BuildId(1)).expect("the store answers");
+    let writer = store::log::LogWriter::open(&log_path(&places.data, BuildId(1))).expect("a log");
+    let mut stream = writer.open_stream(StreamKey { attempt: 1, step: 0 }, &Masker::default());
+    stream.write(OUT, b"one\n", 1).expect("the log takes it");
+    stream.flush().expect("the log takes it");
+    let (sender, written) = std::sync::mpsc::channel();
+    let calendar = kept.calendar();
+    let following = std::thread::spawn(move || {
+        tell(&arguments("1 a --follow"), &places, &calendar, PIPE, Sent(sender)).map_err(|stop| stop.message)
+    });
+    let mut text = String::new();
+    while text != "one\n" {
+        text.push_str(&written.recv().expect("more is told"));
+    }
+    stream.write(OUT, b"two\n", 2).expect("the log takes it");
+    stream.close();
+    let report = Box::new(AttemptReport::of(Outcome::passed(), Timestamp(1)));
+    let (attempt, lease) = (AttemptNumber(1), LeaseId(1));
+    kept.go_on(BuildId(1)).fact(What::AttemptFinished { job: "a".into(), attempt, lease, report, retry_at: None });
+    assert_eq!(following.join().expect("it ends").map(|said| said.note).as_deref(), Ok(""));
+    assert_eq!(written.try_iter().collect::<String>(), "two\n");
 }
 
 /// Hands on what is flushed.

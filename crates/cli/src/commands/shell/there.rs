@@ -6,13 +6,13 @@ use std::io::{self, IsTerminal, Read, Write};
 use api::client::{Client, ClientError, Frames};
 use api::shell::{Frame, OpenShell, Opened, Size, Terminal};
 use bytes::Bytes;
-use graph::{BuildId, Failure, JobName, Outcome};
+use graph::{BuildId, JobName};
 use rustix::termios::{OptionalActions, Termios};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use worker::entry::Moment;
 
-use super::{Stop, given, job_and_moment, withheld_note};
+use super::{Stop, first_failed, given, job_and_moment, withheld_note};
 use crate::archive::{Archive, There};
 use crate::args::Shell;
 use crate::remote::stop;
@@ -30,7 +30,7 @@ pub fn run(arguments: &Shell, there: &There) -> Result<u8, Stop> {
     let build = there.find_build(&arguments.build)?.build;
     let (job, moment) = job_and_moment(arguments.job.as_deref(), |job| match job {
         Some(job) => there.find_job(build, job),
-        None => first_failed(there, build),
+        None => first_failed(build, there.graph(build)?.as_deref(), &there.jobs(build)?),
     })?;
     let at = match moment {
         Moment::End => None,
@@ -51,18 +51,6 @@ pub fn run(arguments: &Shell, there: &There) -> Result<u8, Stop> {
         visit.serve(frames).await
     })?;
     Ok(u8::try_from(code).unwrap_or(u8::MAX))
-}
-
-/// The first job of a build that failed, in the pipeline's order.
-fn first_failed(there: &There, build: BuildId) -> Result<JobName, Stop> {
-    let graph = there.graph(build)?;
-    let order = |job: &JobName| graph.as_ref().and_then(|graph| graph.jobs.get(job)).map_or(u32::MAX, |job| job.order);
-    let failed =
-        |outcome: &Outcome| matches!(outcome, Outcome::Failed(failure) if !matches!(failure, Failure::Canceled { .. }));
-    let jobs = there.jobs(build)?.into_iter().filter(|row| row.outcome.as_ref().is_some_and(failed));
-    jobs.map(|row| row.name).min_by_key(order).ok_or_else(|| {
-        Stop::wrong(format!("no job of build {build} has failed: name one, as in `ropewalk shell {build} JOB`"))
-    })
 }
 
 fn terminal() -> Terminal {

@@ -1,5 +1,6 @@
 //! The page of a build.
 
+use graph::outcome::{JobEnd, failures};
 use graph::{Outcome, Verdict};
 
 use super::parts::{self, title};
@@ -98,11 +99,14 @@ fn counts(shown: &Shown) -> String {
 
 /// The job that a person should look at first.
 fn blamed(shown: &Shown) -> Option<&ShownJob> {
-    let because = match &shown.row.verdict {
-        Verdict::Failed { because: Some(job) } => shown.job(job),
-        _ => None,
-    };
-    because.or_else(|| shown.jobs.iter().find(|job| job.fails_build()))
+    if let Verdict::Failed { because: Some(job) } = &shown.row.verdict {
+        return shown.job(job);
+    }
+    let ends = shown.jobs.iter().filter(|job| job.fails_build()).filter_map(|job| {
+        let at = job.row.as_ref()?.finished?;
+        Some(JobEnd { name: &job.name, outcome: job.outcome()?, at })
+    });
+    failures(shown.graph.as_deref(), ends).first().and_then(|end| shown.job(end.name))
 }
 
 fn first_error(page: &mut String, shown: &Shown, archive: &dyn Archive, paint: Paint) -> Result<(), Stop> {

@@ -1,6 +1,6 @@
 //! The page of a job.
 
-use graph::{AttemptReport, CacheFound, CacheSaved, JobName, Outcome, StepReport};
+use graph::{AttemptReport, CacheFound, CacheSaved, Job, JobName, Outcome, StepReport, Toleration};
 
 use super::parts::{self, title};
 use super::{Shown, ShownJob, Stop};
@@ -30,7 +30,7 @@ pub fn text(
     };
     let mut page = header(shown, job, calendar, paint);
     if let Some(report) = shown.report(job) {
-        steps(&mut page, report, paint);
+        steps(&mut page, job.job.as_deref(), report, paint);
     }
     tries(&mut page, shown, job, calendar, paint);
     outputs(&mut page, job, paint);
@@ -115,7 +115,7 @@ fn header(shown: &Shown, job: &ShownJob, calendar: &Calendar, paint: Paint) -> S
     page
 }
 
-fn steps(page: &mut String, report: &AttemptReport, paint: Paint) {
+fn steps(page: &mut String, job: Option<&Job>, report: &AttemptReport, paint: Paint) {
     if report.steps.is_empty() {
         return;
     }
@@ -123,7 +123,9 @@ fn steps(page: &mut String, report: &AttemptReport, paint: Paint) {
     let mut table = Columns::default();
     let mut lines = 0;
     for (index, step) in report.steps.iter().enumerate() {
-        table.row(step_line(index, step, lines));
+        let is_tolerated = job.and_then(|job| job.steps.get(index)).is_some_and(|step| step.allow_failure);
+        let toleration = if is_tolerated { Toleration::AllowFailure } else { Toleration::Required };
+        table.row(step_line(index, step, toleration, lines));
         lines += step.lines;
     }
     let usage = &report.usage;
@@ -137,13 +139,15 @@ fn steps(page: &mut String, report: &AttemptReport, paint: Paint) {
     ));
 }
 
-fn step_line(index: usize, step: &StepReport, lines_before: u64) -> Vec<Cell> {
+fn step_line(index: usize, step: &StepReport, toleration: Toleration, lines_before: u64) -> Vec<Cell> {
     let (mark, style) = match step.result.as_str() {
         "passed" => ("✓", Style::Good),
         "skipped" => ("-", Style::Dim),
         "canceled" => ("■", Style::Warning),
+        _ if toleration == Toleration::AllowFailure => ("✗", Style::Warning),
         _ => ("✗", Style::Bad),
     };
+    let aside = if toleration == Toleration::AllowFailure && step.result == "failed" { ", may fail" } else { "" };
     let end = match (step.signal, step.exit) {
         (Some(signal), _) => format!("signal {signal}"),
         (None, Some(exit)) => format!("exit {exit}"),
@@ -159,7 +163,7 @@ fn step_line(index: usize, step: &StepReport, lines_before: u64) -> Vec<Cell> {
         Cell::right((index + 1).to_string()),
         Cell::new(&step.name),
         Cell::right(words::duration(step.finished.ms_since(step.started))),
-        Cell::new(end),
+        Cell::new(format!("{end}{aside}")),
         Cell::new(format!("cpu {}", words::duration((step.usage.cpu_user_us + step.usage.cpu_system_us) / 1000))),
         Cell::right(words::size(step.usage.peak_memory_bytes)),
         Cell::new(lines).style(Style::Dim),

@@ -9,12 +9,11 @@ use crate::child;
 use crate::columns::{self, Cell, Columns, Paint, Style};
 use crate::first_error::{Excerpt, undeclared};
 use crate::whereabouts::quoted;
-use crate::words;
+use crate::words::{self, LeftBehind};
+use crate::{drawing, failed_test};
 
 /// How many failed tests are shown with their messages.
 const TESTS_SHOWN_MAX: usize = 20;
-/// How many lines of a test's message are shown.
-const MESSAGE_LINES_MAX: usize = 6;
 /// How many lines of summaries are shown.
 const SUMMARY_LINES_MAX: usize = 60;
 /// How many artifacts, notes and gates are shown each.
@@ -142,7 +141,8 @@ pub fn commands(shown: &Shown, job: &ShownJob) -> Vec<String> {
     if row.attempt.is_some() || row.reused.is_some() {
         commands.push(at.command(format_args!("logs {build} {}", quoted(name.as_str()))));
     }
-    if row.attempt.is_some() && row.outcome.is_some() {
+    let left = words::left_behind(job.job.as_deref(), shown.report(job));
+    if row.outcome.is_some() && left == LeftBehind::Workspace {
         let place = words::where_it_failed(name, row.outcome.as_ref());
         commands.push(at.command(format_args!("shell {build} {place}")));
     }
@@ -226,13 +226,7 @@ pub fn tests(page: &mut String, shown: &Shown, paint: Paint) {
     }
     title(page, paint, &text);
     for (job, test) in failed.iter().take(TESTS_SHOWN_MAX) {
-        let suite = if test.suite.is_empty() { String::new() } else { format!("{} › ", test.suite) };
-        let name = columns::one_line(&format!("{suite}{}", test.name));
-        let more = format!("{job}, {}", words::duration(test.duration_ms));
-        page.push_str(&format!("  {} {name}  {}\n", paint.text(Style::Bad, "✗"), paint.text(Style::Dim, &more)));
-        for line in test.message.lines().filter(|line| !line.trim().is_empty()).take(MESSAGE_LINES_MAX) {
-            page.push_str(&format!("      {}\n", columns::cut(columns::bare(line).trim_end(), 160)));
-        }
+        page.push_str(&failed_test::text(test, Some(job), paint));
     }
     more(page, failed.len(), TESTS_SHOWN_MAX, "failed tests", shown);
 }
@@ -255,7 +249,7 @@ pub fn excerpt(page: &mut String, shown: &Shown, job: &ShownJob, excerpt: &Excer
 pub fn statuses(page: &mut String, shown: &Shown, paint: Paint) {
     let Some(graph) = shown.graph.as_ref().filter(|graph| !graph.statuses.is_empty()) else { return };
     title(page, paint, "statuses");
-    page.push_str(&crate::drawing::statuses(graph, paint));
+    page.push_str(&drawing::statuses(graph, paint));
 }
 
 /// How many tests that passed had failed in an earlier try.

@@ -139,6 +139,21 @@ next
 }
 
 #[test]
+fn a_step_that_may_fail_is_not_marked_as_what_failed() {
+    let mut kept = Kept::new();
+    let step = graph::Step { run: "make".into(), allow_failure: true, ..graph::Step::default() };
+    let job = graph::Job { steps: vec![step], ..graph::Job::default() };
+    let mut build = kept.build_of(vec![("a", job)]);
+    build.attempt("a", 1500, |report| {
+        report.steps[0].exit = Some(1);
+        report.steps[0].result = "failed".to_owned();
+    });
+    build.end();
+    let page = shown(&kept, Some("a"), ListForm::Human);
+    assert!(page.contains("\n  ✗  1  make  1.5 s  exit 1, may fail  cpu "), "{page}");
+}
+
+#[test]
 fn a_large_build_shows_what_did_not_pass() {
     let mut kept = Kept::new();
     let names: Vec<String> = (0..300).map(|number| format!("test/{number:03}")).collect();

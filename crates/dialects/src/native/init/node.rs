@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-use super::{Found, Repository, job};
+use super::{Found, Kept, Repository, job};
 
 /// For each thing to do the scripts that do it, the fittest for an unattended run first.
 const SCRIPTS: [&[&str]; 3] =
@@ -46,8 +46,18 @@ pub(super) fn look(repository: &Repository<'_>, found: &mut Found) {
         (true, true) => "Installs what package.json asks for, then runs its scripts.",
         (true, false) => "Installs what the lock file says, then runs the scripts of package.json.",
     };
-    found.add(repository, programs, job("node", comment, run));
+    let mut proposal = job("node", comment, run);
+    if has_packages && let Some(lock) = LOCKS_OF_NPM.into_iter().find(|lock| repository.has(lock) && program == "npm") {
+        // `npm ci` removes `node_modules`, so what it fetched is kept instead.
+        proposal.run[0] = format!("{install} --cache .npm --prefer-offline");
+        let key = format!("npm-${{{{ hash_files('{lock}') }}}}");
+        proposal.cache = Some(Kept { key, path: ".npm", restore: Some("npm-") });
+    }
+    found.add(repository, programs, proposal);
 }
+
+/// The lock files of npm.
+const LOCKS_OF_NPM: [&str; 2] = ["package-lock.json", "npm-shrinkwrap.json"];
 
 /// The program and how it installs, by the lock file.
 fn manager(repository: &Repository<'_>) -> (&'static str, &'static str) {
@@ -55,7 +65,7 @@ fn manager(repository: &Repository<'_>) -> (&'static str, &'static str) {
         () if repository.has("pnpm-lock.yaml") => ("pnpm", "pnpm install --frozen-lockfile"),
         () if repository.has("yarn.lock") => ("yarn", "yarn install --frozen-lockfile"),
         () if repository.has("bun.lock") || repository.has("bun.lockb") => ("bun", "bun install --frozen-lockfile"),
-        () if repository.has("package-lock.json") || repository.has("npm-shrinkwrap.json") => ("npm", "npm ci"),
+        () if LOCKS_OF_NPM.iter().any(|lock| repository.has(lock)) => ("npm", "npm ci"),
         () => ("npm", "npm install --no-package-lock"),
     }
 }

@@ -158,6 +158,70 @@ fn a_line_of_a_wrapped_form_tells_that_a_file_holds_the_secret_but_for_the_marks
 }
 
 #[test]
+fn what_is_of_a_secret_in_longer_base64_wherever_its_lines_are_broken() {
+    for bytes in [4, 15, 31, 40, 93, 150] {
+        let secret = long_secret(bytes);
+        let masker = masker(&[&secret]);
+        for (before, behind) in (0..=115).flat_map(|before| ["", "\n", "@host"].map(|behind| (before, behind))) {
+            let digits = base64(&format!("{}{secret}{behind}", "u".repeat(before)));
+            let own = (before * 8).div_ceil(6)..(before + bytes) * 8 / 6;
+            for (width, line_break) in [(64, "\n"), (64, "\r\n"), (76, "\n"), (76, "\r\n")] {
+                let text = wrapped(&digits, width, line_break);
+                for masked in [
+                    masker.mask(text.as_bytes()).into_owned(),
+                    masked_in_pieces(&masker, text.as_bytes().chunks(7)),
+                    masked_in_pieces(&masker, text.as_bytes().chunks(width + 1)),
+                ] {
+                    let masked = String::from_utf8(masked).unwrap();
+                    let rest = masked.replace("***", "").replace(line_break, "");
+                    let rest_behind = rest.strip_prefix(&digits[..own.start]);
+                    // The padding of a secret that ends the text is masked where the line begins with it.
+                    let is_right = rest_behind.is_some_and(|behind| digits[own.end..].ends_with(behind));
+                    assert!(is_right, "{bytes} bytes behind {before} at {width}: {text} became {masked}");
+                }
+                assert!(masker.is_in_content(text.as_bytes()), "{bytes} bytes behind {before} at {width}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_short_part_of_a_secret_counts_only_beside_another_line_of_it() {
+    let secret = long_secret(93);
+    let text = wrapped(&base64(&format!("{}:{secret}", "u".repeat(52))), 76, "\n");
+    let [one, two, three] = text.lines().collect::<Vec<_>>()[..] else { panic!("{text}") };
+    // 4 bytes of the secret end the first line: behind 53 bytes their first digit is in part the colon's.
+    check_mask(&[&secret], &text, &format!("{}***\n***E=\n", &one[..71]));
+    check_mask(&[&secret], &format!("1 {one}\n2 {two}\n3 {three}"), &format!("1 {one}\n2 ***\n3 ***E="));
+}
+
+#[test]
+fn the_end_of_a_line_is_not_held_back_for_a_short_part_of_a_secret() {
+    let masker = masker(&[&long_secret(93)]);
+    for last in 'a'..='z' {
+        let mut given = Vec::new();
+        masker
+            .stream()
+            .unwrap()
+            .push(format!("it is {last}\n").as_bytes(), &mut |bytes| given.extend_from_slice(bytes));
+        assert!(given.ends_with(b"\n"), "{last}");
+    }
+}
+
+#[test]
+fn a_short_key_in_longer_base64_is_found_whole_and_not_by_the_marks_around_it() {
+    let around =
+        |key: &str| format!("-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEI{key}\n-----END PRIVATE KEY-----");
+    let secret = long_secret(86);
+    let masker = masker(&[&around(&secret[..43])]);
+    for before in 0..=60 {
+        let text = |key: &str| wrapped(&base64(&format!("{}{}", "u".repeat(before), around(key))), 76, "\n");
+        assert!(masker.is_in_content(text(&secret[..43]).as_bytes()), "behind {before}");
+        assert!(!masker.is_in_content(text(&secret[43..]).as_bytes()), "another, behind {before}");
+    }
+}
+
+#[test]
 fn the_longest_secrets_can_be_masked_two_at_a_time() {
     let lines = |from: usize| wrapped(&base64(&long_secret(48_500))[from..], 64, "\n");
     let secrets = [lines(0), lines(2)].map(|secret| secret[..64 << 10].to_owned());
@@ -189,6 +253,23 @@ fn a_line_that_stands_in_other_files_does_not_tell_that_a_file_holds_the_secret(
         assert!(matches!(masker.mask(text.as_bytes()), Cow::Owned(_)), "in logs every line counts: {text}");
     }
     assert!(!Masker::none().is_in_content(key.as_bytes()));
+}
+
+#[test]
+fn a_very_short_secret_keeps_no_cache_from_being_saved() {
+    let masker = masker(&["admin", "administrator-1"]);
+    for (text, is_in_cached) in [
+        ("isAdministrator = app.admin", false),
+        (&base64("x:admin"), false),
+        ("password administrator-1", true),
+        (&base64("x:administrator-1"), true),
+    ] {
+        assert_eq!(masker.is_in_cached(text.as_bytes()), is_in_cached, "{text}");
+        assert!(masker.is_in_content(text.as_bytes()), "a shell shows no such file: {text}");
+    }
+    assert!(!Masker::new(["4711"]).unwrap().is_in_cached(b"4711"));
+    assert!(Masker::new(["hunter-2"]).unwrap().is_in_cached(b"of hunter-2"));
+    assert!(!Masker::none().is_in_cached(b"hunter-2"));
 }
 
 #[test]
