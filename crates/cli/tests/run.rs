@@ -628,8 +628,7 @@ fn a_shell_that_is_not_there_is_not_looked_for_again() {
 
 #[test]
 fn jobs_that_were_not_asked_for_are_one_line() {
-    let repository =
-        Repository::new("jobs: { m: { matrix: { n: [1, 2, 3, 4] }, run: echo m }, b: { run: echo b } }");
+    let repository = Repository::new("jobs: { m: { matrix: { n: [1, 2, 3, 4] }, run: echo m }, b: { run: echo b } }");
     let text = repository.check(&["run", "--job", "b"], 0);
     assert_eq!(text.matches("4 jobs not asked for\n").count(), 1, "{text}");
     assert!(!text.contains("m/1"), "{text}");

@@ -228,7 +228,7 @@ fn resources(job: &Job) -> String {
 
 /// Whether a failed try is tried again in another way than Ropewalk does by itself.
 fn retries_specially(job: &Job) -> bool {
-    job.retry != graph::Retry::default()
+    job.retry != graph::Retry::unasked(job.gate.is_some())
 }
 
 /// The title, if it says more than the key.

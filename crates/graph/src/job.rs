@@ -669,11 +669,11 @@ impl Retry {
             })
     }
 
-    /// What holds for a job with a gate: one run of it was approved. How far it came whose worker fell silent nobody knows, so that it is not
-    /// tried again unasked.
+    /// What holds for a job that does not say. Of one with a gate a single run was approved, and nobody knows how far it came when its worker
+    /// fell silent: it is not tried again.
     #[must_use]
-    pub fn of_a_gate() -> Self {
-        Self { on: vec![RetryOn::Infra], ..Self::default() }
+    pub fn unasked(has_gate: bool) -> Self {
+        if has_gate { Self { on: vec![RetryOn::Infra], ..Self::default() } } else { Self::default() }
     }
 
     /// The wait after try number `number` (from 1), in milliseconds.

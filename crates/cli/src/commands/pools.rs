@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use api::client::Client;
-use api::client::PageWanted;
+use api::client::{Client, PageWanted};
 use api::page::LIMIT_MAX;
 use api::pool::{Hold, Pool, Queued};
 

@@ -66,11 +66,7 @@ pub(crate) fn base(job: &Source<'_>, around: &Surroundings<'_>, faults: &mut Fau
         reports: Reports {
             junit: own("reports").and_then(|node| node.get("junit")).map(nodes::texts).unwrap_or_default(),
         },
-        retry: match (or_default("retry"), own("gate")) {
-            (Some(node), _) => retry(node),
-            (None, Some(_)) => Retry::of_a_gate(),
-            (None, None) => Retry::default(),
-        },
+        retry: or_default("retry").map_or_else(|| Retry::unasked(own("gate").is_some()), retry),
         timeout_ms,
         allow_failure: flag("allow_failure"),
         cleanup: flag("cleanup"),

@@ -213,6 +213,9 @@ impl FromStr for Cursor {
     }
 }
 
+/// Why a job waits, its place in its pool's queue, and whether its build is urgent.
+type Placed = (Waiting, Option<u64>, bool);
+
 /// A page of a pool's queue, oldest builds first, with the reason of each job, its place and whether it is urgent, and where the next one begins. The default pool is asked by both
 /// of its names.
 fn waiting_in(
@@ -221,7 +224,7 @@ fn waiting_in(
     after: Option<Cursor>,
     limit: u32,
     name_of: wait::NameOf<'_>,
-) -> (Vec<(Waiting, Option<u64>, bool)>, Option<Cursor>) {
+) -> (Vec<Placed>, Option<Cursor>) {
     let names: &[&str] = if pool == DEFAULT_POOL { &["", DEFAULT_POOL] } else { &[pool] };
     let most = usize::try_from(limit).unwrap_or(usize::MAX);
     let (mut waiting, mut last) = (Vec::new(), None);
