@@ -31,6 +31,10 @@ pub const CONNECT_MS_MAX: u64 = 10_000;
 pub const REPEATS_MAX: u32 = 4;
 /// The wait before the first repetition; doubled each time.
 pub const REPEAT_MS: u64 = 50;
+/// The longest wait before a repetition.
+pub const REPEAT_MS_MAX: u64 = 1_000;
+/// How long a call of somebody who is told that it is late is repeated while no server can take it: longer than another one needs to lead.
+pub const UNLED_MS_MAX: u64 = 15_000;
 /// The longest wait before a stream is taken up again.
 pub const RESUME_MS_MAX: u64 = 5_000;
 /// A call that has not succeeded after this time is late.
@@ -86,8 +90,6 @@ pub struct Late<'a> {
     pub server: &'a Server,
     /// What became of the last try, if it is not the first.
     pub failed: Option<&'a ClientError>,
-    /// How often it is tried again at most, beside the try that is under way.
-    pub tries_left: u32,
 }
 
 /// Tells people of a call that is late.

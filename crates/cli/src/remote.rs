@@ -47,11 +47,7 @@ fn late_words(late: &Late<'_>) -> String {
     let Some(error) = late.failed else {
         return format!("{} has not answered for {} s; waiting (Ctrl-C ends it)", late.server, LATE_MS / 1000);
     };
-    let tries = match late.tries_left {
-        0 => "this is the last try".to_owned(),
-        left => format!("trying {} more", crate::words::count(left as usize, "time")),
-    };
-    format!("{} does not take it yet: {}; {tries} (Ctrl-C ends it)", late.server, Stop::of(error).message)
+    format!("{} does not take it yet: {}; trying on (Ctrl-C ends it)", late.server, Stop::of(error).message)
 }
 
 /// The server that a flag or the variable names.

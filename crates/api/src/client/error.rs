@@ -107,4 +107,10 @@ impl ClientError {
             Self::Address { .. } | Self::Unreadable { .. } | Self::Body(_) => false,
         }
     }
+
+    /// Whether the server says that it cannot take the call now.
+    #[must_use]
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, Self::Refused(problem) if problem.status == 503)
+    }
 }

@@ -8,7 +8,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-use super::{ANSWER_BYTES_MAX, Client, ClientError, LATE_MS, Late, REPEAT_MS, REPEATS_MAX, TellLate};
+use super::{
+    ANSWER_BYTES_MAX, Client, ClientError, LATE_MS, Late, REPEAT_MS, REPEAT_MS_MAX, REPEATS_MAX, TellLate, UNLED_MS_MAX,
+};
 use crate::problem::{MEDIA_TYPE, Problem};
 use crate::routes::{IDEMPOTENCY_KEY, JSON, Method, Route};
 
@@ -130,19 +132,21 @@ impl Call<'_> {
         }
         let mut repeats = 0;
         let mut watch = self.watch();
+        let (began, is_told) = (Instant::now(), watch.is_some());
         let mut last = None;
         loop {
-            let late = Late { server: &self.client.server, failed: last.as_ref(), tries_left: REPEATS_MAX - repeats };
+            let late = Late { server: &self.client.server, failed: last.as_ref() };
             let failed = match told_if_late(self.once(), &mut watch, &late).await {
                 Ok(response) => return Ok(response),
                 Err(error) => error,
             };
             // A connection that was not made did nothing, whatever the call.
             let may = self.is_safe || matches!(failed, ClientError::Unreachable { .. });
-            if !may || !failed.is_passing() || repeats == REPEATS_MAX {
+            let waits = is_told && failed.is_unavailable() && began.elapsed() < Duration::from_millis(UNLED_MS_MAX);
+            if !may || !failed.is_passing() || (repeats >= REPEATS_MAX && !waits) {
                 return Err(failed);
             }
-            tokio::time::sleep(Duration::from_millis(REPEAT_MS << repeats)).await;
+            tokio::time::sleep(Duration::from_millis((REPEAT_MS << repeats.min(16)).min(REPEAT_MS_MAX))).await;
             repeats += 1;
             last = Some(failed);
         }

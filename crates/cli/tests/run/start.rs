@@ -292,7 +292,7 @@ fn a_file_that_cannot_be_read_is_named_before_a_build_begins() {
     let repository = Repository::new("jobs: { a: { run: 'true' }, b: { run: 'true' } }");
     repository.write("keys/private", "");
     let private = repository.root().join("keys/private");
-    fs::set_permissions(&private, fs::Permissions::from_mode(0)).expect("it is ours");
+    fs::set_permissions(&private, fs::Permissions::from_mode(0o0)).expect("it is ours");
     let text = repository.check(&["run"], 2);
     let told = "error: jobs are given a copy of `keys/private`, which is not as in the commit, and it cannot be read: make it readable, \
                 or, if git does not track it, name it in a .gitignore: Permission denied (os error 13)\n";

@@ -704,7 +704,7 @@ mod tests {
         become_ordinary();
         let repository = repository();
         let at = |path: &str| repository.path().join(path);
-        let shut = |path: &str| fs::set_permissions(at(path), fs::Permissions::from_mode(0)).unwrap();
+        let shut = |path: &str| fs::set_permissions(at(path), fs::Permissions::from_mode(0o0)).unwrap();
         let named = || match take(repository.path()).1 {
             Ok(_) => None,
             Err(WorkspaceError::Unreadable { path, .. }) => Some(path),

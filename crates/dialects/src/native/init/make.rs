@@ -53,7 +53,8 @@ fn first_target(makefile: &str) -> Option<&str> {
         let is_assignment = targets.contains('=') || rest.trim_start_matches(':').starts_with('=');
         let Some(target) = targets.split_whitespace().next().filter(|_| !is_assignment) else { continue };
         // As make does: neither special targets nor patterns.
-        if !(target.starts_with('.') && !target.contains('/')) && !target.contains('%') {
+        let is_special = target.starts_with('.') && !target.contains('/');
+        if !is_special && !target.contains('%') {
             return Some(target);
         }
     }
