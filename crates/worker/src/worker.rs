@@ -23,9 +23,6 @@ use crate::sandbox::Sandbox;
 use crate::variables::Variables;
 use crate::workspace::{Beginning, Budget, Moment, Moved, Seen, Snapshot, StepBounds, Workspace, WorkspaceError};
 
-/// How long a canceled or timed-out step has between TERM and KILL, if nothing else is said.
-pub const GRACE: Duration = Duration::from_secs(10);
-
 /// How many workers this process has had.
 static WORKERS: AtomicU64 = AtomicU64::new(0);
 
@@ -47,7 +44,7 @@ pub struct Settings {
     pub data: PathBuf,
     /// The build whose attempts it runs.
     pub build: BuildId,
-    /// Between TERM and KILL; see [`GRACE`].
+    /// How long a canceled or timed-out step has between TERM and KILL.
     pub grace: Duration,
     /// Told of each step's begin and end.
     pub observer: Option<Arc<dyn Observer>>,
