@@ -61,13 +61,7 @@ impl Stop {
 
     /// The failure and all its causes, as one line.
     pub fn of(error: &dyn Error) -> Self {
-        let mut message = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            message.push_str(&format!(": {error}"));
-            cause = error.source();
-        }
-        Self::infra(message)
+        Self::infra(graph::with_causes(error))
     }
 
     /// The same of what keeps builds on this machine: if its disk is full, with what to do.

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use graph::{BuildId, Digest, JobName, Timestamp, Trust};
+use graph::{BuildId, Digest, JobName, Timestamp, Trust, with_causes};
 use store::blob::{BlobError, Blobs};
 use store::cache::{CacheAct, CacheRow, CacheUse, CacheUser, CacheWanted, Saved, cache_uses};
 use store::log::{LogWriter, MaskedStream, Masker, StreamKey, StreamWriter};
@@ -174,19 +174,8 @@ impl LogSink for LocalSink {
 fn log_error(error: &store::log::LogError) -> LogError {
     match error {
         store::log::LogError::Full(cause) => LogError::Full(cause.to_string()),
-        _ => LogError::Refused(chain(error)),
+        _ => LogError::Refused(with_causes(error)),
     }
-}
-
-/// An error with all its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
 }
 
 /// Hides secrets in whole texts.
@@ -319,14 +308,14 @@ impl Depot for LocalDepot {
 fn blob_error(error: &BlobError) -> DepotError {
     match error {
         BlobError::Absent(digest) => DepotError::Absent(*digest),
-        BlobError::Full(_) => DepotError::Full(chain(error)),
-        error => DepotError::Refused(chain(error)),
+        BlobError::Full(_) => DepotError::Full(with_causes(error)),
+        error => DepotError::Refused(with_causes(error)),
     }
 }
 
 fn store_error(error: &StoreError) -> DepotError {
     match error {
-        StoreError::Full(_) => DepotError::Full(chain(error)),
-        error => DepotError::Refused(chain(error)),
+        StoreError::Full(_) => DepotError::Full(with_causes(error)),
+        error => DepotError::Refused(with_causes(error)),
     }
 }

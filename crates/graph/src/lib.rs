@@ -6,11 +6,13 @@
 pub mod asked;
 pub mod attempt;
 pub mod canonical;
+pub mod causes;
 pub mod condition;
 pub mod diagnostic;
 pub mod digest;
 pub mod event;
 pub mod fields;
+pub mod hex;
 pub mod job;
 pub mod known;
 pub mod legs;
@@ -29,6 +31,7 @@ pub use attempt::{
     Artifact, AttemptReport, AttemptSpec, CacheFound, CacheReport, CacheSaved, NeedResult, Phase, StepReport, TestCase,
     TestOutcome, Usage, WaitedFor,
 };
+pub use causes::with_causes;
 pub use condition::Condition;
 pub use diagnostic::{Diagnostic, Location, Severity};
 pub use digest::Digest;

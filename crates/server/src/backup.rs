@@ -22,7 +22,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use graph::{BuildId, Digest, JobName, Timestamp};
+use graph::{BuildId, Digest, JobName, Timestamp, with_causes};
 use serde::{Deserialize, Serialize};
 use store::blob::{self, BlobError, Blobs, DirectoryBlobs, Verify};
 use store::log::{LogReader, Writing};
@@ -487,7 +487,7 @@ fn verify_database(folder: &Path, description: &Description, faults: &mut Faults
             "the database holds {} builds and {} facts, not {} and {}",
             found.builds, found.facts, description.builds, description.facts
         )),
-        Err(error) => faults.add(crate::world::full(&error)),
+        Err(error) => faults.add(with_causes(&error)),
     }
     Ok(())
 }
@@ -525,7 +525,7 @@ fn verify_blobs(folder: &Path, description: &Description, faults: &mut Faults) -
 /// # Errors
 /// A sentence.
 pub(crate) fn read_blob(blobs: &dyn Blobs, digest: Digest) -> Result<(), String> {
-    let mut content = blobs.open(digest).map_err(|error| crate::world::full(&error))?;
+    let mut content = blobs.open(digest).map_err(|error| with_causes(&error))?;
     io::copy(&mut content, &mut io::sink()).map(drop).map_err(|error| match error.kind() {
         io::ErrorKind::InvalidData => BlobError::Damaged(digest).to_string(),
         _ => format!("the blob {} cannot be read: {error}", digest.short()),
@@ -551,7 +551,7 @@ fn verify_logs(folder: &Path, description: &Description, faults: &mut Faults) ->
             }
             Ok(_) => {
                 if let Err(error) = LogReader::open(&path, Writing::Going) {
-                    faults.add(format!("the log {}: {}", log.file, crate::world::full(&error)));
+                    faults.add(format!("the log {}: {}", log.file, with_causes(&error)));
                 }
             }
         }

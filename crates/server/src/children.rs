@@ -3,19 +3,19 @@
 //!
 //! All of it blocks. Nothing is recorded here but numbers that are drawn: a child exists once the engine says so.
 
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use dialects::native::Triggered;
 use engine::child::refused;
 use engine::{BuildOptions, BuildRequest};
-use graph::{BuildId, ChildBuild, Event, EventKind, Failure, JobName, Origin, Parent};
+use graph::{BuildId, ChildBuild, Event, EventKind, Failure, JobName, Origin, Parent, with_causes};
 use store::StoreError;
 use store::rows::BuildRow;
 
+use crate::lock::lock;
 use crate::lowering::First;
 use crate::source::{SourceError, read_patiently};
-use crate::world::{Means, full};
+use crate::world::Means;
 
 /// How often a store that refuses is asked again, each time after twice the wait: ten seconds in all.
 const AGAIN_MAX: u32 = 10;
@@ -69,7 +69,7 @@ pub fn prepare(
     }
     let time = request.event.time;
     request.quarantine = patiently(|| crate::quarantine::in_force(&means.records, &project, time))?;
-    let (child, number) = means.drawn.lock().unwrap_or_else(PoisonError::into_inner).take(&project);
+    let (child, number) = lock(&means.drawn).take(&project);
     let child = child.map_or_else(|| patiently(|| means.store.reserve_build()), Ok)?;
     request.origin.number = number.map_or_else(|| patiently(|| means.store.reserve_number(&project)), Ok)?;
     Ok((child, Box::new(request)))
@@ -138,8 +138,8 @@ fn with_above(means: &Means, build: BuildId) -> Result<Vec<BuildRow>, StoreError
 /// Reads the files of a build.
 fn read<T>(read: impl FnMut() -> Result<T, SourceError>) -> Result<T, Failure> {
     read_patiently(read).map_err(|error| match error {
-        SourceError::Refused(_) => Failure::Infra { message: full(&error) },
-        _ => refused(full(&error)),
+        SourceError::Refused(_) => Failure::Infra { message: with_causes(&error) },
+        _ => refused(with_causes(&error)),
     })
 }
 
@@ -149,7 +149,7 @@ fn patiently<T, E: std::error::Error>(mut ask: impl FnMut() -> Result<T, E>) -> 
     loop {
         match ask() {
             Ok(answer) => return Ok(answer),
-            Err(error) if tries == AGAIN_MAX => return Err(Failure::Infra { message: full(&error) }),
+            Err(error) if tries == AGAIN_MAX => return Err(Failure::Infra { message: with_causes(&error) }),
             Err(_) => std::thread::sleep(AGAIN_WAIT * (1 << tries)),
         }
         tries += 1;

@@ -5,7 +5,7 @@
 //! said again when its worker joins again. Nothing here waits: a worker that does not read loses its session.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use api::worker::{Evaluate, Offer, ProgramReply, Then, ToWorker};
 use bytes::Bytes;
@@ -16,6 +16,8 @@ use thiserror::Error;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::access::Pass;
+use crate::lock::lock;
+use crate::random::random_digits;
 use crate::records::{self, DEFAULT_POOL};
 
 /// The most lines that wait for one worker; a worker that leaves more unread loses its session and joins again.
@@ -169,7 +171,7 @@ impl Dispatch {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// How often a worker says something, in milliseconds.
@@ -188,7 +190,7 @@ impl Dispatch {
 
     /// A challenge for whoever says that it holds `key`.
     pub fn challenge(&self, key: &str, now: Timestamp) -> String {
-        let nonce = secret();
+        let nonce = random_digits::<32>();
         let mut state = self.state();
         if state.challenges.len() == CHALLENGES_MAX {
             state.challenges.pop_front();
@@ -229,7 +231,7 @@ impl Dispatch {
         state.last_number += 1;
         let number = state.last_number;
         let (lines, receiver) = mpsc::channel(SESSION_LINES_MAX);
-        let secret: Arc<str> = secret().into();
+        let secret: Arc<str> = random_digits::<32>().into();
         let session = Session {
             number,
             secret: Arc::clone(&secret),
@@ -625,11 +627,4 @@ impl State {
             self.end_session(worker);
         }
     }
-}
-
-/// 32 random bytes, hex.
-fn secret() -> String {
-    let mut bytes = [0; 32];
-    ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes).expect("the system has random bytes");
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use api::words::quoted;
-use graph::{BuildId, Digest, Failure, Outcome, Timestamp};
+use graph::{BuildId, Digest, Failure, Outcome, Timestamp, with_causes};
 use serde::Serialize;
 use store::blob::{self, BlobError, Blobs};
 use store::log::{GapCause, LogReader, Raw, RawPart, Selection, Writing};
@@ -27,7 +27,6 @@ use crate::parts::{
 };
 use crate::records::{Document, Intake, RecordError, Records, StoredLog, WorkerRecord};
 use crate::settings::{OnOff, Settings};
-use crate::world::full;
 
 /// How many blobs are read, and how many logs, if not all are.
 pub const SAMPLE: usize = 100;
@@ -204,7 +203,7 @@ fn keys(data: &Path) -> Checked {
                 if let Some(error) = read {
                     check.add(
                         format!("{} cannot be used", path.display()),
-                        full(&error),
+                        with_causes(&error),
                         "put it back from a backup (`keys/`): a server does not start without it",
                     );
                 }
@@ -278,14 +277,14 @@ fn database(settings: &Settings, data: &Path) -> (Checked, Option<std::sync::Arc
             (check, None)
         }
         Err(error) => {
-            check.add("the database cannot be opened", full(&error), "mend the setting `store.url`");
+            check.add("the database cannot be opened", with_causes(&error), "mend the setting `store.url`");
             (check, None)
         }
     }
 }
 
 fn refused_store(check: &mut Checked, error: &StoreError) {
-    check.add("the database cannot be used", full(error), next_of(error));
+    check.add("the database cannot be used", with_causes(error), next_of(error));
 }
 
 fn clock(store: &dyn Store, now: Timestamp) -> Checked {
@@ -315,20 +314,20 @@ fn blobs(settings: &Settings, data: &Path, store: &dyn Store, depth: Depth, now:
     let blobs = match open_blobs_beside(settings, data) {
         Ok(blobs) => blobs,
         Err(error) => {
-            check.add(format!("{place} cannot be used"), full(&error), NEXT_OF_BLOBS);
+            check.add(format!("{place} cannot be used"), with_causes(&error), NEXT_OF_BLOBS);
             return check;
         }
     };
     if let Err(error) = is_writable(&*blobs, now) {
-        let why = full(&error);
+        let why = with_causes(&error);
         check.add(
             format!("{place} cannot be written and read"),
             why,
             "see permissions and room, and the rights of the key",
         );
     }
-    let named = Mentions::of_store(store).map_err(|error| full(&error));
-    let named = named.and_then(|names| names.resolve(&*blobs).map_err(|error| full(&error)));
+    let named = Mentions::of_store(store).map_err(|error| with_causes(&error));
+    let named = named.and_then(|names| names.resolve(&*blobs).map_err(|error| with_causes(&error)));
     let named = match named {
         Ok(named) => named,
         Err(why) => {
@@ -438,7 +437,7 @@ fn read_log(path: &Path, writing: Writing, cut_short: &BTreeSet<u32>) -> Result<
         Ok(reader) => reader,
         // It went with its build.
         Err(store::log::LogError::Io(error)) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(full(&error)),
+        Err(error) => return Err(with_causes(&error)),
     };
     let keys: Vec<_> = reader.streams().map(|stream| stream.key).collect();
     for key in keys {
@@ -448,7 +447,7 @@ fn read_log(path: &Path, writing: Writing, cut_short: &BTreeSet<u32>) -> Result<
                 Ok(RawPart::Gap(gap)) if gap.cause == GapCause::CutShort && cut_short.contains(&key.attempt) => {}
                 Ok(RawPart::Gap(_)) => return Err("a part of it is lost".to_owned()),
                 Ok(_) => {}
-                Err(error) => return Err(full(&error)),
+                Err(error) => return Err(with_causes(&error)),
             }
         }
     }
@@ -488,7 +487,11 @@ fn workers(settings: &Settings, records: &Records, now: Timestamp) -> Checked {
             return check;
         }
         Err(error) => {
-            check.add("the workers cannot be listed", full(&error), "update Ropewalk, if a newer one wrote them");
+            check.add(
+                "the workers cannot be listed",
+                with_causes(&error),
+                "update Ropewalk, if a newer one wrote them",
+            );
             return check;
         }
     };
@@ -541,7 +544,7 @@ fn tokens(ledger: StoreLedger, now: Timestamp) -> Checked {
         let page = match ledger.list(after.as_deref()) {
             Ok(page) => page,
             Err(error) => {
-                check.add("the tokens cannot be listed", full(&error), "see the check `database`");
+                check.add("the tokens cannot be listed", with_causes(&error), "see the check `database`");
                 return check;
             }
         };

@@ -9,17 +9,18 @@
 //! while the record still names this server's term ([`Term::is_current`]).
 
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use graph::Timestamp;
+use graph::{Timestamp, with_causes};
 use serde::{Deserialize, Serialize};
 use store::{Leadership, Looked, StoreError};
 use thiserror::Error;
 use tokio::sync::watch;
 
 use crate::http::{App, router};
+use crate::lock::lock;
 use crate::notices;
 use crate::records::{Document, RecordError, Records};
 use crate::request::ShellHandle;
@@ -27,7 +28,6 @@ use crate::secrets::Secrets;
 use crate::server::{Parts, Running, Server, StartError};
 use crate::settings::Settings;
 use crate::shell::ShellError;
-use crate::world::full;
 
 /// How long one question for the database's lock waits; another follows at once. Between them a standby looks whether its
 /// keys are the leader's.
@@ -265,7 +265,7 @@ impl Seat {
                     ));
                 }
                 Ok(Err(error)) if !is_passing(&error) && !has_warned => {
-                    notices::warning(&format!("a leader that stands still cannot be deposed: {}", full(&error)));
+                    notices::warning(&format!("a leader that stands still cannot be deposed: {}", with_causes(&error)));
                     has_warned = true;
                 }
                 _ => {}
@@ -274,7 +274,7 @@ impl Seat {
     }
 
     async fn pause(&self, what: &str, error: &StoreError) {
-        notices::warning(&format!("{what}: {}; trying again", full(error)));
+        notices::warning(&format!("{what}: {}; trying again", with_causes(error)));
         self.role.send_replace(Role::Standby);
         tokio::time::sleep(AGAIN).await;
     }
@@ -423,10 +423,6 @@ async fn lost(leadership: &Leadership) {
 async fn told(ends: &mut watch::Receiver<bool>) {
     // A sender that is gone is an end, too.
     let _ = ends.wait_for(|ends| *ends).await;
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether the settings speak of a database that several servers may share.

@@ -30,6 +30,9 @@ pub mod parts;
 pub mod pool_history;
 pub mod worker_time;
 
+mod lock;
+mod random;
+
 #[cfg(feature = "faults")]
 mod faults;
 

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::ops::ControlFlow;
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use api::event::Moment;
 use api::log::LogStream;
@@ -21,6 +21,7 @@ use store::{Store, StoreError};
 use thiserror::Error;
 use tokio::sync::watch;
 
+use crate::lock::lock;
 use crate::moments::{StepPlace, Telling};
 use crate::records::{LogPhase, RecordError, Records};
 
@@ -236,7 +237,7 @@ impl Live {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Changes whenever facts of any build were stored.

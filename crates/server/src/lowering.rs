@@ -2,18 +2,18 @@
 //! same knowledge says the same.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use api::worker::ProgramReply;
 use dialects::native::{self, Lowered, Triggered};
 use dialects::program::{self, NamedFile, REPLY_BYTES_MAX};
 use engine::{BuildOptions, BuildRequest, PoolReach};
-use graph::{BuildId, Diagnostic, Digest, Evaluation, Event, EventKind, Known};
+use graph::{BuildId, Diagnostic, Digest, Evaluation, Event, EventKind, Known, with_causes};
 use store::blob::Blobs;
 
+use crate::lock::lock;
 use crate::records::DEFAULT_POOL;
 use crate::source::{Evaluator, PIPELINE_BYTES_MAX, Pipeline, SourceError, Sources, read_patiently};
-use crate::world::full;
 
 /// How many evaluations are remembered, and how many jobs they may have together.
 const KEPT_MAX: usize = 64;
@@ -70,7 +70,7 @@ impl Lowering {
     /// An evaluation that is remembered. Does not block.
     #[must_use]
     pub fn find(&self, request: &BuildRequest, pipeline: &str, known: &Known) -> Option<Evaluation> {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = lock(&self.kept);
         let is_it = |key: &Key| {
             Some(key.source) == request.origin.source
                 && key.pipeline == pipeline
@@ -82,7 +82,7 @@ impl Lowering {
     }
 
     fn keep(&self, key: Key, evaluation: &Evaluation) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = lock(&self.kept);
         kept.push_back((key, evaluation.clone()));
         let mut n_jobs: usize = kept.iter().map(|(_, evaluation)| evaluation.graph.jobs.len()).sum();
         while kept.len() > KEPT_MAX || (kept.len() > 1 && n_jobs > KEPT_JOBS_MAX) {
@@ -91,13 +91,13 @@ impl Lowering {
     }
 
     fn pipeline(&self, source: Digest, name: &str) -> Result<Pipeline, SourceError> {
-        let lock = || self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
+        let pipelines = || lock(&self.pipelines);
         let is_it = |key: &(Digest, String)| key.0 == source && key.1 == name;
-        if let Some((_, pipeline)) = lock().iter().find(|(key, _)| is_it(key)) {
+        if let Some((_, pipeline)) = pipelines().iter().find(|(key, _)| is_it(key)) {
             return Ok(pipeline.clone());
         }
         let pipeline = self.sources.pipeline(&*self.sources.open(source)?, name)?;
-        let mut kept = lock();
+        let mut kept = pipelines();
         kept.push_back(((source, name.to_owned()), pipeline.clone()));
         if kept.len() > PIPELINES_MAX {
             kept.pop_front();
@@ -148,13 +148,13 @@ impl Lowering {
 
     /// Takes out what is remembered of a build's program.
     fn remembered(&self, build: BuildId, pipeline: &str) -> Option<Remembered> {
-        let mut memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut memories = lock(&self.memories);
         let place = memories.iter().position(|it| it.build == build && it.pipeline == pipeline)?;
         memories.remove(place)
     }
 
     fn put_back(&self, remembered: Remembered) {
-        let mut memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut memories = lock(&self.memories);
         memories.push_back(remembered);
         let n_jobs = |it: &Remembered| it.last.evaluation.graph.jobs.len();
         let mut n_all: usize = memories.iter().map(n_jobs).sum();
@@ -176,14 +176,14 @@ impl Lowering {
         known: &Known,
         reply: &ProgramReply,
     ) -> Result<Evaluation, String> {
-        let digest = source_of(request).map_err(|error| full(&error))?;
+        let digest = source_of(request).map_err(|error| with_causes(&error))?;
         let read = || {
             let pipeline = self.pipeline(digest, name)?;
             let source = self.sources.open(digest)?;
             let text = self.blobs.get(reply.text, REPLY_BYTES_MAX as u64).map_err(SourceError::Refused)?;
             Ok((pipeline, source, text))
         };
-        let (pipeline, source, text) = read_patiently(read).map_err(|error| full(&error))?;
+        let (pipeline, source, text) = read_patiently(read).map_err(|error| with_causes(&error))?;
         let text = String::from_utf8(text).map_err(|_| "the reply of the pipeline's program is no text")?;
         let mut named = |file: &str| {
             let name = reply.files.get(file).map_or(file, String::as_str);

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use graph::Timestamp;
+use graph::{Timestamp, hex};
 
 use crate::access::{Access, CreateError, GrantRequest, LedgerError, Member, Role, Subject, SubjectKind};
 use crate::one_time::{OneTimeLink, fresh_secret};
@@ -325,14 +325,11 @@ fn changed(
 /// The member's name and the secret of what a link holds.
 fn parts_of(text: &str) -> Result<(String, &str), MemberError> {
     let (name, secret) = text.split_once('.').ok_or(MemberError::Link)?;
-    let digits = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-    let bytes: Option<Vec<u8>> = name.as_bytes().chunks(2).map(digits).collect();
-    let name = bytes.and_then(|bytes| String::from_utf8(bytes).ok()).filter(|name| is_member_name(name));
+    let name = hex::bytes(name).and_then(|bytes| String::from_utf8(bytes).ok()).filter(|name| is_member_name(name));
     Ok((name.ok_or(MemberError::Link)?, secret))
 }
 
 /// What a link holds: the member's name in hexadecimal digits, so that it is a word in any address, and the secret.
 fn text_of(name: &str, secret: &str) -> String {
-    let name: String = name.bytes().map(|byte| format!("{byte:02x}")).collect();
-    format!("{name}.{secret}")
+    format!("{}.{secret}", hex::digits(name.as_bytes()))
 }

@@ -1,8 +1,9 @@
 //! Links that are good once: what such a link holds, and what is kept to know it again.
 
 use graph::Timestamp;
-use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
+
+use crate::random::random_digits;
 
 /// What is kept of a link: enough to know it again, too little to make it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,9 +35,7 @@ impl OneTimeLink {
 /// If the system gives no random numbers.
 #[must_use]
 pub fn fresh_secret() -> String {
-    let mut bytes = [0; 24];
-    SystemRandom::new().fill(&mut bytes).expect("the system has random numbers");
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    random_digits::<24>()
 }
 
 fn digest(secret: &str) -> String {

@@ -6,7 +6,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ring::rand::{SecureRandom, SystemRandom};
 use store::blob::{
     self, BlobError, Blobs, DirectoryBlobs, ReadCache, S3Blobs, S3Credentials, S3Settings, UrlForm, Verify,
 };
@@ -14,6 +13,7 @@ use store::chunk::LogChunks;
 use store::log::{LogError, Logs, LogsSettings, SharedLogs};
 use store::{Journal, Opening, Portable, PostgresStore, SqliteStore, Store, StoreError};
 
+use crate::random::random_digits;
 use crate::settings::{Durability, OnOff, Settings};
 
 /// Where things stand in a data folder.
@@ -264,7 +264,5 @@ const ID_BYTES: usize = 9;
 /// If the system gives no random numbers.
 #[must_use]
 pub fn fresh_id() -> String {
-    let mut bytes = [0; ID_BYTES];
-    SystemRandom::new().fill(&mut bytes).expect("the system has random numbers");
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    random_digits::<ID_BYTES>()
 }

@@ -4,7 +4,7 @@
 //! without a server stays empty.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use api::pool::Waits;
@@ -13,6 +13,7 @@ use engine::wait::PoolState;
 use graph::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::lock::lock;
 use crate::notices;
 use crate::records::{Document, RecordError, Records};
 use crate::server::Server;
@@ -80,7 +81,7 @@ pub struct PoolHistory(Mutex<BTreeMap<String, VecDeque<Sample>>>);
 impl PoolHistory {
     /// Notes how pools stand, by name. A pool that is not there any more ages out with those that are.
     pub fn note(&self, at: Timestamp, pools: BTreeMap<String, Sample>) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = lock(&self.0);
         let oldest = Timestamp(at.0 - AGE_US_MAX);
         for (name, sample) in pools {
             if kept.len() < POOLS_MAX || kept.contains_key(&name) {
@@ -129,7 +130,7 @@ impl PoolHistory {
     }
 
     fn within(&self, part: i64) -> BTreeMap<String, Vec<Sample>> {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = lock(&self.0);
         let of = |samples: &VecDeque<Sample>| -> Vec<Sample> {
             samples.iter().filter(|sample| part_of(sample.at) == part).copied().collect()
         };
@@ -142,7 +143,7 @@ impl PoolHistory {
     /// The samples of a pool, oldest first.
     #[must_use]
     pub fn of(&self, pool: &str) -> Vec<Sample> {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = lock(&self.0);
         kept.get(pool).map(|samples| samples.iter().copied().collect()).unwrap_or_default()
     }
 }

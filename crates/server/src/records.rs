@@ -6,15 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use graph::{AttemptNumber, BuildId, Digest, Timestamp};
+use graph::{AttemptNumber, BuildId, Digest, Timestamp, with_causes};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use store::log::{LogPlace, Logs};
 use store::record::{Expect, Version};
 use store::{Store, StoreError};
 use thiserror::Error;
-
-use crate::world::full;
 
 /// How often a record is read again that somebody else changed meanwhile.
 const CONFLICTS_MAX: u32 = 16;
@@ -397,12 +395,12 @@ impl Records {
     /// # Errors
     /// A sentence.
     pub fn end_log(&self, logs: &Logs, build: BuildId, at: Timestamp) -> Result<(), String> {
-        let place = self.log_place(build, LogPhase::Ended).map_err(|error| full(&error))?;
+        let place = self.log_place(build, LogPhase::Ended).map_err(|error| with_causes(&error))?;
         let record = |digest: Digest| {
             let document = body(&StoredLog { digest });
             self.store.put_record(StoredLog::KIND, &build.to_string(), &document, Expect::Any, at).map(drop)
         };
-        logs.end(build, place, record).map(drop).map_err(|error| full(&error))
+        logs.end(build, place, record).map(drop).map_err(|error| with_causes(&error))
     }
 
     /// Removes a document; says whether there was one.

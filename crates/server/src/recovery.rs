@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use engine::fact::What;
 use engine::{BuildRequest, Engine, Fact, Standing, Warm};
-use graph::{AttemptNumber, BuildId, LeaseId, Timestamp};
+use graph::{AttemptNumber, BuildId, LeaseId, Timestamp, with_causes};
 use serde::{Deserialize, Serialize};
 use store::record::BODY_BYTES_MAX;
 use store::{PAGE_ROWS_MAX, Sequence, Store, StoreError};
@@ -19,7 +19,6 @@ use crate::lead::Term;
 use crate::notices;
 use crate::records::{Document, RecordError, Records};
 use crate::request::{ShellHandle, Stopped};
-use crate::world::full;
 
 /// How often the standing is saved.
 pub const SAVED_EVERY: Duration = Duration::from_secs(60);
@@ -190,7 +189,7 @@ pub async fn save(
     match written.await {
         Ok(Ok(saved)) => Ok(saved),
         Ok(Err(error)) => {
-            notices::warning(&format!("the standing of clients was not saved: {}", full(&error)));
+            notices::warning(&format!("the standing of clients was not saved: {}", with_causes(&error)));
             Ok(last)
         }
         Err(_) => Ok(last),

@@ -4,14 +4,13 @@
 //! and its effects begun: what was acknowledged is durable. Nothing here decides.
 
 use engine::{Engine, Fact, Input};
-use graph::{BuildId, Verdict};
+use graph::{BuildId, Verdict, with_causes};
 use store::{Store, StoreError};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::notices;
 use crate::shell::{BATCH_MAX, Doneness};
-use crate::world::full;
 
 /// The most requests that wait for the shell; further callers wait for room.
 pub const REQUESTS_MAX: usize = 4096;
@@ -193,7 +192,9 @@ impl Requests {
                         let _ = done.send(verdict.is_some());
                     }
                     // Nothing was changed: whoever asked is told to ask again, and all others go on.
-                    Err(error) => notices::warning(&format!("build {build} was not called back: {}", full(&error))),
+                    Err(error) => {
+                        notices::warning(&format!("build {build} was not called back: {}", with_causes(&error)))
+                    }
                 },
                 Request::End => self.ending = Doneness::Done,
             }

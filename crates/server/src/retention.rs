@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use graph::{BuildId, Timestamp};
+use graph::{BuildId, Timestamp, with_causes};
 use store::audit::AuditEntry;
 use store::blob::{BlobError, Collected, collect};
 use store::cache::cache_uses;
@@ -24,7 +24,6 @@ use crate::records::{LogPhase, Project, RecordError, Records, StoredLayers, Stor
 use crate::request::Stopped;
 use crate::server::{Ending, Server};
 use crate::settings::Settings;
-use crate::world::full;
 
 /// How often a server sweeps.
 pub const SWEEP_EVERY: Duration = Duration::from_secs(60 * 60);
@@ -162,7 +161,9 @@ pub async fn keep(server: Arc<Server>) {
                 }
             }
             Err(SweepError::Stopped(_)) => return,
-            Err(error) => notices::warning(&format!("the sweep of old builds and blobs ended early: {}", full(&error))),
+            Err(error) => {
+                notices::warning(&format!("the sweep of old builds and blobs ended early: {}", with_causes(&error)))
+            }
         }
         let mut ending = server.ending();
         let ends = ending.wait_for(|ending| *ending == Ending::Begun);

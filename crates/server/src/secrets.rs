@@ -1,16 +1,15 @@
 //! Secrets of projects: sealed before they are stored, opened for one lease. All of it blocks.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use api::words::quoted;
-use graph::{Timestamp, Trust};
+use graph::{Timestamp, Trust, hex, with_causes};
 use serde::{Deserialize, Serialize};
 
 use crate::access::SealingKey;
 use crate::records::{Document, RecordError, Records};
-use crate::world::{NoValue, SecretSource, full};
+use crate::world::{NoValue, SecretSource};
 
 /// The most secrets of a project.
 pub const SECRETS_MAX: usize = api::project::SECRETS_MAX;
@@ -83,7 +82,7 @@ impl Secrets {
     /// [`SecretError`].
     pub fn put(&self, project: &str, name: &str, value: &str, at: Timestamp) -> Result<(), SecretError> {
         let sealed = self.key.seal(&place(project, name), value.as_bytes())?;
-        let value = SealedValue { value: hex(&sealed), changed: at };
+        let value = SealedValue { value: hex::digits(&sealed), changed: at };
         let mut is_full = false;
         self.records.change(project, at, |before: Option<Sealed>| {
             let mut after = before.unwrap_or_default();
@@ -133,7 +132,7 @@ impl SecretSource for Secrets {
         if trust == Trust::Untrusted {
             return Err(NoValue::Unset("builds of untrusted events get no secrets".to_owned()));
         }
-        let sealed = self.records.read::<Sealed>(project).map_err(|error| NoValue::Unread(full(&error)))?;
+        let sealed = self.records.read::<Sealed>(project).map_err(|error| NoValue::Unread(with_causes(&error)))?;
         let sealed = sealed.map(|(sealed, _)| sealed.secrets).unwrap_or_default();
         let unset: Vec<&String> = names.iter().filter(|name| !sealed.contains_key(*name)).collect();
         if !unset.is_empty() {
@@ -141,9 +140,9 @@ impl SecretSource for Secrets {
         }
         let damaged = |name: &str| NoValue::Unset(format!("the secret `{name}` is damaged: set it again"));
         let open = |name: &String| {
-            let bytes = sealed.get(name).and_then(|value| unhex(&value.value)).ok_or_else(|| damaged(name))?;
+            let bytes = sealed.get(name).and_then(|value| hex::bytes(&value.value)).ok_or_else(|| damaged(name))?;
             let value = self.key.open(&place(project, name), &bytes);
-            let value = value.map_err(|error| NoValue::Unset(full(&error)))?;
+            let value = value.map_err(|error| NoValue::Unset(with_causes(&error)))?;
             Ok((name.clone(), String::from_utf8(value).map_err(|_| damaged(name))?))
         };
         names.iter().map(open).collect()
@@ -162,20 +161,6 @@ fn what_sets(project: &str, names: &[&String]) -> String {
 /// What a value is sealed for.
 fn place(project: &str, name: &str) -> String {
     format!("{project}/{name}")
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    if !text.len().is_multiple_of(2) || !text.is_ascii() {
-        return None;
-    }
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
 }
 
 #[cfg(test)]

@@ -32,6 +32,7 @@ use crate::dispatch::{Dispatch, Given, JoinRefusal, Joined, SessionPass, with_bo
 use crate::figures::Figures;
 use crate::lead::Term;
 use crate::live::Live;
+use crate::lock::lock;
 use crate::lowering::{First, Lowering};
 use crate::notices;
 use crate::pool_history::{self, PoolHistory};
@@ -512,7 +513,7 @@ impl Server {
     }
 
     fn drawn(&self) -> MutexGuard<'_, Drawn> {
-        self.means.drawn.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.means.drawn)
     }
 
     /// Draws the numbers of the next build of a project: each costs a wait for the disk. Blocks.

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io::Read;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use api::source::{FILES_MAX, File, MANIFEST_BYTES_MAX, Manifest, VERSION};
@@ -14,6 +14,8 @@ use graph::patterns::Patterns;
 use graph::{Answer, Digest, Question, Reuse};
 use store::blob::{BlobError, Blobs};
 use thiserror::Error;
+
+use crate::lock::lock;
 
 /// The largest file of a pipeline in bytes.
 pub const PIPELINE_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -123,9 +125,9 @@ impl Sources {
     /// # Errors
     /// [`SourceError`].
     pub fn open(&self, digest: Digest) -> Result<Arc<Source>, SourceError> {
-        let lock = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let sources = || lock(&self.kept);
         {
-            let mut kept = lock();
+            let mut kept = sources();
             if let Some(place) = kept.iter().position(|source| source.digest == digest) {
                 let source = kept.remove(place).expect("its place was found just now");
                 kept.push_back(Arc::clone(&source));
@@ -133,7 +135,7 @@ impl Sources {
             }
         }
         let source = Arc::new(read(&*self.blobs, digest)?);
-        let mut kept = lock();
+        let mut kept = sources();
         kept.push_back(Arc::clone(&source));
         let mut n_files: usize = kept.iter().map(|source| source.manifest.files.len()).sum();
         while kept.len() > 1 && (n_files > FILES_KEPT_MAX || kept.len() > SOURCES_KEPT_MAX) {

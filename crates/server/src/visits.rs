@@ -4,11 +4,13 @@
 //! one who asked for it goes: what is typed ends then, and the worker ends the shell.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use graph::{BuildId, WorkerId};
 use tokio::sync::mpsc;
+
+use crate::lock::lock;
 
 /// The most shells that are open at once.
 pub const VISITS_MAX: usize = 256;
@@ -71,7 +73,7 @@ impl Drop for Seat {
 
 impl Visits {
     fn state(&self) -> MutexGuard<'_, HashMap<String, Visit>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     /// Prepares a visit to what a worker holds, under a name that nobody knows.

@@ -3,12 +3,13 @@
 //! Nothing is made up for the time before: whoever asks is told since when it was counted.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use api::pool::ProjectTime;
 use graph::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::lock::lock;
 use crate::records::{Document, RecordError, Records};
 
 /// An hour in microseconds.
@@ -109,7 +110,7 @@ impl WorkerTime {
     }
 
     fn counted(&self) -> MutexGuard<'_, Counted> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     /// What was counted of each project over the last seven days, by name.

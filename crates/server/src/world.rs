@@ -5,7 +5,7 @@
 //! a time). Their queues have no bound of their own: they hold at most one entry for each job that the engine holds.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use api::worker::Evaluate;
@@ -14,7 +14,7 @@ use engine::operation::{Manifest, Work, operation};
 use engine::{BuildRequest, Effect, Fact, Input, Reused};
 use graph::{
     Answer, AttemptNumber, AttemptReport, AttemptSpec, BuildId, Diagnostic, Digest, Evaluation, Failure, Job, JobName,
-    Known, NeedResult, Outcome, Question, Timestamp, Trust,
+    Known, NeedResult, Outcome, Question, Timestamp, Trust, with_causes,
 };
 use store::Store;
 use store::blob::Blobs;
@@ -26,6 +26,7 @@ use tokio::sync::Semaphore;
 use crate::dispatch::{Dispatch, Fault, Given};
 use crate::figures::Figures;
 use crate::live::Live;
+use crate::lock::lock;
 use crate::lowering::Lowering;
 use crate::notices;
 use crate::records::Records;
@@ -137,13 +138,13 @@ pub struct Duplicates(Mutex<VecDeque<(BuildId, BuildId)>>);
 impl Duplicates {
     /// The build that stands for a request; told once.
     pub fn take(&self, requested: BuildId) -> Option<BuildId> {
-        let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut list = lock(&self.0);
         let place = list.iter().position(|(number, _)| *number == requested)?;
         list.remove(place).map(|(_, of)| of)
     }
 
     fn put(&self, requested: BuildId, of: BuildId) {
-        let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut list = lock(&self.0);
         if list.len() == DUPLICATES_MAX {
             list.pop_front();
         }
@@ -276,7 +277,10 @@ impl ServerWorld {
             match self.means.store.facts(build) {
                 Ok(facts) => return Some(facts),
                 Err(error) if tries == FACTS_AGAIN_MAX => {
-                    notices::error(&format!("build {build} stands still until the next start: {}", full(&error)));
+                    notices::error(&format!(
+                        "build {build} stands still until the next start: {}",
+                        with_causes(&error)
+                    ));
                     return None;
                 }
                 Err(_) => std::thread::sleep(Duration::from_millis(10 << tries)),
@@ -451,7 +455,7 @@ impl World for ServerWorld {
             Effect::Answer { build, question } => self.find_answer(build, question),
             Effect::Resolve { build, job, spec, needs } => self.resolve(build, job, spec, needs),
             Effect::AskChild { build, job, asking, child } => self.ask_child(build, job, asking, child),
-            Effect::Start { worker, spec } => self.start(worker, *spec),
+            Effect::Start { worker, spec, .. } => self.start(worker, *spec),
             Effect::Stop { worker, lease, by } => self.means.dispatch.stop(&worker, lease, by),
             Effect::Duplicate { requested, of } => self.means.duplicates.put(requested, of),
             Effect::Wake { .. } => {}
@@ -538,7 +542,7 @@ async fn evaluate(
             tokio::task::spawn_blocking(move || means.lowering.files(&request, &pipeline, &known)).await
         };
         drop(permit);
-        if let Some(evaluation) = lowered.map_err(|error| error.to_string())?.map_err(|error| full(&error))? {
+        if let Some(evaluation) = lowered.map_err(|error| error.to_string())?.map_err(|error| with_causes(&error))? {
             return Ok(evaluation);
         }
         let question = Evaluate { id: 0, build, source, pipeline: pipeline.clone(), known: (*known).clone() };
@@ -563,14 +567,14 @@ fn answer_from_source(means: &Means, request: &BuildRequest, question: &Question
         Ok(source) => source.answer(question, |path| {
             read_patiently(|| means.sources.content(&source, path, crate::source::PIPELINE_BYTES_MAX))
         }),
-        Err(error) => Answer::Unknown(full(&error)),
+        Err(error) => Answer::Unknown(with_causes(&error)),
     }
 }
 
 /// The operation of a job and what it is made of.
 fn operation_of(means: &Means, asked: &ToResolve) -> Result<(Digest, Manifest), String> {
     let digest = asked.request.origin.source.ok_or("the build has no files")?;
-    let source = read_patiently(|| means.sources.open(digest)).map_err(|error| full(&error))?;
+    let source = read_patiently(|| means.sources.open(digest)).map_err(|error| with_causes(&error))?;
     let files = source.inputs(&asked.spec.reuse)?;
     let request = &asked.request;
     if request.event.trust == Trust::Untrusted && !asked.spec.all_secrets().is_empty() {
@@ -675,7 +679,7 @@ fn keep_all(means: &Means, queue: &mpsc::Receiver<ToKeep>) {
         if !rows.is_empty()
             && let Err(error) = means.store.record_operations(&rows)
         {
-            notices::warning(&format!("{} results were not kept for reuse: {}", rows.len(), full(&error)));
+            notices::warning(&format!("{} results were not kept for reuse: {}", rows.len(), with_causes(&error)));
         }
         let tried: Vec<_> = tried.iter().map(|(digest, manifest)| (*digest, manifest)).collect();
         if !tried.is_empty() {
@@ -693,19 +697,4 @@ fn next_batch<T>(queue: &mpsc::Receiver<T>) -> Option<Vec<T>> {
         batch.push(next);
     }
     Some(batch)
-}
-
-/// An error with all its causes.
-pub(crate) fn full(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use graph::{
     Artifact, AttemptReport, AttemptSpec, CacheReport, FAILURE_BYTES_MAX, Failure, Outcome, Phase, Reuse, StepReport,
-    TestCase, Text, Timestamp, Usage, WorkspaceKind, quarantine,
+    TestCase, Text, Timestamp, Usage, WorkspaceKind, quarantine, with_causes,
 };
 use serde_json::Value;
 use tokio::time::Instant;
@@ -109,18 +109,6 @@ fn infrastructure(what: &str, error: &std::io::Error) -> String {
         }
         _ => format!("{what}: {error}"),
     }
-}
-
-/// An error with its causes.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 /// One attempt under way.
@@ -252,7 +240,7 @@ impl<'w> Attempt<'w> {
     }
 
     fn refuse(&mut self, fault: &PlaceFault) {
-        let message = chain(fault);
+        let message = with_causes(fault);
         self.fail(match fault {
             // Another try would find none either.
             PlaceFault::Engine(_)

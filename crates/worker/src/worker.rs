@@ -436,7 +436,7 @@ impl Worker {
         let probed = self.sandbox.get_or_init(|| async {
             let probed = tokio::task::spawn_blocking(Sandbox::probe).await;
             let probed = probed.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-            probed.map_err(|error| crate::attempt::chain(&error))
+            probed.map_err(|error| graph::with_causes(&error))
         });
         probed.await.clone()
     }

@@ -270,10 +270,7 @@ async fn read(client: &Client, mut response: Response, bytes_max: usize) -> Resu
 fn fresh_key() -> String {
     let mut bytes = [0_u8; 16];
     rustls::crypto::ring::default_provider().secure_random.fill(&mut bytes).expect("the system has random numbers");
-    bytes.iter().fold(String::with_capacity(32), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    graph::hex::digits(&bytes)
 }
 
 #[cfg(test)]

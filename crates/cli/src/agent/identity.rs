@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use graph::hex;
 use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 
@@ -61,12 +62,12 @@ impl Identity {
 
     /// The public key, in hexadecimal digits.
     pub fn key(&self) -> String {
-        hex(self.pair.public_key().as_ref())
+        hex::digits(self.pair.public_key().as_ref())
     }
 
     /// The signature that proves the key to a server that sent this nonce, in hexadecimal digits.
     pub fn sign(&self, nonce: &str) -> String {
-        hex(self.pair.sign(&[SIGNED_PREFIX, nonce.as_bytes()].concat()).as_ref())
+        hex::digits(self.pair.sign(&[SIGNED_PREFIX, nonce.as_bytes()].concat()).as_ref())
     }
 }
 
@@ -80,10 +81,6 @@ fn write_key(data: &Path, path: &Path) -> io::Result<()> {
     fs::rename(fresh, path)
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
@@ -92,17 +89,13 @@ mod tests {
 
     use super::*;
 
-    fn bytes(hex: &str) -> Vec<u8> {
-        (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).expect("hex")).collect()
-    }
-
     #[test]
     fn a_worker_is_its_key() {
         let folder = tempfile::tempdir().expect("a folder");
         let identity = Identity::open(folder.path(), IfTaken::Refuse).expect("a key");
         let (key, signature) = (identity.key(), identity.sign("nonce"));
-        let public = UnparsedPublicKey::new(&ED25519, bytes(&key));
-        assert!(public.verify(b"ropewalk worker session\nnonce", &bytes(&signature)).is_ok());
+        let public = UnparsedPublicKey::new(&ED25519, hex::bytes(&key).unwrap());
+        assert!(public.verify(b"ropewalk worker session\nnonce", &hex::bytes(&signature).unwrap()).is_ok());
         let mode = fs::metadata(folder.path().join(KEY)).expect("a file").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         let second = Identity::open(folder.path(), IfTaken::Refuse).map(|_| ()).expect_err("it is taken");

@@ -1,7 +1,7 @@
 //! The gate of every request: is the token genuine, is it listed, does it grant this.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use biscuit_auth::builder::{AuthorizerBuilder, Term};
 use biscuit_auth::{AuthorizerLimits, Biscuit, error};
@@ -12,6 +12,7 @@ use super::ledger::{Ledger, LedgerError};
 use super::member::Member;
 use super::token::{GrantRequest, Subject, TOKEN_BYTES_MAX, TokenError, inspect, mint};
 use super::verb::{Target, Verb, pool_name};
+use crate::lock::lock;
 use crate::records::KeptPass;
 
 /// What a token's checks may cost; a token is made by whoever holds it, so its checks are not ours. The time is that of the wall,
@@ -102,7 +103,8 @@ impl Genuine {
         let none = |why: &str| Denied::NoToken(why.to_owned());
         let biscuit = Biscuit::from_base64(text, root.public())
             .map_err(|_| none("this token was not made by this server, or not copied whole"))?;
-        let revocation: Vec<String> = biscuit.revocation_identifiers().iter().map(|id| super::keys::hex(id)).collect();
+        let revocation: Vec<String> =
+            biscuit.revocation_identifiers().iter().map(|id| graph::hex::digits(id)).collect();
         let damaged = |error: error::Token| why(&error, || none("this token is damaged"));
         let mut authorizer = AuthorizerBuilder::new().set_limits(LIMITS).build(&biscuit).map_err(damaged)?;
         let ids: Vec<(String,)> = authorizer.query_with_limits("data($id) <- id($id)", LIMITS).map_err(damaged)?;
@@ -133,10 +135,6 @@ impl Genuine {
             granted.insert(Self::asked(verb, target));
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whoever sent a request, by a token that is genuine and listed.

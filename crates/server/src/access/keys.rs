@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use biscuit_auth::builder::Algorithm;
 use biscuit_auth::{KeyPair, PrivateKey, PublicKey};
+use graph::hex;
 
 /// The file's name in the data folder.
 pub const ROOT_KEY_FILE: &str = "root.key";
@@ -67,7 +68,7 @@ impl RootKey {
     /// Tells this key from others, without giving it away.
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        hex(&self.public().to_bytes())
+        hex::digits(&self.public().to_bytes())
     }
 
     pub(super) fn pair(&self) -> &KeyPair {
@@ -86,7 +87,7 @@ pub(super) fn read_or_make(path: &Path, make: impl FnOnce() -> Vec<u8>) -> Resul
         let scratch = path.with_extension(format!("{}.new", std::process::id()));
         let mut file =
             OpenOptions::new().write(true).create(true).truncate(true).mode(KEY_MODE).open(&scratch).map_err(failed)?;
-        file.write_all(hex(&make()).as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
+        file.write_all(hex::digits(&make()).as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
         // A link does not replace what another process made a moment ago.
         let linked = fs::hard_link(&scratch, path);
         let _ = fs::remove_file(&scratch);
@@ -100,16 +101,5 @@ pub(super) fn read_or_make(path: &Path, make: impl FnOnce() -> Vec<u8>) -> Resul
         return Err(KeyError::Open { path: path.to_owned(), mode });
     }
     let text = fs::read_to_string(path).map_err(failed)?;
-    unhex(text.trim()).filter(|bytes| bytes.len() == 32).ok_or_else(|| KeyError::Damaged { path: path.to_owned() })
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-pub(super) fn unhex(text: &str) -> Option<Vec<u8>> {
-    if !text.len().is_multiple_of(2) || !text.is_ascii() {
-        return None;
-    }
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
+    hex::bytes(text.trim()).filter(|bytes| bytes.len() == 32).ok_or_else(|| KeyError::Damaged { path: path.to_owned() })
 }

@@ -3,12 +3,13 @@
 //! A token may be revoked or come to its end, a member may be removed or lose a role. What has begun goes on no longer than until it asks the
 //! next time. Nothing here decides when that is.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use graph::{BuildId, Timestamp};
 
 use super::guard::{Access, Bearer, Denied};
 use super::verb::{Target, Verb};
+use crate::lock::lock;
 use crate::records::KeptPass;
 
 /// What a pass is used on; as [`Target`], kept.
@@ -73,7 +74,7 @@ impl Pass {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Whose it is, as it stood when it was asked last. The same value as long as nothing has changed.

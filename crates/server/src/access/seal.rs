@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::keys::{KeyError, hex, read_or_make};
+use super::keys::{KeyError, read_or_make};
 
 /// The file's name in the data folder.
 pub const SEALING_KEY_FILE: &str = "secrets.key";
@@ -57,7 +57,7 @@ impl SealingKey {
             bytes
         })?;
         let key = UnboundKey::new(&AES_256_GCM, &bytes).map_err(|_| KeyError::Damaged { path: path.clone() })?;
-        let fingerprint = hex(&blake3::derive_key(FINGERPRINT_CONTEXT, &bytes)[..16]);
+        let fingerprint = graph::hex::digits(&blake3::derive_key(FINGERPRINT_CONTEXT, &bytes)[..16]);
         let addresses = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &blake3::derive_key(ADDRESS_CONTEXT, &bytes));
         Ok(Self { key: LessSafeKey::new(key), addresses, fingerprint, path })
     }

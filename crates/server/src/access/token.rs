@@ -176,7 +176,7 @@ pub fn inspect(text: &str) -> Result<Inspected, TokenError> {
         grants: BTreeMap::new(),
         checks: Vec::new(),
         narrowed: Vec::new(),
-        revocation: token.revocation_identifiers().iter().map(|id| super::keys::hex(id)).collect(),
+        revocation: token.revocation_identifiers().iter().map(|id| graph::hex::digits(id)).collect(),
         ends: None,
         limits: BTreeMap::new(),
     };

@@ -1,7 +1,7 @@
 //! Who is let in: the token, or the session, and what the line of the table demands of it.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use api::problem::{Problem, ProblemKind};
 use api::routes::{Access as Needs, Method, On, Route};
@@ -11,6 +11,7 @@ use graph::{BuildId, WorkerId};
 use super::call::Call;
 use super::{App, pages, problem};
 use crate::access::{Bearer, Denied, Target, Verb};
+use crate::lock::lock;
 
 /// After so many heartbeats in which nobody has asked for a session's token it is asked for before the next call of the worker.
 const HEARTBEATS_UNASKED_MAX: u64 = 2;
@@ -34,7 +35,7 @@ pub struct Look {
 
 impl Look {
     fn readable(&self) -> MutexGuard<'_, BTreeSet<BuildId>> {
-        self.readable.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.readable)
     }
 }
 

@@ -10,7 +10,7 @@ use api::problem::{Problem, ProblemKind};
 use axum::http::StatusCode;
 use engine::fact::What;
 use engine::{BuildOptions, BuildRequest, FailurePolicy, PoolReach};
-use graph::{BuildId, Checkout, Digest, Event, EventKind, Trust, WorkerId};
+use graph::{BuildId, Checkout, Digest, Event, EventKind, Trust, WorkerId, with_causes};
 use store::rows::{BuildRow, VerdictWord};
 use store::{BuildFilter, PAGE_ROWS_MAX};
 
@@ -372,7 +372,7 @@ pub async fn rebuild(app: Arc<App>, call: Call) -> Answered {
 
 /// Why a request about builds was refused.
 pub fn request(error: RequestError) -> Problem {
-    let text = crate::world::full(&error);
+    let text = with_causes(&error);
     match error {
         // Not the request's fault, and the same may go well a moment later.
         RequestError::Source(SourceError::Refused(error)) => problem::blob_for_now(&error),

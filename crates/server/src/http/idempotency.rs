@@ -6,7 +6,7 @@
 //! request for a build finds that build by the key that stands in its first fact; other calls do no harm twice.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use api::problem::{Problem, ProblemKind};
 use api::routes::{IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_BYTES_MAX, IDEMPOTENCY_SECONDS, JSON, Method};
@@ -19,6 +19,7 @@ use super::answer::{Answered as Answer, with};
 use super::call::Call;
 use super::router::Handler;
 use super::{App, problem};
+use crate::lock::lock;
 use crate::notices;
 use crate::records::Answered;
 
@@ -38,7 +39,7 @@ impl UnderWay {
     /// Waits until no other call of this key is under way.
     async fn turn(&self, key: &str) -> OwnedMutexGuard<()> {
         let turn = {
-            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut turns = lock(&self.turns);
             Arc::clone(turns.entry(key.to_owned()).or_default())
         };
         turn.lock_owned().await
@@ -47,7 +48,7 @@ impl UnderWay {
     /// Lets the next one.
     fn leave(&self, key: &str, guard: OwnedMutexGuard<()>) {
         drop(guard);
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut turns = lock(&self.turns);
         // One owner is the table itself.
         if turns.get(key).is_some_and(|turn| Arc::strong_count(turn) == 1) {
             turns.remove(key);

@@ -12,7 +12,7 @@ use api::job::{ARTIFACT_FILES_MAX, ARTIFACT_VIEW_SECONDS, ArtifactFile, Artifact
 use api::problem::{Problem, ProblemKind};
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Response, header};
-use graph::{BuildId, Digest};
+use graph::{BuildId, Digest, hex};
 use ring::hmac;
 
 use super::answer::{self, Answered, Wanted, exactly, range, ranged};
@@ -129,12 +129,8 @@ fn now_seconds(app: &App) -> u64 {
 fn address(app: &App, build: BuildId, digest: Digest) -> String {
     let until = (now_seconds(app) + ARTIFACT_VIEW_SECONDS).next_multiple_of(STEP_SECONDS);
     let what = format!("{build}-{digest}-{until}");
-    let signature = hex(hmac::sign(app.secrets.address_key(), what.as_bytes()).as_ref());
+    let signature = hex::digits(hmac::sign(app.secrets.address_key(), what.as_bytes()).as_ref());
     format!("/{PREFIX}/{what}-{signature}")
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The build and the artifact of an address that this server signed and whose time has not passed.

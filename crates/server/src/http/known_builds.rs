@@ -1,7 +1,7 @@
 //! What lists tell of builds, kept as the text that is sent: a build whose rows show no more facts than before is told in the same words.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use graph::BuildId;
 use serde::Serialize;
@@ -10,6 +10,8 @@ use store::rows::BuildRow;
 use store::{BuildFilter, Store, StoreError};
 
 use super::convert;
+
+use crate::lock::lock;
 
 /// How many bytes of text are kept of each kind in one generation; there are two.
 const BYTES_KEPT: usize = 2 << 20;
@@ -75,7 +77,7 @@ impl KnownBuilds {
     }
 
     fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

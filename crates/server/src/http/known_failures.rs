@@ -1,10 +1,12 @@
 //! What the failures of builds are beside the builds before, kept for who looks again while nothing of all these builds has changed.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use api::test_history::TestSummary;
 use graph::BuildId;
+
+use crate::lock::lock;
 
 /// How many summaries are kept, and how many bytes of text with them.
 const SUMMARIES_KEPT: usize = 64;
@@ -64,7 +66,7 @@ impl KnownFailures {
     }
 
     fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -2,11 +2,13 @@
 //! is written once.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use graph::{AttemptNumber, BuildId};
 use store::rows::TestRow;
 use store::{Store, StoreError};
+
+use crate::lock::lock;
 
 /// How many tests are kept, of how many builds.
 const TESTS_KEPT: usize = 40_000;
@@ -58,7 +60,7 @@ impl KnownTests {
     }
 
     fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -5,10 +5,12 @@
 
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use graph::BuildId;
 use store::log::{Item, LogError, LogReader, StreamKey};
+
+use crate::lock::lock;
 
 /// How many lines are known together.
 const PART_LINES: u64 = 32_768;
@@ -39,7 +41,7 @@ pub struct KnownParts(Mutex<VecDeque<(Name, Part)>>);
 
 impl KnownParts {
     fn find(&self, name: Name) -> Option<Part> {
-        let mut parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut parts = lock(&self.0);
         let index = parts.iter().position(|(known, _)| *known == name)?;
         let found = parts.remove(index)?;
         let part = Arc::clone(&found.1);
@@ -48,7 +50,7 @@ impl KnownParts {
     }
 
     fn keep(&self, name: Name, part: &Part) {
-        let mut parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut parts = lock(&self.0);
         if parts.len() >= PARTS_KEPT {
             parts.pop_front();
         }

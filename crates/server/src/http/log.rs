@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use api::log::{
@@ -30,6 +30,7 @@ use super::guarded::{guarded, pass};
 use super::likeness::{Earlier, Likeness};
 use super::{App, build, groups, job, problem};
 use crate::access::{Pass, Verb};
+use crate::lock::lock;
 use crate::records::LogPhase;
 use crate::server::Server;
 
@@ -645,7 +646,7 @@ fn found_bytes(found: &LogHits) -> usize {
 
 impl FoundBefore {
     fn find(&self, wish: &Wish) -> Option<Arc<LogHits>> {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = lock(&self.0);
         let index = kept.iter().position(|(known, _)| known == wish)?;
         let found = kept.remove(index)?;
         let hits = Arc::clone(&found.1);
@@ -657,7 +658,7 @@ impl FoundBefore {
         if found_bytes(found) > FOUND_BYTES_MAX {
             return;
         }
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = lock(&self.0);
         kept.push_back((wish, Arc::clone(found)));
         let mut bytes: usize = kept.iter().map(|(_, found)| found_bytes(found)).sum();
         while kept.len() > FOUND_KEPT || bytes > FOUND_BYTES_KEPT {

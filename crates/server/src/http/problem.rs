@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use api::problem::{MEDIA_TYPE, Problem, ProblemKind};
 use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
+use graph::with_causes;
 use store::StoreError;
 use store::blob::BlobError;
 use store::log::LogError;
@@ -13,7 +14,6 @@ use crate::access::{Denied, LedgerError};
 use crate::notices;
 use crate::records::RecordError;
 use crate::request::Stopped;
-use crate::world::full;
 
 /// The most of a cause that is told.
 const CAUSE_BYTES_MAX: usize = 2000;
@@ -44,7 +44,7 @@ pub fn not_found(what: impl std::fmt::Display) -> Problem {
 
 /// A fault of ours; its cause is for the log.
 pub fn internal(error: &dyn std::error::Error) -> Problem {
-    let mut cause = full(error);
+    let mut cause = with_causes(error);
     if cause.len() > CAUSE_BYTES_MAX {
         cause.truncate(cause.floor_char_boundary(CAUSE_BYTES_MAX));
         cause.push('…');
@@ -69,7 +69,7 @@ pub fn told(problem: &Problem) -> String {
 }
 
 fn unavailable(error: &dyn std::error::Error, help: &str) -> Problem {
-    Problem::new(ProblemKind::Unavailable, full(error)).help(help)
+    Problem::new(ProblemKind::Unavailable, with_causes(error)).help(help)
 }
 
 /// What a store refused.

@@ -2,11 +2,12 @@
 //! as when a disk is full, is told once in a while, with how many were like it.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use api::problem::{Problem, ProblemKind};
 
+use crate::lock::lock;
 use crate::notices;
 
 /// How long a refusal of an operation keeps others of it from being told.
@@ -38,7 +39,7 @@ impl Troubles {
         if *status < 500 {
             return None;
         }
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = lock(&self.0);
         let untold = match told.get_mut(&(operation, *status)) {
             Some((at, untold)) if now.saturating_duration_since(*at) < QUIET => {
                 *untold += 1;

@@ -12,7 +12,7 @@ use api::worker::{
 };
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, StatusCode, header};
-use graph::{Digest, Trust, WorkerId};
+use graph::{Digest, Trust, WorkerId, hex};
 use ring::signature::{ED25519, UnparsedPublicKey};
 use store::StoreError;
 use store::cache::{CacheAct, CacheRow, CacheUse, CacheUser, CacheWanted, Saved, cache_uses};
@@ -46,12 +46,9 @@ fn unprocessable(detail: impl Into<String>) -> Problem {
     Problem::new(ProblemKind::Unprocessable, detail)
 }
 
-fn key_bytes(hex: &str, length: usize) -> Result<Vec<u8>, Problem> {
-    let wrong = || unprocessable(format!("`{}` is not {length} bytes in hexadecimal", hex.escape_debug()));
-    if hex.len() != length * 2 || !hex.is_ascii() {
-        return Err(wrong());
-    }
-    (0..length).map(|index| u8::from_str_radix(&hex[index * 2..index * 2 + 2], 16).map_err(|_| wrong())).collect()
+fn key_bytes(digits: &str, length: usize) -> Result<Vec<u8>, Problem> {
+    let wrong = || unprocessable(format!("`{}` is not {length} bytes in hexadecimal", digits.escape_debug()));
+    hex::bytes(digits).filter(|bytes| bytes.len() == length).ok_or_else(wrong)
 }
 
 /// Gives a challenge.

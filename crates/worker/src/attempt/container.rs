@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 
-use graph::{Environment, Failure, Job, Network, Pull, Service, Shell, StepReport, Text};
+use graph::{Environment, Failure, Job, Network, Pull, Service, Shell, StepReport, Text, with_causes};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -71,7 +71,7 @@ async fn unless_stopped<T>(
     };
     tokio::select! {
         biased;
-        () = cancel.requested() => Err(Stopped::Canceled),
+        _ = cancel.requested() => Err(Stopped::Canceled),
         () = over => Err(Stopped::TimedOut),
         done = work => Ok(done),
     }
@@ -222,7 +222,7 @@ impl Attempt<'_> {
     }
 
     fn refuse_image(&mut self, section: Option<usize>, fault: &ImageFault) {
-        let message = self.secrets.hide(super::chain(fault));
+        let message = self.secrets.hide(with_causes(fault));
         if let Some(section) = section {
             lock(&self.sections[section].recorder).note(&message);
             self.end_section(section, "failed", Some(EXIT_BROKEN));
@@ -308,7 +308,7 @@ impl Attempt<'_> {
                 Ok(())
             }
             Err(fault) => {
-                let message = super::chain(&fault);
+                let message = with_causes(&fault);
                 self.fail(match fault.is_infrastructure() {
                     false => Failure::Setup { message },
                     true => Failure::Infra { message },

@@ -438,7 +438,7 @@ impl Engine {
     }
 
     fn unreachable(&self, error: &dyn std::error::Error) -> EngineError {
-        EngineError::Unreachable { socket: self.socket.display().to_string(), cause: crate::attempt::chain(error) }
+        EngineError::Unreachable { socket: self.socket.display().to_string(), cause: graph::with_causes(error) }
     }
 
     /// Makes a call whose answer is read by the caller.

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use axum::extract::{ConnectInfo, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
-use graph::Timestamp;
+use graph::{Timestamp, hex};
 use ring::hmac;
 
 const HOST: HeaderName = HeaderName::from_static("x-ropewalk-host");
@@ -26,8 +26,7 @@ pub fn tell(key: &hmac::Key, request: &Parts, headers: &mut HeaderMap, now: Time
     headers.insert(FROM, from);
     headers.insert(AT, HeaderValue::from(now.0));
     let signature = hmac::sign(key, &signed(request, headers));
-    let signature: String = signature.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    headers.extend(signature.parse().ok().map(|signature: HeaderValue| (SIGNATURE, signature)));
+    headers.extend(hex::digits(signature.as_ref()).parse().ok().map(|signature: HeaderValue| (SIGNATURE, signature)));
 }
 
 /// Makes a request that another server has handed on into what came to that one. Of any other it takes out what says so.
