@@ -22,6 +22,7 @@ pub mod nix;
 pub mod outcome;
 pub mod patterns;
 pub mod quarantine;
+pub mod shell;
 pub mod text;
 pub mod time;
 pub mod validate;

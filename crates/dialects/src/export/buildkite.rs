@@ -2,6 +2,7 @@
 //!
 //! An upload expands `$NAME`; so every `$` of a script is written as `$$`.
 
+use graph::shell::quoted;
 use graph::{Accepts, Carries, ConcurrencyMode, Environment, EventKind, FieldKind, RetryOn, Text};
 use serde_json::Value;
 
@@ -200,7 +201,7 @@ fn downloads(piece: &Piece, plan: &Plan<'_>) -> Vec<String> {
             let glob =
                 glob.split(super::legs::MARK).enumerate().map(|(index, part)| if index % 2 == 1 { "*" } else { part });
             let glob: String = glob.collect();
-            lines.push(format!("buildkite-agent artifact download '{}' . --step {key}", glob.replace('\'', "'\\''")));
+            lines.push(format!("buildkite-agent artifact download {} . --step {key}", quoted(&glob)));
         }
     }
     lines
@@ -341,7 +342,7 @@ fn param(name: &str, plan: &Plan<'_>) -> String {
     let default = plan.params.get(name).and_then(|field| field.default.as_ref());
     match default.map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned)) {
         Some(default) => {
-            format!("$(buildkite-agent meta-data get {name} --default '{}')", default.replace('\'', "'\\''"))
+            format!("$(buildkite-agent meta-data get {name} --default {})", quoted(&default))
         }
         None => format!("$(buildkite-agent meta-data get {name})"),
     }

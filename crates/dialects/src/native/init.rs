@@ -363,7 +363,7 @@ fn has_target(makefile: &str, target: &str) -> bool {
 /// A path as one word of a shell.
 fn quoted(path: &str) -> String {
     let is_plain = path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte));
-    if is_plain { path.to_owned() } else { format!("'{}'", path.replace('\'', "'\\''")) }
+    if is_plain { path.to_owned() } else { graph::shell::quoted(path) }
 }
 
 fn write(found: &Found) -> String {

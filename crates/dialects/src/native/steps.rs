@@ -209,7 +209,7 @@ fn nix_script(installables: &[String]) -> String {
         |text: &str| text.chars().all(|letter| letter.is_ascii_alphanumeric() || "._-/:@+#=".contains(letter));
     let quoted = |text: &String| match is_plain(text) && !text.starts_with('#') {
         true => text.clone(),
-        false => format!("'{}'", text.replace('\'', r"'\''")),
+        false => graph::shell::quoted(text),
     };
     let words: Vec<String> = installables.iter().map(quoted).collect();
     format!("nix build --keep-going {}", words.join(" "))

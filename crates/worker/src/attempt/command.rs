@@ -67,8 +67,8 @@ impl Attempt<'_> {
             Shell::Sh => Ok((Command::shell("/bin/sh", &["-e"], script).map_err(failed)?, Vec::new())),
             Shell::Bash => {
                 let arguments = ["--noprofile", "--norc", "-eo", "pipefail"];
-                let script = self.with_functions(&step.run);
-                Ok((Command::shell("bash", &arguments, script.as_bytes()).map_err(failed)?, Vec::new()))
+                let script = self.with_functions(script);
+                Ok((Command::shell("bash", &arguments, &script).map_err(failed)?, Vec::new()))
             }
             Shell::Program(digest) => self.program(*digest, script),
             Shell::Custom(words) => self.custom(words, script),

@@ -3,7 +3,8 @@
 //! The shell is evaluated once, in the job's workspace, when the first step is to run: what is printed meanwhile stands in
 //! that step's log, its limits and cancels are the step's, and a flake that cannot be evaluated fails that step.
 
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use graph::{Environment, Failure, Step, TestCase};
@@ -141,11 +142,15 @@ impl Attempt<'_> {
     }
 
     /// The script with the functions of the job's shell before it, on its first line: lines keep their numbers.
-    pub(super) fn with_functions(&self, script: &str) -> String {
-        match self.nix.shell.as_ref().and_then(|shell| shell.functions.as_deref()) {
-            Some(functions) => format!(". {}; {script}", quoted(functions)),
-            None => script.to_owned(),
+    pub(super) fn with_functions(&self, script: &[u8]) -> Vec<u8> {
+        let mut whole = Vec::new();
+        if let Some(functions) = self.nix.shell.as_ref().and_then(|shell| shell.functions.as_deref()) {
+            whole.extend_from_slice(b". ");
+            graph::shell::push_quoted(&mut whole, functions.as_os_str().as_bytes());
+            whole.extend_from_slice(b"; ");
         }
+        whole.extend_from_slice(script);
+        whole
     }
 
     /// The command that builds a step's installables.
@@ -193,9 +198,4 @@ impl Attempt<'_> {
         self.nix.built.extend(built.outputs.clone());
         done.report.outputs.extend(built.outputs);
     }
-}
-
-/// A path as one word of a shell.
-fn quoted(path: &Path) -> String {
-    format!("'{}'", path.to_string_lossy().replace('\'', r"'\''"))
 }

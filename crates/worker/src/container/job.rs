@@ -23,6 +23,7 @@ use crate::keeper::{Command, Ending, Signal, View};
 use crate::output::{Channels, register};
 use crate::variables::Variables;
 use graph::Usage;
+use graph::shell::push_quoted;
 
 /// The program of the first process.
 const FIRST: &str = include_str!("first.sh");
@@ -461,7 +462,7 @@ impl JobContainer {
         let mut script = b"exec find".to_vec();
         for path in paths {
             script.push(b' ');
-            quote(&mut script, path.as_os_str().as_encoded_bytes());
+            push_quoted(&mut script, path.as_os_str().as_encoded_bytes());
         }
         // The layers' other files are this user's already, so that nothing of them is copied.
         script.extend_from_slice(format!(" ! -user {user} -exec chown -h {own} {{}} +").as_bytes());
@@ -608,7 +609,7 @@ fn description(plan: &Plan<'_>, files: Value, own: String) -> Value {
 fn script(command: &Command) -> Vec<u8> {
     use std::os::unix::ffi::OsStrExt;
     let mut text = b"cd ".to_vec();
-    quote(&mut text, command.directory.as_os_str().as_bytes());
+    push_quoted(&mut text, command.directory.as_os_str().as_bytes());
     text.extend_from_slice(b" || exit 126\n");
     let is_plain = |name: &[u8]| {
         let first = name.first().is_some_and(|byte| byte.is_ascii_alphabetic() || *byte == b'_');
@@ -619,7 +620,7 @@ fn script(command: &Command) -> Vec<u8> {
         text.extend_from_slice(b"export ");
         text.extend_from_slice(name.as_bytes());
         text.push(b'=');
-        quote(&mut text, value.as_bytes());
+        push_quoted(&mut text, value.as_bytes());
         text.push(b'\n');
     }
     text.extend_from_slice(b"exec");
@@ -628,26 +629,15 @@ fn script(command: &Command) -> Vec<u8> {
         text.extend_from_slice(b" env");
         for (name, value) in odd {
             text.push(b' ');
-            quote(&mut text, &[name.as_bytes(), b"=", value.as_bytes()].concat());
+            push_quoted(&mut text, &[name.as_bytes(), b"=", value.as_bytes()].concat());
         }
     }
     for word in std::iter::once(&command.program).chain(&command.arguments) {
         text.push(b' ');
-        quote(&mut text, word.as_bytes());
+        push_quoted(&mut text, word.as_bytes());
     }
     text.push(b'\n');
     text
-}
-
-fn quote(text: &mut Vec<u8>, word: &[u8]) {
-    text.push(b'\'');
-    for byte in word {
-        match byte {
-            b'\'' => text.extend_from_slice(b"'\\''"),
-            byte => text.push(*byte),
-        }
-    }
-    text.push(b'\'');
 }
 
 /// A line of `times`: `0m1.250s 0m0.010s`.
