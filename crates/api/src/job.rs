@@ -452,15 +452,24 @@ pub enum StepResult {
     Canceled,
 }
 
-impl StepResult {
-    /// The result of this word; one that nobody knows is a failure.
-    #[must_use]
-    pub fn from_word(word: &str) -> Self {
-        match word {
-            "passed" => Self::Passed,
-            "skipped" => Self::Skipped,
-            "canceled" => Self::Canceled,
-            _ => Self::Failed,
+impl From<graph::StepResult> for StepResult {
+    fn from(result: graph::StepResult) -> Self {
+        match result {
+            graph::StepResult::Passed => Self::Passed,
+            graph::StepResult::Failed => Self::Failed,
+            graph::StepResult::Skipped => Self::Skipped,
+            graph::StepResult::Canceled => Self::Canceled,
+        }
+    }
+}
+
+impl From<StepResult> for graph::StepResult {
+    fn from(result: StepResult) -> Self {
+        match result {
+            StepResult::Passed => Self::Passed,
+            StepResult::Failed => Self::Failed,
+            StepResult::Skipped => Self::Skipped,
+            StepResult::Canceled => Self::Canceled,
         }
     }
 }
@@ -495,7 +504,7 @@ impl From<&graph::StepReport> for Step {
     fn from(step: &graph::StepReport) -> Self {
         Self {
             name: step.name.clone(),
-            result: StepResult::from_word(&step.result),
+            result: step.result.into(),
             exit: step.exit,
             signal: step.signal,
             started: step.started.into(),

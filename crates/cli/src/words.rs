@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 pub use api::words::{duration, failure, skip_reason, verdict};
-use graph::{AttemptReport, BuildId, Failure, Job, JobName, Outcome, WorkspaceKind};
+use graph::{AttemptReport, BuildId, Failure, Job, JobName, Outcome, StepResult, WorkspaceKind};
 
 use crate::columns;
 use crate::whereabouts::quoted;
@@ -149,7 +149,7 @@ pub enum LeftBehind {
 
 /// What the last attempt of a job leaves for a shell, by what is known of the job and by its report.
 pub fn left_behind(job: Option<&Job>, report: Option<&AttemptReport>) -> LeftBehind {
-    let has_begun = report.is_some_and(|report| report.steps.iter().any(|step| step.result != "skipped"));
+    let has_begun = report.is_some_and(|report| report.steps.iter().any(|step| step.result != StepResult::Skipped));
     match job.map(|job| job.workspace) {
         _ if !has_begun => LeftBehind::Nothing,
         Some(WorkspaceKind::InPlace) => LeftBehind::InTree,

@@ -118,7 +118,7 @@ fn what_was_evicted_is_taken_from_no_build() {
 #[test]
 fn what_was_made_of_more_than_its_operation_is_taken_by_nobody() {
     let reads = |report: &mut AttemptReport| {
-        let (name, result, at) = ("f".to_owned(), "passed".to_owned(), report.started);
+        let (name, result, at) = ("f".to_owned(), graph::StepResult::Passed, report.started);
         let outputs = [(graph::attempt::EVENT_READ.to_owned(), "branch".to_owned())].into();
         let (usage, exit, signal) = (graph::Usage::default(), Some(0), None);
         report.steps =

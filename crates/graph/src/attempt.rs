@@ -276,8 +276,8 @@ pub struct StepReport {
     /// The signal that ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<i32>,
-    /// `passed`, `failed`, `skipped` or `canceled`, before `allow_failure` is applied.
-    pub result: String,
+    /// How it ended, before `allow_failure` is applied.
+    pub result: StepResult,
     /// When it began; equal to `finished` if it was skipped.
     pub started: Timestamp,
     /// When it had ended.
@@ -291,6 +291,34 @@ pub struct StepReport {
     /// Lines it printed, both streams together.
     #[serde(default)]
     pub lines: u64,
+}
+
+/// How a step ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StepResult {
+    /// It ended with zero.
+    Passed,
+    /// It did not run.
+    Skipped,
+    /// It was canceled.
+    Canceled,
+    /// It ended otherwise; so did one of which a worker says a word that nobody knows.
+    #[serde(other)]
+    Failed,
+}
+
+impl StepResult {
+    /// The word for people, expressions and JSON.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Skipped => "skipped",
+            Self::Canceled => "canceled",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 /// What processes used, as the kernel counted it for them and for the children they waited for.
@@ -354,5 +382,25 @@ impl TestOutcome {
     #[must_use]
     pub fn is_failure(self) -> bool {
         matches!(self, Self::Failed | Self::Errored)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_of_steps_are_the_words_that_they_were_kept_as() {
+        let all = [StepResult::Passed, StepResult::Failed, StepResult::Skipped, StepResult::Canceled];
+        for (result, word) in all.into_iter().zip(["passed", "failed", "skipped", "canceled"]) {
+            let kept = format!(
+                r#"{{"outcome":"passed","started":1,"finished":5,"steps":[{{"name":"make","exit":0,"result":"{word}","started":2,"finished":4,"usage":{{"peak_memory_bytes":1,"cpu_user_us":2,"cpu_system_us":3}},"lines":7}}],"usage":{{"peak_memory_bytes":1,"cpu_user_us":2,"cpu_system_us":3}}}}"#
+            );
+            let report: AttemptReport = serde_json::from_str(&kept).unwrap();
+            assert_eq!((report.steps[0].result, result.word()), (result, word));
+            assert_eq!(serde_json::to_string(&report).unwrap(), kept);
+        }
+        let strange: StepResult = serde_json::from_str(r#""burst""#).unwrap();
+        assert_eq!(strange, StepResult::Failed);
     }
 }

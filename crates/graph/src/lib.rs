@@ -29,8 +29,8 @@ pub mod validate;
 
 pub use asked::{AskedTests, NeverRun, Partial, TestName};
 pub use attempt::{
-    Artifact, AttemptReport, AttemptSpec, CacheFound, CacheReport, CacheSaved, NeedResult, Phase, StepReport, TestCase,
-    TestOutcome, Usage, WaitedFor,
+    Artifact, AttemptReport, AttemptSpec, CacheFound, CacheReport, CacheSaved, NeedResult, Phase, StepReport,
+    StepResult, TestCase, TestOutcome, Usage, WaitedFor,
 };
 pub use causes::with_causes;
 pub use condition::Condition;

@@ -15,7 +15,7 @@ use api::event::Moment;
 use api::log::LogStream;
 use engine::Fact;
 use engine::fact::What;
-use graph::{AttemptNumber, AttemptReport, AttemptSpec, BuildId, JobName, StepReport, Timestamp};
+use graph::{AttemptNumber, AttemptReport, AttemptSpec, BuildId, JobName, StepReport, StepResult, Timestamp};
 use store::log::{Item, LineEnd, LogError, LogReader, Logs, Stream, StreamKey};
 use store::{Store, StoreError};
 use thiserror::Error;
@@ -674,7 +674,7 @@ impl Reader {
             }
             let ended: Option<Arc<StepReport>> =
                 live.report.or_else(|| report.map(|report| Arc::new(report.steps[index].clone())));
-            let has_run = ended.as_ref().is_none_or(|report| report.result != "skipped");
+            let has_run = ended.as_ref().is_none_or(|report| report.result != StepResult::Skipped);
             if told.begun == 0 && has_run {
                 let started = live
                     .started

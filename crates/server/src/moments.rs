@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::event::Moment;
-use api::job::{Cause, StepResult, outputs_of};
+use api::job::{Cause, outputs_of};
 use engine::fact::{Ended, What};
 use engine::{BuildRequest, Fact};
 use graph::{AttemptNumber, BuildId, Graph, Job, JobName, Outcome, StepReport, Timestamp};
@@ -228,7 +228,7 @@ impl StepPlace {
             attempt: self.attempt.0,
             step: self.step,
             name: report.name.clone(),
-            result: StepResult::from_word(&report.result),
+            result: report.result.into(),
             exit: report.exit,
             signal: report.signal,
             time: report.finished.into(),

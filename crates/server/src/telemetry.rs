@@ -8,7 +8,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use graph::{AttemptReport, BuildId, JobName, Outcome, Timestamp, Verdict};
+use graph::{AttemptReport, BuildId, JobName, Outcome, StepResult, Timestamp, Verdict};
 use serde_json::{Value, json};
 use store::rows::{AttemptRow, BuildRow};
 
@@ -126,12 +126,12 @@ fn attempt_spans(row: &AttemptRow, report: &AttemptReport, ids: &Ids, spans: &mu
         status_of(&report.outcome),
     ));
     for (index, step) in report.steps.iter().enumerate() {
-        if step.result == "skipped" {
+        if step.result == StepResult::Skipped {
             continue;
         }
         let mut attributes = vec![number("ropewalk.step", index as u64), number("ropewalk.lines", step.lines)];
         attributes.extend(step.exit.map(|exit| number("process.exit.code", u64::try_from(exit).unwrap_or(0))));
-        let status = if step.result == "passed" { STATUS_OK } else { STATUS_ERROR };
+        let status = if step.result == StepResult::Passed { STATUS_OK } else { STATUS_ERROR };
         let id = ids.span(&format!("{}/{index}", row.attempt));
         spans.push(span(ids, id, Some(own.clone()), &step.name, (step.started, step.finished), attributes, status));
     }
@@ -271,11 +271,11 @@ mod tests {
         let request = BuildRequest { origin, ..BuildRequest::new(event, "pipeline.yaml") };
         let jobs = [(JobName::from("test"), Arc::new(Job::default()))];
         let graph = Arc::new(Graph { jobs: jobs.into_iter().collect(), ..Graph::default() });
-        let step = |name: &str, result: &str, exit, from, to| StepReport {
+        let step = |name: &str, result, exit, from, to| StepReport {
             name: name.to_owned(),
             exit,
             signal: None,
-            result: result.to_owned(),
+            result,
             started: Timestamp(from),
             finished: Timestamp(to),
             usage: Usage::default(),
@@ -286,9 +286,9 @@ mod tests {
             AttemptReport::of(Outcome::Failed(Failure::Step { step: 1, exit: 2, message: None }), Timestamp(40));
         report.finished = Timestamp(90);
         report.steps = vec![
-            step("prepare", "passed", Some(0), 41, 50),
-            step("check", "failed", Some(2), 50, 89),
-            step("publish", "skipped", None, 89, 89),
+            step("prepare", StepResult::Passed, Some(0), 41, 50),
+            step("check", StepResult::Failed, Some(2), 50, 89),
+            step("publish", StepResult::Skipped, None, 89, 89),
         ];
         let (job, attempt, lease) = (JobName::from("test"), AttemptNumber(1), LeaseId(1));
         vec![

@@ -12,7 +12,7 @@ use engine::fact::{Fact, What};
 use engine::{BuildRequest, Ended, Reused};
 use graph::{
     AttemptNumber, AttemptReport, BuildId, Digest, Event, EventKind, Graph, Job, JobName, LeaseId, Outcome, Step,
-    StepReport, Timestamp, Usage, Verdict, WorkerId,
+    StepReport, StepResult, Timestamp, Usage, Verdict, WorkerId,
 };
 use ropewalk_store::{SqliteStore, Store, StoreError};
 
@@ -168,7 +168,7 @@ fn job_facts(build: BuildId) -> Vec<Fact> {
             name: "cargo test".to_owned(),
             exit: Some(0),
             signal: None,
-            result: "passed".to_owned(),
+            result: StepResult::Passed,
             started: at,
             finished: at,
             usage: report.usage,

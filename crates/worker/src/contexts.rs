@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use expression::{CallError, Condition, Environment, Error, ErrorKind, Template, Value};
-use graph::{AttemptSpec, StepReport, Text};
+use graph::{AttemptSpec, StepReport, StepResult, Text};
 
 use crate::files::{self, Directories};
 use crate::patterns::Patterns;
@@ -108,12 +108,12 @@ impl Contexts {
     }
 
     /// Adds what a step with an id did: `outputs`, `outcome`, `conclusion` (after `allow_failure`), `exit`.
-    pub fn add_step(&mut self, id: &str, report: &StepReport, conclusion: &str) {
+    pub fn add_step(&mut self, id: &str, report: &StepReport, conclusion: StepResult) {
         let outputs = report.outputs.iter().map(|(name, value)| (name.as_str(), Value::from(value.as_str())));
         let step = Value::object([
             ("outputs", Value::object(outputs)),
-            ("outcome", Value::from(report.result.as_str())),
-            ("conclusion", Value::from(conclusion)),
+            ("outcome", Value::from(report.result.word())),
+            ("conclusion", Value::from(conclusion.word())),
             ("exit", report.exit.map_or(Value::Null, |exit| Value::from(f64::from(exit)))),
         ]);
         self.steps.push((id.to_owned(), step));

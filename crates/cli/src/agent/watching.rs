@@ -14,7 +14,7 @@ use engine::fact::{Ended, What};
 use engine::{BuildRequest, Fact, Reused};
 use graph::{
     AttemptNumber, AttemptReport, BuildId, Checkout, Event, Failure, Graph, Hole, JobName, LeaseId, Outcome,
-    StepReport, Timestamp, Usage, Verdict, WorkerId,
+    StepReport, StepResult, Timestamp, Usage, Verdict, WorkerId,
 };
 
 use crate::archive;
@@ -105,10 +105,7 @@ impl Watching {
             name: name.clone(),
             exit: *exit,
             signal: *signal,
-            result: serde_json::to_value(result)
-                .ok()
-                .and_then(|word| word.as_str().map(str::to_owned))
-                .unwrap_or_default(),
+            result: (*result).into(),
             started: Timestamp(finished.0.saturating_sub(ran_us)),
             finished,
             usage: Usage::default(),
@@ -236,7 +233,7 @@ impl Watching {
         report.started = Timestamp(finished.0.saturating_sub(ran_us));
         report.notes.clone_from(notes);
         report.steps = self.steps.remove(&job).unwrap_or_default();
-        let failed = report.steps.iter().position(|step| step.result == "failed");
+        let failed = report.steps.iter().position(|step| step.result == StepResult::Failed);
         if let (Some(step), Outcome::Failed(_), Some("step")) =
             (failed, &report.outcome, cause.as_ref().map(|cause| cause.kind.as_str()))
             && let Some(exit) = report.steps[step].exit

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use api::build::{Build, VerdictWord};
 use api::job::{
-    Artifact, Attempt, CacheFound, CacheReport, CacheSaved, Cause, Gate, Job, JobState, OutcomeWord, Phase, Step,
-    StepResult, Test, TestOutcome, Usage,
+    Artifact, Attempt, CacheFound, CacheReport, CacheSaved, Cause, Gate, Job, JobState, OutcomeWord, Phase, Step, Test,
+    TestOutcome, Usage,
 };
 use dialects::tree::Sources;
 use graph::{
@@ -249,17 +249,11 @@ fn cache(cache: &CacheReport) -> graph::CacheReport {
 }
 
 fn step(step: &Step) -> StepReport {
-    let result = match step.result {
-        StepResult::Passed => "passed",
-        StepResult::Failed => "failed",
-        StepResult::Skipped => "skipped",
-        StepResult::Canceled => "canceled",
-    };
     StepReport {
         name: step.name.clone(),
         exit: step.exit,
         signal: step.signal,
-        result: result.to_owned(),
+        result: step.result.into(),
         started: step.started.0,
         finished: step.finished.0,
         usage: usage(step.usage),

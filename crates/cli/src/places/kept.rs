@@ -8,7 +8,7 @@ use engine::operation::{Manifest, Work, operation};
 use engine::{BuildRequest, Fact, Reused};
 use graph::{
     Artifact, AttemptNumber, AttemptReport, BuildId, Digest, Event, EventKind, Failure, Graph, Job, JobName, LeaseId,
-    Outcome, Parent, Step, StepReport, Timestamp, Usage, Verdict, Waits, WorkerId,
+    Outcome, Parent, Step, StepReport, StepResult, Timestamp, Usage, Verdict, Waits, WorkerId,
 };
 use store::blob::MemoryBlobs;
 use store::log::{LogWriter, Masker, Stream, StreamKey};
@@ -130,7 +130,7 @@ impl KeptBuild<'_> {
         self.attempt(job, 1500, |report| {
             report.outcome = Outcome::Failed(Failure::Step { step: 0, exit, message: None });
             report.steps[0].exit = Some(exit);
-            report.steps[0].result = "failed".to_owned();
+            report.steps[0].result = StepResult::Failed;
         })
     }
 
@@ -165,7 +165,7 @@ impl KeptBuild<'_> {
             name: "make".to_owned(),
             exit: Some(0),
             signal: None,
-            result: "passed".to_owned(),
+            result: StepResult::Passed,
             started,
             finished,
             usage: report.usage,

@@ -10,7 +10,7 @@ use engine::fact::{Ended, What};
 use engine::{BuildRequest, Fact, Reused};
 use graph::{
     AttemptNumber, AttemptReport, BuildId, Checkout, Event, EventKind, Failure, Graph, Job, JobName, LeaseId, Outcome,
-    StepReport, Timestamp, Usage, WorkerId,
+    StepReport, StepResult, Timestamp, Usage, WorkerId,
 };
 
 use super::live::Live;
@@ -111,7 +111,7 @@ impl Run {
             name: "cargo clippy --all-targets".to_owned(),
             exit: None,
             signal: None,
-            result: "failed".to_owned(),
+            result: StepResult::Failed,
             started: report.started,
             finished: at(ms),
             usage: Usage::default(),

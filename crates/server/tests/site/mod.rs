@@ -9,8 +9,8 @@ use api::source::{File, Manifest, VERSION};
 use api::worker::{FromWorker, Join, Offer, Start, Taken, ToWorker};
 use engine::BuildOptions;
 use graph::{
-    AttemptReport, AttemptSpec, BuildId, Digest, Event, EventKind, LeaseId, Outcome, StepReport, Timestamp, Trust,
-    Usage, WorkerId,
+    AttemptReport, AttemptSpec, BuildId, Digest, Event, EventKind, LeaseId, Outcome, StepReport, StepResult, Timestamp,
+    Trust, Usage, WorkerId,
 };
 use ropewalk_server::access::{Access, GrantRequest, Pass, RootKey, StoreLedger, Subject, SubjectKind, Verb};
 use ropewalk_server::live::{Follower, Lines};
@@ -239,12 +239,12 @@ fn section(kind: u8, content: &[u8]) -> Vec<u8> {
 /// How an attempt of one step ended.
 pub fn report(outcome: Outcome, name: &str) -> AttemptReport {
     let at = now();
-    let result = if matches!(outcome, Outcome::Passed { .. }) { "passed" } else { "failed" };
+    let result = if matches!(outcome, Outcome::Passed { .. }) { StepResult::Passed } else { StepResult::Failed };
     let step = StepReport {
         name: name.to_owned(),
         exit: Some(0),
         signal: None,
-        result: result.to_owned(),
+        result,
         started: at,
         finished: at,
         usage: Usage::default(),

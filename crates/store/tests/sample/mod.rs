@@ -9,7 +9,7 @@ use engine::{Adopted, BuildOptions, BuildRequest, Ended, FailurePolicy, Reused};
 use graph::{
     Answer, Artifact, AskedTests, AttemptNumber, AttemptReport, BuildId, Diagnostic, Digest, Event, EventKind, Failure,
     Graph, Job, JobName, LeaseId, Location, Need, NeverRun, Origin, Outcome, Question, SkipReason, Step, StepReport,
-    TestCase, TestName, TestOutcome, Timestamp, Trust, Usage, Verdict, WaitedFor, WorkerId,
+    StepResult, TestCase, TestName, TestOutcome, Timestamp, Trust, Usage, Verdict, WaitedFor, WorkerId,
 };
 
 pub fn at(second: i64) -> Timestamp {
@@ -174,7 +174,7 @@ fn full_report() -> AttemptReport {
         name: "make".to_owned(),
         exit: Some(143),
         signal: Some(15),
-        result: "failed".to_owned(),
+        result: StepResult::Failed,
         started: at(11),
         finished: at(19),
         usage,

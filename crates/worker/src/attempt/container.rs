@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 
-use graph::{Environment, Failure, Job, Network, Pull, Service, Shell, StepReport, Text, with_causes};
+use graph::{Environment, Failure, Job, Network, Pull, Service, Shell, StepReport, StepResult, Text, with_causes};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -153,7 +153,7 @@ impl Attempt<'_> {
                 let built = unless_stopped(&self.cancel, self.deadline, image::build(engine, recipe, &progress)).await;
                 let built = self.not_stopped(built)?;
                 let image = built.map_err(|fault| self.refuse_image(Some(section), &fault))?;
-                self.end_section(section, "passed", Some(0));
+                self.end_section(section, StepResult::Passed, Some(0));
                 Ok(image)
             }
             Environment::Image { image, .. } => {
@@ -196,7 +196,7 @@ impl Attempt<'_> {
         }
         let resolved = self.not_stopped(resolved)?.map_err(|fault| self.refuse_image(section, &fault))?;
         if let Some(section) = section {
-            self.end_section(section, "passed", Some(0));
+            self.end_section(section, StepResult::Passed, Some(0));
         }
         self.images.insert(reference.to_owned(), resolved.pin.clone());
         Ok(resolved)
@@ -225,7 +225,7 @@ impl Attempt<'_> {
         let message = self.secrets.hide(with_causes(fault));
         if let Some(section) = section {
             lock(&self.sections[section].recorder).note(&message);
-            self.end_section(section, "failed", Some(EXIT_BROKEN));
+            self.end_section(section, StepResult::Failed, Some(EXIT_BROKEN));
         }
         self.fail(match (fault, section) {
             (ImageFault::Build { .. }, Some(section)) => {
@@ -420,7 +420,7 @@ impl Attempt<'_> {
                 Failure::Step { step, exit: EXIT_BROKEN, message: Some(message) }
             }
         });
-        self.end_section(section, "failed", None);
+        self.end_section(section, StepResult::Failed, None);
     }
 
     /// Says of a step that failed in the container if the kernel killed something of it for want of memory.
@@ -490,11 +490,11 @@ impl Attempt<'_> {
             };
             self.sections[section].report.usage = used;
             match code {
-                Some(code) if self.sections[section].report.result != "failed" => {
-                    let result = if code == 0 { "passed" } else { "failed" };
+                Some(code) if self.sections[section].report.result != StepResult::Failed => {
+                    let result = if code == 0 { StepResult::Passed } else { StepResult::Failed };
                     self.end_section(section, result, i32::try_from(code).ok());
                 }
-                _ => self.end_section(section, "passed", None),
+                _ => self.end_section(section, StepResult::Passed, None),
             }
         }
         // A call that was broken off may have made something all the same.
@@ -520,7 +520,7 @@ impl Attempt<'_> {
             observer.step_started(&self.spec.name, number, &name, started);
         }
         let recorder = Recorder::new(Arc::clone(&self.log), number);
-        self.sections.push(Section { recorder, report: report(name, "canceled", started) });
+        self.sections.push(Section { recorder, report: report(name, StepResult::Canceled, started) });
         section
     }
 
@@ -529,10 +529,10 @@ impl Attempt<'_> {
     }
 
     /// How what a log beside those of the steps tells of has ended. The first word counts.
-    fn end_section(&mut self, section: usize, result: &str, exit: Option<i32>) {
+    fn end_section(&mut self, section: usize, result: StepResult, exit: Option<i32>) {
         let report = &mut self.sections[section].report;
-        if report.result == "canceled" {
-            (report.result, report.exit, report.finished) = (result.to_owned(), exit, now());
+        if report.result == StepResult::Canceled {
+            (report.result, report.exit, report.finished) = (result, exit, now());
         }
     }
 
@@ -545,12 +545,12 @@ impl Attempt<'_> {
         for step in job.steps.iter().skip(self.steps.len()) {
             let name = step.name.as_written();
             let name = if name.is_empty() { step.script_title() } else { name.to_owned() };
-            self.steps.push(report(name, "skipped", now()));
+            self.steps.push(report(name, StepResult::Skipped, now()));
         }
         for Section { recorder, mut report } in std::mem::take(&mut self.sections) {
             let end = close(&recorder).await;
             report.lines = end.lines;
-            if report.result == "canceled" {
+            if report.result == StepResult::Canceled {
                 report.finished = now();
             }
             if let Some(error) = end.failure {

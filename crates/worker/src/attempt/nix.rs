@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use graph::{Environment, Failure, Step, TestCase};
+use graph::{Environment, Failure, Step, StepResult, TestCase};
 
 use super::command::{Unstarted, largest_variable};
 use super::steps::Done;
@@ -74,7 +74,7 @@ impl Attempt<'_> {
     ) {
         let job = Arc::clone(&self.spec.job);
         let Environment::Nix { nix } = &job.environment else { return };
-        "failed".clone_into(&mut done.report.result);
+        done.report.result = StepResult::Failed;
         let reference = match self.evaluate(nix).await {
             Ok(reference) => reference,
             Err(fault) => {
@@ -94,7 +94,7 @@ impl Attempt<'_> {
         let largest = largest_variable(&before);
         let (went, limit) = self.watch(step, recorder, command).await;
         self.judge(index, recorder, went, limit, largest, done);
-        if done.report.result != "passed" {
+        if done.report.result != StepResult::Passed {
             if let Some(Failure::Step { exit, .. }) = done.failure {
                 let fault = format!("the development shell `{reference}` could not be had (exit code {exit})");
                 done.failure = Some(self.broken(index, recorder, exit, &fault));
@@ -104,7 +104,7 @@ impl Attempt<'_> {
         match Shell::read(&directory, &before) {
             Ok(shell) => self.enter_shell(shell),
             Err(error) => {
-                "failed".clone_into(&mut done.report.result);
+                done.report.result = StepResult::Failed;
                 let fault = format!("the development shell `{reference}` cannot be taken over: {error}");
                 done.failure = Some(self.broken(index, recorder, super::EXIT_BROKEN, &fault));
             }
@@ -176,8 +176,8 @@ impl Attempt<'_> {
 
     /// Takes what became of a build: results, outputs, and a line about it in the log.
     pub(super) fn take_built(&mut self, heard: &SharedHeard, step: &Step, recorder: &SharedRecorder, done: &mut Done) {
-        let ended = match (done.report.result.as_str(), &done.failure) {
-            ("passed", _) => Ended::Passed,
+        let ended = match (done.report.result, &done.failure) {
+            (StepResult::Passed, _) => Ended::Passed,
             (_, Some(Failure::Step { .. })) => Ended::Failed,
             _ => Ended::Stopped,
         };

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Duration;
 
-use graph::{Environment, Failure, Shell, Step, StepReport, Text, Timestamp, Usage};
+use graph::{Environment, Failure, Shell, Step, StepReport, StepResult, Text, Timestamp, Usage};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -42,11 +42,11 @@ impl Attempt<'_> {
                     self.leave(index, &done.report.name);
                     done
                 }
-                Ok(false) => Done { report: report(name, "skipped", now()), failure: None },
+                Ok(false) => Done { report: report(name, StepResult::Skipped, now()), failure: None },
                 Err(fault) => {
                     let recorder = Recorder::new(Arc::clone(&self.log), number(index));
                     let failure = self.broken(index, &recorder, EXIT_BROKEN, &format!("if: {fault}"));
-                    let mut done = Done { report: report(name, "failed", now()), failure: Some(failure) };
+                    let mut done = Done { report: report(name, StepResult::Failed, now()), failure: Some(failure) };
                     self.close_log(&recorder, &mut done).await;
                     done
                 }
@@ -60,7 +60,7 @@ impl Attempt<'_> {
         let Done { report, failure } = done;
         let tolerated = step.allow_failure
             && matches!(failure, Some(Failure::Step { .. } | Failure::Timeout { step: Some(_), .. }));
-        let conclusion = if tolerated { "passed" } else { report.result.as_str() };
+        let conclusion = if tolerated { StepResult::Passed } else { report.result };
         if let (Some(id), Some(contexts)) = (&step.id, &mut self.contexts) {
             contexts.add_step(id, &report, conclusion);
         }
@@ -111,12 +111,12 @@ impl Attempt<'_> {
             observer.step_started(&self.spec.name, number(index), &name, started);
         }
         let (recorder, heard) = self.recorder_of(index, step);
-        let mut done = Done { report: report(name, "passed", started), failure: None };
+        let mut done = Done { report: report(name, StepResult::Passed, started), failure: None };
         let begins_shell = self.needs_shell();
         if begins_shell {
             self.begin_shell(place, index, step, &recorder, &mut done).await;
         }
-        if done.report.result == "passed" {
+        if done.report.result == StepResult::Passed {
             self.run_command(place, index, step, &recorder, &mut done).await;
             if let Some(heard) = &heard {
                 self.take_built(heard, step, &recorder, &mut done);
@@ -138,7 +138,7 @@ impl Attempt<'_> {
         recorder: &SharedRecorder,
         done: &mut Done,
     ) {
-        "failed".clone_into(&mut done.report.result);
+        done.report.result = StepResult::Failed;
         match self.command(place, step).await {
             Ok((command, script)) => {
                 let largest = largest_variable(&command.environment);
@@ -227,7 +227,7 @@ impl Attempt<'_> {
         }
         match went.stopped {
             Some(stopped) => self.stop(index, recorder, &stopped, limit, done),
-            None if end.ending.code() == 0 => report.result = "passed".to_owned(),
+            None if end.ending.code() == 0 => report.result = StepResult::Passed,
             None => {
                 self.tell_memory_kills(index, recorder);
                 done.failure = Some(Failure::Step { step: number(index), exit: end.ending.code(), message: None });
@@ -239,7 +239,7 @@ impl Attempt<'_> {
     fn stop(&mut self, index: usize, recorder: &SharedRecorder, stopped: &Stopped, limit: Limit, done: &mut Done) {
         match stopped {
             // The job's failure is the cancel itself; see `heed_cancel`.
-            Stopped::Canceled => done.report.result = "canceled".to_owned(),
+            Stopped::Canceled => done.report.result = StepResult::Canceled,
             Stopped::TimedOut => done.failure = Some(self.time_out(recorder, number(index), limit)),
         }
     }
@@ -347,7 +347,7 @@ impl Attempt<'_> {
         if let Some(error) = end.failure {
             let failure = self.log_failure(&error);
             done.failure = Some(failure);
-            done.report.result = "failed".to_owned();
+            done.report.result = StepResult::Failed;
         }
     }
 
@@ -388,12 +388,12 @@ pub(super) enum Limit {
     Cleanup,
 }
 
-pub(super) fn report(name: String, result: &str, at: Timestamp) -> StepReport {
+pub(super) fn report(name: String, result: StepResult, at: Timestamp) -> StepReport {
     StepReport {
         name,
         exit: None,
         signal: None,
-        result: result.to_owned(),
+        result,
         started: at,
         finished: at,
         usage: Usage::default(),

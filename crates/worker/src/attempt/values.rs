@@ -1,6 +1,6 @@
 //! What steps hand on by files: outputs, variables, directories, the summary.
 
-use graph::{FAILURE_BYTES_MAX, Failure, Shell, Step, StepReport};
+use graph::{FAILURE_BYTES_MAX, Failure, Shell, Step, StepReport, StepResult};
 
 use super::steps::Done;
 use super::{Attempt, EXIT_BROKEN};
@@ -24,13 +24,13 @@ impl Attempt<'_> {
         }
         let fault = taken.err().or_else(|| {
             let missing = step.outputs.iter().find(|name| !done.report.outputs.contains_key(*name))?;
-            let is_due = done.report.result == "passed";
+            let is_due = done.report.result == StepResult::Passed;
             is_due.then(|| format!("the step declares the output `{missing}` and did not write it to $ROPEWALK_OUTPUT"))
         });
         if let Some(fault) = fault {
             let failure = self.broken(index, recorder, EXIT_BROKEN, &fault);
-            if done.report.result == "passed" {
-                done.report.result = "failed".to_owned();
+            if done.report.result == StepResult::Passed {
+                done.report.result = StepResult::Failed;
                 done.failure = Some(failure);
             }
         }

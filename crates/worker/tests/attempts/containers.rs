@@ -433,7 +433,7 @@ async fn builds(ground: &Ground) {
         Outcome::Failed(Failure::Step { step: 1, exit: 1, message: None }),
         "the last stage fails"
     );
-    assert_eq!(report.steps[1].result, "failed");
+    assert_eq!(report.steps[1].result, graph::StepResult::Failed);
     assert!(report.steps[1].lines > 0, "the build's output is in its log");
 }
 

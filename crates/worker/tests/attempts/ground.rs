@@ -245,7 +245,7 @@ fn shown(report: &AttemptReport, log: &MemoryLog) -> String {
     };
     for step in &report.steps {
         let exit = step.exit.map_or(String::new(), |exit| format!(" {exit}"));
-        let _ = writeln!(text, "{}{exit}: {}", step.result, step.name);
+        let _ = writeln!(text, "{}{exit}: {}", step.result.word(), step.name);
     }
     for note in &report.notes {
         let _ = writeln!(text, "note: {}", without_numbers(note));

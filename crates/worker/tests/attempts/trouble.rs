@@ -184,7 +184,7 @@ fn a_cancel_at_once() {
         .await;
         assert_eq!(report.steps[0].signal, Some(9));
         let Outcome::Failed(Failure::Canceled { .. }) = report.outcome else { panic!("{:?}", report.outcome) };
-        assert_eq!(report.steps[1].result, "skipped");
+        assert_eq!(report.steps[1].result, graph::StepResult::Skipped);
         drop(log);
         let cancel = Cancel::new();
         cancel.gently("before");

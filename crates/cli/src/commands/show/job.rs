@@ -1,6 +1,6 @@
 //! The page of a job.
 
-use graph::{AttemptReport, CacheFound, CacheSaved, Job, JobName, Outcome, StepReport, Toleration};
+use graph::{AttemptReport, CacheFound, CacheSaved, Job, JobName, Outcome, StepReport, StepResult, Toleration};
 
 use super::parts::{self, title};
 use super::{Shown, ShownJob, Stop};
@@ -140,18 +140,19 @@ fn steps(page: &mut String, job: Option<&Job>, report: &AttemptReport, paint: Pa
 }
 
 fn step_line(index: usize, step: &StepReport, toleration: Toleration, lines_before: u64) -> Vec<Cell> {
-    let (mark, style) = match step.result.as_str() {
-        "passed" => ("✓", Style::Good),
-        "skipped" => ("-", Style::Dim),
-        "canceled" => ("■", Style::Warning),
-        _ if toleration == Toleration::AllowFailure => ("✗", Style::Warning),
-        _ => ("✗", Style::Bad),
+    let (mark, style) = match step.result {
+        StepResult::Passed => ("✓", Style::Good),
+        StepResult::Skipped => ("-", Style::Dim),
+        StepResult::Canceled => ("■", Style::Warning),
+        StepResult::Failed if toleration == Toleration::AllowFailure => ("✗", Style::Warning),
+        StepResult::Failed => ("✗", Style::Bad),
     };
-    let aside = if toleration == Toleration::AllowFailure && step.result == "failed" { ", may fail" } else { "" };
+    let aside =
+        if toleration == Toleration::AllowFailure && step.result == StepResult::Failed { ", may fail" } else { "" };
     let end = match (step.signal, step.exit) {
         (Some(signal), _) => format!("signal {signal}"),
         (None, Some(exit)) => format!("exit {exit}"),
-        (None, None) => step.result.clone(),
+        (None, None) => step.result.word().to_owned(),
     };
     let lines = match step.lines {
         0 => "no output".to_owned(),

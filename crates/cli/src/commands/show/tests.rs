@@ -43,7 +43,7 @@ fn failed() -> Kept {
     build.attempt("test", 1500, |report| {
         report.outcome = Outcome::Failed(Failure::Step { step: 0, exit: 101, message: None });
         report.steps[0].exit = Some(101);
-        report.steps[0].result = "failed".to_owned();
+        report.steps[0].result = graph::StepResult::Failed;
         report.steps[0].lines = 3;
         report.tests = vec![
             test_case("adds", TestOutcome::Passed, ""),
@@ -146,7 +146,7 @@ fn a_step_that_may_fail_is_not_marked_as_what_failed() {
     let mut build = kept.build_of(vec![("a", job)]);
     build.attempt("a", 1500, |report| {
         report.steps[0].exit = Some(1);
-        report.steps[0].result = "failed".to_owned();
+        report.steps[0].result = graph::StepResult::Failed;
     });
     build.end();
     let page = shown(&kept, Some("a"), ListForm::Human);
