@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-pub use api::words::{duration, failure, skip_reason, verdict};
+pub use api::words::{duration, failure, size, skip_reason, thousands, verdict};
 use graph::{AttemptReport, BuildId, Failure, Job, JobName, Outcome, StepResult, WorkspaceKind};
 
 use crate::columns;
@@ -23,33 +23,6 @@ pub fn count(number: usize, noun: &str) -> String {
 pub fn again(try_number: u32, job: Option<&graph::Job>) -> String {
     let of = job.map_or_else(String::new, |job| format!(" of {}", job.retry.max + 1));
     format!("try {try_number}{of}, it will be tried again")
-}
-
-/// `12,345`.
-pub fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// `512 B`, `1.5 KiB`, `3.0 GiB`.
-pub fn size(bytes: u64) -> String {
-    let mut unit = "B";
-    let mut tenths = bytes.saturating_mul(10);
-    for larger in ["KiB", "MiB", "GiB", "TiB"] {
-        if tenths < 10_240 {
-            break;
-        }
-        tenths /= 1024;
-        unit = larger;
-    }
-    if unit == "B" { format!("{bytes} B") } else { format!("{}.{} {unit}", tenths / 10, tenths % 10) }
 }
 
 /// How an attempt ended, with the step that failed; of a job's function in its own words, if the job is known.
@@ -318,18 +291,6 @@ mod tests {
         {
             assert_eq!(names_build(text, graph::BuildId(1)), expected, "{text}");
         }
-    }
-
-    #[test]
-    fn numbers_for_people() {
-        assert_eq!(thousands(1_234_567), "1,234,567");
-        assert_eq!(thousands(12), "12");
-        assert_eq!(duration(999), "999 ms");
-        assert_eq!(duration(61_000), "1 m 01 s");
-        assert_eq!(duration(3_723_000), "1 h 02 m");
-        assert_eq!(size(1023), "1023 B");
-        assert_eq!(size(1536), "1.5 KiB");
-        assert_eq!(size(1 << 30), "1.0 GiB");
     }
 
     #[test]

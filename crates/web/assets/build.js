@@ -342,18 +342,20 @@ async function annotations() {
   if (isRunning) setTimeout(annotations, ANNOTATIONS_MS);
 }
 
-/** As the server writes spans. @param {number} ms */
-function span(ms) {
+/** As the server writes durations. @param {number} ms */
+function duration(ms) {
+  const two = (/** @type {number} */ part) => String(part).padStart(2, "0");
   const s = Math.floor(ms / 1000);
   if (s < 60) return `${s} s`;
-  if (s < 3600) return `${Math.floor(s / 60)} min ${s % 60} s`;
-  return `${Math.floor(s / 3600)} h ${Math.floor(s % 3600 / 60)} min`;
+  if (s < 3600) return `${Math.floor(s / 60)} m ${two(s % 60)} s`;
+  if (s < 172800) return `${Math.floor(s / 3600)} h ${two(Math.floor(s % 3600 / 60))} m`;
+  return `${Math.floor(s / 86400)} d ${two(Math.floor(s % 86400 / 3600))} h`;
 }
 
 function tick() {
   for (const it of document.querySelectorAll("[data-since]")) {
     const since = Date.parse(it.getAttribute("data-since") ?? "");
-    if (!Number.isNaN(since)) it.textContent = span(Math.max(0, Date.now() - since));
+    if (!Number.isNaN(since)) it.textContent = duration(Math.max(0, Date.now() - since));
   }
 }
 

@@ -372,7 +372,7 @@ export function open() {
     const ms = TIMES[times] === "relative" ? at - began : at - before;
     if (Number.isNaN(ms)) return "";
     const seconds = ms / 1000;
-    const span = seconds < 60 ? `${seconds.toFixed(3)} s` : `${Math.floor(seconds / 60)} min ${(seconds % 60).toFixed(1)} s`;
+    const span = seconds < 60 ? `${seconds.toFixed(3)} s` : `${Math.floor(seconds / 60)} m ${(seconds % 60).toFixed(1).padStart(4, "0")} s`;
     return TIMES[times] === "relative" ? span : `+${span}`;
   };
   /** @param {HTMLElement} row @param {Group | undefined} group */

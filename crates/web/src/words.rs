@@ -5,7 +5,7 @@ use api::event::{Event, EventWord};
 use api::job::{Attempt, Job, JobState, OutcomeWord, StepResult, TestOutcome, Usage};
 use api::quarantine::QuarantineNote;
 use api::time::Time;
-pub use api::words::quoted;
+pub use api::words::{duration, quoted, size, thousands};
 use graph::Timestamp;
 use maud::{Markup, html};
 
@@ -123,18 +123,6 @@ impl Standing {
     }
 }
 
-/// A span of milliseconds in at most two units: `1 h 4 min`, `12.3 s`, `45 ms`.
-#[must_use]
-pub fn span(ms: u64) -> String {
-    match ms {
-        0..1_000 => format!("{ms} ms"),
-        1_000..60_000 => format!("{}.{} s", ms / 1_000, ms % 1_000 / 100),
-        60_000..3_600_000 => format!("{} min {} s", ms / 60_000, ms % 60_000 / 1_000),
-        3_600_000..86_400_000 => format!("{} h {} min", ms / 3_600_000, ms % 3_600_000 / 60_000),
-        _ => format!("{} d {} h", ms / 86_400_000, ms % 86_400_000 / 3_600_000),
-    }
-}
-
 /// What follows `the last`, of a span in whole minutes: `minute`, `12 minutes`, `hour`.
 #[must_use]
 pub fn lately(ms: u64) -> String {
@@ -145,53 +133,16 @@ pub fn lately(ms: u64) -> String {
     }
 }
 
-/// A number of bytes: `812 B`, `1.4 MiB`.
-#[must_use]
-pub fn bytes(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    let mut tenths = bytes.saturating_mul(10);
-    let mut unit = "B";
-    for next in UNITS {
-        if tenths < 10_240 {
-            break;
-        }
-        tenths /= 1024;
-        unit = next;
-    }
-    if unit == "B" { format!("{bytes} B") } else { format!("{}.{} {unit}", tenths / 10, tenths % 10) }
-}
-
-/// A number in groups of three digits: `999`, `10,000`.
-#[must_use]
-pub fn number(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 /// `1 job`, `2,000 jobs`.
 #[must_use]
 pub fn count(n: u64, one: &str, many: &str) -> String {
-    format!("{} {}", number(n), if n == 1 { one } else { many })
+    format!("{} {}", thousands(n), if n == 1 { one } else { many })
 }
 
 /// A point in time: how long ago for who reads, the clock's in the reader's zone once the browser has seen it.
 #[must_use]
 pub fn ago(at: Time, now: Timestamp) -> Markup {
-    let text = match now.ms_since(at.0) {
-        0..5_000 => "just now".to_owned(),
-        ms @ 5_000..60_000 => format!("{} s ago", ms / 1_000),
-        ms @ 60_000..3_600_000 => format!("{} min ago", ms / 60_000),
-        ms @ 3_600_000..86_400_000 => format!("{} h ago", ms / 3_600_000),
-        ms => format!("{} d ago", ms / 86_400_000),
-    };
-    html! { time datetime=(at) title=(at) { (text) } }
+    html! { time datetime=(at) title=(at) { (api::words::ago(now.ms_since(at.0))) } }
 }
 
 /// How long a span took, or takes so far; `None` if it has not begun.
@@ -203,8 +154,8 @@ pub fn took(started: Option<Time>, finished: Option<Time>, now: Timestamp) -> Op
 /// A duration beside what is usual: the mark says when it took at least a quarter more or less.
 #[must_use]
 pub fn against_usual(ms: u64, usual_ms: Option<u64>) -> Markup {
-    let Some(usual) = usual_ms.filter(|usual| *usual >= 1_000) else { return html! { (span(ms)) } };
-    let title = format!("usually {}", span(usual));
+    let Some(usual) = usual_ms.filter(|usual| *usual >= 1_000) else { return html! { (duration(ms)) } };
+    let title = format!("usually {}", duration(usual));
     let sign = if ms > usual + usual / 4 {
         html! { " " span.slower aria-label="slower than usual" { "▲" } }
     } else if ms + usual / 4 < usual {
@@ -212,7 +163,7 @@ pub fn against_usual(ms: u64, usual_ms: Option<u64>) -> Markup {
     } else {
         html! {}
     };
-    html! { span title=(title) { (span(ms)) (sign) } }
+    html! { span title=(title) { (duration(ms)) (sign) } }
 }
 
 /// What happened, in a few words: `push to main`, `pull request 12`.
@@ -252,7 +203,7 @@ pub fn verdict_short(build: &Build) -> &'static str {
 pub fn used(usage: Usage) -> Option<String> {
     let cpu_us = usage.cpu_user_us + usage.cpu_system_us;
     (usage != Usage::default())
-        .then(|| format!("processor {}, peak memory {}", span(cpu_us / 1000), bytes(usage.peak_memory_bytes)))
+        .then(|| format!("processor {}, peak memory {}", duration(cpu_us / 1000), size(usage.peak_memory_bytes)))
 }
 
 /// A worker by its name, else by the beginning of its id.
@@ -305,36 +256,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spans_have_at_most_two_units() {
-        for (ms, text) in [
-            (0, "0 ms"),
-            (999, "999 ms"),
-            (1_000, "1.0 s"),
-            (59_999, "59.9 s"),
-            (60_000, "1 min 0 s"),
-            (3_599_999, "59 min 59 s"),
-            (3_600_000, "1 h 0 min"),
-            (90_000_000, "1 d 1 h"),
-        ] {
-            assert_eq!(span(ms), text);
-        }
-    }
-
-    #[test]
     fn numbers_have_groups_of_three_digits() {
         for (n, text) in
             [(0, "0 lines"), (1, "1 line"), (999, "999 lines"), (1_000, "1,000 lines"), (1_234_567, "1,234,567 lines")]
         {
             assert_eq!(count(n, "line", "lines"), text);
         }
-    }
-
-    #[test]
-    fn sizes_have_one_digit_behind_the_point() {
-        for (n, text) in [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1536, "1.5 KiB"), (1 << 30, "1.0 GiB")] {
-            assert_eq!(bytes(n), text);
-        }
-        assert!(bytes(u64::MAX).ends_with("PiB"));
     }
 
     #[test]

@@ -376,7 +376,7 @@ async fn a_job_tells_what_it_runs_in_and_what_it_hands_on() {
     };
     let page = browser.get("/builds/1/jobs/make?tab=environment").await;
     check(&page, &["CI", "GREETING", "&lt;b&gt;hi&lt;/b&gt;", "COLOUR", "<code>red</code>", "env of step 1", "LOUD"]);
-    check(&page, &["5 min 0 s", "<code>alpine@sha256:abc</code>", "aria-current=\"true\">Environment"]);
+    check(&page, &["5 m 00 s", "<code>alpine@sha256:abc</code>", "aria-current=\"true\">Environment"]);
     let page = browser.get("/builds/1/jobs/make?tab=artifacts").await;
     check(
         &page,

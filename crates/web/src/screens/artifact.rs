@@ -62,7 +62,7 @@ pub(crate) async fn show(source: &impl Source, ask: &Ask, build: &str, digest: &
         div.split.artifact {
             nav.steps aria-label="Files" {
                 ol { @for listed in artifact.files.iter().take(FILES_MAX) {
-                    li { a href=(format!("{own}?file={}", paths::encoded(&listed.path))) aria-current=[(file == Some(listed)).then_some("true")] { span {} span.name { (listed.path) } span.quiet { (words::bytes(listed.bytes)) } } }
+                    li { a href=(format!("{own}?file={}", paths::encoded(&listed.path))) aria-current=[(file == Some(listed)).then_some("true")] { span {} span.name { (listed.path) } span.quiet { (words::size(listed.bytes)) } } }
                 } }
                 @if artifact.files.len() > FILES_MAX { p.quiet { "Only the first " (FILES_MAX) " files are listed." } }
             }
@@ -98,7 +98,7 @@ fn looked_at(file: &ArtifactFile, view: &str) -> Markup {
     let to = address(view, &file.path);
     let name = file.path.rsplit('/').next().unwrap_or_default();
     html! {
-        p.pager { code { (file.path) } span.quiet { (words::bytes(file.bytes)) } a href=(to) rel="noreferrer" { "Alone" } a href=(to) download=(name) { "Download" } }
+        p.pager { code { (file.path) } span.quiet { (words::size(file.bytes)) } a href=(to) rel="noreferrer" { "Alone" } a href=(to) download=(name) { "Download" } }
         @match Look::of(file) {
             // No allow-same-origin: it must not be this server's page. The answer says the same of itself.
             Look::Page => iframe.file src=(to) sandbox="allow-scripts" referrerpolicy="no-referrer" title=(file.path) {},

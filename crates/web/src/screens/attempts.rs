@@ -71,10 +71,10 @@ fn compared(attempts: &[Attempt], left_out: usize, job: &Job, ask: &Ask) -> Mark
                 tbody {
                     (fact("Ended", &|attempt| html! { (standing(attempt).word()) @if let Some(cause) = attempt.ended.as_ref().and_then(|end| end.cause.as_ref()) { span.why { (words::marked(&cause.text)) } } }))
                     (fact("Began", &|attempt| words::ago(attempt.leased, ask.now)))
-                    (fact("Took", &|attempt| html! { (words::span(attempt.ended.as_ref().map_or(ask.now, |end| end.finished.0).ms_since(attempt.leased.0))) }))
+                    (fact("Took", &|attempt| html! { (words::duration(attempt.ended.as_ref().map_or(ask.now, |end| end.finished.0).ms_since(attempt.leased.0))) }))
                     (fact("Worker", &|attempt| html! { span title=(attempt.worker) { (words::worker(attempt)) } }))
                     (fact("Tests", &|attempt| html! { @if let Some(end) = attempt.ended.as_ref().filter(|end| end.tests > 0) { (end.tests_failed) " failed of " (end.tests) } @if let Some(partial) = attempt.partial { span.why { "asked for " (graph::Partial::from(partial)) } } }))
-                    (fact("Peak memory", &|attempt| html! { @if let Some(report) = attempt.ended.as_ref().and_then(|end| end.report.as_ref()) { (words::bytes(report.usage.peak_memory_bytes)) } }))
+                    (fact("Peak memory", &|attempt| html! { @if let Some(report) = attempt.ended.as_ref().and_then(|end| end.report.as_ref()) { (words::size(report.usage.peak_memory_bytes)) } }))
                     @for index in 0..most.min(STEPS_MAX) { (step_row(attempts, index, &own)) }
                 }
             }
@@ -95,7 +95,7 @@ fn step_row(attempts: &[Attempt], index: usize, own: &str) -> Markup {
             th scope="row" { code { (words::first_line(name)) } @if differs { " " span.tag { "differs" } } }
             @for (attempt, step) in attempts.iter().zip(&of) {
                 td { @if let Some(step) = step {
-                    a href=(format!("{own}?attempt={}&step={index}", attempt.attempt)) { (Standing::of_step(step.result).mark()) " " (words::span(step.finished.0.ms_since(step.started.0))) }
+                    a href=(format!("{own}?attempt={}&step={index}", attempt.attempt)) { (Standing::of_step(step.result).mark()) " " (words::duration(step.finished.0.ms_since(step.started.0))) }
                     @if let Some(exit) = step.exit.filter(|exit| *exit != 0) { span.quiet { " exit " (exit) } }
                 } }
             }

@@ -336,7 +336,7 @@ fn facts(shown: &Shown, ask: &Ask) -> Markup {
             @if !build.name.is_empty() { div { dt { "Pipeline" } dd { (build.name) } } }
             div { dt { "Asked for" } dd { (words::ago(build.created, ask.now)) @if build.client != event.actor && !build.client.is_empty() { " by " (build.client) } } }
             @if let Some(ms) = words::took(build.started, build.finished, ask.now) {
-                div { dt { @if build.finished.is_some() { "Took" } @else { "Running for" } } dd data-since=[build.started.filter(|_| build.finished.is_none())] { (words::span(ms)) } }
+                div { dt { @if build.finished.is_some() { "Took" } @else { "Running for" } } dd data-since=[build.started.filter(|_| build.finished.is_none())] { (words::duration(ms)) } }
             }
             div { dt { "Jobs" } dd { (tally(shown)) } }
             @if let Some(parent) = &event.parent { div { dt { "Asked for by" } dd { a href=(paths::job(parent.build, &parent.job)) { "build " (parent.build) ", job " (parent.job) } } } }
@@ -521,7 +521,7 @@ fn failed_tests(tests: &Page<Test>, id: &str, title: &str, is_open: bool) -> Mar
                 h2 id=(id) { (title) @if tests.next.is_some() { " (the first " (TESTS) ")" } }
                 @for test in &tests.items {
                     details.test open[is_open] {
-                        summary { (Standing::of_test(test.outcome).mark()) " " code { @if !test.suite.is_empty() { (test.suite) " " } (test.name) } " " span.quiet { (test.job) " · " (words::span(test.duration_ms)) } @if let Some(note) = &test.quarantine { span.why { (words::quarantined(note)) } } }
+                        summary { (Standing::of_test(test.outcome).mark()) " " code { @if !test.suite.is_empty() { (test.suite) " " } (test.name) } " " span.quiet { (test.job) " · " (words::duration(test.duration_ms)) } @if let Some(note) = &test.quarantine { span.why { (words::quarantined(note)) } } }
                         @if !test.message.is_empty() { pre { (test.message) } }
                         @if !test.output.is_empty() { h3 { "What it printed" } pre { (test.output) } }
                     }
@@ -567,7 +567,7 @@ fn artifacts(shown: &Shown) -> Markup {
                     tr {
                         td { a.name href=(paths::artifact(build, artifact.digest)) { (artifact.name) } }
                         td { a href=(paths::job(build, &artifact.job)) { (artifact.job) } }
-                        td.number { (words::count(artifact.files, "file", "files")) ", " (words::bytes(artifact.bytes)) }
+                        td.number { (words::count(artifact.files, "file", "files")) ", " (words::size(artifact.bytes)) }
                         td.wide { code.quiet title="BLAKE3 of the archive" { (artifact.digest.to_string().get(..16).unwrap_or_default()) } }
                         td { a href=(format!("/api/v1/builds/{build}/artifacts/{}", artifact.digest)) download=(format!("{}.tar", artifact.name)) { "Download" } }
                     }

@@ -120,7 +120,7 @@ fn side(build: &Build, ask: &Ask) -> Markup {
             p { (words::first_line(&build.event.message)) }
             dl.facts {
                 @if let Some(commit) = &build.event.commit { div { dt { "Commit" } dd { code { (commit.get(..12).unwrap_or(commit)) } } } }
-                @if let Some(ms) = words::took(build.started, build.finished, ask.now) { div { dt { "Took" } dd { (words::span(ms)) } } }
+                @if let Some(ms) = words::took(build.started, build.finished, ask.now) { div { dt { "Took" } dd { (words::duration(ms)) } } }
                 div { dt { "Jobs" } dd { (build.jobs) @if counts.failed > 0 { ", " (counts.failed) " failed" } } }
                 div { dt { "From the cache" } dd { (counts.reused) } }
                 div { dt { "When" } dd { (words::ago(build.created, ask.now)) } }

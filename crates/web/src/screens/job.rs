@@ -139,7 +139,7 @@ async fn not_begun(source: &impl Source, build: &Build, job: &Job) -> Result<Mar
     }
     let why: Waiting = read(source, &format!("{}/why", paths::api_job(build.id, &job.name))).await?;
     Ok(
-        html! { div #job-body data-live { p.empty { (words::marked(&why.text)) @if let Some(estimate) = why.estimate { " It may take " (words::span(estimate.low_ms)) " to " (words::span(estimate.high_ms)) "." } } } },
+        html! { div #job-body data-live { p.empty { (words::marked(&why.text)) @if let Some(estimate) = why.estimate { " It may take " (words::duration(estimate.low_ms)) " to " (words::duration(estimate.high_ms)) "." } } } },
     )
 }
 
@@ -305,7 +305,7 @@ async fn shown(
                     @if !report.notes.is_empty() { h2 { "Remarks" } ul { @for note in &report.notes { li { (note) } } } }
                     @if !report.outputs.is_empty() { h2 { "Outputs" } dl { @for (name, value) in &report.outputs { dt { code { (name) } } dd { code { (value) } } } } }
                     @if !report.summary.is_empty() { h2 { "Summary" } div.markdown { (crate::markdown::rendered(&report.summary).0) } }
-                    p.quiet { "Peak memory " (words::bytes(report.usage.peak_memory_bytes)) ", processor " (words::span((report.usage.cpu_user_us + report.usage.cpu_system_us) / 1000)) }
+                    p.quiet { "Peak memory " (words::size(report.usage.peak_memory_bytes)) ", processor " (words::duration((report.usage.cpu_user_us + report.usage.cpu_system_us) / 1000)) }
                 }
             }
             section.viewer aria-label="Log of the step" {
@@ -321,7 +321,7 @@ fn step_link(line: &StepLine, to: &str, is_here: bool) -> Markup {
     html! {
         a class=(line.standing.word()) #(format!("step-{}", line.index + 1)) title=[words::used(line.usage)] href=(to) aria-current=[is_here.then_some("true")] {
             (line.standing.mark()) " " span.name { (words::first_line(&line.name)) }
-            span.quiet { @if let Some(ms) = line.took_ms { (words::span(ms)) " · " } @if let Some(exit) = line.exit.filter(|exit| *exit != 0) { "exit " (exit) " · " } (words::count(line.lines, "line", "lines")) }
+            span.quiet { @if let Some(ms) = line.took_ms { (words::duration(ms)) " · " } @if let Some(exit) = line.exit.filter(|exit| *exit != 0) { "exit " (exit) " · " } (words::count(line.lines, "line", "lines")) }
         }
     }
 }
@@ -470,7 +470,7 @@ fn footer(shown: &Shown) -> Markup {
                     (None, Some(exit)) => { "exit " (exit) }
                     (None, None) => { (step.standing.word()) }
                 }
-                @if let Some(ms) = step.took_ms { " after " (words::span(ms)) }
+                @if let Some(ms) = step.took_ms { " after " (words::duration(ms)) }
                 @if let Some(cause) = cause { ": " (words::marked(&cause.text)) }
                 @if let Some(green) = &shown.green { span.quiet { " · dimmed lines are as in " a href=(format!("{}?attempt={}&step={}", paths::job(green.build, &shown.job.name), green.attempt, shown.step)) { "build " (green.build) } ", where it passed" } }
             }

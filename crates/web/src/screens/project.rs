@@ -78,8 +78,8 @@ fn figures(overview: &Overview) -> Markup {
         @if judged > 0 {
             dl.facts {
                 div { dt { "Passed" } dd { strong { (passed * 100 / judged) " %" } span.quiet { " of the last " (judged) } } }
-                @if let Some(ms) = p50_ms { div { dt { "Usually takes" } dd { strong { (words::span(ms)) } } } }
-                @if let Some(ms) = p95_ms { div { dt { "95 of 100 within" } dd { (words::span(ms)) } } }
+                @if let Some(ms) = p50_ms { div { dt { "Usually takes" } dd { strong { (words::duration(ms)) } } } }
+                @if let Some(ms) = p95_ms { div { dt { "95 of 100 within" } dd { (words::duration(ms)) } } }
                 div { dt { "In seven days" } dd { (words::count(overview.last_week, "build", "builds")) @if overview.last_week == overview.builds && overview.has_older { " or more" } } }
             }
         }

@@ -82,7 +82,7 @@ fn general(settings: &ProjectSettings, own: &str, may_change: bool) -> Markup {
                 label { "Badge " (choice("public_badge", settings.public_badge, ["as the server says: for readers of the project", "for anybody", "for readers of the project alone"])) }
                 label { "Keep builds for so many days " (number("keep_days", settings.keep_days.map(u64::from))) span.quiet { "0 keeps them for ever" } }
                 label { "Keep at least so many builds " (number("keep_builds", settings.keep_builds.map(u64::from))) }
-                label { "Bytes of logs and artifacts, before the oldest builds go " (number("quota_bytes", settings.quota_bytes)) span.quiet { "0 is without bound" @if let Some(bytes) = settings.quota_bytes.filter(|bytes| *bytes > 0) { "; now " (words::bytes(bytes)) } } }
+                label { "Bytes of logs and artifacts, before the oldest builds go " (number("quota_bytes", settings.quota_bytes)) span.quiet { "0 is without bound" @if let Some(bytes) = settings.quota_bytes.filter(|bytes| *bytes > 0) { "; now " (words::size(bytes)) } } }
                 p { button.main { "Save" } }
             }
         }

@@ -98,7 +98,7 @@ fn card(project: &Project, ask: &Ask) -> Markup {
                     }
                     (bars(builds, ask))
                     @if !ended.is_empty() {
-                        p.quiet { (n_passed) " of the last " (ended.len()) " passed" @if let Some(ms) = median(&ended) { " · usually " (words::span(ms)) } }
+                        p.quiet { (n_passed) " of the last " (ended.len()) " passed" @if let Some(ms) = median(&ended) { " · usually " (words::duration(ms)) } }
                     }
                 }
             }
@@ -136,7 +136,7 @@ pub(crate) fn bars(builds: &[BuildBrief], ask: &Ask) -> Markup {
                 @let height = (span(build) * BAR_HEIGHT / most).clamp(4, BAR_HEIGHT);
                 @let standing = Standing::of_build(build.verdict, build.open_gates);
                 a href=(paths::build(build.id)) aria-label=(format!("{} {}", numbered(build.number, build.id), standing.word())) {
-                    title { (numbered(build.number, build.id)) ": " (build.text) ", " (words::span(span(build))) }
+                    title { (numbered(build.number, build.id)) ": " (build.text) ", " (words::duration(span(build))) }
                     rect class=(standing.word()) x=(index as u64 * BAR_WIDTH) y=(BAR_HEIGHT - height) width=(BAR_WIDTH - 2) height=(height) rx="1" {}
                 }
             }

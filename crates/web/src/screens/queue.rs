@@ -128,11 +128,11 @@ fn waits(history: &PoolHistory) -> Markup {
         @if now.is_some() || worst.is_some() {
             p.quiet {
                 @match now {
-                    Some(waits) if waits.p50_ms == waits.longest_ms => { "What waits longest has waited " strong { (words::span(waits.longest_ms)) } },
-                    Some(waits) => { "Half of those that wait have waited " strong { (words::span(waits.p50_ms)) } " at most, 95 % " strong { (words::span(waits.p95_ms)) } ", the one that waits longest " strong { (words::span(waits.longest_ms)) } },
+                    Some(waits) if waits.p50_ms == waits.longest_ms => { "What waits longest has waited " strong { (words::duration(waits.longest_ms)) } },
+                    Some(waits) => { "Half of those that wait have waited " strong { (words::duration(waits.p50_ms)) } " at most, 95 % " strong { (words::duration(waits.p95_ms)) } ", the one that waits longest " strong { (words::duration(waits.longest_ms)) } },
                     None => "Nobody waits now",
                 }
-                @if let Some(worst) = worst { " · at worst within the last " (words::lately(span)) ", 95 % had waited " (words::span(worst)) }
+                @if let Some(worst) = worst { " · at worst within the last " (words::lately(span)) ", 95 % had waited " (words::duration(worst)) }
             }
         }
     }
@@ -147,13 +147,13 @@ fn busy_for(time: &WorkerTime, ask: &Ask) -> Markup {
         @if !time.projects.is_empty() {
             section.pool aria-labelledby="worker-time-title" {
                 h2 #worker-time-title { "Time of workers" }
-                p.quiet { "What attempts took that ended within seven days, counted since " (words::ago(time.since, ask.now)) ": " strong { (words::span(total)) } " in all." }
+                p.quiet { "What attempts took that ended within seven days, counted since " (words::ago(time.since, ask.now)) ": " strong { (words::duration(total)) } " in all." }
                 div.reasons {
                     @for project in time.projects.iter().take(REASONS) {
                         span.number { (of_hundred(project.worker_ms)) " %" } (share(thousandths(project.worker_ms), 1000, "running"))
                         span {
                             @if project.project.is_empty() { "builds of no project" } @else { a href=(paths::project(&project.project)) { (project.project) } } " "
-                            span.quiet { (words::span(project.worker_ms)) " in " (words::count(project.attempts, "attempt", "attempts")) }
+                            span.quiet { (words::duration(project.worker_ms)) " in " (words::count(project.attempts, "attempt", "attempts")) }
                         }
                     }
                 }
@@ -208,7 +208,7 @@ fn forecast(queue: &Page<Queued>) -> Option<String> {
     let estimates: Vec<_> = queue.items.iter().filter_map(|queued| queued.waiting.estimate).collect();
     let (low, high) = (estimates.iter().map(|it| it.low_ms).max()?, estimates.iter().map(|it| it.high_ms).max()?);
     let which = if queue.next.is_some() { "the ones listed" } else { "all" };
-    Some(format!("{which} have begun in {} to {}", words::span(low), words::span(high)))
+    Some(format!("{which} have begun in {} to {}", words::duration(low), words::duration(high)))
 }
 
 /// A reason in few words, the same for all that wait for the same thing.
@@ -298,7 +298,7 @@ fn shares(pool: &Pool) -> Markup {
                     span.number { (index + 1) } (share(usize::try_from(each.ahead_ms).unwrap_or(usize::MAX).min(most), most, "running"))
                     span {
                         @if each.client.is_empty() { "those without a name" } @else { strong { (each.client) } } " "
-                        span.quiet { @if each.ahead_ms == 0 { "goes first" } @else { (words::span(each.ahead_ms)) " ahead" } ", " (each.waiting) " waiting" }
+                        span.quiet { @if each.ahead_ms == 0 { "goes first" } @else { (words::duration(each.ahead_ms)) " ahead" } ", " (each.waiting) " waiting" }
                     }
                 }
             }
@@ -355,7 +355,7 @@ fn list(pool: &Pool, queue: &Page<Queued>) -> Markup {
                     td.number { @match place(queued) { Some(place) => (place), None => "–" } }
                     td { a.quiet href=(paths::build(queued.build)) { (queued.project) " " (queued.build) } " " a.name href=(paths::job(queued.build, &waiting.job)) { (waiting.job) } @if !queued.client.is_empty() { " " span.quiet { "for " (queued.client) } } @if queued.urgent { " " span.tag { "urgent" } } }
                     td { (words::marked(&waiting.text)) @if !holders.is_empty() { span.why { "held by " (held_by(holders)) } } }
-                    td.number { @if let Some(estimate) = waiting.estimate { (words::span(estimate.low_ms)) " to " (words::span(estimate.high_ms)) " " } @if !queued.urgent && is_behind(queued) { (to_the_top(queued)) } }
+                    td.number { @if let Some(estimate) = waiting.estimate { (words::duration(estimate.low_ms)) " to " (words::duration(estimate.high_ms)) " " } @if !queued.urgent && is_behind(queued) { (to_the_top(queued)) } }
                 }
             } }
         }
@@ -462,7 +462,7 @@ fn tile(worker: &Worker, workers: &[Worker], pools: &[Pool], version: &Version, 
                 @if !worker.pools.is_empty() { (worker.pools.iter().map(|pool| pool_name(pool)).collect::<Vec<_>>().join(", ")) " · " }
                 @if worker.state != WorkerState::Away { (worker.running.len()) " of " (words::count(worker.slots.into(), "place", "places")) " taken · " }
                 @if worker.cpu_milli > 0 { (words::count(worker.cpu_milli.div_ceil(1000), "core", "cores")) " · " }
-                @if worker.memory_bytes > 0 { (words::bytes(worker.memory_bytes)) " · " }
+                @if worker.memory_bytes > 0 { (words::size(worker.memory_bytes)) " · " }
                 "version " (worker.version)
                 @if let Some(seen) = worker.seen { " · heard of " (words::ago(seen, ask.now)) }
             }
@@ -474,7 +474,7 @@ fn tile(worker: &Worker, workers: &[Worker], pools: &[Pool], version: &Version, 
             ul.running-list { @for running in &worker.running {
                 li {
                     (Standing::Running.mark()) " " a href=(paths::job(running.build, &running.job)) { (running.job) } " "
-                    span.quiet { (running.project) " build " (running.build) @if let Some(leased) = running.leased { " · for " (words::span(ask.now.ms_since(leased.0))) } " · lease " (running.lease) }
+                    span.quiet { (running.project) " build " (running.build) @if let Some(leased) = running.leased { " · for " (words::duration(ask.now.ms_since(leased.0))) } " · lease " (running.lease) }
                 }
             } }
             (controls(worker, &left_alone(worker, workers, pools)))
@@ -558,7 +558,7 @@ mod tests {
             json!({ "p50_ms": 1, "p95_ms": 90_000, "longest_ms": 90_000 }),
         );
         let text = waits(&history(&[long.clone(), short])).into_string();
-        assert!(text.contains("<strong>500 ms</strong>") && text.contains("95 % had waited 1 min 30 s"), "{text}");
+        assert!(text.contains("<strong>500 ms</strong>") && text.contains("95 % had waited 1 m 30 s"), "{text}");
         let one = json!({ "p50_ms": 7, "p95_ms": 7, "longest_ms": 7 });
         let text = waits(&history(&[one])).into_string();
         assert_eq!(text, "<p class=\"quiet\">What waits longest has waited <strong>7 ms</strong></p>");
@@ -573,8 +573,8 @@ mod tests {
             { "project": "<b>", "attempts": 1, "worker_ms": 7_200_000 }, { "project": "", "attempts": 2, "worker_ms": 2_400_000 },
         ] });
         let text = busy_for(&serde_json::from_value(time).expect("it is one"), &Ask::default()).into_string();
-        assert!(text.contains("75 %") && text.contains("25 %") && text.contains("2 h 40 min"), "{text}");
-        assert!(text.contains("&lt;b&gt;</a> <span class=\"quiet\">2 h 0 min in 1 attempt<"), "{text}");
+        assert!(text.contains("75 %") && text.contains("25 %") && text.contains("2 h 40 m"), "{text}");
+        assert!(text.contains("&lt;b&gt;</a> <span class=\"quiet\">2 h 00 m in 1 attempt<"), "{text}");
     }
 
     #[test]
@@ -582,7 +582,7 @@ mod tests {
         let two = json!([{ "client": "ann", "waiting": 1, "ahead_ms": 0 }, { "client": "<b>", "waiting": 4, "ahead_ms": 90_000 }]);
         let text = shares(&pool("default", json!({ "shares": two }))).into_string();
         assert!(text.contains("goes first, 1 waiting"), "{text}");
-        assert!(text.contains("&lt;b&gt;</strong> <span class=\"quiet\">1 min 30 s ahead, 4 waiting"), "{text}");
+        assert!(text.contains("&lt;b&gt;</strong> <span class=\"quiet\">1 m 30 s ahead, 4 waiting"), "{text}");
         // One alone shares with nobody.
         assert_eq!(
             shares(&pool("default", json!({ "shares": [{ "client": "", "waiting": 4, "ahead_ms": 9 }] })))

@@ -321,7 +321,7 @@ fn results(operations: &[Operation], ask: &Ask) -> Markup {
                         a.name href=(format!("/settings/caches/{digest}")) { (operation.job) } " " a.quiet href=(paths::build(operation.build)) { "build " (operation.build) }
                         (tombstone(operation.evicted.as_ref(), ask))
                     }
-                    td.number.wide { (words::bytes(operation.bytes)) }
+                    td.number.wide { (words::size(operation.bytes)) }
                     td.wide { (words::ago(operation.at, ask.now)) }
                     td { (words::ago(operation.used_at, ask.now)) }
                     td { a href=(format!("/settings/caches/{digest}")) { "Why and clear" } }
@@ -342,7 +342,7 @@ fn kept(directories: &[KeyedCache], ask: &Ask) -> Markup {
                         code { (directory.key) } @if !directory.scope.is_empty() { " " span.quiet { "of " (directory.scope) } }
                         (tombstone(directory.evicted.as_ref(), ask))
                     }
-                    td.number { (words::bytes(directory.bytes)) }
+                    td.number { (words::size(directory.bytes)) }
                     td.wide { (words::ago(directory.at, ask.now)) " by " a href=(paths::job(directory.written_by.build, &directory.written_by.job)) { (directory.written_by.job) } }
                     td.wide { (words::ago(directory.used_at, ask.now)) }
                     td { @if directory.evicted.is_none() {

@@ -73,7 +73,7 @@ fn figures(runs: &[TestRun]) -> Markup {
         @if !ran.is_empty() {
             dl.facts {
                 div { dt { "Passed" } dd { strong { (n_passed * 100 / ran.len()) " %" } span.quiet { " of " (words::count(ran.len() as u64, "build", "builds")) } } }
-                @if let Some(ms) = spans.get(spans.len() / 2) { div { dt { "Usually takes" } dd { (words::span(*ms)) } } }
+                @if let Some(ms) = spans.get(spans.len() / 2) { div { dt { "Usually takes" } dd { (words::duration(*ms)) } } }
                 @if let Some(first) = first { div { dt { "Failed first" } dd { (build(&first.build)) } } }
                 @if let Some(last) = last { div { dt { "Failed last" } dd { (build(&last.build)) } } }
             }
@@ -90,7 +90,7 @@ fn bars(runs: &[TestRun]) -> Markup {
             @for (index, run) in runs.iter().rev().enumerate() {
                 @let height = (run.duration_ms.saturating_mul(HEIGHT) / most).clamp(5, HEIGHT);
                 @let standing = Standing::of_test(run.outcome);
-                @let text = format!("{} in {}, {}", standing.word(), run.build.number.map_or_else(|| format!("build {}", run.build.build), |number| format!("#{number}")), words::span(run.duration_ms));
+                @let text = format!("{} in {}, {}", standing.word(), run.build.number.map_or_else(|| format!("build {}", run.build.build), |number| format!("#{number}")), words::duration(run.duration_ms));
                 a href=(paths::build(run.build.build)) aria-label=(text) {
                     title { (text) }
                     rect class=(standing.word()) x=(index as u64 * WIDTH) y=(HEIGHT - height) width=(WIDTH - 2) height=(height) rx="1" {}
@@ -118,7 +118,7 @@ fn table(runs: &[TestRun], ask: &Ask) -> Markup {
                         @if run.unsteady { " " span.tag { "other tries ended otherwise" } }
                         @if !run.message.is_empty() { span.why { (words::first_line(&run.message)) } }
                     }
-                    td.number { (words::span(run.duration_ms)) }
+                    td.number { (words::duration(run.duration_ms)) }
                     td.wide { (words::ago(run.created, ask.now)) }
                 }
             } }

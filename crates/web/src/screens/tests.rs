@@ -154,7 +154,7 @@ fn of_kind(
                     div.choice {
                     @if build.finished.is_some() { input type="checkbox" form=(CHOSEN) name=(format!("test.{}-{index}", word(kind))) value=(format!("{}\t{}\t{}", failure.test.job, failure.test.suite, failure.test.name)) aria-label=(format!("Retry {}", full_name(&failure.test))); }
                     details.test.failed #(format!("{}-{index}", word(kind))) open[matches!(kind, FailureKind::New | FailureKind::Flaky) && index < OPEN] {
-                        summary { (Standing::Failed.mark()) " " code { (full_name(&failure.test)) } " " span.quiet { (failure.test.job) " · " (words::span(failure.test.duration_ms)) } @if let Some(note) = &failure.test.quarantine { span.why { (words::quarantined(note)) } } }
+                        summary { (Standing::Failed.mark()) " " code { (full_name(&failure.test)) } " " span.quiet { (failure.test.job) " · " (words::duration(failure.test.duration_ms)) } @if let Some(note) = &failure.test.quarantine { span.why { (words::quarantined(note)) } } }
                         (failed(build, failure, ask))
                     }
                     }
@@ -250,7 +250,7 @@ fn list(build: &Build, tests: &[Test]) -> Markup {
                         td { (standing.mark()) }
                         td { a.name href=(history(build, test)) { code { (full_name(test)) } } @if let Some(note) = &test.quarantine { span.why { (words::quarantined(note)) } } }
                         td.wide { a href=(paths::job(build.id, &test.job)) { (test.job) } }
-                        td.number { (words::span(test.duration_ms)) }
+                        td.number { (words::duration(test.duration_ms)) }
                     }
                 } }
             }

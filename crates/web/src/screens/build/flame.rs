@@ -120,10 +120,10 @@ pub(crate) fn show(shown: &Shown, choice: &Choice, ask: &Ask) -> Markup {
             @if left_out > 0 { span { "the longest " (BARS_MAX) " of " (BARS_MAX + left_out) } }
             span.quiet.keys-only { kbd { "+" } " " kbd { "−" } " zoom, " kbd { "←" } " " kbd { "→" } " move" }
         }
-        svg.flame width="100%" height=(AXIS + n_lanes * LANE) role="group" aria-label=(format!("{} in {}, at most {} at once", words::count(bars.len() as u64, "run", "runs"), words::span(scale.whole_ms), n_lanes)) {
+        svg.flame width="100%" height=(AXIS + n_lanes * LANE) role="group" aria-label=(format!("{} in {}, at most {} at once", words::count(bars.len() as u64, "run", "runs"), words::duration(scale.whole_ms), n_lanes)) {
             @for mark in 0..=MARKS {
                 @let anchor = match mark { 0 => "start", MARKS => "end", _ => "middle" };
-                text.mark-time x=(format!("{}%", 100 * mark / MARKS)) y="12" text-anchor=(anchor) aria-hidden="true" { (words::span(scale.whole_ms * mark / MARKS)) }
+                text.mark-time x=(format!("{}%", 100 * mark / MARKS)) y="12" text-anchor=(anchor) aria-hidden="true" { (words::duration(scale.whole_ms * mark / MARKS)) }
             }
             @for (bar, lane) in bars.iter().zip(lanes) { (drawn(bar, AXIS + lane * LANE, scale)) }
         }
@@ -135,7 +135,7 @@ fn drawn(bar: &Bar, y: usize, scale: Scale) -> Markup {
     let attempt = bar.attempt.filter(|_| bar.job.attempts > 1);
     let page = attempt.map_or_else(|| own.clone(), |attempt| format!("{own}?attempt={}", attempt.attempt));
     let tried = attempt.map_or_else(String::new, |attempt| format!(" try {}", attempt.try_number));
-    let text = format!("{}{tried} {}", title(bar.job), words::span(bar.ms()));
+    let text = format!("{}{tried} {}", title(bar.job), words::duration(bar.ms()));
     let (x, width) = scale.of(bar.from, bar.to);
     html! {
         a.bar.(bar.standing.word()) href=(page) aria-label=(format!("{text}, {}", bar.standing.word())) {
@@ -148,7 +148,7 @@ fn drawn(bar: &Bar, y: usize, scale: Scale) -> Markup {
         @for (index, step) in steps(bar) {
             @let (x, width) = scale.of(step.started.0, step.finished.0);
             @let standing = Standing::of_step(step.result);
-            @let text = format!("{} {}", words::first_line(&step.name), words::span(step.finished.0.ms_since(step.started.0)));
+            @let text = format!("{} {}", words::first_line(&step.name), words::duration(step.finished.0.ms_since(step.started.0)));
             @let attempt = bar.attempt.map_or(1, |attempt| attempt.attempt);
             a.bar.of-step.(standing.word()) href=(format!("{own}?attempt={attempt}&step={index}")) aria-label=(format!("{text}, {}", standing.word())) {
                 svg x=(x) y=(y + BAR) width=(width) height=(STEPS) {

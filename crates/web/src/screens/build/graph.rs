@@ -192,7 +192,7 @@ fn depths<'j>(units: &[Unit<'j>]) -> HashMap<&'j str, usize> {
 
 fn node_of_job(job: &Job, ask: &Ask) -> Node {
     let standing = Standing::of_job(job);
-    let took = words::took(job.started, job.finished, ask.now).map(words::span);
+    let took = words::took(job.started, job.finished, ask.now).map(words::duration);
     let about = match (&job.reused, took) {
         (Some(from), _) => format!("cached from build {}", from.build),
         (None, Some(took)) => took,

@@ -44,7 +44,7 @@ impl Span {
 
     /// What the row says to whoever does not see the bar, and when it is pointed at.
     fn said(&self) -> String {
-        let took = words::span(self.to.ms_since(self.from));
+        let took = words::duration(self.to.ms_since(self.from));
         let exit = self.exit.map_or_else(String::new, |exit| format!(", exit {exit}"));
         match self.standing {
             Standing::Skipped => "skipped".to_owned(),
@@ -96,7 +96,7 @@ pub(super) fn rows(job: &Job, tried: &[Tried], times: &Times, text: &str) -> Mar
                 div.who {
                     (span.standing.mark())
                     a.name.found[is_found] href=(format!("{own}?attempt={}&step={}", span.attempt, span.index)) { (span.name) }
-                    span.quiet title=[words::used(span.usage)] { @if span.standing != Standing::Skipped { (words::span(span.to.ms_since(span.from))) } @if let Some(exit) = span.exit { " · exit " (exit) } @if tried.len() > 1 { " · try " (span.try_number) } }
+                    span.quiet title=[words::used(span.usage)] { @if span.standing != Standing::Skipped { (words::duration(span.to.ms_since(span.from))) } @if let Some(exit) = span.exit { " · exit " (exit) } @if tried.len() > 1 { " · try " (span.try_number) } }
                 }
                 svg.waterfall viewBox=(format!("0 0 {WIDTH} 20")) preserveAspectRatio="none" role="img" aria-label=(span.said()) {
                     @if span.standing != Standing::Skipped {

@@ -67,8 +67,8 @@ fn row(job: &Job, shown: &Shown, ask: &Ask) -> Markup {
                 @if let Some(waiting) = shown.waiting.get(&job.name) { span.why { (words::marked(&waiting.text)) } }
             }
             td.number { @if let Some(ms) = words::took(job.started, job.finished, ask.now) { (words::against_usual(ms, job.usual_ms)) } }
-            td.number.wide { @if let Some(ms) = job.usual_ms { (words::span(ms)) } }
-            td.number.wide { @if let Some(at) = job.started { "+" (words::span(at.0.ms_since(shown.build.created.0))) } }
+            td.number.wide { @if let Some(ms) = job.usual_ms { (words::duration(ms)) } }
+            td.number.wide { @if let Some(at) = job.started { "+" (words::duration(at.0.ms_since(shown.build.created.0))) } }
             td.number.wide { @if job.attempts > 1 { a href=(paths::attempts(job.build, &job.name)) { (job.attempts) } } @else if job.attempts == 0 && job.child.is_some() { "–" } @else { (job.attempts) } }
         }
     }

@@ -41,7 +41,7 @@ fn row(job: &Job, ask: &Ask) -> Markup {
     html! {
         li { a.row.(standing.word()) href=(paths::job(job.build, &job.name)) {
             (standing.mark()) span.name { (title(job)) }
-            span.quiet { @if let Some(child) = job.child { "build " (child) " " } @if job.attempts > 1 { "try " (job.attempts) " " } @if job.reused.is_some() { "cached" } @else if let Some(ms) = words::took(job.started, job.finished, ask.now) { (words::span(ms)) } }
+            span.quiet { @if let Some(child) = job.child { "build " (child) " " } @if job.attempts > 1 { "try " (job.attempts) " " } @if job.reused.is_some() { "cached" } @else if let Some(ms) = words::took(job.started, job.finished, ask.now) { (words::duration(ms)) } }
         } }
     }
 }

@@ -323,11 +323,11 @@ impl<'s> Times<'s> {
 
     /// What a segment says when it is pointed at.
     fn said(&self, job: &Job, segment: Segment) -> String {
-        let took = words::span(segment.to.ms_since(segment.from));
+        let took = words::duration(segment.to.ms_since(segment.from));
         if let Some(phase) = segment.phase {
             let attempts = self.attempts.get(job.name.as_str()).map_or(&[][..], Vec::as_slice);
             let reports = attempts.iter().filter_map(|attempt| attempt.ended.as_ref()?.report.as_ref());
-            let took = words::span(phase.finished.0.ms_since(phase.started.0));
+            let took = words::duration(phase.finished.0.ms_since(phase.started.0));
             return format!("{} {took}", said_of_phase(phase, reports));
         }
         let why = self.shown.waiting.get(&job.name).filter(|_| segment.part == Part::Waiting && segment.to >= self.now);
@@ -410,7 +410,7 @@ fn said_of_phase<'r>(phase: &Phase, mut reports: impl Iterator<Item = &'r Report
 
 fn said_of_saving(cache: &CacheReport) -> String {
     match cache.saved {
-        CacheSaved::Written => format!("saving cache {} ({})", cache.key, words::bytes(cache.saved_bytes)),
+        CacheSaved::Written => format!("saving cache {} ({})", cache.key, words::size(cache.saved_bytes)),
         CacheSaved::Kept => format!("cache {} was saved by another job meanwhile", cache.key),
         CacheSaved::Refused => format!("cache {} could not be saved", cache.key),
         CacheSaved::Not => format!("saving cache {}", cache.key),
@@ -419,8 +419,8 @@ fn said_of_saving(cache: &CacheReport) -> String {
 
 fn said_of_cache(cache: &CacheReport) -> String {
     match cache.found {
-        CacheFound::Key => format!("cache {} ({})", cache.key, words::bytes(cache.found_bytes)),
-        CacheFound::Prefix => format!("cache {} ({})", cache.found_key, words::bytes(cache.found_bytes)),
+        CacheFound::Key => format!("cache {} ({})", cache.key, words::size(cache.found_bytes)),
+        CacheFound::Prefix => format!("cache {} ({})", cache.found_key, words::size(cache.found_bytes)),
         CacheFound::Nothing => format!("no cache {}", cache.key),
         CacheFound::Refused => format!("cache {} could not be restored", cache.key),
     }
@@ -441,7 +441,7 @@ pub(crate) fn show(shown: &Shown, units: &[Unit], choice: &Choice, ask: &Ask) ->
             span.quiet.keys-only { kbd { "+" } " " kbd { "−" } " zoom, " kbd { "←" } " " kbd { "→" } " move" }
         }
         ol.time {
-            li.axis aria-hidden="true" { span {} div { @for mark in 0..=MARKS { span { (words::span(times.scale.whole_ms() * mark / MARKS)) } } } }
+            li.axis aria-hidden="true" { span {} div { @for mark in 0..=MARKS { span { (words::duration(times.scale.whole_ms() * mark / MARKS)) } } } }
             @if choice.is_narrowed() {
                 @for job in choice.wanted(&shown.jobs).into_iter().skip(choice.from).take(ROWS_MAX) { (row(job, &times, ask)) }
             } @else {
@@ -464,7 +464,7 @@ fn row(job: &Job, times: &Times, ask: &Ask) -> Markup {
                 @if job.attempts > 0 { (opener(job, times)) }
                 (standing.mark()) a.name href=(paths::job(job.build, &job.name)) { (title(job)) }
                 span.quiet { @if job.reused.is_some() { "cached" } @else if let Some(ms) = words::took(job.started, job.finished, ask.now) { (words::against_usual(ms, job.usual_ms)) } }
-                @if let Some(saved) = saving { span.saving title="how much sooner the build would have ended, had this result been taken from the cache" { "cached: −" (words::span(*saved)) } }
+                @if let Some(saved) = saving { span.saving title="how much sooner the build would have ended, had this result been taken from the cache" { "cached: −" (words::duration(*saved)) } }
             }
             (bar(job, times, is_critical))
         }
@@ -490,10 +490,10 @@ fn bar(job: &Job, times: &Times, is_critical: bool) -> Markup {
         text.push_str("; decided how long the build took");
     }
     if let Some(saved) = times.savings.get(job.name.as_str()) {
-        text.push_str(&format!("; from the cache it would have saved {}", words::span(*saved)));
+        text.push_str(&format!("; from the cache it would have saved {}", words::duration(*saved)));
     }
     if let Some((began, ended)) = before {
-        text.push_str(&format!("; ran {} in the build before", words::span(ended - began)));
+        text.push_str(&format!("; ran {} in the build before", words::duration(ended - began)));
     }
     let scale = times.scale;
     html! {
@@ -505,7 +505,7 @@ fn bar(job: &Job, times: &Times, is_critical: bool) -> Markup {
             }
             @if let Some((began, ended)) = before {
                 @let from = scale.place_ms(*began).min(WIDTH - 2);
-                rect.ghost x=(from) y="16" width=(scale.place_ms(*ended).saturating_sub(from).max(2)) height="3" { title { "the build before: " (words::span(ended - began)) } }
+                rect.ghost x=(from) y="16" width=(scale.place_ms(*ended).saturating_sub(from).max(2)) height="3" { title { "the build before: " (words::duration(ended - began)) } }
             }
             @if is_critical && let (Some(first), Some(last)) = (segments.first(), segments.last()) {
                 @let from = scale.place(first.from).min(WIDTH - 2);

@@ -28,7 +28,7 @@ pub(super) fn show(job: &Job, artifacts: &[Artifact], attempts: &[Attempt]) -> M
                     thead { tr { th scope="col" { "Name" } th.number scope="col" { "Size" } th scope="col" { "Made by" } th.wide scope="col" { "Digest" } th scope="col" { span.unseen { "Download" } } } }
                     tbody { @for artifact in artifacts.iter().take(ARTIFACTS_MAX) { tr {
                         td { a.name href=(paths::artifact(job.build, artifact.digest)) { (artifact.name) } }
-                        td.number { (words::count(artifact.files, "file", "files")) ", " (words::bytes(artifact.bytes)) }
+                        td.number { (words::count(artifact.files, "file", "files")) ", " (words::size(artifact.bytes)) }
                         td { @match tried(artifact) { Some(attempt) => { "try " (attempt.try_number) }, None => "an earlier build" } }
                         td.wide { code.quiet title="BLAKE3 of the archive" { (artifact.digest) } }
                         td { a href=(format!("/api/v1/builds/{}/artifacts/{}", job.build, artifact.digest)) download=(format!("{}.tar", artifact.name)) aria-label=(format!("Download {}", artifact.name)) { "Download" } }

@@ -55,8 +55,8 @@ fn place(environment: &JobEnvironment, attempt: Option<&Attempt>) -> Markup {
             dt { "Pool" } dd { @if environment.pool.is_empty() { "the default one" } @else { code { (environment.pool) } } }
             @if !environment.labels.is_empty() { dt { "Labels" } dd { @for (index, label) in environment.labels.iter().enumerate() { @if index > 0 { ", " } code { (label) } } " must all be the worker's" } }
             dt { "Processors" } dd { @if environment.cpu_milli == 0 { "the worker's default" } @else { (cores(environment.cpu_milli)) } }
-            dt { "Memory" } dd { @if environment.memory_bytes == 0 { "the worker's default" } @else { (words::bytes(environment.memory_bytes)) } }
-            @if let Some(limit) = environment.timeout_ms { dt { "Time limit" } dd { (words::span(limit)) } }
+            dt { "Memory" } dd { @if environment.memory_bytes == 0 { "the worker's default" } @else { (words::size(environment.memory_bytes)) } }
+            @if let Some(limit) = environment.timeout_ms { dt { "Time limit" } dd { (words::duration(limit)) } }
         }
     }
 }
