@@ -1,54 +1,40 @@
 //! Logs of steps: in short, in lines, in bytes, followed, searched. One piece is in memory at a time, however long a log
 //! is, and a reader who is slow holds no thread.
 
-use std::collections::{BTreeMap, VecDeque};
+mod follow;
+mod search;
+
+use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use api::log::{
-    HITS_DEFAULT, HITS_MAX, HitSpread, LINES_MAX, LogFormat, LogGap, LogGapCause, LogGroups, LogHit, LogHits, LogItem,
-    LogLine, LogState, LogStream, LogSummary, PARTS_MAX, REGEX_BYTES_MAX, StepLog, WITHIN_MS_MAX,
+    LINES_MAX, LogFormat, LogGap, LogGapCause, LogGroups, LogItem, LogLine, LogState, LogStream, LogSummary, StepLog,
 };
 use api::page::Page;
 use api::problem::{Problem, ProblemKind};
 use api::routes::{BYTES, NDJSON, TEXT};
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::http::{Response, StatusCode};
 use graph::{AttemptNumber, BuildId, JobName, Timestamp};
 use store::log::{
-    Gap, GapCause, Item, Line, LineEnd, Lines, LogReader, RawPart, SearchBudget, SearchEnd, SearchResult, Selection,
-    Stream, StreamKey, StreamState, StreamSummary, Watch,
+    Gap, GapCause, Item, LineEnd, LogReader, RawPart, Selection, Stream, StreamKey, StreamState, StreamSummary,
 };
 use store::rows::AttemptRow;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 
+use self::follow::followed;
+pub use self::search::{FoundBefore, SearchBounds, search};
+use self::search::{Wish, found};
 use super::admission::target_of;
 use super::answer::{self, Answered, More, PIECE_BYTES, Wanted, by_pieces, range, ranged, with};
 use super::call::{Call, invalid};
-use super::guarded::{guarded, pass};
+use super::guarded::pass;
 use super::likeness::{Earlier, Likeness};
 use super::{App, build, groups, job, problem};
-use crate::access::{Pass, Verb};
-use crate::lock::lock;
+use crate::access::Verb;
 use crate::records::LogPhase;
 use crate::server::Server;
-
-/// What one search may cost; its caller goes on by its cursor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SearchBounds {
-    /// About the most bytes that it looks through.
-    pub bytes: u64,
-    /// How many of them before others get the thread.
-    pub piece_bytes: u64,
-    /// The longest that it goes on.
-    pub time: Duration,
-}
-
-impl SearchBounds {
-    /// Those of a server.
-    pub const DEFAULT: Self = Self { bytes: 1 << 30, piece_bytes: 16 << 20, time: Duration::from_secs(10) };
-}
 
 /// The log of one step.
 struct Place {
@@ -363,158 +349,6 @@ fn write_json(item: &LogItem, into: &mut Vec<u8>) {
     into.push(b'\n');
 }
 
-/// A log that is followed: how far it was told, and what wakes it.
-struct Follower {
-    server: Arc<Server>,
-    place: Place,
-    format: LogFormat,
-    /// The next row, and how many bytes of it were told.
-    line: u64,
-    bytes: usize,
-    /// How many rows may still be told.
-    left: u64,
-    reader: Option<LogReader>,
-    has_ended: bool,
-    woken: Arc<Notify>,
-    stored: tokio::sync::watch::Receiver<u64>,
-    ending: tokio::sync::watch::Receiver<crate::server::Ending>,
-    turns: Arc<Semaphore>,
-    _watch: Watch,
-    _permit: OwnedSemaphorePermit,
-}
-
-async fn followed(
-    app: &Arc<App>,
-    place: Place,
-    (part, format): (Part, LogFormat),
-    permit: OwnedSemaphorePermit,
-    pass: Arc<Pass>,
-) -> Answered {
-    let server = Arc::clone(&app.server);
-    let woken = Arc::new(Notify::new());
-    let waker = Arc::clone(&woken);
-    // Registered before anything is read: then nothing is missed.
-    let watch = server.logs.watch(place.build, move || waker.notify_one()).map_err(problem::log)?;
-    let (stored, ending) = (server.live.stored(), server.ending());
-    let mut follower = Follower {
-        server,
-        place,
-        format,
-        line: part.from,
-        bytes: 0,
-        left: part.count,
-        reader: None,
-        has_ended: false,
-        woken,
-        stored,
-        ending,
-        turns: Arc::clone(&app.turns),
-        _watch: watch,
-        _permit: permit,
-    };
-    if let Some(tail) = part.tail {
-        let (build, number) = (follower.place.build, follower.place.attempt.attempt);
-        let key = follower.place.key;
-        let reader = app.blocking(move |app| open(app, build, number)).await?.1;
-        let lines = reader.and_then(|reader| reader.stream(key)).map_or(0, |stream| stream.lines);
-        follower.line = lines.saturating_sub(tail);
-    }
-    let stream = futures_util::stream::unfold(Some(follower), |follower| async move {
-        let mut follower = follower?;
-        loop {
-            let turn = Arc::clone(&follower.turns).acquire_owned().await;
-            let read = tokio::task::spawn_blocking(move || {
-                let piece = follower.read();
-                drop(turn);
-                (follower, piece)
-            });
-            let (read, piece) = match read.await {
-                Ok(done) => done,
-                Err(error) => return Some((Err(io::Error::other(error)), None)),
-            };
-            follower = read;
-            match piece {
-                Err(refusal) => return Some((Err(problem::broken_off(&refusal)), None)),
-                Ok(piece) if !piece.is_empty() => return Some((Ok(Bytes::from(piece)), Some(follower))),
-                Ok(_) if follower.has_ended => return None,
-                Ok(_) => {}
-            }
-            // One of these comes with everything that could change what there is to read.
-            tokio::select! {
-                () = follower.woken.notified() => {}
-                changed = follower.stored.changed() => if changed.is_err() { return None },
-                _ = follower.ending.changed() => return None,
-            }
-        }
-    });
-    Ok(with(StatusCode::OK, media(format), Body::from_stream(guarded(Arc::clone(app), pass, stream))))
-}
-
-impl Follower {
-    /// What is new, about a piece; empty if nothing is. Blocks.
-    fn read(&mut self) -> Result<Vec<u8>, Problem> {
-        let Place { build, key, .. } = self.place;
-        // Asked first: what was printed before the end was seen is read after.
-        let is_over = self.is_over()?;
-        match &mut self.reader {
-            Some(reader) => drop(reader.refresh().map_err(problem::log)?),
-            None => self.reader = open_live(&self.server, build)?,
-        }
-        let mut piece = Vec::new();
-        let Some(reader) = &self.reader else {
-            self.has_ended = is_over;
-            return Ok(piece);
-        };
-        let is_closed = reader.stream(key).is_some_and(|stream| stream.state == StreamState::Closed);
-        let mut lines: Lines = reader.lines(key, self.line..u64::MAX);
-        let mut rest = More::No;
-        // How many bytes of the present row have been seen in this reading.
-        let mut seen = 0;
-        loop {
-            if piece.len() >= PIECE_BYTES * 4 || self.left == 0 {
-                rest = More::Yes;
-                break;
-            }
-            match lines.next().transpose().map_err(problem::log)? {
-                None => break,
-                Some(item @ Item::Gap(_)) => write(&item, (0, Likeness::Own), self.format, &mut piece),
-                Some(Item::Line(line)) => self.tell(line, &mut seen, &mut piece),
-            }
-        }
-        self.has_ended = self.left == 0 || (rest == More::No && (is_closed || is_over));
-        Ok(piece)
-    }
-
-    /// Tells what of a piece of a row was not told yet.
-    fn tell(&mut self, line: Line, seen: &mut usize, piece: &mut Vec<u8>) {
-        if line.number != self.line {
-            (self.line, self.bytes, *seen) = (line.number, 0, 0);
-        }
-        let length = line.bytes.len();
-        let known = self.bytes.saturating_sub(*seen).min(length);
-        *seen += length;
-        let is_whole = line.end == LineEnd::LineFeed;
-        self.bytes = self.bytes.max(*seen);
-        if known < length || is_whole {
-            write(&Item::Line(line), (known, Likeness::Own), self.format, piece);
-        }
-        if is_whole {
-            (self.line, self.bytes, *seen) = (self.line + 1, 0, 0);
-            self.left = self.left.saturating_sub(1);
-        }
-    }
-
-    /// Whether the attempt has ended, so that no more comes.
-    fn is_over(&self) -> Result<bool, Problem> {
-        let Place { build, attempt, .. } = &self.place;
-        if attempt.ended.is_some() {
-            return Ok(true);
-        }
-        let rows = self.server.store.attempts(*build, Some(&attempt.job)).map_err(problem::store)?;
-        Ok(rows.iter().find(|row| row.attempt == attempt.attempt).is_none_or(|row| row.ended.is_some()))
-    }
-}
-
 /// The log of a build, wherever it is now.
 fn open_live(server: &Server, build: BuildId) -> Result<Option<LogReader>, Problem> {
     let row = server.store.build(build).map_err(problem::store)?;
@@ -524,64 +358,6 @@ fn open_live(server: &Server, build: BuildId) -> Result<Option<LogReader>, Probl
     };
     let place = server.records.log_place(build, phase).map_err(problem::record)?;
     server.logs.reader(build, place).map_err(problem::log)
-}
-
-pub async fn search(app: Arc<App>, call: Call) -> Answered {
-    let (build, number) = (call.build()?, number(&call)?);
-    let step = call.segment_as("step", "the index of a step")?;
-    let key = StreamKey { attempt: number.0, step };
-    let wrong = |detail: String| Problem::new(ProblemKind::Invalid, detail.clone()).field("regex", detail);
-    let Some(text) = call.text("regex").filter(|text| !text.is_empty()) else {
-        return Err(wrong("say what to find".to_owned()));
-    };
-    if text.len() > REGEX_BYTES_MAX {
-        return Err(wrong(format!("a regular expression has at most {REGEX_BYTES_MAX} bytes")));
-    }
-    let limit = match call.text("limit") {
-        Some(_) => call.limit()?.min(HITS_MAX),
-        None => HITS_DEFAULT,
-    };
-    let wanted = Wish {
-        place: (build, number, key),
-        regex: text.to_owned(),
-        from: call.cursor::<u64>()?.unwrap_or(0),
-        limit: usize::try_from(limit).unwrap_or(usize::MAX),
-        parts: bounded(&call, "parts", PARTS_MAX)?,
-    };
-    let within = bounded(&call, "within_ms", WITHIN_MS_MAX)?;
-    let time = within.map_or(app.search.time, |ms| app.search.time.min(Duration::from_millis(ms.into())));
-    let _permit = app.stream_permit()?;
-    // What was found in a log that is whole holds as long as its build is there, which was looked at for the reader's rights.
-    if let Some(found) = app.found.find(&wanted) {
-        return answer::json(&*found);
-    }
-    let regex = regex::bytes::RegexBuilder::new(text).size_limit(1 << 20).build();
-    let regex = regex.map_err(|error| wrong(error.to_string()))?;
-    let Some(reader) = app.blocking(move |app| Ok(open(app, build, number)?.1)).await? else {
-        return answer::json(&LogHits::default());
-    };
-    answer::json(&*found(&app, reader, wanted, Arc::new(regex), time).await?)
-}
-
-/// What a search finds. What was found in a log that is whole is found again.
-async fn found(
-    app: &Arc<App>,
-    reader: LogReader,
-    wanted: Wish,
-    regex: Arc<regex::bytes::Regex>,
-    time: Duration,
-) -> Result<Arc<LogHits>, Problem> {
-    let is_whole = reader.stream(wanted.place.2).is_some_and(|stream| stream.state == StreamState::Closed);
-    if let Some(found) = app.found.find(&wanted) {
-        return Ok(found);
-    }
-    let deadline = Instant::now() + time;
-    let (found, reached) = searched(app, reader, &wanted, regex, deadline).await?;
-    let found = Arc::new(found);
-    if is_whole && reached == Reached::Wanted {
-        app.found.keep(wanted, &found);
-    }
-    Ok(found)
 }
 
 /// The groups of a step. Their marks are found by one search, which is kept of a log that is whole: nothing reads the log again for them.
@@ -606,162 +382,5 @@ pub fn bounded(call: &Call, name: &'static str, most: u32) -> Result<Option<u32>
     match call.wanted::<u32>(name, &what)? {
         Some(number) if !(1..=most).contains(&number) => Err(invalid(name, &number.to_string(), &what)),
         number => Ok(number),
-    }
-}
-
-/// What a search is to find.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Wish {
-    place: (BuildId, AttemptNumber, StreamKey),
-    regex: String,
-    from: u64,
-    limit: usize,
-    /// How many parts its spread is to have.
-    parts: Option<u32>,
-}
-
-/// How far a search came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reached {
-    /// All that was wanted.
-    Wanted,
-    /// Its bounds.
-    Bounds,
-}
-
-/// How many answers of searches are kept, those that were asked for last: most find nothing, as those for annotations.
-const FOUND_KEPT: usize = 512;
-/// The largest of them, and all together, in bytes of lines.
-const FOUND_BYTES_MAX: usize = 64 * 1024;
-const FOUND_BYTES_KEPT: usize = 4 << 20;
-
-/// Answers of searches of logs that are whole: everybody who opens a failed job asks for its first error.
-#[derive(Default)]
-pub struct FoundBefore(Mutex<VecDeque<(Wish, Arc<LogHits>)>>);
-
-/// What an answer counts for: the bytes of its lines.
-fn found_bytes(found: &LogHits) -> usize {
-    found.hits.iter().map(|hit| hit.text.len()).sum()
-}
-
-impl FoundBefore {
-    fn find(&self, wish: &Wish) -> Option<Arc<LogHits>> {
-        let mut kept = lock(&self.0);
-        let index = kept.iter().position(|(known, _)| known == wish)?;
-        let found = kept.remove(index)?;
-        let hits = Arc::clone(&found.1);
-        kept.push_back(found);
-        Some(hits)
-    }
-
-    fn keep(&self, wish: Wish, found: &Arc<LogHits>) {
-        if found_bytes(found) > FOUND_BYTES_MAX {
-            return;
-        }
-        let mut kept = lock(&self.0);
-        kept.push_back((wish, Arc::clone(found)));
-        let mut bytes: usize = kept.iter().map(|(_, found)| found_bytes(found)).sum();
-        while kept.len() > FOUND_KEPT || bytes > FOUND_BYTES_KEPT {
-            let Some((_, gone)) = kept.pop_front() else { break };
-            bytes -= found_bytes(&gone);
-        }
-    }
-}
-
-/// What a search has found so far.
-struct Finding {
-    hits: LogHits,
-    limit: usize,
-}
-
-impl Finding {
-    fn new(wish: &Wish, lines: u64) -> Self {
-        let parts = |parts: u32| HitSpread { lines, parts: vec![0; parts as usize], ..HitSpread::default() };
-        let hits = LogHits { spread: wish.parts.map(parts), ..LogHits::default() };
-        Self { hits, limit: wish.limit }
-    }
-
-    fn is_full(&self) -> bool {
-        self.hits.hits.len() >= self.limit
-    }
-
-    fn add(&mut self, result: &SearchResult) {
-        for found in &result.hits {
-            if !self.is_full() {
-                self.hits.hits.push(hit(found));
-                if self.is_full() {
-                    self.hits.next = Some((found.number + 1).to_string());
-                }
-            }
-            if let Some(spread) = &mut self.hits.spread {
-                spread.hits += 1;
-                let parts = spread.parts.len() as u64;
-                let part = found.number.saturating_mul(parts) / spread.lines.max(1);
-                spread.parts[usize::try_from(part.min(parts - 1)).unwrap_or(0)] += 1;
-            }
-        }
-        self.hits.gaps.extend(result.gaps.iter().map(gap));
-    }
-
-    /// The search ended before this line.
-    fn end(&mut self, line: u64) {
-        if let Some(spread) = &mut self.hits.spread {
-            spread.searched = line.min(spread.lines);
-        }
-    }
-}
-
-/// The most hits that are looked at together.
-const HITS_AT_ONCE: usize = 10_000;
-
-/// Searches piece by piece. No thread is held longer than a piece takes, others get theirs in between, and a client that
-/// goes away ends the search with the piece at hand, since nobody asks for the next.
-async fn searched(
-    app: &Arc<App>,
-    reader: LogReader,
-    wish: &Wish,
-    regex: Arc<regex::bytes::Regex>,
-    deadline: Instant,
-) -> Result<(LogHits, Reached), Problem> {
-    let (_, _, key) = wish.place;
-    let lines = reader.stream(key).map_or(0, |stream| stream.lines);
-    let mut finding = Finding::new(wish, lines);
-    let reader = Arc::new(reader);
-    let (mut from, mut bytes_left) = (wish.from, app.search.bytes);
-    loop {
-        let piece = bytes_left.min(app.search.piece_bytes);
-        let hits = match wish.parts {
-            None => wish.limit - finding.hits.hits.len(),
-            Some(_) => HITS_AT_ONCE,
-        };
-        let budget = SearchBudget { hits, bytes: piece, deadline: Some(deadline) };
-        let (reader, regex) = (Arc::clone(&reader), Arc::clone(&regex));
-        let search = move |_: &App| reader.search_within(key, &regex, from, budget).map_err(problem::log);
-        let result = app.blocking(search).await?;
-        finding.add(&result);
-        bytes_left = bytes_left.saturating_sub(piece);
-        from = match result.end {
-            SearchEnd::Complete => {
-                finding.end(lines);
-                return Ok((finding.hits, Reached::Wanted));
-            }
-            SearchEnd::Limit { next } | SearchEnd::Budget { next } => next,
-        };
-        let is_enough = finding.is_full() && wish.parts.is_none();
-        let is_over = bytes_left == 0 || Instant::now() >= deadline;
-        if is_enough || is_over {
-            finding.end(from);
-            finding.hits.next.get_or_insert_with(|| from.to_string());
-            return Ok((finding.hits, if is_enough { Reached::Wanted } else { Reached::Bounds }));
-        }
-    }
-}
-
-fn hit(hit: &store::log::Hit) -> LogHit {
-    LogHit {
-        number: hit.number,
-        stream: stream(hit.stream),
-        time: time(hit.time_us),
-        text: String::from_utf8_lossy(&hit.bytes).into_owned(),
     }
 }
