@@ -151,6 +151,17 @@ pub fn waiting_above(store: &dyn Store, event: &Event) -> Result<Option<BuildId>
     Ok(above.get(n_waiting).or(above.last()).map(|row| row.build))
 }
 
+/// The jobs that wait for a build with this event, and for those above it: the nearest first.
+///
+/// # Errors
+/// As the store refuses.
+pub fn jobs_waiting_above(store: &dyn Store, event: &Event) -> Result<Vec<(BuildId, JobName)>, Stop> {
+    let above = builds_above(store, event)?;
+    let events = std::iter::once(event).chain(above.iter().map(|row| &row.event));
+    let waiting = events.map_while(|event| event.parent.as_ref().filter(|parent| parent.waits == Waits::ForVerdict));
+    Ok(waiting.map(|parent| (parent.build, parent.job.clone())).collect())
+}
+
 fn chain(store: &dyn Store, last: BuildRow) -> Result<String, Stop> {
     let mut numbers = vec![last.build.to_string()];
     numbers.extend(builds_above(store, &last.event)?.iter().map(|row| row.build.to_string()));

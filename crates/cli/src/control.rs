@@ -1,21 +1,27 @@
 //! How another `ropewalk` talks to the one that runs a build: one JSON line over a Unix socket in the data folder.
-//! Only the socket's owner can connect. A slot (`local/slots.rs`) is lent for as long as its connection stands.
+//! Only the socket's owner can connect. A slot (`local/slots.rs`) is lent for as long as its connection stands, and whoever waits for a turn
+//! (`local/turns.rs`) waits as long as the connection to whoever has it stands.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use engine::Input;
-use graph::{BuildId, JobName};
+use futures_util::future::select;
+use graph::{BuildId, ConcurrencyMode, JobName, Trust};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use server::Inbox;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
+
+use crate::local::turns::Turns;
 
 /// The longest request.
 const REQUEST_BYTES_MAX: u64 = 1024 * 1024;
@@ -42,10 +48,31 @@ pub enum Request {
     Slots,
     /// Lend a slot, once one is free, until the connection is closed.
     Slot,
+    /// Say when the ticket with this mark is given back.
+    Returned {
+        /// The mark.
+        mark: String,
+    },
+    /// Hear that a job of another build has entered a concurrency group in a mode that cancels jobs before it.
+    Entered {
+        /// The group, by name.
+        group: String,
+        /// Among builds of which trust.
+        trust: Trust,
+        /// The mode.
+        mode: ConcurrencyMode,
+        /// Which job.
+        by: String,
+    },
+    /// Let the holder of the ticket with this mark begin without a slot: who has the slots waits for it.
+    Hurry {
+        /// The mark.
+        mark: String,
+    },
 }
 
-/// The most processes and jobs that wait for a slot or hold one at once; who comes then is sent away, and goes on with the slot
-/// that it has.
+/// The most processes and jobs that wait for a slot or hold one, or wait for a turn, at once; who comes then is sent away, and goes on with
+/// the slot that it has, or asks again.
 const BORROWERS_MAX: usize = 4096;
 
 /// The slots that a build lends to those below it.
@@ -73,7 +100,7 @@ impl Listener {
     ///
     /// # Errors
     /// If the socket cannot be made.
-    pub fn start(data: &Path, build: BuildId, inbox: Inbox, lent: Lent) -> std::io::Result<Self> {
+    pub fn start(data: &Path, build: BuildId, inbox: Inbox, lent: Lent, turns: Rc<Turns>) -> std::io::Result<Self> {
         let path = path(data, build);
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)?;
@@ -85,10 +112,11 @@ impl Listener {
         let borrowers = Arc::new(Semaphore::new(BORROWERS_MAX));
         let task = tokio::task::spawn_local(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (inbox, lent, borrowers) = (inbox.clone(), lent.clone(), Arc::clone(&borrowers));
+                let served = Served { build, inbox: inbox.clone(), lent: lent.clone(), turns: Rc::clone(&turns) };
+                let borrowers = Arc::clone(&borrowers);
                 tokio::task::spawn_local(async move {
                     // A broken request concerns only the one who sent it.
-                    let _ = serve(stream, build, inbox, &lent, &borrowers).await;
+                    let _ = serve(stream, served, &borrowers).await;
                 });
             }
         });
@@ -103,13 +131,16 @@ impl Drop for Listener {
     }
 }
 
-async fn serve(
-    stream: tokio::net::UnixStream,
+/// What requests are about.
+struct Served {
     build: BuildId,
     inbox: Inbox,
-    lent: &Lent,
-    borrowers: &Semaphore,
-) -> std::io::Result<()> {
+    lent: Lent,
+    turns: Rc<Turns>,
+}
+
+async fn serve(stream: tokio::net::UnixStream, served: Served, borrowers: &Semaphore) -> std::io::Result<()> {
+    let Served { build, inbox, lent, turns } = served;
     let (reader, mut writer) = stream.into_split();
     let mut line = String::new();
     let mut reader = tokio::io::BufReader::new(reader.take(REQUEST_BYTES_MAX));
@@ -129,6 +160,24 @@ async fn serve(
             reader.read_line(&mut line).await?;
             return Ok(());
         }
+        Ok(Request::Returned { mark }) => {
+            let Ok(_waiter) = borrowers.try_acquire() else { return Ok(()) };
+            let Some(held) = turns.held(&mark) else { return writer.write_all(b"none\n").await };
+            // Whoever waits says nothing more: he has gone if that ends.
+            select(pin!(held.returned()), pin!(reader.read_line(&mut line))).await;
+            return writer.write_all(b"ok\n").await;
+        }
+        Ok(Request::Entered { group, trust, mode, by }) => {
+            for (job, by) in turns.canceled_by_newcomer(&group, trust, mode, &by) {
+                let _ = inbox.send(Input::JobCanceled { build, job, by }).await;
+            }
+            let _ = inbox.send(Input::GroupEntered { build, group, by }).await;
+            return writer.write_all(b"ok\n").await;
+        }
+        Ok(Request::Hurry { mark }) => {
+            turns.hurry(&mark);
+            return writer.write_all(b"ok\n").await;
+        }
         Err(_) => return writer.write_all(b"not a request\n").await,
     };
     let answer: &[u8] = if inbox.send(input).await.is_ok() { b"ok\n" } else { b"the build has ended\n" };
@@ -145,6 +194,41 @@ pub async fn borrow_slot(data: &Path, build: BuildId) -> std::io::Result<tokio::
     let mut answer = [0; 3];
     stream.read_exact(&mut answer).await?;
     if answer == *b"ok\n" { Ok(stream) } else { Err(std::io::ErrorKind::WouldBlock.into()) }
+}
+
+/// What is heard of a ticket of another process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// It was given back.
+    Returned,
+    /// The process that runs the build knows nothing of it.
+    Unknown,
+    /// Nothing: the process has died, or is about to end.
+    Nothing,
+}
+
+/// Waits until the process that runs `build` gives the ticket with this mark back, or ends.
+pub async fn returned(data: &Path, build: BuildId, mark: String) -> Heard {
+    match tell(data, build, &Request::Returned { mark }).await.as_deref() {
+        Ok("ok") => Heard::Returned,
+        Ok("none") => Heard::Unknown,
+        _ => Heard::Nothing,
+    }
+}
+
+/// Says something to the process that runs `build`. Gives its answer, one line; empty if it ends without one.
+///
+/// # Errors
+/// If no process runs the build, or it ends meanwhile.
+pub async fn tell(data: &Path, build: BuildId, request: &Request) -> std::io::Result<String> {
+    let stream = tokio::net::UnixStream::connect(path(data, build)).await?;
+    let (reader, mut writer) = stream.into_split();
+    let mut line = serde_json::to_string(request)?;
+    line.push('\n');
+    writer.write_all(line.as_bytes()).await?;
+    let mut answer = String::new();
+    tokio::io::BufReader::new(reader.take(REQUEST_BYTES_MAX)).read_line(&mut answer).await?;
+    Ok(answer.trim_end().to_owned())
 }
 
 /// How many slots the process that runs `build` has for it and the builds below it; `None` if no process does.

@@ -4,6 +4,8 @@ pub mod clock;
 pub mod inputs;
 pub mod secrets;
 pub mod slots;
+pub mod tickets;
+pub mod turns;
 pub mod world;
 
 pub use world::LocalWorld;

@@ -28,25 +28,43 @@ pub enum Stream {
     Stderr,
 }
 
-/// How a job stands to the slots of its machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SlotHeld {
-    /// Others have all of them.
-    ByOthers,
-    /// It has one.
-    ByItself,
+/// What a job waits for that would begin but for others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Awaited {
+    /// Other jobs of this build, or of builds around it, have all slots.
+    Slot,
+    /// A job of another process has its concurrency group.
+    Group {
+        /// The group.
+        group: String,
+        /// The build that has it.
+        build: BuildId,
+        /// Its job.
+        job: JobName,
+        /// How many come after that one and before this.
+        between: usize,
+    },
+    /// A job of another process runs an equal operation.
+    Operation {
+        /// The build that runs it.
+        build: BuildId,
+        /// Its job.
+        job: JobName,
+    },
 }
 
 /// Something that a view may show.
 pub enum Moment<'a> {
     /// A fact of the build was stored.
     Fact(&'a Fact),
-    /// A job that was leased waits until other jobs of this build, or of builds around it, leave it a slot, or has got one.
-    Slot {
+    /// A job waits for others, or goes on.
+    Waits {
         /// The job.
         job: &'a JobName,
-        /// Whether it still waits.
-        held: SlotHeld,
+        /// For what; `None` if it waits no more.
+        awaited: Option<&'a Awaited>,
+        /// When.
+        at: Timestamp,
     },
     /// A step began.
     StepStarted {

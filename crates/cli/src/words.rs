@@ -6,6 +6,7 @@ pub use api::words::{duration, failure, size, skip_reason, thousands, verdict};
 use graph::{AttemptReport, BuildId, Failure, Job, JobName, Outcome, StepResult, WorkspaceKind};
 
 use crate::columns;
+use crate::view::Awaited;
 use crate::whereabouts::quoted;
 
 /// The widest a step's name gets within a sentence; its whole name stands in `show`.
@@ -181,6 +182,21 @@ pub fn outcome(outcome: &Outcome) -> String {
         Outcome::Failed(Failure::Canceled { by }) => format!("canceled by {by}"),
         Outcome::Failed(reason) => format!("failed: {}", failure(reason)),
         Outcome::Skipped(reason) => format!("skipped: {}", skip_reason(reason)),
+    }
+}
+
+/// For what a job waits that would begin but for others.
+pub fn awaited(awaited: &Awaited) -> String {
+    match awaited {
+        Awaited::Slot => "waits for a slot".to_owned(),
+        Awaited::Group { group, build, job, between } => {
+            let more = match between {
+                0 => String::new(),
+                n => format!(", with {} before it", count(*n, "more job")),
+            };
+            format!("waits for its concurrency group `{group}`, held by build {build} ({job}){more}")
+        }
+        Awaited::Operation { build, job } => format!("waits for the equal operation that build {build} runs ({job})"),
     }
 }
 

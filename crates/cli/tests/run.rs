@@ -19,6 +19,8 @@ mod failed;
 mod shell;
 #[path = "run/start.rs"]
 mod start;
+#[path = "run/turns.rs"]
+mod turns;
 
 /// A repository and a data folder of its own.
 struct Repository {

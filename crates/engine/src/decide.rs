@@ -621,7 +621,8 @@ impl Engine {
                 &slot.job,
             ),
         };
-        Some(Effect::Start { worker: lease.worker.clone(), spec: Box::new(spec) })
+        let group = slot.group.as_ref().map(|group| Arc::clone(&group.name));
+        Some(Effect::Start { worker: lease.worker.clone(), spec: Box::new(spec), group })
     }
 
     fn resolve_effect(&self, job: JobRef) -> Effect {

@@ -54,6 +54,9 @@ pub enum Effect {
         worker: WorkerId,
         /// The attempt.
         spec: Box<AttemptSpec>,
+        /// The concurrency group that its job holds here, by name. Where engines of several processes run builds of one project, whoever
+        /// begins the attempt sees to it that the job holds it among all of them.
+        group: Option<Arc<str>>,
     },
     /// Tell a worker that a lease is no longer wanted; it ends the attempt gently and reports it.
     Stop {

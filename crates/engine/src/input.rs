@@ -121,6 +121,16 @@ pub enum Input {
         /// Who or what.
         by: String,
     },
+    /// A job that the engine of another process runs has entered a concurrency group, in a mode that cancels what waits before it. What
+    /// waits here for the group and has no lease ends as canceled; of those that have one, whoever begins attempts knows which wait.
+    GroupEntered {
+        /// A build of the same project and trust.
+        build: BuildId,
+        /// The group, by name.
+        group: String,
+        /// Which job.
+        by: String,
+    },
     /// A pool is held, or no longer. Hearsay, not kept: to be said again after a start.
     PoolHeld {
         /// The pool.

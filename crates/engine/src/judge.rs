@@ -27,6 +27,9 @@ pub const EVALUATIONS_MAX: u32 = 20_000;
 /// asked.
 pub const EXIT_UNCONFIRMED: i32 = 1;
 
+/// Who cancels a job that runs, if another takes its concurrency group from it.
+pub const NEWER_IN_GROUP: &str = "a newer job of its concurrency group";
+
 impl Engine {
     pub(crate) fn judge(&mut self, step: &mut Step, input: Input) {
         match input {
@@ -48,6 +51,7 @@ impl Engine {
             }
             Input::JobRetried { build, job, by, tests } => self.judge_retry(step, build, job, by, tests),
             Input::JobCanceled { build, job, by } => self.judge_cancel(step, build, job, by),
+            Input::GroupEntered { build, group, by } => self.judge_entered(step, build, &group, &by),
             Input::PoolHeld { pool, reason } => self.schedule.hold(pool, reason),
             Input::MadeUrgent { build, by } => self.urge(step, build, &by),
             Input::CancelRequested { build, by } => {
@@ -222,6 +226,17 @@ impl Engine {
         }
     }
 
+    fn judge_entered(&mut self, step: &mut Step, id: BuildId, group: &str, by: &str) {
+        if !self.builds.contains_key(&id) {
+            return;
+        }
+        let key = self.group_key(id, group.into());
+        let waiting = self.groups.get(&key).map(|group| group.waiting.clone()).unwrap_or_default();
+        for (_, build, index) in waiting {
+            self.cancel_waiting(step, (build, index), by);
+        }
+    }
+
     fn judge_presence(&mut self, step: &mut Step, id: &WorkerId, presence: Presence) {
         let ours: Vec<LeaseId> = self.leases_of(id);
         for &lease in &ours {
@@ -357,7 +372,7 @@ impl Engine {
         match &self.builds[&job.0].halt {
             Some(Halt::Canceled { by }) => by.clone(),
             Some(Halt::FirstFailure { because }) => format!("the failure of `{because}`"),
-            None => "a newer job of its concurrency group".to_owned(),
+            None => NEWER_IN_GROUP.to_owned(),
         }
     }
 }

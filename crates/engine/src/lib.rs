@@ -36,7 +36,7 @@ pub use effect::Effect;
 pub use engine::{Engine, Step};
 pub use fact::{Adopted, Ended, Fact, Reused, What};
 pub use input::{BuildOptions, BuildRequest, FailurePolicy, Input, Intake, PoolReach, Presence, ReusePolicy};
-pub use judge::{EVALUATIONS_MAX, QUESTIONS_MAX};
+pub use judge::{EVALUATIONS_MAX, NEWER_IN_GROUP, QUESTIONS_MAX};
 pub use request::is_superseded_by;
 pub use standing::Standing;
 pub use state::JobState;

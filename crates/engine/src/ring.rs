@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use graph::ConcurrencyMode;
+use graph::{BuildId, ConcurrencyMode, JobName};
 
 use crate::build::{OperationState, Place};
 use crate::engine::Engine;
@@ -33,6 +33,27 @@ struct Found {
     following: Vec<JobRef>,
 }
 
+/// How a job that holds a group waits for one that wants it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holding {
+    /// It asked for the build of that job, or for one above it.
+    Above,
+    /// What it waits for waits in turn for that job.
+    InRing,
+}
+
+/// Why a job may not wait for the group of this name, which this job holds.
+#[must_use]
+pub fn why_refused(group: &str, (build, job): (BuildId, &JobName), holding: Holding) -> String {
+    let (waits, advice) = match holding {
+        Holding::Above => ("waits for this build", "name the group in one of them"),
+        Holding::InRing => {
+            ("waits in turn, for other groups, for this build", "let all builds enter the groups in one order")
+        }
+    };
+    format!("the group `{group}` is held by job `{job}` of build {build}, which {waits}: {advice}")
+}
+
 impl Engine {
     /// Who holds a group and waits, itself or by others, for a job that wants it. A job that cancels who holds its group waits for
     /// nobody but those above it, who would be canceled with it.
@@ -47,15 +68,11 @@ impl Engine {
 
     /// Why a job may not wait for its group, which this job holds.
     pub(crate) fn why_refused(&self, job: JobRef, group: &GroupKey, holder: JobRef) -> String {
-        let (name, held_by) = (&group.name, &self.slot(holder).name);
-        let is_above = self.holder_above(job.0, group) == Some(holder);
-        let (waits, advice) = match is_above {
-            true => ("waits for this build", "name the group in one of them"),
-            false => {
-                ("waits in turn, for other groups, for this build", "let all builds enter the groups in one order")
-            }
+        let holding = match self.holder_above(job.0, group) == Some(holder) {
+            true => Holding::Above,
+            false => Holding::InRing,
         };
-        format!("the group `{name}` is held by job `{held_by}` of build {}, which {waits}: {advice}", holder.0)
+        why_refused(&group.name, (holder.0, &self.slot(holder).name), holding)
     }
 
     /// Whether a job may wait for another that runs an equal operation: that one does not wait for it.

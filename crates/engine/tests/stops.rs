@@ -2,8 +2,8 @@
 
 mod world;
 
-use graph::LeaseId;
-use ropewalk_engine::{BuildOptions, Effect, Engine};
+use graph::{BuildId, Failure, LeaseId, Outcome};
+use ropewalk_engine::{BuildOptions, Effect, Ended, Engine, Input, What};
 use world::{World, graph, trace};
 
 /// A build whose job runs on worker `w`.
@@ -52,6 +52,34 @@ fn a_newer_job_of_the_group_stops_the_older_one_until_it_has_heard() {
     assert_eq!(told, [(LeaseId(1), "a newer job of its concurrency group".to_owned())]);
     world.act("worker w 1");
     assert_eq!(take_stops(&mut world), told);
+}
+
+#[test]
+fn what_waits_for_a_group_is_canceled_by_one_of_another_engine_and_what_has_a_lease_is_not() {
+    let mut world = World::new();
+    world.worker("w", 3, "", 0);
+    world.build(1, graph("a [group=g]:"), BuildOptions::default());
+    world.build(2, graph("b [group=g]:; c [group=h]:"), BuildOptions::default());
+    world.build(3, graph("d [group=h]:"), BuildOptions::default());
+    let started = |world: &mut World| {
+        let effects = std::mem::take(&mut world.effects);
+        let group = |effect| match effect {
+            Effect::Start { spec, group, .. } => Some(format!("{} {}", spec.name, group.as_deref().unwrap_or("-"))),
+            _ => None,
+        };
+        effects.into_iter().filter_map(group).collect::<Vec<_>>()
+    };
+    assert_eq!(started(&mut world), ["a g", "c h"]);
+    let n_facts = world.facts.len();
+    let by = "job `deploy` of build 9".to_owned();
+    world.feed(Input::GroupEntered { build: BuildId(1), group: "g".to_owned(), by: by.clone() });
+    let canceled = Outcome::Failed(Failure::Canceled { by });
+    let told: Vec<&What> = world.facts[n_facts..].iter().map(|fact| &fact.what).collect();
+    assert_eq!(told, [&What::JobEnded { job: "b".into(), outcome: canceled, how: Ended::Decided }]);
+    world.act("1.a passes");
+    assert_eq!(started(&mut world), Vec::<String>::new());
+    world.act("2.c passes");
+    assert_eq!(started(&mut world), ["d h"]);
 }
 
 #[test]

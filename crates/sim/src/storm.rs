@@ -571,7 +571,7 @@ impl Storm {
                 let evicted = self.evicted.get(&true_digest).copied().filter(|_| is_told);
                 self.mail.push(Input::OperationResolved { build, job, operation, hit, evicted });
             }
-            Effect::Start { worker, spec } => self.start(&worker, spec),
+            Effect::Start { worker, spec, .. } => self.start(&worker, spec),
             Effect::Stop { worker, lease, .. } => {
                 let worker = self.workers.iter_mut().find(|other| other.id == worker);
                 // The worker's session may be cut off at this moment.

@@ -64,10 +64,17 @@ impl Cancel {
         });
     }
 
-    /// Waits until the attempt is asked to end.
-    pub async fn requested(&self) {
-        // The sender is ours, so it is not gone.
-        let _ = self.listen().wait_for(|asked| *asked != Asked::GoOn).await;
+    /// Waits until the attempt is asked to end, and tells by whom.
+    pub async fn requested(&self) -> Arc<str> {
+        let mut asked = self.listen();
+        loop {
+            match &*asked.borrow_and_update() {
+                Asked::Gently { by } | Asked::AtOnce { by } => return Arc::clone(by),
+                Asked::GoOn => {}
+            }
+            // The sender is ours, so it is not gone.
+            let _ = asked.changed().await;
+        }
     }
 
     pub(crate) fn asked(&self) -> Asked {

@@ -22,6 +22,7 @@ use crate::local::clock::now;
 use crate::local::inputs::{self, Begun, Inputs};
 use crate::local::secrets::SecretSource;
 use crate::local::slots::{Lender, Slots};
+use crate::local::turns::Turns;
 use crate::local::world::{GatePolicy, LocalWorld, Parts, WORKER};
 use crate::pipeline::Pipeline;
 use crate::places::Places;
@@ -403,7 +404,13 @@ async fn build_to_end(
     let (inbox, inputs) = server::shell::inbox();
     let (parallel, slots) = slots_of(how, &start.event, project, places)?;
     let lent = control::Lent { count: parallel, slots: slots.to_lend() };
-    let _listener = control::Listener::start(&project.data, build, inbox.clone(), lent)
+    let above = match &project.inside {
+        Some(_) => child::jobs_waiting_above(&*places.store, &start.event)?,
+        None => Vec::new(),
+    };
+    let turns = Turns::new(&project.data, build, start.event.trust, above, Arc::clone(&places.store));
+    let turns = Rc::new(turns);
+    let _listener = control::Listener::start(&project.data, build, inbox.clone(), lent, Rc::clone(&turns))
         .map_err(|error| Stop::infra(format!("could not listen for `cancel` and `approve`: {error}")))?;
     let stats = project.data.join("stats");
     let inputs_file = worker::snapshot_directory(&project.data, build).with_file_name("inputs");
@@ -434,6 +441,7 @@ async fn build_to_end(
         }),
         parallel,
         slots,
+        turns: Rc::clone(&turns),
         inbox: inbox.clone(),
     });
     world.remember(&start.history);
@@ -447,6 +455,11 @@ async fn build_to_end(
     let ended = tokio::task::spawn_local(shell.run()).await;
     let ended = ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
     signals.abort();
+    // While this process can still be asked for them.
+    turns.close();
+    if let Err(error) = turns.sweep() {
+        let _ = writeln!(std::io::stderr(), "note: what killed runs had left in line was not removed: {error}");
+    }
     if let Ok(world) = &ended
         && world.verdict.is_none()
         && let Err(error) = world.keep_inputs(&inputs_file)

@@ -29,10 +29,11 @@ use super::clock::now;
 use super::inputs::{self, Inputs, State};
 use super::secrets::SecretSource;
 use super::slots::{Slot, Slots};
+use super::turns::{Asked, Turns};
 use crate::keeping::{LocalDepot, LocalLog, LocalMask, SharedView};
 use crate::machine;
 use crate::pipeline::Pipeline;
-use crate::view::{Moment, SlotHeld};
+use crate::view::{Awaited, Moment};
 
 /// The name of this machine's worker.
 pub const WORKER: &str = "local";
@@ -78,8 +79,18 @@ pub struct Parts {
     pub parallel: u32,
     /// In which of them they run.
     pub slots: Slots,
+    /// In which order with the jobs of other processes.
+    pub turns: Rc<Turns>,
     /// Where answers go.
     pub inbox: Inbox,
+}
+
+/// What this machine was offered as to the engine, and is offered as from now on.
+struct Offer {
+    parts: Rc<Parts>,
+    running: Running,
+    /// What the engine was told last; `None` before there is a graph.
+    told: RefCell<Option<Presence>>,
 }
 
 /// Done once the state of a build's start is kept; an error says why no job may run on it.
@@ -88,13 +99,17 @@ type Held = Shared<LocalBoxFuture<'static, Result<(), String>>>;
 /// The jobs for which earlier results stand, with their manifests.
 type TakenOver = Rc<RefCell<Vec<(JobName, Arc<Job>, Manifest)>>>;
 
+/// How attempts are told to stop, by lease.
+type Running = Rc<RefCell<HashMap<LeaseId, worker::Cancel>>>;
+
 /// The world of one local build.
 pub struct LocalWorld {
     parts: Rc<Parts>,
     /// Effects asked for and not yet answered.
     in_flight: Rc<Cell<usize>>,
-    /// How attempts are told to stop.
-    running: Rc<RefCell<HashMap<LeaseId, worker::Cancel>>>,
+    running: Running,
+    /// What this machine offers to the jobs of the graph.
+    offer: Rc<Offer>,
     /// The manifests of operations that are known, by job.
     manifests: Rc<RefCell<HashMap<JobName, (Digest, Manifest)>>>,
     taken_over: TakenOver,
@@ -129,10 +144,12 @@ pub struct LocalWorld {
 impl LocalWorld {
     /// A world of these parts.
     pub fn new(parts: Parts) -> Self {
+        let (parts, running) = (Rc::new(parts), Running::default());
         Self {
-            parts: Rc::new(parts),
+            offer: Rc::new(Offer { parts: Rc::clone(&parts), running: Rc::clone(&running), told: RefCell::default() }),
+            parts,
             in_flight: Rc::default(),
-            running: Rc::default(),
+            running,
             manifests: Rc::default(),
             taken_over: TakenOver::default(),
             fits: Rc::default(),
@@ -222,7 +239,7 @@ impl LocalWorld {
         self.answer(async move {
             // Whoever is to run is told what is wrong.
             let _ = held.await;
-            Input::WorkerLeft { worker: WorkerId("nobody".into()) }
+            nothing()
         });
     }
 
@@ -275,6 +292,11 @@ impl LocalWorld {
         let trust = self.trust;
         self.answer(async move {
             let resolved = resolve(&parts, &job, &spec, &needs, trust).await;
+            let resolved = match resolved {
+                Some(resolved) => resolved,
+                // The engine has ended it already.
+                None => return nothing(),
+            };
             let (operation, hit) = match resolved {
                 Ok((digest, manifest, hit)) => {
                     if hit.is_some() {
@@ -289,7 +311,7 @@ impl LocalWorld {
         });
     }
 
-    fn start(&mut self, spec: Box<AttemptSpec>) {
+    fn start(&mut self, spec: Box<AttemptSpec>, group: Option<Arc<str>>) {
         if self.running.borrow().contains_key(&spec.lease) {
             return;
         }
@@ -302,12 +324,17 @@ impl LocalWorld {
         self.running.borrow_mut().insert(spec.lease, cancel.clone());
         let (parts, running) = (Rc::clone(&self.parts), Rc::clone(&self.running));
         let (manifests, worked) = (Rc::clone(&self.manifests), Rc::clone(&self.worked));
+        let offer = Rc::clone(&self.offer);
         self.answer(async move {
             let (build, attempt, lease) = (spec.build, spec.attempt, spec.lease);
             let (name, job) = (spec.name.clone(), Arc::clone(&spec.job));
-            let mut report = match held.await {
+            let held = match held.await {
+                Ok(()) => turn(&offer, &name, &job, group.as_deref(), &cancel).await,
+                Err(message) => Err(Outcome::Failed(Failure::Setup { message })),
+            };
+            let mut report = match held {
                 Ok(()) => {
-                    let slot = slot(&parts, &name, &cancel).await;
+                    let slot = slot(&offer, &name, &cancel).await;
                     let began = worker::workspace::Moment::now();
                     let report = run(&parts, *spec, cancel).await;
                     drop(slot);
@@ -316,7 +343,7 @@ impl LocalWorld {
                     }
                     report
                 }
-                Err(message) => AttemptReport::of(Outcome::Failed(Failure::Setup { message }), now()),
+                Err(outcome) => AttemptReport::of(outcome, now()),
             };
             if job.workspace == WorkspaceKind::InPlace {
                 parts.inputs.tree_may_have_changed();
@@ -324,6 +351,7 @@ impl LocalWorld {
             let manifest = manifests.borrow().get(&name).map(|(_, manifest)| manifest.clone());
             report.notes.extend(remarks(&parts, &job, manifest.as_ref(), &report).await);
             running.borrow_mut().remove(&lease);
+            parts.turns.stopped(&name);
             Input::AttemptFinished { build, attempt, lease, report: Box::new(report) }
         });
     }
@@ -335,14 +363,31 @@ impl LocalWorld {
         let presence = Presence {
             pools: graph.jobs.values().map(|job| job.pool.clone()).chain([String::new()]).collect(),
             labels: graph.jobs.values().flat_map(|job| job.wanted_labels()).collect(),
-            slots: self.parts.parallel,
+            slots: 0,
             resources: Resources::default(),
-            leases: self.running.borrow().keys().copied().collect(),
+            leases: BTreeSet::new(),
             holds_ms: 0,
             intake: engine::Intake::Open,
         };
-        let input = Input::WorkerPresent { worker: WorkerId(WORKER.into()), presence };
-        self.answer(async move { input });
+        self.offer.told.replace(Some(presence));
+        self.offer_again();
+    }
+
+    fn offer_again(&self) {
+        if let Some(input) = self.offer.renewed() {
+            self.answer(async move { input });
+        }
+    }
+
+    /// Lets go of the turns of jobs that have ended. Their results are stored by then.
+    fn release_turns(&self, facts: &[Fact]) {
+        let turns = &self.parts.turns;
+        for fact in facts {
+            if let What::AttemptFinished { job, retry_at: None, .. } | What::JobEnded { job, .. } = &fact.what {
+                turns.ended(job);
+            }
+        }
+        self.offer_again();
     }
 
     /// The jobs that failed, the one to be looked at first in front.
@@ -465,7 +510,7 @@ impl LocalWorld {
 /// What a signal does to the build.
 pub struct Interrupter {
     parts: Rc<Parts>,
-    running: Rc<RefCell<HashMap<LeaseId, worker::Cancel>>>,
+    running: Running,
 }
 
 impl Interrupter {
@@ -475,7 +520,7 @@ impl Interrupter {
         self.parts.gates.set(GatePolicy::Leave);
         if self.running.borrow().is_empty() {
             // A word without meaning, so that the shell looks whether it may end.
-            let _ = self.parts.inbox.send(Input::WorkerLeft { worker: WorkerId("nobody".into()) }).await;
+            let _ = self.parts.inbox.send(nothing()).await;
             tokio::task::yield_now().await;
         }
         let _ = self.parts.inbox.send(Input::CancelRequested { build, by: by.to_owned() }).await;
@@ -499,7 +544,7 @@ impl World for LocalWorld {
             Effect::Evaluate { build, known, .. } => self.evaluate(build, &known),
             Effect::Answer { build, question } => self.find_answer(build, question),
             Effect::Resolve { build, job, spec, needs } => self.resolve(build, job, spec, needs),
-            Effect::Start { spec, .. } => self.start(spec),
+            Effect::Start { spec, group, .. } => self.start(spec, group),
             Effect::Stop { lease, by, .. } => {
                 if let Some(cancel) = self.running.borrow().get(&lease) {
                     cancel.gently(&by);
@@ -515,6 +560,7 @@ impl World for LocalWorld {
         for fact in facts {
             self.record(fact);
         }
+        self.release_turns(facts);
         if facts.iter().any(|fact| matches!(fact.what, What::GateOpened { .. })) {
             self.hold_start_for_gate();
         }
@@ -536,21 +582,89 @@ impl World for LocalWorld {
     }
 }
 
-/// A slot for a job, which the view shows as waiting meanwhile; none if it is to end before there is one.
-async fn slot(parts: &Parts, job: &JobName, cancel: &worker::Cancel) -> Option<Slot> {
-    let shown = |held| parts.view.show([Moment::Slot { job, held }]);
-    let mut taking = pin!(parts.slots.take());
+/// A word without meaning, after which the shell looks again whether it may end.
+fn nothing() -> Input {
+    Input::WorkerLeft { worker: WorkerId("nobody".into()) }
+}
+
+impl Offer {
+    /// What the engine is to hear if it may begin more attempts than it was told last, or fewer.
+    fn renewed(&self) -> Option<Input> {
+        let mut told = self.told.borrow_mut();
+        let presence = told.as_mut()?;
+        let slots = self.parts.parallel.saturating_add(self.parts.turns.slots_beyond());
+        if presence.slots == slots {
+            return None;
+        }
+        presence.slots = slots;
+        presence.leases = self.running.borrow().keys().copied().collect();
+        Some(Input::WorkerPresent { worker: WorkerId(WORKER.into()), presence: presence.clone() })
+    }
+
+    async fn renew(&self) {
+        if let Some(input) = self.renewed() {
+            // The shell has ended only if nobody waits for the answer.
+            let _ = self.parts.inbox.send(input).await;
+        }
+    }
+
+    /// Shows for what a job waits, or that it goes on.
+    fn show(&self, job: &JobName, awaited: Option<&Awaited>) {
+        self.parts.view.show([Moment::Waits { job, awaited, at: now() }]);
+    }
+}
+
+/// Waits for a job's turn in its concurrency group.
+///
+/// # Errors
+/// How the job ends that does not get it.
+async fn turn(
+    offer: &Offer,
+    name: &JobName,
+    job: &Job,
+    group: Option<&str>,
+    cancel: &worker::Cancel,
+) -> Result<(), Outcome> {
+    let (Some(group), Some(concurrency)) = (group, &job.concurrency) else { return Ok(()) };
+    let shown = async |awaited: Option<&Awaited>| {
+        offer.show(name, awaited);
+        offer.renew().await;
+    };
+    let entered = offer.parts.turns.group(name, (group, concurrency.mode), cancel.requested(), shown).await;
+    offer.renew().await;
+    entered
+}
+
+/// A slot for a job, which the view shows as waiting meanwhile; none if it is to end before there is one, or if those who have the slots
+/// wait for it.
+async fn slot(offer: &Offer, job: &JobName, cancel: &worker::Cancel) -> Option<Slot> {
+    let Parts { slots, turns, .. } = &*offer.parts;
+    let mut taking = pin!(slots.take());
     // Most find one at once.
     if let Poll::Ready(slot) = poll_fn(|context| Poll::Ready(taking.as_mut().poll(context))).await {
         return Some(slot);
     }
-    shown(SlotHeld::ByOthers);
-    let slot = match select(taking, pin!(cancel.requested())).await {
+    if turns.is_hurried(job) {
+        return None;
+    }
+    let slotless = turns.note_slotless();
+    offer.renew().await;
+    offer.show(job, Some(&Awaited::Slot));
+    let hurried = async {
+        match turns.held_by(job) {
+            Some(held) => held.hurried().await,
+            None => std::future::pending().await,
+        }
+    };
+    // A job that is to end needs no slot for that.
+    let (requested, hurried) = (pin!(cancel.requested()), pin!(hurried));
+    let slot = match select(taking, select(requested, hurried)).await {
         Either::Left((slot, _)) => Some(slot),
-        // A job that is to end needs no slot for that.
         Either::Right(_) => None,
     };
-    shown(SlotHeld::ByItself);
+    drop(slotless);
+    offer.show(job, None);
+    offer.renew().await;
     slot
 }
 
@@ -640,34 +754,56 @@ async fn mixed(parts: &Parts, taken_over: &TakenOver) -> Result<(), String> {
 
 type Resolved = (Digest, Manifest, Option<(Reused, Outcome)>);
 
-/// The operation of a job, and an earlier result of it if that may stand for the job's own.
+/// The operation of a job, and an earlier result of it if that may stand for the job's own. If there is none, no other process runs the operation, nor
+/// will until the job has ended. `None` if it has ended over the wait for that.
 async fn resolve(
     parts: &Parts,
     name: &JobName,
     job: &Job,
     needs: &BTreeMap<JobName, NeedResult>,
     trust: Trust,
-) -> Result<Resolved, String> {
-    let inputs::Digests { files, state } = match &job.reuse {
-        Reuse::Never => return Err("the job is not reusable".to_owned()),
-        Reuse::Inputs(globs) => parts.inputs.digests(Some(globs), job.workspace).await?,
-        Reuse::Tree => parts.inputs.digests(None, job.workspace).await?,
+) -> Option<Result<Resolved, String>> {
+    let inputs::Digests { files, state } = match digests(parts, job).await {
+        Ok(digests) => digests,
+        Err(reason) => return Some(Err(reason)),
     };
     let (event, build) = (&parts.event, parts.build);
     let work = Work { name, job, files: &files, needs, event, build, project: "", quarantine: &[] };
     let (digest, manifest) = operation(&work);
     if parts.reuse == ReusePolicy::RunAll || state == State::Other {
-        return Ok((digest, manifest, None));
+        return Some(Ok((digest, manifest, None)));
     }
-    let Ok(Some(row)) = parts.store.operation(digest, trust) else { return Ok((digest, manifest, None)) };
+    let mut hit = earlier(parts, digest, trust);
+    // Nobody else has an operation that no other build comes to.
+    if hit.is_none() && manifest.may_recur() {
+        let shown = |awaited: Option<&Awaited>| parts.view.show([Moment::Waits { job: name, awaited, at: now() }]);
+        if parts.turns.operation(name, digest, shown).await == Asked::Ended {
+            return None;
+        }
+        hit = earlier(parts, digest, trust);
+    }
+    Some(Ok((digest, manifest, hit)))
+}
+
+/// The inputs of a job that may be reused.
+async fn digests(parts: &Parts, job: &Job) -> Result<inputs::Digests, String> {
+    match &job.reuse {
+        Reuse::Never => Err("the job is not reusable".to_owned()),
+        Reuse::Inputs(globs) => parts.inputs.digests(Some(globs), job.workspace).await,
+        Reuse::Tree => parts.inputs.digests(None, job.workspace).await,
+    }
+}
+
+/// An earlier result of an operation that is whole.
+fn earlier(parts: &Parts, digest: Digest, trust: Trust) -> Option<(Reused, Outcome)> {
+    let row = parts.store.operation(digest, trust).ok().flatten()?;
     // A result whose files are gone is no result.
     let is_whole = row.artifacts.values().all(|artifact| parts.blobs.contains(artifact.digest).unwrap_or(false));
     if !is_whole || !matches!(row.outcome, Outcome::Passed { .. }) {
-        return Ok((digest, manifest, None));
+        return None;
     }
     let _ = parts.store.touch_operations(&[digest], now());
-    let reused = Reused { build: row.build, attempt: row.attempt, job: row.job, artifacts: row.artifacts };
-    Ok((digest, manifest, Some((reused, row.outcome))))
+    Some((Reused { build: row.build, attempt: row.attempt, job: row.job, artifacts: row.artifacts }, row.outcome))
 }
 
 /// What the repository says to a question of the pipeline.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::growth::Growing;
 use super::lines::Lines;
-use super::{Moment, Stream, View, Wants};
+use super::{Awaited, Moment, Stream, View, Wants};
 use crate::words;
 
 /// The JSON view, over any writer.
@@ -43,6 +43,20 @@ impl<W: Write> Json<W> {
         let gate = self.growing.job(gate).and_then(|job| job.gate.as_ref());
         let fields = gate.into_iter().flat_map(|gate| &gate.fields);
         fields.map(|(name, field)| (name.clone(), field.into())).collect()
+    }
+
+    /// A job of another process has what this one waits for.
+    fn waits(&mut self, job: &JobName, awaited: &Awaited, at: Timestamp) -> io::Result<()> {
+        let (wait, group, holder) = match awaited {
+            Awaited::Slot => return Ok(()),
+            Awaited::Group { group, build, job, .. } => ("group", Some(group), (build, job)),
+            Awaited::Operation { build, job } => ("operation", None, (build, job)),
+        };
+        let build = self.last.map(|(build, _)| build.0);
+        self.write(&json!({
+            "kind": "job_waiting", "build": build, "time": rfc3339(at), "job": job, "for": wait, "group": group,
+            "holder": { "build": holder.0, "job": holder.1 }, "text": words::awaited(awaited),
+        }))
     }
 
     fn fact(&mut self, fact: &engine::Fact) -> io::Result<()> {
@@ -207,7 +221,8 @@ impl<W: Write> View for Json<W> {
                     "outputs": report.outputs, "lines": report.lines,
                 }))?;
             }
-            Moment::Slot { .. } | Moment::Tick(_) => {}
+            Moment::Waits { job, awaited: Some(awaited), at } => self.waits(job, awaited, at)?,
+            Moment::Waits { .. } | Moment::Tick(_) => {}
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use super::annotation::{Annotation, Tally};
 use super::growth::{self, Growing};
 use super::lines::Lines;
 use super::unwanted::Unwanted;
-use super::{Moment, Opening, SlotHeld, Stream, View, Wants};
+use super::{Awaited, Moment, Opening, Stream, View, Wants};
 use crate::columns::{self, Paint, Style, cut};
 use crate::whereabouts::quoted;
 use crate::words;
@@ -36,8 +36,8 @@ struct Running {
     last_line: String,
     /// What it says it waits for.
     pending: Option<String>,
-    /// It has not begun: others have all slots.
-    has_no_slot: bool,
+    /// It has not begun, since it waits for others.
+    awaited: Option<Awaited>,
     tally: Tally,
     /// Which try it is, from 1.
     try_number: u32,
@@ -197,6 +197,7 @@ impl<W: Write> Live<W> {
             }
             What::JobEnded { job, outcome, how } => {
                 self.waiting.remove(job);
+                self.running.remove(job);
                 match how {
                     Ended::Reused(_) => self.reused += 1,
                     Ended::Decided | Ended::Child { .. } => {
@@ -341,11 +342,11 @@ impl<W: Write> Live<W> {
         let spinner = ['⠋', '⠙', '⠹', '⠸', '⠼', '⠴', '⠦', '⠧', '⠇', '⠏'];
         let elapsed = now.ms_since(running.started);
         let turn = spinner[usize::try_from(elapsed / 100).unwrap_or(0) % spinner.len()];
-        let turn = if running.has_no_slot { '·' } else { turn };
+        let turn = if running.awaited.is_some() { '·' } else { turn };
         let width =
             self.running.keys().map(|name| columns::cells(name.as_str())).max().unwrap_or(0).min(NAME_CELLS_MAX);
         let name_text = columns::padded(&cut(name.as_str(), NAME_CELLS_MAX), width);
-        let has_bar = columns >= COLUMNS_WITH_BAR_MIN && !running.has_no_slot;
+        let has_bar = columns >= COLUMNS_WITH_BAR_MIN && running.awaited.is_none();
         let usual = self.opening.usual_ms.get(name).filter(|_| has_bar);
         let bar = usual.map_or_else(String::new, |&usual| {
             let style = if elapsed > usual { Style::Warning } else { Style::Ask };
@@ -358,10 +359,10 @@ impl<W: Write> Live<W> {
             return cut(&columns::bare(&head), columns);
         }
         let room = columns - cells;
-        let (style, last_line) = match &running.pending {
-            Some(reason) => (Style::Ask, format!("waits: {reason}")),
-            None if running.has_no_slot => (Style::Dim, "waits for a slot".to_owned()),
-            None => (Style::Dim, running.last_line.clone()),
+        let (style, last_line) = match (&running.pending, &running.awaited) {
+            (Some(reason), _) => (Style::Ask, format!("waits: {reason}")),
+            (None, Some(awaited)) => (Style::Dim, plain_text(&words::awaited(awaited))),
+            (None, None) => (Style::Dim, running.last_line.clone()),
         };
         let last_line = if room == 0 { String::new() } else { cut(&last_line, room) };
         format!("{head}{}", self.paint.text(style, &last_line))
@@ -386,10 +387,13 @@ impl<W: Write> Live<W> {
                 let _ = write!(text, ", {} {word}", words::thousands(count));
             }
         }
-        let n_waiting = self.running.values().filter(|running| running.has_no_slot).count();
-        let _ = write!(text, "  {} running", self.running.len() - n_waiting);
-        if n_waiting > 0 {
-            let _ = write!(text, ", {n_waiting} waiting for a slot");
+        let waiting = self.running.values().filter_map(|running| running.awaited.as_ref());
+        let (for_slot, for_turn): (Vec<_>, Vec<_>) = waiting.partition(|awaited| **awaited == Awaited::Slot);
+        let _ = write!(text, "  {} running", self.running.len() - for_slot.len() - for_turn.len());
+        for (n_waiting, what) in [(for_slot.len(), "a slot"), (for_turn.len(), "other builds")] {
+            if n_waiting > 0 {
+                let _ = write!(text, ", {n_waiting} waiting for {what}");
+            }
         }
         text
     }
@@ -437,10 +441,17 @@ impl<W: Write> View for Live<W> {
                 }
                 Ok(())
             }
-            Moment::Slot { job, held } => {
-                if let Some(running) = self.running.get_mut(job) {
-                    running.has_no_slot = held == SlotHeld::ByOthers;
+            Moment::Waits { job, awaited, at } => {
+                // One that waits for an equal operation is not leased yet.
+                let running = self.running.entry(job.clone());
+                match awaited {
+                    Some(awaited) => {
+                        let running = running.or_insert_with(|| Running { started: at, ..Running::default() });
+                        running.awaited = Some(awaited.clone());
+                    }
+                    None => drop(running.and_modify(|running| running.awaited = None)),
                 }
+                self.running.retain(|_, running| running.try_number > 0 || running.awaited.is_some());
                 Ok(())
             }
             Moment::StepStarted { job, name, .. } => {
@@ -550,19 +561,37 @@ mod tests {
     }
 
     #[test]
-    fn a_job_without_a_slot_waits_and_does_not_run() {
+    fn a_job_that_others_hold_up_waits_and_does_not_run() {
         let name = JobName::from("a");
         let usual_ms = BTreeMap::from([(name.clone(), 4000)]);
         let opening = Opening { build: BuildId(1), usual_ms, whereabouts: Default::default() };
         let mut live = Live::new(Vec::new(), || (80, 24), Paint::Plain, opening);
-        live.running.insert(name.clone(), Running::default());
-        let mut check = |held, row: &str, totals: &str| {
-            live.show(Moment::Slot { job: &name, held }).expect("nothing is written");
-            assert_eq!(live.running_line(&name, &live.running[&name], Timestamp(1_000_000), 60), row);
+        live.running.insert(name.clone(), Running { try_number: 1, ..Running::default() });
+        let mut check = |awaited: Option<&Awaited>, row: &str, totals: &str| {
+            let at = Timestamp(0);
+            live.show(Moment::Waits { job: &name, awaited, at }).expect("nothing is written");
+            assert_eq!(live.running_line(&name, &live.running[&name], Timestamp(1_000_000), 90), row);
             assert!(live.totals(Timestamp(1_000_000)).ends_with(totals));
         };
-        check(SlotHeld::ByOthers, "· a     1.0 s  waits for a slot", "  0 running, 1 waiting for a slot");
-        check(SlotHeld::ByItself, "⠋ a     1.0 s ▕████░░░░░░░░░░░░▏ ", "  1 running");
+        check(Some(&Awaited::Slot), "· a     1.0 s  waits for a slot", "  0 running, 1 waiting for a slot");
+        let group = Awaited::Group { group: "production".to_owned(), build: BuildId(7), job: "b".into(), between: 0 };
+        let row = "· a     1.0 s  waits for its concurrency group `production`, held by build 7 (b)";
+        check(Some(&group), row, "  0 running, 1 waiting for other builds");
+        let operation = Awaited::Operation { build: BuildId(7), job: "b".into() };
+        let row = "· a     1.0 s  waits for the equal operation that build 7 runs (b)";
+        check(Some(&operation), row, "  0 running, 1 waiting for other builds");
+        check(None, "⠋ a     1.0 s ▕████░░░░░░░░░░░░▏ ", "  1 running");
+    }
+
+    #[test]
+    fn a_job_that_waits_before_it_is_leased_has_a_row_as_long_as_it_waits() {
+        let opening = Opening { build: BuildId(1), usual_ms: BTreeMap::new(), whereabouts: Default::default() };
+        let mut live = Live::new(Vec::new(), || (80, 24), Paint::Plain, opening);
+        let operation = Awaited::Operation { build: BuildId(7), job: "b".into() };
+        for (awaited, n_rows) in [(Some(&operation), 1), (None, 0)] {
+            live.show(Moment::Waits { job: &"a".into(), awaited, at: Timestamp(0) }).expect("nothing is written");
+            assert_eq!(live.running.len(), n_rows);
+        }
     }
 
     #[test]

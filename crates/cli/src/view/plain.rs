@@ -10,7 +10,7 @@ use super::annotation::{Annotation, Headings, Shown, Tally};
 use super::growth::{Growing, Growth};
 use super::lines::Lines;
 use super::unwanted::Unwanted;
-use super::{Moment, Opening, Stream, View, Wants};
+use super::{Awaited, Moment, Opening, Stream, View, Wants};
 use crate::columns::{self, Paint};
 use crate::words;
 
@@ -265,8 +265,13 @@ impl<W: Write> View for Plain<W> {
                 self.headings.remove(&(job.clone(), step));
                 result
             }
+            Moment::Waits { job, awaited: Some(awaited), .. }
+                if self.detail == Detail::Lines && *awaited != Awaited::Slot =>
+            {
+                writeln!(self.writer, "{job}: {}", words::harmless(&words::awaited(awaited)))
+            }
             Moment::Output { .. }
-            | Moment::Slot { .. }
+            | Moment::Waits { .. }
             | Moment::StepStarted { .. }
             | Moment::StepFinished { .. }
             | Moment::Tick(_) => Ok(()),
