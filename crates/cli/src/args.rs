@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 use server::settings::{Millis, Setting};
 
 mod administration;
 mod fleet;
+mod headings;
 mod serving;
 
 pub use administration::{
@@ -17,6 +18,7 @@ pub use fleet::{
     MemberRole, Members, MembersCommand, Pools, PoolsCommand, Quarantine, QuarantineCommand, Remote, Secrets,
     SecretsCommand, Where, Workers, WorkersCommand,
 };
+pub use headings::command_line;
 pub use serving::{Serve, Submit, Switch, Work};
 
 /// The place in help pages of the flags that every command has: behind its own.
@@ -35,6 +37,19 @@ pub struct Arguments {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Arguments {
+    /// What the process was started with.
+    ///
+    /// # Errors
+    /// Words that the command line does not know or that do not go together; and a wish for help or for the version, whose
+    /// text the error holds.
+    pub fn read() -> Result<Self, clap::Error> {
+        let mut command = command_line();
+        let mut matches = command.try_get_matches_from_mut(std::env::args_os())?;
+        Self::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+    }
 }
 
 /// When to use colours.
@@ -80,7 +95,7 @@ pub enum Command {
     Explain(Explain),
     /// Look at what is kept for reuse, or clear it.
     Cache(Cache),
-    /// Open the kept workspace of a job that has ended, without running it again.
+    /// Open the kept workspace of a job, without running it again.
     Shell(Shell),
     /// Write the pipeline as another system's configuration.
     Export(Export),
@@ -88,21 +103,29 @@ pub enum Command {
     Serve(Serve),
     /// Run jobs of a server on this machine.
     Work(Work),
-    /// Have a server build a directory as it stands, or a commit, and show the build.
+    /// Have a server build a directory or a commit, and show the build.
+    ///
+    /// The directory is built as it stands, uncommitted changes included.
     Submit(Submit),
-    /// Look after the workers of a server: list, pause, drain, update, resume, forget.
+    /// List, pause, drain, update, resume, forget a server's workers.
     Workers(Workers),
-    /// Look after the pools of a server, in which jobs wait for workers: list, queue, hold, release.
+    /// List, queue, hold and release the pools in which jobs wait.
     Pools(Pools),
-    /// Put, list and remove the secrets of a project on a server. Nobody reads their values back.
+    /// Put, list and remove the secrets of a project on a server.
+    ///
+    /// Nobody reads their values back.
     Secrets(Secrets),
-    /// Put tests that come and go into quarantine, with an owner, a reason and an end; list them, take them out.
+    /// Put tests that come and go into quarantine, and take them out.
+    ///
+    /// Each has an owner, a reason and a day on which its quarantine ends.
     Quarantine(Quarantine),
-    /// Add, list and remove the people who may sign in to a server, with their roles.
+    /// Add, list and remove the people who may sign in to a server.
+    ///
+    /// Each has a role, on every project or on one.
     Member(Members),
     /// Make, narrow, read and revoke the tokens of a server.
     Token(Token),
-    /// Print every setting of a server, with its value and what it is for.
+    /// Print every setting of a server, its value and what it is for.
     Config(Config),
     /// Say what is wrong with a server's installation, and what to do.
     Doctor(Doctor),
@@ -110,7 +133,9 @@ pub enum Command {
     Backup(Backup),
     /// Verify a backup, and put it into an empty data folder.
     Restore(Restore),
-    /// Move the records of a stopped server from SQLite to PostgreSQL, or back.
+    /// Move the records of a stopped server to PostgreSQL, or back.
+    ///
+    /// From SQLite to PostgreSQL, or from PostgreSQL to SQLite.
     MigrateStore(MigrateStore),
     /// Print a completion script for a shell.
     Completions(Completions),

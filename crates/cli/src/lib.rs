@@ -39,13 +39,12 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use args::{Arguments, Command};
-use clap::Parser;
 use commands::Stop;
 use project::Project;
 
 /// Runs the command that the process was started with, and gives the code to end with.
 pub fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let arguments = match Arguments::read() {
         Ok(arguments) => arguments,
         Err(error) => {
             // clap's own printing ends with 2 for faults and 0 for help and version, as our exit codes do.

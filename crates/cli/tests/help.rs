@@ -21,15 +21,20 @@ fn help(command: &[String]) -> String {
     String::from_utf8(output.stdout).expect("help is UTF-8")
 }
 
-/// The names under `Commands:` of a help page, in its order. A name stands two blanks in; its text, where it wraps, further.
+/// The names of commands in a help page, in its order: they stand under every heading that is not of arguments or options. A name
+/// stands two blanks in; its text, where it wraps, further.
 fn subcommands(page: &str) -> Vec<String> {
-    page.lines()
-        .skip_while(|line| *line != "Commands:")
-        .skip(1)
-        .take_while(|line| line.is_empty() || line.starts_with(' '))
-        .filter_map(|line| line.strip_prefix("  ").filter(|line| !line.starts_with(' ')))
-        .filter_map(|line| line.split_whitespace().next().map(str::to_owned))
-        .collect()
+    let mut names = Vec::new();
+    let mut heading = "";
+    for line in page.lines() {
+        if let Some(new) = line.strip_suffix(':').filter(|line| !line.starts_with(' ')) {
+            heading = new;
+        } else if !matches!(heading, "" | "Arguments" | "Options" | "Builds of a server") {
+            let line = line.strip_prefix("  ").filter(|line| !line.starts_with(' '));
+            names.extend(line.and_then(|line| line.split_whitespace().next()).map(str::to_owned));
+        }
+    }
+    names
 }
 
 /// This command and every one under it, each before those under it, with their help pages.

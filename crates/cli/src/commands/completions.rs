@@ -1,9 +1,7 @@
 //! `ropewalk completions`: a script that completes commands and flags.
 
-use clap::CommandFactory;
-
 use super::Stop;
-use crate::args::{Arguments, Completions};
+use crate::args::{Completions, command_line};
 use crate::exit;
 
 /// Prints the script.
@@ -12,7 +10,7 @@ use crate::exit;
 /// None.
 pub fn run(arguments: &Completions) -> Result<u8, Stop> {
     let mut text = Vec::new();
-    clap_complete::generate(arguments.shell, &mut Arguments::command(), "ropewalk", &mut text);
+    clap_complete::generate(arguments.shell, &mut command_line(), "ropewalk", &mut text);
     crate::output::print(&text)?;
     Ok(exit::PASSED)
 }
