@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use graph::{Timestamp, Usage};
@@ -61,20 +61,27 @@ fn settle(keepers: OwnedFd) -> io::Result<OwnedFd> {
     rustix::thread::set_name(tree::KEEPER_NAME)?;
     super::turn::ask_for_early_turns();
     rustix::process::chdir("/")?;
-    let socket = rustix::io::fcntl_dupfd_cloexec(&keepers, 16)?;
-    drop(keepers);
-    let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty())?;
-    let null = rustix::io::fcntl_dupfd_cloexec(&null, 17)?;
+    /// The socket's, behind those that steps are given.
+    const PLACE: i32 = 16;
+    // Whoever started `ropewalk` may have left it a descriptor at any place.
+    let socket = keepers.into_raw_fd();
+    let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty())?.into_raw_fd();
     // SAFETY: system calls on numbers and on a signal set of our own. The descriptors that are closed or replaced belong to
-    // `ropewalk`'s statics, of which nothing runs here any more.
-    unsafe {
+    // `ropewalk`'s statics, of which nothing runs here any more, or were given up above.
+    let socket = unsafe {
+        let socket = libc::fcntl(socket, libc::F_DUPFD_CLOEXEC, 17);
+        let null = libc::fcntl(null, libc::F_DUPFD_CLOEXEC, 17);
+        if socket == -1 || null == -1 {
+            return Err(io::Error::last_os_error());
+        }
+        libc::dup3(socket, PLACE, libc::O_CLOEXEC);
         for place in 0..=2 {
-            libc::dup2(null.as_raw_fd(), place);
+            libc::dup2(null, place);
         }
         // Place 3 is taken, so that no passed descriptor lands there, and closes on `exec` unless it is replaced.
-        libc::dup3(null.as_raw_fd(), super::ATTACHMENT_DESCRIPTOR, libc::O_CLOEXEC);
+        libc::dup3(null, super::ATTACHMENT_DESCRIPTOR, libc::O_CLOEXEC);
         libc::close_range(4, 15, 0);
-        libc::close_range(18, u32::MAX, 0);
+        libc::close_range(17, u32::MAX, 0);
         let mut all = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
         libc::sigfillset(all.as_mut_ptr());
         libc::sigprocmask(libc::SIG_SETMASK, all.as_ptr(), std::ptr::null_mut());
@@ -88,7 +95,8 @@ fn settle(keepers: OwnedFd) -> io::Result<OwnedFd> {
         action.sa_sigaction = on_child as *const () as usize;
         action.sa_flags = libc::SA_NOCLDSTOP;
         libc::sigaction(libc::SIGCHLD, &raw const action, std::ptr::null_mut());
-    }
+        OwnedFd::from_raw_fd(PLACE)
+    };
     Ok(socket)
 }
 
