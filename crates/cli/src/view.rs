@@ -9,6 +9,7 @@ pub mod live;
 #[cfg(test)]
 mod picture;
 pub mod plain;
+pub mod suspension;
 pub mod unwanted;
 
 use std::collections::BTreeMap;

@@ -21,6 +21,8 @@ mod shell;
 mod start;
 #[path = "run/turns.rs"]
 mod turns;
+#[path = "run/suspension.rs"]
+mod suspension;
 
 /// A repository and a data folder of its own.
 struct Repository {

@@ -33,6 +33,7 @@ use crate::shortcut::{Key, Unchanged};
 use crate::view::json::Json;
 use crate::view::live::Live;
 use crate::view::plain::{Detail, Plain};
+use crate::view::suspension::Suspension;
 use crate::view::{Moment, Opening, View, Wants};
 use crate::whereabouts::Whereabouts;
 use crate::{control, ending, event, exit, output, shortcut};
@@ -560,7 +561,7 @@ pub fn view(form: Output, colour: Colour, opening: Opening) -> Box<dyn View + Se
     let writer = std::io::BufWriter::with_capacity(1 << 16, std::io::stdout());
     let paint = Paint::of(colour, &std::io::stdout());
     match form {
-        Output::Live => Box::new(Live::new(writer, terminal_size, paint, opening)),
+        Output::Live => Box::new(Live::new(writer, terminal_size, paint, opening).suspended_by(Suspension::heeded())),
         Output::Json => Box::new(Json::new(writer)),
         Output::Quiet => Box::new(Plain::new(writer, Detail::Endings, paint, opening)),
         Output::Plain | Output::Auto => Box::new(Plain::new(writer, Detail::Lines, paint, opening)),

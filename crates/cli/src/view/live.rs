@@ -11,6 +11,7 @@ use graph::{Failure, JobName, Outcome, Timestamp};
 use super::annotation::{Annotation, Tally};
 use super::growth::{self, Growing};
 use super::lines::Lines;
+use super::suspension::Suspension;
 use super::unwanted::Unwanted;
 use super::{Awaited, Moment, Opening, Stream, View, Wants};
 use crate::columns::{self, Paint, Style, cut};
@@ -72,6 +73,7 @@ pub struct Live<W: Write> {
     writer: W,
     size: fn() -> (u16, u16),
     paint: Paint,
+    suspension: Option<Suspension>,
     lines: Lines,
     opening: Opening,
     started: Option<Timestamp>,
@@ -104,6 +106,7 @@ impl<W: Write> Live<W> {
             writer,
             size,
             paint,
+            suspension: None,
             lines: Lines::default(),
             opening,
             started: None,
@@ -124,6 +127,11 @@ impl<W: Write> Live<W> {
             drawn: Vec::new(),
             drawn_at: Timestamp::default(),
         }
+    }
+
+    /// The same view, which leaves the terminal to the shell while the process is stopped or behind.
+    pub fn suspended_by(self, suspension: Option<Suspension>) -> Self {
+        Self { suspension, ..self }
     }
 
     /// What it wrote.
@@ -288,15 +296,40 @@ impl<W: Write> Live<W> {
         let (columns, rows) = (self.size)();
         let columns = usize::from(columns.max(20));
         let rows = usize::from(rows.max(4)).saturating_sub(2);
-        let mut frame = String::from("\x1b[?25l");
+        self.heed_suspension()?;
+        let is_in_front = self.suspension.as_ref().is_none_or(Suspension::is_in_front);
+        let mut frame = String::from(if is_in_front { "\x1b[?25l" } else { "" });
         self.erase(&mut frame, columns);
         frame.push_str(&std::mem::take(&mut self.above));
-        let lines = self.frame(now, columns, rows.saturating_sub(1));
+        let lines = if is_in_front { self.frame(now, columns, rows.saturating_sub(1)) } else { Vec::new() };
         for line in &lines {
             let _ = writeln!(frame, "{line}");
         }
         self.drawn = lines.iter().map(|line| columns::cells(&columns::bare(line))).collect();
         self.drawn_at = now;
+        self.writer.write_all(frame.as_bytes())?;
+        self.writer.flush()
+    }
+
+    /// Stops here if Ctrl-Z asked for it. What stood on the terminal before a stop is not ours to erase after it.
+    fn heed_suspension(&mut self) -> io::Result<()> {
+        if self.suspension.as_mut().is_some_and(Suspension::is_asked) {
+            self.put_away()?;
+            self.suspension.iter_mut().for_each(Suspension::stop);
+        }
+        if self.suspension.as_mut().is_some_and(Suspension::has_gone_on) {
+            self.drawn.clear();
+        }
+        Ok(())
+    }
+
+    /// Leaves the terminal as it was, but for the lines that scroll by.
+    fn put_away(&mut self) -> io::Result<()> {
+        let mut frame = String::new();
+        let columns = usize::from((self.size)().0.max(20));
+        self.erase(&mut frame, columns);
+        frame.push_str(&std::mem::take(&mut self.above));
+        frame.push_str("\x1b[?25h");
         self.writer.write_all(frame.as_bytes())?;
         self.writer.flush()
     }
@@ -471,13 +504,7 @@ impl<W: Write> View for Live<W> {
 
     fn close(&mut self) -> io::Result<()> {
         self.left_out();
-        let mut frame = String::new();
-        let columns = usize::from((self.size)().0.max(20));
-        self.erase(&mut frame, columns);
-        frame.push_str(&std::mem::take(&mut self.above));
-        frame.push_str("\x1b[?25h");
-        self.writer.write_all(frame.as_bytes())?;
-        self.writer.flush()
+        self.put_away()
     }
 
     fn wants(&self) -> Wants {
