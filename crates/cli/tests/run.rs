@@ -19,10 +19,10 @@ mod failed;
 mod shell;
 #[path = "run/start.rs"]
 mod start;
-#[path = "run/turns.rs"]
-mod turns;
 #[path = "run/suspension.rs"]
 mod suspension;
+#[path = "run/turns.rs"]
+mod turns;
 
 /// A repository and a data folder of its own.
 struct Repository {
