@@ -270,9 +270,7 @@ fn is_colour(sequence: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        approve, duration, function_failure, function_help, harmless, names_build, size, thousands, where_it_failed,
-    };
+    use super::{approve, function_failure, function_help, harmless, names_build, where_it_failed};
 
     #[test]
     fn a_function_that_cannot_start_is_told_as_that() {
