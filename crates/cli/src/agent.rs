@@ -18,6 +18,7 @@ pub mod identity;
 pub mod layers;
 pub mod link;
 pub mod outbox;
+pub mod spares;
 pub mod spool;
 pub mod visit;
 

@@ -10,6 +10,8 @@ mod named;
 mod process;
 #[path = "server/realms.rs"]
 mod realms;
+#[path = "server/spares.rs"]
+mod spares;
 #[path = "server/tokens.rs"]
 mod tokens;
 

@@ -53,9 +53,11 @@ pub use graph::patterns;
 
 pub use attempt::{Arrived, INPUT_CHANGED, LeftBehind, LeftStep, run_attempt};
 pub use cancel::Cancel;
-pub use place::{environment_file, program_file, set_aside, snapshot_directory, take_aside, workspace_directory};
+pub use place::{
+    environment_file, program_file, set_aside, snapshot_directory, take_aside, workspace_directory, workspaces,
+};
 pub use variables::Variables;
 pub use worker::{
-    BINARY_VARIABLE, GRACE_VARIABLE, Observer, PROJECT_DATA_VARIABLE, Scratches, Settings, Shown, Start, Worker,
+    BINARY_VARIABLE, GRACE_VARIABLE, Made, Observer, PROJECT_DATA_VARIABLE, Scratches, Settings, Shown, Start, Worker,
     WorkerError, data_marker_prefix, files_at_end, marker_prefix,
 };

@@ -17,7 +17,7 @@ use crate::keeper::{Command, KeeperError, View, ViewId};
 use crate::patterns::{PatternFault, Patterns};
 use crate::sandbox::{Sandbox, Walls};
 use crate::variables::Variables;
-use crate::worker::{Inheritance, Listed, Shown, Worker};
+use crate::worker::{Inheritance, Listed, Made, Shown, Worker};
 use crate::workspace::{self, Files, OpenWorkspace, ShowError, Snapshot, Workspace, WorkspaceError};
 
 /// An open place.
@@ -118,7 +118,8 @@ fn temporary_below(slot: &Path) -> Result<PathBuf, PlaceFault> {
 const WORKSPACES: &str = "workspaces";
 
 /// The folder of all workspaces that a worker keeps.
-pub(crate) fn workspaces(data: &Path) -> PathBuf {
+#[must_use]
+pub fn workspaces(data: &Path) -> PathBuf {
     data.join(WORKSPACES)
 }
 
@@ -250,11 +251,14 @@ impl Place {
         let snapshot = worker.snapshot().await?;
         let globs = spec.job.inputs().filter(|_| sees_inputs_only).map(<[String]>::to_vec);
         let made = if globs.is_none() { worker.take_made(spec.attempt) } else { None };
-        let mut workspace = match made {
-            Some(made) => made,
-            None => Self::made(worker, spec, &snapshot, globs).await?,
+        let (mut workspace, open) = match made {
+            Some(Made { workspace, open }) => (workspace, open),
+            None => (Self::made(worker, spec, &snapshot, globs).await?, None),
         };
-        let open = workspace.open(&worker.processes, &snapshot).await?;
+        let open = match open {
+            Some(open) => open,
+            None => workspace.open(&worker.processes, &snapshot).await?,
+        };
         let notes = worker.settings.notes.iter().cloned();
         let notes = notes.chain(open.note.clone()).chain(snapshot.note().map(str::to_owned)).collect();
         let (tree, root, files) = (open.tree.clone(), open.root.clone(), open.files.clone());

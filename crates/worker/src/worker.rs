@@ -1,5 +1,6 @@
 //! A worker: what all attempts of one process share.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
@@ -16,12 +17,14 @@ use graph::{AttemptNumber, BuildId, Checkout, Digest, JobName, StepReport, Times
 use crate::container::image::Pins;
 use crate::container::{Engine, EngineError};
 use crate::file_commands::{CommandFiles, is_reserved};
-use crate::keeper::Processes;
+use crate::keeper::{KeeperError, Processes};
 use crate::output::FreeChannels;
 use crate::place::{make_workspaces, snapshot_directory};
 use crate::sandbox::Sandbox;
 use crate::variables::Variables;
-use crate::workspace::{Beginning, Budget, Moment, Moved, Seen, Snapshot, StepBounds, Workspace, WorkspaceError};
+use crate::workspace::{
+    Beginning, Budget, Moment, Moved, OpenWorkspace, Seen, Snapshot, StepBounds, Workspace, WorkspaceError,
+};
 
 /// How many workers this process has had.
 static WORKERS: AtomicU64 = AtomicU64::new(0);
@@ -105,8 +108,8 @@ pub struct Worker {
     marker: String,
     /// The state of the tree at the build's start, once something wants it.
     snapshot: OnceCell<Arc<Snapshot>>,
-    /// The workspace of an attempt that will ask for it, made together with the snapshot.
-    made: Mutex<Option<(AttemptNumber, Workspace)>>,
+    /// The workspaces of attempts that will ask for them.
+    made: Mutex<BTreeMap<AttemptNumber, Made>>,
     /// What was seen of the tree, as long as no job could write to it.
     seen: Mutex<Option<Seen>>,
     /// How it stood then.
@@ -122,6 +125,15 @@ pub struct Worker {
     /// Whether something may be left with the engine.
     containers: AtomicU8,
     askers: Mutex<Askers>,
+}
+
+/// A fresh workspace that waits for its attempt.
+#[derive(Debug)]
+pub struct Made {
+    /// Its files.
+    pub workspace: Workspace,
+    /// What steps run in, if it is open already.
+    pub open: Option<OpenWorkspace>,
 }
 
 /// What is known of the state of a build's start.
@@ -283,7 +295,7 @@ impl Worker {
             listed: Listed::default(),
             marker,
             snapshot: OnceCell::new(),
-            made: Mutex::new(None),
+            made: Mutex::default(),
             seen: Mutex::new(None),
             beginning: Mutex::new(None),
             start: Mutex::new(None),
@@ -303,17 +315,30 @@ impl Worker {
         self
     }
 
-    /// With the fresh workspace of an attempt, made of all files of the snapshot; another attempt does not touch it.
-    #[must_use]
-    pub fn with_workspace(mut self, attempt: AttemptNumber, workspace: Workspace) -> Self {
-        self.made = Mutex::new(Some((attempt, workspace)));
-        self
+    /// Gives an attempt its fresh workspace, made of all files of the snapshot; another attempt does not touch it. To be followed by
+    /// [`Worker::close_made`] when the attempt has ended.
+    pub fn give_made(&self, attempt: AttemptNumber, made: Made) {
+        self.lock_made().insert(attempt, made);
+    }
+
+    /// Lets go of the workspace of an attempt that never asked for it.
+    ///
+    /// # Errors
+    /// The keeper is gone.
+    pub async fn close_made(&self, attempt: AttemptNumber) -> Result<(), KeeperError> {
+        match self.take_made(attempt) {
+            Some(Made { open: Some(open), .. }) => open.close(&self.processes).await,
+            _ => Ok(()),
+        }
     }
 
     /// The workspace that was made for this attempt; once.
-    pub(crate) fn take_made(&self, attempt: AttemptNumber) -> Option<Workspace> {
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        made.take_if(|(whose, _)| *whose == attempt).map(|(_, workspace)| workspace)
+    pub(crate) fn take_made(&self, attempt: AttemptNumber) -> Option<Made> {
+        self.lock_made().remove(&attempt)
+    }
+
+    fn lock_made(&self) -> std::sync::MutexGuard<'_, BTreeMap<AttemptNumber, Made>> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says of which state a snapshot must be that is not there yet.
@@ -377,6 +402,12 @@ impl Worker {
     /// The state of the build's start: kept by an earlier run of the same build, or taken now.
     pub(crate) async fn snapshot(&self) -> Result<Arc<Snapshot>, WorkspaceError> {
         self.snapshot_since(Moment::now()).await
+    }
+
+    /// As [`Worker::snapshot`], if it is taken already.
+    #[must_use]
+    pub fn snapshot_taken(&self) -> Option<Arc<Snapshot>> {
+        self.snapshot.get().cloned()
     }
 
     async fn snapshot_since(&self, since: Moment) -> Result<Arc<Snapshot>, WorkspaceError> {

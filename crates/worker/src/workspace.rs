@@ -26,6 +26,7 @@ mod checkout;
 mod layer;
 mod look;
 mod snapshot;
+mod spare;
 mod steps;
 mod watch;
 
@@ -35,6 +36,7 @@ pub(crate) use layer::{assume, is_moved, is_opaque, is_whiteout};
 pub(crate) use layer::{entries, make_opaque};
 pub use look::{Beginning, Look, Seen};
 pub use snapshot::{Layers, Snapshot};
+pub use spare::{Spare, remove_spares};
 pub use steps::{
     BUILD_BYTES_MAX, BUILD_FILES_MAX, Budget, Layer, STEP_BYTES_MAX, STEP_FILES_MAX, StepBounds, StepLayers, TEMPORARY,
     UPPER, Unkept, collect_layers, has_layers, layer_directory, note_layers,
@@ -175,7 +177,7 @@ enum Form {
 }
 
 /// What is kept of a workspace so that it can be opened again. Old fields stay; new ones have defaults.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Manifest {
     snapshot: PathBuf,
     repository: PathBuf,
@@ -190,6 +192,21 @@ struct Manifest {
     /// Layers that stand above those of the snapshot, the topmost first: restored caches.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     above: Vec<PathBuf>,
+}
+
+impl Manifest {
+    /// Of a fresh workspace.
+    fn new(snapshot: &Snapshot, files: Files) -> Self {
+        Self {
+            snapshot: snapshot.directory().to_owned(),
+            repository: snapshot.repository().to_owned(),
+            prefix: snapshot.prefix().to_owned(),
+            files,
+            form: Form::Overlay,
+            shown: snapshot.shown().map(Path::to_owned),
+            above: Vec::new(),
+        }
+    }
 }
 
 /// One job's files: a directory with its changes, made from a snapshot.
@@ -250,36 +267,32 @@ impl Workspace {
     /// # Errors
     /// git's words, or the system's about a file.
     pub fn create(snapshot: &Snapshot, directory: &Path, files: Files) -> Result<Self, WorkspaceError> {
+        let workspace = Self::lay(snapshot, directory, files)?;
+        workspace.save()?;
+        Ok(workspace)
+    }
+
+    /// As [`Workspace::create`], but nobody finds it by its directory yet.
+    fn lay(snapshot: &Snapshot, directory: &Path, files: Files) -> Result<Self, WorkspaceError> {
         std::fs::create_dir_all(directory).map_err(WorkspaceError::at(directory))?;
         let directory = std::fs::canonicalize(directory).map_err(WorkspaceError::at(directory))?;
-        let repository = snapshot.repository().to_owned();
+        let repository = snapshot.repository();
         for part in ["upper", "work"] {
             let part = directory.join(part);
-            layer::make_like(&part, &repository).map_err(WorkspaceError::at(&part))?;
+            layer::make_like(&part, repository).map_err(WorkspaceError::at(&part))?;
         }
         let lower = match &files {
             Files::All => snapshot.layers()?.0,
             Files::Only(paths) => {
                 let stage = directory.join("stage");
-                layer::make_like(&stage, &repository).map_err(WorkspaceError::at(&stage))?;
-                layer::make_parents(&stage, &repository, &snapshot.prefix().join("any"), &mut Made::default())
+                layer::make_like(&stage, repository).map_err(WorkspaceError::at(&stage))?;
+                layer::make_parents(&stage, repository, &snapshot.prefix().join("any"), &mut Made::default())
                     .map_err(WorkspaceError::at(&stage))?;
                 snapshot.copy_files(paths, &stage)?;
                 vec![stage]
             }
         };
-        let manifest = Manifest {
-            snapshot: snapshot.directory().to_owned(),
-            repository,
-            prefix: snapshot.prefix().to_owned(),
-            files,
-            form: Form::Overlay,
-            shown: snapshot.shown().map(Path::to_owned),
-            above: Vec::new(),
-        };
-        let workspace = Self { directory, manifest, lower };
-        workspace.save()?;
-        Ok(workspace)
+        Ok(Self { directory, manifest: Manifest::new(snapshot, files), lower })
     }
 
     /// Finds the place of a job that ended, with what it had changed; its build's snapshot must still be there. The user's tree
@@ -429,6 +442,21 @@ impl Workspace {
             Err(error) if error.is_lost() => Err(KeeperError::Lost.into()),
             Err(error) => self.fall_back(snapshot, error),
         }
+    }
+
+    /// As [`Workspace::open`], but `None` where the system refuses an overlay.
+    async fn open_overlay(&self, processes: &Processes) -> Result<Option<OpenWorkspace>, WorkspaceError> {
+        let Some(view) = self.view() else { return Ok(None) };
+        let (view, held) = match processes.open_view(&view).await {
+            Ok(opened) => opened,
+            Err(error) if error.is_lost() => return Err(KeeperError::Lost.into()),
+            Err(_) => return Ok(None),
+        };
+        let opened = self.opened(Some(view), self.shown().to_owned(), held, None);
+        if opened.is_err() {
+            processes.close_view(view).await?;
+        }
+        opened.map(Some)
     }
 
     /// Opens it as a copy although an overlay may be possible.

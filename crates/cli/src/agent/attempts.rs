@@ -15,13 +15,13 @@ use std::time::Duration;
 
 use api::worker::{FromWorker, Start};
 use graph::{
-    AttemptReport, AttemptSpec, BuildId, Digest, Environment, Failure, JobName, LeaseId, Outcome, Shell, StepReport,
-    Timestamp, WorkspaceKind,
+    AttemptReport, AttemptSpec, BuildId, Digest, Failure, JobName, LeaseId, Outcome, Shell, StepReport, Timestamp,
+    WorkspaceKind,
 };
 use store::log::Masker;
 use tokio::sync::Notify;
 use worker::keeper::Processes;
-use worker::workspace::{Files, Snapshot, Workspace, WorkspaceError, collect_layers};
+use worker::workspace::{Files, Snapshot, Spare, Workspace, WorkspaceError, collect_layers};
 
 use super::checkout::{self, Checkout};
 use super::departure::Departure;
@@ -30,6 +30,7 @@ use super::holding::{Held, Holds};
 use super::layers::{Sending, Sends};
 use super::link::Link;
 use super::outbox::{LeaseLog, Outbox};
+use super::spares::{Promise, Spares, Wish};
 use crate::keeping::LocalMask;
 use crate::local::clock::now;
 
@@ -72,6 +73,10 @@ pub struct Attempts {
     tidying: Cell<Tidying>,
     /// What ended builds leave to later ones.
     scratches: Arc<worker::Scratches>,
+    /// The workspace that is made ahead.
+    spares: Rc<Spares>,
+    /// What it is to be made of, once the server has been told of the attempt that had it.
+    next: RefCell<Option<(BuildId, Wish)>>,
     /// What ended attempts left, on its way to the server.
     sends: Sends,
     /// Woken when nothing runs any more.
@@ -99,7 +104,7 @@ struct OpenBuild {
     worker: worker::Worker,
     observer: Arc<StepObserver>,
     /// Its files stay.
-    _checkout: Checkout,
+    checkout: Checkout,
     _held: Held<BuildId>,
 }
 
@@ -158,6 +163,8 @@ impl Attempts {
         }
         Self {
             data: data.to_owned(),
+            spares: Rc::new(Spares::new(worker::workspaces(data), processes.clone())),
+            next: RefCell::default(),
             sends: Sends::new(data, Arc::clone(&link)),
             processes,
             grace,
@@ -267,8 +274,11 @@ impl Attempts {
         self.running.borrow_mut().insert(lease, running);
         let attempts = Rc::clone(self);
         let sending = self.to_send(&spec, &secrets);
+        let wish = Wish::of(&spec);
+        let (build, promise) = (spec.build, self.spares.promise(wish.as_ref()));
+        *self.next.borrow_mut() = None;
         tokio::task::spawn_local(async move {
-            let mut report = attempts.run(spec, secrets, cancel).await.unwrap_or_else(infra);
+            let mut report = attempts.run(spec, secrets, cancel, promise).await.unwrap_or_else(infra);
             attempts.departure.judge(&mut report).await;
             // Of a lease that was forgotten the outbox says nothing.
             attempts.outbox.say_of(lease, &FromWorker::Finished { lease, report: Box::new(report) });
@@ -281,6 +291,7 @@ impl Attempts {
             }
             if attempts.count() == 0 {
                 attempts.idle.notify_waiters();
+                *attempts.next.borrow_mut() = wish.map(|wish| (build, wish));
             }
             attempts.untidied.set(attempts.untidied.get() + 1);
             if attempts.untidied.get() >= ATTEMPTS_UNTIDIED_MAX {
@@ -289,6 +300,24 @@ impl Attempts {
                 attempts.tidy_when_idle();
             }
         });
+    }
+
+    /// The server has been told everything. If nothing runs, the workspace of the next attempt is made as that of the last one was: not
+    /// before, since the end of a job is more urgent.
+    pub fn told(&self) {
+        let Some((build, wish)) = self.next.take() else { return };
+        let builds = self.builds.borrow();
+        let is_it = |open: &&Rc<OpenBuild>| open.build == build && open.source == Some(wish.source());
+        if let Some(open) = builds.iter().find(is_it)
+            && let Some(snapshot) = open.worker.snapshot_taken()
+        {
+            self.spares.make(wish, snapshot, open.checkout.clone());
+        }
+    }
+
+    /// Removes the workspace that was made ahead, and makes no other.
+    pub async fn end_spares(&self) {
+        self.spares.end().await;
     }
 
     /// What will be sent of an attempt; nothing of one whose secrets cannot be told.
@@ -336,6 +365,7 @@ impl Attempts {
         spec: AttemptSpec,
         values: BTreeMap<String, String>,
         cancel: worker::Cancel,
+        promise: Option<Promise>,
     ) -> Result<AttemptReport, String> {
         let masker = match Masker::new(values.values()) {
             Ok(masker) => masker,
@@ -346,7 +376,7 @@ impl Attempts {
         };
         self.fetch_programs(&spec).await?;
         let build = match spec.job.workspace {
-            WorkspaceKind::Isolated => self.open_build(&spec).await?,
+            WorkspaceKind::Isolated => self.open_build(&spec, promise).await?,
             WorkspaceKind::InPlace => self.open_in_place(&spec).await?,
         };
         let (lease, name) = (spec.lease, spec.name.clone());
@@ -360,6 +390,8 @@ impl Attempts {
         let is_reusable = spec.operation.is_some();
         let log = Arc::new(log);
         let mut report = worker::run_attempt(&build.worker, spec, secrets, log, Arc::new(depot), cancel).await;
+        // A keeper that is gone holds nothing.
+        let _ = build.worker.close_made(attempt).await;
         if is_reusable {
             let reads: Vec<String> = report.undeclared_reads().collect();
             report.notes.extend(reads);
@@ -391,18 +423,38 @@ impl Attempts {
 
     /// The open build of an attempt, opened if it is not: by one attempt, however many begin at once, since two that made its
     /// snapshot at once would each take away the other's.
-    async fn open_build(&self, spec: &AttemptSpec) -> Result<Rc<OpenBuild>, String> {
+    async fn open_build(&self, spec: &AttemptSpec, promise: Option<Promise>) -> Result<Rc<OpenBuild>, String> {
         if let Some(open) = self.opened(spec) {
+            self.give_spare(&open, spec, promise).await?;
             return Ok(open);
         }
         let checkout = self.link.checkout(&spec.origin.project, spec.origin.source).await?;
         let _turn = self.opening.lock().await;
         if let Some(open) = self.opened(spec) {
+            self.give_spare(&open, spec, promise).await?;
             return Ok(open);
         }
-        let open = Rc::new(self.open(spec, checkout).await?);
+        let open = Rc::new(self.open(spec, checkout, promise).await?);
         self.builds.borrow_mut().push(Rc::clone(&open));
         Ok(open)
+    }
+
+    /// Gives an attempt of an open build the workspace that was made ahead, if it is promised it.
+    async fn give_spare(&self, open: &OpenBuild, spec: &AttemptSpec, promise: Option<Promise>) -> Result<(), String> {
+        let Some(promise) = promise else { return Ok(()) };
+        let Some(spare) = promise.redeem().await else { return Ok(()) };
+        let Some(snapshot) = open.worker.snapshot_taken() else {
+            self.spares.remove(spare).await;
+            return Ok(());
+        };
+        let directory = worker::workspace_directory(&self.data, spec.build, spec.attempt);
+        // A few names on the thread of all attempts, of which none ran before this one.
+        let Furnished { made, left } = furnish(&snapshot, &directory, Some(spare));
+        if let Some(left) = left {
+            self.spares.remove(*left).await;
+        }
+        open.worker.give_made(spec.attempt, made.map_err(|error| crate::commands::Stop::of(&error).message)?);
+        Ok(())
     }
 
     fn opened(&self, spec: &AttemptSpec) -> Option<Rc<OpenBuild>> {
@@ -415,39 +467,71 @@ impl Attempts {
     }
 
     /// Opens a build over a checkout that nobody changes.
-    async fn open(&self, spec: &AttemptSpec, checkout: Checkout) -> Result<OpenBuild, String> {
+    async fn open(
+        &self,
+        spec: &AttemptSpec,
+        checkout: Checkout,
+        promise: Option<Promise>,
+    ) -> Result<OpenBuild, String> {
         let (data, build, attempt) = (self.data.clone(), spec.build, spec.attempt);
-        let sees_all = !matches!(spec.job.environment, Environment::Sandbox { .. }) || spec.job.inputs().is_none();
+        let sees_all = Wish::of(spec).is_some();
         let Checkout { tree, folder, shown, .. } = checkout.clone();
+        let spare = match promise {
+            Some(promise) => promise.redeem().await,
+            None => None,
+        };
+        let is_ready = spare.is_some();
         let make = move || {
             let data = &data;
             worker::take_aside(data, build);
             let directory = worker::snapshot_directory(data, build);
-            let snapshot = Snapshot::of_immutable(&tree, &folder, &shown, &directory)?;
+            let snapshot = match Snapshot::of_immutable(&tree, &folder, &shown, &directory) {
+                Ok(snapshot) => snapshot,
+                Err(error) => return (Err(error), spare.map(Box::new)),
+            };
             let directory = worker::workspace_directory(data, build, attempt);
-            // What an earlier life of this attempt left is not the state of the start.
-            let _ = worker::workspace::remove_tree(&directory);
-            let workspace = sees_all.then(|| Workspace::create(&snapshot, &directory, Files::All)).transpose()?;
-            Ok::<_, WorkspaceError>((snapshot, workspace))
+            if !sees_all {
+                let _ = worker::workspace::remove_tree(&directory);
+                return (Ok((snapshot, None)), None);
+            }
+            let furnished = furnish(&snapshot, &directory, spare);
+            (furnished.made.map(|made| (snapshot, Some(made))), furnished.left)
         };
         let (tell, made) = tokio::sync::oneshot::channel();
         let data = self.data.clone();
-        // The snapshot and the first workspace at once: each change of threads costs as much as a file. The next build's folder is made
-        // while this one's overlay is mounted.
-        drop(tokio::task::spawn_blocking(move || {
-            if tell.send(make()).is_ok() {
-                worker::set_aside(&data);
-            }
-        }));
+        // The snapshot and the first workspace at once: each change of threads costs as much as a file. Where the workspace is ready these
+        // are a few names, and no attempt ran before this one. The next build's folder is made while this one goes on.
+        if is_ready {
+            let _ = tell.send(make());
+            drop(tokio::task::spawn_blocking(move || worker::set_aside(&data)));
+        } else {
+            drop(tokio::task::spawn_blocking(move || {
+                if tell.send(make()).is_ok() {
+                    worker::set_aside(&data);
+                }
+            }));
+        }
         let open = self.open_at(spec, checkout, None).await;
-        let made = made.await.map_err(|_| "the workspace was not made to its end".to_owned())?;
-        let open = open?;
-        let (snapshot, workspace) = made.map_err(|error| crate::commands::Stop::of(&error).message)?;
-        let worker = open.worker.with_snapshot(snapshot);
-        let worker = match workspace {
-            Some(workspace) => worker.with_workspace(attempt, workspace),
-            None => worker,
+        let (made, left) = made.await.map_err(|_| "the workspace was not made to its end".to_owned())?;
+        if let Some(left) = left {
+            self.spares.remove(*left).await;
+        }
+        let (snapshot, made) = made.map_err(|error| crate::commands::Stop::of(&error).message)?;
+        let open = match (open, made) {
+            (Ok(open), made) => {
+                if let Some(made) = made {
+                    open.worker.give_made(attempt, made);
+                }
+                open
+            }
+            (Err(fault), made) => {
+                if let Some(open) = made.and_then(|made| made.open) {
+                    let _ = open.close(&self.processes).await;
+                }
+                return Err(fault);
+            }
         };
+        let worker = open.worker.with_snapshot(snapshot);
         Ok(OpenBuild { worker, ..open })
     }
 
@@ -484,7 +568,7 @@ impl Attempts {
         let worker = worker::Worker::new_among(self.processes.clone(), settings, &self.scratches).await;
         let worker = worker.map_err(|error| crate::commands::Stop::of(&error).message)?;
         let (build, source) = (spec.build, spec.origin.source);
-        Ok(OpenBuild { build, source, worker, observer, _checkout: checkout, _held: self.holds.hold(build) })
+        Ok(OpenBuild { build, source, worker, observer, checkout, _held: self.holds.hold(build) })
     }
 
     /// Tidies up once nothing has run for a while.
@@ -522,6 +606,27 @@ impl Attempts {
         // What could not be taken away is tried again later.
         let _ = tidied.await;
     }
+}
+
+/// The fresh workspace of an attempt, and the one made ahead that could not be it.
+struct Furnished {
+    made: Result<worker::Made, WorkspaceError>,
+    left: Option<Box<Spare>>,
+}
+
+/// Makes a workspace of all files: of the one that was made ahead, if that is as good as a fresh one. Blocks.
+fn furnish(snapshot: &Snapshot, directory: &Path, spare: Option<Spare>) -> Furnished {
+    // What an earlier life of this attempt left is not the state of the start.
+    let _ = worker::workspace::remove_tree(directory);
+    let left = match spare.map(|spare| spare.take(snapshot, directory)) {
+        Some(Ok((workspace, open))) => {
+            return Furnished { made: Ok(worker::Made { workspace, open: Some(open) }), left: None };
+        }
+        Some(Err(left)) => Some(left),
+        None => None,
+    };
+    let made = Workspace::create(snapshot, directory, Files::All);
+    Furnished { made: made.map(|workspace| worker::Made { workspace, open: None }), left }
 }
 
 fn infra(message: String) -> AttemptReport {

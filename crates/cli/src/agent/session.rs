@@ -393,6 +393,9 @@ impl Agent {
                             for lease in outbox.taken(sent, &taken) {
                                 self.attempts.forget(lease);
                             }
+                            if !outbox.is_waiting() {
+                                self.attempts.told();
+                            }
                             hold = is_stuck.then(|| Instant::now() + heartbeat / 8);
                         }
                         Err(error) if error.is_passing() => hold = Some(Instant::now() + heartbeat / 8),

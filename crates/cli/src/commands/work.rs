@@ -162,6 +162,7 @@ async fn at_work(
     // Shells that people have open end with the worker.
     let shells = crate::agent::visit::marker_prefix(&here);
     let _ = tokio::task::spawn_blocking(move || worker::keeper::kill_leftovers(&shells)).await;
+    running.end_spares().await;
     processes.close().await;
     let Agent { identity, link, outbox, attempts, .. } = agent;
     drop((running, link, outbox, attempts));

@@ -199,6 +199,11 @@ impl Snapshot {
         &self.manifest.prefix
     }
 
+    /// Whether the tree is never written to.
+    pub(super) fn is_immutable(&self) -> bool {
+        self.manifest.tree == TreeKind::Immutable
+    }
+
     /// Where jobs see the tree.
     pub(super) fn shown(&self) -> Option<&Path> {
         self.manifest.shown.as_deref()

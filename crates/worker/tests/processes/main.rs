@@ -8,13 +8,14 @@ use std::process::{Command, ExitCode};
 mod ground;
 mod keeper;
 mod sandbox;
+mod spare;
 mod workspace;
 
 /// A test: its name and what it does. It fails by panicking.
 pub type Case = (&'static str, fn());
 
 fn cases() -> Vec<Case> {
-    [keeper::CASES, workspace::CASES, sandbox::CASES].concat()
+    [keeper::CASES, workspace::CASES, spare::CASES, sandbox::CASES].concat()
 }
 
 fn main() -> ExitCode {
