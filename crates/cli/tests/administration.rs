@@ -98,6 +98,21 @@ fn a_backup_is_made_verified_and_put_back() {
 }
 
 #[test]
+fn what_there_is_of_a_damaged_backup_is_put_back_and_what_is_missing_is_told() {
+    let place = Place::new();
+    place.check(&["backup", "--data", "data", "copy"], 0, "0 builds (0 facts)", "");
+    fs::remove_file(place.path("copy/keys/secrets.key")).unwrap();
+    place.check(&["restore", "copy", "--data", "back"], 1, "damaged: the key `secrets.key` cannot be read", "");
+    assert!(!place.path("back").exists());
+    let said = place.check(&["restore", "copy", "--damaged", "--data", "back"], 0, "\nmissing: secrets.key\n", "");
+    assert!(
+        said.out.starts_with("damaged: the key `secrets.key`") && said.out.contains("\nrestored 0 builds into "),
+        "{said:?}"
+    );
+    assert!(place.path("back/root.key").exists() && !place.path("back/secrets.key").exists());
+}
+
+#[test]
 fn a_doctor_says_what_to_do() {
     let place = Place::new();
     place.check(&["doctor", "--data", "nowhere"], 1, "wrong  folder", "");

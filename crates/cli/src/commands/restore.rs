@@ -109,3 +109,41 @@ fn next(description: &Description, data: &Path, installation: &Installation, col
     text.push_str(&format!("next: ropewalk doctor --data {shown}, then ropewalk serve --data {shown}\n"));
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use graph::{BuildId, JobName};
+
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_put_back_is_told_a_line_each() {
+        let artifact = |build, job: &str, name: &str| (BuildId(build), JobName::from(job), name.to_owned());
+        let gaps = Gaps {
+            artifacts: [artifact(3, "test", "report"), artifact(2, "build", "binary")].into(),
+            blobs: 4,
+            logs: vec![(BuildId(2), LogGap::Lost), (BuildId(3), LogGap::Kept)],
+            files: vec!["secrets.key".to_owned()],
+        };
+        let expected = "missing: the artifact `binary` of `build` in build 2
+missing: the artifact `report` of `test` in build 3
+missing: the log of build 2
+damaged: the log of build 3, put back as it is
+4 blobs missing: what is of no artifact above is of sources, caches or earlier results; jobs make the latter anew
+missing: secrets.key
+";
+        assert_eq!(missing(&gaps), expected);
+        assert_eq!(missing(&Gaps::default()), "");
+    }
+
+    #[test]
+    fn of_very_many_gaps_the_rest_is_counted() {
+        let artifact = |n| (BuildId(1), JobName::from("test"), format!("report {n:04}"));
+        let mut gaps = Gaps { artifacts: (0..=GAPS_TOLD_MAX).map(artifact).collect(), ..Gaps::default() };
+        let told = missing(&gaps);
+        assert_eq!(told.lines().count(), GAPS_TOLD_MAX + 1);
+        assert!(told.ends_with("`report 0999` of `test` in build 1\nand 1 artifact and 0 logs more\n"), "{told}");
+        gaps.logs = (0..1003).map(|build| (BuildId(build), LogGap::Lost)).collect();
+        assert!(missing(&gaps).ends_with("missing: the log of build 999\nand 1 artifact and 3 logs more\n"));
+    }
+}

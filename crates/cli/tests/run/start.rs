@@ -3,8 +3,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Child;
-use std::time::{Duration, Instant};
+use std::process::{Child, Command};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::thread::CapabilitySet;
 
@@ -75,6 +75,45 @@ fn no_result_of_another_tree_stands_for_a_build() {
     repository.git(&["checkout", "-q", "HEAD~1"]);
     let text = repository.let_go(child, 1);
     assert!(text.contains("check: failed") && !text.contains("cached"), "{text}");
+}
+
+/// A filter of git's that, whenever git looks, touches a file, so that the tree does not stand still, and that changes `file.txt` once a copy of the
+/// tree is being made that `../before` does not name.
+const FILTER: &str = r#"cat
+cd "$(dirname "$0")"
+touch repository/touched
+if find data -type d -name delta | grep -qvxFf before 2> /dev/null && [ ! -e edited ]; then
+    touch edited
+    echo other > repository/file.txt
+fi
+"#;
+
+#[test]
+fn no_job_runs_beside_a_result_of_files_that_changed_while_the_build_began() {
+    let repository = Repository::new(
+        "jobs:\n  check: { inputs: [file.txt], run: cat file.txt }\n  next: { needs: [check], run: echo it ran }\n",
+    );
+    let filter = repository.beside("filter.sh");
+    fs::write(&filter, FILTER).expect("a file");
+    repository.write(".gitattributes", "filtered filter=touching\n");
+    repository.write("filtered", "the same\n");
+    repository.git(&["add", "-A"]);
+    repository.commit("start\n");
+    repository.git(&["config", "filter.touching.clean", &format!("sh '{}'", filter.display())]);
+    // Of the same size and of another time: git has to read it, through the filter.
+    let filtered = fs::File::options().write(true).open(repository.root().join("filtered")).expect("there");
+    filtered.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000)).expect("a time");
+    let text = repository.check(&["run"], 0);
+    assert!(text.contains("check | start") && text.contains("next | it ran"), "{text}");
+    let find = ["data", "-type", "d", "-name", "delta"];
+    let copies = Command::new("find").args(find).current_dir(repository.beside("")).output().expect("find starts");
+    fs::write(repository.beside("before"), copies.stdout).expect("a file");
+    let text = repository.check(&["run"], 1);
+    let why = "file.txt was changed while the build began, and an earlier result had been taken for check, which depends on it: run the \
+               build again";
+    assert!(text.contains("check: cached, from build 1") && text.contains(why) && !text.contains("it ran"), "{text}");
+    let text = repository.check(&["run"], 0);
+    assert!(text.contains("check | other") && text.contains("next | it ran"), "{text}");
 }
 
 #[test]
