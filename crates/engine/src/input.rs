@@ -182,7 +182,7 @@ pub struct BuildRequest {
     #[serde(default, skip_serializing_if = "Origin::is_empty")]
     pub origin: Origin,
     /// What makes two requests the same: while a build of the same identity waits for its first attempt, another request
-    /// is that build. `None`: every request is a build of its own.
+    /// is that build, unless others could take its place than could take the request's. `None`: every request is a build of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<Digest>,
     /// Names the request itself: a repetition of it is the build that it made, whatever has become of that, as long as it

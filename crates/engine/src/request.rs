@@ -158,7 +158,7 @@ impl Engine {
     }
 
     /// The build that a request is: the one that it made when it was heard before, or one of the same identity of which
-    /// nothing has begun and that nobody canceled.
+    /// nothing has begun, that nobody canceled, and whose place the same later requests could take.
     fn same_build(&mut self, id: BuildId, request: &BuildRequest) -> Option<BuildId> {
         if let Some(&of) = self.requests.duplicates.get(&id) {
             return Some(of);
@@ -174,9 +174,15 @@ impl Engine {
 
     fn waiting_twin(&self, request: &BuildRequest) -> Option<BuildId> {
         let key = (request.origin.project.clone(), request.identity?);
-        // One that a failure stopped before anything began is no longer what is wanted.
-        let is_going_on = |of: &&BuildId| self.builds.get(of).is_some_and(|build| build.halt.is_none());
-        self.requests.identities.get(&key)?.iter().find(is_going_on).copied()
+        let rivalry_of_it = rivalry(request);
+        let is_it = |of: &&BuildId| {
+            self.builds.get(of).is_some_and(|build| {
+                // One that a failure stopped before anything began is no longer what is wanted. Of one whose place others can take
+                // than can take the request's, its owner's next request would end what somebody else wants.
+                build.halt.is_none() && rivalry(&build.request) == rivalry_of_it
+            })
+        };
+        self.requests.identities.get(&key)?.iter().find(is_it).copied()
     }
 }
 

@@ -1185,6 +1185,30 @@ fn a_request_is_the_build_of_its_identity_that_has_not_begun() {
 }
 
 #[test]
+fn a_request_is_no_build_that_somebody_elses_next_request_would_end() {
+    let mut world = World::new();
+    let of =
+        |client: &'static str| move |request: &mut ropewalk_engine::BuildRequest| request.client = client.to_owned();
+    request_with(&mut world, 1, ("i", "b"), of("ann"));
+    request_with(&mut world, 2, ("i", "b"), of("bob"));
+    request_with(&mut world, 3, ("i", "b"), of("bob"));
+    // Whose place nobody takes is anybody's.
+    request_with(&mut world, 4, ("j", "-"), of("ann"));
+    request_with(&mut world, 5, ("j", "-"), of("bob"));
+    request_with(&mut world, 6, ("k", "b"), of("ann"));
+    let duplicates = world.effects.iter().filter_map(|effect| match effect {
+        Effect::Duplicate { requested, of } => Some((requested.0, of.0)),
+        _ => None,
+    });
+    assert_eq!(duplicates.collect::<Vec<_>>(), [(3, 2), (5, 4)]);
+    compare(
+        &world,
+        0,
+        "created\n 2.created\n 4.created\n 6.created\n cancel by build 6, which supersedes it\n build canceled",
+    );
+}
+
+#[test]
 fn tests_in_quarantine_are_named_to_jobs_with_reports_until_they_expire() {
     let mut world = World::new();
     let test = |name: &str, job: Option<&str>, ms: u64| graph::quarantine::QuarantinedTest {

@@ -89,6 +89,14 @@ struct Track {
     compared: Option<BuildId>,
 }
 
+impl Modeled {
+    /// Equal for requests that may be one build: who could end the one could end the other.
+    fn sameness(&self) -> (Option<Digest>, Option<(&str, Trust, &str)>) {
+        let rivals = self.supersedes.as_deref().map(|supersedes| (supersedes, self.trust, self.client.as_str()));
+        (self.identity, rivals)
+    }
+}
+
 type Checked = Result<(), Violation>;
 
 fn demand(law: &'static str, holds: bool, text: impl FnOnce() -> String) -> Checked {
@@ -162,8 +170,9 @@ impl Oracle {
         if let Some(before) = self.duplicates.insert(requested, of) {
             return demand(law, before == of, at);
         }
-        let is_same = self.builds[&requested].identity.is_some()
-            && self.builds.get(&of).is_some_and(|build| build.identity == self.builds[&requested].identity);
+        let request = &self.builds[&requested];
+        let is_same = request.identity.is_some()
+            && self.builds.get(&of).is_some_and(|build| build.sameness() == request.sameness());
         let is_new = self.builds.get(&of).is_some_and(|build| !build.is_created);
         demand(law, is_same && (is_new || self.is_waiting(of)) && !self.builds[&requested].is_created, at)
     }
@@ -399,13 +408,16 @@ impl Oracle {
     fn check_creation(&self, id: BuildId) -> Checked {
         let is_said = self.duplicates.contains_key(&id);
         demand("a request is one build", !is_said, || format!("{id} was said to be {:?}", self.duplicates.get(&id)))?;
-        let Some(identity) = self.builds[&id].identity else { return Ok(()) };
+        let request = &self.builds[&id];
+        if request.identity.is_none() {
+            return Ok(());
+        }
         let is_same = |other: &&BuildId| {
             // A failure, even of a job that never began, may have stopped it.
             let is_failed = |track: &Track| matches!(track.outcome, Some(Outcome::Failed(_)));
             let build = &self.builds[*other];
             let is_stopped = build.is_revived || build.jobs.values().any(is_failed);
-            build.identity == Some(identity) && self.is_waiting(**other) && !is_stopped
+            build.sameness() == request.sameness() && self.is_waiting(**other) && !is_stopped
         };
         let same = self.builds.keys().find(is_same);
         demand("equal requests that wait are one build", same.is_none(), || format!("{id} beside {same:?}"))

@@ -8,7 +8,7 @@ use engine::fact::What;
 use engine::pools::{PoolsUsed, SetGoing};
 use engine::wait::Wait;
 use engine::{BuildOptions, BuildRequest, Engine, Fact, Input};
-use graph::{BuildId, Digest, Event, EventKind, Failure, JobName, Known, Origin, Outcome, Timestamp, Verdict};
+use graph::{BuildId, Digest, Event, EventKind, JobName, Known, Origin, Outcome, Timestamp, Verdict};
 use serde_json::Value;
 
 use super::{RequestError, Server, blocking};
@@ -407,10 +407,8 @@ fn supersedes(request: &BuildRequest) -> Option<String> {
 
 /// Which jobs are to be put back, or why one of them cannot be.
 fn retried(engine: &Engine, build: BuildId, wanted: &BTreeSet<JobName>) -> Result<BTreeSet<JobName>, String> {
-    let has_failed = |state: &engine::JobState<'_>| {
-        matches!(state, engine::JobState::Ended(Outcome::Failed(failure)) if !matches!(failure, Failure::Canceled { .. }))
-            || matches!(state, engine::JobState::Ended(Outcome::Failed(Failure::Canceled { .. })))
-    };
+    // Also what was canceled did not pass.
+    let has_failed = |state: &engine::JobState<'_>| matches!(state, engine::JobState::Ended(Outcome::Failed(_)));
     if wanted.is_empty() {
         return Ok(engine.jobs(build).filter(|(_, state)| has_failed(state)).map(|(job, _)| job.clone()).collect());
     }
