@@ -39,7 +39,8 @@ impl Places {
     /// As the medium refuses.
     pub fn open(project: &Project) -> Result<Self, Stop> {
         let data = project.data.clone();
-        std::fs::create_dir_all(data.join(LOGS)).map_err(|error| {
+        let made = project.make_data().and_then(|()| std::fs::create_dir_all(data.join(LOGS)));
+        made.map_err(|error| {
             let help = "ROPEWALK_DATA names another folder for what is kept";
             Stop::infra(format!("failed to make `{}`: {error}; {help}", data.display()))
         })?;

@@ -277,7 +277,7 @@ impl Place {
         let binary = self.binary(digest);
         if !binary.is_file() {
             let folder = binary.parent().unwrap_or(&self.data);
-            fs::create_dir_all(folder).map_err(failed)?;
+            store::make_private_folder(&self.data).and_then(|()| fs::create_dir_all(folder)).map_err(failed)?;
             let fresh = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
             fs::copy(&made, fresh.path()).map_err(failed)?;
             fresh.persist(&binary).map_err(|error| failed(error.error))?;

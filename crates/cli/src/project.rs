@@ -36,6 +36,14 @@ impl Project {
         Ok(Self { root, data, inside })
     }
 
+    /// Makes the folder that holds what is known of it, if there is none: closed to other accounts, who could read there what jobs left.
+    ///
+    /// # Errors
+    /// As the system refuses.
+    pub fn make_data(&self) -> std::io::Result<()> {
+        store::make_private_folder(&self.data)
+    }
+
     /// The name that it has on a server unless a flag gives another: that of the checkout's folder, as far as it can be one.
     pub fn name(&self) -> Option<String> {
         let root = worker::repository::checkout_root(&self.root).unwrap_or(&self.root);

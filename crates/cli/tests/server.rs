@@ -2,6 +2,8 @@
 
 #[path = "server/children.rs"]
 mod children;
+#[path = "server/closed.rs"]
+mod closed;
 #[path = "server/departure.rs"]
 mod departure;
 mod installation;

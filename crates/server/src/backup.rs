@@ -17,9 +17,9 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use graph::{BuildId, Digest, JobName, Timestamp, with_causes};
@@ -790,7 +790,7 @@ fn write_new(path: &Path, mode: u32, content: &mut impl Read) -> io::Result<()> 
 }
 
 fn make_folder(path: &Path) -> Result<(), BackupError> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(at(path))
+    store::make_private_folder(path).map_err(at(path))
 }
 
 /// Makes a folder that nothing is in.

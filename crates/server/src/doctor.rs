@@ -176,6 +176,17 @@ fn folder(data: &Path) -> Checked {
             format!("chmod go-w {}", data.display()),
         );
     }
+    let places = Places::of(data);
+    for folder in [places.records(), places.blobs(), places.logs(), places.local_worker().join("workspaces")] {
+        let mode = fs::metadata(&folder).map_or(0, |metadata| metadata.permissions().mode() & 0o777);
+        if mode & 0o077 != 0 {
+            check.add(
+                format!("others than its owner may look into {} (mode {mode:o})", folder.display()),
+                "every account of the machine reads what projects and their jobs have left there",
+                format!("chmod 700 {}", folder.display()),
+            );
+        }
+    }
     let us = rustix::process::geteuid().as_raw();
     if metadata.uid() != us {
         check.add(

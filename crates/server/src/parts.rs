@@ -1,7 +1,6 @@
 //! What a server is made of on this machine: where each part stands in the data folder, and how it is opened by the
 //! settings.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -135,6 +134,11 @@ pub trait Database: Store + LogChunks + Portable {}
 
 impl<T: Store + LogChunks + Portable> Database for T {}
 
+/// What is kept of all projects is for the server alone.
+fn make_private(folder: &Path) -> Result<(), PartError> {
+    store::make_private_folder(folder).map_err(|source| PartError::Folder { path: folder.to_owned(), source })
+}
+
 /// Opens the records of builds, as the settings say.
 ///
 /// # Errors
@@ -158,6 +162,7 @@ pub fn open_storage(settings: &Settings, data: &Path) -> Result<Storage, PartErr
         }
     };
     let root = Places::of(data).logs();
+    make_private(&root)?;
     let logs = Logs::open(LogsSettings { root, durability: durability(settings.logs_durability), shared })?;
     Ok(Storage { store: database, blobs, logs })
 }
@@ -171,7 +176,7 @@ pub fn open_database(settings: &Settings, data: &Path) -> Result<Arc<dyn Databas
     match settings.store_url.0.as_str() {
         "sqlite" => {
             let folder = Places::of(data).records();
-            fs::create_dir_all(&folder).map_err(|source| PartError::Folder { path: folder.clone(), source })?;
+            make_private(&folder)?;
             Ok(database(SqliteStore::open_with(&folder, opening)?))
         }
         url if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
@@ -204,6 +209,9 @@ pub fn open_blobs_beside(settings: &Settings, data: &Path) -> Result<Arc<dyn Blo
 
 fn open_blobs_with(settings: &Settings, data: &Path, cache: Option<ReadCache>) -> Result<Arc<dyn Blobs>, PartError> {
     let folder = Places::of(data).blobs();
+    if settings.blobs_url == "directory" || cache.is_some() {
+        make_private(&folder)?;
+    }
     if settings.blobs_url == "directory" {
         return Ok(contents(DirectoryBlobs::open(&folder, blob::Durability::Process, Verify::Always)?));
     }

@@ -182,7 +182,7 @@ impl Server {
     /// # Errors
     /// [`StartError`].
     pub fn start_for(settings: Settings, parts: Parts, term: Term) -> Result<Running, StartError> {
-        std::fs::create_dir_all(&parts.scratch)?;
+        store::make_private_folder(&parts.scratch)?;
         let (inbox, inputs) = inbox();
         let (shell, requests) = requests();
         let server = Self::assemble(settings, parts, inbox.clone(), shell, term);
@@ -238,7 +238,7 @@ impl Server {
     /// # Errors
     /// [`StartError::Thread`] if the folder for what comes in cannot be made.
     pub fn without_engine(settings: Settings, parts: Parts) -> Result<Arc<Self>, StartError> {
-        std::fs::create_dir_all(&parts.scratch)?;
+        store::make_private_folder(&parts.scratch)?;
         // The other ends are dropped: nobody reads what is put there.
         let ((inbox, _), (shell, _)) = (inbox(), requests());
         Ok(Arc::new(Self::assemble(settings, parts, inbox, shell, Term::Alone)))

@@ -13,6 +13,7 @@ pub mod log;
 mod memory;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod private;
 pub mod record;
 pub mod rows;
 mod span;
@@ -30,6 +31,7 @@ pub use leadership::{Leadership, Looked};
 pub use memory::MemoryStore;
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresStore;
+pub use private::make_private_folder;
 pub use sqlite::{
     BUSY_WAIT, BackupFile, DATABASE_FILE, Durability, Opening, SqliteStore, restore_backup, verify_backup,
 };

@@ -12,6 +12,10 @@ use ring::signature::{Ed25519KeyPair, KeyPair};
 const KEY: &str = "key";
 const LOCK: &str = "lock";
 
+/// The folders in a worker's that are closed to other accounts of the machine: what projects sent, and what jobs left. Where jobs see
+/// their files is not among them, since a job may go on as another user there.
+const CLOSED: [&str; 6] = ["checkouts", "contents", "packs", "scratch", "spool", "workspaces"];
+
 /// What stands before the nonce in what is signed.
 const SIGNED_PREFIX: &[u8] = b"ropewalk worker session\n";
 
@@ -48,6 +52,9 @@ impl Identity {
             IfTaken::Refuse => lock.try_lock().map_err(|_| {
                 format!("another worker runs with the folder {}: each needs one of its own (`--data`)", data.display())
             })?,
+        }
+        for folder in CLOSED {
+            store::make_private_folder(&data.join(folder)).map_err(failed)?;
         }
         let path = data.join(KEY);
         if !path.exists() {

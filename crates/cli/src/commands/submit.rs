@@ -85,7 +85,7 @@ fn send(
     client: &Client,
     runtime: &tokio::runtime::Runtime,
 ) -> Result<Wanted, Stop> {
-    std::fs::create_dir_all(&project.data).map_err(|error| Stop::infra(error.to_string()))?;
+    project.make_data().map_err(|error| Stop::infra(error.to_string()))?;
     let event = event(submit, project)?;
     for _ in 0..GATHERINGS_MAX {
         let gathered = gather(submit, project, &event)?;

@@ -197,18 +197,12 @@ fn offer(work: &Work) -> Offer {
     labels.extend(crate::machine::labels());
     Offer {
         name: work.name.clone().unwrap_or_else(host_name),
-        pools: pools(&work.pools),
+        pools: work.pools.iter().map(|name| super::token::pool_name(name)).collect(),
         labels,
         slots: work.capacity.unwrap_or(cores).max(1),
         resources: Resources { cpu_milli: u64::from(work.cpus.unwrap_or(cores)) * 1000, memory_bytes },
         version: env!("CARGO_PKG_VERSION").to_owned(),
     }
-}
-
-/// Without any, the default pool.
-fn pools(named: &[String]) -> BTreeSet<String> {
-    let named: BTreeSet<String> = named.iter().map(|name| super::token::pool_name(name)).collect();
-    if named.is_empty() { BTreeSet::from([String::new()]) } else { named }
 }
 
 fn host_name() -> String {
