@@ -14,17 +14,22 @@ pub const ANSWER_BYTES_MAX: u64 = 256 << 20;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GitError {
     /// There is no `git` to ask.
-    #[error("no program `git` was found")]
+    #[error("no program `git` was found: install git, or set PATH so that it is found")]
     NoProgram,
     /// There is no repository here.
     #[error("not in a git repository")]
     NoRepository,
-    /// git said no, in these words.
-    #[error("git: {0}")]
+    /// git said no, in these words, which may have several lines.
+    #[error("git: {}", one_line(.0))]
     Refused(String),
     /// A name from outside that could be taken for an option or is no name.
     #[error("`{0}` is not the name of a commit or branch")]
     NotAName(String),
+}
+
+/// The words as one line: a space where a line ended, or a gap was.
+fn one_line(words: &str) -> String {
+    words.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Variables that would lead git to another repository than the directory's own, as they are set within hooks.

@@ -34,7 +34,7 @@ pub use layer::remove_tree;
 pub(crate) use layer::{assume, is_moved, is_opaque, is_whiteout};
 #[cfg(test)]
 pub(crate) use layer::{entries, make_opaque};
-pub use look::{Beginning, Look, Seen};
+pub use look::{Beginning, Blind, Look, Seen};
 pub use snapshot::{Layers, Snapshot};
 pub use spare::{Spare, remove_spares};
 pub use steps::{

@@ -59,8 +59,8 @@ pub fn run(arguments: &Retry, project: &Project, colour: Colour) -> Result<u8, S
         return Err(Stop::wrong(format!("build {old} has not ended: `ropewalk run --resume {old}` goes on with it")));
     }
     let (asked, only) = asked(arguments, &places, old, &facts)?;
-    let seen = look.end();
-    let is_same_tree = is_tree_of(old, &request.event, seen.as_ref(), project);
+    let seen = look.seen();
+    let is_same_tree = is_tree_of(old, &request.event, seen.as_ref().ok().and_then(Option::as_ref), project);
     let given = match (is_rest_given, is_same_tree) {
         (true, true) => untouched(&facts),
         (true, false) => {

@@ -11,7 +11,7 @@ use engine::{BuildOptions, BuildRequest, Engine, Fact, FailurePolicy, Input};
 use graph::{BuildId, Diagnostic, Event, Graph, Job, JobName, Known, Verdict, Waits, WorkerId, WorkspaceKind};
 use server::Shell;
 use worker::keeper::{Keeper, Processes};
-use worker::workspace::{Look, Seen, Snapshot};
+use worker::workspace::{Blind, Look, Seen, Snapshot};
 
 use super::Stop;
 use crate::args::{Colour, Output, Run, RunHow};
@@ -249,8 +249,8 @@ fn run_by_another(build: BuildId) -> Stop {
 pub enum Sight {
     /// It is being asked.
     Coming(Look),
-    /// It has said it; nothing where there is no checkout.
-    There(Option<Seen>),
+    /// It has said it, or why it does not; nothing where there is no checkout.
+    There(Result<Option<Seen>, Blind>),
     /// The request knows already.
     Unasked,
 }
@@ -492,10 +492,10 @@ fn still_there(build: BuildId, project: &Project, stats: &std::path::Path) -> Op
 /// Has git tell in the request how the tree stands, and the worker of which state the files of jobs are to be.
 ///
 /// # Errors
-/// Jobs of the graph are to have a copy of a file that cannot be read.
+/// Jobs of the graph are to have a copy of files, and git does not say how these stand, or one cannot be read.
 fn note_start(start: &mut Start, graph: &Graph, worker: &worker::Worker) -> Result<(), Stop> {
     let seen = match std::mem::replace(&mut start.sight, Sight::Unasked) {
-        Sight::Coming(look) => look.end(),
+        Sight::Coming(look) => look.seen(),
         Sight::There(seen) => seen,
         Sight::Unasked => {
             // A child's files are those of a workspace, and its commit that of its parent.
@@ -507,11 +507,16 @@ fn note_start(start: &mut Start, graph: &Graph, worker: &worker::Worker) -> Resu
         }
     };
     let is_copied = |job: &Job| job.workspace == WorkspaceKind::Isolated && !job.steps.is_empty();
-    if let Some(seen) = &seen
-        && graph.jobs.values().any(|job| is_copied(job))
-    {
-        seen.check_readable().map_err(|error| Stop::wrong(Stop::of(&error).message))?;
-    }
+    let seen = match graph.jobs.values().any(|job| is_copied(job)) {
+        true => {
+            let seen = seen.map_err(|blind| Stop::wrong(blind.to_string()))?;
+            if let Some(seen) = &seen {
+                seen.check_readable().map_err(|error| Stop::wrong(Stop::of(&error).message))?;
+            }
+            seen
+        }
+        false => seen.ok().flatten(),
+    };
     for input in &mut start.inputs {
         if let Input::BuildRequested { request, .. } = input {
             request.event.checkout = seen.as_ref().map_or(graph::Checkout::AsCommitted, Seen::checkout);

@@ -399,3 +399,46 @@ fn a_repository_in_the_index_is_of_the_start_too() {
     let text = repository.check(&["approve", "2", "ok"], 0);
     assert!(text.contains("a | later"), "{text}");
 }
+
+#[test]
+fn why_git_does_not_answer_is_told_once_before_a_build_begins() {
+    let repository = Repository::new("jobs: { a: { run: 'true' } }");
+    let check = |path: Option<&std::path::Path>, told: &[&str]| {
+        let mut command = repository.command(&["run"]);
+        if let Some(path) = path {
+            command.env("PATH", path);
+        }
+        // git asks for the owner as this variable says, in its own tests.
+        command.env("GIT_TEST_ASSUME_DIFFERENT_OWNER", if told[0].contains("dubious") { "1" } else { "0" });
+        let output = command.output().expect("ropewalk starts");
+        let text = text(&output);
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        let root = repository.root();
+        let start = format!(
+            "error: git does not say how the files of `{}` stand, of which jobs are given a copy:\n  ",
+            root.display()
+        );
+        assert!(text.starts_with(&start), "{text}");
+        told.iter().for_each(|told| assert_eq!(text.matches(told).count(), 1, "`{told}` once in:\n{text}"));
+    };
+    check(
+        None,
+        &[
+            "detected dubious ownership",
+            "\n  To add an exception for this directory, call:\n\n  \tgit config --global --add safe.directory ",
+            "\nThe folder belongs to another user: ",
+        ],
+    );
+    let nothing = tempfile::tempdir().expect("a scratch folder");
+    check(Some(nothing.path()), &["\n  no program `git` was found\nInstall git, or set PATH so that it is found.\n"]);
+    let git = repository.root().join(".git");
+    become_ordinary();
+    fs::set_permissions(&git, fs::Permissions::from_mode(0o0)).expect("it is ours");
+    check(None, &["/.git` cannot be read: Permission denied (os error 13)\nMake it readable for you"]);
+    fs::set_permissions(&git, fs::Permissions::from_mode(0o700)).expect("it is ours");
+    fs::remove_file(git.join("HEAD")).expect("a repository has it");
+    check(None, &["/.git` is there, but holds no repository\nRepair it; "]);
+    repository.write(".ropewalk/pipeline.yaml", "jobs: { a: { workspace: in_place, run: 'true' } }");
+    repository.check(&["run"], 0);
+    assert!(repository.check(&["builds"], 0).starts_with("build  "), "only that one has begun");
+}

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::watch::Moment;
 use super::{WorkspaceError, checkout};
-use crate::git;
+use crate::git::{self, GitError};
 use crate::repository::checkout_root;
 
 /// A look under way.
@@ -19,7 +19,70 @@ use crate::repository::checkout_root;
 pub struct Look {
     began: Moment,
     root: PathBuf,
-    git: Option<Child>,
+    /// `None` where there is no checkout.
+    git: Option<Result<Child, GitError>>,
+    /// Whether the checkout is the directory itself, not one around it.
+    is_own: bool,
+}
+
+/// git does not say how the files of a checkout stand. Its text has several lines: git's words on their own, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "git does not say how the files of `{}` stand, of which jobs are given a copy:\n{}\n{}",
+    root.display(),
+    indented(&self.words()),
+    self.cure()
+)]
+pub struct Blind {
+    /// The folder that holds `.git`.
+    pub root: PathBuf,
+    /// Why.
+    pub cause: GitError,
+}
+
+impl Blind {
+    fn words(&self) -> String {
+        match &self.cause {
+            GitError::NoProgram => "no program `git` was found".to_owned(),
+            GitError::NoRepository => match unreadable(&self.root) {
+                Some(error) => format!("`{}` cannot be read: {error}", self.root.join(".git").display()),
+                None => format!("`{}` is there, but holds no repository", self.root.join(".git").display()),
+            },
+            GitError::Refused(words) => words.clone(),
+            GitError::NotAName(_) => self.cause.to_string(),
+        }
+    }
+
+    fn cure(&self) -> String {
+        let root = self.root.display();
+        match &self.cause {
+            GitError::NoProgram => "Install git, or set PATH so that it is found.".to_owned(),
+            GitError::NoRepository if unreadable(&self.root).is_some() => {
+                "Make it readable for you, or run this as its owner.".to_owned()
+            }
+            GitError::NoRepository => "Repair it; or remove it, and `git init` makes a new one.".to_owned(),
+            GitError::Refused(words) if words.contains("dubious ownership") => {
+                "The folder belongs to another user: run this as its owner, or tell git to trust it, as it says above."
+                    .to_owned()
+            }
+            GitError::Refused(_) | GitError::NotAName(_) => {
+                format!("Mend that first: `git -C {root} status` shows whether git answers.")
+            }
+        }
+    }
+}
+
+/// Why the `.git` of a checkout cannot be read; `None` if it can.
+fn unreadable(root: &Path) -> Option<Errno> {
+    let flags = AtFlags::EACCESS;
+    let path = root.join(".git");
+    let wanted = if path.is_dir() { Access::READ_OK | Access::EXEC_OK } else { Access::READ_OK };
+    rustix::fs::accessat(CWD, path, wanted, flags).err()
+}
+
+fn indented(words: &str) -> String {
+    let lines = words.lines().map(|line| if line.is_empty() { String::new() } else { format!("  {line}") });
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// What git said of a checkout.
@@ -36,19 +99,38 @@ impl Look {
     #[must_use]
     pub fn begin(directory: &Path) -> Self {
         let began = Moment::now();
-        let Some(root) = checkout_root(directory) else { return Self { began, root: PathBuf::new(), git: None } };
-        Self {
-            began,
-            root: root.to_owned(),
-            git: git::start(root, &checkout::status_of(checkout::Submodules::Compared)).ok(),
-        }
+        let Some(root) = checkout_root(directory) else {
+            return Self { began, root: PathBuf::new(), git: None, is_own: false };
+        };
+        let git = git::start(root, &checkout::status_of(checkout::Submodules::Compared));
+        Self { began, root: root.to_owned(), git: Some(git), is_own: root == directory }
     }
 
     /// What was seen, as soon as it is; `None` where there is no checkout, or git does not say.
     #[must_use]
-    pub fn end(mut self) -> Option<Seen> {
-        let answer = git::answer(self.git.take()?).ok()?;
-        Some(Seen { began: self.began, root: std::mem::take(&mut self.root), answer })
+    pub fn end(self) -> Option<Seen> {
+        self.seen().ok().flatten()
+    }
+
+    /// As [`Look::end`], with why git does not say. `None` where there is no checkout, and where git cannot compare submodules but answers
+    /// of the checkout itself.
+    ///
+    /// # Errors
+    /// [`Blind`].
+    pub fn seen(mut self) -> Result<Option<Seen>, Blind> {
+        let Some(git) = self.git.take() else { return Ok(None) };
+        let root = std::mem::take(&mut self.root);
+        match git.and_then(git::answer) {
+            Ok(answer) => Ok(Some(Seen { began: self.began, root, answer })),
+            Err(GitError::Refused(_))
+                if git::ask(&root, &checkout::status_of(checkout::Submodules::LeftOut)).is_ok() =>
+            {
+                Ok(None)
+            }
+            // git looks on above what is no repository, and so does whoever takes the files.
+            Err(GitError::NoRepository) if !self.is_own && unreadable(&root).is_none() => Ok(None),
+            Err(cause) => Err(Blind { root, cause }),
+        }
     }
 
     /// Whether the files are those of the commit. [`graph::Checkout::AsCommitted`] also if git does not say.
@@ -60,7 +142,7 @@ impl Look {
 
 impl Drop for Look {
     fn drop(&mut self) {
-        if let Some(git) = &mut self.git {
+        if let Some(Ok(git)) = &mut self.git {
             let _ = git.kill();
             let _ = git.wait();
         }
