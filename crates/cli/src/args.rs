@@ -26,7 +26,7 @@ const EVERYWHERE: usize = 500;
 
 /// Run CI pipelines: on this machine, or on a server with any number of workers, in isolation, with everything recorded.
 #[derive(Debug, Parser)]
-#[command(name = "ropewalk", version, disable_help_subcommand = true, propagate_version = true)]
+#[command(name = "ropewalk", version, propagate_version = true)]
 pub struct Arguments {
     /// Work as if started in this directory.
     #[arg(short = 'C', long = "directory", global = true, value_name = "DIR", display_order = EVERYWHERE)]
@@ -357,7 +357,7 @@ pub struct Builds {
     /// Only builds of this branch.
     #[arg(long, value_name = "NAME")]
     pub branch: Option<String>,
-    /// Only builds of this commit, given in full.
+    /// Only builds of this commit: its id, the first 7 digits or more of it, or a name that git knows here, as HEAD.
     #[arg(long, value_name = "COMMIT")]
     pub commit: Option<String>,
     /// Only builds of this kind of event.

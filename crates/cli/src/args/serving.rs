@@ -12,7 +12,7 @@ use crate::agent::health::Room;
 pub struct Serve {
     #[command(flatten)]
     pub installation: Installation,
-    /// Where the API is offered: `ADDRESS:PORT`, or `unix:/PATH/OF/SOCKET`.
+    /// Where the API is offered: `ADDRESS:PORT`.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<String>,
     /// Whether a worker runs on this machine beside the server; `on` unless the settings say otherwise.
@@ -42,7 +42,8 @@ pub struct Work {
     /// The file with the worker's token; `$ROPEWALK_TOKEN_FILE` by default.
     #[arg(long, value_name = "FILE")]
     pub token: Option<PathBuf>,
-    /// A pool whose jobs it runs; may be given several times. Without any, jobs that name no pool.
+    /// A pool whose jobs it runs; may be given several times. Without any, those that its token names, else the
+    /// default pool, that of jobs that name none.
     #[arg(long = "pool", value_name = "POOL")]
     pub pools: Vec<String>,
     /// Labels it has, with commas between; may be given several times.
@@ -91,7 +92,7 @@ pub struct Submit {
     pub directory: Option<PathBuf>,
     #[command(flatten)]
     pub remote: Remote,
-    /// The pool of jobs that name none.
+    /// The pool of jobs that name none; by default that of the token if it is for one alone, else the default pool.
     #[arg(long, value_name = "POOL")]
     pub pool: Option<String>,
     /// The project it belongs to; by default the name of the checkout's folder.
