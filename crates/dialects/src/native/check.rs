@@ -440,6 +440,13 @@ impl Check<'_> {
         let is_name = |word: &str| word.starts_with(char::is_alphabetic) && !word.contains(char::is_whitespace);
         let functions: Vec<&str> = phase.functions().iter().map(|function| function.name).collect();
         let help = match error.cause.as_str() {
+            _ if word.eq_ignore_ascii_case("secrets") => {
+                let behind = text.get(error.range.end..).unwrap_or_default().strip_prefix('.').unwrap_or_default();
+                let is_of_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+                let name = behind.split(|letter| !is_of_name(letter)).next().filter(|name| !name.is_empty());
+                let name = name.unwrap_or("NAME");
+                format!("write `secrets: [{name}]` in the job: its scripts then read it as `${name}`")
+            }
             cause if cause.contains("named-value") && is_name(word) => {
                 if Phase::StepCondition.contexts().iter().any(|context| context.eq_ignore_ascii_case(word)) {
                     format!(

@@ -90,9 +90,18 @@ pub(crate) fn no_jobs(place: Location) -> Diagnostic {
 }
 
 pub(crate) fn unknown_key(place: Location, key: &str, map: &str, known: &[&str]) -> Diagnostic {
+    let help = match (map, key) {
+        ("job" | "listed_job", "steps" | "script" | "commands") => {
+            "here this is `run`: one command, or a list of steps: `run: [make, make test]`".to_owned()
+        }
+        ("job" | "listed_job", "runs-on" | "runs_on") => {
+            "here this is `pool`, the queue of a server's workers, or `labels`, which the worker must have".to_owned()
+        }
+        _ => suggest::did_you_mean(key, known),
+    };
     Diagnostic::error("unknown-key", format!("`{key}` is no key of {}", spoken(map)))
         .at(place, "not known here")
-        .help(suggest::did_you_mean(key, known))
+        .help(help)
 }
 
 pub(crate) fn missing_key(place: Location, key: &str, map: &str) -> Diagnostic {
@@ -103,6 +112,7 @@ pub(crate) fn missing_key(place: Location, key: &str, map: &str) -> Diagnostic {
 
 pub(crate) fn wrong_type(place: Location, what: &str, takes: &str, found: &str) -> Diagnostic {
     let help = match found {
+        _ if matches!(what, "jobs" | "pipeline") => "write jobs: `jobs: { test: { run: make test } }`",
         "a number" | "a whole number" | "a boolean" if takes.contains("a string") => "put it in quotes",
         "nothing" => "remove the key, or give it a value",
         "a number" | "a whole number" if takes.contains("a duration") => "say the unit: `30s`, `20m`",
@@ -112,13 +122,18 @@ pub(crate) fn wrong_type(place: Location, what: &str, takes: &str, found: &str) 
             "write a number, without quotes"
         }
         _ if what == "schedule" => "write a list of times: `schedule: [{ cron: \"0 4 * * *\" }]`",
+        _ if takes.contains("a list of maps") => {
+            "write a map: `{ KEY: VALUE }`, or a `KEY: VALUE` in each line; or a list of such maps"
+        }
         _ if takes.contains("a list") => "write a list: `[one, two]`",
         _ if takes.contains("a map") => "write a map: `{ KEY: VALUE }`, or a `KEY: VALUE` in each line",
         _ => "write one value",
     };
-    Diagnostic::error("wrong-type", format!("`{what}` takes {takes}, not {found}"))
-        .at(place, format!("this is {found}"))
-        .help(help)
+    let message = match what {
+        "pipeline" => format!("a pipeline is {takes}, not {found}"),
+        _ => format!("`{what}` takes {takes}, not {found}"),
+    };
+    Diagnostic::error("wrong-type", message).at(place, format!("this is {found}")).help(help)
 }
 
 pub(crate) fn empty_script(place: Location) -> Diagnostic {
@@ -574,7 +589,7 @@ pub(crate) fn cannot_paste(place: Location, why: &str, variable: &str) -> Diagno
 
 pub(crate) fn bad_param(name: &str, takes: &str, place: Option<Location>) -> Diagnostic {
     let fault = Diagnostic::error("bad-param", format!("the parameter `{name}` {takes}"))
-        .help("set it by `--param NAME=VALUE`");
+        .help(format!("set it by `--param {name}=VALUE`"));
     match place {
         Some(place) => fault.at(place, "declared here"),
         None => fault,
