@@ -227,7 +227,7 @@ pub struct Submit {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub pipeline: Option<String>,
-    /// The pool of jobs that name none.
+    /// The pool of jobs that name none; if it is not said and the token is for one pool alone, that one, else the default pool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 255))]
     pub pool: Option<String>,

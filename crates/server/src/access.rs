@@ -25,7 +25,7 @@ pub use narrowing::{Narrowing, narrow};
 pub use pass::{Ground, Pass};
 pub use seal::{SEALING_KEY_FILE, SealError, SealingKey};
 pub use token::{GrantRequest, Inspected, Subject, SubjectKind, TOKEN_BYTES_MAX, TokenError, inspect, mint};
-pub use verb::{Target, Verb};
+pub use verb::{Target, Verb, pool_name};
 
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@
 //! waits for company.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -97,7 +98,7 @@ pub struct Settings {
     pub servers: Vec<Place>,
     /// The file with its token; read at each joining, so that it may be changed.
     pub token: PathBuf,
-    /// What it offers.
+    /// What it offers; without any pool, those that its token is for.
     pub offer: Offer,
     /// After so long without any server it ends, once nothing runs.
     pub orphaned_after: Option<Duration>,
@@ -308,7 +309,10 @@ impl Agent {
         let hello = Hello { key: key.clone(), protocol: PROTOCOL };
         let challenge = client.worker_hello(&hello).await.map_err(|error| refused(&error))?;
         let signature = self.identity.sign(&challenge.nonce);
-        let (offer, leases) = (self.settings.offer.clone(), self.outbox.leases());
+        let (mut offer, leases) = (self.settings.offer.clone(), self.outbox.leases());
+        if offer.pools.is_empty() {
+            offer.pools = pools_of(&token);
+        }
         let is_draining = self.then.get().is_some();
         let join = Join { key, nonce: challenge.nonce, signature, offer, leases, is_draining };
         let session = client.worker_session(&join).await.map_err(|error| match refused(&error) {
@@ -493,6 +497,12 @@ impl Agent {
 enum Leaving {
     No,
     Asked,
+}
+
+/// The pools that a token is for; the default one if it names none, or cannot be read.
+fn pools_of(token: &str) -> BTreeSet<String> {
+    let pools = server::access::inspect(token).ok().and_then(|said| said.pools());
+    pools.filter(|pools| !pools.is_empty()).unwrap_or_else(|| BTreeSet::from([String::new()]))
 }
 
 fn unanswered(place: &Place) -> Refused {

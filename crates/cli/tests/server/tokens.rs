@@ -22,6 +22,39 @@ impl Site {
         let (token, _) = Self::told(create, 0);
         fs::write(self.path("worker.token"), token).expect("a file");
     }
+
+    /// Makes a token for these pools alone, in a file of this name.
+    fn token_of_pools(&self, name: &str, flags: &[&str], pools: &[&str]) {
+        let mut create = self.command(&["token", "create", "--data"]);
+        create.arg(self.path("data")).args(flags);
+        for pool in pools {
+            create.args(["--pool", pool]);
+        }
+        let (token, _) = Self::told(create, 0);
+        fs::write(self.path(name), token).expect("a file");
+    }
+}
+
+#[test]
+fn who_names_no_pool_uses_that_of_the_token() {
+    let site = Site::new("jobs:\n  hello:\n    run: echo hello\n");
+    let _server = site.serve();
+    site.token_of_pools("worker.token", &["--worker"], &["linux"]);
+    site.token_of_pools("client.token", &["--submit", "--client", "ann"], &["linux"]);
+    let mut other = site.command(&["work", "--pool", "gpu", "--server", &site.url(), "--token"]);
+    other.arg(site.path("worker.token")).arg("--data").arg(site.path("w0"));
+    let (_, err) = Site::told(other, 2);
+    let expected = "the token grants none of the pools `gpu`; the token is for the pool `linux`: say `--pool linux`";
+    assert!(err.contains(expected), "{err}");
+    let _worker = site.work("w1", &[]);
+    let told = site.submit(&[], 0);
+    assert!(told.contains("hello"), "{told}");
+    let refused = site.submit(&["--pool", "default"], 2);
+    assert!(refused.contains("the token is for the pool `linux`: say `--pool linux`"), "{refused}");
+    // Of several it is not known which is meant.
+    site.token_of_pools("client.token", &["--submit", "--client", "bob"], &["gpu", "linux"]);
+    let refused = site.submit(&[], 2);
+    assert!(refused.contains("for the pools `gpu`, `linux`: name one of them, as by `--pool gpu`"), "{refused}");
 }
 
 #[test]

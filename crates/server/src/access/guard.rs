@@ -10,7 +10,7 @@ use graph::{Digest, Timestamp};
 use super::keys::RootKey;
 use super::ledger::{Ledger, LedgerError};
 use super::member::Member;
-use super::token::{GrantRequest, Subject, TOKEN_BYTES_MAX, TokenError, inspect, mint};
+use super::token::{GrantRequest, Subject, TOKEN_BYTES_MAX, TokenError, inspect, left_of, mint};
 use super::verb::{Target, Verb, pool_name};
 use crate::lock::lock;
 use crate::records::KeptPass;
@@ -391,15 +391,22 @@ impl Bearer {
         self.may(verb, &Target::SERVER, now)
     }
 
+    /// The pools that the token, narrowed as it is, names, the default one by its name; `None` if it is for every one.
+    #[must_use]
+    pub fn pools(&self) -> Option<BTreeSet<String>> {
+        let granted = self.grant.pools.as_ref();
+        let granted = granted.map(|pools| pools.iter().map(|pool| pool_name(pool).to_owned()).collect());
+        left_of(granted, self.genuine.limits.get("pools"))
+    }
+
     /// Whether the token, narrowed as it is, grants `verb` on some project and some pool, and on no build in particular.
     ///
     /// # Errors
     /// As [`Bearer::may`].
     pub fn may_somewhere(&self, verb: Verb, now: Timestamp) -> Result<(), Denied> {
-        let left = |limited| self.genuine.limits.get(limited);
-        let granted_pools = self.grant.pools.as_ref().map(|pools| pools.iter().map(|pool| pool_name(pool).to_owned()));
-        let projects = names_of(self.grant.projects.clone(), left("projects"));
-        let pools = names_of(granted_pools.map(Iterator::collect), left("pools"));
+        let some = || BTreeSet::from(["any".to_owned()]);
+        let projects = left_of(self.grant.projects.clone(), self.genuine.limits.get("projects")).unwrap_or_else(some);
+        let pools = self.pools().unwrap_or_else(some);
         let grants = |project: &&String| {
             self.member.as_ref().is_none_or(|member| member.grants(verb, &Target::project(project)))
         };
@@ -414,15 +421,5 @@ impl Bearer {
             }
             Some(answer) => answer,
         }
-    }
-}
-
-/// The names that are granted and that no check excludes. If every one is, that is some name.
-fn names_of(granted: Option<BTreeSet<String>>, left: Option<&BTreeSet<String>>) -> BTreeSet<String> {
-    match (granted, left) {
-        (None, None) => BTreeSet::from(["any".to_owned()]),
-        (None, Some(left)) => left.clone(),
-        (Some(granted), None) => granted,
-        (Some(granted), Some(left)) => granted.intersection(left).cloned().collect(),
     }
 }

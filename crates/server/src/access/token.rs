@@ -8,7 +8,7 @@ use graph::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::keys::RootKey;
-use super::verb::Verb;
+use super::verb::{Verb, pool_name};
 
 /// The longest token in bytes; every narrowing adds a few hundred.
 pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
@@ -163,6 +163,27 @@ impl Inspected {
     pub fn subject(&self) -> Option<Subject> {
         let kind = SubjectKind::from_name(self.grant("holder_kind")?)?;
         Some(Subject { kind, name: self.grant("holder_name")?.to_owned() })
+    }
+
+    /// The pools that it is for, the default one by its name; `None` if it is for every one.
+    #[must_use]
+    pub fn pools(&self) -> Option<BTreeSet<String>> {
+        let granted = match self.grants.contains_key("every_pool") {
+            true => None,
+            false => {
+                Some(self.grants.get("pool").into_iter().flatten().map(|pool| pool_name(pool).to_owned()).collect())
+            }
+        };
+        left_of(granted, self.limits.get("pools"))
+    }
+}
+
+/// The names that are granted, `None` for every one, and that no check excludes.
+pub(super) fn left_of(granted: Option<BTreeSet<String>>, limit: Option<&BTreeSet<String>>) -> Option<BTreeSet<String>> {
+    match (granted, limit) {
+        (granted, None) => granted,
+        (None, Some(limit)) => Some(limit.clone()),
+        (Some(granted), Some(limit)) => Some(granted.intersection(limit).cloned().collect()),
     }
 }
 

@@ -91,7 +91,8 @@ impl<'a> Target<'a> {
 }
 
 /// The name by which checks know a pool: jobs and workers may leave that of the default pool out.
-pub(super) fn pool_name(pool: &str) -> &str {
+#[must_use]
+pub fn pool_name(pool: &str) -> &str {
     if pool.is_empty() { DEFAULT_POOL } else { pool }
 }
 

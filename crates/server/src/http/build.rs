@@ -239,10 +239,18 @@ fn text_of<'a, 'f>(
 pub async fn submit(app: Arc<App>, call: Call) -> Answered {
     let submit: Submit = call.json()?;
     let now = app.now();
+    let own_pool = submit.pool.or_else(|| only_pool(&call)).unwrap_or_default();
     // Jobs that name no pool go to this one, so whoever may not use it may not ask for them.
-    let pool = submit.pool.as_deref().unwrap_or(DEFAULT_POOL);
-    let target = Target { project: Some(&submit.project), pool: Some(pool), build: None };
-    call.demand(Verb::Submit, &target, now)?;
+    let target = Target { project: Some(&submit.project), pool: Some(&own_pool), build: None };
+    call.demand(Verb::Submit, &target, now).map_err(|refusal| {
+        // It is the pool alone that it does not grant.
+        let is_of_project = call.demand(Verb::Submit, &Target::project(&submit.project), now).is_ok();
+        let help = call.bearer.as_deref().filter(|_| is_of_project).and_then(problem::pools_help);
+        match help {
+            Some(help) => refusal.help(help),
+            None => refusal,
+        }
+    })?;
     let pools = reach(&call, Verb::Submit, &submit.project, now);
     let options = submit.options;
     // A build of its own has no other's place, and no other has its.
@@ -259,7 +267,7 @@ pub async fn submit(app: Arc<App>, call: Call) -> Answered {
             only: options.only,
             on_failure: if options.fail_fast { FailurePolicy::FailFast } else { FailurePolicy::KeepGoing },
             urgent: options.urgent,
-            pool: submit.pool.unwrap_or_default(),
+            pool: own_pool,
             pools,
             ..BuildOptions::default()
         },
@@ -269,6 +277,13 @@ pub async fn submit(app: Arc<App>, call: Call) -> Answered {
         key: super::idempotency::name_of(&call)?,
     };
     made(&app, &call, wanted, String::new()).await
+}
+
+/// The pool that a token is for, if it is for one alone; the default pool needs no name.
+fn only_pool(call: &Call) -> Option<String> {
+    let mut pools = call.bearer.as_deref()?.pools()?.into_iter();
+    let only = pools.next().filter(|pool| pool != DEFAULT_POOL);
+    if pools.next().is_none() { only } else { None }
 }
 
 /// A name that no pool has: whoever may use it may use every pool.

@@ -10,7 +10,7 @@ use store::StoreError;
 use store::blob::BlobError;
 use store::log::LogError;
 
-use crate::access::{Denied, LedgerError};
+use crate::access::{Bearer, Denied, LedgerError};
 use crate::notices;
 use crate::records::RecordError;
 use crate::request::Stopped;
@@ -150,6 +150,17 @@ pub fn denied(denied: Denied) -> Problem {
         Denied::Slow => unavailable(&Denied::Slow, "try again"),
         Denied::Ledger(error) => ledger(error),
     }
+}
+
+/// What to do where a token is not for a pool; `None` if it is for every one, or for none.
+pub fn pools_help(bearer: &Bearer) -> Option<String> {
+    let pools = bearer.pools()?;
+    let first = pools.first()?;
+    let names = pools.iter().map(|pool| format!("`{pool}`")).collect::<Vec<_>>().join(", ");
+    Some(match pools.len() {
+        1 => format!("the token is for the pool {names}: say `--pool {first}`"),
+        _ => format!("the token is for the pools {names}: name one of them, as by `--pool {first}`"),
+    })
 }
 
 #[cfg(test)]

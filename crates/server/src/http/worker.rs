@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use super::answer::{Answered, json, with};
 use super::call::Call;
 use super::problem;
-use crate::access::{Ground, Pass, Target, Verb};
+use crate::access::{Ground, Pass, Target, Verb, pool_name};
 use crate::dispatch::{Given, JoinRefusal, Joined, SessionPass};
 use crate::outbox::OutboxError;
 use crate::records::StoredLayers;
@@ -79,9 +79,10 @@ pub async fn session(server: Arc<Server>, call: Call) -> Answered {
     let asked = offer.pools.clone();
     offer.pools.retain(|pool| bearer.may(Verb::Work, &Target::pool(pool), now).is_ok());
     if offer.pools.is_empty() {
-        let names = asked.iter().map(|pool| format!("`{pool}`")).collect::<Vec<_>>().join(", ");
-        return Err(Problem::new(ProblemKind::Forbidden, JoinRefusal::NoPool(names).to_string())
-            .help("`ropewalk token create --worker --pool POOL` makes one that does"));
+        let names = asked.iter().map(|pool| format!("`{}`", pool_name(pool))).collect::<Vec<_>>().join(", ");
+        let help = problem::pools_help(&bearer)
+            .unwrap_or_else(|| "`ropewalk token create --worker --pool POOL` makes one that does".to_owned());
+        return Err(Problem::new(ProblemKind::Forbidden, JoinRefusal::NoPool(names).to_string()).help(help));
     }
     let worker = worker_id(&key);
     let grounds = offer.pools.iter().map(|pool| Ground::from(&Target::pool(pool))).collect();
