@@ -52,6 +52,16 @@ pub trait Archive {
     fn artifacts(&self, build: BuildId) -> Result<Vec<ArtifactRow>, Stop>;
     /// The gates of a build that opened.
     fn gates(&self, build: BuildId) -> Result<Vec<GateRow>, Stop>;
+    /// The gates of a build that wait for an answer. That of a job which ended without one never gets it.
+    fn open_gates(&self, build: BuildId) -> Result<Vec<GateRow>, Stop> {
+        let mut open = self.gates(build)?;
+        open.retain(|gate| gate.answered.is_none());
+        if !open.is_empty() {
+            let jobs = self.jobs(build)?;
+            open.retain(|gate| !jobs.iter().any(|job| job.name == gate.job && job.outcome.is_some()));
+        }
+        Ok(open)
+    }
     /// How long jobs of a build usually run, in milliseconds.
     fn usual_ms(&self, build: BuildId, names: &[JobName]) -> Result<BTreeMap<JobName, u64>, Stop>;
     /// What an operation is made of, if that is kept.

@@ -188,9 +188,8 @@ fn commit(event: &Event) -> String {
 fn remark(row: &BuildRow, archive: &dyn Archive) -> Result<String, Stop> {
     Ok(match &row.verdict {
         Verdict::Running if row.open_gates > 0 => {
-            let gates = archive.gates(row.build)?;
-            let gate = gates.iter().find(|gate| gate.answered.is_none());
-            let Some(gate) = gate else { return Ok("waits at a gate".to_owned()) };
+            let gates = archive.open_gates(row.build)?;
+            let Some(gate) = gates.first() else { return Ok(progress(row)) };
             let graph = archive.graph(row.build)?;
             let job = graph.as_ref().and_then(|graph| graph.jobs.get(&gate.job));
             let approve = words::approve(row.build, &gate.job, job.map(|job| &**job));
@@ -199,9 +198,7 @@ fn remark(row: &BuildRow, archive: &dyn Archive) -> Result<String, Stop> {
         Verdict::Running if !archive.is_run(row)? => {
             format!("killed: ropewalk run --resume {}", row.build)
         }
-        Verdict::Running => {
-            format!("{} of {} ended", words::thousands(row.counts.ended()), words::count(count(row.jobs), "job"))
-        }
+        Verdict::Running => progress(row),
         Verdict::Failed { because: Some(job) } => {
             let report = archive.reports(row.build, Some(job))?.pop().map(|(_, report)| report);
             let why = match report.as_ref().map(|report| &report.outcome) {
@@ -225,6 +222,10 @@ fn remark(row: &BuildRow, archive: &dyn Archive) -> Result<String, Stop> {
         Verdict::Passed { note: Some(note) } => note.clone(),
         Verdict::Passed { note: None } => passed(row),
     })
+}
+
+fn progress(row: &BuildRow) -> String {
+    format!("{} of {} ended", words::thousands(row.counts.ended()), words::count(count(row.jobs), "job"))
 }
 
 fn passed(row: &BuildRow) -> String {

@@ -451,7 +451,7 @@ impl<W: Write> Session<W> {
         if !is_running || self.job_has_ended(archive)? {
             return Ok(String::new());
         }
-        Ok(match archive.gates(build)?.iter().find(|gate| gate.answered.is_none()) {
+        Ok(match archive.open_gates(build)?.first() {
             Some(gate) => {
                 let approve =
                     archive.whereabouts().command(format_args!("approve {build} {}", quoted(gate.job.as_str())));

@@ -424,8 +424,10 @@ fn diagnostics(shown: &Shown) -> Markup {
 }
 
 fn gates(shown: &Shown, ask: &Ask) -> Markup {
+    // That of a job which was canceled at its gate never gets an answer.
+    let has_ended = |gate: &Gate| shown.jobs.iter().any(|job| job.name == gate.job && job.state == JobState::Ended);
     html! {
-        @for gate in shown.gates.iter().filter(|gate| gate.answered.is_none()) {
+        @for gate in shown.gates.iter().filter(|gate| gate.answered.is_none() && !has_ended(gate)) {
             article.gate.asking {
                 h2 { (gate.prompt) }
                 p.quiet { "The gate of " code { (gate.job) } ", open since " (words::ago(gate.opened, ask.now)) }

@@ -56,7 +56,7 @@ fn mark(shown: &Shown, job: &ShownJob) -> (Cell, Cell) {
         }
         return (columns::outcome_mark(outcome), Cell::new(outcome.word()));
     }
-    if open_gate(shown, &job.name) {
+    if open_gate(shown, job) {
         return (Cell::new("?").style(Style::Ask), Cell::new("gate").style(Style::Ask));
     }
     match row.map(|row| row.state) {
@@ -68,8 +68,9 @@ fn mark(shown: &Shown, job: &ShownJob) -> (Cell, Cell) {
     }
 }
 
-fn open_gate(shown: &Shown, job: &JobName) -> bool {
-    shown.gates.iter().any(|gate| gate.answered.is_none() && gate.job == *job)
+/// Whether a job's gate waits for an answer. That of a job which was canceled at its gate never gets one.
+fn open_gate(shown: &Shown, job: &ShownJob) -> bool {
+    job.outcome().is_none() && shown.gates.iter().any(|gate| gate.answered.is_none() && gate.job == job.name)
 }
 
 /// How long the last attempt took, or has taken so far.
@@ -120,7 +121,7 @@ fn detail(shown: &Shown, job: &ShownJob, calendar: &Calendar) -> String {
     if let Some(why) = shown.waits.get(&job.name).filter(|why| !is_told(why)) {
         parts.push(words::waiting(why));
     }
-    if open_gate(shown, &job.name) {
+    if open_gate(shown, job) {
         parts.push(shown.whereabouts.command(words::approve(shown.row.build, &job.name, job.job.as_deref())));
     }
     parts.join("; ")
@@ -308,14 +309,16 @@ pub fn gates(page: &mut String, shown: &Shown, calendar: &Calendar, paint: Paint
         let title = || shown.job(&gate.job).and_then(|job| job.job.as_ref()?.title.as_plain().map(str::to_owned));
         let prompt = if gate.prompt.is_empty() { title().unwrap_or_default() } else { gate.prompt.clone() };
         let prompt = columns::cut(&columns::one_line(&prompt), 100);
-        let state = match &gate.answered {
-            None => {
+        let ended = shown.job(&gate.job).and_then(ShownJob::outcome);
+        let state = match (&gate.answered, ended) {
+            (None, Some(outcome)) => format!("nobody answered before it was {}", outcome.word()),
+            (None, None) => {
                 let job = shown.job(&gate.job).and_then(|job| job.job.as_deref());
                 let words = words::approve(shown.row.build, &gate.job, job);
                 let command = shown.whereabouts.command(words);
                 paint.text(Style::Ask, &command)
             }
-            Some(answer) => {
+            (Some(answer), _) => {
                 let word = if answer.answer.is_some() { "approved" } else { "rejected" };
                 let by = columns::one_line(&answer.by);
                 let said = answer.answer.as_ref().map(words::answer).filter(|said| !said.is_empty());

@@ -203,6 +203,13 @@ gates
       ropewalk approve 1 deploy --field ticket=VALUE
 ",
     );
+    // Once it is canceled nobody can answer any more.
+    let mut build = kept.go_on(graph::BuildId(1));
+    let outcome = Outcome::Failed(Failure::Canceled { by: "ann".to_owned() });
+    build.fact(engine::What::JobEnded { job: "deploy".into(), outcome, how: engine::Ended::Decided });
+    build.fact(engine::What::BuildEnded { verdict: graph::Verdict::Canceled { by: "ann".to_owned() } });
+    let page = shown(&kept, None, ListForm::Human);
+    assert!(page.contains("deploy: Now?\n      nobody answered before it was canceled\n") && !page.contains("approve"), "{page}");
 }
 
 #[test]
