@@ -1,13 +1,14 @@
 //! A server's installation on this machine: its data folder, its settings, its records. What `serve` and the commands that
 //! look after a server open alike.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dialects::report;
-use server::access::{Keys, KeysError, NewKeys};
+use server::access::{Keys, KeysError, NewKeys, SEALING_KEY_FILE};
 use server::settings::{Loaded, SettingsFile, load};
 
 use crate::args::{Colour, Installation};
@@ -19,10 +20,35 @@ use crate::output;
 pub const SETTINGS_FILE: &str = "settings.toml";
 /// The file in the data folder whose lock a server holds while it runs.
 pub const SERVE_LOCK: &str = "serve.lock";
+/// What a disk that holds nothing has.
+const LOST_FOUND: &str = "lost+found";
+/// What lies in a data folder before and after the first start of a server, keys apart: they make it an installation.
+const OWN: [&str; 9] = [
+    SETTINGS_FILE,
+    SERVE_LOCK,
+    SEALING_KEY_FILE,
+    server::doctor::ADDRESS,
+    "records",
+    "blobs",
+    "logs",
+    "worker",
+    "scratch",
+];
+/// How many of other things are named.
+const FOREIGN_SHOWN_MAX: usize = 3;
 /// The most bytes of that file that are read.
 const LOCK_BYTES_MAX: u64 = 100;
 /// The largest file of settings.
 const SETTINGS_BYTES_MAX: u64 = 1 << 20;
+
+/// What to do where no server has its data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IfNone {
+    /// Refuse.
+    Refuse,
+    /// Begin one, if the folder was named and is empty or not there yet.
+    BeginInEmpty,
+}
 
 /// Who holds the lock of a data folder, in words.
 pub struct Holder(pub String);
@@ -150,27 +176,20 @@ impl Installation {
         })
     }
 
-    /// The records of an installation that is there.
+    /// What makes and checks the tokens of an installation, and its records.
     ///
     /// # Errors
-    /// If there is none in the folder, or it cannot be opened.
-    pub fn store(&self, colour: Colour) -> Result<Arc<dyn store::Store>, Stop> {
+    /// If there is none in the folder and none may begin there, or it cannot be opened.
+    pub fn access(
+        &self,
+        if_none: IfNone,
+        colour: Colour,
+    ) -> Result<(server::access::Access, Arc<dyn store::Store>), Stop> {
         let folder = self.folder();
-        self.require(&folder)?;
-        let loaded = self.settings(&[], colour)?;
-        Ok(server::parts::open_store(&loaded.settings, &folder)?)
-    }
-
-    /// What makes and checks the tokens of an installation that is there, and its records.
-    ///
-    /// # Errors
-    /// As [`Installation::store`].
-    pub fn access(&self, colour: Colour) -> Result<(server::access::Access, Arc<dyn store::Store>), Stop> {
-        let folder = self.folder();
-        self.require(&folder)?;
+        self.require(&folder, if_none)?;
         std::fs::create_dir_all(&folder)
             .map_err(|error| Stop::wrong(format!("cannot make {}: {error}", folder.display())))?;
-        let store = self.store(colour)?;
+        let store = server::parts::open_store(&self.settings(&[], colour)?.settings, &folder)?;
         let root = keys(&folder, &store, NewKeys::Refused)?.root;
         let ledger = server::access::StoreLedger(Arc::clone(&store));
         Ok((server::access::Access::new(root, Arc::new(ledger)), store))
@@ -178,12 +197,13 @@ impl Installation {
 
     /// A wrong folder must not become an installation by a slip of the pen; an empty one that was named may, so that tokens
     /// can be made before the first start.
-    fn require(&self, folder: &Path) -> Result<(), Stop> {
-        let is_empty = match std::fs::read_dir(folder) {
-            Ok(mut entries) => entries.next().is_none(),
-            Err(error) => error.kind() == std::io::ErrorKind::NotFound,
-        };
-        if server::parts::is_installation(folder) || (self.data.is_some() && is_empty) {
+    fn require(&self, folder: &Path, if_none: IfNone) -> Result<(), Stop> {
+        if server::parts::is_installation(folder) {
+            return Ok(());
+        }
+        if if_none == IfNone::BeginInEmpty && self.data.is_some() && contents(folder).is_empty() {
+            let folder = folder.display();
+            let _ = writeln!(io::stderr(), "note: no server has its data in {folder} yet: a new one begins there");
             return Ok(());
         }
         Err(Stop::wrong(format!(
@@ -191,4 +211,42 @@ impl Installation {
             folder.display()
         )))
     }
+
+    /// Refuses to begin an installation among other things, such as in a checkout.
+    ///
+    /// # Errors
+    /// If the folder holds what is no server's, and no server.
+    pub fn refuse_foreign(&self) -> Result<(), Stop> {
+        let folder = self.folder();
+        if server::parts::is_installation(&folder) {
+            return Ok(());
+        }
+        let is_config = |name: &OsStr| self.config.as_deref().is_some_and(|path| path.file_name() == Some(name));
+        let is_own = |name: &OsStr| is_config(name) || name.to_str().is_some_and(|name| OWN.contains(&name));
+        let mut foreign = contents(&folder);
+        foreign.retain(|name| !is_own(name));
+        let shown: Vec<String> =
+            foreign.iter().take(FOREIGN_SHOWN_MAX).map(|name| format!("`{}`", name.display())).collect();
+        let more = match foreign.len() - shown.len() {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        match shown.is_empty() {
+            true => Ok(()),
+            false => Err(Stop::wrong(format!(
+                "{} holds no server's data, but {}{more}: a server needs a folder of its own; give one by --data DIR that is \
+                 empty, or not there yet",
+                folder.display(),
+                shown.join(", "),
+            ))),
+        }
+    }
+}
+
+/// The names of what lies in a folder, sorted; nothing if it is not there. A disk's own `lost+found` is nothing.
+fn contents(folder: &Path) -> Vec<OsString> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<OsString> = entries.map(|entry| entry.file_name()).filter(|name| name != LOST_FOUND).collect();
+    names.sort();
+    names
 }

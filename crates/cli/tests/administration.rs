@@ -187,6 +187,29 @@ fn a_token_without_a_name_is_known_by_its_id_and_an_end_is_told() {
 }
 
 #[test]
+fn no_server_begins_by_a_slip_of_the_pen() {
+    let place = Place::new();
+    let none = "no server has its data in ";
+    place.check(&["token", "list", "--data", "slip"], 2, "", none);
+    place.check(&["token", "revoke", "--data", "slip", "1"], 2, "", none);
+    assert!(!place.path("slip").exists());
+    // The disk of a folder has a folder of its own.
+    fs::create_dir_all(place.path("fresh/lost+found")).unwrap();
+    let create = |data| ["token", "create", "--data", data, "--worker"];
+    let begins = "fresh yet: a new one begins there\n";
+    let said = place.check(&create("fresh"), 0, "", begins);
+    assert_eq!(said.out.lines().count(), 1, "{said:?}");
+    assert_eq!(place.check(&create("fresh"), 0, "", "").err, "");
+    // Another folder, such as a checkout, is no server's.
+    fs::create_dir_all(place.path("sails/src")).unwrap();
+    fs::write(place.path("sails/Cargo.toml"), "").unwrap();
+    place.check(&create("sails"), 2, "", none);
+    let holds = "sails holds no server's data, but `Cargo.toml`, `src`: a server needs a folder of its own; ";
+    place.check(&["serve", "--data", "sails"], 2, "", holds);
+    assert_eq!(fs::read_dir(place.path("sails")).unwrap().count(), 2);
+}
+
+#[test]
 fn records_move_to_postgresql_and_back() {
     let place = Place::new();
     let Some(database) = Database::start() else { return };

@@ -64,6 +64,7 @@ const THREADS: usize = 2;
 /// If the settings are wrong, or a part cannot be opened.
 pub fn run(serve: &Serve, colour: Colour) -> Result<u8, Stop> {
     let folder = serve.installation.folder();
+    serve.installation.refuse_foreign()?;
     fs::create_dir_all(&folder).map_err(|error| refused(&folder, &error))?;
     let folder = folder.canonicalize().map_err(|error| refused(&folder, &error))?;
     let _lock = lock(&folder)?;

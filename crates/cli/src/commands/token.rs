@@ -20,6 +20,7 @@ use crate::args::{
 };
 use crate::calendar::Calendar;
 use crate::columns::{Cell, Columns, Paint, Style};
+use crate::installation::IfNone;
 use crate::local::clock::now;
 use crate::remote::{token_in, token_of};
 use crate::{exit, output};
@@ -70,7 +71,7 @@ fn create(arguments: &TokenCreate, colour: Colour) -> Result<(), Stop> {
         pools: some(&arguments.pools),
         until: arguments.until.as_deref().map(until).transpose()?,
     };
-    let (access, store) = arguments.installation.access(colour)?;
+    let (access, store) = arguments.installation.access(IfNone::BeginInEmpty, colour)?;
     if arguments.submit {
         refuse_second(&access, name)?;
     }
@@ -230,7 +231,7 @@ fn in_words(said: &Inspected, now: Timestamp) -> String {
 }
 
 fn revoke(arguments: &TokenRevoke, colour: Colour) -> Result<(), Stop> {
-    let (access, store) = arguments.installation.access(colour)?;
+    let (access, store) = arguments.installation.access(IfNone::Refuse, colour)?;
     let (id, narrowing) = match (&arguments.id, &arguments.token) {
         (Some(id), _) => (id.clone(), None),
         (None, Some(file)) => {
@@ -258,7 +259,7 @@ fn revoke(arguments: &TokenRevoke, colour: Colour) -> Result<(), Stop> {
 }
 
 fn list(arguments: &TokenList, colour: Colour) -> Result<(), Stop> {
-    let rows = rows(&arguments.installation.access(colour)?.0)?;
+    let rows = rows(&arguments.installation.access(IfNone::Refuse, colour)?.0)?;
     if arguments.output == ListForm::Json {
         return output::print(format!("{:#}\n", serde_json::to_value(&rows).unwrap_or_default()));
     }
