@@ -187,6 +187,15 @@ fn a_token_without_a_name_is_known_by_its_id_and_an_end_is_told() {
 }
 
 #[test]
+fn list_and_inspect_say_alike_what_a_token_grants() {
+    let place = Place::new();
+    let made = place.check(&["token", "create", "--data", "data", "--admin", "--name", "root"], 0, "", "");
+    fs::write(place.path("root.token"), made.out).unwrap();
+    place.check(&["token", "inspect", "root.token"], 0, "\nverbs     every one (admin)\n", "");
+    place.check(&["token", "list", "--data", "data"], 0, "  person root  every one (admin) ", "");
+}
+
+#[test]
 fn no_server_begins_by_a_slip_of_the_pen() {
     let place = Place::new();
     let none = "no server has its data in ";

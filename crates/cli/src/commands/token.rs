@@ -138,6 +138,12 @@ pub fn shown_pool(name: &str) -> &str {
     if name.is_empty() { "default" } else { name }
 }
 
+/// Verbs as people read them. One of them brings all others with it, named or not.
+fn shown_verbs<'n>(names: impl Iterator<Item = &'n str>) -> String {
+    let names: Vec<&str> = names.collect();
+    if names.contains(&Verb::Admin.name()) { "every one (admin)".to_owned() } else { names.join(", ") }
+}
+
 fn verbs(names: &[String]) -> Result<BTreeSet<Verb>, Stop> {
     let all = Verb::ALL.map(Verb::name);
     names
@@ -211,7 +217,7 @@ fn in_words(said: &Inspected, now: Timestamp) -> String {
     let rows = [
         ("id", all("id")),
         ("holder", said.subject().map(|subject| subject.to_string())),
-        ("verbs", all("verb")),
+        ("verbs", said.grants.get("verb").map(|names| shown_verbs(names.iter().map(String::as_str)))),
         ("projects", all("project").or_else(|| all("every_project").map(|_| "every one".to_owned()))),
         ("pools", pools.or_else(|| all("every_pool").map(|_| "every one".to_owned()))),
         ("limits", (!said.checks.is_empty()).then(|| said.checks.join("; "))),
@@ -283,7 +289,7 @@ fn list(arguments: &TokenList, colour: Colour) -> Result<(), Stop> {
         columns.row([
             Cell::new(&row.id),
             Cell::new(row.subject().to_string()),
-            Cell::new(row.grant.verbs.iter().map(|verb| verb.name()).collect::<Vec<_>>().join(", ")),
+            Cell::new(shown_verbs(row.grant.verbs.iter().map(|verb| verb.name()))),
             Cell::new(names(&row.grant.projects)),
             Cell::new(names(&row.grant.pools)),
             Cell::new(calendar.age(row.created)),
