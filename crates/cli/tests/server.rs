@@ -158,6 +158,27 @@ fn secrets_leave_no_worker_unmasked() {
 }
 
 #[test]
+fn secrets_are_put_and_removed_where_they_are_meant() {
+    let site = Site::new("jobs:\n  a:\n    run: echo a\n");
+    let _server = site.serve();
+    let _worker = site.work("w1", &[]);
+    site.submit(&[], 0);
+    let check = |arguments: &[&str], code: i32, expected: &str| {
+        let (out, err) = Site::told(site.there(arguments), code);
+        assert!(format!("{out}{err}").contains(expected), "{arguments:?}: {out}{err}");
+    };
+    let unknown = "the server has no project `repositry`: did you mean `repository`?; `--new` ";
+    check(&["secrets", "put", "repositry", "TOKEN"], 2, unknown);
+    check(&["secrets", "list", "repositry"], 2, "there is no project `repositry`");
+    check(&["secrets", "list", "repository"], 0, "repository has no secrets: `ropewalk secrets put repository NAME`");
+    site.put_secret("TOKEN", b"a-secret-value");
+    check(&["secrets", "list", "repository"], 0, "TOKEN\n");
+    check(&["secrets", "remove", "repository", "TOKE"], 2, "repository has no secret `TOKE`: did you mean `TOKEN`?");
+    check(&["secrets", "remove", "repository", "TOKEN"], 0, "TOKEN is gone from repository");
+    check(&["secrets", "remove", "repository", "TOKEN"], 2, "repository has no secret `TOKEN`");
+}
+
+#[test]
 fn members_are_added_changed_and_removed() {
     let site = Site::new("jobs:\n  a:\n    run: echo a\n");
     let _server = site.serve();
@@ -649,7 +670,7 @@ impl Site {
 
     /// Sets a secret of the project `repository`.
     fn put_secret(&self, name: &str, value: &[u8]) {
-        let mut put = self.there(&["secrets", "put", "repository", name]);
+        let mut put = self.there(&["secrets", "put", "--new", "repository", name]);
         let mut put = put.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("ropewalk starts");
         put.stdin.take().expect("a pipe").write_all(value).expect("it reads");
         let output = put.wait_with_output().expect("it ends");

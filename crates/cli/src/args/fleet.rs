@@ -192,6 +192,9 @@ pub enum SecretsCommand {
         project: String,
         /// The secret's name, as jobs name it.
         name: String,
+        /// Make the project, if the server has none of this name yet.
+        #[arg(long)]
+        new: bool,
     },
     /// Remove a secret.
     Remove {
