@@ -117,9 +117,13 @@ impl Client {
             .redirect(reqwest::redirect::Policy::none());
         let base = match &server {
             Server::Url(url) => {
+                let neither = || address("it begins with neither http:// nor https://".to_owned());
+                if !url.contains("://") {
+                    return Err(neither());
+                }
                 let parsed = reqwest::Url::parse(url).map_err(|error| address(error.to_string()))?;
                 if !matches!(parsed.scheme(), "http" | "https") || !parsed.has_host() {
-                    return Err(address("it begins with neither http:// nor https://".to_owned()));
+                    return Err(neither());
                 }
                 url.trim_end_matches('/').to_owned()
             }

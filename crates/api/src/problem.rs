@@ -212,7 +212,8 @@ impl fmt::Display for Problem {
         if !self.detail.is_empty() {
             write!(f, ": {}", self.detail)?;
         }
-        for field in &self.fields {
+        // What a field has to be may stand in the detail already.
+        for field in self.fields.iter().filter(|field| !self.detail.contains(&field.detail)) {
             write!(f, "; `{}`: {}", field.name, field.detail)?;
         }
         Ok(())

@@ -115,7 +115,7 @@ pub fn stop(error: ClientError) -> Stop {
     if !help.is_empty() {
         stop.message.push_str(&format!("; {help}"));
     }
-    if error.problem().is_some_and(|problem| problem.status < 500) {
+    if matches!(error, ClientError::Address { .. }) || error.problem().is_some_and(|problem| problem.status < 500) {
         stop.code = crate::exit::WRONG;
     }
     stop

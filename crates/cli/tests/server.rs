@@ -179,6 +179,29 @@ fn secrets_are_put_and_removed_where_they_are_meant() {
 }
 
 #[test]
+fn what_is_refused_is_said_once_and_with_what_to_do() {
+    let site = Site::new("jobs:\n  a:\n    run: echo a\n  b:\n    pool: nobody\n    run: echo b\n");
+    let _server = site.serve();
+    let _worker = site.work("w1", &[]);
+    let named = "`Foo Bar` cannot name a project: a name has letters, digits and `._-`, at most 100, ";
+    let text = site.submit(&["--project", "Foo Bar"], 2);
+    assert!(text.contains(named), "{text}");
+    let mut bare = site.command(&["submit", "--server", &site.address, "--token"]);
+    bare.arg(site.path("client.token"));
+    let (_, err) = Site::told(bare, 2);
+    let neither =
+        format!("`{0}` is not the address of a server: it begins with neither http:// nor https://", site.address);
+    assert!(err.contains(&neither) && err.contains(&format!("; write http://{}, ", site.address)), "{err}");
+    let build = site.submit_only(&[]);
+    let (_, err) = Site::told(site.there(&["shell", &build, "b"]), 2);
+    assert!(err.contains(&format!("`b` has not begun; `ropewalk show {build}` tells what it waits for")), "{err}");
+    let words =
+        ["quarantine", "add", "repository", "t", "--owner", "ann", "--reason", "flaky", "--until", "2999-01-01"];
+    let (_, err) = Site::told(site.there(&words), 2);
+    assert_eq!(err.matches("at most 90 days ahead").count(), 1, "{err}");
+}
+
+#[test]
 fn members_are_added_changed_and_removed() {
     let site = Site::new("jobs:\n  a:\n    run: echo a\n");
     let _server = site.serve();
@@ -189,6 +212,7 @@ fn members_are_added_changed_and_removed() {
     };
     let link = check(&["member", "add", "Ann B.", "--role", "reader", "--project", "sails"], 0, "a link for Ann B.");
     assert!(link.starts_with(&format!("{}/join?link=", site.url())) && link.lines().count() == 1, "{link}");
+    check(&["member", "link", "Bob"], 2, "there is no member `Bob`, or the token may not see it");
     check(&["member", "add", "Ann B.", "--project", "sails"], 2, "there is a member of this name already");
     check(&["member", "list"], 0, "Ann B.  reader  sails");
     check(&["member", "role", "Ann B.", "developer", "--project", "sails"], 0, "is developer on sails now");

@@ -39,8 +39,8 @@ pub enum MemberError {
     )]
     Name,
     /// There is no such member, or not with a role on this.
-    #[error("there is no such member")]
-    Missing,
+    #[error("there is no member `{0}`")]
+    Missing(String),
     /// There is one already, with a role on this.
     #[error("there is a member of this name already")]
     There,
@@ -143,7 +143,9 @@ pub fn set_role(
     at: Timestamp,
 ) -> Result<Member, MemberError> {
     changed(records, name, at, |before| {
-        let mut member = before.filter(|member| role_in(member, scope).is_some()).ok_or(MemberError::Missing)?;
+        let mut member = before
+            .filter(|member| role_in(member, scope).is_some())
+            .ok_or_else(|| MemberError::Missing(name.to_owned()))?;
         put_role(&mut member, scope, Some(role));
         Ok(member)
     })
@@ -161,7 +163,9 @@ pub fn remove(
     at: Timestamp,
 ) -> Result<(), MemberError> {
     let member = changed(records, name, at, |before| {
-        let mut member = before.filter(|member| role_in(member, scope).is_some()).ok_or(MemberError::Missing)?;
+        let mut member = before
+            .filter(|member| role_in(member, scope).is_some())
+            .ok_or_else(|| MemberError::Missing(name.to_owned()))?;
         put_role(&mut member, scope, None);
         Ok(member)
     })?;
@@ -179,7 +183,7 @@ pub fn remove_whole(
     name: &str,
     (by, at): (&str, Timestamp),
 ) -> Result<(), MemberError> {
-    let (member, _) = records.read::<Member>(name)?.ok_or(MemberError::Missing)?;
+    let (member, _) = records.read::<Member>(name)?.ok_or_else(|| MemberError::Missing(name.to_owned()))?;
     if !administers_all(caller, &member) {
         return Err(MemberError::Elsewhere);
     }
@@ -204,7 +208,7 @@ pub fn forget_project(
         }
         match remove(access, records, (&name, &scope), by, at) {
             // Somebody else took it meanwhile.
-            Ok(()) | Err(MemberError::Missing) => {}
+            Ok(()) | Err(MemberError::Missing(_)) => {}
             Err(error) => return Err(error),
         }
     }
@@ -233,7 +237,7 @@ pub fn link(
 ) -> Result<(Member, String), MemberError> {
     let secret = fresh_secret();
     let member = changed(records, name, at, |before| {
-        let mut member = before.ok_or(MemberError::Missing)?;
+        let mut member = before.ok_or_else(|| MemberError::Missing(name.to_owned()))?;
         if !administers_all(caller, &member) {
             return Err(MemberError::Elsewhere);
         }
@@ -319,7 +323,7 @@ fn changed(
             None
         }
     })?;
-    written.ok_or_else(|| refused.unwrap_or(MemberError::Missing))
+    written.ok_or_else(|| refused.unwrap_or_else(|| MemberError::Missing(name.to_owned())))
 }
 
 /// The member's name and the secret of what a link holds.

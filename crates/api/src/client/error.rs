@@ -67,6 +67,9 @@ impl ClientError {
     #[must_use]
     pub fn help(&self) -> String {
         match self {
+            Self::Address { server, .. } if !server.is_empty() && !server.contains("://") => {
+                format!("write http://{server}, or https://{server} if it is behind TLS")
+            }
             Self::Address { .. } => "give it as http://HOST:PORT, https://HOST or unix:/PATH/OF/SOCKET".to_owned(),
             Self::Unreachable { server, .. } => {
                 format!("see whether the server runs (`ropewalk serve`) and whether {server} is its address")

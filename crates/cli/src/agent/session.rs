@@ -304,7 +304,7 @@ impl Agent {
     async fn join(&self, place: &Place) -> Result<(Client, Session), Refused> {
         let server = place.server().map_err(Refused::Passing)?;
         let token = remote::token_in(&self.settings.token).map_err(|stop| Refused::ForGood(stop.message))?;
-        let client = Client::new(server, &token).map_err(|error| Refused::ForGood(Stop::of(&error).message))?;
+        let client = Client::new(server, &token).map_err(|error| Refused::ForGood(remote::stop(error).message))?;
         let key = self.identity.key();
         let hello = Hello { key: key.clone(), protocol: PROTOCOL };
         let challenge = client.worker_hello(&hello).await.map_err(|error| refused(&error))?;

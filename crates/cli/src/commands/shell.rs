@@ -202,11 +202,13 @@ fn producer(places: &Places, build: BuildId, job: &JobName) -> Result<(BuildId, 
             None => Ok((build, attempt.attempt)),
         };
     }
-    let rows = places.jobs_of(build)?;
-    if let Some(reused) = rows.into_iter().find(|row| row.name == *job).and_then(|row| row.reused) {
+    let row = places.jobs_of(build)?.into_iter().find(|row| row.name == *job);
+    let has_ended = row.as_ref().is_some_and(|row| row.outcome.is_some());
+    if let Some(reused) = row.and_then(|row| row.reused) {
         return Ok((reused.build, reused.attempt));
     }
-    Err(Stop::wrong(format!("`{job}` did not run in build {build}; `ropewalk show {build}` says why")))
+    let what = if has_ended { "did not run" } else { "has not begun" };
+    Err(Stop::wrong(format!("`{job}` {what} in build {build}; `ropewalk show {build}` says why")))
 }
 
 fn nothing_kept(

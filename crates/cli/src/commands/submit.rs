@@ -86,6 +86,7 @@ fn send(
     runtime: &tokio::runtime::Runtime,
 ) -> Result<Wanted, Stop> {
     project.make_data().map_err(|error| Stop::infra(error.to_string()))?;
+    let name = project_name(submit, project)?;
     let event = event(submit, project)?;
     for _ in 0..GATHERINGS_MAX {
         let gathered = gather(submit, project, &event)?;
@@ -103,7 +104,7 @@ fn send(
             join: submit.separate.then_some(false),
         };
         return Ok(Wanted {
-            project: project_name(submit, project)?,
+            project: name,
             source: gathered.digest,
             event,
             pipeline: submit.pipeline.clone(),
@@ -166,7 +167,15 @@ fn subject(root: &Path, commit: &str) -> String {
 /// `--project`, else the name of the checkout.
 fn project_name(submit: &Submit, project: &Project) -> Result<String, Stop> {
     let name = submit.project.clone().or_else(|| project.name());
-    name.ok_or_else(|| Stop::wrong("give the project a name: --project NAME"))
+    let name = name.ok_or_else(|| Stop::wrong("give the project a name: --project NAME"))?;
+    match api::project::is_name(&name) {
+        true => Ok(name),
+        false => Err(Stop::wrong(format!(
+            "`{}` cannot name a project: a name has letters, digits and `._-`, at most 100, a letter or digit first; give \
+             another by --project NAME",
+            words::harmless(&name)
+        ))),
+    }
 }
 
 fn upload(gathered: &Gathered, client: &Client, runtime: &tokio::runtime::Runtime) -> Result<(), Stop> {

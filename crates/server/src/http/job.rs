@@ -20,7 +20,8 @@ use crate::records::WorkerRecord;
 /// The media type of an artifact.
 const TAR: &str = "application/x-tar";
 
-fn graph_of(app: &App, build: BuildId) -> Result<Arc<Graph>, Problem> {
+/// The graph of a build as it was last evaluated; empty if it never was. Blocks.
+pub fn graph_of(app: &App, build: BuildId) -> Result<Arc<Graph>, Problem> {
     Ok(app.server.store.graph(build).map_err(problem::store)?.unwrap_or_default())
 }
 

@@ -78,7 +78,7 @@ pub fn refused(error: MemberError) -> Problem {
         MemberError::Name => {
             Problem::new(ProblemKind::Unprocessable, said).field("name", "cannot name a member, or the project none")
         }
-        MemberError::Missing => problem::not_found("such a member"),
+        MemberError::Missing(name) => problem::not_found(format_args!("member `{name}`")),
         MemberError::There => {
             Problem::new(ProblemKind::Conflict, said).help("change the role, or make another link for the member")
         }

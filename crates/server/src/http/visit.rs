@@ -22,6 +22,7 @@ use super::build::row;
 use super::call::Call;
 use super::control::audit;
 use super::guarded::{guarded_to, pass};
+use super::job::graph_of;
 use super::worker::worker_of;
 use super::{App, problem};
 use crate::access::{Target, Verb};
@@ -61,11 +62,19 @@ async fn attempt_of(app: &Arc<App>, build: BuildId, job: JobName) -> Result<Atte
         }
         let jobs = store.jobs(build).map_err(problem::store)?;
         let row = jobs.into_iter().find(|row| row.name == job);
-        let row = row.ok_or_else(|| problem::not_found(format_args!("job {job} of build {build}")))?;
+        let not_begun = || {
+            conflict(format!("`{job}` has not begun")).help(format!("`ropewalk show {build}` tells what it waits for"))
+        };
+        let row = match row {
+            Some(row) => row,
+            None if graph_of(app, build)?.jobs.contains_key(&job) => return Err(not_begun()),
+            None => return Err(problem::not_found(format_args!("job {job} of build {build}"))),
+        };
         let none = || match row.child {
             Some(child) => {
                 conflict(format!("`{job}` asked for build {child}")).help("open a shell in a job of that build")
             }
+            None if row.outcome.is_none() => not_begun(),
             None => conflict(format!("`{job}` did not run in build {build}")),
         };
         let reused = row.reused.ok_or_else(none)?;
