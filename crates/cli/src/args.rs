@@ -550,6 +550,8 @@ pub enum CacheCommand {
         /// How to print it.
         #[arg(long, value_enum, default_value_t = ListForm::Human, value_name = "FORM")]
         output: ListForm,
+        #[command(flatten)]
+        at: Where,
     },
     /// Say who wrote and who read the caches of a key, of every trust and of every set of paths.
     Explain {
@@ -566,6 +568,8 @@ pub enum CacheCommand {
         /// Forget only what this job has kept.
         #[arg(long, value_name = "JOB")]
         job: Option<String>,
+        #[command(flatten)]
+        at: Where,
     },
 }
 

@@ -202,6 +202,20 @@ fn what_is_refused_is_said_once_and_with_what_to_do() {
 }
 
 #[test]
+fn where_a_server_is_named_no_cache_of_this_machine_is_cleared() {
+    let site = Site::new("jobs:\n  a:\n    run: echo a\n");
+    for words in [["cache", "list"], ["cache", "clear"]] {
+        let mut meant_there = site.command(&words);
+        meant_there.env("ROPEWALK_SERVER", "http://127.0.0.1:9");
+        let (out, err) = Site::told(meant_there, 2);
+        assert!(out.is_empty() && err.contains("`--local` means the builds of this machine"), "{out}{err}");
+        let mut meant_here = site.command(&words);
+        meant_here.arg("--local").env("ROPEWALK_SERVER", "http://127.0.0.1:9");
+        Site::told(meant_here, 0);
+    }
+}
+
+#[test]
 fn members_are_added_changed_and_removed() {
     let site = Site::new("jobs:\n  a:\n    run: echo a\n");
     let _server = site.serve();

@@ -19,6 +19,7 @@ use crate::columns::{Cell, Columns, Paint};
 use crate::places::Places;
 use crate::project::Project;
 use crate::retention::CacheBounds;
+use crate::whereabouts::Whereabouts;
 use crate::{exit, output, words};
 
 /// How many readers of an entry are told, the latest.
@@ -30,12 +31,20 @@ const ALREADY_THERE: &str = ", whose own was not needed: there was one of this k
 /// What to say where nothing is kept.
 const NOTHING_KEPT: &str = "nothing is kept for reuse: a job is reused if it declares `inputs` or `reuse: true`\n";
 
+/// What to do where a server's caches are meant.
+const THERE: &str = "`ropewalk cache explain KEY` tells of a cache there, and the server keeps within its own settings";
+
 /// Runs the command.
 ///
 /// # Errors
 /// If what is kept cannot be read or changed.
 pub fn run(arguments: &Cache, project: &Project) -> Result<u8, Stop> {
     let calendar = Calendar::system();
+    match &arguments.command {
+        CacheCommand::List { at, .. } => at.only_here("cache list", THERE)?,
+        CacheCommand::Clear { at, .. } => at.only_here("cache clear", THERE)?,
+        CacheCommand::Explain { .. } => {}
+    }
     if let CacheCommand::Explain { key, output: form, at } = &arguments.command
         && let Some(there) = at.there(project)?
     {
@@ -43,10 +52,10 @@ pub fn run(arguments: &Cache, project: &Project) -> Result<u8, Stop> {
         return Ok(exit::PASSED);
     }
     let text = match (Places::kept_if_any(project)?, &arguments.command) {
-        (Some(places), CacheCommand::List { output }) => list(&*places.store, *output, &calendar)?,
+        (Some(places), CacheCommand::List { output, .. }) => list(&*places.store, *output, &calendar)?,
         (Some(places), CacheCommand::Explain { key, output, .. }) => explain(&*places.store, key, *output, &calendar)?,
-        (Some(places), CacheCommand::Clear { job }) => clear(&places, job.as_deref(), calendar.now)?,
-        (None, CacheCommand::List { output: ListForm::Json }) => empty_json(),
+        (Some(places), CacheCommand::Clear { job, .. }) => clear(&places, job.as_deref(), calendar.now)?,
+        (None, CacheCommand::List { output: ListForm::Json, .. }) => empty_json(),
         (None, CacheCommand::Explain { key, .. }) => return Err(no_key(key)),
         (None, _) => NOTHING_KEPT.to_owned(),
     };
@@ -285,7 +294,8 @@ fn remove_blobs(places: &Places, before: &BTreeSet<Digest>) -> Result<String, St
     let stored = places.blobs.list().map_err(|error| Stop::of(&error))?;
     let referenced = places.store.referenced_blobs()?;
     if let Some(build) = places.running()? {
-        return Ok(format!("; build {build} is running, so files stay until the next `ropewalk cache clear`"));
+        let again = Whereabouts::here().command("cache clear");
+        return Ok(format!("; build {build} is running, so files stay until the next `{again}`"));
     }
     worker::cache::remove_layers(&places.data);
     let is_left = |blob: &&StoredBlob| !referenced.contains(&blob.digest);
