@@ -15,6 +15,16 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Time(pub Timestamp);
 
+impl Time {
+    /// The same to the second, as people read it: `2026-11-21T04:33:12Z`.
+    #[must_use]
+    pub fn in_seconds(self) -> String {
+        let second = self.0.0.div_euclid(1_000_000);
+        let at = jiff::Timestamp::from_second(second).unwrap_or(jiff::Timestamp::MAX);
+        format!("{at:.0}")
+    }
+}
+
 impl From<Timestamp> for Time {
     fn from(at: Timestamp) -> Self {
         Self(at)
@@ -79,6 +89,7 @@ mod tests {
     fn a_time_is_read_as_it_was_written() {
         let time = Time(Timestamp(1_795_235_592_000_123));
         assert_eq!(time.to_string(), "2026-11-21T04:33:12.000123Z");
+        assert_eq!(time.in_seconds(), "2026-11-21T04:33:12Z");
         assert_eq!("2026-11-21T05:33:12.000123+01:00".parse(), Ok(time));
         assert_eq!("yesterday".parse::<Time>(), Err(NotATime));
         assert_eq!(Time(Timestamp(0)).to_string(), "1970-01-01T00:00:00.000000Z");

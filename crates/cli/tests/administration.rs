@@ -181,7 +181,7 @@ fn a_token_without_a_name_is_known_by_its_id_and_an_end_is_told() {
     let made =
         place.check(&["token", "create", "--data", "data", "--admin", "--until", "2001-01-01T00:00:00Z"], 0, "", "");
     fs::write(place.path("admin.token"), made.out).unwrap();
-    let said = place.check(&["token", "inspect", "admin.token"], 0, "It came to its end at 2001-01-01T00:00:00", "");
+    let said = place.check(&["token", "inspect", "admin.token"], 0, "It came to its end at 2001-01-01T00:00:00Z: ", "");
     let value = |name: &str| said.out.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
     assert_eq!(value("holder"), format!("person token {}", &value("id")[..8]));
 }

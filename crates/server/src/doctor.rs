@@ -536,7 +536,10 @@ fn workers(settings: &Settings, records: &Records, now: Timestamp) -> Checked {
     for (pool, (name, since)) in absences.deserted(&workers) {
         check.add(
             format!("no worker of the pool `{pool}` is there"),
-            format!("the last one, {name}, is away since {}, as the server saw it last", api::time::Time(since)),
+            format!(
+                "the last one, {name}, is away since {}, as the server saw it last",
+                api::time::Time(since).in_seconds()
+            ),
             format!(
                 "start it again where it was (`ropewalk work`), or remove it by `ropewalk workers forget {}` if nobody \
                  needs the pool; `ropewalk pools queue {}` shows what waits there",

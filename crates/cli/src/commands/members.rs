@@ -93,7 +93,8 @@ fn invited(made: &Invitation, remote: &Remote) -> String {
     let server = server.filter(|server| !server.starts_with("unix:")).unwrap_or_default();
     eprintln!(
         "a link for {}, good once, until {}; whoever opens it first is signed in as them:",
-        made.member.name, made.expires
+        made.member.name,
+        made.expires.in_seconds()
     );
     format!("{}{}\n", server.trim_end_matches('/'), made.link)
 }

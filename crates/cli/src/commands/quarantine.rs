@@ -37,7 +37,7 @@ pub fn run(arguments: &Quarantine, colour: Colour) -> Result<u8, Stop> {
             format!(
                 "{} is in quarantine until {}; builds of {project} asked for from now on name it in ROPEWALK_QUARANTINE\n",
                 title(&put),
-                put.until
+                put.until.in_seconds()
             )
         }
         QuarantineCommand::Remove { remote, project, name, suite, job } => {

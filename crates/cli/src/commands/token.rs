@@ -230,7 +230,10 @@ fn in_words(said: &Inspected, now: Timestamp) -> String {
         text.push_str(&format!("{:<10}{}\n", "narrowed", narrowed.join("; ")));
     }
     if let Some(ended) = said.ends.filter(|ends| *ends <= now) {
-        text.push_str(&format!("It came to its end at {}: the server refuses it.\n", api::time::Time(ended)));
+        text.push_str(&format!(
+            "It came to its end at {}: the server refuses it.\n",
+            api::time::Time(ended).in_seconds()
+        ));
     }
     text.push_str("Only the server can tell whether it is genuine and not revoked.\n");
     text

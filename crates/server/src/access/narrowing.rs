@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use api::time::Time;
 use biscuit_auth::builder::{BlockBuilder, Term};
 use graph::{BuildId, Timestamp};
 
@@ -68,7 +69,7 @@ pub fn narrow(text: &str, narrowing: &Narrowing) -> Result<String, TokenError> {
 /// A check as people read it; one that is not of our making stays as it stands.
 pub(super) fn in_words(statement: &str) -> String {
     if let Some(until) = end_in(statement) {
-        return format!("until {}", in_utc(until));
+        return format!("until {}", Time(until).in_seconds());
     }
     limit_in(statement).map_or_else(|| statement.to_owned(), |(limited, names)| format!("{limited}: {names}"))
 }
@@ -92,10 +93,4 @@ pub(super) fn limit_in(statement: &str) -> Option<(&'static str, String)> {
 /// The time at which a check of our making ends a token.
 pub(super) fn end_in(statement: &str) -> Option<Timestamp> {
     statement.strip_prefix("check if time_us($now), $now <= ")?.parse().ok().map(Timestamp)
-}
-
-/// A time as RFC 3339 to the second.
-fn in_utc(at: Timestamp) -> String {
-    jiff::Timestamp::from_microsecond(at.0)
-        .map_or_else(|_| at.0.to_string(), |at| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }

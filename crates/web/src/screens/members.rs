@@ -109,7 +109,7 @@ pub(crate) fn invited(answer: &[u8], back: &str, address: &str) -> Markup {
     html! {
         section.shown-once {
             h2 { "A link for " (member.name) }
-            p { strong { "It is shown this once." } " Give it to " (member.name) ", to nobody else: whoever opens it first is signed in as them. It is good once, and ends " time datetime=(expires) title=(expires) { (expires) } "." }
+            p { strong { "It is shown this once." } " Give it to " (member.name) ", to nobody else: whoever opens it first is signed in as them. It is good once, and ends " time datetime=(expires) title=(expires) { (expires.in_seconds()) } "." }
             pre { code { (address) (link) } }
             p { a href=(back) { "Done" } }
         }

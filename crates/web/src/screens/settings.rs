@@ -99,7 +99,7 @@ fn granted(grant: &Grant) -> Markup {
             div { dt { "May" } dd { @for verb in &grant.verbs { span.tag { (verb.name()) } " " } } }
             div { dt { "Projects" } dd { (names(&grant.projects)) } }
             div { dt { "Pools" } dd { (names(&grant.pools)) } }
-            div { dt { "Until" } dd { @if let Some(until) = grant.expires { time datetime=(until) title=(until) { (until) } } @else { "it is revoked" } } }
+            div { dt { "Until" } dd { @if let Some(until) = grant.expires { time datetime=(until) title=(until) { (until.in_seconds()) } } @else { "it is revoked" } } }
         }
     }
 }
@@ -161,7 +161,7 @@ fn token_table(tokens: &[Token], ask: &Ask) -> Markup {
                             @for verb in &token.grant.verbs { span.tag { (verb.name()) } " " }
                             @if let Some(projects) = &token.grant.projects { span.why { "projects " (projects.iter().cloned().collect::<Vec<_>>().join(", ")) } }
                             @if let Some(pools) = &token.grant.pools { span.why { "pools " (pools.iter().cloned().collect::<Vec<_>>().join(", ")) } }
-                            @if let Some(until) = token.grant.expires { span.why { @if has_ended(token) { "ended " } @else { "until " } time datetime=(until) title=(until) { (until) } } }
+                            @if let Some(until) = token.grant.expires { span.why { @if has_ended(token) { "ended " } @else { "until " } time datetime=(until) title=(until) { (until.in_seconds()) } } }
                         }
                         td.wide { (words::ago(token.created, ask.now)) " by " (token.by) }
                         td {
