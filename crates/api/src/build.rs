@@ -189,7 +189,7 @@ pub struct BuildFilter {
     /// Of events on this branch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub branch: Option<String>,
-    /// Of events with this commit.
+    /// Of events with this commit, or one that begins with these 7 or more hexadecimal digits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub commit: Option<String>,
     /// Of events of this kind.

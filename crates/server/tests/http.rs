@@ -161,7 +161,11 @@ fn submit(source: graph::Digest) -> Submit {
     Submit {
         project: "sails".to_owned(),
         source,
-        event: EventWanted { branch: Some("main".to_owned()), ..EventWanted::default() },
+        event: EventWanted {
+            branch: Some("main".to_owned()),
+            commit: Some("2ae4f66b".repeat(5)),
+            ..EventWanted::default()
+        },
         pipeline: None,
         pool: None,
         options: SubmitOptions::default(),
@@ -321,8 +325,21 @@ fn a_build_is_asked_for_watched_and_looked_at() {
         assert_eq!((shown.verdict, shown.project.as_str(), shown.number), (VerdictWord::Passed, "sails", Some(1)));
         assert_eq!((shown.client.as_str(), shown.event.actor.as_str()), ("ada", "ada"));
         assert_eq!(admin.build_numbered("sails", 1).await.unwrap(), shown);
+        let commit = shown.event.commit.clone().expect("it has one");
         let filter = BuildFilter { branch: Some("main".to_owned()), ..BuildFilter::default() };
         assert_eq!(admin.build_list(&filter, &PageWanted::default()).await.unwrap().items, [shown]);
+        let of_commit = async |commit: &str| {
+            let filter = BuildFilter { commit: Some(commit.to_owned()), ..BuildFilter::default() };
+            admin.build_list(&filter, &PageWanted::default()).await.map(|page| page.items.len())
+        };
+        for (beginning, count) in [(commit.as_str(), 1), ("2AE4F66", 1), ("2ae4f67", 0)] {
+            assert_eq!(of_commit(beginning).await.unwrap(), count, "{beginning}");
+        }
+        for wrong in ["HEAD", &commit[..6]] {
+            assert_eq!(refused(&of_commit(wrong).await.unwrap_err()), Some(ProblemKind::Invalid));
+        }
+        let canceled = admin.commit_cancel(&commit[..7], None, &Cancel::default()).await;
+        assert_eq!(refused(&canceled.unwrap_err()), Some(ProblemKind::Invalid));
         for (before, count) in [(build, 0), (BuildId(build.0 + 1), 1)] {
             let older = BuildFilter { before: Some(before), ..BuildFilter::default() };
             assert_eq!(admin.build_list(&older, &PageWanted::default()).await.unwrap().items.len(), count);

@@ -24,8 +24,8 @@ use crate::rows::{
     ArtifactRow, AttemptRow, BuildRow, Eviction, GateRow, JobRow, OperationRow, OperationTotals, Replaced, TestRow,
 };
 use crate::store::{
-    BuildFilter, Deleted, JOURNAL_FACTS_MAX, Journal, PAGE_ROWS_MAX, Sequence, Store, StoreError, TOMBSTONES_MAX,
-    TRIED_MAX,
+    BuildFilter, Commits, Deleted, JOURNAL_FACTS_MAX, Journal, PAGE_ROWS_MAX, Sequence, Store, StoreError,
+    TOMBSTONES_MAX, TRIED_MAX,
 };
 
 /// Everything in one process's memory, behind one lock.
@@ -180,7 +180,11 @@ impl Kept {
                 && filter.verdict.is_none_or(|verdict| row.verdict.word() == verdict.word())
                 && filter.pipeline.as_ref().is_none_or(|pipeline| row.pipeline == *pipeline)
                 && filter.project.as_ref().is_none_or(|project| row.origin.project == *project)
-                && filter.commit.as_ref().is_none_or(|commit| row.event.commit == *commit)
+                && match filter.commits() {
+                    Some(Commits::Whole(commit)) => row.event.commit == commit,
+                    Some(Commits::From(beginning, _)) => row.event.commit.starts_with(beginning),
+                    None => true,
+                }
         };
         let newest_first = self.facts.keys().rev().filter_map(|build| self.rows.builds.get(build));
         newest_first.filter(move |work| passes(&work.build.row)).take(limit.min(PAGE_ROWS_MAX) as usize)

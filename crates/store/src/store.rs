@@ -509,8 +509,28 @@ pub struct BuildFilter {
     pub pipeline: Option<String>,
     /// Of this project.
     pub project: Option<String>,
-    /// Of events with this commit.
+    /// Of events with a commit whose id begins so: in lower case. The empty text: of events without one.
     pub commit: Option<String>,
+}
+
+impl BuildFilter {
+    /// How a commit's id is asked for: by the whole id, or as a range.
+    pub(crate) fn commits(&self) -> Option<Commits<'_>> {
+        let wanted = self.commit.as_deref()?;
+        Some(match wanted.len() {
+            0 | 40 | 64 => Commits::Whole(wanted),
+            // Nothing that an id is made of comes after this.
+            _ => Commits::From(wanted, format!("{wanted}~")),
+        })
+    }
+}
+
+/// Commits that are meant.
+pub(crate) enum Commits<'f> {
+    /// The one with this id; the empty text: none.
+    Whole(&'f str),
+    /// Those from the first id up to the second one.
+    From(&'f str, String),
 }
 
 /// What the removal of a build leaves behind elsewhere. Its log pack is always one of the things to remove.

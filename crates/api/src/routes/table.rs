@@ -59,7 +59,11 @@ const MEMBER_OF: Parameter =
     query("project", shape::<String>, "the role on this project; all roles if neither is said");
 const EVERYWHERE: Parameter = query("everywhere", shape::<bool>, "the role on every project, and none on single ones");
 const BRANCH: Parameter = query("branch", shape::<String>, "only of events on this branch");
-const COMMIT: Parameter = query("commit", shape::<String>, "only of events with this commit");
+const COMMIT: Parameter = query(
+    "commit",
+    shape::<String>,
+    "only of events with this commit, or one that begins with these 7 or more hexadecimal digits",
+);
 const EVENT: Parameter = query("event", shape::<EventWord>, "only of events of this kind");
 const VERDICT: Parameter = query("verdict", shape::<VerdictWord>, "only those that ended so, or have not");
 const PIPELINE: Parameter = query("pipeline", shape::<String>, "only of the pipeline of this name");

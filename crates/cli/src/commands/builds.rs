@@ -6,6 +6,7 @@ use store::BuildFilter;
 use store::rows::{BuildRow, VerdictWord};
 
 use super::Stop;
+use crate::agent::source;
 use crate::archive::Archive;
 use crate::args::{Builds, Colour, ListForm};
 use crate::calendar::Calendar;
@@ -13,6 +14,11 @@ use crate::columns::{self, Cell, Columns, Paint, Style};
 use crate::places;
 use crate::project::Project;
 use crate::{exit, output, words};
+
+/// The fewest digits by which a commit is known.
+const COMMIT_DIGITS_MIN: usize = 7;
+/// The most digits of a commit, by SHA-256.
+const COMMIT_DIGITS_MAX: usize = 64;
 
 /// How many builds of a pipeline must have passed before one is compared with them.
 const BUILDS_COMPARED_MIN: usize = 3;
@@ -24,8 +30,9 @@ const BUILDS_COMPARED_MIN: usize = 3;
 pub fn run(arguments: &Builds, project: &Project, colour: Colour) -> Result<u8, Stop> {
     let paint = Paint::of(colour, &std::io::stdout());
     let width = output::columns(&std::io::stdout());
+    let filter = filter(arguments, project)?;
     let text = match arguments.at.archive(project)? {
-        Some(archive) => list(arguments, &*archive, &Calendar::system(), (paint, width))?,
+        Some(archive) => list(arguments, &filter, &*archive, &Calendar::system(), (paint, width))?,
         None if arguments.output == ListForm::Json => "[]\n".to_owned(),
         None => format!("{}\n", places::NO_BUILDS),
     };
@@ -33,24 +40,44 @@ pub fn run(arguments: &Builds, project: &Project, colour: Colour) -> Result<u8, 
     Ok(exit::PASSED)
 }
 
-fn filter(arguments: &Builds) -> BuildFilter {
-    BuildFilter {
+fn filter(arguments: &Builds, project: &Project) -> Result<BuildFilter, Stop> {
+    Ok(BuildFilter {
         branch: arguments.branch.clone(),
-        commit: arguments.commit.clone(),
+        commit: arguments.commit.as_deref().map(|text| commit_meant(text, project)).transpose()?,
         kind: arguments.event.as_deref().and_then(EventKind::from_name),
         verdict: arguments.verdict.as_deref().and_then(VerdictWord::from_word),
         pipeline: arguments.pipeline.clone(),
         project: None,
+    })
+}
+
+/// What the ids of the commits begin with that `text` means: digits as they are, and the id of what git knows by another name.
+fn commit_meant(text: &str, project: &Project) -> Result<String, Stop> {
+    let digits = text.to_ascii_lowercase();
+    if digits.bytes().all(|byte| byte.is_ascii_hexdigit()) && digits.len() <= COMMIT_DIGITS_MAX {
+        return match digits.len() {
+            0..COMMIT_DIGITS_MIN => Err(Stop::wrong(format!(
+                "`{text}` may be many commits: give at least {COMMIT_DIGITS_MIN} digits of it"
+            ))),
+            _ => Ok(digits),
+        };
     }
+    source::commit_id(&project.root, text).map_err(|fault| {
+        Stop::wrong(format!(
+            "--commit: {}; give a commit's id, its first {COMMIT_DIGITS_MIN} digits or more, or a name that git knows here",
+            words::harmless(&fault)
+        ))
+    })
 }
 
 fn list(
     arguments: &Builds,
+    filter: &BuildFilter,
     archive: &dyn Archive,
     calendar: &Calendar,
     (paint, width): (Paint, usize),
 ) -> Result<String, Stop> {
-    let builds = archive.builds(&filter(arguments), arguments.before.map(BuildId), arguments.limit as usize)?;
+    let builds = archive.builds(filter, arguments.before.map(BuildId), arguments.limit as usize)?;
     let listed: Vec<Listed> = builds.into_iter().map(|row| Listed::of(row, archive)).collect::<Result<_, _>>()?;
     if arguments.output == ListForm::Json {
         let listed: Vec<Value> = listed.iter().map(|build| build.json(calendar)).collect();
@@ -264,10 +291,16 @@ mod tests {
         }
     }
 
+    fn text(kept: &Kept, arguments: &Builds, width: usize) -> Result<String, String> {
+        let project = Project::find(std::path::Path::new(".")).expect("a folder");
+        let filter = filter(arguments, &project).map_err(|stop| stop.message)?;
+        let text = list(arguments, &filter, &kept.places(), &kept.calendar(), (Paint::Plain, width));
+        text.map_err(|stop| stop.message)
+    }
+
     #[track_caller]
     fn check(kept: &Kept, arguments: &Builds, expected: &str) {
-        let text =
-            list(arguments, &kept.places(), &kept.calendar(), (Paint::Plain, usize::MAX)).map_err(|stop| stop.message);
+        let text = text(kept, arguments, usize::MAX);
         assert_eq!(text.as_deref(), Ok(expected));
     }
 
@@ -302,11 +335,7 @@ build  verdict    event      commit    started                              took
             kept.build(&["a", "b"]).pass("a", 1000).reuse("b", 1, 1).end();
         }
         kept.build(&["a"]).fail("a", 101).end();
-        let at = |width| {
-            let human = arguments(ListForm::Human);
-            let text = list(&human, &kept.places(), &kept.calendar(), (Paint::Plain, width));
-            text.map_err(|stop| stop.message).expect("there are builds")
-        };
+        let at = |width| text(&kept, &arguments(ListForm::Human), width).expect("there are builds");
         for width in [90, 70, 40] {
             assert!(at(width).lines().all(|line| columns::cells(line) <= width), "{}", at(width));
         }
@@ -324,11 +353,27 @@ build  verdict    event      commit    started                              took
     }
 
     #[test]
+    fn a_commit_is_asked_for_by_its_first_digits() {
+        let mut kept = Kept::new();
+        kept.build(&["a"]).pass("a", 1000).end();
+        let of = |commit: &str| {
+            let asked = Builds { commit: Some(commit.to_owned()), ..arguments(ListForm::Human) };
+            text(&kept, &asked, usize::MAX)
+        };
+        for commit in ["1a2b3c4d", "1A2B3C4"] {
+            assert!(of(commit).is_ok_and(|text| text.contains("passed")), "{commit}");
+        }
+        assert_eq!(of("1a2b3c5"), Ok("no builds of commit 1a2b3c5\n".to_owned()));
+        assert_eq!(of("1a2b3c"), Err("`1a2b3c` may be many commits: give at least 7 digits of it".to_owned()));
+        assert!(of("no-such-name").is_err_and(|text| text.contains("give a commit's id, its first 7 digits or more")));
+    }
+
+    #[test]
     fn json_has_the_row_and_the_remark() {
         let mut kept = Kept::new();
         kept.build(&["a"]).fail("a", 101).end();
-        let text = list(&arguments(ListForm::Json), &kept.places(), &kept.calendar(), (Paint::Plain, usize::MAX));
-        let value: Value = serde_json::from_str(&text.map_err(|stop| stop.message).expect("a list")).expect("JSON");
+        let text = text(&kept, &arguments(ListForm::Json), usize::MAX);
+        let value: Value = serde_json::from_str(&text.expect("a list")).expect("JSON");
         assert_eq!(value[0]["build"], 1);
         assert_eq!(value[0]["verdict"]["verdict"], "failed");
         assert_eq!(value[0]["duration_ms"], 1500);

@@ -71,7 +71,7 @@ pub async fn list(app: Arc<App>, call: Call) -> Answered {
         verdict: call.wanted::<String>("verdict", "a verdict")?.map(|word| verdict(&word)).transpose()?,
         pipeline: call.text("pipeline").map(str::to_owned),
         project: call.text("project").map(str::to_owned),
-        commit: call.text("commit").map(str::to_owned),
+        commit: call.text("commit").map(commit_beginning).transpose()?,
     };
     let before = call.wanted::<u64>("before", "the id of a build")?.map(BuildId);
     let (limit, before) = (call.limit()?, call.cursor::<u64>()?.map(BuildId).or(before));
@@ -86,6 +86,22 @@ pub async fn list(app: Arc<App>, call: Call) -> Answered {
         })
         .await?;
     answer::json(&page)
+}
+
+/// The fewest digits by which a commit is asked for.
+const COMMIT_DIGITS_MIN: usize = 7;
+/// The most digits of a commit.
+const COMMIT_DIGITS_MAX: usize = 64;
+
+/// What the ids of the commits that are asked for begin with.
+fn commit_beginning(text: &str) -> Result<String, Problem> {
+    let is_beginning = (COMMIT_DIGITS_MIN..=COMMIT_DIGITS_MAX).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    match is_beginning {
+        true => Ok(text.to_ascii_lowercase()),
+        false => Err(Problem::new(ProblemKind::Invalid, "the commit is asked for by something that is no id")
+            .field("commit", "takes a full object id, or its first 7 hexadecimal digits or more")),
+    }
 }
 
 fn verdict(word: &str) -> Result<VerdictWord, Problem> {

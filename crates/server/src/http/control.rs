@@ -151,6 +151,14 @@ pub async fn urge(app: Arc<App>, call: Call) -> Answered {
 
 pub async fn cancel_commit(app: Arc<App>, call: Call) -> Answered {
     let commit = call.segment("commit").to_owned();
+    if !(matches!(commit.len(), 40 | 64) && commit.bytes().all(|byte| byte.is_ascii_hexdigit())) {
+        // The beginning of an id could mean the builds of several.
+        return Err(Problem::new(
+            ProblemKind::Invalid,
+            "only the builds of one commit are canceled, which has to be named in full",
+        )
+        .field("commit", "has to be a full object id of 40 or 64 hexadecimal digits"));
+    }
     let reason = reason(call.json_or_default::<Cancel>()?.reason)?;
     let filter = BuildFilter {
         project: call.text("project").map(str::to_owned),

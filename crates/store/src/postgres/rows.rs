@@ -10,7 +10,7 @@ use super::column::{
 use super::session::{Call, Value};
 use crate::rows::projection::{History, Work};
 use crate::rows::{ArtifactRow, AttemptEnd, AttemptRow, BuildRow, Counts, GateRow, JobRow, JobState, ReusedFrom};
-use crate::store::{BuildFilter, PAGE_ROWS_MAX, StoreError};
+use crate::store::{BuildFilter, Commits, PAGE_ROWS_MAX, StoreError};
 use crate::table::{ATTEMPTS, BUILDS, Cell, GATES, JOBS};
 
 pub(super) fn build_cells(work: &Work) -> Vec<Cell> {
@@ -243,12 +243,15 @@ fn listing(columns: &str, filter: &BuildFilter, before: Option<BuildId>, limit: 
     add(" and pipeline = ?", filter.pipeline.as_deref());
     add(" and project = ?", filter.project.as_deref());
     // The index of commits does not hold builds without one.
-    let commit_id = if filter.commit.as_deref() == Some("") {
-        " and commit_id = ?"
-    } else {
-        " and commit_id = ? and commit_id <> ''"
-    };
-    add(commit_id, filter.commit.as_deref());
+    match filter.commits() {
+        Some(Commits::Whole("")) => add(" and commit_id = ?", Some("")),
+        Some(Commits::Whole(commit)) => add(" and commit_id = ? and commit_id <> ''", Some(commit)),
+        Some(Commits::From(from, to)) => {
+            add(" and commit_id >= ? and commit_id <> ''", Some(from));
+            add(" and commit_id < ?", Some(&to));
+        }
+        None => {}
+    }
     values.push(number(limit.min(PAGE_ROWS_MAX).into()));
     sql.push_str(&format!(" order by id desc limit ${}", values.len()));
     Call::new(sql, values)

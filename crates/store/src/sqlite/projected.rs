@@ -12,7 +12,7 @@ use super::column::{
 };
 use crate::rows::projection::{History, Source, Work, Working};
 use crate::rows::{ArtifactRow, AttemptEnd, AttemptRow, BuildRow, Counts, GateRow, JobRow, JobState, ReusedFrom};
-use crate::store::{BuildFilter, PAGE_ROWS_MAX, StoreError};
+use crate::store::{BuildFilter, Commits, PAGE_ROWS_MAX, StoreError};
 
 macro_rules! select_builds {
     () => {
@@ -392,7 +392,10 @@ pub(super) fn builds_query(filter: &BuildFilter, before: Option<BuildId>, limit:
 }
 
 fn listing(select: &str, filter: &BuildFilter, before: Option<BuildId>, limit: u32) -> (String, Vec<Value>) {
-    let mut sql = format!("{select} where id < ?");
+    let commits = filter.commits();
+    // Few builds are of the commits that begin alike: they are found by the index and sorted, which SQLite would not choose by itself.
+    let index = if matches!(commits, Some(Commits::From(..))) { " indexed by builds_commit" } else { "" };
+    let mut sql = format!("{select}{index} where id < ?");
     // The indexes of projects and of commits do not hold builds without one.
     if filter.project.as_ref().is_some_and(|project| !project.is_empty()) {
         sql.push_str(" and project <> ''");
@@ -401,13 +404,20 @@ fn listing(select: &str, filter: &BuildFilter, before: Option<BuildId>, limit: u
         sql.push_str(" and commit_id <> ''");
     }
     let mut values = vec![Value::from(before.map_or(i64::MAX, |before| signed(before.0)))];
+    let (whole, from, to) = match &commits {
+        Some(Commits::Whole(commit)) => (Some(*commit), None, None),
+        Some(Commits::From(from, to)) => (None, Some(*from), Some(to.as_str())),
+        None => (None, None, None),
+    };
     let conditions = [
         (" and branch = ?", filter.branch.as_deref()),
         (" and kind = ?", filter.kind.map(graph::EventKind::name)),
         (" and verdict_word = ?", filter.verdict.map(crate::rows::VerdictWord::word)),
         (" and pipeline = ?", filter.pipeline.as_deref()),
         (" and project = ?", filter.project.as_deref()),
-        (" and commit_id = ?", filter.commit.as_deref()),
+        (" and commit_id = ?", whole),
+        (" and commit_id >= ?", from),
+        (" and commit_id < ?", to),
     ];
     for (condition, value) in conditions {
         if let Some(value) = value {

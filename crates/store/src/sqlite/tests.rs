@@ -227,7 +227,7 @@ fn lists_of_builds_are_read_off_an_index_in_its_order() {
     drop(SqliteStore::open(folder.path()).unwrap());
     let text = |text: &str| Some(text.to_owned());
     let all = BuildFilter::default;
-    let (project, branch, commit) = (text("sails"), text("main"), text("aa"));
+    let (project, branch, commit) = (text("sails"), text("main"), text(&"ab".repeat(20)));
     let (verdict, of_project) = (Some(VerdictWord::Failed), BuildFilter { project: project.clone(), ..all() });
     let filters = [
         (all(), "PRIMARY KEY"),
@@ -239,12 +239,21 @@ fn lists_of_builds_are_read_off_an_index_in_its_order() {
         (BuildFilter { branch, verdict, ..of_project.clone() }, "builds_project_branch_verdict "),
         (BuildFilter { commit: commit.clone(), ..of_project }, "builds_commit "),
     ];
-    for (filter, index) in filters {
-        let (sql, values) = projected::builds_query(&filter, None, 50);
+    let plan = |filter: &BuildFilter| {
+        let (sql, values) = projected::builds_query(filter, None, 50);
         let database = database(folder.path());
         let mut statement = database.prepare(&format!("explain query plan {sql}")).unwrap();
         let plan = statement.query_map(rusqlite::params_from_iter(values), |row| row.get::<_, String>(3)).unwrap();
-        let plan = plan.collect::<Result<Vec<_>, _>>().unwrap().join("; ") + " ";
+        plan.collect::<Result<Vec<_>, _>>().unwrap().join("; ") + " "
+    };
+    for (filter, index) in filters {
+        let plan = plan(&filter);
         assert!(plan.contains(index) && !plan.contains("TEMP"), "{filter:?}: {plan}");
+    }
+    // Of few builds, which are sorted.
+    for project in [None, project] {
+        let filter = BuildFilter { commit: text("abababa"), project, ..all() };
+        let plan = plan(&filter);
+        assert!(plan.contains("builds_commit (commit_id>? AND commit_id<?)"), "{filter:?}: {plan}");
     }
 }

@@ -94,7 +94,18 @@ pub fn builds_are_listed_by_project_and_commit() {
         let commit = |commit: &str| Some(commit.to_owned());
         assert_eq!(listed(BuildFilter { commit: commit("aa"), ..BuildFilter::default() }, None), [5, 2, 1]);
         assert_eq!(listed(BuildFilter { commit: commit("aa"), ..sails.clone() }, None), [5, 1]);
-        assert_eq!(listed(BuildFilter { commit: commit("cc"), ..sails }, None), [0; 0]);
+        assert_eq!(listed(BuildFilter { commit: commit("cc"), ..sails.clone() }, None), [0; 0]);
+        // The first digits are enough; a whole id means itself alone.
+        let (long, longer) = ("ab12cd34".repeat(5), "ab12cd34".repeat(8));
+        for commit in [&long, &longer] {
+            begun_in(store, "sails", "main", commit, None);
+        }
+        assert_eq!(listed(BuildFilter { commit: commit("ab12cd3"), ..sails.clone() }, None), [8, 7]);
+        assert_eq!(listed(BuildFilter { commit: commit("ab12cd3"), ..sails.clone() }, Some(BuildId(8))), [7]);
+        assert_eq!(listed(BuildFilter { commit: commit("ab12cd3"), ..BuildFilter::default() }, None), [8, 7]);
+        assert_eq!(listed(BuildFilter { commit: commit("ab12cd4"), ..sails.clone() }, None), [0; 0]);
+        assert_eq!(listed(BuildFilter { commit: Some(long), ..sails.clone() }, None), [7]);
+        assert_eq!(listed(BuildFilter { commit: Some(longer), ..sails }, None), [8]);
     });
 }
 
