@@ -35,6 +35,7 @@ pub mod work;
 pub mod workers;
 
 use std::error::Error;
+use std::path::Path;
 
 use crate::exit;
 use crate::project::data_home;
@@ -82,6 +83,19 @@ fn wants_room(error: &(dyn Error + 'static)) -> bool {
     matches!(error.downcast_ref(), Some(store::StoreError::Full(_)))
         || matches!(error.downcast_ref(), Some(store::log::LogError::Full(_)))
         || matches!(error.downcast_ref(), Some(store::blob::BlobError::Full(_)))
+}
+
+/// What may be done about the database of a project that makes no sense, if that is what happened.
+pub fn next_of_damage(error: &store::StoreError, data: &Path) -> Option<String> {
+    let is_damaged = matches!(error, store::StoreError::Corrupt(_));
+    is_damaged.then(|| {
+        format!(
+            "; put `{}` back from a copy, or move the folder `{}` away: `ropewalk run` then begins anew, without the builds, logs, artifacts, \
+             caches and results for reuse that were kept of this project",
+            data.join(store::DATABASE_FILE).display(),
+            data.display()
+        )
+    })
 }
 
 impl From<server::parts::PartError> for Stop {

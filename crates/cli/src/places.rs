@@ -9,7 +9,7 @@ use store::log::{LogError, LogReader, LogWriter, Writing};
 use store::rows::{BuildRow, VerdictWord};
 use store::{BuildFilter, DATABASE_FILE, SqliteStore, Store};
 
-use crate::commands::Stop;
+use crate::commands::{self, Stop};
 use crate::project::Project;
 
 mod unchanged;
@@ -44,7 +44,12 @@ impl Places {
             let help = "ROPEWALK_DATA names another folder for what is kept";
             Stop::infra(format!("failed to make `{}`: {error}; {help}", data.display()))
         })?;
-        let store = Arc::new(SqliteStore::open(&data).map_err(|error| Stop::kept(&error))?);
+        let store = SqliteStore::open(&data).map_err(|error| {
+            let mut stop = Stop::kept(&error);
+            stop.message.extend(commands::next_of_damage(&error, &data));
+            stop
+        })?;
+        let store = Arc::new(store);
         let blobs = DirectoryBlobs::open(&data.join("blobs"), Durability::Process, Verify::Never)
             .map_err(|error| Stop::kept(&error))?;
         Ok(Self { data, store, blobs: Arc::new(blobs) })

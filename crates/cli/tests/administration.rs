@@ -110,6 +110,14 @@ fn what_there_is_of_a_damaged_backup_is_put_back_and_what_is_missing_is_told() {
         "{said:?}"
     );
     assert!(place.path("back/root.key").exists() && !place.path("back/secrets.key").exists());
+    // Without its database nothing can be put back, and nothing stays of it.
+    fs::write(place.path("copy/records/ropewalk.db"), "no database, however long it may be ".repeat(99)).unwrap();
+    fs::create_dir(place.path("empty")).unwrap();
+    for folder in ["other", "empty", "empty"] {
+        let said = place.check(&["restore", "copy", "--damaged", "--data", folder], 3, "", "the database is damaged: ");
+        assert_eq!(said.err.matches("file is not a database").count(), 1, "{said:?}");
+    }
+    assert!(!place.path("other").exists() && place.path("empty").exists());
 }
 
 #[test]

@@ -935,3 +935,28 @@ fn builds_that_are_not_kept_any_more_are_removed() {
     }
     assert_eq!(blobs.len(), 3, "{blobs:?}");
 }
+
+#[test]
+fn a_damaged_database_is_named_with_what_may_be_done() {
+    let repository = Repository::new("jobs: { a: { run: 'true' } }");
+    repository.check(&["run"], 0);
+    let kept = fs::read_dir(repository.folder.path().join("data")).expect("a folder");
+    let mut kept = kept.flatten().map(|entry| entry.path());
+    let data = kept.find(|path| path.join("ropewalk.db").exists()).expect("one project");
+    for beside in ["ropewalk.db-wal", "ropewalk.db-shm"] {
+        // Whole pages of it may be there.
+        let _ = fs::remove_file(data.join(beside));
+    }
+    fs::write(data.join("ropewalk.db"), "no database, however long it may be ".repeat(99)).expect("it is ours");
+    for command in ["run", "builds"] {
+        let text = repository.check(&[command], 3);
+        assert_eq!(text.matches("file is not a database").count(), 1, "{text}");
+        let next = format!("; put `{0}/ropewalk.db` back from a copy, or move the folder `{0}` away: ", data.display());
+        assert!(
+            text.starts_with("error: the database is damaged: file is not a database; ") && text.contains(&next),
+            "{text}"
+        );
+    }
+    fs::rename(&data, data.with_file_name("away")).expect("it is ours");
+    assert!(repository.check(&["run"], 0).contains("build 1 passed"));
+}

@@ -619,10 +619,30 @@ fn list(folder: &Path, name: &str, digest: Digest, faults: &mut Faults) -> Vec<S
 /// Puts a backup, which has been verified, into the data folder `data`, which must be empty or not there.
 ///
 /// # Errors
-/// [`BackupError`]; `data` is of no use then.
+/// [`BackupError`]; `data` is as it was then.
 pub fn restore(folder: &Path, data: &Path) -> Result<Description, BackupError> {
     let description = describe(folder)?;
+    fill(data, || restore_described(folder, data, description))
+}
+
+/// Does `work` with the folder `data`, which must be empty or not there; if it fails, nothing of it stays.
+fn fill<T>(data: &Path, work: impl FnOnce() -> Result<T, BackupError>) -> Result<T, BackupError> {
+    let was_there = data.exists();
     make_empty(data)?;
+    work().inspect_err(|_| {
+        // What cannot be removed is in the way of the next one, which names it.
+        let left = fs::read_dir(data).into_iter().flatten().flatten();
+        left.for_each(|left| {
+            let is_folder = left.file_type().is_ok_and(|kind| kind.is_dir());
+            let _ = if is_folder { fs::remove_dir_all(left.path()) } else { fs::remove_file(left.path()) };
+        });
+        if !was_there {
+            let _ = fs::remove_dir(data);
+        }
+    })
+}
+
+fn restore_described(folder: &Path, data: &Path, description: Description) -> Result<Description, BackupError> {
     restore_records(folder, data)?;
     let (from, to) = (Places::of(folder), Places::of(data));
     for digest in blobs_in(folder, data, &description)? {
@@ -665,10 +685,17 @@ pub enum LogGap {
 /// readable.
 ///
 /// # Errors
-/// [`BackupError`]; `data` is of no use then.
+/// [`BackupError`]; `data` is as it was then.
 pub fn restore_damaged(folder: &Path, data: &Path) -> Result<(Description, Gaps), BackupError> {
     let description = describe(folder)?;
-    make_empty(data)?;
+    fill(data, || restore_what_there_is(folder, data, description))
+}
+
+fn restore_what_there_is(
+    folder: &Path,
+    data: &Path,
+    description: Description,
+) -> Result<(Description, Gaps), BackupError> {
     restore_records(folder, data)?;
     let (from, to) = (Places::of(folder), Places::of(data));
     let mut gaps = Gaps::default();

@@ -8,21 +8,21 @@ use rusqlite::{ErrorCode, Row};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::store::StoreError;
+use crate::store::{Cause, StoreError};
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
+        // In one piece: what is behind an error of SQLite says the same again, with a number.
+        let cause: Cause = error.to_string().into();
         match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy(error.into()),
-            Some(ErrorCode::DiskFull | ErrorCode::TooBig) => Self::Full(error.into()),
-            Some(ErrorCode::PermissionDenied | ErrorCode::ReadOnly | ErrorCode::CannotOpen) => {
-                Self::Denied(error.into())
-            }
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy(cause),
+            Some(ErrorCode::DiskFull | ErrorCode::TooBig) => Self::Full(cause),
+            Some(ErrorCode::PermissionDenied | ErrorCode::ReadOnly | ErrorCode::CannotOpen) => Self::Denied(cause),
             Some(ErrorCode::SystemIoFailure | ErrorCode::OutOfMemory | ErrorCode::FileLockingProtocolFailed) => {
-                Self::Io(error.into())
+                Self::Io(cause)
             }
             // A value that is none of ours, a broken file, a schema that is not the one its version promises.
-            _ => Self::Corrupt(error.into()),
+            _ => Self::Corrupt(cause),
         }
     }
 }
