@@ -960,3 +960,20 @@ fn a_damaged_database_is_named_with_what_may_be_done() {
     fs::rename(&data, data.with_file_name("away")).expect("it is ours");
     assert!(repository.check(&["run"], 0).contains("build 1 passed"));
 }
+
+#[test]
+fn init_names_files_as_they_are_seen_from_where_the_user_is() {
+    let repository = Repository::new("");
+    fs::remove_dir_all(repository.root().join(".ropewalk")).expect("it is ours");
+    fs::create_dir_all(repository.root().join("below/deep")).expect("a folder");
+    let init = |folder: &str, arguments: &[&str]| {
+        let mut command = repository.command(&["init"]);
+        text(&command.args(arguments).current_dir(repository.root().join(folder)).output().expect("ropewalk starts"))
+    };
+    let text = init("below/deep", &[]);
+    let wrote = "wrote ../../.ropewalk/pipeline.yaml, and ../../.ropewalk/pipeline.schema.json for your editor\n";
+    assert!(text.starts_with(wrote), "{text}");
+    assert!(text.ends_with("put your commands into ../../.ropewalk/pipeline.yaml\n"), "{text}");
+    assert!(init("below", &[]).starts_with("error: ../.ropewalk/pipeline.yaml is there already: "));
+    assert!(init("", &["--force"]).starts_with("wrote .ropewalk/pipeline.yaml, and "));
+}

@@ -36,7 +36,7 @@ pub fn run(arguments: &Init, project: &Project) -> Result<u8, Stop> {
     if let Some(there) = project.pipeline_files().into_iter().next().or(program)
         && !arguments.force
     {
-        let shown = there.strip_prefix(&project.root).unwrap_or(&there).display();
+        let shown = seen_from_here(&there);
         return Err(Stop::wrong(format!(
             "{shown} is there already: --force writes over it, --print only shows the proposal"
         )));
@@ -45,28 +45,40 @@ pub fn run(arguments: &Init, project: &Project) -> Result<u8, Stop> {
     move_aside(project, if arguments.rust { "Cargo.toml" } else { "pipeline.yaml" })?;
     if arguments.rust {
         write_package(&folder, text)?;
-        tell_missing(&proposed);
+        tell_missing(&proposed, &folder.join("src/main.rs"));
         return Ok(exit::PASSED);
     }
     write(&folder, "pipeline.yaml", text)?;
     let schema = serde_json::to_string_pretty(&native::schema()).map_err(|error| Stop::infra(error.to_string()))?;
     write(&folder, "pipeline.schema.json", &(schema + "\n"))?;
+    let shown = seen_from_here(&folder);
     output::print(format!(
-        "wrote {PIPELINE_FOLDER}/pipeline.yaml, and {PIPELINE_FOLDER}/pipeline.schema.json for your editor\n\
+        "wrote {shown}/pipeline.yaml, and {shown}/pipeline.schema.json for your editor\n\
          look at it with `ropewalk plan`, then `ropewalk run`\n"
     ))?;
-    tell_missing(&proposed);
+    tell_missing(&proposed, &folder.join("pipeline.yaml"));
     Ok(exit::PASSED)
 }
 
-/// Says what a green build of the proposal would not mean.
-fn tell_missing(proposed: &Proposed) {
+/// The path as a person in the current folder would write it.
+fn seen_from_here(path: &Path) -> String {
+    let here = std::env::current_dir().and_then(|here| here.canonicalize()).unwrap_or_default();
+    let shared = here.ancestors().enumerate().find_map(|(up, folder)| Some((up, path.strip_prefix(folder).ok()?)));
+    match shared {
+        // What has nothing in common but the root is named from there.
+        Some((up, below)) if up < here.ancestors().count() - 1 => format!("{}{}", "../".repeat(up), below.display()),
+        _ => path.display().to_string(),
+    }
+}
+
+/// Says what a green build of the proposal, which was written to `path`, would not mean.
+fn tell_missing(proposed: &Proposed, path: &Path) {
     for remark in &proposed.remarks {
         eprintln!("note: {}", crate::columns::one_line(remark));
     }
     if proposed.content == Content::Nothing {
         let why = if proposed.remarks.is_empty() { " no build tool that runs here was recognised;" } else { "" };
-        eprintln!("note: it builds and tests nothing yet:{why} put your commands in");
+        eprintln!("note: it builds and tests nothing yet:{why} put your commands into {}", seen_from_here(path));
     }
 }
 
@@ -83,7 +95,7 @@ fn move_aside(project: &Project, written: &str) -> Result<(), Stop> {
         aside.push(".before");
         std::fs::rename(&there, &aside)
             .map_err(|error| Stop::infra(format!("could not move {} aside: {error}", there.display())))?;
-        let shown = there.strip_prefix(&project.root).unwrap_or(&there).display();
+        let shown = seen_from_here(&there);
         output::print(format!("moved {shown} to {shown}.before, which nothing reads: take from it what you miss\n"))?;
     }
     Ok(())
@@ -121,8 +133,9 @@ fn write_package(folder: &Path, program: &str) -> Result<(), Stop> {
     write(folder, "src/main.rs", program)?;
     write(folder, ".gitignore", "/.sdk\n/target\n")?;
     output::print(format!(
-        "wrote a package to {PIPELINE_FOLDER}: Cargo.toml, src/main.rs with a test, .gitignore\n\
-         look at its jobs with `ropewalk plan`, run its test with `ropewalk test`, then `ropewalk run`\n"
+        "wrote a package to {}: Cargo.toml, src/main.rs with a test, .gitignore\n\
+         look at its jobs with `ropewalk plan`, run its test with `ropewalk test`, then `ropewalk run`\n",
+        seen_from_here(folder)
     ))
 }
 

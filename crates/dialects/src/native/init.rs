@@ -370,7 +370,8 @@ fn write(found: &Found) -> String {
     let mut text = format!("# yaml-language-server: $schema={SCHEMA_FILE}\n");
     text.push_str(
         "# What Ropewalk runs for this repository: `ropewalk run` here, `ropewalk check` to look for mistakes.\n\
-         # Each job works on its own copy of the tracked files, so jobs cannot disturb one another.\n\n",
+         # Each job works on its own copy of the files, those that git tracks and untracked ones that are not ignored, so jobs\n\
+         # cannot disturb one another.\n\n",
     );
     for remark in &found.remarks {
         let _ = writeln!(text, "# {}", remark.replace(['\n', '\r'], " "));

@@ -20,7 +20,8 @@ pub(super) fn write(found: &Found) -> String {
     let mut text = format!(
         "//! What Ropewalk runs for this repository: `ropewalk run` here, `ropewalk plan` to look at the jobs, `ropewalk test`\n\
          //! to run the tests at the end of this file.\n\nuse ropewalk::{names};\n\nfn main() {{\n    Ci::main(ci)\n}}\n\n\
-         /// Each job works on its own copy of the tracked files, so jobs cannot disturb one another.\n"
+         /// Each job works on its own copy of the files, those that git tracks and untracked ones that are not ignored, so jobs\n\
+         /// cannot disturb one another.\n"
     );
     for remark in &found.remarks {
         let _ = writeln!(text, "// {}", remark.replace(['\n', '\r'], " "));
