@@ -419,7 +419,7 @@ pub struct Logs {
     #[arg(long, value_name = "N", default_value_t = 0, requires = "grep")]
     pub context: u64,
     /// Only these lines of the job's log, counted from 1: `FROM-TO`.
-    #[arg(long, value_name = "RANGE", requires = "job")]
+    #[arg(long, value_name = "RANGE")]
     pub lines: Option<String>,
     /// Only so many of the last lines.
     #[arg(long, value_name = "N")]
@@ -431,7 +431,7 @@ pub struct Logs {
     #[arg(long, conflicts_with_all = ["grep", "raw"])]
     pub folded: bool,
     /// Exactly the bytes that the job wrote.
-    #[arg(long, requires = "job", conflicts_with_all = ["grep", "lines", "timestamps"])]
+    #[arg(long, conflicts_with_all = ["grep", "lines", "timestamps"])]
     pub raw: bool,
     #[command(flatten)]
     pub at: Where,

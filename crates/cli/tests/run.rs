@@ -977,3 +977,21 @@ fn init_names_files_as_they_are_seen_from_where_the_user_is() {
     assert!(init("below", &[]).starts_with("error: ../.ropewalk/pipeline.yaml is there already: "));
     assert!(init("", &["--force"]).starts_with("wrote .ropewalk/pipeline.yaml, and "));
 }
+
+#[test]
+fn a_follower_of_a_job_that_waits_is_told_what_for_at_once() {
+    let wait = "echo begun; until [ -e ../go ]; do sleep 0.02; done";
+    let repository =
+        Repository::new(&format!("jobs: {{ a: {{ run: '{wait}' }}, b: {{ needs: [a], run: echo late }} }}"));
+    let mut run = repository.start(&["run"]);
+    let _rest = wait_for(&mut run, "begun");
+    let mut follower = repository.start(&["logs", "last", "b", "--follow"]);
+    let mut note = String::new();
+    let stderr = follower.stderr.take().expect("a pipe");
+    BufReader::new(stderr).read_line(&mut note).expect("readable output");
+    assert_eq!(note, "note: b has not begun in build 1: it waits for a\n");
+    fs::write(repository.folder.path().join("go"), "").expect("a file");
+    let output = follower.wait_with_output().expect("it ends");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "late\n");
+    assert!(run.wait().expect("it ends").success());
+}

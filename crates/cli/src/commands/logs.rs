@@ -34,6 +34,8 @@ use crate::words;
 
 /// The widest a job's name is padded to.
 const NAME_CELLS_MAX: usize = 32;
+/// How many jobs a sentence lists.
+const JOBS_LISTED_MAX: usize = 12;
 /// How much is written at once.
 const BUFFER_BYTES: usize = 64 * 1024;
 
@@ -113,16 +115,72 @@ fn tell<W: Write>(
     reader: Reader,
     writer: W,
 ) -> Result<Told, Stop> {
-    let asked = Asked::of(arguments)?;
     let build = archive.find_build(&arguments.build)?.build;
+    let job = job_meant(arguments, archive, build)?;
+    let asked = Asked::of(arguments, job)?;
     let mut told = tell_of(arguments, &asked, archive, calendar, reader, writer, build)?;
     // Asked last: a build that was followed may have come to it meanwhile.
     let is_wrong = archive.build(build)?.is_some_and(|row| row.errors > 0);
-    if is_wrong && arguments.job.is_none() && told.note.is_empty() {
+    if is_wrong && asked.job.is_none() && told.note.is_empty() {
         let show = archive.whereabouts().command(format_args!("show {build}"));
         told.note = format!("the pipeline of build {build} is wrong: {show}");
     }
     Ok(told)
+}
+
+/// The job whose log is asked for, if it is one alone. What counts or copies the lines of one job means the only one that there is.
+fn job_meant(arguments: &Logs, archive: &dyn Archive, build: BuildId) -> Result<Option<String>, Stop> {
+    let flag = match (arguments.lines.is_some(), arguments.raw) {
+        _ if arguments.job.is_some() => return Ok(arguments.job.clone()),
+        (true, _) => "--lines",
+        (_, true) => "--raw",
+        _ => return Ok(None),
+    };
+    let jobs = archive.jobs(build)?;
+    if let [only] = &jobs[..] {
+        return Ok(Some(only.name.to_string()));
+    }
+    let listed: Vec<&str> = jobs.iter().take(JOBS_LISTED_MAX).map(|row| row.name.as_str()).collect();
+    let more = if jobs.len() > listed.len() { ", …" } else { "" };
+    let there = match listed.is_empty() {
+        true => format!("build {build} has none"),
+        false => format!("build {build} has {}{more}", listed.join(", ")),
+    };
+    Err(Stop::wrong(format!("{flag} is of one job: name it behind the build; {there}")))
+}
+
+/// Says at once why a job that is followed prints nothing yet.
+fn tell_wait(archive: &dyn Archive, build: BuildId, job: &JobName) -> Result<(), Stop> {
+    let gates = archive.open_gates(build)?;
+    let why = match gates.iter().find(|gate| gate.job == *job) {
+        Some(_) => {
+            let graph = archive.graph(build)?;
+            let approve =
+                words::approve(build, job, graph.as_ref().and_then(|graph| graph.jobs.get(job)).map(|job| &**job));
+            format!("it waits for approval: {}", archive.whereabouts().command(approve))
+        }
+        None => match awaited_needs(archive, build, job)? {
+            needs if needs.is_empty() => "it waits for its turn".to_owned(),
+            needs => format!("it waits for {}", needs.join(", ")),
+        },
+    };
+    let _ = writeln!(io::stderr(), "note: {job} has not begun in build {build}: {why}");
+    Ok(())
+}
+
+/// The jobs that have to end before `job` begins, with `…` in place of those after the first few.
+fn awaited_needs(archive: &dyn Archive, build: BuildId, job: &JobName) -> Result<Vec<String>, Stop> {
+    let Some(graph) = archive.graph(build)? else { return Ok(Vec::new()) };
+    let Some(spec) = graph.jobs.get(job) else { return Ok(Vec::new()) };
+    let jobs = archive.jobs(build)?;
+    let has_ended = |name: &JobName| jobs.iter().any(|row| row.name == *name && row.outcome.is_some());
+    let mut needs: Vec<String> =
+        spec.needs.iter().filter(|need| !has_ended(&need.job)).map(|need| need.job.to_string()).collect();
+    if needs.len() > JOBS_LISTED_MAX {
+        needs.truncate(JOBS_LISTED_MAX);
+        needs.push("…".to_owned());
+    }
+    Ok(needs)
 }
 
 fn tell_of<W: Write>(
@@ -139,8 +197,11 @@ fn tell_of<W: Write>(
         true => Follows::ToTheEnd,
         false => Follows::No,
     };
-    let (subject, note) = Subject::find(archive, build, arguments.job.as_deref(), follows)?;
+    let (subject, note) = Subject::find(archive, build, asked.job.as_deref(), follows)?;
     let Some(subject) = subject else { return Ok(Told { note, found: nothing }) };
+    if let Some(job) = subject.job.as_ref().filter(|_| subject.from_attempt == 0) {
+        tell_wait(archive, build, job)?;
+    }
     let form = Form {
         times: arguments.timestamps.then(|| calendar.clone()),
         numbers: asked.regex.is_some() && subject.job.is_some() && matches!(reader, Reader::Terminal(_)),
@@ -185,6 +246,8 @@ fn is_going(archive: &dyn Archive, build: BuildId) -> Result<bool, Stop> {
 
 /// The arguments, understood.
 struct Asked {
+    /// As it was named, unless it is the whole build.
+    job: Option<String>,
     regex: Option<Regex>,
     /// Rows of the job, from 0.
     rows: Range<u64>,
@@ -192,7 +255,7 @@ struct Asked {
 }
 
 impl Asked {
-    fn of(arguments: &Logs) -> Result<Self, Stop> {
+    fn of(arguments: &Logs, job: Option<String>) -> Result<Self, Stop> {
         let regex = arguments.grep.as_deref().map(|text| {
             Regex::new(text).map_err(|error| Stop::wrong(format!("`{text}` is no regular expression: {error}")))
         });
@@ -201,12 +264,12 @@ impl Asked {
         if arguments.context > CONTEXT_LINES_MAX {
             return Err(Stop::wrong(format!("--context takes at most {}", words::thousands(CONTEXT_LINES_MAX))));
         }
-        let is_held_back = regex.is_some() || arguments.job.is_none();
+        let is_held_back = regex.is_some() || job.is_none();
         if is_held_back && arguments.tail.is_some_and(|tail| tail > TAIL_LINES_MAX) {
             let most = words::thousands(TAIL_LINES_MAX);
             return Err(Stop::wrong(format!("--tail of a whole build, or with --grep, takes at most {most}")));
         }
-        Ok(Self { regex, rows, tail: arguments.tail })
+        Ok(Self { job, regex, rows, tail: arguments.tail })
     }
 }
 
@@ -374,7 +437,21 @@ impl<W: Write> Session<W> {
         }
         self.first_pass(&*reader, asked)?;
         self.end()?;
-        Ok(String::new())
+        Ok(self.beyond(&*reader, asked))
+    }
+
+    /// What to say of a range that begins behind the last line.
+    fn beyond(&self, reader: &dyn Log, asked: &Asked) -> String {
+        let lines: u64 =
+            reader.streams().filter(|stream| self.speakers.has(stream.key)).map(|stream| stream.lines).sum();
+        match &self.subject.job {
+            Some(job) if asked.rows.start > 0 && asked.rows.start >= lines => {
+                let (lines, build) =
+                    (words::count(usize::try_from(lines).unwrap_or(usize::MAX), "line"), self.subject.build);
+                format!("the log of {job} in build {build} has {lines}")
+            }
+            _ => String::new(),
+        }
     }
 
     fn silence(&self) -> String {

@@ -51,6 +51,24 @@ fn kept() -> Kept {
 }
 
 #[test]
+fn what_is_of_one_job_means_the_only_one_of_a_build() {
+    let mut kept = kept();
+    kept.build(&["only"]).pass("only", 1).print(&[(1, 0, OUT, "one\ntwo\n")]).end();
+    check(&kept, "2 --lines 2", "two\n");
+    check(&kept, "2 --raw", "one\ntwo\n");
+    for flag in ["--lines 2", "--raw"] {
+        let refused = format!(
+            "{} is of one job: name it behind the build; build 1 has a, long-name",
+            &flag[..flag.find(' ').unwrap_or(flag.len())]
+        );
+        assert_eq!(told(&kept, &format!("1 {flag}"), PIPE), Err(refused));
+    }
+    let beyond = Ok((String::new(), "the log of only in build 2 has 2 lines".to_owned()));
+    assert_eq!(told(&kept, "2 only --lines 3-9", PIPE), beyond);
+    assert_eq!(told(&kept, "2 only --lines 200-", PIPE), beyond);
+}
+
+#[test]
 fn a_build_is_told_by_time_and_a_job_step_by_step() {
     let kept = kept();
     check(
@@ -91,7 +109,6 @@ fn ranges_count_through_the_steps() {
     check(&kept, "1 a --lines 2-3", "two\nthree\n");
     check(&kept, "1 a --lines 4-", "four\nfive\n");
     check(&kept, "1 a --lines 1-1", "one\n");
-    check(&kept, "1 a --lines 9-12", "");
     check(&kept, "1 a --tail 3", "three\nfour\nfive\n");
     check(&kept, "1 a --tail 0", "");
     check(&kept, "1 --tail 3", "long-name | due\na         | four\na         | five\n");
