@@ -158,10 +158,10 @@ pub struct Run {
     #[arg(long = "job", value_name = "JOB")]
     pub jobs: Vec<String>,
     /// After a failure, go on with jobs that do not depend on it (the default).
-    #[arg(long, overrides_with = "fail_fast")]
+    #[arg(long, conflicts_with = "fail_fast")]
     pub keep_going: bool,
     /// After a failure, start nothing more and cancel what runs.
-    #[arg(long, overrides_with = "keep_going")]
+    #[arg(long)]
     pub fail_fast: bool,
     #[command(flatten)]
     pub how: RunHow,

@@ -1,6 +1,7 @@
 //! The event of a local build: what the flags say, and for the rest what the repository says.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use graph::{Event, EventKind, Field, Timestamp};
 use serde_json::Value;
@@ -10,11 +11,16 @@ use crate::pipeline::{KindChoice, Unanswered};
 use crate::project::Project;
 
 /// The event that `arguments` and the repository tell. Parameters are still texts: [`typed_params`] gives them
-/// their types once the pipeline is known.
+/// their types once the pipeline is known. `commit` is the full id of its commit, if that is not the one checked out.
 ///
 /// # Errors
 /// A sentence, if a flag is wrong.
-pub fn of(arguments: &EventArguments, project: &Project, now: Timestamp) -> Result<Event, String> {
+pub fn of(
+    arguments: &EventArguments,
+    project: &Project,
+    commit: Option<&str>,
+    now: Timestamp,
+) -> Result<Event, String> {
     // Outside a repository there is neither commit nor branch, and that is no fault.
     let head = worker::repository::head(&project.root).unwrap_or_default();
     let kind = match (&arguments.event, &arguments.tag) {
@@ -25,8 +31,12 @@ pub fn of(arguments: &EventArguments, project: &Project, now: Timestamp) -> Resu
         (None, None) => EventKind::Manual,
     };
     let mut event = Event::new(kind);
-    event.commit = head.commit.unwrap_or_default();
+    event.commit = commit.map(str::to_owned).or(head.commit).unwrap_or_default();
     event.tag.clone_from(&arguments.tag);
+    // A child has that of its parent.
+    if kind == EventKind::Tag && event.tag.is_none() && project.inside.is_none() {
+        event.tag = Some(only_tag(&project.root, &event.commit)?);
+    }
     event.command.clone_from(&arguments.command);
     event.branch = match (&arguments.branch, kind) {
         (Some(branch), _) => Some(branch.clone()),
@@ -46,6 +56,25 @@ pub fn of(arguments: &EventArguments, project: &Project, now: Timestamp) -> Resu
         event.params.insert(name.to_owned(), Value::from(value));
     }
     Ok(event)
+}
+
+/// The tag of this commit, if it has one alone. `commit` is empty if there is none.
+///
+/// # Errors
+/// A sentence: it has none or several, so that one has to be named.
+fn only_tag(root: &Path, commit: &str) -> Result<String, String> {
+    let tags =
+        if commit.is_empty() { Vec::new() } else { worker::repository::tags_at(root, commit).unwrap_or_default() };
+    match &tags[..] {
+        [only] => Ok(only.clone()),
+        [] => Err("--event tag is of a tag, and this commit has none: add --tag NAME".to_owned()),
+        [first, ..] => {
+            let n_tags = tags.len();
+            Err(format!(
+                "--event tag is of one tag, and this commit has {n_tags}: add --tag NAME, such as --tag {first}"
+            ))
+        }
+    }
 }
 
 /// Whether the arguments say what kind of event it is.

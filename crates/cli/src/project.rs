@@ -23,10 +23,14 @@ impl Project {
     /// The project that `directory` lies in.
     ///
     /// # Errors
-    /// A sentence, if the directory cannot be read or there is no home to keep builds in.
+    /// A sentence, if it is no directory, it cannot be read, or there is no home to keep builds in.
     pub fn find(directory: &Path) -> Result<Self, String> {
         let directory =
             directory.canonicalize().map_err(|error| format!("cannot work in `{}`: {error}", directory.display()))?;
+        if !directory.is_dir() {
+            let folder = directory.parent().unwrap_or(&directory).display();
+            return Err(format!("`{}` is no directory: give one, such as `{folder}`", directory.display()));
+        }
         let root = root_of(&directory).to_path_buf();
         let inside = Inside::of_environment(&root);
         let data = match &inside {

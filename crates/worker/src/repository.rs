@@ -220,6 +220,16 @@ pub fn branches_holding(directory: &Path, commit: &str) -> Result<Vec<String>, G
     Ok(branches.into_iter().collect())
 }
 
+/// The tags that point at `commit`, sorted.
+///
+/// # Errors
+/// [`GitError`].
+pub fn tags_at(directory: &Path, commit: &str) -> Result<Vec<String>, GitError> {
+    let points_at = format!("--points-at={}", git::name(commit)?);
+    let answer = git::ask(directory, &["for-each-ref", "--format=%(refname:lstrip=2)", &points_at, "refs/tags"])?;
+    Ok(String::from_utf8_lossy(&answer).lines().map(str::to_owned).collect())
+}
+
 fn names(answer: &[u8]) -> BTreeSet<String> {
     let names = answer.split(|byte| *byte == 0).filter(|name| !name.is_empty());
     names.map(|name| String::from_utf8_lossy(name).into_owned()).collect()

@@ -18,7 +18,7 @@ use crate::{event, exit, output};
 /// If the pipeline or a flag is wrong.
 pub fn run(arguments: &Export, project: &Project, colour: Colour) -> Result<u8, Stop> {
     let pipeline = Pipeline::load(project, arguments.source.pipeline.as_deref(), colour)?;
-    let mut event = event::of(&arguments.event, project, now()).map_err(Stop::wrong)?;
+    let mut event = event::of(&arguments.event, project, None, now()).map_err(Stop::wrong)?;
     pipeline.check(&mut event, event::kind_choice(&arguments.event), Unanswered::Noted, colour)?;
     let mut known = Known::of(event);
     // What depends on the commit at hand is written for every commit: conditions on it count as true.

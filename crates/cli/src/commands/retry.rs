@@ -39,10 +39,12 @@ pub fn run(arguments: &Retry, project: &Project, colour: Colour) -> Result<u8, S
     not_here("--reason", arguments.reason.is_some())?;
     not_here("--no-wait", arguments.no_wait)?;
     if let Some(job) = arguments.job.as_ref().filter(|_| arguments.tests.is_none()) {
+        let places = Places::kept(project)?;
+        let job = places.find_job(places.build(&arguments.build)?, job)?;
         return Err(Stop::wrong(format!(
             "one job alone is tried again on a server: here `ropewalk run --job {}` runs it with what it needs, and \
              `ropewalk retry {} --failed` all that did not pass",
-            quoted(job),
+            quoted(job.as_str()),
             quoted(&arguments.build)
         )));
     }

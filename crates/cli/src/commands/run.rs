@@ -49,7 +49,7 @@ pub fn run(arguments: &Run, project: &Project, colour: Colour) -> Result<u8, Sto
     // git looks while all the rest is made ready.
     let look = Look::begin(&project.root);
     let pipeline = Pipeline::load(project, arguments.source.pipeline.as_deref(), colour)?;
-    let event = event::of(&arguments.event, project, now()).map_err(Stop::wrong)?;
+    let event = event::of(&arguments.event, project, None, now()).map_err(Stop::wrong)?;
     if let Some(program) = pipeline.program()
         && let Tests::Failed { said } = testing::before_run(program, None)?
     {

@@ -133,12 +133,10 @@ fn gather(submit: &Submit, project: &Project, event: &EventWanted) -> Result<Gat
 
 /// The event, as the flags and the repository tell it; who and when, the server knows itself.
 fn event(submit: &Submit, project: &Project) -> Result<EventWanted, Stop> {
-    let mut event = event::of(&submit.event, project, now()).map_err(Stop::wrong)?;
-    let mut look = Some(worker::workspace::Look::begin(&project.root));
-    if let Some(commit) = &submit.commit {
-        event.commit = source::commit_id(&project.root, commit).map_err(Stop::wrong)?;
-        look = None;
-    }
+    let commit = submit.commit.as_deref().map(|commit| source::commit_id(&project.root, commit));
+    let commit = commit.transpose().map_err(Stop::wrong)?;
+    let event = event::of(&submit.event, project, commit.as_deref(), now()).map_err(Stop::wrong)?;
+    let look = commit.is_none().then(|| worker::workspace::Look::begin(&project.root));
     let checkout = look.map_or(graph::Checkout::AsCommitted, worker::workspace::Look::checkout);
     let message = if event.commit.is_empty() { String::new() } else { subject(&project.root, &event.commit) };
     Ok(EventWanted {

@@ -57,3 +57,37 @@ fn an_event_that_nothing_answers_is_told_with_a_way_out_and_refused_if_it_was_sa
     repository.check(&["run", "--tag", "v1"], 0);
     assert!(!repository.check(&["builds"], 0).contains("mian"), "nothing was run");
 }
+
+#[test]
+fn an_event_of_a_tag_has_the_only_tag_of_the_commit_or_asks_for_one() {
+    let repository = Repository::new("on: { tag: {} }\njobs: { a: { run: \"echo it is ${{ event.tag }}\" } }\n");
+    let asked = |said: &str| {
+        let text = repository.check(&["run", "--event", "tag"], 2);
+        assert_eq!(text, format!("error: --event tag is of {said}\n"));
+    };
+    asked("a tag, and this commit has none: add --tag NAME");
+    repository.git(&["tag", "v1"]);
+    let text = repository.check(&["run", "--event", "tag"], 0);
+    assert!(text.contains("build 1: tag v1, ") && text.contains("a | it is v1\n"), "{text}");
+    repository.git(&["tag", "w1"]);
+    asked("one tag, and this commit has 2: add --tag NAME, such as --tag v1");
+    repository.check(&["run", "--event", "tag", "--tag", "v1"], 0);
+}
+
+#[test]
+fn arguments_that_cannot_be_meant_are_refused() {
+    let repository = Repository::new("jobs: { compile: { run: 'true' } }");
+    let refused = |arguments: &[&str], said: &str| {
+        let text = repository.check(arguments, 2);
+        assert!(text.contains(said), "{arguments:?}: {text}");
+    };
+    let file = repository.root().join("file.txt");
+    let file = file.to_str().expect("UTF-8");
+    let said = format!("file.txt` is no directory: give one, such as `{}`", repository.root().display());
+    refused(&["-C", file, "run"], &said);
+    refused(&["submit", file, "--server", "http://127.0.0.1:1"], &said);
+    refused(&["run", "--keep-going", "--fail-fast"], "cannot be used with");
+    repository.check(&["run"], 0);
+    refused(&["retry", "last", "compil"], "did you mean");
+    refused(&["retry", "last", "compile"], "`ropewalk run --job compile`");
+}
