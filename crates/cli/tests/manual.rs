@@ -233,7 +233,7 @@ fn normal(line: &str) -> String {
         // Against the usual time, told only where it differs much.
         (r" +[▲▼] [+-]\d+ %", ""),
         (r"\b\d+(\.\d+)? ([KMG]i)?B\b", "<size>"),
-        (r"\b[0-9a-f]{64}\b|\b[0-9a-f]{40}\b|\b[0-9a-f]{12}\b", "<digest>"),
+        (r"\b[0-9a-f]{64}\b|\b[0-9a-f]{40}\b|\b[0-9a-f]{12}\b|\b[0-9a-f]{8}\b", "<digest>"),
         // Of a store path; the letters are those of Nix's own base 32.
         (r"\b[0-9a-df-np-sv-z]{32}-", "<hash>-"),
         (r" +", " "),
