@@ -90,8 +90,8 @@ pub fn next_of_damage(error: &store::StoreError, data: &Path) -> Option<String> 
     let is_damaged = matches!(error, store::StoreError::Corrupt(_));
     is_damaged.then(|| {
         format!(
-            "; put `{}` back from a copy, or move the folder `{}` away: `ropewalk run` then begins anew, without the builds, logs, artifacts, \
-             caches and results for reuse that were kept of this project",
+            "; it is `{}`: move the folder `{}` away, and `ropewalk run` begins anew, without the builds, logs, artifacts, caches and \
+             results for reuse that were kept of this project",
             data.join(store::DATABASE_FILE).display(),
             data.display()
         )

@@ -951,7 +951,7 @@ fn a_damaged_database_is_named_with_what_may_be_done() {
     for command in ["run", "builds"] {
         let text = repository.check(&[command], 3);
         assert_eq!(text.matches("file is not a database").count(), 1, "{text}");
-        let next = format!("; put `{0}/ropewalk.db` back from a copy, or move the folder `{0}` away: ", data.display());
+        let next = format!("; it is `{0}/ropewalk.db`: move the folder `{0}` away, ", data.display());
         assert!(
             text.starts_with("error: the database is damaged: file is not a database; ") && text.contains(&next),
             "{text}"
