@@ -93,6 +93,31 @@ impl Pipeline {
         Ok(Self { unread: unread.map(unread_beside_package), ..Self::read(project, &paths, source, colour)? })
     }
 
+    /// As [`Pipeline::load`], but `None` where files alone do not say it all, or there are none: nothing is built.
+    ///
+    /// # Errors
+    /// If a file cannot be read.
+    pub fn of_files(project: &Project, file: Option<&Path>) -> Result<Option<Self>, Stop> {
+        let paths = match file {
+            Some(file) => vec![project.root.join(file)],
+            None => project.pipeline_files(),
+        };
+        let is_program = match file {
+            Some(_) => paths.iter().any(|path| Source::of(path).is_some()),
+            None => program::find(project).is_some(),
+        };
+        if is_program || paths.is_empty() {
+            return Ok(None);
+        }
+        let files = Self::read_files(project, &paths)?;
+        match program::plugins::of_files(project, &files) {
+            Ok(None) => {
+                Ok(Some(Self { files, program: None, faults: Vec::new(), unread: None, last: RefCell::default() }))
+            }
+            Ok(Some(_)) | Err(_) => Ok(None),
+        }
+    }
+
     /// Reads the files and the program that a build named.
     ///
     /// # Errors
@@ -109,6 +134,18 @@ impl Pipeline {
     }
 
     fn read(project: &Project, paths: &[PathBuf], source: Option<Source>, colour: Colour) -> Result<Self, Stop> {
+        let files = Self::read_files(project, paths)?;
+        let (source, faults) = match source {
+            Some(source) => (Some(source), Vec::new()),
+            None => {
+                program::plugins::of_files(project, &files).map_or_else(|faults| (None, faults), |it| (it, Vec::new()))
+            }
+        };
+        let program = source.map(|source| Program::build(project, source, colour)).transpose()?;
+        Ok(Self { files, program, faults, unread: None, last: RefCell::default() })
+    }
+
+    fn read_files(project: &Project, paths: &[PathBuf]) -> Result<Vec<SourceFile>, Stop> {
         let mut files = Vec::new();
         for path in paths {
             let shown = path.strip_prefix(&project.root).unwrap_or(path).display().to_string();
@@ -122,14 +159,7 @@ impl Pipeline {
             let bytes = std::fs::read(path).map_err(refused)?;
             files.push(SourceFile::new(shown, bytes));
         }
-        let (source, faults) = match source {
-            Some(source) => (Some(source), Vec::new()),
-            None => {
-                program::plugins::of_files(project, &files).map_or_else(|faults| (None, faults), |it| (it, Vec::new()))
-            }
-        };
-        let program = source.map(|source| Program::build(project, source, colour)).transpose()?;
-        Ok(Self { files, program, faults, unread: None, last: RefCell::default() })
+        Ok(files)
     }
 
     /// The files' names and the program's, as builds record them.
@@ -224,6 +254,19 @@ impl Pipeline {
         unanswered: Unanswered,
         colour: Colour,
     ) -> Result<(), Stop> {
+        let lowered = self.answer(event, choice, unanswered)?;
+        let diagnostics: Vec<Diagnostic> = self.unread.iter().chain(&lowered.evaluation.diagnostics).cloned().collect();
+        if diagnostics.is_empty() {
+            return Ok(());
+        }
+        self.tell(&diagnostics, &lowered, colour)
+    }
+
+    /// Makes the event what the pipeline answers, as far as the user left that open, and gives its parameters their types.
+    ///
+    /// # Errors
+    /// If a parameter is wrong, or the pipeline does not answer the event and that is refused.
+    pub fn answer(&self, event: &mut Event, choice: KindChoice, unanswered: Unanswered) -> Result<Rc<Lowered>, Stop> {
         let mut lowered = self.lower(&Known::of(event.clone()));
         if choice == KindChoice::Free && lowered.triggered != Triggered::Yes {
             // What a person starts by hand is a manual start, if the pipeline takes one.
@@ -259,11 +302,7 @@ impl Pipeline {
             }
             let _ = writeln!(std::io::stderr(), "note: {told}");
         }
-        let diagnostics: Vec<Diagnostic> = self.unread.iter().chain(&lowered.evaluation.diagnostics).cloned().collect();
-        if diagnostics.is_empty() {
-            return Ok(());
-        }
-        self.tell(&diagnostics, &lowered, colour)
+        Ok(lowered)
     }
 
     /// By which flags the pipeline is run, if not by this event.

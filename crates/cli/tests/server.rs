@@ -6,6 +6,8 @@ mod children;
 mod closed;
 #[path = "server/departure.rs"]
 mod departure;
+#[path = "server/events.rs"]
+mod events;
 mod installation;
 #[path = "server/named.rs"]
 mod named;

@@ -56,6 +56,7 @@ use std::time::Duration;
 use api::problem::{Problem, ProblemKind};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::aside;
 use crate::notices;
 use crate::secrets::Secrets;
 use crate::server::Server;
@@ -136,10 +137,12 @@ impl App {
         // Nobody closes it.
         let permit = self.blocking.acquire().await;
         let app = Arc::clone(self);
-        let done = tokio::task::spawn_blocking(move || work(&app)).await;
+        let is_alone = self.blocking.available_permits() + 1 == BLOCKING_MAX;
+        let work = move || work(&app);
+        let done = if is_alone { aside::briefly(work).await } else { aside::run(work).await };
         drop(permit);
-        done.unwrap_or_else(|error| {
-            notices::error(&format!("a request broke off: {error}"));
+        done.unwrap_or_else(|broken_off| {
+            notices::error(&format!("a request broke off: {broken_off}"));
             Err(Problem::new(ProblemKind::Internal, "").help("tell whoever runs this server; its log says more"))
         })
     }

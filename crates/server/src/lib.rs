@@ -30,6 +30,7 @@ pub mod parts;
 pub mod pool_history;
 pub mod worker_time;
 
+mod aside;
 mod lock;
 mod random;
 

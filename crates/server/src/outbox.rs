@@ -108,7 +108,7 @@ impl Server {
     pub async fn take_outbox(self: &Arc<Self>, worker: WorkerId, body: bytes::Bytes) -> Result<Taken, OutboxError> {
         let server = Arc::clone(self);
         let whose = worker.clone();
-        let taking = tokio::task::spawn_blocking(move || {
+        let taking = crate::aside::briefly(move || {
             let mut taking = Taking {
                 server: &server,
                 worker: &whose,

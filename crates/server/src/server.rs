@@ -362,7 +362,7 @@ impl Running {
     }
 }
 
-/// Runs what blocks on the pool of blocking threads.
+/// Runs what blocks for a moment.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, RequestError> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| RequestError::Interrupted)
+    crate::aside::briefly(work).await.map_err(|_| RequestError::Interrupted)
 }

@@ -25,6 +25,7 @@ use crate::agent::watching::Watching;
 use crate::args::{Arguments, Colour, Output, Submit};
 use crate::columns::Paint;
 use crate::local::clock::now;
+use crate::pipeline::Pipeline;
 use crate::project::Project;
 use crate::remote::stop;
 use crate::view::{self, Opening, View, Wants};
@@ -135,8 +136,11 @@ fn gather(submit: &Submit, project: &Project, event: &EventWanted) -> Result<Gat
 fn event(submit: &Submit, project: &Project) -> Result<EventWanted, Stop> {
     let commit = submit.commit.as_deref().map(|commit| source::commit_id(&project.root, commit));
     let commit = commit.transpose().map_err(Stop::wrong)?;
-    let event = event::of(&submit.event, project, commit.as_deref(), now()).map_err(Stop::wrong)?;
+    let mut event = event::of(&submit.event, project, commit.as_deref(), now()).map_err(Stop::wrong)?;
     let look = commit.is_none().then(|| worker::workspace::Look::begin(&project.root));
+    if submit.commit.is_none() {
+        answer(&mut event, submit, project)?;
+    }
     let checkout = look.map_or(graph::Checkout::AsCommitted, worker::workspace::Look::checkout);
     let message = if event.commit.is_empty() { String::new() } else { subject(&project.root, &event.commit) };
     Ok(EventWanted {
@@ -152,6 +156,17 @@ fn event(submit: &Submit, project: &Project) -> Result<EventWanted, Stop> {
         local_changes: checkout == graph::Checkout::Changed,
         trust: None,
     })
+}
+
+/// What `ropewalk run` would make of the event, as far as the files say it. What is wrong with them the server tells.
+fn answer(event: &mut graph::Event, submit: &Submit, project: &Project) -> Result<(), Stop> {
+    let file = submit.pipeline.as_deref().map(Path::new);
+    let Ok(Some(pipeline)) = Pipeline::of_files(project, file) else { return Ok(()) };
+    if pipeline.lower(&graph::Known::of(event.clone())).is_wrong() {
+        return Ok(());
+    }
+    let (choice, unanswered) = (event::kind_choice(&submit.event), event::unanswered(&submit.event));
+    pipeline.answer(event, choice, unanswered).map(drop)
 }
 
 /// The first line of a commit's message, for lists of builds; empty if git does not tell. Cut at [`SUBJECT_BYTES_MAX`].

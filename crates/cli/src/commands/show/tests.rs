@@ -209,7 +209,10 @@ gates
     build.fact(engine::What::JobEnded { job: "deploy".into(), outcome, how: engine::Ended::Decided });
     build.fact(engine::What::BuildEnded { verdict: graph::Verdict::Canceled { by: "ann".to_owned() } });
     let page = shown(&kept, None, ListForm::Human);
-    assert!(page.contains("deploy: Now?\n      nobody answered before it was canceled\n") && !page.contains("approve"), "{page}");
+    assert!(
+        page.contains("deploy: Now?\n      nobody answered before it was canceled\n") && !page.contains("approve"),
+        "{page}"
+    );
 }
 
 #[test]
