@@ -21,7 +21,8 @@ const HEADINGS: [(&str, &[&str]); 8] = [
 
 /// The command line, as it is read and as its help pages are made.
 pub fn command_line() -> clap::Command {
-    let command = Arguments::command();
+    // `ropewalk help token create` is all of it that people need.
+    let command = Arguments::command().mut_subcommands(|command| command.disable_help_subcommand(true));
     let template = format!(
         "{{before-help}}{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n{}{}Options:{}\n{{options}}{{after-help}}",
         list(&command),
