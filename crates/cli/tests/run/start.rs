@@ -77,6 +77,9 @@ fn no_result_of_another_tree_stands_for_a_build() {
     assert!(text.contains("check: failed") && !text.contains("cached"), "{text}");
 }
 
+/// Longer than a tick of any kernel's clock.
+const TICK: Duration = Duration::from_millis(20);
+
 /// A filter of git's that, whenever git looks, touches a file, so that the tree does not stand still, and that changes `file.txt` once a copy of the
 /// tree is being made that `../before` does not name.
 const FILTER: &str = r#"cat
@@ -274,6 +277,8 @@ fn a_retry_takes_over_nothing_of_files_that_somebody_edited_meanwhile() {
         "jobs:\n  a: {{ workspace: in_place, run: cat file.txt }}\n  b: {{ needs: [a], run: '{WAIT}' }}\n  c: {{ needs: [b], run: 'false' }}\n"
     ));
     let child = repository.start_and_wait(&["run"]);
+    // A file's time is that of the kernel's last tick: what is written within the tick in which a job in the tree ends counts as its own.
+    std::thread::sleep(TICK);
     repository.write("file.txt", "edited\n");
     repository.let_go(child, 1);
     fs::write(repository.beside("go"), "").expect("a file");
