@@ -238,7 +238,12 @@ fn records_move_to_postgresql_and_back() {
     place.check(&["migrate-store", "--data", "data", "--to", &url], 2, "", "a server runs with these records");
     drop(lock);
     place.check(&["migrate-store", "--data", "data", "--to", "sqlite"], 2, "", "are there already");
-    place.check(&["migrate-store", "--data", "data", "--to", "mysql://x"], 2, "", "`store.url` is neither");
+    place.check(
+        &["migrate-store", "--data", "data", "--to", "mysql://x"],
+        2,
+        "",
+        "--to is `mysql://x`: expected `sqlite`, or a PostgreSQL",
+    );
     place.check(&["migrate-store", "--data", "data", "--to", &url], 0, "compared row by row", "");
     place.check(&["migrate-store", "--data", "data", "--to", &url], 2, "", "give an empty one");
     fs::write(place.path("data/settings.toml"), format!("[store]\nurl = \"{url}\"\n")).unwrap();
@@ -327,4 +332,11 @@ fn settings_that_are_not_there_are_told_with_how_to_begin() {
         assert!(said.err.contains("cannot read the settings none.toml: "), "{said:?}");
     }
     place.check(&["config", "--output", "toml"], 0, "listen", "");
+    for (text, expected) in [
+        ("[store]\nurl = \"mysql://x\"\n", "expected `sqlite`, or a PostgreSQL database"),
+        ("[blobs]\nurl = \"ftp://x\"\n", "expected `directory`, `directory:/PATH` or `s3://BUCKET/PREFIX`"),
+    ] {
+        fs::write(place.path("bad.toml"), text).unwrap();
+        place.check(&["config", "--config", "bad.toml"], 2, "", expected);
+    }
 }

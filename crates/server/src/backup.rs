@@ -277,7 +277,7 @@ struct CopiedBlobs {
 }
 
 fn copy_blobs(settings: &Settings, data: &Path, to: &Path, named: &[Digest]) -> Result<CopiedBlobs, BackupError> {
-    let place = if settings.blobs_url == "directory" { BlobsIn::Backup } else { BlobsIn::Bucket };
+    let place = if settings.blobs_url.0 == "directory" { BlobsIn::Backup } else { BlobsIn::Bucket };
     let (from, target) = (Places::of(data).blobs(), Places::of(to).blobs());
     let (mut bytes, mut missing, mut list) = (0, 0, String::new());
     if place == BlobsIn::Backup {

@@ -321,7 +321,7 @@ fn clock(store: &dyn Store, now: Timestamp) -> Checked {
 
 fn blobs(settings: &Settings, data: &Path, store: &dyn Store, depth: Depth, now: Timestamp) -> Checked {
     let mut check = Checked::new("blobs");
-    let place = if settings.blobs_url == "directory" { "the folder `blobs`" } else { "the bucket" };
+    let place = if settings.blobs_url.0 == "directory" { "the folder `blobs`" } else { "the bucket" };
     let blobs = match open_blobs_beside(settings, data) {
         Ok(blobs) => blobs,
         Err(error) => {

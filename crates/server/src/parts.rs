@@ -209,17 +209,17 @@ pub fn open_blobs_beside(settings: &Settings, data: &Path) -> Result<Arc<dyn Blo
 
 fn open_blobs_with(settings: &Settings, data: &Path, cache: Option<ReadCache>) -> Result<Arc<dyn Blobs>, PartError> {
     let folder = Places::of(data).blobs();
-    if settings.blobs_url == "directory" || cache.is_some() {
+    if settings.blobs_url.0 == "directory" || cache.is_some() {
         make_private(&folder)?;
     }
-    if settings.blobs_url == "directory" {
+    if settings.blobs_url.0 == "directory" {
         return Ok(contents(DirectoryBlobs::open(&folder, blob::Durability::Process, Verify::Always)?));
     }
-    if let Some(shared) = settings.blobs_url.strip_prefix("directory:").filter(|path| path.starts_with('/')) {
+    if let Some(shared) = settings.blobs_url.0.strip_prefix("directory:").filter(|path| path.starts_with('/')) {
         return Ok(contents(DirectoryBlobs::open(Path::new(shared), blob::Durability::Process, Verify::Always)?));
     }
     let wrong = |why: &str| Err(PartError::Setting(why.to_owned()));
-    let Some(place) = settings.blobs_url.strip_prefix("s3://") else {
+    let Some(place) = settings.blobs_url.0.strip_prefix("s3://") else {
         return wrong("`blobs.url` is none of `directory`, `directory:/PATH` and `s3://BUCKET/PREFIX`");
     };
     let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));

@@ -9,7 +9,7 @@ mod reading;
 mod value;
 
 pub use reading::{Environment, Loaded, SettingFault, SettingsFile, Source, load};
-pub use value::{Bytes, Choice, Days, Durability, LogForm, Millis, OnOff, Secret, Setting, Texts};
+pub use value::{BlobsUrl, Bytes, Choice, Days, Durability, LogForm, Millis, OnOff, Secret, Setting, StoreUrl, Texts};
 
 use std::net::SocketAddr;
 
@@ -101,11 +101,11 @@ settings! {
         "How the server writes its own log to standard error";
     "server.grace" grace: Millis = "30s", Live,
         "How long a graceful stop waits for requests under way before it cuts them";
-    "store.url" store_url: Secret = "sqlite", Start,
+    "store.url" store_url: StoreUrl = "sqlite", Start,
         "Where builds are recorded: `sqlite`, a file in the data folder, or `postgres://USER:PASSWORD@HOST/DATABASE`";
     "store.durability" store_durability: Durability = "disk", Start,
         "What an answer promises: `disk`, it survives the machine's death; `process`, it survives the server's";
-    "blobs.url" blobs_url: String = "directory", Start,
+    "blobs.url" blobs_url: BlobsUrl = "directory", Start,
         "Where artifacts, caches and sources are kept: `directory`, in the data folder, `directory:/PATH`, which servers on one \
          machine may share, or `s3://BUCKET/PREFIX`";
     "blobs.endpoint" blobs_endpoint: Option<String> = "", Start,

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use server::parts::open_database;
-use server::settings::{Secret, Settings};
+use server::settings::{Setting, Settings, StoreUrl};
 use store::{StoreError, transfer};
 
 use super::Stop;
@@ -20,9 +20,11 @@ pub fn run(arguments: &MigrateStore, colour: Colour) -> Result<u8, Stop> {
     let data = arguments.installation.existing_folder()?;
     let mut settings = arguments.installation.settings(&[], colour)?.settings;
     if arguments.from_sqlite {
-        settings.store_url = Secret("sqlite".to_owned());
+        settings.store_url = StoreUrl("sqlite".to_owned());
     }
-    let target = Settings { store_url: Secret(arguments.to.clone()), ..settings.clone() };
+    let to = StoreUrl::parse(&arguments.to)
+        .map_err(|expected| Stop::wrong(format!("--to is `{}`: expected {expected}", arguments.to)))?;
+    let target = Settings { store_url: to, ..settings.clone() };
     if settings.store_url == target.store_url {
         return Err(Stop::wrong("the records are there already: `store.url` says the same"));
     }

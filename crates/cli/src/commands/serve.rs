@@ -222,7 +222,7 @@ fn warn(settings: &Settings) {
             "`logs.shared` is off: logs of running builds stay on this machine, and no other server can go on with them",
         );
     }
-    if settings.blobs_url == "directory" {
+    if settings.blobs_url.0 == "directory" {
         notices::warning("`blobs.url` is a folder of this server alone: no other server can read what is in it");
     }
     if settings.url.is_none() && settings.listen.ip().is_unspecified() {

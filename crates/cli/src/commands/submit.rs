@@ -162,7 +162,7 @@ fn event(submit: &Submit, project: &Project) -> Result<EventWanted, Stop> {
 fn answer(event: &mut graph::Event, submit: &Submit, project: &Project) -> Result<(), Stop> {
     let file = submit.pipeline.as_deref().map(Path::new);
     let Ok(Some(pipeline)) = Pipeline::of_files(project, file) else { return Ok(()) };
-    if pipeline.lower(&graph::Known::of(event.clone())).is_wrong() {
+    if pipeline.faults().is_wrong() {
         return Ok(());
     }
     let (choice, unanswered) = (event::kind_choice(&submit.event), event::unanswered(&submit.event));

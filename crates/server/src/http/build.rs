@@ -20,7 +20,7 @@ use super::call::Call;
 use super::control::audit;
 use super::{App, convert, problem};
 use crate::access::{Bearer, Target, Verb};
-use crate::records::{DEFAULT_POOL, Sharing, Superseding};
+use crate::records::{DEFAULT_POOL, Project, Sharing, Superseding};
 use crate::server::{Made, RequestError, Wanted};
 use crate::source::{PIPELINE_BYTES_MAX, Source, SourceError, Sources};
 
@@ -255,7 +255,7 @@ fn text_of<'a, 'f>(
 pub async fn submit(app: Arc<App>, call: Call) -> Answered {
     let submit: Submit = call.json()?;
     let now = app.now();
-    let own_pool = submit.pool.or_else(|| only_pool(&call)).unwrap_or_default();
+    let own_pool = pool_of(&app, &call, &submit, now).await?;
     // Jobs that name no pool go to this one, so whoever may not use it may not ask for them.
     let target = Target { project: Some(&submit.project), pool: Some(&own_pool), build: None };
     call.demand(Verb::Submit, &target, now).map_err(|refusal| {
@@ -293,6 +293,23 @@ pub async fn submit(app: Arc<App>, call: Call) -> Answered {
         key: super::idempotency::name_of(&call)?,
     };
     made(&app, &call, wanted, String::new()).await
+}
+
+/// The pool of jobs that name none: the one that is asked for, else the project's if who asks may use it, else that of a token for one alone.
+async fn pool_of(app: &Arc<App>, call: &Call, submit: &Submit, now: graph::Timestamp) -> Result<String, Problem> {
+    if let Some(pool) = &submit.pool {
+        return Ok(pool.clone());
+    }
+    let name = submit.project.clone();
+    let of_project = app.blocking(move |app| {
+        let found = app.server.records.read::<Project>(&name).map_err(problem::record)?;
+        Ok(found.and_then(|(project, _)| project.settings.of_api().pool))
+    });
+    let is_granted = |pool: &String| {
+        let target = Target { project: Some(&submit.project), pool: Some(pool), build: None };
+        call.demand(Verb::Submit, &target, now).is_ok()
+    };
+    Ok(of_project.await?.filter(is_granted).or_else(|| only_pool(call)).unwrap_or_default())
 }
 
 /// The pool that a token is for, if it is for one alone; the default pool needs no name.

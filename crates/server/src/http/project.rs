@@ -142,6 +142,10 @@ fn check(settings: &ProjectSettings) -> Result<(), Problem> {
     }
     match &settings.pool {
         Some(pool) if pool.is_empty() || pool.chars().count() > POOL_MAX => Err(too_long("pool", POOL_MAX)),
+        Some(pool) if !is_name(pool) => {
+            Err(Problem::new(ProblemKind::Unprocessable, format!("`{pool}` cannot be a pool"))
+                .field("pool", "letters, digits and `._-`, at most 100, a letter or digit first"))
+        }
         _ => Ok(()),
     }?;
     match &settings.default_branch {

@@ -188,6 +188,50 @@ impl Setting for Secret {
     }
 }
 
+/// Where records are kept: SQLite in the data folder, or a database of PostgreSQL. Passwords in it are not shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StoreUrl(pub String);
+
+impl std::fmt::Debug for StoreUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.show())
+    }
+}
+
+impl Setting for StoreUrl {
+    const TAKES: &'static str = "sqlite or postgres://…";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        match text == "sqlite" || ["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme)) {
+            true => Ok(Self(text.to_owned())),
+            false => Err("`sqlite`, or a PostgreSQL database as postgres://USER:PASSWORD@HOST/DATABASE".to_owned()),
+        }
+    }
+
+    fn show(&self) -> String {
+        Secret(self.0.clone()).show()
+    }
+}
+
+/// Where contents are kept: the data folder, another folder, or a bucket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlobsUrl(pub String);
+
+impl Setting for BlobsUrl {
+    const TAKES: &'static str = "directory, directory:/PATH or s3://…";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        match text == "directory" || ["directory:/", "s3://"].iter().any(|scheme| text.starts_with(scheme)) {
+            true => Ok(Self(text.to_owned())),
+            false => Err("`directory`, `directory:/PATH` or `s3://BUCKET/PREFIX`".to_owned()),
+        }
+    }
+
+    fn show(&self) -> String {
+        self.0.clone()
+    }
+}
+
 /// An address after its scheme, without the passwords before its host and in its query.
 fn without_passwords(rest: &str) -> String {
     let (place, query) = rest.split_once('?').map_or((rest, None), |(place, query)| (place, Some(query)));

@@ -5,7 +5,7 @@ use api::project::ProjectSettings;
 use api::token::{Narrow, TokenText, Verb as ApiVerb};
 use api::worker_view::WorkerState;
 use graph::{Failure, Outcome};
-use server::access::Verb;
+use server::access::{GrantRequest, Subject, SubjectKind, Verb};
 
 use super::pages::{Browser, Page};
 use super::site::Worker;
@@ -37,6 +37,30 @@ fn token_of(page: &Page) -> String {
 }
 
 #[tokio::test]
+async fn jobs_that_name_no_pool_go_to_that_of_their_project_where_who_asks_may_use_it() {
+    let served = Served::new().await;
+    let browser = admin(&served).await;
+    let page = sent(&browser, "/projects/sails/settings", &[("pool", "heavy")]).await;
+    assert_eq!(page.status, 303, "{}", page.text);
+    let admin = served.admin();
+    let waiting = async |pool: &str| admin.pool_queue(pool, &PageWanted::default()).await.unwrap().items.len();
+    asked(&served, &admin, ONE).await;
+    assert_eq!((waiting("heavy").await, waiting("default").await), (1, 0));
+    let grant = GrantRequest {
+        subject: Subject { kind: SubjectKind::Person, name: "bob".to_owned() },
+        verbs: [Verb::Read, Verb::Submit].into(),
+        projects: None,
+        pools: Some(["light".to_owned()].into()),
+        until: None,
+    };
+    let access = &served.site.server().access;
+    let light = access.create(&server::parts::fresh_id(), grant, "test", super::site::now()).unwrap();
+    let light = served.client(&light);
+    asked(&served, &light, "jobs: { other: { run: 'true' } }\n").await;
+    assert_eq!((waiting("heavy").await, waiting("light").await), (1, 1));
+}
+
+#[tokio::test]
 async fn a_project_is_set_from_its_form() {
     let served = Served::new().await;
     let browser = admin(&served).await;
@@ -61,6 +85,8 @@ async fn a_project_is_set_from_its_form() {
     };
     assert_eq!(settings, expected);
     // What cannot be is said, and nothing is changed.
+    let page = sent(&browser, "/projects/sails/settings", &[("pool", "no pool")]).await;
+    assert!(page.text.contains("<code>no pool</code> cannot be a pool"), "{}", page.text);
     let page = sent(&browser, "/projects/sails/settings", &[("keep_days", "soon")]).await;
     assert!(page.status == 400 && page.text.contains("soon"), "{}", page.text);
     // A secret goes in and never comes out.
