@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use graph::{BuildId, Digest, Trust};
 
-use crate::build::{Build, GateState, Halt, Slot, SlotIndex};
+use crate::build::{Build, GateState, Halt, Slot, SlotIndex, Source};
 use crate::effect::Effect;
 use crate::engine::{Engine, Step};
 use crate::fact::{Fact, What};
@@ -193,22 +193,31 @@ fn is_canceled(build: &Build) -> bool {
 impl Build {
     /// Whether a gate was approved, here or in the build that it takes outcomes from, so that what runs is what a person wanted.
     fn is_past_gate(&self) -> bool {
-        self.slots
-            .iter()
-            .any(|slot| matches!(slot.gate, GateState::Answered(_)) || slot.flags.has_begun && self.needs_gate(slot))
+        self.slots.iter().any(|slot| {
+            let is_approved = matches!(slot.gate, GateState::Answered(_));
+            slot.flags.has_begun && (slot.job.gate.is_some() || self.is_behind_gate_of_another(slot)) || is_approved
+        })
     }
 
-    /// Whether a gate stands before a job, however many jobs are between.
-    fn needs_gate(&self, slot: &Slot) -> bool {
+    /// Whether a gate that was passed in another build stands before a job, however many jobs are between. What runs because a gate was
+    /// rejected, or before anybody was asked, is past no gate.
+    fn is_behind_gate_of_another(&self, slot: &Slot) -> bool {
         let mut seen = BTreeSet::new();
         let mut open: Vec<SlotIndex> = slot.needs.to_vec();
         while let Some(index) = open.pop() {
             let Some(before) = self.slots.get(index as usize).filter(|_| seen.insert(index)) else { continue };
-            if before.job.gate.is_some() {
+            if before.job.gate.is_some() && before.is_taken_over() {
                 return true;
             }
             open.extend(before.needs.iter());
         }
         false
+    }
+}
+
+impl Slot {
+    /// Whether its outcome is that of a job of another build.
+    fn is_taken_over(&self) -> bool {
+        self.end.as_ref().is_some_and(|end| matches!(end.source, Source::Reused { .. }))
     }
 }

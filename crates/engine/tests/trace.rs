@@ -1441,6 +1441,33 @@ fn no_build_takes_the_place_of_one_that_was_let_past_a_gate() {
 }
 
 #[test]
+fn what_runs_without_an_approval_is_past_no_gate() {
+    // After a gate that was rejected, and behind one about which somebody is still asked.
+    for (jobs, happens, told) in [
+        (
+            "g [gate empty]:; f: ~g",
+            "refuse g",
+            "2\n g asks go?\n g rejected\n g skipped Rejected { by: \"me\" }\n f leased 1 try 1\n 2.created
+            cancel by build 2, which supersedes it",
+        ),
+        (
+            "g [gate empty]:; s [not=main]: g; f: ~s",
+            "later 1",
+            "3\n g asks go?\n s skipped, not main\n f leased 1 try 1\n 2.created
+            cancel by build 2, which supersedes it\n g canceled by build 2, which supersedes it",
+        ),
+    ] {
+        let mut world = World::new();
+        request(&mut world, 1, "-", "b");
+        world.evaluated(1, 0, Evaluation { graph: graph(jobs), ..Evaluation::default() });
+        world.worker("w", 1, "", 0);
+        world.act(happens);
+        request(&mut world, 2, "-", "b");
+        compare(&world, 0, &format!("created\n evaluated {told}"));
+    }
+}
+
+#[test]
 fn a_closed_worker_and_a_held_pool_get_nothing_new() {
     let mut world = World::new();
     world.closed_worker("w", "low disk");

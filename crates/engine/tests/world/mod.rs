@@ -2,8 +2,9 @@
 //!
 //! Graph: `name [attribute…]: need…; …`. A need is a job's name, with `!` for on failure, `~` for finished, `|` for a
 //! barrier. Attributes: `cleanup`, `allow`, `empty`, `gate`, `reports`, `reuse`, `group=G`, `waiting=G` and `running=G` for the
-//! modes of a concurrency group, `retry=N` (on steps too), `if=EXPRESSION` without blanks, `pool=P`, `image=I`; `child` and `later`
-//! ask for a build and wait for it or do not, with `hands=JOB.OUTPUT` and `limit=MILLISECONDS`.
+//! modes of a concurrency group, `retry=N` (on steps too), `if=EXPRESSION` without blanks, `not=CONDITION` that does not
+//! hold, `pool=P`, `image=I`; `child` and `later` ask for a build and wait for it or do not, with `hands=JOB.OUTPUT` and
+//! `limit=MILLISECONDS`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -66,6 +67,7 @@ fn attribute(job: &mut Job, text: &str) {
             let on = vec![RetryOn::Step, RetryOn::Infra, RetryOn::Lost];
             job.retry = Retry { max: value.parse().expect("a number"), on, backoff_ms: 1000 };
         }
+        "not" => job.skip = Some(SkipReason::Condition { text: value.to_owned() }),
         "if" => job.condition = Some(value.into()),
         "pool" => job.pool = value.to_owned(),
         "image" => job.environment = Environment::Image { image: value.into(), container: Box::default() },
