@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use graph::{AttemptNumber, BuildId, Digest, Origin};
+use graph::{AttemptNumber, BuildId, Origin};
+
+use crate::worker::LayersDocument;
 
 /// The most bytes of a frame.
 pub const FRAME_BYTES_MAX: usize = 64 * 1024;
@@ -85,9 +87,9 @@ pub struct StartShell {
     pub origin: Origin,
     /// What is wanted.
     pub open: OpenShell,
-    /// The blob by which the files can be fetched if the worker has not its own.
+    /// By what the files can be fetched if the worker has not its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub layers: Option<Digest>,
+    pub layers: Option<LayersDocument>,
 }
 
 /// What a shell is, once it is open.

@@ -324,10 +324,17 @@ pub struct SavedCache {
     pub saved: CacheSaved,
 }
 
-/// `POST /api/v1/worker/layers`: keeps what an attempt of this worker left, so that any worker can open it. Its blobs have been sent before, or
+/// `POST /api/v1/worker/layers`: keeps what attempts of this worker left, so that any worker can open them. Their blobs have been sent before, or
 /// were asked for as missing and are not.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SaveLayers {
+    /// At most [`LAYERS_ATTEMPTS_MAX`], which name at most [`LAYERS_BLOBS_MAX`] blobs together.
+    pub attempts: Vec<AttemptLayers>,
+}
+
+/// What one attempt left.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptLayers {
     /// The build, as the worker knows it.
     pub build: BuildId,
     /// The attempt.
@@ -342,11 +349,11 @@ pub struct SaveLayers {
 pub enum Layers {
     /// They were sent.
     Sent {
-        /// The blob that says what they are.
-        document: Digest,
-        /// All blobs that they need, the document too; at most [`LAYERS_BLOBS_MAX`].
+        /// What says what they are.
+        document: LayersDocument,
+        /// All blobs that they need, the document too if it is one; at most [`LAYERS_BLOBS_MAX`].
         blobs: Vec<Digest>,
-        /// What these hold.
+        /// What these and the document hold.
         bytes: u64,
     },
     /// They stay where they are.
@@ -356,11 +363,46 @@ pub enum Layers {
     },
 }
 
-/// The most blobs of what one attempt left.
+/// What says what an attempt left. JSON: the blob's digest, or `{"text": …}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum LayersDocument {
+    /// A blob.
+    Blob(Digest),
+    /// The document itself.
+    Text {
+        /// At most [`LAYERS_TEXT_BYTES_MAX`] bytes.
+        text: String,
+    },
+}
+
+/// The answer to [`SaveLayers`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedLayers {
+    /// Those that were not this worker's: nothing is kept of them.
+    pub refused: Vec<AttemptName>,
+}
+
+/// Which attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct AttemptName {
+    /// The build.
+    pub build: BuildId,
+    /// The attempt.
+    pub attempt: AttemptNumber,
+}
+
+/// The most attempts whose layers are kept at once.
+pub const LAYERS_ATTEMPTS_MAX: usize = 64;
+
+/// The most blobs of what attempts left that are told at once.
 pub const LAYERS_BLOBS_MAX: usize = 10_000;
 
-/// The longest body that names so many.
-pub const LAYERS_BODY_BYTES_MAX: u64 = 1 << 20;
+/// The most bytes of a document that is no blob.
+pub const LAYERS_TEXT_BYTES_MAX: usize = 16 << 10;
+
+/// The longest body of [`SaveLayers`].
+pub const LAYERS_BODY_BYTES_MAX: u64 = 4 << 20;
 
 /// What became of a cache that was to be saved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

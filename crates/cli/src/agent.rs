@@ -9,6 +9,7 @@
 pub mod session;
 
 pub mod attempts;
+pub mod behind;
 pub mod departure;
 pub mod depot;
 pub mod evaluation;

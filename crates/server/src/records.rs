@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use api::worker::LayersDocument;
 use graph::{AttemptNumber, BuildId, Digest, Timestamp, with_causes};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -237,8 +238,8 @@ impl Document for StoredLog {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct StoredLayers {
-    /// The blob that says what it is; `None` if it was not sent.
-    pub document: Option<Digest>,
+    /// What says what it is; `None` if it was not sent.
+    pub document: Option<LayersDocument>,
     /// All blobs that it needs.
     pub blobs: Vec<Digest>,
     /// What they hold.
@@ -329,6 +330,18 @@ impl Records {
     pub fn write<T: Document>(&self, key: &str, document: &T, at: Timestamp) -> Result<(), RecordError> {
         self.store.put_record(T::KIND, key, &body(document), Expect::Any, at)?;
         Ok(())
+    }
+
+    /// As [`Records::write`], of several; the disk is waited for once. What fails may leave some of them.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub fn write_all<T: Document>(&self, documents: &[(String, T)], at: Timestamp) -> Result<(), RecordError> {
+        let Some(((key, last), others)) = documents.split_last() else { return Ok(()) };
+        for (key, document) in others {
+            self.note(key, document, at)?;
+        }
+        self.write(key, last, at)
     }
 
     /// As [`Records::write`], for what may be gone again after a loss of power.

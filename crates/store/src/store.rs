@@ -185,7 +185,7 @@ pub trait Store: Send + Sync {
     ) -> Result<Version, StoreError>;
 
     /// Writes a record, whatever is there, that may be gone again after a loss of power: it waits for no disk where that can be had.
-    /// The death of a process takes it no more than any other.
+    /// The death of a process takes it no more than any other, and once something that was put later is acknowledged, no loss of power does.
     ///
     /// # Errors
     /// As [`Store::put_record`].

@@ -42,6 +42,9 @@ pub const BYTES_MAX: u64 = 256 << 20;
 /// The most bytes of files that are laid for one visit, whoever sent them.
 const LAID_BYTES_MAX: u64 = 16 << 30;
 
+/// The most bytes of a document that is no blob.
+pub const TEXT_BYTES_MAX: usize = 16 << 10;
+
 /// The most bytes of a document.
 const DOCUMENT_BYTES_MAX: u64 = 16 << 20;
 
@@ -174,12 +177,51 @@ impl Attempt<'_> {
 /// What was put.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sent {
-    /// The blob that [`fetch`] begins with.
-    pub document: Digest,
-    /// All blobs that it needs, itself too; sorted, no duplicates.
+    /// What [`fetch`] begins with.
+    pub document: Told,
+    /// All blobs that it needs, itself too if it is one; sorted, no duplicates.
     pub blobs: Vec<Digest>,
-    /// What they hold.
+    /// What it and they hold.
     pub bytes: u64,
+}
+
+/// A document: what says what an attempt left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// A blob.
+    Blob(Digest),
+    /// Itself; of at most [`TEXT_BYTES_MAX`] bytes if [`send`] made it. That of a job that changed nothing is: then no blob is written for it.
+    Text(String),
+}
+
+impl Told {
+    fn digest(&self) -> Digest {
+        match self {
+            Self::Blob(digest) => *digest,
+            Self::Text(text) => Digest(*blake3::hash(text.as_bytes()).as_bytes()),
+        }
+    }
+
+    fn read(&self, depot: &dyn Depot) -> Result<Document, TravelFault> {
+        let damaged = |error: &dyn std::fmt::Display| TravelFault::Damaged(error.to_string());
+        let read = match self {
+            Self::Text(text) => serde_json::from_str(text),
+            Self::Blob(digest) => {
+                let mut text = Vec::new();
+                let mut content = depot.open(*digest)?.take(DOCUMENT_BYTES_MAX);
+                content.read_to_end(&mut text).map_err(|error| damaged(&error))?;
+                serde_json::from_slice(&text)
+            }
+        };
+        let document: Document = read.map_err(|error| damaged(&error))?;
+        if document.version > VERSION {
+            let version = document.version;
+            return Err(TravelFault::Damaged(format!(
+                "it has version {version}, this worker knows {VERSION}: update the worker"
+            )));
+        }
+        Ok(document)
+    }
 }
 
 /// What travels besides files. Stored: a new field has a default.
@@ -251,11 +293,16 @@ pub fn send(
     let (files, tree) = (outline.files, outline.tree);
     let document = Document { version, index: kept.digest, left, files, above, caches, tree };
     // Our own types serialize to JSON, but for names of files that are no text.
-    let text = serde_json::to_vec(&document).map_err(|error| TravelFault::Damaged(error.to_string()))?;
+    let text = serde_json::to_string(&document).map_err(|error| TravelFault::Damaged(error.to_string()))?;
     let bytes = kept.stored_bytes() + text.len() as u64;
-    let document = depot.put(&text)?;
-    let blobs: BTreeSet<Digest> =
-        kept.index.packs.iter().map(|pack| pack.digest).chain([kept.digest, document]).collect();
+    let mut blobs: BTreeSet<Digest> = kept.index.packs.iter().map(|pack| pack.digest).chain([kept.digest]).collect();
+    let document = if text.len() <= TEXT_BYTES_MAX {
+        Told::Text(text)
+    } else {
+        let digest = depot.put(text.as_bytes())?;
+        blobs.insert(digest);
+        Told::Blob(digest)
+    };
     Ok(Sent { document, blobs: blobs.into_iter().collect(), bytes })
 }
 
@@ -433,7 +480,7 @@ fn below_part(name: &Path) -> PathBuf {
 /// [`TravelFault`]; nothing is left of what was begun.
 pub fn fetch(
     attempt: Attempt<'_>,
-    document: Digest,
+    document: &Told,
     snapshot: &Snapshot,
     moment: &Moment,
     depot: &dyn Depot,
@@ -441,10 +488,11 @@ pub fn fetch(
     let directory = attempt.directory();
     let arrived = fs::read_to_string(directory.join(ARRIVED)).unwrap_or_default();
     let mut index = None;
-    if arrived != document.to_hex() {
+    let digest = document.digest();
+    if arrived != digest.to_hex() {
         workspace::remove_tree(&directory).map_err(refused(&directory))?;
-        let read = read_document(document, depot)?;
-        index = Some(make(attempt, &read, document, snapshot, depot)?);
+        let read = document.read(depot)?;
+        index = Some(make(attempt, &read, digest, snapshot, depot)?);
     }
     let left = attempt.left().ok_or(TravelFault::Nothing)?;
     let Layer::Kept(number) = layer_of(&left, moment)? else { return Ok(()) };
@@ -454,7 +502,7 @@ pub fn fetch(
     }
     let index = match index {
         Some(index) => index,
-        None => load_index(read_document(document, depot)?.index, depot)?,
+        None => load_index(document.read(depot)?.index, depot)?,
     };
     let steps = directory.join("steps");
     fs::create_dir_all(&steps).map_err(refused(&steps))?;
@@ -468,21 +516,6 @@ pub fn fetch(
     }
     // Without it the next sweep of layers would not see it.
     note_layers(&directory, bytes).map_err(refused(&directory))
-}
-
-fn read_document(digest: Digest, depot: &dyn Depot) -> Result<Document, TravelFault> {
-    let mut text = Vec::new();
-    let damaged = |error: &dyn std::fmt::Display| TravelFault::Damaged(error.to_string());
-    let mut content = depot.open(digest)?.take(DOCUMENT_BYTES_MAX);
-    content.read_to_end(&mut text).map_err(|error| damaged(&error))?;
-    let document: Document = serde_json::from_slice(&text).map_err(|error| damaged(&error))?;
-    if document.version > VERSION {
-        let version = document.version;
-        return Err(TravelFault::Damaged(format!(
-            "it has version {version}, this worker knows {VERSION}: update the worker"
-        )));
-    }
-    Ok(document)
 }
 
 fn load_index(digest: Digest, depot: &dyn Depot) -> Result<Index, TravelFault> {

@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::logs::{BYTES, write_text};
 use super::measure::median;
 use super::server::print_text;
-use super::site::{HEAD, Rows, Site, Workers, ended, family, latencies, part, resident_mib, text};
+use super::site::{HEAD, Rows, Site, Workers, ended, ends, family, part, resident_mib, text};
 use super::{Bench, Row};
 use crate::fleet;
 
@@ -83,7 +83,7 @@ async fn both(bench: &Bench, programs: &Path) -> Rows {
 async fn ours(bench: &Bench, large: &Path) -> Result<Figures, String> {
     let site = Site::new(bench, Workers::Real(1, 2)).await?;
     let source = fleet::upload(&site.client, &format!("{HEAD}jobs:\n  a: {{ run: echo hi }}\n")).await?;
-    let (_, mut ends) = latencies(&site, source, bench.sized(BUILDS)).await?;
+    let mut ends = ends(&site, bench.sized(BUILDS)).await?;
     let began = Instant::now();
     for index in 0..bench.sized(BURST) {
         site.submit(source, format!("burst {index}")).await?;

@@ -232,7 +232,7 @@ async fn readers(site: &Site, reader: &Reader) -> Result<Row, String> {
     let after = resident_mib(&processes);
     fs::write(&sign, "").map_err(text)?;
     drop(streams);
-    timed(&site.client, build, Instant::now()).await?;
+    timed(&site.client, build, Instant::now(), Logs::Without).await?;
     Ok(row(
         &format!("{READERS} live readers of one log: the server's memory, more"),
         after - before,

@@ -18,8 +18,8 @@ use tokio::time::sleep;
 use super::logs::{BYTES, peak_kib, write_text};
 use super::measure::{median, raw_spawn_ms};
 use super::site::{
-    Goal, HEAD, LONGEST, Rows, Site, Workers, cpu_ms, ended, family, latencies, ms, part, quantile, resident_mib, row,
-    text, timed,
+    Goal, HEAD, LONGEST, Rows, Site, Workers, cpu_ms, ended, ends, family, first_lines, ms, part, quantile,
+    resident_mib, row, text, timed,
 };
 use super::{Bench, Row, Size};
 use crate::fleet::{self, Fleet};
@@ -90,7 +90,7 @@ async fn at_rest(bench: &Bench) -> Rows {
     // One build, so that what is made at first need is there.
     let source = fleet::upload(&site.client, &format!("{HEAD}jobs:\n  a: {{ run: \"true\" }}\n")).await?;
     let build = site.submit(source, "warm".to_owned()).await?;
-    timed(&site.client, build, Instant::now()).await?;
+    timed(&site.client, build, Instant::now(), Logs::Without).await?;
     sleep(Duration::from_secs(3)).await;
     let families = [family(site.server.id()), family(site.workers[0].id())];
     let before = families.each_ref().map(|ids| cpu_ms(ids));
@@ -110,8 +110,8 @@ async fn at_rest(bench: &Bench) -> Rows {
 
 async fn one_build(bench: &Bench) -> Rows {
     let site = Site::new(bench, Workers::Real(1, 2)).await?;
-    let source = fleet::upload(&site.client, &format!("{HEAD}jobs:\n  a: {{ run: echo hi }}\n")).await?;
-    let (mut firsts, mut ends) = latencies(&site, source, bench.sized(BUILDS)).await?;
+    let mut firsts = first_lines(&site, bench.sized(BUILDS)).await?;
+    let mut ends = ends(&site, bench.sized(BUILDS)).await?;
     let rows = vec![
         row("POST to first log byte at a reader, p50", quantile(&mut firsts, 0.5), "ms", Goal::AtMost(5.0)),
         row("POST to first log byte at a reader, p99", quantile(&mut firsts, 0.99), "ms", Goal::AtMost(20.0)),
@@ -352,15 +352,14 @@ pub fn fill(bench: &Bench, fleet: &Fleet, count: u64) -> Result<(), String> {
 async fn past_builds(bench: &Bench) -> Rows {
     let many = std::env::var("ROPEWALK_PAST_BUILDS").ok().and_then(|text| text.parse().ok()).unwrap_or(1_000_000_usize);
     let (few, many) = (bench.sized(FEW) as u64, bench.sized(many) as u64);
-    let pipeline = format!("{HEAD}jobs:\n  a: {{ run: echo hi }}\n");
     let mut site = Site::new(bench, Workers::Real(1, 2)).await?;
-    let source = fleet::upload(&site.client, &pipeline).await?;
     let mut all = Vec::new();
     for count in [few, many.saturating_sub(few)] {
         let fleet = site.end().await;
         fill(bench, &fleet, count)?;
         site = Site::of(fleet, Workers::Real(1, 2)).await?;
-        let (firsts, ends) = latencies(&site, source, bench.sized(BUILDS / 2)).await?;
+        let firsts = first_lines(&site, bench.sized(BUILDS / 2)).await?;
+        let ends = ends(&site, bench.sized(BUILDS / 2)).await?;
         let mut measured = vec![("POST to first log byte, p50", firsts, 2.0), ("trigger to finished, p50", ends, 2.0)];
         measured.extend(queries(&site.client).await?.into_iter().map(|(name, times)| (name, times, 2.0)));
         all.push(measured);

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use api::client::Logs;
 use api::worker_view::WorkerState;
 use graph::BuildId;
 use tokio::time::sleep;
@@ -32,7 +33,7 @@ async fn entered(bench: &Bench) -> Rows {
     for round in 0..rounds {
         let source = fleet::upload(&site.client, &pipeline(bench.sized(FILES), round)).await?;
         let build = site.submit(source, format!("shell {round}")).await?;
-        timed(&site.client, build, Instant::now()).await?;
+        timed(&site.client, build, Instant::now(), Logs::Without).await?;
         let runner = sent_by(&site, build).await?;
         let folder = site.fleet.folder().to_owned();
         let address = site.fleet.address().to_owned();

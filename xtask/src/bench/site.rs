@@ -174,8 +174,8 @@ pub fn cpu_ms(ids: &[u32]) -> f64 {
 }
 
 /// When a build's first line came and when its end, since `began`, both as a reader saw them.
-pub async fn timed(client: &Client, build: BuildId, began: Instant) -> Result<(f64, f64), String> {
-    let mut moments = client.build_stream(build, Logs::With, None);
+pub async fn timed(client: &Client, build: BuildId, began: Instant, logs: Logs) -> Result<(f64, f64), String> {
+    let mut moments = client.build_stream(build, logs, None);
     let mut first = f64::NAN;
     loop {
         let next = tokio::time::timeout(PATIENCE, moments.next()).await;
@@ -190,13 +190,28 @@ pub async fn timed(client: &Client, build: BuildId, began: Instant) -> Result<(f
     Err("a stream ended before its build".to_owned())
 }
 
-/// One job a build, one build after another: to the first line, and to the end.
-pub async fn latencies(site: &Site, source: Digest, builds: usize) -> Result<(Vec<f64>, Vec<f64>), String> {
+/// Builds of one job that prints a line, one after another while its log is followed: from the request to the first line, in ms.
+pub async fn first_lines(site: &Site, builds: usize) -> Result<Vec<f64>, String> {
+    one_after_another(site, "echo hi", Logs::With, builds).await.map(|(firsts, _)| firsts)
+}
+
+/// Builds of one job that does nothing, one after another: from the request to the end, in ms.
+pub async fn ends(site: &Site, builds: usize) -> Result<Vec<f64>, String> {
+    one_after_another(site, "'true'", Logs::Without, builds).await.map(|(_, ends)| ends)
+}
+
+async fn one_after_another(
+    site: &Site,
+    script: &str,
+    logs: Logs,
+    builds: usize,
+) -> Result<(Vec<f64>, Vec<f64>), String> {
+    let source = fleet::upload(&site.client, &format!("{HEAD}jobs:\n  a: {{ run: {script} }}\n")).await?;
     let (mut firsts, mut ends) = (Vec::new(), Vec::new());
     for index in 0..builds + 10 {
         let began = Instant::now();
-        let build = site.submit(source, format!("one {index}")).await?;
-        let (first, end) = timed(&site.client, build, began).await?;
+        let build = site.submit(source, format!("{script} {index}")).await?;
+        let (first, end) = timed(&site.client, build, began, logs).await?;
         // The first ten warm what is kept.
         if index >= 10 {
             firsts.push(first);

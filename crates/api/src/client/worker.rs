@@ -5,7 +5,8 @@ use bytes::Bytes;
 use super::{Client, ClientError};
 use crate::routes::BYTES;
 use crate::worker::{
-    Challenge, FindCache, FoundCache, Hello, Join, LINE_BYTES_MAX, SaveCache, SaveLayers, SavedCache, Taken, ToWorker,
+    Challenge, FindCache, FoundCache, Hello, Join, LINE_BYTES_MAX, SaveCache, SaveLayers, SavedCache, SavedLayers,
+    Taken, ToWorker,
 };
 
 /// The server's side of a session, line by line. Dropped, the connection is closed; the session goes on until another
@@ -80,8 +81,8 @@ impl Client {
         self.call("worker_cache_save", &[]).json(save).repeatable().answer().await
     }
 
-    /// Keeps what an attempt left.
-    pub async fn worker_layers_save(&self, save: &SaveLayers) -> Result<(), ClientError> {
-        self.call("worker_layers_save", &[]).json(save).repeatable().answer::<serde_json::Value>().await.map(drop)
+    /// Keeps what attempts left.
+    pub async fn worker_layers_save(&self, save: &SaveLayers) -> Result<SavedLayers, ClientError> {
+        self.call("worker_layers_save", &[]).json(save).repeatable().answer().await
     }
 }

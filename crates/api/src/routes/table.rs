@@ -1450,11 +1450,16 @@ pub const ROUTES: &[Route] = &[
         method: Method::Post,
         path: "/api/v1/worker/layers",
         tag: Tag::Worker,
-        summary: "Keeps what an attempt left, for shells on other workers",
+        summary: "Keeps what attempts left, for shells on other workers",
         access: Access::Session,
         parameters: &[],
         body: Some(any_json(LAYERS_BODY_BYTES_MAX)),
-        answers: &[Answer { status: 200, media: JSON, content: Content::AnyJson, text: "it is kept" }],
+        answers: &[Answer {
+            status: 200,
+            media: JSON,
+            content: Content::AnyJson,
+            text: "they are kept, but for those that it names",
+        }],
         also_refused: &[ProblemKind::Conflict, ProblemKind::Unprocessable],
     },
 ];

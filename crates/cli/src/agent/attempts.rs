@@ -23,6 +23,7 @@ use tokio::sync::Notify;
 use worker::keeper::Processes;
 use worker::workspace::{Files, Snapshot, Spare, Workspace, WorkspaceError, collect_layers};
 
+use super::behind::behind;
 use super::checkout::{self, Checkout};
 use super::departure::Departure;
 use super::depot::RemoteDepot;
@@ -163,7 +164,7 @@ impl Attempts {
         }
         Self {
             data: data.to_owned(),
-            spares: Rc::new(Spares::new(worker::workspaces(data), processes.clone())),
+            spares: Rc::new(Spares::new(data.to_owned(), processes.clone())),
             next: RefCell::default(),
             sends: Sends::new(data, Arc::clone(&link)),
             processes,
@@ -228,17 +229,11 @@ impl Attempts {
 
     /// Sends what attempts of an earlier life left.
     pub fn send_earlier(self: &Rc<Self>) {
-        let earlier = self.sends.earlier();
-        if earlier.is_empty() {
-            return;
+        for (build, attempt) in self.sends.earlier() {
+            let sending = Sending { build, attempt, mask: None, _held: self.holds.hold(build) };
+            let attempts = Rc::clone(self);
+            tokio::task::spawn_local(async move { attempts.sends.send(sending).await });
         }
-        let attempts = Rc::clone(self);
-        tokio::task::spawn_local(async move {
-            for (build, attempt) in earlier {
-                let held = attempts.holds.hold(build);
-                attempts.sends.send(Sending { build, attempt, mask: None, _held: held }).await;
-            }
-        });
     }
 
     /// Waits until none runs; those that begin meanwhile count.
@@ -500,10 +495,10 @@ impl Attempts {
         let (tell, made) = tokio::sync::oneshot::channel();
         let data = self.data.clone();
         // The snapshot and the first workspace at once: each change of threads costs as much as a file. Where the workspace is ready these
-        // are a few names, and no attempt ran before this one. The next build's folder is made while this one goes on.
+        // are a few names, and no attempt ran before this one. The next build's folder is made while this one goes on, or with the next
+        // workspace: just now a thread more would take the turn of this one.
         if is_ready {
             let _ = tell.send(make());
-            drop(tokio::task::spawn_blocking(move || worker::set_aside(&data)));
         } else {
             drop(tokio::task::spawn_blocking(move || {
                 if tell.send(make()).is_ok() {
@@ -594,7 +589,7 @@ impl Attempts {
     async fn tidy(&self) {
         self.untidied.set(0);
         let (data, link, holds) = (self.data.clone(), Arc::clone(&self.link), self.holds.clone());
-        let tidied = tokio::task::spawn_blocking(move || {
+        let tidied = behind("tidy", move || {
             let workspaces = data.join("workspaces");
             retire_workspaces(&workspaces, &holds);
             // What is left is tried again later.

@@ -1,8 +1,9 @@
 //! Artifacts and caches of one attempt, on the server, with what this machine has in front.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use api::worker::{FindCache, SaveCache};
 use graph::{Digest, LeaseId};
@@ -29,20 +30,20 @@ impl RemoteDepot {
     }
 
     fn lease(&self) -> Result<LeaseId, DepotError> {
-        self.lease.ok_or_else(|| DepotError::Refused("no job asks for a cache".to_owned()))
+        self.lease.ok_or_else(no_caches)
     }
 }
 
 impl Depot for RemoteDepot {
     fn put(&self, bytes: &[u8]) -> Result<Digest, DepotError> {
         let digest = self.link.contents().put(bytes).map_err(LinkError::from)?;
-        self.link.send(vec![digest])?;
+        self.link.send(&[digest])?;
         Ok(digest)
     }
 
     fn put_file(&self, path: &Path) -> Result<Digest, DepotError> {
         let (digest, _) = self.link.contents().put_file(path).map_err(LinkError::from)?;
-        self.link.send(vec![digest])?;
+        self.link.send(&[digest])?;
         Ok(digest)
     }
 
@@ -79,6 +80,67 @@ impl Depot for RemoteDepot {
             api::worker::CacheSaved::Kept => CacheSaved::Existed,
         })
     }
+}
+
+/// Blobs that go to the server together, once all are here.
+pub struct GatheringDepot<'l> {
+    link: &'l Arc<Link>,
+    gathered: Mutex<BTreeSet<Digest>>,
+}
+
+impl<'l> GatheringDepot<'l> {
+    /// Nothing has gathered.
+    pub fn new(link: &'l Arc<Link>) -> Self {
+        Self { link, gathered: Mutex::default() }
+    }
+
+    fn gathered(&self) -> MutexGuard<'_, BTreeSet<Digest>> {
+        self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends all that has gathered.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub fn send(self) -> Result<(), LinkError> {
+        let gathered = self.gathered.into_inner().unwrap_or_else(PoisonError::into_inner);
+        self.link.send(&Vec::from_iter(gathered))
+    }
+}
+
+impl Depot for GatheringDepot<'_> {
+    fn put(&self, bytes: &[u8]) -> Result<Digest, DepotError> {
+        let digest = self.link.contents().put(bytes).map_err(LinkError::from)?;
+        self.gathered().insert(digest);
+        Ok(digest)
+    }
+
+    fn put_file(&self, path: &Path) -> Result<Digest, DepotError> {
+        let (digest, _) = self.link.contents().put_file(path).map_err(LinkError::from)?;
+        self.gathered().insert(digest);
+        Ok(digest)
+    }
+
+    fn open(&self, digest: Digest) -> Result<Box<dyn Read + Send>, DepotError> {
+        RemoteDepot::of_blobs(Arc::clone(self.link)).open(digest)
+    }
+
+    fn missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, DepotError> {
+        let unknown: Vec<Digest> = digests.iter().filter(|digest| !self.gathered().contains(digest)).copied().collect();
+        Ok(self.link.missing(&unknown)?)
+    }
+
+    fn find_cache(&self, _: &CacheScope, _: &str, _: &[String]) -> Result<Option<CacheEntry>, DepotError> {
+        Err(no_caches())
+    }
+
+    fn save_cache(&self, _: &CacheScope, _: &CacheEntry) -> Result<CacheSaved, DepotError> {
+        Err(no_caches())
+    }
+}
+
+fn no_caches() -> DepotError {
+    DepotError::Refused("no job asks for a cache".to_owned())
 }
 
 impl From<LinkError> for DepotError {

@@ -13,7 +13,7 @@ use api::blob::{DIGESTS_MAX, Digests, PARCEL_HEAD_BYTES, read_parcel_head};
 use api::client::{Client, ClientError, Parcel};
 use api::problem::ProblemKind;
 use api::source::{HISTORY_DOCUMENT_BYTES_MAX, History, MANIFEST_BYTES_MAX, Manifest};
-use api::worker::{FindCache, FoundCache, SaveCache, SaveLayers, SavedCache};
+use api::worker::{FindCache, FoundCache, SaveCache, SaveLayers, SavedCache, SavedLayers};
 use graph::Digest;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -334,33 +334,49 @@ impl Link {
     ///
     /// # Errors
     /// [`LinkError`].
-    pub fn send(&self, digests: Vec<Digest>) -> Result<(), LinkError> {
+    pub fn send(&self, digests: &[Digest]) -> Result<(), LinkError> {
         if let [digest] = digests[..]
             && self.contents.file(digest).is_some_and(|file| file.metadata().is_ok_and(|it| it.len() <= UNASKED_BYTES))
         {
-            return self.send_one(digest);
+            return self.send_together(digests);
         }
-        let digests = Digests { digests };
-        self.call(async |client| {
-            let missing = client.blob_missing(&digests).await?;
-            Ok((missing, client))
-        })
-        .and_then(|(missing, _)| missing.digests.into_iter().try_for_each(|digest| self.send_one(digest)))
+        // What has gathered goes before the next large one, so that nothing is sent twice when the server was away.
+        let (mut together, mut bytes) = (Vec::new(), 0);
+        for digest in self.missing(digests)? {
+            let file = self.contents.file(digest).ok_or(LinkError::Absent(digest))?;
+            let length = file.metadata()?.len();
+            if bytes + length > LARGE_BYTES {
+                self.send_together(&std::mem::take(&mut together))?;
+                bytes = 0;
+            }
+            together.push(digest);
+            bytes += length;
+        }
+        self.send_together(&together)
     }
 
-    fn send_one(&self, digest: Digest) -> Result<(), LinkError> {
+    /// Sends contents, all again if that failed and may be tried again.
+    fn send_together(&self, digests: &[Digest]) -> Result<(), LinkError> {
+        if digests.is_empty() {
+            return Ok(());
+        }
         loop {
-            let file = self.contents.file(digest).ok_or(LinkError::Absent(digest))?;
-            let path = self.contents.found(digest).ok_or(LinkError::Absent(digest))?;
-            let length = file.metadata()?.len();
             let client = self.call(async |client| Ok(client))?;
             let mut sending = Sending::new(client, self);
-            let body = if length >= LARGE_BYTES {
-                Body::File(path, length)
-            } else {
-                Body::Bytes(self.contents.bytes(digest, LARGE_BYTES).ok_or(LinkError::Absent(digest))?)
-            };
-            match sending.add(digest, body).and_then(|()| sending.flush()) {
+            let mut sent = Ok(());
+            for &digest in digests {
+                let length = self.contents.file(digest).ok_or(LinkError::Absent(digest))?.metadata()?.len();
+                let body = if length >= LARGE_BYTES {
+                    Body::File(self.contents.found(digest).ok_or(LinkError::Absent(digest))?, length)
+                } else {
+                    Body::Bytes(self.contents.bytes(digest, LARGE_BYTES).ok_or(LinkError::Absent(digest))?)
+                };
+                sent = sending.add(digest, body);
+                if sent.is_err() {
+                    break;
+                }
+            }
+            match sent.and_then(|()| sending.flush()) {
                 Ok(()) => return Ok(()),
                 // Judged, and waited out, as any other call.
                 Err(error) => {
@@ -387,11 +403,11 @@ impl Link {
         self.call(async |client| client.worker_cache_save(save).await)
     }
 
-    /// Says what an attempt left. Blocks.
+    /// Says what attempts left. Blocks.
     ///
     /// # Errors
     /// [`LinkError`].
-    pub fn save_layers(&self, save: &SaveLayers) -> Result<(), LinkError> {
+    pub fn save_layers(&self, save: &SaveLayers) -> Result<SavedLayers, LinkError> {
         self.call(async |client| client.worker_layers_save(save).await)
     }
 

@@ -622,7 +622,7 @@ fn evaluate_now(link: &Link, data: &std::path::Path, question: Evaluate) -> Resu
     if !link.contents().has(answer.program) {
         link.contents().put_file(&answer.binary).map_err(failed)?;
     }
-    link.send(vec![text, answer.program]).map_err(|error| error.to_string())?;
+    link.send(&[text, answer.program]).map_err(|error| error.to_string())?;
     Ok(Box::new(ProgramReply { text, program: answer.program, files: answer.files }))
 }
 

@@ -44,7 +44,7 @@ impl Wish {
 
 /// The workspace that is made ahead, if there is one.
 pub struct Spares {
-    workspaces: PathBuf,
+    data: PathBuf,
     processes: Processes,
     newest: RefCell<Option<One>>,
     /// How many were begun.
@@ -76,11 +76,11 @@ impl Promise {
 
 impl Spares {
     /// None yet. What a process left that was killed is removed. Blocks.
-    pub fn new(workspaces: PathBuf, processes: Processes) -> Self {
+    pub fn new(data: PathBuf, processes: Processes) -> Self {
         // What is left takes little room, and is tried again in the next life.
-        let _ = remove_spares(&workspaces);
+        let _ = remove_spares(&worker::workspaces(&data));
         Self {
-            workspaces,
+            data,
             processes,
             newest: RefCell::default(),
             count: Cell::new(0),
@@ -122,9 +122,12 @@ impl Spares {
     }
 
     async fn fill(&self, mut place: OwnedMutexGuard<Option<Spare>>, snapshot: Arc<Snapshot>, number: u64) {
-        let made = Spare::make(snapshot, &self.workspaces, number, &self.processes).await;
+        let made = Spare::make(snapshot, &worker::workspaces(&self.data), number, &self.processes).await;
         // Without one the next attempt makes its own, and tells what is wrong.
         *place = made.ok().flatten();
+        drop(place);
+        let data = self.data.clone();
+        drop(tokio::task::spawn_blocking(move || worker::set_aside(&data)));
     }
 
     /// Removes one that nobody uses.

@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use api::client::{Client, Frames};
 use api::shell::{Frame, Opened, SILENT_MS, Size, StartShell, Terminal};
+use api::worker::LayersDocument;
 use bytes::Bytes;
-use graph::Digest;
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
@@ -111,7 +111,11 @@ async fn visit(
 async fn files(place: &Place, start: &StartShell) -> Result<Vec<super::holding::Held<PathBuf>>, String> {
     let StartShell { build, attempt, .. } = *start;
     let own = travel::Attempt { data: &place.data, build, attempt };
-    if let Some(document) = start.layers.filter(|_| !own.is_own()) {
+    if let Some(document) = start.layers.as_ref().filter(|_| !own.is_own()) {
+        let document = match document {
+            LayersDocument::Blob(digest) => travel::Told::Blob(*digest),
+            LayersDocument::Text { text } => travel::Told::Text(text.clone()),
+        };
         return arrived(place, start, document).await;
     }
     let directory = worker::workspace_directory(&place.data, start.build, start.attempt);
@@ -141,7 +145,7 @@ async fn files(place: &Place, start: &StartShell) -> Result<Vec<super::holding::
 async fn arrived(
     place: &Place,
     start: &StartShell,
-    document: Digest,
+    document: travel::Told,
 ) -> Result<Vec<super::holding::Held<PathBuf>>, String> {
     let checkout = place.link.checkout(&start.origin.project, start.origin.source).await?;
     let held = place.link.hold_checkout(&checkout.tree).into_iter().collect();
@@ -153,7 +157,7 @@ async fn arrived(
         let snapshot = Snapshot::of_immutable(&checkout.tree, &checkout.folder, &checkout.shown, &snapshot)?;
         let depot = RemoteDepot::of_blobs(Arc::clone(&link));
         let left = travel::Attempt { data: &data, build, attempt };
-        travel::fetch(left, document, &snapshot, &moment, &depot)?;
+        travel::fetch(left, &document, &snapshot, &moment, &depot)?;
         for program in left.programs() {
             let path = worker::program_file(&data, program);
             if !path.is_file() && link.fetch_now(program).is_ok() {

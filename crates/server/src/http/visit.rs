@@ -8,11 +8,11 @@ use std::time::Duration;
 use api::problem::{Problem, ProblemKind};
 use api::routes::BYTES;
 use api::shell::{ALIVE_MS, Frame, FrameReader, INPUT_BYTES_MAX, OpenShell, SECRETS_MAX, StartShell, WORDS_MAX};
-use api::worker::{Offer, ToWorker};
+use api::worker::{LayersDocument, Offer, ToWorker};
 use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
 use futures_util::{Stream, StreamExt};
-use graph::{BuildId, Digest, Job, JobName, Origin, WorkerId};
+use graph::{BuildId, Job, JobName, Origin, WorkerId};
 use store::rows::AttemptRow;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
@@ -138,6 +138,7 @@ pub async fn open(app: Arc<App>, call: Call) -> Answered {
         audit(&app, &call, &origin.project, target.clone(), detail).await?;
         let mut seat = app.server.visits.open(crate::parts::fresh_id(), worker.clone(), build).map_err(refused)?;
         let (shell, origin, open) = (seat.shell.clone(), origin.clone(), open.clone());
+        let layers = layers.clone();
         let start = StartShell { shell, build: of, attempt: attempt_number, origin, open, layers };
         if !app.server.dispatch.tell(worker, &ToWorker::Shell(Box::new(start))) {
             problem = Problem::new(ProblemKind::Conflict, format!("the worker {worker} is not joined"));
@@ -169,7 +170,7 @@ struct Hosts {
     /// The one that ran it first, if it is there; not empty.
     workers: Vec<WorkerId>,
     /// By what another worker fetches it.
-    layers: Option<Digest>,
+    layers: Option<LayersDocument>,
 }
 
 /// The workers that are asked one after the other: the one that ran the attempt; if its files were sent, others of the same pool that have the
@@ -177,7 +178,7 @@ struct Hosts {
 fn hosts(app: &App, attempt: &AttemptRow, job: &Job) -> Result<Hosts, Problem> {
     let key = StoredLayers::key(attempt.build, attempt.attempt);
     let stored = app.server.records.read::<StoredLayers>(&key).map_err(problem::record)?.map(|(stored, _)| stored);
-    let layers = stored.as_ref().and_then(|stored| stored.document);
+    let layers = stored.as_ref().and_then(|stored| stored.document.clone());
     let sessions = app.server.dispatch.sessions();
     let is_owner = |session: &&SessionView| session.worker == attempt.worker;
     let mut workers: Vec<WorkerId> = sessions.iter().filter(is_owner).map(|session| session.worker.clone()).collect();

@@ -1,5 +1,7 @@
 //! What workers ask: a challenge, a session, its outbox, keyed caches. Who speaks is known by the session alone.
 
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,12 +9,13 @@ use std::time::Duration;
 use api::problem::{Problem, ProblemKind};
 use api::routes::NDJSON;
 use api::worker::{
-    CACHE_PACKS_MAX, CacheEntry, CacheSaved, Challenge, FindCache, FoundCache, Hello, Join, LAYERS_BLOBS_MAX, Layers,
-    PROTOCOL, SaveCache, SaveLayers, SavedCache, ToWorker,
+    AttemptLayers, AttemptName, CACHE_PACKS_MAX, CacheEntry, CacheSaved, Challenge, FindCache, FoundCache, Hello, Join,
+    LAYERS_ATTEMPTS_MAX, LAYERS_BLOBS_MAX, LAYERS_TEXT_BYTES_MAX, Layers, LayersDocument, PROTOCOL, SaveCache,
+    SaveLayers, SavedCache, SavedLayers, ToWorker,
 };
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, StatusCode, header};
-use graph::{Digest, Trust, WorkerId, hex};
+use graph::{Digest, Timestamp, Trust, WorkerId, hex};
 use ring::signature::{ED25519, UnparsedPublicKey};
 use store::StoreError;
 use store::cache::{CacheAct, CacheRow, CacheUse, CacheUser, CacheWanted, Saved, cache_uses};
@@ -241,10 +244,8 @@ async fn check_there(server: &Arc<Server>, blobs: Vec<Digest>) -> Result<(), Pro
     });
     match looked.await.map_err(|error| problem::internal(&error))?.map_err(problem::blob)? {
         None => Ok(()),
-        Some(digest) => {
-            Err(Problem::new(ProblemKind::Conflict, format!("the cache names {digest}, which is not here"))
-                .help("ask what is missing, and send that first"))
-        }
+        Some(digest) => Err(Problem::new(ProblemKind::Conflict, format!("{digest} is named and not here"))
+            .help("ask what is missing, and send that first")),
     }
 }
 
@@ -286,43 +287,66 @@ pub async fn cache_save(server: Arc<Server>, call: Call) -> Answered {
     json(&SavedCache { saved })
 }
 
-/// Keeps what an attempt left, if it was this worker's.
+/// Keeps what attempts left that were this worker's, and names the others.
 pub async fn layers_save(server: Arc<Server>, call: Call) -> Answered {
-    let SaveLayers { build, attempt, layers } = call.json()?;
+    let SaveLayers { attempts } = call.json()?;
     let worker = worker_of(&server, &call.headers)?;
     let at = server.now();
-    let stored = match layers {
-        Layers::Sent { document, blobs, bytes } => {
-            if blobs.len() > LAYERS_BLOBS_MAX || !blobs.contains(&document) {
-                let detail =
-                    format!("what an attempt left are at most {LAYERS_BLOBS_MAX} blobs, the document among them");
-                return Err(unprocessable(detail));
+    let mut blobs = Vec::new();
+    for told in &attempts {
+        if let Layers::Sent { document, blobs: needed, .. } = &told.layers {
+            match document {
+                LayersDocument::Blob(document) if !needed.contains(document) => {
+                    return Err(unprocessable("what an attempt left is blobs, the document among them"));
+                }
+                LayersDocument::Text { text } if text.len() > LAYERS_TEXT_BYTES_MAX => {
+                    let detail = format!("a document that is no blob has at most {LAYERS_TEXT_BYTES_MAX} bytes");
+                    return Err(unprocessable(detail));
+                }
+                LayersDocument::Blob(_) | LayersDocument::Text { .. } => {}
             }
-            check_there(&server, blobs.clone()).await?;
+            blobs.extend_from_slice(needed);
+        }
+    }
+    if attempts.len() > LAYERS_ATTEMPTS_MAX || blobs.len() > LAYERS_BLOBS_MAX {
+        let detail = format!("at most {LAYERS_ATTEMPTS_MAX} attempts with {LAYERS_BLOBS_MAX} blobs are kept at once");
+        return Err(unprocessable(detail));
+    }
+    check_there(&server, blobs).await?;
+    let records = server.records.clone();
+    let kept = blocking(move || {
+        let mut its_own = BTreeMap::new();
+        let (mut stored, mut saved) = (Vec::new(), SavedLayers::default());
+        for AttemptLayers { build, attempt, layers } in attempts {
+            let its_own = match its_own.entry(build) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(unknown) => {
+                    let rows = server.store.attempts(build, None)?;
+                    let of_worker = rows.iter().filter(|row| row.worker == worker);
+                    unknown.insert(of_worker.map(|row| row.attempt).collect::<BTreeSet<_>>())
+                }
+            };
+            if its_own.contains(&attempt) {
+                stored.push((StoredLayers::key(build, attempt), stored_layers(layers, at)));
+            } else {
+                saved.refused.push(AttemptName { build, attempt });
+            }
+        }
+        Ok(records.write_all(&stored, at).map(|()| saved))
+    });
+    json(&kept.await?.map_err(problem::record)?)
+}
+
+fn stored_layers(layers: Layers, at: Timestamp) -> StoredLayers {
+    match layers {
+        Layers::Sent { document, blobs, bytes } => {
             StoredLayers { document: Some(document), blobs, bytes, at, ..StoredLayers::default() }
         }
         Layers::Unsent { reason } => {
             let reason = reason.chars().take(REASON_CHARS_MAX).collect();
             StoredLayers { reason, at, ..StoredLayers::default() }
         }
-    };
-    let records = server.records.clone();
-    let kept = blocking(move || {
-        let attempts = server.store.attempts(build, None)?;
-        let is_its_own = attempts.iter().any(|row| row.attempt == attempt && row.worker == worker);
-        if !is_its_own {
-            return Ok(None);
-        }
-        Ok(Some(records.write(&StoredLayers::key(build, attempt), &stored, at)))
-    });
-    match kept.await? {
-        Some(written) => written.map_err(problem::record)?,
-        None => {
-            let detail = format!("attempt {attempt} of build {build} was not this worker's");
-            return Err(Problem::new(ProblemKind::Conflict, detail));
-        }
     }
-    json(&serde_json::json!({}))
 }
 
 async fn blocking<T: Send + 'static>(

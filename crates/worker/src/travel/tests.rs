@@ -26,6 +26,13 @@ impl Mask for OneSecret {
     }
 }
 
+fn text_of(document: &Told) -> &str {
+    match document {
+        Told::Text(text) => text,
+        Told::Blob(digest) => panic!("{digest} is a blob"),
+    }
+}
+
 /// Two workers and a depot.
 struct Ground {
     folder: tempfile::TempDir,
@@ -96,7 +103,7 @@ impl Ground {
         send(Attempt { data: &data, build: BUILD, attempt: NUMBER }, mask, bytes_max, &self.depot)
     }
 
-    fn fetch(&self, document: Digest, moment: &str) -> Result<LeftBehind, TravelFault> {
+    fn fetch(&self, document: &Told, moment: &str) -> Result<LeftBehind, TravelFault> {
         let data = self.path("b");
         let attempt = Attempt { data: &data, build: BUILD, attempt: NUMBER };
         let moment = if moment.is_empty() { Moment::End } else { Moment::read(moment) };
@@ -127,7 +134,7 @@ fn what_a_layer_has_arrives_as_it_was() {
     crate::workspace::make_opaque(&upper.join("opaque")).unwrap();
     fs::set_permissions(upper.join("shut"), fs::Permissions::from_mode(0o500)).unwrap();
     let sent = ground.send(None, BYTES_MAX).unwrap();
-    let left = ground.fetch(sent.document, "").unwrap();
+    let left = ground.fetch(&sent.document, "").unwrap();
     let arrived = ground.arrived(&left, &Moment::End);
     for (path, content) in [("one", "one"), ("two", "two"), ("twin", "one"), ("shut/file", "x")] {
         assert_eq!(fs::read_to_string(arrived.join(path)).unwrap(), content, "{path}");
@@ -148,7 +155,7 @@ fn what_a_layer_has_arrives_as_it_was() {
         assert_eq!(ground.arrived(&left, &Moment::read(other)), first, "{other}");
     }
     assert!(!first.exists());
-    ground.fetch(sent.document, "1").unwrap();
+    ground.fetch(&sent.document, "1").unwrap();
     assert_eq!(fs::read_to_string(first.join("one")).unwrap(), "1");
     // The tree is at another path here.
     let tree = ground.path("b/tree");
@@ -179,7 +186,7 @@ fn a_restored_cache_is_named_and_not_sent() {
     assert!(sent.bytes < 10_000, "{} bytes without the cache", sent.bytes);
     assert!(!sent.blobs.contains(&kept.digest), "the cache is kept for as long as its entry");
     for moment in ["", "1"] {
-        ground.fetch(sent.document, moment).unwrap();
+        ground.fetch(&sent.document, moment).unwrap();
         let outline = Workspace::outline(&ground.directory("b")).unwrap().unwrap();
         assert_eq!(outline.above.len(), 1);
         assert!(outline.above[0].starts_with(ground.path("b/cache-layers")), "shared with jobs of this worker");
@@ -187,7 +194,7 @@ fn a_restored_cache_is_named_and_not_sent() {
     }
     workspace::remove_tree(&ground.path("b")).unwrap();
     ground.depot.blobs.lock().unwrap().remove(&kept.digest);
-    let fault = ground.fetch(sent.document, "").unwrap_err().to_string();
+    let fault = ground.fetch(&sent.document, "").unwrap_err().to_string();
     assert!(fault.starts_with("a cache that it was given cannot be had any more: "), "{fault}");
 }
 
@@ -204,10 +211,9 @@ fn a_file_with_a_secret_stays() {
     symlink("/the/secret", ground.directory("a").join("upper/link")).unwrap();
     let sent = ground.send(Some(&OneSecret(b"secret")), BYTES_MAX).unwrap();
     for (digest, bytes) in &*ground.depot.blobs.lock().unwrap() {
-        let is_document = *digest == sent.document;
-        assert!(is_document || !bytes.windows(7).any(|window| window == b" secret"), "{digest}");
+        assert!(!bytes.windows(7).any(|window| window == b" secret"), "{digest}");
     }
-    let left = ground.fetch(sent.document, "").unwrap();
+    let left = ground.fetch(&sent.document, "").unwrap();
     let arrived = ground.arrived(&left, &Moment::End);
     for path in ["long", "sub/short", "link"] {
         assert!(is_whiteout(&fs::symlink_metadata(arrived.join(path)).unwrap()), "{path}");
@@ -230,13 +236,14 @@ fn a_name_with_a_secret_stays() {
     ground.write("upper/se/cr", b"plain");
     let sent = ground.send(Some(&OneSecret(b"hushed")), BYTES_MAX).unwrap();
     let other = ground.send(Some(&OneSecret(b"se/cr")), BYTES_MAX).unwrap();
-    let note = ground.fetch(other.document, "").unwrap().arrived.unwrap().notes.swap_remove(0);
+    let note = ground.fetch(&other.document, "").unwrap().arrived.unwrap().notes.swap_remove(0);
     assert_eq!(note, "without files that hold a secret: `***`");
     for (digest, bytes) in &*ground.depot.blobs.lock().unwrap() {
         let is_sent = sent.blobs.contains(digest);
         assert!(!is_sent || !bytes.windows(6).any(|window| window == b"hushed"), "{digest}");
     }
-    let left = ground.fetch(sent.document, "").unwrap();
+    assert!(!text_of(&sent.document).contains("hushed"));
+    let left = ground.fetch(&sent.document, "").unwrap();
     let arrived = crate::workspace::entries(&ground.arrived(&left, &Moment::End)).unwrap();
     let arrived: BTreeSet<PathBuf> = arrived.into_iter().collect();
     assert_eq!(arrived, ["one", "se/cr", "two"].map(PathBuf::from).into());
@@ -262,10 +269,26 @@ fn what_is_too_much_is_not_looked_through() {
 }
 
 #[test]
+fn a_long_document_is_a_blob() {
+    let ground = Ground::new();
+    let sent = ground.send(None, BYTES_MAX).unwrap();
+    assert!(text_of(&sent.document).len() <= TEXT_BYTES_MAX);
+    let data = ground.path("a");
+    let mut left = Attempt { data: &data, build: BUILD, attempt: NUMBER }.left().unwrap();
+    left.variables.insert("LONG".to_owned(), "long ".repeat(TEXT_BYTES_MAX));
+    fs::write(environment_file(&data, BUILD, NUMBER), serde_json::to_vec(&left).unwrap()).unwrap();
+    let longer = ground.send(None, BYTES_MAX).unwrap();
+    let Told::Blob(digest) = longer.document else { panic!("{:?}", longer.document) };
+    assert!(longer.blobs.contains(&digest) && longer.blobs.len() == sent.blobs.len() + 1);
+    let arrived = ground.fetch(&longer.document, "").unwrap();
+    assert_eq!(arrived.variables["LONG"], left.variables["LONG"]);
+}
+
+#[test]
 fn what_is_too_much_stays_and_is_told() {
     let ground = Ground::new();
     ground.write("steps/0/upper/large", &[1; 3000]);
-    let left = ground.fetch(ground.send(None, 2000).unwrap().document, "").unwrap();
+    let left = ground.fetch(&ground.send(None, 2000).unwrap().document, "").unwrap();
     let Layer::Unkept(reason) = &left.steps[0].layer else { panic!("{:?}", left.steps[0].layer) };
     assert!(reason.contains("did not leave the worker") && reason.contains("more than 0 MiB"), "{reason}");
     assert_eq!(fs::read(ground.arrived(&left, &Moment::Failed).join("two")).unwrap(), b"two");
@@ -276,15 +299,15 @@ fn what_is_too_much_stays_and_is_told() {
 fn what_is_damaged_or_hostile_is_refused() {
     let ground = Ground::new();
     let sent = ground.send(None, BYTES_MAX).unwrap();
-    for text in [&b"{}"[..], b"", b"[1]"] {
-        let digest = ground.depot.put(text).unwrap();
-        assert!(matches!(ground.fetch(digest, ""), Err(TravelFault::Damaged(_))), "{text:?}");
+    for text in ["{}", "", "[1]"] {
+        for document in [Told::Text(text.to_owned()), Told::Blob(ground.depot.put(text.as_bytes()).unwrap())] {
+            assert!(matches!(ground.fetch(&document, ""), Err(TravelFault::Damaged(_))), "{text:?}");
+        }
     }
-    let document = ground.depot.blobs.lock().unwrap()[&sent.document].clone();
-    let mut document: serde_json::Value = serde_json::from_slice(&document).unwrap();
+    let mut document: serde_json::Value = serde_json::from_str(text_of(&sent.document)).unwrap();
     document["version"] = (VERSION + 1).into();
-    let digest = ground.depot.put(document.to_string().as_bytes()).unwrap();
-    assert!(ground.fetch(digest, "").unwrap_err().to_string().contains("update the worker"));
+    let fault = ground.fetch(&Told::Text(document.to_string()), "").unwrap_err();
+    assert!(fault.to_string().contains("update the worker"));
     // A link in a layer, and a name below it.
     document["version"] = VERSION.into();
     let entry = |path: &str, kind| chunked::Entry { path: path.into(), mode: 0o755, modified_ns: 0, kind };
@@ -295,8 +318,7 @@ fn what_is_damaged_or_hostile_is_refused() {
         let entries = vec![link, entry("1/upper/d/x", inside)];
         let index = ground.depot.put(&Index { entries, ..Index::default() }.encode()).unwrap();
         document["index"] = serde_json::to_value(index).unwrap();
-        let digest = ground.depot.put(document.to_string().as_bytes()).unwrap();
-        let _ = ground.fetch(digest, "");
+        let _ = ground.fetch(&Told::Text(document.to_string()), "");
         assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
     }
 }
