@@ -1132,6 +1132,35 @@ fn a_step_is_entered_on_another_worker_when_its_own_is_gone() {
 }
 
 #[test]
+fn what_several_jobs_left_is_entered_on_another_worker() {
+    // One changes nothing, one has a long environment, one writes a large file.
+    let long = "x".repeat(20_000);
+    let site = Site::new(&format!(
+        "jobs:\n  a: {{ run: 'true' }}\n  b: {{ run: 'echo b > f', env: {{ LONG: {long} }} }}\n  c: {{ run: 'head -c 20000000 /dev/zero > f' }}\n"
+    ));
+    site.token("shell.token", "shell");
+    let _server = site.serve();
+    let mut first = site.work("w1", &[]);
+    site.submit(&[], 0);
+    site.eventually("all is sent", || {
+        (1..=3).all(|attempt| site.path(&format!("w1/workspaces/1/{attempt}/sent")).exists())
+    });
+    first.process.kill();
+    drop(first);
+    fs::remove_dir_all(site.path("w1")).expect("its disk is wiped");
+    let _second = site.work("w2", &[]);
+    for (job, look, seen) in
+        [("a", "ls", ""), ("b", "cat f; echo ${#LONG}", "b\n20000\n"), ("c", "wc -c < f", "20000000\n")]
+    {
+        // A worker on a slow machine may lose its session for a moment, and the first is missed only then.
+        site.eventually(job, || {
+            let output = site.shell("shell.token", &[job], look).output().expect("ropewalk starts");
+            output.status.success() && String::from_utf8_lossy(&output.stdout) == seen
+        });
+    }
+}
+
+#[test]
 fn a_shell_ends_with_whoever_sits_before_it() {
     let site = Site::new(STEPS);
     site.token("shell.token", "shell");

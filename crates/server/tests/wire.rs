@@ -12,16 +12,18 @@ use std::time::Duration;
 
 use api::blob::{Digests, PARCEL_HEAD_BYTES, Stored, parcel_head, read_parcel_head};
 use api::worker::{
-    CacheEntry, CacheSaved, Challenge, FindCache, FoundCache, FromWorker, Hello, Join, Offer, PROTOCOL, SaveCache,
-    SavedCache, Start, Taken, ToWorker,
+    AttemptLayers, AttemptName, CacheEntry, CacheSaved, Challenge, FindCache, FoundCache, FromWorker, Hello, Join,
+    LAYERS_ATTEMPTS_MAX, LAYERS_TEXT_BYTES_MAX, Layers, LayersDocument, Offer, PROTOCOL, SaveCache, SaveLayers,
+    SavedCache, SavedLayers, Start, Taken, ToWorker,
 };
-use graph::{Digest, LeaseId, Outcome, Timestamp, Verdict, WorkerId};
+use graph::{AttemptNumber, BuildId, Digest, LeaseId, Outcome, Timestamp, Verdict, WorkerId};
 use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use ropewalk_server::access::{GrantRequest, Narrowing, SealingKey, Subject, SubjectKind, Verb, narrow};
 use ropewalk_server::http::worker::{SIGNED_PREFIX, worker_id};
 use ropewalk_server::http::{App, router};
 use ropewalk_server::live::Lines;
+use ropewalk_server::records::StoredLayers;
 use ropewalk_server::secrets::Secrets;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -361,6 +363,49 @@ fn caches_are_found_by_lease_and_never_read_upwards() {
         assert_eq!(wire.ask::<FoundCache>("/worker/caches/find", &find(lease, "k2")).await.unwrap().entry, Some(entry));
         let foreign = wire.ask::<FoundCache>("/worker/caches/find", &find(LeaseId(1), "k2")).await;
         assert_eq!(foreign.err(), Some(409));
+        served.end().await;
+    });
+}
+
+#[test]
+fn what_attempts_left_is_kept_together_and_of_ones_own_alone() {
+    run(async {
+        let served = Served::new().await;
+        let mut wire = Wire::join(&served, &served.token("default"), &["default"]).await.unwrap();
+        let source = manifest(&served.site, &[(".ropewalk/pipeline.yaml", ONE)]);
+        let build = served.site.server().submit(wanted(source)).await.unwrap().build;
+        let attempt = wire.start().await.spec.attempt;
+        let text = |text: &str| LayersDocument::Text { text: text.to_owned() };
+        let of = |build, attempt, document, blobs: &[Digest]| {
+            let layers = Layers::Sent { document, blobs: blobs.to_vec(), bytes: 1 };
+            AttemptLayers { build, attempt, layers }
+        };
+        let (foreign, index) = (AttemptNumber(99), served.site.server().blobs.put(b"index").unwrap());
+        let absent = store::blob::digest(b"absent");
+        let saves = [
+            (vec![of(build, attempt, text("{}"), &[absent])], 409),
+            (vec![of(build, attempt, LayersDocument::Blob(index), &[])], 422),
+            (vec![of(build, attempt, text(&"x".repeat(LAYERS_TEXT_BYTES_MAX + 1)), &[])], 422),
+            (vec![of(build, attempt, text("{}"), &[]); LAYERS_ATTEMPTS_MAX + 1], 422),
+        ];
+        for (attempts, status) in saves {
+            let refused = wire.ask::<SavedLayers>("/worker/layers", &SaveLayers { attempts }).await;
+            assert_eq!(refused.err(), Some(status));
+        }
+        let attempts = vec![
+            of(build, foreign, text("{}"), &[]),
+            of(build, attempt, text("{}"), &[index]),
+            of(BuildId(77), attempt, text("{}"), &[]),
+        ];
+        let saved: SavedLayers = wire.ask("/worker/layers", &SaveLayers { attempts }).await.unwrap();
+        let refused = [(build, foreign), (BuildId(77), attempt)];
+        assert_eq!(saved.refused, refused.map(|(build, attempt)| AttemptName { build, attempt }));
+        let stored = |attempt| {
+            let kept = served.site.server().records.read::<StoredLayers>(&StoredLayers::key(build, attempt)).unwrap();
+            kept.map(|(stored, _)| (stored.document.unwrap(), stored.blobs))
+        };
+        assert_eq!(stored(attempt), Some((text("{}"), vec![index])));
+        assert_eq!(stored(foreign), None);
         served.end().await;
     });
 }
