@@ -643,21 +643,25 @@ pub fn lay_program(link: &Link, digest: Digest, path: &Path) -> Result<(), Strin
     lay().map_err(|error| format!("cannot keep the pipeline's program: {error}"))
 }
 
-/// What the names of workspaces begin with that are being taken away.
-const RETIRED: &str = ".retired-";
+/// The folder among the workspaces of those that are being taken away. It is one of its own, since to take something out of a folder
+/// keeps whoever puts something in waiting.
+const RETIRED: &str = ".retired";
 
 /// Removes the workspaces of builds that are not among the newest and that nobody holds: out of sight first, while nobody can begin
 /// to use them.
 fn retire_workspaces(workspaces: &Path, holds: &Holds<BuildId>) {
-    let names = || fs::read_dir(workspaces).into_iter().flatten().flatten().map(|entry| entry.file_name());
-    let mut builds: Vec<u64> = names().filter_map(|name| name.to_str()?.parse().ok()).collect();
+    let names = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let mut builds: Vec<u64> = names(workspaces).filter_map(|name| name.to_str()?.parse().ok()).collect();
     builds.sort_unstable_by(|left, right| right.cmp(left));
+    let retired = workspaces.join(RETIRED);
+    // It may be there. What is not moved is tried again later.
+    let _ = fs::create_dir(&retired);
     for build in builds.into_iter().skip(BUILDS_WITH_WORKSPACES) {
-        let (from, to) = (workspaces.join(build.to_string()), workspaces.join(format!("{RETIRED}{build}")));
+        let (from, to) = (workspaces.join(build.to_string()), retired.join(build.to_string()));
         let _ = holds.unless_held(&BuildId(build), || fs::rename(from, to));
     }
-    for retired in names().filter(|name| name.to_str().is_some_and(|name| name.starts_with(RETIRED))) {
-        let _ = worker::workspace::remove_tree(&workspaces.join(retired));
+    for name in names(&retired) {
+        let _ = worker::workspace::remove_tree(&retired.join(name));
     }
 }
 
@@ -677,6 +681,7 @@ mod tests {
         retire_workspaces(scratch.path(), &holds);
         let left = |build: u64| scratch.path().join(build.to_string()).exists();
         assert_eq!([1, 2, 3, 4].map(left), [false, true, false, true]);
-        assert_eq!(fs::read_dir(scratch.path()).expect("a folder").count(), BUILDS_WITH_WORKSPACES + 1);
+        assert_eq!((1..=count).filter(|build| left(*build)).count(), BUILDS_WITH_WORKSPACES + 1);
+        assert_eq!(fs::read_dir(scratch.path().join(RETIRED)).expect("a folder").count(), 0);
     }
 }

@@ -122,12 +122,11 @@ impl Spares {
     }
 
     async fn fill(&self, mut place: OwnedMutexGuard<Option<Spare>>, snapshot: Arc<Snapshot>, number: u64) {
-        let made = Spare::make(snapshot, &worker::workspaces(&self.data), number, &self.processes).await;
+        let (workspaces, data) = (worker::workspaces(&self.data), self.data.clone());
+        let meanwhile = move || worker::set_aside(&data);
+        let made = Spare::make(snapshot, &workspaces, number, &self.processes, meanwhile).await;
         // Without one the next attempt makes its own, and tells what is wrong.
         *place = made.ok().flatten();
-        drop(place);
-        let data = self.data.clone();
-        drop(tokio::task::spawn_blocking(move || worker::set_aside(&data)));
     }
 
     /// Removes one that nobody uses.

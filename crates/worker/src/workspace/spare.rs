@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
+use tokio::sync::oneshot;
 
 use super::snapshot::Snapshot;
 use super::{Files, Manifest, OpenWorkspace, Workspace, WorkspaceError, layer};
@@ -30,7 +31,7 @@ pub struct Spare {
 
 impl Spare {
     /// Makes one beside the workspaces of builds, with a number that no other of this process has. `None` of a tree that people change, and where it
-    /// would be no overlay.
+    /// would be no overlay. `meanwhile` is done on a thread that may wait, while the keeper mounts it.
     ///
     /// # Errors
     /// The system's words, or the keeper is gone. Nothing is left of it then.
@@ -39,6 +40,7 @@ impl Spare {
         workspaces: &Path,
         number: u64,
         processes: &Processes,
+        meanwhile: impl FnOnce() + Send + 'static,
     ) -> Result<Option<Self>, WorkspaceError> {
         if !snapshot.is_immutable() {
             return Ok(None);
@@ -47,9 +49,14 @@ impl Spare {
         let Ok(mounts) = mounts else { return Ok(None) };
         let directory = workspaces.join(format!("{PREFIX}{number}"));
         let made = directory.clone();
-        let made = tokio::task::spawn_blocking(move || Workspace::lay(&snapshot, &made, Files::All));
-        let laid = made.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-        let opened = match laid {
+        let (tell, laid) = oneshot::channel();
+        drop(tokio::task::spawn_blocking(move || {
+            // Whoever asked may be gone; then the next life removes it.
+            let _ = tell.send(Workspace::lay(&snapshot, &made, Files::All));
+            meanwhile();
+        }));
+        let unmade = |_| Err(WorkspaceError::at(&directory)(std::io::Error::other("it was not made to its end")));
+        let opened = match laid.await.unwrap_or_else(unmade) {
             Ok(workspace) => workspace.open_overlay(processes).await.map(|open| open.map(|open| (workspace, open))),
             Err(error) => Err(error),
         };

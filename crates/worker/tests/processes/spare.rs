@@ -58,7 +58,7 @@ impl Ground {
 
     async fn spare(&self, tree: &str, number: u64, processes: &Processes) -> Option<Spare> {
         let snapshot = self.snapshot(tree, 1);
-        Spare::make(snapshot, &self.workspaces(), number, processes).await.expect("the system lets us")
+        Spare::make(snapshot, &self.workspaces(), number, processes, || ()).await.expect("the system lets us")
     }
 }
 
@@ -154,7 +154,7 @@ fn a_tree_that_people_change_has_none() {
     check(|ground, processes| async move {
         let directory = ground.workspaces().join("2/snapshot");
         let snapshot = Snapshot::take(&ground.folder.path().join("one"), &directory).expect("a snapshot");
-        let made = Spare::make(Arc::new(snapshot), &ground.workspaces(), 1, &processes).await.expect("no fault");
+        let made = Spare::make(Arc::new(snapshot), &ground.workspaces(), 1, &processes, || ()).await.expect("no fault");
         assert!(made.is_none() && ground.count() == 0);
     });
 }
