@@ -59,6 +59,8 @@ pub struct Parts {
     pub scratch: PathBuf,
     /// The present time.
     pub clock: fn() -> Timestamp,
+    /// What a thread does first for which others wait: it may ask the system for early turns.
+    pub early_turns: fn(),
 }
 
 /// A server, as handlers of requests see it. All of its parts may be called from any thread.
@@ -183,6 +185,7 @@ impl Server {
     /// [`StartError`].
     pub fn start_for(settings: Settings, parts: Parts, term: Term) -> Result<Running, StartError> {
         store::make_private_folder(&parts.scratch)?;
+        let early_turns = parts.early_turns;
         let (inbox, inputs) = inbox();
         let (shell, requests) = requests();
         let server = Self::assemble(settings, parts, inbox.clone(), shell, term);
@@ -202,6 +205,7 @@ impl Server {
         let (told_end, ended) = watch::channel(false);
         let shell_store = Arc::clone(&server.store);
         let run = move || {
+            early_turns();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
             let shell = Shell::new(engine, shell_store, world, inputs).with_requests(requests);
             let result = runtime.block_on(shell.run()).map(drop);
@@ -245,7 +249,7 @@ impl Server {
     }
 
     fn assemble(settings: Settings, parts: Parts, inbox: Inbox, shell: ShellHandle, term: Term) -> Self {
-        let Parts { store, blobs, logs, access, secrets, scratch, clock } = parts;
+        let Parts { store, blobs, logs, access, secrets, scratch, clock, early_turns: _ } = parts;
         let records = Records::new(Arc::clone(&store));
         let sources = Arc::new(Sources::new(Arc::clone(&blobs)));
         let dispatch = Arc::new(Dispatch::new(settings.heartbeat.0));

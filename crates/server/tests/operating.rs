@@ -430,6 +430,7 @@ fn serve(data: &Path) -> Running {
         secrets: Arc::new(NoSecrets),
         scratch: data.join("scratch"),
         clock: in_three_days,
+        early_turns: || (),
     };
     Server::start(Settings { builds_keep: 1, builds_keep_for: Days(1), ..settings() }, parts).unwrap()
 }

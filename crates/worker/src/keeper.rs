@@ -41,6 +41,7 @@ mod turn;
 mod view;
 
 pub use leftover::{Leftover, kill_leftovers, leftovers};
+pub use turn::ask_for_early_turns;
 pub(crate) use view::Right;
 pub use view::{View, ViewError, ViewStage};
 

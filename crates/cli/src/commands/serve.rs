@@ -30,6 +30,7 @@ use server::{Server, doctor};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use worker::keeper::ask_for_early_turns;
 use worker::memory;
 
 use super::Stop;
@@ -72,6 +73,7 @@ pub fn run(serve: &Serve, colour: Colour) -> Result<u8, Stop> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
         .thread_keep_alive(Duration::from_secs(5))
+        .on_thread_start(ask_for_early_turns)
         .enable_all()
         .build()
         .map_err(|error| Stop::infra(format!("could not start: {error}")))?;
@@ -253,6 +255,7 @@ fn open(settings: &Settings, folder: &Path, new_keys: NewKeys) -> Result<Opened,
         secrets: Arc::clone(&secrets) as Arc<dyn server::world::SecretSource>,
         scratch: folder.join("scratch"),
         clock: now,
+        early_turns: ask_for_early_turns,
     };
     Ok(Opened { parts, secrets, keys })
 }

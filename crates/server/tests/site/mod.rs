@@ -67,6 +67,7 @@ fn start(folder: &tempfile::TempDir, secrets: &BTreeMap<String, String>, setting
         secrets: Arc::new(Known(secrets.clone())),
         scratch: path.join("scratch"),
         clock: now,
+        early_turns: || (),
         store,
     };
     Server::start(settings, parts).unwrap()
