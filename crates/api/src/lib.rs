@@ -33,3 +33,4 @@ pub mod token;
 pub mod words;
 pub mod worker;
 pub mod worker_view;
+pub mod workflow_command;

@@ -73,7 +73,7 @@ enum Grade {
 /// What begins a report of an error.
 const CAUSES: &[&str] = &[
     // What a job says to its reader.
-    r"^::error::",
+    r"^::error(?: [^\r\n]*?)?::",
     // rustc, cargo, clang, ld, git, and all that print like them.
     r"^(\S+: )?(fatal )?error(\[\w+\])?: ",
     r"^fatal: ",
@@ -144,7 +144,7 @@ const CONSEQUENCES: &[&str] = &[
 
 /// What looks like an error and is none.
 const HARMLESS: &[&str] = &[
-    r"^::(group|endgroup|pending|warning)::",
+    r"^::(group|endgroup|pending|notice|warning)(?: [^\r\n]*?)?::",
     // Nix tries again, or does without.
     r"^warning: (error: )?unable to download ",
     r"(?i)\b(0|no) (errors?|failures?|failed)\b",
@@ -584,6 +584,7 @@ mod tests {
             "not ok 2 - adds",
             "test tests::adds ... FAILED",
             "::error::the version is taken",
+            "::error file=a.rs,line=3::no such name",
             "E       assert 1 == 2",
             "E   AssertionError: no",
             "FAIL: test_add (test_a.TestA)",

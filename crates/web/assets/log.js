@@ -642,7 +642,7 @@ export function open() {
         rows.push(...(await piece(index)).filter((row) => row.id && number(row) + 1 >= range.from && number(row) + 1 <= to));
       }
     }
-    await navigator.clipboard?.writeText(rows.map((row) => row.querySelector(".c")?.textContent ?? "").join("\n"));
+    await navigator.clipboard?.writeText(rows.map((row) => /** @type {HTMLElement | null} */ (row.querySelector(".c"))).map((it) => it?.dataset.raw ?? it?.textContent ?? "").join("\n"));
     said.textContent = `${rows.length} lines copied`;
   };
   const deeds = {

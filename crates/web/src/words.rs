@@ -169,23 +169,23 @@ pub fn against_usual(ms: u64, usual_ms: Option<u64>) -> Markup {
 /// What happened, in a few words: `push to main`, `pull request 12`.
 #[must_use]
 pub fn happening(event: &Event) -> String {
-    let of = |word: &str, what: &Option<String>| {
-        what.as_ref().map_or_else(|| word.to_owned(), |what| format!("{word} {what}"))
+    let of = |word: &str, joint: &str, what: &Option<String>| {
+        what.as_ref().map_or_else(|| word.to_owned(), |what| format!("{word} {joint}{what}"))
     };
     match event.kind {
-        EventWord::Push => of("push to", &event.branch),
-        EventWord::Tag => of("tag", &event.tag),
+        EventWord::Push => of("push", "to ", &event.branch),
+        EventWord::Tag => of("tag", "", &event.tag),
         EventWord::PullRequest => {
             event.pull_request.map_or_else(|| "pull request".to_owned(), |number| format!("pull request {number}"))
         }
-        EventWord::Schedule => of("schedule on", &event.branch),
-        EventWord::Manual => of("by hand on", &event.branch),
-        EventWord::Api => of("by a program on", &event.branch),
+        EventWord::Schedule => of("schedule", "on ", &event.branch),
+        EventWord::Manual => of("by hand", "on ", &event.branch),
+        EventWord::Api => of("by a program", "on ", &event.branch),
         EventWord::Build => event
             .parent
             .as_ref()
             .map_or_else(|| "by a build".to_owned(), |parent| format!("by build {} ({})", parent.build, parent.job)),
-        EventWord::Command => of("command", &event.command),
+        EventWord::Command => of("command", "", &event.command),
     }
 }
 
@@ -253,6 +253,8 @@ pub fn marked(text: &str) -> Markup {
 
 #[cfg(test)]
 mod tests {
+    use graph::EventKind;
+
     use super::*;
 
     #[test]
@@ -262,6 +264,17 @@ mod tests {
         {
             assert_eq!(count(n, "line", "lines"), text);
         }
+    }
+
+    #[test]
+    fn what_has_no_branch_names_none() {
+        let event = |kind, branch: Option<&str>| {
+            let event = graph::Event { branch: branch.map(str::to_owned), ..graph::Event::new(kind) };
+            happening(&Event::from(&event))
+        };
+        assert_eq!(event(EventKind::Push, Some("main")), "push to main");
+        assert_eq!(event(EventKind::Push, None), "push");
+        assert_eq!(event(EventKind::Manual, None), "by hand");
     }
 
     #[test]

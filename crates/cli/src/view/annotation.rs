@@ -1,6 +1,11 @@
 //! Lines by which a job speaks to whoever reads its log, each at the start of a line of standard output: `::group::TITLE`
-//! and `::endgroup::`, `::pending::REASON`, `::warning::TEXT`, `::error::TEXT`. Scripts print them as functions do.
-//! Source: docs/design/2026-11-21-rust-pipelines.md, Functions. Logs keep them as they were written.
+//! and `::endgroup::`, `::pending::REASON`, `::notice::TEXT`, `::warning::TEXT`, `::error::TEXT`, the last three also with
+//! the place of which they speak (`::error file=a.rs,line=3::TEXT`). Scripts print them as functions do.
+//! Source: docs/design/2026-11-21-rust-pipelines.md, Functions; `api::workflow_command`. Logs keep them as they were written.
+
+use std::borrow::Cow;
+
+use api::workflow_command::WorkflowCommand;
 
 use super::Stream;
 use crate::columns::{self, Paint, Style};
@@ -12,18 +17,20 @@ const INDENT: usize = 2;
 const DEPTH_SHOWN_MAX: usize = 6;
 
 /// What such a line says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Annotation<'a> {
     /// What follows stands under this title.
-    Group(&'a str),
+    Group(Cow<'a, str>),
     /// The innermost heading ends.
     EndGroup,
     /// What the job waits for; empty if for nothing more.
-    Pending(&'a str),
+    Pending(Cow<'a, str>),
+    /// Somebody may want to know it.
+    Notice(Cow<'a, str>),
     /// It deserves a look.
-    Warning(&'a str),
+    Warning(Cow<'a, str>),
     /// It is wrong, whether or not the job fails by it.
-    Error(&'a str),
+    Error(Cow<'a, str>),
 }
 
 impl<'a> Annotation<'a> {
@@ -32,29 +39,40 @@ impl<'a> Annotation<'a> {
         if stream != Stream::Stdout {
             return None;
         }
-        let (word, text) = line.strip_prefix("::")?.split_once("::")?;
-        let text = text.trim();
-        match word {
-            "group" => Some(Self::Group(text)),
+        let command = WorkflowCommand::of(line)?;
+        match command.word {
+            "group" => Some(Self::Group(command.text)),
             "endgroup" => Some(Self::EndGroup),
-            "pending" => Some(Self::Pending(text)),
-            "warning" => Some(Self::Warning(text)),
-            "error" => Some(Self::Error(text)),
+            "pending" => Some(Self::Pending(command.text)),
+            "notice" => Some(Self::Notice(placed(command))),
+            "warning" => Some(Self::Warning(placed(command))),
+            "error" => Some(Self::Error(placed(command))),
             _ => None,
         }
     }
 
     /// As people read it; `None` if there is nothing to read.
-    pub fn text(self, paint: Paint) -> Option<String> {
+    pub fn text(&self, paint: Paint) -> Option<String> {
         let (word, style, text) = match self {
             Self::Group(title) => return Some(paint.text(Style::Strong, &format!("▾ {}", columns::bare(title)))),
-            Self::EndGroup | Self::Pending("") => return None,
+            Self::EndGroup => return None,
+            Self::Pending(reason) if reason.is_empty() => return None,
             Self::Pending(reason) => ("waits:", Style::Ask, reason),
+            Self::Notice(text) => ("notice:", Style::Dim, text),
             Self::Warning(text) => ("warning:", Style::Warning, text),
             Self::Error(text) => ("error:", Style::Bad, text),
         };
         Some(paint.text(style, &format!("{word} {}", columns::bare(text))))
     }
+}
+
+/// In one line: `file:line:column: title: text`.
+fn placed(command: WorkflowCommand<'_>) -> Cow<'_, str> {
+    if command.place.is_empty() && command.title.is_empty() && !command.text.contains('\n') {
+        return command.text;
+    }
+    let text = command.message().lines().map(str::trim).collect::<Vec<_>>().join(" ");
+    Cow::Owned(if command.place.is_empty() { text } else { format!("{}: {text}", command.place) })
 }
 
 /// How a line is shown.
@@ -79,11 +97,11 @@ impl Headings {
     pub fn next<'a>(&mut self, stream: Stream, line: &'a str, paint: Paint) -> (Shown, Option<Annotation<'a>>) {
         let annotation = Annotation::of(stream, line);
         let spaces = INDENT * self.depth.min(DEPTH_SHOWN_MAX);
-        let Some(said) = annotation else { return (Shown::AsWritten(spaces), None) };
+        let Some(said) = &annotation else { return (Shown::AsWritten(spaces), None) };
         match said {
             Annotation::Group(_) => self.depth += 1,
             Annotation::EndGroup => self.depth = self.depth.saturating_sub(1),
-            Annotation::Pending(_) | Annotation::Warning(_) | Annotation::Error(_) => {}
+            Annotation::Pending(_) | Annotation::Notice(_) | Annotation::Warning(_) | Annotation::Error(_) => {}
         }
         let shown = said.text(paint).map_or(Shown::Not, |text| Shown::Instead(format!("{}{text}", " ".repeat(spaces))));
         (shown, annotation)
@@ -106,11 +124,11 @@ pub struct Tally {
 
 impl Tally {
     /// Counts a line.
-    pub fn add(&mut self, said: Annotation<'_>) {
+    pub fn add(&mut self, said: &Annotation<'_>) {
         match said {
             Annotation::Warning(_) => self.warnings += 1,
             Annotation::Error(_) => self.errors += 1,
-            Annotation::Group(_) | Annotation::EndGroup | Annotation::Pending(_) => {}
+            Annotation::Group(_) | Annotation::EndGroup | Annotation::Pending(_) | Annotation::Notice(_) => {}
         }
     }
 
@@ -132,11 +150,14 @@ mod tests {
             assert_eq!(Annotation::of(Stream::Stdout, line), expected, "{line}");
             assert_eq!(Annotation::of(Stream::Stderr, line), None, "{line}");
         };
-        check("::group::Build it", Some(Annotation::Group("Build it")));
+        check("::group::Build it", Some(Annotation::Group("Build it".into())));
         check("::endgroup::", Some(Annotation::EndGroup));
-        check("::pending::", Some(Annotation::Pending("")));
-        check("::warning::a::b", Some(Annotation::Warning("a::b")));
-        check("::error::no\r", Some(Annotation::Error("no")));
+        check("::pending::", Some(Annotation::Pending("".into())));
+        check("::warning::a::b", Some(Annotation::Warning("a::b".into())));
+        check("::error::no\r", Some(Annotation::Error("no".into())));
+        let placed = "::error file=a.rs,line=3,title=Lint::no%0A good";
+        check(placed, Some(Annotation::Error("a.rs:3: Lint: no good".into())));
+        check("::notice file=a.rs::n", Some(Annotation::Notice("a.rs: n".into())));
         check(" ::error::no", None);
         check("::std::fmt::Debug", None);
         check("::group", None);

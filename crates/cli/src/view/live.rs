@@ -54,12 +54,12 @@ impl Running {
             None if line.trim().is_empty() => {}
             None => self.last_line = plain_text(line),
             Some(Annotation::EndGroup) => {}
-            Some(Annotation::Group(title)) => self.last_line = plain_text(title),
+            Some(Annotation::Group(title) | Annotation::Notice(title)) => self.last_line = plain_text(&title),
             Some(Annotation::Pending(reason)) => {
-                self.pending = Some(plain_text(reason)).filter(|text| !text.is_empty())
+                self.pending = Some(plain_text(&reason)).filter(|text| !text.is_empty())
             }
             Some(said @ (Annotation::Warning(_) | Annotation::Error(_))) => {
-                self.tally.add(said);
+                self.tally.add(&said);
                 if self.said.len() < SAID_MAX {
                     self.said.extend(said.text(paint));
                 }

@@ -213,7 +213,7 @@ impl<W: Write> LineWriter<'_, W> {
         // A progress bar overwrites itself with carriage returns: what it showed last is what counts.
         let line = line.rsplit('\r').next().unwrap_or(line);
         let (shown, said) = self.headings.next(stream, line, paint);
-        if let Some(said @ (Annotation::Warning(_) | Annotation::Error(_))) = said {
+        if let Some(said @ (Annotation::Warning(_) | Annotation::Error(_))) = &said {
             self.tallies.entry(job.clone()).or_default().add(said);
         }
         let indent = match shown {

@@ -8,6 +8,7 @@ use api::build::Build;
 use api::job::Job;
 use api::log::{LogHit, LogHits, LogSummary};
 use api::problem::Problem;
+use api::workflow_command::WorkflowCommand;
 use maud::{Markup, html};
 
 use super::build::{JOBS_MAX, title};
@@ -80,8 +81,8 @@ enum Said {
 
 fn said(text: &str) -> Option<Said> {
     let text = text.trim_end();
-    if let Some(rest) = text.strip_prefix("::") {
-        return command(rest).map(Said::Whole);
+    if text.starts_with("::") {
+        return command(text).map(Said::Whole);
     }
     if let Some(place) = text.trim_start().strip_prefix("--> ") {
         return Some(Said::Place(place.to_owned()));
@@ -103,31 +104,10 @@ fn said(text: &str) -> Option<Said> {
     Some(Said::Whole(Annotation { severity, place, message }))
 }
 
-/// A workflow command: `error file=a.rs,line=3,col=5,title=T::message`.
-fn command(rest: &str) -> Option<Annotation> {
-    let (head, message) = rest.split_once("::")?;
-    let (word, properties) = head.split_once(' ').unwrap_or((head, ""));
-    let severity = Severity::read(word)?;
-    let (mut file, mut line, mut column, mut title) = (String::new(), String::new(), String::new(), String::new());
-    for (key, value) in properties.split(',').filter_map(|pair| pair.trim().split_once('=')) {
-        match key {
-            "file" => file = unescaped(value),
-            "line" => line = unescaped(value),
-            "col" => column = unescaped(value),
-            "title" => title = unescaped(value),
-            _ => {}
-        }
-    }
-    let place = [file, line, column].into_iter().take_while(|part| !part.is_empty()).collect::<Vec<_>>().join(":");
-    let message = unescaped(message.trim());
-    let message = if title.is_empty() { message } else { format!("{title}: {message}") };
-    Some(Annotation { severity, place, message })
-}
-
-/// What workflow commands escape (`@actions/core`, `command.ts`).
-fn unescaped(text: &str) -> String {
-    let pairs = [("%0D", "\r"), ("%0A", "\n"), ("%3A", ":"), ("%2C", ","), ("%25", "%")];
-    pairs.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
+fn command(line: &str) -> Option<Annotation> {
+    let command = WorkflowCommand::of(line)?;
+    let (severity, message) = (Severity::read(command.word)?, command.message().into_owned());
+    Some(Annotation { severity, place: command.place, message })
 }
 
 /// What lines of one step say, each with the number of its line.

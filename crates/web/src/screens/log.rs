@@ -5,6 +5,7 @@ use api::job::{Attempt, OutcomeWord};
 use api::log::{LogHits, LogItem, LogLine, LogStream, LogSummary};
 use api::page::Page;
 use api::problem::Problem;
+use api::workflow_command::WorkflowCommand;
 use maud::{Markup, PreEscaped, html};
 
 use crate::page::Document;
@@ -302,8 +303,41 @@ fn row(line: &LogLine, drawing: &Drawing, rows: &Rows, (since, redraws): (Option
                 None => { span.n data-n=(number) {} }
             }
             time.t datetime=(time) data-t=(clock) {}
-            span.c { @match drawing { Drawing::Row(row) => (row), Drawing::Alone | Drawing::Over(_) => (terminal::line(&line.line)) } }
+            @match (drawing, spoken(line)) {
+                (Drawing::Row(row), _) => { span.c { (row) } }
+                (Drawing::Alone | Drawing::Over(_), Some(said)) => { span.c data-raw=(line.line) { (said) } }
+                (Drawing::Alone | Drawing::Over(_), None) => { span.c { (terminal::line(&line.line)) } }
+            }
         }
+    }
+}
+
+/// What a line says to the reader, as it is shown in its place; the line itself is what is copied, and what `Raw` has.
+fn spoken(line: &LogLine) -> Option<Markup> {
+    if line.stream == LogStream::Note {
+        return None;
+    }
+    let heading = |title: &str| html! { strong.said { (terminal::line(title)) } };
+    // Azure's notation, which GitHub's runner knows too.
+    if let Some(title) = line.line.strip_prefix("##[group]") {
+        return Some(heading(title.trim()));
+    }
+    let end = || html! { span.quiet { "end of group" } };
+    if line.line.starts_with("##[endgroup]") {
+        return Some(end());
+    }
+    let command = WorkflowCommand::of(&line.line)?;
+    match command.word {
+        "group" => Some(heading(&command.text)),
+        "endgroup" => Some(end()),
+        word @ ("error" | "warning" | "notice") => Some(html! {
+            span class=(format!("said {word}")) {
+                strong { (word) } " "
+                @if !command.place.is_empty() { (command.place) " " }
+                (terminal::line(&command.message().lines().collect::<Vec<_>>().join(" ")))
+            }
+        }),
+        _ => None,
     }
 }
 
@@ -378,6 +412,33 @@ mod tests {
             open: false,
             same: false,
         })
+    }
+
+    #[test]
+    fn what_a_line_says_stands_in_its_place() {
+        let shown = |text: &str| {
+            let rows = Rows { step: Some(0), base: None, marked: None, until: 1, redrawn: Redrawn::Told };
+            let html = written(&[line(0, text, 0)], &rows).0;
+            html[html.find("<span class=\"c\"").expect("a content")..].to_owned()
+        };
+        for (text, said) in [
+            ("::group::<b>Build</b> it", "<strong class=\"said\">&lt;b&gt;Build&lt;/b&gt; it</strong>"),
+            ("##[group]Build", "<strong class=\"said\">Build</strong>"),
+            ("::endgroup::", "<span class=\"quiet\">end of group</span>"),
+            (
+                "::error file=a<.rs,line=3,title=T::no%0Aname",
+                "<span class=\"said error\"><strong>error</strong> a&lt;.rs:3 T: no name</span>",
+            ),
+            ("::notice::n", "<span class=\"said notice\"><strong>notice</strong> n</span>"),
+        ] {
+            let html = shown(text);
+            assert!(html.contains(said), "{html}");
+            let raw = text.replace('<', "&lt;").replace('>', "&gt;");
+            assert!(html.contains(&format!("data-raw=\"{raw}\"")), "{html}");
+        }
+        for text in ["::std::fmt", " ::error::x", "::group"] {
+            assert!(shown(text).contains(text) && !shown(text).contains("data-raw"), "{text}");
+        }
     }
 
     #[test]
