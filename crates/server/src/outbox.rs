@@ -9,7 +9,7 @@ use std::sync::Arc;
 use api::worker::{FromWorker, Resend, Taken};
 use engine::Input;
 use graph::{AttemptNumber, BuildId, LeaseId, WorkerId};
-use store::log::{Batch, LogError, Verdict};
+use store::log::{Batch, BatchEnd, LogError};
 use thiserror::Error;
 
 use crate::dispatch::{Given, LEASES_MAX};
@@ -189,18 +189,18 @@ impl Taking<'_> {
         let (given, batches): (Vec<Given>, Vec<Batch>) = std::mem::take(waiting).into_iter().unzip();
         let receipts = self.server.logs.append(&batches);
         for ((given, batch), receipt) in given.into_iter().zip(&batches).zip(receipts) {
-            match receipt.verdict {
-                Verdict::Taken => self.server.figures.log_bytes.add(batch.content().len() as u64),
-                Verdict::AfterEnd => {}
-                Verdict::Gap => {
+            match receipt.end {
+                BatchEnd::Taken => self.server.figures.log_bytes.add(batch.content().len() as u64),
+                BatchEnd::AfterEnd => {}
+                BatchEnd::Gap => {
                     let lease = given.spec.lease;
                     let resend = Resend { lease, step: receipt.key.step, from_byte: receipt.next_byte };
                     if !self.taken.resend.contains(&resend) {
                         self.taken.resend.push(resend);
                     }
                 }
-                Verdict::Failed(error) if self.taken.sections == 0 => return Err(OutboxError::Log(error)),
-                Verdict::Failed(_) => {
+                BatchEnd::Failed(error) if self.taken.sections == 0 => return Err(OutboxError::Log(error)),
+                BatchEnd::Failed(_) => {
                     self.wake();
                     return Ok(Kept::NotAll);
                 }

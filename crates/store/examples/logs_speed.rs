@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use graph::BuildId;
 use ropewalk_store::Durability;
-use ropewalk_store::log::{BATCH_BYTES_MAX, Batch, LogPlace, Logs, LogsSettings, Stream, StreamKey, Verdict};
+use ropewalk_store::log::{BATCH_BYTES_MAX, Batch, BatchEnd, LogPlace, Logs, LogsSettings, Stream, StreamKey};
 
 const KEY: StreamKey = StreamKey { attempt: 1, step: 0 };
 const SLOW_LINES: u64 = 36_000;
@@ -42,8 +42,8 @@ fn line(number: u64) -> String {
 
 fn taken(logs: &Logs, batch: Batch) -> Result<u64, Box<dyn Error>> {
     let receipts = logs.append(std::slice::from_ref(&batch));
-    match &receipts[0].verdict {
-        Verdict::Taken => Ok(receipts[0].next_byte),
+    match &receipts[0].end {
+        BatchEnd::Taken => Ok(receipts[0].next_byte),
         other => Err(format!("{other:?}").into()),
     }
 }

@@ -54,7 +54,7 @@ pub use batch::{BATCH_BYTES_MAX, BATCH_RUNS_MAX, BATCHES_MAX, Batch, BatchError,
 pub use escapes::{ESCAPE, Escapes};
 pub use frame::{FRAME_BYTES, RUNS_MAX};
 pub use journal::JOURNAL_BYTES_MAX;
-pub use logs::{EndedLog, LogPlace, Logs, LogsSettings, PACKS_OPEN_MAX, Receipt, Verdict, WATCHERS_MAX, Watch};
+pub use logs::{BatchEnd, EndedLog, LogPlace, Logs, LogsSettings, PACKS_OPEN_MAX, Receipt, WATCHERS_MAX, Watch};
 pub use mask::{CACHED_BYTES_MIN, MASK, MASKED_BYTES_MIN, MaskedStream, Masker, MaskerError, PATTERN_BYTES_MAX};
 pub use pack::FRAMES_QUEUED_MAX;
 pub use reader::{Batches, Gap, GapCause, Item, Line, LineBytes, LineEnd, LineStart, Lines, LogReader, Raw, RawPart};

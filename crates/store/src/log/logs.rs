@@ -60,7 +60,7 @@ pub struct LogsSettings {
 
 /// What became of a batch.
 #[derive(Clone, Debug)]
-pub enum Verdict {
+pub enum BatchEnd {
     /// All of it is kept, now or before.
     Taken,
     /// Bytes between the last ones kept and these are missing: send again from [`Receipt::next_byte`].
@@ -81,7 +81,7 @@ pub struct Receipt {
     /// The byte of the step that is expected next.
     pub next_byte: u64,
     /// What became of the batch.
-    pub verdict: Verdict,
+    pub end: BatchEnd,
 }
 
 /// Where the log of a build is, as its facts tell.
@@ -194,15 +194,15 @@ impl Logs {
         for (index, batch) in batches.iter().enumerate() {
             by_build.entry(batch.build).or_default().push(index);
         }
-        let mut receipts: Vec<Receipt> = batches.iter().map(|batch| receipt(batch, 0, Verdict::Taken)).collect();
+        let mut receipts: Vec<Receipt> = batches.iter().map(|batch| receipt(batch, 0, BatchEnd::Taken)).collect();
         let appended = match &self.inner.shared {
             Some(shared) => self.inner.append_shared(shared, batches, &by_build, &mut receipts),
             None => self.inner.append_local(batches, &by_build, &mut receipts),
         };
         if let Err(error) = appended {
             for receipt in &mut receipts {
-                if let Verdict::Taken = receipt.verdict {
-                    receipt.verdict = Verdict::Failed(error.clone());
+                if let BatchEnd::Taken = receipt.end {
+                    receipt.end = BatchEnd::Failed(error.clone());
                 }
             }
         }
@@ -352,13 +352,13 @@ impl Logs {
     }
 }
 
-fn receipt(batch: &Batch, next_byte: u64, verdict: Verdict) -> Receipt {
-    Receipt { build: batch.build, key: batch.key, next_byte, verdict }
+fn receipt(batch: &Batch, next_byte: u64, end: BatchEnd) -> Receipt {
+    Receipt { build: batch.build, key: batch.key, next_byte, end }
 }
 
 /// What is to be done with a batch, given where its step ends.
 enum Due {
-    Nothing(Verdict),
+    Nothing(BatchEnd),
     /// All but the first bytes of it is new.
     From(usize),
 }
@@ -366,17 +366,17 @@ enum Due {
 fn due(batch: &Batch, end: &StreamEnd) -> Due {
     let has_ended = end.position == Position::Last;
     if batch.next_byte() <= end.next_byte && (batch.end != Some(StepEnd::Closed) || has_ended) {
-        return Due::Nothing(Verdict::Taken);
+        return Due::Nothing(BatchEnd::Taken);
     }
     if has_ended {
-        return Due::Nothing(Verdict::AfterEnd);
+        return Due::Nothing(BatchEnd::AfterEnd);
     }
     match end.next_byte.checked_sub(batch.first_byte) {
         Some(known) => {
             Due::From(usize::try_from(known).map_or(batch.content().len(), |k| k.min(batch.content().len())))
         }
         None if batch.lost_lines.is_some() => Due::From(0),
-        None => Due::Nothing(Verdict::Gap),
+        None => Due::Nothing(BatchEnd::Gap),
     }
 }
 
@@ -400,7 +400,7 @@ impl Inner {
                             applied[position].1.iter().for_each(|new| new.encode(&mut records));
                         }
                     }
-                    Err(error) => receipts[*index].verdict = Verdict::Failed(error.clone()),
+                    Err(error) => receipts[*index].end = BatchEnd::Failed(error.clone()),
                 }
             }
             self.wake(*build);
@@ -429,7 +429,7 @@ impl Inner {
                 match &judged {
                     Ok(judged) if judged[position].1 => new.push(&batches[*index]),
                     Ok(judged) => receipts[*index] = judged[position].0.clone(),
-                    Err(error) => receipts[*index].verdict = Verdict::Failed(error.clone()),
+                    Err(error) => receipts[*index].end = BatchEnd::Failed(error.clone()),
                 }
             }
         }
@@ -448,7 +448,7 @@ impl Inner {
             for (position, index) in chosen.iter().enumerate() {
                 receipts[*index] = match &applied {
                     Ok(applied) => applied[position].0.clone(),
-                    Err(_) => receipt(&batches[*index], batches[*index].next_byte(), Verdict::Taken),
+                    Err(_) => receipt(&batches[*index], batches[*index].next_byte(), BatchEnd::Taken),
                 };
             }
             if applied.is_ok() {
@@ -463,7 +463,7 @@ impl Inner {
     /// fetched if something seems to be missing.
     fn judge(&self, build: BuildId, batches: &[&Batch]) -> Result<Vec<(Receipt, bool)>, LogError> {
         let judged = self.judge_by_pack(build, batches)?;
-        if judged.iter().all(|(receipt, _)| matches!(receipt.verdict, Verdict::Taken)) || !self.fetch(build)? {
+        if judged.iter().all(|(receipt, _)| matches!(receipt.end, BatchEnd::Taken)) || !self.fetch(build)? {
             return Ok(judged);
         }
         self.wake(build);
@@ -484,7 +484,7 @@ impl Inner {
                 }
                 match due {
                     Due::Nothing(verdict) => (receipt(batch, end.next_byte, verdict), false),
-                    Due::From(_) => (receipt(batch, end.next_byte, Verdict::Taken), true),
+                    Due::From(_) => (receipt(batch, end.next_byte, BatchEnd::Taken), true),
                 }
             };
             Ok(batches.iter().map(judge).collect())
@@ -745,5 +745,5 @@ fn apply(writer: &LogWriter, batch: &Batch, is_journaled: bool) -> Result<(Recei
     let position = if batch.end == Some(StepEnd::Closed) { Position::Last } else { Position::Inner };
     stream.leave(position)?;
     let new = is_journaled.then(|| if cut == 0 { batch.clone() } else { batch.after(cut) });
-    Ok((receipt(batch, batch.next_byte().max(end.next_byte), Verdict::Taken), new))
+    Ok((receipt(batch, batch.next_byte().max(end.next_byte), BatchEnd::Taken), new))
 }

@@ -23,7 +23,7 @@ const AFTER: u64 = 14;
 const LAST: u64 = 12;
 /// What an error looks like, for a search that cannot know the language; the last lines are shown if nothing does. In
 /// ASCII alone, which is searched several times as fast.
-pub(crate) const ERROR: &str = r"(?i-u)^\s*(error|fatal|failed|failure|panicked|traceback|exception|assert|FAIL)\b|\b(error|fatal error|panicked at|exception):|AssertionError|Segmentation fault|: No such file|command not found|\bnot found$";
+pub(crate) const ERROR: &str = r"(?i-u)^::error\b|^\s*(error|fatal|failed|failure|panicked|traceback|exception|assert|FAIL)\b|\b(error|fatal error|panicked at|exception):|AssertionError|Segmentation fault|: No such file|command not found|\bnot found$";
 /// How long a page waits for the first error of a log; it is found in the page later if this is not enough.
 const ERROR_WITHIN_MS: u32 = 600;
 

@@ -13,7 +13,7 @@ use super::*;
 use crate::blob::{Blobs, MemoryBlobs};
 use crate::chunk::LogChunks;
 use crate::log::{
-    Batch, LogPlace, Logs, LogsSettings, PACKS_OPEN_MAX, Receipt, SharedLogs, StepEnd, Verdict, WATCHERS_MAX,
+    Batch, BatchEnd, LogPlace, Logs, LogsSettings, PACKS_OPEN_MAX, Receipt, SharedLogs, StepEnd, WATCHERS_MAX,
 };
 use crate::{Durability, MemoryStore};
 
@@ -77,7 +77,7 @@ fn closed(mut batch: Batch) -> Batch {
 fn answer(logs: &Logs, batch: Batch) -> String {
     let [Receipt { next_byte, verdict, .. }] = logs.append(&[batch]).try_into().unwrap();
     match verdict {
-        Verdict::Failed(error) => panic!("{error}"),
+        BatchEnd::Failed(error) => panic!("{error}"),
         verdict => format!("{verdict:?} {next_byte}"),
     }
 }
@@ -179,7 +179,7 @@ fn one_call_may_hold_many_builds_and_one_bad_batch() {
         for (batch, receipt) in batches.iter().zip(receipts) {
             assert_eq!(receipt.build, batch.build);
             let expected = if batch.build.0 == 7 { "Gap" } else { "Taken" };
-            assert_eq!(format!("{:?}", receipt.verdict), expected);
+            assert_eq!(format!("{:?}", receipt.end), expected);
         }
     });
 }
@@ -520,7 +520,7 @@ fn a_large_log_is_read_as_it_stands_however_often_it_was_opened() {
             };
             let batches: Vec<Batch> = (0..count).map(line).collect();
             let receipts = logs.append(&batches);
-            assert!(receipts.iter().all(|receipt| matches!(receipt.verdict, Verdict::Taken)));
+            assert!(receipts.iter().all(|receipt| matches!(receipt.end, BatchEnd::Taken)));
         };
         let count = |logs: &Logs| lines(logs, LogPlace::Live).lines().count();
         print(&logs, 100);
