@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::shell::StartShell;
 
 /// The version of this conversation. A server refuses one that it does not speak, with words.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 /// The longest line of [`ToWorker`] in bytes.
 pub const LINE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// The largest body of one outbox post in bytes.

@@ -193,10 +193,14 @@ fn is_canceled(build: &Build) -> bool {
 impl Build {
     /// Whether a gate was approved, here or in the build that it takes outcomes from, so that what runs is what a person wanted.
     fn is_past_gate(&self) -> bool {
-        self.slots.iter().any(|slot| {
-            let is_approved = matches!(slot.gate, GateState::Answered(_));
-            slot.flags.has_begun && (slot.job.gate.is_some() || self.is_behind_gate_of_another(slot)) || is_approved
-        })
+        let is_approved = |slot: &Slot| {
+            matches!(slot.gate, GateState::Answered(_)) || slot.flags.has_begun && slot.job.gate.is_some()
+        };
+        let is_of_another = |slot: &Slot| slot.job.gate.is_some() && slot.is_taken_over();
+        self.slots.iter().any(is_approved)
+            // Few builds take over a gate: only then is it worth to look what stands behind it.
+            || self.slots.iter().any(is_of_another)
+                && self.slots.iter().any(|slot| slot.flags.has_begun && self.is_behind_gate_of_another(slot))
     }
 
     /// Whether a gate that was passed in another build stands before a job, however many jobs are between. What runs because a gate was

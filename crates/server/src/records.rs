@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use api::worker::LayersDocument;
 use graph::{AttemptNumber, BuildId, Digest, Timestamp, with_causes};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -238,8 +237,8 @@ impl Document for StoredLog {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct StoredLayers {
-    /// What says what it is; `None` if it was not sent.
-    pub document: Option<LayersDocument>,
+    /// The digest of what says what it is; `None` if it was not sent. A blob if it is among `blobs`, else in [`LayersText`].
+    pub document: Option<Digest>,
     /// All blobs that it needs.
     pub blobs: Vec<Digest>,
     /// What they hold.
@@ -266,6 +265,19 @@ impl StoredLayers {
     pub fn build_of(key: &str) -> Option<BuildId> {
         Some(BuildId(key.split_once('/')?.0.parse().ok()?))
     }
+}
+
+/// The document of a [`StoredLayers`] that is no blob; the key is the same. Apart from it, since that is read of all attempts again and again, and
+/// this by who opens a shell alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LayersText {
+    /// The document.
+    pub text: String,
+}
+
+impl Document for LayersText {
+    const KIND: &'static str = "layers-text";
 }
 
 /// Whether a build has ended, as far as its log is asked for.

@@ -20,7 +20,7 @@ use store::{BuildFilter, PAGE_ROWS_MAX, Store, StoreError};
 use crate::backup;
 use crate::named::Mentions;
 use crate::notices;
-use crate::records::{LogPhase, Project, RecordError, Records, StoredLayers, StoredLog};
+use crate::records::{LayersText, LogPhase, Project, RecordError, Records, StoredLayers, StoredLog};
 use crate::request::Stopped;
 use crate::server::{Ending, Server};
 use crate::settings::Settings;
@@ -475,6 +475,7 @@ pub fn remove_layers(
         };
         if at < since || bytes > bytes_max || is_gone()? {
             bytes = bytes.saturating_sub(own);
+            records.remove::<LayersText>(&key)?;
             removed += u64::from(records.remove::<StoredLayers>(&key)?);
         }
     }

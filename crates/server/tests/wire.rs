@@ -23,7 +23,7 @@ use ropewalk_server::access::{GrantRequest, Narrowing, SealingKey, Subject, Subj
 use ropewalk_server::http::worker::{SIGNED_PREFIX, worker_id};
 use ropewalk_server::http::{App, router};
 use ropewalk_server::live::Lines;
-use ropewalk_server::records::StoredLayers;
+use ropewalk_server::records::{LayersText, StoredLayers};
 use ropewalk_server::secrets::Secrets;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -400,12 +400,18 @@ fn what_attempts_left_is_kept_together_and_of_ones_own_alone() {
         let saved: SavedLayers = wire.ask("/worker/layers", &SaveLayers { attempts }).await.unwrap();
         let refused = [(build, foreign), (BuildId(77), attempt)];
         assert_eq!(saved.refused, refused.map(|(build, attempt)| AttemptName { build, attempt }));
+        let (records, key) = (&served.site.server().records, |attempt| StoredLayers::key(build, attempt));
         let stored = |attempt| {
-            let kept = served.site.server().records.read::<StoredLayers>(&StoredLayers::key(build, attempt)).unwrap();
+            let kept = records.read::<StoredLayers>(&key(attempt)).unwrap();
             kept.map(|(stored, _)| (stored.document.unwrap(), stored.blobs))
         };
-        assert_eq!(stored(attempt), Some((text("{}"), vec![index])));
+        assert_eq!(stored(attempt), Some((store::blob::digest(b"{}"), vec![index])));
+        assert_eq!(
+            records.read::<LayersText>(&key(attempt)).unwrap().map(|(kept, _)| kept.text),
+            Some("{}".to_owned())
+        );
         assert_eq!(stored(foreign), None);
+        assert!(records.read::<LayersText>(&key(foreign)).unwrap().is_none());
         served.end().await;
     });
 }

@@ -72,6 +72,8 @@ pub struct Attempts {
     holds: Holds<BuildId>,
     untidied: Cell<u32>,
     tidying: Cell<Tidying>,
+    /// Whether old workspaces are being removed.
+    is_removing: Cell<bool>,
     /// What ended builds leave to later ones.
     scratches: Arc<worker::Scratches>,
     /// The workspace that is made ahead.
@@ -179,6 +181,7 @@ impl Attempts {
             holds: Holds::default(),
             untidied: Cell::new(0),
             tidying: Cell::new(Tidying::Nobody),
+            is_removing: Cell::new(false),
             scratches: Arc::default(),
             idle: Notify::new(),
         }
@@ -589,17 +592,30 @@ impl Attempts {
     async fn tidy(&self) {
         self.untidied.set(0);
         let (data, link, holds) = (self.data.clone(), Arc::clone(&self.link), self.holds.clone());
-        let tidied = behind("tidy", move || {
+        let tidied = tokio::task::spawn_blocking(move || {
             let workspaces = data.join("workspaces");
-            retire_workspaces(&workspaces, &holds);
+            let retired = retire_workspaces(&workspaces, &holds);
             // What is left is tried again later.
             let _ = collect_layers(&workspaces, crate::retention::steps_bytes_max(), &|build| {
                 holds.unless_held(&BuildId(build), || ()).is_some()
             });
             link.sweep();
+            retired
         });
         // What could not be taken away is tried again later.
-        let _ = tidied.await;
+        let Ok(retired) = tidied.await else { return };
+        self.remove(retired).await;
+    }
+
+    /// Removes what was retired. Where the last time is not over yet, jobs leave more than a thread that gives way takes away: then it does not.
+    async fn remove(&self, retired: PathBuf) {
+        let work = move || remove_retired(&retired);
+        if self.is_removing.replace(true) {
+            let _ = tokio::task::spawn_blocking(work).await;
+        } else {
+            let _ = behind("tidy", work).await;
+            self.is_removing.set(false);
+        }
     }
 }
 
@@ -647,10 +663,13 @@ pub fn lay_program(link: &Link, digest: Digest, path: &Path) -> Result<(), Strin
 /// keeps whoever puts something in waiting.
 const RETIRED: &str = ".retired";
 
-/// Removes the workspaces of builds that are not among the newest and that nobody holds: out of sight first, while nobody can begin
-/// to use them.
-fn retire_workspaces(workspaces: &Path, holds: &Holds<BuildId>) {
-    let names = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
+fn names(folder: &Path) -> impl Iterator<Item = std::ffi::OsString> {
+    fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name())
+}
+
+/// Puts the workspaces of builds that are not among the newest and that nobody holds out of sight, while nobody can begin to use them. Gives
+/// the folder that they are in.
+fn retire_workspaces(workspaces: &Path, holds: &Holds<BuildId>) -> PathBuf {
     let mut builds: Vec<u64> = names(workspaces).filter_map(|name| name.to_str()?.parse().ok()).collect();
     builds.sort_unstable_by(|left, right| right.cmp(left));
     let retired = workspaces.join(RETIRED);
@@ -660,7 +679,12 @@ fn retire_workspaces(workspaces: &Path, holds: &Holds<BuildId>) {
         let (from, to) = (workspaces.join(build.to_string()), retired.join(build.to_string()));
         let _ = holds.unless_held(&BuildId(build), || fs::rename(from, to));
     }
-    for name in names(&retired) {
+    retired
+}
+
+/// Removes what is in a folder; what cannot be removed is tried again later.
+fn remove_retired(retired: &Path) {
+    for name in names(retired) {
         let _ = worker::workspace::remove_tree(&retired.join(name));
     }
 }
@@ -678,7 +702,7 @@ mod tests {
         }
         let holds = Holds::default();
         let _held = holds.hold(BuildId(2));
-        retire_workspaces(scratch.path(), &holds);
+        remove_retired(&retire_workspaces(scratch.path(), &holds));
         let left = |build: u64| scratch.path().join(build.to_string()).exists();
         assert_eq!([1, 2, 3, 4].map(left), [false, true, false, true]);
         assert_eq!((1..=count).filter(|build| left(*build)).count(), BUILDS_WITH_WORKSPACES + 1);

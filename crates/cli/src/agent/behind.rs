@@ -1,4 +1,7 @@
 //! Work of a worker behind the jobs' backs: for which none of them waits, so that it gives way to all of them.
+//!
+//! What a thread starts is as nice as it is, for good: nothing here may ask the runtime for anything (it might begin one of its threads here), nor
+//! start a process, nor hold a lock that a job's start takes.
 
 use std::thread;
 

@@ -82,7 +82,7 @@ impl Depot for RemoteDepot {
     }
 }
 
-/// Blobs that go to the server together, once all are here.
+/// Takes blobs of this machine that are to go to the server later.
 pub struct GatheringDepot<'l> {
     link: &'l Arc<Link>,
     gathered: Mutex<BTreeSet<Digest>>,
@@ -98,13 +98,9 @@ impl<'l> GatheringDepot<'l> {
         self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends all that has gathered.
-    ///
-    /// # Errors
-    /// [`LinkError`].
-    pub fn send(self) -> Result<(), LinkError> {
-        let gathered = self.gathered.into_inner().unwrap_or_else(PoisonError::into_inner);
-        self.link.send(&Vec::from_iter(gathered))
+    /// All that has gathered.
+    pub fn into_gathered(self) -> BTreeSet<Digest> {
+        self.gathered.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,11 +1,10 @@
 //! What attempts left goes to the server, so that any worker can open it: those that wait together, and none before its report is said.
 //!
-//! Nothing waits for it but a worker that leaves, and it gives way to jobs: it waits a moment in which none begins or ends, and then goes on a
-//! thread that gives way. What was not sent when a worker died is sent by its next life, unless the attempt had
+//! Nothing waits for it but a worker that leaves, and it gives way to jobs: it waits a moment in which none begins or ends. What was not sent when a worker died is sent by its next life, unless the attempt had
 //! secrets: which files hold one is not known any more then.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,19 +14,17 @@ use api::worker::{
     AttemptLayers, AttemptName, LAYERS_ATTEMPTS_MAX, LAYERS_BLOBS_MAX, LAYERS_TEXT_BYTES_MAX, Layers, LayersDocument,
     SaveLayers,
 };
-use graph::{AttemptNumber, BuildId};
+use graph::{AttemptNumber, BuildId, Digest};
 use tokio::sync::{Mutex, Notify};
 use tokio::time::{Instant, sleep_until};
 use worker::depot::Mask;
 use worker::travel::{self, TravelFault};
 
-use super::behind::behind;
 use super::depot::GatheringDepot;
 use super::holding::Held;
 use super::link::Link;
 use super::session::say;
 use crate::commands::Stop;
-use crate::words;
 
 /// The most attempts that wait; what further ones left stays on this worker.
 const WAITING_MAX: usize = 256;
@@ -130,10 +127,11 @@ impl Sends {
         };
         self.going.set(together.len());
         let (data, link) = (self.data.clone(), Arc::clone(&self.link));
-        let sent = behind("layers", move || send_now(&data, &link, &together, bytes_max)).await;
+        let names: Vec<_> = together.iter().map(|one| AttemptName { build: one.build, attempt: one.attempt }).collect();
+        let sent = tokio::task::spawn_blocking(move || send_now(&data, &link, &together, bytes_max)).await;
         self.going.set(0);
         drop(turn);
-        for fault in sent.unwrap_or_else(|fault| vec![fault]) {
+        for fault in sent.unwrap_or_else(|error| vec![unsent(&names, &error.to_string())]) {
             say(&fault);
         }
         if self.count() == 0 {
@@ -164,108 +162,150 @@ impl Sends {
     }
 }
 
-/// Sends what attempts left. Gives what did not go, in words.
+/// Sends what attempts left. Gives what did not go, in words. Blocks.
 fn send_now(data: &Path, link: &Arc<Link>, sendings: &[Sending], bytes_max: u64) -> Vec<String> {
     let mut faults = Vec::new();
-    let mut parcel = Parcel::new(data, link);
+    let mut parcel = Parcel::default();
     for sending in sendings {
         let name = AttemptName { build: sending.build, attempt: sending.attempt };
-        let fault = match parcel.layers_of(sending, bytes_max) {
-            Ok(None) => None,
-            Ok(Some(layers)) => parcel.add(name, layers),
-            Err(why) => Some(unsent(&[name], &why)),
-        };
-        faults.extend(fault);
+        if link.is_closed() {
+            // The next life sends what it may.
+            break;
+        }
+        match gather(data, link, sending, bytes_max) {
+            Ok(None) => {}
+            Ok(Some(gathered)) => {
+                if parcel.is_full_with(&gathered) {
+                    faults.extend(std::mem::take(&mut parcel).send(data, link));
+                }
+                parcel.add(name, gathered);
+            }
+            Err(why) => faults.push(unsent(&[name], &why)),
+        }
     }
-    faults.extend(parcel.send());
+    faults.extend(parcel.send(data, link));
     faults
 }
 
 fn unsent(attempts: &[AttemptName], why: &str) -> String {
-    let (first, others) = match attempts {
-        [AttemptName { build, attempt }, others @ ..] => (format!("attempt {attempt} of build {build}"), others.len()),
-        [] => return format!("what attempts left was not sent: {why}"),
+    let name = |AttemptName { build, attempt }: &AttemptName| format!("attempt {attempt} of build {build}");
+    let names: Vec<String> = attempts.iter().map(name).collect();
+    format!("what {} left was not sent: {why}", names.join(", "))
+}
+
+/// What one attempt left, here.
+struct Gathered {
+    layers: Layers,
+    /// The blobs that were made of it.
+    blobs: BTreeSet<Digest>,
+}
+
+impl Gathered {
+    /// How many blobs are to be told, and what they hold.
+    fn size(&self) -> (usize, u64) {
+        match &self.layers {
+            Layers::Sent { blobs, bytes, .. } => (blobs.len(), *bytes),
+            Layers::Unsent { .. } => (0, 0),
+        }
+    }
+}
+
+/// Gathers what an attempt left; `None` of one that left nothing.
+fn gather(data: &Path, link: &Arc<Link>, sending: &Sending, bytes_max: u64) -> Result<Option<Gathered>, String> {
+    let left = travel::Attempt { data, build: sending.build, attempt: sending.attempt };
+    if !left.is_own() {
+        // It worked in the tree itself, or failed before it had a workspace.
+        return Ok(None);
+    }
+    let depot = GatheringDepot::new(link);
+    let layers = match travel::send(left, sending.mask.as_deref(), bytes_max, &depot) {
+        Ok(travel::Sent { document, blobs, bytes }) => {
+            let document = match document {
+                travel::Told::Blob(digest) => LayersDocument::Blob(digest),
+                travel::Told::Text(text) => LayersDocument::Text { text },
+            };
+            Layers::Sent { document, blobs, bytes }
+        }
+        Err(TravelFault::Nothing) => return Ok(None),
+        Err(fault @ (TravelFault::Copy | TravelFault::Files | TravelFault::Bytes(_))) => {
+            Layers::Unsent { reason: fault.to_string() }
+        }
+        Err(fault) => return Err(Stop::of(&fault).message),
     };
-    let others = if others > 0 { format!(" and {} more", words::count(others, "attempt")) } else { String::new() };
-    format!("what {first}{others} left was not sent: {why}")
+    Ok(Some(Gathered { layers, blobs: depot.into_gathered() }))
 }
 
 /// What goes in one piece.
-struct Parcel<'l> {
-    data: &'l Path,
-    link: &'l Arc<Link>,
-    depot: GatheringDepot<'l>,
-    attempts: Vec<AttemptLayers>,
+#[derive(Default)]
+struct Parcel {
+    attempts: Vec<(AttemptName, Gathered)>,
     blobs: usize,
     bytes: u64,
 }
 
-impl<'l> Parcel<'l> {
-    fn new(data: &'l Path, link: &'l Arc<Link>) -> Self {
-        Self { data, link, depot: GatheringDepot::new(link), attempts: Vec::new(), blobs: 0, bytes: 0 }
+impl Parcel {
+    /// Whether it would be too much with what another attempt left.
+    fn is_full_with(&self, gathered: &Gathered) -> bool {
+        let (blobs, bytes) = gathered.size();
+        let is_large = self.blobs + blobs > LAYERS_BLOBS_MAX || self.bytes.saturating_add(bytes) > TOGETHER_BYTES;
+        is_large && !self.attempts.is_empty()
     }
 
-    fn left(&self, AttemptName { build, attempt }: AttemptName) -> travel::Attempt<'l> {
-        travel::Attempt { data: self.data, build, attempt }
-    }
-
-    /// Gathers what an attempt left; `None` of one that left nothing.
-    fn layers_of(&self, sending: &Sending, bytes_max: u64) -> Result<Option<Layers>, String> {
-        let left = self.left(AttemptName { build: sending.build, attempt: sending.attempt });
-        if !left.is_own() {
-            // It worked in the tree itself, or failed before it had a workspace.
-            return Ok(None);
-        }
-        match travel::send(left, sending.mask.as_deref(), bytes_max, &self.depot) {
-            Ok(travel::Sent { document, blobs, bytes }) => {
-                let document = match document {
-                    travel::Told::Blob(digest) => LayersDocument::Blob(digest),
-                    travel::Told::Text(text) => LayersDocument::Text { text },
-                };
-                Ok(Some(Layers::Sent { document, blobs, bytes }))
-            }
-            Err(TravelFault::Nothing) => Ok(None),
-            Err(fault @ (TravelFault::Copy | TravelFault::Files | TravelFault::Bytes(_))) => {
-                Ok(Some(Layers::Unsent { reason: fault.to_string() }))
-            }
-            Err(fault) => Err(Stop::of(&fault).message),
-        }
-    }
-
-    /// Takes an attempt, and sends what there is by then before it is too much for one piece. Gives what did not go, in words.
-    fn add(&mut self, AttemptName { build, attempt }: AttemptName, layers: Layers) -> Option<String> {
-        let (blobs, bytes) = match &layers {
-            Layers::Sent { blobs, bytes, .. } => (blobs.len(), *bytes),
-            Layers::Unsent { .. } => (0, 0),
-        };
-        let is_full = self.blobs + blobs > LAYERS_BLOBS_MAX || self.bytes + bytes > TOGETHER_BYTES;
-        let fault = if is_full && !self.attempts.is_empty() { self.send() } else { None };
-        self.attempts.push(AttemptLayers { build, attempt, layers });
+    fn add(&mut self, name: AttemptName, gathered: Gathered) {
+        let (blobs, bytes) = gathered.size();
+        self.attempts.push((name, gathered));
         self.blobs += blobs;
-        self.bytes += bytes;
-        fault
+        self.bytes = self.bytes.saturating_add(bytes);
     }
 
-    /// Sends all of it, and notes what was sent. Gives what did not go, in words.
-    fn send(&mut self) -> Option<String> {
-        let Self { data, link, .. } = *self;
-        let Self { depot, attempts, .. } = std::mem::replace(self, Self::new(data, link));
-        if attempts.is_empty() {
-            return None;
+    /// Sends all of it, and notes what was sent. Gives what did not go, in words. What cannot go together is tried one by one: one attempt
+    /// keeps no other here.
+    fn send(self, data: &Path, link: &Arc<Link>) -> Vec<String> {
+        if self.attempts.is_empty() {
+            return Vec::new();
         }
-        let name = |told: &AttemptLayers| AttemptName { build: told.build, attempt: told.attempt };
-        let names: Vec<AttemptName> = attempts.iter().map(name).collect();
-        let saved = depot.send().and_then(|()| link.save_layers(&SaveLayers { attempts }));
-        let refused = match saved {
-            Ok(saved) => saved.refused,
-            Err(error) => return Some(unsent(&names, &error.to_string())),
-        };
-        let sent = names.iter().filter(|name| !refused.contains(name));
-        let unnoted = sent.filter_map(|&name| self.left(name).note_sent().err()).last();
-        match unnoted {
-            Some(error) => Some(format!("cannot note in `{}` what was sent: {error}", data.display())),
-            None if refused.is_empty() => None,
-            None => Some(unsent(&refused, "the server knows it as another worker's")),
+        match send_together(data, link, &self.attempts) {
+            Ok(faults) => faults,
+            Err(why) => match &self.attempts[..] {
+                attempts if attempts.len() == 1 || link.is_closed() => {
+                    let names: Vec<AttemptName> = attempts.iter().map(|(name, _)| *name).collect();
+                    vec![unsent(&names, &why)]
+                }
+                attempts => {
+                    let one = |one @ (name, _): &(AttemptName, Gathered)| {
+                        send_together(data, link, std::slice::from_ref(one))
+                            .unwrap_or_else(|why| vec![unsent(&[*name], &why)])
+                    };
+                    attempts.iter().flat_map(one).collect()
+                }
+            },
         }
     }
+}
+
+/// Sends what attempts left, and notes it. Gives what was refused, in words; an error if nothing went.
+fn send_together(data: &Path, link: &Arc<Link>, attempts: &[(AttemptName, Gathered)]) -> Result<Vec<String>, String> {
+    let blobs: BTreeSet<Digest> = attempts.iter().flat_map(|(_, gathered)| gathered.blobs.iter().copied()).collect();
+    let told = attempts.iter().map(|(AttemptName { build, attempt }, gathered)| AttemptLayers {
+        build: *build,
+        attempt: *attempt,
+        layers: gathered.layers.clone(),
+    });
+    let save = SaveLayers { attempts: told.collect() };
+    let saved = link.send(&Vec::from_iter(blobs)).and_then(|()| link.save_layers(&save));
+    let refused = saved.map_err(|error| error.to_string())?.refused;
+    let mut faults = Vec::new();
+    if !refused.is_empty() {
+        faults.push(unsent(&refused, "the server knows it as another worker's"));
+    }
+    for (name, _) in attempts.iter().filter(|(name, _)| !refused.contains(name)) {
+        let left = travel::Attempt { data, build: name.build, attempt: name.attempt };
+        if let Err(error) = left.note_sent() {
+            faults.push(format!(
+                "cannot note that what attempt {} of build {} left was sent: {error}",
+                name.attempt, name.build
+            ));
+        }
+    }
+    Ok(faults)
 }

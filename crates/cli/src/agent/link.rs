@@ -155,6 +155,11 @@ impl Link {
         *self.calling.write().unwrap_or_else(PoisonError::into_inner) = Calling::Closed;
     }
 
+    /// Whether it was closed.
+    pub fn is_closed(&self) -> bool {
+        *self.ends.borrow() == Calling::Closed
+    }
+
     /// Waits for something on the runtime, unless the link is closed, or is closed meanwhile.
     fn until_closed<T>(&self, waited: impl Future<Output = T>) -> Option<T> {
         let calling = self.calling.read().unwrap_or_else(PoisonError::into_inner);

@@ -27,7 +27,7 @@ use super::worker::worker_of;
 use super::{App, problem};
 use crate::access::{Target, Verb};
 use crate::dispatch::SessionView;
-use crate::records::{DEFAULT_POOL, StoredLayers};
+use crate::records::{DEFAULT_POOL, LayersText, StoredLayers};
 use crate::server::Server;
 use crate::visits::{Seat, VisitError};
 
@@ -178,7 +178,14 @@ struct Hosts {
 fn hosts(app: &App, attempt: &AttemptRow, job: &Job) -> Result<Hosts, Problem> {
     let key = StoredLayers::key(attempt.build, attempt.attempt);
     let stored = app.server.records.read::<StoredLayers>(&key).map_err(problem::record)?.map(|(stored, _)| stored);
-    let layers = stored.as_ref().and_then(|stored| stored.document.clone());
+    let layers = match stored.as_ref().and_then(|stored| Some((stored, stored.document?))) {
+        Some((stored, document)) if stored.blobs.contains(&document) => Some(LayersDocument::Blob(document)),
+        Some(_) => {
+            let text = app.server.records.read::<LayersText>(&key).map_err(problem::record)?;
+            text.map(|(LayersText { text }, _)| LayersDocument::Text { text })
+        }
+        None => None,
+    };
     let sessions = app.server.dispatch.sessions();
     let is_owner = |session: &&SessionView| session.worker == attempt.worker;
     let mut workers: Vec<WorkerId> = sessions.iter().filter(is_owner).map(|session| session.worker.clone()).collect();

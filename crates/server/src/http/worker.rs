@@ -27,7 +27,7 @@ use super::problem;
 use crate::access::{Ground, Pass, Target, Verb, pool_name};
 use crate::dispatch::{Given, JoinRefusal, Joined, SessionPass};
 use crate::outbox::OutboxError;
-use crate::records::StoredLayers;
+use crate::records::{LayersText, StoredLayers};
 use crate::server::{JoinError, Server};
 
 /// What stands before the nonce in what a worker signs.
@@ -312,11 +312,14 @@ pub async fn layers_save(server: Arc<Server>, call: Call) -> Answered {
         let detail = format!("at most {LAYERS_ATTEMPTS_MAX} attempts with {LAYERS_BLOBS_MAX} blobs are kept at once");
         return Err(unprocessable(detail));
     }
+    // Attempts that changed nothing name the same one.
+    blobs.sort_unstable();
+    blobs.dedup();
     check_there(&server, blobs).await?;
     let records = server.records.clone();
     let kept = blocking(move || {
         let mut its_own = BTreeMap::new();
-        let (mut stored, mut saved) = (Vec::new(), SavedLayers::default());
+        let (mut stored, mut texts, mut saved) = (Vec::new(), Vec::new(), SavedLayers::default());
         for AttemptLayers { build, attempt, layers } in attempts {
             let its_own = match its_own.entry(build) {
                 Entry::Occupied(known) => known.into_mut(),
@@ -327,24 +330,33 @@ pub async fn layers_save(server: Arc<Server>, call: Call) -> Answered {
                 }
             };
             if its_own.contains(&attempt) {
-                stored.push((StoredLayers::key(build, attempt), stored_layers(layers, at)));
+                let key = StoredLayers::key(build, attempt);
+                let (layers, text) = stored_layers(layers, at);
+                texts.extend(text.map(|text| (key.clone(), LayersText { text })));
+                stored.push((key, layers));
             } else {
                 saved.refused.push(AttemptName { build, attempt });
             }
         }
-        Ok(records.write_all(&stored, at).map(|()| saved))
+        // A text without its layers nobody would remove.
+        Ok(records.write_all(&stored, at).and_then(|()| records.write_all(&texts, at)).map(|()| saved))
     });
     json(&kept.await?.map_err(problem::record)?)
 }
 
-fn stored_layers(layers: Layers, at: Timestamp) -> StoredLayers {
+/// What is kept of layers, and their document if it is no blob.
+fn stored_layers(layers: Layers, at: Timestamp) -> (StoredLayers, Option<String>) {
     match layers {
         Layers::Sent { document, blobs, bytes } => {
-            StoredLayers { document: Some(document), blobs, bytes, at, ..StoredLayers::default() }
+            let (document, text) = match document {
+                LayersDocument::Blob(digest) => (digest, None),
+                LayersDocument::Text { text } => (store::blob::digest(text.as_bytes()), Some(text)),
+            };
+            (StoredLayers { document: Some(document), blobs, bytes, at, ..StoredLayers::default() }, text)
         }
         Layers::Unsent { reason } => {
             let reason = reason.chars().take(REASON_CHARS_MAX).collect();
-            StoredLayers { reason, at, ..StoredLayers::default() }
+            (StoredLayers { reason, at, ..StoredLayers::default() }, None)
         }
     }
 }

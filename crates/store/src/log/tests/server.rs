@@ -73,12 +73,12 @@ fn closed(mut batch: Batch) -> Batch {
     batch
 }
 
-/// The verdict and the next byte.
+/// What became of it, and the next byte.
 fn answer(logs: &Logs, batch: Batch) -> String {
-    let [Receipt { next_byte, verdict, .. }] = logs.append(&[batch]).try_into().unwrap();
-    match verdict {
+    let [Receipt { next_byte, end, .. }] = logs.append(&[batch]).try_into().unwrap();
+    match end {
         BatchEnd::Failed(error) => panic!("{error}"),
-        verdict => format!("{verdict:?} {next_byte}"),
+        end => format!("{end:?} {next_byte}"),
     }
 }
 
