@@ -10,7 +10,7 @@ use crate::args::EventArguments;
 use crate::pipeline::{KindChoice, Unanswered};
 use crate::project::Project;
 
-/// The event that `arguments` and the repository tell. Parameters are still texts: [`typed_params`] gives them
+/// The event that `arguments` and the repository tell. Parameters are still texts: [`crate::pipeline::Pipeline::check`] gives them
 /// their types once the pipeline is known. `commit` is the full id of its commit, if that is not the one checked out.
 ///
 /// # Errors
