@@ -107,7 +107,7 @@ async fn a_role_that_is_taken_away_ends_what_is_told_of_its_project() {
     admin.member_remove("ann", Taken::Project("sails")).await.unwrap();
     assert_eq!(refused(&end(async || of_build.next().await).await), Some(ProblemKind::NotFound));
     loop {
-        let in_sails = asked(&served, &admin, "jobs:\n  a:\n    pool: p\n    run: echo\n").await;
+        let in_sails = admin.build_submit(&of_its_own(&served)).await.unwrap().build;
         if !told_until_masts(&served, &admin, &mut events).await.contains(&in_sails) {
             break;
         }
@@ -117,11 +117,15 @@ async fn a_role_that_is_taken_away_ends_what_is_told_of_its_project() {
     served.end().await;
 }
 
+/// A build of the project `sails` that joins no other, and for whose pool there is no worker.
+fn of_its_own(served: &Served) -> Submit {
+    let source = manifest(&served.site, &[(".ropewalk/pipeline.yaml", "jobs:\n  a:\n    pool: p\n    run: echo\n")]);
+    Submit { options: SubmitOptions { join: Some(false), ..SubmitOptions::default() }, ..submit(source) }
+}
+
 /// The builds that are told of until one of the project `masts` is, which is asked for.
 async fn told_until_masts(served: &Served, admin: &Client, events: &mut Moments) -> BTreeSet<BuildId> {
-    let source = manifest(&served.site, &[(".ropewalk/pipeline.yaml", "jobs:\n  a:\n    pool: p\n    run: echo\n")]);
-    let options = SubmitOptions { join: Some(false), ..SubmitOptions::default() };
-    let of_masts = Submit { project: "masts".to_owned(), options, ..submit(source) };
+    let of_masts = Submit { project: "masts".to_owned(), ..of_its_own(served) };
     let last = admin.build_submit(&of_masts).await.unwrap().build;
     let mut told = BTreeSet::new();
     while !told.contains(&last) {
