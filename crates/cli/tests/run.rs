@@ -170,6 +170,16 @@ fn jobs_see_the_start_and_leave_the_tree_alone() {
 }
 
 #[test]
+fn data_within_the_repository_is_told_once() {
+    let repository = Repository::new("defaults: { environment: host }\njobs:\n  a: { run: 'true' }\n");
+    let mut command = repository.command(&["run"]);
+    let output = command.env("ROPEWALK_DATA", repository.root().join("data")).output().expect("ropewalk starts");
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("set ROPEWALK_DATA to a folder outside it") && !said.contains("try 1 of"), "{said}");
+}
+
+#[test]
 fn in_place_works_in_the_tree() {
     let repository = Repository::new("jobs: { a: { workspace: in_place, run: echo new > made.txt } }");
     repository.check(&["run"], 0);

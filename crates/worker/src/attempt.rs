@@ -244,9 +244,9 @@ impl<'w> Attempt<'w> {
         self.fail(match fault {
             // Another try would find none either.
             PlaceFault::Engine(_)
-            | PlaceFault::Workspace(WorkspaceError::Moved(_) | WorkspaceError::Unreadable { .. }) => {
-                Failure::Setup { message }
-            }
+            | PlaceFault::Workspace(
+                WorkspaceError::Moved(_) | WorkspaceError::Unreadable { .. } | WorkspaceError::Inside { .. },
+            ) => Failure::Setup { message },
             _ => Failure::Infra { message },
         });
     }

@@ -186,6 +186,8 @@ fn hosts(app: &App, attempt: &AttemptRow, job: &Job) -> Result<Hosts, Problem> {
         }
         None => None,
     };
+    // What came without its text was not sent.
+    let stored = stored.filter(|stored| layers.is_some() || stored.document.is_none());
     let sessions = app.server.dispatch.sessions();
     let is_owner = |session: &&SessionView| session.worker == attempt.worker;
     let mut workers: Vec<WorkerId> = sessions.iter().filter(is_owner).map(|session| session.worker.clone()).collect();
