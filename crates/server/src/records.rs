@@ -10,7 +10,7 @@ use graph::{AttemptNumber, BuildId, Digest, Timestamp, with_causes};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use store::log::{LogPlace, Logs};
-use store::record::{Expect, Version};
+use store::record::{Expect, NewRecord, Version};
 use store::{Store, StoreError};
 use thiserror::Error;
 
@@ -44,6 +44,22 @@ pub enum RecordError {
 pub trait Document: Serialize + DeserializeOwned {
     /// The kind under which it is stored.
     const KIND: &'static str;
+}
+
+/// A document on its way into the store, among others of other kinds.
+#[derive(Clone, Debug)]
+pub struct Written {
+    kind: &'static str,
+    key: String,
+    body: Vec<u8>,
+}
+
+impl Written {
+    /// `document` as it will be stored under `key`.
+    #[must_use]
+    pub fn new<T: Document>(key: String, document: &T) -> Self {
+        Self { kind: T::KIND, key, body: body(document) }
+    }
 }
 
 /// One project.
@@ -344,16 +360,14 @@ impl Records {
         Ok(())
     }
 
-    /// As [`Records::write`], of several; the disk is waited for once. What fails may leave some of them.
+    /// As [`Records::write`], of several: all of them, or none if it fails.
     ///
     /// # Errors
     /// [`RecordError`].
-    pub fn write_all<T: Document>(&self, documents: &[(String, T)], at: Timestamp) -> Result<(), RecordError> {
-        let Some(((key, last), others)) = documents.split_last() else { return Ok(()) };
-        for (key, document) in others {
-            self.note(key, document, at)?;
-        }
-        self.write(key, last, at)
+    pub fn write_all(&self, documents: &[Written], at: Timestamp) -> Result<(), RecordError> {
+        let records: Vec<_> =
+            documents.iter().map(|Written { kind, key, body }| NewRecord { kind, key, body }).collect();
+        Ok(self.store.put_records(&records, at)?)
     }
 
     /// As [`Records::write`], for what may be gone again after a loss of power.

@@ -16,7 +16,7 @@ use crate::cache::{CacheRead, CacheRow, CacheTotals, CacheUser, CacheWanted, Sav
 use crate::chunk::{LogChunk, LogChunks};
 use crate::claim::{Claim, Claimant};
 use crate::leadership::{Leadership, Looked};
-use crate::record::{Expect, Record, Version};
+use crate::record::{Expect, NewRecord, Record, Version};
 use crate::rows::{ArtifactRow, AttemptRow, BuildRow, GateRow, JobRow, OperationRow, OperationTotals, TestRow};
 use crate::store::{BuildFilter, Deleted, Sequence, Store, StoreError};
 use crate::table::{Cell, Table};
@@ -233,6 +233,8 @@ pass_on! {
     fn depose(&self, silence: Duration) -> Looked, Nothing;
     fn record(&self, kind: &str, key: &str) -> Option<Record>, Nothing;
     fn put_record(&self, kind: &str, key: &str, body: &[u8], expect: Expect, at: Timestamp) -> Version, Nothing;
+    fn put_records(&self, records: &[NewRecord<'_>], at: Timestamp) -> (), Nothing;
+    fn note_record(&self, kind: &str, key: &str, body: &[u8], at: Timestamp) -> (), Nothing;
     fn delete_record(&self, kind: &str, key: &str, expect: Expect) -> bool, Nothing;
     fn records(&self, kind: &str, after: Option<&str>, limit: u32) -> Vec<Record>, Nothing;
     fn append_audit(&self, entry: &AuditEntry) -> u64, Nothing;

@@ -18,7 +18,7 @@ use crate::chunk::{self, LogChunk, LogChunks};
 use crate::claim::{Claim, Claimant, Marks};
 use crate::graphs;
 use crate::leadership::{Fence, Leadership, Looked, MarkLock};
-use crate::record::{self, Expect, Record, SOURCE_KIND, Version};
+use crate::record::{self, Expect, NewRecord, Record, SOURCE_KIND, Version};
 use crate::rows::projection::{Nowhere, Work, Working, sorted_artifacts};
 use crate::rows::{
     ArtifactRow, AttemptRow, BuildRow, Eviction, GateRow, JobRow, OperationRow, OperationTotals, Replaced, TestRow,
@@ -204,6 +204,15 @@ impl Kept {
         builds.chain(kept.filter_map(|(_, key)| key.parse().ok())).collect()
     }
 
+    fn put_record(&mut self, kind: &str, key: &str, body: &[u8], at: Timestamp) -> Version {
+        self.last_version += 1;
+        let version = Version(self.last_version);
+        let (kind, key) = (kind.to_owned(), key.to_owned());
+        let record = Record { kind: kind.clone(), key: key.clone(), version, body: body.to_owned(), at };
+        self.records.insert((kind, key), record);
+        version
+    }
+
     fn version(&self, kind: &str, key: &str) -> Option<Version> {
         self.records.get(&(kind.to_owned(), key.to_owned())).map(|record| record.version)
     }
@@ -383,12 +392,16 @@ impl Store for MemoryStore {
         record::check_size(kind, key, body)?;
         let mut kept = self.kept();
         expect.check(kept.version(kind, key))?;
-        kept.last_version += 1;
-        let version = Version(kept.last_version);
-        let (kind, key) = (kind.to_owned(), key.to_owned());
-        let record = Record { kind: kind.clone(), key: key.clone(), version, body: body.to_owned(), at };
-        kept.records.insert((kind, key), record);
-        Ok(version)
+        Ok(kept.put_record(kind, key, body, at))
+    }
+
+    fn put_records(&self, records: &[NewRecord<'_>], at: Timestamp) -> Result<(), StoreError> {
+        records.iter().try_for_each(NewRecord::check_size)?;
+        let mut kept = self.kept();
+        for NewRecord { kind, key, body } in records {
+            kept.put_record(kind, key, body, at);
+        }
+        Ok(())
     }
 
     fn delete_record(&self, kind: &str, key: &str, expect: Expect) -> Result<bool, StoreError> {

@@ -34,7 +34,7 @@ use crate::cache::{CacheRead, CacheRow, CacheTotals, CacheUser, CacheWanted, Sav
 use crate::chunk::{self, LogChunk, LogChunks};
 use crate::claim::{Claim, Claimant, Marks};
 use crate::leadership::{Fence, LeaderLock, Leadership, Looked};
-use crate::record::{self, Expect, Record, SOURCE_KIND, Version};
+use crate::record::{self, Expect, NewRecord, Record, SOURCE_KIND, Version};
 use crate::rows::{ArtifactRow, AttemptRow, BuildRow, GateRow, JobRow, OperationRow, OperationTotals, TestRow};
 use crate::sqlite::{Durability, Opening, number_counter};
 use crate::store::{BUILD_ID_MAX, BuildFilter, Deleted, Journal, Sequence, Store, StoreError};
@@ -463,6 +463,11 @@ impl Store for PostgresStore {
     ) -> Result<Version, StoreError> {
         record::check_size(kind, key, body)?;
         self.write(|session| documents::put_record(session, kind, key, body, expect, at))
+    }
+
+    fn put_records(&self, records: &[NewRecord<'_>], at: Timestamp) -> Result<(), StoreError> {
+        records.iter().try_for_each(NewRecord::check_size)?;
+        self.write(|session| documents::put_records(session, records, at))
     }
 
     fn delete_record(&self, kind: &str, key: &str, expect: Expect) -> Result<bool, StoreError> {

@@ -28,6 +28,24 @@ pub struct Record {
     pub at: Timestamp,
 }
 
+/// A record that is to be written, whatever is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewRecord<'a> {
+    /// Its kind, at most [`KEY_BYTES_MAX`].
+    pub kind: &'a str,
+    /// Its key within the kind, at most [`KEY_BYTES_MAX`].
+    pub key: &'a str,
+    /// What is written, at most [`BODY_BYTES_MAX`].
+    pub body: &'a [u8],
+}
+
+impl NewRecord<'_> {
+    /// Whether it may be stored.
+    pub(crate) fn check_size(&self) -> Result<(), StoreError> {
+        check_size(self.kind, self.key, self.body)
+    }
+}
+
 /// One writing of a record. A later writing has a larger one; a record that was deleted and written again never has an
 /// earlier one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -42,7 +42,7 @@ use crate::cache::{CacheRead, CacheRow, CacheTotals, CacheUser, CacheWanted, Sav
 use crate::chunk::{self, LogChunk, LogChunks};
 use crate::claim::{self, Claim, Claimant};
 use crate::leadership::{Fence, FileLock, Leadership, Looked};
-use crate::record::{self, Expect, Record, Version};
+use crate::record::{self, Expect, NewRecord, Record, Version};
 use crate::rows::projection::Working;
 use crate::rows::{ArtifactRow, AttemptRow, BuildRow, GateRow, JobRow, OperationRow, OperationTotals, TestRow};
 use crate::store::{BUILD_ID_MAX, BuildFilter, Deleted, Journal, Sequence, Store, StoreError};
@@ -567,7 +567,17 @@ impl Store for SqliteStore {
         self.write_beside(|connection| documents::put_record(connection, kind, key, body, expect, at))
     }
 
+    fn put_records(&self, records: &[NewRecord<'_>], at: Timestamp) -> Result<(), StoreError> {
+        records.iter().try_for_each(NewRecord::check_size)?;
+        self.write_beside(|connection| {
+            records.iter().try_for_each(|NewRecord { kind, key, body }| {
+                documents::put_record(connection, kind, key, body, Expect::Any, at).map(drop)
+            })
+        })
+    }
+
     fn note_record(&self, kind: &str, key: &str, body: &[u8], at: Timestamp) -> Result<(), StoreError> {
+        record::check_size(kind, key, body)?;
         self.write_soon(|writer| documents::put_record(&writer.connection, kind, key, body, Expect::Any, at)).map(drop)
     }
 

@@ -20,7 +20,7 @@ use crate::audit::{AuditEntry, AuditFilter, AuditRow};
 use crate::cache::{CacheRead, CacheRow, CacheTotals, CacheUser, CacheWanted, Saved};
 use crate::claim::{Claim, Claimant};
 use crate::leadership::{Leadership, Looked};
-use crate::record::{Expect, Record, Version};
+use crate::record::{Expect, NewRecord, Record, Version};
 use crate::rows::{
     ArtifactRow, AttemptRow, BuildRow, GateRow, JobRow, JobState, OperationRow, OperationTotals, TestRow, VerdictWord,
 };
@@ -183,6 +183,12 @@ pub trait Store: Send + Sync {
         expect: Expect,
         at: Timestamp,
     ) -> Result<Version, StoreError>;
+
+    /// Writes several records in order, whatever is there: all of them, or none if it fails. The disk is waited for once.
+    ///
+    /// # Errors
+    /// As [`Store::put_record`], without a conflict.
+    fn put_records(&self, records: &[NewRecord<'_>], at: Timestamp) -> Result<(), StoreError>;
 
     /// Writes a record, whatever is there, that may be gone again after a loss of power: it waits for no disk where that can be had.
     /// The death of a process takes it no more than any other, and once something that was put later is acknowledged, no loss of power does.

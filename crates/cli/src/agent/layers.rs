@@ -258,27 +258,42 @@ impl Parcel {
         self.bytes = self.bytes.saturating_add(bytes);
     }
 
-    /// Sends all of it, and notes what was sent. Gives what did not go, in words. What cannot go together is tried one by one: one attempt
-    /// keeps no other here.
+    /// Sends all of it, and notes what was sent. Gives what did not go, in words.
     fn send(self, data: &Path, link: &Arc<Link>) -> Vec<String> {
-        if self.attempts.is_empty() {
-            return Vec::new();
-        }
-        match send_together(data, link, &self.attempts) {
-            Ok(faults) => faults,
-            Err(why) => match &self.attempts[..] {
-                attempts if attempts.len() == 1 || link.is_closed() => {
-                    let names: Vec<AttemptName> = attempts.iter().map(|(name, _)| *name).collect();
-                    vec![unsent(&names, &why)]
+        let send = |attempts: &[(AttemptName, Gathered)]| send_together(data, link, attempts);
+        let (faults, unsent_ones) = together_or_alone(&self.attempts, send, || link.is_closed());
+        let why = |(attempts, why): (&[(AttemptName, Gathered)], String)| {
+            let names: Vec<AttemptName> = attempts.iter().map(|(name, _)| *name).collect();
+            unsent(&names, &why)
+        };
+        faults.into_iter().chain(unsent_ones.into_iter().map(why)).collect()
+    }
+}
+
+/// Those that did not go, and why.
+type Refused<'a, T> = Vec<(&'a [T], String)>;
+
+/// Sends all at once, or, since one keeps no other here, each by itself if that fails; not if everything `is_over`. Gives what was said of those that went, and those that did not go.
+fn together_or_alone<T>(
+    all: &[T],
+    mut send: impl FnMut(&[T]) -> Result<Vec<String>, String>,
+    is_over: impl FnOnce() -> bool,
+) -> (Vec<String>, Refused<'_, T>) {
+    if all.is_empty() {
+        return (Vec::new(), Vec::new());
+    }
+    match send(all) {
+        Ok(said) => (said, Vec::new()),
+        Err(why) if all.len() == 1 || is_over() => (Vec::new(), vec![(all, why)]),
+        Err(_) => {
+            let (mut said, mut refused) = (Vec::new(), Vec::new());
+            for one in all.chunks(1) {
+                match send(one) {
+                    Ok(of_one) => said.extend(of_one),
+                    Err(why) => refused.push((one, why)),
                 }
-                attempts => {
-                    let one = |one @ (name, _): &(AttemptName, Gathered)| {
-                        send_together(data, link, std::slice::from_ref(one))
-                            .unwrap_or_else(|why| vec![unsent(&[*name], &why)])
-                    };
-                    attempts.iter().flat_map(one).collect()
-                }
-            },
+            }
+            (said, refused)
         }
     }
 }
@@ -308,4 +323,44 @@ fn send_together(data: &Path, link: &Arc<Link>, attempts: &[(AttemptName, Gather
         }
     }
     Ok(faults)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_that_cannot_go_keeps_no_other_here() {
+        let mut went = Vec::new();
+        let send = |some: &[u8]| {
+            if some.contains(&2) {
+                return Err("it cannot".to_owned());
+            }
+            went.extend_from_slice(some);
+            Ok(vec![format!("{some:?} went")])
+        };
+        let (said, refused) = together_or_alone(&[1, 2, 3], send, || false);
+        assert_eq!(went, [1, 3]);
+        assert_eq!(said, ["[1] went", "[3] went"]);
+        assert_eq!(refused, [(&[2][..], "it cannot".to_owned())]);
+    }
+
+    #[test]
+    fn what_goes_together_goes_once_and_what_is_over_is_not_tried_again() {
+        let mut pieces = Vec::new();
+        let send = |some: &[u8]| {
+            pieces.push(some.to_vec());
+            Ok(Vec::new())
+        };
+        assert_eq!(together_or_alone(&[1, 2], send, || false), (Vec::new(), Vec::new()));
+        assert_eq!(together_or_alone(&[], |_: &[u8]| panic!("nothing is sent"), || false), (Vec::new(), Vec::new()));
+        assert_eq!(pieces, [[1, 2]]);
+        let mut tries = 0;
+        let send = |_: &[u8]| {
+            tries += 1;
+            Err("gone".to_owned())
+        };
+        assert_eq!(together_or_alone(&[1, 2], send, || true), (Vec::new(), vec![(&[1, 2][..], "gone".to_owned())]));
+        assert_eq!(tries, 1);
+    }
 }

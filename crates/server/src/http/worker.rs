@@ -27,7 +27,7 @@ use super::problem;
 use crate::access::{Ground, Pass, Target, Verb, pool_name};
 use crate::dispatch::{Given, JoinRefusal, Joined, SessionPass};
 use crate::outbox::OutboxError;
-use crate::records::{LayersText, StoredLayers};
+use crate::records::{LayersText, StoredLayers, Written};
 use crate::server::{JoinError, Server};
 
 /// What stands before the nonce in what a worker signs.
@@ -319,7 +319,7 @@ pub async fn layers_save(server: Arc<Server>, call: Call) -> Answered {
     let records = server.records.clone();
     let kept = blocking(move || {
         let mut its_own = BTreeMap::new();
-        let (mut stored, mut texts, mut saved) = (Vec::new(), Vec::new(), SavedLayers::default());
+        let (mut written, mut saved) = (Vec::new(), SavedLayers::default());
         for AttemptLayers { build, attempt, layers } in attempts {
             let its_own = match its_own.entry(build) {
                 Entry::Occupied(known) => known.into_mut(),
@@ -332,14 +332,13 @@ pub async fn layers_save(server: Arc<Server>, call: Call) -> Answered {
             if its_own.contains(&attempt) {
                 let key = StoredLayers::key(build, attempt);
                 let (layers, text) = stored_layers(layers, at);
-                texts.extend(text.map(|text| (key.clone(), LayersText { text })));
-                stored.push((key, layers));
+                written.extend(text.map(|text| Written::new(key.clone(), &LayersText { text })));
+                written.push(Written::new(key, &layers));
             } else {
                 saved.refused.push(AttemptName { build, attempt });
             }
         }
-        // A text without its layers nobody would remove.
-        Ok(records.write_all(&stored, at).and_then(|()| records.write_all(&texts, at)).map(|()| saved))
+        Ok(records.write_all(&written, at).map(|()| saved))
     });
     json(&kept.await?.map_err(problem::record)?)
 }

@@ -9,7 +9,7 @@ use super::column::{clean, get, number, signed, text, time, unsigned};
 use super::session::{Call, Session, Value};
 use crate::audit::{AuditEntry, AuditFilter, AuditRow};
 use crate::chunk::{self, LogChunk};
-use crate::record::{Expect, Record, Version, cut_page};
+use crate::record::{Expect, NewRecord, Record, Version, cut_page};
 use crate::store::{PAGE_ROWS_MAX, StoreError};
 
 /// The advisory locks of this folder, as the first of two numbers; the second says which of a kind. They order writers
@@ -44,6 +44,23 @@ pub(super) fn put_record(
     expect: Expect,
     at: Timestamp,
 ) -> Result<Version, StoreError> {
+    match session.call(put(kind, key, body, expect, at))?.rows.first() {
+        Some(row) => Ok(Version(unsigned(row, 0)?)),
+        None => Err(conflict(session, kind, key)?),
+    }
+}
+
+pub(super) fn put_records(session: &Session, records: &[NewRecord<'_>], at: Timestamp) -> Result<(), StoreError> {
+    let calls: Vec<Call> =
+        records.iter().map(|NewRecord { kind, key, body }| put(kind, key, body, Expect::Any, at)).collect();
+    if calls.is_empty() {
+        return Ok(());
+    }
+    session.transact(&calls).map(drop).map_err(|(_, error)| error)
+}
+
+/// Gives the version, or no row if something else is there than is expected.
+fn put(kind: &str, key: &str, body: &[u8], expect: Expect, at: Timestamp) -> Call {
     let mut values = vec![text(kind), text(key), Value::Bytes(body.to_owned()), Value::Integer(at.0)];
     let insert = "insert into records (kind, key, version, body, at) select $1, $2, next.value, $3, $4 from next";
     let sql = match expect {
@@ -60,10 +77,7 @@ pub(super) fn put_record(
             )
         }
     };
-    match session.call(Call::new(sql, values))?.rows.first() {
-        Some(row) => Ok(Version(unsigned(row, 0)?)),
-        None => Err(conflict(session, kind, key)?),
-    }
+    Call::new(sql, values)
 }
 
 fn conflict(session: &Session, kind: &str, key: &str) -> Result<StoreError, StoreError> {

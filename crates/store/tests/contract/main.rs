@@ -97,6 +97,7 @@ const CONTRACT: &[(&str, fn())] = &[
     ("server::builds_are_listed_by_project_and_commit", server::builds_are_listed_by_project_and_commit),
     ("server::the_journal_tells_appends_in_their_order", server::the_journal_tells_appends_in_their_order),
     ("server::one_leads_and_who_leads_no_more_may_not_append", server::one_leads_and_who_leads_no_more_may_not_append),
+    ("server::several_records_are_written_or_none", server::several_records_are_written_or_none),
     ("server::a_record_is_written_if_it_is_as_expected", server::a_record_is_written_if_it_is_as_expected),
     (
         "server::of_many_writers_that_expect_the_same_one_writes",

@@ -11,7 +11,7 @@ use engine::fact::What;
 use graph::{BuildId, Digest, Origin, Timestamp, Verdict};
 use ropewalk_store::audit::{AuditEntry, AuditFilter, ENTRY_BYTES_MAX};
 use ropewalk_store::chunk::{CHUNK_BYTES_MAX, LogChunks};
-use ropewalk_store::record::{BODY_BYTES_MAX, Expect, KEY_BYTES_MAX, SOURCE_KIND, Version};
+use ropewalk_store::record::{BODY_BYTES_MAX, Expect, KEY_BYTES_MAX, NewRecord, SOURCE_KIND, Version};
 use ropewalk_store::rows::VerdictWord;
 use ropewalk_store::{
     BuildFilter, Fault, FaultyStore, Journal, MemoryStore, Opening, Sequence, SqliteStore, Store, StoreError,
@@ -164,6 +164,34 @@ pub fn one_leads_and_who_leads_no_more_may_not_append() {
         let second = store.lead(Duration::from_secs(5)).unwrap().expect("nobody leads");
         assert!(second.epoch() > epoch);
         store.append(&[leased(build, "b", 2)]).unwrap();
+    });
+}
+
+#[test]
+pub fn several_records_are_written_or_none() {
+    check(|store| {
+        let body = |kind: &str, key: &str| store.record(kind, key).unwrap().map(|record| record.body);
+        let new = |kind, key, body| NewRecord { kind, key, body };
+        let before = store.put_record("project", "sails", b"0", Expect::Any, at(1)).unwrap();
+        store.put_records(&[], at(2)).unwrap();
+        let all = [new("project", "sails", &b"1"[..]), new("text", "sails", b"2"), new("project", "masts", b"3")];
+        store.put_records(&all, at(2)).unwrap();
+        for NewRecord { kind, key, body: written } in all {
+            assert_eq!(body(kind, key).as_deref(), Some(written));
+        }
+        let [first, second] = ["sails", "masts"].map(|key| store.record("project", key).unwrap().unwrap());
+        assert!(before < first.version && first.version < second.version, "each writing has its version");
+        assert_eq!((first.at, second.at), (at(2), at(2)));
+        // Of two for one key the last one stands.
+        store.put_records(&[new("project", "sails", b"4"), new("project", "sails", b"5")], at(3)).unwrap();
+        assert_eq!(body("project", "sails").unwrap(), b"5");
+
+        let large = vec![7; BODY_BYTES_MAX + 1];
+        let refused = store.put_records(&[new("project", "sails", b"6"), new("project", "masts", &large)], at(4));
+        assert!(matches!(refused, Err(StoreError::TooLarge { .. })), "{refused:?}");
+        assert_eq!(body("project", "sails").unwrap(), b"5");
+        let refused = store.note_record("project", "masts", &large, at(4));
+        assert!(matches!(refused, Err(StoreError::TooLarge { .. })), "{refused:?}");
     });
 }
 
