@@ -1,7 +1,8 @@
 //! Workflow commands: lines by which a step speaks to whoever reads its log, each at the start of a line.
 //!
 //! `::WORD KEY=VALUE,…::TEXT`. Source: docs.github.com, "Workflow commands for GitHub Actions"; what is escaped in them: `@actions/core`,
-//! `command.ts`. What a word means is the reader's matter.
+//! `command.ts`. And Azure's `##[WORD]TEXT`, which GitHub's runner knows too; nothing is escaped in it. Source: learn.microsoft.com, "Logging commands".
+//! What a word means is the reader's matter.
 
 use std::borrow::Cow;
 
@@ -22,6 +23,12 @@ impl<'l> WorkflowCommand<'l> {
     /// What `line`, without its line feed, commands; `None` of any other line.
     #[must_use]
     pub fn of(line: &'l str) -> Option<Self> {
+        if let Some(line) = line.strip_prefix("##[") {
+            let (word, text) = line.split_once(']')?;
+            let is_word = !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase());
+            let text = Cow::Borrowed(text.trim());
+            return is_word.then(|| Self { word, place: String::new(), title: String::new(), text });
+        }
         let (head, text) = line.strip_prefix("::")?.split_once("::")?;
         let (word, properties) = head.split_once(' ').unwrap_or((head, ""));
         let (mut file, mut row, mut column, mut title) = (String::new(), String::new(), String::new(), String::new());
@@ -77,6 +84,12 @@ mod tests {
         );
         check("::warning line=3,file=::w", Some(["warning", "", "", "w"]));
         check("::notice file=a.rs::n", Some(["notice", "a.rs", "", "n"]));
+        check("##[group]Build %41 it", Some(["group", "", "", "Build %41 it"]));
+        check("##[endgroup]\r", Some(["endgroup", "", "", ""]));
+        check("##[error] a]b", Some(["error", "", "", "a]b"]));
+        check("##[]x", None);
+        check("##[no word]x", None);
+        check("## [error]x", None);
         check(" ::error::no", None);
         check("::group", None);
         check("error: no", None);

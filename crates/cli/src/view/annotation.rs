@@ -1,6 +1,6 @@
 //! Lines by which a job speaks to whoever reads its log, each at the start of a line of standard output: `::group::TITLE`
 //! and `::endgroup::`, `::pending::REASON`, `::notice::TEXT`, `::warning::TEXT`, `::error::TEXT`, the last three also with
-//! the place of which they speak (`::error file=a.rs,line=3::TEXT`). Scripts print them as functions do.
+//! the place of which they speak (`::error file=a.rs,line=3::TEXT`), each also as Azure writes it (`##[group]TITLE`). Scripts print them as functions do.
 //! Source: docs/design/2026-11-21-rust-pipelines.md, Functions; `api::workflow_command`. Logs keep them as they were written.
 
 use std::borrow::Cow;
@@ -157,6 +157,9 @@ mod tests {
         check("::error::no\r", Some(Annotation::Error("no".into())));
         let placed = "::error file=a.rs,line=3,title=Lint::no%0A good";
         check(placed, Some(Annotation::Error("a.rs:3: Lint: no good".into())));
+        check("##[group]Build it", Some(Annotation::Group("Build it".into())));
+        check("##[error]no", Some(Annotation::Error("no".into())));
+        check("##[section]Next", None);
         check("::notice file=a.rs::n", Some(Annotation::Notice("a.rs: n".into())));
         check(" ::error::no", None);
         check("::std::fmt::Debug", None);

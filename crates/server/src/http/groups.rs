@@ -4,6 +4,7 @@
 use std::sync::{Arc, LazyLock};
 
 use api::log::{GROUP_LEVELS_MAX, GROUPS_MAX, GroupFold, HITS_MAX, LogGroup, LogGroups, LogHit, LogHits};
+use api::workflow_command::WorkflowCommand;
 use regex::bytes::Regex;
 
 /// What begins or ends a group, for a search over a whole log.
@@ -34,13 +35,12 @@ enum Mark {
 }
 
 fn mark(text: &str) -> Option<Mark> {
-    for begin in ["::group::", "##[group]"] {
-        if let Some(title) = text.strip_prefix(begin) {
-            return Some(Mark::Begin(Notation::Nested, GroupFold::Closed, title.trim().to_owned()));
-        }
-    }
-    if text.starts_with("::endgroup::") || text.starts_with("##[endgroup]") {
-        return Some(Mark::End);
+    if let Some(command) = WorkflowCommand::of(text) {
+        return match command.word {
+            "group" => Some(Mark::Begin(Notation::Nested, GroupFold::Closed, command.text.into_owned())),
+            "endgroup" => Some(Mark::End),
+            _ => None,
+        };
     }
     if text.starts_with("^^^ +++") {
         return Some(Mark::Reopen);

@@ -32,7 +32,7 @@ const MESSAGE_BYTES_MAX: usize = 600;
 
 /// What speaks of a line of a file. In ASCII alone, which is searched several times as fast. Sources: GitHub, "Workflow commands", Setting a notice, warning, or
 /// error message; GCC, "Diagnostic Message Formatting Options"; TypeScript's and rustc's own output.
-const MARKS: &str = r"(?-u)^(?:::(?:error|warning|notice)(?: [^\r\n]*?)?::[^\s]|[^\s:]+:[0-9]+(?::[0-9]+)?: (?:fatal )?(?:error|warning)\b|[^\s:(]+\([0-9]+,[0-9]+\): (?:error|warning)\b|(?:error|warning)(?:\[[A-Z]?[0-9]+\])?: [^\s]| *--> [^\s]+:[0-9]+:[0-9]+$)";
+const MARKS: &str = r"(?-u)^(?:::(?:error|warning|notice)(?: [^\r\n]*?)?::[^\s]|##\[(?:error|warning)\][^\s]|[^\s:]+:[0-9]+(?::[0-9]+)?: (?:fatal )?(?:error|warning)\b|[^\s:(]+\([0-9]+,[0-9]+\): (?:error|warning)\b|(?:error|warning)(?:\[[A-Z]?[0-9]+\])?: [^\s]| *--> [^\s]+:[0-9]+:[0-9]+$)";
 
 /// How much it matters, the most first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,7 +81,7 @@ enum Said {
 
 fn said(text: &str) -> Option<Said> {
     let text = text.trim_end();
-    if text.starts_with("::") {
+    if text.starts_with("::") || text.starts_with("##[") {
         return command(text).map(Said::Whole);
     }
     if let Some(place) = text.trim_start().strip_prefix("--> ") {
@@ -278,6 +278,7 @@ mod tests {
 
     #[test]
     fn the_forms_that_are_known_are_read() {
+        check(&["##[error]no good"], &[(0, "error  no good")]);
         check(
             &["::error file=src/a.rs,line=3,col=5,title=Lint::no%0Agood"],
             &[(0, "error src/a.rs:3:5 Lint: no\ngood")],

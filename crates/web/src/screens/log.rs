@@ -317,19 +317,10 @@ fn spoken(line: &LogLine) -> Option<Markup> {
     if line.stream == LogStream::Note {
         return None;
     }
-    let heading = |title: &str| html! { strong.said { (terminal::line(title)) } };
-    // Azure's notation, which GitHub's runner knows too.
-    if let Some(title) = line.line.strip_prefix("##[group]") {
-        return Some(heading(title.trim()));
-    }
-    let end = || html! { span.quiet { "end of group" } };
-    if line.line.starts_with("##[endgroup]") {
-        return Some(end());
-    }
     let command = WorkflowCommand::of(&line.line)?;
     match command.word {
-        "group" => Some(heading(&command.text)),
-        "endgroup" => Some(end()),
+        "group" => Some(html! { strong.said { (terminal::line(&command.text)) } }),
+        "endgroup" => Some(html! { span.quiet { "end of group" } }),
         word @ ("error" | "warning" | "notice") => Some(html! {
             span class=(format!("said {word}")) {
                 strong { (word) } " "
