@@ -1,7 +1,8 @@
 //! What stands after `if:`: an expression with or without `${{ }}` around it.
 
 use crate::evaluation::call_fault;
-use crate::{ContextPath, Environment, Error, ErrorKind, Expression, Scope, Segment, Template, Value, parse_in};
+use crate::expression::read_in;
+use crate::{ContextPath, Environment, Error, ErrorKind, Expression, Scope, Segment, Template, Value};
 
 /// A condition of a job or step.
 #[derive(Clone, Debug)]
@@ -26,28 +27,37 @@ impl Condition {
         Condition::parse_in(text, &Scope::default())
     }
 
-    /// Parses a condition that may use only the names of this scope.
+    /// Parses a condition that may use only the names of this scope; see [`Condition::read`].
+    pub fn parse_in(text: &str, scope: &Scope<'_>) -> Result<Condition, Error> {
+        let (condition, faults) = Condition::read(text, scope);
+        faults.into_iter().next().map_or(Ok(condition), Err)
+    }
+
+    /// What of a condition can be read, with every fault in it, in order, as [`Template::read`] gives it; an expression without `${{ }}`
+    /// that cannot be read is the empty condition. With a fault among them the condition is there to be asked what it reads, not to be decided.
     ///
     /// A text without `${{` is an expression; one that is exactly `${{ }}` (white space around it aside) is what stands
     /// inside; white space alone is the empty condition.
-    pub fn parse_in(text: &str, scope: &Scope<'_>) -> Result<Condition, Error> {
+    pub fn read(text: &str, scope: &Scope<'_>) -> (Condition, Vec<Error>) {
         let trimmed = text.trim();
         let offset = text.len() - text.trim_start().len();
-        if trimmed.is_empty() {
-            return Ok(Condition { form: Form::Empty, offset: 0 });
-        }
-        let shift = |error: Error| error.shifted(offset);
-        if memchr::memmem::find(trimmed.as_bytes(), b"${{").is_none() {
-            let expression = parse_in(trimmed, scope).map_err(shift)?;
-            return Ok(Condition { form: Form::Expression(expression), offset });
-        }
-        let template = Template::parse_in(trimmed, scope).map_err(shift)?;
-        Ok(match template.segments() {
-            [Segment::Expression { expression, offset: inner, .. }] => {
-                Condition { form: Form::Expression(expression.clone()), offset: offset + inner }
+        let mut faults = Vec::new();
+        let (form, inner) = if trimmed.is_empty() {
+            (Form::Empty, 0)
+        } else if Template::is_needed(trimmed) {
+            let (template, found) = Template::read(trimmed, scope);
+            faults = found;
+            match template.segments() {
+                [Segment::Expression { expression, offset: inner, .. }] => {
+                    (Form::Expression(expression.clone()), *inner)
+                }
+                _ => (Form::Text(template), 0),
             }
-            _ => Condition { form: Form::Text(template), offset },
-        })
+        } else {
+            (read_in(trimmed, scope, &mut faults).map_or(Form::Empty, Form::Expression), 0)
+        };
+        let faults = faults.into_iter().map(|error| error.shifted(offset)).collect();
+        (Condition { form, offset: offset + inner }, faults)
     }
 
     /// The expression, if it is one.

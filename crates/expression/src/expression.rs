@@ -18,6 +18,18 @@ pub fn parse_in(text: &str, scope: &Scope<'_>) -> Result<Expression, Error> {
     Ok(Expression { tree: syntax::parse(text, scope)?, text: text.into() })
 }
 
+/// Reads the text of one expression with every fault in it, added in order: all names that the scope does not have, and what
+/// ends the reading. `None` only in that case; an expression with faults is there to be asked what it reads, not to be evaluated.
+pub(crate) fn read_in(text: &str, scope: &Scope<'_>, faults: &mut Vec<Error>) -> Option<Expression> {
+    match syntax::read(text, scope, faults) {
+        Ok(tree) => Some(Expression { tree, text: text.into() }),
+        Err(fault) => {
+            faults.push(fault);
+            None
+        }
+    }
+}
+
 /// An expression that was parsed. Its tree is at most [`EXPRESSION_DEPTH_MAX`](crate::limits::EXPRESSION_DEPTH_MAX) deep.
 #[derive(Clone, Debug)]
 pub struct Expression {

@@ -14,6 +14,9 @@ pub const TEMPLATE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// `${{ }}` in one template.
 pub const TEMPLATE_EXPRESSIONS_MAX: usize = 1_000;
 
+/// Faults that one reading of a text tells of names; behind that many a template is not read on.
+pub const FAULTS_MAX: usize = 100;
+
 /// Bytes that one evaluation may hold in values it makes, strings counted in UTF-16 as GitHub does (10 MiB there too).
 pub const MEMORY_BYTES_MAX: usize = 10 * 1024 * 1024;
 

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::functions::{Builtin, Scope};
-use crate::limits::{EXPRESSION_DEPTH_MAX, EXPRESSION_LENGTH_MAX};
+use crate::limits::{EXPRESSION_DEPTH_MAX, EXPRESSION_LENGTH_MAX, FAULTS_MAX};
 use crate::token::{Binary, Lexer, Token, TokenKind};
 use crate::{Error, ErrorKind, Value};
 
@@ -75,6 +75,14 @@ pub(crate) struct Tree {
 
 /// Parses a text; an empty one is `null`.
 pub(crate) fn parse(text: &str, scope: &Scope<'_>) -> Result<Tree, Error> {
+    let mut of_names = Vec::new();
+    let tree = read(text, scope, &mut of_names);
+    of_names.into_iter().next().map_or(tree, Err)
+}
+
+/// Parses a text, and goes on behind names that the scope does not know and numbers of arguments that do not fit: these
+/// faults are added to `of_names`, at most [`FAULTS_MAX`]. The error is what no reading goes on behind.
+pub(crate) fn read(text: &str, scope: &Scope<'_>, of_names: &mut Vec<Error>) -> Result<Tree, Error> {
     // A UTF-16 text is never longer than its UTF-8 bytes, so most texts are accepted without being counted.
     if text.len() > EXPRESSION_LENGTH_MAX && text.encode_utf16().count() > EXPRESSION_LENGTH_MAX {
         let message = format!("Exceeded max expression length {EXPRESSION_LENGTH_MAX}");
@@ -89,10 +97,11 @@ pub(crate) fn parse(text: &str, scope: &Scope<'_>) -> Result<Tree, Error> {
         operands: Vec::new(),
         operators: Vec::new(),
         called: None,
+        of_names,
     };
     let mut lexer = Lexer::new(text);
     while let Some(token) = lexer.next()? {
-        parser.take(token)?;
+        parser.take(token);
     }
     parser.finish()
 }
@@ -124,17 +133,18 @@ struct Parser<'p> {
     operators: Vec<Pending>,
     /// The function whose `(` is the next word.
     called: Option<Call>,
+    of_names: &'p mut Vec<Error>,
 }
 
 impl Parser<'_> {
-    fn take(&mut self, token: Token) -> Result<(), Error> {
+    fn take(&mut self, token: Token) {
         let Token { kind, range } = token;
         match kind {
             TokenKind::Null => self.push_literal(Value::Null, range),
             TokenKind::Bool(truth) => self.push_literal(Value::Bool(truth), range),
             TokenKind::Number(number) => self.push_literal(Value::Number(number), range),
             TokenKind::String(text) => self.push_literal(Value::String(text), range),
-            TokenKind::Context => self.push_context(range)?,
+            TokenKind::Context => self.push_context(range),
             // After `[` it waits for `]` to take it as the key; after `.` it is the key at once.
             TokenKind::Wildcard => self.push(Node::Wildcard, range, 1),
             TokenKind::PropertyWildcard => {
@@ -145,7 +155,7 @@ impl Parser<'_> {
                 self.push_literal(self.text[range.clone()].into(), range);
                 self.index();
             }
-            TokenKind::Function => self.called = Some(self.resolve(range)?),
+            TokenKind::Function => self.called = Some(self.resolve(range)),
             TokenKind::StartArguments => self.operators.extend(self.called.take().map(Pending::Arguments)),
             TokenKind::StartGroup => self.operators.push(Pending::Group),
             TokenKind::StartIndex => self.operators.push(Pending::Index),
@@ -168,11 +178,10 @@ impl Parser<'_> {
             TokenKind::EndArguments => {
                 self.apply(0);
                 if let Some(Pending::Arguments(call)) = self.operators.pop() {
-                    self.call(call, range.end)?;
+                    self.call(call, range.end);
                 }
             }
         }
-        Ok(())
     }
 
     fn finish(mut self) -> Result<Tree, Error> {
@@ -200,23 +209,30 @@ impl Parser<'_> {
         self.push(Node::Literal(value), range, 1);
     }
 
-    fn push_context(&mut self, range: Range<usize>) -> Result<(), Error> {
+    fn fault(&mut self, description: &str, range: Range<usize>) {
+        if self.of_names.len() < FAULTS_MAX {
+            self.of_names.push(Error::at_word(ErrorKind::Parse, description, self.text, range));
+        }
+    }
+
+    fn push_context(&mut self, range: Range<usize>) {
         let name = &self.text[range.clone()];
         if !self.scope.has_context(name) {
-            return Err(Error::at_word(ErrorKind::Parse, "Unrecognized named-value", self.text, range));
+            self.fault("Unrecognized named-value", range.clone());
         }
         self.push(Node::Context(name.to_ascii_lowercase().into()), range, 1);
-        Ok(())
     }
 
-    fn resolve(&self, range: Range<usize>) -> Result<Call, Error> {
-        let Some((function, arity)) = self.scope.function(&self.text[range.clone()]) else {
-            return Err(Error::at_word(ErrorKind::Parse, "Unrecognized function", self.text, range));
-        };
-        Ok(Call { function, name: range, arity, operands_before: self.operands.len() })
+    fn resolve(&mut self, range: Range<usize>) -> Call {
+        let name = &self.text[range.clone()];
+        let (function, arity) = self.scope.function(name).unwrap_or_else(|| {
+            self.fault("Unrecognized function", range.clone());
+            (Function::Environment(name.into()), 0..usize::MAX)
+        });
+        Call { function, name: range, arity, operands_before: self.operands.len() }
     }
 
-    fn call(&mut self, call: Call, end: usize) -> Result<(), Error> {
+    fn call(&mut self, call: Call, end: usize) {
         let count = self.operands.len() - call.operands_before;
         let fault = match &call.function {
             _ if count < call.arity.start => Some("Too few parameters supplied"),
@@ -227,12 +243,11 @@ impl Parser<'_> {
             _ => None,
         };
         if let Some(description) = fault {
-            return Err(Error::at_word(ErrorKind::Parse, description, self.text, call.name));
+            self.fault(description, call.name.clone());
         }
         let arguments = self.operands.split_off(call.operands_before);
         let depth = 1 + arguments.iter().map(|argument| self.depths[*argument]).max().unwrap_or(0);
         self.push(Node::Call { function: call.function, arguments }, call.name.start..end, depth);
-        Ok(())
     }
 
     /// The topmost operand. The lexer's order of words guarantees one wherever this is called.

@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
-use crate::limits::{TEMPLATE_BYTES_MAX, TEMPLATE_EXPRESSIONS_MAX};
-use crate::{ContextPath, Environment, Error, ErrorKind, Expression, Limits, Scope, Value, parse_in};
+use crate::expression::read_in;
+use crate::limits::{FAULTS_MAX, TEMPLATE_BYTES_MAX, TEMPLATE_EXPRESSIONS_MAX};
+use crate::{ContextPath, Environment, Error, ErrorKind, Expression, Limits, Scope, Value};
 
 /// Opens an expression in a text.
 const OPEN: &str = "${{";
@@ -46,7 +47,17 @@ impl Template {
     ///
     /// GitHub: `TemplateReader.ParseScalar`. An expression ends at the first `}}` outside `'…'`.
     pub fn parse_in(text: &str, scope: &Scope<'_>) -> Result<Template, Error> {
+        let (template, faults) = Template::read(text, scope);
+        faults.into_iter().next().map_or(Ok(template), Err)
+    }
+
+    /// What of a text can be read, with every fault in it, in order: of one expression all names that the scope does not have,
+    /// and after a wrong expression those behind it. An expression that cannot be read at all stands in the template as
+    /// text, and so does what stands behind a `${{` that is not closed, and behind [`FAULTS_MAX`] faults. With a fault among
+    /// them the template is there to be asked what it reads, not to be evaluated.
+    pub fn read(text: &str, scope: &Scope<'_>) -> (Template, Vec<Error>) {
         let mut segments = Vec::new();
+        let mut faults = Vec::new();
         let mut offset = 0;
         let mut expressions = 0;
         for start in memchr::memmem::find_iter(text.as_bytes(), OPEN) {
@@ -59,19 +70,27 @@ impl Template {
                 let message = format!(
                     "Exceeded max template size: {TEMPLATE_BYTES_MAX} bytes, {TEMPLATE_EXPRESSIONS_MAX} expressions"
                 );
-                return Err(Error::plain(ErrorKind::Limit, message, start..text.len()));
+                faults.push(Error::plain(ErrorKind::Limit, message, start..text.len()));
+                break;
             }
+            let Some(length) = find_close(&text[start + OPEN.len()..]) else {
+                faults.push(unclosed(text, start));
+                break;
+            };
             if offset < start {
                 segments.push(Segment::Text { text: text[offset..start].to_owned(), range: offset..start });
             }
-            offset =
-                start + OPEN.len() + find_close(&text[start + OPEN.len()..]).ok_or_else(|| unclosed(text, start))?;
-            segments.push(parse_segment(text, start..offset, scope)?);
+            offset = start + OPEN.len() + length;
+            segments.push(read_segment(text, start..offset, scope, &mut faults));
+            if faults.len() >= FAULTS_MAX {
+                faults.truncate(FAULTS_MAX);
+                break;
+            }
         }
         if offset < text.len() {
             segments.push(Segment::Text { text: text[offset..].to_owned(), range: offset..text.len() });
         }
-        Ok(Template { segments })
+        (Template { segments }, faults)
     }
 
     /// Whether there is any `${{` in a text: one search, for callers that keep plain texts as they are.
@@ -177,15 +196,24 @@ fn find_close(inside: &str) -> Option<usize> {
     }
 }
 
-fn parse_segment(text: &str, range: Range<usize>, scope: &Scope<'_>) -> Result<Segment, Error> {
+/// The expression of this range; the text of the range if there is none that can be read.
+fn read_segment(text: &str, range: Range<usize>, scope: &Scope<'_>, faults: &mut Vec<Error>) -> Segment {
     let inside = &text[range.start + OPEN.len()..range.end - 2];
     let trimmed = inside.trim();
-    if trimmed.is_empty() {
-        return Err(Error::plain(ErrorKind::Parse, "An expression was expected", range));
-    }
     let offset = range.start + OPEN.len() + (inside.len() - inside.trim_start().len());
-    let expression = parse_in(trimmed, scope).map_err(|error| error.shifted(offset))?;
-    Ok(Segment::Expression { expression, range, offset })
+    let mut found = Vec::new();
+    let expression = match trimmed.is_empty() {
+        true => {
+            faults.push(Error::plain(ErrorKind::Parse, "An expression was expected", range.clone()));
+            None
+        }
+        false => read_in(trimmed, scope, &mut found),
+    };
+    faults.extend(found.into_iter().map(|error| error.shifted(offset)));
+    match expression {
+        Some(expression) => Segment::Expression { expression, range, offset },
+        None => Segment::Text { text: text[range.clone()].to_owned(), range },
+    }
 }
 
 fn unclosed(text: &str, start: usize) -> Error {

@@ -1,8 +1,9 @@
 //! What the vectors leave open: templates, conditions, what an expression names, and the bounds.
 
-use ropewalk_expression::limits::{EXPRESSION_LENGTH_MAX, TEMPLATE_EXPRESSIONS_MAX};
+use ropewalk_expression::limits::{EXPRESSION_LENGTH_MAX, FAULTS_MAX, TEMPLATE_EXPRESSIONS_MAX};
 use ropewalk_expression::{
-    CallError, Condition, Contexts, Environment, Error, ErrorKind, Limits, Object, Template, Value, parse,
+    CallError, Condition, ContextPath, Contexts, Environment, Error, ErrorKind, Limits, Object, Scope, Segment,
+    Template, Value, parse,
 };
 
 fn contexts() -> Contexts {
@@ -190,6 +191,57 @@ fn names_of_objects() {
         assert!(exact.get("kEY2").is_none() && exact.get("Key2").is_some(), "{count} entries");
         let twice = Object::new(entries(count).chain([("KEY0".into(), Value::Null)]));
         assert_eq!((twice.entries().len(), twice.entries()[0].1.kind().to_string().as_str()), (count, "Null"));
+    }
+}
+
+/// What stands wrong in a text, each with its first byte; and what of it can be read all the same.
+fn faults_and_reads(text: &str, faults: &[Error], paths: &[ContextPath]) -> String {
+    let fault = |error: &Error| format!("{} {}", error.offset(), &text[error.range.clone()]);
+    let faults: Vec<String> = faults.iter().map(fault).collect();
+    let paths: Vec<String> = paths.iter().map(ToString::to_string).collect();
+    format!("{}; reads {}", faults.join(", "), paths.join(", "))
+}
+
+#[test]
+fn reading_goes_on_behind_every_fault() {
+    let scope = Scope { contexts: Some(&["matrix", "needs"]), functions: &[] };
+    let check = |text: &str, expected: &str| {
+        let (template, faults) = Template::read(text, &scope);
+        assert_eq!(faults_and_reads(text, &faults, &template.context_paths()), expected, "{text}");
+        assert_eq!(Template::parse_in(text, &scope).err().as_ref(), faults.first(), "{text}");
+        let covered: String = template.segments().iter().map(|segment| &text[range(segment)]).collect();
+        assert_eq!(covered, text);
+    };
+    check("x ${{ matrix.a }} y", "; reads matrix.a");
+    check(
+        "${{ bad.a }} ${{ needs.n }} ${{ nofun(matrix.b, other.c) }}",
+        "4 bad, 32 nofun, 48 other; reads bad.a, needs.n, matrix.b, other.c",
+    );
+    check("${{ 1 + }} ${{ }} ${{ format() || matrix.a }}", "6 +, 11 ${{ }}, 22 format; reads matrix.a");
+    check("${{ bad.a || (1 }} ${{ matrix.a }} ${{ x.b", "4 bad, 14 1, 35 ${{ x.b; reads matrix.a");
+
+    let check = |text: &str, expected: &str| {
+        let (condition, faults) = Condition::read(text, &scope);
+        assert_eq!(faults_and_reads(text, &faults, &condition.context_paths()), expected, "{text}");
+        assert_eq!(Condition::parse_in(text, &scope).err().as_ref(), faults.first(), "{text}");
+    };
+    check(" bad.k || nofun() && matrix.a", "1 bad, 10 nofun; reads bad.k, matrix.a");
+    check(" ${{ bad.k || needs.a }}", "5 bad; reads bad.k, needs.a");
+    check("matrix.a ||", "9 ||; reads ");
+}
+
+fn range(segment: &Segment) -> std::ops::Range<usize> {
+    match segment {
+        Segment::Text { range, .. } | Segment::Expression { range, .. } => range.clone(),
+    }
+}
+
+#[test]
+fn faults_are_bounded() {
+    let scope = Scope { contexts: Some(&[]), functions: &[] };
+    for text in ["${{ bad }}".repeat(900), format!("${{{{ {} }}}}", ["bad"; 2_000].join("||"))] {
+        let (template, faults) = Template::read(&text, &scope);
+        assert_eq!((faults.len(), template.segments().is_empty()), (FAULTS_MAX, false));
     }
 }
 
