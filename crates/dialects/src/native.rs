@@ -19,6 +19,7 @@ mod jobs;
 mod kept;
 mod keys;
 mod lints;
+mod literals;
 mod matrix;
 mod measure;
 pub(crate) mod nodes;
@@ -271,6 +272,7 @@ pub(crate) fn lower_parts(
         env: &merged.env,
         defaults: &merged.defaults,
         program: program.as_ref().map(|program| program.program),
+        files: file_roots.len(),
     };
     let holes = program.as_ref().map(|program| program.holes.as_slice()).unwrap_or_default();
     let given =

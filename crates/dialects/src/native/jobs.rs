@@ -34,6 +34,15 @@ pub(crate) struct Surroundings<'a> {
     pub defaults: &'a crate::hashing::QuickMap<&'a str, &'a Node>,
     /// The binary whose functions steps may be.
     pub program: Option<Digest>,
+    /// How many files there are.
+    pub files: usize,
+}
+
+impl Surroundings<'_> {
+    /// Whether a program wrote the job.
+    pub(crate) fn is_of_program(&self, job: &Source<'_>) -> bool {
+        job.file >= self.files
+    }
 }
 
 /// Whether the values of a matrix are literals of the file, which may be pasted into scripts.

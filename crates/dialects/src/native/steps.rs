@@ -2,16 +2,17 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use expression::{Expression, Template};
+use expression::Template;
 use graph::{ChildBuild, EventKind, Shell, Step, Text, Waits};
 
 use super::check::is_word;
 use super::errors;
 use super::files::Source;
 use super::jobs::{Filling, Origin, Surroundings, Writing, field, timeout};
+use super::literals::Literals;
 use super::nodes;
 use super::script::{self, Reader, Stand};
-use super::texts::Decision;
+use super::texts::{AtPlan, Decision};
 use crate::tree::{Entry, Node};
 
 /// Shells whose quoting is POSIX's, by the name of the program.
@@ -28,11 +29,17 @@ pub(crate) fn steps(
         shell: field(job, around, "shell"),
         working_directory: field(job, around, "working_directory"),
         outputs: job.body.get("outputs").map(nodes::texts).unwrap_or_default(),
+        job,
+        around,
+        origin,
     };
     let Some(run) = job.body.get("run") else { return Vec::new() };
     let items = nodes::list(run);
+    // Whatever runs may set variables for the steps behind it.
+    let first_script = items.iter().position(runs).unwrap_or(items.len());
     let lower = |(index, node): (usize, &Node)| {
-        let mut step = step(node, index, &defaults, origin, writing);
+        let env = if index <= first_script { EnvBefore::OfJob } else { EnvBefore::AnyStep };
+        let mut step = step(node, env, &defaults, writing);
         if let (Some(program), Some(payload)) = (around.program, node.get("function")) {
             step.shell = Shell::Program(program);
             step.run = nodes::canonical(payload).into();
@@ -47,23 +54,48 @@ pub(crate) fn steps(
     items.iter().enumerate().map(lower).collect()
 }
 
+/// Whether a step is a script or a function.
+fn runs(node: &Node) -> bool {
+    node.as_str().is_some() || ["run", "function"].iter().any(|key| node.get(key).is_some())
+}
+
+/// Who set the variables that a step finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum EnvBefore {
+    /// The job and the pipeline: their values are known.
+    OfJob,
+    /// Any of them may have been set anew by a step before, so that only the worker knows it.
+    AnyStep,
+}
+
 /// What a step takes from its job.
 struct Defaults<'n> {
     shell: Option<&'n Node>,
     working_directory: Option<&'n Node>,
     /// What the job hands on.
     outputs: Vec<String>,
+    job: &'n Source<'n>,
+    around: &'n Surroundings<'n>,
+    /// Of the job's matrix.
+    origin: Origin,
 }
 
-fn step(node: &Node, index: usize, defaults: &Defaults<'_>, origin: Origin, writing: &mut Writing<'_>) -> Step {
-    let env = writing.env(node.get("env").and_then(Node::entries).unwrap_or_default());
+fn step(node: &Node, before: EnvBefore, defaults: &Defaults<'_>, writing: &mut Writing<'_>) -> Step {
+    let unknown = BTreeMap::new();
+    let of_job = match before {
+        EnvBefore::OfJob => writing.at,
+        EnvBefore::AnyStep => AtPlan { env: &unknown, env_now: &unknown, ..writing.at },
+    };
+    let name = node.get("name").map(|node| writing.text(node)).unwrap_or_default();
+    let mut own = Writing { sources: writing.sources, faults: writing.faults, at: of_job };
+    let env = own.env(node.get("env").and_then(Node::entries).unwrap_or_default());
     let shell = node.get("shell").or(defaults.shell).map(shell).unwrap_or_default();
     let directory = node.get("working_directory").or(defaults.working_directory);
     let mut lowered = Step {
         id: node.get("id").and_then(Node::as_str).map(Box::from),
-        name: node.get("name").map(|node| writing.text(node)).unwrap_or_default(),
-        working_directory: directory.map(|node| writing.text(node)),
-        timeout_ms: timeout(node.get("timeout"), writing.sources, writing.faults),
+        name,
+        working_directory: directory.map(|node| own.text(node)),
+        timeout_ms: timeout(node.get("timeout"), own.sources, own.faults),
         allow_failure: node.get("allow_failure").and_then(Node::as_bool) == Some(true),
         outputs: node.get("outputs").map(nodes::texts).unwrap_or_default().into_iter().collect(),
         shell,
@@ -71,15 +103,15 @@ fn step(node: &Node, index: usize, defaults: &Defaults<'_>, origin: Origin, writ
         ..Step::default()
     };
     if let Some(node) = node.get("if") {
-        lowered.condition = match writing.decide(node) {
+        lowered.condition = match own.decide(node) {
             Decision::Holds => None,
             Decision::Fails(_) => Some("false".into()),
             Decision::Later(expression) => Some(expression),
         };
     }
-    if let Some(node) = node.as_str().map(|_| node).or_else(|| node.get("run")) {
-        let text = node.as_str().unwrap_or_default();
-        lowered.run = script_of(node, text, index, &mut lowered, origin, writing).into();
+    if let Some(script) = node.as_str().map(|_| node).or_else(|| node.get("run")) {
+        let literals = Literals::of_step(node, defaults.job, defaults.around, defaults.origin);
+        lowered.run = script_of(script, &literals, &mut lowered, &mut own).into();
     }
     if let Some(node) = node.get("nix_build") {
         lowered.nix_build = installables(node, writing);
@@ -216,28 +248,21 @@ fn nix_script(installables: &[String]) -> String {
 }
 
 /// The script's text; what it reads goes into the step's environment variables.
-fn script_of(
-    node: &Node,
-    text: &str,
-    index: usize,
-    step: &mut Step,
-    origin: Origin,
-    writing: &mut Writing<'_>,
-) -> String {
+fn script_of(node: &Node, literals: &Literals<'_>, step: &mut Step, writing: &mut Writing<'_>) -> String {
+    let text = node.as_str().unwrap_or_default();
     if !Template::is_needed(text) {
         return text.to_owned();
     }
     let Ok(template) = Template::parse(text) else { return String::new() };
-    let reader = reader(&step.shell);
-    let literals = Literals { own: &step.env, of_job: (index == 0).then_some(writing.at.env), origin };
+    // A script sees its step's own variables over those before it.
+    let mut env = writing.at.env.clone();
+    env.extend(step.env.iter().map(|(name, text)| (name.clone(), text.clone())));
+    let at = AtPlan { env: &env, ..writing.at };
     let mut names: HashMap<String, String> = HashMap::new();
     let mut given = Vec::new();
-    let at = writing.at;
-    let (script, faults) = script::script(&template, reader, |expression| {
-        if literals.hold(expression)
-            && let Ok(value) = expression.evaluate(&super::texts::AtPlan { env: &literals.merged(), ..at })
-        {
-            return Stand::Literal(value.to_text().into_owned());
+    let (script, faults) = script::script(&template, reader(&step.shell), |expression| {
+        if let Some(value) = literals.value(expression, &at) {
+            return Stand::Literal(value);
         }
         let count = names.len() + 1;
         let name = names.entry(expression.text().to_owned()).or_insert_with(|| {
@@ -254,45 +279,12 @@ fn script_of(
     }
     for (name, written) in given {
         // A fault of this evaluation was told where the same expression stands by itself, or is the worker's to tell.
-        let value = writing.at.text(&written).unwrap_or_else(|_| Text::Template(written.as_str().into()));
+        let value = at.text(&written).unwrap_or_else(|_| Text::Template(written.as_str().into()));
         if script.contains(&format!("${{{name}}}")) {
             step.env.insert(name, value);
         }
     }
     script
-}
-
-/// What counts as a literal of the file: the matrix, and environment variables that no step before can have changed.
-struct Literals<'a> {
-    own: &'a BTreeMap<String, Text>,
-    of_job: Option<&'a BTreeMap<String, Text>>,
-    origin: Origin,
-}
-
-impl Literals<'_> {
-    fn hold(&self, expression: &Expression) -> bool {
-        let is_pure = expression.functions().iter().all(|function| is_pure(function));
-        is_pure
-            && expression.context_paths().iter().all(|path| match &*path.context {
-                "matrix" => self.origin == Origin::File,
-                "env" => path.name(0).is_some_and(|name| self.text(name).is_some_and(|text| text.as_plain().is_some())),
-                _ => false,
-            })
-    }
-
-    fn text(&self, name: &str) -> Option<&Text> {
-        self.own.get(name).or_else(|| self.of_job?.get(name))
-    }
-
-    fn merged(&self) -> BTreeMap<String, Text> {
-        let mut merged = self.of_job.cloned().unwrap_or_default();
-        merged.extend(self.own.iter().map(|(name, text)| (name.clone(), text.clone())));
-        merged
-    }
-}
-
-fn is_pure(function: &str) -> bool {
-    !expression::WORKFLOW_FUNCTIONS.iter().any(|known| known.name == function)
 }
 
 /// A name for the variable that a person would set: the last word of the expression.
