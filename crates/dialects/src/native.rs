@@ -2,7 +2,7 @@
 //!
 //! [`lower`] is the whole road: read the files (`tree.rs`), compare them with the table of keys (`keys.rs`, `check.rs`),
 //! merge them (`files.rs`), decide triggers and parameters (`triggers.rs`), expand each job into its legs (`expand.rs`,
-//! `matrix.rs`, `when.rs`), lower the legs (`jobs.rs`, `steps.rs`, `script.rs`), and join them by needs and barriers
+//! `matrix.rs`, `when.rs`), lower the legs (`jobs.rs`, `steps.rs`, `literals.rs`, `script.rs`), and join them by needs and barriers
 //! (`edges.rs`). It never fails: what is wrong becomes a diagnostic, and the rest is lowered.
 //!
 //! Nothing here does I/O, reads a clock, or depends on the order of a hash map.

@@ -1,10 +1,7 @@
 //! What counts as a literal of the file, and may therefore stand in a script: what its author wrote there, and never what an event, a
 //! parameter or another job says.
 
-use std::collections::BTreeMap;
-
 use expression::{ContextPath, Expression, Template};
-use graph::Text;
 
 use super::files::Source;
 use super::jobs::{Origin, Surroundings};
