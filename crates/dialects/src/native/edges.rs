@@ -69,7 +69,7 @@ pub(crate) struct Woven {
 struct Planned<'a> {
     source: &'a Source<'a>,
     expansion: Expansion,
-    /// What a need on its id means: its legs, itself, or its id while it is a hole.
+    /// What a need on its id means: its legs, itself, or its id while it is a hole or if it came to no legs.
     names: Vec<JobName>,
 }
 
@@ -216,6 +216,7 @@ fn plan<'a>(
         }
         let names = match &expansion.shape {
             Shape::Single | Shape::Hole(_) => vec![JobName::from(source.id)],
+            Shape::Legs(legs, _) if legs.is_empty() => vec![JobName::from(source.id)],
             Shape::Legs(legs, _) => {
                 legs.iter().map(|leg| JobName::from(format!("{}/{}", source.id, leg.name))).collect()
             }
@@ -251,6 +252,14 @@ fn needed<'p>(id: &str, given: &Given<'_>, ids: &Ids<'_>, planned: &'p [Planned<
     }
 }
 
+/// What stands for a job whose matrix came to no legs: it does nothing, but what needs the job waits for what the job waits for, for its
+/// condition and for its gate all the same.
+fn without_legs(id: &str, bare: Job) -> Job {
+    let Job { title, gate, env, env_of_pipeline, condition, .. } = bare;
+    let title = if gate.is_some() { title } else { Text::Plain(format!("{id} (no legs)").into()) };
+    Job { title, gate, env, env_of_pipeline, condition, ..Job::default() }
+}
+
 struct Weaving<'a, 'f> {
     given: &'a Given<'a>,
     planned: &'a [Planned<'a>],
@@ -279,6 +288,12 @@ impl<'a> Weaving<'a, '_> {
         let needs = self.needs(source, &read_beyond, names.len());
         let around = self.given.around;
         match &expansion.shape {
+            Shape::Legs(legs, origin) if legs.is_empty() => {
+                let bare = self.leg(base, source, &BTreeMap::new(), *origin);
+                let skip = expansion.skip.clone().or_else(|| bare.skip.clone());
+                let job = Job { needs, skip, order: orders((index, 0, 0)), ..without_legs(source.id, bare) };
+                placed.push((names[0].clone(), Arc::new(job)));
+            }
             Shape::Legs(legs, origin) => {
                 (base.needs, base.skip) = (needs, expansion.skip.clone());
                 for (number, (leg, name)) in legs.iter().zip(names).enumerate() {
