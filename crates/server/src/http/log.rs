@@ -80,9 +80,9 @@ fn time(time_us: u64) -> api::time::Time {
 
 fn gap(gap: &Gap) -> LogGap {
     let size = match (gap.lines, gap.bytes) {
-        (Some(lines), _) => format!("{lines} lines are lost here"),
-        (None, Some(bytes)) => format!("{bytes} bytes are lost here"),
-        (None, None) => "the end of this log may be lost".to_owned(),
+        (Some(lines), _) if lines > 0 => format!("{lines} lines are lost here"),
+        (_, Some(bytes)) => format!("{bytes} bytes are lost here"),
+        (_, None) => "the end of this log may be lost".to_owned(),
     };
     let cause = match gap.cause {
         GapCause::Missing => LogGapCause::Missing,

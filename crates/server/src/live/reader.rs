@@ -122,8 +122,14 @@ impl Batch {
         self.events.len() >= EVENTS_MAX || self.bytes >= EVENT_BYTES_MAX
     }
 
-    /// Tells what is new of a row or of a piece of one; `skip` bytes of the row were told before.
-    fn tell_line(&mut self, place: &StepPlace, line: &store::log::Line, told: &mut Told, skip: &mut u64) {
+    /// Tells what is new of a row or of a piece of one, and the gap before it; `skip` bytes of the row were told before.
+    fn tell_line(
+        &mut self,
+        place: &StepPlace,
+        (gap, line): (Option<store::log::Gap>, &store::log::Line),
+        told: &mut Told,
+        skip: &mut u64,
+    ) {
         let length = line.bytes.len() as u64;
         let is_open = line.end == LineEnd::Open;
         if line.number != told.line {
@@ -134,6 +140,9 @@ impl Batch {
         if passed < length || !is_open {
             let text = String::from_utf8_lossy(&line.bytes[passed as usize..]).into_owned();
             self.bytes += text.len();
+            if let Some(gap) = gap {
+                self.tell_gap(place, &gap);
+            }
             self.events.push_back(log_moment(place, line, text, is_open));
         }
         if is_open {
@@ -410,12 +419,15 @@ impl Reader {
             // As many as a batch takes: what is behind them need not be looked for.
             let end = told.line.saturating_add(EVENTS_MAX as u64);
             let mut skip = told.bytes;
+            // One that no row is known to have been in: it is told with the row behind it, so that it is told once.
+            let mut gap_before = None;
             for item in pack.lines(stream, told.line..end) {
                 if batch.is_full() {
                     return Ok(ControlFlow::Continue(()));
                 }
                 match item? {
-                    Item::Line(line) => batch.tell_line(place, &line, told, &mut skip),
+                    Item::Line(line) => batch.tell_line(place, (gap_before.take(), &line), told, &mut skip),
+                    Item::Gap(gap) if gap.lines == Some(0) => gap_before = Some(gap),
                     Item::Gap(gap) => {
                         let after = gap.lines.map(|lines| gap.first_line + lines);
                         let Some(after) = after.filter(|after| *after > told.line) else { continue };
@@ -451,6 +463,7 @@ fn log_moment(place: &StepPlace, line: &store::log::Line, text: String, open: bo
 
 fn gap_text(gap: &store::log::Gap) -> String {
     match gap.lines {
+        Some(0) => format!("{} bytes before line {} are lost", gap.bytes.unwrap_or(0), gap.first_line + 1),
         Some(lines) => format!("{lines} lines from line {} on are lost", gap.first_line + 1),
         None => format!("lines from line {} on are lost", gap.first_line + 1),
     }

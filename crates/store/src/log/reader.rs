@@ -342,7 +342,9 @@ impl LogReader {
     #[must_use]
     pub fn stream(&self, key: StreamKey) -> Option<StreamSummary> {
         let stream = self.streams.get(&key)?;
-        let (first, last) = (stream.frames.first()?, stream.frames.last()?);
+        let last = stream.frames.last()?;
+        // A frame that only says where the output goes on behind a gap has no time of its own.
+        let first = stream.frames.iter().find(|entry| entry.header.content_length > 0).unwrap_or(last);
         Some(StreamSummary {
             key,
             lines: last.header.end_line(),
@@ -419,11 +421,20 @@ impl LogReader {
     fn parts(&self, key: StreamKey, rows: &Range<u64>) -> Parts {
         let empty = StreamIndex::default();
         let stream = self.streams.get(&key).map_or(&empty, |stream| stream);
-        let from = stream.frames.partition_point(|entry| entry.header.end_line() <= rows.start);
-        let mut expected = match from.checked_sub(1).map(|before| &stream.frames[before].header) {
+        let place_before = |from: usize| match from.checked_sub(1).map(|before| &stream.frames[before].header) {
             Some(before) => Place { line: before.end_line(), byte: before.end_byte() },
             None => Place::default(),
         };
+        let mut from = stream.frames.partition_point(|entry| entry.header.end_line() <= rows.start);
+        // A gap of which it is not known that it holds a row is right before the row that follows it.
+        while from > 0
+            && stream.frames[from - 1].header.content_length == 0
+            && stream.frames[from - 1].header.end_line() == rows.start
+            && place_before(from - 1).line == rows.start
+        {
+            from -= 1;
+        }
+        let mut expected = place_before(from);
         let mut parts = Vec::new();
         for entry in &stream.frames[from..] {
             let header = &entry.header;

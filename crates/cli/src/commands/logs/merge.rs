@@ -67,6 +67,8 @@ impl<'r> Merge<'r> {
         while let Some(item) = lines.next() {
             match item? {
                 Item::Line(line) if to_skip > 0 && line.number == part.rows.start => to_skip -= 1,
+                // Told with the first piece.
+                Item::Gap(gap) if to_skip > 0 && gap.lines == Some(0) && gap.first_line == part.rows.start => {}
                 head => {
                     self.put(index, lines, head, time_us);
                     break;

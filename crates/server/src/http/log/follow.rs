@@ -125,6 +125,8 @@ impl Follower {
         let mut rest = More::No;
         // How many bytes of the present row have been seen in this reading.
         let mut seen = 0;
+        // They are told with what follows them, or at the end, so that each is told once.
+        let mut gaps = Vec::new();
         loop {
             if piece.len() >= PIECE_BYTES * 4 || self.left == 0 {
                 rest = More::Yes;
@@ -132,16 +134,23 @@ impl Follower {
             }
             match lines.next().transpose().map_err(problem::log)? {
                 None => break,
-                Some(item @ Item::Gap(_)) => write(&item, (0, Likeness::Own), self.format, &mut piece),
-                Some(Item::Line(line)) => self.tell(line, &mut seen, &mut piece),
+                Some(item @ Item::Gap(_)) => gaps.push(item),
+                Some(Item::Line(line)) => self.tell(line, &mut seen, (std::mem::take(&mut gaps), &mut piece)),
             }
         }
         self.has_ended = self.left == 0 || (rest == More::No && (is_closed || is_over));
+        if self.has_ended {
+            self.write_all(&gaps, &mut piece);
+        }
         Ok(piece)
     }
 
-    /// Tells what of a piece of a row was not told yet.
-    fn tell(&mut self, line: Line, seen: &mut usize, piece: &mut Vec<u8>) {
+    fn write_all(&self, items: &[Item], piece: &mut Vec<u8>) {
+        items.iter().for_each(|item| write(item, (0, Likeness::Own), self.format, piece));
+    }
+
+    /// Tells what of a piece of a row was not told yet, and with it the gaps before it.
+    fn tell(&mut self, line: Line, seen: &mut usize, (gaps, piece): (Vec<Item>, &mut Vec<u8>)) {
         if line.number != self.line {
             (self.line, self.bytes, *seen) = (line.number, 0, 0);
         }
@@ -151,6 +160,7 @@ impl Follower {
         let is_whole = line.end == LineEnd::LineFeed;
         self.bytes = self.bytes.max(*seen);
         if known < length || is_whole {
+            self.write_all(&gaps, piece);
             write(&Item::Line(line), (known, Likeness::Own), self.format, piece);
         }
         if is_whole {

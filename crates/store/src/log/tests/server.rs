@@ -159,6 +159,41 @@ fn what_a_worker_lost_is_a_gap_in_its_place() {
 }
 
 #[test]
+fn a_gap_of_which_no_lines_are_known_is_told_right_before_what_follows() {
+    check(|place| {
+        let logs = place.open();
+        let lost = |first_byte, text| {
+            let mut batch = batch(first_byte, text);
+            batch.lost_lines = Some(0);
+            batch
+        };
+        assert_eq!(answer(&logs, lost(14, "one\n")), "Taken 18");
+        assert_eq!(answer(&logs, lost(30, "two\n")), "Taken 34");
+        answer(&logs, closed(batch(34, "")));
+        for _ in 0..2 {
+            let reader = logs.reader(BUILD, LogPlace::Live).unwrap().unwrap();
+            let (first, second) =
+                ("0 gap Missing lines=0 bytes=14\n0 out@1 [one]\n", "1 gap Missing lines=0 bytes=12\n1 out@1 [two]\n");
+            assert_eq!(text(reader.lines(KEY, 0..u64::MAX)), format!("{first}{second}"));
+            // Told by parts, each gap is in one of them.
+            assert_eq!(
+                (text(reader.lines(KEY, 0..1)), text(reader.lines(KEY, 1..2))),
+                (first.to_owned(), second.to_owned())
+            );
+            assert_eq!(text(reader.lines(KEY, 2..u64::MAX)), "");
+            assert_eq!(reader.stream(KEY).unwrap().first_time_us, 1);
+            let raw = reader.raw(KEY, Selection::All).map(|part| match part.unwrap() {
+                RawPart::Bytes(bytes) => bytes.len() as u64,
+                RawPart::Gap(gap) => gap.bytes.unwrap(),
+            });
+            assert_eq!(raw.collect::<Vec<_>>(), [14, 4, 12, 4]);
+            // And they stay when small frames are joined.
+            crate::log::merge::merge(reader.path(), &Arc::default(), Durability::Process).unwrap();
+        }
+    });
+}
+
+#[test]
 fn a_line_goes_on_after_a_restart() {
     check(|place| {
         answer(&place.open(), batch(0, "half "));
