@@ -188,6 +188,7 @@ impl Taking<'_> {
         }
         let (given, batches): (Vec<Given>, Vec<Batch>) = std::mem::take(waiting).into_iter().unzip();
         let receipts = self.server.logs.append(&batches);
+        let mut kept = Kept::All;
         for ((given, batch), receipt) in given.into_iter().zip(&batches).zip(receipts) {
             match receipt.end {
                 BatchEnd::Taken => self.server.figures.log_bytes.add(batch.content().len() as u64),
@@ -198,17 +199,25 @@ impl Taking<'_> {
                     if !self.taken.resend.contains(&resend) {
                         self.taken.resend.push(resend);
                     }
+                    // What is said behind it, the attempt's end above all, waits for what is sent again: the worker holds it, with
+                    // its lines, and then says what of it is lost, so that this is asked for once.
+                    kept = Kept::NotAll;
                 }
-                BatchEnd::Failed(error) if self.taken.sections == 0 => return Err(OutboxError::Log(error)),
+                BatchEnd::Failed(error) if self.taken == Taken::default() => return Err(OutboxError::Log(error)),
                 BatchEnd::Failed(_) => {
-                    self.wake();
-                    return Ok(Kept::NotAll);
+                    kept = Kept::NotAll;
+                    break;
                 }
             }
-            self.taken.sections += 1;
+            if kept == Kept::All {
+                self.taken.sections += 1;
+            }
             self.woken.extend([given.spec.build, given.now.0]);
         }
-        Ok(Kept::All)
+        if kept == Kept::NotAll {
+            self.wake();
+        }
+        Ok(kept)
     }
 
     fn hear(&mut self, said: FromWorker) {

@@ -13,7 +13,7 @@ use graph::{AttemptReport, BuildId, LeaseId, Outcome, Verdict};
 use ropewalk_server::live::Lines;
 use ropewalk_server::records::{Intake, Said, Sharing, WorkerRecord};
 use ropewalk_server::server::Wanted;
-use site::{Site, Worker, log_section, manifest, moments, said, wanted};
+use site::{Site, Worker, log_section, lost_section, manifest, moments, said, wanted};
 
 const ONE: &str = "jobs:\n  hello:\n    run:\n      - echo hello\n";
 
@@ -251,9 +251,33 @@ fn a_gap_in_a_log_is_asked_for_again() {
         let mut worker = Worker::join(&site, "w1", []).await;
         let (_, start) = begun(&site, &mut worker, ONE).await;
         let taken = worker.say(&site, &[log_section(&start.spec, 0, 5, b"later\n", None)]).await;
-        assert_eq!(taken.sections, 1);
+        assert_eq!(taken.sections, 0);
         let resend: Vec<_> = taken.resend.iter().map(|resend| (resend.lease, resend.step, resend.from_byte)).collect();
         assert_eq!(resend, [(start.spec.lease, 0, 0)]);
+        site.end().await;
+    });
+}
+
+#[test]
+fn an_attempt_does_not_end_before_its_worker_has_sent_again_what_is_missing() {
+    run(async {
+        let site = Site::new();
+        let mut worker = Worker::join(&site, "w1", []).await;
+        let (build, start) = begun(&site, &mut worker, ONE).await;
+        let lease = start.spec.lease;
+        let ends = FromWorker::Finished { lease, report: Box::new(site::report(Outcome::passed(), "echo hello")) };
+        // The server has lost what it had, and the job ended while it was away.
+        let taken = worker.say(&site, &[log_section(&start.spec, 0, 5, b"later\n", None), said(&ends)]).await;
+        assert_eq!((taken.sections, taken.resend.len()), (0, 1));
+        assert_eq!(site.server().store.build(build).unwrap().unwrap().verdict, Verdict::Running);
+        let mut follower = site.server().live.follow(build, None, Lines::Told).await.unwrap();
+        let taken = worker.say(&site, &[lost_section(&start.spec, 0, 5, b"later\n"), said(&ends)]).await;
+        assert_eq!((taken.sections, taken.resend), (2, Vec::new()));
+        let told = moments(&mut follower, |_| false).await;
+        let of_log: Vec<&str> = told.iter().map(String::as_str).filter(|moment| moment.starts_with("log")).collect();
+        assert_eq!(of_log, ["log_gap hello 0 5 bytes before line 1 are lost", "log hello 0.0 later"], "{told:?}");
+        let row = site.server().store.build(build).unwrap().unwrap();
+        assert_eq!(row.verdict, Verdict::Passed { note: None });
         site.end().await;
     });
 }

@@ -17,7 +17,7 @@ use ropewalk_server::live::{Follower, Lines};
 use ropewalk_server::outbox::{LOG, OutboxError, SAYING};
 use ropewalk_server::records::{Sharing, Superseding};
 use ropewalk_server::server::{Parts, Wanted};
-use ropewalk_server::settings::{Millis, Settings};
+use ropewalk_server::settings::{Heartbeat, Settings};
 use ropewalk_server::world::{NoValue, SecretSource};
 use ropewalk_server::{Running, Server};
 use store::blob::{self, DirectoryBlobs, Verify};
@@ -84,7 +84,7 @@ impl Site {
 
     /// Whose workers say something so often.
     pub fn with_heartbeat(heartbeat_ms: u64) -> Self {
-        Self::with(BTreeMap::new(), Settings { heartbeat: Millis(heartbeat_ms), ..Settings::default() })
+        Self::with(BTreeMap::new(), Settings { heartbeat: Heartbeat(heartbeat_ms), ..Settings::default() })
     }
 
     fn with(secrets: BTreeMap<String, String>, settings: Settings) -> Self {
@@ -225,6 +225,19 @@ pub fn log_section(spec: &AttemptSpec, step: u16, first_byte: u64, bytes: &[u8],
     let time_us = u64::try_from(now().0).unwrap();
     assert!(batch.push(Stream::Stdout, time_us, bytes).is_empty());
     batch.end = end;
+    encoded(&batch)
+}
+
+/// As [`log_section`], if the worker has lost what comes before and knows of no line there.
+pub fn lost_section(spec: &AttemptSpec, step: u16, first_byte: u64, bytes: &[u8]) -> Vec<u8> {
+    let key = StreamKey { attempt: spec.attempt.0, step };
+    let mut batch = Batch::new(spec.build, key, first_byte);
+    assert!(batch.push(Stream::Stdout, u64::try_from(now().0).unwrap(), bytes).is_empty());
+    batch.lost_lines = Some(0);
+    encoded(&batch)
+}
+
+fn encoded(batch: &Batch) -> Vec<u8> {
     let mut content = Vec::new();
     batch.encode(&mut content);
     section(LOG, &content)
