@@ -409,6 +409,33 @@ fn a_plan_with_given_results_shows_what_they_keep_from_running() {
 }
 
 #[test]
+fn a_plan_shows_what_a_skipped_job_keeps_from_running() {
+    let chain = "jobs:\n  release: { when: { tag: 'v.*' }, run: 'true' }\n  publish: { needs: [release], run: 'true' }\n  \
+                 notify: { needs: [publish], run: 'true' }\n  q: { run: 'true' }\n";
+    let growing = "  a: { outputs: [legs], run: 'true' }\n  \
+                   h: { needs: [a], matrix: { leg: '${{ fromJSON(needs.a.outputs.legs) }}' }, run: 'true' }\n  \
+                   z: { needs: [h], run: 'true' }\n";
+    let tree = "├─ release  (skipped: `tag v.*` does not hold)\n\
+                │  └─ publish  (skipped: `release` did not end as needed)\n\
+                │     └─ notify  (skipped: `publish` did not end as needed)\n";
+    let check = |pipeline: &str, given: &[&str]| {
+        let repository = Repository::new(pipeline);
+        let arguments = [&["plan"], given].concat();
+        let text = repository.check(&arguments, 0);
+        assert!(text.contains(tree), "{text}");
+        assert_eq!(text.matches("skipped").count(), 3, "{text}");
+        let graph = &repository.json(&[&arguments[..], &["--output", "json"]].concat(), 0)[0];
+        let jobs = graph["jobs"].as_object().expect("jobs");
+        let skipped: Vec<&str> =
+            jobs.iter().filter(|(_, job)| !job["skip"].is_null()).map(|(name, _)| &**name).collect();
+        assert_eq!(skipped, ["notify", "publish", "release"]);
+    };
+    check(chain, &[]);
+    check(&format!("{chain}{growing}"), &[]);
+    check(&format!("{chain}{growing}"), &["--given", "q=passed"]);
+}
+
+#[test]
 fn a_plan_says_which_results_were_given_and_refuses_those_of_no_job() {
     let repository = Repository::new(
         "jobs:\n  build: { outputs: [v], run: 'true' }\n  test: { needs: [build], matrix: { n: [1, 2] }, run: 'true' }\n",

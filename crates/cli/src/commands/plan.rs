@@ -1,6 +1,6 @@
 //! `ropewalk plan`: the graph, for the event at hand or a made-up one, without running anything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -50,7 +50,7 @@ pub fn run(arguments: &Plan, project: &Project, colour: Colour) -> Result<u8, St
     pipeline.check_grown(&first, &settled, colour)?;
     let mut graph = settled.evaluation.graph.clone();
     refuse_strangers(&given, &graph)?;
-    decide(&mut graph, &known);
+    decide(&mut graph, &known, &settled.evaluation.questions);
     let told = outcomes_of(&known, &graph);
     let text = match arguments.output {
         GraphForm::Tree => drawing::tree::draw(&graph, &words_of(&told)),
@@ -166,8 +166,9 @@ fn legs<'g>(jobs: &'g Jobs, name: &JobName) -> impl Iterator<Item = (&'g JobName
     jobs.iter().filter(move |(job, _)| if is_job { *job == name } else { job.id() == name.as_str() })
 }
 
-/// Marks the jobs that given results keep from running. The engine says which: what `plan` shows is what `run` would do.
-fn decide(graph: &mut Graph, known: &Known) {
+/// Marks the jobs that do not run because of those that are skipped, and of given results. The engine says which: what `plan` shows
+/// is what `run` would do.
+fn decide(graph: &mut Graph, known: &Known, questions: &BTreeSet<Question>) {
     let given: BTreeMap<_, _> = outcomes_of(known, graph)
         .into_iter()
         .map(|(job, outcome)| {
@@ -176,23 +177,24 @@ fn decide(graph: &mut Graph, known: &Known) {
             (job, (from, outcome))
         })
         .collect();
-    if given.is_empty() {
-        return;
-    }
-    let mut ends: BTreeMap<JobName, Outcome> =
-        given.iter().map(|(job, (_, outcome))| (job.clone(), outcome.clone())).collect();
+    let skipped = graph.jobs.iter().filter_map(|(job, it)| Some((job.clone(), Outcome::Skipped(it.skip.clone()?))));
+    let mut ends: BTreeMap<JobName, Outcome> = skipped.collect();
+    ends.extend(given.iter().map(|(job, (_, outcome))| (job.clone(), outcome.clone())));
     let build = BuildId(1);
     let request = BuildRequest { given, ..BuildRequest::new(known.event.clone(), String::new()) };
-    // What is still to grow out of other results decides nothing about the jobs that are there.
-    let whole = Graph { holes: Vec::new(), ..graph.clone() };
-    let evaluation = Evaluation { graph: whole, ..Evaluation::default() };
+    // What is still to grow waits for answers that nobody gives; what needs it waits with it.
+    let open = questions.iter().filter(|question| !known.answers.contains_key(question)).cloned().collect();
+    let evaluation = Evaluation { graph: graph.clone(), questions: open, ..Evaluation::default() };
     let mut engine = Engine::new();
     let now = known.event.time;
     engine.step(now, vec![Input::BuildRequested { build, request: Box::new(request) }]);
     let evaluated = Input::Evaluated { build, answers_known: 0, evaluation: Box::new(evaluation) };
     for fact in engine.step(now, vec![evaluated]).facts {
-        if let What::JobEnded { job, outcome, how: Ended::Decided } = fact.what {
-            ends.insert(job, outcome);
+        match fact.what {
+            // All jobs of a pipeline that cannot go on are canceled, which says nothing of any of them.
+            What::JobEnded { outcome: Outcome::Failed(Failure::Canceled { .. }), .. } => {}
+            What::JobEnded { job, outcome, how: Ended::Decided } => drop(ends.insert(job, outcome)),
+            _ => {}
         }
     }
     // The engine waits for all needs of a job before it skips it; one that is not as needed is enough to know.
