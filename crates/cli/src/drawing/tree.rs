@@ -1,12 +1,12 @@
 //! A graph as an indented tree: each job under the last of the jobs it waits for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write;
 
 use graph::{Accepts, Graph, Job, JobName, Need, Toleration};
 
 use super::{Layers, layers, marks, title};
-use crate::columns::Paint;
+use crate::columns::{Paint, bare};
 
 /// The depth from which the tree is no longer indented, so that a long chain stays readable.
 const DEPTH_MAX: usize = 12;
@@ -23,29 +23,31 @@ struct Entry<'a> {
     also_after: Vec<&'a JobName>,
 }
 
-/// The tree of `graph`, one line an entry, with remarks on some of its jobs.
+/// The tree of `graph`, one line an entry, with remarks on some of its jobs. What jobs are called commands no terminal.
 pub fn draw(graph: &Graph, remarks: &Remarks) -> String {
     let layers = layers(graph);
-    let children = children(graph, remarks, &layers);
+    let entries = Entries::of(kinds(graph, remarks, &layers));
+    let holes: BTreeSet<&str> = graph.holes.iter().map(|hole| hole.name.as_str()).collect();
     let name = if graph.name.is_empty() { "pipeline" } else { &graph.name };
-    let mut text = format!("{name}: {}\n", crate::words::count(super::work(graph), "job"));
+    let mut text = format!("{}: {}\n", bare(name), crate::words::count(super::work(graph), "job"));
     // What is still to be drawn, last first: an entry, its guides, its branch, its depth.
     let mut stack: Vec<(&Entry, String, &str, usize)> = Vec::new();
-    push(&mut stack, &children, None, "", 0);
+    push(&mut stack, &entries, None, "", 0);
     while let Some((entry, indent, branch, depth)) = stack.pop() {
-        let _ = writeln!(text, "{indent}{branch}{}", line(graph, remarks, entry));
+        let _ = writeln!(text, "{indent}{branch}{}", bare(&line(graph, remarks, &holes, entry)));
         let deeper = match branch {
             _ if depth >= DEPTH_MAX => indent,
             "└─ " => format!("{indent}   "),
             _ => format!("{indent}│  "),
         };
-        push(&mut stack, &children, Some(entry.names[0]), &deeper, depth + 1);
+        push(&mut stack, &entries, Some(entry.names[0]), &deeper, depth + 1);
     }
     for hole in &graph.holes {
-        let _ = match hole.after.is_empty() {
-            true => writeln!(text, "… {} grows later", hole.name),
-            false => writeln!(text, "… {} grows after {}", hole.name, some(&hole.after.iter().collect::<Vec<_>>())),
+        let grows = match hole.after.is_empty() {
+            true => format!("… {} grows later", hole.name),
+            false => format!("… {} grows after {}", hole.name, some(&hole.after.iter().collect::<Vec<_>>())),
         };
+        let _ = writeln!(text, "{}", bare(&grows));
     }
     if !graph.statuses.is_empty() {
         let _ = write!(text, "statuses:\n{}", super::statuses(graph, Paint::Plain));
@@ -53,75 +55,83 @@ pub fn draw(graph: &Graph, remarks: &Remarks) -> String {
     text
 }
 
-type Children<'a> = BTreeMap<Option<&'a JobName>, Vec<Entry<'a>>>;
-
 fn push<'a>(
     stack: &mut Vec<(&'a Entry<'a>, String, &'static str, usize)>,
-    children: &'a Children<'a>,
+    entries: &'a Entries<'a>,
     parent: Option<&'a JobName>,
     indent: &str,
     depth: usize,
 ) {
-    let entries = children.get(&parent).map_or(&[][..], Vec::as_slice);
-    for (index, entry) in entries.iter().enumerate().rev() {
-        let branch = if index + 1 == entries.len() { "└─ " } else { "├─ " };
-        stack.push((entry, indent.to_owned(), branch, depth));
+    let below = entries.below.get(&parent).map_or(&[][..], Vec::as_slice);
+    for (index, &entry) in below.iter().enumerate().rev() {
+        let branch = if index + 1 == below.len() { "└─ " } else { "├─ " };
+        stack.push((&entries.all[entry], indent.to_owned(), branch, depth));
     }
 }
 
-/// The entries under each job; under none stand those that wait for nothing.
-fn children<'a>(graph: &'a Graph, remarks: &'a Remarks, layers: &Layers<'a>) -> Children<'a> {
-    let mut children: Children = BTreeMap::new();
-    // A whole matrix hangs under the first of its legs.
-    let mut first_leg: BTreeMap<Kind, &JobName> = BTreeMap::new();
-    for name in layers.rows.iter().flatten().copied() {
-        let kind = kind(graph, remarks, layers, name);
-        let mut needs = kind.needs.clone();
-        if let Some(&first) = first_leg.get(&kind) {
-            let entry = children.values_mut().flatten().find(|entry| entry.names[0] == first);
-            if let Some(entry) = entry {
-                entry.names.push(name);
+/// Every entry, and which stand under which job.
+#[derive(Default)]
+struct Entries<'a> {
+    all: Vec<Entry<'a>>,
+    /// By the first leg of the entry above, places in `all`; under none stand those that wait for nothing.
+    below: BTreeMap<Option<&'a JobName>, Vec<usize>>,
+}
+
+impl<'a> Entries<'a> {
+    /// The entries of jobs with their kinds, each job behind all that it needs.
+    fn of(kinds: impl Iterator<Item = (&'a JobName, Kind<'a>)>) -> Self {
+        let mut entries = Self::default();
+        // The jobs so far, and the entry of each.
+        let mut jobs: Vec<(&JobName, usize)> = Vec::new();
+        // A whole matrix hangs under the first of its legs.
+        let mut entry_of: HashMap<Kind, usize> = HashMap::new();
+        for (name, kind) in kinds {
+            if let Some(&entry) = entry_of.get(&kind) {
+                entries.all[entry].names.push(name);
+                jobs.push((name, entry));
+                continue;
             }
-            continue;
+            let above = kind.needs.last().map(|&last| jobs[last].1);
+            // The other legs of the matrix that it hangs under are said by that.
+            let also_after = kind.needs.iter().map(|&need| jobs[need]).filter(|&(_, entry)| Some(entry) != above);
+            let also_after = also_after.map(|(name, _)| name).collect();
+            let entry = entries.all.len();
+            let parent = above.map(|above| entries.all[above].names[0]);
+            entries.below.entry(parent).or_default().push(entry);
+            entries.all.push(Entry { names: vec![name], also_after });
+            entry_of.insert(kind, entry);
+            jobs.push((name, entry));
         }
-        first_leg.insert(kind, name);
-        let parent = needs.pop().map(|parent| representative(graph, remarks, &first_leg, layers, parent));
-        // The other legs of the matrix that it hangs under are said by that.
-        needs.retain(|need| Some(representative(graph, remarks, &first_leg, layers, need)) != parent);
-        children.entry(parent).or_default().push(Entry { names: vec![name], also_after: needs });
+        entries
     }
-    children
 }
 
 /// What the legs of one entry have in common.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
+#[derive(PartialEq, Eq, Hash)]
 struct Kind<'a> {
     id: &'a str,
-    /// The last that it waits for stands last.
-    needs: Vec<&'a JobName>,
+    /// Places of jobs in the layers, counted over all rows, ascending: the last that it waits for stands last.
+    needs: Vec<usize>,
     /// Why they do not run.
     skipped: Option<String>,
     remark: Option<&'a str>,
 }
 
-fn kind<'a>(graph: &'a Graph, remarks: &'a Remarks, layers: &Layers<'a>, name: &'a JobName) -> Kind<'a> {
-    let job = &graph.jobs[name];
-    let known = job.needs.iter().filter_map(|need| graph.jobs.get_key_value(&need.job));
-    let mut needs: Vec<&JobName> = known.map(|(name, _)| name).collect();
-    needs.sort_by_key(|need| (layers.of.get(need).copied(), graph.jobs[*need].order));
-    let skipped = job.skip.as_ref().map(crate::words::skip_reason);
-    Kind { id: name.id(), needs, skipped, remark: remarks.get(name).map(String::as_str) }
-}
-
-/// The leg that stands for all legs of `job`'s entry.
-fn representative<'a>(
+/// The kind of each job, in the order of the layers. Each is made once.
+fn kinds<'a>(
     graph: &'a Graph,
     remarks: &'a Remarks,
-    first_leg: &BTreeMap<Kind<'a>, &'a JobName>,
     layers: &Layers<'a>,
-    job: &'a JobName,
-) -> &'a JobName {
-    first_leg.get(&kind(graph, remarks, layers, job)).copied().unwrap_or(job)
+) -> impl Iterator<Item = (&'a JobName, Kind<'a>)> {
+    let names: Vec<&JobName> = layers.rows.iter().flatten().copied().collect();
+    let places: HashMap<&JobName, usize> = names.iter().enumerate().map(|(place, name)| (*name, place)).collect();
+    names.into_iter().map(move |name| {
+        let job = &graph.jobs[name];
+        let mut needs: Vec<usize> = job.needs.iter().filter_map(|need| places.get(&need.job).copied()).collect();
+        needs.sort_unstable();
+        let skipped = job.skip.as_ref().map(crate::words::skip_reason);
+        (name, Kind { id: name.id(), needs, skipped, remark: remarks.get(name).map(String::as_str) })
+    })
 }
 
 /// Why a job can never run, if one of its needs says so.
@@ -134,7 +144,7 @@ fn never_runs(graph: &Graph, job: &Job) -> Option<String> {
     Some(format!("never runs: `{}` may fail, and then passes", need.job))
 }
 
-fn line(graph: &Graph, remarks: &Remarks, entry: &Entry) -> String {
+fn line(graph: &Graph, remarks: &Remarks, holes: &BTreeSet<&str>, entry: &Entry) -> String {
     let first = entry.names[0];
     let job = &graph.jobs[first];
     let mut text = if entry.names.len() == 1 {
@@ -152,8 +162,7 @@ fn line(graph: &Graph, remarks: &Remarks, entry: &Entry) -> String {
     marks.extend(remarks.get(first).cloned());
     let mut after: Vec<_> = entry.also_after.iter().copied().filter(|need| need.id() != first.id()).collect();
     // What is still to grow is no job to hang under.
-    let is_hole = |need: &&JobName| graph.holes.iter().any(|hole| hole.name == need.as_str());
-    after.extend(job.needs.iter().map(|need| &need.job).filter(is_hole));
+    after.extend(job.needs.iter().map(|need| &need.job).filter(|need| holes.contains(need.as_str())));
     if !after.is_empty() {
         let hangs = job.needs.iter().any(|need| graph.jobs.contains_key(&need.job));
         marks.insert(0, format!("{} {}", if hangs { "also after" } else { "after" }, some(&after)));
@@ -177,19 +186,23 @@ fn some(names: &[&JobName]) -> String {
 mod tests {
     use std::sync::Arc;
 
-    use graph::{Graph, Hole, Job, Need};
+    use graph::{Graph, Hole, Job, Need, SkipReason};
 
-    use super::{Remarks, draw};
+    use super::{Entries, Remarks, draw, kinds, layers};
 
-    #[track_caller]
-    fn check(jobs: &[(&str, &[&str])], expected: &str) {
+    fn graph_of(jobs: &[(&str, &[&str])]) -> Graph {
         let mut graph = Graph { name: "demo".to_owned(), ..Graph::default() };
         for (order, (name, needs)) in jobs.iter().enumerate() {
             let needs = needs.iter().map(|need| Need::success(*need)).collect();
             let order = u32::try_from(order).expect("few jobs");
             graph.jobs.insert((*name).into(), Arc::new(Job { order, needs, ..Job::default() }));
         }
-        assert_eq!(draw(&graph, &Remarks::new()), expected);
+        graph
+    }
+
+    #[track_caller]
+    fn check(jobs: &[(&str, &[&str])], expected: &str) {
+        assert_eq!(draw(&graph_of(jobs), &Remarks::new()), expected);
     }
 
     #[test]
@@ -227,6 +240,53 @@ mod tests {
     #[test]
     fn legs_of_a_matrix_are_one_line() {
         check(&[("t/1", &[]), ("t/2", &[]), ("end", &["t/1", "t/2"])], "demo: 3 jobs\n└─ t ×2: 1, 2\n   └─ end\n");
+    }
+
+    #[test]
+    fn legs_of_one_matrix_hang_together_if_they_wait_for_the_same() {
+        check(
+            &[
+                ("a", &[]),
+                ("b", &[]),
+                ("t/1", &["a"]),
+                ("t/2", &["b"]),
+                ("t/3", &["a"]),
+                ("end", &["t/1", "t/2", "t/3"]),
+            ],
+            "demo: 6 jobs\n├─ a\n│  └─ t ×2: 1, 3\n│     └─ end  (also after t/2)\n└─ b\n   └─ t/2\n",
+        );
+    }
+
+    #[test]
+    fn the_kind_of_each_job_is_made_once_however_many_edges_there_are() {
+        let names: Vec<Vec<String>> =
+            ["a", "b", "c"].map(|layer| (0..400).map(|index| format!("{layer}{index:03}")).collect()).into();
+        let mut jobs: Vec<(&str, Vec<&str>)> = Vec::new();
+        for (layer, row) in names.iter().enumerate() {
+            let needs: Vec<&str> =
+                layer.checked_sub(1).into_iter().flat_map(|above| &names[above]).map(|name| &**name).collect();
+            jobs.extend(row.iter().map(|name| (&**name, needs.clone())));
+        }
+        let jobs: Vec<(&str, &[&str])> = jobs.iter().map(|(name, needs)| (*name, &**needs)).collect();
+        let (graph, remarks) = (graph_of(&jobs), Remarks::new());
+        let mut n_kinds = 0;
+        let entries = Entries::of(kinds(&graph, &remarks, &layers(&graph)).inspect(|_| n_kinds += 1));
+        assert_eq!((n_kinds, entries.all.len()), (1200, 1200));
+        let tree = draw(&graph, &remarks);
+        assert_eq!(tree.lines().count(), 1201);
+        assert!(tree.ends_with("      └─ c399  (also after b000, b001, b002, b003 and 395 more)\n"), "{tree}");
+    }
+
+    #[test]
+    fn what_a_job_is_called_commands_no_terminal() {
+        let mut graph = graph_of(&[("a\u{1b}]0;x\u{7}/\u{9b}1", &[])]);
+        let skip = SkipReason::Condition { text: "\u{1b}[2J".to_owned() };
+        let job = Job { title: "\u{1b}[31mred\nX".into(), order: 1, skip: Some(skip), ..Job::default() };
+        graph.jobs.insert("c".into(), Arc::new(job));
+        graph.holes.push(Hole { name: "h\r".to_owned(), after: vec!["c".into()] });
+        graph.name = "de\u{8}mo".to_owned();
+        let tree = "demo: 2 jobs\n├─ a/1\n└─ redX  (skipped: `` does not hold)\n… h grows after c\n";
+        assert_eq!(draw(&graph, &Remarks::new()), tree);
     }
 
     #[test]
