@@ -4,15 +4,20 @@ use std::fmt::Write;
 
 use graph::{Carries, Graph};
 
-use super::{marks, title};
+use super::{marks, title, with_holes};
 
 /// The graph for `dot`.
 pub fn draw(graph: &Graph) -> String {
     let mut text = String::from(
         "digraph pipeline {\n  rankdir=LR;\n  node [shape=box, style=rounded, fontname=\"sans-serif\"];\n  edge [color=\"#8c959f\"];\n",
     );
+    let (graph, holes) = with_holes(graph);
     for (name, job) in &graph.jobs {
-        let style = if job.skip.is_some() { ", style=\"rounded,dashed\"" } else { "" };
+        let style = match &job.skip {
+            _ if holes.contains(name) => ", style=dotted",
+            Some(_) => ", style=\"rounded,dashed\"",
+            None => "",
+        };
         let mut label = title(name, job).to_owned();
         for mark in marks(job) {
             label.push('\n');
@@ -22,13 +27,6 @@ pub fn draw(graph: &Graph) -> String {
         for need in &job.needs {
             let style = if need.carries == Carries::Order { " [style=dotted]" } else { "" };
             let _ = writeln!(text, "  {} -> {}{style};", quoted(need.job.as_str()), quoted(name.as_str()));
-        }
-    }
-    for hole in &graph.holes {
-        let name = quoted(&format!("{}…", hole.name));
-        let _ = writeln!(text, "  {name} [style=dotted];");
-        for after in &hole.after {
-            let _ = writeln!(text, "  {} -> {name};", quoted(after.as_str()));
         }
     }
     text.push_str("}\n");

@@ -5,11 +5,13 @@ use std::fmt::Write;
 
 use graph::{Carries, Graph, JobName};
 
-use super::{Layers, layers, marks, title};
+use super::{Layers, layers, marks, title, with_holes};
 use crate::columns::cut;
 
-const BOX_WIDTH: usize = 190;
-const BOX_HEIGHT: usize = 40;
+/// The width of a job's box.
+pub(super) const BOX_WIDTH: usize = 190;
+/// The height of a job's box.
+pub(super) const BOX_HEIGHT: usize = 40;
 /// The height of a lane in which a long edge passes the boxes of a layer.
 const LANE_HEIGHT: usize = 8;
 const GAP_X: usize = 70;
@@ -33,6 +35,7 @@ type Places<'a> = BTreeMap<(usize, &'a JobName), (usize, usize)>;
 
 /// The picture of `graph`.
 pub fn draw(graph: &Graph) -> String {
+    let (graph, holes) = &with_holes(graph);
     let layers = layers(graph);
     let rows = ordered(graph, &layers, with_lanes(graph, &layers));
     let height_of = |row: &Vec<Slot>| row.iter().map(|slot| slot.height + GAP_Y).sum::<usize>().saturating_sub(GAP_Y);
@@ -65,7 +68,11 @@ pub fn draw(graph: &Graph) -> String {
     }
     for (name, job) in &graph.jobs {
         let Some(&(x, y)) = layers.of.get(name).and_then(|&layer| places.get(&(layer, name))) else { continue };
-        let class = if job.skip.is_some() { "b s" } else { "b" };
+        let class = match &job.skip {
+            _ if holes.contains(name) => "b o",
+            Some(_) => "b s",
+            None => "b",
+        };
         let marks = marks(job).join(", ");
         let (text_x, text_y) = (x + 10, y + if marks.is_empty() { 25 } else { 18 });
         let _ = writeln!(
