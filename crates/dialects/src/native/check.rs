@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use expression::{Condition, Error, Scope, Template};
-use graph::{EventKind, JobName, Location};
+use graph::{Diagnostic, EventKind, JobName, Location};
 
 use super::errors::{self, Faults};
 use super::kept::Kept;
@@ -413,59 +413,61 @@ impl Check<'_> {
             return;
         }
         let scope = Scope { contexts: Some(phase.contexts()), functions: phase.functions() };
-        if let Err(error) = Template::parse_in(text, &scope) {
-            self.expression_fault(node, text, &error, phase);
-        }
+        let (_, faults) = Template::read(text, &scope);
+        self.expression_faults(node, text, &faults, phase);
     }
 
     fn condition(&mut self, node: &Node, text: &str, phase: Phase) {
         let scope = Scope { contexts: Some(phase.contexts()), functions: phase.functions() };
-        match Condition::parse_in(text, &scope) {
-            Err(error) => self.expression_fault(node, text, &error, phase),
-            Ok(condition) if condition.is_text() => {
-                let fault = errors::always_true(self.at(node));
-                self.faults.push(fault);
-            }
-            Ok(condition) if phase == Phase::ReadyCondition && condition.calls_status_function() => {
-                let fault = errors::status_function(self.at(node));
-                self.faults.push(fault);
-            }
-            Ok(_) => {}
+        let (condition, faults) = Condition::read(text, &scope);
+        if !faults.is_empty() {
+            return self.expression_faults(node, text, &faults, phase);
+        }
+        if condition.is_text() {
+            let fault = errors::always_true(self.at(node));
+            self.faults.push(fault);
+        } else if phase == Phase::ReadyCondition && condition.calls_status_function() {
+            let fault = errors::status_function(self.at(node));
+            self.faults.push(fault);
         }
     }
 
-    fn expression_fault(&mut self, node: &Node, text: &str, error: &Error, phase: Phase) {
-        let place = self.sources.location(place_in(self.sources, node, text, error.range.clone()));
-        let word = text.get(error.range.clone()).unwrap_or_default();
-        let is_name = |word: &str| word.starts_with(char::is_alphabetic) && !word.contains(char::is_whitespace);
-        let functions: Vec<&str> = phase.functions().iter().map(|function| function.name).collect();
-        let help = match error.cause.as_str() {
-            _ if word.eq_ignore_ascii_case("secrets") => {
-                let behind = text.get(error.range.end..).unwrap_or_default().strip_prefix('.').unwrap_or_default();
-                let is_of_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
-                let name = behind.split(|letter| !is_of_name(letter)).next().filter(|name| !name.is_empty());
-                let name = name.unwrap_or("NAME");
-                format!("write `secrets: [{name}]` in the job: its scripts then read it as `${name}`")
-            }
-            cause if cause.contains("named-value") && is_name(word) => {
-                if Phase::StepCondition.contexts().iter().any(|context| context.eq_ignore_ascii_case(word)) {
-                    format!(
-                        "`{word}` is not known yet when this is evaluated; known here: {}",
-                        listed(phase.contexts())
-                    )
-                } else {
-                    suggest::did_you_mean(word, phase.contexts())
-                }
-            }
-            cause if cause.contains("function") && is_name(word) => {
-                let known = ["contains", "startsWith", "endsWith", "format", "join", "toJSON", "fromJSON"];
-                let known: Vec<&str> = known.into_iter().chain(functions).collect();
-                suggest::did_you_mean(word, &known)
-            }
-            _ => "texts stand in single quotes: `${{ event.branch == 'main' }}`".to_owned(),
-        };
-        self.faults.push(errors::expression(place, error, help));
+    fn expression_faults(&mut self, node: &Node, text: &str, faults: &[Error], phase: Phase) {
+        let sources = self.sources;
+        for error in faults {
+            self.faults.push_with(|| expression_fault(sources, node, text, error, phase));
+        }
     }
+}
+
+fn expression_fault(sources: &Sources, node: &Node, text: &str, error: &Error, phase: Phase) -> Diagnostic {
+    let place = sources.location(place_in(sources, node, text, error.range.clone()));
+    let word = text.get(error.range.clone()).unwrap_or_default();
+    let is_name = |word: &str| word.starts_with(char::is_alphabetic) && !word.contains(char::is_whitespace);
+    let functions: Vec<&str> = phase.functions().iter().map(|function| function.name).collect();
+    let help = match error.cause.as_str() {
+        _ if word.eq_ignore_ascii_case("secrets") => {
+            let behind = text.get(error.range.end..).unwrap_or_default().strip_prefix('.').unwrap_or_default();
+            let is_of_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+            let name = behind.split(|letter| !is_of_name(letter)).next().filter(|name| !name.is_empty());
+            let name = name.unwrap_or("NAME");
+            format!("write `secrets: [{name}]` in the job: its scripts then read it as `${name}`")
+        }
+        cause if cause.contains("named-value") && is_name(word) => {
+            if Phase::StepCondition.contexts().iter().any(|context| context.eq_ignore_ascii_case(word)) {
+                format!("`{word}` is not known yet when this is evaluated; known here: {}", listed(phase.contexts()))
+            } else {
+                suggest::did_you_mean(word, phase.contexts())
+            }
+        }
+        cause if cause.contains("function") && is_name(word) => {
+            let known = ["contains", "startsWith", "endsWith", "format", "join", "toJSON", "fromJSON"];
+            let known: Vec<&str> = known.into_iter().chain(functions).collect();
+            suggest::did_you_mean(word, &known)
+        }
+        _ => "texts stand in single quotes: `${{ event.branch == 'main' }}`".to_owned(),
+    };
+    errors::expression(place, error, help)
 }
 
 /// Whether what stands beside a `build` is what holds without it: a flag that is off, a list or a map of nothing. An empty list of

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::sync::OnceLock;
 
-use expression::{Condition, ContextPath, Template};
+use expression::{Condition, ContextPath, Scope, Template};
 use graph::{Event, EventKind, Location};
 
 use super::check::place_in;
@@ -112,7 +112,7 @@ pub(crate) fn check_variables<'n>(
     let beside = names_of(entries.clone());
     for entry in entries {
         let (Some(name), Some(text)) = (entry.name(), entry.value.as_str()) else { continue };
-        let paths = Template::parse(text).map(|template| template.context_paths()).unwrap_or_default();
+        let paths = Template::read(text, &Scope::default()).0.context_paths();
         for path in paths.iter().filter(|path| &*path.context == "env") {
             let Some(read) = path.name(0).filter(|read| beside.contains(read) && !around.contains(read)) else {
                 continue;
@@ -167,14 +167,15 @@ impl<'a> Checking<'a, '_> {
     /// All texts under a node; `key` is the nearest key above.
     fn node(&mut self, node: &Node, key: &str) {
         if let Some(text) = node.as_str() {
+            // What is wrong with an expression was told by `check.rs`; what can be read of it may be wrong as well.
             let paths = if key == "if" {
-                Condition::parse(text).map(|condition| condition.context_paths())
+                Condition::read(text, &Scope::default()).0.context_paths()
             } else if Template::is_needed(text) {
-                Template::parse(text).map(|template| template.context_paths())
+                Template::read(text, &Scope::default()).0.context_paths()
             } else {
                 return;
             };
-            for path in paths.unwrap_or_default() {
+            for path in paths {
                 self.path(node, text, &path);
             }
             self.comparisons(node, text);

@@ -5,7 +5,7 @@
 
 use std::ops::{Range, RangeInclusive};
 
-use expression::{Condition, ContextPath, PathKey, Segment, Template};
+use expression::{Condition, ContextPath, PathKey, Scope, Segment, Template};
 
 /// One read of a context, as it is spelled: `needs.build.result`, `needs['build'].result`.
 #[derive(Debug)]
@@ -61,9 +61,10 @@ pub(crate) fn place(text: &str, path: &ContextPath, keys: RangeInclusive<usize>)
 /// All reads of contexts in a template; of a text without `${{ }}`, which must be a condition, in all of it.
 pub(crate) fn spelled(text: &str) -> Vec<Spelled<'_>> {
     if !Template::is_needed(text) {
-        return Condition::parse(text).map(|_| spelled_in(text, 0..text.len())).unwrap_or_default();
+        let (condition, _) = Condition::read(text, &Scope::default());
+        return condition.expression().map(|_| spelled_in(text, 0..text.len())).unwrap_or_default();
     }
-    let Ok(template) = Template::parse(text) else { return Vec::new() };
+    let (template, _) = Template::read(text, &Scope::default());
     let places = template.segments().iter().filter_map(|segment| match segment {
         Segment::Expression { expression, offset, .. } => Some(*offset..*offset + expression.text().len()),
         Segment::Text { .. } => None,
@@ -212,6 +213,7 @@ mod tests {
     fn scripts_and_strings_spell_nothing() {
         check("# needs.a\necho ${{ format('needs.a {0} it''s', needs.b) }} needs.c", &["needs/b: needs.b"]);
         check("it is plain", &[]);
+        check("${{ 1 + }} ${{ nofun(needs.a) }}", &["needs/a: needs.a"]);
     }
 
     #[test]
