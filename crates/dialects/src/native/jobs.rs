@@ -556,7 +556,7 @@ fn environment(node: &Node, writing: &mut Writing<'_>) -> Environment {
 }
 
 /// Each kind of environment with the settings that go with it.
-const ENVIRONMENTS: [(&str, &[&str]); 5] = [
+pub(super) const ENVIRONMENTS: [(&str, &[&str]); 5] = [
     ("sandbox", &[]),
     ("image", &["entrypoint", "user", "network", "platform", "pull", "login"]),
     ("dockerfile", &["context", "args", "target", "entrypoint", "user", "network", "platform", "login"]),

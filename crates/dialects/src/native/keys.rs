@@ -657,7 +657,7 @@ static CHILD_BUILD: Record = Record {
     ],
 };
 
-static ENVIRONMENT_FORM: Record = Record {
+pub(crate) static ENVIRONMENT_FORM: Record = Record {
     name: "environment",
     documentation: "An environment with settings: exactly one of `sandbox`, `image`, `dockerfile`, `nix` and `kubernetes`, and what goes with it.",
     keys: &[

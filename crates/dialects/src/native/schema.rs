@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::keys::{AXIS, MATRIX_FORM, NameKind, PIPELINE, Presence, Record, Type};
+use super::jobs::ENVIRONMENTS;
+use super::keys::{AXIS, ENVIRONMENT_FORM, MATRIX_FORM, NameKind, PIPELINE, Phase, Presence, Record, Type};
 
 /// The JSON Schema of a pipeline file, with the documentation of every key. Editors complete and check by it; what only
 /// lowering can see (needs, expressions, regexes) it leaves open.
@@ -30,12 +31,18 @@ fn record(record: &'static Record, records: &mut BTreeMap<String, Value>) -> Val
     let required: Vec<&str> =
         record.keys.iter().filter(|key| key.presence == Presence::Required).map(|key| key.name).collect();
     let others = if std::ptr::eq(record, &raw const MATRIX_FORM) { value(&AXIS, records) } else { json!(false) };
-    let kinds = if required.is_empty() { json!(["object", "null"]) } else { json!("object") };
+    let is_one_of_kinds = std::ptr::eq(record, &raw const ENVIRONMENT_FORM);
+    let may_be_empty = required.is_empty() && !is_one_of_kinds;
+    let kinds = if may_be_empty { json!(["object", "null"]) } else { json!("object") };
     let mut schema = json!({
         "type": kinds, "description": record.documentation, "properties": properties, "additionalProperties": others,
     });
     if !required.is_empty() {
         schema["required"] = json!(required);
+    }
+    if is_one_of_kinds {
+        let kinds = ENVIRONMENTS.iter().map(|(kind, _)| json!({ "required": [kind] }));
+        schema["oneOf"] = kinds.collect();
     }
     schema
 }
@@ -46,12 +53,15 @@ fn value(takes: &'static Type, records: &mut BTreeMap<String, Value>) -> Value {
         Type::Boolean => json!({ "type": "boolean" }),
         Type::Integer(least, most) => json!({ "type": "integer", "minimum": least, "maximum": most }),
         Type::Number => json!({ "type": "number", "exclusiveMinimum": 0 }),
+        // A matrix, or a part of one, that is no map or list comes from an expression.
+        Type::Template(Phase::Matrix) => json!({ "type": "string", "pattern": "\\$\\{\\{" }),
         Type::Template(_) | Type::Scalar => json!({ "type": ["string", "number", "boolean"] }),
         Type::Duration => {
             json!({ "type": "string", "pattern": "^([0-9]+(d|h|ms|m|s))+$", "examples": ["30s", "20m", "6h"] })
         }
         Type::Size => json!({
-            "type": ["string", "integer"], "pattern": "^[0-9]+\\s*(B|kB|MB|GB|TB|KiB|MiB|GiB|TiB)$",
+            "type": ["string", "integer"], "minimum": 1,
+            "pattern": "^0*[1-9][0-9]*\\s*(B|kB|MB|GB|TB|KiB|MiB|GiB|TiB)$",
             "examples": ["512MiB", "4GiB"],
         }),
         Type::Filled(Type::Name(_)) => name(NameKind::Filled),
