@@ -444,6 +444,41 @@ pub(crate) fn cleanup_never_cleans(place: Location, job: &str, needed: &str) -> 
         .help(format!("wait for any ending: `needs: [{{ job: {needed}, on: finished }}]`"))
 }
 
+pub(crate) fn cleanup_of_failure_alone(place: Location, job: &str, needed: &str) -> Diagnostic {
+    let result = format!("{}.result", read_need(needed));
+    let message = format!("job `{job}` is for cleanup, and is skipped if `{needed}` is canceled");
+    Diagnostic::warning("cleanup-skipped", message).at(place, "its needs ask for a failure").help(format!(
+        "wait for any ending: `needs: [{{ job: {needed}, on: finished }}]` with `if: {result} == 'failed' || {result} == 'canceled'`"
+    ))
+}
+
+pub(crate) fn lists_no_event(place: Location) -> Diagnostic {
+    Diagnostic::warning("never-starts", "`on` lists no event: nothing starts this pipeline")
+        .at(place, "nothing is listed")
+        .help("list events, such as `on: [push, tag]`; or remove `on`: without it every event starts the pipeline")
+}
+
+/// `kind` is a key of `on`.
+pub(crate) fn fits_no_event(place: Location, kind: &str) -> Diagnostic {
+    let help = match kind {
+        "schedule" => "write points in time: `schedule: [{ cron: \"0 4 * * *\" }]`; or remove `schedule`".to_owned(),
+        _ => format!("write the regexes of which one must fit; without them, as `{kind}: {{}}`, any name fits"),
+    };
+    Diagnostic::warning("never-starts", format!("an empty list under `{kind}`: no such event starts this pipeline"))
+        .at(place, "nothing to fit")
+        .help(help)
+}
+
+/// `kind` is a key of `on`.
+pub(crate) fn fits_no_name(place: Location, kind: &str) -> Diagnostic {
+    Diagnostic::warning(
+        "never-starts",
+        format!("an empty regex under `{kind}` fits no name: it must match the whole of it"),
+    )
+    .at(place, "no name is empty")
+    .help(format!("write a regex, such as `main` or `release/.*`; without any, as `{kind}: {{}}`, any name fits"))
+}
+
 pub(crate) fn image_of_whole_project(place: Location, job: &str) -> Diagnostic {
     whole_tree(place, job, "the build of its image sees the whole project")
         .help("put the Dockerfile and what it copies into a folder of their own, and say `context: FOLDER`; or say `inputs: [\"**\"]`")
@@ -498,11 +533,16 @@ pub(crate) fn never_fails_before(place: Location, job: &str, needed: &str, barri
 
 pub(crate) fn failure_is_allowed(place: Location, job: &str, needed: &str) -> Diagnostic {
     let id = needed.split_once('/').map_or(needed, |(id, _)| id);
-    let read = if id == needed { format!("needs.{id}") } else { format!("needs['{needed}']") };
+    let read = read_need(needed);
     let message = format!("job `{job}` never runs: it waits for a failure of `{needed}`, and `{id}` allows failures");
     Diagnostic::warning("never-runs", message).at(place, "a failure that is allowed counts as passed here").help(format!(
         "take `needs: [{{ job: {needed}, on: finished }}]` with `if: {read}.result == 'failed'`; or remove the `allow_failure` of `{id}`"
     ))
+}
+
+/// How an expression reads a job that is needed, by its id or as a leg.
+fn read_need(needed: &str) -> String {
+    if needed.contains('/') { format!("needs['{needed}']") } else { format!("needs.{needed}") }
 }
 
 pub(crate) fn cleanup_behind_barrier(place: Location, job: &str, barrier: &str) -> Diagnostic {

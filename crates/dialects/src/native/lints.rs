@@ -32,17 +32,23 @@ impl Lints<'_> {
             self.when(job, faults);
         }
         self.unused_params(faults);
+        self.never_starts(faults);
     }
 
-    /// A canceled job satisfies only `on: finished`, so cleanup that waits for successes alone is skipped with the rest.
+    /// A canceled job satisfies only `on: finished`, so cleanup that waits for anything else is skipped with the rest.
     fn cleanup(&self, job: &Source<'_>, faults: &mut Faults) {
         let Some(cleanup) = job.body.get("cleanup").filter(|node| node.as_bool() == Some(true)) else { return };
         let needs = job.body.get("needs").map(nodes::list).unwrap_or_default();
-        if let Some(first) = needs.first()
-            && !needs.iter().any(|need| is_on(need, "finished"))
-        {
-            let needed = first.get("job").unwrap_or(first).as_str().unwrap_or_default();
-            faults.push(errors::cleanup_never_cleans(self.sources.location(cleanup.span), job.id, needed));
+        if needs.iter().any(|need| is_on(need, "finished")) {
+            return;
+        }
+        let place = self.sources.location(cleanup.span);
+        let name = |need: &Node| need.get("job").unwrap_or(need).as_str().unwrap_or_default().to_owned();
+        let of_success = needs.iter().find(|need| !is_on(need, "failure"));
+        match (of_success, needs.first()) {
+            (Some(need), _) => faults.push(errors::cleanup_never_cleans(place, job.id, &name(need))),
+            (None, Some(need)) => faults.push(errors::cleanup_of_failure_alone(place, job.id, &name(need))),
+            (None, None) => {}
         }
     }
 
@@ -177,6 +183,35 @@ impl Lints<'_> {
             (FieldKind::Choice { options }, Value::String(value)) => options.contains(value),
             _ => true,
         })
+    }
+
+    /// Tells an `on` that lists no event, and what of one fits none.
+    fn never_starts(&self, faults: &mut Faults) {
+        let place = |node: &Node| self.sources.location(node.span);
+        let Triggers::Listed { kinds, .. } = self.triggers else { return };
+        for on in self.roots.iter().filter_map(|root| root.get_entry("on")) {
+            let entries = on.value.entries().unwrap_or_default();
+            let is_empty = match on.value.entries() {
+                Some(entries) => entries.is_empty(),
+                None => on.value.is_null() || on.value.items().is_some_and(<[Node]>::is_empty),
+            };
+            if kinds.is_empty() && is_empty {
+                // What is left out has no place of its own.
+                let node = if on.value.is_null() { &on.key } else { &on.value };
+                faults.push(errors::lists_no_event(place(node)));
+            }
+            for entry in entries {
+                let kind = entry.name().unwrap_or_default();
+                let is_listed = when::kind(kind).is_none_or(|kind| kinds.contains_key(&kind));
+                if let Some(list) = triggers::empty_list(&entry.value).filter(|_| !is_listed) {
+                    faults.push(errors::fits_no_event(place(list), kind));
+                }
+                let regexes = triggers::regexes(&entry.value).map(nodes::list).unwrap_or_default();
+                for regex in regexes.iter().filter(|regex| regex.as_str() == Some("")) {
+                    faults.push(errors::fits_no_name(place(regex), kind));
+                }
+            }
+        }
     }
 
     fn unused_params(&self, faults: &mut Faults) {

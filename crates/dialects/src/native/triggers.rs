@@ -19,7 +19,8 @@ pub enum Triggers {
     /// Every event, since the pipeline has no `on`.
     Everything,
     /// Events of these kinds; each with the regexes of which one must match the whole of a name, or none for any:
-    /// the branch (push), the tag (tag), the branch merged into (pull request).
+    /// the branch (push), the tag (tag), the branch merged into (pull request). A kind for which the files say an empty list is
+    /// none of them.
     Listed {
         /// Kinds with their regexes.
         kinds: BTreeMap<EventKind, Vec<String>>,
@@ -156,14 +157,27 @@ pub(crate) fn triggers(sections: &[&Node]) -> Triggers {
         }
         for entry in section.entries().unwrap_or_default() {
             let Some(kind) = entry.name().and_then(when::kind) else { continue };
-            let names = ["branches", "names"].into_iter().find_map(|key| entry.value.get(key));
-            kinds.insert(kind, names.map(nodes::texts).unwrap_or_default());
+            match empty_list(&entry.value) {
+                Some(_) => kinds.remove(&kind),
+                None => kinds.insert(kind, regexes(&entry.value).map(nodes::texts).unwrap_or_default()),
+            };
             if kind == EventKind::Schedule {
                 schedules = entry.value.items().unwrap_or_default().iter().filter_map(schedule).collect();
             }
         }
     }
     Triggers::Listed { kinds, schedules }
+}
+
+/// What stands in `on` under a kind of event about its names.
+pub(crate) fn regexes(of_kind: &Node) -> Option<&Node> {
+    ["branches", "names"].into_iter().find_map(|key| of_kind.get(key))
+}
+
+/// The list of regexes or of points in time that stands in `on` under a kind of event, if it is empty: no event fits it.
+pub(crate) fn empty_list(of_kind: &Node) -> Option<&Node> {
+    let list = regexes(of_kind).unwrap_or(of_kind);
+    list.items().is_some_and(<[Node]>::is_empty).then_some(list)
 }
 
 fn schedule(node: &Node) -> Option<Schedule> {
@@ -200,6 +214,7 @@ pub(crate) fn triggered(triggers: &Triggers, event: &Event, patterns: &mut Patte
     if regexes.is_empty() || regexes.iter().any(admits) {
         return Triggered::Yes;
     }
+    let regexes: Vec<&str> = regexes.iter().map(|regex| if regex.is_empty() { "``" } else { regex }).collect();
     Triggered::No { reason: format!("{spoken} fits none of: {}", regexes.join(", ")) }
 }
 
