@@ -5,9 +5,15 @@
 //! `override: true`, then it stands whole, in the place of the first: it waits for every barrier that the first waited for,
 //! and for those of its own list. Barriers of a list order the jobs of that list alone.
 
+use std::borrow::Cow;
+
+use graph::EventKind;
+
 use super::check::{Author, id_fault};
 use super::errors::{self, Faults};
 use super::nodes;
+use super::triggers;
+use super::when;
 use crate::hashing::QuickMap;
 use crate::tree::{Entry, Node, Sources};
 
@@ -113,7 +119,8 @@ impl<'n> SaidBefore<'_, 'n> {
         let name = section.name().unwrap_or_default();
         match name {
             "name" | "stages" => self.value(name, "", &section.value, file, faults),
-            "env" | "defaults" | "on" => {
+            "on" => self.events(&section.value, file, faults),
+            "env" | "defaults" => {
                 for entry in section.value.entries().unwrap_or_default() {
                     self.value(name, entry.name().unwrap_or_default(), &entry.value, file, faults);
                 }
@@ -122,15 +129,51 @@ impl<'n> SaidBefore<'_, 'n> {
         }
     }
 
+    /// Each kind of event that an `on` lists, as a word or as a key.
+    fn events(&mut self, on: &'n Node, file: usize, faults: &mut Faults) {
+        let words = nodes::list(on).iter().filter_map(|word| Some((word.as_str()?, word)));
+        let keys = on.entries().unwrap_or_default().iter().filter_map(|entry| Some((entry.name()?, &entry.value)));
+        for (name, value) in words.chain(keys) {
+            let Some(kind) = when::kind(name) else { continue };
+            // Points in time and parameters of another file stay where this one has none.
+            let is_kept = matches!(kind, EventKind::Schedule | EventKind::Manual);
+            if !is_kept || of_event(value) != ANY_OF_KIND {
+                self.value("on", kind.name(), value, file, faults);
+            }
+        }
+    }
+
     fn value(&mut self, section: &'n str, key: &'n str, value: &'n Node, file: usize, faults: &mut Faults) {
         let before = self.by_key.insert((section, key), (file, value));
         if let Some((other, replaced)) = before
             && other != file
-            && nodes::canonical(replaced) != nodes::canonical(value)
+            && meaning(section, replaced) != meaning(section, value)
         {
             let place = |node: &Node| self.sources.location(node.span);
             faults.push(errors::replaced_by_later_file(place(value), place(replaced), section, key));
         }
+    }
+}
+
+/// What [`of_event`] gives for a kind of event that nothing narrows.
+const ANY_OF_KIND: &str = "{}";
+
+/// A value of a section as a text that is the same where it means the same.
+fn meaning<'n>(section: &str, value: &'n Node) -> Cow<'n, str> {
+    match (section, value.scalar_text()) {
+        ("on", _) => of_event(value),
+        // Variables are texts, whether written as numbers or in quotes.
+        ("env", Some(text)) => text.into(),
+        _ => nodes::canonical(value).into(),
+    }
+}
+
+/// What is said of a kind of event, by a word or under its key.
+fn of_event(value: &Node) -> Cow<'_, str> {
+    match triggers::regexes(value) {
+        Some(names) => format!("{:?}", nodes::texts(names)).into(),
+        None if value.as_str().is_some() || value.is_null() => ANY_OF_KIND.into(),
+        None => nodes::canonical(value).into(),
     }
 }
 
