@@ -129,7 +129,8 @@ impl Action {
     }
 }
 
-/// What was filled in at a gate. A number that is none travels as text, so that the API says what is wrong with it.
+/// What was filled in at a gate. A field left empty is an empty text, and what is no number travels as text: so the API says what is wrong with it, and
+/// nothing takes a default that nobody saw.
 fn answer_of(form: &BTreeMap<String, String>, reason: &str) -> Value {
     if form.get("answer").is_none_or(|answer| answer != "approve") {
         return json!({ "answer": "reject", "reason": reason });
@@ -138,8 +139,6 @@ fn answer_of(form: &BTreeMap<String, String>, reason: &str) -> Value {
     for (name, text) in form.iter().filter_map(|(name, text)| Some((name.strip_prefix("field.")?, text))) {
         let as_read = || serde_json::from_str(text).unwrap_or_else(|_| Value::from(text.as_str()));
         let value = match form.get(&format!("kind.{name}")).map(String::as_str) {
-            // Left empty it takes its default.
-            _ if text.is_empty() => continue,
             Some("number" | "boolean") => as_read(),
             _ => Value::from(text.as_str()),
         };
@@ -191,8 +190,10 @@ mod tests {
             ("kind.s", "string"),
             ("field.empty", ""),
             ("kind.empty", "string"),
+            ("field.none", ""),
+            ("kind.none", "number"),
         ];
-        let fields = json!({ "n": 3, "b": true, "s": "3" });
+        let fields = json!({ "n": 3, "b": true, "s": "3", "empty": "", "none": "" });
         let body = json!({ "answer": "approve", "fields": fields, "reason": "" });
         check(&["builds", "7", "gates", "ship"], &form, Some(("/api/v1/builds/7/gates/ship", body)));
         let body = json!({ "answer": "reject", "reason": "" });

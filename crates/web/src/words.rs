@@ -9,6 +9,12 @@ pub use api::words::{duration, quoted, size, thousands};
 use graph::Timestamp;
 use maud::{Markup, html};
 
+/// The tag of a job whose failure counts for nothing, with a space before it; nothing for any other.
+#[must_use]
+pub fn may_fail(job: &Job) -> Markup {
+    html! { @if job.allow_failure { " " span.tag title="its failure does not fail the build" { "may fail" } } }
+}
+
 /// How something stands: what decides its colour, its sign and its word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Standing {

@@ -46,8 +46,8 @@ pub struct JobsWanted {
 pub struct TestsWanted {
     /// Only of this job.
     pub job: Option<String>,
-    /// Only those that ended so.
-    pub outcome: Option<TestOutcome>,
+    /// Only those that ended in one of these ways; all if it is empty.
+    pub outcomes: Vec<TestOutcome>,
     /// Only those that are in quarantine now, or only those that are not.
     pub quarantined: Option<bool>,
     /// Of each test of a job only its newest result.
@@ -80,6 +80,12 @@ pub struct AuditWanted {
 fn word<T: serde::Serialize>(value: Option<T>) -> Option<String> {
     let value = serde_json::to_value(value?).ok()?;
     value.as_str().map(str::to_owned)
+}
+
+/// The words of enums as they stand in a query, with commas between them; `None` of none.
+fn words<T: serde::Serialize>(values: &[T]) -> Option<String> {
+    let words: Vec<String> = values.iter().filter_map(|value| word(Some(value))).collect();
+    (!words.is_empty()).then(|| words.join(","))
 }
 
 /// All calls fail as [`ClientError`] says; none panics.
@@ -383,7 +389,7 @@ impl Client {
     ) -> Result<Page<Test>, ClientError> {
         self.page("test_list", &[&build], page)
             .query("job", wanted.job.as_ref())
-            .query("outcome", word(wanted.outcome))
+            .query("outcome", words(&wanted.outcomes))
             .query("quarantined", wanted.quarantined)
             .query("newest", wanted.newest.then_some(true))
             .answer()

@@ -13,7 +13,7 @@ use crate::cache::{CacheTotals, CacheUse, Evict, Explained, KeyedCache, Operatio
 use crate::comparison::Comparison;
 use crate::environment::JobEnvironment;
 use crate::event::{EventWord, Moment};
-use crate::job::{Artifact, ArtifactFiles, Attempt, Gate, GateAnswer, Job, JobState, Test, TestOutcome, Waiting};
+use crate::job::{Artifact, ArtifactFiles, Attempt, Gate, GateAnswer, Job, JobState, Test, Waiting};
 use crate::log::{LogFormat, LogGroups, LogHits, LogItem, LogSummary};
 use crate::member::{Invitation, Join, Member, NewMember, NewRole};
 use crate::overview::Overview;
@@ -90,7 +90,11 @@ const STEP: Parameter = query(
     "only those with a step that has this in its name, capitals and small letters alike",
 );
 const JOB: Parameter = query("job", shape::<String>, "only of the job of this full name");
-const TEST_OUTCOME: Parameter = query("outcome", shape::<TestOutcome>, "only those that ended so");
+const TEST_OUTCOMES: Parameter = query(
+    "outcome",
+    shape::<String>,
+    "only those that ended so: `passed`, `failed`, `errored` or `skipped`, or several of these with commas between them",
+);
 const NEWEST: Parameter = query("newest", shape::<bool>, "of each test of a job only its newest result");
 const WHO: Parameter = query("who", shape::<String>, "only what this person or program did");
 const WITH_LOGS: Parameter = query("logs", shape::<bool>, "whether lines of logs are told; they are if not said");
@@ -814,7 +818,7 @@ pub const ROUTES: &[Route] = &[
         tag: Tag::Jobs,
         summary: "Lists the tests that the jobs of a build reported",
         access: Access::Grant(Verb::Read, On::Build),
-        parameters: &[JOB, TEST_OUTCOME, QUARANTINED, NEWEST, CURSOR, LIMIT],
+        parameters: &[JOB, TEST_OUTCOMES, QUARANTINED, NEWEST, CURSOR, LIMIT],
         body: None,
         answers: &[json(200, shape::<Page<Test>>, "tests, by attempt and then as they were reported")],
         also_refused: &[],

@@ -81,6 +81,13 @@ impl Call {
         serde_json::from_value(value).map(Some).map_err(|_| invalid(name, text, what))
     }
 
+    /// Words of the query with commas between them, in their order; `None` if it is absent.
+    pub fn words<T: DeserializeOwned>(&self, name: &'static str, what: &str) -> Result<Option<Vec<T>>, Problem> {
+        let Some(text) = self.query.get(name) else { return Ok(None) };
+        let word = |word: &str| serde_json::from_value(serde_json::Value::from(word));
+        text.split(',').map(word).collect::<Result<_, _>>().map(Some).map_err(|_| invalid(name, text, what))
+    }
+
     /// A text of the query; `None` if it is absent.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.query.get(name).map(String::as_str)

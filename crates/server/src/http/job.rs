@@ -201,7 +201,8 @@ pub async fn attempt(app: Arc<App>, call: Call) -> Answered {
 
 pub async fn tests(app: Arc<App>, call: Call) -> Answered {
     let build = call.build()?;
-    let outcome = call.word::<TestOutcome>("outcome", "passed, failed, errored or skipped")?;
+    let what = "passed, failed, errored or skipped, or several of these with commas between them";
+    let outcomes = call.words::<TestOutcome>("outcome", what)?;
     let job = call.text("job").map(str::to_owned);
     let (limit, from) = (call.limit()?, call.cursor::<usize>()?.unwrap_or(0));
     let newest = call.wanted::<bool>("newest", "true or false")?.unwrap_or(false);
@@ -217,7 +218,7 @@ pub async fn tests(app: Arc<App>, call: Call) -> Answered {
     }
     let wanted = rows.iter().enumerate().skip(from).filter(|(_, row)| {
         job.as_deref().is_none_or(|job| row.job.as_str() == job)
-            && outcome.is_none_or(|outcome| TestOutcome::from(row.case.outcome) == outcome)
+            && outcomes.as_ref().is_none_or(|outcomes| outcomes.contains(&row.case.outcome.into()))
             && quarantined
                 .is_none_or(|wanted| notes.note(row.job.as_str(), &row.case.suite, &row.case.name).is_some() == wanted)
     });

@@ -1,11 +1,14 @@
 //! The pages over the API: who sees them, what they hold, and what a form may do.
 
+use api::client::{PageWanted, TestsWanted};
 use api::event::EventWanted;
+use api::job::TestOutcome as Ended;
+use api::problem::ProblemKind;
 use api::project::ProjectSettings;
-use graph::Outcome;
+use graph::{AttemptReport, Failure, Outcome, TestCase, TestOutcome};
 use server::access::Verb;
 
-use super::site::{Worker, log_section, manifest};
+use super::site::{Worker, log_section, manifest, report};
 use super::{GATED, ONE, Served, asked, submit};
 
 /// A browser as far as it matters here: it keeps no cookie by itself and follows nothing.
@@ -243,6 +246,139 @@ async fn a_gate_is_answered_from_its_form() {
     assert_eq!((page.status, page.to.as_str()), (303, "/builds/1"), "{}", page.text);
     let start = worker.start().await;
     assert_eq!(start.spec.name.as_str(), "after");
+    served.end().await;
+}
+
+#[tokio::test]
+async fn what_nobody_has_chosen_at_a_gate_is_no_answer() {
+    const OPEN: &str = "jobs:\n  ask:\n    gate:\n      prompt: Ship it?\n      fields:\n        force: { type: boolean }\n        notes: { type: string }\n        region: { type: choice, options: [eu, us] }\n        safe: { type: boolean, default: false }\n        share: { type: number }\n  after: { needs: ask, run: echo shipped }\n";
+    let served = Served::new().await;
+    let admin = served.admin();
+    let mut worker = Worker::join(&served.site, "w", []).await;
+    let build = asked(&served, &admin, OPEN).await;
+    let browser = Browser::new(&served, &served.token(&[Verb::Admin], None, None));
+    let page = loop {
+        let page = browser.get("/builds/1").await;
+        if page.text.contains("Ship it?") {
+            break page.text;
+        }
+    };
+    let open = "<option value=\"\">choose</option>";
+    for field in [
+        format!("<select name=\"field.force\" required>{open}<option value=\"true\">"),
+        format!("<select name=\"field.region\" required>{open}<option value=\"eu\">"),
+        "<select name=\"field.safe\" required><option value=\"true\">yes</option><option value=\"false\" selected>"
+            .to_owned(),
+        "<input name=\"field.notes\" value=\"\">".to_owned(),
+        "name=\"field.share\" value=\"\" required>".to_owned(),
+    ] {
+        assert!(page.contains(&field), "no {field} in {page}");
+    }
+    // A browser that holds nobody to anything: the API does.
+    let kinds = "&kind.force=boolean&kind.notes=string&kind.region=string&kind.safe=boolean&kind.share=number&reason=";
+    let answer = |fields: &str| format!("answer=approve&field.notes=&field.safe=false&field.share=1&{fields}{kinds}");
+    let page = browser.post("/builds/1/gates/ask", &answer("field.force=&field.region="), "same-origin").await;
+    assert_eq!(page.status, ProblemKind::Unprocessable.status(), "{}", page.text);
+    assert!(page.text.contains("takes true or false") && page.text.contains("takes one of eu, us"), "{}", page.text);
+    // No text is a text.
+    let page = browser.post("/builds/1/gates/ask", &answer("field.force=true&field.region=us"), "same-origin").await;
+    assert_eq!((page.status, page.to.as_str()), (303, "/builds/1"), "{}", page.text);
+    assert_eq!(worker.start().await.spec.name.as_str(), "after");
+    let answered = admin.gate_list(build).await.unwrap().items.remove(0).answered.unwrap();
+    assert_eq!(answered.fields["notes"], "");
+    served.end().await;
+}
+
+/// What an attempt reports that ended so, with these tests.
+fn told(outcome: Outcome, tests: &[(&str, TestOutcome)]) -> AttemptReport {
+    let case = |(name, outcome): &(&str, TestOutcome)| TestCase {
+        suite: "s".to_owned(),
+        name: (*name).to_owned(),
+        outcome: *outcome,
+        duration_ms: 1,
+        message: String::new(),
+        output: String::new(),
+    };
+    AttemptReport { tests: tests.iter().map(case).collect(), ..report(outcome, "echo") }
+}
+
+fn broken() -> Outcome {
+    Outcome::Failed(Failure::Step { step: 0, exit: 1, message: None })
+}
+
+#[tokio::test]
+async fn a_build_lists_the_tests_that_failed_when_they_were_last_run() {
+    let served = Served::new().await;
+    let admin = served.admin();
+    let mut worker = Worker::join(&served.site, "w", []).await;
+    let build = asked(&served, &admin, "jobs:\n  t: { reports: { junit: r.xml }, run: echo }\n").await;
+    let start = worker.start().await;
+    let tests =
+        [("fails", TestOutcome::Failed), ("has-no-table", TestOutcome::Errored), ("passes", TestOutcome::Passed)];
+    worker.report(&served.site, &start.spec, told(broken(), &tests)).await;
+    served.site.ended(build).await;
+    let names = async |outcomes: &[Ended]| -> Vec<String> {
+        let wanted = TestsWanted { outcomes: outcomes.to_vec(), ..TestsWanted::default() };
+        let tests = admin.test_list(build, &wanted, &PageWanted::default()).await.unwrap().items;
+        tests.into_iter().map(|test| test.name).collect()
+    };
+    assert_eq!(names(&[Ended::Failed, Ended::Errored]).await, ["fails", "has-no-table"]);
+    assert_eq!(names(&[Ended::Errored]).await, ["has-no-table"]);
+    let browser = Browser::new(&served, &served.token(&[Verb::Admin], None, None));
+    for path in ["/builds/1", "/builds/1/jobs/t/attempts"] {
+        let page = browser.get(path).await.text;
+        let failed = page.split("Tests that failed").nth(1).expect(path);
+        assert!(failed.contains("fails") && failed.contains("has-no-table") && !failed.contains("passes"), "{page}");
+    }
+    // At the job that failed for them too.
+    let page = browser.get("/builds/1").await.text;
+    let (first, _) = page.split_once("Tests that failed").unwrap();
+    assert!(first.contains("has-no-table"), "{page}");
+    let answer = browser.get("/api/v1/builds/1/tests?outcome=failed,late").await;
+    assert!(
+        answer.status == 400 && answer.text.contains("several of these with commas between them"),
+        "{}",
+        answer.text
+    );
+    // What a later try has passed has not failed.
+    admin.job_retry(build, "t", &Default::default()).await.unwrap();
+    let start = worker.start().await;
+    let tests = tests.map(|(name, _)| (name, TestOutcome::Passed));
+    worker.report(&served.site, &start.spec, told(Outcome::passed(), &tests)).await;
+    served.site.ended(build).await;
+    for path in ["/builds/1", "/builds/1/jobs/t/attempts"] {
+        let page = browser.get(path).await.text;
+        assert!(!page.contains("Tests that failed"), "{path}: {page}");
+    }
+    served.end().await;
+}
+
+#[tokio::test]
+async fn a_failure_that_counts_for_nothing_says_so_where_it_is_told() {
+    const ODD: &str = "jobs:\n  odd: { allow_failure: true, run: echo }\n  last: { needs: [{ job: odd, on: finished }], run: echo }\n";
+    let served = Served::new().await;
+    let admin = served.admin();
+    let mut worker = Worker::join(&served.site, "w", []).await;
+    let browser = Browser::new(&served, &served.token(&[Verb::Admin], None, None));
+    for (last, is_main) in [(Outcome::passed(), false), (broken(), true)] {
+        let build = asked(&served, &admin, &format!("{ODD}# {is_main}\n")).await;
+        for outcome in [broken(), last] {
+            let start = worker.start().await;
+            worker.report(&served.site, &start.spec, told(outcome, &[])).await;
+        }
+        served.site.ended(build).await;
+        let page = browser.get(&format!("/builds/{build}?view=graph")).await.text;
+        let (_, heading) = page.split_once("id=\"failure-0\"").unwrap();
+        let (heading, _) = heading.split_once("</h2>").unwrap();
+        assert!(heading.contains("/jobs/odd\"") && heading.contains("may fail"), "{heading}");
+        let main = "<button class=\"main\" name=\"what\" value=\"failed\">";
+        assert!(page.contains("value=\"failed\">Retry what failed") && page.contains(main) == is_main, "{page}");
+        for (job, may_fail) in [("odd", true), ("last", false)] {
+            let page = browser.get(&format!("/builds/{build}/jobs/{job}")).await.text;
+            let (heading, _) = page.split_once("</h1>").unwrap();
+            assert_eq!(heading.contains("may fail"), may_fail, "{heading}");
+        }
+    }
     served.end().await;
 }
 

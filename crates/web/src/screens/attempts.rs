@@ -27,7 +27,10 @@ pub(crate) async fn show(source: &impl Source, ask: &Ask, build: &str, job: &str
     let mut attempts = read::<Page<Attempt>>(source, &of_job).await?.items;
     let left_out = attempts.len().saturating_sub(ATTEMPTS_MAX);
     attempts.drain(..left_out);
-    let of_tests = format!("{of_build}/tests?job={}&outcome=failed&limit={TESTS_MAX}", paths::encoded(&job.name));
+    let of_tests = format!(
+        "{of_build}/tests?job={}&outcome=failed,errored&newest=true&limit={TESTS_MAX}",
+        paths::encoded(&job.name)
+    );
     let failed = read::<Page<Test>>(source, &of_tests).await?.items;
     let main = html! {
         h1 { (title(&job)) ", try by try" }

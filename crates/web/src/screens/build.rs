@@ -19,7 +19,7 @@ use api::job::{Artifact, Attempt, Field, FieldKind, Gate, Job, JobState, Test, W
 use api::log::LogSummary;
 use api::page::Page;
 use api::problem::Problem;
-use maud::{Markup, html};
+use maud::{Markup, PreEscaped, html};
 use serde::Deserialize;
 
 use self::jobs::{Choice, Unit, View};
@@ -121,9 +121,10 @@ pub(crate) async fn show(source: &impl Source, ask: &Ask, build: &str) -> Result
                 div.live #live-failures data-live { (diagnostics(&shown)) (gates(&shown, ask)) (failures(&shown, &choice)) }
                 @if !shown.has_no_jobs() { section.drawn aria-labelledby="jobs-title" {
                     h2.unseen #jobs-title { "Jobs" }
-                    nav.views #views data-live aria-label="How the jobs are shown" { @for view in View::ALL {
+                    // The script's button stands beside what is live.
+                    div.drawn-head #drawn-head { nav.views #views data-live aria-label="How the jobs are shown" { @for view in View::ALL {
                         a data-in-page id=(format!("view-{}", view.word())) href=(choice.link(&[("view", view.word())])) aria-current=[(view == drawn).then_some("true")] { (view.title()) }
-                    } }
+                    } } }
                     div.canvas #canvas tabindex="0" role="region" aria-label="The jobs as they are shown" { div #jobs data-live { (drawing(&shown, &units, &choice, drawn, ask)) } }
                 } }
                 section #annotations data-source=(format!("{}/annotations", paths::build(id))) aria-label="Annotations" {}
@@ -171,7 +172,8 @@ impl Shown {
             0 => Vec::new(),
             _ => read::<Page<Diagnostic>>(source, &format!("{path}/diagnostics")).await?.items,
         };
-        let failed = format!("{path}/tests?outcome=failed&limit={TESTS}&quarantined");
+        // An earlier try that failed counts for nothing once a later one has passed.
+        let failed = format!("{path}/tests?outcome=failed,errored&newest=true&limit={TESTS}&quarantined");
         let tests = read(source, &format!("{failed}=false")).await?;
         let quarantined = read(source, &format!("{failed}=true")).await?;
         let artifacts = read::<Page<Artifact>>(source, &format!("{path}/artifacts")).await?.items;
@@ -349,11 +351,13 @@ fn facts(shown: &Shown, ask: &Ask) -> Markup {
 fn actions(shown: &Shown) -> Markup {
     let path = paths::build(shown.build.id);
     let is_running = shown.build.verdict == VerdictWord::Running;
-    let has_failed =
-        shown.jobs.iter().any(|job| matches!(Standing::of_job(job), Standing::Failed | Standing::Canceled));
+    let ended_ill = |job: &&Job| matches!(Standing::of_job(job), Standing::Failed | Standing::Canceled);
+    let has_failed = shown.jobs.iter().any(|job| ended_ill(&job));
+    // What may fail is no reason to try again.
+    let is_for_it = shown.jobs.iter().filter(ended_ill).any(|job| !job.allow_failure);
     html! {
         div.actions {
-            @if has_failed { form method="post" action=(format!("{path}/retry")) { button.main name="what" value="failed" { "Retry what failed" } } }
+            @if has_failed { form method="post" action=(format!("{path}/retry")) { button.main[is_for_it] name="what" value="failed" { "Retry what failed" } } }
             @if !is_running && !shown.jobs.is_empty() { form method="post" action=(format!("{path}/retry")) { button name="what" value="all" { "Retry all" } } }
             @if is_running { form method="post" action=(format!("{path}/cancel")) { button { "Cancel" } } }
             form method="post" action=(format!("{path}/rebuild")) { button title="a new build of the same files" { "Build again" } }
@@ -432,6 +436,7 @@ fn gates(shown: &Shown, ask: &Ask) -> Markup {
                 h2 { (gate.prompt) }
                 p.quiet { "The gate of " code { (gate.job) } ", open since " (words::ago(gate.opened, ask.now)) }
                 form.tall method="post" action=(format!("/builds/{}/gates/{}", gate.build, paths::encoded(&gate.job))) {
+                    (NOT_BY_ENTER)
                     @for (name, field) in &gate.fields { (field_of_form(name, field)) }
                     label { "Reason " input name="reason" maxlength="1000"; }
                     p { button.main name="answer" value="approve" { "Approve" } " " button name="answer" value="reject" formnovalidate { "Reject" } }
@@ -441,6 +446,9 @@ fn gates(shown: &Shown, ask: &Ask) -> Markup {
     }
 }
 
+/// The first button of a form is the one that Enter in its fields presses (HTML, "Implicit submission"); where that is disabled, Enter sends nothing.
+const NOT_BY_ENTER: PreEscaped<&str> = PreEscaped("<button disabled hidden></button>");
+
 fn field_of_form(name: &str, field: &Field) -> Markup {
     let default = match &field.default {
         Some(serde_json::Value::String(text)) => text.clone(),
@@ -448,13 +456,15 @@ fn field_of_form(name: &str, field: &Field) -> Markup {
         None => String::new(),
     };
     let input = format!("field.{name}");
+    // What nobody has chosen is no answer: without a default none of them stands there already.
+    let is_open = field.default.is_none();
     html! {
         label { (name) " "
             @match field.kind {
-                FieldKind::String => input name=(input) value=(default) required[field.default.is_none()];,
-                FieldKind::Number => input type="number" step="any" name=(input) value=(default) required[field.default.is_none()];,
-                FieldKind::Boolean => select name=(input) { option value="true" selected[default == "true"] { "yes" } option value="false" selected[default != "true"] { "no" } },
-                FieldKind::Choice => select name=(input) { @for option in &field.options { option value=(option) selected[*option == default] { (option) } } },
+                FieldKind::String => input name=(input) value=(default);,
+                FieldKind::Number => input type="number" step="any" name=(input) value=(default) required;,
+                FieldKind::Boolean => select name=(input) required { @if is_open { option value="" { "choose" } } option value="true" selected[default == "true"] { "yes" } option value="false" selected[default == "false"] { "no" } },
+                FieldKind::Choice => select name=(input) required { @if is_open { option value="" { "choose" } } @for option in &field.options { option value=(option) selected[*option == default] { (option) } } },
             }
             @if !field.help.is_empty() { span.quiet { (field.help) } }
         }
@@ -470,7 +480,7 @@ fn failures(shown: &Shown, choice: &Choice) -> Markup {
             @let job = &failure.job;
             article.failure #(format!("failure-{index}")) {
                 h2 {
-                    (Standing::Failed.mark()) " " a href=(paths::job(job.build, &job.name)) { (title(job)) }
+                    (Standing::Failed.mark()) " " a href=(paths::job(job.build, &job.name)) { (title(job)) } (words::may_fail(job))
                     @if let Some(cause) = &job.cause { " " span.quiet { (words::marked(&cause.text)) } }
                 }
                 @if let Some((step, name)) = &failure.step {
@@ -485,7 +495,7 @@ fn failures(shown: &Shown, choice: &Choice) -> Markup {
             }
         }
         @if !named.is_empty() {
-            ul.failures { @for Failure { job, .. } in named { li { (Standing::Failed.mark()) " " a href=(paths::job(job.build, &job.name)) { (title(job)) } @if let Some(cause) = &job.cause { " " span.quiet { (words::marked(&cause.text)) } } } } }
+            ul.failures { @for Failure { job, .. } in named { li { (Standing::Failed.mark()) " " a href=(paths::job(job.build, &job.name)) { (title(job)) } (words::may_fail(job)) @if let Some(cause) = &job.cause { " " span.quiet { (words::marked(&cause.text)) } } } } }
         }
         @if count > shown.failures.len() { p { a data-in-page href=(choice.link(&[("state", "failed"), ("view", "table")])) { "All " (count) " that failed" } } }
     }

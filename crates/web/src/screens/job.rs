@@ -151,7 +151,7 @@ fn header(job: &Job, attempts: &[Attempt], shown: Option<u64>, ask: &Ask, own: &
         step = format!("&tab={}", Tab::of(ask).word());
     }
     html! {
-        h1 { (standing.mark()) " " (super::build::title(job)) }
+        h1 { (standing.mark()) " " (super::build::title(job)) (words::may_fail(job)) }
         @if let Some(cause) = &job.cause { p.verdict.(standing.word()) { (words::marked(&cause.text)) } }
         dl.facts {
             @if let Some(ms) = words::took(job.started, job.finished, ask.now) { div { dt { "Took" } dd { (words::against_usual(ms, job.usual_ms)) } } }

@@ -62,7 +62,7 @@ fn row(job: &Job, shown: &Shown, ask: &Ask) -> Markup {
                 @if let Some(child) = job.child { " " span.tag { a href=(paths::build(child)) { "build " (child) } } }
                 @if let Some(from) = &job.reused { " " span.tag { "cached from " a href=(paths::build(from.build)) { "build " (from.build) } } }
                 @if job.gate { " " span.tag { "gate" } }
-                @if job.allow_failure { " " span.tag title="its failure does not fail the build" { "may fail" } }
+                (words::may_fail(job))
                 @if let Some(cause) = &job.cause { span.why { (words::marked(&cause.text)) } }
                 @if let Some(waiting) = shown.waiting.get(&job.name) { span.why { (words::marked(&waiting.text)) } }
             }
