@@ -372,7 +372,9 @@ impl Bearer {
                 // The default pool, by its other name.
                 checks.push("check if every_pool(true) or on_pool($p), pool($p) or on_pool(\"default\"), pool(\"\");");
             }
-            if target.project.is_none() && target.pool.is_none() {
+            // All projects share the pools: whoever holds one, or takes its jobs, touches them all.
+            let is_of_all = target.pool.is_none() || matches!(verb, Verb::Control | Verb::Admin | Verb::Work);
+            if target.project.is_none() && is_of_all {
                 // Nothing in particular: the server as a whole, which a grant on some projects does not cover.
                 wanted.push("every_project(true)");
             }
@@ -397,6 +399,12 @@ impl Bearer {
         let granted = self.grant.pools.as_ref();
         let granted = granted.map(|pools| pools.iter().map(|pool| pool_name(pool).to_owned()).collect());
         left_of(granted, self.genuine.limits.get("pools"))
+    }
+
+    /// Whether the token, narrowed as it is, is limited to no project.
+    #[must_use]
+    pub fn is_of_every_project(&self) -> bool {
+        self.grant.projects.is_none() && !self.genuine.limits.contains_key("projects")
     }
 
     /// Whether the token, narrowed as it is, grants `verb` on some project and some pool, and on no build in particular.

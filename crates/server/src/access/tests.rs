@@ -95,6 +95,23 @@ fn a_grant_on_projects_and_pools_covers_nothing_else() {
 }
 
 #[test]
+fn a_grant_on_projects_looks_at_pools_and_changes_none() {
+    let office = office();
+    let pool = |verb| (verb, Target::pool("default"));
+    let changes = [Verb::Control, Verb::Admin, Verb::Work].map(pool);
+    let all = [Verb::Read, Verb::Control, Verb::Admin, Verb::Work];
+    let token = office.token(GrantRequest { projects: Some(names(&["beta"])), ..grant(&all) });
+    office.check(&token, &[pool(Verb::Read)], &changes);
+    let of_build = Target { project: Some("beta"), pool: Some("default"), build: Some(BuildId(7)) };
+    office.check(&token, &[(Verb::Control, of_build)], &[]);
+    // As long as it is for every project, a token for the pool alone does.
+    let token = office.token(GrantRequest { pools: Some(names(&["default"])), ..grant(&all) });
+    office.check(&token, &changes, &[(Verb::Control, Target::pool("p"))]);
+    let narrowed = narrow(&token, &Narrowing { projects: names(&["beta"]), ..Narrowing::default() });
+    office.check(&narrowed.expect("narrowed"), &[], &changes);
+}
+
+#[test]
 fn whoever_holds_a_token_narrows_it_and_never_widens_it() {
     let office = office();
     let token = office.token(grant(&[Verb::Read, Verb::Control]));

@@ -83,8 +83,14 @@ pub async fn session(server: Arc<Server>, call: Call) -> Answered {
     offer.pools.retain(|pool| bearer.may(Verb::Work, &Target::pool(pool), now).is_ok());
     if offer.pools.is_empty() {
         let names = asked.iter().map(|pool| format!("`{}`", pool_name(pool))).collect::<Vec<_>>().join(", ");
-        let help = problem::pools_help(&bearer)
-            .unwrap_or_else(|| "`ropewalk token create --worker --pool POOL` makes one that does".to_owned());
+        // A worker is given the files and the secrets of whatever runs in its pools.
+        let of_projects = "the token is limited to projects, and a worker takes jobs of every one: \
+                           `ropewalk token create --worker` without `--project` makes one that does";
+        let help = match bearer.is_of_every_project() {
+            true => problem::pools_help(&bearer)
+                .unwrap_or_else(|| "`ropewalk token create --worker --pool POOL` makes one that does".to_owned()),
+            false => of_projects.to_owned(),
+        };
         return Err(Problem::new(ProblemKind::Forbidden, JoinRefusal::NoPool(names).to_string()).help(help));
     }
     let worker = worker_id(&key);

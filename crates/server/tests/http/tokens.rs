@@ -5,6 +5,7 @@ use api::build::Retry;
 use api::client::{Client, ClientError};
 use api::job::GateAnswer;
 use api::member::{Join, NewMember, Role};
+use api::pool::Hold;
 use api::problem::ProblemKind;
 use api::shell::OpenShell;
 use graph::{BuildId, Failure, Outcome};
@@ -198,6 +199,21 @@ async fn a_gate_is_answered_only_by_who_may_use_the_pools_of_what_it_holds_back(
         assert!(is_forbidden(&of_pools(&served, &["gpu"]).gate_answer(build, "ask", &yes()).await));
         assert!(of_pools(&served, &["default"]).gate_answer(build, "ask", &yes()).await.is_ok());
     }
+    served.end().await;
+}
+
+#[tokio::test]
+async fn the_pools_of_all_are_held_only_by_who_may_control_every_project() {
+    let served = Served::new().await;
+    let hold = Hold { reason: "repairs".to_owned() };
+    let verbs = [Verb::Read, Verb::Submit, Verb::Control];
+    let bob = served.client(&served.token(&verbs, Some("beta"), None));
+    assert!(is_forbidden(&bob.pool_hold("default", &hold).await));
+    assert!(bob.pool_get("default").await.unwrap().held.is_none());
+    let ann = served.client(&served.token(&verbs, None, None));
+    assert!(ann.pool_hold("default", &hold).await.unwrap().held.is_some());
+    assert!(is_forbidden(&bob.pool_release("default", &hold).await));
+    assert!(ann.pool_release("default", &hold).await.unwrap().held.is_none());
     served.end().await;
 }
 
