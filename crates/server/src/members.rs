@@ -282,6 +282,28 @@ pub fn join(
     Ok((member, id, token))
 }
 
+/// Ends one session of a member, who signs out. Also if the member is gone by then.
+///
+/// # Errors
+/// [`MemberError`].
+pub fn leave(
+    access: &Access,
+    records: &Records,
+    (name, session): (&str, &str),
+    at: Timestamp,
+) -> Result<(), MemberError> {
+    access.revoke(session, name, at)?;
+    let forgotten = changed(records, name, at, |before| {
+        let mut member = before.ok_or_else(|| MemberError::Missing(name.to_owned()))?;
+        member.sessions.retain(|known| known != session);
+        Ok(member)
+    });
+    match forgotten {
+        Ok(_) | Err(MemberError::Missing(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 /// Whether a member administers the server.
 ///
 /// # Errors

@@ -286,6 +286,13 @@ pub enum CreateError {
 }
 
 impl Bearer {
+    /// The id of the member's session that this token is; `None` of another token, and of one that was narrowed from a session.
+    #[must_use]
+    pub fn session(&self) -> Option<&str> {
+        let is_whole = self.genuine.revocation.len() == 1;
+        self.member.as_ref().filter(|_| is_whole).map(|_| self.token.as_str())
+    }
+
     /// Whether the token's time is up, as it was made or as somebody narrowed it: it grants nothing more, whatever it is asked.
     #[must_use]
     pub fn has_ended(&self, now: Timestamp) -> bool {

@@ -72,6 +72,11 @@ pub async fn audit_by(
         from: call.from.map(|from| from.ip().to_string()).unwrap_or_default(),
         detail: cut(detail, DETAIL_BYTES_MAX),
     };
+    note(app, entry).await
+}
+
+/// As [`audit`], of what is no call of the API.
+pub async fn note(app: &Arc<App>, entry: AuditEntry) -> Result<(), Problem> {
     let line = format!("{} by {} on {}", entry.verb, entry.who, entry.target);
     let noted = app.blocking(move |app| app.server.store.append_audit(&entry).map_err(problem::store)).await;
     noted.map(drop).map_err(|refusal| {

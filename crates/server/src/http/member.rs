@@ -1,5 +1,6 @@
 //! Members: who may sign in, with which role, and the links by which they do.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use api::member::{Invitation, Join, Member, NewMember, NewRole};
@@ -8,13 +9,14 @@ use api::problem::{Problem, ProblemKind};
 use api::token::Created;
 use axum::http::StatusCode;
 use graph::Timestamp;
+use store::audit::AuditEntry;
 
 use super::answer::{self, Answered};
 use super::call::Call;
-use super::control::{audit, audit_by};
+use super::control::{audit, audit_by, note};
 use super::job::cut;
 use super::{App, problem};
-use crate::access::{Bearer, CreateError, Member as Stored, Role, Target, Verb};
+use crate::access::{Bearer, CreateError, Denied, Member as Stored, Role, Target, Verb};
 use crate::members::{self, MemberError, Scope};
 
 fn public(role: Role) -> api::member::Role {
@@ -242,4 +244,32 @@ pub async fn join(app: Arc<App>, call: Call) -> Answered {
         .await?;
     audit_by(&app, &call, name.clone(), "", format!("member {name}"), format!("token {id}")).await?;
     answer::json_as(StatusCode::CREATED, &Created { id, token })
+}
+
+/// Ends the session that a token is, of a member who signs out. Another token goes on, and so does a session from which this one was
+/// narrowed.
+pub async fn leave(app: &Arc<App>, token: String, from: Option<SocketAddr>) -> Result<(), Problem> {
+    let ended = app.blocking(move |app| {
+        let bearer = match app.server.access.admit(&token) {
+            Ok(bearer) => bearer,
+            // It lets nobody in anyway.
+            Err(Denied::NoToken(_) | Denied::Revoked) => return Ok(None),
+            Err(denied) => return Err(problem::denied(denied)),
+        };
+        let Some(session) = bearer.session() else { return Ok(None) };
+        let name = &bearer.subject.name;
+        members::leave(&app.server.access, &app.server.records, (name, session), app.now()).map_err(refused)?;
+        Ok(Some((name.clone(), session.to_owned())))
+    });
+    let Some((name, session)) = ended.await? else { return Ok(()) };
+    let entry = AuditEntry {
+        at: app.now(),
+        verb: "member_leave".to_owned(),
+        target: format!("member {name}"),
+        who: name,
+        project: String::new(),
+        from: from.map(|from| from.ip().to_string()).unwrap_or_default(),
+        detail: format!("token {session}"),
+    };
+    note(app, entry).await
 }

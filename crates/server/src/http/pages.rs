@@ -18,7 +18,7 @@ use web::{Action, Ask, Document, Place, Source};
 use super::admission::Look;
 use super::call::parse_query;
 use super::router::stray;
-use super::{App, answer, encoding, isolated, problem};
+use super::{App, answer, encoding, isolated, member, problem};
 use crate::notices;
 
 /// The cookie that holds a token.
@@ -213,7 +213,7 @@ async fn sent(
         [one] if one == "sign-in" => return sign_in(app, &parts.headers, &form).await,
         [one] if one == "join" => return join(source(api, parts), &parts.headers, &form).await,
         [one] if one == "first" => return first(source(api, parts), &form).await,
-        [one] if one == "sign-out" => return with_cookie(see_other("/sign-in"), "", 0, &parts.headers),
+        [one] if one == "sign-out" => return sign_out(app, parts).await,
         _ => {}
     }
     let Some(action) = Action::of(segments, &form, app.now()) else { return nowhere() };
@@ -248,6 +248,16 @@ async fn sign_in(app: &Arc<App>, headers: &HeaderMap, form: &BTreeMap<String, St
             web::paths::encoded(&to),
             web::paths::encoded(&problem.detail)
         )),
+    }
+}
+
+/// A member's session ends with it; of another token only this browser knows no more.
+async fn sign_out(app: &Arc<App>, parts: &axum::http::request::Parts) -> Response<Body> {
+    let token = token_of(&parts.headers).unwrap_or_default().to_owned();
+    let from = parts.extensions.get::<ConnectInfo<std::net::SocketAddr>>().map(|from| from.0);
+    match member::leave(app, token, from).await {
+        Ok(()) => with_cookie(see_other("/sign-in"), "", 0, &parts.headers),
+        Err(problem) => page(&web::screens::refusal::show(&problem), &parts.headers),
     }
 }
 

@@ -208,6 +208,53 @@ async fn the_role_on_every_project_is_taken_alone() {
 }
 
 #[tokio::test]
+async fn who_signs_out_ends_their_session_and_no_other_token() {
+    let served = Served::new().await;
+    let admin = served.admin();
+    let other = joined(&served, &admin, "ann", Role::Developer, None).await;
+    let link = held(&admin.member_link("ann").await.unwrap().link).link;
+    let page = Browser::new(&served, "").post("/join", &format!("link={link}"), "same-origin").await;
+    let token = page.cookie.strip_prefix("ropewalk=").unwrap().split(';').next().unwrap().to_owned();
+    let ann = served.client(&token);
+    let id = ann.whoami().await.unwrap().token;
+    let sign_out = async |token: &str| {
+        let page = Browser::new(&served, token).post("/sign-out", "", "same-origin").await;
+        assert_eq!((page.status, page.to.as_str()), (303, "/sign-in"), "{}", page.text);
+        assert!(page.cookie.starts_with("ropewalk=; ") && page.cookie.contains("Max-Age=0"), "{}", page.cookie);
+    };
+    // A token that was made goes on, also one that was made from the session.
+    let made = served.token(&[Verb::Read], None, None);
+    let narrow = Narrow { verbs: [ApiVerb::Read].into(), ..Narrow::default() };
+    let narrowed = ann.token_narrow(&narrow).await.unwrap().token;
+    for token in [&made, &narrowed] {
+        sign_out(token).await;
+        assert!(served.client(token).whoami().await.is_ok());
+    }
+    assert!(ann.whoami().await.is_ok());
+    // Not from another site.
+    Browser::new(&served, &token).post("/sign-out", "", "cross-site").await;
+    assert!(ann.whoami().await.is_ok());
+    sign_out(&token).await;
+    for ended in [&token, &narrowed] {
+        let error = served.client(ended).whoami().await.unwrap_err();
+        assert_eq!(refused(&error), Some(ProblemKind::Unauthorized));
+    }
+    assert!(other.whoami().await.is_ok());
+    assert_eq!(admin.member_list(None, &PageWanted::default()).await.unwrap().items[0].sessions, 1);
+    let audit = admin.audit_list(&AuditWanted::default(), &PageWanted::default()).await.unwrap();
+    let entry = &audit.items[0];
+    assert_eq!(
+        (entry.verb.as_str(), entry.who.as_str(), &entry.detail),
+        ("member_leave", "ann", &format!("token {id}"))
+    );
+    // What has ended is signed out of as well.
+    for ended in [&*token, "nonsense", ""] {
+        sign_out(ended).await;
+    }
+    served.end().await;
+}
+
+#[tokio::test]
 async fn members_sign_in_from_a_page_and_are_named_where_they_act() {
     let served = Served::new().await;
     let admin = served.admin();
