@@ -2,10 +2,12 @@
 //! and how they looked. If pipeline, event and all these files are as they were, every job would be reused, so the
 //! build is recorded as unchanged without looking at any job.
 //!
-//! It never says "unchanged" of something that changed: a file or folder that changed so shortly before it was looked at
-//! that a later change could have the same time keeps the shortcut from being written.
+//! It never says "unchanged" of something that changed: a file that changed so shortly before it was looked at that a later change could
+//! have the same time keeps the shortcut from being written, and which files there are below globs is asked anew, of whoever said so
+//! before: no stamp tells of rules that lie elsewhere, or of a file in a folder that had none.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -13,11 +15,12 @@ use std::path::{Path, PathBuf};
 
 use graph::{BuildId, Digest, Event, Graph, Reuse, Timestamp};
 use rustix::fs::{AtFlags, Mode, OFlags};
+use worker::tree::Tree;
 
-use crate::local::inputs::{self, Seen};
+use crate::local::inputs::{self, Extent, Seen};
 
 /// The first bytes of the file; another format is passed over.
-const MAGIC: &[u8; 24] = b"ropewalk shortcut 1     ";
+const MAGIC: &[u8; 24] = b"ropewalk shortcut 2     ";
 /// The largest file that is read.
 const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// A change later than this before the look could be followed by another with the same time.
@@ -118,13 +121,26 @@ pub fn find(data: &Path, root: &Path, key: &Key) -> Option<Unchanged> {
     }
     let build = BuildId(u64::from_le_bytes(*take(&mut rest)?));
     let jobs = u64::from_le_bytes(*take(&mut rest)?);
+    let names: &[u8; 32] = take(&mut rest)?;
+    let [extent] = *take(&mut rest)?;
+    let mut folders = BTreeSet::new();
+    for _ in 0..u32::from_le_bytes(*take(&mut rest)?) {
+        folders.insert(PathBuf::from(take_path(&mut rest)?));
+    }
     let folder = open_folder(root)?;
     while !rest.is_empty() {
-        let length = u32::from_le_bytes(*take(&mut rest)?) as usize;
-        let name = rest.split_off(..length)?;
+        let path = take_path(&mut rest)?;
         let expected: &[u8; STAMP_BYTES] = take(&mut rest)?;
-        let found = Stamp::of(&folder, Path::new(std::ffi::OsStr::from_bytes(name)))?;
-        if found.bytes() != *expected {
+        if Stamp::of(&folder, path)?.bytes() != *expected {
+            return None;
+        }
+    }
+    if !folders.is_empty() {
+        let tree = match extent == Extent::Folder as u8 {
+            true => Tree::list(root),
+            false => Tree::list_checkout(root),
+        };
+        if names_below(tree.ok()?.paths(), &folders).0 != *names {
             return None;
         }
     }
@@ -135,6 +151,28 @@ fn take<'a, const N: usize>(rest: &mut &'a [u8]) -> Option<&'a [u8; N]> {
     let (taken, left) = rest.split_first_chunk::<N>()?;
     *rest = left;
     Some(taken)
+}
+
+fn take_path<'a>(rest: &mut &'a [u8]) -> Option<&'a Path> {
+    let length = u32::from_le_bytes(*take(rest)?) as usize;
+    Some(Path::new(OsStr::from_bytes(rest.split_off(..length)?)))
+}
+
+fn put_path(path: &Path, into: &mut Vec<u8>) {
+    let name = path.as_os_str().as_bytes();
+    into.extend_from_slice(&u32::try_from(name.len()).unwrap_or(u32::MAX).to_le_bytes());
+    into.extend_from_slice(name);
+}
+
+/// Which files there are below these folders; `.` is all of them, also those of the checkout above.
+fn names_below(paths: &[PathBuf], folders: &BTreeSet<PathBuf>) -> Digest {
+    let is_all = folders.contains(Path::new("."));
+    let mut hasher = blake3::Hasher::new();
+    for path in paths.iter().filter(|path| is_all || folders.iter().any(|folder| path.starts_with(folder))) {
+        hasher.update(path.as_os_str().as_bytes());
+        hasher.update(&[0]);
+    }
+    Digest(*hasher.finalize().as_bytes())
 }
 
 fn open_folder(root: &Path) -> Option<File> {
@@ -148,15 +186,17 @@ fn open_folder(root: &Path) -> Option<File> {
 /// # Errors
 /// If the file cannot be written; that costs time only.
 pub fn keep(data: &Path, root: &Path, key: &Key, build: BuildId, graph: &Graph, seen: &Seen) -> io::Result<()> {
-    let Some(entries) = entries(root, graph, seen) else { return Ok(()) };
+    let Some((entries, folders)) = entries(root, graph, seen) else { return Ok(()) };
     let mut body = MAGIC.to_vec();
     body.extend_from_slice(&key.0.0);
     body.extend_from_slice(&build.0.to_le_bytes());
     body.extend_from_slice(&(graph.jobs.len() as u64).to_le_bytes());
+    body.extend_from_slice(&names_below(&seen.paths, &folders).0);
+    body.push(seen.extent as u8);
+    body.extend_from_slice(&u32::try_from(folders.len()).unwrap_or(u32::MAX).to_le_bytes());
+    folders.iter().for_each(|folder| put_path(folder, &mut body));
     for (path, stamp) in entries {
-        let name = path.as_os_str().as_bytes();
-        body.extend_from_slice(&u32::try_from(name.len()).unwrap_or(u32::MAX).to_le_bytes());
-        body.extend_from_slice(name);
+        put_path(&path, &mut body);
         body.extend_from_slice(&stamp.bytes());
     }
     let sum = *blake3::hash(&body).as_bytes();
@@ -167,8 +207,9 @@ pub fn keep(data: &Path, root: &Path, key: &Key, build: BuildId, graph: &Graph, 
     Ok(())
 }
 
-/// Everything the build depended on, as it was when it was looked at. `None` if that cannot be told.
-fn entries(root: &Path, graph: &Graph, seen: &Seen) -> Option<Vec<(PathBuf, Stamp)>> {
+/// Every file the build depended on, as it was when it was looked at, and the folders below which another one would count, too. `None`
+/// if that cannot be told.
+fn entries(root: &Path, graph: &Graph, seen: &Seen) -> Option<(Vec<(PathBuf, Stamp)>, BTreeSet<PathBuf>)> {
     if graph.jobs.values().any(|job| job.gate.is_some()) {
         return None;
     }
@@ -190,7 +231,7 @@ fn entries(root: &Path, graph: &Graph, seen: &Seen) -> Option<Vec<(PathBuf, Stam
         let patterns = worker::patterns::Patterns::new(globs).ok()?;
         let selected = patterns.select(&seen.paths);
         let names: BTreeSet<&Path> = selected.iter().map(|&place| seen.paths[place].as_path()).collect();
-        // Globs that name just the files they select need no folder watched.
+        // Globs that name just the files they select mean no other file.
         let is_exact =
             names.len() == globs.len() && globs.iter().all(|glob| is_literal(glob) && names.contains(Path::new(glob)));
         if !is_exact {
@@ -213,57 +254,7 @@ fn entries(root: &Path, graph: &Graph, seen: &Seen) -> Option<Vec<(PathBuf, Stam
         }
         entries.push((path.clone(), stamp));
     }
-    if !folders.is_empty() {
-        // What git tracks and what is ignored decide which files match.
-        for path in watched_folders(seen, &folders).into_iter().chain(rules_of_git(root)) {
-            let Some(stamp) = Stamp::of(&folder, &path) else { continue };
-            if !stamp.is_settled(seen.looked_at) {
-                return None;
-            }
-            entries.push((path, stamp));
-        }
-    }
-    Some(entries)
-}
-
-/// Every folder in which a file could appear that one of the globs matches, and the rules in it. Of the whole tree (`.`)
-/// also the folders of the checkout above it, if these were looked at.
-fn watched_folders(seen: &Seen, roots: &BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
-    let mut watched = roots.clone();
-    for path in &seen.paths {
-        let is_below = |root: &PathBuf| root == Path::new(".") || path.starts_with(root);
-        if !roots.iter().any(is_below) {
-            continue;
-        }
-        if path.file_name().is_some_and(|name| name == ".gitignore") {
-            watched.insert(path.clone());
-        }
-        for folder in path.ancestors().skip(1).filter(|folder| *folder != Path::new("")) {
-            if !watched.insert(folder.to_path_buf()) {
-                break;
-            }
-        }
-    }
-    // A folder's parents, too: the folder itself could be replaced.
-    let parents: Vec<PathBuf> = roots
-        .iter()
-        .flat_map(|root| root.ancestors().skip(1))
-        .map(|path| if path == Path::new("") { PathBuf::from(".") } else { path.to_path_buf() })
-        .collect();
-    watched.extend(parents);
-    watched
-}
-
-/// The rules of the root and of the folders above it, up to the checkout's own; and these folders, in which rules could
-/// appear.
-fn rules_of_git(root: &Path) -> Vec<PathBuf> {
-    let rules = ["", ".gitignore", ".git/index", ".git/info/exclude"];
-    let height = worker::repository::checkout_root(root)
-        .and_then(|checkout| root.strip_prefix(checkout).ok())
-        .map_or(0, |below| below.components().count());
-    let folders = (0..=height).map(|above| std::iter::repeat_n("..", above).collect::<PathBuf>());
-    let rules = folders.flat_map(|folder| rules.map(|rule| folder.join(rule)));
-    rules.filter(|path| !path.as_os_str().is_empty() && root.join(path).exists()).collect()
+    Some((entries, folders))
 }
 
 /// Whether a glob names one path.
@@ -272,7 +263,7 @@ pub fn is_literal(glob: &str) -> bool {
 }
 
 /// The stamps of all files of a tree, in its order. To be taken before their contents are read.
-pub fn stamps(tree: &worker::tree::Tree) -> Option<Vec<Option<Stamp>>> {
+pub fn stamps(tree: &Tree) -> Option<Vec<Option<Stamp>>> {
     let folder = open_folder(tree.root())?;
     Some(tree.paths().iter().map(|path| Stamp::of(&folder, path)).collect())
 }
@@ -292,6 +283,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (root, data) = (folder.path().join("root"), folder.path().join("data"));
         fs::create_dir_all(root.join("src/deep")).unwrap();
+        fs::create_dir_all(root.join("src/none/deeper")).unwrap();
         fs::create_dir(&data).unwrap();
         for (name, text) in [("src/a", "a"), ("src/deep/b", "b"), ("other", "o")] {
             fs::write(root.join(name), text).unwrap();
@@ -330,7 +322,14 @@ mod tests {
     fn a_file_that_appears_where_a_glob_looks_is_a_change() {
         assert!(!holds(&["src/**"], |root| fs::write(root.join("src/deep/new"), "x").unwrap()));
         assert!(!holds(&["src/**"], |root| fs::write(root.join("src/new"), "x").unwrap()));
+        assert!(!holds(&["src/**"], |root| fs::write(root.join("src/none/new"), "x").unwrap()));
+        assert!(!holds(&["src/**"], |root| fs::write(root.join("src/none/deeper/new"), "x").unwrap()));
+        assert!(holds(&["src/**"], |root| fs::write(root.join("elsewhere"), "x").unwrap()));
         assert!(!holds(&["missing"], |root| fs::write(root.join("missing"), "x").unwrap()));
-        assert!(!holds(&["missing/*.c"], |root| fs::create_dir(root.join("missing")).unwrap()));
+        let make = |root: &std::path::Path, name: &str| {
+            fs::create_dir(root.join("missing")).unwrap();
+            fs::write(root.join("missing").join(name), "x").unwrap();
+        };
+        assert!(!holds(&["missing/*.c"], |root| make(root, "a.c")));
     }
 }

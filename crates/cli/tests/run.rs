@@ -23,6 +23,10 @@ mod start;
 mod suspension;
 #[path = "run/turns.rs"]
 mod turns;
+#[path = "run/unchanged.rs"]
+mod unchanged;
+#[path = "run/worktree.rs"]
+mod worktree;
 
 /// A repository and a data folder of its own.
 struct Repository {

@@ -404,7 +404,7 @@ impl Entry {
     fn cover(&self) -> Option<View> {
         let nothing = self.covered.as_ref()?;
         let target = crate::place::workspaces(&self.data);
-        Some(View { target, lower: Vec::new(), upper: nothing.clone(), work: nothing.clone() })
+        Some(View { target, lower: Vec::new(), upper: nothing.clone(), work: nothing.clone(), beside: None })
     }
 
     fn in_container(

@@ -116,6 +116,21 @@ pub(crate) fn git_directory(root: &Path) -> Option<PathBuf> {
     Some(root.join(text.strip_prefix("gitdir: ")?.trim_end_matches(['\n', '\r'])))
 }
 
+/// The folder in which git keeps what belongs to the checkout at `root`, and to the other checkouts of the same repository, if it is not in
+/// it: of a linked worktree, of a submodule, of `--separate-git-dir`.
+pub(crate) fn directory_outside(root: &Path) -> Option<PathBuf> {
+    if root.join(".git").is_dir() {
+        return None;
+    }
+    let own = git_directory(root)?;
+    let shared = match small_text(&own.join("commondir")) {
+        Some(path) => own.join(path.trim_end()),
+        None => own,
+    };
+    let shared = fs::canonicalize(shared).ok()?;
+    (!shared.starts_with(root) && !root.starts_with(&shared)).then_some(shared)
+}
+
 fn small_text(path: &Path) -> Option<String> {
     bounded_text(path, SMALL_BYTES_MAX)
 }

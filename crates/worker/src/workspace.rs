@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use self::layer::Made;
 use crate::git::GitError;
 use crate::keeper::{KeeperError, Processes, View, ViewError, ViewId};
+use crate::repository;
 use crate::tree::TreeError;
 
 mod checkout;
@@ -156,6 +157,10 @@ pub enum ShowError {
     Workspace(#[from] WorkspaceError),
 }
 
+/// The layers of a repository that lies outside of its checkout.
+const GIT_UPPER: &str = "git-upper";
+const GIT_WORK: &str = "git-work";
+
 /// Which files of the snapshot a job sees.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -192,6 +197,9 @@ struct Manifest {
     /// Layers that stand above those of the snapshot, the topmost first: restored caches.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     above: Vec<PathBuf>,
+    /// Where git keeps what belongs to the checkout, if that is outside of it: shown to the job apart from the user's, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    git: Option<PathBuf>,
 }
 
 impl Manifest {
@@ -205,6 +213,7 @@ impl Manifest {
             form: Form::Overlay,
             shown: snapshot.shown().map(Path::to_owned),
             above: Vec::new(),
+            git: repository::directory_outside(snapshot.repository()),
         }
     }
 }
@@ -277,9 +286,11 @@ impl Workspace {
         std::fs::create_dir_all(directory).map_err(WorkspaceError::at(directory))?;
         let directory = std::fs::canonicalize(directory).map_err(WorkspaceError::at(directory))?;
         let repository = snapshot.repository();
-        for part in ["upper", "work"] {
+        let manifest = Manifest::new(snapshot, files.clone());
+        let of_git = manifest.git.as_deref().map(|git| [(GIT_UPPER, git), (GIT_WORK, git)]);
+        for (part, model) in [("upper", repository), ("work", repository)].into_iter().chain(of_git.into_iter().flatten()) {
             let part = directory.join(part);
-            layer::make_like(&part, repository).map_err(WorkspaceError::at(&part))?;
+            layer::make_like(&part, model).map_err(WorkspaceError::at(&part))?;
         }
         let lower = match &files {
             Files::All => snapshot.layers()?.0,
@@ -292,7 +303,7 @@ impl Workspace {
                 vec![stage]
             }
         };
-        Ok(Self { directory, manifest: Manifest::new(snapshot, files), lower })
+        Ok(Self { directory, manifest, lower })
     }
 
     /// Finds the place of a job that ended, with what it had changed; its build's snapshot must still be there. The user's tree
@@ -320,9 +331,13 @@ impl Workspace {
     /// # Errors
     /// The system's words about a file.
     pub fn renew(&self) -> Result<(), WorkspaceError> {
-        let work = self.directory.join("work");
-        layer::remove_tree(&work).map_err(WorkspaceError::at(&work))?;
-        layer::make_like(&work, &self.manifest.repository).map_err(WorkspaceError::at(&work))
+        let of_git = self.manifest.git.as_ref().map(|git| (GIT_WORK, git));
+        for (part, model) in [("work", &self.manifest.repository)].into_iter().chain(of_git) {
+            let work = self.directory.join(part);
+            layer::remove_tree(&work).map_err(WorkspaceError::at(&work))?;
+            layer::make_like(&work, model).map_err(WorkspaceError::at(&work))?;
+        }
+        Ok(())
     }
 
     /// Shows more layers, the topmost first, below the job's own and above all others, in a workspace that no process is in. The descriptor that
@@ -419,7 +434,15 @@ impl Workspace {
             lower: self.lower.clone(),
             upper: self.directory.join("upper"),
             work: self.directory.join("work"),
+            beside: self.git_view(&self.directory),
         })
+    }
+
+    /// The repository of a checkout that lies elsewhere, with a layer of the job's own at `above`; as it is shown to whoever sees all files.
+    fn git_view(&self, above: &Path) -> Option<Box<View>> {
+        let git = self.manifest.git.as_ref().filter(|_| self.manifest.files == Files::All)?;
+        let (target, lower) = (git.clone(), vec![git.clone()]);
+        Some(Box::new(View { target, lower, upper: above.join(GIT_UPPER), work: above.join(GIT_WORK), beside: None }))
     }
 
     /// Opens it for steps: mounts the overlay, or where the system refuses makes a copy, with a note that says so.
@@ -576,7 +599,12 @@ impl Workspace {
         }
         let below = layer.part(UPPER).map(|part| self.directory.join(part));
         let lower = below.into_iter().chain(view.lower).collect();
-        Ok(Some(Self::fresh_view(view.target, lower, above, &self.manifest.repository)?))
+        let fresh = Self::fresh_view(view.target, lower, above, &self.manifest.repository)?;
+        let beside = self.git_view(above);
+        for (git, part) in beside.iter().flat_map(|git| [(git, &git.upper), (git, &git.work)]) {
+            layer::make_like(part, &git.target).map_err(WorkspaceError::at(part))?;
+        }
+        Ok(Some(View { beside, ..fresh }))
     }
 
     /// The `/tmp` of a sandbox or container as a step left it: a view that shows it at `above/shown`, or nothing if it had no file.
@@ -601,7 +629,7 @@ impl Workspace {
         for part in [&upper, &work] {
             layer::make_like(part, model).map_err(WorkspaceError::at(part))?;
         }
-        Ok(View { target, lower, upper, work })
+        Ok(View { target, lower, upper, work, beside: None })
     }
 
     /// A command of this process that runs in these views, in the project's folder, with nothing recorded: for a person. The keeper is not
@@ -657,7 +685,7 @@ pub(crate) fn manifests(workspaces: &Path) -> Vec<String> {
 /// As the system refuses it, or the keeper is gone.
 pub async fn show(folder: &Path, at: &Path, processes: &Processes) -> Result<(ViewId, OwnedFd), ViewError> {
     let (upper, work) = (folder.to_owned(), folder.to_owned());
-    processes.open_view(&View { target: at.to_owned(), lower: Vec::new(), upper, work }).await
+    processes.open_view(&View { target: at.to_owned(), lower: Vec::new(), upper, work, beside: None }).await
 }
 
 /// Copies a tree that holds no layers, with modes, times and links, by reflink where the file system can; what is in `to` and not

@@ -675,6 +675,7 @@ mod tests {
             lower: vec!["/a:b,c".into(), "/d\\e".into()],
             upper: "/u:p,p".into(),
             work: "/w".into(),
+            beside: None,
         };
         let options = layer_options(&view).expect("they are short");
         let layers = "lowerdir=/a\\:b\\,c:/d\\\\e,upperdir=/u:p\\,p,workdir=/w,";

@@ -259,12 +259,16 @@ pub fn request(request: &Request) -> Vec<u8> {
 /// A request to open a view.
 pub fn open_view(id: u64, view: &View) -> Vec<u8> {
     let mut writer = Writer::new(OPEN_VIEW, id);
-    writer.text(&[view.target.as_os_str().as_bytes()]);
-    writer.text(&[view.upper.as_os_str().as_bytes()]);
-    writer.text(&[view.work.as_os_str().as_bytes()]);
-    writer.number(view.lower.len() as u64);
-    for layer in &view.lower {
-        writer.text(&[layer.as_os_str().as_bytes()]);
+    let views: Vec<&View> = std::iter::successors(Some(view), |view| view.beside.as_deref()).collect();
+    writer.number(views.len() as u64);
+    for view in views {
+        writer.text(&[view.target.as_os_str().as_bytes()]);
+        writer.text(&[view.upper.as_os_str().as_bytes()]);
+        writer.text(&[view.work.as_os_str().as_bytes()]);
+        writer.number(view.lower.len() as u64);
+        for layer in &view.lower {
+            writer.text(&[layer.as_os_str().as_bytes()]);
+        }
     }
     writer.0
 }
@@ -325,14 +329,21 @@ fn read_pointers<'a>(reader: &mut Reader<'a>, mut seen: impl FnMut(&'a [u8])) ->
     Some(pointers)
 }
 
+/// The view, with those beside it.
 fn read_view(reader: &mut Reader) -> Option<View> {
+    let count = reader.number()?;
+    let views = (0..count).map(|_| read_one_view(reader)).collect::<Option<Vec<_>>>()?;
+    views.into_iter().rev().reduce(|beside, view| View { beside: Some(Box::new(beside)), ..view })
+}
+
+fn read_one_view(reader: &mut Reader) -> Option<View> {
     let path = |bytes: &[u8]| std::path::PathBuf::from(std::ffi::OsStr::from_bytes(bytes));
     let target = path(reader.text()?);
     let upper = path(reader.text()?);
     let work = path(reader.text()?);
     let count = reader.number()?;
     let lower = (0..count).map(|_| reader.text().map(path)).collect::<Option<Vec<_>>>()?;
-    Some(View { target, lower, upper, work })
+    Some(View { target, lower, upper, work, beside: None })
 }
 
 /// The answer to a spawn whose process has ended.

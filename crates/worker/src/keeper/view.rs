@@ -28,6 +28,9 @@ pub struct View {
     pub upper: PathBuf,
     /// An empty directory on the same file system as `upper`, for the kernel.
     pub work: PathBuf,
+    /// What is mounted in the same namespaces, elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beside: Option<Box<View>>,
 }
 
 /// The system refused a view.
@@ -186,6 +189,7 @@ struct Prepared {
     target: CString,
     layers: Vec<CString>,
     options: String,
+    beside: Option<Box<Prepared>>,
 }
 
 /// How the child tells the keeper; both share the memory.
@@ -230,7 +234,7 @@ impl View {
         // SAFETY: no table of descriptors is unshared, so no descriptor's owner is misled.
         unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(refused(ViewStage::Namespace))?;
         first.furnish()?;
-        others.iter_mut().try_for_each(Prepared::mount_overlay)
+        others.iter_mut().try_for_each(Prepared::mount)
     }
 }
 
@@ -247,6 +251,7 @@ impl Prepared {
             target: path_text(&view.target)?,
             layers: layers.map(|layer| path_text(layer)).collect::<Result<_, _>>()?,
             options: String::with_capacity(128 + 24 * (view.lower.len() + 2)),
+            beside: view.beside.as_deref().map(Self::new).transpose()?.map(Box::new),
         })
     }
 
@@ -260,7 +265,12 @@ impl Prepared {
         }
         let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
         rustix::mount::mount_change(c"/", private).map_err(refused(ViewStage::Private))?;
-        self.mount_overlay()
+        self.mount()
+    }
+
+    fn mount(&mut self) -> Result<(), ViewError> {
+        self.mount_overlay()?;
+        self.beside.as_deref_mut().map_or(Ok(()), Self::mount)
     }
 
     /// Mounts with the layers named through /proc/self/fd, so that no name needs escaping and none is too long.

@@ -275,7 +275,7 @@ fn a_daemon_without_marker_is_known_by_the_files_it_sees() {
         std::fs::create_dir(&path).expect("a directory");
         path
     });
-    let view = View { target: target.clone(), lower: vec![lower], upper, work };
+    let view = View { target: target.clone(), lower: vec![lower], upper, work, beside: None };
     with_keeper(|processes| async move {
         let (id, _files) = match processes.open_view(&view).await {
             Ok(opened) => opened,
@@ -453,6 +453,7 @@ fn a_view_may_be_closed_while_steps_start_in_it() {
             lower: vec![lower.clone()],
             upper: made(&format!("upper-{index}")),
             work: made(&format!("work-{index}")),
+            beside: None,
         })
         .collect();
     with_keeper(|processes| async move {

@@ -1,0 +1,59 @@
+//! A checkout whose repository lies elsewhere: a linked worktree, or one with a separate git directory.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::{Repository, text};
+
+/// Everything that git keeps in a folder, by name, but for what a look at the state may write anew.
+fn kept(git: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut all = Vec::new();
+    let mut folders = vec![git.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("a folder").flatten() {
+            match entry.path() {
+                path if path.is_dir() => folders.push(path),
+                path => all.push((path.display().to_string(), fs::read(&path).expect("a file"))),
+            }
+        }
+    }
+    all.sort();
+    all
+}
+
+/// What does harm in a repository, and shows that it works there.
+const HARM: &str = "git checkout -q -b of_job; echo job > file.txt; git -c user.name=j -c user.email=j@localhost commit -qam job; \
+                    git config user.hacked yes; git reset -q --hard; git log -1 --format=%s; git config user.hacked";
+
+#[test]
+fn jobs_and_shells_change_a_repository_elsewhere_for_themselves() {
+    let pipeline = format!(
+        "jobs:\n  a: {{ run: \"{HARM}\" }}\n  b: {{ needs: [a], run: \"git log -1 --format=%s; git branch --list of_job; git config user.hacked || echo none\" }}\n"
+    );
+    let repository = Repository::new(&pipeline);
+    let place = |name: &str| repository.folder.path().join(name);
+    let (linked, apart) = (place("linked").display().to_string(), place("apart").display().to_string());
+    repository.git(&["worktree", "add", "-q", "-b", "side", &linked]);
+    repository.git(&["clone", "-q", "--separate-git-dir", &place("apart.git").display().to_string(), ".", &apart]);
+    for (folder, git) in [("linked", repository.root().join(".git")), ("apart", place("apart.git"))] {
+        let folder = place(folder);
+        fs::write(folder.join("staged"), "s\n").expect("written");
+        assert!(Command::new("git").args(["add", "staged"]).current_dir(&folder).status().expect("git").success());
+        let before = kept(&git);
+        let ropewalk = |arguments: &[&str]| {
+            let output = repository.command(arguments).current_dir(&folder).output().expect("ropewalk starts");
+            assert!(output.status.success(), "{arguments:?}: {}", text(&output));
+            text(&output)
+        };
+        let said = ropewalk(&["run"]);
+        assert!(said.contains("a | job\n") && said.contains("a | yes\n"), "{said}");
+        assert!(!said.contains("b | job") && !said.contains("of_job") && said.contains("b | none\n"), "{said}");
+        assert_eq!(before, kept(&git), "nothing of the user's repository has changed");
+        let said = ropewalk(&["shell", "last", "b", "--", "sh", "-c", HARM]);
+        assert!(said.contains("job\n"), "{said}");
+        let said = ropewalk(&["shell", "last", "a@1", "--", "sh", "-c", HARM]);
+        assert!(said.contains("job\n"), "{said}");
+        assert_eq!(before, kept(&git), "nothing of the user's repository has changed by a shell");
+    }
+}
