@@ -232,7 +232,7 @@ fn open_blobs_with(settings: &Settings, data: &Path, cache: Option<ReadCache>) -
     };
     let amazon = || format!("https://s3.{}.amazonaws.com", settings.blobs_region);
     let settings = S3Settings {
-        endpoint: settings.blobs_endpoint.clone().unwrap_or_else(amazon),
+        endpoint: settings.blobs_endpoint.clone().map_or_else(amazon, |address| address.0),
         bucket: bucket.to_owned(),
         region: settings.blobs_region.clone(),
         prefix: if prefix.is_empty() || prefix.ends_with('/') { prefix.to_owned() } else { format!("{prefix}/") },

@@ -270,7 +270,7 @@ impl Server {
             secrets,
             duplicates: Arc::new(Duplicates::default()),
             drawn: Mutex::default(),
-            otlp: settings.otlp.clone(),
+            otlp: settings.otlp.clone().map(|collector| collector.0),
             clock,
             inbox,
             tasks: tokio::runtime::Handle::current(),

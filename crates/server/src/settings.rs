@@ -9,7 +9,10 @@ mod reading;
 mod value;
 
 pub use reading::{Environment, Loaded, SettingFault, SettingsFile, Source, load};
-pub use value::{BlobsUrl, Bytes, Choice, Days, Durability, LogForm, Millis, OnOff, Secret, Setting, StoreUrl, Texts};
+pub use value::{
+    BlobsUrl, Bytes, Choice, Days, Durability, Heartbeat, LogForm, Millis, OnOff, Secret, Setting, Slots, StoreUrl,
+    Texts, WebAddress,
+};
 
 use std::net::SocketAddr;
 
@@ -95,7 +98,7 @@ macro_rules! settings {
 settings! {
     "server.listen" listen: SocketAddr = "127.0.0.1:7070", Start,
         "The address and port on which people, programs and workers are served";
-    "server.url" url: Option<String> = "", Start,
+    "server.url" url: Option<WebAddress> = "", Start,
         "How people and workers reach this server, for links and for other servers; the address of `listen` if empty";
     "server.log" log: LogForm = "human", Start,
         "How the server writes its own log to standard error";
@@ -108,7 +111,7 @@ settings! {
     "blobs.url" blobs_url: BlobsUrl = "directory", Start,
         "Where artifacts, caches and sources are kept: `directory`, in the data folder, `directory:/PATH`, which servers on one \
          machine may share, or `s3://BUCKET/PREFIX`";
-    "blobs.endpoint" blobs_endpoint: Option<String> = "", Start,
+    "blobs.endpoint" blobs_endpoint: Option<WebAddress> = "", Start,
         "The address of the S3-compatible service; that of Amazon if empty";
     "blobs.region" blobs_region: String = "us-east-1", Start,
         "The region of the bucket";
@@ -126,9 +129,9 @@ settings! {
         "Whether this machine runs jobs too";
     "worker.pools" local_pools: Texts = "default", Start,
         "The pools whose jobs the local worker takes";
-    "worker.slots" local_slots: u64 = "0", Start,
+    "worker.slots" local_slots: Slots = "0", Start,
         "How many jobs the local worker runs at once; 0 is one for each processor";
-    "worker.heartbeat" heartbeat: Millis = "10s", Start,
+    "worker.heartbeat" heartbeat: Heartbeat = "10s", Start,
         "How often a worker shows that it is there; one that is silent for three times as long is lost";
     "builds.auto_cancel" auto_cancel: OnOff = "on", Live,
         "Whether a newer build of the same branch or pull request cancels older ones that run; projects may differ";
@@ -146,7 +149,7 @@ settings! {
         "How long the files that jobs left are kept, for shells on other workers than the one that ran the job; 0d is for ever";
     "steps.quota" steps_quota: Bytes = "20GiB", Live,
         "How much all these files may take before the oldest go; 0B is without limit";
-    "telemetry.otlp" otlp: Option<String> = "", Start,
+    "telemetry.otlp" otlp: Option<WebAddress> = "", Start,
         "Where traces of builds are sent by OTLP over HTTP, such as http://localhost:4318; none if empty";
 }
 
@@ -155,7 +158,7 @@ impl Settings {
     #[must_use]
     pub fn public_url(&self) -> String {
         match &self.url {
-            Some(url) => url.trim_end_matches('/').to_owned(),
+            Some(url) => url.0.trim_end_matches('/').to_owned(),
             None => format!("http://{}", self.listen),
         }
     }

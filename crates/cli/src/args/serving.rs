@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use server::settings::Slots;
 
 use super::{EventArguments, Installation, ListForm, Output, Remote};
 use crate::agent::health::Room;
@@ -49,9 +50,9 @@ pub struct Work {
     /// Labels it has, with commas between; may be given several times.
     #[arg(long, value_name = "LABELS")]
     pub labels: Vec<String>,
-    /// How many jobs it runs at once; the number of processors by default.
-    #[arg(long, value_name = "N")]
-    pub capacity: Option<u32>,
+    /// How many jobs it runs at once; 0 is one for each processor.
+    #[arg(long, value_name = "N", default_value = "0", value_parser = clap::value_parser!(u32).range(..=i64::from(Slots::MAX)))]
+    pub capacity: u32,
     /// The cores that jobs may ask for, all together; all by default.
     #[arg(long, value_name = "N")]
     pub cpus: Option<u32>,

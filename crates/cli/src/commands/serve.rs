@@ -371,7 +371,7 @@ struct LocalWorker {
     address: PathBuf,
     token: PathBuf,
     pools: Vec<String>,
-    slots: u64,
+    slots: u32,
     log: LogForm,
 }
 
@@ -405,7 +405,7 @@ impl LocalWorker {
             address: folder.join(doctor::ADDRESS),
             token,
             pools,
-            slots: settings.local_slots,
+            slots: settings.local_slots.0,
             log: settings.log,
         })
     }
@@ -421,9 +421,7 @@ impl LocalWorker {
         if self.log == LogForm::Json {
             command.args(["--log", "json"]);
         }
-        if self.slots > 0 {
-            command.arg("--capacity").arg(self.slots.to_string());
-        }
+        command.arg("--capacity").arg(self.slots.to_string());
         // A group of its own: Ctrl-C is the server's to pass on.
         command.stdin(Stdio::null()).stdout(Stdio::null()).process_group(0).spawn()
     }

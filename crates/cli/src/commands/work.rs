@@ -199,7 +199,7 @@ fn offer(work: &Work) -> Offer {
         name: work.name.clone().unwrap_or_else(host_name),
         pools: work.pools.iter().map(|name| super::token::pool_name(name)).collect(),
         labels,
-        slots: work.capacity.unwrap_or(cores).max(1),
+        slots: if work.capacity == 0 { cores } else { work.capacity },
         resources: Resources { cpu_milli: u64::from(work.cpus.unwrap_or(cores)) * 1000, memory_bytes },
         version: env!("CARGO_PKG_VERSION").to_owned(),
     }

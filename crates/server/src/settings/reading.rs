@@ -252,7 +252,7 @@ mod tests {
         2 `server.listen` is wrong expected an address and a port, such as 0.0.0.0:7070 or [::]:7070 | The address and port on which people, programs and workers are served
         3 there is no setting `server.grase` not known | did you mean `server.grace`? `ropewalk config` prints every setting
         5 there is no setting `sto.url` not known | did you mean `store.url`? `ropewalk config` prints every setting
-        0 worker.slots=many: expected a whole number, 0 or more  |
+        0 worker.slots=many: expected a whole number from 0 to 10000  |
         ");
     }
 

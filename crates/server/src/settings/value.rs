@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use axum::http::Uri;
+
 /// What stands for what is not shown.
 const HIDDEN: &str = "(hidden)";
 
@@ -39,9 +41,37 @@ impl Setting for Option<String> {
         Ok((!text.is_empty()).then(|| text.to_owned()))
     }
 
-    /// Of an address, who is let in is hidden.
     fn show(&self) -> String {
-        let text = self.as_deref().unwrap_or_default();
+        self.clone().unwrap_or_default()
+    }
+}
+
+/// An address on the web: `http` or `https`, a host, and maybe a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebAddress(pub String);
+
+impl WebAddress {
+    fn parse(text: &str) -> Option<Self> {
+        let address: Uri = text.parse().ok()?;
+        let is_web = matches!(address.scheme_str(), Some("http" | "https"));
+        let has_host = address.host().is_some_and(|host| !host.is_empty());
+        (is_web && has_host && !text.contains(['?', '#'])).then(|| Self(text.to_owned()))
+    }
+}
+
+impl Setting for Option<WebAddress> {
+    const TAKES: &'static str = "http://… or https://…, or nothing";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        WebAddress::parse(text).map(Some).ok_or_else(|| "an address such as https://ci.example.com".to_owned())
+    }
+
+    /// Who is let in is hidden.
+    fn show(&self) -> String {
+        let text = self.as_ref().map_or("", |address| &address.0);
         match text.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1))) {
             Some((scheme, place)) => format!("{scheme}://{HIDDEN}@{place}"),
             None => text.to_owned(),
@@ -99,6 +129,51 @@ impl Setting for Millis {
             .into_iter()
             .find(|(factor, _)| self.0 > 0 && self.0.is_multiple_of(*factor))
             .map_or_else(|| format!("{}ms", self.0), |(factor, unit)| format!("{}{unit}", self.0 / factor))
+    }
+}
+
+/// How often a worker shows that it is there, in milliseconds. No shorter than a machine under load may be late by, and no longer
+/// than anybody would wait for what a lost worker ran.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Heartbeat(pub u64);
+
+impl Heartbeat {
+    const MS_MIN: u64 = 500;
+    const MS_MAX: u64 = 3_600_000;
+}
+
+impl Setting for Heartbeat {
+    const TAKES: &'static str = "duration from 500ms to 1h";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let read = Millis::parse(text).ok().filter(|Millis(ms)| (Self::MS_MIN..=Self::MS_MAX).contains(ms));
+        read.map(|Millis(ms)| Self(ms)).ok_or_else(|| format!("a {}, such as 10s", Self::TAKES))
+    }
+
+    fn show(&self) -> String {
+        Millis(self.0).show()
+    }
+}
+
+/// How many jobs a worker runs at once; 0 is one for each processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Slots(pub u32);
+
+impl Slots {
+    /// More than any machine runs.
+    pub const MAX: u32 = 10_000;
+}
+
+impl Setting for Slots {
+    const TAKES: &'static str = "number from 0 to 10000";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let read = text.parse().ok().filter(|slots| *slots <= Self::MAX);
+        read.map(Self).ok_or_else(|| format!("a whole {}", Self::TAKES))
+    }
+
+    fn show(&self) -> String {
+        self.0.to_string()
     }
 }
 
@@ -329,7 +404,38 @@ fn split_unit(text: &str) -> Option<(u64, &str)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Secret, Setting};
+    use super::{Heartbeat, Secret, Setting, Slots, WebAddress};
+
+    fn check<S: Setting>(good: &[&str], wrong: &[&str], expected: &str) {
+        for text in good {
+            assert_eq!(S::parse(text).map(|value| value.show()), Ok((*text).to_owned()));
+        }
+        for text in wrong {
+            assert_eq!(S::parse(text).map(|value| value.show()), Err(expected.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_nothing_could_be_done_with_is_refused() {
+        let expected = "an address such as https://ci.example.com";
+        let good = ["", "http://localhost:4318", "https://ci.example.com/ropewalk", "http://[::1]:7070"];
+        let wrong = [
+            "ci.example.com",
+            "ci.example.com:7070",
+            "//ci.example.com",
+            "ftp://ci.example.com",
+            "https://",
+            "https://:7070",
+            "https:/ci.example.com",
+            "https://ci.example.com?a=b",
+            "https://ci example.com",
+        ];
+        check::<Option<WebAddress>>(&good, &wrong, expected);
+        let expected = "a duration from 500ms to 1h, such as 10s";
+        check::<Heartbeat>(&["500ms", "1s", "1h"], &["0s", "1ms", "499ms", "61m", "often"], expected);
+        let expected = "a whole number from 0 to 10000";
+        check::<Slots>(&["0", "1", "10000"], &["10001", "99999999999", "-1", "many"], expected);
+    }
 
     #[test]
     fn no_password_is_shown() {
@@ -351,10 +457,10 @@ mod tests {
 
     #[test]
     fn nobody_who_is_let_in_at_an_address_is_shown() {
-        let shown = |text: &str| Some(text.to_owned()).show();
+        let shown = |text: &str| Option::<WebAddress>::parse(text).expect("an address").show();
         assert_eq!(shown("http://user:pw@h:4318/v1"), "http://(hidden)@h:4318/v1");
         assert_eq!(shown("http://token@h"), "http://(hidden)@h");
         assert_eq!(shown("http://h:4318"), "http://h:4318");
-        assert_eq!(None::<String>.show(), "");
+        assert_eq!(shown(""), "");
     }
 }
