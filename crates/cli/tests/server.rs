@@ -14,6 +14,8 @@ mod named;
 mod process;
 #[path = "server/realms.rs"]
 mod realms;
+#[path = "server/room.rs"]
+mod room;
 #[path = "server/spares.rs"]
 mod spares;
 #[path = "server/tokens.rs"]

@@ -19,7 +19,7 @@ use graph::{
     WorkspaceKind,
 };
 use store::log::Masker;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use worker::keeper::Processes;
 use worker::workspace::{Files, Snapshot, Spare, Workspace, WorkspaceError, collect_layers};
 
@@ -27,10 +27,12 @@ use super::behind::behind;
 use super::checkout::{self, Checkout};
 use super::departure::Departure;
 use super::depot::RemoteDepot;
+use super::health::{Health, Room};
 use super::holding::{Held, Holds};
 use super::layers::{Sending, Sends};
 use super::link::Link;
 use super::outbox::{LeaseLog, Outbox};
+use super::session::{say, warn};
 use super::spares::{Promise, Spares, Wish};
 use crate::keeping::LocalMask;
 use crate::local::clock::now;
@@ -82,6 +84,12 @@ pub struct Attempts {
     next: RefCell<Option<(BuildId, Wish)>>,
     /// What ended attempts left, on its way to the server.
     sends: Sends,
+    /// Whether the worker may take something new; whoever looks at it holds it.
+    health: tokio::sync::Mutex<Health>,
+    /// How much room the disk must have.
+    room: Room,
+    /// Why nothing new is taken, if so.
+    closed: watch::Sender<Option<String>>,
     /// Woken when nothing runs any more.
     pub idle: Notify,
 }
@@ -152,23 +160,29 @@ impl worker::Observer for StepObserver {
 impl Attempts {
     /// No attempts yet. What attempts of an earlier life left running is ended, and those are told as lost.
     pub fn new(
-        data: &Path,
         processes: Processes,
         grace: Duration,
         link: Arc<Link>,
         outbox: Arc<Outbox>,
         departure: Departure,
+        health: Health,
         lost: &[LeaseId],
     ) -> Self {
         for lease in lost {
             let report = AttemptReport::of(Outcome::Failed(Failure::Lost), now());
             outbox.say_of(*lease, &FromWorker::Finished { lease: *lease, report: Box::new(report) });
         }
+        // Now, since a full disk may have no room for it. What cannot be made is missed only there.
+        let data = health.data.clone();
+        let _ = fs::create_dir_all(worker::workspaces(&data).join(RETIRED));
         Self {
-            data: data.to_owned(),
-            spares: Rc::new(Spares::new(data.to_owned(), processes.clone())),
+            room: health.room,
+            health: tokio::sync::Mutex::new(health),
+            closed: watch::Sender::new(None),
+            spares: Rc::new(Spares::new(data.clone(), processes.clone())),
             next: RefCell::default(),
-            sends: Sends::new(data, Arc::clone(&link)),
+            sends: Sends::new(&data, Arc::clone(&link)),
+            data,
             processes,
             grace,
             link,
@@ -261,7 +275,12 @@ impl Attempts {
         }
         if let Err(error) = self.outbox.begin(lease) {
             let report = infra(format!("the worker cannot keep what the attempt says: {error}"));
-            return self.outbox.say(&FromWorker::Finished { lease, report: Box::new(report) });
+            let attempts = Rc::clone(self);
+            tokio::task::spawn_local(async move {
+                attempts.close_without_room().await;
+                attempts.outbox.say(&FromWorker::Finished { lease, report: Box::new(report) });
+            });
+            return;
         }
         self.sends.stir();
         let cancel = worker::Cancel::new();
@@ -278,6 +297,7 @@ impl Attempts {
         tokio::task::spawn_local(async move {
             let mut report = attempts.run(spec, secrets, cancel, promise).await.unwrap_or_else(infra);
             attempts.departure.judge(&mut report).await;
+            attempts.close_without_room().await;
             // Of a lease that was forgotten the outbox says nothing.
             attempts.outbox.say_of(lease, &FromWorker::Finished { lease, report: Box::new(report) });
             attempts.running.borrow_mut().remove(&lease);
@@ -588,6 +608,57 @@ impl Attempts {
         });
     }
 
+    /// Why nothing new is taken, if so, and each change of it.
+    pub fn closed(&self) -> watch::Receiver<Option<String>> {
+        self.closed.subscribe()
+    }
+
+    /// Looks whether the worker may take something new. A disk without room is tidied first; the worker closes if that was not enough.
+    pub async fn look(&self) {
+        let mut health = self.health.lock().await;
+        if !self.has_room() {
+            // What is open keeps its workspaces, for attempts that may come.
+            self.builds.borrow_mut().retain(|build| Rc::strong_count(build) > 1);
+        }
+        let mut looked = health.clone();
+        let (data, link, holds) = (self.data.clone(), Arc::clone(&self.link), self.holds.clone());
+        let work = move || {
+            let room = looked.room;
+            let reason = looked.closed(|| make_room(&data, &link, &holds, || room.is_at(&data)));
+            (reason, looked)
+        };
+        let Ok((reason, looked)) = tokio::task::spawn_blocking(work).await else { return };
+        *health = looked;
+        self.closed.send_if_modified(|present| {
+            let is_new = *present != reason;
+            if is_new {
+                match &reason {
+                    Some(reason) => warn(&format!("taking nothing new: {reason}")),
+                    None => say("taking jobs again"),
+                }
+                *present = reason;
+            }
+            is_new
+        });
+    }
+
+    fn has_room(&self) -> bool {
+        self.room.is_at(&self.data)
+    }
+
+    /// Where there is no room makes some, and tells the server if that was not enough: what is said of an attempt after this has the
+    /// server hand the next try to another worker.
+    async fn close_without_room(&self) {
+        if self.has_room() {
+            return;
+        }
+        self.look().await;
+        let closed = self.closed.borrow().clone();
+        if closed.is_some() {
+            self.outbox.say(&FromWorker::Present { leases: self.outbox.leases(), closed });
+        }
+    }
+
     /// Takes away what is old: workspaces, checkouts, contents.
     async fn tidy(&self) {
         self.untidied.set(0);
@@ -667,19 +738,45 @@ fn names(folder: &Path) -> impl Iterator<Item = std::ffi::OsString> {
     fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name())
 }
 
-/// Puts the workspaces of builds that are not among the newest and that nobody holds out of sight, while nobody can begin to use them. Gives
-/// the folder that they are in.
-fn retire_workspaces(workspaces: &Path, holds: &Holds<BuildId>) -> PathBuf {
+/// The builds that have workspaces, the newest first.
+fn builds_in(workspaces: &Path) -> Vec<u64> {
     let mut builds: Vec<u64> = names(workspaces).filter_map(|name| name.to_str()?.parse().ok()).collect();
     builds.sort_unstable_by(|left, right| right.cmp(left));
+    builds
+}
+
+/// Puts the workspaces of builds that are not among the newest and that nobody holds out of sight. Gives the folder that they are in.
+fn retire_workspaces(workspaces: &Path, holds: &Holds<BuildId>) -> PathBuf {
+    for build in builds_in(workspaces).into_iter().skip(BUILDS_WITH_WORKSPACES) {
+        retire(workspaces, build, holds);
+    }
+    workspaces.join(RETIRED)
+}
+
+/// Puts the workspaces of a build out of sight, while nobody can begin to use them, unless somebody does.
+fn retire(workspaces: &Path, build: u64, holds: &Holds<BuildId>) {
     let retired = workspaces.join(RETIRED);
     // It may be there. What is not moved is tried again later.
     let _ = fs::create_dir(&retired);
-    for build in builds.into_iter().skip(BUILDS_WITH_WORKSPACES) {
-        let (from, to) = (workspaces.join(build.to_string()), retired.join(build.to_string()));
-        let _ = holds.unless_held(&BuildId(build), || fs::rename(from, to));
+    let (from, to) = (workspaces.join(build.to_string()), retired.join(build.to_string()));
+    let _ = holds.unless_held(&BuildId(build), || fs::rename(from, to));
+}
+
+/// Removes workspaces that nobody holds, however new, those of the oldest builds first, and then contents, until there is room. Blocks.
+fn make_room(data: &Path, link: &Link, holds: &Holds<BuildId>, has_room: impl Fn() -> bool) {
+    remove_until(&worker::workspaces(data), holds, &has_room);
+    link.sweep_until(has_room);
+}
+
+fn remove_until(workspaces: &Path, holds: &Holds<BuildId>, has_room: impl Fn() -> bool) {
+    remove_retired(&workspaces.join(RETIRED));
+    for build in builds_in(workspaces).into_iter().rev() {
+        if has_room() {
+            return;
+        }
+        retire(workspaces, build, holds);
+        remove_retired(&workspaces.join(RETIRED));
     }
-    retired
 }
 
 /// Removes what is in a folder; what cannot be removed is tried again later.
@@ -706,6 +803,26 @@ mod tests {
         let left = |build: u64| scratch.path().join(build.to_string()).exists();
         assert_eq!([1, 2, 3, 4].map(left), [false, true, false, true]);
         assert_eq!((1..=count).filter(|build| left(*build)).count(), BUILDS_WITH_WORKSPACES + 1);
+        assert_eq!(fs::read_dir(scratch.path().join(RETIRED)).expect("a folder").count(), 0);
+    }
+
+    #[test]
+    fn without_room_the_workspaces_of_the_oldest_builds_go_however_few_there_are() {
+        let scratch = tempfile::tempdir().expect("a folder");
+        for build in 1..=5 {
+            fs::create_dir_all(scratch.path().join(build.to_string()).join("snapshot")).expect("a folder");
+        }
+        let holds = Holds::default();
+        let _held = holds.hold(BuildId(2));
+        let left = || {
+            let mut left = builds_in(scratch.path());
+            left.reverse();
+            left
+        };
+        remove_until(scratch.path(), &holds, || left().len() <= 3);
+        assert_eq!(left(), [2, 4, 5]);
+        remove_until(scratch.path(), &holds, || false);
+        assert_eq!(left(), [2]);
         assert_eq!(fs::read_dir(scratch.path().join(RETIRED)).expect("a folder").count(), 0);
     }
 }

@@ -236,6 +236,37 @@ impl Contents {
     pub fn sweep(&self) {
         self.come.store(0, Ordering::Relaxed);
         *self.swept.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        let kept = self.longest_unused();
+        let mut total: u64 = kept.iter().map(|one| one.bytes).sum();
+        let down_to = if total > self.bytes_max { self.bytes_max / 100 * SWEPT_TO_PERCENT } else { u64::MAX };
+        let (spared, old) = (SystemTime::now() - SPARED, SystemTime::now() - KEPT);
+        for one in kept {
+            if one.used > spared || (total <= down_to && one.used > old) {
+                break;
+            }
+            if fs::remove_file(one.path).is_ok() {
+                total -= one.bytes;
+            }
+        }
+    }
+
+    /// Removes what was not used for longest until there is room, or nothing is left that may go; what checkouts hold by links stays, since it would
+    /// make no room.
+    pub fn sweep_until(&self, has_room: impl Fn() -> bool) {
+        let spared = SystemTime::now() - SPARED;
+        for one in self.longest_unused() {
+            if one.used > spared || has_room() {
+                break;
+            }
+            if one.links == 1 {
+                // What cannot be removed is tried again later.
+                let _ = fs::remove_file(one.path);
+            }
+        }
+    }
+
+    /// All that is here, what was not used for longest first.
+    fn longest_unused(&self) -> Vec<KeptContent> {
         let mut kept = Vec::new();
         for folder in fs::read_dir(&self.root).into_iter().flatten().flatten() {
             if folder.file_name() == INCOMING {
@@ -243,23 +274,24 @@ impl Contents {
             }
             for entry in fs::read_dir(folder.path()).into_iter().flatten().flatten() {
                 if let Ok(metadata) = entry.metadata() {
-                    kept.push((metadata.accessed().unwrap_or(SystemTime::UNIX_EPOCH), metadata.len(), entry.path()));
+                    let used = metadata.accessed().unwrap_or(SystemTime::UNIX_EPOCH);
+                    let (bytes, links) = (metadata.len(), metadata.nlink());
+                    kept.push(KeptContent { used, bytes, links, path: entry.path() });
                 }
             }
         }
-        let mut total: u64 = kept.iter().map(|(_, bytes, _)| bytes).sum();
-        let down_to = if total > self.bytes_max { self.bytes_max / 100 * SWEPT_TO_PERCENT } else { u64::MAX };
         kept.sort();
-        let (spared, old) = (SystemTime::now() - SPARED, SystemTime::now() - KEPT);
-        for (used, bytes, path) in kept {
-            if used > spared || (total <= down_to && used > old) {
-                break;
-            }
-            if fs::remove_file(path).is_ok() {
-                total -= bytes;
-            }
-        }
+        kept
     }
+}
+
+/// A form of a content that is here.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct KeptContent {
+    used: SystemTime,
+    bytes: u64,
+    links: u64,
+    path: PathBuf,
 }
 
 fn used_now() -> Timestamps {
@@ -360,5 +392,23 @@ mod tests {
         contents.file(used).expect("it is here");
         contents.sweep();
         assert_eq!([old, used, fresh].map(|digest| contents.has(digest)), [false, true, true]);
+    }
+
+    #[test]
+    fn without_room_what_was_not_used_for_longest_goes_unless_that_makes_none() {
+        let (scratch, contents) = contents(BYTES_MAX);
+        let names = [b"a", b"b", b"c", b"d"];
+        let [linked, first, second, fresh] = names.map(|bytes| contents.put(bytes).expect("it is kept"));
+        contents.lay(linked, Use::Plain, &scratch.path().join("tree")).expect("it is laid");
+        for (digest, tv_sec) in [(linked, 1_000), (first, 2_000), (second, 3_000)] {
+            let times =
+                Timestamps { last_access: Timespec { tv_sec, tv_nsec: 0 }, last_modification: time(0, UTIME_OMIT) };
+            rustix::fs::utimensat(CWD, contents.path(digest, Use::Plain), &times, AtFlags::empty()).expect("a time");
+        }
+        let here = || [linked, first, second, fresh].map(|digest| contents.has(digest));
+        contents.sweep_until(|| !contents.has(first));
+        assert_eq!(here(), [true, false, true, true]);
+        contents.sweep_until(|| false);
+        assert_eq!(here(), [true, false, false, true]);
     }
 }

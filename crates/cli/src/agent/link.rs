@@ -488,6 +488,12 @@ impl Link {
         &self.evaluations
     }
 
+    /// Takes away contents, those first that were not used for longest, until there is room. Blocks.
+    pub fn sweep_until(&self, has_room: impl Fn() -> bool) {
+        self.checkouts.sweep();
+        self.contents.sweep_until(has_room);
+    }
+
     /// Takes away what is old and not in use. Blocks.
     pub fn sweep(&self) {
         self.checkouts.sweep();

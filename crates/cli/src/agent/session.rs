@@ -22,7 +22,6 @@ use worker::memory;
 use super::attempts::Attempts;
 use super::departure::Ending;
 use super::evaluation::{About, SESSION_IDLE_MAX};
-use super::health::Health;
 use super::identity::Identity;
 use super::link::Link;
 use super::outbox::{Outbox, Post, Presence};
@@ -192,8 +191,8 @@ impl Agent {
     ///
     /// # Errors
     /// What the server refuses for good.
-    pub async fn run(&self, health: Health) -> Result<Left, Stop> {
-        let (closed_sender, mut closed) = watch::channel(None);
+    pub async fn run(&self) -> Result<Left, Stop> {
+        let mut closed = self.attempts.closed();
         let (evaluate, questions) = mpsc::channel(EVALUATIONS_MAX);
         let evaluations = tokio::task::spawn_local(answer_questions(
             questions,
@@ -202,7 +201,7 @@ impl Agent {
             self.data.clone(),
         ));
         let (beat, beats) = mpsc::channel(1);
-        let checks = tokio::task::spawn_local(check_health(health, beats, closed_sender));
+        let checks = tokio::task::spawn_local(check_health(Rc::clone(&self.attempts), beats));
         let _ = beat.try_send(());
         let worked = self.work(&mut closed, &evaluate, &beat).await;
         evaluations.abort();
@@ -244,7 +243,7 @@ impl Agent {
                 Err(Refused::Passing(why)) => {
                     // Once for each reason, however often it is tried.
                     if why != told {
-                        say(&format!("{why}; trying again"));
+                        warn(&format!("{why}; trying again"));
                         told = why;
                     }
                 }
@@ -562,24 +561,9 @@ fn wait(failures: u32) -> Duration {
 }
 
 /// Asks whether the worker is well, when told to.
-async fn check_health(health: Health, mut beats: mpsc::Receiver<()>, closed: watch::Sender<Option<String>>) {
-    let mut health = Some(health);
+async fn check_health(attempts: Rc<Attempts>, mut beats: mpsc::Receiver<()>) {
     while beats.recv().await.is_some() {
-        let Some(mut checked) = health.take() else { return };
-        let looked = tokio::task::spawn_blocking(move || (checked.closed(), checked)).await;
-        let Ok((reason, checked)) = looked else { return };
-        health = Some(checked);
-        closed.send_if_modified(|present| {
-            let is_new = *present != reason;
-            if is_new {
-                match &reason {
-                    Some(reason) => say(&format!("taking nothing new: {reason}")),
-                    None => say("taking jobs again"),
-                }
-                *present = reason;
-            }
-            is_new
-        });
+        attempts.look().await;
     }
 }
 
@@ -629,4 +613,9 @@ fn evaluate_now(link: &Link, data: &std::path::Path, question: Evaluate) -> Resu
 /// Tells whoever watches the process.
 pub fn say(text: &str) {
     server::notices::info(&crate::words::harmless(text));
+}
+
+/// Tells whoever watches the process what they should look at.
+pub fn warn(text: &str) {
+    server::notices::warning(&crate::words::harmless(text));
 }

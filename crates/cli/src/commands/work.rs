@@ -134,26 +134,27 @@ async fn at_work(
     let (sender, ending) = watch::channel(Ending::No);
     let signals = tokio::task::spawn_local(wait_for_signals(sender));
     let departure = Departure::new(ending.clone());
-    let attempts =
-        Attempts::new(&data, processes.clone(), grace, Arc::clone(&link), Arc::clone(&outbox), departure, &lost);
-    match worker::container::remove_leftovers(&data, |_| false).await {
-        Ok(0) => {}
-        Ok(count) => say(&format!("removed {count} containers, networks and volumes that a killed worker had left")),
-        Err(error) => say(&format!("containers that a killed worker had left were not removed: {}", error.with_hint())),
-    }
     let health = Health {
         data: data.clone(),
         room: work.min_free.unwrap_or(Room::Usual),
         check: work.health_check.clone(),
         last: None,
+        low: None,
     };
+    let (calls, said) = (Arc::clone(&link), Arc::clone(&outbox));
+    let attempts = Attempts::new(processes.clone(), grace, calls, said, departure, health, &lost);
+    match worker::container::remove_leftovers(&data, |_| false).await {
+        Ok(0) => {}
+        Ok(count) => say(&format!("removed {count} containers, networks and volumes that a killed worker had left")),
+        Err(error) => say(&format!("containers that a killed worker had left were not removed: {}", error.with_hint())),
+    }
     let attempts = Rc::new(attempts);
     attempts.send_earlier();
     let (calls, running) = (Arc::clone(&link), Rc::clone(&attempts));
     let then = Cell::new(None);
     let here = data.clone();
     let agent = Agent { settings, identity, link, outbox, attempts, data, ending, then };
-    let worked = agent.run(health).await;
+    let worked = agent.run().await;
     // A worker that is refused for good may run something yet: it ends and is told in the next life. No thread may wait for a
     // server once the runtime is gone.
     running.end_all();
