@@ -11,8 +11,17 @@ use crate::commands::Stop;
 /// # Errors
 /// If standard output fails otherwise, such as on a full disk.
 pub fn print(text: impl AsRef<[u8]>) -> Result<(), Stop> {
+    print_parts([text])
+}
+
+/// As [`print`], of parts that are made as they are written.
+///
+/// # Errors
+/// As [`print`].
+pub fn print_parts(parts: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Result<(), Stop> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_ref()).and_then(|()| stdout.flush()) {
+    let written = parts.into_iter().try_for_each(|part| stdout.write_all(part.as_ref()));
+    match written.and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Stop::infra(format!("failed to write to standard output: {error}")))
         }

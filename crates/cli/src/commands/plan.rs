@@ -52,13 +52,12 @@ pub fn run(arguments: &Plan, project: &Project, colour: Colour) -> Result<u8, St
     refuse_strangers(&given, &graph)?;
     decide(&mut graph, &known, &settled.evaluation.questions);
     let told = outcomes_of(&known, &graph);
-    let text = match arguments.output {
-        GraphForm::Tree => drawing::tree::draw(&graph, &words_of(&told)),
-        GraphForm::Json => canonical::graph_json(&graph) + "\n",
-        GraphForm::Dot => drawing::dot::draw(&graph),
-        GraphForm::Svg => drawing::svg::draw(&graph),
-    };
-    output::print(text)?;
+    match arguments.output {
+        GraphForm::Tree => output::print(drawing::tree::draw(&graph, &words_of(&told)))?,
+        GraphForm::Json => output::print_parts(canonical::graph_parts(&graph).chain(["\n".to_owned()]))?,
+        GraphForm::Dot => output::print(drawing::dot::draw(&graph))?,
+        GraphForm::Svg => output::print(drawing::svg::draw(&graph))?,
+    }
     for note in undeclared_outputs(&told, &graph) {
         let _ = writeln!(std::io::stderr(), "note: {note}");
     }
