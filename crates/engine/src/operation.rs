@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use expression::ContextPath;
 use graph::{BuildId, Digest, Event, Job, JobName, NeedResult, TestName, Text, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -52,9 +53,11 @@ pub struct Work<'a> {
 /// while it runs is not known here: such a result is not kept ([`graph::AttemptReport::may_stand_for_others`]).
 ///
 /// Of the event, only what the job's unevaluated expressions may read is part of it: all of it but its
-/// time if one names `event`, the parameters if one names `params`; one that names `build`, `job` or `runner` reads
-/// what no other attempt has, so the attempt's own `build` makes the operation like no other. Of the variables that a worker gives to each step
-/// those count that a script or a text of the job names. Values longer than [`VALUE_BYTES_MAX`] stand in the manifest as their digest.
+/// time if one names `event`, the parameters if one names `params`; one that names `build`, `job`, `runner` or `event.time` reads
+/// what no other attempt has, so the attempt's own `build` makes the operation like no other. Of what it needs it knows outputs and artifacts,
+/// and how each ended if that is not the usual, or if an expression names it. Of the variables that a worker gives to each step
+/// those count that a script or a text of the job names; the commit, the branch and the tag also if a script asks git for them
+/// (not for what the files are). Values longer than [`VALUE_BYTES_MAX`] stand in the manifest as their digest.
 #[must_use]
 pub fn operation(work: &Work<'_>) -> (Digest, Manifest) {
     let Work { job, files, needs, event, build, quarantine, .. } = *work;
@@ -92,6 +95,9 @@ pub fn operation(work: &Work<'_>) -> (Digest, Manifest) {
     put("outputs".to_owned(), json(&job.outputs));
     put("artifacts".to_owned(), json(&job.artifacts));
     put("cache".to_owned(), json(&job.cache));
+    if job.reports != graph::Reports::default() {
+        put("reports".to_owned(), json(&job.reports));
+    }
     put("secrets".to_owned(), json(&job.secrets));
     if !work.project.is_empty() {
         put("project".to_owned(), work.project.to_owned());
@@ -107,18 +113,25 @@ pub fn operation(work: &Work<'_>) -> (Digest, Manifest) {
     for (variable, value) in named_variables(work) {
         put(format!("variable:{variable}"), value);
     }
-    let read = contexts_read(job);
-    if read.contains("event") {
+    if job.steps.iter().any(|step| asks_git(&step.run)) {
+        put("git:commit".to_owned(), event.commit.clone());
+        put("git:branch".to_owned(), event.branch.clone().unwrap_or_default());
+        put("git:tag".to_owned(), event.tag.clone().unwrap_or_default());
+    }
+    let read = paths_read(job);
+    let reads = |context: &str| read.iter().any(|path| &*path.context == context);
+    if reads("event") {
         // Its time differs always and is nothing that work should depend on; nor is whether the files are committed.
         let (time, checkout) = (Timestamp::default(), graph::Checkout::default());
         put("event".to_owned(), json(&Event { time, checkout, parent: None, ..event.clone() }));
     }
-    if read.contains("params") {
+    if reads("params") {
         for (name, value) in &event.params {
             put(format!("param:{name}"), value.to_string());
         }
     }
-    if ["build", "job", "runner", "gate"].iter().any(|context| read.contains(*context)) {
+    let reads_time = read.iter().any(|path| &*path.context == "event" && names_key(path, "time"));
+    if reads_time || ["build", "job", "runner", "gate"].into_iter().any(reads) {
         put("build".to_owned(), build.to_string());
     }
     if !quarantine.is_empty() {
@@ -128,8 +141,9 @@ pub fn operation(work: &Work<'_>) -> (Digest, Manifest) {
         put(format!("file:{path}"), digest.to_string());
     }
     for (need, result) in needs {
-        // Of the usual result nothing is said, so that it does not stand in every manifest.
-        if result.result != "passed" {
+        // Of the usual result nothing is said, so that it does not stand in every manifest; who looks at the needs sees that there is this one.
+        let is_looked_at = || read.iter().any(|path| &*path.context == "needs" && may_read(path, need));
+        if result.result != "passed" || is_looked_at() {
             put(format!("result:{need}"), result.result.clone());
         }
         for (name, value) in &result.outputs {
@@ -173,9 +187,76 @@ fn names(text: &str, variable: &str) -> bool {
     text.match_indices(variable).any(|(at, _)| !text.as_bytes().get(at + variable.len()).is_some_and(goes_on))
 }
 
-/// The contexts that the job's expressions name, as far as they are not evaluated yet. A text that cannot be parsed
+/// Whether the first key of a path is this one.
+fn names_key(path: &ContextPath, key: &str) -> bool {
+    path.name(0).is_some_and(|name| name.eq_ignore_ascii_case(key))
+}
+
+/// Whether a path of `needs` may lead to this one: by its name, by that of the job whose leg it is, or because the key is computed or
+/// there is none.
+fn may_read(path: &ContextPath, need: &JobName) -> bool {
+    path.name(0).is_none() || names_key(path, need.as_str()) || names_key(path, need.id())
+}
+
+/// What git says of the history alone, by subcommand. `diff`, `status`, `add` and `config` are none of these: after a
+/// generator they look at the files, which are inputs, and would make its job run at each commit.
+const GIT_OF_HISTORY: [&str; 20] = [
+    "archive",
+    "blame",
+    "branch",
+    "cat-file",
+    "cherry",
+    "describe",
+    "for-each-ref",
+    "format-patch",
+    "log",
+    "ls-tree",
+    "merge-base",
+    "name-rev",
+    "reflog",
+    "rev-list",
+    "rev-parse",
+    "shortlog",
+    "show",
+    "show-ref",
+    "symbolic-ref",
+    "tag",
+];
+
+/// Options of git that take the next word as their value.
+const GIT_OPTIONS_WITH_VALUE: [&str; 4] = ["-C", "-c", "--git-dir", "--work-tree"];
+
+/// Whether a script calls git for what the commit, the branch or the tag is, or leads to: by one of [`GIT_OF_HISTORY`], or with a commit
+/// before this one (`HEAD~2`). What a program that it calls asks git is not known here.
+fn asks_git(script: &str) -> bool {
+    let ends_word = |character: char| character.is_whitespace() || "\"'`$(){};|&<>".contains(character);
+    script.lines().any(|line| {
+        let mut words = line.split(ends_word).filter(|word| !word.is_empty());
+        while let Some(word) = words.next() {
+            if word != "git" && !word.ends_with("/git") {
+                continue;
+            }
+            let mut rest = words.clone();
+            let mut subcommand = rest.next();
+            while let Some(option) = subcommand.filter(|word| word.starts_with('-')) {
+                if GIT_OPTIONS_WITH_VALUE.contains(&option) {
+                    rest.next();
+                }
+                subcommand = rest.next();
+            }
+            let is_before =
+                |word: &str| word.starts_with("HEAD~") || word.starts_with("HEAD^") || word.starts_with("HEAD@");
+            if subcommand.is_some_and(|subcommand| GIT_OF_HISTORY.contains(&subcommand)) || rest.any(is_before) {
+                return true;
+            }
+        }
+        false
+    })
+}
+
+/// What the job's expressions read of contexts, as far as they are not evaluated yet. A text that cannot be parsed
 /// fails when it is evaluated and reads nothing.
-fn contexts_read(job: &Job) -> BTreeSet<String> {
+fn paths_read(job: &Job) -> BTreeSet<ContextPath> {
     let mut read = BTreeSet::new();
     let texts = job
         .env
@@ -188,12 +269,12 @@ fn contexts_read(job: &Job) -> BTreeSet<String> {
         if let Text::Template(template) = text
             && let Ok(template) = expression::Template::parse(template)
         {
-            read.extend(template.context_paths().into_iter().map(|path| path.context.to_string()));
+            read.extend(template.context_paths());
         }
     }
     for condition in job.steps.iter().filter_map(|step| step.condition.as_deref()) {
         if let Ok(condition) = expression::Condition::parse(condition) {
-            read.extend(condition.context_paths().into_iter().map(|path| path.context.to_string()));
+            read.extend(condition.context_paths());
         }
     }
     read
@@ -246,9 +327,9 @@ mod erased {
 mod tests {
     use std::collections::BTreeMap;
 
-    use graph::{BuildId, Digest, Event, EventKind, Job, JobName, Shell, Step, TestName, Text};
+    use graph::{BuildId, Digest, Event, EventKind, Job, JobName, NeedResult, Reports, Shell, Step, TestName, Text};
 
-    use super::{Manifest, Work, differences, operation};
+    use super::{Manifest, Work, asks_git, differences, operation};
 
     /// The operation of a job named `j` in a build of a project.
     fn operation_of(project: &str, job: &Job, branch: &str, build: u64) -> (Digest, Manifest) {
@@ -324,6 +405,93 @@ mod tests {
         let pool = Job { pool: "arm".to_owned(), ..job.clone() };
         assert_ne!(of(&job), of(&arm));
         assert_ne!(of(&job), of(&pool));
+    }
+
+    /// The operation of a job that needs these, all of which passed.
+    fn operation_after(job: &Job, needs: &[&str]) -> (Digest, Manifest) {
+        let passed =
+            || NeedResult { result: "passed".to_owned(), outputs: BTreeMap::new(), artifacts: BTreeMap::new() };
+        let needs = needs.iter().map(|name| (JobName::from(*name), passed())).collect();
+        let (name, event) = (JobName::from("j"), Event::new(EventKind::Push));
+        operation(&Work {
+            name: &name,
+            job,
+            files: &[],
+            needs: &needs,
+            event: &event,
+            build: BuildId(1),
+            project: "",
+            quarantine: &[],
+        })
+    }
+
+    #[test]
+    fn a_need_that_passed_counts_if_an_expression_looks_at_it() {
+        let check = |text: &str, is_looked_at: bool| {
+            let job = job_with(Text::Template(text.into()));
+            let (two, three) = (&["m", "m/a", "m/b", "n"][..], &["m", "m/a", "m/b", "m/c", "n"]);
+            let (before, after) = (operation_after(&job, two), operation_after(&job, three));
+            let parts: Vec<_> = differences(&before.1, &after.1).into_iter().map(|it| it.part).collect();
+            assert_eq!(parts, if is_looked_at { vec!["result:m/c"] } else { vec![] }, "{text}");
+            assert_eq!(before.0 != after.0, is_looked_at, "{text}");
+        };
+        check("${{ toJSON(needs.m.legs) }}", true);
+        check("${{ toJSON(needs) }}", true);
+        check("${{ needs[env.X].result }}", true);
+        check("${{ needs['m/c'].result }}", true);
+        check("${{ needs.n.result }}", false);
+        check("${{ toJSON(event) }}", false);
+    }
+
+    #[test]
+    fn reports_count_if_there_are_any() {
+        let plain = job_with("1".into());
+        let reporting = Job { reports: Reports { junit: vec!["r.xml".to_owned()] }, ..plain.clone() };
+        let (before, after) = (manifest(&plain, "main", 1), manifest(&reporting, "main", 1));
+        assert!(before.0 != after.0 && !before.1.0.contains_key("reports"));
+        let parts: Vec<_> = differences(&before.1, &after.1).into_iter().map(|it| it.part).collect();
+        assert_eq!(parts, ["reports"]);
+    }
+
+    #[test]
+    fn who_reads_the_time_is_like_no_other() {
+        let with = |text: &str| job_with(Text::Template(text.into()));
+        let of = |job: &Job, build| manifest(job, "main", build);
+        let timed = with("${{ event.time }} ${{ gate.x }}");
+        assert_ne!(of(&timed, 1).0, of(&timed, 2).0);
+        let timed = with("${{ event['Time'] }}");
+        assert!(!of(&timed, 1).1.may_recur());
+        let other = with("${{ event.branch }}");
+        assert!(of(&other, 1).1.may_recur());
+    }
+
+    #[test]
+    fn a_script_that_asks_git_for_history_counts_with_its_commit() {
+        for script in [
+            "git describe --tags",
+            "V=$(git rev-parse HEAD)",
+            "cd x && git -C .. --no-pager log -1",
+            "echo \"`/usr/bin/git show -s`\"",
+            "true\nif git diff --quiet HEAD~1; then exit; fi",
+        ] {
+            assert!(asks_git(script), "{script}");
+        }
+        for script in [
+            "git diff --exit-code",
+            "git status --porcelain",
+            "legit log",
+            "echo digit; log",
+            "git -c user.name=log commit",
+        ] {
+            assert!(!asks_git(script), "{script}");
+        }
+        let job = |run: &str| Job { steps: vec![Step { run: run.into(), ..Step::default() }], ..Job::default() };
+        let asking = job("git describe > version");
+        let (before, after) = (manifest(&asking, "main", 1), manifest(&asking, "next", 1));
+        let parts: Vec<_> = differences(&before.1, &after.1).into_iter().map(|it| it.part).collect();
+        assert_eq!(parts, ["git:branch"]);
+        let plain = job("git diff --exit-code");
+        assert_eq!(manifest(&plain, "main", 1), manifest(&plain, "next", 1));
     }
 
     #[test]

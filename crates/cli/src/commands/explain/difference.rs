@@ -47,6 +47,7 @@ pub fn lines(difference: &Difference) -> Vec<String> {
         "read" if rest == "event" => vec![value_line("event", before, after)],
         "read" => vec![value_line(&format!("event.{rest}"), before, after)],
         "variable" => vec![value_line(&format!("${rest}"), before, after)],
+        "git" => vec![value_line(&format!("what git says, its {rest}"), before, after)],
         "quarantine" => vec![value_line("tests in quarantine", before, after)],
         "step" => step_lines(rest, before, after),
         _ => vec![value_line(&difference.part, before, after)],
