@@ -38,6 +38,7 @@ use std::error::Error;
 use std::path::Path;
 
 use crate::exit;
+use crate::program::said::Said;
 use crate::project::data_home;
 
 /// Why a command could not do what it was asked.
@@ -47,17 +48,19 @@ pub struct Stop {
     pub code: u8,
     /// What happened, and what to do; printed after `error: `. Empty if everything has been said.
     pub message: String,
+    /// What cargo said, if it does not build the pipeline's program; printed as it is, above the message.
+    pub said: Option<Box<Said>>,
 }
 
 impl Stop {
     /// The user has to change something.
     pub fn wrong(message: impl Into<String>) -> Self {
-        Self { code: exit::WRONG, message: message.into() }
+        Self { code: exit::WRONG, message: message.into(), said: None }
     }
 
     /// The machine or the store failed.
     pub fn infra(message: impl Into<String>) -> Self {
-        Self { code: exit::INFRA, message: message.into() }
+        Self { code: exit::INFRA, message: message.into(), said: None }
     }
 
     /// The failure and all its causes, as one line.

@@ -55,6 +55,9 @@ pub fn main() -> ExitCode {
     match run(&arguments) {
         Ok(code) => ExitCode::from(code),
         Err(stop) => {
+            if let Some(said) = &stop.said {
+                let _ = std::io::stderr().write_all(said.text.as_bytes());
+            }
             if !stop.message.is_empty() {
                 let _ = writeln!(std::io::stderr(), "error: {}", stop.message);
             }

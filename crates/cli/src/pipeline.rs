@@ -237,10 +237,10 @@ impl Pipeline {
     /// pipeline of files alone, which says the same by its nature.
     ///
     /// # Errors
-    /// If the program cannot be asked.
-    pub fn thrice(&self, event: Event) -> Result<Option<[String; 3]>, Stop> {
+    /// A sentence: the program could not be asked.
+    pub fn thrice(&self, event: Event) -> Result<Option<[String; 3]>, String> {
         let Some(program) = &self.program else { return Ok(None) };
-        evaluation::thrice(program, &self.files, event).map(Some).map_err(Stop::wrong)
+        evaluation::thrice(program, &self.files, event).map(Some)
     }
 
     /// Gives the event's parameters their types, and prints every fault.

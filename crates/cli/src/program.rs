@@ -8,6 +8,7 @@ mod cargo;
 pub mod evaluation;
 mod frontmatter;
 pub mod plugins;
+pub mod said;
 pub mod sdk;
 mod single;
 mod stamp;
@@ -30,6 +31,7 @@ use crate::args::Colour;
 use crate::commands::Stop;
 use crate::project::{PIPELINE_FOLDER, Project};
 use cargo::{Finished, Package, Verb};
+use said::Said;
 use sdk::Form;
 use stamp::{Made, Recipe, Stamp};
 
@@ -266,10 +268,11 @@ impl Place {
         let package = self.lay()?;
         let began = SystemTime::now();
         let finished = cargo::call(Verb::Build, &package, self.colour)?;
-        let _ = io::stderr().write_all(&self.said(&package, &finished));
         if !finished.status.success() {
-            return Err(Stop { code: crate::exit::WRONG, message: String::new() });
+            return Err(self.not_built(&package, &finished));
         }
+        // Warnings.
+        let _ = io::stderr().write_all(&self.said(&package, &finished));
         let made = self.pick(&finished)?;
         let failed = |error: io::Error| Stop::infra(format!("could not keep the pipeline's binary: {error}"));
         let bytes = fs::read(&made).map_err(failed)?;
@@ -300,6 +303,13 @@ impl Place {
         let text =
             folders.iter().fold(text, |text, folder| text.replace(&format!("({folder})"), &format!("({})", self.name)));
         text.into_bytes()
+    }
+
+    /// Why there is no binary: what cargo said is all.
+    fn not_built(&self, package: &Package, finished: &Finished) -> Stop {
+        let text = String::from_utf8_lossy(&self.said(package, finished)).into_owned();
+        let said = Said::new(&self.name, text, |file| self.shown(file));
+        Stop { said: Some(Box::new(said)), ..Stop::wrong("") }
     }
 
     /// The one binary that is the pipeline.
@@ -399,10 +409,10 @@ impl Place {
 }
 
 impl Program {
-    /// The program's binary, built if anything changed. What cargo says goes to standard error as it is.
+    /// The program's binary, built if anything changed. What cargo warns of goes to standard error as it is.
     ///
     /// # Errors
-    /// If it does not compile (all has been said then), there is no cargo, or the cache cannot be used.
+    /// If it does not compile (with all that was said), there is no cargo, or the cache cannot be used.
     pub fn build(project: &Project, source: Source, colour: Colour) -> Result<Self, Stop> {
         let place = Place::new(project, source, colour)?;
         let digest = match place.unchanged() {
@@ -425,7 +435,7 @@ impl Program {
     /// Finds the program's faults without building it.
     ///
     /// # Errors
-    /// If it does not compile (all has been said then), there is no cargo, or the cache cannot be used.
+    /// If it does not compile (with all that was said), there is no cargo, or the cache cannot be used.
     pub fn check(project: &Project, source: &Source, colour: Colour) -> Result<(), Stop> {
         let place = Place::new(project, source.clone(), colour)?;
         if place.unchanged().is_some() {
@@ -438,8 +448,7 @@ impl Program {
             // Warnings are told by the build that follows.
             return Ok(());
         }
-        let _ = io::stderr().write_all(&place.said(&package, &finished));
-        Err(Stop { code: crate::exit::WRONG, message: String::new() })
+        Err(place.not_built(&package, &finished))
     }
 
     /// Asks the program: one line in, one line out.

@@ -247,6 +247,29 @@ fn main() {
 ";
 
 #[test]
+fn a_plugin_that_cargo_cannot_resolve_is_in_reports_for_programs_too() {
+    let manifest = "[package]\nname = \"ropewalk-own\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n\
+                    [dependencies]\nnowhere = { path = \"nowhere\" }\n\n[workspace]\n";
+    let repository = Repository::new(
+        "unresolved",
+        &[
+            ("ci/own/Cargo.toml", manifest),
+            ("ci/own/src/lib.rs", ""),
+            (".ropewalk/pipeline.yaml", "plugins: { own: { path: ci/own } }\njobs: { a: { use: own.job } }\n"),
+        ],
+    );
+    repository.prints(&["check"], 2, &["error: ", "`nowhere`"]);
+    for (form, list, text) in [("json", "/diagnostics", "/message"), ("sarif", "/runs/0/results", "/message/text")] {
+        let report = repository.prints(&["check", "--format", form], 2, &[]);
+        let report: serde_json::Value = serde_json::from_str(&report).expect("a report and nothing else");
+        let faults = report.pointer(list).and_then(|list| list.as_array()).expect("a list");
+        assert_eq!(faults.len(), 1, "{report}");
+        let text = faults[0].pointer(text).and_then(|text| text.as_str()).expect("a text");
+        assert!(text.contains("`nowhere`"), "{report}");
+    }
+}
+
+#[test]
 fn a_program_beside_the_files_brings_its_plugins() {
     let files = "jobs:\n  lint: { use: cargo.clippy }\n  other: { use: git.describe }\n";
     let repository =

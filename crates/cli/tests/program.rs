@@ -8,6 +8,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use serde_json::Value;
+
 /// A repository with a place in the cache.
 struct Repository {
     root: PathBuf,
@@ -69,6 +71,22 @@ impl Repository {
             assert!(text.contains(part), "ropewalk {arguments:?} did not print `{part}`:\n{text}");
         }
         text
+    }
+
+    /// The first error of `check` with these arguments as JSON says it, and asserts that SARIF says the same.
+    #[track_caller]
+    fn first_error(&self, arguments: &[&str], code: i32) -> Value {
+        let report = |form: &str| -> Value {
+            let arguments = [&["check"], arguments, &["--format", form]].concat();
+            let output = self.command(&arguments).output().expect("ropewalk starts");
+            let (stdout, stderr) = (&output.stdout, String::from_utf8_lossy(&output.stderr));
+            assert_eq!(output.status.code(), Some(code), "ropewalk {arguments:?} said:\n{stderr}");
+            serde_json::from_slice(stdout).unwrap_or_else(|error| panic!("ropewalk {arguments:?}: {error}:\n{stderr}"))
+        };
+        let (json, sarif) = (report("json")["diagnostics"][0].take(), report("sarif")["runs"][0]["results"][0].take());
+        assert_eq!((&json["severity"], &json["code"]), (&sarif["level"], &sarif["ruleId"]));
+        assert_eq!((json["severity"].as_str(), &json["message"]), (Some("error"), &sarif["message"]["text"]));
+        json
     }
 }
 
@@ -145,6 +163,13 @@ fn faults_point_into_the_program(repository: &Repository) {
         assert!(text.starts_with("error[E0599]"), "{text}");
         assert!(text.trim_end().ends_with("due to 1 previous error"), "{text}");
     }
+    let error = repository.first_error(&[], 2);
+    assert_eq!(
+        (error["code"].as_str(), error["file"].as_str()),
+        (Some("program-not-built"), Some(".ropewalk/pipeline.rs"))
+    );
+    assert_eq!((error["line"].as_u64(), error["column"].as_u64()), (Some(8), Some(21)), "{error}");
+    assert!(error["message"].as_str().is_some_and(|text| text.starts_with("no method named `nedes`")), "{error}");
     repository.write(".ropewalk/pipeline.rs", "---\nfn main() {}\n");
     repository.prints(&["plan"], 2, &["error: .ropewalk/pipeline.rs:1: nothing closes the frontmatter"]);
     // A panic is told as what is wrong with the pipeline.
@@ -206,6 +231,9 @@ fn main() {
     repository.write(".ropewalk/pipeline.rs", counting);
     let differs = "the program says something else in job `first`, key `env.COUNT`";
     repository.prints(&["check", "--twice"], 2, &[differs]);
+    let error = repository.first_error(&["--twice"], 2);
+    assert_eq!(error["code"], "program-differs", "{error}");
+    assert!(error["message"].as_str().is_some_and(|text| text.contains(differs)), "{error}");
     let versions = "error[diverged]: job `first` had begun, and a later evaluation changes it";
     let before_and_after = "  env.COUNT\n    - \"0\"\n    + \"1\"\n";
     // With the line that adds it, in both.

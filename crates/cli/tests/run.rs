@@ -149,6 +149,27 @@ fn a_file_that_is_not_there_is_told_with_what_may_have_been_meant() {
 }
 
 #[test]
+fn a_pipeline_that_cannot_be_read_is_in_reports_for_programs_too() {
+    let repository = Repository::new("jobs: { test: { run: 'true' } }");
+    let large = fs::File::create(repository.root().join("large.yaml")).expect("a file");
+    large.set_len(16 * 1024 * 1024 + 1).expect("a hole");
+    fs::create_dir(repository.root().join("ci")).expect("a folder");
+    let check = |file: &str, expected: &str| {
+        let json = &repository.json(&["check", file, "--format", "json"], 2)[0]["diagnostics"];
+        assert_eq!((&json[0]["code"], &json[0]["severity"]), (&"pipeline-unread".into(), &"error".into()), "{json}");
+        assert!(json[0]["message"].as_str().expect("a text").contains(expected), "{json}");
+        let sarif = &repository.json(&["check", file, "--format", "sarif"], 2)[0]["runs"][0]["results"];
+        assert_eq!((&sarif[0]["ruleId"], &sarif[0]["level"]), (&"pipeline-unread".into(), &"error".into()), "{sarif}");
+        assert!(sarif[0]["message"]["text"].as_str().expect("a text").contains(expected), "{sarif}");
+        let text = repository.check(&["check", file], 2);
+        assert!(text.starts_with("error: ") && text.contains(expected), "{text}");
+    };
+    check("none.yaml", "cannot read the pipeline none.yaml: No such file");
+    check("ci", "cannot read the pipeline ci: Is a directory");
+    check("large.yaml", "large.yaml is larger than 16777216 bytes");
+}
+
+#[test]
 fn a_wrong_pipeline_runs_nothing() {
     let repository = Repository::new("jobs: { a: { rnu: echo one } }");
     let text = repository.check(&["run"], 2);

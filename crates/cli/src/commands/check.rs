@@ -3,7 +3,8 @@
 use std::io::Write;
 
 use dialects::report;
-use graph::{Event, EventKind, Severity};
+use dialects::tree::Sources;
+use graph::{Diagnostic, Event, EventKind, Severity};
 use serde_json::Value;
 
 use super::Stop;
@@ -13,36 +14,82 @@ use crate::program::{self, Program};
 use crate::project::Project;
 use crate::{exit, output};
 
-/// Runs the command. The code is 2 if there is an error.
+/// Runs the command. The code is 2 if there is an error. What programs read is one report, whatever is wrong.
 ///
 /// # Errors
-/// If there is no pipeline, or it cannot be read.
+/// For people: if there is no pipeline, it cannot be read, its program does not compile or says something else when it is asked again.
+/// In other forms: if the report cannot be written.
 pub fn run(arguments: &Check, project: &Project, colour: Colour) -> Result<u8, Stop> {
-    if let Some(source) = program::source(project, arguments.source.pipeline.as_deref()) {
+    let text: fn(&Found) -> String = match arguments.format {
+        ReportForm::Human => return for_people(arguments, project, colour),
+        ReportForm::Json => |found: &Found| report::json(&found.diagnostics),
+        ReportForm::Sarif => {
+            |found: &Found| report::sarif(&found.diagnostics, &found.sources, env!("CARGO_PKG_VERSION"))
+        }
+    };
+    let found = find(arguments, project);
+    output::print(text(&found) + "\n")?;
+    Ok(found.code)
+}
+
+fn for_people(arguments: &Check, project: &Project, colour: Colour) -> Result<u8, Stop> {
+    let pipeline = load(arguments, project, colour)?;
+    let lowered = pipeline.faults();
+    let (diagnostics, sources) = (&lowered.evaluation.diagnostics, &lowered.sources);
+    let color = match output::coloured(colour, &std::io::stderr()) {
+        true => report::Color::Always,
+        false => report::Color::Never,
+    };
+    let mut stderr = std::io::stderr();
+    let _ = write!(stderr, "{}", report::text(diagnostics, sources, color));
+    let _ = writeln!(stderr, "{}: {}", pipeline.name(), report::summary(diagnostics));
+    if lowered.is_wrong() {
+        return Ok(exit::WRONG);
+    }
+    if arguments.twice {
+        same(&pipeline).map_err(|diagnostic| Stop::wrong(diagnostic.message))?;
+    }
+    Ok(exit::PASSED)
+}
+
+/// Reads the pipeline.
+fn load(arguments: &Check, project: &Project, colour: Colour) -> Result<Pipeline, Stop> {
+    let file = arguments.source.pipeline.as_deref();
+    if let Some(source) = program::source(project, file) {
         // Most faults are found without building anything.
         Program::check(project, &source, colour)?;
     }
-    let pipeline = Pipeline::load(project, arguments.source.pipeline.as_deref(), colour)?;
-    let lowered = pipeline.faults();
-    let (diagnostics, sources) = (&lowered.evaluation.diagnostics, &lowered.sources);
-    match arguments.format {
-        ReportForm::Human => {
-            let colour = match output::coloured(colour, &std::io::stderr()) {
-                true => report::Color::Always,
-                false => report::Color::Never,
+    Pipeline::load(project, file, colour)
+}
+
+/// All that is wrong.
+struct Found {
+    diagnostics: Vec<Diagnostic>,
+    sources: Sources,
+    /// The exit code.
+    code: u8,
+}
+
+/// Everything that the command finds, whatever it stops at.
+fn find(arguments: &Check, project: &Project) -> Found {
+    let pipeline = match load(arguments, project, Colour::Never) {
+        Ok(pipeline) => pipeline,
+        Err(stop) => {
+            let diagnostics = match stop.said {
+                Some(said) => said.diagnostics,
+                None => vec![Diagnostic::error("pipeline-unread", stop.message)],
             };
-            let mut stderr = std::io::stderr().lock();
-            let _ = write!(stderr, "{}", report::text(diagnostics, sources, colour));
-            let _ = writeln!(stderr, "{}: {}", pipeline.name(), report::summary(diagnostics));
+            return Found { diagnostics, sources: Sources::new(), code: stop.code };
         }
-        ReportForm::Json => output::print(report::json(diagnostics) + "\n")?,
-        ReportForm::Sarif => output::print(report::sarif(diagnostics, sources, env!("CARGO_PKG_VERSION")) + "\n")?,
+    };
+    let lowered = pipeline.faults();
+    let is_wrong = lowered.is_wrong();
+    let mut diagnostics = lowered.evaluation.diagnostics;
+    if arguments.twice && !is_wrong {
+        diagnostics.extend(same(&pipeline).err().map(|diagnostic| *diagnostic));
     }
     let is_wrong = diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
-    if arguments.twice && !is_wrong {
-        same(&pipeline)?;
-    }
-    Ok(if is_wrong { exit::WRONG } else { exit::PASSED })
+    Found { diagnostics, sources: lowered.sources, code: if is_wrong { exit::WRONG } else { exit::PASSED } }
 }
 
 /// The most characters of a value that are shown where two evaluations differ.
@@ -53,9 +100,11 @@ const SAME_CHARACTERS_MAX: usize = 40;
 /// Whether a program says the same to the same question.
 ///
 /// # Errors
-/// Where it does not: the first difference.
-fn same(pipeline: &Pipeline) -> Result<(), Stop> {
-    let Some([first, second, third]) = pipeline.thrice(Event::new(EventKind::Push))? else { return Ok(()) };
+/// If it cannot be asked, or where it does not: the first difference.
+fn same(pipeline: &Pipeline) -> Result<(), Box<Diagnostic>> {
+    let asked = pipeline.thrice(Event::new(EventKind::Push));
+    let asked = asked.map_err(|message| Diagnostic::error("program-failed", message))?;
+    let Some([first, second, third]) = asked else { return Ok(()) };
     for (other, when) in [(second, "a second time in the same process"), (third, "in another process")] {
         if other == first {
             continue;
@@ -69,13 +118,14 @@ fn same(pipeline: &Pipeline) -> Result<(), Stop> {
                 (", the same in another order".to_owned(), before, after)
             }
         };
-        return Err(Stop::wrong(format!(
+        let message = format!(
             "{}: evaluated {when}, the program says something else{place}\n  before: {}\n  after:  {}\nan evaluation may \
              depend on the event and on answers alone: not on addresses, nor on the order of a `HashMap`",
             pipeline.name(),
             shortened(&before),
             shortened(&after),
-        )));
+        );
+        return Err(Box::new(Diagnostic::error("program-differs", message)));
     }
     let _ = writeln!(
         std::io::stderr(),
