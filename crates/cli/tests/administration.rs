@@ -98,6 +98,19 @@ fn a_backup_is_made_verified_and_put_back() {
 }
 
 #[test]
+fn a_backup_and_its_return_say_where_the_blobs_are() {
+    let place = Place::new();
+    let settings = format!("blobs.url = \"directory:{}\"\n", place.path("apart").display());
+    fs::write(place.path("data/settings.toml"), settings).unwrap();
+    place.check(&["backup", "--data", "data", "copy"], 0, "0 builds (0 facts), 0 blobs and 0 logs are in copy", "");
+    let back = format!("its blobs are in {}\n", place.path("apart").display());
+    place.check(&["restore", "copy", "--data", "back"], 0, &back, "");
+    fs::write(place.path("apart/letters"), "dear").unwrap();
+    let beside = "where the server had them, holds something else; set `blobs.url` to `directory`, or move them";
+    place.check(&["restore", "copy", "--data", "beside"], 0, beside, "");
+}
+
+#[test]
 fn what_there_is_of_a_damaged_backup_is_put_back_and_what_is_missing_is_told() {
     let place = Place::new();
     place.check(&["backup", "--data", "data", "copy"], 0, "0 builds (0 facts)", "");

@@ -4,7 +4,7 @@
 //! ```text
 //! TO/backup.json         what this is; written last: a folder without it is no backup
 //!    records/ropewalk.db the database, one state of it; of PostgreSQL too
-//!    blobs/<2>/<64>      what the database names, as `DirectoryBlobs` keeps it; not of a bucket
+//!    blobs/<2>/<64>      what the database names, as `DirectoryBlobs` keeps it, wherever its folder is; not of a bucket
 //!    blobs.list          their digests, one a line, sorted
 //!    logs/<2>/<build>.log
 //!    logs.list           for each: file, bytes, digest of so many bytes
@@ -35,8 +35,11 @@ use crate::named::Mentions;
 use crate::parts::{PartError, Places, fresh_id, open_blobs_beside, open_database};
 use crate::settings::Settings;
 
-/// The form of backups that is written and understood.
-pub const VERSION: u32 = 1;
+/// The newest form of backups that is understood; it is written where the first one would mislead: of blobs in a folder of their own
+/// ([`Description::blobs_folder`]), which programs that know the first form only would not put back there.
+pub const VERSION: u32 = 2;
+/// The form that is written otherwise.
+const FIRST_VERSION: u32 = 1;
 /// Nothing is removed while a backup is made; one that takes longer than this has died.
 pub const UNDER_WAY_MAX_MS: u64 = 24 * 60 * 60 * 1000;
 /// The most faults that a verification tells one by one; it counts them all.
@@ -76,6 +79,9 @@ pub struct Description {
     pub facts: u64,
     /// Where the blobs are.
     pub blobs_in: BlobsIn,
+    /// The folder outside of the data folder from which they are, if they are in the backup: they are put back there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blobs_folder: Option<PathBuf>,
     /// How many are named.
     pub blobs: u64,
     /// What they take as they are kept here.
@@ -232,8 +238,9 @@ pub fn make(
         }
         None => FileKept::No,
     };
+    let blobs_folder = settings.blobs_url.other_folder().map(Path::to_owned);
     let description = Description {
-        version: VERSION,
+        version: if blobs_folder.is_some() { VERSION } else { FIRST_VERSION },
         made_by: env!("CARGO_PKG_VERSION").to_owned(),
         at: now,
         database: digest,
@@ -242,6 +249,7 @@ pub fn make(
         builds: copied.builds,
         facts: copied.facts,
         blobs_in: blobs.place,
+        blobs_folder,
         blobs: named.blobs.len() as u64,
         blobs_bytes: blobs.bytes,
         blobs_missing: blobs.missing,
@@ -277,8 +285,13 @@ struct CopiedBlobs {
 }
 
 fn copy_blobs(settings: &Settings, data: &Path, to: &Path, named: &[Digest]) -> Result<CopiedBlobs, BackupError> {
-    let place = if settings.blobs_url.0 == "directory" { BlobsIn::Backup } else { BlobsIn::Bucket };
-    let (from, target) = (Places::of(data).blobs(), Places::of(to).blobs());
+    let own = Places::of(data).blobs();
+    let (place, from) = match settings.blobs_url.other_folder() {
+        Some(folder) => (BlobsIn::Backup, folder),
+        None if settings.blobs_url.0 == "directory" => (BlobsIn::Backup, own.as_path()),
+        None => (BlobsIn::Bucket, own.as_path()),
+    };
+    let target = Places::of(to).blobs();
     let (mut bytes, mut missing, mut list) = (0, 0, String::new());
     if place == BlobsIn::Backup {
         // As a place of blobs is when it is opened, so that looking through it changes nothing.
@@ -288,7 +301,7 @@ fn copy_blobs(settings: &Settings, data: &Path, to: &Path, named: &[Digest]) -> 
         // Writing to a text cannot fail.
         let _ = writeln!(list, "{}", digest.to_hex());
         if place == BlobsIn::Backup {
-            match take_blob(&from, &target, *digest)? {
+            match take_blob(from, &target, *digest)? {
                 Some(taken) => bytes += taken,
                 None => missing += 1,
             }
@@ -301,9 +314,7 @@ fn copy_blobs(settings: &Settings, data: &Path, to: &Path, named: &[Digest]) -> 
 
 /// Puts a blob's file under its name in another folder of blobs. `None` if it is not there.
 fn take_blob(from: &Path, to: &Path, digest: Digest) -> Result<Option<u64>, BackupError> {
-    let hex = digest.to_hex();
-    for name in [hex.clone(), format!("{hex}.zst")] {
-        let (source, target) = (from.join(&hex[..2]).join(&name), to.join(&hex[..2]).join(&name));
+    for (source, target) in blob_files(from, digest).into_iter().zip(blob_files(to, digest)) {
         match fs::metadata(&source) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => return Err(at(&source)(error)),
@@ -616,11 +627,37 @@ fn list(folder: &Path, name: &str, digest: Digest, faults: &mut Faults) -> Vec<S
     }
 }
 
-/// Puts a backup, which has been verified, into the data folder `data`, which must be empty or not there.
+/// A backup that was put back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restored {
+    /// What it says of itself.
+    pub description: Description,
+    /// Where its blobs are now.
+    pub blobs: BlobsPut,
+    /// What could not be put back; nothing of a backup that is whole.
+    pub gaps: Gaps,
+}
+
+/// Where the blobs of a backup were put.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BlobsPut {
+    /// Where the server had them: its settings find them. Of a bucket nothing was put anywhere.
+    Back,
+    /// In the data folder, since the folder where the server had them cannot be used.
+    Beside {
+        /// That folder.
+        folder: PathBuf,
+        /// Why not, to stand after it.
+        why: String,
+    },
+}
+
+/// Puts a backup, which has been verified, into the data folder `data`, which must be empty or not there; its blobs where the server had
+/// them, see [`Description::blobs_folder`].
 ///
 /// # Errors
-/// [`BackupError`]; `data` is as it was then.
-pub fn restore(folder: &Path, data: &Path) -> Result<Description, BackupError> {
+/// [`BackupError`]; `data` is as it was then. Blobs that came into a folder of their own stay there.
+pub fn restore(folder: &Path, data: &Path) -> Result<Restored, BackupError> {
     let description = describe(folder)?;
     fill(data, || restore_described(folder, data, description))
 }
@@ -642,21 +679,93 @@ fn fill<T>(data: &Path, work: impl FnOnce() -> Result<T, BackupError>) -> Result
     })
 }
 
-fn restore_described(folder: &Path, data: &Path, description: Description) -> Result<Description, BackupError> {
+fn restore_described(folder: &Path, data: &Path, description: Description) -> Result<Restored, BackupError> {
     restore_records(folder, data)?;
     let (from, to) = (Places::of(folder), Places::of(data));
-    for digest in blobs_in(folder, data, &description)? {
-        take_blob(&from.blobs(), &to.blobs(), digest)?;
+    let digests = blobs_in(folder, data, &description)?;
+    let target = BlobsTarget::find(data, &description, &digests);
+    for digest in digests {
+        target.put(&from.blobs(), digest)?;
     }
     make_folder(&to.logs())?;
     for log in listed_logs(folder, &description) {
         restore_log(&log, &from.logs(), &to.logs())?;
     }
-    for (path, target) in secrets_of(folder, data, &description) {
-        copy_secret(&path, &target).map_err(at(&path))?;
+    for (path, copy) in secrets_of(folder, data, &description) {
+        copy_secret(&path, &copy).map_err(at(&path))?;
     }
     sync(data)?;
-    Ok(description)
+    target.sync()?;
+    Ok(Restored { description, blobs: target.put, gaps: Gaps::default() })
+}
+
+/// Where blobs are put back.
+struct BlobsTarget {
+    folder: PathBuf,
+    /// What is there already; nothing in a new data folder.
+    there: Option<DirectoryBlobs>,
+    put: BlobsPut,
+}
+
+impl BlobsTarget {
+    /// The folder where the server had them if it is empty, not there, or holds some of them; else one in the data folder. In a folder with blobs of
+    /// another server each of both would remove what the other names.
+    fn find(data: &Path, description: &Description, digests: &[Digest]) -> Self {
+        let own = |put| Self { folder: Places::of(data).blobs(), there: None, put };
+        let Some(folder) = description.blobs_folder.clone().filter(|_| description.blobs_in == BlobsIn::Backup) else {
+            return own(BlobsPut::Back);
+        };
+        let beside = |why: String| own(BlobsPut::Beside { folder: folder.clone(), why });
+        if !is_unused(&folder) && !digests.iter().any(|digest| has_blob(&folder, *digest)) {
+            return beside("holds something else".to_owned());
+        }
+        let opened = make_folder(&folder).map_err(|error| with_causes(&error)).and_then(|()| {
+            let opened = DirectoryBlobs::open(&folder, blob::Durability::Process, Verify::Always);
+            opened.map_err(|error| with_causes(&error))
+        });
+        match opened {
+            Ok(there) => Self { folder, there: Some(there), put: BlobsPut::Back },
+            Err(why) => beside(format!("cannot be used ({why})")),
+        }
+    }
+
+    /// Puts one there, unless it is there whole. `false` if the backup has it not.
+    fn put(&self, from: &Path, digest: Digest) -> Result<bool, BackupError> {
+        if let Some(there) = &self.there {
+            if read_blob(there, digest).is_ok() {
+                return Ok(true);
+            }
+            for file in blob_files(&self.folder, digest) {
+                match fs::remove_file(&file) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(&file)(error)),
+                    _ => {}
+                }
+            }
+        }
+        Ok(take_blob(from, &self.folder, digest)?.is_some())
+    }
+
+    fn sync(&self) -> Result<(), BackupError> {
+        if self.there.is_some() { sync(&self.folder) } else { Ok(()) }
+    }
+}
+
+/// The files that a blob may be in, in a folder of blobs.
+fn blob_files(folder: &Path, digest: Digest) -> [PathBuf; 2] {
+    let hex = digest.to_hex();
+    [hex.clone(), format!("{hex}.zst")].map(|name| folder.join(&hex[..2]).join(name))
+}
+
+fn has_blob(folder: &Path, digest: Digest) -> bool {
+    blob_files(folder, digest).iter().any(|file| file.exists())
+}
+
+/// Whether a folder is not there, or nothing but what a place of blobs begins with is in it.
+fn is_unused(folder: &Path) -> bool {
+    match fs::read_dir(folder) {
+        Ok(entries) => entries.flatten().all(|entry| entry.file_name() == "incoming"),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
 }
 
 /// What could not be put back of a damaged backup.
@@ -686,25 +795,28 @@ pub enum LogGap {
 ///
 /// # Errors
 /// [`BackupError`]; `data` is as it was then.
-pub fn restore_damaged(folder: &Path, data: &Path) -> Result<(Description, Gaps), BackupError> {
+pub fn restore_damaged(folder: &Path, data: &Path) -> Result<Restored, BackupError> {
     let description = describe(folder)?;
     fill(data, || restore_what_there_is(folder, data, description))
 }
 
-fn restore_what_there_is(
-    folder: &Path,
-    data: &Path,
-    description: Description,
-) -> Result<(Description, Gaps), BackupError> {
+fn restore_what_there_is(folder: &Path, data: &Path, description: Description) -> Result<Restored, BackupError> {
     restore_records(folder, data)?;
     let (from, to) = (Places::of(folder), Places::of(data));
     let mut gaps = Gaps::default();
     let mut lost = BTreeSet::new();
     let digests = blobs_in(folder, data, &description)?;
+    let target = BlobsTarget::find(data, &description, &digests);
     if !digests.is_empty() {
         let blobs = DirectoryBlobs::open(&from.blobs(), blob::Durability::Process, Verify::Always)?;
         for digest in digests {
-            if read_blob(&blobs, digest).is_err() || take_blob(&from.blobs(), &to.blobs(), digest)?.is_none() {
+            // What the backup has lost may be where the server had it.
+            let is_there = || target.there.as_ref().is_some_and(|there| read_blob(there, digest).is_ok());
+            let is_put = match read_blob(&blobs, digest) {
+                Ok(()) => target.put(&from.blobs(), digest)?,
+                Err(_) => is_there(),
+            };
+            if !is_put {
                 lost.insert(digest);
             }
         }
@@ -718,13 +830,14 @@ fn restore_what_there_is(
             restore_log(&log, &from.logs(), &to.logs())?;
         }
     }
-    for (path, target) in secrets_of(folder, data, &description) {
-        if copy_secret(&path, &target).is_err() {
-            gaps.files.extend(target.file_name().map(|name| name.to_string_lossy().into_owned()));
+    for (path, copy) in secrets_of(folder, data, &description) {
+        if copy_secret(&path, &copy).is_err() {
+            gaps.files.extend(copy.file_name().map(|name| name.to_string_lossy().into_owned()));
         }
     }
     sync(data)?;
-    Ok((description, gaps))
+    target.sync()?;
+    Ok(Restored { description, blobs: target.put, gaps })
 }
 
 fn restore_records(folder: &Path, data: &Path) -> Result<(), BackupError> {

@@ -12,14 +12,14 @@ use engine::fact::What;
 use engine::{BuildRequest, Ended, Fact, Reused};
 use graph::{Artifact, AttemptNumber, BuildId, Digest, Event, EventKind, Origin, Outcome, Timestamp, Trust, Verdict};
 use ropewalk_server::access::{Access, RootKey, StoreLedger};
-use ropewalk_server::backup::{self, BackupError, LogGap};
+use ropewalk_server::backup::{self, BackupError, BlobsPut, LogGap};
 use ropewalk_server::doctor::{Depth, Serving, examine};
 use ropewalk_server::named::Mentions;
 use ropewalk_server::parts::{Storage, open_storage};
 use ropewalk_server::records::{Project, ProjectSettings, Records, StoredLog};
 use ropewalk_server::retention::{Collecting, Policy, Removal, Swept, evict, outdated, sweep};
 use ropewalk_server::server::{Parts, RequestError};
-use ropewalk_server::settings::{Bytes, Days, Settings};
+use ropewalk_server::settings::{BlobsUrl, Bytes, Days, Settings};
 use ropewalk_server::world::{NoValue, SecretSource};
 use ropewalk_server::{Running, Server};
 use store::audit::AuditFilter;
@@ -217,7 +217,7 @@ fn what_there_is_of_a_damaged_backup_is_put_back_and_the_gaps_are_named() {
     fs::remove_file(copy.join("logs/02/2.log")).unwrap();
     overwrite(&copy.join("logs/03/3.log"), |bytes| bytes.truncate(bytes.len() - 3));
     let to = filled.scratch.path().join("restored");
-    let (_, gaps) = backup::restore_damaged(&copy, &to).unwrap();
+    let gaps = backup::restore_damaged(&copy, &to).unwrap().gaps;
     assert_eq!(gaps.blobs, 1);
     let artifacts: Vec<BuildId> = gaps.artifacts.iter().map(|(build, ..)| *build).collect();
     assert_eq!(artifacts, [filled.builds[1]]);
@@ -226,6 +226,47 @@ fn what_there_is_of_a_damaged_backup_is_put_back_and_the_gaps_are_named() {
     assert_eq!(seen(&back, filled.builds[0]).1, line(filled.builds[0]));
     let whole = store::blob::digest(content(filled.builds[0]).as_bytes());
     assert_eq!(back.blobs.get(whole, 1 << 20).unwrap(), content(filled.builds[0]).into_bytes());
+}
+
+#[test]
+fn blobs_in_a_folder_of_their_own_are_backed_up_and_put_back_there() {
+    let scratch = tempfile::tempdir().unwrap();
+    let place = |name: &str| scratch.path().join(name);
+    let (apart, copy) = (place("apart"), place("copy"));
+    let own = Settings { blobs_url: BlobsUrl(format!("directory:{}", apart.display())), ..settings() };
+    let storage = open_storage(&own, &place("data")).unwrap();
+    let builds = [(); 3].map(|()| add_build(&storage));
+    drop(storage);
+    let made = backup::make(&own, &place("data"), None, &copy, at(2)).unwrap();
+    assert_eq!((made.version, made.blobs, made.blobs_missing), (backup::VERSION, 3, 0));
+    assert_eq!(backup::verify(&copy).unwrap().n_faults, 0);
+    let check = |data: &str, settings: &Settings, put: BlobsPut| {
+        assert_eq!(backup::restore(&copy, &place(data)).unwrap().blobs, put, "{data}");
+        let back = open_storage(settings, &place(data)).unwrap();
+        for build in builds {
+            let artifact = back.store.artifacts(build).unwrap().remove(0).artifact.digest;
+            assert_eq!(
+                back.blobs.get(artifact, 1 << 20).unwrap(),
+                content(build).into_bytes(),
+                "{data}, build {build}"
+            );
+        }
+    };
+    fs::remove_dir_all(&apart).unwrap();
+    check("of lost ones", &own, BlobsPut::Back);
+    let file = |build| {
+        let hex = store::blob::digest(content(build).as_bytes()).to_hex();
+        apart.join(&hex[..2]).join(format!("{hex}.zst"))
+    };
+    fs::remove_file(file(builds[0])).unwrap();
+    overwrite(&file(builds[1]), |bytes| bytes.truncate(40));
+    check("of some", &own, BlobsPut::Back);
+    fs::remove_dir_all(&apart).unwrap();
+    fs::create_dir(&apart).unwrap();
+    fs::write(apart.join("letters"), "dear").unwrap();
+    let beside = BlobsPut::Beside { folder: apart.clone(), why: "holds something else".to_owned() };
+    check("of a folder that is used", &settings(), beside);
+    assert_eq!(fs::read_dir(&apart).unwrap().count(), 1);
 }
 
 #[test]

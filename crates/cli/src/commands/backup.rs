@@ -39,13 +39,17 @@ pub fn refused(error: &BackupError) -> Stop {
 
 fn told(description: &Description, to: &Path) -> String {
     let Description { builds, facts, blobs, logs, .. } = description;
-    let mut text = format!("{builds} builds ({facts} facts), {blobs} blobs and {logs} logs are in {}\n", to.display());
+    let of_blobs = match description.blobs_in {
+        BlobsIn::Backup => format!("{blobs} blobs"),
+        BlobsIn::Bucket => format!("the names of {blobs} blobs"),
+    };
+    let mut text = format!("{builds} builds ({facts} facts), {of_blobs} and {logs} logs are in {}\n", to.display());
     if !description.keys.is_empty() {
         text.push_str("it holds the server's keys: keep it as closely as the server itself\n");
     }
     if description.blobs_in == BlobsIn::Bucket {
         text.push_str(
-            "the blobs stay in their bucket, which is to be kept by its own means, such as versions of its objects\n",
+            "the blobs themselves stay in their bucket, which is to be kept by its own means, such as versions of its objects\n",
         );
     }
     if description.blobs_missing > 0 {
@@ -54,4 +58,24 @@ fn told(description: &Description, to: &Path) -> String {
     }
     text.push_str(&format!("next: ropewalk restore --verify {}\n", crate::whereabouts::quoted(&to.to_string_lossy())));
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use server::settings::Settings;
+
+    use super::*;
+
+    #[test]
+    fn of_blobs_in_a_bucket_there_are_only_the_names() {
+        let scratch = tempfile::tempdir().expect("a folder");
+        let (data, to) = (scratch.path().join("data"), scratch.path().join("copy"));
+        let made = backup::make(&Settings::default(), &data, None, &to, now()).expect("a backup");
+        let check = |blobs_in, blobs: &str| {
+            let text = told(&Description { blobs_in, blobs: 8, ..made.clone() }, Path::new("copy"));
+            assert!(text.starts_with(&format!("0 builds (0 facts), {blobs} and 0 logs are in copy\n")), "{text}");
+        };
+        check(BlobsIn::Backup, "8 blobs");
+        check(BlobsIn::Bucket, "the names of 8 blobs");
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use server::backup::{self, BlobsIn, Description, Gaps, LogGap, Verified};
+use server::backup::{self, BlobsIn, BlobsPut, Description, Gaps, LogGap, Restored, Verified};
 
 use super::Stop;
 use super::backup::refused;
@@ -30,11 +30,11 @@ pub fn run(arguments: &Restore, colour: Colour) -> Result<u8, Stop> {
     let data = installation.folder();
     if verified.n_faults > 0 {
         let restored = backup::restore_damaged(&arguments.from, &data).map_err(|error| refused(&error))?;
-        output::print(told(&verified) + &missing(&restored.1) + &next(&restored.0, &data, &installation, colour))?;
+        output::print(told(&verified) + &missing(&restored.gaps) + &next(&restored, &data, &installation, colour))?;
         return Ok(exit::PASSED);
     }
-    let description = backup::restore(&arguments.from, &data).map_err(|error| refused(&error))?;
-    output::print(next(&description, &data, &installation, colour))?;
+    let restored = backup::restore(&arguments.from, &data).map_err(|error| refused(&error))?;
+    output::print(next(&restored, &data, &installation, colour))?;
     Ok(exit::PASSED)
 }
 
@@ -95,9 +95,19 @@ fn summary(description: &Description) -> String {
     format!("whole: {builds} builds ({facts} facts), {blobs} and {logs} logs, made by Ropewalk {made_by}")
 }
 
-fn next(description: &Description, data: &Path, installation: &Installation, colour: Colour) -> String {
+fn next(restored: &Restored, data: &Path, installation: &Installation, colour: Colour) -> String {
     let shown = crate::whereabouts::quoted(&data.to_string_lossy());
+    let description = &restored.description;
     let mut text = format!("restored {} builds into {shown}\n", description.builds);
+    match (&restored.blobs, &description.blobs_folder) {
+        (BlobsPut::Beside { folder, why }, _) => text.push_str(&format!(
+            "the blobs are in {shown}/blobs: {}, where the server had them, {why}; set `blobs.url` to `directory`, or move them into an empty \
+             folder and set it to that\n",
+            folder.display()
+        )),
+        (BlobsPut::Back, Some(folder)) => text.push_str(&format!("its blobs are in {}\n", folder.display())),
+        (BlobsPut::Back, None) => {}
+    }
     let settings = installation.settings(&[], colour);
     if settings.is_ok_and(|loaded| loaded.settings.store_url.0 != "sqlite") {
         text.push_str(&format!(

@@ -1,6 +1,7 @@
 //! The types of settings: how each is written, and what is wrong with what is not.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use axum::http::Uri;
 
@@ -291,6 +292,14 @@ impl Setting for StoreUrl {
 /// Where contents are kept: the data folder, another folder, or a bucket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlobsUrl(pub String);
+
+impl BlobsUrl {
+    /// The folder outside of the data folder that it names, if it names one.
+    #[must_use]
+    pub fn other_folder(&self) -> Option<&Path> {
+        self.0.strip_prefix("directory:").map(Path::new)
+    }
+}
 
 impl Setting for BlobsUrl {
     const TAKES: &'static str = "directory, directory:/PATH or s3://…";
