@@ -301,9 +301,11 @@ impl Inputs {
         Ok(files)
     }
 
-    /// What people should know of the inputs of a job that runs: globs that take nothing, links that lead to what is no input.
-    pub async fn remarks(&self, globs: &[String], workspace: WorkspaceKind) -> Vec<String> {
+    /// What people should know of the inputs of a job that runs: globs that take nothing, links that lead to what is no input. As with
+    /// [`Inputs::digests`] all files are inputs if `globs` is `None`.
+    pub async fn remarks(&self, globs: Option<&[String]>, workspace: WorkspaceKind) -> Vec<String> {
         let Some(seen) = self.start.lock().await.clone() else { return Vec::new() };
+        let Some(globs) = globs else { return self.links_out(&seen, None) };
         let mut remarks: Vec<String> = refuse_only_negated(globs).err().into_iter().collect();
         let takes = |glob: &&String| !glob.starts_with('!');
         let is_missing = |glob: &&String| {
@@ -321,19 +323,23 @@ impl Inputs {
                 Some(format!("inputs: `{glob}` is ignored by git: the job does not see it"))
             }
         }));
-        remarks.extend(Patterns::new(globs).into_iter().flat_map(|patterns| self.links_out(&seen, &patterns)));
+        remarks.extend(Patterns::new(globs).into_iter().flat_map(|patterns| self.links_out(&seen, Some(&patterns))));
         remarks.truncate(REMARKS_MAX);
         remarks
     }
 
-    /// The links among the inputs that lead to files which are none.
-    fn links_out(&self, seen: &Seen, patterns: &Patterns) -> Vec<String> {
+    /// The links among the inputs that lead to files which are none; all files are inputs without patterns.
+    fn links_out(&self, seen: &Seen, patterns: Option<&Patterns>) -> Vec<String> {
         let is_link = |place: &usize| seen.contents[*place].is_some_and(|content| content.kind == Kind::Link);
-        let links = patterns.select(&seen.paths).into_iter().filter(is_link).map(|place| &seen.paths[place]);
+        let places = patterns.map_or_else(|| (0..seen.paths.len()).collect(), |patterns| patterns.select(&seen.paths));
+        let links = places.into_iter().filter(is_link).map(|place| &seen.paths[place]);
         let leads_out = |link: &&PathBuf| {
             let target = fs::read_link(self.root.join(link)).unwrap_or_default();
             let target = normal(&link.parent().unwrap_or(Path::new("")).join(target));
-            !target.is_some_and(|target| is_input(seen, patterns, &target))
+            !target.is_some_and(|target| match patterns {
+                Some(patterns) => !target.starts_with("..") && is_input(seen, |path| patterns.matches(path), &target),
+                None => is_input(seen, |path| seen.place(path).is_some(), &target),
+            })
         };
         let told = |link: &PathBuf| {
             format!("inputs: {} is a link to what is no input; a change there is not noticed", name(link))
@@ -497,23 +503,26 @@ fn sees_tree(seen: &Seen, workspace: WorkspaceKind) -> bool {
 }
 
 /// Whether a file is an input, or a folder holds one.
-fn is_input(seen: &Seen, patterns: &Patterns, target: &Path) -> bool {
-    if patterns.matches(target) {
+fn is_input(seen: &Seen, matches: impl Fn(&Path) -> bool, target: &Path) -> bool {
+    if matches(target) {
         return true;
     }
     let below = target.join("");
     let first = seen.paths.partition_point(|path| by_bytes(path, &below).is_lt());
-    seen.paths[first..].iter().take_while(|path| path.starts_with(target)).any(|path| patterns.matches(path))
+    seen.paths[first..].iter().take_while(|path| path.starts_with(target)).any(|path| matches(path))
 }
 
-/// A relative path without `.` and `..`; `None` if it leads out of the root.
+/// A relative path without `.`, and with `..` only at its beginning; `None` if it is not relative.
 fn normal(path: &Path) -> Option<PathBuf> {
     let mut normal = PathBuf::new();
     for component in path.components() {
         match component {
             Component::Normal(name) => normal.push(name),
             Component::CurDir => {}
-            Component::ParentDir if normal.pop() => {}
+            Component::ParentDir if normal.file_name().is_some() => {
+                normal.pop();
+            }
+            Component::ParentDir => normal.push(".."),
             _ => return None,
         }
     }

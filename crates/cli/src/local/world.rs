@@ -703,10 +703,7 @@ async fn remarks(parts: &Parts, job: &Job, manifest: Option<&Manifest>, report: 
         Reuse::Inputs(globs) => Some(globs.as_slice()),
         Reuse::Tree => None,
     };
-    let mut remarks = match globs {
-        Some(globs) => parts.inputs.remarks(globs, job.workspace).await,
-        None => Vec::new(),
-    };
+    let mut remarks = parts.inputs.remarks(globs, job.workspace).await;
     let is_told = report.notes.iter().any(|note| note.starts_with(worker::INPUT_CHANGED));
     if let Some(manifest) = manifest.filter(|_| !is_told)
         && matches!(report.outcome, Outcome::Passed { .. })

@@ -318,6 +318,25 @@ fn inputs_that_say_less_than_they_seem_to_are_told() {
 }
 
 #[test]
+fn links_out_of_the_tree_are_told_of_a_job_whose_input_it_is() {
+    let repository = Repository::new("jobs: { a: { reuse: true, run: cat out } }");
+    fs::write(repository.beside("aim"), "1").expect("a file");
+    for (aim, link) in [("../aim", "out"), ("file.txt", "within"), (".", "root"), ("../gone", "broken")] {
+        std::os::unix::fs::symlink(aim, repository.root().join(link)).expect("a link");
+    }
+    repository.write("deep/file", "1");
+    std::os::unix::fs::symlink("../file.txt", repository.root().join("deep/up")).expect("a link");
+    repository.check(&["run"], 0);
+    let text = repository.check(&["show", "last", "a"], 0);
+    let told: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.split_once("inputs: ")?.1.split_once(" is a link to what"))
+        .map(|(link, _)| link)
+        .collect();
+    assert_eq!(told, ["broken", "out"], "{text}");
+}
+
+#[test]
 fn an_ignored_input_of_a_job_in_the_tree_counts() {
     let repository = Repository::new("jobs: { a: { workspace: in_place, inputs: [local.txt], run: 'cat local.txt' } }");
     repository.write(".gitignore", "local.txt\n");
