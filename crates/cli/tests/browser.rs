@@ -6,12 +6,16 @@
 mod axe;
 #[path = "browser/build.rs"]
 mod build;
+#[path = "browser/forms.rs"]
+mod forms;
 mod installation;
 #[path = "browser/job.rs"]
 mod job;
 #[path = "browser/log.rs"]
 mod log;
 mod process;
+#[path = "browser/session.rs"]
+mod session;
 #[path = "browser/settings.rs"]
 mod settings;
 #[path = "browser/terminal.rs"]

@@ -3,6 +3,8 @@
 // view. Groups fold, hits of a search and errors stand beside the scroll bar, and a step that runs is followed until the
 // reader scrolls away.
 
+import { answerTo } from "./session.js";
+
 /** The height of a line; the stylesheet says the same. */
 const LINE = 20;
 /** How many lines one request brings, and how many pieces are kept. */
@@ -25,6 +27,9 @@ const HITS_BACK = 1000;
 const LATE_MS = 10_000;
 /** The most lines that are copied at once. */
 const COPY_MAX = 10_000;
+/** How long it takes until a log that has broken off is asked for again, at first and at most. */
+const AGAIN_MS = 1000;
+const AGAIN_MS_MAX = 10_000;
 
 /** @typedef {{ line: number, end: number, depth: number, isFolded: boolean, item: HTMLElement, link: HTMLElement }} Group */
 /** Lines that later ones have drawn over, up to before `to`, which is seen; how often they were drawn again, and how many rows the last drawing over them has. @typedef {{ from: number, to: number, redraws: number, height: number }} Run */
@@ -221,7 +226,7 @@ export function open() {
     late.innerHTML = lateText;
     if (performance.now() < lateAt + LATE_MS) return;
     lateAt = performance.now();
-    fetch(late.getAttribute("data-source") ?? "").then(async (answer) => {
+    answerTo(late.getAttribute("data-source") ?? "").then(async (answer) => {
       if (!answer.ok) return;
       lateText = await answer.text();
       const now = document.querySelector("#groups[data-source]");
@@ -260,7 +265,7 @@ export function open() {
   const piece = (index) => {
     let rows = pieces.get(index);
     if (!rows) {
-      rows = fetch(`${source}?from=${index * PIECE}&count=${PIECE}${green ? `&green=${green}` : ""}`).then(async (answer) => {
+      rows = answerTo(`${source}?from=${index * PIECE}&count=${PIECE}${green ? `&green=${green}` : ""}`).then(async (answer) => {
         if (!answer.ok) throw new Error(`${answer.status}`);
         const holder = made("div");
         holder.innerHTML = await answer.text();
@@ -268,8 +273,7 @@ export function open() {
         learn(index, rows);
         return rows;
       });
-      rows.catch(() => pieces.delete(index));
-      if ((index + 1) * PIECE > lines) rows.then(() => { if ((index + 1) * PIECE > lines) pieces.delete(index); });
+      rows.then(() => { if ((index + 1) * PIECE > lines) pieces.delete(index); }, () => pieces.delete(index));
       while (pieces.size >= PIECES_KEPT) pieces.delete(pieces.keys().next().value ?? -1);
     } else pieces.delete(index);
     // Asked for last, it stays longest.
@@ -502,7 +506,7 @@ export function open() {
   let hits = null;
   /** @param {string} regex @param {string} more */
   const ask = async (regex, more) => {
-    const answer = await fetch(`${api}/search?regex=${encodeURIComponent(regex)}${more}`);
+    const answer = await answerTo(`${api}/search?regex=${encodeURIComponent(regex)}${more}`);
     const said = await answer.json();
     if (!answer.ok) throw new Error(said.detail);
     return said;
@@ -598,6 +602,13 @@ export function open() {
     said.textContent = many;
   };
   const search = /** @type {HTMLInputElement | null} */ (viewer.querySelector("#search"));
+  /** @param {string} text */
+  const tellProblem = (text) => {
+    viewer.querySelector(".find + .problem")?.remove();
+    const problem = made("p", "problem", text);
+    problem.setAttribute("role", "alert");
+    search?.form?.after(problem);
+  };
   const run = async (/** @type {string} */ regex) => {
     document.querySelector("#hits")?.remove();
     viewer.querySelector(".find + .problem")?.remove();
@@ -613,9 +624,7 @@ export function open() {
         hits = found;
         list(found);
       } catch (error) {
-        const problem = made("p", "problem", error instanceof Error ? error.message : String(error));
-        problem.setAttribute("role", "alert");
-        search?.form?.after(problem);
+        tellProblem(error instanceof Error ? error.message : String(error));
       }
     }
     drawMap();
@@ -642,8 +651,10 @@ export function open() {
         rows.push(...(await piece(index)).filter((row) => row.id && number(row) + 1 >= range.from && number(row) + 1 <= to));
       }
     }
-    await navigator.clipboard?.writeText(rows.map((row) => /** @type {HTMLElement | null} */ (row.querySelector(".c"))).map((it) => it?.dataset.raw ?? it?.textContent ?? "").join("\n"));
-    said.textContent = `${rows.length} lines copied`;
+    const texts = rows.map((row) => /** @type {HTMLElement | null} */ (row.querySelector(".c"))).map((it) => it?.dataset.raw ?? it?.textContent ?? "");
+    viewer.querySelector(".find + .problem")?.remove();
+    if (await isCopied(texts.join("\n"))) said.textContent = `${texts.length} ${texts.length === 1 ? "line" : "lines"} copied`;
+    else tellProblem("Nothing was copied: the browser does not let this page do it. Select the lines and copy them by its own keys, or take them from Raw.");
   };
   const deeds = {
     j: () => { log.scrollTop += LINE; },
@@ -675,7 +686,7 @@ export function open() {
       draw();
     },
     G: () => { follows = log.hasAttribute("data-open"); tellNewer(); toEnd(); },
-    c: () => { copy(); },
+    c: () => { copy().catch(() => tellProblem("Nothing was copied: the lines could not be loaded. Try again when the server answers.")); },
     l: () => { const range = namedBy(location.hash); go(range ? range.from - 1 : lineOf(top())); },
   };
   const deed = (/** @type {string} */ key) => (Object.hasOwn(deeds, key) ? deeds[/** @type {keyof typeof deeds} */ (key)] : undefined);
@@ -713,7 +724,7 @@ export function open() {
   }
   loadLate();
 
-  if (log.hasAttribute("data-open")) followLog(`${api}?format=ndjson&follow=true`, lines, (count, isOver) => {
+  if (log.hasAttribute("data-open")) followLog(api, { step: step - 1, from: lines }, (count, isOver) => {
     const was = lines;
     lines = Math.max(lines, count);
     if (isOver) log.removeAttribute("data-open");
@@ -725,18 +736,54 @@ export function open() {
   });
 }
 
+/** Copies a text, and gives whether it was. @param {string} text */
+async function isCopied(text) {
+  try {
+    // There is none but over HTTPS and on the machine itself.
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    const focused = /** @type {HTMLElement | null} */ (document.activeElement);
+    const holder = Object.assign(document.createElement("textarea"), { className: "to-copy", value: text });
+    document.body.append(holder);
+    holder.focus({ preventScroll: true });
+    holder.select();
+    const isDone = document.execCommand("copy");
+    holder.remove();
+    focused?.focus({ preventScroll: true });
+    return isDone;
+  }
+}
+
 /**
- * Reads what is still to come, for the numbers alone: lines are drawn by the server.
- * @param {string} path @param {number} from @param {(count: number, isOver: boolean) => void} told
+ * Reads what is still to come, for the numbers alone: lines are drawn by the server. A connection that ends says nothing of the step: as long as that
+ * is open it is asked again, from where it broke off.
+ * @param {string} api the log's path @param {{ step: number, from: number }} place @param {(count: number, isOver: boolean) => void} told
  */
-async function followLog(path, from, told) {
+async function followLog(api, { step, from }, told) {
   let count = from;
   let isTold = true;
   const tell = () => { if (!isTold) { isTold = true; told(count, false); } };
   const timer = setInterval(tell, 100);
+  for (let pause = AGAIN_MS; ; pause = Math.min(pause * 2, AGAIN_MS_MAX)) {
+    const before = count;
+    await follow(`${api}?format=ndjson&follow=true&from=${count}`, (number) => { count = Math.max(count, number + 1); isTold = false; });
+    const lines = await linesIfOver(api.slice(0, api.lastIndexOf("/")), step);
+    if (lines !== null) { count = Math.max(count, lines); break; }
+    if (count > before) pause = AGAIN_MS;
+    await new Promise((over) => setTimeout(over, pause));
+    // What could not be loaded meanwhile is drawn.
+    isTold = false;
+  }
+  clearInterval(timer);
+  told(count, true);
+}
+
+/** Follows lines until the connection ends. @param {string} path @param {(number: number) => void} seen */
+async function follow(path, seen) {
   try {
-    const answer = await fetch(`${path}&from=${from}`);
-    const reader = answer.body?.pipeThrough(new TextDecoderStream()).getReader();
+    const answer = await answerTo(path);
+    const reader = answer.ok ? answer.body?.pipeThrough(new TextDecoderStream()).getReader() : undefined;
     let rest = "";
     while (reader) {
       const { done, value } = await reader.read();
@@ -744,14 +791,25 @@ async function followLog(path, from, told) {
       const rows = (rest + value).split("\n");
       rest = rows.pop() ?? "";
       for (const row of rows) {
-        const seen = /"number":(\d+)/.exec(row);
-        if (seen) { count = Math.max(count, Number(seen[1]) + 1); isTold = false; }
+        const found = /"number":(\d+)/.exec(row);
+        if (found) seen(Number(found[1]));
       }
     }
-    told(count, true);
   } catch {
-    // The connection ended: the page's own stream reads the page again when something happens.
-  } finally {
-    clearInterval(timer);
+    // The server has gone, or the way to it.
+  }
+}
+
+/** How many lines a step has printed, once no more of it comes; nothing as long as it is open, or the server does not say. @param {string} summary its path @param {number} step */
+async function linesIfOver(summary, step) {
+  try {
+    const answer = await answerTo(summary);
+    if (!answer.ok) return null;
+    /** @type {{ steps: { step: number, lines: number, state: string }[] }} */
+    const said = await answer.json();
+    const told = said.steps.find((it) => it.step === step);
+    return told && told.state !== "open" ? told.lines : null;
+  } catch {
+    return null;
   }
 }

@@ -14,12 +14,13 @@ pub struct Asset {
 const STYLE: &str = concat!(include_str!("../assets/style.css"), include_str!("../assets/overview.css"));
 
 /// All files. `page.js` loads on every page and imports the others by their own names, beside it.
-pub const ASSETS: [Asset; 8] = [
+pub const ASSETS: [Asset; 9] = [
     Asset { name: "style.css", media: "text/css; charset=utf-8", text: STYLE },
     Asset { name: "build.css", media: "text/css; charset=utf-8", text: include_str!("../assets/build.css") },
     Asset { name: "build.js", media: "text/javascript; charset=utf-8", text: include_str!("../assets/build.js") },
     Asset { name: "page.js", media: "text/javascript; charset=utf-8", text: include_str!("../assets/page.js") },
     Asset { name: "live.js", media: "text/javascript; charset=utf-8", text: include_str!("../assets/live.js") },
+    Asset { name: "session.js", media: "text/javascript; charset=utf-8", text: include_str!("../assets/session.js") },
     Asset { name: "log.js", media: "text/javascript; charset=utf-8", text: include_str!("../assets/log.js") },
     Asset { name: "terminal.js", media: "text/javascript; charset=utf-8", text: include_str!("../assets/terminal.js") },
     Asset { name: "icon.svg", media: "image/svg+xml", text: include_str!("../assets/icon.svg") },

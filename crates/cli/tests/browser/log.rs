@@ -368,6 +368,67 @@ fn a_step_is_followed_until_the_reader_scrolls_away() {
 }
 
 #[test]
+fn a_step_is_followed_on_after_the_server_was_gone() {
+    if !has_browser() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let sign = |name: &str| folder.path().join(name);
+    let wait = |name: &str| format!("while [ ! -e {} ]; do sleep 0.05; done", sign(name).display());
+    let script = format!("seq 1 5; {}; echo after; {}; echo end", wait("one"), wait("two"));
+    let site = Site::new(&format!("defaults: {{ environment: host }}\njobs:\n  slow: {{ run: '{script}' }}\n"));
+    let (mut server, _worker) = (site.serve(), site.work("w", &[]));
+    site.submit(&["--no-wait"], 0);
+    let browser = Browser::open(&site, Kind::Desk);
+    browser.go("/builds/1/jobs/slow");
+    browser.until(&format!("{} .c", row(5)), "5");
+    browser.until_is("document.querySelector('#log[data-drawn]') !== null");
+    browser.ask("window.stays = true");
+    // It ends in order, and what it was telling with it: the step goes on.
+    server.signal("TERM");
+    server.ended();
+    let mut server = site.serve();
+    fs::write(sign("one"), "").expect("a file");
+    browser.until(&format!("{} .c", row(6)), "after");
+    assert_eq!(browser.ask("document.querySelector('#log').hasAttribute('data-open')"), true);
+    // It ends as it does when its machine does.
+    server.kill();
+    let _server = site.serve();
+    fs::write(sign("two"), "").expect("a file");
+    browser.until(&format!("{} .c", row(7)), "end");
+    browser.until("#ending", "exit 0");
+    browser.until_is("!document.querySelector('#log').hasAttribute('data-open')");
+    assert_eq!(browser.ask("window.stays"), true, "the page was loaded anew");
+}
+
+#[test]
+fn lines_are_copied_where_scripts_have_no_clipboard() {
+    if !has_browser() {
+        return;
+    }
+    let site = Site::new("defaults: { environment: host }\njobs:\n  a: { run: 'seq 1 9' }\n");
+    let (_server, _worker) = (site.serve(), site.work("w", &[]));
+    site.submit(&[], 0);
+    let browser = Browser::open(&site, Kind::Desk);
+    browser.go("/builds/1/jobs/a#1:3-5");
+    browser.until_is("document.querySelector('#log[data-drawn]') !== null");
+    // As it is over HTTP from another machine.
+    browser.ask("Object.defineProperty(navigator, 'clipboard', { value: undefined }) === navigator");
+    browser.click("#log-tools [data-do=c]");
+    browser
+        .until_is("[...document.querySelectorAll('[role=status]')].some((it) => it.textContent === '3 lines copied')");
+    browser.ask("document.body.append(Object.assign(document.createElement('textarea'), { id: 'pasted' }))");
+    browser.click("#pasted");
+    browser.chord(&["\u{e009}", "v"]);
+    browser.until_is("document.querySelector('#pasted').value === '3\\n4\\n5'");
+    // Where that is not let either, nothing is said to be copied.
+    browser.ask("(document.execCommand = () => false, true)");
+    browser.click("#log-tools [data-do=c]");
+    browser.until(".find + .problem", "Nothing was copied");
+    browser.is_content();
+}
+
+#[test]
 fn a_log_is_read_over_a_slow_network() {
     if !has_browser() {
         return;
