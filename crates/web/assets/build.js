@@ -3,6 +3,7 @@
 // that is pointed at, the waterfall's zoom, the time that a running build takes, and the job that is looked at beside the build.
 
 import { readAgain } from "./live.js";
+import { answerTo } from "./session.js";
 
 /** How long after the last letter the search is asked, in milliseconds. */
 const TYPING_MS = 150;
@@ -12,13 +13,27 @@ const ZOOM_MAX = 64;
 /** What an address says of the job that is shown beside the build. */
 const PANEL = ["job", "attempt", "step"];
 
+/** Spells out in the present address what it leaves to what was chosen last: else the way back to it would lead to what is chosen now. */
+function spellOut() {
+  const present = new URL(location.href);
+  for (const [name, links] of [["view", "#views"], ["by", "#tree-order"]]) {
+    const link = /** @type {HTMLAnchorElement | null} */ (document.querySelector(`${links} a[aria-current]`));
+    const shown = link && new URL(link.href).searchParams.get(name);
+    if (shown && !present.searchParams.has(name)) present.searchParams.set(name, shown);
+  }
+  if (present.href !== location.href) history.replaceState(history.state, "", present);
+}
+
 /** Shows the page of this address in place of the present one. @param {string} address @param {"push" | "replace"} how */
 function show(address, how) {
   const url = new URL(address, location.href);
   const present = new URLSearchParams(location.search);
   for (const name of PANEL) if (present.has(name)) url.searchParams.set(name, present.get(name) ?? "");
   const to = url.pathname + url.search + location.hash;
-  if (how === "push") history.pushState(null, "", to); else history.replaceState(null, "", to);
+  if (how === "push") {
+    spellOut();
+    history.pushState(null, "", to);
+  } else history.replaceState(null, "", to);
   return readAgain();
 }
 
@@ -121,7 +136,7 @@ function followRun() {
     // A build that has ended is followed no more.
     if (!document.querySelector("p.verdict:is(.running, .asking)")) { set(false); button.hidden = true; }
   }).observe(document.querySelector("main") ?? canvas, { childList: true, subtree: true });
-  canvas.before(button);
+  document.querySelector("#drawn-head")?.append(button);
 }
 
 /** The job that a path is the page of; nothing if it is of none of this build. @param {string} path */
@@ -333,7 +348,7 @@ async function annotations() {
   if (!section || !source) return;
   const isRunning = document.querySelector("[data-since]") !== null;
   try {
-    const answer = await fetch(source, { headers: { accept: "text/html" } });
+    const answer = await answerTo(source, { headers: { accept: "text/html" } });
     const fresh = answer.ok && new DOMParser().parseFromString(await answer.text(), "text/html").querySelector("#annotations");
     if (fresh && fresh.innerHTML !== section.innerHTML) section.replaceChildren(...document.adoptNode(fresh).childNodes);
   } catch {

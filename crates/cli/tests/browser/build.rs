@@ -99,6 +99,62 @@ fn a_build_is_seen_as_graph_table_and_waterfall() {
 }
 
 #[test]
+fn the_way_back_leads_to_the_view_before() {
+    if !has_browser() {
+        return;
+    }
+    let site = Site::new("defaults: { environment: host }\njobs:\n  a: { run: echo }\n  b: { needs: a, run: echo }\n");
+    let (_server, _worker) = (site.serve(), site.work("w", &[]));
+    site.submit(&[], 0);
+    let browser = Browser::open(&site, Kind::Desk);
+    browser.go("/builds/1");
+    let first = browser.ask("document.querySelector('#views [aria-current]').id");
+    let first = format!("#{}[aria-current]", first.as_str().expect("a name"));
+    for view in ["#view-flame", "#view-time", "#order-state"] {
+        browser.click(view);
+        browser.until(&format!("{view}[aria-current]"), "");
+    }
+    for before in ["#order-order[aria-current]", "#view-flame[aria-current]", &first] {
+        browser.call("POST", "/back", &json!({}));
+        browser.until(before, "");
+    }
+    assert_eq!(browser.ask("location.pathname"), "/builds/1");
+    browser.is_content();
+}
+
+#[test]
+fn what_runs_is_followed_by_a_button_beside_the_views() {
+    if !has_browser() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let sign = folder.path().join("sign");
+    let wait = format!("while [ ! -e {} ]; do sleep 0.05; done", sign.display());
+    let site = Site::new(&format!("defaults: {{ environment: host }}\njobs:\n  slow: {{ run: 'echo; {wait}' }}\n"));
+    let (_server, _worker) = (site.serve(), site.work("w", &[]));
+    site.submit(&["--no-wait"], 0);
+    let browser = Browser::open(&site, Kind::Desk);
+    for path in ["/builds/1", "/builds/1?job=slow"] {
+        browser.go(path);
+        browser.until(".follow-run", "Follow what runs");
+        browser.until_is(&format!("(document.querySelector('.step-panel') !== null) === {}", path.contains("job=")));
+        let covered = browser.ask(
+            "(() => { const over = document.querySelector('.follow-run').getBoundingClientRect(); \
+             return [...document.querySelectorAll('#views a')].map((it) => it.getBoundingClientRect()) \
+             .filter((it) => it.left < over.right && over.left < it.right && it.top < over.bottom && over.top < it.bottom).length; })()",
+        );
+        assert_eq!(covered, 0, "{path}");
+        browser.screenshot(if path.contains("job=") { "follow-panel" } else { "follow-button" });
+    }
+    // It is still there when the views were read again.
+    browser.click("#view-table");
+    browser.until("#view-table[aria-current]", "");
+    browser.until(".follow-run", "Follow what runs");
+    browser.is_content();
+    fs::write(sign, "").expect("a file");
+}
+
+#[test]
 fn the_drawing_answers_to_keys_and_pointers() {
     if !has_browser() {
         return;
