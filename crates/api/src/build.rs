@@ -32,7 +32,7 @@ pub struct Build {
     pub name: String,
     /// What happened.
     pub event: Event,
-    /// The digest of the manifest that names every file that is built.
+    /// The digest of the manifest that names every file that is built; told of one build, to whoever may submit builds of its project.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<DigestText>")]
     pub source: Option<Digest>,

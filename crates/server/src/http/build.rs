@@ -159,9 +159,19 @@ pub fn row(app: &App, build: BuildId) -> Result<BuildRow, Problem> {
     row.ok_or_else(|| problem::not_found(format_args!("build {build}")))
 }
 
+/// A build with the digest of its source, if whoever asks may submit builds of its project: by the digest alone a build of these files
+/// can be asked for, which shows them.
+fn whole(app: &App, call: &Call, row: &BuildRow) -> api::build::Build {
+    let may_know =
+        |bearer: &Arc<Bearer>| bearer.may(Verb::Submit, &Target::project(&row.origin.project), app.now()).is_ok();
+    let source = row.origin.source.filter(|_| call.bearer().is_ok_and(may_know));
+    api::build::Build { source, ..convert::build(row) }
+}
+
 pub async fn get(app: Arc<App>, call: Call) -> Answered {
     let build = call.build()?;
-    answer::json(&convert::build(&app.blocking(move |app| row(app, build)).await?))
+    let row = app.blocking(move |app| row(app, build)).await?;
+    answer::json(&whole(&app, &call, &row))
 }
 
 pub async fn numbered(app: Arc<App>, call: Call) -> Answered {
@@ -179,7 +189,7 @@ pub async fn numbered(app: Arc<App>, call: Call) -> Answered {
             row(app, build)
         })
         .await?;
-    answer::json(&convert::build(&row))
+    answer::json(&whole(&app, &call, &row))
 }
 
 pub async fn graph(app: Arc<App>, call: Call) -> Answered {

@@ -15,6 +15,7 @@ use store::rows::{
     ArtifactRow, AttemptRow, BuildRow, Eviction, GateRow, JobRow, JobState as RowState, OperationRow, TestRow,
 };
 
+/// A build without its source, which [`super::build::whole`] adds for whoever may know it.
 pub fn build(row: &BuildRow) -> Build {
     let because = match &row.verdict {
         graph::Verdict::Failed { because } => because.as_ref().map(JobName::to_string),
@@ -29,7 +30,7 @@ pub fn build(row: &BuildRow) -> Build {
         pipeline: row.pipeline.clone(),
         name: row.name.clone(),
         event: (&row.event).into(),
-        source: row.origin.source,
+        source: None,
         client: row.client.clone(),
         retry_of: row.retry_of,
         created: row.created.into(),

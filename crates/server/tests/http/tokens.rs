@@ -218,6 +218,24 @@ async fn the_pools_of_all_are_held_only_by_who_may_control_every_project() {
 }
 
 #[tokio::test]
+async fn the_source_of_a_build_is_told_to_whoever_may_submit_builds_of_its_project() {
+    let served = Served::new().await;
+    let admin = served.admin();
+    let build = passed(&served, &admin).await;
+    let source = admin.build_get(build).await.unwrap().source;
+    assert!(source.is_some());
+    for (verbs, expected) in
+        [(&[Verb::Read][..], None), (&[Verb::Read, Verb::Control], None), (&[Verb::Read, Verb::Submit], source)]
+    {
+        let client = served.client(&served.token(verbs, None, None));
+        assert_eq!(client.build_get(build).await.unwrap().source, expected, "{verbs:?}");
+        let listed = client.build_list(&Default::default(), &Default::default()).await.unwrap().items;
+        assert!(listed.iter().any(|row| row.id == build) && listed.iter().all(|row| row.source.is_none()));
+    }
+    served.end().await;
+}
+
+#[tokio::test]
 async fn a_shell_is_opened_only_by_who_may_use_the_pool_of_its_job() {
     let served = Served::new().await;
     let mut worker = Worker::join(&served.site, "w1", []).await;
