@@ -165,9 +165,10 @@ pub struct Run {
     pub fail_fast: bool,
     #[command(flatten)]
     pub how: RunHow,
-    /// Go on with what had not ended of a build that was killed; the newest such build if no number is given.
+    /// Go on with what had not ended of a build that was killed: by its number, `last`, or `last-failed`; the newest such build if none is
+    /// named.
     #[arg(long, value_name = "BUILD", num_args = 0..=1, conflicts_with_all = ["jobs", "pipeline"])]
-    pub resume: Option<Option<u64>>,
+    pub resume: Option<Option<String>>,
     /// In a step of a build: only ask for the build. It begins when the build that runs the step has ended.
     #[arg(long, conflicts_with = "resume")]
     pub later: bool,

@@ -3,18 +3,20 @@
 //! (`local/turns.rs`) waits as long as the connection to whoever has it stands.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use engine::Input;
 use futures_util::future::select;
 use graph::{BuildId, ConcurrencyMode, JobName, Trust};
+use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use server::Inbox;
@@ -233,7 +235,10 @@ pub async fn tell(data: &Path, build: BuildId, request: &Request) -> std::io::Re
 
 /// How many slots the process that runs `build` has for it and the builds below it; `None` if no process does.
 pub fn slots(data: &Path, build: BuildId) -> Option<u32> {
-    ask(data, build, &Request::Slots).ok()??.parse().ok()
+    match ask(data, build, &Request::Slots, |_| false) {
+        Ok(Answer::Line(line)) => line.parse().ok(),
+        _ => None,
+    }
 }
 
 /// What became of a request.
@@ -241,6 +246,8 @@ pub fn slots(data: &Path, build: BuildId) -> Option<u32> {
 pub enum Sent {
     /// The process that runs the build has taken it.
     Taken,
+    /// The process that runs the build is stopped (Ctrl-Z), and takes it when it goes on.
+    ToStopped,
     /// No process runs the build.
     NobodyThere,
 }
@@ -250,22 +257,75 @@ pub enum Sent {
 /// # Errors
 /// A sentence, if that process is there but does not take it.
 pub fn send(data: &Path, build: BuildId, request: &Request) -> Result<Sent, String> {
-    match ask(data, build, request)?.as_deref() {
-        None => Ok(Sent::NobodyThere),
-        Some("ok") => Ok(Sent::Taken),
-        Some(other) => Err(format!("build {build}: {other}")),
+    match ask(data, build, request, is_stopped)? {
+        Answer::Nobody => Ok(Sent::NobodyThere),
+        Answer::Stopped => Ok(Sent::ToStopped),
+        Answer::Line(line) if line == "ok" => Ok(Sent::Taken),
+        Answer::Line(line) => Err(format!("build {build}: {line}")),
     }
 }
 
-/// The answer of the process that runs `build`, one line; `None` if there is none.
-fn ask(data: &Path, build: BuildId, request: &Request) -> Result<Option<String>, String> {
-    let Ok(mut stream) = UnixStream::connect(path(data, build)) else { return Ok(None) };
+/// How long the process that runs a build has for its answer.
+const ANSWER_WAIT: Duration = Duration::from_secs(10);
+/// How often it is looked at meanwhile.
+const LOOKED_AT_EVERY: Duration = Duration::from_millis(100);
+
+/// What the process that runs a build answers.
+enum Answer {
+    /// One line.
+    Line(String),
+    /// Nothing, since it is stopped: it has the request when it goes on.
+    Stopped,
+    /// There is none.
+    Nobody,
+}
+
+/// Asks the process that runs a build, and waits for its answer, but not longer than until it is given up.
+fn ask(data: &Path, build: BuildId, request: &Request, is_given_up: fn(Pid) -> bool) -> Result<Answer, String> {
+    let Ok(mut stream) = UnixStream::connect(path(data, build)) else { return Ok(Answer::Nobody) };
     let failed = |error: std::io::Error| format!("the process that runs build {build} does not answer: {error}");
-    stream.set_read_timeout(Some(Duration::from_secs(10))).map_err(failed)?;
+    stream.set_read_timeout(Some(LOOKED_AT_EVERY)).map_err(failed)?;
     let mut line = serde_json::to_string(request).map_err(|error| error.to_string())?;
     line.push('\n');
     stream.write_all(line.as_bytes()).map_err(failed)?;
-    let mut answer = String::new();
-    BufReader::new(stream).read_line(&mut answer).map_err(failed)?;
-    Ok(Some(answer.trim_end().to_owned()))
+    let listener = listener(&stream);
+    let (began, mut reader, mut answer) = (Instant::now(), BufReader::new(stream), String::new());
+    loop {
+        match reader.read_line(&mut answer) {
+            Ok(_) => return Ok(Answer::Line(answer.trim_end().to_owned())),
+            Err(error) if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                return Err(failed(error));
+            }
+            Err(_) if listener.is_some_and(is_given_up) => return Ok(Answer::Stopped),
+            Err(_) if began.elapsed() >= ANSWER_WAIT => {
+                let waited = ANSWER_WAIT.as_secs();
+                return Err(format!("the process that runs build {build} has not answered for {waited} s: ask again"));
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// The process at the other end of a socket; `None` if it has no number here, as one in another container.
+fn listener(stream: &UnixStream) -> Option<Pid> {
+    let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut length = libc::socklen_t::try_from(size_of_val(&peer)).ok()?;
+    // SAFETY: the kernel writes at most `length` bytes into `peer`, all of whose bytes may have any value. rustix has its number never be 0.
+    let code = unsafe {
+        libc::getsockopt(
+            stream.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut peer).cast(),
+            &raw mut length,
+        )
+    };
+    if code == 0 { Pid::from_raw(peer.pid) } else { None }
+}
+
+/// Whether a process is stopped by job control.
+fn is_stopped(process: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero())).unwrap_or_default();
+    // Source: proc_pid_stat(5): the state stands behind the name, which may hold anything.
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
 }

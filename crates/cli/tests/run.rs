@@ -349,7 +349,9 @@ fn after_kill_nine_nothing_is_left_and_resume_goes_on() {
     // The pipe's other end is held by everything the build had started: its end shows that all of it is gone.
     let mut rest = String::new();
     std::io::Read::read_to_string(&mut reader, &mut rest).expect("readable output");
-    let text = repository.check(&["run", "--resume"], 0);
+    let text = repository.check(&["run", "--resume", "last-failed"], 2);
+    assert!(text.contains("no build has failed"), "{text}");
+    let text = repository.check(&["run", "--resume", "last"], 0);
     assert!(text.contains("second try") && text.contains("b | end"), "{text}");
     let first = fs::read_to_string(repository.folder.path().join("first.txt")).expect("there");
     assert_eq!(first, "first ran\n", "a job that had ended is not run again");

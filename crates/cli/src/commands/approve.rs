@@ -33,9 +33,15 @@ pub fn run(arguments: &Approve, project: &Project, colour: Colour) -> Result<u8,
     let request = Request::Answer { job: job.clone(), answer: answer.clone(), by: by.clone() };
     match control::send(&project.data, build, &request).map_err(Stop::infra)? {
         Sent::Taken => said(&job, answer.is_some()),
+        Sent::ToStopped => {
+            output::print(format!(
+                "build {build} is stopped (Ctrl-Z): it takes the answer when `fg` or `bg` lets it go on\n"
+            ))?;
+            Ok(exit::PASSED)
+        }
         Sent::NobodyThere => {
             let input = Input::GateAnswered { build, job, answer, by };
-            super::run::resume(Some(build), &arguments.how, project, colour, vec![input])
+            super::run::resume(Some(&build.to_string()), &arguments.how, project, colour, vec![input])
         }
     }
 }

@@ -43,8 +43,8 @@ use crate::{control, ending, event, exit, output, shortcut};
 /// # Errors
 /// If the build cannot begin, or its records cannot be kept.
 pub fn run(arguments: &Run, project: &Project, colour: Colour) -> Result<u8, Stop> {
-    if let Some(number) = arguments.resume {
-        return resume(number.map(BuildId), &arguments.how, project, colour, Vec::new());
+    if let Some(build) = &arguments.resume {
+        return resume(build.as_deref(), &arguments.how, project, colour, Vec::new());
     }
     // git looks while all the rest is made ready.
     let look = Look::begin(&project.root);
@@ -160,12 +160,13 @@ fn tests_failed(request: BuildRequest, failure: Diagnostic, project: &Project) -
     )))
 }
 
-/// Goes on with a build that nobody runs, after the inputs given.
+/// Goes on with a build that nobody runs, after the inputs given: with the one that `build` names, see [`crate::places::find_build`], or the
+/// newest that has not ended.
 ///
 /// # Errors
 /// If there is no such build, or it has ended, or somebody runs it.
 pub fn resume(
-    build: Option<BuildId>,
+    build: Option<&str>,
     how: &RunHow,
     project: &Project,
     colour: Colour,
@@ -174,7 +175,7 @@ pub fn resume(
     let keeper = Keeper::start().map_err(|error| Stop::of(&error))?;
     let places = Places::open(project)?;
     let build = match build {
-        Some(build) => build,
+        Some(build) => places.build(build)?,
         None => child::newest_unfinished(&*places.store)?.ok_or_else(|| {
             Stop::wrong("every build has ended: there is nothing to go on with; `ropewalk run` begins a new one")
         })?,

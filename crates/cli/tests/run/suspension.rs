@@ -7,10 +7,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use crate::Repository;
+use crate::{Repository, wait_for};
 
 /// The longest that a test waits for what is to be shown.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -119,4 +120,21 @@ fn a_live_view_that_is_stopped_leaves_the_terminal_and_is_drawn_anew() {
     fs::write(repository.folder.path().join("go"), "").expect("a file");
     let behind = terminal.until("build 1 passed");
     assert!(behind.contains("✓ a") && !behind.contains(HIDDEN), "it draws over the shell: {behind:?}");
+}
+
+#[test]
+fn a_build_that_is_stopped_is_canceled_once_it_goes_on() {
+    let repository = Repository::new("jobs: { a: { run: 'echo ready; sleep 1000' } }");
+    let mut build = repository.start(&["run", "--output", "plain"]);
+    let mut reader = wait_for(&mut build, "a | ready");
+    let process = Pid::from_child(&build);
+    kill_process(process, Signal::STOP).expect("a signal is sent");
+    // Until the kernel has done so.
+    waitid(WaitId::Pid(process), WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT).expect("it is stopped");
+    let text = repository.check(&["cancel"], 0);
+    assert_eq!(text, "build 1 is stopped (Ctrl-Z): it ends when `fg` or `bg` lets it go on\n");
+    kill_process(process, Signal::CONT).expect("a signal is sent");
+    let mut rest = String::new();
+    reader.read_to_string(&mut rest).expect("readable output");
+    assert_eq!(build.wait().expect("it ends").code(), Some(130), "{rest}");
 }
