@@ -114,6 +114,14 @@ fn default_data() -> PathBuf {
     set("XDG_DATA_HOME").filter(|path| path.is_absolute()).unwrap_or_else(home).join("ropewalk/server")
 }
 
+/// Why there are no settings.
+pub enum NoSettings {
+    /// Their file cannot be read.
+    Unread(Stop),
+    /// What stands there is wrong: each fault at its line, for people.
+    Wrong(String),
+}
+
 impl Installation {
     /// The data folder, absolute.
     pub fn folder(&self) -> PathBuf {
@@ -164,16 +172,27 @@ impl Installation {
     /// # Errors
     /// If anything is.
     pub fn settings(&self, flags: &[(&str, String)], colour: Colour) -> Result<Loaded, Stop> {
-        let file = self.file()?;
+        let color =
+            if output::coloured(colour, &std::io::stderr()) { report::Color::Always } else { report::Color::Never };
+        self.read_settings(flags, color).map_err(|error| match error {
+            NoSettings::Unread(stop) => stop,
+            NoSettings::Wrong(text) => {
+                let _ = std::io::stderr().write_all(text.as_bytes());
+                Stop::wrong("")
+            }
+        })
+    }
+
+    /// As [`Installation::settings`]; nothing is printed.
+    ///
+    /// # Errors
+    /// [`NoSettings`].
+    pub fn read_settings(&self, flags: &[(&str, String)], color: report::Color) -> Result<Loaded, NoSettings> {
+        let file = self.file().map_err(NoSettings::Unread)?;
         let environment =
             std::env::vars_os().map(|(name, value)| (name.to_string_lossy().into_owned(), value)).collect();
-        load(flags, file.as_ref(), &environment).map_err(|fault| {
-            let color =
-                if output::coloured(colour, &std::io::stderr()) { report::Color::Always } else { report::Color::Never };
-            let text = report::text(&fault.diagnostics, &fault.sources, color);
-            let _ = std::io::stderr().write_all(text.as_bytes());
-            Stop::wrong("")
-        })
+        load(flags, file.as_ref(), &environment)
+            .map_err(|fault| NoSettings::Wrong(report::text(&fault.diagnostics, &fault.sources, color)))
     }
 
     /// What makes and checks the tokens of an installation, and its records.

@@ -18,6 +18,8 @@ mod realms;
 mod room;
 #[path = "server/spares.rs"]
 mod spares;
+#[path = "server/stops.rs"]
+mod stops;
 #[path = "server/tokens.rs"]
 mod tokens;
 

@@ -41,12 +41,29 @@ pub fn error(text: &str) {
     say(Level::Error, text);
 }
 
+/// Tells what is wrong with a text that somebody wrote, as reports show it: for people as it stands.
+pub fn report(text: &str) {
+    if is_json() {
+        error(text.trim_end());
+    } else {
+        write(text);
+    }
+}
+
+fn is_json() -> bool {
+    IS_JSON.load(Ordering::Relaxed)
+}
+
+/// One write, so that no other process stands in the middle of it.
+fn write(text: &str) {
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}
+
 fn say(level: Level, text: &str) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let at = Timestamp(i64::try_from(now.as_micros()).unwrap_or(i64::MAX));
-    let form = if IS_JSON.load(Ordering::Relaxed) { LogForm::Json } else { LogForm::Human };
-    // One write, so that no other process stands in the middle of it.
-    let _ = std::io::stderr().lock().write_all(written(form, at, level, text).as_bytes());
+    let form = if is_json() { LogForm::Json } else { LogForm::Human };
+    write(&written(form, at, level, text));
 }
 
 fn written(form: LogForm, at: Timestamp, level: Level, text: &str) -> String {

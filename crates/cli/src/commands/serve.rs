@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::serve::ListenerExt;
+use dialects::report;
 use rustix::process::{Pid, Signal, kill_process};
 use server::access::{Access, GrantRequest, Keys, NewKeys, StoreLedger, Subject, SubjectKind, Verb};
 use server::http::{App, front, router};
@@ -24,19 +25,20 @@ use server::parts::{Places, Storage, next_of, open_storage};
 use server::records::Records;
 use server::secrets::Secrets;
 use server::server::Parts;
-use server::settings::{LogForm, OnOff, Settings, for_the_next_start};
+use server::settings::{Loaded, LogForm, OnOff, Settings, for_the_next_start};
 use server::shell::ShellError;
 use server::{Server, doctor};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{self, SignalKind, signal};
 use tokio::sync::watch;
 use worker::keeper::ask_for_early_turns;
 use worker::memory;
 
 use super::Stop;
-use crate::agent::session::say;
+use super::work::{own_program, told_as_notice};
+use crate::agent::session::{say, warn};
 use crate::args::{Colour, Serve, Switch};
-use crate::installation::{self, Holder};
+use crate::installation::{self, Holder, NoSettings};
 use crate::local::clock::now;
 use crate::{exit, output};
 
@@ -62,14 +64,18 @@ const THREADS: usize = 2;
 /// Runs the command.
 ///
 /// # Errors
-/// If the settings are wrong, or a part cannot be opened.
+/// If the settings are wrong, or a part cannot be opened; it has been told.
 pub fn run(serve: &Serve, colour: Colour) -> Result<u8, Stop> {
+    run_in_folder(serve, colour).map_err(told_as_notice)
+}
+
+fn run_in_folder(serve: &Serve, colour: Colour) -> Result<u8, Stop> {
     let folder = serve.installation.folder();
     serve.installation.refuse_foreign()?;
     fs::create_dir_all(&folder).map_err(|error| refused(&folder, &error))?;
     let folder = folder.canonicalize().map_err(|error| refused(&folder, &error))?;
     let _lock = lock(&folder)?;
-    let settings = settings(serve, colour)?;
+    let settings = serve.installation.settings(&flags(serve), colour)?.settings;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
         .thread_keep_alive(Duration::from_secs(5))
@@ -100,8 +106,8 @@ fn lock(folder: &Path) -> Result<File, Stop> {
     })
 }
 
-/// The settings, with what the flags say.
-fn settings(serve: &Serve, colour: Colour) -> Result<Settings, Stop> {
+/// What the flags say of settings.
+fn flags(serve: &Serve) -> Vec<(&'static str, String)> {
     let mut flags = Vec::new();
     if let Some(listen) = &serve.listen {
         flags.push(("server.listen", listen.clone()));
@@ -110,7 +116,7 @@ fn settings(serve: &Serve, colour: Colour) -> Result<Settings, Stop> {
         let word = if switch == Switch::On { "on" } else { "off" };
         flags.push(("worker.local", word.to_owned()));
     }
-    Ok(serve.installation.settings(&flags, colour)?.settings)
+    flags
 }
 
 async fn at_service(serve: &Serve, mut settings: Settings, folder: &Path, colour: Colour) -> Result<(), Stop> {
@@ -133,6 +139,7 @@ async fn at_service(serve: &Serve, mut settings: Settings, folder: &Path, colour
     let http = axum::serve(listener.tap_io(|stream| drop(stream.set_nodelay(true))), service);
     let http = tokio::spawn(http.with_graceful_shutdown(begun(ending)).into_future());
     write_address(&settings, folder)?;
+    let signals = Signals::new()?;
     greet(&server, &settings, folder, Post::Leads).await?;
     let beside = Beside::start(&server, &settings, folder).await?;
     let reload = |settings: Settings| {
@@ -143,7 +150,7 @@ async fn at_service(serve: &Serve, mut settings: Settings, folder: &Path, colour
         running.failed().await;
         Stop::infra(UNKEPT)
     };
-    let failed = wait(serve, colour, &began, reload, failed).await;
+    let failed = wait(serve, colour, &began, signals, reload, failed).await;
     let grace = server.settings().grace.0;
     beside.end(grace).await;
     let ended = running.end().await;
@@ -170,7 +177,7 @@ async fn at_shared_service(
     opened: Opened,
     listener: TcpListener,
 ) -> Result<(), Stop> {
-    warn(&settings);
+    warn_of_what_is_missed(&settings);
     let seat = Seat::new(settings.clone(), opened.parts, opened.secrets, opened.keys);
     let seat = seat.map_err(|error| Stop::of(&error))?;
     let (end, ends) = watch::channel(false);
@@ -190,10 +197,11 @@ async fn at_shared_service(
         },
         over = &mut seated => return Err(unseated(over)),
     };
+    let signals = Signals::new()?;
     greet(&seat.standby, &settings, folder, post).await?;
     let beside = Beside::start(&seat.standby, &settings, folder).await?;
     let reload = |fresh: Settings| seat.reload(&Settings { listen: settings.listen, ..fresh });
-    let failed = wait(serve, colour, &settings, reload, async { unseated((&mut seated).await) }).await;
+    let failed = wait(serve, colour, &settings, signals, reload, async { unseated((&mut seated).await) }).await;
     let grace = seat.standby.settings().grace.0;
     beside.end(grace).await;
     let _ = end.send(true);
@@ -218,7 +226,7 @@ fn unseated(over: Result<Result<(), LeadError>, tokio::task::JoinError>) -> Stop
 }
 
 /// Says what several servers on one database would miss.
-fn warn(settings: &Settings) {
+fn warn_of_what_is_missed(settings: &Settings) {
     if settings.logs_shared == OnOff::Off {
         notices::warning(
             "`logs.shared` is off: logs of running builds stay on this machine, and no other server can go on with them",
@@ -267,26 +275,45 @@ fn write_address(settings: &Settings, folder: &Path) -> Result<(), Stop> {
         .map_err(|error| refused(folder, &error))
 }
 
+/// What a server is told by signals.
+struct Signals {
+    interrupts: unix::Signal,
+    terminates: unix::Signal,
+    hangups: unix::Signal,
+}
+
+impl Signals {
+    /// They are taken from now on.
+    fn new() -> Result<Self, Stop> {
+        let take = |kind| signal(kind).map_err(|error| Stop::infra(format!("the system gives no signals: {error}")));
+        Ok(Self {
+            interrupts: take(SignalKind::interrupt())?,
+            terminates: take(SignalKind::terminate())?,
+            hangups: take(SignalKind::hangup())?,
+        })
+    }
+}
+
 /// Waits until the server is to end: by a signal, or because it cannot go on. SIGHUP reads the settings anew.
 async fn wait(
     serve: &Serve,
     colour: Colour,
     began: &Settings,
+    signals: Signals,
     reload: impl Fn(Settings),
     failed: impl Future<Output = Stop>,
 ) -> Result<(), Stop> {
-    let no_signals = |error: io::Error| Stop::infra(format!("the system gives no signals: {error}"));
-    let mut interrupts = signal(SignalKind::interrupt()).map_err(no_signals)?;
-    let mut terminates = signal(SignalKind::terminate()).map_err(no_signals)?;
-    let mut hangups = signal(SignalKind::hangup()).map_err(no_signals)?;
+    let Signals { mut interrupts, mut terminates, mut hangups } = signals;
     let mut failed = std::pin::pin!(failed);
+    let is_coloured = began.log == LogForm::Human && output::coloured(colour, &io::stderr());
+    let color = if is_coloured { report::Color::Always } else { report::Color::Never };
     loop {
         tokio::select! {
             _ = interrupts.recv() => break,
             _ = terminates.recv() => break,
             stop = &mut failed => return Err(stop),
-            _ = hangups.recv() => match self::settings(serve, colour) {
-                Ok(settings) => {
+            _ = hangups.recv() => match serve.installation.read_settings(&flags(serve), color) {
+                Ok(Loaded { settings, .. }) => {
                     let later = for_the_next_start(began, &settings).map(|key| format!("`{}`", key.name));
                     let later = later.collect::<Vec<_>>().join(", ");
                     reload(settings);
@@ -295,9 +322,11 @@ async fn wait(
                         say(&format!("the next start takes {later}, this one does not"));
                     }
                 }
-                // What is wrong in the file was told above, with its place.
-                Err(stop) if stop.message.is_empty() => say("the settings stay as they were, for what stands above"),
-                Err(stop) => say(&format!("the settings stay as they were: {}", stop.message)),
+                Err(NoSettings::Wrong(faults)) => {
+                    notices::report(&faults);
+                    warn("the settings stay as they were, for what stands above");
+                }
+                Err(NoSettings::Unread(stop)) => warn(&format!("the settings stay as they were: {}", stop.message)),
             },
         }
     }
@@ -398,7 +427,7 @@ impl LocalWorker {
             write_whole(&token, text.as_bytes(), 0o600).map_err(|error| refused(&data, &error))?;
         }
         let pools = settings.local_pools.0.clone();
-        let program = super::work::own_program().map_err(|error| Stop::infra(error.to_string()))?;
+        let program = own_program().map_err(|error| Stop::infra(error.to_string()))?;
         Ok(Self {
             program,
             data,

@@ -36,12 +36,24 @@ const CONTENTS_BYTES_MIN: u64 = 64 << 20;
 /// Runs the command.
 ///
 /// # Errors
-/// If the worker cannot begin, or the server refuses it for good.
+/// If the worker cannot begin, or the server refuses it for good; it has been told.
 pub fn run(work: &Work) -> Result<u8, Stop> {
     notices::set_form(match work.log {
         ListForm::Human => LogForm::Human,
         ListForm::Json => LogForm::Json,
     });
+    run_as_told(work).map_err(told_as_notice)
+}
+
+/// Tells why a process ends that writes a log of its own, in the form of that; what is left is the exit code.
+pub fn told_as_notice(stop: Stop) -> Stop {
+    if !stop.message.is_empty() {
+        notices::error(&stop.message);
+    }
+    Stop { message: String::new(), ..stop }
+}
+
+fn run_as_told(work: &Work) -> Result<u8, Stop> {
     let settings = settings(work)?;
     // Of now: the file may be replaced, and its name is then that of the new one.
     let program = own_program().map_err(|error| Stop::infra(error.to_string()))?;
