@@ -191,6 +191,14 @@ impl Seat {
         }
     }
 
+    /// As [`Server::announce_end`], whether it leads or stands by.
+    pub fn announce_end(&self) {
+        self.standby.announce_end();
+        if let Role::Leading(leading) = &*self.role.borrow() {
+            leading.server.announce_end();
+        }
+    }
+
     /// Leads whenever it can, until it is told to end.
     ///
     /// # Errors

@@ -107,6 +107,8 @@ pub struct Server {
 pub enum Ending {
     /// It does.
     No,
+    /// It will not, and answers for a moment yet: whoever hands out requests is to go elsewhere.
+    Announced,
     /// It takes no new requests and ends its streams.
     Begun,
 }
@@ -325,6 +327,11 @@ impl Server {
     /// How many sweeps of old builds and blobs have ended since the start.
     pub async fn sweeps_ended(&self) -> u64 {
         *self.sweeps.lock().await
+    }
+
+    /// From now on the server says that it is not ready, and goes on until [`Running::end`].
+    pub fn announce_end(&self) {
+        self.ending.send_replace(Ending::Announced);
     }
 
     /// Changes once the server is to end: streams end then.

@@ -863,6 +863,20 @@ fn the_first_administrator_is_made_once() {
 }
 
 #[test]
+fn a_server_that_will_end_is_not_ready_and_still_answers() {
+    run(async {
+        let served = Served::new().await;
+        let anybody = served.client("");
+        assert_eq!(anybody.ready().await.unwrap().status, HealthStatus::Ok);
+        served.site.server().announce_end();
+        let unready = anybody.ready().await.unwrap_err();
+        assert!(unready.to_string().contains("the server ends"), "{unready}");
+        assert_eq!(anybody.health().await.unwrap().status, HealthStatus::Ok);
+        served.end().await;
+    });
+}
+
+#[test]
 fn the_server_tells_of_itself() {
     run(async {
         let served = Served::new().await;

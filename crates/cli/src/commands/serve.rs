@@ -31,6 +31,7 @@ use server::{Server, doctor};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{self, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use worker::keeper::ask_for_early_turns;
 use worker::memory;
 
@@ -51,6 +52,9 @@ const AGAIN_MAX: Duration = Duration::from_secs(30);
 
 /// A worker that ran for so long had begun well.
 const RAN_WELL: Duration = Duration::from_secs(60);
+
+/// A worker that runs nothing ends within this time.
+const BESIDE_ENDS: Duration = Duration::from_secs(1);
 
 /// After this time what only the start needed is given back.
 const STARTED: Duration = Duration::from_secs(10);
@@ -151,10 +155,11 @@ async fn at_service(serve: &Serve, mut settings: Settings, folder: &Path, colour
         Stop::infra(UNKEPT)
     };
     let failed = wait(serve, colour, &began, signals, reload, failed).await;
-    let grace = server.settings().grace.0;
-    beside.end(grace).await;
+    server.announce_end();
+    let deadline = Instant::now() + Duration::from_millis(server.settings().grace.0);
+    beside.end(deadline).await;
     let ended = running.end().await;
-    let _ = tokio::time::timeout(Duration::from_millis(grace), http).await;
+    let _ = tokio::time::timeout_at(deadline, http).await;
     // Why the shell ended says more than that it did.
     ended.map_err(|error| unkept(&error))?;
     failed
@@ -202,12 +207,13 @@ async fn at_shared_service(
     let beside = Beside::start(&seat.standby, &settings, folder).await?;
     let reload = |fresh: Settings| seat.reload(&Settings { listen: settings.listen, ..fresh });
     let failed = wait(serve, colour, &settings, signals, reload, async { unseated((&mut seated).await) }).await;
-    let grace = seat.standby.settings().grace.0;
-    beside.end(grace).await;
+    seat.announce_end();
+    let deadline = Instant::now() + Duration::from_millis(seat.standby.settings().grace.0);
+    beside.end(deadline).await;
     let _ = end.send(true);
     // What has ended by itself is not to be waited for again.
     let ended = if failed.is_ok() { seated.await } else { Ok(Ok(())) };
-    let _ = tokio::time::timeout(Duration::from_millis(grace), http).await;
+    let _ = tokio::time::timeout_at(deadline, http).await;
     failed?;
     match ended {
         Ok(Ok(())) => Ok(()),
@@ -499,11 +505,13 @@ impl Beside {
         Ok(Self(Some((end, tokio::spawn(worker.supervise(ends))))))
     }
 
-    /// Ends it gently; waits for that at most so long.
-    async fn end(self, grace_ms: u64) {
+    /// Ends it gently, and waits for that as long as a worker takes that runs nothing: what it runs goes on without this server, and the next
+    /// one of the folder is not to wait for it.
+    async fn end(self, deadline: Instant) {
         let Some((end, supervised)) = self.0 else { return };
         let _ = end.send(true);
-        if tokio::time::timeout(Duration::from_millis(grace_ms), supervised).await.is_err() {
+        let until = deadline.min(Instant::now() + BESIDE_ENDS);
+        if tokio::time::timeout_at(until, supervised).await.is_err() {
             say("the worker beside the server finishes what runs, and goes on with the next server");
         }
     }

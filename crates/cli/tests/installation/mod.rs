@@ -93,7 +93,7 @@ impl Site {
 
     /// Waits for something that comes by itself.
     #[track_caller]
-    pub fn eventually(&self, what: &str, is_so: impl Fn() -> bool) {
+    pub fn eventually(&self, what: &str, mut is_so: impl FnMut() -> bool) {
         let began = std::time::Instant::now();
         while !is_so() {
             assert!(began.elapsed() < crate::process::PATIENCE, "not within {:?}: {what}", crate::process::PATIENCE);

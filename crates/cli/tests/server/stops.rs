@@ -6,7 +6,7 @@ use std::process::Stdio;
 use serde_json::Value;
 
 use crate::installation::Site;
-use crate::process::{Process, Reader};
+use crate::process::{Process, Reader, appears};
 
 /// Each line of a log in JSON.
 #[track_caller]
@@ -47,4 +47,26 @@ fn all_that_a_server_says_to_programs_is_json() {
     check(&told, "error", "there is no setting `server.grase`");
     check(&told, "warning", "the settings stay as they were");
     check(&refused, "error", "cannot listen on ");
+}
+
+#[test]
+fn the_next_server_of_a_folder_does_not_wait_for_what_the_worker_runs() {
+    let site = Site::new("");
+    let mark = site.path("mark");
+    let run = format!("touch {0}.began; until test -e {0}.go; do sleep 0.05; done", mark.display());
+    fs::write(site.root().join(".ropewalk/pipeline.yaml"), format!("jobs:\n  a:\n    run: {run}\n")).expect("a file");
+    // Longer than anything here waits.
+    fs::write(site.path("data/settings.toml"), "worker.heartbeat = \"1s\"\nserver.grace = \"6h\"\n").expect("a file");
+    let mut server = site.serve_with(&[]);
+    let (mut watching, mut shown) = site.watch(&["--output", "json"]);
+    appears(&mark.with_extension("began"));
+    server.signal("TERM");
+    site.eventually("the server has ended", || server.0.try_wait().expect("a child").is_some());
+    let mut next = site.serve_with(&[]);
+    fs::write(mark.with_extension("go"), "").expect("a file");
+    let last = shown.until("\"kind\":\"job_finished\"");
+    assert!(last.contains("\"outcome\":\"passed\"") && last.contains("\"attempt\":1"), "{last}");
+    assert_eq!(watching.ended(), Some(0));
+    next.signal("TERM");
+    assert_eq!(next.ended(), Some(0));
 }

@@ -23,6 +23,7 @@ use tower_service::Service;
 
 use super::{answer, problem};
 use crate::lead::{Leader, Role, Seat};
+use crate::server::Ending;
 
 /// What each server answers of itself.
 const OWN: [&str; 3] = ["/health", "/ready", "/metrics"];
@@ -106,6 +107,9 @@ impl Relay {
 
     /// Whether a request that comes here is answered: by the leader, since this one only hands it on.
     async fn ready(&self) -> Response<Body> {
+        if *self.seat.standby.ending().borrow() != Ending::No {
+            return health(StatusCode::SERVICE_UNAVAILABLE, HealthStatus::Unavailable, "the server ends".to_owned());
+        }
         let leader = self.seat.leader(Duration::ZERO).await;
         let (status, health, text) = match leader {
             Some(leader) if self.is_ready(&leader).await => {
@@ -120,8 +124,7 @@ impl Relay {
                 (StatusCode::SERVICE_UNAVAILABLE, HealthStatus::Unavailable, text)
             }
         };
-        let answered = answer::json_as(status, &Health { status: health, text });
-        answered.unwrap_or_else(|refusal| problem::response(&refusal))
+        self::health(status, health, text)
     }
 
     /// Whether the leader says that it takes requests.
@@ -262,6 +265,11 @@ fn passed_on(answered: reqwest::Response, role: watch::Receiver<Role>) -> Respon
 async fn is_over(role: &mut watch::Receiver<Role>) {
     // A sender that is gone is an end, too.
     let _ = role.wait_for(|role| matches!(role, Role::Leading(_) | Role::Ended)).await;
+}
+
+fn health(code: StatusCode, status: HealthStatus, text: String) -> Response<Body> {
+    let answered = answer::json_as(code, &Health { status, text });
+    answered.unwrap_or_else(|refusal| problem::response(&refusal))
 }
 
 fn nobody_leads(headers: &HeaderMap) -> Response<Body> {

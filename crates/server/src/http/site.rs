@@ -21,7 +21,7 @@ pub async fn health(_: Arc<App>, _: Call) -> Answered {
 }
 
 pub async fn ready(app: Arc<App>, call: Call) -> Answered {
-    let is_ending = *app.server.ending().borrow() == Ending::Begun;
+    let is_ending = *app.server.ending().borrow() != Ending::No;
     let engine = app.server.shell.ask(|_| ()).await;
     let store = app.blocking(|app| app.server.store.last_sequence().map_err(problem::store)).await;
     let text = match (is_ending, engine, store) {
