@@ -238,7 +238,10 @@ mod tests {
 
     #[test]
     fn every_fault_is_told_at_its_line() {
-        let file = toml("[server]\nlisten = \"here\"\ngrase = \"5s\"\n[sto]\nurl = 1\n");
+        let file = toml(
+            "[server]\nlisten = \"here\"\ngrase = \"5s\"\nurl = \"ci.example.com\"\n[sto]\nurl = 1\n\
+             [worker]\nheartbeat = \"1ms\"\nslots = 99999999999\n",
+        );
         let fault = load(&[("worker.slots", "many".to_owned())], Some(&file), &Environment::new()).expect_err("faults");
         let told: Vec<String> = fault
             .diagnostics
@@ -251,7 +254,10 @@ mod tests {
         insta::assert_snapshot!(told.join("\n"), @r"
         2 `server.listen` is wrong expected an address and a port, such as 0.0.0.0:7070 or [::]:7070 | The address and port on which people, programs and workers are served
         3 there is no setting `server.grase` not known | did you mean `server.grace`? `ropewalk config` prints every setting
-        5 there is no setting `sto.url` not known | did you mean `store.url`? `ropewalk config` prints every setting
+        4 `server.url` is wrong expected an address such as https://ci.example.com | How people and workers reach this server, for links and for other servers; the address of `listen` if empty
+        6 there is no setting `sto.url` not known | did you mean `store.url`? `ropewalk config` prints every setting
+        8 `worker.heartbeat` is wrong expected a duration from 500ms to 1h, such as 10s | How often a worker shows that it is there; one that is silent for three times as long is lost
+        9 `worker.slots` is wrong expected a whole number from 0 to 10000 | How many jobs the local worker runs at once; 0 is one for each processor
         0 worker.slots=many: expected a whole number from 0 to 10000  |
         ");
     }
