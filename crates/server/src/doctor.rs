@@ -698,11 +698,14 @@ mod tests {
 
     #[test]
     fn output_that_nobody_could_finish_is_no_damage() {
-        use store::log::{Batch, Logs, LogsSettings, Stream, StreamKey};
+        use store::log::{Batch, Logs, LogsSettings, Sharing, Stream, StreamKey};
 
         let folder = tempfile::tempdir().expect("a folder");
-        let settings =
-            LogsSettings { root: folder.path().to_owned(), durability: store::Durability::Process, shared: None };
+        let settings = LogsSettings {
+            root: folder.path().to_owned(),
+            durability: store::Durability::Process,
+            sharing: Sharing::Never,
+        };
         let logs = Logs::open(settings).expect("opened");
         let mut batch = Batch::new(BuildId(1), StreamKey { attempt: 1, step: 0 }, 0);
         batch.push(Stream::Stdout, 7, b"half a log\n");

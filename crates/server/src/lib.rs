@@ -42,6 +42,7 @@ pub mod doctor;
 pub mod named;
 pub mod notices;
 pub mod retention;
+mod unshared;
 
 pub mod secrets;
 pub mod settings;

@@ -9,7 +9,7 @@ use store::blob::{
     self, BlobError, Blobs, DirectoryBlobs, ReadCache, S3Blobs, S3Credentials, S3Settings, UrlForm, Verify,
 };
 use store::chunk::LogChunks;
-use store::log::{LogError, Logs, LogsSettings, SharedLogs};
+use store::log::{LogError, Logs, LogsSettings, SharedLogs, Sharing};
 use store::{Journal, Opening, Portable, PostgresStore, SqliteStore, Store, StoreError};
 
 use crate::random::random_digits;
@@ -154,16 +154,15 @@ pub fn open_store(settings: &Settings, data: &Path) -> Result<Arc<dyn Store>, Pa
 pub fn open_storage(settings: &Settings, data: &Path) -> Result<Storage, PartError> {
     let database = open_database(settings, data)?;
     let blobs = open_blobs(settings, data)?;
-    let shared = match settings.logs_shared {
-        OnOff::Off => None,
-        OnOff::On => {
-            let chunks: Arc<dyn LogChunks> = Arc::clone(&database) as Arc<dyn LogChunks>;
-            Some(SharedLogs { chunks, blobs: Arc::clone(&blobs) })
-        }
+    let places = SharedLogs { chunks: Arc::clone(&database) as Arc<dyn LogChunks>, blobs: Arc::clone(&blobs) };
+    // Whatever the setting was before, no log is out of sight.
+    let sharing = match settings.logs_shared {
+        OnOff::Off => Sharing::Before(places),
+        OnOff::On => Sharing::Now(places),
     };
     let root = Places::of(data).logs();
     make_private(&root)?;
-    let logs = Logs::open(LogsSettings { root, durability: durability(settings.logs_durability), shared })?;
+    let logs = Logs::open(LogsSettings { root, durability: durability(settings.logs_durability), sharing })?;
     Ok(Storage { store: database, blobs, logs })
 }
 

@@ -38,6 +38,7 @@ use crate::retention;
 use crate::settings::Settings;
 use crate::shell::{Inbox, Shell, ShellError, inbox};
 use crate::source::{SourceError, Sources};
+use crate::unshared;
 use crate::visits::Visits;
 use crate::worker_time::WorkerTime;
 use crate::world::{Duplicates, Means, SecretSource, ServerWorld};
@@ -91,7 +92,7 @@ pub struct Server {
     pub shell: ShellHandle,
     settings: RwLock<Arc<Settings>>,
     /// Held by all who take up a build that has ended, and alone by who removes one.
-    removals: tokio::sync::RwLock<()>,
+    pub(crate) removals: tokio::sync::RwLock<()>,
     /// How pools stood over the last hour.
     pub(crate) pool_history: PoolHistory,
     /// How many sweeps there were; held by who sweeps.
@@ -224,7 +225,10 @@ impl Server {
         drop(tokio::spawn(saving));
         let server = Arc::new(server);
         drop(tokio::spawn(absences::keep(Arc::downgrade(&server))));
-        let sweeps = tokio::spawn(retention::keep(Arc::clone(&server)));
+        let (sharing, sweeping) = (unshared::share(Arc::clone(&server)), retention::keep(Arc::clone(&server)));
+        let sweeps = tokio::spawn(async {
+            tokio::join!(sharing, sweeping);
+        });
         let samples = tokio::spawn(pool_history::keep(Arc::clone(&server)));
         Ok(Running { server, shell: thread, ended, sweeps, samples })
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use graph::BuildId;
 use ropewalk_store::Durability;
-use ropewalk_store::log::{BATCH_BYTES_MAX, Batch, BatchEnd, LogPlace, Logs, LogsSettings, Stream, StreamKey};
+use ropewalk_store::log::{BATCH_BYTES_MAX, Batch, BatchEnd, LogPlace, Logs, LogsSettings, Sharing, Stream, StreamKey};
 
 const KEY: StreamKey = StreamKey { attempt: 1, step: 0 };
 const SLOW_LINES: u64 = 36_000;
@@ -32,7 +32,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn open(folder: &Path, durability: Durability) -> Result<Logs, ropewalk_store::log::LogError> {
     let root = folder.join(format!("{durability:?}"));
-    Logs::open(LogsSettings { root, durability, shared: None })
+    Logs::open(LogsSettings { root, durability, sharing: Sharing::Never })
 }
 
 fn line(number: u64) -> String {

@@ -54,13 +54,13 @@ pub use batch::{BATCH_BYTES_MAX, BATCH_RUNS_MAX, BATCHES_MAX, Batch, BatchError,
 pub use escapes::{ESCAPE, Escapes};
 pub use frame::{FRAME_BYTES, RUNS_MAX};
 pub use journal::JOURNAL_BYTES_MAX;
-pub use logs::{BatchEnd, EndedLog, LogPlace, Logs, LogsSettings, PACKS_OPEN_MAX, Receipt, WATCHERS_MAX, Watch};
+pub use logs::{BatchEnd, EndedLog, LogPlace, Logs, LogsSettings, PACKS_OPEN_MAX, Receipt, WATCHERS_MAX, Watch, pack_path};
 pub use mask::{CACHED_BYTES_MIN, MASK, MASKED_BYTES_MIN, MaskedStream, Masker, MaskerError, PATTERN_BYTES_MAX};
 pub use pack::FRAMES_QUEUED_MAX;
 pub use reader::{Batches, Gap, GapCause, Item, Line, LineBytes, LineEnd, LineStart, Lines, LogReader, Raw, RawPart};
 pub use reader::{Selection, StreamState, StreamSummary, Writing};
 pub use search::{BUDGET_OVERRUN, HIT_BYTES_MAX, Hit, SEARCH_LINE_BYTES_MAX, SearchBudget, SearchEnd, SearchResult};
-pub use shared::SharedLogs;
+pub use shared::{SharedLogs, Sharing};
 pub use writer::{LogWriter, PARTIAL_BYTES_MAX, StreamWriter, Summary};
 
 /// Names what one step of one attempt printed. Sorted by attempt, then step.

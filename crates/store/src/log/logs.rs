@@ -1,8 +1,9 @@
 //! The logs of all builds of one server: [`Logs`].
 //!
 //! A batch that a worker sends is appended to the pack of its build and is readable at once; what [`Logs::append`]
-//! acknowledges survives what the durability says (`log/journal.rs`). With [`SharedLogs`] the batch is put there first,
-//! and the pack is only this server's copy: whatever it lacks is fetched before it is read or written.
+//! acknowledges survives what the durability says (`log/journal.rs`). If logs are shared ([`Sharing::Now`]) the batch is
+//! put there first, and the pack is only this server's copy: whatever it lacks is fetched before it is read or written. If they
+//! were shared before, what was put there is fetched as well, and goes on in the pack.
 //!
 //! **Order of locks:** the table of packs, then one pack; never two packs, and none of them while waiting for shared
 //! storage or the journal. Callbacks of watchers are called without a lock.
@@ -25,8 +26,8 @@ use super::frame::Position;
 use super::journal::{self, Journal, Record, Wanted};
 use super::opened::Opened;
 use super::pack::{Pack, Pool, StreamEnd, lock};
-use super::shared::Shared;
-use super::{Batch, LogError, LogReader, LogWriter, Masker, SharedLogs, StepEnd, StreamKey, Writing, index, merge};
+use super::shared::{Shared, Sharing};
+use super::{Batch, LogError, LogReader, LogWriter, Masker, StepEnd, StreamKey, Writing, index, merge};
 use crate::Durability;
 use crate::blob::{BlobError, Mode};
 use crate::store::StoreError;
@@ -52,10 +53,10 @@ const FOLDERS: u64 = 256;
 pub struct LogsSettings {
     /// The folder of the packs, made if need be. One process at a time uses it.
     pub root: PathBuf,
-    /// What an acknowledged batch survives. With `shared`, that is what shared storage promises.
+    /// What an acknowledged batch survives. If they are shared, that is what shared storage promises.
     pub durability: Durability,
-    /// Set if several servers serve the same builds.
-    pub shared: Option<SharedLogs>,
+    /// Shared if several servers serve the same builds.
+    pub sharing: Sharing,
 }
 
 /// What became of a batch.
@@ -117,11 +118,19 @@ struct Inner {
     durability: Durability,
     journal: Option<Journal>,
     shared: Option<Shared>,
+    keeping: Keeping,
     pool: Arc<Pool>,
     opened: Opened,
     slots: Mutex<Slots>,
     watchers: Mutex<HashMap<BuildId, BTreeMap<u64, Callback>>>,
     next_watcher: AtomicU64,
+}
+
+/// Where new batches are kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keeping {
+    Here,
+    Shared,
 }
 
 /// The pack of one build; opened when it is needed.
@@ -163,23 +172,35 @@ impl Logs {
     pub fn open(settings: LogsSettings) -> Result<Self, LogError> {
         fs::create_dir_all(&settings.root)?;
         spread(&settings.root);
+        let (shared, keeping) = match settings.sharing {
+            Sharing::Never => (None, Keeping::Here),
+            Sharing::Before(places) => (Some(Shared::new(places)), Keeping::Here),
+            Sharing::Now(places) => (Some(Shared::new(places)), Keeping::Shared),
+        };
         let mut inner = Inner {
             root: settings.root,
             durability: settings.durability,
             journal: None,
-            shared: settings.shared.map(Shared::new),
+            shared,
+            keeping,
             pool: Arc::default(),
             opened: Opened::default(),
             slots: Mutex::default(),
             watchers: Mutex::default(),
             next_watcher: AtomicU64::new(0),
         };
-        if inner.durability == Durability::Power && inner.shared.is_none() {
+        let journal = inner.root.join("journal");
+        if inner.durability == Durability::Power && (inner.keeping == Keeping::Here || journal.try_exists()?) {
             let replay = |record| match record {
-                Record::Batch(batch) => inner.apply(batch.build, &[&batch]).map(drop),
+                Record::Batch(batch) => {
+                    // It may go on where what was shared ends.
+                    inner.fetch(batch.build)?;
+                    inner.apply(batch.build, &[&batch]).map(drop)
+                }
                 Record::Deletion(build) => inner.forget(build),
             };
-            inner.journal = Some(Journal::open(&inner.root.join("journal"), replay, |build| inner.sync(build))?);
+            let journal = Journal::open(&journal, replay, |build| inner.sync(build))?;
+            inner.journal = (inner.keeping == Keeping::Here).then_some(journal);
         }
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -195,7 +216,7 @@ impl Logs {
             by_build.entry(batch.build).or_default().push(index);
         }
         let mut receipts: Vec<Receipt> = batches.iter().map(|batch| receipt(batch, 0, BatchEnd::Taken)).collect();
-        let appended = match &self.inner.shared {
+        let appended = match self.inner.keeper() {
             Some(shared) => self.inner.append_shared(shared, batches, &by_build, &mut receipts),
             None => self.inner.append_local(batches, &by_build, &mut receipts),
         };
@@ -271,7 +292,7 @@ impl Logs {
         Ok(Watch { inner: Arc::clone(&self.inner), build, number })
     }
 
-    /// No more comes: joins small frames, and with shared storage moves the log into a blob, whose digest is given to
+    /// No more comes: joins small frames, and if logs are shared moves this one into a blob, whose digest is given to
     /// `record` before the chunks are deleted. `None` if there is no log. May be called again, also after a death at
     /// any point of it, also by another server, if `place` is what has been recorded so far: only a log that is not
     /// [`LogPlace::Stored`] yet is made from the chunks. Once `record` has returned it is to be read from there.
@@ -310,6 +331,31 @@ impl Logs {
         inner.forget(build)?;
         inner.wake(build);
         Ok(())
+    }
+
+    /// The builds whose packs here are no copies of blobs though logs are shared, sorted: they run, or ended before logs were shared.
+    /// None if they are not.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn unshared(&self) -> Result<Vec<BuildId>, LogError> {
+        let mut builds = Vec::new();
+        if self.inner.keeper().is_none() {
+            return Ok(builds);
+        }
+        for folder in fs::read_dir(&self.inner.root)? {
+            let folder = folder?.path();
+            if !folder.is_dir() {
+                continue;
+            }
+            for file in fs::read_dir(folder)? {
+                let name = file?.file_name();
+                let number = name.to_str().and_then(|name| name.strip_suffix(".log")?.parse().ok());
+                builds.extend(number.map(BuildId));
+            }
+        }
+        builds.sort_unstable();
+        Ok(builds)
     }
 
     /// What the log of a build takes on this disk, in bytes; 0 if there is none here.
@@ -356,6 +402,9 @@ fn receipt(batch: &Batch, next_byte: u64, end: BatchEnd) -> Receipt {
     Receipt { build: batch.build, key: batch.key, next_byte, end }
 }
 
+/// The answer to a batch, and what of it was new if that is to be journaled.
+type Applied = (Receipt, Option<Batch>);
+
 /// What is to be done with a batch, given where its step ends.
 enum Due {
     Nothing(BatchEnd),
@@ -390,7 +439,7 @@ impl Inner {
         let (mut records, mut content) = (Vec::new(), 0);
         for (build, indices) in by_build {
             let chosen: Vec<&Batch> = indices.iter().map(|index| &batches[*index]).collect();
-            let applied = self.apply(*build, &chosen);
+            let applied = self.apply_here(*build, &chosen);
             for (position, index) in indices.iter().enumerate() {
                 match &applied {
                     Ok(applied) => {
@@ -412,6 +461,23 @@ impl Inner {
             false => Wanted::Sync(builds),
         };
         journal.commit(wanted, |build| self.sync(build))
+    }
+
+    /// As [`Inner::apply`], behind what was shared before.
+    fn apply_here(&self, build: BuildId, batches: &[&Batch]) -> Result<Vec<Applied>, LogError> {
+        self.fetch(build)?;
+        let mut applied = self.apply(build, batches)?;
+        let has_gap = applied.iter().any(|(receipt, _)| matches!(receipt.end, BatchEnd::Gap));
+        if has_gap
+            && let Some(shared) = &self.shared
+            && self.fetch_from(shared, build)?
+        {
+            // Another server had not left off sharing.
+            for (before, again) in applied.iter_mut().zip(self.apply(build, batches)?) {
+                *before = (again.0, before.1.take().or(again.1));
+            }
+        }
+        Ok(applied)
     }
 
     fn append_shared(
@@ -492,7 +558,7 @@ impl Inner {
     }
 
     /// Appends to the pack what is new of the batches. Returns it beside each answer.
-    fn apply(&self, build: BuildId, batches: &[&Batch]) -> Result<Vec<(Receipt, Option<Batch>)>, LogError> {
+    fn apply(&self, build: BuildId, batches: &[&Batch]) -> Result<Vec<Applied>, LogError> {
         let slot = self.slot(build);
         let mut writer = lock(&slot.writer);
         let applied = self.opened(&mut writer, build).and_then(|writer| {
@@ -512,9 +578,25 @@ impl Inner {
         applied
     }
 
-    /// Appends the chunks of other servers to the pack. Says whether there were any.
+    /// Where new batches are kept, if they are shared.
+    fn keeper(&self) -> Option<&Shared> {
+        self.shared.as_ref().filter(|_| self.keeping == Keeping::Shared)
+    }
+
+    /// Appends the chunks of other servers to the pack. Says whether there were any. Once none are added any more, they are asked for once.
     fn fetch(&self, build: BuildId) -> Result<bool, LogError> {
-        let Some(shared) = &self.shared else { return Ok(false) };
+        match &self.shared {
+            Some(shared) if self.keeping == Keeping::Here && !shared.knows(build) => {
+                let found = self.fetch_from(shared, build)?;
+                shared.saw(build, 0);
+                Ok(found)
+            }
+            Some(shared) if self.keeping == Keeping::Shared => self.fetch_from(shared, build),
+            _ => Ok(false),
+        }
+    }
+
+    fn fetch_from(&self, shared: &Shared, build: BuildId) -> Result<bool, LogError> {
         let mut found = false;
         loop {
             let chunks = shared.unseen(build)?;
@@ -594,7 +676,7 @@ impl Inner {
             merge::merge(&path, &self.pool, self.durability)?;
         }
         let pack_bytes = path.metadata()?.len();
-        let Some(shared) = &self.shared else {
+        let Some(shared) = self.keeper() else {
             if self.durability == Durability::Power {
                 self.sync(build)?;
             }
@@ -696,13 +778,19 @@ impl Inner {
     }
 
     fn path(&self, build: BuildId) -> PathBuf {
-        self.root.join(format!("{:02x}", build.0 % FOLDERS)).join(format!("{}.log", build.0))
+        pack_path(&self.root, build)
     }
 
     /// Where the pack of an ended build is kept as a copy of its blob: under a name that no other content has.
     fn copy_path(&self, build: BuildId, digest: Digest) -> PathBuf {
         self.path(build).with_file_name(format!("{}-{}.log", build.0, digest.to_hex()))
     }
+}
+
+/// Where the pack of a build is below a folder of logs, unless it is a copy of a blob.
+#[must_use]
+pub fn pack_path(root: &Path, build: BuildId) -> PathBuf {
+    root.join(format!("{:02x}", build.0 % FOLDERS)).join(format!("{}.log", build.0))
 }
 
 /// Has the file system lay the files of each folder in a part of the disk of their own, where it can (ext4: `chattr +T`, chattr(1)). A
@@ -723,7 +811,7 @@ fn is_copy(path: &Path) -> bool {
 }
 
 /// Appends what is new of a batch to the pack of its build.
-fn apply(writer: &LogWriter, batch: &Batch, is_journaled: bool) -> Result<(Receipt, Option<Batch>), LogError> {
+fn apply(writer: &LogWriter, batch: &Batch, is_journaled: bool) -> Result<Applied, LogError> {
     let end = writer.pack().stream_end(batch.key);
     let cut = match due(batch, &end) {
         Due::Nothing(verdict) => return Ok((receipt(batch, end.next_byte, verdict), None)),

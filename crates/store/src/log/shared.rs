@@ -25,6 +25,17 @@ pub struct SharedLogs {
     pub blobs: Arc<dyn Blobs>,
 }
 
+/// Whether a server keeps logs where others see them.
+#[derive(Clone)]
+pub enum Sharing {
+    /// It does not, and nothing was ever kept there.
+    Never,
+    /// It does not, but may have before: what is there is read, and what is new is kept in its folder.
+    Before(SharedLogs),
+    /// It does.
+    Now(SharedLogs),
+}
+
 /// The chunks of one append: for each build its batches, encoded.
 type Chunks = Vec<(BuildId, Vec<u8>)>;
 
@@ -76,6 +87,11 @@ impl Shared {
         if seen.get(&build).copied().unwrap_or(0) + 1 == number && seen.len() < SEEN_MAX {
             seen.insert(build, number);
         }
+    }
+
+    /// Whether [`Shared::saw`] was told of the build, be it that it has no chunks.
+    pub fn knows(&self, build: BuildId) -> bool {
+        lock(&self.seen).contains_key(&build)
     }
 
     pub fn forget(&self, build: BuildId) {

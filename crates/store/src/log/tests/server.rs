@@ -13,7 +13,7 @@ use super::*;
 use crate::blob::{Blobs, MemoryBlobs};
 use crate::chunk::LogChunks;
 use crate::log::{
-    Batch, BatchEnd, LogPlace, Logs, LogsSettings, PACKS_OPEN_MAX, Receipt, SharedLogs, StepEnd, WATCHERS_MAX,
+    Batch, BatchEnd, LogPlace, Logs, LogsSettings, PACKS_OPEN_MAX, Receipt, SharedLogs, Sharing, StepEnd, WATCHERS_MAX,
 };
 use crate::{Durability, MemoryStore};
 
@@ -40,8 +40,17 @@ impl Place {
     }
 
     fn open(&self) -> Logs {
+        self.open_with(self.shared.clone().map_or(Sharing::Never, Sharing::Now))
+    }
+
+    /// Once logs are not shared any more.
+    fn open_alone(&self) -> Logs {
+        self.open_with(Sharing::Before(self.shared().clone()))
+    }
+
+    fn open_with(&self, sharing: Sharing) -> Logs {
         let root = self.folder.path().join("logs");
-        Logs::open(LogsSettings { root, durability: self.durability, shared: self.shared.clone() }).unwrap()
+        Logs::open(LogsSettings { root, durability: self.durability, sharing }).unwrap()
     }
 
     fn shared(&self) -> &SharedLogs {
@@ -384,6 +393,52 @@ fn an_ended_log_is_a_blob_for_every_server() {
     assert_eq!(lines(&first, LogPlace::Stored(Digest([9; 32]))), "none");
 }
 
+#[test]
+fn what_was_shared_is_read_when_it_is_shared_no_more() {
+    for durability in [Durability::Process, Durability::Power] {
+        let [one, mut other] = Place::pair();
+        other.durability = durability;
+        let logs = one.open();
+        answer(&logs, closed(batch(0, "ended\n")));
+        let mut recorded = None;
+        logs.end(BUILD, LogPlace::Live, |digest| keep(&mut recorded, digest)).unwrap();
+        let stored = LogPlace::Stored(recorded.unwrap());
+        let batches = [of(13, batch(0, "begun ")), of(14, closed(batch(0, "over, and not recorded\n")))];
+        assert_eq!(logs.append(&batches).len(), 2);
+        drop(logs);
+        // With a folder in which nothing of it is.
+        let read = |logs: &Logs, build, place| {
+            logs.reader(BuildId(build), place)
+                .unwrap()
+                .map_or("none".to_owned(), |reader| text(reader.lines(KEY, 0..u64::MAX)))
+        };
+        let logs = other.open_alone();
+        assert_eq!(read(&logs, BUILD.0, stored), "0 out@1 [ended]\n");
+        assert_eq!(read(&logs, 14, LogPlace::Ended), "0 out@1 [over, and not recorded]\n");
+        // What goes on is kept here, behind what was shared.
+        assert_eq!(logs.append(&[of(13, batch(6, "and going"))])[0].next_byte, 15);
+        assert_eq!(one.shared().chunks.log_chunks(BuildId(13), 0, 9).unwrap().len(), 1);
+        // A server that still shares has put more there.
+        assert_eq!(one.open().append(&[of(15, batch(0, "one\n"))])[0].next_byte, 4);
+        assert_eq!(read(&logs, 15, LogPlace::Live), "0 out@1 [one]\n");
+        assert_eq!(one.open().append(&[of(15, batch(4, "two\n"))])[0].next_byte, 8);
+        assert_eq!(logs.append(&[of(15, batch(8, "three\n"))])[0].next_byte, 14);
+        drop(logs);
+        let logs = other.open_alone();
+        assert_eq!(logs.append(&[of(13, closed(batch(15, " on\n")))])[0].next_byte, 19);
+        logs.end(BuildId(13), LogPlace::Live, |_| panic!("it stays here")).unwrap();
+        assert_eq!(read(&logs, 13, LogPlace::Ended), "0 out@1 [begun ]+\n0 out@1 +[and going]+\n0 out@1 +[ on]\n");
+        assert_eq!(read(&logs, 15, LogPlace::Live), "0 out@1 [one]\n1 out@1 [two]\n2 out@1 [three]\n");
+        // And when it is shared again, all of it comes to where others see it.
+        drop(logs);
+        let (logs, mut recorded) = (other.open(), None);
+        logs.end(BuildId(13), LogPlace::Ended, |digest| keep(&mut recorded, digest)).unwrap();
+        let expected = read(&logs, 13, LogPlace::Stored(recorded.unwrap()));
+        assert_eq!(read(&one.open(), 13, LogPlace::Stored(recorded.unwrap())), expected);
+        assert!(expected.ends_with("[ on]\n"), "{expected}");
+    }
+}
+
 /// Dies after each step of the end in turn; the same or another server, with or without its folder, ends it.
 #[test]
 fn an_end_that_was_cut_anywhere_is_done_again() {
@@ -443,7 +498,7 @@ fn victim() {
     }) else {
         return;
     };
-    let logs = Logs::open(LogsSettings { root, durability, shared: None }).unwrap();
+    let logs = Logs::open(LogsSettings { root, durability, sharing: Sharing::Never }).unwrap();
     let mut next_byte = logs.next_byte(BUILD, KEY).unwrap();
     loop {
         let text = format!("line at {next_byte}\n");
