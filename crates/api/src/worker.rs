@@ -315,6 +315,10 @@ pub struct SaveCache {
     pub paths: Digest,
     /// What is saved.
     pub entry: CacheEntry,
+    /// The digest of the entry of this key that the job found and could not restore, since it is damaged or gone: it gives way. An older server passes
+    /// over it and keeps what it has; of an older worker it is not there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<Digest>,
 }
 
 /// The answer to [`SaveCache`].

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use graph::{BuildId, Digest, JobName, Timestamp, Trust, with_causes};
-use store::blob::{BlobError, Blobs};
-use store::cache::{CacheAct, CacheRow, CacheUse, CacheUser, CacheWanted, Saved, cache_uses};
+use store::blob::{self, BlobError, Blobs};
+use store::cache::{self, CacheAct, CacheRow, CacheUse, CacheUser, CacheWanted, Saved, cache_uses};
 use store::log::{LogWriter, MaskedStream, Masker, StreamKey, StreamWriter};
 use store::{Store, StoreError};
 use worker::depot::{
@@ -253,6 +253,11 @@ impl Depot for LocalDepot {
         self.blobs.open(digest).map_err(|error| blob_error(&error))
     }
 
+    fn doubt(&self, digest: Digest) {
+        // Whoever asked fails in any case, and says why.
+        let _ = blob::remove_damaged(&*self.blobs, digest);
+    }
+
     fn missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, DepotError> {
         let mut missing = Vec::new();
         for &digest in digests {
@@ -283,7 +288,12 @@ impl Depot for LocalDepot {
         }))
     }
 
-    fn save_cache(&self, scope: &CacheScope, entry: &CacheEntry) -> Result<CacheSaved, DepotError> {
+    fn save_cache(
+        &self,
+        scope: &CacheScope,
+        entry: &CacheEntry,
+        refused: Option<Digest>,
+    ) -> Result<CacheSaved, DepotError> {
         let at = (self.now)();
         let row = CacheRow {
             scope: scope_name(scope.trust, scope.paths),
@@ -295,7 +305,7 @@ impl Depot for LocalDepot {
             used_at: at,
             evicted: None,
         };
-        let saved = self.store.save_cache(&row).map_err(|error| store_error(&error))?;
+        let saved = cache::save(&*self.store, &row, refused).map_err(|error| store_error(&error))?;
         let (act, saved) = match saved {
             Saved::Written => (CacheAct::Written { bytes: row.bytes }, CacheSaved::Saved),
             Saved::Kept => (CacheAct::Kept, CacheSaved::Existed),
@@ -308,6 +318,7 @@ impl Depot for LocalDepot {
 fn blob_error(error: &BlobError) -> DepotError {
     match error {
         BlobError::Absent(digest) => DepotError::Absent(*digest),
+        BlobError::Damaged(digest) => DepotError::Damaged(*digest),
         BlobError::Full(_) => DepotError::Full(with_causes(error)),
         error => DepotError::Refused(with_causes(error)),
     }

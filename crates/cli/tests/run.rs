@@ -11,6 +11,8 @@ use serde_json::Value;
 mod agent;
 #[path = "run/background.rs"]
 mod background;
+#[path = "run/damage.rs"]
+mod damage;
 #[path = "run/event.rs"]
 mod event;
 #[path = "run/failed.rs"]

@@ -4,6 +4,8 @@
 mod children;
 #[path = "server/closed.rs"]
 mod closed;
+#[path = "server/damage.rs"]
+mod damage;
 #[path = "server/departure.rs"]
 mod departure;
 #[path = "server/events.rs"]

@@ -19,7 +19,7 @@ use graph::{
 use store::Store;
 use store::blob::Blobs;
 use store::log::Logs;
-use store::rows::OperationRow;
+use store::rows::{FILES_GONE, OperationRow};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
@@ -630,12 +630,24 @@ fn resolve_all(means: &Means, queue: &mpsc::Receiver<ToResolve>) {
     }
 }
 
-/// Earlier results that may stand for these operations: passed, and all their files there.
+/// Earlier results that may stand for these operations: passed, and all their files there. Those whose files have gone, since they were damaged say, are
+/// evicted, so that the engine does not take them either.
 fn reusable(means: &Means, digests: &[Digest], trust: Trust) -> BTreeMap<Digest, OperationRow> {
     let mut rows = means.store.operations(digests, trust).unwrap_or_default();
-    rows.retain(|_, row| {
-        let is_there = |artifact: &graph::Artifact| means.blobs.contains(artifact.digest).unwrap_or(false);
-        matches!(row.outcome, Outcome::Passed { .. }) && row.artifacts.values().all(is_there)
+    rows.retain(|digest, row| {
+        let is_there = |artifact: &graph::Artifact| means.blobs.contains(artifact.digest);
+        if row.artifacts.values().any(|artifact| matches!(is_there(artifact), Ok(false))) {
+            if let Err(error) = means.store.evict(*digest, FILES_GONE, (means.clock)()) {
+                let job = &row.job;
+                notices::warning(&format!(
+                    "the result of {job}, whose files are gone, was not evicted: {}",
+                    with_causes(&error)
+                ));
+            }
+            return false;
+        }
+        let is_whole = row.artifacts.values().all(|artifact| is_there(artifact).unwrap_or(false));
+        matches!(row.outcome, Outcome::Passed { .. }) && is_whole
     });
     rows
 }

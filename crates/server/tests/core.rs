@@ -526,6 +526,38 @@ fn results_are_taken_over_and_reported() {
 }
 
 #[test]
+fn a_result_whose_files_are_gone_is_made_anew() {
+    run(async {
+        let site = Site::new();
+        let mut worker = Worker::join(&site, "w1", []).await;
+        let pipeline = "jobs:\n  hello:\n    inputs: []\n    artifacts: { out: out }\n    run: [echo hello]\n";
+        let source = manifest(&site, &[(".ropewalk/pipeline.yaml", pipeline)]);
+        let mut operations = Vec::new();
+        for expected in ["runs", "is reused", "runs", "is reused"] {
+            let request = Wanted { sharing: Sharing::EachItsOwn, ..wanted(source) };
+            let build = site.server().submit(request).await.unwrap().build;
+            if expected == "runs" {
+                let start = worker.start().await;
+                operations.push(start.spec.operation);
+                let digest = site.server().blobs.put(b"files").unwrap();
+                let artifact = graph::Artifact { digest, files: 1, bytes: 5 };
+                let report = site::report(Outcome::passed(), "echo hello");
+                let report = AttemptReport { artifacts: [("out".to_owned(), artifact)].into(), ..report };
+                worker.report(&site, &start.spec, report).await;
+            }
+            site.ended(build).await;
+            let row = site.server().store.build(build).unwrap().unwrap();
+            assert_eq!(row.counts.reused, u64::from(expected == "is reused"), "{expected}");
+            if expected == "is reused" {
+                site.server().blobs.delete(store::blob::digest(b"files")).unwrap();
+            }
+        }
+        assert!(operations[0].is_some() && operations[0] == operations[1]);
+        site.end().await;
+    });
+}
+
+#[test]
 fn builds_are_canceled_and_jobs_tried_again_also_when_they_were_forgotten() {
     run(async {
         let site = Site::new();

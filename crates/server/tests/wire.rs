@@ -326,6 +326,22 @@ fn contents_are_what_they_are_called() {
         assert_eq!(part.status().as_u16(), 206);
         assert_eq!(&part.bytes().await.unwrap()[..], b"n");
 
+        // What is damaged is removed once somebody has got it, alone or in a parcel.
+        for is_alone in [true, false] {
+            let damaged = served.site.server().blobs.put(b"whole").unwrap();
+            std::fs::remove_file(served.site.blob(damaged)).unwrap();
+            std::fs::write(served.site.blob(damaged), b"whale").unwrap();
+            let wanted = serde_json::to_vec(&Digests { digests: vec![damaged] }).unwrap();
+            let request = match is_alone {
+                true => wire.http.get(format!("{}/blobs/{damaged}", wire.url)),
+                false => wire.http.post(format!("{}/blobs/fetch", wire.url)).body(wanted),
+            };
+            let request = request.bearer_auth(&wire.session).header("content-type", "application/json");
+            let sent = request.send().await.unwrap().bytes().await.unwrap();
+            assert!(sent.ends_with(b"whale"), "its reader finds out by the digest");
+            assert!(!served.site.server().blobs.contains(damaged).unwrap());
+        }
+
         let mut forged = parcel(&[b"true"]);
         forged[0] ^= 1;
         assert_eq!(wire.post("/blobs", forged).await.0, 422);
@@ -350,7 +366,7 @@ fn caches_are_found_by_lease_and_never_read_upwards() {
         let paths = store::blob::digest(b"paths");
         let digest = store::blob::digest(b"files");
         let entry = CacheEntry { key: "k1".to_owned(), digest, bytes: 5, packs: Vec::new() };
-        let save = SaveCache { lease, paths, entry: entry.clone() };
+        let save = SaveCache { lease, paths, entry: entry.clone(), refused: None };
         let find = |lease, key: &str| FindCache { lease, paths, key: key.to_owned(), restore: vec!["k".to_owned()] };
         assert_eq!(wire.ask::<FoundCache>("/worker/caches/find", &find(lease, "k2")).await.unwrap().entry, None);
         let refused = wire.ask::<SavedCache>("/worker/caches/save", &save).await;
@@ -360,6 +376,12 @@ fn caches_are_found_by_lease_and_never_read_upwards() {
         assert_eq!(saved, CacheSaved::Written);
         let saved = wire.ask::<SavedCache>("/worker/caches/save", &save).await.unwrap().saved;
         assert_eq!(saved, CacheSaved::Kept);
+        let other = SaveCache { refused: Some(paths), ..save.clone() };
+        let saved = wire.ask::<SavedCache>("/worker/caches/save", &other).await.unwrap().saved;
+        assert_eq!(saved, CacheSaved::Kept, "it has been replaced meanwhile");
+        let again = SaveCache { refused: Some(digest), ..save };
+        let saved = wire.ask::<SavedCache>("/worker/caches/save", &again).await.unwrap().saved;
+        assert_eq!(saved, CacheSaved::Written);
         assert_eq!(wire.ask::<FoundCache>("/worker/caches/find", &find(lease, "k2")).await.unwrap().entry, Some(entry));
         let foreign = wire.ask::<FoundCache>("/worker/caches/find", &find(LeaseId(1), "k2")).await;
         assert_eq!(foreign.err(), Some(409));

@@ -225,6 +225,28 @@ pub trait Blobs: Send + Sync {
     fn materialize(&self, digest: Digest, path: &Path, mode: Mode) -> Result<(), BlobError>;
 }
 
+/// Removes a blob whose content is not what its name says, so that whoever puts it next keeps it anew. Reads all of it. Whether it was removed.
+///
+/// # Errors
+/// [`BlobError::Io`] if it cannot be read for another reason, or not removed; then it stays.
+pub fn remove_damaged(blobs: &dyn Blobs, digest: Digest) -> Result<bool, BlobError> {
+    let mut content = match blobs.open(digest) {
+        Err(BlobError::Absent(_)) => return Ok(false),
+        opened => opened?,
+    };
+    let mut hasher = blake3::Hasher::new();
+    // A store that verifies tells by an error.
+    let is_whole = match io::copy(&mut content, &mut hasher).map_err(|error| read_error(error, digest)) {
+        Ok(_) => *hasher.finalize().as_bytes() == digest.0,
+        Err(BlobError::Damaged(_)) => false,
+        Err(error) => return Err(error),
+    };
+    if !is_whole {
+        blobs.delete(digest)?;
+    }
+    Ok(!is_whole)
+}
+
 fn read_error(error: io::Error, digest: Digest) -> BlobError {
     match error.kind() {
         io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => BlobError::Damaged(digest),

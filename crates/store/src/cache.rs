@@ -6,7 +6,8 @@
 use graph::{BuildId, Digest, JobName, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::rows::Eviction;
+use crate::rows::{Eviction, FILES_GONE};
+use crate::{Store, StoreError};
 
 /// One entry of the index.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -180,6 +181,24 @@ pub mod cache_uses {
             }
         }
     }
+}
+
+/// Keeps an entry as [`Store::save_cache`] does, also in the place of `refused`: an entry of the same key, by its first blob, that its writer has
+/// read and could not restore.
+///
+/// # Errors
+/// As the store refuses.
+pub fn save(store: &dyn Store, row: &CacheRow, refused: Option<Digest>) -> Result<Saved, StoreError> {
+    let saved = store.save_cache(row)?;
+    let (Saved::Kept, Some(refused)) = (saved, refused) else { return Ok(saved) };
+    let wanted = CacheWanted { scopes: &[&row.scope], key: &row.key, prefixes: &[] };
+    let there = store.restore_cache(&wanted, &row.written_by, row.at)?;
+    if there.is_some_and(|there| there.blobs.first() != Some(&refused)) {
+        // Somebody else has replaced it.
+        return Ok(saved);
+    }
+    store.evict_cache(&row.scope, &row.key, FILES_GONE, row.at)?;
+    store.save_cache(row)
 }
 
 /// What became of [`crate::Store::save_cache`].

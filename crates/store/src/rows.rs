@@ -345,6 +345,9 @@ pub struct Eviction {
     pub reason: String,
 }
 
+/// Why a result is evicted whose artifacts are not there, and a cache that cannot be restored.
+pub const FILES_GONE: &str = "its files were damaged, or deleted";
+
 /// How many operations there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct OperationTotals {

@@ -65,7 +65,7 @@ impl Depot for Nothing {
         Ok(None)
     }
 
-    fn save_cache(&self, _: &CacheScope, _: &CacheEntry) -> Result<CacheSaved, DepotError> {
+    fn save_cache(&self, _: &CacheScope, _: &CacheEntry, _: Option<Digest>) -> Result<CacheSaved, DepotError> {
         Ok(CacheSaved::Saved)
     }
 }

@@ -139,6 +139,14 @@ pub enum ArchiveFault {
     Depot(#[from] DepotError),
 }
 
+impl ArchiveFault {
+    /// Whether what was kept is damaged or gone, so that it is of no use to anybody.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged(_) | Self::Depot(DepotError::Absent(_) | DepotError::Damaged(_)))
+    }
+}
+
 pub(crate) fn refused(path: &Path) -> impl Fn(io::Error) -> ArchiveFault + '_ {
     |source| match source.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ArchiveFault::Full { path: path.to_owned() },

@@ -1,6 +1,7 @@
 //! Artifacts: files that a job hands on under a name, and that appear at the same paths in the jobs that need it.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use graph::Artifact;
@@ -41,6 +42,16 @@ pub enum ArtifactFault {
 }
 
 impl ArtifactFault {
+    /// Whether what was handed on is damaged or gone.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Archive(fault) => fault.is_damage(),
+            Self::Depot(fault) => matches!(fault, DepotError::Absent(_) | DepotError::Damaged(_)),
+            Self::Pattern(_) | Self::Nothing { .. } | Self::Files(_) => false,
+        }
+    }
+
     /// Whether the machine is at fault rather than the job.
     #[must_use]
     pub fn is_infrastructure(&self) -> bool {
@@ -126,21 +137,45 @@ pub fn collect_built(
     Ok(Collected { artifact, left_out: Vec::new() })
 }
 
-/// Puts an artifact's files to their paths below `root`; files that are there are replaced.
+/// Puts an artifact's files to their paths below `root`; files that are there are replaced. They are the artifact's only if nothing is
+/// refused: its bytes are compared with its digest at their end.
 ///
 /// # Errors
-/// [`ArtifactFault`].
+/// [`ArtifactFault`]; of a damaged one the depot was told.
 pub fn restore(artifact: &Artifact, root: &Path, depot: &dyn Depot) -> Result<(), ArtifactFault> {
-    let archive = depot.open(artifact.digest)?;
+    let mut archive = Hashed { content: depot.open(artifact.digest)?, hasher: blake3::Hasher::new() };
     let bounds = Bounds { files_max: artifact.files, bytes_max: artifact.bytes };
     let unpacking = Unpacking { bounds, times: Times::Dropped, links: Links::Inside, existing: Existing::Replaced };
-    let extent = archive::unpack(archive, unpacking, &|name| Some((root, name.to_owned())))?;
+    let unpacked = archive::unpack(&mut archive, unpacking, &|name| Some((root, name.to_owned())));
+    if !matches!(unpacked, Err(ArchiveFault::Full { .. } | ArchiveFault::Refused { .. })) {
+        // Whatever else is wrong with it may come from damage.
+        let is_read = std::io::copy(&mut archive, &mut std::io::sink()).is_ok();
+        if !is_read || *archive.hasher.finalize().as_bytes() != artifact.digest.0 {
+            depot.doubt(artifact.digest);
+            return Err(DepotError::Damaged(artifact.digest).into());
+        }
+    }
+    let extent = unpacked?;
     if (extent.files, extent.bytes) != (artifact.files, artifact.bytes) {
         let (files, bytes) = (extent.files, extent.bytes);
         let announced = format!("{} files of {} bytes were announced", artifact.files, artifact.bytes);
         return Err(ArchiveFault::Damaged(format!("{announced}, and it holds {files} of {bytes}")).into());
     }
     Ok(())
+}
+
+/// Hashes what is read.
+struct Hashed {
+    content: Box<dyn Read + Send>,
+    hasher: blake3::Hasher,
+}
+
+impl Read for Hashed {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let length = self.content.read(buffer)?;
+        self.hasher.update(&buffer[..length]);
+        Ok(length)
+    }
 }
 
 #[cfg(test)]
@@ -186,7 +221,7 @@ mod tests {
             Ok(None)
         }
 
-        fn save_cache(&self, _: &CacheScope, _: &CacheEntry) -> Result<CacheSaved, DepotError> {
+        fn save_cache(&self, _: &CacheScope, _: &CacheEntry, _: Option<Digest>) -> Result<CacheSaved, DepotError> {
             Ok(CacheSaved::Saved)
         }
     }
@@ -225,6 +260,25 @@ mod tests {
         assert_eq!(fs::read_link(to.path().join("out/link")).unwrap(), Path::new("deep/b"));
         assert_eq!(fs::read(to.path().join(&long)).unwrap(), b"long");
         assert_eq!(collected(to.path(), &["out"], &depot).unwrap(), artifact, "equal files, equal digest");
+    }
+
+    #[test]
+    fn damage_is_found_though_the_archive_can_be_read() {
+        let depot = Blobs::default();
+        let from = tempfile::tempdir().unwrap();
+        fs::write(from.path().join("a"), "content").unwrap();
+        let artifact = collected(from.path(), &["a"], &depot).unwrap();
+        let whole = depot.0.lock().unwrap()[&artifact.digest].clone();
+        let content = whole.windows(7).position(|bytes| bytes == b"content").unwrap();
+        // In a file, in the name of one, behind the last.
+        for place in [content, 0, whole.len() - 1] {
+            let mut damaged = whole.clone();
+            damaged[place] ^= 1;
+            depot.0.lock().unwrap().insert(artifact.digest, damaged);
+            let to = tempfile::tempdir().unwrap();
+            let fault = restore(&artifact, to.path(), &depot).unwrap_err();
+            assert!(fault.to_string().ends_with("is damaged where it is kept"), "{fault}");
+        }
     }
 
     #[test]

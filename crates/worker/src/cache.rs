@@ -113,6 +113,14 @@ pub enum CacheFault {
         /// The file, without the secret.
         path: String,
     },
+    /// The key's own entry is damaged, or a blob of it is gone.
+    #[error("{fault}")]
+    Damaged {
+        /// The entry's digest.
+        digest: Digest,
+        /// What is wrong with it.
+        fault: ArchiveFault,
+    },
     /// The archive was refused.
     #[error(transparent)]
     Archive(#[from] ArchiveFault),
@@ -130,6 +138,8 @@ pub enum Found {
     Prefix(String),
     /// Nothing.
     Missed,
+    /// Something that could not be restored; the digest of the key's own entry if that is damaged, so that it gives way to what is saved.
+    Refused(Option<Digest>),
 }
 
 /// A cache that was saved, or was there.
@@ -163,6 +173,18 @@ impl Restored {
     #[must_use]
     pub fn nothing() -> Self {
         Self { found: Found::Missed, bytes: 0, layers: Vec::new(), looked_up: None, bases: Vec::new() }
+    }
+}
+
+impl Restored {
+    /// Nothing was restored, for this fault.
+    #[must_use]
+    pub fn refused(fault: &CacheFault) -> Self {
+        let damaged = match fault {
+            CacheFault::Damaged { digest, .. } => Some(*digest),
+            _ => None,
+        };
+        Self { found: Found::Refused(damaged), ..Self::nothing() }
     }
 }
 
@@ -206,29 +228,46 @@ impl Cache {
             return Ok(Restored { bases: self.record(places, &located).base(depot), ..Restored::nothing() });
         };
         let looked_up = Some(Timestamp(i64::try_from(now_us()).unwrap_or(i64::MAX)));
+        let (bases, layers) =
+            self.restore_entry(entry.digest, places, &located, depot).map_err(|fault| match fault {
+                CacheFault::Archive(fault) if entry.key == self.key && fault.is_damage() => {
+                    CacheFault::Damaged { digest: entry.digest, fault }
+                }
+                fault => fault,
+            })?;
+        let found = if entry.key == self.key { Found::Exact } else { Found::Prefix(entry.key) };
+        Ok(Restored { found, bytes: entry.bytes, layers, looked_up, bases })
+    }
+
+    /// Lays the files of an entry. What is known of them now, and the layers that they are if they are not in their places yet.
+    fn restore_entry(
+        &self,
+        digest: Digest,
+        places: &Places,
+        located: &[Located<'_>],
+        depot: &dyn Depot,
+    ) -> Result<(Vec<Base>, Vec<PathBuf>), CacheFault> {
         let mut layers = Vec::new();
-        let bases = match chunked::load(entry.digest, depot)? {
+        let bases = match chunked::load(digest, depot)? {
             Loaded::Index(index) => {
                 let index = Arc::new(index);
                 let shown = places.layers.as_ref();
-                let shown =
-                    shown.map(|layers| self.layer(entry.digest, &index, &located, layers, depot)).transpose()?;
+                let shown = shown.map(|layers| self.layer(digest, &index, located, layers, depot)).transpose()?;
                 match shown.flatten() {
                     Some(shown) => {
                         layers = shown.trees;
                         vec![shown.base]
                     }
-                    None => self.lay(entry.digest, index, places, &located, depot)?,
+                    None => self.lay(digest, index, places, located, depot)?,
                 }
             }
             // Written by a release that kept a cache as one archive.
             Loaded::Other(_) => {
-                unpack(entry.digest, &located, depot)?;
+                unpack(digest, located, depot)?;
                 Vec::new()
             }
         };
-        let found = if entry.key == self.key { Found::Exact } else { Found::Prefix(entry.key) };
-        Ok(Restored { found, bytes: entry.bytes, layers, looked_up, bases })
+        Ok((bases, layers))
     }
 
     /// Lays the files of an index, and says what is known of them now.
@@ -275,7 +314,7 @@ impl Cache {
         Ok(bases)
     }
 
-    /// Keeps what the paths hold under the key, unless it has an entry: what has not changed since `restored` is not read. Nothing is kept if
+    /// Keeps what the paths hold under the key, unless it has an entry that could be restored: what has not changed since `restored` is not read. Nothing is kept if
     /// one of these secrets stands in what has.
     ///
     /// # Errors
@@ -303,7 +342,11 @@ impl Cache {
         };
         let bytes = kept.stored_bytes();
         let entry = CacheEntry { key: self.key.clone(), digest: kept.digest, bytes, packs: kept.index.packs };
-        let saved = depot.save_cache(&self.scope(trust), &entry)?;
+        let refused = match &restored.found {
+            Found::Refused(refused) => *refused,
+            Found::Exact | Found::Prefix(_) | Found::Missed => None,
+        };
+        let saved = depot.save_cache(&self.scope(trust), &entry, refused)?;
         self.record(places, &located).write(Known { index: kept.digest, since_ns });
         Ok(Saved { saved, bytes, put_bytes: kept.put_bytes + kept.index_bytes })
     }
@@ -409,7 +452,7 @@ fn unpack(digest: Digest, located: &[Located<'_>], depot: &dyn Depot) -> Result<
             let located = located.get(index).filter(|located| located.owner == owner)?;
             Some((located.root.as_path(), Path::new(located.path).join(rest)))
         };
-        archive::unpack(depot.open(digest)?, unpacking, &place_of)?;
+        archive::unpack(depot.open(digest)?, unpacking, &place_of).inspect_err(|_| depot.doubt(digest))?;
     }
     Ok(())
 }

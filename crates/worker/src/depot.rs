@@ -101,11 +101,15 @@ pub trait Depot: Send + Sync {
     /// [`DepotError::Full`], [`DepotError::Refused`].
     fn put_file(&self, path: &Path) -> Result<Digest, DepotError>;
 
-    /// The content as a stream. Damage ends it with an error.
+    /// The content as a stream. What is damaged may come as it is: who reads it compares it with the digest.
     ///
     /// # Errors
-    /// [`DepotError::Absent`], [`DepotError::Refused`].
+    /// [`DepotError::Absent`], [`DepotError::Damaged`], [`DepotError::Refused`].
     fn open(&self, digest: Digest) -> Result<Box<dyn Read + Send>, DepotError>;
+
+    /// Says that a content was not what its digest says, or could not be read to its end. It is looked at where it is kept, and removed if it is
+    /// damaged there, so that whoever makes it next makes it anew.
+    fn doubt(&self, _digest: Digest) {}
 
     /// Which of these are not there, sorted if they were. The others stay for some hours, so that something may be kept that names them.
     ///
@@ -119,12 +123,17 @@ pub trait Depot: Send + Sync {
     /// [`DepotError::Refused`].
     fn find_cache(&self, scope: &CacheScope, key: &str, restore: &[String]) -> Result<Option<CacheEntry>, DepotError>;
 
-    /// Keeps a cache entry, unless the key has one already: an entry is written once. All its blobs have been put or were asked for
-    /// by [`Depot::missing`] before.
+    /// Keeps a cache entry, unless the key has one already: an entry is written once. Only one whose digest is `refused` gives way, since it could not be
+    /// restored. All its blobs have been put or were asked for by [`Depot::missing`] before.
     ///
     /// # Errors
     /// [`DepotError::Full`], [`DepotError::Refused`].
-    fn save_cache(&self, scope: &CacheScope, entry: &CacheEntry) -> Result<CacheSaved, DepotError>;
+    fn save_cache(
+        &self,
+        scope: &CacheScope,
+        entry: &CacheEntry,
+        refused: Option<Digest>,
+    ) -> Result<CacheSaved, DepotError>;
 }
 
 /// Which entries a job may see and write. Entries of different scopes never meet.
@@ -165,6 +174,9 @@ pub enum DepotError {
     /// There is nothing of this name, perhaps since it was evicted.
     #[error("{0} is not kept any more")]
     Absent(Digest),
+    /// It is there, and not what its digest says.
+    #[error("{0} is damaged where it is kept")]
+    Damaged(Digest),
     /// No room; the text names the place.
     #[error("no space is left: {0}")]
     Full(String),

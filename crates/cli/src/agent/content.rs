@@ -105,6 +105,19 @@ impl Contents {
         (bytes.len() as u64 <= bytes_max).then_some(bytes)
     }
 
+    /// Removes a content that is not what its digest says, so that it is fetched again.
+    pub fn remove_damaged(&self, digest: Digest) {
+        for wanted in [Use::Plain, Use::Program] {
+            let path = self.path(digest, wanted);
+            let mut hasher = blake3::Hasher::new();
+            let read = File::open(&path).and_then(|file| hasher.update_reader(file).map(drop));
+            if read.is_ok() && *hasher.finalize().as_bytes() != digest.0 {
+                // What cannot be removed is found damaged again.
+                let _ = fs::remove_file(&path);
+            }
+        }
+    }
+
     /// Keeps bytes under their digest.
     ///
     /// # Errors
@@ -376,6 +389,17 @@ mod tests {
         let mut incoming = contents.incoming().expect("it begins");
         incoming.write(b"wrong").expect("it is written");
         assert_eq!(incoming.keep(digest).expect_err("it is refused").kind(), io::ErrorKind::InvalidData);
+        assert!(!contents.has(digest));
+    }
+
+    #[test]
+    fn what_was_damaged_here_goes() {
+        let (_scratch, contents) = contents(BYTES_MAX);
+        let digest = contents.put(b"right").expect("it is kept");
+        contents.remove_damaged(digest);
+        assert!(contents.has(digest));
+        fs::write(contents.path(digest, Use::Plain), b"wrong").expect("it is damaged");
+        contents.remove_damaged(digest);
         assert!(!contents.has(digest));
     }
 

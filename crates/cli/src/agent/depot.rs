@@ -35,6 +35,11 @@ impl RemoteDepot {
 }
 
 impl Depot for RemoteDepot {
+    fn doubt(&self, digest: Digest) {
+        // What the server sends was compared when it came.
+        self.link.contents().remove_damaged(digest);
+    }
+
     fn put(&self, bytes: &[u8]) -> Result<Digest, DepotError> {
         let digest = self.link.contents().put(bytes).map_err(LinkError::from)?;
         self.link.send(&[digest])?;
@@ -69,12 +74,17 @@ impl Depot for RemoteDepot {
         }))
     }
 
-    fn save_cache(&self, scope: &CacheScope, entry: &CacheEntry) -> Result<CacheSaved, DepotError> {
+    fn save_cache(
+        &self,
+        scope: &CacheScope,
+        entry: &CacheEntry,
+        refused: Option<Digest>,
+    ) -> Result<CacheSaved, DepotError> {
         let packs = entry.packs.iter().map(|pack| api::worker::CachePack { digest: pack.digest, bytes: pack.bytes });
         let packs = packs.collect();
         let (key, digest, bytes) = (entry.key.clone(), entry.digest, entry.bytes);
         let entry = api::worker::CacheEntry { key, digest, bytes, packs };
-        let saved = self.link.save_cache(&SaveCache { lease: self.lease()?, paths: scope.paths, entry })?;
+        let saved = self.link.save_cache(&SaveCache { lease: self.lease()?, paths: scope.paths, entry, refused })?;
         Ok(match saved.saved {
             api::worker::CacheSaved::Written => CacheSaved::Saved,
             api::worker::CacheSaved::Kept => CacheSaved::Existed,
@@ -130,7 +140,7 @@ impl Depot for GatheringDepot<'_> {
         Err(no_caches())
     }
 
-    fn save_cache(&self, _: &CacheScope, _: &CacheEntry) -> Result<CacheSaved, DepotError> {
+    fn save_cache(&self, _: &CacheScope, _: &CacheEntry, _: Option<Digest>) -> Result<CacheSaved, DepotError> {
         Err(no_caches())
     }
 }
@@ -143,6 +153,7 @@ impl From<LinkError> for DepotError {
     fn from(error: LinkError) -> Self {
         match error {
             LinkError::Absent(digest) => Self::Absent(digest),
+            LinkError::Damaged(digest) => Self::Damaged(digest),
             LinkError::Full(text) => Self::Full(text),
             LinkError::Refused(text) => Self::Refused(text),
         }

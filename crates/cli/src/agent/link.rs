@@ -51,6 +51,8 @@ const LAYING_AT_ONCE: usize = 16;
 pub enum LinkError {
     /// It has no such content.
     Absent(Digest),
+    /// What it sent is not what the digest says.
+    Damaged(Digest),
     /// It has no room.
     Full(String),
     /// Anything else, for people.
@@ -61,6 +63,11 @@ impl std::fmt::Display for LinkError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Absent(digest) => write!(f, "the server has no content {}", digest.short()),
+            Self::Damaged(digest) => write!(
+                f,
+                "what the server sent as the content {} is damaged: `ropewalk doctor --all` there names all that is",
+                digest.short()
+            ),
             Self::Full(text) | Self::Refused(text) => f.write_str(text),
         }
     }
@@ -237,6 +244,7 @@ impl Link {
                         from += piece.len() as u64;
                         faults = 0;
                     }
+                    Ok(None) if incoming.digest() != digest => return Err(LinkError::Damaged(digest)),
                     Ok(None) => return Ok(incoming.keep(digest)?),
                     // Taken up where it broke off.
                     Err(_) if faults < FAULTS_MAX => break,
@@ -299,7 +307,7 @@ impl Link {
                     } else if incoming.digest() == digest {
                         incoming.keep(digest)?;
                     } else {
-                        return Err(LinkError::Refused(format!("{} arrived damaged", digest.short())));
+                        return Err(LinkError::Damaged(digest));
                     }
                 }
                 if piece.is_empty() {

@@ -22,7 +22,7 @@ use server::{Inbox, World};
 use store::Store;
 use store::blob::Blobs;
 use store::log::{LogWriter, Masker};
-use store::rows::OperationRow;
+use store::rows::{FILES_GONE, OperationRow};
 use worker::repository;
 
 use super::clock::now;
@@ -794,8 +794,13 @@ async fn digests(parts: &Parts, job: &Job) -> Result<inputs::Digests, String> {
 /// An earlier result of an operation that is whole.
 fn earlier(parts: &Parts, digest: Digest, trust: Trust) -> Option<(Reused, Outcome)> {
     let row = parts.store.operation(digest, trust).ok().flatten()?;
-    // A result whose files are gone is no result.
-    let is_whole = row.artifacts.values().all(|artifact| parts.blobs.contains(artifact.digest).unwrap_or(false));
+    // A result whose files are gone is no result: so are those that a job found damaged.
+    let is_there = |artifact: &graph::Artifact| parts.blobs.contains(artifact.digest);
+    if row.artifacts.values().any(|artifact| matches!(is_there(artifact), Ok(false))) {
+        let _ = parts.store.evict(digest, FILES_GONE, now());
+        return None;
+    }
+    let is_whole = row.artifacts.values().all(|artifact| is_there(artifact).unwrap_or(false));
     if !is_whole || !matches!(row.outcome, Outcome::Passed { .. }) {
         return None;
     }

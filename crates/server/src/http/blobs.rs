@@ -11,13 +11,14 @@ use api::routes::BYTES;
 use axum::body::Bytes;
 use axum::http::StatusCode;
 use futures_util::StreamExt;
-use graph::Digest;
-use store::blob::{BlobError, Blobs};
+use graph::{Digest, with_causes};
+use store::blob::{self, BlobError, Blobs};
 use tokio::sync::mpsc;
 
 use super::answer::{Answered, More, PIECE_BYTES, Wanted, by_pieces, exactly, json, range, ranged, with};
 use super::call::Call;
 use super::problem;
+use crate::notices;
 use crate::server::Server;
 
 /// Blobs up to this size are kept from memory; larger ones go through a file.
@@ -188,7 +189,7 @@ pub async fn fetch(server: Arc<Server>, call: Call) -> Answered {
         while piece.len() < PIECE_BYTES * 4 {
             let Some((left, reader)) = &mut under_way else {
                 let Some(digest) = digests.next() else { return Ok(More::No) };
-                under_way = open(&*server.blobs, digest)?;
+                under_way = open(&server.blobs, digest)?;
                 if let Some((bytes, _)) = &under_way {
                     piece.extend_from_slice(&parcel_head(digest, *bytes));
                 }
@@ -212,11 +213,63 @@ pub async fn fetch(server: Arc<Server>, call: Call) -> Answered {
 /// What is left of a content, in bytes, and where it comes from.
 type Opened = (u64, Box<dyn Read + Send>);
 
+/// A content on its way out. If it is damaged, whoever gets it says so by its digest; here it is removed, so that what made it makes it again
+/// and is not told that it is there.
+struct Watched {
+    content: Box<dyn Read + Send>,
+    left: u64,
+    digest: Digest,
+    blobs: Arc<dyn Blobs>,
+}
+
+fn watched(blobs: &Arc<dyn Blobs>, digest: Digest, length: u64, content: Box<dyn Read + Send>) -> Box<dyn Read + Send> {
+    Box::new(Watched { content, left: length, digest, blobs: Arc::clone(blobs) })
+}
+
+impl Watched {
+    fn look_at(&self, error: &io::Error) {
+        if !matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) {
+            return;
+        }
+        let digest = self.digest.short();
+        match blob::remove_damaged(&*self.blobs, self.digest) {
+            Ok(true) => notices::warning(&format!(
+                "the content {digest} was damaged, and was removed: what made it makes it again; `ropewalk doctor --all` names what else is damaged"
+            )),
+            Ok(false) => {}
+            Err(error) => notices::warning(&format!(
+                "the content {digest} is damaged, and was not removed: {}",
+                with_causes(&error)
+            )),
+        }
+    }
+}
+
+impl Read for Watched {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.content.read(buffer);
+        match &read {
+            Ok(length) => {
+                self.left = self.left.saturating_sub(*length as u64);
+                // Nobody reads on to the end, where the store tells.
+                if self.left == 0
+                    && *length > 0
+                    && let Err(error) = self.content.read(&mut [0])
+                {
+                    self.look_at(&error);
+                }
+            }
+            Err(error) => self.look_at(error),
+        }
+        read
+    }
+}
+
 /// A blob and its length; `None` if it is not there.
-fn open(blobs: &dyn Blobs, digest: Digest) -> io::Result<Option<Opened>> {
+fn open(blobs: &Arc<dyn Blobs>, digest: Digest) -> io::Result<Option<Opened>> {
     let opened = || Ok((blobs.length(digest)?, blobs.open(digest)?));
     match opened() {
-        Ok(opened) => Ok(Some(opened)),
+        Ok((length, content)) => Ok(Some((length, watched(blobs, digest, length, content)))),
         Err(BlobError::Absent(_)) => Ok(None),
         Err(error) => Err(io::Error::other(error)),
     }
@@ -234,7 +287,7 @@ pub async fn get(server: Arc<Server>, call: Call) -> Answered {
     };
     let blobs = Arc::clone(&server.blobs);
     let opened = blocking(move || match wanted {
-        Wanted::Whole => blobs.open(digest),
+        Wanted::Whole => blobs.open(digest).map(|content| watched(&blobs, digest, length, content)),
         Wanted::Part(start, end) => blobs.open_range(digest, start..end),
     });
     let reader = opened.await?.map_err(absent)?;

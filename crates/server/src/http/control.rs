@@ -251,7 +251,7 @@ async fn put_back(app: Arc<App>, call: Call, build: BuildId, again: Again, why: 
     let again = app.server.retry(build, jobs, tests.clone(), &call.who()).await.map_err(request)?;
     if again.is_empty() {
         return Err(Problem::new(ProblemKind::Conflict, "none of these jobs can run again")
-            .help("a job that passed, or has not ended, is not put back; rebuild runs everything anew"));
+            .help("a job that passed, or has not ended, is not put back; rebuild begins a new build, whose jobs may take earlier results"));
     }
     let jobs: Vec<String> = again.iter().map(ToString::to_string).collect();
     let told: Vec<String> = again.iter().map(|job| narrowed::told(job, tests.get(job))).collect();

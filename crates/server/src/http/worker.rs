@@ -278,7 +278,7 @@ pub async fn cache_save(server: Arc<Server>, call: Call) -> Answered {
             used_at: at,
             evicted: None,
         };
-        let saved = server.store.save_cache(&row)?;
+        let saved = store::cache::save(&*server.store, &row, save.refused)?;
         let act = match saved {
             Saved::Written => CacheAct::Written { bytes: save.entry.bytes },
             Saved::Kept => CacheAct::Kept,

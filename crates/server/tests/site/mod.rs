@@ -21,7 +21,7 @@ use ropewalk_server::settings::{Heartbeat, Settings};
 use ropewalk_server::world::{NoValue, SecretSource};
 use ropewalk_server::{Running, Server};
 use store::blob::{self, DirectoryBlobs, Verify};
-use store::log::{Batch, Logs, LogsSettings, Sharing as LogSharing, StepEnd, Stream, StreamKey};
+use store::log::{Batch, Logs, LogsSettings, StepEnd, Stream, StreamKey};
 use store::{Durability, Journal, Opening, SqliteStore};
 use tokio::sync::mpsc;
 
@@ -59,9 +59,9 @@ fn start(folder: &tempfile::TempDir, secrets: &BTreeMap<String, String>, setting
     std::fs::create_dir_all(&records).unwrap();
     let opening = Opening { durability: Durability::Process, journal: Journal::Kept };
     let store: Arc<dyn store::Store> = Arc::new(SqliteStore::open_with(&records, opening).unwrap());
-    let logs = LogsSettings { root: path.join("logs"), durability: Durability::Process, sharing: LogSharing::Never };
+    let logs = LogsSettings { root: path.join("logs"), durability: Durability::Process, shared: None };
     let parts = Parts {
-        blobs: Arc::new(DirectoryBlobs::open(&path.join("blobs"), blob::Durability::Process, Verify::Never).unwrap()),
+        blobs: Arc::new(DirectoryBlobs::open(&path.join("blobs"), blob::Durability::Process, Verify::Always).unwrap()),
         logs: Arc::new(Logs::open(logs).unwrap()),
         access: Arc::new(Access::new(RootKey::of(path).unwrap(), Arc::new(StoreLedger(Arc::clone(&store))))),
         secrets: Arc::new(Known(secrets.clone())),
@@ -95,6 +95,12 @@ impl Site {
 
     pub fn server(&self) -> &Arc<Server> {
         &self.running.server
+    }
+
+    /// The file of a blob that is not compressed.
+    pub fn blob(&self, digest: Digest) -> std::path::PathBuf {
+        let name = digest.to_hex();
+        self.folder.path().join("blobs").join(&name[..2]).join(name)
     }
 
     /// The file of the database.

@@ -11,7 +11,7 @@ use graph::{Digest, Timestamp};
 
 use super::{
     BlobError, BlobFault, Blobs, Collected, DirectoryBlobs, Durability, FaultyBlobs, GRACE_MIN, MemoryBlobs, Mode,
-    Verify, collect, digest, timestamp,
+    Verify, collect, digest, remove_damaged, timestamp,
 };
 
 /// Runs the check on each store, with an empty folder for the files of the test.
@@ -325,10 +325,15 @@ fn damage_is_found_where_it_is_looked_for() {
         fs::remove_file(&path).unwrap();
         fs::write(&path, stored).unwrap();
         let error = blobs.get(name, u64::MAX).unwrap_err();
-        assert!(matches!(error, BlobError::Damaged(_) | BlobError::Io(_)), "{error}");
+        assert!(matches!(error, BlobError::Damaged(_)), "{error}");
         let target = root.path().join("target");
         assert!(blobs.materialize(name, &target, Mode::FILE).is_err());
         assert!(!target.exists());
+        let trusting = DirectoryBlobs::open(root.path(), Durability::Process, Verify::Never).unwrap();
+        assert!(remove_damaged(&trusting, name).unwrap(), "also by who does not look for it");
+        assert!(!blobs.contains(name).unwrap() && !remove_damaged(&blobs, name).unwrap());
+        blobs.put(&content).unwrap();
+        assert!(!remove_damaged(&blobs, name).unwrap() && blobs.get(name, u64::MAX).unwrap() == content);
     }
 }
 

@@ -112,9 +112,10 @@ impl DirectoryBlobs {
     fn reader(&self, file: File, form: Form, digest: Digest) -> io::Result<Box<dyn Read + Send>> {
         let content: Box<dyn Read + Send> = match form {
             Form::Plain => Box::new(file),
-            Form::Zstd => {
-                Box::new(zstd::stream::read::Decoder::with_buffer(BufReader::with_capacity(CHUNK_BYTES, file))?)
-            }
+            Form::Zstd => Box::new(Decoded(zstd::stream::read::Decoder::with_buffer(BufReader::with_capacity(
+                CHUNK_BYTES,
+                file,
+            ))?)),
         };
         Ok(match self.verify {
             Verify::Never => content,
@@ -364,6 +365,18 @@ fn copy(from: &mut impl Read, to: &mut impl Write) -> io::Result<PutFile> {
         content_bytes += length as u64;
     }
     Ok(PutFile { digest: Digest(*hasher.finalize().as_bytes()), content_bytes })
+}
+
+/// Tells what cannot be decoded from what cannot be read.
+struct Decoded(zstd::stream::read::Decoder<'static, BufReader<File>>);
+
+impl Read for Decoded {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer).map_err(|error| match error.kind() {
+            ErrorKind::Other => io::Error::new(ErrorKind::InvalidData, error),
+            _ => error,
+        })
+    }
 }
 
 /// Hashes what is read and compares at the end.

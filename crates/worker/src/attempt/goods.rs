@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use graph::nix::ARTIFACT_PREFIX;
-use graph::{Artifact, CacheFound, CacheReport, CacheSaved, Failure, TestCase, WorkspaceKind};
+use graph::{Artifact, CacheFound, CacheReport, CacheSaved, Failure, JobName, TestCase, WorkspaceKind};
 
 use super::{Attempt, PHASE_MS_MIN, blocking, now};
 use crate::artifacts;
@@ -20,12 +20,12 @@ pub const REPORTS_MAX: usize = 10_000;
 
 impl Attempt<'_> {
     pub(super) async fn restore_artifacts(&mut self, place: &Place) -> Result<(), ()> {
-        let needed: Vec<(String, Artifact)> = self
+        let needed: Vec<(String, JobName, Artifact)> = self
             .spec
             .needs
             .iter()
             .flat_map(|(job, need)| {
-                need.artifacts.iter().map(move |(name, artifact)| (format!("{name}` of `{job}"), artifact.clone()))
+                need.artifacts.iter().map(move |(name, artifact)| (name.clone(), job.clone(), artifact.clone()))
             })
             .collect();
         if needed.is_empty() {
@@ -33,15 +33,18 @@ impl Attempt<'_> {
         }
         let (root, depot) = (place.files().to_owned(), Arc::clone(&self.depot));
         let restored = blocking(move || {
-            for (name, artifact) in needed {
-                artifacts::restore(&artifact, &root, &*depot).map_err(|fault| (name, fault))?;
+            for (name, job, artifact) in needed {
+                artifacts::restore(&artifact, &root, &*depot).map_err(|fault| {
+                    let next = match fault.is_damage() {
+                        true => format!("; run the build again, not this job alone: `{job}` makes it anew"),
+                        false => String::new(),
+                    };
+                    format!("artifact `{name}` of `{job}` was not restored: {fault}{next}")
+                })?;
             }
             Ok(())
         });
-        restored.await.map_err(|(name, fault): (String, artifacts::ArtifactFault)| {
-            let message = format!("artifact `{name}` was not restored: {fault}");
-            self.fail(Failure::Infra { message });
-        })
+        restored.await.map_err(|message: String| self.fail(Failure::Infra { message }))
     }
 
     pub(super) async fn restore_caches(&mut self, place: &mut Place) -> Result<(), ()> {
@@ -57,19 +60,17 @@ impl Attempt<'_> {
             let cache = Cache { key, restore, paths: declared.paths.clone() };
             let mut began = now();
             let restored = self.restore_cache(&cache, place).await?;
-            let looked_up = restored.as_ref().and_then(|restored| restored.looked_up);
-            if let Some(at) = looked_up.filter(|at| at.ms_since(began) >= PHASE_MS_MIN) {
+            if let Some(at) = restored.looked_up.filter(|at| at.ms_since(began) >= PHASE_MS_MIN) {
                 self.note_span("cache_looked_up", cache.key.clone(), began, at);
                 began = at;
             }
             self.note_phase("cache_restored", cache.key.clone(), began);
-            let (found, found_key) = match restored.as_ref().map(|restored| &restored.found) {
-                Some(Found::Exact) => (CacheFound::Key, cache.key.clone()),
-                Some(Found::Prefix(key)) => (CacheFound::Prefix, key.clone()),
-                Some(Found::Missed) => (CacheFound::Nothing, String::new()),
-                None => (CacheFound::Refused, String::new()),
+            let (found, found_key) = match &restored.found {
+                Found::Exact => (CacheFound::Key, cache.key.clone()),
+                Found::Prefix(key) => (CacheFound::Prefix, key.clone()),
+                Found::Missed => (CacheFound::Nothing, String::new()),
+                Found::Refused(_) => (CacheFound::Refused, String::new()),
             };
-            let restored = restored.unwrap_or_else(Restored::nothing);
             self.cache_reports.push(CacheReport {
                 key: self.secrets.hide(cache.key.clone()),
                 found,
@@ -84,8 +85,8 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    /// Restores one cache, as a layer where that can be; `None` if it was refused.
-    async fn restore_cache(&mut self, cache: &Cache, place: &mut Place) -> Result<Option<Restored>, ()> {
+    /// Restores one cache, as a layer where that can be.
+    async fn restore_cache(&mut self, cache: &Cache, place: &mut Place) -> Result<Restored, ()> {
         let mut places = self.places(place);
         places.layers = place.cache_layers(self.worker);
         loop {
@@ -95,14 +96,14 @@ impl Attempt<'_> {
                 Ok(restored) => restored,
                 Err(fault) => {
                     self.note(format!("cache `{}` was not restored: {fault}", cache.key));
-                    return Ok(None);
+                    return Ok(Restored::refused(&fault));
                 }
             };
             if restored.layers.is_empty() {
-                return Ok(Some(restored));
+                return Ok(restored);
             }
             match place.show(&restored.layers, self.worker).await {
-                Ok(()) => return Ok(Some(restored)),
+                Ok(()) => return Ok(restored),
                 Err(fault) if place.is_lost() => {
                     let message = format!("the workspace was lost while a cache was restored: {fault}");
                     self.fail(Failure::Infra { message });

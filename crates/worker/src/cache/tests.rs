@@ -360,11 +360,42 @@ fn an_entry_that_is_one_archive_is_restored() {
     archive.append_data(&mut header, "0/a", b"old".as_slice()).unwrap();
     let digest = ground.depot.put(&archive.into_inner().unwrap()).unwrap();
     let entry = CacheEntry { key: "k-1".to_owned(), digest, bytes: 9, packs: Vec::new() };
-    ground.depot.save_cache(&cache.scope(Trust::Trusted), &entry).unwrap();
+    ground.depot.save_cache(&cache.scope(Trust::Trusted), &entry, None).unwrap();
     let restored = ground.restore(&cache, &ground.places("one", Owner::Job));
     assert_eq!((restored.found, restored.bases.len()), (Found::Exact, 0));
     assert_eq!(fs::read(ground.path("one/d/a")).unwrap(), b"old");
     assert_eq!(fs::metadata(ground.path("one/d/a")).unwrap().mtime(), 1_000_000);
+}
+
+#[test]
+fn what_is_saved_takes_the_place_of_a_damaged_entry() {
+    let ground = Ground::new();
+    let cache = cache("k-1", &["d"]);
+    ground.write("one/d/a", &noise("a", 50_000));
+    ground.save(&cache, &ground.places("one", Owner::Job), &Restored::nothing());
+    let entry = ground.depot.entries.lock().unwrap()[0].1.clone();
+    for digest in [entry.digest, entry.packs[0].digest] {
+        ground.depot.blobs.lock().unwrap().get_mut(&digest).unwrap()[20] ^= 1;
+        let places = ground.places("two", Owner::Job);
+        let fault = cache.restore(Trust::Trusted, &places, &ground.depot).expect_err("it is damaged");
+        assert!(!ground.depot.blobs.lock().unwrap().contains_key(&digest), "the depot was told: {fault}");
+        // An entry of a prefix is not the key's own.
+        let next = Cache { key: "k-2".to_owned(), ..cache.clone() };
+        let of_next = next.restore(Trust::Trusted, &places, &ground.depot).expect_err("it is gone");
+        assert_eq!(Restored::refused(&of_next).found, Found::Refused(None));
+        let restored = Restored::refused(&fault);
+        assert_eq!(restored.found, Found::Refused(Some(entry.digest)));
+        ground.write("two/d/a", &noise("a", 50_000));
+        fs::File::open(ground.path("two/d/a")).unwrap().set_modified(modified(&ground.path("one/d/a"))).unwrap();
+        ground.save(&cache, &places, &restored);
+        assert_eq!(ground.depot.entries.lock().unwrap().len(), 1);
+        assert_eq!(ground.restore(&cache, &ground.places("three", Owner::Job)).found, Found::Exact);
+    }
+}
+
+/// When a file was changed last.
+fn modified(path: &Path) -> std::time::SystemTime {
+    fs::metadata(path).unwrap().modified().unwrap()
 }
 
 #[track_caller]
@@ -376,7 +407,7 @@ fn check_refused(change: impl FnOnce(&Ground, CacheEntry) -> Digest, prepare: im
     ground.save(&cache, &ground.places("one", Owner::Job), &Restored::nothing());
     let entry = ground.depot.entries.lock().unwrap().pop().unwrap().1;
     let digest = change(&ground, entry.clone());
-    ground.depot.save_cache(&cache.scope(Trust::Trusted), &CacheEntry { digest, ..entry }).unwrap();
+    ground.depot.save_cache(&cache.scope(Trust::Trusted), &CacheEntry { digest, ..entry }, None).unwrap();
     let places = ground.places("two", Owner::Job);
     prepare(&ground);
     let fault = cache.restore(Trust::Trusted, &places, &ground.depot).expect_err("it is refused").to_string();

@@ -38,7 +38,10 @@ pub enum Loaded {
 /// [`ArchiveFault::Damaged`] if it begins as one and is none; what the depot refuses.
 pub fn load(digest: Digest, depot: &dyn Depot) -> Result<Loaded, ArchiveFault> {
     let mut content = depot.open(digest)?;
-    let damaged = |error: std::io::Error| ArchiveFault::Damaged(error.to_string());
+    let damaged = |error: std::io::Error| {
+        depot.doubt(digest);
+        ArchiveFault::Damaged(error.to_string())
+    };
     let mut bytes = Vec::new();
     (&mut content).take(MAGIC.len() as u64).read_to_end(&mut bytes).map_err(damaged)?;
     if bytes != MAGIC {
@@ -46,6 +49,7 @@ pub fn load(digest: Digest, depot: &dyn Depot) -> Result<Loaded, ArchiveFault> {
     }
     content.take(INDEX_BYTES_MAX).read_to_end(&mut bytes).map_err(damaged)?;
     if *blake3::hash(&bytes).as_bytes() != digest.0 {
+        depot.doubt(digest);
         return Err(ArchiveFault::Damaged(format!("the index {digest}")));
     }
     Index::decode(&bytes).map(Loaded::Index).map_err(|fault| ArchiveFault::Damaged(fault.to_string()))

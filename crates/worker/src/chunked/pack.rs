@@ -86,7 +86,9 @@ impl<'d> PackReader<'d> {
         let start = chunk.offset as usize;
         let bytes = &pack[start..start + chunk.length as usize];
         if *blake3::hash(bytes).as_bytes() != chunk.digest.0 {
-            return Err(ArchiveFault::Damaged(format!("a chunk of pack {}", index.packs[chunk.pack as usize].digest)));
+            let pack = index.packs[chunk.pack as usize].digest;
+            self.depot.doubt(pack);
+            return Err(ArchiveFault::Damaged(format!("a chunk of pack {pack}")));
         }
         Ok(take(bytes))
     }
@@ -98,7 +100,10 @@ impl<'d> PackReader<'d> {
         let pack = index.packs[number as usize];
         let mut bytes = Vec::with_capacity(pack.bytes as usize);
         let mut content = self.depot.open(pack.digest)?.take(u64::from(pack.bytes) + 1);
-        let damaged = |what: &dyn std::fmt::Display| ArchiveFault::Damaged(format!("pack {}: {what}", pack.digest));
+        let damaged = |what: &dyn std::fmt::Display| {
+            self.depot.doubt(pack.digest);
+            ArchiveFault::Damaged(format!("pack {}: {what}", pack.digest))
+        };
         content.read_to_end(&mut bytes).map_err(|error| damaged(&error))?;
         if bytes.len() != pack.bytes as usize {
             return Err(damaged(&"it is not as long as the index says"));

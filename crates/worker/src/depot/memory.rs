@@ -44,6 +44,11 @@ impl Depot for Kept {
         Ok(Box::new(io::Cursor::new(bytes)))
     }
 
+    fn doubt(&self, digest: Digest) {
+        let mut blobs = self.blobs.lock().unwrap();
+        blobs.retain(|of, bytes| *of != digest || *blake3::hash(bytes).as_bytes() == digest.0);
+    }
+
     fn missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, DepotError> {
         let blobs = self.blobs.lock().unwrap();
         Ok(digests.iter().filter(|digest| !blobs.contains_key(digest)).copied().collect())
@@ -56,8 +61,15 @@ impl Depot for Kept {
         Ok(mine().find(|entry| entry.key == key).or_else(by_prefix).cloned())
     }
 
-    fn save_cache(&self, scope: &CacheScope, entry: &CacheEntry) -> Result<CacheSaved, DepotError> {
-        self.entries.lock().unwrap().push((*scope, entry.clone()));
+    fn save_cache(
+        &self,
+        scope: &CacheScope,
+        entry: &CacheEntry,
+        refused: Option<Digest>,
+    ) -> Result<CacheSaved, DepotError> {
+        let mut entries = self.entries.lock().unwrap();
+        entries.retain(|(of, known)| of != scope || known.key != entry.key || Some(known.digest) != refused);
+        entries.push((*scope, entry.clone()));
         Ok(CacheSaved::Saved)
     }
 }

@@ -130,8 +130,14 @@ impl Depot for MemoryDepot {
         Ok(mine().find(|entry| entry.key == key).or_else(by_prefix).cloned())
     }
 
-    fn save_cache(&self, scope: &CacheScope, entry: &CacheEntry) -> Result<CacheSaved, DepotError> {
+    fn save_cache(
+        &self,
+        scope: &CacheScope,
+        entry: &CacheEntry,
+        refused: Option<Digest>,
+    ) -> Result<CacheSaved, DepotError> {
         let mut kept = self.0.lock().unwrap();
+        kept.caches.retain(|(of, known)| of != scope || known.key != entry.key || Some(known.digest) != refused);
         if kept.caches.iter().any(|(of, known)| of == scope && known.key == entry.key) {
             return Ok(CacheSaved::Existed);
         }
