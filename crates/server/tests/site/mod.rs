@@ -21,7 +21,7 @@ use ropewalk_server::settings::{Heartbeat, Settings};
 use ropewalk_server::world::{NoValue, SecretSource};
 use ropewalk_server::{Running, Server};
 use store::blob::{self, DirectoryBlobs, Verify};
-use store::log::{Batch, Logs, LogsSettings, StepEnd, Stream, StreamKey};
+use store::log::{Batch, Logs, LogsSettings, Sharing as LogSharing, StepEnd, Stream, StreamKey};
 use store::{Durability, Journal, Opening, SqliteStore};
 use tokio::sync::mpsc;
 
@@ -59,7 +59,7 @@ fn start(folder: &tempfile::TempDir, secrets: &BTreeMap<String, String>, setting
     std::fs::create_dir_all(&records).unwrap();
     let opening = Opening { durability: Durability::Process, journal: Journal::Kept };
     let store: Arc<dyn store::Store> = Arc::new(SqliteStore::open_with(&records, opening).unwrap());
-    let logs = LogsSettings { root: path.join("logs"), durability: Durability::Process, shared: None };
+    let logs = LogsSettings { root: path.join("logs"), durability: Durability::Process, sharing: LogSharing::Never };
     let parts = Parts {
         blobs: Arc::new(DirectoryBlobs::open(&path.join("blobs"), blob::Durability::Process, Verify::Always).unwrap()),
         logs: Arc::new(Logs::open(logs).unwrap()),
