@@ -154,8 +154,8 @@ fn cancel(places: &Places, text: &str, by: &str) -> Result<String, Stop> {
             let show = Whereabouts::here().command(format_args!("show {number}"));
             Ok(format!("build {number} is asked to end: {show}\n"))
         }
-        Sent::NobodyThere => match places.store.claim(number)? {
         Sent::ToStopped => Ok(format!("build {number} is stopped (Ctrl-Z): it ends when `fg` or `bg` lets it go on\n")),
+        Sent::NobodyThere => match places.store.claim(number)? {
             Some(_claim) => give_up(places, &build, by),
             None => Err(Stop::wrong(is_deaf(&places.data, &*places.store, number)?)),
         },
