@@ -75,8 +75,7 @@ fn first_steps(ask: &Ask) -> Markup {
 
 fn card(project: &Project, ask: &Ask) -> Markup {
     let builds = &project.builds;
-    let ended: Vec<&BuildBrief> = builds.iter().filter(|build| build.finished.is_some()).collect();
-    let n_passed = ended.iter().filter(|build| Standing::of_build(build.verdict, 0) == Standing::Passed).count();
+    let usual = Usual::by_builds(builds);
     html! {
         article.card #(format!("project-{}", project.name)) {
             h2 { a href=(paths::project(&project.name)) { (project.name) } }
@@ -93,13 +92,11 @@ fn card(project: &Project, ask: &Ask) -> Markup {
                     }
                     p.quiet {
                         (words::happening(&last.event)) " · "
-                        @if last.finished.is_some() { (builds::took(last, Some(&Usual::by_builds(builds)), ask)) " · " }
+                        @if last.finished.is_some() && last.started.is_some() { (builds::took(last, Some(&usual), ask)) " · " }
                         (words::ago(last.created, ask.now))
                     }
                     (bars(builds, ask))
-                    @if !ended.is_empty() {
-                        p.quiet { (n_passed) " of the last " (ended.len()) " passed" @if let Some(ms) = median(&ended) { " · usually " (words::duration(ms)) } }
-                    }
+                    @if let Some(record) = record(builds, &usual) { p.quiet { (record) } }
                 }
             }
         }
@@ -116,13 +113,13 @@ pub(crate) fn numbered(number: Option<u64>, id: BuildId) -> String {
     number.map_or_else(|| format!("build {id}"), |number| format!("#{number}"))
 }
 
-fn median(builds: &[&BuildBrief]) -> Option<u64> {
-    let mut spans: Vec<u64> = builds
-        .iter()
-        .filter_map(|build| words::took(build.started, build.finished, graph::Timestamp::default()))
-        .collect();
-    spans.sort_unstable();
-    spans.get(spans.len() / 2).copied()
+/// How many of these builds passed, and how long such a one usually takes; `None` if none passed or failed, since what somebody ended says nothing
+/// of either.
+fn record(builds: &[BuildBrief], usual: &Usual) -> Option<String> {
+    let count = |standing| builds.iter().filter(|build| Standing::of_build(build.verdict, 0) == standing).count();
+    let (passed, failed) = (count(Standing::Passed), count(Standing::Failed));
+    let usually = usual.of_all.map(|ms| format!(" · usually {}", words::duration(ms))).unwrap_or_default();
+    (passed + failed > 0).then(|| format!("{passed} of the last {} passed{usually}", passed + failed))
 }
 
 /// The last builds, the oldest at the left: colour is the verdict, height the duration.
@@ -141,5 +138,55 @@ pub(crate) fn bars(builds: &[BuildBrief], ask: &Ask) -> Markup {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_somebody_ended_counts_for_nothing_and_only_what_passed_says_what_is_usual() {
+        let said = |builds: &[(&str, u64)]| {
+            let brief = |(verdict, seconds): &(&str, u64)| {
+                let mut brief = json!({ "id": 1, "created": "1970-01-01T00:00:00Z", "verdict": verdict, "text": "", "open_gates": 0 });
+                brief["started"] = json!("1970-01-01T00:00:00Z");
+                if *verdict != "running" {
+                    brief["finished"] = json!(format!("1970-01-01T00:00:{seconds:02}Z"));
+                }
+                serde_json::from_value::<BuildBrief>(brief).expect("a build")
+            };
+            let builds: Vec<BuildBrief> = builds.iter().map(brief).collect();
+            record(&builds, &Usual::by_builds(&builds))
+        };
+        assert_eq!(said(&[("canceled", 1), ("running", 0)]), None);
+        assert_eq!(said(&[("failed", 1), ("canceled", 2)]).as_deref(), Some("0 of the last 1 passed"));
+        assert_eq!(
+            said(&[("canceled", 1), ("passed", 9), ("failed", 2), ("diverged", 3)]).as_deref(),
+            Some("1 of the last 3 passed · usually 9.0 s")
+        );
+    }
+
+    #[test]
+    fn a_build_that_took_no_time_has_no_dot_for_it() {
+        let card_of = |started: &[&str]| {
+            let event = graph::Event { branch: Some("main".to_owned()), ..graph::Event::new(graph::EventKind::Push) };
+            let none = json!({ "passed": 0, "failed": 0, "canceled": 0, "skipped": 0, "reused": 0 });
+            let mut last = json!({
+                "id": 1, "project": "p", "pipeline": "", "name": "", "event": api::event::Event::from(&event), "client": "",
+                "created": "1970-01-01T00:00:00Z", "finished": "1970-01-01T00:00:02Z", "verdict": "canceled",
+                "text": "superseded", "jobs": 0, "counts": none, "errors": 0, "warnings": 0, "open_gates": 0,
+            });
+            if let Some(started) = started.first() {
+                last["started"] = json!(started);
+            }
+            let project = json!({ "name": "p", "created": "1970-01-01T00:00:00Z", "settings": {}, "last": last });
+            card(&serde_json::from_value(project).expect("a project"), &Ask::default()).into_string()
+        };
+        assert!(card_of(&[]).contains("push to main · <time"), "{}", card_of(&[]));
+        let took = card_of(&["1970-01-01T00:00:00Z"]);
+        assert!(took.contains("push to main · 2.0 s · <time"), "{took}");
     }
 }

@@ -152,21 +152,29 @@ fn critical(jobs: &[Job]) -> BTreeSet<&str> {
 }
 
 /// How much sooner the build would have ended, had a job's result been there already: its wait and its run fall away, all that stands
-/// behind it moves up, and every other wait stays as long as it was.
-fn savings<'j>(jobs: &'j [Job], critical: &BTreeSet<&str>, created: Timestamp) -> BTreeMap<&'j str, u64> {
+/// behind it moves up, and every other wait stays as long as it was. What is reused is looked up after a gate's answer, so the wait for that stays too.
+fn savings<'j>(
+    jobs: &'j [Job],
+    gates: &BTreeMap<String, Gate>,
+    critical: &BTreeSet<&str>,
+    created: Timestamp,
+) -> BTreeMap<&'j str, u64> {
     let mut ran: Vec<&Job> = jobs.iter().filter(|job| job.started.is_some() && job.finished.is_some()).collect();
     ran.sort_by_key(|job| job.started);
     let ended = ends(jobs);
-    // After all it needs: how long each job waited and ran.
-    let lengths: Vec<u64> = ran
-        .iter()
-        .map(|job| job.finished.map_or(0, |end| end.0.ms_since(ready(job, &ended, created).unwrap_or(created))))
-        .collect();
+    // After all it needs: how long each job waited and ran, and how much of that it waited for a person.
+    let length = |job: &&Job| {
+        let ready = ready(job, &ended, created).unwrap_or(created);
+        let answered = gates.get(&job.name).and_then(|gate| gate.answered.as_ref());
+        let length = job.finished.map_or(0, |end| end.0.ms_since(ready));
+        (length, answered.map_or(0, |answered| answered.at.0.ms_since(ready)).min(length))
+    };
+    let lengths: Vec<(u64, u64)> = ran.iter().map(length).collect();
     let end_without = |without: Option<&str>| {
         let mut ends: HashMap<&str, u64> = HashMap::with_capacity(ran.len());
-        for (job, length) in ran.iter().zip(&lengths) {
+        for (job, (length, asked)) in ran.iter().zip(&lengths) {
             let ready = job.needs.iter().filter_map(|need| ends.get(need.as_str())).max().copied().unwrap_or(0);
-            let length = if without == Some(job.name.as_str()) { 0 } else { *length };
+            let length = if without == Some(job.name.as_str()) { asked } else { length };
             ends.insert(&job.name, ready + length);
         }
         ends.into_values().max().unwrap_or(0)
@@ -303,7 +311,7 @@ impl<'s> Times<'s> {
             open: choice.open(&shown.jobs),
             scale: Scale { from: created, to: created.plus_ms(own.max(before)) },
             ended: ends(&shown.jobs),
-            savings: savings(&shown.jobs, &critical, created),
+            savings: savings(&shown.jobs, &shown.asked, &critical, created),
             critical,
             attempts,
             now,
@@ -558,11 +566,24 @@ mod tests {
         let path = critical(&jobs);
         assert_eq!(path.iter().copied().collect::<Vec<_>>(), ["build", "test"]);
         // Without the build, the tests would wait for the linter; without the tests, the build is what is left.
-        let saved: Vec<(&str, u64)> = savings(&jobs, &path, at(0)).into_iter().collect();
+        let saved: Vec<(&str, u64)> = savings(&jobs, &BTreeMap::new(), &path, at(0)).into_iter().collect();
         assert_eq!(saved, [("build", 4_000), ("test", 4_000)]);
         let circle = [job("a", &["b"], Some((0, 1))), job("b", &["a"], Some((0, 2)))];
         assert_eq!(critical(&circle).len(), 2);
-        assert!(savings(&circle, &critical(&circle), at(0)).len() <= 2);
+        assert!(savings(&circle, &BTreeMap::new(), &critical(&circle), at(0)).len() <= 2);
+    }
+
+    #[test]
+    fn from_the_cache_a_job_waits_for_its_gate_all_the_same() {
+        let jobs = [job("ship", &[], Some((930, 940))), job("after", &["ship"], Some((940, 945)))];
+        let gate: Gate = serde_json::from_value(json!({
+            "build": 1, "job": "ship", "prompt": "Ship it?", "fields": {}, "opened": "1970-01-01T00:00:01Z",
+            "answered": { "approved": true, "by": "ann", "at": "1970-01-01T00:15:30Z" },
+        }))
+        .expect("a gate");
+        let gates = BTreeMap::from([("ship".to_owned(), gate)]);
+        let saved: Vec<(&str, u64)> = savings(&jobs, &gates, &critical(&jobs), at(0)).into_iter().collect();
+        assert_eq!(saved, [("after", 5_000), ("ship", 10_000)]);
     }
 
     #[test]
