@@ -186,7 +186,7 @@ fn open_folder(root: &Path) -> Option<File> {
 /// # Errors
 /// If the file cannot be written; that costs time only.
 pub fn keep(data: &Path, root: &Path, key: &Key, build: BuildId, graph: &Graph, seen: &Seen) -> io::Result<()> {
-    let Some((entries, folders)) = entries(root, graph, seen) else { return Ok(()) };
+    let Some(Dependence { files, folders }) = dependence(root, graph, seen) else { return Ok(()) };
     let mut body = MAGIC.to_vec();
     body.extend_from_slice(&key.0.0);
     body.extend_from_slice(&build.0.to_le_bytes());
@@ -195,7 +195,7 @@ pub fn keep(data: &Path, root: &Path, key: &Key, build: BuildId, graph: &Graph, 
     body.push(seen.extent as u8);
     body.extend_from_slice(&u32::try_from(folders.len()).unwrap_or(u32::MAX).to_le_bytes());
     folders.iter().for_each(|folder| put_path(folder, &mut body));
-    for (path, stamp) in entries {
+    for (path, stamp) in files {
         put_path(&path, &mut body);
         body.extend_from_slice(&stamp.bytes());
     }
@@ -207,9 +207,16 @@ pub fn keep(data: &Path, root: &Path, key: &Key, build: BuildId, graph: &Graph, 
     Ok(())
 }
 
-/// Every file the build depended on, as it was when it was looked at, and the folders below which another one would count, too. `None`
-/// if that cannot be told.
-fn entries(root: &Path, graph: &Graph, seen: &Seen) -> Option<(Vec<(PathBuf, Stamp)>, BTreeSet<PathBuf>)> {
+/// What of the tree a build depends on.
+struct Dependence {
+    /// Each file, as it was when it was looked at.
+    files: Vec<(PathBuf, Stamp)>,
+    /// The folders below which another file would count, too.
+    folders: BTreeSet<PathBuf>,
+}
+
+/// What the build depended on. `None` if that cannot be told.
+fn dependence(root: &Path, graph: &Graph, seen: &Seen) -> Option<Dependence> {
     if graph.jobs.values().any(|job| job.gate.is_some()) {
         return None;
     }
@@ -244,7 +251,7 @@ fn entries(root: &Path, graph: &Graph, seen: &Seen) -> Option<(Vec<(PathBuf, Sta
         }
         places.extend(selected);
     }
-    let mut entries = Vec::with_capacity(places.len());
+    let mut files = Vec::with_capacity(places.len());
     for place in places {
         let stamp = (*seen.stamps.as_ref()?.get(place)?)?;
         let path = &seen.paths[place];
@@ -252,9 +259,9 @@ fn entries(root: &Path, graph: &Graph, seen: &Seen) -> Option<(Vec<(PathBuf, Sta
         if !stamp.is_settled(seen.looked_at) || Stamp::of(&folder, path) != Some(stamp) {
             return None;
         }
-        entries.push((path.clone(), stamp));
+        files.push((path.clone(), stamp));
     }
-    Some((entries, folders))
+    Some(Dependence { files, folders })
 }
 
 /// Whether a glob names one path.
