@@ -37,9 +37,9 @@ pub mod workers;
 use std::error::Error;
 use std::path::Path;
 
-use crate::exit;
 use crate::program::said::Said;
 use crate::project::data_home;
+use crate::{exit, room};
 
 /// Why a command could not do what it was asked.
 #[derive(Debug)]
@@ -68,14 +68,15 @@ impl Stop {
         Self::infra(graph::with_causes(error))
     }
 
-    /// The same of what keeps builds on this machine: if its disk is full, with what to do.
+    /// The same of what keeps builds on this machine: if its disk is full, with what to do and what of ours takes most.
     pub fn kept(error: &(dyn Error + 'static)) -> Self {
         let mut stop = Self::of(error);
         let is_full = wants_room(error) || error.source().is_some_and(wants_room);
         if let (true, Ok(data)) = (is_full, data_home()) {
             let hint = "make room on the disk of";
+            let largest = room::largest(&data).map(|largest| format!("; {largest}")).unwrap_or_default();
             let next = "`ropewalk run --resume` then goes on with a build that was running";
-            stop.message.push_str(&format!("; {hint} `{}`: {next}", data.display()));
+            stop.message.push_str(&format!("; {hint} `{}`: {next}{largest}", data.display()));
         }
         stop
     }
@@ -122,10 +123,6 @@ impl From<store::log::LogError> for Stop {
 
 impl From<store::StoreError> for Stop {
     fn from(error: store::StoreError) -> Self {
-        let mut stop = Self::of(&error);
-        if wants_room(&error) {
-            stop.message.push_str("; make room on its disk");
-        }
-        stop
+        Self::kept(&error)
     }
 }

@@ -29,6 +29,7 @@ mod program;
 mod project;
 mod remote;
 mod retention;
+mod room;
 mod shortcut;
 mod view;
 mod whereabouts;

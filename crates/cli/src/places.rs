@@ -7,10 +7,11 @@ use graph::{BuildId, JobName, Waits};
 use store::blob::{Blobs, DirectoryBlobs, Durability, Verify};
 use store::log::{LogError, LogReader, LogWriter, Writing};
 use store::rows::{BuildRow, VerdictWord};
-use store::{BuildFilter, DATABASE_FILE, SqliteStore, Store};
+use store::{BuildFilter, DATABASE_FILE, SqliteStore, Store, StoreError};
 
 use crate::commands::{self, Stop};
 use crate::project::Project;
+use crate::room;
 
 mod unchanged;
 
@@ -33,18 +34,31 @@ pub struct Places {
 }
 
 impl Places {
-    /// The places of a project; made if there are none.
+    /// The places of a project, for commands that write; made if there are none. On a full disk room is made first: see [`room`].
     ///
     /// # Errors
     /// As the medium refuses.
     pub fn open(project: &Project) -> Result<Self, Stop> {
-        let data = project.data.clone();
+        let data = &project.data;
         let made = project.make_data().and_then(|()| std::fs::create_dir_all(data.join(LOGS)));
         made.map_err(|error| {
             let help = "ROPEWALK_DATA names another folder for what is kept";
             Stop::infra(format!("failed to make `{}`: {error}; {help}", data.display()))
         })?;
-        let store = SqliteStore::open(&data).map_err(|error| {
+        room::keep(data);
+        Self::with(project, SqliteStore::open)
+    }
+
+    fn with(project: &Project, open: fn(&Path) -> Result<SqliteStore, StoreError>) -> Result<Self, Stop> {
+        let data = project.data.clone();
+        let opened = match open(&data) {
+            Err(StoreError::Full(_)) => {
+                room::make(&data);
+                open(&data)
+            }
+            opened => opened,
+        };
+        let store = opened.map_err(|error| {
             let mut stop = Stop::kept(&error);
             stop.message.extend(commands::next_of_damage(&error, &data));
             stop
@@ -55,7 +69,7 @@ impl Places {
         Ok(Self { data, store, blobs: Arc::new(blobs) })
     }
 
-    /// The places of a project in which something was kept, for commands that read. Nothing is made.
+    /// The places of a project in which something was kept, for commands that read: they do on a full disk, too. Nothing is made.
     ///
     /// # Errors
     /// [`NO_BUILDS`], and as the medium refuses.
@@ -68,7 +82,7 @@ impl Places {
     /// # Errors
     /// As the medium refuses.
     pub fn kept_if_any(project: &Project) -> Result<Option<Self>, Stop> {
-        project.data.join(DATABASE_FILE).is_file().then(|| Self::open(project)).transpose()
+        project.data.join(DATABASE_FILE).is_file().then(|| Self::with(project, SqliteStore::open_to_read)).transpose()
     }
 
     /// The number of the build that `text` names, see [`find_build`].

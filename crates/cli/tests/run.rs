@@ -17,6 +17,8 @@ mod damage;
 mod event;
 #[path = "run/failed.rs"]
 mod failed;
+#[path = "run/room.rs"]
+mod room;
 #[path = "run/shell.rs"]
 mod shell;
 #[path = "run/start.rs"]

@@ -99,7 +99,11 @@ impl Claim {
                 continue;
             }
             file.set_len(0)?;
-            file.write_all(std::process::id().to_string().as_bytes())?;
+            match file.write_all(std::process::id().to_string().as_bytes()) {
+                // On a full disk nobody learns which process holds it; it is held all the same.
+                Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {}
+                written => written?,
+            }
             return Ok(Some(Self { held: Held::File { _file: file, path }, undo: Undo::default() }));
         }
         Ok(None)

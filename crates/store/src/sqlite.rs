@@ -25,6 +25,7 @@ mod projected;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -66,6 +67,9 @@ const FOLD_AT_CLOSE_BYTES: u64 = 1 << 20;
 /// The file in the folder of the store whose lock the leader holds.
 const LEADER_FILE: &str = "leader";
 
+/// The folder of the files whose locks say who runs which build, in the folder of the store.
+const CLAIMS: &str = "claims";
+
 /// What an acknowledged append survives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Durability {
@@ -100,6 +104,8 @@ pub struct SqliteStore {
     fence: Arc<Fence>,
     front: Arc<Front>,
     readers: Mutex<Vec<Connection>>,
+    /// Whether dead processes left what the disk had no room for when this was opened.
+    has_left: AtomicBool,
     /// Has the appends that went ahead stored. Begun with the first of them.
     storing: Mutex<Option<JoinHandle<()>>>,
 }
@@ -141,7 +147,43 @@ impl SqliteStore {
         Self::open_at(folder, opening, migration::VERSION)
     }
 
+    /// As [`SqliteStore::open`], for one who reads: on a full disk he is shown what dead processes left although it cannot be stored. To
+    /// append, or to claim a build, takes room.
+    ///
+    /// # Errors
+    /// As [`SqliteStore::open`]; `Full` if there is no database yet.
+    pub fn open_to_read(folder: &Path) -> Result<Self, StoreError> {
+        let store = Self::open_unadopted(folder, Opening::default(), migration::VERSION)?;
+        match store.adopt() {
+            Err(StoreError::Full(_)) => store.has_left.store(true, Ordering::Release),
+            adopted => adopted?,
+        }
+        Ok(store)
+    }
+
+    /// Claims a build of the store in `folder` without opening it: for one who makes the room that it takes to open it. `None` if somebody has it.
+    ///
+    /// # Errors
+    /// As the system refuses.
+    pub fn claim_unopened(folder: &Path, build: BuildId) -> Result<Option<Claim>, StoreError> {
+        let claims = folder.join(CLAIMS);
+        fs::create_dir_all(&claims)?;
+        Ok(Claim::on_file(&claims, build)?)
+    }
+
     fn open_at(folder: &Path, opening: Opening, version: u32) -> Result<Self, StoreError> {
+        let store = Self::open_unadopted(folder, opening, version)?;
+        if version == migration::VERSION {
+            store.adopt()?;
+            if opening.journal == Journal::Kept {
+                store.write(facts::catch_up)?;
+            }
+        }
+        Ok(store)
+    }
+
+    /// Opens it without what dead processes left.
+    fn open_unadopted(folder: &Path, opening: Opening, version: u32) -> Result<Self, StoreError> {
         let Opening { durability, journal } = opening;
         let path = folder.join(DATABASE_FILE);
         if !path.exists() {
@@ -158,22 +200,16 @@ impl SqliteStore {
             journal,
             last_graph: None,
         };
-        let store = Self {
+        Ok(Self {
             folder: folder.to_owned(),
             durability,
             journal,
             fence: Arc::default(),
             front: Arc::new(Front { writer: Mutex::new(writer), ahead: Ahead::new(folder) }),
             readers: Mutex::default(),
+            has_left: AtomicBool::new(false),
             storing: Mutex::default(),
-        };
-        if version == migration::VERSION {
-            store.adopt()?;
-            if journal == Journal::Kept {
-                store.write(facts::catch_up)?;
-            }
-        }
-        Ok(store)
+        })
     }
 
     fn writer(&self) -> MutexGuard<'_, Writer> {
@@ -186,7 +222,13 @@ impl SqliteStore {
             self.write(|writer| facts::adopt(writer, &left.records))?;
             left.remove()?;
         }
+        self.has_left.store(false, Ordering::Release);
         Ok(())
+    }
+
+    /// Stores what was left and found no room when this was opened.
+    fn adopt_late(&self) -> Result<(), StoreError> {
+        if self.has_left.load(Ordering::Acquire) { self.adopt() } else { Ok(()) }
     }
 
     /// Whether appends may go ahead: not those that must survive the loss of power, nor those whose order over all builds is kept.
@@ -211,7 +253,7 @@ impl SqliteStore {
     }
 
     fn claims(&self) -> PathBuf {
-        self.folder.join("claims")
+        self.folder.join(CLAIMS)
     }
 
     /// Reads in one snapshot.
@@ -237,10 +279,27 @@ impl SqliteStore {
     /// As [`SqliteStore::read`], with all facts projected.
     fn read_rows<T>(&self, read: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
         // With a journal every append projects its facts at once.
-        if self.journal == Journal::Off && !self.read(facts::behind)?.is_empty() {
-            self.write(facts::catch_up)?;
+        if self.journal == Journal::Off
+            && (self.has_left.load(Ordering::Acquire) || !self.read(facts::behind)?.is_empty())
+        {
+            match self.adopt_late().and_then(|()| self.write(facts::catch_up)) {
+                Err(StoreError::Full(_)) => return self.read_unstored(read),
+                caught_up => caught_up?,
+            }
         }
         self.read(read)
+    }
+
+    /// Reads all that was told where the disk has no room to store and project it: in a transaction that is undone.
+    fn read_unstored<T>(&self, read: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let left = self.front.ahead.left()?;
+        self.writer().transact_undone(|writer| {
+            for left in &left {
+                facts::adopt(writer, &left.records)?;
+            }
+            facts::catch_up(writer)?;
+            read(&writer.connection)
+        })
     }
 
     /// Writes what has nothing to do with builds in one transaction.
@@ -375,6 +434,18 @@ impl Writer {
         result
     }
 
+    /// As [`Writer::transact`], but nothing of it lasts.
+    fn transact_undone<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.connection.prepare_cached("begin immediate")?.execute([])?;
+        let result = self.refresh().and_then(|()| work(self));
+        self.working.clear();
+        self.last_graph = None;
+        if !self.connection.is_autocommit() {
+            self.connection.prepare_cached("rollback")?.execute([])?;
+        }
+        result
+    }
+
     fn refresh(&mut self) -> Result<(), StoreError> {
         let found = self.connection.prepare_cached("pragma data_version")?.query_row([], |row| row.get(0))?;
         self.is_shared = self.data_version != -1 && found != self.data_version;
@@ -477,6 +548,7 @@ impl Store for SqliteStore {
         if facts.is_empty() {
             return Ok(());
         }
+        self.adopt_late()?;
         if self.goes_ahead() && self.fence.check()?.is_none() && self.front.ahead.append(facts)? == Went::Ahead {
             self.begin_storing();
             return Ok(());
@@ -485,7 +557,8 @@ impl Store for SqliteStore {
     }
 
     fn facts(&self, build: BuildId) -> Result<Vec<Fact>, StoreError> {
-        self.read(|connection| facts::load(connection, build))
+        let load = |connection: &Connection| facts::load(connection, build);
+        if self.has_left.load(Ordering::Acquire) { self.read_rows(load) } else { self.read(load) }
     }
 
     fn unfinished(&self) -> Result<Vec<BuildId>, StoreError> {

@@ -59,5 +59,5 @@ pub use place::{
 pub use variables::Variables;
 pub use worker::{
     BINARY_VARIABLE, GRACE_VARIABLE, Made, Observer, PROJECT_DATA_VARIABLE, Scratches, Settings, Shown, Start, Worker,
-    WorkerError, data_marker_prefix, files_at_end, marker_prefix,
+    WorkerError, data_marker_prefix, files_at_end, marker_prefix, remove_abandoned_scratches,
 };

@@ -230,9 +230,12 @@ impl Drop for Scratches {
     }
 }
 
+/// Below a worker's data: the scratch directories.
+const SCRATCHES: &str = "scratch";
+
 /// A fresh scratch directory.
 fn make_scratch(settings: &Settings) -> Result<PathBuf, WorkerError> {
-    let scratches = settings.data.join("scratch");
+    let scratches = settings.data.join(SCRATCHES);
     // A process may have several workers of one build, each over another tree.
     let number = WORKERS.fetch_add(1, Ordering::Relaxed);
     let scratch = scratches.join(format!("{}.{number}.{}", settings.build, std::process::id()));
@@ -420,7 +423,10 @@ impl Worker {
                 Ok(snapshot) => Ok(snapshot),
                 Err(_) => {
                     let _ = crate::workspace::remove_tree(&directory);
-                    let taken = Snapshot::take_seen(&root, &directory, seen.as_ref(), since)?;
+                    let taken = Snapshot::take_seen(&root, &directory, seen.as_ref(), since).inspect_err(|_| {
+                        // Half a state is nobody's, and may be what fills the disk.
+                        let _ = crate::workspace::remove_tree(&directory);
+                    })?;
                     if let Some(Err(moved)) = start.map(|start| start.allow(&taken)) {
                         // Nobody shall find it.
                         let _ = crate::workspace::remove_tree(&directory);
@@ -606,6 +612,11 @@ fn hold(directory: &Path) -> Option<fs::File> {
     let file = fs::File::open(directory).ok()?;
     rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).ok()?;
     Some(file)
+}
+
+/// Removes what workers of a data directory keep for steps while they run, if they were killed.
+pub fn remove_abandoned_scratches(data: &Path) {
+    remove_abandoned(&data.join(SCRATCHES));
 }
 
 /// Removes what processes left that were killed. One that has no process here may have one elsewhere, in a container that shares the

@@ -75,6 +75,21 @@ pub enum WorkspaceError {
         #[source]
         source: io::Error,
     },
+    /// A file of the tree that differs from the commit could not be copied.
+    #[error(
+        "jobs are given a copy of `{}` ({bytes} bytes), which is not as in the commit, and it could not be made: if git does not track it and \
+         jobs do not need it, name it in a .gitignore",
+        path.display()
+    )]
+    Uncopied {
+        /// Which, relative to the repository; a folder, if that is a repository of its own.
+        path: PathBuf,
+        /// How long it is; of a folder, all its files.
+        bytes: u64,
+        /// The system's words.
+        #[source]
+        source: io::Error,
+    },
     /// The files of the tree cannot be listed.
     #[error(transparent)]
     Tree(#[from] TreeError),
@@ -138,6 +153,11 @@ impl WorkspaceError {
     fn unreadable(repository: &Path, path: &Path) -> Option<Self> {
         let (path, source) = layer::unreadable(&repository.join(path))?;
         Some(Self::Unreadable { path: path.strip_prefix(repository).unwrap_or(&path).to_owned(), source })
+    }
+
+    /// What could not be copied at a path of the repository.
+    fn uncopied(repository: &Path, path: &Path, source: io::Error) -> Self {
+        Self::Uncopied { path: path.to_owned(), bytes: layer::length(&repository.join(path)), source }
     }
 
     fn at(path: &Path) -> impl Fn(io::Error) -> Self + use<> {

@@ -20,7 +20,7 @@ use crate::places::Places;
 use crate::project::Project;
 use crate::retention::CacheBounds;
 use crate::whereabouts::Whereabouts;
-use crate::{exit, output, words};
+use crate::{exit, output, room, words};
 
 /// How many readers of an entry are told, the latest.
 const READS_TOLD_MAX: u32 = 100;
@@ -50,6 +50,9 @@ pub fn run(arguments: &Cache, project: &Project) -> Result<u8, Stop> {
     {
         output::print(explain_there(&there, key, *form, &calendar)?)?;
         return Ok(exit::PASSED);
+    }
+    if let CacheCommand::Clear { .. } = &arguments.command {
+        room::keep(&project.data);
     }
     let text = match (Places::kept_if_any(project)?, &arguments.command) {
         (Some(places), CacheCommand::List { output, .. }) => list(&*places.store, *output, &calendar)?,

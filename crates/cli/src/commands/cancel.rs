@@ -18,7 +18,7 @@ use crate::local::world::WORKER;
 use crate::places::{self, Places};
 use crate::project::Project;
 use crate::whereabouts::{Whereabouts, not_here, quoted};
-use crate::{exit, output, words};
+use crate::{exit, output, room, words};
 
 /// The digits of a commit in full, by SHA-1 and by SHA-256.
 const COMMIT_LENGTHS: [usize; 2] = [40, 64];
@@ -44,6 +44,7 @@ pub fn run(arguments: &Cancel, project: &Project) -> Result<u8, Stop> {
             quoted(&arguments.build)
         )));
     }
+    room::keep(&project.data);
     let places = Places::kept(project)?;
     let by = worker::repository::user_name();
     let said = match &arguments.commit {

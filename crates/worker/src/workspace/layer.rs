@@ -5,12 +5,12 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File, Metadata, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, SeekFrom, Timespec, Timestamps, XattrFlags};
 
 use crate::keeper::Right;
 
@@ -224,10 +224,52 @@ fn copy_file(from: &Path, to: &Path, metadata: &Metadata) -> io::Result<()> {
     let _ = fs::remove_file(to);
     let mut target = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
     if rustix::fs::ioctl_ficlone(&target, &source).is_err() {
-        io::copy(&mut source, &mut target)?;
+        copy_bytes(&mut source, &mut target, metadata)?;
     }
     drop(target);
     assume(to, metadata)
+}
+
+/// Copies the bytes of a file into an empty one. Where it has holes, which take no room on the disk, so does the copy.
+fn copy_bytes(source: &mut File, target: &mut File, metadata: &Metadata) -> io::Result<()> {
+    // Source: stat(2): blocks of 512 bytes, whatever the file system's own.
+    if metadata.blocks().saturating_mul(512) >= metadata.len() {
+        return io::copy(source, target).map(drop);
+    }
+    let mut place = 0;
+    loop {
+        let (begin, end) = match rustix::fs::seek(&*source, SeekFrom::Data(place)) {
+            // No more data.
+            Err(rustix::io::Errno::NXIO) => break,
+            // A file system that does not tell.
+            Err(_) => (place, u64::MAX),
+            Ok(begin) => (begin, rustix::fs::seek(&*source, SeekFrom::Hole(begin)).unwrap_or(u64::MAX)),
+        };
+        source.seek(io::SeekFrom::Start(begin))?;
+        target.seek(io::SeekFrom::Start(begin))?;
+        let copied = io::copy(&mut Read::take(&*source, end.saturating_sub(begin)), target)?;
+        if copied == 0 {
+            // The end, or what is the end by now.
+            break;
+        }
+        place = begin + copied;
+    }
+    target.set_len(source.metadata()?.len().max(place))
+}
+
+/// How many bytes a file holds, or all the files in a directory; what cannot be read counts nothing.
+pub fn length(path: &Path) -> u64 {
+    let mut bytes = 0;
+    let mut waiting = vec![path.to_owned()];
+    while let Some(path) = waiting.pop() {
+        let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
+        if metadata.is_dir() {
+            waiting.extend(fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
+        } else {
+            bytes += metadata.len();
+        }
+    }
+    bytes
 }
 
 /// Whether a file system shares the bytes of copies; found out by trying.
@@ -253,7 +295,7 @@ pub fn copy_new_file(from: &Path, to: &Path, metadata: &Metadata, sharing: &Shar
             }
         };
     if metadata.len() > MEMORY_BYTES_MAX && !is_shared {
-        io::copy(&mut source, &mut target)?;
+        copy_bytes(&mut source, &mut target, metadata)?;
     } else if metadata.len() > 0 && !is_shared {
         // Its length is as good as certain: one byte more would show that it has grown.
         let mut bytes = vec![0; usize::try_from(metadata.len()).unwrap_or(0) + 1];

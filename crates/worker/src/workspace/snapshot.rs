@@ -647,7 +647,10 @@ fn write_delta(repository: &Path, delta: &Path, status: &checkout::Status) -> Re
     let mut made = Made::default();
     for path in &status.present {
         let copied = layer::copy_into(repository, delta, path, &mut made);
-        copied.map_err(|error| WorkspaceError::unreadable(repository, path).unwrap_or_else(|| at_delta(error)))?;
+        copied.map_err(|error| {
+            let unreadable = WorkspaceError::unreadable(repository, path);
+            unreadable.unwrap_or_else(|| WorkspaceError::uncopied(repository, path, error))
+        })?;
     }
     // In a directory that is gone itself the kernel would show the whiteout.
     let is_hidden =
@@ -735,6 +738,37 @@ mod tests {
         fs::write(at("inner/file"), "").unwrap();
         shut("inner/file");
         assert_eq!(named(), Some("inner/file".into()));
+    }
+
+    #[test]
+    fn holes_of_a_file_take_no_room_in_its_copy() {
+        let repository = repository();
+        let path = repository.path().join("disk.img");
+        let file = fs::File::create(&path).unwrap();
+        file.set_len(48 << 20).unwrap();
+        for place in [16 << 20, 32 << 20] {
+            std::os::unix::fs::FileExt::write_all_at(&file, b"data", place).unwrap();
+        }
+        let (_data, taken) = take(repository.path());
+        let snapshot = taken.unwrap();
+        let copy = snapshot.directory().join("delta/disk.img");
+        assert!(is_same(&path, &copy).unwrap());
+        let bytes = fs::metadata(&copy).unwrap().blocks() * 512;
+        assert!(bytes < 1 << 20, "{bytes} bytes of the disk");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_copied_is_named() {
+        let (root, delta) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::create_dir(root.path().join("folder")).unwrap();
+        fs::write(root.path().join("folder/large"), "12345").unwrap();
+        // There is no place for it.
+        fs::create_dir_all(delta.path().join("folder/large/taken")).unwrap();
+        let status = checkout::Status { present: vec!["folder/large".into()], ..checkout::Status::default() };
+        let error = write_delta(root.path(), delta.path(), &status).unwrap_err().to_string();
+        let text = "jobs are given a copy of `folder/large` (5 bytes), which is not as in the commit, and it could not be made: if git does not \
+                    track it and jobs do not need it, name it in a .gitignore";
+        assert_eq!(error, text);
     }
 
     #[test]
