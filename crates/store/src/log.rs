@@ -55,7 +55,9 @@ pub use escapes::{ESCAPE, Escapes};
 pub use frame::{FRAME_BYTES, RUNS_MAX};
 pub use journal::JOURNAL_BYTES_MAX;
 pub use logs::{BatchEnd, EndedLog, LogPlace, Logs, LogsSettings, PACKS_OPEN_MAX, Receipt, WATCHERS_MAX, Watch, pack_path};
-pub use mask::{CACHED_BYTES_MIN, MASK, MASKED_BYTES_MIN, MaskedStream, Masker, MaskerError, PATTERN_BYTES_MAX};
+pub use mask::{
+    CACHED_BYTES_MIN, MASK, MASKED_BYTES_MIN, MaskedStream, Masker, MaskerError, PATTERN_BYTES_MAX, is_too_short,
+};
 pub use pack::FRAMES_QUEUED_MAX;
 pub use reader::{Batches, Gap, GapCause, Item, Line, LineBytes, LineEnd, LineStart, Lines, LogReader, Raw, RawPart};
 pub use reader::{Selection, StreamState, StreamSummary, Writing};

@@ -2,7 +2,7 @@
 //!
 //! A secret is looked for in the forms in which tools print it: as it is, each of its lines, base64 (standard and URL
 //! alphabet, at each of the three places it can take within a longer text), hexadecimal, URL-encoded, escaped in JSON,
-//! quoted by a shell; by the lines that `base64`, `openssl` and `xxd -p` make of a long secret that they are given alone; and by those that
+//! HTML and XML, quoted by a shell (`'…'`, `"…"`, `$'…'`, backslashes); by the lines that `base64`, `openssl` and `xxd -p` make of a long secret that they are given alone; and by those that
 //! the first two make of a longer text, if a line break falls into a secret that is not too long.
 //! The longest form that begins first wins; what is masked is no longer searched.
 //!
@@ -56,8 +56,16 @@ const TABLE_BYTES_MAX: usize = 64 * 1024;
 /// The most padding behind digits of base64.
 const PADDING_BYTES_MAX: usize = 2;
 
-/// Bound of all forms of all secrets together. Above it [`Masker::new`] refuses.
-pub const PATTERN_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bound of all forms of all secrets together: those of a secret of 64 KiB, whatever it holds, of two if they are base64. Above it
+/// [`Masker::new`] refuses.
+pub const PATTERN_BYTES_MAX: usize = 6 * 1024 * 1024;
+
+/// Whether a secret has fewer than [`MASKED_BYTES_MIN`] bytes without the white space around it, and so is not masked. Its owner should be
+/// told.
+#[must_use]
+pub fn is_too_short(secret: &[u8]) -> bool {
+    (1..MASKED_BYTES_MIN).contains(&secret.trim_ascii().len())
+}
 
 /// The secrets are too long or too many to be masked, so nothing may be printed with them around.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +86,6 @@ impl std::error::Error for MaskerError {}
 #[derive(Clone, Default)]
 pub struct Masker {
     forms: Option<Arc<Forms>>,
-    too_short: usize,
 }
 
 struct Forms {
@@ -95,7 +102,7 @@ impl fmt::Debug for Masker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = |forms: &Arc<Forms>| forms.beginnings.iter().map(|known| known.patterns.len()).sum();
         let forms: usize = self.forms.as_ref().map_or(0, count);
-        f.debug_struct("Masker").field("forms", &forms).field("too_short", &self.too_short).finish()
+        f.debug_struct("Masker").field("forms", &forms).finish()
     }
 }
 
@@ -106,21 +113,17 @@ impl Masker {
         Self::default()
     }
 
-    /// Prepares the forms of these secrets, without the white space around them. Empty ones are passed over, those under [`MASKED_BYTES_MIN`] are counted
-    /// in [`Masker::too_short`].
+    /// Prepares the forms of these secrets, without the white space around them. Those that [`is_too_short`] tells, and empty ones, are
+    /// passed over.
     ///
     /// # Errors
     /// If all forms together are longer than [`PATTERN_BYTES_MAX`].
     pub fn new<S: AsRef<[u8]>>(secrets: impl IntoIterator<Item = S>) -> Result<Self, MaskerError> {
         let mut collected = Collected::default();
-        let mut too_short = 0;
         for secret in secrets {
             // What encodes a secret alone begins with the white space before it.
             let alone = secret.as_ref().trim_ascii_end();
             let secret = alone.trim_ascii_start();
-            if (1..MASKED_BYTES_MIN).contains(&secret.len()) {
-                too_short += 1;
-            }
             collected.is_cached = secret.len() >= CACHED_BYTES_MIN;
             let whole = forms(secret).into_iter().map(|form| (form, Tells::Secret));
             let parts = lines(secret).map(|line| (line.to_vec(), tells(line)));
@@ -135,20 +138,14 @@ impl Masker {
         }
         let Collected { printed, content, cached, is_all_content, is_all_cached, .. } = collected;
         if printed.forms.is_empty() {
-            return Ok(Self { forms: None, too_short });
+            return Ok(Self::none());
         }
         let search = |patterns| Search::new(patterns).map_err(|_| MaskerError { pattern_bytes: printed.bytes });
         let content = if is_all_content { None } else { Some(search(&content)?) };
         let cached = if is_all_cached { None } else { Some(search(&cached)?) };
         let search = search(&printed)?;
         let beginnings = [printed.forms, printed.wrapped].map(Beginnings::of);
-        Ok(Self { forms: Some(Arc::new(Forms { search, content, cached, beginnings })), too_short })
-    }
-
-    /// How many secrets are so short that they are not masked. Their owner should be told.
-    #[must_use]
-    pub fn too_short(&self) -> usize {
-        self.too_short
+        Ok(Self { forms: Some(Arc::new(Forms { search, content, cached, beginnings })) })
     }
 
     /// Masks a whole text, such as a step's output value.
@@ -613,11 +610,107 @@ fn forms(secret: &[u8]) -> Vec<Vec<u8>> {
             byte => Escape::Text(format!("%{byte:02X}")),
         }));
     }
-    for (case, marks) in [(Case::Lower, Marks::Kept), (Case::Lower, Marks::Escaped), (Case::Upper, Marks::Escaped)] {
-        forms.push(json(secret, case, marks));
-    }
-    forms.push(escaped(secret, |byte| if byte == b'\'' { Escape::Text(r"'\''".into()) } else { Escape::Kept }));
+    forms.extend(JSON.iter().map(|writer| json(secret, writer)));
+    forms.extend(MARKUP.map(|(quote, apostrophe)| markup(secret, quote, apostrophe)));
+    forms.extend(shell_forms(secret));
     forms
+}
+
+/// What shells, and what quotes for them, make of a secret between quotation marks or without any.
+fn shell_forms(secret: &[u8]) -> Vec<Vec<u8>> {
+    let mut forms = vec![
+        // Bash and others in `'…'`; Python's `shlex.quote`; dash.
+        escaped(secret, |byte| if byte == b'\'' { Escape::Text(r"'\''".into()) } else { Escape::Kept }),
+        escaped(secret, |byte| if byte == b'\'' { Escape::Text(r#"'"'"'"#.into()) } else { Escape::Kept }),
+        apart(secret),
+        // Between `"…"`, as bash prints variables.
+        escaped(secret, |byte| match byte {
+            b'$' | b'`' | b'"' | b'\\' => Escape::Text(format!("\\{}", char::from(byte))),
+            _ => Escape::Kept,
+        }),
+        ansi_c(secret, Written::Kept),
+        ansi_c(secret, Written::Escaped),
+    ];
+    // Bash writes the others as `$'…'`.
+    if !secret.iter().any(u8::is_ascii_control) {
+        forms.push(backslashed(secret));
+    }
+    forms
+}
+
+/// Each run of `'` between `"`, apart from what is between `'` (dash). Behind a run at the end no `'` is opened.
+fn apart(secret: &[u8]) -> Vec<u8> {
+    let mut form = Vec::with_capacity(secret.len());
+    for run in secret.chunk_by(|left, right| (*left == b'\'') == (*right == b'\'')) {
+        match run.starts_with(b"'") {
+            true => form.extend([b"'\"", run, b"\"'"].concat()),
+            false => form.extend_from_slice(run),
+        }
+    }
+    if secret.ends_with(b"'") {
+        form.pop();
+    }
+    form
+}
+
+/// Between `$'…'`, as bash writes what has a control character, and fish and Python many others. A locale of ASCII alone has `beyond` it
+/// escaped.
+fn ansi_c(secret: &[u8], beyond: Written) -> Vec<u8> {
+    escaped(secret, |byte| {
+        Escape::Text(match (byte, beyond) {
+            (b'\'' | b'\\', _) => format!("\\{}", char::from(byte)),
+            (0x07, _) => r"\a".into(),
+            (0x08, _) => r"\b".into(),
+            (b'\t', _) => r"\t".into(),
+            (b'\n', _) => r"\n".into(),
+            (0x0b, _) => r"\v".into(),
+            (0x0c, _) => r"\f".into(),
+            (b'\r', _) => r"\r".into(),
+            (0x1b, _) => r"\E".into(),
+            (0x00..=0x1f | 0x7f, _) | (0x80.., Written::Escaped) => format!("\\{byte:03o}"),
+            _ => return Escape::Kept,
+        })
+    })
+}
+
+/// With a backslash before each byte that means something to bash (`printf %q`). What it puts before the first one is no part of the
+/// form, if it does so there alone (`#`).
+fn backslashed(secret: &[u8]) -> Vec<u8> {
+    let mut form = Vec::with_capacity(secret.len());
+    for (byte, before) in secret.iter().zip(std::iter::once(&0).chain(secret)) {
+        let is_home = *byte == b'~' && matches!(before, b':' | b'=');
+        if is_home || b" !\"$&'()*,;<>?[\\]^`{|}".contains(byte) {
+            form.push(b'\\');
+        }
+        form.push(*byte);
+    }
+    form
+}
+
+/// How quotation marks and apostrophes are written in HTML and XML: in texts; in attributes, as several writers do it. (Python writes
+/// `&#x27;`, PHP `&#039;`, Go `&#34;`, XML `&apos;`.)
+const MARKUP: [(&str, &str); 7] = [
+    ("\"", "'"),
+    ("&quot;", "'"),
+    ("&quot;", "&#x27;"),
+    ("&quot;", "&#39;"),
+    ("&quot;", "&#039;"),
+    ("&quot;", "&apos;"),
+    ("&#34;", "&#39;"),
+];
+
+fn markup(secret: &[u8], quote: &str, apostrophe: &str) -> Vec<u8> {
+    escaped(secret, |byte| {
+        let text = match byte {
+            b'&' => "&amp;",
+            b'<' => "&lt;",
+            b'>' => "&gt;",
+            b'"' => quote,
+            b'\'' => apostrophe,
+            _ => return Escape::Kept,
+        };
+        Escape::Text(text.into())
+    })
 }
 
 enum Escape {
@@ -652,30 +745,60 @@ fn hexadecimal(bytes: &[u8], case: Case) -> Vec<u8> {
     })
 }
 
-/// What becomes in JSON of characters that mean something in HTML (`<`, `>`, `&`) or end a line in scripts (U+2028, U+2029).
+/// What becomes of characters that could be written as they are.
 #[derive(Clone, Copy)]
-enum Marks {
+enum Written {
     Kept,
-    /// As Go does it, unless it is told not to, and Ruby on Rails.
     Escaped,
 }
 
+/// How a writer of JSON writes what it need not escape.
+struct Json {
+    case: Case,
+    /// What means something in HTML (`<`, `>`, `&`) or ends a line in scripts (U+2028, U+2029).
+    marks: Written,
+    /// All above `~`.
+    beyond: Written,
+    slashes: Written,
+}
+
+/// Most of them; Go, unless it is told not to; Ruby on Rails; Python; PHP, also where it is told to keep what is beyond ASCII.
+const JSON: [Json; 6] = {
+    use Case::{Lower, Upper};
+    use Written::{Escaped, Kept};
+    [
+        Json { case: Lower, marks: Kept, beyond: Kept, slashes: Kept },
+        Json { case: Lower, marks: Escaped, beyond: Kept, slashes: Kept },
+        Json { case: Upper, marks: Escaped, beyond: Kept, slashes: Kept },
+        Json { case: Lower, marks: Kept, beyond: Escaped, slashes: Kept },
+        Json { case: Lower, marks: Kept, beyond: Escaped, slashes: Escaped },
+        Json { case: Lower, marks: Kept, beyond: Kept, slashes: Escaped },
+    ]
+};
+
 /// RFC 8259. Bytes that are not UTF-8 stay.
-fn json(secret: &[u8], case: Case, marks: Marks) -> Vec<u8> {
-    let coded = |character: char| match case {
-        Case::Lower => format!("\\u{:04x}", u32::from(character)),
-        Case::Upper => format!("\\u{:04X}", u32::from(character)),
+fn json(secret: &[u8], writer: &Json) -> Vec<u8> {
+    let coded = |character: char| -> String {
+        let units = character.encode_utf16(&mut [0; 2]).to_vec();
+        let coded = units.iter().map(|unit| match writer.case {
+            Case::Lower => format!("\\u{unit:04x}"),
+            Case::Upper => format!("\\u{unit:04X}"),
+        });
+        coded.collect()
     };
     let mut form = Vec::with_capacity(secret.len());
     for chunk in secret.utf8_chunks() {
         for character in chunk.valid().chars() {
-            let escape = match (character, marks) {
+            let escape = match (character, writer) {
                 ('"', _) => r#"\""#.into(),
                 ('\\', _) => r"\\".into(),
                 ('\n', _) => r"\n".into(),
                 ('\r', _) => r"\r".into(),
                 ('\t', _) => r"\t".into(),
-                ('\0'..='\x1f', _) | ('<' | '>' | '&' | '\u{2028}' | '\u{2029}', Marks::Escaped) => coded(character),
+                ('/', Json { slashes: Written::Escaped, .. }) => r"\/".into(),
+                ('\0'..='\x1f', _)
+                | ('<' | '>' | '&' | '\u{2028}' | '\u{2029}', Json { marks: Written::Escaped, .. })
+                | ('\x7f'.., Json { beyond: Written::Escaped, .. }) => coded(character),
                 _ => character.into(),
             };
             form.extend_from_slice(escape.as_bytes());

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::super::{MASK, MASKED_BYTES_MIN, MaskerError, PATTERN_BYTES_MAX};
+use super::super::{MASK, MASKED_BYTES_MIN, MaskerError, PATTERN_BYTES_MAX, is_too_short};
 use super::*;
 
 fn masker(secrets: &[&str]) -> Masker {
@@ -64,6 +64,56 @@ fn hexadecimal_url_json_and_shell() {
     check_mask(&["a/b c\"d'"], "a%2Fb%20c%22d%27 a%2fb%20c%22d%27 a%2Fb+c%22d%27 a%2Fb%20c%22d'", "*** *** *** ***");
     check_mask(&["a/b c\"d'"], r#"{"key":"a/b c\"d'"}"#, r#"{"key":"***"}"#);
     check_mask(&["a/b c\"d'"], r#"'a/b c"d'\'''"#, "'***'");
+}
+
+#[test]
+fn quoted_as_shells_and_what_writes_for_them_do() {
+    let secret = "pa$$w\"ord/ü's&1";
+    for (by, text, expected) in [
+        ("export -p of bash", r#"declare -x PW="pa\$\$w\"ord/ü's&1""#, r#"declare -x PW="***""#),
+        ("export -p of dash, shlex.quote", r#"export PW='pa$$w"ord/ü'"'"'s&1'"#, "export PW='***'"),
+        ("printf %q", r#"pa\$\$w\"ord/ü\'s\&1"#, "***"),
+        ("bash where the locale is C", r#"PW=$'pa$$w"ord/\303\274\'s&1'"#, "PW=$'***'"),
+        ("fish, repr", r#"'pa$$w"ord/ü\'s&1'"#, "'***'"),
+    ] {
+        assert_eq!(String::from_utf8_lossy(&masker(&[secret]).mask(text.as_bytes())), expected, "{by}");
+        check_mask(&[secret], text, expected);
+    }
+    let all = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~ a";
+    let quoted = r##"\!\"#\$%\&\'\(\)\*+\,-./:\;\<=\>\?@\[\\\]\^_\`\{\|\}~\ a"##;
+    check_mask(&[all], &format!("printf: {quoted}"), "printf: ***");
+    check_mask(&["#a b:~c"], r"printf: \#a\ b:\~c", r"printf: \***");
+    // Several at once, and at the ends.
+    check_mask(&["'it''s'"], r#"''"'"'it'"''"'s'"'""#, "'***");
+    check_mask(&["'it''s'"], r#"''"'"'it'"'"''"'"'s'"'"''"#, "'***'");
+    check_mask(&["{\n \"a\": \"\\n'\u{1b}\u{1}\"}"], r#"$'{\n "a": "\\n\'\E\001"}'"#, "$'***'");
+}
+
+#[test]
+fn html_and_xml() {
+    let secret = "pa$$w\"ord/ü's&1<>";
+    for text in [
+        "pa$$w&quot;ord/ü&#x27;s&amp;1&lt;&gt;",
+        "pa$$w&quot;ord/ü&#39;s&amp;1&lt;&gt;",
+        "pa$$w&quot;ord/ü&#039;s&amp;1&lt;&gt;",
+        "pa$$w&quot;ord/ü&apos;s&amp;1&lt;&gt;",
+        "pa$$w&#34;ord/ü&#39;s&amp;1&lt;&gt;",
+        "pa$$w&quot;ord/ü's&amp;1&lt;&gt;",
+        "pa$$w\"ord/ü's&amp;1&lt;&gt;",
+    ] {
+        check_mask(&[secret], text, "***");
+    }
+}
+
+#[test]
+fn json_as_python_and_php_write_it() {
+    let secret = "pa$$w\"ord/ü's&1😀";
+    let text = [
+        r#""pa$$w\"ord/\u00fc's&1\ud83d\ude00""#,
+        r#""pa$$w\"ord\/\u00fc's&1\ud83d\ude00""#,
+        r#""pa$$w\"ord\/ü's&1😀""#,
+    ];
+    check_mask(&[secret], &text.join(" "), r#""***" "***" "***""#);
 }
 
 #[test]
@@ -229,6 +279,13 @@ fn the_longest_secrets_can_be_masked_two_at_a_time() {
 }
 
 #[test]
+fn the_longest_secret_can_be_masked_also_if_every_form_changes_it() {
+    let marks: String = ('!'..='~').filter(|character| !character.is_ascii_alphanumeric()).chain(['ü']).collect();
+    let secret = marks.repeat((64 << 10) / marks.len());
+    assert!(Masker::new([&secret]).is_ok());
+}
+
+#[test]
 fn each_line_of_a_secret_with_several() {
     check_mask(
         &["-----BEGIN-----\nabcdefgh\n}\n"],
@@ -273,10 +330,11 @@ fn a_very_short_secret_keeps_no_cache_from_being_saved() {
 }
 
 #[test]
-fn short_secrets_are_counted_and_let_through() {
+fn short_secrets_are_told_apart_and_let_through() {
     let short = "a".repeat(MASKED_BYTES_MIN - 1);
+    assert!(is_too_short(short.as_bytes()) && is_too_short(b" 12\n"));
+    assert!(!is_too_short(b"1234") && !is_too_short(b"") && !is_too_short(b" \n"));
     let masker = masker(&[&short, "", "\n"]);
-    assert_eq!(masker.too_short(), 1);
     assert!(matches!(masker.mask(b"aaaaaaa"), Cow::Borrowed(_)));
     assert!(Masker::none().stream().is_none());
 }
