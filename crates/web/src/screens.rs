@@ -7,6 +7,7 @@ pub mod build;
 pub mod builds;
 pub mod compare;
 pub mod first;
+pub(crate) mod gate;
 pub(crate) mod groups;
 pub mod job;
 pub mod log;

@@ -238,14 +238,70 @@ async fn a_gate_is_answered_from_its_form() {
             assert!(page.text.contains("name=\"field.region\""), "{}", page.text);
             // The job is seen to ask, in the tree and in the drawing.
             assert!(page.text.contains("mark asking") && page.text.contains("node asking"), "{}", page.text);
+            assert!(page.text.contains("id=\"gate-ask\""), "{}", page.text);
             break;
         }
+    }
+    let of_job = browser.get("/builds/1/jobs/ask").await.text;
+    for said in ["Ship it?", "developers of sails", "href=\"/builds/1#gate-ask\""] {
+        assert!(of_job.contains(said), "no {said} in {of_job}");
     }
     let form = "answer=approve&field.region=us&kind.region=string&field.note=a%26b&kind.note=string&reason=";
     let page = browser.post("/builds/1/gates/ask", form, "same-origin").await;
     assert_eq!((page.status, page.to.as_str()), (303, "/builds/1"), "{}", page.text);
     let start = worker.start().await;
     assert_eq!(start.spec.name.as_str(), "after");
+    // Who said what stands with the job and with its build, where nothing is asked any more.
+    for (path, own) in
+        [("/builds/1/jobs/ask", "It was approved, and has nothing to run."), ("/builds/1", "The gate of ")]
+    {
+        let page = browser.get(path).await.text;
+        for said in [own, "approved by ada <time", ", with note <code>a&amp;b</code>, region <code>us</code>"] {
+            assert!(page.contains(said), "{path}: no {said} in {page}");
+        }
+        assert!(!page.contains("It did not run") && !page.contains("gate-ask"), "{path}: {page}");
+    }
+    served.end().await;
+}
+
+#[tokio::test]
+async fn a_gate_that_was_rejected_says_by_whom() {
+    let served = Served::new().await;
+    let admin = served.admin();
+    let build = asked(&served, &admin, GATED).await;
+    let browser = Browser::new(&served, &served.token(&[Verb::Admin], None, None));
+    while admin.gate_list(build).await.unwrap().items.is_empty() {}
+    let page = browser.post("/builds/1/gates/ask", "answer=reject&reason=", "same-origin").await;
+    assert_eq!((page.status, page.to.as_str()), (303, "/builds/1"), "{}", page.text);
+    served.site.ended(build).await;
+    for (path, own) in [("/builds/1/jobs/ask", "It did not run: "), ("/builds/1", "The gate of ")] {
+        let page = browser.get(path).await.text;
+        assert!(page.contains(own) && page.contains("rejected by ada <time"), "{path}: {page}");
+    }
+    served.end().await;
+}
+
+#[tokio::test]
+async fn a_result_that_was_taken_leads_to_the_log_of_its_run() {
+    const REUSED: &str = "jobs:\n  hello:\n    inputs: [a]\n    run: echo hello\n";
+    let served = Served::new().await;
+    let admin = served.admin();
+    let mut worker = Worker::join(&served.site, "w", []).await;
+    for changed in ["1", "2"] {
+        let files = [(".ropewalk/pipeline.yaml", REUSED), ("a", "1"), ("b", changed)];
+        let build = admin.build_submit(&submit(manifest(&served.site, &files))).await.unwrap().build;
+        if changed == "1" {
+            let start = worker.start().await;
+            worker.finish(&served.site, &start.spec).await;
+        }
+        served.site.ended(build).await;
+    }
+    let browser = Browser::new(&served, &served.token(&[Verb::Admin], None, None));
+    let page = browser.get("/builds/2/jobs/hello").await.text;
+    let log = "/builds/1/jobs/hello?attempt=1";
+    assert_eq!(page.matches(&format!("<a href=\"{log}\">hello in build 1</a>")).count(), 2, "{page}");
+    assert!(page.contains("the result of an equal run was taken"), "{page}");
+    assert_eq!(browser.get(log).await.status, 200);
     served.end().await;
 }
 

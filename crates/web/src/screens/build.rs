@@ -23,6 +23,7 @@ use maud::{Markup, PreEscaped, html};
 use serde::Deserialize;
 
 use self::jobs::{Choice, Unit, View};
+use super::gate;
 use super::log::{self, Excerpt};
 use super::projects::name;
 use crate::markdown::{self, Extent};
@@ -48,6 +49,8 @@ const SUMMARIES_MAX: usize = 20;
 const FOUND_MAX: u32 = 500;
 /// The most attempts of an open job whose steps are shown: the last.
 const TRIES_MAX: usize = 5;
+/// The most answers at gates that are listed.
+const ANSWERS_MAX: usize = 20;
 /// The most artifacts that are listed.
 const ARTIFACTS_MAX: usize = 100;
 
@@ -57,8 +60,7 @@ struct Shown {
     /// In the order of the pipeline.
     jobs: Vec<Job>,
     has_more_jobs: bool,
-    gates: Vec<Gate>,
-    /// For the waterfall, all gates that opened, by job.
+    /// All gates that opened, by job.
     asked: BTreeMap<String, Gate>,
     diagnostics: Vec<Diagnostic>,
     tests: Page<Test>,
@@ -118,7 +120,7 @@ pub(crate) async fn show(source: &impl Source, ask: &Ask, build: &str) -> Result
         div.build-page {
             (tree::show(&shown.build, &shown.jobs, &units, &choice, ask))
             div.build-main {
-                div.live #live-failures data-live { (diagnostics(&shown)) (gates(&shown, ask)) (failures(&shown, &choice)) }
+                div.live #live-failures data-live { (diagnostics(&shown)) (gates(&shown, ask)) (failures(&shown, &choice)) (answers(&shown, ask)) }
                 @if !shown.has_no_jobs() { section.drawn aria-labelledby="jobs-title" {
                     h2.unseen #jobs-title { "Jobs" }
                     // The script's button stands beside what is live.
@@ -161,13 +163,11 @@ impl Shown {
     async fn read(source: &impl Source, path: &str, build: Build) -> Result<Self, Problem> {
         let (mut jobs, has_more_jobs) = read_all::<Job>(source, &format!("{path}/jobs"), JOBS_MAX).await?;
         jobs.sort_by(|left, right| (left.order, &left.name).cmp(&(right.order, &right.name)));
-        // A build that has ended asks nobody any more.
-        let gates = match build.verdict {
-            VerdictWord::Running if build.open_gates > 0 => {
-                read::<Page<Gate>>(source, &format!("{path}/gates")).await?.items
-            }
-            _ => Vec::new(),
+        let gates = match build.open_gates > 0 || jobs.iter().any(|job| job.gate) {
+            true => read::<Page<Gate>>(source, &format!("{path}/gates")).await?.items,
+            false => Vec::new(),
         };
+        let asked = gates.into_iter().map(|gate| (gate.job.clone(), gate)).collect();
         let diagnostics = match build.errors + build.warnings {
             0 => Vec::new(),
             _ => read::<Page<Diagnostic>>(source, &format!("{path}/diagnostics")).await?.items,
@@ -199,12 +199,11 @@ impl Shown {
             true => read_all(source, &format!("{path}/attempts?reports=true"), JOBS_MAX).await?.0,
             false => Vec::new(),
         };
-        let (before, opened, asked) = (waterfall::Before::default(), BTreeMap::new(), BTreeMap::new());
+        let (before, opened) = (waterfall::Before::default(), BTreeMap::new());
         Ok(Self {
             build,
             jobs,
             has_more_jobs,
-            gates,
             asked,
             diagnostics,
             tests,
@@ -229,10 +228,6 @@ impl Shown {
         }
         if view == View::Flame {
             return Ok(());
-        }
-        if self.jobs.iter().any(|job| job.gate) {
-            let gates = read::<Page<Gate>>(source, &format!("{path}/gates")).await?.items;
-            self.asked = gates.into_iter().map(|gate| (gate.job.clone(), gate)).collect();
         }
         let Build { id, project, pipeline, event, .. } = &self.build;
         let (project, pipeline) = (paths::encoded(project), paths::encoded(pipeline));
@@ -428,11 +423,12 @@ fn diagnostics(shown: &Shown) -> Markup {
 }
 
 fn gates(shown: &Shown, ask: &Ask) -> Markup {
-    // That of a job which was canceled at its gate never gets an answer.
+    // A build that has ended asks nobody any more, and that of a job which was canceled at its gate never gets an answer.
+    let is_running = shown.build.verdict == VerdictWord::Running;
     let has_ended = |gate: &Gate| shown.jobs.iter().any(|job| job.name == gate.job && job.state == JobState::Ended);
     html! {
-        @for gate in shown.gates.iter().filter(|gate| gate.answered.is_none() && !has_ended(gate)) {
-            article.gate.asking {
+        @for gate in shown.asked.values().filter(|gate| is_running && gate.answered.is_none() && !has_ended(gate)) {
+            article.gate.asking #(gate::place(&gate.job)) {
                 h2 { (gate.prompt) }
                 p.quiet { "The gate of " code { (gate.job) } ", open since " (words::ago(gate.opened, ask.now)) }
                 form.tall method="post" action=(format!("/builds/{}/gates/{}", gate.build, paths::encoded(&gate.job))) {
@@ -443,6 +439,18 @@ fn gates(shown: &Shown, ask: &Ask) -> Markup {
                 }
             }
         }
+    }
+}
+
+/// What people said at the gates that were answered.
+fn answers(shown: &Shown, ask: &Ask) -> Markup {
+    let answered = || shown.asked.values().filter_map(|gate| Some((gate, gate.answered.as_ref()?)));
+    let count = answered().count();
+    html! {
+        @for (gate, answered) in answered().take(ANSWERS_MAX) {
+            p.quiet { "The gate of " a href=(paths::job(gate.build, &gate.job)) { (gate.job) } " was " (gate::said(answered, ask)) }
+        }
+        @if count > ANSWERS_MAX { p.quiet { "Only the first " (ANSWERS_MAX) " of " (count) " answers are listed; each stands on its job's page." } }
     }
 }
 

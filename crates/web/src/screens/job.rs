@@ -1,7 +1,7 @@
 //! One job: its attempts, its steps, and the log of the step that is looked at, opened where the first error is.
 
 use api::build::Build;
-use api::job::{Attempt, Job, JobState, Usage, Waiting};
+use api::job::{Attempt, Gate, Job, JobState, OutcomeWord, ReusedFrom, Usage, Waiting};
 use api::log::{LogState, LogSummary};
 use api::page::Page;
 use api::problem::{Problem, ProblemKind};
@@ -11,9 +11,9 @@ use maud::{Markup, PreEscaped, html};
 mod artifacts;
 mod environment;
 
-use super::groups;
 use super::log::{self, Green, Range};
 use super::projects::name;
+use super::{gate, groups};
 use crate::page::{Crumb, Document, Head, document, panel};
 use crate::words::{self, Standing};
 use crate::{Ask, Place, Source, paths, read};
@@ -82,16 +82,17 @@ pub(crate) async fn show(source: &impl Source, ask: &Ask, build: &str, job: &str
         Some(wanted) => Some(read(source, &format!("{of_build}/attempts/{wanted}")).await?),
         None => None,
     };
+    let gate = gate_of(source, &of_build, &job).await?;
     let tab = Tab::of(ask);
     let made = artifacts::of(source, &job).await?;
     let body = match (tab, &attempt) {
         (Tab::Artifacts, _) => artifacts::show(&job, &made, &attempts),
         (Tab::Environment, attempt) => environment::show(source, &job, attempt.as_ref()).await?,
-        (Tab::Log, None) => not_begun(source, &build, &job).await?,
+        (Tab::Log, None) => not_begun(source, ask, (&build, &job), gate.as_ref()).await?,
         (Tab::Log, Some(attempt)) => shown(source, ask, (&build, &job), (attempt, &attempts), &own).await?,
     };
     let main = html! {
-        header.build #job-header data-live { (header(&job, &attempts, wanted, ask, &own)) }
+        header.build #job-header data-live { (header((&job, gate.as_ref()), &attempts, wanted, ask, &own)) }
         nav.views #tabs data-live aria-label="What is shown of the job" { (tabs(tab, made.len(), wanted, &own)) }
         (body)
     };
@@ -122,7 +123,27 @@ fn tabs(shown: Tab, artifacts: usize, attempt: Option<u64>, own: &str) -> Markup
     }
 }
 
-async fn not_begun(source: &impl Source, build: &Build, job: &Job) -> Result<Markup, Problem> {
+/// The gate of a job, once it has opened.
+async fn gate_of(source: &impl Source, of_build: &str, job: &Job) -> Result<Option<Gate>, Problem> {
+    if !job.gate {
+        return Ok(None);
+    }
+    let gates = read::<Page<Gate>>(source, &format!("{of_build}/gates")).await?.items;
+    Ok(gates.into_iter().find(|gate| gate.job == job.name))
+}
+
+/// The attempt that produced a result, with its log.
+fn original(from: &ReusedFrom) -> String {
+    format!("{}?attempt={}", paths::job(from.build, &from.job), from.attempt)
+}
+
+/// What stands in the place of a log where no worker had the job.
+async fn not_begun(
+    source: &impl Source,
+    ask: &Ask,
+    (build, job): (&Build, &Job),
+    gate: Option<&Gate>,
+) -> Result<Markup, Problem> {
     if let Some(child) = job.child {
         let why: Option<Waiting> = match job.state {
             JobState::Ended => None,
@@ -133,9 +154,10 @@ async fn not_begun(source: &impl Source, build: &Build, job: &Job) -> Result<Mar
         } });
     }
     if job.state == JobState::Ended {
-        return Ok(
-            html! { div #job-body data-live { p.empty { "It did not run" @if let Some(cause) = &job.cause { ": " (words::marked(&cause.text)) } "." } } },
-        );
+        return Ok(html! { div #job-body data-live { p.empty { (did_not_run(job, gate)) } } });
+    }
+    if let Some(gate) = gate.filter(|gate| gate.answered.is_none()) {
+        return Ok(html! { div #job-body data-live { (asks(build, gate, ask)) } });
     }
     let why: Waiting = read(source, &format!("{}/why", paths::api_job(build.id, &job.name))).await?;
     Ok(
@@ -143,7 +165,42 @@ async fn not_begun(source: &impl Source, build: &Build, job: &Job) -> Result<Mar
     )
 }
 
-fn header(job: &Job, attempts: &[Attempt], shown: Option<u64>, ask: &Ask, own: &str) -> Markup {
+/// Why a job that has ended has no log of its own.
+fn did_not_run(job: &Job, gate: Option<&Gate>) -> Markup {
+    let is_approved = gate.and_then(|gate| gate.answered.as_ref()).is_some_and(|answered| answered.approved);
+    html! {
+        @if let Some(from) = &job.reused {
+            "It did not run: the result of an equal run was taken. Its log is that of " a href=(original(from)) { (from.job) " in build " (from.build) } "."
+        } @else if is_approved && job.outcome == Some(OutcomeWord::Passed) {
+            "It was approved, and has nothing to run."
+        } @else {
+            "It did not run" @if let Some(cause) = &job.cause { ": " (words::marked(&cause.text)) } "."
+        }
+    }
+}
+
+/// A gate that is open: what it asks, whom, and where it is answered.
+fn asks(build: &Build, gate: &Gate, ask: &Ask) -> Markup {
+    html! {
+        article.gate.asking {
+            h2 { (gate.prompt) }
+            p.quiet { "Its gate is open since " (words::ago(gate.opened, ask.now)) }
+            p {
+                "Administrators may answer it, developers" @if !build.project.is_empty() { " of " (build.project) } ", and tokens with the verb " code { "control" } ": "
+                "who is kept to some pools, only if all that waits for the answer is in them."
+            }
+            p { a href=(format!("{}#{}", paths::build(build.id), gate::place(&gate.job))) { "Answer it on the page of its build" } }
+        }
+    }
+}
+
+fn header(
+    (job, gate): (&Job, Option<&Gate>),
+    attempts: &[Attempt],
+    shown: Option<u64>,
+    ask: &Ask,
+    own: &str,
+) -> Markup {
     let standing = Standing::of_job(job);
     // Who looks at a step or a tab sees the same of the other attempt.
     let mut step = ask.number("step").map_or_else(String::new, |step| format!("&step={step}"));
@@ -157,7 +214,8 @@ fn header(job: &Job, attempts: &[Attempt], shown: Option<u64>, ask: &Ask, own: &
             @if let Some(ms) = words::took(job.started, job.finished, ask.now) { div { dt { "Took" } dd { (words::against_usual(ms, job.usual_ms)) } } }
             @if let Some(at) = job.started { div { dt { "Began" } dd { (words::ago(at, ask.now)) } } }
             @if let Some(child) = job.child { div { dt { "Its build" } dd { a href=(paths::build(child)) { "build " (child) } } } }
-            @if let Some(from) = &job.reused { div { dt { "Result" } dd { "taken from " a href=(paths::job(from.build, &from.job)) { "build " (from.build) } } } }
+            @if let Some(from) = &job.reused { div { dt { "Result" } dd { "taken from " a href=(original(from)) { (from.job) " in build " (from.build) } } } }
+            @if let Some((gate, answered)) = gate.and_then(|gate| Some((gate, gate.answered.as_ref()?))) { div { dt { "Gate" } dd title=(gate.prompt) { (gate::said(answered, ask)) } } }
             @if !job.needs.is_empty() { div { dt { "Needs" } dd { @for (index, need) in job.needs.iter().enumerate() { @if index > 0 { ", " } a href=(paths::job(job.build, need)) { (need) } } } } }
             @if let Some(attempt) = attempts.iter().find(|attempt| Some(u64::from(attempt.attempt)) == shown) { div { dt { "Worker" } dd title=(attempt.worker) { (words::worker(attempt)) } } }
         }
