@@ -1,6 +1,6 @@
 //! Asking a server over its API: which server, with which token, and what to say when it refuses.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::future::Future;
 use std::io::{Read, Write};
@@ -17,6 +17,8 @@ use crate::commands::Stop;
 pub const SERVER_VARIABLE: &str = "ROPEWALK_SERVER";
 /// Names the file of the token where no flag does.
 pub const TOKEN_VARIABLE: &str = "ROPEWALK_TOKEN_FILE";
+/// The longest name of a file in a folder (`NAME_MAX`).
+const FILE_NAME_BYTES_MAX: usize = 255;
 /// The largest file of a token.
 const TOKEN_FILE_BYTES_MAX: u64 = 64 * 1024;
 
@@ -77,8 +79,21 @@ pub fn token_file(flag: Option<&Path>) -> Result<PathBuf, Stop> {
 /// If it cannot be read, is empty, or is too large for a token.
 pub fn token_in(file: &Path) -> Result<String, Stop> {
     let name = file.display();
-    let opened = File::open(file).map_err(|error| Stop::wrong(format!("cannot read the token {name}: {error}")))?;
+    let opened = File::open(file).map_err(|error| match is_token(file.as_os_str()) {
+        true => Stop::wrong(format!("the name of a token's file is wanted, {IS_TOKEN}, and name that")),
+        false => Stop::wrong(format!("cannot read the token {name}: {error}")),
+    })?;
     token_of(opened, &name.to_string())
+}
+
+/// What to do with a token that stands where something else does; it is not said again.
+pub const IS_TOKEN: &str = "and this is a token itself: write it to a file that only you can read";
+
+/// Whether what should name something is a token, or what else is too long for the name of a file.
+pub fn is_token(name: &OsStr) -> bool {
+    let bytes = name.as_encoded_bytes();
+    bytes.len() > FILE_NAME_BYTES_MAX && !bytes.contains(&b'/')
+        || name.to_str().is_some_and(|name| server::access::inspect(name).is_ok())
 }
 
 /// The token that is read from there; people know it by `name`.

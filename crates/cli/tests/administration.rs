@@ -38,14 +38,22 @@ impl Place {
     }
 
     fn run(&self, arguments: &[&str]) -> Said {
-        let output = Command::new(env!("CARGO_BIN_EXE_ropewalk"))
+        Self::said(self.command(arguments))
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ropewalk"));
+        command
             .args(arguments)
             .current_dir(self.scratch.path())
             .env("NO_COLOR", "1")
             .env("ROPEWALK_WORKER_LOCAL", "off")
-            .env("ROPEWALK_SERVER_LISTEN", "127.0.0.1:0")
-            .output()
-            .unwrap();
+            .env("ROPEWALK_SERVER_LISTEN", "127.0.0.1:0");
+        command
+    }
+
+    fn said(mut command: Command) -> Said {
+        let output = command.output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         Said { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
     }
@@ -334,6 +342,42 @@ fn a_file_that_holds_no_token_is_named() {
         place.check(&["token", "inspect", file], 2, "", expected);
         place.check(&["work", "--server", "http://127.0.0.1:1", "--data", "worker", "--token", file], 2, "", expected);
     }
+}
+
+#[test]
+fn a_token_in_the_place_of_its_file_is_not_printed() {
+    let place = Place::new();
+    let made = place.check(&["token", "create", "--data", "data", "--admin"], 0, "", "");
+    let token = made.out.trim();
+    let server = ["--server", "http://127.0.0.1:1"];
+    let check = |said: Said| {
+        assert_eq!(said.code, Some(2), "{said:?}");
+        assert!(
+            said.err.contains("and this is a token itself: write it to a file that only you can read, and "),
+            "{said:?}"
+        );
+        assert!(!said.err.contains(&token[..20]) && !said.out.contains(&token[..20]), "{said:?}");
+    };
+    for arguments in [&["builds", "--token"][..], &["submit", "--token"], &["work", "--data", "worker", "--token"]] {
+        let named = [&arguments[..1], &server, &arguments[1..], &[token]].concat();
+        check(place.run(&named));
+        // Not copied whole, and with what stands before it in a header.
+        check(place.run(&[&named[..named.len() - 1], &[&format!("Bearer {}", &token[..token.len() - 9])]].concat()));
+    }
+    check(place.run(&["token", "inspect", token]));
+    check(place.run(&["token", "attenuate", token, "--verb", "read"]));
+    check(place.run(&["token", "revoke", "--data", "data", "--token", token]));
+    check(place.run(&["token", "revoke", "--data", "data", token]));
+    let mut by_variable = place.command(&["builds", "--server", "http://127.0.0.1:1"]);
+    by_variable.env("ROPEWALK_TOKEN_FILE", token);
+    check(Place::said(by_variable));
+}
+
+#[test]
+fn a_worker_has_no_token_for_projects() {
+    let place = Place::new();
+    let arguments = ["token", "create", "--data", "data", "--worker", "--project", "sails"];
+    place.check(&arguments, 2, "", "a worker takes jobs of every project: leave --project out");
 }
 
 #[test]

@@ -22,7 +22,7 @@ use crate::calendar::Calendar;
 use crate::columns::{Cell, Columns, Paint, Style};
 use crate::installation::IfNone;
 use crate::local::clock::now;
-use crate::remote::{token_in, token_of};
+use crate::remote::{IS_TOKEN, is_token, token_in, token_of};
 use crate::{exit, output};
 
 /// Who made or revoked a token, where its row says so.
@@ -56,6 +56,11 @@ fn create(arguments: &TokenCreate, colour: Colour) -> Result<(), Stop> {
     } else {
         (SubjectKind::Person, verbs(&arguments.verbs)?)
     };
+    if arguments.worker && !arguments.projects.is_empty() {
+        return Err(Stop::wrong(
+            "a worker takes jobs of every project: leave --project out, and give it a pool of its own by --pool",
+        ));
+    }
     let id = server::parts::fresh_id();
     // Who was given no name is known by the token.
     let default = if arguments.worker { "worker".to_owned() } else { format!("token {}", &id[..SHORT_ID]) };
@@ -242,6 +247,9 @@ fn in_words(said: &Inspected, now: Timestamp) -> String {
 fn revoke(arguments: &TokenRevoke, colour: Colour) -> Result<(), Stop> {
     let (access, store) = arguments.installation.access(IfNone::Refuse, colour)?;
     let (id, narrowing) = match (&arguments.id, &arguments.token) {
+        (Some(id), _) if is_token(id.as_ref()) => {
+            return Err(Stop::wrong(format!("the id of a token is wanted, {IS_TOKEN}, and name that by --token FILE")));
+        }
         (Some(id), _) => (id.clone(), None),
         (None, Some(file)) => {
             let said = inspect(&read(file)?).map_err(|error| wrong(file, &error))?;
