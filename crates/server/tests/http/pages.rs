@@ -478,6 +478,7 @@ async fn no_text_from_outside_is_taken_for_html() {
         "/builds/1/jobs/hello/attempts",
         "/builds/1/jobs/hello",
         "/builds/1/jobs/hello?q=%3Cimg",
+        "/builds/1/jobs/wait",
         "/queue",
     ] {
         let page = browser.get(path).await;
