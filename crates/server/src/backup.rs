@@ -31,6 +31,7 @@ use store::{
     BackupFile, BuildFilter, DATABASE_FILE, PAGE_ROWS_MAX, Portable, Store, StoreError, restore_backup, verify_backup,
 };
 
+use crate::lost_logs::{lost_logs, numbers};
 use crate::named::Mentions;
 use crate::parts::{PartError, Places, fresh_id, open_blobs_beside, open_database};
 use crate::settings::Settings;
@@ -97,6 +98,13 @@ pub struct Description {
     pub logs_bytes: u64,
     /// The digest of the list of logs.
     pub logs_list: Digest,
+    /// How many builds had no log any more when this was made though they had printed lines: the server had lost them before. Old readers pass over
+    /// it; old writers did not look.
+    #[serde(default)]
+    pub logs_missing: u64,
+    /// Which, at most [`FAULTS_TOLD_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub logs_missing_of: Vec<BuildId>,
     /// The files of keys.
     pub keys: Vec<String>,
     /// Whether there was a file of settings.
@@ -230,6 +238,7 @@ pub fn make(
     let named = Mentions::of_backup(&names)?.resolve(&*open_blobs_beside(settings, data)?)?;
     let blobs = copy_blobs(settings, data, to, &named.blobs)?;
     let logs = copy_logs(data, to, &names)?;
+    let lost = lost_logs(&*database, &Places::of(data).logs(), u64::MAX)?;
     let keys = copy_keys(data, &to.join("keys"))?;
     let settings_kept = match settings_file.filter(|file| file.exists()) {
         Some(file) => {
@@ -257,6 +266,8 @@ pub fn make(
         logs: logs.count,
         logs_bytes: logs.bytes,
         logs_list: logs.list,
+        logs_missing: lost.len() as u64,
+        logs_missing_of: lost.into_iter().take(FAULTS_TOLD_MAX).collect(),
         keys,
         settings: settings_kept,
     };
@@ -441,6 +452,13 @@ pub fn verify(folder: &Path) -> Result<Verified, BackupError> {
     if description.blobs_missing > 0 {
         let missing = description.blobs_missing;
         faults.add(format!("{missing} blobs were missing on the server already when the backup was made"));
+    }
+    if description.logs_missing > 0 {
+        let (missing, of) = (description.logs_missing, &description.logs_missing_of);
+        faults.add(format!(
+            "logs of {missing} builds were gone on the server already when the backup was made: {}",
+            numbers(of, missing)
+        ));
     }
     Ok(Verified { description, n_faults: faults.count, faults: faults.told })
 }
@@ -823,6 +841,7 @@ fn restore_what_there_is(folder: &Path, data: &Path, description: Description) -
     }
     (gaps.blobs, gaps.artifacts) = (lost.len() as u64, artifacts_of(data, &lost)?);
     make_folder(&to.logs())?;
+    gaps.logs.extend(description.logs_missing_of.iter().map(|build| (*build, LogGap::Lost)));
     for log in listed_logs(folder, &description) {
         let gap = log.gap(&from.logs());
         gaps.logs.extend(log.build().zip(gap));

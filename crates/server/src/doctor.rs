@@ -21,6 +21,7 @@ use store::{BuildFilter, DATABASE_FILE, Store, StoreError, verify_backup};
 use crate::absences::Absences;
 use crate::access::{Ledger, ROOT_KEY_FILE, RootKey, SealingKey, StoreLedger, foreign_key, lost};
 use crate::backup::{KEYS, packs, read_blob};
+use crate::lost_logs::{lost_logs, numbers};
 use crate::named::Mentions;
 use crate::parts::{
     Database, NEXT_OF_BLOBS, PartError, Places, is_installation, next_of, open_blobs_beside, open_database,
@@ -30,6 +31,8 @@ use crate::settings::{OnOff, Settings};
 
 /// How many blobs are read, and how many logs, if not all are.
 pub const SAMPLE: usize = 100;
+/// Of how many of the newest builds it is asked whether their log is there, if not of all.
+const LOGS_SOUGHT: u64 = 1000;
 /// The most things that one finding names.
 const NAMED_MAX: usize = 5;
 /// Below this share of a disk, in hundredths, there is little room …
@@ -386,7 +389,7 @@ fn shortened(all: &[String]) -> String {
     text
 }
 
-fn logs(data: &Path, store: &dyn Store, depth: Depth) -> Checked {
+fn logs(data: &Path, store: &dyn Database, depth: Depth) -> Checked {
     let mut check = Checked::new("logs");
     let mut all = match packs(&Places::of(data).logs()) {
         Ok(all) => all,
@@ -428,6 +431,16 @@ fn logs(data: &Path, store: &dyn Store, depth: Depth) -> Checked {
             shortened(&orphans),
             "they take room alone: remove them",
         );
+    }
+    let sought = if depth == Depth::Sample { LOGS_SOUGHT } else { u64::MAX };
+    match lost_logs(store, &Places::of(data).logs(), sought) {
+        Ok(lost) if lost.is_empty() => {}
+        Ok(lost) => check.add(
+            format!("logs of {} builds are gone", lost.len()),
+            format!("{}: jobs of theirs printed lines, and no log of them is anywhere", numbers(&lost, lost.len() as u64)),
+            "put `logs` of a backup back for these builds while the server is stopped; of several servers, see the folders of the others",
+        ),
+        Err(error) => refused_store(&mut check, &error),
     }
     check.saw(format!("{count} there, {} read", all.len()))
 }

@@ -39,6 +39,7 @@ mod faults;
 
 pub mod backup;
 pub mod doctor;
+mod lost_logs;
 pub mod named;
 pub mod notices;
 pub mod retention;

@@ -21,7 +21,8 @@ pub fn run(arguments: &Backup, colour: Colour) -> Result<u8, Stop> {
     let description =
         backup::make(&settings, &data, file.as_deref(), &arguments.to, now()).map_err(|error| refused(&error))?;
     output::print(told(&description, &arguments.to))?;
-    Ok(if description.blobs_missing > 0 { exit::FAILED } else { exit::PASSED })
+    let is_whole = description.blobs_missing == 0 && description.logs_missing == 0;
+    Ok(if is_whole { exit::PASSED } else { exit::FAILED })
 }
 
 /// What the user has to change stands apart from what the machine refused.
@@ -55,6 +56,10 @@ fn told(description: &Description, to: &Path) -> String {
     if description.blobs_missing > 0 {
         let missing = description.blobs_missing;
         text.push_str(&format!("{missing} blobs that are named were not there: see `ropewalk doctor --all`\n"));
+    }
+    if description.logs_missing > 0 {
+        let missing = description.logs_missing;
+        text.push_str(&format!("logs of {missing} builds were gone: see `ropewalk doctor --all`\n"));
     }
     text.push_str(&format!("next: ropewalk restore --verify {}\n", crate::whereabouts::quoted(&to.to_string_lossy())));
     text
