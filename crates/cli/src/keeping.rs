@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use graph::{BuildId, Digest, JobName, Timestamp, Trust, with_causes};
 use store::blob::{self, BlobError, Blobs};
 use store::cache::{self, CacheAct, CacheRow, CacheUse, CacheUser, CacheWanted, Saved, cache_uses};
-use store::log::{LogWriter, MaskedStream, Masker, StreamKey, StreamWriter};
+use store::log::{LogWriter, MASKED_BYTES_MIN, MaskedStream, Masker, StreamKey, StreamWriter, is_too_short};
 use store::{Store, StoreError};
 use worker::depot::{
     AttemptLog, CacheEntry, CacheSaved, CacheScope, Depot, DepotError, LogEnd, LogError, LogSink, Mask, Reach, Stream,
@@ -175,6 +175,22 @@ fn log_error(error: &store::log::LogError) -> LogError {
     match error {
         store::log::LogError::Full(cause) => LogError::Full(cause.to_string()),
         _ => LogError::Refused(with_causes(error)),
+    }
+}
+
+/// Says which secrets are not masked because they are too short; `None` if none is.
+pub fn unmasked<'s>(secrets: impl IntoIterator<Item = (&'s String, &'s String)>) -> Option<String> {
+    let too_short = secrets.into_iter().filter(|(_, value)| is_too_short(value.as_bytes()));
+    let names: Vec<&str> = too_short.map(|(name, _)| name.as_str()).collect();
+    match names.as_slice() {
+        [] => None,
+        [name] => Some(format!(
+            "the secret {name} has fewer than {MASKED_BYTES_MIN} bytes and is not masked: give it a longer value"
+        )),
+        _ => Some(format!(
+            "the secrets {} have fewer than {MASKED_BYTES_MIN} bytes and are not masked: give them longer values",
+            names.join(", ")
+        )),
     }
 }
 

@@ -658,6 +658,41 @@ fn secrets_reach_their_job_and_no_log() {
 }
 
 #[test]
+fn secrets_that_shells_quote_reach_no_log() {
+    let repository = Repository::new(
+        "jobs:\n  a: { secrets: [PW], run: [{ run: 'export -p', shell: bash }, { run: 'export -p' }, { run: 'printf \"%q\\n\" \"$PW\"', shell: bash }] }\n",
+    );
+    let output = repository.command(&["run"]).env("PW", "pa$$w\"ord/ü's&1").output().expect("ropewalk starts");
+    let told = text(&output);
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    let logs = repository.check(&["logs", "last"], 0);
+    for text in [told, logs] {
+        // What is quoted is all of the value, whatever the marks around it.
+        let lines = text.lines().filter(|line| line.contains(" PW=") || line.ends_with("***"));
+        assert_eq!(lines.filter(|line| line.contains("***")).count(), 3, "{text}");
+        assert!(!["pa$", "pa\\", "ord", "s&1", "s\\&1"].iter().any(|part| text.contains(part)), "{text}");
+    }
+}
+
+#[test]
+fn a_secret_that_is_too_short_to_be_masked_is_named() {
+    let repository = Repository::new(
+        "jobs:\n  a: { secrets: [PIN, KEY, TOKEN], run: 'test \"$PIN$KEY\" = \"#~^%\"' }\n  b: { needs: [a], secrets: [PIN, TOKEN], run: 'true' }\n",
+    );
+    let mut run = repository.command(&["run"]);
+    let output = run.env("PIN", "#~^").env("KEY", "%").env("TOKEN", "s3cr3t-value").output().expect("ropewalk starts");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let shown = repository.check(&["show", "last"], 0);
+    let both = "the secrets KEY, PIN have fewer than 4 bytes and are not masked: give them longer values";
+    assert!(shown.contains(both), "{shown}");
+    assert!(
+        shown.contains("the secret PIN has fewer than 4 bytes and is not masked: give it a longer value"),
+        "{shown}"
+    );
+    assert!(!shown.contains("#~^"), "{shown}");
+}
+
+#[test]
 fn secrets_that_are_too_long_to_mask_fail_their_job_once() {
     let repository = Repository::new("jobs: { a: { secrets: [TOKEN], run: echo never } }");
     let file = repository.folder.path().join("secrets");

@@ -154,15 +154,20 @@ fn artifacts_go_from_worker_to_worker() {
 
 #[test]
 fn secrets_leave_no_worker_unmasked() {
-    let site = Site::new("jobs:\n  a:\n    secrets: [TOKEN]\n    run: echo \"it is $TOKEN\"; echo $TOKEN | base64\n");
+    let pipeline = "jobs:\n  a:\n    secrets: [PIN, TOKEN]\n    run: echo \"it is $TOKEN\"; echo $TOKEN | base64\n";
+    let site = Site::new(pipeline);
     let _server = site.serve();
     let _worker = site.work("w1", &[]);
+    let unmasked = "the secret PIN has fewer than 4 bytes and is not masked: give it a longer value";
+    assert_eq!(site.put_secret("PIN", b"#~^"), format!("note: {unmasked}\n"));
     let text = site.submit(&[], 1);
     assert!(text.contains("`ropewalk secrets put repository TOKEN` sets it"), "{text}");
-    site.put_secret("TOKEN", b"hunter2hunter2");
+    assert_eq!(site.put_secret("TOKEN", b"hunter2hunter2"), "");
     let text = site.submit(&[], 0);
     assert!(text.contains("a | it is ***"), "{text}");
     assert!(!text.contains("hunter2") && !text.contains("aHVudGVyMmh1bnRlcjI"), "{text}");
+    let (shown, _) = Site::told(site.there(&["show", "last"]), 0);
+    assert!(shown.contains(unmasked) && !shown.contains("#~^"), "{shown}");
 }
 
 #[test]
@@ -714,13 +719,15 @@ impl Site {
         (out, err)
     }
 
-    /// Sets a secret of the project `repository`.
-    fn put_secret(&self, name: &str, value: &[u8]) {
+    /// Sets a secret of the project `repository`. Gives what was said beside the answer.
+    fn put_secret(&self, name: &str, value: &[u8]) -> String {
         let mut put = self.there(&["secrets", "put", "--new", "repository", name]);
         let mut put = put.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("ropewalk starts");
         put.stdin.take().expect("a pipe").write_all(value).expect("it reads");
         let output = put.wait_with_output().expect("it ends");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        said
     }
 
     /// Evicts the results of a job.

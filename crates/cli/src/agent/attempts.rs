@@ -34,7 +34,7 @@ use super::link::Link;
 use super::outbox::{LeaseLog, Outbox};
 use super::session::{say, warn};
 use super::spares::{Promise, Spares, Wish};
-use crate::keeping::LocalMask;
+use crate::keeping::{LocalMask, unmasked};
 use crate::local::clock::now;
 
 /// How many builds are kept open for their next attempt.
@@ -400,6 +400,7 @@ impl Attempts {
         let (lease, name) = (spec.lease, spec.name.clone());
         build.observer.begin(&name, lease);
         build.worker.withhold(spec.job.all_secrets());
+        let unmasked = unmasked(&values);
         let mask = (!values.is_empty()).then(|| Arc::new(LocalMask(masker.clone())) as Arc<dyn worker::depot::Mask>);
         let secrets = worker::depot::Secrets { values, mask };
         let (outbox, attempt) = (Arc::clone(&self.outbox), spec.attempt);
@@ -410,6 +411,7 @@ impl Attempts {
         let mut report = worker::run_attempt(&build.worker, spec, secrets, log, Arc::new(depot), cancel).await;
         // A keeper that is gone holds nothing.
         let _ = build.worker.close_made(attempt).await;
+        report.notes.extend(unmasked);
         if is_reusable {
             let reads: Vec<String> = report.undeclared_reads().collect();
             report.notes.extend(reads);

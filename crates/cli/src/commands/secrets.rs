@@ -10,6 +10,7 @@ use dialects::suggest;
 
 use super::Stop;
 use crate::args::{Secrets, SecretsCommand};
+use crate::keeping::unmasked;
 use crate::remote::{ask, stop};
 use crate::whereabouts::quoted;
 use crate::{exit, output, words};
@@ -38,6 +39,9 @@ pub fn run(arguments: &Secrets) -> Result<u8, Stop> {
             }
             let value = SecretValue { value: value(name)? };
             ask(async { client.secret_put(project, name, &value).await.map_err(stop) })?;
+            if let Some(unmasked) = unmasked([(name, &value.value)]) {
+                eprintln!("note: {unmasked}");
+            }
             format!("{name} is kept for {project}, sealed; jobs that name it in `secrets` get it\n")
         }
         SecretsCommand::Remove { remote, project, name } => {

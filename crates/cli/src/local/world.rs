@@ -30,7 +30,7 @@ use super::inputs::{self, Inputs, State};
 use super::secrets::SecretSource;
 use super::slots::{Slot, Slots};
 use super::turns::{Asked, Turns};
-use crate::keeping::{LocalDepot, LocalLog, LocalMask, SharedView};
+use crate::keeping::{LocalDepot, LocalLog, LocalMask, SharedView, unmasked};
 use crate::machine;
 use crate::pipeline::Pipeline;
 use crate::view::{Awaited, Moment};
@@ -683,6 +683,7 @@ async fn run(parts: &Parts, spec: AttemptSpec, cancel: worker::Cancel) -> Attemp
         // The same values would be too much again.
         Err(error) => return AttemptReport::of(Outcome::Failed(Failure::Setup { message: error.to_string() }), now()),
     };
+    let unmasked = unmasked(&values);
     let mask = (!values.is_empty()).then(|| Arc::new(LocalMask(masker.clone())) as Arc<dyn worker::depot::Mask>);
     let secrets = worker::depot::Secrets { values, mask };
     let log = LocalLog {
@@ -693,7 +694,9 @@ async fn run(parts: &Parts, spec: AttemptSpec, cancel: worker::Cancel) -> Attemp
         masker,
     };
     let depot = LocalDepot::new(Arc::clone(&parts.blobs), Arc::clone(&parts.store), spec.build, spec.name.clone(), now);
-    worker::run_attempt(&parts.worker, spec, secrets, Arc::new(log), Arc::new(depot), cancel).await
+    let mut report = worker::run_attempt(&parts.worker, spec, secrets, Arc::new(log), Arc::new(depot), cancel).await;
+    report.notes.extend(unmasked);
+    report
 }
 
 /// What people should know of the inputs of a job that has run: among it whether the operation was made of others.
