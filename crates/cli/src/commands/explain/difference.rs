@@ -199,6 +199,7 @@ mod tests {
         check("env:LONG", Some("\"a\""), Some(&format!("digest {two}")), "variable LONG: \"a\" → (long, 222222222222)");
         check("output:plan/x:version", Some("\"1\""), Some("\"2\""), "output version of plan/x: \"1\" → \"2\"");
         check("artifact:build:bin", Some(&one), None, "artifact bin of build is gone");
+        check("git:commit", Some("1a"), Some("2b"), "what git says, its commit: 1a → 2b");
         check("environment", Some("\"host\""), Some("{\"sandbox\":{}}"), "environment: \"host\" → {\"sandbox\":{}}");
     }
 
