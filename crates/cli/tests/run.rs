@@ -13,10 +13,13 @@ mod agent;
 mod background;
 #[path = "run/damage.rs"]
 mod damage;
+#[path = "run/edits.rs"]
+mod edits;
 #[path = "run/event.rs"]
 mod event;
 #[path = "run/failed.rs"]
 mod failed;
+mod process;
 #[path = "run/room.rs"]
 mod room;
 #[path = "run/shell.rs"]

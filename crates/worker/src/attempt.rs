@@ -27,11 +27,12 @@ use crate::cancel::{Asked, Cancel};
 use crate::contexts::{Contexts, Status};
 use crate::depot::{AttemptLog, Depot, Secrets};
 use crate::file_commands::CommandFiles;
+use crate::git::GitError;
 use crate::inputs::{self, Looked};
 use crate::output::{Held, SharedRecorder, now_us};
 use crate::place::{Place, PlaceFault};
 use crate::variables::Variables;
-use crate::worker::Worker;
+use crate::worker::{Asking, Worker};
 use crate::workspace::WorkspaceError;
 
 use self::left::Left;
@@ -65,6 +66,9 @@ pub const NOTE_BYTES_MAX: usize = 4 << 10;
 
 /// The most stretches of time beside the steps that are told.
 pub const PHASES_MAX: usize = 100;
+
+/// The most files that a note names of those that changed while a job ran.
+const EDITS_TOLD_MAX: usize = 5;
 
 /// What takes less is not told, caches aside.
 const PHASE_MS_MIN: u64 = 10;
@@ -109,6 +113,23 @@ fn infrastructure(what: &str, error: &std::io::Error) -> String {
         }
         _ => format!("{what}: {error}"),
     }
+}
+
+/// Says which files of the user's tree changed where a job saw them; `None` if none did.
+fn words_of_edits(edited: &[PathBuf]) -> Option<String> {
+    let (first, rest) = edited.split_first()?;
+    let quoted = |path: &PathBuf| format!("`{}`", path.display());
+    if rest.is_empty() {
+        let path = quoted(first);
+        return Some(format!("{path} was changed in your tree while this job ran; it may have seen either state"));
+    }
+    let told: Vec<String> = edited.iter().take(EDITS_TOLD_MAX).map(quoted).collect();
+    let more = match edited.len() - told.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let told = told.join(", ");
+    Some(format!("{told}{more} were changed in your tree while this job ran; it may have seen either state of each"))
 }
 
 /// One attempt under way.
@@ -220,9 +241,8 @@ impl<'w> Attempt<'w> {
             return;
         }
         let slot = self.slot.as_ref().map(|slot| slot.directory().to_owned()).unwrap_or_default();
-        self.worker.note_opening(&self.spec);
+        let asking = self.worker.begin_asking();
         let opened = Place::open(self.worker, &self.spec, &slot).await;
-        self.worker.note_opened();
         let mut place = match opened {
             Ok(place) => place,
             Err(fault) => return self.refuse(&fault),
@@ -232,7 +252,7 @@ impl<'w> Attempt<'w> {
         }
         self.note_phase("workspace", String::new(), self.started);
         if self.note_secrets().await.is_ok() {
-            self.run_in(&mut place).await;
+            self.run_in(&mut place, asking).await;
         }
         if let Err(error) = place.close(self.worker).await {
             self.note(format!("the workspace was not let go of: {error}"));
@@ -245,13 +265,16 @@ impl<'w> Attempt<'w> {
             // Another try would find none either.
             PlaceFault::Engine(_)
             | PlaceFault::Workspace(
-                WorkspaceError::Moved(_) | WorkspaceError::Unreadable { .. } | WorkspaceError::Inside { .. },
+                WorkspaceError::Moved(_)
+                | WorkspaceError::Unreadable { .. }
+                | WorkspaceError::Inside { .. }
+                | WorkspaceError::Git(GitError::NoFolder(_)),
             ) => Failure::Setup { message },
             _ => Failure::Infra { message },
         });
     }
 
-    async fn run_in(&mut self, place: &mut Place) {
+    async fn run_in(&mut self, place: &mut Place, asking: Asking<'_>) {
         self.begin_to_keep(place);
         if self.needs_contexts() {
             let mut contexts = Contexts::new(&self.spec, place.runner(), place.files().to_owned());
@@ -272,6 +295,7 @@ impl<'w> Attempt<'w> {
         self.leave_container(place).await;
         self.close_held().await;
         self.compare_inputs(place, before).await;
+        drop(asking);
         self.collect(place).await;
         self.find_withheld().await;
         self.keep_left(place);
@@ -356,10 +380,12 @@ impl<'w> Attempt<'w> {
             None if self.spec.operation.is_some() => {
                 (place.changed(&self.spec.job.reuse).await, " or before it, since the build began")
             }
-            None => return,
+            None => (None, ""),
         };
         if let Some(path) = changed {
             self.note(format!("{INPUT_CHANGED}{when}: {}; its result is not kept for reuse", path.display()));
+        } else if let Some(note) = words_of_edits(&place.edited().await) {
+            self.note(note);
         }
     }
 

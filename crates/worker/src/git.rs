@@ -4,7 +4,7 @@
 
 use std::ffi::OsStr;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 /// The most bytes read of one answer.
@@ -16,6 +16,9 @@ pub enum GitError {
     /// There is no `git` to ask.
     #[error("no program `git` was found: install git, or set PATH so that it is found")]
     NoProgram,
+    /// The folder in which it was to be asked is not there any more.
+    #[error("the folder `{}` is gone: put it back, or work in another one", .0.display())]
+    NoFolder(PathBuf),
     /// There is no repository here.
     #[error("not in a git repository")]
     NoRepository,
@@ -96,14 +99,21 @@ pub fn command(directory: &Path) -> Command {
 /// Starts git with these arguments in this directory; both its streams are pipes.
 ///
 /// # Errors
-/// [`GitError::NoProgram`], or why it cannot be started.
+/// [`GitError::NoProgram`], [`GitError::NoFolder`], or why it cannot be started.
 pub(crate) fn start<S: AsRef<OsStr>>(directory: &Path, arguments: &[S]) -> Result<Child, GitError> {
     let mut command = command(directory);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.spawn().map_err(|error| match error.kind() {
+    command.spawn().map_err(|error| unstarted(directory, &error))
+}
+
+/// Why git could not be started in a directory: the system says the same of a missing program and a missing directory.
+pub(crate) fn unstarted(directory: &Path, error: &std::io::Error) -> GitError {
+    match error.kind() {
+        // Without the slash at the end of a path that was joined with an empty one.
+        std::io::ErrorKind::NotFound if !directory.exists() => GitError::NoFolder(directory.components().collect()),
         std::io::ErrorKind::NotFound => GitError::NoProgram,
         _ => GitError::Refused(error.to_string()),
-    })
+    }
 }
 
 /// The name, if it can stand in a command line: not empty, no leading `-`, no control characters or white space.

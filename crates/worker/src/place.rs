@@ -442,6 +442,16 @@ impl Place {
         })
     }
 
+    /// The files that changed in the user's tree since the job got its files and that it is shown from there: it may have seen either state.
+    /// Nothing where the tree is not watched, since git would have to be asked.
+    pub async fn edited(&self) -> Vec<PathBuf> {
+        let Some(own) = &self.own else { return Vec::new() };
+        let Some(view) = own.workspace.view() else { return Vec::new() };
+        let snapshot = Arc::clone(&own.snapshot);
+        let edited = move || if snapshot.is_watched() { snapshot.edited_under(&view.lower).ok() } else { None };
+        tokio::task::spawn_blocking(edited).await.ok().flatten().unwrap_or_default()
+    }
+
     /// Lets go of it; the job's files stay for people to look at.
     pub async fn close(self, worker: &Worker) -> Result<(), KeeperError> {
         if let Some(open) = self.own.and_then(|own| own.open) {

@@ -163,12 +163,28 @@ impl Start {
 /// Who may still ask what has changed in the tree.
 #[derive(Default)]
 struct Askers {
-    /// Attempts that are getting their files.
-    opening: usize,
-    /// Whether other attempts are expected.
+    /// Attempts from before they have their files until their steps have ended.
+    present: usize,
+    /// Whether no others are expected.
     is_last: bool,
-    /// Whether an attempt asks at its end, since its result may be reused.
-    compares: bool,
+}
+
+/// An attempt that asks what has changed in the tree, until this is dropped. Behind the last one the tree is not watched any more.
+pub(crate) struct Asking<'w>(&'w Worker);
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        let Self(worker) = self;
+        let mut askers = worker.askers();
+        askers.present -= 1;
+        if askers.present == 0
+            && askers.is_last
+            && let Some(snapshot) = worker.snapshot.get().map(Arc::clone)
+        {
+            // Nobody waits for it, the runtime neither. Without a thread the end of the process does it.
+            let _ = std::thread::Builder::new().name("rest".to_owned()).spawn(move || snapshot.rest());
+        }
+    }
 }
 
 /// [`Worker::containers`]: it never had any.
@@ -449,23 +465,10 @@ impl Worker {
         self.askers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes note that an attempt is about to get its files; [`Worker::note_opened`] follows.
-    pub(crate) fn note_opening(&self, spec: &graph::AttemptSpec) {
-        let mut askers = self.askers();
-        askers.opening += 1;
-        askers.compares |= spec.operation.is_some();
-    }
-
-    /// Takes note that an attempt has its files. If it is the last one to want any, the tree is not watched any more.
-    pub(crate) fn note_opened(&self) {
-        let mut askers = self.askers();
-        askers.opening = askers.opening.saturating_sub(1);
-        if askers.opening > 0 || askers.compares || !askers.is_last {
-            return;
-        }
-        if let Some(snapshot) = self.snapshot.get().map(Arc::clone) {
-            tokio::task::spawn_blocking(move || snapshot.rest());
-        }
+    /// Takes note that an attempt asks what has changed in the tree: when it gets its files, and when its steps have ended.
+    pub(crate) fn begin_asking(&self) -> Asking<'_> {
+        self.askers().present += 1;
+        Asking(self)
     }
 
     /// What makes sandboxes here; asked of the system when the first job wants one.

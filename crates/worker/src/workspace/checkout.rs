@@ -377,7 +377,7 @@ fn with_index(directory: &Path, index: &Path, arguments: &[OsString], input: &[u
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(refused)?;
+        .map_err(|error| git::unstarted(directory, &error))?;
     if let Some(mut stdin) = child.stdin.take() {
         // git says why if it stopped reading; its words are better than a broken pipe's.
         let _ = stdin.write_all(input);

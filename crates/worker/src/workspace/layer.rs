@@ -272,6 +272,20 @@ pub fn length(path: &Path) -> u64 {
     bytes
 }
 
+/// Whether what is below a layer does not show at a path, since the layer has something there, or hides it.
+pub fn covers(layer: &Path, path: &Path) -> bool {
+    let mut place = layer.to_owned();
+    for name in path {
+        place.push(name);
+        let Ok(there) = fs::symlink_metadata(&place) else { return false };
+        if !there.is_dir() || is_opaque(&place) {
+            return true;
+        }
+    }
+    // Of two directories both show.
+    false
+}
+
 /// Whether a file system shares the bytes of copies; found out by trying.
 #[derive(Debug, Default)]
 pub struct Sharing(AtomicBool);

@@ -44,6 +44,7 @@ impl Blind {
     fn words(&self) -> String {
         match &self.cause {
             GitError::NoProgram => "no program `git` was found".to_owned(),
+            GitError::NoFolder(folder) => format!("the folder `{}` is gone", folder.display()),
             GitError::NoRepository => match unreadable(&self.root) {
                 Some(error) => format!("`{}` cannot be read: {error}", self.root.join(".git").display()),
                 None => format!("`{}` is there, but holds no repository", self.root.join(".git").display()),
@@ -57,6 +58,7 @@ impl Blind {
         let root = self.root.display();
         match &self.cause {
             GitError::NoProgram => "Install git, or set PATH so that it is found.".to_owned(),
+            GitError::NoFolder(_) => "Put it back, or work in another one.".to_owned(),
             GitError::NoRepository if unreadable(&self.root).is_some() => {
                 "Make it readable for you, or run this as its owner.".to_owned()
             }

@@ -3,7 +3,7 @@
 //! Three layers above the live tree make it stand still: the *delta* holds what differs from the commit, as it was at the
 //! start, and whiteouts over what is ignored; a *fix* holds, for files that changed since, what they were, and whiteouts
 //! over what is new. A fix is never changed once a job has it: the next change makes the next fix. Between two looks at
-//! the tree a running job may still see an edit of a file that it has not written itself.
+//! the tree a running job may still see an edit of a file that it has not written itself ([`Snapshot::edited_under`]).
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsStr;
@@ -21,6 +21,7 @@ use super::layer::{self, Made, Whiteouts};
 use super::look::Seen;
 use super::watch::{Changes, Moment, Touched, Watch};
 use super::{WorkspaceError, read_json, write_json};
+use crate::git::GitError;
 use crate::keeper::Right;
 use crate::patterns::by_bytes;
 use crate::repository::{self, Standing};
@@ -109,7 +110,10 @@ impl Snapshot {
         seen: Option<&Seen>,
         since: Moment,
     ) -> Result<Self, WorkspaceError> {
-        let project = fs::canonicalize(project).map_err(WorkspaceError::at(project))?;
+        let project = fs::canonicalize(project).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => GitError::NoFolder(project.to_owned()).into(),
+            _ => WorkspaceError::at(project)(error),
+        })?;
         fs::create_dir_all(directory).map_err(WorkspaceError::at(directory))?;
         let directory = fs::canonicalize(directory).map_err(WorkspaceError::at(directory))?;
         if directory.starts_with(&project) {
@@ -277,6 +281,31 @@ impl Snapshot {
     pub fn changed_since_start(&self) -> Result<Vec<PathBuf>, WorkspaceError> {
         let state = self.up_to_date()?;
         Ok(state.changed.union(&state.edited).cloned().collect())
+    }
+
+    /// Whether the kernel tells what changes in the live tree, so that asking costs next to nothing.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        self.lock().watch.is_placed()
+    }
+
+    /// What has changed since the start and shows through these layers, of which the live tree is the last; relative, sorted. Nothing if it is
+    /// not. What was made and taken away again is left out.
+    ///
+    /// # Errors
+    /// git's words, or the system's about a file.
+    pub fn edited_under(&self, layers: &[PathBuf]) -> Result<Vec<PathBuf>, WorkspaceError> {
+        let Some((live, above)) = layers.split_last().filter(|(live, _)| **live == self.manifest.repository) else {
+            return Ok(Vec::new());
+        };
+        let state = self.up_to_date()?;
+        let Some(fix) = &state.fix else { return Ok(Vec::new()) };
+        let is_known = |path: &Path| {
+            let is_of_commit = fs::symlink_metadata(fix.join(path)).is_ok_and(|there| !layer::is_whiteout(&there));
+            is_of_commit || fs::symlink_metadata(live.join(path)).is_ok()
+        };
+        let shows = |path: &&PathBuf| !above.iter().any(|layer| layer::covers(layer, path)) && is_known(path);
+        Ok(state.changed.iter().filter(shows).cloned().collect())
     }
 
     /// What of the tree may not be as jobs see it, for one who has read files since a moment: of all else he has read what they read. Relative,
@@ -769,6 +798,41 @@ mod tests {
         let text = "jobs are given a copy of `folder/large` (5 bytes), which is not as in the commit, and it could not be made: if git does not \
                     track it and jobs do not need it, name it in a .gitignore";
         assert_eq!(error, text);
+    }
+
+    #[test]
+    fn what_changes_and_shows_through_the_layers_is_told() {
+        let repository = repository();
+        let root = repository.path();
+        let at = |path: &str| root.join(path);
+        for path in ["b", "c", "folder/d"] {
+            fs::create_dir_all(at(path).parent().unwrap()).unwrap();
+            fs::write(at(path), "1").unwrap();
+        }
+        git(root, &["add", "."]);
+        git(root, &["commit", "-q", "-m", "two"]);
+        fs::write(at("a"), "edited before").unwrap();
+        let (_data, taken) = take(root);
+        let snapshot = taken.unwrap();
+        let Layers(first) = snapshot.layers().unwrap();
+        let check = |layers: &[PathBuf], expected: &[&str]| {
+            let expected: Vec<PathBuf> = expected.iter().map(PathBuf::from).collect();
+            assert_eq!(snapshot.edited_under(layers).unwrap(), expected);
+        };
+        check(&first, &[]);
+        fs::write(at("a"), "edited again").unwrap();
+        fs::write(at("b"), "2").unwrap();
+        fs::remove_file(at("folder/d")).unwrap();
+        fs::write(at("passing"), "").unwrap();
+        fs::remove_file(at("passing")).unwrap();
+        check(&first, &["b", "folder/d"]);
+        let Layers(second) = snapshot.layers().unwrap();
+        fs::write(at("c"), "2").unwrap();
+        fs::write(at("b"), "3").unwrap();
+        fs::write(at("new"), "").unwrap();
+        check(&second, &["c", "new"]);
+        check(&first, &["b", "c", "folder/d", "new"]);
+        check(&second[..1], &[]);
     }
 
     #[test]
