@@ -430,10 +430,10 @@ impl<W: Write> Session<W> {
     fn once(&mut self, archive: &dyn Archive, asked: &Asked) -> Result<String, End> {
         let writing = if is_going(archive, self.subject.build)? { Writing::Going } else { Writing::Over };
         let Some(reader) = archive.log(self.subject.build, self.subject.job.as_ref(), writing)? else {
-            return Ok(self.silence());
+            return Ok(self.silence(archive)?);
         };
         if !reader.streams().any(|stream| self.speakers.has(stream.key)) {
-            return Ok(self.silence());
+            return Ok(self.silence(archive)?);
         }
         self.first_pass(&*reader, asked)?;
         self.end()?;
@@ -454,11 +454,24 @@ impl<W: Write> Session<W> {
         }
     }
 
-    fn silence(&self) -> String {
-        match &self.subject.job {
-            Some(job) => format!("{job} printed nothing in build {}, or its log was removed", self.subject.build),
-            None => format!("build {} printed nothing, or its log was removed", self.subject.build),
-        }
+    /// What to say where no log is.
+    fn silence(&self, archive: &dyn Archive) -> Result<String, Stop> {
+        let build = self.subject.build;
+        let mut reports = archive.reports(build, self.subject.job.as_ref())?;
+        reports.retain(|(attempt, _)| self.speakers.names.contains_key(&attempt.0));
+        let lines: u64 = reports.iter().flat_map(|(_, report)| &report.steps).map(|step| step.lines).sum();
+        let whose = match &self.subject.job {
+            Some(job) => format!("the log of {job} in build {build}"),
+            None => format!("the log of build {build}"),
+        };
+        Ok(match (&self.subject.job, lines) {
+            (_, 1..) => {
+                let lines = words::count(usize::try_from(lines).unwrap_or(usize::MAX), "line");
+                format!("{whose} was removed or lost: its {lines} are not there")
+            }
+            (Some(job), 0) => format!("{job} printed nothing in build {build}, or its log was removed"),
+            (None, 0) => format!("build {build} printed nothing, or its log was removed"),
+        })
     }
 
     /// Tells what there is and what comes, until the job has ended or nobody runs the build any more.

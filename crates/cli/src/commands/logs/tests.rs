@@ -270,3 +270,18 @@ fn a_cached_job_has_the_log_of_the_build_that_ran_it() {
     let note = "build 2 printed nothing, or its log was removed".to_owned();
     assert_eq!(told(&kept, "2", PIPE), Ok((String::new(), note)));
 }
+
+#[test]
+fn a_log_that_is_gone_is_missed_if_reports_name_lines_of_it() {
+    let mut kept = Kept::new();
+    let mut build = kept.build(&["a", "b", "c"]);
+    build.attempt("a", 1, |report| report.steps[0].lines = 4).attempt("b", 1, |report| report.steps[0].lines = 1);
+    build.pass("c", 1).end();
+    for (line, expected) in [
+        ("1", "the log of build 1 was removed or lost: its 5 lines are not there"),
+        ("1 a", "the log of a in build 1 was removed or lost: its 4 lines are not there"),
+        ("1 c", "c printed nothing in build 1, or its log was removed"),
+    ] {
+        assert_eq!(told(&kept, line, PIPE), Ok((String::new(), expected.to_owned())));
+    }
+}
