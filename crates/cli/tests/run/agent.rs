@@ -13,10 +13,7 @@ use graph::{AttemptNumber, AttemptSpec, BuildId, Event, EventKind, Failure, JobN
 use serde::Serialize;
 use serde_json::json;
 
-#[path = "../process/mod.rs"]
-mod process;
-
-use process::{PATIENCE, Process};
+use crate::process::{PATIENCE, Process};
 
 /// The only attempt of a build, at a job with one step.
 fn start(lease: LeaseId, script: &str) -> ToWorker {
