@@ -52,13 +52,15 @@ impl Stamp {
         })
     }
 
-    fn bytes(self) -> [u8; STAMP_BYTES] {
+    /// All zero of what is not there.
+    fn bytes(stamp: Option<Self>) -> [u8; STAMP_BYTES] {
         let mut bytes = [0; STAMP_BYTES];
-        bytes[..16].copy_from_slice(&self.mtime_ns.to_le_bytes());
-        bytes[16..32].copy_from_slice(&self.ctime_ns.to_le_bytes());
-        bytes[32..40].copy_from_slice(&self.size.to_le_bytes());
-        bytes[40..48].copy_from_slice(&self.inode.to_le_bytes());
-        bytes[48..].copy_from_slice(&self.mode.to_le_bytes());
+        let Some(Self { mtime_ns, ctime_ns, size, inode, mode }) = stamp else { return bytes };
+        bytes[..16].copy_from_slice(&mtime_ns.to_le_bytes());
+        bytes[16..32].copy_from_slice(&ctime_ns.to_le_bytes());
+        bytes[32..40].copy_from_slice(&size.to_le_bytes());
+        bytes[40..48].copy_from_slice(&inode.to_le_bytes());
+        bytes[48..].copy_from_slice(&mode.to_le_bytes());
         bytes
     }
 
@@ -131,7 +133,7 @@ pub fn find(data: &Path, root: &Path, key: &Key) -> Option<Unchanged> {
     while !rest.is_empty() {
         let path = take_path(&mut rest)?;
         let expected: &[u8; STAMP_BYTES] = take(&mut rest)?;
-        if Stamp::of(&folder, path)?.bytes() != *expected {
+        if Stamp::bytes(Stamp::of(&folder, path)) != *expected {
             return None;
         }
     }
@@ -197,7 +199,7 @@ pub fn keep(data: &Path, root: &Path, key: &Key, build: BuildId, graph: &Graph, 
     folders.iter().for_each(|folder| put_path(folder, &mut body));
     for (path, stamp) in files {
         put_path(&path, &mut body);
-        body.extend_from_slice(&stamp.bytes());
+        body.extend_from_slice(&Stamp::bytes(stamp));
     }
     let sum = *blake3::hash(&body).as_bytes();
     body.extend_from_slice(&sum);
@@ -209,8 +211,8 @@ pub fn keep(data: &Path, root: &Path, key: &Key, build: BuildId, graph: &Graph, 
 
 /// What of the tree a build depends on.
 struct Dependence {
-    /// Each file, as it was when it was looked at.
-    files: Vec<(PathBuf, Stamp)>,
+    /// Each file, as it was when it was looked at; `None` of what was not there.
+    files: Vec<(PathBuf, Option<Stamp>)>,
     /// The folders below which another file would count, too.
     folders: BTreeSet<PathBuf>,
 }
@@ -223,6 +225,7 @@ fn dependence(root: &Path, graph: &Graph, seen: &Seen) -> Option<Dependence> {
     let folder = open_folder(root)?;
     let mut places = BTreeSet::new();
     let mut folders = BTreeSet::new();
+    let mut unlisted = BTreeSet::new();
     for job in graph.jobs.values().filter(|job| !job.steps.is_empty()) {
         let globs = match &job.reuse {
             Reuse::Never => return None,
@@ -241,6 +244,9 @@ fn dependence(root: &Path, graph: &Graph, seen: &Seen) -> Option<Dependence> {
         // Globs that name just the files they select mean no other file.
         let is_exact =
             names.len() == globs.len() && globs.iter().all(|glob| is_literal(glob) && names.contains(Path::new(glob)));
+        // What git ignores, or what is not there yet, counts for a job in the tree itself if it is named.
+        let literals = globs.iter().filter(|glob| is_literal(glob)).map(Path::new);
+        unlisted.extend(literals.filter(|path| !names.contains(path)).map(Path::to_owned));
         if !is_exact {
             folders.extend(
                 patterns
@@ -259,7 +265,14 @@ fn dependence(root: &Path, graph: &Graph, seen: &Seen) -> Option<Dependence> {
         if !stamp.is_settled(seen.looked_at) || Stamp::of(&folder, path) != Some(stamp) {
             return None;
         }
-        files.push((path.clone(), stamp));
+        files.push((path.clone(), Some(stamp)));
+    }
+    for path in unlisted {
+        let stamp = Stamp::of(&folder, &path);
+        if stamp.is_some_and(|stamp| !stamp.is_settled(seen.looked_at)) {
+            return None;
+        }
+        files.push((path, stamp));
     }
     Some(Dependence { files, folders })
 }
