@@ -54,7 +54,9 @@ pub use batch::{BATCH_BYTES_MAX, BATCH_RUNS_MAX, BATCHES_MAX, Batch, BatchError,
 pub use escapes::{ESCAPE, Escapes};
 pub use frame::{FRAME_BYTES, RUNS_MAX};
 pub use journal::JOURNAL_BYTES_MAX;
-pub use logs::{BatchEnd, EndedLog, LogPlace, Logs, LogsSettings, PACKS_OPEN_MAX, Receipt, WATCHERS_MAX, Watch, pack_path};
+pub use logs::{
+    BatchEnd, EndedLog, LogPlace, Logs, LogsSettings, PACKS_OPEN_MAX, Receipt, WATCHERS_MAX, Watch, pack_path,
+};
 pub use mask::{
     CACHED_BYTES_MIN, MASK, MASKED_BYTES_MIN, MaskedStream, Masker, MaskerError, PATTERN_BYTES_MAX, is_too_short,
 };

@@ -308,7 +308,9 @@ impl Workspace {
         let repository = snapshot.repository();
         let manifest = Manifest::new(snapshot, files.clone());
         let of_git = manifest.git.as_deref().map(|git| [(GIT_UPPER, git), (GIT_WORK, git)]);
-        for (part, model) in [("upper", repository), ("work", repository)].into_iter().chain(of_git.into_iter().flatten()) {
+        for (part, model) in
+            [("upper", repository), ("work", repository)].into_iter().chain(of_git.into_iter().flatten())
+        {
             let part = directory.join(part);
             layer::make_like(&part, model).map_err(WorkspaceError::at(&part))?;
         }
