@@ -225,26 +225,33 @@ pub trait Blobs: Send + Sync {
     fn materialize(&self, digest: Digest, path: &Path, mode: Mode) -> Result<(), BlobError>;
 }
 
-/// Removes a blob whose content is not what its name says, so that whoever puts it next keeps it anew. Reads all of it. Whether it was removed.
+/// Removes a blob whose content is not what its name says, so that whoever puts it next keeps it anew. Reads all of it, and a second time before
+/// it removes anything: a connection that broke must not look like damage. Whether it was removed.
 ///
 /// # Errors
 /// [`BlobError::Io`] if it cannot be read for another reason, or not removed; then it stays.
 pub fn remove_damaged(blobs: &dyn Blobs, digest: Digest) -> Result<bool, BlobError> {
-    let mut content = match blobs.open(digest) {
-        Err(BlobError::Absent(_)) => return Ok(false),
-        opened => opened?,
-    };
+    for _ in 0..2 {
+        match is_whole(blobs, digest) {
+            Ok(true) | Err(BlobError::Absent(_)) => return Ok(false),
+            Ok(false) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    blobs.delete(digest)?;
+    Ok(true)
+}
+
+/// Whether a blob's content is what its name says.
+fn is_whole(blobs: &dyn Blobs, digest: Digest) -> Result<bool, BlobError> {
+    let mut content = blobs.open(digest)?;
     let mut hasher = blake3::Hasher::new();
     // A store that verifies tells by an error.
-    let is_whole = match io::copy(&mut content, &mut hasher).map_err(|error| read_error(error, digest)) {
-        Ok(_) => *hasher.finalize().as_bytes() == digest.0,
-        Err(BlobError::Damaged(_)) => false,
-        Err(error) => return Err(error),
-    };
-    if !is_whole {
-        blobs.delete(digest)?;
+    match io::copy(&mut content, &mut hasher).map_err(|error| read_error(error, digest)) {
+        Ok(_) => Ok(*hasher.finalize().as_bytes() == digest.0),
+        Err(BlobError::Damaged(_)) => Ok(false),
+        Err(error) => Err(error),
     }
-    Ok(!is_whole)
 }
 
 fn read_error(error: io::Error, digest: Digest) -> BlobError {
