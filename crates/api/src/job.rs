@@ -183,6 +183,9 @@ pub struct Job {
     /// How long it usually runs, in milliseconds: the median of its last ten passes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usual_ms: Option<u64>,
+    /// What its steps are called, in order, as the pipeline says; told of one job. Text from outside.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<String>,
 }
 
 /// Where a result came from.

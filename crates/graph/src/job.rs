@@ -345,6 +345,13 @@ impl Step {
     /// Begins the names of variables that hand values of `${{ }}` to a script; a number follows.
     pub const EXPRESSION_VARIABLE: &str = "ROPEWALK_EXPR_";
 
+    /// What the step is called, as its author wrote it.
+    #[must_use]
+    pub fn title(&self) -> String {
+        let name = self.name.as_written();
+        if name.is_empty() { self.script_title() } else { name.to_owned() }
+    }
+
     /// What a step without a name is called: the first line of its script that is not blank, with `…` after it where it is cut or more
     /// lines follow, so that nobody takes the first command for the whole. Of a value that the script is handed stands there what its
     /// author wrote, or the value if it is known and of one line.

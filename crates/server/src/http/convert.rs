@@ -113,6 +113,7 @@ pub fn job(
         retry_at: row.and_then(|row| row.retry_at).map(Into::into),
         child: row.and_then(|row| row.child),
         usual_ms,
+        steps: Vec::new(),
     }
 }
 

@@ -35,6 +35,7 @@ pub fn one(app: &App, build: BuildId, name: &JobName) -> Result<Job, Problem> {
     }
     let usual = app.server.store.usual_duration_ms(name).map_err(problem::store)?;
     let mut job = convert::job(build, name, spec.map(|spec| &**spec), row.as_ref(), usual);
+    job.steps = spec.map(|spec| spec.steps.iter().map(graph::Step::title).collect()).unwrap_or_default();
     add_asking(app, build, std::slice::from_mut(&mut job))?;
     Ok(job)
 }

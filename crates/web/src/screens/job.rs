@@ -1,5 +1,7 @@
 //! One job: its attempts, its steps, and the log of the step that is looked at, opened where the first error is.
 
+use std::cmp::Ordering;
+
 use api::build::Build;
 use api::job::{Attempt, Gate, Job, JobState, OutcomeWord, ReusedFrom, Usage, Waiting};
 use api::log::{LogState, LogSummary};
@@ -250,8 +252,9 @@ fn retry_tests(job: &Job) -> Markup {
     }
 }
 
-/// The steps of an attempt: those that were reported, else those that have printed something.
-fn steps(attempt: &Attempt, summary: &LogSummary) -> Vec<StepLine> {
+/// The steps of an attempt: those that were reported, else all of the job, of which one goes on: the one that prints, or the first behind those that
+/// have. What passed in silence is known only by the report.
+fn steps(attempt: &Attempt, summary: &LogSummary, names: &[String]) -> Vec<StepLine> {
     let first = |index: u16| summary.steps.iter().find(|log| log.step == index).map(|log| log.first);
     if let Some(report) = attempt.ended.as_ref().and_then(|end| end.report.as_ref()) {
         let line = |(index, step): (usize, &api::job::Step)| {
@@ -271,20 +274,31 @@ fn steps(attempt: &Attempt, summary: &LogSummary) -> Vec<StepLine> {
         };
         return report.steps.iter().enumerate().map(line).collect();
     }
-    let last = summary.steps.last().map(|log| log.step);
-    let line = |log: &api::log::StepLog| StepLine {
-        index: log.step,
-        name: format!("step {}", log.step + 1),
-        standing: if Some(log.step) == last { Standing::Running } else { Standing::Passed },
+    let is_open = |index: u16| summary.steps.iter().any(|log| log.step == index && log.state == LogState::Open);
+    let last = summary.steps.iter().map(|log| log.step).max();
+    let behind = last.map_or(0, |last| last.saturating_add(1));
+    let count = names.len().max(usize::from(behind));
+    let running = match last {
+        Some(last) if is_open(last) || usize::from(behind) == count => last,
+        _ => behind,
+    };
+    let line = |index: u16| StepLine {
+        index,
+        name: names.get(usize::from(index)).cloned().unwrap_or_else(|| format!("step {}", index + 1)),
+        standing: match index.cmp(&running) {
+            Ordering::Less => Standing::Passed,
+            Ordering::Equal => Standing::Running,
+            Ordering::Greater => Standing::Waiting,
+        },
         took_ms: None,
         exit: None,
         signal: None,
-        lines: log.lines,
-        first: Some(log.first),
-        is_open: log.state == LogState::Open,
+        lines: log::lines_of(summary, index),
+        first: first(index),
+        is_open: is_open(index),
         usage: Usage::default(),
     };
-    summary.steps.iter().map(line).collect()
+    (0..u16::try_from(count).unwrap_or(u16::MAX)).map(line).collect()
 }
 
 /// What the parts of a log's page speak of.
@@ -327,7 +341,7 @@ async fn shown(
     let is_last = attempts.last().is_some_and(|last| last.attempt == attempt.attempt);
     let number = u64::from(attempt.attempt);
     let summary: LogSummary = read(source, &format!("/api/v1/builds/{}/attempts/{number}/log", build.id)).await?;
-    let steps = steps(attempt, &summary);
+    let steps = steps(attempt, &summary, &job.steps);
     let failed = attempt.ended.as_ref().and_then(|end| end.cause.as_ref()?.step);
     let wanted = ask.number("step").and_then(|step| u16::try_from(step).ok());
     let printed = steps.iter().rev().find(|step| step.lines > 0).map(|step| step.index);
@@ -379,7 +393,7 @@ fn step_link(line: &StepLine, to: &str, is_here: bool) -> Markup {
     html! {
         a class=(line.standing.word()) #(format!("step-{}", line.index + 1)) title=[words::used(line.usage)] href=(to) aria-current=[is_here.then_some("true")] {
             (line.standing.mark()) " " span.name { (words::first_line(&line.name)) }
-            span.quiet { @if let Some(ms) = line.took_ms { (words::duration(ms)) " · " } @if let Some(exit) = line.exit.filter(|exit| *exit != 0) { "exit " (exit) " · " } (words::count(line.lines, "line", "lines")) }
+            span.quiet { @if let Some(ms) = line.took_ms { (words::duration(ms)) " · " } @if let Some(exit) = line.exit.filter(|exit| *exit != 0) { "exit " (exit) " · " } @if line.standing != Standing::Waiting { (words::count(line.lines, "line", "lines")) } }
         }
     }
 }
@@ -555,5 +569,36 @@ fn signal_name(signal: i32) -> &'static str {
         25 => "SIGXFSZ",
         31 => "SIGSYS",
         _ => "a signal",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// What is shown of the steps `a`, `b` and `c` of an attempt that runs, of which these have printed a line.
+    fn check(printed: &[(u16, &str)], expected: &str) {
+        let attempt =
+            json!({ "build": 1, "attempt": 1, "job": "j", "try": 1, "worker": "w", "leased": "2026-01-01T00:00:00Z" });
+        let attempt: Attempt = serde_json::from_value(attempt).expect("an attempt");
+        let logs = printed.iter().map(|(step, state)| json!({ "step": step, "lines": 1, "bytes": 1, "state": state }));
+        let summary = json!({ "build": 1, "attempt": 1, "steps": logs.collect::<Vec<_>>() });
+        let summary: LogSummary = serde_json::from_value(summary).expect("a summary");
+        let names = ["a", "b", "c"].map(str::to_owned);
+        let shown = steps(&attempt, &summary, &names);
+        let shown: Vec<String> = shown.iter().map(|line| format!("{} {}", line.name, line.standing.word())).collect();
+        assert_eq!(shown.join(", "), expected, "{printed:?}");
+    }
+
+    #[test]
+    fn all_steps_of_a_job_that_runs_have_their_names() {
+        check(&[], "a running, b waiting, c waiting");
+        check(&[(0, "open")], "a running, b waiting, c waiting");
+        check(&[(0, "closed")], "a passed, b running, c waiting");
+        check(&[(0, "closed"), (2, "open")], "a passed, b passed, c running");
+        check(&[(0, "closed"), (2, "closed")], "a passed, b passed, c running");
+        check(&[(3, "open")], "a passed, b passed, c passed, step 4 running");
     }
 }
