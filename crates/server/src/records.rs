@@ -423,7 +423,8 @@ impl Records {
     /// [`RecordError`].
     pub fn log_place(&self, build: BuildId, phase: LogPhase) -> Result<LogPlace, RecordError> {
         Ok(match (phase, self.read::<StoredLog>(&build.to_string())?) {
-            (_, Some((stored, _))) => LogPlace::Stored(stored.digest),
+            (LogPhase::Growing, Some((stored, _))) => LogPlace::Reopened(stored.digest),
+            (LogPhase::Ended, Some((stored, _))) => LogPlace::Stored(stored.digest),
             (LogPhase::Growing, None) => LogPlace::Live,
             (LogPhase::Ended, None) => LogPlace::Ended,
         })

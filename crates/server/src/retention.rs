@@ -260,7 +260,10 @@ async fn remove_builds(server: &Arc<Server>, name: String, project: Project) -> 
 /// What the log of a build takes, wherever it is; 0 if that cannot be told.
 fn log_bytes(server: &Server, build: BuildId) -> u64 {
     match server.records.log_place(build, LogPhase::Ended) {
-        Ok(LogPlace::Stored(digest)) => server.blobs.length(digest).unwrap_or(0),
+        // The pack, if there is one, holds what the blob does.
+        Ok(LogPlace::Stored(digest) | LogPlace::Reopened(digest)) => {
+            server.blobs.length(digest).unwrap_or(0).max(server.logs.stored_bytes(build))
+        }
         Ok(LogPlace::Live | LogPlace::Ended) => server.logs.stored_bytes(build),
         Err(_) => 0,
     }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use graph::{BuildId, with_causes};
 
 use crate::notices;
-use crate::records::StoredLog;
 use crate::server::Server;
 
 /// Shares what is not shared yet. Ends at the first refusal: the next start goes on.
@@ -37,12 +36,9 @@ fn refused(what: &str, why: &str) {
 
 fn share_one(server: &Server, build: BuildId) -> Result<(), String> {
     let row = server.store.build(build).map_err(|error| with_causes(&error))?;
-    let stored = server.records.read::<StoredLog>(&build.to_string()).map_err(|error| with_causes(&error))?;
-    // Of one that runs its end will do it, and what is left of one that was shared is part of that.
+    // Of one that runs its end will do it. One that was shared may have gone on since.
     match row {
-        Some(row) if row.finished.is_some() && stored.is_none() => {
-            server.records.end_log(&server.logs, build, server.now())
-        }
+        Some(row) if row.finished.is_some() => server.records.end_log(&server.logs, build, server.now()),
         _ => Ok(()),
     }
 }
@@ -62,7 +58,7 @@ mod tests {
     use crate::Running;
     use crate::access::{Access, RootKey, StoreLedger};
     use crate::parts::{Storage, open_blobs, open_database, open_storage};
-    use crate::records::LogPhase;
+    use crate::records::{LogPhase, Records, StoredLog};
     use crate::server::Parts;
     use crate::settings::{Durability, OnOff, Settings};
     use crate::world::{NoValue, SecretSource};
@@ -102,10 +98,7 @@ mod tests {
 
     fn add_build(storage: &Storage) -> BuildId {
         let build = storage.store.reserve_build().expect("a number");
-        let mut batch = Batch::new(build, StreamKey { attempt: 1, step: 0 }, 0);
-        assert!(batch.push(Stream::Stdout, 7, b"said\n").is_empty());
-        batch.end = Some(StepEnd::Closed);
-        assert_eq!(storage.logs.append(&[batch])[0].next_byte, 5);
+        say(&storage.logs, build, 1);
         let request = BuildRequest::new(Event::new(EventKind::Manual), "pipeline.yaml");
         let facts =
             [What::BuildCreated(Box::new(request)), What::BuildEnded { verdict: Verdict::Passed { note: None } }];
@@ -114,7 +107,28 @@ mod tests {
         build
     }
 
-    fn bytes(logs: &Logs, records: &crate::records::Records, build: BuildId) -> Option<u64> {
+    fn say(logs: &Logs, build: BuildId, attempt: u32) {
+        let mut batch = Batch::new(build, StreamKey { attempt, step: 0 }, 0);
+        assert!(batch.push(Stream::Stdout, 7, b"said\n").is_empty());
+        batch.end = Some(StepEnd::Closed);
+        assert_eq!(logs.append(&[batch])[0].next_byte, 5);
+    }
+
+    fn others_logs(data: &Path, root: &Path) -> Logs {
+        let chunks = open_database(&settings(OnOff::On), data).expect("it opens");
+        let places = SharedLogs { chunks, blobs: open_blobs(&settings(OnOff::On), data).expect("they open") };
+        let (root, durability) = (root.to_owned(), store::Durability::Process);
+        Logs::open(LogsSettings { root, durability, sharing: Sharing::Now(places) }).expect("it opens")
+    }
+
+    /// How many bytes each attempt said.
+    fn said(logs: &Logs, records: &Records, build: BuildId, phase: LogPhase) -> Vec<u64> {
+        let place = records.log_place(build, phase).expect("the records answer");
+        let reader = logs.reader(build, place).expect("it reads").expect("there is a log");
+        reader.streams().map(|stream| stream.bytes).collect()
+    }
+
+    fn bytes(logs: &Logs, records: &Records, build: BuildId) -> Option<u64> {
         let place = records.log_place(build, LogPhase::Ended).expect("the records answer");
         let reader = logs.reader(build, place).expect("it reads")?;
         reader.stream(StreamKey { attempt: 1, step: 0 }).map(|stream| stream.bytes)
@@ -134,18 +148,57 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         server.end().await.expect("it ends");
-        let chunks = open_database(&settings(OnOff::On), data).expect("it opens");
-        let places = SharedLogs { chunks, blobs: open_blobs(&settings(OnOff::On), data).expect("they open") };
-        let root = folders[1].path().join("logs");
-        let durability = store::Durability::Process;
-        let other = Logs::open(LogsSettings { root, durability, sharing: Sharing::Now(places) }).expect("it opens");
+        let other = others_logs(data, &folders[1].path().join("logs"));
         assert_eq!(bytes(&other, &records, ended), Some(5));
 
         // Here is a copy alone, without which it is read all the same once the setting is another one.
         drop((other, records));
         std::fs::remove_dir_all(data.join("logs")).expect("it is removed");
         let storage = open_storage(&settings(OnOff::Off), data).expect("it opens");
-        let records = crate::records::Records::new(Arc::clone(&storage.store));
+        let records = Records::new(Arc::clone(&storage.store));
         assert_eq!(bytes(&storage.logs, &records, ended), Some(5));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_log_that_was_shared_goes_on_whatever_the_setting_is_when_its_build_runs_again() {
+        let folders = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
+        let data = folders[0].path();
+        let open = |shared| {
+            let storage = open_storage(&settings(shared), data).expect("it opens");
+            let records = Records::new(Arc::clone(&storage.store));
+            (storage, records)
+        };
+        let (storage, records) = open(OnOff::On);
+        let build = add_build(&storage);
+        records.end_log(&storage.logs, build, Timestamp(2)).expect("it is stored");
+        drop((storage, records));
+        let mut expected = vec![5];
+        for (attempt, shared) in [(2, OnOff::On), (3, OnOff::Off)] {
+            let (storage, records) = open(shared);
+            assert_eq!(said(&storage.logs, &records, build, LogPhase::Growing), expected);
+            say(&storage.logs, build, attempt);
+            expected.push(5);
+            for phase in [LogPhase::Growing, LogPhase::Ended] {
+                assert_eq!(said(&storage.logs, &records, build, phase), expected, "{phase:?}");
+            }
+            records.end_log(&storage.logs, build, Timestamp(2)).expect("it is finished");
+            assert_eq!(said(&storage.logs, &records, build, LogPhase::Ended), expected);
+        }
+        // What it said while it was not shared is, once it is again.
+        let (storage, records) = open(OnOff::On);
+        let digest = |records: &Records| {
+            let stored = records.read::<StoredLog>(&build.to_string()).expect("the records answer");
+            stored.expect("it is stored").0.digest
+        };
+        let before = digest(&records);
+        drop((storage, records));
+        let server = serve(data, OnOff::On);
+        let records = server.server.records.clone();
+        while digest(&records) == before {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        server.end().await.expect("it ends");
+        let other = others_logs(data, &folders[1].path().join("logs"));
+        assert_eq!(said(&other, &records, build, LogPhase::Ended), expected);
     }
 }

@@ -9,7 +9,7 @@ use api::log::LogStream;
 use engine::Fact;
 use engine::fact::What;
 use graph::{AttemptNumber, AttemptReport, BuildId, JobName, StepReport, StepResult, Timestamp};
-use store::log::{Item, LineEnd, LogReader, Stream, StreamKey};
+use store::log::{Item, LineEnd, LogPlace, LogReader, Stream, StreamKey};
 use tokio::sync::watch;
 
 use super::cursor::{AttemptKey, Cursor, Told};
@@ -238,6 +238,8 @@ impl Reader {
                 let running = &self.running;
                 self.cursor.keep(|key| running.contains_key(key));
             }
+            // What it adds may be in another pack than what was there when the build had ended.
+            What::JobRetried { .. } => drop(self.packs.remove(&self.build)),
             What::BuildEnded { .. } => self.has_ended = Ended::Yes,
             _ => {}
         }
@@ -253,11 +255,24 @@ impl Reader {
     /// The pack of a build; opened once there is one.
     fn pack(&mut self, build: BuildId) -> Result<Option<&LogReader>, LiveError> {
         if !self.packs.contains_key(&build) {
-            let place = self.live.records.log_place(build, LogPhase::Growing)?;
+            let place = self.place(build)?;
             let Some(reader) = self.live.logs.reader(build, place)? else { return Ok(None) };
             self.packs.insert(build, reader);
         }
         Ok(self.packs.get(&build))
+    }
+
+    /// Where a log is read of which more may come. That of another build, whose attempt went on for this one, may grow though it has ended.
+    fn place(&self, build: BuildId) -> Result<LogPlace, LiveError> {
+        let row = if build == self.build { self.live.store.build(build)? } else { None };
+        let phase = match row {
+            Some(row) if row.finished.is_some() => LogPhase::Ended,
+            _ => LogPhase::Growing,
+        };
+        Ok(match self.live.records.log_place(build, phase)? {
+            LogPlace::Ended => LogPlace::Live,
+            place => place,
+        })
     }
 
     /// Tells what is new of an attempt. `Break` if all of it was told: then it has ended.

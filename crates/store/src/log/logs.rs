@@ -92,8 +92,11 @@ pub enum LogPlace {
     Live,
     /// In the pack of this server, or in chunks still; no more comes.
     Ended,
-    /// In this blob; no more comes. What [`Logs::end`] recorded.
+    /// In this blob, which [`Logs::end`] recorded; no more comes. If a job was retried since, or an attempt went on for another
+    /// build, more of it is where that of a running build is.
     Stored(Digest),
+    /// In this blob up to an earlier end of the build, which runs again: the pack begins with that, and may grow.
+    Reopened(Digest),
 }
 
 /// What the end of a log left.
@@ -131,6 +134,14 @@ struct Inner {
 enum Keeping {
     Here,
     Shared,
+}
+
+/// Where the log of a build is that had ended before.
+enum Ended {
+    /// In this copy of its blob, and nowhere else.
+    Blob(PathBuf),
+    /// In the pack, with all that the blob holds: more has come since.
+    Pack(PathBuf),
 }
 
 /// The pack of one build; opened when it is needed.
@@ -252,9 +263,14 @@ impl Logs {
                 (self.inner.path(build), writing)
             }
             LogPlace::Stored(digest) => match self.inner.fetch_ended(build, digest)? {
-                Some(path) => (path, Writing::Over),
+                Some(Ended::Blob(path) | Ended::Pack(path)) => (path, Writing::Over),
                 None => return Ok(None),
             },
+            LogPlace::Reopened(digest) => {
+                self.inner.begin_with(build, digest)?;
+                self.inner.fetch(build)?;
+                (self.inner.path(build), Writing::Going)
+            }
         };
         match self.inner.opened.open(&path, writing) {
             Ok(reader) => Ok(Some(reader)),
@@ -294,8 +310,8 @@ impl Logs {
 
     /// No more comes: joins small frames, and if logs are shared moves this one into a blob, whose digest is given to
     /// `record` before the chunks are deleted. `None` if there is no log. May be called again, also after a death at
-    /// any point of it, also by another server, if `place` is what has been recorded so far: only a log that is not
-    /// [`LogPlace::Stored`] yet is made from the chunks. Once `record` has returned it is to be read from there.
+    /// any point of it, also by another server, if `place` is what has been recorded so far: what stands in that blob is not
+    /// made again, unless more has come since. Once `record` has returned it is to be read from there.
     /// `record` must refuse a server that leads no more.
     ///
     /// # Errors
@@ -307,7 +323,7 @@ impl Logs {
         record: impl FnOnce(Digest) -> Result<(), StoreError>,
     ) -> Result<Option<EndedLog>, LogError> {
         let ended = match place {
-            LogPlace::Stored(digest) => self.inner.end_again(build, digest),
+            LogPlace::Stored(digest) | LogPlace::Reopened(digest) => self.inner.end_again(build, digest, record),
             LogPlace::Live | LogPlace::Ended => self.inner.fetch(build).and_then(|_| self.inner.end(build, record)),
         };
         self.inner.wake(build);
@@ -588,7 +604,7 @@ impl Inner {
         match &self.shared {
             Some(shared) if self.keeping == Keeping::Here && !shared.knows(build) => {
                 let found = self.fetch_from(shared, build)?;
-                shared.saw(build, 0);
+                shared.saw(build, 0, 0);
                 Ok(found)
             }
             Some(shared) if self.keeping == Keeping::Shared => self.fetch_from(shared, build),
@@ -599,14 +615,14 @@ impl Inner {
     fn fetch_from(&self, shared: &Shared, build: BuildId) -> Result<bool, LogError> {
         let mut found = false;
         loop {
-            let chunks = shared.unseen(build)?;
+            let (after, chunks) = shared.unseen(build)?;
             let Some(last) = chunks.last().map(|chunk| chunk.number) else { return Ok(found) };
             found = true;
             for chunk in chunks {
                 let batches = Batch::decode_all(&chunk.body).map_err(LogError::shared)?;
                 self.apply(build, &batches.iter().collect::<Vec<_>>())?;
             }
-            shared.saw(build, last);
+            shared.saw(build, after, last);
         }
     }
 
@@ -695,19 +711,79 @@ impl Inner {
         Ok(Some(EndedLog { pack_bytes, digest: Some(digest) }))
     }
 
-    /// The log stands in its blob; what is left of it elsewhere goes.
-    fn end_again(&self, build: BuildId, digest: Digest) -> Result<Option<EndedLog>, LogError> {
+    /// The log stands in its blob: what is left of it elsewhere goes. If that is more, it has ended once more, with all of it.
+    fn end_again(
+        &self,
+        build: BuildId,
+        digest: Digest,
+        record: impl FnOnce(Digest) -> Result<(), StoreError>,
+    ) -> Result<Option<EndedLog>, LogError> {
+        let copy = match self.fetch_ended(build, digest)? {
+            Some(Ended::Blob(copy)) => copy,
+            Some(Ended::Pack(_)) => return self.end(build, record),
+            None => return Ok(None),
+        };
         if let Some(shared) = &self.shared {
             shared.places.chunks.delete_log_chunks(build).map_err(LogError::shared)?;
+            shared.forget(build);
         }
-        match self.fetch_ended(build, digest)? {
-            Some(copy) => Ok(Some(EndedLog { pack_bytes: copy.metadata()?.len(), digest: Some(digest) })),
-            None => Ok(None),
+        Ok(Some(EndedLog { pack_bytes: copy.metadata()?.len(), digest: Some(digest) }))
+    }
+
+    /// Where all of the log of a build is that had ended when it was put into the blob; `None` if nothing is anywhere.
+    fn fetch_ended(&self, build: BuildId, digest: Digest) -> Result<Option<Ended>, LogError> {
+        if let Some(shared) = self.keeper().filter(|shared| !shared.knows_blob(build, digest)) {
+            // Chunks that came since are numbered anew.
+            shared.forget(build);
         }
+        self.fetch(build)?;
+        let copy = self.copy(build, digest)?;
+        let path = self.path(build);
+        if !path.try_exists()? {
+            return Ok(copy.map(Ended::Blob));
+        }
+        let Some(copy) = copy else { return Ok(Some(Ended::Pack(path))) };
+        let stored = LogReader::open(&copy, Writing::Over)?;
+        let slot = self.slot(build);
+        let mut writer = lock(&slot.writer);
+        *writer = None;
+        let Some(pack) = merge::open_if_there(&path)? else { return Ok(Some(Ended::Blob(copy))) };
+        if pack.has_more_than(&stored) {
+            self.join(build, digest, &stored)?;
+            return Ok(Some(Ended::Pack(path)));
+        }
+        // What was here while the build ran is part of that.
+        self.forget_pack(&path)?;
+        self.shared.iter().for_each(|shared| shared.forget(build));
+        Ok(Some(Ended::Blob(copy)))
+    }
+
+    /// Has the pack hold what the blob does, in which an earlier end of the build put its log.
+    fn begin_with(&self, build: BuildId, digest: Digest) -> Result<(), LogError> {
+        let is_known = self.shared.as_ref().is_some_and(|shared| shared.knows_blob(build, digest));
+        if is_known && self.path(build).try_exists()? {
+            return Ok(());
+        }
+        let Some(copy) = self.copy(build, digest)? else { return Ok(()) };
+        let stored = LogReader::open(&copy, Writing::Over)?;
+        let slot = self.slot(build);
+        let mut writer = lock(&slot.writer);
+        *writer = None;
+        self.join(build, digest, &stored)
+    }
+
+    /// As [`Inner::begin_with`], of a pack that is not open.
+    fn join(&self, build: BuildId, digest: Digest, stored: &LogReader) -> Result<(), LogError> {
+        let path = self.path(build);
+        merge::join(&path, stored, &self.pool, self.durability)?;
+        if let Some(shared) = self.shared.as_ref().filter(|shared| !shared.knows_blob(build, digest)) {
+            shared.saw_blob(build, digest);
+        }
+        Ok(())
     }
 
     /// The local copy of a blob that holds a log, fetched if need be; `None` if there is no such blob.
-    fn fetch_ended(&self, build: BuildId, digest: Digest) -> Result<Option<PathBuf>, LogError> {
+    fn copy(&self, build: BuildId, digest: Digest) -> Result<Option<PathBuf>, LogError> {
         let copy = self.copy_path(build, digest);
         match File::options().write(true).open(&copy) {
             // So that `trim` knows it was read.
@@ -722,16 +798,6 @@ impl Inner {
                 }
             }
         }
-        let path = self.path(build);
-        if !path.try_exists()? {
-            return Ok(Some(copy));
-        }
-        // What was here while the build ran is part of that.
-        let slot = self.slot(build);
-        let mut writer = lock(&slot.writer);
-        *writer = None;
-        self.forget_pack(&path)?;
-        self.shared.iter().for_each(|shared| shared.forget(build));
         Ok(Some(copy))
     }
 

@@ -15,7 +15,7 @@ use super::frame::{Ends, FRAME_BYTES, HEADER_BYTES, Header, Joint, LastEnd, Run}
 use super::index::{self, Entry, side_path};
 use super::pack::Pool;
 use super::reader::{Decoded, Decoder};
-use super::{LogError, LogReader, LogWriter, Masker, Selection, StreamKey, StreamWriter, Writing};
+use super::{LogError, LogReader, LogWriter, Masker, Selection, StreamKey, StreamSummary, StreamWriter, Writing};
 use crate::Durability;
 
 /// Frames with at least this much content are not opened.
@@ -29,11 +29,46 @@ fn target_path(pack: &Path) -> PathBuf {
 /// Rewrites the pack, which nobody may be writing. If it does not return, the pack is what it was, or the new one.
 pub(super) fn merge(pack: &Path, pool: &Arc<Pool>, durability: Durability) -> Result<(), LogError> {
     let reader = LogReader::open(pack, Writing::Going)?;
+    rewrite(pack, &[(&reader, reader.streams().collect())], pool, durability)
+}
+
+/// Has the pack, which nobody may be writing, hold of each step what goes further, in it or in the other one. It is made if it is not
+/// there. If it does not return, the pack is what it was, or the new one.
+pub(super) fn join(pack: &Path, other: &LogReader, pool: &Arc<Pool>, durability: Durability) -> Result<(), LogError> {
+    let Some(reader) = open_if_there(pack)? else {
+        return rewrite(pack, &[(other, other.streams().collect())], pool, durability);
+    };
+    if !other.has_more_than(&reader) {
+        return Ok(());
+    }
+    let is_theirs = |key| other.stream(key).is_some_and(|stream| stream.goes_further_than(reader.stream(key)));
+    let theirs = other.streams().filter(|stream| is_theirs(stream.key)).collect();
+    let ours = reader.streams().filter(|stream| !is_theirs(stream.key)).collect();
+    rewrite(pack, &[(other, theirs), (&reader, ours)], pool, durability)
+}
+
+/// Opens a pack that may grow; `None` if it is not there.
+pub(super) fn open_if_there(pack: &Path) -> Result<Option<LogReader>, LogError> {
+    match LogReader::open(pack, Writing::Going) {
+        Err(LogError::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        reader => reader.map(Some),
+    }
+}
+
+/// Puts a new pack of these steps in the place of the pack.
+fn rewrite(
+    pack: &Path,
+    parts: &[(&LogReader, Vec<StreamSummary>)],
+    pool: &Arc<Pool>,
+    durability: Durability,
+) -> Result<(), LogError> {
     let target = target_path(pack);
     forget(&target)?;
     let writer = LogWriter::open_pooled(&target, pool)?;
-    let mut copy = Copy { reader: &reader, decoder: Decoder::default(), stored: Vec::new() };
-    let copied = reader.streams().try_for_each(|stream| copy.stream(stream.key, &writer));
+    let copied = parts.iter().try_for_each(|(reader, streams)| {
+        let mut copy = Copy { reader, decoder: Decoder::default(), stored: Vec::new() };
+        streams.iter().try_for_each(|stream| copy.stream(stream.key, &writer))
+    });
     let copied = copied.and_then(|()| if durability == Durability::Power { writer.sync() } else { Ok(()) });
     drop(writer);
     if let Err(error) = copied {

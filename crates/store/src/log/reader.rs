@@ -67,6 +67,14 @@ pub struct StreamSummary {
     pub state: StreamState,
 }
 
+impl StreamSummary {
+    /// Whether this is more of a step's output than the other.
+    pub(super) fn goes_further_than(&self, other: Option<Self>) -> bool {
+        let end = |stream: &Self| (stream.bytes, stream.state == StreamState::Closed);
+        other.is_none_or(|other| end(self) > end(&other))
+    }
+}
+
 /// How a row begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LineStart {
@@ -353,6 +361,11 @@ impl LogReader {
             last_time_us: last.header.last_time_us,
             state: if stream.closed { StreamState::Closed } else { StreamState::Open },
         })
+    }
+
+    /// Whether some step goes further here than in the other pack.
+    pub(super) fn has_more_than(&self, other: &Self) -> bool {
+        self.streams().any(|stream| stream.goes_further_than(other.stream(stream.key)))
     }
 
     /// The rows with these numbers, in order, and the gaps among them. A step without output has none. What has been

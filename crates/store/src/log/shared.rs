@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use graph::BuildId;
+use graph::{BuildId, Digest};
 
 use super::group::Group;
 use super::pack::lock;
@@ -41,9 +41,18 @@ type Chunks = Vec<(BuildId, Vec<u8>)>;
 
 pub(super) struct Shared {
     pub places: SharedLogs,
-    /// The number of the last chunk of each build whose batches are in the local pack.
-    seen: Mutex<HashMap<BuildId, u64>>,
+    /// What the local pack of each build holds.
+    seen: Mutex<HashMap<BuildId, Seen>>,
     group: Group<Chunks, Vec<u64>>,
+}
+
+/// What a local pack holds of what stands elsewhere.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    /// All chunks up to this number; `None` if they were not asked for.
+    number: Option<u64>,
+    /// The blob of an earlier end of the build, if it is known to hold that.
+    blob: Option<Digest>,
 }
 
 impl Shared {
@@ -65,33 +74,51 @@ impl Shared {
         Ok(builds.into_iter().zip(numbers).collect())
     }
 
-    /// The next chunks that are not in the local pack; empty if there are none.
-    pub fn unseen(&self, build: BuildId) -> Result<Vec<LogChunk>, LogError> {
-        let after = lock(&self.seen).get(&build).copied().unwrap_or(0);
-        self.places.chunks.log_chunks(build, after, CHUNKS_PAGE).map_err(LogError::shared)
+    /// The next chunks that are not in the local pack, empty if there are none, and the number of the last one that is.
+    pub fn unseen(&self, build: BuildId) -> Result<(u64, Vec<LogChunk>), LogError> {
+        let after = self.seen(build).number.unwrap_or(0);
+        Ok((after, self.places.chunks.log_chunks(build, after, CHUNKS_PAGE).map_err(LogError::shared)?))
     }
 
-    /// All chunks up to this one are in the local pack.
-    pub fn saw(&self, build: BuildId, number: u64) {
-        let mut seen = lock(&self.seen);
-        if seen.len() >= SEEN_MAX {
-            seen.clear();
-        }
-        let last = seen.entry(build).or_default();
-        *last = (*last).max(number);
+    /// All chunks after the one and up to the other are in the local pack, as are, unless it was forgotten meanwhile, those before.
+    pub fn saw(&self, build: BuildId, after: u64, last: u64) {
+        self.change(build, |seen| {
+            if seen.number.unwrap_or(0) == after {
+                seen.number = Some(last);
+            }
+        });
     }
 
     /// As [`Shared::saw`] of a chunk of ours, if no chunk of another server came before it.
     pub fn saw_own(&self, build: BuildId, number: u64) {
-        let mut seen = lock(&self.seen);
-        if seen.get(&build).copied().unwrap_or(0) + 1 == number && seen.len() < SEEN_MAX {
-            seen.insert(build, number);
-        }
+        self.saw(build, number.saturating_sub(1), number);
+    }
+
+    /// The local pack holds what the blob does. The end of the build that left it deleted the chunks, and their numbers begin anew.
+    pub fn saw_blob(&self, build: BuildId, digest: Digest) {
+        self.change(build, |seen| *seen = Seen { number: None, blob: Some(digest) });
     }
 
     /// Whether [`Shared::saw`] was told of the build, be it that it has no chunks.
     pub fn knows(&self, build: BuildId) -> bool {
-        lock(&self.seen).contains_key(&build)
+        self.seen(build).number.is_some()
+    }
+
+    /// Whether [`Shared::saw_blob`] was told of this one last.
+    pub fn knows_blob(&self, build: BuildId, digest: Digest) -> bool {
+        self.seen(build).blob == Some(digest)
+    }
+
+    fn seen(&self, build: BuildId) -> Seen {
+        lock(&self.seen).get(&build).copied().unwrap_or_default()
+    }
+
+    fn change(&self, build: BuildId, change: impl FnOnce(&mut Seen)) {
+        let mut seen = lock(&self.seen);
+        if seen.len() >= SEEN_MAX {
+            seen.clear();
+        }
+        change(seen.entry(build).or_default());
     }
 
     pub fn forget(&self, build: BuildId) {

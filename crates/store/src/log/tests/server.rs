@@ -439,6 +439,100 @@ fn what_was_shared_is_read_when_it_is_shared_no_more() {
     }
 }
 
+/// A job of a build that had ended is retried: its lines join those that stand in the blob, wherever they are read, and whichever server
+/// ends it again.
+#[test]
+fn a_log_that_was_stored_goes_on_when_its_build_runs_again() {
+    let again = StreamKey { attempt: 8, step: 0 };
+    let both = |logs: &Logs, place| {
+        let reader = logs.reader(BUILD, place).unwrap().unwrap();
+        text(reader.lines(KEY, 0..u64::MAX)) + &text(reader.lines(again, 0..u64::MAX))
+    };
+    let retried = |first_byte, text| {
+        let mut batch = batch(first_byte, text);
+        batch.key = again;
+        batch
+    };
+    let first = "0 out@1 [one]\n1 out@1 [two]\n";
+    let all = format!("{first}0 out@1 [three]\n1 out@1 [four]\n");
+    for ends in 0..2 {
+        let places = Place::pair();
+        let (logs, other) = (places[0].open(), places[1].open());
+        answer(&logs, batch(0, "one\n"));
+        answer(&logs, closed(batch(4, "two\n")));
+        // The other server has seen more chunks than there will be once they are numbered anew.
+        assert_eq!(lines(&other, LogPlace::Live), first);
+        let mut recorded = None;
+        logs.end(BUILD, LogPlace::Ended, |digest| keep(&mut recorded, digest)).unwrap();
+        let before = recorded.unwrap();
+        assert_eq!(both(&logs, LogPlace::Stored(before)), first);
+
+        let growing = LogPlace::Reopened(before);
+        let mut follower = logs.reader(BUILD, growing).unwrap().unwrap();
+        assert_eq!(answer(&logs, retried(0, "three\n")), "Taken 6");
+        follower.refresh().unwrap();
+        assert_eq!(text(follower.lines(again, 0..u64::MAX)), "0 out@1 [three]\n");
+        assert_eq!(raw(&follower, Selection::All), b"one\ntwo\n");
+        for logs in [&logs, &other, &logs] {
+            assert_eq!(both(logs, growing), format!("{first}0 out@1 [three]\n"), "{ends}");
+        }
+        drop(logs);
+        // Nothing is read before it goes on, and it may go on at the other.
+        let logs = places[0].open();
+        assert_eq!(answer([&logs, &other][ends], closed(retried(6, "four\n"))), "Taken 11");
+        for logs in [&logs, &other] {
+            assert_eq!(both(logs, growing), all, "{ends}");
+            // It has ended, and is not stored again yet.
+            assert_eq!(both(logs, LogPlace::Stored(before)), all, "{ends}");
+        }
+        drop(logs);
+        let logs = [&places[0].open(), &other][ends].clone();
+        logs.end(BUILD, LogPlace::Stored(before), |_| Err(refusal())).unwrap_err();
+        assert_eq!(both(&logs, LogPlace::Stored(before)), all, "{ends}");
+        let ended = logs.end(BUILD, LogPlace::Stored(before), |digest| keep(&mut recorded, digest)).unwrap().unwrap();
+        assert_eq!(ended.digest, recorded);
+        assert!(places[0].shared().chunks.log_chunks(BUILD, 0, 9).unwrap().is_empty());
+        let place = LogPlace::Stored(recorded.unwrap());
+        let nowhere = Place { folder: tempfile::tempdir().unwrap(), ..places.into_iter().next().unwrap() };
+        for logs in [&logs, &other, &nowhere.open()] {
+            assert_eq!(both(logs, place), all, "{ends}");
+            assert_eq!(logs.end(BUILD, place, |_| panic!("recorded already")).unwrap(), Some(ended));
+        }
+    }
+}
+
+#[test]
+fn a_log_that_was_stored_goes_on_when_logs_are_shared_no_more() {
+    let again = StreamKey { attempt: 8, step: 0 };
+    for durability in [Durability::Process, Durability::Power] {
+        let [one, mut other] = Place::pair();
+        other.durability = durability;
+        let logs = one.open();
+        answer(&logs, closed(batch(0, "one\n")));
+        let mut recorded = None;
+        logs.end(BUILD, LogPlace::Ended, |digest| keep(&mut recorded, digest)).unwrap();
+        let (growing, stored) = (LogPlace::Reopened(recorded.unwrap()), LogPlace::Stored(recorded.unwrap()));
+        let both = |logs: &Logs, place| {
+            let reader = logs.reader(BUILD, place).unwrap().unwrap();
+            text(reader.lines(KEY, 0..u64::MAX)) + &text(reader.lines(again, 0..u64::MAX))
+        };
+        let expected = "0 out@1 [one]\n0 out@1 [two]\n";
+        let mut batch = closed(batch(0, "two\n"));
+        batch.key = again;
+        assert_eq!(answer(&other.open_alone(), batch), "Taken 4");
+        let logs = other.open_alone();
+        assert_eq!(both(&logs, growing), expected);
+        assert_eq!(both(&logs, stored), expected);
+        logs.end(BUILD, stored, |_| panic!("it stays here")).unwrap();
+        assert_eq!(both(&logs, stored), expected);
+        drop(logs);
+        assert_eq!(both(&other.open_alone(), stored), expected);
+        // And when it is shared again, all of it comes to where others see it.
+        other.open().end(BUILD, stored, |digest| keep(&mut recorded, digest)).unwrap();
+        assert_eq!(both(&one.open(), LogPlace::Stored(recorded.unwrap())), expected);
+    }
+}
+
 /// Dies after each step of the end in turn; the same or another server, with or without its folder, ends it.
 #[test]
 fn an_end_that_was_cut_anywhere_is_done_again() {
