@@ -13,6 +13,7 @@ use store::log::{LogError, Logs, LogsSettings, SharedLogs, Sharing};
 use store::{Journal, Opening, Portable, PostgresStore, SqliteStore, Store, StoreError};
 
 use crate::random::random_digits;
+use crate::records::Records;
 use crate::settings::{Durability, OnOff, Settings};
 
 /// Where things stand in a data folder.
@@ -154,7 +155,12 @@ pub fn open_store(settings: &Settings, data: &Path) -> Result<Arc<dyn Store>, Pa
 pub fn open_storage(settings: &Settings, data: &Path) -> Result<Storage, PartError> {
     let database = open_database(settings, data)?;
     let blobs = open_blobs(settings, data)?;
-    let places = SharedLogs { chunks: Arc::clone(&database) as Arc<dyn LogChunks>, blobs: Arc::clone(&blobs) };
+    let records = Records::new(Arc::clone(&database) as Arc<dyn Store>);
+    let places = SharedLogs {
+        chunks: Arc::clone(&database) as Arc<dyn LogChunks>,
+        blobs: Arc::clone(&blobs),
+        recorded: Arc::new(move |build| records.stored_log(build)),
+    };
     // Whatever the setting was before, no log is out of sight.
     let sharing = match settings.logs_shared {
         OnOff::Off => Sharing::Before(places),

@@ -430,6 +430,18 @@ impl Records {
         })
     }
 
+    /// The blob that holds the log of a build up to its last end, if one does.
+    ///
+    /// # Errors
+    /// As the store refuses; [`StoreError::Corrupt`] if the record cannot be read.
+    pub fn stored_log(&self, build: BuildId) -> Result<Option<Digest>, StoreError> {
+        match self.read::<StoredLog>(&build.to_string()) {
+            Ok(stored) => Ok(stored.map(|(stored, _)| stored.digest)),
+            Err(RecordError::Store(error)) => Err(error),
+            Err(RecordError::Unreadable { source, .. }) => Err(StoreError::Corrupt(source.into())),
+        }
+    }
+
     /// Finishes the log of a build that has ended. May be done again.
     ///
     /// # Errors

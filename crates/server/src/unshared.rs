@@ -116,7 +116,8 @@ mod tests {
 
     fn others_logs(data: &Path, root: &Path) -> Logs {
         let chunks = open_database(&settings(OnOff::On), data).expect("it opens");
-        let places = SharedLogs { chunks, blobs: open_blobs(&settings(OnOff::On), data).expect("they open") };
+        let blobs = open_blobs(&settings(OnOff::On), data).expect("they open");
+        let places = SharedLogs { chunks, blobs, recorded: Arc::new(|_| Ok(None)) };
         let (root, durability) = (root.to_owned(), store::Durability::Process);
         Logs::open(LogsSettings { root, durability, sharing: Sharing::Now(places) }).expect("it opens")
     }

@@ -64,7 +64,7 @@ pub use pack::FRAMES_QUEUED_MAX;
 pub use reader::{Batches, Gap, GapCause, Item, Line, LineBytes, LineEnd, LineStart, Lines, LogReader, Raw, RawPart};
 pub use reader::{Selection, StreamState, StreamSummary, Writing};
 pub use search::{BUDGET_OVERRUN, HIT_BYTES_MAX, Hit, SEARCH_LINE_BYTES_MAX, SearchBudget, SearchEnd, SearchResult};
-pub use shared::{SharedLogs, Sharing};
+pub use shared::{Recorded, SharedLogs, Sharing};
 pub use writer::{LogWriter, PARTIAL_BYTES_MAX, StreamWriter, Summary};
 
 /// Names what one step of one attempt printed. Sorted by attempt, then step.

@@ -482,13 +482,18 @@ impl Inner {
     /// As [`Inner::apply`], behind what was shared before.
     fn apply_here(&self, build: BuildId, batches: &[&Batch]) -> Result<Vec<Applied>, LogError> {
         self.fetch(build)?;
+        self.apply_behind(build, batches)
+    }
+
+    /// As [`Inner::apply`]. If something before it is missing in the pack, that is looked for first.
+    fn apply_behind(&self, build: BuildId, batches: &[&Batch]) -> Result<Vec<Applied>, LogError> {
         let mut applied = self.apply(build, batches)?;
         let has_gap = applied.iter().any(|(receipt, _)| matches!(receipt.end, BatchEnd::Gap));
         if has_gap
             && let Some(shared) = &self.shared
-            && self.fetch_from(shared, build)?
+            && self.fetch_missing(shared, build)?
         {
-            // Another server had not left off sharing.
+            // The build had ended, or another server had not left off sharing.
             for (before, again) in applied.iter_mut().zip(self.apply(build, batches)?) {
                 *before = (again.0, before.1.take().or(again.1));
             }
@@ -526,7 +531,7 @@ impl Inner {
                 continue;
             }
             // It is kept for all servers. What this one cannot write it fetches again before it is read.
-            let applied = self.apply(*build, &chosen.iter().map(|index| &batches[*index]).collect::<Vec<_>>());
+            let applied = self.apply_behind(*build, &chosen.iter().map(|index| &batches[*index]).collect::<Vec<_>>());
             for (position, index) in chosen.iter().enumerate() {
                 receipts[*index] = match &applied {
                     Ok(applied) => applied[position].0.clone(),
@@ -545,7 +550,13 @@ impl Inner {
     /// fetched if something seems to be missing.
     fn judge(&self, build: BuildId, batches: &[&Batch]) -> Result<Vec<(Receipt, bool)>, LogError> {
         let judged = self.judge_by_pack(build, batches)?;
-        if judged.iter().all(|(receipt, _)| matches!(receipt.end, BatchEnd::Taken)) || !self.fetch(build)? {
+        let is = |end: fn(&BatchEnd) -> bool| judged.iter().any(|(receipt, _)| end(&receipt.end));
+        let found = match self.keeper() {
+            Some(shared) if is(|end| matches!(end, BatchEnd::Gap)) => self.fetch_missing(shared, build)?,
+            Some(shared) if is(|end| !matches!(end, BatchEnd::Taken)) => self.fetch_from(shared, build)?,
+            _ => false,
+        };
+        if !found {
             return Ok(judged);
         }
         self.wake(build);
@@ -610,6 +621,15 @@ impl Inner {
             Some(shared) if self.keeping == Keeping::Shared => self.fetch_from(shared, build),
             _ => Ok(false),
         }
+    }
+
+    /// As [`Inner::fetch_from`], and before that what stands in a blob: an attempt may go on for another build when its own has ended.
+    fn fetch_missing(&self, shared: &Shared, build: BuildId) -> Result<bool, LogError> {
+        let recorded = (shared.places.recorded)(build).map_err(LogError::shared)?;
+        if let Some(digest) = recorded {
+            self.begin_with(build, digest)?;
+        }
+        Ok(self.fetch_from(shared, build)? || recorded.is_some())
     }
 
     fn fetch_from(&self, shared: &Shared, build: BuildId) -> Result<bool, LogError> {

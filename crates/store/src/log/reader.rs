@@ -277,16 +277,15 @@ impl LogReader {
     /// # Errors
     /// What the file system says.
     pub fn refresh(&mut self) -> Result<usize, LogError> {
-        let metadata = self.file.metadata()?;
         let mut known = self.frames();
-        if metadata.nlink() == 0
-            && let Ok(file) = File::open(&self.path)
+        if !self.is_in_place()
+            && let Ok(there) = Self::open(&self.path, self.writing)
+            && !self.has_more_than(&there)
         {
-            // The pack was rewritten with fewer frames (`log/merge.rs`); numbers of rows and bytes stay.
-            self.file = Arc::new(file);
-            self.streams.clear();
+            // The pack was rewritten with fewer frames (`log/merge.rs`), or went into a blob and begins anew with what that holds; numbers
+            // of rows and bytes stay.
+            *self = Self { frames: self.frames.take(), ..there };
             known = 0;
-            self.read_index()?;
         }
         let length = self.file.metadata()?.len();
         let mut entries = Vec::new();

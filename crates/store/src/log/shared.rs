@@ -10,6 +10,7 @@ use super::pack::lock;
 use super::{Batch, LogError};
 use crate::blob::Blobs;
 use crate::chunk::{CHUNK_BYTES_MAX, LogChunk, LogChunks};
+use crate::store::StoreError;
 
 /// How many chunks are asked for at once.
 const CHUNKS_PAGE: u32 = 64;
@@ -23,7 +24,12 @@ pub struct SharedLogs {
     pub chunks: Arc<dyn LogChunks>,
     /// Of ended ones.
     pub blobs: Arc<dyn Blobs>,
+    /// Which blob that is, if the end of a build was recorded.
+    pub recorded: Arc<Recorded>,
 }
+
+/// What was recorded last of a build ([`Logs::end`](super::Logs::end)). Blocks.
+pub type Recorded = dyn Fn(BuildId) -> Result<Option<Digest>, StoreError> + Send + Sync;
 
 /// Whether a server keeps logs where others see them.
 #[derive(Clone)]

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 
 use graph::{BuildId, Digest};
 use proptest::collection::vec;
@@ -24,19 +24,27 @@ struct Place {
     folder: tempfile::TempDir,
     durability: Durability,
     shared: Option<SharedLogs>,
+    /// Of [`BUILD`].
+    recorded: Arc<Mutex<Option<Digest>>>,
 }
 
 impl Place {
     fn alone(durability: Durability) -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), durability, shared: None }
+        Self { folder: tempfile::tempdir().unwrap(), durability, shared: None, recorded: Arc::default() }
     }
 
     /// Two servers that share storage, each with its folder.
     fn pair() -> [Self; 2] {
         let chunks: Arc<dyn LogChunks> = Arc::new(MemoryStore::default());
         let blobs: Arc<dyn Blobs> = Arc::new(MemoryBlobs::default());
-        let shared = SharedLogs { chunks, blobs };
-        [0, 1].map(|_| Self { shared: Some(shared.clone()), ..Self::alone(Durability::Process) })
+        let recorded = Arc::new(Mutex::new(None));
+        let read = Arc::clone(&recorded);
+        let shared = SharedLogs { chunks, blobs, recorded: Arc::new(move |_| Ok(*read.lock().unwrap())) };
+        [0, 1].map(|_| Self {
+            shared: Some(shared.clone()),
+            recorded: Arc::clone(&recorded),
+            ..Self::alone(Durability::Process)
+        })
     }
 
     fn open(&self) -> Logs {
@@ -530,6 +538,55 @@ fn a_log_that_was_stored_goes_on_when_logs_are_shared_no_more() {
         // And when it is shared again, all of it comes to where others see it.
         other.open().end(BUILD, stored, |digest| keep(&mut recorded, digest)).unwrap();
         assert_eq!(both(&one.open(), LogPlace::Stored(recorded.unwrap())), expected);
+    }
+}
+
+/// Its build is canceled, and the attempt goes on for another one.
+#[test]
+fn a_step_goes_on_behind_what_was_stored() {
+    let all = "0 out@1 [one]\n1 out@1 [two]\n";
+    for goes_on in 0..5 {
+        let places = Place::pair();
+        let (logs, other) = (places[0].open(), places[1].open());
+        answer(&logs, batch(0, "one\n"));
+        if goes_on == 2 {
+            // Of the other server too there is a chunk, of which there will be one with the same number.
+            assert_eq!(lines(&other, LogPlace::Live), "0 out@1 [one]\n");
+        }
+        let store = |logs: &Logs, place| {
+            logs.end(BUILD, place, |digest| keep(&mut places[0].recorded.lock().unwrap(), digest)).unwrap().unwrap();
+            LogPlace::Stored(places[0].recorded.lock().unwrap().unwrap())
+        };
+        let mut from_before = logs.reader(BUILD, LogPlace::Live).unwrap().unwrap();
+        let stored = store(&logs, LogPlace::Ended);
+        let mut follower = match stored {
+            LogPlace::Stored(digest) if goes_on < 2 => logs.reader(BUILD, LogPlace::Reopened(digest)).unwrap(),
+            _ => None,
+        };
+        let logs = match goes_on {
+            0 | 1 => logs,
+            2 | 3 => other.clone(),
+            _ => {
+                drop(logs);
+                places[0].open_alone()
+            }
+        };
+        if goes_on == 1 {
+            // What was here goes, as it would of one that has ended, cut short.
+            let told = lines(&logs, stored);
+            assert!(told.starts_with("0 out@1 [one]\n1 gap CutShort"), "{told}");
+        }
+        assert_eq!(answer(&logs, closed(batch(4, "two\n"))), "Taken 8", "{goes_on}");
+        assert_eq!(lines(&logs, stored), all, "{goes_on}");
+        for follower in follower.iter_mut().chain((goes_on < 2).then_some(&mut from_before)) {
+            follower.refresh().unwrap();
+            assert_eq!(text(follower.lines(KEY, 0..u64::MAX)), all, "{goes_on}");
+        }
+        let logs = if goes_on == 4 { places[0].open() } else { logs };
+        let stored = store(&logs, stored);
+        for logs in [&logs, &other, &places[1].open()] {
+            assert_eq!(lines(logs, stored), all, "{goes_on}");
+        }
     }
 }
 
