@@ -44,12 +44,44 @@ struct Checker {
 const CHECKERS: [Checker; 2] =
     [Checker { name: "schemathesis", version: "4.32.5" }, Checker { name: "check-jsonschema", version: "0.39.0" }];
 
+/// How much of the disk of `target` a first run takes, in bytes, rounded up; measured.
+const FIRST_RUN_BYTES: u64 = 12 << 30;
+/// What the tests write while they run, in bytes, rounded up; measured.
+const TESTS_BYTES: u64 = 4 << 30;
+
+/// Says that the disk has little room: what fails for want of it later says so at another place each time.
+///
+/// # Errors
+/// If there is not enough for the tests themselves.
+fn look_at_room() -> Result<(), String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let Ok(disk) = rustix::fs::statvfs(&root) else { return Ok(()) };
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    let gibibytes = |bytes: u64| bytes >> 30;
+    if free < TESTS_BYTES {
+        return Err(format!(
+            "the disk of this checkout has {} GiB left, and the tests need {}: remove files, for example `target/debug/incremental`",
+            gibibytes(free),
+            gibibytes(TESTS_BYTES)
+        ));
+    }
+    if free < FIRST_RUN_BYTES {
+        eprintln!(
+            "note: the disk of this checkout has {} GiB left; a first run takes about {}",
+            gibibytes(free),
+            gibibytes(FIRST_RUN_BYTES)
+        );
+    }
+    Ok(())
+}
+
 /// Installs what is missing, then runs Ropewalk's own pipeline with Ropewalk (`.ropewalk/pipeline.rs`). `rest` narrows the
 /// tests (a nextest filter) and runs those alone.
 ///
 /// # Errors
 /// The first step that failed.
 pub fn all(rest: &[&str]) -> Result<(), String> {
+    look_at_room()?;
     install()?;
     CHECKERS.iter().for_each(install_checker);
     install_npm_packages();

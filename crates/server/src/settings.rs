@@ -131,6 +131,9 @@ settings! {
         "The pools whose jobs the local worker takes";
     "worker.slots" local_slots: Slots = "0", Start,
         "How many jobs the local worker runs at once; 0 is one for each processor";
+    "worker.min_free" local_min_free: Option<Bytes> = "", Start,
+        "How much room the disk of the data folder must have before the local worker takes a job; a twentieth of it, or 1GiB if that \
+         is less, if empty";
     "worker.heartbeat" heartbeat: Heartbeat = "10s", Start,
         "How often a worker shows that it is there; one that is silent for three times as long is lost";
     "builds.auto_cancel" auto_cancel: OnOff = "on", Live,

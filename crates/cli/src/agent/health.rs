@@ -64,7 +64,7 @@ impl std::str::FromStr for Room {
     fn from_str(text: &str) -> Result<Self, String> {
         let (number, unit) = text.split_at(text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len()));
         let factor = match unit {
-            "" => 1,
+            "" | "B" => 1,
             "KiB" | "K" => 1 << 10,
             "MiB" | "M" => 1 << 20,
             "GiB" | "G" => 1_u64 << 30,
@@ -177,7 +177,7 @@ fn low(data: &Path, free: u64, wanted: u64, filled: &Filled) -> String {
     let at_least = if filled.is_more { "at least " } else { "" };
     format!(
         "the disk of {} has only {} left, and {} are wanted; {at_least}{} of it are workspaces in use and {at_least}{} other files of this \
-         worker: remove files from the disk, or start the worker with a smaller `--min-free`",
+         worker: remove files from the disk, or let the worker have less room (`--min-free`; beside a server the setting `worker.min_free`)",
         data.display(),
         size(free),
         size(wanted),
@@ -243,6 +243,7 @@ mod tests {
             assert_eq!(text.parse().ok(), expected.map(Room::Bytes), "{text}");
         };
         check("0", Some(0));
+        check("0B", Some(0));
         check("500MiB", Some(500 << 20));
         check("2G", Some(2 << 30));
         check("2X", None);
@@ -273,7 +274,7 @@ mod tests {
         assert_eq!(
             low(Path::new("/work"), 5 << 20, 1 << 30, &filled),
             "the disk of /work has only 5.0 MiB left, and 1.0 GiB are wanted; 3.0 GiB of it are workspaces in use and 0 B other files of this \
-             worker: remove files from the disk, or start the worker with a smaller `--min-free`"
+             worker: remove files from the disk, or let the worker have less room (`--min-free`; beside a server the setting `worker.min_free`)"
         );
     }
 

@@ -68,7 +68,8 @@ pub struct Work {
     /// Take nothing new while this command fails; it is run every half a minute.
     #[arg(long, value_name = "COMMAND")]
     pub health_check: Option<String>,
-    /// Take nothing new while the disk of its folder has less room; by default a twentieth of the disk, or 1 GiB if that is less.
+    /// Take nothing new while the disk of its folder has less room; `$ROPEWALK_WORKER_MIN_FREE` by default, and without that a twentieth
+    /// of the disk, or 1 GiB if that is less.
     #[arg(long, value_name = "SIZE")]
     pub min_free: Option<Room>,
     /// How much it keeps of files that were fetched or made, so that they are not fetched again; 20 GiB by default.

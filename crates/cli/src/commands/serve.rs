@@ -407,6 +407,8 @@ struct LocalWorker {
     token: PathBuf,
     pools: Vec<String>,
     slots: u32,
+    /// How many bytes of its disk must be free, where that is set.
+    min_free: Option<u64>,
     log: LogForm,
 }
 
@@ -441,6 +443,7 @@ impl LocalWorker {
             token,
             pools,
             slots: settings.local_slots.0,
+            min_free: settings.local_min_free.map(|bytes| bytes.0),
             log: settings.log,
         })
     }
@@ -457,6 +460,9 @@ impl LocalWorker {
             command.args(["--log", "json"]);
         }
         command.arg("--capacity").arg(self.slots.to_string());
+        if let Some(bytes) = self.min_free {
+            command.arg("--min-free").arg(bytes.to_string());
+        }
         // A group of its own: Ctrl-C is the server's to pass on.
         command.stdin(Stdio::null()).stdout(Stdio::null()).process_group(0).spawn()
     }

@@ -30,6 +30,9 @@ use crate::agent::session::{Agent, Place, Settings, say};
 use crate::args::{ListForm, Work};
 use crate::{exit, remote};
 
+/// How much room the disk must have, where no flag says it.
+const MIN_FREE_VARIABLE: &str = "ROPEWALK_WORKER_MIN_FREE";
+
 /// The fewest bytes that contents may take.
 const CONTENTS_BYTES_MIN: u64 = 64 << 20;
 
@@ -55,6 +58,7 @@ pub fn told_as_notice(stop: Stop) -> Stop {
 
 fn run_as_told(work: &Work) -> Result<u8, Stop> {
     let settings = settings(work)?;
+    let room = room(work)?;
     // Of now: the file may be replaced, and its name is then that of the new one.
     let program = own_program().map_err(|error| Stop::infra(error.to_string()))?;
     // Before there is any thread.
@@ -73,7 +77,7 @@ fn run_as_told(work: &Work) -> Result<u8, Stop> {
         .build()
         .map_err(|error| Stop::infra(format!("could not start: {error}")))?;
     let local = tokio::task::LocalSet::new();
-    let worked = local.block_on(&runtime, at_work(work, settings, keeper, identity, data));
+    let worked = local.block_on(&runtime, at_work(work, settings, room, keeper, identity, data));
     runtime.shutdown_background();
     match worked? {
         Then::Leave => Ok(exit::PASSED),
@@ -125,9 +129,20 @@ fn settings(work: &Work) -> Result<Settings, Stop> {
     })
 }
 
+/// `--min-free`, else the variable, which is that of the server's setting for the worker beside it.
+fn room(work: &Work) -> Result<Room, Stop> {
+    let named = || std::env::var(MIN_FREE_VARIABLE).ok().filter(|text| !text.is_empty());
+    match (work.min_free, named()) {
+        (Some(room), _) => Ok(room),
+        (None, None) => Ok(Room::Usual),
+        (None, Some(text)) => text.parse().map_err(|error| Stop::wrong(format!("{MIN_FREE_VARIABLE}: {error}"))),
+    }
+}
+
 async fn at_work(
     work: &Work,
     settings: Settings,
+    room: Room,
     keeper: Keeper,
     identity: Identity,
     data: PathBuf,
@@ -146,13 +161,7 @@ async fn at_work(
     let (sender, ending) = watch::channel(Ending::No);
     let signals = tokio::task::spawn_local(wait_for_signals(sender));
     let departure = Departure::new(ending.clone());
-    let health = Health {
-        data: data.clone(),
-        room: work.min_free.unwrap_or(Room::Usual),
-        check: work.health_check.clone(),
-        last: None,
-        low: None,
-    };
+    let health = Health { data: data.clone(), room, check: work.health_check.clone(), last: None, low: None };
     let (calls, said) = (Arc::clone(&link), Arc::clone(&outbox));
     let attempts = Attempts::new(processes.clone(), grace, calls, said, departure, health, &lost);
     match worker::container::remove_leftovers(&data, |_| false).await {

@@ -3,9 +3,10 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::installation::Site;
+use crate::process::{Process, Reader};
 
 /// How large the worker's disk is.
 const DISK: &str = "size=40m";
@@ -44,4 +45,15 @@ fn a_worker_that_its_own_leftovers_fill_makes_room_and_goes_on() {
     let (mut second, mut shown) = site.watch(&[]);
     shown.until("a | there is room");
     assert_eq!(second.ended(), Some(0));
+}
+
+#[test]
+fn the_worker_beside_a_server_has_the_room_that_the_settings_say() {
+    let site = Site::new("jobs: {}\n");
+    fs::write(site.path("data/settings.toml"), "worker.min_free = \"1000000TiB\"\n").expect("a file");
+    let mut command = site.command(&["serve", "--listen", &site.address, "--data"]);
+    command.arg(site.path("data")).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut server = Process(command.spawn().expect("ropewalk starts"));
+    let told = Reader::new(server.0.stderr.take().expect("a pipe")).until("taking nothing new: the disk of ");
+    assert!(told.contains("beside a server the setting `worker.min_free`"), "{told}");
 }

@@ -221,6 +221,18 @@ impl Setting for Bytes {
     }
 }
 
+impl Setting for Option<Bytes> {
+    const TAKES: &'static str = "size (512MiB, 20GiB) or nothing";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() { Ok(None) } else { Bytes::parse(text).map(Some) }
+    }
+
+    fn show(&self) -> String {
+        self.as_ref().map_or_else(String::new, Setting::show)
+    }
+}
+
 /// Several texts; in flags and the environment with commas between them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Texts(pub Vec<String>);
