@@ -5,7 +5,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use graph::BuildId;
+use graph::{AttemptNumber, BuildId};
 use store::SqliteStore;
 
 use crate::words;
@@ -23,9 +23,41 @@ const BUILDS_TOLD_MAX: usize = 10;
 
 /// Makes room if the disk of a project's data is full. See [`make`].
 pub fn keep(data: &Path) {
-    if disk_of(data).is_some_and(|disk| disk.free < FREE_BYTES_MIN) {
+    if is_full(data) {
         make(data);
     }
+}
+
+/// Makes room if the disk of a project's data is full at the end of an attempt of a build that this process runs: as [`make`] does, and if that
+/// is not enough, by what the attempt itself has left. A note for its report if that was given up.
+pub async fn keep_after(data: &Path, build: BuildId, attempt: AttemptNumber) -> Option<String> {
+    if !is_full(data) {
+        return None;
+    }
+    let data = data.to_owned();
+    tokio::task::spawn_blocking(move || {
+        make(&data);
+        if !is_full(&data) {
+            return None;
+        }
+        let workspace = worker::workspace_directory(&data, build, attempt);
+        let bytes = disk_bytes(&workspace, &mut COUNTED_MAX.clone());
+        worker::workspace::remove_tree(&workspace).ok()?;
+        (bytes > 0).then(|| {
+            format!(
+                "no space was left on the disk of `{}`: what the job had left was removed ({}); `ropewalk shell` cannot open it",
+                data.display(),
+                words::size(bytes)
+            )
+        })
+    })
+    .await
+    .ok()
+    .flatten()
+}
+
+fn is_full(data: &Path) -> bool {
+    disk_of(data).is_some_and(|disk| disk.free < FREE_BYTES_MIN)
 }
 
 /// Removes what killed processes left for steps, and workspaces of builds that no process runs, those of the oldest builds first, until there

@@ -425,6 +425,7 @@ async fn build_to_end(
         log: places.log_writer(build)?,
         view: view.clone(),
         root: project.root.clone(),
+        data: project.data.clone(),
         inputs: match start.history.is_empty() {
             true => Inputs::new(&project.root, stats, Begun::Here, None),
             false => {

@@ -33,6 +33,7 @@ use super::turns::{Asked, Turns};
 use crate::keeping::{LocalDepot, LocalLog, LocalMask, SharedView, unmasked};
 use crate::machine;
 use crate::pipeline::Pipeline;
+use crate::room;
 use crate::view::{Awaited, Moment};
 
 /// The name of this machine's worker.
@@ -65,6 +66,8 @@ pub struct Parts {
     pub view: SharedView,
     /// The repository's root.
     pub root: std::path::PathBuf,
+    /// The folder of the project's data.
+    pub data: std::path::PathBuf,
     /// What the tree holds.
     pub inputs: Inputs,
     /// Runs attempts.
@@ -350,6 +353,8 @@ impl LocalWorld {
             }
             let manifest = manifests.borrow().get(&name).map(|(_, manifest)| manifest.clone());
             report.notes.extend(remarks(&parts, &job, manifest.as_ref(), &report).await);
+            // Before anything is stored: what happened has to fit.
+            report.notes.extend(room::keep_after(&parts.data, build, attempt).await);
             running.borrow_mut().remove(&lease);
             parts.turns.stopped(&name);
             Input::AttemptFinished { build, attempt, lease, report: Box::new(report) }

@@ -37,11 +37,26 @@ fn check_order(text: &str, expected: &[&str]) {
 }
 
 #[test]
-fn what_a_job_left_gives_way_when_it_has_filled_the_disk() {
+fn a_job_that_fills_the_disk_fails_and_its_build_goes_on() {
     let repository = Repository::new(
-        "jobs:\n  small: { run: echo small }\n  large: { needs: [small], run: 'head -c 100000000 /dev/zero > large' }\n",
+        "jobs:\n  large: { run: 'head -c 100000000 /dev/zero > large' }\n  then: { needs: [{ job: large, on: finished }], run: echo there is room }\n",
     );
-    let script = "exec 2>&1; $ropewalk run --output quiet; $ropewalk builds; echo \"builds $?\"; $ropewalk show 1; echo \"show $?\"\n\
+    let script = "exec 2>&1; $ropewalk run; echo \"run $?\"; $ropewalk show 1; $ropewalk shell 1 large -- true; echo \"shell $?\"";
+    let Some(said) = on_small_disk(&repository, 16, script) else { return };
+    let note = "large: note: no space was left on the disk of `";
+    let removed = "`: what the job had left was removed (1";
+    check_order(&said, &[note, removed, "large: failed", "then | there is room", "run 1"]);
+    check_order(&said, &["run 1", "large  failed", "then   passed", "shell 2"]);
+}
+
+#[test]
+fn what_a_killed_build_left_gives_way_when_it_has_filled_the_disk() {
+    let repository = Repository::new(
+        "jobs:\n  small: { run: echo small }\n  large: { needs: [small], run: 'head -c 100000000 /dev/zero > large || sleep 1000' }\n",
+    );
+    let script = "exec 2>&1; $ropewalk run --output quiet & ran=$!\n\
+                  until [ \"$(stat -f -c %f \"$ROPEWALK_DATA\")\" = 0 ] || ! kill -0 $ran; do sleep 0.05; done; kill -9 $ran; wait $ran\n\
+                  $ropewalk builds; echo \"builds $?\"; $ropewalk show 1; echo \"show $?\"\n\
                   $ropewalk run --job small; echo \"run $?\"; $ropewalk cache clear; echo \"clear $?\"";
     let Some(said) = on_small_disk(&repository, 16, script) else { return };
     // The first is read while the disk is full.
