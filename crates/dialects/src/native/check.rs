@@ -12,7 +12,7 @@ use super::kept::Kept;
 use super::keys::{self, AXIS, MATRIX_FORM, NameKind, Phase, Presence, Record, Type};
 use super::measure;
 use super::nodes;
-use super::patterns::Patterns;
+use super::patterns::{self, Patterns};
 use crate::suggest;
 use crate::tree::{Entry, Node, NodeValue, Sources, Span};
 
@@ -316,9 +316,13 @@ impl Check<'_> {
             Type::Name(kind) => self.name(node, text, *kind),
             Type::Word(words) => self.word(node, text, words, what),
             Type::Regex => {
-                if let Err(cause) = self.patterns.regex(text) {
-                    let fault = errors::bad_pattern(self.sources.location(node.span), "regex", text, cause);
-                    self.faults.push(fault);
+                let place = self.sources.location(node.span);
+                let meant = patterns::meant_by_glob(text).filter(|meant| self.patterns.regex(meant).is_ok());
+                match (self.patterns.regex(text), meant) {
+                    (Ok(_), None) => {}
+                    (Ok(_), Some(meant)) => self.faults.push(errors::glob_like(place, text, &meant)),
+                    (Err(cause), Some(meant)) => self.faults.push(errors::glob_as_regex(place, text, cause, &meant)),
+                    (Err(cause), None) => self.faults.push(errors::bad_pattern(place, "regex", text, cause)),
                 }
             }
             Type::Glob => {

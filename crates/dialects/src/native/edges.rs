@@ -516,7 +516,7 @@ impl<'a> Weaving<'a, '_> {
                 .flat_map(|(name, ..)| [&**name, name.split_once('/').map_or(&**name, |(id, _)| id)])
                 .collect(),
             axes: references::axes(source.body.get("matrix")),
-            params: self.given.params.keys().map(String::as_str).collect(),
+            params: self.given.params,
             gate: gate.iter().filter_map(|entry| entry.name()).collect(),
             outputs: &outputs,
             is_leg: &is_leg,

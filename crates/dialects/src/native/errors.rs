@@ -182,6 +182,22 @@ pub(crate) fn bad_pattern(place: Location, kind: &str, pattern: &str, cause: &st
     Diagnostic::error("bad-pattern", format!("`{pattern}` is no {kind}: {cause}")).at(place, cause).help(help)
 }
 
+/// `meant` is the regex that says what `pattern` says as a glob.
+pub(crate) fn glob_as_regex(place: Location, pattern: &str, cause: &str, meant: &str) -> Diagnostic {
+    bad_pattern(place, "regex", pattern, cause).help(format!(
+        "this is read as a regex, which matches the whole name: for anything in place of `*` write `{meant}`"
+    ))
+}
+
+/// `meant` is the regex that says what `pattern` says as a glob.
+pub(crate) fn glob_like(place: Location, pattern: &str, meant: &str) -> Diagnostic {
+    Diagnostic::warning("glob-like", format!("`{pattern}` looks like a glob, and is read as a regex"))
+        .at(place, "`*` repeats the character before it, and stands for nothing else")
+        .help(format!(
+            "for anything in place of `*` write `{meant}`; if the character is to be repeated, put it in brackets: `[x]*`"
+        ))
+}
+
 pub(crate) fn expression(place: Location, error: &expression::Error, help: String) -> Diagnostic {
     Diagnostic::error("expression", format!("the expression is wrong: {}", error.cause)).at(place, "here").help(help)
 }
@@ -306,23 +322,44 @@ pub(crate) fn unknown_property(place: Location, of: &str, name: &str, known: &[&
         .help(suggest::did_you_mean(name, known))
 }
 
-pub(crate) fn never_equal(place: Location, what: &str, by: Comparison, word: &str, known: &[&str]) -> Diagnostic {
+/// `known` are the texts that it may be, each of them a `kind`: "result".
+pub(crate) fn never_equal(
+    place: Location,
+    what: &str,
+    by: Comparison,
+    word: &str,
+    kind: &str,
+    known: &[&str],
+) -> Diagnostic {
     // GitHub's words.
     let meant = match word.to_ascii_lowercase().as_str() {
-        "success" => Some("passed"),
-        "failure" => Some("failed"),
-        "cancelled" => Some("canceled"),
-        _ => None,
+        "success" => "passed",
+        "failure" => "failed",
+        "cancelled" => "canceled",
+        "workflow_dispatch" => "manual",
+        "repository_dispatch" => "api",
+        "pull_request_target" => "pull_request",
+        _ => "",
     };
-    let help = match meant {
-        Some(meant) => format!("did you mean `{meant}`?"),
-        None => suggest::did_you_mean(word, known),
+    let help = match known.contains(&meant) {
+        true => format!("did you mean `{meant}`?"),
+        false => suggest::did_you_mean(word, known),
     };
     let (never, label) = match by {
-        Comparison::Whole => ("is never", "no result has this name"),
-        Comparison::Part => ("never contains", "no result has this in its name"),
+        Comparison::Whole => ("is never", format!("no {kind} has this name")),
+        Comparison::Part => ("never contains", format!("no {kind} has this in its name")),
     };
     Diagnostic::warning("never-equal", format!("`{what}` {never} `{word}`")).at(place, label).help(help)
+}
+
+pub(crate) fn boolean_as_text(place: Location, what: &str, word: &str) -> Diagnostic {
+    let help = match word.to_ascii_lowercase().as_str() {
+        truth @ ("true" | "false") => format!("write `{truth}` without quotes"),
+        _ => "compare with `true` or `false`, without quotes".to_owned(),
+    };
+    Diagnostic::warning("never-equal", format!("`{what}` is a boolean, and never equal to the text `{word}`"))
+        .at(place, "a text")
+        .help(help)
 }
 
 pub(crate) fn unknown_need(

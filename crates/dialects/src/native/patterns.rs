@@ -96,6 +96,78 @@ fn regex_fault(error: &regex::Error) -> String {
     }
 }
 
+/// The regex that was meant by a text in which a `*` stands as in a glob: behind a plain character, as in `v*`, behind another
+/// such `*`, or behind nothing. `None` if each repeats what regexes repeat: `.`, an escape, a class, a group.
+pub(crate) fn meant_by_glob(pattern: &str) -> Option<String> {
+    /// What stands before a place in a pattern.
+    #[derive(Clone, Copy, PartialEq)]
+    enum Before {
+        /// Nothing that could be repeated: the beginning of the pattern, of a group or of an alternative.
+        Nothing,
+        Plain,
+        /// A `*` as in a glob.
+        Star,
+        /// What regexes repeat.
+        Repeatable,
+    }
+    let mut meant = String::new();
+    let mut before = Before::Nothing;
+    let mut is_glob = false;
+    let mut letters = pattern.chars().peekable();
+    while let Some(letter) = letters.next() {
+        if letter == '*' && before != Before::Repeatable {
+            is_glob = true;
+            if before != Before::Star {
+                meant.push_str(".*");
+            }
+            before = Before::Star;
+            continue;
+        }
+        meant.push(letter);
+        before = match letter {
+            '\\' => {
+                let escaped = letters.next();
+                meant.extend(escaped);
+                // The letters and digits behind these belong to them: `\pL`, `\x2a`.
+                while escaped.is_some_and(|escaped| "pPxuU".contains(escaped))
+                    && let Some(letter) = letters.next_if(char::is_ascii_alphanumeric)
+                {
+                    meant.push(letter);
+                }
+                Before::Repeatable
+            }
+            '[' => {
+                meant.push_str(&rest_of_class(&mut letters));
+                Before::Repeatable
+            }
+            '^' | '|' | '(' => Before::Nothing,
+            '.' | ')' | ']' | '}' | '*' | '+' | '?' | '$' => Before::Repeatable,
+            _ => Before::Plain,
+        };
+    }
+    is_glob.then_some(meant)
+}
+
+/// What follows the `[` of a class, to the `]` that closes it. A class may hold classes, and a `]` as its first letter.
+fn rest_of_class(letters: &mut impl Iterator<Item = char>) -> String {
+    let mut rest = String::new();
+    let mut open = 1;
+    let mut is_first = true;
+    while open > 0
+        && let Some(letter) = letters.next()
+    {
+        rest.push(letter);
+        match letter {
+            '\\' => rest.extend(letters.next()),
+            '[' => open += 1,
+            ']' if !is_first => open -= 1,
+            _ => {}
+        }
+        is_first = letter == '[' || (is_first && letter == '^');
+    }
+    rest
+}
+
 /// Whether a text is a glob.
 ///
 /// # Errors
@@ -150,7 +222,7 @@ fn compile_set(globs: &[String]) -> Option<Globs> {
 
 #[cfg(test)]
 mod tests {
-    use super::Patterns;
+    use super::{Patterns, meant_by_glob};
 
     #[test]
     fn regexes_match_the_whole_text() {
@@ -164,6 +236,37 @@ mod tests {
         check("release/.*", "release/1\n2", Ok(false));
         check("a)(b", "ab", Err("unopened group"));
         check("(a{1000}){1000}", "a", Err("it would become too large a machine"));
+    }
+
+    #[test]
+    fn stars_of_globs() {
+        let check = |pattern: &str, meant: Option<&str>| {
+            assert_eq!(meant_by_glob(pattern).as_deref(), meant, "{pattern}");
+        };
+        check("release/*", Some("release/.*"));
+        check("release/**", Some("release/.*"));
+        check("release/**/x-*", Some("release/.*/x-.*"));
+        check("v*", Some("v.*"));
+        check("*", Some(".*"));
+        check("*-rc|(*)", Some(".*-rc|(.*)"));
+        check("\\d*-v*", Some("\\d*-v.*"));
+        for regex in [
+            "main",
+            ".*",
+            "a.*b",
+            "[0-9]*",
+            "[^]*]*",
+            "[[:alpha:]*]*",
+            r"\d*",
+            r"\pL*",
+            r"\x2a*",
+            r"a\*",
+            "(a|b)*",
+            "a{2}*",
+            "[/]*",
+        ] {
+            check(regex, None);
+        }
     }
 
     #[test]

@@ -2,12 +2,12 @@
 //!
 //! A mistyped name would be null and so, silently, false or nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::sync::OnceLock;
 
-use expression::{Condition, ContextPath, Scope, Template};
-use graph::{Event, EventKind, Location};
+use expression::{Condition, ContextPath, Scope, Template, Value};
+use graph::{Event, EventKind, Field, FieldKind, Location};
 
 use super::check::place_in;
 use super::errors::{self, Faults};
@@ -25,7 +25,7 @@ pub(crate) struct Names<'a> {
     pub needs: Vec<&'a str>,
     /// `None` if they come from an expression.
     pub axes: Option<Vec<&'a str>>,
-    pub params: Vec<&'a str>,
+    pub params: &'a BTreeMap<String, Field>,
     pub gate: Vec<&'a str>,
     /// The outputs that a job hands on; `None` if there is no such job.
     pub outputs: &'a dyn Fn(&str) -> Option<Vec<String>>,
@@ -189,6 +189,7 @@ impl<'a> Checking<'a, '_> {
 
     fn path(&mut self, node: &Node, text: &str, path: &ContextPath) {
         let Some(name) = path.name(0) else { return self.property(node, text, path) };
+        let params: Vec<&str>;
         let (kind, known, help) = match &*path.context {
             "needs" => ("needed job", self.names.needs.as_slice(), "add it to this job's `needs`"),
             "steps" => ("step before this one", self.steps.as_slice(), "give the step an `id`"),
@@ -196,7 +197,10 @@ impl<'a> Checking<'a, '_> {
                 Some(axes) => ("axis of this job's matrix", axes.as_slice(), "add it to this job's `matrix`"),
                 None => return,
             },
-            "params" => ("parameter", self.names.params.as_slice(), "declare it: `on: { manual: { params: … } }`"),
+            "params" => {
+                params = self.names.params.keys().map(String::as_str).collect();
+                ("parameter", params.as_slice(), "declare it: `on: { manual: { params: … } }`")
+            }
             "gate" => ("field of this job's gate", self.names.gate.as_slice(), "add it to the gate's `fields`"),
             "event" => ("property of an event", event_names(), "see the manual for what an event has"),
             _ => return self.property(node, text, path),
@@ -229,6 +233,30 @@ impl<'a> Checking<'a, '_> {
     }
 }
 
+/// What something may be, beside not being there.
+enum Values<'n> {
+    /// One of these texts, each of them such a thing: "result".
+    Words(&'static str, Vec<&'n str>),
+    Boolean,
+}
+
+impl Values<'_> {
+    /// Whether a comparison with the text may hold. What is not there is null, which equals the empty text and zero.
+    fn may_be(&self, text: &str, by: Comparison) -> bool {
+        let values: Vec<Value> = match self {
+            Values::Words(_, words) => words.iter().map(|word| Value::from(*word)).collect(),
+            Values::Boolean => vec![Value::from(true), Value::from(false)],
+        };
+        match by {
+            Comparison::Whole => values.iter().chain([&Value::Null]).any(|value| value.equals(&Value::from(text))),
+            Comparison::Part => {
+                let part = text.to_lowercase();
+                values.iter().any(|value| value.to_text().to_lowercase().contains(&part))
+            }
+        }
+    }
+}
+
 impl Checking<'_, '_> {
     /// Tells what nothing of this kind has.
     fn property(&mut self, node: &Node, text: &str, path: &ContextPath) {
@@ -251,30 +279,46 @@ impl Checking<'_, '_> {
         }
     }
 
-    /// Tells comparisons of results with words that no result has.
+    /// Tells comparisons with texts that what is compared never is.
     fn comparisons(&mut self, node: &Node, text: &str) {
         for spelled in spelled::spelled(text) {
             let Some(compared) = &spelled.compared else { continue };
-            let keys: Vec<String> = spelled.keys.iter().map(|key| key.to_ascii_lowercase()).collect();
-            let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-            let known = match keys.as_slice() {
-                ["needs", _, "result"] | ["needs", _, "legs", _, "result"] | ["steps", _, "outcome" | "conclusion"] => {
-                    RESULTS
-                }
-                ["job", "status"] => STATUSES,
-                _ => continue,
-            };
-            let word = compared.text.to_ascii_lowercase();
-            let may_be = match compared.by {
-                // What is not there yet is like the empty text.
-                Comparison::Whole => word.is_empty() || known.contains(&&*word),
-                Comparison::Part => known.iter().any(|known| known.contains(&*word)),
-            };
-            if !may_be {
-                let place = self.sources.location(place_in(self.sources, node, text, compared.place.clone()));
-                let path = spelled.keys.join(".");
-                self.faults.push(errors::never_equal(place, &path, compared.by, compared.text, known));
+            let Some(values) = self.values(&spelled.keys) else { continue };
+            if values.may_be(compared.text, compared.by) {
+                continue;
             }
+            let place = self.sources.location(place_in(self.sources, node, text, compared.place.clone()));
+            let path = spelled.keys.join(".");
+            self.faults.push(match values {
+                Values::Words(kind, known) => {
+                    errors::never_equal(place, &path, compared.by, compared.text, kind, &known)
+                }
+                Values::Boolean => errors::boolean_as_text(place, &path, compared.text),
+            });
+        }
+    }
+
+    /// What something may be that an expression reads by these keys; `None` if it may be any text.
+    fn values(&self, keys: &[&str]) -> Option<Values<'_>> {
+        let keys: Vec<String> = keys.iter().map(|key| key.to_ascii_lowercase()).collect();
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        match keys.as_slice() {
+            ["needs", _, "result"] | ["needs", _, "legs", _, "result"] | ["steps", _, "outcome" | "conclusion"] => {
+                Some(Values::Words("result", RESULTS.to_vec()))
+            }
+            ["job", "status"] => Some(Values::Words("result", STATUSES.to_vec())),
+            ["event", "kind"] => Some(Values::Words("kind of event", EventKind::ALL.map(EventKind::name).to_vec())),
+            ["params", name] | ["event", "params", name] => {
+                let (_, field) = self.names.params.iter().find(|(known, _)| known.eq_ignore_ascii_case(name))?;
+                match &field.kind {
+                    FieldKind::Choice { options } => {
+                        Some(Values::Words("option", options.iter().map(String::as_str).collect()))
+                    }
+                    FieldKind::Boolean => Some(Values::Boolean),
+                    FieldKind::String | FieldKind::Number => None,
+                }
+            }
+            _ => None,
         }
     }
 
