@@ -8,6 +8,7 @@
 //!
 //! Entries of earlier releases are one archive each; they are still restored, and what is saved next is an index.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
@@ -58,14 +59,36 @@ pub struct Places {
     pub workspace: PathBuf,
     /// Whether the workspace is the job's own.
     pub workspace_owner: Owner,
-    /// The home directory of the steps; `None` if they have none.
-    pub home: Option<PathBuf>,
-    /// Whether the home directory is the job's own.
-    pub home_owner: Owner,
+    /// The home directory of the steps.
+    pub home: Home,
     /// Where is written down what is known of the user's directories from one job to the next; `None` if nowhere.
     pub records: Option<PathBuf>,
     /// How an entry may be shown below the workspace; `None` if the workspace has no layers.
     pub layers: Option<Layers>,
+}
+
+/// Where a job's `~/` is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Home {
+    /// A directory, which need not be there.
+    At {
+        /// A directory that is there.
+        root: PathBuf,
+        /// The way from it to the home, on which no link is followed; empty if it is the home itself.
+        below: String,
+        /// Whether the home is the job's own.
+        owner: Owner,
+    },
+    /// Nowhere that lasts, or that is the job's to write; the words say why, and what to do.
+    Nowhere(&'static str),
+}
+
+impl Home {
+    /// A home below a directory.
+    #[must_use]
+    pub fn at(root: &Path, below: &str, owner: Owner) -> Self {
+        Self::At { root: root.to_owned(), below: below.to_owned(), owner }
+    }
 }
 
 /// Whose a directory is.
@@ -89,11 +112,13 @@ pub enum CacheFault {
         /// As written.
         path: String,
     },
-    /// The steps have no home directory.
-    #[error("`{path}` cannot be cached: there is no home directory")]
+    /// The steps have no home directory that can be cached.
+    #[error("`{path}` cannot be cached: {why}")]
     NoHome {
         /// As written.
         path: String,
+        /// Why, and what to do.
+        why: &'static str,
     },
     /// None of the paths is there.
     #[error("none of its paths is there")]
@@ -193,7 +218,7 @@ struct Located<'p> {
     root: PathBuf,
     is_home: bool,
     owner: Owner,
-    path: &'p str,
+    path: Cow<'p, str>,
 }
 
 impl Cache {
@@ -291,7 +316,7 @@ impl Cache {
             let place_of = |name: &Path| {
                 let (index, rest) = indexed(name)?;
                 let located = located.get(index).filter(|located| located.owner == owner)?;
-                Some((located.root.as_path(), Path::new(located.path).join(rest)))
+                Some((located.root.as_path(), Path::new(&*located.path).join(rest)))
             };
             // A job writes into these files, and a file is not to change with another.
             let (base, content, equal) = (before.first(), Content::Files, Equal::Apart);
@@ -375,9 +400,9 @@ impl Cache {
     fn found(&self, located: &[Located<'_>]) -> Result<Vec<(PathBuf, files::Found)>, CacheFault> {
         let mut found = Vec::new();
         for (index, located) in located.iter().enumerate() {
-            let patterns = Patterns::literal(Path::new(located.path));
+            let patterns = Patterns::literal(Path::new(&*located.path));
             for file in files::find(&located.root, &patterns, Directories::Taken, FILES_MAX)? {
-                let rest = file.path.strip_prefix(located.path).unwrap_or(&file.path);
+                let rest = file.path.strip_prefix(&*located.path).unwrap_or(&file.path);
                 let name = PathBuf::from(index.to_string());
                 found.push((if rest.as_os_str().is_empty() { name } else { name.join(rest) }, file));
             }
@@ -398,7 +423,7 @@ impl Cache {
         };
         let mut hasher = blake3::Hasher::new();
         for located in located {
-            let place = located.root.join(located.path);
+            let place = located.root.join(&*located.path);
             // A descriptor's number says nothing once it is closed.
             if place.starts_with("/proc") {
                 return nothing;
@@ -450,7 +475,7 @@ fn unpack(digest: Digest, located: &[Located<'_>], depot: &dyn Depot) -> Result<
         let place_of = |name: &Path| {
             let (index, rest) = indexed(name)?;
             let located = located.get(index).filter(|located| located.owner == owner)?;
-            Some((located.root.as_path(), Path::new(located.path).join(rest)))
+            Some((located.root.as_path(), Path::new(&*located.path).join(rest)))
         };
         archive::unpack(depot.open(digest)?, unpacking, &place_of).inspect_err(|_| depot.doubt(digest))?;
     }
@@ -499,19 +524,26 @@ impl Record {
 }
 
 fn locate<'p>(written: &'p str, places: &Places) -> Result<Located<'p>, CacheFault> {
-    let (root, owner, is_home, path) = match written.strip_prefix("~/") {
-        None => (places.workspace.clone(), places.workspace_owner, false, written),
-        Some(path) => {
-            let home = places.home.as_ref().ok_or_else(|| CacheFault::NoHome { path: written.to_owned() })?;
-            (home.clone(), places.home_owner, true, path)
-        }
-    };
+    let of_home = written.strip_prefix("~/");
+    let path = of_home.unwrap_or(written);
     let mut components = Path::new(path).components().filter(|component| *component != Component::CurDir).peekable();
     let is_whole_root = components.peek().is_none();
     if is_whole_root || !components.all(|component| matches!(component, Component::Normal(_))) {
         return Err(CacheFault::Path { path: written.to_owned() });
     }
-    Ok(Located { root, is_home, owner, path: path.trim_start_matches("./").trim_end_matches('/') })
+    let path = path.trim_start_matches("./").trim_end_matches('/');
+    let is_home = of_home.is_some();
+    match &places.home {
+        _ if !is_home => {
+            let (root, owner) = (places.workspace.clone(), places.workspace_owner);
+            Ok(Located { root, is_home, owner, path: path.into() })
+        }
+        Home::At { root, below, owner } => {
+            let path = if below.is_empty() { path.into() } else { format!("{below}/{path}").into() };
+            Ok(Located { root: root.clone(), is_home, owner: *owner, path })
+        }
+        Home::Nowhere(why) => Err(CacheFault::NoHome { path: written.to_owned(), why }),
+    }
 }
 
 /// Splits `3/some/path` into 3 and `some/path`.

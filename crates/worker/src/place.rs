@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 
 use graph::{AttemptNumber, AttemptSpec, BuildId, Environment, Network, Reuse, Shell, WorkspaceKind};
 
-use crate::cache::{LAYERS, Layers, Owner};
+use crate::cache::{Home, LAYERS, Layers, Owner};
 use crate::container::Engine;
 use crate::keeper::{Command, KeeperError, View, ViewId};
 use crate::patterns::{PatternFault, Patterns};
@@ -39,6 +39,16 @@ struct Contained {
     /// What becomes `/tmp`.
     temporary: PathBuf,
 }
+
+/// Where steps in a sandbox or a container find a folder of the job's own.
+const TEMPORARY_INSIDE: &str = "/tmp";
+
+/// Why a container has no home that can be cached.
+const IN_A_CONTAINER: &str = "the home directory of a container goes with it: set HOME to /tmp by the job's `env`";
+
+/// Why a sandbox has none.
+const IN_A_SANDBOX: &str = "a job in a sandbox cannot write to the home directory of the machine: set HOME to a folder in /tmp, such as \
+                            /tmp/home, or in the workspace by the job's `env`";
 
 /// What encloses the steps.
 struct Enclosure {
@@ -354,15 +364,36 @@ impl Place {
         }
     }
 
-    /// The home directory of steps with this environment, and whose it is.
-    pub fn home(&self, environment: &Variables) -> (Option<PathBuf>, Owner) {
+    /// The home directory of steps with this environment, as caches may use it: none that the steps could not write themselves.
+    pub fn home(&self, environment: &Variables) -> Home {
+        let home = environment.get("HOME").map(Path::new);
         if let Some(contained) = &self.contained {
             // Another home is the image's, which nobody sees once the container is gone.
-            let is_temporary = environment.get("HOME").is_some_and(|home| home == "/tmp");
-            return (is_temporary.then(|| contained.temporary.clone()), Owner::Job);
+            return match home == Some(Path::new(TEMPORARY_INSIDE)) {
+                true => Home::at(&contained.temporary, "", Owner::Job),
+                false => Home::Nowhere(IN_A_CONTAINER),
+            };
         }
-        let home = environment.get("HOME").map(PathBuf::from);
-        (home.filter(|home| home.is_absolute()), Owner::User)
+        match (home.filter(|home| home.is_absolute()), &self.walls) {
+            (None, _) => Home::Nowhere("there is no home directory: the variable HOME is not set to one"),
+            (Some(home), None) => Home::at(home, "", Owner::User),
+            (Some(home), Some(walls)) => self.home_within(home, walls).unwrap_or(Home::Nowhere(IN_A_SANDBOX)),
+        }
+    }
+
+    /// A home of steps in a sandbox as this process sees it; `None` if the steps may not write there.
+    fn home_within(&self, home: &Path, walls: &Enclosure) -> Option<Home> {
+        let below = |root: &Path| {
+            let names = home.strip_prefix(root).ok()?.components();
+            let names = names.map(|name| matches!(name, Component::Normal(_)).then(|| name.as_os_str().to_str())?);
+            names.collect::<Option<Vec<&str>>>().map(|names| names.join("/"))
+        };
+        // The workspace may lie in the machine's /tmp.
+        if let Some(below) = below(&self.root) {
+            let owner = if self.own.is_some() { Owner::Job } else { Owner::User };
+            return Some(Home::at(&self.files, &below, owner));
+        }
+        below(Path::new(TEMPORARY_INSIDE)).map(|below| Home::at(&walls.temporary, &below, Owner::Job))
     }
 
     /// The engine that a container job needs.

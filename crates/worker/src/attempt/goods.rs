@@ -120,10 +120,10 @@ impl Attempt<'_> {
             WorkspaceKind::Isolated => Owner::Job,
             WorkspaceKind::InPlace => Owner::User,
         };
-        let (home, home_owner) = place.home(&self.environment);
+        let home = place.home(&self.environment);
         let records = Some(self.worker.settings.data.join("cache-records"));
         let workspace = place.files().to_owned();
-        Places { workspace, workspace_owner: owner, home, home_owner, records, layers: None }
+        Places { workspace, workspace_owner: owner, home, records, layers: None }
     }
 
     /// A job that failed hands on what there is, for people; one that passed, what it declared.

@@ -19,22 +19,22 @@ use crate::workspace::{is_moved, is_opaque, is_whiteout};
 pub(super) fn changes(located: &[Located<'_>], layers: &Layers, shown: &[PathBuf]) -> Option<Changes> {
     let mut looking = Looking { upper: &layers.upper, changes: Changes::default() };
     for (number, located) in located.iter().enumerate() {
-        let path = layers.prefix.join(located.path);
+        let path = layers.prefix.join(&*located.path);
         let others = layers.lower.iter().filter(|layer| !shown.contains(layer));
         if !is_alone(&path, others) {
             return None;
         }
         let name = PathBuf::from(number.to_string());
-        let place = located.root.join(located.path);
+        let place = located.root.join(&*located.path);
         match fs::symlink_metadata(&place) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 looking.cover(&name, Covers::AllBelow);
                 continue;
             }
-            _ if is_directory(&located.root, Path::new(located.path)) => {}
+            _ if is_directory(&located.root, Path::new(&*located.path)) => {}
             _ => return None,
         }
-        looking.look_from(&path, &name, &place, located.path).ok()?;
+        looking.look_from(&path, &name, &place, &located.path).ok()?;
     }
     looking.changes.found.sort_by(|(one, _), (two, _)| by_bytes(one, two));
     Some(looking.changes)

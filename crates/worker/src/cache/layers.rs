@@ -20,7 +20,7 @@ use std::time::{Duration, SystemTime};
 use graph::Digest;
 use serde::{Deserialize, Serialize};
 
-use super::{BOUNDS, Cache, CacheFault, Located, Owner, Places, indexed};
+use super::{BOUNDS, Cache, CacheFault, Home, Located, Owner, Places, indexed};
 use crate::archive::{ArchiveFault, Existing, refused};
 use crate::chunked::{self, Base, Content, Equal, Index, Laying, Loaded};
 use crate::depot::Depot;
@@ -85,8 +85,9 @@ impl Cache {
         depot: &dyn Depot,
     ) -> Result<Option<Layer>, CacheFault> {
         let is_in_workspace = |located: &Located<'_>| located.owner == Owner::Job && !located.is_home;
-        let is_free =
-            |located: &Located<'_>| fs::symlink_metadata(layers.upper.join(&layers.prefix).join(located.path)).is_err();
+        let is_free = |located: &Located<'_>| {
+            fs::symlink_metadata(layers.upper.join(&layers.prefix).join(&*located.path)).is_err()
+        };
         if !located.iter().all(|located| is_in_workspace(located) && is_free(located)) {
             return Ok(None);
         }
@@ -141,8 +142,7 @@ impl Shown {
         let places = Places {
             workspace: layers.repository.join(&layers.prefix),
             workspace_owner: Owner::Job,
-            home: None,
-            home_owner: Owner::Job,
+            home: Home::Nowhere("layers are of the workspace alone"),
             records: None,
             layers: None,
         };
@@ -165,7 +165,7 @@ impl Layers {
     /// The name of the place of these paths.
     fn place(&self, located: &[Located<'_>]) -> String {
         let mut hasher = blake3::Hasher::new();
-        let paths = located.iter().map(|located| Path::new(located.path));
+        let paths = located.iter().map(|located| Path::new(&*located.path));
         for path in [self.shown.as_path(), self.prefix.as_path()].into_iter().chain(paths) {
             let path = path.as_os_str().as_encoded_bytes();
             hasher.update(&(path.len() as u64).to_le_bytes());
@@ -185,13 +185,13 @@ impl Layers {
         let tree = fresh.join("tree");
         fs::create_dir_all(&tree).map_err(refused(&tree))?;
         for located in located {
-            let path = self.prefix.join(located.path);
+            let path = self.prefix.join(&*located.path);
             workspace::make_parents(&tree, &self.repository, &path).map_err(refused(&tree))?;
         }
         let root = tree.as_path();
         let place_of = |name: &Path| {
             let (number, rest) = indexed(name)?;
-            Some((root, self.prefix.join(located.get(number)?.path).join(rest)))
+            Some((root, self.prefix.join(&*located.get(number)?.path).join(rest)))
         };
         let whole = newest(place, None);
         if let Some(whole) = &whole {
@@ -209,7 +209,7 @@ impl Layers {
             }
             _ => drop(chunked::lay(index, laying(Content::Files, whole.as_ref()), depot, &place_of)?),
         }
-        let paths: Vec<&str> = located.iter().map(|located| located.path).collect();
+        let paths: Vec<&str> = located.iter().map(|located| &*located.path).collect();
         let path = fresh.join(PATHS);
         fs::write(&path, serde_json::to_vec(&paths).unwrap_or_default()).map_err(refused(&path))?;
         let path = fresh.join("index");

@@ -39,8 +39,7 @@ impl Ground {
         Places {
             workspace,
             workspace_owner,
-            home: Some(self.path("home")),
-            home_owner: Owner::User,
+            home: Home::at(&self.path("home"), "", Owner::User),
             records: Some(self.path("records")),
             layers: None,
         }

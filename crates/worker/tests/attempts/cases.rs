@@ -36,6 +36,7 @@ pub const CASES: &[Case] = &[
     ("cases::a_trivial_job_makes_no_file", a_trivial_job_makes_no_file),
     ("cases::a_changed_input_is_noted", a_changed_input_is_noted),
     ("cases::a_sandbox", a_sandbox),
+    ("cases::caches_of_a_sandbox_stay_within_its_walls", caches_of_a_sandbox_stay_within_its_walls),
 ];
 
 fn pipes_are_as_new_for_each_step() {
@@ -564,10 +565,17 @@ fn a_changed_input_is_noted() {
     });
 }
 
-fn a_sandbox() {
-    if ropewalk_worker::sandbox::Sandbox::probe().is_err() {
+fn is_without_sandbox() -> bool {
+    let is_without = ropewalk_worker::sandbox::Sandbox::probe().is_err();
+    if is_without {
         assert!(std::env::var_os("CI").is_none(), "a sandbox is needed");
         println!("skipped: no sandbox can be had here");
+    }
+    is_without
+}
+
+fn a_sandbox() {
+    if is_without_sandbox() {
         return;
     }
     on_ground(&[("in/a", "1"), ("secret", "2")], async |ground| {
@@ -580,5 +588,54 @@ fn a_sandbox() {
         job["reuse"] = json!({ "inputs": ["in/**"] });
         job["outputs"] = json!(["v"]);
         ground.check(job, "passed {\"v\":\"1\"}\npassed 0: walls\n0 Stdout: 1read-only").await;
+    });
+}
+
+fn caches_of_a_sandbox_stay_within_its_walls() {
+    if is_without_sandbox() {
+        return;
+    }
+    on_ground(&[("h/.tool/x", "mine\n")], async |ground| {
+        // Not in /tmp, which a sandbox has of its own.
+        let home = tempfile::tempdir_in("/var/tmp").expect("a home");
+        std::fs::create_dir(home.path().join(".ssh")).expect("a directory");
+        std::fs::write(home.path().join(".ssh/id"), "key").expect("written");
+        let machines = home.path().to_str().expect("a path");
+        let job = |home: &str, path: &str, run: &str| {
+            json!({
+                "steps": [{ "run": run, "name": "step" }],
+                "workspace": "isolated",
+                "environment": { "sandbox": { "network": "off" } },
+                "env": { "HOME": home },
+                "cache": [{ "key": path, "paths": [path] }],
+            })
+        };
+        let refused = |path: &str, done: &str| {
+            format!(
+                "note: cache `{path}` was not {done}: `{path}` cannot be cached: a job in a sandbox cannot write to the home directory of the machine: \
+                 set HOME to a folder in /tmp, such as /tmp/home, or in the workspace by the job's `env`\n"
+            )
+        };
+        let both = |path: &str| refused(path, "restored") + &refused(path, "saved");
+        let passed = "passed {}\npassed 0: step\n";
+
+        // From a folder of the workspace, as if that were the home, into the machine's home.
+        let of_workspace = ground.root.join("h");
+        ground.check(job(of_workspace.to_str().expect("a path"), "~/.tool", "true"), passed).await;
+        assert_eq!(ground.depot.keys(), ["~/.tool"]);
+        ground.check(job(machines, "~/.tool", "true"), &(passed.to_owned() + &both("~/.tool"))).await;
+        ground.check(job("/", "~/.tool", "true"), &(passed.to_owned() + &both("~/.tool"))).await;
+        assert!(!home.path().join(".tool").exists());
+        let text = "passed {}\npassed 0: step\n0 Stdout: mine";
+        ground.check(job("/tmp/home", "~/.tool", "cat /tmp/home/.tool/x"), text).await;
+
+        // What the machine's home holds.
+        ground.check(job(machines, "~/.ssh", "true"), &(passed.to_owned() + &both("~/.ssh"))).await;
+        ground.check(job("/tmp/../etc", "~/.ssh", "true"), &(passed.to_owned() + &both("~/.ssh"))).await;
+        let run = format!("ln -s {machines} /tmp/link; echo HOME=/tmp/link >> $ROPEWALK_ENV");
+        let note =
+            "note: cache `~/.ssh` was not saved: `link` is a symbolic link, and is not followed out of the workspace";
+        ground.check(job("/tmp", "~/.ssh", &run), &(passed.to_owned() + note)).await;
+        assert_eq!(ground.depot.keys(), ["~/.tool"]);
     });
 }
