@@ -320,14 +320,14 @@ pub struct Touched {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "what", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Retry {
-    /// Those that failed or were canceled.
+    /// Those that failed. Of a build that was canceled none: its rebuild is another build.
     Failed {
         /// Why; kept in the audit.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         #[schemars(length(max = 1000))]
         reason: String,
     },
-    /// All of them that have ended.
+    /// Those that failed, and those that a condition, a gate or the choice of jobs kept from running.
     All {
         /// Why; kept in the audit.
         #[serde(default, skip_serializing_if = "String::is_empty")]

@@ -76,10 +76,10 @@ pub struct ProjectSettings {
     /// For how many days builds are kept; 0 is for ever.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_days: Option<u32>,
-    /// How many builds are kept at least, however old.
+    /// How many builds are kept at least, however old; `quota_bytes` may remove them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_builds: Option<u32>,
-    /// The most bytes that logs and artifacts of the project may take before its oldest builds go; 0 is without bound. Caches
+    /// The most bytes that logs and artifacts of the project may take before its oldest builds go, all but the newest; 0 is without bound. Caches
     /// are bounded for all projects together, by the server.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quota_bytes: Option<u64>,

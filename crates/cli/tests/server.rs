@@ -1402,6 +1402,11 @@ fn builds_of_a_server_are_tried_again_and_canceled() {
     let (out, _) = Site::told(site.there(&["cancel"]), 0);
     assert!(out.contains(&format!("build {build} is asked to end: ropewalk show {build} --server")), "{out}");
     site.shows(&build, &format!("build {build} was canceled by"));
+    for flag in ["--failed", "a"] {
+        let (_, err) = Site::told(site.there(&["retry", &build, flag]), 2);
+        assert!(err.contains(&format!("build {build} was canceled, and is over")), "{err}");
+        assert!(err.contains(&format!("`ropewalk retry {build}`")), "{err}");
+    }
     // Of two branches: a later build of one branch cancels the earlier.
     let builds = [site.submit_only(&[]), site.submit_only(&["--branch", "other"])];
     let head = Command::new("git").args(["rev-parse", "HEAD"]).current_dir(site.root()).output().expect("git");

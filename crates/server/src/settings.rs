@@ -139,11 +139,11 @@ settings! {
     "builds.auto_cancel" auto_cancel: OnOff = "on", Live,
         "Whether a newer build of the same branch or pull request cancels older ones that run; projects may differ";
     "builds.keep" builds_keep: u64 = "1000", Live,
-        "How many of a project's newest builds are kept in any case";
+        "How many of a project's newest builds are kept however old; `builds.quota` may remove them";
     "builds.keep_for" builds_keep_for: Days = "90d", Live,
         "How long builds beyond these are kept; 0d is for ever";
     "builds.quota" builds_quota: Bytes = "0B", Live,
-        "How much a project's artifacts and logs may take before its oldest builds go; 0B is without limit";
+        "How much a project's artifacts and logs may take before its oldest builds go, all but the newest; 0B is without limit";
     "caches.keep_for" caches_keep_for: Days = "14d", Live,
         "How long a cache or a result that nobody uses is kept; 0d is for ever";
     "caches.quota" caches_quota: Bytes = "20GiB", Live,

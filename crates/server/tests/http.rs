@@ -632,6 +632,26 @@ fn builds_are_canceled_retried_and_built_anew() {
 }
 
 #[test]
+fn a_pull_request_without_a_number_takes_the_place_of_that_of_its_branch() {
+    run(async {
+        let served = Served::new().await;
+        let ada = served.admin();
+        let source = manifest(&served.site, &[(".ropewalk/pipeline.yaml", GATED)]);
+        let asked = |message: &str, branch: &str| {
+            let mut submit = submit(source);
+            submit.event.kind = Some(api::event::EventWord::PullRequest);
+            submit.event.message = message.to_owned();
+            submit.event.branch = Some(branch.to_owned());
+            submit
+        };
+        let first = ada.build_submit(&asked("one", "pr1")).await.unwrap();
+        assert_eq!(ada.build_submit(&asked("two", "pr2")).await.unwrap().superseded, []);
+        assert_eq!(ada.build_submit(&asked("three", "pr1")).await.unwrap().superseded, [first.build]);
+        served.end().await;
+    });
+}
+
+#[test]
 fn who_submits_is_told_whose_place_the_build_takes() {
     run(async {
         let served = Served::new().await;
@@ -778,6 +798,13 @@ fn projects_secrets_tokens_and_the_audit() {
         assert_eq!(admin.secret_list("sails").await.unwrap().items[0].name, "TOKEN");
         admin.secret_delete("sails", "TOKEN").await.unwrap();
         assert_eq!(admin.secret_list("sails").await.unwrap().items, []);
+        let nul = SecretValue { value: "hu\0sh".to_owned() };
+        let error = admin.secret_put("sails", "TOKEN", &nul).await.unwrap_err();
+        assert_eq!(refused(&error), Some(ProblemKind::Unprocessable));
+        assert_eq!(admin.secret_list("sails").await.unwrap().items, []);
+        assert_eq!(refused(&admin.project_delete("saisl").await.unwrap_err()), Some(ProblemKind::NotFound));
+        let audit = admin.audit_list(&AuditWanted::default(), &PageWanted::default()).await.unwrap().items;
+        assert!(audit.iter().all(|entry| entry.verb != "project_delete"), "{audit:?}");
         // Before the project's first build.
         admin.secret_put("masts", "TOKEN", &value).await.unwrap();
         assert_eq!(admin.secret_list("masts").await.unwrap().items[0].name, "TOKEN");

@@ -3,6 +3,7 @@
 // view. Groups fold, hits of a search and errors stand beside the scroll bar, and a step that runs is followed until the
 // reader scrolls away.
 
+import { readAgain } from "./live.js";
 import { answerTo } from "./session.js";
 
 /** The height of a line; the stylesheet says the same. */
@@ -733,7 +734,24 @@ export function open() {
     for (const group of groups) if (group.end >= was) group.end = lines;
     if (follows) toEnd(); else draw();
     tellNewer();
+    if (isOver) goOn(step, () => follows && !new URL(location.href).searchParams.get("q"));
   });
+}
+
+/**
+ * Goes to the last step that has printed something once the one that a reader follows is over; nowhere if none comes behind it, or they look at
+ * something else by then.
+ * @param {number} step the one that is over, from 1 @param {() => boolean} follows
+ */
+async function goOn(step, follows) {
+  for (let pause = AGAIN_MS; follows(); pause = Math.min(pause * 2, AGAIN_MS_MAX)) {
+    const later = [...document.querySelectorAll("#steps a[id^=step-]")].filter((link) => Number(link.id.slice("step-".length)) > step);
+    const next = /** @type {HTMLAnchorElement | undefined} */ (later.findLast((link) => link.matches("[data-printed]")));
+    if (next) location.replace(next.href);
+    if (next || !later.some((link) => link.matches(".waiting, .running"))) return;
+    await new Promise((over) => setTimeout(over, pause));
+    await readAgain();
+  }
 }
 
 /** Copies a text, and gives whether it was. @param {string} text */

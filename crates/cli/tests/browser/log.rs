@@ -368,6 +368,39 @@ fn a_step_is_followed_until_the_reader_scrolls_away() {
 }
 
 #[test]
+fn who_follows_a_step_goes_on_to_the_next() {
+    if !has_browser() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let sign = |name: &str| folder.path().join(name);
+    let wait = |name: &str| format!("while [ ! -e {} ]; do sleep 0.05; done", sign(name).display());
+    let steps = format!("['seq 1 5; {}', 'true', 'seq 1 300; {}', 'seq 1 7']", wait("one"), wait("two"));
+    let site = Site::new(&format!("defaults: {{ environment: host }}\njobs:\n  slow: {{ run: {steps} }}\n"));
+    let (_server, _worker) = (site.serve(), site.work("w", &[]));
+    site.submit(&["--no-wait"], 0);
+    let browser = Browser::open(&site, Kind::Desk);
+    let began = Instant::now();
+    while browser.find("#log[data-source]").is_none() {
+        assert!(began.elapsed() < PATIENCE, "the job prints nothing");
+        browser.go("/builds/1/jobs/slow");
+    }
+    let here = |step: u32| format!("document.querySelector('#step-{step}[aria-current]') !== null");
+    browser.until_is(&here(1));
+    browser.until_is("document.querySelector('#log[data-drawn]') !== null");
+    fs::write(sign("one"), "").expect("a file");
+    browser.until_is(&here(3));
+    browser.until("#log [id='3:300'] .c", "300");
+    // Who looks at something else stays there.
+    browser.ask("document.querySelector('#log').scrollTop = 0");
+    browser.until("#log [id='3:1'] .c", "1");
+    fs::write(sign("two"), "").expect("a file");
+    browser.until_is("document.querySelector('#step-4.passed') !== null");
+    browser.until_is("!document.querySelector('#log').hasAttribute('data-open')");
+    browser.until_is(&here(3));
+}
+
+#[test]
 fn a_step_is_followed_on_after_the_server_was_gone() {
     if !has_browser() {
         return;

@@ -12,7 +12,7 @@ use api::job::GateAnswer;
 use api::problem::{Problem, ProblemKind};
 use engine::PoolReach;
 use engine::pools::{PoolsUsed, SetGoing};
-use graph::{AskedTests, BuildId, JobName, Timestamp};
+use graph::{AskedTests, BuildId, JobName, Timestamp, Verdict};
 use serde_json::Value;
 use store::audit::AuditEntry;
 use store::rows::VerdictWord;
@@ -250,6 +250,11 @@ async fn put_back(app: Arc<App>, call: Call, build: BuildId, again: Again, why: 
     demand_pools(&call, &target_of(&project, build), &used, app.now())?;
     let again = app.server.retry(build, jobs, tests.clone(), &call.who()).await.map_err(request)?;
     if again.is_empty() {
+        let verdict = app.blocking(move |app| Ok(row(app, build)?.verdict)).await?;
+        if let Verdict::Canceled { .. } = verdict {
+            return Err(Problem::new(ProblemKind::Conflict, format!("build {build} was canceled, and is over"))
+                .help(format!("rebuild begins a new build of the same: `ropewalk retry {build}`")));
+        }
         return Err(Problem::new(ProblemKind::Conflict, "none of these jobs can run again")
             .help("a job that passed, or has not ended, is not put back; rebuild begins a new build, whose jobs may take earlier results"));
     }

@@ -188,6 +188,7 @@ pub async fn delete(app: Arc<App>, call: Call) -> Answered {
     let name = call.segment("project").to_owned();
     let (key, by) = (name.clone(), call.who());
     app.blocking(move |app| {
+        exists(app, &key)?;
         app.secrets.remove_all(&key).map_err(problem::record)?;
         crate::members::forget_project(&app.server.access, &app.server.records, &key, &by, app.now())
             .map_err(super::member::refused)?;
@@ -232,6 +233,13 @@ pub async fn secret_put(app: Arc<App>, call: Call) -> Answered {
     if value.is_empty() || value.len() > SECRET_BYTES_MAX {
         return Err(Problem::new(ProblemKind::Unprocessable, "the value is empty, or too long")
             .field("value", format!("1 to {SECRET_BYTES_MAX} bytes")));
+    }
+    if value.contains('\0') {
+        return Err(Problem::new(
+            ProblemKind::Unprocessable,
+            "the value holds a NUL byte, which no variable of a job can hold",
+        )
+        .field("value", "text without NUL; put other bytes as Base64"));
     }
     let (key, secret) = (project.clone(), name.clone());
     app.blocking(move |app| {

@@ -398,7 +398,11 @@ fn identity(request: &BuildRequest) -> Digest {
 fn supersedes(request: &BuildRequest) -> Option<String> {
     let event = &request.event;
     let what = match event.kind {
-        EventKind::PullRequest => format!("pull request {}", event.pull_request?),
+        EventKind::PullRequest => match event.pull_request {
+            Some(number) => format!("pull request {number}"),
+            // Who submits one from a checkout knows no number.
+            None => format!("pull request of {}", event.branch.as_ref()?),
+        },
         EventKind::Push => format!("branch {}", event.branch.as_ref()?),
         _ => return None,
     };

@@ -391,7 +391,7 @@ async fn shown(
 
 fn step_link(line: &StepLine, to: &str, is_here: bool) -> Markup {
     html! {
-        a class=(line.standing.word()) #(format!("step-{}", line.index + 1)) title=[words::used(line.usage)] href=(to) aria-current=[is_here.then_some("true")] {
+        a class=(line.standing.word()) #(format!("step-{}", line.index + 1)) title=[words::used(line.usage)] href=(to) aria-current=[is_here.then_some("true")] data-printed[line.lines > 0] {
             (line.standing.mark()) " " span.name { (words::first_line(&line.name)) }
             span.quiet { @if let Some(ms) = line.took_ms { (words::duration(ms)) " · " } @if let Some(exit) = line.exit.filter(|exit| *exit != 0) { "exit " (exit) " · " } @if line.standing != Standing::Waiting { (words::count(line.lines, "line", "lines")) } }
         }
