@@ -2,7 +2,7 @@
 //!
 //! A secret is looked for in the forms in which tools print it: as it is, each of its lines, base64 (standard and URL
 //! alphabet, at each of the three places it can take within a longer text), hexadecimal, URL-encoded, escaped in JSON,
-//! HTML and XML, quoted by a shell (`'…'`, `"…"`, `$'…'`, backslashes); by the lines that `base64`, `openssl` and `xxd -p` make of a long secret that they are given alone; and by those that
+//! HTML and XML, quoted by a shell (`'…'`, `"…"`, `$'…'`, backslashes), with quotation marks doubled; by the lines that `base64`, `openssl` and `xxd -p` make of a long secret that they are given alone; and by those that
 //! the first two make of a longer text, if a line break falls into a secret that is not too long.
 //! The longest form that begins first wins; what is masked is no longer searched.
 //!
@@ -613,7 +613,13 @@ fn forms(secret: &[u8]) -> Vec<Vec<u8>> {
     forms.extend(JSON.iter().map(|writer| json(secret, writer)));
     forms.extend(MARKUP.map(|(quote, apostrophe)| markup(secret, quote, apostrophe)));
     forms.extend(shell_forms(secret));
+    // Doubled between marks of the same kind: YAML, SQL and PowerShell; CSV (RFC 4180), `cmd`.
+    forms.extend([b'\'', b'"'].map(|mark| doubled(secret, mark)));
     forms
+}
+
+fn doubled(secret: &[u8], mark: u8) -> Vec<u8> {
+    escaped(secret, |byte| if byte == mark { Escape::Text(format!("{0}{0}", char::from(mark))) } else { Escape::Kept })
 }
 
 /// What shells, and what quotes for them, make of a secret between quotation marks or without any.

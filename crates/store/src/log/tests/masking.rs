@@ -67,6 +67,13 @@ fn hexadecimal_url_json_and_shell() {
 }
 
 #[test]
+fn quotation_marks_are_doubled() {
+    let secret = r#"it's a "word""#;
+    check_mask(&[secret], r#"password: 'it''s a "word"'"#, "password: '***'");
+    check_mask(&[secret], r#"ann,"it's a ""word""",x"#, r#"ann,"***",x"#);
+}
+
+#[test]
 fn quoted_as_shells_and_what_writes_for_them_do() {
     let secret = "pa$$w\"ord/ü's&1";
     for (by, text, expected) in [
