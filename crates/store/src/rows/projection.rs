@@ -523,6 +523,9 @@ impl<S: Source> AtHand<'_, S> {
             let counts = &mut self.build().counts;
             *count_of(counts, &before) -= 1;
             counts.reused -= u64::from(was_reused);
+            if self.is_unanswered(name)? {
+                self.build().open_gates += 1;
+            }
         }
         Ok(())
     }
@@ -544,6 +547,10 @@ impl<S: Source> AtHand<'_, S> {
         let counts = &mut self.build().counts;
         *count_of(counts, outcome) += 1;
         counts.reused += u64::from(is_reused);
+        // A build without open gates, as most are, asks for no row of one.
+        if self.work.build.row.open_gates > 0 && self.is_unanswered(name)? {
+            self.build().open_gates -= 1;
+        }
         Ok(())
     }
 
@@ -574,7 +581,20 @@ impl<S: Source> AtHand<'_, S> {
         Ok(())
     }
 
-    fn gate(&mut self, job: &JobName) -> Result<Option<&mut GateRow>, StoreError> {
+    /// Whether the job's row says that it has ended.
+    fn has_ended(&mut self, name: &JobName) -> Result<bool, StoreError> {
+        if !self.work.jobs.contains_key(name)
+            && self.work.extent == Extent::Part
+            && let Some(row) = self.source.job(self.id, name)?
+        {
+            self.work.jobs.insert(name.clone(), Slot::clean(row));
+            *self.rows += 1;
+        }
+        Ok(self.work.jobs.get(name).is_some_and(|slot| slot.row.outcome.is_some()))
+    }
+
+    /// Brings a gate's row to hand, if there is one.
+    fn take_up_gate(&mut self, job: &JobName) -> Result<(), StoreError> {
         if !self.work.gates.contains_key(job)
             && self.work.extent == Extent::Part
             && let Some(row) = self.source.gate(self.id, job)?
@@ -582,6 +602,18 @@ impl<S: Source> AtHand<'_, S> {
             self.work.gates.insert(job.clone(), Slot::clean(row));
             *self.rows += 1;
         }
+        Ok(())
+    }
+
+    /// Whether a job's gate opened and nobody answered. It counts as open as long as its job has not ended.
+    fn is_unanswered(&mut self, job: &JobName) -> Result<bool, StoreError> {
+        self.take_up_gate(job)?;
+        Ok(self.work.gates.get(job).is_some_and(|slot| slot.row.answered.is_none()))
+    }
+
+    /// The gate's row, which will change.
+    fn gate(&mut self, job: &JobName) -> Result<Option<&mut GateRow>, StoreError> {
+        self.take_up_gate(job)?;
         let Some(slot) = self.work.gates.get_mut(job) else { return Ok(None) };
         if !slot.is_changed {
             slot.is_changed = true;
@@ -591,6 +623,10 @@ impl<S: Source> AtHand<'_, S> {
     }
 
     fn open_gate(&mut self, job: &JobName, prompt: &str, at: Timestamp) -> Result<(), StoreError> {
+        if self.has_ended(job)? {
+            // It was skipped because of one that is tried again; see `JobRetried`.
+            self.reopen_job(job)?;
+        }
         if let Some(gate) = self.gate(job)? {
             // A job that is tried again asks again; opened twice, it stays as it was.
             if gate.answered.take().is_some() {
@@ -615,7 +651,9 @@ impl<S: Source> AtHand<'_, S> {
             return Ok(());
         }
         gate.answered = Some(answer);
-        self.build().open_gates -= 1;
+        if !self.has_ended(job)? {
+            self.build().open_gates -= 1;
+        }
         Ok(())
     }
 }

@@ -20,6 +20,7 @@ const DATA: &[&str] = &[
     include_str!("tests/0002.sql"),
     include_str!("tests/0003.sql"),
     include_str!("tests/0004.sql"),
+    include_str!("tests/0005.sql"),
 ];
 
 fn database(folder: &Path) -> Connection {
@@ -87,6 +88,21 @@ fn check_data(store: &SqliteStore) {
     assert!(store.restore_cache(&wanted, &reader, Timestamp(9)).unwrap().is_some());
     assert_eq!(store.unfinished().unwrap(), []);
     assert_eq!(store.reserve_build().unwrap(), BuildId(2));
+}
+
+#[test]
+fn a_gate_that_nobody_is_asked_of_counts_no_longer() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(SqliteStore::open_at(folder.path(), Opening::default(), 4).unwrap());
+    database(folder.path()).execute_batch(DATA[3]).unwrap();
+    // As version 4 left it of a job that was skipped and of two that still wait, one of them without a row.
+    let filled = "insert into gates values (1, 'make', 'go?', 3, null), (1, 'ship', 'go?', 3, null), (1, 'sail', 'go?', 3, null), \
+                  (1, 'moor', 'go?', 3, '{\"answer\":null,\"by\":\"ann\",\"at\":4}'); \
+                  insert into jobs (build, name, state, attempts) values (1, 'ship', 'waiting', 0); \
+                  update builds set open_gates = 3";
+    database(folder.path()).execute_batch(filled).unwrap();
+    let store = SqliteStore::open(folder.path()).unwrap();
+    assert_eq!(store.build(BuildId(1)).unwrap().unwrap().open_gates, 2);
 }
 
 #[test]

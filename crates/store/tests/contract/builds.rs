@@ -6,7 +6,9 @@ use std::thread;
 
 use engine::fact::{Ended, What};
 use engine::operation::Manifest;
-use graph::{AttemptNumber, BuildId, EventKind, Failure, Graph, Job, JobName, Outcome, Timestamp, Trust, Verdict};
+use graph::{
+    AttemptNumber, BuildId, EventKind, Failure, Graph, Job, JobName, Outcome, SkipReason, Timestamp, Trust, Verdict,
+};
 use ropewalk_store::cache::{CacheAct, CacheRow, CacheTotals, CacheUse, CacheUser, CacheWanted, Saved, cache_uses};
 use ropewalk_store::rows::{Counts, JobState, OperationRow, OperationTotals, Replaced, VerdictWord};
 use ropewalk_store::{BuildFilter, FaultyStore, MemoryStore, Store, StoreError};
@@ -247,11 +249,12 @@ pub fn builds_are_listed_newest_first_page_by_page() {
 pub fn gates_open_and_are_answered_once() {
     check(|store| {
         let build = begun(store);
-        let open = |job: &str| fact(build, 11, What::GateOpened { job: job.into(), prompt: format!("deploy {job}?") });
+        let open_gate =
+            |job: &str| fact(build, 11, What::GateOpened { job: job.into(), prompt: format!("deploy {job}?") });
         let answer = |job: &str, by: &str, answer| {
             fact(build, 12, What::GateAnswered { job: job.into(), answer, by: by.to_owned() })
         };
-        store.append(&[open("b"), open("a"), open("a"), answer("c", "eve", None)]).unwrap();
+        store.append(&[open_gate("b"), open_gate("a"), open_gate("a"), answer("c", "eve", None)]).unwrap();
         let jobs: Vec<_> = store.open_gates(build).unwrap().into_iter().map(|gate| gate.job).collect();
         assert_eq!(jobs, [JobName::from("a"), "b".into()]);
         assert_eq!(store.build(build).unwrap().unwrap().open_gates, 2);
@@ -261,12 +264,24 @@ pub fn gates_open_and_are_answered_once() {
         assert_eq!((answered.answer, answered.by.as_str()), (Some(yes), "ann"));
         assert_eq!(store.build(build).unwrap().unwrap().open_gates, 1);
         // A job that is tried again asks again.
-        store.append(&[open("a")]).unwrap();
+        store.append(&[open_gate("a")]).unwrap();
         assert_eq!(store.open_gates(build).unwrap().len(), 2);
         // Whoever canceled its job answered nothing, and nobody is asked any more.
         let outcome = Outcome::Failed(Failure::Canceled { by: "ann".to_owned() });
         store.append(&[fact(build, 13, What::JobEnded { job: "a".into(), outcome, how: Ended::Decided })]).unwrap();
-        assert_eq!(store.open_gates(build).unwrap().len(), 1);
+        let open = || (store.open_gates(build).unwrap().len(), store.build(build).unwrap().unwrap().open_gates);
+        assert_eq!(open(), (1, 1));
+        // Nor is anybody of a job that was skipped, until it is put back.
+        let outcome = Outcome::Skipped(SkipReason::Dropped);
+        store.append(&[fact(build, 14, What::JobEnded { job: "b".into(), outcome, how: Ended::Decided })]).unwrap();
+        assert_eq!(open(), (0, 0));
+        store
+            .append(&[fact(build, 15, What::JobRetried { job: "b".into(), by: "ann".to_owned(), tests: None })])
+            .unwrap();
+        assert_eq!(open(), (1, 1));
+        // One of a job that was skipped because of another, which is tried again, opens as any does.
+        store.append(&[open_gate("a")]).unwrap();
+        assert_eq!(open(), (2, 2));
     });
 }
 

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use graph::BuildId;
+use engine::fact::What;
+use graph::{BuildId, Outcome, SkipReason};
 use ropewalk_store::{Durability, Journal, Looked, Opening, PostgresStore, Sequence, Store, StoreError};
 
 use crate::builds::begun;
 use crate::database::Database;
-use crate::sample::{created, leased};
+use crate::sample::{created, decided, fact, leased};
 use crate::{CONTRACT, INSTEAD};
 
 const SERVER: Opening = Opening { durability: Durability::Power, journal: Journal::Kept };
@@ -242,7 +243,7 @@ fn version(database: &Database, url: &str) -> u32 {
 }
 
 /// What each step added, taken away again: the database as the version before it left it.
-const UNDONE: &[&str] = &["alter table jobs drop column child"];
+const UNDONE: &[&str] = &["alter table jobs drop column child", "update builds set open_gates = 2"];
 
 #[test]
 fn a_filled_database_of_an_older_version_is_brought_to_this_one() {
@@ -251,6 +252,8 @@ fn a_filled_database_of_an_older_version_is_brought_to_this_one() {
     let store = open(&url);
     let build = begun(&store);
     store.append(&[leased(build, "a", 1), leased(build, "b", 1)]).unwrap();
+    let gate = |job: &str| fact(build, 11, What::GateOpened { job: job.into(), prompt: "go?".to_owned() });
+    store.append(&[gate("c"), gate("d"), decided(build, "d", Outcome::Skipped(SkipReason::Dropped))]).unwrap();
     let told = |store: &PostgresStore| {
         let rows = (store.build(build).unwrap(), store.jobs(build).unwrap(), store.attempts(build, None).unwrap());
         (store.facts(build).unwrap(), rows, store.journal(Sequence(0), 99).unwrap())
