@@ -1,9 +1,10 @@
 //! The files of one pipeline as one: what each says, merged.
 //!
 //! Files are read in the order given. `name` and `stages`: the last one stands. `env` and `defaults`: by key, the later
-//! value stands. `on`: by kind of event, the later stands. `jobs`: by id; a second definition is an error unless it says
-//! `override: true`, then it stands whole, in the place of the first: it waits for every barrier that the first waited for,
-//! and for those of its own list. Barriers of a list order the jobs of that list alone.
+//! value stands. `on`: by kind of event, the later stands; points in time and parameters stay where it has none. `jobs`: by
+//! id; a second definition is an error unless it says `override: true`, then it stands whole, in the place of the first: it
+//! waits for every barrier that the first waited for, and for those of its own list. Barriers of a list order the jobs of that
+//! list alone.
 
 use std::borrow::Cow;
 
