@@ -49,6 +49,7 @@ pub use triggers::{Part, Schedule, Triggered, Triggers};
 use crate::tree::{Node, Notation, Rules, Sources, Span};
 use check::{Author, Check};
 pub(crate) use errors::Faults;
+use errors::Started;
 pub(crate) use kept::{JobText, Kept, Words};
 use patterns::Patterns;
 pub(crate) use plugins::named as named_plugins;
@@ -197,12 +198,12 @@ pub(crate) fn lower_parts(
     texts: EventTexts,
     kept: &mut Kept,
 ) -> Lowered {
-    let Parts { sources, roots: mut file_roots, mut program, mut faults } = parts;
+    let Parts { sources, roots, mut program, mut faults } = parts;
     let mut patterns = Patterns::default();
     let mut checking = |root: &Node, author, faults: &mut Faults| {
         check::check(root, &mut Check { sources: &sources, faults, patterns: &mut patterns, author, kept });
     };
-    file_roots.iter().for_each(|root| checking(root, Author::User, &mut faults));
+    roots.iter().for_each(|root| checking(root, Author::User, &mut faults));
     if let Some(program) = &program {
         program.document.iter().for_each(|root| checking(root, Author::Program, &mut faults));
         let hooks = program.hooks.iter().flatten();
@@ -222,12 +223,12 @@ pub(crate) fn lower_parts(
     if files.is_empty() && program.is_none() {
         faults.push(errors::no_pipeline());
     }
-    let heard = triggers::heard(&file_roots, program.as_ref(), &known.event, &mut patterns);
-    if !heard.files {
-        file_roots.clear();
-    }
+    let heard = triggers::heard(&roots, program.as_ref(), &known.event, &mut patterns);
+    files::tell_replaced(&roots, &sources, &mut faults);
+    // What does not answer to the event says nothing of its build.
+    let file_roots = if heard.files { roots.as_slice() } else { &[] };
     let document = program.as_ref().and_then(|program| program.document.as_ref());
-    let merged = files::merge(&file_roots, document, &sources, &mut faults);
+    let merged = files::merge(file_roots, document, &sources, &mut faults);
     if let Some(root) = file_roots.first()
         && merged.jobs.is_empty()
         && merged.barriers.is_empty()
@@ -238,18 +239,27 @@ pub(crate) fn lower_parts(
     }
 
     if heard.triggered == Triggered::Yes {
-        plugins::tell_uncompleted(&merged, &file_roots, program.as_ref(), &sources, &mut faults);
+        plugins::tell_uncompleted(&merged, file_roots, program.as_ref(), &sources, &mut faults);
     }
     let params = triggers::fields(&heard.params, &sources, &mut faults);
+    // A hook with an `on` of its own has events and parameters of its own.
+    let has_own = program.as_ref().is_some_and(|program| program.hooks.iter().any(Option::is_some));
+    if let Some(of_files) = heard.parts.iter().find(|part| part.hook.is_none()) {
+        let started = if has_own { Started::Files } else { Started::Pipeline };
+        lints::never_starts(&roots, &of_files.triggers, started, &sources, &mut faults);
+    }
+    let lints = lints::Lints {
+        merged: &merged,
+        roots: file_roots,
+        triggers: &heard.triggers,
+        params: &params,
+        sources: &sources,
+    };
+    if !has_own {
+        lints.jobs(&mut faults);
+    }
     if program.is_none() {
-        lints::Lints {
-            merged: &merged,
-            roots: &file_roots,
-            triggers: &heard.triggers,
-            params: &params,
-            sources: &sources,
-        }
-        .tell(&mut faults);
+        lints.unused_params(&mut faults);
     }
     let filled = match heard.triggered {
         Triggered::Yes => {

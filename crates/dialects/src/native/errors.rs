@@ -489,19 +489,41 @@ pub(crate) fn cleanup_of_failure_alone(place: Location, job: &str, needed: &str)
     ))
 }
 
-pub(crate) fn lists_no_event(place: Location) -> Diagnostic {
-    Diagnostic::warning("never-starts", "`on` lists no event: nothing starts this pipeline")
+/// What the `on` of files starts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Started {
+    /// The whole pipeline.
+    Pipeline,
+    /// What the files say, beside a program whose hooks may have an `on` of their own.
+    Files,
+}
+
+impl Started {
+    fn spoken(self) -> &'static str {
+        match self {
+            Started::Pipeline => "this pipeline",
+            Started::Files => "what the files say",
+        }
+    }
+}
+
+pub(crate) fn lists_no_event(place: Location, started: Started) -> Diagnostic {
+    let started = started.spoken();
+    Diagnostic::warning("never-starts", format!("`on` lists no event: nothing starts {started}"))
         .at(place, "nothing is listed")
-        .help("list events, such as `on: [push, tag]`; or remove `on`: without it every event starts the pipeline")
+        .help(format!(
+            "list events, such as `on: [push, tag]`; or remove `on`: without it every event starts {started}"
+        ))
 }
 
 /// `kind` is a key of `on`.
-pub(crate) fn fits_no_event(place: Location, kind: &str) -> Diagnostic {
+pub(crate) fn fits_no_event(place: Location, kind: &str, started: Started) -> Diagnostic {
     let help = match kind {
         "schedule" => "write points in time: `schedule: [{ cron: \"0 4 * * *\" }]`; or remove `schedule`".to_owned(),
         _ => format!("write the regexes of which one must fit; without them, as `{kind}: {{}}`, any name fits"),
     };
-    Diagnostic::warning("never-starts", format!("an empty list under `{kind}`: no such event starts this pipeline"))
+    let started = started.spoken();
+    Diagnostic::warning("never-starts", format!("an empty list under `{kind}`: no such event starts {started}"))
         .at(place, "nothing to fit")
         .help(help)
 }

@@ -64,6 +64,16 @@ pub(crate) struct Barrier<'n> {
     pub gate: Option<&'n Node>,
 }
 
+/// Warns of what one file says and a later one replaces.
+pub(crate) fn tell_replaced(roots: &[Node], sources: &Sources, faults: &mut Faults) {
+    let mut said = SaidBefore { by_key: QuickMap::default(), sources };
+    for (file, root) in roots.iter().enumerate() {
+        for section in root.entries().unwrap_or_default() {
+            said.tell_if_replaced(section, file, faults);
+        }
+    }
+}
+
 /// Merges the roots of all files, and then the document of a program: its jobs replace those of files.
 pub(crate) fn merge<'n>(
     roots: &'n [Node],
@@ -73,15 +83,11 @@ pub(crate) fn merge<'n>(
 ) -> Merged<'n> {
     let mut merged = Merged::default();
     let mut stages: Option<&Node> = None;
-    let mut said = SaidBefore { by_key: QuickMap::default(), sources };
     let of_files = roots.iter().enumerate().map(|(file, root)| (file, root, Author::User));
     let of_program = document.map(|document| (roots.len(), document, Author::Program));
     for (file, root, author) in of_files.chain(of_program) {
         for entry in root.entries().unwrap_or_default() {
             let value = &entry.value;
-            if author == Author::User {
-                said.tell_if_replaced(entry, file, faults);
-            }
             match entry.name() {
                 Some("name") => merged.name = value.as_str().or(merged.name),
                 Some("env") => merge_env(&mut merged.env, value),

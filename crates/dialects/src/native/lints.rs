@@ -6,7 +6,7 @@ use expression::{Condition as Expression, ContextPath, Template};
 use graph::{Condition, EventKind, Field, FieldKind};
 use serde_json::Value;
 
-use super::errors::{self, Faults};
+use super::errors::{self, Faults, Started};
 use super::files::{Merged, Source};
 use super::nodes;
 use super::triggers::{self, Triggers};
@@ -23,16 +23,15 @@ pub(crate) struct Lints<'a> {
 }
 
 impl Lints<'_> {
-    /// Tells every warning.
-    pub(crate) fn tell(&self, faults: &mut Faults) {
-        for job in &self.merged.jobs {
+    /// Warns of jobs that files say, also where plugins complete them.
+    pub(crate) fn jobs(&self, faults: &mut Faults) {
+        let is_of_files = |job: &&Source<'_>| self.roots.iter().any(|root| root.span.source == job.key.span.source);
+        for job in self.merged.jobs.iter().filter(is_of_files) {
             self.cleanup(job, faults);
             self.on_failure(job, faults);
             self.behind_barriers(job, faults);
             self.when(job, faults);
         }
-        self.unused_params(faults);
-        self.never_starts(faults);
     }
 
     /// A canceled job satisfies only `on: finished`, so cleanup that waits for anything else is skipped with the rest.
@@ -185,36 +184,8 @@ impl Lints<'_> {
         })
     }
 
-    /// Tells an `on` that lists no event, and what of one fits none.
-    fn never_starts(&self, faults: &mut Faults) {
-        let place = |node: &Node| self.sources.location(node.span);
-        let Triggers::Listed { kinds, .. } = self.triggers else { return };
-        for on in self.roots.iter().filter_map(|root| root.get_entry("on")) {
-            let entries = on.value.entries().unwrap_or_default();
-            let is_empty = match on.value.entries() {
-                Some(entries) => entries.is_empty(),
-                None => on.value.is_null() || on.value.items().is_some_and(<[Node]>::is_empty),
-            };
-            if kinds.is_empty() && is_empty {
-                // What is left out has no place of its own.
-                let node = if on.value.is_null() { &on.key } else { &on.value };
-                faults.push(errors::lists_no_event(place(node)));
-            }
-            for entry in entries {
-                let kind = entry.name().unwrap_or_default();
-                let is_listed = when::kind(kind).is_none_or(|kind| kinds.contains_key(&kind));
-                if let Some(list) = triggers::empty_list(&entry.value).filter(|_| !is_listed) {
-                    faults.push(errors::fits_no_event(place(list), kind));
-                }
-                let regexes = triggers::regexes(&entry.value).map(nodes::list).unwrap_or_default();
-                for regex in regexes.iter().filter(|regex| regex.as_str() == Some("")) {
-                    faults.push(errors::fits_no_name(place(regex), kind));
-                }
-            }
-        }
-    }
-
-    fn unused_params(&self, faults: &mut Faults) {
+    /// Warns of parameters that no text of the files reads; a program may read them unseen.
+    pub(crate) fn unused_params(&self, faults: &mut Faults) {
         let sections: Vec<&Node> = self.roots.iter().filter_map(|root| root.get("on")).collect();
         let params = triggers::params(&sections);
         if params.is_empty() {
@@ -230,6 +201,42 @@ impl Lints<'_> {
                 && !read.params.contains(&name.to_ascii_lowercase())
             {
                 faults.push(errors::unused_param(self.sources.location(entry.key.span), name));
+            }
+        }
+    }
+}
+
+/// Tells an `on` of a file that lists no event, and what of one fits none. `triggers` are those of the files, `started` is what
+/// they start: the pipeline, or beside a program a part of it.
+pub(crate) fn never_starts(
+    roots: &[Node],
+    triggers: &Triggers,
+    started: Started,
+    sources: &Sources,
+    faults: &mut Faults,
+) {
+    let place = |node: &Node| sources.location(node.span);
+    let Triggers::Listed { kinds, .. } = triggers else { return };
+    for on in roots.iter().filter_map(|root| root.get_entry("on")) {
+        let entries = on.value.entries().unwrap_or_default();
+        let is_empty = match on.value.entries() {
+            Some(entries) => entries.is_empty(),
+            None => on.value.is_null() || on.value.items().is_some_and(<[Node]>::is_empty),
+        };
+        if kinds.is_empty() && is_empty {
+            // What is left out has no place of its own.
+            let node = if on.value.is_null() { &on.key } else { &on.value };
+            faults.push(errors::lists_no_event(place(node), started));
+        }
+        for entry in entries {
+            let kind = entry.name().unwrap_or_default();
+            let is_listed = when::kind(kind).is_none_or(|kind| kinds.contains_key(&kind));
+            if let Some(list) = triggers::empty_list(&entry.value).filter(|_| !is_listed) {
+                faults.push(errors::fits_no_event(place(list), kind, started));
+            }
+            let regexes = triggers::regexes(&entry.value).map(nodes::list).unwrap_or_default();
+            for regex in regexes.iter().filter(|regex| regex.as_str() == Some("")) {
+                faults.push(errors::fits_no_name(place(regex), kind));
             }
         }
     }

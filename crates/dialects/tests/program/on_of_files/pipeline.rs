@@ -1,0 +1,5 @@
+use ropewalk::*;
+
+fn ci(ci: &Ci) {
+    ci.job("build").run("cargo build");
+}
