@@ -6,17 +6,21 @@
 //! daemon's socket (Docker's above all) is a way out. Writable are the workspace, `/tmp` and what the caller names.
 //! When a step ends, everything it started ends with it. There is no weaker form: without bubblewrap nothing runs.
 
-use std::ffi::OsString;
+use std::collections::BTreeSet;
+use std::ffi::{CStr, OsStr, OsString};
 use std::io;
+use std::mem::MaybeUninit;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::OnceLock;
 
 use graph::Network;
 
 use crate::keeper::{Command, Role};
 
-/// Directories of the home that commonly hold credentials; a step finds them empty.
-const SECRET_DIRECTORIES: [&str; 12] = [
+/// Directories of a home that commonly hold credentials; a step finds them empty.
+const SECRET_DIRECTORIES: [&str; 13] = [
     ".ssh",
     ".gnupg",
     ".aws",
@@ -25,23 +29,33 @@ const SECRET_DIRECTORIES: [&str; 12] = [
     ".docker",
     ".config/gcloud",
     ".config/gh",
+    ".config/glab-cli",
     ".config/hub",
     ".config/op",
     ".local/share/keyrings",
     ".password-store",
 ];
 
-/// Files of the home that commonly hold credentials; a step finds them empty.
-const SECRET_FILES: [&str; 9] = [
+/// Files of a home that commonly hold credentials; a step finds them empty.
+const SECRET_FILES: [&str; 18] = [
     ".netrc",
     ".git-credentials",
     ".config/git/credentials",
+    ".config/containers/auth.json",
     ".npmrc",
     ".pypirc",
+    ".pgpass",
+    ".my.cnf",
     ".cargo/credentials.toml",
     ".cargo/credentials",
     ".gem/credentials",
+    ".gradle/gradle.properties",
+    ".m2/settings.xml",
+    ".m2/settings-security.xml",
+    ".terraformrc",
+    ".terraform.d/credentials.tfrc.json",
     ".vault-token",
+    ".config/composer/auth.json",
 ];
 
 /// What stays visible of `/run`: name resolution, and where NixOS has its programs.
@@ -81,7 +95,8 @@ pub struct Walls<'a> {
     pub temporary: &'a Path,
     /// Whether the machine's network is reached.
     pub network: Network,
-    /// Directories that the step finds empty: where `ropewalk` keeps its data. Those that do not exist are left out.
+    /// Directories that the step finds empty: where `ropewalk` keeps its data. Those that do not exist are left out. What the other fields
+    /// name is there even within them.
     pub hidden: &'a [PathBuf],
     /// Directories that are writable at their own place, even within a hidden one: where the step hands on values.
     pub writable: &'a [PathBuf],
@@ -129,7 +144,7 @@ impl Sandbox {
     /// Puts walls around a command: afterwards it starts bubblewrap, which starts it. `TMPDIR` and, where it is not set,
     /// `XDG_CACHE_HOME` are turned to the job's `/tmp`.
     pub fn enclose(&self, command: &mut Command, walls: &Walls) {
-        let mut arguments = self.arguments(walls, home(command).as_deref());
+        let mut arguments = self.arguments(walls, &homes(command, walls.root));
         arguments.extend(["--chdir".into(), command.directory.clone().into_os_string(), "--".into()]);
         arguments.push(std::mem::replace(&mut command.program, self.program.clone().into_os_string()));
         arguments.append(&mut command.arguments);
@@ -142,7 +157,7 @@ impl Sandbox {
     }
 
     /// bubblewrap's options. Later ones cover earlier ones: what is writable comes late, credentials are hidden last.
-    fn arguments(&self, walls: &Walls, home: Option<&Path>) -> Vec<OsString> {
+    fn arguments(&self, walls: &Walls, homes: &BTreeSet<PathBuf>) -> Vec<OsString> {
         let mut options = Options(Vec::with_capacity(64));
         options.flags(&["--die-with-parent", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--cap-drop", "ALL"]);
         if walls.network == Network::Off {
@@ -154,7 +169,9 @@ impl Sandbox {
             options.flags(&["--ro-bind-try", kept, kept]);
         }
         options.bind("--bind", walls.temporary, Path::new("/tmp"));
-        for hidden in walls.hidden.iter().filter(|path| path.is_dir()) {
+        let hidden: BTreeSet<PathBuf> = walls.hidden.iter().filter_map(|path| path.canonicalize().ok()).collect();
+        let is_outermost = |path: &&PathBuf| !path.ancestors().skip(1).any(|above| hidden.contains(above));
+        for hidden in hidden.iter().filter(is_outermost).filter(|path| path.is_dir()) {
             options.at("--tmpfs", hidden);
         }
         options.bind("--bind", walls.root, walls.root);
@@ -164,13 +181,11 @@ impl Sandbox {
         for readable in walls.readable {
             options.bind("--ro-bind-try", readable, readable);
         }
-        for directory in
-            SECRET_DIRECTORIES.iter().filter_map(|name| Some(home?.join(name))).filter(|path| path.is_dir())
-        {
-            options.at("--tmpfs", &directory);
+        for directory in below(homes, &SECRET_DIRECTORIES).iter().filter(|path| path.is_dir()) {
+            options.at("--tmpfs", directory);
         }
-        for file in SECRET_FILES.iter().filter_map(|name| Some(home?.join(name))).filter(|path| path.is_file()) {
-            options.bind("--dev-bind", Path::new("/dev/null"), &file);
+        for file in below(homes, &SECRET_FILES).iter().filter(|path| path.is_file()) {
+            options.bind("--dev-bind", Path::new("/dev/null"), file);
         }
         options.0
     }
@@ -192,10 +207,42 @@ impl Options {
     }
 }
 
-/// The home of the user who runs us, as a step would look for it.
-fn home(command: &Command) -> Option<PathBuf> {
-    let of_step = command.environment.get("HOME").map(OsString::from);
-    of_step.or_else(|| std::env::var_os("HOME")).map(PathBuf::from).filter(|home| home.is_absolute())
+/// What of these names is there below any of the homes. Where it is by its true name: bubblewrap covers nothing at a path with links in it.
+fn below(homes: &BTreeSet<PathBuf>, names: &[&str]) -> BTreeSet<PathBuf> {
+    homes.iter().flat_map(|home| names.iter().filter_map(|name| home.join(name).canonicalize().ok())).collect()
+}
+
+/// The homes in which credentials may lie: that of this process and that of its user, whatever the step takes for its home; and that, unless it
+/// is the job's own by lying in the workspace.
+fn homes(command: &Command, workspace: &Path) -> BTreeSet<PathBuf> {
+    static OF_PROCESS: OnceLock<BTreeSet<PathBuf>> = OnceLock::new();
+    let of_process = OF_PROCESS.get_or_init(|| {
+        let homes = [std::env::var_os("HOME").map(PathBuf::from), home_of_user()];
+        homes.into_iter().flatten().filter(|home| home.is_absolute()).collect()
+    });
+    let of_step = command.environment.get("HOME").map(PathBuf::from);
+    let of_step = of_step.filter(|home| home.is_absolute() && !home.starts_with(workspace));
+    of_process.iter().cloned().chain(of_step).collect()
+}
+
+/// The most bytes of a user's entry.
+const ENTRY_BYTES_MAX: usize = 64 << 10;
+
+/// The home that the system has for the user of this process; `None` if it knows none.
+fn home_of_user() -> Option<PathBuf> {
+    let mut text = vec![0; ENTRY_BYTES_MAX];
+    let mut entry = MaybeUninit::<libc::passwd>::uninit();
+    let mut found = std::ptr::null_mut();
+    let user = rustix::process::geteuid().as_raw();
+    // SAFETY: the function writes `entry` and what it points to, which is in `text`, of the length that is given.
+    let home = unsafe {
+        let refused = libc::getpwuid_r(user, entry.as_mut_ptr(), text.as_mut_ptr().cast(), text.len(), &mut found);
+        if refused != 0 || found.is_null() || (*found).pw_dir.is_null() {
+            return None;
+        }
+        CStr::from_ptr((*found).pw_dir)
+    };
+    Some(PathBuf::from(OsStr::from_bytes(home.to_bytes())))
 }
 
 /// Which setting of this kernel forbids ordinary users to make namespaces.
@@ -216,4 +263,20 @@ fn hint() -> Option<&'static str> {
     Path::new("/.dockerenv")
         .exists()
         .then_some("this is a container: its seccomp profile and capabilities must allow namespaces and mounts")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_home_of_the_user_is_that_of_the_system() {
+        let user = rustix::process::geteuid().as_raw().to_string();
+        let users = std::fs::read_to_string("/etc/passwd").expect("the users");
+        let mut entries = users.lines().map(|line| line.split(':').collect::<Vec<_>>());
+        // One that another directory knows stands not here.
+        if let Some(entry) = entries.find(|entry| entry.get(2) == Some(&user.as_str())) {
+            assert_eq!(home_of_user(), Some(PathBuf::from(entry[5])));
+        }
+    }
 }

@@ -1,7 +1,10 @@
 //! What a sandboxed step can reach, and what it cannot.
 
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
 use graph::Network;
-use ropewalk_worker::keeper::{Ending, Processes, Signal};
+use ropewalk_worker::keeper::{Command, Ending, Processes, Signal};
 use ropewalk_worker::sandbox::{Sandbox, Walls};
 use ropewalk_worker::workspace::{Files, OpenWorkspace, Snapshot, Workspace};
 
@@ -14,6 +17,7 @@ pub const CASES: &[Case] = &[
     ("sandbox::there_is_no_network_if_so_asked", there_is_no_network_if_so_asked),
     ("sandbox::the_temporary_directory_is_the_jobs", the_temporary_directory_is_the_jobs),
     ("sandbox::credentials_and_data_are_hidden", credentials_and_data_are_hidden),
+    ("sandbox::credentials_are_hidden_whatever_home_a_step_takes", credentials_are_hidden_whatever_home_a_step_takes),
     ("sandbox::exit_usage_and_long_scripts_pass_through", exit_usage_and_long_scripts_pass_through),
     ("sandbox::term_reaches_the_step", term_reaches_the_step),
     ("sandbox::what_a_step_leaves_ends_with_it", what_a_step_leaves_ends_with_it),
@@ -44,9 +48,14 @@ fn check<F: Future<Output = ()>>(test: impl FnOnce(Job) -> F) {
 }
 
 impl Job {
-    fn command(&self, text: &str, network: Network) -> ropewalk_worker::keeper::Command {
+    fn command(&self, text: &str, network: Network) -> Command {
+        self.command_at(&self.home(), text, network)
+    }
+
+    /// A command of a step that has this home.
+    fn command_at(&self, home: &Path, text: &str, network: Network) -> Command {
         let mut command = script(text);
-        command.environment.insert("HOME", self.home());
+        command.environment.insert("HOME", home);
         command.environment.insert("MACHINES_HOME", std::env::var_os("HOME").unwrap_or("/opt".into()));
         command.view = self.open.view;
         command.directory.clone_from(&self.open.root);
@@ -54,7 +63,8 @@ impl Job {
         // The test's home lies in /tmp, which is the job's own; so it is opened by name.
         let writable = [self.repository.data.join("values"), self.home()];
         std::fs::create_dir_all(&writable[0]).expect("a directory");
-        let hidden = [self.repository.data.clone()];
+        // One within the other, and by a path with a link in it.
+        let hidden = [self.repository.data.join("values"), self.link_to_data(), self.repository.data.clone()];
         let walls = Walls {
             root: &self.open.root,
             temporary: &temporary,
@@ -67,13 +77,19 @@ impl Job {
         command
     }
 
-    fn home(&self) -> std::path::PathBuf {
+    fn home(&self) -> PathBuf {
         let home = self.repository.data.with_file_name("home");
         std::fs::create_dir_all(home.join(".ssh")).expect("a directory");
         std::fs::write(home.join(".ssh/id"), "secret").expect("written");
         std::fs::write(home.join(".netrc"), "secret").expect("written");
         std::fs::write(home.join(".profile"), "plain").expect("written");
         home
+    }
+
+    fn link_to_data(&self) -> PathBuf {
+        let link = self.repository.data.with_file_name("link");
+        let _ = symlink(&self.repository.data, &link);
+        link
     }
 
     async fn sh(&self, text: &str) -> Ran {
@@ -114,7 +130,7 @@ fn there_is_no_network_if_so_asked() {
 fn the_temporary_directory_is_the_jobs() {
     check(|job| async move {
         let name = format!("ropewalk-test-{}", std::process::id());
-        let machine = std::path::Path::new("/tmp").join(&name);
+        let machine = Path::new("/tmp").join(&name);
         std::fs::write(&machine, "").expect("written");
         let ran = job.sh(&format!("test ! -e /tmp/{name}; echo kept > /tmp/{name}; echo $TMPDIR")).await;
         assert_eq!((ran.end.ending, ran.out.as_str()), (Ending::Exited(0), "/tmp\n"), "{}", ran.err);
@@ -130,6 +146,35 @@ fn credentials_and_data_are_hidden() {
         let ran = job.sh(&format!("ls $HOME/.ssh | wc -l; cat $HOME/.netrc $HOME/.profile; ls {data}; echo 1 > {data}/values/one; ls /run/docker.sock 2>&1 | grep -c 'No such'")).await;
         assert_eq!(ran.out, "0\nplainvalues\n1\n", "{}", ran.err);
         assert_eq!(std::fs::read_to_string(job.repository.data.join("values/one")).expect("handed on"), "1\n");
+    });
+}
+
+fn credentials_are_hidden_whatever_home_a_step_takes() {
+    // Not in /tmp, which a sandbox has of its own.
+    let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a home");
+    let write = |path: &str| {
+        let path = home.path().join(path);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
+        std::fs::write(path, "secret\n").expect("written");
+    };
+    let secret =
+        [".ssh/id", ".pgpass", ".config/containers/auth.json", ".config/glab-cli/config.yml", ".m2/settings.xml"];
+    secret.into_iter().chain(["kept/npmrc", "kept/docker/config.json", ".profile"]).for_each(write);
+    for (name, target) in [(".npmrc", "kept/npmrc"), (".docker", "kept/docker")] {
+        symlink(home.path().join(target), home.path().join(name)).expect("a link");
+    }
+    // SAFETY: each test is a process of its own, which has no other thread yet.
+    unsafe { std::env::set_var("HOME", home.path()) };
+    check(|job| async move {
+        for taken in [home.path(), Path::new("/tmp"), &job.open.root] {
+            let text = format!(
+                "cd {}; cat {} .npmrc .docker/* .profile 2>/dev/null || true",
+                home.path().display(),
+                secret.join(" ")
+            );
+            let ran = run(&job.processes, job.command_at(taken, &text, Network::Off)).await.expect("a sandbox");
+            assert_eq!((ran.out.as_str(), ran.end.ending), ("secret\n", Ending::Exited(0)), "{taken:?}: {}", ran.err);
+        }
     });
 }
 
