@@ -410,7 +410,7 @@ pub struct Unpacking {
 }
 
 /// Unpacks an archive. `place_of` says for an entry's name the root it goes to and its path below that root; `None`
-/// passes it over. Roots exist. On a fault, what came before it stays.
+/// passes it over, though it counts. Roots exist. On a fault, what came before it stays.
 ///
 /// # Errors
 /// [`ArchiveFault`].
@@ -431,13 +431,13 @@ pub fn unpack<'r>(
         if extent.files > unpacking.bounds.files_max {
             return Err(ArchiveFault::TooMany(unpacking.bounds.files_max));
         }
-        let Some((root, path)) = place_of(&name) else { continue };
         if entry.header().entry_type().is_file() {
             extent.bytes = extent.bytes.saturating_add(entry.size());
             if extent.bytes > unpacking.bounds.bytes_max {
                 return Err(ArchiveFault::TooLarge(unpacking.bounds.bytes_max));
             }
         }
+        let Some((root, path)) = place_of(&name) else { continue };
         place(&mut entry, root, &path, unpacking, &mut folder)?;
     }
     Ok(extent)

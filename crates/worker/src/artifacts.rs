@@ -80,13 +80,13 @@ pub struct Collected {
 }
 
 /// Puts the files that `globs` mean into an archive: equal files, modes and paths give an equal digest. Links are kept
-/// as links, and refused if they lead out of the workspace.
+/// as links, and refused if they lead out of the workspace. Git's own data is no part of it, whatever the globs mean.
 ///
 /// # Errors
 /// [`ArtifactFault`]; [`ArtifactFault::Nothing`] for the first glob that means no file.
 pub fn collect(root: &Path, globs: &[String], scratch: &Path, depot: &dyn Depot) -> Result<Collected, ArtifactFault> {
     let patterns = Patterns::new(globs)?;
-    let found = files::find(root, &patterns, Directories::Left, FILES_MAX)?;
+    let found = files::find_without_git(root, &patterns, FILES_MAX)?;
     let paths: Vec<&Path> = found.iter().map(|found| found.path.as_path()).collect();
     if let Some(glob) = patterns.unmatched(&paths).first() {
         return Err(ArtifactFault::Nothing { glob: (*glob).to_owned() });
@@ -138,7 +138,7 @@ pub fn collect_built(
 }
 
 /// Puts an artifact's files to their paths below `root`; files that are there are replaced. They are the artifact's only if nothing is
-/// refused: its bytes are compared with its digest at their end.
+/// refused: its bytes are compared with its digest at their end. Git's own data, which older programs took along, is passed over.
 ///
 /// # Errors
 /// [`ArtifactFault`]; of a damaged one the depot was told.
@@ -146,7 +146,8 @@ pub fn restore(artifact: &Artifact, root: &Path, depot: &dyn Depot) -> Result<()
     let mut archive = Hashed { content: depot.open(artifact.digest)?, hasher: blake3::Hasher::new() };
     let bounds = Bounds { files_max: artifact.files, bytes_max: artifact.bytes };
     let unpacking = Unpacking { bounds, times: Times::Dropped, links: Links::Inside, existing: Existing::Replaced };
-    let unpacked = archive::unpack(&mut archive, unpacking, &|name| Some((root, name.to_owned())));
+    let place_of = |name: &Path| (!files::is_of_git(name)).then(|| (root, name.to_owned()));
+    let unpacked = archive::unpack(&mut archive, unpacking, &place_of);
     if !matches!(unpacked, Err(ArchiveFault::Full { .. } | ArchiveFault::Refused { .. })) {
         // Whatever else is wrong with it may come from damage.
         let is_read = std::io::copy(&mut archive, &mut std::io::sink()).is_ok();
@@ -470,6 +471,26 @@ mod tests {
         header.set_size(1 << 40);
         header.set_cksum();
         check_hostile(header.as_bytes(), nothing, "more than 4 bytes");
+    }
+
+    #[test]
+    fn git_data_is_neither_taken_along_nor_put_back() {
+        let depot = Blobs::default();
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join(".git")).unwrap();
+        for path in [".git/HEAD", ".git/config", "a"] {
+            fs::write(root.path().join(path), "here").unwrap();
+        }
+        assert_eq!(collected(root.path(), &["**"], &depot).unwrap().files, 1);
+        assert_eq!(collected(root.path(), &[".git/config"], &depot).unwrap_err(), "`.git/config` matches no file");
+        // As programs made it that took it along.
+        let file = |name: &[u8]| hostile(name, tar::EntryType::Regular, "", b"kept");
+        let old = joined(&[file(b".git/HEAD"), file(b"a"), file(b"d/.git"), file(b"e/.git/hooks/pre-commit")]);
+        let digest = depot.put(&old).unwrap();
+        restore(&Artifact { digest, files: 4, bytes: 16 }, root.path(), &depot).unwrap();
+        let read = |path: &str| fs::read_to_string(root.path().join(path)).unwrap();
+        assert_eq!((read(".git/HEAD").as_str(), read("a").as_str()), ("here", "kept"));
+        assert!(!root.path().join("d").exists() && !root.path().join("e").exists());
     }
 
     #[test]

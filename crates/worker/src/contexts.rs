@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use expression::{CallError, Condition, Environment, Error, ErrorKind, Template, Value};
 use graph::{AttemptSpec, StepReport, StepResult, Text};
 
-use crate::files::{self, Directories};
+use crate::files;
 use crate::patterns::Patterns;
 
 /// Why a step in a container cannot have files hashed, and what to do instead.
@@ -237,7 +237,7 @@ impl Environment for Evaluation {
 fn hash_files(root: &Path, globs: &[Value]) -> Result<Value, String> {
     let globs: Vec<String> = globs.iter().map(|glob| glob.to_text().into_owned()).collect();
     let patterns = Patterns::new(&globs).map_err(|fault| fault.to_string())?;
-    let found = files::find(root, &patterns, Directories::Left, HASHED_FILES_MAX).map_err(|fault| fault.to_string())?;
+    let found = files::find_without_git(root, &patterns, HASHED_FILES_MAX).map_err(|fault| fault.to_string())?;
     let mut hasher = blake3::Hasher::new();
     let mut is_empty = true;
     for found in found.iter().filter(|found| found.metadata.is_file()) {

@@ -38,6 +38,22 @@ pub enum Directories {
     Taken,
 }
 
+/// The name of git's own data: a directory, or a file where the data lies elsewhere (submodules, linked worktrees).
+const GIT: &str = ".git";
+
+/// Whether git's own data, at any depth, is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum GitData {
+    Left,
+    Taken,
+}
+
+/// Whether a path is git's own data, or lies in it.
+#[must_use]
+pub fn is_of_git(path: &Path) -> bool {
+    path.components().any(|component| component.as_os_str() == GIT)
+}
+
 /// Why files cannot be looked for.
 #[derive(Debug, thiserror::Error)]
 pub enum FilesFault {
@@ -82,14 +98,17 @@ pub fn find(
     directories: Directories,
     files_max: usize,
 ) -> Result<Vec<Found>, FilesFault> {
-    let mut walk = Walk { root, patterns, directories, files_max, found: Vec::new() };
-    for start in patterns.roots() {
-        if let Some(metadata) = metadata_of(root, start)? {
-            walk.enter(start, metadata, 0)?;
-        }
-    }
-    walk.found.sort_by(|left, right| by_bytes(&left.path, &right.path));
-    Ok(walk.found)
+    Walk { root, patterns, directories, git_data: GitData::Taken, files_max, found: Vec::new() }.found()
+}
+
+/// The files and links of a workspace that `patterns` mean, sorted by bytes, no duplicates. Never git's own data: it is not what a job
+/// works on, holds what is known of remotes, and put back it would move branches.
+///
+/// # Errors
+/// [`FilesFault`].
+pub fn find_without_git(root: &Path, patterns: &Patterns, files_max: usize) -> Result<Vec<Found>, FilesFault> {
+    let (directories, git_data) = (Directories::Left, GitData::Left);
+    Walk { root, patterns, directories, git_data, files_max, found: Vec::new() }.found()
 }
 
 /// What is at `path` below `root`; `None` if nothing is.
@@ -122,11 +141,26 @@ struct Walk<'w> {
     root: &'w Path,
     patterns: &'w Patterns,
     directories: Directories,
+    git_data: GitData,
     files_max: usize,
     found: Vec<Found>,
 }
 
 impl Walk<'_> {
+    fn found(mut self) -> Result<Vec<Found>, FilesFault> {
+        let patterns = self.patterns;
+        for start in patterns.roots() {
+            if self.git_data == GitData::Left && is_of_git(start) {
+                continue;
+            }
+            if let Some(metadata) = metadata_of(self.root, start)? {
+                self.enter(start, metadata, 0)?;
+            }
+        }
+        self.found.sort_by(|left, right| by_bytes(&left.path, &right.path));
+        Ok(self.found)
+    }
+
     fn enter(&mut self, path: &Path, metadata: Metadata, depth: usize) -> Result<(), FilesFault> {
         if !metadata.is_dir() {
             return self.take(path, metadata);
@@ -143,6 +177,9 @@ impl Walk<'_> {
         };
         for entry in fs::read_dir(self.root.join(path)).map_err(read)? {
             let entry = entry.map_err(read)?;
+            if self.git_data == GitData::Left && entry.file_name() == GIT {
+                continue;
+            }
             // Of a link, the link itself.
             let metadata = entry.metadata().map_err(read)?;
             self.enter(&path.join(entry.file_name()), metadata, depth + 1)?;
@@ -184,7 +221,7 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    use super::{Directories, find};
+    use super::{Directories, find, find_without_git};
     use crate::patterns::Patterns;
 
     fn write(root: &Path, files: &[&str]) {
@@ -221,6 +258,21 @@ mod tests {
         );
         write(root, &["1", "2", "3", "4", "5", "6", "7"]);
         check(root, &["**"], Directories::Left, "more than 10 files");
+    }
+
+    #[test]
+    fn git_data_is_left_at_any_depth() {
+        let scratch = tempfile::tempdir().unwrap();
+        let root = scratch.path();
+        // A repository, a submodule's file, and names that only look like it.
+        write(root, &["a", ".git/HEAD", "d/.git", "d/b", ".gitignore", "x.git/HEAD"]);
+        let found = |globs: &[&str]| {
+            let found = find_without_git(root, &Patterns::new(globs).unwrap(), 10).unwrap();
+            found.iter().map(|found| found.path.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(found(&["**"]), ".gitignore a d/b x.git/HEAD");
+        assert_eq!(found(&[".git", ".git/HEAD", "d/.git", ".git*"]), ".gitignore");
+        check(root, &["**/HEAD", "d"], Directories::Left, ".git/HEAD d/.git d/b x.git/HEAD");
     }
 
     #[test]
