@@ -118,7 +118,7 @@ fn triggers(builds: &[Build], ask: &Ask) -> Markup {
 
 fn of_secrets(secrets: &[Secret], own: &str, ask: &Ask) -> Markup {
     html! {
-        p { "Values go in and never come out. A step takes one by naming it under " code { "secrets" } "; what it prints of it is masked. Untrusted events, such as a fork's pull request, get none." }
+        p { "Values go in and never come out. A step takes one by naming it under " code { "secrets" } "; what it prints of it is masked, unless it has fewer than four bytes. Untrusted events, such as a fork's pull request, get none." }
         @if secrets.is_empty() { p.empty { "No secret is set." } }
         @else {
             table.list.entries {
