@@ -2,11 +2,13 @@
 //!
 //! An upload expands `$NAME`; so every `$` of a script is written as `$$`.
 
+use std::collections::BTreeSet;
+
 use graph::shell::quoted;
 use graph::{Accepts, Carries, ConcurrencyMode, Environment, EventKind, FieldKind, RetryOn, Text};
 use serde_json::Value;
 
-use super::shell::{self, commands};
+use super::shell::{self, Behind, commands, readable, writes_documents};
 use super::texts::{in_words, single_path};
 use super::yaml::{Entries, Yaml};
 use super::{Piece, Plan, Words, common_title, concurrency_note, minutes, retries_specially};
@@ -14,6 +16,9 @@ use crate::native::Triggers;
 
 /// The exit code that Buildkite gives to jobs whose agent was lost.
 const LOST: i32 = -1;
+
+/// The key of the step that asks for parameters.
+const INPUT: &str = "params";
 
 /// The pipeline.
 pub(super) fn write(plan: &Plan<'_>) -> String {
@@ -47,17 +52,21 @@ pub(super) fn write(plan: &Plan<'_>) -> String {
     if asks && !plan.params.is_empty() {
         let mut input = Entries::default();
         input.text("input", "Parameters");
-        input.text("key", "params");
+        input.text("key", INPUT);
         input.text("if", "build.source == \"ui\"");
         input.add("fields", Yaml::List(plan.params.iter().map(|(name, one)| field(name, one)).collect()));
         steps.push(input.into_yaml());
     }
+    // What has no `depends_on` waits for all blocks and inputs before it.
+    let at_once = if steps.is_empty() { Yaml::Word("~".to_owned()) } else { Yaml::Flow(vec![INPUT.to_owned()]) };
+    let mut is_behind_block = false;
     for piece in &plan.jobs {
-        if let Some(block) = block(piece) {
+        if let Some(block) = block(piece, &at_once) {
             steps.push(block.into_yaml());
+            is_behind_block = true;
         }
         if !piece.job.steps.is_empty() {
-            steps.push(step(piece, plan).into_yaml());
+            steps.push(step(piece, plan, Some(&at_once).filter(|_| is_behind_block)).into_yaml());
         }
     }
     file.gap();
@@ -100,8 +109,8 @@ fn field(name: &str, field: &graph::Field) -> Yaml {
     entries.into_yaml()
 }
 
-/// The step that waits for a person.
-fn block(piece: &Piece) -> Option<Entries> {
+/// The step that waits for a person; `at_once` is what it depends on where it needs nothing.
+fn block(piece: &Piece, at_once: &Yaml) -> Option<Entries> {
     let gate = piece.job.gate.as_ref()?;
     let mut notes = Vec::new();
     let asked = [&gate.prompt, &piece.job.title].map(|asked| text(asked, &mut notes));
@@ -110,7 +119,7 @@ fn block(piece: &Piece) -> Option<Entries> {
     notes.into_iter().for_each(|note| entries.comment(note));
     entries.text("block", asked.unwrap_or_else(|| format!("{}?", piece.id)));
     entries.text("key", block_key(piece));
-    entries.add("depends_on", depends_on(piece));
+    entries.add("depends_on", depends_on(piece).unwrap_or_else(|| at_once.clone()));
     if !gate.fields.is_empty() {
         entries.add("fields", Yaml::List(gate.fields.iter().map(|(name, one)| field(name, one)).collect()));
     }
@@ -122,10 +131,15 @@ fn block_key(piece: &Piece) -> String {
     if piece.job.steps.is_empty() { piece.key.clone() } else { format!("{}-gate", piece.key) }
 }
 
-fn depends_on(piece: &Piece) -> Yaml {
+/// What a job waits for; `None` if it needs nothing.
+fn depends_on(piece: &Piece) -> Option<Yaml> {
     let one = |(key, need): &(String, graph::Need)| match need.accepts {
         // A step that was skipped satisfies it.
         Accepts::SUCCESS | Accepts::BARRIER => Yaml::Text(key.clone()),
+        // Nobody asks the condition, which may be why it waits for any ending.
+        Accepts::FINISHED if piece.job.condition.is_some() && need.carries != Carries::Outputs => {
+            Yaml::Text(key.clone())
+        }
         _ => {
             let mut entry = Entries::default();
             entry.text("step", key.clone());
@@ -134,51 +148,57 @@ fn depends_on(piece: &Piece) -> Yaml {
         }
     };
     let needs: Vec<Yaml> = piece.needs.iter().map(one).collect();
-    match needs.iter().map(|need| if let Yaml::Text(text) = need { Some(text.clone()) } else { None }).collect() {
-        Some(texts) => Yaml::Flow(texts),
-        None => Yaml::List(needs),
+    let texts = needs.iter().map(|need| if let Yaml::Text(text) = need { Some(text.clone()) } else { None });
+    match texts.collect::<Option<Vec<String>>>() {
+        Some(texts) if texts.is_empty() => None,
+        Some(texts) => Some(Yaml::Flow(texts)),
+        None => Some(Yaml::List(needs)),
     }
 }
 
-fn step(piece: &Piece, plan: &Plan<'_>) -> Entries {
+/// The step of a job's commands; `at_once` is said where a step that needs nothing would wait for something.
+fn step(piece: &Piece, plan: &Plan<'_>, at_once: Option<&Yaml>) -> Entries {
     let job = &piece.job;
     let mut notes = piece.common_notes(Words { resources: false, cleanup: false });
     let mut entries = Entries::default();
     let label = common_title(piece).map_or_else(|| piece.id.clone(), |title| text(&title, &mut notes));
-    let axes: Vec<String> = piece.axes.iter().map(|(axis, _)| format!("{{{{matrix.{axis}}}}}")).collect();
+    let axes: Vec<String> = piece.axes.iter().map(|(axis, _)| in_matrix(axis)).collect();
     let is_told_apart = axes.is_empty() || label.contains("{{matrix.");
     entries.text("label", if is_told_apart { label } else { format!("{label} {}", axes.join(" ")) });
     entries.text("key", piece.key.clone());
     if job.gate.is_some() {
         entries.add("depends_on", Yaml::Flow(vec![block_key(piece)]));
-    } else if !piece.needs.is_empty() {
-        entries.add("depends_on", depends_on(piece));
-    }
-    if piece.needs.iter().any(|(_, need)| need.accepts == Accepts::FAILURE) {
-        notes.push("Ropewalk runs it only if what it needs has failed.".to_owned());
+    } else if let Some(depends_on) = depends_on(piece).or_else(|| at_once.cloned()) {
+        entries.add("depends_on", depends_on);
     }
     if let Some(condition) = &job.condition {
         notes.push(format!("It runs only if {condition}; Buildkite cannot ask that once the needs have ended."));
     }
     matrix(piece, &mut entries);
-    let mut lines = downloads(piece, plan);
+    let mut lines = failures(piece, plan, &mut notes);
+    lines.extend(downloads(piece, plan));
     let path_of = |names: &[&str]| match names {
         // What a person gave at a gate is kept under the field's name.
         ["needs", job, "outputs", field] if plan.gate_of(job, field).is_some() => path(&["gate", field]),
         ["params", name] | ["event", "params", name] => Some(param(name, plan)),
         _ => path(names),
     };
-    let words =
-        shell::Words { path: &path_of, variable: &own_variable, axis: &|axis| format!("{{{{matrix.{axis}}}}}") };
+    let words = shell::Words { path: &path_of, variable: &own_variable, axis: &in_matrix };
     if !job.outputs.is_empty() {
         lines.push("export ROPEWALK_OUTPUT=\"$(mktemp)\"".to_owned());
     }
-    lines.extend(commands(piece, &words, &mut notes));
+    let behind = if job.outputs.is_empty() { Behind::Nothing } else { Behind::Commands };
+    lines.extend(commands(piece, behind, &words, &mut notes));
     if !job.outputs.is_empty() {
-        lines.push(format!(
-            "while IFS='=' read -r name value; do\n  buildkite-agent meta-data set \"{}.$name\" \"$value\"\ndone < \"$ROPEWALK_OUTPUT\"",
-            piece.key
-        ));
+        lines.push(hand_on(&piece.key));
+    }
+    if writes_documents(piece) {
+        notes.push(
+            "An output of several lines (`NAME<<END`) is not handed on: the job fails when it writes one.".to_owned(),
+        );
+    }
+    if lines.is_empty() {
+        lines.push("true".to_owned());
     }
     let lines: Vec<String> = lines.into_iter().map(|line| line.replace('$', "$$")).collect();
     match lines.as_slice() {
@@ -190,6 +210,56 @@ fn step(piece: &Piece, plan: &Plan<'_>) -> Entries {
     notes.into_iter().for_each(|note| whole.comment(note));
     whole.0.extend(entries.0);
     whole
+}
+
+/// Commands that end a job which runs only if others have failed. Where one of these ends so it has passed, so a job that
+/// needs it asks the same.
+fn failures(piece: &Piece, plan: &Plan<'_>, notes: &mut Vec<String>) -> Vec<String> {
+    let mut failed: BTreeSet<&str> = BTreeSet::new();
+    let mut ahead = vec![piece];
+    let mut seen: BTreeSet<&str> = BTreeSet::new();
+    while let Some(piece) = ahead.pop() {
+        if !seen.insert(&piece.key) {
+            continue;
+        }
+        for (key, need) in &piece.needs {
+            match need.accepts {
+                Accepts::FAILURE => {
+                    failed.insert(key);
+                }
+                Accepts::SUCCESS => ahead.extend(plan.jobs.iter().find(|other| other.key == *key)),
+                _ => {}
+            }
+        }
+    }
+    let mut lines = Vec::new();
+    for key in failed {
+        if plan.jobs.iter().any(|other| other.key == key && !other.axes.is_empty()) {
+            notes.push(format!(
+                "Ropewalk runs it only if every leg of `{key}` has failed; Buildkite knows only whether one has, so it \
+                 does nothing here."
+            ));
+            lines.push("exit 0".to_owned());
+        } else {
+            lines.push(format!("outcome=\"$(buildkite-agent step get outcome --step {key})\""));
+            lines.push("[ \"$outcome\" = hard_failed ] || exit 0".to_owned());
+        }
+    }
+    lines
+}
+
+/// The command that hands on what the steps have written to `$ROPEWALK_OUTPUT`; its last line may have no end.
+fn hand_on(key: &str) -> String {
+    let lines = [
+        "while IFS= read -r line || [ -n \"$line\" ]; do".to_owned(),
+        "  name=\"${line%%=*}\"".to_owned(),
+        "  case \"$name\" in".to_owned(),
+        "    *'<<'*) echo \"$name: only a value of one line can be handed on\" >&2; exit 1 ;;".to_owned(),
+        format!("    ?*) buildkite-agent meta-data set \"{key}.$name\" \"${{line#*=}}\" ;;"),
+        "  esac".to_owned(),
+        "done < \"$ROPEWALK_OUTPUT\"".to_owned(),
+    ];
+    lines.join("\n")
 }
 
 /// Commands that fetch the files of what is needed.
@@ -214,14 +284,14 @@ fn matrix(piece: &Piece, entries: &mut Entries) {
     let plain = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let mut setup = Entries::default();
     for (name, values) in &piece.axes {
-        setup.texts(name, values.iter().map(plain).collect());
+        setup.texts(&readable(name), values.iter().map(plain).collect());
     }
     let mut matrix = Entries::default();
     matrix.map("setup", setup);
     if !piece.excluded.is_empty() {
         let skip = |combination: &std::collections::BTreeMap<String, Value>| {
             let mut with = Entries::default();
-            combination.iter().for_each(|(name, value)| with.text(name, plain(value)));
+            combination.iter().for_each(|(name, value)| with.text(&readable(name), plain(value)));
             let mut adjustment = Entries::default();
             adjustment.map("with", with);
             adjustment.word("skip", true);
@@ -362,13 +432,16 @@ fn own_variable(name: &str) -> Option<&'static str> {
     })
 }
 
+/// What stands for an axis' value.
+fn in_matrix(axis: &str) -> String {
+    format!("{{{{matrix.{}}}}}", readable(axis))
+}
+
 /// A text outside scripts; variables are expanded by the upload.
 fn text(text: &Text, notes: &mut Vec<String>) -> String {
-    let words = in_words(
-        text,
-        |axis| format!("{{{{matrix.{axis}}}}}"),
-        |written| path(&single_path(written)?).filter(|word| word.starts_with("${BUILDKITE_")),
-    );
+    let words = in_words(text, in_matrix, |written| {
+        path(&single_path(written)?).filter(|word| word.starts_with("${BUILDKITE_"))
+    });
     words.unwrap_or_else(|| {
         notes.push(format!("Buildkite cannot evaluate {}.", text.as_written()));
         text.as_written().to_owned()

@@ -5,11 +5,15 @@ use std::collections::BTreeMap;
 use graph::{Accepts, Carries, ConcurrencyMode, Environment, EventKind, RetryOn, Text};
 use serde_json::Value;
 
-use super::shell::{self, commands};
+use super::shell::{self, Behind, commands, writes_documents};
 use super::texts::{in_words, single_path};
 use super::yaml::{Entries, Yaml};
 use super::{Piece, Plan, Words, common_title, concurrency_note, minutes, retries_specially};
 use crate::native::Triggers;
+
+mod variables;
+
+use variables::Variables;
 
 /// Names at the top of the file that are no jobs.
 const RESERVED: [&str; 14] = [
@@ -28,6 +32,10 @@ const RESERVED: [&str; 14] = [
     "default",
     "workflow",
 ];
+/// The file of outputs, whose lines become variables of later jobs.
+const DOTENV: &str = "outputs.env";
+/// The file of outputs under the names that the job gives them, where those can be no variables.
+const WRITTEN: &str = "outputs.txt";
 /// The most tries that GitLab takes.
 const RETRIES_MAX: u32 = 2;
 
@@ -35,10 +43,11 @@ const RETRIES_MAX: u32 = 2;
 pub(super) fn write(plan: &Plan<'_>) -> String {
     let mut file = Entries::default();
     file.comment(format!("The pipeline `{}`. Jobs start as soon as what they need has passed.", plan.name));
+    let variables = Variables::of(plan);
     workflow(plan, &mut file);
-    variables(plan, &mut file);
+    common_variables(plan, &variables, &mut file);
     for piece in &plan.jobs {
-        let (entries, notes) = job(piece, plan);
+        let (entries, notes) = job(&Reader { piece, plan, variables: &variables });
         if !file.0.is_empty() {
             file.gap();
         }
@@ -65,8 +74,9 @@ fn workflow(plan: &Plan<'_>, file: &mut Entries) {
         let matches = |variable: &str| match regexes.as_slice() {
             [] => String::new(),
             regexes => {
-                let regexes: Vec<String> = regexes.iter().map(|regex| regex.replace('/', "\\/")).collect();
-                let regex = if regexes.len() == 1 { regexes.concat() } else { format!("({})", regexes.join("|")) };
+                let regex = regexes.iter().map(|regex| between_slashes(regex)).collect::<Vec<_>>().join("|");
+                // Without brackets `^` would hold for the first alternative only, and `$` for the last.
+                let regex = if regex.contains('|') { format!("({regex})") } else { regex };
                 format!(" && {variable} =~ /^{regex}$/")
             }
         };
@@ -110,8 +120,22 @@ fn workflow(plan: &Plan<'_>, file: &mut Entries) {
     file.map("workflow", workflow);
 }
 
+/// A regex with no slash that would end it.
+fn between_slashes(regex: &str) -> String {
+    let mut out = String::new();
+    let mut is_escaped = false;
+    for character in regex.chars() {
+        if character == '/' && !is_escaped {
+            out.push('\\');
+        }
+        out.push(character);
+        is_escaped = character == '\\' && !is_escaped;
+    }
+    out
+}
+
 /// Variables of all jobs, and those that a person fills in.
-fn variables(plan: &Plan<'_>, file: &mut Entries) {
+fn common_variables(plan: &Plan<'_>, names: &Variables<'_>, file: &mut Entries) {
     let mut variables = Entries::default();
     for (name, value) in &plan.env {
         variables.text(name, value.as_written().replace('$', "$$"));
@@ -131,7 +155,7 @@ fn variables(plan: &Plan<'_>, file: &mut Entries) {
         if matches!(field.kind, graph::FieldKind::Number | graph::FieldKind::Boolean) {
             variable.comment("A number or boolean in Ropewalk; any text here.");
         }
-        variables.map(name, variable);
+        variables.map(&names.param(name), variable);
     }
     if !variables.0.is_empty() {
         file.gap();
@@ -139,28 +163,37 @@ fn variables(plan: &Plan<'_>, file: &mut Entries) {
     }
 }
 
-fn job(piece: &Piece, plan: &Plan<'_>) -> (Entries, Vec<String>) {
+/// A job, with what its texts may read.
+#[derive(Clone, Copy)]
+struct Reader<'a> {
+    piece: &'a Piece,
+    plan: &'a Plan<'a>,
+    variables: &'a Variables<'a>,
+}
+
+fn job(reader: &Reader<'_>) -> (Entries, Vec<String>) {
+    let Reader { piece, plan, .. } = *reader;
     let job = &piece.job;
     let mut notes = piece.common_notes(Words { resources: false, cleanup: false });
     for (field, gate) in plan.gate_values(piece) {
         notes.push(format!(
-            "A person gives `{field}` at the gate `{gate}`; GitLab hands it to no other job: it is empty here."
+            "A person gives `{field}` at the gate `{gate}`; GitLab hands it to no other job, so what reads it fails."
         ));
     }
     let mut entries = Entries::default();
     if let Some(title) = common_title(piece) {
-        entries.comment(text(&title, &mut notes));
+        entries.comment(reader.text(&title, &mut notes));
     }
-    needs(piece, plan, &mut entries, &mut notes);
-    start(piece, &mut entries, &mut notes);
+    needs(piece, plan, &mut entries);
+    start(reader, &mut entries, &mut notes);
     if let Environment::Image { image, .. } = &job.environment {
-        entries.text("image", text(image, &mut notes));
+        entries.text("image", reader.text(image, &mut notes));
     }
     let mut tags: Vec<String> = Some(job.pool.clone()).filter(|pool| !pool.is_empty()).into_iter().collect();
     tags.extend(job.labels.iter().cloned());
-    let tags = tags.into_iter().map(|tag| text(&Text::from(tag), &mut notes)).collect();
+    let tags = tags.into_iter().map(|tag| reader.text(&Text::from(tag), &mut notes)).collect();
     entries.texts("tags", tags);
-    parallel(piece, &mut entries);
+    parallel(reader, &mut entries);
     if let Some(limit) = job.timeout_ms {
         entries.text("timeout", format!("{} minutes", minutes(limit)));
     }
@@ -171,18 +204,19 @@ fn job(piece: &Piece, plan: &Plan<'_>) -> (Entries, Vec<String>) {
                 concurrency_note(concurrency)
             ));
         }
-        entries.text("resource_group", text(&concurrency.group, &mut notes));
+        entries.text("resource_group", reader.text(&concurrency.group, &mut notes));
     }
     retry(piece, &mut entries, &mut notes);
-    cache(piece, &mut entries, &mut notes);
+    cache(reader, &mut entries, &mut notes);
     let mut variables = Entries::default();
     for (name, value) in job.env.iter().filter_map(|(name, value)| Some((name, value.as_plain()?))) {
         // A `$` would begin a variable of GitLab's.
-        let value = in_words(&Text::from(value.replace('$', "$$")), |axis| format!("${axis}"), |_| None);
+        let value = in_words(&Text::from(value.replace('$', "$$")), |axis| reader.axis(axis), |_| None);
         variables.text(name, value.unwrap_or_default());
     }
     if !job.outputs.is_empty() {
-        variables.text("ROPEWALK_OUTPUT", "$CI_PROJECT_DIR/outputs.env");
+        let file = if reader.renamed().is_empty() { DOTENV } else { WRITTEN };
+        variables.text("ROPEWALK_OUTPUT", format!("$CI_PROJECT_DIR/{file}"));
     }
     if !job.secrets.is_empty() {
         let secrets: Vec<&str> = job.secrets.iter().map(String::as_str).collect();
@@ -196,12 +230,12 @@ fn job(piece: &Piece, plan: &Plan<'_>) -> (Entries, Vec<String>) {
     } else {
         entries.0.extend(variables.0);
     }
-    script(piece, &mut entries, &mut notes);
-    artifacts(piece, &mut entries, &mut notes);
+    script(reader, &mut entries, &mut notes);
+    artifacts(reader, &mut entries, &mut notes);
     (entries, notes)
 }
 
-fn needs(piece: &Piece, plan: &Plan<'_>, entries: &mut Entries, notes: &mut Vec<String>) {
+fn needs(piece: &Piece, plan: &Plan<'_>, entries: &mut Entries) {
     let need = |(key, need): &(String, graph::Need)| {
         let needed = plan.jobs.iter().find(|other| other.key == *key);
         let has_files = needed.is_some_and(|needed| !needed.job.artifacts.is_empty() || !needed.job.outputs.is_empty());
@@ -220,47 +254,98 @@ fn needs(piece: &Piece, plan: &Plan<'_>, entries: &mut Entries, notes: &mut Vec<
         Some(texts) => entries.texts("needs", texts),
         _ => entries.add("needs", Yaml::List(needs)),
     }
-    let special: Vec<Accepts> =
-        piece.needs.iter().filter(|(_, need)| !Piece::is_plain(need)).map(|(_, need)| need.accepts).collect();
-    if special.len() != piece.needs.len() && !special.is_empty() {
-        notes.push("Its needs ask for different endings; GitLab takes one `when` for all.".to_owned());
-    }
 }
 
 /// `when`: by the endings that needs accept, or a person.
-fn start(piece: &Piece, entries: &mut Entries, notes: &mut Vec<String>) {
+fn start(reader: &Reader<'_>, entries: &mut Entries, notes: &mut Vec<String>) {
+    let Reader { piece, plan, variables } = *reader;
     let job = &piece.job;
-    let accepts: Vec<Accepts> = piece.needs.iter().map(|(_, need)| need.accepts).collect();
-    if let Some(condition) = &job.condition {
-        notes.push(format!("It runs only if {condition}; GitLab cannot ask that once the needs have ended."));
-    }
     if let Some(gate) = &job.gate {
-        let prompt = text(&gate.prompt, notes);
+        let prompt = reader.text(&gate.prompt, notes);
         if !prompt.is_empty() {
             entries.comment(prompt);
         }
         if !gate.fields.is_empty() {
-            let fields: Vec<&str> = gate.fields.keys().map(String::as_str).collect();
+            let fields: Vec<String> = gate.fields.keys().map(|field| variables.field(field)).collect();
             entries.comment(format!(
                 "The gate asks for {}: whoever starts the job sets variables of these names.",
                 fields.join(", ")
             ));
         }
-        entries.text("when", "manual");
-        if !job.allow_failure {
-            entries.word("allow_failure", false);
+    }
+    if let Some(condition) = &job.condition {
+        notes.push(format!("It runs only if {condition}; GitLab cannot ask that once the needs have ended."));
+    }
+    match when(piece, plan) {
+        When::Success => {}
+        When::AllPassed(why) => notes.push(why.to_owned()),
+        When::Always => entries.text("when", "always"),
+        When::Failure => entries.text("when", "on_failure"),
+        When::Person(why) => {
+            notes.push(why.to_owned());
+            entries.text("when", "manual");
+            return entries.word("allow_failure", true);
         }
-    } else if accepts.contains(&Accepts::FAILURE) {
-        entries.text("when", "on_failure");
-    } else if accepts.contains(&Accepts::FINISHED) {
-        entries.text("when", "always");
+        When::Gate => {
+            entries.text("when", "manual");
+            if !job.allow_failure {
+                entries.word("allow_failure", false);
+            }
+        }
     }
     if job.allow_failure {
         entries.word("allow_failure", true);
     }
 }
 
-fn parallel(piece: &Piece, entries: &mut Entries) {
+/// When a job starts.
+enum When {
+    /// Once all it needs have passed, which GitLab does unasked.
+    Success,
+    /// The same, though Ropewalk asks for less.
+    AllPassed(&'static str),
+    Always,
+    Failure,
+    /// If somebody starts it, since GitLab cannot tell when it should; else it does not run.
+    Person(&'static str),
+    /// At its gate.
+    Gate,
+}
+
+/// GitLab has one `when` for all needs, and `on_failure` means that any of them failed: what cannot be said so must not
+/// start a job that Ropewalk would not.
+fn when(piece: &Piece, plan: &Plan<'_>) -> When {
+    // What only brings values along has ended by then, whatever its ending.
+    let asking: Vec<&graph::Need> =
+        piece.needs.iter().map(|(_, need)| need).filter(|need| need.carries != Carries::Outputs).collect();
+    let n_accepting = |accepts: Accepts| asking.iter().filter(|need| need.accepts == accepts).count();
+    let is_one_job = |key: &String| plan.jobs.iter().any(|other| other.key == *key && other.axes.is_empty());
+    if n_accepting(Accepts::FAILURE) > 0 {
+        return match piece.needs.as_slice() {
+            [(key, _)] if is_one_job(key) && piece.job.condition.is_none() && piece.job.gate.is_none() => When::Failure,
+            _ => When::Person(
+                "Ropewalk runs it only if all that it waits for so has failed; GitLab would if any job here has, so it \
+                 does not start by itself.",
+            ),
+        };
+    }
+    if piece.job.gate.is_some() {
+        return When::Gate;
+    }
+    match n_accepting(Accepts::FINISHED) {
+        0 => When::Success,
+        count if count < asking.len() => When::AllPassed(
+            "Its needs ask for different endings; GitLab takes one `when` for all, so here all must have passed.",
+        ),
+        _ if piece.job.condition.is_some() => When::AllPassed(
+            "It waits for any ending; since GitLab cannot ask its condition, all must have passed here.",
+        ),
+        _ => When::Always,
+    }
+}
+
+fn parallel(reader: &Reader<'_>, entries: &mut Entries) {
+    let Reader { piece, variables, .. } = *reader;
     if piece.axes.is_empty() {
         return;
     }
@@ -269,7 +354,7 @@ fn parallel(piece: &Piece, entries: &mut Entries) {
     if piece.excluded.is_empty() {
         let mut row = Entries::default();
         for (name, values) in &piece.axes {
-            row.texts(name, values.iter().map(plain).collect());
+            row.texts(&variables.axis(name), values.iter().map(plain).collect());
         }
         rows.push(row.into_yaml());
     } else {
@@ -280,11 +365,11 @@ fn parallel(piece: &Piece, entries: &mut Entries) {
             let values = piece.axes[others.len()].1.iter().filter(|value| !piece.excluded.contains(&with(value)));
             let values: Vec<String> = values.map(plain).collect();
             let mut row = Entries::default();
-            others.iter().for_each(|(name, _)| row.text(name, plain(&before[name])));
+            others.iter().for_each(|(name, _)| row.text(&variables.axis(name), plain(&before[name])));
             match values.is_empty() {
                 true => {}
                 false => {
-                    row.texts(last, values);
+                    row.texts(&variables.axis(last), values);
                     rows.push(row.into_yaml());
                 }
             }
@@ -336,9 +421,9 @@ fn retry(piece: &Piece, entries: &mut Entries, notes: &mut Vec<String>) {
     entries.map("retry", form);
 }
 
-fn cache(piece: &Piece, entries: &mut Entries, notes: &mut Vec<String>) {
+fn cache(reader: &Reader<'_>, entries: &mut Entries, notes: &mut Vec<String>) {
     let mut list = Vec::new();
-    for cache in &piece.job.cache {
+    for cache in &reader.piece.job.cache {
         let mut form = Entries::default();
         match files_key(&cache.key) {
             Some((prefix, file)) => {
@@ -349,9 +434,9 @@ fn cache(piece: &Piece, entries: &mut Entries, notes: &mut Vec<String>) {
                 }
                 form.map("key", key);
             }
-            None => form.text("key", text(&cache.key, notes)),
+            None => form.text("key", reader.text(&cache.key, notes)),
         }
-        let restore: Vec<String> = cache.restore.iter().map(|key| text(key, notes)).collect();
+        let restore: Vec<String> = cache.restore.iter().map(|key| reader.text(key, notes)).collect();
         if !restore.is_empty() {
             form.comment(format!("Ropewalk falls back on the newest entry that begins with {}.", restore.join(", ")));
         }
@@ -361,7 +446,7 @@ fn cache(piece: &Piece, entries: &mut Entries, notes: &mut Vec<String>) {
             form.comment(format!("GitLab caches no folder outside the project: {}.", outside.join(", ")));
         }
         if !inside.is_empty() {
-            form.texts("paths", inside.iter().map(|path| text(&Text::from(path.as_str()), notes)).collect());
+            form.texts("paths", inside.iter().map(|path| reader.text(&Text::from(path.as_str()), notes)).collect());
             list.push(form.into_yaml());
         } else {
             notes.push(format!("GitLab caches no folder outside the project: {}.", outside.join(", ")));
@@ -383,29 +468,47 @@ fn files_key(key: &Text) -> Option<(String, String)> {
     is_one.then(|| (prefix.trim_end_matches('-').to_owned(), file.to_owned()))
 }
 
-fn script(piece: &Piece, entries: &mut Entries, notes: &mut Vec<String>) {
-    if piece.job.steps.is_empty() {
-        entries.texts("script", vec!["true".to_owned()]);
-        return;
+fn script(reader: &Reader<'_>, entries: &mut Entries, notes: &mut Vec<String>) {
+    let renamed = reader.renamed();
+    let in_script = |names: &[&str]| reader.in_script(names);
+    let axis = |axis: &str| reader.axis(axis);
+    let words = shell::Words { path: &in_script, variable: &own_variable, axis: &axis };
+    // A runner may say something behind the last command.
+    let behind = if renamed.is_empty() { Behind::Maybe } else { Behind::Commands };
+    let mut lines = commands(reader.piece, behind, &words, notes);
+    if !renamed.is_empty() {
+        let of_name =
+            |(name, variable): &(&String, String)| format!(" -e 's/^{}=/{variable}=/'", name.replace('.', "\\."));
+        let expressions: String = renamed.iter().map(of_name).collect();
+        lines.push(format!("sed{expressions} {WRITTEN} > {DOTENV}"));
     }
-    let words = shell::Words { path: &path, variable: &own_variable, axis: &|axis| format!("${{{axis}}}") };
-    let lines = commands(piece, &words, notes);
-    let lines: Vec<Yaml> = lines.into_iter().map(Yaml::Text).collect();
-    entries.add("script", Yaml::List(lines));
+    if writes_documents(reader.piece) {
+        notes.push(
+            "An output of several lines (`NAME<<END`) is none that a dotenv report can hold: it fails here.".to_owned(),
+        );
+    }
+    if lines.is_empty() {
+        lines.push("true".to_owned());
+    }
+    match reader.piece.job.steps.is_empty() {
+        true => entries.texts("script", lines),
+        false => entries.add("script", Yaml::List(lines.into_iter().map(Yaml::Text).collect())),
+    }
 }
 
-fn artifacts(piece: &Piece, entries: &mut Entries, notes: &mut Vec<String>) {
-    let job = &piece.job;
+fn artifacts(reader: &Reader<'_>, entries: &mut Entries, notes: &mut Vec<String>) {
+    let job = &reader.piece.job;
     let mut artifacts = Entries::default();
     let paths: Vec<String> =
-        job.artifacts.values().flatten().map(|glob| text(&Text::from(glob.as_str()), notes)).collect();
+        job.artifacts.values().flatten().map(|glob| reader.text(&Text::from(glob.as_str()), notes)).collect();
     let (excluded, paths): (Vec<String>, Vec<String>) = paths.into_iter().partition(|glob| glob.starts_with('!'));
     artifacts.texts("paths", paths);
     artifacts.texts("exclude", excluded.iter().map(|glob| glob[1..].to_owned()).collect());
     let mut reports = Entries::default();
-    reports.texts("junit", job.reports.junit.iter().map(|glob| text(&Text::from(glob.as_str()), notes)).collect());
+    reports
+        .texts("junit", job.reports.junit.iter().map(|glob| reader.text(&Text::from(glob.as_str()), notes)).collect());
     if !job.outputs.is_empty() {
-        reports.text("dotenv", "outputs.env");
+        reports.text("dotenv", DOTENV);
     }
     if !job.reports.junit.is_empty() {
         artifacts.text("when", "always");
@@ -414,21 +517,87 @@ fn artifacts(piece: &Piece, entries: &mut Entries, notes: &mut Vec<String>) {
     entries.map("artifacts", artifacts);
 }
 
-/// What stands in double quotes for a path.
-fn path(names: &[&str]) -> Option<String> {
-    let variable = match names {
-        ["needs", _, "outputs", output] => output,
-        ["event", "branch"] => "CI_COMMIT_BRANCH",
-        ["event", "tag"] => "CI_COMMIT_TAG",
-        ["event", "commit"] => "CI_COMMIT_SHA",
-        ["event", "actor"] => "GITLAB_USER_LOGIN",
-        ["event", "message"] => "CI_COMMIT_MESSAGE",
-        ["build", "number"] => "CI_PIPELINE_IID",
-        ["job", "name"] => "CI_JOB_NAME",
-        ["event", "params", name] | ["params" | "gate" | "env" | "matrix", name] => name,
-        _ => return None,
-    };
-    Some(format!("${{{variable}}}"))
+/// What a shell does where a variable is not set.
+enum Unset {
+    /// It is empty.
+    Empty,
+    /// The command fails.
+    Fails,
+    /// It has this value.
+    Default(String),
+}
+
+impl Reader<'_> {
+    /// The variable that holds what is at a path.
+    fn variable(&self, names: &[&str]) -> Option<(String, Unset)> {
+        let variable = match names {
+            ["needs", job, "outputs", name] => return Some(self.output(job, name)),
+            ["gate", name] => {
+                let gate = self.piece.job.gate.as_ref();
+                let default = gate.and_then(|gate| gate.fields.get(*name)?.default.as_ref());
+                let default = default.map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+                let is_plain = |text: &String| text.chars().all(|c| c.is_ascii_alphanumeric() || " _-./:".contains(c));
+                let unset = default.filter(is_plain).map_or(Unset::Fails, Unset::Default);
+                return Some((self.variables.field(name), unset));
+            }
+            ["event", "params", name] | ["params", name] => self.variables.param(name),
+            ["matrix", name] => self.variables.axis(name),
+            ["env", name] => (*name).to_owned(),
+            ["event", "branch"] => "CI_COMMIT_BRANCH".to_owned(),
+            ["event", "tag"] => "CI_COMMIT_TAG".to_owned(),
+            ["event", "commit"] => "CI_COMMIT_SHA".to_owned(),
+            ["event", "actor"] => "GITLAB_USER_LOGIN".to_owned(),
+            ["event", "message"] => "CI_COMMIT_MESSAGE".to_owned(),
+            ["build", "number"] => "CI_PIPELINE_IID".to_owned(),
+            ["job", "name"] => "CI_JOB_NAME".to_owned(),
+            _ => return None,
+        };
+        Some((variable, Unset::Empty))
+    }
+
+    /// Of an output: it is there, unless the job may be needed without having passed.
+    fn output(&self, job: &str, name: &str) -> (String, Unset) {
+        if self.plan.gate_of(job, name).is_some() {
+            return (self.variables.field(name), Unset::Fails);
+        }
+        let needed = self.plan.jobs.iter().find(|piece| piece.id == job || piece.key == job);
+        let need = needed.and_then(|needed| self.piece.needs.iter().find(|(key, _)| *key == needed.key));
+        let unset = match need {
+            Some((_, need)) if need.carries != Carries::Outputs && need.accepts != Accepts::SUCCESS => Unset::Empty,
+            _ => Unset::Fails,
+        };
+        (needed.map_or_else(|| self.variables.other(name), |needed| self.variables.output(needed, name)), unset)
+    }
+
+    /// What stands in double quotes of a script for a path.
+    fn in_script(&self, names: &[&str]) -> Option<String> {
+        let (variable, unset) = self.variable(names)?;
+        Some(match unset {
+            Unset::Empty => format!("${{{variable}}}"),
+            Unset::Fails => format!("${{{variable}?}}"),
+            Unset::Default(value) => format!("${{{variable}:-{value}}}"),
+        })
+    }
+
+    fn axis(&self, name: &str) -> String {
+        format!("${{{}}}", self.variables.axis(name))
+    }
+
+    /// A text outside scripts, where GitLab expands variables.
+    fn text(&self, text: &Text, notes: &mut Vec<String>) -> String {
+        let path = |written: &str| Some(format!("${{{}}}", self.variable(&single_path(written)?)?.0));
+        in_words(text, |axis| self.axis(axis), path).unwrap_or_else(|| {
+            notes.push(format!("GitLab cannot evaluate {}.", text.as_written()));
+            text.as_written().to_owned()
+        })
+    }
+
+    /// The job's outputs whose variables have other names.
+    fn renamed(&self) -> Vec<(&String, String)> {
+        let outputs = self.piece.job.outputs.iter();
+        let named = outputs.map(|output| (output, self.variables.output(self.piece, output)));
+        named.filter(|(output, variable)| *output != variable).collect()
+    }
 }
 
 fn own_variable(name: &str) -> Option<&'static str> {
@@ -442,14 +611,5 @@ fn own_variable(name: &str) -> Option<&'static str> {
         "ROPEWALK_JOB" => "CI_JOB_NAME",
         "ROPEWALK_BUILD" => "CI_PIPELINE_IID",
         _ => return None,
-    })
-}
-
-/// A text outside scripts, where GitLab expands variables.
-fn text(text: &Text, notes: &mut Vec<String>) -> String {
-    let words = in_words(text, |axis| format!("${axis}"), |written| path(&single_path(written)?));
-    words.unwrap_or_else(|| {
-        notes.push(format!("GitLab cannot evaluate {}.", text.as_written()));
-        text.as_written().to_owned()
     })
 }

@@ -1,7 +1,8 @@
 //! Steps as lines of a script, for systems that hand a job's commands to one shell.
 //!
-//! Variables and folders of a step hold for that step alone, so a step that has any stands in `( … )`, unless it is the
-//! job's only one.
+//! To Ropewalk every step is a shell of its own: folder, variables and `exit` are its own, and the job stops where a step
+//! ends with anything but zero. So a step stands in `( … )` where another command comes behind it, unless it calls one
+//! program and nothing else: then `-e` sees whatever the step ends with.
 
 use std::collections::BTreeMap;
 
@@ -20,15 +21,33 @@ pub(super) struct Words<'a> {
     pub axis: &'a dyn Fn(&str) -> String,
 }
 
+/// What comes behind a job's last step.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Behind {
+    /// Nothing: the job ends as the step does.
+    Nothing,
+    /// Commands of the system, which may be there or not: the job ends as the step does only if `-e` sees how it ended.
+    Maybe,
+    /// More commands of the job.
+    Commands,
+}
+
 /// The commands of a job, one text for each step; what cannot be said is noted.
-pub(super) fn commands(piece: &Piece, words: &Words<'_>, notes: &mut Vec<String>) -> Vec<String> {
+pub(super) fn commands(piece: &Piece, behind: Behind, words: &Words<'_>, notes: &mut Vec<String>) -> Vec<String> {
     let job = &piece.job;
-    let is_alone = job.steps.len() == 1;
     let mut commands = exports(&job.env, words, notes, Only::Templates);
+    let n_steps = job.steps.iter().filter(|step| !never_runs(step)).count();
+    let behind = if n_steps == 1 { behind } else { Behind::Commands };
     for step in &job.steps {
-        commands.extend(self::step(step, is_alone, words, notes));
+        commands.extend(self::step(step, behind, words, notes));
     }
     commands
+}
+
+/// Whether a step may hand on a value of several lines.
+pub(super) fn writes_documents(piece: &Piece) -> bool {
+    let writes = |step: &Step| step.run.contains("<<") && step.run.contains("ROPEWALK_OUTPUT");
+    !piece.job.outputs.is_empty() && piece.job.steps.iter().any(writes)
 }
 
 /// Which variables become `export`s.
@@ -45,21 +64,30 @@ fn exports(env: &BTreeMap<String, Text>, words: &Words<'_>, notes: &mut Vec<Stri
         if only == Only::Templates && value.as_plain().is_some() {
             continue;
         }
-        match quoted(value, words) {
-            Some(value) => lines.push(format!("export {name}={value}")),
+        match self::value(name, value, words) {
+            Some(Value::Word(word)) => lines.push(format!("export {name}={word}")),
+            Some(commands) => {
+                lines.extend(commands.assigned(name));
+                lines.push(format!("export {name}"));
+            }
             None => notes.push(format!("The value of {name} cannot be said here: {}", value.as_written())),
         }
     }
     lines
 }
 
-fn step(step: &Step, is_alone: bool, words: &Words<'_>, notes: &mut Vec<String>) -> Vec<String> {
+/// Whether its condition is known not to hold.
+fn never_runs(step: &Step) -> bool {
+    step.condition.as_deref() == Some("false")
+}
+
+fn step(step: &Step, behind: Behind, words: &Words<'_>, notes: &mut Vec<String>) -> Vec<String> {
     let called = step_name(step);
+    if never_runs(step) {
+        notes.push(format!("The step{called} does not run for this event; it is left out."));
+        return Vec::new();
+    }
     if let Some(condition) = &step.condition {
-        if &**condition == "false" {
-            notes.push(format!("The step{called} does not run for this event; it is left out."));
-            return Vec::new();
-        }
         let also_failed = ["always(", "failure(", "cancelled("].iter().any(|function| condition.contains(function));
         notes.push(match also_failed {
             true => format!(
@@ -80,39 +108,153 @@ fn step(step: &Step, is_alone: bool, words: &Words<'_>, notes: &mut Vec<String>)
     if let Shell::Program(_) = step.shell {
         return vec!["echo 'a function of the pipeline: only ropewalk can call it' >&2; exit 1".to_owned()];
     }
+    let script = script(step, words, notes);
+    let is_call = is_call(&script);
+    let mut before = Vec::new();
+    if step.shell == Shell::Bash && !is_call {
+        before.push("set -o pipefail".to_owned());
+    }
+    if let Some(directory) = &step.working_directory {
+        match value("directory", directory, words) {
+            Some(Value::Word(word)) => before.push(format!("cd {word}")),
+            Some(commands) => {
+                before.extend(commands.assigned("directory"));
+                before.push("cd \"$directory\"".to_owned());
+            }
+            None => notes.push(format!("The folder cannot be said here: {}", directory.as_written())),
+        }
+    }
+    before.extend(exports(&step.env, words, notes, Only::All));
+    let is_alone = match behind {
+        Behind::Nothing => true,
+        // `-e` does not see how these end.
+        Behind::Maybe => !["!", "&&", "||"].iter().any(|word| script.contains(word)),
+        Behind::Commands => before.is_empty() && (is_call || is_comment(&script)),
+    };
+    if is_alone {
+        before.push(script);
+        return before;
+    }
+    vec![apart(before, &script)]
+}
+
+/// What a step runs, in the system's words.
+fn script(step: &Step, words: &Words<'_>, notes: &mut Vec<String>) -> String {
     let (script, missing) = own_variables(&step.run, words.variable);
     if !missing.is_empty() {
         notes.push(format!("Only Ropewalk sets {}.", missing.join(", ")));
     }
-    let script = Text::from(script);
-    let script = super::texts::in_words(&script, words.axis, |_| None).unwrap_or_default();
-    let mut lines = Vec::new();
-    if let Some(directory) = &step.working_directory {
-        match quoted(directory, words) {
-            Some(directory) => lines.push(format!("cd {directory}")),
-            None => notes.push(format!("The folder cannot be said here: {}", directory.as_written())),
-        }
+    let script = super::texts::in_words(&Text::from(script), words.axis, |_| None).unwrap_or_default();
+    let Shell::Custom(command) = &step.shell else { return script };
+    let command = command.join(" ").replace("{0}", "/dev/stdin");
+    let script = script.trim_end_matches('\n');
+    let mut end = "SCRIPT".to_owned();
+    while script.lines().any(|line| line == end) {
+        end.push('_');
     }
-    lines.extend(exports(&step.env, words, notes, Only::All));
-    let read = match &step.shell {
-        Shell::Custom(command) => {
-            let command = command.join(" ").replace("{0}", "/dev/stdin");
-            format!("{command} <<'SCRIPT'\n{}\nSCRIPT", script.trim_end_matches('\n'))
-        }
-        _ => script,
-    };
-    if lines.is_empty() {
-        return vec![read];
+    format!("{command} <<'{end}'\n{script}\n{end}")
+}
+
+/// Words at the start of a command that a shell takes for its own, and that change it or what comes behind them.
+const OWN_WORDS: [&str; 67] = [
+    ".",
+    "alias",
+    "bg",
+    "bind",
+    "break",
+    "builtin",
+    "caller",
+    "case",
+    "cd",
+    "chdir",
+    "command",
+    "continue",
+    "coproc",
+    "declare",
+    "dirs",
+    "disown",
+    "do",
+    "done",
+    "elif",
+    "else",
+    "enable",
+    "esac",
+    "eval",
+    "exec",
+    "exit",
+    "export",
+    "fc",
+    "fg",
+    "fi",
+    "for",
+    "function",
+    "getopts",
+    "hash",
+    "history",
+    "if",
+    "in",
+    "jobs",
+    "let",
+    "local",
+    "logout",
+    "mapfile",
+    "popd",
+    "printf",
+    "pushd",
+    "read",
+    "readarray",
+    "readonly",
+    "return",
+    "select",
+    "set",
+    "shift",
+    "shopt",
+    "source",
+    "suspend",
+    "then",
+    "time",
+    "times",
+    "trap",
+    "type",
+    "typeset",
+    "ulimit",
+    "umask",
+    "unalias",
+    "unset",
+    "until",
+    "wait",
+    "while",
+];
+
+/// Whether a script calls one program by plain words and does nothing else.
+fn is_call(script: &str) -> bool {
+    let script = script.trim_end_matches('\n');
+    let is_plain = |character: char| character.is_ascii_alphanumeric() || " _-./:=@%+,*?~".contains(character);
+    let first = script.split_whitespace().next().unwrap_or_default();
+    script.chars().all(is_plain) && !first.is_empty() && !first.contains('=') && !OWN_WORDS.contains(&first)
+}
+
+/// Whether a script holds no command.
+fn is_comment(script: &str) -> bool {
+    script.lines().all(|line| line.trim_start().is_empty() || line.trim_start().starts_with('#'))
+}
+
+/// A step in a shell of its own.
+fn apart(before: Vec<String>, script: &str) -> String {
+    let script = script.trim_end_matches('\n');
+    let is_line = |text: &str| !text.contains('\n');
+    if before.is_empty() && is_line(script) && !script.contains('#') && !script.ends_with('\\') {
+        return format!("( {} )", script.trim());
     }
-    if is_alone {
-        lines.push(read);
-        return lines;
-    }
-    let has_document = read.contains("<<");
-    let indented = |line: &str| if line.is_empty() || has_document { line.to_owned() } else { format!("  {line}") };
-    lines.extend(read.trim_end_matches('\n').split('\n').map(str::to_owned));
-    let body: Vec<String> = lines.iter().map(|line| indented(line)).collect();
-    vec![format!("(\n{}\n)", body.join("\n"))]
+    let mut commands = before;
+    commands.push(script.to_owned());
+    // What stands in quotes or in a document is as long as it is written.
+    let is_free = |command: &String| is_line(command) || !["'", "\"", "<<"].iter().any(|mark| command.contains(mark));
+    let indent = if commands.iter().all(is_free) { "  " } else { "" };
+    let lines = commands.iter().flat_map(|command| command.split('\n'));
+    let lines: Vec<String> =
+        lines.map(|line| if line.is_empty() { String::new() } else { format!("{indent}{line}") }).collect();
+    format!("(\n{}\n)", lines.join("\n"))
 }
 
 fn step_name(step: &Step) -> String {
@@ -123,30 +265,71 @@ fn step_name(step: &Step) -> String {
     }
 }
 
-/// A text as a word of a shell; `None` if one of its expressions has no word.
-fn quoted(text: &Text, words: &Words<'_>) -> Option<String> {
-    let mut out = String::new();
+/// A name in letters, digits and `_`, as shells have them.
+pub(super) fn readable(name: &str) -> String {
+    let plain = |character: char| if character.is_ascii_alphanumeric() { character } else { '_' };
+    let name: String = name.chars().map(plain).collect();
+    if name.starts_with(|first: char| first.is_ascii_digit()) { format!("_{name}") } else { name }
+}
+
+/// A text as words of a shell.
+enum Value {
+    /// One word.
+    Word(String),
+    /// Words to assign one after the other, each with what was there before in front: a command is in each, and the
+    /// assignment fails as its command does. As a word of another command, nobody would see it fail.
+    Commands(Vec<String>),
+}
+
+impl Value {
+    /// The commands that assign it.
+    fn assigned(self, name: &str) -> Vec<String> {
+        let words = match self {
+            Value::Word(word) => vec![word],
+            Value::Commands(words) => words,
+        };
+        words.into_iter().map(|word| format!("{name}={word}")).collect()
+    }
+}
+
+/// The value of a variable of this name; `None` if one of its expressions has no word.
+fn value(name: &str, text: &Text, words: &Words<'_>) -> Option<Value> {
+    let mut before: Vec<String> = Vec::new();
+    let mut word = String::new();
     let mut is_plain = true;
+    let mut has_command = false;
     for part in parts(text) {
         match part {
             Part::Plain(plain) => {
                 is_plain &= plain.chars().all(|c| c.is_ascii_alphanumeric() || "_-./:=@%+,".contains(c));
                 for character in plain.chars() {
                     if "\"\\$`".contains(character) {
-                        out.push('\\');
+                        word.push('\\');
                     }
-                    out.push(character);
+                    word.push(character);
                 }
             }
-            Part::Axis(name) => {
+            Part::Axis(axis) => {
                 is_plain = false;
-                out.push_str(&(words.axis)(name));
+                word.push_str(&(words.axis)(axis));
             }
             Part::Expression(written) => {
                 is_plain = false;
-                out.push_str(&(words.path)(&single_path(written)?)?);
+                let path = (words.path)(&single_path(written)?)?;
+                if path.starts_with("$(") {
+                    if has_command {
+                        before.push(std::mem::replace(&mut word, format!("${{{name}}}")));
+                    }
+                    has_command = true;
+                }
+                word.push_str(&path);
             }
         }
     }
-    if is_plain && !out.is_empty() { Some(out) } else { Some(format!("\"{out}\"")) }
+    if is_plain && !word.is_empty() {
+        return Some(Value::Word(word));
+    }
+    before.push(word);
+    let mut words: Vec<String> = before.into_iter().map(|word| format!("\"{word}\"")).collect();
+    if has_command { Some(Value::Commands(words)) } else { words.pop().map(Value::Word) }
 }
