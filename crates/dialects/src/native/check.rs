@@ -233,6 +233,24 @@ impl Check<'_> {
             self.faults.push(fault);
         }
         self.job_of_build(job);
+        if let Some(artifacts) = job.get("artifacts") {
+            let named = artifacts.entries().map(|entries| entries.iter().map(|entry| &entry.value).collect());
+            named.unwrap_or_else(|| vec![artifacts]).into_iter().for_each(|globs| self.artifact(globs));
+        }
+    }
+
+    /// No artifact holds git's own data: a worker passes over it, so such a glob would match nothing.
+    fn artifact(&mut self, globs: &Node) {
+        for glob in nodes::list(globs) {
+            let is_of_git = |text: &&str| !text.starts_with('!') && text.split('/').any(|part| part == ".git");
+            if let Some(text) = glob.as_str().filter(is_of_git) {
+                let message = format!("`{text}` is git's own data, which no artifact holds");
+                let help = "jobs have the repository of the build; other commits are handed on in a file: \
+                            `git bundle create commits.bundle --all`";
+                let fault = errors::bad_value("bad-value", self.at(glob), message, "never handed on", help);
+                self.faults.push(fault);
+            }
+        }
     }
 
     /// A job that asks for a build gives what that build gives, and is never reused itself.
