@@ -136,8 +136,8 @@ fn a_job_ends_as_in_ropewalk() {
 
 #[test]
 fn buildkite_hands_values_on_or_fails() {
-    let folder = folder("handed_on");
-    let scripts = scripts("handed_on", System::Buildkite);
+    let folder = folder("meta_data");
+    let scripts = scripts("meta_data", System::Buildkite);
     for job in ["ship", "folder"] {
         let output = run_buildkite(&scripts[job], &folder);
         assert!(!output.status.success() && said(&output).is_empty(), "{job} runs without the value: {output:?}");
